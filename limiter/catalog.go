@@ -21,6 +21,7 @@ type Catalog struct {
 	limits  atomic.Pointer[[]*limit]
 	schemas atomic.Pointer[[]*schema]
 	views   atomic.Pointer[map[viewKey]*view]
+	tiers   atomic.Pointer[tierNames]
 
 	mu struct {
 		sync.Mutex
@@ -37,7 +38,8 @@ func NewCatalog() *Catalog {
 	c.mu.schemaIDs = map[string]uint32{}
 	c.mu.slotIDs = map[slotKey]uint32{}
 	c.limits.Store(&[]*limit{})
-	c.schemas.Store(&[]*schema{{}}) // schema 0 has no limits
+	c.schemas.Store(&[]*schema{{}}) // schema 0: a record that has no limits yet
+	c.tiers.Store(&tierNames{ids: map[string]uint32{}})
 	c.views.Store(&map[viewKey]*view{})
 	return c
 }
@@ -82,7 +84,7 @@ func (c *Catalog) LimitSet(limits []Limit) (*LimitSet, error) {
 }
 
 // maxLimits bounds the limits of one level, base or per model.
-const maxLimits = 32
+const maxLimits = 16
 
 // LimitError is a property of a limit that cannot be used.
 type LimitError struct {

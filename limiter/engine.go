@@ -3,18 +3,20 @@
 package limiter
 
 import (
-	"time"
+	"hash/maphash"
+	"sync"
 )
 
 // Partitions is the number of hash slots of the key space. It is part of the
 // wire format: all members of a cluster agree on it.
 const Partitions = 4096
 
-// Options configure an [Engine]. The zero value works, with a catalog of its own.
+// Options configure an [Engine]. The zero value works.
 type Options struct {
-	// Catalog numbers the limits of the policies that will drive the engine.
+	// Catalog numbers the limits of the policies that drive the engine.
+	// Default: a new one, of [Engine.Catalog].
 	Catalog *Catalog
-	// MaxKeys bounds the records of the engine, MaxKeysPerRoot those of one
+	// MaxKeys bounds the records of the engine, MaxKeysPerRoot those under one
 	// root. Defaults: 10,000,000 and 1,000,000.
 	MaxKeys, MaxKeysPerRoot int
 	// MaxIDs bounds the remembered request ids, reservations included.
@@ -22,65 +24,120 @@ type Options struct {
 	MaxIDs int
 }
 
+func (o Options) withDefaults() Options {
+	if o.Catalog == nil {
+		o.Catalog = NewCatalog()
+	}
+	if o.MaxKeys <= 0 {
+		o.MaxKeys = 10_000_000
+	}
+	if o.MaxKeysPerRoot <= 0 {
+		o.MaxKeysPerRoot = 1_000_000
+	}
+	if o.MaxIDs <= 0 {
+		o.MaxIDs = 1 << 20
+	}
+	return o
+}
+
 // An Engine decides for every key it is asked about. It is safe for concurrent
-// use; calls for keys with different roots rarely share a lock.
-type Engine struct{}
+// use, but for Sweep; calls for keys with different roots rarely share a lock.
+type Engine struct {
+	catalog    *Catalog
+	seed       maphash.Seed // of the record indexes; no answer depends on it
+	maxPerRoot int
+	keys, ids  *quota
+	sweeping   int // the partition that Sweep is in
+	cells      [Partitions]cell
+}
+
+// cell is a partition with its lock, on cache lines of its own.
+type cell struct {
+	sync.Mutex
+	partition
+	_ [64]byte
+}
 
 // New returns an empty engine.
-func New(o Options) *Engine { return &Engine{} }
+func New(o Options) *Engine {
+	o = o.withDefaults()
+	e := &Engine{catalog: o.Catalog, seed: maphash.MakeSeed(), maxPerRoot: o.MaxKeysPerRoot, keys: newQuota(o.MaxKeys), ids: newQuota(o.MaxIDs)}
+	for i := range e.cells {
+		e.cells[i].engine = e
+		e.cells[i].roots = map[uint64]uint32{}
+	}
+	return e
+}
+
+// Catalog returns the catalog against which policies must be compiled.
+func (e *Engine) Catalog() *Catalog { return e.catalog }
 
 // PartitionOf returns the partition of a key: the xxhash64 of its root, modulo
 // [Partitions].
-func PartitionOf(key string) int { return 0 }
+func PartitionOf(key string) int { return int(hashRoot(rootOf(key)) % Partitions) }
+
+// lock returns the locked cell of a key, and the hash of its root.
+func (e *Engine) lock(key string) (*cell, uint64) {
+	root := hashRoot(rootOf(key))
+	c := &e.cells[root%Partitions]
+	c.Lock()
+	return c, root
+}
 
 // Check charges r at once and for good, or denies it and charges nothing.
 // Concurrency limits are reported and left alone. The same r.ID returns the
-// same answer for 30 s.
-func (e *Engine) Check(now Time, r *Request, d *Decision) error { return nil }
-
-// Reserve holds the estimate of r and a slot of every concurrency limit.
-func (e *Engine) Reserve(now Time, r *Request, d *Decision) error { return nil }
-
-// Settle applies cumulative usage to the reservation u.ID of u.Key.
-func (e *Engine) Settle(now Time, u *Usage, d *Decision) error { return nil }
-
-// Cancel gives back all that the reservation id of key holds.
-func (e *Engine) Cancel(now Time, key, id string, d *Decision) error { return nil }
-
-// Peek reports the state of the limits of r and changes nothing; its costs and
-// id are ignored.
-func (e *Engine) Peek(now Time, r *Request, d *Decision) error { return nil }
-
-// CheckBatch is Check for every request, grouped by partition. The slices have
-// the same length.
-func (e *Engine) CheckBatch(now Time, rs []*Request, ds []*Decision, errs []error) {}
-
-// Sweep visits up to n records and ends the leases that ran out among them. It holds each lock for a
-// few microseconds, and remembers where it stopped. One goroutine at a time.
-func (e *Engine) Sweep(now Time, n int) (removed int) { return 0 }
-
-// Stats is a sum over all partitions.
-type Stats struct {
-	Keys         int
-	Reservations int      // live
-	IDs          int      // remembered, live reservations included
-	Expired      int64    // leases that ran out
-	Forgotten    int64    // ids dropped before their time, for want of room
-	Evicted      [3]int64 // by EvictionReason
-	TableFull    int64
-	// Overrun is what settles used beyond a reservation and beyond the debt
-	// that a bucket may carry: it was served and not charged. By dimension code.
-	Overrun map[Dimension]int64
+// same answer for 30 s. The error is a [*FieldError] or an [ErrConflict].
+func (e *Engine) Check(now Time, r *Request, d *Decision) error {
+	c, root := e.lock(r.Key)
+	defer c.Unlock()
+	return c.decide(now, root, r, d, false)
 }
 
-// Stats reads counters without stopping anything; the sum is not one instant.
-func (e *Engine) Stats() Stats { return Stats{} }
+// Reserve holds the estimate of r, and a slot of every concurrency limit, until
+// it is settled or cancelled or its lease runs out. The same r.ID returns the
+// same answer until 10 minutes after the reservation's end. The error is a
+// [*FieldError] or an [ErrConflict].
+func (e *Engine) Reserve(now Time, r *Request, d *Decision) error {
+	if r.ID == "" {
+		return &FieldError{Field: "request_id", Value: `""`, Problem: "a reservation needs one"}
+	}
+	c, root := e.lock(r.Key)
+	defer c.Unlock()
+	return c.decide(now, root, r, d, true)
+}
 
-// Snapshot appends the state of a partition to buf: ages, not timestamps.
-func (e *Engine) Snapshot(now Time, partition int, buf []byte) []byte { return buf }
+// Settle makes the reservation u.ID of u.Key charge what was really used, as if
+// that had been charged when it was reserved. Usage is cumulative, so repeated
+// and reordered copies are harmless; progress extends the lease and never lowers
+// a charge; the final value replaces it. A reservation whose lease ran out is
+// corrected. The error is [ErrUnknownReservation], an [ErrConflict] or a
+// [*FieldError].
+func (e *Engine) Settle(now Time, u *Usage, d *Decision) error {
+	c, root := e.lock(u.Key)
+	defer c.Unlock()
+	return c.settle(now, root, u, d)
+}
 
-// Restore replaces the state of a partition with a snapshot's. The error says
-// what is wrong with data, and then nothing has changed.
-func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string) (*time.Location, error)) error {
-	return nil
+// Cancel gives back all that the reservation id of key holds: the call never
+// ran. The error is [ErrUnknownReservation] or an [ErrConflict].
+func (e *Engine) Cancel(now Time, key, id string, d *Decision) error {
+	c, root := e.lock(key)
+	defer c.Unlock()
+	return c.cancel(now, root, key, id, d)
+}
+
+// Peek reports the state of the limits of r and creates nothing; the costs and
+// the id of r are ignored.
+func (e *Engine) Peek(now Time, r *Request, d *Decision) {
+	c, _ := e.lock(r.Key)
+	defer c.Unlock()
+	c.peek(now, r, d)
+}
+
+// CheckBatch is Check for every request, in order. The slices have the same
+// length; errs[i] is the error of rs[i].
+func (e *Engine) CheckBatch(now Time, rs []*Request, ds []*Decision, errs []error) {
+	for i, r := range rs {
+		errs[i] = e.Check(now, r, ds[i])
+	}
 }

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// A reservation that ends at usage A leaves exactly what charging A when it was
+// reserved would have left, however many others overlap it and however often
+// the bucket was full in between. Here two engines are compared, not the model.
+
+// A call is one reservation of a random history, with its whole life.
+type call struct {
+	at, ends time.Duration
+	estimate int64
+	usage    int64
+	how      string // settle, cancel, expire or late
+}
+
+func drawCalls(t *rapid.T) []call {
+	calls := make([]call, rapid.IntRange(1, 12).Draw(t, "calls"))
+	var at time.Duration
+	for i := range calls {
+		at += time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(t, "gap"))
+		c := &calls[i]
+		c.at = at
+		c.ends = at + time.Duration(rapid.Int64Range(0, int64(29*time.Second)).Draw(t, "lasts"))
+		c.estimate = rapid.Int64Range(0, 300).Draw(t, "estimate")
+		c.usage = rapid.Int64Range(0, 400).Draw(t, "usage")
+		c.how = rapid.SampledFrom([]string{"settle", "settle", "cancel", "expire", "late"}).Draw(t, "how")
+		switch c.how {
+		case "cancel":
+			c.usage = 0
+		case "expire":
+			c.usage = 0 // no input, no progress: nothing stays charged
+			c.ends = at + limiter.DefaultTTL
+		case "late":
+			c.ends += limiter.DefaultTTL
+		}
+	}
+	return calls
+}
+
+func TestSettlingEqualsChargingTheUsageAtReserve(t *testing.T) {
+	// Nothing is refused here, so that both engines make the same calls.
+	limits := []limiter.Limit{
+		{Name: "bucket", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 997, Window: time.Minute, Burst: 100_000},
+		{Name: "sliding", Dimension: limiter.Tokens, Algorithm: limiter.SlidingWindow, Amount: 100_000, Window: time.Minute},
+		{Name: "fixed", Dimension: limiter.Spend, Algorithm: limiter.FixedWindow, Amount: 1_000_000, Calendar: limiter.Day},
+		{Name: "slots", Dimension: limiter.Concurrent, Algorithm: limiter.Concurrency, Amount: 100},
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		calls := drawCalls(rt)
+		held, charged := newNode(t, limiter.Options{}), newNode(t, limiter.Options{})
+		heldPlan, chargedPlan := held.plan("k", limits...), charged.plan("k", limits...)
+
+		type event struct {
+			at time.Duration
+			do func(limiter.Time)
+		}
+		var events []event
+		for i, c := range calls {
+			id := fmt.Sprint(i)
+			events = append(events, event{c.at, func(now limiter.Time) {
+				held.reserve(now, &limiter.Request{Key: "k", ID: id, Plan: heldPlan, OutputTokens: c.estimate})
+				charged.check(now, &limiter.Request{Key: "k", Plan: chargedPlan, OutputTokens: c.usage})
+			}})
+			switch c.how {
+			case "settle", "late":
+				events = append(events, event{c.ends, func(now limiter.Time) {
+					held.settle(now, limiter.Usage{Key: "k", ID: id, InputTokens: 0, OutputTokens: c.usage, Final: true})
+				}})
+			case "cancel":
+				events = append(events, event{c.ends, func(now limiter.Time) { held.cancel(now, "k", id) }})
+			}
+		}
+		for len(events) > 0 {
+			first := 0
+			for i := range events {
+				if events[i].at < events[first].at {
+					first = i
+				}
+			}
+			events[first].do(noon.At(events[first].at))
+			events = append(events[:first], events[first+1:]...)
+		}
+		end := noon.At(calls[len(calls)-1].at + 2*limiter.DefaultTTL)
+		for _, later := range []time.Duration{0, time.Nanosecond, 777 * time.Millisecond, 10 * time.Second, time.Hour} {
+			now := end.At(later)
+			got := held.peek(now, &limiter.Request{Key: "k", Plan: heldPlan})
+			want := charged.peek(now, &limiter.Request{Key: "k", Plan: chargedPlan})
+			sameDecision(rt, fmt.Sprintf("state %s after the end", later), got, want)
+		}
+	})
+}
+
+// TestRefundIsClippedByWhatTheBucketLost is the same in numbers: a bucket that
+// was empty again since the reserve has nothing left to give back.
+func TestRefundIsClippedByWhatTheBucketLost(t *testing.T) {
+	n := newNode(t, limiter.Options{})
+	p := n.plan("k", limiter.Limit{Name: "tpm", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 600, Window: time.Minute, Burst: 1000})
+	look := &limiter.Request{Key: "k", Plan: p}
+
+	n.reserve(noon, &limiter.Request{Key: "k", ID: "a", Plan: p, OutputTokens: 100})
+	wantUsed(t, "after 5 s", n.peek(noon.At(5*time.Second), look), 0, 50)
+	n.check(noon.At(20*time.Second), &limiter.Request{Key: "k", Plan: p, OutputTokens: 500})
+	d := n.settle(noon.At(20*time.Second), limiter.Usage{Key: "k", ID: "a", OutputTokens: 10, Final: true})
+	wantUsed(t, "settle a=10, all of a had been refilled", d, 0, 500)
+
+	n.reserve(noon.At(21*time.Second), &limiter.Request{Key: "k", ID: "b", Plan: p, OutputTokens: 100})
+	d = n.settle(noon.At(22*time.Second), limiter.Usage{Key: "k", ID: "b", OutputTokens: 40, Final: true})
+	wantUsed(t, "settle b=40 of 100", d, 0, 500-20+40)
+}
+
+// TestOverageIsPaidByRefillThatWasWasted: what a call used beyond its estimate
+// would have been refilled while the bucket stood full.
+func TestOverageIsPaidByRefillThatWasWasted(t *testing.T) {
+	n := newNode(t, limiter.Options{})
+	p := n.plan("k", limiter.Limit{Name: "tpm", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 600, Window: time.Minute, Burst: 1000})
+	n.reserve(noon, &limiter.Request{Key: "k", ID: "a", Plan: p, OutputTokens: 100})
+	// 10 s refill the 100; 10 s more are wasted, worth another 100.
+	d := n.settle(noon.At(20*time.Second), limiter.Usage{Key: "k", ID: "a", OutputTokens: 250, Final: true})
+	wantUsed(t, "settle a=250 after 20 s", d, 0, 50)
+}
+
+// TestDebtStopsAtOneCapacity: the rest of an overage is counted, not charged.
+func TestDebtStopsAtOneCapacity(t *testing.T) {
+	n := newNode(t, limiter.Options{})
+	p := n.plan("k",
+		limiter.Limit{Name: "tpm", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 600, Window: time.Minute, Burst: 1000},
+		limiter.Limit{Name: "day", Dimension: limiter.Spend, Algorithm: limiter.FixedWindow, Amount: 10_000, Calendar: limiter.Day})
+	n.reserve(noon, &limiter.Request{Key: "k", ID: "a", Plan: p, OutputTokens: 1000})
+	d := n.settle(noon, limiter.Usage{Key: "k", ID: "a", OutputTokens: 50_000, Final: true})
+	if got := d.Limits[0].Debt; got != 1000 {
+		t.Errorf("Settle(a, 50000): debt = %d, want one capacity, 1000", got)
+	}
+	if got := d.Limits[0].Cost; got != 2000 {
+		t.Errorf("Settle(a, 50000): charged %d tokens, want 2000", got)
+	}
+	if got := n.Stats().Overrun[limiter.Tokens]; got != 48_000 {
+		t.Errorf("overrun = %d tokens, want 48000", got)
+	}
+	if got := used(d.Limits[1]); got != 100_000 {
+		t.Errorf("Settle(a, 50000): spend used = %d, want all 100000: a budget counts in full", got)
+	}
+}

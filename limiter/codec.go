@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// encoder appends varints; decoder reads them back. A decoder keeps its first
+// error and then returns zeroes, so that a caller checks once per value made.
+
+type encoder struct{ buf []byte }
+
+func (e *encoder) uint(n uint64)   { e.buf = binary.AppendUvarint(e.buf, n) }
+func (e *encoder) int(n int64)     { e.buf = binary.AppendVarint(e.buf, n) }
+func (e *encoder) fixed(n uint64)  { e.buf = binary.LittleEndian.AppendUint64(e.buf, n) }
+func (e *encoder) wide(w wide)     { e.int(w.hi); e.fixed(w.lo) }
+func (e *encoder) bool(b bool)     { e.uint(uint64(boolInt(b))) }
+func (e *encoder) string(s string) { e.uint(uint64(len(s))); e.buf = append(e.buf, s...) }
+
+type decoder struct {
+	buf  []byte
+	size int // of the whole input, for messages
+	err  error
+}
+
+var errTruncated = errors.New("ends too early")
+
+func (d *decoder) fail(format string, args ...any) {
+	if d.err == nil {
+		d.err = fmt.Errorf("snapshot: byte %d: %w", d.size-len(d.buf), fmt.Errorf(format, args...))
+	}
+	d.buf = nil
+}
+
+func (d *decoder) uint() uint64 {
+	n, k := binary.Uvarint(d.buf)
+	if k <= 0 {
+		d.fail("%w", errTruncated)
+		return 0
+	}
+	d.buf = d.buf[k:]
+	return n
+}
+
+func (d *decoder) int() int64 {
+	n, k := binary.Varint(d.buf)
+	if k <= 0 {
+		d.fail("%w", errTruncated)
+		return 0
+	}
+	d.buf = d.buf[k:]
+	return n
+}
+
+func (d *decoder) fixed() uint64 {
+	if len(d.buf) < 8 {
+		d.fail("%w", errTruncated)
+		return 0
+	}
+	n := binary.LittleEndian.Uint64(d.buf)
+	d.buf = d.buf[8:]
+	return n
+}
+
+// wide reads a level: far inside 128 bits, or "none seen yet".
+func (d *decoder) wide() wide {
+	w := wide{d.int(), d.fixed()}
+	if (w.hi > maxLevel || w.hi < -maxLevel) && w != maxWide {
+		d.fail("level is out of range")
+		return wide{}
+	}
+	return w
+}
+
+// maxLevel bounds the upper half of a level: far above any that two capacities
+// of 2^53 units in 400 days reach.
+const maxLevel = 1 << 56
+
+// upTo reads a number of at most limit.
+func (d *decoder) upTo(limit uint64, what string) uint64 {
+	n := d.uint()
+	if n > limit {
+		d.fail("%s: must be at most %d, got %d", what, limit, n)
+		return 0
+	}
+	return n
+}
+
+// count reads a number of things that take at least a byte each, so that a
+// short input cannot ask for a large allocation.
+func (d *decoder) count(what string) int { return int(d.upTo(uint64(len(d.buf)), what)) }
+
+// natural reads an amount that may have been added up, but is not negative.
+func (d *decoder) natural(what string) int64 {
+	n := d.int()
+	if n < 0 || n > math.MaxInt64/2 {
+		d.fail("%s: must be between 0 and 2^62, got %d", what, n)
+		return 0
+	}
+	return n
+}
+
+func (d *decoder) bool() bool { return d.upTo(1, "flag") == 1 }
+
+func (d *decoder) string(limit int, what string) string {
+	n := int(d.upTo(uint64(limit), what))
+	if n > len(d.buf) {
+		d.fail("%w", errTruncated)
+		return ""
+	}
+	s := string(d.buf[:n])
+	d.buf = d.buf[n:]
+	return s
+}

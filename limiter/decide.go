@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import "github.com/cespare/xxhash/v2"
+
+// decide answers a Check or a Reserve.
+func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reserve bool) error {
+	now = p.tick(now)
+	var id [2]uint64
+	var body uint64
+	if r.ID != "" {
+		id, body = idHash(root, r.ID), bodyDigest(r, reserve)
+		if _, x := p.findHold(id); x != nil {
+			switch {
+			case x.body != body:
+				return &ConflictError{"the id was used for another request"}
+			case x.status == Cancelled:
+				return &ConflictError{"the reservation was cancelled"}
+			}
+			p.replay(x, r, d)
+			return nil
+		}
+	}
+	p.gather(r, now)
+	if err := p.price(r, r.OutputTokens, reserve); err != nil {
+		return err
+	}
+	outcome, granted := Allowed, int64(0)
+	if reserve {
+		granted = r.OutputTokens
+	}
+	refused, mayShrink := p.judge(r)
+	if refused && reserve && mayShrink {
+		output, ok, err := p.shrink(r, r.OutputTokens)
+		if err != nil {
+			return err
+		}
+		if ok {
+			outcome, granted, refused = Degraded, output, false
+		}
+	}
+	if refused {
+		p.answer(d, r, now)
+		p.deny(d, now)
+		return nil
+	}
+	x, ok := p.admit(now, r, id, reserve)
+	if !ok {
+		p.stats.tableFull++
+		p.answer(d, r, now)
+		full(d)
+		return nil
+	}
+	p.chargeItems(now, r, x)
+	p.answer(d, r, now)
+	d.Outcome, d.GrantedOutputTokens, d.Binding = outcome, granted, p.tightest(d)
+	if x != nil {
+		x.body = body
+		p.remember(x, r, d)
+	}
+	return nil
+}
+
+// admit makes room for all that an admitted call needs before any of it is
+// charged. The hold is nil if the call is not to be remembered.
+func (p *partition) admit(now Time, r *Request, id [2]uint64, reserve bool) (*hold, bool) {
+	if !p.commit(r, now) {
+		return nil, false
+	}
+	if r.ID == "" {
+		return nil, true
+	}
+	no, x := p.addHold(id)
+	if x == nil {
+		p.stats.forgotten++ // a check is answered all the same
+		return nil, !reserve
+	}
+	if !reserve {
+		p.push(&p.checks, no, now.Mono+rememberCheck)
+		return x, true
+	}
+	var ls *lease
+	x.lease, ls = p.leases.alloc()
+	ttl := r.TTL
+	if ttl <= 0 {
+		ttl = DefaultTTL
+	}
+	*ls = lease{key: xxhash.Sum64String(r.Key), ttl: int64(ttl), rates: r.Plan.Rates, input: r.InputTokens}
+	x.status, x.due = Held, satAdd(int64(ttl), now.Mono)
+	p.heapPush(no)
+	return x, true
+}
+
+// chargeItems takes every item's cost and, for a hold, notes where it went.
+func (p *partition) chargeItems(now Time, r *Request, x *hold) {
+	for i := range p.items {
+		it := &p.items[i]
+		it.rec.denied = false
+		charged := it.refuse == NoReason && !it.skip
+		if x != nil {
+			t := p.addTouch(x)
+			t.limit, t.estimate, t.exceeded = it.limit.id, it.cost, it.refuse != NoReason
+			t.end = uint16(r.Plan.Levels[it.level].End)
+			if x.status == Held && charged {
+				t.record, t.charged = it.no, it.cost
+				t.at = p.chargedAt(it, now)
+				it.rec.pins++
+			}
+		}
+		if charged {
+			p.take(it)
+		}
+	}
+}
+
+// chargedAt returns where in time the charge of an item that is about to be
+// taken will be found again.
+func (p *partition) chargedAt(it *item, now Time) int64 {
+	switch it.limit.Algorithm {
+	case TokenBucket:
+		slots := len(p.engine.catalog.schema(it.rec.schema).limits)
+		return int64(p.mark(it.rec, it.pos, slots))
+	case SlidingWindow:
+		return floorDiv(now.Mono, it.limit.sub)
+	case FixedWindow:
+		return it.slot.hi
+	default:
+		return 0
+	}
+}
+
+// remember stores the answer in the hold.
+func (p *partition) remember(x *hold, r *Request, d *Decision) {
+	x.outcome, x.binding = d.Outcome, int16(d.Binding)
+	x.tier, x.version, x.granted = p.engine.catalog.tierID(d.Tier), d.PolicyVersion, d.GrantedOutputTokens
+	d.Status = x.status
+	for i := range d.Limits {
+		t, st := p.touch(x, i), &d.Limits[i]
+		t.remaining, t.reset = st.Remaining-st.Debt, st.ResetAt
+	}
+}
+
+// peek reports every limit of a plan and changes nothing.
+func (p *partition) peek(now Time, r *Request, d *Decision) {
+	now = p.tick(now)
+	p.items = p.items[:0]
+	for i := range r.Plan.Count {
+		level := &r.Plan.Levels[i]
+		if level.Limits != nil {
+			p.peekSet(level.Limits.schema, r.Key[:level.End], "", uint8(i), now)
+		}
+		if level.Model != nil && r.Model != "" {
+			p.peekSet(level.Model.schema, r.Key[:level.End], r.Model, uint8(i), now)
+		}
+	}
+	p.answer(d, r, now)
+	d.Outcome, d.Binding = Allowed, p.tightest(d)
+}
+
+func (p *partition) peekSet(s *schema, scope, model string, level uint8, now Time) {
+	_, rec := p.find(scope, model)
+	for _, l := range s.limits {
+		it := item{limit: l, level: level}
+		if rec != nil {
+			it.slot, it.ring = p.peekSlot(rec, l, now)
+		} else {
+			l.advance(&it.slot, nil, 0, now)
+		}
+		p.items = append(p.items, it)
+	}
+}
+
+// peekSlot returns the state that limit l would have in a record as of now.
+func (p *partition) peekSlot(rec *record, l *limit, now Time) (slot, *ring) {
+	have := p.engine.catalog.schema(rec.schema)
+	pos := have.find(l.slot)
+	var fresh slot
+	l.advance(&fresh, nil, 0, now)
+	if pos < 0 {
+		return fresh, nil
+	}
+	from := have.limits[pos]
+	s := *p.slotAt(rec, pos)
+	var r *ring
+	if from.Algorithm == SlidingWindow && s.lo != 0 {
+		c := *p.rings.at(uint32(s.lo))
+		r = &c
+		r.advance(floorDiv(now.Mono, from.sub))
+	}
+	from.advance(&s, nil, max(0, now.Mono-rec.last), now)
+	if from == l {
+		return s, r
+	}
+	// Another definition: what was used, as the new limit will take it over.
+	if l.Algorithm == from.Algorithm && l.Algorithm == FixedWindow && l.Calendar == from.Calendar && l.window == from.window {
+		fresh.hi = s.hi
+	}
+	if used := from.used(s, r); used > 0 {
+		r = nil
+		if l.Algorithm == SlidingWindow {
+			r = &ring{head: floorDiv(now.Mono, l.sub)}
+		}
+		l.charge(&fresh, r, used)
+	}
+	return fresh, r
+}
+
+// tick runs what is due and returns now, never earlier than a time seen before.
+func (p *partition) tick(now Time) Time {
+	p.mono = max(p.mono, now.Mono)
+	now.Mono = p.mono
+	p.runDue(now)
+	return now
+}

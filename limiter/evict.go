@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import (
+	"bytes"
+	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// EvictionReason is why a record was forgotten to make room for another.
+type EvictionReason int
+
+// The reasons, in the order in which records go.
+const (
+	EvictLossless EvictionReason = iota // nothing of it was used any more
+	EvictSmallest                       // the smallest share used, of those looked at
+	evictionReasons
+)
+
+// String returns the name used in metrics.
+func (r EvictionReason) String() string { return [...]string{"lossless", "smallest_use"}[r] }
+
+// quota counts towards a bound that all partitions share. Each takes a few at a
+// time, so that they rarely meet.
+type quota struct {
+	left  atomic.Int64
+	chunk int64
+}
+
+func newQuota(limit int) *quota {
+	q := &quota{chunk: int64(min(max(limit/(8*Partitions), 1), 16))}
+	q.left.Store(int64(limit))
+	return q
+}
+
+// take uses one of the partition's own, or gets more; false if none is left.
+func (q *quota) take(own *int) bool {
+	for *own == 0 {
+		left := q.left.Load()
+		n := min(q.chunk, left)
+		if n <= 0 {
+			return false
+		}
+		if q.left.CompareAndSwap(left, left-n) {
+			*own = int(n)
+		}
+	}
+	*own--
+	return true
+}
+
+// give returns one.
+func (q *quota) give(own *int) {
+	if *own++; *own >= int(2*q.chunk) {
+		*own -= int(q.chunk)
+		q.left.Add(q.chunk)
+	}
+}
+
+// counted returns the root of a record's name, and whether the record counts
+// towards its root's cap: all do but the root's own.
+func counted(name []byte) (root []byte, ok bool) {
+	i := bytes.IndexAny(name, "/\x00")
+	if i < 0 {
+		return name, false
+	}
+	return name[:i], true
+}
+
+func splitName(name []byte) (scope, model string) {
+	scope = string(name)
+	if i := bytes.IndexByte(name, 0); i >= 0 {
+		return scope[:i], scope[i+1:]
+	}
+	return scope, ""
+}
+
+// makeRoom gets leave to add one record, evicting another if it must.
+func (p *partition) makeRoom(root, scope, model string, now Time) bool {
+	if len(scope) > len(root) || model != "" {
+		if h := hashRoot(root); int(p.roots[h]) >= p.engine.maxPerRoot && !p.evict(now, h) {
+			return false
+		}
+	}
+	for !p.engine.keys.take(&p.keyQuota) {
+		if !p.evict(now, 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// maxEvictionLook bounds how many records an eviction looks at.
+const maxEvictionLook = 128
+
+// evict forgets one record of a root, or of any if root is 0: the first that
+// loses nothing, else the one with the smallest share used. Never a record
+// whose latest call was denied, or with a live reservation or a budget in use:
+// a flood of new keys must not reset a victim.
+func (p *partition) evict(now Time, root uint64) bool {
+	var best uint32
+	bestUse := uint64(1<<63 - 1)
+	for range min(maxEvictionLook, p.records.n) {
+		if p.hand = p.records.next(p.hand); p.hand == 0 {
+			if p.hand = p.records.next(0); p.hand == 0 {
+				return false
+			}
+		}
+		rec := p.records.at(p.hand)
+		if rec.isExtension() || rec.pins > 0 || root != 0 && !p.under(rec, root) {
+			continue
+		}
+		use, budget := p.use(rec, now)
+		if use == 0 {
+			p.remove(p.hand)
+			p.stats.evicted[EvictLossless]++
+			return true
+		}
+		if !budget && !rec.denied && use < bestUse {
+			best, bestUse = p.hand, use
+		}
+	}
+	if best == 0 {
+		return false
+	}
+	p.remove(best)
+	p.stats.evicted[EvictSmallest]++
+	return true
+}
+
+// under says whether a record counts towards the root with that hash.
+func (p *partition) under(rec *record, root uint64) bool {
+	var buf [maxName]byte
+	name, ok := counted(p.appendName(buf[:0], rec))
+	return ok && xxhash.Sum64(name) == root
+}
+
+// use returns the largest share used of any limit, in 2^-32 of its capacity and
+// 0 only if nothing is used, and whether some of it is a budget: money, or a
+// calendar window. The record is not changed.
+func (p *partition) use(rec *record, now Time) (share uint64, budget bool) {
+	elapsed := max(0, now.Mono-rec.last)
+	for i, l := range p.engine.catalog.schema(rec.schema).limits {
+		s := *p.slotAt(rec, i)
+		l.advance(&s, nil, elapsed, now)
+		used := uint64(l.used(s, p.ringOf(l, s, now)))
+		if used == 0 {
+			continue
+		}
+		part := min(used, 1<<30)<<32/uint64(max(l.capacity, 1)) + 1
+		share = max(share, part)
+		budget = budget || l.Algorithm == FixedWindow && (l.Calendar != NoCalendar || l.dim == dimSpend)
+	}
+	return share, budget
+}

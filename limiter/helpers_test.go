@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bucketring/bucketring/internal/oracle"
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// noon is a plain instant: 2026-03-04 12:00:00 UTC, a Wednesday.
+var noon = limiter.Time{Mono: 1e9, Wall: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC).UnixNano()}
+
+// wallAt is noon's monotonic reading at another time of day.
+func wallAt(t time.Time) limiter.Time { return limiter.Time{Mono: noon.Mono, Wall: t.UnixNano()} }
+
+func mustSet(t testing.TB, c *limiter.Catalog, limits ...limiter.Limit) *limiter.LimitSet {
+	t.Helper()
+	set, err := c.LimitSet(limits)
+	if err != nil {
+		t.Fatalf("LimitSet(%v) = %v", limits, err)
+	}
+	return set
+}
+
+// plan applies sets to the levels of a key, from the root down; nil skips a level.
+func plan(key string, sets ...*limiter.LimitSet) *limiter.Plan {
+	p := &limiter.Plan{Tier: "t", Rates: limiter.Rates{Priced: true, InputPrice: 1e6, CachedInputPrice: 5e5, OutputPrice: 2e6, Weights: limiter.DefaultWeights}}
+	end := 0
+	for _, set := range sets {
+		if i := strings.IndexByte(key[min(end+1, len(key)):], '/'); i >= 0 {
+			end += i + 1
+		} else {
+			end = len(key)
+		}
+		if set != nil {
+			p.Levels[p.Count] = limiter.Level{End: end, Tier: "t", Limits: set}
+			p.Count++
+		}
+	}
+	return p
+}
+
+// node is an engine with short calls that fail the test on an error.
+type node struct {
+	*limiter.Engine
+	t       testing.TB
+	catalog *limiter.Catalog
+}
+
+func newNode(t testing.TB, o limiter.Options) *node {
+	o.Catalog = limiter.NewCatalog()
+	return &node{limiter.New(o), t, o.Catalog}
+}
+
+func (n *node) plan(key string, limits ...limiter.Limit) *limiter.Plan {
+	n.t.Helper()
+	return plan(key, mustSet(n.t, n.catalog, limits...))
+}
+
+func (n *node) check(now limiter.Time, r *limiter.Request) limiter.Decision {
+	n.t.Helper()
+	var d limiter.Decision
+	if err := n.Check(now, r, &d); err != nil {
+		n.t.Fatalf("Check(%s) = %v, want a decision", r.Key, err)
+	}
+	return d
+}
+
+func (n *node) reserve(now limiter.Time, r *limiter.Request) limiter.Decision {
+	n.t.Helper()
+	var d limiter.Decision
+	if err := n.Reserve(now, r, &d); err != nil {
+		n.t.Fatalf("Reserve(%s) = %v, want a decision", r.ID, err)
+	}
+	return d
+}
+
+func (n *node) settle(now limiter.Time, u limiter.Usage) limiter.Decision {
+	n.t.Helper()
+	var d limiter.Decision
+	if err := n.Settle(now, &u, &d); err != nil {
+		n.t.Fatalf("Settle(%s) = %v, want an answer", u.ID, err)
+	}
+	return d
+}
+
+func (n *node) cancel(now limiter.Time, key, id string) limiter.Decision {
+	n.t.Helper()
+	var d limiter.Decision
+	if err := n.Cancel(now, key, id, &d); err != nil {
+		n.t.Fatalf("Cancel(%s) = %v, want an answer", id, err)
+	}
+	return d
+}
+
+func (n *node) peek(now limiter.Time, r *limiter.Request) limiter.Decision {
+	n.t.Helper()
+	var d limiter.Decision
+	n.Peek(now, r, &d)
+	return d
+}
+
+// used is what a limit's state says is used, debt included.
+func used(s limiter.LimitState) int64 { return s.Capacity - s.Remaining + s.Debt }
+
+// wantOutcome fails unless d has that outcome.
+func wantOutcome(t testing.TB, call string, d limiter.Decision, want limiter.Outcome) {
+	t.Helper()
+	if d.Outcome != want {
+		t.Fatalf("%s = %s (%s), want %s", call, d.Outcome, d.Reason, want)
+	}
+}
+
+// wantUsed fails unless limit i of d has n used.
+func wantUsed(t testing.TB, call string, d limiter.Decision, i int, n int64) {
+	t.Helper()
+	if got := used(d.Limits[i]); got != n {
+		t.Fatalf("%s: %s of %s used = %d, want %d", call, d.Limits[i].Name, d.Limits[i].Scope, got, n)
+	}
+}
+
+// sameDecision fails when two decisions differ in anything that is promised.
+func sameDecision(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, call string, got, want limiter.Decision) {
+	t.Helper()
+	if diff := cmp.Diff(tidy(want), tidy(got)); diff != "" {
+		t.Fatalf("%s differs (-want +got):\n%s", call, diff)
+	}
+}
+
+// tidy drops what a decision leaves open: which negative RetryAfter stands for never.
+func tidy(d limiter.Decision) limiter.Decision {
+	if d.RetryAfter < 0 {
+		d.RetryAfter = -1
+	}
+	if len(d.Limits) == 0 {
+		d.Limits = nil
+	}
+	return d
+}
+
+// pair drives an engine and the oracle with the same calls.
+type pair struct {
+	*limiter.Engine
+	catalog *limiter.Catalog
+	model   *oracle.Oracle
+}
+
+func newPair() *pair {
+	c := limiter.NewCatalog()
+	return &pair{limiter.New(limiter.Options{Catalog: c}), c, oracle.New()}
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter_test
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// A machine makes random calls of one root to an engine and to the oracle, and
+// fails at the first answer that differs. Its plans say what is limited.
+type machine struct {
+	*pair
+	t     *rapid.T
+	now   limiter.Time
+	keys  []string
+	plans map[string]*limiter.Plan
+	scale int64 // costs are drawn up to about this much
+
+	asked    []*limiter.Request // reserves that were allowed
+	checked  []*limiter.Request
+	denied   *limiter.Request // the latest denial, with its wait
+	reserved bool             // it was a Reserve
+	wait     time.Duration
+	nextID   int
+}
+
+func (m *machine) actions() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"check":    m.step(m.check),
+		"reserve":  m.step(m.reserve),
+		"progress": m.step(func() { m.settle(false) }),
+		"settle":   m.step(func() { m.settle(true) }),
+		"cancel":   m.step(m.cancel),
+		"pass":     m.step(m.pass),
+		"retry":    m.step(m.retry),
+		"replay":   m.step(m.replay),
+		"":         m.step(m.look),
+	}
+}
+
+func (m *machine) step(f func()) func(*rapid.T) {
+	return func(t *rapid.T) {
+		m.t = t
+		f()
+	}
+}
+
+func (m *machine) draw(label string, lo, hi int64) int64 {
+	return rapid.Int64Range(lo, hi).Draw(m.t, label)
+}
+
+func (m *machine) id() string {
+	m.nextID++
+	return strconv.Itoa(m.nextID)
+}
+
+func (m *machine) request() *limiter.Request {
+	key := rapid.SampledFrom(m.keys).Draw(m.t, "key")
+	return &limiter.Request{
+		Key: key, Model: "m", Plan: m.plans[key], ID: m.id(),
+		Requests:     rapid.SampledFrom([]int64{1, 1, 1, 0, 2}).Draw(m.t, "requests"),
+		InputTokens:  m.draw("input", 0, m.scale/2),
+		OutputTokens: m.draw("output", 0, m.scale),
+		Costs:        []limiter.Cost{{Dimension: "images", Amount: m.draw("images", 0, m.scale/2)}},
+	}
+}
+
+func (m *machine) check() { m.ask(m.request(), false) }
+
+func (m *machine) reserve() {
+	r := m.request()
+	r.MinOutputTokens = rapid.SampledFrom([]int64{0, 1, 16, 50, m.scale / 4}).Draw(m.t, "min")
+	r.Choices = rapid.SampledFrom([]int64{0, 1, 2}).Draw(m.t, "n")
+	r.TTL = time.Duration(m.draw("ttl", 1, 40)) * time.Second
+	m.ask(r, true)
+}
+
+// ask makes the call on both sides and remembers what can be done next.
+func (m *machine) ask(r *limiter.Request, reserve bool) limiter.Decision {
+	var got, want limiter.Decision
+	var err, wantErr error
+	call := fmt.Sprintf("Check(%+v)", *r)
+	if reserve {
+		call = fmt.Sprintf("Reserve(%+v)", *r)
+		err = m.Reserve(m.now, r, &got)
+		want, wantErr = m.model.Reserve(m.now, r)
+	} else {
+		err = m.Check(m.now, r, &got)
+		want, wantErr = m.model.Check(m.now, r)
+	}
+	m.same(call, got, err, want, wantErr)
+	switch {
+	case got.Outcome == limiter.Denied:
+		m.denied, m.reserved, m.wait = r, reserve, got.RetryAfter
+	case got.Replayed || err != nil:
+	case reserve:
+		m.asked = append(m.asked, r)
+	default:
+		m.checked = append(m.checked, r)
+	}
+	return got
+}
+
+func (m *machine) settle(final bool) {
+	r, ok := m.pick(m.asked)
+	if !ok {
+		return
+	}
+	u := limiter.Usage{Key: r.Key, ID: r.ID, InputTokens: -1, CachedInputTokens: -1, OutputTokens: -1, Final: final}
+	if rapid.Bool().Draw(m.t, "has input") {
+		u.InputTokens = m.draw("used input", 0, m.scale)
+		if rapid.Bool().Draw(m.t, "has cached") {
+			u.CachedInputTokens = m.draw("cached", 0, u.InputTokens)
+		}
+	}
+	if rapid.Bool().Draw(m.t, "has output") {
+		u.OutputTokens = m.draw("used output", 0, m.scale*3/2)
+	}
+	if rapid.Bool().Draw(m.t, "has images") {
+		u.Costs = []limiter.Cost{{Dimension: "images", Amount: m.draw("used images", 0, m.scale)}}
+	}
+	var got limiter.Decision
+	err := m.Settle(m.now, &u, &got)
+	want, wantErr := m.model.Settle(m.now, &u)
+	m.same(fmt.Sprintf("Settle(%+v)", u), got, err, want, wantErr)
+}
+
+func (m *machine) cancel() {
+	r, ok := m.pick(m.asked)
+	if !ok {
+		return
+	}
+	var got limiter.Decision
+	err := m.Cancel(m.now, r.Key, r.ID, &got)
+	want, wantErr := m.model.Cancel(m.now, r.Key, r.ID)
+	m.same("Cancel("+r.ID+")", got, err, want, wantErr)
+}
+
+// pick prefers recent calls.
+func (m *machine) pick(rs []*limiter.Request) (*limiter.Request, bool) {
+	if len(rs) == 0 {
+		return nil, false
+	}
+	back := int(m.draw("back", 0, min(int64(len(rs))-1, 5)))
+	return rs[len(rs)-1-back], true
+}
+
+// replay sends an old id again, sometimes with another body.
+func (m *machine) replay() {
+	reserve := rapid.Bool().Draw(m.t, "a reserve")
+	list := m.checked
+	if reserve {
+		list = m.asked
+	}
+	old, ok := m.pick(list)
+	if !ok {
+		return
+	}
+	r := *old
+	if rapid.IntRange(0, 4).Draw(m.t, "other body") == 0 {
+		r.InputTokens++
+	}
+	m.ask(&r, reserve)
+}
+
+func (m *machine) pass() {
+	unit := rapid.SampledFrom([]time.Duration{time.Microsecond, time.Millisecond, 30 * time.Millisecond, time.Second}).Draw(m.t, "unit")
+	m.now = m.now.At(unit * time.Duration(m.draw("passes", 0, 1000)))
+}
+
+// retry sends the latest denied call again: not before it could fit, and then
+// exactly when it would.
+func (m *machine) retry() {
+	if m.denied == nil || m.wait <= 0 {
+		return
+	}
+	r := *m.denied
+	m.denied = nil
+	if m.wait > 1 {
+		m.now = m.now.At(m.wait - 1)
+		early := r
+		early.ID = m.id()
+		m.ask(&early, m.reserved)
+		m.wait = 1
+	}
+	m.now = m.now.At(m.wait)
+	m.ask(&r, m.reserved)
+}
+
+// look compares the state of every limit, to the unit and the nanosecond.
+func (m *machine) look() {
+	for _, key := range m.keys {
+		r := &limiter.Request{Key: key, Model: "m", Plan: m.plans[key]}
+		var got limiter.Decision
+		m.Peek(m.now, r, &got)
+		m.same("Peek("+key+")", got, nil, m.model.Peek(m.now, r), nil)
+	}
+}
+
+func (m *machine) same(call string, got limiter.Decision, err error, want limiter.Decision, wantErr error) {
+	m.t.Helper()
+	if (err == nil) != (wantErr == nil) || wantErr != nil && !errors.Is(err, wantErr) {
+		m.t.Fatalf("%s = %v, want %v", call, err, wantErr)
+	}
+	if err == nil {
+		sameDecision(m.t, call, got, want)
+	}
+}
+
+// finish lets everything that is open run out, compares the end state, and
+// holds the log of admissions against each limit's promise.
+func (m *machine) finish(t *rapid.T) {
+	m.t = t
+	m.look()
+	m.now = m.now.At(41 * time.Second)
+	m.look()
+	for _, broken := range m.model.Promises() {
+		t.Error(broken)
+	}
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// micros is one unit in millionths: a dollar, a quota token.
+const micros = 1_000_000
+
+// parseCount reads a whole number such as 10_000.
+func parseCount(s string) (int64, error) { return parseDecimal(s, 0) }
+
+// parseDollars reads an amount of money such as $2_000 or $0.25, in micros.
+func parseDollars(s string) (int64, error) {
+	if !strings.HasPrefix(s, "$") {
+		return 0, fmt.Errorf("is money, written as $%s", s)
+	}
+	return parseDecimal(s[1:], 6)
+}
+
+// parseDecimal reads a decimal with at most the given number of places,
+// exactly: the result counts units of the last place. Underscores may stand
+// between digits.
+func parseDecimal(s string, places int) (int64, error) {
+	if strings.HasPrefix(s, "-") {
+		return 0, errors.New("must not be negative")
+	}
+	whole, fraction, hasPoint := strings.Cut(s, ".")
+	if hasPoint && places == 0 {
+		return 0, errors.New("must be a whole number")
+	}
+	if !isNumber(whole) || hasPoint && !isNumber(fraction) {
+		return 0, errors.New("is not a number such as " + map[bool]string{true: "10_000", false: "0.25"}[places == 0])
+	}
+	fraction = strings.ReplaceAll(fraction, "_", "")
+	if len(fraction) > places {
+		return 0, fmt.Errorf("has more than %d decimals", places)
+	}
+	digits := strings.ReplaceAll(whole, "_", "") + fraction + strings.Repeat("0", places-len(fraction))
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n > limiter.MaxAmount {
+		return 0, errors.New("is too large: the most is " + formatDecimal(limiter.MaxAmount, places))
+	}
+	return n, nil
+}
+
+// isNumber reports whether s is digits, with single underscores between them.
+func isNumber(s string) bool {
+	for i := range len(s) {
+		inner := i > 0 && i < len(s)-1 && s[i-1] != '_'
+		if (s[i] < '0' || s[i] > '9') && (s[i] != '_' || !inner) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// formatDecimal is the inverse of parseDecimal, without trailing zeros.
+func formatDecimal(n int64, places int) string {
+	unit := int64(1)
+	for range places {
+		unit *= 10
+	}
+	s := strconv.FormatInt(n/unit, 10)
+	if rest := n % unit; rest != 0 {
+		s += strings.TrimRight(fmt.Sprintf(".%0*d", places, rest), "0")
+	}
+	return s
+}
+
+// FormatAmount writes an amount as a policy file does: $0.25 for spend, plain
+// digits for all else.
+func FormatAmount(d limiter.Dimension, n int64) string {
+	if d != limiter.Spend {
+		return strconv.FormatInt(n, 10)
+	}
+	if n < 0 {
+		return "-$" + formatDecimal(-n, 6)
+	}
+	return "$" + formatDecimal(n, 6)
+}
+
+// ParseAmount is the inverse of [FormatAmount]; underscores may stand between digits.
+func ParseAmount(d limiter.Dimension, s string) (int64, error) {
+	if d == limiter.Spend {
+		return parseDollars(s)
+	}
+	if strings.HasPrefix(s, "$") {
+		return 0, errors.New("is money, and only spend is")
+	}
+	return parseCount(s)
+}
+
+// window is a parsed window: a length, and the calendar unit when it was given
+// as a word. A month has no length.
+type window struct {
+	length   time.Duration
+	calendar limiter.Calendar
+}
+
+const day = 24 * time.Hour
+
+var windowWords = map[string]window{
+	"s": {time.Second, 0}, "sec": {time.Second, 0}, "second": {time.Second, 0},
+	"min": {time.Minute, 0}, "minute": {time.Minute, 0},
+	"h": {time.Hour, limiter.Hour}, "hour": {time.Hour, limiter.Hour},
+	"d": {day, limiter.Day}, "day": {day, limiter.Day},
+	"w": {7 * day, limiter.Week}, "week": {7 * day, limiter.Week},
+	"month": {0, limiter.Month},
+}
+
+// windowNames are the words worth suggesting.
+var windowNames = []string{"second", "minute", "hour", "day", "week", "month"}
+
+// parseWindow reads a word (min, day, month) or a duration (30s, 24h). A word
+// from hour up can mean a calendar window, a duration never does; so 1d is
+// refused rather than guessed at.
+func parseWindow(s string) (window, error) {
+	if w, ok := windowWords[s]; ok {
+		return w, nil
+	}
+	switch unit := strings.TrimLeft(s, "0123456789"); {
+	case s == "m":
+		return window{}, errors.New("could be a minute or a month: write min or month")
+	case unit != s && windowWords[unit].length >= day:
+		return window{}, fmt.Errorf("counts days: write day, week or month for calendar windows, or %sh for any such period", hoursOf(s, unit))
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return window{}, errors.New("is not a window: write second, minute, hour, day, week, month, or a duration such as 30s")
+	}
+	if d == 0 {
+		return window{}, errors.New("must not be 0")
+	}
+	if d < 0 {
+		return window{}, errors.New("must not be negative")
+	}
+	return window{length: d}, nil
+}
+
+func hoursOf(s, unit string) string {
+	n, err := strconv.ParseInt(strings.TrimSuffix(s, unit), 10, 32)
+	if err != nil {
+		return "24"
+	}
+	return strconv.FormatInt(n*int64(windowWords[unit].length/time.Hour), 10)
+}
+
+// formatWindow writes the window of a limit: 1m, 1h30m, day, month.
+func formatWindow(l *limiter.Limit) string {
+	switch l.Calendar {
+	case limiter.Hour:
+		return "hour"
+	case limiter.Day:
+		return "day"
+	case limiter.Week:
+		return "week"
+	case limiter.Month:
+		return "month"
+	}
+	return formatDuration(l.Window)
+}
+
+// formatDuration is Duration.String without zero units at the end.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

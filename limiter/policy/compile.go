@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math/bits"
+	"slices"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// compile builds the policy against a catalog and reports what that finds.
+// Its result is usable only if there are no problems.
+func (p *parser) compile(catalog *limiter.Catalog) *Policy {
+	policy := &Policy{
+		catalog:       catalog,
+		tiers:         map[string]*tier{},
+		prices:        rank(p.prices),
+		weights:       rank(p.weights),
+		outputs:       rank(p.outputs),
+		defaultOutput: defaultOutputTokens,
+		models:        map[string]modelFacts{},
+	}
+	if p.defaultOutput != nil {
+		policy.defaultOutput = *p.defaultOutput
+	}
+	for _, d := range p.tiers {
+		policy.tiers[d.name] = p.compileTier(d, catalog)
+		policy.names = append(policy.names, d.name)
+	}
+	slices.Sort(policy.names)
+	policy.defaultTier = policy.tiers[p.defaultTier.name]
+	var rules []*rule
+	for _, d := range p.assign {
+		segments := 1
+		for i := range len(d.pattern.text) {
+			if d.pattern.text[i] == '/' {
+				segments++
+			}
+		}
+		rules = append(rules, &rule{pattern: d.pattern, segments: segments, tier: policy.tiers[d.tier.name], at: d.at.At()})
+	}
+	policy.assign = newAssignments(rules)
+	for _, name := range policy.mentionedModels() {
+		policy.models[name] = policy.lookUpModel(name)
+	}
+	policy.seal()
+	return policy
+}
+
+// mentionedModels returns the names without stars of prices and models, and
+// the empty name.
+func (p *Policy) mentionedModels() []string {
+	names := []string{""}
+	for name := range p.prices.exact {
+		names = append(names, name)
+	}
+	for name := range p.weights.exact {
+		names = append(names, name)
+	}
+	for name := range p.outputs.exact {
+		names = append(names, name)
+	}
+	return names
+}
+
+// Bounds on the limits of some models, per tier. A tier has a limit set for
+// every combination of model lists that a model can be in.
+const (
+	maxGroups       = 64
+	maxCombinations = 1024
+)
+
+func (p *parser) compileTier(d *tierDef, catalog *limiter.Catalog) *tier {
+	t := &tier{name: d.name, estimate: d.estimate, defs: slices.Clone(d.limits)}
+	slices.SortFunc(t.defs, func(a, b limitDef) int { return compareLimits(&a.Limit, &b.Limit) })
+	var base []limiter.Limit
+	for i := range t.defs {
+		l := &t.defs[i]
+		if l.models == nil {
+			base = append(base, l.Limit)
+			continue
+		}
+		g := slices.IndexFunc(t.groups, func(g group) bool { return slices.Equal(g.models, l.models) })
+		if g < 0 {
+			g = len(t.groups)
+			t.groups = append(t.groups, group{models: l.models})
+		}
+		t.groups[g].limits = append(t.groups[g].limits, l.Limit)
+	}
+	t.base = p.limitSet(d, base, catalog)
+	combinations, ok := combine(t.groups)
+	if !ok {
+		p.r.Problem(d.at, "tier %s: limits of models overlap in more than %d ways", d.name, maxCombinations)
+		return t
+	}
+	t.sets = map[uint64]*limiter.LimitSet{}
+	for _, mask := range combinations {
+		var limits []limiter.Limit
+		for m := mask; m != 0; m &= m - 1 {
+			limits = append(limits, t.groups[bits.TrailingZeros64(m)].limits...)
+		}
+		slices.SortFunc(limits, func(a, b limiter.Limit) int { return compareLimits(&a, &b) })
+		t.sets[mask] = p.limitSet(d, limits, catalog)
+	}
+	t.byName = map[string]*limiter.LimitSet{}
+	for _, g := range t.groups {
+		for _, m := range g.models {
+			if m.literal() {
+				t.byName[m.text] = t.sets[t.mask(m.text)]
+			}
+		}
+	}
+	return t
+}
+
+// combine returns the sets of groups, as bit masks, whose members overlap
+// pairwise. Every set that some model is in is one of them.
+func combine(groups []group) (masks []uint64, ok bool) {
+	if len(groups) > maxGroups {
+		return nil, false
+	}
+	masks = []uint64{0}
+	for i := range groups {
+		var overlapping uint64
+		for j := range i {
+			if overlap(groups[i].models, groups[j].models) {
+				overlapping |= 1 << j
+			}
+		}
+		for _, m := range masks {
+			if m&^overlapping == 0 {
+				masks = append(masks, m|1<<i)
+			}
+		}
+		if len(masks) > maxCombinations {
+			return nil, false
+		}
+	}
+	return masks, true
+}
+
+func overlap(a, b []pattern) bool {
+	return slices.ContainsFunc(a, func(p pattern) bool {
+		return slices.ContainsFunc(b, p.overlaps)
+	})
+}
+
+// compareLimits orders limits as answers show them.
+func compareLimits(a, b *limiter.Limit) int {
+	return cmp.Or(
+		cmp.Compare(dimensionOrder(a.Dimension), dimensionOrder(b.Dimension)),
+		cmp.Compare(a.Dimension, b.Dimension),
+		cmp.Compare(a.Name, b.Name),
+	)
+}
+
+func dimensionOrder(d limiter.Dimension) int {
+	if i := slices.Index(limiter.BuiltinDimensions, d); i >= 0 {
+		return i
+	}
+	return len(limiter.BuiltinDimensions)
+}
+
+// limitSet compiles limits, nil if there are none, and reports what the
+// catalog finds where the files say it.
+func (p *parser) limitSet(t *tierDef, limits []limiter.Limit, catalog *limiter.Catalog) *limiter.LimitSet {
+	if len(limits) == 0 {
+		return nil
+	}
+	set, err := catalog.LimitSet(limits)
+	if err == nil {
+		return set
+	}
+	problems := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		problems = joined.Unwrap()
+	}
+	for _, problem := range problems {
+		var le *limiter.LimitError
+		if !errors.As(problem, &le) {
+			p.r.Problem(t.at, "tier %s: %v", t.name, problem)
+			continue
+		}
+		at, message := t.at, fmt.Sprintf("tier %s, limit %s: %s %s", t.name, le.Name, le.Field, le.Problem)
+		if i := slices.IndexFunc(t.limits, func(d limitDef) bool { return d.Name == le.Name }); i >= 0 {
+			at = t.limits[i].node
+			if field, has := t.limits[i].at[le.Field]; has {
+				at = field
+			}
+		}
+		p.r.Problem(at, "%s", message)
+	}
+	return nil
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// A Call is what [Policy.Explain] explains: a reserve.
+type Call struct {
+	Key   string // valid
+	Tier  string // named by the caller; "" if none
+	Model string
+
+	Requests     int64
+	InputTokens  int64
+	OutputTokens int64 // max output of one choice; negative: the policy's default
+	Costs        []limiter.Cost
+}
+
+// An Explanation says which limits apply to a call, why, and what it would
+// cost on a key that has used nothing. It can be written as JSON.
+type Explanation struct {
+	Key           string           `json:"key"`
+	Tier          string           `json:"tier"` // of the most specific level
+	Model         string           `json:"model,omitempty"`
+	PolicyVersion string           `json:"policy_version"`
+	Requests      int64            `json:"requests"`
+	InputTokens   int64            `json:"input_tokens"`
+	OutputTokens  int64            `json:"output_tokens"`
+	Levels        []ExplainedLevel `json:"levels"`
+	Limits        []ExplainedLimit `json:"limits"`
+	Price         *ExplainedPrice  `json:"price,omitempty"` // nil: the model has none
+	Weights       string           `json:"weights"`
+	// Outcome and Reason are those on an untouched key. Binding is the index in
+	// Limits of the limit that denies the call or, when allowed, of the one with
+	// the smallest share left; -1 if there is none.
+	Outcome             string `json:"outcome"`
+	Reason              string `json:"reason,omitempty"`
+	GrantedOutputTokens int64  `json:"granted_output_tokens"`
+	Binding             int    `json:"binding"`
+}
+
+// ExplainedLevel is one level of the key, with a tier or without.
+type ExplainedLevel struct {
+	Scope    string `json:"scope"`
+	Tier     string `json:"tier,omitempty"`
+	Why      string `json:"why"`
+	Estimate string `json:"estimate,omitempty"`
+	// Rules are all assign rules that match the scope, the winner first.
+	Rules []ExplainedRule `json:"rules,omitempty"`
+}
+
+// ExplainedRule is an assign rule.
+type ExplainedRule struct {
+	Key  string `json:"key"`
+	Tier string `json:"tier"`
+	At   string `json:"at"` // file:line:column
+}
+
+// ExplainedLimit is a limit at one level. Amounts are in units of the
+// dimension.
+type ExplainedLimit struct {
+	Scope     string   `json:"scope"`
+	Tier      string   `json:"tier"`
+	Name      string   `json:"name"`
+	Dimension string   `json:"dimension"`
+	Algorithm string   `json:"algorithm"`
+	Limit     int64    `json:"limit"`
+	Window    string   `json:"window,omitempty"`
+	Capacity  int64    `json:"capacity"` // the most that one call can take
+	Models    []string `json:"models,omitempty"`
+	Shadow    bool     `json:"shadow,omitempty"`
+	Text      string   `json:"text"` // all of it, as in a diff
+	Cost      int64    `json:"cost"`
+	Remaining int64    `json:"remaining"` // after the call
+	Exceeded  bool     `json:"exceeded"`
+}
+
+// ExplainedPrice is the price of a model, in micros per million tokens.
+type ExplainedPrice struct {
+	Key         string `json:"key"` // of prices
+	Input       int64  `json:"input"`
+	CachedInput int64  `json:"cached_input"`
+	Output      int64  `json:"output"`
+	Text        string `json:"text"`
+}
+
+// Explain resolves c and decides it on an engine of its own that has seen
+// nothing. Errors are those of [Policy.Resolve] and [limiter.Engine.Reserve].
+func (p *Policy) Explain(c Call) (*Explanation, error) {
+	var plan limiter.Plan
+	if err := p.Resolve(c.Key, c.Tier, c.Model, &plan); err != nil {
+		return nil, err
+	}
+	if c.OutputTokens < 0 {
+		c.OutputTokens = plan.DefaultOutput
+	}
+	var d limiter.Decision
+	engine := limiter.New(limiter.Options{Catalog: p.catalog})
+	err := engine.Reserve(limiter.Time{}, &limiter.Request{
+		Key: c.Key, Tier: c.Tier, Model: c.Model, ID: "explain", Plan: &plan,
+		Requests: c.Requests, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens, Costs: c.Costs,
+	}, &d)
+	if err != nil {
+		return nil, err
+	}
+	x := &Explanation{
+		Key: c.Key, Tier: plan.Tier, Model: c.Model, PolicyVersion: p.VersionString(),
+		Requests: c.Requests, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
+		Levels:  p.explainLevels(c, &plan),
+		Weights: weightsText(plan.Rates.Weights),
+		Outcome: d.Outcome.String(), Reason: d.Reason.String(), GrantedOutputTokens: d.GrantedOutputTokens, Binding: d.Binding,
+	}
+	for i := range d.Limits {
+		x.Limits = append(x.Limits, p.explainLimit(&d.Limits[i], &plan, c.Key))
+	}
+	if e := p.prices.find(c.Model); e != nil {
+		x.Price = &ExplainedPrice{e.pattern.text, e.value.input, e.value.cachedInput, e.value.output, e.value.text()}
+	}
+	return x, nil
+}
+
+func (p *Policy) explainLevels(c Call, plan *limiter.Plan) (levels []ExplainedLevel) {
+	end := 0
+	for segments := 1; end < len(c.Key); segments++ {
+		if next := strings.IndexByte(c.Key[end+1:], '/'); next >= 0 {
+			end += 1 + next
+		} else {
+			end = len(c.Key)
+		}
+		l := ExplainedLevel{Scope: c.Key[:end]}
+		for _, r := range p.assign.rules {
+			if r.match(l.Scope, segments) {
+				l.Rules = append(l.Rules, ExplainedRule{r.pattern.text, r.tier.name, r.at})
+			}
+		}
+		for _, resolved := range plan.Levels[:plan.Count] {
+			if resolved.End == end {
+				l.Tier, l.Estimate = resolved.Tier, estimateText(resolved.Estimate)
+			}
+		}
+		l.Why = why(&l, end == len(c.Key), c.Tier != "")
+		levels = append(levels, l)
+	}
+	return levels
+}
+
+// why says in words what gave a level its tier.
+func why(l *ExplainedLevel, full, named bool) string {
+	switch {
+	case full && named:
+		return "named by the call"
+	case len(l.Rules) == 0 && l.Tier != "":
+		return "default_tier"
+	case len(l.Rules) == 0:
+		return "no rule matches"
+	case l.Rules[0].Key == l.Scope:
+		return fmt.Sprintf("assign %q, the exact key", l.Rules[0].Key)
+	case len(l.Rules) == 1:
+		return fmt.Sprintf("assign %q, the only rule that matches", l.Rules[0].Key)
+	}
+	return fmt.Sprintf("assign %q, the most specific of %d rules that match", l.Rules[0].Key, len(l.Rules))
+}
+
+func (p *Policy) explainLimit(s *limiter.LimitState, plan *limiter.Plan, key string) ExplainedLimit {
+	level := slices.IndexFunc(plan.Levels[:plan.Count], func(l limiter.Level) bool { return key[:l.End] == s.Scope })
+	t := p.tiers[plan.Levels[level].Tier]
+	d := &t.defs[slices.IndexFunc(t.defs, func(d limitDef) bool { return d.Name == s.Name })]
+	x := ExplainedLimit{
+		Scope: s.Scope, Tier: t.name, Name: s.Name, Dimension: string(s.Dimension),
+		Algorithm: s.Algorithm.String(), Limit: s.Limit, Capacity: s.Capacity, Shadow: s.Shadow, Text: d.text(),
+		Cost: s.Cost, Remaining: s.Remaining, Exceeded: s.Exceeded,
+	}
+	if d.Algorithm != limiter.Concurrency {
+		x.Window = formatWindow(&d.Limit)
+	}
+	for _, m := range d.models {
+		x.Models = append(x.Models, m.text)
+	}
+	return x
+}
+
+// String is the explanation for people.
+func (x *Explanation) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "key %s", x.Key)
+	if x.Model != "" {
+		fmt.Fprintf(&b, ", model %s", x.Model)
+	}
+	fmt.Fprintf(&b, ", policy %s\n", x.PolicyVersion)
+	fmt.Fprintf(&b, "reserve: requests %d, input tokens %d, max output tokens %d\n\n", x.Requests, x.InputTokens, x.OutputTokens)
+	for _, l := range x.Levels {
+		if l.Tier == "" {
+			fmt.Fprintf(&b, "%s: no tier (%s)\n", l.Scope, l.Why)
+		} else {
+			fmt.Fprintf(&b, "%s: tier %s (%s)\n", l.Scope, l.Tier, l.Why)
+		}
+		for i, r := range l.Rules {
+			verb := "also matches"
+			if i == 0 && r.Tier == l.Tier && strings.HasPrefix(l.Why, "assign") {
+				verb = "matches"
+			}
+			fmt.Fprintf(&b, "  %s %q -> %s at %s\n", verb, r.Key, r.Tier, r.At)
+		}
+	}
+	if len(x.Limits) > 0 {
+		b.WriteByte('\n')
+		x.writeLimits(&b)
+	}
+	b.WriteByte('\n')
+	if x.Price == nil {
+		b.WriteString("price: none\n")
+	} else {
+		fmt.Fprintf(&b, "price %q per million tokens: %s\n", x.Price.Key, x.Price.Text)
+	}
+	fmt.Fprintf(&b, "weights: %s\n", x.Weights)
+	b.WriteString(x.verdict())
+	return b.String()
+}
+
+func (x *Explanation) writeLimits(b *strings.Builder) {
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, "SCOPE\tLIMIT\tDIMENSION\tAMOUNT\tCOST\tREMAINING\t\n")
+	for i, l := range x.Limits {
+		mark := ""
+		switch {
+		case i == x.Binding && x.Outcome == limiter.Denied.String():
+			mark = "denies"
+		case i == x.Binding:
+			mark = "binds first"
+		case l.Exceeded && l.Shadow:
+			mark = "would deny (shadow)"
+		case l.Exceeded:
+			mark = "denies too"
+		}
+		d := limiter.Dimension(l.Dimension)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			l.Scope, l.Name, l.Dimension, l.Text, FormatAmount(d, l.Cost), FormatAmount(d, l.Remaining), mark)
+	}
+	_ = w.Flush() // a strings.Builder takes everything
+}
+
+// verdict is the last line.
+func (x *Explanation) verdict() string {
+	s := "on an untouched key: " + x.Outcome
+	if x.Outcome == limiter.Degraded.String() {
+		s += fmt.Sprintf(" to %d output tokens", x.GrantedOutputTokens)
+	}
+	if x.Reason != "" {
+		s += ", " + x.Reason
+	}
+	if x.Binding >= 0 {
+		l := x.Limits[x.Binding]
+		s += fmt.Sprintf(", bound by %s of %s", l.Name, l.Scope)
+	}
+	return s + "\n"
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package yamldoc
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// A Problem is one thing that is wrong with a file, and where.
+type Problem struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`   // from 1
+	Column  int    `json:"column"` // from 1, in characters
+	Message string `json:"message"`
+	// Suggestion is the nearest valid word, "" if none is near.
+	Suggestion string `json:"suggestion,omitempty"`
+	// Excerpt is the offending line, shortened around the column; Caret is the
+	// column's offset in it, in characters.
+	Excerpt string `json:"excerpt,omitempty"`
+	Caret   int    `json:"-"`
+}
+
+// String is the problem in one line: file:line:column, message, suggestion.
+func (p Problem) String() string {
+	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+	if p.Suggestion != "" {
+		s += fmt.Sprintf("; did you mean %q?", p.Suggestion)
+	}
+	return s
+}
+
+// maxShown bounds the text of an error; the list itself is complete.
+const maxShown = 100
+
+// Problems is every problem of a set of files, in order of position. As an
+// error it shows each with the line that it is about.
+type Problems []Problem
+
+// Error implements error.
+func (ps Problems) Error() string {
+	var b strings.Builder
+	for i, p := range ps {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		if i == maxShown {
+			fmt.Fprintf(&b, "and %d more problems", len(ps)-i)
+			break
+		}
+		b.WriteString(p.String())
+		if strings.TrimSpace(p.Excerpt) != "" {
+			fmt.Fprintf(&b, "\n    %s\n    %s^", p.Excerpt, strings.Repeat(" ", p.Caret))
+		}
+	}
+	return b.String()
+}
+
+// sorted orders by file (in the order given), line and column, and drops
+// repetitions, which aliases and merged mappings cause.
+func (ps Problems) sorted(files []string) Problems {
+	slices.SortStableFunc(ps, func(a, b Problem) int {
+		return cmp.Or(
+			cmp.Compare(slices.Index(files, a.File), slices.Index(files, b.File)),
+			cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Column, b.Column),
+		)
+	})
+	return slices.Compact(ps)
+}
+
+// maxExcerpt is the longest excerpt, in characters. Lines over maxLine bytes
+// have none: nobody wrote them by hand, and they may have very many problems.
+const (
+	maxExcerpt = 120
+	maxLine    = 4096
+)
+
+// excerpt cuts a window around column out of line. Tabs become spaces, so that
+// the caret stands right.
+func excerpt(line string, column int) (text string, caret int) {
+	line = strings.TrimSuffix(line, "\r")
+	start := 0
+	for n := column - maxExcerpt*2/3; n > 0 && start < len(line); n-- {
+		_, size := utf8.DecodeRuneInString(line[start:])
+		start += size
+		column--
+	}
+	end := start
+	for n := 0; n < maxExcerpt && end < len(line); n++ {
+		_, size := utf8.DecodeRuneInString(line[end:])
+		end += size
+	}
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.TrimRight(line[start:end], " "))
+	return text, max(column-1, 0)
+}
+
+// Nearest returns the candidate that word was probably meant to be, "" if none
+// is near: at most one edit in three characters.
+func Nearest(word string, candidates []string) string {
+	if len(word) > 64 {
+		return ""
+	}
+	best, bestDistance := "", max(1, (len(word)+1)/3)+1
+	for _, c := range candidates {
+		if len(c)-len(word) >= bestDistance || len(word)-len(c) >= bestDistance {
+			continue
+		}
+		if d := Distance(strings.ToLower(word), strings.ToLower(c)); d < bestDistance {
+			best, bestDistance = c, d
+		}
+	}
+	return best
+}
+
+// Distance is the number of insertions, deletions, substitutions and swaps of
+// neighbours between two strings, in bytes.
+func Distance(a, b string) int {
+	before, previous, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		before, previous, row = previous, row, before
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(previous[j]+1, row[j-1]+1, previous[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+	}
+	return row[len(b)]
+}

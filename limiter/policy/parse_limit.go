@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
+)
+
+// limitModes reads what a limit does when it is exceeded or cannot be asked.
+func (p *parser) limitModes(d *limitDef, what string) bool {
+	ok := true
+	if v, has := d.at["algorithm"]; has {
+		i, good := p.r.Word(v, what+": algorithm", "token_bucket", "sliding_window", "fixed_window", "concurrency")
+		if good {
+			d.Algorithm = limiter.Algorithm(i + 1)
+		}
+		ok = ok && good
+	}
+	if v, has := d.at["on_exceed"]; has {
+		i, good := p.r.Word(v, what+": on_exceed", "reject", "degrade")
+		d.Degrade = good && i == 1
+		if d.Degrade && d.Dimension != "" && !touchedByOutput(d.Dimension) {
+			p.r.Problem(v, "%s: on_exceed degrade shrinks the output, and %s does not count it; only tokens, output_tokens and spend do", what, d.Dimension)
+			good = false
+		}
+		ok = ok && good
+	}
+	if v, has := d.at["mode"]; has {
+		i, good := p.r.Word(v, what+": mode", "enforce", "shadow")
+		d.Shadow = good && i == 1
+		ok = ok && good
+	}
+	d.Unreachable = defaultUnreachable(d.Dimension)
+	if v, has := d.at["unreachable"]; has {
+		i, good := p.r.Word(v, what+": unreachable", "share", "closed", "open")
+		d.Unreachable = []limiter.Unreachable{limiter.Share, limiter.Closed, limiter.Open}[i%3]
+		ok = ok && good
+	}
+	return ok
+}
+
+func touchedByOutput(d limiter.Dimension) bool {
+	return d == limiter.Tokens || d == limiter.OutputTokens || d == limiter.Spend
+}
+
+func defaultUnreachable(d limiter.Dimension) limiter.Unreachable {
+	if d == limiter.Spend {
+		return limiter.Closed
+	}
+	return limiter.Share
+}
+
+// defaultAlgorithm is that of a limit whose window has been read.
+func defaultAlgorithm(d limiter.Dimension, c limiter.Calendar) limiter.Algorithm {
+	switch {
+	case d == limiter.Concurrent:
+		return limiter.Concurrency
+	case d == limiter.Spend || c >= limiter.Day:
+		return limiter.FixedWindow
+	}
+	return limiter.TokenBucket
+}
+
+// maxModels bounds the patterns of one limit.
+const maxModels = 64
+
+// modelList reads the patterns of a limit, sorted and without repetitions.
+func (p *parser) modelList(n yamldoc.Node, what string) (models []pattern, ok bool) {
+	items := p.r.Items(n, what+": models")
+	ok = true
+	for _, item := range items {
+		text, good := p.patternText(item, "model")
+		ok = ok && good
+		m := newPattern(text)
+		if good && slices.Contains(models, m) {
+			p.r.Problem(item, "%s: models has %q twice", what, text)
+			ok = false
+		}
+		models = append(models, m)
+	}
+	if len(items) == 0 || len(items) > maxModels {
+		p.r.Problem(n, "%s: models must have 1 to %d names or patterns; leave it out for all models", what, maxModels)
+		return nil, false
+	}
+	slices.SortFunc(models, func(a, b pattern) int { return strings.Compare(a.text, b.text) })
+	return models, ok
+}
+
+// finishLimit settles the algorithm and the window of d, whose dimension and
+// amount are known. Window is "" for a concurrency limit without one.
+func (p *parser) finishLimit(t *tierDef, d *limitDef, win string, at yamldoc.Node, what string) bool {
+	var w window
+	if win != "" || d.Dimension != limiter.Concurrent {
+		var err error
+		if w, err = parseWindow(win); err != nil {
+			p.r.Suggest(at, suggestWindow(win), "%s: window %v, got %q", what, err, shorten(win))
+			return false
+		}
+	}
+	d.at["window"] = at
+	if _, has := d.at["limit"]; !has {
+		d.at["limit"] = at
+	}
+	if d.Algorithm == 0 {
+		d.Algorithm = defaultAlgorithm(d.Dimension, w.calendar)
+	}
+	if d.Algorithm == limiter.TokenBucket && d.Burst == d.Amount {
+		d.Burst = 0 // the default, written out
+	}
+	if d.Algorithm == limiter.FixedWindow && w.calendar != limiter.NoCalendar {
+		d.Calendar, d.Zone = w.calendar, t.zone
+		return true
+	}
+	if w.calendar == limiter.Month {
+		p.r.Problem(at, "%s: a month has no fixed length: %s needs a duration such as 720h", what, d.Algorithm)
+		return false
+	}
+	d.Window = w.length
+	return true
+}
+
+func suggestWindow(s string) string {
+	if len(s) < 2 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz") != "" {
+		return ""
+	}
+	return yamldoc.Nearest(s, windowNames)
+}
+
+// checkBursts reports bursts that another limit of the tier, for the same
+// dimension and the same models, never lets through.
+func (p *parser) checkBursts(t *tierDef) {
+	for i := range t.limits {
+		d := &t.limits[i]
+		for j := range t.limits {
+			o := &t.limits[j]
+			covers := o.models == nil || slices.Equal(o.models, d.models)
+			if i == j || d.Burst == 0 || o.Shadow || d.Shadow || o.Dimension != d.Dimension || !covers || capacity(&o.Limit) >= d.Burst {
+				continue
+			}
+			p.r.Problem(d.at["burst"], "tier %s, limit %s: burst can never be granted: limit %s takes at most %s at once",
+				t.name, d.Name, o.Name, FormatAmount(o.Dimension, capacity(&o.Limit)))
+		}
+	}
+}
+
+// capacity is the most that one call can take.
+func capacity(l *limiter.Limit) int64 {
+	if l.Burst != 0 {
+		return l.Burst
+	}
+	return l.Amount
+}

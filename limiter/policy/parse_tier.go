@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	_ "time/tzdata" // the same zones on every machine that has none
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
+)
+
+// tierDef is a tier as the files state it.
+type tierDef struct {
+	name     string
+	at       yamldoc.Node
+	zone     *time.Location // nil: UTC
+	estimate limiter.Estimate
+	limits   []limitDef
+	names    map[string]yamldoc.Node // of limits, also of those with problems
+}
+
+// limitDef is a limit with its models, and where each of its properties stands.
+type limitDef struct {
+	limiter.Limit
+	models []pattern // sorted; nil: every model
+	node   yamldoc.Node
+	at     map[string]yamldoc.Node
+}
+
+var (
+	shorthandKeys = dimensionNames()
+	tierKeys      = append([]string{"zone", "estimate", "limits"}, shorthandKeys...)
+	limitKeys     = []string{"name", "dimension", "limit", "window", "burst", "algorithm", "on_exceed", "mode", "unreachable", "models"}
+)
+
+func dimensionNames() []string {
+	names := make([]string, len(limiter.BuiltinDimensions))
+	for i, d := range limiter.BuiltinDimensions {
+		names[i] = string(d)
+	}
+	return names
+}
+
+func (p *parser) parseTiers(n yamldoc.Node) {
+	for _, f := range p.r.Fields(n, "tiers", nil) {
+		name, ok := p.name(f.Key, "the name of a tier")
+		if !ok || !p.once(f.Key, tierKey(name)) {
+			continue
+		}
+		p.tierNames = append(p.tierNames, name)
+		if f.Value.IsNull() {
+			p.r.Problem(f.Key, "tier %q is empty: write {} for a tier without limits", name)
+			continue
+		}
+		t := &tierDef{name: name, at: f.Key, names: map[string]yamldoc.Node{}}
+		p.parseTier(t, p.r.Fields(f.Value, "tier "+name, tierKeys))
+		p.tiers = append(p.tiers, t)
+	}
+}
+
+func (p *parser) parseTier(t *tierDef, fields []yamldoc.Field) {
+	for _, f := range fields { // limits need the zone
+		if f.Name == "zone" {
+			t.zone = p.parseZone(f.Value)
+		}
+	}
+	for _, f := range fields {
+		switch f.Name {
+		case "zone":
+		case "estimate":
+			t.estimate = p.parseEstimate(f.Value)
+		case "limits":
+			for _, item := range p.r.Items(f.Value, "limits of tier "+t.name) {
+				p.parseLimit(t, item)
+			}
+		default:
+			p.parseShorthand(t, f)
+		}
+	}
+	p.checkBursts(t)
+}
+
+func (p *parser) parseZone(n yamldoc.Node) *time.Location {
+	text, ok := p.r.Text(n, "zone")
+	if !ok {
+		return nil
+	}
+	zone, err := time.LoadLocation(text)
+	if err != nil || text == "" || text == "Local" {
+		p.r.Problem(n, "zone must be an IANA time zone such as America/New_York, got %q", shorten(text))
+		return nil
+	}
+	if zone == time.UTC {
+		return nil
+	}
+	return zone
+}
+
+func (p *parser) parseEstimate(n yamldoc.Node) (e limiter.Estimate) {
+	if !n.IsMapping() {
+		if i, ok := p.r.Word(n, "estimate", "max", "input"); ok {
+			e.Mode = []limiter.EstimateMode{limiter.EstimateMax, limiter.EstimateInput}[i]
+		}
+		return e
+	}
+	modes := []limiter.EstimateMode{limiter.EstimateMax, limiter.EstimateInput, limiter.EstimateFixed}
+	var mode, output yamldoc.Node
+	for _, f := range p.r.Fields(n, "estimate", []string{"mode", "output_tokens"}) {
+		switch f.Name {
+		case "mode":
+			mode = f.Value
+			if i, ok := p.r.Word(mode, "mode", "max", "input", "fixed"); ok {
+				e.Mode = modes[i]
+			}
+		case "output_tokens":
+			output = f.Value
+			e.Output, _ = p.count(output, "output_tokens")
+		}
+	}
+	switch {
+	case !mode.Exists():
+		p.r.Problem(n, "estimate needs a mode: max, input or fixed")
+	case e.Mode == limiter.EstimateFixed && !output.Exists():
+		p.r.Problem(mode, "estimate mode fixed needs output_tokens")
+	case e.Mode != limiter.EstimateFixed && output.Exists():
+		p.r.Problem(output, "output_tokens is only for estimate mode fixed")
+	}
+	return e
+}
+
+// parseShorthand reads dimension: amount/window, or concurrent: amount.
+func (p *parser) parseShorthand(t *tierDef, f yamldoc.Field) {
+	d := limitDef{node: f.Value, at: map[string]yamldoc.Node{"name": f.Key, "dimension": f.Key}}
+	d.Name, d.Dimension = f.Name, limiter.Dimension(f.Name)
+	d.Unreachable = defaultUnreachable(d.Dimension)
+	what := "tier " + t.name + ": " + f.Name
+	unique := p.limitName(t, f.Key, f.Name)
+	text, ok := p.r.Text(f.Value, what)
+	if !ok {
+		return
+	}
+	amount, win, hasWindow := strings.Cut(text, "/")
+	var err error
+	if d.Amount, err = ParseAmount(d.Dimension, strings.TrimSpace(amount)); err != nil {
+		p.r.Problem(f.Value, "%s %v, got %q", what, err, shorten(text))
+		return
+	}
+	switch {
+	case d.Dimension == limiter.Concurrent && hasWindow:
+		p.r.Problem(f.Value, "%s takes no window, got %q", what, shorten(text))
+		return
+	case d.Dimension != limiter.Concurrent && !hasWindow:
+		p.r.Problem(f.Value, "%s needs a window, as in %s/min", what, shorten(text))
+		return
+	}
+	if p.finishLimit(t, &d, strings.TrimSpace(win), f.Value, what) && unique {
+		t.limits = append(t.limits, d)
+	}
+}
+
+// limitName notes the name of a limit at n; the second of a tier is a problem.
+func (p *parser) limitName(t *tierDef, n yamldoc.Node, name string) bool {
+	if first, dup := t.names[name]; dup {
+		p.r.Problem(n, "tier %s has two limits named %q, first at %s", t.name, name, first.At())
+		return false
+	}
+	t.names[name] = n
+	return true
+}
+
+var dimensionSyntax = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+
+// parseLimit reads the long form.
+func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
+	d := limitDef{node: n, at: map[string]yamldoc.Node{}}
+	what := "a limit of tier " + t.name
+	for _, f := range p.r.Fields(n, what, limitKeys) {
+		d.at[f.Name] = f.Value
+	}
+	if !n.IsMapping() {
+		return
+	}
+	ok := p.limitIdentity(t, &d, what)
+	if d.Name != "" {
+		what = "tier " + t.name + ", limit " + d.Name
+	}
+	if v, has := d.at["limit"]; !has {
+		p.r.Problem(n, "%s needs a limit", what)
+		ok = false
+	} else if d.Dimension != "" {
+		ok = p.limitAmount(&d, v, what) && ok
+	}
+	if v, has := d.at["burst"]; has && d.Dimension != "" {
+		burst, good := p.number(v, what+": burst", d.parseAmount)
+		if good && burst == 0 {
+			p.r.Problem(v, "%s: burst can never be granted: it is 0", what)
+			good = false
+		}
+		d.Burst = burst
+		ok = ok && good
+	}
+	ok = p.limitModes(&d, what) && ok
+	if v, has := d.at["models"]; has {
+		var good bool
+		d.models, good = p.modelList(v, what)
+		ok = ok && good
+	}
+	var win string
+	v, has := d.at["window"]
+	switch {
+	case has:
+		var good bool
+		win, good = p.r.Text(v, what+": window")
+		ok = ok && good
+	case d.Dimension != limiter.Concurrent && d.Dimension != "":
+		p.r.Problem(n, "%s needs a window", what)
+		ok = false
+	}
+	if d.Dimension != "" && (has || d.Dimension == limiter.Concurrent) && p.finishLimit(t, &d, win, v, what) && ok {
+		t.limits = append(t.limits, d)
+	}
+}
+
+func (d *limitDef) parseAmount(s string) (int64, error) { return ParseAmount(d.Dimension, s) }
+
+// limitIdentity reads dimension and name, which is the dimension's by default.
+func (p *parser) limitIdentity(t *tierDef, d *limitDef, what string) bool {
+	v, ok := d.at["dimension"]
+	if !ok {
+		p.r.Problem(d.node, "%s needs a dimension", what)
+	} else if text, good := p.r.Text(v, "dimension"); !good {
+		ok = false
+	} else if ok = p.checkDimension(v, text); ok {
+		d.Dimension = limiter.Dimension(text)
+	}
+	if v, has := d.at["name"]; has {
+		name, good := p.name(v, "name")
+		d.Name = name
+		return good && p.limitName(t, v, name) && ok
+	}
+	d.Name = string(d.Dimension)
+	return ok && p.limitName(t, d.at["dimension"], d.Name)
+}
+
+// checkDimension accepts the built-in dimensions and names of the operator's
+// own, but not one that looks like a slip of the pen for a built-in one.
+func (p *parser) checkDimension(n yamldoc.Node, name string) bool {
+	if slices.Contains(shorthandKeys, name) {
+		return true
+	}
+	if near := yamldoc.Nearest(name, shorthandKeys); near != "" && yamldoc.Distance(name, near) == 1 {
+		p.r.Suggest(n, near, "dimension %q is too close to a built-in one", name)
+		return false
+	}
+	if len(name) > maxWord || !dimensionSyntax.MatchString(name) {
+		p.r.Suggest(n, yamldoc.Nearest(name, shorthandKeys),
+			"dimension must be 1 to %d lower-case letters, digits and _, got %q", maxWord, shorten(name))
+		return false
+	}
+	return true
+}
+
+func (p *parser) limitAmount(d *limitDef, n yamldoc.Node, what string) (ok bool) {
+	text, ok := p.r.Text(n, what+": limit")
+	if !ok {
+		return false
+	}
+	if amount, win, has := strings.Cut(text, "/"); has {
+		p.r.Problem(n, "%s: limit has a window, got %q: write limit: %s, window: %s", what, shorten(text), shorten(amount), shorten(win))
+		return false
+	}
+	d.Amount, ok = p.number(n, what+": limit", d.parseAmount)
+	return ok
+}

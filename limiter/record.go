@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import (
+	"hash/maphash"
+	"math/bits"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// record is the state of one key at one level, or of one key and one model:
+// 128 bytes, two cache lines, no pointer. Limits beyond the fourth and names
+// beyond 32 bytes continue in further values.
+type record struct {
+	last   int64  // Mono of the last touch; every slot is as of then
+	schema uint32 // which limit each slot belongs to
+	pins   uint32 // reservations whose charges may still change
+	lines  uint32 // number of its timelines, 0 = none
+	more   uint32 // record whose slots continue these, 0 = none
+	rest   uint32 // first block of the name beyond the inline part
+	length uint16 // of the name
+	denied bool   // refused its latest call: never evicted
+	_      bool
+	name   [inlineName]byte // scope, or scope NUL model
+	slots  [slotsPerRecord]slot
+}
+
+const (
+	inlineName     = 32
+	slotsPerRecord = 4
+	blockName      = 60
+)
+
+// nameBlock continues a long name.
+type nameBlock struct {
+	next uint32
+	text [blockName]byte
+}
+
+// lines are the timelines of a record, by slot. Only token buckets with an open
+// reservation have a live one.
+type lines struct {
+	of   []timeline
+	live int // marks, over all timelines
+}
+
+// mark opens a mark on the timeline of token bucket slot i for a charge that
+// comes now.
+func (p *partition) mark(rec *record, i, slots int) uint32 {
+	if rec.lines == 0 {
+		no, ls := p.lines.alloc()
+		rec.lines = no
+		if n := len(p.spare); n > 0 && cap(p.spare[n-1]) >= slots {
+			ls.of, p.spare = p.spare[n-1][:slots], p.spare[:n-1]
+		} else {
+			ls.of = make([]timeline, slots, max(slots, slotsPerRecord))
+		}
+	}
+	ls := p.lines.at(rec.lines)
+	t := &ls.of[i]
+	if t.live == 0 {
+		t.begin()
+	}
+	ls.live++
+	return t.open(p.slotAt(rec, i).level())
+}
+
+// unmark forgets a mark, and the timelines when it was the last.
+func (p *partition) unmark(rec *record, i int, mark uint32) {
+	ls := p.lines.at(rec.lines)
+	ls.of[i].drop(mark)
+	if ls.live--; ls.live == 0 {
+		p.dropLines(rec)
+	}
+}
+
+// maxSpare is how many timelines a partition keeps for reuse.
+const maxSpare = 8
+
+func (p *partition) dropLines(rec *record) {
+	if rec.lines == 0 {
+		return
+	}
+	if of := p.lines.at(rec.lines).of; len(p.spare) < maxSpare {
+		p.spare = append(p.spare, of)
+	}
+	p.lines.free(rec.lines)
+	rec.lines = 0
+}
+
+// slotAt returns slot i of a record, following its continuation.
+func (p *partition) slotAt(rec *record, i int) *slot {
+	for i >= slotsPerRecord {
+		rec, i = p.records.at(rec.more), i-slotsPerRecord
+	}
+	return &rec.slots[i]
+}
+
+// line returns the timeline of slot i if it is in use, else nil.
+func (p *partition) line(rec *record, i int) *timeline {
+	if rec.lines == 0 {
+		return nil
+	}
+	if t := &p.lines.at(rec.lines).of[i]; t.live > 0 {
+		return t
+	}
+	return nil
+}
+
+// ringOf returns the ring of a sliding window, advanced to now, or nil.
+func (p *partition) ringOf(l *limit, s slot, now Time) *ring {
+	if l.Algorithm != SlidingWindow || s.lo == 0 {
+		return nil
+	}
+	r := p.rings.at(uint32(s.lo))
+	r.advance(floorDiv(now.Mono, l.sub))
+	return r
+}
+
+// ensureRing gives a sliding window its ring.
+func (p *partition) ensureRing(l *limit, s *slot, now Time) *ring {
+	if l.Algorithm != SlidingWindow {
+		return nil
+	}
+	if s.lo == 0 {
+		no, r := p.rings.alloc()
+		r.head = floorDiv(now.Mono, l.sub)
+		s.lo = uint64(no)
+	}
+	return p.ringOf(l, *s, now)
+}
+
+// advance brings every slot of a record to now.
+func (p *partition) advance(rec *record, now Time) {
+	elapsed := max(0, now.Mono-rec.last)
+	rec.last += elapsed
+	for i, l := range p.engine.catalog.schema(rec.schema).limits {
+		l.advance(p.slotAt(rec, i), p.line(rec, i), elapsed, now)
+	}
+}
+
+// hashName is the hash of a record's name, seeded per engine so that nobody
+// outside can aim at a cell.
+func (p *partition) hashName(scope, model string) uint32 {
+	h := maphash.String(p.engine.seed, scope)
+	if model != "" {
+		hi, lo := bits.Mul64(h^0x9e3779b97f4a7c15, maphash.String(p.engine.seed, model)|1)
+		h = hi ^ lo
+	}
+	return uint32(h ^ h>>32)
+}
+
+// find returns the record of a scope, or of a scope and a model; 0 if there is none.
+func (p *partition) find(scope, model string) (uint32, *record) {
+	if p.index.n == 0 {
+		return 0, nil
+	}
+	h := p.hashName(scope, model)
+	mask := uint32(len(p.index.cells) - 1)
+	for pos := h & mask; p.index.cells[pos] != 0; pos = (pos + 1) & mask {
+		if v := p.index.cells[pos]; uint32(v>>32) == h {
+			no := uint32(v)
+			if rec := p.records.at(no); p.named(rec, scope, model) {
+				return no, rec
+			}
+		}
+	}
+	return 0, nil
+}
+
+// named says whether the record's name is that of scope and model.
+func (p *partition) named(rec *record, scope, model string) bool {
+	length := len(scope)
+	if model != "" {
+		length += 1 + len(model)
+	}
+	if int(rec.length) != length {
+		return false
+	}
+	if length <= inlineName {
+		name := rec.name[:length]
+		return string(name[:len(scope)]) == scope && (model == "" || name[len(scope)] == 0 && string(name[len(scope)+1:]) == model)
+	}
+	var buf [maxName]byte
+	name := p.appendName(buf[:0], rec)
+	return string(name[:len(scope)]) == scope && (model == "" || name[len(scope)] == 0 && string(name[len(scope)+1:]) == model)
+}
+
+// maxName is the longest name of a record: a key, NUL, and a model.
+const maxName = 256 + 1 + 256
+
+// appendName appends the record's name to buf.
+func (p *partition) appendName(buf []byte, rec *record) []byte {
+	length := int(rec.length)
+	buf = append(buf, rec.name[:min(length, inlineName)]...)
+	left := length - inlineName
+	for no := rec.rest; left > 0; {
+		b := p.names.at(no)
+		buf = append(buf, b.text[:min(left, blockName)]...)
+		left, no = left-blockName, b.next
+	}
+	return buf
+}
+
+func (p *partition) setName(rec *record, name []byte) {
+	rec.length = uint16(len(name))
+	name = name[copy(rec.name[:], name):]
+	for next := &rec.rest; len(name) > 0; {
+		no, b := p.names.alloc()
+		*next, next = no, &b.next
+		name = name[copy(b.text[:], name):]
+	}
+}
+
+// create makes the record of a name that has none, with the slots of a schema,
+// and evicts another one if there is no room. It returns 0 if none can go.
+func (p *partition) create(root, scope, model string, s *schema, now Time) (uint32, *record) {
+	if !p.makeRoom(root, scope, model, now) {
+		return 0, nil
+	}
+	var buf [maxName]byte
+	name := append(buf[:0], scope...)
+	if model != "" {
+		name = append(append(name, 0), model...)
+	}
+	return p.insert(name, p.hashName(scope, model), s, now)
+}
+
+func (p *partition) insert(name []byte, hash uint32, s *schema, now Time) (uint32, *record) {
+	no, rec := p.records.alloc()
+	p.setName(rec, name)
+	rec.last = now.Mono
+	p.reshape(rec, s)
+	p.index.insert(hash, no)
+	p.keys++
+	if root, ok := counted(name); ok {
+		p.roots[xxhash.Sum64(root)]++
+	}
+	return no, rec
+}
+
+// reshape gives a record the slots of a schema, all zero.
+func (p *partition) reshape(rec *record, s *schema) {
+	rec.schema = s.id
+	for n := len(s.limits); ; n -= slotsPerRecord {
+		rec.slots = [slotsPerRecord]slot{}
+		if n <= slotsPerRecord {
+			if rec.more != 0 {
+				p.freeMore(rec)
+			}
+			return
+		}
+		if rec.more == 0 {
+			rec.more, _ = p.records.alloc()
+		}
+		rec = p.records.at(rec.more)
+	}
+}
+
+func (p *partition) freeMore(rec *record) {
+	for no := rec.more; no != 0; {
+		next := p.records.at(no).more
+		p.records.free(no)
+		no = next
+	}
+	rec.more = 0
+}
+
+// remove forgets a record that nothing refers to.
+func (p *partition) remove(no uint32) {
+	rec := p.records.at(no)
+	var buf [maxName]byte
+	name := p.appendName(buf[:0], rec)
+	scope, model := splitName(name)
+	p.index.remove(p.hashName(scope, model), no)
+	for i, l := range p.engine.catalog.schema(rec.schema).limits {
+		if s := p.slotAt(rec, i); l.Algorithm == SlidingWindow && s.lo != 0 {
+			p.rings.free(uint32(s.lo))
+		}
+	}
+	p.freeMore(rec)
+	for b := rec.rest; b != 0; {
+		next := p.names.at(b).next
+		p.names.free(b)
+		b = next
+	}
+	p.dropLines(rec)
+	p.records.free(no)
+	p.keys--
+	p.engine.keys.give(&p.keyQuota)
+	if root, ok := counted(name); ok {
+		h := xxhash.Sum64(root)
+		if p.roots[h]--; p.roots[h] == 0 {
+			delete(p.roots, h)
+		}
+	}
+}
+
+// isExtension says whether a record only continues another's slots.
+func (rec *record) isExtension() bool { return rec.length == 0 }
+
+// idle says whether forgetting the record would lose nothing.
+func (p *partition) idle(rec *record, now Time) bool {
+	if rec.pins > 0 {
+		return false
+	}
+	for i, l := range p.engine.catalog.schema(rec.schema).limits {
+		s := *p.slotAt(rec, i)
+		if !l.idle(s, p.ringOf(l, s, now)) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Restore replaces the state of a partition by a snapshot's, as of now: state
+// that is older by the time that passed since the snapshot is restored with an
+// earlier now, as by now.At(-downtime). Zone finds the time zones that limits
+// name. The error says what is wrong with data, and then nothing has changed.
+func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string) (*time.Location, error)) error {
+	fresh, err := e.decode(now, partition, data, zone)
+	if err != nil {
+		return err
+	}
+	c := &e.cells[partition]
+	c.Lock()
+	defer c.Unlock()
+	e.keys.left.Add(int64(c.keys + c.keyQuota - fresh.keys))
+	e.ids.left.Add(int64(c.holds.n + c.idQuota - fresh.holds.n))
+	fresh.mono, fresh.stats = max(now.Mono, c.mono), c.stats
+	c.partition = *fresh
+	return nil
+}
+
+// restorer rebuilds a partition that nobody else sees yet.
+type restorer struct {
+	decoder
+	p         *partition
+	now       Time
+	partition int
+	limits    []*limit
+	tiers     []uint32
+	records   []uint32
+	marks     int // live in all timelines
+	claimed   map[claim]bool
+}
+
+// claim is the mark of an open reservation's charge to a bucket.
+type claim struct {
+	record uint32
+	pos    int
+	mark   int64
+}
+
+func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*time.Location, error)) (*partition, error) {
+	const frame = len(snapshotMagic) + 8
+	if len(data) < frame || string(data[:len(snapshotMagic)]) != snapshotMagic {
+		return nil, fmt.Errorf("snapshot: does not begin like one of this version (%d bytes)", len(data))
+	}
+	body := data[:len(data)-8]
+	sum := decoder{buf: data[len(body):], size: len(data)}
+	if got := sum.fixed(); got != xxhash.Sum64(body) {
+		return nil, fmt.Errorf("snapshot: checksum differs: the data is damaged")
+	}
+	d := &restorer{
+		decoder: decoder{buf: body[len(snapshotMagic):], size: len(data)}, now: now, partition: number,
+		p:     &partition{engine: e, roots: map[uint64]uint32{}},
+		claimed: map[claim]bool{},
+	}
+	for range d.count("limits") {
+		d.limit(zone)
+	}
+	for range d.count("tiers") {
+		d.tiers = append(d.tiers, e.catalog.tierID(d.string(256, "tier")))
+	}
+	for range d.count("records") {
+		d.record()
+	}
+	for range d.count("request ids") {
+		d.hold()
+	}
+	if d.marks != len(d.claimed) {
+		d.fail("%d marks, but %d charges", d.marks, len(d.claimed))
+	}
+	if len(d.buf) > 0 {
+		d.fail("%d bytes too many", len(d.buf))
+	}
+	return d.p, d.err
+}
+
+func (d *restorer) limit(zone func(string) (*time.Location, error)) {
+	l := Limit{Name: d.string(256, "name"), Dimension: Dimension(d.string(256, "dimension"))}
+	if name := d.string(256, "zone"); name != "" && d.err == nil {
+		z, err := zone(name)
+		if err != nil {
+			d.fail("zone %q: %w", name, err)
+			return
+		}
+		l.Zone = z
+	}
+	l.Algorithm = Algorithm(d.upTo(uint64(Concurrency), "algorithm"))
+	l.Amount, l.Window = d.int(), time.Duration(d.int())
+	l.Calendar = Calendar(d.upTo(uint64(Month), "calendar"))
+	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
+	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
+	if d.err != nil {
+		return
+	}
+	if problems := l.validate(); problems != nil {
+		d.fail("%w", problems[0])
+		return
+	}
+	cat := d.p.engine.catalog
+	cat.mu.Lock()
+	defer cat.mu.Unlock()
+	d.limits = append(d.limits, cat.limitLocked(l))
+}
+
+// limitNo reads the number of a limit.
+func (d *restorer) limitNo() *limit {
+	n := d.uint()
+	if n >= uint64(len(d.limits)) {
+		d.fail("limit %d of %d", n, len(d.limits))
+		return nil
+	}
+	return d.limits[n]
+}
+
+func (d *restorer) record() {
+	name := d.string(maxName, "name")
+	denied := d.bool()
+	scope, model := splitName([]byte(name))
+	if no, _ := d.p.find(scope, model); d.err == nil && (scope == "" || no != 0 || PartitionOf(scope) != d.partition) {
+		d.fail("record %q: is empty, repeated, or of another partition", name)
+	}
+	n := int(d.upTo(4*maxLimits, "limits of a record"))
+	limits := make([]*limit, 0, n)
+	slots := make([]slot, 0, n)
+	times := make([]timeline, n)
+	have := &schema{}
+	for i := range n {
+		l := d.limitNo()
+		if d.err != nil {
+			return
+		}
+		if have.find(l.slot) >= 0 {
+			d.fail("limit %q twice in record %q", l.Name, name)
+			return
+		}
+		have.limits = append(have.limits, l)
+		limits, slots = append(limits, l), append(slots, d.slot(l, &times[i]))
+	}
+	if d.err != nil {
+		return
+	}
+	no, rec := d.p.insert([]byte(name), d.p.hashName(scope, model), d.p.engine.catalog.schemaOf(limits), d.now)
+	rec.denied = denied
+	for i := range slots {
+		*d.p.slotAt(rec, i) = slots[i]
+		d.marks += times[i].live
+	}
+	d.p.setLines(rec, times)
+	d.records = append(d.records, no)
+}
+
+func (d *restorer) slot(l *limit, t *timeline) (s slot) {
+	switch l.Algorithm {
+	case TokenBucket:
+		s.setLevel(d.wide())
+		if s.hi < 0 || s.hi > maxLevel { // maxWide is no level of a bucket
+			d.fail("level of %q is out of range", l.Name)
+		}
+		d.timeline(t)
+	case SlidingWindow:
+		d.ring(l, &s)
+	case FixedWindow:
+		s.hi, s.lo = d.int(), uint64(d.natural("used"))
+	default:
+		s.lo = uint64(d.natural("leases"))
+	}
+	return s
+}
+
+// subWindow returns the sub-window that ended age ago.
+func (d *restorer) subWindow(l *limit, age int64) int64 {
+	if age < 0 || age > int64(2*maxWindow) {
+		d.fail("age %d is out of range", age)
+		return 0
+	}
+	return floorDiv(d.now.Mono-age, l.sub)
+}
+
+func (d *restorer) ring(l *limit, s *slot) {
+	n := d.upTo(subWindows+1, "sub-windows")
+	if n == 0 || d.err != nil {
+		return
+	}
+	r := d.p.ensureRing(l, s, d.now)
+	for range n {
+		k, c := d.subWindow(l, d.int()), d.natural("count")
+		if r.sum > MaxAmount<<8 {
+			d.fail("window of %q is out of range", l.Name)
+		}
+		if r.holds(k) {
+			r.add(k, c)
+		}
+	}
+}
+
+func (d *restorer) timeline(t *timeline) {
+	n := d.count("blocks")
+	if n == 0 || d.err != nil {
+		return
+	}
+	t.begin()
+	t.base, t.waste, t.next = d.wide(), d.wide(), uint32(d.upTo(1<<32-1, "mark"))
+	for range n {
+		b := block{seq: uint32(d.upTo(1<<29-1, "block")), n: uint8(d.upTo(blockSize, "marks")), dead: uint8(d.upTo(255, "dead")), lowest: maxWide}
+		for i := range int(b.n) {
+			b.low[i] = d.wide()
+			b.lowest = minWide(b.lowest, b.low[i])
+			if b.dead>>i&1 == 0 {
+				t.live++
+			}
+		}
+		if b.n == 0 || len(t.blocks) > 0 && b.seq <= t.blocks[len(t.blocks)-1].seq || t.next <= b.seq*blockSize+uint32(b.n)-1 {
+			d.fail("timeline is out of order")
+			return
+		}
+		t.blocks = append(t.blocks, b)
+	}
+}
+
+// has says whether mark is a live one.
+func (t *timeline) has(mark int64) bool {
+	if t == nil || mark < 0 || mark >= int64(t.next) {
+		return false
+	}
+	b := &t.blocks[t.find(uint32(mark))]
+	i := uint32(mark) % blockSize
+	return b.seq == uint32(mark)/blockSize && i < uint32(b.n) && b.dead>>i&1 == 0
+}

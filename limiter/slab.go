@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import "math/bits"
+
+const chunkSize = 64
+
+// slab stores values of one type in chunks that never move and are reused
+// lowest first. Numbers start at 1, so that 0 can mean "none". Growth copies
+// nothing but chunk pointers.
+type slab[T any] struct {
+	chunks []*[chunkSize]T
+	used   []uint64 // a bit per value
+	hint   int      // no chunk below it has room
+	n      int
+}
+
+func (s *slab[T]) at(no uint32) *T {
+	no--
+	return &s.chunks[no/chunkSize][no%chunkSize]
+}
+
+// has says whether a number is in use.
+func (s *slab[T]) has(no uint32) bool {
+	no--
+	c := int(no / chunkSize)
+	return c < len(s.used) && s.used[c]>>(no%chunkSize)&1 != 0
+}
+
+// alloc returns the number of a zero value.
+func (s *slab[T]) alloc() (uint32, *T) {
+	for s.hint < len(s.used) && s.used[s.hint] == ^uint64(0) {
+		s.hint++
+	}
+	c := s.hint
+	if c == len(s.chunks) {
+		s.chunks = append(s.chunks, nil)
+		s.used = append(s.used, 0)
+	}
+	if s.chunks[c] == nil {
+		s.chunks[c] = new([chunkSize]T)
+	}
+	bit := bits.TrailingZeros64(^s.used[c])
+	s.used[c] |= 1 << bit
+	s.n++
+	return uint32(c*chunkSize+bit) + 1, &s.chunks[c][bit]
+}
+
+func (s *slab[T]) free(no uint32) {
+	no--
+	c, bit := int(no/chunkSize), no%chunkSize
+	var zero T
+	s.chunks[c][bit] = zero
+	s.used[c] &^= 1 << bit
+	s.hint = min(s.hint, c)
+	s.n--
+}
+
+// trim gives empty chunks back to the collector, but for the first: the sweep
+// calls it now and then, so that values that come and go do not allocate.
+func (s *slab[T]) trim() {
+	for c := 1; c < len(s.chunks); c++ {
+		if s.used[c] == 0 {
+			s.chunks[c] = nil
+		}
+	}
+}
+
+// next returns the first number in use after no, or 0. A walk from 0 visits
+// every value that stays.
+func (s *slab[T]) next(no uint32) uint32 {
+	c, bit := int(no/chunkSize), no%chunkSize
+	for ; c < len(s.used); c, bit = c+1, 0 {
+		if rest := s.used[c] >> bit << bit; rest != 0 {
+			return uint32(c*chunkSize+bits.TrailingZeros64(rest)) + 1
+		}
+	}
+	return 0
+}
+
+// index finds slab numbers by hash: open addressing with linear probing. A
+// cell keeps 32 bits of hash, so growing and deleting touch nothing else.
+type index struct {
+	cells []uint64 // hash<<32 | number; 0 = empty; len is a power of two
+	n     int
+}
+
+func (x *index) insert(h, no uint32) {
+	if x.n >= len(x.cells)*3/4 {
+		old := x.cells
+		x.cells = make([]uint64, max(8, 2*len(old)))
+		for _, v := range old {
+			if v != 0 {
+				x.place(v)
+			}
+		}
+	}
+	x.place(uint64(h)<<32 | uint64(no))
+	x.n++
+}
+
+func (x *index) place(v uint64) {
+	mask := uint32(len(x.cells) - 1)
+	pos := uint32(v>>32) & mask
+	for x.cells[pos] != 0 {
+		pos = (pos + 1) & mask
+	}
+	x.cells[pos] = v
+}
+
+// remove deletes the cell and closes the gap, so that no tombstone is left.
+func (x *index) remove(h, no uint32) {
+	mask := uint32(len(x.cells) - 1)
+	pos := h & mask
+	for v := uint64(h)<<32 | uint64(no); x.cells[pos] != v; {
+		pos = (pos + 1) & mask
+	}
+	for next := (pos + 1) & mask; x.cells[next] != 0; next = (next + 1) & mask {
+		home := uint32(x.cells[next]>>32) & mask
+		if (next-home)&mask >= (next-pos)&mask { // may move back to pos
+			x.cells[pos] = x.cells[next]
+			pos = next
+		}
+	}
+	x.cells[pos] = 0
+	x.n--
+}

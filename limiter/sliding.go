@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+// subWindows is how finely a sliding window forgets.
+const subWindows = 64
+
+// ring counts a sliding window in sub-windows of 1/64 of its length. The
+// current one and the 64 before it cover every half-open interval of one window
+// that ends now, so their sum never misses an admission; what is older than the
+// window by less than a sub-window still counts.
+type ring struct {
+	head   int64 // the current sub-window: mono / length
+	sum    int64 // of counts
+	counts [subWindows + 1]int64
+}
+
+func (r *ring) cell(k int64) *int64 {
+	i := k % (subWindows + 1)
+	if i < 0 {
+		i += subWindows + 1
+	}
+	return &r.counts[i]
+}
+
+// advance moves on to sub-window k and forgets what is too old.
+func (r *ring) advance(k int64) {
+	if k-r.head > subWindows {
+		*r = ring{head: k}
+		return
+	}
+	for r.head < k {
+		r.head++
+		c := r.cell(r.head)
+		r.sum -= *c
+		*c = 0
+	}
+}
+
+// holds says whether sub-window k still counts.
+func (r *ring) holds(k int64) bool { return k <= r.head && r.head-k <= subWindows }
+
+func (r *ring) add(k, n int64) {
+	*r.cell(k) += n
+	r.sum += n
+}
+
+// used is the sum of all sub-windows; a nil ring has none.
+func (r *ring) used() int64 {
+	if r == nil {
+		return 0
+	}
+	return r.sum
+}
+
+// room returns the first sub-window in which cost would fit under limit.
+func (r *ring) room(cost, limit int64) int64 {
+	left := r.sum
+	for k := r.head - subWindows; k <= r.head; k++ {
+		left -= *r.cell(k)
+		if left <= limit-cost {
+			return k + subWindows + 1
+		}
+	}
+	return r.head + subWindows + 1
+}
+
+// empty returns the first sub-window in which nothing counts.
+func (r *ring) empty() int64 {
+	for k := r.head; ; k-- {
+		if *r.cell(k) != 0 || r.head-k == subWindows {
+			return k + subWindows + 1
+		}
+	}
+}
+
+// remap moves every count to the sub-window that to gives for it.
+func (r *ring) remap(head int64, to func(k int64) int64) {
+	next := ring{head: head}
+	for k := r.head - subWindows; k <= r.head; k++ {
+		if n := *r.cell(k); n != 0 && next.holds(to(k)) {
+			next.add(to(k), n)
+		}
+	}
+	*r = next
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import "math"
+
+// slot is the state of one limit, 16 bytes without pointers. What it means
+// depends on the algorithm:
+//
+//	token_bucket    hi, lo: used, a wide in units x window ns; >= 0
+//	fixed_window    hi: end of the current window, Unix ns, 0 = none yet; lo: used in it
+//	sliding_window  lo: number of its ring, 0 = nothing used
+//	concurrency     lo: live leases
+type slot struct {
+	hi int64
+	lo uint64
+}
+
+func (s slot) level() wide      { return wide(s) }
+func (s *slot) setLevel(w wide) { *s = slot(w) }
+
+// advance brings the slot of limit l from the record's last touch to now. A
+// timeline, if the bucket has one, sees the refill; a sliding window's ring
+// is advanced where it is read.
+func (l *limit) advance(s *slot, t *timeline, elapsed int64, now Time) {
+	switch l.Algorithm {
+	case TokenBucket:
+		used := s.level()
+		if t != nil {
+			s.setLevel(t.drain(used, mulWide(l.Amount, elapsed)))
+		} else if !used.isZero() {
+			if refill := mulWide(l.Amount, elapsed); used.less(refill) {
+				*s = slot{}
+			} else {
+				s.setLevel(used.sub(refill))
+			}
+		}
+	case FixedWindow:
+		if now.Wall >= s.hi { // a stored window never ends early, so none opens twice
+			s.hi, s.lo = l.windowAt(now.Wall).end, 0
+		}
+	}
+}
+
+// fits says whether a cost can be taken now.
+func (l *limit) fits(s slot, r *ring, cost int64) bool {
+	if l.Amount == 0 {
+		return false
+	}
+	if cost == 0 {
+		return true
+	}
+	switch l.Algorithm {
+	case TokenBucket:
+		return !l.full.less(s.level().add(mulWide(cost, l.window)))
+	case SlidingWindow:
+		return r.used() <= l.Amount-cost
+	default:
+		return int64(s.lo) <= l.Amount-cost
+	}
+}
+
+// charge takes a cost. The ring of a sliding window has been advanced.
+func (l *limit) charge(s *slot, r *ring, cost int64) {
+	switch l.Algorithm {
+	case TokenBucket:
+		s.setLevel(s.level().add(mulWide(cost, l.window)))
+	case SlidingWindow:
+		r.add(r.head, cost)
+	default:
+		s.lo += uint64(cost)
+	}
+}
+
+// wait returns how long until a cost that does not fit would, if nothing else
+// came; the cost is at most the capacity.
+func (l *limit) wait(s slot, r *ring, cost int64, now Time) int64 {
+	switch l.Algorithm {
+	case TokenBucket:
+		return s.level().add(mulWide(cost, l.window)).sub(l.full).divCeil(l.Amount)
+	case SlidingWindow:
+		return r.room(cost, l.Amount)*l.sub - now.Mono
+	case FixedWindow:
+		return s.hi - now.Wall
+	default:
+		return concurrencyRetry
+	}
+}
+
+// concurrencyRetry is the retry time of a concurrency refusal: a slot has no
+// clock, and leases are renewed.
+const concurrencyRetry = 1e9
+
+// used returns what is used, in units, rounded up.
+func (l *limit) used(s slot, r *ring) int64 {
+	switch l.Algorithm {
+	case TokenBucket:
+		return s.level().divCeil(l.window)
+	case SlidingWindow:
+		return r.used()
+	default:
+		return int64(min(s.lo, math.MaxInt64))
+	}
+}
+
+// reset returns the wall time at which nothing would be used any more, or 0
+// for a limit that has none.
+func (l *limit) reset(s slot, r *ring, now Time) int64 {
+	switch l.Algorithm {
+	case TokenBucket:
+		if s.level().isZero() || l.Amount == 0 {
+			return now.Wall
+		}
+		return satAdd(s.level().divCeil(l.Amount), max(now.Wall, 0))
+	case SlidingWindow:
+		if r.used() == 0 {
+			return now.Wall
+		}
+		return now.Wall + r.empty()*l.sub - now.Mono
+	case FixedWindow:
+		return s.hi
+	default:
+		return 0
+	}
+}
+
+// idle says whether forgetting the slot would lose nothing.
+func (l *limit) idle(s slot, r *ring) bool {
+	switch l.Algorithm {
+	case TokenBucket:
+		return s.level().isZero()
+	case SlidingWindow:
+		return r.used() == 0
+	default:
+		return s.lo == 0
+	}
+}

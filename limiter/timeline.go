@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+// A timeline lets an open reservation change what it charged to a token
+// bucket in the past, exactly: whatever the order of settles, and however
+// often the bucket was full in between, the level becomes the one that
+// charging the real usage at reserve time would have left.
+//
+// A bucket's used level is a queue's workload: charges raise it, refill drains
+// it, and refill that finds it empty is wasted. Let z = used - waste, the level
+// without the floor at zero. Lindley's recursion says that after time t
+//
+//	waste(t) = max(0, -lowest z up to t)
+//
+// and changing a charge at time s by d moves z by d from s on, and nothing
+// else. So a timeline keeps the lowest z of each segment between two marks,
+// a mark being the moment of a reservation's charge; a change adds d to
+// all segments from the mark on and derives waste and used anew.
+//
+// Segments are kept in blocks of eight with a pending addition each, so a
+// change costs eight steps and one per block. A mark that is no longer needed
+// is dead; a block of dead marks is folded into the one before.
+type timeline struct {
+	blocks []block
+	base   wide // lowest z before the first block's first mark
+	waste  wide // refill that found the bucket empty, since the timeline began
+	next   uint32
+	live   int
+}
+
+const blockSize = 8
+
+type block struct {
+	seq     uint32 // its marks are seq*blockSize + 0..n-1
+	n       uint8
+	dead    uint8 // a bit per mark
+	low     [blockSize]wide
+	pending wide // to be added to each low
+	lowest  wide // of low, pending included
+}
+
+// begin makes t the empty timeline of a bucket.
+func (t *timeline) begin() {
+	*t = timeline{blocks: t.blocks[:0], base: maxWide}
+}
+
+// note records the level before it may rise: call it after refill and before
+// any charge.
+func (t *timeline) note(used wide) {
+	z := used.sub(t.waste)
+	if len(t.blocks) == 0 {
+		t.base = minWide(t.base, z)
+		return
+	}
+	t.blocks[len(t.blocks)-1].lower(z)
+}
+
+// lower records z in the last segment of the block.
+func (b *block) lower(z wide) {
+	last := &b.low[b.n-1]
+	if last.hi == maxWide.hi || z.sub(b.pending).less(*last) {
+		*last = z.sub(b.pending)
+	}
+	b.lowest = minWide(b.lowest, z)
+}
+
+// drain lowers used by refill and keeps count of what was wasted.
+func (t *timeline) drain(used, refill wide) wide {
+	if used.less(refill) {
+		t.waste = t.waste.add(refill.sub(used))
+		used = wide{}
+	} else {
+		used = used.sub(refill)
+	}
+	t.note(used)
+	return used
+}
+
+// open returns the mark of a charge that comes now, on top of used.
+func (t *timeline) open(used wide) uint32 {
+	t.note(used)
+	seq := t.next / blockSize
+	if n := len(t.blocks); n == 0 || t.blocks[n-1].seq != seq {
+		t.blocks = append(t.blocks, block{seq: seq, lowest: maxWide})
+	}
+	b := &t.blocks[len(t.blocks)-1]
+	b.low[b.n] = maxWide
+	b.n++
+	t.live++
+	t.next++
+	return t.next - 1
+}
+
+// shift changes the charge at mark by delta and returns the new used level.
+func (t *timeline) shift(mark uint32, delta, used wide) wide {
+	t.note(used)
+	i := t.find(mark)
+	b := &t.blocks[i]
+	b.lowest = maxWide
+	for j := range b.low[:b.n] {
+		if uint32(j) >= mark%blockSize {
+			b.low[j] = b.low[j].add(delta)
+		}
+		b.lowest = minWide(b.lowest, b.low[j].add(b.pending))
+	}
+	for j := i + 1; j < len(t.blocks); j++ {
+		t.blocks[j].pending = t.blocks[j].pending.add(delta)
+		t.blocks[j].lowest = t.blocks[j].lowest.add(delta)
+	}
+	lowest := t.base
+	for j := range t.blocks {
+		lowest = minWide(lowest, t.blocks[j].lowest)
+	}
+	z := used.sub(t.waste).add(delta)
+	t.waste = wide{}
+	if lowest.negative() {
+		t.waste = lowest.neg()
+	}
+	return z.add(t.waste)
+}
+
+// drop forgets a mark: its charge is final.
+func (t *timeline) drop(mark uint32) {
+	t.live--
+	i := t.find(mark)
+	b := &t.blocks[i]
+	b.dead |= 1 << (mark % blockSize)
+	if b.dead != 1<<b.n-1 {
+		return
+	}
+	if i == 0 {
+		t.base = minWide(t.base, b.lowest)
+	} else {
+		t.blocks[i-1].lower(b.lowest)
+	}
+	if i == len(t.blocks)-1 {
+		t.next = (b.seq + 1) * blockSize
+	}
+	t.blocks = append(t.blocks[:i], t.blocks[i+1:]...)
+}
+
+// find returns the position of the block of a live mark.
+func (t *timeline) find(mark uint32) int {
+	lo, hi := 0, len(t.blocks)-1
+	for lo < hi {
+		mid := (lo + hi + 1) / 2
+		if t.blocks[mid].seq <= mark/blockSize {
+			lo = mid
+		} else {
+			hi = mid - 1
+		}
+	}
+	return lo
+}
+
+// rescale replaces every level by f of it, when the unit of the bucket changes.
+func (t *timeline) rescale(f func(wide) wide) {
+	if t.base.hi != maxWide.hi {
+		t.base = f(t.base)
+	}
+	t.waste = f(t.waste)
+	for i := range t.blocks {
+		b := &t.blocks[i]
+		for j := range b.low[:b.n] {
+			b.low[j] = f(b.low[j].add(b.pending))
+		}
+		b.pending, b.lowest = wide{}, f(b.lowest)
+	}
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import (
+	"math"
+	"math/bits"
+)
+
+// wide is a signed 128-bit integer. A token bucket's level lives in units x
+// window nanoseconds, where refill is a multiplication and loses nothing:
+// 2^54 units in 2^55 ns stay far inside.
+type wide struct {
+	hi int64
+	lo uint64
+}
+
+// maxWide stands for "no lower bound seen yet".
+var maxWide = wide{math.MaxInt64, math.MaxUint64}
+
+// mulWide returns a*b for a, b >= 0.
+func mulWide(a, b int64) wide {
+	hi, lo := bits.Mul64(uint64(a), uint64(b))
+	return wide{int64(hi), lo}
+}
+
+func (w wide) add(v wide) wide {
+	lo, carry := bits.Add64(w.lo, v.lo, 0)
+	hi, _ := bits.Add64(uint64(w.hi), uint64(v.hi), carry)
+	return wide{int64(hi), lo}
+}
+
+func (w wide) sub(v wide) wide {
+	lo, borrow := bits.Sub64(w.lo, v.lo, 0)
+	hi, _ := bits.Sub64(uint64(w.hi), uint64(v.hi), borrow)
+	return wide{int64(hi), lo}
+}
+
+func (w wide) neg() wide { return wide{}.sub(w) }
+
+func (w wide) less(v wide) bool {
+	return w.hi < v.hi || w.hi == v.hi && w.lo < v.lo
+}
+
+func (w wide) isZero() bool { return w.hi == 0 && w.lo == 0 }
+
+func (w wide) negative() bool { return w.hi < 0 }
+
+// divFloor returns w/d and w%d for w >= 0 and d > 0. A quotient beyond int64
+// comes back as MaxInt64.
+func (w wide) divFloor(d int64) (q, r int64) {
+	if w.hi == 0 {
+		q, r := w.lo/uint64(d), w.lo%uint64(d)
+		return int64(min(q, math.MaxInt64)), int64(r)
+	}
+	if uint64(w.hi) >= uint64(d) {
+		return math.MaxInt64, 0
+	}
+	uq, ur := bits.Div64(uint64(w.hi), w.lo, uint64(d))
+	return int64(min(uq, math.MaxInt64)), int64(ur)
+}
+
+// divCeil is divFloor, rounded up.
+func (w wide) divCeil(d int64) int64 {
+	q, r := w.divFloor(d)
+	if r > 0 && q < math.MaxInt64 {
+		q++
+	}
+	return q
+}
+
+func minWide(a, b wide) wide {
+	if b.less(a) {
+		return b
+	}
+	return a
+}
+
+// floorDiv is a/b rounded towards minus infinity, for b > 0.
+func floorDiv(a, b int64) int64 {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return q
+}
+
+// satAdd is a+b for b >= 0, held at MaxInt64.
+func satAdd(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
