@@ -8,44 +8,42 @@ import (
 )
 
 // state reports a limit.
-func (l *limit) state(s slot, r *ring, now Time) LimitState {
-	return l.report(l.capacity-l.used(s, r), l.reset(s, r, now))
+func (l *limit) state(st *LimitState, s slot, r *ring, now Time) {
+	l.report(st, l.capacity-l.used(s, r), l.reset(s, r, now))
 }
 
-// report builds a limit's state from what remains, which is negative in debt,
+// report fills in a limit's state from what remains, which is negative in debt,
 // and when it resets.
-func (l *limit) report(remaining, reset int64) LimitState {
-	st := LimitState{
-		Name: l.Name, Dimension: l.Dimension, Algorithm: l.Algorithm, Shadow: l.Shadow,
-		Limit: l.Amount, Capacity: l.capacity, Remaining: max(remaining, 0), Debt: max(-remaining, 0),
-		Window: l.Window, ResetAt: reset,
-	}
+func (l *limit) report(st *LimitState, remaining, reset int64) {
+	st.Name, st.Dimension, st.Algorithm, st.Shadow = l.Name, l.Dimension, l.Algorithm, l.Shadow
+	st.Limit, st.Capacity = l.Amount, l.capacity
+	st.Remaining, st.Debt = max(remaining, 0), max(-remaining, 0)
+	st.Window, st.ResetAt = l.Window, reset
 	if l.Calendar != NoCalendar {
 		w := l.windowAt(reset - 1)
 		st.Window = time.Duration(w.end - w.start)
 	}
-	return st
 }
 
-// answer fills d with the state of every item.
+// answer fills in the state of every item.
 func (p *partition) answer(d *Decision, r *Request, now Time) {
-	d.Tier, d.PolicyVersion, d.Replayed = r.Plan.Tier, r.Plan.Version, false
-	d.Reason, d.RetryAfter, d.GrantedOutputTokens, d.Status = NoReason, 0, 0, NoStatus
-	d.Limits = d.Limits[:0]
-	for i := range p.items {
-		it := &p.items[i]
-		st := it.limit.state(it.slot, it.ring, now)
+	if cap(d.Limits) < len(d.items) {
+		d.Limits = make([]LimitState, len(d.items))
+	}
+	d.Limits = d.Limits[:len(d.items)]
+	for i := range d.items {
+		it, st := &d.items[i], &d.Limits[i]
+		it.limit.state(st, *it.slot, it.ring, now)
 		st.Scope = r.Key[:r.Plan.Levels[it.level].End]
 		st.Cost, st.Exceeded = it.cost, it.refuse != NoReason
-		d.Limits = append(d.Limits, st)
 	}
 }
 
 // tightest returns the enforced limit with the smallest share left, or -1.
-func (p *partition) tightest(d *Decision) int {
+func (d *Decision) tightest() int {
 	best := -1
 	for i := range d.Limits {
-		if d.Limits[i].Shadow || p.items[i].skip {
+		if d.Limits[i].Shadow || d.items[i].skip {
 			continue
 		}
 		if best < 0 || lessShare(&d.Limits[i], &d.Limits[best]) {
@@ -55,10 +53,11 @@ func (p *partition) tightest(d *Decision) int {
 	return best
 }
 
-// lessShare says whether a has less of its capacity left than b.
+// lessShare says whether a has less of its capacity left than b. A limit of 0
+// has nothing left.
 func lessShare(a, b *LimitState) bool {
-	ahi, alo := bits.Mul64(uint64(a.Remaining), uint64(b.Capacity))
-	bhi, blo := bits.Mul64(uint64(b.Remaining), uint64(a.Capacity))
+	ahi, alo := bits.Mul64(uint64(a.Remaining), uint64(max(b.Capacity, 1)))
+	bhi, blo := bits.Mul64(uint64(b.Remaining), uint64(max(a.Capacity, 1)))
 	return ahi < bhi || ahi == bhi && alo < blo
 }
 
@@ -67,8 +66,8 @@ func lessShare(a, b *LimitState) bool {
 func (p *partition) deny(d *Decision, now Time) {
 	d.Outcome, d.Binding = Denied, -1
 	var longest int64
-	for i := range p.items {
-		it := &p.items[i]
+	for i := range d.items {
+		it := &d.items[i]
 		if it.refuse == NoReason || it.limit.Shadow {
 			continue
 		}
@@ -81,7 +80,7 @@ func (p *partition) deny(d *Decision, now Time) {
 			}
 			continue
 		}
-		wait := max(1, it.limit.wait(it.slot, it.ring, it.cost, now))
+		wait := max(1, it.limit.wait(*it.slot, it.ring, it.cost, now))
 		if d.Reason == NoReason || d.Reason == LimitExceeded && wait > longest {
 			d.Reason, d.Binding, longest = LimitExceeded, i, wait
 		}
@@ -108,8 +107,8 @@ func (p *partition) replay(x *hold, r *Request, d *Decision) {
 	d.Limits = d.Limits[:0]
 	for i := range int(x.count) {
 		t := p.touch(x, i)
-		st := p.engine.catalog.limit(t.limit).report(t.remaining, t.reset)
-		st.Scope, st.Cost, st.Exceeded = r.Key[:t.end], t.estimate, t.exceeded
+		st := LimitState{Scope: t.scope(r.Key), Cost: t.estimate, Exceeded: t.exceeded}
+		p.engine.catalog.limit(t.limit).report(&st, t.remaining, t.reset)
 		d.Limits = append(d.Limits, st)
 	}
 }
@@ -122,29 +121,38 @@ func (p *partition) current(x *hold, key string, d *Decision, now Time) {
 	d.Limits = d.Limits[:0]
 	for i := range int(x.count) {
 		t := p.touch(x, i)
-		l := p.engine.catalog.limit(t.limit)
-		st := l.report(l.capacity, 0)
-		if rec, pos, ok := p.chargedTo(x, t, key[:t.end]); ok {
+		st := LimitState{Scope: t.scope(key), Cost: t.charged - t.dropped, Exceeded: t.exceeded}
+		if rec, pos, ok := p.recordOf(x, t, key); ok {
 			p.advance(rec, now)
-			l = p.engine.catalog.schema(rec.schema).limits[pos]
-			s := *p.slotAt(rec, pos)
-			st = l.state(s, p.ringOf(l, s, now), now)
+			l, s := p.engine.catalog.schema(rec.schema).limits[pos], *p.slotAt(rec, pos)
+			l.state(&st, s, p.ringOf(l, s, now), now)
+		} else { // gone, because nothing of it was used
+			var s slot
+			l := p.engine.catalog.limit(t.limit)
+			l.advance(&s, nil, 0, now)
+			l.state(&st, s, nil, now)
 		}
-		st.Scope, st.Cost, st.Exceeded = key[:t.end], t.charged, t.exceeded
 		d.Limits = append(d.Limits, st)
 	}
 }
 
-// chargedTo returns the record and slot of a charge. Once a reservation has
-// ended its records may be gone, and their numbers in use for others.
-func (p *partition) chargedTo(x *hold, t *touch, scope string) (*record, int, bool) {
+// pinned says whether the touch's charge may still change, which keeps its
+// record in place.
+func (t *touch) pinned(x *hold) bool {
+	return t.record != 0 && !t.exceeded && (x.status == Held || x.status == Expired)
+}
+
+// recordOf returns the record and slot of a touch. Unless it is pinned the
+// record may be gone, and its number in use for another.
+func (p *partition) recordOf(x *hold, t *touch, key string) (*record, int, bool) {
 	if t.record == 0 || !p.records.has(t.record) {
 		return nil, 0, false
 	}
 	rec := p.records.at(t.record)
-	if x.status != Held && x.status != Expired {
+	if !t.pinned(x) {
 		var buf [maxName]byte
-		if s, _ := splitName(p.appendName(buf[:0], rec)); s != scope {
+		name := p.appendName(buf[:0], rec)
+		if n := int(t.end); n > len(name) || string(name[:n]) != t.scope(key) || n < len(name) && name[n] != 0 {
 			return nil, 0, false
 		}
 	}

@@ -24,7 +24,7 @@ type Plan struct {
 	Count         int    // levels in use, from the root down
 	Tier          string // of the most specific level
 	Rates         Rates
-	DefaultOutput int64 // max output of a reserve that names none
+	DefaultOutput int64 // max output of a reserve that names none; the caller applies it
 	Version       uint64
 }
 
@@ -141,6 +141,8 @@ type Decision struct {
 	Replayed bool
 	// Status is the reservation's, after Reserve, Settle and Cancel.
 	Status Status
+
+	items []item // scratch, kept to be reused
 }
 
 // Status is the state of a reservation.

@@ -54,6 +54,14 @@ type LimitSet struct {
 // Limits returns the limits of the set, in order. The caller must not change them.
 func (s *LimitSet) Limits() []Limit { return s.source }
 
+// size is the number of limits; a nil set has none.
+func (s *LimitSet) size() int {
+	if s == nil {
+		return 0
+	}
+	return len(s.source)
+}
+
 // LimitSet checks limits and numbers them. The error joins every problem, each
 // a [*LimitError]. No two limits of a set may have the same dimension and name.
 func (c *Catalog) LimitSet(limits []Limit) (*LimitSet, error) {

@@ -56,8 +56,22 @@ func overflow(n amounts) error {
 	return &FieldError{Field: field, Value: strconv.FormatInt(value, 10), Problem: "makes a cost beyond 2^53"}
 }
 
-// estimate returns the amounts that a reserve holds for output tokens per
-// choice under a tier's estimate mode.
+// cost fills v with what the call takes under a tier's estimate mode; a
+// reserve takes a slot too.
+func (r *Request) cost(mode Estimate, output int64, reserve bool, v *vector) error {
+	choices := int64(1)
+	if reserve {
+		choices = max(r.Choices, 1)
+	}
+	n, err := mode.amounts(r.InputTokens, output, choices)
+	if err != nil {
+		return err
+	}
+	v[dimRequests], v[dimConcurrent] = r.Requests, boolInt(reserve)
+	return r.Plan.Rates.cost(n, v)
+}
+
+// amounts returns what a call of output tokens per choice is estimated at.
 func (e Estimate) amounts(input, output, choices int64) (amounts, error) {
 	switch e.Mode {
 	case EstimateInput:

@@ -22,17 +22,17 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 			return nil
 		}
 	}
-	p.gather(r, now)
-	if err := p.price(r, r.OutputTokens, reserve); err != nil {
+	complete := p.gather(d, r, now)
+	refused, mayShrink, err := p.assess(d, r, r.OutputTokens, reserve)
+	if err != nil {
 		return err
 	}
 	outcome, granted := Allowed, int64(0)
 	if reserve {
 		granted = r.OutputTokens
 	}
-	refused, mayShrink := p.judge(r)
-	if refused && reserve && mayShrink {
-		output, ok, err := p.shrink(r, r.OutputTokens)
+	if mayShrink && reserve {
+		output, ok, err := p.shrink(d, r)
 		if err != nil {
 			return err
 		}
@@ -40,37 +40,39 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 			outcome, granted, refused = Degraded, output, false
 		}
 	}
+	d.Tier, d.PolicyVersion, d.Replayed = r.Plan.Tier, r.Plan.Version, false
+	d.Reason, d.RetryAfter, d.GrantedOutputTokens, d.Status = NoReason, 0, 0, NoStatus
 	if refused {
 		p.answer(d, r, now)
 		p.deny(d, now)
 		return nil
 	}
-	x, ok := p.admit(now, r, id, reserve)
+	var x *hold
+	ok := complete || p.complete(d, r, now)
+	if ok && r.ID != "" {
+		x, ok = p.admit(now, r, id, reserve)
+	}
 	if !ok {
 		p.stats.tableFull++
 		p.answer(d, r, now)
 		full(d)
 		return nil
 	}
-	p.chargeItems(now, r, x)
+	p.take(d, r, x, now)
+	d.Outcome, d.GrantedOutputTokens = outcome, granted
 	p.answer(d, r, now)
-	d.Outcome, d.GrantedOutputTokens, d.Binding = outcome, granted, p.tightest(d)
+	d.Binding = d.tightest()
 	if x != nil {
 		x.body = body
-		p.remember(x, r, d)
+		p.remember(x, d)
 	}
 	return nil
 }
 
-// admit makes room for all that an admitted call needs before any of it is
-// charged. The hold is nil if the call is not to be remembered.
+// admit makes room for the memory of an admitted call, before any of it is
+// charged. The hold is nil if a check is not to be remembered; a reservation
+// must be.
 func (p *partition) admit(now Time, r *Request, id [2]uint64, reserve bool) (*hold, bool) {
-	if !p.commit(r, now) {
-		return nil, false
-	}
-	if r.ID == "" {
-		return nil, true
-	}
 	no, x := p.addHold(id)
 	if x == nil {
 		p.stats.forgotten++ // a check is answered all the same
@@ -92,25 +94,35 @@ func (p *partition) admit(now Time, r *Request, id [2]uint64, reserve bool) (*ho
 	return x, true
 }
 
-// chargeItems takes every item's cost and, for a hold, notes where it went.
-func (p *partition) chargeItems(now Time, r *Request, x *hold) {
-	for i := range p.items {
-		it := &p.items[i]
+// take charges every item's cost and, for a hold, notes where it went.
+func (p *partition) take(d *Decision, r *Request, x *hold, now Time) {
+	for i := range d.items {
+		it := &d.items[i]
 		it.rec.denied = false
-		charged := it.refuse == NoReason && !it.skip
 		if x != nil {
-			t := p.addTouch(x)
-			t.limit, t.estimate, t.exceeded = it.limit.id, it.cost, it.refuse != NoReason
-			t.end = uint16(r.Plan.Levels[it.level].End)
-			if x.status == Held && charged {
-				t.record, t.charged = it.no, it.cost
-				t.at = p.chargedAt(it, now)
-				it.rec.pins++
+			p.note(x, it, r, now)
+		}
+		if it.cost > 0 && it.charged() {
+			if it.limit.Algorithm == SlidingWindow {
+				it.ring = p.ensureRing(it.limit, it.slot, now)
 			}
+			it.limit.charge(it.slot, it.ring, it.cost)
 		}
-		if charged {
-			p.take(it)
-		}
+	}
+}
+
+// note adds an item that is about to be charged to a hold.
+func (p *partition) note(x *hold, it *item, r *Request, now Time) {
+	t := p.addTouch(x)
+	t.limit, t.estimate, t.exceeded = it.limit.id, it.cost, it.refuse != NoReason
+	t.end = uint16(r.Plan.Levels[it.level].End)
+	if x.status != Held {
+		return
+	}
+	t.record = it.no
+	if it.charged() {
+		t.charged, t.at = it.cost, p.chargedAt(it, now)
+		it.rec.pins++
 	}
 }
 
@@ -120,7 +132,7 @@ func (p *partition) chargedAt(it *item, now Time) int64 {
 	switch it.limit.Algorithm {
 	case TokenBucket:
 		slots := len(p.engine.catalog.schema(it.rec.schema).limits)
-		return int64(p.mark(it.rec, it.pos, slots))
+		return int64(p.mark(it.rec, int(it.pos), slots))
 	case SlidingWindow:
 		return floorDiv(now.Mono, it.limit.sub)
 	case FixedWindow:
@@ -131,7 +143,7 @@ func (p *partition) chargedAt(it *item, now Time) int64 {
 }
 
 // remember stores the answer in the hold.
-func (p *partition) remember(x *hold, r *Request, d *Decision) {
+func (p *partition) remember(x *hold, d *Decision) {
 	x.outcome, x.binding = d.Outcome, int16(d.Binding)
 	x.tier, x.version, x.granted = p.engine.catalog.tierID(d.Tier), d.PolicyVersion, d.GrantedOutputTokens
 	d.Status = x.status
@@ -144,30 +156,34 @@ func (p *partition) remember(x *hold, r *Request, d *Decision) {
 // peek reports every limit of a plan and changes nothing.
 func (p *partition) peek(now Time, r *Request, d *Decision) {
 	now = p.tick(now)
-	p.items = p.items[:0]
+	d.items = d.items[:0]
 	for i := range r.Plan.Count {
 		level := &r.Plan.Levels[i]
 		if level.Limits != nil {
-			p.peekSet(level.Limits.schema, r.Key[:level.End], "", uint8(i), now)
+			p.peekSet(d, level.Limits.schema, r.Key[:level.End], "", uint8(i), now)
 		}
 		if level.Model != nil && r.Model != "" {
-			p.peekSet(level.Model.schema, r.Key[:level.End], r.Model, uint8(i), now)
+			p.peekSet(d, level.Model.schema, r.Key[:level.End], r.Model, uint8(i), now)
 		}
 	}
+	*d = Decision{Outcome: Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: d.Limits, items: d.items}
+	for i := range d.items {
+		d.items[i].slot = &d.items[i].fresh
+	}
 	p.answer(d, r, now)
-	d.Outcome, d.Binding = Allowed, p.tightest(d)
+	d.Binding = d.tightest()
 }
 
-func (p *partition) peekSet(s *schema, scope, model string, level uint8, now Time) {
+func (p *partition) peekSet(d *Decision, s *schema, scope, model string, level uint8, now Time) {
 	_, rec := p.find(scope, model)
 	for _, l := range s.limits {
 		it := item{limit: l, level: level}
 		if rec != nil {
-			it.slot, it.ring = p.peekSlot(rec, l, now)
+			it.fresh, it.ring = p.peekSlot(rec, l, now)
 		} else {
-			l.advance(&it.slot, nil, 0, now)
+			l.advance(&it.fresh, nil, 0, now)
 		}
-		p.items = append(p.items, it)
+		d.items = append(d.items, it)
 	}
 }
 
@@ -192,24 +208,15 @@ func (p *partition) peekSlot(rec *record, l *limit, now Time) (slot, *ring) {
 	if from == l {
 		return s, r
 	}
-	// Another definition: what was used, as the new limit will take it over.
-	if l.Algorithm == from.Algorithm && l.Algorithm == FixedWindow && l.Calendar == from.Calendar && l.window == from.window {
-		fresh.hi = s.hi
-	}
-	if used := from.used(s, r); used > 0 {
-		r = nil
-		if l.Algorithm == SlidingWindow {
-			r = &ring{head: floorDiv(now.Mono, l.sub)}
-		}
-		l.charge(&fresh, r, used)
-	}
-	return fresh, r
+	return from.become(l, s, r, now)
 }
 
 // tick runs what is due and returns now, never earlier than a time seen before.
 func (p *partition) tick(now Time) Time {
 	p.mono = max(p.mono, now.Mono)
 	now.Mono = p.mono
-	p.runDue(now)
+	if p.nextDue <= now.Mono {
+		p.runDue(now)
+	}
 	return now
 }

@@ -51,11 +51,10 @@ type Engine struct {
 	cells      [Partitions]cell
 }
 
-// cell is a partition with its lock, on cache lines of its own.
+// cell is a partition with its lock: two cache lines that no other shares.
 type cell struct {
 	sync.Mutex
 	partition
-	_ [64]byte
 }
 
 // New returns an empty engine.
@@ -63,8 +62,7 @@ func New(o Options) *Engine {
 	o = o.withDefaults()
 	e := &Engine{catalog: o.Catalog, seed: maphash.MakeSeed(), maxPerRoot: o.MaxKeysPerRoot, keys: newQuota(o.MaxKeys), ids: newQuota(o.MaxIDs)}
 	for i := range e.cells {
-		e.cells[i].engine = e
-		e.cells[i].roots = map[uint64]uint32{}
+		e.cells[i].partition = newPartition(e)
 	}
 	return e
 }

@@ -102,7 +102,7 @@ const maxEvictionLook = 128
 func (p *partition) evict(now Time, root uint64) bool {
 	var best uint32
 	bestUse := uint64(1<<63 - 1)
-	for range min(maxEvictionLook, p.records.n) {
+	for range min(maxEvictionLook, int(p.records.n)) {
 		if p.hand = p.records.next(p.hand); p.hand == 0 {
 			if p.hand = p.records.next(0); p.hand == 0 {
 				return false

@@ -40,7 +40,7 @@ type lease struct {
 
 // touch is one limit of a remembered answer, and what the call charged to it.
 type touch struct {
-	record    uint32 // 0 if the call charged nothing here
+	record    uint32 // 0 for a check, whose charges are final
 	limit     uint32 // as answered
 	estimate  int64
 	charged   int64  // as of now, dropped included
@@ -51,6 +51,8 @@ type touch struct {
 	end       uint16 // key[:end] is the scope
 	exceeded  bool   // refused in shadow, and not charged
 }
+
+func (t *touch) scope(key string) string { return key[:min(int(t.end), len(key))] }
 
 const touchesPerBlock = 4
 
@@ -171,12 +173,9 @@ func (p *partition) eachTouch(record, slot uint32, f func(*touch)) {
 	}
 	for no := p.holds.next(0); no != 0; no = p.holds.next(no) {
 		x := p.holds.at(no)
-		if x.status != Held && x.status != Expired {
-			continue
-		}
 		for i := range int(x.count) {
 			t := p.touch(x, i)
-			if t.record == record && p.engine.catalog.limit(t.limit).slot == slot {
+			if t.record == record && t.pinned(x) && p.engine.catalog.limit(t.limit).slot == slot {
 				f(t)
 			}
 		}

@@ -21,6 +21,7 @@ type machine struct {
 	now   limiter.Time
 	keys  []string
 	plans map[string]*limiter.Plan
+	rates limiter.Rates
 	scale int64 // costs are drawn up to about this much
 
 	asked    []*limiter.Request // reserves that were allowed

@@ -5,7 +5,7 @@ package limiter
 // fit makes a record, already advanced to now, keep state for the limits of
 // want, and returns where they are. What was used stays used: a limit of the
 // same dimension and name takes over its predecessor's state, and limits that
-// want lacks stay as long as something of them is used.
+// want lacks stay as long as something of them is used or reserved.
 func (p *partition) fit(no uint32, rec *record, want *schema, now Time) *view {
 	have := p.engine.catalog.schema(rec.schema)
 	if v := p.engine.catalog.view(have, want); v != nil {
@@ -14,7 +14,7 @@ func (p *partition) fit(no uint32, rec *record, want *schema, now Time) *view {
 	next := append([]*limit(nil), want.limits...)
 	for i, l := range have.limits {
 		s := *p.slotAt(rec, i)
-		used := p.line(rec, i) != nil || !l.idle(s, p.ringOf(l, s, now))
+		used := rec.pins > 0 || !l.idle(s, p.ringOf(l, s, now))
 		if used && want.find(l.slot) < 0 {
 			next = append(next, l)
 		}
@@ -48,50 +48,63 @@ func (p *partition) fit(no uint32, rec *record, want *schema, now Time) *view {
 // convert returns the state of limit to that keeps what was used of from. The
 // charges of open reservations move along.
 func (p *partition) convert(no uint32, from, to *limit, s slot, t *timeline, now Time) slot {
-	switch {
-	case from == to || from.Algorithm == Concurrency:
+	if from == to {
 		return s
+	}
+	r := p.ringOf(from, s, now)
+	next, nr := from.become(to, s, r, now)
+	switch {
 	case from.Algorithm != to.Algorithm:
-		return p.changeAlgorithm(no, from, to, s, t, now)
+		if r != nil {
+			p.rings.free(uint32(s.lo))
+		}
+		if nr != nil {
+			no, kept := p.rings.alloc()
+			*kept = *nr
+			next.lo = uint64(no)
+		}
+		t.begin()
+		p.eachTouch(no, to.slot, func(x *touch) { x.at = to.place(next, nr, t) })
 	case from.Algorithm == TokenBucket && from.window != to.window:
-		scale := func(w wide) wide { return rescale(w, from.window, to.window) }
-		t.rescale(scale)
-		s.setLevel(scale(s.level()))
-	case from.Algorithm == SlidingWindow && from.sub != to.sub && s.lo != 0:
-		head := floorDiv(now.Mono, to.sub)
-		move := func(k int64) int64 { return floorDiv(min((k+1)*from.sub-1, now.Mono), to.sub) }
-		p.rings.at(uint32(s.lo)).remap(head, move)
-		p.eachTouch(no, to.slot, func(x *touch) { x.at = move(x.at) })
-	case from.Algorithm == FixedWindow && (from.Calendar != to.Calendar || from.window != to.window):
-		end := to.windowAt(now.Wall).end
+		t.rescale(func(w wide) wide { return rescale(w, from.window, to.window) })
+	case from.Algorithm == SlidingWindow && from.sub != to.sub:
+		p.eachTouch(no, to.slot, func(x *touch) { x.at = from.moved(to, x.at, now) })
+	case from.Algorithm == FixedWindow && next.hi != s.hi:
 		p.eachTouch(no, to.slot, func(x *touch) {
 			if x.at == s.hi {
-				x.at = end
+				x.at = next.hi
 			}
 		})
-		s.hi = end
 	}
-	return s
+	return next
 }
 
-// changeAlgorithm starts the new algorithm with what the old one had in use,
-// as if it had been charged now.
-func (p *partition) changeAlgorithm(no uint32, from, to *limit, s slot, t *timeline, now Time) slot {
-	used := from.used(s, p.ringOf(from, s, now))
-	if from.Algorithm == SlidingWindow && s.lo != 0 {
-		p.rings.free(uint32(s.lo))
+// become returns the state, as of now, of limit to that keeps what was used of
+// from. Where the algorithm stays, a ring is changed in place; where it changes,
+// what was used counts as if it had been charged now.
+func (from *limit) become(to *limit, s slot, r *ring, now Time) (slot, *ring) {
+	switch {
+	case from.Algorithm != to.Algorithm:
+		used := from.used(s, r)
+		s, r = slot{}, nil
+		to.advance(&s, nil, 0, now)
+		if to.Algorithm == SlidingWindow {
+			r = &ring{head: floorDiv(now.Mono, to.sub)}
+		}
+		to.charge(&s, r, used)
+	case to.Algorithm == TokenBucket && from.window != to.window:
+		s.setLevel(rescale(s.level(), from.window, to.window))
+	case to.Algorithm == SlidingWindow && from.sub != to.sub && r != nil:
+		r.remap(floorDiv(now.Mono, to.sub), func(k int64) int64 { return from.moved(to, k, now) })
+	case to.Algorithm == FixedWindow && (from.Calendar != to.Calendar || from.window != to.window):
+		s.hi = to.windowAt(now.Wall).end
 	}
-	*t = timeline{}
-	n := slot{}
-	to.advance(&n, nil, 0, now)
-	var r *ring
-	if used > 0 {
-		r = p.ensureRing(to, &n, now)
-		to.charge(&n, r, used)
-	}
-	t.begin()
-	p.eachTouch(no, to.slot, func(x *touch) { x.at = to.place(n, r, t) })
-	return n
+	return s, r
+}
+
+// moved returns the sub-window of limit to for what came in sub-window k.
+func (from *limit) moved(to *limit, k int64, now Time) int64 {
+	return floorDiv(min((k+1)*from.sub-1, now.Mono), to.sub)
 }
 
 // rescale converts a level from one window's units x ns to another's; a

@@ -11,17 +11,24 @@ import (
 // partition is the state of one hash slot. It is not safe for concurrent use:
 // the engine calls it under the slot's lock, and nothing in it blocks.
 type partition struct {
-	engine *Engine
-
+	// What every call reads, in the two cache lines of the lock.
+	engine  *Engine
+	mono    int64 // the latest time seen
+	nextDue int64 // nothing is due before; may be too early
 	index   index // of records by name
 	records slab[record]
-	names   slab[nameBlock]
-	rings   slab[ring]
-	lines   slab[lines]
-	spare   [][]timeline // timelines to reuse
-	roots   map[uint64]uint32
-	keys    int
-	hand    uint32 // the eviction clock's last record
+	*memory
+}
+
+// memory is the part of a partition that fewer calls need.
+type memory struct {
+	names slab[nameBlock]
+	rings slab[ring]
+	lines slab[lines]
+	spare [][]timeline // to reuse
+	roots map[uint64]uint32
+	keys  int
+	hand  uint32 // the eviction clock's last record
 
 	ids     index // of holds by request id
 	holds   slab[hold]
@@ -32,159 +39,174 @@ type partition struct {
 	ended   fifo     // settled, cancelled and expired reservations
 
 	keyQuota, idQuota int
-	mono              int64  // the latest time seen
 	swept             uint32 // the sweep's last record
-	items             []item // scratch of the decision at hand
 	stats             counters
+}
+
+func newPartition(e *Engine) partition {
+	return partition{engine: e, memory: &memory{roots: map[uint64]uint32{}}}
 }
 
 // item is one limit of the decision at hand.
 type item struct {
 	limit  *limit
+	slot   *slot   // in rec, or fresh
 	rec    *record // nil: nothing is kept yet
-	no     uint32
-	pos    int // slot in rec
-	slot   slot
 	ring   *ring
 	cost   int64
-	level  uint8 // index in the plan's levels
+	no     uint32 // of rec
+	pos    uint8  // of slot in rec
+	level  uint8  // index in the plan's levels
 	model  bool
 	skip   bool   // a check leaves concurrency alone
-	refuse Reason // of a refused cost
+	refuse Reason // of a cost that does not fit
+	fresh  slot
 }
 
-// gather collects the limits of a plan with their state as of now.
-func (p *partition) gather(r *Request, now Time) {
-	p.items = p.items[:0]
+// charged says whether an admitted call takes the item's cost.
+func (it *item) charged() bool { return it.refuse == NoReason && !it.skip }
+
+// gather collects in d the limits of a plan with their state as of now, and says
+// whether every record exists.
+func (p *partition) gather(d *Decision, r *Request, now Time) (complete bool) {
+	need := 0
+	for i := range r.Plan.Count {
+		need += r.Plan.Levels[i].Limits.size() + r.Plan.Levels[i].Model.size()
+	}
+	if cap(d.items) < need {
+		d.items = make([]item, 0, max(need, 8))
+	}
+	d.items = d.items[:0]
+	complete = true
 	for i := range r.Plan.Count {
 		level := &r.Plan.Levels[i]
 		if level.Limits != nil {
-			p.gatherSet(level.Limits.schema, r.Key[:level.End], "", uint8(i), now)
+			complete = p.gatherSet(d, level.Limits.schema, r.Key[:level.End], "", uint8(i), now) && complete
 		}
 		if level.Model != nil && r.Model != "" {
-			p.gatherSet(level.Model.schema, r.Key[:level.End], r.Model, uint8(i), now)
+			complete = p.gatherSet(d, level.Model.schema, r.Key[:level.End], r.Model, uint8(i), now) && complete
 		}
 	}
+	return complete
 }
 
-func (p *partition) gatherSet(s *schema, scope, model string, level uint8, now Time) {
+func (p *partition) gatherSet(d *Decision, s *schema, scope, model string, level uint8, now Time) bool {
 	if len(s.limits) == 0 {
-		return
+		return true
 	}
 	no, rec := p.find(scope, model)
-	if rec == nil {
-		for i, l := range s.limits {
-			it := item{limit: l, pos: i, level: level, model: model != ""}
-			l.advance(&it.slot, nil, 0, now)
-			p.items = append(p.items, it)
+	var v *view
+	if rec != nil {
+		p.advance(rec, now)
+		if rec.schema != s.id {
+			v = p.fit(no, rec, s, now)
 		}
-		return
 	}
-	p.advance(rec, now)
-	if rec.schema == s.id {
-		for i, l := range s.limits {
-			p.add(item{limit: l, rec: rec, no: no, pos: i, level: level, model: model != ""}, now)
-		}
-		return
-	}
-	v := p.fit(no, rec, s, now)
+	from := len(d.items)
+	d.items = d.items[:from+len(s.limits)]
 	for i, l := range s.limits {
-		p.add(item{limit: l, rec: rec, no: no, pos: int(v.pos[i]), level: level, model: model != ""}, now)
+		it := &d.items[from+i]
+		it.limit, it.rec, it.no, it.pos, it.level, it.model = l, rec, no, uint8(i), level, model != ""
+		it.ring, it.refuse = nil, NoReason
+		switch {
+		case rec == nil:
+			it.fresh, it.slot = slot{}, &it.fresh
+			l.advance(it.slot, nil, 0, now)
+			continue
+		case v != nil:
+			it.pos = v.pos[i]
+		}
+		if it.pos < slotsPerRecord {
+			it.slot = &rec.slots[it.pos]
+		} else {
+			it.slot = p.slotAt(rec, int(it.pos))
+		}
+		if l.Algorithm == SlidingWindow {
+			it.ring = p.ringOf(l, *it.slot, now)
+		}
 	}
+	return rec != nil
 }
 
-func (p *partition) add(it item, now Time) {
-	it.slot = *p.slotAt(it.rec, it.pos)
-	it.ring = p.ringOf(it.limit, it.slot, now)
-	p.items = append(p.items, it)
-}
-
-// price sets the cost of every item for a request with output tokens per
-// choice. Reserve says whether the call takes slots and estimates.
-func (p *partition) price(r *Request, output int64, reserve bool) error {
+// assess sets the cost of every item for output tokens per choice, and whether
+// it fits. It says whether an enforced limit refuses, and whether a smaller
+// output may help: some limits refuse for its sake, and all those would rather
+// degrade.
+func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) (refused, shrink bool, err error) {
 	var v vector
 	var of Estimate
-	choices := max(r.Choices, 1)
-	for i := range p.items {
-		it := &p.items[i]
+	unpriced := !r.Plan.Rates.Priced && (r.InputTokens > 0 || r.OutputTokens > 0)
+	rigid := false
+	for i := range d.items {
+		it := &d.items[i]
+		l := it.limit
 		mode := Estimate{}
 		if reserve {
 			mode = r.Plan.Levels[it.level].Estimate
 		}
 		if i == 0 || mode != of {
-			n, err := mode.amounts(r.InputTokens, output, choices)
-			if err != nil {
-				return err
-			}
-			if err := r.Plan.Rates.cost(n, &v); err != nil {
-				return err
-			}
 			of = mode
-			v[dimRequests], v[dimConcurrent] = r.Requests, boolInt(reserve)
+			if err := r.cost(mode, output, reserve, &v); err != nil {
+				return false, false, err
+			}
 		}
-		if it.limit.dim == dimOwn {
-			it.cost, _ = ofDimension(r.Costs, it.limit.Dimension)
+		if l.dim == dimOwn {
+			it.cost, _ = ofDimension(r.Costs, l.Dimension)
 		} else {
-			it.cost = v[it.limit.dim]
+			it.cost = v[l.dim]
 		}
-		it.skip = it.limit.dim == dimConcurrent && !reserve
-	}
-	return nil
-}
-
-// judge sets the refusal of every item and says whether an enforced one
-// refuses, and whether all that do are willing to shrink the output instead.
-func (p *partition) judge(r *Request) (refused, shrink bool) {
-	shrink = true
-	unpriced := !r.Plan.Rates.Priced && (r.InputTokens > 0 || r.OutputTokens > 0)
-	for i := range p.items {
-		it := &p.items[i]
+		it.skip = l.dim == dimConcurrent && !reserve
 		it.refuse = NoReason
 		switch {
 		case it.skip:
-		case unpriced && it.limit.dim == dimSpend:
+			continue
+		case unpriced && l.dim == dimSpend:
 			it.refuse = NoPrice
-		case it.limit.fits(it.slot, it.ring, it.cost):
-		case it.cost > it.limit.capacity || it.limit.Amount == 0:
+		case l.fits(*it.slot, it.ring, it.cost):
+			continue
+		case it.cost > l.capacity || l.Amount == 0:
 			it.refuse = ExceedsCapacity
 		default:
 			it.refuse = LimitExceeded
 		}
-		if it.refuse != NoReason && !it.limit.Shadow {
-			refused = true
-			shrink = shrink && it.limit.Degrade && it.limit.touchesOutput() && it.refuse != NoPrice
+		if l.Shadow {
+			continue
+		}
+		refused = true
+		if l.touchesOutput() {
+			shrink = true
+			rigid = rigid || !l.Degrade || it.refuse == NoPrice
 		}
 	}
-	return refused, refused && shrink
+	return refused, shrink && !rigid, nil
 }
 
 // grantStep is what grants are multiples of.
 const grantStep = 16
 
 // shrink looks for the largest output, a multiple of grantStep below the one
-// asked for, that every limit takes. It leaves the items judged for that
-// output or, when there is none of at least minimum, for the minimum.
-func (p *partition) shrink(r *Request, asked int64) (granted int64, ok bool, err error) {
-	minimum := r.MinOutputTokens
+// asked for, that every limit takes. It leaves the items assessed for that
+// output or, when there is none, for the least that could be granted.
+func (p *partition) shrink(d *Decision, r *Request) (granted int64, ok bool, err error) {
+	asked, minimum := r.OutputTokens, r.MinOutputTokens
 	if minimum == 0 {
 		minimum = max(256, asked/8)
 	}
 	lo := (max(minimum, 1) + grantStep - 1) / grantStep // in steps
 	hi := (asked - 1) / grantStep
 	try := func(output int64) bool {
+		refused, _, e := p.assess(d, r, output, true)
 		if err == nil {
-			err = p.price(r, output, true)
+			err = e
 		}
-		refused, _ := p.judge(r)
 		return err == nil && !refused
 	}
 	if least := min(lo*grantStep, asked); lo > hi || !try(least) {
-		try(least) // the answer is about the least that could be granted
+		try(least)
 		return 0, false, err
 	}
 	for lo < hi {
-		mid := (lo + hi + 1) / 2
-		if try(mid * grantStep) {
+		if mid := (lo + hi + 1) / 2; try(mid * grantStep) {
 			lo = mid
 		} else {
 			hi = mid - 1
@@ -194,63 +216,35 @@ func (p *partition) shrink(r *Request, asked int64) (granted int64, ok bool, err
 	return lo * grantStep, true, err
 }
 
-// commit charges every item, making the records that are missing. It returns
-// false, with nothing charged, if the table is full.
-func (p *partition) commit(r *Request, now Time) bool {
+// complete makes the records that a decision's items miss. It returns false,
+// with nothing charged, if the table is full.
+func (p *partition) complete(d *Decision, r *Request, now Time) bool {
 	root := rootOf(r.Key)
-	for i := range p.items {
-		it := &p.items[i]
-		if it.rec != nil {
-			it.rec.pins++ // while others are made, this one stays
-			continue
-		}
-		scope, model := p.nameOf(r, it)
-		if it.no, it.rec = p.find(scope, model); it.rec == nil {
-			level := &r.Plan.Levels[it.level]
-			set := level.Limits
-			if it.model {
-				set = level.Model
-			}
-			it.no, it.rec = p.create(root, scope, model, set.schema, now)
-		}
+	made := true
+	done := 0
+	for ; done < len(d.items) && made; done++ {
+		it := &d.items[done]
 		if it.rec == nil {
-			for j := range p.items[:i] {
-				p.items[j].rec.pins--
+			level := &r.Plan.Levels[it.level]
+			scope, model, set := r.Key[:level.End], "", level.Limits
+			if it.model {
+				model, set = r.Model, level.Model
 			}
-			return false
+			if it.no, it.rec = p.find(scope, model); it.rec == nil {
+				it.no, it.rec = p.create(root, scope, model, set.schema, now)
+			}
+			if made = it.rec != nil; !made {
+				break
+			}
+			it.slot = p.slotAt(it.rec, int(it.pos))
+			*it.slot = it.fresh
 		}
-		it.rec.pins++
+		it.rec.pins++ // stays while others are made
 	}
-	for i := range p.items {
-		it := &p.items[i]
-		it.rec.pins--
-		if it.refuse != NoReason || it.skip {
-			continue
-		}
-		s := p.slotAt(it.rec, it.pos)
-		*s = it.slot
-		if it.cost > 0 {
-			it.ring = p.ensureRing(it.limit, s, now)
-		}
+	for i := range done {
+		d.items[i].rec.pins--
 	}
-	return true
-}
-
-func (p *partition) nameOf(r *Request, it *item) (scope, model string) {
-	scope = r.Key[:r.Plan.Levels[it.level].End]
-	if it.model {
-		model = r.Model
-	}
-	return scope, model
-}
-
-// take charges an item's cost to its slot.
-func (p *partition) take(it *item) {
-	s := p.slotAt(it.rec, it.pos)
-	if it.cost > 0 {
-		it.limit.charge(s, it.ring, it.cost)
-	}
-	it.slot = *s
+	return made
 }
 
 func rootOf(key string) string {

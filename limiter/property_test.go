@@ -81,23 +81,27 @@ func TestLevelsTogetherAreTheModel(t *testing.T) {
 
 // run plays a random history for keys under the plans that planOf gives.
 func run(t *rapid.T, keys []string, planOf func(*limiter.Catalog, string) *limiter.Plan) {
-	m := &machine{pair: newPair(), keys: keys, plans: map[string]*limiter.Plan{}, scale: 200}
-	m.now = limiter.Time{Mono: rapid.Int64Range(0, 1e12).Draw(t, "mono"), Wall: drawWall(t)}
-	rates := limiter.Rates{Priced: true, InputPrice: 1e6, CachedInputPrice: 250_000, OutputPrice: 1_333_333, Weights: limiter.DefaultWeights}
-	if rapid.IntRange(0, 3).Draw(t, "weighted") == 0 {
-		rates.Weights = limiter.Weights{Input: 700_000, CachedInput: 0, Output: 1_500_001}
-	}
-	if rapid.IntRange(0, 9).Draw(t, "unpriced") == 0 {
-		rates.Priced = false
-	}
+	m := newMachine(t, keys)
 	for _, key := range keys {
 		m.plans[key] = planOf(m.catalog, key)
-		m.plans[key].Rates = rates
-		m.plans[key].DefaultOutput = 64
+		m.plans[key].Rates = m.rates
 		m.plans[key].Version = 7
 	}
 	t.Repeat(m.actions())
 	m.finish(t)
+}
+
+func newMachine(t *rapid.T, keys []string) *machine {
+	m := &machine{pair: newPair(), keys: keys, plans: map[string]*limiter.Plan{}, scale: 200}
+	m.now = limiter.Time{Mono: rapid.Int64Range(0, 1e12).Draw(t, "mono"), Wall: drawWall(t)}
+	m.rates = limiter.Rates{Priced: true, InputPrice: 1e6, CachedInputPrice: 250_000, OutputPrice: 1_333_333, Weights: limiter.DefaultWeights}
+	if rapid.IntRange(0, 3).Draw(t, "weighted") == 0 {
+		m.rates.Weights = limiter.Weights{Input: 700_000, CachedInput: 0, Output: 1_500_001}
+	}
+	if rapid.IntRange(0, 9).Draw(t, "unpriced") == 0 {
+		m.rates.Priced = false
+	}
+	return m
 }
 
 func drawLimit(t *rapid.T, name string, a limiter.Algorithm) limiter.Limit {

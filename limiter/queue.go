@@ -2,12 +2,15 @@
 
 package limiter
 
+import "math"
+
 // fifo is a queue of holds to forget, in order of their due time, which is the
 // order of arrival because each queue has one constant delay.
 type fifo struct{ head, tail uint32 }
 
 func (p *partition) push(q *fifo, no uint32, due int64) {
 	p.holds.at(no).due = due
+	p.nextDue = min(p.nextDue, due)
 	if q.tail == 0 {
 		q.head = no
 	} else {
@@ -63,15 +66,31 @@ func (p *partition) runDue(now Time) {
 		case p.ended.head != 0 && p.holds.at(p.ended.head).due <= now.Mono:
 			p.forget(p.pop(&p.ended))
 		default:
+			p.nextDue = p.earliest()
 			return
 		}
 	}
+}
+
+// earliest returns when something is due next.
+func (p *partition) earliest() int64 {
+	next := int64(math.MaxInt64)
+	if len(p.live) > 0 {
+		next = p.holds.at(p.live[0]).due
+	}
+	for _, q := range [...]fifo{p.checks, p.ended} {
+		if q.head != 0 {
+			next = min(next, p.holds.at(q.head).due)
+		}
+	}
+	return next
 }
 
 // The live leases are a binary heap ordered by due; a hold knows its position,
 // so that progress can move it.
 
 func (p *partition) heapPush(no uint32) {
+	p.nextDue = min(p.nextDue, p.holds.at(no).due)
 	p.live = append(p.live, no)
 	p.heapUp(len(p.live) - 1)
 }

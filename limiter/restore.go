@@ -22,7 +22,7 @@ func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string)
 	c.Lock()
 	defer c.Unlock()
 	e.keys.left.Add(int64(c.keys + c.keyQuota - fresh.keys))
-	e.ids.left.Add(int64(c.holds.n + c.idQuota - fresh.holds.n))
+	e.ids.left.Add(int64(int(c.holds.n) + c.idQuota - int(fresh.holds.n)))
 	fresh.mono, fresh.stats = max(now.Mono, c.mono), c.stats
 	c.partition = *fresh
 	return nil
@@ -58,9 +58,10 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 	if got := sum.fixed(); got != xxhash.Sum64(body) {
 		return nil, fmt.Errorf("snapshot: checksum differs: the data is damaged")
 	}
+	fresh := newPartition(e)
 	d := &restorer{
 		decoder: decoder{buf: body[len(snapshotMagic):], size: len(data)}, now: now, partition: number,
-		p:     &partition{engine: e, roots: map[uint64]uint32{}},
+		p:       &fresh,
 		claimed: map[claim]bool{},
 	}
 	for range d.count("limits") {

@@ -112,7 +112,7 @@ func (ls *lease) amounts(u *Usage) (amounts, error) {
 		return n, &FieldError{Field: "cached_input_tokens", Value: strconv.FormatInt(n.cached, 10), Problem: "must not be more than input_tokens, " + strconv.FormatInt(n.input, 10)}
 	}
 	if !u.Final {
-		n.input, n.output = max(n.input, ls.used.input), max(n.output, ls.used.output)
+		n.input, n.cached, n.output = max(n.input, ls.used.input), max(n.cached, ls.used.cached), max(n.output, ls.used.output)
 	}
 	return n, nil
 }
@@ -143,10 +143,10 @@ func (p *partition) target(x *hold, t *touch, u *Usage, v *vector) int64 {
 func (p *partition) checkOverflow(x *hold, u *Usage, v *vector) error {
 	for i := range int(x.count) {
 		t := p.touch(x, i)
-		if t.record == 0 {
+		if !t.pinned(x) {
 			continue
 		}
-		rec, pos, ok := p.chargedTo(x, t, "")
+		rec, pos, ok := p.recordOf(x, t, "")
 		if !ok {
 			continue
 		}
@@ -174,10 +174,10 @@ func (p *partition) checkOverflow(x *hold, u *Usage, v *vector) error {
 func (p *partition) correct(x *hold, i int, now Time, target int64) {
 	t := p.touch(x, i)
 	delta := target - t.charged
-	if t.record == 0 || delta == 0 {
+	if !t.pinned(x) || delta == 0 {
 		return
 	}
-	rec, pos, ok := p.chargedTo(x, t, "")
+	rec, pos, ok := p.recordOf(x, t, "")
 	if !ok {
 		return
 	}
@@ -260,6 +260,9 @@ func (p *partition) expire(no uint32, now Time) {
 		switch dim := p.engine.catalog.limit(t.limit).dim; dim {
 		case dimRequests, dimConcurrent, dimOwn:
 		default:
+			if p.closed(x, t, now) {
+				continue // nothing can be given back, so a late settle starts from all of it
+			}
 			p.correct(x, i, now, max(least[dim], seen[dim]))
 		}
 	}
@@ -267,6 +270,19 @@ func (p *partition) expire(no uint32, now Time) {
 	p.push(&p.ended, no, now.Mono+rememberEnded)
 	x.status = Expired
 	p.stats.expired++
+}
+
+// closed says whether the fixed window that a touch charged is over.
+func (p *partition) closed(x *hold, t *touch, now Time) bool {
+	if !t.pinned(x) {
+		return false
+	}
+	rec, pos, ok := p.recordOf(x, t, "")
+	if !ok || p.engine.catalog.schema(rec.schema).limits[pos].Algorithm != FixedWindow {
+		return false
+	}
+	p.advance(rec, now)
+	return p.slotAt(rec, pos).hi != t.at
 }
 
 // freeSlots gives back the concurrency slots of a reservation.
@@ -282,7 +298,7 @@ func (p *partition) freeSlots(x *hold, now Time) {
 func (p *partition) release(x *hold) {
 	for i := range int(x.count) {
 		t := p.touch(x, i)
-		if t.record == 0 {
+		if !t.pinned(x) {
 			continue
 		}
 		rec := p.records.at(t.record)

@@ -12,8 +12,8 @@ const chunkSize = 64
 type slab[T any] struct {
 	chunks []*[chunkSize]T
 	used   []uint64 // a bit per value
-	hint   int      // no chunk below it has room
-	n      int
+	hint   uint32   // no chunk below it has room
+	n      uint32
 }
 
 func (s *slab[T]) at(no uint32) *T {
@@ -30,10 +30,10 @@ func (s *slab[T]) has(no uint32) bool {
 
 // alloc returns the number of a zero value.
 func (s *slab[T]) alloc() (uint32, *T) {
-	for s.hint < len(s.used) && s.used[s.hint] == ^uint64(0) {
+	for int(s.hint) < len(s.used) && s.used[s.hint] == ^uint64(0) {
 		s.hint++
 	}
-	c := s.hint
+	c := int(s.hint)
 	if c == len(s.chunks) {
 		s.chunks = append(s.chunks, nil)
 		s.used = append(s.used, 0)
@@ -53,7 +53,7 @@ func (s *slab[T]) free(no uint32) {
 	var zero T
 	s.chunks[c][bit] = zero
 	s.used[c] &^= 1 << bit
-	s.hint = min(s.hint, c)
+	s.hint = min(s.hint, uint32(c))
 	s.n--
 }
 

@@ -205,7 +205,7 @@ func (s *snapshotter) hold(x *hold) {
 	}
 	s.uint(uint64(x.count))
 	for i := range int(x.count) {
-		s.touch(s.p.touch(x, i), x.status == Held || x.status == Expired)
+		s.touch(x, s.p.touch(x, i))
 	}
 }
 
@@ -227,14 +227,14 @@ func (r *Rates) numbers() [6]*int64 {
 }
 
 // touch writes a charge. Where it went only matters while it may change.
-func (s *snapshotter) touch(t *touch, open bool) {
+func (s *snapshotter) touch(x *hold, t *touch) {
 	s.uint(uint64(s.limits[t.limit]))
 	s.uint(uint64(t.end))
 	s.bool(t.exceeded)
 	for _, n := range [...]int64{t.estimate, t.charged, t.dropped, t.remaining, t.reset} {
 		s.int(n)
 	}
-	if !open || t.record == 0 {
+	if !t.pinned(x) {
 		s.uint(0)
 		return
 	}

@@ -95,7 +95,7 @@ func (e *Engine) Stats() Stats {
 		c.Lock()
 		s.Keys += c.keys
 		s.Reservations += len(c.live)
-		s.IDs += c.holds.n
+		s.IDs += int(c.holds.n)
 		s.Expired += c.stats.expired
 		s.Forgotten += c.stats.forgotten
 		s.TableFull += c.stats.tableFull

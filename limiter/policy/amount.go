@@ -118,7 +118,7 @@ var windowWords = map[string]window{
 }
 
 // windowNames are the words worth suggesting.
-var windowNames = []string{"second", "minute", "hour", "day", "week", "month"}
+var windowNames = []string{"second", "sec", "minute", "min", "hour", "day", "week", "month"}
 
 // parseWindow reads a word (min, day, month) or a duration (30s, 24h). A word
 // from hour up can mean a calendar window, a duration never does; so 1d is
@@ -135,7 +135,7 @@ func parseWindow(s string) (window, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return window{}, errors.New("is not a window: write second, minute, hour, day, week, month, or a duration such as 30s")
+		return window{}, errors.New("must be second, minute, hour, day, week, month, or a duration such as 30s")
 	}
 	if d == 0 {
 		return window{}, errors.New("must not be 0")

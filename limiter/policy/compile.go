@@ -185,7 +185,7 @@ func (p *parser) limitSet(t *tierDef, limits []limiter.Limit, catalog *limiter.C
 			p.r.Problem(t.at, "tier %s: %v", t.name, problem)
 			continue
 		}
-		at, message := t.at, fmt.Sprintf("tier %s, limit %s: %s %s", t.name, le.Name, le.Field, le.Problem)
+		at, message := t.at, fmt.Sprintf("tier %s, limit %s: %s: %s", t.name, le.Name, le.Field, le.Problem)
 		if i := slices.IndexFunc(t.limits, func(d limitDef) bool { return d.Name == le.Name }); i >= 0 {
 			at = t.limits[i].node
 			if field, has := t.limits[i].at[le.Field]; has {

@@ -61,6 +61,7 @@ type ExplainedRule struct {
 	Key  string `json:"key"`
 	Tier string `json:"tier"`
 	At   string `json:"at"` // file:line:column
+	Wins bool   `json:"wins"`
 }
 
 // ExplainedLimit is a limit at one level. Amounts are in units of the
@@ -137,7 +138,8 @@ func (p *Policy) explainLevels(c Call, plan *limiter.Plan) (levels []ExplainedLe
 		l := ExplainedLevel{Scope: c.Key[:end]}
 		for _, r := range p.assign.rules {
 			if r.match(l.Scope, segments) {
-				l.Rules = append(l.Rules, ExplainedRule{r.pattern.text, r.tier.name, r.at})
+				wins := len(l.Rules) == 0 && (c.Tier == "" || end < len(c.Key))
+				l.Rules = append(l.Rules, ExplainedRule{r.pattern.text, r.tier.name, r.at, wins})
 			}
 		}
 		for _, resolved := range plan.Levels[:plan.Count] {
@@ -201,9 +203,9 @@ func (x *Explanation) String() string {
 		} else {
 			fmt.Fprintf(&b, "%s: tier %s (%s)\n", l.Scope, l.Tier, l.Why)
 		}
-		for i, r := range l.Rules {
+		for _, r := range l.Rules {
 			verb := "also matches"
-			if i == 0 && r.Tier == l.Tier && strings.HasPrefix(l.Why, "assign") {
+			if r.Wins {
 				verb = "matches"
 			}
 			fmt.Fprintf(&b, "  %s %q -> %s at %s\n", verb, r.Key, r.Tier, r.At)
@@ -225,7 +227,8 @@ func (x *Explanation) String() string {
 }
 
 func (x *Explanation) writeLimits(b *strings.Builder) {
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprint(w, "SCOPE\tLIMIT\tDIMENSION\tAMOUNT\tCOST\tREMAINING\t\n")
 	for i, l := range x.Limits {
 		mark := ""
@@ -244,6 +247,9 @@ func (x *Explanation) writeLimits(b *strings.Builder) {
 			l.Scope, l.Name, l.Dimension, l.Text, FormatAmount(d, l.Cost), FormatAmount(d, l.Remaining), mark)
 	}
 	_ = w.Flush() // a strings.Builder takes everything
+	for line := range strings.Lines(table.String()) {
+		b.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
 }
 
 // verdict is the last line.

@@ -37,7 +37,7 @@ func (p *parser) limitModes(d *limitDef, what string) bool {
 	d.Unreachable = defaultUnreachable(d.Dimension)
 	if v, has := d.at["unreachable"]; has {
 		i, good := p.r.Word(v, what+": unreachable", "share", "closed", "open")
-		d.Unreachable = []limiter.Unreachable{limiter.Share, limiter.Closed, limiter.Open}[i%3]
+		d.Unreachable = []limiter.Unreachable{limiter.Share, limiter.Closed, limiter.Open}[i]
 		ok = ok && good
 	}
 	return ok
@@ -101,9 +101,8 @@ func (p *parser) finishLimit(t *tierDef, d *limitDef, win string, at yamldoc.Nod
 			return false
 		}
 	}
-	d.at["window"] = at
-	if _, has := d.at["limit"]; !has {
-		d.at["limit"] = at
+	if d.at["limit"] == (yamldoc.Node{}) { // a shorthand: one value says it all
+		d.at["limit"], d.at["window"] = at, at
 	}
 	if d.Algorithm == 0 {
 		d.Algorithm = defaultAlgorithm(d.Dimension, w.calendar)
@@ -135,14 +134,17 @@ func suggestWindow(s string) string {
 func (p *parser) checkBursts(t *tierDef) {
 	for i := range t.limits {
 		d := &t.limits[i]
+		if d.Burst == 0 || d.Shadow {
+			continue
+		}
 		for j := range t.limits {
 			o := &t.limits[j]
 			covers := o.models == nil || slices.Equal(o.models, d.models)
-			if i == j || d.Burst == 0 || o.Shadow || d.Shadow || o.Dimension != d.Dimension || !covers || capacity(&o.Limit) >= d.Burst {
-				continue
+			if i != j && covers && !o.Shadow && o.Dimension == d.Dimension && capacity(&o.Limit) < d.Burst {
+				p.r.Problem(d.at["burst"], "tier %s, limit %s: burst: can never be granted: limit %s takes at most %s at once",
+					t.name, d.Name, o.Name, FormatAmount(o.Dimension, capacity(&o.Limit)))
+				break
 			}
-			p.r.Problem(d.at["burst"], "tier %s, limit %s: burst can never be granted: limit %s takes at most %s at once",
-				t.name, d.Name, o.Name, FormatAmount(o.Dimension, capacity(&o.Limit)))
 		}
 	}
 }

@@ -197,7 +197,7 @@ func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
 	if v, has := d.at["burst"]; has && d.Dimension != "" {
 		burst, good := p.number(v, what+": burst", d.parseAmount)
 		if good && burst == 0 {
-			p.r.Problem(v, "%s: burst can never be granted: it is 0", what)
+			p.r.Problem(v, "%s: burst: can never be granted: it is 0", what)
 			good = false
 		}
 		d.Burst = burst

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
+	"unicode"
 )
 
 // A Problem is one thing that is wrong with a file, and where.
@@ -79,28 +79,21 @@ const (
 	maxLine    = 4096
 )
 
-// excerpt cuts a window around column out of line. Tabs become spaces, so that
-// the caret stands right.
+// excerpt cuts a window around column out of line, if it is long. Control
+// characters become spaces, so that the caret stands right.
 func excerpt(line string, column int) (text string, caret int) {
-	line = strings.TrimSuffix(line, "\r")
-	start := 0
-	for n := column - maxExcerpt*2/3; n > 0 && start < len(line); n-- {
-		_, size := utf8.DecodeRuneInString(line[start:])
-		start += size
-		column--
-	}
-	end := start
-	for n := 0; n < maxExcerpt && end < len(line); n++ {
-		_, size := utf8.DecodeRuneInString(line[end:])
-		end += size
-	}
-	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
+	runes := []rune(strings.TrimRight(line, " \t\r"))
+	for i, r := range runes {
+		if !unicode.IsPrint(r) {
+			runes[i] = ' '
 		}
-		return r
-	}, strings.TrimRight(line[start:end], " "))
-	return text, max(column-1, 0)
+	}
+	caret = max(column-1, 0)
+	if len(runes) > maxExcerpt {
+		start := min(max(caret-maxExcerpt/2, 0), len(runes)-maxExcerpt)
+		runes, caret = runes[start:start+maxExcerpt], caret-start
+	}
+	return string(runes), caret
 }
 
 // Nearest returns the candidate that word was probably meant to be, "" if none

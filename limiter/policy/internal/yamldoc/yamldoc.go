@@ -132,7 +132,13 @@ func fits(n *yaml.Node, budget *int, depth int) bool {
 	return true
 }
 
-var yamlLine = regexp.MustCompile(`^line (\d+): `)
+var (
+	yamlLine      = regexp.MustCompile(`^line (\d+): `)
+	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced`)
+	// The library counts lines from 0 in what its parser finds, and from 1 in
+	// what its scanner finds. These are the parser's.
+	lineFromZero = regexp.MustCompile(`^did not find expected (<|key|node content|'-' indicator|',')`)
+)
 
 // syntax reports an error of the YAML library, whose position is a line in the
 // message, if any.
@@ -141,11 +147,20 @@ func (r *Reader) syntax(f *file, err error) {
 	if m := yamlLine.FindStringSubmatch(message); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		message = message[len(m[0]):]
+		if lineFromZero.MatchString(message) {
+			line++
+		}
 	}
-	column := 1
-	if line <= len(f.lines) {
-		text := f.lines[line-1]
-		column += len(text) - len(strings.TrimLeft(text, " \t"))
+	line = min(line, len(f.lines))
+	text := f.lines[line-1]
+	column := 1 + len(text) - len(strings.TrimLeft(text, " \t"))
+	if m := unknownAnchor.FindStringSubmatch(message); m != nil {
+		for i, text := range f.lines {
+			if before, _, found := strings.Cut(text, "*"+m[1]); found {
+				line, column = i+1, utf8.RuneCountInString(before)+1
+				break
+			}
+		}
 	}
 	r.add(f, line, column, "", "is not YAML: %s", message)
 }
@@ -261,8 +276,9 @@ func (r *Reader) Word(n Node, what string, words ...string) (int, bool) {
 	i := slices.Index(words, text)
 	if i < 0 {
 		r.Suggest(n, Nearest(text, words), "%s must be one of %s, got %q", what, strings.Join(words, ", "), shorten(text))
+		return 0, false
 	}
-	return i, i >= 0
+	return i, true
 }
 
 // Items returns the elements of a list.

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make image` builds the static binary first; nothing is pulled from a registry.
+FROM scratch
+LABEL org.opencontainers.image.title="bucketring" \
+      org.opencontainers.image.description="Rate limits for AI inference: requests, tokens, money and concurrency, decided together" \
+      org.opencontainers.image.source="https://github.com/bucketring/bucketring" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY bin/bucketring /bucketring
+COPY LICENSE NOTICE /
+USER 65532:65532
+EXPOSE 6470 6471
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/bucketring", "health", "--ready"]
+ENTRYPOINT ["/bucketring"]
+# In a container the published ports are the boundary: hence --insecure.
+CMD ["serve", "--http", ":6470", "--grpc", ":6471", "--insecure"]

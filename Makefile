@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything a developer or the CI does; `make` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+MODULE  := github.com/bucketring/bucketring
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BIN     := $(CURDIR)/bin
+FUZZ    ?= 10s
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## the static binary, bin/bucketring
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $(MODULE)/internal/buildinfo.version=$(VERSION)" -o $(BIN)/bucketring ./cmd/bucketring
+
+.PHONY: image
+image: build ## the container image bucketring:dev; needs Docker, no registry
+	docker build --quiet --label org.opencontainers.image.version=$(VERSION) -t bucketring:dev .
+
+.PHONY: test
+test: ## what a machine with nothing but Go can check
+	go vet ./...
+	go test ./...
+
+.PHONY: race
+race: ## the same under the race detector
+	go test -race ./...
+
+.PHONY: e2e
+e2e: image ## the binary and its image as a user meets them; needs Docker
+	go test -tags e2e -count 1 -v ./internal/e2e
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZ=10s
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
+	  sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file" | while read -r target; do \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) "./$$(dirname "$$file")"; \
+	  done; \
+	done
+
+.PHONY: bench
+bench: ## the engine's benchmarks, on one core and on two
+	go test -run '^$$' -bench . -benchmem -cpu 1,2 ./limiter/...
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint $(BIN)/buf ## Go and proto linters, at the versions of tools/go.mod
+	$(BIN)/golangci-lint run ./...
+	cd rpc/proto && $(BIN)/buf lint && $(BIN)/buf format --diff --exit-code
+
+.PHONY: fmt
+fmt: $(BIN)/golangci-lint $(BIN)/buf ## format Go and proto files
+	$(BIN)/golangci-lint fmt ./...
+	cd rpc/proto && $(BIN)/buf format -w
+
+.PHONY: generate
+generate: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## rpc/pb from rpc/proto
+	cd rpc/proto && PATH="$(BIN):$$PATH" $(BIN)/buf generate
+
+.PHONY: verify
+verify: generate ## fail if generated code or go.mod is not what is committed
+	go mod tidy -diff
+	git diff --exit-code -- rpc/pb
+
+.PHONY: check
+check: verify lint test race ## all of the above, before a push
+
+$(BIN)/buf: tools/go.mod
+	cd tools && go build -o $@ github.com/bufbuild/buf/cmd/buf
+
+$(BIN)/protoc-gen-go-grpc: tools/go.mod
+	cd tools && go build -o $@ google.golang.org/grpc/cmd/protoc-gen-go-grpc
+
+# The generator and the library are one module: their versions cannot differ.
+$(BIN)/protoc-gen-go: go.mod
+	go build -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
+
+$(BIN)/golangci-lint: tools/go.mod
+	cd tools && go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/bucketring/bucketring/rpc/httpapi"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// caller is what check, reserve, settle and cancel have in common: which node
+// to ask and how to print its answer.
+//
+// The question goes through the JSON API's own handler, run in this process
+// with the node's gRPC service behind it. So -o json prints what HTTP answers,
+// and a mistake is refused in the same words, by construction.
+type caller struct {
+	streams *streams
+	server  string
+	timeout time.Duration
+	output  *format
+	body    body
+}
+
+// body is the request in the shape of the JSON API: only what was given.
+type body map[string]any
+
+// addCaller declares the flags that say whom to ask.
+func addCaller(s *streams, cmd *cobra.Command) *caller {
+	c := &caller{streams: s, body: body{}}
+	flags := cmd.Flags()
+	flags.StringVar(&c.server, "server", "", "gRPC address of the node to ask (default $BUCKETRING_SERVER or 127.0.0.1:6471)")
+	flags.DurationVar(&c.timeout, "timeout", 5*time.Second, "time to wait for the answer")
+	c.output = addFormat(flags)
+	return c
+}
+
+// text, count and costs declare a flag for a field of the body.
+func (c *caller) text(cmd *cobra.Command, flag, help string) {
+	cmd.Flags().Var(&fieldFlag{body: c.body, field: underscored(flag), kind: "string"}, flag, help)
+}
+
+func (c *caller) count(cmd *cobra.Command, flag, field, help string) {
+	cmd.Flags().Var(&fieldFlag{body: c.body, field: field, kind: "int"}, flag, help)
+}
+
+func (c *caller) costs(cmd *cobra.Command) {
+	cmd.Flags().Var(&fieldFlag{body: c.body, field: "costs", kind: "name=int"}, "cost", "cost in a dimension of your own, as images=2; may be repeated")
+}
+
+// ask posts the body to a path of the API, and prints the answer.
+func (c *caller) ask(cmd *cobra.Command, path string) error {
+	server := c.streams.setting(c.server, "BUCKETRING_SERVER", "127.0.0.1:6471")
+	conn, err := grpc.NewClient(server, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return misused(cmd, fmt.Errorf("--server %s: %w", server, err), "")
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
+	defer cancel()
+
+	node := &forward{client: pb.NewRateLimiterClient(conn)}
+	answer, err := node.post(ctx, path, c.body)
+	if err != nil {
+		return err
+	}
+	if answer.status != http.StatusOK && answer.status != http.StatusTooManyRequests {
+		return c.refused(cmd, server, answer, node.err)
+	}
+	if *c.output == formatJSON {
+		var indented bytes.Buffer
+		if err := json.Indent(&indented, answer.body.Bytes(), "", "  "); err != nil {
+			return fmt.Errorf("print the answer: %w", err)
+		}
+		c.streams.printf("%s", indented.String())
+	} else {
+		c.streams.answer(node, answer)
+	}
+	if answer.status == http.StatusTooManyRequests {
+		return &failure{code: exitDenied}
+	}
+	return nil
+}
+
+// refused explains an answer that is no decision.
+func (c *caller) refused(cmd *cobra.Command, server string, a *recorder, err error) error {
+	switch a.status {
+	case http.StatusBadRequest:
+		return misused(cmd, errors.New(a.message()), "")
+	case http.StatusNotFound, http.StatusConflict:
+		return failed(errors.New(a.message()), "")
+	case http.StatusServiceUnavailable:
+		return failed(fmt.Errorf("%s did not answer: %s", server, status.Convert(err).Message()),
+			"is a node running there? start one with: bucketring dev")
+	}
+	return failed(fmt.Errorf("%s: %w", server, err), "is that the gRPC address of a node, and of this version?")
+}
+
+// forward is the service as a node elsewhere answers it. It keeps the answer.
+type forward struct {
+	pb.UnimplementedRateLimiterServer
+	client     pb.RateLimiterClient
+	decision   *pb.Decision
+	settlement *pb.Settlement
+	err        error
+}
+
+func (f *forward) Check(ctx context.Context, r *pb.CheckRequest) (*pb.Decision, error) {
+	f.decision, f.err = f.client.Check(ctx, r)
+	return f.decision, f.err
+}
+
+func (f *forward) Reserve(ctx context.Context, r *pb.ReserveRequest) (*pb.Decision, error) {
+	f.decision, f.err = f.client.Reserve(ctx, r)
+	return f.decision, f.err
+}
+
+func (f *forward) Settle(ctx context.Context, r *pb.SettleRequest) (*pb.Settlement, error) {
+	f.settlement, f.err = f.client.Settle(ctx, r)
+	return f.settlement, f.err
+}
+
+func (f *forward) Cancel(ctx context.Context, r *pb.CancelRequest) (*pb.Settlement, error) {
+	f.settlement, f.err = f.client.Cancel(ctx, r)
+	return f.settlement, f.err
+}
+
+func (f *forward) post(ctx context.Context, path string, b body) (*recorder, error) {
+	text, err := json.Marshal(b)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, path, bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	answer := &recorder{header: http.Header{}}
+	httpapi.New(httpapi.Options{Service: f, Logger: slog.New(slog.DiscardHandler)}).ServeHTTP(answer, r)
+	return answer, nil
+}
+
+// recorder is an HTTP answer that goes nowhere.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
+
+// message is the sentence in an answer that is not a plain yes.
+func (r *recorder) message() string {
+	var answer struct{ Message string }
+	if err := json.Unmarshal(r.body.Bytes(), &answer); err != nil {
+		return "the answer cannot be read: " + err.Error()
+	}
+	return answer.Message
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// fieldFlag is a flag that puts its value into a field of a request, where it
+// is absent unless given.
+type fieldFlag struct {
+	body  body
+	field string
+	kind  string // string, int, duration (as whole seconds) or name=int
+}
+
+// String implements pflag.Value; the fields of a request have no defaults here.
+func (f *fieldFlag) String() string { return "" }
+
+// Type implements pflag.Value.
+func (f *fieldFlag) Type() string { return f.kind }
+
+// Set implements pflag.Value.
+func (f *fieldFlag) Set(text string) error {
+	switch f.kind {
+	case "string":
+		f.body[f.field] = text
+	case "int":
+		n, err := wholeNumber(text)
+		if err != nil {
+			return err
+		}
+		f.body[f.field] = n
+	case "duration":
+		d, err := time.ParseDuration(text)
+		if err != nil || d <= 0 || d%time.Second != 0 {
+			return errors.New("must be whole seconds, such as 30s or 5m")
+		}
+		f.body[f.field] = int64(d / time.Second)
+	default:
+		name, amount, ok := strings.Cut(text, "=")
+		if !ok || name == "" {
+			return errors.New("must be a dimension and an amount, such as images=2")
+		}
+		n, err := wholeNumber(amount)
+		if err != nil {
+			return err
+		}
+		costs, _ := f.body[f.field].(map[string]int64)
+		if costs == nil {
+			costs = map[string]int64{}
+			f.body[f.field] = costs
+		}
+		costs[name] = n
+	}
+	return nil
+}
+
+func wholeNumber(text string) (int64, error) {
+	n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("must be a whole number")
+	}
+	return n, nil
+}
+
+// underscored is the field of the JSON API that a flag is named after.
+func underscored(flag string) string { return strings.ReplaceAll(flag, "-", "_") }

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newHealth(s *streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Ask a node whether it is alive, or ready",
+		Long: `Ask a node over HTTP whether it is alive or, with --ready, whether it wants to
+be sent calls. Exits with 4 when it is not. It needs no shell and no curl, so
+it can be the health check of a container.`,
+		Example: `  bucketring health
+  bucketring health --ready --http 127.0.0.1:6470 --timeout 1s`,
+		Args: arguments(),
+	}
+	flags := cmd.Flags()
+	address := flags.String("http", "", "address of the node's HTTP API (default $BUCKETRING_HTTP or 127.0.0.1:6470)")
+	ready := flags.Bool("ready", false, "ask whether it is ready, not only alive")
+	timeout := flags.Duration("timeout", 2*time.Second, "time to wait for the answer")
+	output := addFormat(flags)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		target, err := dialable(s.setting(*address, "BUCKETRING_HTTP", "127.0.0.1:6470"))
+		if err != nil {
+			return misused(cmd, fmt.Errorf("--http: %w", err), "")
+		}
+		path := "/livez"
+		if *ready {
+			path = "/readyz?verbose"
+		}
+		answer := probe("http://"+target+path, *timeout)
+		if *output == formatJSON {
+			if err := s.json(answer); err != nil {
+				return err
+			}
+		} else {
+			s.printf("%s\n", answer.Message)
+		}
+		if !answer.Healthy {
+			return &failure{code: exitUnhealthy}
+		}
+		return nil
+	}
+	return cmd
+}
+
+type health struct {
+	Healthy bool   `json:"healthy"`
+	Message string `json:"message"`
+}
+
+func probe(url string, timeout time.Duration) health {
+	client := http.Client{Timeout: timeout}
+	resp, err := client.Get(url)
+	if err != nil {
+		return health{Message: err.Error()}
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+	if err != nil {
+		return health{Message: err.Error()}
+	}
+	return health{Healthy: resp.StatusCode == http.StatusOK, Message: strings.TrimSpace(string(text))}
+}
+
+// dialable turns an address that a node listens on into one to dial: any
+// address of this machine becomes its loopback.
+func dialable(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", fmt.Errorf("must be host:port, got %q", address)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// setting returns the flag's value, else the environment's, else the default.
+func (s *streams) setting(flag, env, def string) string {
+	if flag != "" {
+		return flag
+	}
+	if v, ok := s.lookupEnv(env); ok && v != "" {
+		return v
+	}
+	return def
+}

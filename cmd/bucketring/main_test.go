@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"bucketring": main})
+}
+
+// patience bounds every wait of a script.
+const patience = 15 * time.Second
+
+// Scripts run the binary as a user does. $HTTP and $GRPC are free addresses.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata/script",
+		UpdateScripts: *update,
+		Setup: func(env *testscript.Env) error {
+			for _, name := range []string{"HTTP", "GRPC"} {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				env.Setenv(name, l.Addr().String())
+				if err := l.Close(); err != nil {
+					return err
+				}
+			}
+			env.Setenv("BUCKETRING_SERVER", env.Getenv("GRPC"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"ready":    ready,
+			"until":    until,
+			"post":     post,
+			"status":   awaitStatus,
+			"snapshot": awaitSnapshot,
+			"break":    breakFile,
+			"exitcode": exitCode,
+		},
+	})
+}
+
+// ready waits until the node at $HTTP is.
+func ready(ts *testscript.TestScript, _ bool, _ []string) {
+	url := "http://" + ts.Getenv("HTTP") + "/readyz"
+	wait(ts, "ready", func() bool {
+		resp, err := http.Get(url)
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
+// until PATTERN COMMAND... runs a command until what it prints matches.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	pattern := regexp.MustCompile(args[0])
+	var out bytes.Buffer
+	wait(ts, args[0], func() bool {
+		out.Reset()
+		cmd := exec.Command(args[1], args[2:]...)
+		cmd.Env = append(os.Environ(), "BUCKETRING_SERVER="+ts.Getenv("GRPC"))
+		cmd.Dir = ts.MkAbs(".")
+		cmd.Stdout, cmd.Stderr = &out, &out
+		_ = cmd.Run()
+		return pattern.Match(out.Bytes())
+	})
+}
+
+// post PATH BODY prints the answer of the HTTP API, and fails unless it is 200.
+func post(ts *testscript.TestScript, neg bool, args []string) {
+	resp, err := http.Post("http://"+ts.Getenv("HTTP")+args[0], "", strings.NewReader(args[1]))
+	ts.Check(err)
+	defer resp.Body.Close()
+	var body bytes.Buffer
+	_, err = body.ReadFrom(resp.Body)
+	ts.Check(err)
+	_, err = ts.Stdout().Write(body.Bytes())
+	ts.Check(err)
+	if ok := resp.StatusCode == http.StatusOK; ok == neg {
+		ts.Fatalf("POST %s = %s: %s", args[0], resp.Status, body.Bytes())
+	}
+}
+
+// awaitStatus PATTERN waits until /status matches.
+func awaitStatus(ts *testscript.TestScript, _ bool, args []string) {
+	pattern := regexp.MustCompile(args[0])
+	wait(ts, args[0], func() bool {
+		resp, err := http.Get("http://" + ts.Getenv("HTTP") + "/status")
+		ts.Check(err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		ts.Check(err)
+		return pattern.Match(body)
+	})
+}
+
+// awaitSnapshot FILE waits for a snapshot that began after now: the second one that
+// replaces the file.
+func awaitSnapshot(ts *testscript.TestScript, _ bool, args []string) {
+	for range 2 {
+		before, err := os.Stat(ts.MkAbs(args[0]))
+		ts.Check(err)
+		wait(ts, "a snapshot", func() bool {
+			after, err := os.Stat(ts.MkAbs(args[0]))
+			ts.Check(err)
+			return !os.SameFile(before, after)
+		})
+	}
+}
+
+// exitCode CODE COMMAND... wants a command to exit with a code.
+func exitCode(ts *testscript.TestScript, _ bool, args []string) {
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%s: %v", args[1], err)
+		}
+		got = exit.ExitCode()
+	}
+	if want, err := strconv.Atoi(args[0]); err != nil || got != want {
+		ts.Fatalf("%s exits with %d, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+// breakFile flips a bit in the middle of a file.
+func breakFile(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	text, err := os.ReadFile(path)
+	ts.Check(err)
+	text[len(text)/2] ^= 1
+	ts.Check(os.WriteFile(path, text, 0o600))
+}
+
+func wait(ts *testscript.TestScript, what string, done func() bool) {
+	deadline := time.Now().Add(patience)
+	for !done() {
+		if time.Now().After(deadline) {
+			ts.Fatalf("waited %s for %s", patience, what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func tree(cmd *cobra.Command, visit func(*cobra.Command)) {
+	visit(cmd)
+	for _, c := range cmd.Commands() {
+		if c.Name() != "help" {
+			tree(c, visit)
+		}
+	}
+}
+
+func testRoot(out *bytes.Buffer) *cobra.Command {
+	return newRoot(&streams{out: out, err: out, lookupEnv: func(string) (string, bool) { return "", false }})
+}
+
+func TestHelp(t *testing.T) {
+	var help bytes.Buffer
+	tree(testRoot(&help), func(cmd *cobra.Command) {
+		if cmd.Long == "" || cmd.Example == "" {
+			t.Errorf("%s has no long help or no example", cmd.CommandPath())
+		}
+		help.WriteString("$ " + cmd.CommandPath() + " --help\n")
+		if err := cmd.Help(); err != nil {
+			t.Fatal(err)
+		}
+		help.WriteString("\n")
+	})
+	const golden = "testdata/help.golden"
+	if *update {
+		if err := os.WriteFile(golden, help.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), help.String()); diff != "" {
+		t.Errorf("help differs from %s: go test ./cmd/bucketring -update (-file +code):\n%s", golden, diff)
+	}
+}
+
+// Every flag in an example exists.
+func TestExamplesParse(t *testing.T) {
+	var out bytes.Buffer
+	flagName := regexp.MustCompile(`(?:^| )--?([a-z-]+)`)
+	tree(testRoot(&out), func(cmd *cobra.Command) {
+		for line := range strings.Lines(cmd.Example) {
+			words := strings.Fields(line)
+			if len(words) == 0 || words[0] != "bucketring" {
+				continue
+			}
+			target, rest, err := testRoot(&out).Find(words[1:])
+			if err != nil {
+				t.Errorf("example %q: %v", line, err)
+				continue
+			}
+			for _, m := range flagName.FindAllStringSubmatch(strings.Join(rest, " "), -1) {
+				if target.Flags().Lookup(m[1]) == nil && target.Flags().ShorthandLookup(m[1]) == nil {
+					t.Errorf("example %q: %s has no flag %q", line, target.CommandPath(), m[1])
+				}
+			}
+		}
+	})
+}

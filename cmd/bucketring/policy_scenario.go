@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bucketring/bucketring/limiter/policy/scenario"
+)
+
+func newPolicyTest(s *streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "test FILE...",
+		Short: "Play scenarios against a policy, in virtual time",
+		Long: `Play written scenarios against a policy and compare what is decided with what
+the author expects. Time is virtual and no node is needed, so a month takes as
+long as a second. Exits with 1 if anything is not as expected.
+
+  - name: free tier stops the third concurrent stream
+    tier: free
+    steps:
+      - { at: 0s, reserve: 500, id: a, want: allowed }
+      - { at: 0s, reserve: 500, id: b, want: allowed }
+      - { at: 0s, reserve: 500, id: c, want: denied, by: concurrent }
+      - { at: 2s, settle: a, tokens: 1800 }
+      - { at: 2s, reserve: 500, id: d, want: allowed }`,
+		Example: `  bucketring policy test --policy policy.yaml scenarios.yaml
+  bucketring policy test tests/*.yaml -o json`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return arguments("FILE")(cmd, args)
+			}
+			return nil
+		},
+	}
+	path := cmd.Flags().String("policy", "", "policy file or directory (default: the built-in policy)")
+	output := addFormat(cmd.Flags())
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		p, err := s.policy(*path)
+		if err != nil {
+			return err
+		}
+		var all scenario.Report
+		for _, file := range args {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return fmt.Errorf("read scenarios: %w", err)
+			}
+			suite, err := scenario.Parse(file, text)
+			if err != nil {
+				return err
+			}
+			report := suite.Run(p)
+			all.Results = append(all.Results, report.Results...)
+			all.Passed += report.Passed
+			all.Failed += report.Failed
+		}
+		if *output == formatJSON {
+			err = s.json(all)
+		} else {
+			s.printf("%s", all)
+		}
+		if err == nil && all.Failed > 0 {
+			return &failure{code: exitFailed}
+		}
+		return err
+	}
+	return cmd
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+func newRoot(s *streams) *cobra.Command {
+	root := group(&cobra.Command{
+		Use:   "bucketring",
+		Short: "A rate limiter for AI inference: requests, tokens, dollars and slots together",
+		Long: `bucketring limits calls to AI models by requests, tokens, dollars and calls in
+progress, all at once: a call is admitted by every limit or charged to none.
+
+Start with "bucketring dev". It needs no configuration.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 unhealthy.`,
+		Example: `  bucketring dev
+  bucketring check acme/alice --tier free --input-tokens 1200
+  bucketring serve --config node.yaml --policy policy.yaml --data /var/lib/bucketring`,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+	})
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	root.SetFlagErrorFunc(badFlag)
+	root.CompletionOptions.DisableDefaultCmd = true // newCompletion has examples
+	root.PersistentFlags().SortFlags = false
+
+	const run, ask, policies = "run", "ask", "policies"
+	root.AddGroup(
+		&cobra.Group{ID: run, Title: "Run a node:"},
+		&cobra.Group{ID: ask, Title: "Ask a node:"},
+		&cobra.Group{ID: policies, Title: "Write policies:"},
+	)
+	add := func(id string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = id
+			c.Flags().SortFlags = false
+			root.AddCommand(c)
+		}
+	}
+	add(run, newDev(s), newServe(s), newHealth(s))
+	add(ask, newCheck(s), newReserve(s), newSettle(s), newCancel(s))
+	add(policies, newPolicy(s))
+	add("", newVersion(s), newCompletion(s))
+	return root
+}

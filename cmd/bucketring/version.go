@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/bucketring/bucketring/internal/buildinfo"
+)
+
+func newVersion(s *streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print which build this is",
+		Long:  "Print the version, the commit it was built from, and the version of Go.",
+		Example: `  bucketring version
+  bucketring version -o json`,
+		Args: arguments(),
+	}
+	output := addFormat(cmd.Flags())
+	cmd.RunE = func(*cobra.Command, []string) error {
+		info := buildinfo.Read()
+		if *output == formatJSON {
+			return s.json(info)
+		}
+		s.printf("bucketring %s", info.Version)
+		if info.Commit != "" {
+			s.printf(" (%s, %s)", info.Commit, info.Time)
+		}
+		s.printf(" %s\n", info.Go)
+		return nil
+	}
+	return cmd
+}

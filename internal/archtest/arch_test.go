@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package archtest keeps the layers of docs/ARCHITECTURE.md true.
+package archtest
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/bucketring/bucketring"
+
+// arrows says what each package may import of the others, tests aside. A new
+// package gets a line here; every line points down.
+var arrows = map[string][]string{
+	"cmd/bucketring": {"internal/...", "limiter/policy/...", "limiter", "rpc/httpapi", "rpc/server", "rpc/pb"},
+
+	// Assembly.
+	"internal/node": {"rpc/server", "rpc/httpapi", "rpc/pb", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/snapshotfile"},
+
+	// The wire.
+	"rpc/httpapi": {"rpc/server", "rpc/pb", "limiter/policy", "limiter"},
+	"rpc/server":  {"rpc/pb", "limiter/policy", "limiter"},
+	"rpc/client":  {"rpc/pb"},
+	"rpc/pb":      {},
+
+	// Deciding.
+	"limiter/policy/source":           {"limiter/policy", "limiter"},
+	"limiter/policy/scenario":         {"limiter/policy", "limiter", "limiter/policy/internal/yamldoc"},
+	"limiter/policy":                  {"limiter", "limiter/policy/internal/yamldoc"},
+	"limiter/policy/internal/yamldoc": {},
+	"limiter":                         {},
+
+	// Leaves.
+	"internal/buildinfo":    {},
+	"internal/config":       {},
+	"internal/snapshotfile": {},
+	"internal/trace":        {},
+
+	// Only tests import these.
+	"internal/oracle": {"limiter"},
+}
+
+// pure are the packages that decide.
+var pure = []string{"limiter", "limiter/policy", "limiter/policy/internal/yamldoc"}
+
+// impure must not be imported by them, nor anything below these paths.
+var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}
+
+// clocks are what they must not use of package time.
+var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
+
+func TestArrowsPointDown(t *testing.T) {
+	for name, p := range packages(t) {
+		if len(p.GoFiles) == 0 {
+			continue // nothing but tests
+		}
+		allowed, listed := arrows[name]
+		if !listed {
+			t.Errorf("package %s has no line in arrows: decide what it may import", name)
+			continue
+		}
+		for _, path := range p.Imports {
+			to, ours := strings.CutPrefix(path, module+"/")
+			if ours && !slices.ContainsFunc(allowed, func(a string) bool { return matches(a, to) }) {
+				t.Errorf("%s imports %s, want only %v", name, to, allowed)
+			}
+		}
+	}
+}
+
+func TestDecisionsArePure(t *testing.T) {
+	all := packages(t)
+	for _, name := range pure {
+		p, ok := all[name]
+		if !ok {
+			t.Errorf("package %s does not exist", name)
+			continue
+		}
+		for _, path := range p.Imports {
+			if slices.ContainsFunc(impure, func(bad string) bool { return matches(bad+"/...", path) }) {
+				t.Errorf("%s imports %s, want a package that only decides", name, path)
+			}
+		}
+		for _, file := range p.GoFiles {
+			checkFile(t, filepath.Join(p.Dir, file))
+		}
+	}
+}
+
+// checkFile reports clocks and goroutines.
+func checkFile(t *testing.T, path string) {
+	t.Helper()
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			t.Errorf("%s starts a goroutine, want a package that only decides", fset.Position(n.Pos()))
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains(clocks, n.Sel.Name) {
+				t.Errorf("%s uses time.%s, want time as an argument", fset.Position(n.Pos()), n.Sel.Name)
+			}
+		}
+		return true
+	})
+}
+
+func TestEveryFileNamesItsLicence(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, file := range slices.Concat(p.GoFiles, p.TestGoFiles, p.XTestGoFiles) {
+			if line := firstLine(t, filepath.Join(p.Dir, file)); line != "// SPDX-License-Identifier: Apache-2.0" {
+				t.Errorf("%s/%s begins with %q, want the licence", p.ImportPath, file, line)
+			}
+		}
+	}
+}
+
+func firstLine(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Scan()
+	return lines.Text()
+}
+
+// matches reports whether path is pattern, or below it if it ends in /...
+func matches(pattern, path string) bool {
+	root, tree := strings.CutSuffix(pattern, "/...")
+	return path == root || tree && strings.HasPrefix(path, root+"/")
+}
+
+type pkg struct {
+	Dir, ImportPath                    string
+	Imports                            []string
+	GoFiles, TestGoFiles, XTestGoFiles []string
+}
+
+// packages lists the module's packages by their path below its root.
+func packages(t *testing.T) map[string]pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-e", "-json=Dir,ImportPath,Imports,GoFiles,TestGoFiles,XTestGoFiles", module+"/...")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	all := map[string]pkg{}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[strings.TrimPrefix(p.ImportPath, module+"/")] = p
+	}
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package buildinfo says which build this is, from what the Go linker recorded.
+package buildinfo
+
+import (
+	"runtime/debug"
+)
+
+// Info identifies a build. Fields that nobody recorded are empty.
+type Info struct {
+	Version  string `json:"version"` // v1.2.3, a pseudo-version, or "(devel)"
+	Commit   string `json:"commit,omitempty"`
+	Time     string `json:"time,omitempty"` // of the commit, RFC 3339
+	Modified bool   `json:"modified,omitempty"`
+	Go       string `json:"go"`
+}
+
+// version is set by -ldflags "-X …/internal/buildinfo.version=v1.2.3" in builds
+// that see no version control, such as those of a container image.
+var version string
+
+// Read returns the running binary's build.
+func Read() Info {
+	info := Info{Version: "(devel)"}
+	if b, ok := debug.ReadBuildInfo(); ok {
+		info = fromBuild(b)
+	}
+	if version != "" {
+		info.Version = version
+	}
+	return info
+}
+
+func fromBuild(b *debug.BuildInfo) Info {
+	info := Info{Version: b.Main.Version, Go: b.GoVersion}
+	if info.Version == "" {
+		info.Version = "(devel)"
+	}
+	for _, s := range b.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			info.Commit = s.Value
+		case "vcs.time":
+			info.Time = s.Value
+		case "vcs.modified":
+			info.Modified = s.Value == "true"
+		}
+	}
+	return info
+}

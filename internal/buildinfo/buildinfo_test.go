@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package buildinfo
+
+import (
+	"runtime/debug"
+	"testing"
+)
+
+func TestFromBuild(t *testing.T) {
+	got := fromBuild(&debug.BuildInfo{
+		GoVersion: "go1.26.8",
+		Main:      debug.Module{Version: "v1.2.3"},
+		Settings: []debug.BuildSetting{
+			{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.time", Value: "2026-01-02T03:04:05Z"}, {Key: "vcs.modified", Value: "true"},
+		},
+	})
+	want := Info{Version: "v1.2.3", Commit: "abc", Time: "2026-01-02T03:04:05Z", Modified: true, Go: "go1.26.8"}
+	if got != want {
+		t.Errorf("fromBuild = %+v, want %+v", got, want)
+	}
+}
+
+func TestReadIsNeverEmpty(t *testing.T) {
+	if got := Read(); got.Version == "" || got.Go == "" {
+		t.Errorf("Read = %+v, want a version and a Go version", got)
+	}
+}

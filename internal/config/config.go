@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config is the settings of a node. The fields of [Config] are the one
+// place where a setting is declared: its YAML key, flag, environment variable,
+// default and help all come from there.
+//
+// A flag wins over the environment, the environment over the file given with
+// --config, and the file over the default. An unknown key is an error.
+package config
+
+import (
+	"time"
+)
+
+// Config is everything a node can be told before it starts. What may change
+// while it runs is in the policy.
+type Config struct {
+	Name      string   `key:"name" help:"name of this member; empty means the host name"`
+	HTTP      string   `key:"http" default:"127.0.0.1:6470" help:"address of the JSON API, health and metrics"`
+	GRPC      string   `key:"grpc" default:"127.0.0.1:6471" help:"address of the gRPC API"`
+	Gossip    string   `key:"gossip" default:"127.0.0.1:6472" help:"address for cluster membership; not opened by this version"`
+	Advertise string   `key:"advertise" help:"address that other members should dial; empty means the one listened on"`
+	Join      []string `key:"join" help:"members to join, separated by commas; this version runs alone and refuses any"`
+
+	Policy        string        `key:"policy" help:"policy file or directory, watched; empty means the built-in policy"`
+	Data          string        `key:"data" help:"directory that keeps usage across restarts; empty means memory only"`
+	SnapshotEvery time.Duration `key:"snapshot_every" default:"10s" help:"time between snapshots into the data directory; 0 means only at shutdown"`
+
+	Insecure bool `key:"insecure" help:"allow listening beyond loopback without credentials"`
+
+	MaxKeys        int `key:"max_keys" default:"10000000" help:"most keys kept in memory"`
+	MaxKeysPerRoot int `key:"max_keys_per_root" default:"1000000" help:"most keys kept under one root"`
+	MaxIDs         int `key:"max_ids" default:"1048576" help:"most request ids remembered, reservations included"`
+
+	DrainDelay      time.Duration `key:"drain_delay" help:"time between turning unready and refusing calls at shutdown"`
+	ShutdownTimeout time.Duration `key:"shutdown_timeout" default:"15s" help:"time that calls in progress get to finish at shutdown"`
+
+	LogLevel  string `key:"log_level" default:"info" help:"debug, info, warn or error"`
+	LogFormat string `key:"log_format" default:"auto" help:"json, text, or auto: text on a terminal"`
+}
+
+// Default returns the configuration of a node that is told nothing.
+func Default() *Config {
+	c := &Config{}
+	for _, f := range fieldsOf(c) {
+		if err := f.set(f.def); err != nil {
+			panic("config: default of " + f.key + ": " + err.Error()) // a typo above
+		}
+	}
+	return c
+}

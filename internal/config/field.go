@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// field is one setting of a struct: its names and where its value lives.
+type field struct {
+	key, def, help string
+	secret         bool
+	value          reflect.Value
+}
+
+// fieldsOf lists the settings of the struct that c points to, in order.
+func fieldsOf(c any) []field {
+	v := reflect.ValueOf(c).Elem()
+	fields := make([]field, v.NumField())
+	for i := range fields {
+		tag := v.Type().Field(i).Tag
+		fields[i] = field{
+			key: tag.Get("key"), def: tag.Get("default"), help: tag.Get("help"),
+			secret: tag.Get("secret") == "true", value: v.Field(i),
+		}
+	}
+	return fields
+}
+
+func (f field) flag() string { return strings.ReplaceAll(f.key, "_", "-") }
+func (f field) env() string  { return "BUCKETRING_" + strings.ToUpper(f.key) }
+
+// kind is what help calls the value; pflag shows no value for a bool.
+func (f field) kind() string {
+	switch f.value.Interface().(type) {
+	case bool:
+		return "bool"
+	case int:
+		return "int"
+	case time.Duration:
+		return "duration"
+	case []string:
+		return "list"
+	}
+	return "string"
+}
+
+// set parses text as the field's type; empty text is the zero value.
+func (f field) set(text string) error {
+	if text == "" {
+		f.value.SetZero()
+		return nil
+	}
+	switch p := f.value.Addr().Interface().(type) {
+	case *string:
+		*p = text
+	case *bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("must be true or false, got %q", text)
+		}
+		*p = b
+	case *int:
+		n, err := strconv.Atoi(strings.ReplaceAll(text, "_", ""))
+		if err != nil {
+			return fmt.Errorf("must be a whole number, got %q", text)
+		}
+		*p = n
+	case *time.Duration:
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return fmt.Errorf("must be a duration such as 10s, got %q", text)
+		}
+		*p = d
+	case *[]string:
+		*p = nil
+		for item := range strings.SplitSeq(text, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				*p = append(*p, item)
+			}
+		}
+	default:
+		panic("config: field " + f.key + " has an unsupported type")
+	}
+	return nil
+}
+
+// text is the inverse of set.
+func (f field) text() string {
+	if list, ok := f.value.Interface().([]string); ok {
+		return strings.Join(list, ",")
+	}
+	return fmt.Sprint(f.value.Interface())
+}
+
+// plain is the value as a type that JSON and YAML know.
+func (f field) plain() any {
+	if d, ok := f.value.Interface().(time.Duration); ok {
+		return d.String()
+	}
+	return f.value.Interface()
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package docstest
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy"
+)
+
+var update = flag.Bool("update", false, "write what the commands print into the documents, where no ... stands for it")
+
+func TestConsoleBlocksAreTrue(t *testing.T) {
+	bin := buildBinary(t)
+	for _, file := range documents(t) {
+		sessions := blocks(t, file, "console")
+		if len(sessions) == 0 {
+			continue
+		}
+		t.Run(file, func(t *testing.T) {
+			s := newSession(t, bin)
+			lines := strings.Split(read(t, file), "\n")
+			shift := 0 // lines that updates have added above
+			for _, b := range sessions {
+				for _, step := range b.steps() {
+					got := strings.Split(strings.TrimRight(s.run(t, step.command), "\n"), "\n")
+					if step.output == nil {
+						continue // nothing is claimed
+					}
+					err := sameOutput(s.normal(step.output), s.normal(got))
+					switch {
+					case err == nil:
+					case *update && !slices.Contains(step.output, "..."):
+						at := step.line - 1 + shift + strings.Count(step.command, "\n") + 1
+						lines = slices.Replace(lines, at, at+len(step.output), s.public(got)...)
+						shift += len(got) - len(step.output)
+					default:
+						t.Errorf("%s:%d: %s: %v\nit printed:\n%s", file, step.line, step.command, err, strings.Join(got, "\n"))
+					}
+				}
+			}
+			if *update {
+				if err := os.WriteFile(filepath.Join(root, file), []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func TestReadmeBeginsWithCommands(t *testing.T) {
+	const file = "README.md"
+	lines := strings.Split(read(t, file), "\n")
+	if len(lines) > 220 {
+		t.Errorf("%s has %d lines, want at most 220", file, len(lines))
+	}
+	found := blocks(t, file, "console")
+	if len(found) == 0 {
+		t.Fatalf("%s has no console block", file)
+	}
+	steps := found[0].steps()
+	if len(steps) < 2 || len(steps[1].output) == 0 {
+		t.Fatalf("%s begins with %v, want two commands and their output", file, steps)
+	}
+	if end := steps[1].line + len(steps[1].output); end >= 15 {
+		t.Errorf("%s: the output of the second command ends at line %d, want before 15", file, end)
+	}
+}
+
+func TestPolicyBlocksParse(t *testing.T) {
+	n := 0
+	for _, file := range documents(t) {
+		for _, b := range blocks(t, file, "yaml") {
+			n++
+			if _, err := policy.Parse(file, []byte(b.text), limiter.NewCatalog()); err != nil {
+				t.Errorf("%s:%d: %v", file, b.line, err)
+			}
+		}
+	}
+	if n < 4 {
+		t.Errorf("the documents have %d policies, want more", n)
+	}
+}
+
+// TestGoBlocksAreExamples wants Go code to be a part of an example, which the
+// compiler and go test have seen.
+func TestGoBlocksAreExamples(t *testing.T) {
+	indent := regexp.MustCompile(`(?m)^\t+`) // a block may come from inside of a function
+	example := indent.ReplaceAllString(read(t, "rpc/client/example_test.go"), "")
+	for _, file := range documents(t) {
+		for _, b := range blocks(t, file, "go") {
+			if !strings.Contains(example, indent.ReplaceAllString(b.text, "")) {
+				t.Errorf("%s:%d: the block is not a part of rpc/client/example_test.go:\n%s", file, b.line, b.text)
+			}
+		}
+	}
+}
+
+var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+
+func TestLinksLeadSomewhere(t *testing.T) {
+	for _, file := range documents(t) {
+		for _, m := range link.FindAllStringSubmatch(read(t, file), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(root, filepath.Dir(file), m[1])); err != nil {
+				t.Errorf("%s links to %s, which does not exist", file, m[1])
+			}
+		}
+	}
+}
+
+var testName = regexp.MustCompile("`((?:Test|Fuzz|Benchmark|Example)[A-Z_]\\w*)`")
+
+// TestNamedTestsExist keeps the table of invariants honest.
+func TestNamedTestsExist(t *testing.T) {
+	declared := map[string]bool{}
+	err := filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, m := range regexp.MustCompile(`(?m)^func (\w+)\(`).FindAllStringSubmatch(string(source), -1) {
+			declared[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range documents(t) {
+		for _, m := range testName.FindAllStringSubmatch(read(t, file), -1) {
+			if !declared[m[1]] {
+				t.Errorf("%s names %s, which does not exist", file, m[1])
+			}
+		}
+	}
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"debug/elf"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestBinaryIsStatic(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("SKIPPED, nothing was tested: not an ELF system")
+	}
+	file, err := elf.Open(binary(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, p := range file.Progs {
+		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
+			t.Errorf("the binary has a %v segment, want a static one", p.Type)
+		}
+	}
+}
+
+// serve runs a node until it is told to stop, and waits until it is ready.
+func serve(t *testing.T, args ...string) (stop func() (log string)) {
+	t.Helper()
+	var log bytes.Buffer
+	cmd := exec.Command(binary(t), args...)
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stopped := false
+	stop = func() string {
+		if stopped {
+			return log.String()
+		}
+		stopped = true
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Errorf("stop the node: %v", err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("after SIGTERM the node ended with %v, want nothing:\n%s", err, &log)
+		}
+		return log.String()
+	}
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+func ready(t *testing.T, address string) {
+	t.Helper()
+	await(t, "the node is ready", func() bool {
+		_, code := run(t, binary(t), "health", "--ready", "--http", address)
+		return code == 0
+	})
+}
+
+// TestUsageSurvivesARestart spends, restarts, and looks again.
+func TestUsageSurvivesARestart(t *testing.T) {
+	data, policies := t.TempDir(), t.TempDir()
+	writePolicy(t, policies, 3)
+	http, grpc := freeAddress(t), freeAddress(t)
+	start := func() func() string {
+		stop := serve(t, "serve", "--http", http, "--grpc", grpc, "--policy", policies, "--data", data)
+		ready(t, http)
+		return stop
+	}
+	const body = `{"key":"acme/alice","input_tokens":100000}` // ten cents
+	stop := start()
+	_, before := curl(t, http, body).limit(t, "spend")
+	if before != 900_000 {
+		t.Errorf("after the first call %d micros are left, want 900000", before)
+	}
+	if log := stop(); !strings.Contains(log, "shutting down") {
+		t.Errorf("the log says nothing of a shutdown:\n%s", log)
+	}
+
+	stop = start()
+	if _, left := curl(t, http, body).limit(t, "spend"); left != 800_000 {
+		t.Errorf("after a restart and a second call %d micros are left, want 800000", left)
+	}
+	stop()
+}
+
+// TestAsANewUser does what the README says, on the ports that it names.
+func TestAsANewUser(t *testing.T) {
+	readme, err := os.ReadFile(root + "/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const command = `curl -si localhost:6470/v1/check -d '{"key":"acme/alice","tier":"free","input_tokens":1200}'`
+	if !strings.Contains(string(readme), command) {
+		t.Fatalf("the README does not say: %s", command)
+	}
+	serve(t, "dev")
+	ready(t, "127.0.0.1:6470")
+	var statuses []string
+	var last string
+	for range 10 {
+		last = must(t, "sh", "-c", command)
+		status, _, _ := strings.Cut(strings.TrimPrefix(last, "HTTP/1.1 "), " ")
+		statuses = append(statuses, status)
+	}
+	if got := strings.Join(statuses, " "); got != "200 200 200 200 200 200 200 200 429 429" {
+		t.Errorf("ten times the README's command = %s, want eight times 200 and then 429", got)
+	}
+	if !strings.Contains(last, "Retry-After:") || !strings.Contains(last, `"error":"rate_limit_exceeded"`) {
+		t.Errorf("the 429 is\n%s\nwant Retry-After and rate_limit_exceeded", last)
+	}
+}

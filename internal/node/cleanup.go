@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// cleanups is a stack of what has to be undone. Each entry is pushed as soon
+// as there is something to undo, so a start that fails half-way and a normal
+// shutdown take the same way back.
+type cleanups struct {
+	log   *slog.Logger
+	steps []cleanup
+}
+
+type cleanup struct {
+	name string
+	undo func() error
+}
+
+func (c *cleanups) push(name string, undo func() error) {
+	c.steps = append(c.steps, cleanup{name, undo})
+}
+
+// unwind undoes everything, last in first out, and empties the stack. Every step
+// is run, whatever became of the others, and bounds its own time.
+func (c *cleanups) unwind() error {
+	var failed []error
+	for len(c.steps) > 0 {
+		last := len(c.steps) - 1
+		step := c.steps[last]
+		c.steps = c.steps[:last]
+		start := time.Now()
+		if err := step.undo(); err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", step.name, err))
+		}
+		c.log.Info("shutdown step done", "step", step.name, "duration", time.Since(start).Round(time.Microsecond))
+	}
+	return errors.Join(failed...)
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// FuzzParse: no input makes the parser panic, every error is Problems with a
+// position, and what it accepts resolves and explains.
+func FuzzParse(f *testing.F) {
+	example, err := os.ReadFile("testdata/example.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(example)
+	f.Add([]byte(defaultYAML))
+	for _, seed := range []string{
+		"", "tiers:", "tiers: {free: {requests: 1/min}}\n---\n", "a: &a [*a]", "tiers: &a {x: *a}",
+		"tiers: {a: &x {requests: 1/s}, b: {<<: *x, tokens: 5/1h}}", "\xff", "tiers: {a: {zone: Local}}",
+		"tiers: {a: {limits: [{dimension: spend, limit: $0.000001, window: month}]}}", "- -\n#\n -\n", "? [a]: b",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		catalog := limiter.NewCatalog()
+		p, err := Parse("fuzz.yaml", src, catalog)
+		if err != nil {
+			var problems Problems
+			if !errors.As(err, &problems) || len(problems) == 0 {
+				t.Fatalf("Parse error = %v (%T), want Problems", err, err)
+			}
+			for _, p := range problems {
+				if p.Line < 1 || p.Column < 1 || p.Message == "" {
+					t.Fatalf("problem without position or text: %+v", p)
+				}
+			}
+			return
+		}
+		again, err := Parse("fuzz.yaml", src, catalog)
+		if err != nil || again.Digest() != p.Digest() {
+			t.Fatalf("second Parse = %v, digests differ: %v", err, Diff(p, again))
+		}
+		var plan limiter.Plan
+		for _, tier := range p.Tiers() {
+			if err := p.Resolve("a/b", tier, "m", &plan); err != nil {
+				t.Fatalf("Resolve(tier %q) = %v", tier, err)
+			}
+		}
+	})
+}

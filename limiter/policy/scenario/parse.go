@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy"
+	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
+)
+
+// Parse reads a file of scenarios. The error is a [policy.Problems] with
+// everything that is wrong.
+func Parse(file string, src []byte) (*Suite, error) {
+	var p parser
+	root, ok := p.r.Open(file, src)
+	if !ok {
+		return nil, p.r.Err()
+	}
+	suite := &Suite{File: file}
+	for _, item := range p.r.Items(root, "a scenario file") {
+		suite.Scenarios = append(suite.Scenarios, p.scenario(item))
+	}
+	if err := p.r.Err(); err != nil {
+		return nil, err
+	}
+	return suite, nil
+}
+
+type parser struct{ r yamldoc.Reader }
+
+var (
+	verbs        = []string{"check", "reserve", "settle", "cancel", "peek"}
+	expectations = []string{"want", "by", "scope", "reason", "granted", "retry_after", "remaining", "debt"}
+	callKeys     = []string{"key", "tier", "model"}
+	// keysOf are the keys of a step besides at, its verb, callKeys and
+	// expectations.
+	keysOf = map[verb][]string{
+		check:   {"id", "requests", "input_tokens", "output_tokens", "costs", "tokens"},
+		reserve: {"id", "requests", "input_tokens", "output_tokens", "costs", "min_output_tokens", "n", "ttl"},
+		settle:  {"input_tokens", "cached_input_tokens", "output_tokens", "costs", "tokens", "final"},
+	}
+	stepKeys = allStepKeys()
+)
+
+func allStepKeys() []string {
+	keys := slices.Concat([]string{"at"}, verbs, callKeys, expectations)
+	for _, v := range verbs {
+		for _, k := range keysOf[verb(v)] {
+			if !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys
+}
+
+func (p *parser) scenario(n yamldoc.Node) Scenario {
+	_, line, _ := n.Position()
+	s := Scenario{Line: line, start: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	defaults := step{key: "test"}
+	var steps yamldoc.Node
+	for _, f := range p.r.Fields(n, "a scenario", []string{"name", "key", "tier", "model", "start", "steps"}) {
+		switch f.Name {
+		case "name":
+			s.Name, _ = p.r.Text(f.Value, "name")
+		case "start":
+			text, ok := p.r.Text(f.Value, "start")
+			start, err := time.Parse(time.RFC3339, text)
+			if ok && (err != nil || start.Year() < 1970 || start.Year() > 2100) {
+				p.r.Problem(f.Value, "start must be a time such as 2026-03-29T00:00:00Z, until 2100, got %q", text)
+			}
+			s.start = start
+		case "steps":
+			steps = f.Value
+		default:
+			p.call(&defaults, f)
+		}
+	}
+	if !n.IsMapping() {
+		return s
+	}
+	if s.Name == "" {
+		p.r.Problem(n, "a scenario needs a name")
+	}
+	if !steps.Exists() {
+		p.r.Problem(n, "a scenario needs steps")
+		return s
+	}
+	for _, item := range p.r.Items(steps, "steps") {
+		st, ok := p.step(item, defaults)
+		if !ok {
+			continue
+		}
+		if _, given := st.where["at"]; !given {
+			st.at = defaults.at
+		} else if st.at < defaults.at {
+			p.r.Problem(st.where["at"], "at goes back in time: the step before is at %s", defaults.at)
+		}
+		defaults.at = st.at
+		s.steps = append(s.steps, st)
+	}
+	return s
+}
+
+// call reads what both scenarios and steps have.
+func (p *parser) call(s *step, f yamldoc.Field) {
+	text, ok := p.r.Text(f.Value, f.Name)
+	if !ok {
+		return
+	}
+	switch f.Name {
+	case "key":
+		segments := strings.Split(text, "/")
+		if len(segments) > limiter.MaxLevels || slices.Contains(segments, "") {
+			p.r.Problem(f.Value, "key must have 1 to %d segments, none of them empty, got %q", limiter.MaxLevels, text)
+		}
+		s.key = text
+	case "tier":
+		s.tier = text
+	case "model":
+		s.model = text
+	}
+}
+
+func (p *parser) step(n yamldoc.Node, defaults step) (step, bool) {
+	s := defaults
+	s.pos, s.where, s.final, s.requests, s.want.granted = n, map[string]yamldoc.Node{}, true, 1, -1
+	s.input, s.cached, s.output = -1, -1, -1
+	fields := p.r.Fields(n, "a step", stepKeys)
+	if !n.IsMapping() {
+		return s, false
+	}
+	for _, f := range fields {
+		s.where[f.Name] = f.Key
+		if !slices.Contains(verbs, f.Name) {
+			continue
+		}
+		if s.verb != "" {
+			p.r.Problem(f.Key, "a step does one thing: %s or %s", s.verb, f.Name)
+			return s, false
+		}
+		s.verb = verb(f.Name)
+	}
+	if s.verb == "" {
+		p.r.Problem(n, "a step needs one of %s", strings.Join(verbs, ", "))
+		return s, false
+	}
+	for _, f := range fields {
+		switch {
+		case f.Name == "at":
+			s.at = p.duration(f.Value, "at")
+		case f.Name == string(s.verb):
+			p.verb(&s, f.Value)
+		case slices.Contains(callKeys, f.Name):
+			p.call(&s, f)
+		case slices.Contains(expectations, f.Name):
+			p.expect(&s, f)
+		case slices.Contains(keysOf[s.verb], f.Name):
+			p.detail(&s, f)
+		default:
+			p.r.Problem(f.Key, "a %s has no %s", s.verb, f.Name)
+		}
+	}
+	p.complete(&s)
+	return s, true
+}
+
+// verb reads the value of the verb's key.
+func (p *parser) verb(s *step, n yamldoc.Node) {
+	if s.verb == check || s.verb == reserve {
+		if n.IsNull() {
+			return
+		}
+		key := "input_tokens"
+		if s.verb == reserve {
+			key = "output_tokens"
+		}
+		if other, twice := s.where[key]; twice {
+			p.r.Problem(other, "%s is given twice: %s: N is %s", key, s.verb, key)
+		}
+		v := p.count(n, string(s.verb))
+		if s.verb == check {
+			s.input = v
+		} else {
+			s.output = v
+		}
+		return
+	}
+	s.name, _ = p.r.Text(n, string(s.verb))
+}
+
+// detail reads one of keysOf.
+func (p *parser) detail(s *step, f yamldoc.Field) {
+	switch f.Name {
+	case "id":
+		s.name, _ = p.r.Text(f.Value, "id")
+	case "requests":
+		s.requests = p.count(f.Value, f.Name)
+	case "input_tokens":
+		s.input = p.count(f.Value, f.Name)
+	case "cached_input_tokens":
+		s.cached = p.count(f.Value, f.Name)
+	case "output_tokens":
+		s.output = p.count(f.Value, f.Name)
+	case "min_output_tokens":
+		s.minOutput = p.count(f.Value, f.Name)
+	case "n":
+		s.choices = p.count(f.Value, f.Name)
+	case "ttl":
+		s.ttl = p.duration(f.Value, f.Name)
+	case "final":
+		i, _ := p.r.Word(f.Value, f.Name, "true", "false")
+		s.final = i == 0
+	case "tokens":
+		for _, other := range []string{"input_tokens", "output_tokens"} {
+			if n, has := s.where[other]; has {
+				p.r.Problem(n, "tokens stands for input_tokens: 0 and output_tokens, don't give both")
+			}
+		}
+		s.input, s.output = 0, p.count(f.Value, f.Name)
+	case "costs":
+		for _, c := range p.r.Fields(f.Value, "costs", nil) {
+			s.costs = append(s.costs, limiter.Cost{Dimension: limiter.Dimension(c.Name), Amount: p.count(c.Value, c.Name)})
+		}
+	}
+}
+
+// complete checks what needs the whole step.
+func (p *parser) complete(s *step) {
+	switch s.verb {
+	case check:
+		s.input, s.output = max(s.input, 0), max(s.output, 0)
+	case reserve:
+		s.input = max(s.input, 0)
+	case settle, cancel:
+		for _, k := range []string{"by", "scope", "granted", "retry_after", "reason"} {
+			if n, has := s.where[k]; has {
+				p.r.Problem(n, "a %s decides nothing, so it has no %s", s.verb, k)
+			}
+		}
+	case peek:
+		for _, k := range []string{"want", "by", "granted", "retry_after", "reason"} {
+			if n, has := s.where[k]; has {
+				p.r.Problem(n, "a peek decides nothing, so it has no %s", k)
+			}
+		}
+		if len(s.want.remaining)+len(s.want.debt) == 0 {
+			p.r.Problem(s.pos, "a peek needs remaining or debt")
+		}
+	}
+}
+
+func (p *parser) expect(s *step, f yamldoc.Field) {
+	w := &s.want
+	switch f.Name {
+	case "want":
+		words := []string{"allowed", "degraded", "denied", "unknown", "conflict", "invalid"}
+		if s.verb == settle || s.verb == cancel {
+			words = []string{"unknown", "conflict", "invalid"}
+		}
+		if i, ok := p.r.Word(f.Value, "want", words...); ok {
+			w.outcome = words[i]
+		}
+	case "reason":
+		words := []string{limiter.LimitExceeded.String(), limiter.ExceedsCapacity.String(), limiter.NoPrice.String(), limiter.TableFull.String()}
+		if i, ok := p.r.Word(f.Value, "reason", words...); ok {
+			w.reason = words[i]
+		}
+	case "by":
+		w.by, _ = p.r.Text(f.Value, "by")
+	case "scope":
+		w.scope, _ = p.r.Text(f.Value, "scope")
+	case "granted":
+		w.granted = p.count(f.Value, "granted")
+	case "retry_after":
+		w.retryAfter, w.hasRetryAfter = p.duration(f.Value, "retry_after"), true
+	case "remaining":
+		w.remaining = p.amounts(f)
+	case "debt":
+		w.debt = p.amounts(f)
+	}
+}
+
+// amounts reads one amount, or a mapping from limits to amounts.
+func (p *parser) amounts(f yamldoc.Field) (list []amount) {
+	read := func(limit string, n yamldoc.Node) {
+		text, ok := p.r.Text(n, f.Name)
+		if !ok {
+			return
+		}
+		dimension := limiter.Requests
+		if strings.HasPrefix(text, "$") {
+			dimension = limiter.Spend
+		}
+		if _, err := policy.ParseAmount(dimension, text); err != nil {
+			p.r.Problem(n, "%s %v, got %q", f.Name, err, text)
+		}
+		list = append(list, amount{limit, text, n})
+	}
+	if !f.Value.IsMapping() {
+		read("", f.Value)
+		return list
+	}
+	for _, l := range p.r.Fields(f.Value, f.Name, nil) {
+		read(l.Name, l.Value)
+	}
+	return list
+}
+
+func (p *parser) count(n yamldoc.Node, what string) int64 {
+	text, ok := p.r.Text(n, what)
+	if !ok {
+		return 0
+	}
+	v, err := policy.ParseAmount(limiter.Requests, text)
+	if err != nil {
+		p.r.Problem(n, "%s %v, got %q", what, err, text)
+	}
+	return v
+}
+
+// maxDuration keeps virtual time within nanoseconds.
+const maxDuration = 10 * 366 * 24 * time.Hour
+
+func (p *parser) duration(n yamldoc.Node, what string) time.Duration {
+	text, ok := p.r.Text(n, what)
+	if !ok {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if _, number := strconv.Atoi(text); number == nil && text != "0" {
+		p.r.Problem(n, "%s needs a unit, as in %ss", what, text)
+	} else if err != nil || d < 0 || d > maxDuration {
+		p.r.Problem(n, "%s must be a duration such as 1m30s, at most %s, got %q", what, maxDuration, text)
+		return 0
+	}
+	return d
+}
+
+// position is that of a key of the step, or of the step.
+func (s *step) position(key string) (file string, line, column int) {
+	if n, has := s.where[key]; has {
+		return n.Position()
+	}
+	return s.pos.Position()
+}
+
+// String is the step as a failure names it.
+func (s *step) String() string {
+	text := string(s.verb)
+	if s.name != "" {
+		text += " " + s.name
+	}
+	return fmt.Sprintf("at %s %s", s.at, text)
+}

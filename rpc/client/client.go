@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// A Client asks the nodes of one cluster for decisions. It is safe for
+// concurrent use; a process needs one.
+type Client struct {
+	nodes    []*node
+	turn     atomic.Uint32 // of the next call, in nodes
+	timeout  time.Duration
+	attempts int
+}
+
+// Dial returns a client for the nodes of o. It does not wait for connections:
+// they are made, and made again when they break, in the background. The error
+// names every option that cannot be used.
+func Dial(o Options) (*Client, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("dial: %w", err)
+	}
+	c := &Client{timeout: o.Timeout, attempts: o.Attempts}
+	opts := o.dialOptions()
+	for _, addr := range o.Addrs {
+		target, _ := parseAddr(addr)
+		conn, err := grpc.NewClient(target, opts...)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("dial %s: %w", addr, err), c.Close())
+		}
+		conn.Connect()
+		c.nodes = append(c.nodes, &node{addr: addr, conn: conn, api: pb.NewRateLimiterClient(conn)})
+	}
+	return c, nil
+}
+
+// Close ends all connections. Calls under way fail. What is reserved stays
+// reserved until its lease runs out.
+func (c *Client) Close() error {
+	var errs []error
+	for _, n := range c.nodes {
+		errs = append(errs, n.conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Check charges a known cost at once and for good. It holds no slot of a
+// concurrency limit.
+func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
+	if call.RequestID == "" {
+		call.RequestID = newID()
+	}
+	d, err := do(ctx, c, pb.RateLimiterClient.Check, call.wire())
+	if err != nil {
+		return Decision{}, fmt.Errorf("check %s: %w", call.Key, err)
+	}
+	return decision(d, call.RequestID), nil
+}
+
+// Reserve holds the estimated cost of a call, and a slot of every concurrency
+// limit, until the reservation is settled or cancelled, or its lease runs out.
+//
+// A reservation is also returned when the call was denied: ask
+// [Decision.Denied] before running anything.
+//
+// After [ErrUnreachable] the reservation may be held all the same, until its
+// lease runs out. A caller that named the RequestID may reserve it again.
+func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) {
+	if e.RequestID == "" {
+		e.RequestID = newID()
+	}
+	d, err := do(ctx, c, pb.RateLimiterClient.Reserve, e.wire())
+	if err != nil {
+		return nil, fmt.Errorf("reserve %s: %w", e.Key, err)
+	}
+	return &Reservation{
+		Decision: decision(d, e.RequestID),
+		Key:      e.Key,
+		granted:  d.GetGrantedOutputTokens(),
+		client:   c,
+	}, nil
+}
+
+// Reservation returns a handle on a reservation made elsewhere, from its key
+// and request id. It asks no node, so the reservation is taken to be held, and
+// what was granted is not known.
+func (c *Client) Reservation(key, requestID string) *Reservation {
+	return &Reservation{
+		Decision: Decision{Outcome: Allowed, RequestID: requestID},
+		Key:      key,
+		client:   c,
+	}
+}
+
+// Peek reports the state of every limit of a key and changes nothing.
+func (c *Client) Peek(ctx context.Context, q Query) (State, error) {
+	p, err := do(ctx, c, pb.RateLimiterClient.Peek, &pb.PeekRequest{Key: q.Key, Tier: q.Tier, Model: q.Model})
+	if err != nil {
+		return State{}, fmt.Errorf("peek %s: %w", q.Key, err)
+	}
+	return state(p), nil
+}
+
+// newID returns 130 random bits as text.
+func newID() string { return rand.Text() }

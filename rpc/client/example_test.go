@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"time"
+
+	"github.com/bucketring/bucketring/rpc/client"
+)
+
+// complete answers a prompt within the limits of key.
+func complete(ctx context.Context, c *client.Client, key, prompt string) (string, error) {
+	r, err := c.Reserve(ctx, client.Estimate{Key: key, InputTokens: int64(len(prompt)), MaxOutputTokens: 800})
+	if err != nil {
+		return "", err // no decision
+	}
+	if r.Denied() {
+		return "", fmt.Errorf("%s of %s: retry in %v", r.Reason, r.Binding.Name, r.RetryAfter)
+	}
+	defer r.Cancel(context.WithoutCancel(ctx)) // gives everything back, unless settled
+
+	text, used, err := model.Complete(ctx, prompt, r.Granted()) // max_tokens is what was granted
+	if err != nil {
+		return "", err
+	}
+	_, err = r.Settle(context.WithoutCancel(ctx), client.Usage{InputTokens: used.Input, OutputTokens: used.Output})
+	return text, err
+}
+
+// Reserve what a call may cost at most, run it, and settle what it did cost.
+func Example() {
+	addr, stop := exampleNode()
+	defer stop()
+
+	c, err := client.Dial(client.Options{Addrs: []string{addr}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	text, err := complete(context.Background(), c, "acme/alice", "Why is the sky blue?")
+	fmt.Println(text, err)
+	// Output: Because of Rayleigh scattering. <nil>
+}
+
+// A denial is an answer, with the limit that said no and the time to come back.
+func ExampleDecision_Denied() {
+	addr, stop := exampleNode()
+	defer stop()
+	c, err := client.Dial(client.Options{Addrs: []string{addr}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	d, err := c.Check(context.Background(), client.Call{Key: "acme/alice", Tier: "free", InputTokens: 9_000})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(d.Outcome, d.Binding.Name, d.Binding.Remaining)
+
+	d, err = c.Check(context.Background(), client.Call{Key: "acme/alice", Tier: "free", InputTokens: 9_000})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if d.Denied() {
+		fmt.Println(d.Outcome, d.Reason, d.Binding.Name, d.RetryAfter)
+	}
+	// Output:
+	// allowed tokens 1000
+	// denied limit_exceeded tokens 48s
+}
+
+// stream sends tokens to a reader, and settles what was sent however it ends.
+func stream(ctx context.Context, r *client.Reservation, tokens <-chan string, send func(string) error) (err error) {
+	var sent int64
+	defer func() {
+		// The reader may be gone, and ctx with it; the charge is due all the same.
+		_, settleErr := r.Settle(context.WithoutCancel(ctx), client.Usage{OutputTokens: sent})
+		if err == nil {
+			err = settleErr
+		}
+	}()
+	renew := time.NewTicker(10 * time.Second) // a third of the lease
+	defer renew.Stop()
+	for {
+		select {
+		case token, more := <-tokens:
+			if !more {
+				return nil
+			}
+			if err := send(token); err != nil {
+				return err
+			}
+			sent++
+		case <-renew.C:
+			// A failed renewal is no reason to stop: the next one may work.
+			_, _ = r.Progress(ctx, client.Usage{OutputTokens: sent})
+		}
+	}
+}
+
+// A stream reports progress while it runs, and settles even if its reader leaves.
+func ExampleReservation_Progress() {
+	addr, stop := exampleNode()
+	defer stop()
+	c, err := client.Dial(client.Options{Addrs: []string{addr}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	r, err := c.Reserve(context.Background(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: 800})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if r.Denied() {
+		log.Fatal(r.Reason)
+	}
+	tokens := make(chan string, 3) // the whole answer
+	for _, token := range []string{"Rayleigh", " ", "scattering"} {
+		tokens <- token
+	}
+	close(tokens)
+	err = stream(context.Background(), r, tokens, func(token string) error {
+		fmt.Print(token)
+		return nil
+	})
+	fmt.Println()
+	fmt.Println("stream ended:", err)
+
+	left, err := c.Peek(context.Background(), client.Query{Key: "acme/alice", Tier: "free"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, l := range left.Limits {
+		if l.Dimension == "tokens" {
+			fmt.Println(l.Limit-l.Remaining, "tokens used")
+		}
+	}
+	// Output:
+	// Rayleigh scattering
+	// stream ended: <nil>
+	// 903 tokens used
+}

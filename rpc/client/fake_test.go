@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// A fake is a cluster in one process: nodes that share what they have charged,
+// and that can be killed, restarted and told to misbehave. Its connections are
+// in memory, so that it works inside a synctest bubble.
+type fake struct {
+	nodes map[string]*fakeNode // by address
+	// reserve makes the answer to a reserve; nil: all that is asked for.
+	reserve func(*pb.ReserveRequest) *pb.Decision
+
+	mu struct {
+		sync.Mutex
+		charges map[string]bool // by request id
+	}
+}
+
+// A fakeNode is one member. It answers through behave, if that is set.
+type fakeNode struct {
+	pb.UnimplementedRateLimiterServer
+	cluster *fake
+
+	mu struct {
+		sync.Mutex
+		ids      []string // request ids, in the order of arrival
+		requests []proto.Message
+		behave   func(ctx context.Context, n int) error // of the nth request, from 1
+		server   *grpc.Server
+		listener *bufconn.Listener
+	}
+}
+
+// newFake starts a node for each address.
+func newFake(addrs ...string) *fake {
+	f := &fake{nodes: map[string]*fakeNode{}}
+	f.mu.charges = map[string]bool{}
+	for _, addr := range addrs {
+		f.nodes[addr] = f.node()
+		f.nodes[addr].start()
+	}
+	return f
+}
+
+// node returns one more member, without a listener.
+func (f *fake) node() *fakeNode { return &fakeNode{cluster: f} }
+
+// dial returns a client for addrs, once it is connected to those that are up.
+func (f *fake) dial(t *testing.T, o client.Options, addrs ...string) *client.Client {
+	t.Helper()
+	o.Insecure = true
+	for _, addr := range addrs {
+		o.Addrs = append(o.Addrs, "passthrough:///"+addr)
+	}
+	o.DialOptions = append(o.DialOptions, grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		return f.nodes[addr].dial(ctx)
+	}))
+	c, err := client.Dial(o)
+	if err != nil {
+		t.Fatalf("Dial(%v) = %v", o.Addrs, err)
+	}
+	synctest.Wait()
+	return c
+}
+
+func (f *fake) stop() {
+	for _, n := range f.nodes {
+		n.kill()
+	}
+}
+
+// charged returns the request ids that were charged.
+func (f *fake) charged() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.mu.charges))
+}
+
+func (n *fakeNode) start() {
+	server, listener := grpc.NewServer(), bufconn.Listen(64<<10)
+	pb.RegisterRateLimiterServer(server, n)
+	n.mu.Lock()
+	n.mu.server, n.mu.listener = server, listener
+	n.mu.Unlock()
+	go func() { _ = server.Serve(listener) }()
+}
+
+func (n *fakeNode) kill() {
+	n.mu.Lock()
+	server := n.mu.server
+	n.mu.Unlock()
+	server.Stop()
+}
+
+func (n *fakeNode) dial(ctx context.Context) (net.Conn, error) {
+	n.mu.Lock()
+	l := n.mu.listener
+	n.mu.Unlock()
+	return l.DialContext(ctx)
+}
+
+// behave sets what happens to requests before they take effect. An error is the
+// answer, and a lostAnswer one after they took effect.
+func (n *fakeNode) behave(b func(ctx context.Context, nth int) error) {
+	n.mu.Lock()
+	n.mu.behave = b
+	n.mu.Unlock()
+}
+
+// seen returns the request ids that the node was sent.
+func (n *fakeNode) seen() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.mu.ids)
+}
+
+// sent returns the requests that the node was sent.
+func (n *fakeNode) sent() []proto.Message {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.mu.requests)
+}
+
+// lostAnswer is a failure after the request took effect.
+type lostAnswer struct{ error }
+
+// silent never answers.
+func silent(ctx context.Context, _ int) error {
+	<-ctx.Done()
+	return status.FromContextError(ctx.Err()).Err()
+}
+
+// always answers with a status of that code.
+func always(code codes.Code) func(context.Context, int) error {
+	return failWith(status.New(code, "as told"))
+}
+
+func failWith(s *status.Status) func(context.Context, int) error {
+	return func(context.Context, int) error { return s.Err() }
+}
+
+// handle records a request, misbehaves as told and charges once per id.
+func (n *fakeNode) handle(ctx context.Context, id string, req proto.Message) (replayed bool, err error) {
+	n.mu.Lock()
+	n.mu.ids = append(n.mu.ids, id)
+	n.mu.requests = append(n.mu.requests, req)
+	nth, behave := len(n.mu.ids), n.mu.behave
+	n.mu.Unlock()
+	if behave != nil {
+		err = behave(ctx, nth)
+	}
+	lost, isLost := errors.AsType[lostAnswer](err)
+	if err != nil && !isLost {
+		return false, err
+	}
+	f := n.cluster
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	replayed = f.mu.charges[id]
+	f.mu.charges[id] = true
+	return replayed, lost.error
+}
+
+func (n *fakeNode) Check(ctx context.Context, r *pb.CheckRequest) (*pb.Decision, error) {
+	replayed, err := n.handle(ctx, r.GetRequestId(), r)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.Decision{Outcome: pb.Outcome_OUTCOME_ALLOWED, RequestId: r.GetRequestId(), Replayed: replayed, Route: pb.Route_ROUTE_LOCAL}, nil
+}
+
+func (n *fakeNode) Reserve(ctx context.Context, r *pb.ReserveRequest) (*pb.Decision, error) {
+	replayed, err := n.handle(ctx, r.GetRequestId(), r)
+	if err != nil {
+		return nil, err
+	}
+	d := &pb.Decision{Outcome: pb.Outcome_OUTCOME_ALLOWED, RequestId: r.GetRequestId(), GrantedOutputTokens: new(r.GetMaxOutputTokens())}
+	if n.cluster.reserve != nil {
+		d = n.cluster.reserve(r)
+	}
+	d.Replayed = replayed
+	return d, nil
+}
+
+func (n *fakeNode) Settle(ctx context.Context, r *pb.SettleRequest) (*pb.Settlement, error) {
+	if _, err := n.handle(ctx, r.GetRequestId(), r); err != nil {
+		return nil, err
+	}
+	held := pb.ReservationStatus_RESERVATION_STATUS_HELD
+	if r.GetFinal() {
+		held = pb.ReservationStatus_RESERVATION_STATUS_SETTLED
+	}
+	return &pb.Settlement{RequestId: r.GetRequestId(), Status: held}, nil
+}
+
+func (n *fakeNode) Cancel(ctx context.Context, r *pb.CancelRequest) (*pb.Settlement, error) {
+	if _, err := n.handle(ctx, r.GetRequestId(), r); err != nil {
+		return nil, err
+	}
+	return &pb.Settlement{RequestId: r.GetRequestId(), Status: pb.ReservationStatus_RESERVATION_STATUS_CANCELLED}, nil
+}
+
+func (n *fakeNode) Peek(ctx context.Context, r *pb.PeekRequest) (*pb.PeekResponse, error) {
+	if _, err := n.handle(ctx, "", r); err != nil {
+		return nil, err
+	}
+	return &pb.PeekResponse{Tier: "free"}, nil
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+func (a *api) check(w http.ResponseWriter, r *http.Request) error {
+	var q pb.CheckRequest
+	if err := a.readBody(w, r, []field{
+		{"key", &q.Key},
+		{"tier", &q.Tier},
+		{"model", &q.Model},
+		{"requests", &q.Requests},
+		{"input_tokens", &q.InputTokens},
+		{"output_tokens", &q.OutputTokens},
+		{"costs", &q.Costs},
+		{"request_id", &q.RequestId},
+	}); err != nil {
+		return err
+	}
+	d, err := a.service.Check(r.Context(), &q)
+	if err != nil {
+		return err
+	}
+	a.writeDecision(w, d, q.Model)
+	return nil
+}
+
+func (a *api) reserve(w http.ResponseWriter, r *http.Request) error {
+	var q pb.ReserveRequest
+	if err := a.readBody(w, r, []field{
+		{"key", &q.Key},
+		{"tier", &q.Tier},
+		{"model", &q.Model},
+		{"requests", &q.Requests},
+		{"input_tokens", &q.InputTokens},
+		{"max_output_tokens", &q.MaxOutputTokens},
+		{"min_output_tokens", &q.MinOutputTokens},
+		{"n", &q.N},
+		{"costs", &q.Costs},
+		{"ttl_seconds", &q.TtlSeconds},
+		{"request_id", &q.RequestId},
+	}); err != nil {
+		return err
+	}
+	d, err := a.service.Reserve(r.Context(), &q)
+	if err != nil {
+		return err
+	}
+	a.writeDecision(w, d, q.Model)
+	return nil
+}
+
+func (a *api) settle(w http.ResponseWriter, r *http.Request) error {
+	var q pb.SettleRequest
+	if err := a.readBody(w, r, []field{
+		{"key", &q.Key},
+		{"request_id", &q.RequestId},
+		{"input_tokens", &q.InputTokens},
+		{"cached_input_tokens", &q.CachedInputTokens},
+		{"output_tokens", &q.OutputTokens},
+		{"costs", &q.Costs},
+		{"final", &q.Final},
+	}); err != nil {
+		return err
+	}
+	s, err := a.service.Settle(r.Context(), &q)
+	if err != nil {
+		return err
+	}
+	a.write(w, http.StatusOK, settlementOf(s))
+	return nil
+}
+
+func (a *api) cancel(w http.ResponseWriter, r *http.Request) error {
+	var q pb.CancelRequest
+	if err := a.readBody(w, r, []field{
+		{"key", &q.Key},
+		{"request_id", &q.RequestId},
+	}); err != nil {
+		return err
+	}
+	s, err := a.service.Cancel(r.Context(), &q)
+	if err != nil {
+		return err
+	}
+	a.write(w, http.StatusOK, settlementOf(s))
+	return nil
+}
+
+func (a *api) limits(w http.ResponseWriter, r *http.Request) error {
+	var q pb.PeekRequest
+	if err := readQuery(r.URL.RawQuery, []field{
+		{"key", &q.Key},
+		{"tier", &q.Tier},
+		{"model", &q.Model},
+	}); err != nil {
+		return err
+	}
+	p, err := a.service.Peek(r.Context(), &q)
+	if err != nil {
+		return err
+	}
+	a.write(w, http.StatusOK, peekOf(p))
+	return nil
+}
+
+// readQuery reads a query string into fields, which are all text.
+func readQuery(query string, fields []field) error {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return invalid("query", err.Error())
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if indexOf(fields, name) < 0 {
+			return unknown(name, names(fields))
+		}
+	}
+	for _, f := range fields {
+		given := values[f.name]
+		if len(given) > 1 {
+			return invalid(f.name, "is given twice")
+		}
+		for _, text := range given {
+			if err := readText(f.name, text, f.to.(*string)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
+)
+
+// problem is the body of every answer that is not a decision.
+type problem struct {
+	status  int
+	Code    string `json:"error"`
+	Field   string `json:"field,omitempty"`
+	Message string `json:"message"`
+}
+
+// Error implements error.
+func (p *problem) Error() string { return p.Message }
+
+var internalProblem = &problem{
+	status:  http.StatusInternalServerError,
+	Code:    "internal",
+	Message: "internal error; the log of the node says more",
+}
+
+// invalid refuses a field: "key: must be a string, got 1".
+func invalid(field, what string) *problem {
+	return &problem{
+		status:  http.StatusBadRequest,
+		Code:    "invalid_request",
+		Field:   field,
+		Message: field + ": " + what,
+	}
+}
+
+// problemOf says over HTTP what an error of the service says over gRPC.
+func problemOf(e *pb.Error) *problem {
+	p := &problem{Field: e.GetField(), Message: e.GetMessage()}
+	switch codes.Code(e.GetCode()) {
+	case codes.InvalidArgument:
+		p.status, p.Code = http.StatusBadRequest, "invalid_request"
+	case codes.NotFound:
+		p.status, p.Code = http.StatusNotFound, server.ReasonUnknownReservation
+	case codes.AlreadyExists:
+		p.status, p.Code = http.StatusConflict, server.ReasonConflict
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		p.status, p.Code = http.StatusServiceUnavailable, "unavailable"
+	default:
+		return nil
+	}
+	p.Message = strings.TrimPrefix(p.Message, p.Code+": ")
+	return p
+}
+
+// fail answers an error.
+func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var p *problem
+	if !errors.As(err, &p) {
+		p = problemOf(server.Describe(err))
+	}
+	if p == nil {
+		a.log.Error("call failed", "path", r.URL.Path, "error", err)
+		p = internalProblem
+	}
+	a.write(w, p.status, p)
+}
+
+// write answers with a JSON body. Nothing here may be kept by a cache.
+func (a *api) write(w http.ResponseWriter, status int, body any) {
+	b := a.buffer()
+	defer a.release(b)
+	encoder := json.NewEncoder(b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(body); err != nil {
+		a.log.Error("answer cannot be encoded", "error", err)
+		http.Error(w, internalProblem.Message, http.StatusInternalServerError)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(b.Len()))
+	w.WriteHeader(status)
+	_, _ = w.Write(b.Bytes()) // an error means that the caller has gone
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"unicode/utf8"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec that is wrapped
+	"google.golang.org/grpc/mem"
+	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// grpc-go ends a call whose message it cannot decode, such as one with a key
+// that is not UTF-8, with Internal and without a field. Here that is the
+// caller's fault: the codec puts the error aside, and the handler answers it.
+
+// incoming is a message on its way from the codec to a handler.
+type incoming struct {
+	receive func(any) error // grpc's, which asks the codec
+	message any
+	err     error // of decoding
+
+	read func(any) error // in.decode, bound once
+}
+
+// decode stands in for grpc's own function of this kind.
+func (in *incoming) decode(message any) error {
+	in.message = message
+	if err := in.receive(in); err != nil {
+		return err
+	}
+	return in.err
+}
+
+// codec is protobuf's, but for incoming messages.
+type codec struct{ encoding.CodecV2 }
+
+// Unmarshal implements encoding.CodecV2.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	in, ok := v.(*incoming)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	if err := c.CodecV2.Unmarshal(data, in.message); err != nil {
+		in.err = undecodable(data.Materialize(), in.message, err)
+	}
+	return nil
+}
+
+func undecodable(data []byte, message any, err error) error {
+	if m, ok := message.(proto.Message); ok {
+		if field, value := notUTF8(m.ProtoReflect().Descriptor(), data); field != "" {
+			return wire(wrongText(field, value, "must be valid UTF-8"))
+		}
+	}
+	return grpcstatus.Errorf(codes.InvalidArgument, "the message cannot be decoded: %v", err)
+}
+
+// notUTF8 finds the first text in data that is not UTF-8: items[2].key.
+func notUTF8(message protoreflect.MessageDescriptor, data []byte) (field, value string) {
+	seen := map[protowire.Number]int{}
+	for len(data) > 0 {
+		number, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return "", ""
+		}
+		data = data[n:]
+		f := message.Fields().ByNumber(number)
+		if n = protowire.ConsumeFieldValue(number, kind, data); n < 0 {
+			return "", ""
+		}
+		body, _ := protowire.ConsumeBytes(data[:n])
+		data = data[n:]
+		if f == nil || kind != protowire.BytesType {
+			continue
+		}
+		name := string(f.Name())
+		switch {
+		case f.Kind() == protoreflect.StringKind && !utf8.Valid(body):
+			return name, string(body)
+		case f.IsMap():
+			if _, text := notUTF8(f.Message(), body); text != "" {
+				return name, text
+			}
+		case f.Kind() == protoreflect.MessageKind:
+			if inner, text := notUTF8(f.Message(), body); inner != "" {
+				return name + "[" + strconv.Itoa(seen[number]) + "]." + inner, text
+			}
+		}
+		seen[number]++
+	}
+	return "", ""
+}
+
+// decodingHere returns the options of a server, and desc with the handlers,
+// that answer what cannot be decoded with InvalidArgument.
+func decodingHere(desc grpc.ServiceDesc) (grpc.ServerOption, *grpc.ServiceDesc) {
+	wrapped := codec{encoding.GetCodecV2("proto")}
+	pool := &sync.Pool{New: func() any {
+		in := &incoming{}
+		in.read = in.decode
+		return in
+	}}
+	methods := make([]grpc.MethodDesc, len(desc.Methods))
+	for i, m := range desc.Methods {
+		handle := m.Handler
+		m.Handler = func(srv any, ctx context.Context, receive func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+			in := pool.Get().(*incoming)
+			in.receive = receive
+			answer, err := handle(srv, ctx, in.read, interceptor)
+			*in = incoming{read: in.read}
+			pool.Put(in)
+			return answer, err
+		}
+		methods[i] = m
+	}
+	desc.Methods = methods
+	return grpc.ForceServerCodecV2(wrapped), &desc
+}

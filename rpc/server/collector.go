@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// statsCollector turns the engine's counters into metrics. It reads them once
+// per scrape, so that the metrics of a scrape agree.
+type statsCollector struct {
+	stats func() limiter.Stats
+
+	keys, reservations, ids             *prometheus.Desc
+	expired, forgotten, evicted, denied *prometheus.Desc
+	overrun                             *prometheus.Desc
+}
+
+var _ prometheus.Collector = (*statsCollector)(nil)
+
+func newStatsCollector(stats func() limiter.Stats) *statsCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("bucketring_"+name, help, labels, nil)
+	}
+	return &statsCollector{
+		stats:        stats,
+		keys:         desc("keys", "Keys with state in memory."),
+		reservations: desc("reservations", "Live reservations."),
+		ids:          desc("remembered_ids", "Request ids that are remembered, live reservations included."),
+		expired:      desc("leases_expired_total", "Reservations whose lease ran out."),
+		forgotten:    desc("ids_forgotten_total", "Request ids forgotten before their time, for want of room."),
+		evicted:      desc("evictions_total", "Keys whose state was dropped, for want of room.", "reason"),
+		denied:       desc("table_full_total", "Calls denied because there was no room for a new key."),
+		overrun:      desc("overrun_total", "Use beyond a reservation and beyond the debt that a bucket may carry: served and not charged.", "dimension"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *statsCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.keys, c.reservations, c.ids, c.expired, c.forgotten, c.evicted, c.denied, c.overrun} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *statsCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, n int) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n))
+	}
+	counter := func(d *prometheus.Desc, n int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	s := c.stats()
+	gauge(c.keys, s.Keys)
+	gauge(c.reservations, s.Reservations)
+	gauge(c.ids, s.IDs)
+	counter(c.expired, s.Expired)
+	counter(c.forgotten, s.Forgotten)
+	counter(c.denied, s.TableFull)
+	for reason, n := range s.Evicted {
+		counter(c.evicted, n, limiter.EvictionReason(reason).String())
+	}
+	for dimension, n := range s.Overrun {
+		counter(c.overrun, n, string(dimension))
+	}
+}

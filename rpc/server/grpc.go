@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// Names of the health service's services.
+const (
+	// HealthReady is the service that says whether to send calls here.
+	HealthReady = ""
+	// HealthLive serves as long as the process does.
+	HealthLive = "liveness"
+)
+
+const (
+	// maxMessage holds a full batch of the longest keys, tiers and models.
+	maxMessage = 4 << 20
+	// Connections end now and then, so that clients spread over new nodes.
+	connectionAge   = 30 * time.Minute
+	connectionGrace = time.Minute
+)
+
+// GRPCOptions configure [NewGRPC]. The zero value works.
+type GRPCOptions struct {
+	// Health is the caller's to update. Default: one that always serves.
+	Health *health.Server
+	// Logger gets the panics of handlers. Default: slog.Default.
+	Logger *slog.Logger
+	// MaxConnectionAge ends connections of that age. Default: 30 minutes.
+	MaxConnectionAge time.Duration
+	// Server options such as credentials; they come last.
+	Server []grpc.ServerOption
+}
+
+// NewGRPC returns a server with the RateLimiter service, health and reflection.
+// Reflection shows the public services only, whatever else is registered.
+func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.MaxConnectionAge == 0 {
+		o.MaxConnectionAge = connectionAge
+	}
+	if o.Health == nil {
+		o.Health = NewHealth(healthpb.HealthCheckResponse_SERVING)
+	}
+	guard := guard{o.Logger}
+	decoding, desc := decodingHere(pb.RateLimiter_ServiceDesc)
+	s := grpc.NewServer(append([]grpc.ServerOption{
+		decoding,
+		grpc.ChainUnaryInterceptor(guard.unary),
+		grpc.ChainStreamInterceptor(guard.stream),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionAge:      o.MaxConnectionAge,
+			MaxConnectionAgeGrace: connectionGrace,
+			Time:                  time.Minute,
+			Timeout:               20 * time.Second,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             10 * time.Second,
+			PermitWithoutStream: true,
+		}),
+	}, o.Server...)...)
+	s.RegisterService(desc, svc)
+	healthpb.RegisterHealthServer(s, o.Health)
+	reflectionpb.RegisterServerReflectionServer(s, reflection.NewServerV1(reflection.ServerOptions{Services: public{s}}))
+	return s
+}
+
+// NewHealth returns a health server that is live and says ready about calls.
+func NewHealth(ready healthpb.HealthCheckResponse_ServingStatus) *health.Server {
+	h := health.NewServer()
+	h.SetServingStatus(HealthReady, ready)
+	h.SetServingStatus(HealthLive, healthpb.HealthCheckResponse_SERVING)
+	return h
+}
+
+// public is the services that reflection shows.
+type public struct{ server *grpc.Server }
+
+// GetServiceInfo implements reflection.ServiceInfoProvider.
+func (p public) GetServiceInfo() map[string]grpc.ServiceInfo {
+	shown := map[string]grpc.ServiceInfo{}
+	for name, info := range p.server.GetServiceInfo() {
+		switch name {
+		case pb.RateLimiter_ServiceDesc.ServiceName,
+			healthpb.Health_ServiceDesc.ServiceName,
+			reflectionpb.ServerReflection_ServiceDesc.ServiceName:
+			shown[name] = info
+		}
+	}
+	return shown
+}
+
+// guard turns a panic into an answer, so that one call cannot end the node.
+type guard struct{ log *slog.Logger }
+
+func (g guard) unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, err error) {
+	defer g.recover(info.FullMethod, &err)
+	return next(ctx, r)
+}
+
+func (g guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	defer g.recover(info.FullMethod, &err)
+	return next(srv, ss)
+}
+
+func (g guard) recover(method string, err *error) {
+	if p := recover(); p != nil {
+		g.log.Error("handler panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
+		*err = grpcstatus.Error(codes.Internal, "internal error")
+	}
+}

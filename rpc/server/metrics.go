@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"errors"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// noDimension labels a decision that no limit took part in.
+const noDimension = "none"
+
+// metrics counts answers. Labels come from the policy and from fixed sets,
+// never from a caller. Looking a series up takes no lock.
+type metrics struct {
+	decisions *prometheus.CounterVec
+	shadow    *prometheus.CounterVec
+	shaved    prometheus.Counter
+	duration  prometheus.Observer // route local
+	invalid   map[string]prometheus.Counter
+	done      map[settling]prometheus.Counter
+
+	series atomic.Pointer[map[series]*counters] // replaced, never edited
+	grow   sync.Mutex                           // held to replace series
+}
+
+// series names the counters of one dimension in one tier.
+type series struct{ dimension, tier string }
+
+type counters struct {
+	outcome [limiter.Denied + 1]prometheus.Counter
+	shadow  prometheus.Counter
+}
+
+// settling is what became of a settle or a cancel.
+type settling string
+
+const (
+	settledUnknown  settling = "unknown_reservation"
+	settledConflict settling = "request_id_conflict"
+	settledFailed   settling = "failed"
+)
+
+// invalidFields bounds a label. A field outside of it counts as "other".
+var invalidFields = [...]string{
+	"key", "tier", "model", "request_id", "requests", "input_tokens", "cached_input_tokens", "output_tokens",
+	"max_output_tokens", "min_output_tokens", "n", "ttl_seconds", "costs", "final", "items", "other",
+}
+
+func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics {
+	f := promauto.With(reg)
+	m := &metrics{
+		decisions: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "bucketring_decisions_total",
+			Help: "Answers to check and reserve, by the dimension of the binding limit.",
+		}, []string{"dimension", "tier", "outcome"}),
+		shadow: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "bucketring_shadow_denials_total",
+			Help: "Calls that a limit in shadow mode would have denied.",
+		}, []string{"dimension", "tier"}),
+		shaved: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_degraded_tokens_total",
+			Help: "Output tokens asked for and not granted, in degraded answers.",
+		}),
+		duration: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "bucketring_decision_duration_seconds",
+			Help:    "Time from a parsed request to its decision.",
+			Buckets: []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1},
+		}, []string{"route"}).WithLabelValues("local"),
+		invalid: map[string]prometheus.Counter{},
+		done:    map[settling]prometheus.Counter{},
+	}
+	m.series.Store(&map[series]*counters{})
+	invalid := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "bucketring_invalid_requests_total",
+		Help: "Requests refused for one of their fields.",
+	}, []string{"field"})
+	for _, field := range invalidFields {
+		m.invalid[field] = invalid.WithLabelValues(field)
+	}
+	done := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "bucketring_settlements_total",
+		Help: "Settles and cancels, by the state they left the reservation in or why they were refused.",
+	}, []string{"status"})
+	for s := limiter.Held; s <= limiter.Expired; s++ {
+		m.done[settling(s.String())] = done.WithLabelValues(s.String())
+	}
+	for _, s := range []settling{settledUnknown, settledConflict, settledFailed} {
+		m.done[s] = done.WithLabelValues(string(s))
+	}
+	if reg != nil {
+		reg.MustRegister(newStatsCollector(stats))
+	}
+	return m
+}
+
+// of returns the counters of a dimension in a tier. Both are the policy's, so
+// there are few, and soon all are known.
+func (m *metrics) of(dimension limiter.Dimension, tier string) *counters {
+	key := series{string(dimension), tier}
+	if c := (*m.series.Load())[key]; c != nil {
+		return c
+	}
+	m.grow.Lock()
+	defer m.grow.Unlock()
+	known := *m.series.Load()
+	if c := known[key]; c != nil {
+		return c
+	}
+	// The strings are labels for as long as the process lives; a tier may be a
+	// part of a request, which should not live as long.
+	key = series{strings.Clone(key.dimension), strings.Clone(key.tier)}
+	c := &counters{shadow: m.shadow.WithLabelValues(key.dimension, key.tier)}
+	for o := limiter.Allowed; o <= limiter.Denied; o++ {
+		c.outcome[o] = m.decisions.WithLabelValues(key.dimension, key.tier, o.String())
+	}
+	grown := maps.Clone(known)
+	grown[key] = c
+	m.series.Store(&grown)
+	return c
+}
+
+func (m *metrics) decided(r *limiter.Request, d *limiter.Decision) {
+	dimension := limiter.Dimension(noDimension)
+	if d.Binding >= 0 && d.Binding < len(d.Limits) {
+		dimension = d.Limits[d.Binding].Dimension
+	}
+	if c := m.of(dimension, d.Tier).outcome[d.Outcome&3]; c != nil {
+		c.Inc()
+	}
+	if d.Replayed {
+		return
+	}
+	if d.Outcome == limiter.Degraded {
+		m.shaved.Add(float64((r.OutputTokens - d.GrantedOutputTokens) * max(r.Choices, 1)))
+	}
+	for i := range d.Limits {
+		if l := &d.Limits[i]; l.Shadow && l.Exceeded {
+			m.of(l.Dimension, d.Tier).shadow.Inc()
+		}
+	}
+}
+
+func (m *metrics) took(ns int64) { m.duration.Observe(float64(ns) / 1e9) }
+
+func (m *metrics) settled(d *limiter.Decision, err error) {
+	s := settling(d.Status.String())
+	switch {
+	case err == nil:
+	case errors.Is(err, limiter.ErrUnknownReservation):
+		s = settledUnknown
+	case errors.Is(err, limiter.ErrConflict):
+		s = settledConflict
+	default:
+		s = settledFailed
+	}
+	if c := m.done[s]; c != nil {
+		c.Inc()
+	}
+}
+
+func (m *metrics) refused(err error) {
+	var field *limiter.FieldError
+	if !errors.As(err, &field) {
+		return
+	}
+	name, _, _ := strings.Cut(field.Field, ".") // costs.images -> costs
+	c := m.invalid[name]
+	if c == nil {
+		c = m.invalid["other"]
+	}
+	c.Inc()
+}

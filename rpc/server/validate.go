@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// The bounds of what a caller may send. Amounts go up to [limiter.MaxAmount].
+const (
+	maxKeyBytes      = 256
+	maxNameBytes     = 256 // tier, model
+	maxIDBytes       = 128
+	maxCostNameBytes = 64
+	maxCosts         = 16
+	maxChoices       = 1024
+	// maxTTLSeconds bounds how long a caller that crashed can hold a slot. A
+	// longer call renews its lease by reporting progress.
+	maxTTLSeconds = 3600
+	// maxItems bounds a batch.
+	maxItems = 1024
+	// maxShown is how many bytes of a wrong value a message repeats.
+	maxShown = 64
+)
+
+func wrong(field, value, problem string) *limiter.FieldError {
+	return &limiter.FieldError{Field: field, Value: value, Problem: problem}
+}
+
+func wrongText(field, value, problem string) *limiter.FieldError {
+	return wrong(field, quote(value), problem)
+}
+
+// quote shows text in a message: escaped, so that it cannot garble a log, and
+// cut at a character when it is long.
+func quote(s string) string {
+	if len(s) <= maxShown {
+		return strconv.Quote(s)
+	}
+	end := maxShown
+	for end > maxShown-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return strconv.Quote(s[:end]) + "... (" + strconv.Itoa(len(s)) + " bytes)"
+}
+
+func checkKey(key string) error {
+	if err := checkText("key", key, 1, maxKeyBytes); err != nil {
+		return err
+	}
+	if key[0] == '/' || key[len(key)-1] == '/' || strings.Contains(key, "//") {
+		return wrongText("key", key, "segments must not be empty")
+	}
+	if strings.Count(key, "/") >= limiter.MaxLevels {
+		return wrongText("key", key, "must have at most 4 segments")
+	}
+	return nil
+}
+
+// checkText says whether s is printable UTF-8 of the allowed length. A space
+// is printable, other white space is not.
+func checkText(field, s string, atLeast, atMost int) error {
+	if problem := textProblem(s, atLeast, atMost); problem != "" {
+		return wrongText(field, s, problem)
+	}
+	return nil
+}
+
+func textProblem(s string, atLeast, atMost int) string {
+	switch {
+	case len(s) < atLeast:
+		return "must not be empty"
+	case len(s) > atMost:
+		return "must be at most " + decimal(int64(atMost)) + " bytes"
+	}
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' {
+			return unicodeProblem(s)
+		}
+	}
+	return ""
+}
+
+func unicodeProblem(s string) string {
+	if !utf8.ValidString(s) {
+		return "must be valid UTF-8"
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return "must be printable"
+		}
+	}
+	return ""
+}
+
+func checkNumber(field string, n, atLeast, atMost int64) error {
+	if n >= atLeast && n <= atMost {
+		return nil
+	}
+	bound := decimal(atMost)
+	if atMost == limiter.MaxAmount {
+		bound = "2^53"
+	}
+	return wrong(field, decimal(n), "must be between "+decimal(atLeast)+" and "+bound)
+}
+
+func checkAmount(field string, n int64) error { return checkNumber(field, n, 0, limiter.MaxAmount) }
+
+// optional checks a number that may be absent and returns it, or absent.
+func optional(field string, n *int64, absent, atLeast, atMost int64) (int64, error) {
+	if n == nil {
+		return absent, nil
+	}
+	return *n, checkNumber(field, *n, atLeast, atMost)
+}
+
+// checkOutput says whether input + n x output is an amount. All are amounts
+// already, and n is small.
+func checkOutput(field string, input, n, output int64) error {
+	if output > (math.MaxInt64-input)/n || input+n*output > limiter.MaxAmount {
+		return wrong(field, decimal(output), "input and output tokens together must be at most 2^53")
+	}
+	return nil
+}
+
+// costHints say what to do instead of charging a built-in dimension by name.
+var costHints = map[limiter.Dimension]string{
+	limiter.Requests:     "is a built-in dimension: use the field requests",
+	limiter.Tokens:       "is a built-in dimension: send input_tokens and the output, tokens is their sum",
+	limiter.InputTokens:  "is a built-in dimension: use the field input_tokens",
+	limiter.OutputTokens: "is a built-in dimension: use the field output_tokens (max_output_tokens in a reserve)",
+	limiter.Spend:        "is a built-in dimension: the policy's prices turn tokens into money",
+	limiter.Concurrent:   "is a built-in dimension: a reserve takes one slot by itself",
+}
+
+func checkCost(name string, amount int64) error {
+	if problem := textProblem(name, 1, maxCostNameBytes); problem != "" {
+		return wrongText("costs", name, "a name "+problem)
+	}
+	if hint, ok := costHints[limiter.Dimension(name)]; ok {
+		return wrong("costs."+name, decimal(amount), hint)
+	}
+	return checkAmount("costs."+name, amount)
+}
