@@ -35,7 +35,7 @@ func (p *partition) answer(d *Decision, r *Request, now Time) {
 		it, st := &d.items[i], &d.Limits[i]
 		it.limit.state(st, *it.slot, it.ring, now)
 		st.Scope = r.Key[:r.Plan.Levels[it.level].End]
-		st.Cost, st.Exceeded = it.cost, it.refuse != NoReason
+		st.Cost, st.Reserved, st.Exceeded = it.cost, 0, it.refuse != NoReason
 	}
 }
 
@@ -121,7 +121,7 @@ func (p *partition) current(x *hold, key string, d *Decision, now Time) {
 	d.Limits = d.Limits[:0]
 	for i := range int(x.count) {
 		t := p.touch(x, i)
-		st := LimitState{Scope: t.scope(key), Cost: t.charged - t.dropped, Exceeded: t.exceeded}
+		st := LimitState{Scope: t.scope(key), Cost: t.charged - t.dropped, Reserved: t.estimate, Exceeded: t.exceeded}
 		if rec, pos, ok := p.recordOf(x, t, key); ok {
 			p.advance(rec, now)
 			l, s := p.engine.catalog.schema(rec.schema).limits[pos], *p.slotAt(rec, pos)

@@ -24,7 +24,7 @@ type Plan struct {
 	Count         int    // levels in use, from the root down
 	Tier          string // of the most specific level
 	Rates         Rates
-	DefaultOutput int64 // max output of a reserve that names none; the caller applies it
+	DefaultOutput int64 // max output of a reserve that names none
 	Version       uint64
 }
 
@@ -58,7 +58,7 @@ type Request struct {
 	Requests    int64
 	InputTokens int64
 	// OutputTokens is the real output of a Check, or the largest output of one
-	// choice of a Reserve.
+	// choice of a Reserve; negative in a Reserve: the plan's DefaultOutput.
 	OutputTokens int64
 	Costs        []Cost
 
@@ -177,6 +177,8 @@ type LimitState struct {
 	// nanoseconds; 0 for concurrency.
 	ResetAt int64
 	Cost    int64 // what this call takes of it
+	// Reserved is, after Settle and Cancel, what the reservation first held.
+	Reserved int64
 	Shadow  bool
 	// Exceeded: this limit refuses the call, or would if it were not in shadow.
 	Exceeded bool

@@ -23,16 +23,20 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		}
 	}
 	complete := p.gather(d, r, now)
-	refused, mayShrink, err := p.assess(d, r, r.OutputTokens, reserve)
+	asked := r.OutputTokens
+	if reserve && asked < 0 {
+		asked = r.Plan.DefaultOutput
+	}
+	refused, mayShrink, err := p.assess(d, r, asked, reserve)
 	if err != nil {
 		return err
 	}
 	outcome, granted := Allowed, int64(0)
 	if reserve {
-		granted = r.OutputTokens
+		granted = asked
 	}
 	if mayShrink && reserve {
-		output, ok, err := p.shrink(d, r)
+		output, ok, err := p.shrink(d, r, asked)
 		if err != nil {
 			return err
 		}

@@ -135,7 +135,7 @@ func (p *partition) gatherSet(d *Decision, s *schema, scope, model string, level
 func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) (refused, shrink bool, err error) {
 	var v vector
 	var of Estimate
-	unpriced := !r.Plan.Rates.Priced && (r.InputTokens > 0 || r.OutputTokens > 0)
+	unpriced := !r.Plan.Rates.Priced && (r.InputTokens > 0 || output > 0)
 	rigid := false
 	for i := range d.items {
 		it := &d.items[i]
@@ -187,8 +187,8 @@ const grantStep = 16
 // shrink looks for the largest output, a multiple of grantStep below the one
 // asked for, that every limit takes. It leaves the items assessed for that
 // output or, when there is none, for the least that could be granted.
-func (p *partition) shrink(d *Decision, r *Request) (granted int64, ok bool, err error) {
-	asked, minimum := r.OutputTokens, r.MinOutputTokens
+func (p *partition) shrink(d *Decision, r *Request, asked int64) (granted int64, ok bool, err error) {
+	minimum := r.MinOutputTokens
 	if minimum == 0 {
 		minimum = max(256, asked/8)
 	}

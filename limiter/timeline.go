@@ -131,7 +131,7 @@ func (t *timeline) drop(mark uint32) {
 	}
 	if i == 0 {
 		t.base = minWide(t.base, b.lowest)
-	} else {
+	} else if b.lowest != maxWide {
 		t.blocks[i-1].lower(b.lowest)
 	}
 	if i == len(t.blocks)-1 {

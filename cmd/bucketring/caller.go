@@ -38,14 +38,14 @@ type caller struct {
 // body is the request in the shape of the JSON API: only what was given.
 type body map[string]any
 
-// addCaller declares the flags that say whom to ask.
-func addCaller(s *streams, cmd *cobra.Command) *caller {
-	c := &caller{streams: s, body: body{}}
+func newCaller(s *streams) *caller { return &caller{streams: s, body: body{}} }
+
+// flags declares those that say whom to ask and how to answer.
+func (c *caller) flags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&c.server, "server", "", "gRPC address of the node to ask (default $BUCKETRING_SERVER or 127.0.0.1:6471)")
 	flags.DurationVar(&c.timeout, "timeout", 5*time.Second, "time to wait for the answer")
 	c.output = addFormat(flags)
-	return c
 }
 
 // text, count and costs declare a flag for a field of the body.

@@ -15,8 +15,9 @@ that ran is settled, even if it failed half-way.`,
 		Example: `  bucketring cancel acme/alice --request-id r1`,
 		Args:    arguments("KEY"),
 	}
-	c := addCaller(s, cmd)
+	c := newCaller(s)
 	c.text(cmd, "request-id", "id of the reservation (required)")
+	c.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c.body["key"] = args[0]
 		return c.end(cmd, "/v1/cancel")

@@ -19,9 +19,12 @@ cost is known only when they end; check leaves limits on concurrent calls alone.
   bucketring check acme/alice --input-tokens 900 --output-tokens 100 --model llama-3-70b -o json`,
 		Args: arguments("KEY"),
 	}
-	c := addCaller(s, cmd)
-	c.callFlags(cmd)
+	c := newCaller(s)
+	c.who(cmd)
+	c.count(cmd, "input-tokens", "input_tokens", "tokens of the prompt")
 	c.count(cmd, "output-tokens", "output_tokens", "tokens of the answer")
+	c.more(cmd)
+	c.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c.body["key"] = args[0]
 		return c.ask(cmd, "/v1/check")
@@ -29,12 +32,14 @@ cost is known only when they end; check leaves limits on concurrent calls alone.
 	return cmd
 }
 
-// callFlags declares what check and reserve both take.
-func (c *caller) callFlags(cmd *cobra.Command) {
+// who and more declare what check and reserve both take.
+func (c *caller) who(cmd *cobra.Command) {
 	c.text(cmd, "tier", "tier of the full key; empty means that the policy decides")
 	c.text(cmd, "model", "model that is called; it decides on prices")
+}
+
+func (c *caller) more(cmd *cobra.Command) {
 	c.count(cmd, "requests", "requests", "requests that this counts as (default 1)")
-	c.count(cmd, "input-tokens", "input_tokens", "tokens of the prompt")
 	c.costs(cmd)
 	c.text(cmd, "request-id", "makes the call idempotent; empty means that the node makes one")
 }

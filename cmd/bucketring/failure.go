@@ -86,8 +86,12 @@ func group(cmd *cobra.Command) *cobra.Command {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
+		var names []string
+		for _, c := range cmd.Commands() {
+			names = append(names, c.Name())
+		}
 		try := ""
-		for _, near := range cmd.SuggestionsFor(args[0]) {
+		if near := config.Nearest(args[0], names); near != "" {
 			try = cmd.CommandPath() + " " + near
 		}
 		return misused(cmd, fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()), try)

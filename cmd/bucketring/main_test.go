@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,6 +54,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ready":    ready,
 			"until":    until,
+			"signal":   sendSignal,
 			"post":     post,
 			"status":   awaitStatus,
 			"snapshot": awaitSnapshot,
@@ -78,16 +80,17 @@ func ready(ts *testscript.TestScript, _ bool, _ []string) {
 // until PATTERN COMMAND... runs a command until what it prints matches.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile(args[0])
-	var out bytes.Buffer
 	wait(ts, args[0], func() bool {
-		out.Reset()
-		cmd := exec.Command(args[1], args[2:]...)
-		cmd.Env = append(os.Environ(), "BUCKETRING_SERVER="+ts.Getenv("GRPC"))
-		cmd.Dir = ts.MkAbs(".")
-		cmd.Stdout, cmd.Stderr = &out, &out
-		_ = cmd.Run()
-		return pattern.Match(out.Bytes())
+		_ = ts.Exec(args[1], args[2:]...) // may be denied
+		return pattern.MatchString(ts.ReadFile("stdout"))
 	})
+}
+
+// sendSignal NAME sends a signal to the background command that was started last.
+func sendSignal(ts *testscript.TestScript, _ bool, args []string) {
+	signals := map[string]os.Signal{"TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP}
+	commands := ts.BackgroundCmds()
+	ts.Check(commands[len(commands)-1].Process.Signal(signals[args[0]]))
 }
 
 // post PATH BODY prints the answer of the HTTP API, and fails unless it is 200.

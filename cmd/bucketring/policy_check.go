@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 
@@ -28,11 +29,15 @@ is one.`,
 	output := addFormat(cmd.Flags())
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		p, err := s.policy(args[0])
-		if *output == formatJSON {
-			return s.checked(p, err)
-		}
-		if err != nil {
+		var problems policy.Problems
+		switch {
+		case err != nil && !errors.As(err, &problems):
 			return err
+		case *output == formatJSON:
+			return s.checked(p, problems)
+		case err != nil:
+			s.note("%v\n", problems)
+			return failed(fmt.Errorf("%s cannot be used: %d problems", args[0], len(problems)), "")
 		}
 		s.printf("%s is a good policy: version %s, tiers %s\n", args[0], p.VersionString(), strings.Join(p.Tiers(), ", "))
 		return nil
@@ -40,8 +45,8 @@ is one.`,
 	return cmd
 }
 
-// checked prints what is known of a policy as JSON.
-func (s *streams) checked(p *policy.Policy, err error) error {
+// checked prints a policy, or else the problems with it, as JSON.
+func (s *streams) checked(p *policy.Policy, problems policy.Problems) error {
 	type result struct {
 		OK       bool            `json:"ok"`
 		Version  string          `json:"version,omitempty"`
@@ -49,12 +54,8 @@ func (s *streams) checked(p *policy.Policy, err error) error {
 		Tiers    []string        `json:"tiers,omitempty"`
 		Problems policy.Problems `json:"problems,omitempty"`
 	}
-	var problems policy.Problems
-	switch {
-	case err == nil:
+	if p != nil {
 		return s.json(result{OK: true, Version: p.VersionString(), Digest: p.Digest(), Tiers: p.Tiers()})
-	case !errors.As(err, &problems):
-		return err
 	}
 	if err := s.json(result{Problems: problems}); err != nil {
 		return err
@@ -66,7 +67,7 @@ func (s *streams) checked(p *policy.Policy, err error) error {
 func (s *streams) policy(path string) (*policy.Policy, error) {
 	store, err := source.New(source.Options{Path: path, Catalog: limiter.NewCatalog(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		return nil, failed(err, "")
+		return nil, err
 	}
 	return store.Current(), nil
 }

@@ -31,7 +31,7 @@ call would cost there, and which limit binds first on a key that has used nothin
 	flags.Int64Var(&call.Requests, "requests", 1, "requests that the call counts as")
 	flags.Int64Var(&call.InputTokens, "input-tokens", 0, "tokens of the prompt")
 	flags.Int64Var(&call.OutputTokens, "max-output-tokens", -1, "most output (default: the policy's for the model)")
-	flags.Lookup("max-output-tokens").DefValue = ""
+	flags.Lookup("max-output-tokens").DefValue = "0" // not shown
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		p, err := s.policy(*path)

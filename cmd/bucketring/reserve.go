@@ -23,13 +23,16 @@ call is denied.`,
   bucketring settle  acme/alice --request-id r1 --output-tokens 312`,
 		Args: arguments("KEY"),
 	}
-	c := addCaller(s, cmd)
-	c.callFlags(cmd)
+	c := newCaller(s)
+	c.who(cmd)
+	c.count(cmd, "input-tokens", "input_tokens", "tokens of the prompt")
 	c.count(cmd, "max-output-tokens", "max_output_tokens", "most output of one choice (default: the policy's for the model)")
 	c.count(cmd, "output-tokens", "max_output_tokens", "the same as --max-output-tokens")
 	c.count(cmd, "min-output-tokens", "min_output_tokens", "least output worth running (default max(256, an eighth of the most))")
 	c.count(cmd, "n", "n", "choices (default 1)")
+	c.more(cmd)
 	cmd.Flags().Var(&fieldFlag{body: c.body, field: "ttl_seconds", kind: "duration"}, "ttl", "lease (default 30s)")
+	c.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if cmd.Flags().Changed("output-tokens") && cmd.Flags().Changed("max-output-tokens") {
 			return misused(cmd, errors.New("--output-tokens and --max-output-tokens are the same: give one of them"), "")

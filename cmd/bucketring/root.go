@@ -19,9 +19,8 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 unhealthy.`,
 		Example: `  bucketring dev
   bucketring check acme/alice --tier free --input-tokens 1200
   bucketring serve --config node.yaml --policy policy.yaml --data /var/lib/bucketring`,
-		SilenceErrors:              true,
-		SilenceUsage:               true,
-		SuggestionsMinimumDistance: 2,
+		SilenceErrors: true,
+		SilenceUsage:  true,
 	})
 	root.SetOut(s.out)
 	root.SetErr(s.err)

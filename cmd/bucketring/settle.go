@@ -22,13 +22,14 @@ Input that is not given counts as reserved, output as last reported.`,
   bucketring settle acme/alice --request-id r1 --output-tokens 120 --progress`,
 		Args: arguments("KEY"),
 	}
-	c := addCaller(s, cmd)
+	c := newCaller(s)
 	c.text(cmd, "request-id", "id of the reservation (required)")
 	c.count(cmd, "input-tokens", "input_tokens", "tokens of the prompt")
 	c.count(cmd, "cached-input-tokens", "cached_input_tokens", "how many of them were read from a cache")
 	c.count(cmd, "output-tokens", "output_tokens", "tokens of the answer so far, over all choices")
 	c.costs(cmd)
 	progress := cmd.Flags().Bool("progress", false, "the call goes on")
+	c.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c.body["key"] = args[0]
 		if *progress {

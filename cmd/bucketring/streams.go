@@ -77,7 +77,7 @@ const (
 // addFormat declares -o.
 func addFormat(flags *pflag.FlagSet) *format {
 	f := formatTable
-	flags.VarP(&f, "output", "o", "table, or json in the shape of the HTTP API")
+	flags.VarP(&f, "output", "o", "table or json")
 	return &f
 }
 

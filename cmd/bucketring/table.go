@@ -57,7 +57,7 @@ func (s *streams) limits(limits []*pb.LimitState) {
 	}
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) { _, _ = io.WriteString(w, strings.Join(cells, "\t")+"\n") }
-	row("LIMIT", "SCOPE", "LEFT", "OF", "RESETS", "")
+	row("LIMIT", "SCOPE", "LEFT", "OF", "RESETS")
 	for _, l := range limits {
 		name, left, resets := l.GetName(), amount(l, l.GetRemaining()), "-"
 		if name != l.GetDimension() {

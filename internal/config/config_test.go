@@ -3,7 +3,6 @@
 package config
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,8 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 func load(t *testing.T, env map[string]string, args ...string) (*Config, []Setting, error) {
 	t.Helper()
@@ -172,22 +169,6 @@ func TestPrintCanBeReadBack(t *testing.T) {
 	}
 	if line := "join: ['a:1', 'b:2']"; !strings.Contains(out.String(), "# flag --join") {
 		t.Errorf("Print = %s\nwant a line such as %s", out.String(), line)
-	}
-}
-
-func TestReferenceIsUpToDate(t *testing.T) {
-	const golden = "testdata/reference.md"
-	if *update {
-		if err := os.WriteFile(golden, []byte(Reference()), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), Reference()); diff != "" {
-		t.Errorf("%s is out of date: go test ./internal/config -update (-file +code):\n%s", golden, diff)
 	}
 }
 

@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,13 +20,18 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// snapshotName is the file in the data directory that holds all state.
-const snapshotName = "state.snapshot"
+// Files in the data directory.
+const (
+	snapshotName = "state.snapshot" // all state
+	lockName     = "lock"           // held by the node that uses the directory
+	asideMark    = ".corrupt-"      // between snapshotName and when it was found to be
+)
 
 // keeper keeps the engine's state in a file, so that what was spent stays spent
 // across a restart. A crash loses what was used since the last snapshot.
 type keeper struct {
 	path   string
+	lock   io.Closer
 	engine *limiter.Engine
 	now    func() limiter.Time
 	log    *slog.Logger
@@ -33,14 +40,20 @@ type keeper struct {
 	failures            prometheus.Counter
 }
 
-// newKeeper makes the directory if it is not there.
+// newKeeper makes the directory if it is not there, and takes it for this
+// process until the keeper is closed: two nodes would overwrite each other's
+// snapshots.
 func newKeeper(dir string, engine *limiter.Engine, now func() limiter.Time, log *slog.Logger, reg prometheus.Registerer) (*keeper, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
+	lock, err := snapshotfile.Lock(filepath.Join(dir, lockName))
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	}
 	f := promauto.With(reg)
 	return &keeper{
-		path: filepath.Join(dir, snapshotName), engine: engine, now: now, log: log,
+		path: filepath.Join(dir, snapshotName), lock: lock, engine: engine, now: now, log: log,
 		size:     f.NewGauge(prometheus.GaugeOpts{Name: "bucketring_snapshot_size_bytes", Help: "Size of the last snapshot written."}),
 		last:     f.NewGauge(prometheus.GaugeOpts{Name: "bucketring_snapshot_last_success_timestamp_seconds", Help: "When the last snapshot was written."}),
 		damaged:  f.NewGauge(prometheus.GaugeOpts{Name: "bucketring_snapshots_kept_aside", Help: "Corrupt snapshots in the data directory that were never restored."}),
@@ -53,7 +66,7 @@ func newKeeper(dir string, engine *limiter.Engine, now func() limiter.Time, log 
 // without what it knew is not for the node to decide. As long as the file lies
 // there, every start says so.
 func (k *keeper) restore() error {
-	aside, err := filepath.Glob(k.path + ".corrupt-*")
+	aside, err := k.aside()
 	if err != nil {
 		return fmt.Errorf("look for corrupt snapshots: %w", err)
 	}
@@ -74,7 +87,7 @@ func (k *keeper) restore() error {
 		k.log.Info("no snapshot to restore", "path", k.path)
 		return nil
 	case errors.Is(err, snapshotfile.ErrCorrupt):
-		to := k.path + ".corrupt-" + time.Unix(0, k.now().Wall).UTC().Format("20060102T150405.000")
+		to := k.path + asideMark + time.Unix(0, k.now().Wall).UTC().Format("20060102T150405.000")
 		if moved := os.Rename(k.path, to); moved != nil {
 			return errors.Join(err, fmt.Errorf("keep it aside: %w", moved))
 		}
@@ -85,6 +98,19 @@ func (k *keeper) restore() error {
 	k.log.Info("snapshot restored", "path", k.path, "partitions", partitions, "age", oldest.Round(time.Millisecond))
 	return nil
 }
+
+// aside lists the corrupt snapshots that were kept.
+func (k *keeper) aside() (files []string, err error) {
+	entries, err := os.ReadDir(filepath.Dir(k.path))
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), snapshotName+asideMark) {
+			files = append(files, e.Name())
+		}
+	}
+	return files, err
+}
+
+func (k *keeper) close() error { return k.lock.Close() }
 
 // save writes a snapshot, holding each partition's lock only while it is read.
 func (k *keeper) save() error {

@@ -4,6 +4,7 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/bucketring/bucketring/internal/snapshotfile"
 	"github.com/bucketring/bucketring/limiter"
 )
 
@@ -46,7 +48,17 @@ func boot(t *testing.T, dir string, wall time.Time) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = w.close() })
 	return w
+}
+
+// reboot is a clean end followed by a boot at a wall clock.
+func (w *world) reboot(dir string, wall time.Time) *world {
+	w.t.Helper()
+	if err := w.close(); err != nil {
+		w.t.Fatal(err)
+	}
+	return boot(w.t, dir, wall)
 }
 
 func (w *world) pass(d time.Duration) { w.clock = w.clock.At(d) }
@@ -104,8 +116,7 @@ func TestRestartKeepsUsage(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			after := boot(t, dir, noon.Add(3*time.Second+test.downtime))
-			after.pass(0)
+			after := before.reboot(dir, noon.Add(3*time.Second+test.downtime))
 			if err := after.restore(); err != nil {
 				t.Fatal(err)
 			}
@@ -124,9 +135,9 @@ func TestManyRestarts(t *testing.T) {
 	if err := first.save(); err != nil {
 		t.Fatal(err)
 	}
-	var last *world
+	last := first
 	for i := range 10 {
-		last = boot(t, dir, noon.Add(time.Duration(i+1)*time.Second))
+		last = last.reboot(dir, noon.Add(time.Duration(i+1)*time.Second))
 		if err := last.restore(); err != nil {
 			t.Fatal(err)
 		}
@@ -139,6 +150,14 @@ func TestManyRestarts(t *testing.T) {
 	}
 	if got := last.reserve("r1", 6000, time.Hour); got != limiter.Allowed {
 		t.Errorf("Reserve with the same id = %s, want the answer of then, allowed", got)
+	}
+}
+
+func TestDataDirectoryHasOneUser(t *testing.T) {
+	dir := t.TempDir()
+	w := boot(t, dir, noon)
+	if _, err := newKeeper(dir, w.engine, w.now, w.keeper.log, prometheus.NewRegistry()); !errors.Is(err, snapshotfile.ErrLocked) {
+		t.Errorf("newKeeper for a directory in use = %v, want ErrLocked", err)
 	}
 }
 
@@ -166,7 +185,7 @@ func TestCorruptSnapshotIsKeptAside(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	w = boot(t, dir, noon)
+	w = w.reboot(dir, noon)
 	err = w.restore()
 	if err == nil || !strings.Contains(err.Error(), "corrupt") || !strings.Contains(err.Error(), "kept as") {
 		t.Fatalf("restore = %v, want that the file is corrupt and kept", err)
@@ -182,7 +201,7 @@ func TestCorruptSnapshotIsKeptAside(t *testing.T) {
 		t.Errorf("the file aside is not the one that was refused (%v)", err)
 	}
 
-	w = boot(t, dir, noon)
+	w = w.reboot(dir, noon)
 	if err := w.restore(); err != nil {
 		t.Fatalf("restore = %v, want a start without the corrupt file", err)
 	}

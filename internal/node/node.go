@@ -102,6 +102,7 @@ func (n *Node) assemble() (err error) {
 		if n.keeper, err = newKeeper(c.Data, n.engine, n.now, n.log, n.registry); err != nil {
 			return err
 		}
+		n.cleanups.push("release data directory", n.keeper.close)
 		if err := n.keeper.restore(); err != nil {
 			return err
 		}
@@ -124,6 +125,7 @@ func (n *Node) assemble() (err error) {
 		Status:  func() any { return n.Status() },
 		Logger:  n.log,
 	}))
+	n.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)
 
 	if n.grpcListener, err = n.listen(c.GRPC); err != nil {
 		return fmt.Errorf("listen for gRPC: %w", err)

@@ -31,8 +31,12 @@ const (
 	maxPart  = 1 << 31 // bytes of one partition
 )
 
-// ErrCorrupt is a file that is not what Write wrote.
-var ErrCorrupt = errors.New("corrupt snapshot")
+var (
+	// ErrCorrupt is a file that is not what Write wrote.
+	ErrCorrupt = errors.New("corrupt snapshot")
+	// ErrLocked is a file that another process has locked.
+	ErrLocked = errors.New("in use by another process")
+)
 
 // Snapshot appends the state of a partition to buf, and says at what wall clock
 // it was taken. No bytes means no state.

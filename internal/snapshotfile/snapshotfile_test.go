@@ -112,6 +112,27 @@ func TestFailedWriteKeepsTheOldFile(t *testing.T) {
 	}
 }
 
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("Lock of a locked file = %v, want ErrLocked", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := Lock(path)
+	if err != nil {
+		t.Fatalf("Lock after the first was closed = %v, want nil", err)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "state")
 	if _, err := Write(path, partitions, func(p int, buf []byte) ([]byte, int64) { return append(buf, "state"...), 1 }); err != nil {

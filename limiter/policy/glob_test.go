@@ -16,11 +16,11 @@ import (
 
 // naiveMatch is the definition: a star is any run of characters.
 func naiveMatch(p, s string, separator byte) bool {
-	any := ".*"
+	star := ".*"
 	if separator != 0 {
-		any = "[^" + string(separator) + "]*"
+		star = "[^" + string(separator) + "]*"
 	}
-	return regexp.MustCompile("(?s)^" + strings.ReplaceAll(regexp.QuoteMeta(p), `\*`, any) + "$").MatchString(s)
+	return regexp.MustCompile("(?s)^" + strings.ReplaceAll(regexp.QuoteMeta(p), `\*`, star) + "$").MatchString(s)
 }
 
 func TestMatchEqualsDefinition(t *testing.T) {
@@ -38,10 +38,7 @@ func TestMatchEqualsDefinition(t *testing.T) {
 func TestOverlapsEqualsSearch(t *testing.T) {
 	// Any two patterns of up to 4 characters that overlap have a common name
 	// of up to 8.
-	var names []string
-	for _, n := range words("ab", 8) {
-		names = append(names, n)
-	}
+	names := words("ab", 8)
 	rapid.Check(t, func(t *rapid.T) {
 		p := newPattern(rapid.StringMatching(`[ab*]{0,4}`).Draw(t, "p"))
 		q := newPattern(rapid.StringMatching(`[ab*]{0,4}`).Draw(t, "q"))

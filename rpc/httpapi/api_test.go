@@ -254,6 +254,7 @@ type faulty struct {
 }
 
 func (faulty) Check(context.Context, *pb.CheckRequest) (*pb.Decision, error) { panic("out of cheese") }
+
 func (faulty) Reserve(context.Context, *pb.ReserveRequest) (*pb.Decision, error) {
 	return nil, errors.New("disk on fire")
 }

@@ -87,8 +87,15 @@ func TestRounding(t *testing.T) {
 		d    time.Duration
 		want string
 	}{
-		{0, "0"}, {1, "0.001"}, {time.Millisecond, "0.001"}, {time.Millisecond + 1, "0.002"}, {100 * time.Millisecond, "0.1"},
-		{1500 * time.Millisecond, "1.5"}, {2 * time.Second, "2"}, {10*time.Second - 1, "10"}, {86400*time.Second + 10*time.Millisecond, "86400.01"},
+		{0, "0"},
+		{1, "0.001"},
+		{time.Millisecond, "0.001"},
+		{time.Millisecond + 1, "0.002"},
+		{100 * time.Millisecond, "0.1"},
+		{1500 * time.Millisecond, "1.5"},
+		{2 * time.Second, "2"},
+		{10*time.Second - 1, "10"},
+		{86400*time.Second + 10*time.Millisecond, "86400.01"},
 	} {
 		if got := string(secondsOf(durationpb.New(tt.d))); got != tt.want {
 			t.Errorf("secondsOf(%v) = %s, want %s", tt.d, got, tt.want)

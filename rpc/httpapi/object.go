@@ -64,9 +64,8 @@ func next(d *json.Decoder) json.Token {
 }
 
 func syntaxProblem(body []byte) string {
-	var syntax *json.SyntaxError
 	err := json.Unmarshal(body, new(json.RawMessage))
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Sprintf("%v at byte %d", err, syntax.Offset)
 	}
 	return err.Error()

@@ -23,8 +23,8 @@ func TestAllocations(t *testing.T) {
 	n.newID = randomID
 	ctx := context.Background()
 	check := &pb.CheckRequest{Key: "acme/alice", InputTokens: 1}
-	settle := &pb.SettleRequest{Key: "k", RequestId: "a", OutputTokens: ptr(int64(1)), Final: ptr(false)}
-	if _, err := n.Reserve(ctx, &pb.ReserveRequest{Key: "k", Tier: "shrink", RequestId: "a", MaxOutputTokens: ptr(int64(10))}); err != nil {
+	settle := &pb.SettleRequest{Key: "k", RequestId: "a", OutputTokens: new(int64(1)), Final: new(false)}
+	if _, err := n.Reserve(ctx, &pb.ReserveRequest{Key: "k", Tier: "shrink", RequestId: "a", MaxOutputTokens: new(int64(10))}); err != nil {
 		t.Fatal(err)
 	}
 	batch := &pb.CheckBatchRequest{}

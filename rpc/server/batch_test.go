@@ -31,10 +31,10 @@ func TestBatch(t *testing.T) {
 	wantDecisions(t, checked, "1 allowed", "key", "2 denied", "error 6", "made-1 allowed")
 
 	reserved, err := client.ReserveBatch(ctx, &pb.ReserveBatchRequest{Items: []*pb.ReserveRequest{
-		{Key: "c", RequestId: "1", MaxOutputTokens: ptr(int64(10))},
-		{Key: "c", RequestId: "2", MaxOutputTokens: ptr(int64(-1))},
-		{Key: "c", RequestId: "3", MaxOutputTokens: ptr(int64(10))},
-		{Key: "c", RequestId: "4", MaxOutputTokens: ptr(int64(10))},
+		{Key: "c", RequestId: "1", MaxOutputTokens: new(int64(10))},
+		{Key: "c", RequestId: "2", MaxOutputTokens: new(int64(-1))},
+		{Key: "c", RequestId: "3", MaxOutputTokens: new(int64(10))},
+		{Key: "c", RequestId: "4", MaxOutputTokens: new(int64(10))},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +42,7 @@ func TestBatch(t *testing.T) {
 	wantDecisions(t, reserved, "1 allowed", "max_output_tokens", "3 allowed", "4 denied")
 
 	settled, err := client.SettleBatch(ctx, &pb.SettleBatchRequest{Items: []*pb.SettleRequest{
-		{Key: "c", RequestId: "1", OutputTokens: ptr(int64(5))},
+		{Key: "c", RequestId: "1", OutputTokens: new(int64(5))},
 		{Key: "c", RequestId: "never"},
 		{Key: "c"},
 	}})

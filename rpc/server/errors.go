@@ -67,8 +67,7 @@ func detailed(code codes.Code, err error, detail protoadapt.MessageV1) *grpcstat
 // Describe takes an error of the service apart, whether it was made here or
 // came over gRPC. It is what a batch says of an item without an answer.
 func Describe(err error) *pb.Error {
-	var field *limiter.FieldError
-	if errors.As(err, &field) {
+	if field, ok := errors.AsType[*limiter.FieldError](err); ok {
 		return &pb.Error{Code: int32(codes.InvalidArgument), Message: field.Error(), Field: field.Field}
 	}
 	st := grpcstatus.Convert(err)

@@ -27,6 +27,7 @@ type metrics struct {
 	duration  prometheus.Observer // route local
 	invalid   map[string]prometheus.Counter
 	done      map[settling]prometheus.Counter
+	delta     prometheus.Histogram
 
 	series atomic.Pointer[map[series]*counters] // replaced, never edited
 	grow   sync.Mutex                           // held to replace series
@@ -75,6 +76,11 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 			Help:    "Time from a parsed request to its decision.",
 			Buckets: []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1},
 		}, []string{"route"}).WithLabelValues("local"),
+		delta: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "bucketring_settle_delta_tokens",
+			Help:    "Tokens reserved less tokens charged at the final settle; negative when the estimate was too low.",
+			Buckets: []float64{-10_000, -1000, -100, -10, 0, 10, 100, 1000, 10_000, 100_000},
+		}),
 		invalid: map[string]prometheus.Counter{},
 		done:    map[settling]prometheus.Counter{},
 	}
@@ -140,7 +146,11 @@ func (m *metrics) decided(r *limiter.Request, d *limiter.Decision) {
 		return
 	}
 	if d.Outcome == limiter.Degraded {
-		m.shaved.Add(float64((r.OutputTokens - d.GrantedOutputTokens) * max(r.Choices, 1)))
+		asked := r.OutputTokens
+		if asked < 0 {
+			asked = r.Plan.DefaultOutput
+		}
+		m.shaved.Add(float64((asked - d.GrantedOutputTokens) * max(r.Choices, 1)))
 	}
 	for i := range d.Limits {
 		if l := &d.Limits[i]; l.Shadow && l.Exceeded {
@@ -164,6 +174,15 @@ func (m *metrics) settled(d *limiter.Decision, err error) {
 	}
 	if c := m.done[s]; c != nil {
 		c.Inc()
+	}
+	if err != nil || d.Status != limiter.Settled {
+		return
+	}
+	for i := len(d.Limits) - 1; i >= 0; i-- { // the most specific level's
+		if l := &d.Limits[i]; l.Dimension == limiter.Tokens && !l.Exceeded {
+			m.delta.Observe(float64(l.Reserved - l.Cost))
+			return
+		}
 	}
 }
 

@@ -45,7 +45,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	if _, err := n.Reserve(ctx, &pb.ReserveRequest{
-		Key: "k", Tier: "shrink", InputTokens: 500, MaxOutputTokens: ptr(int64(1000)), MinOutputTokens: ptr(int64(16)), RequestId: "a",
+		Key: "k", Tier: "shrink", InputTokens: 500, MaxOutputTokens: new(int64(1000)), MinOutputTokens: new(int64(16)), RequestId: "a",
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -54,9 +54,9 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, _ = n.Settle(ctx, &pb.SettleRequest{Key: "k", RequestId: "a", OutputTokens: ptr(int64(100)), Final: ptr(false)})
-	_, _ = n.Settle(ctx, &pb.SettleRequest{Key: "k", RequestId: "a", OutputTokens: ptr(int64(100))})
-	_, _ = n.Settle(ctx, &pb.SettleRequest{Key: "k", RequestId: "a", OutputTokens: ptr(int64(101))})
+	_, _ = n.Settle(ctx, &pb.SettleRequest{Key: "k", RequestId: "a", OutputTokens: new(int64(100)), Final: new(false)})
+	_, _ = n.Settle(ctx, &pb.SettleRequest{Key: "k", RequestId: "a", OutputTokens: new(int64(100))})
+	_, _ = n.Settle(ctx, &pb.SettleRequest{Key: "k", RequestId: "a", OutputTokens: new(int64(101))})
 	_, _ = n.Cancel(ctx, &pb.CancelRequest{Key: "k", RequestId: "never"})
 	_, _ = n.Check(ctx, &pb.CheckRequest{Key: ""})
 	_, _ = n.Check(ctx, &pb.CheckRequest{Key: "k", Costs: map[string]int64{"whatever": -1}})

@@ -213,16 +213,10 @@ func (s *Service) prepareReserve(c *call, r *pb.ReserveRequest) error {
 		return err
 	}
 	s.identify(c)
-	if err := s.resolve(c); err != nil {
-		return err
+	if r.MaxOutputTokens == nil {
+		c.request.OutputTokens = -1 // the policy's default
 	}
-	if r.MaxOutputTokens != nil {
-		return nil
-	}
-	// The policy's default is not the caller's doing, but n and the input are.
-	q := &c.request
-	q.OutputTokens = c.plan.DefaultOutput
-	return checkOutput("max_output_tokens", q.InputTokens, q.Choices, q.OutputTokens)
+	return s.resolve(c)
 }
 
 func (s *Service) identify(c *call) {

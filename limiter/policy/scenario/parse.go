@@ -92,7 +92,11 @@ func (p *parser) scenario(n yamldoc.Node) Scenario {
 		p.r.Problem(n, "a scenario needs steps")
 		return s
 	}
-	for _, item := range p.r.Items(steps, "steps") {
+	items := p.r.Items(steps, "steps")
+	if items != nil && len(items) == 0 {
+		p.r.Problem(steps, "a scenario needs steps")
+	}
+	for _, item := range items {
 		st, ok := p.step(item, defaults)
 		if !ok {
 			continue
@@ -239,7 +243,7 @@ func (p *parser) complete(s *step) {
 	case reserve:
 		s.input = max(s.input, 0)
 	case settle, cancel:
-		for _, k := range []string{"by", "scope", "granted", "retry_after", "reason"} {
+		for _, k := range []string{"by", "granted", "retry_after", "reason"} {
 			if n, has := s.where[k]; has {
 				p.r.Problem(n, "a %s decides nothing, so it has no %s", s.verb, k)
 			}

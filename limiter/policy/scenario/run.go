@@ -153,7 +153,8 @@ func (r *run) compare() {
 	if w.by != "" && (binding == nil || binding.Name != w.by && string(binding.Dimension) != w.by) {
 		r.fail("by", " is bound by %s, want %s", orNone(binding), w.by)
 	}
-	if w.scope != "" && r.step.verb != peek && (binding == nil || binding.Scope != w.scope) {
+	decides := r.step.verb == check || r.step.verb == reserve
+	if decides && w.scope != "" && (binding == nil || binding.Scope != w.scope) {
 		r.fail("scope", " is bound by %s, want one of %s", orNone(binding), w.scope)
 	}
 	if got := d.Reason.String(); w.reason != "" && got != w.reason {

@@ -44,7 +44,7 @@
 //	              error: unknown (reservation), conflict (of ids), invalid
 //	by            the limit, by name or dimension, that denied or, when
 //	              allowed, is the one with the smallest share left
-//	scope         the key path of that limit
+//	scope         the key path of that limit; see below
 //	reason        as in answers: limit_exceeded, exceeds_capacity, no_price
 //	granted       output tokens per choice
 //	retry_after   a duration, rounded up to the millisecond

@@ -4,7 +4,6 @@ package source
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -60,11 +59,9 @@ func start(t *testing.T, path string, o Options) (*Store, *log) {
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1) // the result of Run
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
+	go func() { done <- s.Run(t.Context()) }()
+	t.Cleanup(func() { // the context is done
 		select {
 		case err := <-done:
 			if err != nil {

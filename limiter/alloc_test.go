@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter_test
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// TestNoAllocations is the hot path's proof: calls of an existing key allocate
+// nothing, with and without ids, on one level and on two.
+func TestNoAllocations(t *testing.T) {
+	limits := append(tokenLimits(), limiter.Limit{Name: "images", Dimension: "images", Algorithm: limiter.TokenBucket, Amount: 1e9, Window: time.Minute})
+	for i := range limits {
+		limits[i].Amount, limits[i].Burst = 1e12, 0
+	}
+	for name, levels := range map[string]int{"one level": 1, "two levels": 2} {
+		n := newNode(t, limiter.Options{MaxIDs: 256})
+		sets := []*limiter.LimitSet{mustSet(t, n.catalog, limits...), mustSet(t, n.catalog, limits[:4]...)}
+		p := plan("acme/alice", sets[2-levels:]...)
+		if levels == 1 {
+			p = plan("acme", sets[1])
+		}
+		key := "acme/alice"[:p.Levels[p.Count-1].End]
+		now := noon
+		ids := make([]string, 1024)
+		for i := range ids {
+			ids[i] = "request-" + strconv.Itoa(i)
+		}
+		next := 0
+		id := func() string { // each is used once within its memory
+			next++
+			now = now.At(11 * time.Minute)
+			return ids[next%len(ids)]
+		}
+		r := &limiter.Request{
+			Key: key, Plan: p, Requests: 1, InputTokens: 100, OutputTokens: 50,
+			Costs: []limiter.Cost{{Dimension: "images", Amount: 1}},
+		}
+		u := &limiter.Usage{Key: key, InputTokens: 90, CachedInputTokens: 10, OutputTokens: 70, Costs: r.Costs}
+		var d limiter.Decision
+		ok := func(call string, err error, want limiter.Outcome) {
+			if err != nil || d.Outcome != want {
+				t.Fatalf("%s, %s = %s, %v, want %s", call, name, d.Outcome, err, want)
+			}
+		}
+		for _, c := range []struct {
+			call string
+			f    func()
+		}{
+			{"Check", func() {
+				r.ID = ""
+				now = now.At(time.Millisecond)
+				ok("Check", n.Check(now, r, &d), limiter.Allowed)
+			}},
+			{"Check with an id", func() {
+				r.ID = id()
+				ok("Check", n.Check(now, r, &d), limiter.Allowed)
+			}},
+			{"Check that is denied", func() {
+				r.ID, r.InputTokens = "", 1e13
+				ok("Check", n.Check(now, r, &d), limiter.Denied)
+				r.InputTokens = 100
+			}},
+			{"Reserve and Settle", func() {
+				r.ID = id()
+				u.ID, u.Final = r.ID, true
+				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
+				ok("Settle", n.Settle(now.At(time.Second), u, &d), limiter.Allowed)
+			}},
+			{"Reserve, progress and expiry", func() {
+				r.ID = id() // 11 minutes later: ends what ran before
+				u.ID, u.Final = r.ID, false
+				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
+				ok("Settle", n.Settle(now.At(time.Second), u, &d), limiter.Allowed)
+			}},
+			{"Reserve and Cancel", func() {
+				r.ID = id()
+				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
+				ok("Cancel", n.Cancel(now.At(time.Second), key, r.ID, &d), limiter.Allowed)
+			}},
+			{"Reserve again", func() { ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed) }},
+			{"Peek", func() {
+				n.Peek(now, r, &d)
+				ok("Peek", nil, limiter.Allowed)
+			}},
+		} {
+			if c.call == "Reserve again" { // of a reservation that is still held
+				r.ID = id()
+				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
+			}
+			for range 300 {
+				c.f() // tables reach their size
+			}
+			if allocs := testing.AllocsPerRun(200, c.f); allocs != 0 {
+				t.Errorf("%s, %s: %v allocations, want 0", c.call, name, allocs)
+			}
+		}
+	}
+}

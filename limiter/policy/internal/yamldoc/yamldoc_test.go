@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package yamldoc
+
+import (
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func open(t *testing.T, src string) (*Reader, Node) {
+	t.Helper()
+	r := &Reader{}
+	n, ok := r.Open("f.yaml", []byte(src))
+	if !ok {
+		t.Fatalf("Open: %v", r.Err())
+	}
+	return r, n
+}
+
+func TestMergeKeys(t *testing.T) {
+	r, n := open(t, `
+x: &x { a: 1, b: 1 }
+y: &y { b: 2, c: 2 }
+z: { <<: [*x, *y], a: 0 }
+`)
+	var got []string
+	for _, top := range r.Fields(n, "top", nil) {
+		if top.Name != "z" {
+			continue
+		}
+		for _, f := range r.Fields(top.Value, "z", nil) {
+			text, _ := r.Text(f.Value, f.Name)
+			got = append(got, f.Name+"="+text)
+		}
+	}
+	if err := r.Err(); err != nil {
+		t.Fatal(err)
+	}
+	// The mapping's own key wins, then the earlier merged mapping.
+	if want := "a=0 b=1 c=2"; strings.Join(got, " ") != want {
+		t.Errorf("Fields = %v, want %s", got, want)
+	}
+}
+
+func TestBounds(t *testing.T) {
+	for name, test := range map[string]struct{ src, want string }{
+		"size":  {strings.Repeat("#", MaxBytes+1), "at most 1048576 bytes"},
+		"depth": {strings.Repeat("[", 40) + strings.Repeat("]", 40), "32 levels"},
+		"deep":  {strings.Repeat("[", MaxBytes/2), "is not YAML"},
+		"utf-8": {"a: b\nc: \xff", "f.yaml:2:4: is not valid UTF-8"},
+	} {
+		r := &Reader{}
+		if _, ok := r.Open("f.yaml", []byte(test.src)); ok || !strings.Contains(r.Err().Error(), test.want) {
+			t.Errorf("Open(%s) = %v, %v, want %q", name, ok, r.Err(), test.want)
+		}
+	}
+}
+
+func TestManyProblemsAreCut(t *testing.T) {
+	r, n := open(t, strings.Repeat("- x\n", 300))
+	for _, item := range r.Items(n, "list") {
+		r.Problem(item, "wrong")
+	}
+	text := r.Err().Error()
+	if got := strings.Count(text, "wrong"); got != maxShown {
+		t.Errorf("%d problems shown, want %d", got, maxShown)
+	}
+	if !strings.HasSuffix(text, "and 200 more problems") {
+		t.Errorf("error ends with %q, want the number of the rest", text[len(text)-40:])
+	}
+}
+
+func TestNearest(t *testing.T) {
+	words := []string{"tokens", "requests", "input_tokens", "spend", "min"}
+	for word, want := range map[string]string{
+		"token": "tokens", "Requests": "requests", "reqeusts": "requests", "input_token": "input_tokens",
+		"mn": "min", "spent": "spend", "images": "", "": "", strings.Repeat("x", 1000): "",
+	} {
+		if got := Nearest(word, words); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
+		}
+	}
+}
+
+func TestDistanceIsAMetric(t *testing.T) {
+	word := rapid.StringMatching(`[abc]{0,8}`)
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := word.Draw(t, "a"), word.Draw(t, "b")
+		d := Distance(a, b)
+		if d != Distance(b, a) {
+			t.Fatalf("Distance(%q, %q) is not symmetric", a, b)
+		}
+		if (d == 0) != (a == b) || d > max(len(a), len(b)) || d < len(a)-len(b) {
+			t.Fatalf("Distance(%q, %q) = %d", a, b, d)
+		}
+		if len(a) > 0 {
+			if got := Distance(a, a[1:]+"x"); got > 2 {
+				t.Fatalf("Distance(%q, one removed and one added) = %d", a, got)
+			}
+		}
+	})
+}
