@@ -179,7 +179,7 @@ type LimitState struct {
 	Cost    int64 // what this call takes of it
 	// Reserved is, after Settle and Cancel, what the reservation first held.
 	Reserved int64
-	Shadow  bool
+	Shadow   bool
 	// Exceeded: this limit refuses the call, or would if it were not in shadow.
 	Exceeded bool
 }

@@ -131,11 +131,3 @@ func (e *Engine) Peek(now Time, r *Request, d *Decision) {
 	defer c.Unlock()
 	c.peek(now, r, d)
 }
-
-// CheckBatch is Check for every request, in order. The slices have the same
-// length; errs[i] is the error of rs[i].
-func (e *Engine) CheckBatch(now Time, rs []*Request, ds []*Decision, errs []error) {
-	for i, r := range rs {
-		errs[i] = e.Check(now, r, ds[i])
-	}
-}

@@ -79,6 +79,9 @@ func (m *machine) reserve() {
 	r := m.request()
 	r.MinOutputTokens = rapid.SampledFrom([]int64{0, 1, 16, 50, m.scale / 4}).Draw(m.t, "min")
 	r.Choices = rapid.SampledFrom([]int64{0, 1, 2}).Draw(m.t, "n")
+	if rapid.IntRange(0, 9).Draw(m.t, "default output") == 0 {
+		r.OutputTokens = -1
+	}
 	r.TTL = time.Duration(m.draw("ttl", 1, 40)) * time.Second
 	m.ask(r, true)
 }

@@ -85,7 +85,7 @@ func run(t *rapid.T, keys []string, planOf func(*limiter.Catalog, string) *limit
 	for _, key := range keys {
 		m.plans[key] = planOf(m.catalog, key)
 		m.plans[key].Rates = m.rates
-		m.plans[key].Version = 7
+		m.plans[key].Version, m.plans[key].DefaultOutput = 7, 64
 	}
 	t.Repeat(m.actions())
 	m.finish(t)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -97,18 +98,20 @@ func (a answer) limit(t *testing.T, name string) (limit, remaining int64) {
 func curl(t *testing.T, address, body string) answer {
 	t.Helper()
 	out := must(t, "curl", "-s", "--max-time", "10", "-w", "\n%{http_code} %header{retry-after}", "http://"+address+"/v1/check", "-d", body)
-	lines := strings.Split(out, "\n")
-	if len(lines) != 2 {
+	last := strings.LastIndexByte(out, '\n')
+	if last < 0 {
 		t.Fatalf("curl printed %q, want a body and a status", out)
 	}
 	var a answer
-	if err := json.Unmarshal([]byte(lines[0]), &a); err != nil {
-		t.Fatalf("%v in %q", err, lines[0])
+	if err := json.Unmarshal([]byte(out[:last]), &a); err != nil {
+		t.Fatalf("%v in %q", err, out)
 	}
-	if _, err := fmt.Sscan(lines[1], &a.status); err != nil {
-		t.Fatalf("%v in %q", err, lines[1])
+	status, retry, _ := strings.Cut(out[last+1:], " ")
+	var err error
+	if a.status, err = strconv.Atoi(status); err != nil {
+		t.Fatalf("%v in %q", err, out)
 	}
-	_, a.retry, _ = strings.Cut(lines[1], " ")
+	a.retry = retry
 	return a
 }
 

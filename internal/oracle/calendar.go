@@ -39,10 +39,10 @@ func label(unit limiter.Calendar, zone *time.Location, wall int64) string {
 	t := time.Unix(0, wall).In(zone)
 	switch unit {
 	case limiter.Hour:
-		// The hour that a change of the clock repeats is two windows: later
-		// instants have the smaller offset.
-		_, offset := t.Zone()
-		return fmt.Sprintf("%s %06d", t.Format("2006-01-02 15"), 100_000-offset)
+		// A change of the clock begins a new window: the hour that it repeats, or
+		// the part of one, is not the one before.
+		change, _ := t.ZoneBounds()
+		return change.UTC().Format(time.RFC3339) + t.Format(" 2006-01-02 15")
 	case limiter.Day:
 		return t.Format("2006-01-02")
 	case limiter.Week:

@@ -28,6 +28,7 @@ type hold struct {
 	*ask
 	charge  *charge  // nil: a shadow limit that would have refused
 	window  window   // fixed window: of the reserve
+	first   *big.Int // what it charged when it was made
 	target  *big.Int // what it should charge, by the latest word
 	charged *big.Int // what it does: a bucket in debt may have dropped some
 	least   *big.Int // what expiry leaves when there was no progress
@@ -35,17 +36,21 @@ type hold struct {
 
 // Reserve is [limiter.Engine.Reserve].
 func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision, error) {
-	now = o.advance(now)
+	now, asked := o.advance(now), identify("reserve", r)
 	if _, ok := o.checks[r.ID]; ok {
 		return limiter.Decision{}, limiter.ErrConflict
 	}
 	if l, ok := o.leases[r.ID]; ok {
-		if l.request != identify("reserve", r) || l.status == limiter.Cancelled {
+		if l.request != asked || l.status == limiter.Cancelled {
 			return limiter.Decision{}, limiter.ErrConflict
 		}
 		d := l.decision
 		d.Replayed = true
 		return d, nil
+	}
+	named := *r
+	if r = &named; r.OutputTokens < 0 {
+		r.OutputTokens = r.Plan.DefaultOutput
 	}
 	asks := o.asks(r, true)
 	d := o.decide(now, r, asks, true)
@@ -54,14 +59,14 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 		d.Binding = binding(d, asks)
 		return d, nil
 	}
-	l := &lease{request: identify("reserve", r), asked: *r, status: limiter.Held}
+	l := &lease{request: asked, asked: *r, status: limiter.Held}
 	l.deadline = now.Mono + l.ttl()
 	for _, a := range asks {
-		h := &hold{ask: a, target: new(big.Int), charged: new(big.Int), least: a.costAt(0)}
+		h := &hold{ask: a, first: new(big.Int), target: new(big.Int), charged: new(big.Int), least: a.costAt(0)}
 		if a.reason == limiter.NoReason {
 			h.charge = a.account.add(now, ratOf(a.cost))
 			h.charge.live = true
-			h.target, h.charged = a.cost, a.cost
+			h.first, h.target, h.charged = a.cost, a.cost, a.cost
 			h.window = h.charge.window
 		}
 		l.holds = append(l.holds, h)
@@ -249,7 +254,7 @@ func (o *Oracle) settlement(now limiter.Time, l *lease) limiter.Decision {
 	d := limiter.Decision{Outcome: limiter.Allowed, Tier: l.decision.Tier, PolicyVersion: l.decision.PolicyVersion, Status: l.status, Binding: -1, GrantedOutputTokens: l.decision.GrantedOutputTokens}
 	for _, h := range l.holds {
 		s := h.account.state(now, h.account.limit, h.scope)
-		s.Cost, s.Exceeded = saturated(h.charged), h.reason != limiter.NoReason
+		s.Cost, s.Reserved, s.Exceeded = saturated(h.charged), saturated(h.first), h.reason != limiter.NoReason
 		d.Limits = append(d.Limits, s)
 	}
 	return d

@@ -3,6 +3,7 @@
 package replay
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -24,9 +25,9 @@ tiers:
   org:
     zone: America/New_York
     limits:
-      - { name: org-tpm, dimension: tokens, limit: 60_000, window: 1m, burst: 20_000, on_exceed: degrade }
-      - { name: org-rpm, dimension: requests, limit: 40, window: 1m, algorithm: sliding_window }
-      - { name: org-spend, dimension: spend, limit: $1.50, window: hour }
+      - { name: org-tpm, dimension: tokens, limit: 30_000, window: 1m, burst: 10_000, on_exceed: degrade }
+      - { name: org-rpm, dimension: requests, limit: 18, window: 1m, algorithm: sliding_window }
+      - { name: org-spend, dimension: spend, limit: $0.50, window: hour }
 default_tier: free
 assign:
   - { key: "org*", tier: org }
@@ -77,8 +78,7 @@ func startNode() (*client.Client, *clock, func() error, error) {
 	stop := func() error {
 		err := c.Close()
 		grpc.Stop()
-		<-ended
-		return err
+		return errors.Join(err, <-ended)
 	}
 	return c, clock, stop, nil
 }

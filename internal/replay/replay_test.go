@@ -18,8 +18,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// users are those of the trace, under seven organisations.
-var users = trace.Users{Seed: 1, Count: 40, Orgs: 7}
+// users are those of the trace, under twenty organisations.
+var users = trace.Users{Seed: 1, Count: 50, Orgs: 20}
 
 const (
 	model     = "llama-3-70b"

@@ -72,6 +72,8 @@ func TestMetrics(t *testing.T) {
 		`bucketring_invalid_requests_total{field="key"} 1`,
 		`bucketring_keys 3`,
 		`bucketring_remembered_ids 13`,
+		`bucketring_settle_delta_tokens_count 1`,
+		`bucketring_settle_delta_tokens_sum 396`,
 		`bucketring_settlements_total{status="held"} 1`,
 		`bucketring_settlements_total{status="request_id_conflict"} 1`,
 		`bucketring_settlements_total{status="settled"} 1`,
