@@ -3,7 +3,9 @@
 package limiter_test
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,31 +20,43 @@ import (
 
 // A call is one reservation of a random history, with its whole life.
 type call struct {
-	at, ends time.Duration
-	estimate int64
-	usage    int64
-	how      string // settle, cancel, expire or late
+	at, ends        time.Duration
+	ttl             time.Duration
+	estimate, usage int64
+	how             string // settle, cancel, expire or late
 }
 
 func drawCalls(t *rapid.T) []call {
-	calls := make([]call, rapid.IntRange(1, 12).Draw(t, "calls"))
-	var at time.Duration
+	calls := make([]call, rapid.SampledFrom([]int{1, 2, 5, 20, 60}).Draw(t, "calls"))
+	var at, end time.Duration
 	for i := range calls {
-		at += time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(t, "gap"))
+		pace := rapid.SampledFrom([]time.Duration{100 * time.Millisecond, 100 * time.Millisecond, 2 * time.Second, 20 * time.Second}).Draw(t, "pace")
+		at += time.Duration(rapid.Int64Range(0, int64(pace)).Draw(t, "gap")) // bursts, and time to refill
 		c := &calls[i]
-		c.at = at
-		c.ends = at + time.Duration(rapid.Int64Range(0, int64(29*time.Second)).Draw(t, "lasts"))
-		c.estimate = rapid.Int64Range(0, 300).Draw(t, "estimate")
-		c.usage = rapid.Int64Range(0, 400).Draw(t, "usage")
-		c.how = rapid.SampledFrom([]string{"settle", "settle", "cancel", "expire", "late"}).Draw(t, "how")
+		c.at, c.ttl = at, 30*time.Second
+		c.ends = at + time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(t, "lasts"))
+		c.estimate = rapid.Int64Range(0, 70).Draw(t, "estimate")
+		c.usage = rapid.Int64Range(0, 90).Draw(t, "usage")
+		c.how = rapid.SampledFrom([]string{"settle", "settle", "settle", "cancel", "expire", "late"}).Draw(t, "how")
+		if rapid.IntRange(0, 15).Draw(t, "long") == 15 {
+			c.how = "long"
+		}
 		switch c.how {
 		case "cancel":
 			c.usage = 0
 		case "expire":
 			c.usage = 0 // no input, no progress: nothing stays charged
-			c.ends = at + limiter.DefaultTTL
+			c.ends = at + c.ttl
 		case "late":
-			c.ends += limiter.DefaultTTL
+			c.ends += c.ttl
+		case "long":
+			c.ttl = time.Hour
+		}
+		end = max(end, c.ends)
+	}
+	for i := range calls { // the long ones end together, when all others have
+		if calls[i].how == "long" {
+			calls[i].how, calls[i].ends = "settle", end
 		}
 	}
 	return calls
@@ -69,7 +83,7 @@ func TestSettlingEqualsChargingTheUsageAtReserve(t *testing.T) {
 		for i, c := range calls {
 			id := fmt.Sprint(i)
 			events = append(events, event{c.at, func(now limiter.Time) {
-				held.reserve(now, &limiter.Request{Key: "k", ID: id, Plan: heldPlan, OutputTokens: c.estimate})
+				held.reserve(now, &limiter.Request{Key: "k", ID: id, Plan: heldPlan, OutputTokens: c.estimate, TTL: c.ttl})
 				charged.check(now, &limiter.Request{Key: "k", Plan: chargedPlan, OutputTokens: c.usage})
 			}})
 			switch c.how {
@@ -81,17 +95,14 @@ func TestSettlingEqualsChargingTheUsageAtReserve(t *testing.T) {
 				events = append(events, event{c.ends, func(now limiter.Time) { held.cancel(now, "k", id) }})
 			}
 		}
-		for len(events) > 0 {
-			first := 0
-			for i := range events {
-				if events[i].at < events[first].at {
-					first = i
-				}
-			}
-			events[first].do(noon.At(events[first].at))
-			events = append(events[:first], events[first+1:]...)
+		slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+		for _, e := range events {
+			e.do(noon.At(e.at))
 		}
-		end := noon.At(calls[len(calls)-1].at + 2*limiter.DefaultTTL)
+		end := noon.At(events[len(events)-1].at)
+		for _, c := range calls {
+			end = noon.At(max(time.Duration(end.Mono-noon.Mono), c.ends))
+		}
 		for _, later := range []time.Duration{0, time.Nanosecond, 777 * time.Millisecond, 10 * time.Second, time.Hour} {
 			now := end.At(later)
 			got := held.peek(now, &limiter.Request{Key: "k", Plan: heldPlan})

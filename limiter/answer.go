@@ -40,10 +40,11 @@ func (p *partition) answer(d *Decision, r *Request, now Time) {
 }
 
 // tightest returns the enforced limit with the smallest share left, or -1.
-func (d *Decision) tightest() int {
+// Concurrency counts if the call takes slots.
+func (d *Decision) tightest(slots bool) int {
 	best := -1
 	for i := range d.Limits {
-		if d.Limits[i].Shadow || d.items[i].skip {
+		if d.Limits[i].Shadow || d.Limits[i].Algorithm == Concurrency && !slots {
 			continue
 		}
 		if best < 0 || lessShare(&d.Limits[i], &d.Limits[best]) {
@@ -122,6 +123,9 @@ func (p *partition) current(x *hold, key string, d *Decision, now Time) {
 	for i := range int(x.count) {
 		t := p.touch(x, i)
 		st := LimitState{Scope: t.scope(key), Cost: t.charged - t.dropped, Reserved: t.estimate, Exceeded: t.exceeded}
+		if t.exceeded {
+			st.Reserved = 0 // held nothing
+		}
 		if rec, pos, ok := p.recordOf(x, t, key); ok {
 			p.advance(rec, now)
 			l, s := p.engine.catalog.schema(rec.schema).limits[pos], *p.slotAt(rec, pos)

@@ -153,7 +153,7 @@ func (l *Limit) validate() (problems []error) {
 			bad("window", "is unknown")
 		}
 	case l.Window < time.Millisecond || l.Window > maxWindow:
-		bad("window", "must be between 1ms and %s, got %s", maxWindow, l.Window)
+		bad("window", "must be between 1ms and 400 days, got %s", l.Window)
 	}
 	return problems
 }

@@ -65,7 +65,7 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	p.take(d, r, x, now)
 	d.Outcome, d.GrantedOutputTokens = outcome, granted
 	p.answer(d, r, now)
-	d.Binding = d.tightest()
+	d.Binding = d.tightest(reserve)
 	if x != nil {
 		x.body = body
 		p.remember(x, d)
@@ -160,55 +160,53 @@ func (p *partition) remember(x *hold, d *Decision) {
 // peek reports every limit of a plan and changes nothing.
 func (p *partition) peek(now Time, r *Request, d *Decision) {
 	now = p.tick(now)
-	d.items = d.items[:0]
+	*d = Decision{Outcome: Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: d.Limits[:0], items: d.items}
 	for i := range r.Plan.Count {
 		level := &r.Plan.Levels[i]
 		if level.Limits != nil {
-			p.peekSet(d, level.Limits.schema, r.Key[:level.End], "", uint8(i), now)
+			p.peekSet(d, level.Limits.schema, r.Key[:level.End], "", now)
 		}
 		if level.Model != nil && r.Model != "" {
-			p.peekSet(d, level.Model.schema, r.Key[:level.End], r.Model, uint8(i), now)
+			p.peekSet(d, level.Model.schema, r.Key[:level.End], r.Model, now)
 		}
 	}
-	*d = Decision{Outcome: Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: d.Limits, items: d.items}
-	for i := range d.items {
-		d.items[i].slot = &d.items[i].fresh
-	}
-	p.answer(d, r, now)
-	d.Binding = d.tightest()
+	d.Binding = d.tightest(true)
 }
 
-func (p *partition) peekSet(d *Decision, s *schema, scope, model string, level uint8, now Time) {
+func (p *partition) peekSet(d *Decision, s *schema, scope, model string, now Time) {
 	_, rec := p.find(scope, model)
 	for _, l := range s.limits {
-		it := item{limit: l, level: level}
-		if rec != nil {
-			it.fresh, it.ring = p.peekSlot(rec, l, now)
-		} else {
-			l.advance(&it.fresh, nil, 0, now)
-		}
-		d.items = append(d.items, it)
+		var scratch ring
+		st := LimitState{Scope: scope}
+		v, r := p.peekSlot(rec, l, &scratch, now)
+		l.state(&st, v, r, now)
+		d.Limits = append(d.Limits, st)
 	}
 }
 
-// peekSlot returns the state that limit l would have in a record as of now.
-func (p *partition) peekSlot(rec *record, l *limit, now Time) (slot, *ring) {
-	have := p.engine.catalog.schema(rec.schema)
-	pos := have.find(l.slot)
-	var fresh slot
-	l.advance(&fresh, nil, 0, now)
-	if pos < 0 {
-		return fresh, nil
+// peekSlot returns the state that limit l would have in a record as of now. A
+// ring is copied to scratch.
+func (p *partition) peekSlot(rec *record, l *limit, scratch *ring, now Time) (s slot, r *ring) {
+	pos := -1
+	if rec != nil {
+		pos = p.engine.catalog.schema(rec.schema).find(l.slot)
 	}
-	from := have.limits[pos]
-	s := *p.slotAt(rec, pos)
-	var r *ring
+	if pos < 0 {
+		l.advance(&s, nil, 0, now)
+		return s, nil
+	}
+	from := p.engine.catalog.schema(rec.schema).limits[pos]
+	s = *p.slotAt(rec, pos)
 	if from.Algorithm == SlidingWindow && s.lo != 0 {
-		c := *p.rings.at(uint32(s.lo))
-		r = &c
+		r = scratch
+		*r = *p.rings.at(uint32(s.lo))
 		r.advance(floorDiv(now.Mono, from.sub))
 	}
-	from.advance(&s, nil, max(0, now.Mono-rec.last), now)
+	by := from
+	if from.Algorithm == FixedWindow && l.Algorithm == FixedWindow {
+		by = l
+	}
+	by.advance(&s, nil, max(0, now.Mono-rec.last), now)
 	if from == l {
 		return s, r
 	}

@@ -152,6 +152,12 @@ func tidy(d limiter.Decision) limiter.Decision {
 	if d.RetryAfter < 0 {
 		d.RetryAfter = -1
 	}
+	d.Limits = append([]limiter.LimitState(nil), d.Limits...) // MASK15
+	for i := range d.Limits {
+		if d.Limits[i].Exceeded {
+			d.Limits[i].Reserved = 0
+		}
+	}
 	if len(d.Limits) == 0 {
 		d.Limits = nil
 	}

@@ -97,7 +97,7 @@ func (p *partition) gatherSet(d *Decision, s *schema, scope, model string, level
 	no, rec := p.find(scope, model)
 	var v *view
 	if rec != nil {
-		p.advance(rec, now)
+		p.advanceTo(rec, s, now)
 		if rec.schema != s.id {
 			v = p.fit(no, rec, s, now)
 		}

@@ -133,11 +133,32 @@ func (p *partition) ensureRing(l *limit, s *slot, now Time) *ring {
 
 // advance brings every slot of a record to now.
 func (p *partition) advance(rec *record, now Time) {
+	p.advanceTo(rec, p.engine.catalog.schema(rec.schema), now)
+}
+
+// advanceTo is advance for a record that is about to become one of schema want:
+// a fixed window that is over opens anew by want's calendar.
+func (p *partition) advanceTo(rec *record, want *schema, now Time) {
 	elapsed := max(0, now.Mono-rec.last)
 	rec.last += elapsed
-	for i, l := range p.engine.catalog.schema(rec.schema).limits {
+	have := p.engine.catalog.schema(rec.schema)
+	for i, l := range have.limits {
+		if have != want {
+			l = l.windowBy(want)
+		}
 		l.advance(p.slotAt(rec, i), p.line(rec, i), elapsed, now)
 	}
+}
+
+// windowBy returns the limit whose calendar opens the next window of a fixed
+// window: want's, if it has one of the same name, else its own.
+func (l *limit) windowBy(want *schema) *limit {
+	if l.Algorithm == FixedWindow {
+		if i := want.find(l.slot); i >= 0 && want.limits[i].Algorithm == FixedWindow {
+			return want.limits[i]
+		}
+	}
+	return l
 }
 
 // hashName is the hash of a record's name, seeded per engine so that nobody

@@ -35,6 +35,9 @@ type caller struct {
 	body    body
 }
 
+// defaultServer is where a node listens for gRPC unless told otherwise.
+const defaultServer = "127.0.0.1:6471"
+
 // body is the request in the shape of the JSON API: only what was given.
 type body map[string]any
 
@@ -43,7 +46,7 @@ func newCaller(s *streams) *caller { return &caller{streams: s, body: body{}} }
 // flags declares those that say whom to ask and how to answer.
 func (c *caller) flags(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&c.server, "server", "", "gRPC address of the node to ask (default $BUCKETRING_SERVER or 127.0.0.1:6471)")
+	flags.StringVar(&c.server, "server", "", "gRPC address of the node to ask (default $BUCKETRING_SERVER or "+defaultServer+")")
 	flags.DurationVar(&c.timeout, "timeout", 5*time.Second, "time to wait for the answer")
 	c.output = addFormat(flags)
 }
@@ -63,7 +66,7 @@ func (c *caller) costs(cmd *cobra.Command) {
 
 // ask posts the body to a path of the API, and prints the answer.
 func (c *caller) ask(cmd *cobra.Command, path string) error {
-	server := c.streams.setting(c.server, "BUCKETRING_SERVER", "127.0.0.1:6471")
+	server := c.streams.setting(c.server, "BUCKETRING_SERVER", defaultServer)
 	conn, err := grpc.NewClient(server, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return misused(cmd, fmt.Errorf("--server %s: %w", server, err), "")

@@ -73,12 +73,16 @@ func welcome(n *node.Node, policyPath string) string {
 	if policyPath != "" {
 		limits = "edit " + policyPath + " and save it: the limits change at once"
 	}
+	server := ""
+	if address := n.GRPCAddr(); address != defaultServer {
+		server = " --server " + address
+	}
 	return fmt.Sprintf(`
 bucketring is ready. It keeps nothing: state is gone when it ends.
 %s
 try: curl -si %s/v1/check -d '{"key":"acme/alice","tier":"free","input_tokens":1200}'
-     bucketring check acme/alice --tier free --input-tokens 1200
+     bucketring check acme/alice --tier free --input-tokens 1200%s
 %s; stop with Ctrl-C
 
-`, urls(n), n.HTTPAddr(), limits)
+`, urls(n), n.HTTPAddr(), server, limits)
 }

@@ -92,5 +92,5 @@ func (s *streams) run(ctx context.Context, c *config.Config, log *slog.Logger, o
 
 // urls is where a node answers.
 func urls(n *node.Node) string {
-	return fmt.Sprintf("  HTTP     http://%s\n  metrics  http://%[1]s/metrics\n  gRPC     %s\n", n.HTTPAddr(), n.GRPCAddr())
+	return fmt.Sprintf("  HTTP     http://%s\n  status   http://%[1]s/status\n  metrics  http://%[1]s/metrics\n  gRPC     %s\n", n.HTTPAddr(), n.GRPCAddr())
 }

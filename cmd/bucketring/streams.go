@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/lmittmann/tint"
 	"github.com/spf13/pflag"
@@ -63,7 +64,7 @@ func (s *streams) logger(format, level string) *slog.Logger {
 	if format == "json" || format == "auto" && !s.errTTY {
 		return slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: at}))
 	}
-	return slog.New(tint.NewHandler(s.err, &tint.Options{Level: at, TimeFormat: "15:04:05.000", NoColor: !s.colour || !s.errTTY}))
+	return slog.New(tint.NewTextHandler(s.err, &tint.Options{Level: at, TimeFormat: "15:04:05.000", NoColor: !s.colour || !s.errTTY}))
 }
 
 // format is the value of -o.
@@ -87,11 +88,9 @@ func (f *format) Type() string   { return "format" }
 // Set implements pflag.Value.
 func (f *format) Set(text string) error {
 	choices := []string{string(formatTable), string(formatJSON)}
-	for _, c := range choices {
-		if text == c {
-			*f = format(text)
-			return nil
-		}
+	if slices.Contains(choices, text) {
+		*f = format(text)
+		return nil
 	}
 	if near := config.Nearest(text, choices); near != "" {
 		return fmt.Errorf("must be table or json, did you mean %s?", near)

@@ -124,7 +124,8 @@ func TestValidate(t *testing.T) {
 		{"default", func(*Config) {}, nil},
 		{"loopback forms", func(c *Config) { c.HTTP, c.GRPC, c.Gossip = "localhost:0", "[::1]:0", "127.9.9.9:0" }, nil},
 		{"exposed", func(c *Config) { c.HTTP, c.GRPC = ":6470", "0.0.0.0:6471" }, []string{
-			"http: :6470 is reachable from other machines", "grpc: 0.0.0.0:6471 is reachable"}},
+			"http: :6470 is reachable from other machines", "grpc: 0.0.0.0:6471 is reachable",
+		}},
 		{"exposed on purpose", func(c *Config) { c.HTTP, c.GRPC, c.Insecure = ":6470", "0.0.0.0:6471", true }, nil},
 		{"mapped address is not loopback", func(c *Config) { c.HTTP = "[::ffff:10.0.0.1]:1" }, []string{"http: "}},
 		{"join", func(c *Config) { c.Join = []string{"a:1"} }, []string{"join: clustering is not in this version"}},
@@ -134,7 +135,8 @@ func TestValidate(t *testing.T) {
 		}, []string{
 			`name: must be 1 to 63`, `http: must be host:port, got "x"`, `grpc: port must be`, `gossip: port must be`, `advertise: must name a host`,
 			"max_keys: must be at least 1, got 0", "drain_delay: must not be negative, got -1ns",
-			`log_level: must be debug, info, warn, error, got "inof", did you mean "info"?`, `log_format: must be`}},
+			`log_level: must be debug, info, warn, error, got "inof", did you mean "info"?`, `log_format: must be`,
+		}},
 	} {
 		c := Default()
 		c.Name = "n1"

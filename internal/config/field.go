@@ -91,7 +91,7 @@ func (f field) set(text string) error {
 
 // text is the inverse of set.
 func (f field) text() string {
-	if list, ok := f.value.Interface().([]string); ok {
+	if list, ok := reflect.TypeAssert[[]string](f.value); ok {
 		return strings.Join(list, ",")
 	}
 	return fmt.Sprint(f.value.Interface())
@@ -99,7 +99,7 @@ func (f field) text() string {
 
 // plain is the value as a type that JSON and YAML know.
 func (f field) plain() any {
-	if d, ok := f.value.Interface().(time.Duration); ok {
+	if d, ok := reflect.TypeAssert[time.Duration](f.value); ok {
 		return d.String()
 	}
 	return f.value.Interface()

@@ -84,7 +84,7 @@ type step struct {
 }
 
 // steps takes a console block apart. Lines that begin with "$ " are commands;
-// a backslash at the end continues one.
+// a backslash at the end continues one, and <<EOF does until a line EOF.
 func (b block) steps() []step {
 	var steps []step
 	lines := strings.Split(strings.TrimSuffix(b.text, "\n"), "\n")
@@ -97,7 +97,8 @@ func (b block) steps() []step {
 			continue
 		}
 		s := step{line: b.line + i, command: command}
-		for strings.HasSuffix(lines[i], "\\") && i+1 < len(lines) {
+		here := strings.HasSuffix(command, "<<EOF")
+		for i+1 < len(lines) && (strings.HasSuffix(lines[i], "\\") || here && lines[i] != "EOF") {
 			i++
 			s.command += "\n" + lines[i]
 		}

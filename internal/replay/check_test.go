@@ -3,7 +3,7 @@
 package replay
 
 import (
-	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -66,8 +66,13 @@ func TestAzureTrace(t *testing.T) {
 		root, _, _ := strings.Cut(e.key, "/")
 		byRoot[root] = append(byRoot[root], e)
 	}
-	for root, entries := range byRoot {
+	roots := slices.Sorted(maps.Keys(byRoot))
+	if testing.Short() { // the oracle is naive: under the race detector, some of its work is enough
+		roots = roots[len(roots)-2:]
+	}
+	for _, root := range roots {
 		t.Run(root, func(t *testing.T) {
+			entries := byRoot[root]
 			t.Parallel()
 			checkRoot(t, entries, left, end)
 			checkSlots(t, entries)
@@ -196,12 +201,7 @@ func logOutcomes(t *testing.T, history []entry) {
 			counts[e.reserve.Tier+" "+string(e.reserved.Outcome)+" "+e.reserved.Binding.Name]++
 		}
 	}
-	var names []string
-	for name := range counts {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, cmp.Compare)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		t.Logf("%6d %s", counts[name], name)
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/bucketring/bucketring/internal/trace"
 )
 
-// The first hundred calls of the trace take two minutes and a half of the
-// node's time, and a moment of ours.
+// The first hundred calls of the trace take 43 seconds of the node's time, and
+// a moment of ours.
 func Example() {
 	calls, err := trace.Load()
 	if err != nil {
@@ -28,17 +28,19 @@ func Example() {
 		log.Fatal(err)
 	}
 	outcomes := map[string]int{}
-	var reserved, settled int64
+	var reserved, generated int64
 	for _, e := range history {
-		if e.reserve != nil {
+		switch {
+		case e.reserve != nil:
 			outcomes[string(e.reserved.Outcome)]++
-			reserved += e.reserve.InputTokens + e.reserved.Granted()
-		}
-		if e.final {
-			settled += e.usage.OutputTokens
+			reserved += e.reserved.Granted()
+		case e.final:
+			generated += e.usage.OutputTokens
 		}
 	}
 	fmt.Println(outcomes)
-	fmt.Println(calls[99].Offset.Round(1e9), reserved, settled)
+	fmt.Println(reserved, "output tokens reserved,", generated, "generated")
 	// Output:
+	// map[allowed:94 denied:6]
+	// 96256 output tokens reserved, 15742 generated
 }
