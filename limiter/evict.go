@@ -109,7 +109,7 @@ func (p *partition) evict(now Time, root uint64) bool {
 			}
 		}
 		rec := p.records.at(p.hand)
-		if rec.isExtension() || rec.pins > 0 || root != 0 && !p.under(rec, root) {
+		if rec.pins > 0 || root != 0 && !p.under(rec, root) {
 			continue
 		}
 		use, budget := p.use(rec, now)

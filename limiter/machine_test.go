@@ -19,10 +19,13 @@ type machine struct {
 	*pair
 	t     *rapid.T
 	now   limiter.Time
+	skew  int64 // how far the engine's monotonic clock is ahead of the model's
 	keys  []string
 	plans map[string]*limiter.Plan
 	rates limiter.Rates
-	scale int64 // costs are drawn up to about this much
+
+	slides bool  // some limit is a sliding window
+	scale  int64 // costs are drawn up to about this much
 
 	asked    []*limiter.Request // reserves that were allowed
 	checked  []*limiter.Request
@@ -42,6 +45,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"pass":     m.step(m.pass),
 		"retry":    m.step(m.retry),
 		"replay":   m.step(m.replay),
+		"restart":  m.step(m.restart),
 		"":         m.step(m.look),
 	}
 }
@@ -73,6 +77,28 @@ func (m *machine) request() *limiter.Request {
 	}
 }
 
+// clock is the engine's time.
+func (m *machine) clock() limiter.Time {
+	return limiter.Time{Mono: m.now.Mono + m.skew, Wall: m.now.Wall}
+}
+
+// restart moves the state to another engine through a snapshot. Its clock may
+// read anything, but a sliding window's sub-windows would fall elsewhere.
+func (m *machine) restart() {
+	if rapid.IntRange(0, 3).Draw(m.t, "really") > 0 {
+		return
+	}
+	partition := limiter.PartitionOf(m.keys[0])
+	data := m.Snapshot(m.clock(), partition, nil)
+	if !m.slides {
+		m.skew = m.draw("skew", 0, 1e15)
+	}
+	m.Engine = limiter.New(limiter.Options{Catalog: m.catalog})
+	if err := m.Restore(m.clock(), partition, data, time.LoadLocation); err != nil {
+		m.t.Fatalf("Restore = %v, want no error", err)
+	}
+}
+
 func (m *machine) check() { m.ask(m.request(), false) }
 
 func (m *machine) reserve() {
@@ -93,10 +119,10 @@ func (m *machine) ask(r *limiter.Request, reserve bool) limiter.Decision {
 	call := fmt.Sprintf("Check(%+v)", *r)
 	if reserve {
 		call = fmt.Sprintf("Reserve(%+v)", *r)
-		err = m.Reserve(m.now, r, &got)
+		err = m.Reserve(m.clock(), r, &got)
 		want, wantErr = m.model.Reserve(m.now, r)
 	} else {
-		err = m.Check(m.now, r, &got)
+		err = m.Check(m.clock(), r, &got)
 		want, wantErr = m.model.Check(m.now, r)
 	}
 	m.same(call, got, err, want, wantErr)
@@ -131,7 +157,7 @@ func (m *machine) settle(final bool) {
 		u.Costs = []limiter.Cost{{Dimension: "images", Amount: m.draw("used images", 0, m.scale)}}
 	}
 	var got limiter.Decision
-	err := m.Settle(m.now, &u, &got)
+	err := m.Settle(m.clock(), &u, &got)
 	want, wantErr := m.model.Settle(m.now, &u)
 	m.same(fmt.Sprintf("Settle(%+v)", u), got, err, want, wantErr)
 }
@@ -142,7 +168,7 @@ func (m *machine) cancel() {
 		return
 	}
 	var got limiter.Decision
-	err := m.Cancel(m.now, r.Key, r.ID, &got)
+	err := m.Cancel(m.clock(), r.Key, r.ID, &got)
 	want, wantErr := m.model.Cancel(m.now, r.Key, r.ID)
 	m.same("Cancel("+r.ID+")", got, err, want, wantErr)
 }
@@ -203,7 +229,7 @@ func (m *machine) look() {
 	for _, key := range m.keys {
 		r := &limiter.Request{Key: key, Model: "m", Plan: m.plans[key]}
 		var got limiter.Decision
-		m.Peek(m.now, r, &got)
+		m.Peek(m.clock(), r, &got)
 		m.same("Peek("+key+")", got, nil, m.model.Peek(m.now, r), nil)
 	}
 }

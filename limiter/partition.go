@@ -15,20 +15,19 @@ type partition struct {
 	engine  *Engine
 	mono    int64 // the latest time seen
 	nextDue int64 // nothing is due before; may be too early
-	index   index // of records by name
-	records slab[record]
+	records table
 	*memory
 }
 
 // memory is the part of a partition that fewer calls need.
 type memory struct {
+	slots slab[slotBlock]
 	names slab[nameBlock]
 	rings slab[ring]
 	lines slab[lines]
-	spare [][]timeline // to reuse
-	roots map[uint64]uint32
-	keys  int
-	hand  uint32 // the eviction clock's last record
+	spare [][]timeline      // to reuse
+	roots map[uint64]uint32 // records that count towards a root's cap
+	hand  uint32            // the eviction clock's last record
 
 	ids     index // of holds by request id
 	holds   slab[hold]
@@ -219,24 +218,25 @@ func (p *partition) shrink(d *Decision, r *Request, asked int64) (granted int64,
 // complete makes the records that a decision's items miss. It returns false,
 // with nothing charged, if the table is full.
 func (p *partition) complete(d *Decision, r *Request, now Time) bool {
+	p.reserve(len(d.items)) // from here on records stay where they are
 	root := rootOf(r.Key)
-	made := true
 	done := 0
-	for ; done < len(d.items) && made; done++ {
+	for ; done < len(d.items); done++ {
 		it := &d.items[done]
+		level := &r.Plan.Levels[it.level]
+		scope, model, set := r.Key[:level.End], "", level.Limits
+		if it.model {
+			model, set = r.Model, level.Model
+		}
+		missing := it.rec == nil
+		if it.no, it.rec = p.find(scope, model); it.rec == nil {
+			it.no, it.rec = p.create(root, scope, model, set.schema, now)
+		}
 		if it.rec == nil {
-			level := &r.Plan.Levels[it.level]
-			scope, model, set := r.Key[:level.End], "", level.Limits
-			if it.model {
-				model, set = r.Model, level.Model
-			}
-			if it.no, it.rec = p.find(scope, model); it.rec == nil {
-				it.no, it.rec = p.create(root, scope, model, set.schema, now)
-			}
-			if made = it.rec != nil; !made {
-				break
-			}
-			it.slot = p.slotAt(it.rec, int(it.pos))
+			break
+		}
+		it.slot = p.slotAt(it.rec, int(it.pos))
+		if missing {
 			*it.slot = it.fresh
 		}
 		it.rec.pins++ // stays while others are made
@@ -244,7 +244,7 @@ func (p *partition) complete(d *Decision, r *Request, now Time) bool {
 	for i := range done {
 		d.items[i].rec.pins--
 	}
-	return made
+	return done == len(d.items)
 }
 
 func rootOf(key string) string {

@@ -71,6 +71,7 @@ func TestChangingLimitsIsTheModel(t *testing.T) {
 			limits = append(limits, l)
 		}
 		m := newMachine(t, []string{"k"})
+		m.slides = a == limiter.SlidingWindow
 		var plans []*limiter.Plan
 		for _, l := range limits {
 			set, err := m.catalog.LimitSet([]limiter.Limit{l})

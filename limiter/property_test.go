@@ -85,6 +85,11 @@ func run(t *rapid.T, keys []string, planOf func(*limiter.Catalog, string) *limit
 	for _, key := range keys {
 		m.plans[key] = planOf(m.catalog, key)
 		m.plans[key].Rates = m.rates
+		for _, level := range m.plans[key].Levels[:m.plans[key].Count] {
+			for _, l := range level.Limits.Limits() {
+				m.slides = m.slides || l.Algorithm == limiter.SlidingWindow
+			}
+		}
 		m.plans[key].Version, m.plans[key].DefaultOutput = 7, 64
 	}
 	t.Repeat(m.actions())

@@ -4,20 +4,19 @@ package limiter
 
 import (
 	"hash/maphash"
-	"math/bits"
 
 	"github.com/cespare/xxhash/v2"
 )
 
 // record is the state of one key at one level, or of one key and one model:
 // 128 bytes, two cache lines, no pointer. Limits beyond the fourth and names
-// beyond 32 bytes continue in further values.
+// beyond 32 bytes continue in blocks.
 type record struct {
 	last   int64  // Mono of the last touch; every slot is as of then
 	schema uint32 // which limit each slot belongs to
 	pins   uint32 // reservations whose charges may still change
 	lines  uint32 // number of its timelines, 0 = none
-	more   uint32 // record whose slots continue these, 0 = none
+	more   uint32 // first block of further slots, 0 = none
 	rest   uint32 // first block of the name beyond the inline part
 	length uint16 // of the name
 	denied bool   // refused its latest call: never evicted
@@ -36,6 +35,12 @@ const (
 type nameBlock struct {
 	next uint32
 	text [blockName]byte
+}
+
+// slotBlock continues the slots of a record.
+type slotBlock struct {
+	next  uint32
+	slots [slotsPerRecord]slot
 }
 
 // lines are the timelines of a record, by slot. Only token buckets with an open
@@ -89,12 +94,16 @@ func (p *partition) dropLines(rec *record) {
 	rec.lines = 0
 }
 
-// slotAt returns slot i of a record, following its continuation.
+// slotAt returns slot i of a record.
 func (p *partition) slotAt(rec *record, i int) *slot {
-	for i >= slotsPerRecord {
-		rec, i = p.records.at(rec.more), i-slotsPerRecord
+	if i < slotsPerRecord {
+		return &rec.slots[i]
 	}
-	return &rec.slots[i]
+	b := p.slots.at(rec.more)
+	for i -= slotsPerRecord; i >= slotsPerRecord; i -= slotsPerRecord {
+		b = p.slots.at(b.next)
+	}
+	return &b.slots[i]
 }
 
 // line returns the timeline of slot i if it is in use, else nil.
@@ -162,29 +171,31 @@ func (l *limit) windowBy(want *schema) *limit {
 }
 
 // hashName is the hash of a record's name, seeded per engine so that nobody
-// outside can aim at a cell.
-func (p *partition) hashName(scope, model string) uint32 {
+// outside can aim at a place.
+func (p *partition) hashName(scope, model string) uint64 {
 	h := maphash.String(p.engine.seed, scope)
 	if model != "" {
-		hi, lo := bits.Mul64(h^0x9e3779b97f4a7c15, maphash.String(p.engine.seed, model)|1)
-		h = hi ^ lo
+		h = mix(h, maphash.String(p.engine.seed, model))
 	}
-	return uint32(h ^ h>>32)
+	return h
 }
 
-// find returns the record of a scope, or of a scope and a model; 0 if there is none.
+// find returns the record of a scope, or of a scope and a model; 0 if there is
+// none. The record stays where it is until the next reserve.
 func (p *partition) find(scope, model string) (uint32, *record) {
-	if p.index.n == 0 {
+	if p.records.n == 0 {
 		return 0, nil
 	}
-	h := p.hashName(scope, model)
-	mask := uint32(len(p.index.cells) - 1)
-	for pos := h & mask; p.index.cells[pos] != 0; pos = (pos + 1) & mask {
-		if v := p.index.cells[pos]; uint32(v>>32) == h {
-			no := uint32(v)
-			if rec := p.records.at(no); p.named(rec, scope, model) {
-				return no, rec
+	tags := p.records.tags
+	pos, tag := p.records.place(p.hashName(scope, model))
+	for tags[pos] != tagFree {
+		if tags[pos] == tag {
+			if rec := &p.records.records[pos]; p.named(rec, scope, model) {
+				return uint32(pos) + 1, rec
 			}
+		}
+		if pos++; pos == len(tags) {
+			pos = 0
 		}
 	}
 	return 0, nil
@@ -234,8 +245,30 @@ func (p *partition) setName(rec *record, name []byte) {
 	}
 }
 
+// reserve makes room for n more records, and follows those that it moves.
+func (p *partition) reserve(n int) {
+	moved := p.records.reserve(n, func(rec *record) uint64 {
+		var buf [maxName]byte
+		scope, model := splitName(p.appendName(buf[:0], rec))
+		return p.hashName(scope, model)
+	})
+	if moved == nil {
+		return
+	}
+	p.hand, p.swept = 0, 0
+	for no := p.holds.next(0); no != 0; no = p.holds.next(no) {
+		x := p.holds.at(no)
+		for i := range int(x.count) {
+			if t := p.touch(x, i); t.record != 0 {
+				t.record = moved[min(t.record, uint32(len(moved)-1))]
+			}
+		}
+	}
+}
+
 // create makes the record of a name that has none, with the slots of a schema,
-// and evicts another one if there is no room. It returns 0 if none can go.
+// and evicts another one if there is no quota. It returns 0 if none can go.
+// There is room in the table.
 func (p *partition) create(root, scope, model string, s *schema, now Time) (uint32, *record) {
 	if !p.makeRoom(root, scope, model, now) {
 		return 0, nil
@@ -248,13 +281,11 @@ func (p *partition) create(root, scope, model string, s *schema, now Time) (uint
 	return p.insert(name, p.hashName(scope, model), s, now)
 }
 
-func (p *partition) insert(name []byte, hash uint32, s *schema, now Time) (uint32, *record) {
-	no, rec := p.records.alloc()
+func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint32, *record) {
+	no, rec := p.records.insert(hash)
 	p.setName(rec, name)
 	rec.last = now.Mono
 	p.reshape(rec, s)
-	p.index.insert(hash, no)
-	p.keys++
 	if root, ok := counted(name); ok {
 		p.roots[xxhash.Sum64(root)]++
 	}
@@ -264,25 +295,19 @@ func (p *partition) insert(name []byte, hash uint32, s *schema, now Time) (uint3
 // reshape gives a record the slots of a schema, all zero.
 func (p *partition) reshape(rec *record, s *schema) {
 	rec.schema = s.id
-	for n := len(s.limits); ; n -= slotsPerRecord {
-		rec.slots = [slotsPerRecord]slot{}
-		if n <= slotsPerRecord {
-			if rec.more != 0 {
-				p.freeMore(rec)
-			}
-			return
-		}
-		if rec.more == 0 {
-			rec.more, _ = p.records.alloc()
-		}
-		rec = p.records.at(rec.more)
+	rec.slots = [slotsPerRecord]slot{}
+	p.freeSlotBlocks(rec)
+	next := &rec.more
+	for n := len(s.limits) - slotsPerRecord; n > 0; n -= slotsPerRecord {
+		no, b := p.slots.alloc()
+		*next, next = no, &b.next
 	}
 }
 
-func (p *partition) freeMore(rec *record) {
+func (p *partition) freeSlotBlocks(rec *record) {
 	for no := rec.more; no != 0; {
-		next := p.records.at(no).more
-		p.records.free(no)
+		next := p.slots.at(no).next
+		p.slots.free(no)
 		no = next
 	}
 	rec.more = 0
@@ -293,22 +318,19 @@ func (p *partition) remove(no uint32) {
 	rec := p.records.at(no)
 	var buf [maxName]byte
 	name := p.appendName(buf[:0], rec)
-	scope, model := splitName(name)
-	p.index.remove(p.hashName(scope, model), no)
 	for i, l := range p.engine.catalog.schema(rec.schema).limits {
 		if s := p.slotAt(rec, i); l.Algorithm == SlidingWindow && s.lo != 0 {
 			p.rings.free(uint32(s.lo))
 		}
 	}
-	p.freeMore(rec)
+	p.freeSlotBlocks(rec)
 	for b := rec.rest; b != 0; {
 		next := p.names.at(b).next
 		p.names.free(b)
 		b = next
 	}
 	p.dropLines(rec)
-	p.records.free(no)
-	p.keys--
+	p.records.remove(no)
 	p.engine.keys.give(&p.keyQuota)
 	if root, ok := counted(name); ok {
 		h := xxhash.Sum64(root)
@@ -316,21 +338,4 @@ func (p *partition) remove(no uint32) {
 			delete(p.roots, h)
 		}
 	}
-}
-
-// isExtension says whether a record only continues another's slots.
-func (rec *record) isExtension() bool { return rec.length == 0 }
-
-// idle says whether forgetting the record would lose nothing.
-func (p *partition) idle(rec *record, now Time) bool {
-	if rec.pins > 0 {
-		return false
-	}
-	for i, l := range p.engine.catalog.schema(rec.schema).limits {
-		s := *p.slotAt(rec, i)
-		if !l.idle(s, p.ringOf(l, s, now)) {
-			return false
-		}
-	}
-	return true
 }

@@ -21,7 +21,7 @@ func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string)
 	c := &e.cells[partition]
 	c.Lock()
 	defer c.Unlock()
-	e.keys.left.Add(int64(c.keys + c.keyQuota - fresh.keys))
+	e.keys.left.Add(int64(int(c.records.n) + c.keyQuota - int(fresh.records.n)))
 	e.ids.left.Add(int64(int(c.holds.n) + c.idQuota - int(fresh.holds.n)))
 	fresh.mono, fresh.stats = max(now.Mono, c.mono), c.stats
 	c.partition = *fresh
@@ -70,7 +70,9 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 	for range d.count("tiers") {
 		d.tiers = append(d.tiers, e.catalog.tierID(d.string(256, "tier")))
 	}
-	for range d.count("records") {
+	records := d.count("records")
+	d.p.reserve(records)
+	for range records {
 		d.record()
 	}
 	for range d.count("request ids") {

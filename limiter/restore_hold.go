@@ -109,11 +109,11 @@ func (d *restorer) touch(h *hold) {
 	if n == 0 || d.err != nil {
 		return
 	}
-	t.record, t.at = d.records[n-1], d.int()
+	t.record = d.records[n-1]
 	if !t.pinned(h) {
-		d.fail("what is not charged has a place")
 		return
 	}
+	t.at = d.int()
 	rec := d.p.records.at(t.record)
 	rec.pins++
 	have := d.p.engine.catalog.schema(rec.schema)

@@ -19,6 +19,59 @@ func TestRecordIsTwoCacheLines(t *testing.T) {
 	}
 }
 
+// TestTableIsMap inserts, removes and grows, with hashes so few that runs wrap
+// around and collide, and compares with a map.
+func TestTableIsMap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var x table
+		hashOf := func(rec *record) uint64 { return uint64(rec.schema) }
+		model := map[int64]uint32{} // last -> number
+		for i := int64(1); i < 200; i++ {
+			if len(model) > 0 && rapid.Bool().Draw(t, "remove") {
+				for k, no := range model {
+					x.remove(no)
+					delete(model, k)
+					break
+				}
+			}
+			h := rapid.Uint64Range(0, 9).Draw(t, "hash") << 29
+			if moved := x.reserve(1, hashOf); moved != nil {
+				for k, no := range model {
+					model[k] = moved[no]
+				}
+			}
+			no, rec := x.insert(h)
+			rec.schema, rec.last = uint32(h), i
+			model[i] = no
+			free := 0
+			for _, tag := range x.tags {
+				if tag == tagFree {
+					free++
+				}
+			}
+			if int(x.n) != len(model) || free == 0 || int(x.n+x.gone)+free != len(x.tags) {
+				t.Fatalf("%d records, %d gone, %d free of %d, want %d records", x.n, x.gone, free, len(x.tags), len(model))
+			}
+			for want, no := range model {
+				if !x.has(no) || x.at(no).last != want || !reachable(&x, uint64(x.at(no).schema), no) {
+					t.Fatalf("record %d is not at %d, or no search finds it", want, no)
+				}
+			}
+		}
+	})
+}
+
+// reachable says whether a search for hash h passes number no.
+func reachable(x *table, h uint64, no uint32) bool {
+	pos, tag := x.place(h)
+	for ; x.tags[pos] != tagFree; pos = (pos + 1) % len(x.tags) {
+		if uint32(pos)+1 == no {
+			return x.tags[pos] == tag
+		}
+	}
+	return false
+}
+
 // TestIndexIsMap inserts and removes numbers under few hashes, so that runs
 // wrap around and collide, and compares with a map.
 func TestIndexIsMap(t *testing.T) {

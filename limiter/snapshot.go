@@ -35,13 +35,11 @@ func (p *partition) snapshot(now Time, buf []byte) []byte {
 	s.buf = append(s.buf, snapshotMagic...)
 	order := p.holdOrder()
 	s.definitions(order)
-	s.uint(uint64(p.keys))
+	s.uint(uint64(p.records.n))
 	for no := p.records.next(0); no != 0; no = p.records.next(no) {
-		if rec := p.records.at(no); !rec.isExtension() {
-			s.records[no] = len(s.records) + 1
-			p.advance(rec, now)
-			s.record(rec)
-		}
+		s.records[no] = len(s.records) + 1
+		p.advance(p.records.at(no), now)
+		s.record(p.records.at(no))
 	}
 	s.uint(uint64(len(order)))
 	for _, no := range order {
@@ -234,16 +232,13 @@ func (s *snapshotter) touch(x *hold, t *touch) {
 	for _, n := range [...]int64{t.estimate, t.charged, t.dropped, t.remaining, t.reset} {
 		s.int(n)
 	}
+	s.uint(uint64(s.records[t.record])) // 0 if there is none, or no more
 	if !t.pinned(x) {
-		s.uint(0)
 		return
 	}
-	s.uint(uint64(s.records[t.record]))
 	at := t.at
-	rec := s.p.records.at(t.record)
-	cat := s.p.engine.catalog
-	if have := cat.schema(rec.schema); have.find(cat.limit(t.limit).slot) >= 0 {
-		if l := have.limits[have.find(cat.limit(t.limit).slot)]; l.Algorithm == SlidingWindow {
+	if rec, pos, ok := s.p.recordOf(x, t, ""); ok {
+		if l := s.p.engine.catalog.schema(rec.schema).limits[pos]; l.Algorithm == SlidingWindow {
 			at = s.age(l, at)
 		}
 	}

@@ -36,7 +36,7 @@ func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 	now = p.tick(now)
 	for ; visited < n; visited++ {
 		if p.swept = p.records.next(p.swept); p.swept == 0 {
-			p.records.trim()
+			p.slots.trim()
 			p.names.trim()
 			p.rings.trim()
 			p.holds.trim()
@@ -45,7 +45,7 @@ func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 			return visited, removed, true
 		}
 		rec := p.records.at(p.swept)
-		if rec.isExtension() || rec.pins > 0 || now.Mono-rec.last < sweepAge {
+		if rec.pins > 0 || now.Mono-rec.last < sweepAge {
 			continue
 		}
 		if use, _ := p.use(rec, now); use == 0 {
@@ -93,7 +93,7 @@ func (e *Engine) Stats() Stats {
 	for i := range e.cells {
 		c := &e.cells[i]
 		c.Lock()
-		s.Keys += c.keys
+		s.Keys += int(c.records.n)
 		s.Reservations += len(c.live)
 		s.IDs += int(c.holds.n)
 		s.Expired += c.stats.expired

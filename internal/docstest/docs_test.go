@@ -134,6 +134,18 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
+var sourcePath = regexp.MustCompile("`((?:limiter|rpc|internal|cmd)/[\\w/.*]+)`")
+
+func TestNamedFilesExist(t *testing.T) {
+	for _, file := range documents(t) {
+		for _, m := range sourcePath.FindAllStringSubmatch(read(t, file), -1) {
+			if found, err := filepath.Glob(filepath.Join(root, m[1])); err != nil || len(found) == 0 {
+				t.Errorf("%s names %s, which does not exist", file, m[1])
+			}
+		}
+	}
+}
+
 var testName = regexp.MustCompile("`((?:Test|Fuzz|Benchmark|Example)[A-Z_]\\w*)`")
 
 // TestNamedTestsExist keeps the table of invariants honest.

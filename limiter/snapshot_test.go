@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// That a restart changes no later answer is shown by the properties of
+// property_test.go, which restart at random. Here is what they leave out.
+
+// busy fills a partition with all kinds of state, under one root.
+func busy(n *node) *limiter.Plan {
+	limits := append(tokenLimits(), limiter.Limit{Name: "preview", Dimension: limiter.Requests, Algorithm: limiter.FixedWindow, Amount: 50, Calendar: limiter.Week, Zone: zone("Europe/Berlin"), Shadow: true})
+	set := mustSet(n.t, n.catalog, limits...)
+	p := plan("acme/alice", set, set)
+	p.Levels[1].Model = mustSet(n.t, n.catalog, bucketOf(77, 0))
+	long := "acme/" + strings.Repeat("long", 20)
+	for i, key := range []string{"acme/alice", "acme/alice", "acme/alice", long} {
+		r := &limiter.Request{Key: key, Model: "m", Plan: plan(key, set, set), Requests: 1, InputTokens: 10, OutputTokens: 5, ID: fmt.Sprint("r", i)}
+		if key == p.Tier || i < 3 {
+			r.Plan = p
+		}
+		n.reserve(noon, r)
+		n.check(noon, &limiter.Request{Key: key, Model: "m", Plan: r.Plan, Requests: 1, InputTokens: 7, ID: fmt.Sprint("c", i)})
+		switch i {
+		case 0:
+			n.settle(noon.At(time.Second), limiter.Usage{Key: key, ID: r.ID, InputTokens: 8, OutputTokens: 2, Final: true})
+		case 1:
+			n.settle(noon.At(time.Second), limiter.Usage{Key: key, ID: r.ID, InputTokens: 20, OutputTokens: 3})
+		}
+	}
+	return p
+}
+
+func restored(t testing.TB, now limiter.Time, data []byte) (*node, error) {
+	n := newNode(t, limiter.Options{})
+	return n, n.Restore(now, limiter.PartitionOf("acme"), data, time.LoadLocation)
+}
+
+func TestSnapshotHoldsEverything(t *testing.T) {
+	n := newNode(t, limiter.Options{})
+	busy(n)
+	now := noon.At(2 * time.Second)
+	part := limiter.PartitionOf("acme")
+	data := n.Snapshot(now, part, nil)
+	again, err := restored(t, now, data)
+	if err != nil {
+		t.Fatalf("Restore = %v, want no error", err)
+	}
+	if got := again.Snapshot(now, part, nil); len(got) != len(data) { // records may come in another order
+		t.Errorf("the snapshot of a restored partition has %d bytes, want %d", len(got), len(data))
+	}
+	was, is := n.Stats(), again.Stats()
+	if is.Keys != was.Keys || is.Reservations != was.Reservations || is.IDs != was.IDs {
+		t.Errorf("restored %d keys, %d reservations, %d ids, want %d, %d, %d", is.Keys, is.Reservations, is.IDs, was.Keys, was.Reservations, was.IDs)
+	}
+	if got := n.Snapshot(now, part, []byte("before")); string(got[:6]) != "before" || !bytes.Equal(got[6:], data) {
+		t.Error("Snapshot does not append to its buffer")
+	}
+}
+
+// TestAgesShiftWithTime: what was 2 s old when it was written is 12 s old when it
+// is restored after 10 s of downtime, whatever the clocks read.
+func TestAgesShiftWithTime(t *testing.T) {
+	limits := []limiter.Limit{
+		bucketOf(600, 1000),
+		{Name: "slots", Dimension: limiter.Concurrent, Algorithm: limiter.Concurrency, Amount: 2},
+		{Name: "minute", Dimension: limiter.Tokens, Algorithm: limiter.SlidingWindow, Amount: 1000, Window: time.Minute},
+	}
+	n := newNode(t, limiter.Options{})
+	p := n.plan("acme", limits...)
+	n.reserve(noon, &limiter.Request{Key: "acme", ID: "r", Plan: p, OutputTokens: 300})
+	data := n.Snapshot(noon.At(2*time.Second), limiter.PartitionOf("acme"), nil)
+
+	other := newNode(t, limiter.Options{})
+	up := limiter.Time{Mono: 5e9, Wall: noon.Wall + int64(12*time.Second)} // another machine, booted 5 s ago
+	if err := other.Restore(up.At(-10*time.Second), limiter.PartitionOf("acme"), data, time.LoadLocation); err != nil {
+		t.Fatalf("Restore = %v, want no error", err)
+	}
+	look := &limiter.Request{Key: "acme", Plan: other.plan("acme", limits...)}
+	wantUsed(t, "12 s after the charge", other.peek(up, look), 0, 300-120)
+	wantUsed(t, "a lease of 30 s after 12 s", other.peek(up.At(18*time.Second-1), look), 1, 1)
+	wantUsed(t, "a lease of 30 s after 30 s", other.peek(up.At(18*time.Second), look), 1, 0)
+	d := other.settle(up.At(19*time.Second), limiter.Usage{Key: "acme", ID: "r", OutputTokens: 40, Final: true})
+	wantUsed(t, "a late settle", d, 0, 0)
+	wantUsed(t, "a sliding window", d, 2, 40)
+	wantUsed(t, "less than a window after the charge", other.peek(up.At(47*time.Second), look), 2, 40)
+	wantUsed(t, "a window and two 64ths after the charge", other.peek(up.At(50*time.Second), look), 2, 0)
+}
+
+func TestRestoreReplacesThePartition(t *testing.T) {
+	n := newNode(t, limiter.Options{})
+	empty := n.Snapshot(noon, limiter.PartitionOf("acme"), nil)
+	p := busy(n)
+	if err := n.Restore(noon.At(time.Second), limiter.PartitionOf("acme"), empty, time.LoadLocation); err != nil {
+		t.Fatalf("Restore of an empty partition = %v, want no error", err)
+	}
+	for i, s := range n.peek(noon.At(time.Second), &limiter.Request{Key: "acme/alice", Model: "m", Plan: p}).Limits {
+		if used(s) != 0 {
+			t.Errorf("limit %d: used = %d after an empty restore, want 0", i, used(s))
+		}
+	}
+	if s := n.Stats(); s.Keys != 0 || s.IDs != 0 || s.Reservations != 0 {
+		t.Errorf("Stats after an empty restore = %+v, want nothing left", s)
+	}
+}
+
+// TestDamagedSnapshotChangesNothing cuts and flips every byte.
+func TestDamagedSnapshotChangesNothing(t *testing.T) {
+	n := newNode(t, limiter.Options{})
+	busy(n)
+	now := noon.At(2 * time.Second)
+	part := limiter.PartitionOf("acme")
+	data := n.Snapshot(now, part, nil)
+	refused := func(what string, damaged []byte) {
+		t.Helper()
+		if err := n.Restore(now, part, damaged, time.LoadLocation); err == nil {
+			t.Fatalf("Restore of %s = nil, want an error", what)
+		}
+	}
+	for i := range data {
+		refused(fmt.Sprintf("the first %d bytes", i), data[:i])
+		flipped := bytes.Clone(data)
+		flipped[i] ^= 0x40
+		refused(fmt.Sprintf("a flipped byte %d", i), flipped)
+	}
+	refused("more than all", append(bytes.Clone(data), 0))
+	if got := n.Snapshot(now, part, nil); !bytes.Equal(got, data) {
+		t.Error("a refused Restore changed the partition")
+	}
+	if err := n.Restore(now, part+1, data, time.LoadLocation); err == nil {
+		t.Error("Restore into another partition = nil, want an error")
+	}
+	noZones := func(string) (*time.Location, error) { return nil, fmt.Errorf("no zones here") }
+	if err := n.Restore(now, part, data, noZones); err == nil || !strings.Contains(err.Error(), "Europe/Berlin") {
+		t.Errorf("Restore without zones = %v, want an error that names Europe/Berlin", err)
+	}
+}
+
+// FuzzRestore changes snapshots behind a good checksum: none may panic, take
+// much memory, or, when refused, change anything. What is accepted must work.
+func FuzzRestore(f *testing.F) {
+	now, part := noon.At(2*time.Second), limiter.PartitionOf("acme")
+	seed := newNode(f, limiter.Options{})
+	f.Add(seed.Snapshot(now, part, nil))
+	busy(seed)
+	f.Add(seed.Snapshot(now, part, nil))
+	before := newNode(f, limiter.Options{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 8 {
+			data = bytes.Clone(data)
+			binary.LittleEndian.PutUint64(data[len(data)-8:], xxhash.Sum64(data[:len(data)-8]))
+		}
+		n := &node{before.Engine, t, before.catalog}
+		p := n.plan("acme/alice", tokenLimits()...)
+		was := n.Snapshot(now, part, nil)
+		if err := n.Restore(now, part, data, time.LoadLocation); err != nil {
+			if got := n.Snapshot(now, part, nil); !bytes.Equal(got, was) {
+				t.Fatalf("Restore = %v, and changed the partition", err)
+			}
+			return
+		}
+		var d limiter.Decision
+		for i, later := range []time.Duration{0, time.Second, time.Hour} {
+			at := now.At(later)
+			r := &limiter.Request{Key: "acme/alice", Model: "m", Plan: p, Requests: 1, InputTokens: 9, ID: fmt.Sprint("f", i)}
+			n.Peek(at, r, &d)
+			_ = n.Reserve(at, r, &d)
+			for _, id := range []string{"r0", "r1", "r2", "r3", r.ID} {
+				_ = n.Settle(at, &limiter.Usage{Key: r.Key, ID: id, InputTokens: 30, OutputTokens: 2, Final: i > 0}, &d)
+				_ = n.Cancel(at, r.Key, id, &d)
+			}
+			n.Sweep(at, 10)
+			again := n.Snapshot(at, part, nil)
+			if err := n.Restore(at, part, again, time.LoadLocation); err != nil {
+				t.Fatalf("Restore of the snapshot of a restored partition = %v", err)
+			}
+		}
+		if err := n.Restore(now, part, seed.Snapshot(now, limiter.PartitionOf("acme"), nil), time.LoadLocation); err != nil {
+			t.Fatalf("Restore = %v, want no error", err)
+		}
+	})
+}
