@@ -19,13 +19,7 @@ func (n amounts) perMillion(a, b, c int64) (int64, bool) {
 	if a == 1e6 && b == 1e6 && c == 1e6 {
 		return n.input + n.output, n.input+n.output <= MaxAmount
 	}
-	var hi, lo, carry uint64
-	for _, p := range [...][2]int64{{n.input - n.cached, a}, {n.cached, b}, {n.output, c}} {
-		h, l := bits.Mul64(uint64(p[0]), uint64(p[1]))
-		lo, carry = bits.Add64(lo, l, 0)
-		hi, _ = bits.Add64(hi, h, carry)
-	}
-	w := wide{int64(hi), lo}
+	w := mulWide(n.input-n.cached, a).add(mulWide(n.cached, b)).add(mulWide(n.output, c))
 	if w.negative() {
 		return 0, false
 	}

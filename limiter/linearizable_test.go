@@ -66,7 +66,7 @@ func (w world) step(o op) (seen, world) {
 	r := &w.reservations[o.i]
 	switch o.verb {
 	case "check":
-		if w.tokens+o.n > tokensCap {
+		if o.n > 0 && w.tokens+o.n > tokensCap { // nothing is always granted, even in debt
 			return w.now(limiter.Denied, 0), w
 		}
 		w.tokens += o.n

@@ -80,31 +80,31 @@ func (p *partition) convert(no uint32, from, to *limit, s slot, t *timeline, now
 }
 
 // become returns the state, as of now, of limit to that keeps what was used of
-// from. Where the algorithm stays, a ring is changed in place; where it changes,
+// l. Where the algorithm stays, a ring is changed in place; where it changes,
 // what was used counts as if it had been charged now.
-func (from *limit) become(to *limit, s slot, r *ring, now Time) (slot, *ring) {
+func (l *limit) become(to *limit, s slot, r *ring, now Time) (slot, *ring) {
 	switch {
-	case from.Algorithm != to.Algorithm:
-		used := from.used(s, r)
+	case l.Algorithm != to.Algorithm:
+		used := l.used(s, r)
 		s, r = slot{}, nil
 		to.advance(&s, nil, 0, now)
 		if to.Algorithm == SlidingWindow {
 			r = &ring{head: floorDiv(now.Mono, to.sub)}
 		}
 		to.charge(&s, r, used)
-	case to.Algorithm == TokenBucket && from.window != to.window:
-		s.setLevel(rescale(s.level(), from.window, to.window))
-	case to.Algorithm == SlidingWindow && from.sub != to.sub && r != nil:
-		r.remap(floorDiv(now.Mono, to.sub), func(k int64) int64 { return from.moved(to, k, now) })
-	case to.Algorithm == FixedWindow && (from.Calendar != to.Calendar || from.window != to.window):
+	case to.Algorithm == TokenBucket && l.window != to.window:
+		s.setLevel(rescale(s.level(), l.window, to.window))
+	case to.Algorithm == SlidingWindow && l.sub != to.sub && r != nil:
+		r.remap(floorDiv(now.Mono, to.sub), func(k int64) int64 { return l.moved(to, k, now) })
+	case to.Algorithm == FixedWindow && (l.Calendar != to.Calendar || l.window != to.window):
 		s.hi = to.windowAt(now.Wall).end
 	}
 	return s, r
 }
 
 // moved returns the sub-window of limit to for what came in sub-window k.
-func (from *limit) moved(to *limit, k int64, now Time) int64 {
-	return floorDiv(min((k+1)*from.sub-1, now.Mono), to.sub)
+func (l *limit) moved(to *limit, k int64, now Time) int64 {
+	return floorDiv(min((k+1)*l.sub-1, now.Mono), to.sub)
 }
 
 // rescale converts a level from one window's units x ns to another's; a

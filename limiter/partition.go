@@ -248,10 +248,8 @@ func (p *partition) complete(d *Decision, r *Request, now Time) bool {
 }
 
 func rootOf(key string) string {
-	if i := strings.IndexByte(key, '/'); i >= 0 {
-		return key[:i]
-	}
-	return key
+	root, _, _ := strings.Cut(key, "/")
+	return root
 }
 
 func hashRoot(root string) uint64 { return xxhash.Sum64String(root) }

@@ -5,6 +5,7 @@ package limiter
 import (
 	"encoding/binary"
 	"maps"
+	"slices"
 	"sync/atomic"
 )
 
@@ -94,7 +95,7 @@ func (c *Catalog) limitLocked(l Limit) *limit {
 	}
 	n.sub = (n.window + subWindows - 1) / subWindows
 	c.mu.limitIDs[l.identity()] = n.id
-	grown := append(limits[:len(limits):len(limits)], n)
+	grown := append(slices.Clip(limits), n)
 	c.limits.Store(&grown)
 	return n
 }
@@ -111,7 +112,7 @@ func (c *Catalog) schemaLocked(limits []*limit) *schema {
 	}
 	s := &schema{id: uint32(len(schemas)), limits: limits}
 	c.mu.schemaIDs[string(key)] = s.id
-	grown := append(schemas[:len(schemas):len(schemas)], s)
+	grown := append(slices.Clip(schemas), s)
 	c.schemas.Store(&grown)
 	return s
 }
@@ -165,7 +166,7 @@ func (c *Catalog) tierID(name string) uint32 {
 	if id, ok := old.ids[name]; ok {
 		return id
 	}
-	grown := &tierNames{ids: maps.Clone(old.ids), names: append(old.names[:len(old.names):len(old.names)], name)}
+	grown := &tierNames{ids: maps.Clone(old.ids), names: append(slices.Clip(old.names), name)}
 	grown.ids[name] = uint32(len(old.names))
 	c.tiers.Store(grown)
 	return grown.ids[name]

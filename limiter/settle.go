@@ -39,7 +39,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		return err
 	}
 	for i := range int(x.count) {
-		p.correct(x, i, now, p.target(x, p.touch(x, i), u, &v))
+		p.correct(x, i, now, p.target(p.touch(x, i), u, &v))
 	}
 	if !u.Final {
 		ls.used = n
@@ -118,7 +118,7 @@ func (ls *lease) amounts(u *Usage) (amounts, error) {
 }
 
 // target returns what a touch must have charged after usage u with cost v.
-func (p *partition) target(x *hold, t *touch, u *Usage, v *vector) int64 {
+func (p *partition) target(t *touch, u *Usage, v *vector) int64 {
 	var target int64
 	switch l := p.engine.catalog.limit(t.limit); l.dim {
 	case dimRequests, dimConcurrent:
@@ -162,7 +162,7 @@ func (p *partition) checkOverflow(x *hold, u *Usage, v *vector) error {
 				used = p.rings.at(uint32(s.lo)).sum
 			}
 		}
-		if more := p.target(x, t, u, v) - t.charged; more > 0 && used > math.MaxInt64/2-more {
+		if more := p.target(t, u, v) - t.charged; more > 0 && used > math.MaxInt64/2-more {
 			return &FieldError{Field: string(l.Dimension), Value: strconv.FormatInt(more, 10), Problem: "does not fit the counter of limit " + l.Name}
 		}
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/nearest"
 )
 
 func newCompletion(s *streams) *cobra.Command {
@@ -35,7 +35,7 @@ func newCompletion(s *streams) *cobra.Command {
 				return root.GenPowerShellCompletionWithDesc(s.out)
 			}
 			try := ""
-			if near := config.Nearest(args[0], shells); near != "" {
+			if near := nearest.Word(args[0], shells); near != "" {
 				try = cmd.CommandPath() + " " + near
 			}
 			return misused(cmd, fmt.Errorf("unknown shell %q, want %s", args[0], strings.Join(shells, ", ")), try)

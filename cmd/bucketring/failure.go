@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/nearest"
 )
 
 // Exit codes.
@@ -72,7 +72,7 @@ func badFlag(cmd *cobra.Command, err error) error {
 	name := unknown.GetSpecifiedName()
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-	if near := config.Nearest(name, names); near != "" && len(name) > 1 {
+	if near := nearest.Word(name, names); near != "" && len(name) > 1 {
 		return misused(cmd, fmt.Errorf("unknown flag --%s", name), fmt.Sprintf("%s --%s", cmd.CommandPath(), near))
 	}
 	return misused(cmd, err, "")
@@ -91,7 +91,7 @@ func group(cmd *cobra.Command) *cobra.Command {
 			names = append(names, c.Name())
 		}
 		try := ""
-		if near := config.Nearest(args[0], names); near != "" {
+		if near := nearest.Word(args[0], names); near != "" {
 			try = cmd.CommandPath() + " " + near
 		}
 		return misused(cmd, fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()), try)

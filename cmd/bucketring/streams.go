@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
-	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/nearest"
 )
 
 // streams is where a command writes: data to out, all else to err.
@@ -92,7 +92,7 @@ func (f *format) Set(text string) error {
 		*f = format(text)
 		return nil
 	}
-	if near := config.Nearest(text, choices); near != "" {
+	if near := nearest.Word(text, choices); near != "" {
 		return fmt.Errorf("must be table or json, did you mean %s?", near)
 	}
 	return fmt.Errorf("must be table or json")

@@ -30,7 +30,7 @@ var arrows = map[string][]string{
 	"internal/node": {"rpc/server", "rpc/httpapi", "rpc/pb", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/snapshotfile"},
 
 	// The wire.
-	"rpc/httpapi": {"rpc/server", "rpc/pb", "limiter/policy", "limiter"},
+	"rpc/httpapi": {"rpc/server", "rpc/pb", "limiter/policy", "limiter", "internal/nearest"},
 	"rpc/server":  {"rpc/pb", "limiter/policy", "limiter"},
 	"rpc/client":  {"rpc/pb"},
 	"rpc/pb":      {},
@@ -38,13 +38,14 @@ var arrows = map[string][]string{
 	// Deciding.
 	"limiter/policy/source":           {"limiter/policy", "limiter"},
 	"limiter/policy/scenario":         {"limiter/policy", "limiter", "limiter/policy/internal/yamldoc"},
-	"limiter/policy":                  {"limiter", "limiter/policy/internal/yamldoc"},
-	"limiter/policy/internal/yamldoc": {},
+	"limiter/policy":                  {"limiter", "limiter/policy/internal/yamldoc", "internal/nearest"},
+	"limiter/policy/internal/yamldoc": {"internal/nearest"},
 	"limiter":                         {},
 
 	// Leaves.
 	"internal/buildinfo":    {},
-	"internal/config":       {},
+	"internal/config":       {"internal/nearest"},
+	"internal/nearest":      {},
 	"internal/snapshotfile": {},
 	"internal/trace":        {},
 
@@ -53,7 +54,7 @@ var arrows = map[string][]string{
 }
 
 // pure are the packages that decide.
-var pure = []string{"limiter", "limiter/policy", "limiter/policy/internal/yamldoc"}
+var pure = []string{"limiter", "limiter/policy", "limiter/policy/internal/yamldoc", "internal/nearest"}
 
 // impure must not be imported by them, nor anything below these paths.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}

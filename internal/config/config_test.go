@@ -173,12 +173,3 @@ func TestPrintCanBeReadBack(t *testing.T) {
 		t.Errorf("Print = %s\nwant a line such as %s", out.String(), line)
 	}
 }
-
-func TestNearest(t *testing.T) {
-	words := []string{"http", "grpc", "max_keys", "max_keys_per_root"}
-	for word, want := range map[string]string{"htpp": "http", "gprc": "grpc", "max-keys": "max_keys", "maxkeys": "max_keys", "x": "", "": "", "bananas": ""} {
-		if got := Nearest(word, words); got != want {
-			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
-		}
-	}
-}

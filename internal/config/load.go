@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/bucketring/bucketring/internal/nearest"
 )
 
 // A Setting is one value and where it came from.
@@ -128,7 +130,7 @@ func parse(path string, text []byte, fields []field) (map[string]fileValue, []er
 		_, twice := values[key.Value]
 		at := slices.Index(known, key.Value)
 		if at < 0 {
-			bad(key, "unknown key %q%s", key.Value, didYouMean(Nearest(key.Value, known)))
+			bad(key, "unknown key %q%s", key.Value, didYouMean(nearest.Word(key.Value, known)))
 			continue
 		}
 		text, ok := scalar(value, fields[at].kind() == "list")
@@ -204,4 +206,11 @@ func Reference() string {
 		fmt.Fprintf(&b, "| `%s` | `--%s` | `%s` | %s | %s |\n", f.key, f.flag(), f.env(), def, f.help)
 	}
 	return b.String()
+}
+
+func didYouMean(word string) string {
+	if word == "" {
+		return ""
+	}
+	return `, did you mean "` + word + `"?`
 }

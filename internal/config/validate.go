@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/nearest"
 )
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -66,7 +68,7 @@ func (c *Config) Validate() error {
 	}
 	oneOf := func(key, value string, allowed ...string) {
 		if !slices.Contains(allowed, value) {
-			bad(key, "must be %s, got %q%s", strings.Join(allowed, ", "), value, didYouMean(Nearest(value, allowed)))
+			bad(key, "must be %s, got %q%s", strings.Join(allowed, ", "), value, didYouMean(nearest.Word(value, allowed)))
 		}
 	}
 	oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error")

@@ -5,10 +5,12 @@ package policy
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
@@ -169,11 +171,9 @@ func (p *parser) keyPattern(n yamldoc.Node) (string, bool) {
 		return "", false
 	}
 	segments := strings.Split(text, "/")
-	for _, s := range segments {
-		if s == "" {
-			p.r.Problem(n, "key %q has an empty segment: no key matches it", text)
-			return "", false
-		}
+	if slices.Contains(segments, "") {
+		p.r.Problem(n, "key %q has an empty segment: no key matches it", text)
+		return "", false
 	}
 	if len(segments) > limiter.MaxLevels {
 		p.r.Problem(n, "key %q has %d segments: no key matches it, they have at most %d", text, len(segments), limiter.MaxLevels)
@@ -261,7 +261,7 @@ func (p *parser) checkReferences() {
 	}
 	check := func(ref reference) {
 		if _, defined := p.first[tierKey(ref.name)]; !defined && ref.name != "" {
-			p.r.Suggest(ref.at, yamldoc.Nearest(ref.name, p.tierNames), "tier %q is not defined", ref.name)
+			p.r.Suggest(ref.at, nearest.Word(ref.name, p.tierNames), "tier %q is not defined", ref.name)
 		}
 	}
 	check(p.defaultTier)

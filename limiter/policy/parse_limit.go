@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
@@ -126,7 +127,7 @@ func suggestWindow(s string) string {
 	if len(s) < 2 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz") != "" {
 		return ""
 	}
-	return yamldoc.Nearest(s, windowNames)
+	return nearest.Word(s, windowNames)
 }
 
 // checkBursts reports bursts that another limit of the tier, for the same

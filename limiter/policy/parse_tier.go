@@ -9,6 +9,7 @@ import (
 	"time"
 	_ "time/tzdata" // the same zones on every machine that has none
 
+	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
@@ -252,12 +253,12 @@ func (p *parser) checkDimension(n yamldoc.Node, name string) bool {
 	if slices.Contains(shorthandKeys, name) {
 		return true
 	}
-	if near := yamldoc.Nearest(name, shorthandKeys); near != "" && yamldoc.Distance(name, near) == 1 {
+	if near := nearest.Word(name, shorthandKeys); near != "" && nearest.Distance(name, near) == 1 {
 		p.r.Suggest(n, near, "dimension %q is too close to a built-in one", name)
 		return false
 	}
 	if len(name) > maxWord || !dimensionSyntax.MatchString(name) {
-		p.r.Suggest(n, yamldoc.Nearest(name, shorthandKeys),
+		p.r.Suggest(n, nearest.Word(name, shorthandKeys),
 			"dimension must be 1 to %d lower-case letters, digits and _, got %q", maxWord, shorten(name))
 		return false
 	}

@@ -203,8 +203,10 @@ func TestProblemsIsTheErrorType(t *testing.T) {
 	if !errors.As(err, &problems) || len(problems) != 1 {
 		t.Fatalf("Parse error = %v (%T), want one Problem", err, err)
 	}
-	want := Problem{File: "p.yaml", Line: 1, Column: 18, Message: `unknown key "token" in tier free`, Suggestion: "tokens",
-		Excerpt: "tiers: { free: { token: 1/min } }", Caret: 17}
+	want := Problem{
+		File: "p.yaml", Line: 1, Column: 18, Message: `unknown key "token" in tier free`, Suggestion: "tokens",
+		Excerpt: "tiers: { free: { token: 1/min } }", Caret: 17,
+	}
 	if problems[0] != want {
 		t.Errorf("problem = %+v, want %+v", problems[0], want)
 	}

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
 
 // Resolve fills plan with the limits of every level of key that has a tier,
@@ -78,7 +78,7 @@ const maxListed = 10
 
 func (p *Policy) unknownTier(name string) error {
 	problem := "must be a tier of the policy"
-	switch near := yamldoc.Nearest(name, p.names); {
+	switch near := nearest.Word(name, p.names); {
 	case near != "":
 		problem += fmt.Sprintf(" (did you mean %q?)", near)
 	case len(p.names) <= maxListed:

@@ -67,8 +67,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, src []byte) {
 		suite, err := Parse("fuzz.yaml", src)
 		if err != nil {
-			var problems policy.Problems
-			if !errors.As(err, &problems) {
+			if _, ok := errors.AsType[policy.Problems](err); !ok {
 				t.Fatalf("Parse error = %v (%T), want Problems", err, err)
 			}
 			return

@@ -21,6 +21,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/bucketring/bucketring/internal/nearest"
 )
 
 // Bounds of a document.
@@ -275,7 +277,7 @@ func (r *Reader) Word(n Node, what string, words ...string) (int, bool) {
 	}
 	i := slices.Index(words, text)
 	if i < 0 {
-		r.Suggest(n, Nearest(text, words), "%s must be one of %s, got %q", what, strings.Join(words, ", "), shorten(text))
+		r.Suggest(n, nearest.Word(text, words), "%s must be one of %s, got %q", what, strings.Join(words, ", "), shorten(text))
 		return 0, false
 	}
 	return i, true
@@ -339,7 +341,7 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 }
 
 func (r *Reader) unknownKey(key Node, what, name string, known []string) {
-	if near := Nearest(name, known); near != "" {
+	if near := nearest.Word(name, known); near != "" {
 		r.Suggest(key, near, "unknown key %q in %s", shorten(name), what)
 		return
 	}

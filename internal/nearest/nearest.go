@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package nearest guesses what a mistyped word was meant to be, for messages.
+package nearest
+
+import "strings"
+
+// Word returns the candidate that word was probably meant to be, "" if none
+// is near: at most one edit in three characters, and two in all.
+func Word(word string, candidates []string) string {
+	if len(word) > 64 {
+		return ""
+	}
+	best, bestDistance := "", min(2, max(1, (len(word)+1)/3))+1
+	for _, c := range candidates {
+		if len(c)-len(word) >= bestDistance || len(word)-len(c) >= bestDistance {
+			continue
+		}
+		if d := Distance(strings.ToLower(word), strings.ToLower(c)); d < bestDistance {
+			best, bestDistance = c, d
+		}
+	}
+	return best
+}
+
+// Distance is the number of insertions, deletions, substitutions and swaps of
+// neighbours between two strings, in bytes.
+func Distance(a, b string) int {
+	before, previous, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		before, previous, row = previous, row, before
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(previous[j]+1, row[j-1]+1, previous[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+	}
+	return row[len(b)]
+}
