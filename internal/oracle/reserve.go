@@ -3,8 +3,8 @@
 package oracle
 
 import (
+	"fmt"
 	"math/big"
-	"reflect"
 	"slices"
 
 	"github.com/bucketring/bucketring/limiter"
@@ -88,7 +88,7 @@ func (o *Oracle) Settle(now limiter.Time, u *limiter.Usage) (limiter.Decision, e
 		return limiter.Decision{}, err
 	case l.status == limiter.Cancelled:
 		return limiter.Decision{}, limiter.ErrConflict
-	case l.status == limiter.Settled && u.Final && !reflect.DeepEqual(*l.final, *u):
+	case l.status == limiter.Settled && u.Final && numbers(*l.final) != numbers(*u):
 		return limiter.Decision{}, limiter.ErrConflict
 	case l.status == limiter.Settled:
 		return o.settlement(now, l), nil // a repeat, or progress that came late
@@ -247,6 +247,11 @@ func (l *lease) ttl() int64 {
 		return int64(limiter.DefaultTTL)
 	}
 	return int64(l.asked.TTL)
+}
+
+// numbers is what two final settles must agree on to be the same.
+func numbers(u limiter.Usage) string {
+	return fmt.Sprint(max(u.InputTokens, -1), max(u.CachedInputTokens, 0), max(u.OutputTokens, -1), costMap(u.Costs))
 }
 
 // settlement reports the limits of a reservation, with what it is charged in all.
