@@ -176,3 +176,30 @@ func TestKeysThatAreDeniedNeedNoRoom(t *testing.T) {
 		t.Errorf("Stats = %d keys, %d ids, want none", s.Keys, s.IDs)
 	}
 }
+
+// TestMakingRoomSparesTheKeyAtHand: a call whose root is new makes room for it,
+// but not by forgetting its own key, whose limits have just been looked at.
+func TestMakingRoomSparesTheKeyAtHand(t *testing.T) {
+	for _, a := range []limiter.Algorithm{limiter.TokenBucket, limiter.FixedWindow} {
+		n := newNode(t, limiter.Options{MaxKeys: 2})
+		last := limiter.Limit{Name: "last", Dimension: limiter.Tokens, Algorithm: a, Amount: 1000, Window: time.Minute}
+		var many []limiter.Limit // another tier's: the record of alice keeps them for a while
+		for i := range 9 {
+			l := bucketOf(600, 1000)
+			l.Name = strconv.Itoa(i)
+			many = append(many, l)
+		}
+		wide, narrow, org := mustSet(t, n.catalog, append(many, last)...), mustSet(t, n.catalog, last), mustSet(t, n.catalog, bucketOf(6000, 6000))
+		n.check(noon, &limiter.Request{Key: "acme/alice", Plan: plan("acme/alice", nil, wide), InputTokens: 1})
+		n.check(noon, &limiter.Request{Key: "acme/bob", Plan: plan("acme/bob", nil, wide), InputTokens: 500})
+
+		r := &limiter.Request{Key: "acme/alice", Plan: plan("acme/alice", org, narrow), InputTokens: 700}
+		d := n.check(noon, r)
+		wantOutcome(t, "Check(acme/alice)", d, limiter.Allowed)
+		wantUsed(t, "Check(acme/alice), "+a.String(), d, 0, 700)
+		wantUsed(t, "Check(acme/alice), "+a.String(), d, 1, 701)
+		d = n.check(noon, r)
+		wantOutcome(t, "Check(acme/alice) again", d, limiter.Denied)
+		wantUsed(t, "Check(acme/alice) again, "+a.String(), d, 1, 701)
+	}
+}

@@ -58,6 +58,9 @@ func (p *partition) mark(rec *record, i, slots int) uint32 {
 		rec.lines = no
 		if n := len(p.spare); n > 0 && cap(p.spare[n-1]) >= slots {
 			ls.of, p.spare = p.spare[n-1][:slots], p.spare[:n-1]
+			for i := range ls.of {
+				ls.of[i].begin()
+			}
 		} else {
 			ls.of = make([]timeline, slots, max(slots, slotsPerRecord))
 		}

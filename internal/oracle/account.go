@@ -34,8 +34,8 @@ type account struct {
 type charge struct {
 	at     int64 // Mono
 	wall   int64
-	amount *big.Rat
-	lowest *big.Rat      // the smallest amount it ever was
+	amount *big.Int
+	lowest *big.Int      // the smallest amount it ever was
 	limit  limiter.Limit // in force from here on
 	window window        // fixed window: where it counts
 	live   bool          // concurrency: the slot is taken
@@ -45,12 +45,12 @@ type charge struct {
 func (a *account) apply(now limiter.Time, l limiter.Limit) {
 	if a.limit != l {
 		a.limit = l
-		a.add(now, new(big.Rat)) // an entry of nothing: refill has another rate from here on
+		a.add(now, new(big.Int)) // an entry of nothing: refill has another rate from here on
 	}
 }
 
 // add charges amount now.
-func (a *account) add(now limiter.Time, amount *big.Rat) *charge {
+func (a *account) add(now limiter.Time, amount *big.Int) *charge {
 	c := &charge{at: now.Mono, wall: now.Wall, amount: amount, lowest: amount, limit: a.limit}
 	if a.limit.Algorithm == limiter.FixedWindow {
 		a.window = a.current(now)
@@ -61,7 +61,7 @@ func (a *account) add(now limiter.Time, amount *big.Rat) *charge {
 }
 
 // correct replaces the amount of a charge in the log.
-func (a *account) correct(c *charge, amount *big.Rat) {
+func (a *account) correct(c *charge, amount *big.Int) {
 	c.amount = amount
 	if amount.Cmp(c.lowest) < 0 {
 		c.lowest = amount
@@ -79,7 +79,7 @@ func (a *account) capacity() *big.Rat {
 
 // used is what counts against the limit now.
 func (a *account) used(now limiter.Time) *big.Rat {
-	sum := new(big.Rat)
+	sum := new(big.Int)
 	switch a.limit.Algorithm {
 	case limiter.TokenBucket:
 		return a.level(now.Mono)
@@ -104,7 +104,7 @@ func (a *account) used(now limiter.Time) *big.Rat {
 			}
 		}
 	}
-	return sum
+	return ratOf(sum)
 }
 
 // level replays the log of a token bucket up to mono.
@@ -114,7 +114,7 @@ func (a *account) level(mono int64) *big.Rat {
 		if i > 0 {
 			level = drained(a.known[i-1], a.log[i-1], a.log[i].at)
 		}
-		a.known = append(a.known, level.Add(level, a.log[i].amount))
+		a.known = append(a.known, level.Add(level, ratOf(a.log[i].amount)))
 	}
 	if len(a.log) == 0 {
 		return new(big.Rat)
@@ -163,7 +163,7 @@ func (a *account) wait(now limiter.Time, cost *big.Rat) int64 {
 		for sub := newest - 64; sub <= newest; sub++ { // these leave, oldest first
 			for _, c := range a.log {
 				if subWindow(a.limit, c.at) == sub {
-					over.Sub(over, c.amount)
+					over.Sub(over, ratOf(c.amount))
 				}
 			}
 			if over.Sign() <= 0 {

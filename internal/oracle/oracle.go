@@ -101,7 +101,7 @@ func (o *Oracle) Check(now limiter.Time, r *limiter.Request) (limiter.Decision, 
 	if d.Outcome != limiter.Denied {
 		for _, a := range asks {
 			if a.reason == limiter.NoReason && a.limit.Algorithm != limiter.Concurrency {
-				a.account.add(now, ratOf(a.cost))
+				a.account.add(now, a.cost)
 			}
 		}
 	}

@@ -20,7 +20,7 @@ func (o *Oracle) Promises() (broken []string) {
 			continue
 		}
 		for i, first := range a.log {
-			sum := new(big.Rat)
+			sum := new(big.Int)
 			for _, last := range a.log[i:] {
 				if a.limit.Algorithm == limiter.FixedWindow && a.windowAt(last.wall) != a.windowAt(first.wall) {
 					break
@@ -28,10 +28,9 @@ func (o *Oracle) Promises() (broken []string) {
 				if a.limit.Algorithm == limiter.SlidingWindow && last.at-first.at >= int64(a.limit.Window) {
 					break
 				}
-				sum.Add(sum, last.lowest)
-				if most := a.most(last.at - first.at); most != nil && sum.Cmp(most) > 0 {
-					broken = append(broken, fmt.Sprintf("%s %s of %s: %s admitted from %d to %d, want at most %s",
-						a.limit.Algorithm, id.name, id.scope, sum.RatString(), first.at, last.at, most.RatString()))
+				if sum.Add(sum, last.lowest); a.tooMuch(sum, last.at-first.at) {
+					broken = append(broken, fmt.Sprintf("%s %s of %s admitted %s from %d to %d",
+						a.limit.Algorithm, id.name, id.scope, sum, first.at, last.at))
 				}
 			}
 		}
@@ -39,15 +38,17 @@ func (o *Oracle) Promises() (broken []string) {
 	return broken
 }
 
-// most is what may be admitted in a closed interval of that many nanoseconds.
-func (a *account) most(elapsed int64) *big.Rat {
+// tooMuch says whether more was admitted in a closed interval of that many
+// nanoseconds than the limit's algorithm promises.
+func (a *account) tooMuch(sum *big.Int, elapsed int64) bool {
 	switch a.limit.Algorithm {
-	case limiter.TokenBucket:
-		refill := new(big.Rat).Mul(rat(elapsed), big.NewRat(a.limit.Amount, int64(a.limit.Window)))
-		return refill.Add(refill, a.capacity())
+	case limiter.TokenBucket: // sum > burst + amount x elapsed / window
+		window := big.NewInt(int64(a.limit.Window))
+		beyond := new(big.Int).Sub(sum, floor(a.capacity()))
+		return beyond.Mul(beyond, window).Cmp(new(big.Int).Mul(big.NewInt(a.limit.Amount), big.NewInt(elapsed))) > 0
 	case limiter.Concurrency:
-		return nil // slots come back
+		return false // slots come back
 	default:
-		return rat(a.limit.Amount)
+		return sum.Cmp(big.NewInt(a.limit.Amount)) > 0
 	}
 }

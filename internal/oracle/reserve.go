@@ -64,7 +64,7 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 	for _, a := range asks {
 		h := &hold{ask: a, first: new(big.Int), target: new(big.Int), charged: new(big.Int), least: a.costAt(0)}
 		if a.reason == limiter.NoReason {
-			h.charge = a.account.add(now, ratOf(a.cost))
+			h.charge = a.account.add(now, a.cost)
 			h.charge.live = true
 			h.first, h.target, h.charged = a.cost, a.cost, a.cost
 			h.window = h.charge.window
@@ -192,25 +192,22 @@ func (o *Oracle) correct(now limiter.Time, h *hold, amount *big.Int) {
 	switch {
 	case a.limit.Algorithm == limiter.FixedWindow && a.current(now) != h.window:
 		if more.Sign() > 0 {
-			a.add(now, ratOf(more)).lowest = new(big.Rat) // not an admission
+			a.add(now, more).lowest = new(big.Int) // not an admission
 		}
 		h.target, h.charged = amount, amount
 	case a.limit.Algorithm == limiter.TokenBucket && more.Sign() > 0:
 		before := a.used(now)
-		a.correct(h.charge, ratOf(new(big.Int).Add(h.charged, more)))
+		a.correct(h.charge, new(big.Int).Add(h.charged, more))
 		dropped := a.beyondDebt(now, before)
-		if dropped.Cmp(more) > 0 {
-			dropped = more
-		}
 		o.Overrun[h.limit.Dimension] += dropped.Int64()
-		h.target, h.charged = amount, new(big.Int).Sub(more.Add(more, h.charged), dropped)
-		a.correct(h.charge, ratOf(h.charged))
+		h.target, h.charged = amount, new(big.Int).Sub(new(big.Int).Add(h.charged, more), dropped)
+		a.correct(h.charge, h.charged)
 	default:
 		h.target = amount
 		if h.charged.Cmp(amount) > 0 || a.limit.Algorithm != limiter.TokenBucket {
 			h.charged = amount // what was dropped before stays dropped
 		}
-		a.correct(h.charge, ratOf(h.charged))
+		a.correct(h.charge, h.charged)
 	}
 }
 

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// check verifies everything that a partition's parts promise each other.
+func (p *partition) check(t *rapid.T) {
+	cat := p.engine.catalog
+	pins, marks := map[uint32]uint32{}, map[uint32]int{}
+	queued := len(p.live)
+	for no := p.holds.next(0); no != 0; no = p.holds.next(no) {
+		x := p.holds.at(no)
+		if found, _ := p.findHold(x.id); found != no {
+			t.Fatalf("hold %d is not found by its id", no)
+		}
+		for i := range int(x.count) {
+			tc := p.touch(x, i)
+			if !tc.pinned(x) {
+				continue
+			}
+			if !p.records.has(tc.record) {
+				t.Fatalf("hold %d charges record %d, which is gone", no, tc.record)
+			}
+			pins[tc.record]++
+			have := cat.schema(p.records.at(tc.record).schema)
+			pos := have.find(cat.limit(tc.limit).slot)
+			if pos < 0 {
+				t.Fatalf("hold %d charges a limit that its record lacks", no)
+			}
+			if have.limits[pos].Algorithm == TokenBucket {
+				marks[tc.record]++
+				if !p.line(p.records.at(tc.record), pos).has(tc.at) {
+					t.Fatalf("hold %d has no mark %d", no, tc.at)
+				}
+			}
+		}
+	}
+	for no := p.records.next(0); no != 0; no = p.records.next(no) {
+		rec := p.records.at(no)
+		live := 0
+		if rec.lines != 0 {
+			live = p.lines.at(rec.lines).live
+		}
+		if rec.pins != pins[no] || live != marks[no] {
+			t.Fatalf("record %d has %d pins and %d marks, want %d and %d", no, rec.pins, live, pins[no], marks[no])
+		}
+		var buf [maxName]byte
+		scope, model := splitName(p.appendName(buf[:0], rec))
+		if found, _ := p.find(scope, model); found != no {
+			t.Fatalf("record %d is not found by its name %q %q", no, scope, model)
+		}
+		for i, l := range cat.schema(rec.schema).limits {
+			s := *p.slotAt(rec, i)
+			if l.Algorithm == TokenBucket && s.level().negative() || l.Algorithm != TokenBucket && int64(s.lo) < 0 {
+				t.Fatalf("record %d, limit %s: state %v", no, l.Name, s)
+			}
+		}
+	}
+	for i, no := range p.live {
+		x := p.holds.at(no)
+		if int(x.heap) != i || x.status != Held || i > 0 && p.holds.at(p.live[(i-1)/2]).due > x.due {
+			t.Fatalf("the heap of leases is out of order at %d", i)
+		}
+	}
+	for _, q := range []fifo{p.checks, p.ended} {
+		for no, due := q.head, int64(-1<<63); no != 0; no = p.holds.at(no).next {
+			if x := p.holds.at(no); x.due < due || x.status == Held {
+				t.Fatalf("a queue of ids is out of order at %d", no)
+			} else {
+				due = x.due
+			}
+			queued++
+		}
+	}
+	if queued != int(p.holds.n) || p.ids.n != int(p.holds.n) {
+		t.Fatalf("%d ids queued, %d indexed, want %d", queued, p.ids.n, p.holds.n)
+	}
+}
+
+// stressSets are limits that share names but not definitions, and more of them
+// than a record holds without a block.
+func stressSets(t *rapid.T, c *Catalog) []*LimitSet {
+	tokens := func(a Algorithm, n int64, w time.Duration) Limit {
+		return Limit{Name: "tokens", Dimension: Tokens, Algorithm: a, Amount: n, Window: w}
+	}
+	slots := Limit{Name: "concurrent", Dimension: Concurrent, Algorithm: Concurrency, Amount: 3}
+	var many []Limit
+	for i := range 9 {
+		many = append(many, Limit{Name: fmt.Sprint("l", i), Dimension: Tokens, Algorithm: Algorithm(i%3 + 1), Amount: 500, Window: time.Second * time.Duration(i+1)})
+	}
+	var sets []*LimitSet
+	for _, limits := range [][]Limit{
+		{tokens(TokenBucket, 100, time.Second), slots},
+		{slots, tokens(TokenBucket, 300, time.Minute)},
+		{tokens(SlidingWindow, 200, time.Second)},
+		{tokens(FixedWindow, 200, time.Second), slots},
+		append(many, slots),
+	} {
+		s, err := c.LimitSet(limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sets = append(sets, s)
+	}
+	return sets
+}
+
+// TestInvariants drives an engine with room for a few keys and ids through
+// everything it can do, tiers changing all the time, and looks inside after
+// every step.
+func TestInvariants(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e := New(Options{MaxKeys: 12, MaxKeysPerRoot: 8, MaxIDs: 20})
+		sets := stressSets(t, e.catalog)
+		now := Time{Mono: 1, Wall: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC).UnixNano()}
+		// One root, so that everything meets in one partition.
+		key := rapid.Custom(func(t *rapid.T) string {
+			return "r/" + rapid.StringMatching(`[a-z]|[ab]/[a-d]|long-long-long-long-long-long-long-name-[a-c]`).Draw(t, "leaf")
+		})
+		id := rapid.StringMatching(`[a-p]`)
+		var d Decision
+		cell := &e.cells[PartitionOf("r")]
+		for range rapid.IntRange(1, 120).Draw(t, "steps") {
+			k := key.Draw(t, "key")
+			switch rapid.IntRange(0, 9).Draw(t, "op") {
+			case 0, 1, 2, 3:
+				plan := &Plan{Tier: "t", Rates: Rates{Weights: DefaultWeights}, Count: 2}
+				plan.Levels[0] = Level{End: 1, Limits: rapid.SampledFrom(sets).Draw(t, "root's")}
+				plan.Levels[1] = Level{End: len(k), Limits: rapid.SampledFrom(sets).Draw(t, "key's"), Model: rapid.SampledFrom(sets).Draw(t, "model's")}
+				r := &Request{Key: k, Model: rapid.SampledFrom([]string{"", "m", "n"}).Draw(t, "model"), ID: id.Draw(t, "id"), Plan: plan, InputTokens: rapid.Int64Range(0, 40).Draw(t, "input"), OutputTokens: rapid.Int64Range(0, 40).Draw(t, "output"), TTL: time.Duration(rapid.IntRange(1, 90).Draw(t, "ttl")) * time.Second}
+				if rapid.Bool().Draw(t, "reserve") {
+					_ = e.Reserve(now, r, &d)
+				} else {
+					_ = e.Check(now, r, &d)
+				}
+			case 4, 5:
+				_ = e.Settle(now, &Usage{Key: k, ID: id.Draw(t, "id"), InputTokens: -1, OutputTokens: rapid.Int64Range(-1, 900).Draw(t, "used"), Final: rapid.Bool().Draw(t, "final")}, &d)
+			case 6:
+				_ = e.Cancel(now, k, id.Draw(t, "id"), &d)
+			case 7:
+				now = now.At(time.Duration(rapid.Int64Range(0, int64(40*time.Second)).Draw(t, "time")))
+			case 8:
+				e.Sweep(now, 2*Partitions)
+			case 9:
+				data := e.Snapshot(now, PartitionOf("r"), nil)
+				if err := e.Restore(now, PartitionOf("r"), data, nil); err != nil {
+					t.Fatalf("Restore of a snapshot: %v", err)
+				}
+			}
+			cell.check(t)
+			if s := e.Stats(); s.Keys > 12 || s.IDs > 20 || e.keys.left.Load()+int64(s.Keys+cell.keyQuota) != 12 || e.ids.left.Load()+int64(s.IDs+cell.idQuota) != 20 {
+				t.Fatalf("%d keys and %d ids, with %d and %d left, want 12 and 20 in all", s.Keys, s.IDs, e.keys.left.Load()+int64(cell.keyQuota), e.ids.left.Load()+int64(cell.idQuota))
+			}
+		}
+	})
+}
