@@ -143,16 +143,16 @@ func (p *partition) current(x *hold, key string, d *Decision, now Time) {
 // pinned says whether the touch's charge may still change, which keeps its
 // record in place.
 func (t *touch) pinned(x *hold) bool {
-	return t.record != 0 && !t.exceeded && (x.status == Held || x.status == Expired)
+	return t.anchor != 0 && !t.exceeded && (x.status == Held || x.status == Expired)
 }
 
 // recordOf returns the record and slot of a touch. Unless it is pinned the
-// record may be gone, and its number in use for another.
+// record may be gone, and its anchor in use for another.
 func (p *partition) recordOf(x *hold, t *touch, key string) (*record, int, bool) {
-	if t.record == 0 || !p.records.has(t.record) {
+	rec := p.anchored(t.anchor)
+	if rec == nil {
 		return nil, 0, false
 	}
-	rec := p.records.at(t.record)
 	if !t.pinned(x) {
 		var buf [maxName]byte
 		name := p.appendName(buf[:0], rec)

@@ -123,7 +123,7 @@ func (p *partition) note(x *hold, it *item, r *Request, now Time) {
 	if x.status != Held {
 		return
 	}
-	t.record = it.no
+	t.anchor = p.anchor(it.rec, it.no)
 	if it.charged() {
 		t.charged, t.at = it.cost, p.chargedAt(it, now)
 		it.rec.pins++

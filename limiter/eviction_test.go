@@ -43,21 +43,22 @@ func TestFloodResetsNoVictim(t *testing.T) {
 	ask := func(key string, set *limiter.LimitSet, n int64) *limiter.Request {
 		return &limiter.Request{Key: key, Plan: plan(key, nil, set), InputTokens: n}
 	}
-	n.check(noon, ask("acme/denied", tokens, 900))
-	wantOutcome(t, "Check(acme/denied)", n.check(noon, ask("acme/denied", tokens, 200)), limiter.Denied)
-	held := ask("acme/held", tokens, 400)
+	// Each has used less than any of the flood, which would make it the first to go.
+	n.check(noon, ask("acme/denied", tokens, 20))
+	wantOutcome(t, "Check(acme/denied)", n.check(noon, ask("acme/denied", tokens, 1000)), limiter.Denied)
+	held := ask("acme/held", tokens, 30)
 	held.ID = "held"
 	n.reserve(noon, held)
-	n.check(noon, ask("acme/spender", money, 60))
+	n.check(noon, ask("acme/spender", money, 1))
 
-	admitted, _ := flood(n, noon.At(time.Millisecond), "acme", tokens, 5000, 1)
+	admitted, _ := flood(n, noon.At(time.Millisecond), "acme", tokens, 5000, 100)
 	if admitted < 4000 {
 		t.Errorf("admitted %d of 5000 new keys, want most: smaller ones make room", admitted)
 	}
 	later := noon.At(time.Second)
-	wantUsed(t, "denied", n.peek(later, ask("acme/denied", tokens, 0)), 0, 900-10)
-	wantUsed(t, "held", n.peek(later, ask("acme/held", tokens, 0)), 0, 400-10)
-	wantUsed(t, "spender", n.peek(later, ask("acme/spender", money, 0)), 0, 60)
+	wantUsed(t, "denied", n.peek(later, ask("acme/denied", tokens, 0)), 0, 20-10)
+	wantUsed(t, "held", n.peek(later, ask("acme/held", tokens, 0)), 0, 30-10)
+	wantUsed(t, "spender", n.peek(later, ask("acme/spender", money, 0)), 0, 1)
 	d := n.settle(later, limiter.Usage{Key: "acme/held", ID: "held", InputTokens: 500, OutputTokens: 0, Final: true})
 	wantUsed(t, "held, settled", d, 0, 500-10)
 	if s := n.Stats(); s.Keys > 32 || s.Evicted[limiter.EvictSmallest] == 0 {

@@ -40,7 +40,7 @@ type lease struct {
 
 // touch is one limit of a remembered answer, and what the call charged to it.
 type touch struct {
-	record    uint32 // 0 for a check, whose charges are final
+	anchor    uint32 // of its record; 0 for a check, whose charges are final
 	limit     uint32 // as answered
 	estimate  int64
 	charged   int64  // as of now, dropped included
@@ -167,15 +167,15 @@ func (p *partition) addTouch(x *hold) *touch {
 }
 
 // eachTouch visits the charges to slot of a record that may still change.
-func (p *partition) eachTouch(record, slot uint32, f func(*touch)) {
-	if p.records.at(record).pins == 0 {
+func (p *partition) eachTouch(rec *record, slot uint32, f func(*touch)) {
+	if rec.pins == 0 {
 		return
 	}
 	for no := p.holds.next(0); no != 0; no = p.holds.next(no) {
 		x := p.holds.at(no)
 		for i := range int(x.count) {
 			t := p.touch(x, i)
-			if t.record == record && t.pinned(x) && p.engine.catalog.limit(t.limit).slot == slot {
+			if t.anchor == rec.anchor && t.pinned(x) && p.engine.catalog.limit(t.limit).slot == slot {
 				f(t)
 			}
 		}

@@ -25,18 +25,20 @@ func (p *partition) check(t *rapid.T) {
 			if !tc.pinned(x) {
 				continue
 			}
-			if !p.records.has(tc.record) {
-				t.Fatalf("hold %d charges record %d, which is gone", no, tc.record)
+			rec := p.anchored(tc.anchor)
+			if rec == nil || rec.anchor != tc.anchor {
+				t.Fatalf("hold %d charges a record that is gone, or another", no)
 			}
-			pins[tc.record]++
-			have := cat.schema(p.records.at(tc.record).schema)
+			at := *p.anchors.at(tc.anchor)
+			pins[at]++
+			have := cat.schema(rec.schema)
 			pos := have.find(cat.limit(tc.limit).slot)
 			if pos < 0 {
 				t.Fatalf("hold %d charges a limit that its record lacks", no)
 			}
 			if have.limits[pos].Algorithm == TokenBucket {
-				marks[tc.record]++
-				if !p.line(p.records.at(tc.record), pos).has(tc.at) {
+				marks[at]++
+				if !p.line(rec, pos).has(tc.at) {
 					t.Fatalf("hold %d has no mark %d", no, tc.at)
 				}
 			}

@@ -6,7 +6,7 @@ package limiter
 // want, and returns where they are. What was used stays used: a limit of the
 // same dimension and name takes over its predecessor's state, and limits that
 // want lacks stay as long as something of them is used or reserved.
-func (p *partition) fit(no uint32, rec *record, want *schema, now Time) *view {
+func (p *partition) fit(rec *record, want *schema, now Time) *view {
 	have := p.engine.catalog.schema(rec.schema)
 	if v := p.engine.catalog.view(have, want); v != nil {
 		return v
@@ -33,7 +33,7 @@ func (p *partition) fit(no uint32, rec *record, want *schema, now Time) *view {
 		if t != nil {
 			times[j] = *t
 		}
-		slots[j] = p.convert(no, l, next[j], s, &times[j], now)
+		slots[j] = p.convert(rec, l, next[j], s, &times[j], now)
 	}
 	merged := p.engine.catalog.schemaOf(next)
 	p.reshape(rec, merged)
@@ -47,7 +47,7 @@ func (p *partition) fit(no uint32, rec *record, want *schema, now Time) *view {
 
 // convert returns the state of limit to that keeps what was used of from. The
 // charges of open reservations move along.
-func (p *partition) convert(no uint32, from, to *limit, s slot, t *timeline, now Time) slot {
+func (p *partition) convert(rec *record, from, to *limit, s slot, t *timeline, now Time) slot {
 	if from == to {
 		return s
 	}
@@ -64,13 +64,13 @@ func (p *partition) convert(no uint32, from, to *limit, s slot, t *timeline, now
 			next.lo = uint64(no)
 		}
 		t.begin()
-		p.eachTouch(no, to.slot, func(x *touch) { x.at = to.place(next, nr, t) })
+		p.eachTouch(rec, to.slot, func(x *touch) { x.at = to.place(next, nr, t) })
 	case from.Algorithm == TokenBucket && from.window != to.window:
 		t.rescale(func(w wide) wide { return rescale(w, from.window, to.window) })
 	case from.Algorithm == SlidingWindow && from.sub != to.sub:
-		p.eachTouch(no, to.slot, func(x *touch) { x.at = from.moved(to, x.at, now) })
+		p.eachTouch(rec, to.slot, func(x *touch) { x.at = from.moved(to, x.at, now) })
 	case from.Algorithm == FixedWindow && next.hi != s.hi:
-		p.eachTouch(no, to.slot, func(x *touch) {
+		p.eachTouch(rec, to.slot, func(x *touch) {
 			if x.at == s.hi {
 				x.at = next.hi
 			}

@@ -15,19 +15,20 @@ type partition struct {
 	engine  *Engine
 	mono    int64 // the latest time seen
 	nextDue int64 // nothing is due before; may be too early
-	records table
+	records directory
 	*memory
 }
 
 // memory is the part of a partition that fewer calls need.
 type memory struct {
-	slots slab[slotBlock]
-	names slab[nameBlock]
-	rings slab[ring]
-	lines slab[lines]
-	spare [][]timeline      // to reuse
-	roots map[uint64]uint32 // records that count towards a root's cap
-	hand  uint32            // the eviction clock's last record
+	slots   slab[slotBlock]
+	anchors slab[uint32] // -> number of a record
+	names   slab[nameBlock]
+	rings   slab[ring]
+	lines   slab[lines]
+	spare   [][]timeline      // to reuse
+	roots   map[uint64]uint32 // records that count towards a root's cap
+	hand    uint32            // the eviction clock's last record
 
 	ids     index // of holds by request id
 	holds   slab[hold]
@@ -98,7 +99,7 @@ func (p *partition) gatherSet(d *Decision, s *schema, scope, model string, level
 	if rec != nil {
 		p.advanceTo(rec, s, now)
 		if rec.schema != s.id {
-			v = p.fit(no, rec, s, now)
+			v = p.fit(rec, s, now)
 		}
 	}
 	from := len(d.items)
@@ -218,33 +219,51 @@ func (p *partition) shrink(d *Decision, r *Request, asked int64) (granted int64,
 // complete makes the records that a decision's items miss. It returns false,
 // with nothing charged, if the table is full.
 func (p *partition) complete(d *Decision, r *Request, now Time) bool {
-	p.reserve(len(d.items)) // from here on records stay where they are
-	root := rootOf(r.Key)
-	done := 0
-	for ; done < len(d.items); done++ {
-		it := &d.items[done]
-		level := &r.Plan.Levels[it.level]
-		scope, model, set := r.Key[:level.End], "", level.Limits
-		if it.model {
-			model, set = r.Model, level.Model
+	for i := range d.items {
+		if it := &d.items[i]; it.rec != nil {
+			it.rec.pins++ // stays while others are made
 		}
-		missing := it.rec == nil
+	}
+	root, missed := rootOf(r.Key), 0
+	for i := range d.items {
+		it := &d.items[i]
+		if it.rec != nil {
+			continue
+		}
+		scope, model, set := it.name(r)
+		_, rec := p.find(scope, model)
+		if rec == nil {
+			_, rec = p.create(root, scope, model, set.schema, now)
+		}
+		if rec == nil {
+			missed++
+			continue
+		}
+		rec.pins++
+	}
+	for i := range d.items {
+		it := &d.items[i]
+		fresh := it.rec == nil
+		scope, model, _ := it.name(r)
 		if it.no, it.rec = p.find(scope, model); it.rec == nil {
-			it.no, it.rec = p.create(root, scope, model, set.schema, now)
+			continue
 		}
-		if it.rec == nil {
-			break
-		}
+		it.rec.pins--
 		it.slot = p.slotAt(it.rec, int(it.pos))
-		if missing {
+		if fresh {
 			*it.slot = it.fresh
 		}
-		it.rec.pins++ // stays while others are made
 	}
-	for i := range done {
-		d.items[i].rec.pins--
+	return missed == 0
+}
+
+// name returns the names of an item's record, and the limits it belongs to.
+func (it *item) name(r *Request) (scope, model string, set *LimitSet) {
+	level := &r.Plan.Levels[it.level]
+	if it.model {
+		return r.Key[:level.End], r.Model, level.Model
 	}
-	return done == len(d.items)
+	return r.Key[:level.End], "", level.Limits
 }
 
 func rootOf(key string) string {

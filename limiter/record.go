@@ -10,7 +10,7 @@ import (
 
 // record is the state of one key at one level, or of one key and one model:
 // 128 bytes, two cache lines, no pointer. Limits beyond the fourth and names
-// beyond 32 bytes continue in blocks.
+// beyond 28 bytes continue in blocks.
 type record struct {
 	last   int64  // Mono of the last touch; every slot is as of then
 	schema uint32 // which limit each slot belongs to
@@ -18,6 +18,7 @@ type record struct {
 	lines  uint32 // number of its timelines, 0 = none
 	more   uint32 // first block of further slots, 0 = none
 	rest   uint32 // first block of the name beyond the inline part
+	anchor uint32 // by which reservations find it, 0 = none yet
 	length uint16 // of the name
 	denied bool   // refused its latest call: never evicted
 	_      bool
@@ -26,7 +27,7 @@ type record struct {
 }
 
 const (
-	inlineName     = 32
+	inlineName     = 28
 	slotsPerRecord = 4
 	blockName      = 60
 )
@@ -184,20 +185,21 @@ func (p *partition) hashName(scope, model string) uint64 {
 }
 
 // find returns the record of a scope, or of a scope and a model; 0 if there is
-// none. The record stays where it is until the next reserve.
+// none. The record stays where it is until the next create.
 func (p *partition) find(scope, model string) (uint32, *record) {
 	if p.records.n == 0 {
 		return 0, nil
 	}
-	tags := p.records.tags
-	pos, tag := p.records.place(p.hashName(scope, model))
-	for tags[pos] != tagFree {
-		if tags[pos] == tag {
-			if rec := &p.records.records[pos]; p.named(rec, scope, model) {
-				return uint32(pos) + 1, rec
+	h := p.hashName(scope, model)
+	no, t := p.records.table(h)
+	pos, tag := t.home(h)
+	for t.tags[pos] != tagFree {
+		if t.tags[pos] == tag {
+			if rec := &t.records[pos]; p.named(rec, scope, model) {
+				return number(no, pos), rec
 			}
 		}
-		if pos++; pos == len(tags) {
+		if pos++; pos == len(t.tags) {
 			pos = 0
 		}
 	}
@@ -248,30 +250,9 @@ func (p *partition) setName(rec *record, name []byte) {
 	}
 }
 
-// reserve makes room for n more records, and follows those that it moves.
-func (p *partition) reserve(n int) {
-	moved := p.records.reserve(n, func(rec *record) uint64 {
-		var buf [maxName]byte
-		scope, model := splitName(p.appendName(buf[:0], rec))
-		return p.hashName(scope, model)
-	})
-	if moved == nil {
-		return
-	}
-	p.hand, p.swept = 0, 0
-	for no := p.holds.next(0); no != 0; no = p.holds.next(no) {
-		x := p.holds.at(no)
-		for i := range int(x.count) {
-			if t := p.touch(x, i); t.record != 0 {
-				t.record = moved[min(t.record, uint32(len(moved)-1))]
-			}
-		}
-	}
-}
-
 // create makes the record of a name that has none, with the slots of a schema,
-// and evicts another one if there is no quota. It returns 0 if none can go.
-// There is room in the table.
+// and evicts another one if there is no quota. It returns 0 if none can go. It
+// may move other records.
 func (p *partition) create(root, scope, model string, s *schema, now Time) (uint32, *record) {
 	if !p.makeRoom(root, scope, model, now) {
 		return 0, nil
@@ -281,10 +262,17 @@ func (p *partition) create(root, scope, model string, s *schema, now Time) (uint
 	if model != "" {
 		name = append(append(name, 0), model...)
 	}
-	return p.insert(name, p.hashName(scope, model), s, now)
+	no, rec := p.insert(name, p.hashName(scope, model), s, now)
+	if rec == nil {
+		p.engine.keys.give(&p.keyQuota)
+	}
+	return no, rec
 }
 
 func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint32, *record) {
+	if !p.records.reserve(hash, p.rehash, p.moved) {
+		return 0, nil
+	}
 	no, rec := p.records.insert(hash)
 	p.setName(rec, name)
 	rec.last = now.Mono
@@ -293,6 +281,37 @@ func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint3
 		p.roots[xxhash.Sum64(root)]++
 	}
 	return no, rec
+}
+
+func (p *partition) rehash(rec *record) uint64 {
+	var buf [maxName]byte
+	scope, model := splitName(p.appendName(buf[:0], rec))
+	return p.hashName(scope, model)
+}
+
+func (p *partition) moved(rec *record, no uint32) {
+	if rec.anchor != 0 {
+		*p.anchors.at(rec.anchor) = no
+	}
+}
+
+// anchor returns the number by which reservations find a record: it stays as
+// long as the record, wherever that is moved.
+func (p *partition) anchor(rec *record, no uint32) uint32 {
+	if rec.anchor == 0 {
+		var at *uint32
+		rec.anchor, at = p.anchors.alloc()
+		*at = no
+	}
+	return rec.anchor
+}
+
+// anchored returns the record of an anchor, or nil if it is gone.
+func (p *partition) anchored(anchor uint32) *record {
+	if anchor == 0 || !p.anchors.has(anchor) {
+		return nil
+	}
+	return p.records.at(*p.anchors.at(anchor))
 }
 
 // reshape gives a record the slots of a schema, all zero.
@@ -333,6 +352,9 @@ func (p *partition) remove(no uint32) {
 		b = next
 	}
 	p.dropLines(rec)
+	if rec.anchor != 0 {
+		p.anchors.free(rec.anchor)
+	}
 	p.records.remove(no)
 	p.engine.keys.give(&p.keyQuota)
 	if root, ok := counted(name); ok {

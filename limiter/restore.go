@@ -36,6 +36,7 @@ type restorer struct {
 	partition int
 	limits    []*limit
 	tiers     []uint32
+	names     []string // of the records, in order
 	records   []uint32
 	marks     int // live in all timelines
 	claimed   map[claim]bool
@@ -70,10 +71,12 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 	for range d.count("tiers") {
 		d.tiers = append(d.tiers, e.catalog.tierID(d.string(256, "tier")))
 	}
-	records := d.count("records")
-	d.p.reserve(records)
-	for range records {
+	for range d.count("records") {
 		d.record()
+	}
+	for _, name := range d.names { // they moved while others came
+		no, _ := d.p.find(splitName([]byte(name)))
+		d.records = append(d.records, no)
 	}
 	for range d.count("request ids") {
 		d.hold()
@@ -152,14 +155,18 @@ func (d *restorer) record() {
 	if d.err != nil {
 		return
 	}
-	no, rec := d.p.insert([]byte(name), d.p.hashName(scope, model), d.p.engine.catalog.schemaOf(limits), d.now)
+	_, rec := d.p.insert([]byte(name), d.p.hashName(scope, model), d.p.engine.catalog.schemaOf(limits), d.now)
+	if rec == nil {
+		d.fail("record %q finds no place", name)
+		return
+	}
 	rec.denied = denied
 	for i := range slots {
 		*d.p.slotAt(rec, i) = slots[i]
 		d.marks += times[i].live
 	}
 	d.p.setLines(rec, times)
-	d.records = append(d.records, no)
+	d.names = append(d.names, name)
 }
 
 func (d *restorer) slot(l *limit, t *timeline) (s slot) {

@@ -109,12 +109,13 @@ func (d *restorer) touch(h *hold) {
 	if n == 0 || d.err != nil {
 		return
 	}
-	t.record = d.records[n-1]
+	no := d.records[n-1]
+	rec := d.p.records.at(no)
+	t.anchor = d.p.anchor(rec, no)
 	if !t.pinned(h) {
 		return
 	}
 	t.at = d.int()
-	rec := d.p.records.at(t.record)
 	rec.pins++
 	have := d.p.engine.catalog.schema(rec.schema)
 	pos := have.find(l.slot)
@@ -125,7 +126,7 @@ func (d *restorer) touch(h *hold) {
 	case SlidingWindow:
 		t.at = d.subWindow(have.limits[pos], t.at)
 	case TokenBucket:
-		c := claim{t.record, pos, t.at}
+		c := claim{no, pos, t.at}
 		if !d.p.line(rec, pos).has(t.at) || d.claimed[c] {
 			d.fail("a charge to %q has no mark", l.Name)
 			return

@@ -301,7 +301,7 @@ func (p *partition) release(x *hold) {
 		if !t.pinned(x) {
 			continue
 		}
-		rec := p.records.at(t.record)
+		rec := p.anchored(t.anchor)
 		rec.pins--
 		l := p.engine.catalog.limit(t.limit)
 		if pos := p.engine.catalog.schema(rec.schema).find(l.slot); pos >= 0 {

@@ -19,54 +19,63 @@ func TestRecordIsTwoCacheLines(t *testing.T) {
 	}
 }
 
-// TestTableIsMap inserts, removes and grows, with hashes so few that runs wrap
-// around and collide, and compares with a map.
-func TestTableIsMap(t *testing.T) {
+// TestDirectoryIsMap inserts, removes, grows and splits, with hashes so few that
+// runs wrap around and collide, and compares with a map.
+func TestDirectoryIsMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var x table
-		hashOf := func(rec *record) uint64 { return uint64(rec.schema) }
-		model := map[int64]uint32{} // last -> number
-		for i := int64(1); i < 200; i++ {
-			if len(model) > 0 && rapid.Bool().Draw(t, "remove") {
-				for k, no := range model {
-					x.remove(no)
-					delete(model, k)
+		var d directory
+		hashes, next := map[int64]uint64{}, int64(0) // record.last -> hash
+		numbers := map[int64]uint32{}
+		hashOf := func(rec *record) uint64 { return hashes[rec.last] }
+		moved := func(rec *record, no uint32) { numbers[rec.last] = no }
+		// Either few hashes in one table, or so many that tables split.
+		spread := rapid.SampledFrom([]uint64{1 << 29, 0x9e3779b97f4a7c15}).Draw(t, "spread")
+		kinds := map[uint64]uint64{1 << 29: 9, 0x9e3779b97f4a7c15: 1 << 40}[spread]
+		rounds := map[uint64]int{1 << 29: 200, 0x9e3779b97f4a7c15: 6}[spread]
+		for range rounds {
+			adds := 1
+			if spread != 1<<29 {
+				adds = rapid.IntRange(1, 1500).Draw(t, "adds")
+			}
+			x := rapid.Uint64Range(0, kinds).Draw(t, "hash")
+			for i := range adds {
+				next++
+				h := (x + uint64(i)) * spread
+				if !d.reserve(h, hashOf, moved) {
+					t.Fatalf("no room for record %d", next)
+				}
+				no, rec := d.insert(h)
+				rec.last, hashes[next], numbers[next] = next, h, no
+			}
+			for k := range numbers {
+				if rapid.Bool().Draw(t, "stop") {
 					break
 				}
+				d.remove(numbers[k])
+				delete(numbers, k)
 			}
-			h := rapid.Uint64Range(0, 9).Draw(t, "hash") << 29
-			if moved := x.reserve(1, hashOf); moved != nil {
-				for k, no := range model {
-					model[k] = moved[no]
+			seen := 0
+			for no := d.next(0); no != 0; no = d.next(no) {
+				k := d.at(no).last
+				if numbers[k] != no || !reachable(&d, hashes[k], no) {
+					t.Fatalf("record %d is at %d, want %d, or no search finds it", k, no, numbers[k])
 				}
+				seen++
 			}
-			no, rec := x.insert(h)
-			rec.schema, rec.last = uint32(h), i
-			model[i] = no
-			free := 0
-			for _, tag := range x.tags {
-				if tag == tagFree {
-					free++
-				}
-			}
-			if int(x.n) != len(model) || free == 0 || int(x.n+x.gone)+free != len(x.tags) {
-				t.Fatalf("%d records, %d gone, %d free of %d, want %d records", x.n, x.gone, free, len(x.tags), len(model))
-			}
-			for want, no := range model {
-				if !x.has(no) || x.at(no).last != want || !reachable(&x, uint64(x.at(no).schema), no) {
-					t.Fatalf("record %d is not at %d, or no search finds it", want, no)
-				}
+			if seen != len(numbers) || int(d.n) != len(numbers) {
+				t.Fatalf("a walk found %d of %d, want %d", seen, d.n, len(numbers))
 			}
 		}
 	})
 }
 
 // reachable says whether a search for hash h passes number no.
-func reachable(x *table, h uint64, no uint32) bool {
-	pos, tag := x.place(h)
-	for ; x.tags[pos] != tagFree; pos = (pos + 1) % len(x.tags) {
-		if uint32(pos)+1 == no {
-			return x.tags[pos] == tag
+func reachable(d *directory, h uint64, no uint32) bool {
+	n, t := d.table(h)
+	pos, tag := t.home(h)
+	for ; t.tags[pos] != tagFree; pos = (pos + 1) % len(t.tags) {
+		if number(n, pos) == no {
+			return t.tags[pos] == tag
 		}
 	}
 	return false

@@ -232,15 +232,19 @@ func (s *snapshotter) touch(x *hold, t *touch) {
 	for _, n := range [...]int64{t.estimate, t.charged, t.dropped, t.remaining, t.reset} {
 		s.int(n)
 	}
-	s.uint(uint64(s.records[t.record])) // 0 if there is none, or no more
+	at := 0 // in the order of records; 0 if there is none, or no more
+	if s.p.anchored(t.anchor) != nil {
+		at = s.records[*s.p.anchors.at(t.anchor)]
+	}
+	s.uint(uint64(at))
 	if !t.pinned(x) {
 		return
 	}
-	at := t.at
+	when := t.at
 	if rec, pos, ok := s.p.recordOf(x, t, ""); ok {
 		if l := s.p.engine.catalog.schema(rec.schema).limits[pos]; l.Algorithm == SlidingWindow {
-			at = s.age(l, at)
+			when = s.age(l, when)
 		}
 	}
-	s.int(at)
+	s.int(when)
 }

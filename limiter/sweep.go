@@ -37,6 +37,7 @@ func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 	for ; visited < n; visited++ {
 		if p.swept = p.records.next(p.swept); p.swept == 0 {
 			p.slots.trim()
+			p.anchors.trim()
 			p.names.trim()
 			p.rings.trim()
 			p.holds.trim()

@@ -2,16 +2,15 @@
 
 package limiter
 
-// table keeps the records of a partition in one array, where their hash puts
-// them: open addressing with linear probing. A byte of hash per place says
-// where a record may be, so that looking one up reads a few neighbouring bytes
-// and then the one record. Growing moves records, and so changes their numbers;
-// nothing else does. Numbers start at 1, so that 0 can mean "none".
+// table keeps records in one array, where their hash puts them: open addressing
+// with linear probing. A byte of hash per place says where a record may be, so
+// that looking one up reads a few neighbouring bytes and then the one record.
 type table struct {
 	records []record
 	tags    []uint8 // free, gone, or a byte of hash
 	n       int32   // records
 	gone    int32   // places that a search must pass
+	depth   uint8   // bits of the directory that lead here
 }
 
 const (
@@ -20,52 +19,35 @@ const (
 	tagFirst = 2
 )
 
-// place returns the home of a hash, and its tag.
-func (t *table) place(h uint64) (home int, tag uint8) {
+// newTable returns a table with a quarter of room beyond n records.
+func newTable(n int, depth uint8) table {
+	places := n*5/4 + 8
+	return table{records: make([]record, places), tags: make([]uint8, places), depth: depth}
+}
+
+// home returns where a search for a hash begins, and its tag.
+func (t *table) home(h uint64) (pos int, tag uint8) {
 	return int(uint64(uint32(h)) * uint64(len(t.tags)) >> 32), uint8(max(h>>56, tagFirst))
 }
 
-func (t *table) at(no uint32) *record { return &t.records[no-1] }
+// hasRoom says whether another record leaves searches short.
+func (t *table) hasRoom() bool {
+	return int(t.n+t.gone) < len(t.tags)-len(t.tags)/8
+}
 
-func (t *table) has(no uint32) bool { return int(no) <= len(t.tags) && t.tags[no-1] >= tagFirst }
-
-// next returns the first number in use after no, or 0. A walk from 0 visits
-// every record that stays.
-func (t *table) next(no uint32) uint32 {
-	for ; int(no) < len(t.tags); no++ {
-		if t.tags[no] >= tagFirst {
-			return no + 1
+// next returns the first position in use from pos on, or -1.
+func (t *table) next(pos int) int {
+	for ; pos < len(t.tags); pos++ {
+		if t.tags[pos] >= tagFirst {
+			return pos
 		}
 	}
-	return 0
-}
-
-// fits says whether n more records fit at a load that keeps searches short.
-func (t *table) fits(n int) bool {
-	return int(t.n+t.gone)+n <= len(t.tags)-len(t.tags)/8
-}
-
-// reserve makes room for n more records. If that moves records it tells where
-// each went: to number moved[no].
-func (t *table) reserve(n int, hash func(*record) uint64) (moved []uint32) {
-	if t.fits(n) {
-		return nil
-	}
-	old := *t
-	capacity := (int(t.n)+n)*5/4 + 8
-	*t = table{records: make([]record, capacity), tags: make([]uint8, capacity)}
-	moved = make([]uint32, len(old.tags)+1)
-	for no := old.next(0); no != 0; no = old.next(no) {
-		to, rec := t.insert(hash(old.at(no)))
-		*rec = *old.at(no)
-		moved[no] = to
-	}
-	return moved
+	return -1
 }
 
 // insert takes a place for a hash; there is room.
-func (t *table) insert(h uint64) (uint32, *record) {
-	pos, tag := t.place(h)
+func (t *table) insert(h uint64) (int, *record) {
+	pos, tag := t.home(h)
 	for t.tags[pos] >= tagFirst {
 		if pos++; pos == len(t.tags) {
 			pos = 0
@@ -76,13 +58,12 @@ func (t *table) insert(h uint64) (uint32, *record) {
 	}
 	t.tags[pos] = tag
 	t.n++
-	return uint32(pos) + 1, &t.records[pos]
+	return pos, &t.records[pos]
 }
 
 // remove gives a place back. Where the next one is free no search needs to pass
 // it, nor those before it that are gone.
-func (t *table) remove(no uint32) {
-	pos := int(no) - 1
+func (t *table) remove(pos int) {
 	t.records[pos] = record{}
 	t.tags[pos] = tagGone
 	t.n--

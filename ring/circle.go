@@ -14,11 +14,10 @@ import (
 
 // A circle answers "who would own this without that member" for every member.
 //
-// Asking the library means a new table for each, and it takes 17 s for 100
+// Asking the library means a new table for each, and it takes 8 s for 100
 // members, because it sorts all points once per member. But the points of a
 // table without m are the points of the table, less those of m: sorting once
-// and walking past m's points does for all. A walk takes 0.1 ms, so all heirs
-// of 100 members are found in 10 ms.
+// and walking past m's points does for all. That takes 4 ms for 100 members.
 //
 // The walk repeats the library's rule, and build refuses a table for which the
 // two disagree.

@@ -65,9 +65,8 @@ func (circleHash) Sum64(b []byte) uint64 {
 	return d.Sum64()
 }
 
-// A node is a member as the library sees it: a name with a terminator, so that
-// no name with an index is a prefix of another whatever the library's order of
-// the two.
+// A node is a member as the library sees it. Its name ends in a terminator, which
+// keeps name and index apart in every layout of points the library has had.
 type node string
 
 // String implements consistent.Member.
