@@ -4,10 +4,11 @@ package limiter
 
 import "slices"
 
-// batchGroup is how many partitions a batch locks together. Between the locks
-// and the decisions it looks all their records up, one after the other with
-// nothing in between that waits, so that the memory they live in is fetched for
-// all of them at once.
+// batchGroup is how many partitions a batch locks together. A check over many
+// keys mostly waits for memory: for the partition, for the tag of the record's
+// place and for the record. Under the locks of a group each of these is read for
+// all its items in one go, with nothing in between that waits, so that they are
+// fetched side by side.
 const batchGroup = 16
 
 // maxBatch bounds the items that are sorted together.
@@ -33,13 +34,10 @@ func (e *Engine) checkBatch(now Time, rs []*Request, ds []*Decision, errs []erro
 		order[i] = uint32(roots[i]%Partitions)<<16 | uint32(i)
 	}
 	slices.Sort(order)
+	var aims [batchAims]aim
 	for len(order) > 0 {
 		n := e.lockGroup(order)
-		var warm uint32
-		for _, o := range order[:n] {
-			warm += e.cells[o>>16].touchRecords(rs[o&0xffff])
-		}
-		batchWarm(warm)
+		warm(aims[:e.aim(aims[:0], order[:n], rs)])
 		for i, o := range order[:n] {
 			c, k := &e.cells[o>>16], o&0xffff
 			errs[k] = c.decide(now, roots[k], rs[k], ds[k], false)
@@ -54,32 +52,74 @@ func (e *Engine) checkBatch(now Time, rs []*Request, ds []*Decision, errs []erro
 // lockGroup locks the first partitions of a sorted order, and returns how many
 // items are theirs. All who lock several do it in this order.
 func (e *Engine) lockGroup(order []uint32) int {
-	groups := 0
-	for i, o := range order {
-		if i > 0 && order[i-1]>>16 == o>>16 {
+	n, groups := 0, 0
+	for ; n < len(order); n++ {
+		if n > 0 && order[n-1]>>16 == order[n]>>16 {
 			continue
 		}
 		if groups == batchGroup {
-			return i
+			break
 		}
 		groups++
-		e.cells[o>>16].Lock()
-	}
-	return len(order)
-}
-
-// touchRecords brings the records of a request into the cache.
-func (p *partition) touchRecords(r *Request) (sum uint32) {
-	for i := range r.Plan.Count {
-		level := &r.Plan.Levels[i]
-		if _, rec := p.find(r.Key[:level.End], ""); rec != nil {
-			sum += uint32(rec.slots[slotsPerRecord-1].lo)
+		if e.cells[order[n]>>16].engine != e { // read ahead of the lock
+			panic("limiter: a partition of another engine")
 		}
 	}
-	return sum
+	for i, o := range order[:n] {
+		if i == 0 || order[i-1]>>16 != o>>16 {
+			e.cells[o>>16].Lock()
+		}
+	}
+	return n
 }
 
-// batchWarm uses a value, so that reading it is not optimised away.
+// aim is a record that a batch will need.
+type aim struct {
+	table *table
+	pos   int
+	tag   uint8
+}
+
+// batchAims bounds what is read ahead; the rest waits in its turn.
+const batchAims = 4 * batchGroup
+
+// aim collects the records that requests without a model need.
+func (e *Engine) aim(aims []aim, order []uint32, rs []*Request) int {
+	for _, o := range order {
+		p, r := &e.cells[o>>16].partition, rs[o&0xffff]
+		for i := range r.Plan.Count {
+			if len(aims) == cap(aims) || p.records.n == 0 {
+				break
+			}
+			h := p.hashName(r.Key[:r.Plan.Levels[i].End], "")
+			_, t := p.records.table(h)
+			pos, tag := t.home(h)
+			aims = append(aims, aim{t, pos, tag})
+		}
+	}
+	return len(aims)
+}
+
+// warm reads the tags, and then the records.
+func warm(aims []aim) {
+	var sum uint8
+	for i := range aims {
+		sum += aims[i].table.tags[aims[i].pos]
+	}
+	for i := range aims {
+		a := &aims[i]
+		for t := a.table; t.tags[a.pos] != tagFree; a.pos = (a.pos + 1) % len(t.tags) {
+			if t.tags[a.pos] == a.tag {
+				rec := &t.records[a.pos]
+				sum += uint8(rec.length) + uint8(rec.slots[slotsPerRecord-1].lo)
+				break
+			}
+		}
+	}
+	use(sum)
+}
+
+// use keeps what was read from being optimised away.
 //
 //go:noinline
-func batchWarm(uint32) {}
+func use(uint8) {}

@@ -39,7 +39,9 @@ func flood(n *node, now limiter.Time, root string, p *limiter.LimitSet, count in
 func TestFloodResetsNoVictim(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeys: 64, MaxKeysPerRoot: 32})
 	tokens := mustSet(t, n.catalog, bucketOf(600, 1000))
-	money := mustSet(t, n.catalog, budget(limiter.Day, time.UTC))
+	large := budget(limiter.Day, time.UTC)
+	large.Amount = 1e9
+	money := mustSet(t, n.catalog, large)
 	ask := func(key string, set *limiter.LimitSet, n int64) *limiter.Request {
 		return &limiter.Request{Key: key, Plan: plan(key, nil, set), InputTokens: n}
 	}

@@ -12,9 +12,9 @@ import (
 // the engine calls it under the slot's lock, and nothing in it blocks.
 type partition struct {
 	// What every call reads, in the two cache lines of the lock.
-	engine  *Engine
-	mono    int64 // the latest time seen
-	nextDue int64 // nothing is due before; may be too early
+	engine  *Engine // never changes
+	mono    int64   // the latest time seen
+	nextDue int64   // nothing is due before; may be too early
 	records directory
 	*memory
 }

@@ -127,7 +127,8 @@ func TestAnotherAlgorithmKeepsUsage(t *testing.T) {
 func TestLimitsThatATierLacksStay(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	spend := limiter.Limit{Name: "spend", Dimension: limiter.Spend, Algorithm: limiter.FixedWindow, Amount: 1_000_000, Calendar: limiter.Day}
-	both, tokensOnly := n.plan("k", bucketOf(6000, 0), spend), n.plan("k", bucketOf(6000, 0))
+	both := n.plan("k", bucketOf(6000, 0), spend)
+	tokensOnly := n.plan("k", bucketOf(7000, 0)) // another definition: the record is rearranged
 	spendOnly := n.plan("k", spend)
 	both.Levels[0].Estimate.Mode = limiter.EstimateInput
 

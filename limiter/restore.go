@@ -23,8 +23,9 @@ func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string)
 	defer c.Unlock()
 	e.keys.left.Add(int64(int(c.records.n) + c.keyQuota - int(fresh.records.n)))
 	e.ids.left.Add(int64(int(c.holds.n) + c.idQuota - int(fresh.holds.n)))
-	fresh.mono, fresh.stats = max(now.Mono, c.mono), c.stats
-	c.partition = *fresh
+	fresh.stats = c.stats
+	c.mono, c.nextDue = max(now.Mono, c.mono), fresh.nextDue
+	c.records, c.memory = fresh.records, fresh.memory
 	return nil
 }
 
