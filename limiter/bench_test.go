@@ -325,3 +325,26 @@ func BenchmarkSweep(b *testing.B) {
 	slices.Sort(steps)
 	b.ReportMetric(float64(steps[len(steps)*999/1000].Nanoseconds())/1e3, "p99.9-us")
 }
+
+// BenchmarkOneRoot makes 2^20 keys under one root, which all share a partition,
+// and reports how long one check in a thousand takes, which is one that makes
+// room: growing must not stall.
+func BenchmarkOneRoot(b *testing.B) {
+	for b.Loop() {
+		e := limiter.New(limiter.Options{MaxKeysPerRoot: benchKeys})
+		r := &limiter.Request{Plan: benchPlan(b, e, len("acme/user-00000000")), Requests: 1, InputTokens: 900, OutputTokens: 100}
+		var d limiter.Decision
+		var buf [13]byte
+		took := make([]time.Duration, benchKeys)
+		for i := range took {
+			r.Key = "acme/" + benchKey(&buf, uint32(i))
+			began := time.Now()
+			if err := e.Check(benchStart, r, &d); err != nil || d.Outcome != limiter.Allowed {
+				b.Fatalf("Check(%s) = %v, %v", r.Key, d.Outcome, err)
+			}
+			took[i] = time.Since(began)
+		}
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)*999/1000].Nanoseconds())/1e3, "p99.9-us")
+	}
+}

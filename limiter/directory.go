@@ -22,7 +22,7 @@ type tables struct {
 }
 
 const (
-	tableBits  = 10 // places of a table, as bits of a record's number
+	tableBits  = 9 // places of a table, as bits of a record's number
 	tablePlace = 1<<tableBits - 1
 	maxDepth   = 14
 )

@@ -3,6 +3,7 @@
 package limiter
 
 import (
+	"bytes"
 	"hash/maphash"
 
 	"github.com/cespare/xxhash/v2"
@@ -283,10 +284,15 @@ func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint3
 	return no, rec
 }
 
+// rehash is hashName of a record's name.
 func (p *partition) rehash(rec *record) uint64 {
 	var buf [maxName]byte
-	scope, model := splitName(p.appendName(buf[:0], rec))
-	return p.hashName(scope, model)
+	scope, model, _ := bytes.Cut(p.appendName(buf[:0], rec), []byte{0})
+	h := maphash.Bytes(p.engine.seed, scope)
+	if len(model) > 0 {
+		h = mix(h, maphash.Bytes(p.engine.seed, model))
+	}
+	return h
 }
 
 func (p *partition) moved(rec *record, no uint32) {

@@ -21,7 +21,7 @@ var names = rapid.OneOf(
 	rapid.StringMatching(`[0-9]{1,3}[:/]?[0-9]{0,3}`), // like a point: index, separator, index
 	rapid.StringN(1, 20, -1),
 	rapid.Map(rapid.SliceOfN(rapid.Byte(), 1, 8), func(b []byte) string { return string(b) }), // not UTF-8
-	rapid.Map(rapid.IntRange(0, 3), func(n int) string { return strings.Repeat("long", 2000) + fmt.Sprint(n) }),
+	rapid.Map(rapid.IntRange(0, 3), func(n int) string { return strings.Repeat("long", 250) + fmt.Sprint(n) }),
 )
 
 // sets draws up to max different names, in any order.

@@ -42,6 +42,9 @@ var arrows = map[string][]string{
 	"limiter/policy/internal/yamldoc": {"internal/nearest"},
 	"limiter":                         {},
 
+	// Who decides.
+	"ring": {},
+
 	// Leaves.
 	"internal/buildinfo":    {},
 	"internal/config":       {"internal/nearest"},
@@ -54,7 +57,7 @@ var arrows = map[string][]string{
 }
 
 // pure are the packages that decide.
-var pure = []string{"limiter", "limiter/policy", "limiter/policy/internal/yamldoc", "internal/nearest"}
+var pure = []string{"limiter", "ring", "limiter/policy", "limiter/policy/internal/yamldoc", "internal/nearest"}
 
 // impure must not be imported by them, nor anything below these paths.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}
