@@ -5,7 +5,6 @@ package cluster
 import (
 	"fmt"
 	"log"
-	"net"
 	"net/netip"
 	"time"
 
@@ -98,7 +97,7 @@ func (c *Cluster) listen(conf *memberlist.Config) (memberlist.Transport, error) 
 	conf.BindPort = transport.GetAutoBindPort()
 	conf.AdvertisePort = conf.BindPort
 	if advertise.IsValid() {
-		conf.AdvertiseAddr = net.IP(advertise.Addr().Unmap().AsSlice()).String()
+		conf.AdvertiseAddr = advertise.Addr().Unmap().WithZone("").String()
 		if advertise.Port() != 0 {
 			conf.AdvertisePort = int(advertise.Port())
 		}

@@ -68,8 +68,8 @@ type View struct {
 	// boot that comes back, after a split say, is not among them.
 	Departed []Departure `json:"departed,omitempty"`
 
-	self   string // slot of this node
-	boot   ID     // boot of this node
+	self   string           // slot of this node
+	boot   ID               // boot of this node
 	absent []netip.AddrPort // peers to ask again: slots without a live boot, last lost first
 }
 

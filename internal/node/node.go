@@ -41,6 +41,8 @@ type Options struct {
 	Logger *slog.Logger // nil: discard
 	// OnReady is called once, from Run, when the node answers.
 	OnReady func(*Node)
+	// Now reads both clocks at once; nil: the machine's.
+	Now func() limiter.Time
 }
 
 // Node is one member. Its methods are safe for concurrent use, but Run may be
@@ -49,7 +51,8 @@ type Node struct {
 	config  *config.Config
 	log     *slog.Logger
 	onReady func(*Node)
-	base    time.Time // zero of the monotonic clock
+	now     func() limiter.Time
+	started time.Time
 
 	engine   *limiter.Engine
 	policies *source.Store
@@ -79,8 +82,11 @@ func New(o Options) (*Node, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Now == nil {
+		o.Now = clock()
+	}
 	n := &Node{
-		config: o.Config, log: o.Logger, onReady: o.OnReady, base: time.Now(),
+		config: o.Config, log: o.Logger, onReady: o.OnReady, now: o.Now, started: time.Now(),
 		registry: newRegistry(), cleanups: cleanups{log: o.Logger},
 	}
 	if err := n.assemble(); err != nil {
@@ -150,10 +156,13 @@ func (n *Node) listen(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// now reads both clocks at once.
-func (n *Node) now() limiter.Time {
-	t := time.Now()
-	return limiter.Time{Mono: int64(t.Sub(n.base)), Wall: t.UnixNano()}
+// clock reads the machine's two clocks at once; its monotonic one begins now.
+func clock() func() limiter.Time {
+	base := time.Now()
+	return func() limiter.Time {
+		t := time.Now()
+		return limiter.Time{Mono: int64(t.Sub(base)), Wall: t.UnixNano()}
+	}
 }
 
 // Run answers until ctx is done or a part of the node fails, and then shuts

@@ -60,7 +60,7 @@ func (n *Node) Status() Status {
 		Name:          n.config.Name,
 		Version:       buildinfo.Read().Version,
 		Ready:         n.Ready() == nil,
-		UptimeSeconds: int64(time.Since(n.base) / time.Second),
+		UptimeSeconds: int64(time.Since(n.started) / time.Second),
 		HTTP:          n.HTTPAddr(),
 		GRPC:          n.GRPCAddr(),
 		Policy:        n.policies.Status(),

@@ -26,7 +26,7 @@ func TestAzureTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, clock, stop, err := startNode()
+	c, clock, stop, err := startNode(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"os"
 
 	"github.com/bucketring/bucketring/internal/trace"
 )
@@ -17,7 +18,12 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	c, clock, stop, err := startNode()
+	dir, err := os.MkdirTemp("", "bucketring")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	c, clock, stop, err := startNode(dir)
 	if err != nil {
 		log.Fatal(err)
 	}

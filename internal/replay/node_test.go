@@ -3,16 +3,17 @@
 package replay
 
 import (
+	"context"
 	"errors"
-	"fmt"
-	"net"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/node"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/client"
-	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // policyYAML is the built-in policy under an organisation's limits, so that
@@ -49,36 +50,32 @@ func timeAt(at time.Duration) limiter.Time {
 	return limiter.Time{Mono: int64(at), Wall: epoch.UnixNano() + int64(at)}
 }
 
-// startNode serves gRPC on loopback, with virtual time, and returns a client of it.
-func startNode() (*client.Client, *clock, func() error, error) {
-	catalog := limiter.NewCatalog()
-	compiled, err := policy.Parse("policy.yaml", []byte(policyYAML), catalog)
-	if err != nil {
+// startNode runs a node on loopback, in virtual time, with its policy in dir, and
+// returns a client of it.
+func startNode(dir string) (*client.Client, *clock, func() error, error) {
+	file := filepath.Join(dir, "policy.yaml")
+	if err := os.WriteFile(file, []byte(policyYAML), 0o600); err != nil {
 		return nil, nil, nil, err
 	}
+	c := config.Default()
+	c.Name, c.HTTP, c.GRPC, c.Policy = "replay", "127.0.0.1:0", "127.0.0.1:0", file
 	clock := &clock{}
-	service := server.New(server.Options{
-		Engine: limiter.New(limiter.Options{Catalog: catalog}),
-		Policy: func() server.Policy { return compiled },
-		Now:    clock.now,
-		Name:   "replay",
-	})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	n, err := node.New(node.Options{Config: c, Now: clock.now})
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("listen: %w", err)
-	}
-	grpc := server.NewGRPC(service, server.GRPCOptions{})
-	ended := make(chan error, 1) // the end of Serve
-	go func() { ended <- grpc.Serve(listener) }()
-	c, err := client.Dial(client.Options{Addrs: []string{listener.Addr().String()}, Timeout: 10 * time.Second})
-	if err != nil {
-		grpc.Stop()
 		return nil, nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1) // the end of Run
+	go func() { ended <- n.Run(ctx) }()
+	caller, err := client.Dial(client.Options{Addrs: []string{n.GRPCAddr()}, Timeout: 10 * time.Second})
+	if err != nil {
+		cancel()
+		return nil, nil, nil, errors.Join(err, <-ended)
 	}
 	stop := func() error {
-		err := c.Close()
-		grpc.Stop()
+		err := caller.Close()
+		cancel()
 		return errors.Join(err, <-ended)
 	}
-	return c, clock, stop, nil
+	return caller, clock, stop, nil
 }
