@@ -91,7 +91,7 @@ func (c *circle) ownersWithout(gone uint16) (owners [Partitions]uint16) {
 	}
 	room := make([]int, c.members+1)
 	for i := range room {
-		room[i] = capacity(c.members)
+		room[i] = capacity(rest)
 	}
 	room[gone] = 0
 
