@@ -210,7 +210,7 @@ func (c *Cluster) Subscribe() (views <-chan *View, cancel func()) {
 // not wait for ever.
 func (c *Cluster) Joined() <-chan struct{} { return c.joined }
 
-// HealthScore is how badly this node keeps up with gossip, from 0, well, to 7.
+// HealthScore is how badly this node keeps up with gossip, 0 for well to 1.
 func (c *Cluster) HealthScore() int {
 	if list := c.list.Load(); list != nil {
 		return list.GetHealthScore()

@@ -12,7 +12,9 @@
 // detector is a crash and a join.
 //
 // What it promises:
-//   - A crash is in the view of all others after about 3 s, and after 5 s at 100 members.
+//   - A crash is in the view of all others after about 3 s, and rarely more than 5 s.
+//     A member that is cut off from all others takes up to 12 s to see that: it has
+//     nobody to confirm what it suspects.
 //   - A split of any length up to a day heals by itself, within 20 s after the
 //     network does: members that are gone without having left are asked again,
 //     and so are the seeds, whose names are looked up anew each time.

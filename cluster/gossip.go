@@ -16,11 +16,19 @@ const remember = 24 * time.Hour
 
 // How gossip goes. Detection of a crash takes up to a probe interval until the
 // node is probed, one until it is suspected, and suspicionMult intervals (more
-// from 11 members on) until it counts as dead: 3 s.
+// from 11 members on) until it counts as dead, if others agree: 3 s.
 const (
 	probeInterval = 500 * time.Millisecond
 	probeTimeout  = 200 * time.Millisecond
 	suspicionMult = 4
+
+	// A node that thinks it is ill itself gives others more time: up to
+	// suspicionMaxMult times as much for a suspect, and up to worstHealth more
+	// intervals for each probe. A node that is cut off thinks so, too. With
+	// memberlist's 6 and 7, one of nine takes 27 s to see that it has lost the
+	// majority; so it takes 9 s, see TestIsolatedNodeNotices.
+	suspicionMaxMult = 2
+	worstHealth      = 1
 
 	pushPullInterval = 15 * time.Second
 	streamTimeout    = 2 * time.Second // to dial, and again to exchange state
@@ -45,6 +53,7 @@ func (c *Cluster) gossipConfig() *memberlist.Config {
 	conf.ProbeInterval, conf.ProbeTimeout, conf.SuspicionMult = probeInterval, probeTimeout, suspicionMult
 	conf.PushPullInterval, conf.TCPTimeout = pushPullInterval, streamTimeout
 	conf.RetransmitMult = 4
+	conf.SuspicionMaxTimeoutMult, conf.AwarenessMaxMultiplier = suspicionMaxMult, worstHealth+1
 	conf.DeadNodeReclaimTime = reclaimTime
 	conf.EnableCompression = false
 	conf.UDPBufferSize, conf.HandoffQueueDepth = packetSize, handoffQueue

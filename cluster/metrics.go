@@ -37,7 +37,7 @@ func newMetrics(reg prometheus.Registerer, healthScore func() int, heard func() 
 		m.members[state] = members.WithLabelValues(state)
 	}
 	f.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "bucketring_cluster_health_score", Help: "How badly this node keeps up with gossip: 0 is well, 7 is worst.",
+		Name: "bucketring_cluster_health_score", Help: "How badly this node keeps up with gossip: 0 is well, 1 is not.",
 	}, func() float64 { return float64(healthScore()) })
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "bucketring_cluster_last_gossip_timestamp_seconds", Help: "When gossip last brought news of any node; older than a minute means that it stalls.",

@@ -77,25 +77,25 @@ func (c *Cluster) rejoinOnce(ctx context.Context, list *memberlist.Memberlist, s
 	return reached, needed
 }
 
-// noteContact logs when nobody can be reached any more, and when somebody can
-// again.
+// noteContact remembers how a round went, and logs when nobody can be reached
+// any more and when that is over.
 func (c *Cluster) noteContact(reached, needed bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	before := c.mu.contact.problem
-	c.mu.contact.problem = ""
-	switch {
-	case reached:
-		c.mu.contact.last = time.Now()
-	case needed && err != nil:
-		c.mu.contact.problem = err.Error()
-		if before == "" {
-			c.log.Warn("cannot reach any of the members that are missing, trying on", "error", err)
-		}
-		return
+	problem := ""
+	if needed && !reached && err != nil {
+		problem = err.Error()
 	}
-	if before != "" {
-		c.log.Info("no member is out of reach any more")
+	c.mu.Lock()
+	before := c.mu.contact.problem
+	c.mu.contact.problem = problem
+	if reached {
+		c.mu.contact.last = time.Now()
+	}
+	c.mu.Unlock()
+	switch {
+	case before == "" && problem != "":
+		c.log.Warn("cannot reach any of the members that are missing, trying on", "error", err)
+	case before != "" && problem == "":
+		c.log.Info("members that are missing can be reached again")
 	}
 }
 

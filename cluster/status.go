@@ -12,7 +12,7 @@ type Status struct {
 	Fenced      bool          `json:"fenced"`
 	View        *View         `json:"view"`
 	PolicySkew  []PolicyGroup `json:"policy_skew,omitempty"` // nil: all have the same
-	HealthScore int           `json:"health_score"`          // 0 is well, 7 is worst
+	HealthScore int           `json:"health_score"`          // 0 is well, 1 is not
 	// LastContact is when a seed or a missing member last answered, Problem why
 	// none of those that are missing did lately.
 	LastContact time.Time `json:"last_contact,omitzero"`

@@ -43,7 +43,9 @@ var arrows = map[string][]string{
 	"limiter":                         {},
 
 	// Who decides.
-	"ring": {},
+	"ring":           {},
+	"cluster":        {},
+	"cluster/simnet": {}, // for tests
 
 	// Leaves.
 	"internal/buildinfo":    {},

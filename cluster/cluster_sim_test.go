@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bucketring/bucketring/cluster/simnet"
+)
+
+func TestMembersFindEachOther(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		nodes := s.boots(5)
+		want := nodes[0].View().Members
+		for _, n := range nodes {
+			select {
+			case <-n.Joined():
+			default:
+				t.Errorf("%s: Joined() is open, want closed", n.options.Slot)
+			}
+			if got := n.View().Members; !slices.Equal(got, want) {
+				t.Errorf("%s: members = %v, want those of node-1, %v", n.options.Slot, got, want)
+			}
+		}
+		if m, ok := nodes[4].View().Member("node-2"); !ok || m.GRPC != netip.MustParseAddrPort("10.0.0.2:6471") || m.HTTP.IsValid() || m.Ring != 7 {
+			t.Errorf("Member(node-2) = %+v, %t, want it with gRPC on 10.0.0.2:6471 only", m, ok)
+		}
+		number := nodes[0].View().Number
+		time.Sleep(10 * time.Minute)
+		if got := nodes[0].View().Number; got != number {
+			t.Errorf("view after ten quiet minutes = %d, want still %d", got, number)
+		}
+	})
+}
+
+func TestCrashIsDetectedInTime(t *testing.T) {
+	for _, size := range []int{2, 3, 5, 10} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			simulate(t, func(t *testing.T, s *sim) {
+				nodes := s.boots(size)
+				var slots []string
+				for _, n := range nodes[1:] {
+					slots = append(slots, n.options.Slot)
+				}
+				slices.Sort(slots)
+				nodes[0].crash()
+				took := s.await(10*time.Second, nodes[1:], slots...)
+				t.Logf("in the views of all after %s", took)
+				if took < time.Second || took > 5500*time.Millisecond {
+					t.Errorf("crash is in all views after %s, want 3 to 5 s", took)
+				}
+				for _, n := range nodes[1:] {
+					if got := n.fate(nodes[0].options.Boot.ID); got != Crashed {
+						t.Errorf("%s: fate of node-1 = %s, want crashed", n.options.Slot, got)
+					}
+					if got := n.View().Roster(); got != size {
+						t.Errorf("%s: Roster() = %d, want %d while node-1 is not forgotten", n.options.Slot, got, size)
+					}
+				}
+				time.Sleep(DefaultForget + time.Second)
+				if v := nodes[1].View(); len(v.Departed) != 0 || v.Roster() != size-1 {
+					t.Errorf("after %s: departed = %v, roster %d, want it forgotten", DefaultForget, v.Departed, v.Roster())
+				}
+			})
+		})
+	}
+}
+
+func TestSplitHealsByItself(t *testing.T) {
+	for _, length := range []time.Duration{10 * time.Second, 45 * time.Second, 5 * time.Minute, time.Hour} {
+		t.Run(length.String(), func(t *testing.T) {
+			simulate(t, func(t *testing.T, s *sim) {
+				nodes := s.boots(5)
+				all := []string{"node-1", "node-2", "node-3", "node-4", "node-5"}
+				s.net.Split([]netip.AddrPort{host(1), host(2)}, []netip.AddrPort{host(3), host(4), host(5)})
+				s.await(10*time.Second, nodes[:2], "node-1", "node-2")
+				s.await(10*time.Second, nodes[2:], "node-3", "node-4", "node-5")
+				time.Sleep(length)
+				s.net.Heal()
+				took := s.await(20*time.Second, nodes, all...)
+				t.Logf("healed after %s", took)
+				for _, n := range nodes {
+					if v := n.View(); len(v.Departed) != 0 || len(v.absent) != 0 {
+						t.Errorf("%s: departed = %v, absent = %v, want none: all came back", n.options.Slot, v.Departed, v.absent)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A node that is cut off must notice that it has lost the majority soon after
+// the others have noticed that it is gone: memberlist's patience with others
+// when it may itself be the one that is ill works against that.
+func TestIsolatedNodeNotices(t *testing.T) {
+	for _, size := range []int{3, 5, 9} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			simulate(t, func(t *testing.T, s *sim) {
+				nodes := s.boots(size)
+				var others []netip.AddrPort
+				for _, n := range nodes[1:] {
+					others = append(others, n.addr)
+				}
+				s.net.Split([]netip.AddrPort{host(1)}, others)
+				took := s.until(12*time.Second, func() bool { return 2*len(nodes[0].View().Members) <= size }, nodes[0])
+				t.Logf("lost the majority after %s", took)
+				took += s.await(10*time.Second, nodes[:1], "node-1")
+				t.Logf("alone after %s", took)
+			})
+		})
+	}
+}
+
+// Without seeds, only what each side remembers of the other can heal a split.
+func TestSplitHealsWithoutSeeds(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		var gone atomic.Bool
+		withSeed := func(o *Options) {
+			o.Seeds = []string{"seed.example"}
+			o.Resolve = func(context.Context, string) ([]netip.Addr, error) {
+				if gone.Load() {
+					return nil, errors.New("no such host")
+				}
+				return []netip.Addr{host(8).Addr()}, nil
+			}
+		}
+		a := s.boot("a", 8, func(o *Options) { o.Seeds = nil })
+		b, c := s.boot("b", 9, withSeed), s.boot("c", 10, withSeed)
+		s.await(10*time.Second, s.nodes, "a", "b", "c")
+		gone.Store(true)
+		s.net.Split([]netip.AddrPort{a.addr}, []netip.AddrPort{b.addr, c.addr})
+		time.Sleep(5 * time.Minute)
+		s.net.Heal()
+		s.await(20*time.Second, s.nodes, "a", "b", "c")
+	})
+}
+
+func TestOneWayCutIsSurvived(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		nodes := s.boots(3)
+		s.net.Cut(host(1), host(2)) // node-3 passes on
+		time.Sleep(2 * time.Minute)
+		s.net.Heal()
+		s.await(20*time.Second, nodes, "node-1", "node-2", "node-3")
+	})
+}
+
+func TestFastRestartIsACrashAndAJoin(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		nodes := s.boots(3)
+		before := nodes[0].View()
+		old := nodes[2]
+		old.crash()
+		again := s.boot("node-3", 3, nil) // at once: no failure detector notices
+		took := s.until(5*time.Second, func() bool {
+			m, _ := nodes[0].View().Member("node-3")
+			return m.Boot.ID == again.options.Boot.ID && m.State == Serving
+		}, nodes[0], again)
+		if took > 3*time.Second {
+			t.Errorf("new boot is in the view after %s, want before the old one is missed", took)
+		}
+		after := nodes[0].View()
+		var got []string
+		for _, c := range Diff(before, after) {
+			got = append(got, fmt.Sprintf("%s %s", c.Kind, cmpOr(c.Before, c.After).name()))
+		}
+		want := []string{"crashed " + nodeName("node-3", old.options.Boot.ID), "joined " + nodeName("node-3", again.options.Boot.ID)}
+		if !slices.Equal(got, want) {
+			t.Errorf("Diff = %v, want %v", got, want)
+		}
+		if len(after.Fenced) != 0 || after.SelfFenced() {
+			t.Errorf("fenced = %v, want none: the old boot's address is taken", after.Fenced)
+		}
+		time.Sleep(10 * time.Second) // the old boot is missed now
+		if got := nodes[0].fate(old.options.Boot.ID); got != Crashed {
+			t.Errorf("fate of the old boot = %s, want crashed", got)
+		}
+		s.await(time.Second, []*simNode{nodes[0], nodes[1], again}, "node-1", "node-2", "node-3")
+	})
+}
+
+func cmpOr(a, b Member) Member {
+	if a.Slot != "" {
+		return a
+	}
+	return b
+}
+
+func TestOlderBootIsFenced(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		nodes := s.boots(3)
+		time.Sleep(time.Second)
+		twin := s.boot("node-3", 9, nil)
+		older := nodes[2]
+		s.until(5*time.Second, older.fenced, older, twin)
+		if twin.View().SelfFenced() {
+			t.Error("newer boot: SelfFenced() = true, want false")
+		}
+		s.until(5*time.Second, func() bool { return len(nodes[0].View().Fenced) == 1 }, nodes[0])
+		if m, _ := nodes[0].View().Member("node-3"); m.Boot.ID != twin.options.Boot.ID {
+			t.Errorf("node-3 is boot %s, want the newer one, %s", m.Boot.ID, twin.options.Boot.ID)
+		}
+		if got := older.log.count("this node is fenced"); got != 1 {
+			t.Errorf("older boot was told %d times, want once", got)
+		}
+		twin.crash()
+		s.until(5*time.Second, func() bool { return !older.View().SelfFenced() }, older)
+	})
+}
+
+func (n *simNode) fenced() bool { return n.View().SelfFenced() && n.Status().Fenced }
+
+func TestLeaveIsNotACrash(t *testing.T) {
+	for _, size := range []int{1, 3, 7} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			simulate(t, func(t *testing.T, s *sim) {
+				nodes := s.boots(size)
+				leaver := nodes[0]
+				start := time.Now()
+				if err := leaver.Leave(t.Context()); err != nil {
+					t.Fatalf("Leave: %v", err)
+				}
+				if took := time.Since(start); took > 6*time.Second {
+					t.Errorf("Leave took %s, want about 3 s", took)
+				}
+				if err := <-leaver.ran; err != nil {
+					t.Errorf("Run = %v, want nil", err)
+				}
+				for _, n := range nodes[1:] {
+					if got := n.fate(leaver.options.Boot.ID); got != Left {
+						t.Errorf("%s: fate = %s, want left\n%s", n.options.Slot, got, n.log)
+					}
+					if got := n.View().Roster(); got != size-1 {
+						t.Errorf("%s: Roster() = %d, want %d", n.options.Slot, got, size-1)
+					}
+					if len(n.View().absent) != 0 {
+						t.Errorf("%s: asks %v to come back, want nobody", n.options.Slot, n.View().absent)
+					}
+				}
+				time.Sleep(time.Minute)
+				for _, n := range nodes[1:] {
+					if got := n.log.count("crashed"); got != 0 {
+						t.Errorf("%s: log speaks of a crash:\n%s", n.options.Slot, n.log)
+					}
+				}
+				if err := leaver.Leave(t.Context()); err == nil {
+					t.Error("second Leave = nil, want an error")
+				}
+			})
+		})
+	}
+}
+
+func TestLeaveIsBounded(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		nodes := s.boots(3)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		start := time.Now()
+		if err := nodes[0].Leave(ctx); err == nil {
+			t.Error("Leave with no time = nil, want an error")
+		}
+		if took := time.Since(start); took > updateTimeout+time.Second {
+			t.Errorf("Leave took %s, want little more than its context allows", took)
+		}
+	})
+}
+
+// Leave and the end of Run meet at any point.
+func TestLeaveDuringACrash(t *testing.T) {
+	for after := time.Duration(0); after < 4*time.Second; after += 130 * time.Millisecond {
+		simulate(t, func(t *testing.T, s *sim) {
+			nodes := s.boots(3)
+			left := make(chan error, 1)
+			go func() { left <- nodes[0].Leave(t.Context()) }()
+			time.Sleep(after)
+			nodes[0].crash()
+			if err := <-left; err == nil {
+				return // it was through
+			}
+			s.await(10*time.Second, nodes[1:], "node-2", "node-3")
+		})
+	}
+}
+
+func TestStateNeverGoesBack(t *testing.T) {
+	c, err := New(validOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, state := range []State{Serving, Serving, Leaving} {
+		if err := c.SetState(state); err != nil {
+			t.Errorf("SetState(%s) = %v, want nil", state, err)
+		}
+	}
+	for _, state := range []State{0, Joining, Serving, 4} {
+		if err := c.SetState(state); err == nil {
+			t.Errorf("SetState(%s) after leaving = nil, want an error", state)
+		}
+	}
+	if got := c.Status(); got.State != Leaving || got.View.Number != 0 || got.Keys != nil {
+		t.Errorf("Status() = %+v, want leaving, an empty view and no keys", got)
+	}
+}
+
+func TestShortFreezeIsNoCrash(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		nodes := s.boots(3)
+		for range 20 {
+			s.net.Freeze(host(2), time.Second)
+			time.Sleep(7300 * time.Millisecond)
+		}
+		for _, n := range nodes {
+			if got := n.log.count("member crashed"); got != 0 {
+				t.Errorf("%s: %d crashes, want none\n%s", n.options.Slot, got, n.log)
+			}
+		}
+	})
+}
+
+func TestSlowLossyNetworkIsStable(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		s.net = simnet.New(2, simnet.Link{Delay: 25 * time.Millisecond, Jitter: 10 * time.Millisecond, LossPercent: 5})
+		nodes := s.boots(5)
+		time.Sleep(10 * time.Minute)
+		for _, n := range nodes {
+			if got := n.log.count("member crashed"); got != 0 {
+				t.Errorf("%s: %d crashes in ten minutes, want none", n.options.Slot, got)
+			}
+		}
+	})
+}
+
+func TestPolicySkewShows(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		nodes := s.boots(3)
+		if got := nodes[0].View().PolicySkew(); got != nil {
+			t.Errorf("PolicySkew() = %v, want nil", got)
+		}
+		nodes[1].SetPolicy(71)
+		s.until(2*time.Second, func() bool { return nodes[2].View().PolicySkew() != nil }, nodes...)
+		got := fmt.Sprint(nodes[2].Status().PolicySkew)
+		if want := "[{0000000000000046 [node-1 node-3]} {0000000000000047 [node-2]}]"; got != want {
+			t.Errorf("PolicySkew() = %s, want %s", got, want)
+		}
+		nodes[0].SetPolicy(71)
+		nodes[2].SetPolicy(71)
+		s.until(2*time.Second, func() bool { return nodes[2].View().PolicySkew() == nil }, nodes...)
+		if got := nodes[2].log.count("different policies"); got != 1 {
+			t.Errorf("log speaks of skew %d times, want once", got)
+		}
+	})
+}
+
+func TestOtherRingIsRefused(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		nodes := s.boots(3)
+		stranger := s.boot("node-4", 4, func(o *Options) { o.Ring = 8 })
+		time.Sleep(5 * time.Minute)
+		s.await(time.Second, nodes, "node-1", "node-2", "node-3")
+		s.await(time.Second, []*simNode{stranger}, "node-4")
+		for _, n := range nodes {
+			if got := n.log.count("node kept out"); got > 1 {
+				t.Errorf("%s: %d lines about the stranger, want at most one\n%s", n.options.Slot, got, n.log)
+			}
+		}
+		if got := nodes[0].log.count("node kept out"); got != 1 {
+			t.Errorf("node-1: %d lines about the stranger, want one\n%s", got, nodes[0].log)
+		}
+		if got := stranger.Status().Problem; !strings.Contains(got, "ring configuration") {
+			t.Errorf("stranger's problem = %q, want it to name the ring configuration", got)
+		}
+	})
+}
+
+func TestOtherLabelIsRefused(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		nodes := s.boots(3)
+		stranger := s.boot("node-4", 4, func(o *Options) { o.Label = "other" })
+		time.Sleep(time.Minute)
+		s.await(time.Second, nodes, "node-1", "node-2", "node-3")
+		s.await(time.Second, []*simNode{stranger}, "node-4")
+	})
+}
+
+func TestSubscribersGetTheLatestView(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		nodes := s.boots(1)
+		views, cancel := nodes[0].Subscribe()
+		defer cancel()
+		late, cancelLate := nodes[0].Subscribe()
+		first := <-views
+		s.boot("node-2", 2, nil)
+		next := <-views
+		if next.Number <= first.Number {
+			t.Errorf("view %d after view %d, want a later one", next.Number, first.Number)
+		}
+		s.await(10*time.Second, s.nodes, "node-1", "node-2")
+		if got := <-late; got != nodes[0].View() {
+			t.Errorf("late subscriber got view %d, want the latest, %d", got.Number, nodes[0].View().Number)
+		}
+		cancelLate()
+		cancelLate()
+		if _, open := <-late; open {
+			t.Error("cancelled subscription is open, want closed")
+		}
+		nodes[0].crash()
+		for range views { // ends: Run closes it
+		}
+		after, _ := nodes[0].Subscribe()
+		if v, open := <-after; v != nodes[0].View() || !open {
+			t.Error("subscription after Run: want the last view")
+		}
+		if _, open := <-after; open {
+			t.Error("subscription after Run is open, want closed after the last view")
+		}
+	})
+}

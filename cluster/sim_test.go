@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bucketring/bucketring/cluster/simnet"
+)
+
+// The tests with a sim run real memberlist in virtual time, on a network in
+// memory. Mutexes are no obstacle: neither memberlist nor this package sleeps
+// with one held, so the clock of the bubble can always go on. (Two of
+// memberlist's, around Leave and Shutdown, are held over waits, but only ever
+// by one goroutine here.)
+type sim struct {
+	t     *testing.T
+	net   *simnet.Network
+	nodes []*simNode
+}
+
+type simNode struct {
+	*Cluster
+	t      *testing.T
+	addr   netip.AddrPort
+	log    *syncBuffer
+	cancel context.CancelFunc
+	ran    chan error // what Run returned, once; cap 1
+}
+
+// simulate runs f in a bubble, on a network with a millisecond of delay.
+func simulate(t *testing.T, f func(t *testing.T, s *sim)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &sim{t: t, net: simnet.New(1, simnet.Link{Delay: time.Millisecond})}
+		defer func() {
+			for _, n := range s.nodes {
+				n.crash()
+			}
+			time.Sleep(time.Minute) // for what memberlist leaves behind; time ends with this function
+		}()
+		f(t, s)
+	})
+}
+
+func host(i int) netip.AddrPort { return netip.MustParseAddrPort(fmt.Sprintf("10.0.0.%d:6472", i)) }
+
+// boot starts a node on host i. Its seeds are hosts 1 to 3.
+func (s *sim) boot(slot string, i int, change func(*Options)) *simNode {
+	s.t.Helper()
+	n := &simNode{t: s.t, addr: host(i), log: &syncBuffer{}, ran: make(chan error, 1)}
+	o := Options{
+		Slot: slot, Boot: Boot{ID: ID(1000*i + len(s.nodes)), Started: time.Now()},
+		GRPC: 6471, Ring: 7, Policy: 70,
+		Seeds:     []string{"10.0.0.1:6472", "10.0.0.2", "10.0.0.3:6472"},
+		Transport: s.net.Transport(n.addr),
+		Logger:    slog.New(slog.NewTextHandler(n.log, nil)),
+	}
+	if change != nil {
+		change(&o)
+	}
+	var err error
+	if n.Cluster, err = New(o); err != nil {
+		s.t.Fatal(err)
+	}
+	var ctx context.Context
+	ctx, n.cancel = context.WithCancel(s.t.Context())
+	go func() { n.ran <- n.Run(ctx) }()
+	s.nodes = append(s.nodes, n)
+	if err := n.SetState(Serving); err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// boots starts n nodes, and waits until all serve in all views.
+func (s *sim) boots(count int) []*simNode {
+	s.t.Helper()
+	var slots []string
+	for i := 1; i <= count; i++ {
+		slots = append(slots, fmt.Sprintf("node-%d", i))
+		s.boot(slots[i-1], i, nil)
+	}
+	slices.Sort(slots)
+	s.await(10*time.Second, s.nodes, slots...)
+	return s.nodes
+}
+
+// await waits until all nodes see exactly these slots serving, and returns how
+// long it took.
+func (s *sim) await(atMost time.Duration, nodes []*simNode, slots ...string) time.Duration {
+	s.t.Helper()
+	return s.until(atMost, func() bool {
+		for _, n := range nodes {
+			if !slices.Equal(n.View().Serving(), slots) {
+				return false
+			}
+		}
+		return true
+	}, nodes...)
+}
+
+func (s *sim) until(atMost time.Duration, ok func() bool, nodes ...*simNode) time.Duration {
+	s.t.Helper()
+	start := time.Now()
+	for !ok() {
+		if time.Since(start) >= atMost {
+			for _, n := range nodes {
+				s.t.Logf("%s: view %d, serving %v\n%s", n.options.Slot, n.View().Number, n.View().Serving(), n.log)
+			}
+			s.t.Fatalf("not so after %s", atMost)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return time.Since(start)
+}
+
+// crash ends a node without a word.
+func (n *simNode) crash() {
+	n.cancel()
+	<-n.done
+}
+
+// fate returns how a boot went, 0 if it is not known to be gone.
+func (n *simNode) fate(boot ID) Fate {
+	for _, d := range n.View().Departed {
+		if d.Boot.ID == boot {
+			return d.Fate
+		}
+	}
+	return 0
+}
+
+// syncBuffer is a log that can be read while it is written.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func (b *syncBuffer) count(s string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Count(b.buf.Bytes(), []byte(s))
+}
