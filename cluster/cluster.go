@@ -31,6 +31,7 @@ type Cluster struct {
 
 	announce chan struct{} // this node has news of itself; cap 1: one note is enough
 	updating chan struct{} // cap 1: whoever put something in may call UpdateNode, Leave or Shutdown of list
+	left     bool          // said so; guarded by updating
 	joined   chan struct{} // closed by Run, see Joined
 	stop     chan struct{} // closed by Leave: Run shall return
 	done     chan struct{} // closed by Run when it returns

@@ -4,16 +4,12 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/bucketring/bucketring/cluster/simnet"
 )
 
 func TestMembersFindEachOther(t *testing.T) {
@@ -38,118 +34,6 @@ func TestMembersFindEachOther(t *testing.T) {
 		if got := nodes[0].View().Number; got != number {
 			t.Errorf("view after ten quiet minutes = %d, want still %d", got, number)
 		}
-	})
-}
-
-func TestCrashIsDetectedInTime(t *testing.T) {
-	for _, size := range []int{2, 3, 5, 10} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			simulate(t, func(t *testing.T, s *sim) {
-				nodes := s.boots(size)
-				var slots []string
-				for _, n := range nodes[1:] {
-					slots = append(slots, n.options.Slot)
-				}
-				slices.Sort(slots)
-				nodes[0].crash()
-				took := s.await(10*time.Second, nodes[1:], slots...)
-				t.Logf("in the views of all after %s", took)
-				if took < time.Second || took > 5500*time.Millisecond {
-					t.Errorf("crash is in all views after %s, want 3 to 5 s", took)
-				}
-				for _, n := range nodes[1:] {
-					if got := n.fate(nodes[0].options.Boot.ID); got != Crashed {
-						t.Errorf("%s: fate of node-1 = %s, want crashed", n.options.Slot, got)
-					}
-					if got := n.View().Roster(); got != size {
-						t.Errorf("%s: Roster() = %d, want %d while node-1 is not forgotten", n.options.Slot, got, size)
-					}
-				}
-				time.Sleep(DefaultForget + time.Second)
-				if v := nodes[1].View(); len(v.Departed) != 0 || v.Roster() != size-1 {
-					t.Errorf("after %s: departed = %v, roster %d, want it forgotten", DefaultForget, v.Departed, v.Roster())
-				}
-			})
-		})
-	}
-}
-
-func TestSplitHealsByItself(t *testing.T) {
-	for _, length := range []time.Duration{10 * time.Second, 45 * time.Second, 5 * time.Minute, time.Hour} {
-		t.Run(length.String(), func(t *testing.T) {
-			simulate(t, func(t *testing.T, s *sim) {
-				nodes := s.boots(5)
-				all := []string{"node-1", "node-2", "node-3", "node-4", "node-5"}
-				s.net.Split([]netip.AddrPort{host(1), host(2)}, []netip.AddrPort{host(3), host(4), host(5)})
-				s.await(10*time.Second, nodes[:2], "node-1", "node-2")
-				s.await(10*time.Second, nodes[2:], "node-3", "node-4", "node-5")
-				time.Sleep(length)
-				s.net.Heal()
-				took := s.await(20*time.Second, nodes, all...)
-				t.Logf("healed after %s", took)
-				for _, n := range nodes {
-					if v := n.View(); len(v.Departed) != 0 || len(v.absent) != 0 {
-						t.Errorf("%s: departed = %v, absent = %v, want none: all came back", n.options.Slot, v.Departed, v.absent)
-					}
-				}
-			})
-		})
-	}
-}
-
-// A node that is cut off must notice that it has lost the majority soon after
-// the others have noticed that it is gone: memberlist's patience with others
-// when it may itself be the one that is ill works against that.
-func TestIsolatedNodeNotices(t *testing.T) {
-	for _, size := range []int{3, 5, 9} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			simulate(t, func(t *testing.T, s *sim) {
-				nodes := s.boots(size)
-				var others []netip.AddrPort
-				for _, n := range nodes[1:] {
-					others = append(others, n.addr)
-				}
-				s.net.Split([]netip.AddrPort{host(1)}, others)
-				took := s.until(12*time.Second, func() bool { return 2*len(nodes[0].View().Members) <= size }, nodes[0])
-				t.Logf("lost the majority after %s", took)
-				took += s.await(10*time.Second, nodes[:1], "node-1")
-				t.Logf("alone after %s", took)
-			})
-		})
-	}
-}
-
-// Without seeds, only what each side remembers of the other can heal a split.
-func TestSplitHealsWithoutSeeds(t *testing.T) {
-	simulate(t, func(t *testing.T, s *sim) {
-		var gone atomic.Bool
-		withSeed := func(o *Options) {
-			o.Seeds = []string{"seed.example"}
-			o.Resolve = func(context.Context, string) ([]netip.Addr, error) {
-				if gone.Load() {
-					return nil, errors.New("no such host")
-				}
-				return []netip.Addr{host(8).Addr()}, nil
-			}
-		}
-		a := s.boot("a", 8, func(o *Options) { o.Seeds = nil })
-		b, c := s.boot("b", 9, withSeed), s.boot("c", 10, withSeed)
-		s.await(10*time.Second, s.nodes, "a", "b", "c")
-		gone.Store(true)
-		s.net.Split([]netip.AddrPort{a.addr}, []netip.AddrPort{b.addr, c.addr})
-		time.Sleep(5 * time.Minute)
-		s.net.Heal()
-		s.await(20*time.Second, s.nodes, "a", "b", "c")
-	})
-}
-
-func TestOneWayCutIsSurvived(t *testing.T) {
-	simulate(t, func(t *testing.T, s *sim) {
-		nodes := s.boots(3)
-		s.net.Cut(host(1), host(2)) // node-3 passes on
-		time.Sleep(2 * time.Minute)
-		s.net.Heal()
-		s.await(20*time.Second, nodes, "node-1", "node-2", "node-3")
 	})
 }
 
@@ -309,34 +193,6 @@ func TestStateNeverGoesBack(t *testing.T) {
 	if got := c.Status(); got.State != Leaving || got.View.Number != 0 || got.Keys != nil {
 		t.Errorf("Status() = %+v, want leaving, an empty view and no keys", got)
 	}
-}
-
-func TestShortFreezeIsNoCrash(t *testing.T) {
-	simulate(t, func(t *testing.T, s *sim) {
-		nodes := s.boots(3)
-		for range 20 {
-			s.net.Freeze(host(2), time.Second)
-			time.Sleep(7300 * time.Millisecond)
-		}
-		for _, n := range nodes {
-			if got := n.log.count("member crashed"); got != 0 {
-				t.Errorf("%s: %d crashes, want none\n%s", n.options.Slot, got, n.log)
-			}
-		}
-	})
-}
-
-func TestSlowLossyNetworkIsStable(t *testing.T) {
-	simulate(t, func(t *testing.T, s *sim) {
-		s.net = simnet.New(2, simnet.Link{Delay: 25 * time.Millisecond, Jitter: 10 * time.Millisecond, LossPercent: 5})
-		nodes := s.boots(5)
-		time.Sleep(10 * time.Minute)
-		for _, n := range nodes {
-			if got := n.log.count("member crashed"); got != 0 {
-				t.Errorf("%s: %d crashes in ten minutes, want none", n.options.Slot, got)
-			}
-		}
-	})
 }
 
 func TestPolicySkewShows(t *testing.T) {

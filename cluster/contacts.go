@@ -28,9 +28,10 @@ func (c *contacts) record(addr netip.AddrPort, answered bool, now time.Time) {
 
 // choose returns at most maxTargets addresses that are worth an attempt: a seed
 // if one is missing, then members that are missing, then more seeds; among them
-// whoever was not tried for longest, and else in the order given. An address
-// that answered and still is no member's is that of a load balancer, say, and
-// rests for a while.
+// whoever was not tried for longest, and else in the order given. A seed that
+// answered and never was a member's address is that of a load balancer, say, and
+// rests for a while. A member that answered does not: it may take two exchanges
+// until both sides believe that it is alive.
 func (c *contacts) choose(seeds, absent []netip.AddrPort, live map[netip.AddrPort]bool, now time.Time) []netip.AddrPort {
 	for addr := range c.tried {
 		if live[addr] || !slices.Contains(seeds, addr) && !slices.Contains(absent, addr) {
@@ -40,17 +41,19 @@ func (c *contacts) choose(seeds, absent []netip.AddrPort, live map[netip.AddrPor
 	missing := func(addrs []netip.AddrPort) []netip.AddrPort {
 		var out []netip.AddrPort
 		for _, addr := range addrs {
-			if a := c.tried[addr]; !live[addr] && (!a.answered || now.Sub(a.at) >= aliasPause) {
+			a := c.tried[addr]
+			rests := a.answered && now.Sub(a.at) < aliasPause && !slices.Contains(absent, addr)
+			if !live[addr] && !rests {
 				out = append(out, addr)
 			}
 		}
 		slices.SortStableFunc(out, func(a, b netip.AddrPort) int { return c.tried[a].at.Compare(c.tried[b].at) })
 		return out
 	}
-	seeds, absent = missing(seeds), missing(absent)
+	seeds, members := missing(seeds), missing(absent)
 	first := min(1, len(seeds))
 	var targets []netip.AddrPort
-	for _, addr := range slices.Concat(seeds[:first], absent, seeds[first:]) {
+	for _, addr := range slices.Concat(seeds[:first], members, seeds[first:]) {
 		if len(targets) < maxTargets && !slices.Contains(targets, addr) {
 			targets = append(targets, addr)
 		}

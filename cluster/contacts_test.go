@@ -51,6 +51,8 @@ func TestChoose(t *testing.T) {
 		{hosts(9), nil, hosts(1), true, ""},                      // it rests,
 		{hosts(9), nil, hosts(1, 9), true, ""},                   // unless it was a member
 		{hosts(9), nil, hosts(1), true, "9 "},                    // in between
+		{hosts(9), hosts(9, 7), hosts(1), true, "9 7 "},          // a member that answers
+		{hosts(9), hosts(9, 7), hosts(1), true, "9 7 "},          // and stays away
 		{nil, nil, nil, true, ""},                                //
 	} {
 		if got := ask(tt.seeds, tt.absent, tt.live, tt.answers); got != tt.want {

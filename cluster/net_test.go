@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -23,6 +24,13 @@ func onLoopback(t *testing.T, slot string, boot ID, seeds []string, reg promethe
 	o := validOptions()
 	o.Slot, o.Boot.ID, o.Boot.Started = slot, boot, time.Now()
 	o.Seeds, o.Keys, o.Registry = seeds, [][]byte{key(1)}, reg
+	var logged syncBuffer
+	o.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", slot, &logged)
+		}
+	})
 	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +50,7 @@ func awaitView(t *testing.T, c *Cluster, ok func(*View) bool) *View {
 	t.Helper()
 	views, cancel := c.Subscribe()
 	defer cancel()
-	deadline := time.After(15 * time.Second)
+	deadline := time.After(45 * time.Second) // gossip may miss somebody; exchanges of state every 15 s don't
 	for {
 		select {
 		case v, open := <-views:
@@ -53,7 +61,7 @@ func awaitView(t *testing.T, c *Cluster, ok func(*View) bool) *View {
 				return v
 			}
 		case <-deadline:
-			t.Fatalf("%s: view after 15 s = %+v", c.options.Slot, c.View())
+			t.Fatalf("%s: view after 45 s = %+v", c.options.Slot, c.View())
 		}
 	}
 }

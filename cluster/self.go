@@ -65,19 +65,23 @@ func (c *Cluster) publishSelf(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-c.announce:
-			c.update(ctx)
+		}
+		// memberlist drops an update that meets a refutation, and says no more
+		// than that it timed out.
+		for err := c.update(ctx); err != nil && ctx.Err() == nil; err = c.update(ctx) {
+			c.log.Debug("update of this node goes round slowly, trying again", "error", err)
 		}
 	}
 }
 
 // update gossips the own record, and returns when it was sent often enough. What
 // is not heard then travels with the next exchange of state.
-func (c *Cluster) update(ctx context.Context) {
-	_ = c.exclusive(ctx, func(list *memberlist.Memberlist) error {
-		if err := list.UpdateNode(updateTimeout); err != nil {
-			c.log.Debug("update of this node goes round slowly", "error", err)
+func (c *Cluster) update(ctx context.Context) error {
+	return c.exclusive(ctx, func(list *memberlist.Memberlist) error {
+		if c.left {
+			return nil // nobody would listen
 		}
-		return nil
+		return list.UpdateNode(updateTimeout)
 	})
 }
 
@@ -124,7 +128,7 @@ func (c *Cluster) Leave(ctx context.Context) error {
 
 func (c *Cluster) sayGoodbye(ctx context.Context) error {
 	_ = c.SetState(Leaving) // no state is above it
-	c.update(ctx)
+	_ = c.update(ctx)       // publishSelf goes on trying
 	if err := c.pause(ctx, spreadTime); err != nil {
 		return err
 	}
@@ -133,6 +137,7 @@ func (c *Cluster) sayGoodbye(ctx context.Context) error {
 		if deadline, ok := ctx.Deadline(); ok {
 			timeout = min(timeout, max(time.Until(deadline), time.Millisecond)) // 0 would wait for ever
 		}
+		c.left = true
 		return list.Leave(timeout)
 	})
 	if err != nil {
