@@ -83,7 +83,7 @@ type aim struct {
 // batchAims bounds what is read ahead; the rest waits in its turn.
 const batchAims = 4 * batchGroup
 
-// aim collects the records that requests without a model need.
+// aim collects the records that requests need for all models.
 func (e *Engine) aim(aims []aim, order []uint32, rs []*Request) int {
 	for _, o := range order {
 		p, r := &e.cells[o>>16].partition, rs[o&0xffff]

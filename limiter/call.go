@@ -48,7 +48,8 @@ type Cost struct {
 type Request struct {
 	Key  string // validated by the caller: 1 to 4 non-empty segments
 	Tier string // as named by the caller, "" if none; part of the request's identity
-	// Model selects per-model state; prices and weights come from the Plan.
+	// Model selects per-model state; prices and weights come from the Plan. Calls
+	// without one share a state, named "*".
 	Model string
 	// ID makes the call idempotent. Empty: the call is not remembered, and
 	// Reserve refuses it.
@@ -66,6 +67,14 @@ type Request struct {
 	MinOutputTokens int64         // 0: max(256, OutputTokens/8)
 	Choices         int64         // n; 0 means 1
 	TTL             time.Duration // lease; 0 means DefaultTTL
+}
+
+// stateModel is the model under which a request's per-model state is kept.
+func (r *Request) stateModel() string {
+	if r.Model == "" {
+		return "*"
+	}
+	return r.Model
 }
 
 // DefaultTTL is the lease of a reservation that names none.

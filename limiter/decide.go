@@ -166,8 +166,8 @@ func (p *partition) peek(now Time, r *Request, d *Decision) {
 		if level.Limits != nil {
 			p.peekSet(d, level.Limits.schema, r.Key[:level.End], "", now)
 		}
-		if level.Model != nil && r.Model != "" {
-			p.peekSet(d, level.Model.schema, r.Key[:level.End], r.Model, now)
+		if level.Model != nil {
+			p.peekSet(d, level.Model.schema, r.Key[:level.End], r.stateModel(), now)
 		}
 	}
 	d.Binding = d.tightest(true)

@@ -83,8 +83,8 @@ func (p *partition) gather(d *Decision, r *Request, now Time) (complete bool) {
 		if level.Limits != nil {
 			complete = p.gatherSet(d, level.Limits.schema, r.Key[:level.End], "", uint8(i), now) && complete
 		}
-		if level.Model != nil && r.Model != "" {
-			complete = p.gatherSet(d, level.Model.schema, r.Key[:level.End], r.Model, uint8(i), now) && complete
+		if level.Model != nil {
+			complete = p.gatherSet(d, level.Model.schema, r.Key[:level.End], r.stateModel(), uint8(i), now) && complete
 		}
 	}
 	return complete
@@ -261,7 +261,7 @@ func (p *partition) complete(d *Decision, r *Request, now Time) bool {
 func (it *item) name(r *Request) (scope, model string, set *LimitSet) {
 	level := &r.Plan.Levels[it.level]
 	if it.model {
-		return r.Key[:level.End], r.Model, level.Model
+		return r.Key[:level.End], r.stateModel(), level.Model
 	}
 	return r.Key[:level.End], "", level.Limits
 }

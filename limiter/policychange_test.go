@@ -142,19 +142,19 @@ func TestLimitsThatATierLacksStay(t *testing.T) {
 }
 
 // TestModelsHaveTheirOwnState: a per-model limit under one key is one bucket
-// for each model.
+// for each model, and one for the calls that name none.
 func TestModelsHaveTheirOwnState(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", bucketOf(6000, 0))
 	p.Levels[0].Model = mustSet(t, n.catalog, limiter.Limit{Name: "preview", Dimension: limiter.Tokens, Algorithm: limiter.FixedWindow, Amount: 100, Window: time.Minute})
-	for _, model := range []string{"a", "b", "a-model-with-a-name-that-is-longer-than-what-a-record-holds-inline"} {
+	for _, model := range []string{"", "a", "b", "a-model-with-a-name-that-is-longer-than-what-a-record-holds-inline"} {
 		ask := &limiter.Request{Key: "k", Model: model, Plan: p, InputTokens: 100}
-		wantOutcome(t, "100 of "+model, n.check(noon, ask), limiter.Allowed)
+		wantOutcome(t, "100 of model "+model, n.check(noon, ask), limiter.Allowed)
 		d := n.check(noon, ask)
-		wantOutcome(t, "100 more of "+model, d, limiter.Denied)
+		wantOutcome(t, "100 more of model "+model, d, limiter.Denied)
 		if b := d.Limits[d.Binding]; b.Name != "preview" || b.Scope != "k" {
 			t.Errorf("binding = %s of %s, want preview of k", b.Name, b.Scope)
 		}
 	}
-	wantUsed(t, "all models together", n.peek(noon, &limiter.Request{Key: "k", Model: "a", Plan: p}), 0, 300)
+	wantUsed(t, "all models together", n.peek(noon, &limiter.Request{Key: "k", Model: "a", Plan: p}), 0, 400)
 }

@@ -8,6 +8,7 @@
 package oracle
 
 import (
+	"cmp"
 	"fmt"
 	"math/big"
 	"time"
@@ -147,7 +148,7 @@ func (o *Oracle) asks(r *limiter.Request, reserve bool) []*ask {
 		for _, set := range []struct {
 			limits *limiter.LimitSet
 			model  string
-		}{{level.Limits, ""}, {level.Model, r.Model}} {
+		}{{level.Limits, ""}, {level.Model, cmp.Or(r.Model, "*")}} {
 			if set.limits == nil {
 				continue
 			}

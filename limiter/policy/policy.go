@@ -32,8 +32,8 @@
 //     is always a length. Lengths of fixed windows align to the Unix epoch.
 //   - The default algorithm is concurrency for concurrent, fixed_window for
 //     spend and for the words day, week and month, token_bucket for all else.
-//   - A call without a model has the price and weights of "*", and none of the
-//     limits that name models.
+//   - A call without a model has the price and weights of "*", and of the limits
+//     that name models those for "*": leaving the model out evades nothing.
 //   - cached_input costs and weighs what input does unless it is given. input
 //     and output have no default price: a forgotten one would be free.
 //   - Of several entries of models that match, the most specific one that has
@@ -105,8 +105,11 @@ func (g *group) match(model string) bool {
 
 // perModel returns the limits that a model has of its own, nil if none.
 func (t *tier) perModel(model string) *limiter.LimitSet {
-	if len(t.groups) == 0 || model == "" {
+	if len(t.groups) == 0 {
 		return nil
+	}
+	if model == "" {
+		model = "*" // which no pattern but that one matches
 	}
 	if set, ok := t.byName[model]; ok {
 		return set
