@@ -114,7 +114,8 @@ func (p *partition) replay(x *hold, r *Request, d *Decision) {
 	}
 }
 
-// current fills d with the limits of a reservation as they stand.
+// current fills d with the limits of a reservation as they stand. Its records
+// have been brought to now.
 func (p *partition) current(x *hold, key string, d *Decision, now Time) {
 	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = Allowed, NoReason, 0, false
 	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(x.tier), x.version
@@ -127,7 +128,6 @@ func (p *partition) current(x *hold, key string, d *Decision, now Time) {
 			st.Reserved = 0 // held nothing
 		}
 		if rec, pos, ok := p.recordOf(x, t, key); ok {
-			p.advance(rec, now)
 			l, s := p.engine.catalog.schema(rec.schema).limits[pos], *p.slotAt(rec, pos)
 			l.state(&st, s, p.ringOf(l, s, now), now)
 		} else { // gone, because nothing of it was used

@@ -133,17 +133,11 @@ func (p *partition) note(x *hold, it *item, r *Request, now Time) {
 // chargedAt returns where in time the charge of an item that is about to be
 // taken will be found again.
 func (p *partition) chargedAt(it *item, now Time) int64 {
-	switch it.limit.Algorithm {
-	case TokenBucket:
+	if it.limit.Algorithm == TokenBucket {
 		slots := len(p.engine.catalog.schema(it.rec.schema).limits)
 		return int64(p.mark(it.rec, int(it.pos), slots))
-	case SlidingWindow:
-		return floorDiv(now.Mono, it.limit.sub)
-	case FixedWindow:
-		return it.slot.hi
-	default:
-		return 0
 	}
+	return it.limit.when(*it.slot, now)
 }
 
 // remember stores the answer in the hold.

@@ -19,11 +19,12 @@ func (p *partition) fit(rec *record, want *schema, now Time) *view {
 			next = append(next, l)
 		}
 	}
+	merged := p.engine.catalog.schemaOf(next)
 	slots := make([]slot, len(next))
 	times := make([]timeline, len(next))
 	for i, l := range have.limits {
 		s, t := *p.slotAt(rec, i), p.line(rec, i)
-		j := (&schema{limits: next}).find(l.slot)
+		j := merged.find(l.slot)
 		if j < 0 {
 			if l.Algorithm == SlidingWindow && s.lo != 0 {
 				p.rings.free(uint32(s.lo))
@@ -35,7 +36,6 @@ func (p *partition) fit(rec *record, want *schema, now Time) *view {
 		}
 		slots[j] = p.convert(rec, l, next[j], s, &times[j], now)
 	}
-	merged := p.engine.catalog.schemaOf(next)
 	p.reshape(rec, merged)
 	for i := range next {
 		*p.slotAt(rec, i) = slots[i]
@@ -64,7 +64,11 @@ func (p *partition) convert(rec *record, from, to *limit, s slot, t *timeline, n
 			next.lo = uint64(no)
 		}
 		t.begin()
-		p.eachTouch(rec, to.slot, func(x *touch) { x.at = to.place(next, nr, t) })
+		p.eachTouch(rec, to.slot, func(x *touch) {
+			if x.at = to.when(next, now); to.Algorithm == TokenBucket {
+				x.at = int64(t.open(next.level()))
+			}
+		})
 	case from.Algorithm == TokenBucket && from.window != to.window:
 		t.rescale(func(w wide) wide { return rescale(w, from.window, to.window) })
 	case from.Algorithm == SlidingWindow && from.sub != to.sub:
@@ -133,17 +137,4 @@ func (p *partition) setLines(rec *record, of []timeline) {
 		rec.lines, _ = p.lines.alloc()
 	}
 	*p.lines.at(rec.lines) = lines{of: of, live: live}
-}
-
-// place returns where in time a charge that comes now is found again.
-func (l *limit) place(s slot, r *ring, t *timeline) int64 {
-	switch {
-	case l.Algorithm == TokenBucket:
-		return int64(t.open(s.level()))
-	case l.Algorithm == FixedWindow:
-		return s.hi
-	case r != nil:
-		return r.head
-	}
-	return 0
 }

@@ -216,12 +216,11 @@ func (p *partition) named(rec *record, scope, model string) bool {
 	if int(rec.length) != length {
 		return false
 	}
-	if length <= inlineName {
-		name := rec.name[:length]
-		return string(name[:len(scope)]) == scope && (model == "" || name[len(scope)] == 0 && string(name[len(scope)+1:]) == model)
+	name := rec.name[:min(length, inlineName)]
+	if length > inlineName {
+		var buf [maxName]byte
+		name = p.appendName(buf[:0], rec)
 	}
-	var buf [maxName]byte
-	name := p.appendName(buf[:0], rec)
 	return string(name[:len(scope)]) == scope && (model == "" || name[len(scope)] == 0 && string(name[len(scope)+1:]) == model)
 }
 
@@ -284,7 +283,7 @@ func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint3
 	return no, rec
 }
 
-// rehash is hashName of a record's name.
+// rehash is hashName of a record's name, without making strings of it.
 func (p *partition) rehash(rec *record) uint64 {
 	var buf [maxName]byte
 	scope, model, _ := bytes.Cut(p.appendName(buf[:0], rec), []byte{0})

@@ -12,7 +12,7 @@ import (
 // settle applies cumulative usage to a reservation.
 func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 	now = p.tick(now)
-	no, x, err := p.reservation(root, u.Key, u.ID)
+	no, x, err := p.reservation(now, root, u.Key, u.ID)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 // cancel gives back all that a reservation charged.
 func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) error {
 	now = p.tick(now)
-	no, x, err := p.reservation(root, key, id)
+	no, x, err := p.reservation(now, root, key, id)
 	if err != nil {
 		return err
 	}
@@ -76,8 +76,8 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 	return nil
 }
 
-// reservation finds the hold of a reserve.
-func (p *partition) reservation(root uint64, key, id string) (uint32, *hold, error) {
+// reservation finds the hold of a reserve, and brings its records to now.
+func (p *partition) reservation(now Time, root uint64, key, id string) (uint32, *hold, error) {
 	no, x := p.findHold(idHash(root, id))
 	switch {
 	case x == nil:
@@ -87,7 +87,24 @@ func (p *partition) reservation(root uint64, key, id string) (uint32, *hold, err
 	case p.leases.at(x.lease).key != xxhash.Sum64String(key):
 		return 0, nil, &ConflictError{"the id was reserved under another key"}
 	}
+	p.bring(x, key, now)
 	return no, x, nil
+}
+
+// bring advances the records that a reservation touches, each once. Those of
+// one record follow each other.
+func (p *partition) bring(x *hold, key string, now Time) {
+	var last uint32
+	for i := range int(x.count) {
+		t := p.touch(x, i)
+		if t.anchor == last {
+			continue
+		}
+		last = t.anchor
+		if rec, _, _ := p.recordOf(x, t, key); rec != nil {
+			p.advance(rec, now)
+		}
+	}
 }
 
 // amounts returns the usage that u reports, absent numbers filled in. Progress
@@ -170,7 +187,7 @@ func (p *partition) checkOverflow(x *hold, u *Usage, v *vector) error {
 }
 
 // correct makes touch i of a reservation charge target, as if it had at the time
-// of the reserve.
+// of the reserve. Its record has been brought to now.
 func (p *partition) correct(x *hold, i int, now Time, target int64) {
 	t := p.touch(x, i)
 	delta := target - t.charged
@@ -181,7 +198,6 @@ func (p *partition) correct(x *hold, i int, now Time, target int64) {
 	if !ok {
 		return
 	}
-	p.advance(rec, now)
 	l, s := p.engine.catalog.schema(rec.schema).limits[pos], p.slotAt(rec, pos)
 	t.charged = target
 	switch l.Algorithm {
@@ -250,6 +266,7 @@ func (p *partition) end(no uint32, x *hold, status Status, now Time) {
 func (p *partition) expire(no uint32, now Time) {
 	x := p.holds.at(no)
 	ls := p.leases.at(x.lease)
+	p.bring(x, "", now)
 	p.freeSlots(x, now)
 	var least, seen vector
 	// Both were computed when they came, so neither overflows.
@@ -260,7 +277,7 @@ func (p *partition) expire(no uint32, now Time) {
 		switch dim := p.engine.catalog.limit(t.limit).dim; dim {
 		case dimRequests, dimConcurrent, dimOwn:
 		default:
-			if p.closed(x, t, now) {
+			if p.closed(x, t) {
 				continue // nothing can be given back, so a late settle starts from all of it
 			}
 			p.correct(x, i, now, max(least[dim], seen[dim]))
@@ -273,7 +290,7 @@ func (p *partition) expire(no uint32, now Time) {
 }
 
 // closed says whether the fixed window that a touch charged is over.
-func (p *partition) closed(x *hold, t *touch, now Time) bool {
+func (p *partition) closed(x *hold, t *touch) bool {
 	if !t.pinned(x) {
 		return false
 	}
@@ -281,7 +298,6 @@ func (p *partition) closed(x *hold, t *touch, now Time) bool {
 	if !ok || p.engine.catalog.schema(rec.schema).limits[pos].Algorithm != FixedWindow {
 		return false
 	}
-	p.advance(rec, now)
 	return p.slotAt(rec, pos).hi != t.at
 }
 

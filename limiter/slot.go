@@ -72,6 +72,19 @@ func (l *limit) charge(s *slot, r *ring, cost int64) {
 	}
 }
 
+// when returns where in time a charge that comes now belongs: to which window
+// or sub-window. A bucket's charges are found by marks.
+func (l *limit) when(s slot, now Time) int64 {
+	switch l.Algorithm {
+	case SlidingWindow:
+		return floorDiv(now.Mono, l.sub)
+	case FixedWindow:
+		return s.hi
+	default:
+		return 0
+	}
+}
+
 // wait returns how long until a cost that does not fit would, if nothing else
 // came; the cost is at most the capacity.
 func (l *limit) wait(s slot, r *ring, cost int64, now Time) int64 {

@@ -166,11 +166,11 @@ func formatWindow(l *limiter.Limit) string {
 	case limiter.Month:
 		return "month"
 	}
-	return formatDuration(l.Window)
+	return FormatDuration(l.Window)
 }
 
-// formatDuration is Duration.String without zero units at the end.
-func formatDuration(d time.Duration) string {
+// FormatDuration is Duration.String without zero units at the end.
+func FormatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

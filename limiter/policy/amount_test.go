@@ -78,8 +78,8 @@ func TestDurationsAreShort(t *testing.T) {
 		time.Minute: "1m", time.Hour: "1h", 90 * time.Minute: "1h30m", 30 * time.Second: "30s",
 		90 * time.Second: "1m30s", time.Hour + time.Second: "1h0m1s", 100 * time.Millisecond: "100ms", 10 * time.Minute: "10m", 20 * time.Hour: "20h",
 	} {
-		if got := formatDuration(d); got != want {
-			t.Errorf("formatDuration(%v) = %s, want %s", time.Duration(d), got, want)
+		if got := FormatDuration(d); got != want {
+			t.Errorf("FormatDuration(%v) = %s, want %s", time.Duration(d), got, want)
 		}
 		if w, err := parseWindow(want); err != nil || w.length != d {
 			t.Errorf("parseWindow(%s) = %v, %v, want %v", want, w.length, err, time.Duration(d))

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // denialMessage says in a sentence or two why a call of model was denied, to
@@ -19,7 +21,7 @@ func denialMessage(d *pb.Decision, model string) string {
 		if model == "" {
 			return "A spend limit applies, the call names no model, and the policy has no price for that."
 		}
-		return "A spend limit applies, and the policy has no price for model " + show(model) + "."
+		return "A spend limit applies, and the policy has no price for model " + server.Quote(model) + "."
 	case pb.Reason_REASON_TABLE_FULL:
 		return "There is no room for a new key; try again later."
 	}
@@ -161,14 +163,7 @@ func short(d time.Duration) string {
 	if d >= day && d%day == 0 {
 		return strconv.FormatInt(int64(d/day), 10) + " days"
 	}
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
+	return policy.FormatDuration(d)
 }
 
 // grouped is 1,234,567.

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // field is a member that an object may have, and where its value goes: a
@@ -94,8 +95,8 @@ func unknown(name string, known []string) error {
 		hint = "; known are " + strings.Join(known, ", ")
 	}
 	p := invalid(name, "unknown field"+hint)
-	if len(name) > maxShown || !utf8.ValidString(name) || name == "" {
-		p.Field = show(name)
+	if len(name) > server.MaxShown || !utf8.ValidString(name) || name == "" {
+		p.Field = server.Quote(name)
 		p.Message = p.Field + ": unknown field" + hint
 	}
 	return p
@@ -140,7 +141,7 @@ func readText(name string, t json.Token, to *string) error {
 		return invalid(name, "must be a string, got "+describe(t))
 	}
 	if strings.ContainsRune(s, utf8.RuneError) {
-		return invalid(name, "must be valid UTF-8, got "+show(s))
+		return invalid(name, "must be valid UTF-8, got "+server.Quote(s))
 	}
 	*to = s
 	return nil
@@ -168,8 +169,8 @@ func readNumbers(name string, d *json.Decoder, to *map[string]int64) error {
 			return err
 		}
 		full := name + "." + member
-		if len(member) > maxShown {
-			full = name + "." + show(member)
+		if len(member) > server.MaxShown {
+			full = name + "." + server.Quote(member)
 		}
 		if _, ok := numbers[member]; ok {
 			return invalid(full, "is given twice")
@@ -227,10 +228,10 @@ func describe(t json.Token) string {
 	case nil:
 		return "null"
 	case string:
-		return show(t)
+		return server.Quote(t)
 	case json.Number:
-		if len(t) > maxShown {
-			return fmt.Sprintf("%s... (%d digits)", t[:maxShown], len(t))
+		if len(t) > server.MaxShown {
+			return fmt.Sprintf("%s... (%d digits)", t[:server.MaxShown], len(t))
 		}
 		return string(t)
 	case json.Delim:

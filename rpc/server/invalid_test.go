@@ -225,8 +225,8 @@ func TestQuote(t *testing.T) {
 		{strings.Repeat("x", 63) + "ä", `"` + strings.Repeat("x", 63) + `"... (65 bytes)`},
 		{strings.Repeat("\x80", 70), `"` + strings.Repeat(`\x80`, 60) + `"... (70 bytes)`},
 	} {
-		if got := quote(tt.text); got != tt.want {
-			t.Errorf("quote(%q) = %s, want %s", tt.text, got, tt.want)
+		if got := Quote(tt.text); got != tt.want {
+			t.Errorf("Quote(%q) = %s, want %s", tt.text, got, tt.want)
 		}
 	}
 }

@@ -25,8 +25,8 @@ const (
 	maxTTLSeconds = 3600
 	// maxItems bounds a batch.
 	maxItems = 1024
-	// maxShown is how many bytes of a wrong value a message repeats.
-	maxShown = 64
+	// MaxShown is how many bytes of a wrong value a message repeats.
+	MaxShown = 64
 )
 
 func wrong(field, value, problem string) *limiter.FieldError {
@@ -34,17 +34,17 @@ func wrong(field, value, problem string) *limiter.FieldError {
 }
 
 func wrongText(field, value, problem string) *limiter.FieldError {
-	return wrong(field, quote(value), problem)
+	return wrong(field, Quote(value), problem)
 }
 
-// quote shows text in a message: escaped, so that it cannot garble a log, and
+// Quote shows text in a message: escaped, so that it cannot garble a log, and
 // cut at a character when it is long.
-func quote(s string) string {
-	if len(s) <= maxShown {
+func Quote(s string) string {
+	if len(s) <= MaxShown {
 		return strconv.Quote(s)
 	}
-	end := maxShown
-	for end > maxShown-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+	end := MaxShown
+	for end > MaxShown-utf8.UTFMax && !utf8.RuneStart(s[end]) {
 		end--
 	}
 	return strconv.Quote(s[:end]) + "... (" + strconv.Itoa(len(s)) + " bytes)"
