@@ -69,7 +69,7 @@ func New(o Options) (*Cluster, error) {
 	c.observer = newObserver(o.Ring, c.encodeSelf)
 	c.metrics = newMetrics(o.Registry, c.HealthScore, func() float64 { return float64(c.observer.heard.Load()) / 1e9 })
 	c.gossipLog = newGossipLog(o.Logger, c.metrics.tcpOnly.Inc)
-	c.view.Store(&View{self: o.Slot, boot: o.Boot.ID})
+	c.view.Store(&View{self: o.Slot, boot: o.Boot})
 	return c, nil
 }
 
@@ -128,7 +128,7 @@ func (c *Cluster) end() {
 
 // reconcile is the one place that makes views.
 func (c *Cluster) reconcile(ctx context.Context) {
-	state := newMembership(c.options.Slot, c.options.Boot.ID, pace{
+	state := newMembership(c.options.Slot, c.options.Boot, pace{
 		quiet: quietTime, limit: limitTime, forget: c.options.Forget, remember: remember,
 	})
 	refused := map[string]bool{} // logged; at most maxRefusals

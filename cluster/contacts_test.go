@@ -3,10 +3,13 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-multierror"
 )
 
 func hosts(numbers ...int) (addrs []netip.AddrPort) {
@@ -66,5 +69,12 @@ func TestChoose(t *testing.T) {
 	ask(nil, nil, nil, true)
 	if len(c.tried) != 0 {
 		t.Errorf("%d attempts remembered at addresses that nobody names", len(c.tried))
+	}
+}
+
+func TestErrorsFitOnALine(t *testing.T) {
+	err := errors.Join(&multierror.Error{Errors: []error{errors.New("a"), fmt.Errorf("b: %w", errors.New("c"))}}, errors.New("d"))
+	if got, want := oneLine(err), "a; b: c; d"; got != want {
+		t.Errorf("oneLine = %q, want %q", got, want)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,30 +74,54 @@ func (c *Cluster) rejoinOnce(ctx context.Context, list *memberlist.Memberlist, s
 		reached = reached || errs[i] == nil
 	}
 	needed = len(targets) > 0 || err != nil && len(live) == 1
-	c.noteContact(reached, needed, errors.Join(err, errors.Join(errs...)))
+	missed := err != nil && len(live) == 1
+	for _, addr := range targets {
+		missed = missed || !view.left(addr)
+	}
+	c.noteContact(reached, missed, errors.Join(err, errors.Join(errs...)))
 	return reached, needed
 }
 
 // noteContact remembers how a round went, and logs when nobody can be reached
-// any more and when that is over.
-func (c *Cluster) noteContact(reached, needed bool, err error) {
+// any more and when that is over. Nobody is missed who said goodbye.
+func (c *Cluster) noteContact(reached, missed bool, err error) {
 	problem := ""
-	if needed && !reached && err != nil {
-		problem = err.Error()
+	if missed && !reached && err != nil {
+		problem = oneLine(err)
 	}
 	c.mu.Lock()
-	before := c.mu.contact.problem
+	before, never := c.mu.contact.problem, c.mu.contact.last.IsZero()
 	c.mu.contact.problem = problem
 	if reached {
 		c.mu.contact.last = time.Now()
 	}
 	c.mu.Unlock()
 	switch {
+	case before == "" && problem != "" && never:
+		c.log.Info("no member answers yet, trying on", "error", problem)
 	case before == "" && problem != "":
-		c.log.Warn("cannot reach any of the members that are missing, trying on", "error", err)
+		c.log.Warn("cannot reach any of the members that are missing, trying on", "error", problem)
 	case before != "" && problem == "":
 		c.log.Info("members that are missing can be reached again")
 	}
+}
+
+// oneLine is the text of err, whose parts memberlist puts on lines of their own.
+func oneLine(err error) string {
+	var parts []error
+	switch e := err.(type) {
+	case interface{ WrappedErrors() []error }: // of memberlist
+		parts = e.WrappedErrors()
+	case interface{ Unwrap() []error }:
+		parts = e.Unwrap()
+	default:
+		return err.Error()
+	}
+	texts := make([]string, len(parts))
+	for i, part := range parts {
+		texts[i] = oneLine(part)
+	}
+	return strings.Join(texts, "; ")
 }
 
 // resolveSeeds looks all seeds up. The error is about those that failed.

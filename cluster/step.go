@@ -14,8 +14,13 @@ import (
 // clock, lock or socket, and no order of maps shows in what it returns, so it
 // runs the same under [Cluster.Run] and in a simulation.
 
-// maxDeparted bounds what is remembered of boots that are gone.
-const maxDeparted = 1024
+const (
+	// maxDeparted bounds what is remembered of boots that are gone.
+	maxDeparted = 1024
+	// ghostTime is for how long after a boot went an older one at its address is
+	// taken for dead, too: longer than it takes to miss that.
+	ghostTime = 10 * time.Second
+)
 
 // event is what gossip says about one boot, or that time has passed.
 type event struct {
@@ -44,7 +49,7 @@ type pace struct{ quiet, limit, forget, remember time.Duration }
 // membership is the state of the step function.
 type membership struct {
 	pace  pace
-	boots map[string]known // by name; those that are gone stay until they are in a view
+	boots map[string]known // by name; those that are gone stay for ghostTime
 	gone  []Departure      // oldest first, at most maxDeparted, none older than pace.remember
 
 	first, last time.Time // events that are in no view yet: first.IsZero() if there are none
@@ -54,9 +59,10 @@ type membership struct {
 type known struct {
 	Member
 	live bool
+	at   time.Time // of the last event
 }
 
-func newMembership(slot string, boot ID, p pace) membership {
+func newMembership(slot string, boot Boot, p pace) membership {
 	return membership{pace: p, boots: map[string]known{}, view: &View{self: slot, boot: boot}}
 }
 
@@ -64,7 +70,7 @@ func newMembership(slot string, boot ID, p pace) membership {
 // must not go backwards.
 func step(s membership, e event, now time.Time) (membership, effects) {
 	if e.kind != passed {
-		s.boots[e.member.name()] = known{e.member, e.kind == observed}
+		s.boots[e.member.name()] = known{e.member, e.kind == observed, now}
 		if s.first.IsZero() {
 			s.first = now
 		}
@@ -95,6 +101,11 @@ func (s *membership) due() time.Time {
 		sooner(s.last.Add(s.pace.quiet))
 		sooner(s.first.Add(s.pace.limit))
 	}
+	for _, k := range s.boots {
+		if !k.live {
+			sooner(k.at.Add(ghostTime))
+		}
+	}
 	if len(s.view.Departed) > 0 {
 		sooner(s.view.Departed[0].At.Add(s.pace.forget))
 	}
@@ -107,6 +118,10 @@ func (s *membership) due() time.Time {
 // build makes the view of all that happened up to now, and forgets what is too
 // old for it.
 func (s *membership) build(now time.Time) *View {
+	maps.DeleteFunc(s.boots, func(name string, k known) bool {
+		m, held := s.view.Member(k.Slot)
+		return !k.live && now.Sub(k.at) >= ghostTime && (!held || m.name() != name)
+	})
 	holders := s.holders()
 	for _, m := range s.view.Members {
 		if holders[m.Slot].Boot.ID == m.Boot.ID {
@@ -122,7 +137,6 @@ func (s *membership) build(now time.Time) *View {
 		return holders[d.Slot].Boot.ID == d.Boot.ID || now.Sub(d.At) >= s.pace.remember
 	})
 	s.gone = slices.Delete(s.gone, 0, max(0, len(s.gone)-maxDeparted))
-	maps.DeleteFunc(s.boots, func(_ string, k known) bool { return !k.live })
 
 	v := &View{self: s.view.self, boot: s.view.boot}
 	for _, m := range holders {
@@ -130,8 +144,7 @@ func (s *membership) build(now time.Time) *View {
 	}
 	slices.SortFunc(v.Members, func(a, b Member) int { return strings.Compare(a.Slot, b.Slot) })
 	for _, k := range s.boots {
-		// A boot at the address of a newer one is gone, only not missed yet.
-		if h := holders[k.Slot]; h.Boot.ID != k.Boot.ID && h.Gossip != k.Gossip {
+		if h, held := holders[k.Slot]; k.live && held && k.Boot.Compare(h.Boot) < 0 && h.Gossip != k.Gossip {
 			v.Fenced = append(v.Fenced, k.Member)
 		}
 	}
@@ -145,11 +158,26 @@ func (s *membership) build(now time.Time) *View {
 	return v
 }
 
-// holders returns the newest live boot of each slot.
+// holders returns the newest live boot of each slot. A boot at the address of a
+// newer one is dead, only not missed yet, also when the newer one went since: a
+// member that is killed, started again at once and stopped has not come back.
 func (s *membership) holders() map[string]Member {
+	type site struct {
+		slot   string
+		gossip netip.AddrPort
+	}
+	newest := make(map[site]Boot, len(s.boots))
+	for _, k := range s.boots {
+		if at := (site{k.Slot, k.Gossip}); newest[at].Compare(k.Boot) < 0 {
+			newest[at] = k.Boot
+		}
+	}
 	holders := make(map[string]Member, len(s.boots))
 	for _, k := range s.boots {
-		if h, taken := holders[k.Slot]; k.live && (!taken || h.Boot.Compare(k.Boot) < 0) {
+		if !k.live || newest[site{k.Slot, k.Gossip}] != k.Boot {
+			continue
+		}
+		if h, taken := holders[k.Slot]; !taken || h.Boot.Compare(k.Boot) < 0 {
 			holders[k.Slot] = k.Member
 		}
 	}

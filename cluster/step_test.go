@@ -26,7 +26,7 @@ type machine struct {
 }
 
 func newMachine() *machine {
-	return &machine{state: newMembership("a", 1, testPace), now: time.Unix(1000, 0)}
+	return &machine{state: newMembership("a", Boot{1, instant(1)}, testPace), now: time.Unix(1000, 0)}
 }
 
 func (m *machine) step(e event) {
@@ -97,7 +97,7 @@ func TestStepIsTheModel(t *testing.T) {
 				}
 			}
 		}
-		m.pass(limitTime)
+		m.pass(ghostTime + limitTime) // until then, who went stands in the way of older boots at its address
 
 		// The view is that of whoever looks at the latest word of each boot.
 		want := map[string]Member{}
@@ -129,7 +129,7 @@ func TestStepIsTheModel(t *testing.T) {
 			again.pass(h.after)
 			again.step(h.event)
 		}
-		again.pass(limitTime)
+		again.pass(ghostTime + limitTime)
 		if diff := cmp.Diff(m.views, again.views, cmp.AllowUnexported(View{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 			t.Errorf("second run differs:\n%s", diff)
 		}
@@ -176,6 +176,48 @@ func checkViews(t *rapid.T, views []*View) {
 			}
 		}
 		before = v
+	}
+}
+
+// A boot that was killed is missed after some seconds. Until then it looks
+// alive, and must not get its slot back from a newer boot that has come and gone.
+func TestGhostDoesNotGetItsSlotBack(t *testing.T) {
+	for _, last := range []State{Serving, Leaving} {
+		m := newMachine()
+		dead, again := member("b", 2, Serving), member("b", 3, Serving)
+		again.Gossip = dead.Gossip
+		m.step(event{observed, member("a", 1, Serving)})
+		m.step(event{observed, dead})
+		m.pass(time.Second)
+		m.step(event{observed, again})
+		m.pass(time.Second)
+		if b, _ := m.view().Member("b"); b != again {
+			t.Fatalf("b = %+v, want the newer boot", b)
+		}
+		again.State = last
+		m.step(event{lost, again})
+		m.pass(time.Second)
+		if b, there := m.view().Member("b"); there {
+			t.Errorf("newer boot went in state %s: b = %+v, want nobody", last, b)
+		}
+		m.step(event{lost, dead}) // missed at last
+		m.pass(ghostTime)
+		if b, there := m.view().Member("b"); there {
+			t.Errorf("both went: b = %+v, want nobody", b)
+		}
+	}
+
+	// If the older one is still there when it must have been missed, then the
+	// clock of its machine was set back between the two.
+	m := newMachine()
+	crashed, later := member("b", 3, Serving), member("b", 2, Serving)
+	later.Gossip = crashed.Gossip
+	m.step(event{observed, crashed})
+	m.step(event{observed, later})
+	m.step(event{lost, crashed})
+	m.pass(ghostTime + limitTime)
+	if b, _ := m.view().Member("b"); b != later {
+		t.Errorf("b = %+v, want the boot that is there", b)
 	}
 }
 

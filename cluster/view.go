@@ -69,7 +69,7 @@ type View struct {
 	Departed []Departure `json:"departed,omitempty"`
 
 	self   string           // slot of this node
-	boot   ID               // boot of this node
+	boot   Boot             // of this node
 	absent []netip.AddrPort // peers to ask again: slots without a live boot, last lost first
 }
 
@@ -98,7 +98,7 @@ func (v *View) Serving() []string {
 // holds its slot again, but nothing of what it held before counts any more.
 func (v *View) SelfFenced() bool {
 	m, ok := v.Member(v.self)
-	return ok && m.Boot.ID != v.boot
+	return ok && m.Boot.Compare(v.boot) > 0
 }
 
 // Roster is the number of slots that may be deciding somewhere: the live ones
@@ -141,6 +141,16 @@ func (v *View) PolicySkew() []PolicyGroup {
 		return cmp.Or(cmp.Compare(len(b.Slots), len(a.Slots)), cmp.Compare(a.Digest, b.Digest))
 	})
 	return groups
+}
+
+// left reports whether the latest of the departed at an address said goodbye.
+func (v *View) left(gossip netip.AddrPort) bool {
+	for _, d := range slices.Backward(v.Departed) {
+		if d.Gossip == gossip {
+			return d.Fate == Left
+		}
+	}
+	return false
 }
 
 // sameAs compares all but the number.
