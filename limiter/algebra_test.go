@@ -62,14 +62,29 @@ func drawCalls(t *rapid.T) []call {
 	return calls
 }
 
+// Nothing is refused here, so that both engines make the same calls.
 func TestSettlingEqualsChargingTheUsageAtReserve(t *testing.T) {
-	// Nothing is refused here, so that both engines make the same calls.
-	limits := []limiter.Limit{
+	testSettling(t, false, []limiter.Limit{
 		{Name: "bucket", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 997, Window: time.Minute, Burst: 100_000},
 		{Name: "sliding", Dimension: limiter.Tokens, Algorithm: limiter.SlidingWindow, Amount: 100_000, Window: time.Minute},
 		{Name: "fixed", Dimension: limiter.Spend, Algorithm: limiter.FixedWindow, Amount: 1_000_000, Calendar: limiter.Day},
 		{Name: "slots", Dimension: limiter.Concurrent, Algorithm: limiter.Concurrency, Amount: 100},
-	}
+	})
+}
+
+// TestForcedSettlingEqualsForcingTheUsageAtReserve is the same for calls that
+// the limits have no room for. The bucket's debt is below its floor, where what
+// is dropped depends on when it comes.
+func TestForcedSettlingEqualsForcingTheUsageAtReserve(t *testing.T) {
+	testSettling(t, true, []limiter.Limit{
+		{Name: "bucket", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 997, Window: time.Minute, Burst: 60 * 90 / 2},
+		{Name: "sliding", Dimension: limiter.Tokens, Algorithm: limiter.SlidingWindow, Amount: 20, Window: time.Minute},
+		{Name: "fixed", Dimension: limiter.Spend, Algorithm: limiter.FixedWindow, Amount: 20, Calendar: limiter.Day},
+		{Name: "slots", Dimension: limiter.Concurrent, Algorithm: limiter.Concurrency, Amount: 1},
+	})
+}
+
+func testSettling(t *testing.T, force bool, limits []limiter.Limit) {
 	rapid.Check(t, func(rt *rapid.T) {
 		calls := drawCalls(rt)
 		held, charged := newNode(t, limiter.Options{}), newNode(t, limiter.Options{})
@@ -83,8 +98,8 @@ func TestSettlingEqualsChargingTheUsageAtReserve(t *testing.T) {
 		for i, c := range calls {
 			id := fmt.Sprint(i)
 			events = append(events, event{c.at, func(now limiter.Time) {
-				held.reserve(now, &limiter.Request{Key: "k", ID: id, Plan: heldPlan, OutputTokens: c.estimate, TTL: c.ttl})
-				charged.check(now, &limiter.Request{Key: "k", Plan: chargedPlan, OutputTokens: c.usage})
+				held.reserve(now, &limiter.Request{Key: "k", ID: id, Plan: heldPlan, OutputTokens: c.estimate, TTL: c.ttl, Force: force})
+				charged.check(now, &limiter.Request{Key: "k", Plan: chargedPlan, OutputTokens: c.usage, Force: force})
 			}})
 			switch c.how {
 			case "settle", "late":

@@ -87,6 +87,18 @@ func TestNoAllocations(t *testing.T) {
 				n.Peek(now, r, &d)
 				ok("Peek", nil, limiter.Allowed)
 			}},
+			{"Check that is forced", func() {
+				r.ID, r.InputTokens, r.Force = "", 1e13, true // far beyond what any limit has
+				ok("Check", n.Check(now, r, &d), limiter.Allowed)
+				r.InputTokens, r.Force = 100, false
+			}},
+			{"Reserve that is forced, and Settle", func() {
+				r.ID, r.InputTokens, r.Force = id(), 1e13, true
+				u.ID, u.Final = r.ID, true
+				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
+				ok("Settle", n.Settle(now.At(time.Second), u, &d), limiter.Allowed)
+				r.InputTokens, r.Force = 100, false
+			}},
 		} {
 			if c.call == "Reserve again" { // of a reservation that is still held
 				r.ID = id()

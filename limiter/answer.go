@@ -63,7 +63,8 @@ func lessShare(a, b *LimitState) bool {
 }
 
 // deny completes an answer with why, and when to try again. A cause that time
-// does not mend comes first, then the longest wait.
+// does not mend comes first; then an owner that cannot be asked, since what
+// limits say without it may not be true when it can; then the longest wait.
 func (p *partition) deny(d *Decision, now Time) {
 	d.Outcome, d.Binding = Denied, -1
 	var longest int64
@@ -75,20 +76,31 @@ func (p *partition) deny(d *Decision, now Time) {
 		if it.rec != nil {
 			it.rec.denied = true
 		}
-		if it.refuse != LimitExceeded {
-			if d.Reason == NoReason || d.Reason == LimitExceeded {
-				d.Reason, d.Binding = it.refuse, i
-			}
-			continue
+		wait := int64(-1)
+		switch it.refuse {
+		case LimitExceeded:
+			wait = max(1, it.limit.wait(*it.slot, it.ring, it.cost, now))
+		case OwnerUnreachable:
+			wait = unreachableRetry
 		}
-		wait := max(1, it.limit.wait(*it.slot, it.ring, it.cost, now))
-		if d.Reason == NoReason || d.Reason == LimitExceeded && wait > longest {
-			d.Reason, d.Binding, longest = LimitExceeded, i, wait
+		if it.refuse.rank() > d.Reason.rank() || it.refuse == LimitExceeded && d.Reason == LimitExceeded && wait > longest {
+			d.Reason, d.Binding, longest = it.refuse, i, wait
 		}
 	}
 	d.RetryAfter = time.Duration(longest)
-	if d.Reason != LimitExceeded {
-		d.RetryAfter = -1
+}
+
+// rank orders the reasons of limits by which one an answer gives.
+func (r Reason) rank() int {
+	switch r {
+	case NoReason:
+		return 0
+	case LimitExceeded:
+		return 1
+	case OwnerUnreachable:
+		return 2
+	default:
+		return 3
 	}
 }
 

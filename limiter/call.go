@@ -56,6 +56,14 @@ type Request struct {
 	ID   string
 	Plan *Plan
 
+	// Force: the call was decided elsewhere and is only told now, so it is charged
+	// whatever the limits say, in shadow too. The outcome is Allowed unless there
+	// is no room for its state; a Reserve grants what was asked and takes its
+	// slots. A bucket owes at most one capacity, as after a settle; the rest is
+	// counted in [Stats].Overrun. Force is no part of the request's identity: an id
+	// that was answered is replayed and charges nothing.
+	Force bool
+
 	Requests    int64
 	InputTokens int64
 	// OutputTokens is the real output of a Check, or the largest output of one
@@ -113,10 +121,10 @@ type Reason uint8
 const (
 	NoReason Reason = iota
 	LimitExceeded
-	ExceedsCapacity // would not fit an untouched limit: retrying is useless
-	NoPrice         // a spend limit applies, and the model has no price
-	OwnerUnreachable
-	TableFull // no room for the state of a new key
+	ExceedsCapacity  // would not fit an untouched limit: retrying is useless
+	NoPrice          // a spend limit applies, and the model has no price
+	OwnerUnreachable // the member that could decide cannot be asked
+	TableFull        // no room for the state of a new key
 )
 
 var reasonNames = [...]string{"", "limit_exceeded", "exceeds_capacity", "no_price", "owner_unreachable", "table_full"}
@@ -185,7 +193,7 @@ type LimitState struct {
 	// ResetAt is when nothing of the limit would be used any more, in Unix
 	// nanoseconds; 0 for concurrency.
 	ResetAt int64
-	Cost    int64 // what this call takes of it
+	Cost    int64 // what this call takes of it, less what a bucket in debt drops
 	// Reserved is, after Settle and Cancel, what the reservation first held.
 	Reserved int64
 	Shadow   bool

@@ -3,6 +3,7 @@
 package limiter
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -141,6 +142,15 @@ func (l *Limit) validate() (problems []error) {
 	if l.Calendar != NoCalendar && l.Algorithm != FixedWindow {
 		bad("window", "calendar windows need algorithm fixed_window")
 	}
+	if l.Closed && l.Shadow {
+		bad("closed", "is for limits that deny: one in shadow never does")
+	}
+	if l.Whole != 0 && l.Amount == 0 {
+		bad("whole", "is for a share that takes something: one of 0 is a closed limit")
+	}
+	if l.Whole < 0 || l.Whole > MaxAmount || l.Whole != 0 && l.Whole < cmp.Or(l.Burst, l.Amount) {
+		bad("whole", "must be between the capacity and 2^53, got %d", l.Whole)
+	}
 	switch {
 	case l.Algorithm == Concurrency:
 		if l.Window != 0 {
@@ -169,7 +179,7 @@ func (l *Limit) identity() string {
 		b.WriteString(s)
 		b.WriteByte(0)
 	}
-	for _, n := range []int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable)} {
+	for _, n := range []int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.Whole} {
 		b.WriteString(strconv.FormatInt(n, 10))
 		b.WriteByte(0)
 	}

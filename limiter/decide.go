@@ -102,9 +102,14 @@ func (p *partition) admit(now Time, r *Request, id [2]uint64, reserve bool) (*ho
 func (p *partition) take(d *Decision, r *Request, x *hold, now Time) {
 	for i := range d.items {
 		it := &d.items[i]
-		it.rec.denied = false
+		dropped := int64(0)
+		if r.Force {
+			dropped = p.drop(it)
+		} else {
+			it.rec.denied = false
+		}
 		if x != nil {
-			p.note(x, it, r, now)
+			p.note(x, it, dropped, r, now)
 		}
 		if it.cost > 0 && it.charged() {
 			if it.limit.Algorithm == SlidingWindow {
@@ -115,8 +120,22 @@ func (p *partition) take(d *Decision, r *Request, x *hold, now Time) {
 	}
 }
 
-// note adds an item that is about to be charged to a hold.
-func (p *partition) note(x *hold, it *item, r *Request, now Time) {
+// drop takes from an item's cost what its bucket cannot owe, and returns that.
+func (p *partition) drop(it *item) int64 {
+	l := it.limit
+	if l.Algorithm != TokenBucket {
+		return 0
+	}
+	before := it.slot.level()
+	dropped := l.beyondDebt(it.cost, before, before.add(mulWide(it.cost, l.window)))
+	it.cost -= dropped
+	p.stats.overrun(l, dropped)
+	return dropped
+}
+
+// note adds an item that is about to be charged to a hold. Dropped is what its
+// bucket will not be charged.
+func (p *partition) note(x *hold, it *item, dropped int64, r *Request, now Time) {
 	t := p.addTouch(x)
 	t.limit, t.estimate, t.exceeded = it.limit.id, it.cost, it.refuse != NoReason
 	t.end = uint16(r.Plan.Levels[it.level].End)
@@ -125,7 +144,7 @@ func (p *partition) note(x *hold, it *item, r *Request, now Time) {
 	}
 	t.anchor = p.anchor(it.rec, it.no)
 	if it.charged() {
-		t.charged, t.at = it.cost, p.chargedAt(it, now)
+		t.charged, t.dropped, t.at = it.cost+dropped, dropped, p.chargedAt(it, now)
 		it.rec.pins++
 	}
 }

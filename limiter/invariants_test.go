@@ -136,7 +136,7 @@ func TestInvariants(t *testing.T) {
 				plan := &Plan{Tier: "t", Rates: Rates{Weights: DefaultWeights}, Count: 2}
 				plan.Levels[0] = Level{End: 1, Limits: rapid.SampledFrom(sets).Draw(t, "root's")}
 				plan.Levels[1] = Level{End: len(k), Limits: rapid.SampledFrom(sets).Draw(t, "key's"), Model: rapid.SampledFrom(sets).Draw(t, "model's")}
-				r := &Request{Key: k, Model: rapid.SampledFrom([]string{"", "m", "n"}).Draw(t, "model"), ID: id.Draw(t, "id"), Plan: plan, InputTokens: rapid.Int64Range(0, 40).Draw(t, "input"), OutputTokens: rapid.Int64Range(0, 40).Draw(t, "output"), TTL: time.Duration(rapid.IntRange(1, 90).Draw(t, "ttl")) * time.Second}
+				r := &Request{Key: k, Model: rapid.SampledFrom([]string{"", "m", "n"}).Draw(t, "model"), ID: id.Draw(t, "id"), Plan: plan, InputTokens: rapid.Int64Range(0, 40).Draw(t, "input"), OutputTokens: rapid.Int64Range(0, 40).Draw(t, "output"), TTL: time.Duration(rapid.IntRange(1, 90).Draw(t, "ttl")) * time.Second, Force: rapid.Bool().Draw(t, "force")}
 				if rapid.Bool().Draw(t, "reserve") {
 					_ = e.Reserve(now, r, &d)
 				} else {

@@ -98,6 +98,18 @@ type Limit struct {
 	Shadow      bool // counted and reported, never denies
 	Degrade     bool // shrink the output of a reserve instead of denying it
 	Unreachable Unreachable
+
+	// What a member sets that decides without the owner; no policy says these.
+	//
+	// Closed: every cost above 0 is refused with [OwnerUnreachable], and no
+	// output is shrunk for the limit's sake. Its state is reported as ever. A
+	// closed limit is not in Shadow, which never denies.
+	Closed bool
+	// Whole is the capacity of the limit of which this one is a share; 0 if it is
+	// none. A cost between the two is refused with [OwnerUnreachable] instead of
+	// [ExceedsCapacity], because the owner could take it. A share that rounds to
+	// 0 is a closed limit instead.
+	Whole int64
 }
 
 // MaxAmount bounds every amount, burst and cost: 2^53, the largest integer that

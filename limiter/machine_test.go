@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/bucketring/bucketring/limiter"
@@ -26,6 +28,8 @@ type machine struct {
 
 	slides bool  // some limit is a sliding window
 	scale  int64 // costs are drawn up to about this much
+
+	overrun map[limiter.Dimension]int64 // of the engines that are gone
 
 	asked    []*limiter.Request // reserves that were allowed
 	checked  []*limiter.Request
@@ -74,6 +78,7 @@ func (m *machine) request() *limiter.Request {
 		InputTokens:  m.draw("input", 0, m.scale/2),
 		OutputTokens: m.draw("output", 0, m.scale),
 		Costs:        []limiter.Cost{{Dimension: "images", Amount: m.draw("images", 0, m.scale/2)}},
+		Force:        rapid.IntRange(0, 5).Draw(m.t, "force") == 0,
 	}
 }
 
@@ -88,6 +93,7 @@ func (m *machine) restart() {
 	if rapid.IntRange(0, 3).Draw(m.t, "really") > 0 {
 		return
 	}
+	m.addOverrun()
 	partition := limiter.PartitionOf(m.keys[0])
 	data := m.Snapshot(m.clock(), partition, nil)
 	if !m.slides {
@@ -197,6 +203,9 @@ func (m *machine) replay() {
 	if rapid.IntRange(0, 4).Draw(m.t, "other body") == 0 {
 		r.InputTokens++
 	}
+	if rapid.IntRange(0, 3).Draw(m.t, "forced now") == 0 { // which makes no other call of it
+		r.Force = !r.Force
+	}
 	m.ask(&r, reserve)
 }
 
@@ -244,6 +253,13 @@ func (m *machine) same(call string, got limiter.Decision, err error, want limite
 	}
 }
 
+// addOverrun keeps what the engine counted before it goes.
+func (m *machine) addOverrun() {
+	for d, n := range m.Stats().Overrun {
+		m.overrun[d] += n
+	}
+}
+
 // finish lets everything that is open run out, compares the end state, and
 // holds the log of admissions against each limit's promise.
 func (m *machine) finish(t *rapid.T) {
@@ -251,6 +267,10 @@ func (m *machine) finish(t *rapid.T) {
 	m.look()
 	m.now = m.now.At(41 * time.Second)
 	m.look()
+	m.addOverrun()
+	if diff := cmp.Diff(m.model.Overrun, m.overrun, cmpopts.IgnoreMapEntries(func(_ limiter.Dimension, n int64) bool { return n == 0 })); diff != "" {
+		t.Errorf("overrun differs (-want +got):\n%s", diff)
+	}
 	for _, broken := range m.model.Promises() {
 		t.Error(broken)
 	}

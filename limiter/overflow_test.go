@@ -138,6 +138,12 @@ func TestImpossibleLimitsAreRefused(t *testing.T) {
 		"slots of tokens":         func(l *limiter.Limit) { l.Algorithm, l.Window = limiter.Concurrency, 0 },
 		"a bucket of slots":       func(l *limiter.Limit) { l.Dimension = limiter.Concurrent },
 		"a sliding burst":         func(l *limiter.Limit) { l.Algorithm, l.Burst = limiter.SlidingWindow, 5 },
+		"closed in shadow":        func(l *limiter.Limit) { l.Closed, l.Shadow = true, true },
+		"a share of less":         func(l *limiter.Limit) { l.Amount, l.Whole = 10, 9 },
+		"a share of less burst":   func(l *limiter.Limit) { l.Burst, l.Whole = 10, 9 },
+		"a negative whole":        func(l *limiter.Limit) { l.Whole = -1 },
+		"a whole too large":       func(l *limiter.Limit) { l.Whole = most + 1 },
+		"a share of 0":            func(l *limiter.Limit) { l.Amount, l.Whole = 0, 9 },
 		"an unknown calendar day": func(l *limiter.Limit) { l.Algorithm, l.Window, l.Calendar = limiter.FixedWindow, 0, 77 },
 	} {
 		l := good

@@ -135,7 +135,7 @@ func (p *partition) gatherSet(d *Decision, s *schema, scope, model string, level
 func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) (refused, shrink bool, err error) {
 	var v vector
 	var of Estimate
-	unpriced := !r.Plan.Rates.Priced && (r.InputTokens > 0 || output > 0)
+	unpriced := !r.Plan.Rates.Priced && !r.Force && (r.InputTokens > 0 || output > 0)
 	rigid := false
 	for i := range d.items {
 		it := &d.items[i]
@@ -164,10 +164,13 @@ func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) 
 			it.refuse = NoPrice
 		case l.fits(*it.slot, it.ring, it.cost):
 			continue
-		case it.cost > l.capacity || l.Amount == 0:
-			it.refuse = ExceedsCapacity
+		case r.Force:
+			if err := l.holds(l.used(*it.slot, it.ring), it.cost); err != nil {
+				return false, false, err
+			}
+			continue
 		default:
-			it.refuse = LimitExceeded
+			it.refuse = l.refusal(it.cost)
 		}
 		if l.Shadow {
 			continue
@@ -175,7 +178,7 @@ func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) 
 		refused = true
 		if l.touchesOutput() {
 			shrink = true
-			rigid = rigid || !l.Degrade || it.refuse == NoPrice
+			rigid = rigid || !l.Degrade || l.Closed || it.refuse == NoPrice
 		}
 	}
 	return refused, shrink && !rigid, nil

@@ -63,7 +63,8 @@ func TestChangingLimitsIsTheModel(t *testing.T) {
 		limits := []limiter.Limit{first}
 		for range 2 {
 			l := first
-			l.Amount, l.Burst = rapid.Int64Range(0, 2*first.Amount+1).Draw(t, "amount"), 0
+			l.Amount, l.Burst, l.Whole = rapid.Int64Range(0, 2*first.Amount+1).Draw(t, "amount"), 0, 0
+			l.Closed = !l.Shadow && rapid.IntRange(0, 5).Draw(t, "closed now") == 0
 			if a == limiter.TokenBucket && l.Amount > 0 {
 				l.Burst = rapid.Int64Range(0, 2*l.Amount).Draw(t, "burst")
 			}

@@ -97,7 +97,7 @@ func run(t *rapid.T, keys []string, planOf func(*limiter.Catalog, string) *limit
 }
 
 func newMachine(t *rapid.T, keys []string) *machine {
-	m := &machine{pair: newPair(), keys: keys, plans: map[string]*limiter.Plan{}, scale: 200}
+	m := &machine{pair: newPair(), keys: keys, plans: map[string]*limiter.Plan{}, overrun: map[limiter.Dimension]int64{}, scale: 200}
 	m.now = limiter.Time{Mono: rapid.Int64Range(0, 1e12).Draw(t, "mono"), Wall: drawWall(t)}
 	m.rates = limiter.Rates{Priced: true, InputPrice: 1e6, CachedInputPrice: 250_000, OutputPrice: 1_333_333, Weights: limiter.DefaultWeights}
 	if rapid.IntRange(0, 3).Draw(t, "weighted") == 0 {
@@ -112,6 +112,7 @@ func newMachine(t *rapid.T, keys []string) *machine {
 func drawLimit(t *rapid.T, name string, a limiter.Algorithm) limiter.Limit {
 	l := limiter.Limit{Name: name, Algorithm: a, Dimension: limiter.Concurrent}
 	l.Shadow = rapid.IntRange(0, 5).Draw(t, "shadow") == 0
+	l.Closed = !l.Shadow && rapid.IntRange(0, 9).Draw(t, "closed") == 0
 	l.Amount = rapid.SampledFrom([]int64{0, 1, 2, 3, 5}).Draw(t, "slots")
 	if a == limiter.Concurrency {
 		return l
@@ -123,6 +124,9 @@ func drawLimit(t *rapid.T, name string, a limiter.Algorithm) limiter.Limit {
 	l.Amount = rapid.SampledFrom([]int64{0, 1, 100, 333, 500, 997}).Draw(t, "amount")
 	if l.Dimension == limiter.Requests {
 		l.Amount = rapid.Int64Range(0, 8).Draw(t, "requests")
+	}
+	if l.Amount > 0 && rapid.IntRange(0, 5).Draw(t, "share") == 0 {
+		l.Whole = 2*l.Amount + 100
 	}
 	l.Window = rapid.SampledFrom([]time.Duration{time.Second, 7 * time.Second, time.Minute, time.Minute + 1, time.Hour}).Draw(t, "window")
 	switch {

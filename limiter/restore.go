@@ -4,6 +4,7 @@ package limiter
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -106,6 +107,7 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	l.Calendar = Calendar(d.upTo(uint64(Month), "calendar"))
 	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
 	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
+	l.Closed, l.Whole = d.bool(), d.int()
 	if d.err != nil {
 		return
 	}
@@ -205,7 +207,7 @@ func (d *restorer) ring(l *limit, s *slot) {
 	r := d.p.ensureRing(l, s, d.now)
 	for range n {
 		k, c := d.subWindow(l, d.int()), d.natural("count")
-		if r.sum > MaxAmount<<8 {
+		if r.sum > math.MaxInt64/2 {
 			d.fail("window of %q is out of range", l.Name)
 		}
 		if r.holds(k) {

@@ -126,6 +126,10 @@ func (s *story) limit(name, amount string, o map[string]string) {
 	}
 	_, l.Degrade = o["degrade"]
 	_, l.Shadow = o["shadow"]
+	_, l.Closed = o["closed"]
+	if w, ok := o["whole"]; ok {
+		l.Whole = s.number(w)
+	}
 	level := 2
 	if v, ok := o["level"]; ok {
 		level = int(s.number(v))
@@ -168,6 +172,7 @@ func (s *story) call(now limiter.Time, verb string, words []string) string {
 	}
 	r := &limiter.Request{Key: key, Plan: s.plan(key), Requests: get("requests", 1), InputTokens: get("in", 0), OutputTokens: get("out", 0)}
 	u := &limiter.Usage{Key: key, ID: first, InputTokens: get("in", -1), CachedInputTokens: get("cached", -1), OutputTokens: get("out", -1)}
+	_, r.Force = o["force"]
 	var d limiter.Decision
 	var err error
 	switch verb {

@@ -35,6 +35,7 @@ type limit struct {
 	id       uint32 // of this very definition
 	slot     uint32 // of its state: dimension and name
 	dim      uint8
+	zero     bool // takes no cost: the amount is 0, or the limit is closed
 	capacity int64
 	window   int64 // ns
 	full     wide  // capacity in units x ns
@@ -86,7 +87,7 @@ func (c *Catalog) limitLocked(l Limit) *limit {
 		slot = uint32(len(c.mu.slotIDs))
 		c.mu.slotIDs[k] = slot
 	}
-	n := &limit{Limit: l, id: uint32(len(limits)), slot: slot, dim: dimensionCode(l.Dimension), capacity: l.Amount, window: int64(l.Window)}
+	n := &limit{Limit: l, id: uint32(len(limits)), slot: slot, dim: dimensionCode(l.Dimension), zero: l.Amount == 0 || l.Closed, capacity: l.Amount, window: int64(l.Window)}
 	if l.Burst != 0 {
 		n.capacity = l.Burst
 	}

@@ -3,7 +3,6 @@
 package limiter
 
 import (
-	"math"
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
@@ -179,8 +178,8 @@ func (p *partition) checkOverflow(x *hold, u *Usage, v *vector) error {
 				used = p.rings.at(uint32(s.lo)).sum
 			}
 		}
-		if more := p.target(t, u, v) - t.charged; more > 0 && used > math.MaxInt64/2-more {
-			return &FieldError{Field: string(l.Dimension), Value: strconv.FormatInt(more, 10), Problem: "does not fit the counter of limit " + l.Name}
+		if err := l.holds(used, p.target(t, u, v)-t.charged); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -238,12 +237,7 @@ func (p *partition) correctBucket(l *limit, s *slot, t *timeline, mark uint32, d
 		return 0
 	}
 	after := t.shift(mark, mulWide(delta, l.window), before)
-	floor := l.full.add(l.full)
-	if floor.less(before) {
-		floor = before
-	}
-	if floor.less(after) {
-		dropped = min(delta, after.sub(floor).divCeil(l.window))
+	if dropped = l.beyondDebt(delta, before, after); dropped > 0 {
 		after = t.shift(mark, mulWide(dropped, l.window).neg(), after)
 	}
 	s.setLevel(after)

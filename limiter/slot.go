@@ -2,7 +2,10 @@
 
 package limiter
 
-import "math"
+import (
+	"math"
+	"strconv"
+)
 
 // slot is the state of one limit, 16 bytes without pointers. What it means
 // depends on the algorithm:
@@ -44,8 +47,8 @@ func (l *limit) advance(s *slot, t *timeline, elapsed int64, now Time) {
 
 // fits says whether a cost can be taken now.
 func (l *limit) fits(s slot, r *ring, cost int64) bool {
-	if l.Amount == 0 {
-		return false
+	if l.zero {
+		return l.Closed && cost == 0
 	}
 	if cost == 0 {
 		return true
@@ -103,6 +106,45 @@ func (l *limit) wait(s slot, r *ring, cost int64, now Time) int64 {
 // concurrencyRetry is the retry time of a concurrency refusal: a slot has no
 // clock, and leases are renewed.
 const concurrencyRetry = 1e9
+
+// unreachableRetry is the retry time of a call that only the owner could take:
+// by then it may be back.
+const unreachableRetry = 1e9
+
+// refusal is why a cost that does not fit is refused.
+func (l *limit) refusal(cost int64) Reason {
+	switch {
+	case l.Closed, cost > l.capacity && cost <= l.Whole:
+		return OwnerUnreachable
+	case cost > l.capacity || l.Amount == 0:
+		return ExceedsCapacity
+	default:
+		return LimitExceeded
+	}
+}
+
+// beyondDebt returns how many units of a charge that takes a bucket from before
+// to after are dropped, because it owes at most one capacity, or what it owed
+// before if that is more.
+func (l *limit) beyondDebt(charge int64, before, after wide) int64 {
+	floor := l.full.add(l.full)
+	if floor.less(before) {
+		floor = before
+	}
+	if !floor.less(after) {
+		return 0
+	}
+	return min(charge, after.sub(floor).divCeil(l.window))
+}
+
+// holds says whether the counter of a window can count more on top of used. A
+// bucket's level always can.
+func (l *limit) holds(used, more int64) error {
+	if l.Algorithm == TokenBucket || more <= 0 || used <= math.MaxInt64/2-more {
+		return nil
+	}
+	return &FieldError{Field: string(l.Dimension), Value: strconv.FormatInt(more, 10), Problem: "does not fit the counter of limit " + l.Name}
+}
 
 // used returns what is used, in units, rounded up.
 func (l *limit) used(s slot, r *ring) int64 {

@@ -7,7 +7,7 @@ import (
 )
 
 // snapshotMagic begins every snapshot; its last byte is the version.
-const snapshotMagic = "brs\x01"
+const snapshotMagic = "brs\x02"
 
 // Snapshot appends the state of a partition to buf. Times are written as ages
 // relative to now, since no two nodes share a monotonic clock; only the end of a
@@ -113,6 +113,8 @@ func (s *snapshotter) limit(l *Limit) {
 	s.bool(l.Shadow)
 	s.bool(l.Degrade)
 	s.uint(uint64(l.Unreachable))
+	s.bool(l.Closed)
+	s.int(l.Whole)
 }
 
 func (s *snapshotter) record(rec *record) {

@@ -20,7 +20,9 @@ import (
 
 // busy fills a partition with all kinds of state, under one root.
 func busy(n *node) *limiter.Plan {
-	limits := append(tokenLimits(), limiter.Limit{Name: "preview", Dimension: limiter.Requests, Algorithm: limiter.FixedWindow, Amount: 50, Calendar: limiter.Week, Zone: zone("Europe/Berlin"), Shadow: true})
+	limits := append(tokenLimits(), limiter.Limit{Name: "preview", Dimension: limiter.Requests, Algorithm: limiter.FixedWindow, Amount: 50, Calendar: limiter.Week, Zone: zone("Europe/Berlin"), Shadow: true},
+		limiter.Limit{Name: "images", Dimension: "images", Algorithm: limiter.SlidingWindow, Amount: 50, Window: time.Minute, Closed: true},
+		limiter.Limit{Name: "videos", Dimension: "videos", Algorithm: limiter.TokenBucket, Amount: 50, Window: time.Minute, Whole: 150, Degrade: true, Unreachable: limiter.Open})
 	set := mustSet(n.t, n.catalog, limits...)
 	p := plan("acme/alice", set, set)
 	p.Levels[1].Model = mustSet(n.t, n.catalog, bucketOf(77, 0))

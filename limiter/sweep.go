@@ -83,8 +83,8 @@ type Stats struct {
 	Forgotten    int64 // ids dropped before their time, for want of room
 	Evicted      [evictionReasons]int64
 	TableFull    int64 // calls denied for want of room
-	// Overrun is what settles reported beyond the debt that a bucket may carry:
-	// it was served and is not charged. In units, by dimension.
+	// Overrun is what settles and forced calls were beyond the debt that a bucket
+	// may carry: it was served and is not charged. In units, by dimension.
 	Overrun map[Dimension]int64
 }
 

@@ -5,6 +5,7 @@ package oracle
 import (
 	"math"
 	"math/big"
+	"slices"
 	"sort"
 	"time"
 
@@ -16,15 +17,22 @@ func (a *ask) refuses(now limiter.Time, cost *big.Int) (limiter.Reason, time.Dur
 	if a.limit.Algorithm == limiter.Concurrency && !a.reserve {
 		return limiter.NoReason, 0
 	}
+	if a.request.Force {
+		return limiter.NoReason, 0
+	}
 	if a.limit.Dimension == limiter.Spend && !a.request.Plan.Rates.Priced && (a.request.InputTokens > 0 || a.request.OutputTokens > 0) {
 		return limiter.NoPrice, -1
 	}
 	c := ratOf(cost)
 	switch {
-	case a.limit.Amount == 0:
+	case a.limit.Closed && c.Sign() > 0:
+		return limiter.OwnerUnreachable, time.Second
+	case a.limit.Amount == 0 && !a.limit.Closed:
 		return limiter.ExceedsCapacity, -1
 	case c.Sign() == 0:
 		return limiter.NoReason, 0
+	case c.Cmp(a.account.capacity()) > 0 && c.Cmp(rat(a.limit.Whole)) <= 0:
+		return limiter.OwnerUnreachable, time.Second // the owner has room for it
 	case c.Cmp(a.account.capacity()) > 0:
 		return limiter.ExceedsCapacity, -1
 	}
@@ -64,17 +72,22 @@ func (o *Oracle) decide(now limiter.Time, r *limiter.Request, asks []*ask, reser
 	}
 	d.Outcome, d.GrantedOutputTokens = limiter.Denied, 0
 	settleOn(now, asks, ask, reserve)
-	for _, a := range asks {
-		if a.limit.Shadow {
-			continue
-		}
-		if d.Reason == limiter.NoReason || d.Reason == limiter.LimitExceeded && a.reason != limiter.NoReason {
-			d.Reason = a.reason // what time does not mend comes first
-		}
-		if a.wait < 0 || d.RetryAfter < 0 {
-			d.RetryAfter = -1
-		} else {
+	// What time does not mend comes first, then what only the owner knows.
+	for _, reasons := range [][]limiter.Reason{{limiter.ExceedsCapacity, limiter.NoPrice}, {limiter.OwnerUnreachable}, {limiter.LimitExceeded}} {
+		for _, a := range asks {
+			if a.limit.Shadow || !slices.Contains(reasons, a.reason) {
+				continue
+			}
+			if d.Reason == limiter.NoReason {
+				d.Reason = a.reason
+			}
 			d.RetryAfter = max(d.RetryAfter, a.wait)
+			if a.wait < 0 {
+				d.RetryAfter = -1
+			}
+		}
+		if d.Reason != limiter.NoReason {
+			break
 		}
 	}
 	return d
@@ -115,7 +128,7 @@ func shrinkable(now limiter.Time, asks []*ask) bool {
 			if reason == limiter.NoReason || a.limit.Shadow {
 				continue
 			}
-			if !a.limit.Degrade || reason == limiter.NoPrice {
+			if !a.limit.Degrade || a.limit.Closed || reason == limiter.NoPrice {
 				return false
 			}
 			some = true

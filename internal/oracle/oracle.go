@@ -18,7 +18,8 @@ import (
 
 // An Oracle answers for the keys of one root. It is not safe for concurrent use.
 type Oracle struct {
-	// Overrun is what settles used beyond the debt that a bucket may carry.
+	// Overrun is what settles and forced calls used beyond the debt that a bucket
+	// may carry.
 	Overrun map[limiter.Dimension]int64
 
 	mono     int64 // the newest reading seen
@@ -102,7 +103,7 @@ func (o *Oracle) Check(now limiter.Time, r *limiter.Request) (limiter.Decision, 
 	if d.Outcome != limiter.Denied {
 		for _, a := range asks {
 			if a.reason == limiter.NoReason && a.limit.Algorithm != limiter.Concurrency {
-				a.account.add(now, a.cost)
+				o.charge(now, a)
 			}
 		}
 	}
@@ -112,6 +113,24 @@ func (o *Oracle) Check(now limiter.Time, r *limiter.Request) (limiter.Decision, 
 		o.checks[r.ID] = &answered{identify("check", r), d, now.Mono + rememberCheck}
 	}
 	return d, nil
+}
+
+// charge takes the cost of an ask. A forced one may be more than its bucket can
+// owe; the cost is then what is charged of it.
+func (o *Oracle) charge(now limiter.Time, a *ask) *charge {
+	before := a.account.used(now)
+	c := a.account.add(now, a.cost)
+	if !a.request.Force {
+		return c
+	}
+	c.lowest = new(big.Int) // not an admission
+	if a.limit.Algorithm == limiter.TokenBucket {
+		dropped := a.account.beyondDebt(now, before)
+		o.Overrun[a.limit.Dimension] += dropped.Int64()
+		a.cost = new(big.Int).Sub(a.cost, dropped)
+		a.account.correct(c, a.cost)
+	}
+	return c
 }
 
 // Peek is [limiter.Engine.Peek].

@@ -64,9 +64,10 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 	for _, a := range asks {
 		h := &hold{ask: a, first: new(big.Int), target: new(big.Int), charged: new(big.Int), least: a.costAt(0)}
 		if a.reason == limiter.NoReason {
-			h.charge = a.account.add(now, a.cost)
+			h.target = a.cost
+			h.charge = o.charge(now, a)
 			h.charge.live = true
-			h.first, h.target, h.charged = a.cost, a.cost, a.cost
+			h.first, h.charged = a.cost, a.cost
 			h.window = h.charge.window
 		}
 		l.holds = append(l.holds, h)

@@ -39,6 +39,9 @@ type Options struct {
 	// again, Poll how often they are read without an event. Defaults: 250 ms
 	// and 1 min.
 	Debounce, Poll time.Duration
+	// OnChange is called after each load that succeeded but the first, one call
+	// at a time, when the policy is current. It must not block or call the Store.
+	OnChange func(*policy.Policy)
 }
 
 func (o Options) withDefaults() Options {
@@ -182,6 +185,9 @@ func (s *Store) loadLocked(always bool) (bool, error) {
 	old := s.Current()
 	s.succeed(p)
 	s.logChange(old, p)
+	if s.options.OnChange != nil {
+		s.options.OnChange(p)
+	}
 	return true, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -303,8 +304,10 @@ func TestDirectoryReplaced(t *testing.T) {
 func TestReload(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policy.yaml")
 	write(t, path, text(1))
-	s, err := New(Options{Path: path, Catalog: limiter.NewCatalog()})
+	var told []uint64
+	s, err := New(Options{Path: path, Catalog: limiter.NewCatalog(), OnChange: func(p *policy.Policy) { told = append(told, p.Version()) }})
 	check(t, err)
+	first := s.Current().Version()
 	check(t, s.Reload()) // nothing new is a success
 	write(t, path, text(2))
 	check(t, s.Reload())
@@ -318,6 +321,9 @@ func TestReload(t *testing.T) {
 	}
 	if st := s.Status(); st.Reloads != 2 || st.Failures != 1 || tokens(s) != 2 {
 		t.Errorf("Status() = %+v with %d tokens, want 2 reloads, 1 failure and the policy kept", st, tokens(s))
+	}
+	if want := []uint64{first, s.Current().Version()}; !slices.Equal(told, want) {
+		t.Errorf("OnChange was told of versions %x, want %x: one for each success", told, want)
 	}
 }
 

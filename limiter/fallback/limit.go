@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fallback
+
+import (
+	"cmp"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// Limit returns what becomes of l for a member that decides without the owner,
+// as one of a roster of that many. A roster below 1 counts as 1. A valid limit
+// stays valid.
+func Limit(l limiter.Limit, roster int) limiter.Limit {
+	if l.Amount == 0 || l.Shadow {
+		return l
+	}
+	switch l.Unreachable {
+	case limiter.Open:
+		l.Shadow, l.Closed, l.Whole = true, false, 0
+	case limiter.Share:
+		return share(l, int64(max(roster, 1)))
+	default: // closed, and whatever is not known here
+		l.Closed = true
+	}
+	return l
+}
+
+// share is the part of l that one of n members takes.
+func share(l limiter.Limit, n int64) limiter.Limit {
+	part := l
+	part.Amount, part.Burst = l.Amount/n, l.Burst/n
+	if part.Amount == 0 || l.Burst != 0 && part.Burst == 0 {
+		l.Closed = true // reported as what it is a part of
+		return l
+	}
+	if n > 1 {
+		part.Whole = cmp.Or(l.Whole, l.Burst, l.Amount)
+	}
+	return part
+}
