@@ -27,25 +27,33 @@ var arrows = map[string][]string{
 	"cmd/bucketring": {"internal/...", "limiter/policy/...", "limiter", "rpc/httpapi", "rpc/server", "rpc/pb"},
 
 	// Assembly.
-	"internal/node": {"rpc/server", "rpc/httpapi", "rpc/pb", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/snapshotfile"},
+	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
+	"internal/node":      {"rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/snapshotfile"},
 
 	// The wire.
 	"rpc/httpapi": {"rpc/server", "rpc/pb", "limiter/policy", "limiter", "internal/nearest"},
 	"rpc/server":  {"rpc/pb", "limiter/policy", "limiter"},
-	"rpc/client":  {"rpc/pb"},
+	"rpc/peer":    {"rpc/server", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
+	"rpc/client":  {"rpc/internal/link", "rpc/internal/outbox", "rpc/pb"},
 	"rpc/pb":      {},
+
+	// Carrying calls.
+	"rpc/internal/link":   {"rpc/pb"},
+	"rpc/internal/outbox": {"rpc/pb"},
 
 	// Deciding.
 	"limiter/policy/source":           {"limiter/policy", "limiter"},
 	"limiter/policy/scenario":         {"limiter/policy", "limiter", "limiter/policy/internal/yamldoc"},
 	"limiter/policy":                  {"limiter", "limiter/policy/internal/yamldoc", "internal/nearest"},
 	"limiter/policy/internal/yamldoc": {"internal/nearest"},
+	"limiter/fallback":                {"limiter"},
 	"limiter":                         {},
 
 	// Who decides.
-	"ring":           {},
-	"cluster":        {},
-	"cluster/simnet": {}, // for tests
+	"cluster/ownership": {"ring"},
+	"ring":              {},
+	"cluster":           {},
+	"cluster/simnet":    {}, // for tests
 
 	// Leaves.
 	"internal/buildinfo":    {},
@@ -59,7 +67,7 @@ var arrows = map[string][]string{
 }
 
 // pure are the packages that decide.
-var pure = []string{"limiter", "ring", "limiter/policy", "limiter/policy/internal/yamldoc", "internal/nearest"}
+var pure = []string{"limiter", "limiter/fallback", "ring", "cluster/ownership", "limiter/policy", "limiter/policy/internal/yamldoc", "internal/nearest"}
 
 // impure must not be imported by them, nor anything below these paths.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}

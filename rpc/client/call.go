@@ -28,17 +28,18 @@ type Call struct {
 	RequestID string
 }
 
-func (c *Call) wire() *pb.CheckRequest {
-	return &pb.CheckRequest{
-		Key:          c.Key,
-		Tier:         c.Tier,
-		Model:        c.Model,
-		Requests:     optional(c.Requests),
-		InputTokens:  c.InputTokens,
-		OutputTokens: c.OutputTokens,
-		Costs:        c.Costs,
-		RequestId:    c.RequestID,
-	}
+func (c *Call) texts() texts { return texts{c.Key, c.Tier, c.Model, c.RequestID, c.Costs} }
+
+func (c *Call) wire() *checkCall {
+	w := &checkCall{}
+	r := &w.request
+	r.Key, r.Tier, r.Model, r.RequestId = c.Key, c.Tier, c.Model, c.RequestID
+	r.Requests = optional(c.Requests)
+	r.InputTokens, r.OutputTokens = c.InputTokens, c.OutputTokens
+	r.Costs = c.Costs
+	w.check.Check = r
+	w.item.Call = &w.check
+	return w
 }
 
 // Estimate is the most that a call is expected to cost, for [Client.Reserve].
@@ -64,20 +65,21 @@ type Estimate struct {
 	RequestID string
 }
 
-func (e *Estimate) wire() *pb.ReserveRequest {
-	return &pb.ReserveRequest{
-		Key:             e.Key,
-		Tier:            e.Tier,
-		Model:           e.Model,
-		Requests:        optional(e.Requests),
-		InputTokens:     e.InputTokens,
-		MaxOutputTokens: optional(e.MaxOutputTokens),
-		MinOutputTokens: optional(e.MinOutputTokens),
-		N:               optional(e.N),
-		Costs:           e.Costs,
-		TtlSeconds:      optional(wholeSeconds(e.TTL)),
-		RequestId:       e.RequestID,
-	}
+func (e *Estimate) texts() texts { return texts{e.Key, e.Tier, e.Model, e.RequestID, e.Costs} }
+
+func (e *Estimate) wire() *reserveCall {
+	w := &reserveCall{}
+	r := &w.request
+	r.Key, r.Tier, r.Model, r.RequestId = e.Key, e.Tier, e.Model, e.RequestID
+	r.Requests = optional(e.Requests)
+	r.InputTokens = e.InputTokens
+	r.MaxOutputTokens, r.MinOutputTokens = optional(e.MaxOutputTokens), optional(e.MinOutputTokens)
+	r.N = optional(e.N)
+	r.Costs = e.Costs
+	r.TtlSeconds = optional(wholeSeconds(e.TTL))
+	w.reserve.Reserve = r
+	w.item.Call = &w.reserve
+	return w
 }
 
 // Usage is what a reserved call has really used so far. Numbers are cumulative,
@@ -91,16 +93,17 @@ type Usage struct {
 	Costs map[string]int64
 }
 
-func (u *Usage) wire(key, requestID string, final bool) *pb.SettleRequest {
-	return &pb.SettleRequest{
-		Key:               key,
-		RequestId:         requestID,
-		InputTokens:       optional(u.InputTokens),
-		CachedInputTokens: optional(u.CachedInputTokens),
-		OutputTokens:      optional(u.OutputTokens),
-		Costs:             u.Costs,
-		Final:             new(final),
-	}
+func (u *Usage) wire(key, requestID string, final bool) *settleCall {
+	w := &settleCall{}
+	r := &w.request
+	r.Key, r.RequestId = key, requestID
+	r.InputTokens, r.CachedInputTokens = optional(u.InputTokens), optional(u.CachedInputTokens)
+	r.OutputTokens = optional(u.OutputTokens)
+	r.Costs = u.Costs
+	r.Final = new(final)
+	w.settle.Settle = r
+	w.item.Call = &w.settle
+	return w
 }
 
 // Query names the limits that [Client.Peek] looks at.
@@ -108,6 +111,60 @@ type Query struct {
 	Key   string // 1 to 4 segments: "acme/alice"
 	Tier  string // "": the policy decides
 	Model string
+}
+
+func (q *Query) texts() texts { return texts{q.Key, q.Tier, q.Model, "", nil} }
+
+func (q *Query) wire() *peekCall {
+	w := &peekCall{}
+	w.request.Key, w.request.Tier, w.request.Model = q.Key, q.Tier, q.Model
+	w.peek.Peek = &w.request
+	w.item.Call = &w.peek
+	return w
+}
+
+func cancelWire(key, requestID string) *cancelCall {
+	w := &cancelCall{}
+	w.request.Key, w.request.RequestId = key, requestID
+	w.cancel.Cancel = &w.request
+	w.item.Call = &w.cancel
+	return w
+}
+
+// A call on its way is one piece of memory: the request, and what it is wrapped
+// in when it goes with a batch.
+type (
+	checkCall struct {
+		envelope
+		request pb.CheckRequest
+		check   pb.Item_Check
+	}
+	reserveCall struct {
+		envelope
+		request pb.ReserveRequest
+		reserve pb.Item_Reserve
+	}
+	settleCall struct {
+		envelope
+		request pb.SettleRequest
+		settle  pb.Item_Settle
+	}
+	cancelCall struct {
+		envelope
+		request pb.CancelRequest
+		cancel  pb.Item_Cancel
+	}
+	peekCall struct {
+		envelope
+		request pb.PeekRequest
+		peek    pb.Item_Peek
+	}
+)
+
+// envelope is what a batch needs beside the request.
+type envelope struct {
+	item  pb.Item
+	share deadline
 }
 
 // optional returns n as the wire has it: absent for 0, and 0 for Zero.

@@ -18,22 +18,24 @@ import (
 // A Client asks the nodes of one cluster for decisions. It is safe for
 // concurrent use; a process needs one.
 type Client struct {
-	nodes    []*node
-	turn     atomic.Uint32 // of the next call, in nodes
+	nodes    []*node       // of Options.Addrs
+	turn     atomic.Uint32 // of the next call, in the nodes that it may go to
 	timeout  time.Duration
 	attempts int
+	ring     *follower // nil if Options.Plain
+	later    sender
 }
 
-// Dial returns a client for the nodes of o. It does not wait for connections:
-// they are made, and made again when they break, in the background. The error
-// names every option that cannot be used.
+// Dial returns a client for the nodes of o. It waits neither for connections
+// nor for the ring: both are made, and made again when they break, in the
+// background, until Close. The error names every option that cannot be used.
 func Dial(o Options) (*Client, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
 	c := &Client{timeout: o.Timeout, attempts: o.Attempts}
-	opts := o.dialOptions()
+	opts := o.dialOptions(nodeBackoff)
 	for _, addr := range o.Addrs {
 		target, _ := parseAddr(addr)
 		conn, err := grpc.NewClient(target, opts...)
@@ -43,15 +45,29 @@ func Dial(o Options) (*Client, error) {
 		conn.Connect()
 		c.nodes = append(c.nodes, &node{addr: addr, conn: conn, api: pb.NewRateLimiterClient(conn)})
 	}
+	if err := c.startSender(o); err != nil {
+		return nil, errors.Join(fmt.Errorf("dial: %w", err), c.Close())
+	}
+	if !o.Plain {
+		c.follow(o, o.dialOptions(peerBackoff))
+	}
 	return c, nil
 }
 
 // Close ends all connections. Calls under way fail. What is reserved stays
-// reserved until its lease runs out.
+// reserved until its lease runs out. What [Reservation.SettleLater] has not
+// reported yet is lost, and the error says how much that is: call
+// [Client.Flush] before.
 func (c *Client) Close() error {
 	var errs []error
+	if c.later.box != nil {
+		errs = append(errs, c.later.close())
+	}
 	for _, n := range c.nodes {
 		errs = append(errs, n.conn.Close())
+	}
+	if c.ring != nil {
+		errs = append(errs, c.ring.close())
 	}
 	return errors.Join(errs...)
 }
@@ -62,7 +78,8 @@ func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
 	if call.RequestID == "" {
 		call.RequestID = newID()
 	}
-	d, err := do(ctx, c, pb.RateLimiterClient.Check, call.wire())
+	w := call.wire()
+	d, err := ask(ctx, c, checkMethod, call.texts(), &w.request, &w.envelope)
 	if err != nil {
 		return Decision{}, fmt.Errorf("check %s: %w", call.Key, err)
 	}
@@ -81,7 +98,8 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 	if e.RequestID == "" {
 		e.RequestID = newID()
 	}
-	d, err := do(ctx, c, pb.RateLimiterClient.Reserve, e.wire())
+	w := e.wire()
+	d, err := ask(ctx, c, reserveMethod, e.texts(), &w.request, &w.envelope)
 	if err != nil {
 		return nil, fmt.Errorf("reserve %s: %w", e.Key, err)
 	}
@@ -106,11 +124,21 @@ func (c *Client) Reservation(key, requestID string) *Reservation {
 
 // Peek reports the state of every limit of a key and changes nothing.
 func (c *Client) Peek(ctx context.Context, q Query) (State, error) {
-	p, err := do(ctx, c, pb.RateLimiterClient.Peek, &pb.PeekRequest{Key: q.Key, Tier: q.Tier, Model: q.Model})
+	w := q.wire()
+	p, err := ask(ctx, c, peekMethod, q.texts(), &w.request, &w.envelope)
 	if err != nil {
 		return State{}, fmt.Errorf("peek %s: %w", q.Key, err)
 	}
 	return state(p), nil
+}
+
+// spare are the nodes that a call may be sent to alone if none of Options.Addrs
+// is connected.
+func (c *Client) spare() []*node {
+	if c.ring == nil {
+		return nil
+	}
+	return c.ring.spare()
 }
 
 // newID returns 130 random bits as text.

@@ -103,7 +103,7 @@ func TestRequestsOnTheWire(t *testing.T) {
 			&pb.PeekRequest{Key: "k", Tier: "free", Model: "m"},
 		},
 	}
-	run(t, client.Options{}, []string{"a"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		for _, test := range tests {
 			if err := test.do(t.Context(), t.c); err != nil {
 				t.Errorf("%s = %v", test.name, err)
@@ -118,7 +118,7 @@ func TestRequestsOnTheWire(t *testing.T) {
 
 func TestAnswer(t *testing.T) {
 	reset := time.Date(2026, 11, 22, 21, 40, 0, 0, time.UTC)
-	run(t, client.Options{}, []string{"a"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		t.reserve = func(r *pb.ReserveRequest) *pb.Decision {
 			return &pb.Decision{
 				Outcome: pb.Outcome_OUTCOME_DEGRADED, RequestId: r.GetRequestId(), Tier: "free",
@@ -160,7 +160,7 @@ func TestAnswer(t *testing.T) {
 
 // An answer that says nothing this client understands must not let a call run.
 func TestUnknownOutcomeIsNotAllowed(t *testing.T) {
-	run(t, client.Options{}, []string{"a"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		for _, outcome := range []pb.Outcome{0, 99, -1} {
 			t.reserve = func(*pb.ReserveRequest) *pb.Decision { return &pb.Decision{Outcome: outcome, Binding: new(int32(5))} }
 			r, err := t.c.Reserve(t.Context(), client.Estimate{Key: "k"})
@@ -172,7 +172,7 @@ func TestUnknownOutcomeIsNotAllowed(t *testing.T) {
 }
 
 func TestIDsAreMadeAndDiffer(t *testing.T) {
-	run(t, client.Options{}, []string{"a"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		seen := map[string]bool{}
 		for range 100 {
 			d := check(t)
@@ -191,7 +191,7 @@ func TestIDsAreMadeAndDiffer(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	run(t, client.Options{}, []string{"a"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		n := t.nodes["a"]
 		settle := func() error {
 			_, err := t.c.Reservation("acme/alice", "r1").Settle(t.Context(), client.Usage{})
@@ -243,7 +243,7 @@ func TestUnreachableNamesTheNode(t *testing.T) {
 }
 
 func TestClosedClient(t *testing.T) {
-	run(t, client.Options{}, []string{"a"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		if err := t.c.Close(); err != nil {
 			t.Errorf("Close() = %v", err)
 		}

@@ -146,3 +146,33 @@ func ExampleReservation_Progress() {
 	// stream ended: <nil>
 	// 903 tokens used
 }
+
+// SettleLater costs the caller no time; Flush before Close loses nothing.
+func ExampleReservation_SettleLater() {
+	addr, stop := exampleNode()
+	defer stop()
+	c, err := client.Dial(client.Options{
+		Addrs:   []string{addr},
+		Dropped: func(key, requestID string, err error) { log.Printf("usage of %s is lost: %v", key, err) },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	r, err := c.Reserve(context.Background(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: 800})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := r.SettleLater(client.Usage{OutputTokens: 312}); err != nil {
+		log.Fatal(err) // too much waits already
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := c.Flush(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(c.Status().Waiting, "settlements wait")
+	// Output: 0 settlements wait
+}

@@ -5,15 +5,18 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
@@ -26,13 +29,15 @@ import (
 // and that can be killed, restarted and told to misbehave. Its connections are
 // in memory, so that it works inside a synctest bubble.
 type fake struct {
-	nodes map[string]*fakeNode // by address
+	nodes     map[string]*fakeNode // by name, which is also an address
+	plaintext bool                 // for loopback addresses only
 	// reserve makes the answer to a reserve; nil: all that is asked for.
 	reserve func(*pb.ReserveRequest) *pb.Decision
 
 	mu struct {
 		sync.Mutex
-		charges map[string]bool // by request id
+		charges map[string]bool     // by request id
+		owner   func(string) string // of a key; nil: whoever is asked
 	}
 }
 
@@ -40,14 +45,25 @@ type fake struct {
 type fakeNode struct {
 	pb.UnimplementedRateLimiterServer
 	cluster *fake
+	name    string
+	address string // as a member
 
 	mu struct {
 		sync.Mutex
-		ids      []string // request ids, in the order of arrival
-		requests []proto.Message
-		behave   func(ctx context.Context, n int) error // of the nth request, from 1
-		server   *grpc.Server
-		listener *bufconn.Listener
+		ring          *pb.Ring                     // that the node sends; nil: it knows no Watch
+		changed       chan struct{}                // closed when ring changes
+		watched       int                          // Watch streams so far
+		direct        int                          // items of batches
+		batch         func(*pb.Batch, *pb.Answers) // changes what a batch is answered
+		stop          chan struct{}                // closed by drain
+		mute          bool                         // takes watchers, and sends nothing
+		hidden        bool                         // as a member
+		open, dialled int                          // connections, as a member
+		ids           []string                     // request ids, in the order of arrival
+		requests      []proto.Message
+		behave        func(ctx context.Context, n int) error // of the nth request, from 1
+		server        *grpc.Server
+		listener      *bufconn.Listener
 	}
 }
 
@@ -56,24 +72,50 @@ func newFake(addrs ...string) *fake {
 	f := &fake{nodes: map[string]*fakeNode{}}
 	f.mu.charges = map[string]bool{}
 	for _, addr := range addrs {
-		f.nodes[addr] = f.node()
-		f.nodes[addr].start()
+		f.add(addr)
 	}
 	return f
 }
 
+// add starts one more node.
+func (f *fake) add(name string) *fakeNode {
+	n := f.node()
+	n.name, n.address = name, fmt.Sprintf("10.0.0.%d:6471", len(f.nodes)+1)
+	f.nodes[name] = n
+	n.start()
+	return n
+}
+
 // node returns one more member, without a listener.
-func (f *fake) node() *fakeNode { return &fakeNode{cluster: f} }
+func (f *fake) node() *fakeNode {
+	n := &fakeNode{cluster: f}
+	n.mu.changed, n.mu.stop = make(chan struct{}), make(chan struct{})
+	return n
+}
+
+// find returns the node at an address.
+func (f *fake) find(addr string) *fakeNode {
+	for name, n := range f.nodes {
+		if name == addr || n.address == addr {
+			return n
+		}
+	}
+	return nil
+}
 
 // dial returns a client for addrs, once it is connected to those that are up.
 func (f *fake) dial(t *testing.T, o client.Options, addrs ...string) *client.Client {
 	t.Helper()
-	o.Insecure = true
+	o.Insecure = !f.plaintext
 	for _, addr := range addrs {
 		o.Addrs = append(o.Addrs, "passthrough:///"+addr)
 	}
 	o.DialOptions = append(o.DialOptions, grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-		return f.nodes[addr].dial(ctx)
+		n := f.find(addr)
+		if n == nil {
+			return nil, errors.New("no route to host")
+		}
+		return n.dial(ctx, addr)
 	}))
 	c, err := client.Dial(o)
 	if err != nil {
@@ -97,7 +139,7 @@ func (f *fake) charged() []string {
 }
 
 func (n *fakeNode) start() {
-	server, listener := grpc.NewServer(), bufconn.Listen(64<<10)
+	server, listener := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second})), bufconn.Listen(64<<10)
 	pb.RegisterRateLimiterServer(server, n)
 	n.mu.Lock()
 	n.mu.server, n.mu.listener = server, listener
@@ -112,11 +154,54 @@ func (n *fakeNode) kill() {
 	server.Stop()
 }
 
-func (n *fakeNode) dial(ctx context.Context) (net.Conn, error) {
+func (n *fakeNode) dial(ctx context.Context, addr string) (net.Conn, error) {
 	n.mu.Lock()
-	l := n.mu.listener
+	l, hidden := n.mu.listener, n.mu.hidden && addr == n.address
+	if addr == n.address {
+		n.mu.dialled++
+	}
 	n.mu.Unlock()
-	return l.DialContext(ctx)
+	if hidden {
+		return nil, errors.New("no route to host")
+	}
+	conn, err := l.DialContext(ctx)
+	if err != nil || addr != n.address {
+		return conn, err
+	}
+	n.mu.Lock()
+	n.mu.open++
+	n.mu.Unlock()
+	return &countedConn{Conn: conn, closed: sync.OnceFunc(func() {
+		n.mu.Lock()
+		n.mu.open--
+		n.mu.Unlock()
+	})}, nil
+}
+
+// countedConn says when it is closed.
+type countedConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *countedConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
+}
+
+// connections returns how many connections there are to the address of n as a
+// member, and how often one was asked for.
+func (n *fakeNode) connections() (open, dialled int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.open, n.mu.dialled
+}
+
+// hide makes the address of n as a member one that cannot be reached.
+func (n *fakeNode) hide() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.hidden = true
 }
 
 // behave sets what happens to requests before they take effect. An error is the

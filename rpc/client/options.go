@@ -23,18 +23,26 @@ const (
 	DefaultAddr     = "localhost:6471"
 	DefaultTimeout  = time.Second
 	DefaultAttempts = 3
+	DefaultMaxPeers = 128
 )
 
 // Options configure a [Client]. The zero value asks a node on this machine.
 type Options struct {
 	// Addrs are members of one cluster, as host or host:port, or as a gRPC
-	// target such as dns:///nodes.example:6471. Calls go to them in turn, and to
-	// each address behind a name in turn. Without a port: 6471. Empty:
+	// target such as dns:///nodes.example:6471. They say who the other members
+	// are, and take the calls that cannot go to the owner of the key, in turn,
+	// and at each address behind a name in turn. Without a port: 6471. Empty:
 	// [DefaultAddr].
 	Addrs []string
 
+	// Plain sends every call alone, to the Addrs in turn, and leaves it to the
+	// nodes to find the owner. It is for comparison, and the model for other
+	// languages.
+	Plain bool
+
 	// TLS secures the connections. Nil: plaintext, which is refused for every
-	// address but loopback and Unix sockets, unless Insecure is set.
+	// address but loopback and Unix sockets, unless Insecure is set. Members at
+	// other addresses are then asked through Addrs.
 	TLS *tls.Config
 	// Insecure allows plaintext to any address.
 	Insecure bool
@@ -46,9 +54,21 @@ type Options struct {
 	// evenly over the attempts left, so that one silent node cannot use it up.
 	// 0: [DefaultAttempts]; 1: never retry.
 	Attempts int
+	// MaxPeers bounds the connections to members, beside those to Addrs. The
+	// others are asked through these. 0: [DefaultMaxPeers].
+	MaxPeers int
+
+	// MaxWaiting bounds how many settlements of [Reservation.SettleLater] wait.
+	// 0: 65,536. They also take 64 MiB at most.
+	MaxWaiting int
+	// Dropped is told of a settlement of SettleLater that will not be reported,
+	// and why: a node has refused it, or none could be reached for 10 minutes. It
+	// must not block, and is called by several goroutines at once. Nil: it is
+	// only counted, in [Client.Status].
+	Dropped func(key, requestID string, err error)
 
 	// DialOptions are applied last, to every connection: interceptors, stats
-	// handlers, per-call credentials.
+	// handlers, per-call credentials. Calls to the owner of a key share a stream.
 	DialOptions []grpc.DialOption
 }
 
@@ -61,6 +81,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Attempts == 0 {
 		o.Attempts = DefaultAttempts
+	}
+	if o.MaxPeers == 0 {
+		o.MaxPeers = DefaultMaxPeers
 	}
 	return o
 }
@@ -85,17 +108,31 @@ func (o Options) validate() error {
 	if o.Attempts < 0 {
 		errs = append(errs, fmt.Errorf("attempts: must not be negative, got %d", o.Attempts))
 	}
+	if o.MaxPeers < 0 {
+		errs = append(errs, fmt.Errorf("max_peers: must not be negative, got %d", o.MaxPeers))
+	}
+	if o.MaxWaiting < 0 {
+		errs = append(errs, fmt.Errorf("max_waiting: must not be negative, got %d", o.MaxWaiting))
+	}
 	return errors.Join(errs...)
 }
 
-func (o Options) dialOptions() []grpc.DialOption {
+// A node that comes back is found within two seconds, not within gRPC's default
+// of two minutes. A member that cannot be reached from here is left alone for
+// longer: one that was away comes back with a new connection, since it was not
+// in the ring meanwhile.
+const (
+	nodeBackoff = 2 * time.Second
+	peerBackoff = 15 * time.Second
+)
+
+// dialOptions are those of a connection that is tried again at least that often.
+func (o Options) dialOptions(longest time.Duration) []grpc.DialOption {
 	creds := insecure.NewCredentials()
 	if o.TLS != nil {
 		creds = credentials.NewTLS(o.TLS)
 	}
-	// A node that comes back is found within two seconds, not within gRPC's
-	// default of two minutes.
-	reconnect := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
+	reconnect := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: longest}
 	return append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 5 * time.Second}),

@@ -63,6 +63,7 @@ func TestDialReportsEveryProblem(t *testing.T) {
 		Insecure: true,
 		Timeout:  -time.Second,
 		Attempts: -1,
+		MaxPeers: -1, MaxWaiting: -1,
 	})
 	if err == nil {
 		t.Fatal("Dial() = nil, want an error")
@@ -76,6 +77,8 @@ func TestDialReportsEveryProblem(t *testing.T) {
 		`insecure: must not be set together with TLS`,
 		`timeout: must not be negative, got -1s`,
 		`attempts: must not be negative, got -1`,
+		`max_peers: must not be negative, got -1`,
+		`max_waiting: must not be negative, got -1`,
 	}, "\n")
 	if err.Error() != want {
 		t.Errorf("Dial() =\n%v\nwant\n%s", err, want)

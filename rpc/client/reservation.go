@@ -6,8 +6,6 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
-
-	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 // A Reservation is a held charge, or the denial of one. Any process that knows
@@ -63,7 +61,8 @@ func (r *Reservation) report(ctx context.Context, verb string, u Usage, final bo
 	if r.Denied() {
 		return Settlement{}, fmt.Errorf("%s %s: the reservation was denied: %w", verb, r.Key, ErrUnknownReservation)
 	}
-	s, err := do(ctx, r.client, pb.RateLimiterClient.Settle, u.wire(r.Key, r.RequestID, final))
+	w := u.wire(r.Key, r.RequestID, final)
+	s, err := ask(ctx, r.client, settleMethod, texts{key: r.Key, id: r.RequestID, costs: u.Costs}, &w.request, &w.envelope)
 	if err != nil {
 		return Settlement{}, fmt.Errorf("%s %s: %w", verb, r.Key, err)
 	}
@@ -87,7 +86,8 @@ func (r *Reservation) Cancel(ctx context.Context) error {
 		_, err := r.Settle(ctx, Usage{})
 		return err
 	}
-	if _, err := do(ctx, r.client, pb.RateLimiterClient.Cancel, &pb.CancelRequest{Key: r.Key, RequestId: r.RequestID}); err != nil {
+	w := cancelWire(r.Key, r.RequestID)
+	if _, err := ask(ctx, r.client, cancelMethod, texts{key: r.Key, id: r.RequestID}, &w.request, &w.envelope); err != nil {
 		return fmt.Errorf("cancel %s: %w", r.Key, err)
 	}
 	r.phase.CompareAndSwap(reserved, ended)

@@ -21,7 +21,7 @@ import (
 // runHeld is run with one node, and a reservation of 800 output tokens.
 func runHeld(t *testing.T, test func(scene, *fakeNode, *client.Reservation)) {
 	t.Helper()
-	run(t, client.Options{}, []string{"a"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		r, err := t.c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", InputTokens: 900, MaxOutputTokens: 800, RequestID: "r1"})
 		if err != nil {
 			t.Fatalf("Reserve() = %v", err)
@@ -163,7 +163,7 @@ func TestReservationMadeElsewhere(t *testing.T) {
 }
 
 func TestDeniedReservation(t *testing.T) {
-	run(t, client.Options{}, []string{"a"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		t.reserve = denyTokens
 		r, err := t.c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", InputTokens: 900})
 		if err != nil {
@@ -192,7 +192,7 @@ func TestDeniedReservation(t *testing.T) {
 
 // A reservation made in fallback names its decider in its id.
 func TestSettleUsesTheIDOfTheAnswer(t *testing.T) {
-	run(t, client.Options{}, []string{"a"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		t.reserve = func(r *pb.ReserveRequest) *pb.Decision {
 			return &pb.Decision{Outcome: pb.Outcome_OUTCOME_ALLOWED, RequestId: "node-2." + r.GetRequestId(), Route: pb.Route_ROUTE_FALLBACK}
 		}

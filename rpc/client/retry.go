@@ -78,43 +78,70 @@ func (n *node) judge(answered bool) {
 }
 
 // pick returns the node that is most likely to answer, the first one from turn
-// on among equals.
-func (c *Client) pick(turn uint32) *node {
+// on among equals: one of nodes, or of spare if none of nodes is connected.
+func pick(turn uint32, nodes, spare []*node) *node {
 	var best *node
 	now, bestRank := time.Now(), broken+1
-	for i := range c.nodes {
-		n := c.nodes[(uint64(turn)+uint64(i))%uint64(len(c.nodes))]
-		rank := n.rank(now)
-		if rank == connected {
-			return n
-		}
-		if rank < bestRank {
-			best, bestRank = n, rank
+	for _, tier := range [][]*node{nodes, spare} {
+		for i := range tier {
+			n := tier[(uint64(turn)+uint64(i))%uint64(len(tier))]
+			rank := n.rank(now)
+			if rank == connected {
+				return n
+			}
+			if rank < bestRank {
+				best, bestRank = n, rank
+			}
 		}
 	}
 	return best
 }
 
-// do sends req until a node answers, the deadline is over or the attempts are
-// used up. It is the only place that retries.
+// A trial is a call until it has an answer.
+type trial struct {
+	start    time.Time
+	deadline time.Time // of all attempts
+	attempts int       // made so far
+	addr     string    // of the last one
+	err      error     // its end, a gRPC status
+}
+
+// begin starts a trial, unless ctx is done.
+func (c *Client) begin(ctx context.Context) (trial, error) {
+	if ctx.Err() != nil {
+		return trial{}, late(ctx)
+	}
+	t := trial{start: time.Now()}
+	var limited bool
+	if t.deadline, limited = ctx.Deadline(); !limited {
+		t.deadline = t.start.Add(c.timeout)
+	}
+	return t, nil
+}
+
+// do sends req to one node after the other until one answers, the deadline is
+// over or the attempts are used up.
 func do[Req, Res any](
-	ctx context.Context, c *Client,
+	ctx context.Context, c *Client, t *trial,
 	method func(pb.RateLimiterClient, context.Context, Req, ...grpc.CallOption) (Res, error),
 	req Req,
 ) (res Res, err error) {
-	if _, ok := ctx.Deadline(); !ok {
+	if _, limited := ctx.Deadline(); !limited {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		ctx, cancel = context.WithDeadline(ctx, t.deadline)
 		defer cancel()
+	}
+	if t.attempts >= c.attempts {
+		return res, t.unreachable()
 	}
 	if ctx.Err() != nil {
 		return res, late(ctx)
 	}
-	start, turn := time.Now(), c.turn.Add(1)
-	for attempt := 1; ; attempt++ {
-		n := c.pick(turn)
+	turn, spare := c.turn.Add(1), c.spare()
+	for {
+		n := pick(turn, c.nodes, spare)
 		turn++
-		res, err = try(ctx, c.share(ctx, attempt), n.api, method, req)
+		res, err = try(ctx, c.share(t), n.api, method, req)
 		if err == nil {
 			n.judge(true)
 			return res, nil
@@ -122,17 +149,18 @@ func do[Req, Res any](
 		if ctx.Err() == context.Canceled {
 			return res, ctx.Err()
 		}
+		t.lost(n, err)
 		lost := unanswered(err)
 		n.judge(!lost)
 		if !lost {
 			return res, explain(err)
 		}
-		again := attempt < c.attempts && time.Since(start) < replayWindow && c.pause(ctx, attempt)
+		again := t.attempts < c.attempts && time.Since(t.start) < replayWindow && c.pause(ctx, t, len(c.nodes)+len(spare))
 		if ctx.Err() == context.Canceled {
 			return res, ctx.Err()
 		}
 		if !again {
-			return res, &unreachable{n.addr, attempt, err}
+			return res, t.unreachable()
 		}
 	}
 }
@@ -154,28 +182,36 @@ func unanswered(err error) bool {
 	return code == codes.Unavailable || code == codes.DeadlineExceeded
 }
 
-// share returns the time that an attempt may take: an even part of what is left.
-func (c *Client) share(ctx context.Context, attempt int) time.Duration {
-	deadline, _ := ctx.Deadline()
-	return min(time.Until(deadline)/time.Duration(c.attempts-attempt+1), c.timeout)
+// lost counts an attempt that ended with err.
+func (t *trial) lost(n *node, err error) {
+	t.attempts++
+	t.addr, t.err = n.addr, err
+}
+
+func (t *trial) unreachable() error { return &unreachable{t.addr, t.attempts, t.err} }
+
+// share returns the time that the next attempt may take: an even part of what
+// is left.
+func (c *Client) share(t *trial) time.Duration {
+	return min(time.Until(t.deadline)/time.Duration(c.attempts-t.attempts), c.timeout)
 }
 
 // pause waits before the next attempt, unless an address has not been tried
 // yet. It reports whether time is left for that attempt.
-func (c *Client) pause(ctx context.Context, attempt int) bool {
-	round := attempt - len(c.nodes)
+func (c *Client) pause(ctx context.Context, t *trial, nodes int) bool {
+	round := t.attempts - nodes
 	if round < 0 {
 		return ctx.Err() == nil
 	}
 	wait := min(minPause<<min(round, 10), maxPause)
 	wait = wait/2 + rand.N(wait)
-	if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait {
+	if time.Until(t.deadline) <= wait {
 		return false
 	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
 	select {
-	case <-t.C:
+	case <-timer.C:
 		return true
 	case <-ctx.Done():
 		return false

@@ -26,11 +26,33 @@ type scene struct {
 	c *client.Client
 }
 
+// run is a scene without a ring: every call goes alone.
 func run(t *testing.T, o client.Options, addrs []string, test func(scene)) {
+	t.Helper()
+	o.Plain = true
+	runScene(t, o, addrs, func(*fake) {}, test)
+}
+
+// runBoth is two scenes: one without a ring, and one in which the client follows
+// the ring of all the nodes.
+func runBoth(t *testing.T, o client.Options, addrs []string, test func(scene)) {
+	t.Helper()
+	t.Run("plain", func(t *testing.T) { run(t, o, addrs, test) })
+	t.Run("ring", func(t *testing.T) { runRing(t, o, addrs, test) })
+}
+
+// runRing is a scene in which the client follows the ring of all the nodes.
+func runRing(t *testing.T, o client.Options, addrs []string, test func(scene)) {
+	t.Helper()
+	runScene(t, o, addrs, func(f *fake) { f.serveRing(f.ring(1, addrs...)) }, test)
+}
+
+func runScene(t *testing.T, o client.Options, addrs []string, prepare func(*fake), test func(scene)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(addrs...)
 		defer f.stop()
+		prepare(f)
 		c := f.dial(t, o, addrs...)
 		defer func() { _ = c.Close() }()
 		test(scene{t, f, c})
@@ -62,7 +84,7 @@ func wantTook(t scene, start time.Time, want time.Duration) {
 
 func TestLostAnswerChargesOnce(t *testing.T) {
 	for _, code := range []codes.Code{codes.Unavailable, codes.DeadlineExceeded} {
-		run(t, client.Options{}, []string{"a"}, func(t scene) {
+		runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 			t.nodes["a"].behave(func(_ context.Context, nth int) error {
 				if nth == 1 {
 					return lostAnswer{status.Error(code, "lost")}
@@ -147,7 +169,7 @@ func TestOtherStatusesAreNotRetried(t *testing.T) {
 		if code == codes.Unavailable || code == codes.DeadlineExceeded {
 			continue
 		}
-		run(t, client.Options{}, []string{"a", "b"}, func(t scene) {
+		runBoth(t, client.Options{}, []string{"a", "b"}, func(t scene) {
 			for _, n := range t.nodes {
 				n.behave(always(code))
 			}
@@ -180,7 +202,7 @@ func TestDeadlines(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			run(t, test.options, []string{"a", "b", "c"}, func(t scene) {
+			runBoth(t, test.options, []string{"a", "b", "c"}, func(t scene) {
 				for _, n := range t.nodes {
 					n.behave(silent)
 				}
@@ -203,7 +225,7 @@ func TestDeadlines(t *testing.T) {
 }
 
 func TestSilentNodesCannotUseUpALongDeadline(t *testing.T) {
-	run(t, client.Options{}, []string{"a", "b", "c"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a", "b", "c"}, func(t scene) {
 		for _, n := range t.nodes {
 			n.behave(silent)
 		}
@@ -219,7 +241,7 @@ func TestSilentNodesCannotUseUpALongDeadline(t *testing.T) {
 // A node forgets the id of a check after 30 s: a later attempt could charge
 // twice.
 func TestNoAttemptAfterIDsAreForgotten(t *testing.T) {
-	run(t, client.Options{Timeout: 10 * time.Second, Attempts: 10}, []string{"a", "b", "c", "d"}, func(t scene) {
+	runBoth(t, client.Options{Timeout: 10 * time.Second, Attempts: 10}, []string{"a", "b", "c", "d"}, func(t scene) {
 		var mu sync.Mutex
 		var last time.Time
 		for _, n := range t.nodes {
@@ -244,7 +266,7 @@ func TestNoAttemptAfterIDsAreForgotten(t *testing.T) {
 }
 
 func TestDoneContextSendsNothing(t *testing.T) {
-	run(t, client.Options{}, []string{"a"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := t.c.Check(ctx, client.Call{Key: "acme/alice"}); !errors.Is(err, context.Canceled) || errors.Is(err, client.ErrUnreachable) {
@@ -269,7 +291,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 		"to retry":      always(codes.Unavailable),
 	} {
 		t.Run(name, func(t *testing.T) {
-			run(t, client.Options{Attempts: 100}, []string{"a"}, func(t scene) {
+			runBoth(t, client.Options{Attempts: 100}, []string{"a"}, func(t scene) {
 				t.nodes["a"].behave(behave)
 				ctx, cancel := context.WithCancel(t.Context())
 				time.AfterFunc(4*time.Millisecond, cancel)
@@ -306,7 +328,7 @@ func TestPausesGrow(t *testing.T) {
 // Many callers, nodes that fail in every way: each call is charged once or
 // reports that it was not answered, and no id is charged twice.
 func TestStorm(t *testing.T) {
-	run(t, client.Options{}, []string{"a", "b", "c"}, func(t scene) {
+	runBoth(t, client.Options{}, []string{"a", "b", "c"}, func(t scene) {
 		for _, n := range t.nodes {
 			n.behave(func(ctx context.Context, nth int) error {
 				switch nth % 7 {

@@ -57,6 +57,7 @@ func New(o Options) http.Handler {
 		"/v1/settle":  {http.MethodPost, a.settle},
 		"/v1/cancel":  {http.MethodPost, a.cancel},
 		"/v1/limits":  {http.MethodGet, a.limits},
+		"/v1/owner":   {http.MethodGet, a.owner},
 		"/livez":      {http.MethodGet, a.livez},
 		"/healthz":    {http.MethodGet, a.livez},
 		"/readyz":     {http.MethodGet, a.readyz},

@@ -112,7 +112,8 @@ func (a *api) limits(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// readQuery reads a query string into fields, which are all text.
+// readQuery reads a query string into fields, which are all text: a *string for
+// one that may be given once, a *[]string for one that may be repeated.
 func readQuery(query string, fields []field) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
@@ -125,12 +126,19 @@ func readQuery(query string, fields []field) error {
 	}
 	for _, f := range fields {
 		given := values[f.name]
-		if len(given) > 1 {
+		list, repeatable := f.to.(*[]string)
+		if len(given) > 1 && !repeatable {
 			return invalid(f.name, "is given twice")
 		}
-		for _, text := range given {
-			if err := readText(f.name, text, f.to.(*string)); err != nil {
+		for _, value := range given {
+			var text string
+			if err := readText(f.name, value, &text); err != nil {
 				return err
+			}
+			if repeatable {
+				*list = append(*list, text)
+			} else {
+				*f.to.(*string) = text
 			}
 		}
 	}

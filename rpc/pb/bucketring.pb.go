@@ -1569,6 +1569,846 @@ func (x *PeekBatchResponse) GetResults() []*PeekBatchResponse_Result {
 	return nil
 }
 
+// Batch is calls of any kind, gathered while an earlier batch was under way.
+type Batch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts the batches of a stream, from 1.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The digest of the ring by which the sender chose this member.
+	Ring uint64 `protobuf:"fixed64,2,opt,name=ring,proto3" json:"ring,omitempty"`
+	// At most 512.
+	Items         []*Item `protobuf:"bytes,3,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Batch) Reset() {
+	*x = Batch{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Batch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Batch) ProtoMessage() {}
+
+func (x *Batch) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Batch.ProtoReflect.Descriptor instead.
+func (*Batch) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Batch) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Batch) GetRing() uint64 {
+	if x != nil {
+		return x.Ring
+	}
+	return 0
+}
+
+func (x *Batch) GetItems() []*Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type Item struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Call:
+	//
+	//	*Item_Check
+	//	*Item_Reserve
+	//	*Item_Settle
+	//	*Item_Cancel
+	//	*Item_Peek
+	Call isItem_Call `protobuf_oneof:"call"`
+	// What was left of the caller's deadline when the batch was sent, in
+	// nanoseconds. 0: nothing is known of a deadline.
+	TimeoutNanos int64 `protobuf:"varint,6,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"`
+	// The highest term of the partition that the sender knows of. 0: none.
+	Term uint64 `protobuf:"varint,7,opt,name=term,proto3" json:"term,omitempty"`
+	// Members only: the call was decided without the owner, which is now told. It
+	// is charged whatever the limits say.
+	Replay        bool `protobuf:"varint,8,opt,name=replay,proto3" json:"replay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Item) Reset() {
+	*x = Item{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Item) ProtoMessage() {}
+
+func (x *Item) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Item.ProtoReflect.Descriptor instead.
+func (*Item) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Item) GetCall() isItem_Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *Item) GetCheck() *CheckRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Item_Check); ok {
+			return x.Check
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetReserve() *ReserveRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Item_Reserve); ok {
+			return x.Reserve
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetSettle() *SettleRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Item_Settle); ok {
+			return x.Settle
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetCancel() *CancelRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Item_Cancel); ok {
+			return x.Cancel
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetPeek() *PeekRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Item_Peek); ok {
+			return x.Peek
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetTimeoutNanos() int64 {
+	if x != nil {
+		return x.TimeoutNanos
+	}
+	return 0
+}
+
+func (x *Item) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Item) GetReplay() bool {
+	if x != nil {
+		return x.Replay
+	}
+	return false
+}
+
+type isItem_Call interface {
+	isItem_Call()
+}
+
+type Item_Check struct {
+	Check *CheckRequest `protobuf:"bytes,1,opt,name=check,proto3,oneof"`
+}
+
+type Item_Reserve struct {
+	Reserve *ReserveRequest `protobuf:"bytes,2,opt,name=reserve,proto3,oneof"`
+}
+
+type Item_Settle struct {
+	Settle *SettleRequest `protobuf:"bytes,3,opt,name=settle,proto3,oneof"`
+}
+
+type Item_Cancel struct {
+	Cancel *CancelRequest `protobuf:"bytes,4,opt,name=cancel,proto3,oneof"`
+}
+
+type Item_Peek struct {
+	Peek *PeekRequest `protobuf:"bytes,5,opt,name=peek,proto3,oneof"`
+}
+
+func (*Item_Check) isItem_Call() {}
+
+func (*Item_Reserve) isItem_Call() {}
+
+func (*Item_Settle) isItem_Call() {}
+
+func (*Item_Cancel) isItem_Call() {}
+
+func (*Item_Peek) isItem_Call() {}
+
+// Answers has one result per item of the batch with the same sequence, in its
+// order.
+type Answers struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The digest of the ring that the answering member has.
+	Ring          uint64    `protobuf:"fixed64,2,opt,name=ring,proto3" json:"ring,omitempty"`
+	Results       []*Result `protobuf:"bytes,3,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answers) Reset() {
+	*x = Answers{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answers) ProtoMessage() {}
+
+func (x *Answers) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answers.ProtoReflect.Descriptor instead.
+func (*Answers) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Answers) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Answers) GetRing() uint64 {
+	if x != nil {
+		return x.Ring
+	}
+	return 0
+}
+
+func (x *Answers) GetResults() []*Result {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type Result struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*Result_Decision
+	//	*Result_Settlement
+	//	*Result_Limits
+	//	*Result_Error
+	//	*Result_Redirect
+	Result isResult_Result `protobuf_oneof:"result"`
+	// The term of the partition at the member that answered.
+	Term          uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Result) Reset() {
+	*x = Result{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Result) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Result) ProtoMessage() {}
+
+func (x *Result) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Result.ProtoReflect.Descriptor instead.
+func (*Result) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Result) GetResult() isResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *Result) GetDecision() *Decision {
+	if x != nil {
+		if x, ok := x.Result.(*Result_Decision); ok {
+			return x.Decision
+		}
+	}
+	return nil
+}
+
+func (x *Result) GetSettlement() *Settlement {
+	if x != nil {
+		if x, ok := x.Result.(*Result_Settlement); ok {
+			return x.Settlement
+		}
+	}
+	return nil
+}
+
+func (x *Result) GetLimits() *PeekResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Result_Limits); ok {
+			return x.Limits
+		}
+	}
+	return nil
+}
+
+func (x *Result) GetError() *Error {
+	if x != nil {
+		if x, ok := x.Result.(*Result_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+func (x *Result) GetRedirect() *Redirect {
+	if x != nil {
+		if x, ok := x.Result.(*Result_Redirect); ok {
+			return x.Redirect
+		}
+	}
+	return nil
+}
+
+func (x *Result) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+type isResult_Result interface {
+	isResult_Result()
+}
+
+type Result_Decision struct {
+	Decision *Decision `protobuf:"bytes,1,opt,name=decision,proto3,oneof"`
+}
+
+type Result_Settlement struct {
+	Settlement *Settlement `protobuf:"bytes,2,opt,name=settlement,proto3,oneof"`
+}
+
+type Result_Limits struct {
+	Limits *PeekResponse `protobuf:"bytes,3,opt,name=limits,proto3,oneof"`
+}
+
+type Result_Error struct {
+	Error *Error `protobuf:"bytes,4,opt,name=error,proto3,oneof"`
+}
+
+type Result_Redirect struct {
+	// The member does not own the partition: nothing was decided.
+	Redirect *Redirect `protobuf:"bytes,5,opt,name=redirect,proto3,oneof"`
+}
+
+func (*Result_Decision) isResult_Result() {}
+
+func (*Result_Settlement) isResult_Result() {}
+
+func (*Result_Limits) isResult_Result() {}
+
+func (*Result_Error) isResult_Result() {}
+
+func (*Result_Redirect) isResult_Result() {}
+
+type Redirect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty if the member knows of no owner.
+	Owner string `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Its gRPC address.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Redirect) Reset() {
+	*x = Redirect{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Redirect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Redirect) ProtoMessage() {}
+
+func (x *Redirect) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
+func (*Redirect) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Redirect) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Redirect) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type WatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{23}
+}
+
+// Ring says who owns which partition. The partition of a key is the xxHash64
+// (seed 0) of its first segment, modulo the number of partitions.
+type Ring struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows with each ring that one node sends.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Two members with the same digest have the same owners.
+	Digest uint64 `protobuf:"fixed64,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Sorted by name.
+	Members []*RingMember `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	// For each partition two bytes, little endian: the owner as an index in
+	// members, 0xffff for none.
+	Owners        []byte `protobuf:"bytes,4,opt,name=owners,proto3" json:"owners,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ring) Reset() {
+	*x = Ring{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ring) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ring) ProtoMessage() {}
+
+func (x *Ring) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ring.ProtoReflect.Descriptor instead.
+func (*Ring) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Ring) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Ring) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
+func (x *Ring) GetMembers() []*RingMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *Ring) GetOwners() []byte {
+	if x != nil {
+		return x.Owners
+	}
+	return nil
+}
+
+type RingMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The gRPC address, as host:port.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Of this run of the member.
+	Boot          uint64 `protobuf:"fixed64,3,opt,name=boot,proto3" json:"boot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RingMember) Reset() {
+	*x = RingMember{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RingMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RingMember) ProtoMessage() {}
+
+func (x *RingMember) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RingMember.ProtoReflect.Descriptor instead.
+func (*RingMember) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RingMember) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RingMember) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RingMember) GetBoot() uint64 {
+	if x != nil {
+		return x.Boot
+	}
+	return 0
+}
+
+type LocateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1024.
+	Keys          []string `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocateRequest) Reset() {
+	*x = LocateRequest{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocateRequest) ProtoMessage() {}
+
+func (x *LocateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
+func (*LocateRequest) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *LocateRequest) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type LocateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One location per key, in the order of the request.
+	Locations     []*Location `protobuf:"bytes,1,rep,name=locations,proto3" json:"locations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocateResponse) Reset() {
+	*x = LocateResponse{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocateResponse) ProtoMessage() {}
+
+func (x *LocateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
+func (*LocateResponse) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *LocateResponse) GetLocations() []*Location {
+	if x != nil {
+		return x.Locations
+	}
+	return nil
+}
+
+// Location is where a key is decided, as the asked member sees it.
+type Location struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Key       string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Empty if nobody serves.
+	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Its gRPC address.
+	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// Who owns the partition if the owner goes. Empty if there is nobody else.
+	Heir string `protobuf:"bytes,5,opt,name=heir,proto3" json:"heir,omitempty"`
+	// What the asked member is for the partition: none, active, relay or fenced.
+	State         string `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	Term          uint64 `protobuf:"varint,7,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Location) Reset() {
+	*x = Location{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Location) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Location) ProtoMessage() {}
+
+func (x *Location) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Location.ProtoReflect.Descriptor instead.
+func (*Location) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Location) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Location) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *Location) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Location) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Location) GetHeir() string {
+	if x != nil {
+		return x.Heir
+	}
+	return ""
+}
+
+func (x *Location) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Location) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
 type DecisionBatch_Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Result:
@@ -1582,7 +2422,7 @@ type DecisionBatch_Result struct {
 
 func (x *DecisionBatch_Result) Reset() {
 	*x = DecisionBatch_Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +2434,7 @@ func (x *DecisionBatch_Result) String() string {
 func (*DecisionBatch_Result) ProtoMessage() {}
 
 func (x *DecisionBatch_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +2504,7 @@ type SettlementBatch_Result struct {
 
 func (x *SettlementBatch_Result) Reset() {
 	*x = SettlementBatch_Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +2516,7 @@ func (x *SettlementBatch_Result) String() string {
 func (*SettlementBatch_Result) ProtoMessage() {}
 
 func (x *SettlementBatch_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +2586,7 @@ type PeekBatchResponse_Result struct {
 
 func (x *PeekBatchResponse_Result) Reset() {
 	*x = PeekBatchResponse_Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +2598,7 @@ func (x *PeekBatchResponse_Result) String() string {
 func (*PeekBatchResponse_Result) ProtoMessage() {}
 
 func (x *PeekBatchResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2808,61 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x06Result\x125\n" +
 	"\x06limits\x18\x01 \x01(\v2\x1b.bucketring.v1.PeekResponseH\x00R\x06limits\x12,\n" +
 	"\x05error\x18\x02 \x01(\v2\x14.bucketring.v1.ErrorH\x00R\x05errorB\b\n" +
-	"\x06result*a\n" +
+	"\x06result\"b\n" +
+	"\x05Batch\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
+	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12)\n" +
+	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xf1\x02\n" +
+	"\x04Item\x123\n" +
+	"\x05check\x18\x01 \x01(\v2\x1b.bucketring.v1.CheckRequestH\x00R\x05check\x129\n" +
+	"\areserve\x18\x02 \x01(\v2\x1d.bucketring.v1.ReserveRequestH\x00R\areserve\x126\n" +
+	"\x06settle\x18\x03 \x01(\v2\x1c.bucketring.v1.SettleRequestH\x00R\x06settle\x126\n" +
+	"\x06cancel\x18\x04 \x01(\v2\x1c.bucketring.v1.CancelRequestH\x00R\x06cancel\x120\n" +
+	"\x04peek\x18\x05 \x01(\v2\x1a.bucketring.v1.PeekRequestH\x00R\x04peek\x12#\n" +
+	"\rtimeout_nanos\x18\x06 \x01(\x03R\ftimeoutNanos\x12\x12\n" +
+	"\x04term\x18\a \x01(\x04R\x04term\x12\x16\n" +
+	"\x06replay\x18\b \x01(\bR\x06replayB\x06\n" +
+	"\x04call\"j\n" +
+	"\aAnswers\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
+	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12/\n" +
+	"\aresults\x18\x03 \x03(\v2\x15.bucketring.v1.ResultR\aresults\"\xb6\x02\n" +
+	"\x06Result\x125\n" +
+	"\bdecision\x18\x01 \x01(\v2\x17.bucketring.v1.DecisionH\x00R\bdecision\x12;\n" +
+	"\n" +
+	"settlement\x18\x02 \x01(\v2\x19.bucketring.v1.SettlementH\x00R\n" +
+	"settlement\x125\n" +
+	"\x06limits\x18\x03 \x01(\v2\x1b.bucketring.v1.PeekResponseH\x00R\x06limits\x12,\n" +
+	"\x05error\x18\x04 \x01(\v2\x14.bucketring.v1.ErrorH\x00R\x05error\x125\n" +
+	"\bredirect\x18\x05 \x01(\v2\x17.bucketring.v1.RedirectH\x00R\bredirect\x12\x12\n" +
+	"\x04term\x18\x06 \x01(\x04R\x04termB\b\n" +
+	"\x06result\":\n" +
+	"\bRedirect\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x0e\n" +
+	"\fWatchRequest\"\x83\x01\n" +
+	"\x04Ring\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\x06R\x06digest\x123\n" +
+	"\amembers\x18\x03 \x03(\v2\x19.bucketring.v1.RingMemberR\amembers\x12\x16\n" +
+	"\x06owners\x18\x04 \x01(\fR\x06owners\"N\n" +
+	"\n" +
+	"RingMember\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04boot\x18\x03 \x01(\x06R\x04boot\"#\n" +
+	"\rLocateRequest\x12\x12\n" +
+	"\x04keys\x18\x01 \x03(\tR\x04keys\"G\n" +
+	"\x0eLocateResponse\x125\n" +
+	"\tlocations\x18\x01 \x03(\v2\x17.bucketring.v1.LocationR\tlocations\"\xa8\x01\n" +
+	"\bLocation\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04heir\x18\x05 \x01(\tR\x04heir\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12\x12\n" +
+	"\x04term\x18\a \x01(\x04R\x04term*a\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fOUTCOME_ALLOWED\x10\x01\x12\x14\n" +
@@ -1992,7 +2886,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x17RESERVATION_STATUS_HELD\x10\x01\x12\x1e\n" +
 	"\x1aRESERVATION_STATUS_SETTLED\x10\x02\x12 \n" +
 	"\x1cRESERVATION_STATUS_CANCELLED\x10\x03\x12\x1e\n" +
-	"\x1aRESERVATION_STATUS_EXPIRED\x10\x042\xea\x05\n" +
+	"\x1aRESERVATION_STATUS_EXPIRED\x10\x042\xac\a\n" +
 	"\vRateLimiter\x12=\n" +
 	"\x05Check\x12\x1b.bucketring.v1.CheckRequest\x1a\x17.bucketring.v1.Decision\x12A\n" +
 	"\aReserve\x12\x1d.bucketring.v1.ReserveRequest\x1a\x17.bucketring.v1.Decision\x12A\n" +
@@ -2004,7 +2898,10 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\fReserveBatch\x12\".bucketring.v1.ReserveBatchRequest\x1a\x1c.bucketring.v1.DecisionBatch\x12P\n" +
 	"\vSettleBatch\x12!.bucketring.v1.SettleBatchRequest\x1a\x1e.bucketring.v1.SettlementBatch\x12P\n" +
 	"\vCancelBatch\x12!.bucketring.v1.CancelBatchRequest\x1a\x1e.bucketring.v1.SettlementBatch\x12N\n" +
-	"\tPeekBatch\x12\x1f.bucketring.v1.PeekBatchRequest\x1a .bucketring.v1.PeekBatchResponseB,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
+	"\tPeekBatch\x12\x1f.bucketring.v1.PeekBatchRequest\x1a .bucketring.v1.PeekBatchResponse\x12<\n" +
+	"\bExchange\x12\x14.bucketring.v1.Batch\x1a\x16.bucketring.v1.Answers(\x010\x01\x12;\n" +
+	"\x05Watch\x12\x1b.bucketring.v1.WatchRequest\x1a\x13.bucketring.v1.Ring0\x01\x12E\n" +
+	"\x06Locate\x12\x1c.bucketring.v1.LocateRequest\x1a\x1d.bucketring.v1.LocateResponseB,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
 
 var (
 	file_bucketring_v1_bucketring_proto_rawDescOnce sync.Once
@@ -2019,7 +2916,7 @@ func file_bucketring_v1_bucketring_proto_rawDescGZIP() []byte {
 }
 
 var file_bucketring_v1_bucketring_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	(Outcome)(0),                     // 0: bucketring.v1.Outcome
 	(Reason)(0),                      // 1: bucketring.v1.Reason
@@ -2043,26 +2940,37 @@ var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	(*DecisionBatch)(nil),            // 19: bucketring.v1.DecisionBatch
 	(*SettlementBatch)(nil),          // 20: bucketring.v1.SettlementBatch
 	(*PeekBatchResponse)(nil),        // 21: bucketring.v1.PeekBatchResponse
-	nil,                              // 22: bucketring.v1.CheckRequest.CostsEntry
-	nil,                              // 23: bucketring.v1.ReserveRequest.CostsEntry
-	nil,                              // 24: bucketring.v1.SettleRequest.CostsEntry
-	(*DecisionBatch_Result)(nil),     // 25: bucketring.v1.DecisionBatch.Result
-	(*SettlementBatch_Result)(nil),   // 26: bucketring.v1.SettlementBatch.Result
-	(*PeekBatchResponse_Result)(nil), // 27: bucketring.v1.PeekBatchResponse.Result
-	(*durationpb.Duration)(nil),      // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 29: google.protobuf.Timestamp
+	(*Batch)(nil),                    // 22: bucketring.v1.Batch
+	(*Item)(nil),                     // 23: bucketring.v1.Item
+	(*Answers)(nil),                  // 24: bucketring.v1.Answers
+	(*Result)(nil),                   // 25: bucketring.v1.Result
+	(*Redirect)(nil),                 // 26: bucketring.v1.Redirect
+	(*WatchRequest)(nil),             // 27: bucketring.v1.WatchRequest
+	(*Ring)(nil),                     // 28: bucketring.v1.Ring
+	(*RingMember)(nil),               // 29: bucketring.v1.RingMember
+	(*LocateRequest)(nil),            // 30: bucketring.v1.LocateRequest
+	(*LocateResponse)(nil),           // 31: bucketring.v1.LocateResponse
+	(*Location)(nil),                 // 32: bucketring.v1.Location
+	nil,                              // 33: bucketring.v1.CheckRequest.CostsEntry
+	nil,                              // 34: bucketring.v1.ReserveRequest.CostsEntry
+	nil,                              // 35: bucketring.v1.SettleRequest.CostsEntry
+	(*DecisionBatch_Result)(nil),     // 36: bucketring.v1.DecisionBatch.Result
+	(*SettlementBatch_Result)(nil),   // 37: bucketring.v1.SettlementBatch.Result
+	(*PeekBatchResponse_Result)(nil), // 38: bucketring.v1.PeekBatchResponse.Result
+	(*durationpb.Duration)(nil),      // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 40: google.protobuf.Timestamp
 }
 var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
-	22, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
-	23, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
-	24, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
+	33, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
+	34, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
+	35, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
 	0,  // 3: bucketring.v1.Decision.outcome:type_name -> bucketring.v1.Outcome
 	1,  // 4: bucketring.v1.Decision.reason:type_name -> bucketring.v1.Reason
-	28, // 5: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
+	39, // 5: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
 	10, // 6: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
 	2,  // 7: bucketring.v1.Decision.route:type_name -> bucketring.v1.Route
-	29, // 8: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
-	28, // 9: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
+	40, // 8: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
+	39, // 9: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
 	3,  // 10: bucketring.v1.Settlement.status:type_name -> bucketring.v1.ReservationStatus
 	10, // 11: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
 	2,  // 12: bucketring.v1.Settlement.route:type_name -> bucketring.v1.Route
@@ -2073,40 +2981,60 @@ var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
 	6,  // 17: bucketring.v1.SettleBatchRequest.items:type_name -> bucketring.v1.SettleRequest
 	7,  // 18: bucketring.v1.CancelBatchRequest.items:type_name -> bucketring.v1.CancelRequest
 	8,  // 19: bucketring.v1.PeekBatchRequest.items:type_name -> bucketring.v1.PeekRequest
-	25, // 20: bucketring.v1.DecisionBatch.results:type_name -> bucketring.v1.DecisionBatch.Result
-	26, // 21: bucketring.v1.SettlementBatch.results:type_name -> bucketring.v1.SettlementBatch.Result
-	27, // 22: bucketring.v1.PeekBatchResponse.results:type_name -> bucketring.v1.PeekBatchResponse.Result
-	9,  // 23: bucketring.v1.DecisionBatch.Result.decision:type_name -> bucketring.v1.Decision
-	13, // 24: bucketring.v1.DecisionBatch.Result.error:type_name -> bucketring.v1.Error
-	11, // 25: bucketring.v1.SettlementBatch.Result.settlement:type_name -> bucketring.v1.Settlement
-	13, // 26: bucketring.v1.SettlementBatch.Result.error:type_name -> bucketring.v1.Error
-	12, // 27: bucketring.v1.PeekBatchResponse.Result.limits:type_name -> bucketring.v1.PeekResponse
-	13, // 28: bucketring.v1.PeekBatchResponse.Result.error:type_name -> bucketring.v1.Error
-	4,  // 29: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
-	5,  // 30: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
-	6,  // 31: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
-	7,  // 32: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
-	8,  // 33: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
-	14, // 34: bucketring.v1.RateLimiter.CheckBatch:input_type -> bucketring.v1.CheckBatchRequest
-	15, // 35: bucketring.v1.RateLimiter.ReserveBatch:input_type -> bucketring.v1.ReserveBatchRequest
-	16, // 36: bucketring.v1.RateLimiter.SettleBatch:input_type -> bucketring.v1.SettleBatchRequest
-	17, // 37: bucketring.v1.RateLimiter.CancelBatch:input_type -> bucketring.v1.CancelBatchRequest
-	18, // 38: bucketring.v1.RateLimiter.PeekBatch:input_type -> bucketring.v1.PeekBatchRequest
-	9,  // 39: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
-	9,  // 40: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
-	11, // 41: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
-	11, // 42: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
-	12, // 43: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
-	19, // 44: bucketring.v1.RateLimiter.CheckBatch:output_type -> bucketring.v1.DecisionBatch
-	19, // 45: bucketring.v1.RateLimiter.ReserveBatch:output_type -> bucketring.v1.DecisionBatch
-	20, // 46: bucketring.v1.RateLimiter.SettleBatch:output_type -> bucketring.v1.SettlementBatch
-	20, // 47: bucketring.v1.RateLimiter.CancelBatch:output_type -> bucketring.v1.SettlementBatch
-	21, // 48: bucketring.v1.RateLimiter.PeekBatch:output_type -> bucketring.v1.PeekBatchResponse
-	39, // [39:49] is the sub-list for method output_type
-	29, // [29:39] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	36, // 20: bucketring.v1.DecisionBatch.results:type_name -> bucketring.v1.DecisionBatch.Result
+	37, // 21: bucketring.v1.SettlementBatch.results:type_name -> bucketring.v1.SettlementBatch.Result
+	38, // 22: bucketring.v1.PeekBatchResponse.results:type_name -> bucketring.v1.PeekBatchResponse.Result
+	23, // 23: bucketring.v1.Batch.items:type_name -> bucketring.v1.Item
+	4,  // 24: bucketring.v1.Item.check:type_name -> bucketring.v1.CheckRequest
+	5,  // 25: bucketring.v1.Item.reserve:type_name -> bucketring.v1.ReserveRequest
+	6,  // 26: bucketring.v1.Item.settle:type_name -> bucketring.v1.SettleRequest
+	7,  // 27: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
+	8,  // 28: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
+	25, // 29: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
+	9,  // 30: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
+	11, // 31: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
+	12, // 32: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
+	13, // 33: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
+	26, // 34: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
+	29, // 35: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
+	32, // 36: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
+	9,  // 37: bucketring.v1.DecisionBatch.Result.decision:type_name -> bucketring.v1.Decision
+	13, // 38: bucketring.v1.DecisionBatch.Result.error:type_name -> bucketring.v1.Error
+	11, // 39: bucketring.v1.SettlementBatch.Result.settlement:type_name -> bucketring.v1.Settlement
+	13, // 40: bucketring.v1.SettlementBatch.Result.error:type_name -> bucketring.v1.Error
+	12, // 41: bucketring.v1.PeekBatchResponse.Result.limits:type_name -> bucketring.v1.PeekResponse
+	13, // 42: bucketring.v1.PeekBatchResponse.Result.error:type_name -> bucketring.v1.Error
+	4,  // 43: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
+	5,  // 44: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
+	6,  // 45: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
+	7,  // 46: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
+	8,  // 47: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
+	14, // 48: bucketring.v1.RateLimiter.CheckBatch:input_type -> bucketring.v1.CheckBatchRequest
+	15, // 49: bucketring.v1.RateLimiter.ReserveBatch:input_type -> bucketring.v1.ReserveBatchRequest
+	16, // 50: bucketring.v1.RateLimiter.SettleBatch:input_type -> bucketring.v1.SettleBatchRequest
+	17, // 51: bucketring.v1.RateLimiter.CancelBatch:input_type -> bucketring.v1.CancelBatchRequest
+	18, // 52: bucketring.v1.RateLimiter.PeekBatch:input_type -> bucketring.v1.PeekBatchRequest
+	22, // 53: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
+	27, // 54: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
+	30, // 55: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
+	9,  // 56: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
+	9,  // 57: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
+	11, // 58: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
+	11, // 59: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
+	12, // 60: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
+	19, // 61: bucketring.v1.RateLimiter.CheckBatch:output_type -> bucketring.v1.DecisionBatch
+	19, // 62: bucketring.v1.RateLimiter.ReserveBatch:output_type -> bucketring.v1.DecisionBatch
+	20, // 63: bucketring.v1.RateLimiter.SettleBatch:output_type -> bucketring.v1.SettlementBatch
+	20, // 64: bucketring.v1.RateLimiter.CancelBatch:output_type -> bucketring.v1.SettlementBatch
+	21, // 65: bucketring.v1.RateLimiter.PeekBatch:output_type -> bucketring.v1.PeekBatchResponse
+	24, // 66: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
+	28, // 67: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
+	31, // 68: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
+	56, // [56:69] is the sub-list for method output_type
+	43, // [43:56] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_bucketring_proto_init() }
@@ -2118,15 +3046,29 @@ func file_bucketring_v1_bucketring_proto_init() {
 	file_bucketring_v1_bucketring_proto_msgTypes[1].OneofWrappers = []any{}
 	file_bucketring_v1_bucketring_proto_msgTypes[2].OneofWrappers = []any{}
 	file_bucketring_v1_bucketring_proto_msgTypes[5].OneofWrappers = []any{}
+	file_bucketring_v1_bucketring_proto_msgTypes[19].OneofWrappers = []any{
+		(*Item_Check)(nil),
+		(*Item_Reserve)(nil),
+		(*Item_Settle)(nil),
+		(*Item_Cancel)(nil),
+		(*Item_Peek)(nil),
+	}
 	file_bucketring_v1_bucketring_proto_msgTypes[21].OneofWrappers = []any{
+		(*Result_Decision)(nil),
+		(*Result_Settlement)(nil),
+		(*Result_Limits)(nil),
+		(*Result_Error)(nil),
+		(*Result_Redirect)(nil),
+	}
+	file_bucketring_v1_bucketring_proto_msgTypes[32].OneofWrappers = []any{
 		(*DecisionBatch_Result_Decision)(nil),
 		(*DecisionBatch_Result_Error)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[22].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[33].OneofWrappers = []any{
 		(*SettlementBatch_Result_Settlement)(nil),
 		(*SettlementBatch_Result_Error)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[23].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[34].OneofWrappers = []any{
 		(*PeekBatchResponse_Result_Limits)(nil),
 		(*PeekBatchResponse_Result_Error)(nil),
 	}
@@ -2136,7 +3078,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bucketring_v1_bucketring_proto_rawDesc), len(file_bucketring_v1_bucketring_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   24,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,9 @@ const (
 	RateLimiter_SettleBatch_FullMethodName  = "/bucketring.v1.RateLimiter/SettleBatch"
 	RateLimiter_CancelBatch_FullMethodName  = "/bucketring.v1.RateLimiter/CancelBatch"
 	RateLimiter_PeekBatch_FullMethodName    = "/bucketring.v1.RateLimiter/PeekBatch"
+	RateLimiter_Exchange_FullMethodName     = "/bucketring.v1.RateLimiter/Exchange"
+	RateLimiter_Watch_FullMethodName        = "/bucketring.v1.RateLimiter/Watch"
+	RateLimiter_Locate_FullMethodName       = "/bucketring.v1.RateLimiter/Locate"
 )
 
 // RateLimiterClient is the client API for RateLimiter service.
@@ -63,6 +66,15 @@ type RateLimiterClient interface {
 	SettleBatch(ctx context.Context, in *SettleBatchRequest, opts ...grpc.CallOption) (*SettlementBatch, error)
 	CancelBatch(ctx context.Context, in *CancelBatchRequest, opts ...grpc.CallOption) (*SettlementBatch, error)
 	PeekBatch(ctx context.Context, in *PeekBatchRequest, opts ...grpc.CallOption) (*PeekBatchResponse, error)
+	// Exchange is for a client that knows the ring: it decides the items that this
+	// node owns, and answers the others with a Redirect. Each Batch has one
+	// Answers, in the order of the batches. A stream that ends with OK has not
+	// looked at the batches that it left unanswered.
+	Exchange(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Batch, Answers], error)
+	// Watch sends the ring, and then each new one.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Ring], error)
+	// Locate says who decides for keys.
+	Locate(ctx context.Context, in *LocateRequest, opts ...grpc.CallOption) (*LocateResponse, error)
 }
 
 type rateLimiterClient struct {
@@ -173,6 +185,48 @@ func (c *rateLimiterClient) PeekBatch(ctx context.Context, in *PeekBatchRequest,
 	return out, nil
 }
 
+func (c *rateLimiterClient) Exchange(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Batch, Answers], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RateLimiter_ServiceDesc.Streams[0], RateLimiter_Exchange_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Batch, Answers]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RateLimiter_ExchangeClient = grpc.BidiStreamingClient[Batch, Answers]
+
+func (c *rateLimiterClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Ring], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RateLimiter_ServiceDesc.Streams[1], RateLimiter_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, Ring]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RateLimiter_WatchClient = grpc.ServerStreamingClient[Ring]
+
+func (c *rateLimiterClient) Locate(ctx context.Context, in *LocateRequest, opts ...grpc.CallOption) (*LocateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LocateResponse)
+	err := c.cc.Invoke(ctx, RateLimiter_Locate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RateLimiterServer is the server API for RateLimiter service.
 // All implementations must embed UnimplementedRateLimiterServer
 // for forward compatibility.
@@ -200,6 +254,15 @@ type RateLimiterServer interface {
 	SettleBatch(context.Context, *SettleBatchRequest) (*SettlementBatch, error)
 	CancelBatch(context.Context, *CancelBatchRequest) (*SettlementBatch, error)
 	PeekBatch(context.Context, *PeekBatchRequest) (*PeekBatchResponse, error)
+	// Exchange is for a client that knows the ring: it decides the items that this
+	// node owns, and answers the others with a Redirect. Each Batch has one
+	// Answers, in the order of the batches. A stream that ends with OK has not
+	// looked at the batches that it left unanswered.
+	Exchange(grpc.BidiStreamingServer[Batch, Answers]) error
+	// Watch sends the ring, and then each new one.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[Ring]) error
+	// Locate says who decides for keys.
+	Locate(context.Context, *LocateRequest) (*LocateResponse, error)
 	mustEmbedUnimplementedRateLimiterServer()
 }
 
@@ -239,6 +302,15 @@ func (UnimplementedRateLimiterServer) CancelBatch(context.Context, *CancelBatchR
 }
 func (UnimplementedRateLimiterServer) PeekBatch(context.Context, *PeekBatchRequest) (*PeekBatchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PeekBatch not implemented")
+}
+func (UnimplementedRateLimiterServer) Exchange(grpc.BidiStreamingServer[Batch, Answers]) error {
+	return status.Error(codes.Unimplemented, "method Exchange not implemented")
+}
+func (UnimplementedRateLimiterServer) Watch(*WatchRequest, grpc.ServerStreamingServer[Ring]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedRateLimiterServer) Locate(context.Context, *LocateRequest) (*LocateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Locate not implemented")
 }
 func (UnimplementedRateLimiterServer) mustEmbedUnimplementedRateLimiterServer() {}
 func (UnimplementedRateLimiterServer) testEmbeddedByValue()                     {}
@@ -441,6 +513,42 @@ func _RateLimiter_PeekBatch_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RateLimiter_Exchange_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(RateLimiterServer).Exchange(&grpc.GenericServerStream[Batch, Answers]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RateLimiter_ExchangeServer = grpc.BidiStreamingServer[Batch, Answers]
+
+func _RateLimiter_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RateLimiterServer).Watch(m, &grpc.GenericServerStream[WatchRequest, Ring]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RateLimiter_WatchServer = grpc.ServerStreamingServer[Ring]
+
+func _RateLimiter_Locate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LocateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RateLimiterServer).Locate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RateLimiter_Locate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RateLimiterServer).Locate(ctx, req.(*LocateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RateLimiter_ServiceDesc is the grpc.ServiceDesc for RateLimiter service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -488,7 +596,23 @@ var RateLimiter_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "PeekBatch",
 			Handler:    _RateLimiter_PeekBatch_Handler,
 		},
+		{
+			MethodName: "Locate",
+			Handler:    _RateLimiter_Locate_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Exchange",
+			Handler:       _RateLimiter_Exchange_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _RateLimiter_Watch_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "bucketring/v1/bucketring.proto",
 }

@@ -5,9 +5,12 @@ package server
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"google.golang.org/grpc"
 
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -51,6 +54,142 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
+// TestAnswerAllocations: a batch takes as many pieces of memory with 4 items as
+// with 512, but for limits, of which 96 are made at once. Its items take none.
+func TestAnswerAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools")
+	}
+	const limits = 4 // of a call
+	s, clock := benchNode(t)
+	var all []*pb.Item
+	for i := range MaxBatchItems {
+		all = append(all, benchItem(i))
+	}
+	mixed := func(n int) []*pb.Item {
+		items := make([]*pb.Item, n)
+		for i := range items {
+			check := all[i].GetCheck()
+			switch i % 4 {
+			case 0:
+				items[i] = all[i]
+			case 1:
+				items[i] = item(&pb.ReserveRequest{Key: check.Key, RequestId: check.RequestId, MaxOutputTokens: new(int64(9))})
+			case 2:
+				items[i] = item(&pb.SettleRequest{Key: items[i-1].GetReserve().Key, RequestId: items[i-1].GetReserve().RequestId, Final: new(false)})
+			case 3:
+				items[i] = item(&pb.PeekRequest{Key: check.Key})
+			}
+		}
+		return items
+	}
+	for _, tt := range []struct {
+		name  string
+		items []*pb.Item
+		most  float64 // but for limits
+	}{
+		{"1 check", all[:1], 1},
+		{"16 checks", all[:16], 1},
+		{"64 checks", all[:64], 1},
+		{"256 checks", all[:256], 1},
+		{"512 checks", all, 1},
+		{"4 of all kinds", mixed(4), 3},
+		{"512 of all kinds", mixed(512), 3},
+	} {
+		results := make([]*pb.Result, len(tt.items))
+		answer := func() {
+			clock.forget()
+			clear(results)
+			s.Answer(tt.items, results)
+		}
+		for range 40 { // until the engine forgets as much as it learns
+			answer()
+		}
+		for i, r := range results {
+			if r.GetError() != nil {
+				t.Fatalf("%s: item %d: %v", tt.name, i, r)
+			}
+		}
+		got := testing.AllocsPerRun(100, answer)
+		most := tt.most + 2*math.Ceil(float64(len(tt.items)*limits)/spaceAtOnce)
+		t.Logf("%s: %v allocations", tt.name, got)
+		if got > most {
+			t.Errorf("%s: %v allocations, want at most %v", tt.name, got, most)
+		}
+	}
+}
+
+func TestValidateAllocates(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools")
+	}
+	n := newNode(t)
+	for _, i := range []*pb.Item{
+		benchItem(1),
+		item(&pb.CheckRequest{Key: "k", Costs: map[string]int64{"a": 1, "b": 2}}),
+		item(&pb.ReserveRequest{Key: "k"}),
+		item(&pb.SettleRequest{Key: "k", RequestId: "r", OutputTokens: new(int64(1))}),
+		item(&pb.CancelRequest{Key: "k", RequestId: "r"}),
+		item(&pb.PeekRequest{Key: "k"}),
+	} {
+		if got := testing.AllocsPerRun(100, func() { _ = n.Validate(i) }); got != 0 {
+			t.Errorf("Validate(%v) allocates %v times, want 0", i, got)
+		}
+	}
+}
+
+// echo answers with what it has.
+type echo struct {
+	pb.UnimplementedRateLimiterServer
+	decision *pb.Decision
+}
+
+func (e echo) Check(context.Context, *pb.CheckRequest) (*pb.Decision, error) { return e.decision, nil }
+
+// TestUnaryAllocations: a check over gRPC takes two allocations more than grpc-go
+// itself, for the same messages: the answer and, if the caller brought none, the
+// request id.
+func TestUnaryAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools")
+	}
+	n := newNode(t)
+	n.newID = randomID
+	ctx := t.Context()
+	for _, tt := range []struct {
+		name  string
+		check *pb.CheckRequest
+		most  float64
+	}{
+		{"with an id", &pb.CheckRequest{Key: "acme/alice", Requests: new(int64(11)), RequestId: "0123456789abcdef"}, 1},
+		{"without an id", &pb.CheckRequest{Key: "acme/alice", Requests: new(int64(11))}, 2},
+	} {
+		decision, err := n.Check(ctx, tt.check)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain := grpc.NewServer()
+		pb.RegisterRateLimiterServer(plain, echo{decision: decision})
+		cost := func(s *grpc.Server) float64 {
+			client := pb.NewRateLimiterClient(connect(t, s))
+			check := func() {
+				if _, err := client.Check(ctx, tt.check); err != nil {
+					t.Error(err)
+				}
+			}
+			for range 200 {
+				check()
+			}
+			return testing.AllocsPerRun(2000, check) // rounded down
+		}
+		bare, ours := cost(plain), cost(NewGRPC(n, GRPCOptions{}))
+		t.Logf("a check %s: %v allocations, of which grpc's own on both sides are %v", tt.name, ours, bare)
+		if ours-bare > tt.most+0.5 {
+			t.Errorf("a check %s takes %v allocations more than grpc-go, want at most %v", tt.name, ours-bare, tt.most)
+		}
+	}
+}
+
 // TestTogether: however many ask at once, no more than the limit is admitted.
 func TestTogether(t *testing.T) {
 	n := newNode(t)
@@ -66,6 +205,14 @@ func TestTogether(t *testing.T) {
 				}
 				if d.Outcome == pb.Outcome_OUTCOME_ALLOWED {
 					admitted.Add(1)
+				}
+				for _, r := range answers(n.Service,
+					item(&pb.CheckRequest{Key: "acme/alice", InputTokens: 1}),
+					item(&pb.PeekRequest{Key: "acme/alice"}),
+				) {
+					if r.GetDecision().GetOutcome() == pb.Outcome_OUTCOME_ALLOWED {
+						admitted.Add(1)
+					}
 				}
 				if _, err := n.CheckBatch(t.Context(), &pb.CheckBatchRequest{Items: []*pb.CheckRequest{
 					{Key: fmt.Sprint("other", i)}, {Key: ""},

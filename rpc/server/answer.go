@@ -3,8 +3,6 @@
 package server
 
 import (
-	"slices"
-
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -12,54 +10,16 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// decisionAnswer is a pb.Decision in one piece of memory with all that it
-// points to, but for its limits.
+// Answers are made in few pieces of memory: one for a single answer with as many
+// limits as usual, a few for a whole batch.
+
+// decisionAnswer is a pb.Decision in one piece with all that it points to, but
+// for its limits.
 type decisionAnswer struct {
 	decision pb.Decision
 	retry    durationpb.Duration
 	granted  int64
 	binding  int32
-	list     [8]*pb.LimitState // as many as usual
-}
-
-// fill makes the answer of c, but for the grant.
-func (s *Service) fill(a *decisionAnswer, c *call) {
-	d, p := &c.decision, &a.decision
-	p.Outcome = outcome(d.Outcome)
-	p.Reason = reason(d.Reason)
-	p.RequestId = c.request.ID
-	p.Tier = d.Tier
-	if d.Outcome == limiter.Denied && d.RetryAfter >= 0 {
-		a.retry.Seconds, a.retry.Nanos = split(int64(d.RetryAfter))
-		p.RetryAfter = &a.retry
-	}
-	if d.Binding >= 0 && d.Binding < len(d.Limits) {
-		a.binding = int32(d.Binding)
-		p.Binding = &a.binding
-	}
-	p.Limits = limits(d.Limits, a.list[:0])
-	p.PolicyVersion = s.versionOf(d.PolicyVersion)
-	p.Owner = s.owner
-	p.Route = pb.Route_ROUTE_LOCAL
-	p.Replayed = d.Replayed
-}
-
-// grant adds what a reserve may generate.
-func (a *decisionAnswer) grant(tokens int64) {
-	a.granted = tokens
-	a.decision.GrantedOutputTokens = &a.granted
-}
-
-func (s *Service) settlement(id string, d *limiter.Decision) *pb.Settlement {
-	return &pb.Settlement{
-		RequestId:     id,
-		Status:        status(d.Status),
-		Tier:          d.Tier,
-		Limits:        limits(d.Limits, nil),
-		PolicyVersion: s.versionOf(d.PolicyVersion),
-		Owner:         s.owner,
-		Route:         pb.Route_ROUTE_LOCAL,
-	}
 }
 
 // limitAnswer is a pb.LimitState in one piece with what it points to.
@@ -69,14 +29,124 @@ type limitAnswer struct {
 	window durationpb.Duration
 }
 
-// limits makes the states in one piece, and lists them in list if it is large
-// enough.
-func limits(states []limiter.LimitState, list []*pb.LimitState) []*pb.LimitState {
+// space is memory for the limits of answers. It grows when it must.
+type space struct {
+	limits []limitAnswer
+	list   []*pb.LimitState
+	// answers, which are still to come, bounds what is made at once.
+	answers int
+}
+
+// spaceAtOnce bounds what a space grows by, in limits: about 32 KiB, beyond which
+// the allocator is slow.
+const spaceAtOnce = 96
+
+// take returns room for n limits of the next answer.
+func (s *space) take(n int) ([]limitAnswer, []*pb.LimitState) {
+	grow := max(n, min(n*s.answers, spaceAtOnce))
+	if len(s.limits) < n {
+		s.limits = make([]limitAnswer, grow)
+	}
+	if len(s.list) < n {
+		s.list = make([]*pb.LimitState, grow)
+	}
+	s.answers--
+	limits, list := s.limits[:n:n], s.list[:n:n]
+	s.limits, s.list = s.limits[n:], s.list[n:]
+	return limits, list
+}
+
+// decision makes the answer of c. One piece of memory holds 4 limits or 8, of
+// one level or two with the usual tiers.
+func (s *Service) decision(c *call) *pb.Decision {
+	switch n := len(c.decision.Limits); {
+	case n <= 4:
+		a := new(struct {
+			decisionAnswer
+			limits [4]limitAnswer
+			list   [4]*pb.LimitState
+		})
+		return s.fill(&a.decisionAnswer, c, &space{limits: a.limits[:], list: a.list[:]})
+	case n <= 8:
+		a := new(struct {
+			decisionAnswer
+			limits [8]limitAnswer
+			list   [8]*pb.LimitState
+		})
+		return s.fill(&a.decisionAnswer, c, &space{limits: a.limits[:], list: a.list[:]})
+	}
+	return s.fill(new(decisionAnswer), c, &space{})
+}
+
+// fill makes the answer of c in a, with limits from room.
+func (s *Service) fill(a *decisionAnswer, c *call, room *space) *pb.Decision {
+	d, p := &c.decision, &a.decision
+	p.Outcome = outcome(d.Outcome)
+	p.Reason = reason(d.Reason)
+	p.RequestId = c.request.ID
+	p.Tier = d.Tier
+	if d.Outcome == limiter.Denied && d.RetryAfter >= 0 {
+		a.retry.Seconds, a.retry.Nanos = split(int64(d.RetryAfter))
+		p.RetryAfter = &a.retry
+	}
+	if c.reserving && d.Outcome != limiter.Denied {
+		a.granted = d.GrantedOutputTokens
+		p.GrantedOutputTokens = &a.granted
+	}
+	if d.Binding >= 0 && d.Binding < len(d.Limits) {
+		a.binding = int32(d.Binding)
+		p.Binding = &a.binding
+	}
+	p.Limits = limits(d.Limits, room)
+	p.PolicyVersion = s.versionOf(d.PolicyVersion)
+	p.Owner = s.owner
+	p.Route = s.route
+	p.Replayed = d.Replayed
+	return p
+}
+
+// settlement makes the answer of a settle or cancel of id.
+func (s *Service) settlement(id string, c *call) *pb.Settlement {
+	a := new(struct {
+		settlement pb.Settlement
+		list       [8]*pb.LimitState
+	})
+	return s.fillSettlement(&a.settlement, id, c, &space{list: a.list[:]})
+}
+
+func (s *Service) fillSettlement(p *pb.Settlement, id string, c *call, room *space) *pb.Settlement {
+	d := &c.decision
+	p.RequestId = id
+	p.Status = status(d.Status)
+	p.Tier = d.Tier
+	p.Limits = limits(d.Limits, room)
+	p.PolicyVersion = s.versionOf(d.PolicyVersion)
+	p.Owner = s.owner
+	p.Route = s.route
+	return p
+}
+
+// seen makes the answer of a peek.
+func (s *Service) seen(c *call) *pb.PeekResponse {
+	return s.fillSeen(new(pb.PeekResponse), c, &space{})
+}
+
+func (s *Service) fillSeen(p *pb.PeekResponse, c *call, room *space) *pb.PeekResponse {
+	d := &c.decision
+	p.Tier = d.Tier
+	p.Limits = limits(d.Limits, room)
+	p.PolicyVersion = s.versionOf(d.PolicyVersion)
+	p.Owner = s.owner
+	p.Route = s.route
+	return p
+}
+
+// limits makes the states, in room.
+func limits(states []limiter.LimitState, room *space) []*pb.LimitState {
 	if len(states) == 0 {
 		return nil
 	}
-	answers := make([]limitAnswer, len(states))
-	list = slices.Grow(list, len(states))
+	answers, list := room.take(len(states))
 	for i := range states {
 		from, a := &states[i], &answers[i]
 		p := &a.state
@@ -99,7 +169,7 @@ func limits(states []limiter.LimitState, list []*pb.LimitState) []*pb.LimitState
 			a.window.Seconds, a.window.Nanos = split(int64(from.Window))
 			p.Window = &a.window
 		}
-		list = append(list, p)
+		list[i] = p
 	}
 	return list
 }

@@ -16,32 +16,49 @@ func (s *Service) admit(ctx context.Context, items int) error {
 	if err := ctx.Err(); err != nil {
 		return wire(err)
 	}
-	if items > maxItems {
-		return s.refused(wrong("items", decimal(int64(items)), "a batch has at most "+decimal(maxItems)))
+	return s.tooMany(items, maxItems)
+}
+
+// tooMany refuses a batch of more than most items.
+func (s *Service) tooMany(items, most int) error {
+	if items > most {
+		return s.refused(wrong("items", decimal(int64(items)), "a batch has at most "+decimal(int64(most))))
 	}
 	return nil
 }
 
-// decisionItem is one result of a batch in one piece of memory.
+// decisions is the results of a batch, in few pieces of memory.
+type decisions struct {
+	items []decisionItem
+	room  space
+}
+
 type decisionItem struct {
 	result pb.DecisionBatch_Result
 	chosen pb.DecisionBatch_Result_Decision
 	answer decisionAnswer
 }
 
-func (i *decisionItem) answered() {
-	i.chosen.Decision = &i.answer.decision
-	i.result.Result = &i.chosen
+func makeDecisions(n int) *decisions {
+	return &decisions{items: make([]decisionItem, n), room: space{answers: n}}
 }
 
-func (i *decisionItem) failed(err error) {
-	i.result.Result = &pb.DecisionBatch_Result_Error{Error: Describe(err)}
+// answered makes the answer of c that of item i.
+func (d *decisions) answered(s *Service, i int, c *call) {
+	item := &d.items[i]
+	item.chosen.Decision = s.fill(&item.answer, c, &d.room)
+	item.result.Result = &item.chosen
+	s.decided(c)
 }
 
-func decisions(items []decisionItem) *pb.DecisionBatch {
-	results := make([]*pb.DecisionBatch_Result, len(items))
-	for i := range items {
-		results[i] = &items[i].result
+func (d *decisions) failed(i int, err error) {
+	d.items[i].result.Result = &pb.DecisionBatch_Result_Error{Error: Describe(err)}
+}
+
+func (d *decisions) batch() *pb.DecisionBatch {
+	results := make([]*pb.DecisionBatch_Result, len(d.items))
+	for i := range d.items {
+		results[i] = &d.items[i].result
 	}
 	return &pb.DecisionBatch{Results: results}
 }
@@ -53,30 +70,30 @@ func (s *Service) CheckBatch(ctx context.Context, b *pb.CheckBatchRequest) (*pb.
 		return nil, err
 	}
 	start := s.now()
-	items := make([]decisionItem, len(b.GetItems()))
+	made := makeDecisions(len(b.GetItems()))
 	asked := s.beginBatch()
 	defer s.endBatch(asked)
 	for i, r := range b.GetItems() {
 		c := s.begin()
 		if err := s.prepareCheck(c, r); err != nil {
 			s.end(c)
-			items[i].failed(s.refused(err))
+			made.failed(i, s.refused(err))
 			continue
 		}
 		asked.add(i, c)
 	}
 	s.engine.CheckBatch(start, asked.requests, asked.decisions, asked.errs)
+	decided := 0
 	for j, c := range asked.calls {
-		item := &items[asked.index[j]]
-		if err := asked.errs[j]; err != nil {
-			item.failed(s.refused(err))
-			continue
+		if i, err := asked.index[j], asked.errs[j]; err != nil {
+			made.failed(i, s.refused(err))
+		} else {
+			made.answered(s, i, c)
+			decided++
 		}
-		s.fill(&item.answer, c)
-		item.answered()
-		s.decided(c, start)
 	}
-	return decisions(items), nil
+	s.took(start, decided)
+	return made.batch(), nil
 }
 
 // ReserveBatch implements pb.RateLimiterServer.
@@ -84,15 +101,21 @@ func (s *Service) ReserveBatch(ctx context.Context, b *pb.ReserveBatchRequest) (
 	if err := s.admit(ctx, len(b.GetItems())); err != nil {
 		return nil, err
 	}
-	items := make([]decisionItem, len(b.GetItems()))
+	start := s.now()
+	made := makeDecisions(len(b.GetItems()))
+	decided := 0
 	for i, r := range b.GetItems() {
-		if err := s.reserve(r, &items[i].answer); err != nil {
-			items[i].failed(err)
-			continue
+		c := s.begin()
+		if err := s.reserveAt(start, c, r); err != nil {
+			made.failed(i, s.refused(err))
+		} else {
+			made.answered(s, i, c)
+			decided++
 		}
-		items[i].answered()
+		s.end(c)
 	}
-	return decisions(items), nil
+	s.took(start, decided)
+	return made.batch(), nil
 }
 
 // SettleBatch implements pb.RateLimiterServer.

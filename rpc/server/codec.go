@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // the codec that is wrapped
 	"google.golang.org/grpc/mem"
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -22,6 +21,7 @@ import (
 // grpc-go ends a call whose message it cannot decode, such as one with a key
 // that is not UTF-8, with Internal and without a field. Here that is the
 // caller's fault: the codec puts the error aside, and the handler answers it.
+// So does the handler of a stream, which ends with the error that RecvMsg gave.
 
 // incoming is a message on its way from the codec to a handler.
 type incoming struct {
@@ -65,7 +65,7 @@ func undecodable(data []byte, message any, err error) error {
 	return grpcstatus.Errorf(codes.InvalidArgument, "the message cannot be decoded: %v", err)
 }
 
-// notUTF8 finds the first text in data that is not UTF-8: items[2].key.
+// notUTF8 finds the first text in data that is not UTF-8: items[2].check.key.
 func notUTF8(message protoreflect.MessageDescriptor, data []byte) (field, value string) {
 	seen := map[protowire.Number]int{}
 	for len(data) > 0 {
@@ -93,7 +93,10 @@ func notUTF8(message protoreflect.MessageDescriptor, data []byte) (field, value 
 			}
 		case f.Kind() == protoreflect.MessageKind:
 			if inner, text := notUTF8(f.Message(), body); inner != "" {
-				return name + "[" + strconv.Itoa(seen[number]) + "]." + inner, text
+				if f.IsList() {
+					name += "[" + strconv.Itoa(seen[number]) + "]"
+				}
+				return name + "." + inner, text
 			}
 		}
 		seen[number]++
@@ -101,10 +104,28 @@ func notUTF8(message protoreflect.MessageDescriptor, data []byte) (field, value 
 	return "", ""
 }
 
-// decodingHere returns the options of a server, and desc with the handlers,
-// that answer what cannot be decoded with InvalidArgument.
-func decodingHere(desc grpc.ServiceDesc) (grpc.ServerOption, *grpc.ServiceDesc) {
-	wrapped := codec{encoding.GetCodecV2("proto")}
+// decodingStream is a stream whose RecvMsg fails with InvalidArgument at a message
+// that cannot be decoded.
+type decodingStream struct {
+	grpc.ServerStream
+	in incoming
+}
+
+func newDecodingStream(ss grpc.ServerStream) *decodingStream {
+	return &decodingStream{ServerStream: ss, in: incoming{receive: ss.RecvMsg}}
+}
+
+// RecvMsg implements grpc.ServerStream.
+func (s *decodingStream) RecvMsg(message any) error {
+	err := s.in.decode(message)
+	s.in.message, s.in.err = nil, nil
+	return err
+}
+
+// handling returns desc with unary handlers that answer what cannot be decoded
+// with InvalidArgument, and a panic with Internal. An interceptor for panics
+// would cost two allocations per call.
+func handling(desc grpc.ServiceDesc, guard guard) *grpc.ServiceDesc {
 	pool := &sync.Pool{New: func() any {
 		in := &incoming{}
 		in.read = in.decode
@@ -112,11 +133,12 @@ func decodingHere(desc grpc.ServiceDesc) (grpc.ServerOption, *grpc.ServiceDesc) 
 	}}
 	methods := make([]grpc.MethodDesc, len(desc.Methods))
 	for i, m := range desc.Methods {
-		handle := m.Handler
-		m.Handler = func(srv any, ctx context.Context, receive func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+		handle, name := m.Handler, "/"+desc.ServiceName+"/"+m.MethodName
+		m.Handler = func(srv any, ctx context.Context, receive func(any) error, interceptor grpc.UnaryServerInterceptor) (answer any, err error) {
+			defer guard.recover(name, &err)
 			in := pool.Get().(*incoming)
 			in.receive = receive
-			answer, err := handle(srv, ctx, in.read, interceptor)
+			answer, err = handle(srv, ctx, in.read, interceptor)
 			*in = incoming{read: in.read}
 			pool.Put(in)
 			return answer, err
@@ -124,5 +146,5 @@ func decodingHere(desc grpc.ServiceDesc) (grpc.ServerOption, *grpc.ServiceDesc) 
 		methods[i] = m
 	}
 	desc.Methods = methods
-	return grpc.ForceServerCodecV2(wrapped), &desc
+	return &desc
 }

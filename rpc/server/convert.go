@@ -18,6 +18,8 @@ type call struct {
 	plan     limiter.Plan
 	decision limiter.Decision
 	costs    []limiter.Cost
+
+	reserving bool // the request is a Reserve
 }
 
 func (s *Service) begin() *call { return s.calls.Get().(*call) }

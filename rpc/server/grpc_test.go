@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
@@ -30,7 +31,15 @@ func TestHealth(t *testing.T) {
 }
 
 func TestReflection(t *testing.T) {
-	conn := serve(t, newNode(t), nil)
+	want := []string{"bucketring.v1.RateLimiter", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"}
+	if diff := cmp.Diff(want, reflected(t, serve(t, newNode(t), nil))); diff != "" {
+		t.Errorf("services differ (-want +got):\n%s", diff)
+	}
+}
+
+// reflected asks for the services of a server.
+func reflected(t *testing.T, conn *grpc.ClientConn) []string {
+	t.Helper()
 	stream, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(deadline(t))
 	if err != nil {
 		t.Fatal(err)
@@ -44,18 +53,15 @@ func TestReflection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := stream.CloseSend(); err != nil {
+		t.Error(err)
+	}
 	var names []string
 	for _, s := range answer.GetListServicesResponse().GetService() {
 		names = append(names, s.Name)
 	}
 	slices.Sort(names)
-	want := []string{"bucketring.v1.RateLimiter", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"}
-	if diff := cmp.Diff(want, names); diff != "" {
-		t.Errorf("services differ (-want +got):\n%s", diff)
-	}
-	if err := stream.CloseSend(); err != nil {
-		t.Error(err)
-	}
+	return names
 }
 
 // broken panics in every call that it has.

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 // noDimension labels a decision that no limit took part in.
@@ -24,7 +26,8 @@ type metrics struct {
 	decisions *prometheus.CounterVec
 	shadow    *prometheus.CounterVec
 	shaved    prometheus.Counter
-	duration  prometheus.Observer // route local
+	fallback  [limiter.Denied + 1]prometheus.Counter
+	durations [pb.Route_ROUTE_FALLBACK + 1]prometheus.Observer
 	invalid   map[string]prometheus.Counter
 	done      map[settling]prometheus.Counter
 	delta     prometheus.Histogram
@@ -53,7 +56,7 @@ const (
 // invalidFields bounds a label. A field outside of it counts as "other".
 var invalidFields = [...]string{
 	"key", "tier", "model", "request_id", "requests", "input_tokens", "cached_input_tokens", "output_tokens",
-	"max_output_tokens", "min_output_tokens", "n", "ttl_seconds", "costs", "final", "items", "other",
+	"max_output_tokens", "min_output_tokens", "n", "ttl_seconds", "costs", "final", "items", "call", "other",
 }
 
 func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics {
@@ -61,7 +64,7 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 	m := &metrics{
 		decisions: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "bucketring_decisions_total",
-			Help: "Answers to check and reserve, by the dimension of the binding limit.",
+			Help: "Answers to check and reserve, by the dimension of the binding limit, at the member that decided: the owner or, in fallback, the member asked.",
 		}, []string{"dimension", "tier", "outcome"}),
 		shadow: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "bucketring_shadow_denials_total",
@@ -71,11 +74,6 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 			Name: "bucketring_degraded_tokens_total",
 			Help: "Output tokens asked for and not granted, in degraded answers.",
 		}),
-		duration: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "bucketring_decision_duration_seconds",
-			Help:    "Time from a parsed request to its decision.",
-			Buckets: []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1},
-		}, []string{"route"}).WithLabelValues("local"),
 		delta: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "bucketring_settle_delta_tokens",
 			Help:    "Tokens reserved less tokens charged at the final settle; negative when the estimate was too low.",
@@ -85,6 +83,21 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 		done:    map[settling]prometheus.Counter{},
 	}
 	m.series.Store(&map[series]*counters{})
+	fallback := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "bucketring_fallback_decisions_total",
+		Help: "Answers to check and reserve that this member gave without the owner. They are counted in bucketring_decisions_total too.",
+	}, []string{"outcome"})
+	for o := limiter.Allowed; o <= limiter.Denied; o++ {
+		m.fallback[o] = fallback.WithLabelValues(o.String())
+	}
+	duration := f.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "bucketring_decision_duration_seconds",
+		Help:    "Time from a parsed request, or from the batch that brought it, to its decision. The owner of a forwarded call observes it too, as local.",
+		Buckets: []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1},
+	}, []string{"route"})
+	for route := pb.Route_ROUTE_LOCAL; route <= pb.Route_ROUTE_FALLBACK; route++ {
+		m.durations[route] = duration.WithLabelValues(routeName(route))
+	}
 	invalid := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "bucketring_invalid_requests_total",
 		Help: "Requests refused for one of their fields.",
@@ -134,12 +147,15 @@ func (m *metrics) of(dimension limiter.Dimension, tier string) *counters {
 	return c
 }
 
-func (m *metrics) decided(r *limiter.Request, d *limiter.Decision) {
+func (m *metrics) decided(route pb.Route, r *limiter.Request, d *limiter.Decision) {
 	dimension := limiter.Dimension(noDimension)
 	if d.Binding >= 0 && d.Binding < len(d.Limits) {
 		dimension = d.Limits[d.Binding].Dimension
 	}
 	if c := m.of(dimension, d.Tier).outcome[d.Outcome&3]; c != nil {
+		c.Inc()
+	}
+	if c := m.fallback[d.Outcome&3]; c != nil && route == pb.Route_ROUTE_FALLBACK {
 		c.Inc()
 	}
 	if d.Replayed {
@@ -159,7 +175,20 @@ func (m *metrics) decided(r *limiter.Request, d *limiter.Decision) {
 	}
 }
 
-func (m *metrics) took(ns int64) { m.duration.Observe(float64(ns) / 1e9) }
+// took observes how long n decisions took, each.
+func (m *metrics) took(route pb.Route, d time.Duration, n int) {
+	if route <= pb.Route_ROUTE_UNSPECIFIED || int(route) >= len(m.durations) {
+		return
+	}
+	for range n {
+		m.durations[route].Observe(float64(d) / 1e9)
+	}
+}
+
+// routeName is the name of a route in labels: local.
+func routeName(r pb.Route) string {
+	return strings.ToLower(strings.TrimPrefix(r.String(), "ROUTE_"))
+}
 
 func (m *metrics) settled(d *limiter.Decision, err error) {
 	s := settling(d.Status.String())

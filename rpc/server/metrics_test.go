@@ -96,6 +96,10 @@ func TestSeriesAtZero(t *testing.T) {
 	promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, sample := range []string{
 		`bucketring_decisions_total{dimension="requests",outcome="denied",tier="free"} 0`,
+		`bucketring_decision_duration_seconds_count{route="forward"} 0`,
+		`bucketring_decision_duration_seconds_count{route="fallback"} 0`,
+		`bucketring_fallback_decisions_total{outcome="denied"} 0`,
+		`bucketring_invalid_requests_total{field="call"} 0`,
 		`bucketring_evictions_total{reason="lossless"} 0`,
 		`bucketring_settlements_total{status="cancelled"} 0`,
 		`bucketring_leases_expired_total 0`,

@@ -51,6 +51,7 @@ type Service struct {
 	now     func() limiter.Time
 	newID   func() string
 	owner   string
+	route   pb.Route
 	metrics *metrics
 	calls   sync.Pool // of *call
 	batches sync.Pool // of *batch
@@ -71,11 +72,16 @@ func New(o Options) *Service {
 		now:     o.Now,
 		newID:   o.NewID,
 		owner:   o.Name,
+		route:   pb.Route_ROUTE_LOCAL,
 		metrics: newMetrics(o.Registry, o.Engine.Stats),
 	}
+	s.pools()
+	return s
+}
+
+func (s *Service) pools() {
 	s.calls.New = func() any { return new(call) }
 	s.batches.New = func() any { return new(batch) }
-	return s
 }
 
 // Check implements pb.RateLimiterServer.
@@ -85,16 +91,17 @@ func (s *Service) Check(ctx context.Context, r *pb.CheckRequest) (*pb.Decision, 
 	}
 	c, start := s.begin(), s.now()
 	defer s.end(c)
-	if err := s.prepareCheck(c, r); err != nil {
+	err := s.prepareCheck(c, r)
+	if err == nil {
+		err = s.engine.Check(start, &c.request, &c.decision)
+	}
+	if err != nil {
 		return nil, s.refused(err)
 	}
-	if err := s.engine.Check(start, &c.request, &c.decision); err != nil {
-		return nil, s.refused(err)
-	}
-	answer := new(decisionAnswer)
-	s.fill(answer, c)
-	s.decided(c, start)
-	return &answer.decision, nil
+	answer := s.decision(c)
+	s.decided(c)
+	s.took(start, 1)
+	return answer, nil
 }
 
 // Reserve implements pb.RateLimiterServer.
@@ -102,29 +109,23 @@ func (s *Service) Reserve(ctx context.Context, r *pb.ReserveRequest) (*pb.Decisi
 	if err := ctx.Err(); err != nil {
 		return nil, wire(err)
 	}
-	answer := new(decisionAnswer)
-	if err := s.reserve(r, answer); err != nil {
-		return nil, err
-	}
-	return &answer.decision, nil
-}
-
-func (s *Service) reserve(r *pb.ReserveRequest, answer *decisionAnswer) error {
 	c, start := s.begin(), s.now()
 	defer s.end(c)
-	err := s.prepareReserve(c, r)
-	if err == nil {
-		err = s.engine.Reserve(start, &c.request, &c.decision)
+	if err := s.reserveAt(start, c, r); err != nil {
+		return nil, s.refused(err)
 	}
-	if err != nil {
-		return s.refused(err)
+	answer := s.decision(c)
+	s.decided(c)
+	s.took(start, 1)
+	return answer, nil
+}
+
+// reserveAt decides r, into c.
+func (s *Service) reserveAt(now limiter.Time, c *call, r *pb.ReserveRequest) error {
+	if err := s.prepareReserve(c, r); err != nil {
+		return err
 	}
-	s.fill(answer, c)
-	if c.decision.Outcome != limiter.Denied {
-		answer.grant(c.decision.GrantedOutputTokens)
-	}
-	s.decided(c, start)
-	return nil
+	return s.engine.Reserve(now, &c.request, &c.decision)
 }
 
 // Settle implements pb.RateLimiterServer.
@@ -138,15 +139,20 @@ func (s *Service) Settle(ctx context.Context, r *pb.SettleRequest) (*pb.Settleme
 func (s *Service) settle(r *pb.SettleRequest) (*pb.Settlement, error) {
 	c := s.begin()
 	defer s.end(c)
-	err := c.usage(r)
-	if err == nil {
-		err = s.engine.Settle(s.now(), &c.used, &c.decision)
-		s.metrics.settled(&c.decision, err)
-	}
-	if err != nil {
+	if err := s.settleAt(s.now(), c, r); err != nil {
 		return nil, s.refused(err)
 	}
-	return s.settlement(r.GetRequestId(), &c.decision), nil
+	return s.settlement(r.GetRequestId(), c), nil
+}
+
+// settleAt applies r; c.decision says what came of it.
+func (s *Service) settleAt(now limiter.Time, c *call, r *pb.SettleRequest) error {
+	if err := c.usage(r); err != nil {
+		return err
+	}
+	err := s.engine.Settle(now, &c.used, &c.decision)
+	s.settled(c, err)
+	return err
 }
 
 // Cancel implements pb.RateLimiterServer.
@@ -160,15 +166,20 @@ func (s *Service) Cancel(ctx context.Context, r *pb.CancelRequest) (*pb.Settleme
 func (s *Service) cancel(r *pb.CancelRequest) (*pb.Settlement, error) {
 	c := s.begin()
 	defer s.end(c)
-	err := checkReservation(r.GetKey(), r.GetRequestId())
-	if err == nil {
-		err = s.engine.Cancel(s.now(), r.GetKey(), r.GetRequestId(), &c.decision)
-		s.metrics.settled(&c.decision, err)
-	}
-	if err != nil {
+	if err := s.cancelAt(s.now(), c, r); err != nil {
 		return nil, s.refused(err)
 	}
-	return s.settlement(r.GetRequestId(), &c.decision), nil
+	return s.settlement(r.GetRequestId(), c), nil
+}
+
+// cancelAt applies r; c.decision says what came of it.
+func (s *Service) cancelAt(now limiter.Time, c *call, r *pb.CancelRequest) error {
+	if err := checkReservation(r.GetKey(), r.GetRequestId()); err != nil {
+		return err
+	}
+	err := s.engine.Cancel(now, r.GetKey(), r.GetRequestId(), &c.decision)
+	s.settled(c, err)
+	return err
 }
 
 // Peek implements pb.RateLimiterServer.
@@ -182,22 +193,22 @@ func (s *Service) Peek(ctx context.Context, r *pb.PeekRequest) (*pb.PeekResponse
 func (s *Service) peek(r *pb.PeekRequest) (*pb.PeekResponse, error) {
 	c := s.begin()
 	defer s.end(c)
-	err := c.scope(r.GetKey(), r.GetTier(), r.GetModel())
-	if err == nil {
-		err = s.resolve(c)
-	}
-	if err != nil {
+	if err := s.peekAt(s.now(), c, r); err != nil {
 		return nil, s.refused(err)
 	}
-	s.engine.Peek(s.now(), &c.request, &c.decision)
-	d := &c.decision
-	return &pb.PeekResponse{
-		Tier:          d.Tier,
-		Limits:        limits(d.Limits, nil),
-		PolicyVersion: s.versionOf(d.PolicyVersion),
-		Owner:         s.owner,
-		Route:         pb.Route_ROUTE_LOCAL,
-	}, nil
+	return s.seen(c), nil
+}
+
+// peekAt looks at the limits of r, into c.
+func (s *Service) peekAt(now limiter.Time, c *call, r *pb.PeekRequest) error {
+	if err := c.scope(r.GetKey(), r.GetTier(), r.GetModel()); err != nil {
+		return err
+	}
+	if err := s.resolve(c); err != nil {
+		return err
+	}
+	s.engine.Peek(now, &c.request, &c.decision)
+	return nil
 }
 
 func (s *Service) prepareCheck(c *call, r *pb.CheckRequest) error {
@@ -212,6 +223,7 @@ func (s *Service) prepareReserve(c *call, r *pb.ReserveRequest) error {
 	if err := c.reserve(r); err != nil {
 		return err
 	}
+	c.reserving = true
 	s.identify(c)
 	if r.MaxOutputTokens == nil {
 		c.request.OutputTokens = -1 // the policy's default
@@ -225,16 +237,13 @@ func (s *Service) identify(c *call) {
 	}
 }
 
+// NewID returns an id for a call that brings none.
+func (s *Service) NewID() string { return s.newID() }
+
 func (s *Service) resolve(c *call) error {
 	q := &c.request
 	q.Plan = &c.plan
 	return s.policy().Resolve(q.Key, q.Tier, q.Model, &c.plan)
-}
-
-// decided counts an answer, and the time that it took.
-func (s *Service) decided(c *call, start limiter.Time) {
-	s.metrics.decided(&c.request, &c.decision)
-	s.metrics.took(s.now().Mono - start.Mono)
 }
 
 // refused counts an error and gives it a status.

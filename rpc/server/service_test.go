@@ -73,16 +73,28 @@ func newNode(t testing.TB) *node {
 }
 
 // serve runs svc behind a real gRPC server and returns a connection to it.
-func serve(t *testing.T, svc pb.RateLimiterServer, log *slog.Logger, options ...grpc.DialOption) *grpc.ClientConn {
+func serve(t *testing.T, svc pb.RateLimiterServer, log *slog.Logger) *grpc.ClientConn {
+	t.Helper()
+	return serveWith(t, svc, GRPCOptions{Logger: log}, func(*grpc.Server) {})
+}
+
+// serveWith lets the caller register more services.
+func serveWith(t testing.TB, svc pb.RateLimiterServer, o GRPCOptions, register func(*grpc.Server)) *grpc.ClientConn {
+	t.Helper()
+	s := NewGRPC(svc, o)
+	register(s)
+	return connect(t, s)
+}
+
+// connect serves s and returns a connection to it.
+func connect(t testing.TB, s *grpc.Server) *grpc.ClientConn {
 	t.Helper()
 	pipe := bufconn.Listen(1 << 20)
-	s := NewGRPC(svc, GRPCOptions{Logger: log})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(pipe) }()
-	conn, err := grpc.NewClient("passthrough:///node1", append([]grpc.DialOption{
+	conn, err := grpc.NewClient("passthrough:///node1",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }),
-	}, options...)...)
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }))
 	if err != nil {
 		t.Fatalf("dial: %v", err)
 	}

@@ -146,5 +146,8 @@ func checkCost(name string, amount int64) error {
 	if hint, ok := costHints[limiter.Dimension(name)]; ok {
 		return wrong("costs."+name, decimal(amount), hint)
 	}
-	return checkAmount("costs."+name, amount)
+	if amount < 0 || amount > limiter.MaxAmount { // joins text only when it must
+		return checkAmount("costs."+name, amount)
+	}
+	return nil
 }

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/link"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// An echo is a ring of one node that answers everything in the same words: what
+// is left is the client, the link and gRPC.
+type echo struct {
+	pb.UnimplementedRateLimiterServer
+	ring   *pb.Ring
+	limits []*pb.LimitState
+}
+
+func startEcho(tb testing.TB, limits int, plain bool) *client.Client {
+	tb.Helper()
+	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	e := &echo{ring: &pb.Ring{Number: 1, Members: []*pb.RingMember{{Name: "a", Address: l.Addr().String()}}, Owners: make([]byte, 2*4096)}}
+	for i := range limits {
+		e.limits = append(e.limits, &pb.LimitState{
+			Name: fmt.Sprintf("limit-%d", i), Dimension: "tokens", Scope: "acme/alice", Algorithm: "token_bucket", Limit: 1000, Capacity: 1000,
+			Remaining: 900, Cost: 1, ResetAt: timestamppb.New(time.Unix(1e9, 5)), Window: durationpb.New(time.Minute),
+		})
+	}
+	s := grpc.NewServer()
+	pb.RegisterRateLimiterServer(s, e)
+	go func() { _ = s.Serve(l) }()
+	tb.Cleanup(s.Stop)
+	c, err := client.Dial(client.Options{Addrs: []string{l.Addr().String()}, Plain: plain, Timeout: 10 * time.Second})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = c.Close() })
+	waitFor(tb, func() bool {
+		if _, err := c.Check(tb.Context(), client.Call{Key: "acme/alice"}); err != nil {
+			tb.Fatalf("Check() = %v", err)
+		}
+		members := c.Status().Members
+		return plain || len(members) == 1 && members[0].Connected
+	})
+	return c
+}
+
+// waitFor waits until a condition holds, in real time.
+func waitFor(tb testing.TB, holds func() bool) {
+	tb.Helper()
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			tb.Fatal("waited for 10s in vain")
+		}
+	}
+}
+
+func (e *echo) decide(r *pb.CheckRequest) *pb.Decision {
+	return &pb.Decision{
+		Outcome: pb.Outcome_OUTCOME_ALLOWED, RequestId: r.GetRequestId(), Tier: "free", PolicyVersion: "1", Owner: "a",
+		Route: pb.Route_ROUTE_LOCAL, Limits: e.limits,
+	}
+}
+
+func (e *echo) Check(_ context.Context, r *pb.CheckRequest) (*pb.Decision, error) {
+	return e.decide(r), nil
+}
+
+func (e *echo) Watch(_ *pb.WatchRequest, s grpc.ServerStreamingServer[pb.Ring]) error {
+	if err := s.Send(e.ring); err != nil {
+		return err
+	}
+	<-s.Context().Done()
+	return s.Context().Err()
+}
+
+func (e *echo) Exchange(s grpc.BidiStreamingServer[pb.Batch, pb.Answers]) error {
+	return link.Serve(s, nil, func(b *pb.Batch) *pb.Answers {
+		out := &pb.Answers{Sequence: b.GetSequence(), Results: make([]*pb.Result, len(b.GetItems()))}
+		for i, item := range b.GetItems() {
+			out.Results[i] = &pb.Result{Result: &pb.Result_Decision{Decision: e.decide(item.GetCheck())}}
+		}
+		return out
+	})
+}
+
+// BenchmarkCheck is one check by many callers, over loopback, both ends in this
+// process: alone, and to the owner in batches.
+func BenchmarkCheck(b *testing.B) {
+	for _, mode := range []string{"plain", "ring"} {
+		for _, callers := range []int{1, 16, 128, 1024} {
+			b.Run(fmt.Sprintf("%s/callers=%d", mode, callers), func(b *testing.B) {
+				c := startEcho(b, 4, mode == "plain")
+				b.ReportAllocs()
+				left := make(chan struct{}, callers) // one token per call, given out as they come
+				var wg sync.WaitGroup
+				for range callers {
+					wg.Go(func() {
+						for range left {
+							if _, err := c.Check(context.Background(), client.Call{Key: "acme/alice", InputTokens: 1}); err != nil {
+								b.Errorf("Check() = %v", err)
+							}
+						}
+					})
+				}
+				for b.Loop() {
+					left <- struct{}{}
+				}
+				close(left)
+				wg.Wait()
+			})
+		}
+	}
+}
+
+// TestAllocations bounds what a check allocates, on both ends together.
+func TestAllocations(t *testing.T) {
+	for limits, most := range map[int]float64{0: 70, 4: 110} {
+		c := startEcho(t, limits, false)
+		ctx := context.Background()
+		got := testing.AllocsPerRun(500, func() {
+			if _, err := c.Check(ctx, client.Call{Key: "acme/alice", InputTokens: 1}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		t.Logf("%d limits: %.1f allocations per check, both ends", limits, got)
+		if got > most {
+			t.Errorf("%d limits: %.1f allocations per check, want at most %.0f", limits, got, most)
+		}
+	}
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/fallback"
+	"github.com/bucketring/bucketring/limiter/policy"
+	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/peer"
+	"github.com/bucketring/bucketring/rpc/server"
+)
+
+// A real member of a cluster, without gossip: the test says who is there.
+type routed struct {
+	router *peer.Router
+	member peer.Member
+	kill   func()
+}
+
+const clusterPolicy = `
+tiers:
+  thousand: { requests: 1000/day }
+default_tier: thousand
+`
+
+// startCluster starts members that know each other.
+func startCluster(t *testing.T, names ...string) map[string]*routed {
+	t.Helper()
+	nodes := map[string]*routed{}
+	for i, name := range names {
+		nodes[name] = startRouted(t, name, uint64(i+1))
+	}
+	serving(t, nodes, names...)
+	return nodes
+}
+
+func startRouted(t *testing.T, name string, boot uint64) *routed {
+	t.Helper()
+	engine, aside := limiter.New(limiter.Options{}), limiter.New(limiter.Options{})
+	p, err := policy.Parse("policy.yaml", []byte(clusterPolicy), engine.Catalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := limiter.Time{Mono: int64(time.Hour), Wall: time.Date(2026, 11, 22, 21, 40, 0, 0, time.UTC).UnixNano()}
+	local := server.New(server.Options{
+		Engine: engine, Policy: func() server.Policy { return p }, Now: func() limiter.Time { return now }, Name: name,
+	})
+	policies := fallback.New(aside.Catalog())
+	n := &routed{}
+	n.router, err = peer.New(peer.Options{
+		Name: name, Boot: boot, Local: local,
+		Fallback: local.Fallback(aside, func() server.Policy { return policies.Policy(p, n.router.Roster()) }),
+		Dial:     []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.member = peer.Member{Name: name, Boot: boot, GRPC: l.Addr().String()}
+	s := server.NewGRPC(n.router, server.GRPCOptions{})
+	pb.RegisterPeerServer(s, n.router.Peer())
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = s.Serve(l) })
+	running.Go(func() {
+		if err := n.router.Run(ctx); err != nil {
+			t.Errorf("Run() of %s = %v", name, err)
+		}
+	})
+	n.kill = sync.OnceFunc(func() { s.Stop(); cancel(); running.Wait() })
+	t.Cleanup(n.kill)
+	return n
+}
+
+// serving makes the named nodes the ring of all.
+func serving(t *testing.T, nodes map[string]*routed, names ...string) {
+	t.Helper()
+	top := peer.Topology{Roster: len(names)}
+	for _, name := range names {
+		top.Serving = append(top.Serving, nodes[name].member)
+	}
+	for _, n := range nodes {
+		if err := n.router.SetTopology(top); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// dialCluster returns a client that knows one address, once it follows the ring.
+func dialCluster(t *testing.T, nodes map[string]*routed, given string, plain bool) *client.Client {
+	t.Helper()
+	c, err := client.Dial(client.Options{Addrs: []string{nodes[given].member.GRPC}, Plain: plain, Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if !plain {
+		waitDirect(t, c, len(nodes))
+	}
+	return c
+}
+
+// waitDirect waits until c asks that many members directly.
+func waitDirect(t *testing.T, c *client.Client, members int) {
+	t.Helper()
+	waitFor(t, func() bool {
+		direct := 0
+		for _, m := range c.Status().Members {
+			if m.Direct {
+				direct++
+			}
+		}
+		return direct == members && len(c.Status().Members) == members
+	})
+}
+
+// However many clients ask, of whichever kind, a limit of 1,000 admits 1,000.
+func TestClusterIsExact(t *testing.T) {
+	for _, names := range [][]string{{"node1", "node2", "node3"}, {"node1", "node2", "node3", "node4", "node5"}} {
+		t.Run(fmt.Sprint(len(names)), func(t *testing.T) {
+			nodes := startCluster(t, names...)
+			clients := []*client.Client{
+				dialCluster(t, nodes, "node1", false), dialCluster(t, nodes, names[len(names)-1], false), dialCluster(t, nodes, "node1", true),
+			}
+			var admitted [2]atomic.Int64
+			var callers sync.WaitGroup
+			for caller := range 48 {
+				callers.Go(func() {
+					for i := range 60 { // 1,440 for each key
+						k := (caller + i) % len(admitted)
+						d, err := clients[caller%len(clients)].Check(t.Context(), client.Call{Key: fmt.Sprintf("org-%d", k)})
+						if err != nil || d.Route == client.Fallback {
+							t.Errorf("Check() = %s, %v, want an answer of the owner", d.Route, err)
+						}
+						if d.Allowed() {
+							admitted[k].Add(1)
+						}
+					}
+				})
+			}
+			callers.Wait()
+			for k := range admitted {
+				if got := admitted[k].Load(); got != 1000 {
+					t.Errorf("org-%d: %d admitted, want 1000", k, got)
+				}
+			}
+		})
+	}
+}
+
+func TestClusterOwners(t *testing.T) {
+	names := []string{"node1", "node2", "node3"}
+	nodes := startCluster(t, names...)
+	table, err := ring.New(names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := dialCluster(t, nodes, "node2", false)
+	if s := c.Status(); s.Digest != table.Digest() || s.Partitions != ring.Partitions {
+		t.Errorf("Status() = %+v, want digest %x", s, table.Digest())
+	}
+	for _, key := range keys(10_000) {
+		if got, want := c.Owner(key), table.Owner(ring.PartitionOf(key)); got != want {
+			t.Fatalf("Owner(%s) = %s, want %s", key, got, want)
+		}
+	}
+	for _, key := range keys(100) { // one hop: the owner itself answers
+		d, err := c.Check(t.Context(), client.Call{Key: key})
+		if err != nil || d.Owner != c.Owner(key) || d.Route != client.Local {
+			t.Errorf("Check(%s) = %s by %s, %v, want local by %s", key, d.Route, d.Owner, err, c.Owner(key))
+		}
+	}
+}
+
+// A reservation is made through one client and settled through others.
+func TestClusterReservations(t *testing.T) {
+	nodes := startCluster(t, "node1", "node2", "node3")
+	one, other, plain := dialCluster(t, nodes, "node1", false), dialCluster(t, nodes, "node2", false), dialCluster(t, nodes, "node3", true)
+	for i, key := range keys(30) {
+		r, err := one.Reserve(t.Context(), client.Estimate{Key: key})
+		if err != nil || r.Denied() {
+			t.Fatalf("Reserve(%s) = %v", key, err)
+		}
+		c := []*client.Client{other, plain}[i%2]
+		s, err := c.Reservation(key, r.RequestID).Settle(t.Context(), client.Usage{})
+		if err != nil || s.Status != client.Settled {
+			t.Errorf("Settle(%s) = %q, %v, want settled", key, s.Status, err)
+		}
+	}
+}
+
+// A member dies. Its keys are decided in fallback until the ring is without it,
+// all others go on as before; what was reserved meanwhile can be settled.
+func TestClusterMemberDies(t *testing.T) {
+	nodes := startCluster(t, "node1", "node2", "node3")
+	c := dialCluster(t, nodes, "node1", false)
+	nodes["node2"].kill()
+	fell := 0
+	for _, key := range keys(60) {
+		r, err := c.Reserve(t.Context(), client.Estimate{Key: key})
+		if err != nil || r.Denied() {
+			t.Fatalf("Reserve(%s) = %v", key, err)
+		}
+		if dead := c.Owner(key) == "node2"; dead != (r.Route == client.Fallback) {
+			t.Errorf("Reserve(%s) of %s went by %s", key, c.Owner(key), r.Route)
+		}
+		if r.Route == client.Fallback {
+			fell++
+		}
+		if s, err := r.Settle(t.Context(), client.Usage{}); err != nil || s.Status != client.Settled {
+			t.Errorf("Settle(%s) = %q, %v, want settled", r.RequestID, s.Status, err)
+		}
+	}
+	if fell == 0 {
+		t.Error("no key was that of the dead member")
+	}
+	delete(nodes, "node2")
+	serving(t, nodes, "node1", "node3")
+	waitDirect(t, c, 2)
+	for _, key := range keys(60) {
+		d, err := c.Check(t.Context(), client.Call{Key: key})
+		if err != nil || d.Route != client.Local {
+			t.Errorf("Check(%s) = %s, %v, want local", key, d.Route, err)
+		}
+	}
+	nodes["node4"] = startRouted(t, "node4", 9)
+	serving(t, nodes, "node1", "node3", "node4")
+	waitDirect(t, c, 3)
+	share := 0
+	for _, key := range keys(300) {
+		d, err := c.Check(t.Context(), client.Call{Key: key})
+		if err != nil || d.Route != client.Local {
+			t.Errorf("Check(%s) = %s, %v, want local", key, d.Route, err)
+		}
+		if d.Owner == "node4" {
+			share++
+		}
+	}
+	if share < 60 {
+		t.Errorf("the new member decided %d of 300 calls, want about a third", share)
+	}
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// pipe is both ends of a stream in memory. Like gRPC's, it ends for the client
+// when ctx does or when the handler returns, after what was sent before.
+type pipe struct {
+	ctx      context.Context
+	batches  chan *pb.Batch
+	answers  chan *pb.Answers
+	halfway  chan struct{} // closed by CloseSend
+	finished chan struct{} // closed when the handler has returned
+	err      error         // what it returned; io.EOF for nil
+}
+
+// fake is a member. Each stream is served by handle, whose argument n counts
+// streams from 1.
+type fake struct {
+	handle func(n int, p *pipe) error
+	refuse func(n int) error // of attempts to open, counted from 1
+	depth  int               // batches and answers that a stream holds
+
+	mu      sync.Mutex
+	opened  []time.Time // attempts
+	streams int
+	running int // streams that neither side has ended
+	most    int // of running
+}
+
+// open is an Options.Open.
+func (f *fake) open(ctx context.Context) (Stream, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opened = append(f.opened, time.Now())
+	if f.refuse != nil {
+		if err := f.refuse(len(f.opened)); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	depth := max(f.depth, 4)
+	p := &pipe{
+		ctx: ctx, batches: make(chan *pb.Batch, depth), answers: make(chan *pb.Answers, depth),
+		halfway: make(chan struct{}), finished: make(chan struct{}),
+	}
+	f.streams++
+	f.running++
+	f.most = max(f.most, f.running)
+	context.AfterFunc(ctx, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.running--
+	})
+	go func(n int) {
+		defer cancel()
+		p.err = f.handle(n, p)
+		if p.err == nil {
+			p.err = io.EOF
+		}
+		close(p.finished)
+	}(f.streams)
+	return clientEnd{p}, nil
+}
+
+// count returns how often the fake was opened, and how many streams are and were
+// open at once.
+func (f *fake) count() (attempts, running, most int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.opened), f.running, f.most
+}
+
+type clientEnd struct{ *pipe }
+
+func (p clientEnd) Send(b *pb.Batch) error {
+	b, err := Decoded(b)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-p.finished:
+		return io.EOF
+	default:
+	}
+	select {
+	case p.batches <- b:
+		return nil
+	case <-p.finished:
+		return io.EOF
+	case <-p.ctx.Done():
+		return io.EOF
+	}
+}
+
+func (p clientEnd) Recv() (*pb.Answers, error) {
+	select {
+	case a := <-p.answers:
+		return a, nil
+	case <-p.finished:
+	case <-p.ctx.Done(): // the handler does that, too, after it has finished
+		select {
+		case <-p.finished:
+		default:
+			return nil, p.ctx.Err()
+		}
+	}
+	select {
+	case a := <-p.answers:
+		return a, nil
+	default:
+		return nil, p.err
+	}
+}
+
+func (p clientEnd) CloseSend() error {
+	close(p.halfway)
+	return nil
+}
+
+// The pipe itself is a ServerStream.
+
+func (p *pipe) Context() context.Context { return p.ctx }
+
+func (p *pipe) Recv() (*pb.Batch, error) {
+	select {
+	case b := <-p.batches:
+		return b, nil
+	case <-p.ctx.Done():
+		return nil, p.ctx.Err()
+	case <-p.halfway:
+		select {
+		case b := <-p.batches:
+			return b, nil
+		default:
+			return nil, io.EOF
+		}
+	}
+}
+
+func (p *pipe) Send(a *pb.Answers) error {
+	select {
+	case p.answers <- a:
+		return nil
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	}
+}
+
+// answering is a handler that answers each batch after a while.
+func answering(after time.Duration) func(int, *pipe) error {
+	return func(_ int, p *pipe) error {
+		return Serve(p, nil, func(b *pb.Batch) *pb.Answers {
+			time.Sleep(after)
+			return echo(b)
+		})
+	}
+}
+
+// frozen is a handler that reads and never answers.
+func frozen(_ int, p *pipe) error {
+	for {
+		if _, err := p.Recv(); err != nil {
+			return err
+		}
+	}
+}
+
+// bubble runs a test in virtual time, with a link to f.
+func bubble(t *testing.T, f *fake, o Options, test func(t *testing.T, l *Link)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		o := o
+		o.Open = f.open
+		l := New(o)
+		test(t, l)
+		l.Close()
+		time.Sleep(time.Minute) // virtual, and longer than any handler sleeps
+	})
+}
+
+// want is the outcome of a call: a result for its key, or an error.
+func wantResult(t *testing.T, key string, r *pb.Result, err error) {
+	t.Helper()
+	if got := r.GetDecision().GetRequestId(); err != nil || got != key {
+		t.Errorf("Do(%s) = %q, %v; want its own result", key, got, err)
+	}
+}
+
+func wantError(t *testing.T, want error, r *pb.Result, err error) {
+	t.Helper()
+	if !errors.Is(err, want) || r != nil {
+		t.Errorf("Do() = %v, %v; want %v", r, err, want)
+	}
+}
+
+// within measures, in virtual time.
+func within(t *testing.T, want time.Duration, f func()) {
+	t.Helper()
+	start := time.Now()
+	f()
+	if got := time.Since(start); got != want {
+		t.Errorf("took %v, want %v", got, want)
+	}
+}
+
+// onlyDeadline has a deadline, and a Done that never fires.
+type onlyDeadline struct {
+	context.Context
+	at time.Time
+}
+
+func (c onlyDeadline) Deadline() (time.Time, bool) { return c.at, true }

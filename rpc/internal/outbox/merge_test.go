@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+	"pgregory.net/rapid"
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy"
+	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
+)
+
+func TestMerge(t *testing.T) {
+	five := int64(5)
+	withInput := settle(&pb.SettleRequest{Key: "a", RequestId: "1", InputTokens: &five, Final: new(bool)})
+	withCost := func(output, images int64) *pb.Item {
+		item := progress("a", "1", output)
+		item.GetSettle().Costs = map[string]int64{"images": images}
+		return item
+	}
+	cached := func(input *int64, cached, output int64, progress bool) *pb.Item {
+		s := &pb.SettleRequest{Key: "a", RequestId: "1", InputTokens: input, CachedInputTokens: &cached, OutputTokens: &output}
+		if progress {
+			s.Final = new(bool)
+		}
+		return settle(s)
+	}
+	replayed := progress("a", "1", 2)
+	replayed.Replay = true
+	noOutput := settle(&pb.SettleRequest{Key: "a", RequestId: "1"})
+	tests := []struct {
+		name string
+		put  []*pb.Item
+		want string
+	}{
+		{"progress", []*pb.Item{progress("a", "1", 1), progress("a", "1", 2)}, "progress 2"},
+		{"progress out of order", []*pb.Item{progress("a", "1", 9), progress("a", "1", 2)}, "progress 9"},
+		{"of different reservations", []*pb.Item{progress("a", "1", 1), progress("a", "2", 2)}, "progress 1, progress 2"},
+		{"under different roots", []*pb.Item{progress("a", "1", 1), progress("b", "1", 2)}, "progress 1, progress 2"},
+		{"under different keys", []*pb.Item{progress("a/x", "1", 1), progress("a/y", "1", 2)}, "progress 1, progress 2"},
+		{"with an input that the other leaves out", []*pb.Item{withInput, progress("a", "1", 2)}, "progress 0, progress 2"},
+		{"with a cost that the other leaves out", []*pb.Item{withCost(1, 1), progress("a", "1", 2)}, "progress 1, progress 2"},
+		{"with the same cost", []*pb.Item{withCost(1, 7), withCost(3, 2)}, "progress 3"},
+		{"a number that nobody takes", []*pb.Item{progress("a", "1", maxAmount+1), progress("a", "1", 2)}, "progress 9007199254740993, progress 2"},
+		{"with the same cached input", []*pb.Item{cached(&five, 3, 1, true), cached(&five, 3, 2, true)}, "progress 2"},
+		{"with more cached input", []*pb.Item{cached(&five, 3, 1, true), cached(&five, 4, 2, true)}, "progress 1, progress 2"},
+		{"final with cached input", []*pb.Item{progress("a", "1", 1), cached(&five, 5, 2, false)}, "final 2"},
+		{"final with more cached than input", []*pb.Item{progress("a", "1", 1), cached(&five, 6, 2, false)}, "progress 1, final 2"},
+		{"final with cached of an unknown input", []*pb.Item{progress("a", "1", 1), cached(nil, 1, 2, false)}, "progress 1, final 2"},
+		{"a replay", []*pb.Item{progress("a", "1", 1), replayed}, "progress 1, progress 2"},
+		{"final after progress", []*pb.Item{progress("a", "1", 9), progress("a", "1", -1), final("a", "1", 2)}, "final 2"},
+		{"final without an output", []*pb.Item{progress("a", "1", 9), noOutput}, "progress 9, final 0"},
+		{"final that nobody takes", []*pb.Item{progress("a", "1", 9), final("a", "1", -1)}, "progress 9, final -1"},
+		{"the same final", []*pb.Item{final("a", "1", 2), final("a", "1", 2)}, "final 2"},
+		{"another final is for the owner to refuse", []*pb.Item{final("a", "1", 2), final("a", "1", 3)}, "final 2, final 3"},
+		{"progress after final", []*pb.Item{final("a", "1", 2), progress("a", "1", 3)}, "final 2, progress 3"},
+		{"cancel after progress", []*pb.Item{progress("a", "1", 1), cancel("a", "1"), progress("a", "1", 2)}, "progress 1, cancel, progress 2"},
+		{"cancel twice", []*pb.Item{cancel("a", "1"), cancel("a", "1")}, "cancel"},
+		{"reserve twice", []*pb.Item{reserve("a", "1"), reserve("a", "1"), final("a", "1", 4)}, "reserve, final 4"},
+		{"reserve and check", []*pb.Item{reserve("a", "1"), check("a", "1")}, "reserve, check"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			q := testQueue(roomy)
+			before := make([]proto.Message, len(test.put))
+			for i, item := range test.put {
+				before[i] = proto.CloneOf(item)
+			}
+			merged := mustPut(t, q, start, test.put...)
+			for i, item := range test.put {
+				if !proto.Equal(item, before[i]) {
+					t.Errorf("item %d was changed to %v", i, item)
+				}
+			}
+			if got := describeAll(drain(t, q)); got != test.want {
+				t.Errorf("delivered %s, want %s", got, test.want)
+			}
+			if want := len(test.put) - countOf(test.want); merged != want {
+				t.Errorf("%d merged, want %d", merged, want)
+			}
+		})
+	}
+}
+
+// countOf counts the calls of a list of describeAll.
+func countOf(list string) int {
+	n := 1
+	for _, r := range list {
+		if r == ',' {
+			n++
+		}
+	}
+	return n
+}
+
+// drain delivers everything, and returns it.
+func drain(t testing.TB, q *queue) (items []*pb.Item) {
+	t.Helper()
+	for q.len() > 0 {
+		p := q.next(start)
+		if len(p.attempts) == 0 {
+			t.Fatalf("%d entries wait without an attempt", q.len())
+		}
+		for _, a := range p.attempts {
+			items = append(items, a.item)
+			q.done(start, a, answered)
+		}
+		if err := q.consistent(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return items
+}
+
+// TestWhatIsUnderWayIsLeftAlone: its numbers may be with the owner already.
+func TestWhatIsUnderWayIsLeftAlone(t *testing.T) {
+	q := testQueue(roomy)
+	mustPut(t, q, start, progress("a", "1", 1))
+	a := q.next(start).attempts[0]
+	if merged := mustPut(t, q, start, progress("a", "1", 2), progress("a", "1", 3)); merged != 1 {
+		t.Errorf("%d merged, want the two that wait", merged)
+	}
+	q.done(start, a, failed)
+	q.kick(start)
+	if got, want := describeAll(drain(t, q)), "progress 1, progress 3"; got != want {
+		t.Errorf("delivered %s, want %s", got, want)
+	}
+}
+
+const ownerPolicy = `
+tiers:
+  all:
+    limits:
+      - { name: tpm, dimension: tokens, limit: 1_000, window: 1m }
+      - { name: in, dimension: input_tokens, limit: 500, window: 1m, algorithm: sliding_window }
+      - { name: slots, dimension: concurrent, limit: 3 }
+      - { name: money, dimension: spend, limit: $1, window: day }
+      - { name: pictures, dimension: images, limit: 50, window: 1h }
+      - { name: sounds, dimension: sounds, limit: 50, window: 1h }
+default_tier: all
+prices:
+  "*": { input: 1_000, cached_input: 100, output: 3_000 }
+`
+
+// owner is a real node without a network.
+type owner struct {
+	*server.Service
+	now limiter.Time
+}
+
+func newOwner(t testing.TB) *owner {
+	t.Helper()
+	engine := limiter.New(limiter.Options{})
+	p, err := policy.Parse("test.yaml", []byte(ownerPolicy), engine.Catalog())
+	if err != nil {
+		t.Fatalf("policy: %v", err)
+	}
+	o := &owner{now: limiter.Time{Mono: 1e9, Wall: start.UnixNano()}}
+	o.Service = server.New(server.Options{
+		Engine: engine, Policy: func() server.Policy { return p }, Now: func() limiter.Time { return o.now }, Name: "owner",
+	})
+	return o
+}
+
+// apply decides a call. Errors are answers here.
+func (o *owner) apply(ctx context.Context, item *pb.Item) error {
+	var err error
+	switch call := item.GetCall().(type) {
+	case *pb.Item_Check:
+		_, err = o.Check(ctx, call.Check)
+	case *pb.Item_Reserve:
+		_, err = o.Reserve(ctx, call.Reserve)
+	case *pb.Item_Settle:
+		_, err = o.Settle(ctx, call.Settle)
+	case *pb.Item_Cancel:
+		_, err = o.Cancel(ctx, call.Cancel)
+	}
+	return err
+}
+
+// sight is what can be seen of a reservation and its limits, at once and after
+// its lease would have run out.
+func (o *owner) sight(ctx context.Context, t testing.TB) []proto.Message {
+	t.Helper()
+	now := o.now
+	defer func() { o.now = now }()
+	var seen []proto.Message
+	for _, wait := range []time.Duration{0, 31 * time.Second} {
+		o.now.Mono += int64(wait)
+		o.now.Wall += int64(wait)
+		limits, err := o.Peek(ctx, &pb.PeekRequest{Key: "acme/a"})
+		if err != nil {
+			t.Fatalf("peek: %v", err)
+		}
+		seen = append(seen, limits)
+	}
+	return seen
+}
+
+// TestMergingIsInvisible compares a real owner that is told of everything with
+// one that is told through the outbox: all that can be seen of it is the same.
+func TestMergingIsInvisible(t *testing.T) {
+	ctx := t.Context()
+	total, merges := 0, 0
+	rapid.Check(t, func(rt *rapid.T) {
+		direct, through := newOwner(t), newOwner(t)
+		q := testQueue(roomy)
+		input := int64(rapid.IntRange(0, 60).Draw(rt, "input"))
+		var first []*pb.Item
+		r := &pb.ReserveRequest{Key: "acme/a", RequestId: "1", InputTokens: input, MaxOutputTokens: proto.Int64(40), MinOutputTokens: proto.Int64(1), Costs: map[string]int64{"images": 3}}
+		first = append(first, &pb.Item{Call: &pb.Item_Reserve{Reserve: r}})
+		if rapid.Bool().Draw(rt, "progress before") {
+			first = append(first, drawSettle(rt))
+		}
+		for _, item := range first {
+			_, _ = direct.apply(ctx, item), through.apply(ctx, item)
+		}
+		for range rapid.IntRange(1, 8).Draw(rt, "calls") {
+			item := drawSettle(rt)
+			if rapid.IntRange(0, 15).Draw(rt, "kind") == 0 {
+				item = cancel("acme/a", "1")
+			}
+			_ = direct.apply(ctx, item)
+			merges += mustPut(t, q, start, item)
+			total++
+		}
+		for _, item := range drain(t, q) {
+			_ = through.apply(ctx, item)
+		}
+		if diff := cmp.Diff(direct.sight(ctx, t), through.sight(ctx, t), protocmp.Transform()); diff != "" {
+			rt.Fatalf("told of everything (-), through the outbox (+):\n%s", diff)
+		}
+		// The end is the same as well.
+		last := drawSettle(rt)
+		a, b := fmt.Sprint(direct.apply(ctx, last)), fmt.Sprint(through.apply(ctx, last))
+		if a != b {
+			rt.Fatalf("%v after everything: %s, through the outbox: %s", last, a, b)
+		}
+		if diff := cmp.Diff(direct.sight(ctx, t), through.sight(ctx, t), protocmp.Transform()); diff != "" {
+			rt.Fatalf("after the last settle, told of everything (-), through the outbox (+):\n%s", diff)
+		}
+	})
+	t.Logf("%d of %d calls were merged", merges, total)
+	if merges == 0 {
+		t.Error("nothing was merged")
+	}
+}
+
+// drawSettle draws a settle. Some are wrong.
+func drawSettle(rt *rapid.T) *pb.Item {
+	s := &pb.SettleRequest{Key: "acme/a", RequestId: "1"}
+	number := func(name string, least int) *int64 {
+		if rapid.Bool().Draw(rt, "has "+name) {
+			return new(int64(rapid.IntRange(least, 60).Draw(rt, name)))
+		}
+		return nil
+	}
+	s.OutputTokens = number("output", -1)
+	if rapid.IntRange(0, 2).Draw(rt, "input too") == 0 {
+		s.InputTokens, s.CachedInputTokens = number("input", 0), number("cached", 0)
+	}
+	if rapid.IntRange(0, 2).Draw(rt, "costs") == 0 {
+		s.Costs = map[string]int64{}
+		for _, dimension := range []string{"images", "sounds", "NO"} {
+			if n := number(dimension, 0); n != nil && (dimension != "NO" || *n == 0) {
+				s.Costs[dimension] = *n
+			}
+		}
+	}
+	if rapid.IntRange(0, 3).Draw(rt, "progress") > 0 {
+		s.Final = new(bool)
+	}
+	return settle(s)
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// checker is a [server.Service] or a [Router].
+type checker interface {
+	Check(context.Context, *pb.CheckRequest) (*pb.Decision, error)
+}
+
+// BenchmarkCheck compares a check by the service alone, through the router that
+// owns the key, and through one that forwards it over loopback.
+func BenchmarkCheck(b *testing.B) {
+	nodes := newCluster(b, 3)
+	q := &pb.CheckRequest{Key: nodes[0].ownedBy(0) + "/alice", Tier: "thousand", RequestId: "a"}
+	for _, bm := range []struct {
+		name string
+		by   checker
+	}{{"service", nodes[0].local}, {"local", nodes[0]}, {"forward", nodes[1]}} {
+		b.Run(bm.name, func(b *testing.B) {
+			b.ReportAllocs()
+			ctx := context.Background()
+			for b.Loop() {
+				if _, err := bm.by.Check(ctx, q); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("forward, many callers", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetParallelism(64)
+		b.RunParallel(func(p *testing.PB) {
+			for p.Next() {
+				if _, err := nodes[1].Check(context.Background(), q); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	})
+	for _, size := range []int{16, 256} {
+		b.Run(fmt.Sprint("forward, batch of ", size), func(b *testing.B) {
+			b.ReportAllocs()
+			batch := &pb.CheckBatchRequest{}
+			for range size {
+				batch.Items = append(batch.Items, q)
+			}
+			for b.Loop() {
+				if _, err := nodes[1].CheckBatch(context.Background(), batch); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/item")
+		})
+	}
+}
+
+// TestLocalCallsCostNothingMore: routing allocates nothing for calls that this
+// member decides.
+func TestLocalCallsCostNothingMore(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools")
+	}
+	nodes := newCluster(t, 3)
+	n := nodes[0]
+	ctx := context.Background()
+	key := n.ownedBy(0)
+	check := &pb.CheckRequest{Key: key, Tier: "thousand", RequestId: "a"}
+	batch := &pb.CheckBatchRequest{Items: []*pb.CheckRequest{check, check}}
+	settle := &pb.SettleRequest{Key: key, RequestId: "r", OutputTokens: new(int64(1)), Final: new(false)}
+	peek := &pb.PeekRequest{Key: key}
+	if _, err := n.Reserve(ctx, &pb.ReserveRequest{Key: key, RequestId: "r"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range map[string]func(pb.RateLimiterServer){
+		"Check":      func(s pb.RateLimiterServer) { _, _ = s.Check(ctx, check) },
+		"CheckBatch": func(s pb.RateLimiterServer) { _, _ = s.CheckBatch(ctx, batch) },
+		"SettleBatch": func(s pb.RateLimiterServer) {
+			_, _ = s.SettleBatch(ctx, &pb.SettleBatchRequest{Items: []*pb.SettleRequest{settle, settle}})
+		},
+		"Settle": func(s pb.RateLimiterServer) { _, _ = s.Settle(ctx, settle) },
+		"Peek":   func(s pb.RateLimiterServer) { _, _ = s.Peek(ctx, peek) },
+	} {
+		for range 20 {
+			call(n.Router)
+		}
+		want := testing.AllocsPerRun(200, func() { call(n.local) })
+		got := testing.AllocsPerRun(200, func() { call(n.Router) })
+		t.Logf("%s: %v allocations, %v without the router", name, got, want)
+		if got > want {
+			t.Errorf("%s allocates %v times, %v without the router", name, got, want)
+		}
+	}
+}
+
+// TestForwardAllocations bounds what a forwarded item costs the asking and the
+// deciding node together, grpc-go, the messages and the answer's four limits
+// included.
+func TestForwardAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools")
+	}
+	nodes := newCluster(t, 2)
+	batch := &pb.CheckBatchRequest{}
+	for range 256 {
+		batch.Items = append(batch.Items, &pb.CheckRequest{Key: nodes[1].ownedBy(0), Tier: "thousand", RequestId: "a"})
+	}
+	ask := func() {
+		if _, err := nodes[0].CheckBatch(context.Background(), batch); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 20 {
+		ask()
+	}
+	if got := testing.AllocsPerRun(50, ask) / float64(len(batch.Items)); got > 32 {
+		t.Errorf("%.1f allocations per forwarded item, want at most 32", got)
+	} else {
+		t.Logf("%.1f allocations per forwarded item", got)
+	}
+}

@@ -1,0 +1,568 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// question is one call in all its forms.
+type question struct {
+	name string
+	ask  func(context.Context, pb.RateLimiterServer) (proto.Message, error)
+}
+
+// questions asks about key, in an order in which each is answered.
+func questions(key string) []question {
+	return append(calls(key), batches(key)...)
+}
+
+func calls(key string) []question {
+	asked := func(name string, ask func(context.Context, pb.RateLimiterServer) (proto.Message, error)) question {
+		return question{name, ask}
+	}
+	return []question{
+		asked("check", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Check(ctx, &pb.CheckRequest{Key: key, Model: "m", InputTokens: 10, OutputTokens: 5, RequestId: "c1"})
+		}),
+		asked("check again", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Check(ctx, &pb.CheckRequest{Key: key, Model: "m", InputTokens: 10, OutputTokens: 5, RequestId: "c1"})
+		}),
+		asked("check own dimension", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Check(ctx, &pb.CheckRequest{Key: key, Tier: "images", Costs: map[string]int64{"images": 2}, RequestId: "c2"})
+		}),
+		asked("check too much", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Check(ctx, &pb.CheckRequest{Key: key, InputTokens: 10_001, RequestId: "c3"})
+		}),
+		asked("check conflict", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Check(ctx, &pb.CheckRequest{Key: key, Model: "m", InputTokens: 11, RequestId: "c1"})
+		}),
+		asked("check of no tier", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Check(ctx, &pb.CheckRequest{Key: key, Tier: "nope", RequestId: "c4"})
+		}),
+		asked("check negative", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Check(ctx, &pb.CheckRequest{Key: key, InputTokens: -1})
+		}),
+		asked("check built-in cost", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Check(ctx, &pb.CheckRequest{Key: key, Costs: map[string]int64{"tokens": 2}})
+		}),
+		asked("reserve", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Reserve(ctx, &pb.ReserveRequest{
+				Key: key, Model: "m", Requests: new(int64(2)), InputTokens: 30, MaxOutputTokens: new(int64(100)),
+				MinOutputTokens: new(int64(16)), N: new(int64(2)), TtlSeconds: new(int64(60)), RequestId: "r1",
+			})
+		}),
+		asked("reserve degraded", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Reserve(ctx, &pb.ReserveRequest{
+				Key: key, Tier: "shrink", InputTokens: 500, MaxOutputTokens: new(int64(2000)), MinOutputTokens: new(int64(16)), RequestId: "r2",
+			})
+		}),
+		asked("reserve with wrong minimum", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Reserve(ctx, &pb.ReserveRequest{Key: key, MaxOutputTokens: new(int64(10)), MinOutputTokens: new(int64(16))})
+		}),
+		asked("progress", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Settle(ctx, &pb.SettleRequest{Key: key, RequestId: "r1", OutputTokens: new(int64(50)), Final: new(false)})
+		}),
+		asked("settle", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Settle(ctx, &pb.SettleRequest{
+				Key: key, RequestId: "r1", InputTokens: new(int64(29)), CachedInputTokens: new(int64(3)), OutputTokens: new(int64(70)),
+			})
+		}),
+		asked("settle otherwise", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Settle(ctx, &pb.SettleRequest{Key: key, RequestId: "r1", OutputTokens: new(int64(71))})
+		}),
+		asked("settle unknown", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Settle(ctx, &pb.SettleRequest{Key: key, RequestId: "nobody"})
+		}),
+		asked("settle without id", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Settle(ctx, &pb.SettleRequest{Key: key})
+		}),
+		asked("cancel", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Cancel(ctx, &pb.CancelRequest{Key: key, RequestId: "r2"})
+		}),
+		asked("cancel unknown", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Cancel(ctx, &pb.CancelRequest{Key: key, RequestId: "nobody"})
+		}),
+		asked("peek", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Peek(ctx, &pb.PeekRequest{Key: key, Model: "m"})
+		}),
+		asked("peek of no tier", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.Peek(ctx, &pb.PeekRequest{Key: key, Tier: "nope"})
+		}),
+	}
+}
+
+func batches(key string) []question {
+	return []question{
+		{"check batch", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.CheckBatch(ctx, &pb.CheckBatchRequest{Items: []*pb.CheckRequest{
+				{Key: key, InputTokens: 1, RequestId: "b1"}, {Key: key, InputTokens: -1}, {Key: ""}, {Key: key, InputTokens: 1, RequestId: "b1"},
+			}})
+		}},
+		{"reserve batch", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.ReserveBatch(ctx, &pb.ReserveBatchRequest{Items: []*pb.ReserveRequest{
+				{Key: key, InputTokens: 1, MaxOutputTokens: new(int64(9)), RequestId: "b2"},
+				{Key: key, Tier: "nope", RequestId: "b3"},
+				{Key: key, InputTokens: 1, MaxOutputTokens: new(int64(9)), RequestId: "b4"},
+			}})
+		}},
+		{"settle batch", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.SettleBatch(ctx, &pb.SettleBatchRequest{Items: []*pb.SettleRequest{
+				{Key: key, RequestId: "nobody"}, {Key: key, RequestId: "b2", OutputTokens: new(int64(2))},
+			}})
+		}},
+		{"cancel batch", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.CancelBatch(ctx, &pb.CancelBatchRequest{Items: []*pb.CancelRequest{{Key: key, RequestId: "b4"}, {Key: key}}})
+		}},
+		{"peek batch", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.PeekBatch(ctx, &pb.PeekBatchRequest{Items: []*pb.PeekRequest{{Key: key}, {Key: key, Tier: "shrink"}, {Key: "a//b"}}})
+		}},
+		{"batch too large", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
+			return s.CheckBatch(ctx, &pb.CheckBatchRequest{Items: make([]*pb.CheckRequest, maxItems+1)})
+		}},
+	}
+}
+
+// TestForwardedIsLocal: every call and batch gets the same answer, or error,
+// through another member as from the local service of a lone node.
+func TestForwardedIsLocal(t *testing.T) {
+	nodes := newCluster(t, 2)
+	alone := newNode(t, "node2", &clock{})
+	key := nodes[1].ownedBy(3) + "/alice"
+	ignore := cmp.Options{protocmp.Transform(), protocmp.IgnoreEnums(pb.Route(0))}
+	for _, q := range questions(key) {
+		t.Run(q.name, func(t *testing.T) {
+			ctx := within(t, testWait)
+			want, wantErr := q.ask(ctx, alone.options.Local)
+			got, err := q.ask(ctx, nodes[0])
+			if diff := cmp.Diff(want, got, ignore); diff != "" {
+				t.Errorf("answers differ (-local +forwarded):\n%s", diff)
+			}
+			sameError(t, wantErr, err)
+			for _, route := range routesOf(got) {
+				if route != pb.Route_ROUTE_FORWARD {
+					t.Errorf("route = %v, want forward", route)
+				}
+			}
+		})
+	}
+	if n := nodes[0].metric("bucketring_fallbacks_total"); n != 0 {
+		t.Errorf("%v calls fell back, want 0", n)
+	}
+	if n := nodes[0].metric("bucketring_decision_duration_seconds", "forward"); n == 0 {
+		t.Error("no forwarded decision was timed")
+	}
+}
+
+// sameError compares errors as callers in this process and beyond see them.
+func sameError(t *testing.T, want, got error) {
+	t.Helper()
+	if (want == nil) != (got == nil) {
+		t.Fatalf("error = %v, want %v", got, want)
+	}
+	if want == nil {
+		return
+	}
+	if want.Error() != got.Error() {
+		t.Errorf("text = %q, want %q", got, want)
+	}
+	if diff := cmp.Diff(grpcstatus.Convert(want).Proto(), grpcstatus.Convert(got).Proto(), protocmp.Transform()); diff != "" {
+		t.Errorf("statuses differ (-want +got):\n%s", diff)
+	}
+}
+
+// routesOf returns the routes in an answer or a batch of them.
+func routesOf(m proto.Message) (routes []pb.Route) {
+	add := func(a interface{ GetRoute() pb.Route }, there bool) {
+		if there {
+			routes = append(routes, a.GetRoute())
+		}
+	}
+	switch m := m.(type) {
+	case *pb.Decision:
+		add(m, m != nil)
+	case *pb.Settlement:
+		add(m, m != nil)
+	case *pb.PeekResponse:
+		add(m, m != nil)
+	case *pb.DecisionBatch:
+		for _, r := range m.GetResults() {
+			add(r.GetDecision(), r.GetDecision() != nil)
+		}
+	case *pb.SettlementBatch:
+		for _, r := range m.GetResults() {
+			add(r.GetSettlement(), r.GetSettlement() != nil)
+		}
+	case *pb.PeekBatchResponse:
+		for _, r := range m.GetResults() {
+			add(r.GetLimits(), r.GetLimits() != nil)
+		}
+	}
+	return routes
+}
+
+// TestBatchOverMembers: a batch whose items belong to all members keeps its
+// order, and every item is charged once.
+func TestBatchOverMembers(t *testing.T) {
+	nodes := newCluster(t, 3)
+	const each = 40
+	var b pb.CheckBatchRequest
+	owners := []string{}
+	for i := range each {
+		for _, n := range nodes {
+			b.Items = append(b.Items, &pb.CheckRequest{Key: n.ownedBy(i) + "/u", Tier: "thousand"})
+			owners = append(owners, n.name)
+		}
+	}
+	got, err := nodes[0].CheckBatch(within(t, testWait), &b)
+	if err != nil || len(got.Results) != len(b.Items) {
+		t.Fatalf("CheckBatch() = %d results, %v, want %d", len(got.GetResults()), err, len(b.Items))
+	}
+	ids := map[string]bool{}
+	for i, r := range got.Results {
+		d := r.GetDecision()
+		want := pb.Route_ROUTE_FORWARD
+		if owners[i] == nodes[0].name {
+			want = pb.Route_ROUTE_LOCAL
+		}
+		if d.GetOwner() != owners[i] || d.GetRoute() != want || d.GetLimits()[0].GetScope() != b.Items[i].Key {
+			t.Errorf("item %d = %v, want %s by %s", i, r, b.Items[i].Key, owners[i])
+		}
+		ids[d.GetRequestId()] = true
+	}
+	if len(ids) != len(b.Items) {
+		t.Errorf("%d different ids, want %d", len(ids), len(b.Items))
+	}
+	for i, q := range b.Items {
+		if n := nodes[i%3].used(q.Key, "thousand", "requests"); n != 1 {
+			t.Errorf("%s was charged %d times, want once", q.Key, n)
+		}
+		if q.RequestId != "" {
+			t.Errorf("the request of the caller got the id %q", q.RequestId)
+		}
+	}
+}
+
+// TestOneRequestManyTimes: requests stay as they are, so one that a caller uses
+// for many items is many calls.
+func TestOneRequestManyTimes(t *testing.T) {
+	nodes := newCluster(t, 2)
+	q := &pb.CheckRequest{Key: nodes[1].ownedBy(0), Tier: "thousand"}
+	b := &pb.CheckBatchRequest{Items: []*pb.CheckRequest{q, q, q, q}}
+	if _, err := nodes[0].CheckBatch(within(t, testWait), b); err != nil {
+		t.Fatal(err)
+	}
+	if n := nodes[1].used(q.Key, "thousand", "requests"); n != 4 {
+		t.Errorf("charged %d, want 4", n)
+	}
+}
+
+// TestReserveHereSettleThere: a reservation belongs to the key, not to the node
+// that was asked. An id is one charge wherever it is repeated.
+func TestReserveHereSettleThere(t *testing.T) {
+	nodes := newCluster(t, 3)
+	ctx := within(t, testWait)
+	for _, owner := range nodes {
+		for i, first := range nodes {
+			key, id := owner.ownedBy(i)+"/u", "r-"+first.name
+			for _, n := range append(nodes[i:], nodes[:i]...) {
+				d, err := n.Reserve(ctx, &pb.ReserveRequest{Key: key, InputTokens: 100, MaxOutputTokens: new(int64(400)), RequestId: id})
+				if err != nil || d.RequestId != id || d.Owner != owner.name || d.Replayed != (n != first) {
+					t.Fatalf("Reserve() at %s = %v, %v", n.name, d, err)
+				}
+			}
+			if used := owner.used(key, "", "tokens"); used != 500 {
+				t.Errorf("reserved %d tokens of %s, want 500", used, key)
+			}
+			other := nodes[(i+1)%len(nodes)]
+			s, err := other.Settle(ctx, &pb.SettleRequest{Key: key, RequestId: id, OutputTokens: new(int64(20))})
+			if err != nil || s.Status != pb.ReservationStatus_RESERVATION_STATUS_SETTLED || s.Owner != owner.name {
+				t.Fatalf("Settle() at %s = %v, %v", other.name, s, err)
+			}
+			if used := owner.used(key, "", "tokens"); used != 120 {
+				t.Errorf("settled at %d tokens of %s, want 120", used, key)
+			}
+		}
+	}
+}
+
+// TestStaleViews: members that do not agree on the ring send calls on, once.
+func TestStaleViews(t *testing.T) {
+	a, b, c := newNode(t, "a", &clock{}), newNode(t, "b", &clock{}), newNode(t, "c", &clock{})
+	ctx := within(t, testWait)
+	b.see(a, b, c)
+	c.see(a, b, c)
+	inB, inC := b.ownedBy(60), c.ownedBy(60)
+	a.SetTopology(Topology{Serving: []Member{b.member()}, Others: []Member{c.member()}, Roster: 2}) //nolint:errcheck // asserted below
+
+	t.Run("followed", func(t *testing.T) {
+		d, err := a.Check(ctx, &pb.CheckRequest{Key: inC, Tier: "thousand"})
+		if err != nil || d.Owner != "c" || d.Route != pb.Route_ROUTE_FORWARD {
+			t.Errorf("Check() = %v, %v, want an answer of c", d, err)
+		}
+		if n := a.metric("bucketring_redirects_total"); n != 1 {
+			t.Errorf("%v redirects, want 1", n)
+		}
+	})
+	t.Run("a batch is followed", func(t *testing.T) {
+		items := []*pb.CheckRequest{}
+		for i := range 50 {
+			items = append(items, &pb.CheckRequest{Key: c.ownedBy(i)}, &pb.CheckRequest{Key: b.ownedBy(i)})
+		}
+		got, err := a.CheckBatch(ctx, &pb.CheckBatchRequest{Items: items})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range got.Results {
+			if want := []string{"c", "b"}[i%2]; r.GetDecision().GetOwner() != want {
+				t.Errorf("item %d = %v, want an answer of %s", i, r, want)
+			}
+		}
+	})
+	t.Run("twice is too much", func(t *testing.T) {
+		b.see(c) // b and c think that it is the other one
+		c.see(b)
+		d, err := a.Check(ctx, &pb.CheckRequest{Key: inB, Tier: "thousand"})
+		if err != nil || d.Owner != "a" || d.Route != pb.Route_ROUTE_FALLBACK {
+			t.Errorf("Check() = %v, %v, want a fallback", d, err)
+		}
+		if n := a.metric("bucketring_fallbacks_total", "redirect", "check"); n != 1 {
+			t.Errorf("%v fallbacks for redirects, want 1", n)
+		}
+	})
+	t.Run("to a member that is not known", func(t *testing.T) {
+		a.see(b)
+		d, err := a.Check(ctx, &pb.CheckRequest{Key: inC, Tier: "thousand"})
+		if err != nil || d.Route != pb.Route_ROUTE_FALLBACK {
+			t.Errorf("Check() = %v, %v, want a fallback", d, err)
+		}
+	})
+	t.Run("back to the asker", func(t *testing.T) {
+		b.see(a)
+		d, err := a.Check(ctx, &pb.CheckRequest{Key: inC, Tier: "thousand"})
+		if err != nil || d.Route != pb.Route_ROUTE_FALLBACK {
+			t.Errorf("Check() = %v, %v, want a fallback: a does not think that it owns the key", d, err)
+		}
+	})
+	for _, n := range []*node{a, b, c} { // and back
+		n.see(a, b, c)
+	}
+	eventually(t, "a's outbox to be empty", func() bool { return a.Status().Outbox == 0 })
+	if used := b.used(inB, "thousand", "requests"); used != 1 {
+		t.Errorf("b has %d requests of %s, want the one of the fallback", used, inB)
+	}
+	if used := c.used(inC, "thousand", "requests"); used != 3 {
+		t.Errorf("c has %d requests of %s, want 3", used, inC)
+	}
+}
+
+// TestNobodyServes: a node that is alone decides; one that is fenced does not,
+// and asks the run of its slot that serves.
+func TestNobodyServes(t *testing.T) {
+	c := &clock{}
+	a := newNode(t, "a", c)
+	ctx := within(t, testWait)
+	ask := func() *pb.Decision {
+		t.Helper()
+		d, err := a.Check(ctx, &pb.CheckRequest{Key: "k", Tier: "thousand"})
+		if err != nil {
+			t.Fatalf("Check() = %v", err)
+		}
+		return d
+	}
+	if d := ask(); d.Route != pb.Route_ROUTE_LOCAL {
+		t.Errorf("before any topology: %v, want local", d)
+	}
+	a.see()
+	if d := ask(); d.Route != pb.Route_ROUTE_LOCAL {
+		t.Errorf("nobody serves: %v, want local", d)
+	}
+	if err := a.SetTopology(Topology{Fenced: true, Roster: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if d := ask(); d.Route != pb.Route_ROUTE_FALLBACK {
+		t.Errorf("fenced: %v, want fallback", d)
+	}
+	newer := newNode(t, "a", c)
+	newer.see(newer)
+	fenced := topologyOf(newer)
+	fenced.Fenced = true
+	if err := a.SetTopology(fenced); err != nil {
+		t.Fatal(err)
+	}
+	if d := ask(); d.Route != pb.Route_ROUTE_FORWARD {
+		t.Errorf("fenced, the newer run serves: %v, want forward", d)
+	}
+	a.see(a)
+	if d := ask(); d.Route != pb.Route_ROUTE_LOCAL {
+		t.Errorf("serves: %v, want local", d)
+	}
+}
+
+// TestTermsTravel: after one call both sides know of the highest term.
+func TestTermsTravel(t *testing.T) {
+	nodes := newCluster(t, 2)
+	a, b := nodes[0], nodes[1]
+	key := b.ownedBy(0)
+	p := ring.PartitionOf(key)
+	term := func(n *node) uint64 { return n.view.Load().roles.Term(p) }
+	if term(a) != 0 || term(b) == 0 {
+		t.Fatalf("terms %#x and %#x, want none at a", term(a), term(b))
+	}
+	if _, err := a.Check(within(t, testWait), &pb.CheckRequest{Key: key}); err != nil {
+		t.Fatal(err)
+	}
+	if term(a) != term(b) {
+		t.Errorf("a knows of term %#x, want that of the owner, %#x", term(a), term(b))
+	}
+	a.see(a) // a takes it over, and gives it back
+	a.see(a, b)
+	taken := term(a)
+	if taken <= term(b) {
+		t.Fatalf("a took term %#x, want one above %#x", taken, term(b))
+	}
+	if _, err := a.Check(within(t, testWait), &pb.CheckRequest{Key: key}); err != nil {
+		t.Fatal(err)
+	}
+	if term(b) <= taken || term(a) != term(b) {
+		t.Errorf("terms %#x and %#x, want the same at both, above %#x", term(a), term(b), taken)
+	}
+	if n := b.metric("bucketring_terms_contested_total"); n != 1 {
+		t.Errorf("%v contested, want 1", n)
+	}
+	before := term(b)
+	client := pb.NewRateLimiterClient(b.conn())
+	stream, err := client.Exchange(within(t, testWait))
+	if err != nil {
+		t.Fatal(err)
+	}
+	item := &pb.Item{Call: &pb.Item_Check{Check: &pb.CheckRequest{Key: key}}, Term: before + 1<<40}
+	if err := stream.Send(&pb.Batch{Sequence: 1, Items: []*pb.Item{item}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	if term(b) != before {
+		t.Errorf("a client raised the term from %#x to %#x", before, term(b))
+	}
+}
+
+// TestCallerGoes: who does not wait gets the error of its own context, and no
+// fallback.
+func TestCallerGoes(t *testing.T) {
+	nodes := newCluster(t, 2)
+	key := nodes[1].ownedBy(0)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := nodes[0].Check(ctx, &pb.CheckRequest{Key: key}); grpcstatus.Code(err) != codes.Canceled {
+		t.Errorf("Check(cancelled) = %v, want Canceled", err)
+	}
+	if _, err := nodes[0].CheckBatch(ctx, &pb.CheckBatchRequest{Items: []*pb.CheckRequest{{Key: key}}}); grpcstatus.Code(err) != codes.Canceled {
+		t.Errorf("CheckBatch(cancelled) = %v, want Canceled", err)
+	}
+	nodes[1].listener.setFrozen(true)
+	ctx, cancel = context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := nodes[0].Check(ctx, &pb.CheckRequest{Key: key})
+		done <- err
+	}()
+	eventually(t, "the call to be under way", func() bool {
+		l := nodes[0].Status().Members[1].Link
+		return l.Queued+l.InFlight > 0
+	})
+	cancel()
+	if err := <-done; grpcstatus.Code(err) != codes.Canceled {
+		t.Errorf("Check() = %v, want Canceled", err)
+	}
+	if n := nodes[0].metric("bucketring_fallbacks_total"); n != 0 {
+		t.Errorf("%v calls fell back, want 0", n)
+	}
+}
+
+func TestReservedIDs(t *testing.T) {
+	nodes := newCluster(t, 2)
+	for _, n := range nodes {
+		for _, owner := range nodes {
+			q := &pb.ReserveRequest{Key: owner.ownedBy(0), RequestId: "fallback:a:b"}
+			_, err := n.Reserve(within(t, testWait), q)
+			if s := grpcstatus.Convert(err); s.Code() != codes.InvalidArgument || !strings.HasPrefix(s.Message(), "request_id: must not begin") {
+				t.Errorf("Reserve() at %s for %s = %v, want InvalidArgument", n.name, owner.name, err)
+			}
+			b, err := n.ReserveBatch(within(t, testWait), &pb.ReserveBatchRequest{Items: []*pb.ReserveRequest{q}})
+			if err != nil || b.Results[0].GetError().GetField() != "request_id" {
+				t.Errorf("ReserveBatch() at %s for %s = %v, %v, want an error of request_id", n.name, owner.name, b, err)
+			}
+		}
+	}
+}
+
+func TestSplitID(t *testing.T) {
+	for _, tt := range []struct{ id, member, original string }{
+		{"abc", "", "abc"},
+		{"", "", ""},
+		{"fallback:", "", "fallback:"},
+		{"fallback:n1", "", "fallback:n1"},
+		{"fallback:n1:", "", "fallback:n1:"},
+		{"fallback::x", "", "fallback::x"},
+		{"fallback:n1:x", "n1", "x"},
+		{"fallback:n1:x:y", "n1", "x:y"},
+		{fallbackID("n1", strings.Repeat("x", 128)), "n1", strings.Repeat("x", 128)},
+	} {
+		if member, original := splitID(tt.id); member != tt.member || original != tt.original {
+			t.Errorf("splitID(%q) = %q, %q, want %q, %q", tt.id, member, original, tt.member, tt.original)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	_, err := New(Options{Name: "a:b", Timeout: -1, MaxOutbox: -1})
+	for _, want := range []string{"name:", "boot:", "local:", "fallback:", "timeout:", "max_outbox:"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("New() = %v, want a problem with %s", err, want)
+		}
+	}
+}
+
+func TestTopologyIsRefused(t *testing.T) {
+	n := newNode(t, "a", &clock{})
+	n.see(n)
+	before := n.view.Load()
+	m := n.member()
+	for name, bad := range map[string]Topology{
+		"no roster":      {Serving: []Member{m}},
+		"no name":        {Serving: []Member{{GRPC: "127.0.0.1:1"}}, Roster: 1},
+		"separator":      {Serving: []Member{{Name: "a:b", GRPC: "127.0.0.1:1"}}, Roster: 1},
+		"no address":     {Serving: []Member{{Name: "b"}}, Roster: 1},
+		"twice":          {Serving: []Member{m}, Others: []Member{m}, Roster: 1},
+		"too many":       {Serving: manyMembers(ring.MaxMembers + 1), Roster: 1},
+		"no such target": {Serving: []Member{m, {Name: "b", GRPC: "%zz"}}, Roster: 1},
+	} {
+		if err := n.SetTopology(bad); err == nil || !strings.HasPrefix(err.Error(), "set topology: ") {
+			t.Errorf("%s: %v, want an error", name, err)
+		}
+		if n.view.Load() != before {
+			t.Errorf("%s: the view has changed", name)
+		}
+	}
+}
+
+func manyMembers(n int) (m []Member) {
+	for i := range n {
+		m = append(m, Member{Name: fmt.Sprint("m", i), Boot: 1, GRPC: "127.0.0.1:1"})
+	}
+	return m
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/bucketring/bucketring/cluster/ownership"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// kind is what a call asks for.
+type kind string
+
+var kinds = [...]kind{"check", "reserve", "settle", "cancel", "peek"}
+
+func kindOf(item *pb.Item) kind {
+	switch item.GetCall().(type) {
+	case *pb.Item_Check:
+		return "check"
+	case *pb.Item_Reserve:
+		return "reserve"
+	case *pb.Item_Settle:
+		return "settle"
+	case *pb.Item_Cancel:
+		return "cancel"
+	}
+	return "peek"
+}
+
+type fallen struct {
+	cause cause
+	call  kind
+}
+
+// metrics counts what goes between members. Labels come from fixed sets, but for
+// the names of members.
+type metrics struct {
+	batches    prometheus.Counter
+	items      prometheus.Histogram
+	redirects  prometheus.Counter
+	contested  prometheus.Counter
+	gained     prometheus.Counter
+	lost       prometheus.Counter
+	watchers   prometheus.Gauge
+	fallbacks  map[fallen]prometheus.Counter
+	byCause    map[cause]*atomic.Uint64 // the same, for the status
+	handshakes map[string]prometheus.Counter
+	dropped    prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	m := &metrics{
+		batches: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_forward_batches_total",
+			Help: "Batches of calls sent to other members.",
+		}),
+		items: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "bucketring_forward_items",
+			Help:    "Calls in a batch sent to another member.",
+			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512},
+		}),
+		redirects: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_redirects_total",
+			Help: "Forwarded calls that the asked member did not own.",
+		}),
+		watchers: f.NewGauge(prometheus.GaugeOpts{
+			Name: "bucketring_ring_watchers",
+			Help: "Clients that follow the ring of this node.",
+		}),
+		contested: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_terms_contested_total",
+			Help: "Partitions owned here in which a member with another view had a higher term.",
+		}),
+		dropped: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_outbox_dropped_total",
+			Help: "Calls that their owner was never told of, because it refused them or they grew too old.",
+		}),
+		fallbacks:  map[fallen]prometheus.Counter{},
+		byCause:    map[cause]*atomic.Uint64{},
+		handshakes: map[string]prometheus.Counter{},
+	}
+	moves := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "bucketring_ring_moves_total",
+		Help: "Partitions that came to this node or went from it.",
+	}, []string{"direction"})
+	m.gained, m.lost = moves.WithLabelValues("gained"), moves.WithLabelValues("lost")
+	fallbacks := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "bucketring_fallbacks_total",
+		Help: "Calls decided without the owner of their key, by why and what they asked.",
+	}, []string{"cause", "call"})
+	for _, why := range causes {
+		m.byCause[why] = new(atomic.Uint64)
+		for _, call := range kinds {
+			m.fallbacks[fallen{why, call}] = fallbacks.WithLabelValues(string(why), string(call))
+		}
+	}
+	handshakes := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "bucketring_peer_handshakes_total",
+		Help: "Streams between members that began, or that one of them refused, by who called.",
+	}, []string{"side", "result"})
+	for _, side := range []string{sideCaller, sideOwner} {
+		for _, result := range handshakeResults {
+			m.handshakes[side+" "+result] = handshakes.WithLabelValues(side, result)
+		}
+	}
+	return m
+}
+
+func (m *metrics) sent(items int) {
+	m.batches.Inc()
+	m.items.Observe(float64(items))
+}
+
+func (m *metrics) fell(why cause, item *pb.Item) {
+	m.fallbacks[fallen{why, kindOf(item)}].Inc()
+	m.byCause[why].Add(1)
+}
+
+// causes returns what fell has counted.
+func (m *metrics) causes() map[string]uint64 {
+	n := map[string]uint64{}
+	for why, count := range m.byCause {
+		n[string(why)] = count.Load()
+	}
+	return n
+}
+
+func (m *metrics) moved(fx ownership.Effects) {
+	m.gained.Add(float64(len(fx.Gained)))
+	m.lost.Add(float64(len(fx.Lost)))
+	m.contested.Add(float64(len(fx.Contested)))
+}
+
+// collector reads what changes by itself once per scrape.
+type collector struct {
+	router                                              *Router
+	members, partitions, roster, queue, breaker, outbox *prometheus.Desc
+}
+
+var _ prometheus.Collector = (*collector)(nil)
+
+func newCollector(r *Router) *collector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("bucketring_"+name, help, labels, nil)
+	}
+	return &collector{
+		router:     r,
+		members:    desc("ring_members", "Members that serve."),
+		partitions: desc("ring_partitions_owned", "Partitions that this node decides for."),
+		roster:     desc("ring_roster", "Members that may be deciding somewhere: the dead count until they are forgotten."),
+		queue:      desc("forward_queue", "Calls that wait to be sent to another member.", "peer"),
+		breaker:    desc("peer_breaker_open", "1 while calls are decided without the member, because it did not answer.", "peer"),
+		outbox:     desc("outbox_entries", "Calls that were decided here and that their owner is still to be told of."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.members, c.partitions, c.roster, c.queue, c.breaker, c.outbox} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, n int, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
+	}
+	v := c.router.view.Load()
+	gauge(c.members, len(v.members))
+	gauge(c.partitions, v.owned())
+	gauge(c.roster, v.roster)
+	gauge(c.outbox, c.router.outbox.Len())
+	for _, m := range v.all() {
+		if m.peer == nil {
+			continue
+		}
+		s := m.peer.link.Status()
+		open := 0
+		if s.BreakerOpen {
+			open = 1
+		}
+		gauge(c.queue, s.Queued, m.Name)
+		gauge(c.breaker, open, m.Name)
+	}
+}

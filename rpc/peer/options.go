@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"github.com/bucketring/bucketring/rpc/server"
+)
+
+// DefaultTimeout is how long a call waits for its owner.
+const DefaultTimeout = time.Second
+
+// Options configure a [Router]. Name, Boot, Local and Fallback are needed.
+type Options struct {
+	// Name is the slot of this member, which the ring hashes, and Boot tells
+	// this run of it from all others.
+	Name string
+	Boot uint64
+	// Local decides for the partitions that this member owns, Fallback for all
+	// others when their owner can't be reached.
+	Local, Fallback *server.Service
+	// Keys returns the cluster keys: the first makes signatures, any is
+	// accepted. It is asked at each handshake, so keys may change. Nil, or
+	// none: members need no key.
+	Keys func() [][]byte
+	// Dial are options of the connections to other members, such as transport
+	// credentials, which are needed.
+	Dial []grpc.DialOption
+	// Timeout is how long a call waits for its owner at most. 0:
+	// [DefaultTimeout].
+	Timeout time.Duration
+	// MaxOutbox is how many calls wait for their owner to come back. 0: the
+	// outbox's default.
+	MaxOutbox int
+
+	Logger   *slog.Logger          // nil: no log
+	Registry prometheus.Registerer // nil: no metrics
+}
+
+func (o Options) withDefaults() Options {
+	o.Timeout = cmp.Or(o.Timeout, DefaultTimeout)
+	if o.Keys == nil {
+		o.Keys = func() [][]byte { return nil }
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Validate reports every option that cannot be used.
+func (o Options) Validate() error {
+	var problems []error
+	complain := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if o.Name == "" || strings.Contains(o.Name, idSeparator) {
+		complain("name: must not be empty or contain %q, got %q", idSeparator, o.Name)
+	}
+	if o.Boot == 0 {
+		complain("boot: must be a random number, got 0")
+	}
+	if o.Local == nil {
+		complain("local: must be set")
+	}
+	if o.Fallback == nil {
+		complain("fallback: must be set")
+	}
+	if o.Timeout < 0 {
+		complain("timeout: must not be negative, got %s", o.Timeout)
+	}
+	if o.MaxOutbox < 0 {
+		complain("max_outbox: must not be negative, got %d", o.MaxOutbox)
+	}
+	return errors.Join(problems...)
+}

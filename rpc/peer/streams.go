@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/bucketring/bucketring/rpc/internal/link"
+	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
+)
+
+const (
+	// shakeWithin is how long a handshake may take.
+	shakeWithin = 3 * time.Second
+	// complainEvery is how often a refused handshake is logged at most.
+	complainEvery = time.Minute
+)
+
+// open starts a stream to a member, for its link.
+func (r *Router) open(ctx context.Context, client pb.PeerClient, to Member) (link.Stream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := client.Exchange(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	late := time.AfterFunc(shakeWithin, cancel)
+	err = r.greet(stream, to)
+	if err == nil && !late.Stop() {
+		err = context.DeadlineExceeded
+	}
+	r.shook(sideCaller, to.Name, err)
+	if err != nil {
+		late.Stop()
+		cancel()
+		return nil, err
+	}
+	return &batchStream{stream: stream, refused: func(err error) { r.shook(sideCaller, to.Name, err) }}, nil
+}
+
+// batchStream is a stream to a member after the handshake.
+type batchStream struct {
+	stream   grpc.BidiStreamingClient[pb.PeerMessage, pb.PeerAnswer]
+	refused  func(error)
+	answered bool // once: the owner has accepted the handshake
+}
+
+var _ link.Stream = (*batchStream)(nil)
+
+// Send implements link.Stream.
+func (s *batchStream) Send(b *pb.Batch) error {
+	return s.stream.Send(&pb.PeerMessage{Message: &pb.PeerMessage_Batch{Batch: b}})
+}
+
+// Recv implements link.Stream.
+func (s *batchStream) Recv() (*pb.Answers, error) {
+	m, err := s.stream.Recv()
+	if err != nil {
+		if c := grpcstatus.Code(err); !s.answered && (c == codes.Unauthenticated || c == codes.PermissionDenied) {
+			s.refused(err)
+		}
+		return nil, err
+	}
+	s.answered = true
+	if a := m.GetAnswers(); a != nil {
+		return a, nil
+	}
+	return nil, errNoAnswers
+}
+
+var errNoAnswers = errors.New("a message between members without answers")
+
+// CloseSend implements link.Stream.
+func (s *batchStream) CloseSend() error { return s.stream.CloseSend() }
+
+// Peer returns the service for the other members.
+func (r *Router) Peer() pb.PeerServer { return &peerService{router: r} }
+
+type peerService struct {
+	pb.UnimplementedPeerServer
+	router *Router
+}
+
+// Exchange implements pb.PeerServer.
+func (p *peerService) Exchange(stream grpc.BidiStreamingServer[pb.PeerMessage, pb.PeerAnswer]) error {
+	r := p.router
+	if err := r.leaving(); err != nil {
+		return err
+	}
+	shaken := make(chan error, 1) // the end of the handshake, which may come after this call
+	go func() { shaken <- r.welcome(stream) }()
+	late := time.NewTimer(shakeWithin)
+	defer late.Stop()
+	var err error
+	select {
+	case err = <-shaken:
+	case <-late.C:
+		err = refuse(shakeBroken, codes.DeadlineExceeded, "the handshake took more than %s", shakeWithin)
+	case <-r.drain:
+		return r.leaving()
+	}
+	if err != nil {
+		r.shook(sideOwner, "", err)
+		return err
+	}
+	r.shook(sideOwner, "", nil)
+	return r.serve(answerStream{stream}, func(b *pb.Batch) *pb.Answers { return r.answer(b, true) })
+}
+
+// answerStream is a stream from a member after the handshake.
+type answerStream struct {
+	grpc.BidiStreamingServer[pb.PeerMessage, pb.PeerAnswer]
+}
+
+var _ link.ServerStream = answerStream{}
+
+// Send implements link.ServerStream.
+func (s answerStream) Send(a *pb.Answers) error {
+	return s.BidiStreamingServer.Send(&pb.PeerAnswer{Answer: &pb.PeerAnswer_Answers{Answers: a}})
+}
+
+// Recv implements link.ServerStream.
+func (s answerStream) Recv() (*pb.Batch, error) {
+	m, err := s.BidiStreamingServer.Recv()
+	if err != nil {
+		return nil, err
+	}
+	if b := m.GetBatch(); b != nil {
+		return b, nil
+	}
+	return nil, grpcstatus.Error(codes.InvalidArgument, "after the handshake a stream between members has batches only")
+}
+
+// shook counts the end of a handshake, and logs now and then why one failed.
+func (r *Router) shook(side, member string, err error) {
+	result := shakeOK
+	if err != nil {
+		result = resultOf(err)
+	}
+	r.metrics.handshakes[side+" "+result].Inc()
+	if result == shakeOK || result == shakeBroken {
+		return
+	}
+	log := &r.refusals.keys
+	if result == shakeWrongMember {
+		log = &r.refusals.members
+	}
+	if log.due(time.Now()) {
+		r.log.Warn("member refused", "side", side, "member", member, "reason", grpcstatus.Convert(err).Message())
+	}
+}
+
+func resultOf(err error) string {
+	if wrong, ok := errors.AsType[*refusal](err); ok {
+		return wrong.result
+	}
+	switch grpcstatus.Code(err) {
+	case codes.Unauthenticated:
+		return shakeNoKey
+	case codes.PermissionDenied:
+		return shakeWrongKey
+	case codes.FailedPrecondition:
+		return shakeWrongMember
+	}
+	return shakeBroken
+}
+
+// seldom is true at most once in complainEvery.
+type seldom struct{ next atomic.Int64 }
+
+func (s *seldom) due(now time.Time) bool {
+	at, n := s.next.Load(), now.UnixNano()
+	return n >= at && s.next.CompareAndSwap(at, n+int64(complainEvery))
+}
+
+// quote shows a name that somebody sent.
+func quote(name string) string { return server.Quote(name) }

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"fmt"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+const benchPolicy = `
+tiers:
+  bench: { requests: 1_000_000/min, tokens: 1_000_000_000/min, concurrent: 1_000, spend: $1_000_000/day }
+default_tier: bench
+prices:
+  "*": { input: 1.00, output: 3.00 }
+`
+
+// benchCalls is how many calls there are, each of a key and an id of its own.
+const benchCalls = 1 << 16
+
+// benchNode is a service, and a clock that forgets all ids when it is turned.
+func benchNode(tb testing.TB) (*Service, *clock) {
+	tb.Helper()
+	engine := limiter.New(limiter.Options{})
+	p, err := policy.Parse("bench.yaml", []byte(benchPolicy), engine.Catalog())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c := &clock{}
+	return New(Options{Engine: engine, Policy: func() Policy { return p }, Now: c.now, Name: "node1"}), c
+}
+
+func (c *clock) forget() { c.elapsed.Add(31e9) }
+
+func benchItem(i int) *pb.Item {
+	return &pb.Item{
+		Call: &pb.Item_Check{Check: &pb.CheckRequest{
+			Key:         fmt.Sprintf("org-%03d/user-%05d", i%997, i),
+			Model:       "llama-3-70b",
+			InputTokens: 1200,
+			RequestId:   fmt.Sprintf("%032x", i),
+		}},
+		TimeoutNanos: 900_000_000,
+		Term:         7,
+	}
+}
+
+func benchItems() []*pb.Item {
+	items := make([]*pb.Item, benchCalls)
+	for i := range items {
+		items[i] = benchItem(i)
+	}
+	return items
+}
+
+var benchSizes = []int{1, 16, 64, 256}
+
+// BenchmarkAnswer is checks of 4 limits in batches: what the service and the
+// engine take. An operation is a batch.
+func BenchmarkAnswer(b *testing.B) {
+	items := benchItems()
+	for _, size := range benchSizes {
+		b.Run(fmt.Sprint("checks=", size), func(b *testing.B) {
+			s, clock := benchNode(b)
+			results := make([]*pb.Result, size)
+			at := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(results)
+				s.Answer(items[at:at+size], results)
+				if at += size; at == benchCalls {
+					at = 0
+					clock.forget()
+				}
+			}
+			perCheck(b, size)
+		})
+	}
+}
+
+// BenchmarkAnswerWire is BenchmarkAnswer with the messages decoded and encoded,
+// as a stream does it.
+func BenchmarkAnswerWire(b *testing.B) {
+	items := benchItems()
+	for _, size := range benchSizes {
+		b.Run(fmt.Sprint("checks=", size), func(b *testing.B) {
+			s, clock := benchNode(b)
+			var batches [][]byte
+			for at := 0; at < benchCalls; at += size {
+				data, err := proto.Marshal(&pb.Batch{Sequence: uint64(at), Ring: 1, Items: items[at : at+size]})
+				if err != nil {
+					b.Fatal(err)
+				}
+				batches = append(batches, data)
+			}
+			at := 0
+			var out []byte
+			b.ReportAllocs()
+			for b.Loop() {
+				batch := &pb.Batch{}
+				if err := proto.Unmarshal(batches[at], batch); err != nil {
+					b.Fatal(err)
+				}
+				results := make([]*pb.Result, len(batch.Items))
+				s.Answer(batch.Items, results)
+				answers := &pb.Answers{Sequence: batch.Sequence, Ring: 1, Results: results}
+				proto.Size(answers)
+				var err error
+				if out, err = (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(out[:0], answers); err != nil {
+					b.Fatal(err)
+				}
+				if at++; at == len(batches) {
+					at = 0
+					clock.forget()
+				}
+			}
+			b.ReportMetric(float64(len(out))/float64(size), "B-sent/check")
+			perCheck(b, size)
+		})
+	}
+}
+
+func perCheck(b *testing.B, size int) {
+	b.Helper()
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/check")
+}
