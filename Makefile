@@ -32,8 +32,8 @@ race: ## the same under the race detector, with less of the slow oracle
 	go test -race -short ./...
 
 .PHONY: e2e
-e2e: image ## the binary and its image as a user meets them; needs Docker
-	go test -tags e2e -count 1 -v ./internal/e2e
+e2e: image ## binary, image and clusters, and their faults; needs root, Docker, Compose, iproute2
+	go test -tags e2e -count 1 -timeout 15m -v ./internal/e2e
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZ=10s

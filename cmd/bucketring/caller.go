@@ -21,8 +21,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// caller is what check, reserve, settle and cancel have in common: which node
-// to ask and how to print its answer.
+// caller is what check, reserve, settle, cancel and keys have in common: which
+// node to ask and how to print its answer.
 //
 // The question goes through the JSON API's own handler, run in this process
 // with the node's gRPC service behind it. So -o json prints what HTTP answers,
@@ -66,6 +66,16 @@ func (c *caller) costs(cmd *cobra.Command) {
 
 // ask posts the body to a path of the API, and prints the answer.
 func (c *caller) ask(cmd *cobra.Command, path string) error {
+	text, err := json.Marshal(c.body)
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	return c.send(cmd, http.MethodPost, path, text, c.streams.answer)
+}
+
+// send sends a request to the API, and prints the answer: as it is, or as table
+// does.
+func (c *caller) send(cmd *cobra.Command, method, target string, text []byte, table func(*forward, *recorder)) error {
 	server := c.streams.setting(c.server, "BUCKETRING_SERVER", defaultServer)
 	conn, err := grpc.NewClient(server, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -76,7 +86,7 @@ func (c *caller) ask(cmd *cobra.Command, path string) error {
 	defer cancel()
 
 	node := &forward{client: pb.NewRateLimiterClient(conn)}
-	answer, err := node.post(ctx, path, c.body)
+	answer, err := node.send(ctx, method, target, text)
 	if err != nil {
 		return err
 	}
@@ -84,13 +94,11 @@ func (c *caller) ask(cmd *cobra.Command, path string) error {
 		return c.refused(cmd, server, answer, node.err)
 	}
 	if *c.output == formatJSON {
-		var indented bytes.Buffer
-		if err := json.Indent(&indented, answer.body.Bytes(), "", "  "); err != nil {
-			return fmt.Errorf("print the answer: %w", err)
+		if err := c.streams.indented(answer.body.Bytes()); err != nil {
+			return err
 		}
-		c.streams.printf("%s", indented.String())
 	} else {
-		c.streams.answer(node, answer)
+		table(node, answer)
 	}
 	if answer.status == http.StatusTooManyRequests {
 		return &failure{code: exitDenied}
@@ -118,6 +126,7 @@ type forward struct {
 	client     pb.RateLimiterClient
 	decision   *pb.Decision
 	settlement *pb.Settlement
+	locations  []*pb.Location
 	err        error
 }
 
@@ -141,12 +150,15 @@ func (f *forward) Cancel(ctx context.Context, r *pb.CancelRequest) (*pb.Settleme
 	return f.settlement, f.err
 }
 
-func (f *forward) post(ctx context.Context, path string, b body) (*recorder, error) {
-	text, err := json.Marshal(b)
-	if err != nil {
-		return nil, fmt.Errorf("encode request: %w", err)
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, path, bytes.NewReader(text))
+func (f *forward) Locate(ctx context.Context, r *pb.LocateRequest) (*pb.LocateResponse, error) {
+	var found *pb.LocateResponse
+	found, f.err = f.client.Locate(ctx, r)
+	f.locations = found.GetLocations()
+	return found, f.err
+}
+
+func (f *forward) send(ctx context.Context, method, target string, text []byte) (*recorder, error) {
+	r, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(text))
 	if err != nil {
 		return nil, fmt.Errorf("encode request: %w", err)
 	}

@@ -13,6 +13,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// defaultHTTP is where a node listens for HTTP unless told otherwise.
+const defaultHTTP = "127.0.0.1:6470"
+
 func newHealth(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",
@@ -25,12 +28,12 @@ it can be the health check of a container.`,
 		Args: arguments(),
 	}
 	flags := cmd.Flags()
-	address := flags.String("http", "", "address of the node's HTTP API (default $BUCKETRING_HTTP or 127.0.0.1:6470)")
+	address := flags.String("http", "", "address of the node's HTTP API (default $BUCKETRING_HTTP or "+defaultHTTP+")")
 	ready := flags.Bool("ready", false, "ask whether it is ready, not only alive")
 	timeout := flags.Duration("timeout", 2*time.Second, "time to wait for the answer")
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		target, err := dialable(s.setting(*address, "BUCKETRING_HTTP", "127.0.0.1:6470"))
+		target, err := dialable(s.setting(*address, "BUCKETRING_HTTP", defaultHTTP))
 		if err != nil {
 			return misused(cmd, fmt.Errorf("--http: %w", err), "")
 		}

@@ -32,22 +32,24 @@ func TestMain(m *testing.M) {
 // patience bounds every wait of a script.
 const patience = 15 * time.Second
 
-// Scripts run the binary as a user does. $HTTP and $GRPC are free addresses.
+// Scripts run the binary as a user does. $HTTP, $GRPC and $GOSSIP are free
+// addresses; those with ports that are higher by 10 and 20, as dev uses them,
+// are free, too: $HTTP2, $HTTP3 and so on. A served node gossips at $GOSSIP.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
-			for _, name := range []string{"HTTP", "GRPC"} {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					return err
-				}
-				env.Setenv(name, l.Addr().String())
-				if err := l.Close(); err != nil {
-					return err
+			first, err := freePorts()
+			if err != nil {
+				return err
+			}
+			for i, suffix := range []string{"", "2", "3"} {
+				for j, name := range []string{"HTTP", "GRPC", "GOSSIP"} {
+					env.Setenv(name+suffix, net.JoinHostPort("127.0.0.1", strconv.Itoa(first+i*portStep+j)))
 				}
 			}
+			env.Setenv("BUCKETRING_GOSSIP", env.Getenv("GOSSIP"))
 			env.Setenv("BUCKETRING_SERVER", env.Getenv("GRPC"))
 			return nil
 		},
@@ -64,9 +66,42 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// ready waits until the node at $HTTP is.
-func ready(ts *testscript.TestScript, _ bool, _ []string) {
-	url := "http://" + ts.Getenv("HTTP") + "/readyz"
+// freePorts returns the first of three ports in a row that were free a moment
+// ago, like those that are higher by 10 and 20.
+func freePorts() (first int, err error) {
+	for range 100 {
+		first, err = tryPorts()
+		if err == nil {
+			return first, nil
+		}
+	}
+	return 0, err
+}
+
+func tryPorts() (first int, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	first = l.Addr().(*net.TCPAddr).Port
+	for _, offset := range []int{1, 2, 10, 11, 12, 20, 21, 22} {
+		other, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(first+offset)))
+		if err != nil {
+			return 0, err
+		}
+		defer other.Close()
+	}
+	return first, nil
+}
+
+// ready ADDRESS waits until the node there is; without an address, that at $HTTP.
+func ready(ts *testscript.TestScript, _ bool, args []string) {
+	address := ts.Getenv("HTTP")
+	if len(args) > 0 {
+		address = args[0]
+	}
+	url := "http://" + address + "/readyz"
 	wait(ts, "ready", func() bool {
 		resp, err := http.Get(url)
 		if err != nil {
@@ -88,7 +123,7 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 
 // sendSignal NAME sends a signal to the background command that was started last.
 func sendSignal(ts *testscript.TestScript, _ bool, args []string) {
-	signals := map[string]os.Signal{"TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP}
+	signals := map[string]os.Signal{"TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL}
 	commands := ts.BackgroundCmds()
 	ts.Check(commands[len(commands)-1].Process.Signal(signals[args[0]]))
 }

@@ -18,6 +18,7 @@ Start with "bucketring dev". It needs no configuration.
 Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 unhealthy.`,
 		Example: `  bucketring dev
   bucketring check acme/alice --tier free --input-tokens 1200
+  bucketring status
   bucketring serve --config node.yaml --policy policy.yaml --data /var/lib/bucketring`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -42,7 +43,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 unhealthy.`,
 		}
 	}
 	add(run, newDev(s), newServe(s), newHealth(s))
-	add(ask, newCheck(s), newReserve(s), newSettle(s), newCancel(s))
+	add(ask, newCheck(s), newReserve(s), newSettle(s), newCancel(s), newKeys(s), newStatus(s))
 	add(policies, newPolicy(s))
 	add("", newVersion(s), newCompletion(s))
 	return root

@@ -4,9 +4,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -18,16 +20,23 @@ func newServe(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a node",
-		Long: `Run a node until it is interrupted. It then turns unready, waits for the drain
-delay, lets calls in progress finish, and saves its state. A second interrupt
-ends it at once; SIGHUP reloads the policy.
+		Long: `Run a node until it is interrupted. It then turns unready, leaves its keys to the
+other members, waits for the drain delay, lets calls in progress finish, says
+goodbye, and saves its state. A second interrupt ends it at once; SIGHUP reloads
+the policy and the cluster keys.
+
+Nodes that are told of each other with --join are one limiter, whichever is
+asked. They find all others through one that they can reach, so any two or three
+will do; all may have the same list. A node without --join starts a cluster.
 
 Every setting is a flag, an environment variable (BUCKETRING_HTTP for --http) and
 a key of the file given with --config (log_level for --log-level). A flag wins
 over the environment, and the environment over the file.
 
-Nothing listens beyond loopback unless --insecure says so.`,
+HTTP and gRPC listen beyond loopback only if --insecure says so, gossip only with
+--cluster-key-file or --insecure.`,
 		Example: `  bucketring serve
+  bucketring serve --name node1 --http :6470 --grpc :6471 --gossip :6472 --join node1,node2,node3 --cluster-key-file cluster.key --insecure
   bucketring serve --policy policy.yaml --data /var/lib/bucketring
   bucketring serve --config node.yaml --print-config`,
 		Args: arguments(),
@@ -84,13 +93,21 @@ func (s *streams) run(ctx context.Context, c *config.Config, log *slog.Logger, o
 	defer stop()
 	n, err := node.New(node.Options{Config: c, Logger: log, OnReady: onReady})
 	if err != nil {
-		return err
+		return portTaken(err)
 	}
 	made.Store(n)
-	return n.Run(ctx)
+	return portTaken(n.Run(ctx))
+}
+
+// portTaken adds advice to an error that comes from a port in use.
+func portTaken(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return failed(err, "is another node running here? stop it, or give this one other addresses with --http, --grpc and --gossip")
+	}
+	return err
 }
 
 // urls is where a node answers.
 func urls(n *node.Node) string {
-	return fmt.Sprintf("  HTTP     http://%s\n  status   http://%[1]s/status\n  metrics  http://%[1]s/metrics\n  gRPC     %s\n", n.HTTPAddr(), n.GRPCAddr())
+	return fmt.Sprintf("  HTTP     http://%s\n  status   http://%[1]s/status\n  metrics  http://%[1]s/metrics\n  gRPC     %s\n  gossip   %s\n", n.HTTPAddr(), n.GRPCAddr(), n.GossipAddr())
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -54,6 +55,16 @@ func (s *streams) json(v any) error {
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
+}
+
+// indented writes JSON that somebody else encoded, indented.
+func (s *streams) indented(text []byte) error {
+	var out bytes.Buffer
+	if err := json.Indent(&out, text, "", "  "); err != nil {
+		return fmt.Errorf("print the answer: %w", err)
+	}
+	s.printf("%s", out.String())
+	return nil
 }
 
 // logger returns one for standard error: text on a terminal, else JSON, unless

@@ -55,9 +55,8 @@ func (s *streams) limits(limits []*pb.LimitState) {
 		s.printf("no limit applies\n")
 		return
 	}
-	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
-	row := func(cells ...string) { _, _ = io.WriteString(w, strings.Join(cells, "\t")+"\n") }
-	row("LIMIT", "SCOPE", "LEFT", "OF", "RESETS")
+	row, flush := s.columns("LIMIT", "SCOPE", "LEFT", "OF", "RESETS")
+	defer flush()
 	for _, l := range limits {
 		name, left, resets := l.GetName(), amount(l, l.GetRemaining()), "-"
 		if name != l.GetDimension() {
@@ -75,7 +74,16 @@ func (s *streams) limits(limits []*pb.LimitState) {
 		}
 		row(name, l.GetScope(), left, amount(l, l.GetCapacity()), resets, s.bar(l)+note)
 	}
-	_ = w.Flush()
+}
+
+// columns begins a table with a header. Nothing is printed until flush. The last
+// cell of a row is outside of all columns, so it may have colours, which have no
+// width.
+func (s *streams) columns(header ...string) (row func(cells ...string), flush func()) {
+	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	row = func(cells ...string) { _, _ = io.WriteString(w, strings.Join(cells, "\t")+"\n") }
+	row(header...)
+	return row, func() { _ = w.Flush() }
 }
 
 const barWidth = 20

@@ -15,12 +15,17 @@ import (
 // Config is everything a node can be told before it starts. What may change
 // while it runs is in the policy.
 type Config struct {
-	Name      string   `key:"name" help:"name of this member; empty means the host name"`
+	Name      string   `key:"name" help:"name of this member, its own in the cluster and the same after a restart; empty means the host name"`
 	HTTP      string   `key:"http" default:"127.0.0.1:6470" help:"address of the JSON API, health and metrics"`
-	GRPC      string   `key:"grpc" default:"127.0.0.1:6471" help:"address of the gRPC API"`
-	Gossip    string   `key:"gossip" default:"127.0.0.1:6472" help:"address for cluster membership; not opened by this version"`
-	Advertise string   `key:"advertise" help:"address that other members should dial; empty means the one listened on"`
-	Join      []string `key:"join" help:"members to join, separated by commas; this version runs alone and refuses any"`
+	GRPC      string   `key:"grpc" default:"127.0.0.1:6471" help:"address of the gRPC API, where members reach each other, too"`
+	Gossip    string   `key:"gossip" default:"127.0.0.1:6472" help:"address for cluster membership, with TCP and UDP"`
+	Advertise string   `key:"advertise" help:"host or host:port at which other members reach this one: gossip at that port, HTTP and gRPC at their own; empty means the address of gossip"`
+	Join      []string `key:"join" help:"members to join, separated by commas: host or host:port of their gossip, looked up anew each time; this node may be among them; empty means to start a cluster"`
+
+	Cluster        string        `key:"cluster" default:"bucketring" help:"name of the cluster: nodes with another one are kept out"`
+	ClusterKeyFile string        `key:"cluster_key_file" help:"file with a base64 key of 16, 24 or 32 bytes per line: the first one encrypts gossip and proves members to each other, all are accepted; read again on SIGHUP"`
+	JoinTimeout    time.Duration `key:"join_timeout" default:"5s" help:"time to wait at start for one of the members to join; then the node goes on without, and keeps trying"`
+	ForwardTimeout time.Duration `key:"forward_timeout" default:"1s" help:"time that the owner of a key gets to answer, before this node decides without it"`
 
 	Policy        string        `key:"policy" help:"policy file or directory, watched; empty means the built-in policy"`
 	Data          string        `key:"data" help:"directory that keeps usage across restarts; empty means memory only"`

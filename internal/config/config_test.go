@@ -3,6 +3,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -128,12 +129,39 @@ func TestValidate(t *testing.T) {
 		}},
 		{"exposed on purpose", func(c *Config) { c.HTTP, c.GRPC, c.Insecure = ":6470", "0.0.0.0:6471", true }, nil},
 		{"mapped address is not loopback", func(c *Config) { c.HTTP = "[::ffff:10.0.0.1]:1" }, []string{"http: "}},
-		{"join", func(c *Config) { c.Join = []string{"a:1"} }, []string{"join: clustering is not in this version"}},
+		{"join on this machine", func(c *Config) { c.Join = []string{"127.0.0.1:1", "localhost", "[::1]:3", "::1"} }, nil},
+		{"join elsewhere", func(c *Config) {
+			c.Join, c.Insecure = []string{"a", "b:2", "10.0.0.1"}, true
+			c.HTTP, c.GRPC, c.Gossip = ":6470", ":6471", ":6472"
+		}, nil},
+		{"join elsewhere from loopback", func(c *Config) { c.Join = []string{"a:1"} }, []string{"gossip: 127.0.0.1:6472 cannot reach a:1, which join names"}},
+		{"bad seeds", func(c *Config) { c.Join = []string{"a:b", "c:0", ":7", "d:e:f", "0.0.0.0:1"} }, []string{
+			`join: port must be between 0 and 65535, got "a:b"`, `join: port must be between 1 and 65535, got "c:0"`,
+			`join: must name a host that others can reach, got ":7"`, `join: must be host or host:port, got "d:e:f"`, `got "0.0.0.0:1"`,
+		}},
+		{"gossip exposed", func(c *Config) { c.Gossip = ":6472" }, []string{
+			"gossip: :6472 is reachable from other machines and gossip is not encrypted; set cluster_key_file, or allow it with insecure",
+			"grpc: 127.0.0.1:6471 is not reachable from other machines",
+		}},
+		{"gossip exposed with a key", func(c *Config) { c.Gossip, c.GRPC, c.ClusterKeyFile = ":6472", "0.0.0.0:6471", "keys" }, []string{
+			"grpc: 0.0.0.0:6471 is reachable from other machines and this version has no credentials",
+		}},
+		{"advertise", func(c *Config) { c.Advertise = "node1.example" }, nil},
+		{"advertise with a port", func(c *Config) { c.Advertise = "[fd00::1]:7000" }, nil},
+		{"advertise an address", func(c *Config) { c.Advertise = "fd00::1" }, nil},
+		{"advertise anything", func(c *Config) { c.Advertise = "0.0.0.0" }, []string{`advertise: must name a host that others can reach, got "0.0.0.0"`}},
+		{"one port twice", func(c *Config) { c.Gossip = c.GRPC }, []string{"gossip: must differ from grpc, got 127.0.0.1:6471 twice"}},
+		{"long name", func(c *Config) { c.Name = strings.Repeat("n", MaxName+1) }, []string{"name: must be 1 to 57"}},
+		{"longest name", func(c *Config) { c.Name = strings.Repeat("n", MaxName) }, nil},
+		{"cluster", func(c *Config) { c.Cluster, c.ForwardTimeout, c.JoinTimeout = "a b", 0, -1 }, []string{
+			`cluster: must be 1 to 64 letters, digits, dots, dashes or underscores, got "a b"`,
+			"forward_timeout: must be more than 0, got 0s", "join_timeout: must not be negative, got -1ns",
+		}},
 		{"everything", func(c *Config) {
 			c.Name, c.HTTP, c.GRPC, c.Gossip, c.Advertise = "a b", "x", "127.0.0.1:99999", "localhost:http", ":1"
 			c.MaxKeys, c.DrainDelay, c.LogLevel, c.LogFormat = 0, -1, "inof", "xml"
 		}, []string{
-			`name: must be 1 to 63`, `http: must be host:port, got "x"`, `grpc: port must be`, `gossip: port must be`, `advertise: must name a host`,
+			`name: must be 1 to 57`, `http: must be host:port, got "x"`, `grpc: port must be`, `gossip: port must be`, `advertise: must name a host`,
 			"max_keys: must be at least 1, got 0", "drain_delay: must not be negative, got -1ns",
 			`log_level: must be debug, info, warn, error, got "inof", did you mean "info"?`, `log_format: must be`,
 		}},
@@ -171,5 +199,32 @@ func TestPrintCanBeReadBack(t *testing.T) {
 	}
 	if line := "join: ['a:1', 'b:2']"; !strings.Contains(out.String(), "# flag --join") {
 		t.Errorf("Print = %s\nwant a line such as %s", out.String(), line)
+	}
+}
+
+func TestReadKeys(t *testing.T) {
+	const k16, k24, k32 = "AAAAAAAAAAAAAAAAAAAAAA==", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
+	keys, err := ReadKeys(write(t, "# newest first\n\n"+k32+"\n  "+k16+" # 2026-01\r\n"+k24))
+	if err != nil || len(keys) != 3 || len(keys[0]) != 32 || len(keys[1]) != 16 || len(keys[2]) != 24 {
+		t.Errorf("ReadKeys = %v, %v, want keys of 32, 16 and 24 bytes", keys, err)
+	}
+	for text, want := range map[string]string{
+		"":                               ": has no key; make one with: ",
+		"# nothing\n":                    ": has no key; make one with: ",
+		k16 + "\nsecret!\n":              ":2: must be a key in base64; make one with: ",
+		"\nc2VjcmV0\n":                   ":2: must be a key of 16, 24 or 32 bytes, got 6",
+		k16 + "\n" + k32 + "\n" + k16:    ":3: is the key of line 1 again",
+		"c2VjcmV0\n" + k16 + "\n!\nAA==": ":4: must be a key of 16",
+	} {
+		_, err := ReadKeys(write(t, text))
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "cluster_key_file: ") {
+			t.Errorf("ReadKeys(%q) = %v, want cluster_key_file: ...%s", text, err, want)
+		}
+		if err != nil && (strings.Contains(err.Error(), "secret!") || strings.Contains(err.Error(), "c2VjcmV0")) {
+			t.Errorf("ReadKeys(%q) = %v, which shows a key", text, err)
+		}
+	}
+	if _, err := ReadKeys(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("ReadKeys of nothing = %v, want ErrNotExist", err)
 	}
 }

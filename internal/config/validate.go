@@ -5,51 +5,34 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/bucketring/bucketring/internal/nearest"
 )
 
-var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+// MaxName is the length of the longest name of a member.
+const MaxName = 57
 
-// Validate reports every setting that cannot be used. Nothing may listen
-// beyond loopback unless Insecure says so, and a cluster cannot be joined.
+var (
+	validName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,56}$`)
+	validCluster = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+)
+
+// Validate reports every setting that cannot be used. Nothing may be reachable
+// from other machines without credentials unless Insecure says so.
 func (c *Config) Validate() error {
 	var problems []error
 	bad := func(key, format string, args ...any) {
 		problems = append(problems, fmt.Errorf(key+": "+format, args...))
 	}
 	if !validName.MatchString(c.Name) {
-		bad("name", "must be 1 to 63 letters, digits, dots, dashes or underscores, got %q", c.Name)
+		bad("name", "must be 1 to %d letters, digits, dots, dashes or underscores, got %q", MaxName, c.Name)
 	}
-	for _, listen := range []struct{ key, address string }{{"http", c.HTTP}, {"grpc", c.GRPC}, {"gossip", c.Gossip}} {
-		host, err := splitAddress(listen.address)
-		switch {
-		case err != nil:
-			bad(listen.key, "%w", err)
-		case !c.Insecure && !isLoopback(host):
-			bad(listen.key, "%s is reachable from other machines and this version has no credentials; use a loopback address, or allow it with insecure", listen.address)
-		}
-	}
-	if c.HTTP == c.GRPC && !strings.HasSuffix(c.HTTP, ":0") {
-		bad("grpc", "must differ from http, got %s twice", c.GRPC)
-	}
-	if c.Advertise != "" {
-		if host, err := splitAddress(c.Advertise); err != nil {
-			bad("advertise", "%w", err)
-		} else if host == "" {
-			bad("advertise", "must name a host that others can dial, got %q", c.Advertise)
-		}
-	}
-	if len(c.Join) > 0 {
-		bad("join", "clustering is not in this version: a node runs alone and would not share limits with %s", strings.Join(c.Join, ", "))
-	}
+	c.validateAddresses(bad)
+	c.validateCluster(bad)
 	for _, n := range []struct {
 		key   string
 		value int
@@ -61,7 +44,7 @@ func (c *Config) Validate() error {
 	for _, d := range []struct {
 		key   string
 		value time.Duration
-	}{{"snapshot_every", c.SnapshotEvery}, {"drain_delay", c.DrainDelay}, {"shutdown_timeout", c.ShutdownTimeout}} {
+	}{{"snapshot_every", c.SnapshotEvery}, {"drain_delay", c.DrainDelay}, {"shutdown_timeout", c.ShutdownTimeout}, {"join_timeout", c.JoinTimeout}} {
 		if d.value < 0 {
 			bad(d.key, "must not be negative, got %s", d.value)
 		}
@@ -76,22 +59,59 @@ func (c *Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-// splitAddress checks host:port and returns the host.
-func splitAddress(address string) (host string, err error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", fmt.Errorf("must be host:port, got %q", address)
+// validateAddresses looks at what is listened on.
+func (c *Config) validateAddresses(bad func(key, format string, args ...any)) {
+	const exposed = "%s is reachable from other machines and "
+	for _, listen := range []struct{ key, address string }{{"http", c.HTTP}, {"grpc", c.GRPC}, {"gossip", c.Gossip}} {
+		host, err := splitAddress(listen.address)
+		switch {
+		case err != nil:
+			bad(listen.key, "%w", err)
+		case c.Insecure || isLoopback(host):
+		case listen.key != "gossip":
+			bad(listen.key, exposed+"this version has no credentials; use a loopback address, or allow it with insecure", listen.address)
+		case c.ClusterKeyFile == "":
+			bad(listen.key, exposed+"gossip is not encrypted; set cluster_key_file, or allow it with insecure", listen.address)
+		}
 	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", fmt.Errorf("port must be between 0 and 65535, got %q", address)
+	if c.HTTP == c.GRPC && !strings.HasSuffix(c.HTTP, ":0") {
+		bad("grpc", "must differ from http, got %s twice", c.GRPC)
 	}
-	return host, nil
+	for _, other := range []struct{ key, address string }{{"http", c.HTTP}, {"grpc", c.GRPC}} {
+		if c.Gossip == other.address && !strings.HasSuffix(c.Gossip, ":0") {
+			bad("gossip", "must differ from %s, got %s twice", other.key, c.Gossip)
+		}
+	}
+	if c.Advertise != "" {
+		if _, _, err := SplitAdvertise(c.Advertise); err != nil {
+			bad("advertise", "%w", err)
+		}
+	}
 }
 
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
+// validateCluster looks for clusters that would not come about: each node would
+// then allow all that the policy does.
+func (c *Config) validateCluster(bad func(key, format string, args ...any)) {
+	if !validCluster.MatchString(c.Cluster) {
+		bad("cluster", "must be 1 to 64 letters, digits, dots, dashes or underscores, got %q", c.Cluster)
 	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
+	if c.ForwardTimeout <= 0 {
+		bad("forward_timeout", "must be more than 0, got %s", c.ForwardTimeout)
+	}
+	gossip, err := splitAddress(c.Gossip)
+	if err != nil {
+		return // said already
+	}
+	for _, seed := range c.Join {
+		host, err := checkSeed(seed)
+		switch {
+		case err != nil:
+			bad("join", "%w", err)
+		case isLoopback(gossip) && !isLoopback(host):
+			bad("gossip", "%s cannot reach %s, which join names; listen on an address that other machines reach, such as 0.0.0.0:6472", c.Gossip, seed)
+		}
+	}
+	if host, err := splitAddress(c.GRPC); err == nil && isLoopback(host) && !isLoopback(gossip) {
+		bad("grpc", "%s is not reachable from other machines, which gossip at %s would send there; listen on the same host", c.GRPC, c.Gossip)
+	}
 }

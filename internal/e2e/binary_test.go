@@ -70,9 +70,9 @@ func ready(t *testing.T, address string) {
 func TestUsageSurvivesARestart(t *testing.T) {
 	data, policies := t.TempDir(), t.TempDir()
 	writePolicy(t, policies, 3)
-	http, grpc := freeAddress(t), freeAddress(t)
+	http, grpc, gossip := freeAddress(t), freeAddress(t), freeAddress(t)
 	start := func() func() string {
-		stop := serve(t, "serve", "--http", http, "--grpc", grpc, "--policy", policies, "--data", data)
+		stop := serve(t, "serve", "--http", http, "--grpc", grpc, "--gossip", gossip, "--policy", policies, "--data", data)
 		ready(t, http)
 		return stop
 	}

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 // shutdown take the same way back.
 type cleanups struct {
 	log   *slog.Logger
+	level slog.Level // of what is logged
 	steps []cleanup
 }
 
@@ -38,7 +40,7 @@ func (c *cleanups) unwind() error {
 		if err := step.undo(); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", step.name, err))
 		}
-		c.log.Info("shutdown step done", "step", step.name, "duration", time.Since(start).Round(time.Microsecond))
+		c.log.Log(context.Background(), c.level, "shutdown step done", "step", step.name, "duration", time.Since(start).Round(time.Microsecond))
 	}
 	return errors.Join(failed...)
 }

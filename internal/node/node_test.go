@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,9 +28,15 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil { // clusters wait more than they work
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // log is a buffer that a node and a test may use at once.
 type log struct {
@@ -61,7 +68,8 @@ type running struct {
 
 func testConfig(edit func(*config.Config)) *config.Config {
 	c := config.Default()
-	c.Name, c.HTTP, c.GRPC = "n1", "127.0.0.1:0", "127.0.0.1:0"
+	c.Name, c.HTTP, c.GRPC, c.Gossip = "n1", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	c.ForwardTimeout = patience / 2 // a machine that is busy is not an owner that is away
 	if edit != nil {
 		edit(c)
 	}
@@ -70,15 +78,26 @@ func testConfig(edit func(*config.Config)) *config.Config {
 
 func start(t *testing.T, edit func(*config.Config)) *running {
 	t.Helper()
+	return startWith(t, edit, nil)
+}
+
+// startWith is start with other options, too. The node ends without ceremony
+// unless they say otherwise.
+func startWith(t *testing.T, edit func(*config.Config), change func(*Options)) *running {
+	t.Helper()
 	r := &running{t: t, log: &log{}, done: make(chan struct{})}
 	up := make(chan struct{}) // closed when the node is ready
-	var err error
-	r.Node, err = New(Options{
+	o := Options{
 		Config:  testConfig(edit),
 		Logger:  slog.New(slog.NewTextHandler(r.log, nil)),
 		OnReady: func(*Node) { close(up) },
-	})
-	if err != nil {
+		Hasty:   true,
+	}
+	if change != nil {
+		change(&o)
+	}
+	var err error
+	if r.Node, err = New(o); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Ready(); err == nil {
@@ -218,10 +237,10 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestShutdownIsOrderlyAndLogged(t *testing.T) {
-	r := start(t, func(c *config.Config) {
+	r := startWith(t, func(c *config.Config) {
 		c.DrainDelay = 300 * time.Millisecond
 		c.Data = t.TempDir()
-	})
+	}, func(o *Options) { o.Hasty = false })
 	r.stop()
 	r.eventually("draining", func() bool { return r.Ready() != nil })
 	// Unready, but calls are still answered.
@@ -242,7 +261,10 @@ func TestShutdownIsOrderlyAndLogged(t *testing.T) {
 		t.Errorf("Run = %v, want nil", err)
 	}
 	at := 0
-	for _, step := range []string{"drain", "finish calls in progress", "stop background work", "save state", "close "} {
+	for _, step := range []string{
+		"turn unready", "leave the ring", "drain", "flush the outbox", "finish calls in progress", "stop background work",
+		"leave the cluster", "save state", "close ",
+	} {
 		next := strings.Index(r.log.String()[at:], `step=`+quoted(step))
 		if next < 0 {
 			t.Fatalf("log has no step %q after byte %d:\n%s", step, at, r.log)
@@ -359,9 +381,13 @@ func TestNewFailsCleanly(t *testing.T) {
 	}
 	defer taken.Close()
 	for name, edit := range map[string]func(*config.Config){
-		"port in use": func(c *config.Config) { c.HTTP = taken.Addr().String() },
-		"no policy":   func(c *config.Config) { c.Policy = filepath.Join(t.TempDir(), "none.yaml") },
-		"no data":     func(c *config.Config) { c.Data = "/dev/null/data" },
+		"port in use":        func(c *config.Config) { c.HTTP = taken.Addr().String() },
+		"gossip port in use": func(c *config.Config) { c.Gossip = taken.Addr().String() },
+		"no gossip host":     func(c *config.Config) { c.Gossip = "host.invalid:0" },
+		"no advertised host": func(c *config.Config) { c.Advertise = "host.invalid" },
+		"no keys":            func(c *config.Config) { c.ClusterKeyFile = filepath.Join(t.TempDir(), "none") },
+		"no policy":          func(c *config.Config) { c.Policy = filepath.Join(t.TempDir(), "none.yaml") },
+		"no data":            func(c *config.Config) { c.Data = "/dev/null/data" },
 	} {
 		n, err := New(Options{Config: testConfig(edit)})
 		if err == nil {

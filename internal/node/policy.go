@@ -3,16 +3,26 @@
 package node
 
 import (
+	"fmt"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bucketring/bucketring/limiter/policy/source"
 )
 
-// Reload reads the policy again now. A bad policy changes nothing; it is logged
-// and seen in the status and the metrics.
+// Reload reads the policy and the cluster keys again now. A bad policy changes
+// nothing; it is logged and seen in the status and the metrics. So it is with a
+// bad key file.
 func (n *Node) Reload() {
 	if err := n.policies.Reload(); err != nil {
 		n.log.Error("policy not reloaded", "path", n.config.Policy, "error", err)
+	}
+	n.publishPolicy()
+	switch changed, err := n.keys.reload(n.cluster); {
+	case err != nil:
+		n.log.Error("cluster keys not reloaded", "path", n.config.ClusterKeyFile, "error", err)
+	case changed:
+		n.log.Info("cluster keys changed", "path", n.config.ClusterKeyFile, "fingerprints", fmt.Sprint(n.cluster.KeyIDs()))
 	}
 }
 

@@ -7,22 +7,36 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-
-	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // Close gives up what New opened. A node that ran has done so already.
 func (n *Node) Close() error { return n.cleanups.unwind() }
 
-// drain turns the node unready and waits until those who ask have noticed.
-// Calls are still answered.
-func (n *Node) drain() error {
-	n.phase.Store(draining)
-	n.health.SetServingStatus(server.HealthReady, healthpb.HealthCheckResponse_NOT_SERVING)
-	n.log.Info("shutting down", "drain_delay", n.config.DrainDelay, "timeout", n.config.ShutdownTimeout)
-	time.Sleep(n.config.DrainDelay)
+// pushDrain pushes what is done while calls are still answered.
+func (n *Node) pushDrain() {
+	n.cleanups.push("flush the outbox", n.flush)
+	n.cleanups.push("drain", func() error {
+		time.Sleep(n.config.DrainDelay)
+		return nil
+	})
+	n.cleanups.push("leave the ring", n.leaveRing)
+	n.cleanups.push("turn unready", func() error {
+		n.setPhase(draining)
+		n.log.Info("shutting down", "drain_delay", n.config.DrainDelay, "timeout", n.config.ShutdownTimeout)
+		return nil
+	})
+}
+
+// flush waits, for some seconds, until owners know what was decided for them.
+func (n *Node) flush() error {
+	if n.hasty {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	if err := n.router.Flush(ctx); err != nil {
+		n.log.Warn("owners do not know of everything that was decided without them", "error", err)
+	}
 	return nil
 }
 
@@ -30,6 +44,7 @@ func (n *Node) drain() error {
 // timeout cuts them off.
 func (n *Node) stopServers() error {
 	n.health.Shutdown()
+	n.router.Drain() // its streams would never end
 	ctx, cancel := context.WithTimeout(context.Background(), n.config.ShutdownTimeout)
 	defer cancel()
 

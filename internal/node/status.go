@@ -3,21 +3,28 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"time"
 
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/bucketring/bucketring/cluster"
 	"github.com/bucketring/bucketring/internal/buildinfo"
 	"github.com/bucketring/bucketring/limiter/policy/source"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // Errors of [Node.Ready].
 var (
 	errStarting = errors.New("starting")
 	errDraining = errors.New("draining: shutting down")
+	errFenced   = errors.New("fenced: a node that started later has the same name, and decides in its place")
 )
 
 // Ready says why calls should not be sent here; nil when they should. A node
-// that was made has a policy, so only its phase counts.
+// that was made has a policy, so its phase counts, and whether it still is who
+// it says it is. Members that are away never make it unready.
 func (n *Node) Ready() error {
 	switch n.phase.Load() {
 	case starting:
@@ -25,8 +32,31 @@ func (n *Node) Ready() error {
 	case draining:
 		return errDraining
 	}
+	if n.cluster.View().SelfFenced() {
+		return errFenced
+	}
 	return nil
 }
+
+// setPhase goes on to a phase, and shows it.
+func (n *Node) setPhase(phase int32) {
+	n.phase.Store(phase)
+	n.showHealth()
+}
+
+// showHealth says over gRPC what Ready does.
+func (n *Node) showHealth() {
+	n.showing.Lock()
+	defer n.showing.Unlock()
+	status := healthpb.HealthCheckResponse_SERVING
+	if n.Ready() != nil {
+		status = healthpb.HealthCheckResponse_NOT_SERVING
+	}
+	n.health.SetServingStatus(server.HealthReady, status)
+}
+
+// Name returns the name of this member.
+func (n *Node) Name() string { return n.config.Name }
 
 // HTTPAddr returns the address listened on, with the real port.
 func (n *Node) HTTPAddr() string { return n.httpListener.Addr().String() }
@@ -34,16 +64,33 @@ func (n *Node) HTTPAddr() string { return n.httpListener.Addr().String() }
 // GRPCAddr is HTTPAddr for gRPC.
 func (n *Node) GRPCAddr() string { return n.grpcListener.Addr().String() }
 
+// GossipAddr returns where other members join this one, once it is ready; before
+// that, what it was told to listen on.
+func (n *Node) GossipAddr() string {
+	if m, ok := n.cluster.View().Member(n.config.Name); ok && m.Boot.ID == n.boot.ID {
+		return m.Gossip.String()
+	}
+	return n.config.Gossip
+}
+
+// AwaitServing waits until the ring by which this node acts has so many members.
+func (n *Node) AwaitServing(ctx context.Context, members int) error {
+	return n.applied.await(ctx, func(v *cluster.View) bool { return len(v.Serving()) == members })
+}
+
 // Status is what a node says about itself.
 type Status struct {
 	Name          string        `json:"name"`
 	Version       string        `json:"version"`
 	Ready         bool          `json:"ready"`
+	NotReady      string        `json:"not_ready,omitempty"` // why
 	UptimeSeconds int64         `json:"uptime_seconds"`
 	HTTP          string        `json:"http"`
 	GRPC          string        `json:"grpc"`
+	Gossip        string        `json:"gossip"`
 	Policy        source.Status `json:"policy"`
 	State         StateStatus   `json:"state"`
+	Cluster       ClusterStatus `json:"cluster"`
 }
 
 // StateStatus counts what is in memory.
@@ -56,14 +103,21 @@ type StateStatus struct {
 // Status may be asked at any time.
 func (n *Node) Status() Status {
 	stats := n.engine.Stats()
-	return Status{
+	s := Status{
 		Name:          n.config.Name,
 		Version:       buildinfo.Read().Version,
-		Ready:         n.Ready() == nil,
 		UptimeSeconds: int64(time.Since(n.started) / time.Second),
 		HTTP:          n.HTTPAddr(),
 		GRPC:          n.GRPCAddr(),
+		Gossip:        n.GossipAddr(),
 		Policy:        n.policies.Status(),
 		State:         StateStatus{Keys: stats.Keys, Reservations: stats.Reservations, RequestIDs: stats.IDs},
+		Cluster:       n.clusterStatus(n.router.Status()),
 	}
+	if err := n.Ready(); err != nil {
+		s.NotReady = err.Error()
+	} else {
+		s.Ready = true
+	}
+	return s
 }

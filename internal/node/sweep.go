@@ -30,6 +30,8 @@ func (n *Node) sweep(ctx context.Context) error {
 		if step%recount == 0 {
 			visit = max(sweepMin, n.engine.Stats().Keys/sweepShare)
 		}
-		n.engine.Sweep(n.now(), visit)
+		now := n.now()
+		n.engine.Sweep(now, visit)
+		n.standIn.Sweep(now, sweepMin)
 	}
 }

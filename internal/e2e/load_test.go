@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+const (
+	// callDeadline is that of every call of the tests. A forward may use 7/8 of
+	// it, but at most a second.
+	callDeadline = 1200 * time.Millisecond
+	workers      = 48
+)
+
+// A caller asks for one request of a key.
+type caller func(ctx context.Context, key string) (reply, error)
+
+// reply is what the tests look at in a decision.
+type reply struct {
+	allowed bool
+	reason  string
+	retry   time.Duration
+	owner   string
+	route   client.Route
+	id      string
+}
+
+// asks calls a node by plain unary calls.
+func asks(m *member, tier string) caller {
+	routes := map[pb.Route]client.Route{
+		pb.Route_ROUTE_LOCAL: client.Local, pb.Route_ROUTE_FORWARD: client.Forward, pb.Route_ROUTE_FALLBACK: client.Fallback,
+	}
+	reasons := map[pb.Reason]client.Reason{
+		pb.Reason_REASON_LIMIT_EXCEEDED: client.LimitExceeded, pb.Reason_REASON_OWNER_UNREACHABLE: client.OwnerUnreachable,
+	}
+	return func(ctx context.Context, key string) (reply, error) {
+		d, err := m.check(ctx, key, tier)
+		return reply{
+			allowed: d.GetOutcome() == pb.Outcome_OUTCOME_ALLOWED, reason: string(reasons[d.GetReason()]),
+			retry: d.GetRetryAfter().AsDuration(), owner: d.GetOwner(), route: routes[d.GetRoute()], id: d.GetRequestId(),
+		}, err
+	}
+}
+
+// follows calls through the client library.
+func follows(c *client.Client, tier string) caller {
+	return func(ctx context.Context, key string) (reply, error) {
+		d, err := c.Check(ctx, client.Call{Key: key, Tier: tier})
+		return reply{allowed: d.Allowed(), reason: string(d.Reason), retry: d.RetryAfter, owner: d.Owner, route: d.Route, id: d.RequestID}, err
+	}
+}
+
+// askers are callers of several nodes.
+func askers(ms members, tier string) []caller {
+	callers := make([]caller, len(ms))
+	for i, m := range ms {
+		callers[i] = asks(m, tier)
+	}
+	return callers
+}
+
+// sample is one call and its end.
+type sample struct {
+	reply
+	began time.Time
+	took  time.Duration
+	err   error
+}
+
+// samples are the calls of a load, in no order.
+type samples []sample
+
+// load is calls that go on until they are stopped: each caller has some workers
+// that ask for one key after the other, and rest a little in between.
+type load struct {
+	callers []caller
+	keys    []string
+	workers int           // of each caller
+	rest    time.Duration // between two calls of a worker
+
+	from, until time.Time     // from is when it began
+	stop        chan struct{} // closed by end
+	latest      sync.Map      // caller -> reply
+	count       atomic.Int64
+	group       sync.WaitGroup
+	mu          sync.Mutex
+	all         samples
+}
+
+func (l *load) start(t *testing.T) *load {
+	l.stop, l.from = make(chan struct{}), time.Now()
+	ctx := t.Context()
+	for i, call := range l.callers {
+		for w := range l.workers {
+			l.group.Go(func() { l.work(ctx, i, call, w) })
+		}
+	}
+	t.Cleanup(func() { l.end() })
+	return l
+}
+
+func (l *load) work(ctx context.Context, caller int, call caller, offset int) {
+	var own samples
+	for n := offset; ; n++ {
+		select {
+		case <-l.stop:
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.all = append(l.all, own...)
+			return
+		case <-time.After(l.rest):
+		}
+		s := ask(ctx, call, l.keys[n%len(l.keys)])
+		own = append(own, s)
+		if s.err == nil {
+			l.latest.Store(caller, s.reply)
+			l.count.Add(1)
+		}
+	}
+}
+
+// ask makes one call, and waits longer than its deadline if it has to.
+func ask(ctx context.Context, call caller, key string) sample {
+	ctx, cancel := context.WithTimeout(ctx, callDeadline)
+	defer cancel()
+	s := sample{began: time.Now()}
+	s.reply, s.err = call(ctx, key)
+	s.took = time.Since(s.began)
+	return s
+}
+
+// end stops the load and returns its calls. It may be called again.
+func (l *load) end() samples {
+	if l.until.IsZero() {
+		close(l.stop)
+		l.group.Wait()
+		l.until = time.Now()
+	}
+	return l.all
+}
+
+// runFor is a load of that length.
+func (l *load) runFor(t *testing.T, d time.Duration) samples {
+	t.Helper()
+	l.start(t)
+	time.Sleep(d)
+	return l.end()
+}
+
+// eachAnswers reports whether the last answer of every caller is such.
+func (l *load) eachAnswers(such func(reply) bool) bool {
+	for i := range l.callers {
+		r, ok := l.latest.Load(i)
+		if !ok || !such(r.(reply)) {
+			return false
+		}
+	}
+	return true
+}
+
+// by are the calls with this route.
+func (ss samples) by(route client.Route) samples {
+	return slices.DeleteFunc(slices.Clone(ss), func(s sample) bool { return s.err != nil || s.route != route })
+}
+
+// window is the time between the first and the last of the calls.
+func (ss samples) window() time.Duration {
+	if len(ss) == 0 {
+		return 0
+	}
+	byTime := func(a, b sample) int { return a.began.Compare(b.began) }
+	return slices.MaxFunc(ss, byTime).began.Sub(slices.MinFunc(ss, byTime).began)
+}
+
+// quantile is the latency that this share of the calls, in thousandths, kept.
+func (ss samples) quantile(thousandths int) time.Duration {
+	if len(ss) == 0 {
+		return 0
+	}
+	took := make([]time.Duration, len(ss))
+	for i, s := range ss {
+		took[i] = s.took
+	}
+	slices.Sort(took)
+	return took[(len(took)-1)*thousandths/1000]
+}
+
+func (ss samples) String() string {
+	routes := map[client.Route]int{}
+	failed, allowed := 0, 0
+	for _, s := range ss {
+		if s.err != nil {
+			failed++
+			continue
+		}
+		routes[s.route]++
+		if s.allowed {
+			allowed++
+		}
+	}
+	round := func(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
+	return fmt.Sprintf("%d calls: p50 %v, p99 %v, max %v; %d local, %d forward, %d fallback; %d allowed, %d failed", len(ss),
+		round(ss.quantile(500)), round(ss.quantile(990)), round(ss.quantile(1000)),
+		routes[client.Local], routes[client.Forward], routes[client.Fallback], allowed, failed)
+}
+
+// wantAnswered checks promise I6: every call ended within its deadline, with a
+// decision or a declared fallback.
+func (ss samples) wantAnswered(t *testing.T, what string) {
+	t.Helper()
+	if len(ss) == 0 {
+		t.Errorf("%s: there was no call", what)
+	}
+	failed := 0
+	for _, s := range ss {
+		if s.err != nil {
+			if failed++; failed == 1 {
+				t.Errorf("%s: a call failed after %v: %v", what, s.took, s.err)
+			}
+		}
+	}
+	if failed > 1 {
+		t.Errorf("%s: %d of %d calls failed", what, failed, len(ss))
+	}
+}
+
+// wantUndisturbed compares the latency of calls during a fault with that of the
+// same calls before it. What must not happen is that they wait for the broken
+// member: those calls take up to a second. The bounds are far below that and
+// far above the noise of a small machine.
+func wantUndisturbed(t *testing.T, what string, before, during samples) {
+	t.Helper()
+	t.Logf("%s, before: %v", what, before)
+	t.Logf("%s, during: %v", what, during)
+	before.wantAnswered(t, what+", before")
+	during.wantAnswered(t, what+", during")
+	if n := len(before.by(client.Fallback)) + len(during.by(client.Fallback)); n != 0 {
+		t.Errorf("%s: %d calls were decided in fallback, want none", what, n)
+	}
+	if got, most := during.quantile(500), 3*before.quantile(500)+2*time.Millisecond; got > most {
+		t.Errorf("%s: the median during the fault is %v, want at most %v (before: %v)", what, got, most, before.quantile(500))
+	}
+	if got, most := during.quantile(990), 5*before.quantile(990)+30*time.Millisecond; got > most {
+		t.Errorf("%s: p99 during the fault is %v, want at most %v (before: %v)", what, got, most, before.quantile(990))
+	}
+}
+
+// admitted asks for a key calls times with 48 workers over all callers, and
+// counts what was allowed.
+func admitted(t *testing.T, callers []caller, key string, calls int) (allowed int, all samples) {
+	t.Helper()
+	var next atomic.Int64
+	var group sync.WaitGroup
+	results := make([]samples, workers)
+	for w := range workers {
+		group.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= calls {
+					return
+				}
+				results[w] = append(results[w], ask(t.Context(), callers[i%len(callers)], key))
+			}
+		})
+	}
+	group.Wait()
+	all = slices.Concat(results...)
+	all.wantAnswered(t, "calls for "+key)
+	for _, s := range all {
+		if s.err == nil && s.allowed {
+			allowed++
+		}
+	}
+	return allowed, all
+}
+
+// wantExactly checks that a limit of 1,000 admits 1,000, asked 1,300 times.
+func wantExactly(t *testing.T, what string, callers []caller, key string) {
+	t.Helper()
+	allowed, all := admitted(t, callers, key, exactLimit+300)
+	if allowed != exactLimit {
+		t.Errorf("%s: %d of %d calls for %s were admitted, want exactly %d: %v", what, allowed, len(all), key, exactLimit, all)
+	}
+	if n := len(all.by(client.Fallback)); n != 0 {
+		t.Errorf("%s: %d calls were decided in fallback, want none", what, n)
+	}
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// A cluster is one again this soon after its network is.
+const healing = 20 * time.Second
+
+// member is a node of a cluster, and how a test reaches it.
+type member struct {
+	name       string
+	http, grpc string
+	api        pb.RateLimiterClient
+	conn       *grpc.ClientConn // of api
+}
+
+func newMember(t *testing.T, name, http, grpcAddress string) *member {
+	t.Helper()
+	m := &member{name: name, http: http, grpc: grpcAddress}
+	m.connect(t)
+	t.Cleanup(func() {
+		if err := m.conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// connect gives the member a new connection: one that has been through a fault
+// may wait for TCP to try again.
+func (m *member) connect(t *testing.T) {
+	t.Helper()
+	if m.conn != nil {
+		if err := m.conn.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	var err error
+	if m.conn, err = dialPlain(m.grpc); err != nil {
+		t.Fatal(err)
+	}
+	m.api = pb.NewRateLimiterClient(m.conn)
+}
+
+func dialPlain(address string) (*grpc.ClientConn, error) {
+	again := backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}
+	return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: time.Second}))
+}
+
+// ring is the ring as the member sees it now, asked over a connection of its own.
+func (m *member) ring(ctx context.Context) (*pb.Ring, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	conn, err := dialPlain(m.grpc)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	stream, err := pb.NewRateLimiterClient(conn).Watch(ctx, &pb.WatchRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return stream.Recv()
+}
+
+// bootOf is the run of another member that this one has in its ring, 0 for none.
+func (m *member) bootOf(ctx context.Context, name string) uint64 {
+	ring, err := m.ring(ctx)
+	if err != nil {
+		return 0
+	}
+	for _, r := range ring.GetMembers() {
+		if r.GetName() == name {
+			return r.GetBoot()
+		}
+	}
+	return 0
+}
+
+// awaitRestart waits until every other member has a run of broken in its ring
+// that it had not before.
+func (ms members) awaitRestart(t *testing.T, broken *member, before uint64) {
+	t.Helper()
+	for _, m := range ms.but(broken) {
+		await(t, m.name+" knows of the new run of "+broken.name, func() bool {
+			boot := m.bootOf(t.Context(), broken.name)
+			return boot != 0 && boot != before
+		})
+	}
+}
+
+// locate asks the member who owns keys.
+func (m *member) locate(t *testing.T, keys []string) (owners []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for chunk := range slices.Chunk(keys, 1024) {
+		response, err := m.api.Locate(ctx, &pb.LocateRequest{Keys: chunk})
+		if err != nil {
+			t.Fatalf("%s: locate %d keys: %v", m.name, len(chunk), err)
+		}
+		if len(response.GetLocations()) != len(chunk) {
+			t.Fatalf("%s located %d keys of %d", m.name, len(response.GetLocations()), len(chunk))
+		}
+		for i, l := range response.GetLocations() {
+			if l.GetKey() != chunk[i] {
+				t.Fatalf("%s answered for key %q in the place of %q", m.name, l.GetKey(), chunk[i])
+			}
+			owners = append(owners, l.GetOwner())
+		}
+	}
+	return owners
+}
+
+// check asks the member for one request of a key.
+func (m *member) check(ctx context.Context, key, tier string) (*pb.Decision, error) {
+	return m.api.Check(ctx, &pb.CheckRequest{Key: key, Tier: tier})
+}
+
+// members are the nodes of a cluster.
+type members []*member
+
+func (ms members) names() []string {
+	names := make([]string, len(ms))
+	for i, m := range ms {
+		names[i] = m.name
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (ms members) but(lost *member) members {
+	return slices.DeleteFunc(slices.Clone(ms), func(m *member) bool { return m == lost })
+}
+
+func (ms members) addresses() []string {
+	addresses := make([]string, len(ms))
+	for i, m := range ms {
+		addresses[i] = m.grpc
+	}
+	return addresses
+}
+
+// oneView says why these members do not all see one ring, of themselves.
+func (ms members) oneView(ctx context.Context) error {
+	var digest uint64
+	for i, m := range ms {
+		ring, err := m.ring(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+		var names []string
+		for _, r := range ring.GetMembers() {
+			names = append(names, r.GetName())
+		}
+		if !slices.Equal(names, ms.names()) {
+			return fmt.Errorf("%s sees %v, want %v", m.name, names, ms.names())
+		}
+		if i == 0 {
+			digest = ring.GetDigest()
+		}
+		if ring.GetDigest() != digest || digest == 0 {
+			return fmt.Errorf("%s has ring %x, %s has %x", m.name, ring.GetDigest(), ms[0].name, digest)
+		}
+	}
+	return nil
+}
+
+// awaitOneView waits until these members, and nobody else, are the ring of each
+// of them. It returns how long that took.
+func (ms members) awaitOneView(t *testing.T, within time.Duration) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for {
+		err := ms.oneView(t.Context())
+		took := time.Since(began)
+		if err == nil {
+			t.Logf("one view of %v after %v", ms.names(), took.Round(time.Millisecond))
+			return took
+		}
+		if took > within {
+			t.Fatalf("after %v there is not one view: %v", took.Round(time.Millisecond), err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// keysOf returns n keys that a member owns, each with a root of its own.
+func (ms members) keysOf(t *testing.T, owner *member, prefix string, n int) (keys []string) {
+	t.Helper()
+	asked := ms[0]
+	for begin := 0; len(keys) < n; begin += 256 {
+		if begin > 1<<16 {
+			t.Fatalf("%s owns %d of %d keys, want at least %d", owner.name, len(keys), begin, n)
+		}
+		candidates := numbered(prefix, begin, 256)
+		for i, name := range asked.locate(t, candidates) {
+			if name == owner.name {
+				keys = append(keys, candidates[i])
+			}
+		}
+	}
+	return keys[:n]
+}
+
+// numbered returns n keys with different roots.
+func numbered(prefix string, begin, n int) []string {
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%s-%d/user", prefix, begin+i)
+	}
+	return keys
+}
+
+// dial returns a client library that knows these members.
+func (ms members) dial(t *testing.T) *client.Client {
+	t.Helper()
+	c, err := client.Dial(client.Options{Addrs: ms.addresses(), Insecure: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	return c
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bucketring/bucketring/rpc/client"
+)
+
+// TestNetworkFaults runs three nodes in network namespaces, with a cluster key,
+// and breaks the network of the third.
+func TestNetworkFaults(t *testing.T) {
+	n := newNetwork(t)
+	keys := &keyFile{path: filepath.Join(t.TempDir(), "cluster.key")}
+	first := newKey()
+	keys.write(t, first)
+	policies := policyDir(t)
+	c := &cluster{}
+	for i, name := range []string{"n1", "n2", "n3"} {
+		n.host(t, name, i+1, name == "n3")
+		ip := n.ip(i + 1)
+		keys.readers = append(keys.readers, startProcess(t, name, n.inside(name, binary(t), "serve", "--name", name, "--http", ip+":6470", "--grpc", ip+":6471", "--gossip", ip+":6472",
+			"--join", n.ip(1)+","+n.ip(2)+","+n.ip(3), "--cluster-key-file", keys.path, "--insecure", "--policy", policies)...))
+		c.members = append(c.members, newMember(t, name, ip+":6470", ip+":6471"))
+	}
+	c.client = c.dial(t)
+	for _, m := range c.members {
+		ready(t, m.http)
+	}
+	c.awaitOneView(t, patience)
+	c.wantOneCount(t, "all", append(askers(c.members, "exact"), follows(c.client, "exact")), 3)
+	wire := n.wires["n3"]
+
+	t.Run("another cluster key", func(t *testing.T) { c.surviveRotation(t, keys, first) })
+	t.Run("50 ms and 5 % loss", func(t *testing.T) { c.surviveSlow(t, c.members[2], wire) })
+	t.Run("one way between two", func(t *testing.T) { c.surviveCut(t, n) })
+	t.Run("one way to all", func(t *testing.T) {
+		c.survive(t, c.members[2], fault{
+			name:   "mute",
+			breaks: func(*testing.T) { wire.out.set(0, 100) }, // it hears, and is not heard
+			heals:  func(*testing.T) { wire.out.set(0, 0) },
+		})
+	})
+}
+
+// keyFile is the cluster key file of some nodes.
+type keyFile struct {
+	path    string
+	readers []*process
+}
+
+// newKey is what `openssl rand -base64 32` prints.
+func newKey() string {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	return base64.StdEncoding.EncodeToString(key)
+}
+
+func (f *keyFile) write(t *testing.T, keys ...string) {
+	t.Helper()
+	if err := os.WriteFile(f.path, []byte(strings.Join(keys, "\n")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// surviveRotation changes the cluster key in the three steps of
+// docs/operating.md, and nobody notices.
+func (c *cluster) surviveRotation(t *testing.T, f *keyFile, old string) {
+	callers := append(askers(c.members, "plenty"), follows(c.client, "plenty"))
+	calls := (&load{callers: callers, keys: numbered("rotation", 0, 64), workers: 2, rest: 4 * time.Millisecond}).start(t)
+	next := newKey()
+	inUse := statusOf(t, c.members[0].http).Cluster.Keys
+	for _, step := range [][]string{{old, next}, {next, old}, {next}} {
+		f.write(t, step...)
+		for _, p := range f.readers {
+			p.signal(t, syscall.SIGHUP)
+		}
+		for _, m := range c.members {
+			await(t, fmt.Sprintf("%s has %d keys", m.name, len(step)), func() bool {
+				got := statusOf(t, m.http).Cluster.Keys
+				return len(got) == len(step) && (got[0] == inUse[0]) == (step[0] == old)
+			})
+		}
+	}
+	c.awaitOneView(t, healing)
+	all := calls.end()
+	t.Logf("while the key changes: %v", all)
+	all.wantAnswered(t, "while the key changes")
+	if n := len(all.by(client.Fallback)); n > 0 {
+		t.Errorf("%d of %d calls were decided in fallback while the key changed, want none", n, len(all))
+	}
+}
+
+// surviveSlow puts a member behind a bad network. It stays a member.
+func (c *cluster) surviveSlow(t *testing.T, slow *member, w *wire) {
+	others := c.but(slow)
+	theirs := append(c.keysOf(t, others[0], "slow-theirs", 16), c.keysOf(t, others[1], "slow-theirs", 16)...)
+	far := c.keysOf(t, slow, "slow-far", 32)
+	exact := c.keysOf(t, others[1], "slow-exact", 1)[0]
+	callers := append(askers(others, "plenty"), follows(c.client, "plenty"))
+	healthy := func() *load {
+		return &load{callers: callers, keys: theirs, workers: 2, rest: 4 * time.Millisecond}
+	}
+	healthy().runFor(t, 300*time.Millisecond)
+	before := healthy().runFor(t, 1500*time.Millisecond)
+
+	w.out.set(50*time.Millisecond, 5)
+	w.in.set(0, 5)
+	during := healthy().start(t)
+	calls := (&load{callers: callers, keys: far, workers: 4, rest: 4 * time.Millisecond}).start(t)
+	await(t, "1,000 calls for keys of the slow member", func() bool { return calls.count.Load() >= 1000 })
+	wantExactly(t, "beside a slow member", append(askers(others, "exact"), follows(c.client, "exact")), exact)
+	all := calls.end()
+	wantUndisturbed(t, "keys of others", before, during.end())
+	t.Logf("keys of the slow member: %v", all)
+	all.wantAnswered(t, "keys of the slow member")
+	if p50 := all.quantile(500); p50 < 50*time.Millisecond || p50 > 400*time.Millisecond {
+		t.Errorf("the median for keys of the slow member is %v, want little more than 50 ms", p50)
+	}
+	if fallback := len(all.by(client.Fallback)); fallback > len(all)/10 {
+		t.Errorf("%d of %d calls for keys of the slow member were decided in fallback, want few: it answers", fallback, len(all))
+	}
+	w.out.set(0, 0)
+	w.in.set(0, 0)
+	c.awaitOneView(t, healing)
+	await(t, "keys of the slow member are decided by it", func() bool {
+		for _, call := range callers {
+			if s := ask(t.Context(), call, far[0]); s.err != nil || s.owner != slow.name || s.route == client.Fallback {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// surviveCut loses what n1 sends to n3, and nothing else. Nobody is missing: n2
+// reaches both. What n1 is asked about keys of n3 ends in fallback.
+func (c *cluster) surviveCut(t *testing.T, n *network) {
+	n1, n2, n3 := c.members[0], c.members[1], c.members[2]
+	ours := append(c.keysOf(t, n1, "cut-ours", 16), c.keysOf(t, n2, "cut-ours", 16)...)
+	far := c.keysOf(t, n3, "cut-far", 32)
+	modes := c.keysOf(t, n3, "cut-mode", 3)
+	near := func() *load {
+		return &load{callers: append(askers(members{n1, n2}, "plenty"), follows(c.client, "plenty")), keys: ours, workers: 2, rest: 4 * time.Millisecond}
+	}
+	well := func() *load { // n2 and the client reach n3
+		return &load{callers: []caller{asks(n2, "plenty"), follows(c.client, "plenty")}, keys: far, workers: 2, rest: 4 * time.Millisecond}
+	}
+	near().runFor(t, 300*time.Millisecond)
+	well().runFor(t, 300*time.Millisecond)
+	nearBefore, wellBefore := near().runFor(t, time.Second), well().runFor(t, time.Second)
+
+	rule := func(action string) []string {
+		return n.inside("n3", "iptables", "--wait", action, "INPUT", "--source", n.ip(1), "--jump", "DROP")
+	}
+	command := rule("--insert")
+	must(t, command[0], command[1:]...)
+	nearDuring, wellDuring := near().start(t), well().start(t)
+	cut := (&load{callers: []caller{asks(n1, "plenty")}, keys: far, workers: 4, rest: 4 * time.Millisecond}).start(t)
+	wantDeclaredFallback(t, n1, modes, len(c.members))
+	// Long enough for members to miss each other, if they did.
+	for until := time.Now().Add(6 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+		if err := c.oneView(t.Context()); err != nil {
+			t.Errorf("while n1 cannot send to n3: %v, want one view: n2 reaches both", err)
+			break
+		}
+	}
+	all := cut.end()
+	wantUndisturbed(t, "keys of n1 and n2", nearBefore, nearDuring.end())
+	wantUndisturbed(t, "keys of n3, not through n1", wellBefore, wellDuring.end())
+	t.Logf("keys of n3, through n1: %v", all)
+	all.wantAnswered(t, "keys of n3, through n1")
+	if fallback := len(all.by(client.Fallback)); fallback != len(all) {
+		t.Errorf("%d of %d calls for keys of n3 through n1 were decided in fallback, want all", fallback, len(all))
+	}
+
+	command = rule("--delete")
+	must(t, command[0], command[1:]...)
+	healed := time.Now()
+	await(t, "n1 reaches n3 again", func() bool {
+		s := ask(t.Context(), asks(n1, "plenty"), far[0])
+		return s.err == nil && s.route == client.Forward && s.owner == n3.name
+	})
+	t.Logf("n1 reached n3 again after %v", time.Since(healed).Round(10*time.Millisecond))
+	c.awaitOneView(t, healing)
+}

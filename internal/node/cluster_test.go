@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/ring"
+)
+
+// startCluster starts n nodes that join the first one, and waits until each
+// serves with all others. Edit may change the configuration of each.
+func startCluster(t *testing.T, n int, edit func(i int, c *config.Config)) []*running {
+	t.Helper()
+	var nodes []*running
+	for i := range n {
+		nodes = append(nodes, start(t, func(c *config.Config) {
+			c.Name = fmt.Sprintf("n%d", i+1)
+			if i > 0 {
+				c.Join = []string{nodes[0].GossipAddr()}
+			}
+			if edit != nil {
+				edit(i, c)
+			}
+		}))
+	}
+	agree(t, nodes...)
+	return nodes
+}
+
+// agree waits until these nodes, and nobody else, are the ring of each of them.
+func agree(t *testing.T, nodes ...*running) {
+	t.Helper()
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.Name())
+	}
+	for _, n := range nodes {
+		n.eventually(fmt.Sprintf("the ring of %v at %s", names, n.Name()), func() bool {
+			first, own := nodes[0].Status().Cluster, n.Status().Cluster
+			return slices.Equal(own.serving(), names) && own.RingDigest == first.RingDigest
+		})
+	}
+}
+
+// serving names the members that own partitions.
+func (s ClusterStatus) serving() (names []string) {
+	for _, m := range s.Members {
+		if m.State == "serving" && m.Partitions > 0 {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
+type checked struct {
+	status       int
+	Outcome      string
+	Owner, Route string
+	left         int64
+}
+
+// checkKey charges one request of a key.
+func (r *running) checkKey(key string) (a checked) {
+	r.t.Helper()
+	resp, err := http.Post("http://"+r.HTTPAddr()+"/v1/check", "", strings.NewReader(fmt.Sprintf(`{"key":%q,"tier":"free"}`, key)))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var limits struct {
+		*checked
+		Limits []struct {
+			Name      string
+			Remaining int64
+		}
+	}
+	limits.checked = &a
+	if err := json.NewDecoder(resp.Body).Decode(&limits); err != nil {
+		r.t.Fatal(err)
+	}
+	a.status = resp.StatusCode
+	for _, l := range limits.Limits {
+		if l.Name == "requests" {
+			a.left = l.Remaining
+		}
+	}
+	return a
+}
+
+// keyOf returns a key that a member owns.
+func (r *running) keyOf(owner string) string {
+	r.t.Helper()
+	query := url.Values{}
+	for i := range 200 {
+		query.Add("key", fmt.Sprintf("root%d/user", i))
+	}
+	_, text := r.get("/v1/owner?" + query.Encode())
+	var found struct{ Keys []struct{ Key, Owner string } }
+	if err := json.Unmarshal([]byte(text), &found); err != nil {
+		r.t.Fatalf("%v in %s", err, text)
+	}
+	for _, k := range found.Keys {
+		if k.Owner == owner {
+			return k.Key
+		}
+	}
+	r.t.Fatalf("%s: %s owns none of %d keys; log:\n%s", r.Name(), owner, len(found.Keys), r.log)
+	return ""
+}
+
+func TestThreeNodesAreOneLimiter(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3, nil)
+	partitions := 0
+	for _, m := range nodes[0].Status().Cluster.Members {
+		partitions += m.Partitions
+		if m.Partitions < ring.Partitions/4 {
+			t.Errorf("%s owns %d partitions, want about a third of %d", m.Name, m.Partitions, ring.Partitions)
+		}
+	}
+	if partitions != ring.Partitions {
+		t.Errorf("members own %d partitions, want %d", partitions, ring.Partitions)
+	}
+	for _, owner := range nodes {
+		key := nodes[0].keyOf(owner.Name())
+		for i, asked := range nodes {
+			want := checked{status: http.StatusOK, Outcome: "allowed", Owner: owner.Name(), Route: "forward", left: int64(9 - i)}
+			if asked == owner {
+				want.Route = "local"
+			}
+			if got := asked.checkKey(key); got != want {
+				t.Errorf("%s: check %s = %+v, want %+v", asked.Name(), key, got, want)
+			}
+		}
+	}
+
+	// One leaves: its keys find another owner, and nobody is asked in vain.
+	leaver, rest := nodes[2], nodes[:2]
+	leaver.hasty = false
+	key := rest[0].keyOf(leaver.Name())
+	if err := leaver.ended(); err != nil {
+		t.Errorf("Run = %v, want nil", err)
+	}
+	if strings.Contains(leaver.log.String(), "leaving nevertheless") || strings.Contains(leaver.log.String(), "may take this node for crashed") {
+		t.Errorf("it did not leave in good order:\n%s", leaver.log)
+	}
+	for _, n := range rest {
+		if got := n.checkKey(key); got.status != http.StatusOK || got.Owner == leaver.Name() || got.Route == "fallback" {
+			t.Errorf("%s: check %s after its owner has left = %+v, want another owner", n.Name(), key, got)
+		}
+	}
+	agree(t, rest...)
+	for _, n := range rest {
+		n.eventually("a departure", func() bool { return len(n.Status().Cluster.Departed) > 0 })
+		s := n.Status().Cluster
+		if len(s.Departed) != 1 || s.Departed[0].Name != "n3" || s.Departed[0].Fate != "left" || s.Roster != 2 {
+			t.Errorf("%s: departed = %+v, roster = %d, want that n3 left, 2", n.Name(), s.Departed, s.Roster)
+		}
+		if err := n.Ready(); err != nil {
+			t.Errorf("%s: Ready = %v, want nil", n.Name(), err)
+		}
+	}
+}
+
+func TestOneCrashes(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes as long as it takes to miss a member")
+	}
+	first := start(t, nil)
+	second := start(t, func(c *config.Config) { c.Name, c.Join = "n2", []string{first.GossipAddr()} })
+	crashing := start(t, func(c *config.Config) { c.Name, c.Join = "n3", []string{first.GossipAddr()} })
+	agree(t, first, second, crashing)
+	key := first.keyOf("n3")
+	began := time.Now()
+	if err := crashing.ended(); err != nil {
+		t.Errorf("Run = %v, want nil", err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("a hasty shutdown took %s", took)
+	}
+	// Until the others know, they decide without the owner; nobody is unready.
+	for _, n := range []*running{first, second} {
+		if got := n.checkKey(key); got.status != http.StatusOK || got.Route != "fallback" || got.Owner != n.Name() {
+			t.Errorf("%s: check %s = %+v, want allowed, fallback", n.Name(), key, got)
+		}
+		if err := n.Ready(); err != nil {
+			t.Errorf("%s: Ready = %v, want nil", n.Name(), err)
+		}
+	}
+	agree(t, first, second)
+	for _, n := range []*running{first, second} {
+		s := n.Status().Cluster
+		if len(s.Departed) != 1 || s.Departed[0].Fate != "crashed" || s.Roster != 3 {
+			t.Errorf("%s: departed = %+v, roster = %d, want that n3 crashed, 3", n.Name(), s.Departed, s.Roster)
+		}
+		if got := n.checkKey(key); got.Route == "fallback" {
+			t.Errorf("%s: check %s = %+v, want an owner; fallbacks: %v", n.Name(), key, got, n.Status().Cluster.Fallbacks)
+		}
+	}
+}
+
+func TestPolicySkewIsShown(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := func(i int) string { return filepath.Join(dir, fmt.Sprintf("policy%d.yaml", i)) }
+	write := func(i, limit int) {
+		text := fmt.Sprintf("tiers: { free: { requests: %d/min } }\n", limit)
+		if err := os.WriteFile(path(i), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(0, 10)
+	write(1, 20)
+	nodes := startCluster(t, 2, func(i int, c *config.Config) { c.Policy = path(i) })
+	for _, n := range nodes {
+		n.eventually("skew", func() bool { return len(n.Status().Cluster.PolicySkew) == 2 })
+		for _, group := range n.Status().Cluster.PolicySkew {
+			if len(group.Members) != 1 {
+				t.Errorf("%s: skew has group %+v, want one member", n.Name(), group)
+			}
+		}
+	}
+	write(1, 10)
+	nodes[1].Reload()
+	for _, n := range nodes {
+		n.eventually("no skew", func() bool { return len(n.Status().Cluster.PolicySkew) == 0 })
+		for _, m := range n.Status().Cluster.Members {
+			if m.PolicyDigest.String() != n.Status().Policy.Version {
+				t.Errorf("%s: policy of %s = %s, want %s", n.Name(), m.Name, m.PolicyDigest, n.Status().Policy.Version)
+			}
+		}
+	}
+	// A change that is seen by itself, without Reload.
+	write(0, 30)
+	nodes[1].eventually("skew again", func() bool { return len(nodes[1].Status().Cluster.PolicySkew) == 2 })
+}
+
+// keyFile writes keys that are told apart by a number.
+func keyFile(t *testing.T, path string, keys ...byte) string {
+	t.Helper()
+	var text strings.Builder
+	for _, k := range keys {
+		text.WriteString(base64.StdEncoding.EncodeToString([]byte(strings.Repeat(string(rune(k)), 32))) + "\n")
+	}
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestKeysAreRotated(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := func(i int) string { return filepath.Join(dir, fmt.Sprintf("keys%d", i)) }
+	nodes := startCluster(t, 2, func(i int, c *config.Config) { c.ClusterKeyFile = keyFile(t, path(i), 'a') })
+	key := nodes[0].keyOf("n2")
+	wave := func(keys ...byte) {
+		t.Helper()
+		for i, n := range nodes {
+			keyFile(t, path(i), keys...)
+			n.Reload()
+			if got := n.Status().Cluster.Keys; len(got) != len(keys) {
+				t.Errorf("%s: keys = %v, want %d", n.Name(), got, len(keys))
+			}
+			if got := nodes[0].checkKey(key); got.Route != "forward" {
+				t.Errorf("check %s = %+v, want forward; fallbacks: %v", key, got, nodes[0].Status().Cluster.Fallbacks)
+			}
+		}
+	}
+	before := nodes[0].Status().Cluster.Keys[0]
+	wave('a', 'b')
+	wave('b', 'a')
+	wave('b')
+	if after := nodes[0].Status().Cluster.Keys[0]; after == before {
+		t.Errorf("gossip is encrypted with %s still", after)
+	}
+	// Who comes now needs the new key. Who has it talks to both.
+	third := start(t, func(c *config.Config) {
+		c.Name, c.ClusterKeyFile, c.Join = "n3", keyFile(t, path(2), 'b'), []string{nodes[1].GossipAddr()}
+	})
+	agree(t, nodes[0], nodes[1], third)
+	for _, n := range nodes {
+		if got := third.checkKey(third.keyOf(n.Name())); got.Route != "forward" || got.Owner != n.Name() {
+			t.Errorf("check of a key of %s = %+v, want forward", n.Name(), got)
+		}
+	}
+	// A file that is damaged changes nothing.
+	if err := os.WriteFile(path(0), []byte("not a key\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nodes[0].Reload()
+	if got := nodes[0].Status().Cluster.Keys; len(got) != 1 {
+		t.Errorf("keys after a bad file = %v, want one", got)
+	}
+	if log := nodes[0].log.String(); !strings.Contains(log, "cluster keys not reloaded") || strings.Contains(log, "not a key") {
+		t.Errorf("log should say that the keys were not reloaded, and not show them:\n%s", log)
+	}
+}
+
+func TestStrangersStayOut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first := start(t, func(c *config.Config) { c.ClusterKeyFile = keyFile(t, filepath.Join(dir, "keys1"), 'a') })
+	for name, edit := range map[string]func(*config.Config){
+		"another key":     func(c *config.Config) { c.ClusterKeyFile = keyFile(t, filepath.Join(dir, "keys2"), 'z') },
+		"no key":          func(*config.Config) {},
+		"another cluster": func(c *config.Config) { c.ClusterKeyFile, c.Cluster = first.config.ClusterKeyFile, "other" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			stranger := start(t, func(c *config.Config) {
+				c.Name, c.Join, c.JoinTimeout = "n2", []string{first.GossipAddr()}, 300*time.Millisecond
+				edit(c)
+			})
+			if !strings.Contains(stranger.log.String(), "none of the members to join can be reached") {
+				t.Errorf("log does not say that nobody was reached:\n%s", stranger.log)
+			}
+			for _, n := range []*running{first, stranger} {
+				if got := n.Status().Cluster.serving(); !slices.Equal(got, []string{n.Name()}) {
+					t.Errorf("%s sees %v, want itself only", n.Name(), got)
+				}
+			}
+			if s := stranger.Status().Cluster; s.Problem == "" {
+				t.Error("status says nothing of a problem")
+			}
+			if got := stranger.checkKey("acme"); got.Route != "local" {
+				t.Errorf("check = %+v, want that it decides", got)
+			}
+		})
+	}
+}
+
+func TestTheNewerBootFences(t *testing.T) {
+	t.Parallel()
+	first := start(t, nil)
+	second := start(t, func(c *config.Config) { c.Join = []string{first.GossipAddr()} }) // with the same name
+	first.eventually("fenced", func() bool { return first.Ready() != nil })
+	if err := first.Ready(); err == nil || !strings.Contains(err.Error(), "fenced") {
+		t.Errorf("Ready = %v, want fenced", err)
+	}
+	if status, body := first.get("/readyz?verbose"); status != http.StatusServiceUnavailable || !strings.Contains(body, "fenced") {
+		t.Errorf("/readyz = %d %s, want 503 fenced", status, body)
+	}
+	first.eventually("health", func() bool {
+		health, err := healthpb.NewHealthClient(first.dial()).Check(t.Context(), &healthpb.HealthCheckRequest{})
+		return err == nil && health.GetStatus() == healthpb.HealthCheckResponse_NOT_SERVING
+	})
+	if s := first.Status(); !s.Cluster.Fenced || s.Ready || !strings.Contains(s.NotReady, "fenced") {
+		t.Errorf("status = fenced %t, ready %t %q, want fenced", s.Cluster.Fenced, s.Ready, s.NotReady)
+	}
+	if !strings.Contains(first.log.String(), "this node is fenced") {
+		t.Errorf("log does not say so:\n%s", first.log)
+	}
+	if s := second.Status(); s.Cluster.Fenced || !s.Ready {
+		t.Errorf("the newer one: fenced %t, ready %t, want ready", s.Cluster.Fenced, s.Ready)
+	}
+	// Its shutdown is that of a node without a share.
+	first.hasty = false
+	if err := first.ended(); err != nil {
+		t.Errorf("Run = %v, want nil", err)
+	}
+}
+
+func TestWithoutGossipTheNodeEnds(t *testing.T) {
+	t.Parallel()
+	r := start(t, nil)
+	if err := r.cluster.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the end of Run", r.done)
+	if r.err == nil || !strings.Contains(r.err.Error(), "gossip ended") {
+		t.Errorf("Run = %v, want that gossip ended", r.err)
+	}
+}
+
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	r := start(t, nil)
+	s := r.Status().Cluster
+	if s.Label != "bucketring" || s.State != "serving" || s.Roster != 1 || s.View == 0 || len(s.Members) != 1 || len(s.Keys) != 0 {
+		t.Errorf("cluster status = %+v, want one member that serves", s)
+	}
+	if m := s.Members[0]; !m.Self || m.Partitions != ring.Partitions || m.GRPC != r.GRPCAddr() || m.HTTP != r.HTTPAddr() || m.Gossip != r.GossipAddr() {
+		t.Errorf("member = %+v, want this node with all partitions", m)
+	}
+	began := time.Now()
+	r.hasty = false
+	if err := r.ended(); err != nil {
+		t.Errorf("Run = %v, want nil", err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("the shutdown of a node alone took %s", took)
+	}
+}
+
+// The settings know how long a name may be without importing this package.
+func TestNamesFit(t *testing.T) {
+	if config.MaxName != cluster.MaxSlot {
+		t.Errorf("config.MaxName = %d, want %d", config.MaxName, cluster.MaxSlot)
+	}
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	childMark = "child"
+	patience  = 30 * time.Second // for a child to be ready
+)
+
+// child is a server in a process of its own.
+type child struct {
+	cmd  *exec.Cmd
+	grpc string
+}
+
+// ready is what a child says on its output when it answers.
+type ready struct {
+	GRPC string `json:"grpc"`
+}
+
+// spawn starts this binary as a server.
+func spawn(ctx context.Context, args ...string) (*child, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, self, append([]string{childMark}, args...)...)
+}
+
+func start(ctx context.Context, path string, args ...string) (*child, error) {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c := &child{cmd: cmd}
+	told := make(chan error, 1)
+	go func() {
+		var r ready
+		line, err := bufio.NewReader(out).ReadBytes('\n')
+		if err == nil {
+			err = json.Unmarshal(line, &r)
+		}
+		c.grpc = r.GRPC
+		told <- err
+	}()
+	select {
+	case err = <-told:
+	case <-time.After(patience):
+		err = errors.New("not ready in time")
+	}
+	if err != nil {
+		c.stop()
+		return nil, fmt.Errorf("start %s: %w", strings.Join(args, " "), err)
+	}
+	return c, nil
+}
+
+func (c *child) stop() {
+	_ = c.cmd.Process.Kill() // it may have ended
+	_ = c.cmd.Wait()
+}
+
+// ticks are those of /proc, 100 in a second on Linux whatever the machine.
+const ticks = 10 * time.Millisecond
+
+// cpu returns the time that the process has used.
+func (c *child) cpu() time.Duration {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(c.cmd.Process.Pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	// Fields 14 and 15; the second field is a name in parentheses.
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	var sum time.Duration
+	for _, f := range fields[11:13] {
+		n, _ := strconv.ParseInt(f, 10, 64)
+		sum += time.Duration(n) * ticks
+	}
+	return sum
+}
+
+// announce tells the parent that a child answers.
+func announce(grpc string) error {
+	return json.NewEncoder(os.Stdout).Encode(ready{GRPC: grpc})
+}
+
+// freePorts returns ports of this machine that nobody listens on.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/node"
+)
+
+// benchPolicy never denies: what is measured is the way there and back.
+const benchPolicy = `tiers:
+  one:  { requests: 9_000_000_000_000/min }
+  four: { requests: 9_000_000_000_000/min, tokens: 9_000_000_000_000/min, concurrent: 9_000_000_000, spend: $900_000_000/day }
+assign:
+  - { key: "org-*", tier: four }
+default_tier: four
+prices:
+  "*": { input: 0.01, output: 0.01 }
+`
+
+func writePolicy(dir string) (path string, err error) {
+	path = filepath.Join(dir, "policy.yaml")
+	return path, os.WriteFile(path, []byte(benchPolicy), 0o644)
+}
+
+// serveChild is the main function of a child.
+func serveChild(args []string) error {
+	switch args[0] {
+	case "echo":
+		return serveEcho()
+	case "node":
+		return serveNode(args[1:])
+	}
+	return fmt.Errorf("no such child: %q", args[0])
+}
+
+// serveNode is `bucketring serve` as a child; args are key=value settings.
+func serveNode(args []string) error {
+	c := config.Default()
+	c.MaxIDs = 1 << 23
+	c.DrainDelay = 0
+	for _, arg := range args {
+		switch key, value, _ := strings.Cut(arg, "="); key {
+		case "name":
+			c.Name = value
+		case "grpc":
+			c.GRPC = value
+		case "http":
+			c.HTTP = value
+		case "gossip":
+			c.Gossip = value
+		case "policy":
+			c.Policy = value
+		case "join":
+			c.Join = []string{value}
+		default:
+			return fmt.Errorf("no such setting: %q", arg)
+		}
+	}
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	var told error
+	n, err := node.New(node.Options{
+		Config: c, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		OnReady: func(n *node.Node) { told = announce(n.GRPCAddr()) },
+	})
+	if err != nil {
+		return err
+	}
+	if err := n.Run(ctx); err != nil {
+		return err
+	}
+	return told
+}
+
+// startNodes starts a cluster of n members.
+func startNodes(ctx context.Context, n int, policy string) ([]*child, error) {
+	gossip, err := freePorts(n)
+	if err != nil {
+		return nil, err
+	}
+	var nodes []*child
+	for i := range n {
+		args := []string{
+			"node", fmt.Sprintf("name=node-%d", i+1), "policy=" + policy, "http=127.0.0.1:0", "grpc=127.0.0.1:0",
+			fmt.Sprintf("gossip=127.0.0.1:%d", gossip[i]),
+		}
+		if i > 0 {
+			args = append(args, fmt.Sprintf("join=127.0.0.1:%d", gossip[0]))
+		}
+		c, err := spawn(ctx, args...)
+		if err != nil {
+			for _, c := range nodes {
+				c.stop()
+			}
+			return nil, err
+		}
+		nodes = append(nodes, c)
+	}
+	return nodes, nil
+}

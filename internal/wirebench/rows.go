@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+const (
+	keys      = 10_000
+	batchSize = 256
+)
+
+func id() string { return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()) }
+
+func checkOf(key string) *pb.CheckRequest {
+	return &pb.CheckRequest{Key: key, Tier: "four", InputTokens: 900, OutputTokens: 100, RequestId: id()}
+}
+
+func keyName(n int) string { return fmt.Sprintf("user-%06d", n%keys) }
+
+// ownRows are the rows of echoes and nodes.
+func (b *bench) ownRows(ctx context.Context) error {
+	single, err := b.dial(b.single[0].grpc)
+	if err != nil {
+		return err
+	}
+	api := pb.NewRateLimiterClient(single)
+	all := make([]string, keys)
+	for i := range all {
+		all[i] = keyName(i)
+	}
+	question, answer := checkOf(all[0]), &pb.Decision{}
+	if answer, err = api.Check(ctx, question, grpc.WaitForReady(true)); err != nil {
+		return err
+	}
+	manyQuestions, manyAnswers := batchOf(all, 0), &pb.DecisionBatch{}
+	if manyAnswers, err = api.CheckBatch(ctx, manyQuestions); err != nil {
+		return err
+	}
+	if err := b.echoRows(
+		proto.Size(question), proto.Size(answer), proto.Size(manyQuestions), proto.Size(manyAnswers),
+	); err != nil {
+		return err
+	}
+
+	b.add("unary check, one node", b.single, unary(api, all), 1, 16, 128)
+	b.add("unary check of 1 limit, one node", b.single, func(ctx context.Context, caller, turn int) (int, error) {
+		r := checkOf(spread(all, caller, turn))
+		r.Tier = "one"
+		return 1, admitted(api.Check(ctx, r))
+	}, 16, 128)
+	b.add("unary reserve, 2 levels of 4 limits, one node", b.single, func(ctx context.Context, caller, turn int) (int, error) {
+		n := rand.IntN(keys)
+		return 1, admitted(api.Reserve(ctx, &pb.ReserveRequest{
+			Key: fmt.Sprintf("org-%03d/%s", n%100, keyName(n)), Tier: "four", InputTokens: 900, MaxOutputTokens: new(int64(100)), RequestId: id(),
+		}))
+	}, 16, 128)
+	b.add("batch of 256, one node", b.single, func(ctx context.Context, caller, turn int) (int, error) {
+		answers, err := api.CheckBatch(ctx, batchOf(all, rand.IntN(keys)))
+		return len(answers.GetResults()), err
+	}, 1, 16)
+	if err := b.libraryRows("client library, one node", b.single, all); err != nil {
+		return err
+	}
+	return b.clusterRows(ctx, all)
+}
+
+func (b *bench) echoRows(question, answer, manyQuestions, manyAnswers int) error {
+	conn, err := b.dial(b.echo.grpc)
+	if err != nil {
+		return err
+	}
+	b.add("echo of a check", []*child{b.echo}, echo(conn, question, answer, 1), 1, 16, 128, 1024)
+	b.add("echo of a batch of 256", []*child{b.echo}, echo(conn, manyQuestions, manyAnswers, batchSize), 1, 16)
+	return nil
+}
+
+func echo(conn *grpc.ClientConn, size, answer, checks int) call {
+	return func(ctx context.Context, _, _ int) (int, error) {
+		out := new(wrapperspb.BytesValue)
+		if err := conn.Invoke(ctx, echoMethod, question(size, answer), out); err != nil {
+			return 0, err
+		}
+		if len(out.GetValue()) != answer {
+			return 0, fmt.Errorf("the echo has %d bytes, want %d", len(out.GetValue()), answer)
+		}
+		return checks, nil
+	}
+}
+
+// clusterRows ask three nodes: the owner, a node that has to forward, and
+// whoever the client library chooses.
+func (b *bench) clusterRows(ctx context.Context, all []string) error {
+	conn, err := b.dial(b.cluster[0].grpc)
+	if err != nil {
+		return err
+	}
+	api := pb.NewRateLimiterClient(conn)
+	var mine, others []string
+	for chunk := range slices.Chunk(all, 1000) {
+		where, err := api.Locate(ctx, &pb.LocateRequest{Keys: chunk}, grpc.WaitForReady(true))
+		if err != nil {
+			return err
+		}
+		for _, l := range where.GetLocations() {
+			if l.GetOwner() == "node-1" {
+				mine = append(mine, l.GetKey())
+			} else {
+				others = append(others, l.GetKey())
+			}
+		}
+	}
+	if len(mine) == 0 || len(others) == 0 {
+		return fmt.Errorf("of %d keys, node-1 owns %d: the cluster did not form", len(all), len(mine))
+	}
+	b.add("unary check at the owner, 3 nodes", b.cluster, unary(api, mine), 1, 16, 128)
+	b.add("unary check through a non-owner, 3 nodes", b.cluster, unary(api, others), 1, 16, 128)
+	return b.libraryRows("client library, 3 nodes", b.cluster, all)
+}
+
+func (b *bench) libraryRows(name string, nodes []*child, all []string) error {
+	var addrs []string
+	for _, n := range nodes {
+		addrs = append(addrs, n.grpc)
+	}
+	c, err := client.Dial(client.Options{Addrs: addrs})
+	if err != nil {
+		return err
+	}
+	b.onClose(func() { _ = c.Close() }) // the process ends
+	b.add(name, nodes, func(ctx context.Context, caller, turn int) (int, error) {
+		d, err := c.Check(ctx, client.Call{Key: spread(all, caller, turn), Tier: "four", InputTokens: 900, OutputTokens: 100})
+		if err == nil && (!d.Allowed() || d.Route == client.Fallback) {
+			err = fmt.Errorf("%s by %s", d.Outcome, d.Route)
+		}
+		return 1, err
+	}, 1, 16, 128, 1024)
+	return nil
+}
+
+func unary(api pb.RateLimiterClient, of []string) call {
+	return func(ctx context.Context, caller, turn int) (int, error) {
+		return 1, admitted(api.Check(ctx, checkOf(spread(of, caller, turn))))
+	}
+}
+
+// spread gives every caller keys of its own order.
+func spread(keys []string, caller, turn int) string { return keys[(caller*7919+turn)%len(keys)] }
+
+func batchOf(all []string, from int) *pb.CheckBatchRequest {
+	b := &pb.CheckBatchRequest{}
+	for i := range batchSize {
+		b.Items = append(b.Items, checkOf(all[(from+i)%len(all)]))
+	}
+	return b
+}
+
+// admitted makes anything but a plain yes an error: it would not be measured.
+func admitted(d *pb.Decision, err error) error {
+	if err == nil && (d.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED || d.GetRoute() == pb.Route_ROUTE_FALLBACK) {
+		return fmt.Errorf("%s for %s by %s", d.GetOutcome(), d.GetReason(), d.GetRoute())
+	}
+	return err
+}
