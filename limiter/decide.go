@@ -82,7 +82,12 @@ func (p *partition) admit(now Time, r *Request, id [2]uint64, reserve bool) (*ho
 		p.stats.forgotten++ // a check is answered all the same
 		return nil, !reserve
 	}
-	if !reserve {
+	switch {
+	case reserve:
+	case r.Force: // it may be told for as long as a reservation may be settled
+		p.push(&p.ended, no, now.Mono+rememberEnded)
+		return x, true
+	default:
 		p.push(&p.checks, no, now.Mono+rememberCheck)
 		return x, true
 	}

@@ -84,7 +84,8 @@ func (e *Engine) lock(key string) (*cell, uint64) {
 
 // Check charges r at once and for good, or denies it and charges nothing.
 // Concurrency limits are reported and left alone. The same r.ID returns the
-// same answer for 30 s. The error is a [*FieldError] or an [ErrConflict].
+// same answer for 30 s, for 10 minutes if it is forced. The error is a
+// [*FieldError] or an [ErrConflict].
 func (e *Engine) Check(now Time, r *Request, d *Decision) error {
 	c, root := e.lock(r.Key)
 	defer c.Unlock()

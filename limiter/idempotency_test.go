@@ -4,6 +4,7 @@ package limiter_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -46,6 +47,32 @@ func TestRepeatedCheckReturnsTheSameAnswerFor30Seconds(t *testing.T) {
 		t.Errorf("Check(c1) after 30 s: replayed = true, want a new charge")
 	}
 	wantUsed(t, "after 30 s", n.peek(noon.At(30*time.Second), r), 1, 2)
+}
+
+// A forced check may be told again for as long as a reservation may be settled,
+// also after a restart.
+func TestForcedCheckIsRememberedFor10Minutes(t *testing.T) {
+	n := newNode(t, limiter.Options{})
+	r := &limiter.Request{Key: "acme/alice", ID: "f", Requests: 1, Force: true}
+	r.Plan = n.plan(r.Key, tokenLimits()...)
+	n.check(noon, r)
+	for i := range 3 { // others come and go before it
+		n.check(noon.At(time.Duration(i)*time.Second), &limiter.Request{Key: r.Key, ID: fmt.Sprint(i), Requests: 1, Plan: r.Plan})
+	}
+	for _, later := range []time.Duration{31 * time.Second, 9*time.Minute + 50*time.Second, 10*time.Minute - 1} {
+		at := noon.At(later)
+		p := limiter.PartitionOf(r.Key)
+		if err := n.Restore(at, p, n.Snapshot(at, p, nil), nil); err != nil {
+			t.Fatalf("Restore after %s: %v", later, err)
+		}
+		if d := n.check(at, r); !d.Replayed {
+			t.Errorf("Check(f) after %s: replayed = false, want true", later)
+		}
+		n.check(at, &limiter.Request{Key: r.Key, ID: later.String(), Requests: 1, Plan: r.Plan})
+	}
+	if d := n.check(noon.At(10*time.Minute), r); d.Replayed {
+		t.Error("Check(f) after 10 minutes: replayed = true, want a new charge")
+	}
 }
 
 func TestRepeatedReserveReturnsTheSameAnswerUntil10MinutesAfterItsEnd(t *testing.T) {

@@ -55,14 +55,14 @@ func (d *restorer) hold() {
 // enqueue puts a hold where its end will be noticed. Due times of a queue never
 // decrease.
 func (d *restorer) enqueue(no uint32, h *hold, due int64) {
-	switch h.status {
-	case Held:
+	checks := &d.p.checks
+	switch {
+	case h.status == Held:
 		h.due = due
 		d.p.heapPush(no)
-		return
-	case NoStatus:
-		d.push(&d.p.checks, no, due)
-	default:
+	case h.status == NoStatus && due <= d.now.Mono+rememberCheck && (checks.tail == 0 || d.p.holds.at(checks.tail).due <= due):
+		d.push(checks, no, due)
+	default: // forced checks among them
 		d.push(&d.p.ended, no, due)
 	}
 }

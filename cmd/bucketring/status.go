@@ -171,6 +171,9 @@ func notesOn(n *node.Status, now time.Time) (notes []string) {
 		add("the policy files cannot be used, the policy before stays in force: %s", n.Policy.LastError)
 	}
 	for _, d := range c.Departed {
+		if slices.ContainsFunc(c.Members, func(m node.MemberStatus) bool { return m.Name == d.Name }) {
+			continue // it is back
+		}
 		counts := ""
 		if d.Fate == "crashed" {
 			counts = fmt.Sprintf(", and counts in the roster of %d until it is forgotten", c.Roster)

@@ -33,6 +33,7 @@ func TestStatusSaysWhatIsWrong(t *testing.T) {
 			Fencing: []node.MemberStatus{{Name: "n2", Gossip: "10.0.0.9:6472"}},
 			Departed: []node.Departure{
 				{Name: "n6", Fate: "left", At: now.Add(-90 * time.Second)},
+				{Name: "n1", Fate: "crashed", At: now.Add(-time.Minute)}, // and is back
 				{Name: "n7", Fate: "crashed", At: now.Add(-3 * time.Second)},
 			},
 			PolicySkew: []node.PolicyGroup{{Digest: one, Members: []string{"n1", "n3"}}, {Digest: two, Members: []string{"n2"}}},

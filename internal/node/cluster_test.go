@@ -52,7 +52,7 @@ func agree(t *testing.T, nodes ...*running) {
 	for _, n := range nodes {
 		n.eventually(fmt.Sprintf("the ring of %v at %s", names, n.Name()), func() bool {
 			first, own := nodes[0].Status().Cluster, n.Status().Cluster
-			return slices.Equal(own.serving(), names) && own.RingDigest == first.RingDigest
+			return slices.Equal(own.serving(), names) && own.partitions() == ring.Partitions && own.RingDigest == first.RingDigest
 		})
 	}
 }
@@ -65,6 +65,15 @@ func (s ClusterStatus) serving() (names []string) {
 		}
 	}
 	return names
+}
+
+// partitions counts those that members own. Some are missing while the router
+// has the ring of a view before.
+func (s ClusterStatus) partitions() (n int) {
+	for _, m := range s.Members {
+		n += m.Partitions
+	}
+	return n
 }
 
 type checked struct {
@@ -126,15 +135,10 @@ func (r *running) keyOf(owner string) string {
 func TestThreeNodesAreOneLimiter(t *testing.T) {
 	t.Parallel()
 	nodes := startCluster(t, 3, nil)
-	partitions := 0
 	for _, m := range nodes[0].Status().Cluster.Members {
-		partitions += m.Partitions
 		if m.Partitions < ring.Partitions/4 {
 			t.Errorf("%s owns %d partitions, want about a third of %d", m.Name, m.Partitions, ring.Partitions)
 		}
-	}
-	if partitions != ring.Partitions {
-		t.Errorf("members own %d partitions, want %d", partitions, ring.Partitions)
 	}
 	for _, owner := range nodes {
 		key := nodes[0].keyOf(owner.Name())

@@ -38,7 +38,7 @@ func New() *Oracle {
 	}
 }
 
-// An answered check is remembered for 30 s.
+// An answered check is remembered for 30 s, a forced one for 10 minutes.
 type answered struct {
 	request  identity
 	decision limiter.Decision
@@ -110,7 +110,11 @@ func (o *Oracle) Check(now limiter.Time, r *limiter.Request) (limiter.Decision, 
 	d.Limits = states(now, asks)
 	d.Binding = binding(d, asks)
 	if r.ID != "" && d.Outcome != limiter.Denied {
-		o.checks[r.ID] = &answered{identify("check", r), d, now.Mono + rememberCheck}
+		remember := rememberCheck
+		if r.Force {
+			remember = rememberLease
+		}
+		o.checks[r.ID] = &answered{identify("check", r), d, now.Mono + remember}
 	}
 	return d, nil
 }

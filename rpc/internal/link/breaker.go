@@ -51,6 +51,14 @@ func (b *breaker) heard(now int64, owes bool) (closed bool) {
 // square says that nothing is owed: there is nothing in flight.
 func (b *breaker) square() { b.quiet, b.late = never, 0 }
 
+// restart counts anew what is owed, from now.
+func (b *breaker) restart(now int64) {
+	b.late = 0
+	if b.quiet != never {
+		b.quiet = now
+	}
+}
+
 // missed says that calls ran late. It returns whether the member is to be given
 // up: see trip.
 func (b *breaker) missed(now int64, calls int) bool {
@@ -69,9 +77,7 @@ func (b *breaker) silent(now int64) bool {
 
 // trip opens the breaker. It returns false if it was open.
 func (b *breaker) trip(now int64) bool {
-	if b.quiet != never {
-		b.quiet, b.late = now, 0 // count anew
-	}
+	b.restart(now)
 	if b.open {
 		return false
 	}

@@ -109,7 +109,7 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 
 // admitLocked says why p is not even queued.
 func (l *Link) admitLocked(p *Pending, now int64) error {
-	if l.mu.breaker.silent(now) {
+	if l.mu.breaker.silent(now) && !l.stoppedLocked(now) {
 		l.cutLocked(now) // callers who give up early would never make it open
 	}
 	switch {

@@ -30,19 +30,14 @@ func (l *Link) expire() {
 		return
 	}
 	now := l.now()
-	// Who wakes up too late was stopped itself, and answers may be waiting to be
-	// read: that is no sign that the member is silent.
-	stopped := now-l.mu.fires > int64(l.o.Timeout)/8
-	l.mu.fires = never
 	n := 0
 	for p := l.mu.due.first(); p != nil && p.deadline <= now; p = l.mu.due.first() {
 		l.failLocked(p, ErrLate)
 		n++
 	}
 	l.noteLocked(ErrLate, n)
-	if n > 0 && !stopped {
-		l.missedLocked(now, n)
-	}
+	l.missedLocked(now, n)
+	l.mu.fires = never
 	if p := l.mu.due.first(); p != nil {
 		l.alarmLocked(p.deadline)
 	}
@@ -50,9 +45,20 @@ func (l *Link) expire() {
 
 // missedLocked tells the breaker that calls ran late.
 func (l *Link) missedLocked(now int64, calls int) {
-	if l.mu.breaker.missed(now, calls) {
+	switch {
+	case calls == 0:
+	case l.stoppedLocked(now):
+		l.mu.breaker.restart(now)
+	case l.mu.breaker.missed(now, calls):
 		l.cutLocked(now)
 	}
+}
+
+// stoppedLocked reports whether it is this process that did not run for a while:
+// the timer is overdue. Answers may be waiting to be read, so that is no sign
+// that the member is silent.
+func (l *Link) stoppedLocked(now int64) bool {
+	return l.mu.fires != never && now-l.mu.fires > int64(l.o.Timeout)/8
 }
 
 // heap holds calls, the one with the earliest deadline first. Each has four

@@ -30,7 +30,7 @@ type pipe struct {
 type fake struct {
 	handle func(n int, p *pipe) error
 	refuse func(n int) error // of attempts to open, counted from 1
-	depth  int               // batches and answers that a stream holds
+	depth  int               // batches and answers that a stream holds; 0: 4, -1: none
 
 	mu      sync.Mutex
 	opened  []time.Time // attempts
@@ -50,7 +50,13 @@ func (f *fake) open(ctx context.Context) (Stream, error) {
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	depth := max(f.depth, 4)
+	depth := f.depth
+	switch depth {
+	case 0:
+		depth = 4
+	case -1:
+		depth = 0
+	}
 	p := &pipe{
 		ctx: ctx, batches: make(chan *pb.Batch, depth), answers: make(chan *pb.Answers, depth),
 		halfway: make(chan struct{}), finished: make(chan struct{}),

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -109,6 +110,9 @@ func (l *Link) sender(ln *lane) {
 		case <-ln.ctx.Done():
 			return
 		}
+		// Callers who were just answered have their next call ready in a moment:
+		// let them go first. Worth a tenth of the CPU with many callers.
+		runtime.Gosched()
 		l.mu.Lock()
 		if ln.retired && !ln.sending {
 			l.unlock()

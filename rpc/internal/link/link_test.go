@@ -156,9 +156,11 @@ func TestDeadlines(t *testing.T) {
 			return ctx, cancel
 		}, context.Canceled, 0},
 	}
+	deaf := func(_ int, p *pipe) error { <-p.ctx.Done(); return nil }
 	members := map[string]func() *fake{
-		"frozen": func() *fake { return &fake{handle: frozen} },
-		"deaf":   func() *fake { return &fake{handle: func(_ int, p *pipe) error { <-p.ctx.Done(); return nil }} },
+		"frozen":  func() *fake { return &fake{handle: frozen} },
+		"deaf":    func() *fake { return &fake{handle: deaf} },
+		"no Send": func() *fake { return &fake{handle: deaf, depth: -1} }, // Send blocks
 	}
 	for name, f := range members {
 		for _, tt := range tests {
@@ -188,6 +190,27 @@ func TestDeadlineWhileOpening(t *testing.T) {
 			r, err := l.Do(t.Context(), check("k"))
 			wantError(t, ErrLate, r, err)
 		})
+	})
+}
+
+// Who did not run for a while knows nothing of the member.
+func TestStoppedProcessDoesNotOpenTheBreaker(t *testing.T) {
+	f := &fake{handle: frozen}
+	l := New(Options{Open: f.open, Timeout: 50 * time.Millisecond})
+	defer l.Close()
+	p := l.Start(t.Context(), check("k"))
+	until(t, "a batch", func() bool { return l.Status().InFlight > 0 })
+	l.mu.Lock() // stands in for a stopped process: the timer comes late
+	until(t, "the timer to be overdue", func() bool { return l.stoppedLocked(l.now()) })
+	l.mu.Unlock()
+	r, err := p.Wait(t.Context())
+	wantError(t, ErrLate, r, err)
+	if l.Status().BreakerOpen {
+		t.Error("the breaker opened when the process had been stopped")
+	}
+	until(t, "the breaker", func() bool { // the member is silent, too
+		_, _ = l.Do(t.Context(), check("k"))
+		return l.Status().BreakerOpen
 	})
 }
 
