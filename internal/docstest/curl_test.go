@@ -11,15 +11,17 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // TestMain lets the test's binary act as the curl of the documentation, so
-// that it needs none, and finds the node of the test behind localhost:6470.
+// that it needs none, and finds the nodes of the test behind localhost:6470 and
+// further ports.
 func TestMain(m *testing.M) {
-	if address, ok := os.LookupEnv("DOCSTEST_HTTP"); ok {
-		if err := curl(os.Args[1:], address, os.Stdout); err != nil {
+	if addresses, ok := os.LookupEnv("DOCSTEST_ADDRESSES"); ok {
+		if err := curl(os.Args[1:], strings.Fields(addresses), os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "curl:", err)
 			os.Exit(1)
 		}
@@ -28,10 +30,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// curl does what the documentation uses of curl: -s, -i, -X and -d, and one
-// URL on localhost:6470.
-func curl(args []string, address string, out io.Writer) error {
-	var method, body, path string
+// curl does what the documentation uses of curl: -s, -i, -X and -d, and one URL
+// on localhost, at one of the addresses: what is documented and what it is here,
+// in pairs.
+func curl(args, addresses []string, out io.Writer) error {
+	var method, body, host, path string
 	var headers bool
 	for len(args) > 0 {
 		arg := args[0]
@@ -44,8 +47,9 @@ func curl(args []string, address string, out io.Writer) error {
 			method, args = args[0], args[1:]
 		case arg == "-d" && len(args) > 0:
 			body, args = args[0], args[1:]
-		case strings.HasPrefix(arg, "localhost:6470/"):
-			path = strings.TrimPrefix(arg, "localhost:6470")
+		case strings.HasPrefix(arg, "localhost:"):
+			host, path, _ = strings.Cut(arg, "/")
+			path = "/" + path
 		default:
 			return fmt.Errorf("argument %q is not supported", arg)
 		}
@@ -59,12 +63,17 @@ func curl(args []string, address string, out io.Writer) error {
 			method = http.MethodPost
 		}
 	}
-	conn, err := net.Dial("tcp", address)
+	documented := strings.Replace(host, "localhost", "127.0.0.1", 1)
+	at := slices.Index(addresses, documented)
+	if at < 0 {
+		return fmt.Errorf("%s is no address of the documentation", host)
+	}
+	conn, err := net.Dial("tcp", addresses[at+1])
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	request := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost:6470\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n", method, path)
+	request := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n", method, path, host)
 	if body != "" {
 		request += fmt.Sprintf("Content-Length: %d\r\nContent-Type: application/x-www-form-urlencoded\r\n", len(body))
 	}

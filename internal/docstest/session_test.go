@@ -6,12 +6,15 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -45,27 +48,52 @@ func buildBinary(t *testing.T) (dir string) {
 // their own.
 type session struct {
 	bin, dir   string
-	http, grpc string // addresses of the node
+	http, grpc string   // addresses of the first node
+	addresses  []string // of all: what the documents say, what it is here, in pairs
 	node       *exec.Cmd
 	printed    *buffer
 }
 
 func newSession(t *testing.T, bin string) *session {
 	t.Helper()
-	s := &session{bin: bin, dir: t.TempDir(), http: freeAddress(t), grpc: freeAddress(t)}
+	s := &session{bin: bin, dir: t.TempDir()}
+	base := freePorts(t)
+	for i, documented := range documentedPorts {
+		here := "127.0.0.1:" + strconv.Itoa(base+i)
+		s.addresses = append(s.addresses, "127.0.0.1:"+strconv.Itoa(documented), here)
+	}
+	s.http, s.grpc = s.addresses[1], s.addresses[3]
 	t.Cleanup(func() { s.stop(t) })
 	return s
 }
 
-// freeAddress returns a loopback address that was free a moment ago.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// documentedPorts are those of a cluster as the documents have it: HTTP, gRPC and
+// gossip of each node. A session has the same with another first one.
+var documentedPorts = func() (ports []int) {
+	for port := 6470; port <= 6492; port++ {
+		ports = append(ports, port)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return ports
+}()
+
+// freePorts returns the first of as many ports in a row as documentedPorts has,
+// which were free a moment ago.
+func freePorts(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		base := 20_000 + rand.IntN(10_000) // below those that the system gives to clients
+		if !slices.ContainsFunc(documentedPorts, func(port int) bool {
+			l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(base+port-documentedPorts[0]))
+			if err != nil {
+				return true
+			}
+			return l.Close() != nil
+		}) {
+			return base
+		}
+	}
+	t.Fatal("no ports are free")
+	return 0
 }
 
 var startsNode = regexp.MustCompile(`^(go run \./cmd/bucketring|bucketring) (dev|serve)\b(.*?)( &)?( +#.*)?$`)
@@ -90,7 +118,7 @@ func (s *session) shell(ctx context.Context, command string) *exec.Cmd {
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(),
 		"PATH="+s.bin+string(os.PathListSeparator)+os.Getenv("PATH"),
-		"DOCSTEST_HTTP="+s.http,
+		"DOCSTEST_ADDRESSES="+strings.Join(s.addresses, " "),
 		"BUCKETRING_HTTP="+s.http, "BUCKETRING_SERVER="+s.grpc,
 		"NO_COLOR=1",
 		"GORACE=atexit_sleep_ms=0") // else a curl under the race detector takes a second
@@ -103,7 +131,7 @@ func (s *session) shell(ctx context.Context, command string) *exec.Cmd {
 func (s *session) start(t *testing.T, verb, flags string) string {
 	t.Helper()
 	s.stop(t)
-	s.node = s.shell(context.WithoutCancel(t.Context()), "exec bucketring "+verb+flags+" --http "+s.http+" --grpc "+s.grpc)
+	s.node = s.shell(context.WithoutCancel(t.Context()), "exec bucketring "+verb+flags+" --http "+s.http+" --grpc "+s.grpc+" --gossip "+s.addresses[5])
 	s.printed = &buffer{}
 	s.node.Stdout, s.node.Stderr = s.printed, s.printed
 	if err := s.node.Start(); err != nil {
@@ -185,6 +213,8 @@ func (b *buffer) String() string {
 
 // public names the addresses that the documentation names.
 func (s *session) public(text string) string {
-	text = strings.ReplaceAll(text, s.http, "127.0.0.1:6470")
-	return strings.ReplaceAll(text, s.grpc, "127.0.0.1:6471")
+	for pair := range slices.Chunk(s.addresses, 2) {
+		text = strings.ReplaceAll(text, pair[1], pair[0])
+	}
+	return text
 }

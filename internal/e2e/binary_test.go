@@ -37,6 +37,7 @@ func serve(t *testing.T, args ...string) (stop func() (log string)) {
 	var log bytes.Buffer
 	cmd := exec.Command(binary(t), args...)
 	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no node outlives the tests
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

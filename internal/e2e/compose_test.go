@@ -31,13 +31,16 @@ type compose struct {
 	ids     map[string]string // of containers, by service
 }
 
-// newCompose needs docker-compose 1.29 or Compose v2.
+// newCompose needs docker-compose 1.29 or Compose v2; $COMPOSE chooses.
 func newCompose(t *testing.T, file string) *compose {
 	t.Helper()
 	requireDocker(t)
 	tool := []string{"docker-compose"}
 	if _, err := exec.LookPath(tool[0]); err != nil {
 		tool = []string{"docker", "compose"}
+	}
+	if chosen := os.Getenv("COMPOSE"); chosen != "" {
+		tool = strings.Fields(chosen)
 	}
 	file, err := filepath.Abs(file)
 	if err != nil {

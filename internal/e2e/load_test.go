@@ -184,6 +184,16 @@ func (ss samples) window() time.Duration {
 	return slices.MaxFunc(ss, byTime).began.Sub(slices.MinFunc(ss, byTime).began)
 }
 
+// tenths are the tenths of a second in which there was a call. Their number does
+// not depend on how fast answers come, as that of the calls does.
+func (ss samples) tenths() int {
+	seen := map[int64]bool{}
+	for _, s := range ss {
+		seen[s.began.UnixMilli()/100] = true
+	}
+	return len(seen)
+}
+
 // quantile is the latency that this share of the calls, in thousandths, kept.
 func (ss samples) quantile(thousandths int) time.Duration {
 	if len(ss) == 0 {

@@ -47,7 +47,7 @@ func (p *process) start(t *testing.T) {
 	t.Helper()
 	cmd := exec.Command(p.command[0], p.command[1:]...)
 	cmd.Stdout, cmd.Stderr = p.log, p.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ^C is for the test, which then ends its nodes
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no node outlives the tests
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,6 @@ const (
 	retargetTime     = time.Second     // for the others to follow, see gossip's quiet time
 	flushTimeout     = 3 * time.Second // for the outbox
 	goodbyeTimeout   = 3 * time.Second
-	policyPoll       = 250 * time.Millisecond
 )
 
 // gossip is a run of the cluster. It outlives all else that the node does: the
@@ -105,20 +104,15 @@ func (a *applied) await(ctx context.Context, ok func(*cluster.View) bool) error 
 	}
 }
 
-// follow makes the router act on each view, and tells the others of each policy,
-// until ctx is done.
+// follow makes the router act on each view until ctx is done.
 func (n *Node) follow(ctx context.Context) error {
 	views, cancel := n.cluster.Subscribe()
 	defer cancel()
-	poll := time.NewTicker(policyPoll) // files are watched, and nobody tells
-	defer poll.Stop()
 	var last peer.Topology
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-poll.C:
-			n.publishPolicy()
 		case v, open := <-views:
 			if !open {
 				return nil // see gossip.watch
@@ -151,11 +145,6 @@ func topologyOf(v *cluster.View) peer.Topology {
 		}
 	}
 	return t
-}
-
-// publishPolicy tells the others which policy is in force.
-func (n *Node) publishPolicy() {
-	n.cluster.SetPolicy(cluster.ID(n.policies.Current().Version()))
 }
 
 // serves reports whether the ring of v names this run of the node.

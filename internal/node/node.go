@@ -34,6 +34,7 @@ import (
 	"github.com/bucketring/bucketring/cluster"
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/limiter/policy/source"
 	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -145,7 +146,10 @@ func (n *Node) openState() (err error) {
 	n.engine = limiter.New(limiter.Options{
 		Catalog: catalog, MaxKeys: c.MaxKeys, MaxKeysPerRoot: c.MaxKeysPerRoot, MaxIDs: c.MaxIDs,
 	})
-	if n.policies, err = source.New(source.Options{Path: c.Policy, Catalog: catalog, Logger: n.log}); err != nil {
+	if n.policies, err = source.New(source.Options{
+		Path: c.Policy, Catalog: catalog, Logger: n.log,
+		OnChange: func(p *policy.Policy) { n.cluster.SetPolicy(cluster.ID(p.Version())) },
+	}); err != nil {
 		return err
 	}
 	n.registry.MustRegister(newPolicyCollector(n.policies.Status))

@@ -17,7 +17,6 @@ func (n *Node) Reload() {
 	if err := n.policies.Reload(); err != nil {
 		n.log.Error("policy not reloaded", "path", n.config.Policy, "error", err)
 	}
-	n.publishPolicy()
 	switch changed, err := n.keys.reload(n.cluster); {
 	case err != nil:
 		n.log.Error("cluster keys not reloaded", "path", n.config.ClusterKeyFile, "error", err)

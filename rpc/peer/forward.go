@@ -36,6 +36,7 @@ type call struct {
 	pending    *link.Pending
 	redirected bool // by the owner in an older view, or it was the older one
 	rerouted   bool
+	bounces    int
 
 	result *pb.Result // once it is decided
 }
@@ -168,7 +169,7 @@ func forwarded(item *pb.Item, result *pb.Result) bool {
 func (r *Router) redirect(ctx *deadline, c *call, to *pb.Redirect) {
 	r.metrics.redirects.Inc()
 	if c.redirected {
-		r.fall(c, causeRedirect)
+		r.bounced(ctx, c)
 		return
 	}
 	c.redirected = true
@@ -182,11 +183,36 @@ func (r *Router) redirect(ctx *deadline, c *call, to *pb.Redirect) {
 	if m == nil || m.Member == c.to.Member || m.peer == nil {
 		// Nobody, or nobody that this node knows of, or this node, which would
 		// have decided if it owned the partition by its own view.
-		r.fall(c, causeRedirect)
+		r.bounced(ctx, c)
 		return
 	}
 	c.view = now
 	r.startAt(ctx, c, m)
+}
+
+// Members follow the same membership, some 100 ms apart. A call that they send
+// from one to another waits for that, and no longer.
+const (
+	bounceWait = 20 * time.Millisecond
+	maxBounces = 12
+)
+
+// bounced waits a moment for members to agree on who owns the partition of c, and
+// begins anew. If they do not, it is decided without them.
+func (r *Router) bounced(ctx *deadline, c *call) {
+	if c.bounces++; c.telling || c.bounces > maxBounces || time.Until(ctx.at) < 2*bounceWait {
+		r.fall(c, causeRedirect)
+		return
+	}
+	pause := time.NewTimer(bounceWait)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		c.redirected, c.rerouted = false, false
+		r.start(ctx, r.view.Load(), c)
+	case <-ctx.Done():
+		c.result = failed(grpcstatus.FromContextError(context.Cause(ctx)).Err()) // the caller has gone
+	}
 }
 
 // sends returns whom c would be sent to now.

@@ -4,6 +4,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -115,7 +116,7 @@ func newNode(t testing.TB, name string, c *clock, change ...func(*Options)) *nod
 	n.grpc = server.NewGRPC(n.Router, server.GRPCOptions{Logger: slog.New(slog.DiscardHandler)})
 	pb.RegisterPeerServer(n.grpc, n.Peer())
 	n.running.Go(func() {
-		if err := n.grpc.Serve(n.listener); err != nil {
+		if err := n.grpc.Serve(n.listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("Serve() of %s = %v", name, err)
 		}
 	})

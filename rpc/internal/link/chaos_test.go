@@ -20,8 +20,8 @@ import (
 // one outcome, in time; a result is its own; and nothing is decided twice.
 func TestEveryCallEndsOnce(t *testing.T) {
 	seeds := 60
-	if testing.Short() {
-		seeds = 10
+	if testing.Short() || raceEnabled {
+		seeds = 15
 	}
 	outcomes := map[string]int{}
 	for seed := range uint64(seeds) {

@@ -64,8 +64,8 @@ func TestGracefulStopLosesNoCall(t *testing.T) {
 	stop := make(chan struct{})
 	answered, failed, wait := callers(t, l, 32, stop)
 	rounds := 20
-	if testing.Short() {
-		rounds = 5
+	if testing.Short() || raceEnabled {
+		rounds = 8
 	}
 	for range rounds {
 		before := answered.Load()
@@ -215,7 +215,7 @@ func TestLargeBatchesBothWays(t *testing.T) {
 	l := linkTo(t, client, Options{Timeout: 30 * time.Second})
 	tail := strings.Repeat("k", 500)
 	calls := 5000
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		calls = 1500
 	}
 	var wg sync.WaitGroup

@@ -15,9 +15,8 @@
 //     for which there is none is refused.
 //
 // A call whose answer was lost is told again, at most MaxAge later. The owner
-// remembers reservations for at least as long as that by default; a check it
-// remembers for 30 s, so one that it charged is charged again if the answer was
-// lost and the owner stays out of reach for longer than that.
+// remembers reservations, and checks that it was told of, for as long as that by
+// default.
 //
 // It is in memory: what it holds when the process ends is lost, so drain it with
 // [Outbox.Flush].
