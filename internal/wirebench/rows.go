@@ -40,12 +40,14 @@ func (b *bench) ownRows(ctx context.Context) error {
 	for i := range all {
 		all[i] = keyName(i)
 	}
-	question, answer := checkOf(all[0]), &pb.Decision{}
-	if answer, err = api.Check(ctx, question, grpc.WaitForReady(true)); err != nil {
+	question := checkOf(all[0])
+	answer, err := api.Check(ctx, question, grpc.WaitForReady(true))
+	if err != nil {
 		return err
 	}
-	manyQuestions, manyAnswers := batchOf(all, 0), &pb.DecisionBatch{}
-	if manyAnswers, err = api.CheckBatch(ctx, manyQuestions); err != nil {
+	manyQuestions := batchOf(all, 0)
+	manyAnswers, err := api.CheckBatch(ctx, manyQuestions)
+	if err != nil {
 		return err
 	}
 	if err := b.echoRows(

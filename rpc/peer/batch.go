@@ -11,11 +11,8 @@ import (
 
 	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
 )
-
-// maxItems is the most that the local service takes in one batch; a larger one
-// it refuses.
-const maxItems = 1024
 
 // keyed is a request.
 type keyed interface{ GetKey() string }
@@ -23,7 +20,7 @@ type keyed interface{ GetKey() string }
 // refusedOrMine reports whether the local service is to answer a whole batch,
 // because it refuses it or because this process decides all of it.
 func refusedOrMine[Q keyed](v *view, items []Q) bool {
-	if len(items) > maxItems {
+	if len(items) > server.MaxItems {
 		return true
 	}
 	for _, q := range items {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // question is one call in all its forms.
@@ -127,7 +128,7 @@ func batches(key string) []question {
 			return s.PeekBatch(ctx, &pb.PeekBatchRequest{Items: []*pb.PeekRequest{{Key: key}, {Key: key, Tier: "shrink"}, {Key: "a//b"}}})
 		}},
 		{"batch too large", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
-			return s.CheckBatch(ctx, &pb.CheckBatchRequest{Items: make([]*pb.CheckRequest, maxItems+1)})
+			return s.CheckBatch(ctx, &pb.CheckBatchRequest{Items: make([]*pb.CheckRequest, server.MaxItems+1)})
 		}},
 	}
 }

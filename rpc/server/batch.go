@@ -16,7 +16,7 @@ func (s *Service) admit(ctx context.Context, items int) error {
 	if err := ctx.Err(); err != nil {
 		return wire(err)
 	}
-	return s.tooMany(items, maxItems)
+	return s.tooMany(items, MaxItems)
 }
 
 // tooMany refuses a batch of more than most items.

@@ -23,8 +23,8 @@ const (
 	// maxTTLSeconds bounds how long a caller that crashed can hold a slot. A
 	// longer call renews its lease by reporting progress.
 	maxTTLSeconds = 3600
-	// maxItems bounds a batch.
-	maxItems = 1024
+	// MaxItems bounds a batch that comes as a call of its own.
+	MaxItems = 1024
 	// MaxShown is how many bytes of a wrong value a message repeats.
 	MaxShown = 64
 )

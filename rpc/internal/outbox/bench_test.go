@@ -34,14 +34,3 @@ func BenchmarkDelivered(b *testing.B) {
 	}
 	stop()
 }
-
-// BenchmarkHolds is what every settle asks while nothing waits.
-func BenchmarkHolds(b *testing.B) {
-	o := newOutbox(b, Options{}, func(context.Context, *pb.Item) error { return nil })
-	b.ReportAllocs()
-	for b.Loop() {
-		if o.Holds("acme/alice", "1") {
-			b.Fatal("holds something")
-		}
-	}
-}

@@ -137,3 +137,5 @@ func (q *queue) consistent() error {
 	}
 	return nil
 }
+
+func (q *queue) holds(key, id string) bool { return q.chains[address{root(key), id}] != nil }

@@ -188,17 +188,6 @@ func (b *Outbox) Put(item *pb.Item) error {
 	return nil
 }
 
-// Holds reports whether calls of a request id wait: then another one must wait
-// behind them, or it would overtake them.
-func (b *Outbox) Holds(key, requestID string) bool {
-	if b.entries.Load() == 0 {
-		return false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.mu.queue.holds(key, requestID)
-}
-
 // Len returns how many calls wait or are under way.
 func (b *Outbox) Len() int { return int(b.entries.Load()) }
 

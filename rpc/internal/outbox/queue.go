@@ -79,8 +79,6 @@ func newQueue(l limits, ownerOf func(*pb.Item) string, r *rand.Rand) *queue {
 
 func (q *queue) len() int { return q.count }
 
-func (q *queue) holds(key, id string) bool { return q.chains[address{root(key), id}] != nil }
-
 // put adds a call, and says how many entries are needless for it: its own, or
 // those that it takes the place of.
 func (q *queue) put(now time.Time, item *pb.Item) (merged int, err error) {
