@@ -51,7 +51,7 @@ func (b *bench) start(ctx context.Context) (err error) {
 		nodes *[]*child
 		size  int
 	}{{&b.single, 1}, {&b.cluster, 3}} {
-		if *group.nodes, err = startNodes(ctx, group.size, policy); err != nil {
+		if *group.nodes, err = startNodes(ctx, group.size, policy, b.profiles); err != nil {
 			return err
 		}
 		for _, c := range *group.nodes {

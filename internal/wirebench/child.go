@@ -20,6 +20,7 @@ import (
 const (
 	childMark = "child"
 	patience  = 30 * time.Second // for a child to be ready
+	stopTime  = 2 * time.Second
 )
 
 // child is a server in a process of its own.
@@ -76,8 +77,11 @@ func start(ctx context.Context, path string, args ...string) (*child, error) {
 	return c, nil
 }
 
+// stop gives the child a moment to write its profile.
 func (c *child) stop() {
-	_ = c.cmd.Process.Kill() // it may have ended
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	kill := time.AfterFunc(stopTime, func() { _ = c.cmd.Process.Kill() })
+	defer kill.Stop()
 	_ = c.cmd.Wait()
 }
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -48,6 +49,7 @@ func serveNode(args []string) error {
 	c := config.Default()
 	c.MaxIDs = 1 << 23
 	c.DrainDelay = 0
+	profiles := ""
 	for _, arg := range args {
 		switch key, value, _ := strings.Cut(arg, "="); key {
 		case "name":
@@ -62,6 +64,8 @@ func serveNode(args []string) error {
 			c.Policy = value
 		case "join":
 			c.Join = []string{value}
+		case "profiles":
+			profiles = value
 		default:
 			return fmt.Errorf("no such setting: %q", arg)
 		}
@@ -73,20 +77,22 @@ func serveNode(args []string) error {
 	defer stop()
 	var told error
 	n, err := node.New(node.Options{
-		Config: c, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Config: c, Hasty: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		OnReady: func(n *node.Node) { told = announce(n.GRPCAddr()) },
 	})
 	if err != nil {
 		return err
 	}
-	if err := n.Run(ctx); err != nil {
-		return err
+	stopProfile, err := profile(profiles, c.Name)
+	if err != nil {
+		return errors.Join(err, n.Close())
 	}
-	return told
+	defer stopProfile()
+	return errors.Join(n.Run(ctx), told)
 }
 
 // startNodes starts a cluster of n members.
-func startNodes(ctx context.Context, n int, policy string) ([]*child, error) {
+func startNodes(ctx context.Context, n int, policy, profiles string) ([]*child, error) {
 	gossip, err := freePorts(n)
 	if err != nil {
 		return nil, err
@@ -94,7 +100,7 @@ func startNodes(ctx context.Context, n int, policy string) ([]*child, error) {
 	var nodes []*child
 	for i := range n {
 		args := []string{
-			"node", fmt.Sprintf("name=node-%d", i+1), "policy=" + policy, "http=127.0.0.1:0", "grpc=127.0.0.1:0",
+			"node", fmt.Sprintf("name=node-%d", i+1), "policy=" + policy, "profiles=" + profiles, "http=127.0.0.1:0", "grpc=127.0.0.1:0",
 			fmt.Sprintf("gossip=127.0.0.1:%d", gossip[i]),
 		}
 		if i > 0 {

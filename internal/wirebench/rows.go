@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -109,26 +110,42 @@ func (b *bench) clusterRows(ctx context.Context, all []string) error {
 		return err
 	}
 	api := pb.NewRateLimiterClient(conn)
-	var mine, others []string
-	for chunk := range slices.Chunk(all, 1000) {
-		where, err := api.Locate(ctx, &pb.LocateRequest{Keys: chunk}, grpc.WaitForReady(true))
-		if err != nil {
-			return err
-		}
-		for _, l := range where.GetLocations() {
-			if l.GetOwner() == "node-1" {
-				mine = append(mine, l.GetKey())
-			} else {
-				others = append(others, l.GetKey())
-			}
-		}
-	}
-	if len(mine) == 0 || len(others) == 0 {
-		return fmt.Errorf("of %d keys, node-1 owns %d: the cluster did not form", len(all), len(mine))
+	mine, others, err := owned(ctx, api, all, len(b.cluster))
+	if err != nil {
+		return err
 	}
 	b.add("unary check at the owner, 3 nodes", b.cluster, unary(api, mine), 1, 16, 128)
 	b.add("unary check through a non-owner, 3 nodes", b.cluster, unary(api, others), 1, 16, 128)
 	return b.libraryRows("client library, 3 nodes", b.cluster, all)
+}
+
+// owned waits until a ring of n members is known, and says which keys node-1
+// owns and which others do.
+func owned(ctx context.Context, api pb.RateLimiterClient, all []string, n int) (mine, others []string, err error) {
+	for deadline := time.Now().Add(patience); ; pause(ctx, 50*time.Millisecond) {
+		owners := map[string]bool{}
+		mine, others = nil, nil
+		for chunk := range slices.Chunk(all, 1000) {
+			where, err := api.Locate(ctx, &pb.LocateRequest{Keys: chunk}, grpc.WaitForReady(true))
+			if err != nil {
+				return nil, nil, err
+			}
+			for _, l := range where.GetLocations() {
+				owners[l.GetOwner()] = true
+				if l.GetOwner() == "node-1" {
+					mine = append(mine, l.GetKey())
+				} else {
+					others = append(others, l.GetKey())
+				}
+			}
+		}
+		if len(owners) == n {
+			return mine, others, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, nil, fmt.Errorf("%d of %d nodes own keys after %s: the cluster did not form", len(owners), n, patience)
+		}
+	}
 }
 
 func (b *bench) libraryRows(name string, nodes []*child, all []string) error {
