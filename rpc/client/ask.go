@@ -113,6 +113,7 @@ func (c *Client) exchange(ctx context.Context, t *trial, p *peer, e *envelope) (
 		p.node.judge(false)
 		c.ring.doubt(p.node)
 	case errors.Is(err, link.ErrBreaker): // not sent
+		p.node.judge(false)
 		c.ring.doubt(p.node)
 	}
 	return nil, nil

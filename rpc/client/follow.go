@@ -58,7 +58,9 @@ type follower struct {
 	stop context.CancelFunc
 	done sync.WaitGroup
 
-	patience time.Duration // of the watching goroutine
+	// Of the watching goroutine.
+	patience time.Duration
+	doubted  *node // by the call that ended the latest watch
 
 	mu struct {
 		sync.Mutex // serializes changes of view
@@ -141,7 +143,8 @@ func (f *follower) run() {
 }
 
 // choose returns the node to watch: one that is connected and not suspected, if
-// possible, and another one than last.
+// possible, and another one than last or the one that calls have doubted, which
+// may be the same under another address.
 func (f *follower) choose(last *node) *node {
 	nodes := slices.Concat(f.given, f.spare())
 	from := rand.N(len(nodes))
@@ -155,7 +158,7 @@ func (f *follower) choose(last *node) *node {
 		if n.suspect.Load() == 0 {
 			score += 2
 		}
-		if n != last {
+		if n != last && n != f.doubted {
 			score++
 		}
 		if score > bestScore {
@@ -201,6 +204,7 @@ func (f *follower) watch(n *node) (got bool, err error) {
 			return got, errNoRing
 		case doubted := <-f.doubts:
 			if got && f.impatient(doubted == n, time.Since(start)) {
+				f.doubted = doubted
 				return got, errDoubt
 			}
 		case r := <-rings:
