@@ -14,10 +14,7 @@ import (
 
 // TestExact: 48 callers at all nodes get what one limit has, and no more.
 func TestExact(t *testing.T) {
-	rounds := 20
-	if testing.Short() {
-		rounds = 3
-	}
+	const rounds = 20
 	for _, size := range []int{3, 5} {
 		t.Run(fmt.Sprint(size, " nodes"), func(t *testing.T) {
 			nodes := newCluster(t, size)
