@@ -22,10 +22,11 @@ func newKeys(s *streams) *cobra.Command {
 which one would own it if that member went (the heir). All keys with the same
 first segment are in one partition.
 
-That is how the node asked sees the ring. STATE is what this node itself is for
-the partition: active (it decides), relay (it did, and the partition has moved),
-none, or fenced (another node has its name, so it decides nothing). TERM grows
-each time that the partition gets another owner.`,
+The owner is that of the ring of the node asked. STATE is what the owner says that
+it is for the partition: active (it decides), relay (it did, and by its own ring
+the partition has moved), none, fenced (another node has its name, so it decides
+nothing), or unreachable, if it does not say. TERM grows each time that the
+partition gets another owner.`,
 		Example: `  bucketring keys acme/alice
   bucketring keys acme globex initech --server 127.0.0.1:6481
   bucketring keys acme -o json`,

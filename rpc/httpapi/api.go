@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bucketring/bucketring/rpc/httpapi/statuspage"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -34,6 +35,8 @@ type Options struct {
 	// Status returns what /status shows, a value that encodes as a JSON object.
 	// Default: there is no such path.
 	Status func() any
+	// StatusPage returns what /status shows to browsers. Default: they get JSON.
+	StatusPage func() statuspage.Status
 	// Logger gets panics and answers that could not be made. Default: slog.Default.
 	Logger *slog.Logger
 }
@@ -49,7 +52,7 @@ func New(o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a := &api{service: o.Service, now: o.Now, ready: o.Ready, status: o.Status, log: o.Logger}
+	a := &api{service: o.Service, now: o.Now, ready: o.Ready, status: o.Status, page: o.StatusPage, log: o.Logger}
 	a.buffers.New = func() any { return new(bytes.Buffer) }
 	a.routes = map[string]route{
 		"/v1/check":   {http.MethodPost, a.check},
@@ -96,6 +99,7 @@ type api struct {
 	now     func() time.Time
 	ready   func() error
 	status  func() any
+	page    func() statuspage.Status // nil: there is none
 	log     *slog.Logger
 	routes  map[string]route
 	paths   []string  // of routes

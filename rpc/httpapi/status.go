@@ -3,14 +3,14 @@
 package httpapi
 
 import (
-	"bytes"
-	_ "embed"
-	"encoding/json"
 	"fmt"
-	"html/template"
 	"io"
+	"mime"
 	"net/http"
+	"strconv"
 	"strings"
+
+	"github.com/bucketring/bucketring/rpc/httpapi/statuspage"
 )
 
 func (a *api) livez(w http.ResponseWriter, _ *http.Request) error {
@@ -39,68 +39,85 @@ func writeText(w http.ResponseWriter, status int, line string) {
 	_, _ = io.WriteString(w, line+"\n")
 }
 
-//go:embed status.html
-var statusPage string
-
-var statusTemplate = template.Must(template.New("status").Parse(statusPage))
-
 // showStatus answers in JSON, or with a page for people whose browser asks for one.
 func (a *api) showStatus(w http.ResponseWriter, r *http.Request) error {
-	status := a.status()
-	if !strings.Contains(r.Header.Get("Accept"), "text/html") {
-		a.write(w, http.StatusOK, status)
+	h := w.Header()
+	if a.page != nil {
+		h.Set("Vary", "Accept")
+	}
+	if a.page == nil || !prefersHTML(r.Header.Values("Accept")) {
+		a.write(w, http.StatusOK, a.status())
 		return nil
 	}
-	rows, err := rowsOf(status)
-	if err != nil {
+	b := a.buffer()
+	defer a.release(b)
+	if err := statuspage.Write(b, a.page()); err != nil {
 		return fmt.Errorf("show status: %w", err)
 	}
-	var page bytes.Buffer
-	if err := statusTemplate.Execute(&page, rows); err != nil {
-		return fmt.Errorf("show status: %w", err)
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	_, _ = w.Write(page.Bytes())
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(b.Len()))
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", statuspage.ContentSecurityPolicy())
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	_, _ = w.Write(b.Bytes()) // an error means that the caller has gone
 	return nil
 }
 
-// row is one line of the status page.
-type row struct{ Name, Value string }
-
-// rowsOf flattens v as it encodes in JSON, in that order: a.b is the member b
-// of a, and a.0 the first element of a.
-func rowsOf(v any) ([]row, error) {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
+// prefersHTML reports whether Accept headers like HTML better than JSON. Who
+// likes both as much, or says nothing, gets JSON. Ranges that are not valid do
+// not count.
+func prefersHTML(accept []string) bool {
+	var html, json liking
+	for _, header := range accept {
+		for text := range strings.SplitSeq(header, ",") {
+			kind, parameters, err := mime.ParseMediaType(text)
+			if err != nil {
+				continue
+			}
+			weight := 1000
+			if q, given := parameters["q"]; given {
+				if weight = perMille(q); weight < 0 {
+					continue
+				}
+			}
+			html.hear(kind, "text/html", weight)
+			json.hear(kind, "application/json", weight)
+		}
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	var rows []row
-	flatten(d, "", &rows)
-	return rows, nil
+	return html.weight > json.weight
 }
 
-func flatten(d *json.Decoder, path string, rows *[]row) {
-	t := next(d)
-	open, nested := t.(json.Delim)
-	if !nested {
-		if t == nil {
-			t = ""
-		}
-		*rows = append(*rows, row{path, fmt.Sprint(t)})
-		return
+// liking is how much a media type is wanted, as the most specific range says.
+type liking struct{ precision, weight int }
+
+// hear takes a range into account. Of two that are as specific, the first counts.
+func (l *liking) hear(kind, of string, weight int) {
+	group, _, _ := strings.Cut(of, "/")
+	precision := 0
+	switch kind {
+	case of:
+		precision = 3
+	case group + "/*":
+		precision = 2
+	case "*/*":
+		precision = 1
 	}
-	for i := 0; d.More(); i++ {
-		name := fmt.Sprint(i)
-		if open == '{' {
-			name = next(d).(string)
-		}
-		if path != "" {
-			name = path + "." + name
-		}
-		flatten(d, name, rows)
+	if precision > l.precision {
+		*l = liking{precision, weight}
 	}
-	next(d) // the closing delimiter
+}
+
+// perMille reads a weight of 0 to 1 with up to three decimals; it is negative if
+// there is none.
+func perMille(q string) int {
+	whole, decimals, _ := strings.Cut(q, ".")
+	if (whole != "0" && whole != "1") || len(decimals) > 3 {
+		return -1
+	}
+	n, err := strconv.ParseUint(whole+(decimals + "000")[:3], 10, 16)
+	if err != nil || n > 1000 {
+		return -1
+	}
+	return int(n)
 }

@@ -2225,7 +2225,9 @@ func (x *RingMember) GetBoot() uint64 {
 type LocateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 1024.
-	Keys          []string `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	Keys []string `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Ask nobody else: state and term are those of the asked member.
+	Alone         bool `protobuf:"varint,2,opt,name=alone,proto3" json:"alone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2265,6 +2267,13 @@ func (x *LocateRequest) GetKeys() []string {
 		return x.Keys
 	}
 	return nil
+}
+
+func (x *LocateRequest) GetAlone() bool {
+	if x != nil {
+		return x.Alone
+	}
+	return false
 }
 
 type LocateResponse struct {
@@ -2312,7 +2321,7 @@ func (x *LocateResponse) GetLocations() []*Location {
 	return nil
 }
 
-// Location is where a key is decided, as the asked member sees it.
+// Location is where a key is decided, by the ring of the asked member.
 type Location struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Key       string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -2323,8 +2332,10 @@ type Location struct {
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	// Who owns the partition if the owner goes. Empty if there is nobody else.
 	Heir string `protobuf:"bytes,5,opt,name=heir,proto3" json:"heir,omitempty"`
-	// What the asked member is for the partition: none, active, relay or fenced.
-	State         string `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	// What the owner is for the partition, by its own word: active if it decides.
+	// If it does not answer: unreachable.
+	State string `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	// Of the partition, at the owner.
 	Term          uint64 `protobuf:"varint,7,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2850,9 +2861,10 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"RingMember\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04boot\x18\x03 \x01(\x06R\x04boot\"#\n" +
+	"\x04boot\x18\x03 \x01(\x06R\x04boot\"9\n" +
 	"\rLocateRequest\x12\x12\n" +
-	"\x04keys\x18\x01 \x03(\tR\x04keys\"G\n" +
+	"\x04keys\x18\x01 \x03(\tR\x04keys\x12\x14\n" +
+	"\x05alone\x18\x02 \x01(\bR\x05alone\"G\n" +
 	"\x0eLocateResponse\x125\n" +
 	"\tlocations\x18\x01 \x03(\v2\x17.bucketring.v1.LocationR\tlocations\"\xa8\x01\n" +
 	"\bLocation\x12\x10\n" +

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	grpcstatus "google.golang.org/grpc/status"
 
@@ -19,7 +21,14 @@ import (
 // maxLocate bounds the keys of one question.
 const maxLocate = 1024
 
-// Locate implements pb.RateLimiterServer. All locations are of one view.
+// unreachable is the state of an owner that did not say what it is.
+const unreachable = "unreachable"
+
+// locateTimeout is how long an owner gets to say it.
+const locateTimeout = 500 * time.Millisecond
+
+// Locate implements pb.RateLimiterServer. All locations are of one view; the
+// owners say what they are, unless the caller wants to know of this one alone.
 func (r *Router) Locate(ctx context.Context, q *pb.LocateRequest) (*pb.LocateResponse, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, grpcstatus.FromContextError(err).Err()
@@ -48,5 +57,43 @@ func (r *Router) Locate(ctx context.Context, q *pb.LocateRequest) (*pb.LocateRes
 		}
 		located[i] = at
 	}
+	if !q.GetAlone() {
+		v.askOwners(ctx, located)
+	}
 	return &pb.LocateResponse{Locations: located}, nil
+}
+
+// askOwners fills in what the other members are for the partitions that they own.
+func (v *view) askOwners(ctx context.Context, located []*pb.Location) {
+	ctx, cancel := context.WithTimeout(ctx, locateTimeout)
+	defer cancel()
+	theirs := map[*memberAt][]*pb.Location{}
+	for _, l := range located {
+		if m := v.owner(int(l.GetPartition())); m != nil && m.peer != nil {
+			theirs[m] = append(theirs[m], l)
+		}
+	}
+	var asking sync.WaitGroup
+	for m, locations := range theirs {
+		asking.Go(func() { m.peer.locate(ctx, locations) })
+	}
+	asking.Wait()
+}
+
+// locate asks a member for the state and the term of what it owns.
+func (p *peer) locate(ctx context.Context, locations []*pb.Location) {
+	q := &pb.LocateRequest{Alone: true}
+	for _, l := range locations {
+		q.Keys = append(q.Keys, l.GetKey())
+	}
+	said, err := pb.NewRateLimiterClient(p.conn).Locate(ctx, q)
+	if err != nil || len(said.GetLocations()) != len(locations) {
+		for _, l := range locations {
+			l.State = unreachable
+		}
+		return
+	}
+	for i, l := range locations {
+		l.State, l.Term = said.GetLocations()[i].GetState(), said.GetLocations()[i].GetTerm()
+	}
 }

@@ -74,4 +74,31 @@ func (r *Router) Status() Status {
 	return s
 }
 
+// OwnerRun is a number of partitions that follow each other and have one owner.
+type OwnerRun struct {
+	Owner      string // "": nobody owns them
+	Partitions int
+}
+
+// Owners returns who decides for each partition, from 0 on. Runs that follow
+// each other have different owners. It may be asked at any time.
+func (r *Router) Owners() []OwnerRun {
+	v := r.view.Load()
+	if v.alone {
+		return []OwnerRun{{r.name, ring.Partitions}}
+	}
+	var runs []OwnerRun
+	for p := range ring.Partitions {
+		name := ""
+		if m := v.owner(p); m != nil {
+			name = m.Name
+		}
+		if len(runs) == 0 || runs[len(runs)-1].Owner != name {
+			runs = append(runs, OwnerRun{Owner: name})
+		}
+		runs[len(runs)-1].Partitions++
+	}
+	return runs
+}
+
 func hex(n uint64) string { return fmt.Sprintf("%016x", n) }

@@ -111,20 +111,39 @@ func TestLocate(t *testing.T) {
 	nodes := map[string]*node{"a": a, "b": b, "c": x}
 	for _, n := range nodes {
 		n.see(a, b, x)
-		got, err := n.Locate(ctx, &pb.LocateRequest{Keys: keys})
-		if err != nil || len(got.Locations) != len(keys) {
-			t.Fatalf("Locate() = %d locations, %v", len(got.GetLocations()), err)
+	}
+	for _, n := range nodes {
+		for _, alone := range []bool{false, true} {
+			got, err := n.Locate(ctx, &pb.LocateRequest{Keys: keys, Alone: alone})
+			if err != nil || len(got.Locations) != len(keys) {
+				t.Fatalf("Locate() = %d locations, %v", len(got.GetLocations()), err)
+			}
+			for i, l := range got.Locations {
+				p := ring.PartitionOf(keys[i])
+				owner := nodes[table.Owner(p)]
+				says := owner
+				if alone {
+					says = n
+				}
+				roles := says.view.Load().roles
+				if l.Key != keys[i] || int(l.Partition) != p || l.Owner != owner.name || l.Heir != table.Heir(p) ||
+					l.Address != owner.address || l.State != roles.Role(p).String() || l.Term != roles.Term(p) {
+					t.Fatalf("location of %s at %s, alone %t = %v", keys[i], n.name, alone, l)
+				}
+				if !alone && (l.State != "active" || l.Term == 0) {
+					t.Fatalf("location of %s at %s = %v, want an owner that decides", keys[i], n.name, l)
+				}
+			}
 		}
-		for i, l := range got.Locations {
-			p := ring.PartitionOf(keys[i])
-			state := "none"
-			if table.Owner(p) == n.name {
-				state = "active"
-			}
-			if l.Key != keys[i] || int(l.Partition) != p || l.Owner != table.Owner(p) || l.Heir != table.Heir(p) ||
-				l.Address != nodes[l.Owner].address || l.State != state || (l.Term != 0) != (state == "active") && n == a {
-				t.Fatalf("location of %s at %s = %v", keys[i], n.name, l)
-			}
+	}
+	b.kill()
+	got, err := a.Locate(ctx, &pb.LocateRequest{Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range got.Locations {
+		if (l.State == "unreachable") != (l.Owner == "b") {
+			t.Fatalf("with b dead: location = %v", l)
 		}
 	}
 	for name, tt := range map[string]struct {

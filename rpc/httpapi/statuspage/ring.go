@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package statuspage
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+)
+
+// The ring is drawn as rows of columns partitions, one unit high and wide each.
+// Neighbours seldom have the same owner: in one row nothing could be told apart.
+const (
+	columns = 256
+	rows    = 16
+)
+
+// hues is how many colours page.css has. Members beyond get them again, paler.
+const (
+	hues   = 12
+	shades = 3
+)
+
+// share is what one member owns.
+type share struct {
+	Name       string
+	Colour     int // 0 to hues-1
+	Shade      int // 0 to shades-1
+	Partitions int
+	PerMille   int // of all partitions, rounded down
+}
+
+// Percent is the share with one decimal.
+func (s share) Percent() string {
+	return strconv.Itoa(s.PerMille/10) + "." + strconv.Itoa(s.PerMille%10) + " %"
+}
+
+// band is a share and where it is: the data of an SVG path to be stroked.
+type band struct {
+	share
+	Path string
+}
+
+// coloursOf numbers all names that the status has. A member that has crashed is
+// among them, so that the others keep their colours.
+func coloursOf(s Status) map[string]int {
+	var names []string
+	for _, m := range slices.Concat(s.Cluster.Members, s.Cluster.Fencing) {
+		names = append(names, m.Name)
+	}
+	for _, d := range s.Cluster.Departed {
+		names = append(names, d.Name)
+	}
+	for _, r := range s.Owners {
+		names = append(names, r.Owner)
+	}
+	slices.Sort(names)
+	numbers := map[string]int{}
+	for _, name := range slices.Compact(names) {
+		if name != "" {
+			numbers[name] = len(numbers)
+		}
+	}
+	return numbers
+}
+
+// draw returns a band per owner, and the legend, both sorted by name. Partitions
+// without an owner are in the legend only, last.
+func draw(runs []Run, colours map[string]int) ([]band, []share) {
+	pens := map[string]*pen{}
+	at, nobody := 0, 0
+	for _, r := range runs {
+		n := min(r.Partitions, rows*columns-at)
+		if n <= 0 {
+			continue
+		}
+		if r.Owner == "" {
+			nobody += n
+		} else {
+			if pens[r.Owner] == nil {
+				pens[r.Owner] = &pen{path: []byte("M0 .5")}
+			}
+			pens[r.Owner].mark(at, n)
+		}
+		at += n
+	}
+	var bands []band
+	var legend []share
+	for name, p := range pens {
+		number := colours[name]
+		s := share{name, number % hues, number / hues % shades, p.marked, p.marked * 1000 / (rows * columns)}
+		bands = append(bands, band{s, string(p.path)})
+	}
+	slices.SortFunc(bands, func(a, b band) int { return cmp.Compare(a.Name, b.Name) })
+	for _, b := range bands {
+		legend = append(legend, b.share)
+	}
+	if nobody > 0 {
+		legend = append(legend, share{Partitions: nobody, PerMille: nobody * 1000 / (rows * columns)})
+	}
+	return bands, legend
+}
+
+// pen writes horizontal strokes as path data, with relative moves.
+type pen struct {
+	path   []byte
+	x, y   int // where it is
+	marked int // partitions so far
+}
+
+// mark adds n partitions from at on, which is not before where the pen is.
+// Partitions marked one after the other are one stroke per row.
+func (p *pen) mark(at, n int) {
+	p.marked += n
+	for n > 0 {
+		x, y := at%columns, at/columns
+		width := min(n, columns-x)
+		p.path = append(p.path, 'm')
+		p.path = strconv.AppendInt(p.path, int64(x-p.x), 10)
+		p.path = append(p.path, ' ')
+		p.path = strconv.AppendInt(p.path, int64(y-p.y), 10)
+		p.path = append(p.path, 'h')
+		p.path = strconv.AppendInt(p.path, int64(width), 10)
+		p.x, p.y = x+width, y
+		at, n = at+width, n-width
+	}
+}

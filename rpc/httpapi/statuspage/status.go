@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package statuspage
+
+import "time"
+
+// Status is what the page shows. Texts may be empty and lists nil.
+type Status struct {
+	At       time.Time // when it was so
+	Name     string    // of the node that says so
+	Boot     string
+	Version  string
+	NotReady string // why not; "": it is ready
+	Uptime   time.Duration
+	HTTP     string
+	GRPC     string
+	Gossip   string
+	Policy   Policy
+	Cluster  Cluster
+	// Owners covers the partitions from 0 on, in order.
+	Owners       []Run
+	Keys         int
+	Reservations int
+	RequestIDs   int
+}
+
+// Run is a number of partitions that follow each other and have one owner; "":
+// nobody owns them.
+type Run struct {
+	Owner      string
+	Partitions int
+}
+
+// Policy is what the node has in force.
+type Policy struct {
+	Path        string // "": the embedded default
+	Version     string
+	Digest      string
+	LoadedAt    time.Time
+	LastError   string // "": the last attempt to load it succeeded
+	LastErrorAt time.Time
+	Reloads     int64
+	Failures    int64
+}
+
+// Cluster is the cluster as the node sees it.
+type Cluster struct {
+	Label       string
+	State       string // of the node, as it has said
+	Fenced      bool   // the node is
+	View        uint64
+	RingDigest  string
+	Roster      int
+	Members     []Member
+	Fencing     []Member // that are fenced by another run with their name
+	Departed    []Departure
+	Skew        []PolicyGroup // none: all members have the same policy
+	Problem     string
+	LastContact time.Time
+	HealthScore int
+	Outbox      int
+	Fallbacks   map[string]uint64 // by cause
+	Keys        []string          // fingerprints; none: gossip is plaintext
+}
+
+// Member is one member that is alive.
+type Member struct {
+	Name       string
+	Self       bool
+	State      string
+	Boot       string
+	Started    time.Time
+	HTTP       string
+	GRPC       string
+	Gossip     string
+	Partitions int
+	Policy     string
+	Link       *Link // nil: there is none, as to itself
+}
+
+// Link is how calls get to a member.
+type Link struct {
+	Connected   bool
+	BreakerOpen bool
+	Queued      int // calls
+	InFlight    int // batches
+}
+
+// Departure is a member that is gone and not forgotten.
+type Departure struct {
+	Name string
+	Boot string
+	Fate string // left or crashed
+	At   time.Time
+}
+
+// PolicyGroup are the members that have one policy in force.
+type PolicyGroup struct {
+	Digest  string
+	Members []string
+}
+
+// notice is something that a person should know first.
+type notice struct {
+	What string
+	Why  string
+}
+
+// noticesOf lists what is not as it should be, the worst first.
+func noticesOf(s Status) []notice {
+	var all []notice
+	say := func(is bool, what, why string) {
+		if is {
+			all = append(all, notice{what, why})
+		}
+	}
+	c := s.Cluster
+	say(s.NotReady != "", "This node is not ready.", s.NotReady)
+	say(c.Fenced && s.NotReady == "", "This node is fenced.", "A node that started later has the same name, and decides in its place.")
+	for _, r := range s.Owners {
+		if r.Owner == "" {
+			say(true, "Some partitions have no owner.", "Calls for them are decided by fallback.")
+			break
+		}
+	}
+	for _, m := range c.Members {
+		say(m.Link != nil && m.Link.BreakerOpen, m.Name+" does not answer this node.", "Its breaker is open: calls for its keys are decided by fallback, and it is tried again in the background.")
+	}
+	for _, d := range c.Departed {
+		say(d.Fate == "crashed", d.Name+" crashed.", "It was missed at "+d.At.UTC().Format("2006-01-02 15:04:05 UTC")+".")
+	}
+	say(c.Problem != "", "Members are missing.", c.Problem)
+	say(len(c.Skew) > 0, "Members have different policies.", "What a call is answered depends on who owns its key.")
+	say(s.Policy.LastError != "", "The policy files are not valid.", "The policy before them stays in force. "+s.Policy.LastError)
+	say(c.Outbox > 0, count(c.Outbox)+" admitted calls wait in the outbox.", "Their owners were not told of them yet.")
+	say(c.HealthScore > 0, "This node is slow at gossip.", "Its health score is "+count(c.HealthScore)+"; 0 is well.")
+	return all
+}
