@@ -28,14 +28,15 @@ var arrows = map[string][]string{
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/snapshotfile"},
+	"internal/node":      {"rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/snapshotfile"},
 
 	// The wire.
-	"rpc/httpapi": {"rpc/server", "rpc/pb", "limiter/policy", "limiter", "internal/nearest"},
-	"rpc/server":  {"rpc/pb", "limiter/policy", "limiter"},
-	"rpc/peer":    {"rpc/server", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
-	"rpc/client":  {"rpc/internal/link", "rpc/internal/outbox", "rpc/pb"},
-	"rpc/pb":      {},
+	"rpc/httpapi/statuspage": {},
+	"rpc/httpapi":            {"rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "limiter/policy", "limiter", "internal/nearest"},
+	"rpc/server":             {"rpc/pb", "limiter/policy", "limiter"},
+	"rpc/peer":               {"rpc/server", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
+	"rpc/client":             {"rpc/internal/link", "rpc/internal/outbox", "rpc/pb"},
+	"rpc/pb":                 {},
 
 	// Carrying calls.
 	"rpc/internal/link":   {"rpc/pb"},

@@ -204,11 +204,12 @@ func (n *Node) openDoors() {
 	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log})
 	pb.RegisterPeerServer(n.grpc, n.router.Peer())
 	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
-		Service: n.router,
-		Ready:   n.Ready,
-		Metrics: promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{Registry: n.registry}),
-		Status:  func() any { return n.Status() },
-		Logger:  n.log,
+		Service:    n.router,
+		Ready:      n.Ready,
+		Metrics:    promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{Registry: n.registry}),
+		Status:     func() any { return n.Status() },
+		StatusPage: n.statusPage,
+		Logger:     n.log,
 	}))
 	n.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)
 }

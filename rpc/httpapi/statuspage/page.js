@@ -10,11 +10,12 @@ async function refresh() {
     const answer = await fetch('/status', {headers: {Accept: 'text/html'}, cache: 'no-store', signal: AbortSignal.timeout(5000)});
     if (!answer.ok) throw new Error(answer.statusText);
     const next = new DOMParser().parseFromString(await answer.text(), 'text/html');
-    const style = page => page.querySelector('style').textContent;
-    if (style(next) !== style(document)) return location.reload();
+    const code = page => page.querySelector('style').textContent + page.querySelector('script').textContent;
+    if (code(next) !== code(document)) return location.reload(); // the node was upgraded
     document.title = next.title;
     for (const now of next.querySelectorAll('[data-live]')) {
       const old = document.querySelector(`[data-live="${now.dataset.live}"]`);
+      if (!old) return location.reload();
       if (old.isEqualNode(now)) continue;
       const focus = old.contains(document.activeElement) && document.activeElement.id;
       old.replaceWith(now);

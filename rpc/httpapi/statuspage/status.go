@@ -2,7 +2,11 @@
 
 package statuspage
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // Status is what the page shows. Texts may be empty and lists nil.
 type Status struct {
@@ -117,21 +121,25 @@ func noticesOf(s Status) []notice {
 	c := s.Cluster
 	say(s.NotReady != "", "This node is not ready.", s.NotReady)
 	say(c.Fenced && s.NotReady == "", "This node is fenced.", "A node that started later has the same name, and decides in its place.")
-	for _, r := range s.Owners {
-		if r.Owner == "" {
-			say(true, "Some partitions have no owner.", "Calls for them are decided by fallback.")
-			break
+	say(slices.ContainsFunc(s.Owners, func(r Run) bool { return r.Owner == "" }),
+		"Some partitions have no owner.", "Calls for them are decided by fallback.")
+	var silent, crashed []string
+	for _, m := range c.Members {
+		if m.Link != nil && m.Link.BreakerOpen {
+			silent = append(silent, m.Name)
 		}
 	}
-	for _, m := range c.Members {
-		say(m.Link != nil && m.Link.BreakerOpen, m.Name+" does not answer this node.", "Its breaker is open: calls for its keys are decided by fallback, and it is tried again in the background.")
-	}
 	for _, d := range c.Departed {
-		say(d.Fate == "crashed", d.Name+" crashed.", "It was missed at "+d.At.UTC().Format("2006-01-02 15:04:05 UTC")+".")
+		if d.Fate == "crashed" {
+			crashed = append(crashed, d.Name)
+		}
 	}
+	say(len(silent) > 0, "Members do not answer this node.",
+		strings.Join(silent, ", ")+": the breaker is open. Calls for their keys are decided by fallback until they answer again.")
+	say(len(crashed) > 0, "Members crashed.", strings.Join(crashed, ", "))
 	say(c.Problem != "", "Members are missing.", c.Problem)
 	say(len(c.Skew) > 0, "Members have different policies.", "What a call is answered depends on who owns its key.")
-	say(s.Policy.LastError != "", "The policy files are not valid.", "The policy before them stays in force. "+s.Policy.LastError)
+	say(s.Policy.LastError != "", "The policy files are not valid.", "The policy before them stays in force.")
 	say(c.Outbox > 0, count(c.Outbox)+" admitted calls wait in the outbox.", "Their owners were not told of them yet.")
 	say(c.HealthScore > 0, "This node is slow at gossip.", "Its health score is "+count(c.HealthScore)+"; 0 is well.")
 	return all

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/bucketring/bucketring/ring"
+)
+
+// TestStatusPage asks a node of a cluster as a browser does.
+func TestStatusPage(t *testing.T) {
+	nodes := startCluster(t, 2, nil)
+	agree(t, nodes...)
+	asked := nodes[0]
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+asked.HTTPAddr()+"/status", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept", "text/html")
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	page, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("GET /status = %d, %v", answer.StatusCode, err)
+	}
+	s := asked.Status()
+	for _, want := range []string{
+		"<h1>" + s.Name + "</h1>", ">ready</strong>", s.Cluster.RingDigest, s.Policy.Digest,
+		`href="http://` + nodes[1].HTTPAddr() + `/status"`, nodes[1].Status().Cluster.Boot.String(),
+	} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("the page has no %q:\n%s", want, page)
+		}
+	}
+	owned := 0
+	for _, run := range asked.statusPage().Owners {
+		if run.Owner != nodes[0].Name() && run.Owner != nodes[1].Name() {
+			t.Errorf("%d partitions of %q, want only the members", run.Partitions, run.Owner)
+		}
+		owned += run.Partitions
+	}
+	if owned != ring.Partitions {
+		t.Errorf("owners of %d partitions, want %d", owned, ring.Partitions)
+	}
+}

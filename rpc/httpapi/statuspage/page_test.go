@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package statuspage
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"flag"
+	"fmt"
+	"html"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden page")
+
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+// troubled is a status in which everything is shown.
+func troubled() Status {
+	s := Status{
+		At: noon, Name: "node-1", Boot: "000000000000000a", Version: "v0.3.0",
+		NotReady: "draining: shutting down", Uptime: 3*time.Hour + 4*time.Minute + 5*time.Second,
+		HTTP: "10.0.0.1:6470", GRPC: "10.0.0.1:6471", Gossip: "10.0.0.1:6472",
+		Policy: Policy{
+			Path: "/etc/bucketring/policy.yaml", Version: "54e69cc153dee5ac", Digest: strings.Repeat("54e69cc153dee5ac", 4),
+			LoadedAt: noon.Add(-3 * time.Hour), LastError: "policy.yaml:3:5: teir: unknown field\n  did you mean tier?",
+			LastErrorAt: noon.Add(-time.Minute), Reloads: 2, Failures: 1,
+		},
+		Cluster: Cluster{
+			Label: "prod", State: "leaving", View: 17, RingDigest: "01b7497576abbfc7", Roster: 4,
+			Members: []Member{
+				{
+					Name: "node-1", Self: true, State: "leaving", Boot: "000000000000000a", Started: noon.Add(-3 * time.Hour),
+					HTTP: "10.0.0.1:6470", GRPC: "10.0.0.1:6471", Gossip: "10.0.0.1:6472", Policy: "54e69cc153dee5ac",
+				},
+				{
+					Name: "node-2", State: "serving", Boot: "000000000000000b", Started: noon.Add(-2 * time.Hour),
+					HTTP: "10.0.0.2:6470", GRPC: "10.0.0.2:6471", Gossip: "10.0.0.2:6472", Policy: "54e69cc153dee5ac",
+					Partitions: 2200, Link: &Link{Connected: true, InFlight: 1},
+				},
+				{
+					Name: "node-3", State: "serving", Boot: "000000000000000c", Started: noon.Add(-time.Hour),
+					HTTP: "[fd00::3]:6470", GRPC: "[fd00::3]:6471", Gossip: "[fd00::3]:6472", Policy: "a0daaaec65f16c3a",
+					Partitions: 1800, Link: &Link{BreakerOpen: true, Queued: 1200},
+				},
+				{Name: "node-5", State: "joining", Boot: "000000000000000e", Started: noon, Policy: "54e69cc153dee5ac", Link: &Link{}},
+			},
+			Fencing: []Member{{Name: "node-2", Boot: "000000000000000f", Started: noon.Add(-4 * time.Hour), Gossip: "10.0.0.9:6472"}},
+			Departed: []Departure{
+				{Name: "node-0", Boot: "0000000000000001", Fate: "left", At: noon.Add(-time.Hour)},
+				{Name: "node-4", Boot: "000000000000000d", Fate: "crashed", At: noon.Add(-5 * time.Minute)},
+			},
+			Skew: []PolicyGroup{
+				{Digest: "54e69cc153dee5ac", Members: []string{"node-1", "node-2", "node-5"}},
+				{Digest: "a0daaaec65f16c3a", Members: []string{"node-3"}},
+			},
+			Problem: "10.0.0.4:6472: connection refused", LastContact: noon.Add(-time.Second), HealthScore: 2,
+			Outbox: 1234, Fallbacks: map[string]uint64{"breaker": 1_200_000, "late": 3, "broken": 0},
+			Keys: []string{"00000000000000aa", "00000000000000bb"},
+		},
+		Keys: 123456, Reservations: 12, RequestIDs: 99999,
+	}
+	owners := []string{"node-2", "node-3", "node-2", ""}
+	for i, n := range []int{1000, 1800, 1200, 96} {
+		s.Owners = append(s.Owners, Run{owners[i], n})
+	}
+	return s
+}
+
+func write(t testing.TB, s Status) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := Write(&b, s); err != nil {
+		t.Fatalf("Write: %v", err)
+	}
+	return b.String()
+}
+
+func TestGolden(t *testing.T) {
+	const file = "testdata/page.html"
+	got := write(t, troubled())
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("page differs from %s; if it should, run go test -update (-want +got):\n%s", file, diff)
+	}
+}
+
+func TestNothingIsKnown(t *testing.T) {
+	page := write(t, Status{})
+	for _, want := range []string{"The owners are not known.", `<td colspan="10">none</td>`, "Nobody.", "All members have the same.", "gossip is plaintext", ">ready</strong>"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("empty page has no %q", want)
+		}
+	}
+}
+
+// TestHostileTexts puts markup wherever a status has a text: the page then has
+// the same tags and quotes as with harmless texts.
+func TestHostileTexts(t *testing.T) {
+	skeleton := func(text string) string {
+		page := write(t, everywhere(text))
+		if n := strings.Count(page, html.EscapeString(text)); n < 35 {
+			t.Fatalf("%q is shown %d times as it should be, want at least 35", text, n)
+		}
+		return regexp.MustCompile(`[^<>"']+`).ReplaceAllString(page, "")
+	}
+	want := skeleton("harmless")
+	for _, text := range []string{
+		`<script>alert(1)</script>`,
+		`"><img src=x onerror=alert(1)>`,
+		`' onmouseover='alert(1)`,
+		`</title></svg></style></script><script>alert(1)</script>`,
+		`<!--`,
+		`javascript:alert(1)`,
+		`10.0.0.1:80/"onclick="alert(1)`,
+		`{{.}}`,
+		"\u202egnp.exe",
+	} {
+		if got := skeleton(text); got != want {
+			t.Errorf("%q changes what the page is made of:\n%s", text, cmp.Diff(want, got))
+		}
+	}
+}
+
+func everywhere(text string) Status {
+	member := Member{Name: text, State: text, Boot: text, HTTP: text, GRPC: text, Gossip: text, Policy: text, Link: &Link{BreakerOpen: true}}
+	return Status{
+		Name: text, Boot: text, Version: text, NotReady: text, HTTP: text, GRPC: text, Gossip: text,
+		Policy: Policy{Path: text, Version: text, Digest: text, LastError: text},
+		Cluster: Cluster{
+			Label: text, State: text, RingDigest: text, Problem: text,
+			Members: []Member{member}, Fencing: []Member{member},
+			Departed:  []Departure{{Name: text, Boot: text, Fate: text}, {Name: text, Boot: text, Fate: "crashed"}},
+			Skew:      []PolicyGroup{{Digest: text, Members: []string{text}}},
+			Fallbacks: map[string]uint64{text: 1}, Keys: []string{text},
+		},
+		Owners: []Run{{text, 4096}},
+	}
+}
+
+// TestPolicyAllowsThePage: what a browser refuses would be missing.
+func TestPolicyAllowsThePage(t *testing.T) {
+	page, policy := write(t, troubled()), ContentSecurityPolicy()
+	for _, element := range []string{"script", "style"} {
+		found := regexp.MustCompile(`(?s)<`+element+`>(.*?)</`+element+`>`).FindAllStringSubmatch(page, -1)
+		if len(found) != 1 {
+			t.Fatalf("%d elements %s, want 1", len(found), element)
+		}
+		sum := sha256.Sum256([]byte(found[0][1]))
+		if want := element + "-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "';"; !strings.Contains(policy, want) {
+			t.Errorf("policy %q has no %q", policy, want)
+		}
+	}
+	if !strings.HasPrefix(policy, "default-src 'none';") || strings.Contains(policy, "unsafe") || strings.Contains(policy, "*") {
+		t.Errorf("policy %q, want one that allows nothing that is not named", policy)
+	}
+	markup := regexp.MustCompile(`(?s)<(script|style)>.*?</(script|style)>`).ReplaceAllString(page, "")
+	if bad := regexp.MustCompile(`(?i)\s(style|on\w+|src)=`).FindString(markup); bad != "" {
+		t.Errorf("page has an attribute%s, which the policy refuses", bad)
+	}
+	for _, link := range regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(page, -1) {
+		if !regexp.MustCompile(`^(data:,|/metrics|/readyz\?verbose|http://[0-9a-f.:\[\]]+:6470/status)$`).MatchString(link[1]) {
+			t.Errorf("page links to %q", link[1])
+		}
+	}
+}
+
+// TestLiveParts: the script finds each by its name.
+func TestLiveParts(t *testing.T) {
+	names := func(s Status) []string {
+		var names []string
+		seen := map[string]bool{}
+		for _, found := range regexp.MustCompile(`data-live="([a-z]*)"`).FindAllStringSubmatch(write(t, s), -1) {
+			if seen[found[1]] {
+				t.Errorf("two parts are called %q", found[1])
+			}
+			seen[found[1]] = true
+			names = append(names, found[1])
+		}
+		return names
+	}
+	if diff := cmp.Diff(names(troubled()), names(Status{})); diff != "" {
+		t.Errorf("parts depend on the status (-full +empty):\n%s", diff)
+	}
+}
+
+func TestLink(t *testing.T) {
+	for address, want := range map[string]string{
+		"10.0.0.1:6470":    "http://10.0.0.1:6470/status",
+		"[fd00::1]:80":     "http://[fd00::1]:80/status",
+		"":                 "",
+		"0.0.0.0:6470":     "",
+		"[::]:6470":        "",
+		"10.0.0.1:0":       "",
+		"example.com:80":   "",
+		"10.0.0.1:80/x":    "",
+		"javascript:alert": "",
+	} {
+		if got := link(address); got != want {
+			t.Errorf("link(%q) = %q, want %q", address, got, want)
+		}
+	}
+}
+
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -999: "-999", -1000: "-1,000"} {
+		if got := count(n); got != want {
+			t.Errorf("count(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestLasted(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0:                "0 s",
+		59 * time.Second: "59 s",
+		time.Minute:      "1 min 0 s",
+		3*time.Hour + 4*time.Minute + 5*time.Second: "3 h 4 min",
+		50*time.Hour + 59*time.Minute:               "2 d 2 h",
+	} {
+		if got := lasted(d); got != want {
+			t.Errorf("lasted(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func BenchmarkWrite(b *testing.B) {
+	s := troubled()
+	s.Owners = nil
+	for i := range 4096 {
+		s.Owners = append(s.Owners, Run{fmt.Sprint("node-", i*7919%3), 1})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		var page bytes.Buffer
+		if err := Write(&page, s); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(page.Len()), "bytes/page")
+	}
+}
