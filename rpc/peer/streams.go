@@ -112,7 +112,7 @@ func (p *peerService) Exchange(stream grpc.BidiStreamingServer[pb.PeerMessage, p
 		return err
 	}
 	r.shook(sideOwner, "", nil)
-	return r.serve(answerStream{stream}, func(b *pb.Batch) *pb.Answers { return r.answer(b, true) })
+	return r.serve(answerStream{stream}, true)
 }
 
 // answerStream is a stream from a member after the handshake.
