@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// Answers that come in batches are decoded by hand, straight into what callers
+// get: the messages in between took more time than all else that the client does.
+// What is taken and what is refused is as with the generated code, to which a
+// test compares it; fields that are not known are skipped.
+
+// outcome is what the result of an item says. At most one is set: none if it is
+// the answer to another kind of question.
+type outcome struct {
+	answered bool
+	refused  *pb.Error
+	redirect *pb.Redirect
+}
+
+// open takes an encoded pb.Result apart. It returns the answer, still encoded,
+// if there is one in the field with the number wanted.
+func (e *envelope) open(result []byte, wanted protowire.Number) ([]byte, error) {
+	e.outcome = outcome{}
+	var (
+		last protowire.Number // of the fields of which only one is there
+		body joined
+	)
+	for f := (fields{rest: result}); ; {
+		more, err := f.next()
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			break
+		}
+		if f.kind != protowire.BytesType || f.number < 1 || f.number > 5 {
+			continue
+		}
+		if f.number != last {
+			last, body = f.number, joined{}
+		}
+		body.add(f.body)
+	}
+	switch last {
+	case wanted:
+		e.outcome.answered = true
+		return body.bytes, nil
+	case 4:
+		e.outcome.refused = &pb.Error{}
+		return nil, proto.Unmarshal(body.bytes, e.outcome.refused)
+	case 5:
+		e.outcome.redirect = &pb.Redirect{}
+		return nil, proto.Unmarshal(body.bytes, e.outcome.redirect)
+	}
+	return nil, nil
+}
+
+// Decode implements link.Decoder.
+func (c *decisionCall) Decode(result []byte) error {
+	body, err := c.open(result, 1)
+	if err != nil || !c.outcome.answered {
+		return err
+	}
+	return c.decode(body)
+}
+
+func (c *decisionCall) decode(b []byte) (err error) {
+	d := &c.answer
+	*d, c.granted = Decision{}, 0
+	binding, outcome, reason, route := -1, pb.Outcome(0), pb.Reason(0), pb.Route(0)
+	var retry joined
+	for f := (fields{rest: b}); ; {
+		more, err := f.next()
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		switch f.tag() {
+		case number(1):
+			outcome = pb.Outcome(f.value)
+		case number(2):
+			reason = pb.Reason(f.value)
+		case text(3):
+			d.RequestID, err = c.hints.id(f.body)
+		case text(4):
+			d.Tier, err = c.hints.words.text(f.body)
+		case number(5):
+			c.granted = int64(f.value)
+		case text(6):
+			retry.add(f.body)
+		case number(7):
+			binding = int(int32(f.value))
+		case text(8):
+			d.Limits, err = f.limit(d.Limits, &c.hints)
+		case text(9):
+			d.PolicyVersion, err = c.hints.words.text(f.body)
+		case text(10):
+			d.Owner, err = c.hints.words.text(f.body)
+		case number(11):
+			route = pb.Route(f.value)
+		case number(12):
+			d.Replayed = f.value != 0
+		}
+		if err != nil {
+			return err
+		}
+	}
+	d.Outcome, d.Reason, d.Route = word(outcomeNames[:], outcome), word(reasonNames[:], reason), word(routeNames[:], route)
+	if d.RequestID == "" {
+		d.RequestID = c.hints.sent
+	}
+	if retry.there {
+		wait, err := retry.duration()
+		if err != nil {
+			return err
+		}
+		d.RetryAfter = max(wait, 1)
+	}
+	if binding >= 0 && binding < len(d.Limits) {
+		d.Binding = d.Limits[binding]
+	}
+	return nil
+}
+
+// Decode implements link.Decoder.
+func (c *settlementCall) Decode(result []byte) error {
+	body, err := c.open(result, 2)
+	if err != nil || !c.outcome.answered {
+		return err
+	}
+	return c.decode(body)
+}
+
+func (c *settlementCall) decode(b []byte) error {
+	s := &c.answer
+	*s = Settlement{}
+	status, route := pb.ReservationStatus(0), pb.Route(0)
+	for f := (fields{rest: b}); ; {
+		more, err := f.next()
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		switch f.tag() {
+		case text(1):
+			s.RequestID, err = c.hints.id(f.body)
+		case number(2):
+			status = pb.ReservationStatus(f.value)
+		case text(3):
+			s.Tier, err = c.hints.words.text(f.body)
+		case text(4):
+			s.Limits, err = f.limit(s.Limits, &c.hints)
+		case text(5):
+			s.PolicyVersion, err = c.hints.words.text(f.body)
+		case text(6):
+			s.Owner, err = c.hints.words.text(f.body)
+		case number(7):
+			route = pb.Route(f.value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.Status, s.Route = word(statusNames[:], status), word(routeNames[:], route)
+	return nil
+}
+
+// Decode implements link.Decoder.
+func (c *stateCall) Decode(result []byte) error {
+	body, err := c.open(result, 3)
+	if err != nil || !c.outcome.answered {
+		return err
+	}
+	return c.decode(body)
+}
+
+func (c *stateCall) decode(b []byte) error {
+	s := &c.answer
+	*s = State{}
+	route := pb.Route(0)
+	for f := (fields{rest: b}); ; {
+		more, err := f.next()
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		switch f.tag() {
+		case text(1):
+			s.Tier, err = c.hints.words.text(f.body)
+		case text(2):
+			s.Limits, err = f.limit(s.Limits, &c.hints)
+		case text(3):
+			s.PolicyVersion, err = c.hints.words.text(f.body)
+		case text(4):
+			s.Owner, err = c.hints.words.text(f.body)
+		case number(5):
+			route = pb.Route(f.value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.Route = word(routeNames[:], route)
+	return nil
+}
+
+// maxLimits is far above what any key has.
+const maxLimits = 1 << 12
+
+var errLimits = fmt.Errorf("answer: more than %d limits", maxLimits)
+
+// limit adds the limit that f is at to limits. The first one makes room for all.
+func (f *fields) limit(limits []LimitState, h *hints) ([]LimitState, error) {
+	if limits == nil {
+		n, err := f.more()
+		if err != nil {
+			return nil, err
+		}
+		if n >= maxLimits {
+			return nil, errLimits
+		}
+		limits = make([]LimitState, 0, 1+n)
+	}
+	limits = append(limits, LimitState{})
+	return limits, limits[len(limits)-1].decode(f.body, h)
+}
+
+func (l *LimitState) decode(b []byte, h *hints) (err error) {
+	var reset, window joined
+	for f := (fields{rest: b}); ; {
+		more, err := f.next()
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		switch f.tag() {
+		case text(1):
+			l.Name, err = h.words.text(f.body)
+		case text(2):
+			l.Dimension, err = h.words.text(f.body)
+		case text(3):
+			l.Scope, err = h.scope(f.body)
+		case text(4):
+			l.Algorithm, err = h.words.text(f.body)
+		case number(5):
+			l.Limit = int64(f.value)
+		case number(6):
+			l.Remaining = int64(f.value)
+		case number(7):
+			l.Debt = int64(f.value)
+		case text(8):
+			reset.add(f.body)
+		case text(9):
+			window.add(f.body)
+		case number(10):
+			l.Cost = int64(f.value)
+		case number(11):
+			l.Shadow = f.value != 0
+		case number(12):
+			l.Exceeded = f.value != 0
+		case number(13):
+			l.Capacity = int64(f.value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if window.there {
+		if l.Window, err = window.duration(); err != nil {
+			return err
+		}
+	}
+	if reset.there {
+		seconds, nanos, err := reset.time()
+		if err != nil {
+			return err
+		}
+		l.ResetAt = time.Unix(seconds, int64(nanos)).UTC()
+	}
+	return nil
+}
+
+// joined is a message within another one. If that has it more than once, all are
+// one: their bytes follow each other.
+type joined struct {
+	bytes []byte
+	there bool
+	own   bool // bytes are not those that were received
+}
+
+func (j *joined) add(b []byte) {
+	switch {
+	case !j.there:
+		j.bytes, j.there = b, true
+	case !j.own:
+		j.bytes, j.own = slices.Concat(j.bytes, b), true
+	default:
+		j.bytes = append(j.bytes, b...)
+	}
+}
+
+// time decodes a Timestamp or a Duration.
+func (j *joined) time() (seconds int64, nanos int32, err error) {
+	for f := (fields{rest: j.bytes}); ; {
+		more, err := f.next()
+		if err != nil || !more {
+			return seconds, nanos, err
+		}
+		switch f.tag() {
+		case number(1):
+			seconds = int64(f.value)
+		case number(2):
+			nanos = int32(f.value)
+		}
+	}
+}
+
+func (j *joined) duration() (time.Duration, error) {
+	seconds, nanos, err := j.time()
+	d := durationpb.Duration{Seconds: seconds, Nanos: nanos}
+	return d.AsDuration(), err
+}
+
+// fields goes through the fields of a message.
+type fields struct {
+	rest   []byte
+	number protowire.Number
+	kind   protowire.Type
+	value  uint64 // of a varint
+	body   []byte // of a text or a message
+}
+
+// A tag is the number of a field and how it is encoded.
+type tag int64
+
+func (f *fields) tag() tag          { return tag(f.number)<<3 | tag(f.kind) }
+func number(n protowire.Number) tag { return tag(n)<<3 | tag(protowire.VarintType) }
+func text(n protowire.Number) tag   { return tag(n)<<3 | tag(protowire.BytesType) }
+
+var errNumber = errors.New("answer: the number of a field is too large")
+
+// next goes to the next field. It returns false after the last one.
+func (f *fields) next() (bool, error) {
+	if len(f.rest) == 0 {
+		return false, nil
+	}
+	var n int
+	if first := f.rest[0]; first < 0x80 && first >= 1<<3 {
+		f.number, f.kind, n = protowire.Number(first>>3), protowire.Type(first&7), 1
+	} else if f.number, f.kind, n = protowire.ConsumeTag(f.rest); n < 0 {
+		return false, malformed(n)
+	}
+	if f.number > protowire.MaxValidNumber {
+		return false, errNumber
+	}
+	rest := f.rest[n:]
+	switch f.kind {
+	case protowire.VarintType:
+		f.value, n = protowire.ConsumeVarint(rest)
+	case protowire.BytesType:
+		f.body, n = protowire.ConsumeBytes(rest)
+	default:
+		n = protowire.ConsumeFieldValue(f.number, f.kind, rest)
+	}
+	if n < 0 {
+		return false, malformed(n)
+	}
+	f.rest = rest[n:]
+	return true, nil
+}
+
+// more returns how many fields with the number and kind of the current one are
+// still to come.
+func (f *fields) more() (n int, err error) {
+	for g := *f; ; {
+		more, err := g.next()
+		if err != nil || !more {
+			return n, err
+		}
+		if g.number == f.number && g.kind == f.kind {
+			n++
+		}
+	}
+}
+
+func malformed(n int) error { return fmt.Errorf("answer: %w", protowire.ParseError(n)) }
