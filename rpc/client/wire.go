@@ -33,8 +33,9 @@ type outcome struct {
 func (e *envelope) open(result []byte, wanted protowire.Number) ([]byte, error) {
 	e.outcome = outcome{}
 	var (
-		last protowire.Number // of the fields of which only one is there
-		body joined
+		last  protowire.Number // of the fields of which only one is there
+		body  joined
+		mixed bool
 	)
 	for f := (fields{rest: result}); ; {
 		more, err := f.next()
@@ -48,9 +49,15 @@ func (e *envelope) open(result []byte, wanted protowire.Number) ([]byte, error) 
 			continue
 		}
 		if f.number != last {
+			mixed = mixed || last != 0
 			last, body = f.number, joined{}
 		}
 		body.add(f.body)
+	}
+	if mixed { // the last one counts, but nobody sends that: let others find out what is wrong
+		if err := proto.Unmarshal(result, &pb.Result{}); err != nil {
+			return nil, err
+		}
 	}
 	switch last {
 	case wanted:
@@ -63,7 +70,7 @@ func (e *envelope) open(result []byte, wanted protowire.Number) ([]byte, error) 
 		e.outcome.redirect = &pb.Redirect{}
 		return nil, proto.Unmarshal(body.bytes, e.outcome.redirect)
 	}
-	return nil, nil
+	return nil, proto.Unmarshal(result, &pb.Result{}) // what is no answer is still to be one that can be read
 }
 
 // Decode implements link.Decoder.
@@ -358,33 +365,45 @@ func text(n protowire.Number) tag   { return tag(n)<<3 | tag(protowire.BytesType
 
 var errNumber = errors.New("answer: the number of a field is too large")
 
-// next goes to the next field. It returns false after the last one.
+// next goes to the next field. It returns false after the last one. Nearly all
+// tags, lengths and many numbers are one byte: those take the short way.
 func (f *fields) next() (bool, error) {
-	if len(f.rest) == 0 {
-		return false, nil
+	b := f.rest
+	if len(b) < 2 {
+		if len(b) == 0 {
+			return false, nil
+		}
+		return false, malformed(-1)
 	}
-	var n int
-	if first := f.rest[0]; first < 0x80 && first >= 1<<3 {
-		f.number, f.kind, n = protowire.Number(first>>3), protowire.Type(first&7), 1
-	} else if f.number, f.kind, n = protowire.ConsumeTag(f.rest); n < 0 {
+	first, n := b[0], 1
+	if first < 0x80 && first >= 1<<3 {
+		f.number, f.kind = protowire.Number(first>>3), protowire.Type(first&7)
+	} else if f.number, f.kind, n = protowire.ConsumeTag(b); n < 0 {
 		return false, malformed(n)
-	}
-	if f.number > protowire.MaxValidNumber {
+	} else if f.number > protowire.MaxValidNumber {
 		return false, errNumber
 	}
-	rest := f.rest[n:]
+	b = b[n:]
 	switch f.kind {
 	case protowire.VarintType:
-		f.value, n = protowire.ConsumeVarint(rest)
+		if len(b) > 0 && b[0] < 0x80 {
+			f.value, n = uint64(b[0]), 1
+		} else if f.value, n = protowire.ConsumeVarint(b); n < 0 {
+			return false, malformed(n)
+		}
 	case protowire.BytesType:
-		f.body, n = protowire.ConsumeBytes(rest)
+		if len(b) > 0 && int(b[0]) < len(b) && b[0] < 0x80 {
+			n = 1 + int(b[0])
+			f.body = b[1:n]
+		} else if f.body, n = protowire.ConsumeBytes(b); n < 0 {
+			return false, malformed(n)
+		}
 	default:
-		n = protowire.ConsumeFieldValue(f.number, f.kind, rest)
+		if n = protowire.ConsumeFieldValue(f.number, f.kind, b); n < 0 {
+			return false, malformed(n)
+		}
 	}
-	if n < 0 {
-		return false, malformed(n)
-	}
-	f.rest = rest[n:]
+	f.rest = b[n:]
 	return true, nil
 }
 
