@@ -51,7 +51,7 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], t tex
 		return err
 	}
 	e := q.wrapping()
-	e.hints = hints{c.words, t.key, t.id}
+	e.hints = hints{&c.words, t.key, t.id}
 	if c.ring != nil && !t.large() && !strings.HasPrefix(t.id, madeInFallback) {
 		answered, err := c.askOwner(ctx, &trial, t.key, e, q)
 		if answered || err != nil {

@@ -23,7 +23,7 @@ type Client struct {
 	timeout  time.Duration
 	attempts int
 	ring     *follower // nil if Options.Plain
-	words    *words    // of answers
+	words    words     // of answers
 	later    sender
 }
 
@@ -35,7 +35,7 @@ func Dial(o Options) (*Client, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
-	c := &Client{timeout: o.Timeout, attempts: o.Attempts, words: newWords()}
+	c := &Client{timeout: o.Timeout, attempts: o.Attempts}
 	opts := o.dialOptions(nodeBackoff)
 	for _, addr := range o.Addrs {
 		target, _ := parseAddr(addr)

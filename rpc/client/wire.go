@@ -35,7 +35,7 @@ func (e *envelope) open(result []byte, wanted protowire.Number) ([]byte, error) 
 	var (
 		last  protowire.Number // of the fields of which only one is there
 		body  joined
-		mixed bool
+		parts int
 	)
 	for f := (fields{rest: result}); ; {
 		more, err := f.next()
@@ -49,12 +49,12 @@ func (e *envelope) open(result []byte, wanted protowire.Number) ([]byte, error) 
 			continue
 		}
 		if f.number != last {
-			mixed = mixed || last != 0
 			last, body = f.number, joined{}
 		}
 		body.add(f.body)
+		parts++
 	}
-	if mixed { // the last one counts, but nobody sends that: let others find out what is wrong
+	if parts > 1 { // nobody sends that: let others find out what is wrong with it
 		if err := proto.Unmarshal(result, &pb.Result{}); err != nil {
 			return nil, err
 		}
@@ -82,11 +82,11 @@ func (c *decisionCall) Decode(result []byte) error {
 	return c.decode(body)
 }
 
-func (c *decisionCall) decode(b []byte) (err error) {
+func (c *decisionCall) decode(b []byte) error {
 	d := &c.answer
 	*d, c.granted = Decision{}, 0
 	binding, outcome, reason, route := -1, pb.Outcome(0), pb.Reason(0), pb.Route(0)
-	var retry joined
+	var retry span
 	for f := (fields{rest: b}); ; {
 		more, err := f.next()
 		if err != nil {
@@ -107,7 +107,7 @@ func (c *decisionCall) decode(b []byte) (err error) {
 		case number(5):
 			c.granted = int64(f.value)
 		case text(6):
-			retry.add(f.body)
+			err = retry.add(f.body)
 		case number(7):
 			binding = int(int32(f.value))
 		case text(8):
@@ -130,11 +130,7 @@ func (c *decisionCall) decode(b []byte) (err error) {
 		d.RequestID = c.hints.sent
 	}
 	if retry.there {
-		wait, err := retry.duration()
-		if err != nil {
-			return err
-		}
-		d.RetryAfter = max(wait, 1)
+		d.RetryAfter = max(retry.duration(), 1)
 	}
 	if binding >= 0 && binding < len(d.Limits) {
 		d.Binding = d.Limits[binding]
@@ -249,8 +245,8 @@ func (f *fields) limit(limits []LimitState, h *hints) ([]LimitState, error) {
 	return limits, limits[len(limits)-1].decode(f.body, h)
 }
 
-func (l *LimitState) decode(b []byte, h *hints) (err error) {
-	var reset, window joined
+func (l *LimitState) decode(b []byte, h *hints) error {
+	var reset, window span
 	for f := (fields{rest: b}); ; {
 		more, err := f.next()
 		if err != nil {
@@ -275,9 +271,9 @@ func (l *LimitState) decode(b []byte, h *hints) (err error) {
 		case number(7):
 			l.Debt = int64(f.value)
 		case text(8):
-			reset.add(f.body)
+			err = reset.add(f.body)
 		case text(9):
-			window.add(f.body)
+			err = window.add(f.body)
 		case number(10):
 			l.Cost = int64(f.value)
 		case number(11):
@@ -292,22 +288,16 @@ func (l *LimitState) decode(b []byte, h *hints) (err error) {
 		}
 	}
 	if window.there {
-		if l.Window, err = window.duration(); err != nil {
-			return err
-		}
+		l.Window = window.duration()
 	}
 	if reset.there {
-		seconds, nanos, err := reset.time()
-		if err != nil {
-			return err
-		}
-		l.ResetAt = time.Unix(seconds, int64(nanos)).UTC()
+		l.ResetAt = time.Unix(reset.seconds, int64(reset.nanos)).UTC()
 	}
 	return nil
 }
 
-// joined is a message within another one. If that has it more than once, all are
-// one: their bytes follow each other.
+// joined is a message in one part or more, whose bytes follow each other: that is
+// how the parts of a message are put together.
 type joined struct {
 	bytes []byte
 	there bool
@@ -325,26 +315,33 @@ func (j *joined) add(b []byte) {
 	}
 }
 
-// time decodes a Timestamp or a Duration.
-func (j *joined) time() (seconds int64, nanos int32, err error) {
-	for f := (fields{rest: j.bytes}); ; {
+// span is a Timestamp or a Duration.
+type span struct {
+	there   bool
+	seconds int64
+	nanos   int32
+}
+
+// add decodes a part of s.
+func (s *span) add(b []byte) error {
+	s.there = true
+	for f := (fields{rest: b}); ; {
 		more, err := f.next()
 		if err != nil || !more {
-			return seconds, nanos, err
+			return err
 		}
 		switch f.tag() {
 		case number(1):
-			seconds = int64(f.value)
+			s.seconds = int64(f.value)
 		case number(2):
-			nanos = int32(f.value)
+			s.nanos = int32(f.value)
 		}
 	}
 }
 
-func (j *joined) duration() (time.Duration, error) {
-	seconds, nanos, err := j.time()
-	d := durationpb.Duration{Seconds: seconds, Nanos: nanos}
-	return d.AsDuration(), err
+func (s *span) duration() time.Duration {
+	d := durationpb.Duration{Seconds: s.seconds, Nanos: s.nanos}
+	return d.AsDuration()
 }
 
 // fields goes through the fields of a message.

@@ -23,9 +23,9 @@ import (
 )
 
 // testWords are those of all tests together, as those of a client are.
-var testWords = newWords()
+var testWords words
 
-func testHints() hints { return hints{testWords, "acme/alice", "sent"} }
+func testHints() hints { return hints{&testWords, "acme/alice", "sent"} }
 
 // all are the three kinds of calls, and what each says of a result.
 func byHand(wire []byte) (says [3]string, errs [3]error) {
@@ -373,7 +373,7 @@ func BenchmarkDecode(b *testing.B) {
 
 // Words that come in turns stay, and there are never more than there is room for.
 func TestWordsAreKept(t *testing.T) {
-	w := newWords()
+	w := new(words)
 	get := func(i int) string {
 		s, err := w.text(fmt.Appendf(nil, "word-%d", i))
 		if want := fmt.Sprintf("word-%d", i); err != nil || s != want {

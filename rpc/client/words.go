@@ -4,17 +4,17 @@ package client
 
 import (
 	"errors"
-	"hash/maphash"
 	"strings"
 	"sync/atomic"
 	"unicode/utf8"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // words are texts that come with one answer after the other, such as the names of
 // limits: they are made once. Others take their places when they come no more.
 // There is no lock; what is read is at worst made anew.
 type words struct {
-	seed  maphash.Seed
 	slots [maxWords]atomic.Pointer[string]
 }
 
@@ -22,8 +22,6 @@ const (
 	maxWords     = 512
 	maxWordBytes = 64
 )
-
-func newWords() *words { return &words{seed: maphash.MakeSeed()} }
 
 var errUTF8 = errors.New("answer: a text is not valid UTF-8")
 
@@ -36,7 +34,7 @@ func (w *words) text(b []byte) (string, error) {
 		return anyText(b)
 	}
 	// A word is at one of two places: two that come in turns rarely share both.
-	h := maphash.Bytes(w.seed, b)
+	h := xxhash.Sum64(b)
 	places := [2]uint64{h % maxWords, h >> 32 % maxWords}
 	for _, at := range places {
 		if known := w.slots[at].Load(); known != nil && *known == string(b) {
