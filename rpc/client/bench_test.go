@@ -130,7 +130,7 @@ func BenchmarkCheck(b *testing.B) {
 // TestAllocations bounds what a check allocates, on both ends together: most of it
 // is gRPC's, for a batch of one. Limits cost their slice.
 func TestAllocations(t *testing.T) {
-	for limits, most := range map[int]float64{0: 50, 4: 51} {
+	for limits, most := range map[int]float64{0: 60, 4: 61} {
 		c := startEcho(t, limits, false)
 		ctx := context.Background()
 		got := testing.AllocsPerRun(500, func() {
