@@ -16,19 +16,24 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// A method is a call of the service, alone and in a batch.
-type method[Req any, Res comparable] struct {
-	alone func(pb.RateLimiterClient, context.Context, Req, ...grpc.CallOption) (Res, error)
-	of    func(*pb.Result) Res // nil if the result is another one
+// A question is a call that is to be answered: with a batch, by Decode, or alone,
+// by take.
+type question[Res any] interface {
+	link.Decoder
+	wrapping() *envelope
+	take(Res)
 }
 
-var (
-	checkMethod   = method[*pb.CheckRequest, *pb.Decision]{pb.RateLimiterClient.Check, (*pb.Result).GetDecision}
-	reserveMethod = method[*pb.ReserveRequest, *pb.Decision]{pb.RateLimiterClient.Reserve, (*pb.Result).GetDecision}
-	settleMethod  = method[*pb.SettleRequest, *pb.Settlement]{pb.RateLimiterClient.Settle, (*pb.Result).GetSettlement}
-	cancelMethod  = method[*pb.CancelRequest, *pb.Settlement]{pb.RateLimiterClient.Cancel, (*pb.Result).GetSettlement}
-	peekMethod    = method[*pb.PeekRequest, *pb.PeekResponse]{pb.RateLimiterClient.Peek, (*pb.Result).GetLimits}
-)
+// method is a call of the service, alone.
+type method[Req, Res any] func(pb.RateLimiterClient, context.Context, Req, ...grpc.CallOption) (Res, error)
+
+func (c *decisionCall) take(d *pb.Decision) {
+	c.answer, c.granted = decision(d, c.hints.sent), d.GetGrantedOutputTokens()
+}
+
+func (c *settlementCall) take(s *pb.Settlement) { c.answer = settlement(s) }
+
+func (c *stateCall) take(p *pb.PeekResponse) { c.answer = state(p) }
 
 // madeInFallback is how the id of a reservation begins that was made without
 // the owner. The nodes know whom it belongs to.
@@ -37,71 +42,74 @@ const madeInFallback = "fallback:"
 // ask gets the answer to one call: from the owner of its key, in a batch with
 // the calls of others, or else from any node, alone. The request id stays the
 // same, so that it does not matter what became of an earlier attempt.
-func ask[Req any, Res comparable](ctx context.Context, c *Client, m method[Req, Res], t texts, req Req, e *envelope) (Res, error) {
-	var none Res
+func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], t texts, req Req, q question[Res]) error {
 	if err := t.check(); err != nil {
-		return none, err
+		return err
 	}
 	trial, err := c.begin(ctx)
 	if err != nil {
-		return none, err
+		return err
 	}
+	e := q.wrapping()
+	e.hints = hints{&c.words, t.key, t.id}
 	if c.ring != nil && !t.large() && !strings.HasPrefix(t.id, madeInFallback) {
-		result, err := c.askOwner(ctx, &trial, t.key, e)
-		if err != nil {
-			return none, err
-		}
-		if answer := m.of(result); answer != none {
-			return answer, nil
+		answered, err := c.askOwner(ctx, &trial, t.key, e, q)
+		if answered || err != nil {
+			return err
 		}
 		// No result, or one to another question: there is no answer.
 	}
-	return do(ctx, c, &trial, m.alone, req)
+	answer, err := do(ctx, c, &trial, m, req)
+	if err != nil {
+		return err
+	}
+	q.take(answer)
+	return nil
 }
 
 // askOwner asks the owner of a key, and the one that it names if it is not. An
-// error is the end of the call; without a result, any node is to be asked.
-func (c *Client) askOwner(ctx context.Context, t *trial, key string, e *envelope) (*pb.Result, error) {
+// error is the end of the call; without an answer, any node is to be asked.
+func (c *Client) askOwner(ctx context.Context, t *trial, key string, e *envelope, d link.Decoder) (answered bool, err error) {
 	m := c.ring.view.Load().owner(key)
 	if m == nil || !m.direct() {
-		return nil, nil
+		return false, nil
 	}
-	result, err := c.exchange(ctx, t, m.peer, e)
-	redirect := result.GetRedirect()
-	if redirect == nil {
-		return result, err
+	result, err := c.exchange(ctx, t, m.peer, e, d)
+	if result.redirect == nil {
+		return result.answered, err
 	}
 	c.ring.doubt(m.peer.node)
-	next := c.ring.view.Load().member(redirect.GetOwner())
+	next := c.ring.view.Load().member(result.redirect.GetOwner())
 	if next == nil || next.peer == m.peer || !next.direct() {
-		return nil, nil
+		return false, nil
 	}
-	return c.exchange(ctx, t, next.peer, e)
+	result, err = c.exchange(ctx, t, next.peer, e, d)
+	return result.answered, err
 }
 
 // exchange asks one member. See [Client.askOwner].
-func (c *Client) exchange(ctx context.Context, t *trial, p *peer, e *envelope) (*pb.Result, error) {
+func (c *Client) exchange(ctx context.Context, t *trial, p *peer, e *envelope, d link.Decoder) (outcome, error) {
 	if t.attempts >= c.attempts {
-		return nil, nil
+		return outcome{}, nil
 	}
 	e.share = deadline{ctx, time.Now().Add(c.share(t))}
-	result, err := p.link.Do(&e.share, &e.item)
+	err := p.link.DoInto(&e.share, &e.item, d)
 	if err == nil {
-		refused := result.GetError()
+		refused := e.outcome.refused
 		if refused == nil {
 			p.node.judge(true)
-			return result, nil
+			return e.outcome, nil
 		}
 		err = refusalOf(refused)
 		if !unanswered(err) {
 			p.node.judge(true)
-			return nil, explainItem(refused, err)
+			return outcome{}, explainItem(refused, err)
 		}
 		t.lost(p.node, err)
-		return nil, nil
+		return outcome{}, nil
 	}
 	if ctx.Err() == context.Canceled {
-		return nil, ctx.Err()
+		return outcome{}, ctx.Err()
 	}
 	switch {
 	case errors.Is(err, link.ErrLate):
@@ -116,7 +124,7 @@ func (c *Client) exchange(ctx context.Context, t *trial, p *peer, e *envelope) (
 		p.node.judge(false)
 		c.ring.doubt(p.node)
 	}
-	return nil, nil
+	return outcome{}, nil
 }
 
 // deadline is a context with an earlier one, for those that ask for it before

@@ -180,6 +180,8 @@ func TestWrongAnswers(t *testing.T) {
 		"wrong batch":   func(_ *pb.Batch, out *pb.Answers) { out.Sequence += 7 },
 		"unavailable":   func(_ *pb.Batch, out *pb.Answers) { out.Results[0] = itemError(codes.Unavailable) },
 		"out of time":   func(_ *pb.Batch, out *pb.Answers) { out.Results[0] = itemError(codes.DeadlineExceeded) },
+		"garbled":       garbled(0x0a, 5),
+		"no text":       garbled(0x0a, 3, 0x1a, 1, 0xff),
 		"empty results": func(_ *pb.Batch, out *pb.Answers) { out.Results = []*pb.Result{{}} },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -194,6 +196,14 @@ func TestWrongAnswers(t *testing.T) {
 				wantChargedOnce(t, 5)
 			})
 		})
+	}
+}
+
+// garbled answers the first item with these bytes.
+func garbled(result ...byte) func(*pb.Batch, *pb.Answers) {
+	return func(_ *pb.Batch, out *pb.Answers) {
+		out.Results = nil
+		out.ProtoReflect().SetUnknown(append([]byte{0x1a, byte(len(result))}, result...))
 	}
 }
 

@@ -131,41 +131,62 @@ func cancelWire(key, requestID string) *cancelCall {
 	return w
 }
 
-// A call on its way is one piece of memory: the request, and what it is wrapped
-// in when it goes with a batch.
+// A call on its way is one piece of memory: the request, what it is wrapped in
+// when it goes with a batch, and its answer.
 type (
 	checkCall struct {
-		envelope
+		decisionCall
 		request pb.CheckRequest
 		check   pb.Item_Check
 	}
 	reserveCall struct {
-		envelope
+		decisionCall
 		request pb.ReserveRequest
 		reserve pb.Item_Reserve
 	}
 	settleCall struct {
-		envelope
+		settlementCall
 		request pb.SettleRequest
 		settle  pb.Item_Settle
 	}
 	cancelCall struct {
-		envelope
+		settlementCall
 		request pb.CancelRequest
 		cancel  pb.Item_Cancel
 	}
 	peekCall struct {
-		envelope
+		stateCall
 		request pb.PeekRequest
 		peek    pb.Item_Peek
 	}
 )
 
+// By the kind of the answer.
+type (
+	decisionCall struct {
+		envelope
+		answer  Decision
+		granted int64
+	}
+	settlementCall struct {
+		envelope
+		answer Settlement
+	}
+	stateCall struct {
+		envelope
+		answer State
+	}
+)
+
 // envelope is what a batch needs beside the request.
 type envelope struct {
-	item  pb.Item
-	share deadline
+	item    pb.Item
+	share   deadline
+	hints   hints
+	outcome outcome // of the item
 }
+
+func (e *envelope) wrapping() *envelope { return e }
 
 // optional returns n as the wire has it: absent for 0, and 0 for Zero.
 func optional(n int64) *int64 {

@@ -23,6 +23,7 @@ type Client struct {
 	timeout  time.Duration
 	attempts int
 	ring     *follower // nil if Options.Plain
+	words    words     // of answers
 	later    sender
 }
 
@@ -79,11 +80,10 @@ func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
 		call.RequestID = newID()
 	}
 	w := call.wire()
-	d, err := ask(ctx, c, checkMethod, call.texts(), &w.request, &w.envelope)
-	if err != nil {
+	if err := ask(ctx, c, pb.RateLimiterClient.Check, call.texts(), &w.request, w); err != nil {
 		return Decision{}, fmt.Errorf("check %s: %w", call.Key, err)
 	}
-	return decision(d, call.RequestID), nil
+	return w.answer, nil
 }
 
 // Reserve holds the estimated cost of a call, and a slot of every concurrency
@@ -99,14 +99,13 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 		e.RequestID = newID()
 	}
 	w := e.wire()
-	d, err := ask(ctx, c, reserveMethod, e.texts(), &w.request, &w.envelope)
-	if err != nil {
+	if err := ask(ctx, c, pb.RateLimiterClient.Reserve, e.texts(), &w.request, w); err != nil {
 		return nil, fmt.Errorf("reserve %s: %w", e.Key, err)
 	}
 	return &Reservation{
-		Decision: decision(d, e.RequestID),
+		Decision: w.answer,
 		Key:      e.Key,
-		granted:  d.GetGrantedOutputTokens(),
+		granted:  w.granted,
 		client:   c,
 	}, nil
 }
@@ -125,11 +124,10 @@ func (c *Client) Reservation(key, requestID string) *Reservation {
 // Peek reports the state of every limit of a key and changes nothing.
 func (c *Client) Peek(ctx context.Context, q Query) (State, error) {
 	w := q.wire()
-	p, err := ask(ctx, c, peekMethod, q.texts(), &w.request, &w.envelope)
-	if err != nil {
+	if err := ask(ctx, c, pb.RateLimiterClient.Peek, q.texts(), &w.request, w); err != nil {
 		return State{}, fmt.Errorf("peek %s: %w", q.Key, err)
 	}
-	return state(p), nil
+	return w.answer, nil
 }
 
 // spare are the nodes that a call may be sent to alone if none of Options.Addrs

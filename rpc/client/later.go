@@ -74,10 +74,9 @@ func (s *sender) close() error {
 
 // deliver reports one settlement, for the outbox.
 func (c *Client) deliver(ctx context.Context, item *pb.Item) error {
-	r, e := item.GetSettle(), &envelope{}
-	e.item.Call = item.GetCall()
-	_, err := ask(ctx, c, settleMethod, texts{key: r.GetKey(), id: r.GetRequestId(), costs: r.GetCosts()}, r, e)
-	return err
+	r, q := item.GetSettle(), &settlementCall{}
+	q.item.Call = item.GetCall()
+	return ask(ctx, c, pb.RateLimiterClient.Settle, texts{key: r.GetKey(), id: r.GetRequestId(), costs: r.GetCosts()}, r, q)
 }
 
 // laneOf keeps settlements apart that do not have the same owner.

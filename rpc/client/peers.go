@@ -123,7 +123,7 @@ func (ps *peers) addLocked(target string) (*peer, error) {
 	}
 	p := &peer{node: n, own: own, inRing: true}
 	p.link = link.New(link.Options{
-		Open:    func(ctx context.Context) (link.Stream, error) { return n.api.Exchange(ctx) },
+		Open:    func(ctx context.Context) (link.Stream, error) { return link.Exchange(ctx, n.api) },
 		Ring:    ps.digest,
 		Timeout: ps.timeout,
 	})

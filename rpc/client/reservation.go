@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+
+	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 // A Reservation is a held charge, or the denial of one. Any process that knows
@@ -62,11 +64,11 @@ func (r *Reservation) report(ctx context.Context, verb string, u Usage, final bo
 		return Settlement{}, fmt.Errorf("%s %s: the reservation was denied: %w", verb, r.Key, ErrUnknownReservation)
 	}
 	w := u.wire(r.Key, r.RequestID, final)
-	s, err := ask(ctx, r.client, settleMethod, texts{key: r.Key, id: r.RequestID, costs: u.Costs}, &w.request, &w.envelope)
+	err := ask(ctx, r.client, pb.RateLimiterClient.Settle, texts{key: r.Key, id: r.RequestID, costs: u.Costs}, &w.request, w)
 	if err != nil {
 		return Settlement{}, fmt.Errorf("%s %s: %w", verb, r.Key, err)
 	}
-	return settlement(s), nil
+	return w.answer, nil
 }
 
 // Cancel gives everything back: the call never ran. It does nothing when the
@@ -87,7 +89,7 @@ func (r *Reservation) Cancel(ctx context.Context) error {
 		return err
 	}
 	w := cancelWire(r.Key, r.RequestID)
-	if _, err := ask(ctx, r.client, cancelMethod, texts{key: r.Key, id: r.RequestID}, &w.request, &w.envelope); err != nil {
+	if err := ask(ctx, r.client, pb.RateLimiterClient.Cancel, texts{key: r.Key, id: r.RequestID}, &w.request, w); err != nil {
 		return fmt.Errorf("cancel %s: %w", r.Key, err)
 	}
 	r.phase.CompareAndSwap(reserved, ended)

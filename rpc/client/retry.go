@@ -123,7 +123,7 @@ func (c *Client) begin(ctx context.Context) (trial, error) {
 // over or the attempts are used up.
 func do[Req, Res any](
 	ctx context.Context, c *Client, t *trial,
-	method func(pb.RateLimiterClient, context.Context, Req, ...grpc.CallOption) (Res, error),
+	method method[Req, Res],
 	req Req,
 ) (res Res, err error) {
 	if _, limited := ctx.Deadline(); !limited {
@@ -168,7 +168,7 @@ func do[Req, Res any](
 // try sends req to one node.
 func try[Req, Res any](
 	ctx context.Context, timeout time.Duration, api pb.RateLimiterClient,
-	method func(pb.RateLimiterClient, context.Context, Req, ...grpc.CallOption) (Res, error),
+	method method[Req, Res],
 	req Req,
 ) (Res, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)

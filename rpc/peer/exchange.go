@@ -4,6 +4,7 @@ package peer
 
 import (
 	"errors"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -13,20 +14,22 @@ import (
 	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // Exchange implements pb.RateLimiterServer, for clients.
 func (r *Router) Exchange(stream grpc.BidiStreamingServer[pb.Batch, pb.Answers]) error {
-	return r.serve(stream, func(b *pb.Batch) *pb.Answers { return r.answer(b, false) })
+	return r.serve(stream, false)
 }
 
 // serve answers batches until the other side ends the stream or the router
-// drains.
-func (r *Router) serve(stream link.ServerStream, answer func(*pb.Batch) *pb.Answers) error {
+// drains. Trusted ones come from a member, which may say terms and replay calls.
+func (r *Router) serve(stream link.ServerStream, trusted bool) error {
 	if err := r.leaving(); err != nil {
 		return err
 	}
-	err := link.Serve(stream, r.drain, answer)
+	a := &answering{router: r, trusted: trusted}
+	err := link.Serve(stream, r.drain, a.answer)
 	if p, ok := errors.AsType[*link.PanicError](err); ok {
 		r.log.Error("batch panicked", "panic", p)
 	}
@@ -43,41 +46,89 @@ func (r *Router) leaving() error {
 	}
 }
 
+// answering is the memory of a stream that is answered, one batch at a time.
+type answering struct {
+	router  *Router
+	trusted bool
+
+	results    []*pb.Result
+	partitions []uint16
+	terms      []uint64
+	wire       []byte
+	answers    pb.Answers // with wire as its unknown fields
+}
+
+// maxKept is the most memory, for encoded answers, that a stream keeps between
+// batches.
+const maxKept = 256 << 10
+
 // answer decides the items of a batch that this member owns, all by one view,
-// and redirects the others: it never forwards. A trusted batch comes from a
-// member, which may say terms and replay calls.
-func (r *Router) answer(b *pb.Batch, trusted bool) *pb.Answers {
-	v := r.view.Load()
+// and redirects the others: it never forwards. The results are encoded already,
+// and good until the next batch.
+func (a *answering) answer(b *pb.Batch) *pb.Answers {
 	items := b.GetItems()
-	answers := &pb.Answers{Sequence: b.GetSequence(), Results: make([]*pb.Result, len(items))}
-	if err := r.local.ValidateBatch(b); err != nil {
-		for i := range answers.Results {
-			answers.Results[i] = failed(err)
+	a.begin(len(items))
+	defer a.end()
+	var digest uint64
+	if err := a.router.local.ValidateBatch(b); err != nil {
+		for i := range a.results {
+			a.results[i] = failed(err)
 		}
-		return answers
+		refused := a.router.local.Decide(items, a.results) // nothing is left to decide
+		a.wire = refused.Append(a.wire, a.results, a.terms)
+		refused.Release()
+	} else {
+		digest = a.decide(items)
 	}
+	a.answers.Sequence, a.answers.Ring = b.GetSequence(), digest
+	a.answers.ProtoReflect().SetUnknown(a.wire)
+	return &a.answers
+}
+
+// decide encodes the results of items, and returns the digest of the ring by
+// which they were decided.
+func (a *answering) decide(items []*pb.Item) uint64 {
+	r := a.router
+	v := r.view.Load()
 	var claims ownership.Heard
-	partitions := make([]uint16, len(items))
 	for i, item := range items {
 		p := ring.PartitionOf(keyOf(item))
-		partitions[i] = uint16(p)
+		a.partitions[i] = uint16(p)
 		admission := v.roles.Admit(p, item.GetTerm())
-		if trusted && admission.Learn {
+		if a.trusted && admission.Learn {
 			claims = append(claims, ownership.Claim{Partition: p, Term: item.GetTerm()})
 		}
-		answers.Results[i] = r.receive(v, item, admission.Decide || v.alone, trusted)
+		a.results[i] = r.receive(v, item, admission.Decide || v.alone, a.trusted)
 	}
 	if claims != nil {
 		v = r.hear(claims)
 	}
-	r.local.Answer(items, answers.Results)
-	r.settledHere(items, answers.Results)
-	for i, p := range partitions {
-		answers.Results[i].Term = v.roles.Term(int(p))
+	decided := r.local.Decide(items, a.results)
+	defer decided.Release()
+	r.settledHere(items, a.results)
+	for i, p := range a.partitions {
+		a.terms[i] = v.roles.Term(int(p))
 	}
-	answers.Ring = v.roles.Table().Digest()
-	return answers
+	a.wire = decided.Append(a.wire, a.results, a.terms)
+	return v.roles.Table().Digest()
 }
+
+// begin makes room for n items.
+func (a *answering) begin(n int) {
+	if cap(a.results) > 2*server.MaxBatchItems { // of a batch that was refused
+		a.results, a.partitions, a.terms = nil, nil, nil
+	}
+	a.results = slices.Grow(a.results[:0], n)[:n]
+	a.partitions = slices.Grow(a.partitions[:0], n)[:n]
+	a.terms = slices.Grow(a.terms[:0], n)[:n]
+	clear(a.terms)
+	if a.wire = a.wire[:0]; cap(a.wire) > maxKept {
+		a.wire = nil
+	}
+}
+
+// end lets go of what the batch pointed to, even after a panic.
+func (a *answering) end() { clear(a.results) }
 
 // receive returns what there is to say of an item without asking the local
 // service: nil if that is to decide.

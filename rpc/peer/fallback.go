@@ -29,7 +29,7 @@ var causes = [...]cause{causeBroken, causeBreaker, causeFull, causeLate, causeRe
 // caller who has gone.
 func causeOf(err error) (cause, bool) {
 	switch {
-	case errors.Is(err, link.ErrBroken), errors.Is(err, link.ErrClosed):
+	case errors.Is(err, link.ErrBroken), errors.Is(err, link.ErrClosed), errors.Is(err, link.ErrAnswer):
 		return causeBroken, true
 	case errors.Is(err, link.ErrBreaker):
 		return causeBreaker, true

@@ -5,12 +5,14 @@ package peer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -27,7 +29,7 @@ const (
 // open starts a stream to a member, for its link.
 func (r *Router) open(ctx context.Context, client pb.PeerClient, to Member) (link.Stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	stream, err := client.Exchange(ctx)
+	stream, err := client.Exchange(ctx, link.Raw())
 	if err != nil {
 		cancel()
 		return nil, err
@@ -61,20 +63,47 @@ func (s *batchStream) Send(b *pb.Batch) error {
 }
 
 // Recv implements link.Stream.
-func (s *batchStream) Recv() (*pb.Answers, error) {
-	m, err := s.stream.Recv()
-	if err != nil {
+func (s *batchStream) Recv(a *link.Answers) error {
+	if err := s.stream.RecvMsg(a); err != nil {
 		if c := grpcstatus.Code(err); !s.answered && (c == codes.Unauthenticated || c == codes.PermissionDenied) {
 			s.refused(err)
 		}
-		return nil, err
+		return err
 	}
 	s.answered = true
-	if a := m.GetAnswers(); a != nil {
-		return a, nil
+	answers, err := answersIn(a.Frame())
+	if err != nil {
+		return err
 	}
-	return nil, errNoAnswers
+	return a.Parse(answers)
 }
+
+// answersIn returns the encoded answers of an encoded pb.PeerAnswer.
+func answersIn(m []byte) (answers []byte, err error) {
+	found := false
+	for len(m) > 0 {
+		number, kind, n := protowire.ConsumeField(m)
+		if n < 0 {
+			return nil, fmt.Errorf("a message between members: %w", protowire.ParseError(n))
+		}
+		if number == peerAnswers && kind == protowire.BytesType {
+			if found {
+				return nil, errNoAnswers // nobody sends them in parts
+			}
+			_, _, tag := protowire.ConsumeTag(m)
+			answers, _ = protowire.ConsumeBytes(m[tag:n])
+			found = true
+		}
+		m = m[n:]
+	}
+	if !found {
+		return nil, errNoAnswers
+	}
+	return answers, nil
+}
+
+// peerAnswers is the number of the field of pb.PeerAnswer.
+const peerAnswers = protowire.Number(2)
 
 var errNoAnswers = errors.New("a message between members without answers")
 
@@ -112,7 +141,7 @@ func (p *peerService) Exchange(stream grpc.BidiStreamingServer[pb.PeerMessage, p
 		return err
 	}
 	r.shook(sideOwner, "", nil)
-	return r.serve(answerStream{stream}, func(b *pb.Batch) *pb.Answers { return r.answer(b, true) })
+	return r.serve(answerStream{stream}, true)
 }
 
 // answerStream is a stream from a member after the handshake.

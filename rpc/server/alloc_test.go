@@ -55,7 +55,8 @@ func TestAllocations(t *testing.T) {
 }
 
 // TestAnswerAllocations: a batch takes as many pieces of memory with 4 items as
-// with 512, but for limits, of which 96 are made at once. Its items take none.
+// with 512, but for limits, of which 96 are made at once. Its items take none. In
+// bytes it takes nothing at all.
 func TestAnswerAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector empties pools")
@@ -109,6 +110,17 @@ func TestAnswerAllocations(t *testing.T) {
 			if r.GetError() != nil {
 				t.Fatalf("%s: item %d: %v", tt.name, i, r)
 			}
+		}
+		var wire []byte
+		terms := make([]uint64, len(tt.items))
+		if got := testing.AllocsPerRun(100, func() {
+			clock.forget()
+			clear(results)
+			d := s.Decide(tt.items, results)
+			wire = d.Append(wire[:0], results, terms)
+			d.Release()
+		}); got != 0 {
+			t.Errorf("%s, in bytes: %v allocations, want none", tt.name, got)
 		}
 		got := testing.AllocsPerRun(100, answer)
 		most := tt.most + 2*math.Ceil(float64(len(tt.items)*limits)/spaceAtOnce)

@@ -186,6 +186,12 @@ func (s *Service) beginBatch() *batch { return s.batches.Get().(*batch) }
 
 // endBatch puts b and its calls back.
 func (s *Service) endBatch(b *batch) {
+	s.clear(b)
+	s.batches.Put(b)
+}
+
+// clear empties b, and puts its calls back.
+func (s *Service) clear(b *batch) {
 	for _, c := range b.calls {
 		s.end(c)
 	}
@@ -194,5 +200,4 @@ func (s *Service) endBatch(b *batch) {
 	clear(b.decisions)
 	clear(b.errs)
 	*b = batch{b.calls[:0], b.index[:0], b.requests[:0], b.decisions[:0], b.errs[:0]}
-	s.batches.Put(b)
 }

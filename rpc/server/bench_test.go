@@ -100,16 +100,21 @@ func BenchmarkAnswerWire(b *testing.B) {
 				batches = append(batches, data)
 			}
 			at := 0
-			var out []byte
+			var out, wire []byte
+			results, terms := make([]*pb.Result, size), make([]uint64, size)
+			answers := &pb.Answers{Ring: 1}
 			b.ReportAllocs()
 			for b.Loop() {
 				batch := &pb.Batch{}
 				if err := proto.Unmarshal(batches[at], batch); err != nil {
 					b.Fatal(err)
 				}
-				results := make([]*pb.Result, len(batch.Items))
-				s.Answer(batch.Items, results)
-				answers := &pb.Answers{Sequence: batch.Sequence, Ring: 1, Results: results}
+				clear(results)
+				decided := s.Decide(batch.Items, results)
+				wire = decided.Append(wire[:0], results, terms)
+				decided.Release()
+				answers.Sequence = batch.Sequence
+				answers.ProtoReflect().SetUnknown(wire)
 				proto.Size(answers)
 				var err error
 				if out, err = (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(out[:0], answers); err != nil {

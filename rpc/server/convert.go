@@ -20,7 +20,21 @@ type call struct {
 	costs    []limiter.Cost
 
 	reserving bool // the request is a Reserve
+
+	// Of an item of a stream.
+	kind        kind
+	reservation string // that it settles
 }
+
+// kind is what a call asks, as far as answers differ.
+type kind uint8
+
+const (
+	asksCheck kind = iota
+	asksReserve
+	asksSettle // or cancel
+	asksPeek
+)
 
 func (s *Service) begin() *call { return s.calls.Get().(*call) }
 

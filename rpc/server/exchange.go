@@ -50,10 +50,9 @@ func (c *call) item(item *pb.Item) error {
 
 var errNoCall = wrong("call", "none", "must be check, reserve, settle, cancel or peek")
 
-// Answer decides the items of a batch that came over a stream, all at one
-// instant, and puts the answer or the error of each into results, which has the
-// same length. An item whose result is there already is left alone: its decider
-// is another member, say.
+// Answer decides the items of a batch, all at one instant, and puts the answer or
+// the error of each into results, which has the same length. An item whose result
+// is there already is left alone: its decider is another member, say.
 //
 // A wrong item costs the others nothing, and one whose time has run out is
 // charged nothing. Checks under one root are decided in their order. A check and
@@ -63,67 +62,123 @@ var errNoCall = wrong("call", "none", "must be check, reserve, settle, cancel or
 // A replay is charged whatever the limits say: the caller makes sure that it
 // comes from a member.
 func (s *Service) Answer(items []*pb.Item, results []*pb.Result) {
-	now, checks, made := s.now(), s.beginBatch(), makeReplies(items, results)
-	defer s.endBatch(checks)
+	d := s.Decide(items, results)
+	defer d.Release()
+	d.answers(results)
+}
+
+// Decided is what came of a batch. It is used until Release, by one goroutine.
+type Decided struct {
+	service *Service
+	batch   batch
+	calls   []*call // by item; nil: its result says what came of it
+	others  []*call // those that are not in batch
+}
+
+// Decide is [Service.Answer] in two steps, for those who need the answers in
+// bytes: it puts only errors into results. The answers come from
+// [Decided.Append].
+func (s *Service) Decide(items []*pb.Item, results []*pb.Result) *Decided {
+	now, d, decided := s.now(), s.answered.Get().(*Decided), 0
 	for i, item := range items {
+		d.calls = append(d.calls, nil)
 		if results[i] != nil {
 			continue
 		}
 		c := s.begin()
-		r, err := s.answer(now, c, item, made)
-		switch {
-		case err != nil:
+		if err := s.answer(now, c, item); err != nil {
 			results[i] = failed(s.refused(err))
-		case r == nil:
-			checks.add(i, c)
+			s.end(c)
 			continue
-		default:
-			results[i] = r
 		}
-		s.end(c)
+		d.calls[i] = c
+		if c.kind == asksCheck {
+			d.batch.add(i, c)
+			continue
+		}
+		d.others = append(d.others, c)
+		if c.kind == asksReserve && s.decided(c) {
+			decided++
+		}
 	}
-	s.engine.CheckBatch(now, checks.requests, checks.decisions, checks.errs)
-	for j, c := range checks.calls {
-		if i, err := checks.index[j], checks.errs[j]; err != nil {
+	asked := &d.batch
+	s.engine.CheckBatch(now, asked.requests, asked.decisions, asked.errs)
+	for j, c := range asked.calls {
+		if i, err := asked.index[j], asked.errs[j]; err != nil {
 			results[i] = failed(s.refused(err))
-		} else {
-			results[i] = made.decision(s, c)
+			d.calls[i] = nil
+		} else if s.decided(c) {
+			decided++
 		}
 	}
-	s.took(now, made.decided)
+	s.took(now, decided)
+	return d
 }
 
-// answer decides one item. It only prepares a check, and returns nothing for it.
-func (s *Service) answer(now limiter.Time, c *call, item *pb.Item, made *replies) (*pb.Result, error) {
+// Append appends the encoded result of every item, each as a field of
+// pb.Answers, and each with its term. It sets the terms of those that results
+// has: these may be others by now than Decide left there.
+func (d *Decided) Append(wire []byte, results []*pb.Result, terms []uint64) []byte {
+	for i, c := range d.calls {
+		if r := results[i]; r != nil {
+			r.Term = terms[i]
+			wire = appendResult(wire, r)
+			continue
+		}
+		wire = d.service.appendAnswer(wire, c, terms[i])
+	}
+	return wire
+}
+
+// answers puts the answers where no results are.
+func (d *Decided) answers(results []*pb.Result) {
+	made := d.makeReplies()
+	for i, c := range d.calls {
+		if c != nil {
+			results[i] = made.result(d.service, c)
+		}
+	}
+}
+
+// Release ends the use of d.
+func (d *Decided) Release() {
+	for _, c := range d.others {
+		d.service.end(c)
+	}
+	d.service.clear(&d.batch)
+	if cap(d.calls) > 2*MaxBatchItems {
+		return
+	}
+	clear(d.others)
+	clear(d.calls)
+	d.others, d.calls = d.others[:0], d.calls[:0]
+	d.service.answered.Put(d)
+}
+
+// answer decides one item, but only prepares a check. What comes of it is in c.
+func (s *Service) answer(now limiter.Time, c *call, item *pb.Item) error {
 	if item.GetTimeoutNanos() < 0 {
-		return nil, context.DeadlineExceeded
+		return context.DeadlineExceeded
 	}
 	c.request.Force = item.GetReplay()
 	switch call := item.GetCall().(type) {
 	case *pb.Item_Check:
-		return nil, s.prepareCheck(c, call.Check)
+		c.kind = asksCheck
+		return s.prepareCheck(c, call.Check)
 	case *pb.Item_Reserve:
-		if err := s.reserveAt(now, c, call.Reserve); err != nil {
-			return nil, err
-		}
-		return made.decision(s, c), nil
+		c.kind = asksReserve
+		return s.reserveAt(now, c, call.Reserve)
 	case *pb.Item_Settle:
-		if err := s.settleAt(now, c, call.Settle); err != nil {
-			return nil, err
-		}
-		return made.settlement(s, c, call.Settle.GetRequestId()), nil
+		c.kind, c.reservation = asksSettle, call.Settle.GetRequestId()
+		return s.settleAt(now, c, call.Settle)
 	case *pb.Item_Cancel:
-		if err := s.cancelAt(now, c, call.Cancel); err != nil {
-			return nil, err
-		}
-		return made.settlement(s, c, call.Cancel.GetRequestId()), nil
+		c.kind, c.reservation = asksSettle, call.Cancel.GetRequestId()
+		return s.cancelAt(now, c, call.Cancel)
 	case *pb.Item_Peek:
-		if err := s.peekAt(now, c, call.Peek); err != nil {
-			return nil, err
-		}
-		return made.limits(s, c), nil
+		c.kind = asksPeek
+		return s.peekAt(now, c, call.Peek)
 	}
-	return nil, errNoCall
+	return errNoCall
 }
 
 func failed(err error) *pb.Result {
@@ -136,7 +191,6 @@ type replies struct {
 	settlements []settlementReply
 	seen        []seenReply
 	room        space
-	decided     int // of the decisions, those that count
 }
 
 type decisionReply struct {
@@ -157,20 +211,17 @@ type seenReply struct {
 	answer pb.PeekResponse
 }
 
-// makeReplies returns replies for the items that have no result yet.
-func makeReplies(items []*pb.Item, results []*pb.Result) *replies {
+func (d *Decided) makeReplies() *replies {
 	var decisions, settlements, seen int
-	for i, item := range items {
-		if results[i] != nil {
-			continue
-		}
-		switch item.GetCall().(type) {
-		case *pb.Item_Check, *pb.Item_Reserve:
-			decisions++
-		case *pb.Item_Settle, *pb.Item_Cancel:
+	for _, c := range d.calls {
+		switch {
+		case c == nil:
+		case c.kind == asksSettle:
 			settlements++
-		case *pb.Item_Peek:
+		case c.kind == asksPeek:
 			seen++
+		default:
+			decisions++
 		}
 	}
 	return &replies{
@@ -181,29 +232,25 @@ func makeReplies(items []*pb.Item, results []*pb.Result) *replies {
 	}
 }
 
-func (m *replies) decision(s *Service, c *call) *pb.Result {
-	r := &m.decisions[0]
-	m.decisions = m.decisions[1:]
-	r.chosen.Decision = s.fill(&r.answer, c, &m.room)
-	r.result.Result = &r.chosen
-	if s.decided(c) {
-		m.decided++
+func (m *replies) result(s *Service, c *call) *pb.Result {
+	switch c.kind {
+	case asksSettle:
+		r := &m.settlements[0]
+		m.settlements = m.settlements[1:]
+		r.chosen.Settlement = s.fillSettlement(&r.answer, c.reservation, c, &m.room)
+		r.result.Result = &r.chosen
+		return &r.result
+	case asksPeek:
+		r := &m.seen[0]
+		m.seen = m.seen[1:]
+		r.chosen.Limits = s.fillSeen(&r.answer, c, &m.room)
+		r.result.Result = &r.chosen
+		return &r.result
+	default:
+		r := &m.decisions[0]
+		m.decisions = m.decisions[1:]
+		r.chosen.Decision = s.fill(&r.answer, c, &m.room)
+		r.result.Result = &r.chosen
+		return &r.result
 	}
-	return &r.result
-}
-
-func (m *replies) settlement(s *Service, c *call, id string) *pb.Result {
-	r := &m.settlements[0]
-	m.settlements = m.settlements[1:]
-	r.chosen.Settlement = s.fillSettlement(&r.answer, id, c, &m.room)
-	r.result.Result = &r.chosen
-	return &r.result
-}
-
-func (m *replies) limits(s *Service, c *call) *pb.Result {
-	r := &m.seen[0]
-	m.seen = m.seen[1:]
-	r.chosen.Limits = s.fillSeen(&r.answer, c, &m.room)
-	r.result.Result = &r.chosen
-	return &r.result
 }

@@ -46,16 +46,17 @@ type Options struct {
 type Service struct {
 	pb.UnimplementedRateLimiterServer
 
-	engine  *limiter.Engine
-	policy  func() Policy
-	now     func() limiter.Time
-	newID   func() string
-	owner   string
-	route   pb.Route
-	metrics *metrics
-	calls   sync.Pool // of *call
-	batches sync.Pool // of *batch
-	version atomic.Pointer[versionText]
+	engine   *limiter.Engine
+	policy   func() Policy
+	now      func() limiter.Time
+	newID    func() string
+	owner    string
+	route    pb.Route
+	metrics  *metrics
+	calls    sync.Pool // of *call
+	batches  sync.Pool // of *batch
+	answered sync.Pool // of *Decided
+	version  atomic.Pointer[versionText]
 }
 
 var _ pb.RateLimiterServer = (*Service)(nil)
@@ -82,6 +83,7 @@ func New(o Options) *Service {
 func (s *Service) pools() {
 	s.calls.New = func() any { return new(call) }
 	s.batches.New = func() any { return new(batch) }
+	s.answered.New = func() any { return &Decided{service: s} }
 }
 
 // Check implements pb.RateLimiterServer.

@@ -13,14 +13,13 @@ import (
 // Pending is a call under way.
 type Pending struct {
 	link *Link
-	// done carries one token, when res and err are set. Its capacity lets
+	// done carries one token, when wire or err is set. Its capacity lets
 	// whoever ends the call go on. It is never closed, and lives as long as the
 	// Pending, which is used again.
 	done chan struct{}
-	res  *pb.Result
 	err  error
 
-	wire     []byte // the item
+	wire     []byte // the item; once p has ended without an error, its result
 	deadline int64
 
 	// What follows is guarded by Link.mu.
@@ -39,17 +38,24 @@ const (
 	idle     state = iota // in nobody's hands but the caller's
 	queued                // in Link.mu.queue
 	inFlight              // in batch
-	ended                 // res and err are set, and the token of done is there or about to be
+	ended                 // err is set, and the token of done is there or about to be
 )
 
 // Do sends item and waits for its result. It returns within the deadline of
 // ctx, and within Options.Timeout. It returns the error of ctx if that is
-// cancelled, ErrLate at a deadline. What the result points to is the caller's.
+// cancelled, ErrLate at a deadline, ErrAnswer if the result is garbled. What the
+// result points to is the caller's.
 //
 // The item is not touched after Do has returned. An error that is none of the
 // above says that the item cannot be encoded.
 func (l *Link) Do(ctx context.Context, item *pb.Item) (*pb.Result, error) {
 	return l.Start(ctx, item).Wait(ctx)
+}
+
+// DoInto is Do for a result that d decodes, in the goroutine of the caller and
+// only if there is one. An error of d comes with ErrAnswer.
+func (l *Link) DoInto(ctx context.Context, item *pb.Item, d Decoder) error {
+	return l.Start(ctx, item).WaitInto(ctx, d)
 }
 
 // Start is Do in two halves, so that one goroutine can have many calls under
@@ -139,6 +145,15 @@ func (p *Pending) refuse(err error) *Pending {
 
 // Wait returns the result of the call. See [Link.Do].
 func (p *Pending) Wait(ctx context.Context) (*pb.Result, error) {
+	m := new(message)
+	if err := p.WaitInto(ctx, m); err != nil {
+		return nil, err
+	}
+	return (*pb.Result)(m), nil
+}
+
+// WaitInto is Wait for [Link.DoInto].
+func (p *Pending) WaitInto(ctx context.Context, d Decoder) error {
 	if cancelled := ctx.Done(); cancelled == nil {
 		<-p.done
 	} else {
@@ -149,9 +164,14 @@ func (p *Pending) Wait(ctx context.Context) (*pb.Result, error) {
 			<-p.done
 		}
 	}
-	res, err := p.res, p.err
-	p.recycle()
-	return res, err
+	defer p.recycle()
+	if p.err != nil {
+		return p.err
+	}
+	if err := d.Decode(p.wire); err != nil {
+		return fmt.Errorf("%w: %w", ErrAnswer, err)
+	}
+	return nil
 }
 
 // asLate turns the error of a context that ran out into ErrLate.
@@ -183,19 +203,19 @@ func (l *Link) failLocked(p *Pending, err error) {
 	case inFlight:
 		p.batch.calls[p.at] = nil
 	}
-	l.endLocked(p, nil, err)
+	l.endLocked(p, err)
 	p.done <- struct{}{}
 }
 
 // endLocked sets the outcome of a call that is out of the queue and its batch.
 // Whoever calls it puts the token into p.done afterwards, and does not touch p
 // after that.
-func (l *Link) endLocked(p *Pending, res *pb.Result, err error) {
+func (l *Link) endLocked(p *Pending, err error) {
 	l.mu.due.remove(p)
 	if p.probe {
 		l.mu.breaker.probing = false
 	}
-	p.state, p.batch, p.res, p.err = ended, nil, res, err
+	p.state, p.batch, p.err = ended, nil, err
 }
 
 // failQueueLocked ends all calls that wait, and says how many.

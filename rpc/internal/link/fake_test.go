@@ -110,7 +110,15 @@ func (p clientEnd) Send(b *pb.Batch) error {
 	}
 }
 
-func (p clientEnd) Recv() (*pb.Answers, error) {
+func (p clientEnd) Recv(a *Answers) error {
+	m, err := p.receive()
+	if err != nil {
+		return err
+	}
+	return a.Set(m)
+}
+
+func (p clientEnd) receive() (*pb.Answers, error) {
 	select {
 	case a := <-p.answers:
 		return a, nil

@@ -97,7 +97,7 @@ func dial(t testing.TB, addr string, o ...grpc.DialOption) pb.RateLimiterClient 
 
 func linkTo(t testing.TB, c pb.RateLimiterClient, o Options) *Link {
 	t.Helper()
-	o.Open = func(ctx context.Context) (Stream, error) { return c.Exchange(ctx) }
+	o.Open = func(ctx context.Context) (Stream, error) { return Exchange(ctx, c) }
 	l := New(o)
 	t.Cleanup(l.Close)
 	return l

@@ -9,8 +9,6 @@ import (
 	"io"
 	"runtime"
 	"time"
-
-	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 // maxInFlight is how many batches a lane has under way.
@@ -144,10 +142,11 @@ func (l *Link) receiver(ln *lane, after time.Duration) {
 	if !l.opened(ln, stream, err) {
 		return
 	}
+	var answers Answers
 	for {
-		answers, err := ln.stream.Recv()
+		err := ln.stream.Recv(&answers)
 		if err == nil {
-			err = l.deliver(ln, answers)
+			err = l.deliver(ln, &answers)
 		} else if !errors.Is(err, io.EOF) {
 			err = fmt.Errorf("receive: %w", err)
 		}
@@ -160,7 +159,8 @@ func (l *Link) receiver(ln *lane, after time.Duration) {
 
 // deliver gives the results to their callers. An error means that the member
 // does not keep to the protocol.
-func (l *Link) deliver(ln *lane, answers *pb.Answers) error {
+func (l *Link) deliver(ln *lane, answers *Answers) error {
+	defer answers.free()
 	now := l.now()
 	l.mu.Lock()
 	if ln.over {
@@ -178,9 +178,9 @@ func (l *Link) deliver(ln *lane, answers *pb.Answers) error {
 	if l.mu.breaker.heard(now, l.inFlightLocked() > 0) {
 		l.noteBreakerLocked()
 	}
-	for i, p := range b.calls {
+	for _, p := range b.calls {
 		if p != nil {
-			l.endLocked(p, answers.GetResults()[i], nil)
+			l.endLocked(p, nil)
 		}
 	}
 	b.calls, ln.done = ln.done[:0], b.calls
@@ -190,8 +190,9 @@ func (l *Link) deliver(ln *lane, answers *pb.Answers) error {
 		ln.poke()
 	}
 	l.unlock()
-	for _, p := range ln.done { // a token may start its caller at once
+	for i, p := range ln.done { // a token may start its caller at once
 		if p != nil {
+			p.wire = append(p.wire[:0], answers.results[i]...)
 			p.done <- struct{}{}
 		}
 	}
@@ -199,21 +200,16 @@ func (l *Link) deliver(ln *lane, answers *pb.Answers) error {
 }
 
 // match returns the batch that answers are for.
-func (ln *lane) match(a *pb.Answers) (*batch, error) {
+func (ln *lane) match(a *Answers) (*batch, error) {
 	if len(ln.batches) == 0 {
-		return nil, fmt.Errorf("answers with sequence %d: nothing is in flight", a.GetSequence())
+		return nil, fmt.Errorf("answers with sequence %d: nothing is in flight", a.sequence)
 	}
 	b := ln.batches[0]
-	if got, want := a.GetSequence(), b.msg.GetSequence(); got != want {
+	if got, want := a.sequence, b.msg.GetSequence(); got != want {
 		return nil, fmt.Errorf("answers with sequence %d, want %d", got, want)
 	}
-	if got, want := len(a.GetResults()), len(b.calls); got != want {
-		return nil, fmt.Errorf("answers with sequence %d: got %d results, want %d", a.GetSequence(), got, want)
-	}
-	for i, r := range a.GetResults() {
-		if r == nil {
-			return nil, fmt.Errorf("answers with sequence %d: result %d is missing", a.GetSequence(), i)
-		}
+	if got, want := len(a.results), len(b.calls); got != want {
+		return nil, fmt.Errorf("answers with sequence %d: got %d results, want %d", a.sequence, got, want)
 	}
 	return b, nil
 }

@@ -37,9 +37,12 @@ var (
 // The items of a batch that Send gets are encoded already: marshalled, alone or
 // within another message, it is like any other batch, but its Items are empty.
 // A stream that wants to see them calls [Decoded]. Send must not keep the batch.
+//
+// Recv puts what it received into its argument, of which it owns the memory
+// until the next Recv.
 type Stream interface {
 	Send(*pb.Batch) error
-	Recv() (*pb.Answers, error)
+	Recv(*Answers) error
 	CloseSend() error
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// ServerStream is the other end of a [Stream].
+// ServerStream is the other end of a [Stream]. Send must not keep the answers.
 type ServerStream interface {
 	Send(*pb.Answers) error
 	Recv() (*pb.Batch, error)
@@ -40,7 +40,9 @@ func (e *PanicError) GRPCStatus() *status.Status {
 // it finishes the batch at hand and returns nil, so that the peer sends what is
 // unanswered to somebody else. A batch whose stream has ended is not answered.
 //
-// Answer returns one result per item; Serve numbers the answers. It is called by
+// Answer returns one result per item, which may be encoded already, as unknown
+// fields, and may use the same memory for the next batch; Serve numbers the
+// answers. It is called by
 // one goroutine, which Serve starts, and not after Serve has returned. That
 // goroutine may still be waiting in Recv then: it ends when the stream's context
 // does, which the return of a gRPC handler brings about.

@@ -48,12 +48,12 @@ func TestServeUntilThePeerEnds(t *testing.T) {
 		send(t, p, 2)
 		_ = p.CloseSend()
 		for i := range uint64(2) {
-			a, err := p.Recv()
+			a, err := p.receive()
 			if err != nil || a.GetSequence() != i+1 || a.GetResults()[0].GetDecision().GetRequestId() != "k" {
 				t.Errorf("Recv() = %v, %v", a, err)
 			}
 		}
-		if _, err := p.Recv(); !errors.Is(err, io.EOF) {
+		if _, err := p.receive(); !errors.Is(err, io.EOF) {
 			t.Errorf("Recv() = %v, want the end", err)
 		}
 		if err := <-ended; err != nil {
@@ -82,10 +82,10 @@ func TestServeStops(t *testing.T) {
 		if took := time.Since(start); took != time.Second || looked != 1 {
 			t.Errorf("took %v and looked at %d batches, want 1 s and 1", took, looked)
 		}
-		if a, err := p.Recv(); err != nil || a.GetSequence() != 1 {
+		if a, err := p.receive(); err != nil || a.GetSequence() != 1 {
 			t.Errorf("Recv() = %v, %v; want the first answers", a, err)
 		}
-		if _, err := p.Recv(); !errors.Is(err, io.EOF) {
+		if _, err := p.receive(); !errors.Is(err, io.EOF) {
 			t.Errorf("Recv() = %v, want the end", err)
 		}
 	})

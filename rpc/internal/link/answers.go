@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec that is wrapped
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// The goroutine that receives for all callers only cuts answers into results.
+// Each caller decodes its own, in its own goroutine and into what it likes.
+
+// Answers are pb.Answers whose results are still encoded. The zero value is
+// empty. It is received into again and again.
+type Answers struct {
+	sequence uint64
+	results  [][]byte // in frame
+
+	frame  []byte
+	buffer mem.Buffer // that frame is in; nil: none of gRPC's
+}
+
+// maxResults is far above what any batch asks for.
+const maxResults = 1 << 16
+
+var errResults = fmt.Errorf("answers: more than %d results", maxResults)
+
+// Raw is how a stream is opened from which Answers are received: as they are, by
+// RecvMsg. They are encoded in [Answers.Frame] then, alone or within another
+// message, and have to be given to [Answers.Parse].
+func Raw() grpc.CallOption { return raw }
+
+var raw = grpc.ForceCodecV2(codec{encoding.GetCodecV2("proto")})
+
+// Exchange opens a stream of RateLimiter.Exchange.
+func Exchange(ctx context.Context, c pb.RateLimiterClient) (Stream, error) {
+	s, err := c.Exchange(ctx, Raw())
+	if err != nil {
+		return nil, err
+	}
+	return exchangeStream{s}, nil
+}
+
+type exchangeStream struct {
+	grpc.BidiStreamingClient[pb.Batch, pb.Answers]
+}
+
+// Recv implements Stream.
+func (s exchangeStream) Recv(a *Answers) error {
+	if err := s.RecvMsg(a); err != nil {
+		return err
+	}
+	return a.Parse(a.Frame())
+}
+
+// codec is protobuf's, but for Answers.
+type codec struct{ encoding.CodecV2 }
+
+// Unmarshal implements encoding.CodecV2.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	a, ok := v.(*Answers)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	a.free()
+	a.buffer = data.MaterializeToBuffer(mem.DefaultBufferPool())
+	a.frame = a.buffer.ReadOnlyData()
+	return nil
+}
+
+// Frame is the message that was received. It is good until the next one is.
+func (a *Answers) Frame() []byte { return a.frame }
+
+// Parse takes a from encoded pb.Answers, and points into them. Results are not
+// looked into.
+func (a *Answers) Parse(b []byte) error {
+	a.sequence, a.results = 0, a.results[:0]
+	for len(b) > 0 {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return malformed(n)
+		}
+		b = b[n:]
+		switch {
+		case number == answersSequence && kind == protowire.VarintType:
+			a.sequence, n = protowire.ConsumeVarint(b)
+		case number == answersResults && kind == protowire.BytesType:
+			var result []byte
+			if result, n = protowire.ConsumeBytes(b); n >= 0 {
+				if len(a.results) == maxResults {
+					return errResults
+				}
+				a.results = append(a.results, result)
+			}
+		default:
+			n = protowire.ConsumeFieldValue(number, kind, b)
+		}
+		if n < 0 {
+			return malformed(n)
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// Numbers of fields of pb.Answers.
+const (
+	answersSequence = protowire.Number(1)
+	answersResults  = protowire.Number(3)
+)
+
+func malformed(n int) error { return fmt.Errorf("answers: %w", protowire.ParseError(n)) }
+
+// Set makes a what m is on the wire, for streams that are not gRPC's.
+func (a *Answers) Set(m *pb.Answers) (err error) {
+	a.free()
+	if a.frame, err = proto.Marshal(m); err != nil {
+		return fmt.Errorf("answers: %w", err)
+	}
+	return a.Parse(a.frame)
+}
+
+// free gives the memory back that a points to.
+func (a *Answers) free() {
+	const keep = 1 << 12
+	if clear(a.results); cap(a.results) > keep {
+		a.results = nil
+	}
+	a.results, a.frame = a.results[:0], nil
+	if a.buffer != nil {
+		a.buffer.Free()
+		a.buffer = nil
+	}
+}
+
+// A Decoder takes the encoded pb.Result of a call. It must not keep the bytes.
+type Decoder interface{ Decode(result []byte) error }
+
+// message decodes by the generated code.
+type message pb.Result
+
+// Decode implements Decoder.
+func (m *message) Decode(result []byte) error {
+	return proto.Unmarshal(result, (*pb.Result)(m))
+}
+
+// ErrAnswer says that the member answered the call, and that nobody can read it.
+var ErrAnswer = errors.New("answer cannot be decoded")

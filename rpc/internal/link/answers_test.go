@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// What Parse takes is what the generated code takes; it does not look into
+// results.
+func FuzzParse(f *testing.F) {
+	full, err := proto.Marshal(&pb.Answers{Sequence: 300, Ring: 7, Results: []*pb.Result{{Term: 1}, {}, {Term: 1 << 40}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(full)
+	f.Add(append(full, full...))
+	f.Add([]byte{0x1a, 0xff, 0xff, 0xff, 0xff, 0x0f})
+	f.Add([]byte{0x08, 0x01, 0x1a, 0x00, 0x23, 0x08, 0x01, 0x24})
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		var want pb.Answers
+		wantErr := proto.Unmarshal(wire, &want)
+		var got Answers
+		if err := got.Parse(wire); (err != nil) && wantErr == nil {
+			t.Fatalf("Parse(%x) = %v", wire, err)
+		}
+		if wantErr != nil {
+			return
+		}
+		if got.sequence != want.GetSequence() || len(got.results) != len(want.GetResults()) {
+			t.Fatalf("Parse(%x): sequence %d with %d results, want %d with %d", wire, got.sequence, len(got.results), want.GetSequence(), len(want.GetResults()))
+		}
+		for i, b := range got.results {
+			m := new(message)
+			if err := m.Decode(b); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want.GetResults()[i], (*pb.Result)(m), protocmp.Transform()); diff != "" {
+				t.Fatalf("result %d (-want +got):\n%s", i, diff)
+			}
+		}
+	})
+}
+
+func TestParseBounds(t *testing.T) {
+	var a Answers
+	many := []byte(strings.Repeat("\x1a\x00", maxResults+1))
+	if err := a.Parse(many[:2*maxResults]); err != nil || len(a.results) != maxResults {
+		t.Errorf("Parse() = %v with %d results", err, len(a.results))
+	}
+	if err := a.Parse(many); !errors.Is(err, errResults) {
+		t.Errorf("Parse() = %v, want %v", err, errResults)
+	}
+	a.free()
+	if a.results != nil {
+		t.Errorf("room for %d results is kept", cap(a.results))
+	}
+}
+
+type refusing struct{ error }
+
+func (r refusing) Decode([]byte) error { return r.error }
+
+// An answer that cannot be decoded is the error of its own call, and of no other.
+func TestGarbledResult(t *testing.T) {
+	f := &fake{handle: answering(0)}
+	bubble(t, f, Options{}, func(t *testing.T, l *Link) {
+		good := l.Start(t.Context(), check("good"))
+		synctest.Wait()
+		err := l.DoInto(t.Context(), check("bad"), refusing{errRefused})
+		if !errors.Is(err, ErrAnswer) || !errors.Is(err, errRefused) {
+			t.Errorf("DoInto() = %v, want %v", err, ErrAnswer)
+		}
+		r, err := good.Wait(t.Context())
+		wantResult(t, "good", r, err)
+		r, err = l.Do(context.Background(), check("next"))
+		wantResult(t, "next", r, err)
+	})
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/testing/protocmp"
+	"pgregory.net/rapid"
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// inBytes is what [Decided.Append] makes of the calls, decoded.
+func inBytes(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, s *Service, results []*pb.Result, terms []uint64, calls ...*call,
+) []*pb.Result {
+	t.Helper()
+	d := &Decided{service: s, calls: calls}
+	before := []byte("before")
+	wire := d.Append(before, results, terms)
+	var a pb.Answers
+	if err := proto.Unmarshal(wire[len(before):], &a); err != nil {
+		t.Fatalf("Unmarshal(%x) = %v", wire, err)
+	}
+	return a.Results
+}
+
+// inMessages is the same by the generated code.
+func inMessages(s *Service, terms []uint64, calls ...*call) []*pb.Result {
+	d := &Decided{service: s, calls: calls}
+	results := make([]*pb.Result, len(calls))
+	d.answers(results)
+	for i, r := range results {
+		r.Term = terms[i]
+	}
+	return results
+}
+
+// anyCall has any decision, possible or not.
+func anyCall(t *rapid.T) *call {
+	text := rapid.OneOf(rapid.SampledFrom([]string{"", "acme/alice", "tokens"}), rapid.StringN(0, 300, 300))
+	number := rapid.OneOf(rapid.SampledFrom([]int64{0, 1, 127, 128, -1, limiter.MaxAmount, math.MaxInt64, math.MinInt64}), rapid.Int64())
+	length := rapid.OneOf(rapid.SampledFrom([]int64{0, -1, 1, 999_999_999, 1_000_000_000, math.MaxInt64}), rapid.Int64())
+	c := &call{
+		kind:        kind(rapid.IntRange(0, int(asksPeek)).Draw(t, "kind")),
+		reserving:   rapid.Bool().Draw(t, "reserving"),
+		reservation: text.Draw(t, "reservation"),
+	}
+	c.request.ID = text.Draw(t, "id")
+	d := &c.decision
+	d.Outcome = limiter.Outcome(rapid.IntRange(0, 3).Draw(t, "outcome"))
+	d.Reason = limiter.Reason(rapid.IntRange(0, 5).Draw(t, "reason"))
+	d.Tier = text.Draw(t, "tier")
+	d.GrantedOutputTokens = number.Draw(t, "granted")
+	d.RetryAfter = time.Duration(length.Draw(t, "retry"))
+	d.Binding = rapid.IntRange(-1, 4).Draw(t, "binding")
+	d.PolicyVersion = rapid.Uint64().Draw(t, "version")
+	d.Replayed = rapid.Bool().Draw(t, "replayed")
+	d.Status = limiter.Status(rapid.IntRange(0, 4).Draw(t, "status"))
+	for range rapid.IntRange(0, 5).Draw(t, "limits") {
+		d.Limits = append(d.Limits, limiter.LimitState{
+			Name: text.Draw(t, "name"), Dimension: limiter.Dimension(text.Draw(t, "dimension")), Scope: text.Draw(t, "scope"),
+			Algorithm: limiter.Algorithm(rapid.IntRange(0, 3).Draw(t, "algorithm")),
+			Limit:     number.Draw(t, "limit"), Capacity: number.Draw(t, "capacity"), Remaining: number.Draw(t, "remaining"), Debt: number.Draw(t, "debt"),
+			Window: time.Duration(length.Draw(t, "window")), ResetAt: length.Draw(t, "reset"),
+			Cost: number.Draw(t, "cost"), Shadow: rapid.Bool().Draw(t, "shadow"), Exceeded: rapid.Bool().Draw(t, "exceeded"),
+		})
+	}
+	return c
+}
+
+func sameOnTheWire(t *rapid.T) {
+	s := &Service{owner: rapid.SampledFrom([]string{"", "node1", strings.Repeat("n", 200)}).Draw(t, "owner"), route: pb.Route(rapid.IntRange(0, 4).Draw(t, "route"))}
+	calls := rapid.SliceOfN(rapid.Custom(anyCall), 0, 4).Draw(t, "calls")
+	terms := rapid.SliceOfN(rapid.Uint64(), len(calls), len(calls)).Draw(t, "terms")
+	want := inMessages(s, terms, calls...)
+	if diff := cmp.Diff(want, inBytes(t, s, make([]*pb.Result, len(calls)), terms, calls...), protocmp.Transform()); diff != "" && len(calls) > 0 {
+		t.Errorf("by hand (+) and by the generated code (-):\n%s", diff)
+	}
+}
+
+// Answers written by hand are those of the generated code.
+func TestWire(t *testing.T)     { rapid.Check(t, sameOnTheWire) }
+func FuzzWire(f *testing.F)     { f.Fuzz(rapid.MakeFuzz(sameOnTheWire)) }
+func (k kind) describe() string { return [...]string{"check", "reserve", "settle", "peek"}[k] }
+
+// Every field of the messages is written: one that is new must be, too, here and
+// where messages are made.
+func TestWireHasEveryField(t *testing.T) {
+	s := &Service{owner: "node1", route: pb.Route_ROUTE_LOCAL}
+	full := limiter.LimitState{
+		Name: "n", Dimension: "d", Scope: "s", Algorithm: 1, Limit: 1, Capacity: 2, Remaining: 3, Debt: 4, Window: 5, ResetAt: 6,
+		Cost: 7, Reserved: 8, Shadow: true, Exceeded: true,
+	}
+	for _, c := range []*call{
+		{kind: asksCheck, decision: limiter.Decision{Outcome: limiter.Denied, Reason: 1, Tier: "t", RetryAfter: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
+		{kind: asksReserve, reserving: true, decision: limiter.Decision{Outcome: limiter.Allowed, Reason: 1, Tier: "t", GrantedOutputTokens: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
+		{kind: asksSettle, reservation: "r", decision: limiter.Decision{Tier: "t", Status: limiter.Held, Limits: []limiter.LimitState{full}}},
+		{kind: asksPeek, decision: limiter.Decision{Tier: "t", Limits: []limiter.LimitState{full}}},
+	} {
+		c.request.ID = "i"
+		result := inBytes(t, s, make([]*pb.Result, 1), []uint64{7}, c)[0]
+		var answer protoreflect.Message
+		result.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+			if f.Message() != nil {
+				answer = v.Message()
+			}
+			return true
+		})
+		absent := map[protoreflect.Name]bool{}
+		switch c.kind {
+		case asksCheck:
+			absent["granted_output_tokens"] = true
+		case asksReserve:
+			absent["retry_after"] = true
+		}
+		wantEveryField(t, c.kind.describe(), answer, absent)
+		limits := answer.Get(answer.Descriptor().Fields().ByName("limits")).List()
+		wantEveryField(t, c.kind.describe(), limits.Get(0).Message(), nil)
+		if result.Term != 7 {
+			t.Errorf("%s: term = %d, want 7", c.kind.describe(), result.Term)
+		}
+	}
+	if got := (&pb.Result{}).ProtoReflect().Descriptor().Fields().Len(); got != 6 {
+		t.Errorf("pb.Result has %d fields, want 6: appendAnswer must know them", got)
+	}
+}
+
+func wantEveryField(t *testing.T, what string, m protoreflect.Message, absent map[protoreflect.Name]bool) {
+	t.Helper()
+	for i := range m.Descriptor().Fields().Len() {
+		if f := m.Descriptor().Fields().Get(i); m.Has(f) == absent[f.Name()] {
+			t.Errorf("%s: %s is set: %v", what, f.FullName(), m.Has(f))
+		}
+	}
+}
+
+// Results that are there already, errors among them, keep their places.
+func TestDecide(t *testing.T) {
+	n := newNode(t)
+	items := []*pb.Item{
+		item(&pb.CheckRequest{Key: "a", InputTokens: 6_000, RequestId: "1"}),
+		item(&pb.CheckRequest{Key: "b//c"}),
+		item(&pb.ReserveRequest{Key: "r", RequestId: "2", MaxOutputTokens: new(int64(20))}),
+		item(&pb.CheckRequest{Key: "elsewhere", RequestId: "4"}),
+		item(&pb.SettleRequest{Key: "r", RequestId: "2", OutputTokens: new(int64(5)), Final: new(false)}),
+		item(&pb.CancelRequest{Key: "r", RequestId: "2"}),
+		item(&pb.CancelRequest{Key: "r", RequestId: "never"}),
+		item(&pb.PeekRequest{Key: "p"}),
+		item(&pb.CheckRequest{Key: "a", InputTokens: 1, RequestId: "1"}),
+		nil,
+	}
+	results, terms := make([]*pb.Result, len(items)), make([]uint64, len(items))
+	for i := range terms {
+		terms[i] = uint64(i)
+	}
+	results[3] = &pb.Result{Result: &pb.Result_Redirect{Redirect: &pb.Redirect{Owner: "node2"}}}
+	d := n.Decide(items, results)
+	results[6] = &pb.Result{Result: &pb.Result_Settlement{Settlement: &pb.Settlement{RequestId: "never", Status: 3}}}
+	var a pb.Answers
+	if err := proto.Unmarshal(d.Append(nil, results, terms), &a); err != nil {
+		t.Fatal(err)
+	}
+	d.Release()
+	want := []string{
+		"1 allowed", "InvalidArgument key", "2 allowed", "redirect to node2", "2 held", "2 cancelled",
+		"never cancelled", "4 limits", "AlreadyExists", "InvalidArgument call",
+	}
+	if diff := cmp.Diff(want, briefs(a.Results)); diff != "" {
+		t.Errorf("results differ (-want +got):\n%s", diff)
+	}
+	for i, r := range a.Results {
+		if r.Term != uint64(i) {
+			t.Errorf("term of item %d = %d", i, r.Term)
+		}
+	}
+}
+
+// What cannot be encoded costs the others nothing.
+func TestAppendResult(t *testing.T) {
+	results := []*pb.Result{
+		{Result: &pb.Result_Error{Error: &pb.Error{Code: int32(codes.Internal), Message: "no\xfftext"}}},
+		{Result: &pb.Result_Error{Error: &pb.Error{Code: int32(codes.Internal), Message: strings.Repeat("long", 5000)}}},
+	}
+	got := inBytes(t, &Service{}, results, []uint64{1, 2}, nil, nil)
+	if len(got) != 2 || got[0].Result != nil || got[1].Term != 2 || len(got[1].GetError().GetMessage()) != 20_000 {
+		t.Errorf("results = %v", got)
+	}
+}
+
+func TestFinish(t *testing.T) {
+	for _, n := range []int{0, 1, 127, 128, 16_383, 16_384, 3_000_000} {
+		for room := 1; room <= 2; room++ {
+			b, at := begin([]byte{9, 9}, 0x1a, room)
+			body := strings.Repeat("x", n)
+			b = finish(append(b, body...), at, room)
+			want := append([]byte{9, 9, 0x1a}, protowire.AppendString(nil, body)...)
+			if string(b) != string(want) {
+				t.Errorf("%d bytes with room for %d: got %s", n, room, fmt.Sprintf("%.20x", b))
+			}
+		}
+	}
+}
