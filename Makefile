@@ -34,6 +34,7 @@ race: ## the same under the race detector, with less of the slow oracle
 .PHONY: e2e
 e2e: image ## binary, image and clusters, and their faults; needs root, Docker, Compose, iproute2
 	go test -tags e2e -count 1 -timeout 15m -v ./internal/e2e
+	go test -tags e2e -count 1 ./bench/report
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZ=10s

@@ -29,11 +29,12 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 unhealthy.`,
 	root.CompletionOptions.DisableDefaultCmd = true // newCompletion has examples
 	root.PersistentFlags().SortFlags = false
 
-	const run, ask, policies = "run", "ask", "policies"
+	const run, ask, policies, measure = "run", "ask", "policies", "measure"
 	root.AddGroup(
 		&cobra.Group{ID: run, Title: "Run a node:"},
 		&cobra.Group{ID: ask, Title: "Ask a node:"},
 		&cobra.Group{ID: policies, Title: "Write policies:"},
+		&cobra.Group{ID: measure, Title: "Measure:"},
 	)
 	add := func(id string, commands ...*cobra.Command) {
 		for _, c := range commands {
@@ -45,6 +46,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 unhealthy.`,
 	add(run, newDev(s), newServe(s), newHealth(s))
 	add(ask, newCheck(s), newReserve(s), newSettle(s), newCancel(s), newKeys(s), newStatus(s))
 	add(policies, newPolicy(s))
+	add(measure, newBench(s))
 	add("", newVersion(s), newCompletion(s))
 	return root
 }

@@ -24,7 +24,16 @@ const module = "github.com/bucketring/bucketring"
 // arrows says what each package may import of the others, tests aside. A new
 // package gets a line here; every line points down.
 var arrows = map[string][]string{
-	"cmd/bucketring": {"internal/...", "limiter/policy/...", "limiter", "rpc/httpapi", "rpc/server", "rpc/pb"},
+	"cmd/bucketring": {"bench", "bench/...", "internal/...", "limiter/policy/...", "limiter", "rpc/httpapi", "rpc/server", "rpc/pb"},
+
+	// Measuring. It reaches servers through what users have.
+	"bench/suite":    {"bench", "bench/audit", "bench/local", "bench/report", "bench/target", "bench/workload", "limiter/policy/source", "limiter/policy", "limiter"},
+	"bench/audit":    {"bench"},
+	"bench/local":    {},
+	"bench/report":   {"bench", "internal/buildinfo"},
+	"bench/target":   {"bench", "rpc/client", "rpc/pb"},
+	"bench/workload": {"bench", "internal/trace"},
+	"bench":          {},
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/bucketring/bucketring/bench"
+)
+
+// never is later than every time in a log.
+const never = math.MaxInt64
+
+// call is everything that was asked with one id and may have been charged.
+type call struct {
+	// It was charged not before sent, and before done if it surely was; never if
+	// the only answers were errors, or if a fallback tells the owner later.
+	sent, done int64
+	asked      *record // whose cost counts
+	held       int32   // 1 + index of its reservation; 0: a check
+	sure       bool    // it was admitted
+	fallback   bool
+	attempts   uint8
+}
+
+// reservation is what is known of an LLM call besides.
+type reservation struct {
+	useIn, useOut           int64 // by its final settle
+	progressIn, progressOut int64 // highest
+	sureIn, sureOut         int64 // highest that was surely counted
+	used                    int64 // when usage was first told, or never
+	settleSent              int64 // first final settle, or never
+	settleDone              int64 // surely applied, or never
+	lease                   int64 // it surely lived until then
+	settles, failures       int32
+	settled                 bool // some final settle was acknowledged
+	progressed              bool
+}
+
+// denial is a question that a limit answered with no.
+type denial struct {
+	asked        *record
+	limits, fits uint8
+	// The limit with the least room left, by share of its capacity.
+	nearest int32
+	share   float64
+	room    int64
+}
+
+// history is the log of a root, put in order.
+type history struct {
+	calls        []call // by sent
+	reservations []reservation
+	denials      []denial // by sent
+	answers      Answers
+	ids          int64
+}
+
+// ref finds a record by the hash of its id.
+type ref struct {
+	h uint64
+	r *record
+}
+
+// history groups the log by id.
+func (r *root) history(o *Options) *history {
+	refs := make([]ref, 0, r.n)
+	for _, chunk := range r.log {
+		for i := range chunk {
+			rec := &chunk[i]
+			h := uint64(len(refs))
+			if rec.id != "" {
+				h = hash(rec.id)
+			}
+			refs = append(refs, ref{h, rec})
+		}
+	}
+	slices.SortFunc(refs, func(a, b ref) int { return cmp.Compare(a.h, b.h) })
+	h := &history{}
+	for len(refs) > 0 {
+		n := 1
+		for n < len(refs) && refs[n].h == refs[0].h {
+			n++
+		}
+		r.split(h, refs[:n], o)
+		refs = refs[n:]
+	}
+	slices.SortFunc(h.calls, func(a, b call) int { return cmp.Compare(a.sent, b.sent) })
+	slices.SortFunc(h.denials, func(a, b denial) int { return cmp.Compare(a.asked.sent, b.asked.sent) })
+	return h
+}
+
+// split takes apart what has the same hash.
+func (r *root) split(h *history, group []ref, o *Options) {
+	if len(group) == 1 {
+		h.add(group, o)
+		return
+	}
+	key := func(x ref) string { return r.idents[x.r.ident].key }
+	same := func(x, y ref) bool { return x.r.id != "" && x.r.id == y.r.id && key(x) == key(y) }
+	slices.SortFunc(group, func(x, y ref) int {
+		return cmp.Or(strings.Compare(x.r.id, y.r.id), strings.Compare(key(x), key(y)), cmp.Compare(x.r.sent, y.r.sent))
+	})
+	for len(group) > 0 {
+		n := 1
+		for n < len(group) && same(group[0], group[n]) {
+			n++
+		}
+		h.add(group[:n], o)
+		group = group[n:]
+	}
+}
+
+// add takes all events of one id, by sent.
+func (h *history) add(group []ref, o *Options) {
+	c := call{sent: never, done: never}
+	fresh, questions := 0, 0
+	var uncertain *record
+	llm := false
+	for _, x := range group {
+		rec := x.r
+		if rec.op != bench.OpCheck && rec.op != bench.OpReserve {
+			llm = true
+			continue
+		}
+		questions++
+		llm = llm || rec.op == bench.OpReserve
+		h.answers.count(rec)
+		switch rec.answer {
+		case admitted, degraded:
+			c.sent = min(c.sent, rec.sent)
+			if !c.sure || rec.done < c.done {
+				c.asked, c.done = rec, rec.done
+			}
+			c.sure = true
+			c.fallback = c.fallback || rec.fallback
+			if !rec.replayed {
+				fresh++
+			}
+		case denied:
+			h.denials = append(h.denials, denial{asked: rec, nearest: -1})
+		case unknown:
+			c.sent = min(c.sent, rec.sent)
+			if uncertain == nil {
+				uncertain = rec
+			}
+		}
+	}
+	if questions > 0 {
+		h.ids++
+	}
+	if questions > 1 {
+		h.answers.Retried++
+	}
+	if fresh > 1 {
+		h.answers.Again++
+	}
+	c.attempts = uint8(min(questions, 255))
+	switch {
+	case c.sure:
+	case uncertain != nil:
+		c.asked = uncertain
+	default:
+		return
+	}
+	if llm && c.asked.op == bench.OpReserve {
+		h.reservations = append(h.reservations, reservationOf(group, &c, o))
+		c.held = int32(len(h.reservations))
+	}
+	h.calls = append(h.calls, c)
+}
+
+func reservationOf(group []ref, c *call, o *Options) reservation {
+	r := reservation{used: never, settleSent: never, settleDone: never, lease: c.sent + int64(o.Lease)}
+	for _, x := range group {
+		rec := x.r
+		switch rec.op {
+		case bench.OpProgress:
+			r.progressed = true
+			r.progressIn, r.progressOut = max(r.progressIn, rec.in), max(r.progressOut, rec.out)
+			if rec.answer == admitted && rec.done <= r.lease {
+				r.sureIn, r.sureOut = max(r.sureIn, rec.in), max(r.sureOut, rec.out)
+				r.lease = max(r.lease, rec.sent+int64(o.Lease))
+			}
+		case bench.OpSettle:
+			r.settles++
+			r.settleSent = min(r.settleSent, rec.sent)
+			if !r.settled {
+				r.useIn, r.useOut = rec.in, rec.out
+			}
+			if rec.answer != admitted {
+				r.failures++
+				break
+			}
+			r.settled = true
+			if !rec.fallback {
+				r.settleDone = min(r.settleDone, rec.done)
+			}
+		default:
+			continue
+		}
+		r.used = min(r.used, rec.sent)
+	}
+	return r
+}
+
+// charges is what a call costs under one limit, at its several stages.
+type charges struct {
+	estimate int64
+	least    int64 // what it surely costs from drop on
+	drop     int64
+	settled  int64 // what it costs at most, its overrun aside, from release on
+	release  int64
+	overrun  int64 // usage beyond the estimate, at most, from used on
+	low      int64 // what it costs in the end
+	high     int64
+}
+
+// charges weighs a call. It must be given a limit that applies to it.
+func (h *history) charges(o *Options, l *Limit, model string, c *call) charges {
+	units := Units{Model: model, Requests: c.asked.requests, Input: c.asked.in, Output: c.asked.out}
+	if c.held == 0 {
+		n := o.cost(l, units)
+		ch := charges{estimate: n, least: n, drop: never, settled: n, release: never, low: n, high: n}
+		if l.Dimension == Concurrent {
+			ch = charges{drop: never, release: never}
+		}
+		if !c.sure {
+			ch.low = 0
+		}
+		return ch
+	}
+	r := &h.reservations[c.held-1]
+	if l.Dimension == Concurrent {
+		ch := charges{estimate: 1, drop: min(r.settleSent, r.lease), release: r.settleDone, high: 1}
+		if r.settled {
+			ch.high = 0
+		}
+		return ch
+	}
+	switch l.Estimate {
+	case EstimateFixed:
+		units.Output = min(units.Output, l.EstimatedOutput)
+	case EstimateInput:
+		units.Output = 0
+	}
+	e := o.cost(l, units)
+	ch := charges{estimate: e, least: e, drop: never, settled: e, release: never, low: e, high: e}
+	with := func(in, out int64) int64 {
+		return o.cost(l, Units{Model: model, Requests: units.Requests, Input: in, Output: out})
+	}
+	// What stays charged if the lease runs out.
+	expired := max(with(units.Input, 0), with(r.sureIn, r.sureOut))
+	if r.progressed {
+		ch.high = max(ch.high, with(max(units.Input, r.progressIn), r.progressOut))
+	}
+	if r.settles > 0 {
+		use := with(r.useIn, r.useOut)
+		ch.least = min(ch.least, use)
+		ch.high = max(ch.high, use)
+		if r.settled {
+			ch.settled = min(e, use)
+			ch.release = r.settleDone
+			ch.low = use
+		}
+	}
+	ch.overrun = ch.high - e
+	if !r.settled || r.settleSent > r.lease {
+		ch.least = min(ch.least, expired)
+	}
+	if r.settled {
+		ch.high = ch.low
+	} else {
+		ch.low = ch.least
+	}
+	if ch.least < e {
+		ch.drop = min(r.settleSent, r.lease)
+	}
+	if !c.sure {
+		ch.low = 0
+	}
+	return ch
+}

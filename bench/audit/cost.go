@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"math"
+	"math/bits"
+)
+
+// cost is what units take of a limit.
+func (o *Options) cost(l *Limit, u Units) int64 {
+	if o.Cost != nil {
+		return o.Cost(l, u)
+	}
+	switch l.Dimension {
+	case Requests:
+		return u.Requests
+	case Tokens:
+		return u.Input + u.Output
+	case InputTokens:
+		return u.Input
+	case OutputTokens:
+		return u.Output
+	case Spend:
+		p, ok := o.Prices[u.Model]
+		if !ok {
+			p = o.Prices["*"]
+		}
+		return price(u, p)
+	default:
+		return 0
+	}
+}
+
+// price is ceil((input x its price + output x its price) / 1e6).
+func price(u Units, p Price) int64 {
+	hi, lo := bits.Mul64(uint64(u.Input), uint64(p.Input))
+	hi2, lo2 := bits.Mul64(uint64(u.Output), uint64(p.Output))
+	lo, carry := bits.Add64(lo, lo2, 0)
+	hi, _ = bits.Add64(hi, hi2, carry)
+	lo, carry = bits.Add64(lo, 1e6-1, 0)
+	hi += carry
+	if hi >= 1e6 {
+		return math.MaxInt64
+	}
+	q, _ := bits.Div64(hi, lo, 1e6)
+	return int64(min(q, math.MaxInt64))
+}

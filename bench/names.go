@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import "fmt"
+
+var opNames = [...]string{"", "check", "reserve", "progress", "settle"}
+
+var outcomeNames = [...]string{"", "allowed", "degraded", "denied", "failed"}
+
+// String returns the name in small letters; empty for zero.
+func (o Op) String() string { return nameOf(opNames[:], int(o)) }
+
+// MarshalText writes the name.
+func (o Op) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// UnmarshalText reads a name that MarshalText wrote.
+func (o *Op) UnmarshalText(text []byte) error {
+	i, err := indexOf(opNames[:], string(text), "operation")
+	*o = Op(i)
+	return err
+}
+
+// String returns the name in small letters; empty for zero.
+func (o Outcome) String() string { return nameOf(outcomeNames[:], int(o)) }
+
+// MarshalText writes the name.
+func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// UnmarshalText reads a name that MarshalText wrote.
+func (o *Outcome) UnmarshalText(text []byte) error {
+	i, err := indexOf(outcomeNames[:], string(text), "outcome")
+	*o = Outcome(i)
+	return err
+}
+
+func nameOf(names []string, i int) string {
+	if i < len(names) {
+		return names[i]
+	}
+	return fmt.Sprintf("unknown(%d)", i)
+}
+
+func indexOf(names []string, name, what string) (int, error) {
+	for i, n := range names {
+		if n == name {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("unknown %s %q", what, name)
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// WriteText writes the comparison for people.
+func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
+	var b strings.Builder
+	style := styles(o.Colour)
+	for _, s := range c.Warnings {
+		fmt.Fprintf(&b, "note: %s\n", s)
+	}
+	if len(c.Warnings) > 0 {
+		b.WriteString("\n")
+	}
+	t := table{head: []string{"target", "metric", "a", "b", "change", "between", ""}}
+	for i := range c.Deltas {
+		d := &c.Deltas[i]
+		change, between := "-", "-"
+		if d.Change != nil {
+			change = d.signed(*d.Change)
+		}
+		if d.Low != nil && d.High != nil {
+			between = d.signed(*d.Low) + " and " + d.signed(*d.High)
+		}
+		finding := strings.ReplaceAll(string(d.Finding), "_", " ")
+		if d.Exceeded {
+			finding += " (!)"
+		}
+		t.rows = append(t.rows, []string{clean(d.Target, 40), d.Metric, d.value(d.A), d.value(d.B), change, between, finding})
+	}
+	t.text(&b, style)
+	b.WriteString("\n")
+	for _, s := range c.Regressions {
+		fmt.Fprintf(&b, "%s %s\n", style.red("regression:"), s)
+	}
+	if c.FailOver > 0 && len(c.Regressions) == 0 {
+		fmt.Fprintf(&b, "%s\n", style.green("nothing is worse by more than "+trimZeros(formatFloat(c.FailOver))+" %"))
+	}
+	fmt.Fprintf(&b, "method: %s\n", c.Method)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// WriteJSON writes the comparison for programs.
+func (c *Comparison) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(c)
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// duration prints three digits and a unit: 142 µs, 1.83 ms, 17.6 ms, 2.50 s.
+func duration(d time.Duration) string {
+	if d <= 0 {
+		return "0"
+	}
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{time.Second, "s"}, {time.Millisecond, "ms"}, {time.Microsecond, "µs"}} {
+		// 999.6 µs is 1.00 ms.
+		if float64(d) >= 0.9995*float64(u.unit) {
+			return threeDigits(float64(d)/float64(u.unit)) + " " + u.name
+		}
+	}
+	return strconv.FormatInt(int64(d), 10) + " ns"
+}
+
+// span prints a time within a run: 5 s, 2.5 s, 3 min, 1 h 5 min.
+func span(d time.Duration) string {
+	switch {
+	case d >= time.Hour:
+		h, m := d/time.Hour, d%time.Hour/time.Minute
+		if m == 0 {
+			return fmt.Sprintf("%d h", h)
+		}
+		return fmt.Sprintf("%d h %d min", h, m)
+	case d >= 2*time.Minute && d%time.Minute == 0:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	case d >= time.Second:
+		return strconv.FormatFloat(math.Round(d.Seconds()*10)/10, 'f', -1, 64) + " s"
+	case d <= 0:
+		return "0 s"
+	}
+	return duration(d)
+}
+
+func threeDigits(f float64) string {
+	switch {
+	case f < 9.995:
+		return strconv.FormatFloat(f, 'f', 2, 64)
+	case f < 99.95:
+		return strconv.FormatFloat(f, 'f', 1, 64)
+	}
+	return whole(f)
+}
+
+// whole prints a number without its fraction; one that is absurd, by its size.
+func whole(f float64) string {
+	if !(math.Abs(f) < 1e15) {
+		return strconv.FormatFloat(f, 'g', 3, 64)
+	}
+	return thousands(int64(math.Round(f)))
+}
+
+// nanoseconds makes a duration of a number that may be too large for one.
+func nanoseconds(f float64) time.Duration { return time.Duration(min(f, maxValue)) }
+
+// thousands prints 1234567 as 1,234,567.
+func thousands(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	sign := ""
+	if n < 0 {
+		sign, s = "-", s[1:]
+	}
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return sign + s
+}
+
+// short prints a large number in three digits: 950, 1.20k, 54.1k, 1.50M.
+func short(f float64) string {
+	for _, u := range []struct {
+		unit float64
+		name string
+	}{{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}} {
+		if f >= 0.9995*u.unit {
+			return trimZeros(threeDigits(f/u.unit)) + u.name
+		}
+	}
+	if f == math.Trunc(f) {
+		return strconv.FormatFloat(f, 'f', 0, 64)
+	}
+	return trimZeros(threeDigits(f))
+}
+
+func trimZeros(s string) string {
+	if strings.Contains(s, ".") {
+		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
+	}
+	return s
+}
+
+// perSec prints a rate in whole numbers where that is enough.
+func perSec(f float64) string {
+	if f >= 100 || f == math.Trunc(f) {
+		return whole(f)
+	}
+	return threeDigits(f)
+}
+
+func size(bytes float64) string {
+	for _, u := range []struct {
+		unit float64
+		name string
+	}{{1 << 40, "TiB"}, {1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}} {
+		if bytes >= u.unit {
+			return trimZeros(threeDigits(bytes/u.unit)) + " " + u.name
+		}
+	}
+	return strconv.FormatFloat(bytes, 'f', 0, 64) + " B"
+}
+
+// percent prints a share of one.
+func percent(f float64) string {
+	p := f * 100
+	switch {
+	case p == 0:
+		return "0 %"
+	case p < 0.01:
+		return "< 0.01 %"
+	case p < 1:
+		return strconv.FormatFloat(p, 'f', 2, 64) + " %"
+	case p < 99.95 || p == 100:
+		return trimZeros(strconv.FormatFloat(p, 'f', 1, 64)) + " %"
+	case p < 100:
+		return "> 99.9 %" // all is a strong word
+	}
+	return trimZeros(threeDigits(p)) + " %"
+}
+
+func signedPercent(p float64) string {
+	if math.Abs(p) >= 1000 {
+		return fmt.Sprintf("%+.0f %%", p)
+	}
+	return fmt.Sprintf("%+.1f %%", p)
+}
+
+func plural(n int64, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return thousands(n) + " " + one + "s"
+}
+
+// clean makes a name from a document fit for one line of a terminal or a
+// picture: no control characters, at most n runes.
+func clean(s string, n int) string {
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
+	}
+	s = strings.Map(func(r rune) rune {
+		if r == '\t' || r == '\n' {
+			return ' '
+		}
+		if !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	return string([]rune(s)[:n-1]) + "…"
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"fmt"
+
+	"github.com/bucketring/bucketring/bench"
+)
+
+// FromResult takes over what a run measured. What the result does not know is
+// for the caller to add: the description, marks, servers and the audit. Times
+// are moved to the end of the warm-up. The result is read and not kept.
+func FromResult(r *bench.Result) (Target, error) {
+	t := Target{
+		Name: r.Target, Duration: r.Duration, InTime: r.InTime, Unfinished: r.Unfinished,
+		Counts: fromCounts(r.Counts),
+		LLM: LLM{
+			Held: r.LLM.Held, Reported: r.LLM.Reported, Settled: r.LLM.Settled,
+			CutShort: r.LLM.CutShort, Lost: r.LLM.Lost, ReportsFailed: r.LLM.ReportsFailed,
+		},
+	}
+	all, err := r.Overall()
+	if err != nil {
+		return Target{}, fmt.Errorf("result of %q: %w", r.Target, err)
+	}
+	for _, l := range append([]bench.Latency{all}, r.Latencies...) {
+		if l.Count == 0 {
+			continue
+		}
+		converted, err := fromLatency(&l)
+		if err != nil {
+			return Target{}, fmt.Errorf("result of %q: %w", r.Target, err)
+		}
+		t.Latencies = append(t.Latencies, converted)
+	}
+	for _, iv := range r.Series {
+		if iv.Warmup || iv.At < r.Warmup || iv.Length <= 0 {
+			continue
+		}
+		t.Series = append(t.Series, FromInterval(iv, r))
+	}
+	for _, e := range r.Errors {
+		message := e.Message
+		if e.Op != 0 {
+			message = e.Op.String() + ": " + message
+		}
+		t.Errors = append(t.Errors, ErrorCount{message, e.Count})
+	}
+	if r.Pacer != nil {
+		l := &r.Pacer.Lateness
+		t.Pacer = &Pacer{P50: l.P50, P99: l.P99, Max: l.Max, Missed: r.Pacer.Missed, Late: r.Pacer.Late()}
+	}
+	if r.ClientCPU > 0 {
+		t.Resources = &Resources{Client: Process{CPU: r.ClientCPU}}
+		t.Resources.PerMillion(r.InTime)
+	}
+	return t, nil
+}
+
+// FromInterval takes over one interval. Without a result, its time is left as it
+// is: for [Live].
+func FromInterval(iv bench.Interval, r *bench.Result) Interval {
+	at := iv.At
+	if r != nil {
+		at -= r.Warmup
+	}
+	return Interval{At: at, Length: iv.Length, Counts: fromCounts(iv.Counts), P50: iv.P50, P99: iv.P99}
+}
+
+func fromCounts(c bench.Counts) Counts {
+	return Counts{Offered: c.Offered, Achieved: c.Achieved(), Denied: c.Denied, Degraded: c.Degraded, Failed: c.Failed, Dropped: c.Dropped}
+}
+
+func fromLatency(l *bench.Latency) (Latency, error) {
+	h, err := l.Histogram()
+	if err != nil {
+		return Latency{}, err
+	}
+	out, err := NewLatency(l.Op.String(), l.Route, l.Outcome.String(), h)
+	out.Service = l.Service
+	return out, err
+}

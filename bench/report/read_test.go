@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestWriteAndRead(t *testing.T) {
+	for name, want := range map[string]*Run{"fault": faultRun(t), "versus": versusRun(t)} {
+		var b bytes.Buffer
+		if err := Write(&b, want); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got, err := Read(&b)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// edited writes a run after its JSON was changed.
+func edited(t *testing.T, edit func(map[string]any)) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := Write(&b, faultRun(t)); err != nil {
+		t.Fatal(err)
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(b.Bytes(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	edit(doc)
+	out, err := json.Marshal(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+func TestReadRefuses(t *testing.T) {
+	target := func(doc map[string]any) map[string]any { return doc["targets"].([]any)[0].(map[string]any) }
+	latency := func(doc map[string]any) map[string]any { return target(doc)["latencies"].([]any)[0].(map[string]any) }
+	series := func(doc map[string]any, i int) map[string]any {
+		return target(doc)["series"].([]any)[i].(map[string]any)
+	}
+	for _, test := range []struct{ name, document, want string }{
+		{"nothing", "", "not a document"},
+		{"something else", `{"a":1}`, "no format_version"},
+		{"a list", `[]`, "not a document"},
+		{"newer", edited(t, func(d map[string]any) { d["format_version"] = 2; d["new_name"] = 1 }), "format_version 2 is newer than this program, which reads version 1"},
+		{"no such version", edited(t, func(d map[string]any) { d["format_version"] = 0 }), "format_version 0 is not known"},
+		{"unknown name", edited(t, func(d map[string]any) { d["sed"] = 1 }), `unknown field "sed"`},
+		{"cut short", edited(t, func(map[string]any) {})[:500], "not a document"},
+		{"more behind", edited(t, func(map[string]any) {}) + "{}", "not a document"},
+		{"no targets", edited(t, func(d map[string]any) { d["targets"] = []any{} }), "targets: 0"},
+		{"no name", edited(t, func(d map[string]any) { target(d)["name"] = "" }), `targets[0].name: ""`},
+		{"twice", edited(t, func(d map[string]any) { d["targets"] = append(d["targets"].([]any), d["targets"].([]any)[0]) }), "targets[1].name"},
+		{"negative", edited(t, func(d map[string]any) { target(d)["denied"] = -1 }), "targets[0].denied: -1"},
+		{"backwards", edited(t, func(d map[string]any) { series(d, 3)["at_ns"] = 0 }), "targets[0].series[3]: at_ns 0"},
+		{"no length", edited(t, func(d map[string]any) { series(d, 3)["length_ns"] = 0 }), "targets[0].series[3]"},
+		{"damaged histogram", edited(t, func(d map[string]any) { latency(d)["hdr"] = "HISTFAAAAC" }), "targets[0].latencies[0]: hdr"},
+		{"not base64", edited(t, func(d map[string]any) { latency(d)["hdr"] = "%%%" }), "targets[0].latencies[0]: hdr"},
+		{"another count", edited(t, func(d map[string]any) { latency(d)["count"] = 1 }), "targets[0].latencies[0].count: 1, but the histogram holds"},
+		{"a huge histogram", edited(t, func(d map[string]any) { latency(d)["hdr"] = huge(t) }), "5 significant digits"},
+		{"unknown verdict", edited(t, func(d map[string]any) { target(d)["audit"].(map[string]any)["verdict"] = "fine" }), `audit.verdict: "fine"`},
+		{"a percentile above all", edited(t, func(d map[string]any) {
+			latency(d)["percentiles"] = []any{map[string]any{"percentile": 101, "value_ns": 1}}
+		}), "percentiles[0].percentile: 101"},
+		{"baseline of nobody", edited(t, func(d map[string]any) { d["pairing"] = map[string]any{"baseline": "x", "rounds": []any{}} }), `pairing.baseline: "x"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r, err := Read(strings.NewReader(test.document))
+			if err == nil || r != nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Read = %v, %v, want an error with %q", r != nil, err, test.want)
+			}
+		})
+	}
+}
+
+func huge(t *testing.T) string {
+	t.Helper()
+	b, err := hdrhistogram.New(1, 1<<60, 5).EncodeV2()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestVersionErrorIsTyped(t *testing.T) {
+	_, err := Read(strings.NewReader(`{"format_version":7}`))
+	if v := new(VersionError); !errors.As(err, &v) || v.Got != 7 {
+		t.Errorf("Read = %v, want a VersionError of 7", err)
+	}
+}
+
+func TestReadPassesErrorsOn(t *testing.T) {
+	broken := errors.New("broken disk")
+	if _, err := Read(io.MultiReader(strings.NewReader(`{`), failing{broken})); !errors.Is(err, broken) {
+		t.Errorf("Read = %v, want %v", err, broken)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestOverallIsTheSumOfChecksAndReserves(t *testing.T) {
+	r := faultRun(t)
+	tg := &r.Targets[0]
+	want := tg.Overall()
+	tg.Latencies = tg.Latencies[1:]
+	got := tg.Overall()
+	if got == nil || got.Count != want.Count || got.at(99) != want.at(99) || got.Max != want.Max {
+		t.Errorf("Overall = %+v, want %+v", got, want)
+	}
+	tg.Latencies = nil
+	if got := tg.Overall(); got != nil {
+		t.Errorf("Overall of nothing = %+v, want nil", got)
+	}
+}
+
+// FuzzRead: damaged input is an error, never a panic; what is read can be shown
+// in every way.
+func FuzzRead(f *testing.F) {
+	small := &Run{FormatVersion: FormatVersion, Targets: []Target{{Name: "a", Duration: time.Second, Series: []Interval{{Length: time.Second, Counts: Counts{Offered: 3, Achieved: 2}, P50: 1, P99: 9}}}}}
+	h := hdrhistogram.New(1, 1e9, 2)
+	_ = h.RecordValues(1000, 3)
+	l, err := NewLatency("check", "", "", h)
+	if err != nil {
+		f.Fatal(err)
+	}
+	t := &small.Targets[0]
+	t.Latencies = []Latency{l}
+	t.Marks = []Mark{{1, "kill", "node"}}
+	t.Audit = &Audit{Verdict: Violated, Worst: []Account{{Key: "k", Allowed: 1, Admitted: 2, Over: 1}}}
+	t.Resources = &Resources{Servers: []Process{{Name: "n", Samples: []Sample{{}, {At: 5, CPU: 3, RSS: 7}}}}, ServerCPUPerMillion: 5}
+	small.Targets = append(small.Targets, Target{Name: "b"})
+	small.Pairing = &Pairing{Baseline: "b", Rounds: []Round{{[]Turn{{"a", 1, 1, 1, 1}, {"b", 2, 2, 2, 2}}}}}
+	var b bytes.Buffer
+	if err := Write(&b, small); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	f.Add([]byte(`{"format_version":1,"targets":[{"name":"a","duration_ns":9007199254740992,"latencies":null,"series":[{"at_ns":0,"length_ns":1,"offered":9007199254740992},{"at_ns":9007199254740992,"length_ns":9007199254740992,"p99_ns":9007199254740992}]}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := Read(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		var page bytes.Buffer
+		if err := HTML(&page, r); err != nil {
+			t.Fatalf("HTML of what was read: %v", err)
+		}
+		for _, kind := range []Picture{LatencyPicture, AdmittedPicture} {
+			var svg bytes.Buffer
+			if err := SVG(&svg, r, kind); err == nil {
+				wellFormed(t, svg.String())
+			}
+		}
+		if strings.Contains(page.String(), "NaN") && !bytes.Contains(data, []byte("NaN")) {
+			t.Error("NaN in the page")
+		}
+		if err := Summary(io.Discard, r, TextOptions{}); err != nil {
+			t.Fatalf("Summary of what was read: %v", err)
+		}
+		c, err := Compare(r, r, CompareOptions{FailOver: 1, Resamples: 100})
+		if err != nil {
+			t.Fatalf("Compare with itself: %v", err)
+		}
+		if len(c.Regressions) > 0 {
+			t.Errorf("a run is worse than itself: %v", c.Regressions)
+		}
+		if err := Write(io.Discard, r); err != nil {
+			t.Fatalf("Write of what was read: %v", err)
+		}
+	})
+}

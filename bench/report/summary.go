@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// TextOptions say how text is written; the zero value is plain.
+type TextOptions struct {
+	Colour bool // for terminals, see [Colour]
+	// Report is where the run or its report was written, to be told at the end.
+	Report string
+}
+
+// Summary writes what people want to know first: a row per target, the
+// verdicts, and where the rest is.
+func Summary(w io.Writer, r *Run, o TextOptions) error {
+	var b strings.Builder
+	style := styles(o.Colour)
+	fmt.Fprintf(&b, "%s\n%s\n\n", style.bold(title(r)), subtitle(r))
+	summaryTable(r).text(&b, style)
+	b.WriteString("\n")
+	if ratios, err := Paired(r, CompareOptions{Seed: r.Seed}); err == nil && len(ratios) > 0 {
+		ratiosTable(ratios).text(&b, style)
+		b.WriteString("\n")
+	}
+	for i := range r.Targets {
+		t := &r.Targets[i]
+		name := "audit"
+		if len(r.Targets) > 1 {
+			name += " of " + clean(t.Name, 40)
+		}
+		fmt.Fprintf(&b, "%s: %s\n", name, style.verdict(t.Audit, clean(t.Audit.Words(), 600)))
+		if w := t.warning(); w != "" {
+			fmt.Fprintf(&b, "  %s\n", style.red("warning: "+w))
+		}
+		for _, e := range t.Errors[:min(5, len(t.Errors))] {
+			fmt.Fprintf(&b, "  %s times: %s\n", thousands(e.Count), clean(e.Message, 160))
+		}
+		if t.Resources != nil && t.Resources.ServerCPUPerMillion > 0 {
+			fmt.Fprintf(&b, "  servers: %s of CPU per million decisions\n", duration(t.Resources.ServerCPUPerMillion))
+		}
+	}
+	if o.Report != "" {
+		fmt.Fprintf(&b, "report: %s\n", clean(o.Report, 500))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func summaryTable(r *Run) table {
+	t := table{head: []string{"target", "offered/s", "achieved/s", "p50", "p99", "p99.9", "max", "denied", "failed"}}
+	for i := range r.Targets {
+		x := &r.Targets[i]
+		l := x.Overall()
+		t.rows = append(t.rows, []string{
+			clean(x.Name, 40), perSec(perSecond(x.Offered, x.Duration)), perSec(x.Rate()),
+			duration(l.at(50)), duration(l.at(99)), duration(l.at(99.9)), duration(maxOf(l)),
+			percent(share(x.Denied, x.Achieved)), percent(share(x.Failed+x.Dropped, x.Offered)),
+		})
+	}
+	return t
+}
+
+func ratiosTable(ratios []Ratio) table {
+	t := table{head: []string{"against " + clean(ratios[0].Baseline, 30), "mean", "95 % of the mean", "rounds"}}
+	times := func(v float64) string { return threeDigits(v) + "x" }
+	for i := range ratios {
+		x := &ratios[i]
+		between := "-"
+		if x.Low > 0 {
+			between = times(x.Low) + " to " + times(x.High)
+		}
+		t.rows = append(t.rows, []string{
+			clean(x.Target, 30) + ", " + x.Metric, times(x.Mean), between,
+			fmt.Sprintf("%d, %s to %s", len(x.Rounds), times(x.Min), times(x.Max)),
+		})
+	}
+	return t
+}
+
+// text writes the table in columns, the first one to the left.
+func (t table) text(b *strings.Builder, style style) {
+	widths := make([]int, len(t.head))
+	for _, row := range append([][]string{t.head}, t.rows...) {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for i, row := range append([][]string{t.head}, t.rows...) {
+		var line strings.Builder
+		for j, cell := range row {
+			pad := strings.Repeat(" ", widths[j]-utf8.RuneCountInString(cell))
+			switch {
+			case j == 0 && len(row) > 1:
+				line.WriteString(cell + pad)
+			case j == 0:
+				line.WriteString(cell)
+			default:
+				line.WriteString("  " + pad + cell)
+			}
+		}
+		s := strings.TrimRight(line.String(), " ")
+		if i == 0 {
+			s = style.dim(s)
+		}
+		b.WriteString(s + "\n")
+	}
+}
+
+// style colours text, or does not.
+type style struct{ on bool }
+
+func styles(on bool) style { return style{on} }
+
+func (s style) wrap(code, text string) string {
+	if !s.on {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+func (s style) bold(text string) string  { return s.wrap("1", text) }
+func (s style) dim(text string) string   { return s.wrap("2", text) }
+func (s style) green(text string) string { return s.wrap("32", text) }
+func (s style) red(text string) string   { return s.wrap("31;1", text) }
+
+func (s style) verdict(a *Audit, text string) string {
+	switch a.class() {
+	case "good":
+		return s.green(text)
+	case "bad":
+		return s.red(text)
+	}
+	return text
+}

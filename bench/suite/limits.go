@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	_ "embed"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/bits"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bucketring/bucketring/bench/audit"
+	"github.com/bucketring/bucketring/bench/target"
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy"
+	"github.com/bucketring/bucketring/limiter/policy/source"
+)
+
+//go:embed policy.yaml
+var defaultPolicy string
+
+// DefaultPolicy is the policy of a local cluster that is given none.
+func DefaultPolicy() string { return defaultPolicy }
+
+// readPolicy reads a policy as a node does; "" is DefaultPolicy.
+func readPolicy(path string) (*policy.Policy, error) {
+	if path == "" {
+		p, err := policy.Parse("policy.yaml", []byte(defaultPolicy), limiter.NewCatalog())
+		if err != nil {
+			return nil, fmt.Errorf("policy of the bench: %w", err)
+		}
+		return p, nil
+	}
+	store, err := source.New(source.Options{Path: path, Catalog: limiter.NewCatalog(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	return store.Current(), nil
+}
+
+// OfPolicy describes to the auditor what a policy promises, for a log that begins
+// at started. The reset times of fixed windows are told if the clocks of
+// the limiter and of the log are the same.
+func OfPolicy(p *policy.Policy, started time.Time, sameClock bool) audit.Options {
+	t := &promises{policy: p, started: started, sameClock: sameClock}
+	return audit.Options{Of: t.of, Cost: t.cost}
+}
+
+// promises reads a policy for the auditor.
+type promises struct {
+	policy    *policy.Policy
+	started   time.Time
+	sameClock bool
+	rates     sync.Map // model -> limiter.Rates
+}
+
+// of lists the limits of a call. It has none where the policy has no tier.
+func (t *promises) of(key, tier, model string) []audit.Limit {
+	var plan limiter.Plan
+	if err := t.policy.Resolve(key, tier, model, &plan); err != nil {
+		return nil
+	}
+	until := time.Now()
+	var list []audit.Limit
+	for i := range plan.Levels[:plan.Count] {
+		level := &plan.Levels[i]
+		for _, set := range []struct {
+			limits *limiter.LimitSet
+			model  string
+		}{{level.Limits, ""}, {level.Model, model}} {
+			if set.limits == nil {
+				continue
+			}
+			for _, l := range set.limits.Limits() {
+				if l.Shadow {
+					continue // it never denies
+				}
+				a := t.limit(&l, until)
+				a.Scope, a.Model = key[:level.End], set.model
+				a.Estimate, a.EstimatedOutput = estimates[level.Estimate.Mode], level.Estimate.Output
+				list = append(list, a)
+			}
+		}
+	}
+	return list
+}
+
+var estimates = map[limiter.EstimateMode]audit.Estimate{
+	limiter.EstimateMax:   audit.EstimateMax,
+	limiter.EstimateFixed: audit.EstimateFixed,
+	limiter.EstimateInput: audit.EstimateInput,
+}
+
+var longest = map[limiter.Calendar]time.Duration{
+	limiter.Hour:  time.Hour,
+	limiter.Day:   25 * time.Hour, // when clocks are set back
+	limiter.Week:  7*24*time.Hour + time.Hour,
+	limiter.Month: 31*24*time.Hour + time.Hour,
+}
+
+func (t *promises) limit(l *limiter.Limit, until time.Time) audit.Limit {
+	a := audit.Limit{
+		Dimension: string(l.Dimension), Name: l.Name, Algorithm: audit.Algorithm(l.Algorithm.String()),
+		Amount: l.Amount, Burst: l.Burst, Window: l.Window,
+	}
+	if l.Calendar != limiter.NoCalendar {
+		a.Window = longest[l.Calendar]
+	}
+	if l.Algorithm == limiter.FixedWindow && t.sameClock {
+		a.Resets = t.resets(l, until)
+	}
+	return a
+}
+
+// resets are the beginnings of windows from the start of the log until now. It
+// is never nil, unless there are too many.
+func (t *promises) resets(l *limiter.Limit, until time.Time) []time.Duration {
+	const most = 10_000
+	list := []time.Duration{}
+	for at := next(l, t.started); !at.After(until); at = next(l, at) {
+		if len(list) == most {
+			return nil
+		}
+		list = append(list, at.Sub(t.started))
+	}
+	return list
+}
+
+// next is the beginning of the first window that begins after a time.
+func next(l *limiter.Limit, at time.Time) time.Time {
+	if l.Calendar == limiter.NoCalendar {
+		since := at.UnixNano()
+		return time.Unix(0, since-since%int64(l.Window)+int64(l.Window))
+	}
+	zone := l.Zone
+	if zone == nil {
+		zone = time.UTC
+	}
+	in := at.In(zone)
+	year, month, day := in.Date()
+	switch l.Calendar {
+	case limiter.Hour:
+		return in.Truncate(time.Hour).Add(time.Hour)
+	case limiter.Day:
+		return time.Date(year, month, day+1, 0, 0, 0, 0, zone)
+	case limiter.Week:
+		sinceMonday := (int(in.Weekday()) + 6) % 7
+		return time.Date(year, month, day-sinceMonday+7, 0, 0, 0, 0, zone)
+	default:
+		return time.Date(year, month+1, 1, 0, 0, 0, 0, zone)
+	}
+}
+
+// cost is what units take of a limit: what the policy's weights and prices say,
+// rounded up as the limiter promises.
+func (t *promises) cost(l *audit.Limit, u audit.Units) int64 {
+	switch limiter.Dimension(l.Dimension) {
+	case limiter.Requests:
+		return u.Requests
+	case limiter.InputTokens:
+		return u.Input
+	case limiter.OutputTokens:
+		return u.Output
+	case limiter.Tokens:
+		w := t.ratesOf(u.Model).Weights
+		return perMillion(u, w.Input, w.Output)
+	case limiter.Spend:
+		r := t.ratesOf(u.Model)
+		return perMillion(u, r.InputPrice, r.OutputPrice)
+	default:
+		return 0
+	}
+}
+
+func (t *promises) ratesOf(model string) limiter.Rates {
+	if known, ok := t.rates.Load(model); ok {
+		return known.(limiter.Rates)
+	}
+	var plan limiter.Plan
+	rates := limiter.Rates{Weights: limiter.DefaultWeights}
+	if tiers := t.policy.Tiers(); len(tiers) > 0 && t.policy.Resolve("bench", tiers[0], model, &plan) == nil {
+		rates = plan.Rates
+	}
+	t.rates.Store(model, rates)
+	return rates
+}
+
+// perMillion is ceil((input a + output b) / 1e6).
+func perMillion(u audit.Units, a, b int64) int64 {
+	hi, lo := bits.Mul64(uint64(u.Input), uint64(a))
+	hi2, lo2 := bits.Mul64(uint64(u.Output), uint64(b))
+	lo, carry := bits.Add64(lo, lo2, 0)
+	hi, _ = bits.Add64(hi, hi2, carry)
+	lo, carry = bits.Add64(lo, 1e6-1, 0)
+	hi += carry
+	if hi >= 1e6 {
+		return math.MaxInt64
+	}
+	q, _ := bits.Div64(hi, lo, 1e6)
+	return int64(min(q, math.MaxInt64))
+}
+
+// ofRedis describes what a Redis target promises.
+func ofRedis(kind string, limits []target.Limit) audit.Options {
+	if len(limits) == 0 {
+		limits = []target.Limit{target.DefaultLimit}
+	}
+	algorithm := audit.FixedWindow
+	if kind == redisLua {
+		algorithm = audit.TokenBucket
+	}
+	var o audit.Options
+	for _, l := range limits {
+		o.Limits = append(o.Limits, audit.Limit{
+			Dimension: string(l.Dimension), Algorithm: algorithm, Amount: l.Amount, Window: l.Window,
+		})
+	}
+	return o
+}
+
+// Kinds of targets that know checks only.
+const (
+	redisPlain = "redis"
+	redisLua   = "redis-lua"
+	rateLimit  = "rls"
+)
+
+var checksOnly = []string{redisPlain, redisLua, rateLimit}
+
+// ChecksOnly reports whether the target of a spec has no reservations.
+func ChecksOnly(spec string) bool { return slices.Contains(checksOnly, kindOf(spec)) }

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bucketring/bucketring/bench/audit"
+	"github.com/bucketring/bucketring/bench/local"
+	"github.com/bucketring/bucketring/bench/report"
+	"github.com/bucketring/bucketring/bench/target"
+	"github.com/bucketring/bucketring/bench/workload"
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy"
+)
+
+func TestValidate(t *testing.T) {
+	replay, err := workload.Parse("replay=10x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		o    Options
+		want string // part of the error; empty: none
+	}{
+		{"fine", Options{Local: 3, Rate: 100, For: time.Second}, ""},
+		{"replay", Options{Local: 3, Workload: replay, For: time.Second}, ""},
+		{"closed loop", Options{Target: "null:", Callers: 4, For: time.Second}, ""},
+		{"no target", Options{Rate: 100, For: time.Second}, "target: is missing"},
+		{"no load", Options{Local: 1, For: time.Second}, "rate: is missing"},
+		{"two rates", Options{Local: 1, Rate: 1, Workload: replay, For: time.Second}, "rate: a replay"},
+		{"arrivals", Options{Local: 1, Rate: 1, For: time.Second, Arrivals: "often"}, `arrivals: must be poisson or constant, got "often"`},
+		{"short", Options{Local: 1, Rate: 1, For: time.Second, Rounds: 20}, "for: must be 100ms or more per round"},
+		{"warmup", Options{Local: 1, Rate: 1, For: time.Second, Warmup: -1}, "warmup: must not be negative"},
+		{
+			"faults elsewhere",
+			Options{Target: "null:", Rate: 1, For: time.Second, Faults: []local.Fault{{Kind: local.Kill, Node: 1}}},
+			"faults: only nodes of a local cluster",
+		},
+		{
+			"faults in rounds",
+			Options{Local: 2, Rate: 1, For: 5 * time.Second, Versus: []string{"null:"}, Faults: []local.Fault{{Kind: local.Kill, Node: 1}}},
+			"faults: need one target and one round, got 2 targets and 5 rounds",
+		},
+		{
+			"fault of nobody",
+			Options{Local: 2, Rate: 1, For: 5 * time.Second, Faults: []local.Fault{{Kind: local.Kill, Node: 7}}},
+			"there is no node 7",
+		},
+	} {
+		err := c.o.Validate()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: got error %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+func TestOfPolicy(t *testing.T) {
+	const text = `
+tiers:
+  free:
+    estimate: input
+    limits:
+      - { dimension: requests, limit: 10, window: 1m, burst: 20 }
+      - { name: daily, dimension: tokens, limit: 500, window: day }
+      - { name: quiet, dimension: tokens, limit: 1, window: 1m, mode: shadow }
+  org: { tokens: 1_000/min, concurrent: 3 }
+default_tier: free
+assign:
+  - { key: "acme", tier: org }
+prices:
+  "*": { input: 1.00, output: 3.00 }
+`
+	p, err := policy.Parse("test.yaml", []byte(text), limiter.NewCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := time.Now().Truncate(24 * time.Hour).Add(-time.Minute) // a midnight has been since
+	o := OfPolicy(p, started, true)
+	got := o.Of("acme/alice", "", "small")
+	want := []audit.Limit{
+		{Scope: "acme", Dimension: "tokens", Name: "tokens", Algorithm: audit.TokenBucket, Amount: 1_000, Window: time.Minute},
+		{Scope: "acme", Dimension: "concurrent", Name: "concurrent", Algorithm: audit.Concurrency, Amount: 3},
+		{Scope: "acme/alice", Dimension: "requests", Name: "requests", Algorithm: audit.TokenBucket, Amount: 10, Burst: 20, Window: time.Minute, Estimate: audit.EstimateInput},
+		{
+			Scope: "acme/alice", Dimension: "tokens", Name: "daily", Algorithm: audit.FixedWindow, Amount: 500,
+			Window: 25 * time.Hour, Resets: []time.Duration{time.Minute}, Estimate: audit.EstimateInput,
+		},
+	}
+	slices.SortFunc(want, func(a, b audit.Limit) int { return strings.Compare(a.Scope+a.Dimension, b.Scope+b.Dimension) })
+	slices.SortFunc(got, func(a, b audit.Limit) int { return strings.Compare(a.Scope+a.Dimension, b.Scope+b.Dimension) })
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("limits differ (-want +got):\n%s", diff)
+	}
+	if got := o.Of("acme/alice", "gold", ""); got != nil {
+		t.Errorf("limits of a tier that is not there: got %v", got)
+	}
+	if l := OfPolicy(p, started, false).Of("bob", "free", "")[0:]; slices.ContainsFunc(l, func(l audit.Limit) bool { return l.Resets != nil }) {
+		t.Errorf("the resets of another clock are told: %v", l)
+	}
+	units := audit.Units{Requests: 2, Input: 1_001, Output: 500}
+	for dimension, want := range map[string]int64{
+		audit.Requests: 2, audit.InputTokens: 1_001, audit.OutputTokens: 500, audit.Tokens: 1_501, audit.Spend: 2_501, "images": 0,
+	} {
+		if got := o.Cost(&audit.Limit{Dimension: dimension}, units); got != want {
+			t.Errorf("cost in %s: got %d, want %d", dimension, got, want)
+		}
+	}
+}
+
+func TestNext(t *testing.T) {
+	at := time.Date(2026, 3, 28, 22, 30, 0, 0, time.UTC) // a Saturday
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, c := range []struct {
+		l    limiter.Limit
+		want string
+	}{
+		{limiter.Limit{Window: 10 * time.Minute}, "2026-03-28T22:40:00Z"},
+		{limiter.Limit{Calendar: limiter.Hour}, "2026-03-28T23:00:00Z"},
+		{limiter.Limit{Calendar: limiter.Day}, "2026-03-29T00:00:00Z"},
+		{limiter.Limit{Calendar: limiter.Day, Zone: berlin}, "2026-03-28T23:00:00Z"},
+		{limiter.Limit{Calendar: limiter.Week}, "2026-03-30T00:00:00Z"},
+		{limiter.Limit{Calendar: limiter.Month}, "2026-04-01T00:00:00Z"},
+	} {
+		if got := next(&c.l, at).UTC().Format(time.RFC3339); got != c.want {
+			t.Errorf("next of %+v: got %s, want %s", c.l, got, c.want)
+		}
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	which := audit.Which{Scope: "acme/alice", Dimension: "tokens", Name: "tokens", Limit: 100}
+	found := &audit.Report{
+		Calls: 10, Answers: audit.Answers{Fallback: 2},
+		Dimensions: []audit.Dimension{{Name: "tokens", Limits: 5, OverLimits: 1, Over: 30, Possible: 40, Excess: 7}, {Name: "spend", Missing: 1_250_000}},
+		Over:       []audit.Over{{Which: which, Admitted: 130, Amount: 30, WithFallback: 30}},
+		Under:      []audit.Under{{Which: which, Calls: 1, Cost: 12}},
+		Charges:    []audit.Charge{{Which: which, Excess: 7, Suspects: []audit.Suspect{{ID: "1", Why: "sent 2 times"}, {ID: "2", Why: "1 of 1 settles failed"}}}},
+	}
+	got := Verdict(found)
+	want := &report.Audit{
+		Verdict: report.Violated, Calls: 10, Accounts: 5, OverAdmitted: 1, UnderAdmitted: 1, DoubleCharges: 1, LostSettles: 1,
+		Text:  "Charges were lost: $1.250000 of spend. Charged twice or not given back: 7 tokens. Without the owner, fallback admitted 2 calls.",
+		Worst: []report.Account{{Key: "acme/alice", Dimension: "tokens", Limit: "tokens", Allowed: 100, Admitted: 130, Over: 30, Under: 12}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("verdict differs (-want +got):\n%s", diff)
+	}
+	for want, d := range map[report.Verdict]audit.Dimension{
+		report.Exact: {}, report.WithinMargin: {Possible: 3}, report.Violated: {Missing: 1},
+	} {
+		if got := Verdict(&audit.Report{Dimensions: []audit.Dimension{d}}).Verdict; got != want {
+			t.Errorf("verdict on %+v: got %s, want %s", d, got, want)
+		}
+	}
+}
+
+// Two targets that do nothing take turns, and the document is good.
+func TestRunTakesTurns(t *testing.T) {
+	var turns []string
+	run, err := Run(t.Context(), Options{
+		Target: "null:", Versus: []string{"null:", "null:1ms"}, Rounds: 2, Rate: 500, For: 400 * time.Millisecond, Warmup: 20 * time.Millisecond,
+		Begin: func(name string) { turns = append(turns, name) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"null:", "null: #2", "null:1ms", "null:1ms", "null: #2", "null:"}
+	if diff := cmp.Diff(want, turns); diff != "" {
+		t.Errorf("turns differ (-want +got):\n%s", diff)
+	}
+	if run.Pairing == nil || run.Pairing.Baseline != "null:" || len(run.Pairing.Rounds) != 2 || len(run.Pairing.Rounds[0].Turns) != 3 {
+		t.Errorf("pairing: got %+v, want 2 rounds of 3 turns", run.Pairing)
+	}
+	for i := range run.Targets {
+		target := &run.Targets[i]
+		if target.Duration != 400*time.Millisecond || target.Offered == 0 || target.Offered != run.Targets[0].Offered || target.Failed != 0 {
+			t.Errorf("%s: got %s and %+v, want as many calls as the others", target.Name, target.Duration, target.Counts)
+		}
+		if l := target.Overall(); l == nil || l.Count != target.Achieved {
+			t.Errorf("%s: latencies are not those of all %d calls: %+v", target.Name, target.Achieved, l)
+		}
+		if target.Audit == nil || target.Audit.Verdict != report.NotAudited {
+			t.Errorf("%s: got audit %+v, want none", target.Name, target.Audit)
+		}
+	}
+}
+
+func TestRunEndsEarly(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	run, err := Run(ctx, Options{
+		Target: "null:", Rate: 500, For: time.Hour,
+		Progress: func(report.Interval) { cancel(enough) },
+	})
+	if !errors.Is(err, enough) || run == nil || run.Targets[0].Achieved == 0 {
+		t.Errorf("got %v, %v, want what was measured and the cause", run, err)
+	}
+}
+
+func TestRunFails(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(path, []byte("tiers: {free: {requets: 1/min}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{Target: "nul:", Rate: 1, For: time.Second}, "must be one of client:"},
+		{Options{Target: "null:", Rate: 1, For: time.Second, Policy: path}, "requets"},
+		{Options{Target: "null:", Rate: 1, For: time.Second, Targets: target.Options{Timeout: -1}}, "timeout: must not be negative"},
+	} {
+		if run, err := Run(t.Context(), c.o); run != nil || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, %v, want an error with %q", run, err, c.want)
+		}
+	}
+}

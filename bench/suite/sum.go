@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/bucketring/bucketring/bench"
+	"github.com/bucketring/bucketring/bench/local"
+	"github.com/bucketring/bucketring/bench/report"
+)
+
+// sum adds up the turns of a target.
+type sum struct {
+	total     report.Target // without what is below
+	latencies map[row]*hdrhistogram.Histogram
+	client    time.Duration // processor time
+	servers   []report.Process
+}
+
+// row is a kind of answer. The zero value is all decisions.
+type row struct {
+	op, route, outcome string
+	service            bool
+}
+
+// add adds a turn and returns what it has to say for itself.
+func (s *sum) add(r *bench.Result, record *local.Record) (report.Turn, error) {
+	t, err := report.FromResult(r)
+	if err != nil {
+		return report.Turn{}, err
+	}
+	for i := range t.Latencies {
+		if err := s.merge(&t.Latencies[i]); err != nil {
+			return report.Turn{}, err
+		}
+	}
+	turn := report.Turn{RatePerSecond: r.Rate()}
+	if overall, err := r.Overall(); err == nil {
+		turn.P50, turn.P99 = overall.P50, overall.P99
+	}
+	if t.Resources != nil {
+		s.client += t.Resources.Client.CPU
+	}
+	if record != nil {
+		used := report.Resources{Servers: []report.Process{{CPU: record.CPU()}}}
+		used.PerMillion(r.InTime)
+		turn.CPUPerMillion = used.ServerCPUPerMillion
+		s.record(record)
+	}
+	s.count(&t)
+	return turn, nil
+}
+
+// count adds the numbers of a turn, whose times are after those before.
+func (s *sum) count(t *report.Target) {
+	total := &s.total
+	for _, iv := range t.Series {
+		iv.At += total.Duration
+		if n := len(total.Series); n > 0 {
+			before := &total.Series[n-1]
+			iv.At = max(iv.At, before.At+before.Length)
+		}
+		total.Series = append(total.Series, iv)
+	}
+	for _, n := range [][2]*int64{
+		{&total.Offered, &t.Offered},
+		{&total.Achieved, &t.Achieved},
+		{&total.Denied, &t.Denied},
+		{&total.Degraded, &t.Degraded},
+		{&total.Failed, &t.Failed},
+		{&total.Dropped, &t.Dropped},
+		{&total.InTime, &t.InTime},
+		{&total.Unfinished, &t.Unfinished},
+		{&total.LLM.Held, &t.LLM.Held},
+		{&total.LLM.Reported, &t.LLM.Reported},
+		{&total.LLM.Settled, &t.LLM.Settled},
+		{&total.LLM.CutShort, &t.LLM.CutShort},
+		{&total.LLM.Lost, &t.LLM.Lost},
+		{&total.LLM.ReportsFailed, &t.LLM.ReportsFailed},
+	} {
+		*n[0] += *n[1]
+	}
+	if p := t.Pacer; p != nil {
+		if total.Pacer == nil {
+			total.Pacer = &report.Pacer{}
+		}
+		// Of several rounds the worst is told.
+		w := total.Pacer
+		w.P50, w.P99, w.Max = max(w.P50, p.P50), max(w.P99, p.P99), max(w.Max, p.Max)
+		w.Missed, w.Late = w.Missed+p.Missed, w.Late || p.Late
+	}
+	for _, e := range t.Errors {
+		i := slices.IndexFunc(total.Errors, func(known report.ErrorCount) bool { return known.Message == e.Message })
+		if i < 0 {
+			total.Errors = append(total.Errors, e)
+		} else {
+			total.Errors[i].Count += e.Count
+		}
+	}
+	total.Duration += t.Duration
+}
+
+func (s *sum) merge(l *report.Latency) error {
+	h, err := l.Histogram()
+	if err != nil {
+		return err
+	}
+	if s.latencies == nil {
+		s.latencies = map[row]*hdrhistogram.Histogram{}
+	}
+	of := row{l.Op, l.Route, l.Outcome, l.Service}
+	if s.latencies[of] == nil {
+		s.latencies[of] = h
+		return nil
+	}
+	if dropped := s.latencies[of].Merge(h); dropped > 0 {
+		return fmt.Errorf("merge the latencies of two rounds: %d do not fit", dropped)
+	}
+	return nil
+}
+
+// record keeps what happened to the cluster in a turn.
+func (s *sum) record(r *local.Record) {
+	begin := s.total.Duration
+	for _, m := range r.Marks {
+		what := m.Text
+		if m.Until > 0 {
+			what += fmt.Sprintf(", in effect after %s", (m.Until - m.At).Round(time.Millisecond))
+		}
+		if m.Problem != "" {
+			what += ": " + m.Problem
+		}
+		s.total.Marks = append(s.total.Marks, report.Mark{At: begin + max(m.At, 0), Kind: string(m.Kind), What: what})
+	}
+	for _, n := range r.Nodes {
+		i := slices.IndexFunc(s.servers, func(p report.Process) bool { return p.Name == n.Name })
+		if i < 0 {
+			i = len(s.servers)
+			s.servers = append(s.servers, report.Process{Name: n.Name})
+		}
+		p := &s.servers[i]
+		for _, sample := range n.Samples {
+			at := begin + max(sample.At, 0)
+			if last := len(p.Samples) - 1; last >= 0 {
+				at = max(at, p.Samples[last].At)
+			}
+			p.Samples = append(p.Samples, report.Sample{At: at, CPU: p.CPU + max(sample.CPU, 0), RSS: sample.RSS})
+		}
+		p.CPU += n.CPU
+		p.PeakRSS = max(p.PeakRSS, n.PeakRSS)
+	}
+}
+
+// result is the part of the document that is about a target.
+func (s *side) result(r *runner) (*report.Target, error) {
+	t := s.sum.total
+	t.Name, t.Description, t.Audit = s.name, s.description, s.verdict(r)
+	t.Resources = &report.Resources{
+		Client:  report.Process{Name: "bench", CPU: s.sum.client},
+		Servers: s.sum.servers,
+	}
+	t.Resources.PerMillion(t.InTime)
+	slices.SortStableFunc(t.Errors, func(a, b report.ErrorCount) int { return cmp.Compare(b.Count, a.Count) })
+	var rows []row
+	for of := range s.sum.latencies {
+		rows = append(rows, of)
+	}
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(cmp.Compare(a.op, b.op), cmp.Compare(a.route, b.route), cmp.Compare(a.outcome, b.outcome), compareBool(a.service, b.service))
+	})
+	for _, of := range rows {
+		l, err := report.NewLatency(of.op, of.route, of.outcome, s.sum.latencies[of])
+		if err != nil {
+			return nil, err
+		}
+		l.Service = of.service
+		t.Latencies = append(t.Latencies, l)
+	}
+	return &t, nil
+}
+
+// compareBool puts false first.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}

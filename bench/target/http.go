@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/bucketring/bucketring/bench"
+)
+
+var (
+	httpKind = Kind{
+		Name: "http", Form: "http://HOST:PORT",
+		Measures: "bucketring as anything that can post JSON reaches it: one request per question to one node, HTTP/1.1 on connections that are kept; the request id makes a repetition free.",
+		Leaves:   "Its cost is mostly that of HTTP and JSON on both sides. Nothing is asked again. The answers do not say whether they are replays, nor enough of the limits to tell what was used.",
+	}
+	httpsKind = Kind{
+		Name: "https", Form: "https://HOST:PORT",
+		Measures: httpKind.Measures, Leaves: httpKind.Leaves + " Handshakes are part of it whenever a connection is new.",
+	}
+)
+
+// web asks the JSON API.
+type web struct {
+	base
+	root   string
+	client *http.Client
+}
+
+func openHTTP(k *kind, rest string, o Options) (opened, error) {
+	encrypted := k.Name == "https"
+	if !encrypted && o.TLS != nil {
+		return nil, errors.New("tls: must not be set for http://; for TLS, use https://")
+	}
+	if n := len(rest); n > 0 && rest[n-1] == '/' {
+		rest = rest[:n-1]
+	}
+	allowed := o
+	allowed.Insecure = o.Insecure || encrypted
+	at, err := only(k.Name, rest, "6470", allowed)
+	if err != nil {
+		return nil, err
+	}
+	connections := o.Connections
+	if connections == 0 {
+		connections = DefaultConnections
+	}
+	transport := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		TLSClientConfig:     o.TLS,
+		TLSHandshakeTimeout: 5 * time.Second,
+		DisableCompression:  true,
+		// All connections are to one host. None is closed for being idle between
+		// two bursts, and none is opened beyond those: a stalled node does not
+		// make the client open one for every call that waits.
+		MaxIdleConns:        connections,
+		MaxIdleConnsPerHost: connections,
+		MaxConnsPerHost:     connections,
+		IdleConnTimeout:     time.Minute,
+	}
+	root := k.Name + "://" + at
+	return &web{base{k, root, o.Timeout}, root, &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+func (w *web) describe() string { return "" }
+
+func (w *web) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
+	defer cancel()
+	return w.ask(ctx, http.MethodGet, "/readyz", nil, nil)
+}
+
+// The bodies of the API, as far as they are used here.
+type (
+	checkBody struct {
+		Key          string `json:"key"`
+		Tier         string `json:"tier,omitempty"`
+		Model        string `json:"model,omitempty"`
+		Requests     int64  `json:"requests"`
+		InputTokens  int64  `json:"input_tokens"`
+		OutputTokens int64  `json:"output_tokens"`
+		RequestID    string `json:"request_id,omitempty"`
+	}
+	reserveBody struct {
+		Key             string `json:"key"`
+		Tier            string `json:"tier,omitempty"`
+		Model           string `json:"model,omitempty"`
+		Requests        int64  `json:"requests"`
+		InputTokens     int64  `json:"input_tokens"`
+		MaxOutputTokens int64  `json:"max_output_tokens"`
+		TTLSeconds      int64  `json:"ttl_seconds,omitempty"`
+		RequestID       string `json:"request_id,omitempty"`
+	}
+	settleBody struct {
+		Key          string `json:"key"`
+		RequestID    string `json:"request_id"`
+		InputTokens  int64  `json:"input_tokens"`
+		OutputTokens int64  `json:"output_tokens"`
+		Final        bool   `json:"final"`
+	}
+	decisionBody struct {
+		Outcome   string `json:"outcome"`
+		Reason    string `json:"reason"`
+		RequestID string `json:"request_id"`
+		Granted   int64  `json:"granted_output_tokens"`
+		Owner     string `json:"owner"`
+		Route     string `json:"route"`
+	}
+	problemBody struct {
+		Code    string `json:"error"`
+		Message string `json:"message"`
+	}
+)
+
+// Check implements [bench.Target].
+func (w *web) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+	return w.decide(ctx, "/v1/check", &checkBody{
+		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
+		Requests: requests(c), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
+	})
+}
+
+// Reserve implements [bench.Target].
+func (w *web) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+	return w.decide(ctx, "/v1/reserve", &reserveBody{
+		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
+		Requests: requests(c), InputTokens: c.InputTokens, MaxOutputTokens: c.MaxOutput, TTLSeconds: leaseSeconds(c),
+	})
+}
+
+// Settle implements [bench.Target].
+func (w *web) Settle(ctx context.Context, u bench.Usage) error {
+	ctx, cancel := w.bounded(ctx)
+	defer cancel()
+	return w.ask(ctx, http.MethodPost, "/v1/settle", &settleBody{
+		Key: u.Key, RequestID: u.ID, InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, Final: u.Final,
+	}, nil)
+}
+
+// Close implements [bench.Target].
+func (w *web) Close() error {
+	w.client.CloseIdleConnections()
+	return nil
+}
+
+func (w *web) decide(ctx context.Context, path string, body any) (bench.Answer, error) {
+	ctx, cancel := w.bounded(ctx)
+	defer cancel()
+	var d decisionBody
+	if err := w.ask(ctx, http.MethodPost, path, body, &d); err != nil {
+		return bench.Answer{}, err
+	}
+	outcome, err := outcomeOf(d.Outcome)
+	if err != nil {
+		return bench.Answer{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return bench.Answer{Outcome: outcome, Reason: d.Reason, ID: d.RequestID, Granted: d.Granted, Route: d.Route, Owner: d.Owner}, nil
+}
+
+// largest is the most that is read of an answer.
+const largest = 1 << 20
+
+// ask sends body and reads the answer into out, if that is not nil. A status of
+// 429 is an answer if out is one.
+func (w *web) ask(ctx context.Context, method, path string, body, out any) error {
+	var payload io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		payload = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, w.root+path, payload)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := w.client.Do(request)
+	if err != nil {
+		return late(ctx, path, err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, largest)) // to the end, so that the connection is kept
+	if err != nil {
+		return late(ctx, path, err)
+	}
+	if code := response.StatusCode; code != http.StatusOK && (code != http.StatusTooManyRequests || out == nil) {
+		var p problemBody
+		if json.Unmarshal(text, &p) != nil || p.Code == "" {
+			return fmt.Errorf("%s: status %d, and not the error of a bucketring node", path, code)
+		}
+		return fmt.Errorf("%s: status %d: %s: %s", path, code, p.Code, p.Message)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("%s: answer of %d bytes is not a decision: %w", path, len(text), err)
+	}
+	return nil
+}
+
+// late is an error of a connection, which may be the end of ctx.
+func late(ctx context.Context, what string, err error) error {
+	var slow net.Error
+	return failed(what, err, ctx.Err() == context.DeadlineExceeded || errors.As(err, &slow) && slow.Timeout())
+}

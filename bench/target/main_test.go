@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	QuietRedis()
+	goleak.VerifyTestMain(m)
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bucketring/bucketring/bench/report"
+	"github.com/bucketring/bucketring/internal/nearest"
+)
+
+func dirOf(path string) string { return filepath.Dir(path) }
+
+func newBenchReport(s *streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "report RUN.json",
+		Short: "Show a run as text, a page or a picture",
+		Long: `Show what bench run --out has kept. Without a flag, the summary is printed. The
+page is one file with all in it: no script, no network, light and dark.`,
+		Example: `  bucketring bench report run.json
+  bucketring bench report run.json -o report.html
+  bucketring bench report run.json --svg latency.svg --kind latency
+  bucketring bench report run.json --hgrm latency.hgrm`,
+		Args: arguments("RUN.json"),
+	}
+	flags := cmd.Flags()
+	page := flags.StringP("output", "o", "", "write the page to this file")
+	svg := flags.String("svg", "", "write a picture for a README to this file")
+	kind := flags.String("kind", string(report.LatencyPicture), "picture: latency or admitted")
+	hgrm := flags.String("hgrm", "", "write the latencies to this file, for the plotters of HdrHistogram")
+	target := flags.String("target", "", "target whose latencies --hgrm writes (default: the first)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		kinds := []string{string(report.LatencyPicture), string(report.AdmittedPicture)}
+		if near := nearest.Word(*kind, kinds); *kind != kinds[0] && *kind != kinds[1] {
+			try := ""
+			if near != "" {
+				try = cmd.CommandPath() + " --kind " + near
+			}
+			return misused(cmd, fmt.Errorf("--kind: must be %s, got %q", strings.Join(kinds, " or "), *kind), try)
+		}
+		run, err := readRun(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		of, err := targetOf(run, *target)
+		if err != nil {
+			return misused(cmd, err, "")
+		}
+		written := false
+		for _, file := range []struct {
+			path  string
+			write func(*os.File) error
+		}{
+			{*page, func(f *os.File) error { return report.HTML(f, run) }},
+			{*svg, func(f *os.File) error { return report.SVG(f, run, report.Picture(*kind)) }},
+			{*hgrm, func(f *os.File) error { return writeHGRM(f, of) }},
+		} {
+			if file.path == "" {
+				continue
+			}
+			if err := writeFile(file.path, file.write); err != nil {
+				return err
+			}
+			s.note("wrote %s\n", file.path)
+			written = true
+		}
+		if written {
+			return nil
+		}
+		return report.Summary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour})
+	}
+	return cmd
+}
+
+func targetOf(run *report.Run, name string) (*report.Target, error) {
+	var names []string
+	for i := range run.Targets {
+		if t := &run.Targets[i]; name == "" || t.Name == name {
+			return t, nil
+		}
+		names = append(names, run.Targets[i].Name)
+	}
+	return nil, fmt.Errorf("--target: the run has %s, got %q", strings.Join(names, ", "), name)
+}
+
+func writeHGRM(f *os.File, t *report.Target) error {
+	l := t.Overall()
+	if l == nil {
+		return fmt.Errorf("%s has no latencies", t.Name)
+	}
+	return report.HGRM(f, l)
+}
+
+func newBenchCompare(s *streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "compare A.json B.json",
+		Short: "Say how run B differs from run A, and how sure that is",
+		Long: `Compare two runs, target by target, with intervals of confidence: a change is
+called one only if it is more than the spread of the seconds, or of the rounds, of
+the two runs.
+
+With --fail-over, exits with 1 if B is surely worse than A by more than that.`,
+		Example: `  bucketring bench compare before.json after.json
+  bucketring bench compare before.json after.json --fail-over 5%
+  bucketring bench compare before.json after.json -o json`,
+		Args: arguments("A.json", "B.json"),
+	}
+	var over percentage
+	cmd.Flags().Var(&over, "fail-over", "how much worse a number may be, as 5%; for shares, percentage points")
+	seed := cmd.Flags().Uint64("seed", 1, "of the resampling: the same seed gives the same intervals")
+	output := addFormat(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		a, err := readRun(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		b, err := readRun(cmd, args[1])
+		if err != nil {
+			return err
+		}
+		c, err := report.Compare(a, b, report.CompareOptions{FailOver: float64(over), Seed: *seed})
+		if err != nil {
+			return err
+		}
+		if *output == formatJSON {
+			err = c.WriteJSON(s.out)
+		} else {
+			err = c.WriteText(s.out, report.TextOptions{Colour: s.outTTY && s.colour})
+		}
+		if err == nil && len(c.Regressions) > 0 {
+			return &failure{code: exitFailed} // the output says it all
+		}
+		return err
+	}
+	return cmd
+}
+
+// percentage is the value of a flag such as 5%.
+type percentage float64
+
+// String implements pflag.Value.
+func (p *percentage) String() string {
+	if *p == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(float64(*p), 'f', -1, 64) + "%"
+}
+
+// Type implements pflag.Value.
+func (p *percentage) Type() string { return "percent" }
+
+// Set implements pflag.Value.
+func (p *percentage) Set(text string) error {
+	n, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
+	if err != nil || !(n > 0 && n <= 1000) {
+		return errors.New("must be a percentage above 0, such as 5%")
+	}
+	*p = percentage(n)
+	return nil
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bucketring/bucketring/bench/report"
+)
+
+// As a new user does: a cluster of one's own, and nothing prepared. Then one of
+// its nodes crashes, and the two runs are compared.
+func TestBenchLocal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster of processes, twice")
+	}
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "bucketring")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	bucketring := func(args ...string) (stdout, stderr string, err error) {
+		var out, errs bytes.Buffer
+		cmd := exec.CommandContext(t.Context(), binary, args...)
+		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
+		err = cmd.Run()
+		return out.String(), errs.String(), err
+	}
+	read := func(name string) *report.Run {
+		file, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		run, err := report.Read(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return run
+	}
+
+	stdout, stderr, err := bucketring("bench", "run", "--local", "3", "--for", "2s", "--warmup", "500ms", "--rate", "500", "--llm", "20%", "--retries", "1%", "--out", "a.json")
+	if err != nil {
+		t.Fatalf("run: %v\n%s%s", err, stdout, stderr)
+	}
+	page := ""
+	for line := range strings.Lines(stdout) {
+		if path, ok := strings.CutPrefix(line, "report: "); ok {
+			page = strings.TrimSpace(path)
+		}
+	}
+	if html, err := os.ReadFile(filepath.Join(dir, page)); err != nil || !bytes.Contains(html, []byte("<svg")) {
+		t.Errorf("no page at %q: %v\n%s", page, err, stdout)
+	}
+	a := read("a.json").Targets[0]
+	if a.Name != "local:3" || a.Achieved == 0 || a.Denied == 0 || a.Denied == a.Achieved {
+		t.Errorf("%s: got %+v, want admissions and denials", a.Name, a.Counts)
+	}
+	if a.Audit == nil || a.Audit.Calls == 0 || a.Audit.Accounts == 0 || a.Audit.Verdict == report.NotAudited {
+		t.Errorf("audit: got %+v, want a verdict", a.Audit)
+	}
+	if a.Audit != nil && a.Audit.OverAdmitted > 0 {
+		t.Errorf("audit of a cluster that nothing happened to: %s", a.Audit.Words())
+	}
+
+	stdout, stderr, err = bucketring("bench", "run", "--local", "3", "--for", "3s", "--warmup", "0s", "--rate", "500", "--kill", "1@1s", "--out", "b.json", "--report", "")
+	if err != nil {
+		t.Fatalf("run: %v\n%s%s", err, stdout, stderr)
+	}
+	b := read("b.json").Targets[0]
+	if len(b.Marks) == 0 || b.Marks[0].Kind != "kill" || b.Marks[0].At.Seconds() < 1 {
+		t.Errorf("marks: got %v, want the kill at 1 s", b.Marks)
+	}
+
+	stdout, stderr, _ = bucketring("bench", "compare", "a.json", "b.json")
+	if !strings.Contains(stdout, "local:3") || !strings.Contains(stdout, "p99") {
+		t.Errorf("compare: got %s%s", stdout, stderr)
+	}
+}
