@@ -339,15 +339,7 @@ func (e *examiner) under(sc *scene, n int32) {
 	for _, i := range e.calls(sc, st) {
 		c := &sc.calls[i]
 		ch := sc.charges(e.options, st.of(c.asked.ident), sc.idents[c.asked.ident].model, c)
-		s := suspect{sent: c.sent, done: c.done, cost: ch.estimate, settled: ch.settled, release: ch.release}
-		if c.fallback { // the owner may hear of it at any time
-			s.done = never
-		}
-		list = append(list, s)
-		if ch.overrun > 0 {
-			r := &sc.reservations[c.held-1]
-			list = append(list, suspect{sent: r.used, done: r.settleDone, cost: ch.overrun, settled: ch.overrun, release: never})
-		}
+		list = sc.suspect(list, c, ch)
 	}
 	sortSuspects(list)
 	e.suspects = list

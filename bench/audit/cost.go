@@ -26,14 +26,14 @@ func (o *Options) cost(l *Limit, u Units) int64 {
 		if !ok {
 			p = o.Prices["*"]
 		}
-		return price(u, p)
+		return p.Of(u)
 	default:
 		return 0
 	}
 }
 
-// price is ceil((input x its price + output x its price) / 1e6).
-func price(u Units, p Price) int64 {
+// Of is ceil((input x its price + output x its price) / 1e6).
+func (p Price) Of(u Units) int64 {
 	hi, lo := bits.Mul64(uint64(u.Input), uint64(p.Input))
 	hi2, lo2 := bits.Mul64(uint64(u.Output), uint64(p.Output))
 	lo, carry := bits.Add64(lo, lo2, 0)

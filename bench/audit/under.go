@@ -17,6 +17,20 @@ type suspect struct {
 	release int64
 }
 
+// suspect adds to list what call c charges.
+func (sc *scene) suspect(list []suspect, c *call, ch charges) []suspect {
+	s := suspect{sent: c.sent, done: c.done, cost: ch.estimate, settled: ch.settled, release: ch.release}
+	if c.fallback { // the owner may hear of it at any time
+		s.done = never
+	}
+	list = append(list, s)
+	if ch.overrun > 0 {
+		r := &sc.reservations[c.held-1]
+		list = append(list, suspect{sent: r.used, done: r.settleDone, cost: ch.overrun, settled: ch.overrun, release: never})
+	}
+	return list
+}
+
 // defence finds for denials how much room there was at least. The suspects are
 // by sent; denials must be asked for by sent.
 type defence struct {

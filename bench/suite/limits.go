@@ -6,8 +6,6 @@ import (
 	_ "embed"
 	"fmt"
 	"log/slog"
-	"math"
-	"math/bits"
 	"slices"
 	"sync"
 	"time"
@@ -166,10 +164,10 @@ func (t *promises) cost(l *audit.Limit, u audit.Units) int64 {
 		return u.Output
 	case limiter.Tokens:
 		w := t.ratesOf(u.Model).Weights
-		return perMillion(u, w.Input, w.Output)
+		return audit.Price{Input: w.Input, Output: w.Output}.Of(u)
 	case limiter.Spend:
 		r := t.ratesOf(u.Model)
-		return perMillion(u, r.InputPrice, r.OutputPrice)
+		return audit.Price{Input: r.InputPrice, Output: r.OutputPrice}.Of(u)
 	default:
 		return 0
 	}
@@ -186,21 +184,6 @@ func (t *promises) ratesOf(model string) limiter.Rates {
 	}
 	t.rates.Store(model, rates)
 	return rates
-}
-
-// perMillion is ceil((input a + output b) / 1e6).
-func perMillion(u audit.Units, a, b int64) int64 {
-	hi, lo := bits.Mul64(uint64(u.Input), uint64(a))
-	hi2, lo2 := bits.Mul64(uint64(u.Output), uint64(b))
-	lo, carry := bits.Add64(lo, lo2, 0)
-	hi, _ = bits.Add64(hi, hi2, carry)
-	lo, carry = bits.Add64(lo, 1e6-1, 0)
-	hi += carry
-	if hi >= 1e6 {
-		return math.MaxInt64
-	}
-	q, _ := bits.Div64(hi, lo, 1e6)
-	return int64(min(q, math.MaxInt64))
 }
 
 // ofRedis describes what a Redis target promises.
