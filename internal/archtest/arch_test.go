@@ -24,7 +24,7 @@ const module = "github.com/bucketring/bucketring"
 // arrows says what each package may import of the others, tests aside. A new
 // package gets a line here; every line points down.
 var arrows = map[string][]string{
-	"cmd/bucketring": {"bench", "bench/...", "internal/...", "limiter/policy/...", "limiter", "rpc/httpapi", "rpc/server", "rpc/pb"},
+	"cmd/bucketring": {"bench", "bench/...", "internal/...", "limiter/policy/...", "limiter", "rpc/client", "rpc/httpapi", "rpc/proxy", "rpc/server", "rpc/pb"},
 
 	// Measuring. It reaches servers through what users have.
 	"bench/suite":    {"bench", "bench/audit", "bench/local", "bench/report", "bench/target", "bench/workload", "limiter/policy/source", "limiter/policy", "limiter"},
@@ -37,15 +37,25 @@ var arrows = map[string][]string{
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/snapshotfile"},
+	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/snapshotfile"},
 
 	// The wire.
 	"rpc/httpapi/statuspage": {},
-	"rpc/httpapi":            {"rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "limiter/policy", "limiter", "internal/nearest"},
+	"rpc/httpapi":            {"rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/message", "limiter/policy", "limiter", "internal/nearest"},
 	"rpc/server":             {"rpc/pb", "limiter/policy", "limiter"},
+	"rpc/proxy":              {"rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
+	"rpc/client/middleware":  {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
+	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/message"},
+	"rpc/envoy":              {"rpc/envoy/config", "rpc/server", "rpc/pb", "limiter"},
+	"rpc/envoy/xds":          {"rpc/envoy/config"},
+	"rpc/envoy/config":       {"limiter", "internal/nearest"},
 	"rpc/peer":               {"rpc/server", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
 	"rpc/client":             {"rpc/internal/link", "rpc/internal/outbox", "rpc/pb"},
 	"rpc/pb":                 {},
+
+	// What the wire says.
+	"rpc/internal/llm":     {},
+	"rpc/internal/message": {},
 
 	// Carrying calls.
 	"rpc/internal/link":   {"rpc/pb"},
@@ -71,6 +81,7 @@ var arrows = map[string][]string{
 	"internal/nearest":      {},
 	"internal/snapshotfile": {},
 	"internal/trace":        {},
+	"internal/mockllm":      {},
 
 	// Only tests import these.
 	"internal/oracle": {"limiter"},
