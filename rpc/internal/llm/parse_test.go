@@ -210,6 +210,8 @@ func TestParseRefuses(t *testing.T) {
 		{ChatCompletions, "\xef\xbb\xbf{}", "body: must be a JSON object, got '\\ufeff'"},
 		{ChatCompletions, "{\x00}", "body: must be valid JSON: want a name at byte 1"},
 		{ChatCompletions, `{"a":"` + "\xff" + `"}`, "body: must be valid UTF-8"},
+		{ChatCompletions, "{}\x00", "body: must be valid JSON: want nothing after the object at byte 2"},
+		{ChatCompletions, "\x00", `body: must be a JSON object, got '\x00'`},
 		{ChatCompletions, `{} {}`, "body: must be valid JSON: want nothing after the object at byte 3"},
 		{ChatCompletions, `{"a":1,}`, "body: must be valid JSON: want no comma before '}' at byte 7"},
 		{ChatCompletions, `{"a":[1,]}`, "body: must be valid JSON: want no comma before ']' at byte 8"},
