@@ -78,8 +78,8 @@ func (p *parser) read(name []byte) {
 		r.Model = p.modelName()
 	case boundField:
 		least := int64(1)
-		if r.Endpoint == Completions {
-			least = 0 // to have the prompt's log probabilities and nothing else
+		if r.Endpoint == Completions || r.Endpoint == Messages {
+			least = 0 // to have the prompt's log probabilities, or to fill the cache
 		}
 		n := p.whole(least)
 		p.bound(member{start, p.i, n})

@@ -128,6 +128,7 @@ func TestParse(t *testing.T) {
 		{"responses without", Responses, `{"text":{"format":null}}`, Request{MaxOutput: -1, MinOutput: 16, N: 1}},
 
 		{"messages", Messages, `{"model":"c","system":"be","max_tokens":9,"messages":` + hi + `}`, Request{Model: "c", MaxOutput: 9, N: 1, InputBytes: 19}},
+		{"to fill the cache", Messages, `{"max_tokens":0}`, Request{N: 1}},
 		{"thinking", Messages, `{"max_tokens":4096,"thinking":{"type":"enabled","budget_tokens":1024}}`, Request{MaxOutput: 4096, MinOutput: 1280, N: 1}},
 		{"thinking takes it all", Messages, `{"max_tokens":1100,"thinking":{"budget_tokens":1024,"type":"enabled"}}`, Request{MaxOutput: 1100, MinOutput: 1100, N: 1}},
 		{"no thinking", Messages, `{"max_tokens":4096,"thinking":{"type":"disabled","budget_tokens":1024}}`, Request{MaxOutput: 4096, N: 1}},
