@@ -70,6 +70,7 @@ func TestParse(t *testing.T) {
 			"chat", ChatCompletions, `{"model":"m","messages":` + hi + `,"max_tokens":100,"n":3,"temperature":0.5,"future":[null]}`,
 			Request{Model: "m", MaxOutput: 100, N: 3, InputBytes: 17},
 		},
+		{"names of other objects", ChatCompletions, `{"a":{"n":3,"b":{"n":4}},"n":2,"b":[{"n":5},{"n":6}]}`, Request{MaxOutput: -1, N: 2}},
 		{"both bounds", ChatCompletions, `{"max_tokens":100,"max_completion_tokens":200}`, Request{MaxOutput: 200, N: 1}},
 		{"both bounds, the other way", ChatCompletions, `{"max_completion_tokens":100,"max_tokens":200}`, Request{MaxOutput: 200, N: 1}},
 		{
