@@ -13,13 +13,13 @@ type Unit uint8
 // The units. A week begins on Monday; months and years are those of the
 // calendar.
 const (
-	Second Unit = iota + 1
-	Minute
-	UTCHour
-	UTCDay
-	UTCWeek
-	UTCMonth
-	UTCYear
+	UnitSecond Unit = iota + 1
+	UnitMinute
+	UnitHour
+	UnitDay
+	UnitWeek
+	UnitMonth
+	UnitYear
 )
 
 var unitNames = [...]string{"", "second", "minute", "hour", "day", "week", "month", "year"}
@@ -55,7 +55,7 @@ type Window struct {
 
 // Validate says what is wrong with the window, as a [*FieldError].
 func (w Window) Validate() error {
-	if w.Unit < Second || w.Unit > UTCYear {
+	if w.Unit < UnitSecond || w.Unit > UnitYear {
 		return &FieldError{Field: "unit", Value: strconv.Itoa(int(w.Unit)), Problem: "must be second, minute, hour, day, week, month or year"}
 	}
 	if most := int64(maxCounterWindow / longestUnits[w.Unit]); w.multiple() > most {
@@ -77,16 +77,16 @@ const epochWeek = int64(4 * day)
 func (w Window) At(wall int64) (start, end int64) {
 	n := w.multiple()
 	switch w.Unit {
-	case UTCMonth:
+	case UnitMonth:
 		y, m, _ := time.Unix(0, wall).UTC().Date()
 		first := floorDiv(int64(y-1970)*12+int64(m-1), n) * n
 		return monthStart(first), monthStart(first + n)
-	case UTCYear:
+	case UnitYear:
 		first := floorDiv(int64(time.Unix(0, wall).UTC().Year()-1970), n) * n
 		return monthStart(12 * first), monthStart(12 * (first + n))
 	}
 	from, length := int64(0), int64(longestUnits[w.Unit])*n
-	if w.Unit == UTCWeek {
+	if w.Unit == UnitWeek {
 		from = epochWeek
 	}
 	start = from + floorDiv(wall-from, length)*length
