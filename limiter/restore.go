@@ -170,7 +170,7 @@ func (d *restorer) record() {
 	if d.err != nil {
 		return
 	}
-	_, rec := d.p.insert([]byte(name), d.p.hashName(scope, model), d.p.engine.catalog.schemaOf(limits), d.now)
+	rec := d.p.insert([]byte(name), d.p.hashName(scope, model), d.p.engine.catalog.schemaOf(limits), d.now)
 	if rec == nil {
 		d.fail("record %q finds no place", name)
 		return
