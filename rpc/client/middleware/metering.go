@@ -69,7 +69,7 @@ func (m metering) start() (*metering, error) {
 	if m.metrics, err = newMetrics(m.registerer); err != nil {
 		return nil, err
 	}
-	m.keeper = newKeeper(m.every)
+	m.keeper = newKeeper(m.every, (*Call).progress)
 	return &m, nil
 }
 

@@ -21,6 +21,10 @@ const (
 	headerBinding   = "X-Bucketring-Binding-Limit"
 )
 
+// hiddenTokens is what input counts for that is kept by the model's server, such
+// as the turns before this one.
+const hiddenTokens = 2000
+
 // A Middleware meters the calls of handlers. It is safe for concurrent use and
 // needs no closing: it is idle when no call is under way.
 type Middleware struct {
@@ -81,9 +85,13 @@ func (m *Middleware) serveModel(w http.ResponseWriter, r *http.Request, next htt
 		m.refuse(a, refusal)
 		return
 	}
+	input := m.estimator.tokens(q.Model, q.InputBytes) + q.InputTokens
+	if q.HiddenInput {
+		input += hiddenTokens
+	}
 	estimate := client.Estimate{
 		Key: id.Key, Tier: id.Tier, Model: q.Model,
-		InputTokens:     min(m.estimator.tokens(q.Model, q.InputBytes)+q.InputTokens, maxAmount),
+		InputTokens:     min(input, maxAmount),
 		MaxOutputTokens: q.MaxOutput, MinOutputTokens: floor, N: q.N,
 	}
 	switch {

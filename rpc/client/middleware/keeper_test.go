@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package middleware
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bucketring/bucketring/rpc/client"
+)
+
+// renewals notes when calls were renewed.
+type renewals struct {
+	mu    sync.Mutex
+	began time.Time
+	at    map[*Call][]time.Duration
+	err   error
+	takes time.Duration
+}
+
+func (r *renewals) renew(c *Call) error {
+	time.Sleep(r.takes)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.at[c] = append(r.at[c], time.Since(r.began))
+	return r.err
+}
+
+func keeping() (*keeper, *renewals) {
+	r := &renewals{began: time.Now(), at: map[*Call][]time.Duration{}}
+	return newKeeper(10*time.Second, r.renew), r
+}
+
+func TestLeasesAreRenewedInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, r := keeping()
+		var calls []*Call
+		for range 1000 {
+			c := &Call{}
+			calls = append(calls, c)
+			k.add(c)
+			time.Sleep(7 * time.Millisecond)
+		}
+		r.takes = time.Second // no more than a second can be lost to a node
+		time.Sleep(10 * time.Minute)
+		for i, c := range calls {
+			k.remove(c)
+			last := time.Duration(i) * 7 * time.Millisecond
+			for _, at := range r.at[c] {
+				if gap := at - last; gap < 10*time.Second || gap > 20*time.Second {
+					t.Fatalf("call %d was renewed after %v, want 10s to 20s", i, gap)
+				}
+				last = at
+			}
+			if n := len(r.at[c]); n < 30 {
+				t.Fatalf("call %d was renewed %d times in 10m, want at least 30", i, n)
+			}
+		}
+	})
+}
+
+func TestARenewalThatFailsIsTriedAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, r := keeping()
+		r.err = client.ErrUnreachable
+		c := &Call{}
+		k.add(c)
+		time.Sleep(20 * time.Second)
+		k.remove(c)
+		synctest.Wait()
+		if n := len(r.at[c]); n < 4 {
+			t.Errorf("%d attempts in 20s, want at least 4 of them in the second half", n)
+		}
+	})
+}
+
+// Whoever has ended is not renewed, and nothing is awake without calls.
+func TestKeeperRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, r := keeping()
+		for range 3 { // and begins again
+			c := &Call{}
+			k.add(c)
+			time.Sleep(9 * time.Second)
+			k.remove(c)
+			time.Sleep(time.Hour)
+			if len(r.at) > 0 {
+				t.Errorf("renewed at %v, want never", r.at)
+			}
+			if k.mu.armed {
+				t.Error("the timer runs without a call")
+			}
+		}
+	})
+}
