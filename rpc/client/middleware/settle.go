@@ -20,7 +20,8 @@ type ending struct {
 	input   int64 // by the answer's usage block; -1: absent
 	cached  int64
 	output  int64
-	guess   int64 // output otherwise: counted, or estimated from bytes
+	text    int64 // output as estimated from bytes
+	guess   int64 // output as estimated: the same, or what was counted if that is more
 	lied    bool  // the usage block is not to be believed
 }
 
@@ -42,10 +43,10 @@ func (c *Call) charge(e ending) charge {
 	answered := client.Usage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: e.output}
 	whole := e.metered && e.input >= 0 && e.output >= 0
 	if whole && !believable(&answered) {
-		e.lied, whole = true, false
+		e.lied, whole, e.guess = true, false, e.text
 	}
 	estimated := charge{
-		usage:  client.Usage{InputTokens: c.estimate.InputTokens, OutputTokens: e.guess},
+		usage:  client.Usage{InputTokens: c.estimate.InputTokens, OutputTokens: min(e.guess, maxAmount-c.estimate.InputTokens)},
 		source: Estimated,
 		lied:   e.lied,
 	}
@@ -54,7 +55,7 @@ func (c *Call) charge(e ending) charge {
 	}
 	switch {
 	case !e.metered:
-		estimated.usage.OutputTokens = c.bound()
+		estimated.usage.OutputTokens = min(c.bound(), maxAmount-c.estimate.InputTokens)
 	case !e.lied: // the input may be known, and the output not
 		estimated.usage.InputTokens = max(estimated.usage.InputTokens, e.input)
 	}

@@ -177,7 +177,8 @@ func (w *writer) read(e *ending) {
 		e.broke = false // it was all there, whatever came then
 	}
 	if q.MaxOutput != 0 {
-		e.guess = max(w.meter.Streamed(), w.capped(w.learned.tokens(q.Model, w.meter.OutputBytes())))
+		e.text = w.capped(w.learned.tokens(q.Model, w.meter.OutputBytes()))
+		e.guess = max(w.meter.Streamed(), e.text)
 	}
 }
 
