@@ -12,13 +12,9 @@ import (
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
-// Headers that a call may carry, and that answers do.
 const (
 	headerMinOutput = "X-Bucketring-Min-Output-Tokens" // of a request: a number, or forbid
-	headerRequestID = "X-Bucketring-Request-Id"
-	headerGranted   = "X-Bucketring-Granted-Max-Tokens" // of a degraded call, and the next two
-	headerAsked     = "X-Bucketring-Asked-Max-Tokens"
-	headerBinding   = "X-Bucketring-Binding-Limit"
+	headerRequestID = "X-Bucketring-Request-Id"        // of an answer: that of the reservation
 )
 
 // hiddenTokens is what input counts for that is kept by the model's server, such
