@@ -42,6 +42,7 @@ type node struct {
 	addr    string
 
 	down     atomic.Pointer[string] // the method that fails as if the node was away
+	mute     atomic.Bool            // reserves, and its answer is lost
 	progress atomic.Int64           // reports of progress that were answered
 	output   atomic.Int64           // by the last of them
 }
@@ -75,6 +76,9 @@ func (n *node) intercept(ctx context.Context, req any, info *grpc.UnaryServerInf
 		return nil, status.Error(codes.Unavailable, "down")
 	}
 	answer, err := next(ctx, req)
+	if n.mute.Load() && strings.HasSuffix(info.FullMethod, "/Reserve") {
+		return nil, status.Error(codes.Unavailable, "the answer is lost")
+	}
 	if settle, ok := req.(*pb.SettleRequest); ok && !settle.GetFinal() && err == nil {
 		n.output.Store(settle.GetOutputTokens())
 		n.progress.Add(1)

@@ -163,6 +163,20 @@ func TestLimiterAway(t *testing.T) {
 	}
 }
 
+// A node has reserved, and nobody heard of it: that does not stay so.
+func TestLostReservationIsGivenBack(t *testing.T) {
+	n, c := start(t)
+	s := serve(t, middleware.Options{Client: c}, func(http.ResponseWriter, *http.Request) {
+		t.Error("a call without a decision reached the handler")
+	})
+	n.mute.Store(true)
+	if a, text := s.post(t, chat, ask("")); a.StatusCode != 503 {
+		t.Errorf("got %d %s, want 503", a.StatusCode, text)
+	}
+	eventually(t, "given back", func() bool { return used(t, c, "free", "concurrent") == 0 })
+	wantUsed(t, c, "free", "tokens", 0)
+}
+
 // The caller leaves while the reservation is made: the call does not run.
 func TestCallerLeavesDuringTheReservation(t *testing.T) {
 	_, c := start(t)
