@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -53,7 +54,7 @@ func TestCallerLeavesAndTheModelIsStopped(t *testing.T) {
 		stopped <- context.Cause(r.Context())
 	})
 	leave(t, s, 3)
-	if err := <-stopped; err != context.Canceled {
+	if err := <-stopped; !errors.Is(err, context.Canceled) {
 		t.Errorf("the handler's context ended by %v, want context.Canceled", err)
 	}
 	wantEstimate(t, c, s.result(t), middleware.Partial, 3)
@@ -64,8 +65,7 @@ func TestCallerLeavesAndTheModelFinishes(t *testing.T) {
 	_, c := start(t)
 	left := make(chan struct{})
 	failed := make(chan error, 1)
-	s := &site{}
-	s = serve(t, middleware.Options{Client: c, Gone: middleware.Drain}, func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, middleware.Options{Client: c, Gone: middleware.Drain}, func(w http.ResponseWriter, r *http.Request) {
 		streaming(event("a"))(w, r)
 		<-left
 		w = &strict{w, failed}

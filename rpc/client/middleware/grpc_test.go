@@ -309,7 +309,7 @@ func (r *rig) stream(ctx context.Context, t *testing.T, i int, prompt string, mo
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SendMsg(&text{Value: prompt}); err != nil && err != io.EOF {
+	if err := s.SendMsg(&text{Value: prompt}); err != nil && !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	if err := s.CloseSend(); err != nil {
@@ -386,7 +386,7 @@ func TestServerStream(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			_, err := r.stream(ctx, t, 0, "a prompt", test.most)
 			cancel()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = nil
 			}
 			if status.Code(err) != test.code {
@@ -434,7 +434,7 @@ func TestBothStream(t *testing.T) {
 		send(t, s, "hello")
 		for {
 			m := new(text)
-			if err := s.RecvMsg(m); err == io.EOF {
+			if err := s.RecvMsg(m); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err
@@ -443,7 +443,7 @@ func TestBothStream(t *testing.T) {
 		}
 	}})
 	got, err := r.stream(t.Context(), t, 1, "a prompt", -1)
-	if err != io.EOF || len(got) != 3 {
+	if !errors.Is(err, io.EOF) || len(got) != 3 {
 		t.Errorf("Talk() = %q, %v, want 3 messages", got, err)
 	}
 	wantCharge(t, r.result(t), middleware.Reported, 100, 2)

@@ -64,10 +64,12 @@ func TestStream(t *testing.T) {
 	step := make(chan struct{}) // the caller has read the event before
 	s := serve(t, middleware.Options{Client: c, ForceUsage: true}, func(w http.ResponseWriter, r *http.Request) {
 		var q struct {
-			MaxTokens     int64                        `json:"max_tokens"`
-			StreamOptions struct{ Include_usage bool } `json:"stream_options"`
+			MaxTokens     int64 `json:"max_tokens"`
+			StreamOptions struct {
+				IncludeUsage bool `json:"include_usage"`
+			} `json:"stream_options"`
 		}
-		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || !q.StreamOptions.Include_usage || q.MaxTokens != 1000 {
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || !q.StreamOptions.IncludeUsage || q.MaxTokens != 1000 {
 			t.Errorf("the handler got %+v, %v, want usage included and the policy's 1000 tokens", q, err)
 		}
 		w.Header().Set("Content-Type", "text/event-stream")

@@ -156,7 +156,7 @@ func (w *writer) end(returned bool) ending {
 		e.guess = w.capped(w.bytes)
 		generated = w.status < http.StatusMultipleChoices
 	}
-	e.failed = w.status >= http.StatusMultipleChoices && !generated && !(w.left && !w.drain)
+	e.failed = w.status >= http.StatusMultipleChoices && !generated && (!w.left || w.drain)
 	return e
 }
 

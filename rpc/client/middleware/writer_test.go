@@ -90,7 +90,7 @@ func TestWritesToNobody(t *testing.T) {
 			w, stopped := writing(t, gone, &null{header: http.Header{}, err: reset}, streamed)
 			sse(w)
 			for range 2 {
-				if _, err := w.Write([]byte(chunk)); err != want {
+				if _, err := w.Write([]byte(chunk)); !errors.Is(err, want) {
 					t.Errorf("Write() = %v, want %v", err, want)
 				}
 			}
@@ -111,7 +111,7 @@ func TestWritesToNobody(t *testing.T) {
 // The handler's own mistakes are not taken for a caller that left.
 func TestWritesThatAreNotAllowed(t *testing.T) {
 	w, stopped := writing(t, ChargeStreamed, &null{header: http.Header{}, err: http.ErrContentLength}, streamed)
-	if _, err := w.Write([]byte(chunk)); err != http.ErrContentLength || w.gone || stopped() {
+	if _, err := w.Write([]byte(chunk)); !errors.Is(err, http.ErrContentLength) || w.gone || stopped() {
 		t.Errorf("Write() = %v, gone %v, want ErrContentLength and a caller", err, w.gone)
 	}
 }
