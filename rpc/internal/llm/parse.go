@@ -203,13 +203,14 @@ func (p *parser) what() string {
 			end++
 		}
 		if end == p.i {
-			end = min(end+1, len(p.b))
+			r, _ := utf8.DecodeRune(p.b[p.i:])
+			return strconv.QuoteRune(r)
 		}
 		word := p.b[p.i:end]
 		if len(word) > maxShown {
 			return string(word[:maxShown]) + "... (" + strconv.Itoa(len(word)) + " digits)"
 		}
-		return strings.ToValidUTF8(string(word), "?")
+		return string(word)
 	}
 }
 
