@@ -148,7 +148,6 @@ func TestLeavingEarlyIsNotFree(t *testing.T) {
 
 func TestHandlerPanics(t *testing.T) {
 	_, c := start(t)
-	s := serve(t, middleware.Options{Client: c}, nil)
 	for name, test := range map[string]struct {
 		handler http.HandlerFunc
 		source  middleware.Source
@@ -188,7 +187,6 @@ func TestHandlerPanics(t *testing.T) {
 		})
 	}
 	wantUsed(t, c, "free", "concurrent", 0)
-	_ = s
 }
 
 func TestCallsThatDidNotRunCostNothing(t *testing.T) {

@@ -125,13 +125,16 @@ func serveGRPC(t *testing.T, limiter middleware.Limiter, m *model) *rig {
 	s.RegisterService(&modelService, m)
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
-	r.conn, err = grpc.NewClient("passthrough:///model", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
-	if err != nil {
+	if r.conn, err = dialBuffer(l); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.conn.Close() })
 	return r
+}
+
+func dialBuffer(l *bufconn.Listener) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///model", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
 }
 
 func (r *rig) result(t *testing.T) middleware.Result {

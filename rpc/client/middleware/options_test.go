@@ -36,7 +36,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"middleware: identify: must be set",
 		"gone: must be charge_streamed or drain, got gone(9)",
 		"drain_for: must not be negative, got -1ns",
-		"max_body: must not be negative, got -1",
+		"max_body: must be between 0 and 1 GiB, got -1",
 		"min_output: must be between 0 and 2^53, got -1",
 		"client: must be set",
 		"lease: must be between 1s and 1h, got 2h0m0s",
