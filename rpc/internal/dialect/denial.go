@@ -3,7 +3,9 @@
 package dialect
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -108,7 +110,7 @@ func seconds(d time.Duration) json.RawMessage {
 	if ms%1000 == 0 {
 		return strconv.AppendInt(nil, ms/1000, 10)
 	}
-	return strconv.AppendFloat(nil, float64(ms)/1000, 'f', -1, 64)
+	return bytes.TrimRight(fmt.Appendf(nil, "%d.%03d", ms/1000, ms%1000), "0")
 }
 
 func denialError(d Dialect, dec *client.Decision, model string) problem {

@@ -103,27 +103,41 @@ func TestMeterStreams(t *testing.T) {
 		{"cut", streaming, chatDelta + chatDelta[:strings.Index(chatDelta, "i\"}")], "", outcome{noUsage, false, noUsage, 2, 3, false, false, false}},
 		{"continuous usage", streamUsage, continuous + continuous + chatStop + done, "", outcome{Usage{9, -1, 5, -1}, true, Usage{9, -1, 5, -1}, 5, 4, true, false, false}},
 		{"continuous usage, cut", streamUsage, continuous, "", outcome{noUsage, false, Usage{9, -1, 5, -1}, 5, 2, false, false, false}},
-		{"usage with the last choice, no end", streamUsage, strings.Replace(chatStop, "]}", `],"usage":{"prompt_tokens":9,"completion_tokens":5}}`, 1), "",
-			outcome{Usage{9, -1, 5, -1}, true, Usage{9, -1, 5, -1}, 5, 0, false, false, false}},
-		{"one choice of two ended", two, strings.Replace(chatStop, "]}", `],"usage":{"prompt_tokens":9,"completion_tokens":5}}`, 1), "",
-			outcome{noUsage, false, Usage{9, -1, 5, -1}, 5, 0, false, false, false}},
-		{"completions", completions, `data: {"choices":[{"text":"a\nb","logprobs":{"tokens":["a"]}}]}` + "\n\n" + chatUsage + done, `data: {"choices":[{"text":"a\nb","logprobs":{"tokens":["a"]}}]}` + "\n\n" + done,
-			outcome{chatUsed, true, chatUsed, 2, 3, true, false, false}},
+		{
+			"usage with the last choice, no end", streamUsage, strings.Replace(chatStop, "]}", `],"usage":{"prompt_tokens":9,"completion_tokens":5}}`, 1), "",
+			outcome{Usage{9, -1, 5, -1}, true, Usage{9, -1, 5, -1}, 5, 0, false, false, false},
+		},
+		{
+			"one choice of two ended", two, strings.Replace(chatStop, "]}", `],"usage":{"prompt_tokens":9,"completion_tokens":5}}`, 1), "",
+			outcome{noUsage, false, Usage{9, -1, 5, -1}, 5, 0, false, false, false},
+		},
+		{
+			"completions", completions, `data: {"choices":[{"text":"a\nb","logprobs":{"tokens":["a"]}}]}` + "\n\n" + chatUsage + done, `data: {"choices":[{"text":"a\nb","logprobs":{"tokens":["a"]}}]}` + "\n\n" + done,
+			outcome{chatUsed, true, chatUsed, 2, 3, true, false, false},
+		},
 		{"Azure's first chunk", streaming, `data: {"choices":[],"prompt_filter_results":[]}` + "\n\n" + chatDelta, "", outcome{noUsage, false, noUsage, 1, 2, false, false, false}},
 		{"an error", streaming, `data: {"error":{"message":"no"}}` + "\n\n", "", outcome{noUsage, false, noUsage, 0, 0, false, false, false}},
 		{"no JSON", streaming, "data: hello\n\ndata: [1]\n\n", "", outcome{noUsage, false, noUsage, 2, 8, false, false, false}},
 		{"broken JSON", streaming, "data: {\"choices\":[{\n\n", "", outcome{noUsage, false, noUsage, 1, 13, false, false, false}},
-		{"reasoning and tools", streamUsage, `data: {"choices":[{"delta":{"reasoning_content":"abc","tool_calls":[{"id":"x","function":{"name":"f","arguments":"{\"a"}}]}}]}` + "\n\n", "",
-			outcome{noUsage, false, noUsage, 1, 7, false, false, false}},
+		{
+			"reasoning and tools", streamUsage, `data: {"choices":[{"delta":{"reasoning_content":"abc","tool_calls":[{"id":"x","function":{"name":"f","arguments":"{\"a"}}]}}]}` + "\n\n", "",
+			outcome{noUsage, false, noUsage, 1, 7, false, false, false},
+		},
 
-		{"Anthropic", anthropic, anthropicStart + anthropicPing + anthropicDelta + anthropicTool + anthropicUsage + anthropicStop, "",
-			outcome{Usage{60, 30, 15, -1}, true, Usage{60, 30, 15, -1}, 15, 7, true, false, false}},
+		{
+			"Anthropic", anthropic, anthropicStart + anthropicPing + anthropicDelta + anthropicTool + anthropicUsage + anthropicStop, "",
+			outcome{Usage{60, 30, 15, -1}, true, Usage{60, 30, 15, -1}, 15, 7, true, false, false},
+		},
 		{"Anthropic, cut", anthropic, anthropicStart + anthropicDelta + anthropicDelta, "", outcome{noUsage, false, Usage{60, 30, 1, -1}, 2, 6, false, false, false}},
-		{"Anthropic says the input again", anthropic, anthropicStart + strings.Replace(anthropicUsage, `{"output`, `{"input_tokens":12,"cache_read_input_tokens":0,"output`, 1), "",
-			outcome{Usage{62, 30, 15, -1}, true, Usage{62, 30, 15, -1}, 15, 0, false, false, false}},
+		{
+			"Anthropic says the input again", anthropic, anthropicStart + strings.Replace(anthropicUsage, `{"output`, `{"input_tokens":12,"cache_read_input_tokens":0,"output`, 1), "",
+			outcome{Usage{62, 30, 15, -1}, true, Usage{62, 30, 15, -1}, 15, 0, false, false, false},
+		},
 
-		{"responses", responses, responseCreated + responseDelta + responseText + fmt.Sprintf(responseEnd, "completed"), "",
-			outcome{responseUsed, true, responseUsed, 3, 5, true, false, false}},
+		{
+			"responses", responses, responseCreated + responseDelta + responseText + fmt.Sprintf(responseEnd, "completed"), "",
+			outcome{responseUsed, true, responseUsed, 3, 5, true, false, false},
+		},
 		{"responses, incomplete", responses, responseDelta + fmt.Sprintf(responseEnd, "incomplete"), "", outcome{responseUsed, true, responseUsed, 3, 5, true, false, false}},
 		{"responses, failed", responses, responseDelta + fmt.Sprintf(responseEnd, "failed"), "", outcome{responseUsed, true, responseUsed, 3, 5, true, false, false}},
 		{"responses, cut", responses, responseCreated + responseDelta + responseDelta, "", outcome{noUsage, false, noUsage, 2, 10, false, false, false}},
@@ -152,33 +166,47 @@ func TestMeterDocuments(t *testing.T) {
 		answer string
 		want   outcome
 	}{
-		{"chat", ChatCompletions, 200, "application/json", ` {"choices":[{"message":{"content":"Hello","tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}],` + used + `} `,
-			outcome{Usage{9, -1, 2, -1}, true, Usage{9, -1, 2, -1}, 2, 8, true, false, false}},
+		{
+			"chat", ChatCompletions, 200, "application/json", ` {"choices":[{"message":{"content":"Hello","tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}],` + used + `} `,
+			outcome{Usage{9, -1, 2, -1}, true, Usage{9, -1, 2, -1}, 2, 8, true, false, false},
+		},
 		{"chat, cut after the usage", ChatCompletions, 200, "application/json", `{"choices":[],` + used, outcome{Usage{9, -1, 2, -1}, true, Usage{9, -1, 2, -1}, 2, 0, false, false, false}},
 		{"chat, cut", ChatCompletions, 200, "application/json", `{"choices":[{"message":{"content":"Hel`, outcome{noUsage, false, noUsage, 0, 3, false, false, false}},
 		{"no usage", ChatCompletions, 200, "application/json", `{"choices":[{"message":{"content":"Hello"}}]}`, outcome{noUsage, false, noUsage, 0, 5, true, false, false}},
-		{"usage elsewhere", ChatCompletions, 200, "application/json", `{"choices":[{"message":{"content":"x","usage":{"prompt_tokens":1,"completion_tokens":1}}}]}`,
-			outcome{noUsage, false, noUsage, 0, 1, true, false, false}},
+		{
+			"usage elsewhere", ChatCompletions, 200, "application/json", `{"choices":[{"message":{"content":"x","usage":{"prompt_tokens":1,"completion_tokens":1}}}]}`,
+			outcome{noUsage, false, noUsage, 0, 1, true, false, false},
+		},
 		{"usage of something else", ChatCompletions, 200, "application/json", `{"message":[{` + used + `}]}`, outcome{noUsage, false, noUsage, 0, 0, true, false, false}},
 		{"completions", Completions, 200, "application/json", `{"choices":[{"text":"ab"},{"text":"\u20ac"}],` + used + `}`, outcome{Usage{9, -1, 2, -1}, true, Usage{9, -1, 2, -1}, 2, 5, true, false, false}},
-		{"embeddings", Embeddings, 200, "application/json", `{"data":[{"embedding":[0.1,-2e-3]}],"usage":{"prompt_tokens":8,"total_tokens":8}}`,
-			outcome{Usage{8, -1, 0, -1}, true, Usage{8, -1, 0, -1}, 0, 0, true, false, false}},
+		{
+			"embeddings", Embeddings, 200, "application/json", `{"data":[{"embedding":[0.1,-2e-3]}],"usage":{"prompt_tokens":8,"total_tokens":8}}`,
+			outcome{Usage{8, -1, 0, -1}, true, Usage{8, -1, 0, -1}, 0, 0, true, false, false},
+		},
 		{"embeddings, no total", Embeddings, 200, "application/json", `{"usage":{"prompt_tokens":8}}`, outcome{Usage{8, -1, 0, -1}, true, Usage{8, -1, 0, -1}, 0, 0, true, false, false}},
-		{"responses", Responses, 200, "application/json", `{"instructions":"be","output":[{"type":"message","content":[{"text":"Hello"}]},{"type":"function_call","arguments":"{}"}],"usage":` +
-			`{"input_tokens":8,"input_tokens_details":{"cached_tokens":2},"output_tokens":3,"output_tokens_details":{"reasoning_tokens":1}}}`,
-			outcome{responseUsed, true, responseUsed, 3, 7, true, false, false}},
-		{"Anthropic", Messages, 200, "application/json", `{"type":"message","content":[{"type":"text","text":"Hello"},{"type":"tool_use","id":"i","input":{"city":"Bern"}}],` +
-			`"usage":{"input_tokens":10,"cache_creation_input_tokens":20,"cache_read_input_tokens":30,"output_tokens":5}}`,
-			outcome{Usage{60, 30, 5, -1}, true, Usage{60, 30, 5, -1}, 5, 9, true, false, false}},
-		{"Anthropic, no cache", Messages, 200, "application/json", `{"usage":{"input_tokens":10,"cache_creation_input_tokens":null,"output_tokens":5}}`,
-			outcome{Usage{10, -1, 5, -1}, true, Usage{10, -1, 5, -1}, 5, 0, true, false, false}},
+		{
+			"responses", Responses, 200, "application/json", `{"instructions":"be","output":[{"type":"message","content":[{"text":"Hello"}]},{"type":"function_call","arguments":"{}"}],"usage":` +
+				`{"input_tokens":8,"input_tokens_details":{"cached_tokens":2},"output_tokens":3,"output_tokens_details":{"reasoning_tokens":1}}}`,
+			outcome{responseUsed, true, responseUsed, 3, 7, true, false, false},
+		},
+		{
+			"Anthropic", Messages, 200, "application/json", `{"type":"message","content":[{"type":"text","text":"Hello"},{"type":"tool_use","id":"i","input":{"city":"Bern"}}],` +
+				`"usage":{"input_tokens":10,"cache_creation_input_tokens":20,"cache_read_input_tokens":30,"output_tokens":5}}`,
+			outcome{Usage{60, 30, 5, -1}, true, Usage{60, 30, 5, -1}, 5, 9, true, false, false},
+		},
+		{
+			"Anthropic, no cache", Messages, 200, "application/json", `{"usage":{"input_tokens":10,"cache_creation_input_tokens":null,"output_tokens":5}}`,
+			outcome{Usage{10, -1, 5, -1}, true, Usage{10, -1, 5, -1}, 5, 0, true, false, false},
+		},
 		{"an error", ChatCompletions, 400, "application/json", `{"error":{"message":"no"}}`, outcome{noUsage, false, noUsage, 0, 0, true, false, false}},
 		{"an error in HTML", ChatCompletions, 502, "text/html", `<h1>Bad gateway</h1>`, outcome{noUsage, false, noUsage, 0, 0, false, false, false}},
 		{"no JSON", ChatCompletions, 200, "", `Hello`, outcome{noUsage, false, noUsage, 0, 5, false, false, false}},
 		{"compressed", ChatCompletions, 200, "application/json", "\x1f\x8b\x08\x00abc", outcome{noUsage, false, noUsage, 0, 7, false, false, false}},
 		{"too deep", ChatCompletions, 200, "application/json", nested, outcome{noUsage, false, noUsage, 0, int64(70 - 61), false, false, true}},
-		{"usage too long", ChatCompletions, 200, "application/json", `{"usage":{"x":"` + strings.Repeat("x", maxUsageBytes) + `","prompt_tokens":9,"completion_tokens":2}}`,
-			outcome{noUsage, false, noUsage, 0, 0, true, false, true}},
+		{
+			"usage too long", ChatCompletions, 200, "application/json", `{"usage":{"x":"` + strings.Repeat("x", maxUsageBytes) + `","prompt_tokens":9,"completion_tokens":2}}`,
+			outcome{noUsage, false, noUsage, 0, 0, true, false, true},
+		},
 		{"problem+json", ChatCompletions, 200, "application/problem+json; charset=utf-8; q", `{` + used + `}`, outcome{Usage{9, -1, 2, -1}, true, Usage{9, -1, 2, -1}, 2, 0, true, false, false}},
 	} {
 		m := NewMeter(&Request{Endpoint: tt.e, N: 1, InputBytes: 10}, tt.status, tt.kind)

@@ -66,28 +66,40 @@ func TestParse(t *testing.T) {
 	}{
 		{"nothing said", ChatCompletions, `{}`, Request{MaxOutput: -1, N: 1}},
 		{"white space", ChatCompletions, " {\r\n\t} \n", Request{MaxOutput: -1, N: 1}},
-		{"chat", ChatCompletions, `{"model":"m","messages":` + hi + `,"max_tokens":100,"n":3,"temperature":0.5,"future":[null]}`,
-			Request{Model: "m", MaxOutput: 100, N: 3, InputBytes: 17}},
+		{
+			"chat", ChatCompletions, `{"model":"m","messages":` + hi + `,"max_tokens":100,"n":3,"temperature":0.5,"future":[null]}`,
+			Request{Model: "m", MaxOutput: 100, N: 3, InputBytes: 17},
+		},
 		{"both bounds", ChatCompletions, `{"max_tokens":100,"max_completion_tokens":200}`, Request{MaxOutput: 200, N: 1}},
 		{"both bounds, the other way", ChatCompletions, `{"max_completion_tokens":100,"max_tokens":200}`, Request{MaxOutput: 200, N: 1}},
-		{"null is absent", ChatCompletions, `{"max_tokens":null,"n":null,"model":null,"stream":null,"stream_options":null,"tools":null,"messages":null,"response_format":null}`,
-			Request{MaxOutput: -1, N: 1}},
+		{
+			"null is absent", ChatCompletions, `{"max_tokens":null,"n":null,"model":null,"stream":null,"stream_options":null,"tools":null,"messages":null,"response_format":null}`,
+			Request{MaxOutput: -1, N: 1},
+		},
 		{"other notations", ChatCompletions, `{"max_tokens":1e3,"n":2.0}`, Request{MaxOutput: 1000, N: 2}},
 		{"the most", ChatCompletions, `{"max_tokens":9007199254740992}`, Request{MaxOutput: 1 << 53, N: 1}},
 		{"best_of", ChatCompletions, `{"n":2,"best_of":5}`, Request{MaxOutput: -1, N: 5}},
-		{"stream", ChatCompletions, `{"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}`,
-			Request{MaxOutput: -1, N: 1, Stream: true, IncludeUsage: true}},
+		{
+			"stream", ChatCompletions, `{"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}`,
+			Request{MaxOutput: -1, N: 1, Stream: true, IncludeUsage: true},
+		},
 		{"stream without usage", ChatCompletions, `{"stream":true,"stream_options":{"include_usage":false}}`, Request{MaxOutput: -1, N: 1, Stream: true}},
 		{"names in escapes", ChatCompletions, `{"m\u0061x_tokens":7,"\u006e":2}`, Request{MaxOutput: 7, N: 2}},
 		{"text in escapes", ChatCompletions, `{"messages":"\n\u00e4\u20ac\ud83d\ude00\\"}`, Request{MaxOutput: -1, N: 1, InputBytes: 1 + 2 + 3 + 4 + 1}},
-		{"tools", ChatCompletions, `{"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]}`,
-			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: int64(len("typefunctionfunctionnamefparameterstypeobject"))}},
+		{
+			"tools", ChatCompletions, `{"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]}`,
+			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: int64(len("typefunctionfunctionnamefparameterstypeobject"))},
+		},
 		{"no tools", ChatCompletions, `{"tools":[]}`, Request{MaxOutput: -1, N: 1}},
 		{"tools not to be called", ChatCompletions, `{"tools":[{"a":12}],"tool_choice":"none"}`, Request{MaxOutput: -1, N: 1, InputBytes: 3}},
-		{"tools to be called", ChatCompletions, `{"tool_choice":{"type":"function"},"functions":[{"a":12}]}`,
-			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: 15}},
-		{"schema", ChatCompletions, `{"response_format":{"type":"json_schema","json_schema":{"name":"s"}}}`,
-			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: int64(len("typejson_schemajson_schemanames"))}},
+		{
+			"tools to be called", ChatCompletions, `{"tool_choice":{"type":"function"},"functions":[{"a":12}]}`,
+			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: 15},
+		},
+		{
+			"schema", ChatCompletions, `{"response_format":{"type":"json_schema","json_schema":{"name":"s"}}}`,
+			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: int64(len("typejson_schemajson_schemanames"))},
+		},
 		{"JSON", ChatCompletions, `{"response_format":{"type":"json_object"}}`, Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: 15}},
 		{"text", ChatCompletions, `{"response_format":{"type":"text"}}`, Request{MaxOutput: -1, N: 1, InputBytes: 8}},
 		{"grammar", Completions, `{"guided_regex":"a+"}`, Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: 2}},
@@ -103,20 +115,26 @@ func TestParse(t *testing.T) {
 		{"embeddings", Embeddings, `{"model":"e","input":["ab","c"],"dimensions":3,"stream":7}`, Request{Model: "e", N: 1, InputBytes: 3}},
 		{"embeddings of token ids", Embeddings, `{"input":[[1,2],[3]]}`, Request{N: 1, InputTokens: 3}},
 
-		{"responses", Responses, `{"input":"abc","instructions":"de","max_output_tokens":99,"stream":true}`,
-			Request{MaxOutput: 99, MinOutput: 16, N: 1, Stream: true, InputBytes: 5}},
+		{
+			"responses", Responses, `{"input":"abc","instructions":"de","max_output_tokens":99,"stream":true}`,
+			Request{MaxOutput: 99, MinOutput: 16, N: 1, Stream: true, InputBytes: 5},
+		},
 		{"responses, small", Responses, `{"max_output_tokens":3}`, Request{MaxOutput: 3, MinOutput: 3, N: 1}},
 		{"responses go on", Responses, `{"previous_response_id":"r1","background":false}`, Request{MaxOutput: -1, MinOutput: 16, N: 1, InputBytes: 2, HiddenInput: true}},
-		{"responses with a schema", Responses, `{"text":{"verbosity":"low","format":{"type":"json_schema"}}}`,
-			Request{MaxOutput: -1, MinOutput: 16, N: 1, Uncuttable: true, InputBytes: 15}},
+		{
+			"responses with a schema", Responses, `{"text":{"verbosity":"low","format":{"type":"json_schema"}}}`,
+			Request{MaxOutput: -1, MinOutput: 16, N: 1, Uncuttable: true, InputBytes: 15},
+		},
 		{"responses without", Responses, `{"text":{"format":null}}`, Request{MaxOutput: -1, MinOutput: 16, N: 1}},
 
 		{"messages", Messages, `{"model":"c","system":"be","max_tokens":9,"messages":` + hi + `}`, Request{Model: "c", MaxOutput: 9, N: 1, InputBytes: 19}},
 		{"thinking", Messages, `{"max_tokens":4096,"thinking":{"type":"enabled","budget_tokens":1024}}`, Request{MaxOutput: 4096, MinOutput: 1280, N: 1}},
 		{"thinking takes it all", Messages, `{"max_tokens":1100,"thinking":{"budget_tokens":1024,"type":"enabled"}}`, Request{MaxOutput: 1100, MinOutput: 1100, N: 1}},
 		{"no thinking", Messages, `{"max_tokens":4096,"thinking":{"type":"disabled","budget_tokens":1024}}`, Request{MaxOutput: 4096, N: 1}},
-		{"messages with a schema", Messages, `{"output_config":{"effort":"low","format":{"type":"json_schema"}}}`,
-			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: 15}},
+		{
+			"messages with a schema", Messages, `{"output_config":{"effort":"low","format":{"type":"json_schema"}}}`,
+			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: 15},
+		},
 	} {
 		tt.want.Endpoint = tt.e
 		got, err := Parse(tt.e, []byte(tt.body))
@@ -262,7 +280,17 @@ func TestParseRefuses(t *testing.T) {
 			t.Errorf("Parse(%s)\n got %s\nwant %s", tt.body, err, tt.want)
 		}
 	}
-	_, err := Parse(ChatCompletions, []byte(`{"x":`+deep+`}`))
+	var crowd strings.Builder
+	crowd.WriteString(many)
+	for i := range maxMembers {
+		crowd.WriteString(`"m` + strconv.Itoa(i) + `":0,`)
+	}
+	crowd.WriteString(`"x":0}`)
+	_, err := Parse(ChatCompletions, []byte(crowd.String()))
+	if want := "m65436: is one too many: an object may have 65536 members"; err == nil || err.Error() != want {
+		t.Errorf("Parse of many members: %v, want %s", err, want)
+	}
+	_, err = Parse(ChatCompletions, []byte(`{"x":`+deep+`}`))
 	if err == nil || !strings.HasSuffix(err.Error(), "is nested more than 128 deep") || len(err.Error()) > 500 {
 		t.Errorf("Parse of a deep body: %v, want a short error about its depth", err)
 	}
