@@ -155,6 +155,7 @@ func TestHandlerPanics(t *testing.T) {
 	}{
 		"before anything came": {func(http.ResponseWriter, *http.Request) {}, middleware.Partial, 0},
 		"in mid-stream":        {streaming(event("a"), event("b")), middleware.Partial, 2},
+		"after its end":        {streaming(event("a"), doneEvent), middleware.Estimated, 1},
 		"after an error":       {whole(500, `{"error":{"message":"no"}}`), middleware.Cancelled, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -178,7 +179,7 @@ func TestHandlerPanics(t *testing.T) {
 					t.Errorf("the panic was %v, want %v", recovered, reason)
 				}
 				r := <-done
-				if r.Source != test.source || r.Charged.OutputTokens != test.output || r.Source == middleware.Partial && r.Charged.InputTokens < leastInput {
+				if r.Source != test.source || r.Charged.OutputTokens != test.output || r.Source != middleware.Cancelled && r.Charged.InputTokens < leastInput {
 					t.Errorf("OnDone(%+v), want %s with %d of output", r, test.source, test.output)
 				}
 				before += r.Charged.InputTokens + r.Charged.OutputTokens

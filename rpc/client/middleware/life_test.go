@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -315,4 +316,26 @@ func TestOtherRequestsPassUntouched(t *testing.T) {
 		t.Fatalf("GET %s = %v, %v, want 200", chat, a, err)
 	}
 	_ = a.Body.Close()
+}
+
+// BenchmarkCall is a whole answer, reserved and settled at a node over loopback.
+func BenchmarkCall(b *testing.B) {
+	n, c := start(b)
+	m, err := middleware.New(middleware.Options{Client: c, Identify: identifyAs("big")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	model := whole(200, completion("Because.", `{"prompt_tokens":1,"completion_tokens":1}`))
+	for name, handler := range map[string]http.Handler{"metered": m.Handler(model), "bare": model} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				n.advance(time.Second) // no limit is reached
+				r, w := httptest.NewRequest(http.MethodPost, chat, strings.NewReader(ask(`,"max_tokens":1`))), httptest.NewRecorder()
+				if handler.ServeHTTP(w, r); w.Code != 200 {
+					b.Fatalf("status %d", w.Code)
+				}
+			}
+		})
+	}
 }

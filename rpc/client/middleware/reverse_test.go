@@ -74,7 +74,7 @@ func TestUpstreamBreaks(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			text := completion(strings.Repeat("a", 30), "")
 			_, _ = io.WriteString(w, text[:strings.Index(text, "aaa")+21])
-			http.NewResponseController(w).Flush()
+			w.(http.Flusher).Flush()
 			cut(w)
 		}, middleware.Partial, 7},
 		"after the usage": {func(w http.ResponseWriter, r *http.Request) {
