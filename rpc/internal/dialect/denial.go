@@ -16,7 +16,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/internal/message"
 )
 
-// patience is the longest Retry-After that SDKs honour.
+// patience is the longest Retry-After that all SDKs honour. Some take a longer one
+// for none at all.
 const patience = time.Minute
 
 // StatusOverloaded is Anthropic's status for a lack of capacity that is no quota.

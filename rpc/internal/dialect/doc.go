@@ -11,7 +11,7 @@
 //   - a slot, which has no clock: yes, after 1 to 2 seconds by chance;
 //   - a node that cannot be reached, or a full table: yes, likewise. The status is
 //     503 (Anthropic: 529), since it is no quota of the caller's;
-//   - longer than a minute, which SDKs take for no time at all: no;
+//   - longer than a minute, which some SDKs take for no time at all: no;
 //   - money: no, and the code is insufficient_quota. Anthropic gets no Retry-After;
 //   - never, as for exceeds_capacity and no_price: no, and no Retry-After.
 //

@@ -249,7 +249,7 @@ func (d *document) isUsage() bool {
 	case d.depth == 1:
 		return true
 	}
-	return d.depth == 2 && d.isObject(2) && (d.labels[1] == responseLabel || d.labels[1] == messageLabel)
+	return d.depth == 2 && (d.labels[1] == responseLabel || d.labels[1] == messageLabel)
 }
 
 // isGenerated reports whether the string that begins was written by the model. In

@@ -301,6 +301,55 @@ func TestLieInAStream(t *testing.T) {
 	}
 }
 
+// TestDataOfSeveralLinesIsApart: a number does not go on in the next line.
+func TestDataOfSeveralLinesIsApart(t *testing.T) {
+	m := NewMeter(&streamUsage, 200, "text/event-stream")
+	run(m, "data: {\"choices\":[],\"usage\":{\"completion_tokens\":2,\"prompt_tokens\":9\ndata: 9}}\n\n")
+	if u, ok := m.Usage(); ok || !m.Lied() {
+		t.Errorf("usage %v, %v, lied %v, want none and a lie", u, ok, m.Lied())
+	}
+}
+
+// TestLongChunkIsPassed: what is too long to be held is passed, in one piece too.
+func TestLongChunkIsPassed(t *testing.T) {
+	pad := func(n int) string { return strings.Replace(chatUsage, "{", `{"pad":"`+strings.Repeat("x", n)+`",`, 1) }
+	fits := maxHeld - len(pad(0)) + len("\n")
+	for _, tt := range []struct {
+		pad    int
+		hidden bool
+	}{{fits, true}, {fits + 1, false}} {
+		answer := pad(tt.pad) + done
+		want := answer
+		if tt.hidden {
+			want = done
+		}
+		for _, cut := range []int{0, 10, maxHeld, maxHeld + 1, maxHeld + 2} {
+			m := NewMeter(&streaming, 200, "text/event-stream")
+			if got := run(m, answer, min(cut, len(answer))); got != want {
+				t.Errorf("a chunk with %d bytes more, cut at %d: %d bytes are passed, want %d", tt.pad, cut, len(got), len(want))
+			}
+		}
+	}
+}
+
+// TestWhatIsHidden: the chunk and no other, wherever the answer is cut.
+func TestWhatIsHidden(t *testing.T) {
+	comment := ": " + strings.Repeat("x", maxHeld) + "\n"
+	broken := `data: {"choices":[],"usage":{"prompt_tokens":9}` + "\n\n"
+	for _, tt := range []struct{ answer, want string }{
+		{comment + chatUsage + done, comment + done},
+		{broken + done, broken + done},
+		{strings.Replace(chatUsage, "}}", "}", 1), strings.Replace(chatUsage, "}}", "}", 1)},
+	} {
+		for _, cut := range []int{0, 1, 30, len(tt.answer) - 1, len(comment) + 30} {
+			m := NewMeter(&streaming, 200, "text/event-stream")
+			if got := run(m, tt.answer, min(cut, len(tt.answer))); got != tt.want {
+				t.Errorf("%.60q... cut at %d: passed %d bytes, want %d", tt.answer, cut, len(got), len(tt.want))
+			}
+		}
+	}
+}
+
 // TestPassesAtOnce: nothing waits but what may be the usage chunk.
 func TestPassesAtOnce(t *testing.T) {
 	for _, tt := range []struct {

@@ -126,6 +126,9 @@ func TestRewriteKeepsAllElse(t *testing.T) {
 		e, body := drawBody(t)
 		grant := rapid.OneOf(rapid.Just(int64(-1)), rapid.Int64Range(0, 1<<53)).Draw(t, "grant")
 		usage := rapid.Bool().Draw(t, "usage")
+		if _, err := Parse(e, body); err != nil {
+			t.Fatalf("Parse(%s): %v", body, err)
+		}
 		checkRewrite(t, e, body, grant, usage)
 	})
 }

@@ -92,7 +92,8 @@ func (s *scanner) path() string {
 	return string(path)
 }
 
-// kind returns the first byte of the next value, 0 at the end of the text.
+// kind returns the first byte of the next value, 0 at the end of the text: no value
+// begins with that.
 func (s *scanner) kind() byte {
 	for s.i < len(s.b) {
 		switch s.b[s.i] {
