@@ -71,6 +71,7 @@ type examiner struct {
 	judge      judge
 	defence    defence
 	admissions []admission
+	decided    []admission // by one member in fallback
 	suspects   []suspect
 	chosen     []int32
 }
@@ -168,10 +169,13 @@ func (sc *scene) index(o *Options) {
 			if len(st.parts) > 0 && st.parts[len(st.parts)-1].ident == uint32(i) {
 				continue // said twice
 			}
-			if l.Amount > st.limit.Amount || l.capacity() > st.limit.capacity() {
+			if l.Amount > st.limit.Amount || l.capacity() > st.limit.capacity() || l.Fallback.lax() > st.limit.Fallback.lax() {
 				generous := *l
 				generous.Burst = max(l.capacity(), st.limit.capacity())
 				generous.Amount = max(l.Amount, st.limit.Amount)
+				if generous.Fallback.lax() < st.limit.Fallback.lax() {
+					generous.Fallback = st.limit.Fallback
+				}
 				st.limit = &generous
 			}
 			st.parts = append(st.parts, part{uint32(i), l})
@@ -280,36 +284,46 @@ func (e *examiner) over(sc *scene, n int32, report *Report) {
 		}
 		calls++
 		admitted += ch.least
-		if c.fallback {
+		if c.decider != 0 {
 			fallback += ch.least
 		}
-		list = append(list, admission{sent: c.sent, done: c.done, cost: ch.estimate, drop: ch.drop, least: ch.least, fallback: c.fallback})
+		list = append(list, admission{sent: c.sent, done: c.done, cost: ch.estimate, drop: ch.drop, least: ch.least, decider: c.decider})
 	}
 	if len(list) > 0 && len(list) != int(calls) {
 		slices.SortStableFunc(list, func(a, b admission) int { return cmp.Compare(a.sent, b.sent) })
 	}
 	e.admissions = list
-	all := e.judge.over(st.limit, list)
+	load := &busy{Course{Which: sc.which(st), Calls: calls, Admitted: admitted}, relative(admitted, st.limit.capacity())}
+	if st.limit.Dimension == Concurrent {
+		load.load = relative(calls, st.limit.Amount)
+	}
+	var usedAll, usedOwn *tracer
+	if report.busiestOf(st.limit.Dimension).takes(load) {
+		usedAll, usedOwn = &tracer{}, &tracer{}
+	}
+	all := e.judge.over(st.limit, list, usedAll)
 	own := all
-	if slices.ContainsFunc(list, func(a admission) bool { return a.fallback }) {
-		own = e.judge.over(st.limit, slices.DeleteFunc(list, func(a admission) bool { return a.fallback }))
+	var beyond int64
+	if slices.ContainsFunc(list, func(a admission) bool { return a.decider != 0 }) {
+		by := slices.Clone(list)
+		beyond = e.beyond(st.limit, slices.DeleteFunc(by, func(a admission) bool { return a.decider == 0 }))
+		own = e.judge.over(st.limit, slices.DeleteFunc(list, func(a admission) bool { return a.decider != 0 }), usedOwn)
+		load.withFallback(usedAll, usedOwn)
+	} else if usedAll != nil {
+		load.Step, load.Used = time.Duration(usedAll.step), usedAll.course()
+	}
+	if usedAll != nil && len(usedAll.points) > 0 {
+		report.busiestOf(st.limit.Dimension).add(load)
 	}
 	finding := Over{
 		Which: sc.which(st), Calls: calls, Admitted: admitted,
-		Amount: own.sure, WithFallback: all.sure, Possible: own.possible, Fallback: fallback, At: time.Duration(own.at),
+		Amount: own.sure, WithFallback: all.sure, Possible: own.possible, Fallback: fallback, Declared: st.limit.Fallback, BeyondBound: beyond, At: time.Duration(own.at),
 	}
 	if own.sure == 0 {
 		finding.At = time.Duration(all.at)
 	}
 	if st.limit.Dimension == Concurrent && all.sure > 0 {
 		finding.Admitted = st.limit.Amount + all.sure
-	}
-	if st.limit.Fallback != nil {
-		extra := fallback
-		if st.limit.Dimension == Concurrent {
-			extra = all.sure - own.sure
-		}
-		finding.BeyondBound = max(0, extra-*st.limit.Fallback)
 	}
 	d.Admitted += admitted
 	d.Over += own.sure

@@ -22,7 +22,7 @@ type call struct {
 	asked      *record // whose cost counts
 	held       int32   // 1 + index of its reservation; 0: a check
 	sure       bool    // it was admitted
-	fallback   bool
+	decider    member  // of the first that admitted it in fallback
 	attempts   uint8
 }
 
@@ -136,7 +136,9 @@ func (h *history) add(group []ref, o *Options) {
 				c.asked, c.done = rec, rec.done
 			}
 			c.sure = true
-			c.fallback = c.fallback || rec.fallback
+			if c.decider == 0 {
+				c.decider = rec.decider
+			}
 			if !rec.replayed {
 				fresh++
 			}
@@ -196,7 +198,7 @@ func reservationOf(group []ref, c *call, o *Options) reservation {
 				break
 			}
 			r.settled = true
-			if !rec.fallback {
+			if rec.decider == 0 {
 				r.settleDone = min(r.settleDone, rec.done)
 			}
 		default:

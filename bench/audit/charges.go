@@ -105,7 +105,7 @@ func (e *examiner) refilled(sc *scene, n int32, told *State) (low, high int64, o
 		}
 		ch := sc.charges(e.options, st.of(c.asked.ident), sc.idents[c.asked.ident].model, c)
 		list = sc.suspect(list, c, ch)
-		if c.sure && !c.fallback && c.done <= int64(told.Sent) {
+		if c.sure && c.decider == 0 && c.done <= int64(told.Sent) {
 			least = append(least, admission{sent: c.sent, done: c.done, least: ch.least})
 		}
 	}

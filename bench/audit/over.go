@@ -14,7 +14,7 @@ type admission struct {
 	cost       int64 // from done on
 	drop       int64 // from here on it is
 	least      int64
-	fallback   bool
+	decider    member
 }
 
 // excess is what was admitted beyond a limit.
@@ -32,13 +32,22 @@ type judge struct {
 	queue   queue
 	windows []int64
 	clock   int64
+	trace   *tracer // nil: nobody wants to know what was used when
 }
 
-func (j *judge) over(l *Limit, list []admission) excess {
+// used says that of a limit n were used, surely, at a time.
+func (j *judge) used(at, n int64) {
+	if j.trace != nil {
+		j.trace.add(at, max(0, n))
+	}
+}
+
+// over also tells trace what was used when, unless that is nil.
+func (j *judge) over(l *Limit, list []admission, trace *tracer) excess {
 	if len(list) == 0 {
 		return excess{}
 	}
-	j.list = list
+	j.list, j.trace = list, trace
 	j.dones, j.drops = j.dones[:0], j.drops[:0]
 	for i := range list {
 		j.dones = append(j.dones, int32(i))
@@ -97,6 +106,7 @@ func (j *judge) total(amount int64) excess {
 		if sum-amount > e.sure {
 			e.sure, e.at = sum-amount, j.list[i].done
 		}
+		j.used(j.list[i].done, sum)
 	}, func(i int32) { sum -= j.list[i].cost - j.list[i].least })
 	e.possible = e.sure
 	return e
@@ -115,7 +125,7 @@ func (j *judge) bucket(l *Limit) excess {
 	if !ok {
 		return excess{} // refills faster than anything can be admitted
 	}
-	if l.capacity() >= total {
+	if l.capacity() >= total && j.trace == nil {
 		return excess{}
 	}
 	capacity := l.capacity() << r.shift
@@ -137,7 +147,7 @@ func (j *judge) bucket(l *Limit) excess {
 	var e excess
 	most := level(func(a *admission) int64 { return a.least })
 	e.possible = max(0, r.units(most+r.during(slowest)+drift-capacity))
-	if level(func(a *admission) int64 { return a.cost })+2 <= capacity {
+	if j.trace == nil && level(func(a *admission) int64 { return a.cost })+2 <= capacity {
 		return e
 	}
 	j.queue.reset(len(j.list))
@@ -148,6 +158,7 @@ func (j *judge) bucket(l *Limit) excess {
 		if over > worst {
 			worst, e.at = over, j.list[i].done
 		}
+		j.used(j.list[i].done, l.capacity()+r.units(over))
 	}, func(i int32) {
 		j.queue.set(int(i), r.at(j.list[i].sent), j.list[i].least<<r.shift)
 	})
@@ -179,6 +190,7 @@ func (j *judge) sliding(l *Limit) excess {
 		if sum-l.Amount > e.sure {
 			e.sure, e.at = sum-l.Amount, now
 		}
+		j.used(now, sum)
 	}, func(i int32) {
 		if in[i] {
 			sum -= j.list[i].cost - j.list[i].least
@@ -238,6 +250,7 @@ func (j *judge) between(l *Limit) excess {
 			if sums[w]-l.Amount > e.sure {
 				e.sure, e.at = sums[w]-l.Amount, j.list[i].done
 			}
+			j.used(j.list[i].done, sums[w])
 		}
 	}, func(i int32) {
 		if w := home(i); w >= 0 {
@@ -295,6 +308,8 @@ func (j *judge) anywhere(l *Limit) (sure, at int64) {
 		}
 	}
 	sure = most[1]
+	// What is shown is the position with the most that is within the limit, if any.
+	shown, best := sure, int64(0)
 	for len(turns) > 0 && turns[0].offset < window {
 		offset := turns[0].offset
 		for ; len(turns) > 0 && turns[0].offset == offset; turns = turns[1:] {
@@ -313,9 +328,32 @@ func (j *judge) anywhere(l *Limit) (sure, at int64) {
 			}
 		}
 		sure = min(sure, most[1])
+		if within := most[1] <= l.Amount; within && (shown > l.Amount || most[1] > shown) || !within && most[1] < shown {
+			shown, best = most[1], offset
+		}
+	}
+	if j.trace != nil {
+		j.traceFrom(base-window+best, window)
 	}
 	if sure -= l.Amount; sure <= 0 {
 		return 0, 0
 	}
 	return sure, j.list[j.dones[len(j.dones)-1]].done
+}
+
+// traceFrom traces windows of which one begins at a time before all charges.
+func (j *judge) traceFrom(begin, window int64) {
+	current, sum := int64(-1), int64(0)
+	for _, i := range j.dones {
+		a := &j.list[i]
+		in := (a.done - begin) / window
+		if (a.sent-begin)/window != in {
+			continue
+		}
+		if in != current {
+			current, sum = in, 0
+		}
+		sum += a.least
+		j.used(a.done, sum)
+	}
 }

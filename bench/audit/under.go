@@ -20,7 +20,7 @@ type suspect struct {
 // suspect adds to list what call c charges.
 func (sc *scene) suspect(list []suspect, c *call, ch charges) []suspect {
 	s := suspect{sent: c.sent, done: c.done, cost: ch.estimate, settled: ch.settled, release: ch.release}
-	if c.fallback { // the owner may hear of it at any time
+	if c.decider != 0 { // the owner may hear of it at any time
 		s.done = never
 	}
 	list = append(list, s)
