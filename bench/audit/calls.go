@@ -36,7 +36,7 @@ type reservation struct {
 	settleDone              int64 // surely applied, or never
 	lease                   int64 // it surely lived until then
 	settles, failures       int32
-	settled                 bool // some final settle was acknowledged
+	settled                 bool // some final settle was acknowledged, if only by a fallback
 	progressed              bool
 }
 
@@ -209,6 +209,10 @@ func reservationOf(group []ref, c *call, o *Options) reservation {
 	return r
 }
 
+// arrived says that the owner surely has a final settle. One that a fallback took is
+// on its way, and may be for longer than the log.
+func (r *reservation) arrived() bool { return r.settleDone != never }
+
 // charges is what a call costs under one limit, at its several stages.
 type charges struct {
 	estimate int64
@@ -238,7 +242,7 @@ func (h *history) charges(o *Options, l *Limit, model string, c *call) charges {
 	r := &h.reservations[c.held-1]
 	if l.Dimension == Concurrent {
 		ch := charges{estimate: 1, drop: min(r.settleSent, r.lease), release: r.settleDone, high: 1}
-		if r.settled {
+		if r.arrived() {
 			ch.high = 0
 		}
 		return ch
@@ -266,14 +270,16 @@ func (h *history) charges(o *Options, l *Limit, model string, c *call) charges {
 		if r.settled {
 			ch.settled = min(e, use)
 			ch.release = r.settleDone
+		}
+		if r.arrived() {
 			ch.low = use
 		}
 	}
 	ch.overrun = ch.high - e
-	if !r.settled || r.settleSent > r.lease {
+	if !r.arrived() || r.settleSent > r.lease {
 		ch.least = min(ch.least, expired)
 	}
-	if r.settled {
+	if r.arrived() {
 		ch.high = ch.low
 	} else {
 		ch.low = ch.least

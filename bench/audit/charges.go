@@ -62,6 +62,10 @@ func (e *examiner) compare(sc *scene, n int32, report *Report) {
 	report.Charges = append(report.Charges, finding)
 }
 
+// onItsWay is why the charge of a call is not known yet: a fallback took its usage,
+// and the owner was still to be told.
+const onItsWay = "its usage was on its way to the owner"
+
 // suspicion says why a call may not have been charged once.
 func (h *history) suspicion(c *call) string {
 	if c.attempts > 1 {
@@ -78,6 +82,8 @@ func (h *history) suspicion(c *call) string {
 		return "never settled"
 	case r.failures > 0:
 		return fmt.Sprintf("%d of %d settles failed", r.failures, r.settles)
+	case !r.arrived():
+		return onItsWay
 	case r.settles > 1:
 		return fmt.Sprintf("settled %d times", r.settles)
 	}

@@ -151,7 +151,7 @@ func TestVerdict(t *testing.T) {
 		Dimensions: []audit.Dimension{{Name: "tokens", Limits: 5, OverLimits: 1, Over: 30, Possible: 40, Excess: 7}, {Name: "spend", Missing: 1_250_000}},
 		Over:       []audit.Over{{Which: which, Admitted: 130, Amount: 30, WithFallback: 30}},
 		Under:      []audit.Under{{Which: which, Calls: 1, Cost: 12}},
-		Charges:    []audit.Charge{{Which: which, Excess: 7, Suspects: []audit.Suspect{{ID: "1", Why: "sent 2 times"}, {ID: "2", Why: "1 of 1 settles failed"}}}},
+		Charges:    []audit.Charge{{Which: which, Excess: 7, Suspects: []audit.Suspect{{ID: "1", Why: "sent 2 times"}, {ID: "2", Why: "1 of 1 settles failed"}, {ID: "3", Why: "its usage was on its way to the owner"}}}},
 	}
 	got := Verdict(found)
 	want := &report.Audit{

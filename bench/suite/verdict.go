@@ -143,9 +143,11 @@ func suspects(found *audit.Report) (double, lost int64) {
 				continue
 			}
 			ids[s.ID] = true
-			if strings.Contains(s.Why, "settle") {
+			switch {
+			case strings.Contains(s.Why, "on its way"):
+			case strings.Contains(s.Why, "settle"):
 				lost++
-			} else {
+			default:
 				double++
 			}
 		}
