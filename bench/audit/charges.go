@@ -117,7 +117,7 @@ func (e *examiner) refilled(sc *scene, n int32, told *State) (low, high int64, o
 	}
 	e.suspects, e.admissions = list, least
 	sortSuspects(list)
-	if !e.defence.reset(l, list, max(sc.last, int64(told.Done)), int64(e.options.Clock)) {
+	if !e.defence.reset(l, list, nil, max(sc.last, int64(told.Done)), int64(e.options.Clock)) {
 		return 0, 0, false
 	}
 	high = l.capacity() - e.defence.room(int64(told.Sent), int64(told.Done))

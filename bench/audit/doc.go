@@ -38,5 +38,5 @@
 // works through one root key per processor, in memory of its own of some 200
 // bytes per call of those roots. A run of 5 million events on 12,000 keys under
 // four limits takes 4 s of CPU and peaks at 1.2 GB, garbage included; all on one
-// key, the worst case, 10 s and 2.1 GB. BenchmarkFiveMillion repeats it.
+// key, the worst case, 5 s and 1.5 GB. BenchmarkFiveMillion repeats it.
 package audit

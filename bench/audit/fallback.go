@@ -102,7 +102,7 @@ func (e *examiner) beyond(l *Limit, list []admission) (sum int64) {
 				e.decided = append(e.decided, list[i])
 			}
 		}
-		sum += e.judge.over(bound, e.decided, nil).sure
+		sum += e.judge.over(bound, e.decided, nil, nil).sure
 	}
 	return sum
 }

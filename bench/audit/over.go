@@ -28,8 +28,10 @@ type excess struct {
 type judge struct {
 	list    []admission
 	dones   []int32 // by done
+	sorted  []int32 // memory of dones
 	drops   []int32 // by drop, those that have one
 	queue   queue
+	order   sorter
 	windows []int64
 	clock   int64
 	trace   *tracer // nil: nobody wants to know what was used when
@@ -42,21 +44,29 @@ func (j *judge) used(at, n int64) {
 	}
 }
 
-// over also tells trace what was used when, unless that is nil.
-func (j *judge) over(l *Limit, list []admission, trace *tracer) excess {
+// over also tells trace what was used when, unless that is nil. Dones is the list
+// in the order of its answers, if that is known.
+func (j *judge) over(l *Limit, list []admission, dones []int32, trace *tracer) excess {
 	if len(list) == 0 {
 		return excess{}
 	}
 	j.list, j.trace = list, trace
-	j.dones, j.drops = j.dones[:0], j.drops[:0]
+	by := &j.order
+	if j.dones = dones; dones == nil {
+		by.begin(len(list))
+		for i := range list {
+			by.add(list[i].done, int32(i))
+		}
+		j.sorted = by.order(j.sorted[:0])
+		j.dones = j.sorted
+	}
+	by.begin(0)
 	for i := range list {
-		j.dones = append(j.dones, int32(i))
 		if list[i].drop != never {
-			j.drops = append(j.drops, int32(i))
+			by.add(list[i].drop, int32(i))
 		}
 	}
-	slices.SortFunc(j.dones, func(a, b int32) int { return cmp.Compare(list[a].done, list[b].done) })
-	slices.SortFunc(j.drops, func(a, b int32) int { return cmp.Compare(list[a].drop, list[b].drop) })
+	j.drops = by.order(j.drops[:0])
 	var e excess
 	switch l.algorithm() {
 	case TokenBucket:
@@ -68,8 +78,13 @@ func (j *judge) over(l *Limit, list []admission, trace *tracer) excess {
 		if l.Resets != nil {
 			return j.between(l)
 		}
-		e.sure, e.at = j.anywhere(l)
-		e.possible = max(e.sure, j.spread(int64(l.Window)+j.clock)-l.Amount)
+		e.possible = j.spread(int64(l.Window)+j.clock) - l.Amount
+		if e.possible > 0 {
+			e.sure, e.at = j.anywhere(l)
+		} else if j.trace != nil { // any position will do
+			j.traceFrom(list[0].sent-int64(l.Window), int64(l.Window))
+		}
+		e.possible = max(e.sure, e.possible)
 	default:
 		e = j.total(l.Amount)
 	}

@@ -40,7 +40,7 @@ func coursesChart(id string, t *Target) *chart {
 	if fallback {
 		entries = append(entries, entry{"s2 dashed", "with what fallback admitted"})
 	}
-	legend := c.legend(0, 16, chartWidth, entries)
+	legend := c.legend(0, chartWidth, entries)
 	rows := (len(list) + coursesPerRow - 1) / coursesPerRow
 	c.height = 16 + legend + float64(rows)*(courseHeight+courseGap)
 	width := (float64(chartWidth) - (coursesPerRow-1)*courseGap) / coursesPerRow
