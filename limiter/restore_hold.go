@@ -77,7 +77,7 @@ func (d *restorer) push(q *fifo, no uint32, due int64) {
 
 func (d *restorer) lease(h *hold) {
 	no, ls := d.p.leases.alloc()
-	h.lease = no
+	h.lease, ls.heard.stays = no, true // who heard of it is not known any more
 	ls.key, ls.final = d.fixed(), d.fixed()
 	ls.rates.Priced = d.bool()
 	for _, n := range [...]*int64{&ls.ttl, &ls.input, &ls.used.input, &ls.used.cached, &ls.used.output} {

@@ -9,7 +9,7 @@ import (
 
 // FormatVersion is the version of the document that this package writes, and
 // the only one that it reads.
-const FormatVersion = 1
+const FormatVersion = 2
 
 // Run is everything that is known about one run.
 type Run struct {

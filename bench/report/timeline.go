@@ -72,7 +72,7 @@ func (t timeline) chart() *chart {
 	for i, k := range t.tracks {
 		entries[i] = entry{k.class, k.name}
 	}
-	legend := c.legend(marginLeft, 16, chartWidth-marginLeft, entries)
+	legend := c.legend(marginLeft, chartWidth-marginLeft, entries)
 	marksHeight := 0.0
 	if len(t.marks) > 0 {
 		marksHeight = 16

@@ -47,6 +47,13 @@ func OfPolicy(p *policy.Policy, started time.Time, sameClock bool) audit.Options
 	return audit.Options{Of: t.of, Cost: t.cost}
 }
 
+// modes of fallback, as the auditor names them.
+var modes = map[limiter.Unreachable]audit.Fallback{
+	limiter.Closed: audit.FallbackClosed,
+	limiter.Share:  audit.FallbackShare,
+	limiter.Open:   audit.FallbackOpen,
+}
+
 // promises reads a policy for the auditor.
 type promises struct {
 	policy    *policy.Policy
@@ -103,7 +110,7 @@ var longest = map[limiter.Calendar]time.Duration{
 func (t *promises) limit(l *limiter.Limit, until time.Time) audit.Limit {
 	a := audit.Limit{
 		Dimension: string(l.Dimension), Name: l.Name, Algorithm: audit.Algorithm(l.Algorithm.String()),
-		Amount: l.Amount, Burst: l.Burst, Window: l.Window,
+		Amount: l.Amount, Burst: l.Burst, Window: l.Window, Fallback: modes[l.Unreachable],
 	}
 	if l.Calendar != limiter.NoCalendar {
 		a.Window = longest[l.Calendar]

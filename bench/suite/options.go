@@ -162,3 +162,15 @@ func (o *Options) Validate() error {
 
 // replay reports whether the workload brings its own times.
 func (o *Options) replay() bool { return o.Workload.Replay.String() != "" }
+
+// members is how many nodes of the local cluster share a limit in fallback, at the
+// least: one that was killed counts on, one that has left does not.
+func (o *Options) members() int {
+	n := o.Local
+	for _, f := range o.Faults {
+		if f.Kind == local.Leave || f.Kind == local.Restart {
+			n-- // a restart is of one at a time
+		}
+	}
+	return max(n, 1)
+}

@@ -191,7 +191,9 @@ func (s *side) audit(r *runner) (err error) {
 		return nil
 	}
 	o.Clock = clockHere
-	if !s.local {
+	if s.local {
+		o.Members = r.o.members()
+	} else {
 		o.Clock = clockElsewhere
 	}
 	o.Worst = 1_000

@@ -95,15 +95,15 @@ func (l *library) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, err
 }
 
 // Settle implements [bench.Target].
-func (l *library) Settle(ctx context.Context, u bench.Usage) (err error) {
+func (l *library) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
 	r := l.client.Reservation(u.Key, u.ID)
 	used := client.Usage{InputTokens: exactly(u.InputTokens), OutputTokens: exactly(u.OutputTokens)}
+	report := r.Progress
 	if u.Final {
-		_, err = r.Settle(ctx, used)
-	} else {
-		_, err = r.Progress(ctx, used)
+		report = r.Settle
 	}
-	return err
+	s, err := report(ctx, used)
+	return bench.Answer{Route: string(s.Route), Owner: s.Owner}, err
 }
 
 // Used implements [bench.Left].

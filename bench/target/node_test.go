@@ -187,8 +187,9 @@ func TestNodeLifeOfAReservation(t *testing.T) {
 		}
 		settle := func(u bench.Usage) {
 			t.Helper()
-			if err := target.Settle(t.Context(), u); err != nil {
-				t.Fatalf("%s: Settle(%+v) = %v", name, u, err)
+			a, err := target.Settle(t.Context(), u)
+			if want := (bench.Answer{Route: "local", Owner: "n1"}); err != nil || a != want {
+				t.Fatalf("%s: Settle(%+v) = %+v, %v, want %+v", name, u, a, err, want)
 			}
 		}
 		tokens := func(want int64) {
@@ -221,7 +222,7 @@ func TestNodeLifeOfAReservation(t *testing.T) {
 		tokens(5292)
 		settle(bench.Usage{ID: "b", Key: key, Final: true}) // nothing was used, and that is what is charged
 		tokens(1300)
-		if err := target.Settle(t.Context(), bench.Usage{ID: "x", Key: key, Final: true}); err == nil || !strings.Contains(err.Error(), "unknown reservation") {
+		if _, err := target.Settle(t.Context(), bench.Usage{ID: "x", Key: key, Final: true}); err == nil || !strings.Contains(err.Error(), "unknown reservation") {
 			t.Errorf("%s: Settle of an unknown id = %v, want that it is unknown", name, err)
 		}
 	}

@@ -183,7 +183,9 @@ func (checksOnly) Reserve(context.Context, *bench.Call) (bench.Answer, error) {
 }
 
 // Settle implements [bench.Target].
-func (checksOnly) Settle(context.Context, bench.Usage) error { return bench.ErrNoReservations }
+func (checksOnly) Settle(context.Context, bench.Usage) (bench.Answer, error) {
+	return bench.Answer{}, bench.ErrNoReservations
+}
 
 // failed is an error of a question. It wraps [context.DeadlineExceeded] if that
 // is what late says.

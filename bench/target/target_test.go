@@ -136,7 +136,7 @@ func TestNull(t *testing.T) {
 	if want := (bench.Answer{Outcome: bench.Allowed, ID: "r", Granted: 800}); err != nil || a != want {
 		t.Errorf("Reserve = %+v, %v, want %+v", a, err, want)
 	}
-	if err := target.Settle(t.Context(), bench.Usage{ID: "r", Final: true}); err != nil {
+	if _, err := target.Settle(t.Context(), bench.Usage{ID: "r", Final: true}); err != nil {
 		t.Errorf("Settle = %v", err)
 	}
 }
@@ -154,7 +154,7 @@ func TestNullTakesItsTime(t *testing.T) {
 	if _, err := slow.Check(ctx, &bench.Call{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Check = %v, want context.Canceled", err)
 	}
-	if err := slow.Settle(ctx, bench.Usage{}); !errors.Is(err, context.Canceled) {
+	if _, err := slow.Settle(ctx, bench.Usage{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Settle = %v, want context.Canceled", err)
 	}
 }

@@ -1716,7 +1716,13 @@ type Item struct {
 	Term uint64 `protobuf:"varint,7,opt,name=term,proto3" json:"term,omitempty"`
 	// Members only: the call was decided without the owner, which is now told. It
 	// is charged whatever the limits say.
-	Replay        bool `protobuf:"varint,8,opt,name=replay,proto3" json:"replay,omitempty"`
+	Replay bool `protobuf:"varint,8,opt,name=replay,proto3" json:"replay,omitempty"`
+	// A random number that tells one sending of a reserve from all others with the
+	// same request id. A cancel with it takes back that sending, whose answer nobody
+	// heard: the reservation ends if nobody else heard of it either, its request
+	// id is as good as new, and if the reserve comes after its cancel it is not
+	// decided. 0: none; a cancel then ends the reservation whoever knows of it.
+	Attempt       uint64 `protobuf:"fixed64,10,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1831,6 +1837,13 @@ func (x *Item) GetReplay() bool {
 		return x.Replay
 	}
 	return false
+}
+
+func (x *Item) GetAttempt() uint64 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 type isItem_Call interface {
@@ -3139,7 +3152,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05Batch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12)\n" +
-	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xa6\x03\n" +
+	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xc0\x03\n" +
 	"\x04Item\x123\n" +
 	"\x05check\x18\x01 \x01(\v2\x1b.bucketring.v1.CheckRequestH\x00R\x05check\x129\n" +
 	"\areserve\x18\x02 \x01(\v2\x1d.bucketring.v1.ReserveRequestH\x00R\areserve\x126\n" +
@@ -3149,7 +3162,9 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05count\x18\t \x01(\v2\x1b.bucketring.v1.CountRequestH\x00R\x05count\x12#\n" +
 	"\rtimeout_nanos\x18\x06 \x01(\x03R\ftimeoutNanos\x12\x12\n" +
 	"\x04term\x18\a \x01(\x04R\x04term\x12\x16\n" +
-	"\x06replay\x18\b \x01(\bR\x06replayB\x06\n" +
+	"\x06replay\x18\b \x01(\bR\x06replay\x12\x18\n" +
+	"\aattempt\x18\n" +
+	" \x01(\x06R\aattemptB\x06\n" +
 	"\x04call\"\xf7\x01\n" +
 	"\fCountRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -5,6 +5,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -34,6 +35,7 @@ type call struct {
 	view       *view
 	to         *memberAt // whom it was sent to last
 	pending    *link.Pending
+	unheard    bool // somebody may have decided it, and could not say so
 	redirected bool // by the owner in an older view, or it was the older one
 	rerouted   bool
 	bounces    int
@@ -85,6 +87,9 @@ func (r *Router) start(ctx *deadline, v *view, c *call) {
 // startAt sends c to a member that may be its owner.
 func (r *Router) startAt(ctx *deadline, c *call, to *memberAt) {
 	c.item.Term = c.view.roles.Term(c.partition)
+	if c.item.GetReserve() != nil && c.item.Attempt == 0 && !c.telling {
+		c.item.Attempt = rand.Uint64() | 1
+	}
 	c.to = to
 	c.pending = to.peer.link.Start(ctx, c.item)
 }
@@ -94,6 +99,7 @@ func (r *Router) finish(ctx *deadline, c *call) {
 	for c.pending != nil {
 		result, err := c.pending.Wait(ctx)
 		c.pending = nil
+		c.unheard = c.unheard || mayBeDecided(err)
 		if err == nil && codes.Code(result.GetError().GetCode()) == codes.DeadlineExceeded {
 			err = link.ErrLate // it was too late there: nothing was decided
 		}
@@ -118,6 +124,12 @@ func (r *Router) heard(c *call, term uint64) {
 	if term > r.view.Load().roles.Term(c.partition) {
 		r.hear(ownership.Heard{{Partition: c.partition, Term: term}})
 	}
+}
+
+// mayBeDecided reports whether a call that ended with err may have been decided by
+// the member that it was sent to.
+func mayBeDecided(err error) bool {
+	return errors.Is(err, link.ErrLate) || errors.Is(err, link.ErrBroken) || errors.Is(err, link.ErrClosed)
 }
 
 // answered takes the result of the member that was asked.

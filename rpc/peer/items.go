@@ -97,3 +97,15 @@ func kept(item *pb.Item, replay bool) *pb.Item {
 	}
 	return own
 }
+
+// withdrawal returns what takes back a reserve that was sent, if item is one.
+func withdrawal(item *pb.Item) (back *pb.Item, ok bool) {
+	q := item.GetReserve()
+	if q == nil || item.GetAttempt() == 0 {
+		return nil, false
+	}
+	return &pb.Item{
+		Call:    &pb.Item_Cancel{Cancel: &pb.CancelRequest{Key: q.GetKey(), RequestId: q.GetRequestId()}},
+		Attempt: item.GetAttempt(),
+	}, true
+}

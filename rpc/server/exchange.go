@@ -162,7 +162,7 @@ func (s *Service) answer(now limiter.Time, c *call, item *pb.Item) error {
 	if item.GetTimeoutNanos() < 0 {
 		return context.DeadlineExceeded
 	}
-	c.request.Force = item.GetReplay()
+	c.request.Force, c.request.Attempt = item.GetReplay(), item.GetAttempt()
 	switch call := item.GetCall().(type) {
 	case *pb.Item_Check:
 		c.kind = asksCheck
@@ -175,6 +175,9 @@ func (s *Service) answer(now limiter.Time, c *call, item *pb.Item) error {
 		return s.settleAt(now, c, call.Settle)
 	case *pb.Item_Cancel:
 		c.kind, c.reservation = asksSettle, call.Cancel.GetRequestId()
+		if attempt := item.GetAttempt(); attempt != 0 {
+			return s.withdrawAt(now, c, call.Cancel, attempt)
+		}
 		return s.cancelAt(now, c, call.Cancel)
 	case *pb.Item_Peek:
 		c.kind = asksPeek

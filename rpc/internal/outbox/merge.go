@@ -66,7 +66,7 @@ const (
 // apart unless leaving one out is certain to make no difference, whatever the
 // owner knows of the reservation.
 func compare(waiting, next *pb.Item) verdict {
-	if waiting.GetReplay() != next.GetReplay() {
+	if waiting.GetReplay() != next.GetReplay() || waiting.GetAttempt() != next.GetAttempt() {
 		return apart
 	}
 	a, b := waiting.GetSettle(), next.GetSettle()
