@@ -96,6 +96,17 @@ func TestSnapshotsMixNoKinds(t *testing.T) {
 	}
 }
 
+// TestSnapshotsNameEveryRecord: a name that nobody would ask for is refused.
+func TestSnapshotsNameEveryRecord(t *testing.T) {
+	e := New(Options{})
+	now := Time{Mono: 1, Wall: 1_772_000_000e9}
+	cell := &e.cells[PartitionOf("k")]
+	cell.insert([]byte("k\x00"), cell.hashName("k", ""), e.catalog.schema(0), now)
+	if err := New(Options{}).Restore(now, PartitionOf("k"), e.Snapshot(now, PartitionOf("k"), nil), nil); err == nil {
+		t.Error("Restore of a record with an empty model = nil, want an error")
+	}
+}
+
 // TestSnapshotKeepsEveryFieldOfALimit writes definitions and reads them into
 // another catalog.
 func TestSnapshotKeepsEveryFieldOfALimit(t *testing.T) {
