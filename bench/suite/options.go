@@ -26,6 +26,9 @@ const (
 // which the mean of a ratio has an interval.
 const DefaultRounds = 5
 
+// DefaultWait is how long a target may take until it answers for the first time.
+const DefaultWait = 10 * time.Second
+
 // Options say what is run. One of Local and Target is needed, and one of Rate,
 // Callers and a workload that is a replay.
 type Options struct {
@@ -55,6 +58,7 @@ type Options struct {
 	// there are several targets.
 	Rounds  int
 	Timeout time.Duration // of a question; 0: that of package bench
+	Wait    time.Duration // until a target answers for the first time; 0: DefaultWait
 
 	// Policy is the policy file or directory of the cluster, and what Target is
 	// audited by. Empty: DefaultPolicy for a local cluster, and no audit of
@@ -91,6 +95,9 @@ func (o *Options) withDefaults() *Options {
 		if len(n.Versus) > 0 {
 			n.Rounds = DefaultRounds
 		}
+	}
+	if n.Wait == 0 {
+		n.Wait = DefaultWait
 	}
 	if n.Arrivals == "" {
 		n.Arrivals = Poisson
@@ -138,6 +145,9 @@ func (o *Options) Validate() error {
 		fail("rounds: must not be negative, got %d", n.Rounds)
 	} else if n.turn() < shortest {
 		fail("for: must be %s or more per round, got %s in %d rounds", shortest, n.For, n.Rounds)
+	}
+	if n.Wait < 0 {
+		fail("wait: must not be negative, got %s", n.Wait)
 	}
 	if n.Warmup < 0 {
 		fail("warmup: must not be negative, got %s", n.Warmup)

@@ -31,6 +31,7 @@ const (
 type benchFlags struct {
 	options  suite.Options
 	servers  []string
+	tls      tlsFlags
 	trace    string
 	speed    float64
 	rate     rate
@@ -56,6 +57,9 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.StringArrayVar(&o.Versus, "vs", nil, "target to compare with in alternating rounds, as redis://localhost:6379 or redis-lua://localhost; may be repeated")
 	f.IntVar(&o.Rounds, "rounds", 0, "turns of each target (default 1, with --vs 5)")
 	f.BoolVar(&o.Targets.Insecure, "insecure", false, "allow plaintext to other machines")
+	b.tls.declare(f)
+	f.StringVar(&o.Targets.Domain, rlsDomain, "", "domain of questions to rls: (default "+target.DefaultDomain+")")
+	f.StringVar(&o.Targets.Entry, rlsEntry, "", "name of the entry of the descriptor that has the key, for rls: (default "+target.DefaultEntry+")")
 
 	f.Var(&b.rate, "rate", "calls per second, sent when they are due, as 20k (default "+grouped(defaultBenchRate)+")")
 	f.IntVar(&o.Callers, "callers", 0, "without --rate: so many callers that each wait for their answer; with it: the most calls under way")
@@ -63,6 +67,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.DurationVar(&o.For, "for", 10*time.Second, "time that each target is measured, in all rounds together")
 	f.DurationVar(&o.Warmup, "warmup", 2*time.Second, "time before each round that is not measured")
 	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer")
+	f.DurationVar(&o.Wait, "wait", suite.DefaultWait, "time to wait until a target answers for the first time")
 
 	spec := &o.Workload
 	b.keys.declare(f, &spec.Keys, "keys", "whose calls, as uniform:1M, zipf:1.1x100k, hot:acme/alice or orgs:100x1000 (default "+defaultBenchKeys+")")
@@ -139,6 +144,9 @@ func (b *benchFlags) complete(cmd *cobra.Command, s *streams) error {
 		o.Faults = append(o.Faults, f.faults...)
 	}
 	if err := b.reservations(cmd, s); err != nil {
+		return err
+	}
+	if err := b.doors(cmd); err != nil {
 		return err
 	}
 	if err := o.Validate(); err != nil {

@@ -61,14 +61,14 @@ Targets:
 		if err := b.complete(cmd, s); err != nil {
 			return err
 		}
-		return s.runBench(cmd.Context(), &b)
+		return s.runBench(cmd, &b)
 	}
 	return cmd
 }
 
 // runBench does a run and writes what it found, also if it was interrupted.
-func (s *streams) runBench(ctx context.Context, b *benchFlags) error {
-	ctx, stop := onSignals(ctx, func() {})
+func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
+	ctx, stop := onSignals(cmd.Context(), func() {})
 	defer stop()
 	o := &b.options
 	if b.calibrate {
@@ -88,10 +88,7 @@ func (s *streams) runBench(ctx context.Context, b *benchFlags) error {
 	run, err := suite.Run(ctx, *o)
 	live.Close()
 	if run == nil {
-		if errors.Is(err, suite.ErrNotReady) {
-			return failed(err, "is it running? start it, for example with bucketring dev, or use --local 3")
-		}
-		return err
+		return b.failed(cmd, err)
 	}
 	if err := s.benchFiles(b, run); err != nil {
 		return err
