@@ -67,14 +67,16 @@ type Options struct {
 	// Faults happen to the local cluster. They need one target and one round.
 	Faults []local.Fault
 
-	// Command and Flags go into the document.
+	// Harness, Command and Flags go into the document.
+	Harness *report.Harness
 	Command string
 	Flags   []report.Flag
 
 	// Begin is called when a target has its turn, Progress for each second of it,
-	// and Log for each thing that happens, such as a fault. They must not block.
-	// Nil: nobody wants to know.
+	// End when it is over, and Log for each thing that happens, such as a fault.
+	// They must not block. Nil: nobody wants to know.
 	Begin    func(target string)
+	End      func()
 	Progress func(report.Interval)
 	Log      func(text string)
 }
@@ -104,6 +106,9 @@ func (o *Options) withDefaults() *Options {
 	}
 	if n.Begin == nil {
 		n.Begin = func(string) {}
+	}
+	if n.End == nil {
+		n.End = func() {}
 	}
 	if n.Progress == nil {
 		n.Progress = func(report.Interval) {}

@@ -251,7 +251,7 @@ func (r *runner) document() (*report.Run, error) {
 		FormatVersion: report.FormatVersion,
 		Started:       r.began.UTC().Truncate(time.Millisecond),
 		Command:       o.Command, Flags: o.Flags, Seed: o.Workload.Seed,
-		Environment: report.CaptureEnvironment(),
+		Environment: report.CaptureEnvironment(), Harness: o.Harness,
 		Load: report.Load{
 			Loop: "open", Arrivals: string(o.Arrivals), RatePerSecond: o.Rate,
 			Workload: o.Workload.String(), Warmup: o.Warmup, Duration: o.For,

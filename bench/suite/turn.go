@@ -124,6 +124,7 @@ func (r *runner) turn(ctx context.Context, s *side, round int) (*report.Turn, er
 		Progress: func(iv bench.Interval) { r.o.Progress(report.FromInterval(iv, nil)) },
 	})
 	record, problem := watched()
+	r.o.End()
 	if result == nil {
 		return nil, errors.Join(err, problem)
 	}

@@ -27,6 +27,9 @@ const (
 	defaultBenchTier = "free=70,standard=25,enterprise=5"
 )
 
+// nullTarget does nothing.
+const nullTarget = "null:"
+
 // benchFlags are what bench run is told.
 type benchFlags struct {
 	options  suite.Options
@@ -99,7 +102,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 
 	f.StringVar(&b.out, "out", "", "write the run to this file (default bucketring-bench-<time>.json)")
 	f.StringVar(&b.page, "report", "", "write the page to this file (default bucketring-bench-<time>.html)")
-	f.BoolVar(&b.calibrate, "calibrate", false, "first measure the bench itself for 3 s: its highest rate, and what it adds to a latency")
+	f.BoolVar(&b.calibrate, "calibrate", false, "first measure the bench itself for 3 s: its highest rate, and what it adds to a latency (default with --target null:)")
 	b.output = addFormat(f)
 }
 
@@ -137,6 +140,9 @@ func (b *benchFlags) complete(cmd *cobra.Command, s *streams) error {
 		o.Workload.Replay = replay
 	default:
 		return misused(cmd, fmt.Errorf("--trace: must be azure, got %q", b.trace), cmd.CommandPath()+" --trace azure --speed 10")
+	}
+	if o.Target == nullTarget && !given("calibrate") {
+		b.calibrate = true // what else would it be for?
 	}
 	o.Rate = float64(b.rate)
 	o.Arrivals = suite.Arrival(b.arrivals)
@@ -211,9 +217,13 @@ func commandOf(cmd *cobra.Command) (string, []report.Flag) {
 			if !f.Changed {
 				continue
 			}
-			words = append(words, "--"+f.Name)
-			if f.Value.Type() != "bool" {
-				words = append(words, quoted(value))
+			switch {
+			case f.Value.Type() != "bool":
+				words = append(words, "--"+f.Name, quoted(value))
+			case value == "true":
+				words = append(words, "--"+f.Name)
+			default:
+				words = append(words, "--"+f.Name+"="+value)
 			}
 		}
 	})
