@@ -140,6 +140,10 @@ func (o *Options) Validate() error {
 		fail("callers: must not be negative, got %d", n.Callers)
 	case replay && n.Rate > 0:
 		fail("rate: a replay has a rate of its own")
+	case replay:
+		if err := n.fits(); err != nil {
+			problems = append(problems, err)
+		}
 	case !replay && n.Rate == 0 && n.Callers == 0:
 		fail("rate: is missing, without callers")
 	}
@@ -173,6 +177,23 @@ func (o *Options) Validate() error {
 		fail("workload: %w", err)
 	}
 	return errors.Join(problems...)
+}
+
+// fits reports whether the trace has calls for all rounds. One round may be longer:
+// it ends with the trace.
+func (o *Options) fits() error {
+	length, err := o.Workload.Replay.Length()
+	if err != nil {
+		return fmt.Errorf("workload: %w", err)
+	}
+	needs := o.Warmup + shortest
+	if o.Rounds > 1 {
+		needs = o.Warmup + o.For
+	}
+	if needs > length {
+		return fmt.Errorf("for: the trace ends after %s at this speed, and %s are needed, with the warm-up", length.Round(time.Second/10), needs)
+	}
+	return nil
 }
 
 // replay reports whether the workload brings its own times.
