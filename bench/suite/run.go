@@ -136,6 +136,7 @@ func (r *runner) open(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrNotReady, err)
 		}
+		s.version = target.Version(ctx, s.target)
 	}
 	return nil
 }
@@ -269,6 +270,9 @@ func (r *runner) document() (*report.Run, error) {
 			return nil, err
 		}
 		run.Targets = append(run.Targets, *t)
+		if s.version != "" {
+			run.Environment.Versions = append(run.Environment.Versions, report.Flag{Name: s.name, Value: s.version})
+		}
 	}
 	if len(r.sides) > 1 && len(r.paired) > 0 {
 		run.Pairing = &report.Pairing{Baseline: r.sides[0].name, Rounds: r.paired}

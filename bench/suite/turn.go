@@ -23,7 +23,8 @@ import (
 type side struct {
 	name, letter, kind string
 	description        string
-	local              bool // it is the cluster of this run
+	version            string // of its server; empty: not known
+	local              bool   // it is the cluster of this run
 	target             bench.Target
 
 	started time.Time // of its log, which goes over all rounds

@@ -126,6 +126,19 @@ func (s *store) ready(ctx context.Context) error {
 	return s.client.Ping(ctx).Err()
 }
 
+func (s *store) version(ctx context.Context) string {
+	said, err := s.client.Info(ctx, "server").Result()
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(said) {
+		if version, ok := strings.CutPrefix(strings.TrimSpace(line), "redis_version:"); ok {
+			return "Redis " + version
+		}
+	}
+	return ""
+}
+
 // Close implements [bench.Target].
 func (s *store) Close() error { return s.client.Close() }
 

@@ -182,6 +182,18 @@ func Ready(ctx context.Context, t bench.Target) error {
 	}
 }
 
+// Version is what the server of t says it is, such as "Redis 7.0.15"; "" if it does
+// not say.
+func Version(ctx context.Context, t bench.Target) string {
+	v, ok := t.(interface {
+		version(ctx context.Context) string
+	})
+	if !ok {
+		return ""
+	}
+	return v.version(ctx)
+}
+
 // checksOnly is the part of targets that have no reservations.
 type checksOnly struct{}
 

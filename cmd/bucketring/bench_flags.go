@@ -100,7 +100,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 		f.Var(flag, string(fault.kind), fault.help+" (needs --local)")
 	}
 
-	f.StringVar(&b.out, "out", "", "write the run to this file (default bucketring-bench-<time>.json)")
+	f.StringVar(&b.out, "out", "", "write the run to this file, compressed if it ends in .gz (default bucketring-bench-<time>.json)")
 	f.StringVar(&b.page, "report", "", "write the page to this file (default bucketring-bench-<time>.html)")
 	f.BoolVar(&b.calibrate, "calibrate", false, "first measure the bench itself for 3 s: its highest rate, and what it adds to a latency (default with --target null:)")
 	b.output = addFormat(f)

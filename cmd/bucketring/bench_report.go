@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -15,8 +14,6 @@ import (
 	"github.com/bucketring/bucketring/bench/report"
 	"github.com/bucketring/bucketring/internal/nearest"
 )
-
-func dirOf(path string) string { return filepath.Dir(path) }
 
 func newBenchReport(s *streams) *cobra.Command {
 	cmd := &cobra.Command{

@@ -61,6 +61,14 @@ Targets:
 		if err := b.complete(cmd, s); err != nil {
 			return err
 		}
+		for _, file := range []struct{ flag, path string }{{"--out", b.out}, {"--report", b.page}} {
+			if file.path == "" {
+				continue
+			}
+			if err := writable(file.path); err != nil {
+				return misused(cmd, fmt.Errorf("%s: %w", file.flag, err), file.flag+" with a file in a directory that is there, or '' for none")
+			}
+		}
 		return s.runBench(cmd, &b)
 	}
 	return cmd
@@ -85,11 +93,15 @@ func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 
 	run, err := suite.Run(ctx, *o)
 	live.Close()
+	if run == nil && ctx.Err() != nil {
+		return failed(errors.New("interrupted: nothing was measured yet"), "")
+	}
 	if run == nil {
 		return b.failed(cmd, err)
 	}
-	if err := s.benchFiles(b, run); err != nil {
-		return err
+	unwritten := s.benchFiles(b, run)
+	if unwritten != nil {
+		b.page = "" // there is none to point to
 	}
 	if *b.output == formatJSON {
 		if err := report.Write(s.out, run); err != nil {
@@ -97,6 +109,9 @@ func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 		}
 	} else if err := report.Summary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour, Report: b.page}); err != nil {
 		return err
+	}
+	if unwritten != nil {
+		return unwritten
 	}
 	if b.out != "" {
 		s.note("run: %s (bucketring bench report %s)\n", b.out, b.out)
@@ -109,7 +124,7 @@ func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 
 func (s *streams) benchFiles(b *benchFlags, run *report.Run) error {
 	if b.out != "" {
-		if err := writeFile(b.out, func(f *os.File) error { return report.Write(f, run) }); err != nil {
+		if err := writeRun(b.out, run); err != nil {
 			return err
 		}
 	}
