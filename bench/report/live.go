@@ -176,7 +176,7 @@ func (l *Live) clear() {
 func (l *Live) line(iv *Interval) string {
 	style := styles(l.o.Colour)
 	width := max(l.o.Width()-1, 10) // a full line would wrap on some terminals
-	numbers := fmt.Sprintf("%s/s  p99 %s", perSec(perSecond(iv.Achieved, iv.Length)), duration(iv.P99))
+	numbers := fmt.Sprintf("%s/s  p99 %s", perSec(perSecond(iv.Achieved, iv.Length)), slowest(iv.P99))
 	denied := ""
 	if iv.Denied > 0 {
 		denied = "  denied " + percent(share(iv.Denied, iv.Achieved))
@@ -234,7 +234,7 @@ func (l *Live) plain() {
 		name = strings.TrimSuffix(l.name, ":") + ": " // null: has one
 	}
 	fmt.Fprintf(l.w, "%s%s: offered %s/s, achieved %s/s, p99 at most %s, denied %s, failed %s\n", name, l.clock(),
-		perSec(perSecond(l.sum.Offered, length)), perSec(perSecond(l.sum.Achieved, length)), duration(l.worst),
+		perSec(perSecond(l.sum.Offered, length)), perSec(perSecond(l.sum.Achieved, length)), slowest(l.worst),
 		percent(share(l.sum.Denied, l.sum.Achieved)), thousands(l.sum.Failed+l.sum.Dropped))
 	l.sum, l.worst, l.since = Counts{}, 0, l.until
 }
@@ -246,6 +246,14 @@ func (c *Counts) add(o Counts) {
 	c.Degraded += o.Degraded
 	c.Failed += o.Failed
 	c.Dropped += o.Dropped
+}
+
+// slowest is a p99, which the warm-up has none of.
+func slowest(p99 time.Duration) string {
+	if p99 == 0 {
+		return "-"
+	}
+	return duration(p99)
 }
 
 // sparkline draws the latest values, from zero to the highest of them.

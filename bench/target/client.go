@@ -76,7 +76,7 @@ func (l *library) Check(ctx context.Context, c *bench.Call) (bench.Answer, error
 		Requests: c.Requests, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 	if err != nil {
-		return bench.Answer{}, err
+		return bench.Answer{}, withoutKey(err, c.Key)
 	}
 	return decided(d, 0)
 }
@@ -89,7 +89,7 @@ func (l *library) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, err
 		TTL: lease(c),
 	})
 	if err != nil {
-		return bench.Answer{}, err
+		return bench.Answer{}, withoutKey(err, c.Key)
 	}
 	return decided(r.Decision, r.Granted())
 }
@@ -102,6 +102,15 @@ func (l *library) Settle(ctx context.Context, u bench.Usage) (err error) {
 		_, err = r.Settle(ctx, used)
 	} else {
 		_, err = r.Progress(ctx, used)
+	}
+	return withoutKey(err, u.Key)
+}
+
+// withoutKey is an error of the library without what it was doing for whom, so that
+// failures of one kind are counted together.
+func withoutKey(err error, key string) error {
+	if inner := errors.Unwrap(err); inner != nil && strings.Contains(err.Error(), " "+key+": ") {
+		return inner
 	}
 	return err
 }

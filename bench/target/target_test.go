@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -217,5 +218,19 @@ func TestLease(t *testing.T) {
 		if got := leaseSeconds(&bench.Call{Hold: c.hold, Reports: c.reports}); got != c.want {
 			t.Errorf("lease of %v with %d reports = %d s, want %d", c.hold, c.reports, got, c.want)
 		}
+	}
+}
+
+// Failures of the library are counted by kind, not by key.
+func TestFailuresHaveNoKey(t *testing.T) {
+	cause := errors.New("unknown reservation")
+	if got := withoutKey(fmt.Errorf("settle %s: %w", "acme/alice", cause), "acme/alice"); got.Error() != cause.Error() || !errors.Is(got, cause) {
+		t.Errorf("withoutKey = %q, want the cause", got)
+	}
+	if other := fmt.Errorf("no key: %w", cause); withoutKey(other, "acme/alice").Error() != other.Error() {
+		t.Error("withoutKey takes apart an error that says something else")
+	}
+	if withoutKey(nil, "acme/alice") != nil {
+		t.Error("withoutKey makes an error of nothing")
 	}
 }
