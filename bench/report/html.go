@@ -262,6 +262,9 @@ func facts(r *Run) []Flag {
 			add("Target", r.Targets[i].Name+": "+d)
 		}
 	}
+	if r.Harness != nil {
+		add("The bench itself", r.Harness.Words())
+	}
 	add("Seed", fmt.Sprint(r.Seed))
 	add("Warm-up", span(r.Load.Warmup)+", not in any number")
 	machine := fmt.Sprintf("%s, %s", plural(int64(e.Cores), "core"), size(float64(e.MemoryBytes)))

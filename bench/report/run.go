@@ -20,6 +20,7 @@ type Run struct {
 	Seed          uint64      `json:"seed"`
 	Load          Load        `json:"load"`
 	Environment   Environment `json:"environment"`
+	Harness       *Harness    `json:"harness,omitempty"` // nil: it was not measured
 	Targets       []Target    `json:"targets"`
 	Pairing       *Pairing    `json:"pairing,omitempty"`
 }

@@ -190,6 +190,10 @@ func faultRun(tb testing.TB) *Run {
 		FormatVersion: FormatVersion, Started: started(), Seed: 42, Environment: environment(),
 		Command: "bucketring bench run --local 3 --rate 20k --for 30s --keys zipf:1.1x100k --tokens chat --kill 1@10s --join 1@16s",
 		Flags:   []Flag{{"rate", "20k"}, {"for", "30s"}, {"keys", "zipf:1.1x100k"}, {"warmup", "5s"}},
+		Harness: &Harness{
+			MaxRate: 300_000, ClosedRate: 2_900_000, AddedRate: 10_000,
+			AddedP50: 61 * time.Microsecond, AddedP99: 240 * time.Microsecond, AddedMax: 2 * time.Millisecond, CPUPerMillion: 2_700 * time.Millisecond,
+		},
 		Load:    Load{Loop: "open", Arrivals: "poisson", RatePerSecond: 20_000, Workload: "keys zipf:1.1x100k, tokens chat", Warmup: 5 * time.Second, Duration: 30 * time.Second},
 		Targets: []Target{t},
 	}

@@ -12,7 +12,7 @@ import (
 
 // maxSteps is how many points a line over time has at most; longer runs are
 // drawn and listed in coarser steps.
-const maxSteps = 240
+const maxSteps = 120
 
 // moment is one value of a line.
 type moment struct {

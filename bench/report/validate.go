@@ -30,6 +30,9 @@ func (r *Run) Validate() error {
 	v.nonNegative("load.callers", r.Load.Callers)
 	v.rate("load.rate_per_second", r.Load.RatePerSecond)
 	v.nonNegative("environment.memory_bytes", r.Environment.MemoryBytes)
+	if r.Harness != nil {
+		v.harness(r.Harness)
+	}
 	if len(r.Targets) == 0 || len(r.Targets) > maxTargets {
 		v.fail("targets", "%d, there must be 1 to %d", len(r.Targets), maxTargets)
 		return v.err()

@@ -221,6 +221,9 @@ const (
 	rateLimit  = "rls"
 )
 
+// overTLS are the same over TLS.
+var overTLS = map[string]string{"rediss": redisPlain, "rediss-lua": redisLua}
+
 var checksOnly = []string{redisPlain, redisLua, rateLimit}
 
 // ChecksOnly reports whether the target of a spec has no reservations.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/bench/audit"
 	"github.com/bucketring/bucketring/bench/local"
 	"github.com/bucketring/bucketring/bench/report"
@@ -35,6 +36,8 @@ func TestValidate(t *testing.T) {
 	}{
 		{"fine", Options{Local: 3, Rate: 100, For: time.Second}, ""},
 		{"replay", Options{Local: 3, Workload: replay, For: time.Second}, ""},
+		{"replay to its end", Options{Local: 3, Workload: replay, For: time.Hour}, ""},
+		{"replay in rounds beyond its end", Options{Local: 3, Workload: replay, For: 350 * time.Second, Warmup: time.Second, Rounds: 5}, "for: the trace ends after 5m50.2s at this speed, and 5m51s are needed"},
 		{"closed loop", Options{Target: "null:", Callers: 4, For: time.Second}, ""},
 		{"no target", Options{Rate: 100, For: time.Second}, "target: is missing"},
 		{"no load", Options{Local: 1, For: time.Second}, "rate: is missing"},
@@ -273,6 +276,38 @@ func TestRunTakesTurns(t *testing.T) {
 		}
 		if target.Audit == nil || target.Audit.Verdict != report.NotAudited {
 			t.Errorf("%s: got audit %+v, want none", target.Name, target.Audit)
+		}
+	}
+}
+
+// In a pair, targets see the same stretch of a trace, and the next pair the next
+// one.
+func TestReplayGoesOnInRounds(t *testing.T) {
+	calls, err := workload.Parse("replay=100x llm=0% seed=3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Target: "null:", Versus: []string{"null:1ms"}, Workload: calls, Rounds: 3, For: 3 * time.Second, Warmup: 500 * time.Millisecond}
+	r := &runner{o: o.withDefaults(), began: time.Now()}
+	for round := range 3 {
+		var tokens [2][]int64
+		var times [2][]time.Duration
+		for i, letter := range []string{"a", "b"} {
+			w, err := r.workload(&side{letter: letter, kind: "null"}, round)
+			if err != nil {
+				t.Fatal(err)
+			}
+			times[i] = w.Times()
+			for c := (bench.Call{}); w.Next(&c); {
+				tokens[i] = append(tokens[i], c.InputTokens)
+			}
+		}
+		if !slices.Equal(tokens[0], tokens[1]) || !slices.Equal(times[0], times[1]) {
+			t.Errorf("round %d: the targets see different calls", round)
+		}
+		// The trace has 35 s, and each round begins a second later.
+		if last := times[0][len(times[0])-1].Round(time.Second); last != time.Duration(35-round)*time.Second {
+			t.Errorf("round %d: the last call is due at %v", round, last)
 		}
 	}
 }

@@ -208,7 +208,7 @@ func (w *web) ask(ctx context.Context, method, path string, body, out any) error
 	if code := response.StatusCode; code != http.StatusOK && (code != http.StatusTooManyRequests || !decision) {
 		var p problemBody
 		if json.Unmarshal(text, &p) != nil || p.Code == "" {
-			return fmt.Errorf("%s: status %d, and not the error of a bucketring node", path, code)
+			return fmt.Errorf("%s: status %d, and not the error of a bucketring node: %s", path, code, firstLine(text))
 		}
 		return fmt.Errorf("%s: status %d: %s: %s", path, code, p.Code, p.Message)
 	}
@@ -219,6 +219,12 @@ func (w *web) ask(ctx context.Context, method, path string, body, out any) error
 		return fmt.Errorf("%s: answer of %d bytes cannot be read: %w", path, len(text), err)
 	}
 	return nil
+}
+
+// firstLine is the begin of an answer, for people.
+func firstLine(text []byte) string {
+	line, _, _ := bytes.Cut(bytes.TrimSpace(text), []byte("\n"))
+	return fmt.Sprintf("%.100q", line)
 }
 
 // late is an error of a connection, which may be the end of ctx.

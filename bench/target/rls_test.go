@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
@@ -99,4 +100,18 @@ func TestRLSSaysWhatItIsTold(t *testing.T) {
 		t.Error("Check with more hits than the protocol has = nil, want an error")
 	}
 	wantNoReservations(t, target)
+}
+
+// Why there is no connection is told, and nothing is ready without one.
+func TestRLSSaysWhyItIsNotReady(t *testing.T) {
+	target, err := Open("rls:"+freePort(t), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := Ready(ctx, target); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("Ready = %v, want an error with connection refused", err)
+	}
 }

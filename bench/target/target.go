@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,8 +42,17 @@ var kinds = []kind{
 	{httpsKind, openHTTP},
 	{redisKind, openRedis},
 	{luaKind, openLua},
+	{redissKind, openRedis},
+	{luasKind, openLua},
 	{rlsKind, openRLS},
 	{nullKind, openNull},
+}
+
+// TakesTLS reports whether the target of a spec is asked over TLS if [Options.TLS]
+// is set: all but those whose spec says plaintext, and null:.
+func TakesTLS(spec string) bool {
+	name, _, _ := strings.Cut(spec, ":")
+	return slices.Contains([]string{clientKind.Name, grpcKind.Name, rlsKind.Name, httpsKind.Name, redissKind.Name, luasKind.Name}, name)
 }
 
 // opened is what every target here can do.
@@ -116,8 +126,6 @@ func unknown(spec string) error {
 	}
 	hint := ""
 	switch name, _, _ := strings.Cut(spec, ":"); {
-	case name == "rediss":
-		hint = "; for TLS to Redis, use redis:// and set TLS"
 	case name == "null":
 		hint = "; did you mean null:?"
 	case len(spec) > 0 && !strings.Contains(spec, "/") && address("client", spec, "6471").problem == nil:
@@ -172,6 +180,18 @@ func Ready(ctx context.Context, t bench.Target) error {
 		}
 		timer.Reset(pause)
 	}
+}
+
+// Version is what the server of t says it is, such as "Redis 7.0.15"; "" if it does
+// not say.
+func Version(ctx context.Context, t bench.Target) string {
+	v, ok := t.(interface {
+		version(ctx context.Context) string
+	})
+	if !ok {
+		return ""
+	}
+	return v.version(ctx)
 }
 
 // checksOnly is the part of targets that have no reservations.
