@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package llm
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// maxDepth is how deep objects and lists may be nested.
+const maxDepth = 128
+
+// scanner reads JSON text value by value. It is written here, and not taken from
+// encoding/json or its successor, for what they do not offer together: offsets of
+// values, so that a rewritten body keeps all other bytes; names given twice, after
+// their escapes, at every depth; the path of what is wrong; and no allocation per
+// text, since a stream has one in each event.
+//
+// The first problem stays: from then on every method does nothing, so that callers
+// look at failed once, at the end. Whoever is given a name or an element reads or
+// skips its value.
+type scanner struct {
+	b      []byte
+	i      int
+	frames []frame
+	names  [][]byte // of all open objects, one after the other
+
+	problem string // "": none so far
+	field   string // what it is about, "" for the text as a whole
+}
+
+// frame is an open object or list.
+type frame struct {
+	object bool
+	began  bool   // past the first member or element
+	name   []byte // of the current member
+	index  int    // of the current element
+	names  int    // where its names begin
+	set    map[string]struct{}
+}
+
+// span is a string as it stands in the text, quotes included.
+type span struct {
+	start, end int
+	size       int // bytes once its escapes are resolved
+	escaped    bool
+}
+
+func (s *scanner) reset(b []byte) {
+	*s = scanner{b: b, frames: s.frames[:0], names: s.names[:0]}
+}
+
+func (s *scanner) failed() bool { return s.problem != "" }
+
+// fail notes a problem of the value at hand, as part of where the scanner is.
+func (s *scanner) fail(problem string) {
+	if s.failed() {
+		return
+	}
+	s.problem, s.field = problem, s.path()
+}
+
+// broken notes that the text is not JSON.
+func (s *scanner) broken(problem string) {
+	if s.failed() {
+		return
+	}
+	s.problem = "must be valid JSON: " + problem + " at byte " + strconv.Itoa(s.i)
+}
+
+// path is where the scanner is: messages[2].content.
+func (s *scanner) path() string {
+	var path []byte
+	for _, f := range s.frames {
+		switch {
+		case !f.object:
+			path = fmt.Appendf(path, "[%d]", f.index)
+		case len(path) > 0:
+			path = append(append(path, '.'), shownName(f.name)...)
+		default:
+			path = append(path, shownName(f.name)...)
+		}
+	}
+	return string(path)
+}
+
+// kind returns the first byte of the next value, 0 at the end of the text.
+func (s *scanner) kind() byte {
+	for s.i < len(s.b) {
+		switch s.b[s.i] {
+		case ' ', '\t', '\n', '\r':
+			s.i++
+		default:
+			return s.b[s.i]
+		}
+	}
+	return 0
+}
+
+// enter begins an object or a list.
+func (s *scanner) enter(open byte) {
+	if s.failed() {
+		return
+	}
+	if s.kind() != open {
+		s.broken("want " + strconv.QuoteRune(rune(open)))
+		return
+	}
+	if len(s.frames) == maxDepth {
+		s.fail("is nested more than " + strconv.Itoa(maxDepth) + " deep")
+		return
+	}
+	s.i++
+	s.frames = append(s.frames, frame{object: open == '{', index: -1, names: len(s.names)})
+}
+
+// member moves to the next member of the object: name tells its name. At the end
+// of the object it is false.
+func (s *scanner) member() bool {
+	if !s.next('}') {
+		return false
+	}
+	if s.kind() != '"' {
+		s.broken("want a name")
+		return false
+	}
+	at := s.text()
+	if s.failed() {
+		return false
+	}
+	name := s.b[at.start+1 : at.end-1]
+	if at.escaped {
+		name = unescape(name)
+	}
+	f := &s.frames[len(s.frames)-1]
+	f.name = name
+	if !s.remember(f, name) {
+		s.fail("is given twice")
+		return false
+	}
+	if s.kind() != ':' {
+		s.broken("want ':'")
+		return false
+	}
+	s.i++
+	return true
+}
+
+// few is up to how many names an object's are compared one by one.
+const few = 24
+
+// remember reports whether the object has no other member of that name so far.
+func (s *scanner) remember(f *frame, name []byte) bool {
+	mine := s.names[f.names:]
+	if len(mine) < few {
+		for _, n := range mine {
+			if bytes.Equal(n, name) {
+				return false
+			}
+		}
+		s.names = append(s.names, name)
+		return true
+	}
+	if f.set == nil {
+		f.set = make(map[string]struct{}, 2*few)
+		for _, n := range mine {
+			f.set[string(n)] = struct{}{}
+		}
+	}
+	if _, ok := f.set[string(name)]; ok {
+		return false
+	}
+	f.set[string(name)] = struct{}{}
+	return true
+}
+
+// name is that of the current member.
+func (s *scanner) name() []byte { return s.frames[len(s.frames)-1].name }
+
+// element moves to the next element of the list. At the end of the list it is
+// false.
+func (s *scanner) element() bool {
+	if !s.next(']') {
+		return false
+	}
+	s.frames[len(s.frames)-1].index++
+	return true
+}
+
+// next moves to what follows in the object or list, or past its end.
+func (s *scanner) next(end byte) bool {
+	if s.failed() {
+		return false
+	}
+	f := &s.frames[len(s.frames)-1]
+	switch c := s.kind(); {
+	case c == end:
+		s.i++
+		s.names = s.names[:f.names]
+		s.frames = s.frames[:len(s.frames)-1]
+		return false
+	case !f.began:
+		f.began = true
+	case c == ',':
+		s.i++
+		if s.kind() == end {
+			s.broken("want no comma before " + strconv.QuoteRune(rune(end)))
+			return false
+		}
+	default:
+		s.broken("want ',' or " + strconv.QuoteRune(rune(end)))
+		return false
+	}
+	return true
+}
+
+// text reads a string.
+func (s *scanner) text() span {
+	at := span{start: s.i, end: s.i}
+	if s.failed() {
+		return at
+	}
+	if s.kind() != '"' {
+		s.broken("want a string")
+		return at
+	}
+	at.start = s.i
+	for i := s.i + 1; i < len(s.b); i++ {
+		switch c := s.b[i]; {
+		case c == '"':
+			s.i, at.end = i+1, i+1
+			return at
+		case c < ' ':
+			s.i = i
+			s.broken("a control character in a string")
+			return at
+		case c == '\\':
+			n, size := escape(s.b[i:])
+			if n == 0 {
+				s.i = i
+				s.broken("a wrong escape in a string")
+				return at
+			}
+			at.escaped = true
+			at.size += size
+			i += n - 1
+		default:
+			at.size++
+		}
+	}
+	s.i = len(s.b)
+	s.broken("a string without end")
+	return at
+}
+
+// escape returns the length of the escape that b begins with, 0 if it is wrong,
+// and how many bytes it stands for. Half a surrogate pair stands for two.
+func escape(b []byte) (n, size int) {
+	if len(b) < 2 {
+		return 0, 0
+	}
+	switch b[1] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return 2, 1
+	case 'u':
+		if r, ok := hex4(b[2:]); ok {
+			return 6, sizeOf(r)
+		}
+	}
+	return 0, 0
+}
+
+// sizeOf is how many bytes of UTF-8 the code unit r of UTF-16 stands for.
+func sizeOf(r rune) int {
+	switch {
+	case r < 0x80:
+		return 1
+	case r < 0x800, utf16.IsSurrogate(r):
+		return 2
+	}
+	return 3
+}
+
+func hex4(b []byte) (rune, bool) {
+	if len(b) < 4 {
+		return 0, false
+	}
+	var r rune
+	for _, c := range b[:4] {
+		d, ok := hexDigit(c)
+		if !ok {
+			return 0, false
+		}
+		r = r<<4 | d
+	}
+	return r, true
+}
+
+func hexDigit(c byte) (rune, bool) {
+	switch {
+	case c >= '0' && c <= '9':
+		return rune(c - '0'), true
+	case c >= 'a' && c <= 'f':
+		return rune(c-'a') + 10, true
+	case c >= 'A' && c <= 'F':
+		return rune(c-'A') + 10, true
+	}
+	return 0, false
+}
+
+// unescape resolves the escapes of a string that has been read. Half a surrogate
+// pair becomes U+FFFD.
+func unescape(b []byte) []byte {
+	out := make([]byte, 0, len(b))
+	for i := 0; i < len(b); i++ {
+		if b[i] != '\\' {
+			out = append(out, b[i])
+			continue
+		}
+		i++
+		switch b[i] {
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'u':
+			r, _ := hex4(b[i+1:])
+			i += 4
+			if utf16.IsSurrogate(r) {
+				high := r
+				r = utf8.RuneError
+				if i+2 < len(b) && b[i+1] == '\\' && b[i+2] == 'u' {
+					low, _ := hex4(b[i+3:])
+					if pair := utf16.DecodeRune(high, low); pair != utf8.RuneError {
+						r = pair
+						i += 6
+					}
+				}
+			}
+			out = utf8.AppendRune(out, r)
+		default:
+			out = append(out, b[i])
+		}
+	}
+	return out
+}
+
+// scalar reads a number, true, false or null, and returns its text.
+func (s *scanner) scalar() []byte {
+	if s.failed() {
+		return nil
+	}
+	s.kind()
+	start := s.i
+	for s.i < len(s.b) && plain(s.b[s.i]) {
+		s.i++
+	}
+	word := s.b[start:s.i]
+	switch string(word) {
+	case "true", "false", "null":
+		return word
+	}
+	if !isNumber(word) {
+		s.i = start
+		s.broken("want a value")
+		return nil
+	}
+	return word
+}
+
+// plain reports whether c may be part of a number or a literal.
+func plain(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '+' || c == '.'
+}
+
+// isNumber reports whether b is a number by JSON's grammar.
+func isNumber(b []byte) bool {
+	b = bytes.TrimPrefix(b, []byte("-"))
+	integer := digits(b)
+	if integer == 0 || integer > 1 && b[0] == '0' {
+		return false
+	}
+	b = b[integer:]
+	if len(b) > 0 && b[0] == '.' {
+		fraction := digits(b[1:])
+		if fraction == 0 {
+			return false
+		}
+		b = b[1+fraction:]
+	}
+	if len(b) > 0 && (b[0] == 'e' || b[0] == 'E') {
+		b = b[1:]
+		if len(b) > 0 && (b[0] == '+' || b[0] == '-') {
+			b = b[1:]
+		}
+		exponent := digits(b)
+		if exponent == 0 {
+			return false
+		}
+		b = b[exponent:]
+	}
+	return len(b) == 0
+}
+
+// digits is how many digits b begins with.
+func digits(b []byte) int {
+	n := 0
+	for n < len(b) && b[n] >= '0' && b[n] <= '9' {
+		n++
+	}
+	return n
+}
+
+// skip reads a value, whatever it is.
+func (s *scanner) skip() {
+	if s.failed() {
+		return
+	}
+	switch s.kind() {
+	case '{':
+		for s.enter('{'); s.member(); {
+			s.skip()
+		}
+	case '[':
+		for s.enter('['); s.element(); {
+			s.skip()
+		}
+	case '"':
+		s.text()
+	default:
+		s.scalar()
+	}
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package llm
+
+// Usage is what a call used, in tokens. -1: not said.
+type Usage struct {
+	Input       int64 // all of it, cached or not; for Anthropic the sum of its three
+	CachedInput int64 // the part of Input that was read from a cache
+	Output      int64 // all of it, reasoning included
+	Reasoning   int64 // the part of Output that is not shown
+}
+
+var noUsage = Usage{-1, -1, -1, -1}
+
+// usageBlock is a usage object as it was sent. -1: absent or null.
+type usageBlock struct {
+	input, output, total     int64
+	cacheCreation, cacheRead int64 // Anthropic: on top of input
+	cached, reasoning        int64 // OpenAI: a part of input, of output
+	wrong                    bool  // a number that is none, or is out of bounds
+}
+
+// readUsage reads a usage object of any of the formats.
+func readUsage(s *scanner, text []byte) usageBlock {
+	u := usageBlock{-1, -1, -1, -1, -1, -1, -1, false}
+	s.reset(text)
+	for s.enter('{'); s.member(); {
+		switch string(s.name()) {
+		case "prompt_tokens", "input_tokens":
+			u.number(s, &u.input)
+		case "completion_tokens", "output_tokens":
+			u.number(s, &u.output)
+		case "total_tokens":
+			u.number(s, &u.total)
+		case "cache_creation_input_tokens":
+			u.number(s, &u.cacheCreation)
+		case "cache_read_input_tokens":
+			u.number(s, &u.cacheRead)
+		case "prompt_tokens_details", "input_tokens_details":
+			u.detail(s, "cached_tokens", &u.cached)
+		case "completion_tokens_details", "output_tokens_details":
+			u.detail(s, "reasoning_tokens", &u.reasoning)
+		default:
+			s.skip()
+		}
+	}
+	if s.failed() {
+		u.wrong = true
+	}
+	return u
+}
+
+// number reads a count of tokens.
+func (u *usageBlock) number(s *scanner, to *int64) {
+	if c := s.kind(); c != '-' && (c < '0' || c > '9') {
+		if c != 'n' {
+			u.wrong = true
+		}
+		s.skip()
+		return
+	}
+	n, ok := wholeNumber(s.scalar())
+	if !ok || n < 0 || n > maxAmount {
+		u.wrong = true
+		return
+	}
+	*to = n
+}
+
+// detail reads one member of an object.
+func (u *usageBlock) detail(s *scanner, name string, to *int64) {
+	if s.kind() != '{' {
+		s.skip()
+		return
+	}
+	for s.enter('{'); s.member(); {
+		if string(s.name()) == name {
+			u.number(s, to)
+		} else {
+			s.skip()
+		}
+	}
+}
+
+// merge takes over what a later block of an Anthropic stream says. Its counts are
+// cumulative, so they never fall.
+func (u *usageBlock) merge(later usageBlock) {
+	u.input = max(u.input, later.input)
+	u.output = max(u.output, later.output)
+	u.cacheCreation = max(u.cacheCreation, later.cacheCreation)
+	u.cacheRead = max(u.cacheRead, later.cacheRead)
+	u.wrong = u.wrong || later.wrong
+}
+
+// usage is what the block means at endpoint e. It is false if that cannot be true.
+func (u usageBlock) usage(e Endpoint) (Usage, bool) {
+	if u.wrong {
+		return noUsage, false
+	}
+	out := Usage{Input: u.input, CachedInput: u.cached, Output: u.output, Reasoning: u.reasoning}
+	if e == Messages {
+		out.CachedInput = u.cacheRead
+		if u.input >= 0 {
+			out.Input += max(u.cacheCreation, 0) + max(u.cacheRead, 0)
+		}
+	}
+	if out.Output < 0 && u.total >= 0 && u.input >= 0 {
+		out.Output = u.total - u.input // embeddings do not say more
+		if out.Output < 0 {
+			return noUsage, false
+		}
+	}
+	if out.Output < 0 && e == Embeddings {
+		out.Output = 0
+	}
+	switch {
+	case out.Input > maxAmount,
+		out.Input >= 0 && out.CachedInput > out.Input,
+		out.Output >= 0 && out.Reasoning > out.Output:
+		return noUsage, false
+	}
+	return out, true
+}
