@@ -129,11 +129,14 @@ func (c noted) bounds(e mockllm.Entry) (low, high charges, err error) {
 // compare compares every key with what was to be charged.
 func (b *books) compare() {
 	b.t.Helper()
-	exact, loose := 0, 0
+	exact, loose, charged, least, most := 0, 0, charges{}, charges{}, charges{}
 	expected := b.expected()
 	for _, key := range slices.Sorted(maps.Keys(expected)) {
 		want, got := expected[key], b.used(key)
 		for _, name := range slices.Sorted(maps.Keys(got)) {
+			charged[name] += got[name]
+			least[name] += want.low[name]
+			most[name] += want.high[name]
 			if got[name] < want.low[name] || got[name] > want.high[name] {
 				b.t.Errorf("%s was charged %d of %s, want %d to %d (%d of its calls have bounds)", key, got[name], name, want.low[name], want.high[name], want.loose)
 			}
@@ -144,7 +147,7 @@ func (b *books) compare() {
 			loose++
 		}
 	}
-	b.t.Logf("%d keys were charged exactly what the model did, %d within bounds", exact, loose)
+	b.t.Logf("%d keys were charged exactly what the model did, %d within bounds; all together %v of %v to %v", exact, loose, charged, least, most)
 }
 
 // used is what a key was charged, as the nodes say.

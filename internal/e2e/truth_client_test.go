@@ -98,7 +98,7 @@ func (c *modelCall) want(seen *made) error {
 		status, ended = c.status, true
 	}
 	if seen.status != status || seen.ended != ended || ended && seen.err != nil {
-		return fmt.Errorf("%s, a %s that %s: status %d, ended %v, %v; want status %d, ended %v", c.label, c.door, c.fate, seen.status, seen.ended, seen.err, status, ended)
+		return errors.Join(fmt.Errorf("%s, a %s that %s: status %d, ended %v; want status %d, ended %v", c.label, c.door, c.fate, seen.status, seen.ended, status, ended), seen.err)
 	}
 	if c.after > 0 && c.fate != surprised && seen.received.Load() != c.after {
 		return fmt.Errorf("%s, a %s that %s: %d pieces, want %d", c.label, c.door, c.fate, seen.received.Load(), c.after)

@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -112,8 +113,12 @@ func startModel(t *testing.T) (*mockllm.Server, string) {
 	done := make(chan error, 1) // why it no longer serves
 	go func() { done <- server.Serve(l) }()
 	t.Cleanup(func() {
-		_ = server.Close()
-		<-done
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("the model ended with %v", err)
+		}
 	})
 	return mock, l.Addr().String()
 }
