@@ -50,6 +50,7 @@ func TestBadRequests(t *testing.T) {
 		{"/v1/chat/completions", chatBody, "X-Mock-Usage", "X-Mock-Usage"},
 		{"/v1/chat/completions", chatBody, "X-Mock-Fail", "X-Mock-Fail"},
 		{"/v1/chat/completions", chatBody, "X-Mock-TTFT", "X-Mock-TTFT"},
+		{"/v1/chat/completions", chatBody, "X-Mock-Outputs", "X-Mock-Outputs"},
 	} {
 		var headers []string
 		if test.header != "" {
