@@ -105,15 +105,21 @@ func TestPolicyBlocksParse(t *testing.T) {
 	}
 }
 
+// examples are what Go code in the documents is taken from.
+var examples = []string{"rpc/client/example_test.go", "rpc/client/middleware/example_test.go"}
+
 // TestGoBlocksAreExamples wants Go code to be a part of an example, which the
 // compiler and go test have seen.
 func TestGoBlocksAreExamples(t *testing.T) {
 	indent := regexp.MustCompile(`(?m)^\t+`) // a block may come from inside of a function
-	example := indent.ReplaceAllString(read(t, "rpc/client/example_test.go"), "")
+	var example string
+	for _, file := range examples {
+		example += indent.ReplaceAllString(read(t, file), "")
+	}
 	for _, file := range documents(t) {
 		for _, b := range blocks(t, file, "go") {
 			if !strings.Contains(example, indent.ReplaceAllString(b.text, "")) {
-				t.Errorf("%s:%d: the block is not a part of rpc/client/example_test.go:\n%s", file, b.line, b.text)
+				t.Errorf("%s:%d: the block is not a part of %s:\n%s", file, b.line, strings.Join(examples, " or "), b.text)
 			}
 		}
 	}

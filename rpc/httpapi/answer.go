@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/bucketring/bucketring/rpc/internal/message"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -117,6 +118,24 @@ func denialOf(d *pb.Decision, model string) *denialJSON {
 		j.Dimension, j.Scope = l.Dimension, l.Scope
 	}
 	return j
+}
+
+// denialMessage says why a call of model was denied.
+func denialMessage(d *pb.Decision, model string) string {
+	m := message.Denied{Reason: word(d.GetReason().String(), "REASON_"), Model: model}
+	if l := binding(d); l != nil {
+		m.Limit = &message.Limit{
+			Dimension: l.GetDimension(),
+			Algorithm: l.GetAlgorithm(),
+			Limit:     l.GetLimit(),
+			Capacity:  l.GetCapacity(),
+			Remaining: l.GetRemaining(),
+			Debt:      l.GetDebt(),
+			Cost:      l.GetCost(),
+			Window:    l.GetWindow().AsDuration(),
+		}
+	}
+	return message.Of(m)
 }
 
 func settlementOf(s *pb.Settlement) *settlementJSON {

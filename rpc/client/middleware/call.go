@@ -71,6 +71,13 @@ func (c *Call) SetUsage(u client.Usage) {
 	}
 }
 
+// said reports whether SetUsage was called.
+func (c *Call) said() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.usage != nil
+}
+
 // NotRun says that the model never got the call: everything is given back.
 func (c *Call) NotRun() {
 	c.mu.Lock()

@@ -19,6 +19,7 @@ const maxRenewals = 256
 // only while there are any.
 type keeper struct {
 	every time.Duration
+	renew func(*Call) error
 	timer *time.Timer
 	slots chan struct{} // one for each renewal under way; its capacity bounds them; never closed
 
@@ -29,8 +30,8 @@ type keeper struct {
 	}
 }
 
-func newKeeper(every time.Duration) *keeper {
-	k := &keeper{every: every, slots: make(chan struct{}, maxRenewals)}
+func newKeeper(every time.Duration, renew func(*Call) error) *keeper {
+	k := &keeper{every: every, renew: renew, slots: make(chan struct{}, maxRenewals)}
 	k.mu.due = map[*Call]time.Time{}
 	k.timer = time.AfterFunc(time.Hour, k.tick)
 	k.timer.Stop()
@@ -62,7 +63,7 @@ func (k *keeper) tick() {
 		k.slots <- struct{}{}
 		go func() {
 			defer func() { <-k.slots }()
-			k.put(c, c.progress())
+			k.put(c, k.renew(c))
 		}()
 	}
 	k.mu.Lock()

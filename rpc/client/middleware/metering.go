@@ -21,6 +21,10 @@ const maxAmount = 1 << 53
 // maxLease is what nodes allow.
 const maxLease = time.Hour
 
+// maxAbandoning bounds how many reservations that nobody knows of are given back
+// at once.
+const maxAbandoning = 64
+
 // metering is what the calls of one [Middleware] or [GRPC] share.
 type metering struct {
 	limiter    Limiter
@@ -31,8 +35,9 @@ type metering struct {
 	onDone     func(Result)
 
 	// Since start.
-	metrics *metrics
-	keeper  *keeper
+	metrics    *metrics
+	keeper     *keeper
+	abandoning chan struct{} // one for each call under way of abandon; its capacity bounds them; never closed
 }
 
 func (m metering) withDefaults() metering {
@@ -69,7 +74,8 @@ func (m metering) start() (*metering, error) {
 	if m.metrics, err = newMetrics(m.registerer); err != nil {
 		return nil, err
 	}
-	m.keeper = newKeeper(m.every)
+	m.keeper = newKeeper(m.every, (*Call).progress)
+	m.abandoning = make(chan struct{}, maxAbandoning)
 	return &m, nil
 }
 
@@ -83,6 +89,9 @@ func (m *metering) reserve(ctx context.Context, e client.Estimate, method string
 	e.RequestID, e.TTL = rand.Text(), m.lease
 	r, err := m.limiter.Reserve(context.WithoutCancel(ctx), e)
 	if err != nil {
+		if errors.Is(err, client.ErrUnreachable) {
+			m.abandon(ctx, e)
+		}
 		return nil, err
 	}
 	c := &Call{metering: m, reservation: r, estimate: e, method: method, started: started, ctx: ctx}
@@ -92,6 +101,24 @@ func (m *metering) reserve(ctx context.Context, e client.Estimate, method string
 		m.keeper.add(c)
 	}
 	return c, nil
+}
+
+// abandon gives back, in the background, what a node may have reserved whose
+// answer did not come. If that fails too, or many try, the lease runs out.
+func (m *metering) abandon(ctx context.Context, e client.Estimate) {
+	l, ok := m.limiter.(again)
+	if !ok {
+		return
+	}
+	select {
+	case m.abandoning <- struct{}{}:
+	default:
+		return
+	}
+	go func() {
+		defer func() { <-m.abandoning }()
+		_ = l.Reservation(e.Key, e.RequestID).Cancel(context.WithoutCancel(ctx))
+	}()
 }
 
 // again is what a limiter also has that can make a handle on a reservation.

@@ -12,14 +12,14 @@ import (
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
-// Headers that a call may carry, and that answers do.
 const (
 	headerMinOutput = "X-Bucketring-Min-Output-Tokens" // of a request: a number, or forbid
-	headerRequestID = "X-Bucketring-Request-Id"
-	headerGranted   = "X-Bucketring-Granted-Max-Tokens" // of a degraded call, and the next two
-	headerAsked     = "X-Bucketring-Asked-Max-Tokens"
-	headerBinding   = "X-Bucketring-Binding-Limit"
+	headerRequestID = "X-Bucketring-Request-Id"        // of an answer: that of the reservation
 )
+
+// hiddenTokens is what input counts for that is kept by the model's server, such
+// as the turns before this one.
+const hiddenTokens = 2000
 
 // A Middleware meters the calls of handlers. It is safe for concurrent use and
 // needs no closing: it is idle when no call is under way.
@@ -81,9 +81,13 @@ func (m *Middleware) serveModel(w http.ResponseWriter, r *http.Request, next htt
 		m.refuse(a, refusal)
 		return
 	}
+	input := m.estimator.tokens(q.Model, q.InputBytes) + q.InputTokens
+	if q.HiddenInput {
+		input += hiddenTokens
+	}
 	estimate := client.Estimate{
 		Key: id.Key, Tier: id.Tier, Model: q.Model,
-		InputTokens:     min(m.estimator.tokens(q.Model, q.InputBytes)+q.InputTokens, maxAmount),
+		InputTokens:     min(input, maxAmount),
 		MaxOutputTokens: q.MaxOutput, MinOutputTokens: floor, N: q.N,
 	}
 	switch {

@@ -22,6 +22,8 @@ const (
 	DefaultDrainFor = 10 * time.Minute
 )
 
+const maxMaxBody = 1 << 30
+
 // Limiter makes reservations. [client.Client] is one.
 type Limiter interface {
 	Reserve(ctx context.Context, e client.Estimate) (*client.Reservation, error)
@@ -145,8 +147,8 @@ func (o Options) Validate() error {
 	if o.DrainFor < 0 {
 		errs = append(errs, fmt.Errorf("drain_for: must not be negative, got %v", o.DrainFor))
 	}
-	if o.MaxBody < 0 {
-		errs = append(errs, fmt.Errorf("max_body: must not be negative, got %d", o.MaxBody))
+	if o.MaxBody < 0 || o.MaxBody > maxMaxBody {
+		errs = append(errs, fmt.Errorf("max_body: must be between 0 and 1 GiB, got %d", o.MaxBody))
 	}
 	if o.MinOutput < 0 || o.MinOutput > maxAmount {
 		errs = append(errs, fmt.Errorf("min_output: must be between 0 and 2^53, got %d", o.MinOutput))

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/client"
@@ -66,14 +65,13 @@ func (w *statusWriter) WriteHeader(status int) {
 func (a answer) tell(h http.Header, c *Call) {
 	dialect.Headers(h, a.dialect, &c.reservation.Decision, time.Now())
 	h.Set(headerRequestID, c.RequestID())
-	if c.reservation.Outcome != client.Degraded {
-		return
+	if c.reservation.Outcome == client.Degraded {
+		asked := c.estimate.MaxOutputTokens
+		if asked == 0 {
+			asked = -1 // the policy's
+		}
+		dialect.Degraded(h, asked, c.Granted(), c.reservation.Binding)
 	}
-	h.Set(headerGranted, strconv.FormatInt(c.Granted(), 10))
-	if c.estimate.MaxOutputTokens > 0 {
-		h.Set(headerAsked, strconv.FormatInt(c.estimate.MaxOutputTokens, 10))
-	}
-	h.Set(headerBinding, c.reservation.Binding.Name)
 }
 
 func unknownCaller(err error) *refusal {

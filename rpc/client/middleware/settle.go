@@ -19,8 +19,9 @@ type ending struct {
 	metered bool  // the answer was read: what follows means something
 	input   int64 // by the answer's usage block; -1: absent
 	cached  int64
-	output  int64 // the same; -1: absent, or not the last word
-	guess   int64 // output otherwise: counted, or estimated from bytes
+	output  int64
+	text    int64 // output as estimated from bytes
+	guess   int64 // output as estimated: the same, or what was counted if that is more
 	lied    bool  // the usage block is not to be believed
 }
 
@@ -36,68 +37,56 @@ func (c *Call) charge(e ending) charge {
 	c.mu.Lock()
 	said, notRun := c.mu.usage, c.mu.notRun
 	c.mu.Unlock()
-
+	if notRun {
+		return charge{source: Cancelled}
+	}
+	answered := client.Usage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: e.output}
+	whole := e.metered && e.input >= 0 && e.output >= 0
+	if whole && !believable(&answered) {
+		e.lied, whole, e.guess = true, false, e.text
+	}
 	estimated := charge{
-		usage:  client.Usage{InputTokens: c.estimate.InputTokens, OutputTokens: e.guess},
+		usage:  client.Usage{InputTokens: c.estimate.InputTokens, OutputTokens: min(e.guess, maxAmount-c.estimate.InputTokens)},
 		source: Estimated,
 		lied:   e.lied,
-	}
-	if !e.metered {
-		estimated.usage.OutputTokens = c.bound()
 	}
 	if e.broke {
 		estimated.source = Partial
 	}
-	if notRun {
-		return charge{source: Cancelled}
+	switch {
+	case !e.metered:
+		estimated.usage.OutputTokens = min(c.bound(), maxAmount-c.estimate.InputTokens)
+	case !e.lied: // the input may be known, and the output not
+		estimated.usage.InputTokens = max(estimated.usage.InputTokens, e.input)
 	}
-	if said != nil {
-		if believable(said) {
-			return c.reported(said, estimated, e)
-		}
-		estimated.lied = true
+	best := estimated
+	if whole {
+		best = charge{usage: answered, source: Reported}
 	}
 	switch {
-	case e.metered && e.input >= 0 && e.output >= 0 && !e.lied:
-		ch := charge{usage: client.Usage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: e.output}, source: Reported}
-		if e.broke {
-			ch.source = Partial
-		}
-		return ch
-	case e.failed && said == nil && !e.lied:
+	case said != nil && believable(said):
+		return fillIn(best, said, e.broke)
+	case said != nil:
+		best.lied = true
+	case e.failed && !whole && !e.lied:
 		return charge{source: Cancelled}
 	}
-	if e.metered && !e.lied {
-		if e.input > 0 { // known, and the output is not
-			estimated.usage.InputTokens = max(estimated.usage.InputTokens, e.input)
-		}
-		if e.output >= 0 {
-			estimated.usage.OutputTokens = e.output
-		}
-	}
-	return estimated
+	return best
 }
 
-// reported is the charge of what SetUsage said, with what it left open taken
-// from the meter or else estimated.
-func (c *Call) reported(said *client.Usage, estimated charge, e ending) charge {
-	u := estimated.usage
-	u.Costs = said.Costs
-	if e.input >= 0 && e.metered && !e.lied {
-		u.InputTokens = e.input
-	}
-	if e.output >= 0 && e.metered && !e.lied {
-		u.OutputTokens = e.output
-	}
+// fillIn is the charge of what SetUsage said; what it left open is as in best.
+func fillIn(best charge, said *client.Usage, broke bool) charge {
+	u := &best.usage
 	fill(&u.InputTokens, said.InputTokens)
 	fill(&u.OutputTokens, said.OutputTokens)
 	fill(&u.CachedInputTokens, said.CachedInputTokens)
 	u.CachedInputTokens = min(u.CachedInputTokens, u.InputTokens)
-	source := Reported
-	if e.broke {
-		source = Partial
+	u.Costs = said.Costs
+	best.source = Reported
+	if broke {
+		best.source = Partial
 	}
-	return charge{usage: u, source: source, lied: e.lied}
+	return best
 }
 
 // fill sets to what was said, if anything was.
@@ -165,7 +154,14 @@ func (c *Call) finish(e ending) {
 // settle reports the usage of the call, later if no node can be reached now.
 func (c *Call) settle(u client.Usage) (later bool, err error) {
 	u = exact(u)
-	_, err = c.reservation.Settle(context.WithoutCancel(c.ctx), u)
+	ctx := context.WithoutCancel(c.ctx)
+	_, err = c.reservation.Settle(ctx, u)
+	if _, invalid := errors.AsType[*client.InvalidError](err); invalid && u.Costs != nil {
+		// A dimension that nodes do not know must not keep the slot from being free.
+		u.Costs = nil
+		_, again := c.reservation.Settle(ctx, u)
+		return false, errors.Join(err, again)
+	}
 	if err == nil || refused(err) {
 		return false, err
 	}

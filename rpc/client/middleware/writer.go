@@ -156,40 +156,29 @@ func (w *writer) end(returned bool) ending {
 		e.guess = w.capped(w.bytes)
 		generated = w.status < http.StatusMultipleChoices
 	}
-	e.failed = w.status >= http.StatusMultipleChoices && !generated && !(w.left && !w.drain)
+	e.failed = w.status >= http.StatusMultipleChoices && !generated && (!w.left || w.drain)
 	return e
 }
 
 // read fills e with what the meter knows.
 func (w *writer) read(e *ending) {
-	q, text := w.request, w.meter.OutputBytes()
+	q := w.request
 	used, reported := w.meter.Usage()
 	e.lied = w.meter.Lied()
-	if w.meter.Finished() {
+	if reported {
+		e.input, e.cached, e.output = used.Input, used.CachedInput, used.Output
+		if q.InputTokens == 0 && !q.HiddenInput {
+			w.learned.learn(q.Model, q.InputBytes, used.Input)
+		}
+	} else {
+		e.input = w.meter.Running().Input
+	}
+	if reported || w.meter.Finished() {
 		e.broke = false // it was all there, whatever came then
 	}
 	if q.MaxOutput != 0 {
-		e.guess = max(w.meter.Streamed(), w.capped(w.learned.tokens(q.Model, text)))
-	}
-	if !reported {
-		return
-	}
-	if e.input = used.Input; used.Input == 0 && q.InputBytes+q.InputTokens > 0 {
-		e.input = -1 // a server that does not count
-	}
-	e.cached = used.CachedInput
-	switch {
-	case q.MaxOutput == 0:
-		e.output = 0
-	case used.Output == 0 && text > 0:
-		e.lied = true
-	case e.broke || !w.meter.Finished():
-		e.guess = max(e.guess, used.Output) // so far
-	default:
-		e.output = used.Output
-	}
-	if !e.broke && !e.lied && e.input > 0 && q.InputTokens == 0 {
-		w.learned.learn(q.Model, q.InputBytes, e.input)
+		e.text = w.capped(w.learned.tokens(q.Model, w.meter.OutputBytes()))
+		e.guess = max(w.meter.Streamed(), e.text)
 	}
 }
 

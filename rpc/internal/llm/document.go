@@ -249,7 +249,7 @@ func (d *document) isUsage() bool {
 	case d.depth == 1:
 		return true
 	}
-	return d.depth == 2 && d.isObject(2) && (d.labels[1] == responseLabel || d.labels[1] == messageLabel)
+	return d.depth == 2 && (d.labels[1] == responseLabel || d.labels[1] == messageLabel)
 }
 
 // isGenerated reports whether the string that begins was written by the model. In
@@ -269,18 +269,26 @@ func (d *document) isGenerated() bool {
 
 // string takes bytes of a string, and its end if that is among them.
 func (d *document) string(p []byte) int {
-	for i, c := range p {
-		switch {
-		case d.escaping > 0:
-			d.escape(c)
-		case c == '"':
+	for i := 0; i < len(p); {
+		if d.escaping > 0 {
+			d.escape(p[i])
+			i++
+			continue
+		}
+		from := i
+		for i < len(p) && p[i] != '"' && p[i] != '\\' {
+			i++
+		}
+		d.chars(p[from:i], i-from)
+		if i == len(p) {
+			break
+		}
+		if p[i] == '"' {
 			d.endString()
 			return i + 1
-		case c == '\\':
-			d.escaping = 1
-		default:
-			d.char(c, 1)
 		}
+		d.escaping = 1
+		i++
 	}
 	return len(p)
 }
@@ -289,7 +297,7 @@ func (d *document) string(p []byte) int {
 func (d *document) escape(c byte) {
 	if d.escaping == 1 && c != 'u' {
 		d.escaping = 0
-		d.char('?', 1) // no name or kind that matters has escapes
+		d.chars(escaped, 1)
 		return
 	}
 	if d.escaping == 1 {
@@ -301,23 +309,27 @@ func (d *document) escape(c byte) {
 	d.escaping++
 	if d.escaping == len(`\uFFFF`) {
 		d.escaping = 0
-		d.char('?', sizeOf(d.unit))
+		d.chars(escaped, sizeOf(d.unit))
 	}
 }
 
-// char takes a character, or a part of one, that has size bytes.
-func (d *document) char(c byte, size int) {
+// escaped stands for any character that was an escape: no name or kind that matters
+// has one.
+var escaped = []byte("?")
+
+// chars takes characters that have size bytes.
+func (d *document) chars(b []byte, size int) {
 	switch {
 	case d.mode == inName:
 		if d.nameLen < len(d.name) {
-			d.name[d.nameLen] = c
+			copy(d.name[d.nameLen:], b)
 		}
-		d.nameLen++
+		d.nameLen += len(b)
 	case d.noting:
 		if d.kindLen < len(d.kind) {
-			d.kind[d.kindLen] = c
+			copy(d.kind[d.kindLen:], b)
 		}
-		d.kindLen++
+		d.kindLen += len(b)
 	case d.generate:
 		d.text += int64(size)
 	}

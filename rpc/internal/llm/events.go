@@ -13,8 +13,8 @@ type events struct {
 
 	bom   int  // bytes of a byte order mark that were skipped, 3: no more may come
 	cr    bool // the last byte was a carriage return: a line feed belongs to it
-	ended bool // and the line that it ended was the last of an event
-	hid   bool // which was hidden
+	ended bool // and so does the end of what was passed or hidden
+	hid   bool // it was hidden
 
 	// The line at hand.
 	part  part
@@ -26,7 +26,7 @@ type events struct {
 	data  bool    // it has data
 	word  [6]byte // the first bytes of its data
 	bytes int64   // of its data
-	pass  bool    // a part of it was passed: nothing is held
+	pass  bool    // it is not to be hidden: a part of it was passed, or it is too long
 
 	held []byte // its bytes so far
 	out  output
@@ -50,8 +50,9 @@ const doneWord = "[DONE]"
 func (m *Meter) passEvents(p []byte) []byte {
 	s := &m.events
 	s.out.begin(p)
-	from := 0 // what is before it was passed, held or hidden
 	i := s.skipMark(p)
+	s.out.add(0, i)
+	from := i // what is before it was passed, held or hidden
 	for i < len(p) {
 		if s.cr {
 			s.cr = false
@@ -72,6 +73,7 @@ func (m *Meter) passEvents(p []byte) []byte {
 		if i == len(p) {
 			break
 		}
+		s.pass = s.pass || len(s.held)+i-from > maxHeld
 		s.cr = p[i] == '\r'
 		i++
 		s.ended, s.hid = m.endLine()
@@ -79,13 +81,14 @@ func (m *Meter) passEvents(p []byte) []byte {
 			s.cr = false
 			i++
 		}
-		if s.ended {
-			if s.hid {
-				s.held = s.held[:0]
-			} else {
-				s.out.addHeld(s)
-				s.out.add(from, i)
-			}
+		switch {
+		case s.hid:
+			s.held = s.held[:0]
+			from = i
+		case s.ended, s.lines == 0: // a comment before all else
+			s.ended, s.pass = true, false
+			s.out.addHeld(s)
+			s.out.add(from, i)
 			from = i
 		}
 	}
@@ -185,7 +188,7 @@ func (m *Meter) endEvent(whole bool) (hidden bool) {
 		m.finish()
 		d.text = 0
 	default:
-		hidden = s.hiding && !s.pass && d.hasChoices && !d.choices && d.hasUsage
+		hidden = s.hiding && !s.pass && d.done && d.hasChoices && !d.choices && d.hasUsage
 		m.event(whole)
 	}
 	m.text += d.text

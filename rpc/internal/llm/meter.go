@@ -40,7 +40,7 @@ type Meter struct {
 func NewMeter(r *Request, status int, contentType string) *Meter {
 	m := &Meter{
 		e:        r.Endpoint,
-		n:        r.N,
+		n:        max(r.N, 1),
 		hasInput: r.InputBytes > 0 || r.InputTokens > 0,
 		failed:   status >= 400,
 		block:    usageBlock{-1, -1, -1, -1, -1, -1, -1, false},

@@ -41,7 +41,7 @@ func (p *parser) parse() error {
 		p.r.empty = false
 		p.read(p.name())
 	}
-	if !p.failed() && p.kind() != 0 {
+	if p.kind(); !p.failed() && p.i < len(p.b) {
 		p.broken("want nothing after the object")
 	}
 	if !p.failed() {
@@ -78,8 +78,8 @@ func (p *parser) read(name []byte) {
 		r.Model = p.modelName()
 	case boundField:
 		least := int64(1)
-		if r.Endpoint == Completions {
-			least = 0 // to have the prompt's log probabilities and nothing else
+		if r.Endpoint == Completions || r.Endpoint == Messages {
+			least = 0 // to have the prompt's log probabilities, or to fill the cache
 		}
 		n := p.whole(least)
 		p.bound(member{start, p.i, n})
@@ -183,9 +183,11 @@ func (p *parser) finish() {
 
 // what describes the next value in a message.
 func (p *parser) what() string {
-	switch c := p.kind(); c {
-	case 0:
+	c := p.kind()
+	if p.i == len(p.b) {
 		return "nothing"
+	}
+	switch c {
 	case '{':
 		return "an object"
 	case '[':
@@ -203,13 +205,14 @@ func (p *parser) what() string {
 			end++
 		}
 		if end == p.i {
-			end = min(end+1, len(p.b))
+			r, _ := utf8.DecodeRune(p.b[p.i:])
+			return strconv.QuoteRune(r)
 		}
 		word := p.b[p.i:end]
 		if len(word) > maxShown {
 			return string(word[:maxShown]) + "... (" + strconv.Itoa(len(word)) + " digits)"
 		}
-		return strings.ToValidUTF8(string(word), "?")
+		return string(word)
 	}
 }
 

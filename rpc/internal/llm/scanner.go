@@ -10,8 +10,13 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how deep objects and lists may be nested.
-const maxDepth = 128
+const (
+	// maxDepth is how deep objects and lists may be nested.
+	maxDepth = 128
+	// maxMembers is how many an object may have: their names are kept while it is
+	// read.
+	maxMembers = 1 << 16
+)
 
 // scanner reads JSON text value by value. It is written here, and not taken from
 // encoding/json or its successor, for what they do not offer together: offsets of
@@ -87,7 +92,8 @@ func (s *scanner) path() string {
 	return string(path)
 }
 
-// kind returns the first byte of the next value, 0 at the end of the text.
+// kind returns the first byte of the next value, 0 at the end of the text: no value
+// begins with that.
 func (s *scanner) kind() byte {
 	for s.i < len(s.b) {
 		switch s.b[s.i] {
@@ -137,6 +143,10 @@ func (s *scanner) member() bool {
 	}
 	f := &s.frames[len(s.frames)-1]
 	f.name = name
+	if len(f.set) == maxMembers {
+		s.fail("is one too many: an object may have " + strconv.Itoa(maxMembers) + " members")
+		return false
+	}
 	if !s.remember(f, name) {
 		s.fail("is given twice")
 		return false
@@ -229,15 +239,19 @@ func (s *scanner) text() span {
 	}
 	at.start = s.i
 	for i := s.i + 1; i < len(s.b); i++ {
-		switch c := s.b[i]; {
-		case c == '"':
+		from := i
+		for i < len(s.b) && s.b[i] >= ' ' && s.b[i] != '"' && s.b[i] != '\\' {
+			i++
+		}
+		at.size += i - from
+		if i == len(s.b) {
+			break
+		}
+		switch s.b[i] {
+		case '"':
 			s.i, at.end = i+1, i+1
 			return at
-		case c < ' ':
-			s.i = i
-			s.broken("a control character in a string")
-			return at
-		case c == '\\':
+		case '\\':
 			n, size := escape(s.b[i:])
 			if n == 0 {
 				s.i = i
@@ -248,7 +262,9 @@ func (s *scanner) text() span {
 			at.size += size
 			i += n - 1
 		default:
-			at.size++
+			s.i = i
+			s.broken("a control character in a string")
+			return at
 		}
 	}
 	s.i = len(s.b)

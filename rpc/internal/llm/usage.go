@@ -16,7 +16,8 @@ var noUsage = Usage{-1, -1, -1, -1}
 type usageBlock struct {
 	input, output, total     int64
 	cacheCreation, cacheRead int64 // Anthropic: on top of input
-	cached, reasoning        int64 // OpenAI: a part of input, of output
+	cached                   int64 // OpenAI: a part of input
+	reasoning                int64 // a part of output
 	wrong                    bool  // a number that is none, or is out of bounds
 }
 
@@ -37,9 +38,9 @@ func readUsage(s *scanner, text []byte) usageBlock {
 		case "cache_read_input_tokens":
 			u.number(s, &u.cacheRead)
 		case "prompt_tokens_details", "input_tokens_details":
-			u.detail(s, "cached_tokens", &u.cached)
+			u.detail(s, "cached_tokens", "", &u.cached)
 		case "completion_tokens_details", "output_tokens_details":
-			u.detail(s, "reasoning_tokens", &u.reasoning)
+			u.detail(s, "reasoning_tokens", "thinking_tokens", &u.reasoning)
 		default:
 			s.skip()
 		}
@@ -67,14 +68,14 @@ func (u *usageBlock) number(s *scanner, to *int64) {
 	*to = n
 }
 
-// detail reads one member of an object.
-func (u *usageBlock) detail(s *scanner, name string, to *int64) {
+// detail reads one member of an object, which may have one of two names.
+func (u *usageBlock) detail(s *scanner, name, orName string, to *int64) {
 	if s.kind() != '{' {
 		s.skip()
 		return
 	}
 	for s.enter('{'); s.member(); {
-		if string(s.name()) == name {
+		if at := s.name(); string(at) == name || string(at) == orName {
 			u.number(s, to)
 		} else {
 			s.skip()
@@ -89,6 +90,7 @@ func (u *usageBlock) merge(later usageBlock) {
 	u.output = max(u.output, later.output)
 	u.cacheCreation = max(u.cacheCreation, later.cacheCreation)
 	u.cacheRead = max(u.cacheRead, later.cacheRead)
+	u.reasoning = max(u.reasoning, later.reasoning)
 	u.wrong = u.wrong || later.wrong
 }
 

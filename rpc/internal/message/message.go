@@ -1,39 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package httpapi
+// Package message says in sentences why a call was denied, for every door that
+// answers people.
+package message
 
 import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy"
-	"github.com/bucketring/bucketring/rpc/pb"
-	"github.com/bucketring/bucketring/rpc/server"
+	"unicode/utf8"
 )
 
-// denialMessage says in a sentence or two why a call of model was denied, to
-// the person who made it.
-func denialMessage(d *pb.Decision, model string) string {
-	switch d.GetReason() {
-	case pb.Reason_REASON_NO_PRICE:
-		if model == "" {
+// Denied is what is known of a denial.
+type Denied struct {
+	Reason string // limit_exceeded, exceeds_capacity, no_price, owner_unreachable or table_full
+	Model  string // "": the call names none
+	Limit  *Limit // the binding one, nil if there is none
+}
+
+// spend is counted in millionths of a dollar.
+const spend = "spend"
+
+// Limit is a limit as the denial left it.
+type Limit struct {
+	Dimension string
+	Algorithm string
+	Limit     int64 // amount per window
+	Capacity  int64 // the most that one call can take
+	Remaining int64 // 0 in debt
+	Debt      int64
+	Cost      int64 // what the call would have taken
+	Window    time.Duration
+}
+
+// Of says in a sentence or two why a call was denied, to the person who made it.
+func Of(d Denied) string {
+	switch d.Reason {
+	case "no_price":
+		if d.Model == "" {
 			return "A spend limit applies, the call names no model, and the policy has no price for that."
 		}
-		return "A spend limit applies, and the policy has no price for model " + server.Quote(model) + "."
-	case pb.Reason_REASON_TABLE_FULL:
+		return "A spend limit applies, and the policy has no price for model " + Quote(d.Model) + "."
+	case "table_full":
 		return "There is no room for a new key; try again later."
 	}
-	l := binding(d)
+	l := d.Limit
 	if l == nil {
 		return "The call was denied."
 	}
 	title := titleOf(l.Dimension)
-	switch d.GetReason() {
-	case pb.Reason_REASON_OWNER_UNREACHABLE:
+	switch d.Reason {
+	case "owner_unreachable":
 		return title + " limit cannot be checked: the node that keeps it is unreachable."
-	case pb.Reason_REASON_EXCEEDS_CAPACITY:
+	case "exceeds_capacity":
 		return title + " limit exceeded. This call needs " + amount(l, l.Cost) + ", and " + ceiling(l) + "."
 	}
 	return title + " limit exceeded. " + used(l) + "."
@@ -41,52 +60,53 @@ func denialMessage(d *pb.Decision, model string) string {
 
 // titles begin a sentence; nouns follow a number.
 var (
-	titles = map[limiter.Dimension]string{
-		limiter.Requests:     "Request",
-		limiter.Tokens:       "Token",
-		limiter.InputTokens:  "Input token",
-		limiter.OutputTokens: "Output token",
-		limiter.Spend:        "Spend",
-		limiter.Concurrent:   "Concurrency",
+	titles = map[string]string{
+		"requests":      "Request",
+		"tokens":        "Token",
+		"input_tokens":  "Input token",
+		"output_tokens": "Output token",
+		spend:           "Spend",
+		"concurrent":    "Concurrency",
 	}
-	nouns = map[limiter.Dimension]string{
-		limiter.Requests:     " requests",
-		limiter.Tokens:       " tokens",
-		limiter.InputTokens:  " input tokens",
-		limiter.OutputTokens: " output tokens",
-		limiter.Spend:        "",
-		limiter.Concurrent:   " concurrent calls",
+	nouns = map[string]string{
+		"requests":      " requests",
+		"tokens":        " tokens",
+		"input_tokens":  " input tokens",
+		"output_tokens": " output tokens",
+		spend:           "",
+		"concurrent":    " concurrent calls",
 	}
 )
 
 func titleOf(dimension string) string {
-	if t, ok := titles[limiter.Dimension(dimension)]; ok {
+	if t, ok := titles[dimension]; ok {
 		return t
 	}
-	return strings.ToUpper(dimension[:1]) + dimension[1:] // an operator's own
+	first, size := utf8.DecodeRuneInString(dimension) // an operator's own
+	return strings.ToUpper(string(first)) + dimension[size:]
 }
 
 func nounOf(dimension string) string {
-	if n, ok := nouns[limiter.Dimension(dimension)]; ok {
+	if n, ok := nouns[dimension]; ok {
 		return n
 	}
 	return " " + dimension
 }
 
 // used is "95,000 of 100,000 tokens used this minute".
-func used(l *pb.LimitState) string {
+func used(l *Limit) string {
 	taken := plain(l, l.Capacity-l.Remaining+l.Debt) + " of "
 	switch {
-	case l.Algorithm == limiter.Concurrency.String():
+	case l.Algorithm == "concurrency":
 		return taken + plain(l, l.Capacity) + nounOf(l.Dimension) + " running"
 	case l.Capacity != l.Limit:
-		return taken + "a burst of " + amount(l, l.Capacity) + " used; the rate is " + plain(l, l.Limit) + " " + per(l.Window.AsDuration())
+		return taken + "a burst of " + amount(l, l.Capacity) + " used; the rate is " + plain(l, l.Limit) + " " + per(l.Window)
 	}
 	return taken + amount(l, l.Capacity) + " used " + period(l)
 }
 
 // ceiling is "the limit never grants more than 100,000 tokens at once".
-func ceiling(l *pb.LimitState) string {
+func ceiling(l *Limit) string {
 	if l.Capacity == 0 {
 		return "the limit is 0"
 	}
@@ -94,17 +114,17 @@ func ceiling(l *pb.LimitState) string {
 }
 
 // amount is a number of the limit's dimension with its noun: 10 requests, $1.00.
-func amount(l *pb.LimitState, n int64) string {
+func amount(l *Limit, n int64) string {
 	noun := nounOf(l.Dimension)
-	if _, builtin := nouns[limiter.Dimension(l.Dimension)]; n == 1 && builtin {
+	if _, builtin := nouns[l.Dimension]; n == 1 && builtin {
 		noun = strings.TrimSuffix(noun, "s")
 	}
 	return plain(l, n) + noun
 }
 
 // plain is the number alone.
-func plain(l *pb.LimitState, n int64) string {
-	if l.Dimension == string(limiter.Spend) {
+func plain(l *Limit, n int64) string {
+	if l.Dimension == spend {
 		return dollars(n)
 	}
 	return grouped(n)
@@ -130,9 +150,9 @@ var units = []struct {
 }
 
 // period says when: this minute, today, in the last 90s.
-func period(l *pb.LimitState) string {
-	window := l.GetWindow().AsDuration()
-	sliding := l.Algorithm == limiter.SlidingWindow.String()
+func period(l *Limit) string {
+	window := l.Window
+	sliding := l.Algorithm == "sliding_window"
 	for _, u := range units {
 		switch {
 		case window < u.least || window > u.most:
@@ -142,7 +162,7 @@ func period(l *pb.LimitState) string {
 			return u.last
 		}
 	}
-	if l.Algorithm == limiter.FixedWindow.String() {
+	if l.Algorithm == "fixed_window" {
 		return "in this window of " + short(window)
 	}
 	return "in the last " + short(window)
@@ -163,7 +183,13 @@ func short(d time.Duration) string {
 	if d >= day && d%day == 0 {
 		return strconv.FormatInt(int64(d/day), 10) + " days"
 	}
-	return policy.FormatDuration(d)
+	s := d.String()
+	for _, zero := range [...]string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, zero) {
+			s = s[:len(s)-len("0s")]
+		}
+	}
+	return s
 }
 
 // grouped is 1,234,567.
@@ -183,4 +209,20 @@ func dollars(micros int64) string {
 		fraction = fraction[:len(fraction)-1]
 	}
 	return "$" + grouped(micros/million) + "." + fraction
+}
+
+// maxShown is how many bytes of a caller's text a sentence repeats.
+const maxShown = 64
+
+// Quote shows a caller's text: escaped, so that it garbles no log and no header, and
+// cut when it is long.
+func Quote(s string) string {
+	if len(s) <= maxShown {
+		return strconv.Quote(s)
+	}
+	end := maxShown
+	for end > maxShown-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return strconv.Quote(s[:end]) + "... (" + strconv.Itoa(len(s)) + " bytes)"
 }

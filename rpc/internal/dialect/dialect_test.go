@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dialect
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/llm"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 250_000_000, time.UTC)
+
+// in is a limit that is as new after d; 0: never.
+func in(d time.Duration, l client.LimitState) client.LimitState {
+	if d > 0 {
+		l.ResetAt = now.Add(d)
+	}
+	if l.Capacity == 0 {
+		l.Capacity = l.Limit
+	}
+	return l
+}
+
+var (
+	rpm   = in(30*time.Second, client.LimitState{Name: "requests", Dimension: "requests", Scope: "acme/alice", Algorithm: "token_bucket", Limit: 60, Remaining: 30, Window: time.Minute})
+	tpm   = in(6*time.Second+1, client.LimitState{Name: "tokens", Dimension: "tokens", Scope: "acme/alice", Algorithm: "token_bucket", Limit: 100_000, Remaining: 89_500, Window: time.Minute})
+	org   = in(time.Second, client.LimitState{Name: "tokens", Dimension: "tokens", Scope: "acme", Algorithm: "token_bucket", Limit: 5_000_000, Capacity: 500_000, Remaining: 499_499, Window: time.Minute})
+	itpm  = in(2*time.Second, client.LimitState{Name: "in", Dimension: "input_tokens", Scope: "acme", Algorithm: "token_bucket", Limit: 10_000, Remaining: 1_499, Window: time.Minute})
+	money = in(11*time.Hour, client.LimitState{Name: "spend", Dimension: "spend", Scope: "acme", Algorithm: "fixed_window", Limit: 1_000_000, Remaining: 50_000, Window: 24 * time.Hour})
+	slots = in(0, client.LimitState{Name: "concurrent", Dimension: "concurrent", Scope: "acme", Algorithm: "concurrency", Limit: 2})
+	quiet = in(time.Second, client.LimitState{Name: "watch", Dimension: "tokens", Scope: "acme", Limit: 1, Window: time.Second, Shadow: true})
+	huge  = in(time.Second, client.LimitState{Name: "é\"\\\r\n", Dimension: "images", Scope: "acme", Limit: 1 << 53, Remaining: 1 << 53, Window: 1500 * time.Millisecond})
+)
+
+func TestHeaders(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		d    Dialect
+		dec  client.Decision
+		want map[string]string
+	}{
+		{"OpenAI", llm.OpenAI, client.Decision{Outcome: client.Allowed, Binding: rpm, Limits: []client.LimitState{rpm, tpm, org, quiet}}, map[string]string{
+			"X-Ratelimit-Limit-Requests": "60", "X-Ratelimit-Remaining-Requests": "30", "X-Ratelimit-Reset-Requests": "30s",
+			"X-Ratelimit-Limit-Tokens": "100000", "X-Ratelimit-Remaining-Tokens": "89500", "X-Ratelimit-Reset-Tokens": "6.001s",
+			"X-Ratelimit-Limit": "60", "X-Ratelimit-Remaining": "30", "X-Ratelimit-Reset": "1772366431",
+			"Ratelimit-Policy": `"requests";q=60;w=60, "tokens@acme/alice";q=100000;w=60;qu="tokens", "tokens@acme";q=5000000;w=60;qu="tokens"`,
+			"Ratelimit":        `"requests";r=30;t=30, "tokens@acme/alice";r=89500;t=7, "tokens@acme";r=499499;t=1`,
+		}},
+		{"Anthropic", llm.Anthropic, client.Decision{Outcome: client.Allowed, Binding: itpm, Limits: []client.LimitState{rpm, tpm, itpm}}, map[string]string{
+			"Anthropic-Ratelimit-Requests-Limit": "60", "Anthropic-Ratelimit-Requests-Remaining": "30", "Anthropic-Ratelimit-Requests-Reset": "2026-03-01T12:00:31Z",
+			"Anthropic-Ratelimit-Tokens-Limit": "10000", "Anthropic-Ratelimit-Tokens-Remaining": "1000", "Anthropic-Ratelimit-Tokens-Reset": "2026-03-01T12:00:03Z",
+			"Anthropic-Ratelimit-Input-Tokens-Limit": "10000", "Anthropic-Ratelimit-Input-Tokens-Remaining": "1000", "Anthropic-Ratelimit-Input-Tokens-Reset": "2026-03-01T12:00:03Z",
+			"X-Ratelimit-Limit": "10000", "X-Ratelimit-Remaining": "1499", "X-Ratelimit-Reset": "1772366403",
+			"Ratelimit-Policy": `"requests";q=60;w=60, "tokens";q=100000;w=60;qu="tokens", "in";q=10000;w=60;qu="input_tokens"`,
+			"Ratelimit":        `"requests";r=30;t=30, "tokens";r=89500;t=7, "in";r=1499;t=2`,
+		}},
+		{"a slot, money and an operator's own", llm.OpenAI, client.Decision{Outcome: client.Denied, RetryAfter: time.Second, Binding: slots, Limits: []client.LimitState{slots, money, huge}}, map[string]string{
+			"X-Ratelimit-Limit": "2", "X-Ratelimit-Remaining": "0", "X-Ratelimit-Reset": "1772366402",
+			"Ratelimit-Policy": `"concurrent";q=2;qu="concurrent-requests", "spend";q=1000000;w=86400;qu="spend", "??\"\\??";q=999999999999999;w=2;qu="images"`,
+			"Ratelimit":        `"concurrent";r=0, "spend";r=50000;t=39600, "??\"\\??";r=999999999999999;t=1`,
+		}},
+		{"nothing", llm.Anthropic, client.Decision{}, map[string]string{}},
+	} {
+		h := http.Header{}
+		Headers(h, tt.d, &tt.dec, now)
+		if diff := cmp.Diff(tt.want, flat(h)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
+func TestDegraded(t *testing.T) {
+	h := http.Header{}
+	Degraded(h, 800, 256, tpm)
+	want := map[string]string{"X-Bucketring-Asked-Max-Tokens": "800", "X-Bucketring-Granted-Max-Tokens": "256", "X-Bucketring-Binding-Limit": "tokens"}
+	if diff := cmp.Diff(want, flat(h)); diff != "" {
+		t.Errorf("degraded (-want +got):\n%s", diff)
+	}
+	h = http.Header{}
+	Degraded(h, -1, 256, client.LimitState{})
+	if diff := cmp.Diff(map[string]string{"X-Bucketring-Granted-Max-Tokens": "256"}, flat(h)); diff != "" {
+		t.Errorf("degraded, no bound asked for (-want +got):\n%s", diff)
+	}
+}
+
+// flat is a header with one value for each name.
+func flat(h http.Header) map[string]string {
+	m := map[string]string{}
+	for name, values := range h {
+		m[name] = strings.Join(values, " | ")
+		if name != http.CanonicalHeaderKey(name) {
+			m[name] += " (not canonical)"
+		}
+	}
+	return m
+}
+
+// denied is a denial by one limit.
+func denied(reason client.Reason, after time.Duration, l client.LimitState) client.Decision {
+	return client.Decision{Outcome: client.Denied, Reason: reason, RequestID: "r1", RetryAfter: after, Binding: l, Limits: []client.LimitState{l}}
+}
+
+func TestDenial(t *testing.T) {
+	const tokenMessage = "Token limit exceeded. 10,500 of 100,000 tokens used this minute."
+	tokenFacts := `"limit":100000,"remaining":89500,"reset_at":"2026-03-01T12:00:06.251Z","dimension":"tokens","scope":"acme/alice"`
+	big := tpm
+	big.Cost = 120_000
+	moneyFacts := `"limit":1000000,"remaining":50000,"reset_at":"2026-03-01T23:00:00.25Z","dimension":"spend","scope":"acme"`
+	for _, tt := range []struct {
+		name                     string
+		d                        Dialect
+		dec                      client.Decision
+		status                   int
+		after, afterMS, tryAgain string
+		body                     string
+	}{
+		{
+			"tokens", llm.OpenAI, denied(client.LimitExceeded, 2500*time.Millisecond, tpm), 429, "3", "2500", "true",
+			`{"error":{"message":"` + tokenMessage + `","type":"tokens","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":2.5,` + tokenFacts + `,"request_id":"r1"}}`,
+		},
+		{
+			"requests", llm.OpenAI, denied(client.LimitExceeded, 1, rpm), 429, "1", "1", "true",
+			`{"error":{"message":"Request limit exceeded. 30 of 60 requests used this minute.","type":"requests","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":0.001,"limit":60,"remaining":30,"reset_at":"2026-03-01T12:00:30.25Z","dimension":"requests","scope":"acme/alice","request_id":"r1"}}`,
+		},
+		{
+			"exactly a minute", llm.OpenAI, denied(client.LimitExceeded, time.Minute, tpm), 429, "60", "60000", "true",
+			`{"error":{"message":"` + tokenMessage + `","type":"tokens","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":60,` + tokenFacts + `,"request_id":"r1"}}`,
+		},
+		{
+			"longer than SDKs wait", llm.OpenAI, denied(client.LimitExceeded, time.Minute+1, tpm), 429, "61", "60001", "false",
+			`{"error":{"message":"` + tokenMessage + `","type":"tokens","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":60.001,` + tokenFacts + `,"request_id":"r1"}}`,
+		},
+		{
+			"no time", llm.OpenAI, denied(client.LimitExceeded, 0, tpm), 429, "", "", "false",
+			`{"error":{"message":"` + tokenMessage + `","type":"tokens","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded",` + tokenFacts + `,"request_id":"r1"}}`,
+		},
+		{
+			"never", llm.OpenAI, denied(client.ExceedsCapacity, 0, big), 429, "", "", "false",
+			`{"error":{"message":"Token limit exceeded. This call needs 120,000 tokens, and the limit never grants more than 100,000 tokens at once.","type":"tokens","param":null,"code":"rate_limit_exceeded","reason":"exceeds_capacity",` + tokenFacts + `,"request_id":"r1"}}`,
+		},
+		{
+			"money", llm.OpenAI, denied(client.LimitExceeded, 11*time.Hour, money), 429, "39600", "39600000", "false",
+			`{"error":{"message":"Spend limit exceeded. $0.95 of $1.00 used today.","type":"insufficient_quota","param":null,"code":"insufficient_quota","reason":"limit_exceeded","retry_after_seconds":39600,` + moneyFacts + `,"request_id":"r1"}}`,
+		},
+		{
+			"no price", llm.OpenAI, denied(client.NoPrice, 0, client.LimitState{}), 429, "", "", "false",
+			`{"error":{"message":"A spend limit applies, and the policy has no price for model \"m\".","type":"insufficient_quota","param":null,"code":"insufficient_quota","reason":"no_price","request_id":"r1"}}`,
+		},
+		{
+			"an operator's own", llm.OpenAI, denied(client.LimitExceeded, time.Second, client.LimitState{Dimension: "images", Scope: "<acme>", Limit: 5, Capacity: 5, Window: time.Second}), 429, "1", "1000", "true",
+			`{"error":{"message":"Images limit exceeded. 5 of 5 images used this second.","type":"images","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":1,"limit":5,"remaining":0,"dimension":"images","scope":"<acme>","request_id":"r1"}}`,
+		},
+		{
+			"Anthropic, tokens", llm.Anthropic, denied(client.LimitExceeded, 2500*time.Millisecond, tpm), 429, "3", "2500", "true",
+			`{"type":"error","error":{"type":"rate_limit_error","message":"` + tokenMessage + `","reason":"limit_exceeded","retry_after_seconds":2.5,` + tokenFacts + `},"request_id":"r1"}`,
+		},
+		{
+			"Anthropic, money", llm.Anthropic, denied(client.LimitExceeded, 11*time.Hour, money), 429, "", "", "false",
+			`{"type":"error","error":{"type":"rate_limit_error","message":"Spend limit exceeded. $0.95 of $1.00 used today.","reason":"limit_exceeded","retry_after_seconds":39600,` + moneyFacts + `},"request_id":"r1"}`,
+		},
+	} {
+		w := httptest.NewRecorder()
+		Denial(w, tt.d, &tt.dec, "m", now)
+		h := w.Header()
+		got := []string{h.Get("Retry-After"), h.Get("Retry-After-Ms"), h.Get("X-Should-Retry"), h.Get("Cache-Control"), h.Get("Content-Type"), h.Get("Content-Length")}
+		want := []string{tt.after, tt.afterMS, tt.tryAgain, "no-store", "application/json", strconv.Itoa(len(tt.body) + 1)}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: headers (-want +got):\n%s", tt.name, diff)
+		}
+		if w.Code != tt.status || w.Body.String() != tt.body+"\n" {
+			t.Errorf("%s: %d\n%swant %d\n%s", tt.name, w.Code, w.Body, tt.status, tt.body)
+		}
+		id := "X-Request-Id"
+		if tt.d == llm.Anthropic {
+			id = "Request-Id"
+		}
+		if h.Get(id) != "r1" {
+			t.Errorf("%s: %s is %q, want r1", tt.name, id, h.Get(id))
+		}
+	}
+}
+
+// TestUnclocked: what has no clock is tried again after 1 to 2 seconds, not by all
+// at once.
+func TestUnclocked(t *testing.T) {
+	for _, tt := range []struct {
+		d      Dialect
+		dec    client.Decision
+		status int
+		what   string // type and code
+	}{
+		{llm.OpenAI, denied(client.LimitExceeded, 0, slots), 429, "requests rate_limit_exceeded"},
+		{llm.OpenAI, denied(client.LimitExceeded, time.Hour, slots), 429, "requests rate_limit_exceeded"},
+		{llm.Anthropic, denied(client.LimitExceeded, 0, slots), 429, "rate_limit_error "},
+		{llm.OpenAI, denied(client.OwnerUnreachable, 0, money), 503, "server_error owner_unreachable"},
+		{llm.OpenAI, denied(client.OwnerUnreachable, time.Hour, money), 503, "server_error owner_unreachable"},
+		{llm.OpenAI, denied(client.TableFull, 0, client.LimitState{}), 503, "server_error table_full"},
+		{llm.Anthropic, denied(client.OwnerUnreachable, 0, tpm), 529, "overloaded_error "},
+	} {
+		times := map[string]bool{}
+		for range 50 {
+			w := httptest.NewRecorder()
+			Denial(w, tt.d, &tt.dec, "m", now)
+			after, err := strconv.Atoi(w.Header().Get("Retry-After"))
+			ms, errMS := strconv.Atoi(w.Header().Get("Retry-After-Ms"))
+			if err != nil || errMS != nil || ms < 1000 || ms > 2000 || after != (ms+999)/1000 || w.Header().Get("X-Should-Retry") != "true" {
+				t.Fatalf("%s: headers %v, want 1 to 2 seconds and true", tt.what, w.Header())
+			}
+			times[w.Header().Get("Retry-After-Ms")] = true
+			var body struct{ Error struct{ Type, Code string } }
+			if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
+				t.Fatal(err)
+			}
+			if got := body.Error.Type + " " + body.Error.Code; w.Code != tt.status || got != tt.what {
+				t.Fatalf("%d %s, want %d %s", w.Code, got, tt.status, tt.what)
+			}
+		}
+		if len(times) < 10 {
+			t.Errorf("%s: %d different times of 50, want them spread", tt.what, len(times))
+		}
+	}
+}
+
+func TestError(t *testing.T) {
+	for _, tt := range []struct {
+		d      Dialect
+		status int
+		e      Problem
+		want   string
+	}{
+		{
+			llm.OpenAI, 400,
+			Problem{Message: "n: must be a number", Param: "n", RequestID: "r1"},
+			`{"error":{"message":"n: must be a number","type":"invalid_request_error","param":"n","code":null,"request_id":"r1"}}`,
+		},
+		{llm.OpenAI, 401, Problem{Message: "no key", Code: "invalid_api_key"}, `{"error":{"message":"no key","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}`},
+		{llm.OpenAI, 502, Problem{Message: "gone"}, `{"error":{"message":"gone","type":"server_error","param":null,"code":null}}`},
+		{llm.OpenAI, 429, Problem{Message: "slow"}, `{"error":{"message":"slow","type":"requests","param":null,"code":null}}`},
+		{llm.OpenAI, 503, Problem{Type: "own", Message: "\xff<"}, `{"error":{"message":"\ufffd<","type":"own","param":null,"code":null}}`},
+		{llm.Anthropic, 400, Problem{Message: "m", Param: "n", RequestID: "r1"}, `{"type":"error","error":{"type":"invalid_request_error","message":"m"},"request_id":"r1"}`},
+		{llm.Anthropic, 401, Problem{}, `{"type":"error","error":{"type":"authentication_error","message":""}}`},
+		{llm.Anthropic, 403, Problem{}, `{"type":"error","error":{"type":"permission_error","message":""}}`},
+		{llm.Anthropic, 404, Problem{}, `{"type":"error","error":{"type":"not_found_error","message":""}}`},
+		{llm.Anthropic, 413, Problem{}, `{"type":"error","error":{"type":"request_too_large","message":""}}`},
+		{llm.Anthropic, 429, Problem{}, `{"type":"error","error":{"type":"rate_limit_error","message":""}}`},
+		{llm.Anthropic, 502, Problem{}, `{"type":"error","error":{"type":"api_error","message":""}}`},
+		{llm.Anthropic, 503, Problem{}, `{"type":"error","error":{"type":"overloaded_error","message":""}}`},
+	} {
+		w := httptest.NewRecorder()
+		Error(w, tt.d, tt.status, tt.e)
+		if w.Code != tt.status || w.Body.String() != tt.want+"\n" {
+			t.Errorf("%d %swant %d %s", w.Code, w.Body, tt.status, tt.want)
+		}
+	}
+}
+
+// TestNoCallersBytesInHeaders: a key, a name or an id cannot write a header.
+func TestNoCallersBytesInHeaders(t *testing.T) {
+	const evil = "a\r\nSet-Cookie: x=1\x00\x7fé"
+	l := client.LimitState{Name: evil, Dimension: evil, Scope: evil, Limit: 1, Capacity: 1, ResetAt: now, Window: time.Second}
+	twin := l
+	twin.Scope = "other"
+	dec := client.Decision{Outcome: client.Denied, Reason: client.LimitExceeded, RequestID: evil, RetryAfter: 1, Binding: l, Limits: []client.LimitState{l, twin}}
+	for _, d := range []Dialect{llm.OpenAI, llm.Anthropic} {
+		w := httptest.NewRecorder()
+		Denial(w, d, &dec, evil, now)
+		Degraded(w.Header(), 1, 1, l)
+		for name, values := range w.Header() {
+			for _, v := range values {
+				if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) {
+					t.Errorf("%v: %s is %q", d, name, v)
+				}
+			}
+		}
+		if !json.Valid(w.Body.Bytes()) {
+			t.Errorf("%v: body %q, want JSON", d, w.Body)
+		}
+	}
+}

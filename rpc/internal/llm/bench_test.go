@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package llm
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// chunk is what a server sends for one token.
+const chunk = `data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1760000000,"model":"llama-3-70b",` +
+	`"choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}]%s}` + "\n\n"
+
+// steady are streams of which each chunk is the same.
+var steady = []struct {
+	name  string
+	r     *Request
+	chunk string
+	cuts  int
+}{
+	{"OpenAI", &streaming, fmt.Sprintf(chunk, ""), 1},
+	{"OpenAI in halves", &streaming, fmt.Sprintf(chunk, ""), 2},
+	{"OpenAI in twelve", &streaming, fmt.Sprintf(chunk, ""), 12},
+	{"running usage", &streamUsage, fmt.Sprintf(chunk, `,"usage":{"prompt_tokens":900,"completion_tokens":17,"total_tokens":917}`), 1},
+	{"Anthropic", &Request{Endpoint: Messages, N: 1, Stream: true}, anthropicDelta, 1},
+	{"Responses", &Request{Endpoint: Responses, N: 1, Stream: true}, responseDelta, 1},
+	{"hidden usage", &streaming, chatUsage, 1},
+}
+
+// pieces cuts a chunk into as many of about the same length.
+func pieces(chunk string, n int) [][]byte {
+	var list [][]byte
+	for i := range n {
+		list = append(list, []byte(chunk[len(chunk)*i/n:len(chunk)*(i+1)/n]))
+	}
+	return list
+}
+
+// TestPassDoesNotAllocate: not after the first chunk.
+func TestPassDoesNotAllocate(t *testing.T) {
+	for _, tt := range steady {
+		m := NewMeter(tt.r, 200, "text/event-stream")
+		list := pieces(tt.chunk, tt.cuts)
+		pass := func() {
+			for _, p := range list {
+				m.Pass(p)
+			}
+		}
+		pass()
+		if n := testing.AllocsPerRun(1000, pass); n != 0 {
+			t.Errorf("%s: %v allocations per chunk, want 0", tt.name, n)
+		}
+	}
+}
+
+func BenchmarkPass(b *testing.B) {
+	for _, tt := range steady {
+		b.Run(strings.ReplaceAll(tt.name, " ", "_"), func(b *testing.B) {
+			m := NewMeter(tt.r, 200, "text/event-stream")
+			list := pieces(tt.chunk, tt.cuts)
+			b.SetBytes(int64(len(tt.chunk)))
+			b.ReportAllocs()
+			for b.Loop() {
+				for _, p := range list {
+					m.Pass(p)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkPassDocument(b *testing.B) {
+	answer := []byte(`{"choices":[{"message":{"role":"assistant","content":"` + strings.Repeat("word ", 2000) + `"}}],"usage":{"prompt_tokens":9,"completion_tokens":2}}`)
+	r := &Request{N: 1}
+	b.SetBytes(int64(len(answer)))
+	b.ReportAllocs()
+	for b.Loop() {
+		NewMeter(r, 200, "application/json").Pass(answer)
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	for _, size := range []int{1, 100} {
+		body := []byte(`{"model":"llama-3-70b","messages":[` + strings.Repeat(`{"role":"user","content":"`+strings.Repeat("word ", 80)+`"},`, size) +
+			`{"role":"user","content":"?"}],"max_tokens":800,"stream":true}`)
+		b.Run(fmt.Sprintf("%dKiB", len(body)>>10), func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				r, err := Parse(ChatCompletions, body)
+				if err != nil {
+					b.Fatal(err)
+				}
+				r.Rewrite(512, true)
+			}
+		})
+	}
+}
