@@ -97,6 +97,9 @@ func TestModelsAreCalled(t *testing.T) {
 		calls += x.Achieved
 		streams += x.LLM.Settled
 	}
+	if err := mock.Ledger().Idle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	var done, streamed int64
 	for _, e := range mock.Ledger().Entries() {
 		if e.Outcome != mockllm.Finished || e.Input != 30 || e.Generated != 9 {

@@ -5,6 +5,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -130,6 +131,7 @@ func (c noted) bounds(e mockllm.Entry) (low, high charges, err error) {
 func (b *books) compare() {
 	b.t.Helper()
 	exact, loose, charged, least, most := 0, 0, charges{}, charges{}, charges{}
+	b.idle()
 	expected := b.expected()
 	for _, key := range slices.Sorted(maps.Keys(expected)) {
 		want, got := expected[key], b.used(key)
@@ -163,6 +165,16 @@ func (b *books) used(key string) charges {
 		used[l.Name] = l.Limit - l.Remaining
 	}
 	return used
+}
+
+// idle waits until the model does nothing any more.
+func (b *books) idle() {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+	defer cancel()
+	if err := b.mock.Ledger().Idle(ctx); err != nil {
+		b.t.Fatalf("the model goes on for callers that are gone: %v", err)
+	}
 }
 
 // awaitSlots waits until no key holds a slot.

@@ -5,7 +5,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -208,11 +207,7 @@ func (b *books) kill(callers *modelCaller, calls []*modelCall, p *proxyProcess) 
 	})
 	p.kill(b.t)
 	work.Wait()
-	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
-	defer cancel()
-	if err := b.mock.Ledger().Idle(ctx); err != nil {
-		b.t.Fatalf("the model goes on for callers that are gone: %v", err)
-	}
+	b.idle()
 	for i, c := range calls {
 		if all[i].ended || all[i].status != http.StatusOK {
 			b.t.Errorf("%s of the proxy that was killed: status %d, ended %v", c.label, all[i].status, all[i].ended)

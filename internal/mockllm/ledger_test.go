@@ -17,6 +17,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// entries waits until no call is under way, which may be a moment after its caller
+// has all of it.
+func (s *tested) entries() []Entry {
+	s.t.Helper()
+	s.idle()
+	return s.Ledger().Entries()
+}
+
 // idle waits until no call is under way.
 func (s *tested) idle() {
 	s.t.Helper()
@@ -46,8 +54,7 @@ func TestCallerWhoLeavesEndsTheGeneration(t *testing.T) {
 		}
 	}
 	leave()
-	s.idle()
-	e := s.Ledger().Entries()[0]
+	e := s.entries()[0]
 	if e.Outcome != Left || e.Generated != 7 || e.Written != 7 || e.Caller != "alice" || e.Label != "leaver" || e.Wanted != 100 {
 		t.Errorf("the ledger has %+v, want left with 7 generated and written", e)
 	}
@@ -56,8 +63,11 @@ func TestCallerWhoLeavesEndsTheGeneration(t *testing.T) {
 func TestLedgerOverHTTP(t *testing.T) {
 	s := start(t, Options{CallerHeader: "X-User"})
 	s.ask("/v1/chat/completions", chatBody, "X-User", "a", "X-Mock-Output-Tokens", "5", "X-Mock-Input-Tokens", "10")
+	s.idle() // calls stand in the order in which they ended
 	s.ask("/v1/chat/completions", chatBody, "X-User", "b", "X-Mock-Fail", "503")
+	s.idle()
 	s.ask("/v1/chat/completions", `{"model":"m"}`, "X-User", "b")
+	s.idle()
 	read := func(query string) (l struct {
 		Totals map[string]Totals
 		Calls  []Entry
@@ -105,9 +115,10 @@ func TestLedgerKeepsTheLatest(t *testing.T) {
 	s := start(t, Options{LedgerSize: 2})
 	for i := range 5 {
 		s.ask("/v1/chat/completions", chatBody, "X-Mock-Label", fmt.Sprint(i), "X-Mock-Output-Tokens", "1")
+		s.idle()
 	}
 	var labels []string
-	for _, e := range s.Ledger().Entries() {
+	for _, e := range s.entries() {
 		labels = append(labels, e.Label)
 	}
 	if diff := cmp.Diff([]string{"3", "4"}, labels); diff != "" {

@@ -117,7 +117,7 @@ func TestChatStreamOfChoicesToolsAndReasoning(t *testing.T) {
 	if out, thought := get(t, last, "usage", "completion_tokens"), get(t, last, "usage", "completion_tokens_details", "reasoning_tokens"); out != 12.0 || thought != 4.0 {
 		t.Errorf("usage of %v with %v reasoning, want 12 with 4", out, thought)
 	}
-	if e := s.Ledger().Entries()[0]; e.Generated != 12 || e.Reasoning != 4 || e.Written != 8 || e.Choices != 2 {
+	if e := s.entries()[0]; e.Generated != 12 || e.Reasoning != 4 || e.Written != 8 || e.Choices != 2 {
 		t.Errorf("ledger has %+v, want 12 generated, 4 reasoning, 8 written", e)
 	}
 }
@@ -149,7 +149,7 @@ func TestMessageStream(t *testing.T) {
 	if out := get(t, list[len(list)-2].data, "usage", "output_tokens"); out != 5.0 {
 		t.Errorf("message_delta has output %v, want 5", out)
 	}
-	if e := s.Ledger().Entries()[0]; e.Generated != 5 || e.Written != 5 || e.Input != 10 {
+	if e := s.entries()[0]; e.Generated != 5 || e.Written != 5 || e.Input != 10 {
 		t.Errorf("ledger has %+v, want 5 generated and written, input 10", e)
 	}
 }
@@ -206,7 +206,7 @@ func TestErrorsInStreams(t *testing.T) {
 		t.Errorf("status %d: %s, want 500", status, text)
 	}
 	var outcomes []string
-	for _, e := range s.Ledger().Entries() {
+	for _, e := range s.entries() {
 		outcomes = append(outcomes, string(e.Outcome))
 		if e.Generated != 2 {
 			t.Errorf("call %d generated %d, want 2", e.Number, e.Generated)
