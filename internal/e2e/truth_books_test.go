@@ -92,7 +92,7 @@ func (b *books) expected() map[string]*sums {
 		b.t.Errorf("the model has not heard of %s", label)
 	}
 	b.t.Logf("calls by fate: %v", fates)
-	for f, least := range map[fate]int{finishes: 1500, fails: 70, breaks: 20, leaves: 90, runs: 30, untold: 20, doomed: 30, surprised: 30} {
+	for f, least := range map[fate]int{finishes: 1500, fails: 70, breaks: 20, leaves: 90, runs: 30, untold: 20, drained: 40, doomed: 30, surprised: 30} {
 		if fates[f] < least {
 			b.t.Errorf("%d calls of fate %q, want %d at least", fates[f], f, least)
 		}
@@ -103,7 +103,7 @@ func (b *books) expected() map[string]*sums {
 // bounds are what a call must and may be charged, by what the model did.
 func (c noted) bounds(e mockllm.Entry) (low, high charges, err error) {
 	want := map[fate]mockllm.Outcome{
-		finishes: mockllm.Finished, untold: mockllm.Finished, fails: mockllm.Refused, breaks: mockllm.Broken,
+		finishes: mockllm.Finished, untold: mockllm.Finished, drained: mockllm.Finished, fails: mockllm.Refused, breaks: mockllm.Broken,
 		leaves: mockllm.Left, runs: mockllm.Left, doomed: mockllm.Left, surprised: mockllm.Left,
 	}[c.fate]
 	if e.Outcome != want || c.after > 0 && (c.fate == breaks || c.fate == leaves || c.fate == doomed) && e.Generated != c.after {

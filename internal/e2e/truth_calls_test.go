@@ -23,6 +23,7 @@ const (
 	breaks    fate = "breaks"    // the model breaks it off
 	leaves    fate = "leaves"    // its caller does, when the model stands still
 	runs      fate = "runs away" // its caller leaves while the model goes on
+	drained   fate = "drained"   // likewise, and its proxy lets the model finish
 	untold    fate = "untold"    // it ends without a usage block
 	doomed    fate = "doomed"    // its proxy is killed when the model stands still
 	surprised fate = "surprised" // its proxy is killed while the model goes on
@@ -143,6 +144,19 @@ func planDoomed(n int) []*modelCall {
 	return calls
 }
 
+// planDrained makes n calls that a proxy lets finish when their callers leave.
+func planDrained(n int) []*modelCall {
+	calls := make([]*modelCall, n)
+	for i := range calls {
+		calls[i] = &modelCall{
+			label: "drained-" + strconv.Itoa(i), key: fmt.Sprintf("drained%d/user", i%3), fate: drained,
+			door: []door{chats, running, messaging, tokenIDs}[i%4], model: free, bytes: 4,
+			input: 200 + int64(i), cached: 50, output: 400, after: 1 + int64(i),
+		}
+	}
+	return calls
+}
+
 // path and body are the request.
 func (c *modelCall) path() string {
 	switch c.door {
@@ -194,7 +208,7 @@ func (c *modelCall) headers() map[string]string {
 		h["X-Mock-Disconnect-After"] = n(c.after)
 	case leaves, doomed:
 		h["X-Mock-Stall-After"], h["X-Mock-Stall"] = n(c.after), "forever"
-	case runs:
+	case runs, drained:
 		h["X-Mock-Speed"] = "1000"
 	case surprised:
 		h["X-Mock-Speed"] = "50"

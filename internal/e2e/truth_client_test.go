@@ -73,7 +73,7 @@ func (m *modelCaller) do(ctx context.Context, c *modelCall, seen *made, proxies 
 		if !c.piece(line) {
 			continue
 		}
-		if n := seen.received.Add(1); n == c.after && (c.fate == leaves || c.fate == runs) {
+		if n := seen.received.Add(1); n == c.after && (c.fate == leaves || c.fate == runs || c.fate == drained) {
 			return
 		}
 	}

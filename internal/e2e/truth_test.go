@@ -38,13 +38,14 @@ prices:
 `
 
 const (
-	truthCalls  = 1_940
-	truthDoomed = 60
-	truthLease  = "3s"
+	truthCalls   = 1_900
+	truthDrained = 40
+	truthDoomed  = 60
+	truthLease   = "3s"
 )
 
-// TestChargesAreTheTruth makes 2,000 calls of the Azure trace through two proxies
-// over three nodes. One in ten callers leaves, one in twenty calls fails at the
+// TestChargesAreTheTruth makes 2,000 calls, most of them of the Azure trace, through
+// proxies over three nodes. One in ten callers leaves, one in twenty calls fails at the
 // model, some are broken off or stand still, and one proxy is killed. In the end
 // every key was charged what the model says that it read and generated:
 //
@@ -54,6 +55,7 @@ const (
 //   - between what the caller got and what was generated, for callers who left while
 //     more was on its way;
 //   - no less than the truth where the model did not tell it;
+//   - in full, where the proxy lets the model finish for callers who left;
 //   - for calls of the proxy that was killed: their input, and between their last
 //     progress and what was generated.
 func TestChargesAreTheTruth(t *testing.T) {
@@ -79,6 +81,10 @@ func TestChargesAreTheTruth(t *testing.T) {
 			b.make(callers, []*modelCall{lesson}, func(int) []string { return []string{p.address} })
 		}
 	}
+
+	// Another one lets the model finish.
+	three := startProxy(t, "proxy-3", upstream, nodes, "--when-gone", "drain")
+	b.make(callers, planDrained(truthDrained), func(int) []string { return []string{three.address} })
 
 	// Both proxies work.
 	both := []string{one.address, two.address}
@@ -128,15 +134,17 @@ type proxyProcess struct {
 	address string
 }
 
-func startProxy(t *testing.T, name, upstream string, nodes *processes) *proxyProcess {
+func startProxy(t *testing.T, name, upstream string, nodes *processes, flags ...string) *proxyProcess {
 	t.Helper()
 	servers := ""
 	for _, m := range nodes.members {
 		servers += "," + m.grpc
 	}
 	p := &proxyProcess{address: ownAddress(t)}
-	p.process = startProcess(t, name, binary(t), "proxy", "--listen", p.address, "--upstream", "http://"+upstream,
-		"--servers", servers[1:], "--identity", "header:X-User", "--lease", truthLease)
+	p.process = startProcess(t, name, append([]string{
+		binary(t), "proxy", "--listen", p.address, "--admin", ownAddress(t), "--upstream", "http://" + upstream,
+		"--servers", servers[1:], "--identity", "header:X-User", "--lease", truthLease,
+	}, flags...)...)
 	await(t, name+" passes", func() bool {
 		r, err := http.Get("http://" + p.address + "/v1/models")
 		if err != nil {
