@@ -16,7 +16,9 @@ import (
 func (s *side) verdict(r *runner) *report.Audit {
 	if s.auditor == nil {
 		why := "the limits of this target are not known"
-		if r.policy == nil && s.kind != rateLimit && s.kind != "null" {
+		if CallsModels(s.kind + ":") {
+			why = "the answers of a model do not say what was charged"
+		} else if r.policy == nil && s.kind != rateLimit && s.kind != "null" {
 			why = "the policy of the servers is not known here; tell it with --policy"
 		}
 		return &report.Audit{Verdict: report.NotAudited, Text: why}

@@ -18,6 +18,9 @@ type Kind struct {
 	Form string // of its spec
 	// Measures is what a run against it measures, and Leaves what it does not.
 	Measures, Leaves string
+	// Calls: it makes the LLM calls itself. A reserve is there with the first byte
+	// of the answer, and the final settle with the last one.
+	Calls bool
 }
 
 // Kinds returns all kinds. The caller may change what it gets.
@@ -42,6 +45,8 @@ var kinds = []kind{
 	{redisKind, openRedis},
 	{luaKind, openLua},
 	{rlsKind, openRLS},
+	{openAIKind, openLLM},
+	{anthropicKind, openLLM},
 	{nullKind, openNull},
 }
 

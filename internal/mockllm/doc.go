@@ -6,7 +6,7 @@
 //
 // It answers POST /v1/chat/completions, /v1/completions, /v1/embeddings,
 // /v1/responses, /v1/messages and /v1/messages/count_tokens, streamed and not,
-// and GET /v1/models and /health. A token is one word of the text. How many there
+// and GET /v1/models, /health and /readyz. A token is one word of the text. How many there
 // are comes from [Options], and for one call from its headers:
 //
 //	X-Mock-Input-Tokens: 120         instead of counting the text

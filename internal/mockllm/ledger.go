@@ -65,7 +65,8 @@ type Totals struct {
 	Written   int64 `json:"written"`
 }
 
-// Ledger is what a server really did. It is safe for concurrent use.
+// Ledger is what a server really did. A call ends in it a moment after its caller
+// has the end of the answer: see [Ledger.Idle]. It is safe for concurrent use.
 type Ledger struct {
 	size int // entries kept of calls that ended
 

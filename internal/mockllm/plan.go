@@ -109,6 +109,7 @@ func (o *Options) planOf(h http.Header, number int64, e endpoint, r *request) (*
 		p.breakAfter = int64(where * float64(p.longest()))
 	}
 	p.told(&m)
+	m.unknown()
 	if m.err != nil {
 		return nil, m.err
 	}
@@ -187,6 +188,23 @@ func (p *plan) told(m *mockHeaders) {
 type mockHeaders struct {
 	h   http.Header
 	err *invalid
+}
+
+// headerNames are all that follow X-Mock-.
+var headerNames = []string{
+	"Seed", "Label", "Input-Tokens", "Cached-Tokens", "Cache-Write-Tokens", "Output-Tokens", "Reasoning-Tokens",
+	"TTFT", "Speed", "Chunk-Tokens", "Fail", "Retry-After", "Stall-After", "Stall", "Disconnect-After", "Error-After", "Usage",
+}
+
+// unknown finds a header that is misspelt: it would change nothing, and nobody
+// would notice.
+func (m *mockHeaders) unknown() {
+	for name := range m.h {
+		rest, ours := strings.CutPrefix(name, "X-Mock-")
+		if ours && !slices.ContainsFunc(headerNames, func(known string) bool { return strings.EqualFold(known, rest) }) {
+			m.wrong(rest, fmt.Sprintf("is not known; there are %s", strings.Join(headerNames, ", ")))
+		}
+	}
 }
 
 func (m *mockHeaders) get(name string) string { return m.h.Get("X-Mock-" + name) }

@@ -36,7 +36,9 @@ func New(o Options) (*Server, error) {
 	}
 	s.mux.HandleFunc("POST /v1/messages/count_tokens", s.count)
 	s.mux.HandleFunc("GET /v1/models", s.models)
-	s.mux.HandleFunc("GET /health", func(http.ResponseWriter, *http.Request) {})
+	for _, path := range []string{"/health", "/readyz"} {
+		s.mux.HandleFunc("GET "+path, func(http.ResponseWriter, *http.Request) {})
+	}
 	s.mux.HandleFunc("GET /mock/ledger", s.showLedger)
 	s.mux.HandleFunc("DELETE /mock/ledger", func(w http.ResponseWriter, _ *http.Request) {
 		s.ledger.Reset()
@@ -69,8 +71,7 @@ func (s *Server) caller(h http.Header) string {
 func read(w http.ResponseWriter, r *http.Request, e endpoint) (*request, int, *invalid) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
+		if _, large := errors.AsType[*http.MaxBytesError](err); large {
 			return nil, http.StatusRequestEntityTooLarge, &invalid{problem: fmt.Sprintf("the body has more than %d bytes", maxBody)}
 		}
 		return nil, http.StatusBadRequest, &invalid{problem: fmt.Sprintf("read the body: %v", err)}
