@@ -116,3 +116,14 @@ func headerProblem(text string) string {
 	}
 	return ""
 }
+
+// ParseGone reads what becomes of a call whose caller leaves: charge or drain.
+func ParseGone(text string) (middleware.Gone, error) {
+	switch text {
+	case "charge":
+		return middleware.ChargeStreamed, nil
+	case "drain":
+		return middleware.Drain, nil
+	}
+	return 0, fmt.Errorf("must be charge or drain, got %q", text)
+}
