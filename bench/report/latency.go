@@ -116,6 +116,16 @@ func (l *Latency) name() string {
 // whole says that it is of all routes and outcomes, since the due times.
 func (l *Latency) whole() bool { return l.Route == "" && l.Outcome == "" && !l.Service }
 
+// settles is the distribution of the settles, nil if there are none.
+func (t *Target) settles() *Latency {
+	for i := range t.Latencies {
+		if l := &t.Latencies[i]; l.Op == "settle" && l.whole() {
+			return l
+		}
+	}
+	return nil
+}
+
 // Overall is the distribution of all decisions of a target: the one that says
 // so, or else the sum of its checks and reserves. Nil if there are none.
 func (t *Target) Overall() *Latency {

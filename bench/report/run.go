@@ -50,16 +50,19 @@ type Target struct {
 	Counts                    // of what was due in the measured part
 	// InTime are the decisions that came in the measured part, whenever they were
 	// due: what the target got done.
-	InTime     int64        `json:"in_time"`
-	Unfinished int64        `json:"unfinished,omitempty"` // had no end when the bench stopped waiting
-	LLM        LLM          `json:"llm,omitzero"`
-	Pacer      *Pacer       `json:"pacer,omitempty"` // of an open loop
-	Errors     []ErrorCount `json:"errors,omitempty"`
-	Latencies  []Latency    `json:"latencies"`
-	Series     []Interval   `json:"series,omitempty"` // in the order of time
-	Marks      []Mark       `json:"marks,omitempty"`
-	Resources  *Resources   `json:"resources,omitempty"`
-	Audit      *Audit       `json:"audit,omitempty"`
+	InTime     int64 `json:"in_time"`
+	Unfinished int64 `json:"unfinished,omitempty"` // had no end when the bench stopped waiting
+	LLM        LLM   `json:"llm,omitzero"`
+	// Streams: it made the LLM calls itself. A reserve is there with the first byte
+	// of an answer, and a settle takes as long as the rest.
+	Streams   bool         `json:"streams,omitempty"`
+	Pacer     *Pacer       `json:"pacer,omitempty"` // of an open loop
+	Errors    []ErrorCount `json:"errors,omitempty"`
+	Latencies []Latency    `json:"latencies"`
+	Series    []Interval   `json:"series,omitempty"` // in the order of time
+	Marks     []Mark       `json:"marks,omitempty"`
+	Resources *Resources   `json:"resources,omitempty"`
+	Audit     *Audit       `json:"audit,omitempty"`
 }
 
 // Counts are numbers of questions (checks and reserves).

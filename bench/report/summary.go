@@ -38,6 +38,11 @@ func Summary(w io.Writer, r *Run, o TextOptions) error {
 		if w := t.warning(); w != "" {
 			fmt.Fprintf(&b, "  %s\n", style.red("warning: "+w))
 		}
+		if t.Streams {
+			l := t.settles()
+			fmt.Fprintf(&b, "  streams: %s to their end, which was %s (p50), %s (p99) after the first byte; %s broken\n",
+				thousands(t.LLM.Settled), duration(l.at(50)), duration(l.at(99)), thousands(t.LLM.Lost))
+		}
 		for _, e := range t.Errors[:min(5, len(t.Errors))] {
 			fmt.Fprintf(&b, "  %s times: %s\n", thousands(e.Count), clean(e.Message, 160))
 		}

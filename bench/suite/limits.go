@@ -228,3 +228,9 @@ var checksOnly = []string{redisPlain, redisLua, rateLimit}
 
 // ChecksOnly reports whether the target of a spec has no reservations.
 func ChecksOnly(spec string) bool { return slices.Contains(checksOnly, kindOf(spec)) }
+
+// CallsModels reports whether the target of a spec makes the LLM calls itself.
+func CallsModels(spec string) bool {
+	kind := kindOf(spec)
+	return slices.ContainsFunc(target.Kinds(), func(k target.Kind) bool { return k.Name == kind && k.Calls })
+}

@@ -5,6 +5,7 @@ package suite
 import (
 	"context"
 	"errors"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"github.com/bucketring/bucketring/bench/report"
 	"github.com/bucketring/bucketring/bench/target"
 	"github.com/bucketring/bucketring/bench/workload"
+	"github.com/bucketring/bucketring/internal/mockllm"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
@@ -65,6 +67,58 @@ func TestValidate(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: got error %v, want %q", c.name, err, c.want)
 		}
+	}
+}
+
+// What is measured of a model is its time to the first byte, and the rest.
+func TestModelsAreCalled(t *testing.T) {
+	mock, err := mockllm.New(mockllm.Options{CallerHeader: target.DefaultKeyHeader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(mock)
+	defer server.Close()
+	spec, err := workload.Parse("keys=uniform:20 tokens=fixed:30+9 llm=60%:max=exact")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := Run(t.Context(), Options{
+		Target: "openai:" + server.URL, Versus: []string{"anthropic:" + server.URL}, Rounds: 1,
+		Workload: spec, Rate: 100, For: time.Second, Timeout: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls, streams int64
+	for _, x := range run.Targets {
+		if x.Failed+x.Denied+x.LLM.Lost > 0 || x.LLM.Settled == 0 || x.LLM.Settled != x.LLM.Held || x.Achieved == x.LLM.Held || !x.Streams {
+			t.Errorf("%s: %+v %+v", x.Name, x.Counts, x.LLM)
+		}
+		if x.Audit.Text != "the answers of a model do not say what was charged" {
+			t.Errorf("%s: %s", x.Name, x.Audit.Text)
+		}
+		calls += x.Achieved
+		streams += x.LLM.Settled
+	}
+	if err := mock.Ledger().Idle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var done, streamed int64
+	for _, e := range mock.Ledger().Entries() {
+		if e.Outcome != mockllm.Finished || e.Input != 30 || e.Generated != 9 {
+			t.Errorf("the model did %+v, want 30 and 9 tokens to the end", e)
+		}
+		done++
+		if e.Stream {
+			streamed++
+		}
+	}
+	if done != calls || streamed != streams {
+		t.Errorf("the model had %d calls, %d streamed, want %d and %d", done, streamed, calls, streams)
+	}
+	var text strings.Builder
+	if err := report.Summary(&text, run, report.TextOptions{}); err != nil || strings.Count(text.String(), "  streams: ") != 2 {
+		t.Errorf("%v in a summary of\n%s", err, text.String())
 	}
 }
 

@@ -161,6 +161,7 @@ func (s *sum) record(r *local.Record) {
 func (s *side) result(r *runner) (*report.Target, error) {
 	t := s.sum.total
 	t.Name, t.Description, t.Audit = s.name, s.description, s.verdict(r)
+	t.Streams = CallsModels(s.kind + ":")
 	t.Resources = &report.Resources{
 		Client:  report.Process{Name: "bench", CPU: s.sum.client},
 		Servers: s.sum.servers,

@@ -105,7 +105,7 @@ func (r *runner) turn(ctx context.Context, s *side, round int) (*report.Turn, er
 			return nil, err
 		}
 	}
-	offset := begin.Sub(s.started)
+	offset, models := begin.Sub(s.started), CallsModels(s.kind+":")
 
 	watched := r.watch(ctx, s, begin.Add(r.o.Warmup), length)
 	result, err := bench.Run(ctx, bench.Options{
@@ -114,6 +114,9 @@ func (r *runner) turn(ctx context.Context, s *side, round int) (*report.Turn, er
 		Workload: bench.WorkloadFunc(func(c *bench.Call) bool {
 			if !calls.Next(c) {
 				return false
+			}
+			if models {
+				c.Hold, c.Reports = 0, 0 // it takes as long as the model does
 			}
 			s.callers.add(c, round)
 			return true
@@ -187,7 +190,7 @@ func (s *side) audit(r *runner) (err error) {
 	switch {
 	case s.kind == redisPlain || s.kind == redisLua:
 		o = ofRedis(s.kind, r.o.Targets.Limits)
-	case s.kind == "null" || s.kind == rateLimit:
+	case s.kind == "null" || s.kind == rateLimit || CallsModels(s.kind+":"):
 		return nil
 	case r.policy != nil:
 		o = OfPolicy(r.policy, s.started, s.local)

@@ -17,7 +17,9 @@ import (
 func (s *side) verdict(r *runner) *report.Audit {
 	if s.auditor == nil {
 		why := "the limits of this target are not known"
-		if s.kind == "null" {
+		if CallsModels(s.kind + ":") {
+			why = "the answers of a model do not say what was charged"
+		} else if s.kind == "null" {
 			why = "it has no limits"
 		} else if r.policy == nil && s.kind != rateLimit {
 			why = "the policy of the servers is not known here; tell it with --policy"

@@ -19,6 +19,7 @@ const (
 	DefaultConnections = 128 // of HTTP
 	DefaultDomain      = "bucketring"
 	DefaultEntry       = "key"
+	DefaultKeyHeader   = "X-Bench-Key"
 )
 
 // DefaultLimit is the limit of a Redis target that was given none.
@@ -82,6 +83,10 @@ type Options struct {
 	// and what go-redis chooses, 10 per processor, of the others.
 	Connections int
 
+	// KeyHeader is the header in which openai and anthropic say the key of a call;
+	// it is the bearer token, too. Empty: [DefaultKeyHeader].
+	KeyHeader string
+
 	// Limits are those of redis, one on requests, and of redis-lua, one to four
 	// with dimensions of their own. Empty: [DefaultLimit].
 	Limits []Limit
@@ -108,6 +113,9 @@ func (o Options) withDefaults() Options {
 		o.Limits = []Limit{DefaultLimit}
 	}
 	o.Limits = slices.Clone(o.Limits)
+	if o.KeyHeader == "" {
+		o.KeyHeader = DefaultKeyHeader
+	}
 	if o.Domain == "" {
 		o.Domain = DefaultDomain
 	}
@@ -131,6 +139,9 @@ func (o Options) validate() error {
 	}
 	if o.Connections < 0 {
 		errs = append(errs, fmt.Errorf("connections: must not be negative, got %d", o.Connections))
+	}
+	if strings.ContainsAny(o.KeyHeader, " \t\r\n:") {
+		errs = append(errs, fmt.Errorf("key_header: must be the name of a header, got %q", o.KeyHeader))
 	}
 	for i, l := range o.Limits {
 		name := fmt.Sprintf("limits[%d]", i)

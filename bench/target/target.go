@@ -19,6 +19,9 @@ type Kind struct {
 	Form string // of its spec
 	// Measures is what a run against it measures, and Leaves what it does not.
 	Measures, Leaves string
+	// Calls: it makes the LLM calls itself. A reserve is there with the first byte
+	// of the answer, and the final settle with the last one.
+	Calls bool
 }
 
 // Kinds returns all kinds. The caller may change what it gets.
@@ -45,6 +48,8 @@ var kinds = []kind{
 	{redissKind, openRedis},
 	{luasKind, openLua},
 	{rlsKind, openRLS},
+	{openAIKind, openLLM},
+	{anthropicKind, openLLM},
 	{nullKind, openNull},
 }
 

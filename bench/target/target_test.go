@@ -30,6 +30,9 @@ func TestOpenNamesItsTargets(t *testing.T) {
 		"redis://:secret@127.0.0.1:6380/2":     "redis://127.0.0.1:6380/2",
 		"redis-lua://me:se%40cret@127.0.0.1/":  "redis-lua://127.0.0.1:6379",
 		"rls:127.0.0.1":                        "rls:127.0.0.1:8081",
+		"openai:http://127.0.0.1:8080/":        "openai:http://127.0.0.1:8080",
+		"openai:https://models.example":        "openai:https://models.example:443",
+		"anthropic:http://localhost":           "anthropic:http://localhost:80",
 		"null:":                                "null:",
 		"null:5ms":                             "null:5ms",
 	} {
@@ -87,6 +90,11 @@ func TestOpenRefuses(t *testing.T) {
 		{"redis-lua://127.0.0.1", Options{Limits: []Limit{hour, hour}}, "limits[1].dimension: requests has a limit already"},
 		{"redis-lua://127.0.0.1", Options{Limits: []Limit{{Requests, 10, time.Microsecond}}}, "must be whole milliseconds, got 1µs"},
 		{"redis-lua://127.0.0.1", Options{Limits: []Limit{{Tokens, 1 << 40, time.Hour}}}, "limits[0].amount: must be at most 1250999896 for a window of 1h0m0s, got 1099511627776"},
+		{"openai:127.0.0.1:8080", Options{}, "must be openai:http://HOST:PORT"},
+		{"openai:http://127.0.0.1/v1", Options{}, "must be openai:http:HOST:PORT"},
+		{"openai:http://models.example", Options{}, "is not a loopback address"},
+		{"anthropic:http://127.0.0.1", Options{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}, "use anthropic:https://"},
+		{"openai:http://127.0.0.1", Options{KeyHeader: "X Key"}, `key_header: must be the name of a header, got "X Key"`},
 		{"null:soon", Options{}, `such as null:5ms, got duration "soon"`},
 		{"null:-5ms", Options{}, `got duration "-5ms"`},
 		{"null:", Options{Timeout: -1}, "timeout: must not be negative, got -1ns"},
@@ -163,7 +171,7 @@ func TestNullTakesItsTime(t *testing.T) {
 
 func TestDeadlines(t *testing.T) {
 	at := silence(t)
-	for _, kind := range []string{"client:", "grpc:", "http://", "redis://", "redis-lua://", "rls:"} {
+	for _, kind := range []string{"client:", "grpc:", "http://", "redis://", "redis-lua://", "rls:", "openai:http://", "anthropic:http://"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			wantLate(t, kind+at, Options{Timeout: 100 * time.Millisecond})
@@ -173,7 +181,7 @@ func TestDeadlines(t *testing.T) {
 
 func TestReadySaysWhyNot(t *testing.T) {
 	at := silence(t)
-	for _, kind := range []string{"client:", "grpc:", "http://", "redis://", "redis-lua://", "rls:"} {
+	for _, kind := range []string{"client:", "grpc:", "http://", "redis://", "redis-lua://", "rls:", "openai:http://", "anthropic:http://"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			target, err := Open(kind+at, Options{Timeout: 20 * time.Millisecond})

@@ -6,6 +6,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,7 +57,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f, o := cmd.Flags(), &b.options
 	f.IntVar(&o.Local, "local", 0, "start a cluster of so many nodes on this machine, as 3")
 	f.StringSliceVar(&b.servers, "servers", nil, "gRPC addresses of nodes, as 10.0.0.1:6471,10.0.0.2:6471 (default $BUCKETRING_SERVER or "+defaultServer+")")
-	f.StringVar(&o.Target, "target", "", "what is asked, as grpc:HOST:PORT, http://HOST:PORT, rls:HOST:PORT or null:; with --local also grpc: and http:")
+	f.StringVar(&o.Target, "target", "", "what is asked, as grpc:HOST:PORT, http://HOST:PORT, openai:http://HOST:PORT, rls:HOST:PORT or null:; with --local also grpc: and http:")
 	f.StringArrayVar(&o.Versus, "vs", nil, "target to compare with in alternating rounds, as redis://localhost:6379 or redis-lua://localhost; may be repeated")
 	f.IntVar(&o.Rounds, "rounds", 0, "turns of each target (default 1, with --vs 5)")
 	f.BoolVar(&o.Targets.Insecure, "insecure", false, "allow plaintext to other machines")
@@ -69,8 +70,9 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.StringVar(&b.arrivals, "arrivals", string(suite.Poisson), "poisson or constant")
 	f.DurationVar(&o.For, "for", 10*time.Second, "time that each target is measured, in all rounds together")
 	f.DurationVar(&o.Warmup, "warmup", 2*time.Second, "time before each round that is not measured")
-	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer")
+	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer (of a model: default 1m)")
 	f.DurationVar(&o.Wait, "wait", suite.DefaultWait, "time to wait until a target answers for the first time")
+	f.StringVar(&o.Targets.KeyHeader, "key-header", target.DefaultKeyHeader, "header in which openai: and anthropic: say the key of a call; it is the bearer token, too")
 
 	spec := &o.Workload
 	b.keys.declare(f, &spec.Keys, "keys", "whose calls, as uniform:1M, zipf:1.1x100k, hot:acme/alice or orgs:100x1000 (default "+defaultBenchKeys+")")
@@ -155,6 +157,9 @@ func (b *benchFlags) complete(cmd *cobra.Command, s *streams) error {
 	if err := b.doors(cmd); err != nil {
 		return err
 	}
+	if err := b.modelCalls(given("timeout")); err != nil {
+		return err
+	}
 	if err := o.Validate(); err != nil {
 		return misused(cmd, err, "")
 	}
@@ -194,6 +199,23 @@ func (b *benchFlags) reservations(cmd *cobra.Command, s *streams) error {
 		if b.llm.text == "" {
 			return b.llm.Set("0%")
 		}
+	}
+	return nil
+}
+
+// modelTimeout is for a part of an answer of a model, which may take its time.
+const modelTimeout = time.Minute
+
+// modelCalls fills in what is usual for targets that call models.
+func (b *benchFlags) modelCalls(timed bool) error {
+	if !slices.ContainsFunc(append([]string{b.options.Target}, b.options.Versus...), suite.CallsModels) {
+		return nil
+	}
+	if !timed {
+		b.options.Timeout = modelTimeout
+	}
+	if b.llm.text == "" && b.trace == "" {
+		return b.llm.Set("100%")
 	}
 	return nil
 }

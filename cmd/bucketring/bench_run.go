@@ -45,6 +45,7 @@ Targets:
   bucketring bench run --local 3 --for 30s --vs redis://localhost:6379 --vs redis-lua://localhost:6379
   bucketring bench run --local 3 --trace azure --speed 10 --for 1m
   bucketring bench run --local 3 --callers 128 --target grpc:
+  bucketring bench run --target openai:http://127.0.0.1:8080 --vs openai:http://127.0.0.1:9000 --rate 50 --for 50s
   bucketring bench run --servers 127.0.0.1:6471 --policy policy.yaml --rate 500 --out run.json`,
 		Args: arguments(),
 	}

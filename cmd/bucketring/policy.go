@@ -20,7 +20,7 @@ and on SIGHUP; what it would refuse, "policy check" refuses.`,
   bucketring policy explain acme/alice --input-tokens 1200 --policy policy.yaml
   bucketring policy test --policy policy.yaml scenarios.yaml`,
 	})
-	for _, c := range []*cobra.Command{newPolicyDefault(s), newPolicyCheck(s), newPolicyExplain(s), newPolicyTest(s)} {
+	for _, c := range []*cobra.Command{newPolicyDefault(s), newPolicyCheck(s), newPolicyExplain(s), newPolicyTest(s), newPolicyHashKey(s)} {
 		c.Flags().SortFlags = false
 		cmd.AddCommand(c)
 	}

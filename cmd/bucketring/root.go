@@ -43,10 +43,10 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 unhealthy.`,
 			root.AddCommand(c)
 		}
 	}
-	add(run, newDev(s), newServe(s), newHealth(s))
+	add(run, newDev(s), newServe(s), newProxy(s), newHealth(s))
 	add(ask, newCheck(s), newReserve(s), newSettle(s), newCancel(s), newKeys(s), newStatus(s))
 	add(policies, newPolicy(s))
-	add(measure, newBench(s))
+	add(measure, newBench(s), newMockLLM(s))
 	add("", newVersion(s), newCompletion(s))
 	return root
 }

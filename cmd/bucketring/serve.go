@@ -109,5 +109,9 @@ func portTaken(err error) error {
 
 // urls is where a node answers.
 func urls(n *node.Node) string {
-	return fmt.Sprintf("  HTTP     http://%s\n  status   http://%[1]s/status\n  metrics  http://%[1]s/metrics\n  gRPC     %s\n  gossip   %s\n", n.HTTPAddr(), n.GRPCAddr(), n.GossipAddr())
+	text := fmt.Sprintf("  HTTP     http://%s\n  status   http://%[1]s/status\n  metrics  http://%[1]s/metrics\n  gRPC     %s\n  gossip   %s\n", n.HTTPAddr(), n.GRPCAddr(), n.GossipAddr())
+	if proxy := n.ProxyAddr(); proxy != "" {
+		text += "  proxy    http://" + proxy + "\n"
+	}
+	return text
 }

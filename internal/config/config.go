@@ -40,17 +40,29 @@ type Config struct {
 	DrainDelay      time.Duration `key:"drain_delay" help:"time between turning unready and refusing calls at shutdown"`
 	ShutdownTimeout time.Duration `key:"shutdown_timeout" default:"15s" help:"time that calls in progress get to finish at shutdown"`
 
+	ProxyListen string `key:"proxy_listen" help:"address of a proxy in front of a model server, whose calls this node limits; empty means none"`
+	Proxy       Proxy  `prefix:"proxy_"`
+
 	LogLevel  string `key:"log_level" default:"info" help:"debug, info, warn or error"`
 	LogFormat string `key:"log_format" default:"auto" help:"json, text, or auto: text on a terminal"`
 }
 
+// envPrefix begins the names of environment variables.
+const envPrefix = "BUCKETRING_"
+
+func (c *Config) fields() []field { return fieldsOf(c, envPrefix) }
+
 // Default returns the configuration of a node that is told nothing.
 func Default() *Config {
 	c := &Config{}
-	for _, f := range fieldsOf(c) {
+	setDefaults(c.fields())
+	return c
+}
+
+func setDefaults(fields []field) {
+	for _, f := range fields {
 		if err := f.set(f.def); err != nil {
 			panic("config: default of " + f.key + ": " + err.Error()) // a typo above
 		}
 	}
-	return c
 }

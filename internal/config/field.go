@@ -13,26 +13,35 @@ import (
 // field is one setting of a struct: its names and where its value lives.
 type field struct {
 	key, def, help string
+	env            string
 	secret         bool
 	value          reflect.Value
 }
 
-// fieldsOf lists the settings of the struct that c points to, in order.
-func fieldsOf(c any) []field {
-	v := reflect.ValueOf(c).Elem()
-	fields := make([]field, v.NumField())
-	for i := range fields {
+// fieldsOf lists the settings of the struct that c points to, in order. Those of
+// a struct in it have its prefix. The names of environment variables begin with
+// env.
+func fieldsOf(c any, env string) []field {
+	return appendFields(nil, reflect.ValueOf(c).Elem(), "", env)
+}
+
+func appendFields(fields []field, v reflect.Value, prefix, env string) []field {
+	for i := range v.NumField() {
 		tag := v.Type().Field(i).Tag
-		fields[i] = field{
-			key: tag.Get("key"), def: tag.Get("default"), help: tag.Get("help"),
-			secret: tag.Get("secret") == "true", value: v.Field(i),
+		if v.Field(i).Kind() == reflect.Struct {
+			fields = appendFields(fields, v.Field(i), prefix+tag.Get("prefix"), env)
+			continue
 		}
+		key := prefix + tag.Get("key")
+		fields = append(fields, field{
+			key: key, def: tag.Get("default"), help: tag.Get("help"), env: env + strings.ToUpper(key),
+			secret: tag.Get("secret") == "true", value: v.Field(i),
+		})
 	}
 	return fields
 }
 
 func (f field) flag() string { return strings.ReplaceAll(f.key, "_", "-") }
-func (f field) env() string  { return "BUCKETRING_" + strings.ToUpper(f.key) }
 
 // kind is what help calls the value; pflag shows no value for a bool.
 func (f field) kind() string {

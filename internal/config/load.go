@@ -24,8 +24,10 @@ type Setting struct {
 }
 
 // AddFlags declares --config and one flag for each setting.
-func AddFlags(flags *pflag.FlagSet) {
-	for _, f := range fieldsOf(Default()) {
+func AddFlags(flags *pflag.FlagSet) { addFlags(flags, Default().fields()) }
+
+func addFlags(flags *pflag.FlagSet, fields []field) {
+	for _, f := range fields {
 		flag := flags.VarPF(&flagValue{field: f}, f.flag(), "", f.help)
 		if f.kind() == "bool" {
 			flag.NoOptDefVal = "true"
@@ -52,30 +54,44 @@ func (v *flagValue) Type() string       { return v.field.kind() }
 // cannot be read; whether values make sense together is for [Config.Validate].
 func Load(flags *pflag.FlagSet, lookupEnv func(string) (string, bool)) (*Config, []Setting, error) {
 	c := Default()
+	settings, err := loadInto(c.fields(), flags, lookupEnv, envPrefix)
+	if settings == nil {
+		return nil, nil, err
+	}
+	if c.Name == "" {
+		c.Name, _ = os.Hostname()
+		settings[0].Value = c.Name
+		settings[0].Source += ", the host name"
+	}
+	return c, settings, err
+}
+
+// loadInto sets fields. Without settings, there is a file that can't be read.
+func loadInto(fields []field, flags *pflag.FlagSet, lookupEnv func(string) (string, bool), env string) ([]Setting, error) {
 	var problems []error
 	path := flags.Lookup("config").Value.String()
-	if env, ok := lookupEnv("BUCKETRING_CONFIG"); ok && path == "" {
-		path = env
+	if text, ok := lookupEnv(env + "CONFIG"); ok && path == "" {
+		path = text
 	}
 	var file map[string]fileValue
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return nil, nil, fmt.Errorf("read config: %w", err)
+			return nil, fmt.Errorf("read config: %w", err)
 		}
 		var bad []error
-		file, bad = parse(path, text, fieldsOf(c))
+		file, bad = parse(path, text, fields)
 		problems = append(problems, bad...)
 	}
 
-	var settings []Setting
-	for _, f := range fieldsOf(c) {
+	settings := []Setting{}
+	for _, f := range fields {
 		source, text := "default", f.def
 		if v, ok := file[f.key]; ok {
 			source, text = fmt.Sprintf("%s:%d", path, v.line), v.text
 		}
-		if v, ok := lookupEnv(f.env()); ok {
-			source, text = "env "+f.env(), v
+		if v, ok := lookupEnv(f.env); ok {
+			source, text = "env "+f.env, v
 		}
 		if flag := flags.Lookup(f.flag()); flag.Changed {
 			source, text = "flag --"+flag.Name, flag.Value.String()
@@ -83,17 +99,13 @@ func Load(flags *pflag.FlagSet, lookupEnv func(string) (string, bool)) (*Config,
 		if err := f.set(text); err != nil {
 			problems = append(problems, fmt.Errorf("%s (%s): %w", f.key, source, err))
 		}
-		if f.key == "name" && c.Name == "" {
-			c.Name, _ = os.Hostname()
-			source += ", the host name"
-		}
 		s := Setting{Key: f.key, Value: f.plain(), Source: source}
 		if f.secret && s.Value != "" {
 			s.Value = "********"
 		}
 		settings = append(settings, s)
 	}
-	return c, settings, errors.Join(problems...)
+	return settings, errors.Join(problems...)
 }
 
 type fileValue struct {
@@ -195,15 +207,17 @@ func Print(w io.Writer, settings []Setting) error {
 }
 
 // Reference is the table of all settings, in Markdown.
-func Reference() string {
+func Reference() string { return reference((&Config{}).fields()) }
+
+func reference(fields []field) string {
 	var b strings.Builder
 	b.WriteString("| YAML key | flag | environment | default | meaning |\n|---|---|---|---|---|\n")
-	for _, f := range fieldsOf(&Config{}) {
+	for _, f := range fields {
 		def := "`" + f.def + "`"
 		if f.def == "" {
 			def = ""
 		}
-		fmt.Fprintf(&b, "| `%s` | `--%s` | `%s` | %s | %s |\n", f.key, f.flag(), f.env(), def, f.help)
+		fmt.Fprintf(&b, "| `%s` | `--%s` | `%s` | %s | %s |\n", f.key, f.flag(), f.env, def, f.help)
 	}
 	return b.String()
 }

@@ -49,20 +49,35 @@ func (c *Config) Validate() error {
 			bad(d.key, "must not be negative, got %s", d.value)
 		}
 	}
-	oneOf := func(key, value string, allowed ...string) {
-		if !slices.Contains(allowed, value) {
-			bad(key, "must be %s, got %q%s", strings.Join(allowed, ", "), value, didYouMean(nearest.Word(value, allowed)))
-		}
+	validateLog(bad, c.LogLevel, c.LogFormat)
+	if c.ProxyListen != "" {
+		c.Proxy.validate("proxy_", bad)
 	}
-	oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error")
-	oneOf("log_format", c.LogFormat, "auto", "json", "text")
 	return errors.Join(problems...)
+}
+
+// A complaint says that the setting with a key cannot be used.
+type complaint = func(key, format string, args ...any)
+
+func validateLog(bad complaint, level, format string) {
+	oneOf(bad, "log_level", level, "debug", "info", "warn", "error")
+	oneOf(bad, "log_format", format, "auto", "json", "text")
+}
+
+func oneOf(bad complaint, key, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		bad(key, "must be %s, got %q%s", strings.Join(allowed, ", "), value, didYouMean(nearest.Word(value, allowed)))
+	}
 }
 
 // validateAddresses looks at what is listened on.
 func (c *Config) validateAddresses(bad func(key, format string, args ...any)) {
 	const exposed = "%s is reachable from other machines and "
-	for _, listen := range []struct{ key, address string }{{"http", c.HTTP}, {"grpc", c.GRPC}, {"gossip", c.Gossip}} {
+	listeners := []struct{ key, address string }{{"http", c.HTTP}, {"grpc", c.GRPC}, {"gossip", c.Gossip}}
+	if c.ProxyListen != "" {
+		listeners = append(listeners, struct{ key, address string }{"proxy_listen", c.ProxyListen})
+	}
+	for _, listen := range listeners {
 		host, err := splitAddress(listen.address)
 		switch {
 		case err != nil:

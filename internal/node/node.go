@@ -90,6 +90,9 @@ type Node struct {
 	grpcListener net.Listener
 	httpListener net.Listener
 
+	proxy         *Proxy // nil: none
+	proxyListener net.Listener
+
 	phase    atomic.Int32
 	showing  sync.Mutex // held to show the phase
 	cleanups cleanups
@@ -136,7 +139,7 @@ func (n *Node) assemble() error {
 		return err
 	}
 	n.openDoors()
-	return nil
+	return n.openProxy()
 }
 
 // openState makes what decides, with the usage that was kept.
@@ -263,6 +266,9 @@ func (n *Node) Run(ctx context.Context) error {
 	n.cleanups.push("finish calls in progress", n.stopServers)
 	group.Go(func() error { return serve("gRPC", n.grpc.Serve(n.grpcListener), grpc.ErrServerStopped) })
 	group.Go(func() error { return serve("HTTP", n.http.Serve(n.httpListener), http.ErrServerClosed) })
+	if n.proxy != nil {
+		group.Go(func() error { return n.proxy.Serve(n.proxyListener) })
+	}
 	n.pushDrain()
 
 	joining, cancel := context.WithCancel(ctx)

@@ -12,10 +12,15 @@ import (
 
 // Reload reads the policy and the cluster keys again now. A bad policy changes
 // nothing; it is logged and seen in the status and the metrics. So it is with a
-// bad key file.
+// bad key file, also that of the proxy.
 func (n *Node) Reload() {
 	if err := n.policies.Reload(); err != nil {
 		n.log.Error("policy not reloaded", "path", n.config.Policy, "error", err)
+	}
+	if n.proxy != nil {
+		if err := n.proxy.Reload(); err != nil {
+			n.log.Error("keys of tokens not reloaded", "error", err)
+		}
 	}
 	switch changed, err := n.keys.reload(n.cluster); {
 	case err != nil:

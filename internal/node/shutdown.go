@@ -15,6 +15,9 @@ func (n *Node) Close() error { return n.cleanups.unwind() }
 // pushDrain pushes what is done while calls are still answered.
 func (n *Node) pushDrain() {
 	n.cleanups.push("flush the outbox", n.flush)
+	if n.proxy != nil {
+		n.cleanups.push("finish calls of the proxy", n.finishProxy)
+	}
 	n.cleanups.push("drain", func() error {
 		time.Sleep(n.config.DrainDelay)
 		return nil

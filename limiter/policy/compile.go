@@ -44,6 +44,7 @@ func (p *parser) compile(catalog *limiter.Catalog) *Policy {
 		rules = append(rules, &rule{pattern: d.pattern, segments: segments, tier: policy.tiers[d.tier.name], at: d.at.At()})
 	}
 	policy.assign = newAssignments(rules)
+	policy.apiKeys = newAPIKeys(p.apiKeys)
 	for _, name := range policy.mentionedModels() {
 		policy.models[name] = policy.lookUpModel(name)
 	}

@@ -15,12 +15,14 @@ import (
 )
 
 // A fact is one line of a policy's canonical content. Subject and name
-// identify it.
-type fact struct{ subject, name, value string }
+// identify it. What is hidden counts, and is not shown.
+type fact struct{ subject, name, value, hidden string }
 
 // seal writes down what the policy means and derives digest and version.
 func (p *Policy) seal() {
-	add := func(subject, name, value string) { p.facts = append(p.facts, fact{subject, name, value}) }
+	add := func(subject, name, value string) {
+		p.facts = append(p.facts, fact{subject: subject, name: name, value: value})
+	}
 	if p.defaultTier != nil {
 		add("default_tier", "", p.defaultTier.name)
 	}
@@ -45,13 +47,18 @@ func (p *Policy) seal() {
 	for _, e := range p.outputs.entries {
 		add("model "+e.pattern.text, "default_output_tokens", fmt.Sprint(e.value))
 	}
+	p.facts = append(p.facts, p.apiKeys.facts()...)
 	slices.SortFunc(p.facts, func(a, b fact) int {
-		return cmp.Or(cmp.Compare(a.subject, b.subject), cmp.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(a.subject, b.subject), cmp.Compare(a.name, b.name), cmp.Compare(a.hidden, b.hidden))
 	})
 	h := sha256.New()
 	fmt.Fprintln(h, "bucketring policy 1")
 	for _, f := range p.facts {
-		fmt.Fprintf(h, "%q %q %q\n", f.subject, f.name, f.value)
+		fmt.Fprintf(h, "%q %q %q", f.subject, f.name, f.value)
+		if f.hidden != "" {
+			fmt.Fprintf(h, " %q", f.hidden)
+		}
+		fmt.Fprintln(h)
 	}
 	sum := h.Sum(nil)
 	p.digest = hex.EncodeToString(sum)

@@ -30,7 +30,7 @@ func Parse(file string, src []byte, catalog *limiter.Catalog) (*Policy, error) {
 // two files is a problem; so is everything else that makes no sense. The error
 // is a [Problems], and then the catalog is as it was.
 func ParseFiles(files []File, catalog *limiter.Catalog) (*Policy, error) {
-	p := parser{first: map[string]yamldoc.Node{}}
+	p := parser{first: map[string]yamldoc.Node{}, r: yamldoc.Reader{Conceal: apiKeysSection}}
 	readable := true
 	for i, f := range files {
 		root, ok := p.r.Open(f.Name, f.Source)
@@ -76,6 +76,7 @@ type parser struct {
 	prices        []rankedEntry[price]
 	weights       []rankedEntry[limiter.Weights]
 	outputs       []rankedEntry[int64]
+	apiKeys       []apiKeyDef
 	defaultOutput *int64
 }
 
@@ -91,7 +92,7 @@ type assignDef struct {
 	tier    reference
 }
 
-var rootKeys = []string{"tiers", "default_tier", "assign", "prices", "models", "default_output_tokens"}
+var rootKeys = []string{"tiers", "default_tier", "assign", "prices", "models", apiKeysSection, "default_output_tokens"}
 
 func (p *parser) file(root yamldoc.Node) {
 	for _, f := range p.r.Fields(root, "a policy", rootKeys) {
@@ -109,6 +110,8 @@ func (p *parser) file(root yamldoc.Node) {
 			p.parsePrices(f.Value)
 		case "models":
 			p.parseModels(f.Value)
+		case apiKeysSection:
+			p.parseAPIKeys(f.Value)
 		case "default_output_tokens":
 			if n, ok := p.count(f.Value, f.Name); ok && p.once(f.Key, f.Name) {
 				p.defaultOutput = &n
@@ -267,6 +270,11 @@ func (p *parser) checkReferences() {
 	check(p.defaultTier)
 	for _, d := range p.assign {
 		check(d.tier)
+	}
+	for _, d := range p.apiKeys {
+		if _, defined := p.first[tierKey(d.tier.name)]; !defined && d.tier.name != "" {
+			p.r.Suggest(d.tier.at, nearest.Word(d.tier.name, p.tierNames), "tier is not defined")
+		}
 	}
 }
 

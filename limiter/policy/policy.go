@@ -36,6 +36,9 @@
 //     that name models those for "*": leaving the model out evades nothing.
 //   - cached_input costs and weighs what input does unless it is given. input
 //     and output have no default price: a forgotten one would be free.
+//   - An API key stands in a file as its SHA-256 only: see [HashAPIKey]. No
+//     message repeats what stands under api_keys, since people may paste a key
+//     there.
 //   - Of several entries of models that match, the most specific one that has
 //     weights gives the weights, and likewise for default_output_tokens.
 //
@@ -68,6 +71,7 @@ type Policy struct {
 	prices        ranked[price]
 	weights       ranked[limiter.Weights]
 	outputs       ranked[int64]
+	apiKeys       apiKeys
 	defaultOutput int64
 
 	// models has what a model costs for every name that the files mention;

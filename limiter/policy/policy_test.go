@@ -135,7 +135,7 @@ func TestExampleAndDefault(t *testing.T) {
 	if got, want := p.Tiers(), []string{"acme-org", "free", "internal", "standard"}; !slices.Equal(got, want) {
 		t.Errorf("Tiers() = %v, want %v", got, want)
 	}
-	for _, keys := range [][]string{rootKeys, tierKeys, limitKeys, tokenKinds} {
+	for _, keys := range [][]string{rootKeys, tierKeys, limitKeys, tokenKinds, apiKeyKeys} {
 		for _, key := range keys {
 			if !strings.Contains(string(src), key+":") && !strings.Contains(string(src), "dimension: "+key) {
 				t.Errorf("testdata/example.yaml does not show %s", key)

@@ -441,7 +441,7 @@ func TestLargestBatchFits(t *testing.T) {
 	b := &pb.Batch{Sequence: 1 << 63, Ring: 1}
 	for range MaxBatchItems {
 		longest := item(&pb.ReserveRequest{
-			Key: text(maxKeyBytes), Tier: text(maxNameBytes), Model: text(maxNameBytes), RequestId: text(maxIDBytes),
+			Key: text(limiter.MaxKeyBytes), Tier: text(maxNameBytes), Model: text(maxNameBytes), RequestId: text(maxIDBytes),
 			Requests: new(int64(limiter.MaxAmount)), InputTokens: 1 << 52, MaxOutputTokens: new(int64(1)), MinOutputTokens: new(int64(1)),
 			N: new(int64(maxChoices)), TtlSeconds: new(int64(maxTTLSeconds)), Costs: costs,
 		})

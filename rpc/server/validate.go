@@ -5,7 +5,6 @@ package server
 import (
 	"math"
 	"strconv"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -14,7 +13,6 @@ import (
 
 // The bounds of what a caller may send. Amounts go up to [limiter.MaxAmount].
 const (
-	maxKeyBytes      = 256
 	maxNameBytes     = 256 // tier, model
 	maxIDBytes       = 128
 	maxCostNameBytes = 64
@@ -51,14 +49,8 @@ func Quote(s string) string {
 }
 
 func checkKey(key string) error {
-	if err := checkText("key", key, 1, maxKeyBytes); err != nil {
-		return err
-	}
-	if key[0] == '/' || key[len(key)-1] == '/' || strings.Contains(key, "//") {
-		return wrongText("key", key, "segments must not be empty")
-	}
-	if strings.Count(key, "/") >= limiter.MaxLevels {
-		return wrongText("key", key, "must have at most 4 segments")
+	if problem := limiter.KeyProblem(key); problem != "" {
+		return wrongText("key", key, problem)
 	}
 	return nil
 }

@@ -37,17 +37,32 @@ const (
 type Reader struct {
 	files    []string
 	problems Problems
+
+	// Conceal is a root key under which people may paste secrets by mistake. No
+	// problem shows a line from the first that has this word to the next line
+	// that begins with another root key. It goes by the text, so that it holds in
+	// a file that is not YAML, too.
+	Conceal string
 }
 
 // A Node is a YAML node that knows its file. The zero Node is absent.
 type Node struct {
-	node *yaml.Node
-	file *file
+	node   *yaml.Node
+	file   *file
+	secret bool // no problem repeats what stands here or below
 }
 
 type file struct {
-	name  string
-	lines []string
+	name   string
+	lines  []string
+	hidden []bool // by line; nil: none
+}
+
+// Secret returns n, of whose content no message of this package repeats
+// anything. For whole lines see [Reader].Conceal.
+func (n Node) Secret() Node {
+	n.secret = true
+	return n
 }
 
 // A Field is one pair of a mapping.
@@ -79,16 +94,17 @@ func (r *Reader) Open(name string, src []byte) (Node, bool) {
 		return Node{}, false
 	}
 	f.lines = strings.Split(string(src), "\n")
+	r.conceal(f)
 	decoder := yaml.NewDecoder(bytes.NewReader(src))
 	document, err := decode(decoder)
 	if errors.Is(err, io.EOF) {
-		return Node{nil, f}, true
+		return Node{file: f}, true
 	}
 	if err != nil {
 		r.syntax(f, err)
 		return Node{}, false
 	}
-	root := Node{document, f}
+	root := Node{node: document, file: f}
 	if len(document.Content) == 1 {
 		root.node = document.Content[0]
 	}
@@ -104,6 +120,25 @@ func (r *Reader) Open(name string, src []byte) (Node, bool) {
 		return Node{}, false
 	}
 	return root, true
+}
+
+var rootKey = regexp.MustCompile(`^[a-z_]+:(\s|$)`)
+
+// conceal finds the lines that no problem shows.
+func (r *Reader) conceal(f *file) {
+	if r.Conceal == "" {
+		return
+	}
+	inside := false
+	for i, line := range f.lines {
+		inside = inside && !rootKey.MatchString(line) || strings.Contains(line, r.Conceal)
+		if inside {
+			if f.hidden == nil {
+				f.hidden = make([]bool, len(f.lines))
+			}
+			f.hidden[i] = true
+		}
+	}
 }
 
 // decode returns the next document. The YAML library panics on input that it
@@ -185,7 +220,7 @@ func firstInvalid(src []byte) (line, column int) {
 
 func (r *Reader) add(f *file, line, column int, suggestion, format string, args ...any) {
 	p := Problem{File: f.name, Line: line, Column: column, Message: fmt.Sprintf(format, args...), Suggestion: suggestion}
-	if line >= 1 && line <= len(f.lines) && len(f.lines[line-1]) <= maxLine {
+	if line >= 1 && line <= len(f.lines) && len(f.lines[line-1]) <= maxLine && (f.hidden == nil || !f.hidden[line-1]) {
 		p.Excerpt, p.Caret = excerpt(f.lines[line-1], column)
 	}
 	r.problems = append(r.problems, p)
@@ -247,6 +282,8 @@ func (n Node) kind() string {
 		return "a mapping"
 	case n.node.Kind == yaml.SequenceNode:
 		return "a list"
+	case n.secret:
+		return "a single value"
 	}
 	return strconv.Quote(shorten(n.node.Value))
 }
@@ -292,7 +329,7 @@ func (r *Reader) Items(n Node, what string) []Node {
 	}
 	items := make([]Node, len(n.node.Content))
 	for i, c := range n.node.Content {
-		items[i] = Node{c, n.file}
+		items[i] = Node{c, n.file, n.secret}
 	}
 	return items
 }
@@ -309,7 +346,7 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 	seen := map[string]Node{}
 	var merged []Node
 	for i := 0; i+1 < len(n.node.Content); i += 2 {
-		key, value := Node{n.node.Content[i], n.file}, Node{n.node.Content[i+1], n.file}
+		key, value := Node{n.node.Content[i], n.file, n.secret}, Node{n.node.Content[i+1], n.file, n.secret}
 		if key.node.Tag == "!!merge" {
 			merged = append(merged, value)
 			continue
@@ -319,7 +356,7 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 			continue
 		}
 		if first, dup := seen[name]; dup {
-			r.Problem(key, "%s has key %q twice, first at line %d", what, shorten(name), first.node.Line)
+			r.Problem(key, "%s has key %s twice, first at line %d", what, key.quoted(name), first.node.Line)
 			continue
 		}
 		seen[name] = key
@@ -342,10 +379,18 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 
 func (r *Reader) unknownKey(key Node, what, name string, known []string) {
 	if near := nearest.Word(name, known); near != "" {
-		r.Suggest(key, near, "unknown key %q in %s", shorten(name), what)
+		r.Suggest(key, near, "unknown key %s in %s", key.quoted(name), what)
 		return
 	}
-	r.Problem(key, "unknown key %q in %s, known are %s", shorten(name), what, strings.Join(known, ", "))
+	r.Problem(key, "unknown key %s in %s, known are %s", key.quoted(name), what, strings.Join(known, ", "))
+}
+
+// quoted shows the name of a key in a message.
+func (n Node) quoted(name string) string {
+	if n.secret {
+		return "(not shown)"
+	}
+	return strconv.Quote(shorten(name))
 }
 
 // mergedFields returns the fields that a merge key brings: of one mapping, or

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bucketring/bucketring/internal/mockllm"
+)
+
+// truthPolicy has limits that deny nothing and give nothing back by time, so that
+// what was charged can be read off them.
+const truthPolicy = `
+tiers:
+  truth:
+    limits:
+      - { name: requests,   dimension: requests,      limit: 1_000_000,     window: month }
+      - { name: tokens,     dimension: tokens,        limit: 1_000_000_000, window: month }
+      - { name: input,      dimension: input_tokens,  limit: 1_000_000_000, window: month }
+      - { name: output,     dimension: output_tokens, limit: 1_000_000_000, window: month }
+      - { name: spend,      dimension: spend,         limit: $1_000_000,    window: month }
+      - { name: concurrent, dimension: concurrent,    limit: 100_000 }
+default_tier: truth
+prices:
+  "*": { input: 2.00, cached_input: 1.00, output: 3.00 }
+`
+
+const (
+	truthCalls   = 1_900
+	truthDrained = 40
+	truthDoomed  = 60
+	truthLease   = "3s"
+)
+
+// TestChargesAreTheTruth makes 2,000 calls, most of them of the Azure trace, through
+// proxies over three nodes. One in ten callers leaves, one in twenty calls fails at the
+// model, some are broken off or stand still, and one proxy is killed. In the end
+// every key was charged what the model says that it read and generated:
+//
+//   - exactly, to the token and the micro-dollar, for calls that came to an end,
+//     and for those that were broken off when all that was generated had come
+//     through;
+//   - between what the caller got and what was generated, for callers who left while
+//     more was on its way;
+//   - no less than the truth where the model did not tell it;
+//   - in full, where the proxy lets the model finish for callers who left;
+//   - for calls of the proxy that was killed: their input, and between their last
+//     progress and what was generated.
+func TestChargesAreTheTruth(t *testing.T) {
+	policy := t.TempDir()
+	if err := os.WriteFile(filepath.Join(policy, "policy.yaml"), []byte(truthPolicy), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	mock, upstream := startModel(t)
+	nodes := startProcesses(t, 3, "--policy", policy)
+	one, two := startProxy(t, "proxy-1", upstream, nodes), startProxy(t, "proxy-2", upstream, nodes)
+	calls, victims := planCalls(t, truthCalls, 1), planDoomed(truthDoomed)
+	b := &books{t: t, mock: mock, all: nodes, calls: map[string]noted{}}
+	callers := newModelCaller()
+	defer callers.client.CloseIdleConnections()
+
+	// What the proxies learn of a model decides how they estimate what nobody told.
+	for _, p := range []*proxyProcess{one, two} {
+		for _, model := range []string{taught, free} {
+			lesson := &modelCall{label: "lesson-" + p.name + model, key: "lesson", fate: finishes, door: whole, model: model, input: 8192, output: 1, bytes: 4}
+			if model == taught {
+				lesson.bytes = 8 // more than a word has, so that words are fewer than they look
+			}
+			b.make(callers, []*modelCall{lesson}, func(int) []string { return []string{p.address} })
+		}
+	}
+
+	// Another one lets the model finish.
+	three := startProxy(t, "proxy-3", upstream, nodes, "--when-gone", "drain")
+	b.make(callers, planDrained(truthDrained), func(int) []string { return []string{three.address} })
+
+	// Both proxies work.
+	both := []string{one.address, two.address}
+	b.make(callers, calls[:truthCalls/2], func(i int) []string { return both[i%2 : i%2+1] })
+	b.awaitSlots()
+
+	// One is killed, and its callers go to the other.
+	b.kill(callers, victims, two)
+	b.make(callers, calls[truthCalls/2:], func(i int) []string {
+		if i%2 == 1 {
+			return []string{two.address, one.address}
+		}
+		return both[:1]
+	})
+	b.awaitSlots()
+	b.compare()
+}
+
+// startModel runs the model server in this process.
+func startModel(t *testing.T) (*mockllm.Server, string) {
+	t.Helper()
+	mock, err := mockllm.New(mockllm.Options{TTFT: 2 * time.Millisecond, Speed: 5_000, CallerHeader: "X-User", Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: mock, ReadHeaderTimeout: patience}
+	done := make(chan error, 1) // why it no longer serves
+	go func() { done <- server.Serve(l) }()
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("the model ended with %v", err)
+		}
+	})
+	return mock, l.Addr().String()
+}
+
+// proxyProcess is a proxy that can be killed.
+type proxyProcess struct {
+	*process
+	address string
+}
+
+func startProxy(t *testing.T, name, upstream string, nodes *processes, flags ...string) *proxyProcess {
+	t.Helper()
+	servers := ""
+	for _, m := range nodes.members {
+		servers += "," + m.grpc
+	}
+	p := &proxyProcess{address: ownAddress(t)}
+	p.process = startProcess(t, name, append([]string{
+		binary(t), "proxy", "--listen", p.address, "--admin", ownAddress(t), "--upstream", "http://" + upstream,
+		"--servers", servers[1:], "--identity", "header:X-User", "--lease", truthLease,
+	}, flags...)...)
+	await(t, name+" passes", func() bool {
+		r, err := http.Get("http://" + p.address + "/v1/models")
+		if err != nil {
+			return false
+		}
+		_ = r.Body.Close()
+		return r.StatusCode == http.StatusOK
+	})
+	return p
+}
+
+// make makes calls, as many at once as callers have patience for, and waits until
+// all have ended.
+func (b *books) make(callers *modelCaller, calls []*modelCall, proxies func(i int) []string) {
+	b.t.Helper()
+	next := make(chan int) // indexes of calls; closed when there are no more
+	var work sync.WaitGroup
+	for range 48 {
+		work.Go(func() {
+			for i := range next {
+				seen := &made{}
+				callers.do(b.t.Context(), calls[i], seen, proxies(i)...)
+				if err := calls[i].want(seen); err != nil {
+					b.t.Error(err)
+				}
+				b.note(calls[i], seen.received.Load())
+			}
+		})
+	}
+	for i := range calls {
+		next <- i
+	}
+	close(next)
+	work.Wait()
+	if b.t.Failed() {
+		b.t.FailNow()
+	}
+}
+
+// kill lets calls run through a proxy until all have reported progress, and then
+// kills it as a crash does.
+func (b *books) kill(callers *modelCaller, calls []*modelCall, p *proxyProcess) {
+	b.t.Helper()
+	all := make([]*made, len(calls))
+	var work sync.WaitGroup
+	for i, c := range calls {
+		all[i] = &made{}
+		work.Go(func() { callers.do(b.t.Context(), c, all[i], p.address) })
+	}
+	await(b.t, "every call has come far enough", func() bool {
+		for i, c := range calls {
+			if got := all[i].received.Load(); got < enough || c.fate == doomed && got < c.after {
+				return false
+			}
+		}
+		return true
+	})
+	// Progress is reported at regular times. When there were three reports for each
+	// call, none of them has reported less than what its caller had before.
+	progress := make([]int64, len(calls))
+	for i := range calls {
+		progress[i] = all[i].received.Load()
+	}
+	before := b.reports()
+	await(b.t, "every call has reported its progress", func() bool {
+		time.Sleep(slow)
+		return b.reports() >= before+3*int64(len(calls))
+	})
+	p.kill(b.t)
+	work.Wait()
+	b.idle()
+	for i, c := range calls {
+		if all[i].ended || all[i].status != http.StatusOK {
+			b.t.Errorf("%s of the proxy that was killed: status %d, ended %v", c.label, all[i].status, all[i].ended)
+		}
+		b.note(c, progress[i])
+	}
+}
+
+var held = regexp.MustCompile(`bucketring_settlements_total\{status="held"\} (\d+)`)
+
+// reports is how often all nodes took a report of progress.
+func (b *books) reports() (sum int64) {
+	for _, m := range b.all.members {
+		text := must(b.t, "curl", "-s", "http://"+m.http+"/metrics")
+		if found := held.FindStringSubmatch(text); found != nil {
+			n, err := strconv.ParseInt(found[1], 10, 64)
+			if err != nil {
+				b.t.Fatal(fmt.Errorf("metric of %s: %w", m.name, err))
+			}
+			sum += n
+		}
+	}
+	return sum
+}

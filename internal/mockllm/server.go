@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mockllm
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Server is a model server. It is an [http.Handler], and safe for concurrent use.
+type Server struct {
+	options Options
+	ledger  *Ledger
+	mux     *http.ServeMux
+}
+
+// New returns a server.
+func New(o Options) (*Server, error) {
+	o = o.withDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{options: o, ledger: newLedger(o.LedgerSize), mux: http.NewServeMux()}
+	for path, e := range map[string]endpoint{
+		"/v1/chat/completions": chat, "/v1/completions": completions, "/v1/embeddings": embeddings,
+		"/v1/responses": responses, "/v1/messages": messages,
+	} {
+		s.mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { s.generate(w, r, e) })
+	}
+	s.mux.HandleFunc("POST /v1/messages/count_tokens", s.count)
+	s.mux.HandleFunc("GET /v1/models", s.models)
+	for _, path := range []string{"/health", "/readyz"} {
+		s.mux.HandleFunc("GET "+path, func(http.ResponseWriter, *http.Request) {})
+	}
+	s.mux.HandleFunc("GET /mock/ledger", s.showLedger)
+	s.mux.HandleFunc("DELETE /mock/ledger", func(w http.ResponseWriter, _ *http.Request) {
+		s.ledger.Reset()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, r.Header.Get("Anthropic-Version") != "", http.StatusNotFound, "", "unknown path "+r.Method+" "+r.URL.Path, "")
+	})
+	return s, nil
+}
+
+// Ledger is what the server really did.
+func (s *Server) Ledger() *Ledger { return s.ledger }
+
+// ServeHTTP implements [http.Handler].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// caller says who calls.
+func (s *Server) caller(h http.Header) string {
+	if name := s.options.CallerHeader; name != "" && !strings.EqualFold(name, "Authorization") {
+		return h.Get(name)
+	}
+	if a := h.Get("Authorization"); a != "" {
+		return strings.TrimPrefix(a, "Bearer ")
+	}
+	return h.Get("X-Api-Key")
+}
+
+// read returns the body of a request, or what is wrong with it.
+func read(w http.ResponseWriter, r *http.Request, e endpoint) (*request, int, *invalid) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		if _, large := errors.AsType[*http.MaxBytesError](err); large {
+			return nil, http.StatusRequestEntityTooLarge, &invalid{problem: fmt.Sprintf("the body has more than %d bytes", maxBody)}
+		}
+		return nil, http.StatusBadRequest, &invalid{problem: fmt.Sprintf("read the body: %v", err)}
+	}
+	q, problem := parse(e, body)
+	return q, http.StatusBadRequest, problem
+}
+
+// generate answers a call, and keeps the ledger.
+func (s *Server) generate(w http.ResponseWriter, r *http.Request, e endpoint) {
+	now := time.Now()
+	rec := s.ledger.begin(s.caller(r.Header), r.Header.Get("X-Mock-Label"), e, now)
+	outcome := Broken // if this panics, which is how a connection is broken
+	defer func() { s.ledger.finish(rec, outcome, time.Now()) }()
+
+	q, status, problem := read(w, r, e)
+	var p *plan
+	if problem == nil {
+		status = http.StatusBadRequest
+		p, problem = s.options.planOf(r.Header, rec.entry.Number, e, q)
+	}
+	id := idOf(e, s.options.Seed, rec.entry.Number)
+	w.Header().Set("X-Request-Id", "req_"+id)
+	if e == messages {
+		w.Header().Set("Request-Id", "req_"+id)
+	}
+	if problem != nil {
+		outcome = Invalid
+		s.ledger.describe(rec, func(entry *Entry) { entry.Status = status })
+		refuse(w, e == messages, status, problem.param, problem.Error(), "")
+		return
+	}
+	s.ledger.describe(rec, func(entry *Entry) {
+		entry.ID, entry.Model, entry.Stream = id, q.Model, q.Stream && e != embeddings
+		entry.Choices, entry.MaxEach = q.choices(e), q.maxEach(e)
+		for _, n := range p.wanted {
+			entry.Wanted += n
+		}
+		entry.Usage, entry.Status = string(p.usage), p.fail
+		if p.fail == 0 {
+			entry.Input, entry.Cached, entry.CacheWrite = p.input, p.cached, p.cacheWrite
+		}
+	})
+	if p.fail != 0 {
+		outcome = Refused
+		refuse(w, e == messages, p.fail, "", "the mock was told to fail", p.retryAfter)
+		return
+	}
+	a := newAnswer(q, p, id, now.Unix())
+	g := &generation{
+		w: w, control: http.NewResponseController(w), ctx: r.Context(), plan: p, record: rec,
+		pace: pace{plan: p, start: now}, begun: func() { s.ledger.describe(rec, func(entry *Entry) { entry.Status = http.StatusOK }) },
+	}
+	defer g.pace.stop()
+	switch {
+	case e == embeddings:
+		outcome = g.whole(a.embedding)
+	case q.Stream:
+		outcome = g.stream(a.form(e))
+	default:
+		outcome = g.whole(a.form(e).whole)
+	}
+	if outcome == Broken && !g.ended {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// idOf makes the id of an answer. Equal numbers get equal ids.
+func idOf(e endpoint, seed uint64, number int64) string {
+	prefix := [...]string{"chatcmpl-", "cmpl-", "embd-", "resp_", "msg_"}[e]
+	mixed := (uint64(number) ^ bits.RotateLeft64(seed, 17)) * 0x9e3779b97f4a7c15
+	return fmt.Sprintf("%s%016x%08x", prefix, mixed, number)
+}
+
+// count answers how many tokens a message has.
+func (s *Server) count(w http.ResponseWriter, r *http.Request) {
+	q, status, problem := read(w, r, chat) // messages without max_tokens
+	if problem != nil {
+		refuse(w, true, status, problem.param, problem.Error(), "")
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]int64{"input_tokens": q.input(s.options.BytesPerToken)})
+}
+
+func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
+	type model struct {
+		ID      string `json:"id"`
+		Object  string `json:"object"`
+		Created int64  `json:"created"`
+		OwnedBy string `json:"owned_by"`
+	}
+	var list []model
+	for _, name := range s.options.Models {
+		list = append(list, model{name, "model", 1_700_000_000, "mock"})
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": list})
+}
+
+// showLedger answers with all calls, or those of ?caller= or ?label=, and the
+// sums by caller; with ?totals=only without the calls.
+func (s *Server) showLedger(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	caller, label := query.Get("caller"), query.Get("label")
+	shown := struct {
+		Totals map[string]Totals `json:"totals"`
+		Calls  []Entry           `json:"calls,omitempty"`
+	}{Totals: s.ledger.Totals()}
+	if query.Get("totals") != "only" {
+		for _, e := range s.ledger.Entries() {
+			if (caller == "" || e.Caller == caller) && (label == "" || e.Label == label) {
+				shown.Calls = append(shown.Calls, e)
+			}
+		}
+	}
+	writeJSON(w, http.StatusOK, shown)
+}
+
+// refuse writes an error as OpenAI's or Anthropic's servers do.
+func refuse(w http.ResponseWriter, anthropic bool, status int, param, message, retryAfter string) {
+	if retryAfter != "" {
+		w.Header().Set("Retry-After", retryAfter)
+	}
+	kind, code := "invalid_request_error", any(nil)
+	switch {
+	case status == http.StatusTooManyRequests && anthropic:
+		kind = "rate_limit_error"
+	case status == http.StatusTooManyRequests:
+		kind, code = "requests", "rate_limit_exceeded"
+	case status == http.StatusServiceUnavailable && anthropic, status == 529:
+		kind = "overloaded_error"
+	case status >= 500 && anthropic:
+		kind = "api_error"
+	case status >= 500:
+		kind, code = "server_error", strconv.Itoa(status)
+	case status == http.StatusNotFound && anthropic:
+		kind = "not_found_error"
+	}
+	if anthropic {
+		writeJSON(w, status, map[string]any{
+			"type": "error", "error": map[string]any{"type": kind, "message": message}, "request_id": w.Header().Get("Request-Id"),
+		})
+		return
+	}
+	body := map[string]any{"message": message, "type": kind, "param": nil, "code": code}
+	if param != "" {
+		body["param"] = param
+	}
+	writeJSON(w, status, map[string]any{"error": body})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // an error says that the caller left
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/limiter/policy"
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/proxy"
+)
+
+// A Proxy is a reverse proxy as settings describe it, and the client by which it
+// asks nodes.
+type Proxy struct {
+	*proxy.Server
+	settings config.Proxy
+	client   *client.Client
+	jwt      *proxy.JWTVerifier // nil: no tokens
+}
+
+// ProxyOptions are what a proxy needs besides its settings.
+type ProxyOptions struct {
+	Prefix   string // of the keys of settings, in errors
+	Policy   func() *policy.Policy
+	Nodes    client.Options
+	Logger   *slog.Logger
+	Registry *prometheus.Registry
+}
+
+// NewProxy makes a proxy from valid settings. The caller must Close it.
+func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
+	p = &Proxy{settings: c}
+	wrong := func(key string, err error) error { return fmt.Errorf("%s%s: %w", o.Prefix, key, err) }
+	options := proxy.Options{HeaderTimeout: c.UpstreamTimeout}
+	if options.Upstream, err = proxy.ParseUpstream(c.Upstream); err != nil {
+		return nil, wrong("upstream", err)
+	}
+	if options.Pass, err = proxy.ParsePass(c.Pass); err != nil {
+		return nil, wrong("pass", err)
+	}
+	if c.UpstreamKeyFile != "" {
+		if options.UpstreamKey, err = config.ReadSecret(o.Prefix+"upstream_key_file", c.UpstreamKeyFile); err != nil {
+			return nil, err
+		}
+	}
+	who := proxy.IdentityOptions{Policy: o.Policy}
+	if c.JWTKeys != "" || c.JWTSecretFile != "" {
+		keys, err := jwtKeys(c)
+		if err != nil {
+			return nil, fmt.Errorf("%s%w", o.Prefix, err)
+		}
+		if p.jwt, err = proxy.NewJWTVerifier(proxy.JWTOptions{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience}); err != nil {
+			return nil, wrong("jwt_keys", err)
+		}
+		who.JWT = p.jwt
+	}
+	identify, err := proxy.ParseIdentity(c.Identity, who)
+	if err != nil {
+		return nil, wrong("identity", err)
+	}
+	if p.client, err = client.Dial(o.Nodes); err != nil {
+		return nil, err
+	}
+	m := &options.Middleware
+	m.Client, m.Identify, m.MaxBody, m.Logger, m.Registerer = p.client, identify, int64(c.MaxBody), o.Logger, o.Registry
+	m.Lease = c.Lease
+	if m.Gone, err = proxy.ParseGone(c.WhenGone); err != nil {
+		return nil, wrong("when_gone", err)
+	}
+	handler, err := proxy.New(options)
+	if err != nil {
+		_ = p.client.Close() // nothing waits in it
+		return nil, err
+	}
+	p.Server = proxy.NewServer(handler)
+	return p, nil
+}
+
+func jwtKeys(c config.Proxy) (proxy.JWTKeys, error) {
+	key, path, parse := "jwt_keys", c.JWTKeys, proxy.ParseJWTKeys
+	if c.JWTSecretFile != "" {
+		key, path, parse = "jwt_secret_file", c.JWTSecretFile, proxy.ParseJWTSecret
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	keys, err := parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", key, path, err)
+	}
+	return keys, nil
+}
+
+// Reload reads the keys of tokens again. Keys that cannot be used change nothing.
+func (p *Proxy) Reload() error {
+	if p.jwt == nil {
+		return nil
+	}
+	keys, err := jwtKeys(p.settings)
+	if err != nil {
+		return err
+	}
+	p.jwt.SetKeys(keys)
+	return nil
+}
+
+// Client returns what asks the nodes.
+func (p *Proxy) Client() *client.Client { return p.client }
+
+// Finish lets calls under way end, until ctx is done, and tells nodes what they
+// used.
+func (p *Proxy) Finish(ctx context.Context) error {
+	if err := p.Shutdown(ctx); err != nil {
+		return err
+	}
+	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	defer cancel()
+	return p.client.Flush(flushing)
+}
+
+// Close ends the connections to nodes.
+func (p *Proxy) Close() error { return p.client.Close() }
+
+// openProxy makes the proxy of the node, if it has one. It asks the node itself,
+// at its own address, and learns from it who the owners are.
+func (n *Node) openProxy() (err error) {
+	c := n.config
+	if c.ProxyListen == "" {
+		return nil
+	}
+	if n.proxyListener, err = n.listen(c.ProxyListen); err != nil {
+		return fmt.Errorf("listen for the proxy: %w", err)
+	}
+	n.proxy, err = NewProxy(c.Proxy, ProxyOptions{
+		Prefix: "proxy_", Policy: n.policies.Current, Logger: n.log, Registry: n.registry,
+		Nodes: client.Options{Addrs: []string{dialable(n.grpcListener.Addr())}, Insecure: c.Insecure, Timeout: proxyTimeout(c.ForwardTimeout)},
+	})
+	if err != nil {
+		return err
+	}
+	n.cleanups.push("close the proxy", n.proxy.Close)
+	return nil
+}
+
+// proxyTimeout leaves the node time to decide without an owner.
+func proxyTimeout(forward time.Duration) time.Duration { return forward + forward/2 }
+
+// dialable is a listener's address as its own machine reaches it.
+func dialable(a net.Addr) string {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return a.String()
+	}
+	return net.JoinHostPort("localhost", fmt.Sprint(tcp.Port))
+}
+
+// ProxyAddr returns the address of the proxy, "" if there is none.
+func (n *Node) ProxyAddr() string {
+	if n.proxyListener == nil {
+		return ""
+	}
+	return n.proxyListener.Addr().String()
+}
+
+// finishProxy is done while the node still answers everything else.
+func (n *Node) finishProxy() error {
+	ctx, cancel := context.WithTimeout(context.Background(), n.config.ShutdownTimeout)
+	defer cancel()
+	return n.proxy.Finish(ctx)
+}

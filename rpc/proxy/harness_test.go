@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/mockllm"
+	"github.com/bucketring/bucketring/internal/node"
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy"
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/client/middleware"
+	"github.com/bucketring/bucketring/rpc/proxy"
+)
+
+// patience bounds every wait.
+const patience = 30 * time.Second
+
+// rules have a tier for each way to be limited, and a caller for each tier, who
+// has the API key sk-TIER. The count "day" tells exactly what was charged.
+const rules = `
+tiers:
+  std:
+    limits:
+      - { name: day, dimension: tokens, limit: 1_000_000_000, window: day }
+      - { dimension: requests, limit: 1_000_000, window: day }
+      - { dimension: concurrent, limit: 100 }
+  tight:   { limits: [{ name: day, dimension: tokens, limit: 2_000, window: day, on_exceed: degrade }] }
+  slow:    { limits: [{ dimension: requests, limit: 1, window: 1s }] }
+  poor:    { spend: $0/day }
+  single:  { concurrent: 1, limits: [{ name: day, dimension: tokens, limit: 1_000_000_000, window: day }] }
+  small:   { limits: [{ name: day, dimension: tokens, limit: 1_000, window: day }] }
+assign: [{ key: "*/*", tier: std }]
+prices: { "*": { input: 1.00, output: 3.00 } }
+`
+
+var tiers = []string{"std", "tight", "slow", "poor", "single", "small"}
+
+func rulesWithKeys() string {
+	var b strings.Builder
+	b.WriteString(rules + "api_keys:\n")
+	for _, tier := range tiers {
+		fmt.Fprintf(&b, "  - { hash: %q, key: org/%s, tier: %s }\n", policy.HashAPIKey("sk-"+tier), tier, tier)
+	}
+	return b.String()
+}
+
+// stack is a real node, a model server without a model, and the proxy between
+// them.
+type stack struct {
+	t      testing.TB
+	url    string // of the proxy
+	mock   *mockllm.Server
+	direct string // URL of the upstream
+	client *client.Client
+	server *proxy.Server
+	log    *buffer
+	served chan error // the end of Serve
+	ended  atomic.Bool
+
+	results struct {
+		sync.Mutex
+		list []middleware.Result
+	}
+}
+
+// setup says what is unusual.
+type setup struct {
+	identity string // "": bearer
+	jwt      proxy.JWTOptions
+	upstream http.Handler // nil: the mock
+	mock     mockllm.Options
+	dead     bool // the upstream has gone
+	edit     func(*proxy.Options)
+}
+
+func start(t testing.TB, o setup) *stack {
+	t.Helper()
+	s := &stack{t: t, log: &buffer{}, served: make(chan error, 1)}
+	grpc := startNode(t)
+	var err error
+	if s.client, err = client.Dial(client.Options{Addrs: []string{grpc}, Timeout: patience}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.client.Close() })
+	if s.mock, err = mockllm.New(o.mock); err != nil {
+		t.Fatal(err)
+	}
+	if o.upstream == nil {
+		o.upstream = s.mock
+	}
+	upstream := httptest.NewServer(o.upstream)
+	t.Cleanup(upstream.Close)
+	if o.dead {
+		upstream.Close()
+	}
+	s.direct = upstream.URL
+	target, err := proxy.ParseUpstream(upstream.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.identity == "" {
+		o.identity = "bearer"
+	}
+	known, err := policy.Parse("rules.yaml", []byte(rulesWithKeys()), limiter.NewCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := proxy.IdentityOptions{Policy: func() *policy.Policy { return known }}
+	if len(o.jwt.Keys) > 0 {
+		if who.JWT, err = proxy.NewJWTVerifier(o.jwt); err != nil {
+			t.Fatal(err)
+		}
+	}
+	identify, err := proxy.ParseIdentity(o.identity, who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := proxy.Options{Upstream: target, Middleware: middleware.Options{
+		Client: s.client, Identify: identify, OnDone: s.done, Registerer: prometheus.NewRegistry(),
+		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}}
+	if o.edit != nil {
+		o.edit(&options)
+	}
+	p, err := proxy.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.url = "http://" + l.Addr().String()
+	s.server = proxy.NewServer(p)
+	go func() { s.served <- s.server.Serve(l) }()
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		s.shutdown(patience)
+	})
+	return s
+}
+
+// shutdown ends the proxy, once.
+func (s *stack) shutdown(patience time.Duration) {
+	s.t.Helper()
+	if s.ended.Swap(true) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := s.server.Shutdown(ctx); err != nil {
+		s.t.Errorf("Shutdown = %v, want nil", err)
+	}
+	if err := <-s.served; err != nil {
+		s.t.Errorf("Serve = %v, want nil", err)
+	}
+}
+
+func startNode(t testing.TB) (grpc string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(file, []byte(rulesWithKeys()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := config.Default()
+	c.Name, c.HTTP, c.GRPC, c.Gossip, c.Policy = "n1", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", file
+	c.ForwardTimeout = patience / 2
+	up := make(chan struct{}) // closed when the node answers
+	n, err := node.New(node.Options{Config: c, Hasty: true, OnReady: func(*node.Node) { close(up) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1) // the end of Run
+	go func() { ended <- n.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
+	select {
+	case <-up:
+	case <-time.After(patience):
+		t.Fatal("the node does not get ready")
+	}
+	return n.GRPCAddr()
+}
+
+func (s *stack) done(r middleware.Result) {
+	s.results.Lock()
+	defer s.results.Unlock()
+	s.results.list = append(s.results.list, r)
+}
+
+// result waits for the n-th call to be settled, from 1.
+func (s *stack) result(n int) middleware.Result {
+	s.t.Helper()
+	var got middleware.Result
+	await(s.t, fmt.Sprintf("%d calls to end", n), func() bool {
+		s.results.Lock()
+		defer s.results.Unlock()
+		if len(s.results.list) >= n {
+			got = s.results.list[n-1]
+			return true
+		}
+		return false
+	})
+	return got
+}
+
+// charged waits until a caller's tier has been charged that many tokens today,
+// and nothing of it is running.
+func (s *stack) charged(caller string, want int64) {
+	s.t.Helper()
+	var got int64
+	await(s.t, fmt.Sprintf("%s to be charged %d tokens", caller, want), func() bool {
+		var busy bool
+		got, busy = s.used(caller)
+		return got == want && !busy
+	}, func() string { return fmt.Sprintf("is charged %d; log:\n%s", got, s.log) })
+}
+
+func (s *stack) used(caller string) (tokens int64, busy bool) {
+	s.t.Helper()
+	state, err := s.client.Peek(s.t.Context(), client.Query{Key: "org/" + caller, Tier: caller})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, l := range state.Limits {
+		switch l.Name {
+		case "day":
+			tokens = l.Capacity - l.Remaining + l.Debt
+		case "concurrent":
+			busy = l.Remaining < l.Capacity
+		}
+	}
+	return tokens, busy
+}
+
+// entry waits for the n-th call that the mock got to end, from 1.
+func (s *stack) entry(n int) mockllm.Entry {
+	s.t.Helper()
+	var got mockllm.Entry
+	await(s.t, fmt.Sprintf("the mock to end call %d", n), func() bool {
+		for _, e := range s.mock.Ledger().Entries() {
+			if e.Number == int64(n) && e.Outcome != mockllm.Running {
+				got = e
+				return true
+			}
+		}
+		return false
+	})
+	return got
+}
+
+// post sends a request as sk-std, unless a header says otherwise.
+func (s *stack) post(path, body string, headers ...string) *http.Response {
+	s.t.Helper()
+	return s.do(http.MethodPost, path, strings.NewReader(body), headers...)
+}
+
+func (s *stack) do(method, path string, body io.Reader, headers ...string) *http.Response {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer sk-std")
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Del(headers[i])
+		if headers[i+1] != "" {
+			r.Header.Set(headers[i], headers[i+1])
+		}
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = answer.Body.Close() })
+	return answer
+}
+
+// text reads all of an answer.
+func text(t testing.TB, answer *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// await fails the test unless ok holds in time.
+func await(t testing.TB, what string, ok func() bool, instead ...func() string) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			for _, f := range instead {
+				what += "; " + f()
+			}
+			t.Fatalf("waited %s for %s", patience, what)
+		}
+	}
+}
+
+// buffer is for a log that is written and read at once.
+type buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func mustURL(t testing.TB, text string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bucketring/bucketring/rpc/client/middleware"
+	"github.com/bucketring/bucketring/rpc/proxy"
+)
+
+const hello = `{"model":"mock-small","messages":[{"role":"user","content":"hello there"}],"max_tokens":50}`
+
+func TestBadRequests(t *testing.T) {
+	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.MaxBody = 1 << 16 }})
+	for name, test := range map[string]struct {
+		body   string
+		status int
+		param  string
+	}{
+		"empty":             {"", 400, ""},
+		"broken":            {`{"model":"m","messages":[`, 400, ""},
+		"no object":         {`[1,2]`, 400, ""},
+		"two documents":     {hello + hello, 400, ""},
+		"max_tokens text":   {strings.Replace(hello, "50", `"50"`, 1), 400, "max_tokens"},
+		"max_tokens real":   {strings.Replace(hello, "50", `1.5`, 1), 400, "max_tokens"},
+		"max_tokens huge":   {strings.Replace(hello, "50", `99999999999999999999`, 1), 400, "max_tokens"},
+		"max_tokens beyond": {strings.Replace(hello, "50", `9007199254740993`, 1), 400, "max_tokens"},
+		"negative n":        {strings.Replace(hello, "50", `50,"n":-1`, 1), 400, "n"},
+		"n zero":            {strings.Replace(hello, "50", `50,"n":0`, 1), 400, "n"},
+		"product overflows": {strings.Replace(hello, "50", `9007199254740990,"n":1000`, 1), 400, ""},
+		"twice":             {strings.Replace(hello, "50", `50,"max_tokens":1`, 1), 400, "max_tokens"},
+		"not UTF-8":         {strings.Replace(hello, "hello", "\xff", 1), 400, ""},
+		"deep":              {strings.Replace(hello, `"hello there"`, strings.Repeat("[", 9000)+strings.Repeat("]", 9000), 1), 400, ""},
+		"too large":         {strings.Replace(hello, "hello", strings.Repeat("x", 1<<16), 1), 413, ""},
+	} {
+		answer := s.post("/v1/chat/completions", test.body)
+		var got struct {
+			Error struct{ Message, Type, Param string }
+		}
+		body := text(t, answer)
+		if err := json.Unmarshal([]byte(body), &got); err != nil || answer.StatusCode != test.status || got.Error.Message == "" || test.param != "" && got.Error.Param != test.param {
+			t.Errorf("%s: answer = %d %s, want %d with param %q", name, answer.StatusCode, body, test.status, test.param)
+		}
+	}
+	if answer := s.post("/v1/chat/completions", hello, "Content-Encoding", "gzip"); answer.StatusCode != http.StatusUnsupportedMediaType {
+		t.Errorf("an encoded body = %d, want 415", answer.StatusCode)
+	}
+	if answer := s.post("/v1/chat/completions", hello, "Connection", "Upgrade", "Upgrade", "websocket"); answer.StatusCode != http.StatusBadRequest {
+		t.Errorf("an upgrade = %d, want 400", answer.StatusCode)
+	}
+	if n := len(s.mock.Ledger().Entries()); n != 0 {
+		t.Errorf("the upstream got %d calls, want none", n)
+	}
+	s.charged("std", 0)
+}
+
+// A body that goes on for ever costs neither memory nor a slot.
+func TestEndlessBody(t *testing.T) {
+	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.MaxBody = 1 << 16 }})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-std\r\nTransfer-Encoding: chunked\r\n\r\n")
+	chunk := fmt.Sprintf("%x\r\n%s\r\n", 1<<14, strings.Repeat("x", 1<<14))
+	written := make(chan int, 1) // bytes that were taken
+	go func() {
+		n := 0
+		for {
+			k, err := io.WriteString(conn, chunk)
+			if n += k; err != nil || n > 256<<20 {
+				written <- n
+				return
+			}
+		}
+	}()
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err == nil {
+		if answer.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("answer = %d, want 413", answer.StatusCode)
+		}
+		_ = answer.Body.Close()
+	}
+	_ = conn.Close()
+	if n := <-written; n > 64<<20 {
+		t.Errorf("%d bytes were taken, want a bound", n)
+	}
+	s.charged("std", 0)
+}
+
+func TestUpstreamDown(t *testing.T) {
+	s := start(t, setup{dead: true})
+	for range 3 {
+		answer := s.post("/v1/chat/completions", hello)
+		if body := text(t, answer); answer.StatusCode != http.StatusBadGateway || !strings.Contains(body, "upstream_unreachable") {
+			t.Fatalf("answer = %d %s, want 502 upstream_unreachable", answer.StatusCode, body)
+		}
+	}
+	if r := s.result(3); r.Source != middleware.Cancelled {
+		t.Errorf("source = %q, want cancelled: it never ran", r.Source)
+	}
+	s.charged("std", 0)
+	if got := strings.Count(s.log.String(), "upstream does not answer"); got != 1 {
+		t.Errorf("logged %d times that the upstream is down, want once", got)
+	}
+}
+
+// handler answers as f does, with the request's body read.
+func handler(f func(w http.ResponseWriter, r *http.Request)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		f(w, r)
+	})
+}
+
+func TestUpstreamFailures(t *testing.T) {
+	const event = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"word \"}}]}\n\n"
+	for name, test := range map[string]struct {
+		f      func(w http.ResponseWriter, r *http.Request)
+		status int // of the answer; 0: it breaks off
+		source middleware.Source
+		least  int64 // output tokens charged
+		most   int64
+	}{
+		"takes the request and hangs up": {
+			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, middleware.Reported, 0, 0,
+		},
+		"is too slow": {
+			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 504, middleware.Reported, 0, 0,
+		},
+		"refuses": {
+			func(w http.ResponseWriter, _ *http.Request) { http.Error(w, `{"error":"busy"}`, 503) }, 503, middleware.Cancelled, 0, 0,
+		},
+		"closes early": {
+			func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				for range 5 {
+					_, _ = io.WriteString(w, event)
+				}
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}, 0, middleware.Partial, 5, 50,
+		},
+		"answers without usage": {
+			func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				for range 7 {
+					_, _ = io.WriteString(w, event)
+				}
+				_, _ = io.WriteString(w, "data: [DONE]\n\n")
+			}, 200, middleware.Estimated, 7, 50,
+		},
+		"never ends a line": {
+			func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				_, _ = io.WriteString(w, `data: {"choices":[{"delta":{"content":"`)
+				for range 64 {
+					_, _ = io.WriteString(w, strings.Repeat("x", 64<<10))
+				}
+			}, 200, middleware.Estimated, 1, 50,
+		},
+		"lies: negative": {lie(`{"prompt_tokens":5,"completion_tokens":-100,"total_tokens":-95}`), 200, middleware.Estimated, 1, 50},
+		"lies: overflow": {lie(`{"prompt_tokens":5,"completion_tokens":99999999999999999999999}`), 200, middleware.Estimated, 1, 50},
+		"lies: beyond":   {lie(`{"prompt_tokens":9007199254740993,"completion_tokens":1}`), 200, middleware.Estimated, 1, 50},
+		"lies: parts":    {lie(`{"prompt_tokens":5,"completion_tokens":10,"prompt_tokens_details":{"cached_tokens":50}}`), 200, middleware.Estimated, 1, 50},
+		"lies: text":     {lie(`{"prompt_tokens":"5","completion_tokens":"10"}`), 200, middleware.Estimated, 1, 50},
+		"is compressed": {
+			func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Encoding", "br")
+				_, _ = io.WriteString(w, strings.Repeat("x", 1000))
+			}, 200, middleware.Estimated, 50, 50,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, setup{upstream: handler(test.f), edit: func(o *proxy.Options) {
+				if test.status == 504 {
+					o.HeaderTimeout = 50 * time.Millisecond
+				}
+			}})
+			body := strings.Replace(hello, "50", `50,"stream":true`, 1)
+			if strings.HasPrefix(name, "lies") {
+				body = hello
+			}
+			answer := s.post("/v1/chat/completions", body)
+			_, err := io.Copy(io.Discard, answer.Body)
+			if test.status == 0 != (err != nil) || test.status != 0 && answer.StatusCode != test.status {
+				t.Errorf("answer = %d, %v, want %d", answer.StatusCode, err, test.status)
+			}
+			r := s.result(1)
+			if r.Source != test.source || r.Charged.OutputTokens < test.least || r.Charged.OutputTokens > test.most {
+				t.Errorf("charged %+v (%s), want %s with output from %d to %d", r.Charged, r.Source, test.source, test.least, test.most)
+			}
+			if test.source != middleware.Cancelled && r.Charged.InputTokens < 1 {
+				t.Errorf("charged %+v, want input: it is never free", r.Charged)
+			}
+			s.charged("std", r.Charged.InputTokens+r.Charged.OutputTokens)
+		})
+	}
+}
+
+// lie answers with a usage block.
+func lie(usage string) func(http.ResponseWriter, *http.Request) {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"choices":[{"index":0,"message":{"role":"assistant","content":"some words of an answer"},"finish_reason":"stop"}],"usage":%s}`, usage)
+	}
+}
+
+// A caller that leaves stops the model, and pays for what came.
+func TestCallerLeaves(t *testing.T) {
+	s := start(t, setup{})
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/v1/chat/completions", strings.NewReader(strings.Replace(hello, "50", `5000,"stream":true`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer sk-single")
+	r.Header.Set("X-Mock-Output-Tokens", "5000")
+	r.Header.Set("X-Mock-Stall-After", "20")
+	r.Header.Set("X-Mock-Stall", "forever")
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	for n := 0; n < 20 && lines.Scan(); {
+		if strings.Contains(lines.Text(), `"content"`) {
+			n++
+		}
+	}
+	leave()
+	e, got := s.entry(1), s.result(1)
+	if e.Outcome != "left" || got.Source != middleware.Partial || got.Charged.OutputTokens < e.Generated || got.Charged.OutputTokens > 2*e.Generated+50 {
+		t.Errorf("upstream %s after %d tokens, charged %+v (%s), want it to learn that the caller left, and about that", e.Outcome, e.Generated, got.Charged, got.Source)
+	}
+	s.charged("single", got.Charged.InputTokens+got.Charged.OutputTokens) // and the slot is free
+}
+
+// A caller that takes nothing counts as gone.
+func TestCallerStalls(t *testing.T) {
+	s := start(t, setup{
+		edit: func(o *proxy.Options) { o.StallTimeout = 200 * time.Millisecond },
+		upstream: handler(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			line := "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"" + strings.Repeat("x", 16<<10) + "\"}}]}\n\n"
+			for r.Context().Err() == nil {
+				if _, err := io.WriteString(w, line); err != nil {
+					return
+				}
+			}
+		}),
+	})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := strings.Replace(hello, "50", `5000,"stream":true`, 1)
+	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-single\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	if r := s.result(1); r.Source != middleware.Partial || r.Charged.OutputTokens == 0 {
+		t.Errorf("charged %+v (%s), want what came until then", r.Charged, r.Source)
+	}
+}
+
+func TestDrainChargesAll(t *testing.T) {
+	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.Gone = middleware.Drain }})
+	ctx, leave := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/v1/chat/completions", strings.NewReader(strings.Replace(hello, "50", `500,"stream":true`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer sk-std")
+	r.Header.Set("X-Mock-Output-Tokens", "200")
+	r.Header.Set("X-Mock-Stall-After", "100")
+	r.Header.Set("X-Mock-Stall", "300ms")
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(answer.Body, make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	_ = answer.Body.Close()
+	if e := s.entry(1); e.Outcome != "finished" || e.Generated != 200 {
+		t.Errorf("upstream %s with %d tokens, want finished with 200", e.Outcome, e.Generated)
+	}
+	s.settled("std", 1)
+}
+
+func TestShutdownFinishesAndBreaksOff(t *testing.T) {
+	for _, gone := range []middleware.Gone{middleware.ChargeStreamed, middleware.Drain} {
+		s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.Gone = gone }})
+		body := strings.Replace(hello, "50", `5000,"stream":true`, 1)
+		forever := s.post("/v1/chat/completions", body, "X-Mock-Output-Tokens", "5000", "X-Mock-Stall-After", "20", "X-Mock-Stall", "forever")
+		short := s.post("/v1/chat/completions", body, "X-Mock-Output-Tokens", "40", "X-Mock-Stall-After", "20", "X-Mock-Stall", "200ms")
+		for _, a := range []*http.Response{forever, short} {
+			if _, err := io.ReadFull(a.Body, make([]byte, 100)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		done := make(chan error, 1) // of reading the answer that ends
+		go func() {
+			rest, err := io.ReadAll(short.Body)
+			if err == nil && !strings.Contains(string(rest), "[DONE]") {
+				err = fmt.Errorf("the answer ends with %q", rest[max(0, len(rest)-40):])
+			}
+			done <- err
+		}()
+		s.shutdown(3 * time.Second)
+		if err := <-done; err != nil {
+			t.Errorf("%v: the call that could finish: %v", gone, err)
+		}
+		if _, err := io.Copy(io.Discard, forever.Body); err == nil {
+			t.Errorf("%v: the call that could not finish ended as if it had", gone)
+		}
+		s.results.Lock()
+		sources := map[middleware.Source]int{}
+		var sum int64
+		for _, r := range s.results.list {
+			sources[r.Source]++
+			sum += r.Charged.InputTokens + r.Charged.OutputTokens
+		}
+		s.results.Unlock()
+		if sources[middleware.Reported] != 1 || sources[middleware.Partial] != 1 {
+			t.Errorf("%v: sources = %v when Shutdown returned, want one reported and one partial", gone, sources)
+		}
+		s.charged("std", sum)
+	}
+}

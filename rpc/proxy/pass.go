@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/bucketring/bucketring/rpc/internal/llm"
+)
+
+// Pass is what may go upstream unmetered.
+type Pass []passRule
+
+// passRule is a method and a path, or the beginning of one.
+type passRule struct {
+	method string // "": any
+	path   string
+	below  bool // path ends in /: all below it, too
+	all    bool // everything
+}
+
+// DefaultPassText is what passes unless something else is said: what clients ask
+// before they call, and what probes do. None of it runs a model.
+const DefaultPassText = "GET /v1/models,GET /v1/models/*,GET /health,GET /version,OPTIONS /*"
+
+// DefaultPass returns the rules of [DefaultPassText].
+func DefaultPass() Pass {
+	p, err := ParsePass(strings.Split(DefaultPassText, ","))
+	if err != nil {
+		panic(err) // a typo above
+	}
+	return p
+}
+
+// ParsePass reads rules such as "GET /v1/models", "/v1/rerank" for any method,
+// "/files/*" for all below, and "all" for everything. No rules pass nothing.
+func ParsePass(rules []string) (Pass, error) {
+	p := Pass{}
+	for _, text := range rules {
+		method, target, found := strings.Cut(strings.TrimSpace(text), " ")
+		if !found {
+			method, target = "", method
+		}
+		r := passRule{method: method, path: strings.TrimSpace(target)}
+		if method == "" && r.path == "all" {
+			p = append(p, passRule{all: true})
+			continue
+		}
+		r.path, r.below = strings.CutSuffix(r.path, "*")
+		switch {
+		case method != "" && (strings.ToUpper(method) != method || strings.ContainsFunc(method, func(c rune) bool { return c < 'A' || c > 'Z' })):
+			return nil, fmt.Errorf("must be a method and a path, as GET /v1/models, got %q", text)
+		case !strings.HasPrefix(r.path, "/") || r.below && !strings.HasSuffix(r.path, "/"):
+			return nil, fmt.Errorf("must be a path, as /v1/models or /files/*, or all, got %q", text)
+		case path.Clean(r.path) != strings.TrimSuffix(r.path, "/") && r.path != "/":
+			return nil, fmt.Errorf("must be a clean path, got %q", text)
+		}
+		p = append(p, r)
+	}
+	return p, nil
+}
+
+// allows reports whether a request passes that is not metered.
+func (p Pass) allows(method, target string) bool {
+	if disguised(target) {
+		return false
+	}
+	return slices.ContainsFunc(p, func(r passRule) bool { return r.allows(method, target) })
+}
+
+func (r passRule) allows(method, target string) bool {
+	if r.all {
+		return true
+	}
+	if r.method != "" && r.method != method && !(r.method == http.MethodGet && method == http.MethodHead) {
+		return false
+	}
+	return target == r.path || r.below && strings.HasPrefix(target, r.path) && path.Clean(target) == strings.TrimSuffix(target, "/")
+}
+
+// disguised reports whether a path that is not metered might be read as one
+// that is, by an upstream that is less exact than we are.
+func disguised(target string) bool {
+	clean := path.Clean("/" + strings.ToLower(strings.ReplaceAll(target, `\`, "/")))
+	_, metered := llm.EndpointOf(http.MethodPost, clean)
+	_, exact := llm.EndpointOf(http.MethodPost, target)
+	return metered && !exact
+}
