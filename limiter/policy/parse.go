@@ -12,7 +12,7 @@ import (
 
 	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
 // A File is one file of a policy. Name is shown in problems.

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
 // maxWeight is the largest weight, in millionths.

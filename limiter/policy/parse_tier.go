@@ -11,7 +11,7 @@ import (
 
 	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
 // tierDef is a tier as the files state it.

@@ -47,7 +47,7 @@ import (
 	"slices"
 
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
 // A Problem is one thing that is wrong with a file, and where.

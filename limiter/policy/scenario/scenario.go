@@ -61,7 +61,7 @@ import (
 
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
 // A Suite is the scenarios of a file.

@@ -107,7 +107,7 @@ func (r *Reader) Open(name string, src []byte) (Node, bool) {
 }
 
 // decode returns the next document. The YAML library panics on input that it
-// believes impossible; a policy file must never take the process with it.
+// believes impossible; a file must never take the process with it.
 func decode(d *yaml.Decoder) (document *yaml.Node, err error) {
 	defer func() {
 		if p := recover(); p != nil {
