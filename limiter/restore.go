@@ -5,6 +5,8 @@ package limiter
 import (
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -102,13 +104,20 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 		}
 		l.Zone = z
 	}
-	l.Algorithm = Algorithm(d.upTo(uint64(Concurrency), "algorithm"))
+	l.Algorithm = Algorithm(d.upTo(uint64(counter), "algorithm"))
 	l.Amount, l.Window = d.int(), time.Duration(d.int())
-	l.Calendar = Calendar(d.upTo(uint64(Month), "calendar"))
+	l.Calendar = Calendar(d.upTo(uint64(Year), "calendar"))
 	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
 	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
 	l.Closed, l.Whole = d.bool(), d.int()
-	if d.err != nil {
+	switch {
+	case d.err != nil:
+		return
+	case l.Algorithm == counter:
+		if l != counterLimit {
+			d.fail("limit %q: is no counter's", l.Name)
+		}
+		d.limits = append(d.limits, d.p.engine.catalog.counter.limits[0])
 		return
 	}
 	if problems := l.validate(); problems != nil {
@@ -155,6 +164,9 @@ func (d *restorer) record() {
 		have.limits = append(have.limits, l)
 		limits, slots = append(limits, l), append(slots, d.slot(l, &times[i]))
 	}
+	if d.err == nil && !d.fits(model, limits) {
+		d.fail("record %q: has the limits of another kind", name)
+	}
 	if d.err != nil {
 		return
 	}
@@ -172,6 +184,16 @@ func (d *restorer) record() {
 	d.names = append(d.names, name)
 }
 
+// fits says whether a record may have these limits: a counter has that of
+// counters and no other, and nothing else has it.
+func (d *restorer) fits(model string, limits []*limit) bool {
+	of := d.p.engine.catalog.counter.limits
+	if strings.HasPrefix(model, counterMark) {
+		return slices.Equal(limits, of)
+	}
+	return !slices.Contains(limits, of[0])
+}
+
 func (d *restorer) slot(l *limit, t *timeline) (s slot) {
 	switch l.Algorithm {
 	case TokenBucket:
@@ -182,7 +204,7 @@ func (d *restorer) slot(l *limit, t *timeline) (s slot) {
 		d.timeline(t)
 	case SlidingWindow:
 		d.ring(l, &s)
-	case FixedWindow:
+	case FixedWindow, counter:
 		s.hi, s.lo = d.int(), uint64(d.natural("used"))
 	default:
 		s.lo = uint64(d.natural("leases"))

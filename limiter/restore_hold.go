@@ -98,6 +98,10 @@ func (d *restorer) touch(h *hold) {
 	if d.err != nil {
 		return
 	}
+	if l.Algorithm == counter && h.lease != 0 {
+		d.fail("a reservation of a counter")
+		return
+	}
 	t := d.p.addTouch(h)
 	t.limit, t.end, t.exceeded = l.id, uint16(d.upTo(256, "scope")), d.bool()
 	t.estimate, t.charged, t.dropped = d.natural("estimate"), d.natural("charged"), d.natural("dropped")

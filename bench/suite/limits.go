@@ -97,6 +97,7 @@ var longest = map[limiter.Calendar]time.Duration{
 	limiter.Day:   25 * time.Hour, // when clocks are set back
 	limiter.Week:  7*24*time.Hour + time.Hour,
 	limiter.Month: 31*24*time.Hour + time.Hour,
+	limiter.Year:  366*24*time.Hour + time.Hour,
 }
 
 func (t *promises) limit(l *limiter.Limit, until time.Time) audit.Limit {
@@ -147,6 +148,8 @@ func next(l *limiter.Limit, at time.Time) time.Time {
 	case limiter.Week:
 		sinceMonday := (int(in.Weekday()) + 6) % 7
 		return time.Date(year, month, day-sinceMonday+7, 0, 0, 0, 0, zone)
+	case limiter.Year:
+		return time.Date(year+1, 1, 1, 0, 0, 0, 0, zone)
 	default:
 		return time.Date(year, month+1, 1, 0, 0, 0, 0, zone)
 	}

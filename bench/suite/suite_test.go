@@ -134,6 +134,7 @@ func TestNext(t *testing.T) {
 		{limiter.Limit{Calendar: limiter.Day, Zone: berlin}, "2026-03-28T23:00:00Z"},
 		{limiter.Limit{Calendar: limiter.Week}, "2026-03-30T00:00:00Z"},
 		{limiter.Limit{Calendar: limiter.Month}, "2026-04-01T00:00:00Z"},
+		{limiter.Limit{Calendar: limiter.Year}, "2027-01-01T00:00:00Z"},
 	} {
 		if got := next(&c.l, at).UTC().Format(time.RFC3339); got != c.want {
 			t.Errorf("next of %+v: got %s, want %s", c.l, got, c.want)
