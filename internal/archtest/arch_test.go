@@ -48,7 +48,7 @@ var arrows = map[string][]string{
 	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/message"},
 	"rpc/envoy":              {"rpc/envoy/config", "rpc/server", "rpc/pb", "limiter"},
 	"rpc/envoy/xds":          {"rpc/envoy/config"},
-	"rpc/envoy/config":       {"internal/yamldoc", "internal/nearest"},
+	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest"},
 	"rpc/peer":               {"rpc/server", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
 	"rpc/client":             {"rpc/internal/link", "rpc/internal/outbox", "rpc/pb"},
 	"rpc/pb":                 {},
