@@ -11,6 +11,8 @@
 package config
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -91,12 +93,12 @@ func (c *Config) Rules() []*Rule {
 	return c.rules
 }
 
-// Domains says how many domains there are.
-func (c *Config) Domains() int {
+// Domains returns the names of the domains, sorted.
+func (c *Config) Domains() []string {
 	if c == nil {
-		return 0
+		return nil
 	}
-	return len(c.domains)
+	return slices.Sorted(maps.Keys(c.domains))
 }
 
 // Has reports whether there is such a domain.

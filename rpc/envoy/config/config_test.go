@@ -141,8 +141,8 @@ descriptors:
           requests_per_unit: 10
           replaces: [{ name: two }, { name: three }]
 `)
-	if len(c.Rules()) != 1 || c.Domains() != 1 {
-		t.Fatalf("%d rules in %d domains, want 1 in 1", len(c.Rules()), c.Domains())
+	if len(c.Rules()) != 1 || len(c.Domains()) != 1 {
+		t.Fatalf("%d rules in %d domains, want 1 in 1", len(c.Rules()), len(c.Domains()))
 	}
 	r := *c.Rules()[0]
 	meta := r.Metadata.AsMap()
