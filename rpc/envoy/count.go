@@ -62,7 +62,7 @@ func (d *descriptor) take(c *server.Counted) error {
 	}
 	d.dimension = string(limiter.Requests)
 	d.over = c.Over
-	d.exceeded = c.Over && !(d.rule != nil && d.rule.Shadow)
+	d.exceeded = c.Over && (d.rule == nil || !d.rule.Shadow)
 	d.counts.count(d, c)
 	d.status.CurrentLimit = wireLimit(d.limit)
 	d.status.LimitRemaining = saturate(c.Remaining)

@@ -126,7 +126,7 @@ func request(text string) *rls.RateLimitRequest {
 	r := &rls.RateLimitRequest{Domain: domain}
 	for part := range strings.SplitSeq(rest, ";") {
 		d := &common.RateLimitDescriptor{}
-		for _, f := range strings.Fields(part) {
+		for f := range strings.FieldsSeq(part) {
 			amount, unit, isLimit := strings.Cut(f, "/")
 			n, err := strconv.ParseUint(strings.TrimLeft(f, "+-"), 10, 64)
 			switch {

@@ -4,6 +4,7 @@ package envoy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
@@ -105,10 +106,8 @@ func (s *Service) mapDescriptor(d *descriptor) error {
 }
 
 func oneOf(value string, allowed ...string) error {
-	for _, a := range allowed {
-		if value == a {
-			return nil
-		}
+	if slices.Contains(allowed, value) {
+		return nil
 	}
 	return fmt.Errorf("must be one of %s, got %q", strings.Join(allowed, ", "), value)
 }

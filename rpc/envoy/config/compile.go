@@ -168,8 +168,7 @@ func (c *compiler) amounts(l *Limit) {
 	case 0:
 		c.add(l.at, "unit", "rate_limit needs a unit: one of %s", strings.Join(unitNames, ", "))
 	default:
-		var wrong *limiter.FieldError
-		if errors.As(l.Window.Validate(), &wrong) {
+		if wrong, ok := errors.AsType[*limiter.FieldError](l.Window.Validate()); ok {
 			c.add(l.at, wrong.Field, "%s: %s, got %s", wrong.Field, wrong.Problem, wrong.Value)
 		}
 	}

@@ -22,7 +22,7 @@ func (p pair) GetValue() string { return p.value }
 
 // pairs reads "k=v k=v".
 func pairs(text string) (list []pair) {
-	for _, f := range strings.Fields(text) {
+	for f := range strings.FieldsSeq(text) {
 		k, v, _ := strings.Cut(f, "=")
 		list = append(list, pair{k, v})
 	}
@@ -279,8 +279,13 @@ func TestDigest(t *testing.T) {
 		t.Errorf("the digest depends on order, names or comments: %s and %s", got, same)
 	}
 	for _, change := range [][2]string{
-		{"day", "week"}, {"requests_per_unit: 1", "requests_per_unit: 2"}, {"key: k", "key: j"}, {"key: k", "key: k, shadow_mode: true"},
-		{"key: k", "key: k, metadata: { x: 1 }"}, {"day", "day, unit_multiplier: 2"}, {"domain: a", "domain: c"},
+		{"day", "week"},
+		{"requests_per_unit: 1", "requests_per_unit: 2"},
+		{"key: k", "key: j"},
+		{"key: k", "key: k, shadow_mode: true"},
+		{"key: k", "key: k, metadata: { x: 1 }"},
+		{"day", "day, unit_multiplier: 2"},
+		{"domain: a", "domain: c"},
 	} {
 		changed := strings.Replace(string(a), change[0], change[1], 1)
 		if got := digest(File{"1", []byte(changed)}, File{"2", b}); got == same {

@@ -21,11 +21,8 @@ type File struct {
 	Source []byte
 }
 
-// Problem is one thing that is wrong with a file, Problems all of them.
-type (
-	Problem  = yamldoc.Problem
-	Problems = yamldoc.Problems
-)
+// Problems is all that is wrong with files, each with its place.
+type Problems = yamldoc.Problems
 
 // Parse compiles one file. See [ParseFiles].
 func Parse(name string, src []byte) (*Config, error) {
