@@ -11,7 +11,8 @@ import (
 // model. Its limit is not in the catalog but comes with each call, so however
 // many limits a caller makes up, they take no memory. All counters have the one
 // definition that follows, and a slot that is a fixed window's: when the window
-// ends, and what was used in it.
+// ends, and what was used in it. Only a call knows when the next one ends, so the
+// slot is brought up to date by calls alone.
 
 // counter is the algorithm of counters. No policy can name it.
 const counter = Concurrency + 1
@@ -94,8 +95,9 @@ func (p *partition) count(now Time, root uint64, q *Count, d *Counted) error {
 		p.advance(rec, now)
 		s = rec.slots[0]
 	}
-	if s.hi == 0 {
-		_, s.hi = q.Window.At(now.Wall)
+	if now.Wall >= s.hi { // a window that was opened never ends early, so none opens twice
+		_, end := q.Window.At(now.Wall)
+		s = slot{hi: end}
 	}
 	hits := q.Hits
 	if q.Force && q.WindowEnd != 0 && q.WindowEnd < s.hi {

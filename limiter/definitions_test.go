@@ -39,6 +39,26 @@ func TestEveryFieldIsPartOfALimitsIdentity(t *testing.T) {
 	}
 }
 
+// TestCountersNeedNoDefinitions: whatever limits and windows callers make up, the
+// catalog, which forgets nothing, learns nothing.
+func TestCountersNeedNoDefinitions(t *testing.T) {
+	e := New(Options{})
+	limits, schemas, views := len(*e.catalog.limits.Load()), len(*e.catalog.schemas.Load()), len(*e.catalog.views.Load())
+	var d Counted
+	for i := range int64(1000) {
+		q := &Count{Key: "k", Window: Window{Unit: Unit(1 + i%7), Multiple: uint32(1 + i%90)}, Limit: i, Hits: 1, ID: "id" + string(rune('0'+i))}
+		if err := e.Count(Time{Mono: 1, Wall: 1_772_000_000e9}, q, &d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l, s, v := len(*e.catalog.limits.Load()), len(*e.catalog.schemas.Load()), len(*e.catalog.views.Load()); l != limits || s != schemas || v != views {
+		t.Errorf("the catalog has %d limits, %d schemas and %d views, want %d, %d and %d as before", l, s, v, limits, schemas, views)
+	}
+	if names := e.catalog.tiers.Load().names; len(names) != 1 {
+		t.Errorf("the catalog has tiers %q, want that of calls without", names)
+	}
+}
+
 // TestSnapshotKeepsEveryFieldOfALimit writes definitions and reads them into
 // another catalog.
 func TestSnapshotKeepsEveryFieldOfALimit(t *testing.T) {

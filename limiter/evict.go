@@ -146,7 +146,7 @@ func (p *partition) use(rec *record, now Time) (share uint64, budget bool) {
 		s := *p.slotAt(rec, i)
 		l.advance(&s, nil, elapsed, now)
 		used := uint64(l.used(s, p.ringOf(l, s, now)))
-		if used == 0 {
+		if used == 0 || l.Algorithm == counter && now.Wall >= s.hi {
 			continue
 		}
 		part := min(used, 1<<30)<<32/uint64(max(l.capacity, 1)) + 1

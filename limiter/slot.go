@@ -14,7 +14,7 @@ import (
 //	fixed_window    hi: end of the current window, Unix ns, 0 = none yet; lo: used in it
 //	sliding_window  lo: number of its ring, 0 = nothing used
 //	concurrency     lo: live leases
-//	counter         as a fixed window
+//	counter         as a fixed window's, but as of the last call
 type slot struct {
 	hi int64
 	lo uint64
@@ -42,10 +42,6 @@ func (l *limit) advance(s *slot, t *timeline, elapsed int64, now Time) {
 	case FixedWindow:
 		if now.Wall >= s.hi { // a stored window never ends early, so none opens twice
 			s.hi, s.lo = l.windowAt(now.Wall).end, 0
-		}
-	case counter:
-		if now.Wall >= s.hi {
-			*s = slot{} // the next call says when the next window ends
 		}
 	}
 }

@@ -41,6 +41,8 @@ func busy(n *node) *limiter.Plan {
 			n.settle(noon.At(time.Second), limiter.Usage{Key: key, ID: r.ID, InputTokens: 20, OutputTokens: 3})
 		}
 	}
+	n.count(noon, limiter.Count{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Limit: 5, Hits: 7, ID: "hits"})
+	n.count(noon, limiter.Count{Key: "acme/alice", Window: limiter.Window{Unit: limiter.UnitDay}, Limit: 5, Hits: 3})
 	return p
 }
 

@@ -115,7 +115,7 @@ var windowWords = map[string]window{
 	"d": {day, limiter.Day}, "day": {day, limiter.Day},
 	"w": {7 * day, limiter.Week}, "week": {7 * day, limiter.Week},
 	"month": {0, limiter.Month},
-	"y": {0, limiter.Year}, "year": {0, limiter.Year},
+	"y":     {0, limiter.Year}, "year": {0, limiter.Year},
 }
 
 // windowNames are the words worth suggesting.

@@ -53,6 +53,8 @@ func (r *Router) fall(c *call, why cause) {
 		r.fallSettle(c)
 	case *pb.Item_Peek:
 		c.result = r.answerHere(r.fallback, c.item)
+	case *pb.Item_Count:
+		r.fallCount(c)
 	default:
 		r.fallDecision(c)
 	}

@@ -135,7 +135,7 @@ func (r *Router) answered(ctx *deadline, c *call, result *pb.Result) {
 		c.result = result // it says fallback
 		return
 	}
-	if result.GetError() == nil && !forwarded(c.item, result) {
+	if result.GetError() == nil && !forwarded(c.item, result) || unknownCount(c.item, result) {
 		r.fall(c, causeBroken) // no answer to this question: another version
 		return
 	}
@@ -158,6 +158,11 @@ func forwarded(item *pb.Item, result *pb.Result) bool {
 	case *pb.Item_Peek:
 		if l := result.GetLimits(); l != nil {
 			l.Route = pb.Route_ROUTE_FORWARD
+			return true
+		}
+	case *pb.Item_Count:
+		if n := result.GetCounted(); n != nil {
+			n.Route = pb.Route_ROUTE_FORWARD
 			return true
 		}
 	}
@@ -279,7 +284,7 @@ func (r *Router) prepare(c *call, item *pb.Item) bool {
 
 // observe counts the time of a call that its owner decided elsewhere.
 func (r *Router) observe(c *call, began time.Time) {
-	if d := c.result.GetDecision(); d != nil && d.Route == pb.Route_ROUTE_FORWARD {
+	if c.result.GetDecision().GetRoute() == pb.Route_ROUTE_FORWARD || c.result.GetCounted().GetRoute() == pb.Route_ROUTE_FORWARD {
 		r.local.Observe(pb.Route_ROUTE_FORWARD, time.Since(began))
 	}
 }
