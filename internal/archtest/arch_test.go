@@ -47,7 +47,7 @@ var arrows = map[string][]string{
 	"rpc/client/middleware":  {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
 	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/message"},
 	"rpc/envoy":              {"rpc/envoy/config", "rpc/server", "rpc/pb", "limiter"},
-	"rpc/envoy/xds":          {"rpc/envoy/config"},
+	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest"},
 	"rpc/peer":               {"rpc/server", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
 	"rpc/client":             {"rpc/internal/link", "rpc/internal/outbox", "rpc/pb"},
