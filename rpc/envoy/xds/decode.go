@@ -5,6 +5,8 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	ratelimit "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
@@ -38,6 +40,8 @@ func decode(r *discovery.DiscoveryResponse) (rules *config.Config, unknown []str
 		d.at(source, c.ProtoReflect().GetUnknown(), nil)
 		domains = append(domains, config.Domain{Source: source, Name: c.GetDomain(), Descriptors: d.descriptors(source+": ", c.GetDescriptors())})
 	}
+	// Resources come in any order, and the same ones are to have the same problems.
+	slices.SortStableFunc(domains, func(a, b config.Domain) int { return strings.Compare(a.Source, b.Source) })
 	rules, err = config.Compile(domains)
 	if err := errors.Join(append(d.problems, err)...); err != nil {
 		return nil, nil, err
