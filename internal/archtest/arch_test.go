@@ -37,7 +37,7 @@ var arrows = map[string][]string{
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/snapshotfile"},
+	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/snapshotfile"},
 
 	// The wire.
 	"rpc/httpapi/statuspage": {},
@@ -62,7 +62,7 @@ var arrows = map[string][]string{
 	"rpc/internal/outbox": {"rpc/pb"},
 
 	// Deciding.
-	"limiter/policy/source":   {"limiter/policy", "limiter"},
+	"limiter/policy/source":   {"limiter/policy", "limiter", "internal/filewatch"},
 	"limiter/policy/scenario": {"limiter/policy", "limiter", "internal/yamldoc"},
 	"limiter/policy":          {"limiter", "internal/yamldoc", "internal/nearest"},
 	"limiter/fallback":        {"limiter"},
@@ -77,6 +77,7 @@ var arrows = map[string][]string{
 	// Leaves.
 	"internal/buildinfo":    {},
 	"internal/config":       {"internal/nearest"},
+	"internal/filewatch":    {},
 	"internal/nearest":      {},
 	"internal/snapshotfile": {},
 	"internal/trace":        {},
