@@ -33,6 +33,7 @@ func (c *Config) Validate() error {
 	}
 	c.validateAddresses(bad)
 	c.validateCluster(bad)
+	c.validateEnvoy(bad)
 	for _, n := range []struct {
 		key   string
 		value int
@@ -54,6 +55,7 @@ func (c *Config) Validate() error {
 			bad(key, "must be %s, got %q%s", strings.Join(allowed, ", "), value, didYouMean(nearest.Word(value, allowed)))
 		}
 	}
+	oneOf("envoy_body", c.EnvoyBody, "none", "openai", "anthropic")
 	oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error")
 	oneOf("log_format", c.LogFormat, "auto", "json", "text")
 	return errors.Join(problems...)

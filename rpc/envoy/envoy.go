@@ -30,6 +30,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/envoy/config"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -172,4 +173,24 @@ func (s *Service) decide(ctx context.Context, rules *ruleset, r *rls.RateLimitRe
 		return nil, err
 	}
 	return q.answer(), nil
+}
+
+// GRPC is the service for [server.NewGRPC].
+func (s *Service) GRPC() server.UnaryService {
+	return server.UnaryService{Desc: rls.RateLimitService_ServiceDesc, Server: s, Undecodable: s.undecodable}
+}
+
+// undecodable answers a request with text that is not UTF-8. It comes from a
+// header that Envoy's caller sent, who must not get past a limit by it.
+func (s *Service) undecodable(reason error) (any, error) {
+	if _, ok := errors.AsType[*limiter.FieldError](reason); !ok {
+		return nil, reason
+	}
+	s.metrics.answered(nil, "", outcomeOver, 0)
+	s.metrics.kind(nil, "", kindRefused)
+	if s.options.Shadow {
+		s.metrics.shadowed.Inc()
+		return &rls.RateLimitResponse{OverallCode: rls.RateLimitResponse_OK}, nil
+	}
+	return &rls.RateLimitResponse{OverallCode: rls.RateLimitResponse_OVER_LIMIT}, nil
 }
