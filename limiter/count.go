@@ -111,7 +111,7 @@ func (p *partition) count(now Time, root uint64, q *Count, d *Counted) error {
 		return &FieldError{Field: "hits", Value: strconv.FormatInt(hits, 10), Problem: "does not fit the counter"}
 	default:
 		if rec == nil {
-			if _, rec = p.create(rootOf(q.Key), q.Key, window, p.engine.catalog.counter, now); rec == nil {
+			if rec = p.create(rootOf(q.Key), q.Key, window, p.engine.catalog.counter, now); rec == nil {
 				p.stats.tableFull++
 				d.set(q, now, s)
 				d.Over, d.Full = true, true

@@ -147,6 +147,9 @@ func (d *restorer) record() {
 	if no, _ := d.p.find(scope, model); d.err == nil && (scope == "" || no != 0 || PartitionOf(scope) != d.partition) {
 		d.fail("record %q: is empty, repeated, or of another partition", name)
 	}
+	if strings.HasSuffix(name, "\x00") {
+		d.fail("record %q: has no model", name) // and would not be found
+	}
 	n := int(d.upTo(4*maxLimits, "limits of a record"))
 	limits := make([]*limit, 0, n)
 	slots := make([]slot, 0, n)
@@ -170,7 +173,7 @@ func (d *restorer) record() {
 	if d.err != nil {
 		return
 	}
-	_, rec := d.p.insert([]byte(name), d.p.hashName(scope, model), d.p.engine.catalog.schemaOf(limits), d.now)
+	rec := d.p.insert([]byte(name), d.p.hashName(scope, model), d.p.engine.catalog.schemaOf(limits), d.now)
 	if rec == nil {
 		d.fail("record %q finds no place", name)
 		return
@@ -206,6 +209,9 @@ func (d *restorer) slot(l *limit, t *timeline) (s slot) {
 		d.ring(l, &s)
 	case FixedWindow, counter:
 		s.hi, s.lo = d.int(), uint64(d.natural("used"))
+		if l.Algorithm == counter && s.lo > math.MaxInt64/2 {
+			d.fail("a counter is out of range")
+		}
 	default:
 		s.lo = uint64(d.natural("leases"))
 	}

@@ -62,6 +62,8 @@ func (d *restorer) enqueue(no uint32, h *hold, due int64) {
 		d.p.heapPush(no)
 	case h.status == NoStatus && due <= d.now.Mono+rememberCheck && (checks.tail == 0 || d.p.holds.at(checks.tail).due <= due):
 		d.push(checks, no, due)
+	case due > d.now.Mono+rememberEnded:
+		d.fail("due time %d is out of range", due-d.now.Mono)
 	default: // forced checks among them
 		d.push(&d.p.ended, no, due)
 	}

@@ -175,6 +175,7 @@ func FuzzRestore(f *testing.F) {
 			return
 		}
 		var d limiter.Decision
+		var c limiter.Counted
 		for i, later := range []time.Duration{0, time.Second, time.Hour} {
 			at := now.At(later)
 			r := &limiter.Request{Key: "acme/alice", Model: "m", Plan: p, Requests: 1, InputTokens: 9, ID: fmt.Sprint("f", i)}
@@ -183,6 +184,12 @@ func FuzzRestore(f *testing.F) {
 			for _, id := range []string{"r0", "r1", "r2", "r3", r.ID} {
 				_ = n.Settle(at, &limiter.Usage{Key: r.Key, ID: id, InputTokens: 30, OutputTokens: 2, Final: i > 0}, &d)
 				_ = n.Cancel(at, r.Key, id, &d)
+			}
+			for _, id := range []string{"", "hits", r.ID, "more hits"} {
+				q := &limiter.Count{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Hits: 7, ID: id, GiveBack: i == 1}
+				if _ = n.Count(at, q, &c); c.Used < 0 {
+					t.Fatalf("Count(%+v) = %+v, want no less than nothing used", q, c)
+				}
 			}
 			n.Sweep(at, 10)
 			again := n.Snapshot(at, part, nil)

@@ -102,7 +102,8 @@ func anyWindow(t *rapid.T) limiter.Window {
 // walkedWindow is the window of wall, after 1970, without a look at Window.At.
 func walkedWindow(w limiter.Window, wall int64) (start, end int64) {
 	n := max(int(w.Multiple), 1)
-	at, next := time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC), func(t time.Time) time.Time { return t }
+	at := time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC)
+	var next func(time.Time) time.Time
 	switch w.Unit {
 	case limiter.UnitWeek:
 		for at.Weekday() != time.Monday {

@@ -25,6 +25,8 @@ import (
 // is spared, is replaced by this member: it counts against its share of the
 // limit, limit / members rounded down, says route fallback, and tells the owner
 // of the hits when it can. Those of a window that is over by then count nowhere.
+// What is given back may be told before the hits that it is of: then more stays
+// used than was, never less.
 //
 // An error means that nothing was counted: ctx had ended, or the hits are more
 // than [server.MaxItems].

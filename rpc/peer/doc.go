@@ -19,6 +19,9 @@
 // outbox is in memory: what a member has not told the owners when it crashes is
 // lost.
 //
+// [Router.Count] does the same for counters, whose limits come with the call. The
+// other members' word is taken for them, so the public API has none.
+//
 // A partition that moves starts empty at its new owner, for now. The old owner
 // keeps what it has, and counts on if the partition comes back.
 //

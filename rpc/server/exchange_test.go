@@ -31,6 +31,8 @@ func item(call proto.Message) *pb.Item {
 		return &pb.Item{Call: &pb.Item_Cancel{Cancel: r}}
 	case *pb.PeekRequest:
 		return &pb.Item{Call: &pb.Item_Peek{Peek: r}}
+	case *pb.CountRequest:
+		return &pb.Item{Call: &pb.Item_Count{Count: r}}
 	}
 	return &pb.Item{}
 }
@@ -62,6 +64,8 @@ func brief(r *pb.Result) string {
 		return r.Settlement.RequestId + " " + strings.ToLower(strings.TrimPrefix(r.Settlement.Status.String(), "RESERVATION_STATUS_"))
 	case *pb.Result_Limits:
 		return fmt.Sprint(len(r.Limits.Limits), " limits")
+	case *pb.Result_Counted:
+		return fmt.Sprint(r.Counted.Used, " of ", r.Counted.Limit)
 	case *pb.Result_Error:
 		return strings.TrimSpace(fmt.Sprint(codes.Code(r.Error.Code), " ", r.Error.Field))
 	case *pb.Result_Redirect:

@@ -66,6 +66,9 @@ func TestMerge(t *testing.T) {
 		{"cancel after progress", []*pb.Item{progress("a", "1", 1), cancel("a", "1"), progress("a", "1", 2)}, "progress 1, cancel, progress 2"},
 		{"cancel twice", []*pb.Item{cancel("a", "1"), cancel("a", "1")}, "cancel"},
 		{"reserve twice", []*pb.Item{reserve("a", "1"), reserve("a", "1"), final("a", "1", 4)}, "reserve, final 4"},
+		{"hits twice", []*pb.Item{count("a", "1", 3), count("a", "1", 3)}, "count 3"},
+		{"other hits are for the owner to refuse", []*pb.Item{count("a", "1", 3), count("a", "1", 4)}, "count 3, count 4"},
+		{"hits of different calls", []*pb.Item{count("a", "1", 3), count("a", "2", 3)}, "count 3, count 3"},
 		{"reserve and check", []*pb.Item{reserve("a", "1"), check("a", "1")}, "reserve, check"},
 	}
 	for _, test := range tests {
