@@ -23,7 +23,7 @@ func newServe(s *streams) *cobra.Command {
 		Long: `Run a node until it is interrupted. It then turns unready, leaves its keys to the
 other members, waits for the drain delay, lets calls in progress finish, says
 goodbye, and saves its state. A second interrupt ends it at once; SIGHUP reloads
-the policy and the cluster keys.
+the policy, the rules for Envoy and the cluster keys.
 
 Nodes that are told of each other with --join are one limiter, whichever is
 asked. They find all others through one that they can reach, so any two or three

@@ -76,7 +76,7 @@ func newWorld(t *testing.T, rules string, edit func(*Options)) *world {
 	return w
 }
 
-func mustParse(t *testing.T, rules string) *config.Config {
+func mustParse(t testing.TB, rules string) *config.Config {
 	t.Helper()
 	c, err := config.Parse("rules.yaml", []byte(rules))
 	if err != nil {

@@ -96,6 +96,12 @@ func (m *metrics) ruleset(c *config.Config) *ruleset {
 	}
 	for _, domain := range c.Domains() {
 		r.overrides[domain] = m.series(r, series{domain, overrideRule})
+		for _, outcome := range []string{outcomeOK, outcomeOver, outcomeError} {
+			m.requests.WithLabelValues(domain, outcome)
+		}
+		for _, kind := range kindNames {
+			m.descriptors.WithLabelValues(domain, kind)
+		}
 	}
 	return r
 }
@@ -117,6 +123,12 @@ func (m *metrics) forget(old, r *ruleset) {
 		}
 		for _, v := range m.vecs() {
 			v.DeleteLabelValues(s.domain, s.rule)
+		}
+	}
+	for domain := range old.overrides {
+		if r.overrides[domain] == nil {
+			m.requests.DeletePartialMatch(prometheus.Labels{"domain": domain})
+			m.descriptors.DeletePartialMatch(prometheus.Labels{"domain": domain})
 		}
 	}
 }
