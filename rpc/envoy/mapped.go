@@ -87,15 +87,16 @@ func (s *Service) mapDescriptor(d *descriptor) error {
 			return fmt.Errorf("%s: %w", e.GetKey(), err)
 		}
 	}
+	for _, segment := range segments {
+		if len(segments) > 1 && strings.Contains(segment, "/") { // or one segment could pose as two
+			return fmt.Errorf("%s%s: one of several must not have a /, got %q", s.options.Prefix, entryKey, segment)
+		}
+	}
 	switch {
 	case len(segments) == 0:
 		return fmt.Errorf("%s%s: must be there beside other %s entries", s.options.Prefix, entryKey, s.options.Prefix)
-	case len(segments) > 1:
-		for _, segment := range segments {
-			if strings.Contains(segment, "/") { // or one segment could pose as two
-				return fmt.Errorf("%s%s: one of several must not have a /, got %q", s.options.Prefix, entryKey, segment)
-			}
-		}
+	case d.wire.GetLimit() != nil:
+		return fmt.Errorf("limit: the limits are the policy's, and not those of a request")
 	case d.giving:
 		return fmt.Errorf("is_negative_hits: nothing can be given back under a policy; reserve and settle instead")
 	case m.charge && m.dimension == string(limiter.Requests):

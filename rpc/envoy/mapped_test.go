@@ -75,6 +75,8 @@ func TestWhatCallersSendIsNoError(t *testing.T) {
 		{"any bucketring.key=a bucketring.dialect=french", "bucketring.dialect: must be one of none, openai, anthropic"},
 		{"any bucketring.key=a bucketring.kye=b", "bucketring.kye: no entry has this name"},
 		{"any bucketring.tier=free", "bucketring.key: must be there"},
+		{"any bucketring.key=a 5/minute", "limit: the limits are the policy's"},
+		{"any bucketring.key=a bucketring.key=b -5", "is_negative_hits: nothing can be given back"},
 		{"any bucketring.key=a -5", "is_negative_hits: nothing can be given back"},
 		{"any bucketring.key=a bucketring.dimension=tokens +18446744073709551615", "Rate limit exceeded"},
 	} {

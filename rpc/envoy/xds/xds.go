@@ -98,10 +98,12 @@ type Status struct {
 	Accepted   int64     `json:"accepted"` // responses
 	Rejected   int64     `json:"rejected"`
 	Breaks     int64     `json:"breaks"` // connections that failed
-	// LastError is why the last response was rejected, or the connection failed;
-	// "" after one that was accepted. LastErrorAt stays.
+	// LastError is why the last response was rejected, "" if it was accepted.
+	// LastErrorAt stays.
 	LastError   string    `json:"last_error,omitempty"`
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
+	// Away is why there is no connection.
+	Away string `json:"away,omitempty"`
 }
 
 // Client follows one control plane. Its methods are safe for concurrent use, but
@@ -142,15 +144,16 @@ func (c *Client) update(f func(*Status)) {
 func (c *Client) Run(ctx context.Context) error {
 	pause := c.options.Pause
 	for {
+		began := time.Now()
 		answered, err := c.follow(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		c.update(func(s *Status) {
-			s.Connected, s.LastError, s.LastErrorAt = false, err.Error(), time.Now()
+			s.Connected, s.Away = false, err.Error()
 			s.Breaks++
 		})
-		if answered {
+		if answered || time.Since(began) > c.options.MaxPause {
 			pause = c.options.Pause
 		}
 		wait := pause - rand.N(pause/2+1)
@@ -190,6 +193,8 @@ func (c *Client) follow(ctx context.Context) (answered bool, err error) {
 	if err := stream.Send(hello); err != nil {
 		return false, reason(stream, err)
 	}
+	// There is a connection. If its state is the one known here, nothing comes.
+	c.update(func(s *Status) { s.Connected, s.Away = true, "" })
 	// A control plane may send what was refused again at once, for ever: the answer
 	// to it comes with growing pauses.
 	pause := c.options.Pause
@@ -199,7 +204,6 @@ func (c *Client) follow(ctx context.Context) (answered bool, err error) {
 			return answered, err
 		}
 		answered = true
-		c.update(func(s *Status) { s.Connected = true })
 		say, repeated := c.take(r)
 		if !repeated {
 			pause = c.options.Pause

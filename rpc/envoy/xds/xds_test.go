@@ -214,11 +214,15 @@ func TestControlPlaneGoesAway(t *testing.T) {
 	waitFor(t, "first version", func() bool { return f.amount("a") == 1 })
 	p.stop()
 	waitFor(t, "break", func() bool { return f.Status().Breaks >= 3 })
-	if s := f.Status(); s.Connected || s.LastError == "" || s.Version != "1" || f.amount("a") != 1 {
+	if s := f.Status(); s.Connected || s.Away == "" || s.LastError != "" || s.Version != "1" || f.amount("a") != 1 {
 		t.Errorf("Status = %+v and limit %d, want the last good rules and why nobody is there", s, f.amount("a"))
 	}
-	p.serve("2", domain("a", "k", 2))
 	p.start()
+	waitFor(t, "connection, where nothing is new", func() bool { return f.Status().Connected })
+	if s := f.Status(); s.Away != "" || s.Version != "1" {
+		t.Errorf("Status = %+v, want version 1", s)
+	}
+	p.serve("2", domain("a", "k", 2))
 	waitFor(t, "version 2 after the control plane came back", func() bool { return f.amount("a") == 2 })
 }
 
