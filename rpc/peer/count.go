@@ -21,10 +21,11 @@ import (
 // others nothing: its [server.Counted] has the error. Hits on one counter in the
 // same call are counted in their order.
 //
-// An owner that does not answer in time, of which an eighth of what ctx leaves
-// is spared, is replaced by this member: it counts against its share of the
-// limit, limit / members rounded down, says route fallback, and tells the owner
-// of the hits when it can. Those of a window that is over by then count nowhere.
+// If an owner has not answered after seven eighths of the time that ctx leaves,
+// this member counts in its place, against its share of the limit: limit /
+// members, rounded down. It says route fallback, and tells the owner of the hits
+// when it can; if it has no room to remember that, the error is Unavailable. Hits
+// of a window that is over when the owner hears of them count nowhere.
 // What is given back may be told before the hits that it is of: then more stays
 // used than was, never less.
 //

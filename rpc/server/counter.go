@@ -36,8 +36,8 @@ type Count struct {
 // Counted is what came of a [Count].
 type Counted struct {
 	// Err says why nothing was counted: an InvalidArgument status for a wrong
-	// Count or a counter that cannot count so much, Unavailable or
-	// DeadlineExceeded if nobody could count it. The other fields mean nothing then.
+	// Count or a counter that cannot count so much, Unavailable if nobody could
+	// count it, Canceled if the caller has gone. The other fields mean nothing then.
 	Err error
 
 	// Over: Used is more than Limit, after the hits.
