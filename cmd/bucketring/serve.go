@@ -34,7 +34,8 @@ a key of the file given with --config (log_level for --log-level). A flag wins
 over the environment, and the environment over the file.
 
 HTTP and gRPC listen beyond loopback only if --insecure says so, gossip only with
---cluster-key-file or --insecure.`,
+--cluster-key-file or --insecure, and the address for Envoy only with
+--envoy-cert-file, --envoy-key-file and --envoy-ca-file or --insecure.`,
 		Example: `  bucketring serve
   bucketring serve --name node1 --http :6470 --grpc :6471 --gossip :6472 --join node1,node2,node3 --cluster-key-file cluster.key --insecure
   bucketring serve --policy policy.yaml --data /var/lib/bucketring
