@@ -35,17 +35,27 @@ tiers:
 default_tier: thousand
 `
 
+// The window of the rule ends with the decade.
+const envoyText = `
+domain: bucketring
+descriptors:
+  - key: key
+    rate_limit: { unit: year, unit_multiplier: 10, requests_per_unit: 1_000 }
+`
+
 // startNodes starts a cluster and waits until its ring names all members.
 func startNodes(t testing.TB, count int) (nodes []*node.Node) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(path, []byte(policyText), 0o600); err != nil {
-		t.Fatal(err)
+	path, rules := filepath.Join(t.TempDir(), "policy.yaml"), filepath.Join(t.TempDir(), "rules.yaml")
+	for path, text := range map[string]string{path: policyText, rules: envoyText} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for i := range count {
 		c := config.Default()
 		c.Name, c.HTTP, c.GRPC, c.Gossip = fmt.Sprintf("n%d", i+1), "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-		c.Policy, c.ForwardTimeout = path, waitFor/2
+		c.Policy, c.EnvoyConfig, c.ForwardTimeout = path, rules, waitFor/2
 		if i > 0 {
 			c.Join = []string{nodes[0].GossipAddr()}
 		}

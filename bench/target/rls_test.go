@@ -74,6 +74,16 @@ func TestRLSIsExact(t *testing.T) {
 	wantExactly(t, open(t, spec, Options{}), bench.Call{Key: "acme/alice", Tier: "free", InputTokens: 7})
 }
 
+// TestRLSAtACluster asks a cluster by Envoy's protocol: counters of its rules, and
+// keys of its policy.
+func TestRLSAtACluster(t *testing.T) {
+	nodes := startNodes(t, 3)
+	for i, o := range []Options{{}, {Entry: "bucketring.key"}} {
+		target := open(t, "rls:"+nodes[i].GRPCAddr(), o)
+		wantExactly(t, target, bench.Call{Key: "acme/envoy", Tier: "thousand"})
+	}
+}
+
 func TestRLSSaysWhatItIsTold(t *testing.T) {
 	spec, limiter := startEnvoy(t)
 	target := open(t, spec, Options{Domain: "shop", Entry: "user"})

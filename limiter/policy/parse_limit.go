@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
 
 // limitModes reads what a limit does when it is exceeded or cannot be asked.
