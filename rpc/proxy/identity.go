@@ -108,7 +108,7 @@ func headerIdentity(name string) Identifier {
 			return middleware.Identity{}, badIdentity("The header %s is there more than once.", name)
 		}
 		if problem := limiter.KeyProblem(values[0]); problem != "" {
-			return middleware.Identity{}, badIdentity("The header %s is no key: it %s.", name, problem)
+			return middleware.Identity{}, badIdentity("The header %s is no key: %s.", name, problem)
 		}
 		return middleware.Identity{Key: values[0]}, nil
 	}

@@ -94,13 +94,13 @@ func TestHeader(t *testing.T) {
 		"a/b/c/d":                "a/b/c/d",
 		strings.Repeat("x", 256): strings.Repeat("x", 256),
 		"":                       "401 The header X-Tenant, which says who calls, is missing.",
-		"a/b/c/d/e":              "400 The header X-Tenant is no key: it must have at most 4 segments.",
-		"a//b":                   "400 The header X-Tenant is no key: it segments must not be empty.",
-		"a\tb":                   "400 The header X-Tenant is no key: it must be printable.",
-		"a\x7fb":                 "400 The header X-Tenant is no key: it must be printable.",
-		"a\xffb":                 "400 The header X-Tenant is no key: it must be valid UTF-8.",
-		"a\u202eb":               "400 The header X-Tenant is no key: it must be printable.",
-		strings.Repeat("x", 257): "400 The header X-Tenant is no key: it must be at most 256 bytes.",
+		"a/b/c/d/e":              "400 The header X-Tenant is no key: must have at most 4 segments.",
+		"a//b":                   "400 The header X-Tenant is no key: segments must not be empty.",
+		"a\tb":                   "400 The header X-Tenant is no key: must be printable.",
+		"a\x7fb":                 "400 The header X-Tenant is no key: must be printable.",
+		"a\xffb":                 "400 The header X-Tenant is no key: must be valid UTF-8.",
+		"a\u202eb":               "400 The header X-Tenant is no key: must be printable.",
+		strings.Repeat("x", 257): "400 The header X-Tenant is no key: must be at most 256 bytes.",
 	} {
 		if got := who(identify, "X-Tenant", value); got != want {
 			t.Errorf("%.20q = %q, want %q", value, got, want)

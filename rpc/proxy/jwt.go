@@ -83,7 +83,7 @@ func (v *JWTVerifier) identity(claim string) Identifier {
 			return middleware.Identity{}, fmt.Errorf("The token has no claim %s that is a text.", claim)
 		}
 		if problem := limiter.KeyProblem(key); problem != "" {
-			return middleware.Identity{}, fmt.Errorf("The claim %s of the token is no key: it %s.", claim, problem)
+			return middleware.Identity{}, fmt.Errorf("The claim %s of the token is no key: %s.", claim, problem)
 		}
 		return middleware.Identity{Key: key}, nil
 	}
