@@ -143,7 +143,9 @@ func TestUpstreamFailures(t *testing.T) {
 			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 504, middleware.Reported, 0, 0,
 		},
 		"refuses": {
-			func(w http.ResponseWriter, _ *http.Request) { http.Error(w, `{"error":"busy"}`, 503) }, 503, middleware.Cancelled, 0, 0,
+			func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, `{"error":"busy"}`, http.StatusServiceUnavailable)
+			}, 503, middleware.Cancelled, 0, 0,
 		},
 		"closes early": {
 			func(w http.ResponseWriter, _ *http.Request) {

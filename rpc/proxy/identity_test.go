@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -173,9 +174,7 @@ func token(t *testing.T, method jwt.SigningMethod, key any, change map[string]an
 		}
 	}
 	tok := jwt.NewWithClaims(method, claims)
-	for name, v := range header {
-		tok.Header[name] = v
-	}
+	maps.Copy(tok.Header, header)
 	text, err := tok.SignedString(key)
 	if err != nil {
 		t.Fatal(err)

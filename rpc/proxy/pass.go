@@ -76,7 +76,10 @@ func (r passRule) allows(method, target string) bool {
 	if r.all {
 		return true
 	}
-	if r.method != "" && r.method != method && !(r.method == http.MethodGet && method == http.MethodHead) {
+	if r.method == http.MethodGet && method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if r.method != "" && r.method != method {
 		return false
 	}
 	return target == r.path || r.below && strings.HasPrefix(target, r.path) && path.Clean(target) == strings.TrimSuffix(target, "/")
