@@ -12,7 +12,7 @@ FUZZ    ?= 10s
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## the static binary, bin/bucketring
@@ -47,6 +47,10 @@ fuzz: ## every fuzz target for FUZZ=10s
 .PHONY: bench
 bench: ## the engine's benchmarks, on one core and on two
 	go test -run '^$$' -bench . -benchmem -cpu 1,2 ./limiter/...
+
+.PHONY: bench-reports
+bench-reports: build ## docs/bench: the Azure trace against Redis, in half an hour; needs redis-server and an idle machine
+	go test -tags e2e -count 1 -timeout 1h -v -run '^TestBenchReports$$' ./internal/e2e -reports $(CURDIR)/docs/bench
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint $(BIN)/buf ## Go and proto linters, at the versions of tools/go.mod

@@ -117,8 +117,9 @@ func (a *asker) proceed(h *held) bool {
 	if u.Final {
 		q.op = OpSettle
 	}
-	q.err = a.target.Settle(a.deadline(q.sent), u)
+	answer, err := a.target.Settle(a.deadline(q.sent), u)
 	q.done = a.now()
+	q.err, q.route = err, answer.Route
 	var l LLM
 	switch {
 	case q.err != nil && u.Final:
@@ -136,7 +137,7 @@ func (a *asker) proceed(h *held) bool {
 	a.recorder.answered(a.shard, &q)
 	a.recorder.held(a.shard, h.due, l)
 	if a.sink != nil {
-		a.sink(Event{Op: q.op, Call: h.call, Due: q.due, Sent: q.sent, Done: q.done, Usage: u, Err: q.err})
+		a.sink(Event{Op: q.op, Call: h.call, Due: q.due, Sent: q.sent, Done: q.done, Answer: answer, Usage: u, Err: q.err})
 	}
 	if u.Final {
 		return false

@@ -81,7 +81,9 @@ type Target interface {
 	// Reserve and Settle are for LLM calls; a target that has no reservations
 	// returns [ErrNoReservations], and its runs are of checks only.
 	Reserve(ctx context.Context, c *Call) (Answer, error)
-	Settle(ctx context.Context, u Usage) error
+	// Settle reports usage. Of its answer only Route and Owner count: with the route
+	// fallback the usage was taken, and the owner of the key is told of it later.
+	Settle(ctx context.Context, u Usage) (Answer, error)
 	Close() error
 }
 

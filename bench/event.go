@@ -23,7 +23,7 @@ type Event struct {
 	// Due is when it should have been sent, Sent when it was, Done when the
 	// answer was there.
 	Due, Sent, Done time.Duration
-	Answer          Answer // of OpCheck and OpReserve
+	Answer          Answer // of OpProgress and OpSettle only Route and Owner
 	Usage           Usage  // of OpProgress and OpSettle
 	Err             error  // no answer
 }

@@ -25,7 +25,9 @@ func (CheckFunc) Reserve(context.Context, *Call) (Answer, error) {
 }
 
 // Settle returns [ErrNoReservations].
-func (CheckFunc) Settle(context.Context, Usage) error { return ErrNoReservations }
+func (CheckFunc) Settle(context.Context, Usage) (Answer, error) {
+	return Answer{}, ErrNoReservations
+}
 
 // Close does nothing.
 func (CheckFunc) Close() error { return nil }

@@ -39,7 +39,7 @@ func (f *fakeLLM) Reserve(_ context.Context, c *Call) (Answer, error) {
 	return f.answer(c)
 }
 
-func (f *fakeLLM) Settle(ctx context.Context, u Usage) error {
+func (f *fakeLLM) Settle(ctx context.Context, u Usage) (Answer, error) {
 	f.mu.Lock()
 	if f.usage == nil {
 		f.usage = make(map[string][]Usage)
@@ -48,10 +48,14 @@ func (f *fakeLLM) Settle(ctx context.Context, u Usage) error {
 	f.mu.Unlock()
 	if f.fail != nil {
 		if err := f.fail(u); err != nil {
-			return err
+			return Answer{}, err
 		}
 	}
-	return wait(ctx, f.settle)
+	a := Answer{Route: "local"}
+	if u.Final {
+		a = Answer{Route: "fallback", Owner: "n2"}
+	}
+	return a, wait(ctx, f.settle)
 }
 
 // llms is a workload of n LLM calls.
@@ -227,6 +231,46 @@ func TestLostSettlesAreCounted(t *testing.T) {
 		want := []ErrorCount{{OpProgress, "gone", 1}, {OpSettle, "gone", 1}}
 		if d := cmp.Diff(want, r.Errors); d != "" {
 			t.Errorf("errors (-want +got):\n%s", d)
+		}
+	})
+}
+
+// TestRoutesOfSettles: the log and the latencies say how usage was taken.
+func TestRoutesOfSettles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeLLM{fail: func(u Usage) error {
+			if u.ID == "id-1" && u.Final {
+				return errors.New("gone")
+			}
+			return nil
+		}}
+		var log events
+		r := mustRun(t, Options{
+			Target: f, Workload: llms(10, Call{Hold: time.Second, Reports: 1}), Arrivals: constantly(t, 10), Sink: log.add,
+		})
+		for _, e := range log.list {
+			want := Answer{Route: "local"}
+			switch {
+			case e.Op == OpReserve:
+				continue
+			case e.Err != nil:
+				want = Answer{}
+			case e.Op == OpSettle:
+				want = Answer{Route: "fallback", Owner: "n2"}
+			}
+			if e.Answer != want {
+				t.Errorf("%s of %s: answer %+v, want %+v", e.Op, e.Usage.ID, e.Answer, want)
+			}
+		}
+		for _, want := range []struct {
+			op    Op
+			route string
+			n     int64
+		}{{OpProgress, "local", 10}, {OpProgress, "fallback", 0}, {OpSettle, "fallback", 9}, {OpSettle, "local", 0}, {OpSettle, "", 10}} {
+			l := r.Find(want.op, want.route, 0)
+			if got := l != nil; got != (want.n > 0) || got && l.Count != want.n {
+				t.Errorf("%s by %q: %+v, want %d", want.op, want.route, l, want.n)
+			}
 		}
 	})
 }

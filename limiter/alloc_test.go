@@ -42,6 +42,13 @@ func TestNoAllocations(t *testing.T) {
 		}
 		u := &limiter.Usage{Key: key, InputTokens: 90, CachedInputTokens: 10, OutputTokens: 70, Costs: r.Costs}
 		var d limiter.Decision
+		q := &limiter.Count{Key: key, Window: limiter.Window{Unit: limiter.UnitMonth, Multiple: 12}, Limit: 5}
+		var c limiter.Counted
+		counted := func(call string, err error) {
+			if err != nil || c.Full {
+				t.Fatalf("%s = %+v, %v, want an answer", call, c, err)
+			}
+		}
 		ok := func(call string, err error, want limiter.Outcome) {
 			if err != nil || d.Outcome != want {
 				t.Fatalf("%s, %s = %s, %v, want %s", call, name, d.Outcome, err, want)
@@ -86,6 +93,20 @@ func TestNoAllocations(t *testing.T) {
 			{"Peek", func() {
 				n.Peek(now, r, &d)
 				ok("Peek", nil, limiter.Allowed)
+			}},
+			{"Count", func() {
+				q.ID, q.Hits = "", 1
+				now = now.At(time.Millisecond)
+				counted("Count", n.Count(now, q, &c))
+			}},
+			{"Count with an id, and back", func() {
+				q.ID, q.GiveBack = id(), true
+				counted("Count", n.Count(now, q, &c))
+				q.GiveBack = false
+			}},
+			{"a look", func() {
+				q.ID, q.Hits = "", 0
+				counted("Count", n.Count(now, q, &c))
 			}},
 			{"Check that is forced", func() {
 				r.ID, r.InputTokens, r.Force = "", 1e13, true // far beyond what any limit has

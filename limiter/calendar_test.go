@@ -46,6 +46,8 @@ func TestCalendarWindows(t *testing.T) {
 		{"February", "UTC", limiter.Month, "2026-02-28 23:59:59", "2026-02-01 00:00:00", "2026-03-01 00:00:00", 28 * 24 * time.Hour},
 		{"a month with a change of the clock", "Europe/Berlin", limiter.Month, "2026-03-31 23:59:59", "2026-03-01 00:00:00", "2026-04-01 00:00:00", 31*24*time.Hour - time.Hour},
 		{"December", "UTC", limiter.Month, "2026-12-31 23:59:59", "2026-12-01 00:00:00", "2027-01-01 00:00:00", 31 * 24 * time.Hour},
+		{"a year", "UTC", limiter.Year, "2026-07-04 15:00:00", "2026-01-01 00:00:00", "2027-01-01 00:00:00", 365 * 24 * time.Hour},
+		{"a leap year that begins in the east", "Asia/Kolkata", limiter.Year, "2028-02-29 23:59:59", "2028-01-01 00:00:00", "2029-01-01 00:00:00", 366 * 24 * time.Hour},
 		{"a week begins on Monday", "Europe/Berlin", limiter.Week, "2026-11-22 23:00:00", "2026-11-16 00:00:00", "2026-11-23 00:00:00", 7 * 24 * time.Hour},
 		{"the week with a change of the clock", "America/New_York", limiter.Week, "2026-03-08 23:00:00", "2026-03-02 00:00:00", "2026-03-09 00:00:00", 7*24*time.Hour - time.Hour},
 		{"an hour of a zone with half an hour", "Asia/Kolkata", limiter.Hour, "2026-03-04 10:59:59", "2026-03-04 10:00:00", "2026-03-04 11:00:00", time.Hour},
@@ -83,7 +85,7 @@ func TestCalendarAgreesWithLabels(t *testing.T) {
 	}
 	from, until := time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano(), time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
 	rapid.Check(t, func(rt *rapid.T) {
-		l := budget(limiter.Calendar(rapid.IntRange(1, 4).Draw(rt, "unit")), zone(rapid.SampledFrom(names).Draw(rt, "zone")))
+		l := budget(limiter.Calendar(rapid.IntRange(int(limiter.Hour), int(limiter.Year)).Draw(rt, "unit")), zone(rapid.SampledFrom(names).Draw(rt, "zone")))
 		wall := rapid.Int64Range(from, until).Draw(rt, "wall")
 		if rapid.Bool().Draw(rt, "near a change") {
 			if _, change := time.Unix(0, wall).In(l.Zone).ZoneBounds(); !change.IsZero() {

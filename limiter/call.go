@@ -71,7 +71,10 @@ type Request struct {
 	OutputTokens int64
 	Costs        []Cost
 
-	// Reserve only.
+	// Reserve only. Attempt tells this sending of the request from all others with
+	// the same id, so that it can be withdrawn. 0: it cannot. It is no part of the
+	// request's identity.
+	Attempt         uint64
 	MinOutputTokens int64         // 0: max(256, OutputTokens/8)
 	Choices         int64         // n; 0 means 1
 	TTL             time.Duration // lease; 0 means DefaultTTL

@@ -23,6 +23,7 @@ type Catalog struct {
 	schemas atomic.Pointer[[]*schema]
 	views   atomic.Pointer[map[viewKey]*view]
 	tiers   atomic.Pointer[tierNames]
+	counter *schema // of every counter
 
 	mu struct {
 		sync.Mutex
@@ -42,6 +43,7 @@ func NewCatalog() *Catalog {
 	c.schemas.Store(&[]*schema{{}}) // schema 0: a record that has no limits yet
 	c.tiers.Store(&tierNames{ids: map[string]uint32{}})
 	c.views.Store(&map[viewKey]*view{})
+	c.counter = c.schemaLocked([]*limit{c.limitLocked(counterLimit)}) // nobody else has c yet
 	return c
 }
 
@@ -159,7 +161,7 @@ func (l *Limit) validate() (problems []error) {
 	case l.Algorithm < TokenBucket || l.Algorithm > FixedWindow:
 		bad("algorithm", "is unknown")
 	case l.Calendar != NoCalendar:
-		if l.Calendar > Month {
+		if l.Calendar > Year {
 			bad("window", "is unknown")
 		}
 	case l.Window < time.Millisecond || l.Window > maxWindow:

@@ -10,6 +10,9 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	var id [2]uint64
 	var body uint64
 	if r.ID != "" {
+		if reserve && p.withdrawn(root, r.Attempt) {
+			return ErrWithdrawn
+		}
 		id, body = idHash(root, r.ID), bodyDigest(r, reserve)
 		if _, x := p.findHold(id); x != nil {
 			switch {
@@ -17,6 +20,9 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 				return &ConflictError{"the id was used for another request"}
 			case x.status == Cancelled:
 				return &ConflictError{"the reservation was cancelled"}
+			}
+			if reserve {
+				p.leases.at(x.lease).heard.add(r.Attempt)
 			}
 			p.replay(x, r, d)
 			return nil
@@ -98,6 +104,7 @@ func (p *partition) admit(now Time, r *Request, id [2]uint64, reserve bool) (*ho
 		ttl = DefaultTTL
 	}
 	*ls = lease{key: xxhash.Sum64String(r.Key), ttl: int64(ttl), rates: r.Plan.Rates, input: r.InputTokens}
+	ls.heard.add(r.Attempt)
 	x.status, x.due = Held, satAdd(int64(ttl), now.Mono)
 	p.heapPush(no)
 	return x, true

@@ -39,6 +39,74 @@ func TestEveryFieldIsPartOfALimitsIdentity(t *testing.T) {
 	}
 }
 
+// TestCountersNeedNoDefinitions: whatever limits and windows callers make up, the
+// catalog, which forgets nothing, learns nothing.
+func TestCountersNeedNoDefinitions(t *testing.T) {
+	e := New(Options{})
+	limits, schemas, views := len(*e.catalog.limits.Load()), len(*e.catalog.schemas.Load()), len(*e.catalog.views.Load())
+	var d Counted
+	for i := range int64(1000) {
+		q := &Count{Key: "k", Window: Window{Unit: Unit(1 + i%7), Multiple: uint32(1 + i%90)}, Limit: i, Hits: 1, ID: "id" + string(rune('0'+i))}
+		if err := e.Count(Time{Mono: 1, Wall: 1_772_000_000e9}, q, &d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l, s, v := len(*e.catalog.limits.Load()), len(*e.catalog.schemas.Load()), len(*e.catalog.views.Load()); l != limits || s != schemas || v != views {
+		t.Errorf("the catalog has %d limits, %d schemas and %d views, want %d, %d and %d as before", l, s, v, limits, schemas, views)
+	}
+	if names := e.catalog.tiers.Load().names; len(names) != 1 {
+		t.Errorf("the catalog has tiers %q, want that of calls without", names)
+	}
+}
+
+// TestSnapshotsMixNoKinds: what reads like a counter's name has a counter's state
+// and no other.
+func TestSnapshotsMixNoKinds(t *testing.T) {
+	e := New(Options{})
+	now := Time{Mono: 1, Wall: 1_772_000_000e9}
+	bucket, err := e.catalog.LimitSet([]Limit{{Name: "n", Dimension: Requests, Algorithm: TokenBucket, Amount: 1, Window: time.Hour}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := e.catalog.schemaOf([]*limit{e.catalog.counter.limits[0], bucket.schema.limits[0]})
+	cell := &e.cells[PartitionOf("k")]
+	for _, tt := range []struct {
+		model string
+		of    *schema
+		good  bool
+	}{
+		{"", e.catalog.counter, false},
+		{"m", e.catalog.counter, false},
+		{counterMark + "1", both, false},
+		{counterMark + "1", bucket.schema, false},
+		{counterMark + "1", e.catalog.counter, true},
+		{"m", bucket.schema, true},
+	} {
+		rec := cell.create("k", "k", tt.model, tt.of, now)
+		data := e.Snapshot(now, PartitionOf("k"), nil)
+		if err := New(Options{}).Restore(now, PartitionOf("k"), data, nil); (err == nil) != tt.good {
+			t.Errorf("Restore of %q with %d limits = %v, want it to be good: %v", tt.model, len(tt.of.limits), err, tt.good)
+		}
+		if no, found := cell.find("k", tt.model); found == rec {
+			cell.remove(no)
+		}
+	}
+	if n := e.Stats().Keys; n != 0 {
+		t.Errorf("%d records are left, want none", n)
+	}
+}
+
+// TestSnapshotsNameEveryRecord: a name that nobody would ask for is refused.
+func TestSnapshotsNameEveryRecord(t *testing.T) {
+	e := New(Options{})
+	now := Time{Mono: 1, Wall: 1_772_000_000e9}
+	cell := &e.cells[PartitionOf("k")]
+	cell.insert([]byte("k\x00"), cell.hashName("k", ""), e.catalog.schema(0), now)
+	if err := New(Options{}).Restore(now, PartitionOf("k"), e.Snapshot(now, PartitionOf("k"), nil), nil); err == nil {
+		t.Error("Restore of a record with an empty model = nil, want an error")
+	}
+}
+
 // TestSnapshotKeepsEveryFieldOfALimit writes definitions and reads them into
 // another catalog.
 func TestSnapshotKeepsEveryFieldOfALimit(t *testing.T) {

@@ -22,6 +22,10 @@
 // keeps usage, and a reservation that settles at its real usage A leaves
 // exactly the state that charging A at reserve time would have left.
 //
+// Beside limits there are counters, for whoever has limits of its own: [Engine.Count]
+// adds hits up in windows of the UTC clock, whatever the limit that comes with
+// the call, and says whether it is exceeded.
+//
 // Everything is an integer: requests, tokens, millionths of a dollar,
 // nanoseconds. A number that would overflow is refused, never wrapped.
 package limiter

@@ -125,6 +125,18 @@ func (e *Engine) Cancel(now Time, key, id string, d *Decision) error {
 	return c.cancel(now, root, key, id, d)
 }
 
+// Withdraw takes back one sending of a reserve, whose answer nobody heard: what
+// the reservation id of key holds is given back, and the id is as good as new,
+// unless it was settled or some other sending of it got an answer that was not
+// withdrawn. A sending that comes after that, within 30 s, is an [ErrWithdrawn].
+// What came of the reservation is no answer to the one who asks, so nothing is
+// returned.
+func (e *Engine) Withdraw(now Time, key, id string, attempt uint64) {
+	c, root := e.lock(key)
+	defer c.Unlock()
+	c.withdraw(now, root, key, id, attempt)
+}
+
 // Peek reports the state of the limits of r and creates nothing; the costs and
 // the id of r are ignored.
 func (e *Engine) Peek(now Time, r *Request, d *Decision) {

@@ -16,6 +16,8 @@ var (
 	// ErrConflict: the request id was used before, with another operation,
 	// other numbers, or on a reservation that ended otherwise.
 	ErrConflict = errors.New("request_id_conflict")
+	// ErrWithdrawn: the sending of a reserve was withdrawn before it came.
+	ErrWithdrawn = errors.New("withdrawn before it came")
 )
 
 // FieldError names the field of a request that cannot be used.

@@ -139,19 +139,19 @@ func (p *partition) under(rec *record, root uint64) bool {
 
 // use returns the largest share used of any limit, in 2^-32 of its capacity and
 // 0 only if nothing is used, and whether some of it is a budget: money, or a
-// calendar window. The record is not changed.
+// calendar window or a counter. The record is not changed.
 func (p *partition) use(rec *record, now Time) (share uint64, budget bool) {
 	elapsed := max(0, now.Mono-rec.last)
 	for i, l := range p.engine.catalog.schema(rec.schema).limits {
 		s := *p.slotAt(rec, i)
 		l.advance(&s, nil, elapsed, now)
 		used := uint64(l.used(s, p.ringOf(l, s, now)))
-		if used == 0 {
+		if used == 0 || l.Algorithm == counter && now.Wall >= s.hi {
 			continue
 		}
 		part := min(used, 1<<30)<<32/uint64(max(l.capacity, 1)) + 1
 		share = max(share, part)
-		budget = budget || l.Algorithm == FixedWindow && (l.Calendar != NoCalendar || l.dim == dimSpend)
+		budget = budget || l.Algorithm == counter || l.Algorithm == FixedWindow && (l.Calendar != NoCalendar || l.dim == dimSpend)
 	}
 	return share, budget
 }

@@ -36,6 +36,8 @@ type lease struct {
 	input int64   // estimate
 	used  amounts // highest progress
 	final uint64  // digest of the final settle
+
+	heard heard
 }
 
 // touch is one limit of a remembered answer, and what the call charged to it.

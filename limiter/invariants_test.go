@@ -131,7 +131,7 @@ func TestInvariants(t *testing.T) {
 		cell := &e.cells[PartitionOf("r")]
 		for range rapid.IntRange(1, 120).Draw(t, "steps") {
 			k := key.Draw(t, "key")
-			switch rapid.IntRange(0, 9).Draw(t, "op") {
+			switch rapid.IntRange(0, 11).Draw(t, "op") {
 			case 0, 1, 2, 3:
 				plan := &Plan{Tier: "t", Rates: Rates{Weights: DefaultWeights}, Count: 2}
 				plan.Levels[0] = Level{End: 1, Limits: rapid.SampledFrom(sets).Draw(t, "root's")}
@@ -155,6 +155,12 @@ func TestInvariants(t *testing.T) {
 				if err := e.Restore(now, PartitionOf("r"), data, nil); err != nil {
 					t.Fatalf("Restore of a snapshot: %v", err)
 				}
+			case 10, 11:
+				q := &Count{Key: k, Window: Window{Unit: Unit(rapid.IntRange(1, 3).Draw(t, "unit"))}, Hits: rapid.Int64Range(0, 9).Draw(t, "hits"), GiveBack: rapid.Bool().Draw(t, "back"), Force: rapid.Bool().Draw(t, "told")}
+				if rapid.Bool().Draw(t, "with an id") {
+					q.ID = id.Draw(t, "id")
+				}
+				_ = e.Count(now, q, new(Counted))
 			}
 			cell.check(t)
 			if s := e.Stats(); s.Keys > 12 || s.IDs > 20 || e.keys.left.Load()+int64(s.Keys+cell.keyQuota) != 12 || e.ids.left.Load()+int64(s.IDs+cell.idQuota) != 20 {

@@ -77,6 +77,7 @@ const (
 	Day
 	Week
 	Month
+	Year
 )
 
 // Limit is one limit of a tier, as a policy states it. Amount and Burst are in

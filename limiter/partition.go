@@ -236,7 +236,7 @@ func (p *partition) complete(d *Decision, r *Request, now Time) bool {
 		scope, model, set := it.name(r)
 		_, rec := p.find(scope, model)
 		if rec == nil {
-			_, rec = p.create(root, scope, model, set.schema, now)
+			rec = p.create(root, scope, model, set.schema, now)
 		}
 		if rec == nil {
 			missed++

@@ -134,7 +134,7 @@ func drawLimit(t *rapid.T, name string, a limiter.Algorithm) limiter.Limit {
 		l.Burst = rapid.Int64Range(1, 2*l.Amount).Draw(t, "burst")
 	case a == limiter.FixedWindow && rapid.Bool().Draw(t, "calendar"):
 		l.Window = 0
-		l.Calendar = limiter.Calendar(rapid.IntRange(int(limiter.Hour), int(limiter.Month)).Draw(t, "unit"))
+		l.Calendar = limiter.Calendar(rapid.IntRange(int(limiter.Hour), int(limiter.Year)).Draw(t, "unit"))
 		l.Zone = rapid.SampledFrom(zones).Draw(t, "zone")
 	}
 	return l

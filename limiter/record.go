@@ -251,36 +251,36 @@ func (p *partition) setName(rec *record, name []byte) {
 }
 
 // create makes the record of a name that has none, with the slots of a schema,
-// and evicts another one if there is no quota. It returns 0 if none can go. It
+// and evicts another one if there is no quota. It returns nil if none can go. It
 // may move other records.
-func (p *partition) create(root, scope, model string, s *schema, now Time) (uint32, *record) {
+func (p *partition) create(root, scope, model string, s *schema, now Time) *record {
 	if !p.makeRoom(root, scope, model, now) {
-		return 0, nil
+		return nil
 	}
 	var buf [maxName]byte
 	name := append(buf[:0], scope...)
 	if model != "" {
 		name = append(append(name, 0), model...)
 	}
-	no, rec := p.insert(name, p.hashName(scope, model), s, now)
+	rec := p.insert(name, p.hashName(scope, model), s, now)
 	if rec == nil {
 		p.engine.keys.give(&p.keyQuota)
 	}
-	return no, rec
+	return rec
 }
 
-func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint32, *record) {
+func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) *record {
 	if !p.records.reserve(hash, p.rehash, p.moved) {
-		return 0, nil
+		return nil
 	}
-	no, rec := p.records.insert(hash)
+	_, rec := p.records.insert(hash)
 	p.setName(rec, name)
 	rec.last = now.Mono
 	p.reshape(rec, s)
 	if root, ok := counted(name); ok {
 		p.roots[xxhash.Sum64(root)]++
 	}
-	return no, rec
+	return rec
 }
 
 // rehash is hashName of a record's name, without making strings of it.

@@ -5,6 +5,8 @@ package limiter
 import (
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -102,13 +104,20 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 		}
 		l.Zone = z
 	}
-	l.Algorithm = Algorithm(d.upTo(uint64(Concurrency), "algorithm"))
+	l.Algorithm = Algorithm(d.upTo(uint64(counter), "algorithm"))
 	l.Amount, l.Window = d.int(), time.Duration(d.int())
-	l.Calendar = Calendar(d.upTo(uint64(Month), "calendar"))
+	l.Calendar = Calendar(d.upTo(uint64(Year), "calendar"))
 	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
 	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
 	l.Closed, l.Whole = d.bool(), d.int()
-	if d.err != nil {
+	switch {
+	case d.err != nil:
+		return
+	case l.Algorithm == counter:
+		if l != counterLimit {
+			d.fail("limit %q: is no counter's", l.Name)
+		}
+		d.limits = append(d.limits, d.p.engine.catalog.counter.limits[0])
 		return
 	}
 	if problems := l.validate(); problems != nil {
@@ -138,6 +147,9 @@ func (d *restorer) record() {
 	if no, _ := d.p.find(scope, model); d.err == nil && (scope == "" || no != 0 || PartitionOf(scope) != d.partition) {
 		d.fail("record %q: is empty, repeated, or of another partition", name)
 	}
+	if strings.HasSuffix(name, "\x00") {
+		d.fail("record %q: has no model", name) // and would not be found
+	}
 	n := int(d.upTo(4*maxLimits, "limits of a record"))
 	limits := make([]*limit, 0, n)
 	slots := make([]slot, 0, n)
@@ -155,10 +167,13 @@ func (d *restorer) record() {
 		have.limits = append(have.limits, l)
 		limits, slots = append(limits, l), append(slots, d.slot(l, &times[i]))
 	}
+	if d.err == nil && !d.fits(model, limits) {
+		d.fail("record %q: has the limits of another kind", name)
+	}
 	if d.err != nil {
 		return
 	}
-	_, rec := d.p.insert([]byte(name), d.p.hashName(scope, model), d.p.engine.catalog.schemaOf(limits), d.now)
+	rec := d.p.insert([]byte(name), d.p.hashName(scope, model), d.p.engine.catalog.schemaOf(limits), d.now)
 	if rec == nil {
 		d.fail("record %q finds no place", name)
 		return
@@ -172,6 +187,16 @@ func (d *restorer) record() {
 	d.names = append(d.names, name)
 }
 
+// fits says whether a record may have these limits: a counter has that of
+// counters and no other, and nothing else has it.
+func (d *restorer) fits(model string, limits []*limit) bool {
+	of := d.p.engine.catalog.counter.limits
+	if strings.HasPrefix(model, counterMark) {
+		return slices.Equal(limits, of)
+	}
+	return !slices.Contains(limits, of[0])
+}
+
 func (d *restorer) slot(l *limit, t *timeline) (s slot) {
 	switch l.Algorithm {
 	case TokenBucket:
@@ -182,8 +207,11 @@ func (d *restorer) slot(l *limit, t *timeline) (s slot) {
 		d.timeline(t)
 	case SlidingWindow:
 		d.ring(l, &s)
-	case FixedWindow:
+	case FixedWindow, counter:
 		s.hi, s.lo = d.int(), uint64(d.natural("used"))
+		if l.Algorithm == counter && s.lo > math.MaxInt64/2 {
+			d.fail("a counter is out of range")
+		}
 	default:
 		s.lo = uint64(d.natural("leases"))
 	}

@@ -62,6 +62,8 @@ func (d *restorer) enqueue(no uint32, h *hold, due int64) {
 		d.p.heapPush(no)
 	case h.status == NoStatus && due <= d.now.Mono+rememberCheck && (checks.tail == 0 || d.p.holds.at(checks.tail).due <= due):
 		d.push(checks, no, due)
+	case due > d.now.Mono+rememberEnded:
+		d.fail("due time %d is out of range", due-d.now.Mono)
 	default: // forced checks among them
 		d.push(&d.p.ended, no, due)
 	}
@@ -77,7 +79,7 @@ func (d *restorer) push(q *fifo, no uint32, due int64) {
 
 func (d *restorer) lease(h *hold) {
 	no, ls := d.p.leases.alloc()
-	h.lease = no
+	h.lease, ls.heard.stays = no, true // who heard of it is not known any more
 	ls.key, ls.final = d.fixed(), d.fixed()
 	ls.rates.Priced = d.bool()
 	for _, n := range [...]*int64{&ls.ttl, &ls.input, &ls.used.input, &ls.used.cached, &ls.used.output} {
@@ -96,6 +98,10 @@ func (d *restorer) lease(h *hold) {
 func (d *restorer) touch(h *hold) {
 	l := d.limitNo()
 	if d.err != nil {
+		return
+	}
+	if l.Algorithm == counter && h.lease != 0 {
+		d.fail("a reservation of a counter")
 		return
 	}
 	t := d.p.addTouch(h)

@@ -104,7 +104,7 @@ func (s *story) limit(name, amount string, o map[string]string) {
 	}
 	units, window, _ := strings.Cut(amount, "/")
 	l.Amount = s.number(units)
-	calendar := map[string]limiter.Calendar{"hour": limiter.Hour, "day": limiter.Day, "week": limiter.Week, "month": limiter.Month}
+	calendar := map[string]limiter.Calendar{"hour": limiter.Hour, "day": limiter.Day, "week": limiter.Week, "month": limiter.Month, "year": limiter.Year}
 	switch unit, ok := calendar[window]; {
 	case l.Dimension == limiter.Concurrent:
 		l.Algorithm = limiter.Concurrency

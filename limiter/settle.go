@@ -66,9 +66,7 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 	case Settled:
 		return &ConflictError{"the reservation was settled"}
 	case Held, Expired:
-		for i := range int(x.count) {
-			p.correct(x, i, now, 0)
-		}
+		p.undo(x, now)
 		p.end(no, x, Cancelled, now)
 	}
 	p.current(x, key, d, now)

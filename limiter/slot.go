@@ -14,6 +14,7 @@ import (
 //	fixed_window    hi: end of the current window, Unix ns, 0 = none yet; lo: used in it
 //	sliding_window  lo: number of its ring, 0 = nothing used
 //	concurrency     lo: live leases
+//	counter         as a fixed window's, but as of the last call
 type slot struct {
 	hi int64
 	lo uint64

@@ -7,7 +7,7 @@ import (
 )
 
 // snapshotMagic begins every snapshot; its last byte is the version.
-const snapshotMagic = "brs\x02"
+const snapshotMagic = "brs\x03"
 
 // Snapshot appends the state of a partition to buf. Times are written as ages
 // relative to now, since no two nodes share a monotonic clock; only the end of a
@@ -132,7 +132,7 @@ func (s *snapshotter) record(rec *record) {
 			s.timeline(s.p.line(rec, i))
 		case SlidingWindow:
 			s.ring(l, s.p.ringOf(l, v, s.now))
-		case FixedWindow:
+		case FixedWindow, counter:
 			s.int(v.hi)
 			s.int(int64(v.lo))
 		default:

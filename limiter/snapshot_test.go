@@ -41,6 +41,8 @@ func busy(n *node) *limiter.Plan {
 			n.settle(noon.At(time.Second), limiter.Usage{Key: key, ID: r.ID, InputTokens: 20, OutputTokens: 3})
 		}
 	}
+	n.count(noon, limiter.Count{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Limit: 5, Hits: 7, ID: "hits"})
+	n.count(noon, limiter.Count{Key: "acme/alice", Window: limiter.Window{Unit: limiter.UnitDay}, Limit: 5, Hits: 3})
 	return p
 }
 
@@ -173,6 +175,7 @@ func FuzzRestore(f *testing.F) {
 			return
 		}
 		var d limiter.Decision
+		var c limiter.Counted
 		for i, later := range []time.Duration{0, time.Second, time.Hour} {
 			at := now.At(later)
 			r := &limiter.Request{Key: "acme/alice", Model: "m", Plan: p, Requests: 1, InputTokens: 9, ID: fmt.Sprint("f", i)}
@@ -181,6 +184,12 @@ func FuzzRestore(f *testing.F) {
 			for _, id := range []string{"r0", "r1", "r2", "r3", r.ID} {
 				_ = n.Settle(at, &limiter.Usage{Key: r.Key, ID: id, InputTokens: 30, OutputTokens: 2, Final: i > 0}, &d)
 				_ = n.Cancel(at, r.Key, id, &d)
+			}
+			for _, id := range []string{"", "hits", r.ID, "more hits"} {
+				q := &limiter.Count{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Hits: 7, ID: id, GiveBack: i == 1}
+				if _ = n.Count(at, q, &c); c.Used < 0 {
+					t.Fatalf("Count(%+v) = %+v, want no less than nothing used", q, c)
+				}
 			}
 			n.Sweep(at, 10)
 			again := n.Snapshot(at, part, nil)

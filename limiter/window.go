@@ -37,6 +37,8 @@ func calendarWindow(unit Calendar, t time.Time) span {
 		return span{dayStart(y, m, d, t.Location()), dayStart(y, m, d+7, t.Location())}
 	case Month:
 		return span{dayStart(y, m, 1, t.Location()), dayStart(y, m+1, 1, t.Location())}
+	case Year:
+		return span{dayStart(y, 1, 1, t.Location()), dayStart(y+1, 1, 1, t.Location())}
 	default:
 		return span{dayStart(y, m, d, t.Location()), dayStart(y, m, d+1, t.Location())}
 	}

@@ -71,8 +71,11 @@ type examiner struct {
 	judge      judge
 	defence    defence
 	admissions []admission
+	decided    []admission // by one member in fallback
 	suspects   []suspect
 	chosen     []int32
+	order      sorter
+	places     places
 }
 
 // which tells states apart.
@@ -96,6 +99,9 @@ type part struct {
 }
 
 func (s *state) of(ident uint32) *Limit {
+	if len(s.parts) == 1 && s.parts[0].ident == ident {
+		return s.parts[0].limit
+	}
 	i, ok := slices.BinarySearchFunc(s.parts, ident, func(p part, i uint32) int { return cmp.Compare(p.ident, i) })
 	if !ok {
 		return nil
@@ -117,7 +123,7 @@ type scene struct {
 }
 
 func (e *examiner) examine(r *root, report *Report) {
-	sc := &scene{root: r, history: r.history(e.options)}
+	sc := &scene{root: r, history: r.history(e.options, &e.order)}
 	sc.index(e.options)
 	report.Calls += sc.ids
 	report.add(sc.answers)
@@ -168,10 +174,13 @@ func (sc *scene) index(o *Options) {
 			if len(st.parts) > 0 && st.parts[len(st.parts)-1].ident == uint32(i) {
 				continue // said twice
 			}
-			if l.Amount > st.limit.Amount || l.capacity() > st.limit.capacity() {
+			if l.Amount > st.limit.Amount || l.capacity() > st.limit.capacity() || l.Fallback.lax() > st.limit.Fallback.lax() {
 				generous := *l
 				generous.Burst = max(l.capacity(), st.limit.capacity())
 				generous.Amount = max(l.Amount, st.limit.Amount)
+				if generous.Fallback.lax() < st.limit.Fallback.lax() {
+					generous.Fallback = st.limit.Fallback
+				}
 				st.limit = &generous
 			}
 			st.parts = append(st.parts, part{uint32(i), l})
@@ -180,6 +189,16 @@ func (sc *scene) index(o *Options) {
 	}
 	sc.before, sc.after = sc.tellings(sc.began), sc.tellings(sc.end)
 	sc.byIdent, sc.deniedBy = make([][]int32, len(sc.idents)), make([][]int32, len(sc.idents))
+	sizes := make([]int32, 2*len(sc.idents))
+	for i := range sc.calls {
+		sizes[sc.calls[i].asked.ident]++
+	}
+	for i := range sc.denials {
+		sizes[len(sc.idents)+int(sc.denials[i].asked.ident)]++
+	}
+	for i := range sc.idents {
+		sc.byIdent[i], sc.deniedBy[i] = make([]int32, 0, sizes[i]), make([]int32, 0, sizes[len(sc.idents)+i])
+	}
 	for i := range sc.calls {
 		n := sc.calls[i].asked.ident
 		sc.byIdent[n] = append(sc.byIdent[n], int32(i))
@@ -261,14 +280,16 @@ func (e *examiner) over(sc *scene, n int32, report *Report) {
 	st := sc.states[n]
 	d := report.dimension(st.limit.Dimension)
 	d.Limits++
-	list := e.admissions[:0]
+	chosen := e.calls(sc, st)
+	list := slices.Grow(e.admissions[:0], len(chosen)+1)
+	e.places.begin(sc.history, len(chosen))
 	var calls, admitted, fallback int64
 	if st.limit.Dimension != Concurrent && st.limit.algorithm() != SlidingWindow {
 		if used := sc.before[n].used; used > 0 {
 			list = append(list, admission{cost: used, least: used, drop: never, sent: sc.first, done: sc.first})
 		}
 	}
-	for _, i := range e.calls(sc, st) {
+	for _, i := range chosen {
 		c := &sc.calls[i]
 		if !c.sure {
 			continue
@@ -280,36 +301,47 @@ func (e *examiner) over(sc *scene, n int32, report *Report) {
 		}
 		calls++
 		admitted += ch.least
-		if c.fallback {
+		if c.decider != 0 {
 			fallback += ch.least
 		}
-		list = append(list, admission{sent: c.sent, done: c.done, cost: ch.estimate, drop: ch.drop, least: ch.least, fallback: c.fallback})
+		e.places.put(i, len(list))
+		list = append(list, admission{sent: c.sent, done: c.done, cost: ch.estimate, drop: ch.drop, least: ch.least, decider: c.decider})
 	}
 	if len(list) > 0 && len(list) != int(calls) {
 		slices.SortStableFunc(list, func(a, b admission) int { return cmp.Compare(a.sent, b.sent) })
 	}
 	e.admissions = list
-	all := e.judge.over(st.limit, list)
+	load := &busy{Course{Which: sc.which(st), Calls: calls, Admitted: admitted}, relative(admitted, st.limit.capacity())}
+	if st.limit.Dimension == Concurrent {
+		load.load = relative(calls, st.limit.Amount)
+	}
+	var usedAll, usedOwn *tracer
+	if report.busiestOf(st.limit.Dimension).takes(load) {
+		usedAll, usedOwn = &tracer{}, &tracer{}
+	}
+	all := e.judge.over(st.limit, list, e.places.dones(len(list)), usedAll)
 	own := all
-	if slices.ContainsFunc(list, func(a admission) bool { return a.fallback }) {
-		own = e.judge.over(st.limit, slices.DeleteFunc(list, func(a admission) bool { return a.fallback }))
+	var beyond int64
+	if slices.ContainsFunc(list, func(a admission) bool { return a.decider != 0 }) {
+		by := slices.Clone(list)
+		beyond = e.beyond(st.limit, slices.DeleteFunc(by, func(a admission) bool { return a.decider == 0 }))
+		own = e.judge.over(st.limit, slices.DeleteFunc(list, func(a admission) bool { return a.decider != 0 }), nil, usedOwn)
+		load.withFallback(usedAll, usedOwn)
+	} else if usedAll != nil {
+		load.Step, load.Used = time.Duration(usedAll.step), usedAll.course()
+	}
+	if usedAll != nil && len(usedAll.points) > 0 {
+		report.busiestOf(st.limit.Dimension).add(load)
 	}
 	finding := Over{
 		Which: sc.which(st), Calls: calls, Admitted: admitted,
-		Amount: own.sure, WithFallback: all.sure, Possible: own.possible, Fallback: fallback, At: time.Duration(own.at),
+		Amount: own.sure, WithFallback: all.sure, Possible: own.possible, Fallback: fallback, Declared: st.limit.Fallback, BeyondBound: beyond, At: time.Duration(own.at),
 	}
 	if own.sure == 0 {
 		finding.At = time.Duration(all.at)
 	}
 	if st.limit.Dimension == Concurrent && all.sure > 0 {
 		finding.Admitted = st.limit.Amount + all.sure
-	}
-	if st.limit.Fallback != nil {
-		extra := fallback
-		if st.limit.Dimension == Concurrent {
-			extra = all.sure - own.sure
-		}
-		finding.BeyondBound = max(0, extra-*st.limit.Fallback)
 	}
 	d.Admitted += admitted
 	d.Over += own.sure
@@ -332,23 +364,29 @@ func (e *examiner) under(sc *scene, n int32) {
 	if len(denied) == 0 {
 		return
 	}
-	list := e.suspects[:0]
+	chosen := e.calls(sc, st)
+	list := slices.Grow(e.suspects[:0], len(chosen)+min(len(chosen), len(sc.reservations))+1)
+	e.places.begin(sc.history, len(chosen))
 	if used := sc.before[n].used; used > 0 {
 		list = append(list, suspect{cost: used, settled: used, release: never, sent: sc.first, done: sc.first})
 	}
-	for _, i := range e.calls(sc, st) {
+	for _, i := range chosen {
 		c := &sc.calls[i]
 		ch := sc.charges(e.options, st.of(c.asked.ident), sc.idents[c.asked.ident].model, c)
+		e.places.put(i, len(list))
 		list = sc.suspect(list, c, ch)
 	}
-	sortSuspects(list)
+	var dones []int32
+	if !sortSuspects(list) {
+		dones = e.places.dones(len(list)) // nil if calls are not all that is in it
+	}
 	e.suspects = list
 	strict := *st.limit // the least generous
 	for _, p := range st.parts {
 		strict.Amount = min(strict.Amount, p.limit.Amount)
 	}
 	strict.Burst = st.limit.capacity()
-	if !e.defence.reset(&strict, list, sc.last, int64(e.options.Clock)) {
+	if !e.defence.reset(&strict, list, dones, sc.last, int64(e.options.Clock)) {
 		return // it refills faster than it can be judged
 	}
 	for _, i := range denied {

@@ -34,7 +34,7 @@ func BenchmarkFiveMillion(b *testing.B) {
 				keys[i] = fmt.Sprintf("root%d/user", i)
 			}
 			var peak uint64
-			var took time.Duration
+			var took, used time.Duration
 			for b.Loop() {
 				a, err := audit.New(audit.Options{Limits: limits, Prices: map[string]audit.Price{"*": {Input: 1e6, Output: 3e6}}})
 				if err != nil {
@@ -62,8 +62,10 @@ func BenchmarkFiveMillion(b *testing.B) {
 					a.Add(&e)
 				}
 				added := time.Now()
+				cpu := cpuTime()
 				r := a.Report()
 				took += time.Since(added)
+				used += cpuTime() - cpu
 				b.ReportMetric(float64(added.Sub(begin))/n, "ns/add")
 				if r.Events != n {
 					b.Fatalf("%d events", r.Events)
@@ -74,6 +76,9 @@ func BenchmarkFiveMillion(b *testing.B) {
 				runtime.KeepAlive(a)
 			}
 			b.ReportMetric(took.Seconds()/float64(b.N), "s/report")
+			if used > 0 {
+				b.ReportMetric(used.Seconds()/float64(b.N), "cpu-s/report")
+			}
 			b.ReportMetric(float64(peak)/1e6, "MB-peak")
 		})
 	}

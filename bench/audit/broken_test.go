@@ -363,7 +363,7 @@ func TestFallbackIsCountedApart(t *testing.T) {
 	for i := range 150 {
 		answer := allowed
 		if i >= 100 {
-			answer.Route = "fallback"
+			answer.Route, answer.Owner = "fallback", fmt.Sprint("node", i%3)
 		}
 		events = append(events, event(bench.OpCheck, check("k", i, 1), at(i), at(i+1), answer))
 	}
@@ -374,14 +374,26 @@ func TestFallbackIsCountedApart(t *testing.T) {
 		event(bench.OpCheck, check("k", 150, 1), at(150), at(151), fallback),
 		event(bench.OpCheck, check("k", 151, 1), at(150), at(151), closed))
 	for _, c := range []struct {
-		bound  *int64
-		beyond int64
-	}{{nil, 0}, {new(int64(50)), 0}, {new(int64(33)), 17}, {new(int64(0)), 50}} {
-		limit.Fallback = c.bound
-		r := run(t, audit.Options{Limits: []audit.Limit{limit}}, events, usedOf("k", audit.Requests, 150))
+		mode    audit.Fallback
+		members int
+		beyond  int64
+	}{
+		{audit.FallbackUnjudged, 3, 0},
+		{audit.FallbackOpen, 3, 0},
+		{audit.FallbackClosed, 3, 50},
+		{audit.FallbackShare, 3, 0},    // of 33
+		{audit.FallbackShare, 7, 8},    // of 14: they have 17, 17 and 16
+		{audit.FallbackShare, 101, 50}, // of nothing
+		{audit.FallbackShare, 0, 0},
+	} {
+		limit.Fallback = c.mode
+		r := run(t, audit.Options{Limits: []audit.Limit{limit}, Members: c.members}, events, usedOf("k", audit.Requests, 150))
 		d := dimension(t, r, audit.Requests)
 		if d.Over != 0 || d.WithFallback != 50 || d.Fallback != 50 || d.BeyondBound != c.beyond || r.OK != (c.beyond == 0) || d.Under != 0 || d.Missing+d.Excess != 0 {
-			t.Errorf("beyond %d: %+v", c.beyond, d)
+			t.Errorf("%s of %d members, beyond %d: %+v", c.mode, c.members, c.beyond, d)
+		}
+		if says := strings.Contains(r.Summary(), "MORE than was declared:\n  k: "); says != (c.beyond > 0) {
+			t.Errorf("%s of %d members: the summary says so: %v\n%s", c.mode, c.members, says, r.Summary())
 		}
 		if r.DeniedElse["owner_unreachable"] != 1 || r.DeniedElse["limit_exceeded in fallback"] != 1 {
 			t.Errorf("denied else: %v", r.DeniedElse)

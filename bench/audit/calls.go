@@ -22,7 +22,7 @@ type call struct {
 	asked      *record // whose cost counts
 	held       int32   // 1 + index of its reservation; 0: a check
 	sure       bool    // it was admitted
-	fallback   bool
+	decider    member  // of the first that admitted it in fallback
 	attempts   uint8
 }
 
@@ -36,7 +36,7 @@ type reservation struct {
 	settleDone              int64 // surely applied, or never
 	lease                   int64 // it surely lived until then
 	settles, failures       int32
-	settled                 bool // some final settle was acknowledged
+	settled                 bool // some final settle was acknowledged, if only by a fallback
 	progressed              bool
 }
 
@@ -52,57 +52,97 @@ type denial struct {
 
 // history is the log of a root, put in order.
 type history struct {
-	calls        []call // by sent
+	calls        []call  // by sent
+	byDone       []int32 // the calls by done
 	reservations []reservation
 	denials      []denial // by sent
 	answers      Answers
 	ids          int64
 }
 
-// ref finds a record by the hash of its id.
-type ref struct {
-	h uint64
-	r *record
-}
-
 // history groups the log by id.
-func (r *root) history(o *Options) *history {
-	refs := make([]ref, 0, r.n)
+func (r *root) history(o *Options, by *sorter) *history {
+	h := &history{}
+	by.begin(r.n)
+	var questions, denials int
 	for _, chunk := range r.log {
 		for i := range chunk {
 			rec := &chunk[i]
-			h := uint64(len(refs))
+			key := uint64(len(by.items))
 			if rec.id != "" {
-				h = hash(rec.id)
+				key = hash(rec.id)
 			}
-			refs = append(refs, ref{h, rec})
+			by.items = append(by.items, item{key, int32(len(by.items))})
+			switch {
+			case rec.op != bench.OpCheck && rec.op != bench.OpReserve:
+			case rec.answer == denied:
+				denials++
+			case rec.answer != refused:
+				questions++
+			}
 		}
 	}
-	slices.SortFunc(refs, func(a, b ref) int { return cmp.Compare(a.h, b.h) })
-	h := &history{}
-	for len(refs) > 0 {
-		n := 1
-		for n < len(refs) && refs[n].h == refs[0].h {
+	h.calls, h.denials = make([]call, 0, questions), make([]denial, 0, denials)
+	same := by.groups(make([]int32, r.n))
+	var group []*record
+	n := 0
+	for _, chunk := range r.log { // in its own order, which memory likes
+		for i := range chunk {
+			first := same[n]
 			n++
+			switch {
+			case first == alone:
+				group = append(group[:0], &chunk[i])
+				h.add(group, o)
+			case first >= 0:
+				group = group[:0]
+				for k := first; ; k++ {
+					group = append(group, r.at(int(by.items[k].i)))
+					if int(k)+1 == len(by.items) || by.items[k+1].key != by.items[k].key {
+						break
+					}
+				}
+				r.split(h, group, o)
+			}
 		}
-		r.split(h, refs[:n], o)
-		refs = refs[n:]
 	}
-	slices.SortFunc(h.calls, func(a, b call) int { return cmp.Compare(a.sent, b.sent) })
-	slices.SortFunc(h.denials, func(a, b denial) int { return cmp.Compare(a.asked.sent, b.asked.sent) })
+	by.begin(len(h.calls))
+	for i := range h.calls {
+		by.add(h.calls[i].sent, int32(i))
+	}
+	h.calls = reordered(by, h.calls)
+	by.begin(len(h.calls))
+	for i := range h.calls {
+		by.add(h.calls[i].done, int32(i))
+	}
+	h.byDone = by.order(nil)
+	by.begin(len(h.denials))
+	for i := range h.denials {
+		by.add(h.denials[i].asked.sent, int32(i))
+	}
+	h.denials = reordered(by, h.denials)
 	return h
 }
 
-// split takes apart what has the same hash.
-func (r *root) split(h *history, group []ref, o *Options) {
-	if len(group) == 1 {
-		h.add(group, o)
-		return
+// at returns the i-th record of the log.
+func (r *root) at(i int) *record {
+	for size, chunk := firstChunk, 0; ; size, chunk = 2*size, chunk+1 {
+		if size == lastChunk {
+			return &r.log[chunk+i/lastChunk][i%lastChunk]
+		}
+		if i < size {
+			return &r.log[chunk][i]
+		}
+		i -= size
 	}
-	key := func(x ref) string { return r.idents[x.r.ident].key }
-	same := func(x, y ref) bool { return x.r.id != "" && x.r.id == y.r.id && key(x) == key(y) }
-	slices.SortFunc(group, func(x, y ref) int {
-		return cmp.Or(strings.Compare(x.r.id, y.r.id), strings.Compare(key(x), key(y)), cmp.Compare(x.r.sent, y.r.sent))
+}
+
+// split takes apart what has the same hash.
+func (r *root) split(h *history, group []*record, o *Options) {
+	key := func(x *record) string { return r.idents[x.ident].key }
+	same := func(x, y *record) bool { return x.id != "" && x.id == y.id && key(x) == key(y) }
+	slices.SortFunc(group, func(x, y *record) int {
+		return cmp.Or(strings.Compare(x.id, y.id), strings.Compare(key(x), key(y)), cmp.Compare(x.sent, y.sent))
 	})
 	for len(group) > 0 {
 		n := 1
@@ -115,13 +155,12 @@ func (r *root) split(h *history, group []ref, o *Options) {
 }
 
 // add takes all events of one id, by sent.
-func (h *history) add(group []ref, o *Options) {
+func (h *history) add(group []*record, o *Options) {
 	c := call{sent: never, done: never}
 	fresh, questions := 0, 0
 	var uncertain *record
 	llm := false
-	for _, x := range group {
-		rec := x.r
+	for _, rec := range group {
 		if rec.op != bench.OpCheck && rec.op != bench.OpReserve {
 			llm = true
 			continue
@@ -136,7 +175,9 @@ func (h *history) add(group []ref, o *Options) {
 				c.asked, c.done = rec, rec.done
 			}
 			c.sure = true
-			c.fallback = c.fallback || rec.fallback
+			if c.decider == 0 {
+				c.decider = rec.decider
+			}
 			if !rec.replayed {
 				fresh++
 			}
@@ -173,10 +214,9 @@ func (h *history) add(group []ref, o *Options) {
 	h.calls = append(h.calls, c)
 }
 
-func reservationOf(group []ref, c *call, o *Options) reservation {
+func reservationOf(group []*record, c *call, o *Options) reservation {
 	r := reservation{used: never, settleSent: never, settleDone: never, lease: c.sent + int64(o.Lease)}
-	for _, x := range group {
-		rec := x.r
+	for _, rec := range group {
 		switch rec.op {
 		case bench.OpProgress:
 			r.progressed = true
@@ -196,7 +236,7 @@ func reservationOf(group []ref, c *call, o *Options) reservation {
 				break
 			}
 			r.settled = true
-			if !rec.fallback {
+			if rec.decider == 0 {
 				r.settleDone = min(r.settleDone, rec.done)
 			}
 		default:
@@ -206,6 +246,10 @@ func reservationOf(group []ref, c *call, o *Options) reservation {
 	}
 	return r
 }
+
+// arrived says that the owner surely has a final settle. One that a fallback took is
+// on its way, and may be for longer than the log.
+func (r *reservation) arrived() bool { return r.settleDone != never }
 
 // charges is what a call costs under one limit, at its several stages.
 type charges struct {
@@ -236,7 +280,7 @@ func (h *history) charges(o *Options, l *Limit, model string, c *call) charges {
 	r := &h.reservations[c.held-1]
 	if l.Dimension == Concurrent {
 		ch := charges{estimate: 1, drop: min(r.settleSent, r.lease), release: r.settleDone, high: 1}
-		if r.settled {
+		if r.arrived() {
 			ch.high = 0
 		}
 		return ch
@@ -264,14 +308,16 @@ func (h *history) charges(o *Options, l *Limit, model string, c *call) charges {
 		if r.settled {
 			ch.settled = min(e, use)
 			ch.release = r.settleDone
+		}
+		if r.arrived() {
 			ch.low = use
 		}
 	}
 	ch.overrun = ch.high - e
-	if !r.settled || r.settleSent > r.lease {
+	if !r.arrived() || r.settleSent > r.lease {
 		ch.least = min(ch.least, expired)
 	}
-	if r.settled {
+	if r.arrived() {
 		ch.high = ch.low
 	} else {
 		ch.low = ch.least

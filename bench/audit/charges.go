@@ -62,6 +62,10 @@ func (e *examiner) compare(sc *scene, n int32, report *Report) {
 	report.Charges = append(report.Charges, finding)
 }
 
+// onItsWay is why the charge of a call is not known yet: a fallback took its usage,
+// and the owner was still to be told.
+const onItsWay = "its usage was on its way to the owner"
+
 // suspicion says why a call may not have been charged once.
 func (h *history) suspicion(c *call) string {
 	if c.attempts > 1 {
@@ -78,6 +82,8 @@ func (h *history) suspicion(c *call) string {
 		return "never settled"
 	case r.failures > 0:
 		return fmt.Sprintf("%d of %d settles failed", r.failures, r.settles)
+	case !r.arrived():
+		return onItsWay
 	case r.settles > 1:
 		return fmt.Sprintf("settled %d times", r.settles)
 	}
@@ -105,13 +111,13 @@ func (e *examiner) refilled(sc *scene, n int32, told *State) (low, high int64, o
 		}
 		ch := sc.charges(e.options, st.of(c.asked.ident), sc.idents[c.asked.ident].model, c)
 		list = sc.suspect(list, c, ch)
-		if c.sure && !c.fallback && c.done <= int64(told.Sent) {
+		if c.sure && c.decider == 0 && c.done <= int64(told.Sent) {
 			least = append(least, admission{sent: c.sent, done: c.done, least: ch.least})
 		}
 	}
 	e.suspects, e.admissions = list, least
 	sortSuspects(list)
-	if !e.defence.reset(l, list, max(sc.last, int64(told.Done)), int64(e.options.Clock)) {
+	if !e.defence.reset(l, list, nil, max(sc.last, int64(told.Done)), int64(e.options.Clock)) {
 		return 0, 0, false
 	}
 	high = l.capacity() - e.defence.room(int64(told.Sent), int64(told.Done))

@@ -18,8 +18,11 @@
 //   - Does each request id net to one charge? The usage that the target tells in
 //     the end is compared with what the log says must be charged. What is more was
 //     charged twice, or a settle was lost; what is less was forgotten. See [Charge].
-//   - What did a declared fallback admit? It is counted apart: Over.Amount is
-//     without it, Over.WithFallback with it.
+//   - Did fallback, which decides without the owner, admit what the limit declares
+//     for it? Nothing if that is closed, for each member that decided the limit
+//     divided by [Options.Members] if it is share, anything if it is open. It is
+//     counted apart: Over.Amount is without it, Over.WithFallback with it, and
+//     Over.BeyondBound is what it had no right to.
 //
 // Of a reservation the estimate counts from its answer until the settle was sent
 // (or the lease may have run out), and afterwards the usage, as if it had been
@@ -35,5 +38,5 @@
 // works through one root key per processor, in memory of its own of some 200
 // bytes per call of those roots. A run of 5 million events on 12,000 keys under
 // four limits takes 4 s of CPU and peaks at 1.2 GB, garbage included; all on one
-// key, the worst case, 10 s and 2.1 GB. BenchmarkFiveMillion repeats it.
+// key, the worst case, 5 s and 1.5 GB. BenchmarkFiveMillion repeats it.
 package audit

@@ -80,9 +80,9 @@ type Limit struct {
 	Estimate        Estimate
 	EstimatedOutput int64 // of EstimateFixed
 
-	// Fallback is the most that all members may admit on top in one run while they
-	// decide without the owner. Nil: it is reported and not judged.
-	Fallback *int64
+	// Fallback is what members may admit on top while they decide without the
+	// owner.
+	Fallback Fallback
 }
 
 // Price of a model in millionths of a dollar per million tokens.
@@ -112,6 +112,9 @@ type Options struct {
 	// Clock is how far the clocks of the limiter and of the log may run apart
 	// during the run. 0: one machine.
 	Clock time.Duration
+	// Members is how many members a limit was shared by in fallback, at the least. 0:
+	// not known, so that shares are not judged.
+	Members int
 	// Lease is how long a reservation lives without progress. Default 30 s.
 	Lease time.Duration
 	// Worst is how many findings of a kind are listed. Default 20.
@@ -150,6 +153,9 @@ func (o Options) Validate() error {
 	if o.Lease < 0 {
 		problems = append(problems, fmt.Errorf("lease: must not be negative, got %v", o.Lease))
 	}
+	if o.Members < 0 {
+		problems = append(problems, fmt.Errorf("members: must not be negative, got %d", o.Members))
+	}
 	if o.Worst < 0 || o.Worst > maxWorst {
 		problems = append(problems, fmt.Errorf("worst: want 0 to %d, got %d", maxWorst, o.Worst))
 	}
@@ -175,6 +181,9 @@ func (l *Limit) validate() error {
 	case None, Concurrency:
 	default:
 		problems = append(problems, fmt.Errorf("algorithm: unknown %q", l.Algorithm))
+	}
+	if l.Fallback.lax() < 0 {
+		problems = append(problems, fmt.Errorf("fallback: must be closed, share, open or empty, got %q", l.Fallback))
 	}
 	for i := 1; i < len(l.Resets); i++ {
 		if l.Resets[i] < l.Resets[i-1] {

@@ -14,6 +14,7 @@ import (
 // Auditor collects the log of one run. It is safe for concurrent use.
 type Auditor struct {
 	options Options
+	members members
 	shards  [64]shard
 }
 
@@ -78,7 +79,7 @@ type record struct {
 	ident      uint32
 	op         bench.Op
 	answer     answer
-	fallback   bool
+	decider    member // in fallback
 	replayed   bool
 }
 
@@ -119,7 +120,7 @@ func (a *Auditor) Add(e *bench.Event) {
 		s.mu.Unlock()
 		return
 	}
-	rec, reason := recordOf(e)
+	rec, reason := a.recordOf(e)
 	s := a.shard(e.Call.Key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,12 +137,15 @@ func (a *Auditor) Add(e *bench.Event) {
 }
 
 // recordOf also returns the reason of a denial for which no limit is judged.
-func recordOf(e *bench.Event) (record, string) {
+func (a *Auditor) recordOf(e *bench.Event) (record, string) {
 	c := e.Call
 	r := record{
 		sent: int64(e.Sent), done: max(int64(e.Sent), int64(e.Done)),
 		id: c.ID, op: e.Op, in: c.InputTokens, out: c.OutputTokens, requests: 1,
-		fallback: e.Answer.Route == "fallback", replayed: e.Answer.Replayed,
+		replayed: e.Answer.Replayed,
+	}
+	if e.Answer.Route == "fallback" {
+		r.decider = a.members.of(e.Answer.Owner)
 	}
 	if c.Requests > 0 {
 		r.requests = c.Requests
@@ -177,7 +181,7 @@ func recordOf(e *bench.Event) (record, string) {
 		reason := e.Answer.Reason
 		switch {
 		case reason != "" && reason != "limit_exceeded":
-		case r.fallback:
+		case r.decider != 0:
 			reason = "limit_exceeded in fallback"
 		default:
 			r.answer = denied

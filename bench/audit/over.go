@@ -14,7 +14,7 @@ type admission struct {
 	cost       int64 // from done on
 	drop       int64 // from here on it is
 	least      int64
-	fallback   bool
+	decider    member
 }
 
 // excess is what was admitted beyond a limit.
@@ -28,26 +28,45 @@ type excess struct {
 type judge struct {
 	list    []admission
 	dones   []int32 // by done
+	sorted  []int32 // memory of dones
 	drops   []int32 // by drop, those that have one
 	queue   queue
+	order   sorter
 	windows []int64
 	clock   int64
+	trace   *tracer // nil: nobody wants to know what was used when
 }
 
-func (j *judge) over(l *Limit, list []admission) excess {
+// used says that of a limit n were used, surely, at a time.
+func (j *judge) used(at, n int64) {
+	if j.trace != nil {
+		j.trace.add(at, max(0, n))
+	}
+}
+
+// over also tells trace what was used when, unless that is nil. Dones is the list
+// in the order of its answers, if that is known.
+func (j *judge) over(l *Limit, list []admission, dones []int32, trace *tracer) excess {
 	if len(list) == 0 {
 		return excess{}
 	}
-	j.list = list
-	j.dones, j.drops = j.dones[:0], j.drops[:0]
+	j.list, j.trace = list, trace
+	by := &j.order
+	if j.dones = dones; dones == nil {
+		by.begin(len(list))
+		for i := range list {
+			by.add(list[i].done, int32(i))
+		}
+		j.sorted = by.order(j.sorted[:0])
+		j.dones = j.sorted
+	}
+	by.begin(0)
 	for i := range list {
-		j.dones = append(j.dones, int32(i))
 		if list[i].drop != never {
-			j.drops = append(j.drops, int32(i))
+			by.add(list[i].drop, int32(i))
 		}
 	}
-	slices.SortFunc(j.dones, func(a, b int32) int { return cmp.Compare(list[a].done, list[b].done) })
-	slices.SortFunc(j.drops, func(a, b int32) int { return cmp.Compare(list[a].drop, list[b].drop) })
+	j.drops = by.order(j.drops[:0])
 	var e excess
 	switch l.algorithm() {
 	case TokenBucket:
@@ -59,8 +78,13 @@ func (j *judge) over(l *Limit, list []admission) excess {
 		if l.Resets != nil {
 			return j.between(l)
 		}
-		e.sure, e.at = j.anywhere(l)
-		e.possible = max(e.sure, j.spread(int64(l.Window)+j.clock)-l.Amount)
+		e.possible = j.spread(int64(l.Window)+j.clock) - l.Amount
+		if e.possible > 0 {
+			e.sure, e.at = j.anywhere(l)
+		} else if j.trace != nil { // any position will do
+			j.traceFrom(list[0].sent-int64(l.Window), int64(l.Window))
+		}
+		e.possible = max(e.sure, e.possible)
 	default:
 		e = j.total(l.Amount)
 	}
@@ -97,6 +121,7 @@ func (j *judge) total(amount int64) excess {
 		if sum-amount > e.sure {
 			e.sure, e.at = sum-amount, j.list[i].done
 		}
+		j.used(j.list[i].done, sum)
 	}, func(i int32) { sum -= j.list[i].cost - j.list[i].least })
 	e.possible = e.sure
 	return e
@@ -115,7 +140,7 @@ func (j *judge) bucket(l *Limit) excess {
 	if !ok {
 		return excess{} // refills faster than anything can be admitted
 	}
-	if l.capacity() >= total {
+	if l.capacity() >= total && j.trace == nil {
 		return excess{}
 	}
 	capacity := l.capacity() << r.shift
@@ -137,7 +162,7 @@ func (j *judge) bucket(l *Limit) excess {
 	var e excess
 	most := level(func(a *admission) int64 { return a.least })
 	e.possible = max(0, r.units(most+r.during(slowest)+drift-capacity))
-	if level(func(a *admission) int64 { return a.cost })+2 <= capacity {
+	if j.trace == nil && level(func(a *admission) int64 { return a.cost })+2 <= capacity {
 		return e
 	}
 	j.queue.reset(len(j.list))
@@ -148,6 +173,7 @@ func (j *judge) bucket(l *Limit) excess {
 		if over > worst {
 			worst, e.at = over, j.list[i].done
 		}
+		j.used(j.list[i].done, l.capacity()+r.units(over))
 	}, func(i int32) {
 		j.queue.set(int(i), r.at(j.list[i].sent), j.list[i].least<<r.shift)
 	})
@@ -179,6 +205,7 @@ func (j *judge) sliding(l *Limit) excess {
 		if sum-l.Amount > e.sure {
 			e.sure, e.at = sum-l.Amount, now
 		}
+		j.used(now, sum)
 	}, func(i int32) {
 		if in[i] {
 			sum -= j.list[i].cost - j.list[i].least
@@ -238,6 +265,7 @@ func (j *judge) between(l *Limit) excess {
 			if sums[w]-l.Amount > e.sure {
 				e.sure, e.at = sums[w]-l.Amount, j.list[i].done
 			}
+			j.used(j.list[i].done, sums[w])
 		}
 	}, func(i int32) {
 		if w := home(i); w >= 0 {
@@ -295,6 +323,8 @@ func (j *judge) anywhere(l *Limit) (sure, at int64) {
 		}
 	}
 	sure = most[1]
+	// What is shown is the position with the most that is within the limit, if any.
+	shown, best := sure, int64(0)
 	for len(turns) > 0 && turns[0].offset < window {
 		offset := turns[0].offset
 		for ; len(turns) > 0 && turns[0].offset == offset; turns = turns[1:] {
@@ -313,9 +343,32 @@ func (j *judge) anywhere(l *Limit) (sure, at int64) {
 			}
 		}
 		sure = min(sure, most[1])
+		if within := most[1] <= l.Amount; within && (shown > l.Amount || most[1] > shown) || !within && most[1] < shown {
+			shown, best = most[1], offset
+		}
+	}
+	if j.trace != nil {
+		j.traceFrom(base-window+best, window)
 	}
 	if sure -= l.Amount; sure <= 0 {
 		return 0, 0
 	}
 	return sure, j.list[j.dones[len(j.dones)-1]].done
+}
+
+// traceFrom traces windows of which one begins at a time before all charges.
+func (j *judge) traceFrom(begin, window int64) {
+	current, sum := int64(-1), int64(0)
+	for _, i := range j.dones {
+		a := &j.list[i]
+		in := (a.done - begin) / window
+		if (a.sent-begin)/window != in {
+			continue
+		}
+		if in != current {
+			current, sum = in, 0
+		}
+		sum += a.least
+		j.used(a.done, sum)
+	}
 }

@@ -206,6 +206,7 @@ func TestNoFalseAlarm(t *testing.T) {
 		if !r.OK {
 			t.Fatalf("false alarm under %+v:\n%s", o.Limits, r.Summary())
 		}
+		wantCourses(t, r)
 		sum.Calls += r.Calls
 		sum.Admitted += r.Admitted
 		sum.Denied += r.Denied
@@ -292,5 +293,6 @@ func TestOverIsTheBestOfAllExplanations(t *testing.T) {
 			slices.SortFunc(events, func(a, b bench.Event) int { return cmp.Compare(a.Sent, b.Sent) })
 			t.Fatalf("over = %d, want %d", d.Over, want)
 		}
+		wantCourses(t, r)
 	})
 }

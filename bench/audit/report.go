@@ -33,6 +33,10 @@ type Report struct {
 	Over       []Over      `json:"over,omitempty"`
 	Under      []Under     `json:"under,omitempty"`
 	Charges    []Charge    `json:"charges,omitempty"`
+	// Courses show how the busiest limits were used, whether that was right or not.
+	Courses []Course `json:"courses,omitempty"`
+
+	busiest []busiest
 }
 
 // Answers are questions by what became of them.
@@ -55,7 +59,7 @@ func (a *Answers) count(r *record) {
 		fallthrough
 	case admitted:
 		a.Admitted++
-		if r.fallback {
+		if r.decider != 0 {
 			a.Fallback++
 		}
 	case denied, refused:
@@ -86,8 +90,7 @@ type Dimension struct {
 	WithFallback int64 `json:"over_with_fallback"`
 	Possible     int64 `json:"over_possible"` // if every doubt went against the limiter
 	Fallback     int64 `json:"fallback"`      // admitted by fallback
-	// BeyondBound is what fallback admitted beyond what was declared; of Concurrent,
-	// at once.
+	// BeyondBound is what fallback admitted beyond what the limits declare.
 	BeyondBound int64 `json:"fallback_beyond_bound"`
 
 	// Denials that this limit came closest to justify, and did not.
@@ -121,8 +124,9 @@ type Over struct {
 	WithFallback int64         `json:"with_fallback"`
 	Possible     int64         `json:"possible"`
 	Fallback     int64         `json:"fallback"` // cost admitted by fallback
-	BeyondBound  int64         `json:"fallback_beyond_bound"`
-	At           time.Duration `json:"at_ns"` // when it was that much
+	Declared     Fallback      `json:"declared,omitempty"`
+	BeyondBound  int64         `json:"fallback_beyond_bound"` // by fallback, more than Declared allows
+	At           time.Duration `json:"at_ns"`                 // when it was that much
 }
 
 // Under is a limit for which calls were denied that surely had room.
@@ -162,6 +166,7 @@ const mostSuspects = 10
 func (r *Report) trim(n, slack int) {
 	r.Over = worst(r.Over, n, slack, func(a, b Over) int {
 		return cmp.Or(cmp.Compare(relative(b.Amount, b.Limit), relative(a.Amount, a.Limit)),
+			cmp.Compare(relative(b.BeyondBound, b.Limit), relative(a.BeyondBound, a.Limit)),
 			cmp.Compare(relative(b.WithFallback, b.Limit), relative(a.WithFallback, a.Limit)), a.compare(b.Which))
 	})
 	r.Under = worst(r.Under, n, slack, func(a, b Under) int { return cmp.Or(cmp.Compare(b.Calls, a.Calls), a.compare(b.Which)) })
@@ -225,6 +230,12 @@ func (r *Report) merge(b *Report, n int) {
 	r.Over = append(r.Over, b.Over...)
 	r.Under = append(r.Under, b.Under...)
 	r.Charges = append(r.Charges, b.Charges...)
+	for i := range b.busiest {
+		into := r.busiestOf(b.busiest[i].dimension)
+		for _, c := range b.busiest[i].list {
+			into.add(c)
+		}
+	}
 	r.trim(n, 4*n+64)
 }
 
@@ -252,6 +263,7 @@ func (r *Report) finish(n int) {
 	slices.SortFunc(r.Dimensions, func(a, b Dimension) int {
 		return cmp.Or(cmp.Compare(rank(a.Name), rank(b.Name)), cmp.Compare(a.Name, b.Name))
 	})
+	r.courses()
 	r.OK = true
 	for _, d := range r.Dimensions {
 		if d.Over > 0 || d.BeyondBound > 0 || d.Under > 0 || d.Excess > 0 || d.Missing > 0 {

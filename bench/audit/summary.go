@@ -64,9 +64,16 @@ func (r *Report) write(w io.Writer) {
 	if r.Fallback > 0 {
 		fmt.Fprintf(w, "- without the owner %s admitted (%s)", count(r.Fallback, "call was", "calls were"), strings.Join(extra, ", "))
 		if beyond > 0 {
-			fmt.Fprint(w, ", MORE than was declared")
+			fmt.Fprint(w, ", MORE than was declared:")
 		}
 		fmt.Fprintln(w)
+		shown := 0
+		for _, o := range r.Over {
+			if o.BeyondBound > 0 && shown < listed {
+				fmt.Fprintf(w, "  %s: %s more than its limit of %s declares: %s\n", o.name(), amount(o.Dimension, o.BeyondBound), o.limit(), o.Declared)
+				shown++
+			}
+		}
 	}
 	if under == 0 {
 		fmt.Fprintln(w, "- no call was denied that surely had room")

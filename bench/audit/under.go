@@ -20,7 +20,7 @@ type suspect struct {
 // suspect adds to list what call c charges.
 func (sc *scene) suspect(list []suspect, c *call, ch charges) []suspect {
 	s := suspect{sent: c.sent, done: c.done, cost: ch.estimate, settled: ch.settled, release: ch.release}
-	if c.fallback { // the owner may hear of it at any time
+	if c.decider != 0 { // the owner may hear of it at any time
 		s.done = never
 	}
 	list = append(list, s)
@@ -51,6 +51,14 @@ type defence struct {
 	place                      []int32 // of each suspect in dones, if trees
 	level                      int64   // of a bucket without a tree
 	levelAt                    int64
+	order                      sorter
+}
+
+// zeroed is n zeros, in the memory of old if that suffices.
+func zeroed[T any](old []T, n int) []T {
+	old = slices.Grow(old[:0], n)[:n]
+	clear(old)
+	return old
 }
 
 const (
@@ -60,11 +68,13 @@ const (
 	outside
 )
 
-// reset prepares for a limit. It is false if the limit cannot be judged.
-func (d *defence) reset(l *Limit, list []suspect, end, clock int64) bool {
+// reset prepares for a limit. It is false if the limit cannot be judged. Dones is
+// the list by done, if that is known.
+func (d *defence) reset(l *Limit, list []suspect, dones []int32, end, clock int64) bool {
 	*d = defence{
 		limit: l, list: list, clock: clock,
-		dones: d.dones[:0], releases: d.releases[:0], queue: d.queue, place: d.place, in: append(d.in[:0], make([]int8, len(list))...),
+		dones: slices.Grow(d.dones[:0], len(list)), releases: d.releases[:0], queue: d.queue, place: d.place, order: d.order,
+		in: zeroed(d.in, len(list)),
 	}
 	var total int64
 	for i := range list {
@@ -76,8 +86,26 @@ func (d *defence) reset(l *Limit, list []suspect, end, clock int64) bool {
 			}
 		}
 	}
-	slices.SortFunc(d.dones, func(a, b int32) int { return cmp.Compare(list[a].done, list[b].done) })
-	slices.SortFunc(d.releases, func(a, b int32) int { return cmp.Compare(list[a].release, list[b].release) })
+	by := &d.order
+	if dones != nil {
+		d.dones = d.dones[:0]
+		for _, i := range dones {
+			if list[i].done != never {
+				d.dones = append(d.dones, i)
+			}
+		}
+	} else {
+		by.begin(len(d.dones))
+		for _, i := range d.dones {
+			by.add(list[i].done, i)
+		}
+		d.dones = by.order(d.dones[:0])
+	}
+	by.begin(len(d.releases))
+	for _, i := range d.releases {
+		by.add(list[i].release, i)
+	}
+	d.releases = by.order(d.releases[:0])
 	if l.algorithm() != TokenBucket {
 		return true
 	}
@@ -90,7 +118,7 @@ func (d *defence) reset(l *Limit, list []suspect, end, clock int64) bool {
 	d.trees = len(d.releases) > 0
 	if d.trees {
 		d.queue.reset(len(d.dones))
-		d.place = append(d.place[:0], make([]int32, len(list))...)
+		d.place = zeroed(d.place, len(list))
 	}
 	d.levelAt = math.MinInt64
 	return ok
@@ -210,6 +238,12 @@ func (d *defence) drain(refilled int64) {
 	d.levelAt = refilled
 }
 
-func sortSuspects(list []suspect) {
-	slices.SortStableFunc(list, func(a, b suspect) int { return cmp.Compare(a.sent, b.sent) })
+// sortSuspects reports whether it had something to do.
+func sortSuspects(list []suspect) bool {
+	order := func(a, b suspect) int { return cmp.Compare(a.sent, b.sent) }
+	if slices.IsSortedFunc(list, order) {
+		return false
+	}
+	slices.SortStableFunc(list, order)
+	return true
 }

@@ -129,8 +129,15 @@ func (c *Cluster) startAll(ctx context.Context) error {
 		}
 		return err
 	}
-	c.log("%d nodes are one ring after %s", c.o.Nodes, time.Since(began).Round(10*time.Millisecond))
+	c.log("%s one ring after %s", nodesAre(c.o.Nodes), time.Since(began).Round(10*time.Millisecond))
 	return nil
+}
+
+func nodesAre(n int) string {
+	if n == 1 {
+		return "1 node is"
+	}
+	return fmt.Sprintf("%d nodes are", n)
 }
 
 func (c *Cluster) startOnce(ctx context.Context) error {

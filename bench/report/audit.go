@@ -38,6 +38,28 @@ type Audit struct {
 
 	// Worst are the accounts to look at first, the worst first.
 	Worst []Account `json:"worst,omitempty"`
+	// Courses show the busiest limits over time, also of a run that was right.
+	Courses []Course `json:"courses,omitempty"`
+}
+
+// Course is how much of one limit of one key was used over time, by what the
+// auditor is sure of.
+type Course struct {
+	Key       string        `json:"key"`
+	Dimension string        `json:"dimension"`
+	Limit     string        `json:"limit,omitempty"` // its name
+	Allowed   int64         `json:"allowed"`         // at once: the capacity of a bucket, else the amount
+	Calls     int64         `json:"calls"`           // admitted, in the whole run
+	Admitted  int64         `json:"admitted"`        // likewise, in units
+	Step      time.Duration `json:"step_ns"`         // how long a point stands for
+	Points    []CoursePoint `json:"points"`          // in the order of time; none where nothing was admitted
+}
+
+// CoursePoint is the most that was used at once during a step.
+type CoursePoint struct {
+	At           time.Duration `json:"at_ns"` // since the end of the warm-up
+	Used         int64         `json:"used"`
+	WithFallback int64         `json:"with_fallback"` // at least Used
 }
 
 // Account is one limit of one key: what it allowed, and what came through.

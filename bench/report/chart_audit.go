@@ -58,7 +58,7 @@ func auditChart(id, title string, groups []auditGroup, each int) *chart {
 	left := min(20+textWidth(string(make([]rune, widest))), 300)
 	const rowHeight, right = 26, 230
 	c := &canvas{width: chartWidth}
-	legend := c.legend(left, 16, chartWidth-left, []entry{{"thick good", "admitted"}, {"thick bad", "beyond the limit"}, {"dashed under", "denied although it fitted"}})
+	legend := c.legend(left, chartWidth-left, []entry{{"thick good", "admitted"}, {"thick bad", "beyond the limit"}, {"dashed under", "denied although it fitted"}})
 	top := 16 + legend + 24
 	c.height = top + rowHeight*float64(len(rows)) + 16
 	x := linear(most, left, chartWidth-right, 10, func(v float64) string { return trimZeros(strconv.FormatFloat(v*100, 'f', 1, 64)) + " %" })

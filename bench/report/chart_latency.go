@@ -109,7 +109,7 @@ func latencyChart(id, title string, curves []curve) *chart {
 	for i := range curves {
 		entries[i] = entry{seriesClass(i), curves[i].name}
 	}
-	legend := c.legend(marginLeft, 16, chartWidth-marginLeft, entries)
+	legend := c.legend(marginLeft, chartWidth-marginLeft, entries)
 	top := 16 + legend + 20
 	c.height = height + legend
 

@@ -6,8 +6,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
+
+// Judged reports whether there was enough of any number to say whether it changed.
+// What was not judged has not passed.
+func (c *Comparison) Judged() bool {
+	return slices.ContainsFunc(c.Deltas, func(d Delta) bool { return d.Finding != NotJudged })
+}
 
 // WriteText writes the comparison for people.
 func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
@@ -40,7 +47,11 @@ func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
 	for _, s := range c.Regressions {
 		fmt.Fprintf(&b, "%s %s\n", style.red("regression:"), s)
 	}
-	if c.FailOver > 0 && len(c.Regressions) == 0 {
+	switch {
+	case c.FailOver == 0 || len(c.Regressions) > 0:
+	case !c.Judged():
+		fmt.Fprintf(&b, "%s\n", style.red("nothing could be judged: the runs are too short, or have no target in common"))
+	default:
 		fmt.Fprintf(&b, "%s\n", style.green("nothing is worse by more than "+trimZeros(formatFloat(c.FailOver))+" %"))
 	}
 	fmt.Fprintf(&b, "method: %s\n", c.Method)

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -170,6 +171,26 @@ func TestPageNeedsNothing(t *testing.T) {
 		if got, want := strings.Count(b.String(), "<table>"), len(pictures); got < want {
 			t.Errorf("%s: %d tables for %d pictures", name, got, want)
 		}
+	}
+}
+
+// A page can be committed, however long its run was.
+func TestPageStaysSmall(t *testing.T) {
+	m := newMaker(t, 10)
+	r := versusRun(t)
+	r.Targets = nil
+	for _, name := range []string{"bucketring", "redis INCR", "redis Lua"} {
+		target := m.target(name, 500, 300, 300*time.Microsecond, -1)
+		m.resources(&target, 300, 3)
+		target.Audit = exactAudit()
+		r.Targets = append(r.Targets, target)
+	}
+	var b bytes.Buffer
+	if err := HTML(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.Len(); n > 450<<10 {
+		t.Errorf("a page of 3 targets for 5 minutes, all with resources, has %d KiB, want at most 450", n>>10)
 	}
 }
 

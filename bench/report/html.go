@@ -225,7 +225,11 @@ func sections(r *Run) ([]section, error) {
 		)
 	}
 	add("Over time", append(throughput, tailChart(r))...)
-	add("Admitted and allowed", auditChart("admitted", "Admitted, as a share of what the limits allow", auditGroups(r), maxAccounts))
+	admitted := []*chart{auditChart("admitted", "Admitted, as a share of what the limits allow", auditGroups(r), maxAccounts)}
+	for i := range r.Targets {
+		admitted = append(admitted, coursesChart(fmt.Sprintf("courses-%d", i+1), &r.Targets[i]))
+	}
+	add("Admitted and allowed", admitted...)
 	add("Resources", append([]*chart{cpuChart(r)}, resources...)...)
 	return out, nil
 }
@@ -257,6 +261,9 @@ func facts(r *Run) []Flag {
 		if d := r.Targets[i].Description; d != "" {
 			add("Target", r.Targets[i].Name+": "+d)
 		}
+	}
+	if r.Harness != nil {
+		add("The bench itself", r.Harness.Words())
 	}
 	add("Seed", fmt.Sprint(r.Seed))
 	add("Warm-up", span(r.Load.Warmup)+", not in any number")

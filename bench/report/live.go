@@ -65,6 +65,7 @@ type Live struct {
 	since  time.Duration // the end of the last plain line
 	until  time.Duration // the end of the last interval
 	drawn  bool          // a line stands there and will be redrawn
+	step   bool          // it is one of Step, which is not kept
 	closed bool
 }
 
@@ -85,6 +86,26 @@ func (l *Live) Begin(target string) {
 	l.rates, l.sum, l.worst, l.since, l.until = nil, Counts{}, 0, 0, 0
 }
 
+// End says that the turn of the target is over.
+func (l *Live) End() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flush()
+}
+
+// Step shows what is being done before or between runs, where a line can be
+// redrawn; what comes next takes its place.
+func (l *Live) Step(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || !l.o.Terminal {
+		return
+	}
+	l.clear()
+	fmt.Fprint(l.w, clean(text, max(l.o.Width()-1, 10)))
+	l.step = true
+}
+
 // Update shows one more interval.
 func (l *Live) Update(iv Interval) {
 	l.mu.Lock()
@@ -98,7 +119,7 @@ func (l *Live) Update(iv Interval) {
 			l.rates = l.rates[1:]
 		}
 		fmt.Fprint(l.w, "\r\x1b[K"+l.line(&iv))
-		l.drawn = true
+		l.drawn, l.step = true, false
 		return
 	}
 	l.sum.add(iv.Counts)
@@ -131,6 +152,9 @@ func (l *Live) Close() {
 }
 
 func (l *Live) flush() {
+	if l.step {
+		l.clear()
+	}
 	if l.drawn {
 		fmt.Fprintln(l.w)
 		l.drawn = false
@@ -141,9 +165,9 @@ func (l *Live) flush() {
 }
 
 func (l *Live) clear() {
-	if l.drawn {
+	if l.drawn || l.step {
 		fmt.Fprint(l.w, "\r\x1b[K")
-		l.drawn = false
+		l.drawn, l.step = false, false
 	}
 }
 
@@ -152,7 +176,7 @@ func (l *Live) clear() {
 func (l *Live) line(iv *Interval) string {
 	style := styles(l.o.Colour)
 	width := max(l.o.Width()-1, 10) // a full line would wrap on some terminals
-	numbers := fmt.Sprintf("%s/s  p99 %s", perSec(perSecond(iv.Achieved, iv.Length)), duration(iv.P99))
+	numbers := fmt.Sprintf("%s/s  p99 %s", perSec(perSecond(iv.Achieved, iv.Length)), slowest(iv.P99))
 	denied := ""
 	if iv.Denied > 0 {
 		denied = "  denied " + percent(share(iv.Denied, iv.Achieved))
@@ -187,11 +211,11 @@ func (l *Live) line(iv *Interval) string {
 
 // clock is the time of the run, and of how much if that is known.
 func (l *Live) clock() string {
-	at := span(l.until.Round(time.Second))
-	if l.o.Total > 0 {
-		at += " of " + span(l.o.Total)
+	at := l.until.Round(time.Second)
+	if l.o.Total <= 0 {
+		return span(at)
 	}
-	return at
+	return span(min(at, l.o.Total)) + " of " + span(l.o.Total)
 }
 
 func (l *Live) bar(width int) string {
@@ -207,10 +231,10 @@ func (l *Live) plain() {
 	length := l.until - l.since
 	name := ""
 	if l.name != "" {
-		name = l.name + ": "
+		name = strings.TrimSuffix(l.name, ":") + ": " // null: has one
 	}
 	fmt.Fprintf(l.w, "%s%s: offered %s/s, achieved %s/s, p99 at most %s, denied %s, failed %s\n", name, l.clock(),
-		perSec(perSecond(l.sum.Offered, length)), perSec(perSecond(l.sum.Achieved, length)), duration(l.worst),
+		perSec(perSecond(l.sum.Offered, length)), perSec(perSecond(l.sum.Achieved, length)), slowest(l.worst),
 		percent(share(l.sum.Denied, l.sum.Achieved)), thousands(l.sum.Failed+l.sum.Dropped))
 	l.sum, l.worst, l.since = Counts{}, 0, l.until
 }
@@ -222,6 +246,14 @@ func (c *Counts) add(o Counts) {
 	c.Degraded += o.Degraded
 	c.Failed += o.Failed
 	c.Dropped += o.Dropped
+}
+
+// slowest is a p99, which the warm-up has none of.
+func slowest(p99 time.Duration) string {
+	if p99 == 0 {
+		return "-"
+	}
+	return duration(p99)
 }
 
 // sparkline draws the latest values, from zero to the highest of them.

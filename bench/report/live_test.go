@@ -74,6 +74,40 @@ node: 12 s of 30 s: offered 20,000/s, achieved 20,050/s, p99 at most 12.0 ms, de
 	}
 }
 
+// What is done before a run leaves nothing behind, and what comes after a turn does
+// not wipe out its last line.
+func TestLiveKeepsWhatMatters(t *testing.T) {
+	var b bytes.Buffer
+	l := NewLive(&b, LiveOptions{Terminal: true, Total: 1500 * time.Millisecond})
+	l.Step("at 25,000 calls/s")
+	l.Step("at 50,000 calls/s")
+	l.Begin("null:")
+	l.Update(second(0))
+	l.Update(second(1))
+	l.End()
+	l.Note("all nodes have ended")
+	l.Close()
+	out := b.String()
+	if strings.Count(out, "\n") != 2 || !strings.HasSuffix(out, "\nall nodes have ended\n") || !strings.Contains(out, "1.5 s of 1.5 s") {
+		t.Errorf("on a terminal: %q, want the last line of the turn, and the note", out)
+	}
+	if at := strings.LastIndex(out, "calls/s"); strings.Contains(out[:at], "\n") || !strings.HasPrefix(out[at+len("calls/s"):], "\r\x1b[K") {
+		t.Errorf("on a terminal: %q, want steps to be wiped out", out)
+	}
+
+	b.Reset()
+	l = NewLive(&b, LiveOptions{Total: 2 * time.Second})
+	l.Step("at 25,000 calls/s")
+	l.Begin("null:")
+	l.Update(second(0))
+	l.End()
+	l.Note("all nodes have ended")
+	l.Close()
+	if got, want := b.String(), "null: 1 s of 2 s: offered 20,000/s, achieved 19,000/s, p99 at most 1.00 ms, denied 21.1 %, failed 0\nall nodes have ended\n"; got != want {
+		t.Errorf("elsewhere: %q, want %q", got, want)
+	}
+}
+
 func TestLiveWithoutColour(t *testing.T) {
 	var b bytes.Buffer
 	l := NewLive(&b, LiveOptions{Terminal: true})

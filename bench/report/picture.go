@@ -65,6 +65,11 @@ func picture(r *Run, kind Picture) (*chart, error) {
 	case AdmittedPicture:
 		groups := auditGroups(r)
 		c = auditChart("admitted", "Admitted, as a share of what the limits allow", groups, max(maxAccounts/max(len(groups), 1), 3))
+		for i := range r.Targets {
+			if c == nil { // nothing needs a look: then what was right is shown
+				c = coursesChart("admitted", &r.Targets[i])
+			}
+		}
 	default:
 		return nil, fmt.Errorf("picture %q is not one of latency, admitted", kind)
 	}

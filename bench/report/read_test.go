@@ -56,11 +56,17 @@ func TestReadRefuses(t *testing.T) {
 	series := func(doc map[string]any, i int) map[string]any {
 		return target(doc)["series"].([]any)[i].(map[string]any)
 	}
+	course := func(doc map[string]any) map[string]any {
+		return target(doc)["audit"].(map[string]any)["courses"].([]any)[0].(map[string]any)
+	}
+	coursePoint := func(doc map[string]any, i int) map[string]any {
+		return course(doc)["points"].([]any)[i].(map[string]any)
+	}
 	for _, test := range []struct{ name, document, want string }{
 		{"nothing", "", "not a document"},
 		{"something else", `{"a":1}`, "no format_version"},
 		{"a list", `[]`, "not a document"},
-		{"newer", edited(t, func(d map[string]any) { d["format_version"] = 2; d["new_name"] = 1 }), "format_version 2 is newer than this program, which reads version 1"},
+		{"newer", edited(t, func(d map[string]any) { d["format_version"] = 3; d["new_name"] = 1 }), "format_version 3 is newer than this program, which reads version 2"},
 		{"no such version", edited(t, func(d map[string]any) { d["format_version"] = 0 }), "format_version 0 is not known"},
 		{"unknown name", edited(t, func(d map[string]any) { d["sed"] = 1 }), `unknown field "sed"`},
 		{"cut short", edited(t, func(map[string]any) {})[:500], "not a document"},
@@ -76,6 +82,17 @@ func TestReadRefuses(t *testing.T) {
 		{"another count", edited(t, func(d map[string]any) { latency(d)["count"] = 1 }), "targets[0].latencies[0].count: 1, but the histogram holds"},
 		{"a huge histogram", edited(t, func(d map[string]any) { latency(d)["hdr"] = huge(t) }), "5 significant digits"},
 		{"unknown verdict", edited(t, func(d map[string]any) { target(d)["audit"].(map[string]any)["verdict"] = "fine" }), `audit.verdict: "fine"`},
+		{"a course without steps", edited(t, func(d map[string]any) { course(d)["step_ns"] = 0 }), "audit.courses[0].step_ns: 0"},
+		{"a course of less than nothing", edited(t, func(d map[string]any) { course(d)["allowed"] = -1 }), "audit.courses[0].allowed: -1"},
+		{"a course backwards", edited(t, func(d map[string]any) { coursePoint(d, 2)["at_ns"] = 0 }), "audit.courses[0].points[2].at_ns: 0"},
+		{"a course below zero", edited(t, func(d map[string]any) { coursePoint(d, 0)["at_ns"] = -1 }), "audit.courses[0].points[0].at_ns: -1"},
+		{"a course that is less with fallback", edited(t, func(d map[string]any) { coursePoint(d, 1)["with_fallback"] = 0 }), "audit.courses[0].points[1].with_fallback: 0 is less"},
+		{"too many courses", edited(t, func(d map[string]any) {
+			a := target(d)["audit"].(map[string]any)
+			for range 5 {
+				a["courses"] = append(a["courses"].([]any), a["courses"].([]any)...)
+			}
+		}), "audit.courses: "},
 		{"a percentile above all", edited(t, func(d map[string]any) {
 			latency(d)["percentiles"] = []any{map[string]any{"percentile": 101, "value_ns": 1}}
 		}), "percentiles[0].percentile: 101"},
@@ -154,7 +171,7 @@ func FuzzRead(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes())
-	f.Add([]byte(`{"format_version":1,"targets":[{"name":"a","duration_ns":9007199254740992,"latencies":null,"series":[{"at_ns":0,"length_ns":1,"offered":9007199254740992},{"at_ns":9007199254740992,"length_ns":9007199254740992,"p99_ns":9007199254740992}]}]}`))
+	f.Add([]byte(`{"format_version":2,"targets":[{"name":"a","duration_ns":9007199254740992,"latencies":null,"series":[{"at_ns":0,"length_ns":1,"offered":9007199254740992},{"at_ns":9007199254740992,"length_ns":9007199254740992,"p99_ns":9007199254740992}]}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := Read(bytes.NewReader(data))
 		if err != nil {

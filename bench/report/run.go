@@ -9,7 +9,7 @@ import (
 
 // FormatVersion is the version of the document that this package writes, and
 // the only one that it reads.
-const FormatVersion = 1
+const FormatVersion = 2
 
 // Run is everything that is known about one run.
 type Run struct {
@@ -20,6 +20,7 @@ type Run struct {
 	Seed          uint64      `json:"seed"`
 	Load          Load        `json:"load"`
 	Environment   Environment `json:"environment"`
+	Harness       *Harness    `json:"harness,omitempty"` // nil: it was not measured
 	Targets       []Target    `json:"targets"`
 	Pairing       *Pairing    `json:"pairing,omitempty"`
 }

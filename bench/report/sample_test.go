@@ -131,6 +131,35 @@ func violatedAudit() *Audit {
 	return a
 }
 
+// courses are those of n limits that are in use for the whole run: the first one
+// full all the time, others less. In the second from outage on, fallback admits
+// some more.
+func (m *maker) courses(n, seconds, outage int) (list []Course) {
+	for i := range n {
+		k := Course{Key: fmt.Sprintf("acme/user-%d", i/2), Dimension: "requests", Limit: "rpm", Allowed: 1_000, Step: time.Second / 2}
+		if i%2 == 1 {
+			k.Dimension, k.Limit, k.Allowed = "tokens", "tokens", 60_000
+		}
+		for at := range 2 * seconds {
+			if i > 3 && at%16 > 10 {
+				continue // nothing was admitted
+			}
+			full := 1 - 0.06*float64(i)
+			p := CoursePoint{At: time.Duration(at) * k.Step}
+			p.Used = min(k.Allowed, int64(float64(k.Allowed)*full*(1-math.Exp(-float64(at+1)/6)+0.02*m.random.Float64())))
+			p.WithFallback = p.Used
+			if i < 4 && outage >= 0 && at >= 2*outage && at < 2*outage+8 {
+				p.WithFallback += k.Allowed / 4
+			}
+			k.Points = append(k.Points, p)
+			k.Calls += p.Used / 9
+			k.Admitted += p.Used / 7
+		}
+		list = append(list, k)
+	}
+	return list
+}
+
 func environment() Environment {
 	return Environment{
 		CPU: "AMD EPYC 7B13", Cores: 2, MemoryBytes: 24 << 30, OS: "linux/amd64", System: "Debian GNU/Linux 12, kernel 6.1.0",
@@ -156,10 +185,15 @@ func faultRun(tb testing.TB) *Run {
 	t.LLM = LLM{Held: 150_000, Reported: 300_000, Settled: 149_990, Lost: 10}
 	t.Pacer = &Pacer{P50: 3 * time.Microsecond, P99: 80 * time.Microsecond, Max: 900 * time.Microsecond}
 	t.Audit = exactAudit()
+	t.Audit.Courses = m.courses(12, 30, 10)
 	return &Run{
 		FormatVersion: FormatVersion, Started: started(), Seed: 42, Environment: environment(),
 		Command: "bucketring bench run --local 3 --rate 20k --for 30s --keys zipf:1.1x100k --tokens chat --kill 1@10s --join 1@16s",
 		Flags:   []Flag{{"rate", "20k"}, {"for", "30s"}, {"keys", "zipf:1.1x100k"}, {"warmup", "5s"}},
+		Harness: &Harness{
+			MaxRate: 300_000, ClosedRate: 2_900_000, AddedRate: 10_000,
+			AddedP50: 61 * time.Microsecond, AddedP99: 240 * time.Microsecond, AddedMax: 2 * time.Millisecond, CPUPerMillion: 2_700 * time.Millisecond,
+		},
 		Load:    Load{Loop: "open", Arrivals: "poisson", RatePerSecond: 20_000, Workload: "keys zipf:1.1x100k, tokens chat", Warmup: 5 * time.Second, Duration: 30 * time.Second},
 		Targets: []Target{t},
 	}
@@ -174,6 +208,13 @@ func versusRun(tb testing.TB) *Run {
 	m.resources(&ours, 24, 1)
 	m.resources(&theirs, 24, 1)
 	ours.Audit, theirs.Audit = exactAudit(), violatedAudit()
+	other := newMaker(tb, 80)
+	ours.Audit.Courses, theirs.Audit.Courses = other.courses(5, 24, -1), other.courses(2, 24, -1)
+	for i := range 6 { // twice as much around the turn of a window
+		p := &theirs.Audit.Courses[0].Points[20+i]
+		p.Used = 1_000 + int64(i)*160
+		p.WithFallback = p.Used
+	}
 	r := &Run{
 		FormatVersion: FormatVersion, Started: started(), Seed: 42, Environment: environment(),
 		Command: "bucketring bench run --local 1 --vs redis://localhost:6379 --rate 12k --for 24s",
@@ -210,6 +251,7 @@ func hostileRun(tb testing.TB) *Run {
 	t.Marks = []Mark{{time.Second, evil, evil}}
 	t.Errors = []ErrorCount{{evil, 1}}
 	t.Audit = &Audit{Verdict: Violated, Text: evil, Worst: []Account{{Key: evil, Dimension: evil, Limit: evil, Admitted: 1, Over: 1}}}
+	t.Audit.Courses = []Course{{Key: evil, Dimension: evil, Limit: evil, Step: 1, Points: []CoursePoint{{Used: 1, WithFallback: 2}}}, {Key: evil, Step: time.Hour}}
 	t.Resources = &Resources{Client: Process{Name: evil, CPU: 1}, Servers: []Process{{Name: evil, Samples: []Sample{{}, {At: 1, CPU: 1}}}}, ServerCPUPerMillion: 1}
 	other := m.target(evil+"2", 10, 3, time.Millisecond, -1)
 	return &Run{

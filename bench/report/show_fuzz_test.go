@@ -57,6 +57,16 @@ func (n *numbers) target(name string) Target {
 	for range n.next() % 4 {
 		t.Audit.Worst = append(t.Audit.Worst, Account{"k", "d", "l", n.next(), n.next(), n.next(), n.next(), n.next()})
 	}
+	for range n.next() % 5 {
+		k := Course{Key: "k", Dimension: "d", Allowed: n.next(), Calls: n.next(), Admitted: n.next(), Step: 1 + n.duration()/64}
+		at = 0
+		for range n.next() % 20 {
+			used := n.next() / 2
+			k.Points = append(k.Points, CoursePoint{at + n.duration()/64, used, used + n.next()/2})
+			at = k.Points[len(k.Points)-1].At + k.Step
+		}
+		t.Audit.Courses = append(t.Audit.Courses, k)
+	}
 	p := Process{CPU: n.duration(), PeakRSS: n.next()}
 	at = 0
 	for range n.next() % 9 {

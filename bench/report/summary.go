@@ -50,6 +50,15 @@ func Summary(w io.Writer, r *Run, o TextOptions) error {
 			fmt.Fprintf(&b, "  servers: %s of CPU per million decisions\n", duration(t.Resources.ServerCPUPerMillion))
 		}
 	}
+	if r.Harness != nil {
+		for i, line := range r.Harness.lines() {
+			if i == 0 {
+				fmt.Fprintf(&b, "the bench itself: %s\n", line)
+			} else {
+				fmt.Fprintf(&b, "  %s\n", line)
+			}
+		}
+	}
 	if o.Report != "" {
 		fmt.Fprintf(&b, "report: %s\n", clean(o.Report, 500))
 	}

@@ -101,8 +101,10 @@ func textWidth(s string) float64 { return 6.6 * float64(utf8.RuneCountInString(s
 // entry is one item of a legend.
 type entry struct{ class, name string }
 
-// legend draws entries from the left, and returns the height that they took.
-func (c *canvas) legend(x, y, width float64, entries []entry) float64 {
+// legend draws entries at the top, from x on, and returns the height that they
+// took.
+func (c *canvas) legend(x, width float64, entries []entry) float64 {
+	const y = 16.0
 	at, line := x, y
 	for _, e := range entries {
 		w := 24 + textWidth(e.name) + 20

@@ -12,7 +12,7 @@ import (
 
 // maxSteps is how many points a line over time has at most; longer runs are
 // drawn and listed in coarser steps.
-const maxSteps = 240
+const maxSteps = 120
 
 // moment is one value of a line.
 type moment struct {
@@ -72,7 +72,7 @@ func (t timeline) chart() *chart {
 	for i, k := range t.tracks {
 		entries[i] = entry{k.class, k.name}
 	}
-	legend := c.legend(marginLeft, 16, chartWidth-marginLeft, entries)
+	legend := c.legend(marginLeft, chartWidth-marginLeft, entries)
 	marksHeight := 0.0
 	if len(t.marks) > 0 {
 		marksHeight = 16

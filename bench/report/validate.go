@@ -15,6 +15,7 @@ const (
 	maxTargets   = 64
 	maxLatencies = 256
 	maxPoints    = 1 << 20
+	maxCourses   = 24
 	maxValue     = 1 << 53 // what every reader of JSON can hold
 )
 
@@ -29,6 +30,9 @@ func (r *Run) Validate() error {
 	v.nonNegative("load.callers", r.Load.Callers)
 	v.rate("load.rate_per_second", r.Load.RatePerSecond)
 	v.nonNegative("environment.memory_bytes", r.Environment.MemoryBytes)
+	if r.Harness != nil {
+		v.harness(r.Harness)
+	}
 	if len(r.Targets) == 0 || len(r.Targets) > maxTargets {
 		v.fail("targets", "%d, there must be 1 to %d", len(r.Targets), maxTargets)
 		return v.err()
@@ -222,6 +226,7 @@ func (v *validator) audit(at string, a *Audit) {
 	} {
 		v.nonNegative(at+"."+f.name, f.n)
 	}
+	v.courses(at+".courses", a.Courses)
 	if !v.size(at+".worst", len(a.Worst), 4096) {
 		return
 	}
@@ -232,6 +237,42 @@ func (v *validator) audit(at string, a *Audit) {
 			n    int64
 		}{{"allowed", w.Allowed}, {"margin", w.Margin}, {"admitted", w.Admitted}, {"over", w.Over}, {"under", w.Under}} {
 			v.nonNegative(at+"."+f.name, f.n)
+		}
+	}
+}
+
+func (v *validator) courses(at string, list []Course) {
+	if !v.size(at, len(list), maxCourses) {
+		return
+	}
+	for i := range list {
+		at, k := fmt.Sprintf("%s[%d]", at, i), &list[i]
+		for _, f := range []struct {
+			name string
+			n    int64
+		}{{"allowed", k.Allowed}, {"calls", k.Calls}, {"admitted", k.Admitted}} {
+			v.nonNegative(at+"."+f.name, f.n)
+		}
+		if k.Step <= 0 || k.Step > maxValue {
+			v.fail(at+".step_ns", "%d is not a length of time", k.Step)
+			return
+		}
+		if !v.size(at+".points", len(k.Points), 1024) {
+			return
+		}
+		var end time.Duration
+		for j, p := range k.Points {
+			at := fmt.Sprintf("%s.points[%d]", at, j)
+			if p.At < end || p.At > maxValue {
+				v.fail(at+".at_ns", "%d: points follow each other, at least a step apart", p.At)
+				return
+			}
+			end = p.At + k.Step
+			v.nonNegative(at+".used", p.Used)
+			v.nonNegative(at+".with_fallback", p.WithFallback)
+			if p.WithFallback < p.Used {
+				v.fail(at+".with_fallback", "%d is less than without it, %d", p.WithFallback, p.Used)
+			}
 		}
 	}
 }

@@ -47,6 +47,13 @@ func OfPolicy(p *policy.Policy, started time.Time, sameClock bool) audit.Options
 	return audit.Options{Of: t.of, Cost: t.cost}
 }
 
+// modes of fallback, as the auditor names them.
+var modes = map[limiter.Unreachable]audit.Fallback{
+	limiter.Closed: audit.FallbackClosed,
+	limiter.Share:  audit.FallbackShare,
+	limiter.Open:   audit.FallbackOpen,
+}
+
 // promises reads a policy for the auditor.
 type promises struct {
 	policy    *policy.Policy
@@ -97,12 +104,13 @@ var longest = map[limiter.Calendar]time.Duration{
 	limiter.Day:   25 * time.Hour, // when clocks are set back
 	limiter.Week:  7*24*time.Hour + time.Hour,
 	limiter.Month: 31*24*time.Hour + time.Hour,
+	limiter.Year:  366*24*time.Hour + time.Hour,
 }
 
 func (t *promises) limit(l *limiter.Limit, until time.Time) audit.Limit {
 	a := audit.Limit{
 		Dimension: string(l.Dimension), Name: l.Name, Algorithm: audit.Algorithm(l.Algorithm.String()),
-		Amount: l.Amount, Burst: l.Burst, Window: l.Window,
+		Amount: l.Amount, Burst: l.Burst, Window: l.Window, Fallback: modes[l.Unreachable],
 	}
 	if l.Calendar != limiter.NoCalendar {
 		a.Window = longest[l.Calendar]
@@ -147,6 +155,8 @@ func next(l *limiter.Limit, at time.Time) time.Time {
 	case limiter.Week:
 		sinceMonday := (int(in.Weekday()) + 6) % 7
 		return time.Date(year, month, day-sinceMonday+7, 0, 0, 0, 0, zone)
+	case limiter.Year:
+		return time.Date(year+1, 1, 1, 0, 0, 0, 0, zone)
 	default:
 		return time.Date(year, month+1, 1, 0, 0, 0, 0, zone)
 	}
@@ -210,6 +220,9 @@ const (
 	redisLua   = "redis-lua"
 	rateLimit  = "rls"
 )
+
+// overTLS are the same over TLS.
+var overTLS = map[string]string{"rediss": redisPlain, "rediss-lua": redisLua}
 
 var checksOnly = []string{redisPlain, redisLua, rateLimit}
 

@@ -26,6 +26,9 @@ const (
 // which the mean of a ratio has an interval.
 const DefaultRounds = 5
 
+// DefaultWait is how long a target may take until it answers for the first time.
+const DefaultWait = 10 * time.Second
+
 // Options say what is run. One of Local and Target is needed, and one of Rate,
 // Callers and a workload that is a replay.
 type Options struct {
@@ -55,6 +58,7 @@ type Options struct {
 	// there are several targets.
 	Rounds  int
 	Timeout time.Duration // of a question; 0: that of package bench
+	Wait    time.Duration // until a target answers for the first time; 0: DefaultWait
 
 	// Policy is the policy file or directory of the cluster, and what Target is
 	// audited by. Empty: DefaultPolicy for a local cluster, and no audit of
@@ -63,14 +67,16 @@ type Options struct {
 	// Faults happen to the local cluster. They need one target and one round.
 	Faults []local.Fault
 
-	// Command and Flags go into the document.
+	// Harness, Command and Flags go into the document.
+	Harness *report.Harness
 	Command string
 	Flags   []report.Flag
 
 	// Begin is called when a target has its turn, Progress for each second of it,
-	// and Log for each thing that happens, such as a fault. They must not block.
-	// Nil: nobody wants to know.
+	// End when it is over, and Log for each thing that happens, such as a fault.
+	// They must not block. Nil: nobody wants to know.
 	Begin    func(target string)
+	End      func()
 	Progress func(report.Interval)
 	Log      func(text string)
 }
@@ -92,11 +98,17 @@ func (o *Options) withDefaults() *Options {
 			n.Rounds = DefaultRounds
 		}
 	}
+	if n.Wait == 0 {
+		n.Wait = DefaultWait
+	}
 	if n.Arrivals == "" {
 		n.Arrivals = Poisson
 	}
 	if n.Begin == nil {
 		n.Begin = func(string) {}
+	}
+	if n.End == nil {
+		n.End = func() {}
 	}
 	if n.Progress == nil {
 		n.Progress = func(report.Interval) {}
@@ -128,6 +140,10 @@ func (o *Options) Validate() error {
 		fail("callers: must not be negative, got %d", n.Callers)
 	case replay && n.Rate > 0:
 		fail("rate: a replay has a rate of its own")
+	case replay:
+		if err := n.fits(); err != nil {
+			problems = append(problems, err)
+		}
 	case !replay && n.Rate == 0 && n.Callers == 0:
 		fail("rate: is missing, without callers")
 	}
@@ -138,6 +154,9 @@ func (o *Options) Validate() error {
 		fail("rounds: must not be negative, got %d", n.Rounds)
 	} else if n.turn() < shortest {
 		fail("for: must be %s or more per round, got %s in %d rounds", shortest, n.For, n.Rounds)
+	}
+	if n.Wait < 0 {
+		fail("wait: must not be negative, got %s", n.Wait)
 	}
 	if n.Warmup < 0 {
 		fail("warmup: must not be negative, got %s", n.Warmup)
@@ -160,5 +179,34 @@ func (o *Options) Validate() error {
 	return errors.Join(problems...)
 }
 
+// fits reports whether the trace has calls for all rounds. One round may be longer:
+// it ends with the trace.
+func (o *Options) fits() error {
+	length, err := o.Workload.Replay.Length()
+	if err != nil {
+		return fmt.Errorf("workload: %w", err)
+	}
+	needs := o.Warmup + shortest
+	if o.Rounds > 1 {
+		needs = o.Warmup + o.For
+	}
+	if needs > length {
+		return fmt.Errorf("for: the trace ends after %s at this speed, and %s are needed, with the warm-up", length.Round(time.Second/10), needs)
+	}
+	return nil
+}
+
 // replay reports whether the workload brings its own times.
 func (o *Options) replay() bool { return o.Workload.Replay.String() != "" }
+
+// members is how many nodes of the local cluster share a limit in fallback, at the
+// least: one that was killed counts on, one that has left does not.
+func (o *Options) members() int {
+	n := o.Local
+	for _, f := range o.Faults {
+		if f.Kind == local.Leave || f.Kind == local.Restart {
+			n-- // a restart is of one at a time
+		}
+	}
+	return max(n, 1)
+}

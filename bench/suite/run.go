@@ -3,6 +3,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,9 +20,6 @@ import (
 	"github.com/bucketring/bucketring/limiter/policy"
 )
 
-// patience is how long a target may take until it answers for the first time.
-const patience = 10 * time.Second
-
 // ErrNotReady says that a target does not answer, before the run.
 var ErrNotReady = errors.New("not ready")
 
@@ -37,6 +35,9 @@ func Run(ctx context.Context, o Options) (run *report.Run, err error) {
 		if r.policy, err = readPolicy(r.o.Policy); err != nil {
 			return nil, fmt.Errorf("policy: %w", err)
 		}
+	}
+	if err := r.known(); err != nil {
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	if r.o.Local > 0 {
@@ -84,30 +85,81 @@ func (r *runner) start(ctx context.Context) (err error) {
 	return nil
 }
 
+// known finds mistakes in the specs of targets before a cluster is started for
+// nothing.
+func (r *runner) known() error {
+	for _, spec := range r.o.specs() {
+		if r.o.ofCluster(spec) {
+			continue
+		}
+		t, err := target.Open(spec, r.o.optionsOf(spec))
+		if err != nil {
+			return err
+		}
+		if err := t.Close(); err != nil {
+			return fmt.Errorf("close %s: %w", t.Name(), err)
+		}
+	}
+	return nil
+}
+
+// optionsOf are those of the options for targets that are about one.
+func (o *Options) optionsOf(spec string) target.Options {
+	options := o.Targets
+	if o.ofCluster(spec) || !target.TakesTLS(spec) {
+		options.TLS = nil
+	}
+	if options.TLS != nil {
+		options.Insecure = false // that is for the others
+	}
+	if kind := kindOf(spec); kind != redisPlain && kind != redisLua {
+		options.Limits = nil
+	}
+	return options
+}
+
 // open opens all targets and waits until they answer.
 func (r *runner) open(ctx context.Context) error {
-	specs := append([]string{r.o.Target}, r.o.Versus...)
-	for i, spec := range specs {
+	for i, spec := range r.o.specs() {
 		s, err := r.side(i, spec)
 		if err != nil {
 			return err
 		}
 		r.sides = append(r.sides, s)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, r.o.Wait)
 	defer cancel()
 	for _, s := range r.sides {
-		if err := target.Ready(ctx, s.target); err != nil {
+		slow := time.AfterFunc(time.Second, func() { r.o.Log("waiting for " + s.name) })
+		err := target.Ready(ctx, s.target)
+		slow.Stop()
+		if err != nil {
 			return fmt.Errorf("%w: %w", ErrNotReady, err)
 		}
+		s.version = target.Version(ctx, s.target)
 	}
 	return nil
 }
 
+// kindOf is the kind of a spec; over TLS, it is the same one.
 func kindOf(spec string) string {
 	kind, _, _ := strings.Cut(spec, ":")
-	return kind
+	return cmp.Or(overTLS[kind], kind)
 }
+
+// ofCluster reports whether a target is the cluster of this run, by one of its
+// doors.
+func (o *Options) ofCluster(spec string) bool {
+	return o.Local > 0 && slices.Contains([]string{"", "client:", "grpc:", "http:"}, spec)
+}
+
+// UsesTLS reports whether any target is asked over TLS when Targets.TLS is set.
+// The cluster of a run never is: its nodes are on loopback.
+func (o *Options) UsesTLS() bool {
+	return slices.ContainsFunc(o.specs(), func(spec string) bool { return !o.ofCluster(spec) && target.TakesTLS(spec) })
+}
+
+func (o *Options) specs() []string { return append([]string{o.Target}, o.Versus...) }
 
 // side opens one target.
 func (r *runner) side(i int, spec string) (*side, error) {
@@ -124,12 +176,8 @@ func (r *runner) side(i int, spec string) (*side, error) {
 		}
 		s.local = s.name != ""
 	}
-	options := r.o.Targets
-	if s.kind != redisPlain && s.kind != redisLua {
-		options.Limits = nil
-	}
 	var err error
-	if s.target, err = target.Open(full, options); err != nil {
+	if s.target, err = target.Open(full, r.o.optionsOf(spec)); err != nil {
 		return nil, err
 	}
 	if s.name == "" {
@@ -204,7 +252,7 @@ func (r *runner) document() (*report.Run, error) {
 		FormatVersion: report.FormatVersion,
 		Started:       r.began.UTC().Truncate(time.Millisecond),
 		Command:       o.Command, Flags: o.Flags, Seed: o.Workload.Seed,
-		Environment: report.CaptureEnvironment(),
+		Environment: report.CaptureEnvironment(), Harness: o.Harness,
 		Load: report.Load{
 			Loop: "open", Arrivals: string(o.Arrivals), RatePerSecond: o.Rate,
 			Workload: o.Workload.String(), Warmup: o.Warmup, Duration: o.For,
@@ -222,6 +270,9 @@ func (r *runner) document() (*report.Run, error) {
 			return nil, err
 		}
 		run.Targets = append(run.Targets, *t)
+		if s.version != "" {
+			run.Environment.Versions = append(run.Environment.Versions, report.Flag{Name: s.name, Value: s.version})
+		}
 	}
 	if len(r.sides) > 1 && len(r.paired) > 0 {
 		run.Pairing = &report.Pairing{Baseline: r.sides[0].name, Rounds: r.paired}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/bench/audit"
 	"github.com/bucketring/bucketring/bench/local"
 	"github.com/bucketring/bucketring/bench/report"
@@ -37,6 +38,8 @@ func TestValidate(t *testing.T) {
 	}{
 		{"fine", Options{Local: 3, Rate: 100, For: time.Second}, ""},
 		{"replay", Options{Local: 3, Workload: replay, For: time.Second}, ""},
+		{"replay to its end", Options{Local: 3, Workload: replay, For: time.Hour}, ""},
+		{"replay in rounds beyond its end", Options{Local: 3, Workload: replay, For: 350 * time.Second, Warmup: time.Second, Rounds: 5}, "for: the trace ends after 5m50.2s at this speed, and 5m51s are needed"},
 		{"closed loop", Options{Target: "null:", Callers: 4, For: time.Second}, ""},
 		{"no target", Options{Rate: 100, For: time.Second}, "target: is missing"},
 		{"no load", Options{Local: 1, For: time.Second}, "rate: is missing"},
@@ -151,6 +154,9 @@ prices:
 			Window: 25 * time.Hour, Resets: []time.Duration{time.Minute}, Estimate: audit.EstimateInput,
 		},
 	}
+	for i := range want {
+		want[i].Fallback = audit.FallbackShare
+	}
 	slices.SortFunc(want, func(a, b audit.Limit) int { return strings.Compare(a.Scope+a.Dimension, b.Scope+b.Dimension) })
 	slices.SortFunc(got, func(a, b audit.Limit) int { return strings.Compare(a.Scope+a.Dimension, b.Scope+b.Dimension) })
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -188,6 +194,7 @@ func TestNext(t *testing.T) {
 		{limiter.Limit{Calendar: limiter.Day, Zone: berlin}, "2026-03-28T23:00:00Z"},
 		{limiter.Limit{Calendar: limiter.Week}, "2026-03-30T00:00:00Z"},
 		{limiter.Limit{Calendar: limiter.Month}, "2026-04-01T00:00:00Z"},
+		{limiter.Limit{Calendar: limiter.Year}, "2027-01-01T00:00:00Z"},
 	} {
 		if got := next(&c.l, at).UTC().Format(time.RFC3339); got != c.want {
 			t.Errorf("next of %+v: got %s, want %s", c.l, got, c.want)
@@ -202,7 +209,7 @@ func TestVerdict(t *testing.T) {
 		Dimensions: []audit.Dimension{{Name: "tokens", Limits: 5, OverLimits: 1, Over: 30, Possible: 40, Excess: 7}, {Name: "spend", Missing: 1_250_000}},
 		Over:       []audit.Over{{Which: which, Admitted: 130, Amount: 30, WithFallback: 30}},
 		Under:      []audit.Under{{Which: which, Calls: 1, Cost: 12}},
-		Charges:    []audit.Charge{{Which: which, Excess: 7, Suspects: []audit.Suspect{{ID: "1", Why: "sent 2 times"}, {ID: "2", Why: "1 of 1 settles failed"}}}},
+		Charges:    []audit.Charge{{Which: which, Excess: 7, Suspects: []audit.Suspect{{ID: "1", Why: "sent 2 times"}, {ID: "2", Why: "1 of 1 settles failed"}, {ID: "3", Why: "its usage was on its way to the owner"}}}},
 	}
 	got := Verdict(found)
 	want := &report.Audit{
@@ -219,6 +226,80 @@ func TestVerdict(t *testing.T) {
 		if got := Verdict(&audit.Report{Dimensions: []audit.Dimension{d}}).Verdict; got != want {
 			t.Errorf("verdict on %+v: got %s, want %s", d, got, want)
 		}
+	}
+}
+
+// TestVerdictOnFallback: what limits declare is a part of the verdict, and said.
+func TestVerdictOnFallback(t *testing.T) {
+	which := audit.Which{Scope: "acme/alice", Dimension: "requests", Name: "rpm", Limit: 100}
+	got := Verdict(&audit.Report{
+		Answers:    audit.Answers{Fallback: 60},
+		Dimensions: []audit.Dimension{{Name: "requests", Limits: 1, WithFallback: 60, Fallback: 60, BeyondBound: 27}},
+		Over:       []audit.Over{{Which: which, Admitted: 160, WithFallback: 60, Fallback: 60, Declared: audit.FallbackShare, BeyondBound: 27}},
+	})
+	want := &report.Audit{
+		Verdict: report.Violated, Accounts: 1,
+		Text:  "Without the owner, fallback admitted 60 calls, more than the limits declare: 27 requests.",
+		Worst: []report.Account{{Key: "acme/alice", Dimension: "requests", Limit: "rpm", Allowed: 100, Margin: 33, Admitted: 160, Over: 27}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("verdict differs (-want +got):\n%s", diff)
+	}
+}
+
+// TestCoursesSinceTheWarmUp: the times of a document begin after it.
+func TestCoursesSinceTheWarmUp(t *testing.T) {
+	const s = time.Second
+	which := audit.Which{Scope: "acme", Dimension: "requests", Name: "rpm", Algorithm: audit.TokenBucket, Limit: 100, Burst: 20}
+	points := []audit.Point{{At: 1 * s, Used: 9}, {At: 2 * s, Used: 8}, {At: 4 * s, Used: 7}}
+	got := Verdict(&audit.Report{Courses: []audit.Course{
+		{Which: which, Calls: 5, Admitted: 6, Step: s, Used: points, WithFallback: append(points[:2:2], audit.Point{At: 3 * s, Used: 1}, audit.Point{At: 4 * s, Used: 30})},
+		{Which: audit.Which{Scope: "b", Limit: 3}, Step: s, Used: points[:1]},
+	}})
+	sinceWarmup(got, 2*s)
+	want := []report.Course{{
+		Key: "acme", Dimension: "requests", Limit: "rpm", Allowed: 20, Calls: 5, Admitted: 6, Step: s,
+		Points: []report.CoursePoint{{At: 0, Used: 8, WithFallback: 8}, {At: s, Used: 0, WithFallback: 1}, {At: 2 * s, Used: 7, WithFallback: 30}},
+	}}
+	if diff := cmp.Diff(want, got.Courses); diff != "" {
+		t.Errorf("courses differ (-want +got):\n%s", diff)
+	}
+}
+
+func TestMembers(t *testing.T) {
+	kill, leave, restart := local.Fault{Kind: local.Kill, Node: 1}, local.Fault{Kind: local.Leave, Node: 2}, local.Fault{Kind: local.Restart}
+	for _, c := range []struct {
+		faults []local.Fault
+		want   int
+	}{
+		{nil, 3},
+		{[]local.Fault{kill, {Kind: local.Join}, {Kind: local.Pause, Node: 2}}, 3},
+		{[]local.Fault{leave}, 2},
+		{[]local.Fault{restart, leave}, 1},
+		{[]local.Fault{leave, leave, leave, restart}, 1},
+	} {
+		if got := (&Options{Local: 3, Faults: c.faults}).members(); got != c.want {
+			t.Errorf("members after %v: got %d, want %d", c.faults, got, c.want)
+		}
+	}
+}
+
+// TestPromisesOfFallback: the modes of a policy reach the auditor.
+func TestPromisesOfFallback(t *testing.T) {
+	p, err := policy.Parse("p.yaml", []byte("tiers:\n  t:\n    limits:\n"+
+		"      - { name: a, dimension: requests, limit: 9, window: 1m }\n"+
+		"      - { name: b, dimension: requests, limit: 9, window: 1m, unreachable: closed }\n"+
+		"      - { name: c, dimension: requests, limit: 9, window: 1m, unreachable: open }\ndefault_tier: t\n"), limiter.NewCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]audit.Fallback{}
+	for _, l := range OfPolicy(p, time.Now(), true).Of("k", "", "") {
+		got[l.Name] = l.Fallback
+	}
+	want := map[string]audit.Fallback{"a": audit.FallbackShare, "b": audit.FallbackClosed, "c": audit.FallbackOpen}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("modes differ (-want +got):\n%s", diff)
 	}
 }
 
@@ -249,6 +330,38 @@ func TestRunTakesTurns(t *testing.T) {
 		}
 		if target.Audit == nil || target.Audit.Verdict != report.NotAudited {
 			t.Errorf("%s: got audit %+v, want none", target.Name, target.Audit)
+		}
+	}
+}
+
+// In a pair, targets see the same stretch of a trace, and the next pair the next
+// one.
+func TestReplayGoesOnInRounds(t *testing.T) {
+	calls, err := workload.Parse("replay=100x llm=0% seed=3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Target: "null:", Versus: []string{"null:1ms"}, Workload: calls, Rounds: 3, For: 3 * time.Second, Warmup: 500 * time.Millisecond}
+	r := &runner{o: o.withDefaults(), began: time.Now()}
+	for round := range 3 {
+		var tokens [2][]int64
+		var times [2][]time.Duration
+		for i, letter := range []string{"a", "b"} {
+			w, err := r.workload(&side{letter: letter, kind: "null"}, round)
+			if err != nil {
+				t.Fatal(err)
+			}
+			times[i] = w.Times()
+			for c := (bench.Call{}); w.Next(&c); {
+				tokens[i] = append(tokens[i], c.InputTokens)
+			}
+		}
+		if !slices.Equal(tokens[0], tokens[1]) || !slices.Equal(times[0], times[1]) {
+			t.Errorf("round %d: the targets see different calls", round)
+		}
+		// The trace has 35 s, and each round begins a second later.
+		if last := times[0][len(times[0])-1].Round(time.Second); last != time.Duration(35-round)*time.Second {
+			t.Errorf("round %d: the last call is due at %v", round, last)
 		}
 	}
 }

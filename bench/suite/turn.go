@@ -23,7 +23,8 @@ import (
 type side struct {
 	name, letter, kind string
 	description        string
-	local              bool // it is the cluster of this run
+	version            string // of its server; empty: not known
+	local              bool   // it is the cluster of this run
 	target             bench.Target
 
 	started time.Time // of its log, which goes over all rounds
@@ -65,10 +66,12 @@ func (c *callers) add(call *bench.Call, round int) {
 }
 
 // workload returns the calls of one turn. They are the same for all targets, but
-// their ids, and their keys where the state of another turn would be in the way.
+// their ids, and their keys where the state of another turn would be in the way. A
+// replay goes on in each round where the one before has ended.
 func (r *runner) workload(s *side, round int) (*workload.Workload, error) {
 	spec := r.o.Workload
 	spec.Seed += uint64(round) * 1_000_003
+	spec.Replay = spec.Replay.After(time.Duration(round) * r.o.turn())
 	run := strconv.FormatInt(r.began.UnixMilli(), 36)
 	spec.IDs = fmt.Sprintf("%s%s%d-", run, s.letter, round)
 	switch {
@@ -127,6 +130,7 @@ func (r *runner) turn(ctx context.Context, s *side, round int) (*report.Turn, er
 		Progress: func(iv bench.Interval) { r.o.Progress(report.FromInterval(iv, nil)) },
 	})
 	record, problem := watched()
+	r.o.End()
 	if result == nil {
 		return nil, errors.Join(err, problem)
 	}
@@ -194,7 +198,9 @@ func (s *side) audit(r *runner) (err error) {
 		return nil
 	}
 	o.Clock = clockHere
-	if !s.local {
+	if s.local {
+		o.Members = r.o.members()
+	} else {
 		o.Clock = clockElsewhere
 	}
 	o.Worst = 1_000

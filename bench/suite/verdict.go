@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bucketring/bucketring/bench/audit"
 	"github.com/bucketring/bucketring/bench/report"
@@ -18,12 +19,57 @@ func (s *side) verdict(r *runner) *report.Audit {
 		why := "the limits of this target are not known"
 		if CallsModels(s.kind + ":") {
 			why = "the answers of a model do not say what was charged"
-		} else if r.policy == nil && s.kind != rateLimit && s.kind != "null" {
+		} else if s.kind == "null" {
+			why = "it has no limits"
+		} else if r.policy == nil && s.kind != rateLimit {
 			why = "the policy of the servers is not known here; tell it with --policy"
 		}
 		return &report.Audit{Verdict: report.NotAudited, Text: why}
 	}
-	return Verdict(s.auditor.Report())
+	v := Verdict(s.auditor.Report())
+	sinceWarmup(v, r.o.Warmup)
+	return v
+}
+
+// sinceWarmup moves the courses, which begin with the warm-up, to the times of the
+// document, which begin after it. What came before is not drawn.
+func sinceWarmup(a *report.Audit, warmup time.Duration) {
+	for i := range a.Courses {
+		k := &a.Courses[i]
+		kept := k.Points[:0]
+		for _, p := range k.Points {
+			if p.At -= warmup; p.At >= 0 {
+				kept = append(kept, p)
+			}
+		}
+		k.Points = kept
+	}
+	a.Courses = slices.DeleteFunc(a.Courses, func(k report.Course) bool { return len(k.Points) == 0 })
+}
+
+// courses are the busiest limits over time.
+func courses(found *audit.Report) (list []report.Course) {
+	for i := range found.Courses {
+		c := &found.Courses[i]
+		k := report.Course{
+			Key: c.Scope, Dimension: c.Dimension, Limit: c.Name, Allowed: c.Capacity(),
+			Calls: c.Calls, Admitted: c.Admitted, Step: c.Step,
+		}
+		used := make(map[time.Duration]int64, len(c.Used))
+		for _, p := range c.Used {
+			used[p.At] = p.Used
+		}
+		all := c.WithFallback
+		if all == nil {
+			all = c.Used
+		}
+		for _, p := range all {
+			own := used[p.At]
+			k.Points = append(k.Points, report.CoursePoint{At: p.At, Used: own, WithFallback: max(own, p.Used)})
+		}
+		list = append(list, k)
+	}
+	return list
 }
 
 // Verdict puts the findings of an auditor into the form of a document. Charges
@@ -31,7 +77,7 @@ func (s *side) verdict(r *runner) *report.Audit {
 func Verdict(found *audit.Report) *report.Audit {
 	a := &report.Audit{Verdict: report.Exact, Calls: found.Calls, Margin: found.Slowest + found.Clock}
 	var doubt, bad int64
-	var missing, excess []string
+	var missing, excess, undeclared []string
 	for _, d := range found.Dimensions {
 		a.Accounts += d.Limits
 		a.OverAdmitted += d.OverLimits
@@ -39,6 +85,9 @@ func Verdict(found *audit.Report) *report.Audit {
 		bad += d.Over + d.BeyondBound + d.Excess + d.Missing
 		if d.Missing > 0 {
 			missing = append(missing, units(d.Missing, d.Name))
+		}
+		if d.BeyondBound > 0 {
+			undeclared = append(undeclared, units(d.BeyondBound, d.Name))
 		}
 		if d.Excess > 0 {
 			excess = append(excess, units(d.Excess, d.Name))
@@ -61,7 +110,11 @@ func Verdict(found *audit.Report) *report.Audit {
 		text = append(text, "Charged twice or not given back: "+strings.Join(excess, ", ")+".")
 	}
 	if found.Fallback > 0 {
-		text = append(text, fmt.Sprintf("Without the owner, fallback admitted %d calls.", found.Fallback))
+		said := fmt.Sprintf("Without the owner, fallback admitted %d calls", found.Fallback)
+		if len(undeclared) > 0 {
+			said += ", more than the limits declare: " + strings.Join(undeclared, ", ")
+		}
+		text = append(text, said+".")
 	}
 	if found.Failed > 0 {
 		text = append(text, fmt.Sprintf("%d questions got no answer and may have been charged or not.", found.Failed))
@@ -70,7 +123,7 @@ func Verdict(found *audit.Report) *report.Audit {
 		text = append(text, fmt.Sprintf("%d denials were of calls without a known limit.", found.Unjudged))
 	}
 	a.Text = strings.Join(text, " ")
-	a.Worst = accounts(found)
+	a.Worst, a.Courses = accounts(found), courses(found)
 	return a
 }
 
@@ -94,9 +147,11 @@ func suspects(found *audit.Report) (double, lost int64) {
 				continue
 			}
 			ids[s.ID] = true
-			if strings.Contains(s.Why, "settle") {
+			switch {
+			case strings.Contains(s.Why, "on its way"):
+			case strings.Contains(s.Why, "settle"):
 				lost++
-			} else {
+			default:
 				double++
 			}
 		}
@@ -124,6 +179,10 @@ func accounts(found *audit.Report) []report.Account {
 		if o.WithFallback > o.Amount {
 			a.Margin = o.WithFallback - o.Amount
 			a.Allowed = max(0, o.Admitted-o.WithFallback)
+		}
+		if o.BeyondBound > 0 { // that was no margin: it had no right to it
+			a.Over += o.BeyondBound
+			a.Margin = max(0, a.Margin-o.BeyondBound)
 		}
 	}
 	for _, u := range found.Under {

@@ -76,7 +76,7 @@ func (l *library) Check(ctx context.Context, c *bench.Call) (bench.Answer, error
 		Requests: c.Requests, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 	if err != nil {
-		return bench.Answer{}, err
+		return bench.Answer{}, withoutKey(err, c.Key)
 	}
 	return decided(d, 0)
 }
@@ -89,19 +89,28 @@ func (l *library) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, err
 		TTL: lease(c),
 	})
 	if err != nil {
-		return bench.Answer{}, err
+		return bench.Answer{}, withoutKey(err, c.Key)
 	}
 	return decided(r.Decision, r.Granted())
 }
 
 // Settle implements [bench.Target].
-func (l *library) Settle(ctx context.Context, u bench.Usage) (err error) {
+func (l *library) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
 	r := l.client.Reservation(u.Key, u.ID)
 	used := client.Usage{InputTokens: exactly(u.InputTokens), OutputTokens: exactly(u.OutputTokens)}
+	report := r.Progress
 	if u.Final {
-		_, err = r.Settle(ctx, used)
-	} else {
-		_, err = r.Progress(ctx, used)
+		report = r.Settle
+	}
+	s, err := report(ctx, used)
+	return bench.Answer{Route: string(s.Route), Owner: s.Owner}, withoutKey(err, u.Key)
+}
+
+// withoutKey is an error of the library without what it was doing for whom, so that
+// failures of one kind are counted together.
+func withoutKey(err error, key string) error {
+	if inner := errors.Unwrap(err); inner != nil && strings.Contains(err.Error(), " "+key+": ") {
+		return inner
 	}
 	return err
 }

@@ -115,17 +115,17 @@ func (u *unary) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error
 }
 
 // Settle implements [bench.Target].
-func (u *unary) Settle(ctx context.Context, use bench.Usage) error {
+func (u *unary) Settle(ctx context.Context, use bench.Usage) (bench.Answer, error) {
 	ctx, cancel := u.bounded(ctx)
 	defer cancel()
-	_, err := u.stub.Settle(ctx, &pb.SettleRequest{
+	s, err := u.stub.Settle(ctx, &pb.SettleRequest{
 		Key: use.Key, RequestId: use.ID,
 		InputTokens: new(use.InputTokens), OutputTokens: new(use.OutputTokens), Final: new(use.Final),
 	})
 	if err != nil {
-		return refused("settle", err)
+		return bench.Answer{}, refused("settle", err)
 	}
-	return nil
+	return bench.Answer{Route: word(s.GetRoute().String(), "ROUTE_"), Owner: s.GetOwner()}, nil
 }
 
 // Used implements [bench.Left].

@@ -177,7 +177,7 @@ func wantNoReservations(t *testing.T, target bench.Target) {
 	if _, err := target.Reserve(t.Context(), &bench.Call{Key: "acme"}); !errors.Is(err, bench.ErrNoReservations) {
 		t.Errorf("%s: Reserve = %v, want %v", target.Name(), err, bench.ErrNoReservations)
 	}
-	if err := target.Settle(t.Context(), bench.Usage{Key: "acme"}); !errors.Is(err, bench.ErrNoReservations) {
+	if _, err := target.Settle(t.Context(), bench.Usage{Key: "acme"}); !errors.Is(err, bench.ErrNoReservations) {
 		t.Errorf("%s: Settle = %v, want %v", target.Name(), err, bench.ErrNoReservations)
 	}
 }

@@ -117,6 +117,10 @@ type (
 		Owner     string `json:"owner"`
 		Route     string `json:"route"`
 	}
+	settlementBody struct {
+		Owner string `json:"owner"`
+		Route string `json:"route"`
+	}
 	problemBody struct {
 		Code    string `json:"error"`
 		Message string `json:"message"`
@@ -140,12 +144,14 @@ func (w *web) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) 
 }
 
 // Settle implements [bench.Target].
-func (w *web) Settle(ctx context.Context, u bench.Usage) error {
+func (w *web) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
 	ctx, cancel := w.bounded(ctx)
 	defer cancel()
-	return w.ask(ctx, http.MethodPost, "/v1/settle", &settleBody{
+	var s settlementBody
+	err := w.ask(ctx, http.MethodPost, "/v1/settle", &settleBody{
 		Key: u.Key, RequestID: u.ID, InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, Final: u.Final,
-	}, nil)
+	}, &s)
+	return bench.Answer{Route: s.Route, Owner: s.Owner}, err
 }
 
 // Close implements [bench.Target].
@@ -172,7 +178,7 @@ func (w *web) decide(ctx context.Context, path string, body any) (bench.Answer, 
 const largest = 1 << 20
 
 // ask sends body and reads the answer into out, if that is not nil. A status of
-// 429 is an answer if out is one.
+// 429 is an answer if out is a decision.
 func (w *web) ask(ctx context.Context, method, path string, body, out any) error {
 	var payload io.Reader
 	if body != nil {
@@ -198,10 +204,11 @@ func (w *web) ask(ctx context.Context, method, path string, body, out any) error
 	if err != nil {
 		return late(ctx, path, err)
 	}
-	if code := response.StatusCode; code != http.StatusOK && (code != http.StatusTooManyRequests || out == nil) {
+	_, decision := out.(*decisionBody)
+	if code := response.StatusCode; code != http.StatusOK && (code != http.StatusTooManyRequests || !decision) {
 		var p problemBody
 		if json.Unmarshal(text, &p) != nil || p.Code == "" {
-			return fmt.Errorf("%s: status %d, and not the error of a bucketring node", path, code)
+			return fmt.Errorf("%s: status %d, and not the error of a bucketring node: %s", path, code, firstLine(text))
 		}
 		return fmt.Errorf("%s: status %d: %s: %s", path, code, p.Code, p.Message)
 	}
@@ -209,9 +216,15 @@ func (w *web) ask(ctx context.Context, method, path string, body, out any) error
 		return nil
 	}
 	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("%s: answer of %d bytes is not a decision: %w", path, len(text), err)
+		return fmt.Errorf("%s: answer of %d bytes cannot be read: %w", path, len(text), err)
 	}
 	return nil
+}
+
+// firstLine is the begin of an answer, for people.
+func firstLine(text []byte) string {
+	line, _, _ := bytes.Cut(bytes.TrimSpace(text), []byte("\n"))
+	return fmt.Sprintf("%.100q", line)
 }
 
 // late is an error of a connection, which may be the end of ctx.

@@ -206,16 +206,16 @@ func (m *model) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error
 
 // Settle implements [bench.Target]: the final one is there when the stream has
 // ended.
-func (m *model) Settle(ctx context.Context, u bench.Usage) error {
+func (m *model) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
 	if !u.Final {
-		return nil
+		return bench.Answer{}, nil
 	}
 	m.mu.Lock()
 	s := m.mu.streams[u.ID]
 	delete(m.mu.streams, u.ID)
 	m.mu.Unlock()
 	if s == nil {
-		return fmt.Errorf("settle: there is no call %q", u.ID)
+		return bench.Answer{}, fmt.Errorf("settle: there is no call %q", u.ID)
 	}
 	ctx, done := m.bounded(ctx)
 	defer done()
@@ -231,13 +231,13 @@ func (m *model) Settle(ctx context.Context, u bench.Usage) error {
 			break
 		}
 		if err != nil {
-			return late(ctx, m.path+": the stream broke", err)
+			return bench.Answer{}, late(ctx, m.path+": the stream broke", err)
 		}
 	}
 	if !bytes.Contains(s.tail, []byte(m.last)) {
-		return fmt.Errorf("%s: the stream ended without %s", m.path, m.last)
+		return bench.Answer{}, fmt.Errorf("%s: the stream ended without %s", m.path, m.last)
 	}
-	return nil
+	return bench.Answer{}, nil
 }
 
 // buffers are for reading; they hold *[]byte.

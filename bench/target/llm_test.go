@@ -43,11 +43,11 @@ func TestModels(t *testing.T) {
 				t.Fatalf("Reserve = %+v, %v", a, err)
 			}
 			for _, u := range []bench.Usage{{ID: a.ID}, {ID: a.ID, Final: true}} {
-				if err := target.Settle(t.Context(), u); err != nil {
+				if _, err := target.Settle(t.Context(), u); err != nil {
 					t.Errorf("Settle(%+v) = %v", u, err)
 				}
 			}
-			if err := target.Settle(t.Context(), bench.Usage{ID: a.ID, Final: true}); err == nil || !strings.Contains(err.Error(), "there is no call") {
+			if _, err := target.Settle(t.Context(), bench.Usage{ID: a.ID, Final: true}); err == nil || !strings.Contains(err.Error(), "there is no call") {
 				t.Errorf("a second settle = %v, want an error", err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), waitFor)
@@ -114,14 +114,14 @@ func TestModelsDenyDegradeAndFail(t *testing.T) {
 	if err != nil || a.Outcome != bench.Degraded || a.Granted != 64 {
 		t.Errorf("degraded: %+v, %v", a, err)
 	}
-	if err := target.Settle(t.Context(), bench.Usage{ID: a.ID, Final: true}); err != nil {
+	if _, err := target.Settle(t.Context(), bench.Usage{ID: a.ID, Final: true}); err != nil {
 		t.Errorf("settle of degraded: %v", err)
 	}
 	// It may break before the first byte is read, or after.
 	for _, key := range []string{"broken", "error"} {
 		a, err := reserve(key)
 		if err == nil {
-			err = target.Settle(t.Context(), bench.Usage{ID: a.ID, Final: true})
+			_, err = target.Settle(t.Context(), bench.Usage{ID: a.ID, Final: true})
 		}
 		if err == nil {
 			t.Errorf("%s: no error, want one", key)
@@ -139,7 +139,7 @@ func TestModelsKeepDeadlines(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := target.Settle(ctx, bench.Usage{ID: a.ID, Final: true}); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := target.Settle(ctx, bench.Usage{ID: a.ID, Final: true}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Settle = %v, want that time ran out", err)
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), waitFor)

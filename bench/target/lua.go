@@ -22,6 +22,8 @@ var luaKind = Kind{
 	Leaves:   "There are no request ids, so that a repetition is charged again, and no reservations. It is one server: what replication or a cluster of Redis would cost or lose is not measured, and one that restarts may have forgotten everything.",
 }
 
+var luasKind = secure(luaKind)
+
 //go:embed bucket.lua
 var bucketSource string
 

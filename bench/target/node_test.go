@@ -35,17 +35,27 @@ tiers:
 default_tier: thousand
 `
 
+// The window of the rule ends with the decade.
+const envoyText = `
+domain: bucketring
+descriptors:
+  - key: key
+    rate_limit: { unit: year, unit_multiplier: 10, requests_per_unit: 1_000 }
+`
+
 // startNodes starts a cluster and waits until its ring names all members.
 func startNodes(t testing.TB, count int) (nodes []*node.Node) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(path, []byte(policyText), 0o600); err != nil {
-		t.Fatal(err)
+	path, rules := filepath.Join(t.TempDir(), "policy.yaml"), filepath.Join(t.TempDir(), "rules.yaml")
+	for path, text := range map[string]string{path: policyText, rules: envoyText} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for i := range count {
 		c := config.Default()
 		c.Name, c.HTTP, c.GRPC, c.Gossip = fmt.Sprintf("n%d", i+1), "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-		c.Policy, c.ForwardTimeout = path, waitFor/2
+		c.Policy, c.EnvoyConfig, c.ForwardTimeout = path, rules, waitFor/2
 		if i > 0 {
 			c.Join = []string{nodes[0].GossipAddr()}
 		}
@@ -187,8 +197,9 @@ func TestNodeLifeOfAReservation(t *testing.T) {
 		}
 		settle := func(u bench.Usage) {
 			t.Helper()
-			if err := target.Settle(t.Context(), u); err != nil {
-				t.Fatalf("%s: Settle(%+v) = %v", name, u, err)
+			a, err := target.Settle(t.Context(), u)
+			if want := (bench.Answer{Route: "local", Owner: "n1"}); err != nil || a != want {
+				t.Fatalf("%s: Settle(%+v) = %+v, %v, want %+v", name, u, a, err, want)
 			}
 		}
 		tokens := func(want int64) {
@@ -221,7 +232,7 @@ func TestNodeLifeOfAReservation(t *testing.T) {
 		tokens(5292)
 		settle(bench.Usage{ID: "b", Key: key, Final: true}) // nothing was used, and that is what is charged
 		tokens(1300)
-		if err := target.Settle(t.Context(), bench.Usage{ID: "x", Key: key, Final: true}); err == nil || !strings.Contains(err.Error(), "unknown reservation") {
+		if _, err := target.Settle(t.Context(), bench.Usage{ID: "x", Key: key, Final: true}); err == nil || !strings.Contains(err.Error(), "unknown reservation") {
 			t.Errorf("%s: Settle of an unknown id = %v, want that it is unknown", name, err)
 		}
 	}

@@ -71,7 +71,9 @@ func (n *nothing) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, err
 }
 
 // Settle implements [bench.Target].
-func (n *nothing) Settle(ctx context.Context, _ bench.Usage) error { return n.wait(ctx, "settle") }
+func (n *nothing) Settle(ctx context.Context, _ bench.Usage) (bench.Answer, error) {
+	return bench.Answer{}, n.wait(ctx, "settle")
+}
 
 // Close implements [bench.Target].
 func (n *nothing) Close() error { return nil }

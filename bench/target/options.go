@@ -71,8 +71,9 @@ type Options struct {
 	// Timeout bounds a question whose context has no deadline. 0:
 	// [DefaultTimeout].
 	Timeout time.Duration
-	// TLS secures the connections. Nil: plaintext, which is refused for every
-	// address but loopback, unless Insecure is set; https has TLS anyway.
+	// TLS secures the connections; see [TakesTLS]. Nil: plaintext, which is refused
+	// for every address but loopback, unless Insecure is set; https, rediss and
+	// rediss-lua have TLS anyway.
 	TLS *tls.Config
 	// Insecure allows plaintext to any address.
 	Insecure bool

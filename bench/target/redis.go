@@ -5,6 +5,7 @@ package target
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
@@ -25,6 +26,19 @@ var redisKind = Kind{
 	Leaves:   "A window begins when the clock of the asking process says so, and twice the limit fits around its boundary. Denied calls count, so one that is too large uses up the window for smaller ones. There is one limit, no request ids, so that a repetition is charged again, and no reservations. A Redis that restarts may have forgotten everything.",
 }
 
+// Those over TLS are the same, by their own name.
+var redissKind = secure(redisKind)
+
+// secure is a kind on Redis over TLS: redis becomes rediss, as in URLs everywhere.
+func secure(k Kind) Kind {
+	k.Name = overTLS(k.Name)
+	k.Form = overTLS(k.Form)
+	k.Leaves += " Handshakes are part of it whenever a connection is new."
+	return k
+}
+
+func overTLS(text string) string { return "rediss" + strings.TrimPrefix(text, "redis") }
+
 // store is what both targets on Redis have. go-redis keeps the deadline of a
 // question that was sent, but only that: one that is cancelled ends with its answer.
 type store struct {
@@ -42,6 +56,13 @@ func QuietRedis() { redis.SetLogger(&logging.VoidLogger{}) }
 const patience = 10 * time.Minute
 
 func openStore(k *kind, rest string, o Options) (*store, error) {
+	encrypted := strings.HasPrefix(k.Name, "rediss")
+	switch {
+	case !encrypted && o.TLS != nil:
+		return nil, fmt.Errorf("tls: must not be set for %s://; for TLS, use %s://", k.Name, overTLS(k.Name))
+	case encrypted && o.TLS == nil:
+		o.TLS, o.Insecure = &tls.Config{MinVersion: tls.VersionTLS12}, false
+	}
 	options := &redis.Options{
 		TLSConfig: o.TLS,
 		PoolSize:  o.Connections,
@@ -103,6 +124,19 @@ func (s *store) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	return s.client.Ping(ctx).Err()
+}
+
+func (s *store) version(ctx context.Context) string {
+	said, err := s.client.Info(ctx, "server").Result()
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(said) {
+		if version, ok := strings.CutPrefix(strings.TrimSpace(line), "redis_version:"); ok {
+			return "Redis " + version
+		}
+	}
+	return ""
 }
 
 // Close implements [bench.Target].

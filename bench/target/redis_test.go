@@ -402,3 +402,13 @@ func (s *redisServer) signal(t *testing.T, what syscall.Signal) {
 		t.Fatal(err)
 	}
 }
+
+func TestVersions(t *testing.T) {
+	s := startRedis(t, "")
+	if got := Version(t.Context(), open(t, "redis://"+s.addr, Options{})); !strings.HasPrefix(got, "Redis ") || len(got) < len("Redis 1.0") {
+		t.Errorf("Version of redis = %q, want Redis and a number", got)
+	}
+	if got := Version(t.Context(), open(t, "null:", Options{})); got != "" {
+		t.Errorf("Version of null = %q, want none", got)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
+	health "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/bucketring/bucketring/bench"
 )
@@ -54,12 +55,28 @@ func (s *service) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	for state := s.conn.GetState(); state != connectivity.Ready; state = s.conn.GetState() {
+		if state == connectivity.TransientFailure {
+			if err := s.broken(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		s.conn.Connect()
 		if !s.conn.WaitForStateChange(ctx, state) {
 			return fmt.Errorf("connection is %s: %w", state, ctx.Err())
 		}
 	}
 	return nil
+}
+
+// broken says why there is no connection, which only a question that fails for it
+// is told. A server that is there after all may answer what it likes.
+func (s *service) broken(ctx context.Context) error {
+	_, err := health.NewHealthClient(s.conn).Check(ctx, &health.HealthCheckRequest{})
+	if err != nil && s.conn.GetState() != connectivity.Ready {
+		return refused("connect", err)
+	}
+	return ctx.Err()
 }
 
 // Check implements [bench.Target].

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
@@ -73,6 +74,16 @@ func TestRLSIsExact(t *testing.T) {
 	wantExactly(t, open(t, spec, Options{}), bench.Call{Key: "acme/alice", Tier: "free", InputTokens: 7})
 }
 
+// TestRLSAtACluster asks a cluster by Envoy's protocol: counters of its rules, and
+// keys of its policy.
+func TestRLSAtACluster(t *testing.T) {
+	nodes := startNodes(t, 3)
+	for i, o := range []Options{{}, {Entry: "bucketring.key"}} {
+		target := open(t, "rls:"+nodes[i].GRPCAddr(), o)
+		wantExactly(t, target, bench.Call{Key: "acme/envoy", Tier: "thousand"})
+	}
+}
+
 func TestRLSSaysWhatItIsTold(t *testing.T) {
 	spec, limiter := startEnvoy(t)
 	target := open(t, spec, Options{Domain: "shop", Entry: "user"})
@@ -99,4 +110,18 @@ func TestRLSSaysWhatItIsTold(t *testing.T) {
 		t.Error("Check with more hits than the protocol has = nil, want an error")
 	}
 	wantNoReservations(t, target)
+}
+
+// Why there is no connection is told, and nothing is ready without one.
+func TestRLSSaysWhyItIsNotReady(t *testing.T) {
+	target, err := Open("rls:"+freePort(t), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := Ready(ctx, target); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("Ready = %v, want an error with connection refused", err)
+	}
 }

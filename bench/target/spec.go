@@ -3,12 +3,16 @@
 package target
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 )
+
+// ErrPlaintext says why a target is not opened that is on another machine.
+var ErrPlaintext = errors.New("set TLS, or Insecure for plaintext")
 
 // An addr is one address of a spec.
 type addr struct {
@@ -53,7 +57,7 @@ func only(kind, text, port string, o Options) (string, error) {
 		return "", a.problem
 	}
 	if !a.local && o.TLS == nil && !o.Insecure {
-		return "", fmt.Errorf("%s is not a loopback address: set TLS, or Insecure for plaintext", a.hostPort)
+		return "", fmt.Errorf("%s is not a loopback address: %w", a.hostPort, ErrPlaintext)
 	}
 	return a.hostPort, nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,10 +45,19 @@ var kinds = []kind{
 	{httpsKind, openHTTP},
 	{redisKind, openRedis},
 	{luaKind, openLua},
+	{redissKind, openRedis},
+	{luasKind, openLua},
 	{rlsKind, openRLS},
 	{openAIKind, openLLM},
 	{anthropicKind, openLLM},
 	{nullKind, openNull},
+}
+
+// TakesTLS reports whether the target of a spec is asked over TLS if [Options.TLS]
+// is set: all but those whose spec says plaintext, and null:.
+func TakesTLS(spec string) bool {
+	name, _, _ := strings.Cut(spec, ":")
+	return slices.Contains([]string{clientKind.Name, grpcKind.Name, rlsKind.Name, httpsKind.Name, redissKind.Name, luasKind.Name}, name)
 }
 
 // opened is what every target here can do.
@@ -121,8 +131,6 @@ func unknown(spec string) error {
 	}
 	hint := ""
 	switch name, _, _ := strings.Cut(spec, ":"); {
-	case name == "rediss":
-		hint = "; for TLS to Redis, use redis:// and set TLS"
 	case name == "null":
 		hint = "; did you mean null:?"
 	case len(spec) > 0 && !strings.Contains(spec, "/") && address("client", spec, "6471").problem == nil:
@@ -179,6 +187,18 @@ func Ready(ctx context.Context, t bench.Target) error {
 	}
 }
 
+// Version is what the server of t says it is, such as "Redis 7.0.15"; "" if it does
+// not say.
+func Version(ctx context.Context, t bench.Target) string {
+	v, ok := t.(interface {
+		version(ctx context.Context) string
+	})
+	if !ok {
+		return ""
+	}
+	return v.version(ctx)
+}
+
 // checksOnly is the part of targets that have no reservations.
 type checksOnly struct{}
 
@@ -188,7 +208,9 @@ func (checksOnly) Reserve(context.Context, *bench.Call) (bench.Answer, error) {
 }
 
 // Settle implements [bench.Target].
-func (checksOnly) Settle(context.Context, bench.Usage) error { return bench.ErrNoReservations }
+func (checksOnly) Settle(context.Context, bench.Usage) (bench.Answer, error) {
+	return bench.Answer{}, bench.ErrNoReservations
+}
 
 // failed is an error of a question. It wraps [context.DeadlineExceeded] if that
 // is what late says.

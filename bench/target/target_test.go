@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -63,7 +64,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"localhost:6471", Options{}, "did you mean client:localhost:6471?"},
 		{"null", Options{}, "did you mean null:?"},
 		{"memcached://127.0.0.1", Options{}, "must be one of"},
-		{"rediss://:secret@127.0.0.1", Options{}, "use redis:// and set TLS"},
+		{"redis://:secret@127.0.0.1", Options{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}, "use rediss://"},
+		{"redis-lua://127.0.0.1", Options{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}, "use rediss-lua://"},
 		{"client:", Options{}, "has no address: client:HOST:PORT is wanted"},
 		{"client:127.0.0.1,,x y", Options{}, "has no address"},
 		{"client:127.0.0.1,10.0.0.1", Options{}, "10.0.0.1:6471 is not a loopback address: set TLS, or Insecure"},
@@ -144,7 +146,7 @@ func TestNull(t *testing.T) {
 	if want := (bench.Answer{Outcome: bench.Allowed, ID: "r", Granted: 800}); err != nil || a != want {
 		t.Errorf("Reserve = %+v, %v, want %+v", a, err, want)
 	}
-	if err := target.Settle(t.Context(), bench.Usage{ID: "r", Final: true}); err != nil {
+	if _, err := target.Settle(t.Context(), bench.Usage{ID: "r", Final: true}); err != nil {
 		t.Errorf("Settle = %v", err)
 	}
 }
@@ -162,7 +164,7 @@ func TestNullTakesItsTime(t *testing.T) {
 	if _, err := slow.Check(ctx, &bench.Call{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Check = %v, want context.Canceled", err)
 	}
-	if err := slow.Settle(ctx, bench.Usage{}); !errors.Is(err, context.Canceled) {
+	if _, err := slow.Settle(ctx, bench.Usage{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Settle = %v, want context.Canceled", err)
 	}
 }
@@ -224,5 +226,19 @@ func TestLease(t *testing.T) {
 		if got := leaseSeconds(&bench.Call{Hold: c.hold, Reports: c.reports}); got != c.want {
 			t.Errorf("lease of %v with %d reports = %d s, want %d", c.hold, c.reports, got, c.want)
 		}
+	}
+}
+
+// Failures of the library are counted by kind, not by key.
+func TestFailuresHaveNoKey(t *testing.T) {
+	cause := errors.New("unknown reservation")
+	if got := withoutKey(fmt.Errorf("settle %s: %w", "acme/alice", cause), "acme/alice"); got.Error() != cause.Error() || !errors.Is(got, cause) {
+		t.Errorf("withoutKey = %q, want the cause", got)
+	}
+	if other := fmt.Errorf("no key: %w", cause); withoutKey(other, "acme/alice").Error() != other.Error() {
+		t.Error("withoutKey takes apart an error that says something else")
+	}
+	if withoutKey(nil, "acme/alice") != nil {
+		t.Error("withoutKey makes an error of nothing")
 	}
 }

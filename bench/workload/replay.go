@@ -5,6 +5,7 @@ package workload
 import (
 	"errors"
 	"fmt"
+	"sort"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 type Replay struct {
 	speed       int64 // thousandths
 	users, orgs int64
+	from        time.Duration // of the trace: what came before is left out
 }
 
 const (
@@ -27,7 +29,8 @@ const (
 )
 
 // ParseReplay reads a speed such as 1x or 100x, with or without the users among
-// whom the calls are divided: 10x:users=200,orgs=20 has the defaults.
+// whom the calls are divided: 10x:users=200,orgs=20 has the defaults. from=20m begins
+// at 20 minutes of the trace.
 func ParseReplay(text string) (Replay, error) {
 	if text == "" {
 		return Replay{}, nil
@@ -66,8 +69,10 @@ func (r *Replay) parse(text string) (err error) {
 			r.users, err = parseNumber(value, 1, maxUsers)
 		case "orgs":
 			r.orgs, err = parseNumber(value, 1, maxUsers)
+		case "from":
+			r.from, err = parseFrom(value)
 		default:
-			err = errors.New("no setting is called so; there are users and orgs")
+			err = errors.New("no setting is called so; there are users, orgs and from")
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", quote(name), err)
@@ -76,12 +81,51 @@ func (r *Replay) parse(text string) (err error) {
 	return nil
 }
 
-// String returns the canonical text, with all settings.
+// maxFrom is more than the trace has.
+const maxFrom = 24 * time.Hour
+
+func parseFrom(text string) (time.Duration, error) {
+	from, err := time.ParseDuration(text)
+	if err != nil || from < 0 || from > maxFrom {
+		return 0, fmt.Errorf("%s is not a time in the trace such as 20m", quote(text))
+	}
+	return from, nil
+}
+
+// After returns the replay without its first part, which takes d at its speed.
+func (r Replay) After(d time.Duration) Replay {
+	r.from = min(r.from+r.inTrace(d), maxFrom)
+	return r
+}
+
+// inTrace is how much of the trace is replayed in d.
+func (r Replay) inTrace(d time.Duration) time.Duration {
+	if float64(d)/1000*float64(r.speed) >= float64(maxFrom) {
+		return maxFrom
+	}
+	return d/1000*time.Duration(r.speed) + d%1000*time.Duration(r.speed)/1000
+}
+
+// Length is how long the replay takes, until its last call is due; 0 if there is
+// none.
+func (r Replay) Length() (time.Duration, error) {
+	calls, err := loadTrace()
+	if err != nil || r.speed == 0 || len(calls) == 0 {
+		return 0, err
+	}
+	return (&rows{speed: r.speed, from: r.from}).due(max(calls[len(calls)-1].Offset, r.from)), nil
+}
+
+// String returns the canonical text, with all settings but a from of zero.
 func (r Replay) String() string {
 	if r.speed == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%sx:users=%s,orgs=%s", decimal(r.speed, 3), number(r.users), number(r.orgs))
+	text := fmt.Sprintf("%sx:users=%s,orgs=%s", decimal(r.speed, 3), number(r.users), number(r.orgs))
+	if r.from > 0 {
+		text += ",from=" + r.from.String()
+	}
+	return text
 }
 
 // MarshalText returns the canonical text.
@@ -98,6 +142,7 @@ type rows struct {
 	calls []trace.Call
 	users []trace.User // per call; their keys have the prefix
 	speed int64
+	from  time.Duration
 }
 
 func newRows(r Replay, prefix string, seed uint64) (*rows, error) {
@@ -106,7 +151,7 @@ func newRows(r Replay, prefix string, seed uint64) (*rows, error) {
 		return nil, err
 	}
 	users := trace.Users{Seed: seed, Count: int(r.users), Orgs: int(r.orgs)}
-	all := &rows{calls: calls, users: make([]trace.User, len(calls)), speed: r.speed}
+	all := &rows{users: make([]trace.User, len(calls)), speed: r.speed, from: r.from}
 	known := map[string]string{}
 	for i := range calls {
 		u := users.Of(i)
@@ -117,10 +162,16 @@ func newRows(r Replay, prefix string, seed uint64) (*rows, error) {
 		}
 		all.users[i] = trace.User{Key: key, Tier: u.Tier}
 	}
+	// A call has the same user wherever a replay begins.
+	first := sort.Search(len(calls), func(i int) bool { return calls[i].Offset >= r.from })
+	if first == len(calls) {
+		return nil, fmt.Errorf("replay: the trace has no calls from %s on", r.from)
+	}
+	all.calls, all.users = calls[first:], all.users[first:]
 	return all, nil
 }
 
 // due is when a call of the trace is due in the replay.
 func (r *rows) due(offset time.Duration) time.Duration {
-	return offset * 1000 / time.Duration(r.speed)
+	return (offset - r.from) * 1000 / time.Duration(r.speed)
 }

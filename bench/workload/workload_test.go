@@ -243,6 +243,51 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// A replay that begins later has the same calls by the same users from there on.
+func TestReplayFrom(t *testing.T) {
+	whole := mustNew(t, "replay=10x:users=60,orgs=5 llm=0% seed=4")
+	all, times := plan(whole, math.MaxInt), whole.Times()
+	from := 10 * time.Minute
+	spec := whole.Spec()
+	spec.Replay = spec.Replay.After(from / 10)
+	if got := spec.Replay.String(); got != "10x:users=60,orgs=5,from=10m0s" {
+		t.Errorf("after a minute at 10x: %s, want from=10m0s", got)
+	}
+	w, err := New(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest, due := plan(w, math.MaxInt), w.Times()
+	skipped := len(all) - len(rest)
+	if skipped == 0 || times[skipped-1] >= from/10 || times[skipped] < from/10 {
+		t.Fatalf("%d calls are left out, want those before %v", skipped, from)
+	}
+	for i := range rest {
+		a, b := all[skipped+i], rest[i]
+		if a.Key != b.Key || a.Tier != b.Tier || a.InputTokens != b.InputTokens || due[i] != times[skipped+i]-from/10 {
+			t.Fatalf("call %d is %+v at %v, want %+v at %v", i, b, due[i], a, times[skipped+i]-from/10)
+		}
+	}
+	whole.spec.Replay.from = 0
+	for _, c := range []struct {
+		replay Replay
+		want   time.Duration
+	}{
+		{whole.spec.Replay, times[len(times)-1]},
+		{spec.Replay, due[len(due)-1]},
+		{spec.Replay.After(24 * time.Hour), 0},
+		{Replay{}, 0},
+	} {
+		if got, err := c.replay.Length(); err != nil || got != c.want {
+			t.Errorf("%q takes %v, %v, want %v", c.replay, got, err, c.want)
+		}
+	}
+	spec.Replay = spec.Replay.After(math.MaxInt64)
+	if _, err := New(spec); err == nil || !strings.Contains(err.Error(), "has no calls from 24h0m0s on") {
+		t.Errorf("after the end: %v, want an error", err)
+	}
+}
+
 func TestReplayWithRetries(t *testing.T) {
 	for _, after := range []int{0, 5, 50_000} {
 		w := mustNew(t, fmt.Sprintf("replay=1000x:users=60,orgs=5 llm=0%% retries=10%%+%d prefix=z seed=4", after))

@@ -3,10 +3,14 @@
 package main
 
 import (
+	"compress/gzip"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -34,6 +38,20 @@ what people use instead, side by side.`,
 	return cmd
 }
 
+// packed ends the names of documents that are compressed.
+const packed = ".gz"
+
+// writeRun writes the document of a run.
+func writeRun(path string, run *report.Run) error {
+	return writeFile(path, func(f *os.File) error {
+		if !strings.HasSuffix(path, packed) {
+			return report.Write(f, run)
+		}
+		z := gzip.NewWriter(f)
+		return errors.Join(report.Write(z, run), z.Close())
+	})
+}
+
 // readRun reads the document of a run.
 func readRun(cmd *cobra.Command, path string) (*report.Run, error) {
 	file, err := os.Open(path)
@@ -44,16 +62,37 @@ func readRun(cmd *cobra.Command, path string) (*report.Run, error) {
 		return nil, err
 	}
 	defer file.Close()
-	run, err := report.Read(file)
+	var from io.Reader = file
+	if strings.HasSuffix(path, packed) {
+		if from, err = gzip.NewReader(file); err != nil {
+			return nil, failed(fmt.Errorf("%s: %w", path, err), "is it a file that bench run --out has written?")
+		}
+	}
+	run, err := report.Read(from)
 	if err != nil {
 		return nil, failed(fmt.Errorf("%s: %w", path, err), "is it a file that bench run --out has written?")
 	}
 	return run, nil
 }
 
+// writable reports whether a file can be written, before it costs a run.
+func writable(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("%s is a directory", path)
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), ".bucketring-bench-")
+	if err != nil {
+		if at, ok := errors.AsType[*fs.PathError](err); ok {
+			err = at.Err // it names a file that nobody knows
+		}
+		return fmt.Errorf("%s cannot be written: %w", path, err)
+	}
+	return errors.Join(file.Close(), os.Remove(file.Name()))
+}
+
 // writeFile writes a whole file, or leaves what was there before.
 func writeFile(path string, write func(*os.File) error) (err error) {
-	file, err := os.CreateTemp(dirOf(path), ".bucketring-bench-")
+	file, err := os.CreateTemp(filepath.Dir(path), ".bucketring-bench-")
 	if err != nil {
 		return err
 	}

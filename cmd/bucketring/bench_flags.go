@@ -28,10 +28,14 @@ const (
 	defaultBenchTier = "free=70,standard=25,enterprise=5"
 )
 
+// nullTarget does nothing.
+const nullTarget = "null:"
+
 // benchFlags are what bench run is told.
 type benchFlags struct {
 	options  suite.Options
 	servers  []string
+	tls      tlsFlags
 	trace    string
 	speed    float64
 	rate     rate
@@ -57,6 +61,9 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.StringArrayVar(&o.Versus, "vs", nil, "target to compare with in alternating rounds, as redis://localhost:6379 or redis-lua://localhost; may be repeated")
 	f.IntVar(&o.Rounds, "rounds", 0, "turns of each target (default 1, with --vs 5)")
 	f.BoolVar(&o.Targets.Insecure, "insecure", false, "allow plaintext to other machines")
+	b.tls.declare(f)
+	f.StringVar(&o.Targets.Domain, rlsDomain, "", "domain of questions to rls: (default "+target.DefaultDomain+")")
+	f.StringVar(&o.Targets.Entry, rlsEntry, "", "name of the entry of the descriptor that has the key, for rls: (default "+target.DefaultEntry+")")
 
 	f.Var(&b.rate, "rate", "calls per second, sent when they are due, as 20k (default "+grouped(defaultBenchRate)+")")
 	f.IntVar(&o.Callers, "callers", 0, "without --rate: so many callers that each wait for their answer; with it: the most calls under way")
@@ -64,6 +71,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.DurationVar(&o.For, "for", 10*time.Second, "time that each target is measured, in all rounds together")
 	f.DurationVar(&o.Warmup, "warmup", 2*time.Second, "time before each round that is not measured")
 	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer (of a model: default 1m)")
+	f.DurationVar(&o.Wait, "wait", suite.DefaultWait, "time to wait until a target answers for the first time")
 	f.StringVar(&o.Targets.KeyHeader, "key-header", target.DefaultKeyHeader, "header in which openai: and anthropic: say the key of a call; it is the bearer token, too")
 
 	spec := &o.Workload
@@ -94,9 +102,9 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 		f.Var(flag, string(fault.kind), fault.help+" (needs --local)")
 	}
 
-	f.StringVar(&b.out, "out", "", "write the run to this file (default bucketring-bench-<time>.json)")
+	f.StringVar(&b.out, "out", "", "write the run to this file, compressed if it ends in .gz (default bucketring-bench-<time>.json)")
 	f.StringVar(&b.page, "report", "", "write the page to this file (default bucketring-bench-<time>.html)")
-	f.BoolVar(&b.calibrate, "calibrate", false, "first measure the bench itself for 3 s: its highest rate, and what it adds to a latency")
+	f.BoolVar(&b.calibrate, "calibrate", false, "first measure the bench itself for 3 s: its highest rate, and what it adds to a latency (default with --target null:)")
 	b.output = addFormat(f)
 }
 
@@ -135,12 +143,18 @@ func (b *benchFlags) complete(cmd *cobra.Command, s *streams) error {
 	default:
 		return misused(cmd, fmt.Errorf("--trace: must be azure, got %q", b.trace), cmd.CommandPath()+" --trace azure --speed 10")
 	}
+	if o.Target == nullTarget && !given("calibrate") {
+		b.calibrate = true // what else would it be for?
+	}
 	o.Rate = float64(b.rate)
 	o.Arrivals = suite.Arrival(b.arrivals)
 	for _, f := range b.faults {
 		o.Faults = append(o.Faults, f.faults...)
 	}
 	if err := b.reservations(cmd, s); err != nil {
+		return err
+	}
+	if err := b.doors(cmd); err != nil {
 		return err
 	}
 	if err := b.modelCalls(given("timeout")); err != nil {
@@ -225,9 +239,13 @@ func commandOf(cmd *cobra.Command) (string, []report.Flag) {
 			if !f.Changed {
 				continue
 			}
-			words = append(words, "--"+f.Name)
-			if f.Value.Type() != "bool" {
-				words = append(words, quoted(value))
+			switch {
+			case f.Value.Type() != "bool":
+				words = append(words, "--"+f.Name, quoted(value))
+			case value == "true":
+				words = append(words, "--"+f.Name)
+			default:
+				words = append(words, "--"+f.Name+"="+value)
 			}
 		}
 	})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -15,8 +14,6 @@ import (
 	"github.com/bucketring/bucketring/bench/report"
 	"github.com/bucketring/bucketring/internal/nearest"
 )
-
-func dirOf(path string) string { return filepath.Dir(path) }
 
 func newBenchReport(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
@@ -106,7 +103,8 @@ func newBenchCompare(s *streams) *cobra.Command {
 called one only if it is more than the spread of the seconds, or of the rounds, of
 the two runs.
 
-With --fail-over, exits with 1 if B is surely worse than A by more than that.`,
+With --fail-over, exits with 1 if B is surely worse than A by more than that, and if
+the runs are too short to say.`,
 		Example: `  bucketring bench compare before.json after.json
   bucketring bench compare before.json after.json --fail-over 5%
   bucketring bench compare before.json after.json -o json`,
@@ -136,6 +134,9 @@ With --fail-over, exits with 1 if B is surely worse than A by more than that.`,
 		}
 		if err == nil && len(c.Regressions) > 0 {
 			return &failure{code: exitFailed} // the output says it all
+		}
+		if err == nil && over > 0 && !c.Judged() {
+			return failed(errors.New("--fail-over: nothing could be judged"), "runs of the same targets, of at least 20 s each")
 		}
 		return err
 	}

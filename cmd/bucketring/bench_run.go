@@ -62,40 +62,47 @@ Targets:
 		if err := b.complete(cmd, s); err != nil {
 			return err
 		}
-		return s.runBench(cmd.Context(), &b)
+		for _, file := range []struct{ flag, path string }{{"--out", b.out}, {"--report", b.page}} {
+			if file.path == "" {
+				continue
+			}
+			if err := writable(file.path); err != nil {
+				return misused(cmd, fmt.Errorf("%s: %w", file.flag, err), file.flag+" with a file in a directory that is there, or '' for none")
+			}
+		}
+		return s.runBench(cmd, &b)
 	}
 	return cmd
 }
 
 // runBench does a run and writes what it found, also if it was interrupted.
-func (s *streams) runBench(ctx context.Context, b *benchFlags) error {
-	ctx, stop := onSignals(ctx, func() {})
+func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
+	ctx, stop := onSignals(cmd.Context(), func() {})
 	defer stop()
 	o := &b.options
-	if b.calibrate {
-		flag, err := s.calibrated(ctx)
-		if err != nil {
-			return err
-		}
-		o.Flags = append(o.Flags, flag)
-	}
-	if o.Local > 0 {
-		s.note("starting %d nodes\n", o.Local)
-	}
 	live := report.NewLive(s.err, s.live(o.Turn()))
 	defer live.Close()
-	o.Begin, o.Progress, o.Log = live.Begin, live.Update, live.Note
+	if b.calibrate {
+		if err := calibrate(ctx, live, o); err != nil {
+			return err
+		}
+	}
+	if o.Local > 0 {
+		live.Note("starting " + nodes(o.Local))
+	}
+	o.Begin, o.End, o.Progress, o.Log = live.Begin, live.End, live.Update, live.Note
 
 	run, err := suite.Run(ctx, *o)
 	live.Close()
-	if run == nil {
-		if errors.Is(err, suite.ErrNotReady) {
-			return failed(err, "is it running? start it, for example with bucketring dev, or use --local 3")
-		}
-		return err
+	if run == nil && ctx.Err() != nil {
+		return failed(errors.New("interrupted: nothing was measured yet"), "")
 	}
-	if err := s.benchFiles(b, run); err != nil {
-		return err
+	if run == nil {
+		return b.failed(cmd, err)
+	}
+	unwritten := s.benchFiles(b, run)
+	if unwritten != nil {
+		b.page = "" // there is none to point to
 	}
 	if *b.output == formatJSON {
 		if err := report.Write(s.out, run); err != nil {
@@ -103,6 +110,9 @@ func (s *streams) runBench(ctx context.Context, b *benchFlags) error {
 		}
 	} else if err := report.Summary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour, Report: b.page}); err != nil {
 		return err
+	}
+	if unwritten != nil {
+		return unwritten
 	}
 	if b.out != "" {
 		s.note("run: %s (bucketring bench report %s)\n", b.out, b.out)
@@ -115,7 +125,7 @@ func (s *streams) runBench(ctx context.Context, b *benchFlags) error {
 
 func (s *streams) benchFiles(b *benchFlags, run *report.Run) error {
 	if b.out != "" {
-		if err := writeFile(b.out, func(f *os.File) error { return report.Write(f, run) }); err != nil {
+		if err := writeRun(b.out, run); err != nil {
 			return err
 		}
 	}
@@ -125,18 +135,32 @@ func (s *streams) benchFiles(b *benchFlags, run *report.Run) error {
 	return nil
 }
 
-// calibrated measures the bench itself, and says so.
-func (s *streams) calibrated(ctx context.Context) (report.Flag, error) {
-	c, err := bench.Calibrate(ctx)
-	if err != nil {
-		return report.Flag{}, fmt.Errorf("calibrate: %w", err)
+// calibrate measures the bench itself.
+func calibrate(ctx context.Context, live *report.Live, o *suite.Options) error {
+	live.Note("measuring the bench itself, about 3 s")
+	c, err := bench.Calibrate(ctx, func(rate float64) {
+		if rate == 0 {
+			live.Step("… as fast as it can")
+		} else {
+			live.Step("… at " + grouped(int64(rate)) + " calls/s")
+		}
+	})
+	live.End()
+	switch {
+	case ctx.Err() != nil:
+		return failed(errors.New("interrupted: nothing was measured yet"), "")
+	case err != nil:
+		return fmt.Errorf("calibrate: %w", err)
 	}
-	text := fmt.Sprintf("%s calls/s at most in an open loop, %s in a closed one; adds %s (p50), %s (p99) to a latency; %s of CPU per million calls",
-		grouped(int64(c.OpenRate)), grouped(int64(c.ClosedRate)),
-		c.Added.P50.Round(100*time.Nanosecond), c.Added.P99.Round(100*time.Nanosecond),
-		(c.CPUPerCall * 1_000_000).Round(10*time.Millisecond))
-	s.note("harness: %s\n", text)
-	return report.Flag{Name: "harness", Value: text}, nil
+	o.Harness = report.FromCalibration(c)
+	return nil
+}
+
+func nodes(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return grouped(int64(n)) + " nodes"
 }
 
 // live says how progress is shown on standard error.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/bucketring/bucketring/bench/report"
 )
 
@@ -75,6 +77,20 @@ func TestBenchLocal(t *testing.T) {
 	b := read("b.json").Targets[0]
 	if len(b.Marks) == 0 || b.Marks[0].Kind != "kill" || b.Marks[0].At.Seconds() < 1 {
 		t.Errorf("marks: got %v, want the kill at 1 s", b.Marks)
+	}
+
+	// Several at once; internal/e2e has longer ones.
+	stdout, stderr, err = bucketring("bench", "run", "--local", "3", "--for", "5s", "--warmup", "0s", "--rate", "200", "--pause", "1@500ms+500ms", "--leave", "2@1s", "--join", "@1500ms", "--out", "c.json", "--report", "")
+	if err != nil {
+		t.Fatalf("run: %v\n%s%s", err, stdout, stderr)
+	}
+	var marks []string
+	for _, m := range read("c.json").Targets[0].Marks {
+		what, _, _ := strings.Cut(m.What, ",")
+		marks = append(marks, m.Kind+": "+what)
+	}
+	if diff := cmp.Diff([]string{"pause: pause bench-1 for 500ms", "leave: leave bench-2", "join: join bench-4"}, marks); diff != "" {
+		t.Errorf("marks differ (-want +got):\n%s\n%s", diff, stderr)
 	}
 
 	stdout, stderr, _ = bucketring("bench", "compare", "a.json", "b.json")

@@ -23,7 +23,7 @@ func newServe(s *streams) *cobra.Command {
 		Long: `Run a node until it is interrupted. It then turns unready, leaves its keys to the
 other members, waits for the drain delay, lets calls in progress finish, says
 goodbye, and saves its state. A second interrupt ends it at once; SIGHUP reloads
-the policy and the cluster keys.
+the policy, the rules for Envoy and the cluster keys.
 
 Nodes that are told of each other with --join are one limiter, whichever is
 asked. They find all others through one that they can reach, so any two or three
@@ -34,7 +34,8 @@ a key of the file given with --config (log_level for --log-level). A flag wins
 over the environment, and the environment over the file.
 
 HTTP and gRPC listen beyond loopback only if --insecure says so, gossip only with
---cluster-key-file or --insecure.`,
+--cluster-key-file or --insecure, and the address for Envoy only with
+--envoy-cert-file, --envoy-key-file and --envoy-ca-file or --insecure.`,
 		Example: `  bucketring serve
   bucketring serve --name node1 --http :6470 --grpc :6471 --gossip :6472 --join node1,node2,node3 --cluster-key-file cluster.key --insecure
   bucketring serve --policy policy.yaml --data /var/lib/bucketring

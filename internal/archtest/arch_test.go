@@ -37,7 +37,7 @@ var arrows = map[string][]string{
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/snapshotfile"},
+	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/snapshotfile"},
 
 	// The wire.
 	"rpc/httpapi/statuspage": {},
@@ -47,8 +47,8 @@ var arrows = map[string][]string{
 	"rpc/client/middleware":  {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
 	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/message"},
 	"rpc/envoy":              {"rpc/envoy/config", "rpc/server", "rpc/pb", "limiter"},
-	"rpc/envoy/xds":          {"rpc/envoy/config"},
-	"rpc/envoy/config":       {"limiter", "internal/nearest"},
+	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
+	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest"},
 	"rpc/peer":               {"rpc/server", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
 	"rpc/client":             {"rpc/internal/link", "rpc/internal/outbox", "rpc/pb"},
 	"rpc/pb":                 {},
@@ -62,12 +62,11 @@ var arrows = map[string][]string{
 	"rpc/internal/outbox": {"rpc/pb"},
 
 	// Deciding.
-	"limiter/policy/source":           {"limiter/policy", "limiter"},
-	"limiter/policy/scenario":         {"limiter/policy", "limiter", "limiter/policy/internal/yamldoc"},
-	"limiter/policy":                  {"limiter", "limiter/policy/internal/yamldoc", "internal/nearest"},
-	"limiter/policy/internal/yamldoc": {"internal/nearest"},
-	"limiter/fallback":                {"limiter"},
-	"limiter":                         {},
+	"limiter/policy/source":   {"limiter/policy", "limiter", "internal/filewatch"},
+	"limiter/policy/scenario": {"limiter/policy", "limiter", "internal/yamldoc"},
+	"limiter/policy":          {"limiter", "internal/yamldoc", "internal/nearest"},
+	"limiter/fallback":        {"limiter"},
+	"limiter":                 {},
 
 	// Who decides.
 	"cluster/ownership": {"ring"},
@@ -78,9 +77,11 @@ var arrows = map[string][]string{
 	// Leaves.
 	"internal/buildinfo":    {},
 	"internal/config":       {"internal/nearest"},
+	"internal/filewatch":    {},
 	"internal/nearest":      {},
 	"internal/snapshotfile": {},
 	"internal/trace":        {},
+	"internal/yamldoc":      {"internal/nearest"},
 	"internal/mockllm":      {},
 
 	// Only tests import these.
@@ -88,7 +89,7 @@ var arrows = map[string][]string{
 }
 
 // pure are the packages that decide.
-var pure = []string{"limiter", "limiter/fallback", "ring", "cluster/ownership", "limiter/policy", "limiter/policy/internal/yamldoc", "internal/nearest"}
+var pure = []string{"limiter", "limiter/fallback", "ring", "cluster/ownership", "limiter/policy", "internal/yamldoc", "internal/nearest"}
 
 // impure must not be imported by them, nor anything below these paths.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}

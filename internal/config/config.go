@@ -31,6 +31,19 @@ type Config struct {
 	Data          string        `key:"data" help:"directory that keeps usage across restarts; empty means memory only"`
 	SnapshotEvery time.Duration `key:"snapshot_every" default:"10s" help:"time between snapshots into the data directory; 0 means only at shutdown"`
 
+	EnvoyConfig   string `key:"envoy_config" help:"file with the rules of Envoy's rate limit service, as envoyproxy/ratelimit writes them, or directory of them, watched; this or envoy_xds turns the service on, at the address of grpc"`
+	EnvoyXDS      string `key:"envoy_xds" help:"host:port of a control plane that serves the rules of Envoy's rate limit service, such as Envoy Gateway"`
+	EnvoyXDSNode  string `key:"envoy_xds_node" default:"default" help:"what the control plane knows this node by"`
+	EnvoyListen   string `key:"envoy_listen" help:"another address for Envoy's rate limit service alone, such as 127.0.0.1:8081"`
+	EnvoyCertFile string `key:"envoy_cert_file" help:"certificate for envoy_listen and towards envoy_xds, in PEM; read again for each connection"`
+	EnvoyKeyFile  string `key:"envoy_key_file" help:"private key of envoy_cert_file, in PEM"`
+	EnvoyCAFile   string `key:"envoy_ca_file" help:"certificates that Envoy at envoy_listen and the control plane at envoy_xds must be certified by, in PEM; empty means that neither needs to be"`
+	EnvoyShadow   bool   `key:"envoy_shadow" help:"answer OK to Envoy whatever was decided, and count"`
+	EnvoyHeaders  string `key:"envoy_headers" help:"prefix of headers that tell Envoy's callers what is left, with Retry-After: RateLimit gives RateLimit-Limit, -Remaining and -Reset; empty means none"`
+	EnvoyBody     string `key:"envoy_body" default:"none" help:"body that Envoy's callers get when they are refused: none, openai or anthropic"`
+	EnvoyMetadata bool   `key:"envoy_metadata" help:"tell Envoy the domain, the descriptors and the metadata of rules, as dynamic metadata"`
+	EnvoyPrefix   string `key:"envoy_prefix" default:"bucketring." help:"prefix of descriptor entries that make a descriptor a call under the policy"`
+
 	Insecure bool `key:"insecure" help:"allow listening beyond loopback without credentials"`
 
 	MaxKeys        int `key:"max_keys" default:"10000000" help:"most keys kept in memory"`

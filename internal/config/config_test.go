@@ -157,6 +157,30 @@ func TestValidate(t *testing.T) {
 			`cluster: must be 1 to 64 letters, digits, dots, dashes or underscores, got "a b"`,
 			"forward_timeout: must be more than 0, got 0s", "join_timeout: must not be negative, got -1ns",
 		}},
+		{"envoy", func(c *Config) {
+			c.EnvoyConfig, c.EnvoyListen, c.EnvoyHeaders = "rules", "127.0.0.1:8081", "X-RateLimit"
+		}, nil},
+		{"envoy for others", func(c *Config) { c.EnvoyConfig, c.EnvoyListen = "rules", ":8081" }, []string{
+			"envoy_listen: :8081 is reachable from other machines",
+		}},
+		{"envoy for others on purpose", func(c *Config) { c.EnvoyConfig, c.EnvoyListen, c.Insecure = "rules", ":8081", true }, nil},
+		{"envoy for others with certificates alone", func(c *Config) {
+			c.EnvoyConfig, c.EnvoyListen, c.EnvoyCertFile, c.EnvoyKeyFile = "rules", ":8081", "c", "k"
+		}, []string{"envoy_listen: :8081 is reachable from other machines"}},
+		{"envoy for others with credentials", func(c *Config) {
+			c.EnvoyXDS, c.EnvoyListen, c.EnvoyCertFile, c.EnvoyKeyFile, c.EnvoyCAFile = "gateway:18001", ":8081", "c", "k", "ca"
+		}, nil},
+		{"envoy and a stranger's rules", func(c *Config) { c.EnvoyXDS = "gateway:18001" }, []string{"envoy_xds: gateway:18001 is another machine"}},
+		{"envoy all wrong", func(c *Config) {
+			c.EnvoyXDS, c.EnvoyConfig, c.EnvoyListen, c.EnvoyKeyFile, c.EnvoyCAFile = ":1", "rules", "127.0.0.1:6470", "k", "ca"
+			c.EnvoyPrefix, c.EnvoyHeaders, c.EnvoyBody = "a b", "x:y", "openia"
+		}, []string{
+			"envoy_xds: rules come from one place", "envoy_xds: must name a host", "envoy_key_file: goes with envoy_cert_file", "envoy_cert_file: envoy_listen needs",
+			"envoy_listen: must differ from http", `envoy_prefix: must be 1 to 64 printable characters without spaces, got "a b"`, "envoy_headers: must be", `did you mean "openai"?`,
+		}},
+		{"envoy without rules", func(c *Config) { c.EnvoyListen, c.EnvoyShadow = "127.0.0.1:8081", true }, []string{
+			"envoy_listen: does nothing without envoy_config or envoy_xds", "envoy_shadow: does nothing",
+		}},
 		{"everything", func(c *Config) {
 			c.Name, c.HTTP, c.GRPC, c.Gossip, c.Advertise = "a b", "x", "127.0.0.1:99999", "localhost:http", ":1"
 			c.MaxKeys, c.DrainDelay, c.LogLevel, c.LogFormat = 0, -1, "inof", "xml"

@@ -23,6 +23,7 @@ type Proxy struct {
 	JWTIssuer       string        `key:"jwt_issuer" help:"issuer that tokens must have; empty means any"`
 	JWTAudience     string        `key:"jwt_audience" help:"audience that tokens must have; empty means any"`
 	WhenGone        string        `key:"when_gone" default:"charge" help:"when a caller leaves: charge stops the model and charges what came, drain lets it finish and charges all"`
+	Lease           time.Duration `key:"lease" default:"30s" help:"time after which the calls of a proxy that died are charged their last progress, and their slots are free; whole seconds"`
 	MaxBody         int           `key:"max_body" default:"8388608" help:"largest body of a metered call, in bytes"`
 	Pass            []string      `key:"pass" default:"GET /v1/models,GET /v1/models/*,GET /health,GET /version,OPTIONS /*" help:"what goes to the model server unmetered, and without asking who calls: method and path, * at the end for all below, or all for everything"`
 }
@@ -129,6 +130,9 @@ func (p *Proxy) validate(prefix string, bad complaint) {
 	oneOf(bad, prefix+"when_gone", p.WhenGone, "charge", "drain")
 	if p.MaxBody < 1 {
 		bad(prefix+"max_body", "must be at least 1, got %d", p.MaxBody)
+	}
+	if p.Lease < time.Second || p.Lease > time.Hour || p.Lease%time.Second != 0 {
+		bad(prefix+"lease", "must be whole seconds from 1s to 1h, got %s", p.Lease)
 	}
 	if p.UpstreamTimeout <= 0 {
 		bad(prefix+"upstream_timeout", "must be more than 0, got %s", p.UpstreamTimeout)

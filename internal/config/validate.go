@@ -33,6 +33,7 @@ func (c *Config) Validate() error {
 	}
 	c.validateAddresses(bad)
 	c.validateCluster(bad)
+	c.validateEnvoy(bad)
 	for _, n := range []struct {
 		key   string
 		value int
@@ -53,6 +54,7 @@ func (c *Config) Validate() error {
 	if c.ProxyListen != "" {
 		c.Proxy.validate("proxy_", bad)
 	}
+	oneOf(bad, "envoy_body", c.EnvoyBody, "none", "openai", "anthropic")
 	return errors.Join(problems...)
 }
 

@@ -32,10 +32,13 @@ tiers:
     limits: [{ name: shadow, dimension: requests, limit: 1, window: 1m, mode: shadow }]
 default_tier: tiny
 `
-	if err := os.WriteFile(filepath.Join(s.dir, "policy.yaml"), []byte(policy), 0o600); err != nil {
-		t.Fatal(err)
+	const rules = "domain: d\ndescriptors: [{ key: k, rate_limit: { unit: day, requests_per_unit: 1 } }]\n"
+	for name, text := range map[string]string{"policy.yaml": policy, "rules.yaml": rules} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	s.run(t, "bucketring serve --policy policy.yaml --data state")
+	s.run(t, "bucketring serve --policy policy.yaml --data state --envoy-config rules.yaml")
 	for _, call := range []string{
 		`check -d '{"key":"a"}'`,
 		`check -d '{"key":"a"}'`,

@@ -105,7 +105,7 @@ func (m *messageForm) delta(dst []byte, kind, field string, t text, from, to int
 	return add(t.append(dst, from, to, true), `"}}`, "\n\n")
 }
 
-func (m *messageForm) piece(dst []byte, _ int, from, to int64, _ reported) []byte {
+func (m *messageForm) piece(dst []byte, _ int, from, to int64, _ progress) []byte {
 	thought := m.plan.reasoning[0]
 	if from < thought {
 		if !m.open {

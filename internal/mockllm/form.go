@@ -13,8 +13,8 @@ type form interface {
 	whole(dst []byte) []byte
 	// begin is what precedes the first token of a stream.
 	begin(dst []byte) []byte
-	// piece has tokens [from, to) of a choice; progress is the usage so far.
-	piece(dst []byte, choice int, from, to int64, progress reported) []byte
+	// piece has tokens [from, to) of a choice; with it, so much was generated.
+	piece(dst []byte, choice int, from, to int64, so progress) []byte
 	// end is what follows the last token.
 	end(dst []byte) []byte
 	// broken is an error in the middle of a stream, instead of its end.
@@ -62,10 +62,18 @@ func (a *answer) form(e endpoint) form {
 	return nil
 }
 
-// final is the usage at the end.
-func (a *answer) final() reported {
+// progress is the output of all choices so far.
+type progress struct{ output, reasoning int64 }
+
+// all is the progress at the end, and final the usage.
+func (a *answer) all() progress {
 	sum, thought, _ := a.plan.generated(never)
-	return a.plan.report(sum, thought)
+	return progress{sum, thought}
+}
+
+func (a *answer) final() reported {
+	all := a.all()
+	return a.plan.report(all.output, all.reasoning)
 }
 
 // content appends the quoted text of a choice, whole.

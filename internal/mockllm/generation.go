@@ -133,14 +133,14 @@ func (g *generation) stream(f form) Outcome {
 // pieces appends tokens [from, to) of each choice.
 func (g *generation) pieces(out []byte, f form, from, to int64) []byte {
 	sum, thought, _ := g.plan.generated(to)
-	progress := g.plan.report(sum, thought)
+	so := progress{sum, thought}
 	for i := range g.plan.shown {
 		start, end := from, min(to, g.plan.outputs[i])
 		if !g.plan.thinksAloud {
 			start = max(start, g.plan.reasoning[i])
 		}
 		if start < end {
-			out = f.piece(out, i, start, end, progress)
+			out = f.piece(out, i, start, end, so)
 		}
 	}
 	return out

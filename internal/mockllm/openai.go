@@ -29,12 +29,12 @@ func (a *answer) chunk(dst []byte, object string) []byte {
 	return add(dst, `data: {"id":"`, a.id, `","object":"`, object, `","created":`, a.created, `,"model":`, a.model, `,"system_fingerprint":"fp_mock","choices":[`)
 }
 
-// close ends a chunk.
-func (a *answer) close(dst []byte, progress reported) []byte {
+// close ends a chunk when so much was generated.
+func (a *answer) close(dst []byte, so progress) []byte {
 	dst = append(dst, ']')
 	switch at, always := a.wants(); {
 	case always:
-		dst = openAIUsage(add(dst, `,"usage":`), progress)
+		dst = openAIUsage(add(dst, `,"usage":`), a.plan.report(so.output, so.reasoning))
 	case at:
 		dst = add(dst, `,"usage":null`)
 	}
@@ -98,7 +98,6 @@ func (c chatForm) whole(dst []byte) []byte {
 }
 
 func (c chatForm) begin(dst []byte) []byte {
-	progress := c.plan.report(0, 0)
 	for i := range c.texts {
 		dst = add(c.chunk(dst, chatChunk), `{"index":`, strconv.Itoa(i), `,"delta":{"role":"assistant","content":`)
 		if c.tool != "" {
@@ -106,12 +105,12 @@ func (c chatForm) begin(dst []byte) []byte {
 		} else {
 			dst = add(dst, `""`)
 		}
-		dst = c.close(add(dst, `},"logprobs":null,"finish_reason":null}`), progress)
+		dst = c.close(add(dst, `},"logprobs":null,"finish_reason":null}`), progress{})
 	}
 	return dst
 }
 
-func (c chatForm) piece(dst []byte, choice int, from, to int64, progress reported) []byte {
+func (c chatForm) piece(dst []byte, choice int, from, to int64, so progress) []byte {
 	dst = add(c.chunk(dst, chatChunk), `{"index":`, strconv.Itoa(choice), `,"delta":{`)
 	if c.tool != "" {
 		dst = add(dst, `"tool_calls":[{"index":0,"function":{"arguments":"`)
@@ -120,13 +119,13 @@ func (c chatForm) piece(dst []byte, choice int, from, to int64, progress reporte
 		dst = add(dst, `"content":"`)
 		dst = append(c.texts[choice].append(dst, from, to, true), '"')
 	}
-	return c.close(add(dst, `},"logprobs":null,"finish_reason":null}`), progress)
+	return c.close(add(dst, `},"logprobs":null,"finish_reason":null}`), so)
 }
 
 func (c chatForm) end(dst []byte) []byte {
 	for i := range c.texts {
 		dst = add(c.chunk(dst, chatChunk), `{"index":`, strconv.Itoa(i), `,"delta":{},"logprobs":null,"finish_reason":"`, c.finish(i), `"}`)
-		dst = c.close(dst, c.final())
+		dst = c.close(dst, c.all())
 	}
 	return c.done(dst, chatChunk)
 }
@@ -151,16 +150,16 @@ func (c completionForm) whole(dst []byte) []byte {
 
 func (c completionForm) begin(dst []byte) []byte { return dst }
 
-func (c completionForm) piece(dst []byte, choice int, from, to int64, progress reported) []byte {
+func (c completionForm) piece(dst []byte, choice int, from, to int64, so progress) []byte {
 	dst = add(c.chunk(dst, completionObject), `{"index":`, strconv.Itoa(choice), `,"text":"`)
 	dst = c.texts[choice].append(dst, from, to, true)
-	return c.close(add(dst, `","logprobs":null,"finish_reason":null}`), progress)
+	return c.close(add(dst, `","logprobs":null,"finish_reason":null}`), so)
 }
 
 func (c completionForm) end(dst []byte) []byte {
 	for i := range c.texts {
 		dst = add(c.chunk(dst, completionObject), `{"index":`, strconv.Itoa(i), `,"text":"","logprobs":null,"finish_reason":"`, c.finish(i), `"}`)
-		dst = c.close(dst, c.final())
+		dst = c.close(dst, c.all())
 	}
 	return c.done(dst, completionObject)
 }

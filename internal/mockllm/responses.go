@@ -116,7 +116,7 @@ func (r *responseForm) begin(dst []byte) []byte {
 // place is where the item stands.
 func (r *responseForm) place() string { return `,"item_id":"` + r.itemID() + `","output_index":0` }
 
-func (r *responseForm) piece(dst []byte, _ int, from, to int64, _ reported) []byte {
+func (r *responseForm) piece(dst []byte, _ int, from, to int64, _ progress) []byte {
 	if r.tool != "" {
 		dst = add(r.event(dst, "response.function_call_arguments.delta"), r.place(), `,"delta":"`)
 	} else {

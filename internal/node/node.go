@@ -83,6 +83,7 @@ type Node struct {
 	cluster *cluster.Cluster
 	router  *peer.Router
 	applied applied
+	envoy   *envoyDoor // nil: off
 
 	health       *health.Server
 	grpc         *grpc.Server
@@ -136,6 +137,9 @@ func (n *Node) assemble() error {
 		return err
 	}
 	if err := n.openCluster(); err != nil {
+		return err
+	}
+	if err := n.openEnvoy(); err != nil {
 		return err
 	}
 	n.openDoors()
@@ -204,7 +208,8 @@ func (n *Node) openCluster() (err error) {
 // openDoors makes the servers, which do not serve yet.
 func (n *Node) openDoors() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log})
+	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Services: n.services()})
+	n.openEnvoyDoor()
 	pb.RegisterPeerServer(n.grpc, n.router.Peer())
 	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
 		Service:    n.router,
@@ -262,12 +267,16 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	group.Go(func() error { return n.sweep(work) })
 	group.Go(func() error { return n.policies.Run(work) })
+	n.runEnvoy(work, group)
 
 	n.cleanups.push("finish calls in progress", n.stopServers)
 	group.Go(func() error { return serve("gRPC", n.grpc.Serve(n.grpcListener), grpc.ErrServerStopped) })
 	group.Go(func() error { return serve("HTTP", n.http.Serve(n.httpListener), http.ErrServerClosed) })
 	if n.proxy != nil {
 		group.Go(func() error { return n.proxy.Serve(n.proxyListener) })
+	}
+	if e := n.envoy; e != nil && e.grpc != nil {
+		group.Go(func() error { return serve("Envoy", e.grpc.Serve(e.listener), grpc.ErrServerStopped) })
 	}
 	n.pushDrain()
 

@@ -176,11 +176,16 @@ func (r *running) check(tokens int) (status int, left int64) {
 
 func (r *running) dial() *grpc.ClientConn {
 	r.t.Helper()
-	conn, err := grpc.NewClient(r.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return dialPlain(r.t, r.GRPCAddr())
+}
+
+func dialPlain(t *testing.T, address string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	r.t.Cleanup(func() { _ = conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
 

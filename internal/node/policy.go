@@ -10,7 +10,7 @@ import (
 	"github.com/bucketring/bucketring/limiter/policy/source"
 )
 
-// Reload reads the policy and the cluster keys again now. A bad policy changes
+// Reload reads the policy, Envoy's rules and the cluster keys again now. A bad policy changes
 // nothing; it is logged and seen in the status and the metrics. So it is with a
 // bad key file, also that of the proxy.
 func (n *Node) Reload() {
@@ -22,6 +22,7 @@ func (n *Node) Reload() {
 			n.log.Error("keys of tokens not reloaded", "error", err)
 		}
 	}
+	n.reloadEnvoy()
 	switch changed, err := n.keys.reload(n.cluster); {
 	case err != nil:
 		n.log.Error("cluster keys not reloaded", "path", n.config.ClusterKeyFile, "error", err)

@@ -6,7 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
+
+	"google.golang.org/grpc"
 )
 
 // Close gives up what New opened. A node that ran has done so already.
@@ -54,7 +57,11 @@ func (n *Node) stopServers() error {
 	graceful := make(chan struct{}) // closed when every gRPC call has ended
 	go func() {
 		defer close(graceful)
-		n.grpc.GracefulStop()
+		var servers sync.WaitGroup
+		for _, s := range n.grpcServers() {
+			servers.Go(s.GracefulStop)
+		}
+		servers.Wait()
 	}()
 	err := n.http.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -65,11 +72,22 @@ func (n *Node) stopServers() error {
 	case <-graceful:
 	case <-ctx.Done():
 		n.log.Warn("gRPC calls were cut off", "timeout", n.config.ShutdownTimeout)
-		n.grpc.Stop() // GracefulStop returns, too
+		for _, s := range n.grpcServers() {
+			s.Stop() // GracefulStop returns, too
+		}
 		<-graceful
 	}
 	if err != nil {
 		return fmt.Errorf("stop HTTP: %w", err)
 	}
 	return nil
+}
+
+// grpcServers are those that are to be stopped.
+func (n *Node) grpcServers() []*grpc.Server {
+	servers := []*grpc.Server{n.grpc}
+	if n.envoy != nil && n.envoy.grpc != nil {
+		servers = append(servers, n.envoy.grpc)
+	}
+	return servers
 }

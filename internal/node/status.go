@@ -53,6 +53,7 @@ func (n *Node) showHealth() {
 		status = healthpb.HealthCheckResponse_NOT_SERVING
 	}
 	n.health.SetServingStatus(server.HealthReady, status)
+	n.showEnvoyHealth(status == healthpb.HealthCheckResponse_SERVING)
 }
 
 // Name returns the name of this member.
@@ -91,6 +92,7 @@ type Status struct {
 	Policy        source.Status `json:"policy"`
 	State         StateStatus   `json:"state"`
 	Cluster       ClusterStatus `json:"cluster"`
+	Envoy         *EnvoyStatus  `json:"envoy,omitempty"` // nil: off
 }
 
 // StateStatus counts what is in memory.
@@ -113,6 +115,7 @@ func (n *Node) Status() Status {
 		Policy:        n.policies.Status(),
 		State:         StateStatus{Keys: stats.Keys, Reservations: stats.Reservations, RequestIDs: stats.IDs},
 		Cluster:       n.clusterStatus(n.router.Status()),
+		Envoy:         n.envoyStatus(),
 	}
 	if err := n.Ready(); err != nil {
 		s.NotReady = err.Error()

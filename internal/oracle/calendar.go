@@ -26,7 +26,7 @@ func windowAt(l limiter.Limit, wall int64) window {
 	if zone == nil {
 		zone = time.UTC
 	}
-	const reach = 40 * 24 * time.Hour // more than the longest window
+	const reach = 400 * 24 * time.Hour // more than the longest window
 	here := label(l.Calendar, zone, wall)
 	from := wall - int64(reach)
 	start := from + int64(sort.Search(int(reach), func(i int) bool { return label(l.Calendar, zone, from+int64(i)) >= here }))
@@ -48,6 +48,8 @@ func label(unit limiter.Calendar, zone *time.Location, wall int64) string {
 	case limiter.Week:
 		year, week := t.ISOWeek()
 		return fmt.Sprintf("%04d-%02d", year, week)
+	case limiter.Year:
+		return t.Format("2006")
 	default:
 		return t.Format("2006-01")
 	}

@@ -100,7 +100,7 @@ func ParseAmount(d limiter.Dimension, s string) (int64, error) {
 }
 
 // window is a parsed window: a length, and the calendar unit when it was given
-// as a word. A month has no length.
+// as a word. A month and a year have no length.
 type window struct {
 	length   time.Duration
 	calendar limiter.Calendar
@@ -115,10 +115,11 @@ var windowWords = map[string]window{
 	"d": {day, limiter.Day}, "day": {day, limiter.Day},
 	"w": {7 * day, limiter.Week}, "week": {7 * day, limiter.Week},
 	"month": {0, limiter.Month},
+	"y":     {0, limiter.Year}, "year": {0, limiter.Year},
 }
 
 // windowNames are the words worth suggesting.
-var windowNames = []string{"second", "sec", "minute", "min", "hour", "day", "week", "month"}
+var windowNames = []string{"second", "sec", "minute", "min", "hour", "day", "week", "month", "year"}
 
 // parseWindow reads a word (min, day, month) or a duration (30s, 24h). A word
 // from hour up can mean a calendar window, a duration never does; so 1d is
@@ -131,11 +132,11 @@ func parseWindow(s string) (window, error) {
 	case s == "m":
 		return window{}, errors.New("could be a minute or a month: write min or month")
 	case unit != s && windowWords[unit].length >= day:
-		return window{}, fmt.Errorf("counts days: write day, week or month for calendar windows, or %sh for any such period", hoursOf(s, unit))
+		return window{}, fmt.Errorf("counts days: write day, week, month or year for calendar windows, or %sh for any such period", hoursOf(s, unit))
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return window{}, errors.New("must be second, minute, hour, day, week, month, or a duration such as 30s")
+		return window{}, errors.New("must be second, minute, hour, day, week, month, year, or a duration such as 30s")
 	}
 	if d == 0 {
 		return window{}, errors.New("must not be 0")
@@ -165,6 +166,8 @@ func formatWindow(l *limiter.Limit) string {
 		return "week"
 	case limiter.Month:
 		return "month"
+	case limiter.Year:
+		return "year"
 	}
 	return FormatDuration(l.Window)
 }

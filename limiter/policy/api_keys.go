@@ -10,8 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
 
 // apiKeysSection is the key of the file under which hashes of API keys stand.

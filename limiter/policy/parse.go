@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
 
 // A File is one file of a policy. Name is shown in problems.

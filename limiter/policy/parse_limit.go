@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
 
 // limitModes reads what a limit does when it is exceeded or cannot be asked.
@@ -115,8 +115,8 @@ func (p *parser) finishLimit(t *tierDef, d *limitDef, win string, at yamldoc.Nod
 		d.Calendar, d.Zone = w.calendar, t.zone
 		return true
 	}
-	if w.calendar == limiter.Month {
-		p.r.Problem(at, "%s: a month has no fixed length: %s needs a duration such as 720h", what, d.Algorithm)
+	if w.calendar != limiter.NoCalendar && w.length == 0 {
+		p.r.Problem(at, "%s: a %s has no fixed length: %s needs a duration such as 720h", what, formatWindow(&limiter.Limit{Calendar: w.calendar}), d.Algorithm)
 		return false
 	}
 	d.Window = w.length

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
 
 // maxWeight is the largest weight, in millionths.

@@ -10,8 +10,8 @@ import (
 	_ "time/tzdata" // the same zones on every machine that has none
 
 	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
 
 // tierDef is a tier as the files state it.

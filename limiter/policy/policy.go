@@ -49,8 +49,8 @@ import (
 	_ "embed" // default.yaml
 	"slices"
 
+	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
 
 // A Problem is one thing that is wrong with a file, and where.

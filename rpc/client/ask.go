@@ -93,6 +93,7 @@ func (c *Client) exchange(ctx context.Context, t *trial, p *peer, e *envelope, d
 		return outcome{}, nil
 	}
 	e.share = deadline{ctx, time.Now().Add(c.share(t))}
+	e.lost.next(&e.item)
 	err := p.link.DoInto(&e.share, &e.item, d)
 	if err == nil {
 		refused := e.outcome.refused
@@ -114,10 +115,12 @@ func (c *Client) exchange(ctx context.Context, t *trial, p *peer, e *envelope, d
 	switch {
 	case errors.Is(err, link.ErrLate):
 		t.lost(p.node, status.Error(codes.DeadlineExceeded, err.Error()))
+		e.lost.lost(&e.item)
 		p.node.judge(false)
 		c.ring.doubt(p.node)
 	case errors.Is(err, link.ErrBroken):
 		t.lost(p.node, status.Error(codes.Unavailable, err.Error()))
+		e.lost.lost(&e.item)
 		p.node.judge(false)
 		c.ring.doubt(p.node)
 	case errors.Is(err, link.ErrBreaker): // not sent

@@ -184,6 +184,7 @@ type envelope struct {
 	share   deadline
 	hints   hints
 	outcome outcome // of the item
+	lost    attempts
 }
 
 func (e *envelope) wrapping() *envelope { return e }

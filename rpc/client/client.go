@@ -18,13 +18,14 @@ import (
 // A Client asks the nodes of one cluster for decisions. It is safe for
 // concurrent use; a process needs one.
 type Client struct {
-	nodes    []*node       // of Options.Addrs
-	turn     atomic.Uint32 // of the next call, in the nodes that it may go to
-	timeout  time.Duration
-	attempts int
-	ring     *follower // nil if Options.Plain
-	words    words     // of answers
-	later    sender
+	nodes     []*node       // of Options.Addrs
+	turn      atomic.Uint32 // of the next call, in the nodes that it may go to
+	timeout   time.Duration
+	attempts  int
+	ring      *follower // nil if Options.Plain
+	words     words     // of answers
+	later     sender
+	withdrawn withdrawer
 }
 
 // Dial returns a client for the nodes of o. It waits neither for connections
@@ -51,6 +52,9 @@ func Dial(o Options) (*Client, error) {
 	}
 	if !o.Plain {
 		c.follow(o, o.dialOptions(peerBackoff))
+		if err := c.startWithdrawer(o); err != nil {
+			return nil, errors.Join(fmt.Errorf("dial: %w", err), c.Close())
+		}
 	}
 	return c, nil
 }
@@ -64,6 +68,7 @@ func (c *Client) Close() error {
 	if c.later.box != nil {
 		errs = append(errs, c.later.close())
 	}
+	c.withdrawn.close()
 	for _, n := range c.nodes {
 		errs = append(errs, n.conn.Close())
 	}
@@ -101,6 +106,9 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 	w := e.wire()
 	if err := ask(ctx, c, pb.RateLimiterClient.Reserve, e.texts(), &w.request, w); err != nil {
 		return nil, fmt.Errorf("reserve %s: %w", e.Key, err)
+	}
+	if w.answer.Denied() {
+		c.withdraw(e.Key, e.RequestID, w.lost)
 	}
 	return &Reservation{
 		Decision: w.answer,

@@ -47,7 +47,14 @@ type refusal struct {
 	status error
 }
 
-func (e *refusal) Error() string   { return e.kind.Error() + ": " + status.Convert(e.status).Message() }
+func (e *refusal) Error() string {
+	said := status.Convert(e.status).Message()
+	if said == e.kind.Error() {
+		return said
+	}
+	return e.kind.Error() + ": " + said
+}
+
 func (e *refusal) Unwrap() []error { return []error{e.kind, e.status} }
 
 // explain translates the status error of an answer that is not to be retried.

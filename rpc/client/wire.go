@@ -45,7 +45,7 @@ func (e *envelope) open(result []byte, wanted protowire.Number) ([]byte, error) 
 		if !more {
 			break
 		}
-		if f.kind != protowire.BytesType || f.number < 1 || f.number > 5 {
+		if f.kind != protowire.BytesType || f.number < 1 || f.number > 7 || f.number == 6 {
 			continue
 		}
 		if f.number != last {

@@ -199,6 +199,8 @@ func FuzzDecode(f *testing.F) {
 		wire, _ := proto.Marshal(fullResults()[i])
 		f.Add(wire)
 	}
+	counted, _ := proto.Marshal(&pb.Result{Result: &pb.Result_Counted{Counted: &pb.Counted{Used: 1}}})
+	f.Add(append(typicalResult(1), counted...)) // the last one is the one that is there
 	f.Add([]byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0x07})
 	f.Add([]byte{0xfb, 0xff, 0xff, 0xff, 0x0f})
 	f.Fuzz(func(t *testing.T, wire []byte) { sameAsMessage(t, wire) })
@@ -266,7 +268,7 @@ func TestDecodeEveryField(t *testing.T) {
 	if d.granted == 0 {
 		t.Error("granted is not decoded")
 	}
-	for m, want := range map[proto.Message]int{&pb.Decision{}: 12, &pb.Settlement{}: 7, &pb.PeekResponse{}: 5, &pb.LimitState{}: 13, &pb.Result{}: 6} {
+	for m, want := range map[proto.Message]int{&pb.Decision{}: 12, &pb.Settlement{}: 7, &pb.PeekResponse{}: 5, &pb.LimitState{}: 13, &pb.Result{}: 7} {
 		if got := m.ProtoReflect().Descriptor().Fields().Len(); got != want {
 			t.Errorf("%T has %d fields, want %d: decode must know them", m, got, want)
 		}

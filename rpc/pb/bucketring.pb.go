@@ -248,6 +248,71 @@ func (ReservationStatus) EnumDescriptor() ([]byte, []int) {
 	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{3}
 }
 
+// Unit is a unit of the UTC clock. A week begins on Monday.
+type Unit int32
+
+const (
+	Unit_UNIT_UNSPECIFIED Unit = 0
+	Unit_UNIT_SECOND      Unit = 1
+	Unit_UNIT_MINUTE      Unit = 2
+	Unit_UNIT_HOUR        Unit = 3
+	Unit_UNIT_DAY         Unit = 4
+	Unit_UNIT_WEEK        Unit = 5
+	Unit_UNIT_MONTH       Unit = 6
+	Unit_UNIT_YEAR        Unit = 7
+)
+
+// Enum value maps for Unit.
+var (
+	Unit_name = map[int32]string{
+		0: "UNIT_UNSPECIFIED",
+		1: "UNIT_SECOND",
+		2: "UNIT_MINUTE",
+		3: "UNIT_HOUR",
+		4: "UNIT_DAY",
+		5: "UNIT_WEEK",
+		6: "UNIT_MONTH",
+		7: "UNIT_YEAR",
+	}
+	Unit_value = map[string]int32{
+		"UNIT_UNSPECIFIED": 0,
+		"UNIT_SECOND":      1,
+		"UNIT_MINUTE":      2,
+		"UNIT_HOUR":        3,
+		"UNIT_DAY":         4,
+		"UNIT_WEEK":        5,
+		"UNIT_MONTH":       6,
+		"UNIT_YEAR":        7,
+	}
+)
+
+func (x Unit) Enum() *Unit {
+	p := new(Unit)
+	*p = x
+	return p
+}
+
+func (x Unit) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Unit) Descriptor() protoreflect.EnumDescriptor {
+	return file_bucketring_v1_bucketring_proto_enumTypes[4].Descriptor()
+}
+
+func (Unit) Type() protoreflect.EnumType {
+	return &file_bucketring_v1_bucketring_proto_enumTypes[4]
+}
+
+func (x Unit) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Unit.Descriptor instead.
+func (Unit) EnumDescriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{4}
+}
+
 type CheckRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 4 segments separated by "/", 1 to 256 bytes of printable UTF-8.
@@ -1642,6 +1707,7 @@ type Item struct {
 	//	*Item_Settle
 	//	*Item_Cancel
 	//	*Item_Peek
+	//	*Item_Count
 	Call isItem_Call `protobuf_oneof:"call"`
 	// What was left of the caller's deadline when the batch was sent, in
 	// nanoseconds. 0: nothing is known of a deadline.
@@ -1650,7 +1716,13 @@ type Item struct {
 	Term uint64 `protobuf:"varint,7,opt,name=term,proto3" json:"term,omitempty"`
 	// Members only: the call was decided without the owner, which is now told. It
 	// is charged whatever the limits say.
-	Replay        bool `protobuf:"varint,8,opt,name=replay,proto3" json:"replay,omitempty"`
+	Replay bool `protobuf:"varint,8,opt,name=replay,proto3" json:"replay,omitempty"`
+	// A random number that tells one sending of a reserve from all others with the
+	// same request id. A cancel with it takes back that sending, whose answer nobody
+	// heard: the reservation ends if nobody else heard of it either, its request
+	// id is as good as new, and if the reserve comes after its cancel it is not
+	// decided. 0: none; a cancel then ends the reservation whoever knows of it.
+	Attempt       uint64 `protobuf:"fixed64,10,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1737,6 +1809,15 @@ func (x *Item) GetPeek() *PeekRequest {
 	return nil
 }
 
+func (x *Item) GetCount() *CountRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Item_Count); ok {
+			return x.Count
+		}
+	}
+	return nil
+}
+
 func (x *Item) GetTimeoutNanos() int64 {
 	if x != nil {
 		return x.TimeoutNanos
@@ -1756,6 +1837,13 @@ func (x *Item) GetReplay() bool {
 		return x.Replay
 	}
 	return false
+}
+
+func (x *Item) GetAttempt() uint64 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 type isItem_Call interface {
@@ -1782,6 +1870,11 @@ type Item_Peek struct {
 	Peek *PeekRequest `protobuf:"bytes,5,opt,name=peek,proto3,oneof"`
 }
 
+type Item_Count struct {
+	// Members only.
+	Count *CountRequest `protobuf:"bytes,9,opt,name=count,proto3,oneof"`
+}
+
 func (*Item_Check) isItem_Call() {}
 
 func (*Item_Reserve) isItem_Call() {}
@@ -1791,6 +1884,119 @@ func (*Item_Settle) isItem_Call() {}
 func (*Item_Cancel) isItem_Call() {}
 
 func (*Item_Peek) isItem_Call() {}
+
+func (*Item_Count) isItem_Call() {}
+
+// CountRequest is hits on a counter, which a member has to count whatever the
+// limit says. Counters have their limits not from the policy but from whoever
+// asks that member, and share no state with its keys.
+type CountRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With the window it names the counter.
+	Key   string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Limit int64  `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Unit  Unit   `protobuf:"varint,3,opt,name=unit,proto3,enum=bucketring.v1.Unit" json:"unit,omitempty"`
+	// Units in a window. 0: 1.
+	UnitMultiplier uint32 `protobuf:"varint,4,opt,name=unit_multiplier,json=unitMultiplier,proto3" json:"unit_multiplier,omitempty"`
+	// 0: a look.
+	Hits int64 `protobuf:"varint,5,opt,name=hits,proto3" json:"hits,omitempty"`
+	// The hits are taken off, as far as there are any.
+	GiveBack bool `protobuf:"varint,6,opt,name=give_back,json=giveBack,proto3" json:"give_back,omitempty"`
+	// The same id again returns the same answer and counts nothing more, for 30 s,
+	// for 10 minutes if the call was a replay. Empty: the call is not remembered.
+	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Of a replay: when the window ends, in Unix nanoseconds, in which the hits
+	// came. They count only until then.
+	WindowEnd     int64 `protobuf:"varint,8,opt,name=window_end,json=windowEnd,proto3" json:"window_end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountRequest) Reset() {
+	*x = CountRequest{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountRequest) ProtoMessage() {}
+
+func (x *CountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
+func (*CountRequest) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CountRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *CountRequest) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *CountRequest) GetUnit() Unit {
+	if x != nil {
+		return x.Unit
+	}
+	return Unit_UNIT_UNSPECIFIED
+}
+
+func (x *CountRequest) GetUnitMultiplier() uint32 {
+	if x != nil {
+		return x.UnitMultiplier
+	}
+	return 0
+}
+
+func (x *CountRequest) GetHits() int64 {
+	if x != nil {
+		return x.Hits
+	}
+	return 0
+}
+
+func (x *CountRequest) GetGiveBack() bool {
+	if x != nil {
+		return x.GiveBack
+	}
+	return false
+}
+
+func (x *CountRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CountRequest) GetWindowEnd() int64 {
+	if x != nil {
+		return x.WindowEnd
+	}
+	return 0
+}
 
 // Answers has one result per item of the batch with the same sequence, in its
 // order.
@@ -1806,7 +2012,7 @@ type Answers struct {
 
 func (x *Answers) Reset() {
 	*x = Answers{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +2024,7 @@ func (x *Answers) String() string {
 func (*Answers) ProtoMessage() {}
 
 func (x *Answers) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +2037,7 @@ func (x *Answers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answers.ProtoReflect.Descriptor instead.
 func (*Answers) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{20}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Answers) GetSequence() uint64 {
@@ -1864,6 +2070,7 @@ type Result struct {
 	//	*Result_Limits
 	//	*Result_Error
 	//	*Result_Redirect
+	//	*Result_Counted
 	Result isResult_Result `protobuf_oneof:"result"`
 	// The term of the partition at the member that answered.
 	Term          uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
@@ -1873,7 +2080,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2092,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2105,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{21}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Result) GetResult() isResult_Result {
@@ -1953,6 +2160,15 @@ func (x *Result) GetRedirect() *Redirect {
 	return nil
 }
 
+func (x *Result) GetCounted() *Counted {
+	if x != nil {
+		if x, ok := x.Result.(*Result_Counted); ok {
+			return x.Counted
+		}
+	}
+	return nil
+}
+
 func (x *Result) GetTerm() uint64 {
 	if x != nil {
 		return x.Term
@@ -1985,6 +2201,10 @@ type Result_Redirect struct {
 	Redirect *Redirect `protobuf:"bytes,5,opt,name=redirect,proto3,oneof"`
 }
 
+type Result_Counted struct {
+	Counted *Counted `protobuf:"bytes,7,opt,name=counted,proto3,oneof"`
+}
+
 func (*Result_Decision) isResult_Result() {}
 
 func (*Result_Settlement) isResult_Result() {}
@@ -1994,6 +2214,115 @@ func (*Result_Limits) isResult_Result() {}
 func (*Result_Error) isResult_Result() {}
 
 func (*Result_Redirect) isResult_Result() {}
+
+func (*Result_Counted) isResult_Result() {}
+
+// Counted is what a counter came to.
+type Counted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The limit of the call.
+	Limit int64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Used  int64 `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
+	// There was no room for a new counter: nothing was counted.
+	Full bool `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"`
+	// When the window ends, in Unix nanoseconds, and how long that is from now, by
+	// the clock of the member that counted.
+	WindowEnd  int64 `protobuf:"varint,4,opt,name=window_end,json=windowEnd,proto3" json:"window_end,omitempty"`
+	ResetNanos int64 `protobuf:"varint,5,opt,name=reset_nanos,json=resetNanos,proto3" json:"reset_nanos,omitempty"`
+	// The member that counted.
+	Owner string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
+	Route Route  `protobuf:"varint,7,opt,name=route,proto3,enum=bucketring.v1.Route" json:"route,omitempty"`
+	// The answer of an earlier call with the same request id.
+	Replayed      bool `protobuf:"varint,8,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Counted) Reset() {
+	*x = Counted{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Counted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Counted) ProtoMessage() {}
+
+func (x *Counted) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Counted.ProtoReflect.Descriptor instead.
+func (*Counted) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Counted) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Counted) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Counted) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *Counted) GetWindowEnd() int64 {
+	if x != nil {
+		return x.WindowEnd
+	}
+	return 0
+}
+
+func (x *Counted) GetResetNanos() int64 {
+	if x != nil {
+		return x.ResetNanos
+	}
+	return 0
+}
+
+func (x *Counted) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Counted) GetRoute() Route {
+	if x != nil {
+		return x.Route
+	}
+	return Route_ROUTE_UNSPECIFIED
+}
+
+func (x *Counted) GetReplayed() bool {
+	if x != nil {
+		return x.Replayed
+	}
+	return false
+}
 
 type Redirect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2007,7 +2336,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2348,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +2361,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{22}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Redirect) GetOwner() string {
@@ -2057,7 +2386,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2398,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2411,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{23}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{25}
 }
 
 // Ring says who owns which partition. The partition of a key is the xxHash64
@@ -2104,7 +2433,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2445,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2458,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{24}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Ring) GetNumber() uint64 {
@@ -2173,7 +2502,7 @@ type RingMember struct {
 
 func (x *RingMember) Reset() {
 	*x = RingMember{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2514,7 @@ func (x *RingMember) String() string {
 func (*RingMember) ProtoMessage() {}
 
 func (x *RingMember) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2527,7 @@ func (x *RingMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingMember.ProtoReflect.Descriptor instead.
 func (*RingMember) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{25}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RingMember) GetName() string {
@@ -2234,7 +2563,7 @@ type LocateRequest struct {
 
 func (x *LocateRequest) Reset() {
 	*x = LocateRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2575,7 @@ func (x *LocateRequest) String() string {
 func (*LocateRequest) ProtoMessage() {}
 
 func (x *LocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2588,7 @@ func (x *LocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
 func (*LocateRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{26}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LocateRequest) GetKeys() []string {
@@ -2286,7 +2615,7 @@ type LocateResponse struct {
 
 func (x *LocateResponse) Reset() {
 	*x = LocateResponse{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2627,7 @@ func (x *LocateResponse) String() string {
 func (*LocateResponse) ProtoMessage() {}
 
 func (x *LocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2640,7 @@ func (x *LocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
 func (*LocateResponse) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{27}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LocateResponse) GetLocations() []*Location {
@@ -2343,7 +2672,7 @@ type Location struct {
 
 func (x *Location) Reset() {
 	*x = Location{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2355,7 +2684,7 @@ func (x *Location) String() string {
 func (*Location) ProtoMessage() {}
 
 func (x *Location) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2368,7 +2697,7 @@ func (x *Location) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Location.ProtoReflect.Descriptor instead.
 func (*Location) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{28}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Location) GetKey() string {
@@ -2433,7 +2762,7 @@ type DecisionBatch_Result struct {
 
 func (x *DecisionBatch_Result) Reset() {
 	*x = DecisionBatch_Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2774,7 @@ func (x *DecisionBatch_Result) String() string {
 func (*DecisionBatch_Result) ProtoMessage() {}
 
 func (x *DecisionBatch_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2515,7 +2844,7 @@ type SettlementBatch_Result struct {
 
 func (x *SettlementBatch_Result) Reset() {
 	*x = SettlementBatch_Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +2856,7 @@ func (x *SettlementBatch_Result) String() string {
 func (*SettlementBatch_Result) ProtoMessage() {}
 
 func (x *SettlementBatch_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2926,7 @@ type PeekBatchResponse_Result struct {
 
 func (x *PeekBatchResponse_Result) Reset() {
 	*x = PeekBatchResponse_Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2938,7 @@ func (x *PeekBatchResponse_Result) String() string {
 func (*PeekBatchResponse_Result) ProtoMessage() {}
 
 func (x *PeekBatchResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2823,21 +3152,35 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05Batch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12)\n" +
-	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xf1\x02\n" +
+	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xc0\x03\n" +
 	"\x04Item\x123\n" +
 	"\x05check\x18\x01 \x01(\v2\x1b.bucketring.v1.CheckRequestH\x00R\x05check\x129\n" +
 	"\areserve\x18\x02 \x01(\v2\x1d.bucketring.v1.ReserveRequestH\x00R\areserve\x126\n" +
 	"\x06settle\x18\x03 \x01(\v2\x1c.bucketring.v1.SettleRequestH\x00R\x06settle\x126\n" +
 	"\x06cancel\x18\x04 \x01(\v2\x1c.bucketring.v1.CancelRequestH\x00R\x06cancel\x120\n" +
-	"\x04peek\x18\x05 \x01(\v2\x1a.bucketring.v1.PeekRequestH\x00R\x04peek\x12#\n" +
+	"\x04peek\x18\x05 \x01(\v2\x1a.bucketring.v1.PeekRequestH\x00R\x04peek\x123\n" +
+	"\x05count\x18\t \x01(\v2\x1b.bucketring.v1.CountRequestH\x00R\x05count\x12#\n" +
 	"\rtimeout_nanos\x18\x06 \x01(\x03R\ftimeoutNanos\x12\x12\n" +
 	"\x04term\x18\a \x01(\x04R\x04term\x12\x16\n" +
-	"\x06replay\x18\b \x01(\bR\x06replayB\x06\n" +
-	"\x04call\"j\n" +
+	"\x06replay\x18\b \x01(\bR\x06replay\x12\x18\n" +
+	"\aattempt\x18\n" +
+	" \x01(\x06R\aattemptB\x06\n" +
+	"\x04call\"\xf7\x01\n" +
+	"\fCountRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x03R\x05limit\x12'\n" +
+	"\x04unit\x18\x03 \x01(\x0e2\x13.bucketring.v1.UnitR\x04unit\x12'\n" +
+	"\x0funit_multiplier\x18\x04 \x01(\rR\x0eunitMultiplier\x12\x12\n" +
+	"\x04hits\x18\x05 \x01(\x03R\x04hits\x12\x1b\n" +
+	"\tgive_back\x18\x06 \x01(\bR\bgiveBack\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\a \x01(\tR\trequestId\x12\x1d\n" +
+	"\n" +
+	"window_end\x18\b \x01(\x03R\twindowEnd\"j\n" +
 	"\aAnswers\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12/\n" +
-	"\aresults\x18\x03 \x03(\v2\x15.bucketring.v1.ResultR\aresults\"\xb6\x02\n" +
+	"\aresults\x18\x03 \x03(\v2\x15.bucketring.v1.ResultR\aresults\"\xea\x02\n" +
 	"\x06Result\x125\n" +
 	"\bdecision\x18\x01 \x01(\v2\x17.bucketring.v1.DecisionH\x00R\bdecision\x12;\n" +
 	"\n" +
@@ -2845,9 +3188,21 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"settlement\x125\n" +
 	"\x06limits\x18\x03 \x01(\v2\x1b.bucketring.v1.PeekResponseH\x00R\x06limits\x12,\n" +
 	"\x05error\x18\x04 \x01(\v2\x14.bucketring.v1.ErrorH\x00R\x05error\x125\n" +
-	"\bredirect\x18\x05 \x01(\v2\x17.bucketring.v1.RedirectH\x00R\bredirect\x12\x12\n" +
+	"\bredirect\x18\x05 \x01(\v2\x17.bucketring.v1.RedirectH\x00R\bredirect\x122\n" +
+	"\acounted\x18\a \x01(\v2\x16.bucketring.v1.CountedH\x00R\acounted\x12\x12\n" +
 	"\x04term\x18\x06 \x01(\x04R\x04termB\b\n" +
-	"\x06result\":\n" +
+	"\x06result\"\xe5\x01\n" +
+	"\aCounted\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\x03R\x04used\x12\x12\n" +
+	"\x04full\x18\x03 \x01(\bR\x04full\x12\x1d\n" +
+	"\n" +
+	"window_end\x18\x04 \x01(\x03R\twindowEnd\x12\x1f\n" +
+	"\vreset_nanos\x18\x05 \x01(\x03R\n" +
+	"resetNanos\x12\x14\n" +
+	"\x05owner\x18\x06 \x01(\tR\x05owner\x12*\n" +
+	"\x05route\x18\a \x01(\x0e2\x14.bucketring.v1.RouteR\x05route\x12\x1a\n" +
+	"\breplayed\x18\b \x01(\bR\breplayed\":\n" +
 	"\bRedirect\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x0e\n" +
@@ -2898,7 +3253,17 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x17RESERVATION_STATUS_HELD\x10\x01\x12\x1e\n" +
 	"\x1aRESERVATION_STATUS_SETTLED\x10\x02\x12 \n" +
 	"\x1cRESERVATION_STATUS_CANCELLED\x10\x03\x12\x1e\n" +
-	"\x1aRESERVATION_STATUS_EXPIRED\x10\x042\xac\a\n" +
+	"\x1aRESERVATION_STATUS_EXPIRED\x10\x04*\x89\x01\n" +
+	"\x04Unit\x12\x14\n" +
+	"\x10UNIT_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vUNIT_SECOND\x10\x01\x12\x0f\n" +
+	"\vUNIT_MINUTE\x10\x02\x12\r\n" +
+	"\tUNIT_HOUR\x10\x03\x12\f\n" +
+	"\bUNIT_DAY\x10\x04\x12\r\n" +
+	"\tUNIT_WEEK\x10\x05\x12\x0e\n" +
+	"\n" +
+	"UNIT_MONTH\x10\x06\x12\r\n" +
+	"\tUNIT_YEAR\x10\a2\xac\a\n" +
 	"\vRateLimiter\x12=\n" +
 	"\x05Check\x12\x1b.bucketring.v1.CheckRequest\x1a\x17.bucketring.v1.Decision\x12A\n" +
 	"\aReserve\x12\x1d.bucketring.v1.ReserveRequest\x1a\x17.bucketring.v1.Decision\x12A\n" +
@@ -2927,126 +3292,133 @@ func file_bucketring_v1_bucketring_proto_rawDescGZIP() []byte {
 	return file_bucketring_v1_bucketring_proto_rawDescData
 }
 
-var file_bucketring_v1_bucketring_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_bucketring_v1_bucketring_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	(Outcome)(0),                     // 0: bucketring.v1.Outcome
 	(Reason)(0),                      // 1: bucketring.v1.Reason
 	(Route)(0),                       // 2: bucketring.v1.Route
 	(ReservationStatus)(0),           // 3: bucketring.v1.ReservationStatus
-	(*CheckRequest)(nil),             // 4: bucketring.v1.CheckRequest
-	(*ReserveRequest)(nil),           // 5: bucketring.v1.ReserveRequest
-	(*SettleRequest)(nil),            // 6: bucketring.v1.SettleRequest
-	(*CancelRequest)(nil),            // 7: bucketring.v1.CancelRequest
-	(*PeekRequest)(nil),              // 8: bucketring.v1.PeekRequest
-	(*Decision)(nil),                 // 9: bucketring.v1.Decision
-	(*LimitState)(nil),               // 10: bucketring.v1.LimitState
-	(*Settlement)(nil),               // 11: bucketring.v1.Settlement
-	(*PeekResponse)(nil),             // 12: bucketring.v1.PeekResponse
-	(*Error)(nil),                    // 13: bucketring.v1.Error
-	(*CheckBatchRequest)(nil),        // 14: bucketring.v1.CheckBatchRequest
-	(*ReserveBatchRequest)(nil),      // 15: bucketring.v1.ReserveBatchRequest
-	(*SettleBatchRequest)(nil),       // 16: bucketring.v1.SettleBatchRequest
-	(*CancelBatchRequest)(nil),       // 17: bucketring.v1.CancelBatchRequest
-	(*PeekBatchRequest)(nil),         // 18: bucketring.v1.PeekBatchRequest
-	(*DecisionBatch)(nil),            // 19: bucketring.v1.DecisionBatch
-	(*SettlementBatch)(nil),          // 20: bucketring.v1.SettlementBatch
-	(*PeekBatchResponse)(nil),        // 21: bucketring.v1.PeekBatchResponse
-	(*Batch)(nil),                    // 22: bucketring.v1.Batch
-	(*Item)(nil),                     // 23: bucketring.v1.Item
-	(*Answers)(nil),                  // 24: bucketring.v1.Answers
-	(*Result)(nil),                   // 25: bucketring.v1.Result
-	(*Redirect)(nil),                 // 26: bucketring.v1.Redirect
-	(*WatchRequest)(nil),             // 27: bucketring.v1.WatchRequest
-	(*Ring)(nil),                     // 28: bucketring.v1.Ring
-	(*RingMember)(nil),               // 29: bucketring.v1.RingMember
-	(*LocateRequest)(nil),            // 30: bucketring.v1.LocateRequest
-	(*LocateResponse)(nil),           // 31: bucketring.v1.LocateResponse
-	(*Location)(nil),                 // 32: bucketring.v1.Location
-	nil,                              // 33: bucketring.v1.CheckRequest.CostsEntry
-	nil,                              // 34: bucketring.v1.ReserveRequest.CostsEntry
-	nil,                              // 35: bucketring.v1.SettleRequest.CostsEntry
-	(*DecisionBatch_Result)(nil),     // 36: bucketring.v1.DecisionBatch.Result
-	(*SettlementBatch_Result)(nil),   // 37: bucketring.v1.SettlementBatch.Result
-	(*PeekBatchResponse_Result)(nil), // 38: bucketring.v1.PeekBatchResponse.Result
-	(*durationpb.Duration)(nil),      // 39: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 40: google.protobuf.Timestamp
+	(Unit)(0),                        // 4: bucketring.v1.Unit
+	(*CheckRequest)(nil),             // 5: bucketring.v1.CheckRequest
+	(*ReserveRequest)(nil),           // 6: bucketring.v1.ReserveRequest
+	(*SettleRequest)(nil),            // 7: bucketring.v1.SettleRequest
+	(*CancelRequest)(nil),            // 8: bucketring.v1.CancelRequest
+	(*PeekRequest)(nil),              // 9: bucketring.v1.PeekRequest
+	(*Decision)(nil),                 // 10: bucketring.v1.Decision
+	(*LimitState)(nil),               // 11: bucketring.v1.LimitState
+	(*Settlement)(nil),               // 12: bucketring.v1.Settlement
+	(*PeekResponse)(nil),             // 13: bucketring.v1.PeekResponse
+	(*Error)(nil),                    // 14: bucketring.v1.Error
+	(*CheckBatchRequest)(nil),        // 15: bucketring.v1.CheckBatchRequest
+	(*ReserveBatchRequest)(nil),      // 16: bucketring.v1.ReserveBatchRequest
+	(*SettleBatchRequest)(nil),       // 17: bucketring.v1.SettleBatchRequest
+	(*CancelBatchRequest)(nil),       // 18: bucketring.v1.CancelBatchRequest
+	(*PeekBatchRequest)(nil),         // 19: bucketring.v1.PeekBatchRequest
+	(*DecisionBatch)(nil),            // 20: bucketring.v1.DecisionBatch
+	(*SettlementBatch)(nil),          // 21: bucketring.v1.SettlementBatch
+	(*PeekBatchResponse)(nil),        // 22: bucketring.v1.PeekBatchResponse
+	(*Batch)(nil),                    // 23: bucketring.v1.Batch
+	(*Item)(nil),                     // 24: bucketring.v1.Item
+	(*CountRequest)(nil),             // 25: bucketring.v1.CountRequest
+	(*Answers)(nil),                  // 26: bucketring.v1.Answers
+	(*Result)(nil),                   // 27: bucketring.v1.Result
+	(*Counted)(nil),                  // 28: bucketring.v1.Counted
+	(*Redirect)(nil),                 // 29: bucketring.v1.Redirect
+	(*WatchRequest)(nil),             // 30: bucketring.v1.WatchRequest
+	(*Ring)(nil),                     // 31: bucketring.v1.Ring
+	(*RingMember)(nil),               // 32: bucketring.v1.RingMember
+	(*LocateRequest)(nil),            // 33: bucketring.v1.LocateRequest
+	(*LocateResponse)(nil),           // 34: bucketring.v1.LocateResponse
+	(*Location)(nil),                 // 35: bucketring.v1.Location
+	nil,                              // 36: bucketring.v1.CheckRequest.CostsEntry
+	nil,                              // 37: bucketring.v1.ReserveRequest.CostsEntry
+	nil,                              // 38: bucketring.v1.SettleRequest.CostsEntry
+	(*DecisionBatch_Result)(nil),     // 39: bucketring.v1.DecisionBatch.Result
+	(*SettlementBatch_Result)(nil),   // 40: bucketring.v1.SettlementBatch.Result
+	(*PeekBatchResponse_Result)(nil), // 41: bucketring.v1.PeekBatchResponse.Result
+	(*durationpb.Duration)(nil),      // 42: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 43: google.protobuf.Timestamp
 }
 var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
-	33, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
-	34, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
-	35, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
+	36, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
+	37, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
+	38, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
 	0,  // 3: bucketring.v1.Decision.outcome:type_name -> bucketring.v1.Outcome
 	1,  // 4: bucketring.v1.Decision.reason:type_name -> bucketring.v1.Reason
-	39, // 5: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
-	10, // 6: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
+	42, // 5: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
+	11, // 6: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
 	2,  // 7: bucketring.v1.Decision.route:type_name -> bucketring.v1.Route
-	40, // 8: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
-	39, // 9: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
+	43, // 8: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
+	42, // 9: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
 	3,  // 10: bucketring.v1.Settlement.status:type_name -> bucketring.v1.ReservationStatus
-	10, // 11: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
+	11, // 11: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
 	2,  // 12: bucketring.v1.Settlement.route:type_name -> bucketring.v1.Route
-	10, // 13: bucketring.v1.PeekResponse.limits:type_name -> bucketring.v1.LimitState
+	11, // 13: bucketring.v1.PeekResponse.limits:type_name -> bucketring.v1.LimitState
 	2,  // 14: bucketring.v1.PeekResponse.route:type_name -> bucketring.v1.Route
-	4,  // 15: bucketring.v1.CheckBatchRequest.items:type_name -> bucketring.v1.CheckRequest
-	5,  // 16: bucketring.v1.ReserveBatchRequest.items:type_name -> bucketring.v1.ReserveRequest
-	6,  // 17: bucketring.v1.SettleBatchRequest.items:type_name -> bucketring.v1.SettleRequest
-	7,  // 18: bucketring.v1.CancelBatchRequest.items:type_name -> bucketring.v1.CancelRequest
-	8,  // 19: bucketring.v1.PeekBatchRequest.items:type_name -> bucketring.v1.PeekRequest
-	36, // 20: bucketring.v1.DecisionBatch.results:type_name -> bucketring.v1.DecisionBatch.Result
-	37, // 21: bucketring.v1.SettlementBatch.results:type_name -> bucketring.v1.SettlementBatch.Result
-	38, // 22: bucketring.v1.PeekBatchResponse.results:type_name -> bucketring.v1.PeekBatchResponse.Result
-	23, // 23: bucketring.v1.Batch.items:type_name -> bucketring.v1.Item
-	4,  // 24: bucketring.v1.Item.check:type_name -> bucketring.v1.CheckRequest
-	5,  // 25: bucketring.v1.Item.reserve:type_name -> bucketring.v1.ReserveRequest
-	6,  // 26: bucketring.v1.Item.settle:type_name -> bucketring.v1.SettleRequest
-	7,  // 27: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
-	8,  // 28: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
-	25, // 29: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
-	9,  // 30: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
-	11, // 31: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
-	12, // 32: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
-	13, // 33: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
-	26, // 34: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
-	29, // 35: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
-	32, // 36: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
-	9,  // 37: bucketring.v1.DecisionBatch.Result.decision:type_name -> bucketring.v1.Decision
-	13, // 38: bucketring.v1.DecisionBatch.Result.error:type_name -> bucketring.v1.Error
-	11, // 39: bucketring.v1.SettlementBatch.Result.settlement:type_name -> bucketring.v1.Settlement
-	13, // 40: bucketring.v1.SettlementBatch.Result.error:type_name -> bucketring.v1.Error
-	12, // 41: bucketring.v1.PeekBatchResponse.Result.limits:type_name -> bucketring.v1.PeekResponse
-	13, // 42: bucketring.v1.PeekBatchResponse.Result.error:type_name -> bucketring.v1.Error
-	4,  // 43: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
-	5,  // 44: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
-	6,  // 45: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
-	7,  // 46: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
-	8,  // 47: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
-	14, // 48: bucketring.v1.RateLimiter.CheckBatch:input_type -> bucketring.v1.CheckBatchRequest
-	15, // 49: bucketring.v1.RateLimiter.ReserveBatch:input_type -> bucketring.v1.ReserveBatchRequest
-	16, // 50: bucketring.v1.RateLimiter.SettleBatch:input_type -> bucketring.v1.SettleBatchRequest
-	17, // 51: bucketring.v1.RateLimiter.CancelBatch:input_type -> bucketring.v1.CancelBatchRequest
-	18, // 52: bucketring.v1.RateLimiter.PeekBatch:input_type -> bucketring.v1.PeekBatchRequest
-	22, // 53: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
-	27, // 54: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
-	30, // 55: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
-	9,  // 56: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
-	9,  // 57: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
-	11, // 58: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
-	11, // 59: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
-	12, // 60: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
-	19, // 61: bucketring.v1.RateLimiter.CheckBatch:output_type -> bucketring.v1.DecisionBatch
-	19, // 62: bucketring.v1.RateLimiter.ReserveBatch:output_type -> bucketring.v1.DecisionBatch
-	20, // 63: bucketring.v1.RateLimiter.SettleBatch:output_type -> bucketring.v1.SettlementBatch
-	20, // 64: bucketring.v1.RateLimiter.CancelBatch:output_type -> bucketring.v1.SettlementBatch
-	21, // 65: bucketring.v1.RateLimiter.PeekBatch:output_type -> bucketring.v1.PeekBatchResponse
-	24, // 66: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
-	28, // 67: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
-	31, // 68: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
-	56, // [56:69] is the sub-list for method output_type
-	43, // [43:56] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	5,  // 15: bucketring.v1.CheckBatchRequest.items:type_name -> bucketring.v1.CheckRequest
+	6,  // 16: bucketring.v1.ReserveBatchRequest.items:type_name -> bucketring.v1.ReserveRequest
+	7,  // 17: bucketring.v1.SettleBatchRequest.items:type_name -> bucketring.v1.SettleRequest
+	8,  // 18: bucketring.v1.CancelBatchRequest.items:type_name -> bucketring.v1.CancelRequest
+	9,  // 19: bucketring.v1.PeekBatchRequest.items:type_name -> bucketring.v1.PeekRequest
+	39, // 20: bucketring.v1.DecisionBatch.results:type_name -> bucketring.v1.DecisionBatch.Result
+	40, // 21: bucketring.v1.SettlementBatch.results:type_name -> bucketring.v1.SettlementBatch.Result
+	41, // 22: bucketring.v1.PeekBatchResponse.results:type_name -> bucketring.v1.PeekBatchResponse.Result
+	24, // 23: bucketring.v1.Batch.items:type_name -> bucketring.v1.Item
+	5,  // 24: bucketring.v1.Item.check:type_name -> bucketring.v1.CheckRequest
+	6,  // 25: bucketring.v1.Item.reserve:type_name -> bucketring.v1.ReserveRequest
+	7,  // 26: bucketring.v1.Item.settle:type_name -> bucketring.v1.SettleRequest
+	8,  // 27: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
+	9,  // 28: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
+	25, // 29: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
+	4,  // 30: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
+	27, // 31: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
+	10, // 32: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
+	12, // 33: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
+	13, // 34: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
+	14, // 35: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
+	29, // 36: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
+	28, // 37: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
+	2,  // 38: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
+	32, // 39: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
+	35, // 40: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
+	10, // 41: bucketring.v1.DecisionBatch.Result.decision:type_name -> bucketring.v1.Decision
+	14, // 42: bucketring.v1.DecisionBatch.Result.error:type_name -> bucketring.v1.Error
+	12, // 43: bucketring.v1.SettlementBatch.Result.settlement:type_name -> bucketring.v1.Settlement
+	14, // 44: bucketring.v1.SettlementBatch.Result.error:type_name -> bucketring.v1.Error
+	13, // 45: bucketring.v1.PeekBatchResponse.Result.limits:type_name -> bucketring.v1.PeekResponse
+	14, // 46: bucketring.v1.PeekBatchResponse.Result.error:type_name -> bucketring.v1.Error
+	5,  // 47: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
+	6,  // 48: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
+	7,  // 49: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
+	8,  // 50: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
+	9,  // 51: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
+	15, // 52: bucketring.v1.RateLimiter.CheckBatch:input_type -> bucketring.v1.CheckBatchRequest
+	16, // 53: bucketring.v1.RateLimiter.ReserveBatch:input_type -> bucketring.v1.ReserveBatchRequest
+	17, // 54: bucketring.v1.RateLimiter.SettleBatch:input_type -> bucketring.v1.SettleBatchRequest
+	18, // 55: bucketring.v1.RateLimiter.CancelBatch:input_type -> bucketring.v1.CancelBatchRequest
+	19, // 56: bucketring.v1.RateLimiter.PeekBatch:input_type -> bucketring.v1.PeekBatchRequest
+	23, // 57: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
+	30, // 58: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
+	33, // 59: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
+	10, // 60: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
+	10, // 61: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
+	12, // 62: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
+	12, // 63: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
+	13, // 64: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
+	20, // 65: bucketring.v1.RateLimiter.CheckBatch:output_type -> bucketring.v1.DecisionBatch
+	20, // 66: bucketring.v1.RateLimiter.ReserveBatch:output_type -> bucketring.v1.DecisionBatch
+	21, // 67: bucketring.v1.RateLimiter.SettleBatch:output_type -> bucketring.v1.SettlementBatch
+	21, // 68: bucketring.v1.RateLimiter.CancelBatch:output_type -> bucketring.v1.SettlementBatch
+	22, // 69: bucketring.v1.RateLimiter.PeekBatch:output_type -> bucketring.v1.PeekBatchResponse
+	26, // 70: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
+	31, // 71: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
+	34, // 72: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
+	60, // [60:73] is the sub-list for method output_type
+	47, // [47:60] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_bucketring_proto_init() }
@@ -3064,23 +3436,25 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Item_Settle)(nil),
 		(*Item_Cancel)(nil),
 		(*Item_Peek)(nil),
+		(*Item_Count)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[21].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[22].OneofWrappers = []any{
 		(*Result_Decision)(nil),
 		(*Result_Settlement)(nil),
 		(*Result_Limits)(nil),
 		(*Result_Error)(nil),
 		(*Result_Redirect)(nil),
+		(*Result_Counted)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[32].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[34].OneofWrappers = []any{
 		(*DecisionBatch_Result_Decision)(nil),
 		(*DecisionBatch_Result_Error)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[33].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[35].OneofWrappers = []any{
 		(*SettlementBatch_Result_Settlement)(nil),
 		(*SettlementBatch_Result_Error)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[34].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[36].OneofWrappers = []any{
 		(*PeekBatchResponse_Result_Limits)(nil),
 		(*PeekBatchResponse_Result_Error)(nil),
 	}
@@ -3089,8 +3463,8 @@ func file_bucketring_v1_bucketring_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bucketring_v1_bucketring_proto_rawDesc), len(file_bucketring_v1_bucketring_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   35,
+			NumEnums:      5,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

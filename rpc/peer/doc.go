@@ -14,10 +14,14 @@
 // when it can be reached again, with the id of the call: the call is charged
 // there once, however often and in whatever way it was tried. An owner that
 // decides and cannot say so in time has charged the call although the fallback
-// may deny it: a reservation is then held until its lease runs out. Settles and
+// may deny it: a reservation is then taken back, unless its caller has been told
+// of it by another way since, and the charge of a check stays. Settles and
 // cancels wait in the same outbox, behind the reserve that they belong to. The
 // outbox is in memory: what a member has not told the owners when it crashes is
 // lost.
+//
+// [Router.Count] does the same for counters, whose limits come with the call. The
+// other members' word is taken for them, so the public API has none.
 //
 // A partition that moves starts empty at its new owner, for now. The old owner
 // keeps what it has, and counts on if the partition comes back.

@@ -136,6 +136,9 @@ func (r *Router) receive(v *view, item *pb.Item, mine, trusted bool) *pb.Result 
 	if item.GetReplay() && !trusted {
 		return failed(wrongField("replay", "true", "is for members"))
 	}
+	if _, ok := item.GetCall().(*pb.Item_Count); ok && !trusted {
+		return failed(wrongField("call", "count", "is for members"))
+	}
 	if err := checkNewID(item); err != nil {
 		return failed(err)
 	}

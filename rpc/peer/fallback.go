@@ -53,6 +53,8 @@ func (r *Router) fall(c *call, why cause) {
 		r.fallSettle(c)
 	case *pb.Item_Peek:
 		c.result = r.answerHere(r.fallback, c.item)
+	case *pb.Item_Count:
+		r.fallCount(c)
 	default:
 		r.fallDecision(c)
 	}
@@ -60,11 +62,13 @@ func (r *Router) fall(c *call, why cause) {
 
 // fallDecision decides a check or a reserve. What is admitted is a charge that
 // the owner is told of. A repeated id is told again: it may not have been told
-// the first time, and the owner knows ids.
+// the first time, and the owner knows ids. What is denied may be held by an owner
+// that was asked and did not answer in time: there it is taken back.
 func (r *Router) fallDecision(c *call) {
 	c.result = r.answerHere(r.fallback, c.item)
 	d := c.result.GetDecision()
 	if d == nil || d.Outcome == pb.Outcome_OUTCOME_DENIED {
+		r.withdraw(c)
 		return
 	}
 	if !r.tell(c, true) {
@@ -78,7 +82,7 @@ func (r *Router) fallDecision(c *call) {
 // deliver tells an owner, for the outbox. Its error has a status.
 func (r *Router) deliver(ctx context.Context, item *pb.Item) error {
 	c := &call{
-		item:      &pb.Item{Call: item.Call, Replay: item.Replay},
+		item:      &pb.Item{Call: item.Call, Replay: item.Replay, Attempt: item.Attempt},
 		partition: ring.PartitionOf(keyOf(item)),
 		telling:   true,
 	}
@@ -109,4 +113,16 @@ func (r *Router) tell(c *call, replay bool) bool {
 		return false
 	}
 	return true
+}
+
+// withdraw takes a reserve back at an owner that may have decided it and could
+// not say so. If the outbox has no room, a reservation that is held there ends
+// with its lease.
+func (r *Router) withdraw(c *call) {
+	if !c.unheard {
+		return
+	}
+	if back, ok := withdrawal(c.item); ok {
+		_ = r.outbox.Put(back)
+	}
 }

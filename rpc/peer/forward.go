@@ -5,6 +5,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -34,6 +35,7 @@ type call struct {
 	view       *view
 	to         *memberAt // whom it was sent to last
 	pending    *link.Pending
+	unheard    bool // somebody may have decided it, and could not say so
 	redirected bool // by the owner in an older view, or it was the older one
 	rerouted   bool
 	bounces    int
@@ -85,6 +87,9 @@ func (r *Router) start(ctx *deadline, v *view, c *call) {
 // startAt sends c to a member that may be its owner.
 func (r *Router) startAt(ctx *deadline, c *call, to *memberAt) {
 	c.item.Term = c.view.roles.Term(c.partition)
+	if c.item.GetReserve() != nil && c.item.Attempt == 0 && !c.telling {
+		c.item.Attempt = rand.Uint64() | 1
+	}
 	c.to = to
 	c.pending = to.peer.link.Start(ctx, c.item)
 }
@@ -94,6 +99,7 @@ func (r *Router) finish(ctx *deadline, c *call) {
 	for c.pending != nil {
 		result, err := c.pending.Wait(ctx)
 		c.pending = nil
+		c.unheard = c.unheard || mayBeDecided(err)
 		if err == nil && codes.Code(result.GetError().GetCode()) == codes.DeadlineExceeded {
 			err = link.ErrLate // it was too late there: nothing was decided
 		}
@@ -120,6 +126,12 @@ func (r *Router) heard(c *call, term uint64) {
 	}
 }
 
+// mayBeDecided reports whether a call that ended with err may have been decided by
+// the member that it was sent to.
+func mayBeDecided(err error) bool {
+	return errors.Is(err, link.ErrLate) || errors.Is(err, link.ErrBroken) || errors.Is(err, link.ErrClosed)
+}
+
 // answered takes the result of the member that was asked.
 func (r *Router) answered(ctx *deadline, c *call, result *pb.Result) {
 	if c.decider != "" {
@@ -135,7 +147,7 @@ func (r *Router) answered(ctx *deadline, c *call, result *pb.Result) {
 		c.result = result // it says fallback
 		return
 	}
-	if result.GetError() == nil && !forwarded(c.item, result) {
+	if result.GetError() == nil && !forwarded(c.item, result) || unknownCount(c.item, result) {
 		r.fall(c, causeBroken) // no answer to this question: another version
 		return
 	}
@@ -158,6 +170,11 @@ func forwarded(item *pb.Item, result *pb.Result) bool {
 	case *pb.Item_Peek:
 		if l := result.GetLimits(); l != nil {
 			l.Route = pb.Route_ROUTE_FORWARD
+			return true
+		}
+	case *pb.Item_Count:
+		if n := result.GetCounted(); n != nil {
+			n.Route = pb.Route_ROUTE_FORWARD
 			return true
 		}
 	}
@@ -279,7 +296,7 @@ func (r *Router) prepare(c *call, item *pb.Item) bool {
 
 // observe counts the time of a call that its owner decided elsewhere.
 func (r *Router) observe(c *call, began time.Time) {
-	if d := c.result.GetDecision(); d != nil && d.Route == pb.Route_ROUTE_FORWARD {
+	if c.result.GetDecision().GetRoute() == pb.Route_ROUTE_FORWARD || c.result.GetCounted().GetRoute() == pb.Route_ROUTE_FORWARD {
 		r.local.Observe(pb.Route_ROUTE_FORWARD, time.Since(began))
 	}
 }

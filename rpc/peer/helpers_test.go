@@ -37,6 +37,10 @@ tiers:
   share:
     limits:
       - { name: hits, dimension: requests, limit: 90, window: 1h, unreachable: share }
+  guarded:
+    limits:
+      - { name: tpm, dimension: tokens, limit: 10_000, window: 1m, unreachable: closed }
+      - { name: slots, dimension: concurrent, limit: 8, unreachable: closed }
   open:
     limits:
       - { name: hits, dimension: requests, limit: 90, window: 1h, unreachable: open }

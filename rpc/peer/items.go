@@ -24,6 +24,8 @@ func keyOf(item *pb.Item) string {
 		return call.Cancel.GetKey()
 	case *pb.Item_Peek:
 		return call.Peek.GetKey()
+	case *pb.Item_Count:
+		return call.Count.GetKey()
 	}
 	return ""
 }
@@ -90,6 +92,20 @@ func kept(item *pb.Item, replay bool) *pb.Item {
 		own.Call = &pb.Item_Settle{Settle: proto.CloneOf(call.Settle)}
 	case *pb.Item_Cancel:
 		own.Call = &pb.Item_Cancel{Cancel: proto.CloneOf(call.Cancel)}
+	case *pb.Item_Count:
+		own.Call = &pb.Item_Count{Count: proto.CloneOf(call.Count)}
 	}
 	return own
+}
+
+// withdrawal returns what takes back a reserve that was sent, if item is one.
+func withdrawal(item *pb.Item) (back *pb.Item, ok bool) {
+	q := item.GetReserve()
+	if q == nil || item.GetAttempt() == 0 {
+		return nil, false
+	}
+	return &pb.Item{
+		Call:    &pb.Item_Cancel{Cancel: &pb.CancelRequest{Key: q.GetKey(), RequestId: q.GetRequestId()}},
+		Attempt: item.GetAttempt(),
+	}, true
 }

@@ -15,7 +15,7 @@ import (
 // kind is what a call asks for.
 type kind string
 
-var kinds = [...]kind{"check", "reserve", "settle", "cancel", "peek"}
+var kinds = [...]kind{"check", "reserve", "settle", "cancel", "peek", "count"}
 
 func kindOf(item *pb.Item) kind {
 	switch item.GetCall().(type) {
@@ -27,6 +27,8 @@ func kindOf(item *pb.Item) kind {
 		return "settle"
 	case *pb.Item_Cancel:
 		return "cancel"
+	case *pb.Item_Count:
+		return "count"
 	}
 	return "peek"
 }

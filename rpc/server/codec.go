@@ -122,10 +122,11 @@ func (s *decodingStream) RecvMsg(message any) error {
 	return err
 }
 
-// handling returns desc with unary handlers that answer what cannot be decoded
-// with InvalidArgument, and a panic with Internal. An interceptor for panics
+// handling returns the description of u with unary handlers that answer what
+// cannot be decoded as u does, and a panic with Internal. An interceptor for panics
 // would cost two allocations per call.
-func handling(desc grpc.ServiceDesc, guard guard) *grpc.ServiceDesc {
+func handling(u UnaryService, guard guard) *grpc.ServiceDesc {
+	desc := u.Desc
 	pool := &sync.Pool{New: func() any {
 		in := &incoming{}
 		in.read = in.decode
@@ -138,7 +139,9 @@ func handling(desc grpc.ServiceDesc, guard guard) *grpc.ServiceDesc {
 			defer guard.recover(name, &err)
 			in := pool.Get().(*incoming)
 			in.receive = receive
-			answer, err = handle(srv, ctx, in.read, interceptor)
+			if answer, err = handle(srv, ctx, in.read, interceptor); in.err != nil && u.Undecodable != nil {
+				answer, err = u.Undecodable(in.err)
+			}
 			*in = incoming{read: in.read}
 			pool.Put(in)
 			return answer, err

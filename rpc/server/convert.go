@@ -21,6 +21,9 @@ type call struct {
 
 	reserving bool // the request is a Reserve
 
+	count   limiter.Count
+	counted limiter.Counted
+
 	// Of an item of a stream.
 	kind        kind
 	reservation string // that it settles
@@ -34,6 +37,7 @@ const (
 	asksReserve
 	asksSettle // or cancel
 	asksPeek
+	asksCount
 )
 
 func (s *Service) begin() *call { return s.calls.Get().(*call) }

@@ -19,6 +19,10 @@ func (s *Service) decided(c *call) bool {
 	if c.request.Force {
 		return false
 	}
+	if c.kind == asksCount {
+		s.metrics.counted(&c.counted)
+		return true
+	}
 	s.metrics.decided(s.route, &c.request, &c.decision)
 	return true
 }

@@ -50,6 +50,8 @@ func (e *wireError) GRPCStatus() *grpcstatus.Status {
 		return detailed(codes.NotFound, err, &errdetails.ErrorInfo{Reason: ReasonUnknownReservation, Domain: errorDomain})
 	case errors.Is(err, limiter.ErrConflict):
 		return detailed(codes.AlreadyExists, err, &errdetails.ErrorInfo{Reason: ReasonConflict, Domain: errorDomain})
+	case errors.Is(err, limiter.ErrWithdrawn): // its caller has given up
+		return grpcstatus.New(codes.DeadlineExceeded, err.Error())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return grpcstatus.FromContextError(err)
 	}

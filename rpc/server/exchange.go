@@ -44,6 +44,8 @@ func (c *call) item(item *pb.Item) error {
 		return checkReservation(call.Cancel.GetKey(), call.Cancel.GetRequestId())
 	case *pb.Item_Peek:
 		return c.scope(call.Peek.GetKey(), call.Peek.GetTier(), call.Peek.GetModel())
+	case *pb.Item_Count:
+		return c.hits(call.Count)
 	}
 	return errNoCall
 }
@@ -59,8 +61,8 @@ var errNoCall = wrong("call", "none", "must be check, reserve, settle, cancel or
 // a call of another kind in the same batch are under way at the same time, so
 // either may come first.
 //
-// A replay is charged whatever the limits say: the caller makes sure that it
-// comes from a member.
+// A replay is charged whatever the limits say, and a count names its limit
+// itself: the caller makes sure that they come from a member.
 func (s *Service) Answer(items []*pb.Item, results []*pb.Result) {
 	d := s.Decide(items, results)
 	defer d.Release()
@@ -97,7 +99,7 @@ func (s *Service) Decide(items []*pb.Item, results []*pb.Result) *Decided {
 			continue
 		}
 		d.others = append(d.others, c)
-		if c.kind == asksReserve && s.decided(c) {
+		if (c.kind == asksReserve || c.kind == asksCount) && s.decided(c) {
 			decided++
 		}
 	}
@@ -160,7 +162,7 @@ func (s *Service) answer(now limiter.Time, c *call, item *pb.Item) error {
 	if item.GetTimeoutNanos() < 0 {
 		return context.DeadlineExceeded
 	}
-	c.request.Force = item.GetReplay()
+	c.request.Force, c.request.Attempt = item.GetReplay(), item.GetAttempt()
 	switch call := item.GetCall().(type) {
 	case *pb.Item_Check:
 		c.kind = asksCheck
@@ -173,10 +175,16 @@ func (s *Service) answer(now limiter.Time, c *call, item *pb.Item) error {
 		return s.settleAt(now, c, call.Settle)
 	case *pb.Item_Cancel:
 		c.kind, c.reservation = asksSettle, call.Cancel.GetRequestId()
+		if attempt := item.GetAttempt(); attempt != 0 {
+			return s.withdrawAt(now, c, call.Cancel, attempt)
+		}
 		return s.cancelAt(now, c, call.Cancel)
 	case *pb.Item_Peek:
 		c.kind = asksPeek
 		return s.peekAt(now, c, call.Peek)
+	case *pb.Item_Count:
+		c.kind = asksCount
+		return s.countAt(now, c, call.Count)
 	}
 	return errNoCall
 }
@@ -190,6 +198,7 @@ type replies struct {
 	decisions   []decisionReply
 	settlements []settlementReply
 	seen        []seenReply
+	counted     []countedReply
 	room        space
 }
 
@@ -211,8 +220,14 @@ type seenReply struct {
 	answer pb.PeekResponse
 }
 
+type countedReply struct {
+	result pb.Result
+	chosen pb.Result_Counted
+	answer pb.Counted
+}
+
 func (d *Decided) makeReplies() *replies {
-	var decisions, settlements, seen int
+	var decisions, settlements, seen, counted int
 	for _, c := range d.calls {
 		switch {
 		case c == nil:
@@ -220,6 +235,8 @@ func (d *Decided) makeReplies() *replies {
 			settlements++
 		case c.kind == asksPeek:
 			seen++
+		case c.kind == asksCount:
+			counted++
 		default:
 			decisions++
 		}
@@ -228,6 +245,7 @@ func (d *Decided) makeReplies() *replies {
 		decisions:   make([]decisionReply, decisions),
 		settlements: make([]settlementReply, settlements),
 		seen:        make([]seenReply, seen),
+		counted:     make([]countedReply, counted),
 		room:        space{answers: decisions + settlements + seen},
 	}
 }
@@ -244,6 +262,12 @@ func (m *replies) result(s *Service, c *call) *pb.Result {
 		r := &m.seen[0]
 		m.seen = m.seen[1:]
 		r.chosen.Limits = s.fillSeen(&r.answer, c, &m.room)
+		r.result.Result = &r.chosen
+		return &r.result
+	case asksCount:
+		r := &m.counted[0]
+		m.counted = m.counted[1:]
+		r.chosen.Counted = s.fillCounted(&r.answer, c)
 		r.result.Result = &r.chosen
 		return &r.result
 	default:

@@ -31,6 +31,8 @@ func item(call proto.Message) *pb.Item {
 		return &pb.Item{Call: &pb.Item_Cancel{Cancel: r}}
 	case *pb.PeekRequest:
 		return &pb.Item{Call: &pb.Item_Peek{Peek: r}}
+	case *pb.CountRequest:
+		return &pb.Item{Call: &pb.Item_Count{Count: r}}
 	}
 	return &pb.Item{}
 }
@@ -62,6 +64,8 @@ func brief(r *pb.Result) string {
 		return r.Settlement.RequestId + " " + strings.ToLower(strings.TrimPrefix(r.Settlement.Status.String(), "RESERVATION_STATUS_"))
 	case *pb.Result_Limits:
 		return fmt.Sprint(len(r.Limits.Limits), " limits")
+	case *pb.Result_Counted:
+		return fmt.Sprint(r.Counted.Used, " of ", r.Counted.Limit)
 	case *pb.Result_Error:
 		return strings.TrimSpace(fmt.Sprint(codes.Code(r.Error.Code), " ", r.Error.Field))
 	case *pb.Result_Redirect:
@@ -335,6 +339,36 @@ func TestReplay(t *testing.T) {
 }
 
 // TestValidate finds what a call would be refused for before any policy.
+// TestWithdrawal: a cancel with the number of a sending answers as one without,
+// whatever it finds, and the sending is not decided afterwards.
+func TestWithdrawal(t *testing.T) {
+	n := newNode(t)
+	sending := func(call proto.Message, attempt uint64) *pb.Item {
+		i := item(call)
+		i.Attempt = attempt
+		return i
+	}
+	q := &pb.ReserveRequest{Key: "acme/alice", RequestId: "r", MaxOutputTokens: new(int64(10))}
+	back := &pb.CancelRequest{Key: "acme/alice", RequestId: "r"}
+	for _, tt := range []struct {
+		what string
+		item *pb.Item
+		want string
+	}{
+		{"reserve", sending(q, 1), "r allowed"},
+		{"withdrawal", sending(back, 1), "r cancelled"},
+		{"a late copy", sending(q, 1), "DeadlineExceeded"},
+		{"a retry", sending(q, 2), "r allowed"},
+		{"a second withdrawal", sending(back, 1), "r cancelled"},
+		{"settle of the retry", item(&pb.SettleRequest{Key: "acme/alice", RequestId: "r"}), "r settled"},
+		{"withdrawal under a wrong key", sending(&pb.CancelRequest{Key: "acme//alice", RequestId: "r"}, 2), "InvalidArgument key"},
+	} {
+		if got := brief(answers(n.Service, tt.item)[0]); got != tt.want {
+			t.Errorf("%s = %s, want %s", tt.what, got, tt.want)
+		}
+	}
+}
+
 func TestValidate(t *testing.T) {
 	n := newNode(t)
 	for _, tt := range []struct {

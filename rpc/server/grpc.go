@@ -5,6 +5,7 @@ package server
 import (
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -45,15 +46,26 @@ type GRPCOptions struct {
 	Logger *slog.Logger
 	// MaxConnectionAge ends connections of that age. Default: 30 minutes.
 	MaxConnectionAge time.Duration
+	// Services are served, too, and shown by reflection.
+	Services []UnaryService
 	// Server options such as credentials; they come last.
 	Server []grpc.ServerOption
 }
 
-// NewGRPC returns a server with the RateLimiter service, health and reflection.
-// The caller may register more services, such as Peer, before it serves.
-// Reflection shows the public ones only. Streams of all services end with
-// InvalidArgument at a message that cannot be decoded, and with Internal at a
-// panic; of unary calls only those of RateLimiter do.
+// A UnaryService is a public service other than RateLimiter, without streams.
+type UnaryService struct {
+	Desc   grpc.ServiceDesc
+	Server any
+	// Undecodable answers a message that cannot be decoded, for the given reason:
+	// a [limiter.FieldError] if a text is not UTF-8. Nil: that reason is the error.
+	Undecodable func(error) (any, error)
+}
+
+// NewGRPC returns a server with the RateLimiter service, unless svc is nil, with
+// health and reflection. The caller may register more services, such as Peer,
+// before it serves. Reflection shows the public ones only. Streams of all services
+// end with InvalidArgument at a message that cannot be decoded, and with Internal
+// at a panic; of unary calls only those of RateLimiter and of Services do.
 //
 // A connection is cut off a minute after its time is up, with the streams that
 // are left on it: a long one should end by itself before.
@@ -86,9 +98,16 @@ func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 			PermitWithoutStream: true,
 		}),
 	}, o.Server...)...)
-	s.RegisterService(handling(pb.RateLimiter_ServiceDesc, guard), svc)
+	shown := public{s, []string{healthpb.Health_ServiceDesc.ServiceName, reflectionpb.ServerReflection_ServiceDesc.ServiceName}}
+	if svc != nil {
+		o.Services = append([]UnaryService{{Desc: pb.RateLimiter_ServiceDesc, Server: svc}}, o.Services...)
+	}
+	for _, u := range o.Services {
+		s.RegisterService(handling(u, guard), u.Server)
+		shown.names = append(shown.names, u.Desc.ServiceName)
+	}
 	healthpb.RegisterHealthServer(s, o.Health)
-	reflectionpb.RegisterServerReflectionServer(s, reflection.NewServerV1(reflection.ServerOptions{Services: public{s}}))
+	reflectionpb.RegisterServerReflectionServer(s, reflection.NewServerV1(reflection.ServerOptions{Services: shown}))
 	return s
 }
 
@@ -101,16 +120,16 @@ func NewHealth(ready healthpb.HealthCheckResponse_ServingStatus) *health.Server 
 }
 
 // public is the services that reflection shows.
-type public struct{ server *grpc.Server }
+type public struct {
+	server *grpc.Server
+	names  []string
+}
 
 // GetServiceInfo implements reflection.ServiceInfoProvider.
 func (p public) GetServiceInfo() map[string]grpc.ServiceInfo {
 	shown := map[string]grpc.ServiceInfo{}
 	for name, info := range p.server.GetServiceInfo() {
-		switch name {
-		case pb.RateLimiter_ServiceDesc.ServiceName,
-			healthpb.Health_ServiceDesc.ServiceName,
-			reflectionpb.ServerReflection_ServiceDesc.ServiceName:
+		if slices.Contains(p.names, name) {
 			shown[name] = info
 		}
 	}

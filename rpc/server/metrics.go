@@ -31,6 +31,7 @@ type metrics struct {
 	invalid   map[string]prometheus.Counter
 	done      map[settling]prometheus.Counter
 	delta     prometheus.Histogram
+	counts    map[counting]prometheus.Counter
 
 	series atomic.Pointer[map[series]*counters] // replaced, never edited
 	grow   sync.Mutex                           // held to replace series
@@ -51,6 +52,15 @@ const (
 	settledUnknown  settling = "unknown_reservation"
 	settledConflict settling = "request_id_conflict"
 	settledFailed   settling = "failed"
+)
+
+// counting is what a counter came to.
+type counting string
+
+const (
+	countedWithin counting = "within"
+	countedOver   counting = "over"
+	countedFullUp counting = "full"
 )
 
 // invalidFields bounds a label. A field outside of it counts as "other".
@@ -81,6 +91,7 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 		}),
 		invalid: map[string]prometheus.Counter{},
 		done:    map[settling]prometheus.Counter{},
+		counts:  map[counting]prometheus.Counter{},
 	}
 	m.series.Store(&map[series]*counters{})
 	fallback := f.NewCounterVec(prometheus.CounterOpts{
@@ -114,6 +125,13 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 	}
 	for _, s := range []settling{settledUnknown, settledConflict, settledFailed} {
 		m.done[s] = done.WithLabelValues(string(s))
+	}
+	counts := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "bucketring_counts_total",
+		Help: "Hits, whatever their number, on counters whose limit came with the call, by what the counter came to, at the member that counted: the owner or, in fallback, the member asked.",
+	}, []string{"result"})
+	for _, c := range []counting{countedWithin, countedOver, countedFullUp} {
+		m.counts[c] = counts.WithLabelValues(string(c))
 	}
 	if reg != nil {
 		reg.MustRegister(newStatsCollector(stats))
@@ -183,6 +201,18 @@ func (m *metrics) took(route pb.Route, d time.Duration, n int) {
 	for range n {
 		m.durations[route].Observe(float64(d) / 1e9)
 	}
+}
+
+// counted counts an answer to hits.
+func (m *metrics) counted(d *limiter.Counted) {
+	result := countedWithin
+	switch {
+	case d.Full:
+		result = countedFullUp
+	case d.Over:
+		result = countedOver
+	}
+	m.counts[result].Inc()
 }
 
 // routeName is the name of a route in labels: local.

@@ -184,6 +184,18 @@ func (s *Service) cancelAt(now limiter.Time, c *call, r *pb.CancelRequest) error
 	return err
 }
 
+// withdrawAt takes back one sending of a reserve. It is no settlement to count:
+// to whoever asked, there never was a reservation.
+func (s *Service) withdrawAt(now limiter.Time, c *call, r *pb.CancelRequest, attempt uint64) error {
+	if err := checkReservation(r.GetKey(), r.GetRequestId()); err != nil {
+		return err
+	}
+	s.engine.Withdraw(now, r.GetKey(), r.GetRequestId(), attempt)
+	d := &c.decision
+	d.Status, d.Tier, d.PolicyVersion, d.Limits = limiter.Cancelled, "", 0, d.Limits[:0]
+	return nil
+}
+
 // Peek implements pb.RateLimiterServer.
 func (s *Service) Peek(ctx context.Context, r *pb.PeekRequest) (*pb.PeekResponse, error) {
 	if err := ctx.Err(); err != nil {

@@ -26,6 +26,7 @@ const (
 	resultSettlement = 2<<3 | asBytes
 	resultLimits     = 3<<3 | asBytes
 	resultTerm       = 6<<3 | asVarint
+	resultCounted    = 7<<3 | asBytes
 
 	decisionOutcome  = 1<<3 | asVarint
 	decisionReason   = 2<<3 | asVarint
@@ -68,6 +69,15 @@ const (
 	limitExceeded  = 12<<3 | asVarint
 	limitCapacity  = 13<<3 | asVarint
 
+	countedLimit    = 1<<3 | asVarint
+	countedUsed     = 2<<3 | asVarint
+	countedFull     = 3<<3 | asVarint
+	countedEnd      = 4<<3 | asVarint
+	countedReset    = 5<<3 | asVarint
+	countedOwner    = 6<<3 | asBytes
+	countedRoute    = 7<<3 | asVarint
+	countedReplayed = 8<<3 | asVarint
+
 	timeSeconds = 1<<3 | asVarint // of a Duration and of a Timestamp
 	timeNanos   = 2<<3 | asVarint
 )
@@ -102,6 +112,10 @@ func (s *Service) appendAnswer(b []byte, c *call, term uint64) []byte {
 		var at int
 		b, at = begin(b, resultLimits, ofAnswer)
 		b = finish(s.appendSeen(b, c), at, ofAnswer)
+	case asksCount:
+		var at int
+		b, at = begin(b, resultCounted, ofAnswer)
+		b = finish(s.appendCounted(b, c), at, ofAnswer)
 	default:
 		var at int
 		b, at = begin(b, resultDecision, ofAnswer)

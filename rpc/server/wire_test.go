@@ -55,7 +55,7 @@ func anyCall(t *rapid.T) *call {
 	number := rapid.OneOf(rapid.SampledFrom([]int64{0, 1, 127, 128, -1, limiter.MaxAmount, math.MaxInt64, math.MinInt64}), rapid.Int64())
 	length := rapid.OneOf(rapid.SampledFrom([]int64{0, -1, 1, 999_999_999, 1_000_000_000, math.MaxInt64}), rapid.Int64())
 	c := &call{
-		kind:        kind(rapid.IntRange(0, int(asksPeek)).Draw(t, "kind")),
+		kind:        kind(rapid.IntRange(0, int(asksCount)).Draw(t, "kind")),
 		reserving:   rapid.Bool().Draw(t, "reserving"),
 		reservation: text.Draw(t, "reservation"),
 	}
@@ -79,6 +79,11 @@ func anyCall(t *rapid.T) *call {
 			Cost: number.Draw(t, "cost"), Shadow: rapid.Bool().Draw(t, "shadow"), Exceeded: rapid.Bool().Draw(t, "exceeded"),
 		})
 	}
+	c.count.Limit = number.Draw(t, "limit")
+	c.counted = limiter.Counted{
+		Used: number.Draw(t, "used"), End: number.Draw(t, "end"), Reset: number.Draw(t, "reset"),
+		Over: rapid.Bool().Draw(t, "over"), Full: rapid.Bool().Draw(t, "full"), Replayed: rapid.Bool().Draw(t, "replayed"),
+	}
 	return c
 }
 
@@ -95,7 +100,7 @@ func sameOnTheWire(t *rapid.T) {
 // Answers written by hand are those of the generated code.
 func TestWire(t *testing.T)     { rapid.Check(t, sameOnTheWire) }
 func FuzzWire(f *testing.F)     { f.Fuzz(rapid.MakeFuzz(sameOnTheWire)) }
-func (k kind) describe() string { return [...]string{"check", "reserve", "settle", "peek"}[k] }
+func (k kind) describe() string { return [...]string{"check", "reserve", "settle", "peek", "count"}[k] }
 
 // Every field of the messages is written: one that is new must be, too, here and
 // where messages are made.
@@ -110,6 +115,7 @@ func TestWireHasEveryField(t *testing.T) {
 		{kind: asksReserve, reserving: true, decision: limiter.Decision{Outcome: limiter.Allowed, Reason: 1, Tier: "t", GrantedOutputTokens: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
 		{kind: asksSettle, reservation: "r", decision: limiter.Decision{Tier: "t", Status: limiter.Held, Limits: []limiter.LimitState{full}}},
 		{kind: asksPeek, decision: limiter.Decision{Tier: "t", Limits: []limiter.LimitState{full}}},
+		{kind: asksCount, count: limiter.Count{Limit: 1}, counted: limiter.Counted{Used: 2, End: 3, Reset: 4, Full: true, Replayed: true}},
 	} {
 		c.request.ID = "i"
 		result := inBytes(t, s, make([]*pb.Result, 1), []uint64{7}, c)[0]
@@ -128,14 +134,15 @@ func TestWireHasEveryField(t *testing.T) {
 			absent["retry_after"] = true
 		}
 		wantEveryField(t, c.kind.describe(), answer, absent)
-		limits := answer.Get(answer.Descriptor().Fields().ByName("limits")).List()
-		wantEveryField(t, c.kind.describe(), limits.Get(0).Message(), nil)
+		if of := answer.Descriptor().Fields().ByName("limits"); of != nil {
+			wantEveryField(t, c.kind.describe(), answer.Get(of).List().Get(0).Message(), nil)
+		}
 		if result.Term != 7 {
 			t.Errorf("%s: term = %d, want 7", c.kind.describe(), result.Term)
 		}
 	}
-	if got := (&pb.Result{}).ProtoReflect().Descriptor().Fields().Len(); got != 6 {
-		t.Errorf("pb.Result has %d fields, want 6: appendAnswer must know them", got)
+	if got := (&pb.Result{}).ProtoReflect().Descriptor().Fields().Len(); got != 7 {
+		t.Errorf("pb.Result has %d fields, want 7: appendAnswer must know them", got)
 	}
 }
 

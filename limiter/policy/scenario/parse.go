@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
 
 // Parse reads a file of scenarios. The error is a [policy.Problems] with

@@ -59,9 +59,9 @@ package scenario
 import (
 	"time"
 
+	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
-	"github.com/bucketring/bucketring/limiter/policy/internal/yamldoc"
 )
 
 // A Suite is the scenarios of a file.

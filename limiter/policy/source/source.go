@@ -2,28 +2,21 @@
 
 // Package source keeps the policy of a node up to date with its files. A
 // [Store] always has a policy that compiles: files that don't are reported and
-// otherwise ignored.
-//
-// It watches directories, not files, because editors and Kubernetes replace
-// files by renaming: the change of a ConfigMap is the swap of a symlink beside
-// them. What counts is the content, so an event too many does no harm, and a
-// slow poll makes up for events that never come (network file systems).
+// otherwise ignored. How changes are noticed is internal/filewatch's.
 package source
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/filewatch"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
@@ -116,12 +109,12 @@ func New(o Options) (*Store, error) {
 		s.succeed(policy.Default(o.Catalog))
 		return s, nil
 	}
-	files, err := read(o.Path)
+	files, err := filewatch.Read(o.Path)
 	if err != nil {
 		return nil, fmt.Errorf("load policy: %w", err)
 	}
-	s.attempt = attempt{content: hash(files)}
-	p, err := policy.ParseFiles(files, o.Catalog)
+	s.attempt = attempt{content: filewatch.Digest(files)}
+	p, err := policy.ParseFiles(policyFiles(files), o.Catalog)
 	if err != nil {
 		return nil, fmt.Errorf("load policy: %w", err)
 	}
@@ -162,12 +155,12 @@ func (s *Store) refresh() (bool, error) {
 
 // loadLocked needs loading.
 func (s *Store) loadLocked(always bool) (bool, error) {
-	files, err := read(s.options.Path)
+	files, err := filewatch.Read(s.options.Path)
 	now := attempt{}
 	if err != nil {
 		now.failure = err.Error()
 	} else {
-		now.content = hash(files)
+		now.content = filewatch.Digest(files)
 	}
 	if now == s.attempt && !always {
 		return false, nil
@@ -175,7 +168,7 @@ func (s *Store) loadLocked(always bool) (bool, error) {
 	s.attempt = now
 	var p *policy.Policy
 	if err == nil {
-		p, err = policy.ParseFiles(files, s.options.Catalog)
+		p, err = policy.ParseFiles(policyFiles(files), s.options.Catalog)
 	}
 	if err != nil {
 		err = fmt.Errorf("reload policy: %w", err)
@@ -240,67 +233,29 @@ func (s *Store) logFailure(err error) {
 	s.options.Logger.Error("policy not reloaded", "path", s.options.Path, "count", len(problems), "problems", lines)
 }
 
-// maxFile is more than the parser takes, so that it is the one to complain.
-const maxFile = 1<<20 + 1
-
-// read returns the files of a policy in the order of their names.
-func read(path string) ([]policy.File, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
+func policyFiles(files []filewatch.File) []policy.File {
+	list := make([]policy.File, len(files))
+	for i, f := range files {
+		list[i] = policy.File{Name: f.Name, Source: f.Source}
 	}
-	if !info.IsDir() {
-		f, err := readFile(path)
-		return []policy.File{f}, err
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
-	}
-	var files []policy.File
-	for _, e := range entries {
-		// Names with a dot in front are the business of editors and Kubernetes.
-		if strings.HasPrefix(e.Name(), ".") || filepath.Ext(e.Name()) != ".yaml" {
-			continue
-		}
-		f, err := readFile(filepath.Join(path, e.Name()))
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, f)
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("%s has no *.yaml files", path)
-	}
-	return files, nil
+	return list
 }
 
-func readFile(path string) (policy.File, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return policy.File{}, err
+// Run reloads the policy whenever its files change, until ctx is done; then it
+// returns nil. A failed reload is logged once, and tried again when the files
+// change again.
+func (s *Store) Run(ctx context.Context) error {
+	if s.options.Path == "" {
+		<-ctx.Done()
+		return nil
 	}
-	if !info.Mode().IsRegular() {
-		return policy.File{}, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return policy.File{}, err
-	}
-	defer f.Close()
-	src, err := io.ReadAll(io.LimitReader(f, maxFile))
-	if err != nil {
-		return policy.File{}, err
-	}
-	return policy.File{Name: path, Source: src}, nil
-}
-
-func hash(files []policy.File) (sum [sha256.Size]byte) {
-	h := sha256.New()
-	for _, f := range files {
-		fmt.Fprintf(h, "%q %d\n", f.Name, len(f.Source))
-		h.Write(f.Source)
-	}
-	h.Sum(sum[:0])
-	return sum
+	filewatch.Run(ctx, filewatch.Options{
+		Path: s.options.Path, Logger: s.options.Logger, Debounce: s.options.Debounce, Poll: s.options.Poll,
+		Refresh: func() {
+			if changed, err := s.refresh(); changed && err != nil {
+				s.logFailure(err)
+			}
+		},
+	})
+	return nil
 }

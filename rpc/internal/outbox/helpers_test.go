@@ -16,6 +16,10 @@ func check(key, id string) *pb.Item {
 	return &pb.Item{Call: &pb.Item_Check{Check: &pb.CheckRequest{Key: key, RequestId: id}}, Replay: true}
 }
 
+func count(key, id string, hits int64) *pb.Item {
+	return &pb.Item{Call: &pb.Item_Count{Count: &pb.CountRequest{Key: key, RequestId: id, Hits: hits}}, Replay: true}
+}
+
 func reserve(key, id string) *pb.Item {
 	return &pb.Item{Call: &pb.Item_Reserve{Reserve: &pb.ReserveRequest{Key: key, RequestId: id}}, Replay: true}
 }
@@ -44,6 +48,8 @@ func describe(item *pb.Item) string {
 		return "reserve"
 	case *pb.Item_Cancel:
 		return "cancel"
+	case *pb.Item_Count:
+		return fmt.Sprint("count ", call.Count.GetHits())
 	case *pb.Item_Settle:
 		if isFinal(call.Settle) {
 			return fmt.Sprint("final ", call.Settle.GetOutputTokens())

@@ -28,8 +28,10 @@ func addressOf(item *pb.Item) (address, error) {
 		key, id = call.Settle.GetKey(), call.Settle.GetRequestId()
 	case *pb.Item_Cancel:
 		key, id = call.Cancel.GetKey(), call.Cancel.GetRequestId()
+	case *pb.Item_Count:
+		key, id = call.Count.GetKey(), call.Count.GetRequestId()
 	default:
-		return address{}, fmt.Errorf("call: must be check, reserve, settle or cancel, got %T", call)
+		return address{}, fmt.Errorf("call: must be check, reserve, settle, cancel or count, got %T", call)
 	}
 	if id == "" {
 		return address{}, errors.New("request_id: must not be empty")
@@ -64,7 +66,7 @@ const (
 // apart unless leaving one out is certain to make no difference, whatever the
 // owner knows of the reservation.
 func compare(waiting, next *pb.Item) verdict {
-	if waiting.GetReplay() != next.GetReplay() {
+	if waiting.GetReplay() != next.GetReplay() || waiting.GetAttempt() != next.GetAttempt() {
 		return apart
 	}
 	a, b := waiting.GetSettle(), next.GetSettle()
@@ -95,6 +97,8 @@ func sameCall(a, b *pb.Item) bool {
 		return b.GetSettle() != nil && proto.Equal(call.Settle, b.GetSettle())
 	case *pb.Item_Cancel:
 		return b.GetCancel() != nil && proto.Equal(call.Cancel, b.GetCancel())
+	case *pb.Item_Count:
+		return b.GetCount() != nil && proto.Equal(call.Count, b.GetCount())
 	}
 	return false
 }

@@ -36,6 +36,11 @@ func TestMerge(t *testing.T) {
 	}
 	replayed := progress("a", "1", 2)
 	replayed.Replay = true
+	withdrawal := func(attempt uint64) *pb.Item {
+		item := cancel("a", "1")
+		item.Attempt = attempt
+		return item
+	}
 	noOutput := settle(&pb.SettleRequest{Key: "a", RequestId: "1"})
 	tests := []struct {
 		name string
@@ -65,7 +70,11 @@ func TestMerge(t *testing.T) {
 		{"progress after final", []*pb.Item{final("a", "1", 2), progress("a", "1", 3)}, "final 2, progress 3"},
 		{"cancel after progress", []*pb.Item{progress("a", "1", 1), cancel("a", "1"), progress("a", "1", 2)}, "progress 1, cancel, progress 2"},
 		{"cancel twice", []*pb.Item{cancel("a", "1"), cancel("a", "1")}, "cancel"},
+		{"withdrawals of two sendings", []*pb.Item{withdrawal(1), withdrawal(2), withdrawal(2), cancel("a", "1")}, "cancel, cancel, cancel"},
 		{"reserve twice", []*pb.Item{reserve("a", "1"), reserve("a", "1"), final("a", "1", 4)}, "reserve, final 4"},
+		{"hits twice", []*pb.Item{count("a", "1", 3), count("a", "1", 3)}, "count 3"},
+		{"other hits are for the owner to refuse", []*pb.Item{count("a", "1", 3), count("a", "1", 4)}, "count 3, count 4"},
+		{"hits of different calls", []*pb.Item{count("a", "1", 3), count("a", "2", 3)}, "count 3, count 3"},
 		{"reserve and check", []*pb.Item{reserve("a", "1"), check("a", "1")}, "reserve, check"},
 	}
 	for _, test := range tests {

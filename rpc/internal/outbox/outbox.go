@@ -162,8 +162,8 @@ func New(o Options) (*Outbox, error) {
 }
 
 // Put leaves a call to the outbox, which keeps item: nobody may change it from
-// now on. It never waits. The call must be a check, a reserve, a settle or a
-// cancel with a request id. A call that is refused, with ErrFull or ErrClosed or
+// now on. It never waits. The call must be a check, a reserve, a settle, a cancel
+// or a count with a request id. A call that is refused, with ErrFull or ErrClosed or
 // because it is none of these, leaves no trace.
 //
 // A settle takes the place of progress that waits for the same reservation if

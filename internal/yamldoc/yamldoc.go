@@ -142,7 +142,7 @@ func (r *Reader) conceal(f *file) {
 }
 
 // decode returns the next document. The YAML library panics on input that it
-// believes impossible; a policy file must never take the process with it.
+// believes impossible; a file must never take the process with it.
 func decode(d *yaml.Decoder) (document *yaml.Node, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -405,4 +405,32 @@ func (r *Reader) mergedFields(n Node, what string, known []string) []Field {
 		fields = append(fields, r.Fields(item, what, known)...)
 	}
 	return fields
+}
+
+// IsList reports whether n is a list.
+func (n Node) IsList() bool {
+	n = n.resolved()
+	return n.node != nil && n.node.Kind == yaml.SequenceNode
+}
+
+// Scalar returns the value of a single value as YAML types it: a bool, a
+// float64 for every number, or a string. It is nil for anything else.
+func (n Node) Scalar() any {
+	n = n.resolved()
+	if n.IsNull() || n.node.Kind != yaml.ScalarNode {
+		return nil
+	}
+	switch n.node.Tag {
+	case "!!bool":
+		var b bool
+		if n.node.Decode(&b) == nil {
+			return b
+		}
+	case "!!int", "!!float":
+		var f float64
+		if n.node.Decode(&f) == nil {
+			return f
+		}
+	}
+	return n.node.Value
 }

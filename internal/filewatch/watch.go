@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package source
+package filewatch
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,18 +13,24 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Run reloads the policy whenever its files change, until ctx is done; then it
-// returns nil. A failed reload is logged once, and tried again when the files
-// change again.
-func (s *Store) Run(ctx context.Context) error {
-	if s.options.Path == "" {
-		<-ctx.Done()
-		return nil
-	}
-	w := s.newWatch()
+// Options configure [Run]. Path, Logger, Debounce, Poll and Refresh are needed.
+type Options struct {
+	Path   string // as in [Read]
+	Logger *slog.Logger
+	// Debounce is how long files must be left alone before they are looked at
+	// again, Poll how often they are without an event.
+	Debounce, Poll time.Duration
+	// Refresh is called when the files may have changed, and at the beginning. It
+	// reads them and compares.
+	Refresh func()
+}
+
+// Run watches until ctx is done.
+func Run(ctx context.Context, o Options) {
+	w := newWatch(o)
 	defer w.close()
-	s.follow(w) // what changed since New
-	poll := time.NewTicker(s.options.Poll)
+	w.follow() // what changed since the caller read
+	poll := time.NewTicker(o.Poll)
 	defer poll.Stop()
 	quiet := time.NewTimer(0) // runs out when the files have been left alone
 	<-quiet.C
@@ -32,24 +39,24 @@ func (s *Store) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			quiet.Stop()
-			return nil
+			return
 		case event := <-w.events():
 			if event.Op == fsnotify.Chmod {
 				continue
 			}
 			now := time.Now()
 			if latest.IsZero() {
-				latest = now.Add(maxDebounce * s.options.Debounce)
+				latest = now.Add(maxDebounce * o.Debounce)
 			}
-			quiet.Reset(min(s.options.Debounce, latest.Sub(now)))
+			quiet.Reset(min(o.Debounce, latest.Sub(now)))
 		case err := <-w.errors():
-			s.options.Logger.Warn("policy watch failed", "path", s.options.Path, "error", err)
-			quiet.Reset(s.options.Debounce)
+			o.Logger.Warn("watching files failed", "path", o.Path, "error", err)
+			quiet.Reset(o.Debounce)
 		case <-quiet.C:
 			latest = time.Time{}
-			s.follow(w)
+			w.follow()
 		case <-poll.C:
-			s.follow(w)
+			w.follow()
 		}
 	}
 }
@@ -58,15 +65,12 @@ func (s *Store) Run(ctx context.Context) error {
 // is never quiet can put off a reload.
 const maxDebounce = 10
 
-// follow refreshes the policy and then the watched directories, and again if
-// these were others: what happened in a new one before it was watched has no
-// event.
-func (s *Store) follow(w *watch) {
+// follow refreshes and then updates the watched directories, and again if these
+// were others: what happened in a new one before it was watched has no event.
+func (w *watch) follow() {
 	for range 3 {
-		if changed, err := s.refresh(); changed && err != nil {
-			s.logFailure(err)
-		}
-		if !w.update(s.options.Path) {
+		w.options.Refresh()
+		if !w.update() {
 			return
 		}
 	}
@@ -74,17 +78,17 @@ func (s *Store) follow(w *watch) {
 
 // watch is an fsnotify watcher, or nothing but the poll if there is none.
 type watch struct {
-	store  *Store
-	fs     *fsnotify.Watcher // nil: none to be had
-	warned map[string]bool   // directories that could not be watched
+	options Options
+	fs      *fsnotify.Watcher // nil: none to be had
+	warned  map[string]bool   // directories that could not be watched
 }
 
-func (s *Store) newWatch() *watch {
+func newWatch(o Options) *watch {
 	fs, err := fsnotify.NewWatcher()
 	if err != nil {
-		s.options.Logger.Warn("policy files cannot be watched, polling", "path", s.options.Path, "poll", s.options.Poll, "error", err)
+		o.Logger.Warn("files cannot be watched, polling", "path", o.Path, "poll", o.Poll, "error", err)
 	}
-	return &watch{s, fs, map[string]bool{}}
+	return &watch{o, fs, map[string]bool{}}
 }
 
 func (w *watch) events() chan fsnotify.Event {
@@ -107,13 +111,13 @@ func (w *watch) close() {
 	}
 }
 
-// update watches the directories that path leads through now, and no others.
+// update watches the directories that the path leads through now, and no others.
 // It reports whether there are new ones.
-func (w *watch) update(path string) (added bool) {
+func (w *watch) update() (added bool) {
 	if w.fs == nil {
 		return false
 	}
-	want := directories(path)
+	want := directories(w.options.Path)
 	have := w.fs.WatchList()
 	for _, dir := range have {
 		if !slices.Contains(want, dir) {
@@ -126,7 +130,7 @@ func (w *watch) update(path string) (added bool) {
 		}
 		if err := w.fs.Add(dir); err != nil {
 			if !w.warned[dir] {
-				w.store.options.Logger.Warn("policy directory cannot be watched", "directory", dir, "error", err)
+				w.options.Logger.Warn("directory cannot be watched", "directory", dir, "error", err)
 			}
 			w.warned[dir] = true
 			continue
@@ -136,7 +140,7 @@ func (w *watch) update(path string) (added bool) {
 	return added
 }
 
-// directories returns those in which a change can change the policy: where path
+// directories returns those in which a change can change what is read: where path
 // is, where its symlink leads, and path itself if it is a directory. They are
 // free of symlinks, so that none is watched twice. What does not exist is left
 // out.

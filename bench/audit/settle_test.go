@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit_test
+
+import (
+	"testing"
+
+	"github.com/bucketring/bucketring/bench"
+	"github.com/bucketring/bucketring/bench/audit"
+)
+
+// TestSettleOnItsWay: usage that a fallback took may have reached the owner when
+// that tells what is used, or not. Neither is a charge that was lost or made twice.
+func TestSettleOnItsWay(t *testing.T) {
+	limits := []audit.Limit{
+		{Dimension: audit.Tokens, Amount: 1000},
+		{Dimension: audit.Concurrent, Algorithm: audit.Concurrency, Amount: 5},
+	}
+	for _, tt := range []struct {
+		name            string
+		route           string
+		tokens, slots   int64
+		excess, missing int64 // of tokens
+		held            int64 // slots that are not explained
+	}{
+		{"the owner has it", "forward", 30, 0, 0, 0, 0},
+		{"the owner took it, and holds on", "forward", 100, 1, 70, 0, 1},
+		{"it has arrived", "fallback", 30, 0, 0, 0, 0},
+		{"it is on its way", "fallback", 100, 1, 0, 0, 0},
+		{"on its way, and more was charged", "fallback", 130, 2, 30, 0, 1},
+		{"on its way, and less was charged", "fallback", 5, 0, 0, 5, 0}, // the input stays, whatever the output
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, both := llm("k", 0, 5) // 10 and at most 90, and 10 and 20 in the end
+			both[1].Answer = bench.Answer{Route: tt.route, Owner: "n2"}
+			st := usedOf("k", audit.Tokens, tt.tokens)
+			st.Used = append(st.Used, bench.Used{Scope: "k", Dimension: audit.Concurrent, Used: tt.slots})
+			r := run(t, audit.Options{Limits: limits}, both, st)
+			if d := dimension(t, r, audit.Tokens); d.Excess != tt.excess || d.Missing != tt.missing || d.Compared != 1 {
+				t.Errorf("tokens: %+v, want %d excess, %d missing", d, tt.excess, tt.missing)
+			}
+			if d := dimension(t, r, audit.Concurrent); d.Excess != tt.held {
+				t.Errorf("slots: %+v, want %d too many", d, tt.held)
+			}
+			for _, c := range r.Charges {
+				if want := map[string]string{"fallback": "its usage was on its way to the owner"}[tt.route]; len(c.Suspects) > 0 && c.Suspects[0].Why != want {
+					t.Errorf("suspected because %q, want %q", c.Suspects[0].Why, want)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// The courses of a target are small pictures side by side: one scale of time, and
+// the limit at the same height in all, so that they can be compared at a glance.
+const (
+	coursesPerRow = 3
+	courseHeight  = 150.0 // with its texts
+	courseGap     = 24.0
+	// courseTop is where the highest use is cut off, as a share of the limit.
+	courseTop = 2.5
+)
+
+// coursesChart draws how much of its busiest limits a target let pass over time,
+// against what they allow. It returns nil if nothing is known of that.
+func coursesChart(id string, t *Target) *chart {
+	if t.Audit == nil || len(t.Audit.Courses) == 0 {
+		return nil
+	}
+	list := t.Audit.Courses[:min(len(t.Audit.Courses), maxCourses)]
+	end, highest, fallback := t.Duration, 1.0, false
+	for i := range list {
+		k := &list[i]
+		for _, p := range k.Points {
+			end = max(end, p.At+k.Step)
+			highest = max(highest, k.share(p.Used), k.share(p.WithFallback))
+			fallback = fallback || p.WithFallback > p.Used
+		}
+	}
+	highest = min(highest*1.08, courseTop)
+	c := &canvas{width: chartWidth}
+	entries := []entry{{"s1", "admitted"}, {"ink", "the limit"}, {"bad", "beyond the limit"}}
+	if fallback {
+		entries = append(entries, entry{"s2 dashed", "with what fallback admitted"})
+	}
+	legend := c.legend(0, chartWidth, entries)
+	rows := (len(list) + coursesPerRow - 1) / coursesPerRow
+	c.height = 16 + legend + float64(rows)*(courseHeight+courseGap)
+	width := (float64(chartWidth) - (coursesPerRow-1)*courseGap) / coursesPerRow
+	out := &chart{
+		id: id, title: "What " + clean(t.Name, 60) + " admitted, and what its busiest limits allow", canvas: c,
+		note: "Each picture is one limit of one key. Against the limit counts what the auditor is sure of: of a bucket its level, of a window what was admitted in it, of slots those that were held. " +
+			"A line is drawn only where something was admitted.",
+		table: table{head: []string{"key", "dimension", "limit", "allowed at once", "most at once", "admitted in all", "calls"}},
+	}
+	for i := range list {
+		k := &list[i]
+		x := axis{high: max(end.Seconds(), 1e-9), from: float64(i%coursesPerRow) * (width + courseGap)}
+		x.to = x.from + width
+		top := 16 + legend + float64(i/coursesPerRow)*(courseHeight+courseGap)
+		y := axis{high: highest, from: top + courseHeight - 20, to: top + 36}
+		c.course(k, &x, &y, end, t.Marks)
+		out.table.rows = append(out.table.rows, []string{
+			clean(k.Key, 120), clean(k.Dimension, 60), clean(k.Limit, 60),
+			thousands(k.Allowed), thousands(k.most()), thousands(k.Admitted), thousands(k.Calls),
+		})
+		out.description += fmt.Sprintf("%s: at most %s of %s at once. ", k.label(), amount(k.most()), amount(k.Allowed))
+	}
+	if len(t.Marks) > 0 {
+		out.description += "Faults: "
+		for i, m := range t.Marks[:min(len(t.Marks), 20)] {
+			if i > 0 {
+				out.description += ", "
+			}
+			out.description += m.text() + " at " + span(m.At)
+		}
+		out.description += "."
+	}
+	out.description = strings.TrimSpace(out.description)
+	return out
+}
+
+// course draws one small picture.
+func (c *canvas) course(k *Course, x, y *axis, end time.Duration, marks []Mark) {
+	c.text("head", "start", x.from, y.to-20, clipTo(k.label(), x.to-x.from))
+	value, class := fmt.Sprintf("at most %s of %s", amount(k.most()), amount(k.Allowed)), "tick"
+	if beyond := k.most() - k.Allowed; beyond > 0 {
+		value, class = value+", "+amount(beyond)+" over", "value bad"
+	}
+	c.text(class, "start", x.from, y.to-5, value)
+	c.line("axis", x.from, y.from, x.to, y.from)
+	c.text("tick", "start", x.from, y.from+15, "0 s")
+	c.text("tick", "end", x.to, y.from+15, span(end))
+	level := y.px(1)
+	used := k.pieces(x, y, func(p *CoursePoint) (int64, bool) { return p.Used, true })
+	c.fill("fill s1", used, y.from)
+	c.path("line s1", used)
+	c.path("line s2 dashed", k.pieces(x, y, func(p *CoursePoint) (int64, bool) { return p.WithFallback, p.WithFallback > p.Used }))
+	for i := range k.Points {
+		if p := &k.Points[i]; p.Used > k.Allowed {
+			from, to := x.px(p.At.Seconds()), x.px((p.At + k.Step).Seconds())
+			// At least a sliver: one call too many must be seen.
+			high := min(y.px(k.share(p.Used)), level-3)
+			c.rect("bar bad", from, high, max(to-from, 2), level-high, 0)
+		}
+	}
+	c.line("limit", x.from, level, x.to, level)
+	for _, m := range marks[:min(len(marks), 50)] {
+		at := x.px(m.At.Seconds())
+		c.line("mark", at, y.from, at, y.to)
+	}
+	for i := range k.Points {
+		p := &k.Points[i]
+		text := fmt.Sprintf("%s\nused: %s of %s", span(p.At), thousands(p.Used), thousands(k.Allowed))
+		if p.WithFallback > p.Used {
+			text += "\nwith fallback: " + thousands(p.WithFallback)
+		}
+		from := x.px(p.At.Seconds())
+		c.area(from, y.to, max(x.px((p.At+k.Step).Seconds())-from, 1), y.from-y.to, text)
+	}
+	for _, m := range marks[:min(len(marks), 50)] {
+		c.area(x.px(m.At.Seconds())-3, y.to, 6, y.from-y.to, span(m.At)+": "+m.text())
+	}
+}
+
+// pieces are the parts of a line without holes; of says where there is one. A step
+// that is drawn ends where the next one begins.
+func (k *Course) pieces(x, y *axis, of func(*CoursePoint) (int64, bool)) (out [][]point) {
+	drawn := false
+	var last time.Duration
+	for i := range k.Points {
+		p := &k.Points[i]
+		n, ok := of(p)
+		if !ok {
+			drawn = false
+			continue
+		}
+		if !drawn || p.At-last > 2*k.Step {
+			out = append(out, nil)
+		}
+		drawn, last = true, p.At
+		to := p.At + k.Step
+		if i+1 < len(k.Points) && k.Points[i+1].At-p.At <= 2*k.Step {
+			to = k.Points[i+1].At
+		}
+		high := y.px(k.share(n))
+		piece := &out[len(out)-1]
+		*piece = append(*piece, point{x.px(p.At.Seconds()), high}, point{x.px(to.Seconds()), high})
+	}
+	return out
+}
+
+// most is what was used at once, fallback aside.
+func (k *Course) most() (n int64) {
+	for i := range k.Points {
+		n = max(n, k.Points[i].Used)
+	}
+	return n
+}
+
+func (k *Course) label() string {
+	return (&Account{Key: k.Key, Dimension: k.Dimension, Limit: k.Limit}).label()
+}
+
+// share is n as a share of the limit, cut off where it does not matter any more by
+// how much.
+func (k *Course) share(n int64) float64 {
+	return min((&Account{Allowed: k.Allowed}).ratio(n), courseTop)
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bucketring/bucketring/bench/report"
+)
+
+// reports is where `make bench-reports` writes those that are committed. Without it
+// the same is done in short, and thrown away.
+var reports = flag.String("reports", "", "write the reports of docs/bench to this directory, which takes half an hour")
+
+// maxPage is what a page may have, so that it can be committed.
+const maxPage = 300 << 10
+
+// replays are the runs of docs/bench. The trace has 58 minutes.
+var replays = []struct {
+	speed       string
+	full, short time.Duration
+}{
+	{"1", 5 * time.Minute, 10 * time.Second}, // it begins with silence
+	{"10", 2 * time.Minute, 2 * time.Second},
+	{"100", 32 * time.Second, 2 * time.Second}, // to its end
+}
+
+// redisServer starts one on a free port, which keeps nothing and ends with the test.
+func redisServer(t *testing.T) (address string) {
+	t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Fatal("redis-server is not installed (Debian: apt-get install redis-server)")
+	}
+	address = freeAddress(t)
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir())
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nor does it outlive the tests
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("redis-server said:\n%s", &log)
+		}
+	})
+	await(t, "redis-server listens", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	})
+	return address
+}
+
+// TestBenchReports replays the Azure trace against a cluster of three and against
+// Redis, in turns, and writes a page, a picture and a document for each speed, and a
+// README that says on what machine and by which commands.
+func TestBenchReports(t *testing.T) {
+	dir, full := t.TempDir(), *reports != ""
+	if full {
+		var err error
+		if dir, err = filepath.Abs(*reports); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	redis := redisServer(t)
+	var readme strings.Builder
+	for i, r := range replays {
+		name, length, warmup := "azure-"+r.speed+"x", r.full, 2*time.Second
+		if !full {
+			length, warmup = r.short, 200*time.Millisecond
+		}
+		// In the directory, so that no path of this machine is in the command.
+		bucketring(t, dir, 2*time.Minute+4*length, "bench", "run", "--local", "3",
+			"--vs", "redis://"+redis, "--vs", "redis-lua://"+redis,
+			"--trace", "azure", "--speed", r.speed, "--for", length.String(), "--warmup", warmup.String(), "--calibrate",
+			"--out", name+".json.gz", "--report", name+".html")
+		bucketring(t, dir, patience, "bench", "report", name+".json.gz", "--svg", name+".svg")
+		summary := bucketring(t, dir, patience, "bench", "report", name+".json.gz")
+		run := readPacked(t, filepath.Join(dir, name+".json.gz"))
+		checkReplay(t, dir, name, run)
+		if i == 0 {
+			intro(&readme, run)
+		}
+		chapter(t, &readme, name, r.speed, summary, run)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "README.md"), []byte(readme.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if text := readme.String(); strings.Contains(text, dir) || strings.Contains(text, "/tmp/") {
+		t.Errorf("the README names a path of this machine:\n%s", text)
+	}
+}
+
+// bucketring runs the binary in a directory and returns what it printed.
+func bucketring(t *testing.T, dir string, limit time.Duration, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary(t), args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it ends its nodes
+	cmd.WaitDelay = patience
+	var out, errs bytes.Buffer
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("bucketring %s: %v\n%s%s", strings.Join(args, " "), err, &out, &errs)
+	}
+	t.Logf("bucketring %s\n%s", strings.Join(args, " "), &out)
+	return out.String()
+}
+
+func readPacked(t *testing.T, path string) *report.Run {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	z, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := report.Read(z)
+	if err := errors.Join(err, z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return run
+}
+
+// checkReplay checks that all targets got the same calls and answered them, and that
+// what was written can be committed.
+func checkReplay(t *testing.T, dir, name string, run *report.Run) {
+	t.Helper()
+	if len(run.Targets) != 3 || run.Pairing == nil || len(run.Pairing.Rounds) != 5 || run.Harness == nil {
+		t.Fatalf("%s: %d targets, pairing %v, harness %v: want 3 in 5 rounds, and what the bench costs", name, len(run.Targets), run.Pairing, run.Harness)
+	}
+	for i := range run.Targets {
+		target := &run.Targets[i]
+		if target.Offered == 0 || target.Offered != run.Targets[0].Offered || target.Duration != run.Load.Duration {
+			t.Errorf("%s: %s was asked %d times in %v, want as often as the others in %v", name, target.Name, target.Offered, target.Duration, run.Load.Duration)
+		}
+		if target.Audit == nil || target.Audit.Verdict == report.Violated || target.Audit.Verdict == report.NotAudited {
+			t.Errorf("%s: audit of %s: %s", name, target.Name, target.Audit.Words())
+		}
+	}
+	for _, suffix := range []string{".html", ".svg", ".json.gz"} {
+		info, err := os.Stat(filepath.Join(dir, name+suffix))
+		if err != nil {
+			t.Error(err)
+		} else if info.Size() == 0 || info.Size() > maxPage {
+			t.Errorf("%s has %d bytes, want at most %d", info.Name(), info.Size(), maxPage)
+		}
+	}
+}
+
+// intro begins the README: what is measured, and where.
+func intro(b *strings.Builder, run *report.Run) {
+	e := &run.Environment
+	commit := e.Commit
+	if commit == "" {
+		commit = "not known"
+	}
+	if e.Modified {
+		commit += ", with changes that are not committed"
+	}
+	b.WriteString(`# The Azure trace against a cluster and against Redis
+
+` + "`make bench-reports`" + ` has written all of this; nothing here is typed by hand.
+
+The Azure LLM inference trace is replayed as it was recorded, ten and a hundred times as fast, against three nodes on one
+machine and against one Redis with the two limiters that people write on it. All calls are checks, since Redis knows no
+others. The targets take turns: in each of five rounds all of them get the same stretch of the trace, and the next round goes
+on where it has ended. Clients and servers share the machine, so the numbers are those of all of them together.
+
+What is compared is not the same work: a node checks requests, tokens, concurrency and spend of a key and its parents, once
+per request id; Redis checks one limit on requests.
+
+`)
+	fmt.Fprintf(b, "| | |\n|---|---|\n| machine | %s, %d cores, %d GiB |\n| system | %s, %s |\n| bucketring | %s, commit %s, %s |\n",
+		e.CPU, e.Cores, (e.MemoryBytes+1<<29)>>30, e.System, e.OS, e.Version, commit, e.Go)
+	seen := map[string]bool{}
+	for _, v := range e.Versions {
+		if !seen[v.Value] {
+			fmt.Fprintf(b, "| compared with | %s |\n", v.Value)
+		}
+		seen[v.Value] = true
+	}
+}
+
+// chapter is one run.
+func chapter(t *testing.T, b *strings.Builder, name, speed, summary string, run *report.Run) {
+	t.Helper()
+	alt, err := report.Alt(run, report.LatencyPicture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(b, "\n## %s times as fast\n\nOn %s, %s of each target. [Page](%s.html), [document](%s.json.gz).\n\n", speed,
+		run.Started.UTC().Format("2 January 2006, 15:04 UTC"), run.Load.Duration, name, name)
+	fmt.Fprintf(b, "```sh\n%s\n```\n\n![%s](%s.svg)\n\n```\n%s```\n", run.Command, strings.NewReplacer("[", "(", "]", ")").Replace(alt), name, summary)
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+
+	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/bucketring/bucketring/rpc/envoy"
+	"github.com/bucketring/bucketring/rpc/envoy/config"
+	"github.com/bucketring/bucketring/rpc/envoy/xds"
+	"github.com/bucketring/bucketring/rpc/server"
+)
+
+// envoyHealth is what the health service calls Envoy's: it serves when the node is
+// ready and has rules.
+var envoyHealth = rls.RateLimitService_ServiceDesc.ServiceName
+
+// envoyDoor is Envoy's rate limit service.
+type envoyDoor struct {
+	service  *envoy.Service
+	files    *envoyRules  // nil: rules come from a control plane
+	plane    *xds.Client  // nil: from files
+	listener net.Listener // nil: none of its own
+	grpc     *grpc.Server // for the listener
+}
+
+// openEnvoy makes the service, if it is on. Rules in files are loaded; those of a
+// control plane come when the node runs.
+func (n *Node) openEnvoy() (err error) {
+	c := n.config
+	if !c.Envoy() {
+		return nil
+	}
+	e := &envoyDoor{}
+	if e.service, err = envoy.New(envoy.Options{
+		Counter: n.router, Policy: n.router,
+		Shadow: c.EnvoyShadow, Headers: c.EnvoyHeaders, Body: c.EnvoyBody, Metadata: c.EnvoyMetadata, Prefix: c.EnvoyPrefix,
+		Registry: n.registry,
+	}); err != nil {
+		return err
+	}
+	onRules := func(c *config.Config) {
+		e.service.SetRules(c)
+		n.showHealth()
+	}
+	if c.EnvoyConfig != "" {
+		e.files, err = openEnvoyRules(c.EnvoyConfig, n.log, e.service.SetRules)
+		if err != nil {
+			return err
+		}
+		e.files.onRules = onRules
+	} else if e.plane, err = xds.New(xds.Options{
+		Address: c.EnvoyXDS, NodeID: c.EnvoyXDSNode, Credentials: n.planeCredentials, OnRules: onRules, Logger: n.log,
+	}); err != nil {
+		return err
+	}
+	if c.EnvoyListen != "" {
+		if e.listener, err = n.listen(c.EnvoyListen); err != nil {
+			return fmt.Errorf("listen for Envoy: %w", err)
+		}
+		if c.EnvoyCertFile != "" {
+			if _, err := n.envoyTLS(); err != nil {
+				return err
+			}
+		}
+	}
+	n.envoy = e
+	n.registry.MustRegister(newEnvoyCollector(e))
+	return nil
+}
+
+// services are those beside RateLimiter.
+func (n *Node) services() []server.UnaryService {
+	if n.envoy == nil {
+		return nil
+	}
+	return []server.UnaryService{n.envoy.service.GRPC()}
+}
+
+// openEnvoyDoor makes the server of the service's own address.
+func (n *Node) openEnvoyDoor() {
+	if n.envoy == nil || n.envoy.listener == nil {
+		return
+	}
+	o := server.GRPCOptions{Health: n.health, Logger: n.log, Services: n.services()}
+	if n.config.EnvoyCertFile != "" {
+		o.Server = append(o.Server, grpc.Creds(credentials.NewTLS(&tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return n.envoyTLS() },
+		})))
+	}
+	n.envoy.grpc = server.NewGRPC(nil, o)
+}
+
+// runEnvoy follows the rules.
+func (n *Node) runEnvoy(ctx context.Context, group *errgroup.Group) {
+	e := n.envoy
+	if e == nil {
+		return
+	}
+	group.Go(func() error {
+		if e.plane != nil {
+			return e.plane.Run(ctx)
+		}
+		e.files.run(ctx)
+		return nil
+	})
+}
+
+// EnvoyAddr returns the service's own address, with the real port; "" if it has
+// none.
+func (n *Node) EnvoyAddr() string {
+	if n.envoy == nil || n.envoy.listener == nil {
+		return ""
+	}
+	return n.envoy.listener.Addr().String()
+}
+
+// reloadEnvoy reads rules in files again now.
+func (n *Node) reloadEnvoy() {
+	if n.envoy == nil || n.envoy.files == nil {
+		return
+	}
+	if _, err := n.envoy.files.load(true); err != nil {
+		n.envoy.files.logFailure(err)
+	}
+}
+
+// planeCredentials are those of a connection to the control plane.
+func (n *Node) planeCredentials() (grpc.DialOption, error) {
+	if n.config.EnvoyCAFile == "" {
+		return grpc.WithTransportCredentials(insecure.NewCredentials()), nil
+	}
+	c, err := n.envoyTLS()
+	if err != nil {
+		return nil, err
+	}
+	return grpc.WithTransportCredentials(credentials.NewTLS(c)), nil
+}
+
+// EnvoyStatus is how Envoy's rate limit service stands.
+type EnvoyStatus struct {
+	Listen  string            `json:"listen,omitempty"` // beside gRPC
+	Domains []string          `json:"domains,omitempty"`
+	Rules   int               `json:"rules"`
+	Digest  string            `json:"digest,omitempty"`
+	Files   *EnvoyRulesStatus `json:"files,omitempty"`
+	Plane   *xds.Status       `json:"control_plane,omitempty"`
+}
+
+func (n *Node) envoyStatus() *EnvoyStatus {
+	if n.envoy == nil {
+		return nil
+	}
+	rules := n.envoy.service.Rules()
+	s := &EnvoyStatus{Listen: n.EnvoyAddr(), Domains: rules.Domains(), Rules: len(rules.Rules()), Digest: rules.Digest()}
+	if f := n.envoy.files; f != nil {
+		status := f.status()
+		s.Files = &status
+	}
+	if p := n.envoy.plane; p != nil {
+		status := p.Status()
+		s.Plane = &status
+	}
+	return s
+}
+
+// showEnvoyHealth says whether Envoy gets decisions here. It needs showing.
+func (n *Node) showEnvoyHealth(ready bool) {
+	if n.envoy == nil {
+		return
+	}
+	status := healthpb.HealthCheckResponse_NOT_SERVING
+	if ready && n.envoy.service.Rules() != nil {
+		status = healthpb.HealthCheckResponse_SERVING
+	}
+	n.health.SetServingStatus(envoyHealth, status)
+}
+
+// envoyCollector shows which rules are in force and how following them goes.
+type envoyCollector struct {
+	door                             *envoyDoor
+	info, rules, good, updates, link *prometheus.Desc
+}
+
+var _ prometheus.Collector = (*envoyCollector)(nil)
+
+func newEnvoyCollector(e *envoyDoor) *envoyCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("bucketring_envoy_"+name, help, labels, nil)
+	}
+	return &envoyCollector{
+		door:    e,
+		info:    desc("config_info", "1; the label says which rules of Envoy's rate limit service are in force.", "digest"),
+		rules:   desc("config_rules", "Rules of Envoy's rate limit service in force."),
+		good:    desc("config_last_update_successful", "1 if the rules in force are the latest that files or the control plane have, as far as is known; 0 if those cannot be used."),
+		updates: desc("config_updates_total", "Attempts to change the rules.", "result"),
+		link:    desc("control_plane_connected", "1 if the control plane answers. Absent if rules come from files."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *envoyCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.info, c.rules, c.good, c.updates, c.link} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *envoyCollector) Collect(ch chan<- prometheus.Metric) {
+	is := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	rules := c.door.service.Rules()
+	ch <- prometheus.MustNewConstMetric(c.info, prometheus.GaugeValue, 1, rules.Digest())
+	ch <- prometheus.MustNewConstMetric(c.rules, prometheus.GaugeValue, float64(len(rules.Rules())))
+	var good bool
+	var done, failed int64
+	if f := c.door.files; f != nil {
+		s := f.status()
+		good, done, failed = s.LastError == "", s.Reloads, s.Failures
+	} else {
+		s := c.door.plane.Status()
+		good, done, failed = s.LastError == "" && s.Version != "", s.Accepted, s.Rejected
+		ch <- prometheus.MustNewConstMetric(c.link, prometheus.GaugeValue, is(s.Connected))
+	}
+	ch <- prometheus.MustNewConstMetric(c.good, prometheus.GaugeValue, is(good))
+	ch <- prometheus.MustNewConstMetric(c.updates, prometheus.CounterValue, float64(done), "success")
+	ch <- prometheus.MustNewConstMetric(c.updates, prometheus.CounterValue, float64(failed), "failure")
+}

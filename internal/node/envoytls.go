@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+)
+
+// envoyTLS reads the certificates of Envoy's rate limit service: ours, and those
+// that others must be certified by. The same serve towards Envoy and towards a
+// control plane. They are read each time, since they are replaced while the node
+// runs, and connections are few.
+func (n *Node) envoyTLS() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}
+	if n.config.EnvoyCertFile != "" {
+		pair, err := tls.LoadX509KeyPair(n.config.EnvoyCertFile, n.config.EnvoyKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read envoy_cert_file and envoy_key_file: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	if n.config.EnvoyCAFile == "" {
+		return c, nil
+	}
+	text, err := os.ReadFile(n.config.EnvoyCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read envoy_ca_file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("read envoy_ca_file: %s has no certificate in PEM", n.config.EnvoyCAFile)
+	}
+	c.RootCAs, c.ClientCAs, c.ClientAuth = pool, pool, tls.RequireAndVerifyClientCert
+	return c, nil
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client_test
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// TestWithdraw: the owner is too late for a reserve, and another node answers it.
+// What was denied there is taken back at the owner; what was admitted, and what
+// the owner itself denied, is not.
+func TestWithdraw(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		late, denied bool
+		check        bool
+		want         bool
+	}{
+		{name: "late, denied", late: true, denied: true, want: true},
+		{name: "late, admitted", late: true},
+		{name: "denied in time", denied: true},
+		{name: "check", late: true, denied: true, check: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			runRing(t, client.Options{Timeout: 3 * time.Second}, []string{"a", "b"}, func(t scene) {
+				if tt.denied {
+					t.reserve = func(r *pb.ReserveRequest) *pb.Decision {
+						return &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED, RequestId: r.GetRequestId()}
+					}
+				}
+				var mu sync.Mutex
+				var reserved, cancelled []*pb.Item
+				t.nodes["a"].batches(func(b *pb.Batch, _ *pb.Answers) {
+					mu.Lock()
+					first := len(reserved)+len(cancelled) == 0
+					for _, item := range b.GetItems() {
+						if item.GetCancel() != nil {
+							cancelled = append(cancelled, item)
+						} else {
+							reserved = append(reserved, item)
+						}
+					}
+					mu.Unlock()
+					if first && tt.late {
+						time.Sleep(2 * time.Second)
+					}
+				})
+				key := keyOf(t.ring(1, "a", "b"), "a")
+				if tt.check {
+					checkKey(t, key)
+				} else {
+					r, err := t.c.Reserve(t.Context(), client.Estimate{Key: key, RequestID: "r"})
+					if err != nil || r.Denied() != tt.denied {
+						t.Fatalf("Reserve() = %+v, %v", r, err)
+					}
+				}
+				time.Sleep(20 * time.Second)
+				synctest.Wait()
+				mu.Lock()
+				defer mu.Unlock()
+				if len(reserved) != 1 || len(cancelled) > 0 != tt.want {
+					t.Fatalf("the owner had %d questions and %d withdrawals, want 1 and some: %v", len(reserved), len(cancelled), tt.want)
+				}
+				if attempt := reserved[0].GetAttempt(); (attempt == 0) != tt.check {
+					t.Errorf("the question has the number %d", attempt)
+				}
+				for _, c := range cancelled { // it may be told twice
+					q := reserved[0]
+					if c.GetAttempt() != q.GetAttempt() || c.GetCancel().GetKey() != key || c.GetCancel().GetRequestId() != "r" {
+						t.Errorf("withdrawal %v of %v", c, q)
+					}
+				}
+			})
+		})
+	}
+}

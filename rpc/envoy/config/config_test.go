@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// pair is an entry as Envoy sends it.
+type pair struct{ key, value string }
+
+func (p pair) GetKey() string   { return p.key }
+func (p pair) GetValue() string { return p.value }
+
+// pairs reads "k=v k=v".
+func pairs(text string) (list []pair) {
+	for f := range strings.FieldsSeq(text) {
+		k, v, _ := strings.Cut(f, "=")
+		list = append(list, pair{k, v})
+	}
+	return list
+}
+
+func parse(t *testing.T, src string) *Config {
+	t.Helper()
+	c, err := Parse("rules.yaml", []byte(src))
+	if err != nil {
+		t.Fatalf("Parse:\n%v", err)
+	}
+	return c
+}
+
+const rules = `
+domain: shop
+descriptors:
+  - key: user                   # any user
+    rate_limit: { unit: minute, requests_per_unit: 1 }
+  - key: user
+    value: root
+    rate_limit: { unlimited: true }
+  - key: user
+    value: bot-*
+    rate_limit: { unit: minute, requests_per_unit: 2 }
+    descriptors:
+      - key: path
+        value: /v1/*/items/*
+        share_threshold: true
+        rate_limit: { unit: hour, requests_per_unit: 3 }
+      - key: path
+        value: /v1/*
+        rate_limit: { unit: hour, requests_per_unit: 4 }
+  - key: user
+    value: bot-a*
+    rate_limit: { unit: minute, requests_per_unit: 5 }
+  - key: file
+    value: "*.pdf"
+    share_threshold: true
+    descriptors:
+      - key: verb
+        rate_limit: { unit: week, requests_per_unit: 6, unit_multiplier: 2 }
+  - key: list
+    descriptors:
+      - { key: item, value: "1" }
+      - key: item
+        rate_limit: { unit: SECOND, requests_per_unit: 5_000_000_000, name: seven }
+`
+
+func TestFind(t *testing.T) {
+	c := parse(t, rules)
+	for _, test := range []struct {
+		entries string
+		want    int64 // 0: no rule, -1: unlimited
+		shared  []string
+	}{
+		{"user=ann", 1, nil},
+		{"user=", 1, nil},
+		{"user=root", -1, nil},
+		{"user=bot-7", 2, nil},
+		{"user=bot-abc", 2, nil}, // the first wildcard of the file
+		{"user=Root", 1, nil},    // case counts
+		{"user=bot-7 path=/v1/x/items/9", 3, []string{"", "/v1/*/items/*"}},
+		{"user=bot-7 path=/v1/x/items", 4, nil},
+		{"user=bot-7 path=/v2", 0, nil},
+		{"user=bot-a path=/v1/x", 4, nil}, // what matched first is not given up
+		{"user=ann path=/v1/x", 0, nil},   // nothing is below
+		{"file=a.pdf", 0, nil},            // no limit at this depth
+		{"file=a.pdf verb=GET", 6, []string{"*.pdf", ""}},
+		{"file=a.txt verb=GET", 0, nil},
+		{"list=a item=1", 0, nil}, // the more special descriptor has no limit: not limited
+		{"list=a item=2", 5_000_000_000, nil},
+		{"list=a item=2 more=3", 0, nil},
+		{"other=1", 0, nil},
+		{"", 0, nil},
+	} {
+		m := Find(c, "shop", pairs(test.entries))
+		got := int64(0)
+		if m.Rule != nil {
+			if got = m.Rule.Amount; m.Rule.Unlimited {
+				got = -1
+			}
+		}
+		if got != test.want {
+			t.Errorf("Find(%s) = %d, want %d", test.entries, got, test.want)
+		}
+		if d := cmp.Diff(test.shared, m.Shared); d != "" {
+			t.Errorf("Find(%s) shares (-want +got):\n%s", test.entries, d)
+		}
+	}
+	if m := Find(c, "ship", pairs("user=ann")); m.Rule != nil || c.Has("ship") {
+		t.Errorf("Find in a domain that does not exist = %+v, want nothing", m.Rule)
+	}
+	if m := Find(nil, "shop", pairs("user=ann")); m.Rule != nil {
+		t.Errorf("Find without rules = %+v, want nothing", m.Rule)
+	}
+}
+
+func TestRules(t *testing.T) {
+	c := parse(t, `
+domain: d
+descriptors:
+  - key: a
+    descriptors:
+      - key: b
+        value: x
+        shadow_mode: true
+        quota_mode: true
+        detailed_metric: true
+        value_to_metric: false
+        metadata: { plan: gold, n: 3, on: true, off: null, list: [1, two], deep: { k: v }, bad: .nan }
+        rate_limit:
+          name: one
+          unit: Month
+          requests_per_unit: 10
+          replaces: [{ name: two }, { name: three }]
+`)
+	if len(c.Rules()) != 1 || len(c.Domains()) != 1 {
+		t.Fatalf("%d rules in %d domains, want 1 in 1", len(c.Rules()), len(c.Domains()))
+	}
+	r := *c.Rules()[0]
+	meta := r.Metadata.AsMap()
+	r.Metadata = nil
+	want := Rule{
+		Domain: "d", Path: "a.b", Name: "one", Replaces: []string{"two", "three"},
+		Amount: 10, Window: limiter.Window{Unit: limiter.UnitMonth}, Shadow: true, Quota: true,
+	}
+	if d := cmp.Diff(want, r); d != "" {
+		t.Errorf("rule (-want +got):\n%s", d)
+	}
+	wantMeta := map[string]any{
+		"plan": "gold", "n": 3.0, "on": true, "off": nil, "list": []any{1.0, "two"}, "deep": map[string]any{"k": "v"}, "bad": ".nan",
+	}
+	if d := cmp.Diff(wantMeta, meta); d != "" {
+		t.Errorf("metadata (-want +got):\n%s", d)
+	}
+}
+
+// TestProblems wants every problem of a file at once, each at its place.
+func TestProblems(t *testing.T) {
+	for _, test := range []struct{ name, src, want string }{
+		{"nothing", "", "f:1:1: domain must not be empty"},
+		{"no domain", "descriptors: []", "f:1:1: domain must not be empty"},
+		{"many", `
+domain: d
+descriptor: []
+descriptors:
+  - key: a
+    value: v
+    unit: second
+    rate_limt: {}
+  - key: a
+    value: v
+    share_threshold: true
+    rate_limit: { unit: minutes, requests_per_unit: -1, shadow_mode: true }
+  - value: x
+  - key: b
+    rate_limit: {}
+  - key: c
+    shadow_mode: maybe
+    rate_limit: { unit: day, unlimited: true }
+  - key: d
+    rate_limit: { name: n, unit: year, unit_multiplier: 101, requests_per_unit: 1, replaces: [{ name: n }, { nome: x }, {}] }
+  - just text
+`, `f:3:1: unknown key "descriptor" in a file of rate limits; did you mean "descriptors"?
+f:7:5: unknown key "unit" in a descriptor: it belongs into rate_limit
+f:8:5: unknown key "rate_limt" in a descriptor; did you mean "rate_limit"?
+f:9:10: descriptor "a" with value "v" is defined twice here, first at f:5:10
+f:11:22: share_threshold needs a value with a wildcard (*), got "v"
+f:12:25: unit must be one of second, minute, hour, day, week, month, year, got "minutes"; did you mean "minute"?
+f:12:53: requests_per_unit must be a whole number from 0 to 2^53, got "-1"
+f:12:57: unknown key "shadow_mode" in rate_limit: it belongs beside rate_limit
+f:13:5: key must not be empty
+f:15:17: rate_limit needs requests_per_unit, or unlimited: true
+f:15:17: rate_limit needs a unit: one of second, minute, hour, day, week, month, year
+f:17:18: shadow_mode must be true or false, got "maybe"
+f:18:25: a limit is unlimited or has a unit, not both
+f:20:57: unit_multiplier: a window must be at most 100 years, which is 100 of unit year, got 101
+f:20:94: a limit cannot replace itself, "n"
+f:20:94: an element of replaces needs a name
+f:20:110: unknown key "nome" in an element of replaces; did you mean "name"?
+f:21:5: a descriptor must be a mapping, got "just text"`},
+		{"not YAML", "domain: [", "f:1:1: is not YAML"},
+		{"too deep", "domain: d\ndescriptors: " + strings.Repeat("[{key: a, descriptors: ", 40) + strings.Repeat("}]", 40), "levels deep"},
+	} {
+		_, err := Parse("f", []byte(test.src))
+		var ps Problems
+		if !errors.As(err, &ps) {
+			t.Errorf("%s: Parse = %v, want problems", test.name, err)
+			continue
+		}
+		var got []string
+		for _, p := range ps {
+			got = append(got, p.String())
+		}
+		if text := strings.Join(got, "\n"); text != test.want && (len(got) != 1 || !strings.Contains(text, test.want)) {
+			t.Errorf("%s (-want +got):\n%s", test.name, cmp.Diff(strings.Split(test.want, "\n"), got))
+		}
+	}
+}
+
+func TestDomainsAreUnique(t *testing.T) {
+	_, err := ParseFiles([]File{{"a.yaml", []byte("domain: d\n")}, {"b.yaml", []byte("# the same\ndomain: d\n")}, {"c.yaml", []byte("domain: e\n")}})
+	var ps Problems
+	if !errors.As(err, &ps) || len(ps) != 1 || ps[0].String() != `b.yaml:2:9: domain "d" is defined twice, first at a.yaml:1:9` {
+		t.Errorf("ParseFiles = %v, want the second domain d as the only problem", err)
+	}
+}
+
+func TestCompile(t *testing.T) {
+	good := Descriptor{Key: "k", Limit: &Limit{Window: limiter.Window{Unit: limiter.UnitHour}, Amount: 1}}
+	c, err := Compile([]Domain{{Source: "resource r", Name: "d", Descriptors: []Descriptor{good}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := parse(t, "domain: d\ndescriptors:\n- key: k\n  rate_limit: { unit: hour, requests_per_unit: 1 }\n"); got.Digest() != c.Digest() {
+		t.Errorf("the same rules from a file have digest %s, want %s", got.Digest(), c.Digest())
+	}
+
+	deep := Descriptor{Key: "k", Value: "v", Descriptors: []Descriptor{good, {Key: "x", Limit: &Limit{Window: limiter.Window{Unit: 9}, Amount: -7}}}}
+	_, err = Compile([]Domain{
+		{Source: `resource "r"`, Descriptors: []Descriptor{deep}},
+		{Source: `resource "s"`, Name: "d", Descriptors: []Descriptor{deep, deep}},
+		{Source: `resource "t"`, Name: "d"},
+	})
+	if err == nil {
+		t.Fatal("Compile = nil, want problems")
+	}
+	want := strings.Split(`resource "r".domain: domain must not be empty
+resource "s": descriptors[0].descriptors[1].rate_limit.requests_per_unit: requests_per_unit must be a whole number from 0 to 2^53, got -7
+resource "s": descriptors[0].descriptors[1].rate_limit.unit: unit: must be second, minute, hour, day, week, month or year, got 9
+resource "s": descriptors[1].key: descriptor "k" with value "v" is defined twice here, first at resource "s": descriptors[0]
+resource "s": descriptors[1].descriptors[1].rate_limit.requests_per_unit: requests_per_unit must be a whole number from 0 to 2^53, got -7
+resource "s": descriptors[1].descriptors[1].rate_limit.unit: unit: must be second, minute, hour, day, week, month or year, got 9
+resource "t".domain: domain "d" is defined twice, first at resource "s"`, "\n")
+	if d := cmp.Diff(want, strings.Split(err.Error(), "\n")); d != "" {
+		t.Errorf("problems (-want +got):\n%s", d)
+	}
+}
+
+func TestDigest(t *testing.T) {
+	a := []byte("domain: a\ndescriptors: [{ key: k, rate_limit: { unit: day, requests_per_unit: 1 } }]\n")
+	b := []byte("domain: b\n")
+	digest := func(files ...File) string {
+		c, err := ParseFiles(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Digest()
+	}
+	same := digest(File{"1", a}, File{"2", b})
+	if got := digest(File{"x", b}, File{"y", append([]byte("# said otherwise\n"), a...)}); got != same {
+		t.Errorf("the digest depends on order, names or comments: %s and %s", got, same)
+	}
+	for _, change := range [][2]string{
+		{"day", "week"},
+		{"requests_per_unit: 1", "requests_per_unit: 2"},
+		{"key: k", "key: j"},
+		{"key: k", "key: k, shadow_mode: true"},
+		{"key: k", "key: k, metadata: { x: 1 }"},
+		{"day", "day, unit_multiplier: 2"},
+		{"domain: a", "domain: c"},
+	} {
+		changed := strings.Replace(string(a), change[0], change[1], 1)
+		if got := digest(File{"1", []byte(changed)}, File{"2", b}); got == same {
+			t.Errorf("the digest does not change with %q", change[1])
+		}
+	}
+}
+
+// TestWildcardsAreRegexps compares with what regular expressions say.
+func TestWildcardsAreRegexps(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		pattern := rapid.StringMatching(`[ab*]{0,4}\*[ab*]{0,4}`).Draw(t, "pattern")
+		value := rapid.StringMatching(`[ab]{0,8}`).Draw(t, "value")
+		parts := strings.Split(pattern, "*")
+		w := wild{parts: parts}
+		for i, p := range parts {
+			parts[i] = regexp.QuoteMeta(p)
+		}
+		want := regexp.MustCompile("^" + strings.Join(parts, ".*") + "$").MatchString(value)
+		if got := w.matches(value); got != want {
+			t.Fatalf("%q matches %q = %t, want %t", pattern, value, got, want)
+		}
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(rules))
+	f.Add([]byte("domain: d\ndescriptors: &x [{ key: a, descriptors: *x }]"))
+	f.Add([]byte("domain: d\ndescriptors: [{ key: a, metadata: { <<: { b: .inf } } }]"))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		c, err := Parse("f", src)
+		if (c == nil) == (err == nil) {
+			t.Fatalf("Parse = %v, %v, want one of them", c, err)
+		}
+		for _, r := range c.Rules() {
+			if !r.Unlimited && (r.Amount < 0 || r.Amount > limiter.MaxAmount || r.Window.Validate() != nil) {
+				t.Fatalf("Parse accepts limit %d per %v", r.Amount, r.Window)
+			}
+		}
+	})
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/yamldoc"
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// A File is one file of rules. Name is shown in problems.
+type File struct {
+	Name   string
+	Source []byte
+}
+
+// Problems is all that is wrong with files, each with its place.
+type Problems = yamldoc.Problems
+
+// Parse compiles one file. See [ParseFiles].
+func Parse(name string, src []byte) (*Config, error) {
+	return ParseFiles([]File{{name, src}})
+}
+
+// ParseFiles compiles files with one domain each. The error is a [Problems].
+func ParseFiles(files []File) (*Config, error) {
+	p := parser{}
+	var domains []Domain
+	readable := true
+	for _, f := range files {
+		root, ok := p.Open(f.Name, f.Source)
+		if !ok {
+			readable = false
+			continue
+		}
+		domains = append(domains, p.domain(f.Name, root))
+	}
+	c := compile(domains, &problems{files: &p.Reader})
+	if err := p.Err(); err != nil || !readable {
+		return nil, err
+	}
+	return c, nil
+}
+
+// parser reads definitions. What is wrong is reported and left out.
+type parser struct{ yamldoc.Reader }
+
+var (
+	domainKeys     = []string{"domain", "descriptors"}
+	descriptorKeys = []string{
+		"key", "value", "rate_limit", "descriptors", "shadow_mode", "quota_mode",
+		"detailed_metric", "value_to_metric", "share_threshold", "metadata",
+	}
+	limitKeys   = []string{"unit", "requests_per_unit", "unlimited", "unit_multiplier", "name", "replaces"}
+	replaceKeys = []string{"name"}
+)
+
+// fields is [yamldoc.Reader.Fields] that knows where a misplaced key belongs.
+func (p *parser) fields(n yamldoc.Node, what string, known []string, where *place) []yamldoc.Field {
+	*where = place{self: n, fields: map[string]yamldoc.Node{}}
+	all := p.Fields(n, what, nil)
+	kept := all[:0]
+	for _, f := range all {
+		where.fields[f.Name] = f.Value
+		switch {
+		case slices.Contains(known, f.Name):
+			kept = append(kept, f)
+		case slices.Contains(limitKeys, f.Name) && slices.Contains(known, "rate_limit"):
+			p.Problem(f.Key, "unknown key %q in %s: it belongs into rate_limit", f.Name, what)
+		case slices.Contains(descriptorKeys, f.Name) && slices.Contains(known, "requests_per_unit"):
+			p.Problem(f.Key, "unknown key %q in %s: it belongs beside rate_limit", f.Name, what)
+		default:
+			p.unknown(f.Key, f.Name, what, known)
+		}
+	}
+	return kept
+}
+
+func (p *parser) unknown(key yamldoc.Node, name, what string, known []string) {
+	if near := nearest.Word(name, known); near != "" {
+		p.Suggest(key, near, "unknown key %q in %s", name, what)
+		return
+	}
+	p.Problem(key, "unknown key %q in %s, known are %s", name, what, strings.Join(known, ", "))
+}
+
+func (p *parser) domain(file string, root yamldoc.Node) Domain {
+	d := Domain{Source: file}
+	if root.IsNull() {
+		d.at.self = root
+		return d
+	}
+	for _, f := range p.fields(root, "a file of rate limits", domainKeys, &d.at) {
+		switch f.Name {
+		case "domain":
+			d.Name, _ = p.Text(f.Value, "domain")
+		case "descriptors":
+			d.Descriptors = p.descriptors(f.Value)
+		}
+	}
+	return d
+}
+
+func (p *parser) descriptors(n yamldoc.Node) []Descriptor {
+	if n.IsNull() {
+		return nil
+	}
+	items := p.Items(n, "descriptors")
+	list := make([]Descriptor, 0, len(items))
+	for _, item := range items {
+		if d := p.descriptor(item); item.IsMapping() { // else reported
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+func (p *parser) descriptor(n yamldoc.Node) (d Descriptor) {
+	for _, f := range p.fields(n, "a descriptor", descriptorKeys, &d.at) {
+		if f.Value.IsNull() {
+			continue
+		}
+		switch f.Name {
+		case "key":
+			d.Key, _ = p.Text(f.Value, "key")
+		case "value":
+			d.Value, _ = p.Text(f.Value, "value")
+		case "rate_limit":
+			d.Limit = p.limit(f.Value)
+		case "descriptors":
+			d.Descriptors = p.descriptors(f.Value)
+		case "shadow_mode":
+			d.Shadow = p.bool(f)
+		case "quota_mode":
+			d.Quota = p.bool(f)
+		case "detailed_metric":
+			d.DetailedMetric = p.bool(f)
+		case "value_to_metric":
+			d.ValueToMetric = p.bool(f)
+		case "share_threshold":
+			d.ShareThreshold = p.bool(f)
+		case "metadata":
+			d.Metadata = p.metadata(f.Value)
+		}
+	}
+	return d
+}
+
+func (p *parser) limit(n yamldoc.Node) *Limit {
+	l := &Limit{Amount: absent}
+	for _, f := range p.fields(n, "rate_limit", limitKeys, &l.at) {
+		if f.Value.IsNull() {
+			continue
+		}
+		switch f.Name {
+		case "unit":
+			l.Window.Unit = p.unit(f.Value)
+		case "requests_per_unit":
+			l.Amount = p.number(f, 0, limiter.MaxAmount, "2^53")
+		case "unit_multiplier":
+			if n := p.number(f, 1, math.MaxUint32, "2^32-1"); n != broken {
+				l.Window.Multiple = uint32(n)
+			}
+		case "unlimited":
+			l.Unlimited = p.bool(f)
+		case "name":
+			l.Name, _ = p.Text(f.Value, "name")
+		case "replaces":
+			for _, item := range p.Items(f.Value, "replaces") {
+				l.Replaces = append(l.Replaces, p.replaced(item))
+			}
+		}
+	}
+	return l
+}
+
+// absent stands for a requests_per_unit that is not there, broken for one that is
+// wrong and reported.
+const (
+	absent = -1
+	broken = -2
+)
+
+func (p *parser) replaced(n yamldoc.Node) (name string) {
+	var at place
+	for _, f := range p.fields(n, "an element of replaces", replaceKeys, &at) {
+		name, _ = p.Text(f.Value, "name")
+	}
+	return name
+}
+
+func (p *parser) unit(n yamldoc.Node) limiter.Unit {
+	text, ok := p.Text(n, "unit")
+	if !ok {
+		return reported
+	}
+	if u, ok := ParseUnit(text); ok {
+		return u
+	}
+	p.Suggest(n, nearest.Word(text, unitNames), "unit must be one of %s, got %q", strings.Join(unitNames, ", "), text)
+	return reported
+}
+
+// reported stands for a unit that is wrong, of which the compiler says nothing more.
+const reported limiter.Unit = 255
+
+func (p *parser) bool(f yamldoc.Field) bool {
+	text, ok := p.Text(f.Value, f.Name)
+	if !ok {
+		return false
+	}
+	switch strings.ToLower(text) {
+	case "true", "yes", "on":
+		return true
+	case "false", "no", "off":
+		return false
+	}
+	p.Suggest(f.Value, nearest.Word(text, []string{"true", "false"}), "%s must be true or false, got %q", f.Name, text)
+	return false
+}
+
+func (p *parser) number(f yamldoc.Field, least, most int64, name string) int64 {
+	text, ok := p.Text(f.Value, f.Name)
+	if !ok {
+		return broken
+	}
+	n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64)
+	if err != nil || n < least || n > most {
+		p.Problem(f.Value, "%s must be a whole number from %d to %s, got %q", f.Name, least, name, text)
+		return broken
+	}
+	return n
+}
+
+// metadata reads any mapping.
+func (p *parser) metadata(n yamldoc.Node) *structpb.Struct {
+	s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	for _, f := range p.Fields(n, "metadata", nil) {
+		s.Fields[f.Name] = p.value(f.Value)
+	}
+	return s
+}
+
+func (p *parser) value(n yamldoc.Node) *structpb.Value {
+	switch {
+	case n.IsNull():
+		return structpb.NewNullValue()
+	case n.IsMapping():
+		return structpb.NewStructValue(p.metadata(n))
+	case n.IsList():
+		list := &structpb.ListValue{}
+		for _, item := range p.Items(n, "metadata") {
+			list.Values = append(list.Values, p.value(item))
+		}
+		return structpb.NewListValue(list)
+	}
+	switch v := n.Scalar().(type) {
+	case bool:
+		return structpb.NewBoolValue(v)
+	case float64:
+		if !math.IsInf(v, 0) && !math.IsNaN(v) { // which are no JSON
+			return structpb.NewNumberValue(v)
+		}
+	}
+	text, _ := p.Text(n, "metadata")
+	return structpb.NewStringValue(text)
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"time"
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// Count is hits on a counter, whose limit comes with the call and not from the
+// policy: a proxy's own configuration has it. The hits are counted whatever the
+// limit says, so a counter that is over goes further over.
+//
+// A counter is named by its key and its window. Its limit may differ from call to
+// call, and what was used stays used. Counters and the keys of policies share no
+// state, even if they have the same name.
+type Count struct {
+	// Key is 1 to 4 segments separated by "/", none of them empty, 1 to 256 bytes
+	// of printable UTF-8. Counters with the same first segment have the same owner
+	// and share one lock, so the first segment should tell most of them apart.
+	Key string
+	// Limit is what may be used in each window, from 0 to [limiter.MaxAmount].
+	Limit  int64
+	Window limiter.Window
+	// Hits are what is used now, from 0 to [limiter.MaxAmount]; 0 is a look, which
+	// makes no state.
+	Hits int64
+	// GiveBack: the hits were counted before and are taken off again, as far as
+	// the window has any. It is for hits of the same window: what the window before
+	// counted is gone already.
+	GiveBack bool
+}
+
+// Counted is what came of a [Count].
+type Counted struct {
+	// Err says why nothing was counted: an InvalidArgument status for a wrong
+	// Count or a counter that cannot count so much, Unavailable if nobody could
+	// count it, Canceled if the caller has gone. The other fields mean nothing then.
+	Err error
+
+	// Over: Used is more than Limit, after the hits.
+	Over bool
+	// Full: there is no room for a new counter, so nothing was counted. Over is set
+	// too.
+	Full bool
+	// Limit is the one that Used was compared with: that of the call, or, if the
+	// route is fallback, this member's share of it.
+	Limit     int64
+	Used      int64 // in the window; more than Limit if over
+	Remaining int64 // 0 if over
+	// Reset is how long until the window ends; more than 0.
+	Reset time.Duration
+
+	Owner string // the member that counted
+	Route pb.Route
+}
+
+// Count decides q here, at once, and does not remember it: it is for hits that
+// come to the member that counts them.
+func (s *Service) Count(q *Count) Counted {
+	if err := checkCount(q.Key, q.Limit, q.Window, q.Hits); err != nil {
+		return Counted{Err: s.refused(err)}
+	}
+	var d limiter.Counted
+	start := s.now()
+	if err := s.engine.Count(start, &limiter.Count{Key: q.Key, Window: q.Window, Limit: q.Limit, Hits: q.Hits, GiveBack: q.GiveBack}, &d); err != nil {
+		return Counted{Err: s.refused(err)}
+	}
+	s.metrics.counted(&d)
+	s.took(start, 1)
+	return Counted{
+		Over: d.Over, Full: d.Full, Limit: q.Limit, Used: d.Used, Remaining: max(q.Limit-d.Used, 0),
+		Reset: time.Duration(d.Reset), Owner: s.owner, Route: s.route,
+	}
+}
+
+// CountedBy returns the answer of a member.
+func CountedBy(r *pb.Counted) Counted {
+	return Counted{
+		Over: r.GetUsed() > r.GetLimit() || r.GetFull(), Full: r.GetFull(), Limit: r.GetLimit(), Used: r.GetUsed(), Remaining: max(r.GetLimit()-r.GetUsed(), 0),
+		Reset: time.Duration(r.GetResetNanos()), Owner: r.GetOwner(), Route: r.GetRoute(),
+	}
+}
+
+// Request returns q as members send it, with an id.
+func (q *Count) Request(id string) *pb.CountRequest {
+	return &pb.CountRequest{
+		Key: q.Key, Limit: q.Limit, Unit: pb.Unit(q.Window.Unit), UnitMultiplier: q.Window.Multiple,
+		Hits: q.Hits, GiveBack: q.GiveBack, RequestId: id,
+	}
+}
+
+// checkCount validates what q and a message of it have in common.
+func checkCount(key string, limit int64, w limiter.Window, hits int64) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	if err := checkAmount("limit", limit); err != nil {
+		return err
+	}
+	if err := w.Validate(); err != nil {
+		return err
+	}
+	return checkAmount("hits", hits)
+}
+
+// hits validates r and fills c.count.
+func (c *call) hits(r *pb.CountRequest) error {
+	if r.GetUnit() < 0 || r.GetUnit() > pb.Unit_UNIT_YEAR {
+		return wrong("unit", decimal(int64(r.GetUnit())), "is unknown")
+	}
+	w := limiter.Window{Unit: limiter.Unit(r.GetUnit()), Multiple: r.GetUnitMultiplier()}
+	if err := checkCount(r.GetKey(), r.GetLimit(), w, r.GetHits()); err != nil {
+		return err
+	}
+	if err := checkText("request_id", r.GetRequestId(), 0, maxIDBytes); err != nil {
+		return err
+	}
+	if r.GetWindowEnd() < 0 {
+		return wrong("window_end", decimal(r.GetWindowEnd()), "must not be negative")
+	}
+	c.count = limiter.Count{
+		Key: r.GetKey(), Window: w, ID: r.GetRequestId(), Limit: r.GetLimit(), Hits: r.GetHits(), GiveBack: r.GetGiveBack(),
+		Force: c.request.Force, WindowEnd: r.GetWindowEnd(),
+	}
+	return nil
+}
+
+// countAt counts what r says, into c.
+func (s *Service) countAt(now limiter.Time, c *call, r *pb.CountRequest) error {
+	if err := c.hits(r); err != nil {
+		return err
+	}
+	return s.engine.Count(now, &c.count, &c.counted)
+}
+
+// fillCounted makes the answer of hits.
+func (s *Service) fillCounted(p *pb.Counted, c *call) *pb.Counted {
+	d := &c.counted
+	p.Limit = c.count.Limit
+	p.Used = d.Used
+	p.Full = d.Full
+	p.WindowEnd = d.End
+	p.ResetNanos = d.Reset
+	p.Owner = s.owner
+	p.Route = s.route
+	p.Replayed = d.Replayed
+	return p
+}
+
+// appendCounted writes what fillCounted makes.
+func (s *Service) appendCounted(b []byte, c *call) []byte {
+	d := &c.counted
+	b = appendNumber(b, countedLimit, uint64(c.count.Limit))
+	b = appendNumber(b, countedUsed, uint64(d.Used))
+	b = appendTrue(b, countedFull, d.Full)
+	b = appendNumber(b, countedEnd, uint64(d.End))
+	b = appendNumber(b, countedReset, uint64(d.Reset))
+	b = appendText(b, countedOwner, s.owner)
+	b = appendNumber(b, countedRoute, uint64(s.route))
+	return appendTrue(b, countedReplayed, d.Replayed)
+}
