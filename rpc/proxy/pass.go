@@ -66,7 +66,7 @@ func ParsePass(rules []string) (Pass, error) {
 
 // allows reports whether a request passes that is not metered.
 func (p Pass) allows(method, target string) bool {
-	if disguised(target) {
+	if disguised(target) || strings.ToUpper(method) != method {
 		return false
 	}
 	return slices.ContainsFunc(p, func(r passRule) bool { return r.allows(method, target) })
