@@ -140,10 +140,10 @@ func TestUpstreamFailures(t *testing.T) {
 		most   int64
 	}{
 		"takes the request and hangs up": {
-			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, middleware.Reported, 0, 0,
+			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, middleware.Partial, 0, 0,
 		},
 		"is too slow": {
-			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 504, middleware.Reported, 0, 0,
+			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 504, middleware.Partial, 0, 0,
 		},
 		"refuses": {
 			func(w http.ResponseWriter, _ *http.Request) {
