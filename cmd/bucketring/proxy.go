@@ -79,9 +79,7 @@ func (s *streams) runProxy(ctx context.Context, c *config.Standalone, log *slog.
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p, err := node.NewProxy(c.Proxy, node.ProxyOptions{
 		Policy: policies.Current, Logger: log, Registry: registry,
-		Nodes: client.Options{Addrs: c.Servers, Insecure: c.Insecure, Dropped: func(key, requestID string, err error) {
-			log.Error("usage of a call could not be reported", "key", key, "request_id", requestID, "error", err)
-		}},
+		Nodes: client.Options{Addrs: c.Servers, Insecure: c.Insecure},
 	})
 	if err != nil {
 		return failed(err, "bucketring proxy --help")

@@ -66,7 +66,7 @@ func ParsePass(rules []string) (Pass, error) {
 
 // allows reports whether a request passes that is not metered.
 func (p Pass) allows(method, target string) bool {
-	if disguised(target) {
+	if disguised(target) || strings.ToUpper(method) != method {
 		return false
 	}
 	return slices.ContainsFunc(p, func(r passRule) bool { return r.allows(method, target) })
@@ -76,7 +76,10 @@ func (r passRule) allows(method, target string) bool {
 	if r.all {
 		return true
 	}
-	if r.method != "" && r.method != method && !(r.method == http.MethodGet && method == http.MethodHead) {
+	if r.method == http.MethodGet && method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if r.method != "" && r.method != method {
 		return false
 	}
 	return target == r.path || r.below && strings.HasPrefix(target, r.path) && path.Clean(target) == strings.TrimSuffix(target, "/")

@@ -101,6 +101,9 @@ func TestDisguisedPaths(t *testing.T) {
 			t.Errorf("POST %s = %d, want 401 or 403", path, got)
 		}
 	}
+	if got := s.raw("post", "/v1/chat/completions", hello); got != http.StatusForbidden {
+		t.Errorf("post in small letters = %d, want 403", got)
+	}
 	for _, path := range []string{"/v1/rerank", "/v1/chat/completions/id/messages", "/v1/messages/count_tokens", "/generate"} {
 		if got := s.raw(http.MethodPost, path, "{}"); got != http.StatusOK {
 			t.Errorf("POST %s = %d, want 200", path, got)
