@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 
@@ -41,6 +42,9 @@ func (m *Middleware) body(r *http.Request) ([]byte, *refusal) {
 	n, err := b.ReadFrom(io.LimitReader(r.Body, m.options.MaxBody+1))
 	if _, bounded := errors.AsType[*http.MaxBytesError](err); bounded {
 		return nil, tooLarge
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, &refusal{status: http.StatusRequestTimeout, code: "request_timeout", message: "The body did not come in time."}
 	}
 	if err != nil {
 		return nil, &refusal{status: http.StatusBadRequest, code: "unreadable_body", message: "The body could not be read to its end."}

@@ -56,8 +56,8 @@ func (c *Call) charge(e ending) charge {
 	switch {
 	case !e.metered:
 		estimated.usage.OutputTokens = min(c.bound(), maxAmount-c.estimate.InputTokens)
-	case !e.lied: // the input may be known, and the output not
-		estimated.usage.InputTokens = max(estimated.usage.InputTokens, e.input)
+	case !e.lied && e.input >= 0: // the server has counted the input, and not, or not to its end, the output
+		estimated.usage = client.Usage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: min(e.guess, maxAmount-e.input)}
 	}
 	best := estimated
 	if whole {

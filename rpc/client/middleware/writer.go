@@ -171,7 +171,10 @@ func (w *writer) read(e *ending) {
 			w.learned.learn(q.Model, q.InputBytes, used.Input)
 		}
 	} else {
-		e.input = w.meter.Running().Input
+		told := w.meter.Running()
+		if prompted := q.InputBytes > 0 || q.InputTokens > 0; told.Input > 0 || !prompted { // 0 is no count of a prompt
+			e.input, e.cached = told.Input, told.CachedInput
+		}
 	}
 	if reported || w.meter.Finished() {
 		e.broke = false // it was all there, whatever came then

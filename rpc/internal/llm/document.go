@@ -147,6 +147,9 @@ func (d *document) structure(c byte) {
 		d.began = true
 		d.odd = c != '{'
 	}
+	if d.done {
+		d.text++ // more than one text: no reader takes it, but it came
+	}
 	if d.odd || d.done {
 		return
 	}

@@ -20,6 +20,7 @@ type events struct {
 	part  part
 	field [6]byte // its name: as much as fits
 	size  int     // of the name
+	stray int64   // bytes of a value of no field that there is
 
 	// The event at hand.
 	lines int     // with a field, comments do not count
@@ -158,6 +159,8 @@ func (m *Meter) line(b []byte) {
 				}
 				s.bytes += int64(len(b))
 				m.doc.feed(b)
+			} else if !s.isKnown() {
+				s.stray += int64(len(b))
 			}
 			b = nil
 		}
@@ -168,7 +171,10 @@ func (m *Meter) line(b []byte) {
 func (m *Meter) endLine() (ended, hidden bool) {
 	s := &m.events
 	empty, comment := s.part == lineStart, s.isComment()
-	s.part, s.size = lineStart, 0
+	if !empty && !s.isKnown() {
+		m.text += int64(s.size) + s.stray // no event, so perhaps an answer of another kind
+	}
+	s.part, s.size, s.stray = lineStart, 0, 0
 	if empty {
 		return true, m.endEvent(true)
 	}
@@ -205,6 +211,7 @@ func (m *Meter) event(whole bool) {
 	}
 	if d.text > 0 {
 		m.chunks++
+		m.late = true
 	}
 	m.truncated = m.truncated || d.tooDeep || d.tooLong
 	m.finishes += d.finishes
@@ -214,6 +221,7 @@ func (m *Meter) event(whole bool) {
 		last = true
 	}
 	if d.hasUsage {
+		m.late = false
 		m.take(m.isFinal(last))
 	}
 	if last {
@@ -244,6 +252,22 @@ func (m *Meter) finish() {
 }
 
 func (s *events) isData() bool { return s.size == len("data") && string(s.field[:4]) == "data" }
+
+// isKnown reports whether the line at hand is a comment or has a field that events
+// may have.
+func (s *events) isKnown() bool {
+	if s.isComment() {
+		return true
+	}
+	if s.size > len(s.field) {
+		return false
+	}
+	switch string(s.field[:s.size]) {
+	case "data", "event", "id", "retry":
+		return true
+	}
+	return false
+}
 
 // isComment reports whether the line at hand begins with a colon.
 func (s *events) isComment() bool { return s.part >= afterColon && s.size == 0 }

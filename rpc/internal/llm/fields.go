@@ -28,11 +28,12 @@ const (
 	backgroundField
 )
 
-// The fields that matter, with those that vLLM and SGLang have on top.
+// The fields that matter, with those that vLLM, SGLang and llama.cpp have on
+// top.
 var (
 	chatFields = map[string]field{
-		"model": modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "min_tokens": minimumField,
-		"n": choicesField, "best_of": choicesField, "stream": streamField, "stream_options": optionsField,
+		"model": modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "n_predict": boundField, "min_tokens": minimumField,
+		"n": choicesField, "best_of": choicesField, "n_cmpl": choicesField, "stream": streamField, "stream_options": optionsField,
 		"messages": readField, "prediction": readField, "documents": plainField,
 		"chat_template": plainField, "chat_template_kwargs": plainField,
 		"tools": toolsField, "functions": toolsField, "tool_choice": toolChoiceField, "function_call": toolChoiceField,
@@ -41,8 +42,8 @@ var (
 		"json_schema": grammarField, "regex": grammarField, "ebnf": grammarField, "structural_tag": grammarField,
 	}
 	completionFields = map[string]field{
-		"model": modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "min_tokens": minimumField,
-		"n": choicesField, "best_of": choicesField, "stream": streamField, "stream_options": optionsField,
+		"model": modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "n_predict": boundField, "min_tokens": minimumField,
+		"n": choicesField, "best_of": choicesField, "n_cmpl": choicesField, "stream": streamField, "stream_options": optionsField,
 		"prompt": promptField, "suffix": plainField,
 		"response_format": formatField, "structured_outputs": grammarField, "guided_json": grammarField,
 		"guided_regex": grammarField, "guided_choice": grammarField, "guided_grammar": grammarField,

@@ -30,6 +30,7 @@ type Meter struct {
 	usage Usage      // the last believable one
 	final bool       // usage is that of the whole call
 	lied  bool
+	late  bool  // text came after the last usage block, which does not count it
 	most  int64 // the highest output so far
 	taken bool  // the usage of an answer in one piece
 }
@@ -61,7 +62,7 @@ func isStream(r *Request, contentType string) bool {
 	switch {
 	case kind == "text/event-stream":
 		return true
-	case strings.HasSuffix(kind, "json"):
+	case strings.HasSuffix(kind, "json") && !strings.HasSuffix(kind, "ndjson"): // which is one document in each line
 		return false
 	}
 	return r.Stream
@@ -96,9 +97,10 @@ func (m *Meter) Close() []byte {
 }
 
 // Usage returns the usage that the answer reports for the whole call. It is false if
-// none came, if it lacks the input or the output, or if it cannot be true: see Lied.
+// none came, if text came after it, if it lacks the input or the output, or if it
+// cannot be true: see Lied.
 func (m *Meter) Usage() (Usage, bool) {
-	if !m.final || m.usage.Input < 0 || m.usage.Output < 0 || m.isTooGood() {
+	if !m.final || m.late || m.usage.Input < 0 || m.usage.Output < 0 || m.isTooGood() {
 		return noUsage, false
 	}
 	return m.usage, true

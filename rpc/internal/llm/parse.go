@@ -150,8 +150,8 @@ func (p *parser) readNull(kind field, start int) {
 // bound keeps where a bound is, in the order of the body.
 func (p *parser) bound(m member) {
 	at := 0
-	if p.r.bounds[0].end > 0 {
-		at = 1
+	for p.r.bounds[at].end > 0 { // names are not given twice
+		at++
 	}
 	p.r.bounds[at] = m
 }

@@ -26,15 +26,15 @@ type Request struct {
 	Endpoint Endpoint
 	Model    string // "": the server has a default
 
-	// MaxOutput is the output bound of one choice in tokens: the larger one of
-	// max_tokens and max_completion_tokens. -1: absent. Embeddings: 0.
+	// MaxOutput is the output bound of one choice in tokens: the largest one of
+	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: absent. Embeddings: 0.
 	MaxOutput int64
 	// MinOutput is a floor that the request itself sets, never above MaxOutput: less
 	// output is refused by the server, or is worth nothing. 0: none. It is the
 	// largest of min_tokens, thinking.budget_tokens + 256, and 16 for Responses.
 	MinOutput int64
 	// N is the number of choices, each of which may be MaxOutput long: max(n,
-	// best_of), times the prompts of a list.
+	// best_of, n_cmpl), times the prompts of a list.
 	N int64
 
 	Stream       bool
@@ -60,7 +60,7 @@ type Request struct {
 	body    []byte
 	empty   bool      // the object has no members
 	first   int       // where its first member goes
-	bounds  [2]member // of the output
+	bounds  [3]member // of the output
 	stream  member    // stream_options
 	options int       // where the first member of stream_options goes, 0: it is null
 	none    bool      // stream_options has no members

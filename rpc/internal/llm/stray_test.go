@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package llm
+
+import (
+	"strings"
+	"testing"
+)
+
+// What came is counted, also if it is not what was to come: an answer that cannot
+// be read must not look like one without output.
+func TestWhatIsNoEventCounts(t *testing.T) {
+	const early = `data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1}}` + "\n\n"
+	const document = `{"choices":[{"message":{"content":"` + "some words" + `"}}]}`
+	whole := Request{Endpoint: ChatCompletions, N: 1, InputBytes: 10}
+	for name, tt := range map[string]struct {
+		r       Request
+		kind    string
+		answer  string
+		least   int64 // bytes of output
+		most    int64
+		chunks  int64
+		hasUsed bool
+	}{
+		"a document, to who asked for a stream, as a text": {streaming, "text/plain", document, int64(len(document)) - 2, int64(len(document)), 0, false},
+		"the same in lines":                {streaming, "", "{\n\"choices\":\n[]\n}", 10, 18, 0, false},
+		"the same without an end of lines": {streaming, "", strings.Repeat("x", 1<<20), 1 << 20, 1 << 20, 0, false},
+		"lines of JSON":                    {streaming, "application/x-ndjson", document + "\n" + document + "\n", 2*int64(len(document)) - 4, 2 * int64(len(document)), 0, false},
+		"two documents":                    {whole, "application/json", document + "\n" + document, 9 + int64(len(document)), 9 + int64(len(document)), 0, false},
+		"fields of events are no text":     {streaming, "text/event-stream", ": a comment\nevent: x\nid: 1\nretry: 10\ndata\n\n", 0, 0, 0, false},
+		"text after the usage":             {streaming, "text/event-stream", early + chatDelta + chatDelta + done, 4, 4, 2, false},
+		"usage after that":                 {streaming, "text/event-stream", early + chatDelta + chatDelta + chatUsage + done, 4, 4, 2, true},
+		"an error":                         {streaming, "text/event-stream", chatDelta + "event: error\ndata: {\"error\":{\"message\":\"no\"}}\n\n", 2, 2, 1, false},
+	} {
+		m := NewMeter(&tt.r, 200, tt.kind)
+		run(m, tt.answer)
+		_, ok := m.Usage()
+		if got := m.OutputBytes(); got < tt.least || got > tt.most || m.Streamed() < tt.chunks || ok != tt.hasUsed {
+			t.Errorf("%s: %d bytes, %d streamed, usage %v, want %d to %d, at least %d, %v", name, got, m.Streamed(), ok, tt.least, tt.most, tt.chunks, tt.hasUsed)
+		}
+	}
+	failed := NewMeter(&streaming, 503, "text/html")
+	run(failed, "<html>busy</html>")
+	if got := failed.OutputBytes(); got != 0 {
+		t.Errorf("an error has %d bytes of output, want none", got)
+	}
+}
+
+// llama.cpp goes by n_predict before max_tokens.
+func TestBoundOfLlamaCPP(t *testing.T) {
+	r, err := Parse(ChatCompletions, []byte(`{"messages":[],"max_tokens":1,"n_predict":5000,"max_completion_tokens":20,"n":1,"n_cmpl":3}`))
+	if err != nil || r.MaxOutput != 5000 || r.N != 3 {
+		t.Fatalf("Parse = %+v, %v, want the larger bound, 5000, and 3 choices", r, err)
+	}
+	if got, want := string(r.Rewrite(10, false)), `{"messages":[],"max_tokens":1,"n_predict":10,"max_completion_tokens":10,"n":1,"n_cmpl":3}`; got != want {
+		t.Errorf("Rewrite(10) = %s, want %s", got, want)
+	}
+	if _, err := Parse(Completions, []byte(`{"prompt":"x","n_predict":-1}`)); err == nil {
+		t.Error("Parse = nil, want an error: no bound at all is not for the caller to say")
+	}
+}
