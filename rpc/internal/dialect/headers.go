@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/client"
@@ -46,8 +47,14 @@ var families = [...][]struct {
 
 // Headers sets the rate-limit headers of a decision, allowed or not: the dialect's
 // own, X-RateLimit-Limit, -Remaining and -Reset of the binding limit, and RateLimit
-// and RateLimit-Policy of all. Resets are times from now.
+// and RateLimit-Policy of all. Resets are times from now. Whatever a handler has said
+// of limits is taken out: those of a server behind us are not the caller's.
 func Headers(h http.Header, d Dialect, dec *client.Decision, now time.Time) {
+	for name := range h {
+		if isLimit(name) {
+			delete(h, name)
+		}
+	}
 	for _, f := range families[d] {
 		l := tightest(dec.Limits, f.dimensions)
 		if l == nil {
@@ -78,6 +85,16 @@ func Headers(h http.Header, d Dialect, dec *client.Decision, now time.Time) {
 		set(h, "X-Ratelimit-Reset", strconv.FormatInt(resetSecond(reset).Unix(), 10))
 	}
 	ietf(h, dec.Limits, now)
+}
+
+// isLimit reports whether a header, in Go's canonical form, tells of limits.
+func isLimit(name string) bool {
+	for _, prefix := range [...]string{"X-Ratelimit-", "Anthropic-Ratelimit-", "Ratelimit-", "X-Bucketring-"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return name == "Ratelimit"
 }
 
 // Degraded sets the headers that explain why an answer ends early: the output that
