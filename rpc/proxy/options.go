@@ -15,6 +15,7 @@ import (
 const (
 	DefaultHeaderTimeout = 10 * time.Minute
 	DefaultStallTimeout  = time.Minute
+	DefaultBodyTimeout   = time.Minute
 )
 
 // Options configure a [Proxy]. Upstream is needed, like Client and Identify of
@@ -35,6 +36,9 @@ type Options struct {
 	// StallTimeout is how long a caller may take nothing of an answer before it
 	// counts as gone: its slot is needed. 0: [DefaultStallTimeout].
 	StallTimeout time.Duration
+	// BodyTimeout is how long the body of a request may take to come, and how long
+	// that of one that passes may pause. 0: [DefaultBodyTimeout].
+	BodyTimeout time.Duration
 
 	// Pass has what goes upstream unmetered and without an identity. Nil:
 	// [DefaultPass].
@@ -62,6 +66,9 @@ func (o Options) Validate() error {
 	if o.StallTimeout < 0 {
 		errs = append(errs, fmt.Errorf("stall_timeout: must not be negative, got %v", o.StallTimeout))
 	}
+	if o.BodyTimeout < 0 {
+		errs = append(errs, fmt.Errorf("body_timeout: must not be negative, got %v", o.BodyTimeout))
+	}
 	if o.Middleware.Cost != nil {
 		errs = append(errs, errors.New("cost: must not be set"))
 	}
@@ -74,6 +81,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.StallTimeout == 0 {
 		o.StallTimeout = DefaultStallTimeout
+	}
+	if o.BodyTimeout == 0 {
+		o.BodyTimeout = DefaultBodyTimeout
 	}
 	if o.Pass == nil {
 		o.Pass = DefaultPass()

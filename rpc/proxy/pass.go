@@ -8,8 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
 // Pass is what may go upstream unmetered.
@@ -66,7 +64,7 @@ func ParsePass(rules []string) (Pass, error) {
 
 // allows reports whether a request passes that is not metered.
 func (p Pass) allows(method, target string) bool {
-	if disguised(target) || strings.ToUpper(method) != method {
+	if strings.ToUpper(method) != method {
 		return false
 	}
 	return slices.ContainsFunc(p, func(r passRule) bool { return r.allows(method, target) })
@@ -83,13 +81,4 @@ func (r passRule) allows(method, target string) bool {
 		return false
 	}
 	return target == r.path || r.below && strings.HasPrefix(target, r.path) && path.Clean(target) == strings.TrimSuffix(target, "/")
-}
-
-// disguised reports whether a path that is not metered might be read as one
-// that is, by an upstream that is less exact than we are.
-func disguised(target string) bool {
-	clean := path.Clean("/" + strings.ToLower(strings.ReplaceAll(target, `\`, "/")))
-	_, metered := llm.EndpointOf(http.MethodPost, clean)
-	_, exact := llm.EndpointOf(http.MethodPost, target)
-	return metered && !exact
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strings"
-	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -66,23 +65,26 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	stalling := newStallWriter(w, p.options.StallTimeout)
 	defer stalling.end()
 	w = stalling
-	if e, ok := llm.EndpointOf(r.Method, r.URL.Path); ok {
-		if isUpgrade(r.Header) {
-			p.metrics.refused.Inc()
-			refuse(w, e.Dialect(), http.StatusBadRequest, "upgrade_not_supported", "This endpoint cannot be switched to another protocol.")
-			return
-		}
-		p.metered.ServeHTTP(w, r)
-		return
-	}
-	if !p.options.Pass.allows(r.Method, r.URL.Path) {
+	body := timeBody(r, stalling.control, p.options.BodyTimeout)
+	defer body.end()
+	way := p.wayOf(r)
+	switch {
+	case isUpgrade(r.Header) && (way.known || !isWebSocket(r.Header)):
+		// Calls on it would not be seen: not on a WebSocket of such an endpoint, and
+		// on a connection that is switched to HTTP/2 not of any.
 		p.metrics.refused.Inc()
-		refuse(w, dialectOf(r.Header), http.StatusForbidden, "endpoint_not_allowed", "This proxy does not pass on "+shorten(r.Method+" "+r.URL.Path)+".")
-		return
+		refuse(w, way.dialect, http.StatusBadRequest, "upgrade_not_supported", "This endpoint cannot be switched to another protocol.")
+	case way.metered:
+		p.metered.ServeHTTP(w, r)
+	case way.odd || !p.options.Pass.allows(r.Method, r.URL.Path):
+		p.metrics.refused.Inc()
+		refuse(w, way.dialect, http.StatusForbidden, "endpoint_not_allowed", "This proxy does not pass on "+shorten(r.Method+" "+r.URL.Path)+".")
+	default:
+		p.metrics.passed.Inc()
+		body.pausing()
+		_ = stalling.control.EnableFullDuplex() // what can't do it needs no leave
+		p.reverse.ServeHTTP(w, r)
 	}
-	p.metrics.passed.Inc()
-	_ = stalling.control.EnableFullDuplex() // what can't do it needs no leave
-	p.reverse.ServeHTTP(w, r)
 }
 
 // Close gives up the connections to the upstream that are idle.
@@ -101,6 +103,7 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	h := pr.Out.Header
 	if _, metered := middleware.FromContext(pr.In.Context()); metered {
 		h.Del("Accept-Encoding") // the answer has to be read
+		runOnce(h)
 		for name := range h {
 			if strings.HasPrefix(name, "X-Bucketring-") {
 				delete(h, name)
@@ -110,6 +113,17 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	} else if p.options.UpstreamKey != "" {
 		if _, err := p.options.Middleware.Identify(pr.In); err == nil {
 			p.ownKey(h, dialectOf(pr.In.Header))
+		}
+	}
+}
+
+// runOnce hides from the transport what makes it send a POST again whose
+// connection broke, which might run it again. Upstream, no case of a name matters.
+func runOnce(h http.Header) {
+	for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if values, ok := h[name]; ok {
+			delete(h, name)
+			h[strings.ToLower(name)] = values
 		}
 	}
 }
@@ -139,7 +153,13 @@ func dialectOf(h http.Header) llm.Dialect {
 }
 
 func isUpgrade(h http.Header) bool {
-	return httpguts.HeaderValuesContainsToken(h["Connection"], "Upgrade")
+	return httpguts.HeaderValuesContainsToken(h["Connection"], "Upgrade") && strings.Join(h["Upgrade"], "") != ""
+}
+
+// isWebSocket reports whether that, and nothing else, is what a connection is to
+// be switched to.
+func isWebSocket(h http.Header) bool {
+	return len(h["Upgrade"]) == 1 && strings.EqualFold(h["Upgrade"][0], "websocket")
 }
 
 func refuse(w http.ResponseWriter, d llm.Dialect, status int, code, message string) {
@@ -153,50 +173,4 @@ func shorten(s string) string {
 		s = s[:most] + "..."
 	}
 	return strings.ToValidUTF8(s, "?")
-}
-
-// stallWriter gives up a caller that takes nothing for a while: the timeout
-// begins anew with every write.
-type stallWriter struct {
-	http.ResponseWriter
-	control *http.ResponseController
-	timeout time.Duration
-	set     time.Time // when the deadline was set last
-}
-
-func newStallWriter(w http.ResponseWriter, timeout time.Duration) *stallWriter {
-	return &stallWriter{ResponseWriter: w, control: http.NewResponseController(w), timeout: timeout}
-}
-
-// Unwrap is for [http.ResponseController].
-func (w *stallWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// Write implements http.ResponseWriter.
-func (w *stallWriter) Write(b []byte) (int, error) {
-	w.postpone()
-	return w.ResponseWriter.Write(b)
-}
-
-// FlushError is for [http.ResponseController].
-func (w *stallWriter) FlushError() error {
-	w.postpone()
-	return w.control.Flush()
-}
-
-// Flush implements http.Flusher.
-func (w *stallWriter) Flush() { _ = w.FlushError() }
-
-// postpone moves the deadline, unless it was moved just now.
-func (w *stallWriter) postpone() {
-	if now := time.Now(); now.Sub(w.set) > w.timeout/8 {
-		w.set = now
-		_ = w.control.SetWriteDeadline(now.Add(w.timeout)) // a writer without deadlines doesn't stall
-	}
-}
-
-// end leaves the connection to the next request as it was.
-func (w *stallWriter) end() {
-	if !w.set.IsZero() {
-		_ = w.control.SetWriteDeadline(time.Time{})
-	}
 }

@@ -25,6 +25,8 @@ const (
 	maxIdle     = 1024
 	idleHTTP    = 4 * time.Second
 	idleHTTPS   = 90 * time.Second
+
+	maxHead = 256 << 10 // bytes of the headers of an answer
 )
 
 // upstream is the way to the model server. It knows of each failure whether the
@@ -50,6 +52,8 @@ func newUpstream(headerTimeout time.Duration, scheme string) *upstream {
 		IdleConnTimeout:       idle,
 		DisableCompression:    true, // what the caller accepts is up to the caller
 		ForceAttemptHTTP2:     true,
+
+		MaxResponseHeaderBytes: maxHead,
 	}}
 	u.ctx, u.abort = context.WithCancel(context.Background())
 	return u
@@ -111,8 +115,10 @@ func (p *Proxy) answered(*http.Response) error {
 
 // failed tells the caller that there is no answer, and what the call costs.
 func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
-	f := &failure{err: err}
-	errors.As(err, &f)
+	var f *failure
+	if !errors.As(err, &f) {
+		f = &failure{err, true} // not of RoundTrip: there was an answer
+	}
 	call, metered := middleware.FromContext(r.Context())
 	if metered && !f.sent {
 		call.NotRun()

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bucketring/bucketring/rpc/client/middleware"
+	"github.com/bucketring/bucketring/rpc/proxy"
+)
+
+// A body that comes by drops holds a connection for so long, and no longer,
+// whether or not anybody is to read it.
+func TestABodyMustCome(t *testing.T) {
+	s := start(t, setup{upstream: http.HandlerFunc(echo), edit: func(o *proxy.Options) { o.BodyTimeout = 300 * time.Millisecond }})
+	for name, test := range map[string]struct {
+		head   string
+		status int // 0: it may break off without an answer
+	}{
+		"metered":         {"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-single\r\nContent-Length: 1000\r\n\r\n{", http.StatusRequestTimeout},
+		"metered chunked": {"POST /v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-single\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", http.StatusRequestTimeout},
+		"too large":       {"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-single\r\nContent-Length: 99999999\r\n\r\n{", 0},
+		"by nobody":       {"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", 0},
+		"refused":         {"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", 0},
+		"passed":          {"OPTIONS /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := s.dial()
+			began := time.Now()
+			if _, err := io.WriteString(conn, test.head); err != nil {
+				t.Fatal(err)
+			}
+			stop := make(chan struct{})
+			defer close(stop)
+			go func() { // a drop now and then
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(20 * time.Millisecond):
+						if !strings.Contains(test.head, "OPTIONS") && !strings.Contains(test.head, "chunked") {
+							_, _ = io.WriteString(conn, " ")
+						}
+					}
+				}
+			}()
+			r := bufio.NewReader(conn)
+			answer, err := http.ReadResponse(r, nil)
+			if test.status != 0 && (err != nil || answer.StatusCode != test.status) {
+				t.Fatalf("answer = %v, %v, want %d", answer, err, test.status)
+			}
+			_, _ = io.Copy(io.Discard, r)
+			if took := time.Since(began); took >= patience {
+				t.Errorf("the connection is still open after %v", took)
+			}
+		})
+	}
+	s.charged("single", 0)
+}
+
+// A body that came in time leaves no deadline behind: neither for the answer, nor
+// for the next request of the connection.
+func TestABodyThatCameHasNoDeadline(t *testing.T) {
+	const timeout = 200 * time.Millisecond
+	release := make(chan struct{}, 1) // an answer may begin
+	s := start(t, setup{
+		edit: func(o *proxy.Options) { o.BodyTimeout = timeout },
+		upstream: handler(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/health" {
+				select {
+				case <-release:
+				case <-r.Context().Done():
+					return
+				}
+			}
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}`)
+		}),
+	})
+	conn := s.dial()
+	r := bufio.NewReader(conn)
+	for n, request := range []string{
+		fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-single\r\nContent-Length: %d\r\n\r\n%s", len(hello), hello),
+		fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-single\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(hello), hello),
+		"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+		"OPTIONS /health HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+	} {
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		timer := time.AfterFunc(2*timeout, func() { // later than the deadline of the body
+			select {
+			case release <- struct{}{}:
+			default:
+			}
+		})
+		answer, err := http.ReadResponse(r, nil)
+		timer.Stop()
+		if err != nil {
+			t.Fatalf("request %d: %v", n, err)
+		}
+		if _, err := io.Copy(io.Discard, answer.Body); err != nil || answer.StatusCode != http.StatusOK && n != 3 {
+			t.Fatalf("request %d = %d, %v, want 200", n, answer.StatusCode, err)
+		}
+	}
+	if a, b := s.result(1), s.result(2); a.Source != middleware.Reported || b.Source != middleware.Reported {
+		t.Errorf("sources = %s, %s, want reported: nobody left", a.Source, b.Source)
+	}
+}
+
+// Short answers that are not taken hold a connection for so long, too.
+func TestShortAnswersMustBeTaken(t *testing.T) {
+	s := start(t, setup{edit: func(o *proxy.Options) { o.StallTimeout = 200 * time.Millisecond }})
+	conn := s.dial()
+	requests := strings.Repeat("GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 1000)
+	for {
+		if _, err := io.WriteString(conn, requests); err != nil {
+			break // it is closed, or the patience is over
+		}
+	}
+	await(t, "the connection to be given up", func() bool { return s.server.Running() == 0 })
+	if _, err := conn.Write([]byte("x")); err == nil {
+		t.Error("Write = nil, want the connection to be closed")
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _, _ = io.Copy(io.Discard, conn) }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Error("the connection is still open")
+	}
+}
+
+// An upstream with an endless head costs some memory, and an error.
+func TestEndlessHead(t *testing.T) {
+	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, _ *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = rw.WriteString("HTTP/1.1 200 OK\r\n")
+		line := "X-Filler: " + strings.Repeat("x", 1000) + "\r\n"
+		for n := 0; n < 8<<20; n += len(line) {
+			if _, err := rw.WriteString(line); err != nil {
+				return
+			}
+		}
+		t.Error("8 MiB of headers were taken, want a bound")
+	})})
+	if answer := s.post("/v1/chat/completions", hello); answer.StatusCode != http.StatusBadGateway {
+		t.Errorf("answer = %d, want 502", answer.StatusCode)
+	}
+	if r := s.result(1); r.Charged.InputTokens == 0 {
+		t.Errorf("charged %+v (%s), want the input: it may have run", r.Charged, r.Source)
+	}
+}

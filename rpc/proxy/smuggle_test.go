@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bucketring/bucketring/rpc/client/middleware"
+	"github.com/bucketring/bucketring/rpc/proxy"
+)
+
+// dial opens a connection to the proxy.
+func (s *stack) dial() net.Conn {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		s.t.Fatal(err)
+	}
+	return conn
+}
+
+// Nobody is named in these requests, so that what is metered is a 401. What
+// gets to the upstream was free.
+func TestNoSpellingIsFree(t *testing.T) {
+	for _, base := range []string{"", "/v1", "/v1/chat", "/base"} {
+		var reached atomic.Pointer[string]
+		s := start(t, setup{
+			upstream: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				got := r.Method + " " + r.RequestURI
+				reached.Store(&got)
+			}),
+			edit: func(o *proxy.Options) {
+				o.Upstream = mustURL(t, o.Upstream.String()+base)
+				pass(t, "all")(o)
+			},
+		})
+		for _, request := range []string{
+			"POST /v1/chat/completions", "POST /chat/completions", "POST /completions", "POST /v1//messages/", // with the base, for some
+			"POST http://elsewhere/v1/chat/completions",
+			"POST a:http://elsewhere/v1/chat/completions", // opaque: all of the rest would be the request's target
+			"POST a:v1/chat/completions",
+			"POST /v1/chat/completions;x=1", "POST /v1;a/chat;b/completions;c",
+			"POST /v1/chat%252Fcompletions", "POST /v1/%2563hat/completions", "POST /v1/%252563hat/completions",
+			"POST /v1/chat/completions%3Fx", "POST /v1/chat/completions%23x", "POST /v1/chat/completions%20", "POST /v1/chat/completions%09",
+			"POST /v1/chat/completions%00", "POST /v1/chat/completions%253Fx", "POST /v1/chat%5Ccompletions", "POST /v1/chat%255Ccompletions",
+			"POST /v1/messages%3B", "POST /v1/x/%252e%252e/messages", "POST /v1/chat/completions;/",
+			"PUT /v1/chat/completions", "PATCH /v1/messages", "QUERY /v1/responses", "post /v1/chat/completions", "Post /v1/embeddings",
+			"POST /v1/embeddings/%2e%2e/chat/completions", "POST /v1/chat/completions/../../embeddings", "POST /v1/chat/completions%3F/../../../embeddings",
+		} {
+			if base == "/base" && (strings.HasPrefix(request, "POST /chat") || strings.HasPrefix(request, "POST /completions")) || base == "" && (request == "POST /chat/completions" || request == "POST /completions") ||
+				base == "/v1" && request == "POST /v1//messages/" {
+				continue // not metered, in whatever way it is read
+			}
+			method, target, _ := strings.Cut(request, " ")
+			if base == "/v1/chat" && request == "POST /chat/completions" {
+				continue
+			}
+			reached.Store(nil)
+			status := s.raw(method, target, hello)
+			if got := reached.Load(); got != nil {
+				t.Errorf("base %q: %s = %d, and the upstream got %s, want it to be refused", base, request, status, *got)
+			}
+		}
+		for _, request := range []string{"GET /v1/chat/completions", "POST /v1/rerank", "POST /files/a%20b;v=1", "DELETE /v1/responses/resp_1", "POST /v1/messages/count_tokens"} {
+			method, target, _ := strings.Cut(request, " ")
+			if got := s.raw(method, target, "{}"); got != http.StatusOK {
+				t.Errorf("base %q: %s = %d, want 200: it is not metered", base, request, got)
+			}
+		}
+	}
+}
+
+// A server that is told by a header to take a GET for a POST would run it.
+func TestNoMethodIsOverridden(t *testing.T) {
+	var reached atomic.Int64
+	s := start(t, setup{upstream: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }), edit: pass(t, "all")})
+	for _, name := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"} {
+		for _, method := range []string{http.MethodGet, http.MethodOptions, http.MethodDelete} {
+			answer := s.do(method, "/v1/chat/completions", strings.NewReader(hello), name, "POST")
+			if answer.StatusCode != http.StatusForbidden || reached.Load() != 0 {
+				t.Errorf("%s with %s: POST = %d, want 403", method, name, answer.StatusCode)
+			}
+		}
+	}
+}
+
+// A connection that is switched to HTTP/2 would carry calls that nobody sees.
+func TestNoTunnelIsMadeButOfWebSockets(t *testing.T) {
+	var tunnels atomic.Int64
+	s := start(t, setup{edit: pass(t, "all"), upstream: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			fmt.Fprint(w, "plain")
+			return
+		}
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		tunnels.Add(1)
+		fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", r.Header.Get("Upgrade"))
+		_ = rw.Flush()
+		_, _ = io.Copy(conn, rw)
+	})})
+	for upgrade, want := range map[string]int{
+		"h2c": http.StatusBadRequest, "H2C": http.StatusBadRequest, "h2c, websocket": http.StatusBadRequest, "websocket, h2c": http.StatusBadRequest, "TLS/1.3": http.StatusBadRequest,
+		"": http.StatusOK, "websocket": http.StatusSwitchingProtocols,
+	} {
+		before := tunnels.Load()
+		conn := s.dial()
+		fmt.Fprintf(conn, "GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nUpgrade: %s\r\n\r\n", upgrade)
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.StatusCode != want || tunnels.Load() != before && want != http.StatusSwitchingProtocols {
+			t.Errorf("upgrade to %q = %d with %d tunnels, want %d", upgrade, answer.StatusCode, tunnels.Load()-before, want)
+		}
+		_ = conn.Close()
+	}
+}
+
+// A server that takes a call and hangs up may have run it. A header that lets
+// HTTP clients send it again must not make two runs of one charge.
+func TestAnIdempotencyKeyRunsNothingTwice(t *testing.T) {
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		var calls atomic.Int64
+		var key atomic.Pointer[string]
+		s := start(t, setup{upstream: handler(func(w http.ResponseWriter, r *http.Request) {
+			got := r.Header.Get(name)
+			key.Store(&got)
+			if calls.Add(1) > 1 {
+				panic(http.ErrAbortHandler)
+			}
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}`)
+		})})
+		for range 2 { // the second one uses the connection again
+			text(t, s.post("/v1/chat/completions", hello, name, "k1"))
+		}
+		if got := calls.Load(); got != 2 {
+			t.Errorf("%s: the upstream ran %d calls for 2, want 2", name, got)
+		}
+		if got := *key.Load(); got != "k1" {
+			t.Errorf("%s: the upstream got %q, want k1", name, got)
+		}
+		if r := s.result(2); r.Source != middleware.Partial || r.Charged.InputTokens == 0 {
+			t.Errorf("%s: charged %+v (%s), want the input: it may have run", name, r.Charged, r.Source)
+		}
+	}
+}
+
+// An upstream that switches protocols without being asked had the call.
+func TestASwitchThatNobodyAskedForIsNotFree(t *testing.T) {
+	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, _ *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\nsome words")
+		_ = rw.Flush()
+	})})
+	if answer := s.post("/v1/chat/completions", hello); answer.StatusCode != http.StatusBadGateway {
+		t.Errorf("answer = %d, want 502", answer.StatusCode)
+	}
+	if r := s.result(1); r.Charged.InputTokens == 0 {
+		t.Errorf("charged %+v (%s), want the input", r.Charged, r.Source)
+	}
+}
+
+// What the upstream says about limits is about the proxy, not about the caller.
+func TestLimitHeadersAreOurs(t *testing.T) {
+	status := http.StatusOK
+	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set("Content-Type", "application/json")
+		for _, name := range []string{
+			"x-ratelimit-limit-requests", "x-ratelimit-remaining-tokens", "x-ratelimit-limit-tokens", "x-ratelimit-limit-project-tokens", "x-ratelimit-limit", "ratelimit", "ratelimit-policy",
+			"anthropic-ratelimit-requests-limit", "anthropic-ratelimit-input-tokens-limit", "anthropic-ratelimit-unified-status", "x-bucketring-granted-max-tokens", "x-bucketring-request-id",
+		} {
+			h.Add(name, "theirs")
+			h.Add(name, "theirs, too")
+		}
+		h.Set("Retry-After", "7")
+		h.Set("X-Should-Retry", "true")
+		w.WriteHeader(status)
+		fmt.Fprint(w, `{"choices":[],"content":[],"usage":{"prompt_tokens":5,"completion_tokens":1,"input_tokens":5,"output_tokens":1}}`)
+	})})
+	for _, path := range []string{"/v1/chat/completions", "/v1/messages"} {
+		for _, status = range []int{http.StatusOK, http.StatusTooManyRequests} {
+			answer := s.post(path, hello)
+			for name, values := range answer.Header {
+				if strings.Contains(strings.Join(values, " "), "theirs") || len(values) != 1 {
+					t.Errorf("%s %d: %s = %q, want ours, once, or none", path, status, name, values)
+				}
+			}
+			if answer.Header.Get("Retry-After") != "7" || answer.Header.Get("X-Should-Retry") != "true" || answer.Header.Get("X-Bucketring-Request-Id") == "" || answer.Header.Get("X-Ratelimit-Limit") == "" {
+				t.Errorf("%s %d: headers = %v, want the upstream's time to wait, and our limits", path, status, answer.Header)
+			}
+		}
+	}
+}
