@@ -13,7 +13,12 @@
 //     comes back as it is: nobody is asked who calls, and nothing is charged.
 //   - All else is refused with 403. Model servers have more ways to run a model
 //     than are metered here (rerank, score, audio, a generate endpoint of their
-//     own), and what runs it for free is not a default. PassAll passes everything.
+//     own), and what runs it for free is not a default.
+//
+// Whatever passes, a request is refused that another server might read as a
+// metered call: by the path or the method in another spelling (403), or a connection
+// that is to be switched to anything but a WebSocket, or to that at a metered
+// endpoint (400).
 //
 // # Who is told what
 //

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,5 +163,62 @@ func TestEndlessHead(t *testing.T) {
 	}
 	if r := s.result(1); r.Charged.InputTokens == 0 {
 		t.Errorf("charged %+v (%s), want the input: it may have run", r.Charged, r.Source)
+	}
+}
+
+// An upstream that never comes to its answer is as one that is silent.
+func TestEndlessInterimAnswers(t *testing.T) {
+	s := start(t, setup{
+		edit: func(o *proxy.Options) { o.HeaderTimeout = 300 * time.Millisecond },
+		upstream: handler(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Link", "</x>")
+			for r.Context().Err() == nil {
+				w.WriteHeader(http.StatusEarlyHints)
+				time.Sleep(time.Millisecond) // a slow loop, not a wait
+			}
+		}),
+	})
+	answer := s.post("/v1/chat/completions", hello, "Authorization", "Bearer sk-single")
+	if answer.StatusCode != http.StatusGatewayTimeout || answer.Header.Get("X-Bucketring-Request-Id") == "" {
+		t.Errorf("answer = %d %v, want 504 with our headers", answer.StatusCode, answer.Header)
+	}
+	if r := s.result(1); r.Charged.InputTokens == 0 {
+		t.Errorf("charged %+v (%s), want the input", r.Charged, r.Source)
+	}
+}
+
+// An event without end is passed on in pieces, and takes no memory with it.
+func TestEndlessEventTakesNoMemory(t *testing.T) {
+	const size = 256 << 20
+	var peak atomic.Int64 // bytes of the heap that are in use
+	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, `data: {"choices":[],"usage":{"x":"`) // might be hidden, so it is held at first
+		piece := []byte(strings.Repeat("x", 64<<10))
+		for n := 0; n < size; n += len(piece) {
+			if _, err := w.Write(piece); err != nil {
+				t.Error(err)
+				return
+			}
+			if n%(32<<20) == 0 {
+				runtime.GC()
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				peak.Store(max(peak.Load(), int64(m.HeapAlloc)))
+			}
+		}
+	})})
+	runtime.GC()
+	var before runtime.MemStats
+	runtime.ReadMemStats(&before)
+	answer := s.post("/v1/chat/completions", strings.Replace(hello, "50", `50,"stream":true`, 1))
+	n, err := io.Copy(io.Discard, answer.Body)
+	if err != nil || n < size {
+		t.Fatalf("%d bytes came, %v, want all", n, err)
+	}
+	grown := peak.Load() - int64(before.HeapAlloc)
+	t.Logf("the heap grew by %d bytes, client and upstream included", grown)
+	if grown > 4<<20 {
+		t.Errorf("the heap grew by %d bytes, want a bound far below the %d of the event", grown, size)
 	}
 }

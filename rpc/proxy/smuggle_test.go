@@ -34,7 +34,26 @@ func (s *stack) dial() net.Conn {
 // Nobody is named in these requests, so that what is metered is a 401. What
 // gets to the upstream was free.
 func TestNoSpellingIsFree(t *testing.T) {
-	for _, base := range []string{"", "/v1", "/v1/chat", "/base"} {
+	everywhere := []string{
+		"POST /v1/chat/completions",
+		"POST http://elsewhere/v1/chat/completions",
+		"POST a:http://elsewhere/v1/chat/completions", // opaque: all of the rest would be the request's target
+		"POST a:v1/chat/completions",
+		"POST /v1/chat/completions;x=1", "POST /v1;a/chat;b/completions;c",
+		"POST /v1/chat%252Fcompletions", "POST /v1/%2563hat/completions", "POST /v1/%252563hat/completions",
+		"POST /v1/chat/completions%3Fx", "POST /v1/chat/completions%23x", "POST /v1/chat/completions%20", "POST /v1/chat/completions%09",
+		"POST /v1/chat/completions%00", "POST /v1/chat/completions%253Fx", "POST /v1/chat%5Ccompletions", "POST /v1/chat%255Ccompletions",
+		"POST /%25zz/%252e%252e/v1/chat%252Fcompletions",
+		"POST /v1/messages%3B", "POST /v1/x/%252e%252e/messages", "POST /v1/chat/completions;/",
+		"PUT /v1/chat/completions", "PATCH /v1/messages", "QUERY /v1/responses", "post /v1/chat/completions", "Post /v1/embeddings", "GET /v1/chat/completions", // with a body
+		"POST /v1/embeddings/%2e%2e/chat/completions", "POST /v1/chat/completions/../../embeddings", "POST /v1/chat/completions%3F/../../../embeddings",
+	}
+	for base, own := range map[string][]string{
+		"":         {"POST /v1//messages/"},
+		"/v1":      {"POST /chat/completions", "POST /completions/", "POST //messages", "POST /x/../chat%2Fcompletions"},
+		"/v1/chat": {"POST /completions", "POST /../messages", "POST /COMPLETIONS"},
+		"/base":    {"POST /v1//messages/"},
+	} {
 		var reached atomic.Pointer[string]
 		s := start(t, setup{
 			upstream: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -46,36 +65,19 @@ func TestNoSpellingIsFree(t *testing.T) {
 				pass(t, "all")(o)
 			},
 		})
-		for _, request := range []string{
-			"POST /v1/chat/completions", "POST /chat/completions", "POST /completions", "POST /v1//messages/", // with the base, for some
-			"POST http://elsewhere/v1/chat/completions",
-			"POST a:http://elsewhere/v1/chat/completions", // opaque: all of the rest would be the request's target
-			"POST a:v1/chat/completions",
-			"POST /v1/chat/completions;x=1", "POST /v1;a/chat;b/completions;c",
-			"POST /v1/chat%252Fcompletions", "POST /v1/%2563hat/completions", "POST /v1/%252563hat/completions",
-			"POST /v1/chat/completions%3Fx", "POST /v1/chat/completions%23x", "POST /v1/chat/completions%20", "POST /v1/chat/completions%09",
-			"POST /v1/chat/completions%00", "POST /v1/chat/completions%253Fx", "POST /v1/chat%5Ccompletions", "POST /v1/chat%255Ccompletions",
-			"POST /v1/messages%3B", "POST /v1/x/%252e%252e/messages", "POST /v1/chat/completions;/",
-			"PUT /v1/chat/completions", "PATCH /v1/messages", "QUERY /v1/responses", "post /v1/chat/completions", "Post /v1/embeddings",
-			"POST /v1/embeddings/%2e%2e/chat/completions", "POST /v1/chat/completions/../../embeddings", "POST /v1/chat/completions%3F/../../../embeddings",
-		} {
-			if base == "/base" && (strings.HasPrefix(request, "POST /chat") || strings.HasPrefix(request, "POST /completions")) || base == "" && (request == "POST /chat/completions" || request == "POST /completions") ||
-				base == "/v1" && request == "POST /v1//messages/" {
-				continue // not metered, in whatever way it is read
-			}
+		for _, request := range append(own, everywhere...) {
 			method, target, _ := strings.Cut(request, " ")
-			if base == "/v1/chat" && request == "POST /chat/completions" {
-				continue
-			}
 			reached.Store(nil)
 			status := s.raw(method, target, hello)
 			if got := reached.Load(); got != nil {
 				t.Errorf("base %q: %s = %d, and the upstream got %s, want it to be refused", base, request, status, *got)
 			}
 		}
-		for _, request := range []string{"GET /v1/chat/completions", "POST /v1/rerank", "POST /files/a%20b;v=1", "DELETE /v1/responses/resp_1", "POST /v1/messages/count_tokens"} {
+		for request, body := range map[string]string{
+			"GET /v1/chat/completions": "", "POST /v1/rerank": "{}", "POST /files/a%20b;v=1": "{}", "DELETE /v1/responses/resp_1": "", "POST /v1/messages/count_tokens": "{}",
+		} {
 			method, target, _ := strings.Cut(request, " ")
-			if got := s.raw(method, target, "{}"); got != http.StatusOK {
+			if got := s.raw(method, target, body); got != http.StatusOK {
 				t.Errorf("base %q: %s = %d, want 200: it is not metered", base, request, got)
 			}
 		}
@@ -130,6 +132,10 @@ func TestNoTunnelIsMadeButOfWebSockets(t *testing.T) {
 			t.Errorf("upgrade to %q = %d with %d tunnels, want %d", upgrade, answer.StatusCode, tunnels.Load()-before, want)
 		}
 		_ = conn.Close()
+	}
+	// OpenAI's own server runs responses over one.
+	if answer := s.do(http.MethodGet, "/v1/responses", nil, "Connection", "Upgrade", "Upgrade", "websocket"); answer.StatusCode != http.StatusBadRequest {
+		t.Errorf("a WebSocket of a metered endpoint = %d, want 400", answer.StatusCode)
 	}
 }
 
@@ -213,5 +219,67 @@ func TestLimitHeadersAreOurs(t *testing.T) {
 				t.Errorf("%s %d: headers = %v, want the upstream's time to wait, and our limits", path, status, answer.Header)
 			}
 		}
+	}
+}
+
+// However a body is framed, the upstream gets what was metered, once.
+func TestFraming(t *testing.T) {
+	type call struct {
+		body     string
+		length   int64
+		encoding []string
+	}
+	got := make(chan call, 100)
+	s := start(t, setup{upstream: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got <- call{string(body), r.ContentLength, r.TransferEncoding}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}`)
+	})})
+	n := len(hello)
+	chunked := fmt.Sprintf("%x;ext=1\r\n%s\r\n0\r\nX-Late: 1\r\nContent-Length: 3\r\n\r\n", n, hello)
+	const head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer sk-std\r\n"
+	for name, test := range map[string]struct {
+		request string
+		status  int
+	}{
+		"plain":              {head + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", n, hello), 200},
+		"the same twice":     {head + fmt.Sprintf("Content-Length: %d\r\nContent-Length: %d\r\n\r\n%s", n, n, hello), 200},
+		"two that differ":    {head + fmt.Sprintf("Content-Length: %d\r\nContent-Length: 2\r\n\r\n%s", n, hello), 400},
+		"signed":             {head + fmt.Sprintf("Content-Length: +%d\r\n\r\n%s", n, hello), 400},
+		"chunked":            {head + "Transfer-Encoding: chunked\r\nTrailer: X-Late\r\n\r\n" + chunked, 200},
+		"chunked, longer":    {head + "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n" + chunked, 200},
+		"chunked twice":      {head + "Transfer-Encoding: chunked, chunked\r\n\r\n" + chunked, 501},
+		"compressed, too":    {head + "Transfer-Encoding: gzip, chunked\r\n\r\n" + chunked, 501},
+		"less than was said": {head + "Content-Length: 3\r\n\r\n" + hello, 400},
+		"HTTP/1.0":           {strings.Replace(head, "HTTP/1.1", "HTTP/1.0", 1) + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", n, hello), 200},
+		"HTTP/1.0 chunked":   {strings.Replace(head, "HTTP/1.1", "HTTP/1.0", 1) + "Transfer-Encoding: chunked\r\n\r\n" + chunked, 400},
+		"asks first":         {head + fmt.Sprintf("Expect: 100-continue\r\nContent-Length: %d\r\n\r\n%s", n, hello), 200},
+		"HTTP/2":             {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0},
+	} {
+		conn := s.dial()
+		if _, err := io.WriteString(conn, test.request); err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(conn)
+		answer, err := http.ReadResponse(r, nil)
+		for err == nil && answer.StatusCode == http.StatusContinue {
+			answer, err = http.ReadResponse(r, nil)
+		}
+		switch {
+		case test.status == 0 && err == nil && answer.StatusCode < 400, test.status != 0 && err != nil:
+			t.Errorf("%s: answer = %v, %v, want %d", name, answer, err, test.status)
+		case test.status != 0 && answer.StatusCode != test.status:
+			t.Errorf("%s = %d, want %d", name, answer.StatusCode, test.status)
+		}
+		_ = conn.Close()
+		if test.status == http.StatusOK {
+			if c := <-got; c.body != hello || c.length != int64(n) || len(c.encoding) > 0 {
+				t.Errorf("%s: the upstream got %+v, want %d bytes as they are", name, c, n)
+			}
+		}
+	}
+	if len(got) > 0 {
+		t.Errorf("the upstream got %d more calls, want none", len(got))
 	}
 }

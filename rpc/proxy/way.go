@@ -35,7 +35,7 @@ func (p *Proxy) wayOf(r *http.Request) way {
 	case known && r.Method == http.MethodPost:
 		w.metered = true
 	case known:
-		w.odd = !isSafe(r.Method) || overrides(r.Header)
+		w.odd = !isSafe(r.Method) || overrides(r.Header) || r.ContentLength != 0
 	default:
 		w.odd = disguised(target) || disguised(p.options.Upstream.Path+"/"+target)
 	}

@@ -23,7 +23,8 @@
 //
 // POST requests to the endpoints of OpenAI- and Anthropic-style servers are
 // metered (paths that end in /v1/chat/completions, /v1/completions,
-// /v1/embeddings, /v1/responses and /v1/messages), and all others pass untouched.
+// /v1/embeddings, /v1/responses and /v1/messages), and all others pass untouched,
+// but for a body that comes to one of these by another method: 405.
 // [Options].Cost meters servers of another kind.
 //
 // # What is charged

@@ -52,6 +52,12 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 			m.serveOther(w, r, next)
 		} else if e, ok := llm.EndpointOf(r.Method, r.URL.Path); ok {
 			m.serveModel(w, r, next, e)
+		} else if e, ok := llm.EndpointOf(http.MethodPost, r.URL.Path); ok && r.ContentLength != 0 {
+			// Many a handler reads a body whatever the method is.
+			w.Header().Set("Allow", http.MethodPost)
+			m.refuse(answer{w: w, r: r, dialect: e.Dialect()}, &refusal{
+				status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: "A call is a POST: with another method this endpoint takes no body.",
+			})
 		} else {
 			next.ServeHTTP(w, r)
 		}
@@ -104,7 +110,9 @@ func (m *Middleware) serveModel(w http.ResponseWriter, r *http.Request, next htt
 	if granted := c.Granted(); granted > 0 && q.MaxOutput != 0 && (q.MaxOutput < 0 || granted < q.MaxOutput) {
 		grant = granted
 	}
-	m.serve(a, c, q, withBody(r, body, q.Rewrite(grant, m.options.ForceUsage)), next)
+	r = withBody(r, body, q.Rewrite(grant, m.options.ForceUsage))
+	q.Release()
+	m.serve(a, c, q, r, next)
 }
 
 // serveOther serves a call whose cost the server itself knows.

@@ -331,3 +331,39 @@ func TestCost(t *testing.T) {
 		t.Errorf("POST %s = %q, want it to pass", chat, text)
 	}
 }
+
+// A handler that reads a body whatever the method is gives nothing away.
+func TestAnotherMethodIsNotFree(t *testing.T) {
+	_, c := start(t)
+	ran := make(chan string, 10)
+	s := serve(t, middleware.Options{Client: c}, func(_ http.ResponseWriter, r *http.Request) { ran <- r.Method })
+	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPatch, http.MethodDelete, "QUERY", "post"} {
+		for _, body := range []io.Reader{strings.NewReader(ask("")), struct{ io.Reader }{strings.NewReader(ask(""))}} { // of known length, and chunked
+			q, err := http.NewRequestWithContext(t.Context(), method, s.URL+messages, body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := http.DefaultClient.Do(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, _ := io.ReadAll(a.Body)
+			_ = a.Body.Close()
+			if a.StatusCode != http.StatusMethodNotAllowed || a.Header.Get("Allow") != "POST" || !strings.Contains(string(text), `"type":"error"`) {
+				t.Errorf("%s with a body = %d %s, want 405 in the dialect", method, a.StatusCode, text)
+			}
+		}
+	}
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+chat, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := http.DefaultClient.Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = a.Body.Close()
+	if len(ran) != 1 || <-ran != http.MethodGet {
+		t.Error("the handler did not run for the GET without a body alone")
+	}
+}

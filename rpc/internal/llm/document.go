@@ -45,7 +45,7 @@ func labelOf(name []byte) label {
 		return finishLabel
 	case "id", "tool_use_id", "signature":
 		return markLabel
-	case "text", "reasoning_content", "reasoning", "refusal", "arguments", "thinking", "partial_json", "name", "transcript":
+	case "text", "reasoning_content", "reasoning", "refusal", "arguments", "thinking", "partial_json", "name", "transcript", "input", "code":
 		return textLabel
 	}
 	return otherLabel

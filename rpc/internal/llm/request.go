@@ -83,7 +83,7 @@ type FieldError struct {
 func (e *FieldError) Error() string { return e.Field + ": " + e.Problem }
 
 // Parse reads the body of a request. Its error is a *FieldError. The body must
-// stay as it is for as long as the request is used.
+// stay as it is until Release.
 func Parse(e Endpoint, body []byte) (*Request, error) {
 	p := parser{r: &Request{Endpoint: e, MaxOutput: -1, N: 1, body: body}, prompts: 1}
 	if err := p.parse(); err != nil {
@@ -91,6 +91,10 @@ func Parse(e Endpoint, body []byte) (*Request, error) {
 	}
 	return p.r, nil
 }
+
+// Release lets go of the body: what is to be kept for as long as an answer takes is
+// small. Rewrite must not be called after it.
+func (r *Request) Release() { r.body = nil }
 
 // maxShown is how many bytes of a wrong name or value a message repeats.
 const maxShown = 64

@@ -59,3 +59,42 @@ func TestBoundOfLlamaCPP(t *testing.T) {
 		t.Error("Parse = nil, want an error: no bound at all is not for the caller to say")
 	}
 }
+
+// Whatever the model writes is output, in whichever member it comes; what only
+// says more of it is not.
+func TestAllThatTheModelWritesCounts(t *testing.T) {
+	for name, tt := range map[string]struct {
+		e     Endpoint
+		event string
+		want  int64
+	}{
+		"reasoning_content":              {ChatCompletions, `{"choices":[{"delta":{"reasoning_content":"abc"}}]}`, 3},
+		"reasoning":                      {ChatCompletions, `{"choices":[{"delta":{"reasoning":"abc"}}]}`, 3},
+		"refusal":                        {ChatCompletions, `{"choices":[{"delta":{"refusal":"abc"}}]}`, 3},
+		"tool arguments":                 {ChatCompletions, `{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":"{}"}}]}}]}`, 3},
+		"custom tool":                    {ChatCompletions, `{"choices":[{"delta":{"tool_calls":[{"index":0,"type":"custom","custom":{"name":"f","input":"ab"}}]}}]}`, 3},
+		"function_call":                  {ChatCompletions, `{"choices":[{"delta":{"function_call":{"arguments":"{}"}}}]}`, 2},
+		"audio":                          {ChatCompletions, `{"choices":[{"delta":{"audio":{"id":"a","data":"AAAA","transcript":"abc"}}}]}`, 3},
+		"log probabilities":              {ChatCompletions, `{"choices":[{"delta":{"content":"abc"},"logprobs":{"content":[{"token":"abc","bytes":[97],"top_logprobs":[{"token":"xyz"}]}],"refusal":null}}]}`, 3},
+		"role alone":                     {ChatCompletions, `{"choices":[{"delta":{"role":"assistant","content":""}}]}`, 0},
+		"of old, with log probabilities": {Completions, `{"choices":[{"text":"abc","logprobs":{"tokens":["abc"],"top_logprobs":[{"abc":-1}],"text_offset":[0]}}]}`, 3},
+		"thinking":                       {Messages, `{"type":"content_block_delta","delta":{"type":"thinking_delta","thinking":"abc"}}`, 3},
+		"signature":                      {Messages, `{"type":"content_block_delta","delta":{"type":"signature_delta","signature":"abc"}}`, 0},
+		"input_json_delta":               {Messages, `{"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":"{}"}}`, 2},
+		"responses: text":                {Responses, `{"type":"response.output_text.delta","delta":"abc","logprobs":[{"token":"abc"}]}`, 3},
+		"responses: arguments":           {Responses, `{"type":"response.function_call_arguments.delta","delta":"{}"}`, 2},
+		"responses: summary":             {Responses, `{"type":"response.reasoning_summary_text.delta","delta":"abc"}`, 3},
+		"responses: the whole again":     {Responses, `{"type":"response.output_item.done","item":{"content":[{"text":"abc"}]}}`, 0},
+	} {
+		m := NewMeter(&Request{Endpoint: tt.e, N: 1, Stream: true}, 200, "text/event-stream")
+		run(m, "data: "+tt.event+"\n\n")
+		if got := m.OutputBytes(); got != tt.want || (m.Streamed() > 0) != (tt.want > 0) {
+			t.Errorf("%s: %d bytes in %d events, want %d", name, got, m.Streamed(), tt.want)
+		}
+	}
+	custom := NewMeter(&Request{Endpoint: Responses, N: 1}, 200, "application/json")
+	run(custom, `{"output":[{"type":"custom_tool_call","id":"c","call_id":"d","name":"f","input":"abc"}]}`)
+	if got := custom.OutputBytes(); got != 4 {
+		t.Errorf("a custom tool's input has %d bytes with its name, want 4", got)
+	}
+}
