@@ -32,10 +32,10 @@
 //   - What [Call.SetUsage] says, else the usage block of the answer.
 //   - Without either, and where one is not to be believed, an estimate that errs
 //     high: the estimated input, and the larger of the pieces that were streamed
-//     and what the bytes of text amount to. It is never free.
+//     and what the bytes of text amount to. It is never free. What a server has
+//     counted so far takes the place of what is estimated.
 //   - A call that broke off, because its caller left, the model's server failed or
-//     the handler panicked, is charged its input, as the server has counted it if it
-//     said so by then, and what came until then. [Gone]
+//     the handler panicked, is charged its input and what came until then. [Gone]
 //     says whether the model is stopped when the caller leaves.
 //   - An answer with an error status, before anything was generated, costs
 //     nothing, unless [Call.Ran] was called; nor does a call that [Call.NotRun] was

@@ -5,6 +5,7 @@ package middleware_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/bucketring/bucketring/rpc/client/middleware"
@@ -36,6 +37,8 @@ func TestInputThatWasToldIsCharged(t *testing.T) {
 		"negative":                    {messages, []string{messageStart(-5, 0), messageDelta}, 0, 0, 1},
 		"nothing was told":            {messages, []string{messageDelta}, 0, 0, 1},
 		"in each chunk":               {chat, []string{running(7), running(7)}, 7, 0, 2},
+		"with the output":             {chat, []string{strings.Replace(running(7), `"a"`, `"`+strings.Repeat("word ", 60)+`"`, 1)}, 7, 0, 1},
+		"and text that it lacks":      {chat, []string{running(7), event(strings.Repeat("word ", 6))}, 7, 0, 11},
 		"and then not to be believed": {chat, []string{running(7), running(-7)}, 0, 0, 2},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -182,6 +182,9 @@ func (w *writer) read(e *ending) {
 	if q.MaxOutput != 0 {
 		e.text = w.capped(w.learned.tokens(q.Model, w.meter.OutputBytes()))
 		e.guess = max(w.meter.Streamed(), e.text)
+		if !e.lied && w.meter.Counted() {
+			e.guess = w.meter.Streamed() // no need to go by bytes
+		}
 	}
 }
 

@@ -110,6 +110,10 @@ func (m *Meter) Usage() (Usage, bool) {
 // Anthropic stream begins with. What it has not is -1.
 func (m *Meter) Running() Usage { return m.usage }
 
+// Counted reports whether Running counts all the output that came: no text came
+// after it.
+func (m *Meter) Counted() bool { return !m.late && m.usage.Output >= 0 && !m.isTooGood() }
+
 // Lied reports whether a usage block was not believed: a number that is negative,
 // none, or beyond 2^53, a part larger than the whole, no input although there was a
 // prompt, no output although there was text.
