@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -399,5 +400,28 @@ func TestNoNodeNothingRuns(t *testing.T) {
 	}
 	if n := len(s.mock.Ledger().Entries()); n != 0 {
 		t.Errorf("the upstream got %d calls, want none", n)
+	}
+}
+
+// A call that the upstream had is not sent again by the transport, which would do so
+// with an Idempotency-Key: it was charged once.
+func TestIdempotencyKeySendsOnce(t *testing.T) {
+	var calls atomic.Int32
+	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) == 1 {
+			_, _ = io.WriteString(w, `{"usage":{"prompt_tokens":5,"completion_tokens":5,"total_tokens":10},"choices":[{"message":{"content":"hi"}}]}`)
+			return
+		}
+		panic(http.ErrAbortHandler) // on a connection that was kept
+	})})
+	for i, want := range []int{http.StatusOK, http.StatusBadGateway} {
+		answer := s.post("/v1/chat/completions", hello, "Authorization", "Bearer sk-std", "Idempotency-Key", "k")
+		_ = text(t, answer)
+		if answer.StatusCode != want {
+			t.Errorf("call %d = %d, want %d", i+1, answer.StatusCode, want)
+		}
+	}
+	if n := calls.Load(); n != 2 {
+		t.Errorf("two calls came to the upstream %d times", n)
 	}
 }
