@@ -37,7 +37,8 @@ Who calls is said by --identity, and nobody is trusted unless it says so: bearer
 API keys up in the policy (see "bucketring policy hash-key"), jwt:CLAIM checks signed
 tokens, and header:NAME believes a gateway in front.
 
-Calls that are not metered are refused, but for those that --pass names.
+What is not metered passes untouched, and without asking who calls: --pass safe lets
+only through what runs no model.
 
 Every setting is a flag, an environment variable (BUCKETRING_PROXY_UPSTREAM for
 --upstream) and a key of the file given with --config. A node can be the proxy

@@ -47,6 +47,9 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if options.Pass, err = proxy.ParsePass(c.Pass); err != nil {
 		return nil, wrong("pass", err)
 	}
+	if options.Pass.All() {
+		o.Logger.Warn("what is not metered passes without asking who calls; safe passes only what runs no model", "setting", o.Prefix+"pass")
+	}
 	if c.UpstreamKeyFile != "" {
 		if options.UpstreamKey, err = config.ReadSecret(o.Prefix+"upstream_key_file", c.UpstreamKeyFile); err != nil {
 			return nil, err

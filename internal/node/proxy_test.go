@@ -16,7 +16,6 @@ import (
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/internal/mockllm"
 	"github.com/bucketring/bucketring/limiter/policy"
-	"github.com/bucketring/bucketring/rpc/proxy"
 )
 
 const proxyRules = `
@@ -128,12 +127,6 @@ func TestProxiedCallFinishesAtShutdown(t *testing.T) {
 	_, limits := again.get("/v1/limits?key=acme/alice")
 	if want := fmt.Sprintf(`"remaining":%d`, 100_000-e.Input-e.Generated); !strings.Contains(limits, want) {
 		t.Errorf("limits after a restart = %s, want %s", limits, want)
-	}
-}
-
-func TestProxyPassesTheSameByDefault(t *testing.T) {
-	if got := strings.Join(config.Default().Proxy.Pass, ","); got != proxy.DefaultPassText {
-		t.Errorf("the default of proxy_pass is %q, want that of the package, %q", got, proxy.DefaultPassText)
 	}
 }
 

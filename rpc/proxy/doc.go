@@ -11,9 +11,9 @@
 //     what the answer says. The answer is passed on piece by piece.
 //   - A request that [Options].Pass names goes upstream as it is, and its answer
 //     comes back as it is: nobody is asked who calls, and nothing is charged.
-//   - All else is refused with 403. Model servers have more ways to run a model
-//     than are metered here (rerank, score, audio, a generate endpoint of their
-//     own), and what runs it for free is not a default.
+//   - All else is refused with 403. Everything passes unless Pass says less, and
+//     model servers have more ways to run a model than are metered here (rerank,
+//     score, audio, a generate endpoint of their own).
 //
 // Whatever passes, a request is refused that another server might read as a
 // metered call: by the path or the method in another spelling (403), or a connection

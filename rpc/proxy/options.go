@@ -41,7 +41,7 @@ type Options struct {
 	BodyTimeout time.Duration
 
 	// Pass has what goes upstream unmetered and without an identity. Nil:
-	// [DefaultPass].
+	// everything.
 	Pass Pass
 
 	// Middleware says how calls are metered. ForceUsage is always set, and Cost
@@ -86,7 +86,7 @@ func (o Options) withDefaults() Options {
 		o.BodyTimeout = DefaultBodyTimeout
 	}
 	if o.Pass == nil {
-		o.Pass = DefaultPass()
+		o.Pass = passAll()
 	}
 	o.Middleware.ForceUsage = true
 	return o

@@ -20,7 +20,10 @@ import (
 // A body that comes by drops holds a connection for so long, and no longer,
 // whether or not anybody is to read it.
 func TestABodyMustCome(t *testing.T) {
-	s := start(t, setup{upstream: http.HandlerFunc(echo), edit: func(o *proxy.Options) { o.BodyTimeout = 300 * time.Millisecond }})
+	s := start(t, setup{upstream: http.HandlerFunc(echo), edit: func(o *proxy.Options) {
+		o.BodyTimeout = 300 * time.Millisecond
+		pass(t, "safe")(o)
+	}})
 	for name, test := range map[string]struct {
 		head   string
 		status int // 0: it may break off without an answer
@@ -72,7 +75,10 @@ func TestABodyThatCameHasNoDeadline(t *testing.T) {
 	const timeout = 200 * time.Millisecond
 	release := make(chan struct{}, 1) // an answer may begin
 	s := start(t, setup{
-		edit: func(o *proxy.Options) { o.BodyTimeout = timeout },
+		edit: func(o *proxy.Options) {
+			o.BodyTimeout = timeout
+			pass(t, "safe")(o)
+		},
 		upstream: handler(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/health" {
 				select {
@@ -119,7 +125,10 @@ func TestABodyThatCameHasNoDeadline(t *testing.T) {
 
 // Short answers that are not taken hold a connection for so long, too.
 func TestShortAnswersMustBeTaken(t *testing.T) {
-	s := start(t, setup{edit: func(o *proxy.Options) { o.StallTimeout = 200 * time.Millisecond }})
+	s := start(t, setup{edit: func(o *proxy.Options) {
+		o.StallTimeout = 200 * time.Millisecond
+		pass(t, "safe")(o)
+	}})
 	conn := s.dial()
 	requests := strings.Repeat("GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 1000)
 	for {
