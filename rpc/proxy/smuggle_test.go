@@ -43,6 +43,8 @@ func TestNoSpellingIsFree(t *testing.T) {
 		"POST /v1/chat%252Fcompletions", "POST /v1/%2563hat/completions", "POST /v1/%252563hat/completions",
 		"POST /v1/chat/completions%3Fx", "POST /v1/chat/completions%23x", "POST /v1/chat/completions%20", "POST /v1/chat/completions%09",
 		"POST /v1/chat/completions%00", "POST /v1/chat/completions%253Fx", "POST /v1/chat%5Ccompletions", "POST /v1/chat%255Ccompletions",
+		"POST /chat/completions", "POST /completions", "POST /embeddings/", "POST /responses", "POST /messages", // llama.cpp
+		"POST /api/v3/chat/completions", "POST /openai/deployments/d/chat/completions",
 		"POST /%25zz/%252e%252e/v1/chat%252Fcompletions",
 		"POST /v1/messages%3B", "POST /v1/x/%252e%252e/messages", "POST /v1/chat/completions;/",
 		"PUT /v1/chat/completions", "PATCH /v1/messages", "QUERY /v1/responses", "post /v1/chat/completions", "Post /v1/embeddings", "GET /v1/chat/completions", // with a body
@@ -74,7 +76,7 @@ func TestNoSpellingIsFree(t *testing.T) {
 			}
 		}
 		for request, body := range map[string]string{
-			"GET /v1/chat/completions": "", "POST /v1/rerank": "{}", "POST /files/a%20b;v=1": "{}", "DELETE /v1/responses/resp_1": "", "POST /v1/messages/count_tokens": "{}",
+			"GET /v1/chat/completions": "", "POST /v1/rerank": "{}", "POST /files/a%20b;v=1": "{}", "DELETE /v1/responses/resp_1": "", "POST /v1/messages/count_tokens": "{}", "GET /v1/threads/t/messages": "",
 		} {
 			method, target, _ := strings.Cut(request, " ")
 			if got := s.raw(method, target, body); got != http.StatusOK {

@@ -82,7 +82,7 @@ const maxEscaped = 8
 func disguised(target string) bool {
 	for range maxEscaped {
 		for _, reading := range [...]string{target, cutOff(target)} {
-			if _, ok := llm.EndpointOf(http.MethodPost, loosely(reading)); ok {
+			if isAlias(loosely(reading)) {
 				return true
 			}
 		}
@@ -93,6 +93,20 @@ func disguised(target string) bool {
 		target = again
 	}
 	return true
+}
+
+// isAlias reports whether some server has a metered endpoint at a path: llama.cpp
+// has them without /v1, and others know chat completions by more versions.
+func isAlias(target string) bool {
+	if strings.HasSuffix(target, "/chat/completions") {
+		return true
+	}
+	for _, spelling := range [...]string{target, "/v1" + target} {
+		if _, ok := llm.EndpointOf(http.MethodPost, spelling); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // cutOff is a path up to where its query would begin, or a string of C would end.
