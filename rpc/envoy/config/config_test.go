@@ -85,7 +85,9 @@ func TestFind(t *testing.T) {
 		{"user=root", -1, nil},
 		{"user=bot-7", 2, nil},
 		{"user=bot-abc", 2, nil}, // the first wildcard of the file
-		{"user=Root", 1, nil},    // case counts
+		{"user=bot-a*", 5, nil},  // but a value that is written just so comes before
+		{"user=bot-7 path=/v1/*/items/*", 3, []string{"", "/v1/*/items/*"}},
+		{"user=Root", 1, nil}, // case counts
 		{"user=bot-7 path=/v1/x/items/9", 3, []string{"", "/v1/*/items/*"}},
 		{"user=bot-7 path=/v1/x/items", 4, nil},
 		{"user=bot-7 path=/v2", 0, nil},
@@ -294,6 +296,41 @@ func TestDigest(t *testing.T) {
 	}
 }
 
+// TestText wants the text of rules to be rules again, and the same ones.
+func TestText(t *testing.T) {
+	more := `domain: "a: b"
+descriptors:
+  - key: 'quo"ted # key'
+    value: "line\nend \x07 ü"
+    quota_mode: true
+    detailed_metric: true
+    value_to_metric: true
+    metadata: { plan: gold, deep: { list: [1, true, null, "x"] } }
+    rate_limit: { unit: day, requests_per_unit: 0, replaces: [{ name: a }, { name: "b, c" }] }
+  - key: soft
+    shadow_mode: true
+    rate_limit: { unlimited: true, requests_per_unit: 9, name: "yes" }
+`
+	c, err := ParseFiles([]File{{"rules.yaml", []byte(rules)}, {"more.yaml", []byte(more)}, {"bare.yaml", []byte("domain: bare\n")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []File
+	for doc := range strings.SplitSeq(c.Text(), "---\n") {
+		files = append(files, File{"text.yaml", []byte(doc)})
+	}
+	again, err := ParseFiles(files)
+	if err != nil {
+		t.Fatalf("the text is no rules:\n%s\n%v", c.Text(), err)
+	}
+	if again.Digest() != c.Digest() || again.Text() != c.Text() || len(files) != 3 {
+		t.Errorf("the text has other rules:\n%s\nand then\n%s", c.Text(), again.Text())
+	}
+	if got := (*Config)(nil).Text(); got != "" {
+		t.Errorf("the text of no rules = %q, want none", got)
+	}
+}
+
 // TestWildcardsAreRegexps compares with what regular expressions say.
 func TestWildcardsAreRegexps(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -319,6 +356,12 @@ func FuzzParse(f *testing.F) {
 		c, err := Parse("f", src)
 		if (c == nil) == (err == nil) {
 			t.Fatalf("Parse = %v, %v, want one of them", c, err)
+		}
+		if c != nil {
+			again, err := Parse("text", []byte(c.Text()))
+			if err != nil || again.Digest() != c.Digest() {
+				t.Fatalf("Parse(Text) = %v, want the same rules from\n%s", err, c.Text())
+			}
 		}
 		for _, r := range c.Rules() {
 			if !r.Unlimited && (r.Amount < 0 || r.Amount > limiter.MaxAmount || r.Window.Validate() != nil) {
