@@ -28,6 +28,7 @@ descriptors:
   - { key: tenant, rate_limit: { unit: day, requests_per_unit: 10_000_000_000 } }
   - { key: soft, shadow_mode: true, rate_limit: { unit: minute, requests_per_unit: 1 } }
   - { key: quota, quota_mode: true, rate_limit: { unit: minute, requests_per_unit: 1 } }
+  - { key: daily, quota_mode: true, rate_limit: { unit: day, requests_per_unit: 1 } }
   - { key: file, value: "docs/*", share_threshold: true, rate_limit: { unit: hour, requests_per_unit: 2 } }
   - { key: file, value: "own/*", rate_limit: { unit: hour, requests_per_unit: 2 } }
   - { key: read, rate_limit: { name: reads, unit: minute, requests_per_unit: 1 } }
@@ -127,6 +128,7 @@ func TestSemantics(t *testing.T) {
 			{"shop file=docs/a", "OK: OK 2/hour left 1 in 46m40s"},
 			{"shop file=docs/b", "OK: OK 2/hour left 0 in 46m40s"},
 			{"shop file=docs/c", "OVER: OVER 2/hour left 0 in 46m40s"},
+			{"shop file=docs/*", "OVER: OVER 2/hour left 0 in 46m40s"}, // no way around it
 			{"shop file=own/a +2", "OK: OK 2/hour left 0 in 46m40s"},
 			{"shop file=own/b +2", "OK: OK 2/hour left 0 in 46m40s"},
 		},
@@ -248,6 +250,13 @@ func TestHeaders(t *testing.T) {
 		{"shop other=1", map[string]string{}},
 		{"shop user=a; user=b +2", map[string]string{"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "1", "X-RateLimit-Reset": "40"}},
 		{"shop user=b +9; user=none; user=c", map[string]string{"X-RateLimit-Limit": "0", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "2800", "Retry-After": "2800"}},
+		// An empty quota beside one that is not is nobody's trouble, however long it lasts.
+		{"shop daily=a", map[string]string{"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "42400"}},
+		{"shop daily=a; quota=a; user=d +9", map[string]string{"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "40", "Retry-After": "40"}},
+		{"shop daily=a; quota=b", map[string]string{"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "42400"}},
+		// If all are empty, the first that is filled is enough.
+		{"shop daily=a; quota=b", map[string]string{"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "40", "Retry-After": "40"}},
+		{"shop daily=a; quota=b; user=none", map[string]string{"X-RateLimit-Limit": "0", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "2800", "Retry-After": "2800"}},
 		// The call is larger than the limit: no wait helps.
 		{"shop bucketring.key=k +9", map[string]string{"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "0"}},
 	} {
