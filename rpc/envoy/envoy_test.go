@@ -68,6 +68,13 @@ func TestSemantics(t *testing.T) {
 			{"shop user=a +0", "OVER: OVER 3/minute left 0 in 40s"},
 			{"shop user=b", "OK: OK 3/minute left 2 in 40s"},
 		},
+		"the end of a stream is charged even when over": {
+			{"shop user=s +3; user=s +0", "OK: OK 3/minute left 0 in 40s; OK 3/minute left 0 in 40s"},
+			{"shop user=s +900", "OVER: OVER 3/minute left 0 in 40s"}, // of calls that began before
+			{"shop user=s +900", "OVER: OVER 3/minute left 0 in 40s"},
+			{"shop user=s -1800", "OK: OK 3/minute left 0 in 40s"}, // all of it was counted
+			{"shop user=s -1", "OK: OK 3/minute left 1 in 40s"},
+		},
 		"hits are charged even when over": {
 			{"shop user=a +10", "OVER: OVER 3/minute left 0 in 40s"},
 			{"shop user=a -7", "OK: OK 3/minute left 0 in 40s"}, // 10 - 7 = 3
@@ -145,6 +152,7 @@ func TestSemantics(t *testing.T) {
 			{"shop user=a 1/hour", "OK: OK 1/hour left 0 in 46m40s"}, // another one
 			{"shop user=a 9/10xminute", "OK: OK 9/10xminute left 8 in 6m40s"},
 			{"shop unheard=of 1/day", "OK: OK 1/day left 0 in 11h46m40s"},
+			{"shop 5/minute", "OK: OK 5/minute left 4 in 40s"}, // of no entries
 			{"shop soft=z 1/minute", "OK: OK 1/minute left 0 in 40s"},
 			{"shop soft=z 1/minute", "OVER: OVER 1/minute left 0 in 40s"}, // shadow is the rule's
 			{"shop user=a 1/unknown", "OVER: OVER"},

@@ -100,8 +100,10 @@ func TestChargeWithoutASlot(t *testing.T) {
 	}
 	w.run([]step{
 		{"any bucketring.key=a bucketring.dimension=images bucketring.mode=charge +2", "OK: OK 5/day left 3 in 11h46m40s"},
-		{"any bucketring.key=a bucketring.dimension=tokens bucketring.mode=charge +150; bucketring.key=b bucketring.dimension=images bucketring.mode=charge +1",
-			"OVER: OVER 100/minute left 0 in 40s; OK 5/day left 4 in 11h46m40s"},
+		{
+			"any bucketring.key=a bucketring.dimension=tokens bucketring.mode=charge +150; bucketring.key=b bucketring.dimension=images bucketring.mode=charge +1",
+			"OVER: OVER 100/minute left 0 in 40s; OK 5/day left 4 in 11h46m40s",
+		},
 		{"any bucketring.key=a bucketring.dimension=images bucketring.mode=charge +1", "OVER: OVER 100/minute left 0 in 40s"},
 		{"40s", ""},
 		{"any bucketring.key=a +0", "OK: OK 5/day left 2 in 11h46m0s"},
