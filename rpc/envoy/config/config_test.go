@@ -5,6 +5,7 @@ package config
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -345,6 +346,81 @@ func TestWildcardsAreRegexps(t *testing.T) {
 		want := regexp.MustCompile("^" + strings.Join(parts, ".*") + "$").MatchString(value)
 		if got := w.matches(value); got != want {
 			t.Fatalf("%q matches %q = %t, want %t", pattern, value, got, want)
+		}
+	})
+}
+
+// lookup is Find as its words say it, over the rules as they were written.
+func lookup(ds []Descriptor, entries []pair) *Descriptor {
+	var found *Descriptor
+	for _, ok := range []func(d *Descriptor) bool{
+		func(d *Descriptor) bool { return d.Value != "" && d.Value == entries[0].value },
+		func(d *Descriptor) bool {
+			return strings.Contains(d.Value, "*") && regexp.MustCompile("^"+strings.ReplaceAll(d.Value, "*", ".*")+"$").MatchString(entries[0].value)
+		},
+		func(d *Descriptor) bool { return d.Value == "" },
+	} {
+		if i := slices.IndexFunc(ds, func(d Descriptor) bool { return d.Key == entries[0].key && ok(&d) }); i >= 0 {
+			found = &ds[i]
+			break
+		}
+	}
+	if found == nil || len(entries) == 1 {
+		return found
+	}
+	return lookup(found.Descriptors, entries[1:])
+}
+
+func TestFindIsWhatItSays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		amount := int64(0)
+		var draw func(depth int) []Descriptor
+		draw = func(depth int) (ds []Descriptor) {
+			seen := map[entry]bool{}
+			for range rapid.IntRange(0, 6).Draw(t, "descriptors") {
+				d := Descriptor{
+					Key:   rapid.SampledFrom([]string{"a", "b", "*"}).Draw(t, "key"),
+					Value: rapid.SampledFrom([]string{"", "x", "y", "xy", "x*", "*y", "x*y", "*", "x*x*"}).Draw(t, "value"),
+				}
+				id := entry{d.Key, d.Value}
+				if seen[id] {
+					continue
+				}
+				seen[id] = true
+				if rapid.Bool().Draw(t, "limited") {
+					amount++
+					d.Limit = &Limit{Window: limiter.Window{Unit: limiter.UnitHour}, Amount: amount}
+				}
+				if depth > 1 {
+					d.Descriptors = draw(depth - 1)
+				}
+				ds = append(ds, d)
+			}
+			return ds
+		}
+		ds := draw(2)
+		c, err := Compile([]Domain{{Source: "s", Name: "d", Descriptors: ds}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			var entries []pair
+			for range rapid.IntRange(1, 3).Draw(t, "entries") {
+				entries = append(entries, pair{
+					rapid.SampledFrom([]string{"a", "b", "*"}).Draw(t, "key"),
+					rapid.SampledFrom([]string{"", "x", "y", "xy", "xzy", "x*", "*y", "x*y", "*", "z"}).Draw(t, "value"),
+				})
+			}
+			got, want := int64(0), int64(0)
+			if d := lookup(ds, entries); d != nil && d.Limit != nil {
+				want = d.Limit.Amount
+			}
+			if r := Find(c, "d", entries).Rule; r != nil {
+				got = r.Amount
+			}
+			if got != want {
+				t.Fatalf("Find(%v) = %d, want %d in\n%s", entries, got, want, c.Text())
+			}
 		}
 	})
 }
