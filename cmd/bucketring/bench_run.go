@@ -120,7 +120,14 @@ func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 	if err != nil && ctx.Err() != nil {
 		return failed(errors.New("interrupted: this is what was measured until then"), "")
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	// Of what is compared with it, the verdict is in the report.
+	if a := run.Targets[0].Audit; a != nil && a.Verdict == report.Violated {
+		return failed(fmt.Errorf("%s did not keep its limits: see the audit above", run.Targets[0].Name), "")
+	}
+	return nil
 }
 
 func (s *streams) benchFiles(b *benchFlags, run *report.Run) error {

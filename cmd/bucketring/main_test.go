@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -58,6 +59,7 @@ func TestScripts(t *testing.T) {
 			"until":    until,
 			"signal":   sendSignal,
 			"post":     post,
+			"call":     call,
 			"status":   awaitStatus,
 			"snapshot": awaitSnapshot,
 			"break":    breakFile,
@@ -112,10 +114,33 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// until PATTERN COMMAND... runs a command until what it prints matches.
+// call ADDRESS KEY prints the status and the body of a call of a model.
+func call(ts *testscript.TestScript, _ bool, args []string) {
+	_, err := ts.Stdout().Write([]byte(callModel(ts, args[0], args[1])))
+	ts.Check(err)
+}
+
+func callModel(ts *testscript.TestScript, address, key string) string {
+	const body = `{"model":"m","max_tokens":20,"messages":[{"role":"user","content":"hello"}]}`
+	r, err := http.NewRequest(http.MethodPost, "http://"+address+"/v1/chat/completions", strings.NewReader(body))
+	ts.Check(err)
+	r.Header.Set("Authorization", "Bearer "+key)
+	resp, err := http.DefaultClient.Do(r)
+	ts.Check(err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	return fmt.Sprintf("%d %s\n", resp.StatusCode, bytes.TrimSpace(text))
+}
+
+// until PATTERN COMMAND... runs a command until what it prints matches; call is
+// one, too.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile(args[0])
 	wait(ts, args[0], func() bool {
+		if args[1] == "call" {
+			return pattern.MatchString(callModel(ts, args[2], args[3]))
+		}
 		_ = ts.Exec(args[1], args[2:]...) // may be denied
 		return pattern.MatchString(ts.ReadFile("stdout"))
 	})

@@ -37,7 +37,8 @@ Who calls is said by --identity, and nobody is trusted unless it says so: bearer
 API keys up in the policy (see "bucketring policy hash-key"), jwt:CLAIM checks signed
 tokens, and header:NAME believes a gateway in front.
 
-Calls that are not metered are refused, but for those that --pass names.
+What is not metered passes untouched, and without asking who calls: --pass safe lets
+only through what runs no model.
 
 Every setting is a flag, an environment variable (BUCKETRING_PROXY_UPSTREAM for
 --upstream) and a key of the file given with --config. A node can be the proxy
@@ -79,9 +80,7 @@ func (s *streams) runProxy(ctx context.Context, c *config.Standalone, log *slog.
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p, err := node.NewProxy(c.Proxy, node.ProxyOptions{
 		Policy: policies.Current, Logger: log, Registry: registry,
-		Nodes: client.Options{Addrs: c.Servers, Insecure: c.Insecure, Dropped: func(key, requestID string, err error) {
-			log.Error("usage of a call could not be reported", "key", key, "request_id", requestID, "error", err)
-		}},
+		Nodes: client.Options{Addrs: c.Servers, Insecure: c.Insecure},
 	})
 	if err != nil {
 		return failed(err, "bucketring proxy --help")

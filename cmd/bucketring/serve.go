@@ -29,6 +29,9 @@ Nodes that are told of each other with --join are one limiter, whichever is
 asked. They find all others through one that they can reach, so any two or three
 will do; all may have the same list. A node without --join starts a cluster.
 
+With --proxy-listen a node is also a proxy in front of a model server: see
+"bucketring proxy".
+
 Every setting is a flag, an environment variable (BUCKETRING_HTTP for --http) and
 a key of the file given with --config (log_level for --log-level). A flag wins
 over the environment, and the environment over the file.

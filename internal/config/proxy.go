@@ -25,7 +25,7 @@ type Proxy struct {
 	WhenGone        string        `key:"when_gone" default:"charge" help:"when a caller leaves: charge stops the model and charges what came, drain lets it finish and charges all"`
 	Lease           time.Duration `key:"lease" default:"30s" help:"time after which the calls of a proxy that died are charged their last progress, and their slots are free; whole seconds"`
 	MaxBody         int           `key:"max_body" default:"8388608" help:"largest body of a metered call, in bytes"`
-	Pass            []string      `key:"pass" default:"GET /v1/models,GET /v1/models/*,GET /health,GET /version,OPTIONS /*" help:"what goes to the model server unmetered, and without asking who calls: method and path, * at the end for all below, or all for everything"`
+	Pass            []string      `key:"pass" default:"all" help:"what goes to the model server unmetered, and without asking who calls: method and path, * at the end for all below; safe for what runs no model; all for everything that is not metered"`
 }
 
 // Standalone is everything that a proxy of its own can be told.

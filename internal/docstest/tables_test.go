@@ -21,6 +21,10 @@ const operating = "docs/operating.md"
 
 func TestSettingsTable(t *testing.T) { checkTable(t, operating, "settings", config.Reference()) }
 
+func TestProxySettingsTable(t *testing.T) {
+	checkTable(t, "docs/proxy.md", "proxy settings", config.ProxyReference())
+}
+
 // TestMetricsTable compares the table with what a node exports after calls that
 // make every series appear.
 func TestMetricsTable(t *testing.T) {

@@ -86,11 +86,11 @@ func (c *compose) awaitHealthy(t *testing.T) {
 }
 
 // startCompose brings the cluster up as the README says, with more tiers in its
-// policy directory.
-func startCompose(t *testing.T) *compose {
+// policy directory and what env adds.
+func startCompose(t *testing.T, env ...string) *compose {
 	t.Helper()
 	c := newCompose(t, filepath.Join(root, "docker-compose.yml"))
-	c.env = append(c.env, "BUCKETRING_POLICY_DIR="+policyDir(t))
+	c.env = append(append(c.env, "BUCKETRING_POLICY_DIR="+policyDir(t)), env...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			logs, _ := c.try("logs", "--no-color", "--tail=60")

@@ -47,6 +47,9 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if options.Pass, err = proxy.ParsePass(c.Pass); err != nil {
 		return nil, wrong("pass", err)
 	}
+	if options.Pass.All() {
+		o.Logger.Warn("what is not metered passes without asking who calls; safe passes only what runs no model", "setting", o.Prefix+"pass")
+	}
 	if c.UpstreamKeyFile != "" {
 		if options.UpstreamKey, err = config.ReadSecret(o.Prefix+"upstream_key_file", c.UpstreamKeyFile); err != nil {
 			return nil, err
@@ -66,6 +69,9 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	identify, err := proxy.ParseIdentity(c.Identity, who)
 	if err != nil {
 		return nil, wrong("identity", err)
+	}
+	o.Nodes.Dropped = func(key, requestID string, err error) {
+		o.Logger.Error("usage of a call could not be reported", "key", key, "request_id", requestID, "error", err)
 	}
 	if p.client, err = client.Dial(o.Nodes); err != nil {
 		return nil, err

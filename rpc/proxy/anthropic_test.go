@@ -94,7 +94,7 @@ func TestAnthropicErrors(t *testing.T) {
 }
 
 func TestAnthropicRetriesInTimeAndNotForSpend(t *testing.T) {
-	s := start(t, setup{})
+	s := start(t, setup{waiting: true})
 	c := s.anthropicClient("slow", option.WithMaxRetries(3))
 	for i := range 2 {
 		if _, err := c.Messages.New(t.Context(), message(10)); err != nil {

@@ -76,6 +76,7 @@ type stack struct {
 	log    *buffer
 	served chan error // the end of Serve
 	ended  atomic.Bool
+	denied func() // after each denial; nil: nothing
 
 	results struct {
 		sync.Mutex
@@ -91,12 +92,18 @@ type setup struct {
 	mock     mockllm.Options
 	dead     bool // the upstream has gone
 	edit     func(*proxy.Options)
+	// waiting: the node's clock stands still until a call has been denied.
+	waiting bool
 }
 
 func start(t testing.TB, o setup) *stack {
 	t.Helper()
 	s := &stack{t: t, log: &buffer{}, served: make(chan error, 1)}
-	grpc := startNode(t)
+	var now func() limiter.Time
+	if o.waiting {
+		now, s.denied = waitingClock()
+	}
+	grpc := startNode(t, now)
 	var err error
 	if s.client, err = client.Dial(client.Options{Addrs: []string{grpc}, Timeout: patience}); err != nil {
 		t.Fatal(err)
@@ -155,19 +162,24 @@ func start(t testing.TB, o setup) *stack {
 	go func() { s.served <- s.server.Serve(l) }()
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
-		s.shutdown(patience)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		s.shutdown(ctx)
+		for _, secret := range []string{"sk-", "hello there", "sky blue"} {
+			if strings.Contains(s.log.String(), secret) {
+				t.Errorf("the log has %q, want no credential and no prompt:\n%s", secret, s.log)
+			}
+		}
 	})
 	return s
 }
 
 // shutdown ends the proxy, once.
-func (s *stack) shutdown(patience time.Duration) {
+func (s *stack) shutdown(ctx context.Context) {
 	s.t.Helper()
 	if s.ended.Swap(true) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	if err := s.server.Shutdown(ctx); err != nil {
 		s.t.Errorf("Shutdown = %v, want nil", err)
 	}
@@ -176,7 +188,24 @@ func (s *stack) shutdown(patience time.Duration) {
 	}
 }
 
-func startNode(t testing.TB) (grpc string) {
+// waitingClock stands still until it is let go.
+func waitingClock() (now func() limiter.Time, release func()) {
+	var began atomic.Pointer[time.Time]
+	epoch := time.Now()
+	now = func() limiter.Time {
+		var passed time.Duration
+		if at := began.Load(); at != nil {
+			passed = time.Since(*at)
+		}
+		return limiter.Time{Mono: int64(time.Hour + passed), Wall: epoch.Add(passed).UnixNano()}
+	}
+	return now, func() {
+		at := time.Now()
+		began.CompareAndSwap(nil, &at)
+	}
+}
+
+func startNode(t testing.TB, now func() limiter.Time) (grpc string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "policy.yaml")
 	if err := os.WriteFile(file, []byte(rulesWithKeys()), 0o600); err != nil {
@@ -186,7 +215,7 @@ func startNode(t testing.TB) (grpc string) {
 	c.Name, c.HTTP, c.GRPC, c.Gossip, c.Policy = "n1", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", file
 	c.ForwardTimeout = patience / 2
 	up := make(chan struct{}) // closed when the node answers
-	n, err := node.New(node.Options{Config: c, Hasty: true, OnReady: func(*node.Node) { close(up) }})
+	n, err := node.New(node.Options{Config: c, Hasty: true, Now: now, OnReady: func(*node.Node) { close(up) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,6 +240,9 @@ func (s *stack) done(r middleware.Result) {
 	s.results.Lock()
 	defer s.results.Unlock()
 	s.results.list = append(s.results.list, r)
+	if r.Outcome == client.Denied && s.denied != nil {
+		s.denied()
+	}
 }
 
 // result waits for the n-th call to be settled, from 1.

@@ -8,12 +8,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/proxy"
 )
@@ -137,13 +141,15 @@ func TestUpstreamFailures(t *testing.T) {
 		most   int64
 	}{
 		"takes the request and hangs up": {
-			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, middleware.Reported, 0, 0,
+			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, middleware.Partial, 0, 0,
 		},
 		"is too slow": {
-			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 504, middleware.Reported, 0, 0,
+			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 504, middleware.Partial, 0, 0,
 		},
 		"refuses": {
-			func(w http.ResponseWriter, _ *http.Request) { http.Error(w, `{"error":"busy"}`, 503) }, 503, middleware.Cancelled, 0, 0,
+			func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, `{"error":"busy"}`, http.StatusServiceUnavailable)
+			}, 503, middleware.Cancelled, 0, 0,
 		},
 		"closes early": {
 			func(w http.ResponseWriter, _ *http.Request) {
@@ -316,15 +322,17 @@ func TestShutdownFinishesAndBreaksOff(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		done := make(chan error, 1) // of reading the answer that ends
+		ctx, enough := context.WithTimeout(context.Background(), patience) // until the one is done
+		done := make(chan error, 1)                                        // of reading the answer that ends
 		go func() {
+			defer enough()
 			rest, err := io.ReadAll(short.Body)
 			if err == nil && !strings.Contains(string(rest), "[DONE]") {
 				err = fmt.Errorf("the answer ends with %q", rest[max(0, len(rest)-40):])
 			}
 			done <- err
 		}()
-		s.shutdown(3 * time.Second)
+		s.shutdown(ctx)
 		if err := <-done; err != nil {
 			t.Errorf("%v: the call that could finish: %v", gone, err)
 		}
@@ -343,5 +351,77 @@ func TestShutdownFinishesAndBreaksOff(t *testing.T) {
 			t.Errorf("%v: sources = %v when Shutdown returned, want one reported and one partial", gone, sources)
 		}
 		s.charged("std", sum)
+	}
+}
+
+// An upstream whose certificate is not good gets nothing.
+func TestUpstreamTLSFails(t *testing.T) {
+	secure := httptest.NewUnstartedServer(handler(func(http.ResponseWriter, *http.Request) { t.Error("the upstream got a request") }))
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	s := start(t, setup{edit: func(o *proxy.Options) { o.Upstream = mustURL(t, secure.URL) }})
+	answer := s.post("/v1/messages", hello)
+	if body := text(t, answer); answer.StatusCode != http.StatusBadGateway || !strings.Contains(body, `"type":"error"`) {
+		t.Errorf("answer = %d %s, want a 502 in Anthropic's form", answer.StatusCode, body)
+	}
+	if r := s.result(1); r.Source != middleware.Cancelled {
+		t.Errorf("source = %q, want cancelled: it never ran", r.Source)
+	}
+	s.charged("std", 0)
+}
+
+// What comes before the answer is not the answer.
+func TestInformationalStatus(t *testing.T) {
+	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Link", "</style.css>")
+		w.WriteHeader(http.StatusEarlyHints)
+		lie(`{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11}`)(w, r)
+	})})
+	if answer := s.post("/v1/chat/completions", hello); answer.StatusCode != http.StatusOK || !strings.Contains(text(t, answer), "some words") {
+		t.Errorf("answer = %d, want 200 and the text", answer.StatusCode)
+	}
+	if r := s.result(1); r.Source != middleware.Reported || r.Charged.InputTokens != 5 || r.Charged.OutputTokens != 6 {
+		t.Errorf("charged %+v (%s), want 5 and 6, reported", r.Charged, r.Source)
+	}
+}
+
+// While no node answers, nothing runs.
+func TestNoNodeNothingRuns(t *testing.T) {
+	nobody, err := client.Dial(client.Options{Addrs: []string{"127.0.0.1:1"}, Timeout: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = nobody.Close() })
+	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.Client = nobody }})
+	answer := s.post("/v1/chat/completions", hello)
+	if body := text(t, answer); answer.StatusCode != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") == "" {
+		t.Errorf("answer = %d %s, want 503 with Retry-After", answer.StatusCode, body)
+	}
+	if n := len(s.mock.Ledger().Entries()); n != 0 {
+		t.Errorf("the upstream got %d calls, want none", n)
+	}
+}
+
+// A call that the upstream had is not sent again by the transport, which would do so
+// with an Idempotency-Key: it was charged once.
+func TestIdempotencyKeySendsOnce(t *testing.T) {
+	var calls atomic.Int32
+	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) == 1 {
+			_, _ = io.WriteString(w, `{"usage":{"prompt_tokens":5,"completion_tokens":5,"total_tokens":10},"choices":[{"message":{"content":"hi"}}]}`)
+			return
+		}
+		panic(http.ErrAbortHandler) // on a connection that was kept
+	})})
+	for i, want := range []int{http.StatusOK, http.StatusBadGateway} {
+		answer := s.post("/v1/chat/completions", hello, "Authorization", "Bearer sk-std", "Idempotency-Key", "k")
+		_ = text(t, answer)
+		if answer.StatusCode != want {
+			t.Errorf("call %d = %d, want %d", i+1, answer.StatusCode, want)
+		}
+	}
+	if n := calls.Load(); n != 2 {
+		t.Errorf("two calls came to the upstream %d times", n)
 	}
 }

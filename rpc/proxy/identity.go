@@ -70,7 +70,7 @@ func (o IdentityOptions) bearer(r *http.Request) (middleware.Identity, error) {
 	}
 	key, tier, ok := o.Policy().APIKeyOwner(apiKey)
 	if !ok {
-		return middleware.Identity{}, errors.New("The API key is not known.")
+		return middleware.Identity{}, unknown("The API key is not known.")
 	}
 	return middleware.Identity{Key: key, Tier: tier}, nil
 }
@@ -82,17 +82,17 @@ func credential(h http.Header) (string, error) {
 	for _, v := range h.Values("Authorization") {
 		scheme, token, _ := strings.Cut(v, " ")
 		if !strings.EqualFold(scheme, "Bearer") {
-			return "", errors.New("Authorization must be a Bearer token.")
+			return "", unknown("Authorization must be a Bearer token.")
 		}
 		found = append(found, strings.TrimSpace(token))
 	}
 	found = append(found, h.Values("X-Api-Key")...)
 	if len(found) == 0 || found[0] == "" {
-		return "", errors.New("There is no API key: send it as Authorization: Bearer, or as X-Api-Key.")
+		return "", unknown("There is no API key: send it as Authorization: Bearer, or as X-Api-Key.")
 	}
 	for _, other := range found[1:] {
 		if other != found[0] {
-			return "", errors.New("There is more than one API key.")
+			return "", unknown("There is more than one API key.")
 		}
 	}
 	return found[0], nil
@@ -103,16 +103,23 @@ func headerIdentity(name string) Identifier {
 		values := r.Header.Values(name)
 		switch {
 		case len(values) == 0 || len(values) == 1 && values[0] == "":
-			return middleware.Identity{}, fmt.Errorf("The header %s, which says who calls, is missing.", name)
+			return middleware.Identity{}, unknown("The header %s, which says who calls, is missing.", name)
 		case len(values) > 1:
 			return middleware.Identity{}, badIdentity("The header %s is there more than once.", name)
 		}
 		if problem := limiter.KeyProblem(values[0]); problem != "" {
-			return middleware.Identity{}, badIdentity("The header %s is no key: it %s.", name, problem)
+			return middleware.Identity{}, badIdentity("The header %s is no key: %s.", name, problem)
 		}
 		return middleware.Identity{Key: values[0]}, nil
 	}
 }
+
+// stranger is a caller that is not known; it says why, to him.
+type stranger string
+
+func (s stranger) Error() string { return string(s) }
+
+func unknown(format string, args ...any) error { return stranger(fmt.Sprintf(format, args...)) }
 
 func badIdentity(format string, args ...any) error {
 	return &middleware.StatusError{Status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...)}

@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -65,7 +64,7 @@ func NewJWTVerifier(o JWTOptions) (*JWTVerifier, error) {
 // SetKeys replaces the keys.
 func (v *JWTVerifier) SetKeys(keys JWTKeys) { v.keys.Store(&keys) }
 
-var errBadToken = errors.New("The token is not valid.")
+const errBadToken = stranger("The token is not valid.")
 
 // identity takes the key from a claim.
 func (v *JWTVerifier) identity(claim string) Identifier {
@@ -80,10 +79,10 @@ func (v *JWTVerifier) identity(claim string) Identifier {
 		}
 		key, ok := claims[claim].(string)
 		if !ok {
-			return middleware.Identity{}, fmt.Errorf("The token has no claim %s that is a text.", claim)
+			return middleware.Identity{}, unknown("The token has no claim %s that is a text.", claim)
 		}
 		if problem := limiter.KeyProblem(key); problem != "" {
-			return middleware.Identity{}, fmt.Errorf("The claim %s of the token is no key: it %s.", claim, problem)
+			return middleware.Identity{}, unknown("The claim %s of the token is no key: %s.", claim, problem)
 		}
 		return middleware.Identity{Key: key}, nil
 	}
@@ -98,9 +97,9 @@ func (v *JWTVerifier) claims(token string) (jwt.MapClaims, error) {
 	_, err := v.parser.ParseWithClaims(token, claims, v.keys.Load().find)
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
-		return nil, errors.New("The token has expired.")
+		return nil, unknown("The token has expired.")
 	case errors.Is(err, jwt.ErrTokenNotValidYet):
-		return nil, errors.New("The token is not valid yet.")
+		return nil, unknown("The token is not valid yet.")
 	case err != nil:
 		return nil, errBadToken
 	}

@@ -37,7 +37,7 @@ type Options struct {
 	StallTimeout time.Duration
 
 	// Pass has what goes upstream unmetered and without an identity. Nil:
-	// [DefaultPass].
+	// everything.
 	Pass Pass
 
 	// Middleware says how calls are metered. ForceUsage is always set, and Cost
@@ -76,7 +76,7 @@ func (o Options) withDefaults() Options {
 		o.StallTimeout = DefaultStallTimeout
 	}
 	if o.Pass == nil {
-		o.Pass = DefaultPass()
+		o.Pass = passAll()
 	}
 	o.Middleware.ForceUsage = true
 	return o

@@ -23,23 +23,24 @@ type passRule struct {
 	all    bool // everything
 }
 
-// DefaultPassText is what passes unless something else is said: what clients ask
-// before they call, and what probes do. None of it runs a model.
-const DefaultPassText = "GET /v1/models,GET /v1/models/*,GET /health,GET /version,OPTIONS /*"
+// Safe is the rules of "safe": what clients ask before they call, and what probes
+// do. None of it runs a model.
+const Safe = "GET /v1/models,GET /v1/models/*,GET /health,GET /version,OPTIONS /*"
 
-// DefaultPass returns the rules of [DefaultPassText].
-func DefaultPass() Pass {
-	p, err := ParsePass(strings.Split(DefaultPassText, ","))
-	if err != nil {
-		panic(err) // a typo above
-	}
-	return p
-}
+// passAll is everything.
+func passAll() Pass { return Pass{{all: true}} }
 
 // ParsePass reads rules such as "GET /v1/models", "/v1/rerank" for any method,
-// "/files/*" for all below, and "all" for everything. No rules pass nothing.
+// "/files/*" for all below, "safe" for the rules of [Safe], and "all" for
+// everything. No rules pass nothing.
 func ParsePass(rules []string) (Pass, error) {
 	p := Pass{}
+	for i, text := range rules {
+		if strings.TrimSpace(text) == "safe" {
+			rules = slices.Concat(rules[:i], strings.Split(Safe, ","), rules[i+1:])
+			return ParsePass(rules)
+		}
+	}
 	for _, text := range rules {
 		method, target, found := strings.Cut(strings.TrimSpace(text), " ")
 		if !found {
@@ -66,7 +67,7 @@ func ParsePass(rules []string) (Pass, error) {
 
 // allows reports whether a request passes that is not metered.
 func (p Pass) allows(method, target string) bool {
-	if disguised(target) {
+	if disguised(target) || strings.ToUpper(method) != method {
 		return false
 	}
 	return slices.ContainsFunc(p, func(r passRule) bool { return r.allows(method, target) })
@@ -76,10 +77,18 @@ func (r passRule) allows(method, target string) bool {
 	if r.all {
 		return true
 	}
-	if r.method != "" && r.method != method && !(r.method == http.MethodGet && method == http.MethodHead) {
+	if r.method == http.MethodGet && method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if r.method != "" && r.method != method {
 		return false
 	}
 	return target == r.path || r.below && strings.HasPrefix(target, r.path) && path.Clean(target) == strings.TrimSuffix(target, "/")
+}
+
+// All reports whether everything passes that is not metered.
+func (p Pass) All() bool {
+	return slices.ContainsFunc(p, func(r passRule) bool { return r.all })
 }
 
 // disguised reports whether a path that is not metered might be read as one

@@ -35,7 +35,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestWhatPasses(t *testing.T) {
-	s := start(t, setup{upstream: http.HandlerFunc(echo)})
+	s := start(t, setup{upstream: http.HandlerFunc(echo), edit: pass(t, "safe")})
 	for request, want := range map[string]int{
 		"GET /v1/models":                     200,
 		"HEAD /v1/models":                    200,
@@ -88,9 +88,10 @@ func (s *stack) raw(method, path, body string) int {
 	return answer.StatusCode
 }
 
-// However a metered path is written, it is not free, even if everything passes.
+// However a metered path is written, it is not free, even though everything else
+// passes unless something is said.
 func TestDisguisedPaths(t *testing.T) {
-	s := start(t, setup{upstream: http.HandlerFunc(echo), edit: pass(t, "all")})
+	s := start(t, setup{upstream: http.HandlerFunc(echo)})
 	for _, path := range []string{
 		"/v1/chat/completions", "/v1/chat/completions/", "/v1//chat/completions", "//v1/chat/completions", "/v1/./chat/completions",
 		"/v1/x/../chat/completions", "/v1/chat%2Fcompletions", "/v1/%63hat/completions", "/any/prefix/v1/messages", "/v1/messages?beta=true",
@@ -100,6 +101,9 @@ func TestDisguisedPaths(t *testing.T) {
 		if got := s.raw(http.MethodPost, path, hello); got != http.StatusUnauthorized && got != http.StatusForbidden {
 			t.Errorf("POST %s = %d, want 401 or 403", path, got)
 		}
+	}
+	if got := s.raw("post", "/v1/chat/completions", hello); got != http.StatusForbidden {
+		t.Errorf("post in small letters = %d, want 403", got)
 	}
 	for _, path := range []string{"/v1/rerank", "/v1/chat/completions/id/messages", "/v1/messages/count_tokens", "/generate"} {
 		if got := s.raw(http.MethodPost, path, "{}"); got != http.StatusOK {
@@ -117,8 +121,11 @@ func TestParsePass(t *testing.T) {
 	if p, err := proxy.ParsePass(nil); err != nil || p == nil {
 		t.Errorf("ParsePass() = %v, %v, want rules that pass nothing", p, err)
 	}
-	if _, err := proxy.ParsePass([]string{"/*", " POST /v1/rerank ", "all", "GET /files/*"}); err != nil {
-		t.Errorf("ParsePass = %v, want nil", err)
+	if p, err := proxy.ParsePass([]string{"/*", " POST /v1/rerank ", "all", "GET /files/*"}); err != nil || !p.All() {
+		t.Errorf("ParsePass = %v, %v, want everything", p, err)
+	}
+	if p, err := proxy.ParsePass([]string{"POST /tokenize", "safe"}); err != nil || p.All() || len(p) != 1+len(strings.Split(proxy.Safe, ",")) {
+		t.Errorf("ParsePass(POST /tokenize, safe) = %v, %v, want one rule and those of safe", p, err)
 	}
 }
 

@@ -101,6 +101,7 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	h := pr.Out.Header
 	if _, metered := middleware.FromContext(pr.In.Context()); metered {
 		h.Del("Accept-Encoding") // the answer has to be read
+		pr.Out.GetBody = nil     // what was charged once is not sent twice, even with an Idempotency-Key
 		for name := range h {
 			if strings.HasPrefix(name, "X-Bucketring-") {
 				delete(h, name)

@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
@@ -123,7 +122,7 @@ func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler) // there is nobody to answer
 	}
 	if metered && f.sent {
-		call.SetUsage(client.Usage{}) // not known: an error is no reason to give it for free
+		call.Ran() // perhaps: an error is no reason to give it for free
 	}
 	d := dialectOf(r.Header)
 	if e, ok := llm.EndpointOf(r.Method, r.URL.Path); ok {

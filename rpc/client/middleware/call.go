@@ -29,6 +29,7 @@ type Call struct {
 		sync.Mutex
 		usage  *client.Usage // by SetUsage
 		notRun bool
+		ran    bool
 		ended  bool
 	}
 }
@@ -83,6 +84,14 @@ func (c *Call) NotRun() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.notRun = true
+}
+
+// Ran says that the model may have run, whatever status the answer gets: an
+// error status then gives nothing back.
+func (c *Call) Ran() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.ran = true
 }
 
 // count stores how much output has come, for the next report of progress.

@@ -36,8 +36,9 @@
 //     the handler panicked, is charged its input and what came until then. [Gone]
 //     says whether the model is stopped when the caller leaves.
 //   - An answer with an error status, before anything was generated, costs
-//     nothing; nor does a call that [Call.NotRun] was called for. If the caller
-//     had left before that status, it does not count: leaving early is not free.
+//     nothing, unless [Call.Ran] was called; nor does a call that [Call.NotRun] was
+//     called for. If the caller had left before that status, it does not count:
+//     leaving early is not free.
 //   - Of a call metered by Options.Cost or by gRPC that nobody reported on, all
 //     that was reserved.
 //

@@ -35,7 +35,7 @@ type charge struct {
 // charge decides what a call pays. See the package comment.
 func (c *Call) charge(e ending) charge {
 	c.mu.Lock()
-	said, notRun := c.mu.usage, c.mu.notRun
+	said, notRun, ran := c.mu.usage, c.mu.notRun, c.mu.ran
 	c.mu.Unlock()
 	if notRun {
 		return charge{source: Cancelled}
@@ -50,7 +50,7 @@ func (c *Call) charge(e ending) charge {
 		source: Estimated,
 		lied:   e.lied,
 	}
-	if e.broke {
+	if e.broke || ran && e.failed {
 		estimated.source = Partial
 	}
 	switch {
@@ -68,7 +68,7 @@ func (c *Call) charge(e ending) charge {
 		return fillIn(best, said, e.broke)
 	case said != nil:
 		best.lied = true
-	case e.failed && !whole && !e.lied:
+	case e.failed && !whole && !e.lied && !ran:
 		return charge{source: Cancelled}
 	}
 	return best

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/policy"
+	"github.com/bucketring/bucketring/rpc/client/middleware"
+)
+
+// who returns "key tier" or the status and the message.
+func who(identify Identifier, headers ...string) string {
+	r := &http.Request{Header: http.Header{}}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	id, err := identify(r)
+	var own *middleware.StatusError
+	switch {
+	case errors.As(err, &own):
+		return fmt.Sprint(own.Status, " ", own.Message)
+	case err != nil:
+		return "401 " + err.Error()
+	}
+	return strings.TrimSpace(id.Key + " " + id.Tier)
+}
+
+func TestParseIdentity(t *testing.T) {
+	for _, bad := range []string{"", "none", "Bearer", "bearer", "bearer:x", "header", "header:", "header:a b", "header:a:b", "jwt", "jwt:", "jwt:sub"} {
+		if _, err := ParseIdentity(bad, IdentityOptions{}); err == nil {
+			t.Errorf("ParseIdentity(%q) = nil, want an error", bad)
+		}
+	}
+}
+
+func TestBearer(t *testing.T) {
+	text := fmt.Sprintf("tiers: { gold: {} }\ndefault_tier: gold\napi_keys: [{ hash: %q, key: a/b, tier: gold }]", policy.HashAPIKey("sk-a"))
+	known, err := policy.Parse("p", []byte(text), limiter.NewCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	identify, err := ParseIdentity("bearer", IdentityOptions{Policy: func() *policy.Policy { return known }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		headers []string
+		want    string
+	}{
+		{[]string{"Authorization", "Bearer sk-a"}, "a/b gold"},
+		{[]string{"Authorization", "bearer  sk-a "}, "a/b gold"},
+		{[]string{"X-Api-Key", "sk-a"}, "a/b gold"},
+		{[]string{"X-Api-Key", "sk-a", "Authorization", "Bearer sk-a"}, "a/b gold"},
+		{[]string{"X-Api-Key", "sk-a", "Authorization", "Bearer sk-b"}, "401 There is more than one API key."},
+		{[]string{"Authorization", "Bearer sk-a", "Authorization", "Bearer sk-b"}, "401 There is more than one API key."},
+		{[]string{"Authorization", "Basic sk-a"}, "401 Authorization must be a Bearer token."},
+		{[]string{"Authorization", "Bearer "}, "401 There is no API key"},
+		{[]string{"Authorization", "sk-a"}, "401 Authorization must be"},
+		{[]string{"X-Api-Key", "sk-b"}, "401 The API key is not known."},
+		{nil, "401 There is no API key"},
+	} {
+		if got := who(identify, test.headers...); !strings.HasPrefix(got, test.want) || strings.Contains(got, "sk-") {
+			t.Errorf("%q = %q, want %q", test.headers, got, test.want)
+		}
+	}
+}
+
+func TestHeader(t *testing.T) {
+	identify, err := ParseIdentity("header:x-tenant", IdentityOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for value, want := range map[string]string{
+		"acme/alice":             "acme/alice",
+		"zoë/naïve 1":            "zoë/naïve 1",
+		"a/b/c/d":                "a/b/c/d",
+		strings.Repeat("x", 256): strings.Repeat("x", 256),
+		"":                       "401 The header X-Tenant, which says who calls, is missing.",
+		"a/b/c/d/e":              "400 The header X-Tenant is no key: must have at most 4 segments.",
+		"a//b":                   "400 The header X-Tenant is no key: segments must not be empty.",
+		"a\tb":                   "400 The header X-Tenant is no key: must be printable.",
+		"a\x7fb":                 "400 The header X-Tenant is no key: must be printable.",
+		"a\xffb":                 "400 The header X-Tenant is no key: must be valid UTF-8.",
+		"a\u202eb":               "400 The header X-Tenant is no key: must be printable.",
+		strings.Repeat("x", 257): "400 The header X-Tenant is no key: must be at most 256 bytes.",
+	} {
+		if got := who(identify, "X-Tenant", value); got != want {
+			t.Errorf("%.20q = %q, want %q", value, got, want)
+		}
+	}
+	if got := who(identify); !strings.HasPrefix(got, "401 ") {
+		t.Errorf("no header = %q, want 401", got)
+	}
+	if got := who(identify, "X-Tenant", "a", "X-Tenant", "b"); !strings.HasPrefix(got, "400 ") {
+		t.Errorf("two headers = %q, want 400", got)
+	}
+}
+
+// signers are keys of every kind, and what a public file has for them.
+type signers struct {
+	rsa  *rsa.PrivateKey
+	ec   *ecdsa.PrivateKey
+	ed   ed25519.PrivateKey
+	pem  []byte // of the RSA key
+	jwks []byte // of all three, with ids r, e and d
+}
+
+func newSigners(t *testing.T) *signers {
+	t.Helper()
+	s := &signers{}
+	var err1, err2, err3 error
+	s.rsa, err1 = rsa.GenerateKey(rand.Reader, 2048)
+	s.ec, err2 = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	_, s.ed, err3 = ed25519.GenerateKey(rand.Reader)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	s.pem = publicPEM(t, &s.rsa.PublicKey)
+	point, err := s.ec.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	s.jwks, err = json.Marshal(map[string]any{"keys": []any{
+		map[string]any{"kty": "RSA", "kid": "r", "use": "sig", "alg": "RS256", "n": b64(s.rsa.N.Bytes()), "e": "AQAB"},
+		map[string]any{"kty": "EC", "kid": "e", "crv": "P-256", "x": b64(point[1:33]), "y": b64(point[33:])},
+		map[string]any{"kty": "OKP", "kid": "d", "crv": "Ed25519", "x": b64(s.ed.Public().(ed25519.PublicKey)), "key_ops": []string{"verify"}},
+		map[string]any{"kty": "RSA", "kid": "enc", "use": "enc", "n": "AQAB", "e": "AQAB"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func publicPEM(t *testing.T, key any) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+}
+
+// now is the time at which tokens are looked at.
+var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// token signs claims; those that are nil are left out, and headers added.
+func token(t *testing.T, method jwt.SigningMethod, key any, change map[string]any, header map[string]any) string {
+	t.Helper()
+	claims := jwt.MapClaims{"sub": "acme/alice", "exp": now.Add(time.Minute).Unix(), "aud": "models", "iss": "https://issuer"}
+	for name, v := range change {
+		if claims[name] = v; v == nil {
+			delete(claims, name)
+		}
+	}
+	tok := jwt.NewWithClaims(method, claims)
+	maps.Copy(tok.Header, header)
+	text, err := tok.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func jwtIdentity(t *testing.T, o JWTOptions) Identifier {
+	t.Helper()
+	o.now = func() time.Time { return now }
+	v, err := NewJWTVerifier(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	identify, err := ParseIdentity("jwt:sub", IdentityOptions{JWT: v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return identify
+}
+
+func TestJWT(t *testing.T) {
+	s := newSigners(t)
+	fromPEM, err := ParseJWTKeys(s.pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromJWKS, err := ParseJWTKeys(s.jwks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := []byte(strings.Repeat("k", 32))
+	fromSecret, err := ParseJWTSecret(append(secret, '\n'))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rs, es, ed, hs := jwt.SigningMethodRS256, jwt.SigningMethodES256, jwt.SigningMethodEdDSA, jwt.SigningMethodHS256
+	const good, bad = "acme/alice", "401 The token is not valid."
+	none := jwt.UnsafeAllowNoneSignatureType
+	for name, test := range map[string]struct {
+		keys  JWTKeys
+		token string
+		want  string
+	}{
+		"RSA by PEM":        {fromPEM, token(t, rs, s.rsa, nil, nil), good},
+		"PSS by PEM":        {fromPEM, token(t, jwt.SigningMethodPS384, s.rsa, nil, nil), good},
+		"RSA by JWKS":       {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "r"}), good},
+		"without a kid":     {fromJWKS, token(t, rs, s.rsa, nil, nil), good},
+		"EC by JWKS":        {fromJWKS, token(t, es, s.ec, nil, map[string]any{"kid": "e"}), good},
+		"Ed25519 by JWKS":   {fromJWKS, token(t, ed, s.ed, nil, map[string]any{"kid": "d"}), good},
+		"HS256":             {fromSecret, token(t, hs, secret, nil, nil), good},
+		"alg of the JWKS":   {fromJWKS, token(t, jwt.SigningMethodRS512, s.rsa, nil, map[string]any{"kid": "r"}), bad},
+		"unknown kid":       {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "x"}), bad},
+		"other kid":         {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "e"}), bad},
+		"other key":         {fromPEM, token(t, rs, other, nil, nil), bad},
+		"PEM as a secret":   {fromPEM, token(t, hs, s.pem, nil, nil), bad},
+		"modulus as secret": {fromPEM, token(t, hs, s.rsa.N.Bytes(), nil, nil), bad},
+		"none":              {fromPEM, token(t, jwt.SigningMethodNone, none, nil, nil), bad},
+		"none by secret":    {fromSecret, token(t, jwt.SigningMethodNone, none, nil, nil), bad},
+		"HS512":             {fromSecret, token(t, jwt.SigningMethodHS512, secret, nil, nil), bad},
+		"RSA for a secret":  {fromSecret, token(t, rs, s.rsa, nil, nil), bad},
+		"crit":              {fromPEM, token(t, rs, s.rsa, nil, map[string]any{"crit": []string{"b64"}, "b64": false}), bad},
+		"own jwk":           {fromPEM, token(t, rs, other, nil, map[string]any{"jwk": map[string]any{"kty": "RSA"}, "jku": "http://x"}), bad},
+		"expired":           {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": now.Add(-time.Minute).Unix()}, nil), "401 The token has expired."},
+		"no exp":            {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": nil}, nil), bad},
+		"exp is text":       {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": "never"}, nil), bad},
+		"not yet":           {fromPEM, token(t, rs, s.rsa, map[string]any{"nbf": now.Add(time.Minute).Unix()}, nil), "401 The token is not valid yet."},
+		"wrong issuer":      {fromPEM, token(t, rs, s.rsa, map[string]any{"iss": "https://other"}, nil), bad},
+		"wrong audience":    {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": []string{"a", "b"}}, nil), bad},
+		"no audience":       {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": nil}, nil), bad},
+		"no claim":          {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": nil}, nil), "401 The token has no claim sub that is a text."},
+		"claim is a number": {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": 7}, nil), "401 The token has no claim sub that is a text."},
+		"claim is no key":   {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": "a//b"}, nil), "401 The claim sub of the token is no key"},
+		"huge":              {fromPEM, token(t, rs, s.rsa, map[string]any{"pad": strings.Repeat("x", maxToken)}, nil), bad},
+		"garbage":           {fromPEM, "a.b.c", bad},
+		"many dots":         {fromPEM, strings.Repeat(".", 9000), bad},
+	} {
+		identify := jwtIdentity(t, JWTOptions{Keys: test.keys, Issuer: "https://issuer", Audience: "models"})
+		if got := who(identify, "Authorization", "Bearer "+test.token); !strings.HasPrefix(got, test.want) {
+			t.Errorf("%s = %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+func TestJWTKeysAreReplaced(t *testing.T) {
+	s := newSigners(t)
+	keys, err := ParseJWTKeys(s.pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := NewJWTVerifier(JWTOptions{Keys: keys, now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	identify, old := v.identity("sub"), token(t, jwt.SigningMethodRS256, s.rsa, nil, nil)
+	if got := who(identify, "Authorization", "Bearer "+old); got != "acme/alice" {
+		t.Errorf("before = %q, want acme/alice", got)
+	}
+	other, err := ParseJWTKeys(publicPEM(t, &s.ec.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.SetKeys(other)
+	if got := who(identify, "Authorization", "Bearer "+old); got != "401 The token is not valid." {
+		t.Errorf("after = %q, want 401", got)
+	}
+}
+
+func TestParseJWTKeysRefuses(t *testing.T) {
+	s := newSigners(t)
+	weak, err := x509.ParsePKCS1PublicKey(weakRSA(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(s.ed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct{ text, want string }{
+		"nothing":       {"", "must be a public key"},
+		"text":          {"hello", "must be a public key"},
+		"weak":          {string(publicPEM(t, weak)), "at least 2048 bits"},
+		"P-224":         {string(publicPEM(t, &p224.PublicKey)), "must be a key of"},
+		"private":       {string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})), "private key"},
+		"broken":        {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("x")})), "must be a public key"},
+		"rest":          {string(s.pem) + "rest", "must be a public key"},
+		"no JSON":       {"{", "is not a JWKS"},
+		"empty JWKS":    {`{"keys":[]}`, "must be a public key"},
+		"secret":        {`{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}`, "private key"},
+		"private JWK":   {`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}]}`, "private key"},
+		"alg confusion": {strings.Replace(string(s.jwks), `"RS256"`, `"HS256"`, 1), `alg "HS256" is not one of its kind`},
+		"off the curve": {`{"keys":[{"kty":"EC","crv":"P-256","x":"` + strings.Repeat("A", 43) + `","y":"` + strings.Repeat("A", 43) + `"}]}`, "key 1"},
+		"bad exponent":  {`{"keys":[{"kty":"RSA","n":"` + strings.Repeat("A", 400) + `","e":"AQ"}]}`, "n and e"},
+	} {
+		if _, err := ParseJWTKeys([]byte(test.text)); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: ParseJWTKeys = %v, want %q", name, err, test.want)
+		}
+	}
+	if _, err := ParseJWTSecret([]byte("short\n")); err == nil || strings.Contains(err.Error(), "short") {
+		t.Errorf("ParseJWTSecret(short) = %v, want an error without it", err)
+	}
+	if _, err := NewJWTVerifier(JWTOptions{}); err == nil {
+		t.Error("NewJWTVerifier without keys = nil, want an error")
+	}
+}
+
+// weakRSA is the DER of a public key of 1,024 bits.
+func weakRSA(t *testing.T) []byte {
+	t.Helper()
+	k, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x509.MarshalPKCS1PublicKey(&k.PublicKey)
+}
