@@ -238,12 +238,17 @@ func (c *Cluster) logChanges(from, to *View) {
 		m, _ := to.Member(c.options.Slot)
 		c.log.Error("this node is fenced: a newer boot holds its slot", "slot", m.Slot, "boot", m.Boot.ID.String(), "address", m.Gossip.String())
 	}
-	was, is := len(from.PolicySkew()), len(to.PolicySkew())
-	switch {
+	switch was, is := len(from.PolicySkew()), len(to.PolicySkew()); {
 	case is > 0 && was == 0:
 		c.log.Warn("members have different policies", "policies", is)
 	case is == 0 && was > 0:
 		c.log.Info("members have the same policy again")
+	}
+	switch was, is := len(from.RulesSkew()), len(to.RulesSkew()); {
+	case is > 0 && was == 0:
+		c.log.Warn("members have different rules of Envoy's rate limit service", "rules", is)
+	case is == 0 && was > 0:
+		c.log.Info("members have the same rules of Envoy's rate limit service again")
 	}
 }
 

@@ -216,6 +216,29 @@ func TestPolicySkewShows(t *testing.T) {
 	})
 }
 
+// TestRulesSkewShows wants members without rules to differ from nobody.
+func TestRulesSkewShows(t *testing.T) {
+	simulate(t, func(t *testing.T, s *sim) {
+		nodes := s.boots(3)
+		nodes[0].SetRules(5)
+		s.until(2*time.Second, func() bool { m, _ := nodes[2].View().Member("node-1"); return m.Rules == 5 }, nodes...)
+		if got := nodes[2].View().RulesSkew(); got != nil {
+			t.Errorf("RulesSkew() with one member that has rules = %v, want nil", got)
+		}
+		nodes[1].SetRules(6)
+		s.until(2*time.Second, func() bool { return nodes[2].View().RulesSkew() != nil }, nodes...)
+		got := fmt.Sprint(nodes[2].Status().RulesSkew)
+		if want := "[{0000000000000005 [node-1]} {0000000000000006 [node-2]}]"; got != want || nodes[2].View().PolicySkew() != nil {
+			t.Errorf("RulesSkew() = %s, want %s, and no skew of policies", got, want)
+		}
+		nodes[0].SetRules(6)
+		s.until(2*time.Second, func() bool { return nodes[2].View().RulesSkew() == nil }, nodes...)
+		if got := nodes[2].log.count("different rules"); got != 1 {
+			t.Errorf("log speaks of skew %d times, want once", got)
+		}
+	})
+}
+
 func TestOtherRingIsRefused(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
 		nodes := s.boots(3)

@@ -72,7 +72,7 @@ func (s State) String() string {
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // MaxSlot is the length of the longest slot, in bytes.
-const MaxSlot = metaMax - metaFixed
+const MaxSlot = 57
 
 // checkSlot accepts what can be told apart in a name, a host name and a log
 // line: letters, digits, dot, underscore and hyphen.

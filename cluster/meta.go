@@ -22,6 +22,7 @@ import (
 //	30  policy    8   digest of the policy in force
 //	38  length    1   of the slot
 //	39  slot      1 to 57
+//	    rules     8   after the slot, since version 2: digest of Envoy's rules in force
 //
 // A later version may append, and nothing else: this one reads what it knows
 // and skips the rest. A change that old nodes must not overlook is a change of
@@ -32,12 +33,14 @@ type record struct {
 	grpc, http   uint16
 	ring, policy ID
 	slot         string
+	rules        ID // 0: none, or a member of version 1
 }
 
 const (
-	metaVersion = 1
-	metaFixed   = 39 // bytes before the slot
-	metaMax     = 96 // bytes in all
+	metaVersion = 2
+	metaFixed   = 39                              // bytes before the slot
+	metaRules   = 8                               // bytes after it
+	metaMax     = metaFixed + MaxSlot + metaRules // bytes in all
 )
 
 // encode wants a slot of valid length.
@@ -51,7 +54,8 @@ func (r *record) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(r.ring))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.policy))
 	b = append(b, byte(len(r.slot)))
-	return append(b, r.slot...)
+	b = append(b, r.slot...)
+	return binary.BigEndian.AppendUint64(b, uint64(r.rules))
 }
 
 // decodeRecord never panics, and keeps no reference to b.
@@ -59,7 +63,11 @@ func decodeRecord(b []byte) (record, error) {
 	if len(b) <= metaFixed {
 		return record{}, fmt.Errorf("decode metadata: %d bytes are too short", len(b))
 	}
-	end := metaFixed + int(b[38])
+	slot := metaFixed + int(b[38])
+	end := slot
+	if b[0] > 1 {
+		end += metaRules
+	}
 	r := record{
 		state:  State(b[1]),
 		boot:   Boot{ID: ID(binary.BigEndian.Uint64(b[2:])), Started: instant(int64(binary.BigEndian.Uint64(b[10:])))},
@@ -69,16 +77,19 @@ func decodeRecord(b []byte) (record, error) {
 		policy: ID(binary.BigEndian.Uint64(b[30:])),
 	}
 	switch {
-	case b[0] < metaVersion:
+	case b[0] < 1:
 		return record{}, fmt.Errorf("decode metadata: unknown version %d", b[0])
 	case len(b) < end:
-		return record{}, errors.New("decode metadata: slot is cut off")
-	case len(b) > end && b[0] == metaVersion:
-		return record{}, fmt.Errorf("decode metadata: %d bytes after the slot", len(b)-end)
+		return record{}, errors.New("decode metadata: slot or rules are cut off")
+	case len(b) > end && b[0] <= metaVersion:
+		return record{}, fmt.Errorf("decode metadata: %d bytes too many", len(b)-end)
 	case !r.state.valid():
 		return record{}, fmt.Errorf("decode metadata: unknown %s", r.state)
 	}
-	r.slot = string(b[metaFixed:end])
+	r.slot = string(b[metaFixed:slot])
+	if end > slot {
+		r.rules = ID(binary.BigEndian.Uint64(b[slot:]))
+	}
 	if err := checkSlot(r.slot); err != nil {
 		return record{}, fmt.Errorf("decode metadata: slot %w", err)
 	}

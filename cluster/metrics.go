@@ -11,6 +11,7 @@ type metrics struct {
 	members map[string]prometheus.Gauge // by label; see count
 	view    prometheus.Gauge
 	skew    prometheus.Gauge
+	rules   prometheus.Gauge
 	rejoins map[bool]prometheus.Counter // by success
 	refused prometheus.Counter
 	tcpOnly prometheus.Counter
@@ -29,6 +30,7 @@ func newMetrics(reg prometheus.Registerer, healthScore func() int, heard func() 
 		members: map[string]prometheus.Gauge{},
 		view:    f.NewGauge(prometheus.GaugeOpts{Name: "bucketring_cluster_view", Help: "Number of the current view."}),
 		skew:    f.NewGauge(prometheus.GaugeOpts{Name: "bucketring_cluster_policies", Help: "Different policies in force among the members: more than 1 is a skew."}),
+		rules:   f.NewGauge(prometheus.GaugeOpts{Name: "bucketring_cluster_envoy_rules", Help: "Different rules of Envoy's rate limit service in force among the members that have any: more than 1 is a skew."}),
 		rejoins: map[bool]prometheus.Counter{true: rejoins.WithLabelValues("ok"), false: rejoins.WithLabelValues("failed")},
 		refused: f.NewCounter(prometheus.CounterOpts{Name: "bucketring_cluster_refused_total", Help: "Boots kept out for another ring configuration or unreadable metadata."}),
 		tcpOnly: f.NewCounter(prometheus.CounterOpts{Name: "bucketring_cluster_tcp_only_probes_total", Help: "Probes that a peer answered over TCP but not over UDP: look for a firewall."}),
@@ -56,4 +58,5 @@ func (m *metrics) count(v *View) {
 	}
 	m.view.Set(float64(v.Number))
 	m.skew.Set(float64(max(1, len(v.PolicySkew()))))
+	m.rules.Set(float64(max(1, len(v.RulesSkew()))))
 }

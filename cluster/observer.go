@@ -123,7 +123,7 @@ func memberOf(n *memberlist.Node) (Member, error) {
 		return netip.AddrPortFrom(ip.Unmap(), port)
 	}
 	return Member{
-		Slot: r.slot, Boot: r.boot, State: r.state, Ring: r.ring, Policy: r.policy,
+		Slot: r.slot, Boot: r.boot, State: r.state, Ring: r.ring, Policy: r.policy, Rules: r.rules,
 		Gossip: at(n.Port), GRPC: at(r.grpc), HTTP: at(r.http),
 	}, nil
 }

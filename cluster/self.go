@@ -37,6 +37,11 @@ func (c *Cluster) SetPolicy(digest ID) {
 	_ = c.updateSelf(func(r *record) error { r.policy = digest; return nil }) // cannot fail
 }
 
+// SetRules is SetPolicy for the rules of Envoy's rate limit service; 0: none.
+func (c *Cluster) SetRules(digest ID) {
+	_ = c.updateSelf(func(r *record) error { r.rules = digest; return nil }) // cannot fail
+}
+
 func (c *Cluster) updateSelf(change func(*record) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

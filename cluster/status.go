@@ -12,6 +12,7 @@ type Status struct {
 	Fenced      bool          `json:"fenced"`
 	View        *View         `json:"view"`
 	PolicySkew  []PolicyGroup `json:"policy_skew,omitempty"` // nil: all have the same
+	RulesSkew   []PolicyGroup `json:"rules_skew,omitempty"`  // nil: all that have rules have the same
 	HealthScore int           `json:"health_score"`          // 0 is well, 1 is not
 	// LastContact is when a seed or a missing member last answered, Problem why
 	// none of those that are missing did lately.
@@ -30,7 +31,7 @@ func (c *Cluster) Status() Status {
 	c.mu.Unlock()
 	return Status{
 		Slot: self.slot, Boot: self.boot, State: self.state, Fenced: v.SelfFenced(),
-		View: v, PolicySkew: v.PolicySkew(), HealthScore: c.HealthScore(),
+		View: v, PolicySkew: v.PolicySkew(), RulesSkew: v.RulesSkew(), HealthScore: c.HealthScore(),
 		LastContact: contact.last, Problem: contact.problem, Keys: c.KeyIDs(),
 	}
 }

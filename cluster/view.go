@@ -22,6 +22,7 @@ type Member struct {
 	HTTP   netip.AddrPort `json:"http"`
 	Ring   ID             `json:"ring_digest"`
 	Policy ID             `json:"policy_digest"`
+	Rules  ID             `json:"rules_digest"` // of Envoy's rate limit service; 0: none
 }
 
 func (m Member) name() string { return nodeName(m.Slot, m.Boot.ID) }
@@ -116,7 +117,7 @@ func (v *View) Roster() int {
 	return len(slots)
 }
 
-// PolicyGroup are the members that have one policy in force.
+// PolicyGroup are the members that have one policy, or the same rules, in force.
 type PolicyGroup struct {
 	Digest ID       `json:"digest"`
 	Slots  []string `json:"slots"` // sorted
@@ -125,12 +126,28 @@ type PolicyGroup struct {
 // PolicySkew groups the members by policy, the largest group first. It is nil
 // if all have the same.
 func (v *View) PolicySkew() []PolicyGroup {
+	return v.skew(func(m *Member) (ID, bool) { return m.Policy, true })
+}
+
+// RulesSkew is PolicySkew for the rules of Envoy's rate limit service, among the
+// members that have any: the others are not asked.
+func (v *View) RulesSkew() []PolicyGroup {
+	return v.skew(func(m *Member) (ID, bool) { return m.Rules, m.Rules != 0 })
+}
+
+// skew groups the members that count by a digest.
+func (v *View) skew(digest func(*Member) (id ID, counts bool)) []PolicyGroup {
 	var groups []PolicyGroup
-	for _, m := range v.Members {
-		i := slices.IndexFunc(groups, func(g PolicyGroup) bool { return g.Digest == m.Policy })
+	for k := range v.Members {
+		m := &v.Members[k]
+		id, counts := digest(m)
+		if !counts {
+			continue
+		}
+		i := slices.IndexFunc(groups, func(g PolicyGroup) bool { return g.Digest == id })
 		if i < 0 {
 			i = len(groups)
-			groups = append(groups, PolicyGroup{Digest: m.Policy})
+			groups = append(groups, PolicyGroup{Digest: id})
 		}
 		groups[i].Slots = append(groups[i].Slots, m.Slot)
 	}

@@ -161,11 +161,10 @@ func notesOn(n *node.Status, now time.Time) (notes []string) {
 		add("fenced: %s at %s lost its name to a node that started later. Stop one of them", m.Name, m.Gossip)
 	}
 	if len(c.PolicySkew) > 0 {
-		var groups []string
-		for _, g := range c.PolicySkew {
-			groups = append(groups, g.Digest.String()+" on "+strings.Join(g.Members, ", "))
-		}
-		add("policies differ: %s", strings.Join(groups, "; "))
+		add("policies differ: %s", groups(c.PolicySkew))
+	}
+	if len(c.EnvoySkew) > 0 {
+		add("rules for Envoy differ: %s", groups(c.EnvoySkew))
 	}
 	if n.Policy.LastError != "" {
 		add("the policy files cannot be used, the policy before stays in force: %s", n.Policy.LastError)
@@ -190,6 +189,15 @@ func notesOn(n *node.Status, now time.Time) (notes []string) {
 		add("calls decided without their owner since the start: %s (%s)", grouped(total), causes)
 	}
 	return notes
+}
+
+// groups says who has what.
+func groups(list []node.PolicyGroup) string {
+	parts := make([]string, len(list))
+	for i, g := range list {
+		parts[i] = g.Digest.String() + " on " + strings.Join(g.Members, ", ")
+	}
+	return strings.Join(parts, "; ")
 }
 
 // fallbackCauses says in words why a call was decided without its owner.

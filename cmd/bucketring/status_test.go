@@ -37,6 +37,7 @@ func TestStatusSaysWhatIsWrong(t *testing.T) {
 				{Name: "n7", Fate: "crashed", At: now.Add(-3 * time.Second)},
 			},
 			PolicySkew: []node.PolicyGroup{{Digest: one, Members: []string{"n1", "n3"}}, {Digest: two, Members: []string{"n2"}}},
+			EnvoySkew:  []node.PolicyGroup{{Digest: two, Members: []string{"n2"}}, {Digest: one, Members: []string{"n4"}}},
 			Problem:    "1 error occurred:\n\t* failed to join 10.0.0.7:6472: i/o timeout\n\n",
 			Outbox:     3,
 			Fallbacks:  map[string]uint64{"breaker": 1200, "late": 5, "broken": 0, "news": 1},
@@ -55,6 +56,7 @@ n5      joining  0           0000000000000011  -              10.0.0.5:6471  -
 ! this node is fenced: another node that is called n1 started later, and decides in its place. Stop one of them
 ! fenced: n2 at 10.0.0.9:6472 lost its name to a node that started later. Stop one of them
 ! policies differ: 0000000000000011 on n1, n3; 0000000000000022 on n2
+! rules for Envoy differ: 0000000000000022 on n2; 0000000000000011 on n4
 ! the policy files cannot be used, the policy before stays in force: reload policy: policy.yaml:2:3: no
 ! gone: n6 left 1m30s ago
 ! gone: n7 crashed 3s ago, and counts in the roster of 4 until it is forgotten

@@ -24,7 +24,7 @@ const module = "github.com/bucketring/bucketring"
 // arrows says what each package may import of the others, tests aside. A new
 // package gets a line here; every line points down.
 var arrows = map[string][]string{
-	"cmd/bucketring": {"bench", "bench/...", "internal/...", "limiter/policy/...", "limiter", "rpc/client", "rpc/httpapi", "rpc/proxy", "rpc/server", "rpc/pb"},
+	"cmd/bucketring": {"bench", "bench/...", "internal/...", "limiter/policy/...", "limiter", "rpc/client", "rpc/envoy/config", "rpc/httpapi", "rpc/proxy", "rpc/server", "rpc/pb"},
 
 	// Measuring. It reaches servers through what users have.
 	"bench/suite":    {"bench", "bench/audit", "bench/local", "bench/report", "bench/target", "bench/workload", "limiter/policy/source", "limiter/policy", "limiter"},

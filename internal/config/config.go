@@ -35,6 +35,7 @@ type Config struct {
 	EnvoyXDS      string `key:"envoy_xds" help:"host:port of a control plane that serves the rules of Envoy's rate limit service, such as Envoy Gateway"`
 	EnvoyXDSNode  string `key:"envoy_xds_node" default:"default" help:"what the control plane knows this node by"`
 	EnvoyListen   string `key:"envoy_listen" help:"another address for Envoy's rate limit service alone, such as 127.0.0.1:8081"`
+	EnvoyHTTP     string `key:"envoy_http" help:"address of /healthcheck, /json and /rlconfig of Envoy's rate limit service, such as 127.0.0.1:8080; empty means none"`
 	EnvoyCertFile string `key:"envoy_cert_file" help:"certificate for envoy_listen and towards envoy_xds, in PEM; read again for each connection"`
 	EnvoyKeyFile  string `key:"envoy_key_file" help:"private key of envoy_cert_file, in PEM"`
 	EnvoyCAFile   string `key:"envoy_ca_file" help:"certificates that Envoy at envoy_listen and the control plane at envoy_xds must be certified by, in PEM; empty means that neither needs to be"`

@@ -171,6 +171,13 @@ func TestValidate(t *testing.T) {
 			c.EnvoyXDS, c.EnvoyListen, c.EnvoyCertFile, c.EnvoyKeyFile, c.EnvoyCAFile = "gateway:18001", ":8081", "c", "k", "ca"
 		}, nil},
 		{"envoy and a stranger's rules", func(c *Config) { c.EnvoyXDS = "gateway:18001" }, []string{"envoy_xds: gateway:18001 is another machine"}},
+		{"envoy over HTTP", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP = "rules", "127.0.0.1:8080" }, nil},
+		{"envoy over HTTP for others", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP = "rules", ":8080" }, []string{"envoy_http: :8080 is reachable from other machines"}},
+		{"envoy over HTTP for others on purpose", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP, c.Insecure = "rules", ":8080", true }, nil},
+		{"envoy over HTTP nowhere", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP = "rules", "8080" }, []string{`envoy_http: must be host:port, got "8080"`}},
+		{"envoy over HTTP where gRPC is", func(c *Config) {
+			c.EnvoyConfig, c.EnvoyHTTP, c.EnvoyListen = "rules", "127.0.0.1:8081", "127.0.0.1:8081"
+		}, []string{"envoy_http: must differ from envoy_listen, got 127.0.0.1:8081 twice"}},
 		{"envoy all wrong", func(c *Config) {
 			c.EnvoyXDS, c.EnvoyConfig, c.EnvoyListen, c.EnvoyKeyFile, c.EnvoyCAFile = ":1", "rules", "127.0.0.1:6470", "k", "ca"
 			c.EnvoyPrefix, c.EnvoyHeaders, c.EnvoyBody = "a b", "x:y", "openia"
@@ -178,8 +185,8 @@ func TestValidate(t *testing.T) {
 			"envoy_xds: rules come from one place", "envoy_xds: must name a host", "envoy_key_file: goes with envoy_cert_file", "envoy_cert_file: envoy_listen needs",
 			"envoy_listen: must differ from http", `envoy_prefix: must be 1 to 64 printable characters without spaces, got "a b"`, "envoy_headers: must be", `did you mean "openai"?`,
 		}},
-		{"envoy without rules", func(c *Config) { c.EnvoyListen, c.EnvoyShadow = "127.0.0.1:8081", true }, []string{
-			"envoy_listen: does nothing without envoy_config or envoy_xds", "envoy_shadow: does nothing",
+		{"envoy without rules", func(c *Config) { c.EnvoyListen, c.EnvoyHTTP, c.EnvoyShadow = "127.0.0.1:8081", "127.0.0.1:8080", true }, []string{
+			"envoy_listen: does nothing without envoy_config or envoy_xds", "envoy_http: does nothing", "envoy_shadow: does nothing",
 		}},
 		{"everything", func(c *Config) {
 			c.Name, c.HTTP, c.GRPC, c.Gossip, c.Advertise = "a b", "x", "127.0.0.1:99999", "localhost:http", ":1"

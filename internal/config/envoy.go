@@ -24,7 +24,7 @@ func (c *Config) validateEnvoy(bad func(key, format string, args ...any)) {
 		for _, s := range []struct {
 			key string
 			set bool
-		}{{"envoy_listen", c.EnvoyListen != ""}, {"envoy_shadow", c.EnvoyShadow}, {"envoy_headers", c.EnvoyHeaders != ""}, {"envoy_metadata", c.EnvoyMetadata}} {
+		}{{"envoy_listen", c.EnvoyListen != ""}, {"envoy_http", c.EnvoyHTTP != ""}, {"envoy_shadow", c.EnvoyShadow}, {"envoy_headers", c.EnvoyHeaders != ""}, {"envoy_metadata", c.EnvoyMetadata}} {
 			if s.set {
 				bad(s.key, "does nothing without envoy_config or envoy_xds")
 			}
@@ -54,6 +54,15 @@ func (c *Config) validateEnvoy(bad func(key, format string, args ...any)) {
 	if c.EnvoyListen != "" {
 		c.validateEnvoyListen(bad)
 	}
+	if c.EnvoyHTTP != "" {
+		switch host, err := splitAddress(c.EnvoyHTTP); {
+		case err != nil:
+			bad("envoy_http", "%w", err)
+		case !c.Insecure && !isLoopback(host):
+			bad("envoy_http", "%s is reachable from other machines, and whoever reaches it may use up any limit; use a loopback address, or allow it with insecure", c.EnvoyHTTP)
+		}
+		c.differs(bad, "envoy_http", c.EnvoyHTTP, "envoy_listen", c.EnvoyListen)
+	}
 }
 
 func (c *Config) validateEnvoyListen(bad func(key, format string, args ...any)) {
@@ -66,9 +75,16 @@ func (c *Config) validateEnvoyListen(bad func(key, format string, args ...any)) 
 	case !c.Insecure && !isLoopback(host) && (c.EnvoyCertFile == "" || c.EnvoyCAFile == ""):
 		bad("envoy_listen", "%s is reachable from other machines, and whoever reaches it may use up any limit; set envoy_cert_file, envoy_key_file and envoy_ca_file, or allow it with insecure", c.EnvoyListen)
 	}
-	for _, other := range []struct{ key, address string }{{"http", c.HTTP}, {"grpc", c.GRPC}, {"gossip", c.Gossip}} {
-		if c.EnvoyListen == other.address && !strings.HasSuffix(c.EnvoyListen, ":0") {
-			bad("envoy_listen", "must differ from %s, got %s twice", other.key, c.EnvoyListen)
+	c.differs(bad, "envoy_listen", c.EnvoyListen)
+}
+
+// differs wants an address for Envoy not to be one of the node's, nor that of more,
+// which are pairs of a key and an address.
+func (c *Config) differs(bad complaint, key, address string, more ...string) {
+	others := append([]string{"http", c.HTTP, "grpc", c.GRPC, "gossip", c.Gossip, "proxy_listen", c.ProxyListen}, more...)
+	for i := 0; i < len(others); i += 2 {
+		if address == others[i+1] && !strings.HasSuffix(address, ":0") {
+			bad(key, "must differ from %s, got %s twice", others[i], address)
 		}
 	}
 }

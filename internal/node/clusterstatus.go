@@ -28,6 +28,9 @@ type ClusterStatus struct {
 	Fencing    []MemberStatus `json:"fencing,omitempty"` // see [cluster.View.Fenced]
 	Departed   []Departure    `json:"departed,omitempty"`
 	PolicySkew []PolicyGroup  `json:"policy_skew,omitempty"` // none: all have the same
+	// EnvoySkew groups the members that have rules of Envoy's rate limit service;
+	// none: all of them have the same.
+	EnvoySkew []PolicyGroup `json:"envoy_skew,omitempty"`
 	// Problem is why members that are missing could not be reached lately.
 	Problem     string    `json:"problem,omitempty"`
 	LastContact time.Time `json:"last_contact,omitzero"`
@@ -53,6 +56,7 @@ type MemberStatus struct {
 	Gossip       string     `json:"gossip"`
 	Partitions   int        `json:"partitions"`
 	PolicyDigest cluster.ID `json:"policy_digest"`
+	EnvoyDigest  cluster.ID `json:"envoy_digest,omitzero"` // the beginning of [EnvoyStatus.Digest]; 0: no rules
 	// Link is how calls get there from this node; nil for itself.
 	Link *peer.LinkStatus `json:"link,omitempty"`
 }
@@ -65,7 +69,8 @@ type Departure struct {
 	At   time.Time  `json:"at"`
 }
 
-// PolicyGroup are the members that have one policy in force.
+// PolicyGroup are the members that have one policy, or the same rules of Envoy's
+// rate limit service, in force.
 type PolicyGroup struct {
 	Digest  cluster.ID `json:"digest"`
 	Members []string   `json:"members"`
@@ -82,7 +87,7 @@ func (n *Node) clusterStatus(routed peer.Status) ClusterStatus {
 	member := func(m cluster.Member) MemberStatus {
 		return MemberStatus{
 			Name: m.Slot, Self: m.Boot.ID == n.boot.ID, State: m.State.String(), Boot: m.Boot.ID, Started: m.Boot.Started,
-			HTTP: addressText(m.HTTP), GRPC: addressText(m.GRPC), Gossip: addressText(m.Gossip), PolicyDigest: m.Policy,
+			HTTP: addressText(m.HTTP), GRPC: addressText(m.GRPC), Gossip: addressText(m.Gossip), PolicyDigest: m.Policy, EnvoyDigest: m.Rules,
 		}
 	}
 	for _, m := range c.View.Members {
@@ -98,10 +103,15 @@ func (n *Node) clusterStatus(routed peer.Status) ClusterStatus {
 	for _, d := range c.View.Departed {
 		s.Departed = append(s.Departed, Departure{Name: d.Slot, Boot: d.Boot.ID, Fate: d.Fate.String(), At: d.At})
 	}
-	for _, g := range c.PolicySkew {
-		s.PolicySkew = append(s.PolicySkew, PolicyGroup{Digest: g.Digest, Members: g.Slots})
-	}
+	s.PolicySkew, s.EnvoySkew = groupsOf(c.PolicySkew), groupsOf(c.RulesSkew)
 	return s
+}
+
+func groupsOf(from []cluster.PolicyGroup) (groups []PolicyGroup) {
+	for _, g := range from {
+		groups = append(groups, PolicyGroup{Digest: g.Digest, Members: g.Slots})
+	}
+	return groups
 }
 
 func addressText(a netip.AddrPort) string {

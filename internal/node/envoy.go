@@ -6,7 +6,10 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
+	"strconv"
 
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,15 +19,21 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/bucketring/bucketring/cluster"
 	"github.com/bucketring/bucketring/rpc/envoy"
 	"github.com/bucketring/bucketring/rpc/envoy/config"
 	"github.com/bucketring/bucketring/rpc/envoy/xds"
+	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // envoyHealth is what the health service calls Envoy's: it serves when the node is
-// ready and has rules.
-var envoyHealth = rls.RateLimitService_ServiceDesc.ServiceName
+// ready and has rules. Probes that were made for envoyproxy/ratelimit ask for its
+// name.
+var (
+	envoyHealth = rls.RateLimitService_ServiceDesc.ServiceName
+	stockHealth = "ratelimit"
+)
 
 // envoyDoor is Envoy's rate limit service.
 type envoyDoor struct {
@@ -33,6 +42,9 @@ type envoyDoor struct {
 	plane    *xds.Client  // nil: from files
 	listener net.Listener // nil: none of its own
 	grpc     *grpc.Server // for the listener
+
+	httpListener net.Listener // nil: none
+	http         *http.Server // for httpListener
 }
 
 // openEnvoy makes the service, if it is on. Rules in files are loaded; those of a
@@ -50,12 +62,16 @@ func (n *Node) openEnvoy() (err error) {
 	}); err != nil {
 		return err
 	}
-	onRules := func(c *config.Config) {
+	set := func(c *config.Config) {
 		e.service.SetRules(c)
+		n.cluster.SetRules(rulesID(c))
+	}
+	onRules := func(c *config.Config) {
+		set(c)
 		n.showHealth()
 	}
 	if c.EnvoyConfig != "" {
-		e.files, err = openEnvoyRules(c.EnvoyConfig, n.log, e.service.SetRules)
+		e.files, err = openEnvoyRules(c.EnvoyConfig, n.log, set)
 		if err != nil {
 			return err
 		}
@@ -75,9 +91,23 @@ func (n *Node) openEnvoy() (err error) {
 			}
 		}
 	}
+	if c.EnvoyHTTP != "" {
+		if e.httpListener, err = n.listen(c.EnvoyHTTP); err != nil {
+			return fmt.Errorf("listen for Envoy's HTTP: %w", err)
+		}
+	}
 	n.envoy = e
 	n.registry.MustRegister(newEnvoyCollector(e))
 	return nil
+}
+
+// rulesID is the beginning of the digest of rules, by which members compare them.
+func rulesID(c *config.Config) cluster.ID {
+	id, err := strconv.ParseUint(c.Digest()[:16], 16, 64)
+	if err != nil {
+		return 0 // never: they are hexadecimal digits
+	}
+	return cluster.ID(id)
 }
 
 // services are those beside RateLimiter.
@@ -88,9 +118,16 @@ func (n *Node) services() []server.UnaryService {
 	return []server.UnaryService{n.envoy.service.GRPC()}
 }
 
-// openEnvoyDoor makes the server of the service's own address.
+// openEnvoyDoor makes the servers of the service's own addresses.
 func (n *Node) openEnvoyDoor() {
-	if n.envoy == nil || n.envoy.listener == nil {
+	if n.envoy == nil {
+		return
+	}
+	if n.envoy.httpListener != nil {
+		n.envoy.http = httpapi.NewServer(n.envoy.service.HTTP(n.Ready))
+		n.envoy.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)
+	}
+	if n.envoy.listener == nil {
 		return
 	}
 	o := server.GRPCOptions{Health: n.health, Logger: n.log, Services: n.services()}
@@ -127,6 +164,14 @@ func (n *Node) EnvoyAddr() string {
 	return n.envoy.listener.Addr().String()
 }
 
+// EnvoyHTTPAddr is EnvoyAddr for HTTP.
+func (n *Node) EnvoyHTTPAddr() string {
+	if n.envoy == nil || n.envoy.httpListener == nil {
+		return ""
+	}
+	return n.envoy.httpListener.Addr().String()
+}
+
 // reloadEnvoy reads rules in files again now.
 func (n *Node) reloadEnvoy() {
 	if n.envoy == nil || n.envoy.files == nil {
@@ -152,6 +197,7 @@ func (n *Node) planeCredentials() (grpc.DialOption, error) {
 // EnvoyStatus is how Envoy's rate limit service stands.
 type EnvoyStatus struct {
 	Listen  string            `json:"listen,omitempty"` // beside gRPC
+	HTTP    string            `json:"http,omitempty"`
 	Domains []string          `json:"domains,omitempty"`
 	Rules   int               `json:"rules"`
 	Digest  string            `json:"digest,omitempty"`
@@ -164,7 +210,7 @@ func (n *Node) envoyStatus() *EnvoyStatus {
 		return nil
 	}
 	rules := n.envoy.service.Rules()
-	s := &EnvoyStatus{Listen: n.EnvoyAddr(), Domains: rules.Domains(), Rules: len(rules.Rules()), Digest: rules.Digest()}
+	s := &EnvoyStatus{Listen: n.EnvoyAddr(), HTTP: n.EnvoyHTTPAddr(), Domains: rules.Domains(), Rules: len(rules.Rules()), Digest: rules.Digest()}
 	if f := n.envoy.files; f != nil {
 		status := f.status()
 		s.Files = &status
@@ -186,6 +232,7 @@ func (n *Node) showEnvoyHealth(ready bool) {
 		status = healthpb.HealthCheckResponse_SERVING
 	}
 	n.health.SetServingStatus(envoyHealth, status)
+	n.health.SetServingStatus(stockHealth, status)
 }
 
 // envoyCollector shows which rules are in force and how following them goes.

@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -432,7 +434,112 @@ func TestEnvoyListen(t *testing.T) {
 	if got := r.envoyHealth(conn); got != "SERVING" {
 		t.Errorf("health is %s, want SERVING", got)
 	}
+	// Probes of the stock server have another name for it.
+	if got, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: "ratelimit"}); err != nil || got.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("health of ratelimit = %v, %v, want SERVING", got.GetStatus(), err)
+	}
 	if err := conn.Invoke(context.Background(), "/bucketring.v1.RateLimiter/Check", &emptypb.Empty{}, &emptypb.Empty{}); grpcstatus.Code(err) != codes.Unimplemented {
 		t.Errorf("Check at Envoy's address = %v, want Unimplemented", err)
+	}
+}
+
+// TestEnvoyHTTP wants the HTTP side of the stock server, on the same counters as
+// gRPC, and unhealthy before the node is gone.
+func TestEnvoyHTTP(t *testing.T) {
+	t.Parallel()
+	edit := withEnvoy(t, envoyRulesText)
+	r := startWith(t, func(c *config.Config) {
+		edit(c)
+		c.EnvoyHTTP, c.DrainDelay = "127.0.0.1:0", 3*time.Second
+	}, func(o *Options) { o.Now = midday })
+	visit := func(method, path, body string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.EnvoyHTTPAddr()+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return 0, err.Error()
+		}
+		return resp.StatusCode, string(text)
+	}
+	const ask = `{"domain":"shop","descriptors":[{"entries":[{"key":"user","value":"http"}],"hitsAddend":"2"}]}`
+	if status, text := visit(http.MethodPost, "/json", ask); status != http.StatusOK {
+		t.Errorf("POST /json = %d %s, want 200", status, text)
+	}
+	got, err := rls.NewRateLimitServiceClient(r.dial()).ShouldRateLimit(t.Context(), &rls.RateLimitRequest{Domain: "shop", Descriptors: descriptors{of("user", "http")}})
+	if err != nil || got.GetStatuses()[0].GetLimitRemaining() != 0 {
+		t.Errorf("ShouldRateLimit after it = %v, %v, want nothing left", got, err)
+	}
+	if status, text := visit(http.MethodPost, "/json", ask); status != http.StatusTooManyRequests || !strings.Contains(text, "OVER_LIMIT") {
+		t.Errorf("POST /json = %d %s, want 429", status, text)
+	}
+	if status, text := visit(http.MethodGet, "/rlconfig", ""); status != http.StatusOK || !strings.Contains(text, r.Status().Envoy.Digest) {
+		t.Errorf("GET /rlconfig = %d %s, want the rules in force", status, text)
+	}
+	if s := r.Status().Envoy; s.HTTP != r.EnvoyHTTPAddr() || s.HTTP == "" {
+		t.Errorf("status has the address %q, want %q", s.HTTP, r.EnvoyHTTPAddr())
+	}
+	if status, text := visit(http.MethodGet, "/healthcheck", ""); status != http.StatusOK || text != "OK" {
+		t.Errorf("GET /healthcheck = %d %s, want 200 OK", status, text)
+	}
+	r.stop()
+	r.eventually("a probe that is told", func() bool {
+		status, text := visit(http.MethodGet, "/healthcheck", "")
+		return status == http.StatusServiceUnavailable && strings.Contains(text, "draining")
+	})
+	if err := r.ended(); err != nil {
+		t.Errorf("Run = %v, want nil", err)
+	}
+}
+
+// TestEnvoySkewIsShown wants members with other rules to be seen, and not those
+// without rules.
+func TestEnvoySkewIsShown(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := func(i int) string { return filepath.Join(dir, fmt.Sprintf("rules%d.yaml", i)) }
+	rules := func(limit int) string {
+		return fmt.Sprintf("domain: d\ndescriptors: [{ key: k, rate_limit: { unit: day, requests_per_unit: %d } }]\n", limit)
+	}
+	for i := range 3 {
+		writeRules(t, path(i), rules(5))
+	}
+	nodes := startCluster(t, 3, func(i int, c *config.Config) {
+		if i < 2 {
+			c.EnvoyConfig = path(i)
+		}
+	})
+	digests := func(n *running) string {
+		var all []string
+		for _, m := range n.Status().Cluster.Members {
+			all = append(all, m.EnvoyDigest.String())
+		}
+		return strings.Join(all, " ")
+	}
+	short := nodes[0].Status().Envoy.Digest[:16]
+	for _, n := range nodes {
+		n.eventually("the digests", func() bool { return digests(n) == short+" "+short+" 0000000000000000" })
+		if got := n.Status().Cluster.EnvoySkew; got != nil {
+			t.Errorf("%s: skew of the same rules = %v, want none", n.Name(), got)
+		}
+	}
+	writeRules(t, path(1), rules(6))
+	nodes[1].Reload()
+	for _, n := range nodes {
+		n.eventually("skew", func() bool { return len(n.Status().Cluster.EnvoySkew) == 2 })
+	}
+	if n := len(nodes[2].Status().Cluster.PolicySkew); n != 0 {
+		t.Errorf("%d policies, want the same everywhere", n)
+	}
+	writeRules(t, path(1), rules(5))
+	nodes[1].Reload()
+	for _, n := range nodes {
+		n.eventually("no skew", func() bool { return n.Status().Cluster.EnvoySkew == nil })
 	}
 }

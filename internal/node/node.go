@@ -278,6 +278,9 @@ func (n *Node) Run(ctx context.Context) error {
 	if e := n.envoy; e != nil && e.grpc != nil {
 		group.Go(func() error { return serve("Envoy", e.grpc.Serve(e.listener), grpc.ErrServerStopped) })
 	}
+	if e := n.envoy; e != nil && e.http != nil {
+		group.Go(func() error { return serve("Envoy's HTTP", e.http.Serve(e.httpListener), http.ErrServerClosed) })
+	}
 	n.pushDrain()
 
 	joining, cancel := context.WithCancel(ctx)

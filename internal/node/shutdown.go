@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -63,11 +64,7 @@ func (n *Node) stopServers() error {
 		}
 		servers.Wait()
 	}()
-	err := n.http.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		n.log.Warn("HTTP calls were cut off", "timeout", n.config.ShutdownTimeout)
-		err = n.http.Close()
-	}
+	err := n.stopHTTP(ctx)
 	select {
 	case <-graceful:
 	case <-ctx.Done():
@@ -81,6 +78,23 @@ func (n *Node) stopServers() error {
 		return fmt.Errorf("stop HTTP: %w", err)
 	}
 	return nil
+}
+
+// stopHTTP is what stopServers does for HTTP.
+func (n *Node) stopHTTP(ctx context.Context) (err error) {
+	servers := []*http.Server{n.http}
+	if n.envoy != nil && n.envoy.http != nil {
+		servers = append(servers, n.envoy.http)
+	}
+	for _, s := range servers {
+		stopped := s.Shutdown(ctx)
+		if errors.Is(stopped, context.DeadlineExceeded) {
+			n.log.Warn("HTTP calls were cut off", "timeout", n.config.ShutdownTimeout)
+			stopped = s.Close()
+		}
+		err = errors.Join(err, stopped)
+	}
+	return err
 }
 
 // grpcServers are those that are to be stopped.

@@ -40,11 +40,16 @@ func pageCluster(c ClusterStatus) statuspage.Cluster {
 	for _, d := range c.Departed {
 		shown.Departed = append(shown.Departed, statuspage.Departure{Name: d.Name, Boot: d.Boot.String(), Fate: d.Fate, At: d.At})
 	}
-	for _, g := range c.PolicySkew {
-		shown.Skew = append(shown.Skew, statuspage.PolicyGroup{Digest: g.Digest.String(), Members: g.Members})
-	}
+	shown.Skew, shown.EnvoySkew = pageGroups(c.PolicySkew), pageGroups(c.EnvoySkew)
 	for _, k := range c.Keys {
 		shown.Keys = append(shown.Keys, k.String())
+	}
+	return shown
+}
+
+func pageGroups(groups []PolicyGroup) (shown []statuspage.PolicyGroup) {
+	for _, g := range groups {
+		shown = append(shown, statuspage.PolicyGroup{Digest: g.Digest.String(), Members: g.Members})
 	}
 	return shown
 }

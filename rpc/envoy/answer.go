@@ -29,9 +29,9 @@ func (q *question) answer() *rls.RateLimitResponse {
 			refused = refused || d.exceeded
 		}
 	}
-	if quotas > 0 && spent == quotas {
-		refused = true
-	}
+	empty := quotas > 0 && spent == quotas
+	refused = refused || empty
+	q.blame(empty)
 	o := &q.service.options
 	if refused && o.Shadow {
 		q.service.metrics.shadowed.Inc()
@@ -68,8 +68,31 @@ func (d *descriptor) finish() {
 
 func (d *descriptor) quota() bool { return d.kind == kindRule && d.rule.Quota }
 
-// nearest returns the descriptor that the headers are about: the one over its
-// limit that needs the longest wait, else the one with the least left. Nil: none
+// blame marks what the request is refused for: descriptors that count by
+// themselves and, if no quota has any left, the one that will have some first,
+// since that is enough.
+func (q *question) blame(empty bool) {
+	var first *descriptor
+	for i := range q.descriptors {
+		d := &q.descriptors[i]
+		switch {
+		case !d.exceeded:
+		case !d.quota():
+			d.blamed = true
+		case empty && (first == nil || d.reset() < first.reset()):
+			first = d
+		}
+	}
+	if first != nil {
+		first.blamed = true
+	}
+}
+
+// reset is the time until the status is another, in seconds.
+func (d *descriptor) reset() int64 { return d.status.GetDurationUntilReset().GetSeconds() }
+
+// nearest returns the descriptor that the headers are about: of those to blame
+// the one that needs the longest wait, else the one with the least left. Nil: none
 // has a limit.
 func (q *question) nearest() (best *descriptor) {
 	for i := range q.descriptors {
@@ -78,27 +101,27 @@ func (q *question) nearest() (best *descriptor) {
 			continue
 		}
 		switch {
-		case best == nil, d.exceeded && !best.exceeded:
+		case best == nil, d.blamed && !best.blamed:
 			best = d
-		case d.exceeded != best.exceeded:
-		case d.exceeded && d.status.GetDurationUntilReset().GetSeconds() > best.status.GetDurationUntilReset().GetSeconds(),
-			!d.exceeded && d.status.GetLimitRemaining() < best.status.GetLimitRemaining():
+		case d.blamed != best.blamed:
+		case d.blamed && d.reset() > best.reset(),
+			!d.blamed && d.status.GetLimitRemaining() < best.status.GetLimitRemaining():
 			best = d
 		}
 	}
 	return best
 }
 
-// wait returns the seconds until every descriptor that is over its limit may pass,
-// at least 1. It is false if waiting does not help one of them.
+// wait returns the seconds until every descriptor that is to blame may pass, at
+// least 1. It is false if waiting does not help one of them.
 func (q *question) wait() (seconds int64, ok bool) {
 	seconds = 1
 	for i := range q.descriptors {
-		if d := &q.descriptors[i]; d.exceeded {
+		if d := &q.descriptors[i]; d.blamed {
 			if d.final {
 				return 0, false
 			}
-			seconds = max(seconds, d.status.GetDurationUntilReset().GetSeconds())
+			seconds = max(seconds, d.reset())
 		}
 	}
 	return seconds, true

@@ -74,8 +74,8 @@ func (q *question) body(r *rls.RateLimitResponse) {
 	}
 }
 
-// atFault returns the descriptor that the body is about, which is one over its
-// limit, and in which dialect.
+// atFault returns the descriptor that the body is about, which is one to blame,
+// and in which dialect.
 func (q *question) atFault() (fault *descriptor, dialect string) {
 	dialect = q.service.options.Body
 	for i := range q.descriptors {
@@ -83,7 +83,7 @@ func (q *question) atFault() (fault *descriptor, dialect string) {
 		if d.mapped.dialect != "" {
 			dialect = d.mapped.dialect
 		}
-		if d.exceeded && (fault == nil || d.status.GetDurationUntilReset().GetSeconds() > fault.status.GetDurationUntilReset().GetSeconds()) {
+		if d.blamed && (fault == nil || d.reset() > fault.reset()) {
 			fault = d
 		}
 	}

@@ -55,19 +55,7 @@ func (q *question) call(ctx context.Context, list []*descriptor) error {
 func (q *question) check(ctx context.Context, list []*descriptor) error {
 	batch := &pb.CheckBatchRequest{}
 	for _, d := range list {
-		none := int64(0)
-		r := &pb.CheckRequest{Key: d.mapped.key, Tier: d.mapped.tier, Model: d.mapped.model, Requests: &none}
-		switch d.mapped.dimension {
-		case string(limiter.Requests):
-			r.Requests = &d.hits
-		case inputTokens:
-			r.InputTokens = d.hits
-		case string(limiter.OutputTokens):
-			r.OutputTokens = d.hits
-		default:
-			r.Costs = map[string]int64{d.mapped.dimension: d.hits}
-		}
-		batch.Items = append(batch.Items, r)
+		batch.Items = append(batch.Items, d.asCheck())
 	}
 	out, err := q.service.options.Policy.CheckBatch(ctx, batch)
 	if err != nil {
@@ -79,6 +67,23 @@ func (q *question) check(ctx context.Context, list []*descriptor) error {
 		}
 	}
 	return nil
+}
+
+// asCheck is the descriptor as a call that was made.
+func (d *descriptor) asCheck() *pb.CheckRequest {
+	none := int64(0)
+	r := &pb.CheckRequest{Key: d.mapped.key, Tier: d.mapped.tier, Model: d.mapped.model, Requests: &none}
+	switch d.mapped.dimension {
+	case string(limiter.Requests):
+		r.Requests = &d.hits
+	case inputTokens:
+		r.InputTokens = d.hits
+	case string(limiter.OutputTokens):
+		r.OutputTokens = d.hits
+	default:
+		r.Costs = map[string]int64{d.mapped.dimension: d.hits}
+	}
+	return r
 }
 
 // look asks how limits stand. Being exactly at one is within it.
@@ -100,8 +105,8 @@ func (q *question) look(ctx context.Context, list []*descriptor) error {
 }
 
 // charge charges whatever the limits say: a reservation of nothing, settled with
-// the hits. Only a limit on calls at the same time, or one of 0, can refuse it;
-// then the hits count nowhere, and the descriptor is over its limit.
+// the hits. A limit on calls at the same time, or one of 0, can refuse that; then
+// the hits are told as those of a call that was made.
 func (q *question) charge(ctx context.Context, list []*descriptor) error {
 	reserves := &pb.ReserveBatchRequest{}
 	for _, d := range list {
@@ -115,13 +120,17 @@ func (q *question) charge(ctx context.Context, list []*descriptor) error {
 		return err
 	}
 	settles := &pb.SettleBatchRequest{}
-	var settled []*descriptor
+	var settled, made []*descriptor
 	for i, r := range held.GetResults() {
 		d, dec := list[i], r.GetDecision()
-		if dec.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED {
-			if err := d.decided(dec, r.GetError(), q.service.options.Now()); err != nil {
+		switch {
+		case dec == nil:
+			if err := d.failed(r.GetError()); err != nil {
 				return err
 			}
+			continue
+		case dec.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED:
+			made = append(made, d)
 			continue
 		}
 		s := &pb.SettleRequest{Key: d.mapped.key, RequestId: dec.GetRequestId()}
@@ -135,15 +144,41 @@ func (q *question) charge(ctx context.Context, list []*descriptor) error {
 		}
 		settles.Items, settled = append(settles.Items, s), append(settled, d)
 	}
-	if len(settled) == 0 {
+	if len(settled) > 0 {
+		out, err := q.service.options.Policy.SettleBatch(ctx, settles)
+		if err != nil {
+			return err
+		}
+		for i, r := range out.GetResults() {
+			if err := settled[i].stands(r.GetSettlement().GetLimits(), r.GetError(), q.service.options.Now()); err != nil {
+				return err
+			}
+		}
+	}
+	return q.tell(ctx, made)
+}
+
+// tell charges calls that were made.
+func (q *question) tell(ctx context.Context, made []*descriptor) error {
+	if len(made) == 0 {
 		return nil
 	}
-	out, err := q.service.options.Policy.SettleBatch(ctx, settles)
+	batch := &pb.CheckBatchRequest{}
+	for _, d := range made {
+		batch.Items = append(batch.Items, d.asCheck())
+	}
+	out, err := q.service.options.Policy.Charge(ctx, batch)
 	if err != nil {
 		return err
 	}
 	for i, r := range out.GetResults() {
-		if err := settled[i].stands(r.GetSettlement().GetLimits(), r.GetError(), q.service.options.Now()); err != nil {
+		d, dec := made[i], r.GetDecision()
+		if dec.GetOutcome() == pb.Outcome_OUTCOME_DENIED { // no room for the key
+			err = d.decided(dec, nil, q.service.options.Now())
+		} else {
+			err = d.stands(dec.GetLimits(), r.GetError(), q.service.options.Now())
+		}
+		if err != nil {
 			return err
 		}
 	}

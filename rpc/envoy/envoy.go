@@ -41,6 +41,13 @@ type Counter interface {
 	Count(ctx context.Context, hits []server.Count) ([]server.Counted, error)
 }
 
+// Policy decides calls under the policy; *peer.Router does.
+type Policy interface {
+	pb.RateLimiterServer
+	// Charge charges what was used already, whatever the limits say.
+	Charge(ctx context.Context, b *pb.CheckBatchRequest) (*pb.DecisionBatch, error)
+}
+
 // The bodies of refusals.
 const (
 	BodyNone      = "none"
@@ -55,7 +62,7 @@ const DefaultPrefix = "bucketring."
 type Options struct {
 	Counter Counter
 	// Policy decides for descriptors with a bucketring.key.
-	Policy pb.RateLimiterServer
+	Policy Policy
 	// Shadow answers OK to everything that was decided otherwise.
 	Shadow bool
 	// Headers begins the names of the headers that tell what is left: RateLimit

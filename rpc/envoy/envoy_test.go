@@ -28,6 +28,7 @@ descriptors:
   - { key: tenant, rate_limit: { unit: day, requests_per_unit: 10_000_000_000 } }
   - { key: soft, shadow_mode: true, rate_limit: { unit: minute, requests_per_unit: 1 } }
   - { key: quota, quota_mode: true, rate_limit: { unit: minute, requests_per_unit: 1 } }
+  - { key: daily, quota_mode: true, rate_limit: { unit: day, requests_per_unit: 1 } }
   - { key: file, value: "docs/*", share_threshold: true, rate_limit: { unit: hour, requests_per_unit: 2 } }
   - { key: file, value: "own/*", rate_limit: { unit: hour, requests_per_unit: 2 } }
   - { key: read, rate_limit: { name: reads, unit: minute, requests_per_unit: 1 } }
@@ -66,6 +67,13 @@ func TestSemantics(t *testing.T) {
 			{"shop user=a", "OVER: OVER 3/minute left 0 in 40s"},
 			{"shop user=a +0", "OVER: OVER 3/minute left 0 in 40s"},
 			{"shop user=b", "OK: OK 3/minute left 2 in 40s"},
+		},
+		"the end of a stream is charged even when over": {
+			{"shop user=s +3; user=s +0", "OK: OK 3/minute left 0 in 40s; OK 3/minute left 0 in 40s"},
+			{"shop user=s +900", "OVER: OVER 3/minute left 0 in 40s"}, // of calls that began before
+			{"shop user=s +900", "OVER: OVER 3/minute left 0 in 40s"},
+			{"shop user=s -1800", "OK: OK 3/minute left 0 in 40s"}, // all of it was counted
+			{"shop user=s -1", "OK: OK 3/minute left 1 in 40s"},
 		},
 		"hits are charged even when over": {
 			{"shop user=a +10", "OVER: OVER 3/minute left 0 in 40s"},
@@ -127,6 +135,7 @@ func TestSemantics(t *testing.T) {
 			{"shop file=docs/a", "OK: OK 2/hour left 1 in 46m40s"},
 			{"shop file=docs/b", "OK: OK 2/hour left 0 in 46m40s"},
 			{"shop file=docs/c", "OVER: OVER 2/hour left 0 in 46m40s"},
+			{"shop file=docs/*", "OVER: OVER 2/hour left 0 in 46m40s"}, // no way around it
 			{"shop file=own/a +2", "OK: OK 2/hour left 0 in 46m40s"},
 			{"shop file=own/b +2", "OK: OK 2/hour left 0 in 46m40s"},
 		},
@@ -143,6 +152,7 @@ func TestSemantics(t *testing.T) {
 			{"shop user=a 1/hour", "OK: OK 1/hour left 0 in 46m40s"}, // another one
 			{"shop user=a 9/10xminute", "OK: OK 9/10xminute left 8 in 6m40s"},
 			{"shop unheard=of 1/day", "OK: OK 1/day left 0 in 11h46m40s"},
+			{"shop 5/minute", "OK: OK 5/minute left 4 in 40s"}, // of no entries
 			{"shop soft=z 1/minute", "OK: OK 1/minute left 0 in 40s"},
 			{"shop soft=z 1/minute", "OVER: OVER 1/minute left 0 in 40s"}, // shadow is the rule's
 			{"shop user=a 1/unknown", "OVER: OVER"},
@@ -248,6 +258,13 @@ func TestHeaders(t *testing.T) {
 		{"shop other=1", map[string]string{}},
 		{"shop user=a; user=b +2", map[string]string{"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "1", "X-RateLimit-Reset": "40"}},
 		{"shop user=b +9; user=none; user=c", map[string]string{"X-RateLimit-Limit": "0", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "2800", "Retry-After": "2800"}},
+		// An empty quota beside one that is not is nobody's trouble, however long it lasts.
+		{"shop daily=a", map[string]string{"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "42400"}},
+		{"shop daily=a; quota=a; user=d +9", map[string]string{"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "40", "Retry-After": "40"}},
+		{"shop daily=a; quota=b", map[string]string{"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "42400"}},
+		// If all are empty, the first that is filled is enough.
+		{"shop daily=a; quota=b", map[string]string{"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "40", "Retry-After": "40"}},
+		{"shop daily=a; quota=b; user=none", map[string]string{"X-RateLimit-Limit": "0", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "2800", "Retry-After": "2800"}},
 		// The call is larger than the limit: no wait helps.
 		{"shop bucketring.key=k +9", map[string]string{"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "0"}},
 	} {

@@ -90,14 +90,26 @@ func TestWhatCallersSendIsNoError(t *testing.T) {
 	}
 }
 
-// TestChargeNeedsASlot shows what becomes of a charge that cannot be recorded.
-func TestChargeNeedsASlot(t *testing.T) {
+// TestChargeWithoutASlot wants what was used to be charged whatever else goes on:
+// Envoy does not look at the answer when a stream has ended.
+func TestChargeWithoutASlot(t *testing.T) {
 	w := newWorld(t, testRules, nil)
 	_, err := w.options.Policy.Reserve(t.Context(), &pb.ReserveRequest{Key: "a", RequestId: "r", Requests: new(int64(0)), MaxOutputTokens: new(int64(0))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.run([]step{{"any bucketring.key=a bucketring.dimension=images bucketring.mode=charge +2", "OVER: OVER in 1s"}})
+	w.run([]step{
+		{"any bucketring.key=a bucketring.dimension=images bucketring.mode=charge +2", "OK: OK 5/day left 3 in 11h46m40s"},
+		{
+			"any bucketring.key=a bucketring.dimension=tokens bucketring.mode=charge +150; bucketring.key=b bucketring.dimension=images bucketring.mode=charge +1",
+			"OVER: OVER 100/minute left 0 in 40s; OK 5/day left 4 in 11h46m40s",
+		},
+		{"any bucketring.key=a bucketring.dimension=images bucketring.mode=charge +1", "OVER: OVER 100/minute left 0 in 40s"},
+		{"40s", ""},
+		{"any bucketring.key=a +0", "OK: OK 5/day left 2 in 11h46m0s"},
+		// So it is with a limit of 0.
+		{"any bucketring.key=z bucketring.tier=shut bucketring.dimension=images bucketring.mode=charge +1", "OVER: OVER 0/day left 0 in 11h46m0s"},
+	})
 }
 
 func TestPrefix(t *testing.T) {

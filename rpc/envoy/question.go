@@ -53,6 +53,7 @@ type descriptor struct {
 	// over: it would be refused if nothing was in shadow. Exceeded: the status
 	// says so.
 	over, exceeded bool
+	blamed         bool // the request is refused for it
 	final          bool // over, and waiting does not help
 	dimension      string
 }

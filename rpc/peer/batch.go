@@ -4,6 +4,7 @@ package peer
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -86,6 +87,21 @@ func (r *Router) CheckBatch(ctx context.Context, b *pb.CheckBatchRequest) (*pb.D
 	}
 	results, err := decideAll(ctx, r, v, b.GetItems(), func(item *pb.Item, q *pb.CheckRequest) {
 		item.Call = &pb.Item_Check{Check: q}
+	})
+	return decisionBatch(results), err
+}
+
+// Charge charges checks whatever the limits say, slots and limits of 0 included: it
+// is for what has been used already. A bucket owes at most one capacity, as after a
+// settle. Only a key for which there is no room is denied. An owner that cannot be
+// reached is told later, and if there is no room to remember that, the result is an
+// error. It is no decision, and is counted as none.
+func (r *Router) Charge(ctx context.Context, b *pb.CheckBatchRequest) (*pb.DecisionBatch, error) {
+	if n := len(b.GetItems()); n > server.MaxItems {
+		return nil, wrongField("items", strconv.Itoa(n), "must be at most "+strconv.Itoa(server.MaxItems))
+	}
+	results, err := decideAll(ctx, r, r.view.Load(), b.GetItems(), func(item *pb.Item, q *pb.CheckRequest) {
+		item.Call, item.Replay = &pb.Item_Check{Check: q}, true
 	})
 	return decisionBatch(results), err
 }

@@ -101,26 +101,31 @@ func (e entry) String() string {
 	return fmt.Sprintf("descriptor %q with value %q", e.key, e.value)
 }
 
-// add makes child findable. A value without wildcards is looked up, the others
-// are tried in order.
+// add makes child findable. A value is looked up as it is written, and if it has
+// wildcards it is also tried in order: gateways make values of the names of
+// routes, and a name may have a star.
 func (n *node) add(x *Descriptor, child *node) {
-	switch {
-	case x.Value == "":
+	if x.Value == "" {
 		if n.defaults == nil {
 			n.defaults = map[string]*node{}
 		}
 		n.defaults[x.Key] = child
-	case strings.Contains(x.Value, "*"):
-		if n.wildcards == nil {
-			n.wildcards = map[string][]wild{}
-		}
-		n.wildcards[x.Key] = append(n.wildcards[x.Key], wild{x.Value, strings.Split(x.Value, "*"), x.ShareThreshold, child})
-	default:
-		if n.exact == nil {
-			n.exact = map[entry]*node{}
-		}
-		n.exact[entry{x.Key, x.Value}] = child
+		return
 	}
+	if n.exact == nil {
+		n.exact = map[entry]*node{}
+	}
+	n.exact[entry{x.Key, x.Value}] = child
+	if !strings.Contains(x.Value, "*") {
+		return
+	}
+	if x.ShareThreshold {
+		child.shared = x.Value
+	}
+	if n.wildcards == nil {
+		n.wildcards = map[string][]wild{}
+	}
+	n.wildcards[x.Key] = append(n.wildcards[x.Key], wild{strings.Split(x.Value, "*"), child})
 }
 
 // rule checks a limit; nil if the descriptor has none.

@@ -65,24 +65,24 @@ type Config struct {
 	domains map[string]*node
 	rules   []*Rule
 	digest  string
+	text    string
 }
 
 // A node is one descriptor, or a domain.
 type node struct {
-	exact     map[entry]*node   // by key and value
+	exact     map[entry]*node   // by key and value as they are written, with wildcards and without
 	wildcards map[string][]wild // by key, in the order of the file
 	defaults  map[string]*node  // by key: those without a value
 	rule      *Rule             // nil: none
+	shared    string            // the wildcard in whose name all values that match are counted
 }
 
 type entry struct{ key, value string }
 
 // wild is a descriptor whose value has wildcards.
 type wild struct {
-	pattern string
-	parts   []string // what stands between the wildcards
-	shared  bool     // all values that match are counted as one
-	node    *node
+	parts []string // what stands between the wildcards
+	node  *node
 }
 
 // Rules returns all rules in the order of their domains and files.

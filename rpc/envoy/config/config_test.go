@@ -5,6 +5,7 @@ package config
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,7 +86,9 @@ func TestFind(t *testing.T) {
 		{"user=root", -1, nil},
 		{"user=bot-7", 2, nil},
 		{"user=bot-abc", 2, nil}, // the first wildcard of the file
-		{"user=Root", 1, nil},    // case counts
+		{"user=bot-a*", 5, nil},  // but a value that is written just so comes before
+		{"user=bot-7 path=/v1/*/items/*", 3, []string{"", "/v1/*/items/*"}},
+		{"user=Root", 1, nil}, // case counts
 		{"user=bot-7 path=/v1/x/items/9", 3, []string{"", "/v1/*/items/*"}},
 		{"user=bot-7 path=/v1/x/items", 4, nil},
 		{"user=bot-7 path=/v2", 0, nil},
@@ -206,6 +209,7 @@ f:20:94: a limit cannot replace itself, "n"
 f:20:94: an element of replaces needs a name
 f:20:110: unknown key "nome" in an element of replaces; did you mean "name"?
 f:21:5: a descriptor must be a mapping, got "just text"`},
+		{"octal", "domain: d\ndescriptors: [{ key: k, rate_limit: { unit: day, requests_per_unit: 010 } }]", `f:2:69: requests_per_unit must not begin with a zero, got "010"`},
 		{"not YAML", "domain: [", "f:1:1: is not YAML"},
 		{"too deep", "domain: d\ndescriptors: " + strings.Repeat("[{key: a, descriptors: ", 40) + strings.Repeat("}]", 40), "levels deep"},
 	} {
@@ -294,6 +298,41 @@ func TestDigest(t *testing.T) {
 	}
 }
 
+// TestText wants the text of rules to be rules again, and the same ones.
+func TestText(t *testing.T) {
+	more := `domain: "a: b"
+descriptors:
+  - key: 'quo"ted # key'
+    value: "line\nend \x07 ü"
+    quota_mode: true
+    detailed_metric: true
+    value_to_metric: true
+    metadata: { plan: gold, deep: { list: [1, true, null, "x"] } }
+    rate_limit: { unit: day, requests_per_unit: 0, replaces: [{ name: a }, { name: "b, c" }] }
+  - key: soft
+    shadow_mode: true
+    rate_limit: { unlimited: true, requests_per_unit: 9, name: "yes" }
+`
+	c, err := ParseFiles([]File{{"rules.yaml", []byte(rules)}, {"more.yaml", []byte(more)}, {"bare.yaml", []byte("domain: bare\n")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []File
+	for doc := range strings.SplitSeq(c.Text(), "---\n") {
+		files = append(files, File{"text.yaml", []byte(doc)})
+	}
+	again, err := ParseFiles(files)
+	if err != nil {
+		t.Fatalf("the text is no rules:\n%s\n%v", c.Text(), err)
+	}
+	if again.Digest() != c.Digest() || again.Text() != c.Text() || len(files) != 3 {
+		t.Errorf("the text has other rules:\n%s\nand then\n%s", c.Text(), again.Text())
+	}
+	if got := (*Config)(nil).Text(); got != "" {
+		t.Errorf("the text of no rules = %q, want none", got)
+	}
+}
+
 // TestWildcardsAreRegexps compares with what regular expressions say.
 func TestWildcardsAreRegexps(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -311,6 +350,81 @@ func TestWildcardsAreRegexps(t *testing.T) {
 	})
 }
 
+// lookup is Find as its words say it, over the rules as they were written.
+func lookup(ds []Descriptor, entries []pair) *Descriptor {
+	var found *Descriptor
+	for _, ok := range []func(d *Descriptor) bool{
+		func(d *Descriptor) bool { return d.Value != "" && d.Value == entries[0].value },
+		func(d *Descriptor) bool {
+			return strings.Contains(d.Value, "*") && regexp.MustCompile("^"+strings.ReplaceAll(d.Value, "*", ".*")+"$").MatchString(entries[0].value)
+		},
+		func(d *Descriptor) bool { return d.Value == "" },
+	} {
+		if i := slices.IndexFunc(ds, func(d Descriptor) bool { return d.Key == entries[0].key && ok(&d) }); i >= 0 {
+			found = &ds[i]
+			break
+		}
+	}
+	if found == nil || len(entries) == 1 {
+		return found
+	}
+	return lookup(found.Descriptors, entries[1:])
+}
+
+func TestFindIsWhatItSays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		amount := int64(0)
+		var draw func(depth int) []Descriptor
+		draw = func(depth int) (ds []Descriptor) {
+			seen := map[entry]bool{}
+			for range rapid.IntRange(0, 6).Draw(t, "descriptors") {
+				d := Descriptor{
+					Key:   rapid.SampledFrom([]string{"a", "b", "*"}).Draw(t, "key"),
+					Value: rapid.SampledFrom([]string{"", "x", "y", "xy", "x*", "*y", "x*y", "*", "x*x*"}).Draw(t, "value"),
+				}
+				id := entry{d.Key, d.Value}
+				if seen[id] {
+					continue
+				}
+				seen[id] = true
+				if rapid.Bool().Draw(t, "limited") {
+					amount++
+					d.Limit = &Limit{Window: limiter.Window{Unit: limiter.UnitHour}, Amount: amount}
+				}
+				if depth > 1 {
+					d.Descriptors = draw(depth - 1)
+				}
+				ds = append(ds, d)
+			}
+			return ds
+		}
+		ds := draw(2)
+		c, err := Compile([]Domain{{Source: "s", Name: "d", Descriptors: ds}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			var entries []pair
+			for range rapid.IntRange(1, 3).Draw(t, "entries") {
+				entries = append(entries, pair{
+					rapid.SampledFrom([]string{"a", "b", "*"}).Draw(t, "key"),
+					rapid.SampledFrom([]string{"", "x", "y", "xy", "xzy", "x*", "*y", "x*y", "*", "z"}).Draw(t, "value"),
+				})
+			}
+			got, want := int64(0), int64(0)
+			if d := lookup(ds, entries); d != nil && d.Limit != nil {
+				want = d.Limit.Amount
+			}
+			if r := Find(c, "d", entries).Rule; r != nil {
+				got = r.Amount
+			}
+			if got != want {
+				t.Fatalf("Find(%v) = %d, want %d in\n%s", entries, got, want, c.Text())
+			}
+		}
+	})
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(rules))
 	f.Add([]byte("domain: d\ndescriptors: &x [{ key: a, descriptors: *x }]"))
@@ -319,6 +433,12 @@ func FuzzParse(f *testing.F) {
 		c, err := Parse("f", src)
 		if (c == nil) == (err == nil) {
 			t.Fatalf("Parse = %v, %v, want one of them", c, err)
+		}
+		if c != nil {
+			again, err := Parse("text", []byte(c.Text()))
+			if err != nil || again.Digest() != c.Digest() {
+				t.Fatalf("Parse(Text) = %v, want the same rules from\n%s", err, c.Text())
+			}
 		}
 		for _, r := range c.Rules() {
 			if !r.Unlimited && (r.Amount < 0 || r.Amount > limiter.MaxAmount || r.Window.Validate() != nil) {

@@ -11,9 +11,11 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/bucketring/bucketring/limiter"
 )
 
-// seal derives the digest, and puts rules in the order of their domains. Within
+// seal derives the digest and the text, and puts rules in the order of their domains. Within
 // a domain the order of descriptors counts, since wildcards are tried in it.
 func (c *Config) seal(domains []Domain) {
 	domains = slices.Clone(domains)
@@ -26,6 +28,7 @@ func (c *Config) seal(domains []Domain) {
 		write(h, domains[i].Descriptors, 0)
 	}
 	c.digest = hex.EncodeToString(h.Sum(nil))
+	c.text = textOf(domains)
 }
 
 func write(w io.Writer, ds []Descriptor, depth int) {
@@ -33,7 +36,11 @@ func write(w io.Writer, ds []Descriptor, depth int) {
 		d := &ds[i]
 		fmt.Fprintf(w, "%d %q %q %t %t %t %t %t", depth, d.Key, d.Value, d.Shadow, d.Quota, d.DetailedMetric, d.ValueToMetric, d.ShareThreshold)
 		if l := d.Limit; l != nil {
-			fmt.Fprintf(w, " %d %d %d %t %q %q", l.Window.Unit, max(l.Window.Multiple, 1), l.Amount, l.Unlimited, l.Name, l.Replaces)
+			amount, window := l.Amount, l.Window
+			if l.Unlimited {
+				amount, window = 0, limiter.Window{}
+			}
+			fmt.Fprintf(w, " %d %d %d %t %q %q", window.Unit, max(window.Multiple, 1), amount, l.Unlimited, l.Name, l.Replaces)
 		}
 		fmt.Fprintf(w, " %s\n", metadataText(d))
 		write(w, d.Descriptors, depth+1)

@@ -20,7 +20,7 @@ type Match struct {
 }
 
 // Find looks for the limit of a descriptor. Each entry is one level: a value that
-// is written out comes first, then wildcards in the order of the file, then the
+// is written just so comes first, then wildcards in the order of the file, then the
 // key without a value; the first that matches is taken, whatever is below it. A
 // limit applies to descriptors of its own depth only.
 func Find[E Entry](c *Config, domain string, entries []E) (m Match) {
@@ -32,12 +32,11 @@ func Find[E Entry](c *Config, domain string, entries []E) (m Match) {
 		if n == nil {
 			return Match{}
 		}
-		var shared string
-		if n, shared = n.next(e.GetKey(), e.GetValue()); shared != "" {
+		if n = n.next(e.GetKey(), e.GetValue()); n != nil && n.shared != "" {
 			if m.Shared == nil {
 				m.Shared = make([]string, len(entries))
 			}
-			m.Shared[i] = shared
+			m.Shared[i] = n.shared
 		}
 	}
 	if n == nil || n.rule == nil {
@@ -47,22 +46,17 @@ func Find[E Entry](c *Config, domain string, entries []E) (m Match) {
 	return m
 }
 
-// next goes down one level. Shared is the wildcard, if its values share a limit.
-func (n *node) next(key, value string) (child *node, shared string) {
+// next goes down one level; nil: nothing matches.
+func (n *node) next(key, value string) *node {
 	if child := n.exact[entry{key, value}]; child != nil {
-		return child, ""
+		return child
 	}
 	for i := range n.wildcards[key] {
-		w := &n.wildcards[key][i]
-		if !w.matches(value) {
-			continue
+		if w := &n.wildcards[key][i]; w.matches(value) {
+			return w.node
 		}
-		if w.shared {
-			return w.node, w.pattern
-		}
-		return w.node, ""
 	}
-	return n.defaults[key], ""
+	return n.defaults[key]
 }
 
 // matches reports whether value is the parts in order, with anything between

@@ -231,6 +231,10 @@ func (p *parser) number(f yamldoc.Field, least, most int64, name string) int64 {
 	if !ok {
 		return broken
 	}
+	if len(text) > 1 && text[0] == '0' { // which YAML 1.1 reads as octal
+		p.Problem(f.Value, "%s must not begin with a zero, got %q", f.Name, text)
+		return broken
+	}
 	n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64)
 	if err != nil || n < least || n > most {
 		p.Problem(f.Value, "%s must be a whole number from %d to %s, got %q", f.Name, least, name, text)

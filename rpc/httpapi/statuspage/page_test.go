@@ -61,6 +61,10 @@ func troubled() Status {
 				{Digest: "54e69cc153dee5ac", Members: []string{"node-1", "node-2", "node-5"}},
 				{Digest: "a0daaaec65f16c3a", Members: []string{"node-3"}},
 			},
+			EnvoySkew: []PolicyGroup{
+				{Digest: "1f20ab3c4d5e6f70", Members: []string{"node-1", "node-2"}},
+				{Digest: "2a31bc4d5e6f7081", Members: []string{"node-3"}},
+			},
 			Problem: "10.0.0.4:6472: connection refused", LastContact: noon.Add(-time.Second), HealthScore: 2,
 			Outbox: 1234, Fallbacks: map[string]uint64{"breaker": 1_200_000, "late": 3, "broken": 0},
 			Keys: []string{"00000000000000aa", "00000000000000bb"},
@@ -147,6 +151,7 @@ func everywhere(text string) Status {
 			Members: []Member{member}, Fencing: []Member{member},
 			Departed:  []Departure{{Name: text, Boot: text, Fate: text}, {Name: text, Boot: text, Fate: "crashed"}},
 			Skew:      []PolicyGroup{{Digest: text, Members: []string{text}}},
+			EnvoySkew: []PolicyGroup{{Digest: text, Members: []string{text}}},
 			Fallbacks: map[string]uint64{text: 1}, Keys: []string{text},
 		},
 		Owners: []Run{{text, 4096}},

@@ -59,6 +59,7 @@ type Cluster struct {
 	Fencing     []Member // that are fenced by another run with their name
 	Departed    []Departure
 	Skew        []PolicyGroup // none: all members have the same policy
+	EnvoySkew   []PolicyGroup // none: all have the same rules of Envoy's rate limit service
 	Problem     string
 	LastContact time.Time
 	HealthScore int
@@ -98,7 +99,7 @@ type Departure struct {
 	At   time.Time
 }
 
-// PolicyGroup are the members that have one policy in force.
+// PolicyGroup are the members that have one policy, or the same rules for Envoy.
 type PolicyGroup struct {
 	Digest  string
 	Members []string
@@ -139,6 +140,11 @@ func noticesOf(s Status) []notice {
 	say(len(crashed) > 0, "Members crashed.", strings.Join(crashed, ", "))
 	say(c.Problem != "", "Members are missing.", c.Problem)
 	say(len(c.Skew) > 0, "Members have different policies.", "What a call is answered depends on who owns its key.")
+	var rules []string
+	for _, g := range c.EnvoySkew {
+		rules = append(rules, g.Digest+" at "+strings.Join(g.Members, ", "))
+	}
+	say(len(rules) > 0, "Members have different rules for Envoy.", "What Envoy is answered depends on whom it asks: "+strings.Join(rules, "; ")+".")
 	say(s.Policy.LastError != "", "The policy files are not valid.", "The policy before them stays in force.")
 	say(c.Outbox > 0, count(c.Outbox)+" admitted calls wait in the outbox.", "Their owners were not told of them yet.")
 	say(c.HealthScore > 0, "This node is slow at gossip.", "Its health score is "+count(c.HealthScore)+"; 0 is well.")
