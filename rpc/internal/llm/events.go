@@ -51,7 +51,7 @@ const doneWord = "[DONE]"
 func (m *Meter) passEvents(p []byte) []byte {
 	s := &m.events
 	s.out.begin(p)
-	i := s.skipMark(p)
+	i := m.skipMark(p)
 	s.out.add(0, i)
 	from := i // what is before it was passed, held or hidden
 	for i < len(p) {
@@ -274,9 +274,14 @@ func (s *events) isComment() bool { return s.part >= afterColon && s.size == 0 }
 
 // skipMark returns how much of p belongs to a byte order mark at the very start of
 // the stream.
-func (s *events) skipMark(p []byte) int {
+func (m *Meter) skipMark(p []byte) int {
+	s := &m.events
 	for i, c := range p {
 		if s.bom == len(byteOrderMark) || c != byteOrderMark[s.bom] {
+			if s.bom < len(byteOrderMark) && s.bom > 0 { // it began as one, and belongs to the first line
+				m.line(byteOrderMark[:s.bom])
+				s.pass = true
+			}
 			s.bom = len(byteOrderMark)
 			return i
 		}

@@ -68,6 +68,7 @@ func FuzzMeter(f *testing.F) {
 			f.Add(uint8(e), true, true, []byte(s), []byte{3, 50, 0, 200})
 		}
 	}
+	f.Add(uint8(1), true, false, []byte("\xefdata:{\"choices\",\"usage\"0{}}"), []byte("0")) // a byte order mark that is none
 	f.Fuzz(func(t *testing.T, endpoint uint8, events, asked bool, answer, steps []byte) {
 		r := Request{Endpoint: Endpoint(endpoint % uint8(len(endpoints))), N: 1, Stream: events, IncludeUsage: asked, InputBytes: 1}
 		kind := "application/json"
