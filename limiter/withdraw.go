@@ -84,7 +84,8 @@ func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint
 		p.deleteHold(no)
 	case Expired:
 		p.undo(x, now)
-		p.end(no, x, Cancelled, now) // it stands in a queue, and is forgotten with that
+		p.release(x)
+		p.vacate(no)
 	}
 }
 
