@@ -5,6 +5,7 @@ package limiter_test
 import (
 	"errors"
 	"maps"
+	"strconv"
 	"testing"
 	"time"
 
@@ -320,4 +321,27 @@ func TestWithdrawIsTheModel(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestWithdrawalsLeaveRoom: withdrawals of what never was may fill the memory of
+// ids, but not so that reservations find no room in it.
+func TestWithdrawalsLeaveRoom(t *testing.T) {
+	const ids = 64
+	n := newNode(t, limiter.Options{MaxIDs: ids})
+	for i := range uint64(10 * ids) {
+		n.Withdraw(noon, "flood", "r", 1+i)
+	}
+	if got := n.Stats().IDs; got < ids/2 || got > ids*3/4 {
+		t.Errorf("%d of %d ids are remembered, want most of them, but not all", got, ids)
+	}
+	r := &limiter.Request{Key: "acme/alice", Attempt: 1}
+	r.Plan = n.plan(r.Key, limiter.Limit{Name: "slots", Dimension: limiter.Concurrent, Algorithm: limiter.Concurrency, Amount: ids})
+	for i := range ids / 4 {
+		r.ID = strconv.Itoa(i)
+		wantOutcome(t, "Reserve("+r.ID+")", n.reserve(noon, r), limiter.Allowed)
+	}
+	n.Withdraw(noon, r.Key, r.ID, 1)
+	if got := n.Stats().Reservations; got != ids/4-1 {
+		t.Errorf("%d reservations after a withdrawal without room to remember it, want %d", got, ids/4-1)
+	}
 }
