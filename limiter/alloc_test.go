@@ -3,6 +3,7 @@
 package limiter_test
 
 import (
+	"errors"
 	"strconv"
 	"testing"
 	"time"
@@ -90,6 +91,20 @@ func TestNoAllocations(t *testing.T) {
 				ok("Cancel", n.Cancel(now.At(time.Second), key, r.ID, &d), limiter.Allowed)
 			}},
 			{"Reserve again", func() { ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed) }},
+			{"Reserve and Withdraw", func() {
+				r.ID, r.Attempt = id(), r.Attempt+1
+				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
+				n.Withdraw(now, key, r.ID, r.Attempt)
+				if err := n.Reserve(now, r, &d); !errors.Is(err, limiter.ErrWithdrawn) {
+					t.Fatalf("Reserve() after its withdrawal = %v, want %v", err, limiter.ErrWithdrawn)
+				}
+			}},
+			{"Reserve, expiry and Withdraw", func() {
+				r.ID, r.Attempt = id(), r.Attempt+1
+				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
+				now = now.At(31 * time.Second)
+				n.Withdraw(now, key, r.ID, r.Attempt)
+			}},
 			{"Peek", func() {
 				n.Peek(now, r, &d)
 				ok("Peek", nil, limiter.Allowed)

@@ -221,24 +221,33 @@ func BenchmarkReserveSettle(b *testing.B) {
 			_ = e.Check(now, r, &d)
 		}
 	})
-	b.Run("reserve_settle", func(b *testing.B) {
-		e, r, now := setup(b)
-		w, d, n := walk{mask: 1023}, limiter.Decision{}, 0
-		u := &limiter.Usage{InputTokens: 900, OutputTokens: 60, Final: true}
-		b.ReportAllocs()
-		for b.Loop() {
-			n++
-			now.Mono += 1000
-			r.Key, r.ID = names[w.next()], ids[n%len(ids)]
-			u.Key, u.ID = r.Key, r.ID
-			if err := e.Reserve(now, r, &d); err != nil {
-				b.Fatal(err)
-			}
-			if err := e.Settle(now, u, &d); err != nil {
-				b.Fatal(err)
-			}
+	for _, sent := range []bool{false, true} { // over a stream, with a number of its own
+		name := "reserve_settle"
+		if sent {
+			name = "reserve_sent_settle"
 		}
-	})
+		b.Run(name, func(b *testing.B) {
+			e, r, now := setup(b)
+			w, d, n := walk{mask: 1023}, limiter.Decision{}, 0
+			u := &limiter.Usage{InputTokens: 900, OutputTokens: 60, Final: true}
+			b.ReportAllocs()
+			for b.Loop() {
+				n++
+				now.Mono += 1000
+				r.Key, r.ID = names[w.next()], ids[n%len(ids)]
+				u.Key, u.ID = r.Key, r.ID
+				if sent {
+					r.Attempt = uint64(n)
+				}
+				if err := e.Reserve(now, r, &d); err != nil {
+					b.Fatal(err)
+				}
+				if err := e.Settle(now, u, &d); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 // BenchmarkBatch compares 256 single checks with one batch, over 2^20 keys.

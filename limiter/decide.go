@@ -21,7 +21,7 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 			case x.status == Cancelled:
 				return &ConflictError{"the reservation was cancelled"}
 			}
-			if reserve {
+			if x.lease != 0 {
 				p.leases.at(x.lease).heard.add(r.Attempt)
 			}
 			p.replay(x, r, d)
@@ -166,7 +166,7 @@ func (p *partition) note(x *hold, it *item, dropped int64, r *Request, now Time)
 func (p *partition) chargedAt(it *item, now Time) int64 {
 	if it.limit.Algorithm == TokenBucket {
 		slots := len(p.engine.catalog.schema(it.rec.schema).limits)
-		return int64(p.mark(it.rec, int(it.pos), slots))
+		return p.mark(it.rec, int(it.pos), slots)
 	}
 	return it.limit.when(*it.slot, now)
 }

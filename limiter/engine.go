@@ -128,7 +128,8 @@ func (e *Engine) Cancel(now Time, key, id string, d *Decision) error {
 // Withdraw takes back one sending of a reserve, whose answer nobody heard: what
 // the reservation id of key holds is given back, and the id is as good as new,
 // unless it was settled or some other sending of it got an answer that was not
-// withdrawn. A sending that comes after that, within 30 s, is an [ErrWithdrawn].
+// withdrawn. A sending that comes after that, within 30 s, is an [ErrWithdrawn],
+// unless more than three quarters of [Options].MaxIDs are in use.
 // What came of the reservation is no answer to the one who asks, so nothing is
 // returned.
 func (e *Engine) Withdraw(now Time, key, id string, attempt uint64) {

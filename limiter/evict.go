@@ -27,13 +27,17 @@ func (r EvictionReason) String() string { return [...]string{"lossless", "smalle
 type quota struct {
 	left  atomic.Int64
 	chunk int64
+	scant int64 // less left is not for everything
 }
 
 func newQuota(limit int) *quota {
-	q := &quota{chunk: int64(min(max(limit/(8*Partitions), 1), 16))}
+	q := &quota{chunk: int64(min(max(limit/(8*Partitions), 1), 16)), scant: int64(limit / 4)}
 	q.left.Store(int64(limit))
 	return q
 }
+
+// ample says whether there is enough left for what can be done without.
+func (q *quota) ample() bool { return q.left.Load() > q.scant }
 
 // take uses one of the partition's own, or gets more; false if none is left.
 func (q *quota) take(own *int) bool {

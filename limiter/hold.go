@@ -17,10 +17,10 @@ type hold struct {
 	next uint32 // in the queue of ids to forget
 	heap uint32 // position in the heap of live leases
 
-	lease   uint32 // number of its lease; 0 for a check
-	touches uint32 // first block
-	count   uint8  // touches
-	outcome Outcome
+	lease   uint32  // number of its lease; 0 for a check
+	touches uint32  // first block
+	count   uint8   // touches
+	outcome Outcome // 0: see vacant
 	status  Status
 	binding int16
 	tier    uint32
@@ -186,7 +186,28 @@ func (p *partition) eachTouch(rec *record, slot uint32, f func(*touch)) {
 
 // deleteHold forgets an id. Its charges are final already.
 func (p *partition) deleteHold(no uint32) {
+	p.strip(no)
+	p.holds.free(no)
+	p.engine.ids.give(&p.idQuota)
+}
+
+// vacate forgets the id of a hold that stands in a queue, where only the head can
+// be taken out: the place stays. Its charges are final already.
+func (p *partition) vacate(no uint32) {
+	p.strip(no)
 	x := p.holds.at(no)
+	*x = hold{due: x.due, next: x.next}
+}
+
+// vacant says whether a hold is nothing but a place in a queue.
+func (x *hold) vacant() bool { return x.outcome == 0 }
+
+// strip frees what belongs to a hold.
+func (p *partition) strip(no uint32) {
+	x := p.holds.at(no)
+	if x.vacant() {
+		return
+	}
 	p.ids.remove(uint32(x.id[0]), no)
 	for b := x.touches; b != 0; {
 		next := p.touches.at(b).next
@@ -196,6 +217,4 @@ func (p *partition) deleteHold(no uint32) {
 	if x.lease != 0 {
 		p.leases.free(x.lease)
 	}
-	p.holds.free(no)
-	p.engine.ids.give(&p.idQuota)
 }

@@ -14,9 +14,13 @@ import (
 func (p *partition) check(t *rapid.T) {
 	cat := p.engine.catalog
 	pins, marks := map[uint32]uint32{}, map[uint32]int{}
-	queued := len(p.live)
+	queued, vacant := len(p.live), 0
 	for no := p.holds.next(0); no != 0; no = p.holds.next(no) {
 		x := p.holds.at(no)
+		if x.vacant() {
+			vacant++
+			continue
+		}
 		if found, _ := p.findHold(x.id); found != no {
 			t.Fatalf("hold %d is not found by its id", no)
 		}
@@ -81,8 +85,8 @@ func (p *partition) check(t *rapid.T) {
 			queued++
 		}
 	}
-	if queued != int(p.holds.n) || p.ids.n != int(p.holds.n) {
-		t.Fatalf("%d ids queued, %d indexed, want %d", queued, p.ids.n, p.holds.n)
+	if queued != int(p.holds.n) || p.ids.n+vacant != int(p.holds.n) {
+		t.Fatalf("%d ids queued, %d indexed, %d vacant, want %d", queued, p.ids.n, vacant, p.holds.n)
 	}
 }
 
@@ -126,19 +130,21 @@ func TestInvariants(t *testing.T) {
 		key := rapid.Custom(func(t *rapid.T) string {
 			return "r/" + rapid.StringMatching(`[a-z]|[ab]/[a-d]|long-long-long-long-long-long-long-name-[a-c]`).Draw(t, "leaf")
 		})
-		id := rapid.StringMatching(`[a-p]`)
+		id, attempt := rapid.StringMatching(`[a-p]`), rapid.Uint64Range(0, 5)
 		var d Decision
+		var sent []*Request
 		cell := &e.cells[PartitionOf("r")]
 		for range rapid.IntRange(1, 120).Draw(t, "steps") {
 			k := key.Draw(t, "key")
-			switch rapid.IntRange(0, 11).Draw(t, "op") {
+			switch rapid.IntRange(0, 13).Draw(t, "op") {
 			case 0, 1, 2, 3:
 				plan := &Plan{Tier: "t", Rates: Rates{Weights: DefaultWeights}, Count: 2}
 				plan.Levels[0] = Level{End: 1, Limits: rapid.SampledFrom(sets).Draw(t, "root's")}
 				plan.Levels[1] = Level{End: len(k), Limits: rapid.SampledFrom(sets).Draw(t, "key's"), Model: rapid.SampledFrom(sets).Draw(t, "model's")}
-				r := &Request{Key: k, Model: rapid.SampledFrom([]string{"", "m", "n"}).Draw(t, "model"), ID: id.Draw(t, "id"), Plan: plan, InputTokens: rapid.Int64Range(0, 40).Draw(t, "input"), OutputTokens: rapid.Int64Range(0, 40).Draw(t, "output"), TTL: time.Duration(rapid.IntRange(1, 90).Draw(t, "ttl")) * time.Second, Force: rapid.Bool().Draw(t, "force")}
+				r := &Request{Key: k, Model: rapid.SampledFrom([]string{"", "m", "n"}).Draw(t, "model"), ID: id.Draw(t, "id"), Plan: plan, InputTokens: rapid.Int64Range(0, 40).Draw(t, "input"), OutputTokens: rapid.Int64Range(0, 40).Draw(t, "output"), TTL: time.Duration(rapid.IntRange(1, 90).Draw(t, "ttl")) * time.Second, Attempt: attempt.Draw(t, "attempt"), Force: rapid.Bool().Draw(t, "force")}
 				if rapid.Bool().Draw(t, "reserve") {
 					_ = e.Reserve(now, r, &d)
+					sent = append(sent, r)
 				} else {
 					_ = e.Check(now, r, &d)
 				}
@@ -156,6 +162,13 @@ func TestInvariants(t *testing.T) {
 					t.Fatalf("Restore of a snapshot: %v", err)
 				}
 			case 10, 11:
+				if len(sent) == 0 || rapid.IntRange(0, 3).Draw(t, "any") == 0 {
+					e.Withdraw(now, k, id.Draw(t, "id"), attempt.Draw(t, "attempt"))
+					break
+				}
+				r := rapid.SampledFrom(sent[max(0, len(sent)-3):]).Draw(t, "sent")
+				e.Withdraw(now, r.Key, r.ID, r.Attempt)
+			case 12, 13:
 				q := &Count{Key: k, Window: Window{Unit: Unit(rapid.IntRange(1, 3).Draw(t, "unit"))}, Hits: rapid.Int64Range(0, 9).Draw(t, "hits"), GiveBack: rapid.Bool().Draw(t, "back"), Force: rapid.Bool().Draw(t, "told")}
 				if rapid.Bool().Draw(t, "with an id") {
 					q.ID = id.Draw(t, "id")

@@ -66,7 +66,7 @@ func (p *partition) convert(rec *record, from, to *limit, s slot, t *timeline, n
 		t.begin()
 		p.eachTouch(rec, to.slot, func(x *touch) {
 			if x.at = to.when(next, now); to.Algorithm == TokenBucket {
-				x.at = int64(t.open(next.level()))
+				x.at = t.open(next.level())
 			}
 		})
 	case from.Algorithm == TokenBucket && from.window != to.window:

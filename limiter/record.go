@@ -54,7 +54,7 @@ type lines struct {
 
 // mark opens a mark on the timeline of token bucket slot i for a charge that
 // comes now.
-func (p *partition) mark(rec *record, i, slots int) uint32 {
+func (p *partition) mark(rec *record, i, slots int) int64 {
 	if rec.lines == 0 {
 		no, ls := p.lines.alloc()
 		rec.lines = no
@@ -77,7 +77,7 @@ func (p *partition) mark(rec *record, i, slots int) uint32 {
 }
 
 // unmark forgets a mark, and the timelines when it was the last.
-func (p *partition) unmark(rec *record, i int, mark uint32) {
+func (p *partition) unmark(rec *record, i int, mark int64) {
 	ls := p.lines.at(rec.lines)
 	ls.of[i].drop(mark)
 	if ls.live--; ls.live == 0 {

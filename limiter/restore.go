@@ -250,30 +250,45 @@ func (d *restorer) timeline(t *timeline) {
 		return
 	}
 	t.begin()
-	t.base, t.waste, t.next = d.wide(), d.wide(), uint32(d.upTo(1<<32-1, "mark"))
-	for range n {
-		b := block{seq: uint32(d.upTo(1<<29-1, "block")), n: uint8(d.upTo(blockSize, "marks")), dead: uint8(d.upTo(255, "dead")), lowest: maxWide}
-		for i := range int(b.n) {
-			b.low[i] = d.wide()
-			b.lowest = minWide(b.lowest, b.low[i])
-			if b.dead>>i&1 == 0 {
+	t.base, t.waste, t.next = d.wide(), d.wide(), int64(d.upTo(1<<62, "mark"))
+	for i := range n {
+		b := block{seq: int64(d.upTo(1<<59, "block")), n: uint8(d.upTo(blockSize, "marks")), dead: uint8(d.upTo(255, "dead")), lowest: maxWide}
+		for j := range int(b.n) {
+			b.low[j] = d.wide()
+			b.lowest = minWide(b.lowest, b.low[j])
+			if b.dead>>j&1 == 0 {
 				t.live++
 			}
 		}
-		if b.n == 0 || len(t.blocks) > 0 && b.seq <= t.blocks[len(t.blocks)-1].seq || t.next <= b.seq*blockSize+uint32(b.n)-1 {
+		if len(t.blocks) > 0 && b.seq <= t.blocks[len(t.blocks)-1].seq {
 			d.fail("timeline is out of order")
+			return
+		}
+		if full := i < n-1 || t.next%blockSize == 0; !b.sound(t.next, full) {
+			d.fail("marks of block %d are not those of a timeline before mark %d", b.seq, t.next)
 			return
 		}
 		t.blocks = append(t.blocks, b)
 	}
 }
 
+// sound says whether a block may be one of a timeline whose next mark is next: it
+// has a live mark and no dead one that is not there, and is full unless the next
+// mark goes to it.
+func (b *block) sound(next int64, full bool) bool {
+	end := b.seq*blockSize + int64(b.n)
+	if full {
+		return b.n == blockSize && b.dead != 1<<blockSize-1 && end <= next
+	}
+	return b.n > 0 && b.dead < 1<<b.n-1 && end == next
+}
+
 // has says whether mark is a live one.
 func (t *timeline) has(mark int64) bool {
-	if t == nil || mark < 0 || mark >= int64(t.next) {
+	if t == nil || mark < 0 || mark >= t.next {
 		return false
 	}
-	b := &t.blocks[t.find(uint32(mark))]
-	i := uint32(mark) % blockSize
-	return b.seq == uint32(mark)/blockSize && i < uint32(b.n) && b.dead>>i&1 == 0
+	b := &t.blocks[t.find(mark)]
+	i := mark % blockSize
+	return b.seq == mark/blockSize && i < int64(b.n) && b.dead>>i&1 == 0
 }

@@ -41,7 +41,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		p.correct(x, i, now, p.target(p.touch(x, i), u, &v))
 	}
 	if !u.Final {
-		ls.used = n
+		ls.used, ls.heard.stays = n, true // somebody goes by it
 		if x.status == Held {
 			x.due = satAdd(ls.ttl, now.Mono)
 			p.heapFix(int(x.heap))
@@ -204,7 +204,7 @@ func (p *partition) correct(x *hold, i int, now Time, target int64) {
 			t.dropped -= back
 			delta += back
 		}
-		over := p.correctBucket(l, s, p.line(rec, pos), uint32(t.at), delta)
+		over := p.correctBucket(l, s, p.line(rec, pos), t.at, delta)
 		t.dropped += over
 		p.stats.overrun(l, over)
 	case SlidingWindow:
@@ -228,7 +228,7 @@ func (p *partition) correct(x *hold, i int, now Time, target int64) {
 
 // correctBucket changes a charge in a bucket's past. It returns the units of an
 // increase that are dropped because a bucket owes at most one capacity.
-func (p *partition) correctBucket(l *limit, s *slot, t *timeline, mark uint32, delta int64) (dropped int64) {
+func (p *partition) correctBucket(l *limit, s *slot, t *timeline, mark int64, delta int64) (dropped int64) {
 	before := s.level()
 	if delta < 0 {
 		s.setLevel(t.shift(mark, mulWide(-delta, l.window).neg(), before))
@@ -314,7 +314,7 @@ func (p *partition) release(x *hold) {
 		l := p.engine.catalog.limit(t.limit)
 		if pos := p.engine.catalog.schema(rec.schema).find(l.slot); pos >= 0 {
 			if p.engine.catalog.schema(rec.schema).limits[pos].Algorithm == TokenBucket {
-				p.unmark(rec, pos, uint32(t.at))
+				p.unmark(rec, pos, t.at)
 			}
 		}
 	}

@@ -49,13 +49,15 @@ func (p *partition) snapshot(now Time, buf []byte) []byte {
 	return s.buf
 }
 
-// holdOrder lists the holds: those to forget in the order of their queues, then
+// holdOrder lists the holds that have an id: those to forget in the order of their queues, then
 // the live ones.
 func (p *partition) holdOrder() []uint32 {
 	order := make([]uint32, 0, p.holds.n)
 	for _, q := range [...]fifo{p.checks, p.ended} {
 		for no := q.head; no != 0; no = p.holds.at(no).next {
-			order = append(order, no)
+			if !p.holds.at(no).vacant() {
+				order = append(order, no)
+			}
 		}
 	}
 	return append(order, p.live...)

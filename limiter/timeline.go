@@ -25,14 +25,14 @@ type timeline struct {
 	blocks []block
 	base   wide // lowest z before the first block's first mark
 	waste  wide // refill that found the bucket empty, since the timeline began
-	next   uint32
+	next   int64
 	live   int
 }
 
 const blockSize = 8
 
 type block struct {
-	seq     uint32 // its marks are seq*blockSize + 0..n-1
+	seq     int64 // its marks are seq*blockSize + 0..n-1
 	n       uint8
 	dead    uint8 // a bit per mark
 	low     [blockSize]wide
@@ -78,7 +78,7 @@ func (t *timeline) drain(used, refill wide) wide {
 }
 
 // open returns the mark of a charge that comes now, on top of used.
-func (t *timeline) open(used wide) uint32 {
+func (t *timeline) open(used wide) int64 {
 	t.note(used)
 	seq := t.next / blockSize
 	if n := len(t.blocks); n == 0 || t.blocks[n-1].seq != seq {
@@ -93,13 +93,14 @@ func (t *timeline) open(used wide) uint32 {
 }
 
 // shift changes the charge at mark by delta and returns the new used level.
-func (t *timeline) shift(mark uint32, delta, used wide) wide {
+func (t *timeline) shift(mark int64, delta, used wide) wide {
 	t.note(used)
 	i := t.find(mark)
 	b := &t.blocks[i]
 	b.lowest = maxWide
+	first := int(mark % blockSize)
 	for j := range b.low[:b.n] {
-		if uint32(j) >= mark%blockSize {
+		if j >= first {
 			b.low[j] = b.low[j].add(delta)
 		}
 		b.lowest = minWide(b.lowest, b.low[j].add(b.pending))
@@ -121,7 +122,7 @@ func (t *timeline) shift(mark uint32, delta, used wide) wide {
 }
 
 // drop forgets a mark: its charge is final.
-func (t *timeline) drop(mark uint32) {
+func (t *timeline) drop(mark int64) {
 	t.live--
 	i := t.find(mark)
 	b := &t.blocks[i]
@@ -141,7 +142,7 @@ func (t *timeline) drop(mark uint32) {
 }
 
 // find returns the position of the block of a live mark.
-func (t *timeline) find(mark uint32) int {
+func (t *timeline) find(mark int64) int {
 	lo, hi := 0, len(t.blocks)-1
 	for lo < hi {
 		mid := (lo + hi + 1) / 2

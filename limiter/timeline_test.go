@@ -39,10 +39,13 @@ func TestTimelineIsReplay(t *testing.T) {
 			used    wide
 			now     int64
 			model   replay
-			open    []uint32           // live marks
-			entryOf = map[uint32]int{} // mark -> entry of the log
+			open    []int64           // live marks
+			entryOf = map[int64]int{} // mark -> entry of the log
 		)
 		line.begin()
+		if rapid.Bool().Draw(t, "old") { // after as many marks as a busy bucket has in days
+			line.next = 1<<32 - 2*blockSize
+		}
 		// The first mark stays open, as the timeline lives as long as one is.
 		open = append(open, line.open(used))
 		entryOf[open[0]] = 0

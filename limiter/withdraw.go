@@ -63,10 +63,7 @@ func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint
 	if attempt == 0 || p.withdrawn(root, attempt) {
 		return
 	}
-	if no, x := p.addHold(attemptHash(root, attempt)); x != nil {
-		x.outcome, x.binding, x.tier = Allowed, -1, p.engine.catalog.tierID("")
-		p.push(&p.checks, no, now.Mono+rememberCheck)
-	}
+	p.rememberWithdrawn(now, root, attempt)
 	no, x := p.findHold(idHash(root, id))
 	if x == nil || x.lease == 0 {
 		return
@@ -84,7 +81,21 @@ func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint
 		p.deleteHold(no)
 	case Expired:
 		p.undo(x, now)
-		p.end(no, x, Cancelled, now) // it stands in a queue, and is forgotten with that
+		p.release(x)
+		p.vacate(no)
+	}
+}
+
+// rememberWithdrawn keeps a sending from being decided if it comes yet. To withdraw
+// costs nothing, so the last quarter of the ids is not for that: what comes then
+// is held until its lease ends.
+func (p *partition) rememberWithdrawn(now Time, root, attempt uint64) {
+	if !p.engine.ids.ample() {
+		return
+	}
+	if no, x := p.addHold(attemptHash(root, attempt)); x != nil {
+		x.outcome, x.binding, x.tier = Allowed, -1, p.engine.catalog.tierID("")
+		p.push(&p.checks, no, now.Mono+rememberCheck)
 	}
 }
 

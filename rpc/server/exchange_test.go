@@ -338,7 +338,6 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestValidate finds what a call would be refused for before any policy.
 // TestWithdrawal: a cancel with the number of a sending answers as one without,
 // whatever it finds, and the sending is not decided afterwards.
 func TestWithdrawal(t *testing.T) {
@@ -369,6 +368,7 @@ func TestWithdrawal(t *testing.T) {
 	}
 }
 
+// TestValidate finds what a call would be refused for before any policy.
 func TestValidate(t *testing.T) {
 	n := newNode(t)
 	for _, tt := range []struct {

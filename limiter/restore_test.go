@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestUnsoundTimelinesAreRefused: the marks of a bucket must be those that its
+// charges have, and the next one must find its place.
+func TestUnsoundTimelinesAreRefused(t *testing.T) {
+	const open = blockSize + 3 // reservations
+	now := Time{Mono: 1, Wall: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC).UnixNano()}
+	part := PartitionOf("acme")
+	for _, tt := range []struct {
+		name   string
+		change func(*timeline)
+		want   string // "": it is restored
+	}{
+		{"as it is", func(*timeline) {}, ""},
+		{"no charge has the marks", func(line *timeline) {
+			line.blocks[1].seq += 1 << 40
+			line.next += 1 << 40 * blockSize
+		}, "a charge to \"tokens\" has no mark"},
+		{"a mark is left out", func(line *timeline) { line.next++ }, "block 1 are not"},
+		{"a block is left out, whose marks would go to another", func(line *timeline) { line.next += blockSize }, "block 1 are not"},
+		{"a mark comes again", func(line *timeline) { line.next-- }, "block 1 are not"},
+		{"the first block is not full", func(line *timeline) { line.blocks[0].n-- }, "block 0 are not"},
+		{"a block of nothing", func(line *timeline) { line.blocks[0].n = 0 }, "block 0 are not"},
+		{"all are dead", func(line *timeline) { line.blocks[1].dead = 1<<3 - 1 }, "block 1 are not"},
+		{"all of a full one are dead", func(line *timeline) { line.blocks[0].dead = 1<<blockSize - 1 }, "block 0 are not"},
+		{"one is dead before it comes", func(line *timeline) { line.blocks[1].dead = 1 << 3 }, "block 1 are not"},
+		{"a block comes twice", func(line *timeline) { line.blocks[1].seq = 0 }, "out of order"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := New(Options{})
+			set, err := e.catalog.LimitSet([]Limit{{Name: "tokens", Dimension: Tokens, Algorithm: TokenBucket, Amount: 1000, Window: time.Minute}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			plan := &Plan{Tier: "t", Rates: Rates{Weights: DefaultWeights}, Count: 1}
+			plan.Levels[0] = Level{End: 4, Limits: set}
+			var d Decision
+			for i := range open {
+				if err := e.Reserve(now, &Request{Key: "acme", ID: fmt.Sprint(i), Plan: plan, InputTokens: 1}, &d); err != nil || d.Outcome != Allowed {
+					t.Fatalf("Reserve() = %v, %v", d.Outcome, err)
+				}
+			}
+			p := &e.cells[part].partition
+			_, rec := p.find("acme", "")
+			tt.change(p.line(rec, 0)) // only a snapshot looks at it before it is restored
+			err = e.Restore(now, part, e.Snapshot(now, part, nil), nil)
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("Restore() = %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
