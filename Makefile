@@ -49,7 +49,7 @@ bench: ## the engine's benchmarks, on one core and on two
 	go test -run '^$$' -bench . -benchmem -cpu 1,2 ./limiter/...
 
 .PHONY: bench-reports
-bench-reports: build ## docs/bench: the Azure trace against Redis, in half an hour; needs redis-server and an idle machine
+bench-reports: build ## docs/bench: the Azure trace against Redis, in twenty minutes; needs redis-server and an idle machine
 	go test -tags e2e -count 1 -timeout 1h -v -run '^TestBenchReports$$' ./internal/e2e -reports $(CURDIR)/docs/bench
 
 .PHONY: lint

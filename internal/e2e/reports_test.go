@@ -35,7 +35,7 @@ var replays = []struct {
 	speed       string
 	full, short time.Duration
 }{
-	{"1", 5 * time.Minute, 10 * time.Second}, // it begins with silence
+	{"1", 3 * time.Minute, 10 * time.Second}, // it begins with silence
 	{"10", 2 * time.Minute, 2 * time.Second},
 	{"100", 32 * time.Second, 2 * time.Second}, // to its end
 }
