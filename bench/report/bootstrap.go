@@ -101,16 +101,6 @@ func (bs *bootstrap) ratio(a, b sample) interval {
 	}, len(a.values), len(b.values))
 }
 
-// center returns the mean of logarithms of ratios.
-func (bs *bootstrap) center(ratios []float64) interval {
-	s := sample{ratios, true}
-	l, v := s.level()
-	return bs.around(l, math.Sqrt(v), len(ratios), func(draw, _ []float64) (float64, float64) {
-		l, v := s.draw(bs.random, draw).level()
-		return l, math.Sqrt(v)
-	}, len(ratios), 0)
-}
-
 func (bs *bootstrap) around(estimate, se float64, smallest int, draw func(a, b []float64) (estimate, se float64), na, nb int) interval {
 	out := interval{estimate: estimate, low: estimate, high: estimate}
 	if !finite(estimate) || !finite(se) || smallest < minSamples {

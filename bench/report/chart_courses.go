@@ -16,15 +16,22 @@ const (
 	courseGap     = 24.0
 	// courseTop is where the highest use is cut off, as a share of the limit.
 	courseTop = 2.5
+	// drawnCourses is how many a page draws; each has about 9 KiB.
+	drawnCourses = 12
 )
+
+// coursesEach is how many are drawn of each target of a page: whole rows.
+func coursesEach(targets int) int {
+	return max(1, drawnCourses/max(targets, 1)/coursesPerRow) * coursesPerRow
+}
 
 // coursesChart draws how much of its busiest limits a target let pass over time,
 // against what they allow. It returns nil if nothing is known of that.
-func coursesChart(id string, t *Target) *chart {
+func coursesChart(id string, t *Target, most int) *chart {
 	if t.Audit == nil || len(t.Audit.Courses) == 0 {
 		return nil
 	}
-	list := t.Audit.Courses[:min(len(t.Audit.Courses), maxCourses)]
+	list := t.Audit.Courses[:min(len(t.Audit.Courses), most)]
 	end, highest, fallback := t.Duration, 1.0, false
 	for i := range list {
 		k := &list[i]

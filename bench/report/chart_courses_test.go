@@ -42,7 +42,7 @@ func TestCoursesOfARunThatIsRight(t *testing.T) {
 
 func TestCoursesShowWhatIsTooMuch(t *testing.T) {
 	tg := &Target{Name: "a", Duration: 10 * time.Second, Audit: &Audit{Verdict: Violated}}
-	if c := coursesChart("c", tg); c != nil {
+	if c := coursesChart("c", tg, drawnCourses); c != nil {
 		t.Error("a chart of no courses")
 	}
 	k := Course{Key: "k", Dimension: "requests", Allowed: 100_000, Step: time.Second}
@@ -50,7 +50,7 @@ func TestCoursesShowWhatIsTooMuch(t *testing.T) {
 		k.Points = append(k.Points, CoursePoint{time.Duration(i) * time.Second, used, used})
 	}
 	tg.Audit.Courses = []Course{k}
-	c := coursesChart("c", tg)
+	c := coursesChart("c", tg, drawnCourses)
 	if n := strings.Count(c.canvas.b.String(), `class="bar bad"`); n != 2 {
 		t.Errorf("%d steps are drawn beyond the limit, want 2: one call too many is seen", n)
 	}
@@ -59,5 +59,13 @@ func TestCoursesShowWhatIsTooMuch(t *testing.T) {
 	}
 	if row := strings.Join(c.table.rows[0], "|"); !strings.Contains(row, "100,000|50,000,000|") {
 		t.Errorf("row %s, want what was allowed and the most", row)
+	}
+}
+
+func TestCoursesEach(t *testing.T) {
+	for targets, want := range map[int]int{0: 12, 1: 12, 2: 6, 3: 3, 4: 3, 40: 3} {
+		if got := coursesEach(targets); got != want {
+			t.Errorf("of %d targets %d are drawn each, want %d", targets, got, want)
+		}
 	}
 }

@@ -312,3 +312,21 @@ func TestPaired(t *testing.T) {
 		t.Errorf("Paired without rounds = %v, %v, want nothing", ratios, err)
 	}
 }
+
+// One round that is far off makes the mean uncertain, and not arbitrary; the values
+// are those of a table of Student's t.
+func TestCenter(t *testing.T) {
+	logs := []float64{math.Log(0.66), math.Log(0.7), math.Log(0.71), math.Log(0.68), math.Log(3.19)}
+	iv := center(logs, 0.95)
+	if low, high := math.Exp(iv.low), math.Exp(iv.high); !iv.ok || low < 0.3 || low > 0.66 || high < 1 || high > 3.19 {
+		t.Errorf("interval is %v to %v, want one around most rounds that reaches towards the last", low, high)
+	}
+	// Mean 0 and standard error 1: t of 4 degrees of freedom.
+	iv = center([]float64{-2, -1, 0, 1, 2}, 0.95)
+	if want := 2.776445 * math.Sqrt(0.5); math.Abs(iv.high-want) > 1e-4 || math.Abs(iv.low+want) > 1e-4 {
+		t.Errorf("interval is %v to %v, want ±%v", iv.low, iv.high, want)
+	}
+	if iv = center(logs[:4], 0.95); iv.ok {
+		t.Errorf("four rounds have the interval %+v, want none", iv)
+	}
+}

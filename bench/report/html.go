@@ -227,7 +227,7 @@ func sections(r *Run) ([]section, error) {
 	add("Over time", append(throughput, tailChart(r))...)
 	admitted := []*chart{auditChart("admitted", "Admitted, as a share of what the limits allow", auditGroups(r), maxAccounts)}
 	for i := range r.Targets {
-		admitted = append(admitted, coursesChart(fmt.Sprintf("courses-%d", i+1), &r.Targets[i]))
+		admitted = append(admitted, coursesChart(fmt.Sprintf("courses-%d", i+1), &r.Targets[i], coursesEach(len(r.Targets))))
 	}
 	add("Admitted and allowed", admitted...)
 	add("Resources", append([]*chart{cpuChart(r)}, resources...)...)

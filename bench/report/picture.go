@@ -67,7 +67,7 @@ func picture(r *Run, kind Picture) (*chart, error) {
 		c = auditChart("admitted", "Admitted, as a share of what the limits allow", groups, max(maxAccounts/max(len(groups), 1), 3))
 		for i := range r.Targets {
 			if c == nil { // nothing needs a look: then what was right is shown
-				c = coursesChart("admitted", &r.Targets[i])
+				c = coursesChart("admitted", &r.Targets[i], drawnCourses)
 			}
 		}
 	default:
