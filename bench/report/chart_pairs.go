@@ -15,7 +15,7 @@ func pairsChart(ratios []Ratio) *chart {
 	}
 	out := &chart{
 		id: "pairs", title: "Against " + clean(ratios[0].Baseline, 60) + ", round by round",
-		note:  "A dot is one round, the bar is where the mean may be with 95 % confidence (bootstrap-t over rounds). The axis is logarithmic: twice and half are equally far from 1.",
+		note:  "A dot is one round, the bar is where the mean may be with 95 % confidence (Student's t over rounds). The axis is logarithmic: twice and half are equally far from 1.",
 		table: table{head: []string{"target", "metric", "better is", "mean ratio", "95 % low", "95 % high", "least", "most", "rounds"}},
 	}
 	lowest, highest := 0.9, 1.1
