@@ -89,7 +89,11 @@ func (s *streams) checkEnvoy(path string, asJSON bool) error {
 	case err != nil:
 		return s.unusable(path, problems)
 	}
-	s.printf("%s has good rules for Envoy: version %.16s, %d limits, domains %s\n", path, rules.Digest(), len(rules.Rules()), strings.Join(rules.Domains(), ", "))
+	limits := "1 limit"
+	if n := len(rules.Rules()); n != 1 {
+		limits = fmt.Sprintf("%d limits", n)
+	}
+	s.printf("%s has good rules for Envoy: version %.16s, %s, domains %s\n", path, rules.Digest(), limits, strings.Join(rules.Domains(), ", "))
 	return nil
 }
 
