@@ -60,8 +60,9 @@ func Load(flags *pflag.FlagSet, lookupEnv func(string) (string, bool)) (*Config,
 	}
 	if c.Name == "" {
 		c.Name, _ = os.Hostname()
-		settings[0].Value = c.Name
-		settings[0].Source += ", the host name"
+		name := &settings[slices.IndexFunc(settings, func(s Setting) bool { return s.Key == "name" })]
+		name.Value = c.Name
+		name.Source += ", the host name"
 	}
 	return c, settings, err
 }

@@ -5,7 +5,6 @@ package httpapi
 import (
 	"encoding/json"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -200,15 +199,7 @@ func instant(t *timestamppb.Timestamp) string {
 
 // secondsOf is d in decimal seconds, rounded up to the millisecond.
 func secondsOf(d *durationpb.Duration) json.RawMessage {
-	ms := milliseconds(d.AsDuration())
-	text := strconv.AppendInt(nil, ms/1000, 10)
-	if rest := ms % 1000; rest > 0 {
-		text = append(text, '.', byte('0'+rest/100), byte('0'+rest/10%10), byte('0'+rest%10))
-		for text[len(text)-1] == '0' {
-			text = text[:len(text)-1]
-		}
-	}
-	return text
+	return message.Seconds(d.AsDuration())
 }
 
 // milliseconds and seconds round up.

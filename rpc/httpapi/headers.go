@@ -3,12 +3,12 @@
 package httpapi
 
 import (
-	"math/bits"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/message"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -78,15 +78,6 @@ func tightest(limits []*pb.LimitState, dimension string) *pb.LimitState {
 	return found
 }
 
-// tighter compares remaining/capacity by cross products, then what remains.
 func tighter(a, b *pb.LimitState) bool {
-	ah, al := bits.Mul64(uint64(a.GetRemaining()), uint64(b.GetCapacity()))
-	bh, bl := bits.Mul64(uint64(b.GetRemaining()), uint64(a.GetCapacity()))
-	if ah != bh {
-		return ah < bh
-	}
-	if al != bl {
-		return al < bl
-	}
-	return a.GetRemaining() < b.GetRemaining()
+	return message.Tighter(message.Share{Remaining: a.GetRemaining(), Capacity: a.GetCapacity()}, message.Share{Remaining: b.GetRemaining(), Capacity: b.GetCapacity()})
 }

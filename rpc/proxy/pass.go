@@ -33,13 +33,7 @@ func passAll() Pass { return Pass{{all: true}} }
 // everything. No rules pass nothing.
 func ParsePass(rules []string) (Pass, error) {
 	p := Pass{}
-	for i, text := range rules {
-		if strings.TrimSpace(text) == "safe" {
-			rules = slices.Concat(rules[:i], strings.Split(Safe, ","), rules[i+1:])
-			return ParsePass(rules)
-		}
-	}
-	for _, text := range rules {
+	for _, text := range withSafe(rules) {
 		method, target, found := strings.Cut(strings.TrimSpace(text), " ")
 		if !found {
 			method, target = "", method
@@ -61,6 +55,18 @@ func ParsePass(rules []string) (Pass, error) {
 		p = append(p, r)
 	}
 	return p, nil
+}
+
+// withSafe returns the rules with those of [Safe] in the place of "safe".
+func withSafe(rules []string) (all []string) {
+	for _, text := range rules {
+		if strings.TrimSpace(text) == "safe" {
+			all = append(all, strings.Split(Safe, ",")...)
+		} else {
+			all = append(all, text)
+		}
+	}
+	return all
 }
 
 // allows reports whether a request passes that is not metered.

@@ -3,9 +3,7 @@
 package dialect
 
 import (
-	"bytes"
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -93,7 +91,7 @@ type facts struct {
 func factsOf(dec *client.Decision) facts {
 	f := facts{Reason: string(dec.Reason)}
 	if dec.RetryAfter > 0 && dec.Reason != client.ExceedsCapacity && dec.Reason != client.NoPrice {
-		f.RetryAfterSeconds = seconds(dec.RetryAfter)
+		f.RetryAfterSeconds = message.Seconds(dec.RetryAfter)
 	}
 	if l := &dec.Binding; l.Dimension != "" {
 		f.Limit, f.Remaining = &l.Limit, &l.Remaining
@@ -103,15 +101,6 @@ func factsOf(dec *client.Decision) facts {
 		}
 	}
 	return f
-}
-
-// seconds is d as a decimal, rounded up to the millisecond.
-func seconds(d time.Duration) json.RawMessage {
-	ms := int64(roundUp(d, time.Millisecond) / time.Millisecond)
-	if ms%1000 == 0 {
-		return strconv.AppendInt(nil, ms/1000, 10)
-	}
-	return bytes.TrimRight(fmt.Appendf(nil, "%d.%03d", ms/1000, ms%1000), "0")
 }
 
 func denialError(d Dialect, dec *client.Decision, model string) problem {

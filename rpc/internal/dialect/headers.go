@@ -3,7 +3,6 @@
 package dialect
 
 import (
-	"math/bits"
 	"net/http"
 	"slices"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
+	"github.com/bucketring/bucketring/rpc/internal/message"
 )
 
 // Dialect is a family of wire formats.
@@ -126,17 +126,8 @@ func tightest(limits []client.LimitState, dimensions []string) *client.LimitStat
 	return found
 }
 
-// tighter compares remaining/capacity by cross products, then what remains.
 func tighter(a, b *client.LimitState) bool {
-	ah, al := bits.Mul64(uint64(a.Remaining), uint64(b.Capacity))
-	bh, bl := bits.Mul64(uint64(b.Remaining), uint64(a.Capacity))
-	switch {
-	case ah != bh:
-		return ah < bh
-	case al != bl:
-		return al < bl
-	}
-	return a.Remaining < b.Remaining
+	return message.Tighter(message.Share{Remaining: a.Remaining, Capacity: a.Capacity}, message.Share{Remaining: b.Remaining, Capacity: b.Capacity})
 }
 
 // nearestThousand is how Anthropic tells of tokens.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package message says in sentences why a call was denied, for every door that
-// answers people.
+// Package message says in sentences why a call was denied, and in numbers how long
+// that lasts and which limit is nearest, for every door that answers people.
 package message
 
 import (

@@ -72,3 +72,21 @@ func TestDollars(t *testing.T) {
 		}
 	}
 }
+
+func TestTighter(t *testing.T) {
+	for _, tt := range []struct {
+		a, b Share
+		want bool
+	}{
+		{Share{1, 10}, Share{2, 10}, true},
+		{Share{2, 10}, Share{1, 10}, false},
+		{Share{9, 100}, Share{1, 10}, true},  // the smaller share, though more is left
+		{Share{1, 10}, Share{10, 100}, true}, // the same share: the smaller number
+		{Share{1, 10}, Share{1, 10}, false},
+		{Share{1<<53 - 1, 1 << 53}, Share{1 << 53, 1 << 53}, true}, // no rounding
+	} {
+		if got := Tighter(tt.a, tt.b); got != tt.want {
+			t.Errorf("Tighter(%v, %v) = %v, want %v", tt.a, tt.b, got, tt.want)
+		}
+	}
+}
