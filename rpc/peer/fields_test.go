@@ -62,7 +62,7 @@ func (r *recorder) Send(b *pb.Batch) error {
 	for _, item := range b.Items {
 		r.items = append(r.items, item)
 		code := codes.Internal
-		if requestid.IsFallback(requestOf(item).Get(requestOf(item).Descriptor().Fields().ByName("request_id")).String()) {
+		if requestid.IsFallback(item.GetSettle().GetRequestId()) || requestid.IsFallback(item.GetCancel().GetRequestId()) {
 			code = codes.NotFound
 		}
 		answers.Results = append(answers.Results, &pb.Result{Result: &pb.Result_Error{Error: &pb.Error{Code: int32(code)}}})
