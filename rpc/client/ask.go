@@ -113,7 +113,7 @@ func (c *Client) exchange(ctx context.Context, t *trial, p *peer, e *envelope, d
 		return outcome{}, ctx.Err()
 	}
 	switch {
-	case errors.Is(err, link.ErrLate):
+	case errors.Is(err, link.ErrTimeout):
 		t.lost(p.node, status.Error(codes.DeadlineExceeded, err.Error()))
 		e.lost.lost(&e.item)
 		p.node.judge(false)
@@ -123,7 +123,7 @@ func (c *Client) exchange(ctx context.Context, t *trial, p *peer, e *envelope, d
 		e.lost.lost(&e.item)
 		p.node.judge(false)
 		c.ring.doubt(p.node)
-	case errors.Is(err, link.ErrBreaker): // not sent
+	case errors.Is(err, link.ErrBreakerOpen): // not sent
 		p.node.judge(false)
 		c.ring.doubt(p.node)
 	}
