@@ -71,7 +71,7 @@ type follower struct {
 
 // follow starts to follow the ring that the nodes of c know.
 func (c *Client) follow(o Options, options []grpc.DialOption) {
-	f := &follower{given: c.nodes, doubts: make(chan *node, 1), changed: c.later.box.Kick, patience: minPatience}
+	f := &follower{given: c.nodes, doubts: make(chan *node, 1), changed: c.later.box.RetryNow, patience: minPatience}
 	f.ctx, f.stop = context.WithCancel(context.Background())
 	f.mu.err = errNoWatch
 	f.peers.given = map[string]*node{}
