@@ -5,30 +5,30 @@ package requestid
 import "testing"
 
 func TestSplit(t *testing.T) {
-	for _, test := range []struct {
-		id, member, original string
-		fallback             bool
-	}{
-		{"", "", "", false},
-		{"req-1", "", "req-1", false},
-		{"fallback", "", "fallback", false},
-		{"a:b", "", "a:b", false},
-		{"fallback:node-1:req-1", "node-1", "req-1", true},
-		{"fallback:node-1:a:b", "node-1", "a:b", true},
-		{"fallback:", "", "fallback:", true},
-		{"fallback:node-1", "", "fallback:node-1", true},
-		{"fallback:node-1:", "", "fallback:node-1:", true},
-		{"fallback::req-1", "", "fallback::req-1", true},
+	for id, want := range map[string][2]string{
+		"":                        {"", ""},
+		"a":                       {"", "a"},
+		"fallback:":               {"", "fallback:"},
+		"fallback:m":              {"", "fallback:m"},
+		"fallback:m:":             {"", "fallback:m:"},
+		"fallback::a":             {"", "fallback::a"},
+		"fallback:m:a":            {"m", "a"},
+		"fallback:m:a:b":          {"m", "a:b"},
+		"fallback:m:fallback:n:a": {"m", "fallback:n:a"},
+		"xfallback:m:a":           {"", "xfallback:m:a"},
 	} {
-		member, original := Split(test.id)
-		if member != test.member || original != test.original {
-			t.Errorf("Split(%q) = %q, %q; want %q, %q", test.id, member, original, test.member, test.original)
+		member, original := Split(id)
+		if member != want[0] || original != want[1] {
+			t.Errorf("Split(%q) = %q, %q, want %q, %q", id, member, original, want[0], want[1])
 		}
-		if got := IsFallback(test.id); got != test.fallback {
-			t.Errorf("IsFallback(%q) = %t, want %t", test.id, got, test.fallback)
+		if member != "" && Fallback(member, original) != id {
+			t.Errorf("Fallback(%q, %q) = %q, want %q", member, original, Fallback(member, original), id)
 		}
-		if member != "" && Fallback(member, original) != test.id {
-			t.Errorf("Fallback(%q, %q) = %q, want %q", member, original, Fallback(member, original), test.id)
-		}
+	}
+}
+
+func TestIsFallback(t *testing.T) {
+	if !IsFallback(Fallback("m", "a")) || IsFallback("a") || IsFallback("") {
+		t.Error("IsFallback does not tell ids of reservations made in fallback from others")
 	}
 }
