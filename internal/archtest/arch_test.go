@@ -50,7 +50,7 @@ var arrows = map[string][]string{
 	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest"},
 	"rpc/peer":               {"rpc/server", "rpc/internal/call", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
-	"rpc/client":             {"rpc/internal/link", "rpc/internal/outbox", "rpc/pb"},
+	"rpc/client":             {"rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
 	"rpc/pb":                 {},
 
 	// What the wire says.

@@ -70,16 +70,16 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if err != nil {
 		return nil, wrong("identity", err)
 	}
-	o.Nodes.Dropped = func(key, requestID string, err error) {
+	o.Nodes.OnSettlementDropped = func(key, requestID string, err error) {
 		o.Logger.Error("usage of a call could not be reported", "key", key, "request_id", requestID, "error", err)
 	}
 	if p.client, err = client.Dial(o.Nodes); err != nil {
 		return nil, err
 	}
 	m := &options.Middleware
-	m.Client, m.Identify, m.MaxBody, m.Logger, m.Registerer = p.client, identify, int64(c.MaxBody), o.Logger, o.Registry
+	m.Client, m.Identify, m.MaxBodyBytes, m.Logger, m.Registerer = p.client, identify, int64(c.MaxBody), o.Logger, o.Registry
 	m.Lease = c.Lease
-	if m.Gone, err = proxy.ParseGone(c.WhenGone); err != nil {
+	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.WhenGone); err != nil {
 		return nil, wrong("when_gone", err)
 	}
 	handler, err := proxy.New(options)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bucketring/bucketring/cluster/ownership"
 	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -32,7 +33,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 	}
 	v := r.view.Load()
 	var forwards []forward
-	var limited *deadline
+	var limited *link.DeadlineContext
 	var began time.Time
 	var terms ownership.Heard
 	for i := range calls {
