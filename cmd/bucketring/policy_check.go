@@ -66,11 +66,7 @@ func (s *streams) checkEnvoy(path string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	sources := make([]envoyrules.File, len(files))
-	for i, f := range files {
-		sources[i] = envoyrules.File(f)
-	}
-	rules, err := envoyrules.ParseFiles(sources)
+	rules, err := envoyrules.ParseFiles(files)
 	var problems envoyrules.Problems
 	switch {
 	case err != nil && !errors.As(err, &problems):

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/internal/filewatch"
 	"github.com/bucketring/bucketring/internal/node"
 	"github.com/bucketring/bucketring/limiter/policy/source"
 	"github.com/bucketring/bucketring/rpc/peer"
@@ -20,7 +21,7 @@ func TestStatusSaysWhatIsWrong(t *testing.T) {
 	const one, two = cluster.ID(0x11), cluster.ID(0x22)
 	status := &node.Status{
 		Name: "n1", Version: "v1", NotReady: "fenced: somebody else", UptimeSeconds: 75,
-		Policy: source.Status{Version: one.String(), LastError: "reload policy: policy.yaml:2:3: no"},
+		Policy: source.Status{Version: one.String(), Status: filewatch.Status{LastError: "reload policy: policy.yaml:2:3: no"}},
 		Cluster: node.ClusterStatus{
 			Label: "prod", RingDigest: "00000000000000aa", View: 7, Roster: 4, Fenced: true,
 			Members: []node.MemberStatus{

@@ -65,6 +65,12 @@ func (n Node) Secret() Node {
 	return n
 }
 
+// A File is a file that has been read. Problems show its name.
+type File struct {
+	Name   string
+	Source []byte
+}
+
 // A Field is one pair of a mapping.
 type Field struct {
 	Name       string

@@ -15,15 +15,12 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A File is one file of a policy. Name is shown in problems.
-type File struct {
-	Name   string
-	Source []byte
-}
+// A File is one file of a policy.
+type File = yamldoc.File
 
 // Parse compiles a policy of one file. See [ParseFiles].
 func Parse(file string, src []byte, catalog *limiter.Catalog) (*Policy, error) {
-	return ParseFiles([]File{{file, src}}, catalog)
+	return ParseFiles([]File{{Name: file, Source: src}}, catalog)
 }
 
 // ParseFiles compiles the sections of all files together. What is defined in

@@ -247,9 +247,6 @@ func TestBadFileChangesNothing(t *testing.T) {
 	if !strings.Contains(st.LastError, path+":2:11") || st.LastErrorAt.IsZero() || st.Reloads != 0 {
 		t.Errorf("Status() = %+v, want the problem's position", st)
 	}
-	if news, err := s.refresh(); news || err != nil {
-		t.Errorf("refresh() with the same bad file = %v, %v, want no news", news, err)
-	}
 	replace(t, path, text(3))
 	waitTokens(t, s, 3)
 	if got := out.count("policy not reloaded"); got != 1 {

@@ -15,18 +15,15 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A File is one file of rules. Name is shown in problems.
-type File struct {
-	Name   string
-	Source []byte
-}
+// A File is one file of rules.
+type File = yamldoc.File
 
 // Problems is all that is wrong with files, each with its place.
 type Problems = yamldoc.Problems
 
 // Parse compiles one file. See [ParseFiles].
 func Parse(name string, src []byte) (*Config, error) {
-	return ParseFiles([]File{{name, src}})
+	return ParseFiles([]File{{Name: name, Source: src}})
 }
 
 // ParseFiles compiles files with one domain each. The error is a [Problems].
