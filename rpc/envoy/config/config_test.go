@@ -210,7 +210,7 @@ f:20:94: an element of replaces needs a name
 f:20:110: unknown key "nome" in an element of replaces; did you mean "name"?
 f:21:5: a descriptor must be a mapping, got "just text"`},
 		{"octal", "domain: d\ndescriptors: [{ key: k, rate_limit: { unit: day, requests_per_unit: 010 } }]", `f:2:69: requests_per_unit must not begin with a zero, got "010"`},
-		{"not YAML", "domain: [", "f:1:1: is not YAML"},
+		{"not YAML", "domain: [", "f:1:1: is not valid YAML"},
 		{"too deep", "domain: d\ndescriptors: " + strings.Repeat("[{key: a, descriptors: ", 40) + strings.Repeat("}]", 40), "levels deep"},
 	} {
 		_, err := Parse("f", []byte(test.src))

@@ -85,7 +85,7 @@ func (p *parser) unknown(key yamldoc.Node, name, what string, known []string) {
 		p.Suggest(key, near, "unknown key %q in %s", name, what)
 		return
 	}
-	p.Problem(key, "unknown key %q in %s, known are %s", name, what, strings.Join(known, ", "))
+	p.Problem(key, "unknown key %q in %s, want one of %s", name, what, strings.Join(known, ", "))
 }
 
 func (p *parser) domain(file string, root yamldoc.Node) Domain {
