@@ -45,7 +45,7 @@ Every setting is a flag, an environment variable (BUCKETRING_PROXY_UPSTREAM for
 itself: see --proxy-listen of "bucketring serve".`,
 		Example: `  bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml
   bucketring proxy --upstream http://127.0.0.1:8000 --identity header:X-Tenant --servers node1,node2 --insecure
-  bucketring proxy --upstream http://127.0.0.1:8000 --identity jwt:sub --jwt-keys jwks.json --jwt-audience models --when-gone drain`,
+  bucketring proxy --upstream http://127.0.0.1:8000 --identity jwt:sub --jwt-keys jwks.json --jwt-audience models --on-disconnect drain`,
 		Args: arguments(),
 	}
 	config.AddStandaloneFlags(cmd.Flags())
@@ -63,7 +63,7 @@ itself: see --proxy-listen of "bucketring serve".`,
 }
 
 // proxyAdvice completes a command line that says too little.
-func proxyAdvice(c *config.Standalone) string {
+func proxyAdvice(c *config.StandaloneProxy) string {
 	if c == nil || c.Proxy.Upstream != "" && c.Proxy.Identity != "" {
 		return ""
 	}
@@ -71,7 +71,7 @@ func proxyAdvice(c *config.Standalone) string {
 }
 
 // runProxy serves until a signal ends it.
-func (s *streams) runProxy(ctx context.Context, c *config.Standalone, log *slog.Logger) error {
+func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *slog.Logger) error {
 	policies, err := source.New(source.Options{Path: c.Policy, Catalog: limiter.NewCatalog(), Logger: log})
 	if err != nil {
 		return failed(err, "")

@@ -83,7 +83,7 @@ var arrows = map[string][]string{
 
 	// More leaves.
 	"internal/buildinfo":    {},
-	"internal/config":       {"internal/nearest"},
+	"internal/config":       {"internal/nearest", "internal/yamldoc"},
 	"internal/filewatch":    {"internal/yamldoc"},
 	"internal/nearest":      {},
 	"internal/snapshotfile": {},

@@ -381,12 +381,19 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 	return fields
 }
 
+// maxListed bounds the known keys that a message lists.
+const maxListed = 12
+
 func (r *Reader) unknownKey(key Node, what, name string, known []string) {
 	if near := nearest.Word(name, known); near != "" {
 		r.Suggest(key, near, "unknown key %s in %s", key.quoted(name), what)
 		return
 	}
-	r.Problem(key, "unknown key %s in %s, want one of %s", key.quoted(name), what, strings.Join(known, ", "))
+	list := ""
+	if len(known) <= maxListed {
+		list = ", want one of " + strings.Join(known, ", ")
+	}
+	r.Problem(key, "unknown key %s in %s%s", key.quoted(name), what, list)
 }
 
 // quoted returns the name of the key n for a message.
