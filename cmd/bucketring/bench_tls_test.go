@@ -379,32 +379,32 @@ func TestBenchTLSMistakes(t *testing.T) {
 		name       string
 		args       []string
 		code       int
-		error, try string
+		error, hint string
 	}{
 		{"no CA", []string{"--target", "rls:" + secure, "--tls-ca", a.path("no.pem")}, 2, "error: --tls-ca: open ", "--help"},
 		{"empty CA", []string{"--target", "rls:" + secure, "--tls-ca", a.path("empty.pem")}, 2, "has no certificate in PEM form", "--help"},
 		{"no key", []string{"--target", "rls:" + secure, "--tls-cert", a.path("me.pem")}, 2, "--tls-cert: needs --tls-key", "--help"},
 		{"no certificate", []string{"--target", "rls:" + secure, "--tls-key", a.path("me.key")}, 2, "--tls-key: needs --tls-cert", "--help"},
-		{"another's key", []string{"--target", "rls:" + secure, "--tls-cert", a.path("me.pem"), "--tls-key", a.path("ca.key")}, 2, "private key does not match", "--help"},
+		{"key of another certificate", []string{"--target", "rls:" + secure, "--tls-cert", a.path("me.pem"), "--tls-key", a.path("ca.key")}, 2, "private key does not match", "--help"},
 		{"plain kinds", []string{"--target", "null:", "--vs", "redis://:secret@127.0.0.1:1", "--tls"}, 2, "--tls: no target of this run uses TLS", "try: rediss://127.0.0.1:1"},
 		{"local", []string{"--local", "3", "--tls-ca", ca}, 2, "--tls-ca: no target of this run uses TLS", "nodes of --local"},
-		{"insecure", []string{"--target", "rls:" + secure, "--tls", "--insecure"}, 2, "--insecure: --tls says", "leave out one"},
-		{"elsewhere", []string{"--target", "grpc:192.0.2.1:1"}, 2, "192.0.2.1:1 is not a loopback address", "try: --tls, or --insecure"},
-		{"elsewhere beside a cluster", []string{"--local", "3", "--vs", "redis://192.0.2.1", "--rounds", "1"}, 2, "192.0.2.1:6379 is not a loopback address", "try: --tls, or --insecure"},
-		{"no rls", []string{"--target", "null:", "--rls-domain", "my shop"}, 2, "--rls-domain: no target is of kind rls", "try: bucketring bench run --target rls:HOST:8081 --rls-domain 'my shop'"},
+		{"insecure", []string{"--target", "rls:" + secure, "--tls", "--insecure"}, 2, "--insecure: with --tls, all targets use TLS", "leave out one"},
+		{"another machine", []string{"--target", "grpc:192.0.2.1:1"}, 2, "192.0.2.1:1 is not a loopback address", "try: --tls, or --insecure"},
+		{"another machine beside a cluster", []string{"--local", "3", "--vs", "redis://192.0.2.1", "--rounds", "1"}, 2, "192.0.2.1:6379 is not a loopback address", "try: --tls, or --insecure"},
+		{"no rls", []string{"--target", "null:", "--rls-domain", "my shop"}, 2, "--rls-domain: needs a target of kind rls", "try: bucketring bench run --target rls:HOST:8081 --rls-domain 'my shop'"},
 		{"empty entry", []string{"--target", "rls:" + plain, "--rls-entry", ""}, 2, "--rls-entry: must not be empty", "--help"},
 
 		{"unknown CA", []string{"--target", "rls:" + secure, "--tls-ca", other.path("ca.pem")}, 1, "signed by unknown authority", "try: --tls-ca"},
 		{"another name", []string{"--target", "rls:" + named, "--tls-ca", ca}, 1, "x509: cannot validate", "try: --tls-name"},
-		{"wanted", []string{"--target", "rls:" + mutual, "--tls-ca", ca}, 1, "does not answer", "try: --tls-cert"},
+		{"client certificate required", []string{"--target", "rls:" + mutual, "--tls-ca", ca}, 1, "does not answer", "try: --tls-cert"},
 		{"plain server", []string{"--target", "rls:" + plain, "--tls"}, 1, "does not look like a TLS handshake", "try: leave out --tls"},
 		{"secure server", []string{"--target", "rls:" + secure}, 1, "error reading server preface", "try: --tls"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			stdout, stderr, code := inProcess(t, shortRun(append(c.args, "--wait", "3s")...)...)
-			if code != c.code || !strings.Contains(stderr, c.error) || !strings.Contains(stderr, c.try) || strings.Contains(stderr, "secret") {
-				t.Errorf("%v = exit %d, want %d with %q and %q:\n%s%s", c.args, code, c.code, c.error, c.try, stdout, stderr)
+			if code != c.code || !strings.Contains(stderr, c.error) || !strings.Contains(stderr, c.hint) || strings.Contains(stderr, "secret") {
+				t.Errorf("%v = exit %d, want %d with %q and %q:\n%s%s", c.args, code, c.code, c.error, c.hint, stdout, stderr)
 			}
 		})
 	}
