@@ -82,8 +82,7 @@ func TestAPIKeysInDigestAndDiff(t *testing.T) {
 	}
 }
 
-// A secret that was pasted into the file, wherever under api_keys, is in no
-// message and no excerpt.
+// A secret that is pasted anywhere under api_keys is in no message and no excerpt.
 func TestNoMessageHasAnAPIKey(t *testing.T) {
 	const secret = "sk-live-Ab3"
 	for name, section := range map[string]string{
