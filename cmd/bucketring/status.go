@@ -177,7 +177,7 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 		if d.Fate == "crashed" {
 			counts = fmt.Sprintf(", and stays in the roster of %d members until it is forgotten", c.Roster)
 		}
-		add("gone: %s %s %s ago%s", d.Name, d.Fate, formatDuration(max(0, now.Sub(d.At))), counts)
+		add("departed: %s %s %s ago%s", d.Name, d.Fate, formatDuration(max(0, now.Sub(d.At))), counts)
 	}
 	if c.Problem != "" {
 		add("missing members cannot be reached: %s", strings.Join(strings.Fields(c.Problem), " "))

@@ -59,8 +59,8 @@ n5      joining  0           0000000000000011  -              10.0.0.5:6471  -
 ! policies differ: 0000000000000011 on n1, n3; 0000000000000022 on n2
 ! rules for Envoy differ: 0000000000000022 on n2; 0000000000000011 on n4
 ! the policy files cannot be used, so the previous policy stays in force: reload policy: policy.yaml:2:3: no
-! gone: n6 left 1m30s ago
-! gone: n7 crashed 3s ago, and stays in the roster of 4 members until it is forgotten
+! departed: n6 left 1m30s ago
+! departed: n7 crashed 3s ago, and stays in the roster of 4 members until it is forgotten
 ! missing members cannot be reached: 1 error occurred: * failed to join 10.0.0.7:6472: i/o timeout
 ! calls decided without their owner that are not yet reported to it: 3
 ! calls decided without their owner since the start: 1,206 (1,200: the owner did not answer; 5: the owner answered too late; 1: news)

@@ -66,7 +66,7 @@ func isIP(host string) bool {
 	return err == nil
 }
 
-// isUnspecified reports whether host stands for all addresses of the machine.
+// isUnspecified reports whether host means all addresses of the machine.
 func isUnspecified(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "" || err == nil && ip.Unmap().IsUnspecified()
