@@ -90,13 +90,13 @@ func (a *answering) answer(b *pb.Batch) *pb.Answers {
 func (a *answering) decide(items []*pb.Item) uint64 {
 	r := a.router
 	v := r.view.Load()
-	var claims ownership.Heard
+	var claims ownership.TermReports
 	for i, item := range items {
 		p := ring.PartitionOf(keyOf(item))
 		a.partitions[i] = uint16(p)
 		admission := v.roles.Admit(p, item.GetTerm())
 		if a.trusted && admission.Learn {
-			claims = append(claims, ownership.Claim{Partition: p, Term: item.GetTerm()})
+			claims = append(claims, ownership.TermReport{Partition: p, Term: item.GetTerm()})
 		}
 		a.results[i] = r.receive(v, item, admission.Decide || v.alone, a.trusted)
 	}

@@ -122,7 +122,7 @@ func (r *Router) finish(ctx *deadline, c *call) {
 // heard takes a term that the asked member knows of.
 func (r *Router) heard(c *call, term uint64) {
 	if term > r.view.Load().roles.Term(c.partition) {
-		r.hear(ownership.Heard{{Partition: c.partition, Term: term}})
+		r.hear(ownership.TermReports{{Partition: c.partition, Term: term}})
 	}
 }
 

@@ -132,7 +132,7 @@ func (r *Router) SetTopology(t Topology) error {
 		}
 		return fmt.Errorf("set topology: %w", err)
 	}
-	r.publish(next, ownership.Ring{Table: table, Fenced: t.Fenced})
+	r.publish(next, ownership.RingChange{Table: table, Fenced: t.Fenced})
 	r.outbox.Kick()
 	for _, p := range known {
 		if !kept[p] {
@@ -175,7 +175,7 @@ func (t *Topology) validate() error {
 }
 
 // publish makes next the view, with the roles that follow from e.
-func (r *Router) publish(next *view, e ownership.Ring) {
+func (r *Router) publish(next *view, e ownership.RingChange) {
 	r.step.Lock()
 	defer r.step.Unlock()
 	old := r.view.Load()
@@ -194,7 +194,7 @@ func (r *Router) publish(next *view, e ownership.Ring) {
 }
 
 // hear takes terms that a member knows of, and returns the view after that.
-func (r *Router) hear(claims ownership.Heard) *view {
+func (r *Router) hear(claims ownership.TermReports) *view {
 	r.step.Lock()
 	defer r.step.Unlock()
 	now := r.view.Load()
