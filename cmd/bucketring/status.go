@@ -192,7 +192,7 @@ func notesOn(n *node.Status, now time.Time) (notes []string) {
 }
 
 // groups says who has what.
-func groups(list []node.PolicyGroup) string {
+func groups(list []node.DigestGroup) string {
 	parts := make([]string, len(list))
 	for i, g := range list {
 		parts[i] = g.Digest.String() + " on " + strings.Join(g.Members, ", ")

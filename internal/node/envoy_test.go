@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/limiter"
 )
 
@@ -369,11 +370,11 @@ func TestEnvoyRulesReload(t *testing.T) {
 		t.Errorf("5 of 5 hits = %s, want OK", got)
 	}
 	writeRules(t, path, rules(4))
-	r.eventually("the new rules", func() bool { return ask(0) == "OVER_LIMIT: OVER_LIMIT" }) // what was used stays
+	waittest.Until(t, "the new rules", func() bool { return ask(0) == "OVER_LIMIT: OVER_LIMIT" }) // what was used stays
 	first := r.Status().Envoy
 
 	writeRules(t, path, rules(-1))
-	r.eventually("the complaint", func() bool { return r.Status().Envoy.Files.LastError != "" })
+	waittest.Until(t, "the complaint", func() bool { return r.Status().Envoy.Files.LastError != "" })
 	s := r.Status().Envoy
 	if s.Digest != first.Digest || s.Rules != 1 || !strings.Contains(s.Files.LastError, "shop.yaml:2:") {
 		t.Errorf("status after a bad file = %+v %+v, want the rules from before and the place of the problem", s, s.Files)
@@ -387,7 +388,7 @@ func TestEnvoyRulesReload(t *testing.T) {
 		t.Errorf("a reload made %d failures of %d, want one more", got, failures)
 	}
 	writeRules(t, path, rules(6))
-	r.eventually("the good rules", func() bool { return ask(0) == "OK: OK" })
+	waittest.Until(t, "the good rules", func() bool { return ask(0) == "OK: OK" })
 	if _, text := r.get("/status"); !json.Valid([]byte(text)) || !strings.Contains(text, `"domains":["shop"]`) {
 		t.Errorf("/status does not name the domain: %s", text)
 	}
@@ -489,7 +490,7 @@ func TestEnvoyHTTP(t *testing.T) {
 		t.Errorf("GET /healthcheck = %d %s, want 200 OK", status, text)
 	}
 	r.stop()
-	r.eventually("a probe that is told", func() bool {
+	waittest.Until(t, "a probe that is told", func() bool {
 		status, text := visit(http.MethodGet, "/healthcheck", "")
 		return status == http.StatusServiceUnavailable && strings.Contains(text, "draining")
 	})
@@ -524,7 +525,7 @@ func TestEnvoySkewIsShown(t *testing.T) {
 	}
 	short := nodes[0].Status().Envoy.Digest[:16]
 	for _, n := range nodes {
-		n.eventually("the digests", func() bool { return digests(n) == short+" "+short+" 0000000000000000" })
+		waittest.Until(t, "the digests", func() bool { return digests(n) == short+" "+short+" 0000000000000000" })
 		if got := n.Status().Cluster.EnvoySkew; got != nil {
 			t.Errorf("%s: skew of the same rules = %v, want none", n.Name(), got)
 		}
@@ -532,7 +533,7 @@ func TestEnvoySkewIsShown(t *testing.T) {
 	writeRules(t, path(1), rules(6))
 	nodes[1].Reload()
 	for _, n := range nodes {
-		n.eventually("skew", func() bool { return len(n.Status().Cluster.EnvoySkew) == 2 })
+		waittest.Until(t, "skew", func() bool { return len(n.Status().Cluster.EnvoySkew) == 2 })
 	}
 	if n := len(nodes[2].Status().Cluster.PolicySkew); n != 0 {
 		t.Errorf("%d policies, want the same everywhere", n)
@@ -540,6 +541,6 @@ func TestEnvoySkewIsShown(t *testing.T) {
 	writeRules(t, path(1), rules(5))
 	nodes[1].Reload()
 	for _, n := range nodes {
-		n.eventually("no skew", func() bool { return n.Status().Cluster.EnvoySkew == nil })
+		waittest.Until(t, "no skew", func() bool { return n.Status().Cluster.EnvoySkew == nil })
 	}
 }

@@ -31,6 +31,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // identity is files with a certificate, its key, and who certified it.
@@ -133,7 +134,7 @@ func TestEnvoyWithAControlPlane(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("the rules of the control plane", func() bool { return r.envoyHealth(conn) == "SERVING" })
+	waittest.Until(t, "the rules of the control plane", func() bool { return r.envoyHealth(conn) == "SERVING" })
 	for _, want := range []string{"OK: OK", "OVER_LIMIT: OVER_LIMIT"} {
 		if got, err := ask(conn); err != nil || codesOf(got) != want {
 			t.Errorf("ShouldRateLimit = %v, %v, want %s", got, err, want)
