@@ -23,8 +23,8 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// startCluster starts n nodes that join the first one, and waits until each
-// serves with all others. Edit may change the configuration of each.
+// startCluster starts n nodes that join the first one, and waits until all are in
+// the ring of each. edit may change the configuration of each.
 func startCluster(t *testing.T, n int, edit func(i int, c *config.Config)) []*running {
 	t.Helper()
 	var nodes []*running
@@ -43,7 +43,7 @@ func startCluster(t *testing.T, n int, edit func(i int, c *config.Config)) []*ru
 	return nodes
 }
 
-// agree waits until these nodes, and nobody else, are the ring of each of them.
+// agree waits until exactly these nodes are in the ring of each of them.
 func agree(t *testing.T, nodes ...*running) {
 	t.Helper()
 	var names []string
@@ -68,8 +68,8 @@ func (s ClusterStatus) serving() (names []string) {
 	return names
 }
 
-// partitions counts those that members own. Some are missing while the router
-// has the ring of a view before.
+// partitions returns the number of partitions that the members own. It is too low
+// while the router still uses an earlier view.
 func (s ClusterStatus) partitions() (n int) {
 	for _, m := range s.Members {
 		n += m.Partitions
@@ -81,7 +81,7 @@ type checked struct {
 	status       int
 	Outcome      string
 	Owner, Route string
-	left         int64
+	remaining    int64
 }
 
 // checkKey charges one request of a key.
@@ -106,7 +106,7 @@ func (r *running) checkKey(key string) (a checked) {
 	a.status = resp.StatusCode
 	for _, l := range limits.Limits {
 		if l.Name == "requests" {
-			a.left = l.Remaining
+			a.remaining = l.Remaining
 		}
 	}
 	return a
@@ -144,7 +144,7 @@ func TestThreeNodesAreOneLimiter(t *testing.T) {
 	for _, owner := range nodes {
 		key := nodes[0].keyOf(owner.Name())
 		for i, asked := range nodes {
-			want := checked{status: http.StatusOK, Outcome: "allowed", Owner: owner.Name(), Route: "forward", left: int64(9 - i)}
+			want := checked{status: http.StatusOK, Outcome: "allowed", Owner: owner.Name(), Route: "forward", remaining: int64(9 - i)}
 			if asked == owner {
 				want.Route = "local"
 			}
@@ -154,7 +154,7 @@ func TestThreeNodesAreOneLimiter(t *testing.T) {
 		}
 	}
 
-	// One leaves: its keys find another owner, and no call falls back.
+	// One node leaves: its keys get another owner, and no call falls back.
 	leaver, rest := nodes[2], nodes[:2]
 	leaver.skipLeave = false
 	key := rest[0].keyOf(leaver.Name())
@@ -199,7 +199,7 @@ func TestOneCrashes(t *testing.T) {
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("a skipLeave shutdown took %s", took)
 	}
-	// Until the others know, they decide without the owner; nobody is unready.
+	// Until the others detect the crash, they decide in fallback; all stay ready.
 	for _, n := range []*running{first, second} {
 		if got := n.checkKey(key); got.status != http.StatusOK || got.Route != "fallback" || got.Owner != n.Name() {
 			t.Errorf("%s: check %s = %+v, want allowed, fallback", n.Name(), key, got)
@@ -251,12 +251,12 @@ func TestPolicySkewIsShown(t *testing.T) {
 			}
 		}
 	}
-	// A change that is seen by itself, without Reload.
+	// A change of the file is detected without Reload.
 	write(0, 30)
 	waittest.Until(t, "skew again", func() bool { return len(nodes[1].Status().Cluster.PolicySkew) == 2 })
 }
 
-// keyFile writes keys that are told apart by a number.
+// keyFile writes a key file; each byte gives another key.
 func keyFile(t *testing.T, path string, keys ...byte) string {
 	t.Helper()
 	var text strings.Builder
@@ -305,7 +305,7 @@ func TestKeysAreRotated(t *testing.T) {
 			t.Errorf("check of a key of %s = %+v, want forward", n.Name(), got)
 		}
 	}
-	// A file that is damaged changes nothing.
+	// An invalid file changes nothing.
 	if err := os.WriteFile(path(0), []byte("not a key\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

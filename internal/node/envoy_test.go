@@ -69,7 +69,7 @@ descriptors:
     rate_limit: { unit: month, requests_per_unit: 10_000_000_000 }
 `
 
-// midday is in the middle of a day, and of an hour, so that no window ends.
+// midday is in the middle of a day and of an hour, so that no window ends.
 func midday() limiter.Time {
 	t := time.Date(2026, 2, 18, 12, 30, 0, 0, time.UTC).UnixNano()
 	return limiter.Time{Mono: t, Wall: t}
@@ -109,7 +109,7 @@ func hits(n uint64, d *common.RateLimitDescriptor) *common.RateLimitDescriptor {
 	return d
 }
 
-// giveBack is hits the other way round.
+// giveBack sets negative hits.
 func giveBack(n uint64, d *common.RateLimitDescriptor) *common.RateLimitDescriptor {
 	d.IsNegativeHits = true
 	return hits(n, d)
@@ -117,7 +117,7 @@ func giveBack(n uint64, d *common.RateLimitDescriptor) *common.RateLimitDescript
 
 type descriptors = []*common.RateLimitDescriptor
 
-// codesOf is an answer as "OVER_LIMIT: OK OVER_LIMIT".
+// codesOf formats an answer as "OVER_LIMIT: OK OVER_LIMIT".
 func codesOf(r *rls.RateLimitResponse) string {
 	text := r.GetOverallCode().String() + ":"
 	for _, s := range r.GetStatuses() {
@@ -126,8 +126,8 @@ func codesOf(r *rls.RateLimitResponse) string {
 	return text
 }
 
-// TestEnvoyConformance goes through what a client of the stock server relies on,
-// at one node and, call by call, at the three of a cluster.
+// TestEnvoyConformance compares the service with envoyproxy/ratelimit, at one node
+// and, call by call, at three nodes of a cluster.
 func TestEnvoyConformance(t *testing.T) {
 	t.Parallel()
 	type call struct {
@@ -243,7 +243,7 @@ func TestEnvoyConformance(t *testing.T) {
 	}
 }
 
-// startEnvoyCluster is startCluster with other options, too.
+// startEnvoyCluster is startCluster with further options.
 func startEnvoyCluster(t *testing.T, n int, edit func(*config.Config), change func(*Options)) []*running {
 	t.Helper()
 	var nodes []*running
@@ -260,8 +260,8 @@ func startEnvoyCluster(t *testing.T, n int, edit func(*config.Config), change fu
 	return nodes
 }
 
-// TestEnvoyIsExactUnderLoad wants the limit of each counter, and not one more, to
-// pass through three nodes that are asked at once.
+// TestEnvoyIsExactUnderLoad checks that three nodes under concurrent load admit
+// exactly the limit of each counter.
 func TestEnvoyIsExactUnderLoad(t *testing.T) {
 	t.Parallel()
 	nodes := startEnvoyCluster(t, 3, withEnvoy(t, "domain: d\ndescriptors: [{ key: k, rate_limit: { unit: day, requests_per_unit: 50 } }]\n"), func(o *Options) { o.Now = midday })
@@ -314,8 +314,8 @@ func (rawCodec) Unmarshal(data []byte, v any) error {
 	return proto.Unmarshal(data, v.(proto.Message))
 }
 
-// TestEnvoyAndTextThatIsNotUTF8 wants a header with bytes that are no text not to
-// get past a limit: Envoy lets pass what it gets an error for.
+// TestEnvoyAndTextThatIsNotUTF8 checks that invalid UTF-8 in a header does not bypass
+// a limit: Envoy admits a request if the service returns an error.
 func TestEnvoyAndTextThatIsNotUTF8(t *testing.T) {
 	t.Parallel()
 	r := start(t, withEnvoy(t, envoyRulesText))

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// log is a buffer that a node and a test may use at once.
+// log is a buffer for concurrent use.
 type log struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -68,7 +68,7 @@ type running struct {
 func testConfig(edit func(*config.Config)) *config.Config {
 	c := config.Default()
 	c.Name, c.HTTP, c.GRPC, c.Gossip = "n1", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	c.ForwardTimeout = waittest.Limit / 2 // a machine that is busy is not an owner that is away
+	c.ForwardTimeout = waittest.Limit / 2 // long, so that a busy machine causes no fallback
 	if edit != nil {
 		edit(c)
 	}
@@ -80,7 +80,8 @@ func start(t *testing.T, edit func(*config.Config)) *running {
 	return startWith(t, edit, nil)
 }
 
-// startWith is start with other options, too. X// unless they say otherwise.
+// startWith is start with further options. By default the node skips leaving the
+// cluster.
 func startWith(t *testing.T, edit func(*config.Config), change func(*Options)) *running {
 	t.Helper()
 	r := &running{t: t, log: &log{}, done: make(chan struct{})}
@@ -127,7 +128,7 @@ func (r *running) await(what string, done <-chan struct{}) {
 	}
 }
 
-// ended stops the node and returns what Run did.
+// ended stops the node and returns the result of Run.
 func (r *running) ended() error {
 	r.t.Helper()
 	r.stop()
@@ -149,7 +150,7 @@ func (r *running) get(path string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// check posts a check and returns its status and what remains of tokens.
+// check posts a check and returns its status and the remaining tokens.
 func (r *running) check(tokens int) (status int, left int64) {
 	r.t.Helper()
 	body := fmt.Sprintf(`{"key":"acme/alice","tier":"free","input_tokens":%d}`, tokens)
@@ -269,7 +270,7 @@ func TestShutdownIsOrderlyAndLogged(t *testing.T) {
 	}
 }
 
-// A stream that never ends, such as a health watch, must not hold a node.
+// A stream that never ends, such as a health watch, must not delay a shutdown.
 func TestShutdownIsBounded(t *testing.T) {
 	r := start(t, func(c *config.Config) { c.ShutdownTimeout = 50 * time.Millisecond })
 	watch, err := healthpb.NewHealthClient(r.dial()).Watch(t.Context(), &healthpb.HealthCheckRequest{})
@@ -279,7 +280,7 @@ func TestShutdownIsBounded(t *testing.T) {
 	if _, err := watch.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := net.Dial("tcp", r.HTTPAddr()) // a request that is never sent in full
+	conn, err := net.Dial("tcp", r.HTTPAddr()) // for a request that is never complete
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +320,7 @@ func TestSnapshotsWhileRunning(t *testing.T) {
 		_, err := os.Stat(filepath.Join(data, snapshotName))
 		return err == nil
 	})
-	// Failing to write is logged once, and so is success after it.
+	// A failure and the next success are logged once each.
 	if err := os.Rename(data, data+".gone"); err != nil {
 		t.Fatal(err)
 	}

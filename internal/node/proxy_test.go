@@ -89,8 +89,8 @@ func TestProxyOfANode(t *testing.T) {
 	}
 }
 
-// A node that shuts down lets calls of its proxy finish, and is told of them
-// before it saves its state.
+// A node that shuts down drains the calls of its proxy and accounts for them before
+// it saves its state.
 func TestProxiedCallFinishesAtShutdown(t *testing.T) {
 	mock, err := mockllm.New(mockllm.Options{})
 	if err != nil {
