@@ -54,8 +54,9 @@ var allowedImports = map[string][]string{
 	"rpc/pb":                 {},
 
 	// Formats of messages.
-	"rpc/internal/llm":     {},
-	"rpc/internal/message": {},
+	"rpc/internal/llm":       {},
+	"rpc/internal/message":   {},
+	"rpc/internal/requestid": {},
 
 	// Connections between processes.
 	"rpc/internal/link":   {"rpc/pb"},
