@@ -41,11 +41,11 @@ var arrows = map[string][]string{
 
 	// The wire.
 	"rpc/httpapi/statuspage": {},
-	"rpc/httpapi":            {"rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/message", "limiter/policy", "limiter", "internal/nearest"},
+	"rpc/httpapi":            {"rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
 	"rpc/server":             {"rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":              {"rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
 	"rpc/client/middleware":  {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
-	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/message"},
+	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
 	"rpc/envoy":              {"rpc/envoy/config", "rpc/server", "rpc/pb", "limiter"},
 	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest"},
@@ -55,7 +55,7 @@ var arrows = map[string][]string{
 
 	// What the wire says.
 	"rpc/internal/llm":     {},
-	"rpc/internal/message": {},
+	"rpc/internal/explain": {},
 
 	// Carrying calls.
 	"rpc/internal/link":   {"rpc/pb"},

@@ -39,14 +39,14 @@ func (m *Middleware) refuse(a answer, why *refusal) {
 	if why.status == http.StatusServiceUnavailable {
 		a.w.Header().Set("Retry-After", "1")
 	}
-	dialect.Error(a.w, a.dialect, why.status, dialect.Problem{Code: why.code, Message: why.message, Param: why.param})
+	dialect.WriteError(a.w, a.dialect, why.status, dialect.Problem{Code: why.code, Message: why.message, Param: why.param})
 }
 
 // deny answers a denial and returns its status.
 func (a answer) deny(c *Call) int {
 	w := &statusWriter{ResponseWriter: a.w}
 	a.w.Header().Set(headerRequestID, c.RequestID())
-	dialect.Denial(w, a.dialect, &c.reservation.Decision, c.estimate.Model, time.Now())
+	dialect.WriteDenial(w, a.dialect, &c.reservation.Decision, c.estimate.Model, time.Now())
 	return w.status
 }
 
@@ -63,14 +63,14 @@ func (w *statusWriter) WriteHeader(status int) {
 
 // tell sets the headers of a call that may run.
 func (a answer) tell(h http.Header, c *Call) {
-	dialect.Headers(h, a.dialect, &c.reservation.Decision, time.Now())
+	dialect.SetHeaders(h, a.dialect, &c.reservation.Decision, time.Now())
 	h.Set(headerRequestID, c.RequestID())
 	if c.reservation.Outcome == client.Degraded {
 		asked := c.estimate.MaxOutputTokens
 		if asked == 0 {
 			asked = -1 // the policy's
 		}
-		dialect.Degraded(h, asked, c.Granted(), c.reservation.Binding)
+		dialect.SetDegradedHeaders(h, asked, c.Granted(), c.reservation.Binding)
 	}
 }
 
