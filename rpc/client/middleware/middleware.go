@@ -88,7 +88,7 @@ func (m *Middleware) serveModel(w http.ResponseWriter, r *http.Request, next htt
 		return
 	}
 	input := m.estimator.tokens(q.Model, q.InputBytes) + q.InputTokens
-	if q.HiddenInput {
+	if q.StoredInput {
 		input += hiddenTokens
 	}
 	estimate := client.Estimate{

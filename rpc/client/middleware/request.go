@@ -86,7 +86,7 @@ func withBody(r *http.Request, read, body []byte) *http.Request {
 
 // floor returns the least output worth running, as in [client.Estimate].
 func (m *Middleware) floor(r *http.Request, q *llm.Request) (int64, *refusal) {
-	floor, forbid := m.options.MinOutput, q.Uncuttable && !m.options.AllowCut
+	floor, forbid := m.options.MinOutput, q.NoTruncation && !m.options.AllowCut
 	switch said := r.Header.Values(headerMinOutput); {
 	case len(said) == 0:
 	case len(said) == 1 && strings.EqualFold(said[0], "forbid"):

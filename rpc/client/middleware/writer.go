@@ -86,8 +86,8 @@ func (w *writer) Write(p []byte) (int, error) {
 	w.bytes += int64(len(p))
 	out := p
 	if w.meter != nil {
-		out = w.meter.Pass(p)
-		w.call.count(w.meter.Streamed())
+		out = w.meter.Process(p)
+		w.call.count(w.meter.StreamedTokens())
 	}
 	if err := w.pass(out); err != nil {
 		return 0, err
@@ -164,14 +164,14 @@ func (w *writer) end(returned bool) ending {
 func (w *writer) read(e *ending) {
 	q := w.request
 	used, reported := w.meter.Usage()
-	e.lied = w.meter.Lied()
+	e.lied = w.meter.UsageRejected()
 	if reported {
 		e.input, e.cached, e.output = used.Input, used.CachedInput, used.Output
-		if q.InputTokens == 0 && !q.HiddenInput {
+		if q.InputTokens == 0 && !q.StoredInput {
 			w.learned.learn(q.Model, q.InputBytes, used.Input)
 		}
 	} else {
-		told := w.meter.Running()
+		told := w.meter.PartialUsage()
 		if prompted := q.InputBytes > 0 || q.InputTokens > 0; told.Input > 0 || !prompted { // 0 is no count of a prompt
 			e.input, e.cached = told.Input, told.CachedInput
 		}
@@ -181,9 +181,9 @@ func (w *writer) read(e *ending) {
 	}
 	if q.MaxOutput != 0 {
 		e.text = w.capped(w.learned.tokens(q.Model, w.meter.OutputBytes()))
-		e.guess = max(w.meter.Streamed(), e.text)
-		if !e.lied && w.meter.Counted() {
-			e.guess = w.meter.Streamed() // no need to go by bytes
+		e.guess = max(w.meter.StreamedTokens(), e.text)
+		if !e.lied && w.meter.UsageIsCurrent() {
+			e.guess = w.meter.StreamedTokens() // no need to go by bytes
 		}
 	}
 }
