@@ -62,7 +62,7 @@ var (
 	}
 )
 
-// merge returns the fields of both maps.
+// merge adds the fields of a to b and returns b.
 func merge(a, b map[string]field) map[string]field {
 	maps.Copy(b, a)
 	return b
