@@ -124,7 +124,7 @@ func TestSemantics(t *testing.T) {
 			{"shop soft=a", "OK: OK 1/minute left 0 in 40s"},
 			{"shop soft=a; user=x +4", "OVER: OK 1/minute left 0 in 40s; OVER 3/minute left 0 in 40s"},
 		},
-		"quotas refuse when all of them do": {
+		"quotas deny if all of them are exhausted": {
 			{"shop quota=a; quota=b", "OK: OK 1/minute left 0 in 40s; OK 1/minute left 0 in 40s"},
 			{"shop quota=a; quota=c", "OK: OVER 1/minute left 0 in 40s; OK 1/minute left 0 in 40s"},
 			{"shop quota=a; quota=b", "OVER: OVER 1/minute left 0 in 40s; OVER 1/minute left 0 in 40s"},

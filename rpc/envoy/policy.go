@@ -159,7 +159,7 @@ func (ev *evaluation) charge(ctx context.Context, list []*descriptor) error {
 	return ev.chargeAnyway(ctx, denied)
 }
 
-// chargeAnyway charges calls without asking their limits.
+// chargeAnyway charges calls as calls that have run.
 func (ev *evaluation) chargeAnyway(ctx context.Context, list []*descriptor) error {
 	if len(list) == 0 {
 		return nil

@@ -9,8 +9,8 @@ import (
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 )
 
-// response builds the response. The request is over its limit if a descriptor is that
-// is no quota, or if all quotas are.
+// response builds the response. The request is over its limit if all its quotas are, or
+// if any other descriptor is.
 func (ev *evaluation) response() *rls.RateLimitResponse {
 	r := &rls.RateLimitResponse{OverallCode: rls.RateLimitResponse_OK}
 	overLimit := false
@@ -68,9 +68,9 @@ func (d *descriptor) setCode() {
 
 func (d *descriptor) isQuota() bool { return d.kind == kindRule && d.rule.Quota }
 
-// markCauses marks the descriptors because of which the request is over its limit:
-// those that are over and no quota and, if all quotas are exhausted, the quota that
-// resets first, since that one is enough.
+// markCauses marks the descriptors that put the request over its limit: each one over
+// its limit that is not a quota and, if all quotas are exhausted, the quota that resets
+// first, since that one is enough.
 func (ev *evaluation) markCauses(noQuota bool) {
 	var first *descriptor
 	for i := range ev.descriptors {

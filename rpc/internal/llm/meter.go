@@ -109,8 +109,7 @@ func (m *Meter) Usage() (Usage, bool) {
 // start of an Anthropic stream. Unknown counts are -1.
 func (m *Meter) PartialUsage() Usage { return m.usage }
 
-// UsageIsCurrent reports whether Running counts all the output that came: no text came
-// after it.
+// UsageIsCurrent reports whether PartialUsage counts all the output so far.
 func (m *Meter) UsageIsCurrent() bool {
 	return !m.textAfterUsage && m.usage.Output >= 0 && !m.isImplausible()
 }

@@ -151,7 +151,7 @@ func checkRewrite(t fataler, e Endpoint, body []byte, grant int64, usage bool) {
 		return // servers reject a bound of 0, but it is one
 	}
 	if err != nil {
-		t.Fatalf("%s\nbecomes %s\nwhich is refused: %v", body, got, err)
+		t.Fatalf("%s\nbecomes %s\nwhich Parse rejects: %v", body, got, err)
 	}
 	bounded := endpoints[e].bound != ""
 	switch {
