@@ -112,14 +112,14 @@ func testSettling(t *testing.T, force bool, limits []limiter.Limit) {
 		}
 		slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 		for _, e := range events {
-			e.do(noon.At(e.at))
+			e.do(noon.Add(e.at))
 		}
-		end := noon.At(events[len(events)-1].at)
+		end := noon.Add(events[len(events)-1].at)
 		for _, c := range calls {
-			end = noon.At(max(time.Duration(end.Mono-noon.Mono), c.ends))
+			end = noon.Add(max(time.Duration(end.Mono-noon.Mono), c.ends))
 		}
 		for _, later := range []time.Duration{0, time.Nanosecond, 777 * time.Millisecond, 10 * time.Second, time.Hour} {
-			now := end.At(later)
+			now := end.Add(later)
 			got := held.peek(now, &limiter.Request{Key: "k", Plan: heldPlan})
 			want := charged.peek(now, &limiter.Request{Key: "k", Plan: chargedPlan})
 			sameDecision(rt, fmt.Sprintf("state %s after the end", later), got, want)
@@ -135,13 +135,13 @@ func TestRefundIsClippedByWhatTheBucketLost(t *testing.T) {
 	look := &limiter.Request{Key: "k", Plan: p}
 
 	n.reserve(noon, &limiter.Request{Key: "k", ID: "a", Plan: p, OutputTokens: 100})
-	wantUsed(t, "after 5 s", n.peek(noon.At(5*time.Second), look), 0, 50)
-	n.check(noon.At(20*time.Second), &limiter.Request{Key: "k", Plan: p, OutputTokens: 500})
-	d := n.settle(noon.At(20*time.Second), limiter.Usage{Key: "k", ID: "a", OutputTokens: 10, Final: true})
+	wantUsed(t, "after 5 s", n.peek(noon.Add(5*time.Second), look), 0, 50)
+	n.check(noon.Add(20*time.Second), &limiter.Request{Key: "k", Plan: p, OutputTokens: 500})
+	d := n.settle(noon.Add(20*time.Second), limiter.Usage{Key: "k", ID: "a", OutputTokens: 10, Final: true})
 	wantUsed(t, "settle a=10, all of a had been refilled", d, 0, 500)
 
-	n.reserve(noon.At(21*time.Second), &limiter.Request{Key: "k", ID: "b", Plan: p, OutputTokens: 100})
-	d = n.settle(noon.At(22*time.Second), limiter.Usage{Key: "k", ID: "b", OutputTokens: 40, Final: true})
+	n.reserve(noon.Add(21*time.Second), &limiter.Request{Key: "k", ID: "b", Plan: p, OutputTokens: 100})
+	d = n.settle(noon.Add(22*time.Second), limiter.Usage{Key: "k", ID: "b", OutputTokens: 40, Final: true})
 	wantUsed(t, "settle b=40 of 100", d, 0, 500-20+40)
 }
 
@@ -152,7 +152,7 @@ func TestOverageIsPaidByRefillThatWasWasted(t *testing.T) {
 	p := n.plan("k", limiter.Limit{Name: "tpm", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 600, Window: time.Minute, Burst: 1000})
 	n.reserve(noon, &limiter.Request{Key: "k", ID: "a", Plan: p, OutputTokens: 100})
 	// 10 s refill the 100; 10 s more are wasted, worth another 100.
-	d := n.settle(noon.At(20*time.Second), limiter.Usage{Key: "k", ID: "a", OutputTokens: 250, Final: true})
+	d := n.settle(noon.Add(20*time.Second), limiter.Usage{Key: "k", ID: "a", OutputTokens: 250, Final: true})
 	wantUsed(t, "settle a=250 after 20 s", d, 0, 50)
 }
 

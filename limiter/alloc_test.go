@@ -34,7 +34,7 @@ func TestNoAllocations(t *testing.T) {
 		next := 0
 		id := func() string { // each is used once within its memory
 			next++
-			now = now.At(11 * time.Minute)
+			now = now.Add(11 * time.Minute)
 			return ids[next%len(ids)]
 		}
 		r := &limiter.Request{
@@ -43,8 +43,8 @@ func TestNoAllocations(t *testing.T) {
 		}
 		u := &limiter.Usage{Key: key, InputTokens: 90, CachedInputTokens: 10, OutputTokens: 70, Costs: r.Costs}
 		var d limiter.Decision
-		q := &limiter.Count{Key: key, Window: limiter.Window{Unit: limiter.UnitMonth, Multiple: 12}, Limit: 5}
-		var c limiter.Counted
+		q := &limiter.CountRequest{Key: key, Window: limiter.Window{Unit: limiter.UnitMonth, Multiple: 12}, Limit: 5}
+		var c limiter.CountResult
 		counted := func(call string, err error) {
 			if err != nil || c.Full {
 				t.Fatalf("%s = %+v, %v, want an answer", call, c, err)
@@ -61,7 +61,7 @@ func TestNoAllocations(t *testing.T) {
 		}{
 			{"Check", func() {
 				r.ID = ""
-				now = now.At(time.Millisecond)
+				now = now.Add(time.Millisecond)
 				ok("Check", n.Check(now, r, &d), limiter.Allowed)
 			}},
 			{"Check with an id", func() {
@@ -77,18 +77,18 @@ func TestNoAllocations(t *testing.T) {
 				r.ID = id()
 				u.ID, u.Final = r.ID, true
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				ok("Settle", n.Settle(now.At(time.Second), u, &d), limiter.Allowed)
+				ok("Settle", n.Settle(now.Add(time.Second), u, &d), limiter.Allowed)
 			}},
 			{"Reserve, progress and expiry", func() {
 				r.ID = id() // 11 minutes later: ends what ran before
 				u.ID, u.Final = r.ID, false
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				ok("Settle", n.Settle(now.At(time.Second), u, &d), limiter.Allowed)
+				ok("Settle", n.Settle(now.Add(time.Second), u, &d), limiter.Allowed)
 			}},
 			{"Reserve and Cancel", func() {
 				r.ID = id()
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				ok("Cancel", n.Cancel(now.At(time.Second), key, r.ID, &d), limiter.Allowed)
+				ok("Cancel", n.Cancel(now.Add(time.Second), key, r.ID, &d), limiter.Allowed)
 			}},
 			{"Reserve again", func() { ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed) }},
 			{"Reserve and Withdraw", func() {
@@ -102,7 +102,7 @@ func TestNoAllocations(t *testing.T) {
 			{"Reserve, expiry and Withdraw", func() {
 				r.ID, r.Attempt = id(), r.Attempt+1
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				now = now.At(31 * time.Second)
+				now = now.Add(31 * time.Second)
 				n.Withdraw(now, key, r.ID, r.Attempt)
 			}},
 			{"Peek", func() {
@@ -111,7 +111,7 @@ func TestNoAllocations(t *testing.T) {
 			}},
 			{"Count", func() {
 				q.ID, q.Hits = "", 1
-				now = now.At(time.Millisecond)
+				now = now.Add(time.Millisecond)
 				counted("Count", n.Count(now, q, &c))
 			}},
 			{"Count with an id, and back", func() {
@@ -132,7 +132,7 @@ func TestNoAllocations(t *testing.T) {
 				r.ID, r.InputTokens, r.Force = id(), 1e13, true
 				u.ID, u.Final = r.ID, true
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				ok("Settle", n.Settle(now.At(time.Second), u, &d), limiter.Allowed)
+				ok("Settle", n.Settle(now.Add(time.Second), u, &d), limiter.Allowed)
 				r.InputTokens, r.Force = 100, false
 			}},
 		} {

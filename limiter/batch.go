@@ -34,15 +34,15 @@ func (e *Engine) checkBatch(now Time, rs []*Request, ds []*Decision, errs []erro
 		order[i] = uint32(roots[i]%Partitions)<<16 | uint32(i)
 	}
 	slices.Sort(order)
-	var aims [batchAims]aim
+	var locations [maxPrefetch]location
 	for len(order) > 0 {
 		n := e.lockGroup(order)
-		warm(aims[:e.aim(aims[:0], order[:n], rs)])
+		prefetch(locations[:e.locate(locations[:0], order[:n], rs)])
 		for i, o := range order[:n] {
-			c, k := &e.cells[o>>16], o&0xffff
-			errs[k] = c.decide(now, roots[k], rs[k], ds[k], false)
+			s, k := &e.shards[o>>16], o&0xffff
+			errs[k] = s.decide(now, roots[k], rs[k], ds[k], false)
 			if i == n-1 || order[i+1]>>16 != o>>16 {
-				c.Unlock()
+				s.Unlock()
 			}
 		}
 		order = order[n:]
@@ -61,65 +61,65 @@ func (e *Engine) lockGroup(order []uint32) int {
 			break
 		}
 		groups++
-		if e.cells[order[n]>>16].engine != e { // read ahead of the lock
+		if e.shards[order[n]>>16].engine != e { // read ahead of the lock
 			panic("limiter: a partition of another engine")
 		}
 	}
 	for i, o := range order[:n] {
 		if i == 0 || order[i-1]>>16 != o>>16 {
-			e.cells[o>>16].Lock()
+			e.shards[o>>16].Lock()
 		}
 	}
 	return n
 }
 
 // aim is a record that a batch will need.
-type aim struct {
+type location struct {
 	table *table
 	pos   int
 	tag   uint8
 }
 
 // batchAims bounds what is read ahead; the rest waits in its turn.
-const batchAims = 4 * batchGroup
+const maxPrefetch = 4 * batchGroup
 
 // aim collects the records that requests need for all models.
-func (e *Engine) aim(aims []aim, order []uint32, rs []*Request) int {
+func (e *Engine) locate(locations []location, order []uint32, rs []*Request) int {
 	for _, o := range order {
-		p, r := &e.cells[o>>16].partition, rs[o&0xffff]
+		p, r := &e.shards[o>>16].partition, rs[o&0xffff]
 		for i := range r.Plan.Count {
-			if len(aims) == cap(aims) || p.records.n == 0 {
+			if len(locations) == cap(locations) || p.records.n == 0 {
 				break
 			}
 			h := p.hashName(r.Key[:r.Plan.Levels[i].End], "")
 			_, t := p.records.table(h)
 			pos, tag := t.home(h)
-			aims = append(aims, aim{t, pos, tag})
+			locations = append(locations, location{t, pos, tag})
 		}
 	}
-	return len(aims)
+	return len(locations)
 }
 
 // warm reads the tags, and then the records.
-func warm(aims []aim) {
+func prefetch(locations []location) {
 	var sum uint8
-	for i := range aims {
-		sum += aims[i].table.tags[aims[i].pos]
+	for i := range locations {
+		sum += locations[i].table.tags[locations[i].pos]
 	}
-	for i := range aims {
-		a := &aims[i]
-		for t := a.table; t.tags[a.pos] != tagFree; a.pos = (a.pos + 1) % len(t.tags) {
-			if t.tags[a.pos] == a.tag {
-				rec := &t.records[a.pos]
-				sum += uint8(rec.length) + uint8(rec.slots[slotsPerRecord-1].lo)
+	for i := range locations {
+		loc := &locations[i]
+		for t := loc.table; t.tags[loc.pos] != tagFree; loc.pos = (loc.pos + 1) % len(t.tags) {
+			if t.tags[loc.pos] == loc.tag {
+				rec := &t.records[loc.pos]
+				sum += uint8(rec.length) + uint8(rec.buckets[bucketsPerRecord-1].lo)
 				break
 			}
 		}
 	}
-	use(sum)
+	keepRead(sum)
 }
 
 // use keeps what was read from being optimised away.
 //
 //go:noinline
-func use(uint8) {}
+func keepRead(uint8) {}

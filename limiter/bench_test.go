@@ -322,7 +322,7 @@ func BenchmarkSweep(b *testing.B) {
 	for i := range uint32(benchKeys) {
 		fill(benchKey(&buf, i))
 	}
-	now := benchStart.At(time.Minute)
+	now := benchStart.Add(time.Minute)
 	steps := make([]time.Duration, 0, 1<<20)
 	for b.Loop() {
 		began := time.Now()

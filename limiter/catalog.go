@@ -19,17 +19,17 @@ import (
 // unchanged policy adds nothing; entries live as long as the catalog.
 // It is safe for concurrent use, and reading takes no lock.
 type Catalog struct {
-	limits  atomic.Pointer[[]*limit]
-	schemas atomic.Pointer[[]*schema]
-	views   atomic.Pointer[map[viewKey]*view]
-	tiers   atomic.Pointer[tierNames]
-	counter *schema // of every counter
+	limits   atomic.Pointer[[]*limit]
+	schemas  atomic.Pointer[[]*schema]
+	mappings atomic.Pointer[map[mappingKey]*mapping]
+	tiers    atomic.Pointer[tierNames]
+	counter  *schema // of every counter
 
 	mu struct {
 		sync.Mutex
 		limitIDs  map[string]uint32
 		schemaIDs map[string]uint32
-		slotIDs   map[slotKey]uint32
+		bucketIDs map[bucketKey]uint32
 	}
 }
 
@@ -38,11 +38,11 @@ func NewCatalog() *Catalog {
 	c := &Catalog{}
 	c.mu.limitIDs = map[string]uint32{}
 	c.mu.schemaIDs = map[string]uint32{}
-	c.mu.slotIDs = map[slotKey]uint32{}
+	c.mu.bucketIDs = map[bucketKey]uint32{}
 	c.limits.Store(&[]*limit{})
 	c.schemas.Store(&[]*schema{{}}) // schema 0: a record that has no limits yet
 	c.tiers.Store(&tierNames{ids: map[string]uint32{}})
-	c.views.Store(&map[viewKey]*view{})
+	c.mappings.Store(&map[mappingKey]*mapping{})
 	c.counter = c.schemaLocked([]*limit{c.limitLocked(counterLimit)}) // nobody else has c yet
 	return c
 }
@@ -69,11 +69,11 @@ func (s *LimitSet) size() int {
 // a [*LimitError]. No two limits of a set may have the same dimension and name.
 func (c *Catalog) LimitSet(limits []Limit) (*LimitSet, error) {
 	var problems []error
-	seen := map[slotKey]bool{}
+	seen := map[bucketKey]bool{}
 	for i := range limits {
 		l := &limits[i]
 		problems = append(problems, l.validate()...)
-		if k := (slotKey{l.Dimension, l.Name}); seen[k] {
+		if k := (bucketKey{l.Dimension, l.Name}); seen[k] {
 			problems = append(problems, l.problem("name", "is used twice for dimension "+string(l.Dimension)))
 		} else {
 			seen[k] = true
@@ -147,11 +147,11 @@ func (l *Limit) validate() (problems []error) {
 	if l.Closed && l.Shadow {
 		bad("closed", "is for limits that deny: one in shadow never does")
 	}
-	if l.Whole != 0 && l.Amount == 0 {
+	if l.FullCapacity != 0 && l.Amount == 0 {
 		bad("whole", "is for a share that takes something: one of 0 is a closed limit")
 	}
-	if l.Whole < 0 || l.Whole > MaxAmount || l.Whole != 0 && l.Whole < cmp.Or(l.Burst, l.Amount) {
-		bad("whole", "must be between the capacity and 2^53, got %d", l.Whole)
+	if l.FullCapacity < 0 || l.FullCapacity > MaxAmount || l.FullCapacity != 0 && l.FullCapacity < cmp.Or(l.Burst, l.Amount) {
+		bad("whole", "must be between the capacity and 2^53, got %d", l.FullCapacity)
 	}
 	switch {
 	case l.Algorithm == Concurrency:
@@ -181,7 +181,7 @@ func (l *Limit) identity() string {
 		b.WriteString(s)
 		b.WriteByte(0)
 	}
-	for _, n := range []int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.Whole} {
+	for _, n := range []int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity} {
 		b.WriteString(strconv.FormatInt(n, 10))
 		b.WriteByte(0)
 	}

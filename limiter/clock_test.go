@@ -27,8 +27,8 @@ func TestWallClockSteppingBackOpensNoWindow(t *testing.T) {
 			t.Errorf("reset_at after a step of %s = %s, want the end of today", back, time.Unix(0, d.Limits[0].ResetAt).UTC())
 		}
 	}
-	wantOutcome(t, "the clock is right again", spend(morning.At(time.Second)), limiter.Denied)
-	wantOutcome(t, "tomorrow", spend(morning.At(24*time.Hour)), limiter.Allowed)
+	wantOutcome(t, "the clock is right again", spend(morning.Add(time.Second)), limiter.Denied)
+	wantOutcome(t, "tomorrow", spend(morning.Add(24*time.Hour)), limiter.Allowed)
 }
 
 // TestMonoGoingBackIsHarmless: an older reading counts as the newest seen.
@@ -44,9 +44,9 @@ func TestMonoGoingBackIsHarmless(t *testing.T) {
 			wantOutcome(t, "an older reading", d, limiter.Denied)
 			wantUsed(t, "an older reading", d, 0, 100)
 		}
-		d := n.check(start.At(30*time.Second), ask)
+		d := n.check(start.Add(30*time.Second), ask)
 		wantOutcome(t, "half a minute later", d, limiter.Denied)
-		wantOutcome(t, "at retry_after", n.check(start.At(30*time.Second+d.RetryAfter), ask), limiter.Allowed)
+		wantOutcome(t, "at retry_after", n.check(start.Add(30*time.Second+d.RetryAfter), ask), limiter.Allowed)
 	}
 }
 
@@ -58,6 +58,6 @@ func TestOldReadingsEndNoLease(t *testing.T) {
 	n.reserve(start, &limiter.Request{Key: "k", ID: "a", Plan: p, TTL: 10 * time.Second})
 	n.settle(limiter.Time{Mono: 0, Wall: noon.Wall}, limiter.Usage{Key: "k", ID: "a", InputTokens: -1, OutputTokens: 1})
 	full := &limiter.Request{Key: "k", ID: "b", Plan: p}
-	wantOutcome(t, "within the lease", n.reserve(start.At(10*time.Second-1), full), limiter.Denied)
-	wantOutcome(t, "at its end", n.reserve(start.At(10*time.Second), full), limiter.Allowed)
+	wantOutcome(t, "within the lease", n.reserve(start.Add(10*time.Second-1), full), limiter.Denied)
+	wantOutcome(t, "at its end", n.reserve(start.Add(10*time.Second), full), limiter.Allowed)
 }

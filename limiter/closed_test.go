@@ -120,7 +120,7 @@ func TestReasonOfAClosedLimit(t *testing.T) {
 func TestShareSaysWhoCouldTakeIt(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	share := bucketOf(100, 30)
-	share.Whole = 90
+	share.FullCapacity = 90
 	p := n.plan("k", share)
 	for _, c := range []struct {
 		cost   int64

@@ -105,7 +105,7 @@ func TestSweepBesideCalls(t *testing.T) {
 	stop := make(chan struct{})
 	var background, wg sync.WaitGroup
 	background.Go(func() {
-		for now := noon; ; now = now.At(time.Second) {
+		for now := noon; ; now = now.Add(time.Second) {
 			select {
 			case <-stop:
 				return
@@ -123,7 +123,7 @@ func TestSweepBesideCalls(t *testing.T) {
 				key := "root-" + strconv.Itoa(i%7) + "/" + strconv.Itoa(i%90)
 				p := plan(key, limits, limits)
 				r := &limiter.Request{Key: key, Plan: p, Requests: 1, InputTokens: 5, ID: strconv.Itoa(g) + "-" + strconv.Itoa(i)}
-				now := noon.At(time.Duration(i) * time.Millisecond)
+				now := noon.Add(time.Duration(i) * time.Millisecond)
 				_ = n.Reserve(now, r, &d)
 				n.Peek(now, r, &d)
 				_ = n.Settle(now, &limiter.Usage{Key: key, ID: r.ID, InputTokens: 3, Final: true}, &d)

@@ -8,7 +8,7 @@ import (
 )
 
 // vector is a call's cost in the built-in dimensions.
-type vector [dimOwn]int64
+type vector [dimCustom]int64
 
 // amounts are the token counts from which a vector is made.
 type amounts struct{ input, cached, output int64 }
@@ -81,7 +81,7 @@ func (e Estimate) amounts(input, output, choices int64) (amounts, error) {
 }
 
 // ofDimension returns the cost of an operator's own dimension.
-func ofDimension(costs []Cost, d Dimension) (int64, bool) {
+func customCost(costs []Cost, d Dimension) (int64, bool) {
 	for i := range costs {
 		if costs[i].Dimension == d {
 			return costs[i].Amount, true

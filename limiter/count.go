@@ -25,7 +25,7 @@ var counterLimit = Limit{Name: "counter", Algorithm: counter}
 const counterMark = "\x01"
 
 // Count is hits on a counter. The engine keeps no reference to it.
-type Count struct {
+type CountRequest struct {
 	Key    string // validated by the caller, as that of a [Request]
 	Window Window // valid
 	// ID makes the call idempotent. Empty: it is not remembered.
@@ -46,7 +46,7 @@ type Count struct {
 }
 
 // Counted is what a counter came to.
-type Counted struct {
+type CountResult struct {
 	Used int64
 	// End is when the window ends, in Unix nanoseconds, and Reset how long until
 	// then, both by the clock of the engine's caller.
@@ -65,24 +65,24 @@ type Counted struct {
 // early if the clock steps back. Hits of 0 make no state. The same q.ID returns
 // the same answer for 30 s, for 10 minutes if it is forced. The error is a
 // [*FieldError] or an [ErrConflict].
-func (e *Engine) Count(now Time, q *Count, d *Counted) error {
-	c, root := e.lock(q.Key)
-	defer c.Unlock()
-	return c.count(now, root, q, d)
+func (e *Engine) Count(now Time, q *CountRequest, d *CountResult) error {
+	s, root := e.lock(q.Key)
+	defer s.Unlock()
+	return s.count(now, root, q, d)
 }
 
-func (p *partition) count(now Time, root uint64, q *Count, d *Counted) error {
+func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult) error {
 	now = p.tick(now)
 	var id [2]uint64
 	var body uint64
 	if q.ID != "" {
 		id, body = idHash(root, q.ID), q.digest()
-		if _, x := p.findHold(id); x != nil {
-			if x.body != body || x.count != 1 {
+		if _, entry := p.findEntry(id); entry != nil {
+			if entry.body != body || entry.chargeCount != 1 {
 				return &ConflictError{"the id was used for another request"}
 			}
-			t := p.touch(x, 0)
-			d.set(q, now, slot{hi: t.reset, lo: uint64(-t.remaining)})
+			c := p.chargeAt(entry, 0)
+			d.set(q, now, bucket{hi: c.reset, lo: uint64(-c.remaining)})
 			d.Replayed = true
 			return nil
 		}
@@ -90,73 +90,73 @@ func (p *partition) count(now Time, root uint64, q *Count, d *Counted) error {
 	var buf [maxCounterName]byte
 	window := string(q.Window.appendName(buf[:0]))
 	_, rec := p.find(q.Key, window)
-	var s slot
+	var b bucket
 	if rec != nil {
 		p.advance(rec, now)
-		s = rec.slots[0]
+		b = rec.buckets[0]
 	}
-	if now.Wall >= s.hi { // a window that was opened never ends early, so none opens twice
-		_, end := q.Window.At(now.Wall)
-		s = slot{hi: end}
+	if now.Wall >= b.hi { // a window that was opened never ends early, so none opens twice
+		_, end := q.Window.Bounds(now.Wall)
+		b = bucket{hi: end}
 	}
 	hits := q.Hits
-	if q.Force && q.WindowEnd != 0 && q.WindowEnd < s.hi {
+	if q.Force && q.WindowEnd != 0 && q.WindowEnd < b.hi {
 		hits = 0 // of a window that is over
 	}
 	switch {
 	case hits == 0:
 	case q.GiveBack:
-		s.lo -= min(s.lo, uint64(hits))
-	case s.lo > uint64(math.MaxInt64/2-hits):
+		b.lo -= min(b.lo, uint64(hits))
+	case b.lo > uint64(math.MaxInt64/2-hits):
 		return &FieldError{Field: "hits", Value: strconv.FormatInt(hits, 10), Problem: "does not fit the counter"}
 	default:
 		if rec == nil {
 			if rec = p.create(rootOf(q.Key), q.Key, window, p.engine.catalog.counter, now); rec == nil {
 				p.stats.tableFull++
-				d.set(q, now, s)
+				d.set(q, now, b)
 				d.Over, d.Full = true, true
 				return nil
 			}
 		}
-		s.lo += uint64(hits)
+		b.lo += uint64(hits)
 	}
 	if rec != nil {
-		rec.slots[0] = s
+		rec.buckets[0] = b
 	}
-	d.set(q, now, s)
+	d.set(q, now, b)
 	if q.ID != "" && q.Hits > 0 {
-		p.rememberCount(now, q, id, body, s)
+		p.rememberCount(now, q, id, body, b)
 	}
 	return nil
 }
 
 // set fills in an answer from what the counter's slot was after it.
-func (d *Counted) set(q *Count, now Time, s slot) {
-	*d = Counted{Used: int64(s.lo), End: s.hi, Reset: max(s.hi-now.Wall, 1)}
+func (d *CountResult) set(q *CountRequest, now Time, b bucket) {
+	*d = CountResult{Used: int64(b.lo), End: b.hi, Reset: max(b.hi-now.Wall, 1)}
 	d.Over = d.Used > q.Limit
 }
 
 // rememberCount keeps an answer, in the form of a check's. If every id in reach
 // is a live reservation it is not kept, as a check's is not.
-func (p *partition) rememberCount(now Time, q *Count, id [2]uint64, body uint64, s slot) {
-	no, x := p.addHold(id)
-	if x == nil {
+func (p *partition) rememberCount(now Time, q *CountRequest, id [2]uint64, body uint64, b bucket) {
+	entryID, entry := p.addEntry(id)
+	if entry == nil {
 		p.stats.forgotten++
 		return
 	}
-	x.body, x.outcome, x.binding, x.tier = body, Allowed, -1, p.engine.catalog.tierID("")
-	t := p.addTouch(x)
-	t.limit, t.end, t.estimate = p.engine.catalog.counter.limits[0].id, uint16(len(q.Key)), q.Hits
-	t.remaining, t.reset = -int64(s.lo), s.hi // what remains of no limit at all
+	entry.body, entry.outcome, entry.binding, entry.tier = body, Allowed, -1, p.engine.catalog.tierID("")
+	c := p.appendCharge(entry)
+	c.limit, c.scopeEnd, c.estimate = p.engine.catalog.counter.limits[0].id, uint16(len(q.Key)), q.Hits
+	c.remaining, c.reset = -int64(b.lo), b.hi // what remains of no limit at all
 	if q.Force {
-		p.push(&p.ended, no, now.Mono+rememberEnded)
+		p.push(&p.ended, entryID, now.Mono+endedRetention)
 		return
 	}
-	p.push(&p.checks, no, now.Mono+rememberCheck)
+	p.push(&p.checks, entryID, now.Mono+checkRetention)
 }
 
 // digest tells a repeated call from another one with the same id.
-func (q *Count) digest() uint64 {
+func (q *CountRequest) digest() uint64 {
 	h := mixString(counterDigest, q.Key)
 	for _, n := range [...]int64{int64(q.Window.Unit), q.Window.multiple(), q.Hits, boolInt(q.GiveBack)} {
 		h = mix(h, uint64(n))

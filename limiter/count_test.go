@@ -16,9 +16,9 @@ import (
 
 var minute = limiter.Window{Unit: limiter.UnitMinute}
 
-func (n *node) count(now limiter.Time, q limiter.Count) limiter.Counted {
+func (n *node) count(now limiter.Time, q limiter.CountRequest) limiter.CountResult {
 	n.t.Helper()
-	var d limiter.Counted
+	var d limiter.CountResult
 	if err := n.Count(now, &q, &d); err != nil {
 		n.t.Fatalf("Count(%+v) = %v, want an answer", q, err)
 	}
@@ -26,18 +26,18 @@ func (n *node) count(now limiter.Time, q limiter.Count) limiter.Counted {
 }
 
 // hit is hits on a counter of 10 a minute.
-func hit(hits int64) limiter.Count {
-	return limiter.Count{Key: "k", Window: minute, Limit: 10, Hits: hits}
+func hit(hits int64) limiter.CountRequest {
+	return limiter.CountRequest{Key: "k", Window: minute, Limit: 10, Hits: hits}
 }
 
 // back gives hits back.
-func back(hits int64) limiter.Count {
+func back(hits int64) limiter.CountRequest {
 	q := hit(hits)
 	q.GiveBack = true
 	return q
 }
 
-func wantCounted(t testing.TB, what string, d limiter.Counted, used int64, over bool) {
+func wantCounted(t testing.TB, what string, d limiter.CountResult, used int64, over bool) {
 	t.Helper()
 	if d.Used != used || d.Over != over || d.Full {
 		t.Fatalf("%s = %+v, want %d used, over: %v", what, d, used, over)
@@ -61,7 +61,7 @@ func TestCountIsTheModel(t *testing.T) {
 					rt.Fatalf("Restore = %v, want no error", err)
 				}
 			}
-			q := limiter.Count{
+			q := limiter.CountRequest{
 				Key:      rapid.SampledFrom([]string{"root", "root/a"}).Draw(rt, "key"),
 				Window:   rapid.SampledFrom(windows[:]).Draw(rt, "window"),
 				Limit:    rapid.SampledFrom([]int64{0, 5, 10, limiter.MaxAmount}).Draw(rt, "limit"),
@@ -73,10 +73,10 @@ func TestCountIsTheModel(t *testing.T) {
 				q.ID = rapid.SampledFrom([]string{"1", "2", "3", "4"}).Draw(rt, "id")
 			}
 			if q.Force && rapid.Bool().Draw(rt, "late") {
-				_, q.WindowEnd = q.Window.At(now.Wall - int64(rapid.SampledFrom([]time.Duration{0, time.Minute, 400 * 24 * time.Hour}).Draw(rt, "by")))
+				_, q.WindowEnd = q.Window.Bounds(now.Wall - int64(rapid.SampledFrom([]time.Duration{0, time.Minute, 400 * 24 * time.Hour}).Draw(rt, "by")))
 			}
 			want, conflict := m.count(now, q)
-			var got limiter.Counted
+			var got limiter.CountResult
 			switch err := n.Count(now, &q, &got); {
 			case conflict != errors.Is(err, limiter.ErrConflict) || err != nil && !conflict:
 				rt.Fatalf("step %d: Count(%+v) = %v, want a conflict: %v", i, q, err, conflict)
@@ -115,14 +115,14 @@ type countAnswer struct {
 	until     int64
 }
 
-func (m *countModel) count(now limiter.Time, q limiter.Count) (d limiter.Counted, conflict bool) {
+func (m *countModel) count(now limiter.Time, q limiter.CountRequest) (d limiter.CountResult, conflict bool) {
 	name := counterName{q.Key, q.Window.Unit, max(q.Window.Multiple, 1)}
 	request := fmt.Sprint(name, q.Hits, q.GiveBack)
 	if a, ok := m.answers[q.ID]; ok && q.ID != "" && now.Mono < a.until {
 		if a.request != request {
 			return d, true
 		}
-		return limiter.Counted{Used: a.used, End: a.end, Reset: max(a.end-now.Wall, 1), Over: a.used > q.Limit, Replayed: true}, false
+		return limiter.CountResult{Used: a.used, End: a.end, Reset: max(a.end-now.Wall, 1), Over: a.used > q.Limit, Replayed: true}, false
 	}
 	l := m.counters[name]
 	if l == nil {
@@ -160,7 +160,7 @@ func (m *countModel) count(now limiter.Time, q limiter.Count) (d limiter.Counted
 		}
 		m.answers[q.ID] = countAnswer{request, used, end, until}
 	}
-	return limiter.Counted{Used: used, End: end, Reset: end - now.Wall, Over: used > q.Limit}, false
+	return limiter.CountResult{Used: used, End: end, Reset: end - now.Wall, Over: used > q.Limit}, false
 }
 
 // TestCountsBeyondTheLimitCount: over is after the hits, a look at the limit is
@@ -180,13 +180,13 @@ func TestCountsBeyondTheLimitCount(t *testing.T) {
 	more := hit(0)
 	more.Limit = 16
 	wantCounted(t, "a look with a higher limit", n.count(noon, more), 16, false)
-	wantCounted(t, "a look in another window", n.count(noon, limiter.Count{Key: "k", Window: limiter.Window{Unit: limiter.UnitHour}, Limit: 10}), 0, false)
-	d := n.count(noon.At(time.Minute-1), hit(0))
+	wantCounted(t, "a look in another window", n.count(noon, limiter.CountRequest{Key: "k", Window: limiter.Window{Unit: limiter.UnitHour}, Limit: 10}), 0, false)
+	d := n.count(noon.Add(time.Minute-1), hit(0))
 	wantCounted(t, "at the end", d, 16, true)
-	if d.Reset != 1 || d.End != noon.At(time.Minute).Wall {
-		t.Errorf("reset = %d at %s, want 1 ns before %s", d.Reset, utc(d.End), utc(noon.At(time.Minute).Wall))
+	if d.Reset != 1 || d.End != noon.Add(time.Minute).Wall {
+		t.Errorf("reset = %d at %s, want 1 ns before %s", d.Reset, utc(d.End), utc(noon.Add(time.Minute).Wall))
 	}
-	wantCounted(t, "in the next window", n.count(noon.At(time.Minute), hit(0)), 0, false)
+	wantCounted(t, "in the next window", n.count(noon.Add(time.Minute), hit(0)), 0, false)
 	zero := hit(1)
 	zero.Key, zero.Limit = "zero", 0
 	wantCounted(t, "a limit of 0", n.count(noon, zero), 1, true)
@@ -199,7 +199,7 @@ func TestGivingBackStopsAtNothing(t *testing.T) {
 	wantCounted(t, "3 back", n.count(noon, back(3)), 9, false)
 	wantCounted(t, "100 back", n.count(noon, back(100)), 0, false)
 	wantCounted(t, "4", n.count(noon, hit(4)), 4, false)
-	wantCounted(t, "4 back in the next window", n.count(noon.At(time.Minute), back(4)), 0, false)
+	wantCounted(t, "4 back in the next window", n.count(noon.Add(time.Minute), back(4)), 0, false)
 }
 
 // TestGivenBackOnce: an id gives back once, also where there was nothing yet.
@@ -209,15 +209,15 @@ func TestGivenBackOnce(t *testing.T) {
 	early.ID, late.ID = "early", "late"
 	wantCounted(t, "back too early", n.count(noon, early), 0, false)
 	wantCounted(t, "9", n.count(noon, hit(9)), 9, false)
-	wantCounted(t, "back too early, again", n.count(noon.At(29*time.Second), early), 0, false)
+	wantCounted(t, "back too early, again", n.count(noon.Add(29*time.Second), early), 0, false)
 	for i := range 3 {
-		d := n.count(noon.At(time.Second), late)
+		d := n.count(noon.Add(time.Second), late)
 		wantCounted(t, "3 back", d, 6, false)
 		if d.Replayed != (i > 0) {
 			t.Errorf("call %d is replayed: %v", i+1, d.Replayed)
 		}
 	}
-	wantCounted(t, "a look", n.count(noon.At(time.Second), hit(0)), 6, false)
+	wantCounted(t, "a look", n.count(noon.Add(time.Second), hit(0)), 6, false)
 }
 
 // TestCountIDsConflict: an id is one call's, of whatever kind.
@@ -229,16 +229,16 @@ func TestCountIDsConflict(t *testing.T) {
 	other := first
 	other.Limit = 0
 	wantCounted(t, "the same with another limit", n.count(noon, other), 1, true)
-	for what, change := range map[string]func(*limiter.Count){
-		"other hits":   func(q *limiter.Count) { q.Hits = 2 },
-		"back":         func(q *limiter.Count) { q.GiveBack = true },
-		"other window": func(q *limiter.Count) { q.Window.Multiple = 2 },
-		"other unit":   func(q *limiter.Count) { q.Window.Unit = limiter.UnitHour },
-		"other key":    func(q *limiter.Count) { q.Key = "k/a" },
+	for what, change := range map[string]func(*limiter.CountRequest){
+		"other hits":   func(q *limiter.CountRequest) { q.Hits = 2 },
+		"back":         func(q *limiter.CountRequest) { q.GiveBack = true },
+		"other window": func(q *limiter.CountRequest) { q.Window.Multiple = 2 },
+		"other unit":   func(q *limiter.CountRequest) { q.Window.Unit = limiter.UnitHour },
+		"other key":    func(q *limiter.CountRequest) { q.Key = "k/a" },
 	} {
 		q := first
 		change(&q)
-		var d limiter.Counted
+		var d limiter.CountResult
 		if err := n.Count(noon, &q, &d); !errors.Is(err, limiter.ErrConflict) {
 			t.Errorf("%s: Count = %+v, %v, want a conflict", what, d, err)
 		}
@@ -255,7 +255,7 @@ func TestCountIDsConflict(t *testing.T) {
 	n.check(noon, r)
 	q := hit(1)
 	q.ID = "check"
-	var c limiter.Counted
+	var c limiter.CountResult
 	if err := n.Count(noon, &q, &c); !errors.Is(err, limiter.ErrConflict) {
 		t.Errorf("Count with the id of a check = %v, want a conflict", err)
 	}
@@ -274,9 +274,9 @@ func TestCountersAndKeysAreApart(t *testing.T) {
 
 func TestCountsBeyondTheLargestAreRefused(t *testing.T) {
 	n := newNode(t, limiter.Options{})
-	q := limiter.Count{Key: "k", Window: limiter.Window{Unit: limiter.UnitYear}, Limit: limiter.MaxAmount, Hits: limiter.MaxAmount}
+	q := limiter.CountRequest{Key: "k", Window: limiter.Window{Unit: limiter.UnitYear}, Limit: limiter.MaxAmount, Hits: limiter.MaxAmount}
 	last := int64(0)
-	var d limiter.Counted
+	var d limiter.CountResult
 	for n.Count(noon, &q, &d) == nil {
 		if last = d.Used; last > math.MaxInt64/2 {
 			t.Fatalf("a counter went to %d", last)
@@ -311,7 +311,7 @@ func TestFloodResetsNoCounter(t *testing.T) {
 		t.Errorf("%d counters found no room, and %d are counted, want the same and some", full, n.Stats().TableFull)
 	}
 	wantCounted(t, "a look at the first", n.count(noon, hit(0)), 3, false)
-	n.Sweep(noon.At(2*time.Minute), 10*limiter.Partitions)
+	n.Sweep(noon.Add(2*time.Minute), 10*limiter.Partitions)
 	if keys := n.Stats().Keys; keys != 0 {
 		t.Errorf("%d counters are left when their window is over, want none", keys)
 	}
@@ -322,13 +322,13 @@ func TestFloodResetsNoCounter(t *testing.T) {
 func TestToldLate(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	hour := limiter.Window{Unit: limiter.UnitHour}
-	_, end := hour.At(noon.Wall)
-	told := func(now limiter.Time, id string) limiter.Counted {
-		return n.count(now, limiter.Count{Key: "k", Window: hour, Limit: 10, Hits: 2, ID: id, Force: true, WindowEnd: end})
+	_, end := hour.Bounds(noon.Wall)
+	told := func(now limiter.Time, id string) limiter.CountResult {
+		return n.count(now, limiter.CountRequest{Key: "k", Window: hour, Limit: 10, Hits: 2, ID: id, Force: true, WindowEnd: end})
 	}
 	wantCounted(t, "in its window", told(noon, "1"), 2, false)
-	wantCounted(t, "again after 9 minutes", told(noon.At(9*time.Minute), "1"), 2, false)
-	wantCounted(t, "another", told(noon.At(59*time.Minute), "2"), 4, false)
-	wantCounted(t, "in the next window", told(noon.At(time.Hour), "3"), 0, false)
-	wantCounted(t, "a look", n.count(noon.At(time.Hour), limiter.Count{Key: "k", Window: hour, Limit: 10}), 0, false)
+	wantCounted(t, "again after 9 minutes", told(noon.Add(9*time.Minute), "1"), 2, false)
+	wantCounted(t, "another", told(noon.Add(59*time.Minute), "2"), 4, false)
+	wantCounted(t, "in the next window", told(noon.Add(time.Hour), "3"), 0, false)
+	wantCounted(t, "a look", n.count(noon.Add(time.Hour), limiter.CountRequest{Key: "k", Window: hour, Limit: 10}), 0, false)
 }

@@ -43,16 +43,16 @@ func (o Options) withDefaults() Options {
 // An Engine decides for every key it is asked about. It is safe for concurrent
 // use, but for Sweep; calls for keys with different roots rarely share a lock.
 type Engine struct {
-	catalog    *Catalog
-	seed       maphash.Seed // of the record indexes; no answer depends on it
-	maxPerRoot int
-	keys, ids  *quota
-	sweeping   int // the partition that Sweep is in
-	cells      [Partitions]cell
+	catalog        *Catalog
+	seed           maphash.Seed // of the record indexes; no answer depends on it
+	maxPerRoot     int
+	keys, ids      *quota
+	sweepPartition int // the partition that Sweep is in
+	shards         [Partitions]shard
 }
 
 // cell is a partition with its lock: two cache lines that no other shares.
-type cell struct {
+type shard struct {
 	sync.Mutex
 	partition
 }
@@ -61,8 +61,8 @@ type cell struct {
 func New(o Options) *Engine {
 	o = o.withDefaults()
 	e := &Engine{catalog: o.Catalog, seed: maphash.MakeSeed(), maxPerRoot: o.MaxKeysPerRoot, keys: newQuota(o.MaxKeys), ids: newQuota(o.MaxIDs)}
-	for i := range e.cells {
-		e.cells[i].partition = newPartition(e)
+	for i := range e.shards {
+		e.shards[i].partition = newPartition(e)
 	}
 	return e
 }
@@ -75,11 +75,11 @@ func (e *Engine) Catalog() *Catalog { return e.catalog }
 func PartitionOf(key string) int { return int(hashRoot(rootOf(key)) % Partitions) }
 
 // lock returns the locked cell of a key, and the hash of its root.
-func (e *Engine) lock(key string) (*cell, uint64) {
+func (e *Engine) lock(key string) (*shard, uint64) {
 	root := hashRoot(rootOf(key))
-	c := &e.cells[root%Partitions]
-	c.Lock()
-	return c, root
+	s := &e.shards[root%Partitions]
+	s.Lock()
+	return s, root
 }
 
 // Check charges r at once and for good, or denies it and charges nothing.
@@ -87,9 +87,9 @@ func (e *Engine) lock(key string) (*cell, uint64) {
 // same answer for 30 s, for 10 minutes if it is forced. The error is a
 // [*FieldError] or an [ErrConflict].
 func (e *Engine) Check(now Time, r *Request, d *Decision) error {
-	c, root := e.lock(r.Key)
-	defer c.Unlock()
-	return c.decide(now, root, r, d, false)
+	s, root := e.lock(r.Key)
+	defer s.Unlock()
+	return s.decide(now, root, r, d, false)
 }
 
 // Reserve holds the estimate of r, and a slot of every concurrency limit, until
@@ -100,9 +100,9 @@ func (e *Engine) Reserve(now Time, r *Request, d *Decision) error {
 	if r.ID == "" {
 		return &FieldError{Field: "request_id", Value: `""`, Problem: "a reservation needs one"}
 	}
-	c, root := e.lock(r.Key)
-	defer c.Unlock()
-	return c.decide(now, root, r, d, true)
+	s, root := e.lock(r.Key)
+	defer s.Unlock()
+	return s.decide(now, root, r, d, true)
 }
 
 // Settle makes the reservation u.ID of u.Key charge what was really used, as if
@@ -112,17 +112,17 @@ func (e *Engine) Reserve(now Time, r *Request, d *Decision) error {
 // corrected. The error is [ErrUnknownReservation], an [ErrConflict] or a
 // [*FieldError].
 func (e *Engine) Settle(now Time, u *Usage, d *Decision) error {
-	c, root := e.lock(u.Key)
-	defer c.Unlock()
-	return c.settle(now, root, u, d)
+	s, root := e.lock(u.Key)
+	defer s.Unlock()
+	return s.settle(now, root, u, d)
 }
 
 // Cancel gives back all that the reservation id of key holds: the call never
 // ran. The error is [ErrUnknownReservation] or an [ErrConflict].
 func (e *Engine) Cancel(now Time, key, id string, d *Decision) error {
-	c, root := e.lock(key)
-	defer c.Unlock()
-	return c.cancel(now, root, key, id, d)
+	s, root := e.lock(key)
+	defer s.Unlock()
+	return s.cancel(now, root, key, id, d)
 }
 
 // Withdraw takes back one sending of a reserve, whose answer nobody heard: what
@@ -133,15 +133,15 @@ func (e *Engine) Cancel(now Time, key, id string, d *Decision) error {
 // What came of the reservation is no answer to the one who asks, so nothing is
 // returned.
 func (e *Engine) Withdraw(now Time, key, id string, attempt uint64) {
-	c, root := e.lock(key)
-	defer c.Unlock()
-	c.withdraw(now, root, key, id, attempt)
+	s, root := e.lock(key)
+	defer s.Unlock()
+	s.withdraw(now, root, key, id, attempt)
 }
 
 // Peek reports the state of the limits of r and creates nothing; the costs and
 // the id of r are ignored.
 func (e *Engine) Peek(now Time, r *Request, d *Decision) {
-	c, _ := e.lock(r.Key)
-	defer c.Unlock()
-	c.peek(now, r, d)
+	s, _ := e.lock(r.Key)
+	defer s.Unlock()
+	s.peek(now, r, d)
 }

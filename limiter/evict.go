@@ -25,47 +25,47 @@ func (r EvictionReason) String() string { return [...]string{"lossless", "smalle
 // quota counts towards a bound that all partitions share. Each takes a few at a
 // time, so that they rarely meet.
 type quota struct {
-	left  atomic.Int64
-	chunk int64
-	scant int64 // less left is not for everything
+	left     atomic.Int64
+	chunk    int64
+	lowWater int64 // less left is not for everything
 }
 
 func newQuota(limit int) *quota {
-	q := &quota{chunk: int64(min(max(limit/(8*Partitions), 1), 16)), scant: int64(limit / 4)}
+	q := &quota{chunk: int64(min(max(limit/(8*Partitions), 1), 16)), lowWater: int64(limit / 4)}
 	q.left.Store(int64(limit))
 	return q
 }
 
 // ample says whether there is enough left for what can be done without.
-func (q *quota) ample() bool { return q.left.Load() > q.scant }
+func (q *quota) aboveLowWater() bool { return q.left.Load() > q.lowWater }
 
 // take uses one of the partition's own, or gets more; false if none is left.
-func (q *quota) take(own *int) bool {
-	for *own == 0 {
+func (q *quota) acquire(local *int) bool {
+	for *local == 0 {
 		left := q.left.Load()
 		n := min(q.chunk, left)
 		if n <= 0 {
 			return false
 		}
 		if q.left.CompareAndSwap(left, left-n) {
-			*own = int(n)
+			*local = int(n)
 		}
 	}
-	*own--
+	*local--
 	return true
 }
 
 // give returns one.
-func (q *quota) give(own *int) {
-	if *own++; *own >= int(2*q.chunk) {
-		*own -= int(q.chunk)
+func (q *quota) release(local *int) {
+	if *local++; *local >= int(2*q.chunk) {
+		*local -= int(q.chunk)
 		q.left.Add(q.chunk)
 	}
 }
 
 // counted returns the root of a record's name, and whether the record counts
 // towards its root's cap: all do but the root's own.
-func counted(name []byte) (root []byte, ok bool) {
+func rootOfName(name []byte) (root []byte, ok bool) {
 	i := bytes.IndexAny(name, "/\x00")
 	if i < 0 {
 		return name, false
@@ -88,7 +88,7 @@ func (p *partition) makeRoom(root, scope, model string, now Time) bool {
 			return false
 		}
 	}
-	for !p.engine.keys.take(&p.keyQuota) {
+	for !p.engine.keys.acquire(&p.keyQuota) {
 		if !p.evict(now, 0) {
 			return false
 		}
@@ -107,23 +107,23 @@ func (p *partition) evict(now Time, root uint64) bool {
 	var best uint32
 	bestUse := uint64(1<<63 - 1)
 	for range min(maxEvictionLook, int(p.records.n)) {
-		if p.hand = p.records.next(p.hand); p.hand == 0 {
-			if p.hand = p.records.next(0); p.hand == 0 {
+		if p.clockHand = p.records.next(p.clockHand); p.clockHand == 0 {
+			if p.clockHand = p.records.next(0); p.clockHand == 0 {
 				return false
 			}
 		}
-		rec := p.records.at(p.hand)
-		if rec.pins > 0 || root != 0 && !p.under(rec, root) {
+		rec := p.records.at(p.clockHand)
+		if rec.pins > 0 || root != 0 && !p.countsToward(rec, root) {
 			continue
 		}
-		use, budget := p.use(rec, now)
+		use, budget := p.usedShare(rec, now)
 		if use == 0 {
-			p.remove(p.hand)
+			p.remove(p.clockHand)
 			p.stats.evicted[EvictLossless]++
 			return true
 		}
 		if !budget && !rec.denied && use < bestUse {
-			best, bestUse = p.hand, use
+			best, bestUse = p.clockHand, use
 		}
 	}
 	if best == 0 {
@@ -135,26 +135,26 @@ func (p *partition) evict(now Time, root uint64) bool {
 }
 
 // under says whether a record counts towards the root with that hash.
-func (p *partition) under(rec *record, root uint64) bool {
+func (p *partition) countsToward(rec *record, root uint64) bool {
 	var buf [maxName]byte
-	name, ok := counted(p.appendName(buf[:0], rec))
+	name, ok := rootOfName(p.appendName(buf[:0], rec))
 	return ok && xxhash.Sum64(name) == root
 }
 
 // use returns the largest share used of any limit, in 2^-32 of its capacity and
 // 0 only if nothing is used, and whether some of it is a budget: money, or a
 // calendar window or a counter. The record is not changed.
-func (p *partition) use(rec *record, now Time) (share uint64, budget bool) {
-	elapsed := max(0, now.Mono-rec.last)
+func (p *partition) usedShare(rec *record, now Time) (share uint64, budget bool) {
+	elapsed := max(0, now.Mono-rec.advancedAt)
 	for i, l := range p.engine.catalog.schema(rec.schema).limits {
-		s := *p.slotAt(rec, i)
-		l.advance(&s, nil, elapsed, now)
-		used := uint64(l.used(s, p.ringOf(l, s, now)))
-		if used == 0 || l.Algorithm == counter && now.Wall >= s.hi {
+		b := *p.bucketAt(rec, i)
+		l.advance(&b, nil, elapsed, now)
+		used := uint64(l.used(b, p.ringOf(l, b, now)))
+		if used == 0 || l.Algorithm == counter && now.Wall >= b.hi {
 			continue
 		}
-		part := min(used, 1<<30)<<32/uint64(max(l.capacity, 1)) + 1
-		share = max(share, part)
+		used32 := min(used, 1<<30)<<32/uint64(max(l.capacity, 1)) + 1
+		share = max(share, used32)
 		budget = budget || l.Algorithm == counter || l.Algorithm == FixedWindow && (l.Calendar != NoCalendar || l.dim == dimSpend)
 	}
 	return share, budget

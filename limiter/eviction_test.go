@@ -16,7 +16,7 @@ func flood(n *node, now limiter.Time, root string, p *limiter.LimitSet, count in
 	for i := range count {
 		key := root + "/junk-" + strconv.Itoa(i)
 		pl := plan(key, nil, p)
-		if err := n.Check(now.At(time.Duration(i)), &limiter.Request{Key: key, Plan: pl, InputTokens: tokens}, &d); err != nil {
+		if err := n.Check(now.Add(time.Duration(i)), &limiter.Request{Key: key, Plan: pl, InputTokens: tokens}, &d); err != nil {
 			n.t.Fatalf("Check(%s) = %v, want a decision", key, err)
 		}
 		switch {
@@ -53,11 +53,11 @@ func TestFloodResetsNoVictim(t *testing.T) {
 	n.reserve(noon, held)
 	n.check(noon, ask("acme/spender", money, 1))
 
-	admitted, _ := flood(n, noon.At(time.Millisecond), "acme", tokens, 5000, 100)
+	admitted, _ := flood(n, noon.Add(time.Millisecond), "acme", tokens, 5000, 100)
 	if admitted < 4000 {
 		t.Errorf("admitted %d of 5000 new keys, want most: smaller ones make room", admitted)
 	}
-	later := noon.At(time.Second)
+	later := noon.Add(time.Second)
 	wantUsed(t, "denied", n.peek(later, ask("acme/denied", tokens, 0)), 0, 20-10)
 	wantUsed(t, "held", n.peek(later, ask("acme/held", tokens, 0)), 0, 30-10)
 	wantUsed(t, "spender", n.peek(later, ask("acme/spender", money, 0)), 0, 1)
@@ -77,12 +77,12 @@ func TestTableFull(t *testing.T) {
 		t.Errorf("admitted %d, table_full %d, want 20 and 80", admitted, full)
 	}
 	known := &limiter.Request{Key: "acme/junk-3", Plan: plan("acme/junk-3", nil, money), InputTokens: 10}
-	wantOutcome(t, "a known key", n.check(noon.At(time.Second), known), limiter.Allowed)
+	wantOutcome(t, "a known key", n.check(noon.Add(time.Second), known), limiter.Allowed)
 	if got := n.Stats().TableFull; got != 80 {
 		t.Errorf("Stats.TableFull = %d, want 80", got)
 	}
 	other := &limiter.Request{Key: "umbrella/x", Plan: plan("umbrella/x", nil, money), InputTokens: 10}
-	wantOutcome(t, "another root", n.check(noon.At(time.Second), other), limiter.Allowed)
+	wantOutcome(t, "another root", n.check(noon.Add(time.Second), other), limiter.Allowed)
 
 	// A denial for want of room charges nothing, on no level.
 	org := mustSet(t, n.catalog, bucketOf(600, 1000))
@@ -93,7 +93,7 @@ func TestTableFull(t *testing.T) {
 		t.Fatalf("Reserve(acme/new) = %s (%s), want denied (table_full)", d.Outcome, d.Reason)
 	}
 	wantUsed(t, "the root after table_full", n.peek(noon, r), 0, 1)
-	if d := n.reserve(noon.At(24*time.Hour), r); d.Outcome != limiter.Allowed {
+	if d := n.reserve(noon.Add(24*time.Hour), r); d.Outcome != limiter.Allowed {
 		t.Errorf("Reserve(acme/new) on the next day = %s (%s), want allowed", d.Outcome, d.Reason)
 	}
 }
@@ -106,7 +106,7 @@ func TestIdleKeysMakeRoomFirst(t *testing.T) {
 	n.check(noon, busy)
 	flood(n, noon, "acme", tokens, 49, 10) // full again after a second
 	var d limiter.Decision
-	later := noon.At(2 * time.Second)
+	later := noon.Add(2 * time.Second)
 	for i := range 40 {
 		key := "acme/new-" + strconv.Itoa(i)
 		if err := n.Check(later, &limiter.Request{Key: key, Plan: plan(key, nil, tokens), InputTokens: 950}, &d); err != nil || d.Outcome != limiter.Allowed {
@@ -145,7 +145,7 @@ func TestSweepRemovesOnlyWhatLosesNothing(t *testing.T) {
 	}
 	before := n.Stats().Keys
 	for _, later := range []time.Duration{0, 5 * time.Second, 20 * time.Second, 2 * time.Minute, 15 * time.Minute, 25 * time.Hour} {
-		now := noon.At(later)
+		now := noon.Add(later)
 		var was []limiter.Decision
 		for _, r := range asks {
 			was = append(was, n.peek(now, r))

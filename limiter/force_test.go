@@ -106,8 +106,8 @@ func TestForcedCallsAreRepaid(t *testing.T) {
 		if d.Outcome != limiter.Denied || d.Reason != limiter.LimitExceeded || d.RetryAfter != c.after {
 			t.Errorf("%s: one more = %s (%s), retry after %s, want denied (limit_exceeded), %s", c.algorithm, d.Outcome, d.Reason, d.RetryAfter, c.after)
 		}
-		wantOutcome(t, "just before", n.check(start.At(c.after-1), &r), limiter.Denied)
-		wantOutcome(t, "then", n.check(start.At(c.after), &r), limiter.Allowed)
+		wantOutcome(t, "just before", n.check(start.Add(c.after-1), &r), limiter.Denied)
+		wantOutcome(t, "then", n.check(start.Add(c.after), &r), limiter.Allowed)
 	}
 }
 
@@ -199,7 +199,7 @@ func TestForcedResetsNoVictim(t *testing.T) {
 	r.InputTokens = 10
 	n.check(noon, forced(r))
 	flood(n, noon, "acme", tokens, 2000, 100)
-	wantUsed(t, "after the flood", n.peek(noon.At(time.Second), &r), 0, 10)
+	wantUsed(t, "after the flood", n.peek(noon.Add(time.Second), &r), 0, 10)
 }
 
 // TestForcedNumbersNeverOverflow forces the largest cost until the counters can
@@ -213,7 +213,7 @@ func TestForcedNumbersNeverOverflow(t *testing.T) {
 		var refused *limiter.FieldError
 		for i := range 2000 {
 			var d limiter.Decision
-			now := noon.At(time.Duration(i) * time.Second)
+			now := noon.Add(time.Duration(i) * time.Second)
 			before := n.peek(now, &r)
 			err := n.Check(now, forced(r), &d)
 			if err == nil && d.Outcome == limiter.Allowed && used(d.Limits[0]) >= used(before.Limits[0]) {
@@ -228,7 +228,7 @@ func TestForcedNumbersNeverOverflow(t *testing.T) {
 		if (refused != nil) != (a != limiter.TokenBucket) {
 			t.Errorf("%s: 2000 times 2^53: error = %v, want one but for a bucket, which drops", a, refused)
 		}
-		now := noon.At(time.Hour / 2)
+		now := noon.Add(time.Hour / 2)
 		if err := n.Restore(now, limiter.PartitionOf("k"), n.Snapshot(now, limiter.PartitionOf("k"), nil), nil); err != nil {
 			t.Errorf("%s: Restore of counters at their limit = %v, want no error", a, err)
 		}
@@ -248,18 +248,18 @@ func TestForcedSettleEqualsForcingTheUsage(t *testing.T) {
 			charged.check(now, &limiter.Request{Key: "k", Plan: chargedPlan, InputTokens: tokens, Force: true})
 		}
 		both(noon, rapid.Int64Range(0, 300).Draw(rt, "before"))
-		now := noon.At(time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(rt, "gap")))
+		now := noon.Add(time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(rt, "gap")))
 		estimate := rapid.Int64Range(0, 400).Draw(rt, "estimate")
 		usage := rapid.Int64Range(0, estimate).Draw(rt, "usage")
 		held.reserve(now, &limiter.Request{Key: "k", ID: "r", Plan: heldPlan, InputTokens: estimate, Force: true})
 		charged.check(now, &limiter.Request{Key: "k", Plan: chargedPlan, InputTokens: usage, Force: true})
-		now = now.At(time.Duration(rapid.Int64Range(0, int64(25*time.Second)).Draw(rt, "runs")))
+		now = now.Add(time.Duration(rapid.Int64Range(0, int64(25*time.Second)).Draw(rt, "runs")))
 		held.settle(now, limiter.Usage{Key: "k", ID: "r", InputTokens: usage, OutputTokens: 0, Final: true})
 		for _, later := range []time.Duration{0, 777 * time.Millisecond, 10 * time.Second} {
 			look := limiter.Request{Key: "k", Plan: chargedPlan}
-			want := charged.peek(now.At(later), &look)
+			want := charged.peek(now.Add(later), &look)
 			look.Plan = heldPlan
-			sameDecision(rt, fmt.Sprintf("state %s after the settle", later), held.peek(now.At(later), &look), want)
+			sameDecision(rt, fmt.Sprintf("state %s after the settle", later), held.peek(now.Add(later), &look), want)
 		}
 	})
 }

@@ -33,20 +33,20 @@ func TestRepeatedCheckReturnsTheSameAnswerFor30Seconds(t *testing.T) {
 	r := &limiter.Request{Key: "acme/alice", ID: "c1", Requests: 1, InputTokens: 100, OutputTokens: 50}
 	r.Plan = n.plan(r.Key, tokenLimits()...)
 	first := n.check(noon, r)
-	n.check(noon.At(time.Second), &limiter.Request{Key: r.Key, Plan: r.Plan, InputTokens: 500}) // the state moves on
+	n.check(noon.Add(time.Second), &limiter.Request{Key: r.Key, Plan: r.Plan, InputTokens: 500}) // the state moves on
 	for _, later := range []time.Duration{0, 2 * time.Second, 30*time.Second - 1} {
-		again := n.check(noon.At(later), r)
+		again := n.check(noon.Add(later), r)
 		if !again.Replayed {
 			t.Errorf("Check(c1) after %s: replayed = false, want true", later)
 		}
 		again.Replayed = false
 		sameDecision(t, "Check(c1) after "+later.String(), again, first)
 	}
-	wantUsed(t, "after the repeats", n.peek(noon.At(30*time.Second-1), r), 1, 1)
-	if d := n.check(noon.At(30*time.Second), r); d.Replayed {
+	wantUsed(t, "after the repeats", n.peek(noon.Add(30*time.Second-1), r), 1, 1)
+	if d := n.check(noon.Add(30*time.Second), r); d.Replayed {
 		t.Errorf("Check(c1) after 30 s: replayed = true, want a new charge")
 	}
-	wantUsed(t, "after 30 s", n.peek(noon.At(30*time.Second), r), 1, 2)
+	wantUsed(t, "after 30 s", n.peek(noon.Add(30*time.Second), r), 1, 2)
 }
 
 // A forced check may be told again for as long as a reservation may be settled,
@@ -57,10 +57,10 @@ func TestForcedCheckIsRememberedFor10Minutes(t *testing.T) {
 	r.Plan = n.plan(r.Key, tokenLimits()...)
 	n.check(noon, r)
 	for i := range 3 { // others come and go before it
-		n.check(noon.At(time.Duration(i)*time.Second), &limiter.Request{Key: r.Key, ID: fmt.Sprint(i), Requests: 1, Plan: r.Plan})
+		n.check(noon.Add(time.Duration(i)*time.Second), &limiter.Request{Key: r.Key, ID: fmt.Sprint(i), Requests: 1, Plan: r.Plan})
 	}
 	for _, later := range []time.Duration{31 * time.Second, 9*time.Minute + 50*time.Second, 10*time.Minute - 1} {
-		at := noon.At(later)
+		at := noon.Add(later)
 		p := limiter.PartitionOf(r.Key)
 		if err := n.Restore(at, p, n.Snapshot(at, p, nil), nil); err != nil {
 			t.Fatalf("Restore after %s: %v", later, err)
@@ -70,7 +70,7 @@ func TestForcedCheckIsRememberedFor10Minutes(t *testing.T) {
 		}
 		n.check(at, &limiter.Request{Key: r.Key, ID: later.String(), Requests: 1, Plan: r.Plan})
 	}
-	if d := n.check(noon.At(10*time.Minute), r); d.Replayed {
+	if d := n.check(noon.Add(10*time.Minute), r); d.Replayed {
 		t.Error("Check(f) after 10 minutes: replayed = true, want a new charge")
 	}
 }
@@ -92,14 +92,14 @@ func TestRepeatedReserveReturnsTheSameAnswerUntil10MinutesAfterItsEnd(t *testing
 		again.Replayed = false
 		sameDecision(t, "Reserve(r1) "+when, again, first)
 	}
-	same(noon.At(10*time.Second), "while held")
-	wantUsed(t, "while held", n.peek(noon.At(10*time.Second), r), 3, 1)
-	end := noon.At(15 * time.Second)
+	same(noon.Add(10*time.Second), "while held")
+	wantUsed(t, "while held", n.peek(noon.Add(10*time.Second), r), 3, 1)
+	end := noon.Add(15 * time.Second)
 	n.settle(end, limiter.Usage{Key: r.Key, ID: "r1", InputTokens: 100, OutputTokens: 7, Final: true})
 	same(end, "after its settle")
-	same(end.At(10*time.Minute-1), "10 minutes later")
-	wantUsed(t, "10 minutes later", n.peek(end.At(10*time.Minute-1), r), 3, 0)
-	if d := n.reserve(end.At(10*time.Minute), r); d.Replayed {
+	same(end.Add(10*time.Minute-1), "10 minutes later")
+	wantUsed(t, "10 minutes later", n.peek(end.Add(10*time.Minute-1), r), 3, 0)
+	if d := n.reserve(end.Add(10*time.Minute), r); d.Replayed {
 		t.Errorf("Reserve(r1) when forgotten: replayed = true, want a new reservation")
 	}
 }
@@ -186,15 +186,15 @@ func TestDeniedIDMayBeTriedAgain(t *testing.T) {
 	n.check(noon, &limiter.Request{Key: "k", Plan: p, InputTokens: 1000})
 	d := n.check(noon, r)
 	wantOutcome(t, "Check(again) while empty", d, limiter.Denied)
-	d = n.check(noon.At(d.RetryAfter), r)
+	d = n.check(noon.Add(d.RetryAfter), r)
 	wantOutcome(t, "Check(again) at retry_after", d, limiter.Allowed)
 	if d.Replayed {
 		t.Error("Check(again) at retry_after: replayed = true, want a new answer")
 	}
 	// Even for another operation: a denial leaves nothing behind.
 	r = &limiter.Request{Key: "k", ID: "other", Plan: p, InputTokens: 900}
-	wantOutcome(t, "Check(other)", n.check(noon.At(d.RetryAfter), r), limiter.Denied)
-	wantOutcome(t, "Reserve(other)", n.reserve(noon.At(time.Minute), r), limiter.Allowed)
+	wantOutcome(t, "Check(other)", n.check(noon.Add(d.RetryAfter), r), limiter.Denied)
+	wantOutcome(t, "Reserve(other)", n.reserve(noon.Add(time.Minute), r), limiter.Allowed)
 }
 
 func TestIDsBelongToTheRoot(t *testing.T) {

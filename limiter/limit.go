@@ -110,7 +110,7 @@ type Limit struct {
 	// none. A cost between the two is refused with [OwnerUnreachable] instead of
 	// [ExceedsCapacity], because the owner could take it. A share that rounds to
 	// 0 is a closed limit instead.
-	Whole int64
+	FullCapacity int64
 }
 
 // MaxAmount bounds every amount, burst and cost: 2^53, the largest integer that

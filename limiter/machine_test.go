@@ -211,7 +211,7 @@ func (m *machine) replay() {
 
 func (m *machine) pass() {
 	unit := rapid.SampledFrom([]time.Duration{time.Microsecond, time.Millisecond, 30 * time.Millisecond, time.Second}).Draw(m.t, "unit")
-	m.now = m.now.At(unit * time.Duration(m.draw("passes", 0, 1000)))
+	m.now = m.now.Add(unit * time.Duration(m.draw("passes", 0, 1000)))
 }
 
 // retry sends the latest denied call again: not before it could fit, and then
@@ -223,13 +223,13 @@ func (m *machine) retry() {
 	r := *m.denied
 	m.denied = nil
 	if m.wait > 1 {
-		m.now = m.now.At(m.wait - 1)
+		m.now = m.now.Add(m.wait - 1)
 		early := r
 		early.ID = m.id()
 		m.ask(&early, m.reserved)
 		m.wait = 1
 	}
-	m.now = m.now.At(m.wait)
+	m.now = m.now.Add(m.wait)
 	m.ask(&r, m.reserved)
 }
 
@@ -265,7 +265,7 @@ func (m *machine) addOverrun() {
 func (m *machine) finish(t *rapid.T) {
 	m.t = t
 	m.look()
-	m.now = m.now.At(41 * time.Second)
+	m.now = m.now.Add(41 * time.Second)
 	m.look()
 	m.addOverrun()
 	if diff := cmp.Diff(m.model.Overrun, m.overrun, cmpopts.IgnoreMapEntries(func(_ limiter.Dimension, n int64) bool { return n == 0 })); diff != "" {

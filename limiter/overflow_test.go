@@ -45,7 +45,7 @@ func TestHugeAmountsAreExact(t *testing.T) {
 	if d.RetryAfter <= 0 {
 		t.Errorf("retry_after = %s, want a time to come", d.RetryAfter)
 	}
-	wantUsed(t, "after a century", n.peek(noon.At(100*365*24*time.Hour), one), 0, 0)
+	wantUsed(t, "after a century", n.peek(noon.Add(100*365*24*time.Hour), one), 0, 0)
 }
 
 func TestHugeDebtIsExact(t *testing.T) {
@@ -139,11 +139,11 @@ func TestImpossibleLimitsAreRefused(t *testing.T) {
 		"a bucket of slots":       func(l *limiter.Limit) { l.Dimension = limiter.Concurrent },
 		"a sliding burst":         func(l *limiter.Limit) { l.Algorithm, l.Burst = limiter.SlidingWindow, 5 },
 		"closed in shadow":        func(l *limiter.Limit) { l.Closed, l.Shadow = true, true },
-		"a share of less":         func(l *limiter.Limit) { l.Amount, l.Whole = 10, 9 },
-		"a share of less burst":   func(l *limiter.Limit) { l.Burst, l.Whole = 10, 9 },
-		"a negative whole":        func(l *limiter.Limit) { l.Whole = -1 },
-		"a whole too large":       func(l *limiter.Limit) { l.Whole = most + 1 },
-		"a share of 0":            func(l *limiter.Limit) { l.Amount, l.Whole = 0, 9 },
+		"a share of less":         func(l *limiter.Limit) { l.Amount, l.FullCapacity = 10, 9 },
+		"a share of less burst":   func(l *limiter.Limit) { l.Burst, l.FullCapacity = 10, 9 },
+		"a negative whole":        func(l *limiter.Limit) { l.FullCapacity = -1 },
+		"a whole too large":       func(l *limiter.Limit) { l.FullCapacity = most + 1 },
+		"a share of 0":            func(l *limiter.Limit) { l.Amount, l.FullCapacity = 0, 9 },
 		"an unknown calendar day": func(l *limiter.Limit) { l.Algorithm, l.Window, l.Calendar = limiter.FixedWindow, 0, 77 },
 	} {
 		l := good

@@ -52,7 +52,7 @@ func TestPeekWithAnotherTierChangesNothing(t *testing.T) {
 	slow, fast := n.plan("k", bucketOf(60, 1000)), n.plan("k", bucketOf(60_000, 1000))
 	n.check(noon, &limiter.Request{Key: "k", Plan: slow, InputTokens: 500})
 	wantUsed(t, "as the fast tier sees it", n.peek(noon, &limiter.Request{Key: "k", Plan: fast}), 0, 500)
-	wantUsed(t, "10 s later", n.peek(noon.At(10*time.Second), &limiter.Request{Key: "k", Plan: slow}), 0, 490)
+	wantUsed(t, "10 s later", n.peek(noon.Add(10*time.Second), &limiter.Request{Key: "k", Plan: slow}), 0, 490)
 }
 
 // TestChangingLimitsIsTheModel changes amount, burst and mode all the time.
@@ -63,7 +63,7 @@ func TestChangingLimitsIsTheModel(t *testing.T) {
 		limits := []limiter.Limit{first}
 		for range 2 {
 			l := first
-			l.Amount, l.Burst, l.Whole = rapid.Int64Range(0, 2*first.Amount+1).Draw(t, "amount"), 0, 0
+			l.Amount, l.Burst, l.FullCapacity = rapid.Int64Range(0, 2*first.Amount+1).Draw(t, "amount"), 0, 0
 			l.Closed = !l.Shadow && rapid.IntRange(0, 5).Draw(t, "closed now") == 0
 			if a == limiter.TokenBucket && l.Amount > 0 {
 				l.Burst = rapid.Int64Range(0, 2*l.Amount).Draw(t, "burst")
@@ -97,12 +97,12 @@ func TestAnotherWindowKeepsUsageAndOpenReservations(t *testing.T) {
 	hourly.Window = time.Hour // the same rate
 	perHour := n.plan("k", hourly)
 	n.reserve(noon, &limiter.Request{Key: "k", ID: "r", Plan: perMinute, OutputTokens: 300})
-	n.check(noon.At(time.Second), &limiter.Request{Key: "k", Plan: perMinute, InputTokens: 100})
-	d := n.check(noon.At(2*time.Second), &limiter.Request{Key: "k", Plan: perHour})
+	n.check(noon.Add(time.Second), &limiter.Request{Key: "k", Plan: perMinute, InputTokens: 100})
+	d := n.check(noon.Add(2*time.Second), &limiter.Request{Key: "k", Plan: perHour})
 	wantUsed(t, "under the hourly limit", d, 0, 400-20)
-	d = n.settle(noon.At(3*time.Second), limiter.Usage{Key: "k", ID: "r", OutputTokens: 50, Final: true})
+	d = n.settle(noon.Add(3*time.Second), limiter.Usage{Key: "k", ID: "r", OutputTokens: 50, Final: true})
 	wantUsed(t, "settled under the hourly limit", d, 0, 150-30)
-	d = n.check(noon.At(4*time.Second), &limiter.Request{Key: "k", Plan: perMinute})
+	d = n.check(noon.Add(4*time.Second), &limiter.Request{Key: "k", Plan: perMinute})
 	wantUsed(t, "back under the limit per minute", d, 0, 150-40)
 }
 

@@ -126,7 +126,7 @@ func drawLimit(t *rapid.T, name string, a limiter.Algorithm) limiter.Limit {
 		l.Amount = rapid.Int64Range(0, 8).Draw(t, "requests")
 	}
 	if l.Amount > 0 && rapid.IntRange(0, 5).Draw(t, "share") == 0 {
-		l.Whole = 2*l.Amount + 100
+		l.FullCapacity = 2*l.Amount + 100
 	}
 	l.Window = rapid.SampledFrom([]time.Duration{time.Second, 7 * time.Second, time.Minute, time.Minute + 1, time.Hour}).Draw(t, "window")
 	switch {

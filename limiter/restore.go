@@ -21,14 +21,14 @@ func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string)
 	if err != nil {
 		return err
 	}
-	c := &e.cells[partition]
-	c.Lock()
-	defer c.Unlock()
-	e.keys.left.Add(int64(int(c.records.n) + c.keyQuota - int(fresh.records.n)))
-	e.ids.left.Add(int64(int(c.holds.n) + c.idQuota - int(fresh.holds.n)))
-	fresh.stats = c.stats
-	c.mono, c.nextDue = max(now.Mono, c.mono), fresh.nextDue
-	c.records, c.memory = fresh.records, fresh.memory
+	s := &e.shards[partition]
+	s.Lock()
+	defer s.Unlock()
+	e.keys.left.Add(int64(int(s.records.n) + s.keyQuota - int(fresh.records.n)))
+	e.ids.left.Add(int64(int(s.entries.n) + s.idQuota - int(fresh.entries.n)))
+	fresh.stats = s.stats
+	s.mono, s.nextDue = max(now.Mono, s.mono), fresh.nextDue
+	s.records, s.memory = fresh.records, fresh.memory
 	return nil
 }
 
@@ -43,7 +43,7 @@ type restorer struct {
 	names     []string // of the records, in order
 	records   []uint32
 	marks     int // live in all timelines
-	claimed   map[claim]bool
+	claims    map[claim]bool
 }
 
 // claim is the mark of an open reservation's charge to a bucket.
@@ -66,8 +66,8 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 	fresh := newPartition(e)
 	d := &restorer{
 		decoder: decoder{buf: body[len(snapshotMagic):], size: len(data)}, now: now, partition: number,
-		p:       &fresh,
-		claimed: map[claim]bool{},
+		p:      &fresh,
+		claims: map[claim]bool{},
 	}
 	for range d.count("limits") {
 		d.limit(zone)
@@ -79,14 +79,14 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 		d.record()
 	}
 	for _, name := range d.names { // they moved while others came
-		no, _ := d.p.find(splitName([]byte(name)))
-		d.records = append(d.records, no)
+		recordID, _ := d.p.find(splitName([]byte(name)))
+		d.records = append(d.records, recordID)
 	}
 	for range d.count("request ids") {
-		d.hold()
+		d.entry()
 	}
-	if d.marks != len(d.claimed) {
-		d.fail("%d marks, but %d charges", d.marks, len(d.claimed))
+	if d.marks != len(d.claims) {
+		d.fail("%d marks, but %d charges", d.marks, len(d.claims))
 	}
 	if len(d.buf) > 0 {
 		d.fail("%d bytes too many", len(d.buf))
@@ -109,7 +109,7 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	l.Calendar = Calendar(d.upTo(uint64(Year), "calendar"))
 	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
 	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
-	l.Closed, l.Whole = d.bool(), d.int()
+	l.Closed, l.FullCapacity = d.bool(), d.int()
 	switch {
 	case d.err != nil:
 		return
@@ -131,7 +131,7 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 }
 
 // limitNo reads the number of a limit.
-func (d *restorer) limitNo() *limit {
+func (d *restorer) limitRef() *limit {
 	n := d.uint()
 	if n >= uint64(len(d.limits)) {
 		d.fail("limit %d of %d", n, len(d.limits))
@@ -144,7 +144,7 @@ func (d *restorer) record() {
 	name := d.string(maxName, "name")
 	denied := d.bool()
 	scope, model := splitName([]byte(name))
-	if no, _ := d.p.find(scope, model); d.err == nil && (scope == "" || no != 0 || PartitionOf(scope) != d.partition) {
+	if recordID, _ := d.p.find(scope, model); d.err == nil && (scope == "" || recordID != 0 || PartitionOf(scope) != d.partition) {
 		d.fail("record %q: is empty, repeated, or of another partition", name)
 	}
 	if strings.HasSuffix(name, "\x00") {
@@ -152,22 +152,22 @@ func (d *restorer) record() {
 	}
 	n := int(d.upTo(4*maxLimits, "limits of a record"))
 	limits := make([]*limit, 0, n)
-	slots := make([]slot, 0, n)
-	times := make([]timeline, n)
+	buckets := make([]bucket, 0, n)
+	timelines := make([]timeline, n)
 	have := &schema{}
 	for i := range n {
-		l := d.limitNo()
+		l := d.limitRef()
 		if d.err != nil {
 			return
 		}
-		if have.find(l.slot) >= 0 {
+		if have.find(l.bucketID) >= 0 {
 			d.fail("limit %q twice in record %q", l.Name, name)
 			return
 		}
 		have.limits = append(have.limits, l)
-		limits, slots = append(limits, l), append(slots, d.slot(l, &times[i]))
+		limits, buckets = append(limits, l), append(buckets, d.bucket(l, &timelines[i]))
 	}
-	if d.err == nil && !d.fits(model, limits) {
+	if d.err == nil && !d.validLimits(model, limits) {
 		d.fail("record %q: has the limits of another kind", name)
 	}
 	if d.err != nil {
@@ -179,43 +179,43 @@ func (d *restorer) record() {
 		return
 	}
 	rec.denied = denied
-	for i := range slots {
-		*d.p.slotAt(rec, i) = slots[i]
-		d.marks += times[i].live
+	for i := range buckets {
+		*d.p.bucketAt(rec, i) = buckets[i]
+		d.marks += timelines[i].live
 	}
-	d.p.setLines(rec, times)
+	d.p.setTimelines(rec, timelines)
 	d.names = append(d.names, name)
 }
 
 // fits says whether a record may have these limits: a counter has that of
 // counters and no other, and nothing else has it.
-func (d *restorer) fits(model string, limits []*limit) bool {
-	of := d.p.engine.catalog.counter.limits
+func (d *restorer) validLimits(model string, limits []*limit) bool {
+	counterLimits := d.p.engine.catalog.counter.limits
 	if strings.HasPrefix(model, counterMark) {
-		return slices.Equal(limits, of)
+		return slices.Equal(limits, counterLimits)
 	}
-	return !slices.Contains(limits, of[0])
+	return !slices.Contains(limits, counterLimits[0])
 }
 
-func (d *restorer) slot(l *limit, t *timeline) (s slot) {
+func (d *restorer) bucket(l *limit, t *timeline) (b bucket) {
 	switch l.Algorithm {
 	case TokenBucket:
-		s.setLevel(d.wide())
-		if s.hi < 0 || s.hi > maxLevel { // maxWide is no level of a bucket
+		b.setLevel(d.wide())
+		if b.hi < 0 || b.hi > maxLevel { // maxWide is no level of a bucket
 			d.fail("level of %q is out of range", l.Name)
 		}
 		d.timeline(t)
 	case SlidingWindow:
-		d.ring(l, &s)
+		d.ring(l, &b)
 	case FixedWindow, counter:
-		s.hi, s.lo = d.int(), uint64(d.natural("used"))
-		if l.Algorithm == counter && s.lo > math.MaxInt64/2 {
+		b.hi, b.lo = d.int(), uint64(d.natural("used"))
+		if l.Algorithm == counter && b.lo > math.MaxInt64/2 {
 			d.fail("a counter is out of range")
 		}
 	default:
-		s.lo = uint64(d.natural("leases"))
+		b.lo = uint64(d.natural("leases"))
 	}
-	return s
+	return b
 }
 
 // subWindow returns the sub-window that ended age ago.
@@ -227,18 +227,18 @@ func (d *restorer) subWindow(l *limit, age int64) int64 {
 	return floorDiv(d.now.Mono-age, l.sub)
 }
 
-func (d *restorer) ring(l *limit, s *slot) {
+func (d *restorer) ring(l *limit, b *bucket) {
 	n := d.upTo(subWindows+1, "sub-windows")
 	if n == 0 || d.err != nil {
 		return
 	}
-	r := d.p.ensureRing(l, s, d.now)
+	r := d.p.ensureRing(l, b, d.now)
 	for range n {
 		k, c := d.subWindow(l, d.int()), d.natural("count")
 		if r.sum > math.MaxInt64/2 {
 			d.fail("window of %q is out of range", l.Name)
 		}
-		if r.holds(k) {
+		if r.contains(k) {
 			r.add(k, c)
 		}
 	}
@@ -249,7 +249,7 @@ func (d *restorer) timeline(t *timeline) {
 	if n == 0 || d.err != nil {
 		return
 	}
-	t.begin()
+	t.reset()
 	t.base, t.waste, t.next = d.wide(), d.wide(), int64(d.upTo(1<<62, "mark"))
 	for i := range n {
 		b := block{seq: int64(d.upTo(1<<59, "block")), n: uint8(d.upTo(blockSize, "marks")), dead: uint8(d.upTo(255, "dead")), lowest: maxWide}
@@ -264,7 +264,7 @@ func (d *restorer) timeline(t *timeline) {
 			d.fail("timeline is out of order")
 			return
 		}
-		if full := i < n-1 || t.next%blockSize == 0; !b.sound(t.next, full) {
+		if full := i < n-1 || t.next%blockSize == 0; !b.valid(t.next, full) {
 			d.fail("marks of block %d are not those of a timeline before mark %d", b.seq, t.next)
 			return
 		}
@@ -275,7 +275,7 @@ func (d *restorer) timeline(t *timeline) {
 // sound says whether a block may be one of a timeline whose next mark is next: it
 // has a live mark and no dead one that is not there, and is full unless the next
 // mark goes to it.
-func (b *block) sound(next int64, full bool) bool {
+func (b *block) valid(next int64, full bool) bool {
 	end := b.seq*blockSize + int64(b.n)
 	if full {
 		return b.n == blockSize && b.dead != 1<<blockSize-1 && end <= next
@@ -284,7 +284,7 @@ func (b *block) sound(next int64, full bool) bool {
 }
 
 // has says whether mark is a live one.
-func (t *timeline) has(mark int64) bool {
+func (t *timeline) hasMark(mark int64) bool {
 	if t == nil || mark < 0 || mark >= t.next {
 		return false
 	}

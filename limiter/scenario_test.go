@@ -66,7 +66,7 @@ func (s *story) play(words []string) string {
 	case "at":
 		after, err := time.ParseDuration(words[1])
 		s.must(err)
-		return s.call(s.start.At(after), words[2], words[3:])
+		return s.call(s.start.Add(after), words[2], words[3:])
 	default:
 		s.t.Fatalf("unknown word %q", words[0])
 	}
@@ -128,7 +128,7 @@ func (s *story) limit(name, amount string, o map[string]string) {
 	_, l.Shadow = o["shadow"]
 	_, l.Closed = o["closed"]
 	if w, ok := o["whole"]; ok {
-		l.Whole = s.number(w)
+		l.FullCapacity = s.number(w)
 	}
 	level := 2
 	if v, ok := o["level"]; ok {

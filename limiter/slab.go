@@ -16,16 +16,16 @@ type slab[T any] struct {
 	n      uint32
 }
 
-func (s *slab[T]) at(no uint32) *T {
-	no--
-	return &s.chunks[no/chunkSize][no%chunkSize]
+func (s *slab[T]) at(id uint32) *T {
+	id--
+	return &s.chunks[id/chunkSize][id%chunkSize]
 }
 
 // has says whether a number is in use.
-func (s *slab[T]) has(no uint32) bool {
-	no--
-	c := int(no / chunkSize)
-	return c < len(s.used) && s.used[c]>>(no%chunkSize)&1 != 0
+func (s *slab[T]) has(id uint32) bool {
+	id--
+	c := int(id / chunkSize)
+	return c < len(s.used) && s.used[c]>>(id%chunkSize)&1 != 0
 }
 
 // alloc returns the number of a zero value.
@@ -47,9 +47,9 @@ func (s *slab[T]) alloc() (uint32, *T) {
 	return uint32(c*chunkSize+bit) + 1, &s.chunks[c][bit]
 }
 
-func (s *slab[T]) free(no uint32) {
-	no--
-	c, bit := int(no/chunkSize), no%chunkSize
+func (s *slab[T]) free(id uint32) {
+	id--
+	c, bit := int(id/chunkSize), id%chunkSize
 	var zero T
 	s.chunks[c][bit] = zero
 	s.used[c] &^= 1 << bit
@@ -69,8 +69,8 @@ func (s *slab[T]) trim() {
 
 // next returns the first number in use after no, or 0. A walk from 0 visits
 // every value that stays.
-func (s *slab[T]) next(no uint32) uint32 {
-	c, bit := int(no/chunkSize), no%chunkSize
+func (s *slab[T]) next(id uint32) uint32 {
+	c, bit := int(id/chunkSize), id%chunkSize
 	for ; c < len(s.used); c, bit = c+1, 0 {
 		if rest := s.used[c] >> bit << bit; rest != 0 {
 			return uint32(c*chunkSize+bits.TrailingZeros64(rest)) + 1
@@ -86,7 +86,7 @@ type index struct {
 	n     int
 }
 
-func (x *index) insert(h, no uint32) {
+func (x *index) insert(h, id uint32) {
 	if x.n >= len(x.cells)*3/4 {
 		old := x.cells
 		x.cells = make([]uint64, max(8, 2*len(old)))
@@ -96,7 +96,7 @@ func (x *index) insert(h, no uint32) {
 			}
 		}
 	}
-	x.place(uint64(h)<<32 | uint64(no))
+	x.place(uint64(h)<<32 | uint64(id))
 	x.n++
 }
 
@@ -110,10 +110,10 @@ func (x *index) place(v uint64) {
 }
 
 // remove deletes the cell and closes the gap, so that no tombstone is left.
-func (x *index) remove(h, no uint32) {
+func (x *index) remove(h, id uint32) {
 	mask := uint32(len(x.cells) - 1)
 	pos := h & mask
-	for v := uint64(h)<<32 | uint64(no); x.cells[pos] != v; {
+	for v := uint64(h)<<32 | uint64(id); x.cells[pos] != v; {
 		pos = (pos + 1) & mask
 	}
 	for next := (pos + 1) & mask; x.cells[next] != 0; next = (next + 1) & mask {

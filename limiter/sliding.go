@@ -15,7 +15,7 @@ type ring struct {
 	counts [subWindows + 1]int64
 }
 
-func (r *ring) cell(k int64) *int64 {
+func (r *ring) count(k int64) *int64 {
 	i := k % (subWindows + 1)
 	if i < 0 {
 		i += subWindows + 1
@@ -31,17 +31,17 @@ func (r *ring) advance(k int64) {
 	}
 	for r.head < k {
 		r.head++
-		c := r.cell(r.head)
+		c := r.count(r.head)
 		r.sum -= *c
 		*c = 0
 	}
 }
 
 // holds says whether sub-window k still counts.
-func (r *ring) holds(k int64) bool { return k <= r.head && r.head-k <= subWindows }
+func (r *ring) contains(k int64) bool { return k <= r.head && r.head-k <= subWindows }
 
 func (r *ring) add(k, n int64) {
-	*r.cell(k) += n
+	*r.count(k) += n
 	r.sum += n
 }
 
@@ -54,10 +54,10 @@ func (r *ring) used() int64 {
 }
 
 // room returns the first sub-window in which cost would fit under limit.
-func (r *ring) room(cost, limit int64) int64 {
+func (r *ring) fitsAt(cost, limit int64) int64 {
 	left := r.sum
 	for k := r.head - subWindows; k <= r.head; k++ {
-		left -= *r.cell(k)
+		left -= *r.count(k)
 		if left <= limit-cost {
 			return k + subWindows + 1
 		}
@@ -66,9 +66,9 @@ func (r *ring) room(cost, limit int64) int64 {
 }
 
 // empty returns the first sub-window in which nothing counts.
-func (r *ring) empty() int64 {
+func (r *ring) emptyAt() int64 {
 	for k := r.head; ; k-- {
-		if *r.cell(k) != 0 || r.head-k == subWindows {
+		if *r.count(k) != 0 || r.head-k == subWindows {
 			return k + subWindows + 1
 		}
 	}
@@ -78,7 +78,7 @@ func (r *ring) empty() int64 {
 func (r *ring) remap(head int64, to func(k int64) int64) {
 	next := ring{head: head}
 	for k := r.head - subWindows; k <= r.head; k++ {
-		if n := *r.cell(k); n != 0 && next.holds(to(k)) {
+		if n := *r.count(k); n != 0 && next.contains(to(k)) {
 			next.add(to(k), n)
 		}
 	}

@@ -19,14 +19,14 @@ const sweepAge = int64(10 * time.Second)
 // a few microseconds, and goes on where it stopped. One call at a time.
 func (e *Engine) Sweep(now Time, n int) (removed int) {
 	for n > 0 {
-		c := &e.cells[e.sweeping]
-		c.Lock()
-		visited, gone, done := c.sweep(now, min(n, sweepStep))
-		c.Unlock()
+		s := &e.shards[e.sweepPartition]
+		s.Lock()
+		visited, gone, done := s.sweep(now, min(n, sweepStep))
+		s.Unlock()
 		removed += gone
 		n -= max(visited, 1)
 		if done {
-			e.sweeping = (e.sweeping + 1) % Partitions
+			e.sweepPartition = (e.sweepPartition + 1) % Partitions
 		}
 	}
 	return removed
@@ -35,22 +35,22 @@ func (e *Engine) Sweep(now Time, n int) (removed int) {
 func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 	now = p.tick(now)
 	for ; visited < n; visited++ {
-		if p.swept = p.records.next(p.swept); p.swept == 0 {
-			p.slots.trim()
-			p.anchors.trim()
+		if p.sweptRecord = p.records.next(p.sweptRecord); p.sweptRecord == 0 {
+			p.bucketBlocks.trim()
+			p.handles.trim()
 			p.names.trim()
 			p.rings.trim()
-			p.holds.trim()
-			p.leases.trim()
-			p.touches.trim()
+			p.entries.trim()
+			p.reservations.trim()
+			p.charges.trim()
 			return visited, removed, true
 		}
-		rec := p.records.at(p.swept)
-		if rec.pins > 0 || now.Mono-rec.last < sweepAge {
+		rec := p.records.at(p.sweptRecord)
+		if rec.pins > 0 || now.Mono-rec.advancedAt < sweepAge {
 			continue
 		}
-		if use, _ := p.use(rec, now); use == 0 {
-			p.remove(p.swept)
+		if use, _ := p.usedShare(rec, now); use == 0 {
+			p.remove(p.sweptRecord)
 			removed++
 		}
 	}
@@ -58,13 +58,13 @@ func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 }
 
 // counters are a partition's share of Stats.
-type counters struct {
+type partitionStats struct {
 	expired, forgotten, tableFull int64
 	evicted                       [evictionReasons]int64
 	overruns                      map[Dimension]int64
 }
 
-func (c *counters) overrun(l *limit, units int64) {
+func (c *partitionStats) overrun(l *limit, units int64) {
 	if units == 0 {
 		return
 	}
@@ -91,20 +91,20 @@ type Stats struct {
 // Stats takes one lock at a time; the sum is not of one instant.
 func (e *Engine) Stats() Stats {
 	s := Stats{Overrun: map[Dimension]int64{}}
-	for i := range e.cells {
-		c := &e.cells[i]
-		c.Lock()
-		s.Keys += int(c.records.n)
-		s.Reservations += len(c.live)
-		s.IDs += int(c.holds.n)
-		s.Expired += c.stats.expired
-		s.Forgotten += c.stats.forgotten
-		s.TableFull += c.stats.tableFull
-		for r, n := range c.stats.evicted {
+	for i := range e.shards {
+		shard := &e.shards[i]
+		shard.Lock()
+		s.Keys += int(shard.records.n)
+		s.Reservations += len(shard.leaseHeap)
+		s.IDs += int(shard.entries.n)
+		s.Expired += shard.stats.expired
+		s.Forgotten += shard.stats.forgotten
+		s.TableFull += shard.stats.tableFull
+		for r, n := range shard.stats.evicted {
 			s.Evicted[r] += n
 		}
-		over := maps.Clone(c.stats.overruns)
-		c.Unlock()
+		over := maps.Clone(shard.stats.overruns)
+		shard.Unlock()
 		for d, n := range over {
 			s.Overrun[d] = satAdd(s.Overrun[d], n)
 		}

@@ -9,14 +9,14 @@ type table struct {
 	records []record
 	tags    []uint8 // free, gone, or a byte of hash
 	n       int32   // records
-	gone    int32   // places that a search must pass
+	deleted int32   // places that a search must pass
 	depth   uint8   // bits of the directory that lead here
 }
 
 const (
-	tagFree  = 0
-	tagGone  = 1
-	tagFirst = 2
+	tagFree    = 0
+	tagDeleted = 1
+	tagFirst   = 2
 )
 
 // newTable returns a table with a quarter of room beyond n records.
@@ -32,7 +32,7 @@ func (t *table) home(h uint64) (pos int, tag uint8) {
 
 // hasRoom says whether another record leaves searches short.
 func (t *table) hasRoom() bool {
-	return int(t.n+t.gone) < len(t.tags)-len(t.tags)/8
+	return int(t.n+t.deleted) < len(t.tags)-len(t.tags)/8
 }
 
 // next returns the first position in use from pos on, or -1.
@@ -53,8 +53,8 @@ func (t *table) insert(h uint64) (int, *record) {
 			pos = 0
 		}
 	}
-	if t.tags[pos] == tagGone {
-		t.gone--
+	if t.tags[pos] == tagDeleted {
+		t.deleted--
 	}
 	t.tags[pos] = tag
 	t.n++
@@ -65,15 +65,15 @@ func (t *table) insert(h uint64) (int, *record) {
 // it, nor those before it that are gone.
 func (t *table) remove(pos int) {
 	t.records[pos] = record{}
-	t.tags[pos] = tagGone
+	t.tags[pos] = tagDeleted
 	t.n--
-	t.gone++
+	t.deleted++
 	if t.tags[(pos+1)%len(t.tags)] != tagFree {
 		return
 	}
-	for t.tags[pos] == tagGone {
+	for t.tags[pos] == tagDeleted {
 		t.tags[pos] = tagFree
-		t.gone--
+		t.deleted--
 		if pos--; pos < 0 {
 			pos = len(t.tags) - 1
 		}

@@ -41,13 +41,13 @@ type block struct {
 }
 
 // begin makes t the empty timeline of a bucket.
-func (t *timeline) begin() {
+func (t *timeline) reset() {
 	*t = timeline{blocks: t.blocks[:0], base: maxWide}
 }
 
 // note records the level before it may rise: call it after refill and before
 // any charge.
-func (t *timeline) note(used wide) {
+func (t *timeline) observe(used wide) {
 	z := used.sub(t.waste)
 	if len(t.blocks) == 0 {
 		t.base = minWide(t.base, z)
@@ -73,13 +73,13 @@ func (t *timeline) drain(used, refill wide) wide {
 	} else {
 		used = used.sub(refill)
 	}
-	t.note(used)
+	t.observe(used)
 	return used
 }
 
 // open returns the mark of a charge that comes now, on top of used.
-func (t *timeline) open(used wide) int64 {
-	t.note(used)
+func (t *timeline) addMark(used wide) int64 {
+	t.observe(used)
 	seq := t.next / blockSize
 	if n := len(t.blocks); n == 0 || t.blocks[n-1].seq != seq {
 		t.blocks = append(t.blocks, block{seq: seq, lowest: maxWide})
@@ -94,7 +94,7 @@ func (t *timeline) open(used wide) int64 {
 
 // shift changes the charge at mark by delta and returns the new used level.
 func (t *timeline) shift(mark int64, delta, used wide) wide {
-	t.note(used)
+	t.observe(used)
 	i := t.find(mark)
 	b := &t.blocks[i]
 	b.lowest = maxWide
@@ -122,7 +122,7 @@ func (t *timeline) shift(mark int64, delta, used wide) wide {
 }
 
 // drop forgets a mark: its charge is final.
-func (t *timeline) drop(mark int64) {
+func (t *timeline) removeMark(mark int64) {
 	t.live--
 	i := t.find(mark)
 	b := &t.blocks[i]

@@ -42,19 +42,19 @@ func TestTimelineIsReplay(t *testing.T) {
 			open    []int64           // live marks
 			entryOf = map[int64]int{} // mark -> entry of the log
 		)
-		line.begin()
+		line.reset()
 		if rapid.Bool().Draw(t, "old") { // after as many marks as a busy bucket has in days
 			line.next = 1<<32 - 2*blockSize
 		}
 		// The first mark stays open, as the timeline lives as long as one is.
-		open = append(open, line.open(used))
+		open = append(open, line.addMark(used))
 		entryOf[open[0]] = 0
 		model.log = append(model.log, logged{})
 		for range rapid.IntRange(1, 300).Draw(t, "steps") {
 			switch op := rapid.IntRange(0, 9).Draw(t, "op"); {
 			case op < 4:
 				charge := rapid.Int64Range(0, 50).Draw(t, "charge")
-				m := line.open(used)
+				m := line.addMark(used)
 				used = used.add(wide{0, uint64(charge)})
 				entryOf[m] = len(model.log)
 				open = append(open, m)
@@ -72,7 +72,7 @@ func TestTimelineIsReplay(t *testing.T) {
 				used = line.shift(m, delta, used)
 			case len(open) > 1:
 				i := rapid.IntRange(1, len(open)-1).Draw(t, "drop")
-				line.drop(open[i])
+				line.removeMark(open[i])
 				open = append(open[:i], open[i+1:]...)
 			}
 			if want := model.used(now, rate); toBig(used).Cmp(big.NewInt(want)) != 0 {

@@ -74,7 +74,7 @@ const epochWeek = int64(4 * day)
 
 // At returns the window, [start, end), that holds wall, all in Unix nanoseconds.
 // The window must be valid, and wall not centuries away.
-func (w Window) At(wall int64) (start, end int64) {
+func (w Window) Bounds(wall int64) (start, end int64) {
 	n := w.multiple()
 	switch w.Unit {
 	case UnitMonth:

@@ -53,14 +53,14 @@ func TestWindows(t *testing.T) {
 			}
 			start, end := instant(t, c.start), instant(t, c.end)
 			for _, wall := range []int64{start, instant(t, c.in), end - 1} {
-				if s, e := w.At(wall); s != start || e != end {
+				if s, e := w.Bounds(wall); s != start || e != end {
 					t.Errorf("At(%s) = %s, %s, want %s, %s", utc(wall), utc(s), utc(e), c.start, c.end)
 				}
 			}
-			if _, before := w.At(start - 1); before != start {
+			if _, before := w.Bounds(start - 1); before != start {
 				t.Errorf("the window before ends at %s, want %s", utc(before), c.start)
 			}
-			if after, _ := w.At(end); after != end {
+			if after, _ := w.Bounds(end); after != end {
 				t.Errorf("the window after begins at %s, want %s", utc(after), c.end)
 			}
 		})
@@ -85,7 +85,7 @@ func TestWindowsAreCountedFrom1970(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := anyWindow(t)
 		wall := rapid.Int64Range(0, time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()).Draw(t, "wall")
-		start, end := w.At(wall)
+		start, end := w.Bounds(wall)
 		if s, e := walkedWindow(w, wall); s != start || e != end {
 			t.Fatalf("%d of unit %s at %s = %s, %s, want %s, %s", w.Multiple, w.Unit, utc(wall), utc(start), utc(end), utc(s), utc(e))
 		}

@@ -62,10 +62,10 @@ func TestWithdraw(t *testing.T) {
 			n.settle(noon, limiter.Usage{Key: key, ID: r.ID, InputTokens: 100, OutputTokens: 7, Final: true})
 		}, withdrawn(1)}, 107, 0},
 		{"expired", []step{sent(1), func(n *node, r limiter.Request) {
-			n.Withdraw(noon.At(21*time.Second), r.Key, r.ID, 1)
+			n.Withdraw(noon.Add(21*time.Second), r.Key, r.ID, 1)
 		}}, 0, 0},
 		{"expired, and asked again", []step{sent(1), func(n *node, r limiter.Request) {
-			late := noon.At(21 * time.Second)
+			late := noon.Add(21 * time.Second)
 			n.Withdraw(late, r.Key, r.ID, 1)
 			r.Attempt = 2
 			if d := n.reserve(late, &r); d.Replayed || d.Status != limiter.Held {
@@ -109,7 +109,7 @@ func TestWithdrawnBeforeItCame(t *testing.T) {
 	}
 	var d limiter.Decision
 	for _, later := range []time.Duration{0, 30*time.Second - 1} {
-		if err := n.Reserve(noon.At(later), r, &d); !errors.Is(err, limiter.ErrWithdrawn) {
+		if err := n.Reserve(noon.Add(later), r, &d); !errors.Is(err, limiter.ErrWithdrawn) {
 			t.Errorf("Reserve() after %s = %v, want %v", later, err, limiter.ErrWithdrawn)
 		}
 	}
@@ -153,7 +153,7 @@ const (
 // pass lets time come to now: leases end, with what was reported or the input,
 // and ids are forgotten.
 func (m *withdrawals) pass(d time.Duration) {
-	m.now = m.now.At(d)
+	m.now = m.now.Add(d)
 	for id, s := range m.ids {
 		if s.due > m.now.Mono {
 			continue

@@ -80,7 +80,7 @@ func (k *keeper) restore() error {
 		downtime := max(0, time.Duration(now.Wall-wall)) // a clock set back is no downtime
 		oldest = max(oldest, downtime)
 		partitions++
-		return k.engine.Restore(now.At(-downtime), partition, data, time.LoadLocation)
+		return k.engine.Restore(now.Add(-downtime), partition, data, time.LoadLocation)
 	})
 	switch {
 	case errors.Is(err, os.ErrNotExist):

@@ -61,7 +61,7 @@ func (w *world) reboot(dir string, wall time.Time) *world {
 	return boot(w.t, dir, wall)
 }
 
-func (w *world) pass(d time.Duration) { w.clock = w.clock.At(d) }
+func (w *world) pass(d time.Duration) { w.clock = w.clock.Add(d) }
 
 func (w *world) request(tokens int64) *limiter.Request {
 	return &limiter.Request{Key: "acme", Plan: &w.plan, InputTokens: tokens}

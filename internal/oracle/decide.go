@@ -31,7 +31,7 @@ func (a *ask) refuses(now limiter.Time, cost *big.Int) (limiter.Reason, time.Dur
 		return limiter.ExceedsCapacity, -1
 	case c.Sign() == 0:
 		return limiter.NoReason, 0
-	case c.Cmp(a.account.capacity()) > 0 && c.Cmp(rat(a.limit.Whole)) <= 0:
+	case c.Cmp(a.account.capacity()) > 0 && c.Cmp(rat(a.limit.FullCapacity)) <= 0:
 		return limiter.OwnerUnreachable, time.Second // the owner has room for it
 	case c.Cmp(a.account.capacity()) > 0:
 		return limiter.ExceedsCapacity, -1

@@ -17,7 +17,7 @@ func Limit(l limiter.Limit, roster int) limiter.Limit {
 	}
 	switch l.Unreachable {
 	case limiter.Open:
-		l.Shadow, l.Closed, l.Whole = true, false, 0
+		l.Shadow, l.Closed, l.FullCapacity = true, false, 0
 	case limiter.Share:
 		return share(l, int64(max(roster, 1)))
 	default: // closed, and whatever is not known here
@@ -35,7 +35,7 @@ func share(l limiter.Limit, n int64) limiter.Limit {
 		return l
 	}
 	if n > 1 {
-		part.Whole = cmp.Or(l.Whole, l.Burst, l.Amount)
+		part.FullCapacity = cmp.Or(l.FullCapacity, l.Burst, l.Amount)
 	}
 	return part
 }

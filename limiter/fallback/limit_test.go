@@ -36,13 +36,13 @@ func TestLimit(t *testing.T) {
 		roster int
 		want   limiter.Limit
 	}{
-		{"a share", bucket(100, 0, limiter.Share), 3, with(bucket(33, 0, limiter.Share), func(l *limiter.Limit) { l.Whole = 100 })},
-		{"a share with burst", bucket(100, 31, limiter.Share), 3, with(bucket(33, 10, limiter.Share), func(l *limiter.Limit) { l.Whole = 31 })},
+		{"a share", bucket(100, 0, limiter.Share), 3, with(bucket(33, 0, limiter.Share), func(l *limiter.Limit) { l.FullCapacity = 100 })},
+		{"a share with burst", bucket(100, 31, limiter.Share), 3, with(bucket(33, 10, limiter.Share), func(l *limiter.Limit) { l.FullCapacity = 31 })},
 		{"alone", bucket(100, 31, limiter.Share), 1, bucket(100, 31, limiter.Share)},
 		{"no roster", bucket(100, 31, limiter.Share), 0, bucket(100, 31, limiter.Share)},
 		{"a negative roster", bucket(100, 0, limiter.Share), -7, bucket(100, 0, limiter.Share)},
-		{"a share of slots", slots(7, limiter.Share), 3, with(slots(2, limiter.Share), func(l *limiter.Limit) { l.Whole = 7 })},
-		{"the last unit", bucket(3, 0, limiter.Share), 3, with(bucket(1, 0, limiter.Share), func(l *limiter.Limit) { l.Whole = 3 })},
+		{"a share of slots", slots(7, limiter.Share), 3, with(slots(2, limiter.Share), func(l *limiter.Limit) { l.FullCapacity = 7 })},
+		{"the last unit", bucket(3, 0, limiter.Share), 3, with(bucket(1, 0, limiter.Share), func(l *limiter.Limit) { l.FullCapacity = 3 })},
 		{"less than a unit", bucket(2, 0, limiter.Share), 3, with(bucket(2, 0, limiter.Share), closed)},
 		{"less than a unit of rate", bucket(2, 900, limiter.Share), 3, with(bucket(2, 900, limiter.Share), closed)},
 		{"less than a unit of burst", bucket(900, 2, limiter.Share), 3, with(bucket(900, 2, limiter.Share), closed)},
@@ -195,7 +195,7 @@ func TestSharesTogetherRefillNoFaster(t *testing.T) {
 		var sum, elapsed int64
 		for range 5 {
 			for m := range roster {
-				sum += drain(t, engine, start.At(time.Duration(elapsed)), fmt.Sprint("bucket-", next, "-", m), set, l)
+				sum += drain(t, engine, start.Add(time.Duration(elapsed)), fmt.Sprint("bucket-", next, "-", m), set, l)
 			}
 			if most := capacity(l) + l.Amount*elapsed/window; sum > most {
 				t.Fatalf("%d members of %+v admit %d in %s, want at most %d", roster, l, sum, time.Duration(elapsed), most)

@@ -21,8 +21,8 @@ type call struct {
 
 	reserving bool // the request is a Reserve
 
-	count   limiter.Count
-	counted limiter.Counted
+	count   limiter.CountRequest
+	counted limiter.CountResult
 
 	// Of an item of a stream.
 	kind        kind

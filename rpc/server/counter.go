@@ -63,9 +63,9 @@ func (s *Service) Count(q *Count) Counted {
 	if err := checkCount(q.Key, q.Limit, q.Window, q.Hits); err != nil {
 		return Counted{Err: s.refused(err)}
 	}
-	var d limiter.Counted
+	var d limiter.CountResult
 	start := s.now()
-	if err := s.engine.Count(start, &limiter.Count{Key: q.Key, Window: q.Window, Limit: q.Limit, Hits: q.Hits, GiveBack: q.GiveBack}, &d); err != nil {
+	if err := s.engine.Count(start, &limiter.CountRequest{Key: q.Key, Window: q.Window, Limit: q.Limit, Hits: q.Hits, GiveBack: q.GiveBack}, &d); err != nil {
 		return Counted{Err: s.refused(err)}
 	}
 	s.metrics.counted(&d)
@@ -121,7 +121,7 @@ func (c *call) hits(r *pb.CountRequest) error {
 	if r.GetWindowEnd() < 0 {
 		return wrong("window_end", decimal(r.GetWindowEnd()), "must not be negative")
 	}
-	c.count = limiter.Count{
+	c.count = limiter.CountRequest{
 		Key: r.GetKey(), Window: w, ID: r.GetRequestId(), Limit: r.GetLimit(), Hits: r.GetHits(), GiveBack: r.GetGiveBack(),
 		Force: c.request.Force, WindowEnd: r.GetWindowEnd(),
 	}

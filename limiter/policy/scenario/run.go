@@ -48,7 +48,7 @@ func (r *run) fail(key, format string, args ...any) {
 // do takes a step and compares.
 func (r *run) do() {
 	s := r.step
-	now := r.start.At(s.at)
+	now := r.start.Add(s.at)
 	var err error
 	switch s.verb {
 	case check, reserve, peek:

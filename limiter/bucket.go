@@ -15,39 +15,39 @@ import (
 //	sliding_window  lo: number of its ring, 0 = nothing used
 //	concurrency     lo: live leases
 //	counter         as a fixed window's, but as of the last call
-type slot struct {
+type bucket struct {
 	hi int64
 	lo uint64
 }
 
-func (s slot) level() wide      { return wide(s) }
-func (s *slot) setLevel(w wide) { *s = slot(w) }
+func (b bucket) level() wide      { return wide(b) }
+func (b *bucket) setLevel(w wide) { *b = bucket(w) }
 
 // advance brings the slot of limit l from the record's last touch to now. A
 // timeline, if the bucket has one, sees the refill; a sliding window's ring
 // is advanced where it is read.
-func (l *limit) advance(s *slot, t *timeline, elapsed int64, now Time) {
+func (l *limit) advance(b *bucket, t *timeline, elapsed int64, now Time) {
 	switch l.Algorithm {
 	case TokenBucket:
-		used := s.level()
+		used := b.level()
 		if t != nil {
-			s.setLevel(t.drain(used, mulWide(l.Amount, elapsed)))
+			b.setLevel(t.drain(used, mulWide(l.Amount, elapsed)))
 		} else if !used.isZero() {
 			if refill := mulWide(l.Amount, elapsed); used.less(refill) {
-				*s = slot{}
+				*b = bucket{}
 			} else {
-				s.setLevel(used.sub(refill))
+				b.setLevel(used.sub(refill))
 			}
 		}
 	case FixedWindow:
-		if now.Wall >= s.hi { // a stored window never ends early, so none opens twice
-			s.hi, s.lo = l.windowAt(now.Wall).end, 0
+		if now.Wall >= b.hi { // a stored window never ends early, so none opens twice
+			b.hi, b.lo = l.windowAt(now.Wall).end, 0
 		}
 	}
 }
 
 // fits says whether a cost can be taken now.
-func (l *limit) fits(s slot, r *ring, cost int64) bool {
+func (l *limit) fits(b bucket, r *ring, cost int64) bool {
 	if l.zero {
 		return l.Closed && cost == 0
 	}
@@ -56,34 +56,34 @@ func (l *limit) fits(s slot, r *ring, cost int64) bool {
 	}
 	switch l.Algorithm {
 	case TokenBucket:
-		return !l.full.less(s.level().add(mulWide(cost, l.window)))
+		return !l.full.less(b.level().add(mulWide(cost, l.window)))
 	case SlidingWindow:
 		return r.used() <= l.Amount-cost
 	default:
-		return int64(s.lo) <= l.Amount-cost
+		return int64(b.lo) <= l.Amount-cost
 	}
 }
 
 // charge takes a cost. The ring of a sliding window has been advanced.
-func (l *limit) charge(s *slot, r *ring, cost int64) {
+func (l *limit) charge(b *bucket, r *ring, cost int64) {
 	switch l.Algorithm {
 	case TokenBucket:
-		s.setLevel(s.level().add(mulWide(cost, l.window)))
+		b.setLevel(b.level().add(mulWide(cost, l.window)))
 	case SlidingWindow:
 		r.add(r.head, cost)
 	default:
-		s.lo += uint64(cost)
+		b.lo += uint64(cost)
 	}
 }
 
 // when returns where in time a charge that comes now belongs: to which window
 // or sub-window. A bucket's charges are found by marks.
-func (l *limit) when(s slot, now Time) int64 {
+func (l *limit) currentPeriod(b bucket, now Time) int64 {
 	switch l.Algorithm {
 	case SlidingWindow:
 		return floorDiv(now.Mono, l.sub)
 	case FixedWindow:
-		return s.hi
+		return b.hi
 	default:
 		return 0
 	}
@@ -91,14 +91,14 @@ func (l *limit) when(s slot, now Time) int64 {
 
 // wait returns how long until a cost that does not fit would, if nothing else
 // came; the cost is at most the capacity.
-func (l *limit) wait(s slot, r *ring, cost int64, now Time) int64 {
+func (l *limit) wait(b bucket, r *ring, cost int64, now Time) int64 {
 	switch l.Algorithm {
 	case TokenBucket:
-		return s.level().add(mulWide(cost, l.window)).sub(l.full).divCeil(l.Amount)
+		return b.level().add(mulWide(cost, l.window)).sub(l.full).divCeil(l.Amount)
 	case SlidingWindow:
-		return r.room(cost, l.Amount)*l.sub - now.Mono
+		return r.fitsAt(cost, l.Amount)*l.sub - now.Mono
 	case FixedWindow:
-		return s.hi - now.Wall
+		return b.hi - now.Wall
 	default:
 		return concurrencyRetry
 	}
@@ -113,9 +113,9 @@ const concurrencyRetry = 1e9
 const unreachableRetry = 1e9
 
 // refusal is why a cost that does not fit is refused.
-func (l *limit) refusal(cost int64) Reason {
+func (l *limit) denialReason(cost int64) Reason {
 	switch {
-	case l.Closed, cost > l.capacity && cost <= l.Whole:
+	case l.Closed, cost > l.capacity && cost <= l.FullCapacity:
 		return OwnerUnreachable
 	case cost > l.capacity || l.Amount == 0:
 		return ExceedsCapacity
@@ -127,20 +127,20 @@ func (l *limit) refusal(cost int64) Reason {
 // beyondDebt returns how many units of a charge that takes a bucket from before
 // to after are dropped, because it owes at most one capacity, or what it owed
 // before if that is more.
-func (l *limit) beyondDebt(charge int64, before, after wide) int64 {
-	floor := l.full.add(l.full)
-	if floor.less(before) {
-		floor = before
+func (l *limit) excessDebt(charge int64, before, after wide) int64 {
+	maxLevel := l.full.add(l.full)
+	if maxLevel.less(before) {
+		maxLevel = before
 	}
-	if !floor.less(after) {
+	if !maxLevel.less(after) {
 		return 0
 	}
-	return min(charge, after.sub(floor).divCeil(l.window))
+	return min(charge, after.sub(maxLevel).divCeil(l.window))
 }
 
 // holds says whether the counter of a window can count more on top of used. A
 // bucket's level always can.
-func (l *limit) holds(used, more int64) error {
+func (l *limit) checkRange(used, more int64) error {
 	if l.Algorithm == TokenBucket || more <= 0 || used <= math.MaxInt64/2-more {
 		return nil
 	}
@@ -148,46 +148,46 @@ func (l *limit) holds(used, more int64) error {
 }
 
 // used returns what is used, in units, rounded up.
-func (l *limit) used(s slot, r *ring) int64 {
+func (l *limit) used(b bucket, r *ring) int64 {
 	switch l.Algorithm {
 	case TokenBucket:
-		return s.level().divCeil(l.window)
+		return b.level().divCeil(l.window)
 	case SlidingWindow:
 		return r.used()
 	default:
-		return int64(min(s.lo, math.MaxInt64))
+		return int64(min(b.lo, math.MaxInt64))
 	}
 }
 
 // reset returns the wall time at which nothing would be used any more, or 0
 // for a limit that has none.
-func (l *limit) reset(s slot, r *ring, now Time) int64 {
+func (l *limit) reset(b bucket, r *ring, now Time) int64 {
 	switch l.Algorithm {
 	case TokenBucket:
-		if s.level().isZero() || l.Amount == 0 {
+		if b.level().isZero() || l.Amount == 0 {
 			return now.Wall
 		}
-		return satAdd(s.level().divCeil(l.Amount), max(now.Wall, 0))
+		return satAdd(b.level().divCeil(l.Amount), max(now.Wall, 0))
 	case SlidingWindow:
 		if r.used() == 0 {
 			return now.Wall
 		}
-		return now.Wall + r.empty()*l.sub - now.Mono
+		return now.Wall + r.emptyAt()*l.sub - now.Mono
 	case FixedWindow:
-		return s.hi
+		return b.hi
 	default:
 		return 0
 	}
 }
 
 // idle says whether forgetting the slot would lose nothing.
-func (l *limit) idle(s slot, r *ring) bool {
+func (l *limit) idle(b bucket, r *ring) bool {
 	switch l.Algorithm {
 	case TokenBucket:
-		return s.level().isZero()
+		return b.level().isZero()
 	case SlidingWindow:
 		return r.used() == 0
 	default:
-		return s.lo == 0
+		return b.lo == 0
 	}
 }

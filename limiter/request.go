@@ -11,7 +11,7 @@ import "time"
 type Time struct{ Mono, Wall int64 }
 
 // At returns the Time at which both clocks of t have advanced by d.
-func (t Time) At(d time.Duration) Time { return Time{t.Mono + int64(d), t.Wall + int64(d)} }
+func (t Time) Add(d time.Duration) Time { return Time{t.Mono + int64(d), t.Wall + int64(d)} }
 
 // MaxLevels is the largest number of segments of a key.
 const MaxLevels = 4
@@ -162,7 +162,7 @@ type Decision struct {
 	// Status is the reservation's, after Reserve, Settle and Cancel.
 	Status Status
 
-	items []item // scratch, kept to be reused
+	assessments []assessment // scratch, kept to be reused
 }
 
 // Status is the state of a reservation.

@@ -8,8 +8,8 @@ import (
 )
 
 // state reports a limit.
-func (l *limit) state(st *LimitState, s slot, r *ring, now Time) {
-	l.report(st, l.capacity-l.used(s, r), l.reset(s, r, now))
+func (l *limit) reportBucket(st *LimitState, b bucket, r *ring, now Time) {
+	l.report(st, l.capacity-l.used(b, r), l.reset(b, r, now))
 }
 
 // report fills in a limit's state from what remains, which is negative in debt,
@@ -26,16 +26,16 @@ func (l *limit) report(st *LimitState, remaining, reset int64) {
 }
 
 // answer fills in the state of every item.
-func (p *partition) answer(d *Decision, r *Request, now Time) {
-	if cap(d.Limits) < len(d.items) {
-		d.Limits = make([]LimitState, len(d.items))
+func (p *partition) reportLimits(d *Decision, r *Request, now Time) {
+	if cap(d.Limits) < len(d.assessments) {
+		d.Limits = make([]LimitState, len(d.assessments))
 	}
-	d.Limits = d.Limits[:len(d.items)]
-	for i := range d.items {
-		it, st := &d.items[i], &d.Limits[i]
-		it.limit.state(st, *it.slot, it.ring, now)
-		st.Scope = r.Key[:r.Plan.Levels[it.level].End]
-		st.Cost, st.Reserved, st.Exceeded = it.cost, 0, it.refuse != NoReason
+	d.Limits = d.Limits[:len(d.assessments)]
+	for i := range d.assessments {
+		a, st := &d.assessments[i], &d.Limits[i]
+		a.limit.reportBucket(st, *a.bucket, a.ring, now)
+		st.Scope = r.Key[:r.Plan.Levels[a.level].End]
+		st.Cost, st.Reserved, st.Exceeded = a.cost, 0, a.reason != NoReason
 	}
 }
 
@@ -68,23 +68,23 @@ func lessShare(a, b *LimitState) bool {
 func (p *partition) deny(d *Decision, now Time) {
 	d.Outcome, d.Binding = Denied, -1
 	var longest int64
-	for i := range d.items {
-		it := &d.items[i]
-		if it.refuse == NoReason || it.limit.Shadow {
+	for i := range d.assessments {
+		a := &d.assessments[i]
+		if a.reason == NoReason || a.limit.Shadow {
 			continue
 		}
-		if it.rec != nil {
-			it.rec.denied = true
+		if a.rec != nil {
+			a.rec.denied = true
 		}
 		wait := int64(-1)
-		switch it.refuse {
+		switch a.reason {
 		case LimitExceeded:
-			wait = max(1, it.limit.wait(*it.slot, it.ring, it.cost, now))
+			wait = max(1, a.limit.wait(*a.bucket, a.ring, a.cost, now))
 		case OwnerUnreachable:
 			wait = unreachableRetry
 		}
-		if it.refuse.rank() > d.Reason.rank() || it.refuse == LimitExceeded && d.Reason == LimitExceeded && wait > longest {
-			d.Reason, d.Binding, longest = it.refuse, i, wait
+		if a.reason.rank() > d.Reason.rank() || a.reason == LimitExceeded && d.Reason == LimitExceeded && wait > longest {
+			d.Reason, d.Binding, longest = a.reason, i, wait
 		}
 	}
 	d.RetryAfter = time.Duration(longest)
@@ -105,48 +105,48 @@ func (r Reason) rank() int {
 }
 
 // full completes an answer that is denied for want of room.
-func full(d *Decision) {
+func denyTableFull(d *Decision) {
 	d.Outcome, d.Reason, d.Binding, d.RetryAfter = Denied, TableFull, -1, time.Second
 }
 
 // replay repeats the answer of a remembered id.
-func (p *partition) replay(x *hold, r *Request, d *Decision) {
-	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = x.outcome, NoReason, 0, true
-	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(x.tier), x.version
-	d.GrantedOutputTokens, d.Binding, d.Status = x.granted, int(x.binding), x.status
-	if x.lease != 0 {
+func (p *partition) replay(entry *idEntry, r *Request, d *Decision) {
+	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = entry.outcome, NoReason, 0, true
+	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(entry.tier), entry.version
+	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted, int(entry.binding), entry.status
+	if entry.reservationID != 0 {
 		d.Status = Held // as first answered
 	}
 	d.Limits = d.Limits[:0]
-	for i := range int(x.count) {
-		t := p.touch(x, i)
-		st := LimitState{Scope: t.scope(r.Key), Cost: t.estimate, Exceeded: t.exceeded}
-		p.engine.catalog.limit(t.limit).report(&st, t.remaining, t.reset)
+	for i := range int(entry.chargeCount) {
+		c := p.chargeAt(entry, i)
+		st := LimitState{Scope: c.scope(r.Key), Cost: c.estimate, Exceeded: c.exceeded}
+		p.engine.catalog.limit(c.limit).report(&st, c.remaining, c.reset)
 		d.Limits = append(d.Limits, st)
 	}
 }
 
 // current fills d with the limits of a reservation as they stand. Its records
 // have been brought to now.
-func (p *partition) current(x *hold, key string, d *Decision, now Time) {
+func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, now Time) {
 	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = Allowed, NoReason, 0, false
-	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(x.tier), x.version
-	d.GrantedOutputTokens, d.Binding, d.Status = x.granted, -1, x.status
+	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(entry.tier), entry.version
+	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted, -1, entry.status
 	d.Limits = d.Limits[:0]
-	for i := range int(x.count) {
-		t := p.touch(x, i)
-		st := LimitState{Scope: t.scope(key), Cost: t.charged - t.dropped, Reserved: t.estimate, Exceeded: t.exceeded}
-		if t.exceeded {
+	for i := range int(entry.chargeCount) {
+		c := p.chargeAt(entry, i)
+		st := LimitState{Scope: c.scope(key), Cost: c.charged - c.dropped, Reserved: c.estimate, Exceeded: c.exceeded}
+		if c.exceeded {
 			st.Reserved = 0 // held nothing
 		}
-		if rec, pos, ok := p.recordOf(x, t, key); ok {
-			l, s := p.engine.catalog.schema(rec.schema).limits[pos], *p.slotAt(rec, pos)
-			l.state(&st, s, p.ringOf(l, s, now), now)
+		if rec, pos, ok := p.recordOf(entry, c, key); ok {
+			l, b := p.engine.catalog.schema(rec.schema).limits[pos], *p.bucketAt(rec, pos)
+			l.reportBucket(&st, b, p.ringOf(l, b, now), now)
 		} else { // gone, because nothing of it was used
-			var s slot
-			l := p.engine.catalog.limit(t.limit)
-			l.advance(&s, nil, 0, now)
-			l.state(&st, s, nil, now)
+			var b bucket
+			l := p.engine.catalog.limit(c.limit)
+			l.advance(&b, nil, 0, now)
+			l.reportBucket(&st, b, nil, now)
 		}
 		d.Limits = append(d.Limits, st)
 	}
@@ -154,24 +154,24 @@ func (p *partition) current(x *hold, key string, d *Decision, now Time) {
 
 // pinned says whether the touch's charge may still change, which keeps its
 // record in place.
-func (t *touch) pinned(x *hold) bool {
-	return t.anchor != 0 && !t.exceeded && (x.status == Held || x.status == Expired)
+func (c *charge) pinsRecord(entry *idEntry) bool {
+	return c.handle != 0 && !c.exceeded && (entry.status == Held || entry.status == Expired)
 }
 
 // recordOf returns the record and slot of a touch. Unless it is pinned the
 // record may be gone, and its anchor in use for another.
-func (p *partition) recordOf(x *hold, t *touch, key string) (*record, int, bool) {
-	rec := p.anchored(t.anchor)
+func (p *partition) recordOf(entry *idEntry, c *charge, key string) (*record, int, bool) {
+	rec := p.byHandle(c.handle)
 	if rec == nil {
 		return nil, 0, false
 	}
-	if !t.pinned(x) {
+	if !c.pinsRecord(entry) {
 		var buf [maxName]byte
 		name := p.appendName(buf[:0], rec)
-		if n := int(t.end); n > len(name) || string(name[:n]) != t.scope(key) || n < len(name) && name[n] != 0 {
+		if n := int(c.scopeEnd); n > len(name) || string(name[:n]) != c.scope(key) || n < len(name) && name[n] != 0 {
 			return nil, 0, false
 		}
 	}
-	pos := p.engine.catalog.schema(rec.schema).find(p.engine.catalog.limit(t.limit).slot)
+	pos := p.engine.catalog.schema(rec.schema).find(p.engine.catalog.limit(c.limit).bucketID)
 	return rec, pos, pos >= 0
 }

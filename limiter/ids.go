@@ -10,39 +10,39 @@ import (
 
 // hold is a remembered request id: the answer it got and, for a reservation,
 // what it charged where.
-type hold struct {
-	id   [2]uint64
-	body uint64 // digest of the request
-	due  int64  // Mono: a live lease's end, else when to forget
-	next uint32 // in the queue of ids to forget
-	heap uint32 // position in the heap of live leases
+type idEntry struct {
+	id        [2]uint64
+	body      uint64 // digest of the request
+	due       int64  // Mono: a live lease's end, else when to forget
+	next      uint32 // in the queue of ids to forget
+	heapIndex uint32 // position in the heap of live leases
 
-	lease   uint32  // number of its lease; 0 for a check
-	touches uint32  // first block
-	count   uint8   // touches
-	outcome Outcome // 0: see vacant
-	status  Status
-	binding int16
-	tier    uint32
-	version uint64
-	granted int64
+	reservationID uint32  // number of its lease; 0 for a check
+	charges       uint32  // first block
+	chargeCount   uint8   // touches
+	outcome       Outcome // 0: see vacant
+	status        Status
+	binding       int16
+	tier          uint32
+	version       uint64
+	granted       int64
 }
 
 // lease is the part of a reservation that a check does not have.
-type lease struct {
-	key   uint64 // hash
-	ttl   int64
-	rates Rates
-	input int64   // estimate
-	used  amounts // highest progress
-	final uint64  // digest of the final settle
+type reservation struct {
+	keyHash     uint64 // hash
+	ttl         int64
+	rates       Rates
+	input       int64   // estimate
+	progress    amounts // highest progress
+	finalDigest uint64  // digest of the final settle
 
-	heard heard
+	attempts attemptSet
 }
 
 // touch is one limit of a remembered answer, and what the call charged to it.
-type touch struct {
-	anchor    uint32 // of its record; 0 for a check, whose charges are final
+type charge struct {
+	handle    uint32 // of its record; 0 for a check, whose charges are final
 	limit     uint32 // as answered
 	estimate  int64
 	charged   int64  // as of now, dropped included
@@ -50,23 +50,23 @@ type touch struct {
 	at        int64  // where in time: a bucket's mark, a window's end, a ring's sub-window
 	remaining int64  // as answered; negative is debt
 	reset     int64  // as answered, wall
-	end       uint16 // key[:end] is the scope
+	scopeEnd  uint16 // key[:end] is the scope
 	exceeded  bool   // refused in shadow, and not charged
 }
 
-func (t *touch) scope(key string) string { return key[:min(int(t.end), len(key))] }
+func (c *charge) scope(key string) string { return key[:min(int(c.scopeEnd), len(key))] }
 
-const touchesPerBlock = 4
+const chargesPerBlock = 4
 
-type touchBlock struct {
-	of   [touchesPerBlock]touch
-	next uint32
+type chargeBlock struct {
+	charges [chargesPerBlock]charge
+	next    uint32
 }
 
 // remembered is how long answers are kept, in nanoseconds.
 const (
-	rememberCheck = 30e9
-	rememberEnded = 600e9
+	checkRetention = 30e9
+	endedRetention = 600e9
 )
 
 // idHash is the identity of a request id under a root.
@@ -114,7 +114,7 @@ func finalDigest(u *Usage) uint64 {
 	return mixCosts(h, u.Costs)
 }
 
-func (p *partition) findHold(id [2]uint64) (uint32, *hold) {
+func (p *partition) findEntry(id [2]uint64) (uint32, *idEntry) {
 	if p.ids.n == 0 {
 		return 0, nil
 	}
@@ -122,8 +122,8 @@ func (p *partition) findHold(id [2]uint64) (uint32, *hold) {
 	mask := uint32(len(p.ids.cells) - 1)
 	for pos := h & mask; p.ids.cells[pos] != 0; pos = (pos + 1) & mask {
 		if v := p.ids.cells[pos]; uint32(v>>32) == h {
-			if x := p.holds.at(uint32(v)); x.id == id {
-				return uint32(v), x
+			if entry := p.entries.at(uint32(v)); entry.id == id {
+				return uint32(v), entry
 			}
 		}
 	}
@@ -132,89 +132,89 @@ func (p *partition) findHold(id [2]uint64) (uint32, *hold) {
 
 // addHold makes room for an id and returns its hold, or nil if every id in
 // reach is a live reservation.
-func (p *partition) addHold(id [2]uint64) (uint32, *hold) {
-	for !p.engine.ids.take(&p.idQuota) {
-		if !p.forgetOldest() {
+func (p *partition) addEntry(id [2]uint64) (uint32, *idEntry) {
+	for !p.engine.ids.acquire(&p.idQuota) {
+		if !p.evictOldestID() {
 			return 0, nil
 		}
 		p.stats.forgotten++
 	}
-	no, x := p.holds.alloc()
-	x.id = id
-	p.ids.insert(uint32(id[0]), no)
-	return no, x
+	entryID, entry := p.entries.alloc()
+	entry.id = id
+	p.ids.insert(uint32(id[0]), entryID)
+	return entryID, entry
 }
 
 // touch returns the i-th touch of a hold.
-func (p *partition) touch(x *hold, i int) *touch {
-	b := p.touches.at(x.touches)
-	for ; i >= touchesPerBlock; i -= touchesPerBlock {
-		b = p.touches.at(b.next)
+func (p *partition) chargeAt(entry *idEntry, i int) *charge {
+	block := p.charges.at(entry.charges)
+	for ; i >= chargesPerBlock; i -= chargesPerBlock {
+		block = p.charges.at(block.next)
 	}
-	return &b.of[i]
+	return &block.charges[i]
 }
 
 // addTouch appends a zero touch.
-func (p *partition) addTouch(x *hold) *touch {
-	i := int(x.count)
-	x.count++
-	next := &x.touches
-	for ; i >= touchesPerBlock; i -= touchesPerBlock {
-		next = &p.touches.at(*next).next
+func (p *partition) appendCharge(entry *idEntry) *charge {
+	i := int(entry.chargeCount)
+	entry.chargeCount++
+	next := &entry.charges
+	for ; i >= chargesPerBlock; i -= chargesPerBlock {
+		next = &p.charges.at(*next).next
 	}
 	if *next == 0 {
-		*next, _ = p.touches.alloc()
+		*next, _ = p.charges.alloc()
 	}
-	return &p.touches.at(*next).of[i]
+	return &p.charges.at(*next).charges[i]
 }
 
 // eachTouch visits the charges to slot of a record that may still change.
-func (p *partition) eachTouch(rec *record, slot uint32, f func(*touch)) {
+func (p *partition) eachPendingCharge(rec *record, bucketID uint32, f func(*charge)) {
 	if rec.pins == 0 {
 		return
 	}
-	for no := p.holds.next(0); no != 0; no = p.holds.next(no) {
-		x := p.holds.at(no)
-		for i := range int(x.count) {
-			t := p.touch(x, i)
-			if t.anchor == rec.anchor && t.pinned(x) && p.engine.catalog.limit(t.limit).slot == slot {
-				f(t)
+	for entryID := p.entries.next(0); entryID != 0; entryID = p.entries.next(entryID) {
+		entry := p.entries.at(entryID)
+		for i := range int(entry.chargeCount) {
+			c := p.chargeAt(entry, i)
+			if c.handle == rec.handle && c.pinsRecord(entry) && p.engine.catalog.limit(c.limit).bucketID == bucketID {
+				f(c)
 			}
 		}
 	}
 }
 
 // deleteHold forgets an id. Its charges are final already.
-func (p *partition) deleteHold(no uint32) {
-	p.strip(no)
-	p.holds.free(no)
-	p.engine.ids.give(&p.idQuota)
+func (p *partition) deleteEntry(entryID uint32) {
+	p.freeEntryParts(entryID)
+	p.entries.free(entryID)
+	p.engine.ids.release(&p.idQuota)
 }
 
 // vacate forgets the id of a hold that stands in a queue, where only the head can
 // be taken out: the place stays. Its charges are final already.
-func (p *partition) vacate(no uint32) {
-	p.strip(no)
-	x := p.holds.at(no)
-	*x = hold{due: x.due, next: x.next}
+func (p *partition) buryEntry(entryID uint32) {
+	p.freeEntryParts(entryID)
+	entry := p.entries.at(entryID)
+	*entry = idEntry{due: entry.due, next: entry.next}
 }
 
 // vacant says whether a hold is nothing but a place in a queue.
-func (x *hold) vacant() bool { return x.outcome == 0 }
+func (entry *idEntry) isTombstone() bool { return entry.outcome == 0 }
 
 // strip frees what belongs to a hold.
-func (p *partition) strip(no uint32) {
-	x := p.holds.at(no)
-	if x.vacant() {
+func (p *partition) freeEntryParts(entryID uint32) {
+	entry := p.entries.at(entryID)
+	if entry.isTombstone() {
 		return
 	}
-	p.ids.remove(uint32(x.id[0]), no)
-	for b := x.touches; b != 0; {
-		next := p.touches.at(b).next
-		p.touches.free(b)
-		b = next
+	p.ids.remove(uint32(entry.id[0]), entryID)
+	for blockID := entry.charges; blockID != 0; {
+		next := p.charges.at(blockID).next
+		p.charges.free(blockID)
+		blockID = next
 	}
-	if x.lease != 0 {
-		p.leases.free(x.lease)
+	if entry.reservationID != 0 {
+		p.reservations.free(entry.reservationID)
 	}
 }
