@@ -2,21 +2,24 @@
 
 package limiter
 
-import "slices"
+import (
+	"slices"
 
-// batchGroup is how many partitions a batch locks together. A check over many
-// keys mostly waits for memory: for the partition, for the tag of the record's
-// place and for the record. Under the locks of a group each of these is read for
-// all its items in one go, with nothing in between that waits, so that they are
-// fetched side by side.
+	"github.com/bucketring/bucketring/internal/keypath"
+)
+
+// batchGroup is how many partitions a batch locks together. Checks of many keys
+// spend most of their time waiting for memory: for the partition, the tags of a
+// table and the record. Under the locks of a group, each of these is read for all
+// requests of the group in one loop, so that the cache misses overlap.
 const batchGroup = 16
 
-// maxBatch bounds the items that are sorted together.
+// maxBatch is the most requests that are sorted together.
 const maxBatch = 1024
 
-// CheckBatch is Check for every request: errs[i] is the error and ds[i] the
-// decision of rs[i], and the slices have the same length. Requests for one root
-// are decided in their order; others in any.
+// CheckBatch calls Check for every request of rs. The decision of rs[i] is stored in
+// ds[i] and its error in errs[i]; the slices must have the same length. Requests for
+// one root are decided in order, others in any order.
 func (e *Engine) CheckBatch(now Time, rs []*Request, ds []*Decision, errs []error) {
 	for len(rs) > maxBatch {
 		e.checkBatch(now, rs[:maxBatch], ds[:maxBatch], errs[:maxBatch])
@@ -26,11 +29,11 @@ func (e *Engine) CheckBatch(now Time, rs []*Request, ds []*Decision, errs []erro
 }
 
 func (e *Engine) checkBatch(now Time, rs []*Request, ds []*Decision, errs []error) {
-	var sorted [maxBatch]uint32 // partition<<16 | item
+	var sorted [maxBatch]uint32 // partition<<16 | index in rs
 	var roots [maxBatch]uint64
 	order := sorted[:len(rs)]
 	for i, r := range rs {
-		roots[i] = hashRoot(rootOf(r.Key))
+		roots[i] = keypath.RootHash(r.Key)
 		order[i] = uint32(roots[i]%Partitions)<<16 | uint32(i)
 	}
 	slices.Sort(order)
@@ -49,8 +52,8 @@ func (e *Engine) checkBatch(now Time, rs []*Request, ds []*Decision, errs []erro
 	}
 }
 
-// lockGroup locks the first partitions of a sorted order, and returns how many
-// items are theirs. All who lock several do it in this order.
+// lockGroup locks the first partitions of a sorted order and returns how many
+// requests belong to them. Ascending order prevents deadlocks between batches.
 func (e *Engine) lockGroup(order []uint32) int {
 	n, groups := 0, 0
 	for ; n < len(order); n++ {
@@ -61,7 +64,7 @@ func (e *Engine) lockGroup(order []uint32) int {
 			break
 		}
 		groups++
-		if e.shards[order[n]>>16].engine != e { // read ahead of the lock
+		if e.shards[order[n]>>16].engine != e { // also loads the partition before it is locked
 			panic("limiter: a partition of another engine")
 		}
 	}
@@ -73,17 +76,18 @@ func (e *Engine) lockGroup(order []uint32) int {
 	return n
 }
 
-// aim is a record that a batch will need.
+// location is where the search for a record begins.
 type location struct {
 	table *table
 	pos   int
 	tag   uint8
 }
 
-// batchAims bounds what is read ahead; the rest waits in its turn.
+// maxPrefetch is the most records that are prefetched for a group.
 const maxPrefetch = 4 * batchGroup
 
-// aim collects the records that requests need for all models.
+// locate appends the locations of the records that requests need, except those per
+// model, and returns their number.
 func (e *Engine) locate(locations []location, order []uint32, rs []*Request) int {
 	for _, o := range order {
 		p, r := &e.shards[o>>16].partition, rs[o&0xffff]
@@ -100,7 +104,7 @@ func (e *Engine) locate(locations []location, order []uint32, rs []*Request) int
 	return len(locations)
 }
 
-// warm reads the tags, and then the records.
+// prefetch reads the tags of all locations, and then their records.
 func prefetch(locations []location) {
 	var sum uint8
 	for i := range locations {
@@ -119,7 +123,7 @@ func prefetch(locations []location) {
 	keepRead(sum)
 }
 
-// use keeps what was read from being optimised away.
+// keepRead keeps the compiler from removing the reads of prefetch.
 //
 //go:noinline
 func keepRead(uint8) {}

@@ -7,14 +7,14 @@ import (
 	"strconv"
 )
 
-// slot is the state of one limit, 16 bytes without pointers. What it means
-// depends on the algorithm:
+// bucket is the state of one limit, whatever its algorithm: 16 bytes without
+// pointers. The fields depend on the algorithm:
 //
-//	token_bucket    hi, lo: used, a wide in units x window ns; >= 0
+//	token_bucket    hi, lo: the used level, a wide in units x window ns, >= 0
 //	fixed_window    hi: end of the current window, Unix ns, 0 = none yet; lo: used in it
-//	sliding_window  lo: number of its ring, 0 = nothing used
+//	sliding_window  lo: id of its ring, 0 = nothing used
 //	concurrency     lo: live leases
-//	counter         as a fixed window's, but as of the last call
+//	counter         as fixed_window, but as of the last call
 type bucket struct {
 	hi int64
 	lo uint64
@@ -23,9 +23,8 @@ type bucket struct {
 func (b bucket) level() wide      { return wide(b) }
 func (b *bucket) setLevel(w wide) { *b = bucket(w) }
 
-// advance brings the slot of limit l from the record's last touch to now. A
-// timeline, if the bucket has one, sees the refill; a sliding window's ring
-// is advanced where it is read.
+// advance advances a bucket to now, by elapsed nanoseconds. It applies the refill to
+// the bucket's timeline, if there is one. Rings are advanced where they are read.
 func (l *limit) advance(b *bucket, t *timeline, elapsed int64, now Time) {
 	switch l.Algorithm {
 	case TokenBucket:
@@ -40,13 +39,13 @@ func (l *limit) advance(b *bucket, t *timeline, elapsed int64, now Time) {
 			}
 		}
 	case FixedWindow:
-		if now.Wall >= b.hi { // a stored window never ends early, so none opens twice
+		if now.Wall >= b.hi { // an open window never ends early, so no window opens twice
 			b.hi, b.lo = l.windowAt(now.Wall).end, 0
 		}
 	}
 }
 
-// fits says whether a cost can be taken now.
+// fits reports whether a cost can be charged now.
 func (l *limit) fits(b bucket, r *ring, cost int64) bool {
 	if l.zero {
 		return l.Closed && cost == 0
@@ -64,7 +63,7 @@ func (l *limit) fits(b bucket, r *ring, cost int64) bool {
 	}
 }
 
-// charge takes a cost. The ring of a sliding window has been advanced.
+// charge charges a cost. The ring of a sliding window must have been advanced.
 func (l *limit) charge(b *bucket, r *ring, cost int64) {
 	switch l.Algorithm {
 	case TokenBucket:
@@ -76,8 +75,8 @@ func (l *limit) charge(b *bucket, r *ring, cost int64) {
 	}
 }
 
-// when returns where in time a charge that comes now belongs: to which window
-// or sub-window. A bucket's charges are found by marks.
+// currentPeriod returns the [charge].at of a charge made now: the window or sub-window
+// it belongs to. Token buckets use marks instead.
 func (l *limit) currentPeriod(b bucket, now Time) int64 {
 	switch l.Algorithm {
 	case SlidingWindow:
@@ -89,8 +88,8 @@ func (l *limit) currentPeriod(b bucket, now Time) int64 {
 	}
 }
 
-// wait returns how long until a cost that does not fit would, if nothing else
-// came; the cost is at most the capacity.
+// wait returns the nanoseconds until a cost fits that does not fit now, without other
+// charges. The cost must not exceed the capacity.
 func (l *limit) wait(b bucket, r *ring, cost int64, now Time) int64 {
 	switch l.Algorithm {
 	case TokenBucket:
@@ -104,15 +103,14 @@ func (l *limit) wait(b bucket, r *ring, cost int64, now Time) int64 {
 	}
 }
 
-// concurrencyRetry is the retry time of a concurrency refusal: a slot has no
-// clock, and leases are renewed.
+// concurrencyRetry is the retry time of a concurrency limit in nanoseconds. Nothing
+// tells when a slot will be free.
 const concurrencyRetry = 1e9
 
-// unreachableRetry is the retry time of a call that only the owner could take:
-// by then it may be back.
+// unreachableRetry is the retry time if only the owner can decide, in nanoseconds.
 const unreachableRetry = 1e9
 
-// refusal is why a cost that does not fit is refused.
+// denialReason returns why a cost that does not fit is denied.
 func (l *limit) denialReason(cost int64) Reason {
 	switch {
 	case l.Closed, cost > l.capacity && cost <= l.FullCapacity:
@@ -124,8 +122,8 @@ func (l *limit) denialReason(cost int64) Reason {
 	}
 }
 
-// beyondDebt returns how many units of a charge that takes a bucket from before
-// to after are dropped, because it owes at most one capacity, or what it owed
+// excessDebt returns how many units to drop of a charge that takes a bucket's level
+// from before to after. The debt of a bucket stops at one capacity, or at what it was
 // before if that is more.
 func (l *limit) excessDebt(charge int64, before, after wide) int64 {
 	maxLevel := l.full.add(l.full)
@@ -138,8 +136,8 @@ func (l *limit) excessDebt(charge int64, before, after wide) int64 {
 	return min(charge, after.sub(maxLevel).divCeil(l.window))
 }
 
-// holds says whether the counter of a window can count more on top of used. A
-// bucket's level always can.
+// checkRange returns an error if adding more to used could overflow the count of a
+// window. The level of a token bucket cannot overflow.
 func (l *limit) checkRange(used, more int64) error {
 	if l.Algorithm == TokenBucket || more <= 0 || used <= math.MaxInt64/2-more {
 		return nil
@@ -147,7 +145,7 @@ func (l *limit) checkRange(used, more int64) error {
 	return &FieldError{Field: string(l.Dimension), Value: strconv.FormatInt(more, 10), Problem: "does not fit the counter of limit " + l.Name}
 }
 
-// used returns what is used, in units, rounded up.
+// used returns the usage in units, rounded up.
 func (l *limit) used(b bucket, r *ring) int64 {
 	switch l.Algorithm {
 	case TokenBucket:
@@ -159,8 +157,8 @@ func (l *limit) used(b bucket, r *ring) int64 {
 	}
 }
 
-// reset returns the wall time at which nothing would be used any more, or 0
-// for a limit that has none.
+// reset returns the wall time at which the usage would be 0 without further charges,
+// or 0 if that is unknown.
 func (l *limit) reset(b bucket, r *ring, now Time) int64 {
 	switch l.Algorithm {
 	case TokenBucket:
@@ -180,7 +178,7 @@ func (l *limit) reset(b bucket, r *ring, now Time) int64 {
 	}
 }
 
-// idle says whether forgetting the slot would lose nothing.
+// idle reports whether nothing is used, so that the bucket may be dropped.
 func (l *limit) idle(b bucket, r *ring) bool {
 	switch l.Algorithm {
 	case TokenBucket:

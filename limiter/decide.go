@@ -4,7 +4,7 @@ package limiter
 
 import "github.com/cespare/xxhash/v2"
 
-// decide answers a Check or a Reserve.
+// decide is Check, and Reserve if reserve is set.
 func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reserve bool) error {
 	now = p.tick(now)
 	var id [2]uint64
@@ -79,18 +79,18 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	return nil
 }
 
-// admit makes room for the memory of an admitted call, before any of it is
-// charged. The hold is nil if a check is not to be remembered; a reservation
-// must be.
+// rememberID adds the id entry of an admitted request, before the request is charged.
+// If there is no room for the id of a check, the entry is nil and the check goes on.
+// It returns false if there is no room for a reservation.
 func (p *partition) rememberID(now Time, r *Request, id [2]uint64, reserve bool) (*idEntry, bool) {
 	entryID, entry := p.addEntry(id)
 	if entry == nil {
-		p.stats.forgotten++ // a check is answered all the same
+		p.stats.forgotten++
 		return nil, !reserve
 	}
 	switch {
 	case reserve:
-	case r.Force: // it may be told for as long as a reservation may be settled
+	case r.Force: // may be replayed as late as a settle
 		p.push(&p.ended, entryID, now.Mono+endedRetention)
 		return entry, true
 	default:
@@ -110,7 +110,8 @@ func (p *partition) rememberID(now Time, r *Request, id [2]uint64, reserve bool)
 	return entry, true
 }
 
-// take charges every item's cost and, for a hold, notes where it went.
+// chargeAll charges the cost of every assessment and records the charges in entry,
+// unless that is nil.
 func (p *partition) chargeAll(d *Decision, r *Request, entry *idEntry, now Time) {
 	for i := range d.assessments {
 		a := &d.assessments[i]
@@ -132,7 +133,8 @@ func (p *partition) chargeAll(d *Decision, r *Request, entry *idEntry, now Time)
 	}
 }
 
-// drop takes from an item's cost what its bucket cannot owe, and returns that.
+// dropExcess reduces a cost by what exceeds the bucket's maximum debt, and returns
+// the reduction.
 func (p *partition) dropExcess(a *assessment) int64 {
 	l := a.limit
 	if l.Algorithm != TokenBucket {
@@ -145,8 +147,8 @@ func (p *partition) dropExcess(a *assessment) int64 {
 	return dropped
 }
 
-// note adds an item that is about to be charged to a hold. Dropped is what its
-// bucket will not be charged.
+// addCharge records in entry a charge that is about to be made. dropped is the part
+// that the bucket will not be charged.
 func (p *partition) addCharge(entry *idEntry, a *assessment, dropped int64, r *Request, now Time) {
 	c := p.appendCharge(entry)
 	c.limit, c.estimate, c.exceeded = a.limit.id, a.cost, a.reason != NoReason
@@ -161,8 +163,7 @@ func (p *partition) addCharge(entry *idEntry, a *assessment, dropped int64, r *R
 	}
 }
 
-// chargedAt returns where in time the charge of an item that is about to be
-// taken will be found again.
+// chargedAt returns the [charge].at of a charge that is about to be made.
 func (p *partition) chargedAt(a *assessment, now Time) int64 {
 	if a.limit.Algorithm == TokenBucket {
 		buckets := len(p.engine.catalog.schema(a.rec.schema).limits)
@@ -171,7 +172,7 @@ func (p *partition) chargedAt(a *assessment, now Time) int64 {
 	return a.limit.currentPeriod(*a.bucket, now)
 }
 
-// remember stores the answer in the hold.
+// saveAnswer stores the decision in entry.
 func (p *partition) saveAnswer(entry *idEntry, d *Decision) {
 	entry.outcome, entry.binding = d.Outcome, int16(d.Binding)
 	entry.tier, entry.version, entry.granted = p.engine.catalog.tierID(d.Tier), d.PolicyVersion, d.GrantedOutputTokens
@@ -182,7 +183,7 @@ func (p *partition) saveAnswer(entry *idEntry, d *Decision) {
 	}
 }
 
-// peek reports every limit of a plan and changes nothing.
+// peek reports every limit of a plan without changing its state.
 func (p *partition) peek(now Time, r *Request, d *Decision) {
 	now = p.tick(now)
 	*d = Decision{Outcome: Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: d.Limits[:0], assessments: d.assessments}
@@ -209,8 +210,8 @@ func (p *partition) peekSet(d *Decision, s *schema, scope, model string, now Tim
 	}
 }
 
-// peekSlot returns the state that limit l would have in a record as of now. A
-// ring is copied to scratch.
+// peekBucket returns the state that limit l would have in a record as of now, without
+// changing the record. rec may be nil. The ring is a copy in scratch.
 func (p *partition) peekBucket(rec *record, l *limit, scratch *ring, now Time) (b bucket, r *ring) {
 	pos := -1
 	if rec != nil {
@@ -238,7 +239,7 @@ func (p *partition) peekBucket(rec *record, l *limit, scratch *ring, now Time) (
 	return from.migrateTo(l, b, r, now)
 }
 
-// tick runs what is due and returns now, never earlier than a time seen before.
+// tick runs due work and returns now, with its Mono not before any seen earlier.
 func (p *partition) tick(now Time) Time {
 	p.mono = max(p.mono, now.Mono)
 	now.Mono = p.mono

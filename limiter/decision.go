@@ -7,13 +7,12 @@ import (
 	"time"
 )
 
-// state reports a limit.
+// reportBucket fills in the state of a limit from its bucket.
 func (l *limit) reportBucket(st *LimitState, b bucket, r *ring, now Time) {
 	l.report(st, l.capacity-l.used(b, r), l.reset(b, r, now))
 }
 
-// report fills in a limit's state from what remains, which is negative in debt,
-// and when it resets.
+// report fills in the state of a limit. remaining is negative in debt.
 func (l *limit) report(st *LimitState, remaining, reset int64) {
 	st.Name, st.Dimension, st.Algorithm, st.Shadow = l.Name, l.Dimension, l.Algorithm, l.Shadow
 	st.Limit, st.Capacity = l.Amount, l.capacity
@@ -25,7 +24,7 @@ func (l *limit) report(st *LimitState, remaining, reset int64) {
 	}
 }
 
-// answer fills in the state of every item.
+// reportLimits fills in d.Limits from the assessments.
 func (p *partition) reportLimits(d *Decision, r *Request, now Time) {
 	if cap(d.Limits) < len(d.assessments) {
 		d.Limits = make([]LimitState, len(d.assessments))
@@ -39,12 +38,12 @@ func (p *partition) reportLimits(d *Decision, r *Request, now Time) {
 	}
 }
 
-// tightest returns the enforced limit with the smallest share left, or -1.
-// Concurrency counts if the call takes slots.
-func (d *Decision) tightest(slots bool) int {
+// tightest returns the index of the enforced limit with the smallest share remaining,
+// or -1. Concurrency limits count only if the request takes slots.
+func (d *Decision) tightest(takesSlots bool) int {
 	best := -1
 	for i := range d.Limits {
-		if d.Limits[i].Shadow || d.Limits[i].Algorithm == Concurrency && !slots {
+		if d.Limits[i].Shadow || d.Limits[i].Algorithm == Concurrency && !takesSlots {
 			continue
 		}
 		if best < 0 || lessShare(&d.Limits[i], &d.Limits[best]) {
@@ -54,17 +53,16 @@ func (d *Decision) tightest(slots bool) int {
 	return best
 }
 
-// lessShare says whether a has less of its capacity left than b. A limit of 0
-// has nothing left.
+// lessShare reports whether a smaller share of its capacity remains of a than of b.
+// Nothing remains of a limit of 0.
 func lessShare(a, b *LimitState) bool {
 	ahi, alo := bits.Mul64(uint64(a.Remaining), uint64(max(b.Capacity, 1)))
 	bhi, blo := bits.Mul64(uint64(b.Remaining), uint64(max(a.Capacity, 1)))
 	return ahi < bhi || ahi == bhi && alo < blo
 }
 
-// deny completes an answer with why, and when to try again. A cause that time
-// does not mend comes first; then an owner that cannot be asked, since what
-// limits say without it may not be true when it can; then the longest wait.
+// deny completes a denial with its reason and retry time. Of several reasons it
+// gives the one of the highest rank, and of several exceeded limits the longest wait.
 func (p *partition) deny(d *Decision, now Time) {
 	d.Outcome, d.Binding = Denied, -1
 	var longest int64
@@ -90,7 +88,9 @@ func (p *partition) deny(d *Decision, now Time) {
 	d.RetryAfter = time.Duration(longest)
 }
 
-// rank orders the reasons of limits by which one an answer gives.
+// rank orders reasons by precedence. Those that time does not resolve are the
+// highest. An unreachable owner precedes an exceeded limit, because the wait may be
+// over once the owner can be asked.
 func (r Reason) rank() int {
 	switch r {
 	case NoReason:
@@ -104,18 +104,18 @@ func (r Reason) rank() int {
 	}
 }
 
-// full completes an answer that is denied for want of room.
+// denyTableFull completes a denial for lack of room.
 func denyTableFull(d *Decision) {
 	d.Outcome, d.Reason, d.Binding, d.RetryAfter = Denied, TableFull, -1, time.Second
 }
 
-// replay repeats the answer of a remembered id.
+// replay fills in d with the stored decision of a known id.
 func (p *partition) replay(entry *idEntry, r *Request, d *Decision) {
 	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = entry.outcome, NoReason, 0, true
 	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(entry.tier), entry.version
 	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted, int(entry.binding), entry.status
 	if entry.reservationID != 0 {
-		d.Status = Held // as first answered
+		d.Status = Held // as in the first answer
 	}
 	d.Limits = d.Limits[:0]
 	for i := range int(entry.chargeCount) {
@@ -126,8 +126,8 @@ func (p *partition) replay(entry *idEntry, r *Request, d *Decision) {
 	}
 }
 
-// current fills d with the limits of a reservation as they stand. Its records
-// have been brought to now.
+// reportReservation fills in d with the current state of a reservation's limits. Its
+// records must have been advanced to now.
 func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, now Time) {
 	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = Allowed, NoReason, 0, false
 	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(entry.tier), entry.version
@@ -137,12 +137,12 @@ func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, n
 		c := p.chargeAt(entry, i)
 		st := LimitState{Scope: c.scope(key), Cost: c.charged - c.dropped, Reserved: c.estimate, Exceeded: c.exceeded}
 		if c.exceeded {
-			st.Reserved = 0 // held nothing
+			st.Reserved = 0 // was not charged
 		}
 		if rec, pos, ok := p.recordOf(entry, c, key); ok {
 			l, b := p.engine.catalog.schema(rec.schema).limits[pos], *p.bucketAt(rec, pos)
 			l.reportBucket(&st, b, p.ringOf(l, b, now), now)
-		} else { // gone, because nothing of it was used
+		} else { // the record was removed, because nothing of it was used
 			var b bucket
 			l := p.engine.catalog.limit(c.limit)
 			l.advance(&b, nil, 0, now)
@@ -152,14 +152,15 @@ func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, n
 	}
 }
 
-// pinned says whether the touch's charge may still change, which keeps its
-// record in place.
+// pinsRecord reports whether the charge may still change. While it may, its record
+// must not be removed.
 func (c *charge) pinsRecord(entry *idEntry) bool {
 	return c.handle != 0 && !c.exceeded && (entry.status == Held || entry.status == Expired)
 }
 
-// recordOf returns the record and slot of a touch. Unless it is pinned the
-// record may be gone, and its anchor in use for another.
+// recordOf returns the record of a charge and the position of its bucket. If the
+// charge does not pin the record, that may be gone and its handle reused, so the name
+// is compared with key.
 func (p *partition) recordOf(entry *idEntry, c *charge, key string) (*record, int, bool) {
 	rec := p.byHandle(c.handle)
 	if rec == nil {

@@ -2,36 +2,36 @@
 
 package limiter
 
-// directory keeps the records of a partition in tables of bounded size, so that
-// making room never moves more than one table's records, however many keys a
-// root has: extendible hashing (Fagin, Nievergelt, Pippenger, Strong, 1979). Bits
-// of the hash lead to a table; one that is full splits in two by its next bit.
+// directory keeps the records of a partition in tables of bounded size. It uses
+// extendible hashing (Fagin, Nievergelt, Pippenger, Strong, 1979): bits of the hash
+// choose a table, and a full table splits in two by the next bit. Growing therefore
+// moves the records of one table only, however many keys a root has.
 //
-// A record's number says where it is, from 1, so that 0 can mean "none". It
-// changes only when reserve moves the record.
+// The id of a record encodes its table and position. It starts at 1, so that 0 can
+// mean "none", and changes only when ensureRoom moves the record.
 type directory struct {
-	first  table // table 0: all that most partitions need
+	first  table // table 0; most partitions need no other
 	others *tables
 	n      int32 // records
 }
 
-// tables are those beyond the first.
+// tables are used once the first table has split.
 type tables struct {
-	all      []*table // by number; of[0] stands for the first
-	prefixes []uint16 // the hash's bits -> number; its length is a power of two
+	all      []*table // by index; all[0] is nil and stands for directory.first
+	prefixes []uint16 // bits of the hash -> index of the table; len is a power of two
 }
 
 const (
-	tableBits  = 9 // places of a table, as bits of a record's number
+	tableBits  = 9 // bits of a record id that are the position in a table
 	tablePlace = 1<<tableBits - 1
 	maxDepth   = 14
 )
 
-// lead returns the bits of a hash that choose its table; the home in the table
-// and the tag use others.
+// prefixOf returns the bits of a hash that choose its table. They differ from those
+// that choose the position and the tag.
 func prefixOf(h uint64) uint32 { return uint32(h>>32) & (1<<maxDepth - 1) }
 
-// table returns the table of a hash, and its number.
+// table returns the table of a hash and its index.
 func (d *directory) table(h uint64) (index uint32, t *table) {
 	if d.others == nil {
 		return 0, &d.first
@@ -47,14 +47,15 @@ func (d *directory) tableAt(i uint32) *table {
 	return d.others.all[i]
 }
 
+// recordID returns the id of the record at position pos of a table.
 func recordID(tableIndex uint32, pos int) uint32 { return tableIndex<<tableBits + uint32(pos) + 1 }
 
 func (d *directory) at(id uint32) *record {
 	return &d.tableAt((id - 1) >> tableBits).records[(id-1)&tablePlace]
 }
 
-// next returns the first number in use after no, or 0. A walk from 0 visits
-// every record that stays where it is.
+// next returns the next id in use after id, or 0. An iteration from 0 visits every
+// record that is not moved meanwhile.
 func (d *directory) next(id uint32) uint32 {
 	count := uint32(1)
 	if d.others != nil {
@@ -81,10 +82,9 @@ func (d *directory) remove(id uint32) {
 	d.n--
 }
 
-// reserve makes room for a record with hash h. Hash gives the hash of a record
-// that moves, and moved hears of its new number. It returns false if that many
-// records share their hash's bits, as no keys do that are hashed with a secret
-// seed.
+// ensureRoom makes room for a record with hash h. It calls hash for the records that
+// it moves, and moved with their new ids. It returns false if too many records have
+// the same prefix, which does not happen with hashes of a secret seed.
 func (d *directory) ensureRoom(h uint64, hash func(*record) uint64, moved func(*record, uint32)) bool {
 	for {
 		tableIndex, t := d.table(h)
@@ -107,8 +107,7 @@ func (d *directory) ensureRoom(h uint64, hash func(*record) uint64, moved func(*
 	}
 }
 
-// split empties table t and makes a twin for those of its hashes whose next bit
-// is set.
+// split empties table t and adds a second table for the hashes whose next bit is set.
 func (d *directory) split(tableIndex uint32, t *table) bool {
 	if t.depth == maxDepth {
 		return false

@@ -8,19 +8,18 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// hold is a remembered request id: the answer it got and, for a reservation,
-// what it charged where.
+// idEntry is a remembered request id: its decision and, for a reservation, its charges.
 type idEntry struct {
 	id        [2]uint64
 	body      uint64 // digest of the request
-	due       int64  // Mono: a live lease's end, else when to forget
-	next      uint32 // in the queue of ids to forget
-	heapIndex uint32 // position in the heap of live leases
+	due       int64  // Mono: end of a live lease, else of the retention
+	next      uint32 // entry in its idQueue
+	heapIndex uint32 // position in leaseHeap
 
-	reservationID uint32  // number of its lease; 0 for a check
-	charges       uint32  // first block
-	chargeCount   uint8   // touches
-	outcome       Outcome // 0: see vacant
+	reservationID uint32 // 0 for a check
+	charges       uint32 // id of the first block
+	chargeCount   uint8
+	outcome       Outcome // 0 for a tombstone
 	status        Status
 	binding       int16
 	tier          uint32
@@ -28,30 +27,29 @@ type idEntry struct {
 	granted       int64
 }
 
-// lease is the part of a reservation that a check does not have.
+// reservation is the part of an id entry that checks do not have.
 type reservation struct {
-	keyHash     uint64 // hash
+	keyHash     uint64
 	ttl         int64
 	rates       Rates
-	input       int64   // estimate
-	progress    amounts // highest progress
-	finalDigest uint64  // digest of the final settle
-
-	attempts attemptSet
+	input       int64      // estimate
+	progress    amounts    // highest so far
+	finalDigest uint64     // of the final settle
+	attempts    attemptSet // that got the answer
 }
 
-// touch is one limit of a remembered answer, and what the call charged to it.
+// charge is one limit of a remembered decision, and what the request charged to it.
 type charge struct {
 	handle    uint32 // of its record; 0 for a check, whose charges are final
-	limit     uint32 // as answered
+	limit     uint32 // id at the time of the decision
 	estimate  int64
-	charged   int64  // as of now, dropped included
-	dropped   int64  // what a bucket's debt had no room for
-	at        int64  // where in time: a bucket's mark, a window's end, a ring's sub-window
-	remaining int64  // as answered; negative is debt
-	reset     int64  // as answered, wall
-	scopeEnd  uint16 // key[:end] is the scope
-	exceeded  bool   // refused in shadow, and not charged
+	charged   int64  // current charge, including dropped
+	dropped   int64  // what exceeded the bucket's maximum debt
+	at        int64  // a token bucket's mark, a fixed window's end, or a sub-window
+	remaining int64  // in the decision; negative is debt
+	reset     int64  // in the decision, wall
+	scopeEnd  uint16 // key[:scopeEnd] is the scope
+	exceeded  bool   // exceeded a shadow limit, and was not charged
 }
 
 func (c *charge) scope(key string) string { return key[:min(int(c.scopeEnd), len(key))] }
@@ -63,13 +61,13 @@ type chargeBlock struct {
 	next    uint32
 }
 
-// remembered is how long answers are kept, in nanoseconds.
+// How long ids are remembered, in nanoseconds.
 const (
-	checkRetention = 30e9
-	endedRetention = 600e9
+	checkRetention = 30e9  // after a check
+	endedRetention = 600e9 // after the end of a reservation, or a forced check
 )
 
-// idHash is the identity of a request id under a root.
+// idHash identifies a request id under the root with that hash.
 func idHash(root uint64, id string) [2]uint64 {
 	var d xxhash.Digest
 	d.ResetWithSeed(root)
@@ -87,14 +85,14 @@ func mix(h, n uint64) uint64 {
 func mixString(h uint64, s string) uint64 { return mix(h, xxhash.Sum64String(s)) }
 
 func mixCosts(h uint64, costs []Cost) uint64 {
-	var sum uint64 // whatever their order
+	var sum uint64 // does not depend on the order
 	for i := range costs {
 		sum += mix(xxhash.Sum64String(string(costs[i].Dimension)), uint64(costs[i].Amount))
 	}
 	return mix(h, sum)
 }
 
-// bodyDigest tells a repeated request from another one with the same id.
+// bodyDigest identifies the body of a request, to detect another one with the same id.
 func bodyDigest(r *Request, reserve bool) uint64 {
 	h := mixString(uint64(boolInt(reserve)), r.Key)
 	h = mixString(h, r.Tier)
@@ -105,7 +103,8 @@ func bodyDigest(r *Request, reserve bool) uint64 {
 	return mixCosts(h, r.Costs)
 }
 
-// finalDigest tells a repeated final settle from one with other numbers.
+// finalDigest identifies the numbers of a final settle, to detect another one with
+// different numbers.
 func finalDigest(u *Usage) uint64 {
 	h := uint64(1)
 	for _, n := range [...]int64{max(u.InputTokens, -1), max(u.CachedInputTokens, 0), max(u.OutputTokens, -1)} {
@@ -114,6 +113,7 @@ func finalDigest(u *Usage) uint64 {
 	return mixCosts(h, u.Costs)
 }
 
+// findEntry returns the entry of an id, or nil.
 func (p *partition) findEntry(id [2]uint64) (uint32, *idEntry) {
 	if p.ids.n == 0 {
 		return 0, nil
@@ -130,8 +130,8 @@ func (p *partition) findEntry(id [2]uint64) (uint32, *idEntry) {
 	return 0, nil
 }
 
-// addHold makes room for an id and returns its hold, or nil if every id in
-// reach is a live reservation.
+// addEntry adds an entry for an id, and evicts the oldest id if there is no quota. It
+// returns nil if all ids of the partition belong to live reservations.
 func (p *partition) addEntry(id [2]uint64) (uint32, *idEntry) {
 	for !p.engine.ids.acquire(&p.idQuota) {
 		if !p.evictOldestID() {
@@ -145,7 +145,7 @@ func (p *partition) addEntry(id [2]uint64) (uint32, *idEntry) {
 	return entryID, entry
 }
 
-// touch returns the i-th touch of a hold.
+// chargeAt returns charge i of an entry.
 func (p *partition) chargeAt(entry *idEntry, i int) *charge {
 	block := p.charges.at(entry.charges)
 	for ; i >= chargesPerBlock; i -= chargesPerBlock {
@@ -154,7 +154,7 @@ func (p *partition) chargeAt(entry *idEntry, i int) *charge {
 	return &block.charges[i]
 }
 
-// addTouch appends a zero touch.
+// appendCharge appends a zero charge to an entry.
 func (p *partition) appendCharge(entry *idEntry) *charge {
 	i := int(entry.chargeCount)
 	entry.chargeCount++
@@ -168,7 +168,7 @@ func (p *partition) appendCharge(entry *idEntry) *charge {
 	return &p.charges.at(*next).charges[i]
 }
 
-// eachTouch visits the charges to slot of a record that may still change.
+// eachPendingCharge calls f for every charge to a bucket of rec that may still change.
 func (p *partition) eachPendingCharge(rec *record, bucketID uint32, f func(*charge)) {
 	if rec.pins == 0 {
 		return
@@ -184,25 +184,25 @@ func (p *partition) eachPendingCharge(rec *record, bucketID uint32, f func(*char
 	}
 }
 
-// deleteHold forgets an id. Its charges are final already.
+// deleteEntry removes an entry. Its charges must be final.
 func (p *partition) deleteEntry(entryID uint32) {
 	p.freeEntryParts(entryID)
 	p.entries.free(entryID)
 	p.engine.ids.release(&p.idQuota)
 }
 
-// vacate forgets the id of a hold that stands in a queue, where only the head can
-// be taken out: the place stays. Its charges are final already.
+// buryEntry forgets the id of an entry but leaves a tombstone in its queue, of which
+// only the head can be removed. The charges must be final.
 func (p *partition) buryEntry(entryID uint32) {
 	p.freeEntryParts(entryID)
 	entry := p.entries.at(entryID)
 	*entry = idEntry{due: entry.due, next: entry.next}
 }
 
-// vacant says whether a hold is nothing but a place in a queue.
+// isTombstone reports whether the entry only keeps its place in a queue.
 func (entry *idEntry) isTombstone() bool { return entry.outcome == 0 }
 
-// strip frees what belongs to a hold.
+// freeEntryParts frees what an entry refers to.
 func (p *partition) freeEntryParts(entryID uint32) {
 	entry := p.entries.at(entryID)
 	if entry.isTombstone() {

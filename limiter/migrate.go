@@ -2,10 +2,10 @@
 
 package limiter
 
-// fit makes a record, already advanced to now, keep state for the limits of
-// want, and returns where they are. What was used stays used: a limit of the
-// same dimension and name takes over its predecessor's state, and limits that
-// want lacks stay as long as something of them is used or reserved.
+// migrate changes a record, which must have been advanced to now, so that it has
+// buckets for all limits of want, and returns their positions. A limit of the same
+// dimension and name keeps its usage. Limits that are not in want stay as long as they
+// have usage or open reservations.
 func (p *partition) migrate(rec *record, want *schema, now Time) *mapping {
 	have := p.engine.catalog.schema(rec.schema)
 	if m := p.engine.catalog.mapping(have, want); m != nil {
@@ -39,14 +39,14 @@ func (p *partition) migrate(rec *record, want *schema, now Time) *mapping {
 	p.reshape(rec, merged)
 	for i := range next {
 		*p.bucketAt(rec, i) = buckets[i]
-		next[i].advance(p.bucketAt(rec, i), nil, 0, now) // gives a fresh fixed window its end
+		next[i].advance(p.bucketAt(rec, i), nil, 0, now) // sets the end of a new fixed window
 	}
 	p.setTimelines(rec, timelines)
 	return p.engine.catalog.mapping(merged, want)
 }
 
-// convert returns the state of limit to that keeps what was used of from. The
-// charges of open reservations move along.
+// migrateBucket returns the bucket of limit to that keeps the usage of from. It also
+// converts the charges of open reservations.
 func (p *partition) migrateBucket(rec *record, from, to *limit, b bucket, t *timeline, now Time) bucket {
 	if from == to {
 		return b
@@ -83,9 +83,9 @@ func (p *partition) migrateBucket(rec *record, from, to *limit, b bucket, t *tim
 	return next
 }
 
-// become returns the state, as of now, of limit to that keeps what was used of
-// l. Where the algorithm stays, a ring is changed in place; where it changes,
-// what was used counts as if it had been charged now.
+// migrateTo returns the bucket of limit to that keeps the usage of l, as of now. If the
+// algorithm stays the same, a ring is changed in place. If it changes, the usage
+// counts as if it were charged now.
 func (l *limit) migrateTo(to *limit, b bucket, r *ring, now Time) (bucket, *ring) {
 	switch {
 	case l.Algorithm != to.Algorithm:
@@ -106,13 +106,13 @@ func (l *limit) migrateTo(to *limit, b bucket, r *ring, now Time) (bucket, *ring
 	return b, r
 }
 
-// moved returns the sub-window of limit to for what came in sub-window k.
+// remapSubWindow returns the sub-window of limit to for charges in sub-window k of l.
 func (l *limit) remapSubWindow(to *limit, k int64, now Time) int64 {
 	return floorDiv(min((k+1)*l.sub-1, now.Mono), to.sub)
 }
 
-// rescale converts a level from one window's units x ns to another's; a
-// fraction of a nanosecond's refill counts as used.
+// rescale converts a level from the units x ns of one window to those of another. It
+// rounds towards more usage.
 func rescale(w wide, from, to int64) wide {
 	if w.negative() {
 		units, rest := w.neg().divFloor(from)
@@ -123,7 +123,7 @@ func rescale(w wide, from, to int64) wide {
 	return mulWide(units, to).add(wide{0, uint64(mulWide(rest, to).divCeil(from))})
 }
 
-// setLines replaces the timelines of a record.
+// setTimelines replaces the timelines of a record.
 func (p *partition) setTimelines(rec *record, of []timeline) {
 	live := 0
 	for i := range of {

@@ -2,44 +2,40 @@
 
 package limiter
 
-import (
-	"strings"
+import "github.com/bucketring/bucketring/internal/keypath"
 
-	"github.com/cespare/xxhash/v2"
-)
-
-// partition is the state of one hash slot. It is not safe for concurrent use:
-// the engine calls it under the slot's lock, and nothing in it blocks.
+// partition is the state of one partition of the key space. It is not safe for
+// concurrent use: the engine calls it under the shard's lock. Its methods do not block.
 type partition struct {
-	// What every call reads, in the two cache lines of the lock.
+	// What every call reads. It fits into the cache lines of the lock.
 	engine  *Engine // never changes
-	mono    int64   // the latest time seen
-	nextDue int64   // nothing is due before; may be too early
+	mono    int64   // latest time seen
+	nextDue int64   // a lower bound of when work is due, see runDue
 	records directory
 	*memory
 }
 
-// memory is the part of a partition that fewer calls need.
+// memory is the part of a partition that not every call needs.
 type memory struct {
 	bucketBlocks   slab[bucketBlock]
-	handles        slab[uint32] // -> number of a record
+	handles        slab[uint32] // -> id of the record
 	names          slab[nameBlock]
 	rings          slab[ring]
 	timelines      slab[timelines]
-	spareTimelines [][]timeline      // to reuse
-	roots          map[uint64]uint32 // records that count towards a root's cap
-	clockHand      uint32            // the eviction clock's last record
+	spareTimelines [][]timeline      // for reuse
+	roots          map[uint64]uint32 // hash of a root -> records that count towards its maximum
+	clockHand      uint32            // the record that evict examined last
 
-	ids          index // of holds by request id
+	ids          index // of entries by request id
 	entries      slab[idEntry]
 	reservations slab[reservation]
 	charges      slab[chargeBlock]
-	leaseHeap    []uint32 // heap of live leases
-	checks       idQueue  // answered checks
-	ended        idQueue  // settled, cancelled and expired reservations
+	leaseHeap    []uint32 // entries of live reservations by due
+	checks       idQueue  // remembered checks
+	ended        idQueue  // ended reservations and forced checks
 
 	keyQuota, idQuota int
-	sweptRecord       uint32 // the sweep's last record
+	sweptRecord       uint32 // the record that the sweep visited last
 	stats             partitionStats
 }
 
@@ -47,26 +43,26 @@ func newPartition(e *Engine) partition {
 	return partition{engine: e, memory: &memory{roots: map[uint64]uint32{}}}
 }
 
-// item is one limit of the decision at hand.
+// assessment is one limit of the request that is being decided.
 type assessment struct {
 	limit     *limit
-	bucket    *bucket // in rec, or fresh
-	rec       *record // nil: nothing is kept yet
+	bucket    *bucket // in rec, else newBucket
+	rec       *record // nil if there is no record yet
 	ring      *ring
 	cost      int64
 	recordID  uint32 // of rec
-	pos       uint8  // of slot in rec
+	pos       uint8  // of bucket in rec
 	level     uint8  // index in the plan's levels
 	model     bool
-	skipped   bool   // a check leaves concurrency alone
-	reason    Reason // of a cost that does not fit
+	skipped   bool   // a check does not charge concurrency limits
+	reason    Reason // why the cost is denied
 	newBucket bucket
 }
 
-// charged says whether an admitted call takes the item's cost.
+// takesCost reports whether an admitted request is charged the cost.
 func (a *assessment) takesCost() bool { return a.reason == NoReason && !a.skipped }
 
-// gather collects in d the limits of a plan with their state as of now, and says
+// assemble lists in d the limits of a plan with their state as of now, and reports
 // whether every record exists.
 func (p *partition) assemble(d *Decision, r *Request, now Time) (allExist bool) {
 	need := 0
@@ -128,10 +124,10 @@ func (p *partition) assembleSet(d *Decision, s *schema, scope, model string, lev
 	return rec != nil
 }
 
-// assess sets the cost of every item for output tokens per choice, and whether
-// it fits. It says whether an enforced limit refuses, and whether a smaller
-// output may help: some limits refuse for its sake, and all those would rather
-// degrade.
+// assess sets the cost and the reason of every assessment for that many output tokens
+// per choice. It reports whether an enforced limit denies the request, and whether a
+// smaller output may help: some of the denying limits depend on the output, and all of
+// those are set to degrade.
 func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) (denied, shrink bool, err error) {
 	var v vector
 	var lastMode Estimate
@@ -184,12 +180,12 @@ func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) 
 	return denied, shrink && !rigid, nil
 }
 
-// grantStep is what grants are multiples of.
+// grantStep divides every reduced grant.
 const grantStep = 16
 
-// shrink looks for the largest output, a multiple of grantStep below the one
-// asked for, that every limit takes. It leaves the items assessed for that
-// output or, when there is none, for the least that could be granted.
+// shrink searches the largest output that every limit admits, a multiple of grantStep
+// below the one asked for. It leaves the assessments set for that output or, if there
+// is none, for the smallest that could be granted.
 func (p *partition) shrink(d *Decision, r *Request, asked int64) (granted int64, ok bool, err error) {
 	minimum := r.MinOutputTokens
 	if minimum == 0 {
@@ -219,15 +215,15 @@ func (p *partition) shrink(d *Decision, r *Request, asked int64) (granted int64,
 	return lo * grantStep, true, err
 }
 
-// complete makes the records that a decision's items miss. It returns false,
-// with nothing charged, if the table is full.
+// createMissing creates the records that do not exist yet. It returns false if there is
+// no room for all of them.
 func (p *partition) createMissing(d *Decision, r *Request, now Time) bool {
 	for i := range d.assessments {
 		if a := &d.assessments[i]; a.rec != nil {
-			a.rec.pins++ // stays while others are made
+			a.rec.pins++ // not evicted while others are created
 		}
 	}
-	root, failed := rootOf(r.Key), 0
+	root, failed := keypath.Root(r.Key), 0
 	for i := range d.assessments {
 		a := &d.assessments[i]
 		if a.rec != nil {
@@ -260,7 +256,7 @@ func (p *partition) createMissing(d *Decision, r *Request, now Time) bool {
 	return failed == 0
 }
 
-// name returns the names of an item's record, and the limits it belongs to.
+// name returns the scope and model of the assessment's record, and its limits.
 func (a *assessment) name(r *Request) (scope, model string, set *LimitSet) {
 	level := &r.Plan.Levels[a.level]
 	if a.model {
@@ -268,10 +264,3 @@ func (a *assessment) name(r *Request) (scope, model string, set *LimitSet) {
 	}
 	return r.Key[:level.End], "", level.Limits
 }
-
-func rootOf(key string) string {
-	root, _, _ := strings.Cut(key, "/")
-	return root
-}
-
-func hashRoot(root string) uint64 { return xxhash.Sum64String(root) }

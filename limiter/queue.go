@@ -4,8 +4,8 @@ package limiter
 
 import "math"
 
-// fifo is a queue of holds to forget, in order of their due time, which is the
-// order of arrival because each queue has one constant delay.
+// idQueue is a queue of entries in the order of their due time. That is the order of
+// arrival, because all entries of a queue have the same retention.
 type idQueue struct{ head, tail uint32 }
 
 func (p *partition) push(q *idQueue, entryID uint32, due int64) {
@@ -29,7 +29,8 @@ func (p *partition) pop(q *idQueue) uint32 {
 	return entryID
 }
 
-// forgetOldest drops the answered id that is due first, to make room.
+// evictOldestID removes the id that is due first and has no live reservation. It
+// returns false if there is none.
 func (p *partition) evictOldestID() bool {
 	q := &p.checks
 	if q.head == 0 || p.ended.head != 0 && p.entries.at(p.ended.head).due < p.entries.at(q.head).due {
@@ -42,7 +43,8 @@ func (p *partition) evictOldestID() bool {
 	return true
 }
 
-// forget ends the memory of an id. What an expired lease charged is now final.
+// removeDue removes an entry taken from its queue. The charges of an expired
+// reservation become final.
 func (p *partition) removeDue(entryID uint32) {
 	if entry := p.entries.at(entryID); entry.status == Expired {
 		p.finalizeCharges(entry)
@@ -50,12 +52,12 @@ func (p *partition) removeDue(entryID uint32) {
 	p.deleteEntry(entryID)
 }
 
-// maxDue bounds the due work that one call does for others, so that none waits
-// for a crowd of leases that end together. The sweep and later calls do the rest;
-// being late frees a slot or an estimate late and never admits more.
+// maxDue is the most due entries that one call handles, so that no call waits for many
+// leases that end together. The sweep and later calls do the rest. Late work frees
+// slots and estimates late, but never admits more.
 const maxDue = 64
 
-// runDue ends leases that ran out and forgets ids that are due.
+// runDue ends expired leases and removes ids after their retention.
 func (p *partition) runDue(now Time) {
 	for range maxDue {
 		switch {
@@ -72,7 +74,7 @@ func (p *partition) runDue(now Time) {
 	}
 }
 
-// earliest returns when something is due next.
+// earliest returns when the next entry is due.
 func (p *partition) earliest() int64 {
 	next := int64(math.MaxInt64)
 	if len(p.leaseHeap) > 0 {
@@ -86,9 +88,8 @@ func (p *partition) earliest() int64 {
 	return next
 }
 
-// The live leases are a binary heap ordered by due; a hold knows its position,
-// so that progress can move it.
-
+// heapPush adds an entry to leaseHeap, a binary heap ordered by due. Each entry knows
+// its position, so that progress can move it.
 func (p *partition) heapPush(entryID uint32) {
 	p.nextDue = min(p.nextDue, p.entries.at(entryID).due)
 	p.leaseHeap = append(p.leaseHeap, entryID)

@@ -9,19 +9,19 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// record is the state of one key at one level, or of one key and one model:
-// 128 bytes, two cache lines, no pointer. Limits beyond the fourth and names
-// beyond 28 bytes continue in blocks.
+// record is the state of one level of a key, or of one level and one model. It fills
+// two cache lines and has no pointers. Buckets beyond the fourth and names beyond 28
+// bytes continue in blocks.
 type record struct {
-	advancedAt  int64  // Mono of the last touch; every slot is as of then
-	schema      uint32 // which limit each slot belongs to
-	pins        uint32 // reservations whose charges may still change
-	timelinesID uint32 // number of its timelines, 0 = none
-	moreBuckets uint32 // first block of further slots, 0 = none
-	moreName    uint32 // first block of the name beyond the inline part
-	handle      uint32 // by which reservations find it, 0 = none yet
+	advancedAt  int64  // Mono up to which all buckets are advanced
+	schema      uint32 // the limit of each bucket
+	pins        uint32 // charges of reservations that may still change
+	timelinesID uint32 // 0 = none
+	moreBuckets uint32 // first block of further buckets, 0 = none
+	moreName    uint32 // first block of the name beyond the inline part, 0 = none
+	handle      uint32 // stable reference for reservations, 0 = none yet
 	length      uint16 // of the name
-	denied      bool   // refused its latest call: never evicted
+	denied      bool   // denied its latest request, so it is never evicted
 	_           bool
 	name        [inlineName]byte // scope, or scope NUL model
 	buckets     [bucketsPerRecord]bucket
@@ -39,21 +39,20 @@ type nameBlock struct {
 	text [blockName]byte
 }
 
-// slotBlock continues the slots of a record.
+// bucketBlock continues the buckets of a record.
 type bucketBlock struct {
 	next    uint32
 	buckets [bucketsPerRecord]bucket
 }
 
-// lines are the timelines of a record, by slot. Only token buckets with an open
-// reservation have a live one.
+// timelines are the timelines of a record. Only those of token buckets with an open
+// reservation are in use.
 type timelines struct {
 	byBucket []timeline
 	live     int // marks, over all timelines
 }
 
-// mark opens a mark on the timeline of token bucket slot i for a charge that
-// comes now.
+// openMark adds a mark to the timeline of token bucket i for a charge made now.
 func (p *partition) openMark(rec *record, i, buckets int) int64 {
 	if rec.timelinesID == 0 {
 		timelinesID, tls := p.timelines.alloc()
@@ -76,7 +75,7 @@ func (p *partition) openMark(rec *record, i, buckets int) int64 {
 	return t.addMark(p.bucketAt(rec, i).level())
 }
 
-// unmark forgets a mark, and the timelines when it was the last.
+// closeMark removes a mark, and frees the timelines if it was the last.
 func (p *partition) closeMark(rec *record, i int, mark int64) {
 	tls := p.timelines.at(rec.timelinesID)
 	tls.byBucket[i].removeMark(mark)
@@ -85,7 +84,7 @@ func (p *partition) closeMark(rec *record, i int, mark int64) {
 	}
 }
 
-// maxSpare is how many timelines a partition keeps for reuse.
+// maxSpare is the most lists of timelines that a partition keeps for reuse.
 const maxSpare = 8
 
 func (p *partition) freeTimelines(rec *record) {
@@ -99,7 +98,7 @@ func (p *partition) freeTimelines(rec *record) {
 	rec.timelinesID = 0
 }
 
-// slotAt returns slot i of a record.
+// bucketAt returns bucket i of a record.
 func (p *partition) bucketAt(rec *record, i int) *bucket {
 	if i < bucketsPerRecord {
 		return &rec.buckets[i]
@@ -111,7 +110,7 @@ func (p *partition) bucketAt(rec *record, i int) *bucket {
 	return &block.buckets[i]
 }
 
-// line returns the timeline of slot i if it is in use, else nil.
+// timelineOf returns the timeline of bucket i if it is in use, else nil.
 func (p *partition) timelineOf(rec *record, i int) *timeline {
 	if rec.timelinesID == 0 {
 		return nil
@@ -122,7 +121,8 @@ func (p *partition) timelineOf(rec *record, i int) *timeline {
 	return nil
 }
 
-// ringOf returns the ring of a sliding window, advanced to now, or nil.
+// ringOf returns the ring of a sliding window, advanced to now. It returns nil for
+// other algorithms and if nothing is used.
 func (p *partition) ringOf(l *limit, b bucket, now Time) *ring {
 	if l.Algorithm != SlidingWindow || b.lo == 0 {
 		return nil
@@ -132,7 +132,7 @@ func (p *partition) ringOf(l *limit, b bucket, now Time) *ring {
 	return r
 }
 
-// ensureRing gives a sliding window its ring.
+// ensureRing returns the ring of a sliding window, and creates it if necessary.
 func (p *partition) ensureRing(l *limit, b *bucket, now Time) *ring {
 	if l.Algorithm != SlidingWindow {
 		return nil
@@ -145,13 +145,13 @@ func (p *partition) ensureRing(l *limit, b *bucket, now Time) *ring {
 	return p.ringOf(l, *b, now)
 }
 
-// advance brings every slot of a record to now.
+// advance advances every bucket of a record to now.
 func (p *partition) advance(rec *record, now Time) {
 	p.advanceTo(rec, p.engine.catalog.schema(rec.schema), now)
 }
 
-// advanceTo is advance for a record that is about to become one of schema want:
-// a fixed window that is over opens anew by want's calendar.
+// advanceTo is advance for a record that is about to be migrated to want. If a fixed
+// window is over, the next one follows the calendar of want.
 func (p *partition) advanceTo(rec *record, want *schema, now Time) {
 	elapsed := max(0, now.Mono-rec.advancedAt)
 	rec.advancedAt += elapsed
@@ -164,8 +164,8 @@ func (p *partition) advanceTo(rec *record, want *schema, now Time) {
 	}
 }
 
-// windowBy returns the limit whose calendar opens the next window of a fixed
-// window: want's, if it has one of the same name, else its own.
+// windowBy returns the limit that determines the next window of a fixed window: the
+// one of the same dimension and name in want, else l.
 func (l *limit) windowBy(want *schema) *limit {
 	if l.Algorithm == FixedWindow {
 		if i := want.find(l.bucketID); i >= 0 && want.limits[i].Algorithm == FixedWindow {
@@ -175,8 +175,8 @@ func (l *limit) windowBy(want *schema) *limit {
 	return l
 }
 
-// hashName is the hash of a record's name, seeded per engine so that nobody
-// outside can aim at a place.
+// hashName returns the hash of a record's name. It is seeded per engine, so that
+// callers cannot choose keys that collide.
 func (p *partition) hashName(scope, model string) uint64 {
 	h := maphash.String(p.engine.seed, scope)
 	if model != "" {
@@ -185,8 +185,8 @@ func (p *partition) hashName(scope, model string) uint64 {
 	return h
 }
 
-// find returns the record of a scope, or of a scope and a model; 0 if there is
-// none. The record stays where it is until the next create.
+// find returns the record of a scope and a model, which may be "". It returns nil if
+// there is none. The record is not moved before the next create.
 func (p *partition) find(scope, model string) (uint32, *record) {
 	if p.records.n == 0 {
 		return 0, nil
@@ -207,7 +207,7 @@ func (p *partition) find(scope, model string) (uint32, *record) {
 	return 0, nil
 }
 
-// named says whether the record's name is that of scope and model.
+// named reports whether the record's name is that of scope and model.
 func (p *partition) named(rec *record, scope, model string) bool {
 	length := len(scope)
 	if model != "" {
@@ -224,8 +224,8 @@ func (p *partition) named(rec *record, scope, model string) bool {
 	return string(name[:len(scope)]) == scope && (model == "" || name[len(scope)] == 0 && string(name[len(scope)+1:]) == model)
 }
 
-// maxName is the longest name of a record: a key, NUL, and a model.
-const maxName = 256 + 1 + 256
+// maxName is the length of the longest name: a key, NUL and a model of 256 bytes.
+const maxName = MaxKeyBytes + 1 + 256
 
 // appendName appends the record's name to buf.
 func (p *partition) appendName(buf []byte, rec *record) []byte {
@@ -250,9 +250,9 @@ func (p *partition) setName(rec *record, name []byte) {
 	}
 }
 
-// create makes the record of a name that has none, with the slots of a schema,
-// and evicts another one if there is no quota. It returns nil if none can go. It
-// may move other records.
+// create adds a record with the buckets of a schema. There must be none of that name.
+// If there is no quota it evicts another record, and returns nil if it cannot. It may
+// move other records.
 func (p *partition) create(root, scope, model string, s *schema, now Time) *record {
 	if !p.makeRoom(root, scope, model, now) {
 		return nil
@@ -283,7 +283,7 @@ func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) *recor
 	return rec
 }
 
-// rehash is hashName of a record's name, without making strings of it.
+// rehash is hashName for an existing record, without allocating strings.
 func (p *partition) rehash(rec *record) uint64 {
 	var buf [maxName]byte
 	scope, model, _ := bytes.Cut(p.appendName(buf[:0], rec), []byte{0})
@@ -294,14 +294,15 @@ func (p *partition) rehash(rec *record) uint64 {
 	return h
 }
 
+// recordMoved updates the handle of a record that was moved.
 func (p *partition) recordMoved(rec *record, recordID uint32) {
 	if rec.handle != 0 {
 		*p.handles.at(rec.handle) = recordID
 	}
 }
 
-// anchor returns the number by which reservations find a record: it stays as
-// long as the record, wherever that is moved.
+// handleOf returns the handle of a record. It stays valid when the record is moved, until
+// the record is removed.
 func (p *partition) handleOf(rec *record, recordID uint32) uint32 {
 	if rec.handle == 0 {
 		var target *uint32
@@ -311,7 +312,7 @@ func (p *partition) handleOf(rec *record, recordID uint32) uint32 {
 	return rec.handle
 }
 
-// anchored returns the record of an anchor, or nil if it is gone.
+// byHandle returns the record of a handle, or nil if it was removed.
 func (p *partition) byHandle(handle uint32) *record {
 	if handle == 0 || !p.handles.has(handle) {
 		return nil
@@ -319,7 +320,7 @@ func (p *partition) byHandle(handle uint32) *record {
 	return p.records.at(*p.handles.at(handle))
 }
 
-// reshape gives a record the slots of a schema, all zero.
+// reshape gives a record the buckets of a schema, all zero.
 func (p *partition) reshape(rec *record, s *schema) {
 	rec.schema = s.id
 	rec.buckets = [bucketsPerRecord]bucket{}
@@ -340,7 +341,7 @@ func (p *partition) freeBucketBlocks(rec *record) {
 	rec.moreBuckets = 0
 }
 
-// remove forgets a record that nothing refers to.
+// remove removes a record. It must not be pinned.
 func (p *partition) remove(recordID uint32) {
 	rec := p.records.at(recordID)
 	var buf [maxName]byte

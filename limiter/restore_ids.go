@@ -4,8 +4,7 @@ package limiter
 
 import "time"
 
-// hold reads a remembered request id. Those to forget come in the order of
-// their queues.
+// entry reads a remembered request id. Entries come in the order of their queues.
 func (d *restorer) entry() {
 	x := idEntry{id: [2]uint64{d.fixed(), d.fixed()}, body: d.fixed()}
 	age := d.int()
@@ -19,13 +18,13 @@ func (d *restorer) entry() {
 	case d.err != nil:
 		return
 	case tier >= uint64(len(d.tiers)):
-		d.fail("tier %d of %d", tier, len(d.tiers))
+		d.fail("reference to tier %d of %d", tier, len(d.tiers))
 		return
 	case leased != (x.status != NoStatus) || x.outcome == 0:
-		d.fail("a request id's parts do not belong together")
+		d.fail("outcome and status of a request id do not match")
 		return
 	case age < -int64(time.Hour)*24*365 || age > int64(time.Hour)*24*365:
-		d.fail("due time %d is out of range", age)
+		d.fail("due time %d of a request id is out of range", age)
 		return
 	}
 	if _, twin := d.p.findEntry(x.id); twin != nil {
@@ -46,14 +45,14 @@ func (d *restorer) entry() {
 		return
 	}
 	if int(entry.binding) >= int(entry.chargeCount) || entry.binding < -1 {
-		d.fail("binding %d of %d", entry.binding, entry.chargeCount)
+		d.fail("binding limit %d of %d is out of range", entry.binding, entry.chargeCount)
 		return
 	}
 	d.enqueue(entryID, entry, d.now.Mono+age)
 }
 
-// enqueue puts a hold where its end will be noticed. Due times of a queue never
-// decrease.
+// enqueue adds an entry to the heap of leases or to a queue. Due times of a queue must
+// not decrease.
 func (d *restorer) enqueue(entryID uint32, entry *idEntry, due int64) {
 	checks := &d.p.checks
 	switch {
@@ -63,8 +62,8 @@ func (d *restorer) enqueue(entryID uint32, entry *idEntry, due int64) {
 	case entry.status == NoStatus && due <= d.now.Mono+checkRetention && (checks.tail == 0 || d.p.entries.at(checks.tail).due <= due):
 		d.push(checks, entryID, due)
 	case due > d.now.Mono+endedRetention:
-		d.fail("due time %d is out of range", due-d.now.Mono)
-	default: // forced checks among them
+		d.fail("due time %d of a request id is out of range", due-d.now.Mono)
+	default: // ended reservations and forced checks
 		d.push(&d.p.ended, entryID, due)
 	}
 }
@@ -79,7 +78,7 @@ func (d *restorer) push(q *idQueue, entryID uint32, due int64) {
 
 func (d *restorer) reservation(entry *idEntry) {
 	reservationID, res := d.p.reservations.alloc()
-	entry.reservationID, res.attempts.permanent = reservationID, true // who heard of it is not known any more
+	entry.reservationID, res.attempts.permanent = reservationID, true // the snapshot does not have the attempts
 	res.keyHash, res.finalDigest = d.fixed(), d.fixed()
 	res.rates.Priced = d.bool()
 	for _, n := range [...]*int64{&res.ttl, &res.input, &res.progress.input, &res.progress.cached, &res.progress.output} {
@@ -101,7 +100,7 @@ func (d *restorer) charge(entry *idEntry) {
 		return
 	}
 	if l.Algorithm == counter && entry.reservationID != 0 {
-		d.fail("a reservation of a counter")
+		d.fail("a reservation charges a counter")
 		return
 	}
 	c := d.p.appendCharge(entry)

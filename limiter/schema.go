@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 )
 
-// dimension codes; own dimensions share dimOwn and are told apart by name.
+// Codes of dimensions. All custom dimensions have the code dimCustom.
 const (
 	dimRequests = iota
 	dimTokens
@@ -29,32 +29,32 @@ func dimensionCode(d Dimension) uint8 {
 	return dimCustom
 }
 
-// limit is a Limit with what deciding needs at hand. Immutable but for span.
+// limit is a compiled Limit. It is immutable except for span.
 type limit struct {
 	Limit
-	id       uint32 // of this very definition
-	bucketID uint32 // of its state: dimension and name
+	id       uint32 // of the definition
+	bucketID uint32 // of the dimension and name; limits with the same one share usage
 	dim      uint8
-	zero     bool // takes no cost: the amount is 0, or the limit is closed
+	zero     bool // admits no cost: the amount is 0, or the limit is closed
 	capacity int64
 	window   int64 // ns
 	full     wide  // capacity in units x ns
-	sub      int64 // sliding: length of a sub-window, ns
+	sub      int64 // length of a sliding window's sub-window, ns
 	span     atomic.Pointer[span]
 }
 
-// touchesOutput says whether a smaller output makes a smaller cost.
+// touchesOutput reports whether the cost depends on the output.
 func (l *limit) touchesOutput() bool {
 	return l.dim == dimTokens || l.dim == dimOutput || l.dim == dimSpend
 }
 
-// schema is the limits that a record keeps state for, in slot order.
+// schema is the list of limits that a record has buckets for.
 type schema struct {
 	id     uint32
 	limits []*limit
 }
 
-// find returns the position of a slot id, or -1.
+// find returns the position of the limit with a bucket id, or -1.
 func (s *schema) find(bucketID uint32) int {
 	for i, l := range s.limits {
 		if l.bucketID == bucketID {
@@ -71,8 +71,8 @@ type bucketKey struct {
 
 type mappingKey struct{ have, want uint32 }
 
-// view maps the limits of a wanted schema to positions in the schema that a
-// record has. A nil view in the catalog says that the record must change.
+// mapping maps the limits of a wanted schema to positions in the schema of a record. A
+// nil mapping in the catalog means that the record must be migrated.
 type mapping struct{ positions []uint8 }
 
 func (c *Catalog) limitLocked(l Limit) *limit {
@@ -127,8 +127,8 @@ func (c *Catalog) schemaOf(limits []*limit) *schema {
 	return c.schemaLocked(limits)
 }
 
-// view returns how want reads from a record that has have, or nil if the
-// record lacks one of the limits and must change first.
+// mapping returns the positions of want's limits in a record of schema have, or nil if
+// one of them is not there and the record must be migrated first.
 func (c *Catalog) mapping(have, want *schema) *mapping {
 	k := mappingKey{have.id, want.id}
 	if m, ok := (*c.mappings.Load())[k]; ok {
@@ -151,7 +151,7 @@ func (c *Catalog) mapping(have, want *schema) *mapping {
 	return m
 }
 
-// tierNames numbers the names of tiers, which remembered answers repeat.
+// tierNames assigns ids to the names of tiers, for remembered decisions.
 type tierNames struct {
 	ids   map[string]uint32
 	names []string

@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // settle applies cumulative usage to a reservation.
@@ -23,7 +25,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		if u.Final && finalDigest(u) != res.finalDigest {
 			return &ConflictError{"the reservation was settled with other numbers"}
 		}
-		p.reportReservation(entry, u.Key, d, now) // a repeat, or a progress that came late
+		p.reportReservation(entry, u.Key, d, now) // a repeated settle, or late progress
 		return nil
 	}
 	n, err := res.amounts(u)
@@ -41,7 +43,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		p.correct(entry, i, now, p.target(p.chargeAt(entry, i), u, &v))
 	}
 	if !u.Final {
-		res.progress, res.attempts.permanent = n, true // somebody goes by it
+		res.progress, res.attempts.permanent = n, true // a caller uses the reservation
 		if entry.status == Held {
 			entry.due = satAdd(res.ttl, now.Mono)
 			p.heapFix(int(entry.heapIndex))
@@ -55,7 +57,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 	return nil
 }
 
-// cancel gives back all that a reservation charged.
+// cancel refunds the whole charge of a reservation.
 func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) error {
 	now = p.tick(now)
 	entryID, entry, err := p.findReservation(now, root, key, id)
@@ -73,14 +75,14 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 	return nil
 }
 
-// reservation finds the hold of a reserve, and brings its records to now.
+// findReservation returns the entry of a reservation, with its records advanced to now.
 func (p *partition) findReservation(now Time, root uint64, key, id string) (uint32, *idEntry, error) {
 	entryID, entry := p.findEntry(idHash(root, id))
 	switch {
 	case entry == nil:
 		return 0, nil, ErrUnknownReservation
 	case entry.reservationID == 0:
-		return 0, nil, &ConflictError{"the id is a check's"}
+		return 0, nil, &ConflictError{"the id was used for a check"}
 	case p.reservations.at(entry.reservationID).keyHash != xxhash.Sum64String(key):
 		return 0, nil, &ConflictError{"the id was reserved under another key"}
 	}
@@ -88,8 +90,8 @@ func (p *partition) findReservation(now Time, root uint64, key, id string) (uint
 	return entryID, entry, nil
 }
 
-// bring advances the records that a reservation touches, each once. Those of
-// one record follow each other.
+// advanceRecords advances the records that a reservation charges, each once. Charges to
+// the same record are adjacent.
 func (p *partition) advanceRecords(entry *idEntry, key string, now Time) {
 	var lastHandle uint32
 	for i := range int(entry.chargeCount) {
@@ -104,8 +106,8 @@ func (p *partition) advanceRecords(entry *idEntry, key string, now Time) {
 	}
 }
 
-// amounts returns the usage that u reports, absent numbers filled in. Progress
-// never goes back.
+// amounts returns the usage that u reports, with defaults for absent numbers. Progress
+// never decreases.
 func (res *reservation) amounts(u *Usage) (amounts, error) {
 	n := amounts{input: u.InputTokens, cached: max(u.CachedInputTokens, 0), output: u.OutputTokens}
 	if n.input < 0 {
@@ -119,7 +121,7 @@ func (res *reservation) amounts(u *Usage) (amounts, error) {
 		value int64
 	}{{"input_tokens", n.input}, {"output_tokens", n.output}} {
 		if f.value > MaxAmount {
-			return n, &FieldError{Field: f.name, Value: strconv.FormatInt(f.value, 10), Problem: "must be at most 2^53"}
+			return n, &FieldError{Field: f.name, Value: strconv.FormatInt(f.value, 10), Problem: "must be at most " + amount.MaxText}
 		}
 	}
 	if n.cached > n.input {
@@ -131,7 +133,7 @@ func (res *reservation) amounts(u *Usage) (amounts, error) {
 	return n, nil
 }
 
-// target returns what a touch must have charged after usage u with cost v.
+// target returns what the charge must be after usage u with cost v.
 func (p *partition) target(c *charge, u *Usage, v *vector) int64 {
 	var target int64
 	switch l := p.engine.catalog.limit(c.limit); l.dim {
@@ -149,11 +151,11 @@ func (p *partition) target(c *charge, u *Usage, v *vector) int64 {
 	if u.Final {
 		return target
 	}
-	return max(target, c.charged) // the estimate, or more; never less while it runs
+	return max(target, c.charged) // progress never lowers a charge
 }
 
-// checkOverflow refuses usage that a counter could not hold, before any of it
-// is applied.
+// checkOverflow returns an error if the count of a window could overflow, before
+// anything is changed.
 func (p *partition) checkOverflow(entry *idEntry, u *Usage, v *vector) error {
 	for i := range int(entry.chargeCount) {
 		c := p.chargeAt(entry, i)
@@ -183,8 +185,8 @@ func (p *partition) checkOverflow(entry *idEntry, u *Usage, v *vector) error {
 	return nil
 }
 
-// correct makes touch i of a reservation charge target, as if it had at the time
-// of the reserve. Its record has been brought to now.
+// correct changes charge i of a reservation to target, as if that had been charged at
+// reserve time. Its record must have been advanced to now.
 func (p *partition) correct(entry *idEntry, i int, now Time, target int64) {
 	c := p.chargeAt(entry, i)
 	delta := target - c.charged
@@ -199,7 +201,7 @@ func (p *partition) correct(entry *idEntry, i int, now Time, target int64) {
 	c.charged = target
 	switch l.Algorithm {
 	case TokenBucket:
-		if delta < 0 { // what was dropped is given back first
+		if delta < 0 { // the dropped part is refunded first
 			back := min(c.dropped, -delta)
 			c.dropped -= back
 			delta += back
@@ -217,7 +219,7 @@ func (p *partition) correct(entry *idEntry, i int, now Time, target int64) {
 		}
 	case FixedWindow:
 		if delta > 0 {
-			b.lo += uint64(delta) // counted in full, now if its own window has closed
+			b.lo += uint64(delta) // counted in the current window if its own is over
 		} else if b.hi == c.at {
 			b.lo -= min(uint64(-delta), b.lo)
 		}
@@ -226,8 +228,8 @@ func (p *partition) correct(entry *idEntry, i int, now Time, target int64) {
 	}
 }
 
-// correctBucket changes a charge in a bucket's past. It returns the units of an
-// increase that are dropped because a bucket owes at most one capacity.
+// correctBucket changes an earlier charge to a token bucket by delta units. It returns
+// the units that are dropped because they exceed the maximum debt.
 func (p *partition) correctBucket(l *limit, b *bucket, t *timeline, mark int64, delta int64) (dropped int64) {
 	before := b.level()
 	if delta < 0 {
@@ -242,7 +244,7 @@ func (p *partition) correctBucket(l *limit, b *bucket, t *timeline, mark int64, 
 	return dropped
 }
 
-// end finishes a reservation: its slots are free and its charges final.
+// finish ends a reservation: it frees the slots and makes the charges final.
 func (p *partition) finish(entryID uint32, entry *idEntry, status Status, now Time) {
 	if entry.status == Held {
 		p.releaseSlots(entry, now)
@@ -253,15 +255,15 @@ func (p *partition) finish(entryID uint32, entry *idEntry, status Status, now Ti
 	entry.status = status
 }
 
-// expire ends a lease that ran out: its slots are free, and what stays charged
-// is its input or its progress, until a late settle corrects that.
+// expire ends a lease: it frees the slots and lowers the charge to the input or the
+// progress, whichever is more. A late settle may still correct that.
 func (p *partition) expire(entryID uint32, now Time) {
 	entry := p.entries.at(entryID)
 	res := p.reservations.at(entry.reservationID)
 	p.advanceRecords(entry, "", now)
 	p.releaseSlots(entry, now)
 	var least, seen vector
-	// Both were computed when they came, so neither overflows.
+	// Both were computed before without an error.
 	_ = res.rates.cost(amounts{input: res.input}, &least)
 	_ = res.rates.cost(res.progress, &seen)
 	for i := range int(entry.chargeCount) {
@@ -270,7 +272,7 @@ func (p *partition) expire(entryID uint32, now Time) {
 		case dimRequests, dimConcurrent, dimCustom:
 		default:
 			if p.windowOver(entry, c) {
-				continue // nothing can be given back, so a late settle starts from all of it
+				continue // nothing can be refunded, so a late settle starts from the full charge
 			}
 			p.correct(entry, i, now, max(least[dim], seen[dim]))
 		}
@@ -281,7 +283,7 @@ func (p *partition) expire(entryID uint32, now Time) {
 	p.stats.expired++
 }
 
-// closed says whether the fixed window that a touch charged is over.
+// windowOver reports whether the charge belongs to a fixed window that is over.
 func (p *partition) windowOver(entry *idEntry, c *charge) bool {
 	if !c.pinsRecord(entry) {
 		return false
@@ -293,7 +295,7 @@ func (p *partition) windowOver(entry *idEntry, c *charge) bool {
 	return p.bucketAt(rec, pos).hi != c.at
 }
 
-// freeSlots gives back the concurrency slots of a reservation.
+// releaseSlots frees the concurrency slots of a reservation.
 func (p *partition) releaseSlots(entry *idEntry, now Time) {
 	for i := range int(entry.chargeCount) {
 		if p.engine.catalog.limit(p.chargeAt(entry, i).limit).dim == dimConcurrent {
@@ -302,7 +304,7 @@ func (p *partition) releaseSlots(entry *idEntry, now Time) {
 	}
 }
 
-// release lets go of the records of a reservation, whose charges are now final.
+// finalizeCharges makes the charges of a reservation final and unpins its records.
 func (p *partition) finalizeCharges(entry *idEntry) {
 	for i := range int(entry.chargeCount) {
 		c := p.chargeAt(entry, i)

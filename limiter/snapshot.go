@@ -6,12 +6,12 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// snapshotMagic begins every snapshot; its last byte is the version.
+// snapshotMagic begins every snapshot. Its last byte is the version.
 const snapshotMagic = "brs\x03"
 
-// Snapshot appends the state of a partition to buf. Times are written as ages
-// relative to now, since no two nodes share a monotonic clock; only the end of a
-// calendar window, which all clocks agree on, is written as what it is.
+// Snapshot appends the state of a partition to buf and returns the extended buffer.
+// Times are relative to now, because monotonic clocks differ between nodes. Only the
+// end of a fixed window is an absolute wall time.
 func (e *Engine) Snapshot(now Time, partition int, buf []byte) []byte {
 	s := &e.shards[partition]
 	s.Lock()
@@ -19,14 +19,15 @@ func (e *Engine) Snapshot(now Time, partition int, buf []byte) []byte {
 	return s.snapshot(s.tick(now), buf)
 }
 
-// snapshotter numbers what the snapshot refers to.
+// snapshotter writes a snapshot. Limits, tiers and records are numbered in the order
+// in which they are written.
 type snapshotter struct {
 	encoder
 	p       *partition
 	now     Time
-	limits  map[uint32]int // limit id -> number in the snapshot
+	limits  map[uint32]int // id -> number in the snapshot
 	tiers   map[uint32]int
-	records map[uint32]int // record -> number in the snapshot, from 1
+	records map[uint32]int // id -> number in the snapshot, from 1
 }
 
 func (p *partition) snapshot(now Time, buf []byte) []byte {
@@ -49,8 +50,8 @@ func (p *partition) snapshot(now Time, buf []byte) []byte {
 	return s.buf
 }
 
-// holdOrder lists the holds that have an id: those to forget in the order of their queues, then
-// the live ones.
+// entryOrder lists the entries except tombstones: those in queues in their order, then
+// those of live reservations.
 func (p *partition) entryOrder() []uint32 {
 	order := make([]uint32, 0, p.entries.n)
 	for _, q := range [...]idQueue{p.checks, p.ended} {
@@ -63,7 +64,7 @@ func (p *partition) entryOrder() []uint32 {
 	return append(order, p.leaseHeap...)
 }
 
-// definitions writes every limit and tier that records and holds refer to.
+// definitions writes every limit and tier that records and entries refer to.
 func (s *snapshotter) definitions(order []uint32) {
 	var limits []*limit
 	use := func(l *limit) {
@@ -143,7 +144,7 @@ func (s *snapshotter) record(rec *record) {
 	}
 }
 
-// age is how long ago sub-window k ended; 0 for the current one.
+// age returns how long ago sub-window k ended, or 0 for the current one.
 func (s *snapshotter) age(l *limit, k int64) int64 {
 	return max(0, s.now.Mono-((k+1)*l.sub-1))
 }
@@ -223,12 +224,12 @@ func (s *snapshotter) reservation(res *reservation) {
 	}
 }
 
-// numbers lists the fields of the rates.
+// numbers lists the numeric fields of the rates.
 func (r *Rates) numbers() [6]*int64 {
 	return [...]*int64{&r.InputPrice, &r.CachedInputPrice, &r.OutputPrice, &r.Weights.Input, &r.Weights.CachedInput, &r.Weights.Output}
 }
 
-// touch writes a charge. Where it went only matters while it may change.
+// charge writes a charge. Its period is needed only while the charge may change.
 func (s *snapshotter) charge(entry *idEntry, c *charge) {
 	s.uint(uint64(s.limits[c.limit]))
 	s.uint(uint64(c.scopeEnd))
@@ -236,7 +237,7 @@ func (s *snapshotter) charge(entry *idEntry, c *charge) {
 	for _, n := range [...]int64{c.estimate, c.charged, c.dropped, c.remaining, c.reset} {
 		s.int(n)
 	}
-	recordNumber := 0 // in the order of records; 0 if there is none, or no more
+	recordNumber := 0 // 0 if there is no record
 	if s.p.byHandle(c.handle) != nil {
 		recordNumber = s.records[*s.p.handles.at(c.handle)]
 	}

@@ -4,10 +4,10 @@ package limiter
 
 import "github.com/cespare/xxhash/v2"
 
-// heard are the sendings of a reserve that got its answer. As long as all of
-// them may yet be withdrawn, nobody is known to go by the reservation.
+// attemptSet is the attempts of a reserve that got its answer. While all of them may
+// be withdrawn, no caller is known to use the reservation.
 type attemptSet struct {
-	permanent bool // there is one that cannot be, or more than fit
+	permanent bool // one of them cannot be withdrawn, or there are too many to list
 	ids       [2]uint64
 }
 
@@ -32,7 +32,7 @@ func (s *attemptSet) add(attempt uint64) {
 	s.ids[free] = attempt
 }
 
-// remove reports whether attempt was there, and nobody is left.
+// remove removes an attempt and reports whether it was the last one.
 func (s *attemptSet) remove(attempt uint64) (last bool) {
 	for i, a := range s.ids {
 		if a == attempt {
@@ -43,12 +43,12 @@ func (s *attemptSet) remove(attempt uint64) (last bool) {
 	return false
 }
 
-// attemptHash is where a sending that was withdrawn is remembered, beside the
-// request ids.
+// attemptHash identifies a withdrawn attempt among the request ids.
 func attemptHash(root, attempt uint64) [2]uint64 {
 	return [2]uint64{mix(root, attempt), mix(^attempt, root)}
 }
 
+// isWithdrawn reports whether an attempt was withdrawn.
 func (p *partition) isWithdrawn(root, attempt uint64) bool {
 	if attempt == 0 {
 		return false
@@ -57,7 +57,7 @@ func (p *partition) isWithdrawn(root, attempt uint64) bool {
 	return entry != nil
 }
 
-// withdraw takes back a sending of a reserve, whether it has come or not.
+// withdraw withdraws an attempt of a reserve, whether it has arrived or not.
 func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint64) {
 	now = p.tick(now)
 	if attempt == 0 || p.isWithdrawn(root, attempt) {
@@ -86,9 +86,9 @@ func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint
 	}
 }
 
-// rememberWithdrawn keeps a sending from being decided if it comes yet. To withdraw
-// costs nothing, so the last quarter of the ids is not for that: what comes then
-// is held until its lease ends.
+// rememberWithdrawal stores a withdrawn attempt, so that it is rejected if it arrives
+// later. Withdrawals are free, so they may not use the last quarter of the ids; an
+// attempt that arrives then is held until its lease ends.
 func (p *partition) rememberWithdrawal(now Time, root, attempt uint64) {
 	if !p.engine.ids.aboveLowWater() {
 		return
@@ -99,7 +99,7 @@ func (p *partition) rememberWithdrawal(now Time, root, attempt uint64) {
 	}
 }
 
-// undo gives back all that a reservation charges.
+// refundAll refunds the whole charge of a reservation.
 func (p *partition) refundAll(entry *idEntry, now Time) {
 	for i := range int(entry.chargeCount) {
 		p.correct(entry, i, now, 0)

@@ -39,8 +39,8 @@ can be guessed from. A line end after the key does not count.`,
 	tier := cmd.Flags().String("tier", "", "tier of the key; empty means that the policy decides")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *owner != "" {
-			if problem := limiter.KeyProblem(*owner); problem != "" {
-				return misused(cmd, fmt.Errorf("--key: %s, got %q", problem, *owner), "")
+			if err := limiter.ValidateKey(*owner); err != nil {
+				return misused(cmd, fmt.Errorf("--key: %s, got %q", err, *owner), "")
 			}
 		}
 		apiKey, err := readAPIKey(cmd.InOrStdin())

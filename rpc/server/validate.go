@@ -49,8 +49,8 @@ func Quote(s string) string {
 }
 
 func checkKey(key string) error {
-	if problem := limiter.KeyProblem(key); problem != "" {
-		return wrongText("key", key, problem)
+	if err := limiter.ValidateKey(key); err != nil {
+		return wrongText("key", key, err.Error())
 	}
 	return nil
 }
