@@ -37,7 +37,7 @@ func TestPromisesNoticeOneTooMany(t *testing.T) {
 			now := limiter.Time{Mono: 1, Wall: midnight}
 			a.add(now, big.NewInt(c.amounts[0]))
 			a.add(now.Add(c.gap), big.NewInt(c.amounts[1]+more))
-			if broken := o.Promises(); (len(broken) > 0) != (more > 0) {
+			if broken := o.Violations(); (len(broken) > 0) != (more > 0) {
 				t.Errorf("%s, %d too many: Promises() = %q", c.name, more, broken)
 			}
 		}
