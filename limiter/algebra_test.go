@@ -127,9 +127,9 @@ func testSettling(t *testing.T, force bool, limits []limiter.Limit) {
 	})
 }
 
-// TestRefundIsClippedByWhatTheBucketLost is the same in numbers: a bucket that
+// TestRefundIsLimitedByRefillSinceTheReserve is the same in numbers: a bucket that
 // was empty again since the reserve has nothing left to give back.
-func TestRefundIsClippedByWhatTheBucketLost(t *testing.T) {
+func TestRefundIsLimitedByRefillSinceTheReserve(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", limiter.Limit{Name: "tpm", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 600, Window: time.Minute, Burst: 1000})
 	look := &limiter.Request{Key: "k", Plan: p}
@@ -145,9 +145,9 @@ func TestRefundIsClippedByWhatTheBucketLost(t *testing.T) {
 	wantUsed(t, "settle b=40 of 100", d, 0, 500-20+40)
 }
 
-// TestOverageIsPaidByRefillThatWasWasted: what a call used beyond its estimate
+// TestOverageUsesWastedRefill: what a call used beyond its estimate
 // would have been refilled while the bucket stood full.
-func TestOverageIsPaidByRefillThatWasWasted(t *testing.T) {
+func TestOverageUsesWastedRefill(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", limiter.Limit{Name: "tpm", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 600, Window: time.Minute, Burst: 1000})
 	n.reserve(noon, &limiter.Request{Key: "k", ID: "a", Plan: p, OutputTokens: 100})

@@ -71,9 +71,9 @@ func TestBatchIsChecksInOrder(t *testing.T) {
 	})
 }
 
-// TestBatchesTogether: batches that lock the same partitions in different orders
+// TestConcurrentBatches: batches that lock the same partitions in different orders
 // of arrival neither wait for each other forever nor admit too much.
-func TestBatchesTogether(t *testing.T) {
+func TestConcurrentBatches(t *testing.T) {
 	const size, workers, rounds, keys = 600, 8, 5, 40
 	e := limiter.New(limiter.Options{})
 	plan := batchPlans(t, e)

@@ -18,7 +18,7 @@ func closedLimits(closed string) []limiter.Limit {
 	return limits
 }
 
-func TestClosedRefusesEveryCost(t *testing.T) {
+func TestClosedDeniesEveryCost(t *testing.T) {
 	for _, c := range []struct {
 		closed  string
 		costs   limiter.Request // refused
@@ -116,8 +116,8 @@ func TestReasonOfAClosedLimit(t *testing.T) {
 	}
 }
 
-// TestShareSaysWhoCouldTakeIt: beyond a share is not beyond the limit.
-func TestShareSaysWhoCouldTakeIt(t *testing.T) {
+// TestCostAboveTheShareNeedsTheOwner: beyond a share is not beyond the limit.
+func TestCostAboveTheShareNeedsTheOwner(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	share := bucketOf(100, 30)
 	share.FullCapacity = 90

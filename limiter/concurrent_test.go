@@ -97,9 +97,9 @@ func TestSlotsUnderConcurrency(t *testing.T) {
 	wantUsed(t, "in the end", n.peek(noon, &limiter.Request{Key: "k", Plan: p}), 0, 0)
 }
 
-// TestSweepBesideCalls: everything that may run together does, for the race
+// TestSweepDuringCalls: everything that may run together does, for the race
 // detector.
-func TestSweepBesideCalls(t *testing.T) {
+func TestSweepDuringCalls(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeys: 500})
 	limits := mustSet(t, n.catalog, tokenLimits()...)
 	stop := make(chan struct{})

@@ -163,9 +163,9 @@ func (m *countModel) count(now limiter.Time, q limiter.CountRequest) (d limiter.
 	return limiter.CountResult{Used: used, End: end, Reset: end - now.Wall, Over: used > q.Limit}, false
 }
 
-// TestCountsBeyondTheLimitCount: over is after the hits, a look at the limit is
+// TestHitsBeyondTheLimitAreCounted: over is after the hits, a look at the limit is
 // not over it, and hits that come when it is over already count, too.
-func TestCountsBeyondTheLimitCount(t *testing.T) {
+func TestHitsBeyondTheLimitAreCounted(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	wantCounted(t, "a look at nothing", n.count(noon, hit(0)), 0, false)
 	if keys := n.Stats().Keys; keys != 0 {
@@ -192,7 +192,7 @@ func TestCountsBeyondTheLimitCount(t *testing.T) {
 	wantCounted(t, "a limit of 0", n.count(noon, zero), 1, true)
 }
 
-func TestGivingBackStopsAtNothing(t *testing.T) {
+func TestGiveBackStopsAtZero(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	wantCounted(t, "back before anything was used", n.count(noon, back(5)), 0, false)
 	wantCounted(t, "12", n.count(noon, hit(12)), 12, true)
@@ -202,8 +202,8 @@ func TestGivingBackStopsAtNothing(t *testing.T) {
 	wantCounted(t, "4 back in the next window", n.count(noon.Add(time.Minute), back(4)), 0, false)
 }
 
-// TestGivenBackOnce: an id gives back once, also where there was nothing yet.
-func TestGivenBackOnce(t *testing.T) {
+// TestGiveBackIsIdempotent: an id gives back once, also where there was nothing yet.
+func TestGiveBackIsIdempotent(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	early, late := back(5), back(3)
 	early.ID, late.ID = "early", "late"
@@ -262,9 +262,9 @@ func TestCountIDsConflict(t *testing.T) {
 	wantCounted(t, "a look", n.count(noon, hit(0)), 1, false)
 }
 
-// TestCountersAndKeysAreApart: a counter has nothing to do with the limits of a
+// TestCountersAreSeparateFromLimits: a counter has nothing to do with the limits of a
 // key of its name.
-func TestCountersAndKeysAreApart(t *testing.T) {
+func TestCountersAreSeparateFromLimits(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	r := &limiter.Request{Key: "k", Plan: n.plan("k", limiter.Limit{Name: "minute", Dimension: limiter.Requests, Algorithm: limiter.FixedWindow, Amount: 10, Window: time.Minute}), Requests: 4}
 	n.check(noon, r)
@@ -272,7 +272,7 @@ func TestCountersAndKeysAreApart(t *testing.T) {
 	wantUsed(t, "the limit", n.peek(noon, r), 0, 4)
 }
 
-func TestCountsBeyondTheLargestAreRefused(t *testing.T) {
+func TestCountsAboveTheMaximumAreRejected(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	q := limiter.CountRequest{Key: "k", Window: limiter.Window{Unit: limiter.UnitYear}, Limit: limiter.MaxAmount, Hits: limiter.MaxAmount}
 	last := int64(0)
@@ -317,9 +317,9 @@ func TestFloodResetsNoCounter(t *testing.T) {
 	}
 }
 
-// TestToldLate: what was counted elsewhere counts while its window lasts, and is
+// TestForcedCounts: what was counted elsewhere counts while its window lasts, and is
 // remembered for 10 minutes.
-func TestToldLate(t *testing.T) {
+func TestForcedCounts(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	hour := limiter.Window{Unit: limiter.UnitHour}
 	_, end := hour.Bounds(noon.Wall)

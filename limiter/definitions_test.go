@@ -59,9 +59,9 @@ func TestCountersNeedNoDefinitions(t *testing.T) {
 	}
 }
 
-// TestSnapshotsMixNoKinds: what reads like a counter's name has a counter's state
+// TestSnapshotRejectsMixedRecords: what reads like a counter's name has a counter's state
 // and no other.
-func TestSnapshotsMixNoKinds(t *testing.T) {
+func TestSnapshotRejectsMixedRecords(t *testing.T) {
 	e := New(Options{})
 	now := Time{Mono: 1, Wall: 1_772_000_000e9}
 	bucket, err := e.catalog.LimitSet([]Limit{{Name: "n", Dimension: Requests, Algorithm: TokenBucket, Amount: 1, Window: time.Hour}})
@@ -96,8 +96,8 @@ func TestSnapshotsMixNoKinds(t *testing.T) {
 	}
 }
 
-// TestSnapshotsNameEveryRecord: a name that nobody would ask for is refused.
-func TestSnapshotsNameEveryRecord(t *testing.T) {
+// TestSnapshotRejectsEmptyModels: a name that nobody would ask for is refused.
+func TestSnapshotRejectsEmptyModels(t *testing.T) {
 	e := New(Options{})
 	now := Time{Mono: 1, Wall: 1_772_000_000e9}
 	shard := &e.shards[PartitionOf("k")]

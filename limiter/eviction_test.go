@@ -98,8 +98,8 @@ func TestTableFull(t *testing.T) {
 	}
 }
 
-// TestIdleKeysMakeRoomFirst: what is full again goes before anything in use.
-func TestIdleKeysMakeRoomFirst(t *testing.T) {
+// TestIdleKeysAreEvictedFirst: what is full again goes before anything in use.
+func TestIdleKeysAreEvictedFirst(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeysPerRoot: 50})
 	tokens := mustSet(t, n.catalog, bucketOf(600, 1000))
 	busy := &limiter.Request{Key: "acme/busy", Plan: plan("acme/busy", nil, tokens), InputTokens: 900}
@@ -119,8 +119,8 @@ func TestIdleKeysMakeRoomFirst(t *testing.T) {
 	wantUsed(t, "busy", n.peek(later, busy), 0, 900-20)
 }
 
-// TestSweepRemovesOnlyWhatLosesNothing compares every key before and after.
-func TestSweepRemovesOnlyWhatLosesNothing(t *testing.T) {
+// TestSweepRemovesOnlyUnusedRecords compares every key before and after.
+func TestSweepRemovesOnlyUnusedRecords(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	set := mustSet(t, n.catalog, tokenLimits()...)
 	var asks []*limiter.Request
@@ -162,8 +162,8 @@ func TestSweepRemovesOnlyWhatLosesNothing(t *testing.T) {
 	}
 }
 
-// TestKeysThatAreDeniedNeedNoRoom: a call that is denied creates nothing.
-func TestKeysThatAreDeniedNeedNoRoom(t *testing.T) {
+// TestDeniedKeysCreateNoRecord: a call that is denied creates nothing.
+func TestDeniedKeysCreateNoRecord(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	tokens := mustSet(t, n.catalog, bucketOf(600, 1000))
 	for i := range 100 {
@@ -180,9 +180,9 @@ func TestKeysThatAreDeniedNeedNoRoom(t *testing.T) {
 	}
 }
 
-// TestMakingRoomSparesTheKeyAtHand: a call whose root is new makes room for it,
+// TestEvictionSparesTheCurrentKey: a call whose root is new makes room for it,
 // but not by forgetting its own key, whose limits have just been looked at.
-func TestMakingRoomSparesTheKeyAtHand(t *testing.T) {
+func TestEvictionSparesTheCurrentKey(t *testing.T) {
 	for _, a := range []limiter.Algorithm{limiter.TokenBucket, limiter.FixedWindow} {
 		n := newNode(t, limiter.Options{MaxKeys: 2})
 		last := limiter.Limit{Name: "last", Dimension: limiter.Tokens, Algorithm: a, Amount: 1000, Window: time.Minute}

@@ -61,7 +61,7 @@ func TestHugeDebtIsExact(t *testing.T) {
 	wantUsed(t, "a full bucket", d, 0, most)
 }
 
-func TestCostsBeyondTheLargestAreRefused(t *testing.T) {
+func TestCostsAboveTheMaximumAreRejected(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", hugeLimits()...)
 	dear := n.plan("k", limiter.Limit{Name: "spend", Dimension: limiter.Spend, Algorithm: limiter.FixedWindow, Amount: most, Calendar: limiter.Day})
@@ -98,7 +98,7 @@ func TestCostsBeyondTheLargestAreRefused(t *testing.T) {
 	}
 }
 
-func TestUsageBeyondTheLargestIsRefused(t *testing.T) {
+func TestUsageAboveTheMaximumIsRejected(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", hugeLimits()...)
 	n.reserve(noon, &limiter.Request{Key: "k", ID: "r", Plan: p, InputTokens: 10})

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestUnsoundTimelinesAreRefused: the marks of a bucket must be those that its
+// TestInvalidTimelinesAreRejected: the marks of a bucket must be those that its
 // charges have, and the next one must find its place.
-func TestUnsoundTimelinesAreRefused(t *testing.T) {
+func TestInvalidTimelinesAreRejected(t *testing.T) {
 	const open = blockSize + 3 // reservations
 	now := Time{Mono: 1, Wall: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC).UnixNano()}
 	part := PartitionOf("acme")

@@ -97,8 +97,8 @@ func TestWithdraw(t *testing.T) {
 	}
 }
 
-// TestWithdrawnBeforeItCame: the withdrawal overtakes the reserve.
-func TestWithdrawnBeforeItCame(t *testing.T) {
+// TestWithdrawnBeforeArrival: the withdrawal overtakes the reserve.
+func TestWithdrawnBeforeArrival(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	r := &limiter.Request{Key: "acme/alice", ID: "r", InputTokens: 100, Attempt: 1}
 	r.Plan = n.plan(r.Key, tokenLimits()...)

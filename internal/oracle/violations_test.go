@@ -10,9 +10,9 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// TestPromisesNoticeOneTooMany writes logs by hand: one that just keeps each
+// TestViolationsFindOneTooMany writes logs by hand: one that just keeps each
 // promise, and the same with one unit more.
-func TestPromisesNoticeOneTooMany(t *testing.T) {
+func TestViolationsFindOneTooMany(t *testing.T) {
 	midnight := time.Date(2026, 3, 8, 5, 0, 0, 0, time.UTC).UnixNano() // in New York, on a day of 23 hours
 	newYork, err := time.LoadLocation("America/New_York")
 	if err != nil {
