@@ -11,8 +11,8 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// TestNoAllocations is the hot path's proof: calls of an existing key allocate
-// nothing, with and without ids, on one level and on two.
+// TestNoAllocations checks that calls for existing keys do not allocate, with and without
+// ids, on one level and on two.
 func TestNoAllocations(t *testing.T) {
 	limits := append(tokenLimits(), limiter.Limit{Name: "images", Dimension: "images", Algorithm: limiter.TokenBucket, Amount: 1e9, Window: time.Minute})
 	for i := range limits {
@@ -32,7 +32,7 @@ func TestNoAllocations(t *testing.T) {
 			ids[i] = "request-" + strconv.Itoa(i)
 		}
 		next := 0
-		id := func() string { // each is used once within its memory
+		id := func() string { // each is used once within its retention
 			next++
 			now = now.Add(11 * time.Minute)
 			return ids[next%len(ids)]
@@ -47,7 +47,7 @@ func TestNoAllocations(t *testing.T) {
 		var c limiter.CountResult
 		counted := func(call string, err error) {
 			if err != nil || c.Full {
-				t.Fatalf("%s = %+v, %v, want an answer", call, c, err)
+				t.Fatalf("%s = %+v, %v, want a result", call, c, err)
 			}
 		}
 		ok := func(call string, err error, want limiter.Outcome) {
@@ -124,7 +124,7 @@ func TestNoAllocations(t *testing.T) {
 				counted("Count", n.Count(now, q, &c))
 			}},
 			{"Check that is forced", func() {
-				r.ID, r.InputTokens, r.Force = "", 1e13, true // far beyond what any limit has
+				r.ID, r.InputTokens, r.Force = "", 1e13, true // above every limit
 				ok("Check", n.Check(now, r, &d), limiter.Allowed)
 				r.InputTokens, r.Force = 100, false
 			}},
@@ -136,12 +136,12 @@ func TestNoAllocations(t *testing.T) {
 				r.InputTokens, r.Force = 100, false
 			}},
 		} {
-			if c.call == "Reserve again" { // of a reservation that is still held
+			if c.call == "Reserve again" { // the reservation is still held
 				r.ID = id()
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
 			}
 			for range 300 {
-				c.f() // tables reach their size
+				c.f() // grow the tables
 			}
 			if allocs := testing.AllocsPerRun(200, c.f); allocs != 0 {
 				t.Errorf("%s, %s: %v allocations, want 0", c.call, name, allocs)

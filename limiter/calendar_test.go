@@ -16,7 +16,7 @@ func budget(unit limiter.Calendar, z *time.Location) limiter.Limit {
 	return limiter.Limit{Name: "budget", Dimension: limiter.Spend, Algorithm: limiter.FixedWindow, Amount: 100, Calendar: unit, Zone: z}
 }
 
-// at reads a local time.
+// at parses a local time.
 func at(t *testing.T, zoneName, local string) limiter.Time {
 	t.Helper()
 	when, err := time.ParseInLocation("2006-01-02 15:04:05", local, zone(zoneName))
@@ -30,7 +30,7 @@ func TestCalendarWindows(t *testing.T) {
 	for _, c := range []struct {
 		name, zone string
 		unit       limiter.Calendar
-		in         string // an instant of the window
+		in         string // an instant in the window
 		start, end string
 		length     time.Duration
 	}{
@@ -76,8 +76,8 @@ func TestCalendarWindows(t *testing.T) {
 	}
 }
 
-// TestCalendarAgreesWithLabels compares windows with the oracle's in many zones
-// and years: there a window is all instants whose local date reads the same.
+// TestCalendarAgreesWithLabels compares windows in many zones and years with those of the
+// oracle, where a window is all instants with the same local date.
 func TestCalendarAgreesWithLabels(t *testing.T) {
 	names := []string{
 		"UTC", "America/New_York", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe", "America/Sao_Paulo", "America/Havana",
@@ -99,7 +99,7 @@ func TestCalendarAgreesWithLabels(t *testing.T) {
 	})
 }
 
-// TestZoneChangeOpensNoWindowEarly: a new zone counts from the next reset on.
+// TestZoneChangeOpensNoWindowEarly checks that a new zone applies after the next reset.
 func TestZoneChangeOpensNoWindowEarly(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	west, east := n.plan("k", budget(limiter.Day, zone("America/New_York"))), n.plan("k", budget(limiter.Day, zone("Europe/Berlin")))
@@ -123,7 +123,7 @@ func TestZoneChangeOpensNoWindowEarly(t *testing.T) {
 	}
 }
 
-// TestDurationWindowsAlignToTheEpoch: windows that are no calendar unit.
+// TestDurationWindowsAlignToTheEpoch checks windows that are not calendar units.
 func TestDurationWindowsAlignToTheEpoch(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", limiter.Limit{Name: "x", Dimension: limiter.Tokens, Algorithm: limiter.FixedWindow, Amount: 10, Window: 7 * time.Minute})
@@ -133,8 +133,8 @@ func TestDurationWindowsAlignToTheEpoch(t *testing.T) {
 	}
 }
 
-// TestRefundAndOverageOfABudget: a refund counts only in the window of the
-// reserve; what a call used beyond its estimate counts when that is over, too.
+// TestRefundAndOverageOfABudget checks that a refund counts only in the window of the
+// reserve, and that usage beyond the estimate also counts after it.
 func TestRefundAndOverageOfABudget(t *testing.T) {
 	night := at(t, "UTC", "2026-07-04 23:59:50")
 	morning := night.Add(20 * time.Second)

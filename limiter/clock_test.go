@@ -9,7 +9,7 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// TestWallClockSteppingBackOpensNoWindow: a window id never goes back.
+// TestWallClockSteppingBackOpensNoWindow checks that a window never opens twice.
 func TestWallClockSteppingBackOpensNoWindow(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", budget(limiter.Day, time.UTC))
@@ -31,7 +31,7 @@ func TestWallClockSteppingBackOpensNoWindow(t *testing.T) {
 	wantOutcome(t, "tomorrow", spend(morning.Add(24*time.Hour)), limiter.Allowed)
 }
 
-// TestMonoGoingBackIsHarmless: an older reading counts as the newest seen.
+// TestMonoGoingBackIsHarmless checks that an older time counts as the latest one seen.
 func TestMonoGoingBackIsHarmless(t *testing.T) {
 	for _, a := range []limiter.Algorithm{limiter.TokenBucket, limiter.SlidingWindow} {
 		n := newNode(t, limiter.Options{})
@@ -50,8 +50,8 @@ func TestMonoGoingBackIsHarmless(t *testing.T) {
 	}
 }
 
-// TestOldReadingsEndNoLease: a lease lives by the newest reading.
-func TestOldReadingsEndNoLease(t *testing.T) {
+// TestOldTimesEndNoLease checks that a lease starts at the latest time seen.
+func TestOldTimesEndNoLease(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", limiter.Limit{Name: "slots", Dimension: limiter.Concurrent, Algorithm: limiter.Concurrency, Amount: 1})
 	start := limiter.Time{Mono: int64(time.Hour), Wall: noon.Wall}

@@ -25,12 +25,12 @@ func (n *node) count(now limiter.Time, q limiter.CountRequest) limiter.CountResu
 	return d
 }
 
-// hit is hits on a counter of 10 a minute.
+// hit returns a request for hits on a counter with a limit of 10 a minute.
 func hit(hits int64) limiter.CountRequest {
 	return limiter.CountRequest{Key: "k", Window: minute, Limit: 10, Hits: hits}
 }
 
-// back gives hits back.
+// back returns a request that gives hits back.
 func back(hits int64) limiter.CountRequest {
 	q := hit(hits)
 	q.GiveBack = true
@@ -44,8 +44,8 @@ func wantCounted(t testing.TB, what string, d limiter.CountResult, used int64, o
 	}
 }
 
-// TestCountIsTheModel: counters are what a log of all hits says, over windows of
-// any unit, clocks that step back, repeated ids, what is told late, and restarts.
+// TestCountIsTheModel compares counters with a log of all hits: with windows of any
+// unit, clocks that step back, repeated ids, forced hits and restarts.
 func TestCountIsTheModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n, now := newNode(t, limiter.Options{}), noon
@@ -87,7 +87,7 @@ func TestCountIsTheModel(t *testing.T) {
 	})
 }
 
-// countModel keeps every hit.
+// countModel is a naive model of all counters.
 type countModel struct {
 	counters map[counterName]*countLog
 	answers  map[string]countAnswer
@@ -99,10 +99,9 @@ type counterName struct {
 	multiple uint32
 }
 
-// countLog is the hits of a counter, and the end of its latest window: none is
-// open before it, and none ends early.
+// countLog is the log of the hits of a counter, and the end of its latest window.
 type countLog struct {
-	open bool // there is one
+	open bool // the counter exists
 	end  int64
 	hits []loggedHits
 }
@@ -137,7 +136,7 @@ func (m *countModel) count(now limiter.Time, q limiter.CountRequest) (d limiter.
 		l.end = end
 	}
 	if q.Force && q.WindowEnd != 0 && q.WindowEnd < end {
-		// of a window that is over
+		// their window is over
 	} else if q.Hits > 0 {
 		more := q.Hits
 		if q.GiveBack {
@@ -163,13 +162,13 @@ func (m *countModel) count(now limiter.Time, q limiter.CountRequest) (d limiter.
 	return limiter.CountResult{Used: used, End: end, Reset: end - now.Wall, Over: used > q.Limit}, false
 }
 
-// TestHitsBeyondTheLimitAreCounted: over is after the hits, a look at the limit is
-// not over it, and hits that come when it is over already count, too.
+// TestHitsBeyondTheLimitAreCounted checks that Over includes the hits of the request,
+// and that hits count when the counter is already over.
 func TestHitsBeyondTheLimitAreCounted(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	wantCounted(t, "a look at nothing", n.count(noon, hit(0)), 0, false)
 	if keys := n.Stats().Keys; keys != 0 {
-		t.Errorf("a look makes %d records, want none", keys)
+		t.Errorf("a request of 0 hits creates %d records, want none", keys)
 	}
 	wantCounted(t, "8", n.count(noon, hit(8)), 8, false)
 	wantCounted(t, "2 more", n.count(noon, hit(2)), 10, false)
@@ -202,7 +201,7 @@ func TestGiveBackStopsAtZero(t *testing.T) {
 	wantCounted(t, "4 back in the next window", n.count(noon.Add(time.Minute), back(4)), 0, false)
 }
 
-// TestGiveBackIsIdempotent: an id gives back once, also where there was nothing yet.
+// TestGiveBackIsIdempotent checks that an id gives back once, even from an empty counter.
 func TestGiveBackIsIdempotent(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	early, late := back(5), back(3)
@@ -220,7 +219,7 @@ func TestGiveBackIsIdempotent(t *testing.T) {
 	wantCounted(t, "a look", n.count(noon.Add(time.Second), hit(0)), 6, false)
 }
 
-// TestCountIDsConflict: an id is one call's, of whatever kind.
+// TestCountIDsConflict checks that an id cannot be reused for another kind of call.
 func TestCountIDsConflict(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	first := hit(1)
@@ -262,8 +261,7 @@ func TestCountIDsConflict(t *testing.T) {
 	wantCounted(t, "a look", n.count(noon, hit(0)), 1, false)
 }
 
-// TestCountersAreSeparateFromLimits: a counter has nothing to do with the limits of a
-// key of its name.
+// TestCountersAreSeparateFromLimits checks a counter and a limit of the same key.
 func TestCountersAreSeparateFromLimits(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	r := &limiter.Request{Key: "k", Plan: n.plan("k", limiter.Limit{Name: "minute", Dimension: limiter.Requests, Algorithm: limiter.FixedWindow, Amount: 10, Window: time.Minute}), Requests: 4}
@@ -283,16 +281,16 @@ func TestCountsAboveTheMaximumAreRejected(t *testing.T) {
 		}
 	}
 	if field, ok := errors.AsType[*limiter.FieldError](n.Count(noon, &q, &d)); !ok || field.Field != "hits" {
-		t.Errorf("Count beyond the largest = %v, want an error of hits", field)
+		t.Errorf("Count above the maximum = %v, want an error that names hits", field)
 	}
 	q.Hits = 0
 	if d := n.count(noon, q); d.Used != last || !d.Over {
-		t.Errorf("a look after a refusal = %+v, want %d used and over", d, last)
+		t.Errorf("the counter after a rejected count = %+v, want %d used and over", d, last)
 	}
 }
 
-// TestFloodResetsNoCounter: when there is no room for a counter, hits on it are
-// over, and others keep what they have.
+// TestFloodResetsNoCounter checks that hits on a counter without room are over, and that
+// other counters keep their usage.
 func TestFloodResetsNoCounter(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeys: limiter.Partitions})
 	n.count(noon, hit(3))
@@ -308,27 +306,27 @@ func TestFloodResetsNoCounter(t *testing.T) {
 		}
 	}
 	if full == 0 || n.Stats().TableFull != int64(full) {
-		t.Errorf("%d counters found no room, and %d are counted, want the same and some", full, n.Stats().TableFull)
+		t.Errorf("%d counters found no room and Stats.TableFull = %d, want the same and some", full, n.Stats().TableFull)
 	}
 	wantCounted(t, "a look at the first", n.count(noon, hit(0)), 3, false)
 	n.Sweep(noon.Add(2*time.Minute), 10*limiter.Partitions)
 	if keys := n.Stats().Keys; keys != 0 {
-		t.Errorf("%d counters are left when their window is over, want none", keys)
+		t.Errorf("%d counters remain after their window, want none", keys)
 	}
 }
 
-// TestForcedCounts: what was counted elsewhere counts while its window lasts, and is
-// remembered for 10 minutes.
+// TestForcedCounts checks that forced hits count until the end of their window, and that
+// their ids are remembered for 10 minutes.
 func TestForcedCounts(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	hour := limiter.Window{Unit: limiter.UnitHour}
 	_, end := hour.Bounds(noon.Wall)
-	told := func(now limiter.Time, id string) limiter.CountResult {
+	forced := func(now limiter.Time, id string) limiter.CountResult {
 		return n.count(now, limiter.CountRequest{Key: "k", Window: hour, Limit: 10, Hits: 2, ID: id, Force: true, WindowEnd: end})
 	}
-	wantCounted(t, "in its window", told(noon, "1"), 2, false)
-	wantCounted(t, "again after 9 minutes", told(noon.Add(9*time.Minute), "1"), 2, false)
-	wantCounted(t, "another", told(noon.Add(59*time.Minute), "2"), 4, false)
-	wantCounted(t, "in the next window", told(noon.Add(time.Hour), "3"), 0, false)
+	wantCounted(t, "in its window", forced(noon, "1"), 2, false)
+	wantCounted(t, "again after 9 minutes", forced(noon.Add(9*time.Minute), "1"), 2, false)
+	wantCounted(t, "another", forced(noon.Add(59*time.Minute), "2"), 4, false)
+	wantCounted(t, "in the next window", forced(noon.Add(time.Hour), "3"), 0, false)
 	wantCounted(t, "a look", n.count(noon.Add(time.Hour), limiter.CountRequest{Key: "k", Window: hour, Limit: 10}), 0, false)
 }

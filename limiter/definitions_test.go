@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// fullLimit has no zero field, but for those that exclude another: a bucket's
-// burst and a calendar.
+// fullLimit returns a limit without zero fields. It is not valid, because some fields
+// exclude each other.
 func fullLimit(t *testing.T) Limit {
 	l := Limit{
 		Name: "n", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Window: time.Hour, Calendar: Day, Zone: time.FixedZone("Z", 3600),
@@ -25,8 +25,8 @@ func fullLimit(t *testing.T) Limit {
 	return l
 }
 
-// TestEveryFieldIsPartOfALimitsIdentity: limits that differ in anything are
-// different limits.
+// TestEveryFieldIsPartOfALimitsIdentity checks that limits which differ in any field are
+// different.
 func TestEveryFieldIsPartOfALimitsIdentity(t *testing.T) {
 	full := fullLimit(t)
 	v := reflect.ValueOf(&full).Elem()
@@ -39,8 +39,8 @@ func TestEveryFieldIsPartOfALimitsIdentity(t *testing.T) {
 	}
 }
 
-// TestCountersNeedNoDefinitions: whatever limits and windows callers make up, the
-// catalog, which forgets nothing, learns nothing.
+// TestCountersNeedNoDefinitions checks that limits and windows of counters add nothing
+// to the catalog, which never removes definitions.
 func TestCountersNeedNoDefinitions(t *testing.T) {
 	e := New(Options{})
 	limits, schemas, views := len(*e.catalog.limits.Load()), len(*e.catalog.schemas.Load()), len(*e.catalog.mappings.Load())
@@ -55,12 +55,12 @@ func TestCountersNeedNoDefinitions(t *testing.T) {
 		t.Errorf("the catalog has %d limits, %d schemas and %d views, want %d, %d and %d as before", l, s, v, limits, schemas, views)
 	}
 	if names := e.catalog.tiers.Load().names; len(names) != 1 {
-		t.Errorf("the catalog has tiers %q, want that of calls without", names)
+		t.Errorf("the catalog has tiers %q, want that of requests without a tier", names)
 	}
 }
 
-// TestSnapshotRejectsMixedRecords: what reads like a counter's name has a counter's state
-// and no other.
+// TestSnapshotRejectsMixedRecords checks that records named like counters must have the
+// state of a counter, and others must not.
 func TestSnapshotRejectsMixedRecords(t *testing.T) {
 	e := New(Options{})
 	now := Time{Mono: 1, Wall: 1_772_000_000e9}
@@ -92,11 +92,11 @@ func TestSnapshotRejectsMixedRecords(t *testing.T) {
 		}
 	}
 	if n := e.Stats().Keys; n != 0 {
-		t.Errorf("%d records are left, want none", n)
+		t.Errorf("%d records remain, want none", n)
 	}
 }
 
-// TestSnapshotRejectsEmptyModels: a name that nobody would ask for is refused.
+// TestSnapshotRejectsEmptyModels checks a name that find would not return.
 func TestSnapshotRejectsEmptyModels(t *testing.T) {
 	e := New(Options{})
 	now := Time{Mono: 1, Wall: 1_772_000_000e9}

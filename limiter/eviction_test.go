@@ -34,8 +34,8 @@ func flood(n *node, now limiter.Time, root string, p *limiter.LimitSet, count in
 	return admitted, full
 }
 
-// TestFloodResetsNoVictim: no number of new keys makes the engine forget a key
-// that was denied, a live reservation, or money that was spent.
+// TestFloodResetsNoVictim checks that new keys never evict a denied key, a live
+// reservation or a budget in use.
 func TestFloodResetsNoVictim(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeys: 64, MaxKeysPerRoot: 32})
 	tokens := mustSet(t, n.catalog, bucketOf(600, 1000))
@@ -45,7 +45,7 @@ func TestFloodResetsNoVictim(t *testing.T) {
 	ask := func(key string, set *limiter.LimitSet, n int64) *limiter.Request {
 		return &limiter.Request{Key: key, Plan: plan(key, nil, set), InputTokens: n}
 	}
-	// Each has used less than any of the flood, which would make it the first to go.
+	// Each has a smaller share used than the keys of the flood.
 	n.check(noon, ask("acme/denied", tokens, 20))
 	wantOutcome(t, "Check(acme/denied)", n.check(noon, ask("acme/denied", tokens, 1000)), limiter.Denied)
 	held := ask("acme/held", tokens, 30)
@@ -55,7 +55,7 @@ func TestFloodResetsNoVictim(t *testing.T) {
 
 	admitted, _ := flood(n, noon.Add(time.Millisecond), "acme", tokens, 5000, 100)
 	if admitted < 4000 {
-		t.Errorf("admitted %d of 5000 new keys, want most: smaller ones make room", admitted)
+		t.Errorf("admitted %d of 5000 new keys, want most of them", admitted)
 	}
 	later := noon.Add(time.Second)
 	wantUsed(t, "denied", n.peek(later, ask("acme/denied", tokens, 0)), 0, 20-10)
@@ -68,7 +68,8 @@ func TestFloodResetsNoVictim(t *testing.T) {
 	}
 }
 
-// TestTableFull: when nothing can go, new keys are denied and known ones served.
+// TestTableFull checks that new keys are denied, and known ones served, when no record
+// can be evicted.
 func TestTableFull(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeysPerRoot: 20})
 	money := mustSet(t, n.catalog, budget(limiter.Day, time.UTC))
@@ -84,7 +85,7 @@ func TestTableFull(t *testing.T) {
 	other := &limiter.Request{Key: "umbrella/x", Plan: plan("umbrella/x", nil, money), InputTokens: 10}
 	wantOutcome(t, "another root", n.check(noon.Add(time.Second), other), limiter.Allowed)
 
-	// A denial for want of room charges nothing, on no level.
+	// A denial for lack of room charges nothing on any level.
 	org := mustSet(t, n.catalog, bucketOf(600, 1000))
 	n.check(noon, &limiter.Request{Key: "acme", Plan: plan("acme", org), InputTokens: 1})
 	r := &limiter.Request{Key: "acme/new", Plan: plan("acme/new", org, money), InputTokens: 50, ID: "r"}
@@ -98,7 +99,7 @@ func TestTableFull(t *testing.T) {
 	}
 }
 
-// TestIdleKeysAreEvictedFirst: what is full again goes before anything in use.
+// TestIdleKeysAreEvictedFirst checks that unused records are evicted before used ones.
 func TestIdleKeysAreEvictedFirst(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeysPerRoot: 50})
 	tokens := mustSet(t, n.catalog, bucketOf(600, 1000))
@@ -114,7 +115,7 @@ func TestIdleKeysAreEvictedFirst(t *testing.T) {
 		}
 	}
 	if s := n.Stats(); s.Evicted[limiter.EvictLossless] != 40 || s.Evicted[limiter.EvictSmallest] != 0 {
-		t.Errorf("evicted = %v, want 40 that lost nothing", s.Evicted)
+		t.Errorf("evicted = %v, want 40 lossless", s.Evicted)
 	}
 	wantUsed(t, "busy", n.peek(later, busy), 0, 900-20)
 }
@@ -128,7 +129,7 @@ func TestSweepRemovesOnlyUnusedRecords(t *testing.T) {
 		key := "root-" + strconv.Itoa(i%40) + "/" + strconv.Itoa(i)
 		r := &limiter.Request{Key: key, Plan: plan(key, nil, set), InputTokens: int64(i % 5 * 200), ID: strconv.Itoa(i)}
 		r.Requests = int64(i % 2)
-		r.Plan.Rates.Priced = i%3 == 0 // else there is no money in it
+		r.Plan.Rates.Priced = i%3 == 0 // else it has no budget
 		r.Plan.Rates.InputPrice *= int64(i % 2)
 		if i%3 != 0 {
 			r.Plan.Levels[0].Limits = mustSet(t, n.catalog, tokenLimits()[:2]...)
@@ -150,7 +151,7 @@ func TestSweepRemovesOnlyUnusedRecords(t *testing.T) {
 		for _, r := range asks {
 			was = append(was, n.peek(now, r))
 		}
-		for n.Sweep(now, 100_000) > 0 { // all round, and again
+		for n.Sweep(now, 100_000) > 0 { // until a full round removes nothing
 		}
 		for i, r := range asks {
 			sameDecision(t, "Peek("+r.Key+") after a sweep", n.peek(now, r), was[i])
@@ -158,11 +159,11 @@ func TestSweepRemovesOnlyUnusedRecords(t *testing.T) {
 	}
 	s := n.Stats()
 	if s.Keys != 0 || s.Reservations != 0 || s.IDs != 0 {
-		t.Errorf("a day later: %d keys of %d, %d reservations, %d ids, want nothing left", s.Keys, before, s.Reservations, s.IDs)
+		t.Errorf("a day later: %d keys of %d, %d reservations, %d ids, want none", s.Keys, before, s.Reservations, s.IDs)
 	}
 }
 
-// TestDeniedKeysCreateNoRecord: a call that is denied creates nothing.
+// TestDeniedKeysCreateNoRecord checks that denied requests create no record.
 func TestDeniedKeysCreateNoRecord(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	tokens := mustSet(t, n.catalog, bucketOf(600, 1000))
@@ -180,13 +181,13 @@ func TestDeniedKeysCreateNoRecord(t *testing.T) {
 	}
 }
 
-// TestEvictionSparesTheCurrentKey: a call whose root is new makes room for it,
-// but not by forgetting its own key, whose limits have just been looked at.
+// TestEvictionSparesTheCurrentKey checks a request that creates the record of its root
+// and must not evict the record of its own key, which it has already assessed.
 func TestEvictionSparesTheCurrentKey(t *testing.T) {
 	for _, a := range []limiter.Algorithm{limiter.TokenBucket, limiter.FixedWindow} {
 		n := newNode(t, limiter.Options{MaxKeys: 2})
 		last := limiter.Limit{Name: "last", Dimension: limiter.Tokens, Algorithm: a, Amount: 1000, Window: time.Minute}
-		var many []limiter.Limit // another tier's: the record of alice keeps them for a while
+		var many []limiter.Limit // of another tier; the record of alice keeps them
 		for i := range 9 {
 			l := bucketOf(600, 1000)
 			l.Name = strconv.Itoa(i)

@@ -13,17 +13,17 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// The model's properties force every sixth call. Here is what they cannot say,
-// and the same in numbers.
+// The properties in property_test.go force every sixth call. The tests in this file
+// check the rest.
 
-// forced is r, decided elsewhere.
+// forced returns r with Force set.
 func forced(r limiter.Request) *limiter.Request {
 	r.Force = true
 	return &r
 }
 
-// TestForcedCallsAreChargedInFull fills limits of every kind on two levels, and
-// tells them of calls that they had no room for.
+// TestForcedCallsAreChargedInFull forces calls on full limits of every kind on two
+// levels.
 func TestForcedCallsAreChargedInFull(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	set := mustSet(t, n.catalog, append(tokenLimits(),
@@ -41,7 +41,7 @@ func TestForcedCallsAreChargedInFull(t *testing.T) {
 		for i := range 14 {
 			wantUsed(t, call, d, i, want[i%7])
 			if l := &d.Limits[i]; l.Exceeded || l.Debt != max(0, want[i%7]-l.Capacity) {
-				t.Fatalf("%s: %s exceeded = %t, debt = %d, want false and what is beyond the capacity", call, l.Name, l.Exceeded, l.Debt)
+				t.Fatalf("%s: %s exceeded = %t, debt = %d, want false and the usage above the capacity", call, l.Name, l.Exceeded, l.Debt)
 			}
 		}
 	}
@@ -50,7 +50,7 @@ func TestForcedCallsAreChargedInFull(t *testing.T) {
 	want = []int64{1800, 16, 2400, 0, 1200, 60, 600}
 	expect("the second", n.check(noon, forced(r)))
 	r.ID = "a"
-	want = []int64{2000, 24, 3600, 1, 1800, 90, 900} // a bucket owes at most one capacity
+	want = []int64{2000, 24, 3600, 1, 1800, 90, 900} // the debt of a bucket stops at one capacity
 	d := n.reserve(noon, forced(r))
 	expect("a reserve", d)
 	if d.GrantedOutputTokens != 300 || d.Status != limiter.Held {
@@ -82,12 +82,12 @@ func TestForcedCallsAreChargedInFull(t *testing.T) {
 	}
 }
 
-// TestForcedCallsAreRepaid: what a limit was forced to take is waited for.
+// TestForcedCallsAreRepaid checks the wait after forced charges.
 func TestForcedCallsAreRepaid(t *testing.T) {
 	for _, c := range []struct {
 		algorithm limiter.Algorithm
 		used      int64
-		after     time.Duration // when one unit fits
+		after     time.Duration // until one unit fits
 	}{
 		{limiter.TokenBucket, 200, 100*time.Minute + time.Minute},
 		{limiter.SlidingWindow, 250, 100*time.Minute + 100*time.Minute/64}, // on the border of a sub-window
@@ -111,8 +111,8 @@ func TestForcedCallsAreRepaid(t *testing.T) {
 	}
 }
 
-// TestForcedIdsWorkAsEver: an id is charged once, whoever says it first.
-func TestForcedIdsWorkAsEver(t *testing.T) {
+// TestForcedIDsAreChargedOnce checks that an id is charged once, forced or not.
+func TestForcedIDsAreChargedOnce(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", bucketOf(600, 1000))
 	for _, c := range []struct {
@@ -153,7 +153,7 @@ func TestForcedIdsWorkAsEver(t *testing.T) {
 	wantConflict(t, "a check's id, forced as a reserve", n.Reserve(noon, forced(full), &d))
 }
 
-// TestForcedWithoutAPrice charges what is known.
+// TestForcedWithoutAPrice checks that the other costs are charged.
 func TestForcedWithoutAPrice(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", tokenLimits()...)
@@ -168,7 +168,7 @@ func TestForcedWithoutAPrice(t *testing.T) {
 	wantUsed(t, "spend", d, 2, 0)
 }
 
-// TestForcedNeedsRoom: what cannot be remembered is refused, not half charged.
+// TestForcedNeedsRoom checks that a forced call without room for its state is denied.
 func TestForcedNeedsRoom(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeysPerRoot: 2, MaxIDs: 1})
 	money := mustSet(t, n.catalog, budget(limiter.Day, time.UTC))
@@ -187,8 +187,8 @@ func TestForcedNeedsRoom(t *testing.T) {
 	wantUsed(t, "the root", n.peek(noon, &limiter.Request{Key: "acme", Plan: plan("acme", org)}), 0, 1)
 }
 
-// TestForcedResetsNoVictim: a charge that was told late does not unprotect a key
-// that was denied.
+// TestForcedResetsNoVictim checks that a forced charge does not make a denied key
+// evictable.
 func TestForcedResetsNoVictim(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeysPerRoot: 32})
 	tokens := mustSet(t, n.catalog, bucketOf(600, 1000))
@@ -202,8 +202,8 @@ func TestForcedResetsNoVictim(t *testing.T) {
 	wantUsed(t, "after the flood", n.peek(noon.Add(time.Second), &r), 0, 10)
 }
 
-// TestForcedNumbersNeverOverflow forces the largest cost until the counters can
-// take no more; what is there can still be moved to another engine.
+// TestForcedNumbersNeverOverflow forces the largest cost until the counts are full. The
+// state can still be restored.
 func TestForcedNumbersNeverOverflow(t *testing.T) {
 	for _, a := range []limiter.Algorithm{limiter.TokenBucket, limiter.SlidingWindow, limiter.FixedWindow} {
 		n := newNode(t, limiter.Options{})
@@ -226,7 +226,7 @@ func TestForcedNumbersNeverOverflow(t *testing.T) {
 			break
 		}
 		if (refused != nil) != (a != limiter.TokenBucket) {
-			t.Errorf("%s: 2000 times 2^53: error = %v, want one but for a bucket, which drops", a, refused)
+			t.Errorf("%s: 2000 times 2^53: error = %v, want one except for a bucket", a, refused)
 		}
 		now := noon.Add(time.Hour / 2)
 		if err := n.Restore(now, limiter.PartitionOf("k"), n.Snapshot(now, limiter.PartitionOf("k"), nil), nil); err != nil {
@@ -235,9 +235,9 @@ func TestForcedNumbersNeverOverflow(t *testing.T) {
 	}
 }
 
-// TestForcedSettleEqualsForcingTheUsage: whatever was owed before, a forced
-// reservation that ends at a usage up to its estimate leaves what forcing the
-// usage would have left, what its bucket could not owe included.
+// TestForcedSettleEqualsForcingTheUsage checks that a forced reservation that settles at
+// most at its estimate leaves the same state, overrun included, as forcing the usage,
+// whatever the debt was before.
 func TestForcedSettleEqualsForcingTheUsage(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		limits := []limiter.Limit{bucketOf(600, 100), {Name: "sliding", Dimension: limiter.Tokens, Algorithm: limiter.SlidingWindow, Amount: 50, Window: time.Minute}}

@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// check verifies everything that a partition's parts promise each other.
+// check verifies the invariants of a partition.
 func (p *partition) check(t *rapid.T) {
 	cat := p.engine.catalog
 	pins, marks := map[uint32]uint32{}, map[uint32]int{}
@@ -22,7 +22,7 @@ func (p *partition) check(t *rapid.T) {
 			continue
 		}
 		if found, _ := p.findEntry(entry.id); found != id {
-			t.Fatalf("hold %d is not found by its id", id)
+			t.Fatalf("id entry %d is not found by its id", id)
 		}
 		for i := range int(entry.chargeCount) {
 			c := p.chargeAt(entry, i)
@@ -31,19 +31,19 @@ func (p *partition) check(t *rapid.T) {
 			}
 			rec := p.byHandle(c.handle)
 			if rec == nil || rec.handle != c.handle {
-				t.Fatalf("hold %d charges a record that is gone, or another", id)
+				t.Fatalf("id entry %d charges a record that does not exist", id)
 			}
 			at := *p.handles.at(c.handle)
 			pins[at]++
 			have := cat.schema(rec.schema)
 			pos := have.find(cat.limit(c.limit).bucketID)
 			if pos < 0 {
-				t.Fatalf("hold %d charges a limit that its record lacks", id)
+				t.Fatalf("id entry %d charges a limit that its record lacks", id)
 			}
 			if have.limits[pos].Algorithm == TokenBucket {
 				marks[at]++
 				if !p.timelineOf(rec, pos).hasMark(c.at) {
-					t.Fatalf("hold %d has no mark %d", id, c.at)
+					t.Fatalf("id entry %d has no mark %d", id, c.at)
 				}
 			}
 		}
@@ -86,12 +86,12 @@ func (p *partition) check(t *rapid.T) {
 		}
 	}
 	if queued != int(p.entries.n) || p.ids.n+tombstones != int(p.entries.n) {
-		t.Fatalf("%d ids queued, %d indexed, %d vacant, want %d", queued, p.ids.n, tombstones, p.entries.n)
+		t.Fatalf("%d ids queued, %d indexed, %d tombstones, want %d", queued, p.ids.n, tombstones, p.entries.n)
 	}
 }
 
-// stressSets are limits that share names but not definitions, and more of them
-// than a record holds without a block.
+// stressSets returns sets of limits that share names but not definitions. One of them
+// needs bucket blocks.
 func stressSets(t *rapid.T, c *Catalog) []*LimitSet {
 	tokens := func(a Algorithm, n int64, w time.Duration) Limit {
 		return Limit{Name: "tokens", Dimension: Tokens, Algorithm: a, Amount: n, Window: w}
@@ -118,15 +118,14 @@ func stressSets(t *rapid.T, c *Catalog) []*LimitSet {
 	return sets
 }
 
-// TestInvariants drives an engine with room for a few keys and ids through
-// everything it can do, tiers changing all the time, and looks inside after
-// every step.
+// TestInvariants makes random calls to an engine with room for few keys and ids, under
+// changing tiers, and checks its invariants after every step.
 func TestInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := New(Options{MaxKeys: 12, MaxKeysPerRoot: 8, MaxIDs: 20})
 		sets := stressSets(t, e.catalog)
 		now := Time{Mono: 1, Wall: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC).UnixNano()}
-		// One root, so that everything meets in one partition.
+		// All keys have one root, so they are in one partition.
 		key := rapid.Custom(func(t *rapid.T) string {
 			return "r/" + rapid.StringMatching(`[a-z]|[ab]/[a-d]|long-long-long-long-long-long-long-name-[a-c]`).Draw(t, "leaf")
 		})
@@ -169,7 +168,7 @@ func TestInvariants(t *testing.T) {
 				r := rapid.SampledFrom(sent[max(0, len(sent)-3):]).Draw(t, "sent")
 				e.Withdraw(now, r.Key, r.ID, r.Attempt)
 			case 12, 13:
-				q := &CountRequest{Key: k, Window: Window{Unit: Unit(rapid.IntRange(1, 3).Draw(t, "unit"))}, Hits: rapid.Int64Range(0, 9).Draw(t, "hits"), GiveBack: rapid.Bool().Draw(t, "back"), Force: rapid.Bool().Draw(t, "told")}
+				q := &CountRequest{Key: k, Window: Window{Unit: Unit(rapid.IntRange(1, 3).Draw(t, "unit"))}, Hits: rapid.Int64Range(0, 9).Draw(t, "hits"), GiveBack: rapid.Bool().Draw(t, "back"), Force: rapid.Bool().Draw(t, "force")}
 				if rapid.Bool().Draw(t, "with an id") {
 					q.ID = id.Draw(t, "id")
 				}

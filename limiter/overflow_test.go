@@ -13,7 +13,7 @@ import (
 
 const most = limiter.MaxAmount
 
-// hugeLimits take the largest amount in the longest window.
+// hugeLimits have the largest amount in the longest window.
 func hugeLimits() []limiter.Limit {
 	return []limiter.Limit{
 		{Name: "bucket", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: most, Burst: most, Window: 400 * 24 * time.Hour},
@@ -92,7 +92,7 @@ func TestCostsAboveTheMaximumAreRejected(t *testing.T) {
 	for _, plan := range []*limiter.Plan{p, dear} {
 		for _, s := range n.peek(noon, &limiter.Request{Key: "k", Plan: plan}).Limits {
 			if used(s) != 0 {
-				t.Errorf("%s: used = %d after refused calls, want 0", s.Name, used(s))
+				t.Errorf("%s: used = %d after rejected requests, want 0", s.Name, used(s))
 			}
 		}
 	}
@@ -120,7 +120,7 @@ func TestUsageAboveTheMaximumIsRejected(t *testing.T) {
 	sameDecision(t, "after refused settles", n.peek(noon, &limiter.Request{Key: "k", Plan: p}), before)
 }
 
-func TestImpossibleLimitsAreRefused(t *testing.T) {
+func TestInvalidLimitsAreRejected(t *testing.T) {
 	good := limiter.Limit{Name: "x", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 1, Window: time.Minute}
 	for name, change := range map[string]func(*limiter.Limit){
 		"no name":                 func(l *limiter.Limit) { l.Name = "" },

@@ -11,8 +11,6 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// State is what was used, so a policy or tier may change at any moment.
-
 func bucketOf(amount, burst int64) limiter.Limit {
 	return limiter.Limit{Name: "tokens", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: amount, Window: time.Minute, Burst: burst}
 }
@@ -123,17 +121,17 @@ func TestAnotherAlgorithmKeepsUsage(t *testing.T) {
 	wantUsed(t, "settled after three changes", d, 0, 540)
 }
 
-// TestLimitsThatATierLacksStay: neither usage nor what a reservation still has
-// to pay is lost while a key is used under a tier without that limit.
+// TestLimitsThatATierLacksStay checks that usage and open reservations of a limit are
+// kept while the key is used under a tier without it.
 func TestLimitsThatATierLacksStay(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	spend := limiter.Limit{Name: "spend", Dimension: limiter.Spend, Algorithm: limiter.FixedWindow, Amount: 1_000_000, Calendar: limiter.Day}
 	both := n.plan("k", bucketOf(6000, 0), spend)
-	tokensOnly := n.plan("k", bucketOf(7000, 0)) // another definition: the record is rearranged
+	tokensOnly := n.plan("k", bucketOf(7000, 0)) // another definition, so the record is migrated
 	spendOnly := n.plan("k", spend)
 	both.Levels[0].Estimate.Mode = limiter.EstimateInput
 
-	n.reserve(noon, &limiter.Request{Key: "k", ID: "r", Plan: both}) // holds nothing yet
+	n.reserve(noon, &limiter.Request{Key: "k", ID: "r", Plan: both}) // charges nothing yet
 	n.check(noon, &limiter.Request{Key: "k", Plan: tokensOnly, InputTokens: 100})
 	n.settle(noon, limiter.Usage{Key: "k", ID: "r", OutputTokens: 50, Final: true})
 	d := n.check(noon, &limiter.Request{Key: "k", Plan: spendOnly})
@@ -142,8 +140,8 @@ func TestLimitsThatATierLacksStay(t *testing.T) {
 	wantUsed(t, "tokens used under the other tier", d, 0, 150)
 }
 
-// TestModelsHaveTheirOwnState: a per-model limit under one key is one bucket
-// for each model, and one for the calls that name none.
+// TestModelsHaveTheirOwnState checks that a limit per model has one bucket for each
+// model, and one for requests without a model.
 func TestModelsHaveTheirOwnState(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", bucketOf(6000, 0))

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestInvalidTimelinesAreRejected: the marks of a bucket must be those that its
-// charges have, and the next one must find its place.
+// TestInvalidTimelinesAreRejected checks that the marks of a bucket must be those of its
+// charges, and that its blocks must be in order.
 func TestInvalidTimelinesAreRejected(t *testing.T) {
 	const open = blockSize + 3 // reservations
 	now := Time{Mono: 1, Wall: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC).UnixNano()}
@@ -18,7 +18,7 @@ func TestInvalidTimelinesAreRejected(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*timeline)
-		want   string // "": it is restored
+		want   string // "" if it is restored
 	}{
 		{"as it is", func(*timeline) {}, ""},
 		{"no charge has the marks", func(tl *timeline) {
@@ -51,7 +51,7 @@ func TestInvalidTimelinesAreRejected(t *testing.T) {
 			}
 			p := &e.shards[part].partition
 			_, rec := p.find("acme", "")
-			tt.change(p.timelineOf(rec, 0)) // only a snapshot looks at it before it is restored
+			tt.change(p.timelineOf(rec, 0)) // not used again before Restore
 			err = e.Restore(now, part, e.Snapshot(now, part, nil), nil)
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("Restore() = %v, want %q", err, tt.want)

@@ -9,18 +9,18 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestRecordIsTwoCacheLines: ten million of them are why.
+// TestRecordIsTwoCacheLines keeps ten million records small.
 func TestRecordIsTwoCacheLines(t *testing.T) {
 	if n := unsafe.Sizeof(record{}); n != 128 {
 		t.Errorf("a record has %d bytes, want 128", n)
 	}
 	if n := unsafe.Sizeof(shard{}); n > 128 {
-		t.Errorf("a cell has %d bytes, want at most 128", n)
+		t.Errorf("a shard has %d bytes, want at most 128", n)
 	}
 }
 
-// TestDirectoryIsMap inserts, removes, grows and splits, with hashes so few that
-// runs wrap around and collide, and compares with a map.
+// TestDirectoryIsMap compares a directory with a map while it grows and splits. There are
+// so few hashes that runs collide and wrap around.
 func TestDirectoryIsMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var d directory
@@ -58,18 +58,18 @@ func TestDirectoryIsMap(t *testing.T) {
 			for id := d.next(0); id != 0; id = d.next(id) {
 				k := d.at(id).advancedAt
 				if ids[k] != id || !reachable(&d, hashes[k], id) {
-					t.Fatalf("record %d is at %d, want %d, or no search finds it", k, id, ids[k])
+					t.Fatalf("record %d has id %d, want %d that a search finds", k, id, ids[k])
 				}
 				seen++
 			}
 			if seen != len(ids) || int(d.n) != len(ids) {
-				t.Fatalf("a walk found %d of %d, want %d", seen, d.n, len(ids))
+				t.Fatalf("an iteration found %d of %d, want %d", seen, d.n, len(ids))
 			}
 		}
 	})
 }
 
-// reachable says whether a search for hash h passes number no.
+// reachable reports whether a search for hash h finds id.
 func reachable(d *directory, h uint64, id uint32) bool {
 	n, t := d.table(h)
 	pos, tag := t.home(h)
@@ -81,12 +81,12 @@ func reachable(d *directory, h uint64, id uint32) bool {
 	return false
 }
 
-// TestIndexIsMap inserts and removes numbers under few hashes, so that runs
-// wrap around and collide, and compares with a map.
+// TestIndexIsMap compares an index with a map. There are so few hashes that runs collide
+// and wrap around.
 func TestIndexIsMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var x index
-		model := map[uint32]uint32{} // number -> hash
+		model := map[uint32]uint32{} // id -> hash
 		for id := uint32(1); id < 200; id++ {
 			if len(model) > 0 && rapid.Bool().Draw(t, "remove") {
 				for victim, h := range model {
@@ -103,7 +103,7 @@ func TestIndexIsMap(t *testing.T) {
 			}
 			for want, h := range model {
 				if !indexHas(&x, h, want) {
-					t.Fatalf("number %d is not found under hash %d", want, h)
+					t.Fatalf("id %d is not found under hash %d", want, h)
 				}
 			}
 		}
@@ -120,8 +120,8 @@ func indexHas(x *index, h, id uint32) bool {
 	return false
 }
 
-// TestSlabReusesAndWalks: numbers in use stay, freed ones come back lowest
-// first and zero, and a walk sees exactly those in use.
+// TestSlabReusesAndWalks checks that freed values are reused as zero values, the lowest
+// id first, and that an iteration visits exactly the values in use.
 func TestSlabReusesAndWalks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var s slab[uint64]

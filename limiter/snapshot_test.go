@@ -15,8 +15,8 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// That a restart changes no later answer is shown by the properties of
-// property_test.go, which restart at random. Here is what they leave out.
+// The properties in property_test.go restart at random and show that a restart changes
+// no later decision. The tests in this file check the rest.
 
 // busy fills a partition with all kinds of state, under one root.
 func busy(n *node) *limiter.Plan {
@@ -61,7 +61,7 @@ func TestSnapshotHoldsEverything(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Restore = %v, want no error", err)
 	}
-	if got := again.Snapshot(now, part, nil); len(got) != len(data) { // records may come in another order
+	if got := again.Snapshot(now, part, nil); len(got) != len(data) { // the order of records may differ
 		t.Errorf("the snapshot of a restored partition has %d bytes, want %d", len(got), len(data))
 	}
 	was, is := n.Stats(), again.Stats()
@@ -73,8 +73,8 @@ func TestSnapshotHoldsEverything(t *testing.T) {
 	}
 }
 
-// TestAgesShiftWithTime: what was 2 s old when it was written is 12 s old when it
-// is restored after 10 s of downtime, whatever the clocks read.
+// TestAgesShiftWithTime checks that state which was 2 s old in a snapshot is 12 s old
+// after 10 s of downtime, whatever the clocks read.
 func TestAgesShiftWithTime(t *testing.T) {
 	limits := []limiter.Limit{
 		bucketOf(600, 1000),
@@ -119,7 +119,8 @@ func TestRestoreReplacesThePartition(t *testing.T) {
 	}
 }
 
-// TestDamagedSnapshotChangesNothing cuts and flips every byte.
+// TestDamagedSnapshotChangesNothing cuts a snapshot at every byte and flips bits of
+// every byte.
 func TestDamagedSnapshotChangesNothing(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	busy(n)
@@ -145,14 +146,15 @@ func TestDamagedSnapshotChangesNothing(t *testing.T) {
 	if err := n.Restore(now, part+1, data, time.LoadLocation); err == nil {
 		t.Error("Restore into another partition = nil, want an error")
 	}
-	noZones := func(string) (*time.Location, error) { return nil, fmt.Errorf("no zones here") }
+	noZones := func(string) (*time.Location, error) { return nil, fmt.Errorf("no zones") }
 	if err := n.Restore(now, part, data, noZones); err == nil || !strings.Contains(err.Error(), "Europe/Berlin") {
 		t.Errorf("Restore without zones = %v, want an error that names Europe/Berlin", err)
 	}
 }
 
-// FuzzRestore changes snapshots behind a good checksum: none may panic, take
-// much memory, or, when refused, change anything. What is accepted must work.
+// FuzzRestore changes snapshots and corrects their checksum. Restore must not panic or
+// use much memory, and must change nothing if it returns an error. State that it
+// accepts must work.
 func FuzzRestore(f *testing.F) {
 	now, part := noon.Add(2*time.Second), limiter.PartitionOf("acme")
 	seed := newNode(f, limiter.Options{})
@@ -188,7 +190,7 @@ func FuzzRestore(f *testing.F) {
 			for _, id := range []string{"", "hits", r.ID, "more hits"} {
 				q := &limiter.CountRequest{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Hits: 7, ID: id, GiveBack: i == 1}
 				if _ = n.Count(at, q, &c); c.Used < 0 {
-					t.Fatalf("Count(%+v) = %+v, want no less than nothing used", q, c)
+					t.Fatalf("Count(%+v) = %+v, want at least 0 used", q, c)
 				}
 			}
 			n.Sweep(at, 10)

@@ -65,7 +65,7 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// drawLimit is any valid limit on tokens or slots.
+// drawLimit returns any valid limit on tokens or slots.
 func drawLimit(t *rapid.T) limiter.Limit {
 	l := limiter.Limit{Name: "limit", Dimension: limiter.Tokens, Algorithm: limiter.Algorithm(rapid.IntRange(1, 4).Draw(t, "algorithm"))}
 	amount := rapid.OneOf(rapid.Int64Range(0, 300), rapid.Int64Range(0, limiter.MaxAmount))
@@ -96,8 +96,8 @@ func capacity(l limiter.Limit) int64 {
 	return l.Amount
 }
 
-// TestSharesTogetherNeverExceedTheLimit plays every member of a roster, each
-// deciding alone and each asked for as much as it gives, at one instant.
+// TestSharesTogetherNeverExceedTheLimit takes as much as possible from every member of a
+// roster at one instant.
 func TestSharesTogetherNeverExceedTheLimit(t *testing.T) {
 	engine := limiter.New(limiter.Options{})
 	now := limiter.Time{Mono: 1, Wall: 1_772_000_000e9}
@@ -124,7 +124,7 @@ func TestSharesTogetherNeverExceedTheLimit(t *testing.T) {
 	})
 }
 
-// drain asks for less and less until nothing is given, and returns what was.
+// drain requests less and less until nothing is admitted, and returns the total.
 func drain(t *rapid.T, engine *limiter.Engine, now limiter.Time, key string, set *limiter.LimitSet, whole limiter.Limit) (given int64) {
 	p := &limiter.Plan{Count: 1, Rates: limiter.Rates{Weights: limiter.DefaultWeights}}
 	p.Levels[0] = limiter.Level{End: len(key), Limits: set}
@@ -160,8 +160,8 @@ func drain(t *rapid.T, engine *limiter.Engine, now limiter.Time, key string, set
 	return given
 }
 
-// honest fails if a denial says that a retry is useless though the owner could
-// take the call, or the other way round.
+// honest fails unless the reason of a denial says whether the owner could admit the
+// request.
 func honest(t *rapid.T, d limiter.Decision, cost int64, whole limiter.Limit, closed bool) {
 	switch {
 	case whole.Amount == 0:
@@ -177,8 +177,8 @@ func honest(t *rapid.T, d limiter.Decision, cost int64, whole limiter.Limit, clo
 	}
 }
 
-// TestSharesTogetherRefillNoFaster is the same over time: no number of members
-// gets more than burst + rate x elapsed of a bucket.
+// TestSharesTogetherRefillNoFaster checks that all members together admit at most burst +
+// rate x elapsed of a token bucket.
 func TestSharesTogetherRefillNoFaster(t *testing.T) {
 	const window = int64(time.Minute)
 	engine := limiter.New(limiter.Options{})
