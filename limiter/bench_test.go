@@ -342,16 +342,16 @@ func BenchmarkOneRoot(b *testing.B) {
 		r := &limiter.Request{Plan: benchPlan(b, e, len("acme/user-00000000")), Requests: 1, InputTokens: 900, OutputTokens: 100}
 		var d limiter.Decision
 		var buf [13]byte
-		took := make([]time.Duration, benchKeys)
-		for i := range took {
+		durations := make([]time.Duration, benchKeys)
+		for i := range durations {
 			r.Key = "acme/" + benchKey(&buf, uint32(i))
 			began := time.Now()
 			if err := e.Check(benchStart, r, &d); err != nil || d.Outcome != limiter.Allowed {
 				b.Fatalf("Check(%s) = %v, %v", r.Key, d.Outcome, err)
 			}
-			took[i] = time.Since(began)
+			durations[i] = time.Since(began)
 		}
-		slices.Sort(took)
-		b.ReportMetric(float64(took[len(took)*999/1000].Nanoseconds())/1e3, "p99.9-us")
+		slices.Sort(durations)
+		b.ReportMetric(float64(durations[len(durations)*999/1000].Nanoseconds())/1e3, "p99.9-us")
 	}
 }

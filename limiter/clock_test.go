@@ -36,17 +36,17 @@ func TestMonoGoingBackIsHarmless(t *testing.T) {
 	for _, a := range []limiter.Algorithm{limiter.TokenBucket, limiter.SlidingWindow} {
 		n := newNode(t, limiter.Options{})
 		p := n.plan("k", limiter.Limit{Name: "x", Dimension: limiter.Tokens, Algorithm: a, Amount: 100, Window: time.Minute})
-		ask := &limiter.Request{Key: "k", Plan: p, InputTokens: 100}
+		request := &limiter.Request{Key: "k", Plan: p, InputTokens: 100}
 		start := limiter.Time{Mono: int64(time.Hour), Wall: noon.Wall}
-		wantOutcome(t, "all of it", n.check(start, ask), limiter.Allowed)
+		wantOutcome(t, "all of it", n.check(start, request), limiter.Allowed)
 		for _, mono := range []int64{int64(time.Hour) - 1, int64(time.Minute), 0} {
-			d := n.check(limiter.Time{Mono: mono, Wall: noon.Wall}, ask)
+			d := n.check(limiter.Time{Mono: mono, Wall: noon.Wall}, request)
 			wantOutcome(t, "an older reading", d, limiter.Denied)
 			wantUsed(t, "an older reading", d, 0, 100)
 		}
-		d := n.check(start.Add(30*time.Second), ask)
+		d := n.check(start.Add(30*time.Second), request)
 		wantOutcome(t, "half a minute later", d, limiter.Denied)
-		wantOutcome(t, "at retry_after", n.check(start.Add(30*time.Second+d.RetryAfter), ask), limiter.Allowed)
+		wantOutcome(t, "at retry_after", n.check(start.Add(30*time.Second+d.RetryAfter), request), limiter.Allowed)
 	}
 }
 

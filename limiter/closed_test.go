@@ -80,7 +80,7 @@ func TestClosedIsNotShrunk(t *testing.T) {
 		limiter.Limit{Name: "output", Dimension: limiter.OutputTokens, Algorithm: limiter.TokenBucket, Amount: 1000, Window: time.Minute, Degrade: true, Closed: true})
 	d := n.reserve(noon, &limiter.Request{Key: "k", ID: "r", Plan: p, OutputTokens: 200, MinOutputTokens: 16})
 	if d.Outcome != limiter.Denied || d.Limits[1].Cost != 200 {
-		t.Errorf("Reserve = %s of %d output, want denied for the 200 asked", d.Outcome, d.Limits[1].Cost)
+		t.Errorf("Reserve = %s of %d output, want denied for the requested 200", d.Outcome, d.Limits[1].Cost)
 	}
 	if d.Reason != limiter.ExceedsCapacity || d.RetryAfter >= 0 {
 		t.Errorf("reason = %s, retry after %s, want exceeds_capacity, never", d.Reason, d.RetryAfter)

@@ -67,7 +67,7 @@ func TestCountIsTheModel(t *testing.T) {
 				Limit:    rapid.SampledFrom([]int64{0, 5, 10, limiter.MaxAmount}).Draw(rt, "limit"),
 				Hits:     rapid.SampledFrom([]int64{0, 1, 3, 7}).Draw(rt, "hits"),
 				GiveBack: rapid.IntRange(0, 3).Draw(rt, "back") == 0,
-				Force:    rapid.IntRange(0, 4).Draw(rt, "told") == 0,
+				Force:    rapid.IntRange(0, 4).Draw(rt, "force") == 0,
 			}
 			if rapid.Bool().Draw(rt, "with an id") {
 				q.ID = rapid.SampledFrom([]string{"1", "2", "3", "4"}).Draw(rt, "id")

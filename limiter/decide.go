@@ -29,20 +29,20 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		}
 	}
 	allExist := p.assemble(d, r, now)
-	asked := r.OutputTokens
-	if reserve && asked < 0 {
-		asked = r.Plan.DefaultOutput
+	requested := r.OutputTokens
+	if reserve && requested < 0 {
+		requested = r.Plan.DefaultOutput
 	}
-	denied, mayShrink, err := p.assess(d, r, asked, reserve)
+	denied, mayShrink, err := p.assess(d, r, requested, reserve)
 	if err != nil {
 		return err
 	}
 	outcome, granted := Allowed, int64(0)
 	if reserve {
-		granted = asked
+		granted = requested
 	}
 	if mayShrink && reserve {
-		output, ok, err := p.shrink(d, r, asked)
+		output, ok, err := p.shrink(d, r, requested)
 		if err != nil {
 			return err
 		}

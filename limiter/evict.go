@@ -107,7 +107,7 @@ const maxEvictionLook = 128
 // flood of new keys does not reset the limits of others.
 func (p *partition) evict(now Time, root uint64) bool {
 	var best uint32
-	bestUse := uint64(1<<63 - 1)
+	bestShare := uint64(1<<63 - 1)
 	for range min(maxEvictionLook, int(p.records.n)) {
 		if p.clockHand = p.records.next(p.clockHand); p.clockHand == 0 {
 			if p.clockHand = p.records.next(0); p.clockHand == 0 {
@@ -118,14 +118,14 @@ func (p *partition) evict(now Time, root uint64) bool {
 		if rec.pins > 0 || root != 0 && !p.countsToward(rec, root) {
 			continue
 		}
-		use, budget := p.usedShare(rec, now)
-		if use == 0 {
+		share, budget := p.usedShare(rec, now)
+		if share == 0 {
 			p.remove(p.clockHand)
 			p.stats.evicted[EvictLossless]++
 			return true
 		}
-		if !budget && !rec.denied && use < bestUse {
-			best, bestUse = p.clockHand, use
+		if !budget && !rec.denied && share < bestShare {
+			best, bestShare = p.clockHand, share
 		}
 	}
 	if best == 0 {

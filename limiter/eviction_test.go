@@ -42,25 +42,25 @@ func TestFloodResetsNoVictim(t *testing.T) {
 	large := budget(limiter.Day, time.UTC)
 	large.Amount = 1e9
 	money := mustSet(t, n.catalog, large)
-	ask := func(key string, set *limiter.LimitSet, n int64) *limiter.Request {
+	request := func(key string, set *limiter.LimitSet, n int64) *limiter.Request {
 		return &limiter.Request{Key: key, Plan: plan(key, nil, set), InputTokens: n}
 	}
 	// Each has a smaller share used than the keys of the flood.
-	n.check(noon, ask("acme/denied", tokens, 20))
-	wantOutcome(t, "Check(acme/denied)", n.check(noon, ask("acme/denied", tokens, 1000)), limiter.Denied)
-	held := ask("acme/held", tokens, 30)
+	n.check(noon, request("acme/denied", tokens, 20))
+	wantOutcome(t, "Check(acme/denied)", n.check(noon, request("acme/denied", tokens, 1000)), limiter.Denied)
+	held := request("acme/held", tokens, 30)
 	held.ID = "held"
 	n.reserve(noon, held)
-	n.check(noon, ask("acme/spender", money, 1))
+	n.check(noon, request("acme/spender", money, 1))
 
 	admitted, _ := flood(n, noon.Add(time.Millisecond), "acme", tokens, 5000, 100)
 	if admitted < 4000 {
 		t.Errorf("admitted %d of 5000 new keys, want most of them", admitted)
 	}
 	later := noon.Add(time.Second)
-	wantUsed(t, "denied", n.peek(later, ask("acme/denied", tokens, 0)), 0, 20-10)
-	wantUsed(t, "held", n.peek(later, ask("acme/held", tokens, 0)), 0, 30-10)
-	wantUsed(t, "spender", n.peek(later, ask("acme/spender", money, 0)), 0, 1)
+	wantUsed(t, "denied", n.peek(later, request("acme/denied", tokens, 0)), 0, 20-10)
+	wantUsed(t, "held", n.peek(later, request("acme/held", tokens, 0)), 0, 30-10)
+	wantUsed(t, "spender", n.peek(later, request("acme/spender", money, 0)), 0, 1)
 	d := n.settle(later, limiter.Usage{Key: "acme/held", ID: "held", InputTokens: 500, OutputTokens: 0, Final: true})
 	wantUsed(t, "held, settled", d, 0, 500-10)
 	if s := n.Stats(); s.Keys > 32 || s.Evicted[limiter.EvictSmallest] == 0 {

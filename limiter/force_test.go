@@ -54,10 +54,10 @@ func TestForcedCallsAreChargedInFull(t *testing.T) {
 	d := n.reserve(noon, forced(r))
 	expect("a reserve", d)
 	if d.GrantedOutputTokens != 300 || d.Status != limiter.Held {
-		t.Errorf("a reserve grants %d and is %s, want what was asked, 300, and held", d.GrantedOutputTokens, d.Status)
+		t.Errorf("a reserve grants %d and is %s, want the requested 300, and held", d.GrantedOutputTokens, d.Status)
 	}
 	if got := d.Limits[0].Cost; got != 200 {
-		t.Errorf("a reserve takes %d tokens, want the 200 that the bucket can still owe", got)
+		t.Errorf("a reserve takes %d tokens, want the 200 up to the maximum debt", got)
 	}
 	r.ID = "b"
 	want = []int64{2000, 32, 4800, 2, 2400, 120, 1000}
@@ -146,10 +146,10 @@ func TestForcedIDsAreChargedOnce(t *testing.T) {
 	if d.Replayed {
 		t.Error("a denied id, forced, is replayed, want a charge: a denial is not remembered")
 	}
-	gone := limiter.Request{Key: "k", Plan: p, ID: "gone"}
-	n.reserve(noon, &gone)
+	cancelled := limiter.Request{Key: "k", Plan: p, ID: "gone"}
+	n.reserve(noon, &cancelled)
 	n.cancel(noon, "k", "gone")
-	wantConflict(t, "a cancelled id, forced", n.Reserve(noon, forced(gone), &d))
+	wantConflict(t, "a cancelled id, forced", n.Reserve(noon, forced(cancelled), &d))
 	wantConflict(t, "a check's id, forced as a reserve", n.Reserve(noon, forced(full), &d))
 }
 
@@ -210,7 +210,7 @@ func TestForcedNumbersNeverOverflow(t *testing.T) {
 		p := n.plan("k", limiter.Limit{Name: "x", Dimension: limiter.InputTokens, Algorithm: a, Amount: most, Window: time.Hour}, bucketOf(most, most))
 		r := limiter.Request{Key: "k", Plan: p, InputTokens: most}
 		p.Rates.Priced = false
-		var refused *limiter.FieldError
+		var rejected *limiter.FieldError
 		for i := range 2000 {
 			var d limiter.Decision
 			now := noon.Add(time.Duration(i) * time.Second)
@@ -219,14 +219,14 @@ func TestForcedNumbersNeverOverflow(t *testing.T) {
 			if err == nil && d.Outcome == limiter.Allowed && used(d.Limits[0]) >= used(before.Limits[0]) {
 				continue
 			}
-			if !errors.As(err, &refused) || refused.Field != string(limiter.InputTokens) {
+			if !errors.As(err, &rejected) || rejected.Field != string(limiter.InputTokens) {
 				t.Fatalf("%s, call %d = %s, %v, want allowed, or an error that names input_tokens", a, i, d.Outcome, err)
 			}
-			sameDecision(t, "after a refused call", n.peek(now, &r), before)
+			sameDecision(t, "after a rejected call", n.peek(now, &r), before)
 			break
 		}
-		if (refused != nil) != (a != limiter.TokenBucket) {
-			t.Errorf("%s: 2000 times 2^53: error = %v, want one except for a bucket", a, refused)
+		if (rejected != nil) != (a != limiter.TokenBucket) {
+			t.Errorf("%s: 2000 times 2^53: error = %v, want one except for a bucket", a, rejected)
 		}
 		now := noon.Add(time.Hour / 2)
 		if err := n.Restore(now, limiter.PartitionOf("k"), n.Snapshot(now, limiter.PartitionOf("k"), nil), nil); err != nil {

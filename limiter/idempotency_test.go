@@ -142,7 +142,7 @@ func TestRequestIDConflicts(t *testing.T) {
 	checked.ID, reserved.ID = "r", "c"
 	wantConflict(t, "Check with a reservation's id", n.Check(noon, &checked, &d))
 	wantConflict(t, "Reserve with a check's id", n.Reserve(noon, &reserved, &d))
-	sameDecision(t, "state after refused calls", n.peek(noon, &base), before)
+	sameDecision(t, "state after rejected calls", n.peek(noon, &base), before)
 
 	n.settle(noon, limiter.Usage{Key: base.Key, ID: "r", InputTokens: 10, OutputTokens: 5, Final: true})
 	for _, u := range []limiter.Usage{

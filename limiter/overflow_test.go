@@ -117,7 +117,7 @@ func TestUsageAboveTheMaximumIsRejected(t *testing.T) {
 			t.Errorf("Settle(%s) = %v, want an error that names the field", name, err)
 		}
 	}
-	sameDecision(t, "after refused settles", n.peek(noon, &limiter.Request{Key: "k", Plan: p}), before)
+	sameDecision(t, "after rejected settles", n.peek(noon, &limiter.Request{Key: "k", Plan: p}), before)
 }
 
 func TestInvalidLimitsAreRejected(t *testing.T) {

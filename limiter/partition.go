@@ -186,13 +186,13 @@ const grantStep = 16
 // shrink searches the largest output that every limit admits, a multiple of grantStep
 // below the one asked for. It leaves the assessments set for that output or, if there
 // is none, for the smallest that could be granted.
-func (p *partition) shrink(d *Decision, r *Request, asked int64) (granted int64, ok bool, err error) {
+func (p *partition) shrink(d *Decision, r *Request, requested int64) (granted int64, ok bool, err error) {
 	minimum := r.MinOutputTokens
 	if minimum == 0 {
-		minimum = max(256, asked/8)
+		minimum = max(256, requested/8)
 	}
 	lo := (max(minimum, 1) + grantStep - 1) / grantStep // in steps
-	hi := (asked - 1) / grantStep
+	hi := (requested - 1) / grantStep
 	try := func(output int64) bool {
 		denied, _, e := p.assess(d, r, output, true)
 		if err == nil {
@@ -200,7 +200,7 @@ func (p *partition) shrink(d *Decision, r *Request, asked int64) (granted int64,
 		}
 		return err == nil && !denied
 	}
-	if least := min(lo*grantStep, asked); lo > hi || !try(least) {
+	if least := min(lo*grantStep, requested); lo > hi || !try(least) {
 		try(least)
 		return 0, false, err
 	}

@@ -289,6 +289,6 @@ func (t *timeline) hasMark(mark int64) bool {
 		return false
 	}
 	b := &t.blocks[t.find(mark)]
-	i := mark % blockSize
-	return b.seq == mark/blockSize && i < int64(b.n) && b.dead>>i&1 == 0
+	bit := mark % blockSize
+	return b.seq == mark/blockSize && bit < int64(b.n) && b.dead>>bit&1 == 0
 }

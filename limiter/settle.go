@@ -262,10 +262,10 @@ func (p *partition) expire(entryID uint32, now Time) {
 	res := p.reservations.at(entry.reservationID)
 	p.advanceRecords(entry, "", now)
 	p.releaseSlots(entry, now)
-	var least, seen vector
+	var inputCost, progressCost vector
 	// Both were computed before without an error.
-	_ = res.rates.cost(amounts{input: res.input}, &least)
-	_ = res.rates.cost(res.progress, &seen)
+	_ = res.rates.cost(amounts{input: res.input}, &inputCost)
+	_ = res.rates.cost(res.progress, &progressCost)
 	for i := range int(entry.chargeCount) {
 		c := p.chargeAt(entry, i)
 		switch dim := p.engine.catalog.limit(c.limit).dim; dim {
@@ -274,7 +274,7 @@ func (p *partition) expire(entryID uint32, now Time) {
 			if p.windowOver(entry, c) {
 				continue // nothing can be refunded, so a late settle starts from the full charge
 			}
-			p.correct(entry, i, now, max(least[dim], seen[dim]))
+			p.correct(entry, i, now, max(inputCost[dim], progressCost[dim]))
 		}
 	}
 	p.heapRemove(entryID)

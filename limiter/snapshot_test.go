@@ -127,21 +127,21 @@ func TestDamagedSnapshotChangesNothing(t *testing.T) {
 	now := noon.Add(2 * time.Second)
 	part := limiter.PartitionOf("acme")
 	data := n.Snapshot(now, part, nil)
-	refused := func(what string, damaged []byte) {
+	rejected := func(what string, damaged []byte) {
 		t.Helper()
 		if err := n.Restore(now, part, damaged, time.LoadLocation); err == nil {
 			t.Fatalf("Restore of %s = nil, want an error", what)
 		}
 	}
 	for i := range data {
-		refused(fmt.Sprintf("the first %d bytes", i), data[:i])
+		rejected(fmt.Sprintf("the first %d bytes", i), data[:i])
 		flipped := bytes.Clone(data)
 		flipped[i] ^= 0x40
-		refused(fmt.Sprintf("a flipped byte %d", i), flipped)
+		rejected(fmt.Sprintf("a flipped byte %d", i), flipped)
 	}
-	refused("more than all", append(bytes.Clone(data), 0))
+	rejected("more than all", append(bytes.Clone(data), 0))
 	if got := n.Snapshot(now, part, nil); !bytes.Equal(got, data) {
-		t.Error("a refused Restore changed the partition")
+		t.Error("a failed Restore changed the partition")
 	}
 	if err := n.Restore(now, part+1, data, time.LoadLocation); err == nil {
 		t.Error("Restore into another partition = nil, want an error")

@@ -22,9 +22,9 @@ func (e *Engine) Sweep(now Time, n int) (removed int) {
 	for n > 0 {
 		s := &e.shards[e.sweepPartition]
 		s.Lock()
-		visited, gone, done := s.sweep(now, min(n, sweepStep))
+		visited, swept, done := s.sweep(now, min(n, sweepStep))
 		s.Unlock()
-		removed += gone
+		removed += swept
 		n -= max(visited, 1)
 		if done {
 			e.sweepPartition = (e.sweepPartition + 1) % Partitions
@@ -50,7 +50,7 @@ func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 		if rec.pins > 0 || now.Mono-rec.advancedAt < sweepAge {
 			continue
 		}
-		if use, _ := p.usedShare(rec, now); use == 0 {
+		if share, _ := p.usedShare(rec, now); share == 0 {
 			p.remove(p.sweptRecord)
 			removed++
 		}

@@ -158,9 +158,9 @@ func states(now limiter.Time, assessments []*assessment) []limiter.LimitState {
 
 // state returns the state of an account under limit l.
 func (a *account) state(now limiter.Time, l limiter.Limit, scope string) limiter.LimitState {
-	seen := *a
-	seen.limit = l
-	used, capacity := seen.used(now), seen.capacity()
+	adjusted := *a
+	adjusted.limit = l
+	used, capacity := adjusted.used(now), adjusted.capacity()
 	left := new(big.Rat).Sub(capacity, used)
 	s := limiter.LimitState{
 		Name: l.Name, Dimension: l.Dimension, Scope: scope, Algorithm: l.Algorithm,
@@ -181,7 +181,7 @@ func (a *account) state(now limiter.Time, l limiter.Limit, scope string) limiter
 			}
 		}
 	case limiter.FixedWindow:
-		w := seen.current(now)
+		w := adjusted.current(now)
 		s.ResetAt, s.Window = w.end, time.Duration(w.end-w.start)
 	case limiter.Concurrency:
 		s.ResetAt = 0

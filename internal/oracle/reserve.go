@@ -12,9 +12,9 @@ import (
 
 // A reservation is one reserved request, live or ended.
 type reservation struct {
-	request    identity
+	identity   identity
 	decision   limiter.Decision
-	asked      limiter.Request
+	request    limiter.Request
 	charges    []*heldCharge
 	status     limiter.Status
 	deadline   int64 // Mono
@@ -41,7 +41,7 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 		return limiter.Decision{}, limiter.ErrConflict
 	}
 	if res, ok := o.reservations[r.ID]; ok {
-		if res.request != request || res.status == limiter.Cancelled {
+		if res.identity != request || res.status == limiter.Cancelled {
 			return limiter.Decision{}, limiter.ErrConflict
 		}
 		d := res.decision
@@ -59,7 +59,7 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 		d.Binding = binding(d, assessments)
 		return d, nil
 	}
-	res := &reservation{request: request, asked: *r, status: limiter.Held}
+	res := &reservation{identity: request, request: *r, status: limiter.Held}
 	res.deadline = now.Mono + res.ttl()
 	for _, a := range assessments {
 		h := &heldCharge{assessment: a, first: new(big.Int), target: new(big.Int), charged: new(big.Int), minimum: a.costAt(0)}
@@ -96,7 +96,7 @@ func (o *Oracle) Settle(now limiter.Time, u *limiter.Usage) (limiter.Decision, e
 	}
 	used := usage{input: u.InputTokens, cached: max(u.CachedInputTokens, 0), output: u.OutputTokens}
 	if u.InputTokens < 0 {
-		used.input = res.asked.InputTokens
+		used.input = res.request.InputTokens
 	}
 	if u.OutputTokens < 0 {
 		used.output = res.progress.output
@@ -150,7 +150,7 @@ func (o *Oracle) Cancel(now limiter.Time, key, id string) (limiter.Decision, err
 // findReservation returns the reservation of an id.
 func (o *Oracle) findReservation(key, id string) (*reservation, error) {
 	res := o.reservations[id]
-	if _, ok := o.checks[id]; ok || res != nil && res.asked.Key != key {
+	if _, ok := o.checks[id]; ok || res != nil && res.request.Key != key {
 		return nil, limiter.ErrConflict
 	}
 	if res == nil {
@@ -241,10 +241,10 @@ func (res *reservation) end(mono int64, s limiter.Status) {
 }
 
 func (res *reservation) ttl() int64 {
-	if res.asked.TTL == 0 {
+	if res.request.TTL == 0 {
 		return int64(limiter.DefaultTTL)
 	}
-	return int64(res.asked.TTL)
+	return int64(res.request.TTL)
 }
 
 // finalNumbers returns what two final settles must have in common to be the same.

@@ -130,7 +130,7 @@ func drain(t *rapid.T, engine *limiter.Engine, now limiter.Time, key string, set
 	p.Levels[0] = limiter.Level{End: len(key), Limits: set}
 	r := &limiter.Request{Key: key, Plan: p}
 	var d limiter.Decision
-	ask := func(cost int64) bool {
+	admitted := func(cost int64) bool {
 		var err error
 		if r.ID = fmt.Sprint(given); whole.Algorithm == limiter.Concurrency {
 			err = engine.Reserve(now, r, &d)
@@ -150,7 +150,7 @@ func drain(t *rapid.T, engine *limiter.Engine, now limiter.Time, key string, set
 		return true
 	}
 	for cost := capacity(whole); cost > 0; {
-		if !ask(cost) {
+		if !admitted(cost) {
 			cost /= 2
 		}
 		if whole.Algorithm == limiter.Concurrency && d.Outcome == limiter.Denied {

@@ -108,12 +108,12 @@ func TestDefaultPolicy(t *testing.T) {
 	want(t, "more than the limit", m.call(base, 3, tokens), limiter.Denied, limiter.ExceedsCapacity, "tokens")
 
 	// Two slots are none for each of three, and one for each of two.
-	hold := limiter.Request{Key: "acme/bob", Tier: "free", Requests: 1, ID: "a"}
-	d = m.call(base, 3, hold)
+	reserve := limiter.Request{Key: "acme/bob", Tier: "free", Requests: 1, ID: "a"}
+	d = m.call(base, 3, reserve)
 	want(t, "a slot of two, shared by three", d, limiter.Denied, limiter.OwnerUnreachable, "concurrent")
-	want(t, "a slot of two, shared by two", m.call(base, 2, hold), limiter.Allowed, limiter.NoReason, "")
-	hold.ID = "b"
-	want(t, "a second one", m.call(base, 2, hold), limiter.Denied, limiter.LimitExceeded, "concurrent")
+	want(t, "a slot of two, shared by two", m.call(base, 2, reserve), limiter.Allowed, limiter.NoReason, "")
+	reserve.ID = "b"
+	want(t, "a second one", m.call(base, 2, reserve), limiter.Denied, limiter.LimitExceeded, "concurrent")
 }
 
 func TestOpenNeverDenies(t *testing.T) {
@@ -263,9 +263,9 @@ func TestPolicyIsCached(t *testing.T) {
 	}
 	resolve(first, &a)
 	if again := p.Policy(base, 3); again != first {
-		t.Error("Policy asked twice = another one, want the same")
+		t.Error("the second Policy call returned another one, want the same")
 	} else if resolve(again, &b); a.Levels[0].Limits != b.Levels[0].Limits {
-		t.Error("Resolve asked twice compiles twice")
+		t.Error("the second Resolve call compiled again")
 	}
 	four := p.Policy(base, 4)
 	if resolve(four, &b); four == first || four.Roster() != 4 || a.Levels[0].Limits == b.Levels[0].Limits {
