@@ -2,10 +2,7 @@
 
 package limiter
 
-import (
-	"math"
-	"strconv"
-)
+import "math"
 
 // bucket is the state of one limit, whatever its algorithm: 16 bytes without
 // pointers. The fields depend on the algorithm:
@@ -142,7 +139,7 @@ func (l *limit) checkRange(used, more int64) error {
 	if l.Algorithm == TokenBucket || more <= 0 || used <= math.MaxInt64/2-more {
 		return nil
 	}
-	return &FieldError{Field: string(l.Dimension), Value: strconv.FormatInt(more, 10), Problem: "does not fit the counter of limit " + l.Name}
+	return numberError(string(l.Dimension), more, "does not fit the counter of limit "+l.Name)
 }
 
 // used returns the usage in units, rounded up.

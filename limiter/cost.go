@@ -4,7 +4,6 @@ package limiter
 
 import (
 	"math/bits"
-	"strconv"
 
 	"github.com/bucketring/bucketring/internal/amount"
 )
@@ -50,7 +49,7 @@ func overflow(n amounts) error {
 	if n.output > n.input {
 		field, value = "output_tokens", n.output
 	}
-	return &FieldError{Field: field, Value: strconv.FormatInt(value, 10), Problem: "makes a cost above " + amount.MaxText}
+	return numberError(field, value, "makes a cost above "+amount.MaxText)
 }
 
 // cost fills in v for a request under a tier's estimate mode. A reserve also takes a
@@ -79,7 +78,7 @@ func (e Estimate) amounts(input, output, choices int64) (amounts, error) {
 	}
 	hi, lo := bits.Mul64(uint64(output), uint64(choices))
 	if hi != 0 || lo > MaxAmount {
-		return amounts{}, &FieldError{Field: "max_output_tokens", Value: strconv.FormatInt(output, 10), Problem: "times n is above " + amount.MaxText}
+		return amounts{}, numberError("max_output_tokens", output, "times n is above "+amount.MaxText)
 	}
 	return amounts{input: input, output: int64(lo)}, nil
 }

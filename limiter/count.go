@@ -109,7 +109,7 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 	case q.GiveBack:
 		b.lo -= min(b.lo, uint64(hits))
 	case b.lo > uint64(math.MaxInt64/2-hits):
-		return &FieldError{Field: "hits", Value: strconv.FormatInt(hits, 10), Problem: "does not fit the counter"}
+		return numberError("hits", hits, "does not fit the counter")
 	default:
 		if rec == nil {
 			if rec = p.create(keypath.Root(q.Key), q.Key, window, p.engine.catalog.counter, now); rec == nil {

@@ -5,6 +5,7 @@ package limiter
 import (
 	"errors"
 	"fmt"
+	"strconv"
 )
 
 // Errors that callers distinguish. All of them mean that no decision was made and
@@ -31,6 +32,10 @@ type FieldError struct {
 // Error implements error.
 func (e *FieldError) Error() string {
 	return fmt.Sprintf("%s: %s, got %s", e.Field, e.Problem, e.Value)
+}
+
+func numberError(field string, n int64, problem string) *FieldError {
+	return &FieldError{Field: field, Value: strconv.FormatInt(n, 10), Problem: problem}
 }
 
 // ConflictError matches [ErrConflict] and says what the conflict is.

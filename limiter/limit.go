@@ -47,16 +47,6 @@ func (a Algorithm) String() string {
 	return "unknown"
 }
 
-// ParseAlgorithm is the inverse of [Algorithm.String].
-func ParseAlgorithm(name string) (Algorithm, bool) {
-	for i, n := range algorithmNames {
-		if n == name && i > 0 {
-			return Algorithm(i), true
-		}
-	}
-	return 0, false
-}
-
 // Unreachable is what a limit does when its owner does not answer in time.
 type Unreachable uint8
 

@@ -270,7 +270,7 @@ func (m *machine) finish(t *rapid.T) {
 	if diff := cmp.Diff(m.model.Overrun, m.overrun, cmpopts.IgnoreMapEntries(func(_ limiter.Dimension, n int64) bool { return n == 0 })); diff != "" {
 		t.Errorf("overrun differs (-want +got):\n%s", diff)
 	}
-	for _, broken := range m.model.Violations() {
-		t.Error(broken)
+	for _, violation := range m.model.Violations() {
+		t.Error(violation)
 	}
 }

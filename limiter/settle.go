@@ -121,11 +121,11 @@ func (res *reservation) amounts(u *Usage) (amounts, error) {
 		value int64
 	}{{"input_tokens", n.input}, {"output_tokens", n.output}} {
 		if f.value > MaxAmount {
-			return n, &FieldError{Field: f.name, Value: strconv.FormatInt(f.value, 10), Problem: "must be at most " + amount.MaxText}
+			return n, numberError(f.name, f.value, "must be at most "+amount.MaxText)
 		}
 	}
 	if n.cached > n.input {
-		return n, &FieldError{Field: "cached_input_tokens", Value: strconv.FormatInt(n.cached, 10), Problem: "must not be more than input_tokens, " + strconv.FormatInt(n.input, 10)}
+		return n, numberError("cached_input_tokens", n.cached, "must not be more than input_tokens, "+strconv.FormatInt(n.input, 10))
 	}
 	if !u.Final {
 		n.input, n.cached, n.output = max(n.input, res.progress.input), max(n.cached, res.progress.cached), max(n.output, res.progress.output)

@@ -3,7 +3,7 @@
 package limiter
 
 import (
-	"strconv"
+	"fmt"
 	"time"
 )
 
@@ -53,13 +53,10 @@ type Window struct {
 // Validate returns a [*FieldError] if the window is invalid.
 func (w Window) Validate() error {
 	if w.Unit < UnitSecond || w.Unit > UnitYear {
-		return &FieldError{Field: "unit", Value: strconv.Itoa(int(w.Unit)), Problem: "must be second, minute, hour, day, week, month or year"}
+		return numberError("unit", int64(w.Unit), "must be second, minute, hour, day, week, month or year")
 	}
 	if most := int64(maxCounterWindow / longestUnits[w.Unit]); w.multiple() > most {
-		return &FieldError{
-			Field: "unit_multiplier", Value: strconv.FormatInt(w.multiple(), 10),
-			Problem: "a window must be at most 100 years, which is " + strconv.FormatInt(most, 10) + " of unit " + w.Unit.String(),
-		}
+		return numberError("unit_multiplier", w.multiple(), fmt.Sprintf("a window must be at most 100 years, which is %d of unit %s", most, w.Unit))
 	}
 	return nil
 }

@@ -117,8 +117,8 @@ func checkRoot(t *testing.T, entries []entry, left map[string]client.State, end 
 			t.Errorf("Peek(%s) in the end: oracle -, node +\n%s", key, diff)
 		}
 	}
-	for _, broken := range o.Violations() {
-		t.Error(broken)
+	for _, violation := range o.Violations() {
+		t.Error(violation)
 	}
 }
 
