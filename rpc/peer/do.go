@@ -11,6 +11,7 @@ import (
 
 	"github.com/bucketring/bucketring/cluster/ownership"
 	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -32,14 +33,14 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 	}
 	v := r.view.Load()
 	var forwards []forward
-	var limited *deadline
+	var limited *link.DeadlineContext
 	var began time.Time
-	var terms ownership.Heard
+	var terms ownership.TermReports
 	for i := range calls {
 		c := &calls[i]
 		decide, learn := v.admit(c)
 		if learn {
-			terms = append(terms, ownership.Claim{Partition: c.Partition, Term: c.Term})
+			terms = append(terms, ownership.TermReport{Partition: c.Partition, Term: c.Term})
 		}
 		result := r.place(v, c, decide)
 		if result != forwarded {

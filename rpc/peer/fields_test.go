@@ -105,7 +105,7 @@ func TestEveryFieldReachesTheOwner(t *testing.T) {
 			stream.done = ctx.Done()
 			return stream, nil
 		},
-		Ring:    func() uint64 { return 0 },
+		Ring: func() uint64 { return 0 },
 	})
 	for _, request := range []proto.Message{
 		&pb.CheckRequest{}, &pb.ReserveRequest{}, &pb.SettleRequest{}, &pb.CancelRequest{}, &pb.PeekRequest{}, &pb.CountRequest{},

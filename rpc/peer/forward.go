@@ -37,29 +37,20 @@ type forward struct {
 	result *pb.Result // once it is decided
 }
 
-// deadline ends calls to owners in time for a fallback. It is a context for
-// links, which read the deadline; Done is that of the caller.
-type deadline struct {
-	context.Context
-	at time.Time
-}
-
-// Deadline implements context.Context.
-func (d *deadline) Deadline() (time.Time, bool) { return d.at, true }
-
 // limit returns a context that leaves an eighth of the caller's time, from now on,
 // for an answer without the owner.
-func (r *Router) limit(ctx context.Context, now time.Time) *deadline {
+func (r *Router) limit(ctx context.Context, now time.Time) *link.DeadlineContext {
 	wait := r.timeout
 	if at, ok := ctx.Deadline(); ok {
 		wait = min(wait, at.Sub(now)/8*7)
 	}
-	return &deadline{ctx, now.Add(wait)}
+	limited := link.WithDeadline(ctx, now.Add(wait))
+	return &limited
 }
 
 // start sends f to the member that made its reservation in fallback, unless that
 // was this one, and otherwise to its owner. It does not wait.
-func (r *Router) start(ctx *deadline, v *view, f *forward) {
+func (r *Router) start(ctx *link.DeadlineContext, v *view, f *forward) {
 	f.view, f.toDecider = v, f.Decider != "" && f.Decider != r.name
 	if f.toDecider {
 		m := v.member(f.Decider)
@@ -75,7 +66,7 @@ func (r *Router) start(ctx *deadline, v *view, f *forward) {
 }
 
 // startAtOwner sends f to its owner, or decides it if that is this member.
-func (r *Router) startAtOwner(ctx *deadline, v *view, f *forward) {
+func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *view, f *forward) {
 	f.view, f.toDecider = v, false
 	if v.mine(f.Partition) {
 		f.result = decideAt(r.local, f.Call)
@@ -90,7 +81,7 @@ func (r *Router) startAtOwner(ctx *deadline, v *view, f *forward) {
 }
 
 // startAt sends f to a member that may be its owner.
-func (r *Router) startAt(ctx *deadline, f *forward, to *memberAt) {
+func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberAt) {
 	if f.Kind == call.Reserve && f.Attempt == 0 && f.Origin != call.Outbox {
 		f.Attempt = rand.Uint64() | 1
 	}
@@ -101,13 +92,13 @@ func (r *Router) startAt(ctx *deadline, f *forward, to *memberAt) {
 }
 
 // finish waits for the result of f, and follows it where it leads.
-func (r *Router) finish(ctx *deadline, f *forward) {
+func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 	for f.pending != nil {
 		result, err := f.pending.Wait(ctx)
 		f.pending = nil
 		f.unheard = f.unheard || mayBeDecided(err)
 		if err == nil && code(result) == codes.DeadlineExceeded {
-			err = link.ErrLate // it was too late there: nothing was decided
+			err = link.ErrTimeout // it was too late there: nothing was decided
 		}
 		if err != nil {
 			r.retry(ctx, f, err)
@@ -137,18 +128,18 @@ func (r *Router) finish(ctx *deadline, f *forward) {
 // learnTerm takes a term that the asked member knows of.
 func (r *Router) learnTerm(partition int, term uint64) {
 	if term > r.view.Load().roles.Term(partition) {
-		r.learn(ownership.Heard{{Partition: partition, Term: term}})
+		r.learn(ownership.TermReports{{Partition: partition, Term: term}})
 	}
 }
 
 // mayBeDecided reports whether a call that ended with err may have been decided by
 // the member that it was sent to.
 func mayBeDecided(err error) bool {
-	return errors.Is(err, link.ErrLate) || errors.Is(err, link.ErrBroken) || errors.Is(err, link.ErrClosed)
+	return errors.Is(err, link.ErrTimeout) || errors.Is(err, link.ErrBroken) || errors.Is(err, link.ErrClosed)
 }
 
 // accept takes the result of the member that was asked.
-func (r *Router) accept(ctx *deadline, f *forward, result *pb.Result) {
+func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result) {
 	if f.toDecider && code(result) == codes.NotFound {
 		// The member does not know the reservation any more; the owner may.
 		r.startAtOwner(ctx, r.view.Load(), f)
@@ -167,7 +158,7 @@ func (r *Router) accept(ctx *deadline, f *forward, result *pb.Result) {
 
 // redirect follows a redirect, once. If the owner has changed since f was sent,
 // the view says where to; if not, the member that was asked does.
-func (r *Router) redirect(ctx *deadline, f *forward, to *pb.Redirect) {
+func (r *Router) redirect(ctx *link.DeadlineContext, f *forward, to *pb.Redirect) {
 	r.metrics.redirects.Inc()
 	if f.redirected {
 		r.bounce(ctx, f)
@@ -199,8 +190,9 @@ const (
 
 // bounce waits a moment for members to agree on who owns the partition of f, and
 // begins anew. If they do not agree, f is decided in fallback.
-func (r *Router) bounce(ctx *deadline, f *forward) {
-	if f.bounces++; f.Origin == call.Outbox || f.bounces > maxBounces || time.Until(ctx.at) < 2*bounceWait {
+func (r *Router) bounce(ctx *link.DeadlineContext, f *forward) {
+	at, _ := ctx.Deadline()
+	if f.bounces++; f.Origin == call.Outbox || f.bounces > maxBounces || time.Until(at) < 2*bounceWait {
 		r.fallBack(f, causeRedirect)
 		return
 	}
@@ -230,7 +222,7 @@ func (v *view) target(f *forward) Member {
 
 // retry goes on with a call that was not answered. If another member would be
 // asked now, because the one that was asked leaves, that one is asked, once.
-func (r *Router) retry(ctx *deadline, f *forward, err error) {
+func (r *Router) retry(ctx *link.DeadlineContext, f *forward, err error) {
 	if errors.Is(err, link.ErrClosed) || errors.Is(err, link.ErrBroken) {
 		if now := r.view.Load(); !f.rerouted && now.target(f) != f.to.Member {
 			f.rerouted = true
