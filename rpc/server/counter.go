@@ -109,7 +109,7 @@ func (x *scratch) hits(r *pb.CountRequest, id string) error {
 	if r.GetWindowEnd() < 0 {
 		return wrong("window_end", decimal(r.GetWindowEnd()), "must not be negative")
 	}
-	x.count = limiter.Count{
+	x.count = limiter.CountRequest{
 		Key: r.GetKey(), Window: w, ID: id, Limit: r.GetLimit(), Hits: r.GetHits(), GiveBack: r.GetGiveBack(),
 		Force: x.request.Force, WindowEnd: r.GetWindowEnd(),
 	}

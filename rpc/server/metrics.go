@@ -204,7 +204,7 @@ func (m *metrics) observe(route pb.Route, d time.Duration, n int) {
 }
 
 // counted counts an answer to hits.
-func (m *metrics) counted(d *limiter.Counted) {
+func (m *metrics) counted(d *limiter.CountResult) {
 	result := countedWithin
 	switch {
 	case d.Full:
