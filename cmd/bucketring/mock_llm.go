@@ -74,17 +74,17 @@ call, those that were broken off included; ?caller= and ?label= choose calls,
 			name, text string
 			into       *float64
 		}{
-			{"cached", *cached, &o.Cached},
-			{"reasoning", *reasoning, &o.Reasoning},
-			{"disconnect", *disconnect, &o.Disconnect},
-			{"no-usage", *noUsage, &o.NoUsage},
-			{"lie", *lie, &o.Lie},
+			{"cached", *cached, &o.CachedShare},
+			{"reasoning", *reasoning, &o.ReasoningShare},
+			{"disconnect", *disconnect, &o.DisconnectShare},
+			{"no-usage", *noUsage, &o.NoUsageShare},
+			{"lie", *lie, &o.InvalidUsageShare},
 		} {
 			if *f.into, err = share(f.text); err != nil {
 				return bad(f.name, err)
 			}
 		}
-		if o.Fail, err = failures(*fail); err != nil {
+		if o.FailShares, err = failures(*fail); err != nil {
 			return bad("fail", err)
 		}
 		if o.StallShare, o.Stall, err = stalls(*stall); err != nil {

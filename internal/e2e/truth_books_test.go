@@ -103,8 +103,8 @@ func (b *books) expected() map[string]*sums {
 // bounds are what a call must and may be charged, by what the model did.
 func (c noted) bounds(e mockllm.Entry) (low, high charges, err error) {
 	want := map[fate]mockllm.Outcome{
-		finishes: mockllm.Finished, untold: mockllm.Finished, drained: mockllm.Finished, fails: mockllm.Refused, breaks: mockllm.Broken,
-		leaves: mockllm.Left, runs: mockllm.Left, doomed: mockllm.Left, surprised: mockllm.Left,
+		finishes: mockllm.Finished, untold: mockllm.Finished, drained: mockllm.Finished, fails: mockllm.Rejected, breaks: mockllm.Aborted,
+		leaves: mockllm.Disconnected, runs: mockllm.Disconnected, doomed: mockllm.Disconnected, surprised: mockllm.Disconnected,
 	}[c.fate]
 	if e.Outcome != want || c.after > 0 && (c.fate == breaks || c.fate == leaves || c.fate == doomed) && e.Generated != c.after {
 		return nil, nil, fmt.Errorf("the model did %+v of a call that %s after %d, want %s", e, c.fate, c.after, want)
