@@ -58,7 +58,7 @@ call, those that were broken off included; ?caller= and ?label= choose calls,
 	stall := flags.String("stall", "", "share of calls that stand still somewhere, and how long, as 1%@2s")
 	disconnect := flags.String("disconnect", "0%", "share of calls whose connection is broken somewhere")
 	noUsage := flags.String("no-usage", "0%", "share of answers without a usage block")
-	lie := flags.String("lie", "0%", "share of answers whose usage block is wrong")
+	invalidUsage := flags.String("invalid-usage", "0%", "share of responses with usage that cannot be true")
 	flags.Uint64Var(&o.Seed, "seed", 1, "the same seed gives the same calls in the same order the same answers")
 	flags.StringVar(&o.CallerHeader, "caller-header", "", "header that says who calls (default Authorization, or X-Api-Key)")
 	flags.StringSliceVar(&o.Models, "models", nil, "models that are listed (default mock-small,mock-large)")
@@ -78,7 +78,7 @@ call, those that were broken off included; ?caller= and ?label= choose calls,
 			{"reasoning", *reasoning, &o.ReasoningShare},
 			{"disconnect", *disconnect, &o.DisconnectShare},
 			{"no-usage", *noUsage, &o.NoUsageShare},
-			{"lie", *lie, &o.InvalidUsageShare},
+			{"invalid-usage", *invalidUsage, &o.InvalidUsageShare},
 		} {
 			if *f.into, err = share(f.text); err != nil {
 				return bad(f.name, err)
