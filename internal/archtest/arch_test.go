@@ -62,7 +62,7 @@ var arrows = map[string][]string{
 	"rpc/internal/outbox": {"rpc/pb"},
 
 	// Deciding.
-	"limiter/policy/source":   {"limiter/policy", "limiter", "internal/filewatch"},
+	"limiter/policy/source":   {"limiter/policy", "limiter", "internal/filewatch", "internal/yamldoc"},
 	"limiter/policy/scenario": {"limiter/policy", "limiter", "internal/yamldoc"},
 	"limiter/policy":          {"limiter", "internal/yamldoc", "internal/nearest"},
 	"limiter/fallback":        {"limiter"},
@@ -83,8 +83,8 @@ var arrows = map[string][]string{
 
 	// More leaves.
 	"internal/buildinfo":    {},
-	"internal/config":       {"internal/nearest"},
-	"internal/filewatch":    {},
+	"internal/config":       {"internal/nearest", "internal/yamldoc"},
+	"internal/filewatch":    {"internal/yamldoc"},
 	"internal/nearest":      {},
 	"internal/snapshotfile": {},
 	"internal/trace":        {},

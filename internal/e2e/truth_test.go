@@ -83,7 +83,7 @@ func TestChargesAreTheTruth(t *testing.T) {
 	}
 
 	// Another one lets the model finish.
-	three := startProxy(t, "proxy-3", upstream, nodes, "--when-gone", "drain")
+	three := startProxy(t, "proxy-3", upstream, nodes, "--on-disconnect", "drain")
 	b.make(callers, planDrained(truthDrained), func(int) []string { return []string{three.address} })
 
 	// Both proxies work.

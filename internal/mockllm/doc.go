@@ -23,7 +23,7 @@
 //	X-Mock-Stall: 2s                 length of the pause; forever: until the caller disconnects
 //	X-Mock-Disconnect-After: 10      close the connection after this many tokens
 //	X-Mock-Error-After: 10           end a stream with an error after this many tokens
-//	X-Mock-Usage: none               or invalid: double, zero, negative, overflow, parts, text
+//	X-Mock-Usage: none               or wrong: double, zero, negative, overflow, parts, text
 //	X-Mock-Seed: 7                   seed of the random choices; default: the number of the call
 //	X-Mock-Label: any                label of the call in the ledger
 //

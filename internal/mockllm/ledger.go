@@ -44,7 +44,7 @@ type Entry struct {
 
 	Status  int       `json:"status"` // 0: no response was started
 	Outcome Outcome   `json:"outcome"`
-	Usage   string    `json:"usage"` // X-Mock-Usage of the call: true, none, or the kind of invalid usage
+	Usage   string    `json:"usage"` // X-Mock-Usage of the call: true, none, or the kind of wrong usage
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended"` // zero while the call runs
 }

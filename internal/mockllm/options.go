@@ -40,9 +40,9 @@ type Options struct {
 	StallShare float64
 	Stall      time.Duration
 	// DisconnectShare is the share of calls whose connection is closed at a random
-	// token, NoUsageShare the share of responses without usage, and InvalidUsageShare
+	// token, NoUsageShare the share of responses without usage, and WrongUsageShare
 	// the share of responses with usage that cannot be true.
-	DisconnectShare, NoUsageShare, InvalidUsageShare float64
+	DisconnectShare, NoUsageShare, WrongUsageShare float64
 
 	// CallerHeader names the header that identifies the caller. Empty: Authorization
 	// without "Bearer ", or else X-Api-Key.
@@ -116,9 +116,9 @@ func (o Options) Validate() error {
 	}
 	share("disconnect_share", o.DisconnectShare)
 	share("no_usage_share", o.NoUsageShare)
-	share("invalid_usage_share", o.InvalidUsageShare)
-	if sum > 1 || o.NoUsageShare+o.InvalidUsageShare > 1 {
-		bad("fail_shares and disconnect_share, and no_usage_share and invalid_usage_share, must not exceed 1 together")
+	share("wrong_usage_share", o.WrongUsageShare)
+	if sum > 1 || o.NoUsageShare+o.WrongUsageShare > 1 {
+		bad("fail_shares and disconnect_share, and no_usage_share and wrong_usage_share, must not exceed 1 together")
 	}
 	if o.LedgerSize < 0 {
 		bad("ledger_size: must not be negative, got %d", o.LedgerSize)

@@ -11,7 +11,7 @@ import (
 )
 
 func TestValidateNamesEveryProblem(t *testing.T) {
-	_, err := New(Options{TTFT: -1, Speed: -2, FailShares: map[int]float64{200: 2}, DisconnectShare: -0.5, Output: Length{Min: 5, Max: 1}, Stall: -time.Second, InvalidUsageShare: 0.9, NoUsageShare: 0.9})
+	_, err := New(Options{TTFT: -1, Speed: -2, FailShares: map[int]float64{200: 2}, DisconnectShare: -0.5, Output: Length{Min: 5, Max: 1}, Stall: -time.Second, WrongUsageShare: 0.9, NoUsageShare: 0.9})
 	if err == nil {
 		t.Fatal("New succeeded, want an error")
 	}
@@ -88,7 +88,7 @@ func TestFailuresByStatus(t *testing.T) {
 func TestRandomFailures(t *testing.T) {
 	o := Options{
 		Seed: 7, Output: Length{Min: 10, Max: 90}, FailShares: map[int]float64{429: 0.1, 503: 0.1},
-		StallShare: 0.1, DisconnectShare: 0.1, NoUsageShare: 0.1, InvalidUsageShare: 0.1, ReasoningShare: 0.5,
+		StallShare: 0.1, DisconnectShare: 0.1, NoUsageShare: 0.1, WrongUsageShare: 0.1, ReasoningShare: 0.5,
 	}.withDefaults()
 	q, problem := parse(chat, []byte(chatBody))
 	if problem != nil {
@@ -121,10 +121,10 @@ func TestRandomFailures(t *testing.T) {
 		case usageNone:
 			counts["none"]++
 		default:
-			counts["invalid"]++
+			counts["wrong"]++
 		}
 	}
-	for _, what := range []string{"429", "503", "disconnect", "stall", "none", "invalid"} {
+	for _, what := range []string{"429", "503", "disconnect", "stall", "none", "wrong"} {
 		if n := counts[what]; n < calls/10-100 || n > calls/10+100 {
 			t.Errorf("%s: %d of %d calls, want about a tenth", what, n, calls)
 		}

@@ -50,8 +50,8 @@ const (
 	usageNone usageMode = "none"
 )
 
-// invalidUsages are the kinds of invalid usage.
-var invalidUsages = []usageMode{"double", "zero", "negative", "overflow", "parts", "text"}
+// wrongUsages are the kinds of wrong usage.
+var wrongUsages = []usageMode{"double", "zero", "negative", "overflow", "parts", "text"}
 
 // longest returns the length of the longest choice.
 func (p *plan) longest() int64 { return slices.Max(p.outputs) }
@@ -86,14 +86,14 @@ func (o *Options) newPlan(h http.Header, number int64, e endpoint, r *request) (
 	rng := rand.New(rand.NewPCG(o.Seed, seed))
 	p := &plan{ttft: o.TTFT, speed: o.Speed, chunk: o.ChunkTokens, seed: rng.Uint64(), stallAfter: never, disconnectAfter: never, errorAfter: never, usage: usageTrue}
 
-	failure, position, reporting, invalidUsage := rng.Float64(), rng.Float64(), rng.Float64(), invalidUsages[rng.IntN(len(invalidUsages))]
+	failure, position, reporting, wrongUsage := rng.Float64(), rng.Float64(), rng.Float64(), wrongUsages[rng.IntN(len(wrongUsages))]
 	stalls, stallPosition := rng.Float64() < o.StallShare, rng.Float64()
 	p.drawFailure(o, failure)
 	switch {
 	case reporting < o.NoUsageShare:
 		p.usage = usageNone
-	case reporting < o.NoUsageShare+o.InvalidUsageShare:
-		p.usage = invalidUsage
+	case reporting < o.NoUsageShare+o.WrongUsageShare:
+		p.usage = wrongUsage
 	}
 
 	p.input = m.number("Input-Tokens", r.input(o.BytesPerToken), maxLength)
@@ -177,8 +177,8 @@ func (p *plan) applyHeaders(m *headers) {
 	p.disconnectAfter = m.number("Disconnect-After", p.disconnectAfter, maxLength)
 	p.errorAfter = m.number("Error-After", p.errorAfter, maxLength)
 	if u := usageMode(m.get("Usage")); u != "" {
-		if u != usageTrue && u != usageNone && !slices.Contains(invalidUsages, u) {
-			m.fail("Usage", fmt.Sprintf("must be true, none or one of %v", invalidUsages))
+		if u != usageTrue && u != usageNone && !slices.Contains(wrongUsages, u) {
+			m.fail("Usage", fmt.Sprintf("must be true, none or one of %v", wrongUsages))
 		}
 		p.usage = u
 	}

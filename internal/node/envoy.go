@@ -20,6 +20,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/internal/filewatch"
 	"github.com/bucketring/bucketring/rpc/envoy"
 	"github.com/bucketring/bucketring/rpc/envoy/config"
 	"github.com/bucketring/bucketring/rpc/envoy/xds"
@@ -150,7 +151,7 @@ func (n *Node) runEnvoy(ctx context.Context, group *errgroup.Group) {
 		if e.plane != nil {
 			return e.plane.Run(ctx)
 		}
-		e.files.run(ctx)
+		e.files.Run(ctx)
 		return nil
 	})
 }
@@ -177,7 +178,7 @@ func (n *Node) reloadEnvoy() {
 	if n.envoy == nil || n.envoy.files == nil {
 		return
 	}
-	if _, err := n.envoy.files.load(true); err != nil {
+	if err := n.envoy.files.Reload(); err != nil {
 		n.envoy.files.logFailure(err)
 	}
 }
@@ -201,7 +202,7 @@ type EnvoyStatus struct {
 	Domains []string          `json:"domains,omitempty"`
 	Rules   int               `json:"rules"`
 	Digest  string            `json:"digest,omitempty"`
-	Files   *EnvoyRulesStatus `json:"files,omitempty"`
+	Files   *filewatch.Status `json:"files,omitempty"`
 	Plane   *xds.Status       `json:"control_plane,omitempty"`
 }
 
@@ -212,7 +213,7 @@ func (n *Node) envoyStatus() *EnvoyStatus {
 	rules := n.envoy.service.Rules()
 	s := &EnvoyStatus{Listen: n.EnvoyAddr(), HTTP: n.EnvoyHTTPAddr(), Domains: rules.Domains(), Rules: len(rules.Rules()), Digest: rules.Digest()}
 	if f := n.envoy.files; f != nil {
-		status := f.status()
+		status, _ := f.Status()
 		s.Files = &status
 	}
 	if p := n.envoy.plane; p != nil {
@@ -278,7 +279,7 @@ func (c *envoyCollector) Collect(ch chan<- prometheus.Metric) {
 	var good bool
 	var done, failed int64
 	if f := c.door.files; f != nil {
-		s := f.status()
+		s, _ := f.Status()
 		good, done, failed = s.LastError == "", s.Reloads, s.Failures
 	} else {
 		s := c.door.plane.Status()

@@ -79,8 +79,8 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	m := &options.Middleware
 	m.Client, m.Identify, m.MaxBodyBytes, m.Logger, m.Registerer = p.client, identify, int64(c.MaxBody), o.Logger, o.Registry
 	m.Lease = c.Lease
-	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.WhenGone); err != nil {
-		return nil, wrong("when_gone", err)
+	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.OnDisconnect); err != nil {
+		return nil, wrong("on_disconnect", err)
 	}
 	handler, err := proxy.New(options)
 	if err != nil {
