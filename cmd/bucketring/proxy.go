@@ -148,7 +148,7 @@ func adminHandler(ctx context.Context, p *node.Proxy, registry *prometheus.Regis
 		switch {
 		case ctx.Err() != nil:
 			http.Error(w, "shutting down", http.StatusServiceUnavailable)
-		case !status.Followed:
+		case !status.Following:
 			http.Error(w, "no node of the cluster answers", http.StatusServiceUnavailable)
 		default:
 			_, _ = fmt.Fprintln(w, "ready")

@@ -50,12 +50,13 @@ var arrows = map[string][]string{
 	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest"},
 	"rpc/peer":               {"rpc/server", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
-	"rpc/client":             {"rpc/internal/link", "rpc/internal/outbox", "rpc/pb"},
+	"rpc/client":             {"rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
 	"rpc/pb":                 {},
 
 	// What the wire says.
-	"rpc/internal/llm":     {},
-	"rpc/internal/message": {},
+	"rpc/internal/llm":       {},
+	"rpc/internal/message":   {},
+	"rpc/internal/requestid": {},
 
 	// Carrying calls.
 	"rpc/internal/link":   {"rpc/pb"},

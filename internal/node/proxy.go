@@ -70,7 +70,7 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if err != nil {
 		return nil, wrong("identity", err)
 	}
-	o.Nodes.Dropped = func(key, requestID string, err error) {
+	o.Nodes.OnSettlementDropped = func(key, requestID string, err error) {
 		o.Logger.Error("usage of a call could not be reported", "key", key, "request_id", requestID, "error", err)
 	}
 	if p.client, err = client.Dial(o.Nodes); err != nil {

@@ -100,12 +100,12 @@ func checkRoot(t *testing.T, entries []entry, left map[string]client.State, end 
 			}
 			continue
 		}
-		want, err := o.Settle(now, &limiter.Usage{Key: e.key, ID: e.id, InputTokens: -1, OutputTokens: e.usage.OutputTokens, Final: e.final})
+		want, err := o.Settle(now, &limiter.Usage{Key: e.key, ID: e.id, InputTokens: -1, OutputTokens: *e.usage.OutputTokens, Final: e.final})
 		if err != nil {
 			t.Fatalf("at %s: oracle: Settle(%s): %v", e.at, e.id, err)
 		}
 		if diff := gocmp.Diff(limits(want.Limits), e.settled.Limits); diff != "" {
-			t.Fatalf("at %s: Settle(%s, %+v): oracle -, node +\n%s", e.at, e.id, *e.usage, diff)
+			t.Fatalf("at %s: Settle(%s) of %d tokens: oracle -, node +\n%s", e.at, e.id, *e.usage.OutputTokens, diff)
 		}
 	}
 	for key, state := range left {
@@ -144,9 +144,13 @@ func request(t *testing.T, p *policy.Policy, e *client.Estimate) *limiter.Reques
 	if err := p.Resolve(e.Key, e.Tier, e.Model, plan); err != nil {
 		t.Fatal(err)
 	}
+	var output int64
+	if e.MaxOutputTokens != nil {
+		output = *e.MaxOutputTokens
+	}
 	return &limiter.Request{
 		Key: e.Key, Tier: e.Tier, Model: e.Model, ID: e.RequestID, Plan: plan,
-		Requests: 1, InputTokens: e.InputTokens, OutputTokens: e.MaxOutputTokens, Choices: 1,
+		Requests: 1, InputTokens: e.InputTokens, OutputTokens: output, Choices: 1,
 	}
 }
 

@@ -41,7 +41,7 @@ func Example() {
 			outcomes[string(e.reserved.Outcome)]++
 			reserved += e.reserved.Granted()
 		case e.final:
-			generated += e.usage.OutputTokens
+			generated += *e.usage.OutputTokens
 		}
 	}
 	fmt.Println(outcomes)

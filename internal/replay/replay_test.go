@@ -107,10 +107,10 @@ func (t *trip) step(ctx context.Context, c *client.Client, at time.Duration) (do
 		return t.reserve(ctx, c, at)
 	}
 	end := t.began + readPrompt + time.Duration(t.output)*perToken
-	usage := client.Usage{OutputTokens: t.output}
+	usage := client.Usage{OutputTokens: client.Int64(t.output)}
 	report := t.reservation.Settle
 	if at < end {
-		usage.OutputTokens = max(1, int64((at-t.began-readPrompt)/perToken))
+		usage.OutputTokens = client.Int64(max(1, int64((at-t.began-readPrompt)/perToken)))
 		report = t.reservation.Progress
 		next = min(at+reportsEvery, end)
 	}
@@ -121,7 +121,7 @@ func (t *trip) step(ctx context.Context, c *client.Client, at time.Duration) (do
 func (t *trip) reserve(ctx context.Context, c *client.Client, at time.Duration) (done entry, next time.Duration, err error) {
 	estimate := client.Estimate{
 		Key: t.user.Key, Tier: t.user.Tier, Model: model,
-		InputTokens: t.call.ContextTokens, MaxOutputTokens: maxOutput,
+		InputTokens: t.call.ContextTokens, MaxOutputTokens: client.Int64(maxOutput),
 		RequestID: fmt.Sprintf("row-%d", t.call.Row),
 	}
 	r, err := c.Reserve(ctx, estimate)

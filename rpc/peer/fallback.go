@@ -31,11 +31,11 @@ func causeOf(err error) (cause, bool) {
 	switch {
 	case errors.Is(err, link.ErrBroken), errors.Is(err, link.ErrClosed), errors.Is(err, link.ErrAnswer):
 		return causeBroken, true
-	case errors.Is(err, link.ErrBreaker):
+	case errors.Is(err, link.ErrBreakerOpen):
 		return causeBreaker, true
-	case errors.Is(err, link.ErrFull):
+	case errors.Is(err, link.ErrQueueFull):
 		return causeFull, true
-	case errors.Is(err, link.ErrLate):
+	case errors.Is(err, link.ErrTimeout):
 		return causeLate, true
 	}
 	return "", false

@@ -101,7 +101,7 @@ func (r *Router) finish(ctx *deadline, c *call) {
 		c.pending = nil
 		c.unheard = c.unheard || mayBeDecided(err)
 		if err == nil && codes.Code(result.GetError().GetCode()) == codes.DeadlineExceeded {
-			err = link.ErrLate // it was too late there: nothing was decided
+			err = link.ErrTimeout // it was too late there: nothing was decided
 		}
 		switch {
 		case err != nil:
@@ -129,7 +129,7 @@ func (r *Router) heard(c *call, term uint64) {
 // mayBeDecided reports whether a call that ended with err may have been decided by
 // the member that it was sent to.
 func mayBeDecided(err error) bool {
-	return errors.Is(err, link.ErrLate) || errors.Is(err, link.ErrBroken) || errors.Is(err, link.ErrClosed)
+	return errors.Is(err, link.ErrTimeout) || errors.Is(err, link.ErrBroken) || errors.Is(err, link.ErrClosed)
 }
 
 // answered takes the result of the member that was asked.

@@ -133,7 +133,7 @@ func (r *Router) SetTopology(t Topology) error {
 		return fmt.Errorf("set topology: %w", err)
 	}
 	r.publish(next, ownership.Ring{Table: table, Fenced: t.Fenced})
-	r.outbox.Kick()
+	r.outbox.RetryNow()
 	for _, p := range known {
 		if !kept[p] {
 			r.retire(p)

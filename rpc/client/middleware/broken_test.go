@@ -276,20 +276,20 @@ func TestSetUsage(t *testing.T) {
 		input, output int64
 		rejected      bool
 	}{
-		"all":            {client.Usage{InputTokens: 50, OutputTokens: 9}, 50, 9, false},
-		"output":         {client.Usage{OutputTokens: 9}, 40, 9, false},
-		"input":          {client.Usage{InputTokens: 50}, 50, 7, false},
-		"zero":           {client.Usage{InputTokens: client.Zero, OutputTokens: client.Zero}, 0, 0, false},
-		"negative":       {client.Usage{InputTokens: -5, OutputTokens: 9}, 40, 7, true},
-		"too large":      {client.Usage{OutputTokens: 1<<53 + 1}, 40, 7, true},
-		"sum too large":  {client.Usage{InputTokens: 1 << 53, OutputTokens: 1}, 40, 7, true},
-		"too much cache": {client.Usage{InputTokens: 5, CachedInputTokens: 6}, 40, 7, true},
+		"all":            {client.Usage{InputTokens: client.Int64(50), OutputTokens: client.Int64(9)}, 50, 9, false},
+		"output":         {client.Usage{OutputTokens: client.Int64(9)}, 40, 9, false},
+		"input":          {client.Usage{InputTokens: client.Int64(50)}, 50, 7, false},
+		"zero":           {client.Usage{InputTokens: client.Int64(0), OutputTokens: client.Int64(0)}, 0, 0, false},
+		"negative":       {client.Usage{InputTokens: client.Int64(-5), OutputTokens: client.Int64(9)}, 40, 7, true},
+		"too large":      {client.Usage{OutputTokens: client.Int64(1<<53 + 1)}, 40, 7, true},
+		"sum too large":  {client.Usage{InputTokens: client.Int64(1 << 53), OutputTokens: client.Int64(1)}, 40, 7, true},
+		"too much cache": {client.Usage{InputTokens: client.Int64(5), CachedInputTokens: 6}, 40, 7, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, c := start(t)
 			s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, r *http.Request) {
 				call, _ := middleware.FromContext(r.Context())
-				call.SetUsage(client.Usage{OutputTokens: 1})
+				call.SetUsage(client.Usage{OutputTokens: client.Int64(1)})
 				call.SetUsage(test.usage)
 				whole(200, completion("Because.", usage40))(w, r)
 			})

@@ -61,18 +61,25 @@ func (c *Call) Key() string { return c.reservation.Key }
 // SetUsage sets the usage of the call so far and takes precedence over what the
 // response reports. The numbers are cumulative. A long call may set it
 // repeatedly: each value is also reported as progress, and the last one is
-// charged. As in [client.Usage], 0 means unknown, and [client.Zero] means 0.
+// charged.
 func (c *Call) SetUsage(u client.Usage) {
-	u.Costs = maps.Clone(u.Costs)
+	u.InputTokens, u.OutputTokens, u.Costs = clone(u.InputTokens), clone(u.OutputTokens), maps.Clone(u.Costs)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mu.ended {
 		return
 	}
 	c.mu.usage = &u
-	if u.OutputTokens > 0 && u.OutputTokens <= amount.Max {
-		c.output.Store(u.OutputTokens)
+	if n := orZero(u.OutputTokens); n > 0 && n <= amount.Max {
+		c.output.Store(n)
 	}
+}
+
+func clone(n *int64) *int64 {
+	if n == nil {
+		return nil
+	}
+	return client.Int64(*n)
 }
 
 // hasUsage reports whether SetUsage was called.
@@ -108,7 +115,11 @@ func (c *Call) recordOutput(tokens int64) {
 
 // reportProgress renews the lease and reports the output so far.
 func (c *Call) reportProgress() error {
-	_, err := c.reservation.Progress(context.WithoutCancel(c.ctx), client.Usage{OutputTokens: c.output.Load()})
+	var u client.Usage
+	if n := c.output.Load(); n > 0 {
+		u.OutputTokens = &n
+	}
+	_, err := c.reservation.Progress(context.WithoutCancel(c.ctx), u)
 	return err
 }
 

@@ -94,14 +94,10 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	}
 	estimate := client.Estimate{
 		Key: id.Key, Tier: id.Tier, Model: q.Model,
-		InputTokens:     min(input, amount.Max),
-		MaxOutputTokens: q.MaxOutput, MinOutputTokens: minOutput, N: q.N,
+		InputTokens: min(input, amount.Max), MinOutputTokens: minOutput, N: q.N,
 	}
-	switch {
-	case q.MaxOutput < 0:
-		estimate.MaxOutputTokens = 0 // the policy's default
-	case q.MaxOutput == 0:
-		estimate.MaxOutputTokens = client.Zero
+	if q.MaxOutput >= 0 { // else the policy's default
+		estimate.MaxOutputTokens = client.Int64(q.MaxOutput)
 	}
 	c := m.reserve(x, estimate, e.String())
 	if c == nil {

@@ -100,7 +100,7 @@ func start(t testing.TB) (*node, *client.Client) {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.server.Stop)
-	c, err := client.Dial(client.Options{Addrs: []string{n.addr}, Plain: true, Timeout: 10 * time.Second})
+	c, err := client.Dial(client.Options{Addrs: []string{n.addr}, DisableOwnerRouting: true, Timeout: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

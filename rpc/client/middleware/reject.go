@@ -66,9 +66,9 @@ func (x exchange) setHeaders(h http.Header, c *Call) {
 	dialect.Headers(h, x.dialect, &c.reservation.Decision, time.Now())
 	h.Set(headerRequestID, c.RequestID())
 	if c.reservation.Outcome == client.Degraded {
-		asked := c.estimate.MaxOutputTokens
-		if asked == 0 {
-			asked = -1 // the policy's default
+		asked := int64(-1) // the policy's default
+		if n := c.estimate.MaxOutputTokens; n != nil {
+			asked = *n
 		}
 		dialect.Degraded(h, asked, c.Granted(), c.reservation.Binding)
 	}

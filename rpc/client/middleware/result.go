@@ -24,6 +24,14 @@ const (
 	SourceCancelled Source = "cancelled"
 )
 
+// ChargedUsage is the usage that a call was settled with.
+type ChargedUsage struct {
+	InputTokens       int64 // including cached ones
+	CachedInputTokens int64
+	OutputTokens      int64            // of all choices
+	Costs             map[string]int64 // in the operator's own dimensions
+}
+
 // Result describes a call that has ended.
 type Result struct {
 	Key       string
@@ -38,8 +46,7 @@ type Result struct {
 	RequestedOutputTokens int64 // of each choice; 0: the policy's default
 	GrantedOutputTokens   int64 // of each choice
 
-	// Charged is the usage that the call was settled with. Its zeros mean 0.
-	Charged client.Usage
+	Charged ChargedUsage
 	Source  Source
 	// UsageRejected is true if the reported usage was not plausible and was replaced
 	// by an estimate.

@@ -29,7 +29,7 @@ type ending struct {
 
 // charge is what a call is settled with.
 type charge struct {
-	usage         client.Usage // zeros mean 0
+	usage         ChargedUsage
 	source        Source
 	usageRejected bool
 }
@@ -42,13 +42,13 @@ func (c *Call) charge(e ending) charge {
 	if notRun {
 		return charge{source: SourceCancelled}
 	}
-	response := client.Usage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: e.output}
+	response := ChargedUsage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: e.output}
 	complete := e.metered && e.input >= 0 && e.output >= 0
-	if complete && !plausible(&response) {
+	if complete && !plausible(response.exact()) {
 		e.usageRejected, complete, e.outputGuess = true, false, e.textOutput
 	}
 	estimated := charge{
-		usage:         client.Usage{InputTokens: c.estimate.InputTokens, OutputTokens: min(e.outputGuess, amount.Max-c.estimate.InputTokens)},
+		usage:         ChargedUsage{InputTokens: c.estimate.InputTokens, OutputTokens: min(e.outputGuess, amount.Max-c.estimate.InputTokens)},
 		source:        SourceEstimated,
 		usageRejected: e.usageRejected,
 	}
@@ -59,14 +59,14 @@ func (c *Call) charge(e ending) charge {
 	case !e.metered:
 		estimated.usage.OutputTokens = min(c.maxOutput(), amount.Max-c.estimate.InputTokens)
 	case !e.usageRejected && e.input >= 0: // the input is known, but not the final output
-		estimated.usage = client.Usage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: min(e.outputGuess, amount.Max-e.input)}
+		estimated.usage = ChargedUsage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: min(e.outputGuess, amount.Max-e.input)}
 	}
 	best := estimated
 	if complete {
 		best = charge{usage: response, source: SourceReported}
 	}
 	switch {
-	case reported != nil && plausible(reported):
+	case reported != nil && plausible(*reported):
 		return mergeReported(best, reported, e.incomplete)
 	case reported != nil:
 		best.usageRejected = true
@@ -81,7 +81,9 @@ func mergeReported(best charge, reported *client.Usage, incomplete bool) charge 
 	u := &best.usage
 	override(&u.InputTokens, reported.InputTokens)
 	override(&u.OutputTokens, reported.OutputTokens)
-	override(&u.CachedInputTokens, reported.CachedInputTokens)
+	if reported.CachedInputTokens > 0 {
+		u.CachedInputTokens = reported.CachedInputTokens
+	}
 	u.CachedInputTokens = min(u.CachedInputTokens, u.InputTokens)
 	u.Costs = reported.Costs
 	best.source = SourceReported
@@ -92,21 +94,18 @@ func mergeReported(best charge, reported *client.Usage, incomplete bool) charge 
 }
 
 // override sets *to to a reported value, unless the value is unknown.
-func override(to *int64, reported int64) {
-	switch reported {
-	case 0:
-	case client.Zero:
-		*to = 0
-	default:
-		*to = reported
+func override(to, reported *int64) {
+	if reported != nil {
+		*to = *reported
 	}
 }
 
 // plausible reports whether usage can be true: no number is negative or above
 // [amount.Max], and no part is larger than its whole.
-func plausible(u *client.Usage) bool {
-	for _, n := range [...]int64{u.InputTokens, u.CachedInputTokens, u.OutputTokens} {
-		if n != client.Zero && (n < 0 || n > amount.Max) {
+func plausible(u client.Usage) bool {
+	input, output := orZero(u.InputTokens), orZero(u.OutputTokens)
+	for _, n := range [...]int64{input, u.CachedInputTokens, output} {
+		if n < 0 || n > amount.Max {
 			return false
 		}
 	}
@@ -115,8 +114,14 @@ func plausible(u *client.Usage) bool {
 			return false
 		}
 	}
-	input, output := max(u.InputTokens, 0), max(u.OutputTokens, 0)
-	return input+output <= amount.Max && (u.InputTokens == 0 || u.CachedInputTokens <= input)
+	return input+output <= amount.Max && (u.InputTokens == nil || u.CachedInputTokens <= input)
+}
+
+func orZero(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
 }
 
 // finish settles the call, counts it and calls OnDone. Only the first call of
@@ -132,7 +137,7 @@ func (c *Call) finish(e ending) {
 	r := Result{
 		Key: c.reservation.Key, Tier: c.reservation.Tier, Model: c.estimate.Model, RequestID: c.reservation.RequestID, Method: c.method,
 		Outcome: c.reservation.Outcome, Reason: c.reservation.Reason,
-		RequestedOutputTokens: max(c.estimate.MaxOutputTokens, 0), GrantedOutputTokens: c.reservation.Granted(), Status: e.status,
+		RequestedOutputTokens: max(orZero(c.estimate.MaxOutputTokens), 0), GrantedOutputTokens: c.reservation.Granted(), Status: e.status,
 	}
 	if !c.reservation.Denied() {
 		c.metering.renewer.remove(c)
@@ -141,7 +146,7 @@ func (c *Call) finish(e ending) {
 		if ch.source == SourceCancelled {
 			r.Deferred, r.Err = c.cancel()
 		} else {
-			r.Deferred, r.Err = c.settle(ch.usage)
+			r.Deferred, r.Err = c.settle(ch.usage.exact())
 		}
 		c.metering.metrics.settled(&r)
 		if r.Err != nil {
@@ -157,7 +162,6 @@ func (c *Call) finish(e ending) {
 // settle reports the final usage. If no node can be reached, it leaves the usage
 // to the client's outbox and returns true.
 func (c *Call) settle(u client.Usage) (deferred bool, err error) {
-	u = explicitZeros(u)
 	ctx := context.WithoutCancel(c.ctx)
 	_, err = c.reservation.Settle(ctx, u)
 	if _, invalid := errors.AsType[*client.InvalidError](err); invalid && u.Costs != nil {
@@ -180,7 +184,7 @@ func (c *Call) cancel() (deferred bool, err error) {
 	if err == nil || isRejected(err) {
 		return false, err
 	}
-	unused := client.Usage{InputTokens: client.Zero, OutputTokens: client.Zero}
+	unused := client.Usage{InputTokens: client.Int64(0), OutputTokens: client.Int64(0)}
 	for name := range c.estimate.Costs {
 		if unused.Costs == nil {
 			unused.Costs = map[string]int64{}
@@ -206,13 +210,7 @@ func isRejected(err error) bool {
 	return invalid || errors.Is(err, client.ErrConflict) || errors.Is(err, client.ErrUnknownReservation)
 }
 
-// explicitZeros returns u with [client.Zero] for every 0, which the client would
-// take as unknown.
-func explicitZeros(u client.Usage) client.Usage {
-	for _, n := range [...]*int64{&u.InputTokens, &u.CachedInputTokens, &u.OutputTokens} {
-		if *n == 0 {
-			*n = client.Zero
-		}
-	}
-	return u
+// exact returns u for the client, with no number left open.
+func (u ChargedUsage) exact() client.Usage {
+	return client.Usage{InputTokens: &u.InputTokens, CachedInputTokens: u.CachedInputTokens, OutputTokens: &u.OutputTokens, Costs: u.Costs}
 }
