@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
 )
 
 // chunks returns the chunks of a chat stream, and whether [DONE] ended it.
