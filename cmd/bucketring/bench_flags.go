@@ -71,7 +71,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.StringVar(&b.arrivals, "arrivals", string(suite.Poisson), "distribution of the times between calls: poisson or constant")
 	f.DurationVar(&o.For, "for", 10*time.Second, "measured time of each target, over all rounds")
 	f.DurationVar(&o.Warmup, "warmup", 2*time.Second, "unmeasured time before each round")
-	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer (default 1m for targets that call models)")
+	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer; for targets that call models the default is 1m")
 	f.DurationVar(&o.Wait, "wait", suite.DefaultWait, "time to wait for the first answer of a target")
 	f.StringVar(&o.Targets.KeyHeader, "key-header", target.DefaultKeyHeader, "header with the key of a call for openai: and anthropic: targets; the bearer token also has it")
 

@@ -123,7 +123,7 @@ type devCluster struct {
 	nodes []*node.Node
 }
 
-// runDev runs nodes until a signal ends them.
+// runDev runs nodes until a signal arrives.
 func (s *streams) runDev(ctx context.Context, configs []*config.Config, log *slog.Logger) error {
 	started := make(chan []*node.Node, 1) // all nodes, once they run
 	ctx, stop := onSignals(ctx, func() {
