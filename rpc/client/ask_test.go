@@ -208,7 +208,7 @@ func garbled(result ...byte) func(*pb.Batch, *pb.Answers) {
 }
 
 func itemError(code codes.Code) *pb.Result {
-	return &pb.Result{Result: &pb.Result_Error{Error: &pb.Error{Code: int32(code), Message: "as told"}}}
+	return &pb.Result{Result: &pb.Result_Error{Error: &pb.Error{Code: int32(code), Message: "injected"}}}
 }
 
 // An error without a code is still an error.

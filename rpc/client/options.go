@@ -35,8 +35,8 @@ type Options struct {
 	Addrs []string
 
 	// DisableOwnerRouting sends every call to Addrs, round robin and by unary
-	// calls, so that the nodes forward it to the owner. It is slower. It is meant
-	// for comparison, and for networks that reach only a load balancer.
+	// calls; the nodes forward it to the owner. It is slower, and meant for
+	// comparison and for networks that cannot reach the members directly.
 	DisableOwnerRouting bool
 
 	// TLS secures the connections. Nil means plaintext, which is rejected for

@@ -310,7 +310,7 @@ func TestBackoffGrows(t *testing.T) {
 		var at []time.Time
 		t.nodes["a"].behave(func(context.Context, int) error {
 			at = append(at, time.Now())
-			return status.Error(codes.Unavailable, "as told")
+			return status.Error(codes.Unavailable, "injected")
 		})
 		_, err := t.c.Check(t.Context(), client.Call{Key: "acme/alice"})
 		wantUnreachable(t, err)
@@ -332,7 +332,7 @@ func TestStorm(t *testing.T) {
 			n.behave(func(ctx context.Context, nth int) error {
 				switch nth % 7 {
 				case 2:
-					return status.Error(codes.Unavailable, "as told")
+					return status.Error(codes.Unavailable, "injected")
 				case 4:
 					return lostAnswer{status.Error(codes.Unavailable, "lost")}
 				case 6:
