@@ -26,7 +26,7 @@ type Server struct {
 	mu struct {
 		sync.Mutex
 		inFlight int
-		idle     chan struct{} // closed when inFlight becomes 0; nil: nobody waits
+		idle     chan struct{} // closed when inFlight becomes 0; nil: no waiter
 	}
 }
 
