@@ -107,7 +107,7 @@ func TestModelsDenyDegradeAndFail(t *testing.T) {
 	if a, err := reserve("denied"); err != nil || a.Outcome != bench.Denied || a.Reason != "rate_limit_exceeded" {
 		t.Errorf("denied: %+v, %v", a, err)
 	}
-	if _, err := reserve("failed"); err == nil || !strings.Contains(err.Error(), "status 500: 500: the mock was told to fail") {
+	if _, err := reserve("failed"); err == nil || !strings.Contains(err.Error(), "status 500: 500: this failure was requested") {
 		t.Errorf("failed: %v, want the error of the server", err)
 	}
 	a, err := reserve("degraded")
