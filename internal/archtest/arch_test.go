@@ -42,21 +42,22 @@ var arrows = map[string][]string{
 	// The wire.
 	"rpc/httpapi/statuspage": {},
 	"rpc/httpapi":            {"rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/message", "limiter/policy", "limiter", "internal/nearest"},
-	"rpc/server":             {"rpc/pb", "limiter/policy", "limiter"},
+	"rpc/server":             {"rpc/internal/call", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":              {"rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
 	"rpc/client/middleware":  {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
 	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/message"},
 	"rpc/envoy":              {"rpc/envoy/config", "rpc/server", "rpc/pb", "limiter"},
 	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest"},
-	"rpc/peer":               {"rpc/server", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
+	"rpc/peer":               {"rpc/server", "rpc/internal/call", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
 	"rpc/client":             {"rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
 	"rpc/pb":                 {},
 
 	// What the wire says.
+	"rpc/internal/call":      {"rpc/internal/requestid", "rpc/pb", "ring", "limiter"},
+	"rpc/internal/requestid": {},
 	"rpc/internal/llm":       {},
 	"rpc/internal/message":   {},
-	"rpc/internal/requestid": {},
 
 	// Carrying calls.
 	"rpc/internal/link":   {"rpc/pb"},
