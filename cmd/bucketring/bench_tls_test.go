@@ -159,7 +159,7 @@ func oneNode(t *testing.T, host string) *node.Node {
 	c := config.Default()
 	c.Name, c.HTTP, c.GRPC, c.Gossip, c.Advertise = "n1", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", host
 	up := make(chan struct{}) // closed when the node is ready
-	n, err := node.New(node.Options{Config: c, OnReady: func(*node.Node) { close(up) }, Hasty: true, Await: 1})
+	n, err := node.New(node.Options{Config: c, OnReady: func(*node.Node) { close(up) }, SkipLeave: true, ExpectedMembers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

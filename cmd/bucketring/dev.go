@@ -173,7 +173,7 @@ func (c *devCluster) start(ctx context.Context, configs []*config.Config) error 
 }
 
 func (c *devCluster) add(ctx context.Context, conf *config.Config, members int) error {
-	n, err := node.New(node.Options{Config: conf, Logger: c.log.With("node", conf.Name), Await: members, Hasty: true})
+	n, err := node.New(node.Options{Config: conf, Logger: c.log.With("node", conf.Name), ExpectedMembers: members, SkipLeave: true})
 	if err != nil {
 		return err
 	}

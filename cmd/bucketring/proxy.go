@@ -123,7 +123,7 @@ func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *
 	time.Sleep(c.DrainDelay)
 	finishing, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
 	defer cancel()
-	err = errors.Join(p.Finish(finishing), health.Close())
+	err = errors.Join(p.Drain(finishing), health.Close())
 	stopWork()
 	return errors.Join(err, group.Wait())
 }

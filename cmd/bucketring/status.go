@@ -192,7 +192,7 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 }
 
 // policyGroups lists which members have which digest.
-func policyGroups(list []node.PolicyGroup) string {
+func policyGroups(list []node.DigestGroup) string {
 	parts := make([]string, len(list))
 	for i, g := range list {
 		parts[i] = g.Digest.String() + " on " + strings.Join(g.Members, ", ")

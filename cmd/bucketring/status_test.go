@@ -37,8 +37,8 @@ func TestStatusShowsWarnings(t *testing.T) {
 				{Name: "n1", Fate: "crashed", At: now.Add(-time.Minute)}, // and rejoined
 				{Name: "n7", Fate: "crashed", At: now.Add(-3 * time.Second)},
 			},
-			PolicySkew: []node.PolicyGroup{{Digest: one, Members: []string{"n1", "n3"}}, {Digest: two, Members: []string{"n2"}}},
-			EnvoySkew:  []node.PolicyGroup{{Digest: two, Members: []string{"n2"}}, {Digest: one, Members: []string{"n4"}}},
+			PolicySkew: []node.DigestGroup{{Digest: one, Members: []string{"n1", "n3"}}, {Digest: two, Members: []string{"n2"}}},
+			EnvoySkew:  []node.DigestGroup{{Digest: two, Members: []string{"n2"}}, {Digest: one, Members: []string{"n4"}}},
 			Problem:    "1 error occurred:\n\t* failed to join 10.0.0.7:6472: i/o timeout\n\n",
 			Outbox:     3,
 			Fallbacks:  map[string]uint64{"breaker": 1200, "late": 5, "broken": 0, "news": 1},

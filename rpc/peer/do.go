@@ -35,12 +35,12 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 	var forwards []forward
 	var limited *link.DeadlineContext
 	var began time.Time
-	var terms ownership.Heard
+	var terms ownership.TermReports
 	for i := range calls {
 		c := &calls[i]
 		decide, learn := v.admit(c)
 		if learn {
-			terms = append(terms, ownership.Claim{Partition: c.Partition, Term: c.Term})
+			terms = append(terms, ownership.TermReport{Partition: c.Partition, Term: c.Term})
 		}
 		result := r.place(v, c, decide)
 		if result != forwarded {

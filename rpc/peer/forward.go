@@ -128,7 +128,7 @@ func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 // learnTerm takes a term that the asked member knows of.
 func (r *Router) learnTerm(partition int, term uint64) {
 	if term > r.view.Load().roles.Term(partition) {
-		r.learn(ownership.Heard{{Partition: partition, Term: term}})
+		r.learn(ownership.TermReports{{Partition: partition, Term: term}})
 	}
 }
 

@@ -133,7 +133,7 @@ func (r *Router) SetTopology(t Topology) error {
 		}
 		return fmt.Errorf("set topology: %w", err)
 	}
-	r.publish(next, ownership.Ring{Table: table, Fenced: t.Fenced})
+	r.publish(next, ownership.RingChange{Table: table, Fenced: t.Fenced})
 	r.outbox.RetryNow()
 	for _, p := range known {
 		if !kept[p] {
@@ -176,7 +176,7 @@ func (t *Topology) validate() error {
 }
 
 // publish makes next the view, with the roles that follow from e.
-func (r *Router) publish(next *view, e ownership.Ring) {
+func (r *Router) publish(next *view, e ownership.RingChange) {
 	r.step.Lock()
 	defer r.step.Unlock()
 	old := r.view.Load()
@@ -195,11 +195,11 @@ func (r *Router) publish(next *view, e ownership.Ring) {
 }
 
 // learn takes terms that a member knows of.
-func (r *Router) learn(claims ownership.Heard) {
+func (r *Router) learn(reports ownership.TermReports) {
 	r.step.Lock()
 	defer r.step.Unlock()
 	now := r.view.Load()
-	roles, fx := ownership.Step(now.roles, claims)
+	roles, fx := ownership.Step(now.roles, reports)
 	if roles == now.roles {
 		return
 	}

@@ -169,5 +169,5 @@ func isWebSocket(h http.Header) bool {
 }
 
 func reject(w http.ResponseWriter, d llm.Dialect, status int, code, message string) {
-	dialect.Error(w, d, status, dialect.Problem{Code: code, Message: message})
+	dialect.WriteError(w, d, status, dialect.Problem{Code: code, Message: message})
 }

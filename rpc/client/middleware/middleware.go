@@ -89,7 +89,7 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 		return
 	}
 	input := m.estimator.tokens(q.Model, q.InputBytes) + q.InputTokens
-	if q.HiddenInput {
+	if q.StoredInput {
 		input += storedInputTokens
 	}
 	estimate := client.Estimate{
