@@ -108,8 +108,8 @@ func headerIdentity(name string) Identifier {
 		case len(values) > 1:
 			return middleware.Identity{}, badRequest("The header %s occurs more than once.", name)
 		}
-		if problem := limiter.KeyProblem(values[0]); problem != "" {
-			return middleware.Identity{}, badRequest("The header %s is not a valid key: %s.", name, problem)
+		if err := limiter.ValidateKey(values[0]); err != nil {
+			return middleware.Identity{}, badRequest("The header %s is not a valid key: %s.", name, err)
 		}
 		return middleware.Identity{Key: values[0]}, nil
 	}

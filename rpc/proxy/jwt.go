@@ -82,8 +82,8 @@ func (v *JWTVerifier) identity(claim string) Identifier {
 		if !ok {
 			return middleware.Identity{}, unauthenticated("The token has no claim %s that is a string.", claim)
 		}
-		if problem := limiter.KeyProblem(key); problem != "" {
-			return middleware.Identity{}, unauthenticated("The claim %s of the token is not a valid key: %s.", claim, problem)
+		if err := limiter.ValidateKey(key); err != nil {
+			return middleware.Identity{}, unauthenticated("The claim %s of the token is not a valid key: %s.", claim, err)
 		}
 		return middleware.Identity{Key: key}, nil
 	}
