@@ -60,7 +60,7 @@ func dimension(t *testing.T, r *audit.Report, name string) audit.Dimension {
 }
 
 func usedOf(key, dimension string, used int64) audit.State {
-	return audit.State{Key: key, Used: []bench.Used{{Scope: key, Dimension: dimension, Name: dimension, Used: used}}}
+	return audit.State{Key: key, Used: []bench.LimitUsage{{Scope: key, Dimension: dimension, Name: dimension, Used: used}}}
 }
 
 func TestStateDroppedWhenOwnershipMoves(t *testing.T) {
@@ -166,7 +166,7 @@ func TestDoubleChargingRetries(t *testing.T) {
 // llm makes the events of an LLM call of ms length n that reserves 100 tokens
 // and uses 30.
 func llm(key string, i int, n int) (*bench.Call, []bench.Event) {
-	c := &bench.Call{Key: key, ID: fmt.Sprintf("%s-%d", key, i), LLM: true, Requests: 1, InputTokens: 10, OutputTokens: 20, MaxOutput: 90}
+	c := &bench.Call{Key: key, ID: fmt.Sprintf("%s-%d", key, i), LLM: true, Requests: 1, InputTokens: 10, OutputTokens: 20, MaxOutputTokens: 90}
 	u := bench.Usage{ID: c.ID, Key: key, InputTokens: 10, OutputTokens: 20, Final: true}
 	settle := bench.Event{Op: bench.OpSettle, Call: c, Sent: at(i + n), Done: at(i+n) + ms/2, Usage: u}
 	return c, []bench.Event{event(bench.OpReserve, c, at(i), at(i)+ms/2, allowed), settle}

@@ -85,7 +85,7 @@ func TestRightLimiterUnderLoad(t *testing.T) {
 			callers.Go(func() {
 				for i := range 10 {
 					c := &bench.Call{Key: fmt.Sprintf("org/k%d", g%2), ID: fmt.Sprintf("%d-%d", g, i), LLM: i%2 == 0, Requests: 1}
-					c.InputTokens, c.OutputTokens, c.MaxOutput = rand.Int64N(100), rand.Int64N(100), 100
+					c.InputTokens, c.OutputTokens, c.MaxOutputTokens = rand.Int64N(100), rand.Int64N(100), 100
 					e := bench.Event{Op: bench.OpCheck, Call: c, Sent: now()}
 					if c.LLM {
 						e.Op = bench.OpReserve
@@ -192,7 +192,7 @@ func drive(t *testing.T, a *audit.Auditor, start time.Time, of func(round int) p
 		if err != nil {
 			return bench.Answer{}, err
 		}
-		a := bench.Answer{ID: d.RequestId, Granted: d.GetGrantedOutputTokens(), Replayed: d.Replayed, Route: "local"}
+		a := bench.Answer{ID: d.RequestId, GrantedOutputTokens: d.GetGrantedOutputTokens(), Replayed: d.Replayed, Route: "local"}
 		switch d.Outcome {
 		case pb.Outcome_OUTCOME_ALLOWED:
 			a.Outcome = bench.Allowed
@@ -213,12 +213,12 @@ func drive(t *testing.T, a *audit.Auditor, start time.Time, of func(round int) p
 			for i := range 30 {
 				client := of(i)
 				c := &bench.Call{Key: fmt.Sprintf("org/k%d", g%3), ID: fmt.Sprintf("%d-%d", g, i), LLM: i%2 == 0, Requests: 1}
-				c.InputTokens, c.OutputTokens, c.MaxOutput = rand.Int64N(100), rand.Int64N(100), 100
+				c.InputTokens, c.OutputTokens, c.MaxOutputTokens = rand.Int64N(100), rand.Int64N(100), 100
 				for range 1 + i%7/6 { // some are sent twice
 					e := bench.Event{Op: bench.OpCheck, Call: c, Sent: now()}
 					if c.LLM {
 						e.Op = bench.OpReserve
-						e.Answer, e.Err = answer(client.Reserve(ctx, &pb.ReserveRequest{Key: c.Key, RequestId: c.ID, InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutput}))
+						e.Answer, e.Err = answer(client.Reserve(ctx, &pb.ReserveRequest{Key: c.Key, RequestId: c.ID, InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutputTokens}))
 					} else {
 						e.Answer, e.Err = answer(client.Check(ctx, &pb.CheckRequest{Key: c.Key, RequestId: c.ID, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens}))
 					}
@@ -251,7 +251,7 @@ func drive(t *testing.T, a *audit.Auditor, start time.Time, of func(round int) p
 		}
 		st.Done = now()
 		for _, l := range left.Limits {
-			st.Used = append(st.Used, bench.Used{Scope: l.Scope, Dimension: l.Dimension, Name: l.Name, Used: l.Capacity - l.Remaining + l.Debt, Limit: l.Limit})
+			st.Used = append(st.Used, bench.LimitUsage{Scope: l.Scope, Dimension: l.Dimension, Name: l.Name, Used: l.Capacity - l.Remaining + l.Debt, Limit: l.Limit})
 		}
 		a.Ended(st)
 	}

@@ -27,7 +27,7 @@ func Example() {
 			Answer: bench.Answer{Outcome: bench.Allowed},
 		})
 	}
-	a.Ended(audit.State{Key: "acme/alice", Used: []bench.Used{{Scope: "acme/alice", Dimension: "requests", Used: 13}}})
+	a.Ended(audit.State{Key: "acme/alice", Used: []bench.LimitUsage{{Scope: "acme/alice", Dimension: "requests", Used: 13}}})
 	r := a.Report()
 	fmt.Println(r.OK, r.Over[0].Amount)
 	fmt.Print(r.Summary())

@@ -29,7 +29,7 @@ func New(o Options) (*Auditor, error) {
 // State is what a target says about the limits of a key.
 type State struct {
 	Key, Tier, Model string
-	Used             []bench.Used
+	Used             []bench.LimitUsage
 	// Sent and Done: when it was asked and when the answer was there. Both zero:
 	// before or after all calls; what refills is not compared then.
 	Sent, Done time.Duration
@@ -164,7 +164,7 @@ func (a *Auditor) recordOf(e *bench.Event) (record, string) {
 		return r, ""
 	}
 	if e.Op == bench.OpReserve {
-		r.out = c.MaxOutput
+		r.out = c.MaxOutputTokens
 	}
 	if r.id == "" {
 		r.id = e.Answer.ID
@@ -176,7 +176,7 @@ func (a *Auditor) recordOf(e *bench.Event) (record, string) {
 	case bench.Allowed:
 		r.answer = admitted
 	case bench.Degraded:
-		r.answer, r.out = degraded, e.Answer.Granted
+		r.answer, r.out = degraded, e.Answer.GrantedOutputTokens
 	case bench.Denied:
 		reason := e.Answer.Reason
 		switch {

@@ -141,14 +141,14 @@ func (n *naive) ask(c *bench.Call, now int64) bench.Answer {
 	}
 	out := c.OutputTokens
 	if c.LLM {
-		out = c.MaxOutput
+		out = c.MaxOutputTokens
 	}
 	for i := range n.limits {
 		if !n.fits(&accounts[i], &n.limits[i], now, amountOf(&n.limits[i], c.InputTokens, out, c.LLM)) {
 			return bench.Answer{Outcome: bench.Denied, Reason: "limit_exceeded"}
 		}
 	}
-	h := &held{answer: bench.Answer{Outcome: bench.Allowed, Granted: out}, call: c, until: now + n.lease, live: c.LLM}
+	h := &held{answer: bench.Answer{Outcome: bench.Allowed, GrantedOutputTokens: out}, call: c, until: now + n.lease, live: c.LLM}
 	for i := range n.limits {
 		ch := &charge{now, amountOf(&n.limits[i], c.InputTokens, out, c.LLM)}
 		accounts[i].charges = append(accounts[i].charges, ch)
@@ -195,7 +195,7 @@ func (n *naive) left(key string, now int64) audit.State {
 		if l.Algorithm == audit.TokenBucket {
 			used = (used + int64(l.Window) - 1) / int64(l.Window)
 		}
-		st.Used = append(st.Used, bench.Used{Scope: key, Dimension: l.Dimension, Name: l.Dimension, Used: used, Limit: l.Amount})
+		st.Used = append(st.Used, bench.LimitUsage{Scope: key, Dimension: l.Dimension, Name: l.Dimension, Used: used, Limit: l.Amount})
 	}
 	return st
 }

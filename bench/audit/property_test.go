@@ -76,10 +76,10 @@ func (h *history) answered(e bench.Event, attempt int) {
 		return
 	}
 	if c := e.Call; c.LLM && e.Answer.Outcome == bench.Allowed && !e.Answer.Replayed {
-		end := done + int64(c.Hold)
-		for i := range c.Reports {
-			part := int64(i+1) * c.OutputTokens / int64(c.Reports+1)
-			h.use(c, done+int64(c.Hold)*int64(i+1)/int64(c.Reports+1), bench.Usage{Key: c.Key, ID: c.ID, InputTokens: c.InputTokens, OutputTokens: part})
+		end := done + int64(c.Duration)
+		for i := range c.ProgressReports {
+			part := int64(i+1) * c.OutputTokens / int64(c.ProgressReports+1)
+			h.use(c, done+int64(c.Duration)*int64(i+1)/int64(c.ProgressReports+1), bench.Usage{Key: c.Key, ID: c.ID, InputTokens: c.InputTokens, OutputTokens: part})
 		}
 		final := bench.Usage{Key: c.Key, ID: c.ID, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens, Final: true}
 		h.use(c, end, final)
@@ -116,8 +116,8 @@ func (h *history) play(n int, span int64) int64 {
 		c.InputTokens, c.OutputTokens = h.rng.Int64N(20), h.rng.Int64N(30)
 		if h.rng.IntN(2) == 0 {
 			c.LLM = true
-			c.MaxOutput = c.OutputTokens + h.rng.Int64N(40)
-			c.Hold, c.Reports = time.Duration(h.rng.Int64N(span/4+1)), h.rng.IntN(3)
+			c.MaxOutputTokens = c.OutputTokens + h.rng.Int64N(40)
+			c.Duration, c.ProgressReports = time.Duration(h.rng.Int64N(span/4+1)), h.rng.IntN(3)
 		}
 		h.send(c, sent, 0)
 	}

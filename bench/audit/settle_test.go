@@ -34,7 +34,7 @@ func TestSettleOnItsWay(t *testing.T) {
 			_, both := llm("k", 0, 5) // 10 and at most 90, and 10 and 20 in the end
 			both[1].Answer = bench.Answer{Route: tt.route, Owner: "n2"}
 			st := usedOf("k", audit.Tokens, tt.tokens)
-			st.Used = append(st.Used, bench.Used{Scope: "k", Dimension: audit.Concurrent, Used: tt.slots})
+			st.Used = append(st.Used, bench.LimitUsage{Scope: "k", Dimension: audit.Concurrent, Used: tt.slots})
 			r := run(t, audit.Options{Limits: limits}, both, st)
 			if d := dimension(t, r, audit.Tokens); d.Excess != tt.excess || d.Missing != tt.missing || d.Compared != 1 {
 				t.Errorf("tokens: %+v, want %d excess, %d missing", d, tt.excess, tt.missing)

@@ -13,11 +13,11 @@ import (
 // are moved to the end of the warm-up. The result is read and not kept.
 func FromResult(r *bench.Result) (Target, error) {
 	t := Target{
-		Name: r.Target, Duration: r.Duration, InTime: r.InTime, Unfinished: r.Unfinished,
+		Name: r.Target, Duration: r.Duration, InTime: r.Completed, Unfinished: r.Unfinished,
 		Counts: fromCounts(r.Counts),
 		LLM: LLM{
 			Held: r.LLM.Held, Reported: r.LLM.Reported, Settled: r.LLM.Settled,
-			CutShort: r.LLM.CutShort, Lost: r.LLM.Lost, ReportsFailed: r.LLM.ReportsFailed,
+			CutShort: r.LLM.CutShort, Lost: r.LLM.SettlesFailed, ReportsFailed: r.LLM.ReportsFailed,
 		},
 	}
 	all, err := r.Overall()
@@ -53,7 +53,7 @@ func FromResult(r *bench.Result) (Target, error) {
 	}
 	if r.ClientCPU > 0 {
 		t.Resources = &Resources{Client: Process{CPU: r.ClientCPU}}
-		t.Resources.PerMillion(r.InTime)
+		t.Resources.PerMillion(r.Completed)
 	}
 	return t, nil
 }
@@ -78,6 +78,6 @@ func fromLatency(l *bench.Latency) (Latency, error) {
 		return Latency{}, err
 	}
 	out, err := NewLatency(l.Op.String(), l.Route, l.Outcome.String(), h)
-	out.Service = l.Service
+	out.Service = l.ServiceTime
 	return out, err
 }

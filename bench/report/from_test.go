@@ -39,7 +39,7 @@ func TestFromResult(t *testing.T) {
 				*c = bench.Call{Key: "a", ID: fmt.Sprint(n), Requests: int64(n % 4)}
 				return true
 			}),
-			Arrivals: arrivals, Warmup: 2 * time.Second, For: 8 * time.Second,
+			Arrivals: arrivals, Warmup: 2 * time.Second, Duration: 8 * time.Second,
 		})
 		if err != nil {
 			t.Fatal(err)

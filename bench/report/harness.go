@@ -31,8 +31,8 @@ type Harness struct {
 func FromCalibration(c *bench.Calibration) *Harness {
 	return &Harness{
 		MaxRate: c.OpenRate, ClosedRate: c.ClosedRate,
-		AddedRate: c.AddedRate, AddedP50: c.Added.P50, AddedP99: c.Added.P99, AddedMax: c.Added.Max,
-		CPUPerMillion: c.CPUPerCall * 1_000_000, Others: c.Others,
+		AddedRate: c.OverheadRate, AddedP50: c.Overhead.P50, AddedP99: c.Overhead.P99, AddedMax: c.Overhead.Max,
+		CPUPerMillion: c.CPUPerCall * 1_000_000, Others: c.OtherCPU,
 	}
 }
 

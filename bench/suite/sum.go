@@ -49,7 +49,7 @@ func (s *sum) add(r *bench.Result, record *local.Record) (report.Turn, error) {
 	}
 	if record != nil {
 		used := report.Resources{Servers: []report.Process{{CPU: record.CPU()}}}
-		used.PerMillion(r.InTime)
+		used.PerMillion(r.Completed)
 		turn.CPUPerMillion = used.ServerCPUPerMillion
 		s.record(record)
 	}

@@ -110,24 +110,24 @@ func (r *runner) turn(ctx context.Context, s *side, round int) (*report.Turn, er
 	watched := r.watch(ctx, s, begin.Add(r.o.Warmup), length)
 	result, err := bench.Run(ctx, bench.Options{
 		Target: s.target, Arrivals: arrivals, Callers: r.o.Callers,
-		For: length, Warmup: r.o.Warmup, Timeout: r.o.Timeout,
+		Duration: length, Warmup: r.o.Warmup, Timeout: r.o.Timeout,
 		Workload: bench.WorkloadFunc(func(c *bench.Call) bool {
 			if !calls.Next(c) {
 				return false
 			}
 			if models {
-				c.Hold, c.Reports = 0, 0 // it takes as long as the model does
+				c.Duration, c.ProgressReports = 0, 0 // it takes as long as the model does
 			}
 			s.callers.add(c, round)
 			return true
 		}),
-		Sink: func(e bench.Event) {
+		OnEvent: func(e bench.Event) {
 			if s.auditor != nil {
 				e.Due, e.Sent, e.Done = e.Due+offset, e.Sent+offset, e.Done+offset
 				s.auditor.Add(&e)
 			}
 		},
-		Progress: func(iv bench.Interval) { r.o.Progress(report.FromInterval(iv, nil)) },
+		OnInterval: func(iv bench.Interval) { r.o.Progress(report.FromInterval(iv, nil)) },
 	})
 	record, problem := watched()
 	r.o.End()
@@ -215,7 +215,7 @@ const arrived = 2 * time.Second
 // ended asks the target in the end what was used. Callers that it cannot tell of
 // are left out.
 func (s *side) ended(ctx context.Context, o *Options) error {
-	left, ok := s.target.(bench.Left)
+	left, ok := s.target.(bench.UsageReader)
 	if !ok || s.auditor == nil || s.kind == redisPlain { // which counts denied calls, too
 		return nil
 	}
@@ -237,7 +237,7 @@ func (s *side) ended(ctx context.Context, o *Options) error {
 			// Times of the log count from the moment at which a turn really began.
 			started := s.started.Add(s.late[who.round])
 			sent := time.Since(started)
-			used, err := left.Used(ctx, who.key, who.tier, who.model)
+			used, err := left.ReadUsage(ctx, who.key, who.tier, who.model)
 			if err == nil {
 				s.auditor.Ended(audit.State{
 					Key: who.key, Tier: who.tier, Model: who.model,

@@ -85,7 +85,7 @@ func (l *library) Check(ctx context.Context, c *bench.Call) (bench.Answer, error
 func (l *library) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	r, err := l.client.Reserve(ctx, client.Estimate{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: c.Requests, InputTokens: c.InputTokens, MaxOutputTokens: exactly(c.MaxOutput),
+		Requests: c.Requests, InputTokens: c.InputTokens, MaxOutputTokens: exactly(c.MaxOutputTokens),
 		TTL: lease(c),
 	})
 	if err != nil {
@@ -116,14 +116,14 @@ func withoutKey(err error, key string) error {
 }
 
 // Used implements [bench.Left].
-func (l *library) Used(ctx context.Context, key, tier, model string) ([]bench.Used, error) {
+func (l *library) Used(ctx context.Context, key, tier, model string) ([]bench.LimitUsage, error) {
 	s, err := l.client.Peek(ctx, client.Query{Key: key, Tier: tier, Model: model})
 	if err != nil {
 		return nil, err
 	}
-	list := make([]bench.Used, len(s.Limits))
+	list := make([]bench.LimitUsage, len(s.Limits))
 	for i, state := range s.Limits {
-		list[i] = bench.Used{
+		list[i] = bench.LimitUsage{
 			Scope: state.Scope, Dimension: state.Dimension, Name: state.Name,
 			Used: state.Capacity - state.Remaining + state.Debt, Limit: state.Capacity,
 		}
@@ -137,7 +137,7 @@ func (l *library) Close() error { return l.client.Close() }
 func decided(d client.Decision, granted int64) (bench.Answer, error) {
 	outcome, err := outcomeOf(string(d.Outcome))
 	return bench.Answer{
-		Outcome: outcome, Reason: string(d.Reason), ID: d.RequestID, Granted: granted,
+		Outcome: outcome, Reason: string(d.Reason), ID: d.RequestID, GrantedOutputTokens: granted,
 		Route: string(d.Route), Owner: d.Owner, Replayed: d.Replayed,
 	}, err
 }
@@ -171,7 +171,7 @@ const (
 // lease is how long a reservation has to live between two reports of its call, with
 // as much time again for a report that is late. 0: the usual lease is enough.
 func lease(c *bench.Call) time.Duration {
-	silent := c.Hold / time.Duration(max(c.Reports, 0)+1)
+	silent := c.Duration / time.Duration(max(c.ProgressReports, 0)+1)
 	if silent <= usualLease/2 {
 		return 0
 	}

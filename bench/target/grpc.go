@@ -102,7 +102,7 @@ func (u *unary) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error
 	defer cancel()
 	q := &pb.ReserveRequest{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestId: c.ID,
-		Requests: new(requests(c)), InputTokens: c.InputTokens, MaxOutputTokens: new(c.MaxOutput),
+		Requests: new(requests(c)), InputTokens: c.InputTokens, MaxOutputTokens: new(c.MaxOutputTokens),
 	}
 	if l := leaseSeconds(c); l > 0 {
 		q.TtlSeconds = new(l)
@@ -129,16 +129,16 @@ func (u *unary) Settle(ctx context.Context, use bench.Usage) (bench.Answer, erro
 }
 
 // Used implements [bench.Left].
-func (u *unary) Used(ctx context.Context, key, tier, model string) ([]bench.Used, error) {
+func (u *unary) Used(ctx context.Context, key, tier, model string) ([]bench.LimitUsage, error) {
 	ctx, cancel := u.bounded(ctx)
 	defer cancel()
 	p, err := u.stub.Peek(ctx, &pb.PeekRequest{Key: key, Tier: tier, Model: model})
 	if err != nil {
 		return nil, refused("peek", err)
 	}
-	list := make([]bench.Used, len(p.GetLimits()))
+	list := make([]bench.LimitUsage, len(p.GetLimits()))
 	for i, state := range p.GetLimits() {
-		list[i] = bench.Used{
+		list[i] = bench.LimitUsage{
 			Scope: state.GetScope(), Dimension: state.GetDimension(), Name: state.GetName(),
 			Used: state.GetCapacity() - state.GetRemaining() + state.GetDebt(), Limit: state.GetCapacity(),
 		}
@@ -152,7 +152,7 @@ func (u *unary) Close() error { return u.conn.Close() }
 func answerOf(d *pb.Decision) (bench.Answer, error) {
 	outcome, err := outcomeOf(word(d.GetOutcome().String(), "OUTCOME_"))
 	a := bench.Answer{
-		Outcome: outcome, ID: d.GetRequestId(), Granted: d.GetGrantedOutputTokens(),
+		Outcome: outcome, ID: d.GetRequestId(), GrantedOutputTokens: d.GetGrantedOutputTokens(),
 		Route: word(d.GetRoute().String(), "ROUTE_"), Owner: d.GetOwner(), Replayed: d.GetReplayed(),
 	}
 	if d.GetReason() != pb.Reason_REASON_UNSPECIFIED {

@@ -93,11 +93,11 @@ func wantExactly(t *testing.T, target bench.Target, call bench.Call) {
 // wantUsed checks what a target says of one limit of a key.
 func wantUsed(t *testing.T, target bench.Target, key, tier, dimension string, used, limit int64) {
 	t.Helper()
-	left, ok := target.(bench.Left)
+	left, ok := target.(bench.UsageReader)
 	if !ok {
 		t.Fatalf("%s cannot tell what is used", target.Name())
 	}
-	states, err := left.Used(t.Context(), key, tier, "")
+	states, err := left.ReadUsage(t.Context(), key, tier, "")
 	if err != nil {
 		t.Fatalf("%s: Used(%s) = %v", target.Name(), key, err)
 	}

@@ -139,7 +139,7 @@ func (w *web) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 func (w *web) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	return w.decide(ctx, "/v1/reserve", &reserveBody{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: requests(c), InputTokens: c.InputTokens, MaxOutputTokens: c.MaxOutput, TTLSeconds: leaseSeconds(c),
+		Requests: requests(c), InputTokens: c.InputTokens, MaxOutputTokens: c.MaxOutputTokens, TTLSeconds: leaseSeconds(c),
 	})
 }
 
@@ -171,7 +171,7 @@ func (w *web) decide(ctx context.Context, path string, body any) (bench.Answer, 
 	if err != nil {
 		return bench.Answer{}, fmt.Errorf("%s: %w", path, err)
 	}
-	return bench.Answer{Outcome: outcome, Reason: d.Reason, ID: d.RequestID, Granted: d.Granted, Route: d.Route, Owner: d.Owner}, nil
+	return bench.Answer{Outcome: outcome, Reason: d.Reason, ID: d.RequestID, GrantedOutputTokens: d.Granted, Route: d.Route, Owner: d.Owner}, nil
 }
 
 // largest is the most that is read of an answer.

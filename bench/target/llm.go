@@ -173,7 +173,7 @@ func (m *model) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error
 	// The call goes on when ctx, which is for this question only, has ended.
 	life, cancel := context.WithCancel(m.life)
 	unbound := context.AfterFunc(ctx, cancel)
-	response, answer, err := m.call(life, c, c.MaxOutput, true)
+	response, answer, err := m.call(life, c, c.MaxOutputTokens, true)
 	if err != nil || response == nil {
 		cancel()
 		if err != nil && ctx.Err() != nil {
@@ -329,9 +329,9 @@ func (m *model) call(ctx context.Context, c *bench.Call, most int64, stream bool
 
 // granted is the answer of a call that runs.
 func granted(h http.Header, c *bench.Call, most int64) bench.Answer {
-	a := bench.Answer{Outcome: bench.Allowed, ID: c.ID, Granted: most}
+	a := bench.Answer{Outcome: bench.Allowed, ID: c.ID, GrantedOutputTokens: most}
 	if n, err := strconv.ParseInt(h.Get("X-Bucketring-Granted-Max-Tokens"), 10, 64); err == nil && n < most {
-		a.Outcome, a.Granted = bench.Degraded, n
+		a.Outcome, a.GrantedOutputTokens = bench.Degraded, n
 	}
 	return a
 }

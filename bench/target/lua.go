@@ -108,7 +108,7 @@ func (b *bucket) Check(ctx context.Context, call *bench.Call) (bench.Answer, err
 }
 
 // Used implements [bench.Left].
-func (b *bucket) Used(ctx context.Context, key, _, _ string) ([]bench.Used, error) {
+func (b *bucket) Used(ctx context.Context, key, _, _ string) ([]bench.LimitUsage, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	used, err := b.run(ctx, usedScript, &bench.Call{Key: key}).Int64Slice()
@@ -118,9 +118,9 @@ func (b *bucket) Used(ctx context.Context, key, _, _ string) ([]bench.Used, erro
 	if len(used) != len(b.limits) {
 		return nil, fmt.Errorf("read buckets: got %d of %d", len(used), len(b.limits))
 	}
-	list := make([]bench.Used, len(used))
+	list := make([]bench.LimitUsage, len(used))
 	for i, l := range b.limits {
-		list[i] = bench.Used{Scope: key, Dimension: string(l.Dimension), Name: string(l.Dimension), Used: used[i], Limit: l.Amount}
+		list[i] = bench.LimitUsage{Scope: key, Dimension: string(l.Dimension), Name: string(l.Dimension), Used: used[i], Limit: l.Amount}
 	}
 	return list, nil
 }

@@ -188,7 +188,7 @@ func TestNodeLifeOfAReservation(t *testing.T) {
 		key := name + "/alice"
 		reserve := func(id string, output int64) bench.Answer {
 			t.Helper()
-			call := bench.Call{Key: key, Tier: "chat", LLM: true, ID: id, InputTokens: 1000, MaxOutput: output, Hold: time.Minute}
+			call := bench.Call{Key: key, Tier: "chat", LLM: true, ID: id, InputTokens: 1000, MaxOutputTokens: output, Duration: time.Minute}
 			a, err := target.Reserve(t.Context(), &call)
 			if err != nil {
 				t.Fatalf("%s: Reserve(%+v) = %v", name, call, err)
@@ -207,13 +207,13 @@ func TestNodeLifeOfAReservation(t *testing.T) {
 			wantUsed(t, left, key, "chat", "tokens", want, 10_000)
 		}
 
-		want := bench.Answer{Outcome: bench.Allowed, ID: "a", Granted: 5000, Route: "local", Owner: "n1"}
+		want := bench.Answer{Outcome: bench.Allowed, ID: "a", GrantedOutputTokens: 5000, Route: "local", Owner: "n1"}
 		if got := reserve("a", 5000); got != want {
 			t.Errorf("%s: Reserve = %+v, want %+v", name, got, want)
 		}
 		tokens(6000)
 		// A grant that shrinks is a multiple of 16.
-		want = bench.Answer{Outcome: bench.Degraded, ID: "b", Granted: 2992, Route: "local", Owner: "n1"}
+		want = bench.Answer{Outcome: bench.Degraded, ID: "b", GrantedOutputTokens: 2992, Route: "local", Owner: "n1"}
 		if got := reserve("b", 4000); got != want {
 			t.Errorf("%s: Reserve = %+v, want %+v", name, got, want)
 		}

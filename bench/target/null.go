@@ -67,7 +67,7 @@ func (n *nothing) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, err
 	if err := n.wait(ctx, "reserve"); err != nil {
 		return bench.Answer{}, err
 	}
-	return bench.Answer{Outcome: bench.Allowed, ID: c.ID, Granted: c.MaxOutput}, nil
+	return bench.Answer{Outcome: bench.Allowed, ID: c.ID, GrantedOutputTokens: c.MaxOutputTokens}, nil
 }
 
 // Settle implements [bench.Target].

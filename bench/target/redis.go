@@ -196,12 +196,12 @@ func (c *counter) Check(ctx context.Context, call *bench.Call) (bench.Answer, er
 
 // Used implements [bench.Left]. It is the counter of the present window, in which
 // denied calls are counted, too.
-func (c *counter) Used(ctx context.Context, key, _, _ string) ([]bench.Used, error) {
+func (c *counter) Used(ctx context.Context, key, _, _ string) ([]bench.LimitUsage, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	n, err := c.client.Get(ctx, c.key(key)).Int64()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, late(ctx, "read counter", err)
 	}
-	return []bench.Used{{Scope: key, Dimension: string(Requests), Name: string(Requests), Used: n, Limit: c.limit.Amount}}, nil
+	return []bench.LimitUsage{{Scope: key, Dimension: string(Requests), Name: string(Requests), Used: n, Limit: c.limit.Amount}}, nil
 }

@@ -142,8 +142,8 @@ func TestNull(t *testing.T) {
 	if got := storm(t, target, 10_000, bench.Call{Key: "acme"}); got != 10_000 {
 		t.Errorf("allowed %d, want 10,000", got)
 	}
-	a, err := target.Reserve(t.Context(), &bench.Call{ID: "r", MaxOutput: 800})
-	if want := (bench.Answer{Outcome: bench.Allowed, ID: "r", Granted: 800}); err != nil || a != want {
+	a, err := target.Reserve(t.Context(), &bench.Call{ID: "r", MaxOutputTokens: 800})
+	if want := (bench.Answer{Outcome: bench.Allowed, ID: "r", GrantedOutputTokens: 800}); err != nil || a != want {
 		t.Errorf("Reserve = %+v, %v, want %+v", a, err, want)
 	}
 	if _, err := target.Settle(t.Context(), bench.Usage{ID: "r", Final: true}); err != nil {
@@ -223,7 +223,7 @@ func TestLease(t *testing.T) {
 		{time.Minute, 3, 0},
 		{100 * time.Hour, 0, 3600},
 	} {
-		if got := leaseSeconds(&bench.Call{Hold: c.hold, Reports: c.reports}); got != c.want {
+		if got := leaseSeconds(&bench.Call{Duration: c.hold, ProgressReports: c.reports}); got != c.want {
 			t.Errorf("lease of %v with %d reports = %d s, want %d", c.hold, c.reports, got, c.want)
 		}
 	}

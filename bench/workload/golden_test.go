@@ -48,7 +48,7 @@ func TestGolden(t *testing.T) {
 				}
 				fmt.Fprintf(&b, "%s %s tier=%q model=%q %d+%d", c.ID, c.Key, c.Tier, c.Model, c.InputTokens, c.OutputTokens)
 				if c.LLM {
-					fmt.Fprintf(&b, " of %d, holds %s with %d reports", c.MaxOutput, c.Hold, c.Reports)
+					fmt.Fprintf(&b, " of %d, holds %s with %d reports", c.MaxOutputTokens, c.Duration, c.ProgressReports)
 				}
 				b.WriteByte('\n')
 			}

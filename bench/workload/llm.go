@@ -161,9 +161,9 @@ func (r *runner) shape(c *bench.Call) {
 		return
 	}
 	c.LLM = true
-	c.OutputTokens, c.MaxOutput = r.llm.most.of(c.OutputTokens)
-	c.Hold = r.llm.hold(ttft, speed, c.OutputTokens)
-	c.Reports = int(c.Hold.Milliseconds() * r.llm.reports / 1000)
+	c.OutputTokens, c.MaxOutputTokens = r.llm.most.of(c.OutputTokens)
+	c.Duration = r.llm.hold(ttft, speed, c.OutputTokens)
+	c.ProgressReports = int(c.Duration.Milliseconds() * r.llm.reports / 1000)
 }
 
 func (l *LLM) hold(ttft time.Duration, speed, output int64) time.Duration {

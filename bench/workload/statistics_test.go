@@ -117,7 +117,7 @@ func TestUniform(t *testing.T) {
 	for c := range upTo(w, 100_000) {
 		counts[c.Key]++
 		input[c.InputTokens-10]++
-		ttft[c.Hold-1100]++ // a token takes a microsecond
+		ttft[c.Duration-1100]++ // a token takes a microsecond
 	}
 	for c := range upTo(mustNew(t, "keys=uniform:1k tokens=uniform:10-19+100-299 seed=8"), 100_000) {
 		output[c.OutputTokens-100]++

@@ -34,9 +34,9 @@ func checkCalls(t failer, calls []bench.Call) {
 			t.Fatalf("%+v is no retry of %+v", c, first)
 		case c.InputTokens < 0 || c.OutputTokens < 0:
 			t.Fatalf("%+v has negative tokens", c)
-		case c.LLM && (c.MaxOutput < max(c.OutputTokens, 1) || c.Hold < 0 || c.Reports < 0):
+		case c.LLM && (c.MaxOutputTokens < max(c.OutputTokens, 1) || c.Duration < 0 || c.ProgressReports < 0):
 			t.Fatalf("%+v is no LLM call", c)
-		case !c.LLM && (c.MaxOutput != 0 || c.Hold != 0 || c.Reports != 0):
+		case !c.LLM && (c.MaxOutputTokens != 0 || c.Duration != 0 || c.ProgressReports != 0):
 			t.Fatalf("%+v is no check", c)
 		}
 		ids[c.ID] = c
@@ -167,16 +167,16 @@ func TestLLMCalls(t *testing.T) {
 			continue
 		}
 		count++
-		if bits.OnesCount64(uint64(c.MaxOutput)) != 1 || c.MaxOutput < c.OutputTokens || c.MaxOutput >= 2*c.OutputTokens {
-			t.Fatalf("%d tokens of output reserve %d, want the next power of two", c.OutputTokens, c.MaxOutput)
+		if bits.OnesCount64(uint64(c.MaxOutputTokens)) != 1 || c.MaxOutputTokens < c.OutputTokens || c.MaxOutputTokens >= 2*c.OutputTokens {
+			t.Fatalf("%d tokens of output reserve %d, want the next power of two", c.OutputTokens, c.MaxOutputTokens)
 		}
 		shortest := 100*time.Millisecond + time.Duration(c.OutputTokens)*time.Second/50
 		longest := 300*time.Millisecond + time.Duration(c.OutputTokens)*time.Second/20
-		if c.Hold < shortest || c.Hold > longest {
-			t.Fatalf("%d tokens hold %s, want %s to %s", c.OutputTokens, c.Hold, shortest, longest)
+		if c.Duration < shortest || c.Duration > longest {
+			t.Fatalf("%d tokens hold %s, want %s to %s", c.OutputTokens, c.Duration, shortest, longest)
 		}
-		if want := int(2 * c.Hold.Seconds()); c.Reports != want {
-			t.Fatalf("a call of %s has %d reports, want %d", c.Hold, c.Reports, want)
+		if want := int(2 * c.Duration.Seconds()); c.ProgressReports != want {
+			t.Fatalf("a call of %s has %d reports, want %d", c.Duration, c.ProgressReports, want)
 		}
 	}
 	if share := float64(count) / n; math.Abs(share-0.4) > 0.01 {
