@@ -232,5 +232,5 @@ func ChecksOnly(spec string) bool { return slices.Contains(checksOnly, kindOf(sp
 // CallsModels reports whether the target of a spec makes the LLM calls itself.
 func CallsModels(spec string) bool {
 	kind := kindOf(spec)
-	return slices.ContainsFunc(target.Kinds(), func(k target.Kind) bool { return k.Name == kind && k.Calls })
+	return slices.ContainsFunc(target.Kinds(), func(k target.Kind) bool { return k.Name == kind && k.CallsModel })
 }

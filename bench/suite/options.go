@@ -182,7 +182,7 @@ func (o *Options) Validate() error {
 // fits reports whether the trace has calls for all rounds. One round may be longer:
 // it ends with the trace.
 func (o *Options) fits() error {
-	length, err := o.Workload.Replay.Length()
+	length, err := o.Workload.Replay.Duration()
 	if err != nil {
 		return fmt.Errorf("workload: %w", err)
 	}

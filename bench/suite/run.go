@@ -106,7 +106,7 @@ func (r *runner) known() error {
 // optionsOf are those of the options for targets that are about one.
 func (o *Options) optionsOf(spec string) target.Options {
 	options := o.Targets
-	if o.ofCluster(spec) || !target.TakesTLS(spec) {
+	if o.ofCluster(spec) || !target.SupportsTLS(spec) {
 		options.TLS = nil
 	}
 	if options.TLS != nil {
@@ -156,7 +156,7 @@ func (o *Options) ofCluster(spec string) bool {
 // UsesTLS reports whether any target is asked over TLS when Targets.TLS is set.
 // The cluster of a run never is: its nodes are on loopback.
 func (o *Options) UsesTLS() bool {
-	return slices.ContainsFunc(o.specs(), func(spec string) bool { return !o.ofCluster(spec) && target.TakesTLS(spec) })
+	return slices.ContainsFunc(o.specs(), func(spec string) bool { return !o.ofCluster(spec) && target.SupportsTLS(spec) })
 }
 
 func (o *Options) specs() []string { return append([]string{o.Target}, o.Versus...) }

@@ -71,17 +71,17 @@ func (c *callers) add(call *bench.Call, round int) {
 func (r *runner) workload(s *side, round int) (*workload.Workload, error) {
 	spec := r.o.Workload
 	spec.Seed += uint64(round) * 1_000_003
-	spec.Replay = spec.Replay.After(time.Duration(round) * r.o.turn())
+	spec.Replay = spec.Replay.Skip(time.Duration(round) * r.o.turn())
 	run := strconv.FormatInt(r.began.UnixMilli(), 36)
-	spec.IDs = fmt.Sprintf("%s%s%d-", run, s.letter, round)
+	spec.IDPrefix = fmt.Sprintf("%s%s%d-", run, s.letter, round)
 	switch {
 	case r.o.Rounds > 1 || len(r.o.Versus) > 0:
-		spec.Prefix += fmt.Sprintf("%s%d-", s.letter, round)
+		spec.KeyPrefix += fmt.Sprintf("%s%d-", s.letter, round)
 		if !s.local {
-			spec.Prefix = run + spec.Prefix
+			spec.KeyPrefix = run + spec.KeyPrefix
 		}
-	case !s.local && spec.Prefix == "":
-		spec.Prefix = run + "-"
+	case !s.local && spec.KeyPrefix == "":
+		spec.KeyPrefix = run + "-"
 	}
 	return workload.New(spec)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/bucketring/bucketring/internal/mockllm"
 )
 
-// startModel runs a model server without a model.
+// startModel runs a mock model server.
 func startModel(t *testing.T, o mockllm.Options, wrap func(http.Handler) http.Handler) (*mockllm.Server, string) {
 	t.Helper()
 	o.CallerHeader = DefaultKeyHeader
@@ -47,7 +47,7 @@ func TestModels(t *testing.T) {
 					t.Errorf("Settle(%+v) = %v", u, err)
 				}
 			}
-			if _, err := target.Settle(t.Context(), bench.Usage{ID: a.ID, Final: true}); err == nil || !strings.Contains(err.Error(), "there is no call") {
+			if _, err := target.Settle(t.Context(), bench.Usage{ID: a.ID, Final: true}); err == nil || !strings.Contains(err.Error(), "unknown call") {
 				t.Errorf("a second settle = %v, want an error", err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), waitFor)
@@ -129,7 +129,7 @@ func TestModelsDenyDegradeAndFail(t *testing.T) {
 	}
 }
 
-// A question that runs out of time breaks the call off.
+// A request that times out cancels the call.
 func TestModelsKeepDeadlines(t *testing.T) {
 	mock, url := startModel(t, mockllm.Options{Speed: 0.001, Output: mockllm.Length{Min: 1000, Max: 1000}}, nil)
 	target := open(t, "openai:"+url, Options{})

@@ -63,7 +63,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.BoolVar(&o.Targets.Insecure, "insecure", false, "allow plaintext to other machines")
 	b.tls.declare(f)
 	f.StringVar(&o.Targets.Domain, rlsDomain, "", "domain of questions to rls: (default "+target.DefaultDomain+")")
-	f.StringVar(&o.Targets.Entry, rlsEntry, "", "name of the entry of the descriptor that has the key, for rls: (default "+target.DefaultEntry+")")
+	f.StringVar(&o.Targets.DescriptorKey, rlsEntry, "", "name of the entry of the descriptor that has the key, for rls: (default "+target.DefaultDescriptorKey+")")
 
 	f.Var(&b.rate, "rate", "calls per second, sent when they are due, as 20k (default "+grouped(defaultBenchRate)+")")
 	f.IntVar(&o.Callers, "callers", 0, "without --rate: so many callers that each wait for their answer; with it: the most calls under way")
@@ -84,7 +84,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.StringVar(&b.trace, "trace", "", "azure: the calls and times of the Azure LLM inference trace, instead of --rate and --keys")
 	f.Float64Var(&b.speed, "speed", 1, "how many times as fast --trace is replayed")
 	f.Uint64Var(&spec.Seed, "seed", 1, "the same seed makes the same calls")
-	f.StringVar(&spec.Prefix, "prefix", "", "begins every key, so that runs against the same servers don't share usage")
+	f.StringVar(&spec.KeyPrefix, "prefix", "", "begins every key, so that runs against the same servers don't share usage")
 
 	f.StringVar(&o.Policy, "policy", "", "policy file or directory of --local, and what other servers are audited by (default with --local: one for the bench)")
 	for _, fault := range []struct {
@@ -353,7 +353,7 @@ func (r *rate) Set(text string) error {
 func kindsOfTargets() string {
 	var b strings.Builder
 	for _, k := range target.Kinds() {
-		fmt.Fprintf(&b, "  %s\n", k.Form)
+		fmt.Fprintf(&b, "  %s\n", k.Syntax)
 	}
 	return b.String()
 }

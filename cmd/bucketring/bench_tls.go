@@ -103,7 +103,7 @@ func (b *benchFlags) doors(cmd *cobra.Command) (err error) {
 	if !o.UsesTLS() {
 		return misused(cmd, fmt.Errorf("%s: no target of this run uses TLS", flag), noTLS(specs))
 	}
-	if o.Targets.Insecure && !slices.ContainsFunc(specs, func(spec string) bool { return spec != "" && !target.TakesTLS(spec) }) {
+	if o.Targets.Insecure && !slices.ContainsFunc(specs, func(spec string) bool { return spec != "" && !target.SupportsTLS(spec) }) {
 		return misused(cmd, fmt.Errorf("--insecure: %s says that all targets use TLS", flag), "leave out one of them")
 	}
 	if o.Targets.TLS, err = b.tls.config(); err != nil {
