@@ -18,7 +18,7 @@ import (
 )
 
 // history plays random calls against a naive limiter in virtual time. Each is
-// decided at some moment between its sending and its answer.
+// decided at a random time between its request and its answer.
 type history struct {
 	rng    *rand.Rand
 	limits []audit.Limit
@@ -40,7 +40,7 @@ var errLost = errors.New("the answer was lost")
 
 func (h *history) delay() int64 { return h.rng.Int64N(h.jitter + 1) }
 
-// send plans an attempt at c; then is called with the answer, if there is one.
+// send plans an attempt of c, and calls then with the answer if there is one.
 func (h *history) send(c *bench.Call, sent int64, attempt int) {
 	decided := sent + h.delay()
 	done := decided + h.delay()
@@ -107,7 +107,7 @@ func (h *history) use(c *bench.Call, sent int64, u bench.Usage) {
 	}
 }
 
-// play runs n calls and whatever follows from them.
+// play runs n calls, with their retries and settles.
 func (h *history) play(n int, span int64) int64 {
 	sent := int64(0)
 	for i := range n {
@@ -142,7 +142,7 @@ func (h *history) play(n int, span int64) int64 {
 	return now
 }
 
-// drawHistory draws a right limiter, a network and calls.
+// drawHistory draws a correct limiter, a network and calls.
 func drawHistory(t *rapid.T, span int64) (*history, audit.Options, int64) {
 	limits := []audit.Limit{}
 	for _, dim := range []string{audit.Requests, audit.Tokens, audit.InputTokens, audit.OutputTokens} {
@@ -158,7 +158,7 @@ func drawHistory(t *rapid.T, span int64) (*history, audit.Options, int64) {
 			l.Algorithm = audit.TokenBucket
 			l.Burst = rapid.Int64Range(0, amount).Draw(t, "burst")
 		case 2:
-			l.Algorithm, l.Late = audit.SlidingWindow, -1
+			l.Algorithm, l.ReleaseDelay = audit.SlidingWindow, -1
 		case 3:
 			l.Algorithm = audit.FixedWindow
 		case 4:
@@ -195,7 +195,7 @@ func TestNoFalseAlarm(t *testing.T) {
 	}()
 	rapid.Check(t, func(t *rapid.T) {
 		h, o, end := drawHistory(t, int64(time.Second))
-		var ended []audit.State
+		var ended []audit.KeyUsage
 		for k := range h.keys {
 			ended = append(ended, h.n.left(fmt.Sprintf("org/k%d", k), end+1000))
 		}
@@ -206,7 +206,7 @@ func TestNoFalseAlarm(t *testing.T) {
 		if !r.OK {
 			t.Fatalf("false alarm under %+v:\n%s", o.Limits, r.Summary())
 		}
-		wantCourses(t, r)
+		wantSeries(t, r)
 		sum.Calls += r.Calls
 		sum.Admitted += r.Admitted
 		sum.Denied += r.Denied
@@ -215,8 +215,7 @@ func TestNoFalseAlarm(t *testing.T) {
 	})
 }
 
-// TestEveryExtraAdmissionIsFound adds k admissions to a log in which a limit
-// without refill is used up.
+// k admissions are added to a log in which a limit without refill is used up.
 func TestEveryExtraAdmissionIsFound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		amount := rapid.Int64Range(1, 20).Draw(t, "amount")
@@ -251,9 +250,8 @@ func TestEveryExtraAdmissionIsFound(t *testing.T) {
 	})
 }
 
-// TestOverIsTheBestOfAllExplanations compares the bucket with a search over
-// every interval.
-func TestOverIsTheBestOfAllExplanations(t *testing.T) {
+// The check of a token bucket is compared with a search over every interval.
+func TestTokenBucketMatchesExhaustiveSearch(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := audit.Limit{
 			Dimension: audit.Requests, Algorithm: rapid.SampledFrom([]audit.Algorithm{audit.TokenBucket, audit.SlidingWindow}).Draw(t, "algorithm"),
@@ -293,6 +291,6 @@ func TestOverIsTheBestOfAllExplanations(t *testing.T) {
 			slices.SortFunc(events, func(a, b bench.Event) int { return cmp.Compare(a.Sent, b.Sent) })
 			t.Fatalf("over = %d, want %d", d.Over, want)
 		}
-		wantCourses(t, r)
+		wantSeries(t, r)
 	})
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/bucketring/bucketring/bench/audit"
 )
 
-// TestSettleOnItsWay: usage that a fallback took may have reached the owner when
-// that tells what is used, or not. Neither is a charge that was lost or made twice.
-func TestSettleOnItsWay(t *testing.T) {
+// Usage that was accepted in fallback may or may not have reached the owner when it
+// reports usage. In both cases nothing was lost or charged twice.
+func TestPendingSettle(t *testing.T) {
 	limits := []audit.Limit{
 		{Dimension: audit.Tokens, Amount: 1000},
 		{Dimension: audit.Concurrent, Algorithm: audit.Concurrency, Amount: 5},
@@ -43,7 +43,7 @@ func TestSettleOnItsWay(t *testing.T) {
 				t.Errorf("slots: %+v, want %d too many", d, tt.held)
 			}
 			for _, c := range r.Charges {
-				if want := map[string]string{"fallback": "its usage was on its way to the owner"}[tt.route]; len(c.Suspects) > 0 && c.Suspects[0].Why != want {
+				if want := map[string]string{"fallback": "its usage had not reached the owner"}[tt.route]; len(c.Suspects) > 0 && c.Suspects[0].Why != want {
 					t.Errorf("suspected because %q, want %q", c.Suspects[0].Why, want)
 				}
 			}

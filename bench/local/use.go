@@ -7,62 +7,62 @@ import (
 	"time"
 )
 
-// Use is what a process has used.
-type Use struct {
-	CPU time.Duration // user and system, all threads, since it was started; in steps of 10 ms
-	RSS int64         // resident memory, in bytes, now
+// Usage is the resource usage of a process.
+type Usage struct {
+	CPU time.Duration // user and system, since its start, in steps of 10 ms
+	RSS int64         // resident memory in bytes
 }
 
-// Sample is what a node has used so far.
+// Sample is the usage of a node at one time.
 type Sample struct {
 	At  time.Duration `json:"at_ns"`     // since the start of the run
-	CPU time.Duration `json:"cpu_ns"`    // since the start of the run, in all its processes
-	RSS int64         `json:"rss_bytes"` // 0: it is down
+	CPU time.Duration `json:"cpu_ns"`    // since the start of the run, of all its processes
+	RSS int64         `json:"rss_bytes"` // 0 if the node is down
 }
 
-// NodeUse is what a node used during a run.
-type NodeUse struct {
+// NodeUsage is the usage of a node during a run.
+type NodeUsage struct {
 	Name    string        `json:"name"`
 	CPU     time.Duration `json:"cpu_ns"`
-	PeakRSS int64         `json:"peak_rss_bytes"` // of the samples
-	// Samples are about a second apart. A node that joined late has none before.
+	PeakRSS int64         `json:"peak_rss_bytes"` // largest RSS of the samples
+	// Samples are about a second apart. They begin when the node first started.
 	Samples []Sample `json:"samples"`
 }
 
-func (u *NodeUse) add(s Sample) {
+func (u *NodeUsage) add(s Sample) {
 	u.Samples = append(u.Samples, s)
 	u.CPU, u.PeakRSS = s.CPU, max(u.PeakRSS, s.RSS)
 }
 
-// uses are what nodes used during a run.
-type uses struct {
-	nodes []NodeUse
-	note  string // why there are none
+// usageSampler samples the usage of nodes during a run.
+type usageSampler struct {
+	nodes []NodeUsage
+	note  string // why nodes is empty
 }
 
-// sampleEvery is the time between two samples.
-const sampleEvery = time.Second
+// sampleInterval is the time between two samples.
+const sampleInterval = time.Second
 
-// sample looks at the nodes every second from start on, and at the end of ctx.
-func (u *uses) sample(ctx context.Context, start time.Time, nodes []*node) {
+// sample samples the nodes every second from start on, and at the end of ctx.
+func (u *usageSampler) sample(ctx context.Context, start time.Time, nodes []*node) {
 	if !sleep(ctx, start) {
 		return
 	}
-	u.nodes = make([]NodeUse, len(nodes))
+	u.nodes = make([]NodeUsage, len(nodes))
 	before := make([]time.Duration, len(nodes))
 	for i, n := range nodes {
-		now, err := n.use()
+		now, err := n.usage()
 		if err != nil {
 			u.nodes, u.note = nil, err.Error()
 			return
 		}
 		u.nodes[i].Name, before[i] = n.name, now.CPU
 	}
-	for due := start; ; due = due.Add(sampleEvery) {
+	for due := start; ; due = due.Add(sampleInterval) {
 		more := sleep(ctx, due)
 		at := time.Since(start)
 		for i, n := range nodes {
-			if now, err := n.use(); err == nil {
+			if now, err := n.usage(); err == nil {
 				u.nodes[i].add(Sample{At: at, CPU: now.CPU - before[i], RSS: now.RSS})
 			}
 		}

@@ -10,8 +10,8 @@ import (
 	"runtime"
 )
 
-// ProcessUse returns what a process has used. It needs Linux: elsewhere the error
-// is [errors.ErrUnsupported].
-func ProcessUse(int) (Use, error) {
-	return Use{}, fmt.Errorf("processor time and memory of a process on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+// ProcessUsage returns the usage of a process. It needs Linux; elsewhere the error is
+// [errors.ErrUnsupported].
+func ProcessUsage(int) (Usage, error) {
+	return Usage{}, fmt.Errorf("CPU time and memory of a process on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }

@@ -44,11 +44,11 @@ func readPolicy(path string) (*policy.Policy, error) {
 // the limiter and of the log are the same.
 func OfPolicy(p *policy.Policy, started time.Time, sameClock bool) audit.Options {
 	t := &promises{policy: p, started: started, sameClock: sameClock}
-	return audit.Options{Of: t.of, Cost: t.cost}
+	return audit.Options{LimitsOf: t.of, Cost: t.cost}
 }
 
 // modes of fallback, as the auditor names them.
-var modes = map[limiter.Unreachable]audit.Fallback{
+var modes = map[limiter.Unreachable]audit.FallbackMode{
 	limiter.Closed: audit.FallbackClosed,
 	limiter.Share:  audit.FallbackShare,
 	limiter.Open:   audit.FallbackOpen,
@@ -174,10 +174,10 @@ func (t *promises) cost(l *audit.Limit, u audit.Units) int64 {
 		return u.Output
 	case limiter.Tokens:
 		w := t.ratesOf(u.Model).Weights
-		return audit.Price{Input: w.Input, Output: w.Output}.Of(u)
+		return audit.Price{Input: w.Input, Output: w.Output}.Cost(u)
 	case limiter.Spend:
 		r := t.ratesOf(u.Model)
-		return audit.Price{Input: r.InputPrice, Output: r.OutputPrice}.Of(u)
+		return audit.Price{Input: r.InputPrice, Output: r.OutputPrice}.Cost(u)
 	default:
 		return 0
 	}

@@ -166,7 +166,7 @@ func (r *runner) side(i int, spec string) (*side, error) {
 	s := &side{letter: string(rune('a' + i)), kind: kindOf(spec)}
 	full := spec
 	if r.o.Local > 0 {
-		switch grpc, http := r.cluster.GRPC(), r.cluster.HTTP(); spec {
+		switch grpc, http := r.cluster.GRPCAddrs(), r.cluster.HTTPAddrs(); spec {
 		case "", "client:":
 			s.kind, full, s.name = "client", "client:"+strings.Join(grpc, ","), "local:"+strconv.Itoa(r.o.Local)
 		case "grpc:":

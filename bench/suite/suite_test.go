@@ -144,7 +144,7 @@ prices:
 	}
 	started := time.Now().Truncate(24 * time.Hour).Add(-time.Minute) // a midnight has been since
 	o := OfPolicy(p, started, true)
-	got := o.Of("acme/alice", "", "small")
+	got := o.LimitsOf("acme/alice", "", "small")
 	want := []audit.Limit{
 		{Scope: "acme", Dimension: "tokens", Name: "tokens", Algorithm: audit.TokenBucket, Amount: 1_000, Window: time.Minute},
 		{Scope: "acme", Dimension: "concurrent", Name: "concurrent", Algorithm: audit.Concurrency, Amount: 3},
@@ -162,10 +162,10 @@ prices:
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("limits differ (-want +got):\n%s", diff)
 	}
-	if got := o.Of("acme/alice", "gold", ""); got != nil {
+	if got := o.LimitsOf("acme/alice", "gold", ""); got != nil {
 		t.Errorf("limits of a tier that is not there: got %v", got)
 	}
-	if l := OfPolicy(p, started, false).Of("bob", "free", "")[0:]; slices.ContainsFunc(l, func(l audit.Limit) bool { return l.Resets != nil }) {
+	if l := OfPolicy(p, started, false).LimitsOf("bob", "free", "")[0:]; slices.ContainsFunc(l, func(l audit.Limit) bool { return l.Resets != nil }) {
 		t.Errorf("the resets of another clock are told: %v", l)
 	}
 	units := audit.Units{Requests: 2, Input: 1_001, Output: 500}
@@ -203,13 +203,13 @@ func TestNext(t *testing.T) {
 }
 
 func TestVerdict(t *testing.T) {
-	which := audit.Which{Scope: "acme/alice", Dimension: "tokens", Name: "tokens", Limit: 100}
+	which := audit.LimitRef{Scope: "acme/alice", Dimension: "tokens", Name: "tokens", Limit: 100}
 	found := &audit.Report{
 		Calls: 10, Answers: audit.Answers{Fallback: 2},
-		Dimensions: []audit.Dimension{{Name: "tokens", Limits: 5, OverLimits: 1, Over: 30, Possible: 40, Excess: 7}, {Name: "spend", Missing: 1_250_000}},
-		Over:       []audit.Over{{Which: which, Admitted: 130, Amount: 30, WithFallback: 30}},
-		Under:      []audit.Under{{Which: which, Calls: 1, Cost: 12}},
-		Charges:    []audit.Charge{{Which: which, Excess: 7, Suspects: []audit.Suspect{{ID: "1", Why: "sent 2 times"}, {ID: "2", Why: "1 of 1 settles failed"}, {ID: "3", Why: "its usage was on its way to the owner"}}}},
+		Dimensions: []audit.DimensionSummary{{Name: "tokens", Limits: 5, OverLimits: 1, Over: 30, Possible: 40, Excess: 7}, {Name: "spend", Missing: 1_250_000}},
+		Over:       []audit.OverAdmission{{LimitRef: which, Admitted: 130, Amount: 30, WithFallback: 30}},
+		Under:      []audit.WrongDenial{{LimitRef: which, Calls: 1, Cost: 12}},
+		Charges:    []audit.ChargeMismatch{{LimitRef: which, Excess: 7, Suspects: []audit.Suspect{{ID: "1", Why: "sent 2 times"}, {ID: "2", Why: "1 of 1 settles failed"}, {ID: "3", Why: "its usage was on its way to the owner"}}}},
 	}
 	got := Verdict(found)
 	want := &report.Audit{
@@ -220,10 +220,10 @@ func TestVerdict(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("verdict differs (-want +got):\n%s", diff)
 	}
-	for want, d := range map[report.Verdict]audit.Dimension{
+	for want, d := range map[report.Verdict]audit.DimensionSummary{
 		report.Exact: {}, report.WithinMargin: {Possible: 3}, report.Violated: {Missing: 1},
 	} {
-		if got := Verdict(&audit.Report{Dimensions: []audit.Dimension{d}}).Verdict; got != want {
+		if got := Verdict(&audit.Report{Dimensions: []audit.DimensionSummary{d}}).Verdict; got != want {
 			t.Errorf("verdict on %+v: got %s, want %s", d, got, want)
 		}
 	}
@@ -231,11 +231,11 @@ func TestVerdict(t *testing.T) {
 
 // TestVerdictOnFallback: what limits declare is a part of the verdict, and said.
 func TestVerdictOnFallback(t *testing.T) {
-	which := audit.Which{Scope: "acme/alice", Dimension: "requests", Name: "rpm", Limit: 100}
+	which := audit.LimitRef{Scope: "acme/alice", Dimension: "requests", Name: "rpm", Limit: 100}
 	got := Verdict(&audit.Report{
 		Answers:    audit.Answers{Fallback: 60},
-		Dimensions: []audit.Dimension{{Name: "requests", Limits: 1, WithFallback: 60, Fallback: 60, BeyondBound: 27}},
-		Over:       []audit.Over{{Which: which, Admitted: 160, WithFallback: 60, Fallback: 60, Declared: audit.FallbackShare, BeyondBound: 27}},
+		Dimensions: []audit.DimensionSummary{{Name: "requests", Limits: 1, WithFallback: 60, Fallback: 60, BeyondBound: 27}},
+		Over:       []audit.OverAdmission{{LimitRef: which, Admitted: 160, WithFallback: 60, Fallback: 60, Declared: audit.FallbackShare, BeyondBound: 27}},
 	})
 	want := &report.Audit{
 		Verdict: report.Violated, Accounts: 1,
@@ -250,11 +250,11 @@ func TestVerdictOnFallback(t *testing.T) {
 // TestCoursesSinceTheWarmUp: the times of a document begin after it.
 func TestCoursesSinceTheWarmUp(t *testing.T) {
 	const s = time.Second
-	which := audit.Which{Scope: "acme", Dimension: "requests", Name: "rpm", Algorithm: audit.TokenBucket, Limit: 100, Burst: 20}
+	which := audit.LimitRef{Scope: "acme", Dimension: "requests", Name: "rpm", Algorithm: audit.TokenBucket, Limit: 100, Burst: 20}
 	points := []audit.Point{{At: 1 * s, Used: 9}, {At: 2 * s, Used: 8}, {At: 4 * s, Used: 7}}
-	got := Verdict(&audit.Report{Courses: []audit.Course{
-		{Which: which, Calls: 5, Admitted: 6, Step: s, Used: points, WithFallback: append(points[:2:2], audit.Point{At: 3 * s, Used: 1}, audit.Point{At: 4 * s, Used: 30})},
-		{Which: audit.Which{Scope: "b", Limit: 3}, Step: s, Used: points[:1]},
+	got := Verdict(&audit.Report{UsageSeries: []audit.UsageSeries{
+		{LimitRef: which, Calls: 5, Admitted: 6, Step: s, Used: points, WithFallback: append(points[:2:2], audit.Point{At: 3 * s, Used: 1}, audit.Point{At: 4 * s, Used: 30})},
+		{LimitRef: audit.LimitRef{Scope: "b", Limit: 3}, Step: s, Used: points[:1]},
 	}})
 	sinceWarmup(got, 2*s)
 	want := []report.Course{{
@@ -293,11 +293,11 @@ func TestPromisesOfFallback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]audit.Fallback{}
-	for _, l := range OfPolicy(p, time.Now(), true).Of("k", "", "") {
+	got := map[string]audit.FallbackMode{}
+	for _, l := range OfPolicy(p, time.Now(), true).LimitsOf("k", "", "") {
 		got[l.Name] = l.Fallback
 	}
-	want := map[string]audit.Fallback{"a": audit.FallbackShare, "b": audit.FallbackClosed, "c": audit.FallbackOpen}
+	want := map[string]audit.FallbackMode{"a": audit.FallbackShare, "b": audit.FallbackClosed, "c": audit.FallbackOpen}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("modes differ (-want +got):\n%s", diff)
 	}

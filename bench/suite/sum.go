@@ -130,8 +130,8 @@ func (s *sum) record(r *local.Record) {
 	begin := s.total.Duration
 	for _, m := range r.Marks {
 		what := m.Text
-		if m.Until > 0 {
-			what += fmt.Sprintf(", in effect after %s", (m.Until - m.At).Round(time.Millisecond))
+		if m.EffectiveAt > 0 {
+			what += fmt.Sprintf(", in effect after %s", (m.EffectiveAt - m.At).Round(time.Millisecond))
 		}
 		if m.Problem != "" {
 			what += ": " + m.Problem

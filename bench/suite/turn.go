@@ -197,13 +197,13 @@ func (s *side) audit(r *runner) (err error) {
 	default:
 		return nil
 	}
-	o.Clock = clockHere
+	o.ClockSkew = clockHere
 	if s.local {
 		o.Members = r.o.members()
 	} else {
-		o.Clock = clockElsewhere
+		o.ClockSkew = clockElsewhere
 	}
-	o.Worst = 1_000
+	o.MaxFindings = 1_000
 	s.auditor, err = audit.New(o)
 	return err
 }
@@ -239,7 +239,7 @@ func (s *side) ended(ctx context.Context, o *Options) error {
 			sent := time.Since(started)
 			used, err := left.ReadUsage(ctx, who.key, who.tier, who.model)
 			if err == nil {
-				s.auditor.Ended(audit.State{
+				s.auditor.AddFinalUsage(audit.KeyUsage{
 					Key: who.key, Tier: who.tier, Model: who.model,
 					Used: used, Sent: sent, Done: time.Since(started),
 				})

@@ -49,8 +49,8 @@ func sinceWarmup(a *report.Audit, warmup time.Duration) {
 
 // courses are the busiest limits over time.
 func courses(found *audit.Report) (list []report.Course) {
-	for i := range found.Courses {
-		c := &found.Courses[i]
+	for i := range found.UsageSeries {
+		c := &found.UsageSeries[i]
 		k := report.Course{
 			Key: c.Scope, Dimension: c.Dimension, Limit: c.Name, Allowed: c.Capacity(),
 			Calls: c.Calls, Admitted: c.Admitted, Step: c.Step,
@@ -75,7 +75,7 @@ func courses(found *audit.Report) (list []report.Course) {
 // Verdict puts the findings of an auditor into the form of a document. Charges
 // that were lost are a violation like those that were made twice.
 func Verdict(found *audit.Report) *report.Audit {
-	a := &report.Audit{Verdict: report.Exact, Calls: found.Calls, Margin: found.Slowest + found.Clock}
+	a := &report.Audit{Verdict: report.Exact, Calls: found.Calls, Margin: found.SlowestCall + found.ClockSkew}
 	var doubt, bad int64
 	var missing, excess, undeclared []string
 	for _, d := range found.Dimensions {
@@ -162,8 +162,8 @@ func suspects(found *audit.Report) (double, lost int64) {
 // accounts are the limits to look at first.
 func accounts(found *audit.Report) []report.Account {
 	var list []report.Account
-	at := map[audit.Which]int{}
-	account := func(w audit.Which) *report.Account {
+	at := map[audit.LimitRef]int{}
+	account := func(w audit.LimitRef) *report.Account {
 		i, ok := at[w]
 		if !ok {
 			i = len(list)
@@ -173,7 +173,7 @@ func accounts(found *audit.Report) []report.Account {
 		return &list[i]
 	}
 	for _, o := range found.Over {
-		a := account(o.Which)
+		a := account(o.LimitRef)
 		a.Over, a.Admitted = o.Amount, o.Admitted
 		a.Allowed = max(0, o.Admitted-o.Amount)
 		if o.WithFallback > o.Amount {
@@ -186,7 +186,7 @@ func accounts(found *audit.Report) []report.Account {
 		}
 	}
 	for _, u := range found.Under {
-		a := account(u.Which)
+		a := account(u.LimitRef)
 		a.Under = u.Cost
 	}
 	slices.SortStableFunc(list, func(a, b report.Account) int {

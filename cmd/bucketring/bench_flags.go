@@ -88,7 +88,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 
 	f.StringVar(&o.Policy, "policy", "", "policy file or directory of --local, and what other servers are audited by (default with --local: one for the bench)")
 	for _, fault := range []struct {
-		kind local.Kind
+		kind local.FaultKind
 		help string
 	}{
 		{local.Kill, "crash a node at a time, as 1@10s"},
@@ -295,7 +295,7 @@ func (t *textFlag) Set(text string) error {
 
 // faultFlag is a flag that may be repeated, such as --kill 1@10s.
 type faultFlag struct {
-	kind   local.Kind
+	kind   local.FaultKind
 	texts  []string
 	faults []local.Fault
 }
