@@ -62,9 +62,9 @@ func (e *examiner) compareCharges(ra *rootAudit, n int32, report *Report) {
 	report.Charges = append(report.Charges, finding)
 }
 
-// settlePending is the reason of a suspect whose usage was accepted in fallback and may
+// SettlePending is the reason of a suspect whose usage was accepted in fallback and may
 // not have reached the owner.
-const settlePending = "its usage had not reached the owner"
+const SettlePending = "its usage had not reached the owner"
 
 // suspectReason returns why a call may not have been charged exactly once, or "".
 func (h *history) suspectReason(c *call) string {
@@ -83,7 +83,7 @@ func (h *history) suspectReason(c *call) string {
 	case r.failures > 0:
 		return fmt.Sprintf("%d of %d settles failed", r.failures, r.settles)
 	case !r.settledAtOwner():
-		return settlePending
+		return SettlePending
 	case r.settles > 1:
 		return fmt.Sprintf("settled %d times", r.settles)
 	}

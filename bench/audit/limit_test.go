@@ -72,14 +72,14 @@ func TestValidate(t *testing.T) {
 	}
 	err := o.Validate()
 	for _, want := range []string{
-		"limits[0] : dimension: is needed", "amount: want 0 to 2^53, got -1", "burst: want 0 to 2^53, got -2", "window: a token_bucket needs one",
-		`unknown "leaky"`, "resets: must ascend", "clock: must not", "lease: must not", "worst: want",
+		"limits[0] : dimension: must not be empty", "amount: must be 0 to 2^53, got -1", "burst: must be 0 to 2^53, got -2", "window: must be above 0 for a token_bucket",
+		`unknown "leaky"`, "resets: must ascend", "clock_skew: must not", "lease: must not", "max_findings: must be",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate() lacks %q: %v", want, err)
 		}
 	}
-	if _, err := New(Options{}); err == nil || err.Error() != "audit: limits: want either limits or of" {
+	if _, err := New(Options{}); err == nil || err.Error() != "audit: limits: must have exactly one of limits and limits_of" {
 		t.Errorf("New(nothing) = %v", err)
 	}
 }

@@ -44,7 +44,7 @@ func TestFromResult(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		target, err := FromResult(result)
+		target, err := NewTarget(result)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func TestFromResult(t *testing.T) {
 		if _, err := Read(&b); err != nil {
 			t.Fatal(err)
 		}
-		if err := HTML(io.Discard, run); err != nil {
+		if err := WriteHTML(io.Discard, run); err != nil {
 			t.Fatal(err)
 		}
 	})

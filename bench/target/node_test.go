@@ -18,9 +18,9 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/bench"
-	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/internal/node"
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // The windows of the policy end every 400 days.

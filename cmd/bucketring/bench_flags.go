@@ -55,7 +55,7 @@ type benchFlags struct {
 
 func (b *benchFlags) declare(cmd *cobra.Command) {
 	f, o := cmd.Flags(), &b.options
-	f.IntVar(&o.Local, "local", 0, "start a cluster of so many nodes on this machine, as 3")
+	f.IntVar(&o.LocalNodes, "local", 0, "start a cluster of so many nodes on this machine, as 3")
 	f.StringSliceVar(&b.servers, "servers", nil, "gRPC addresses of nodes, as 10.0.0.1:6471,10.0.0.2:6471 (default $BUCKETRING_SERVER or "+defaultServer+")")
 	f.StringVar(&o.Target, "target", "", "what is asked, as grpc:HOST:PORT, http://HOST:PORT, openai:http://HOST:PORT, rls:HOST:PORT or null:; with --local also grpc: and http:")
 	f.StringArrayVar(&o.Versus, "vs", nil, "target to compare with in alternating rounds, as redis://localhost:6379 or redis-lua://localhost; may be repeated")
@@ -68,10 +68,10 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.Var(&b.rate, "rate", "calls per second, sent when they are due, as 20k (default "+grouped(defaultBenchRate)+")")
 	f.IntVar(&o.Callers, "callers", 0, "without --rate: so many callers that each wait for their answer; with it: the most calls under way")
 	f.StringVar(&b.arrivals, "arrivals", string(suite.Poisson), "poisson or constant")
-	f.DurationVar(&o.For, "for", 10*time.Second, "time that each target is measured, in all rounds together")
+	f.DurationVar(&o.Duration, "for", 10*time.Second, "time that each target is measured, in all rounds together")
 	f.DurationVar(&o.Warmup, "warmup", 2*time.Second, "time before each round that is not measured")
 	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer (of a model: default 1m)")
-	f.DurationVar(&o.Wait, "wait", suite.DefaultWait, "time to wait until a target answers for the first time")
+	f.DurationVar(&o.ReadyTimeout, "wait", suite.DefaultReadyTimeout, "time to wait until a target answers for the first time")
 	f.StringVar(&o.Targets.KeyHeader, "key-header", target.DefaultKeyHeader, "header in which openai: and anthropic: say the key of a call; it is the bearer token, too")
 
 	spec := &o.Workload
@@ -113,13 +113,13 @@ func (b *benchFlags) complete(cmd *cobra.Command, s *streams) error {
 	o := &b.options
 	given := cmd.Flags().Changed
 	switch {
-	case o.Local > 0 && len(b.servers) > 0:
+	case o.LocalNodes > 0 && len(b.servers) > 0:
 		return misused(cmd, errors.New("--servers: --local starts servers of its own"), cmd.CommandPath()+" --local 3")
 	case o.Target != "" && len(b.servers) > 0:
 		return misused(cmd, errors.New("--servers: --target says what is asked"), "")
-	case given("local") && o.Local < 1:
-		return misused(cmd, fmt.Errorf("--local: must be 1 or more, got %d", o.Local), "")
-	case o.Local == 0 && o.Target == "":
+	case given("local") && o.LocalNodes < 1:
+		return misused(cmd, fmt.Errorf("--local: must be 1 or more, got %d", o.LocalNodes), "")
+	case o.LocalNodes == 0 && o.Target == "":
 		if len(b.servers) == 0 {
 			b.servers = []string{s.setting("", "BUCKETRING_SERVER", defaultServer)}
 		}

@@ -80,17 +80,17 @@ func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 	ctx, stop := onSignals(cmd.Context(), func() {})
 	defer stop()
 	o := &b.options
-	live := report.NewLive(s.err, s.live(o.Turn()))
+	live := report.NewLive(s.err, s.live(o.TurnLength()))
 	defer live.Close()
 	if b.calibrate {
 		if err := calibrate(ctx, live, o); err != nil {
 			return err
 		}
 	}
-	if o.Local > 0 {
-		live.Note("starting " + nodes(o.Local))
+	if o.LocalNodes > 0 {
+		live.Note("starting " + nodes(o.LocalNodes))
 	}
-	o.Begin, o.End, o.Progress, o.Log = live.Begin, live.End, live.Update, live.Note
+	o.OnTurnStart, o.OnTurnEnd, o.OnInterval, o.Log = live.Begin, live.End, live.Update, live.Note
 
 	run, err := suite.Run(ctx, *o)
 	live.Close()
@@ -108,7 +108,7 @@ func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 		if err := report.Write(s.out, run); err != nil {
 			return err
 		}
-	} else if err := report.Summary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour, Report: b.page}); err != nil {
+	} else if err := report.WriteSummary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour, Report: b.page}); err != nil {
 		return err
 	}
 	if unwritten != nil {
@@ -137,7 +137,7 @@ func (s *streams) benchFiles(b *benchFlags, run *report.Run) error {
 		}
 	}
 	if b.page != "" {
-		return writeFile(b.page, func(f *os.File) error { return report.HTML(f, run) })
+		return writeFile(b.page, func(f *os.File) error { return report.WriteHTML(f, run) })
 	}
 	return nil
 }
@@ -159,7 +159,7 @@ func calibrate(ctx context.Context, live *report.Live, o *suite.Options) error {
 	case err != nil:
 		return fmt.Errorf("calibrate: %w", err)
 	}
-	o.Harness = report.FromCalibration(c)
+	o.Harness = report.NewHarness(c)
 	return nil
 }
 
@@ -173,7 +173,7 @@ func nodes(n int) string {
 // live says how progress is shown on standard error.
 func (s *streams) live(total time.Duration) report.LiveOptions {
 	if file, ok := s.err.(*os.File); ok {
-		return report.Detect(file, total)
+		return report.DetectLive(file, total)
 	}
 	return report.LiveOptions{Total: total}
 }

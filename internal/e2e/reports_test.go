@@ -23,14 +23,14 @@ import (
 	"github.com/bucketring/bucketring/bench/report"
 )
 
-// reports is where `make bench-reports` writes those that are committed. Without it
-// the same is done in short, and thrown away.
+// reports is where `make bench-reports` writes the committed reports. Without it the test
+// does short runs in a temporary directory.
 var (
 	reports = flag.String("reports", "", "write the reports of docs/bench to this directory, which takes twenty minutes")
-	again   = flag.Bool("again", false, "with -reports: measure nothing, and write the reports of the documents that are there")
+	again   = flag.Bool("again", false, "with -reports: do not measure, but write the reports of the existing documents")
 )
 
-// maxPage is what a page may have, so that it can be committed.
+// maxPage is the maximum size of a committed file.
 const maxPage = 300 << 10
 
 // replays are the runs of docs/bench. The trace has 58 minutes.
@@ -38,12 +38,12 @@ var replays = []struct {
 	speed       string
 	full, short time.Duration
 }{
-	{"1", 3 * time.Minute, 10 * time.Second}, // it begins with silence
+	{"1", 3 * time.Minute, 10 * time.Second}, // the trace begins with a pause
 	{"10", 2 * time.Minute, 2 * time.Second},
 	{"100", 32 * time.Second, 2 * time.Second}, // to its end
 }
 
-// redisServer starts one on a free port, which keeps nothing and ends with the test.
+// redisServer starts a Redis without persistence on a free port. It ends with the test.
 func redisServer(t *testing.T) (address string) {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
@@ -58,7 +58,7 @@ func redisServer(t *testing.T) (address string) {
 	var log bytes.Buffer
 	cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir())
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nor does it outlive the tests
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // it also ends with this process
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func redisServer(t *testing.T) (address string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("redis-server said:\n%s", &log)
+			t.Logf("log of redis-server:\n%s", &log)
 		}
 	})
 	await(t, "redis-server listens", func() bool {
@@ -81,7 +81,7 @@ func redisServer(t *testing.T) (address string) {
 
 // TestBenchReports replays the Azure trace against a cluster of three and against
 // Redis, in turns, and writes a page, a picture and a document for each speed, and a
-// README that says on what machine and by which commands.
+// README with the machine and the commands.
 func TestBenchReports(t *testing.T) {
 	dir, full := t.TempDir(), *reports != ""
 	if full {
@@ -104,7 +104,7 @@ func TestBenchReports(t *testing.T) {
 			length, warmup = r.short, 200*time.Millisecond
 		}
 		if !*again {
-			// In the directory, so that no path of this machine is in the command.
+			// Run in the directory, so that the command contains no path of this machine.
 			bucketring(t, dir, 2*time.Minute+4*length, "bench", "run", "--local", "3",
 				"--vs", "redis://"+redis, "--vs", "redis-lua://"+redis,
 				"--trace", "azure", "--speed", r.speed, "--for", length.String(), "--warmup", warmup.String(), "--calibrate",
@@ -134,7 +134,7 @@ func bucketring(t *testing.T, dir string, limit time.Duration, args ...string) s
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary(t), args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it ends its nodes
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // an interrupt also stops its nodes
 	cmd.WaitDelay = patience
 	var out, errs bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
@@ -163,20 +163,20 @@ func readPacked(t *testing.T, path string) *report.Run {
 	return run
 }
 
-// checkReplay checks that all targets got the same calls and answered them, and that
-// what was written can be committed.
+// checkReplay checks that all targets got the same calls and answered them, and that the
+// files can be committed.
 func checkReplay(t *testing.T, dir, name string, run *report.Run) {
 	t.Helper()
 	if len(run.Targets) != 3 || run.Pairing == nil || len(run.Pairing.Rounds) != 5 || run.Harness == nil {
-		t.Fatalf("%s: %d targets, pairing %v, harness %v: want 3 in 5 rounds, and what the bench costs", name, len(run.Targets), run.Pairing, run.Harness)
+		t.Fatalf("%s: %d targets, pairing %v, harness %v: want 3 in 5 rounds, and a calibration", name, len(run.Targets), run.Pairing, run.Harness)
 	}
 	for i := range run.Targets {
 		target := &run.Targets[i]
 		if target.Offered == 0 || target.Offered != run.Targets[0].Offered || target.Duration != run.Load.Duration {
-			t.Errorf("%s: %s was asked %d times in %v, want as often as the others in %v", name, target.Name, target.Offered, target.Duration, run.Load.Duration)
+			t.Errorf("%s: %s got %d calls in %v, want as many as the others in %v", name, target.Name, target.Offered, target.Duration, run.Load.Duration)
 		}
 		if target.Audit == nil || target.Audit.Verdict == report.Violated || target.Audit.Verdict == report.NotAudited {
-			t.Errorf("%s: audit of %s: %s", name, target.Name, target.Audit.Words())
+			t.Errorf("%s: audit of %s: %s", name, target.Name, target.Audit.Summary())
 		}
 	}
 	for _, suffix := range []string{".html", ".svg", ".json.gz"} {
@@ -189,27 +189,27 @@ func checkReplay(t *testing.T, dir, name string, run *report.Run) {
 	}
 }
 
-// intro begins the README: what is measured, and where.
+// intro writes the begin of the README: what is measured, and on which machine.
 func intro(b *strings.Builder, run *report.Run) {
 	e := &run.Environment
 	built := e.Version + ", commit " + e.Commit
-	if e.Commit == "" { // git describe says it
+	if e.Commit == "" { // the version is from git describe
 		built = "commit " + e.Version
 	}
 	if e.Modified {
-		built += ", with changes that are not committed"
+		built += ", with uncommitted changes"
 	}
 	b.WriteString(`# The Azure trace against a cluster and against Redis
 
-` + "`make bench-reports`" + ` has written all of this; nothing here is typed by hand.
+` + "`make bench-reports`" + ` generates this page.
 
-The Azure LLM inference trace is replayed as it was recorded, ten and a hundred times as fast, against three nodes on one
-machine and against one Redis with the two limiters that people write on it. All calls are checks, since Redis knows no
-others. The targets take turns: in each of five rounds all of them get the same stretch of the trace, and the next round goes
-on where it has ended. Clients and servers share the machine, so the numbers are those of all of them together.
+The Azure LLM inference trace is replayed at 1, 10 and 100 times its speed, against three nodes on one machine and against
+one Redis with the two limiters that people commonly write on it. All calls are checks, because Redis has no reservations.
+The targets take turns. In each of five rounds all of them get the same part of the trace; the next round continues after it.
+Clients and servers share the machine, so the numbers include both.
 
-What is compared is not the same work: a node checks requests, tokens, concurrency and spend of a key and its parents, once
-per request id; Redis checks one limit on requests.
+The targets do not do the same work. A node checks requests, tokens, concurrency and spend of a key and its parents, once
+per request id. Redis checks one limit on requests.
 
 `)
 	fmt.Fprintf(b, "| | |\n|---|---|\n| machine | %s, %d cores, %d GiB |\n| system | %s, %s |\n| bucketring | %s, %s |\n",
@@ -223,7 +223,7 @@ per request id; Redis checks one limit on requests.
 	}
 }
 
-// chapter is one run.
+// chapter writes the section of one run.
 func chapter(t *testing.T, b *strings.Builder, name, speed, summary string, run *report.Run) {
 	t.Helper()
 	alt, err := report.Alt(run, report.LatencyPicture)
@@ -232,7 +232,7 @@ func chapter(t *testing.T, b *strings.Builder, name, speed, summary string, run 
 	}
 	title := speed + " times as fast"
 	if speed == "1" {
-		title = "At its own speed"
+		title = "Original speed"
 	}
 	fmt.Fprintf(b, "\n## %s\n\nOn %s, %s of each target. [Page](%s.html), [document](%s.json.gz).\n\n", title,
 		run.Started.UTC().Format("2 January 2006, 15:04 UTC"), run.Load.Duration, name, name)
