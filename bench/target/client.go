@@ -55,11 +55,11 @@ func (l *clientTarget) ready(ctx context.Context) error {
 		return err
 	}
 	s := l.client.Status()
-	if !s.Followed {
+	if !s.Following {
 		return fmt.Errorf("no node sent the ring: %v", s.Err) //nolint:errorlint // s.Err may be nil
 	}
 	for _, m := range s.Members {
-		if m.Indirect == nil && !m.Direct {
+		if m.IndirectReason == nil && !m.Direct {
 			return fmt.Errorf("member %s at %s is not connected", m.Name, m.Address)
 		}
 	}
@@ -73,7 +73,7 @@ const probeKey = "bench-ready"
 func (l *clientTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	d, err := l.client.Check(ctx, client.Call{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: c.Requests, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
+		Requests: client.Int64(requestsOf(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 	if err != nil {
 		return bench.Answer{}, withoutKey(err, c.Key)
@@ -85,7 +85,7 @@ func (l *clientTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, 
 func (l *clientTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	r, err := l.client.Reserve(ctx, client.Estimate{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: c.Requests, InputTokens: c.InputTokens, MaxOutputTokens: explicit(c.MaxOutputTokens),
+		Requests: client.Int64(requestsOf(c)), InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutputTokens,
 		TTL: leaseFor(c),
 	})
 	if err != nil {
@@ -97,7 +97,7 @@ func (l *clientTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer
 // Settle implements [bench.Target].
 func (l *clientTarget) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
 	r := l.client.Reservation(u.Key, u.ID)
-	used := client.Usage{InputTokens: explicit(u.InputTokens), OutputTokens: explicit(u.OutputTokens)}
+	used := client.Usage{InputTokens: &u.InputTokens, OutputTokens: &u.OutputTokens}
 	report := r.Progress
 	if u.Final {
 		report = r.Settle
@@ -154,14 +154,6 @@ func parseOutcome(name string) (bench.Outcome, error) {
 		return bench.Denied, nil
 	}
 	return 0, fmt.Errorf("unknown outcome %q", name)
-}
-
-// explicit returns n for a field in which the client library takes 0 as absent.
-func explicit(n int64) int64 {
-	if n == 0 {
-		return client.Zero
-	}
-	return n
 }
 
 const (

@@ -21,19 +21,20 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/bench/report"
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
-// reports is where `make bench-reports` writes the committed reports. Without it the test
-// does short runs in a temporary directory.
+// reports is the directory for the committed reports of `make bench-reports`. Without
+// it, the test makes short runs in a temporary directory.
 var (
 	reports = flag.String("reports", "", "write the reports of docs/bench to this directory, which takes twenty minutes")
-	again   = flag.Bool("again", false, "with -reports: do not measure, but write the reports of the existing documents")
+	again   = flag.Bool("again", false, "with -reports: measure nothing, and write the reports again from the existing documents")
 )
 
-// maxPage is the maximum size of a committed file.
+// maxPage is the size limit of a committed page, in bytes.
 const maxPage = 300 << 10
 
-// replays are the runs of docs/bench. The trace has 58 minutes.
+// replays are the runs of docs/bench. The trace is 58 minutes long.
 var replays = []struct {
 	speed       string
 	full, short time.Duration
@@ -43,7 +44,7 @@ var replays = []struct {
 	{"100", 32 * time.Second, 2 * time.Second}, // to its end
 }
 
-// redisServer starts a Redis without persistence on a free port. It ends with the test.
+// redisServer runs a Redis without persistence on a free port.
 func redisServer(t *testing.T) (address string) {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
@@ -58,7 +59,7 @@ func redisServer(t *testing.T) (address string) {
 	var log bytes.Buffer
 	cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir())
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // it also ends with this process
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // it must not outlive the tests
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -66,10 +67,10 @@ func redisServer(t *testing.T) (address string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("log of redis-server:\n%s", &log)
+			t.Logf("output of redis-server:\n%s", &log)
 		}
 	})
-	await(t, "redis-server listens", func() bool {
+	waittest.Until(t, "redis-server listens", func() bool {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			return false
@@ -79,9 +80,9 @@ func redisServer(t *testing.T) (address string) {
 	return address
 }
 
-// TestBenchReports replays the Azure trace against a cluster of three and against
-// Redis, in turns, and writes a page, a picture and a document for each speed, and a
-// README with the machine and the commands.
+// TestBenchReports replays the Azure trace against three nodes and against Redis in
+// turns. It writes a page, a picture and a document for each speed, and a README with
+// the machine and the commands.
 func TestBenchReports(t *testing.T) {
 	dir, full := t.TempDir(), *reports != ""
 	if full {
@@ -104,15 +105,15 @@ func TestBenchReports(t *testing.T) {
 			length, warmup = r.short, 200*time.Millisecond
 		}
 		if !*again {
-			// Run in the directory, so that the command contains no path of this machine.
+			// Run in dir, so that the recorded command has no path of this machine.
 			bucketring(t, dir, 2*time.Minute+4*length, "bench", "run", "--local", "3",
 				"--vs", "redis://"+redis, "--vs", "redis-lua://"+redis,
 				"--trace", "azure", "--speed", r.speed, "--for", length.String(), "--warmup", warmup.String(), "--calibrate",
 				"--out", name+".json.gz", "--report", "")
 		}
-		bucketring(t, dir, patience, "bench", "report", name+".json.gz", "-o", name+".html")
-		bucketring(t, dir, patience, "bench", "report", name+".json.gz", "--svg", name+".svg")
-		summary := bucketring(t, dir, patience, "bench", "report", name+".json.gz")
+		bucketring(t, dir, waittest.Limit, "bench", "report", name+".json.gz", "-o", name+".html")
+		bucketring(t, dir, waittest.Limit, "bench", "report", name+".json.gz", "--svg", name+".svg")
+		summary := bucketring(t, dir, waittest.Limit, "bench", "report", name+".json.gz")
 		run := readPacked(t, filepath.Join(dir, name+".json.gz"))
 		checkReplay(t, dir, name, run)
 		if i == 0 {
@@ -128,14 +129,14 @@ func TestBenchReports(t *testing.T) {
 	}
 }
 
-// bucketring runs the binary in a directory and returns what it printed.
+// bucketring runs the binary in a directory and returns its standard output.
 func bucketring(t *testing.T, dir string, limit time.Duration, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary(t), args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // an interrupt also stops its nodes
-	cmd.WaitDelay = patience
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // lets it stop its nodes
+	cmd.WaitDelay = waittest.Limit
 	var out, errs bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
 	if err := cmd.Run(); err != nil {
@@ -163,17 +164,16 @@ func readPacked(t *testing.T, path string) *report.Run {
 	return run
 }
 
-// checkReplay checks that all targets got the same calls and answered them, and that the
-// files can be committed.
+// checkReplay checks that all targets got the same calls, and the sizes of the files.
 func checkReplay(t *testing.T, dir, name string, run *report.Run) {
 	t.Helper()
 	if len(run.Targets) != 3 || run.Pairing == nil || len(run.Pairing.Rounds) != 5 || run.Harness == nil {
-		t.Fatalf("%s: %d targets, pairing %v, harness %v: want 3 in 5 rounds, and a calibration", name, len(run.Targets), run.Pairing, run.Harness)
+		t.Fatalf("%s: %d targets, pairing %v, harness %v: want 3 in 5 rounds, and what the bench costs", name, len(run.Targets), run.Pairing, run.Harness)
 	}
 	for i := range run.Targets {
 		target := &run.Targets[i]
 		if target.Offered == 0 || target.Offered != run.Targets[0].Offered || target.Duration != run.Load.Duration {
-			t.Errorf("%s: %s got %d calls in %v, want as many as the others in %v", name, target.Name, target.Offered, target.Duration, run.Load.Duration)
+			t.Errorf("%s: %s was asked %d times in %v, want as often as the others in %v", name, target.Name, target.Offered, target.Duration, run.Load.Duration)
 		}
 		if target.Audit == nil || target.Audit.Verdict == report.Violated || target.Audit.Verdict == report.NotAudited {
 			t.Errorf("%s: audit of %s: %s", name, target.Name, target.Audit.Summary())
@@ -189,11 +189,11 @@ func checkReplay(t *testing.T, dir, name string, run *report.Run) {
 	}
 }
 
-// intro writes the begin of the README: what is measured, and on which machine.
+// intro writes the beginning of the README.
 func intro(b *strings.Builder, run *report.Run) {
 	e := &run.Environment
 	built := e.Version + ", commit " + e.Commit
-	if e.Commit == "" { // the version is from git describe
+	if e.Commit == "" { // git describe has it
 		built = "commit " + e.Version
 	}
 	if e.Modified {

@@ -41,18 +41,18 @@ func (b *bench) ownRows(ctx context.Context) error {
 	for i := range all {
 		all[i] = keyName(i)
 	}
-	requestBytes := checkOf(all[0])
-	answer, err := api.Check(ctx, requestBytes, grpc.WaitForReady(true))
+	request := checkOf(all[0])
+	answer, err := api.Check(ctx, request, grpc.WaitForReady(true))
 	if err != nil {
 		return err
 	}
-	batchRequestBytes := batchOf(all, 0)
-	batchAnswerBytes, err := api.CheckBatch(ctx, batchRequestBytes)
+	batchRequest := batchOf(all, 0)
+	batchAnswer, err := api.Batch(ctx, batchRequest)
 	if err != nil {
 		return err
 	}
 	if err := b.echoRows(
-		proto.Size(requestBytes), proto.Size(answer), proto.Size(batchRequestBytes), proto.Size(batchAnswerBytes),
+		proto.Size(request), proto.Size(answer), proto.Size(batchRequest), proto.Size(batchAnswer),
 	); err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (b *bench) ownRows(ctx context.Context) error {
 		}))
 	}, 16, 128)
 	b.add("batch of 256, one node", b.single, func(ctx context.Context, caller, turn int) (int, error) {
-		answers, err := api.CheckBatch(ctx, batchOf(all, rand.IntN(keys)))
+		answers, err := api.Batch(ctx, batchOf(all, rand.IntN(keys)))
 		return len(answers.GetResults()), err
 	}, 1, 16)
 	if err := b.libraryRows("client library, one node", b.single, all); err != nil {
@@ -79,13 +79,13 @@ func (b *bench) ownRows(ctx context.Context) error {
 	return b.clusterRows(ctx, all)
 }
 
-func (b *bench) echoRows(requestBytes, answer, batchRequestBytes, batchAnswerBytes int) error {
+func (b *bench) echoRows(request, answer, batchRequest, batchAnswer int) error {
 	conn, err := b.dial(b.echo.grpc)
 	if err != nil {
 		return err
 	}
-	b.add("echo of a check", []*child{b.echo}, echo(conn, requestBytes, answer, 1), 1, 16, 128, 1024)
-	b.add("echo of a batch of 256", []*child{b.echo}, echo(conn, batchRequestBytes, batchAnswerBytes, batchSize), 1, 16)
+	b.add("echo of a check", []*child{b.echo}, echo(conn, request, answer, 1), 1, 16, 128, 1024)
+	b.add("echo of a batch of 256", []*child{b.echo}, echo(conn, batchRequest, batchAnswer, batchSize), 1, 16)
 	return nil
 }
 
@@ -177,10 +177,10 @@ func unary(api pb.RateLimiterClient, of []string) call {
 // spread gives every caller another order of keys.
 func spread(keys []string, caller, turn int) string { return keys[(caller*7919+turn)%len(keys)] }
 
-func batchOf(all []string, from int) *pb.CheckBatchRequest {
-	b := &pb.CheckBatchRequest{}
+func batchOf(all []string, from int) *pb.BatchRequest {
+	b := &pb.BatchRequest{}
 	for i := range batchSize {
-		b.Items = append(b.Items, checkOf(all[(from+i)%len(all)]))
+		b.Items = append(b.Items, &pb.Item{Call: &pb.Item_Check{Check: checkOf(all[(from+i)%len(all)])}})
 	}
 	return b
 }

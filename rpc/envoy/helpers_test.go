@@ -18,23 +18,22 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/envoy/config"
-	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// epoch is on a Wednesday, in the middle of a month, 13 minutes and 20 seconds
-// after an hour began.
+// epoch is on a Wednesday, in the middle of a month, 13 minutes and 20 seconds after
+// the full hour.
 const epoch = 1_771_416_800 // 2026-02-18T12:13:20Z
 
-// world is a service on an engine, at a time that the test sets.
+// world is a service on an engine, with a clock that the test sets.
 type world struct {
 	*Service
-	t      *testing.T
-	engine *limiter.Engine
-	now    time.Time
-	last   []server.Count
-	fail   error // of Count
-	failed error // of each counter
+	t          *testing.T
+	engine     *limiter.Engine
+	now        time.Time
+	last       []server.Count
+	err        error // of Count
+	counterErr error // of each counter
 }
 
 const testPolicy = `
@@ -63,7 +62,7 @@ func newWorld(t *testing.T, rules string, edit func(*Options)) *world {
 	clock := func() limiter.Time { return limiter.Time{Mono: w.now.UnixNano(), Wall: w.now.UnixNano()} }
 	o := Options{
 		Counter:  w,
-		Policy:   charger{server.New(server.Options{Engine: w.engine, Policy: func() server.Policy { return p }, Now: clock, Name: "n1"})},
+		Policy:   server.New(server.Options{Engine: w.engine, Policy: func() server.Policy { return p }, Now: clock, Name: "n1"}),
 		Registry: prometheus.NewRegistry(),
 		Now:      func() time.Time { return w.now },
 	}
@@ -79,26 +78,6 @@ func newWorld(t *testing.T, rules string, edit func(*Options)) *world {
 	return w
 }
 
-// charger is a service that charges as a router does.
-type charger struct{ *server.Service }
-
-func (c charger) Charge(_ context.Context, b *pb.CheckBatchRequest) (*pb.DecisionBatch, error) {
-	items, results := make([]*pb.Item, len(b.GetItems())), make([]*pb.Result, len(b.GetItems()))
-	for i, q := range b.GetItems() {
-		items[i] = &pb.Item{Call: &pb.Item_Check{Check: q}, Replay: true}
-	}
-	c.Answer(items, results)
-	out := &pb.DecisionBatch{}
-	for _, r := range results {
-		one := &pb.DecisionBatch_Result{Result: &pb.DecisionBatch_Result_Decision{Decision: r.GetDecision()}}
-		if e := r.GetError(); e != nil {
-			one.Result = &pb.DecisionBatch_Result_Error{Error: e}
-		}
-		out.Results = append(out.Results, one)
-	}
-	return out, nil
-}
-
 func mustParse(t testing.TB, rules string) *config.Config {
 	t.Helper()
 	c, err := config.Parse("rules.yaml", []byte(rules))
@@ -111,13 +90,13 @@ func mustParse(t testing.TB, rules string) *config.Config {
 // Count implements Counter.
 func (w *world) Count(_ context.Context, hits []server.Count) ([]server.Counted, error) {
 	w.last = hits
-	if w.fail != nil {
-		return nil, w.fail
+	if w.err != nil {
+		return nil, w.err
 	}
 	out := make([]server.Counted, len(hits))
 	for i, h := range hits {
-		if w.failed != nil {
-			out[i].Err = w.failed
+		if w.counterErr != nil {
+			out[i].Err = w.counterErr
 			continue
 		}
 		var got limiter.Counted
@@ -132,7 +111,7 @@ func (w *world) Count(_ context.Context, hits []server.Count) ([]server.Counted,
 	return out, nil
 }
 
-// ask expects an answer.
+// ask sends a request, which must get an answer.
 func (w *world) ask(r *rls.RateLimitRequest) *rls.RateLimitResponse {
 	w.t.Helper()
 	out, err := w.ShouldRateLimit(w.t.Context(), r)
@@ -142,7 +121,7 @@ func (w *world) ask(r *rls.RateLimitRequest) *rls.RateLimitResponse {
 	return out
 }
 
-// request reads "DOMAIN k=v k=v; k=v +5; k=v =0 5/minute": descriptors between
+// request parses "DOMAIN k=v k=v; k=v +5; k=v =0 5/minute": descriptors between
 // semicolons, +N and -N for hits, N/UNIT or N/MxUNIT for a limit.
 func request(text string) *rls.RateLimitRequest {
 	domain, rest, _ := strings.Cut(text, " ")
@@ -178,7 +157,7 @@ func limit(amount, unit string) *common.RateLimitDescriptor_RateLimitOverride {
 	return l
 }
 
-// brief is an answer as "OVER: OK 3/min left 1 in 40s; OVER 5/min left 0 in 40s".
+// brief formats an answer as "OVER: OK 3/min left 1 in 40s; OVER 5/min left 0 in 40s".
 func brief(r *rls.RateLimitResponse) string {
 	code := func(c rls.RateLimitResponse_Code) string {
 		if c == rls.RateLimitResponse_OVER_LIMIT {
@@ -207,7 +186,7 @@ func brief(r *rls.RateLimitResponse) string {
 	return code(r.GetOverallCode()) + ": " + strings.Join(parts, "; ")
 }
 
-// headers are those of an answer, by name.
+// headers returns the headers of an answer by name.
 func headers(r *rls.RateLimitResponse) map[string]string {
 	m := map[string]string{}
 	for _, h := range r.GetResponseHeadersToAdd() {

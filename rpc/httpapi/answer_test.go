@@ -7,13 +7,17 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/bucketring/bucketring/rpc/internal/explain"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// TestDenialMessage: a denial is told with its binding limit, whole.
+// TestDenialMessage: a message has the facts of the binding limit.
 func TestDenialMessage(t *testing.T) {
+	message := func(d *pb.Decision, model string) string {
+		x := explained(d, model)
+		return explain.Message(&x)
+	}
 	binding := int32(1)
 	burst := &pb.LimitState{
 		Name: "l", Dimension: "tokens", Algorithm: "token_bucket", Window: durationpb.New(time.Minute),
@@ -37,60 +41,11 @@ func TestDenialMessage(t *testing.T) {
 		d := &pb.Decision{
 			Outcome: pb.Outcome_OUTCOME_DENIED, Reason: tt.reason, Binding: &binding, Limits: []*pb.LimitState{{Dimension: "requests"}, tt.l},
 		}
-		if got := denialMessage(d, "m"); got != tt.want {
+		if got := message(d, "m"); got != tt.want {
 			t.Errorf("message = %s\nwant      %s", got, tt.want)
 		}
 	}
-	if got, want := denialMessage(&pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED}, ""), "The call was denied."; got != want {
+	if got, want := message(&pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED}, ""), "The call was denied."; got != want {
 		t.Errorf("message = %s, want %s", got, want)
-	}
-}
-
-// TestRounding: what a caller waits for is never announced too early.
-func TestRounding(t *testing.T) {
-	for _, tt := range []struct {
-		d    time.Duration
-		want string
-	}{
-		{0, "0"},
-		{1, "0.001"},
-		{time.Millisecond, "0.001"},
-		{time.Millisecond + 1, "0.002"},
-		{100 * time.Millisecond, "0.1"},
-		{1500 * time.Millisecond, "1.5"},
-		{2 * time.Second, "2"},
-		{10*time.Second - 1, "10"},
-		{86400*time.Second + 10*time.Millisecond, "86400.01"},
-	} {
-		if got := string(secondsOf(durationpb.New(tt.d))); got != tt.want {
-			t.Errorf("secondsOf(%v) = %s, want %s", tt.d, got, tt.want)
-		}
-	}
-	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for _, tt := range []struct {
-		plus time.Duration
-		want string
-	}{
-		{0, "2026-01-02T03:04:05Z"}, {1, "2026-01-02T03:04:05.001Z"}, {250 * time.Millisecond, "2026-01-02T03:04:05.25Z"}, {time.Second - 1, "2026-01-02T03:04:06Z"},
-	} {
-		if got := instant(timestamppb.New(at.Add(tt.plus))); got != tt.want {
-			t.Errorf("instant(+%v) = %s, want %s", tt.plus, got, tt.want)
-		}
-	}
-}
-
-// TestTightest: the header tells of the limit that will be hit first.
-func TestTightest(t *testing.T) {
-	limits := []*pb.LimitState{
-		{Name: "org", Dimension: "tokens", Capacity: 1 << 53, Remaining: 1 << 52},
-		{Name: "user", Dimension: "tokens", Capacity: 1000, Remaining: 499},
-		{Name: "watch", Dimension: "tokens", Capacity: 1000, Remaining: 0, Shadow: true},
-		{Name: "rpm", Dimension: "requests", Capacity: 10, Remaining: 1},
-	}
-	if got := tightest(limits, "tokens"); got.GetName() != "user" {
-		t.Errorf("tightest(tokens) = %v, want user", got)
-	}
-	if got := tightest(limits, "spend"); got != nil {
-		t.Errorf("tightest(spend) = %v, want none", got)
 	}
 }

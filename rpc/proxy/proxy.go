@@ -163,7 +163,7 @@ func isWebSocket(h http.Header) bool {
 }
 
 func refuse(w http.ResponseWriter, d llm.Dialect, status int, code, message string) {
-	dialect.Error(w, d, status, dialect.Problem{Code: code, Message: message})
+	dialect.WriteError(w, d, status, dialect.Problem{Code: code, Message: message})
 }
 
 // shorten shows what a caller sent.

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -56,40 +57,18 @@ func (s *space) take(n int) ([]limitAnswer, []*pb.LimitState) {
 	return limits, list
 }
 
-// decision makes the answer of c. One piece of memory holds 4 limits or 8, of
-// one level or two with the usual tiers.
-func (s *Service) decision(c *call) *pb.Decision {
-	switch n := len(c.decision.Limits); {
-	case n <= 4:
-		a := new(struct {
-			decisionAnswer
-			limits [4]limitAnswer
-			list   [4]*pb.LimitState
-		})
-		return s.fill(&a.decisionAnswer, c, &space{limits: a.limits[:], list: a.list[:]})
-	case n <= 8:
-		a := new(struct {
-			decisionAnswer
-			limits [8]limitAnswer
-			list   [8]*pb.LimitState
-		})
-		return s.fill(&a.decisionAnswer, c, &space{limits: a.limits[:], list: a.list[:]})
-	}
-	return s.fill(new(decisionAnswer), c, &space{})
-}
-
-// fill makes the answer of c in a, with limits from room.
-func (s *Service) fill(a *decisionAnswer, c *call, room *space) *pb.Decision {
-	d, p := &c.decision, &a.decision
+// fill makes the answer of a check or a reserve in a, with limits from room.
+func (s *Service) fill(a *decisionAnswer, x *scratch, room *space) *pb.Decision {
+	d, p := &x.decision, &a.decision
 	p.Outcome = outcome(d.Outcome)
 	p.Reason = reason(d.Reason)
-	p.RequestId = c.request.ID
+	p.RequestId = x.request.ID
 	p.Tier = d.Tier
 	if d.Outcome == limiter.Denied && d.RetryAfter >= 0 {
 		a.retry.Seconds, a.retry.Nanos = split(int64(d.RetryAfter))
 		p.RetryAfter = &a.retry
 	}
-	if c.reserving && d.Outcome != limiter.Denied {
+	if x.kind == call.Reserve && d.Outcome != limiter.Denied {
 		a.granted = d.GrantedOutputTokens
 		p.GrantedOutputTokens = &a.granted
 	}
@@ -105,18 +84,10 @@ func (s *Service) fill(a *decisionAnswer, c *call, room *space) *pb.Decision {
 	return p
 }
 
-// settlement makes the answer of a settle or cancel of id.
-func (s *Service) settlement(id string, c *call) *pb.Settlement {
-	a := new(struct {
-		settlement pb.Settlement
-		list       [8]*pb.LimitState
-	})
-	return s.fillSettlement(&a.settlement, id, c, &space{list: a.list[:]})
-}
-
-func (s *Service) fillSettlement(p *pb.Settlement, id string, c *call, room *space) *pb.Settlement {
-	d := &c.decision
-	p.RequestId = id
+// fillSettlement makes the answer of a settle or cancel in p.
+func (s *Service) fillSettlement(p *pb.Settlement, x *scratch, room *space) *pb.Settlement {
+	d := &x.decision
+	p.RequestId = x.callerID
 	p.Status = status(d.Status)
 	p.Tier = d.Tier
 	p.Limits = limits(d.Limits, room)
@@ -126,13 +97,9 @@ func (s *Service) fillSettlement(p *pb.Settlement, id string, c *call, room *spa
 	return p
 }
 
-// seen makes the answer of a peek.
-func (s *Service) seen(c *call) *pb.PeekResponse {
-	return s.fillSeen(new(pb.PeekResponse), c, &space{})
-}
-
-func (s *Service) fillSeen(p *pb.PeekResponse, c *call, room *space) *pb.PeekResponse {
-	d := &c.decision
+// fillSeen makes the answer of a peek in p.
+func (s *Service) fillSeen(p *pb.PeekResponse, x *scratch, room *space) *pb.PeekResponse {
+	d := &x.decision
 	p.Tier = d.Tier
 	p.Limits = limits(d.Limits, room)
 	p.PolicyVersion = s.versionOf(d.PolicyVersion)

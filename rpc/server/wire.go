@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -100,39 +101,39 @@ func appendResult(b []byte, r *pb.Result) []byte {
 	return finish(b, at, ofAnswer)
 }
 
-// appendAnswer appends what came of c, as a result in a field of Answers.
-func (s *Service) appendAnswer(b []byte, c *call, term uint64) []byte {
+// appendAnswer appends what came of x, as a result in a field of Answers.
+func (s *Service) appendAnswer(b []byte, x *scratch, term uint64) []byte {
 	b, result := begin(b, answersResult, ofAnswer)
-	switch c.kind {
-	case asksSettle:
+	switch x.kind {
+	case call.Settle, call.Cancel:
 		var at int
 		b, at = begin(b, resultSettlement, ofAnswer)
-		b = finish(s.appendSettlement(b, c), at, ofAnswer)
-	case asksPeek:
+		b = finish(s.appendSettlement(b, x), at, ofAnswer)
+	case call.Peek:
 		var at int
 		b, at = begin(b, resultLimits, ofAnswer)
-		b = finish(s.appendSeen(b, c), at, ofAnswer)
-	case asksCount:
+		b = finish(s.appendSeen(b, x), at, ofAnswer)
+	case call.Count:
 		var at int
 		b, at = begin(b, resultCounted, ofAnswer)
-		b = finish(s.appendCounted(b, c), at, ofAnswer)
+		b = finish(s.appendCounted(b, x), at, ofAnswer)
 	default:
 		var at int
 		b, at = begin(b, resultDecision, ofAnswer)
-		b = finish(s.appendDecision(b, c), at, ofAnswer)
+		b = finish(s.appendDecision(b, x), at, ofAnswer)
 	}
 	b = appendNumber(b, resultTerm, term)
 	return finish(b, result, ofAnswer)
 }
 
 // appendDecision writes what fill makes.
-func (s *Service) appendDecision(b []byte, c *call) []byte {
-	d := &c.decision
+func (s *Service) appendDecision(b []byte, x *scratch) []byte {
+	d := &x.decision
 	b = appendNumber(b, decisionOutcome, uint64(outcome(d.Outcome)))
 	b = appendNumber(b, decisionReason, uint64(reason(d.Reason)))
-	b = appendText(b, decisionID, c.request.ID)
+	b = appendText(b, decisionID, x.request.ID)
 	b = appendText(b, decisionTier, d.Tier)
-	if c.reserving && d.Outcome != limiter.Denied {
+	if x.kind == call.Reserve && d.Outcome != limiter.Denied {
 		b = protowire.AppendVarint(append(b, decisionGranted), uint64(d.GrantedOutputTokens))
 	}
 	if d.Outcome == limiter.Denied && d.RetryAfter >= 0 {
@@ -149,9 +150,9 @@ func (s *Service) appendDecision(b []byte, c *call) []byte {
 }
 
 // appendSettlement writes what fillSettlement makes.
-func (s *Service) appendSettlement(b []byte, c *call) []byte {
-	d := &c.decision
-	b = appendText(b, settlementID, c.reservation)
+func (s *Service) appendSettlement(b []byte, x *scratch) []byte {
+	d := &x.decision
+	b = appendText(b, settlementID, x.callerID)
 	b = appendNumber(b, settlementStatus, uint64(status(d.Status)))
 	b = appendText(b, settlementTier, d.Tier)
 	b = appendLimits(b, settlementLimit, d.Limits)
@@ -161,8 +162,8 @@ func (s *Service) appendSettlement(b []byte, c *call) []byte {
 }
 
 // appendSeen writes what fillSeen makes.
-func (s *Service) appendSeen(b []byte, c *call) []byte {
-	d := &c.decision
+func (s *Service) appendSeen(b []byte, x *scratch) []byte {
+	d := &x.decision
 	b = appendText(b, seenTier, d.Tier)
 	b = appendLimits(b, seenLimit, d.Limits)
 	b = appendText(b, seenVersion, s.versionOf(d.PolicyVersion))
