@@ -99,8 +99,8 @@ func (w *world) Count(_ context.Context, hits []server.Count) ([]server.Counted,
 			out[i].Err = w.counterErr
 			continue
 		}
-		var got limiter.Counted
-		err := w.engine.Count(limiter.Time{Mono: w.now.UnixNano(), Wall: w.now.UnixNano()}, &limiter.Count{
+		var got limiter.CountResult
+		err := w.engine.Count(limiter.Time{Mono: w.now.UnixNano(), Wall: w.now.UnixNano()}, &limiter.CountRequest{
 			Key: h.Key, Window: h.Window, Limit: h.Limit, Hits: h.Hits, GiveBack: h.GiveBack,
 		}, &got)
 		out[i] = server.Counted{

@@ -107,8 +107,8 @@ func headerIdentity(name string) Identifier {
 		case len(values) > 1:
 			return middleware.Identity{}, badIdentity("The header %s is there more than once.", name)
 		}
-		if problem := limiter.KeyProblem(values[0]); problem != "" {
-			return middleware.Identity{}, badIdentity("The header %s is no key: %s.", name, problem)
+		if err := limiter.ValidateKey(values[0]); err != nil {
+			return middleware.Identity{}, badIdentity("The header %s is no key: %s.", name, err)
 		}
 		return middleware.Identity{Key: values[0]}, nil
 	}

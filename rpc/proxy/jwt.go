@@ -81,8 +81,8 @@ func (v *JWTVerifier) identity(claim string) Identifier {
 		if !ok {
 			return middleware.Identity{}, unknown("The token has no claim %s that is a text.", claim)
 		}
-		if problem := limiter.KeyProblem(key); problem != "" {
-			return middleware.Identity{}, unknown("The claim %s of the token is no key: %s.", claim, problem)
+		if err := limiter.ValidateKey(key); err != nil {
+			return middleware.Identity{}, unknown("The claim %s of the token is no key: %s.", claim, err)
 		}
 		return middleware.Identity{Key: key}, nil
 	}
