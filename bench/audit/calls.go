@@ -64,7 +64,7 @@ type history struct {
 func (r *root) history(o *Options, by *sorter) *history {
 	h := &history{}
 	by.reset(r.n)
-	var questions, denials int
+	var requests, denials int
 	for _, chunk := range r.log {
 		for i := range chunk {
 			rec := &chunk[i]
@@ -78,11 +78,11 @@ func (r *root) history(o *Options, by *sorter) *history {
 			case rec.answer == denied:
 				denials++
 			case rec.answer != otherDenial:
-				questions++
+				requests++
 			}
 		}
 	}
-	h.calls, h.denials = make([]call, 0, questions), make([]denial, 0, denials)
+	h.calls, h.denials = make([]call, 0, requests), make([]denial, 0, denials)
 	same := by.groups(make([]int32, r.n))
 	var group []*record
 	n := 0
@@ -157,7 +157,7 @@ func (r *root) split(h *history, group []*record, o *Options) {
 // add adds the call of a group: all records of one id, by sent.
 func (h *history) add(group []*record, o *Options) {
 	c := call{sent: never, done: never}
-	fresh, questions := 0, 0
+	fresh, requests := 0, 0
 	var uncertain *record
 	llm := false
 	for _, rec := range group {
@@ -165,7 +165,7 @@ func (h *history) add(group []*record, o *Options) {
 			llm = true
 			continue
 		}
-		questions++
+		requests++
 		llm = llm || rec.op == bench.OpReserve
 		h.answers.count(rec)
 		switch rec.answer {
@@ -190,16 +190,16 @@ func (h *history) add(group []*record, o *Options) {
 			}
 		}
 	}
-	if questions > 0 {
+	if requests > 0 {
 		h.ids++
 	}
-	if questions > 1 {
+	if requests > 1 {
 		h.answers.Retried++
 	}
 	if fresh > 1 {
 		h.answers.DuplicateAdmissions++
 	}
-	c.attempts = uint8(min(questions, 255))
+	c.attempts = uint8(min(requests, 255))
 	switch {
 	case c.admitted:
 	case uncertain != nil:

@@ -9,12 +9,12 @@ import (
 
 // compareCharges compares the final usage of a state with the log.
 func (e *examiner) compareCharges(ra *rootAudit, n int32, report *Report) {
-	st, used, told := ra.states[n], ra.after[n].used, ra.after[n].when
-	if told == nil {
+	st, used, reported := ra.states[n], ra.after[n].used, ra.after[n].when
+	if reported == nil {
 		return
 	}
 	l := st.limit
-	timed := told.Sent != 0 || told.Done != 0
+	timed := reported.Sent != 0 || reported.Done != 0
 	refills := !l.neverRefills() && l.Dimension != Concurrent
 	if refills && !timed {
 		return
@@ -22,19 +22,19 @@ func (e *examiner) compareCharges(ra *rootAudit, n int32, report *Report) {
 	finding := ChargeMismatch{LimitRef: ra.limitRef(st), Used: used}
 	if refills {
 		var ok bool
-		if finding.Low, finding.High, ok = e.refillBounds(ra, n, told); !ok {
+		if finding.Low, finding.High, ok = e.refillBounds(ra, n, reported); !ok {
 			return
 		}
 	} else {
 		finding.Low, finding.High = ra.before[n].used, ra.before[n].used
 		for _, i := range e.calls(ra, st) {
 			c := &ra.calls[i]
-			if timed && c.sent > int64(told.Done) {
+			if timed && c.sent > int64(reported.Done) {
 				continue
 			}
 			ch := ra.charges(e.options, st.limitFor(c.request.caller), ra.callers[c.request.caller].model, c)
 			finding.High += ch.high
-			if !timed || c.done <= int64(told.Sent) {
+			if !timed || c.done <= int64(reported.Sent) {
 				finding.Low += ch.low
 			}
 		}
@@ -91,7 +91,7 @@ func (h *history) suspectReason(c *call) string {
 }
 
 // refillBounds returns the bounds of the usage of a refilling limit at the time of a report.
-func (e *examiner) refillBounds(ra *rootAudit, n int32, told *KeyUsage) (low, high int64, ok bool) {
+func (e *examiner) refillBounds(ra *rootAudit, n int32, reported *KeyUsage) (low, high int64, ok bool) {
 	st := ra.states[n]
 	l := st.limit
 	for _, p := range st.callers {
@@ -106,31 +106,31 @@ func (e *examiner) refillBounds(ra *rootAudit, n int32, told *KeyUsage) (low, hi
 	least := e.admissions[:0]
 	for _, i := range e.calls(ra, st) {
 		c := &ra.calls[i]
-		if c.sent > int64(told.Done) {
+		if c.sent > int64(reported.Done) {
 			continue
 		}
 		ch := ra.charges(e.options, st.limitFor(c.request.caller), ra.callers[c.request.caller].model, c)
 		list = ra.suspect(list, c, ch)
-		if c.admitted && c.decider == 0 && c.done <= int64(told.Sent) {
+		if c.admitted && c.decider == 0 && c.done <= int64(reported.Sent) {
 			least = append(least, admission{sent: c.sent, done: c.done, least: ch.least})
 		}
 	}
 	e.suspects, e.admissions = list, least
 	sortSuspects(list)
-	if !e.roomChecker.reset(l, list, nil, max(ra.last, int64(told.Done)), int64(e.options.ClockSkew)) {
+	if !e.roomChecker.reset(l, list, nil, max(ra.last, int64(reported.Done)), int64(e.options.ClockSkew)) {
 		return 0, 0, false
 	}
-	high = l.capacity() - e.roomChecker.room(int64(told.Sent), int64(told.Done))
-	return e.minUsed(l, least, told), high, true
+	high = l.capacity() - e.roomChecker.room(int64(reported.Sent), int64(reported.Done))
+	return e.minUsed(l, least, reported), high, true
 }
 
 // minUsed returns the least usage at the time of a report: every charge as early as
 // possible. The list is ordered by sent.
-func (e *examiner) minUsed(l *Limit, list []admission, told *KeyUsage) int64 {
+func (e *examiner) minUsed(l *Limit, list []admission, reported *KeyUsage) int64 {
 	if len(list) == 0 {
 		return 0
 	}
-	end, clock := int64(told.Done), int64(e.options.ClockSkew)
+	end, clock := int64(reported.Done), int64(e.options.ClockSkew)
 	if l.algorithm() == TokenBucket {
 		var total int64
 		for i := range list {

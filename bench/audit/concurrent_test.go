@@ -26,15 +26,15 @@ import (
 
 // slow delays and reorders requests to a limiter.
 type slow struct {
-	questions chan func()
-	wait      sync.WaitGroup
+	requests chan func()
+	wait     sync.WaitGroup
 }
 
 func newSlow() *slow {
-	s := &slow{questions: make(chan func(), 16)} // shorter than the callers are many
+	s := &slow{requests: make(chan func(), 16)} // fewer than callers
 	for range 8 {
 		s.wait.Go(func() {
-			for ask := range s.questions {
+			for ask := range s.requests {
 				jitter()
 				ask()
 			}
@@ -52,7 +52,7 @@ func jitter() {
 // do runs ask with a delay before and after.
 func (s *slow) do(ask func()) {
 	done := make(chan struct{})
-	s.questions <- func() {
+	s.requests <- func() {
 		ask()
 		close(done)
 	}
@@ -105,7 +105,7 @@ func TestRightLimiterUnderLoad(t *testing.T) {
 			})
 		}
 		callers.Wait()
-		close(s.questions)
+		close(s.requests)
 		s.wait.Wait()
 		for k := range 2 {
 			sent := now()

@@ -50,7 +50,7 @@ func (h *history) send(c *bench.Call, sent int64, attempt int) {
 	}
 	e := bench.Event{Op: op, Call: c, Due: time.Duration(sent), Sent: time.Duration(sent), Done: time.Duration(done)}
 	fate := h.rng.IntN(100)
-	if fate >= h.losses || fate%2 == 0 { // else the question was lost on its way
+	if fate >= h.losses || fate%2 == 0 { // else the request was lost
 		h.todo = append(h.todo, step{decided, func(now int64) {
 			if fate >= h.losses {
 				e.Answer = h.n.ask(c, now)

@@ -128,7 +128,7 @@ func (c *Cluster) startAll(ctx context.Context) error {
 		}
 		return err
 	}
-	c.log("%s one ring after %s", nodesAre(c.o.Nodes), time.Since(began).Round(10*time.Millisecond))
+	c.log("%s in one ring after %s", nodesAre(c.o.Nodes), time.Since(began).Round(10*time.Millisecond))
 	return nil
 }
 

@@ -93,7 +93,7 @@ func TestOneNodeAlone(t *testing.T) {
 	}
 }
 
-func TestTheEndOfTheContextEndsAll(t *testing.T) {
+func TestTheContextStopsTheCluster(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -129,7 +129,7 @@ func TestTheEndOfTheContextEndsAll(t *testing.T) {
 	r.allGone()
 }
 
-func TestSettingsOfTheEnvironmentDoNotCount(t *testing.T) {
+func TestEnvironmentSettingsAreIgnored(t *testing.T) {
 	t.Setenv("BUCKETRING_POLICY", "/there/is/none.yaml")
 	t.Setenv("BUCKETRING_CLUSTER_KEY_FILE", "/there/is/none.key")
 	r := startCluster(t, 1, nil)
@@ -189,7 +189,7 @@ func childrenIn(dir string) (pids []int) {
 	return pids
 }
 
-func TestPortsThatSomebodyTakes(t *testing.T) {
+func TestPortsInUseAreReplaced(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -220,7 +220,7 @@ func TestPortsThatSomebodyTakes(t *testing.T) {
 	}
 }
 
-func TestPortsThatStayTaken(t *testing.T) {
+func TestPortsThatStayInUse(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -250,7 +250,7 @@ func TestFreePorts(t *testing.T) {
 	}
 }
 
-func TestStopKillsWhoDoesNotEnd(t *testing.T) {
+func TestStopKillsAfterTheTimeout(t *testing.T) {
 	t.Parallel()
 	r := startCluster(t, 1, func(o *Options) { o.ExtraArgs, o.StopTimeout = []string{"--drain-delay", "10m"}, 200*time.Millisecond })
 	began := time.Now()
@@ -264,7 +264,7 @@ func TestStopKillsWhoDoesNotEnd(t *testing.T) {
 	r.allGone()
 }
 
-func TestANodeThatEndsByItself(t *testing.T) {
+func TestCrashes(t *testing.T) {
 	t.Parallel()
 	r := startCluster(t, 2, nil)
 	kill := func(name string) {
@@ -297,10 +297,10 @@ func TestANodeThatEndsByItself(t *testing.T) {
 	if _, err := r.Run(t.Context(), time.Now(), mustPlan(t, 2, "kill 1@1s")); err == nil || !strings.Contains(err.Error(), "bench-2 is down") {
 		t.Errorf("Run with a plan = %v, want that bench-2 is down", err)
 	}
-	if _, err := r.Run(t.Context(), time.Now(), mustPlan(t, 3, "kill 1@1s")); err == nil || !strings.Contains(err.Error(), "the plan is for 3 nodes, and there are 2") {
+	if _, err := r.Run(t.Context(), time.Now(), mustPlan(t, 3, "kill 1@1s")); err == nil || !strings.Contains(err.Error(), "the plan is for 3 nodes, got 2") {
 		t.Errorf("Run with a plan for three = %v, want an error", err)
 	}
-	// Without a run, Stop says it.
+	// Without a run, Stop reports it.
 	eventually(t, "down", func() bool {
 		kill("bench-1")
 		return r.Nodes()[0].PID == 0

@@ -72,7 +72,7 @@ func TestKillAndJoinAgain(t *testing.T) {
 	}
 }
 
-func TestAPortIsTakenWhileItsNodeIsDown(t *testing.T) {
+func TestPortInUseWhileItsNodeIsDown(t *testing.T) {
 	t.Parallel()
 	r := startCluster(t, 1, nil)
 	n := r.allNodes()[0]
@@ -97,7 +97,7 @@ func TestAPortIsTakenWhileItsNodeIsDown(t *testing.T) {
 	}
 }
 
-func TestAPortIsTakenOfOneThatJoins(t *testing.T) {
+func TestPortInUseByAJoiningNode(t *testing.T) {
 	long(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -260,7 +260,7 @@ func TestLeaveAndJoin(t *testing.T) {
 	}
 }
 
-func TestAFaultThatCannotBe(t *testing.T) {
+func TestFaultThatCannotBeApplied(t *testing.T) {
 	long(t)
 	r := startCluster(t, 2, nil)
 	// The plan is right when it begins, and not when bench-2 has crashed.
@@ -331,6 +331,6 @@ func TestResources(t *testing.T) {
 		}
 	}
 	if first, second := got.record.Nodes[0].CPU, got.record.Nodes[1].CPU; first <= second || got.record.CPU() != first+second {
-		t.Errorf("CPU = %s after %d questions, and %s without, together %s", first, asked, second, got.record.CPU())
+		t.Errorf("CPU = %s after %d requests, and %s without, together %s", first, asked, second, got.record.CPU())
 	}
 }

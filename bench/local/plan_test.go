@@ -46,7 +46,7 @@ func TestParseFault(t *testing.T) {
 	}
 }
 
-func TestParseFaultRefuses(t *testing.T) {
+func TestParseFaultRejects(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		kind       FaultKind
@@ -150,7 +150,7 @@ func TestNewPlan(t *testing.T) {
 	}
 }
 
-func TestNewPlanRefuses(t *testing.T) {
+func TestNewPlanRejects(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		faults []string

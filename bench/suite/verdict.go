@@ -16,7 +16,7 @@ import (
 // auditResult returns the findings of the auditor for the document.
 func (s *measuredTarget) auditResult(r *runner) *report.Audit {
 	if s.auditor == nil {
-		reason := "the limits of this target are not known"
+		reason := "the limits of this target are unknown"
 		if CallsModels(s.kind + ":") {
 			reason = "the answers of a model do not say what was charged"
 		} else if s.kind == "null" {

@@ -55,7 +55,7 @@ func start(ctx context.Context, path string, args ...string) (*child, error) {
 		return nil, err
 	}
 	c := &child{cmd: cmd}
-	told := make(chan error, 1)
+	started := make(chan error, 1)
 	go func() {
 		var r ready
 		line, err := bufio.NewReader(out).ReadBytes('\n')
@@ -63,10 +63,10 @@ func start(ctx context.Context, path string, args ...string) (*child, error) {
 			err = json.Unmarshal(line, &r)
 		}
 		c.grpc = r.GRPC
-		told <- err
+		started <- err
 	}()
 	select {
-	case err = <-told:
+	case err = <-started:
 	case <-time.After(patience):
 		err = errors.New("not ready in time")
 	}

@@ -75,10 +75,10 @@ func serveNode(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	var told error
+	var readyErr error
 	n, err := node.New(node.Options{
 		Config: c, SkipLeave: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		OnReady: func(n *node.Node) { told = announce(n.GRPCAddr()) },
+		OnReady: func(n *node.Node) { readyErr = announce(n.GRPCAddr()) },
 	})
 	if err != nil {
 		return err
@@ -88,7 +88,7 @@ func serveNode(args []string) error {
 		return errors.Join(err, n.Close())
 	}
 	defer stopProfile()
-	return errors.Join(n.Run(ctx), told)
+	return errors.Join(n.Run(ctx), readyErr)
 }
 
 // startNodes starts a cluster of n members.

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestProcessUse(t *testing.T) {
+func TestProcessUsage(t *testing.T) {
 	t.Parallel()
 	before, err := ProcessUsage(os.Getpid())
 	if err != nil {
