@@ -57,8 +57,8 @@ const (
 	// MemberStream is another member that did. Only members may replay calls, count
 	// hits and report terms.
 	MemberStream
-	// Outbox is this member, which tells the owner of what was decided without it:
-	// the owner decides, or nobody does.
+	// Outbox is the outbox of this member, which reports to the owner what was decided
+	// without it. Only the owner may decide such a call.
 	Outbox
 )
 
@@ -66,7 +66,7 @@ const (
 func (o Origin) Streamed() bool { return o == ClientStream || o == MemberStream }
 
 // Call is one request. It is made by [Of] or [FromItem]. The request that it
-// points to is never changed: it belongs to whoever sent it.
+// points to is never changed, because it belongs to the sender.
 type Call struct {
 	Kind      Kind
 	Origin    Origin
