@@ -2,11 +2,7 @@
 
 package client
 
-import (
-	"time"
-
-	"github.com/bucketring/bucketring/rpc/pb"
-)
+import "time"
 
 // Outcome is a decision's verdict.
 type Outcome string
@@ -119,81 +115,6 @@ type State struct {
 	PolicyVersion string
 	Owner         string
 	Route         Route
-}
-
-// decision takes the request id of the node, which may differ from the one
-// that was sent: a reservation made in fallback names its decider in it.
-func decision(d *pb.Decision, sent string) Decision {
-	out := Decision{
-		Outcome:       word(outcomeNames[:], d.GetOutcome()),
-		Reason:        word(reasonNames[:], d.GetReason()),
-		RequestID:     d.GetRequestId(),
-		Tier:          d.GetTier(),
-		Limits:        limits(d.GetLimits()),
-		PolicyVersion: d.GetPolicyVersion(),
-		Owner:         d.GetOwner(),
-		Route:         word(routeNames[:], d.GetRoute()),
-		Replayed:      d.GetReplayed(),
-	}
-	if out.RequestID == "" {
-		out.RequestID = sent
-	}
-	if d.GetRetryAfter() != nil {
-		out.RetryAfter = max(d.GetRetryAfter().AsDuration(), 1)
-	}
-	if i := int(d.GetBinding()); d != nil && d.Binding != nil && i >= 0 && i < len(out.Limits) {
-		out.Binding = out.Limits[i]
-	}
-	return out
-}
-
-func settlement(s *pb.Settlement) Settlement {
-	return Settlement{
-		RequestID:     s.GetRequestId(),
-		Status:        word(statusNames[:], s.GetStatus()),
-		Tier:          s.GetTier(),
-		Limits:        limits(s.GetLimits()),
-		PolicyVersion: s.GetPolicyVersion(),
-		Owner:         s.GetOwner(),
-		Route:         word(routeNames[:], s.GetRoute()),
-	}
-}
-
-func state(p *pb.PeekResponse) State {
-	return State{
-		Tier:          p.GetTier(),
-		Limits:        limits(p.GetLimits()),
-		PolicyVersion: p.GetPolicyVersion(),
-		Owner:         p.GetOwner(),
-		Route:         word(routeNames[:], p.GetRoute()),
-	}
-}
-
-func limits(in []*pb.LimitState) []LimitState {
-	if len(in) == 0 {
-		return nil
-	}
-	out := make([]LimitState, len(in))
-	for i, l := range in {
-		out[i] = LimitState{
-			Name:      l.GetName(),
-			Dimension: l.GetDimension(),
-			Scope:     l.GetScope(),
-			Algorithm: l.GetAlgorithm(),
-			Limit:     l.GetLimit(),
-			Capacity:  l.GetCapacity(),
-			Remaining: l.GetRemaining(),
-			Debt:      l.GetDebt(),
-			Window:    l.GetWindow().AsDuration(),
-			Cost:      l.GetCost(),
-			Shadow:    l.GetShadow(),
-			Exceeded:  l.GetExceeded(),
-		}
-		if l.GetResetAt() != nil {
-			out[i].ResetAt = l.GetResetAt().AsTime()
-		}
-	}
-	return out
 }
 
 // The words of the wire's enumerations, by number.

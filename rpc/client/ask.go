@@ -21,19 +21,11 @@ import (
 type question[Res any] interface {
 	link.Decoder
 	wrapping() *envelope
-	take(Res)
+	take(Res) error
 }
 
 // method is a call of the service, alone.
 type method[Req, Res any] func(pb.RateLimiterClient, context.Context, Req, ...grpc.CallOption) (Res, error)
-
-func (c *decisionCall) take(d *pb.Decision) {
-	c.answer, c.granted = decision(d, c.hints.sent), d.GetGrantedOutputTokens()
-}
-
-func (c *settlementCall) take(s *pb.Settlement) { c.answer = settlement(s) }
-
-func (c *stateCall) take(p *pb.PeekResponse) { c.answer = state(p) }
 
 // madeInFallback is how the id of a reservation begins that was made without
 // the owner. The nodes know whom it belongs to.
@@ -51,7 +43,7 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], t tex
 		return err
 	}
 	e := q.wrapping()
-	e.hints = hints{&c.words, t.key, t.id}
+	e.hints = hints{&c.strings, t.key, t.id}
 	if c.ring != nil && !t.large() && !strings.HasPrefix(t.id, madeInFallback) {
 		answered, err := c.askOwner(ctx, &trial, t.key, e, q)
 		if answered || err != nil {
@@ -63,8 +55,7 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], t tex
 	if err != nil {
 		return err
 	}
-	q.take(answer)
-	return nil
+	return q.take(answer)
 }
 
 // askOwner asks the owner of a key, and the one that it names if it is not. An

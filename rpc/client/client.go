@@ -22,8 +22,8 @@ type Client struct {
 	turn      atomic.Uint32 // of the next call, in the nodes that it may go to
 	timeout   time.Duration
 	attempts  int
-	ring      *follower // nil if Options.Plain
-	words     words     // of answers
+	ring      *follower      // nil if Options.Plain
+	strings   stringInterner // of answers
 	later     sender
 	withdrawn withdrawer
 }

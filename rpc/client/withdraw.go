@@ -91,7 +91,7 @@ func (c *Client) tellWithdrawn(ctx context.Context, item *pb.Item) error {
 	}
 	r, q := item.GetCancel(), &settlementCall{}
 	q.item.Call, q.item.Attempt = item.GetCall(), item.GetAttempt()
-	q.hints = hints{&c.words, r.GetKey(), r.GetRequestId()}
+	q.hints = hints{&c.strings, r.GetKey(), r.GetRequestId()}
 	answered, err := c.askOwner(ctx, &trial, r.GetKey(), &q.envelope, q)
 	if err == nil && !answered {
 		return status.Error(codes.Unavailable, "the owner does not answer")

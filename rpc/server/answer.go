@@ -78,13 +78,15 @@ func (s *Service) decision(c *call) *pb.Decision {
 	return s.fill(new(decisionAnswer), c, &space{})
 }
 
-// fill makes the answer of c in a, with limits from room.
+// fill makes the answer of c in a, with limits from room. Like the other fill functions
+// it sets every field, so that the memory of an earlier answer can be used.
 func (s *Service) fill(a *decisionAnswer, c *call, room *space) *pb.Decision {
 	d, p := &c.decision, &a.decision
 	p.Outcome = outcome(d.Outcome)
 	p.Reason = reason(d.Reason)
 	p.RequestId = c.request.ID
 	p.Tier = d.Tier
+	p.RetryAfter, p.GrantedOutputTokens, p.Binding = nil, nil, nil
 	if d.Outcome == limiter.Denied && d.RetryAfter >= 0 {
 		a.retry.Seconds, a.retry.Nanos = split(int64(d.RetryAfter))
 		p.RetryAfter = &a.retry
@@ -161,6 +163,7 @@ func limits(states []limiter.LimitState, room *space) []*pb.LimitState {
 		p.Shadow = from.Shadow
 		p.Exceeded = from.Exceeded
 		p.Capacity = from.Capacity
+		p.ResetAt, p.Window = nil, nil
 		if from.ResetAt > 0 {
 			a.reset.Seconds, a.reset.Nanos = split(from.ResetAt)
 			p.ResetAt = &a.reset
@@ -172,6 +175,25 @@ func limits(states []limiter.LimitState, room *space) []*pb.LimitState {
 		list[i] = p
 	}
 	return list
+}
+
+// reusedReply makes results in the memory of the one before.
+type reusedReply struct {
+	decision   [1]decisionReply
+	settlement [1]settlementReply
+	seen       [1]seenReply
+	counted    [1]countedReply
+	limits     []limitAnswer
+	list       []*pb.LimitState
+}
+
+// result returns the result of c. It is good until the next one.
+func (r *reusedReply) result(s *Service, c *call) *pb.Result {
+	if n := len(c.decision.Limits); n > len(r.limits) {
+		r.limits, r.list = make([]limitAnswer, n), make([]*pb.LimitState, n)
+	}
+	m := replies{r.decision[:], r.settlement[:], r.seen[:], r.counted[:], space{limits: r.limits, list: r.list}}
+	return m.result(s, c)
 }
 
 // split turns nanoseconds that are not negative into the form of protobuf.

@@ -149,16 +149,3 @@ func (s *Service) fillCounted(p *pb.Counted, c *call) *pb.Counted {
 	p.Replayed = d.Replayed
 	return p
 }
-
-// appendCounted writes what fillCounted makes.
-func (s *Service) appendCounted(b []byte, c *call) []byte {
-	d := &c.counted
-	b = appendNumber(b, countedLimit, uint64(c.count.Limit))
-	b = appendNumber(b, countedUsed, uint64(d.Used))
-	b = appendTrue(b, countedFull, d.Full)
-	b = appendNumber(b, countedEnd, uint64(d.End))
-	b = appendNumber(b, countedReset, uint64(d.Reset))
-	b = appendText(b, countedOwner, s.owner)
-	b = appendNumber(b, countedRoute, uint64(s.route))
-	return appendTrue(b, countedReplayed, d.Replayed)
-}

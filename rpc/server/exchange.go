@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -75,6 +76,7 @@ type Decided struct {
 	batch   batch
 	calls   []*call // by item; nil: its result says what came of it
 	others  []*call // those that are not in batch
+	reply   reusedReply
 }
 
 // Decide is [Service.Answer] in two steps, for those who need the answers in
@@ -124,10 +126,12 @@ func (d *Decided) Append(wire []byte, results []*pb.Result, terms []uint64) []by
 	for i, c := range d.calls {
 		if r := results[i]; r != nil {
 			r.Term = terms[i]
-			wire = appendResult(wire, r)
+			wire = codec.AppendResult(wire, r)
 			continue
 		}
-		wire = d.service.appendAnswer(wire, c, terms[i])
+		r := d.reply.result(d.service, c)
+		r.Term = terms[i]
+		wire = codec.AppendResult(wire, r)
 	}
 	return wire
 }

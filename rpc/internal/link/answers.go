@@ -11,9 +11,9 @@ import (
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec that is wrapped
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -30,17 +30,12 @@ type Answers struct {
 	buffer mem.Buffer // that frame is in; nil: none of gRPC's
 }
 
-// maxResults is far above what any batch asks for.
-const maxResults = 1 << 16
-
-var errResults = fmt.Errorf("answers: more than %d results", maxResults)
-
 // Raw is how a stream is opened from which Answers are received: as they are, by
 // RecvMsg. They are encoded in [Answers.Frame] then, alone or within another
 // message, and have to be given to [Answers.Parse].
 func Raw() grpc.CallOption { return raw }
 
-var raw = grpc.ForceCodecV2(codec{encoding.GetCodecV2("proto")})
+var raw = grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")})
 
 // Exchange opens a stream of RateLimiter.Exchange.
 func Exchange(ctx context.Context, c pb.RateLimiterClient) (Stream, error) {
@@ -63,11 +58,11 @@ func (s exchangeStream) Recv(a *Answers) error {
 	return a.Parse(a.Frame())
 }
 
-// codec is protobuf's, but for Answers.
-type codec struct{ encoding.CodecV2 }
+// rawCodec is the codec of protobuf, except that it leaves Answers encoded.
+type rawCodec struct{ encoding.CodecV2 }
 
 // Unmarshal implements encoding.CodecV2.
-func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	a, ok := v.(*Answers)
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
@@ -81,45 +76,12 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 // Frame is the message that was received. It is good until the next one is.
 func (a *Answers) Frame() []byte { return a.frame }
 
-// Parse takes a from encoded pb.Answers, and points into them. Results are not
-// looked into.
-func (a *Answers) Parse(b []byte) error {
-	a.sequence, a.results = 0, a.results[:0]
-	for len(b) > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return malformed(n)
-		}
-		b = b[n:]
-		switch {
-		case number == answersSequence && kind == protowire.VarintType:
-			a.sequence, n = protowire.ConsumeVarint(b)
-		case number == answersResults && kind == protowire.BytesType:
-			var result []byte
-			if result, n = protowire.ConsumeBytes(b); n >= 0 {
-				if len(a.results) == maxResults {
-					return errResults
-				}
-				a.results = append(a.results, result)
-			}
-		default:
-			n = protowire.ConsumeFieldValue(number, kind, b)
-		}
-		if n < 0 {
-			return malformed(n)
-		}
-		b = b[n:]
-	}
-	return nil
+// Parse sets a from an encoded pb.Answers, and points into it. Results are not
+// validated.
+func (a *Answers) Parse(b []byte) (err error) {
+	a.sequence, a.results, err = codec.ParseAnswers(b, a.results[:0])
+	return err
 }
-
-// Numbers of fields of pb.Answers.
-const (
-	answersSequence = protowire.Number(1)
-	answersResults  = protowire.Number(3)
-)
-
-func malformed(n int) error { return fmt.Errorf("answers: %w", protowire.ParseError(n)) }
 
 // Set makes a what m is on the wire, for streams that are not gRPC's.
 func (a *Answers) Set(m *pb.Answers) (err error) {

@@ -3,9 +3,9 @@
 package link
 
 import (
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -16,12 +16,7 @@ import (
 
 var marshal proto.MarshalOptions
 
-// Numbers of fields, and the most bytes that they add to an item.
-const (
-	batchItems  = protowire.Number(3)
-	itemTimeout = protowire.Number(6)
-	overhead    = 1 + 4 + 1 + 10
-)
+const overhead = codec.MaxItemOverhead
 
 // batch is what is sent at once. Batches are used again.
 type batch struct {
@@ -31,17 +26,6 @@ type batch struct {
 
 	// Guarded by Link.mu: it is used again when both are false.
 	unanswered, sending bool
-}
-
-// appendItem adds an encoded item to the encoded items of a batch. The timeout
-// comes last, so that it counts, whatever the item said.
-func appendItem(wire, item []byte, timeout int64) []byte {
-	n := len(item) + protowire.SizeTag(itemTimeout) + protowire.SizeVarint(uint64(timeout))
-	wire = protowire.AppendTag(wire, batchItems, protowire.BytesType)
-	wire = protowire.AppendVarint(wire, uint64(n))
-	wire = append(wire, item...)
-	wire = protowire.AppendTag(wire, itemTimeout, protowire.VarintType)
-	return protowire.AppendVarint(wire, uint64(timeout))
 }
 
 // Decoded returns what the receiver of b gets: a copy with its items, for
@@ -69,7 +53,7 @@ func (l *Link) takeLocked(ln *lane, now int64) *batch {
 			p.state, p.batch, p.at = inFlight, b, len(b.calls)
 			p.sent++
 			b.calls = append(b.calls, p)
-			b.wire = appendItem(b.wire, p.wire, p.deadline-now)
+			b.wire = codec.AppendItem(b.wire, p.wire, p.deadline-now)
 		}
 		p = next
 	}

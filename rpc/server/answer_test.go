@@ -3,7 +3,6 @@
 package server
 
 import (
-	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -205,19 +203,5 @@ func TestAppendResult(t *testing.T) {
 	got := inBytes(t, &Service{}, results, []uint64{1, 2}, nil, nil)
 	if len(got) != 2 || got[0].Result != nil || got[1].Term != 2 || len(got[1].GetError().GetMessage()) != 20_000 {
 		t.Errorf("results = %v", got)
-	}
-}
-
-func TestFinish(t *testing.T) {
-	for _, n := range []int{0, 1, 127, 128, 16_383, 16_384, 3_000_000} {
-		for room := 1; room <= 2; room++ {
-			b, at := begin([]byte{9, 9}, 0x1a, room)
-			body := strings.Repeat("x", n)
-			b = finish(append(b, body...), at, room)
-			want := append([]byte{9, 9, 0x1a}, protowire.AppendString(nil, body)...)
-			if string(b) != string(want) {
-				t.Errorf("%d bytes with room for %d: got %s", n, room, fmt.Sprintf("%.20x", b))
-			}
-		}
 	}
 }
