@@ -3,12 +3,16 @@
 package httpapi
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec/fieldtest"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -93,4 +97,40 @@ func TestTightest(t *testing.T) {
 	if got := tightest(limits, "spend"); got != nil {
 		t.Errorf("tightest(spend) = %v, want none", got)
 	}
+}
+
+// Every field of an answer is in the JSON, but for those that are left out on purpose.
+func TestJSONHasEveryField(t *testing.T) {
+	decode := func(wire []byte, m proto.Message) {
+		if err := proto.Unmarshal(wire, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	encode := func(v any) string {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	fieldtest.Carried(t, "the JSON of a decision", &pb.Decision{}, []protoreflect.Name{"replayed"}, func(wire []byte) string {
+		m := &pb.Decision{}
+		decode(wire, m)
+		return encode(decisionOf(m, "model"))
+	})
+	fieldtest.Carried(t, "the JSON of a settlement", &pb.Settlement{}, nil, func(wire []byte) string {
+		m := &pb.Settlement{}
+		decode(wire, m)
+		return encode(settlementOf(m))
+	})
+	fieldtest.Carried(t, "the JSON of a peek", &pb.PeekResponse{}, nil, func(wire []byte) string {
+		m := &pb.PeekResponse{}
+		decode(wire, m)
+		return encode(peekOf(m))
+	})
+	fieldtest.Carried(t, "the JSON of a limit", &pb.LimitState{}, []protoreflect.Name{"window", "cost", "capacity"}, func(wire []byte) string {
+		m := &pb.LimitState{}
+		decode(wire, m)
+		return encode(limitsOf([]*pb.LimitState{m}))
+	})
 }
