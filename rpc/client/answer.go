@@ -2,7 +2,11 @@
 
 package client
 
-import "time"
+import (
+	"time"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
 
 // Outcome is a decision's verdict.
 type Outcome string
@@ -115,6 +119,105 @@ type State struct {
 	PolicyVersion string
 	Owner         string
 	Route         Route
+}
+
+// take sets the answer, with the request id of the node: it differs from the one that
+// was sent if the reservation was made in fallback. The message may be reused after.
+func (c *decisionCall) take(d *pb.Decision) error {
+	r := answerReader{hints: &c.hints}
+	c.granted = d.GetGrantedOutputTokens()
+	a := &c.answer
+	*a = Decision{
+		Outcome:       word(outcomeNames[:], d.GetOutcome()),
+		Reason:        word(reasonNames[:], d.GetReason()),
+		RequestID:     r.requestID(d.GetRequestId()),
+		Tier:          r.text(d.GetTier()),
+		Limits:        r.limits(d.GetLimits()),
+		PolicyVersion: r.text(d.GetPolicyVersion()),
+		Owner:         r.text(d.GetOwner()),
+		Route:         word(routeNames[:], d.GetRoute()),
+		Replayed:      d.GetReplayed(),
+	}
+	if a.RequestID == "" {
+		a.RequestID = c.hints.sent
+	}
+	if d.GetRetryAfter() != nil {
+		a.RetryAfter = max(d.GetRetryAfter().AsDuration(), 1)
+	}
+	if i := int(d.GetBinding()); d != nil && d.Binding != nil && i >= 0 && i < len(a.Limits) {
+		a.Binding = a.Limits[i]
+	}
+	return r.err
+}
+
+func (c *settlementCall) take(s *pb.Settlement) error {
+	r := answerReader{hints: &c.hints}
+	c.answer = Settlement{
+		RequestID:     r.requestID(s.GetRequestId()),
+		Status:        word(statusNames[:], s.GetStatus()),
+		Tier:          r.text(s.GetTier()),
+		Limits:        r.limits(s.GetLimits()),
+		PolicyVersion: r.text(s.GetPolicyVersion()),
+		Owner:         r.text(s.GetOwner()),
+		Route:         word(routeNames[:], s.GetRoute()),
+	}
+	return r.err
+}
+
+func (c *stateCall) take(p *pb.PeekResponse) error {
+	r := answerReader{hints: &c.hints}
+	c.answer = State{
+		Tier:          r.text(p.GetTier()),
+		Limits:        r.limits(p.GetLimits()),
+		PolicyVersion: r.text(p.GetPolicyVersion()),
+		Owner:         r.text(p.GetOwner()),
+		Route:         word(routeNames[:], p.GetRoute()),
+	}
+	return r.err
+}
+
+// answerReader reads messages whose memory is reused: it copies their strings. The
+// first one that is invalid sets err.
+type answerReader struct {
+	hints *hints
+	err   error
+}
+
+func (r *answerReader) text(s string) string      { return r.valid(r.hints.strings.intern(s)) }
+func (r *answerReader) requestID(s string) string { return r.valid(r.hints.requestID(s)) }
+func (r *answerReader) scope(s string) string     { return r.valid(r.hints.scope(s)) }
+
+func (r *answerReader) valid(s string, err error) string {
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return s
+}
+
+func (r *answerReader) limits(in []*pb.LimitState) []LimitState {
+	if len(in) == 0 {
+		return nil
+	}
+	out := make([]LimitState, len(in))
+	for i, l := range in {
+		s := &out[i]
+		s.Name = r.text(l.GetName())
+		s.Dimension = r.text(l.GetDimension())
+		s.Scope = r.scope(l.GetScope())
+		s.Algorithm = r.text(l.GetAlgorithm())
+		s.Limit = l.GetLimit()
+		s.Capacity = l.GetCapacity()
+		s.Remaining = l.GetRemaining()
+		s.Debt = l.GetDebt()
+		s.Window = l.GetWindow().AsDuration()
+		s.Cost = l.GetCost()
+		s.Shadow = l.GetShadow()
+		s.Exceeded = l.GetExceeded()
+		if at := l.GetResetAt(); at.GetSeconds() != 0 || at.GetNanos() != 0 {
+			s.ResetAt = at.AsTime()
+		}
+	}
+	return out
 }
 
 // The words of the wire's enumerations, by number.

@@ -100,7 +100,7 @@ func TestTightest(t *testing.T) {
 }
 
 // Every field of an answer is in the JSON, but for those that are left out on purpose.
-func TestJSONHasEveryField(t *testing.T) {
+func TestJSONHasEveryFieldOfAnAnswer(t *testing.T) {
 	decode := func(wire []byte, m proto.Message) {
 		if err := proto.Unmarshal(wire, m); err != nil {
 			t.Fatal(err)
