@@ -13,41 +13,43 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/bucketring/bucketring/internal/notify"
 )
 
-// Cluster is this node's part in the cluster. Its methods are safe for
-// concurrent use, but Run may be called once: a node that left comes back as
-// another boot.
+// Cluster is this node's membership in the cluster. Its methods are safe for
+// concurrent use. Run may be called only once: a node that has left comes back
+// as a new boot, with a new Cluster.
 type Cluster struct {
 	options   Options
 	log       *slog.Logger
 	metrics   *metrics
 	observer  *observer
 	gossipLog *gossipLog
-	keyring   *memberlist.Keyring // nil: plaintext
+	keyring   *memberlist.Keyring // nil: gossip is plaintext
 
 	view atomic.Pointer[View]
 	list atomic.Pointer[memberlist.Memberlist] // nil until gossip runs
 
-	announce chan struct{} // this node has news of itself; cap 1: one note is enough
-	updating chan struct{} // cap 1: whoever put something in may call UpdateNode, Leave or Shutdown of list
-	left     bool          // said so; guarded by updating
-	joined   chan struct{} // closed by Run, see Joined
-	stop     chan struct{} // closed by Leave: Run shall return
-	done     chan struct{} // closed by Run when it returns
+	selfChanged notify.Signal // mu.self has changed and is not published yet
+	listLock    chan struct{} // cap 1: a full channel is a held lock; see withList
+	left        bool          // list.Leave was called; guarded by listLock
+	joined      chan struct{} // closed by Run; see Joined
+	stop        chan struct{} // closed by Leave to end Run
+	done        chan struct{} // closed when Run returns
 
-	keys sync.Mutex // held to change keyring
-	mu   struct {
+	keysMu sync.Mutex // held to change keyring
+	mu     struct {
 		sync.Mutex
 		self        record
 		ran         bool
 		leaving     bool
-		subscribers map[chan *View]struct{}
-		contact     contact
+		subscribers map[chan *View]struct{} // nil after Run
+		contact     contactStatus
 	}
 }
 
-// New makes a member that does nothing yet.
+// New returns a member that does not take part in gossip until Run is called.
 func New(o Options) (*Cluster, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -59,31 +61,31 @@ func New(o Options) (*Cluster, error) {
 	}
 	c := &Cluster{
 		options: o, log: o.Logger, keyring: keyring,
-		announce: make(chan struct{}, 1), updating: make(chan struct{}, 1),
+		selfChanged: notify.New(), listLock: make(chan struct{}, 1),
 		joined: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.mu.self = record{
-		state: Joining, slot: o.Slot, boot: o.Boot, grpc: o.GRPC, http: o.HTTP, ring: o.Ring, policy: o.Policy,
+		state: Joining, name: o.Name, boot: o.Boot, grpc: o.GRPC, http: o.HTTP, ring: o.Ring, policy: o.Policy,
 	}
 	c.mu.subscribers = map[chan *View]struct{}{}
 	c.observer = newObserver(o.Ring, c.encodeSelf)
-	c.metrics = newMetrics(o.Registry, c.HealthScore, func() float64 { return float64(c.observer.heard.Load()) / 1e9 })
+	c.metrics = newMetrics(o.Registry, c.HealthScore, func() float64 { return float64(c.observer.lastAlive.Load()) / 1e9 })
 	c.gossipLog = newGossipLog(o.Logger, c.metrics.tcpOnly.Inc)
-	c.view.Store(&View{self: o.Slot, boot: o.Boot})
+	c.view.Store(&View{self: o.Name, boot: o.Boot})
 	return c, nil
 }
 
-// Run takes part in the cluster until ctx is done, which looks like a crash to
-// the others, or until [Cluster.Leave] is through. It fails if gossip cannot
-// start. When it returns, all of its goroutines have ended or are about to, and
-// subscriptions are closed.
+// Run takes part in the cluster until ctx is done or [Cluster.Leave] has
+// finished. If ctx ends first, other members see a crash. Run returns an error if
+// gossip cannot start or cannot be shut down. Subscriptions are closed when it
+// returns.
 func (c *Cluster) Run(ctx context.Context) error {
 	c.mu.Lock()
 	ran := c.mu.ran
 	c.mu.ran = true
 	c.mu.Unlock()
 	if ran {
-		return errors.New("run cluster: it ran before")
+		return errors.New("run cluster: Run was called before")
 	}
 	defer c.end()
 	list, self, err := c.startGossip()
@@ -92,7 +94,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 		return err
 	}
 	c.list.Store(list)
-	c.log.Info("gossip runs", "slot", c.options.Slot, "boot", c.options.Boot.ID.String(), "address", self.String(), "encrypted", c.keyring != nil)
+	c.log.Info("gossip started", "name", c.options.Name, "boot", c.options.Boot.ID.String(), "address", self.String(), "encrypted", c.keyring != nil)
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -106,15 +108,15 @@ func (c *Cluster) Run(ctx context.Context) error {
 	case <-c.stop:
 		cancel()
 	}
-	_ = g.Wait()             // none fails
-	c.updating <- struct{}{} // and never again
+	_ = g.Wait()             // none of them returns an error
+	c.listLock <- struct{}{} // never released: list must not be used any more
 	if err := list.Shutdown(); err != nil {
 		return fmt.Errorf("shut down gossip: %w", err)
 	}
 	return nil
 }
 
-// end is the last thing that Run does.
+// end closes the subscriptions when Run returns.
 func (c *Cluster) end() {
 	c.mu.Lock()
 	for views := range c.mu.subscribers {
@@ -126,24 +128,24 @@ func (c *Cluster) end() {
 	close(c.done)
 }
 
-// reconcile is the one place that makes views.
+// reconcile turns gossip events into views. Nothing else publishes views.
 func (c *Cluster) reconcile(ctx context.Context) {
-	state := newMembership(c.options.Slot, c.options.Boot, pace{
-		quiet: quietTime, limit: limitTime, forget: c.options.Forget, remember: remember,
+	state := newMembership(c.options.Name, c.options.Boot, timing{
+		debounce: viewDebounce, maxDelay: viewMaxDelay, departedTTL: c.options.DepartedTTL, reconnectTimeout: reconnectTimeout,
 	})
-	refused := map[string]bool{} // logged; at most maxRefusals
+	logged := map[string]bool{} // gossip names whose rejection was logged; at most maxRejections
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		events := []event{{kind: passed}}
+		events := []event{{kind: eventTick}}
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-		case <-c.observer.dirty:
-			noted, refusals := c.observer.take()
-			events = append(events, noted...)
-			c.logRefusals(refusals, refused)
+		case <-c.observer.changed.C():
+			drained, rejections := c.observer.drain()
+			events = append(events, drained...)
+			c.logRejections(rejections, logged)
 		}
 		now := time.Now()
 		var fx effects
@@ -153,26 +155,26 @@ func (c *Cluster) reconcile(ctx context.Context) {
 				c.publish(fx.publish)
 			}
 		}
-		if timer.Stop(); !fx.wake.IsZero() {
-			timer.Reset(max(0, fx.wake.Sub(now)))
+		if timer.Stop(); !fx.nextStep.IsZero() {
+			timer.Reset(max(0, fx.nextStep.Sub(now)))
 		}
 	}
 }
 
 func (c *Cluster) publish(v *View) {
 	c.logChanges(c.view.Load(), v)
-	c.metrics.count(v)
+	c.metrics.set(v)
 	c.view.Store(v)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for views := range c.mu.subscribers {
-		offer(views, v)
+		sendLatest(views, v)
 	}
 }
 
-// offer replaces what nobody has received yet. Only one goroutine at a time may
-// send on the channel.
-func offer(views chan *View, v *View) {
+// sendLatest sends v and drops an older view that was not received yet. Only one
+// goroutine at a time may send on the channel.
+func sendLatest(views chan *View, v *View) {
 	select {
 	case <-views:
 	default:
@@ -183,9 +185,9 @@ func offer(views chan *View, v *View) {
 // View returns the current view, never nil. It is one atomic load.
 func (c *Cluster) View() *View { return c.view.Load() }
 
-// Subscribe returns a channel with the current view, and then with each new one.
-// Whoever is late gets the latest and misses those in between; see [Diff]. The
-// channel is closed by cancel, or when Run returns.
+// Subscribe returns a channel that delivers the current view and then each new
+// one. A slow receiver gets only the latest view; see [Diff]. The channel is
+// closed by cancel or when Run returns.
 func (c *Cluster) Subscribe() (views <-chan *View, cancel func()) {
 	ch := make(chan *View, 1) // the latest view
 	c.mu.Lock()
@@ -206,12 +208,13 @@ func (c *Cluster) Subscribe() (views <-chan *View, cancel func()) {
 	}
 }
 
-// Joined is closed when this node has talked to a seed, or found that it has
-// none but itself. Seeds that are all away leave it open: who starts first must
-// not wait for ever.
+// Joined returns a channel that is closed when a seed has answered, or when there
+// are no seeds other than this node. It stays open while all seeds are down, so
+// callers should not wait for it without a timeout.
 func (c *Cluster) Joined() <-chan struct{} { return c.joined }
 
-// HealthScore is how badly this node keeps up with gossip, 0 for well to 1.
+// HealthScore returns how far this node is behind with gossip: 0 is healthy, 1 is
+// not.
 func (c *Cluster) HealthScore() int {
 	if list := c.list.Load(); list != nil {
 		return list.GetHealthScore()
@@ -223,46 +226,46 @@ func (c *Cluster) logChanges(from, to *View) {
 	for _, change := range Diff(from, to) {
 		switch m := change.After; change.Kind {
 		case MemberJoined:
-			c.log.Info("member joined", "slot", m.Slot, "boot", m.Boot.ID.String(), "state", m.State.String(), "address", m.Gossip.String(), "view", to.Number)
+			c.log.Info("member joined", "name", m.Name, "boot", m.Boot.ID.String(), "state", m.State.String(), "address", m.Gossip.String(), "view", to.Number)
 		case MemberUpdated:
 			if m.State != change.Before.State {
-				c.log.Info("member changed state", "slot", m.Slot, "from", change.Before.State.String(), "to", m.State.String(), "view", to.Number)
+				c.log.Info("member changed state", "name", m.Name, "from", change.Before.State.String(), "to", m.State.String(), "view", to.Number)
 			}
 		case MemberLeft:
-			c.log.Info("member left", "slot", change.Before.Slot, "boot", change.Before.Boot.ID.String(), "view", to.Number)
+			c.log.Info("member left", "name", change.Before.Name, "boot", change.Before.Boot.ID.String(), "view", to.Number)
 		case MemberCrashed:
-			c.log.Warn("member crashed", "slot", change.Before.Slot, "boot", change.Before.Boot.ID.String(), "view", to.Number)
+			c.log.Warn("member crashed", "name", change.Before.Name, "boot", change.Before.Boot.ID.String(), "view", to.Number)
 		}
 	}
 	if to.SelfFenced() && !from.SelfFenced() {
-		m, _ := to.Member(c.options.Slot)
-		c.log.Error("this node is fenced: a newer boot holds its slot", "slot", m.Slot, "boot", m.Boot.ID.String(), "address", m.Gossip.String())
+		m, _ := to.Member(c.options.Name)
+		c.log.Error("this node is fenced: a newer boot has its name", "name", m.Name, "boot", m.Boot.ID.String(), "address", m.Gossip.String())
 	}
-	switch was, is := len(from.PolicySkew()), len(to.PolicySkew()); {
-	case is > 0 && was == 0:
-		c.log.Warn("members have different policies", "policies", is)
-	case is == 0 && was > 0:
+	switch before, after := len(from.PolicySkew()), len(to.PolicySkew()); {
+	case after > 0 && before == 0:
+		c.log.Warn("members have different policies", "policies", after)
+	case after == 0 && before > 0:
 		c.log.Info("members have the same policy again")
 	}
-	switch was, is := len(from.RulesSkew()), len(to.RulesSkew()); {
-	case is > 0 && was == 0:
-		c.log.Warn("members have different rules of Envoy's rate limit service", "rules", is)
-	case is == 0 && was > 0:
+	switch before, after := len(from.RulesSkew()), len(to.RulesSkew()); {
+	case after > 0 && before == 0:
+		c.log.Warn("members have different rules of Envoy's rate limit service", "rules", after)
+	case after == 0 && before > 0:
 		c.log.Info("members have the same rules of Envoy's rate limit service again")
 	}
 }
 
-// logRefusals says once per boot why it is kept out.
-func (c *Cluster) logRefusals(refusals map[string]error, known map[string]bool) {
-	for name, err := range refusals {
-		if known[name] {
+// logRejections logs and counts each rejected boot once.
+func (c *Cluster) logRejections(rejections map[string]error, logged map[string]bool) {
+	for name, err := range rejections {
+		if logged[name] {
 			continue
 		}
-		if len(known) >= maxRefusals {
-			clear(known)
+		if len(logged) >= maxRejections {
+			clear(logged)
 		}
-		known[name] = true
-		c.metrics.refused.Inc()
-		c.log.Warn("node kept out of the cluster", "node", name, "error", err)
+		logged[name] = true
+		c.metrics.rejected.Inc()
+		c.log.Warn("node cannot join this cluster", "node", name, "error", err)
 	}
 }

@@ -14,16 +14,16 @@ import (
 
 func TestMembersFindEachOther(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
-		nodes := s.boots(5)
+		nodes := s.bootAll(5)
 		want := nodes[0].View().Members
 		for _, n := range nodes {
 			select {
 			case <-n.Joined():
 			default:
-				t.Errorf("%s: Joined() is open, want closed", n.options.Slot)
+				t.Errorf("%s: Joined() is open, want closed", n.options.Name)
 			}
 			if got := n.View().Members; !slices.Equal(got, want) {
-				t.Errorf("%s: members = %v, want those of node-1, %v", n.options.Slot, got, want)
+				t.Errorf("%s: members = %v, want those of node-1, %v", n.options.Name, got, want)
 			}
 		}
 		if m, ok := nodes[4].View().Member("node-2"); !ok || m.GRPC != netip.MustParseAddrPort("10.0.0.2:6471") || m.HTTP.IsValid() || m.Ring != 7 {
@@ -32,38 +32,38 @@ func TestMembersFindEachOther(t *testing.T) {
 		number := nodes[0].View().Number
 		time.Sleep(10 * time.Minute)
 		if got := nodes[0].View().Number; got != number {
-			t.Errorf("view after ten quiet minutes = %d, want still %d", got, number)
+			t.Errorf("view after ten minutes without changes = %d, want still %d", got, number)
 		}
 	})
 }
 
 func TestFastRestartIsACrashAndAJoin(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
-		nodes := s.boots(3)
+		nodes := s.bootAll(3)
 		before := nodes[0].View()
 		old := nodes[2]
 		old.crash()
-		again := s.boot("node-3", 3, nil) // at once: no failure detector notices
+		again := s.boot("node-3", 3, nil) // faster than the failure detector
 		took := s.until(5*time.Second, func() bool {
 			m, _ := nodes[0].View().Member("node-3")
 			return m.Boot.ID == again.options.Boot.ID && m.State == Serving
 		}, nodes[0], again)
 		if took > 3*time.Second {
-			t.Errorf("new boot is in the view after %s, want before the old one is missed", took)
+			t.Errorf("new boot is in the view after %s, want before the death of the old one is detected", took)
 		}
 		after := nodes[0].View()
 		var got []string
 		for _, c := range Diff(before, after) {
-			got = append(got, fmt.Sprintf("%s %s", c.Kind, cmpOr(c.Before, c.After).name()))
+			got = append(got, fmt.Sprintf("%s %s", c.Kind, cmpOr(c.Before, c.After).gossipName()))
 		}
-		want := []string{"crashed " + nodeName("node-3", old.options.Boot.ID), "joined " + nodeName("node-3", again.options.Boot.ID)}
+		want := []string{"crashed " + gossipName("node-3", old.options.Boot.ID), "joined " + gossipName("node-3", again.options.Boot.ID)}
 		if !slices.Equal(got, want) {
 			t.Errorf("Diff = %v, want %v", got, want)
 		}
 		if len(after.Fenced) != 0 || after.SelfFenced() {
 			t.Errorf("fenced = %v, want none: the old boot's address is taken", after.Fenced)
 		}
-		time.Sleep(10 * time.Second) // the old boot is missed now
+		time.Sleep(10 * time.Second) // the death of the old boot is detected now
 		if got := nodes[0].fate(old.options.Boot.ID); got != Crashed {
 			t.Errorf("fate of the old boot = %s, want crashed", got)
 		}
@@ -72,7 +72,7 @@ func TestFastRestartIsACrashAndAJoin(t *testing.T) {
 }
 
 func cmpOr(a, b Member) Member {
-	if a.Slot != "" {
+	if a.Name != "" {
 		return a
 	}
 	return b
@@ -80,7 +80,7 @@ func cmpOr(a, b Member) Member {
 
 func TestOlderBootIsFenced(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
-		nodes := s.boots(3)
+		nodes := s.bootAll(3)
 		time.Sleep(time.Second)
 		twin := s.boot("node-3", 9, nil)
 		older := nodes[2]
@@ -93,7 +93,7 @@ func TestOlderBootIsFenced(t *testing.T) {
 			t.Errorf("node-3 is boot %s, want the newer one, %s", m.Boot.ID, twin.options.Boot.ID)
 		}
 		if got := older.log.count("this node is fenced"); got != 1 {
-			t.Errorf("older boot was told %d times, want once", got)
+			t.Errorf("older boot logged that it is fenced %d times, want once", got)
 		}
 		twin.crash()
 		s.until(5*time.Second, func() bool { return !older.View().SelfFenced() }, older)
@@ -106,7 +106,7 @@ func TestLeaveIsNotACrash(t *testing.T) {
 	for _, size := range []int{1, 3, 7} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			simulate(t, func(t *testing.T, s *sim) {
-				nodes := s.boots(size)
+				nodes := s.bootAll(size)
 				leaver := nodes[0]
 				start := time.Now()
 				if err := leaver.Leave(t.Context()); err != nil {
@@ -120,19 +120,19 @@ func TestLeaveIsNotACrash(t *testing.T) {
 				}
 				for _, n := range nodes[1:] {
 					if got := n.fate(leaver.options.Boot.ID); got != Left {
-						t.Errorf("%s: fate = %s, want left\n%s", n.options.Slot, got, n.log)
+						t.Errorf("%s: fate = %s, want left\n%s", n.options.Name, got, n.log)
 					}
 					if got := n.View().Roster(); got != size-1 {
-						t.Errorf("%s: Roster() = %d, want %d", n.options.Slot, got, size-1)
+						t.Errorf("%s: Roster() = %d, want %d", n.options.Name, got, size-1)
 					}
-					if len(n.View().absent) != 0 {
-						t.Errorf("%s: asks %v to come back, want nobody", n.options.Slot, n.View().absent)
+					if len(n.View().missing) != 0 {
+						t.Errorf("%s: missing = %v, want none", n.options.Name, n.View().missing)
 					}
 				}
 				time.Sleep(time.Minute)
 				for _, n := range nodes[1:] {
 					if got := n.log.count("crashed"); got != 0 {
-						t.Errorf("%s: log speaks of a crash:\n%s", n.options.Slot, n.log)
+						t.Errorf("%s: log has a crash:\n%s", n.options.Name, n.log)
 					}
 				}
 				if err := leaver.Leave(t.Context()); err == nil {
@@ -145,7 +145,7 @@ func TestLeaveIsNotACrash(t *testing.T) {
 
 func TestLeaveIsBounded(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
-		nodes := s.boots(3)
+		nodes := s.bootAll(3)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		start := time.Now()
@@ -158,17 +158,17 @@ func TestLeaveIsBounded(t *testing.T) {
 	})
 }
 
-// Leave and the end of Run meet at any point.
+// TestLeaveDuringACrash ends Run at different moments during Leave.
 func TestLeaveDuringACrash(t *testing.T) {
 	for after := time.Duration(0); after < 4*time.Second; after += 130 * time.Millisecond {
 		simulate(t, func(t *testing.T, s *sim) {
-			nodes := s.boots(3)
+			nodes := s.bootAll(3)
 			left := make(chan error, 1)
 			go func() { left <- nodes[0].Leave(t.Context()) }()
 			time.Sleep(after)
 			nodes[0].crash()
 			if err := <-left; err == nil {
-				return // it was through
+				return // it had finished
 			}
 			s.await(10*time.Second, nodes[1:], "node-2", "node-3")
 		})
@@ -197,7 +197,7 @@ func TestStateNeverGoesBack(t *testing.T) {
 
 func TestPolicySkewShows(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
-		nodes := s.boots(3)
+		nodes := s.bootAll(3)
 		if got := nodes[0].View().PolicySkew(); got != nil {
 			t.Errorf("PolicySkew() = %v, want nil", got)
 		}
@@ -211,15 +211,15 @@ func TestPolicySkewShows(t *testing.T) {
 		nodes[2].SetPolicy(71)
 		s.until(2*time.Second, func() bool { return nodes[2].View().PolicySkew() == nil }, nodes...)
 		if got := nodes[2].log.count("different policies"); got != 1 {
-			t.Errorf("log speaks of skew %d times, want once", got)
+			t.Errorf("log has the skew %d times, want once", got)
 		}
 	})
 }
 
-// TestRulesSkewShows wants members without rules to differ from nobody.
+// TestRulesSkewShows checks that members without rules are ignored.
 func TestRulesSkewShows(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
-		nodes := s.boots(3)
+		nodes := s.bootAll(3)
 		nodes[0].SetRules(5)
 		s.until(2*time.Second, func() bool { m, _ := nodes[2].View().Member("node-1"); return m.Rules == 5 }, nodes...)
 		if got := nodes[2].View().RulesSkew(); got != nil {
@@ -234,24 +234,24 @@ func TestRulesSkewShows(t *testing.T) {
 		nodes[0].SetRules(6)
 		s.until(2*time.Second, func() bool { return nodes[2].View().RulesSkew() == nil }, nodes...)
 		if got := nodes[2].log.count("different rules"); got != 1 {
-			t.Errorf("log speaks of skew %d times, want once", got)
+			t.Errorf("log has the skew %d times, want once", got)
 		}
 	})
 }
 
-func TestOtherRingIsRefused(t *testing.T) {
+func TestOtherRingIsRejected(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
-		nodes := s.boots(3)
+		nodes := s.bootAll(3)
 		stranger := s.boot("node-4", 4, func(o *Options) { o.Ring = 8 })
 		time.Sleep(5 * time.Minute)
 		s.await(time.Second, nodes, "node-1", "node-2", "node-3")
 		s.await(time.Second, []*simNode{stranger}, "node-4")
 		for _, n := range nodes {
-			if got := n.log.count("node kept out"); got > 1 {
-				t.Errorf("%s: %d lines about the stranger, want at most one\n%s", n.options.Slot, got, n.log)
+			if got := n.log.count("cannot join this cluster"); got > 1 {
+				t.Errorf("%s: %d lines about the stranger, want at most one\n%s", n.options.Name, got, n.log)
 			}
 		}
-		if got := nodes[0].log.count("node kept out"); got != 1 {
+		if got := nodes[0].log.count("cannot join this cluster"); got != 1 {
 			t.Errorf("node-1: %d lines about the stranger, want one\n%s", got, nodes[0].log)
 		}
 		if got := stranger.Status().Problem; !strings.Contains(got, "ring configuration") {
@@ -260,9 +260,9 @@ func TestOtherRingIsRefused(t *testing.T) {
 	})
 }
 
-func TestOtherLabelIsRefused(t *testing.T) {
+func TestOtherLabelIsRejected(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
-		nodes := s.boots(3)
+		nodes := s.bootAll(3)
 		stranger := s.boot("node-4", 4, func(o *Options) { o.Label = "other" })
 		time.Sleep(time.Minute)
 		s.await(time.Second, nodes, "node-1", "node-2", "node-3")
@@ -272,7 +272,7 @@ func TestOtherLabelIsRefused(t *testing.T) {
 
 func TestSubscribersGetTheLatestView(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
-		nodes := s.boots(1)
+		nodes := s.bootAll(1)
 		views, cancel := nodes[0].Subscribe()
 		defer cancel()
 		late, cancelLate := nodes[0].Subscribe()

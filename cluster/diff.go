@@ -4,15 +4,15 @@ package cluster
 
 import "fmt"
 
-// ChangeKind is what happened to a member between two views.
+// ChangeKind says how a member changed between two views.
 type ChangeKind uint8
 
 // The kinds of changes.
 const (
-	MemberJoined  ChangeKind = iota + 1 // with nothing, as far as its slot's earlier boots go
+	MemberJoined  ChangeKind = iota + 1 // a new boot, without the state of earlier boots
 	MemberLeft                          // see [Left]
 	MemberCrashed                       // see [Crashed]
-	MemberUpdated                       // same boot, other state, address or policy
+	MemberUpdated                       // same boot; another state, address or digest
 )
 
 var changeNames = [...]string{MemberJoined: "joined", MemberLeft: "left", MemberCrashed: "crashed", MemberUpdated: "updated"}
@@ -31,16 +31,16 @@ type Change struct {
 	Before, After Member
 }
 
-// Diff says how to get from one view to a later one of the same node, in order
-// of slots. A slot with a new boot is two changes: the old boot went, and the
-// new one joined. Views in between need not have been seen.
+// Diff returns the changes from one view to a later one of the same node, in
+// order of names. A name with a new boot gives two changes: the departure of the
+// old boot and the join of the new one. Views in between may have been skipped.
 func Diff(from, to *View) []Change {
 	var changes []Change
 	fates := make(map[ID]Fate, len(to.Departed))
 	for _, d := range to.Departed {
 		fates[d.Boot.ID] = d.Fate
 	}
-	gone := func(m Member) {
+	departed := func(m Member) {
 		kind := MemberCrashed
 		if fates[m.Boot.ID] == Left {
 			kind = MemberLeft
@@ -52,16 +52,16 @@ func Diff(from, to *View) []Change {
 	before, after := from.Members, to.Members
 	for len(before) > 0 || len(after) > 0 {
 		switch {
-		case len(after) == 0 || len(before) > 0 && before[0].Slot < after[0].Slot:
-			gone(before[0])
+		case len(after) == 0 || len(before) > 0 && before[0].Name < after[0].Name:
+			departed(before[0])
 			before = before[1:]
 			continue
-		case len(before) == 0 || after[0].Slot < before[0].Slot:
+		case len(before) == 0 || after[0].Name < before[0].Name:
 			joined(after[0])
 			after = after[1:]
 			continue
 		case before[0].Boot.ID != after[0].Boot.ID:
-			gone(before[0])
+			departed(before[0])
 			joined(after[0])
 		case before[0] != after[0]:
 			changes = append(changes, Change{Kind: MemberUpdated, Before: before[0], After: after[0]})

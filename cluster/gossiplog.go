@@ -9,24 +9,24 @@ import (
 	"time"
 )
 
-// gossipLog turns the lines of memberlist's logger into records of ours. It
-// drops what is below the level of the log, repetitions within repeatAfter, and
-// what this package reports itself. Writing never waits: memberlist logs under
-// its locks, and the reader of our log may be slow.
+// gossipLog forwards the lines of memberlist's logger to a slog.Logger. It drops
+// lines below the log level, repetitions within repeatInterval, and lines that
+// duplicate a report of this package. Write never blocks, because memberlist logs
+// while it holds its locks.
 type gossipLog struct {
 	log     *slog.Logger
 	tcpOnly func() // a peer answers over TCP but not over UDP
 
-	lines chan line // lost if full; nobody closes it
+	lines chan line // lines are dropped if it is full; never closed
 
-	// log.Logger writes one line at a time, so these need no lock.
-	recent map[string]repetition // by beginning; at most maxRecent
+	// recent needs no lock, because log.Logger writes one line at a time.
+	recent map[string]repetition // by lineKind; at most maxLineKinds
 }
 
 type line struct {
 	level      slog.Level
 	text       string
-	suppressed int // lines like it since the last one
+	suppressed int // lines of the same kind since the last one
 }
 
 type repetition struct {
@@ -35,26 +35,26 @@ type repetition struct {
 }
 
 const (
-	repeatAfter = 10 * time.Second
-	maxRecent   = 128
-	maxLine     = 256 // bytes of a line that are kept
-	queuedLines = 64
+	repeatInterval = 10 * time.Second
+	maxLineKinds   = 128
+	maxLineBytes   = 256 // longer lines are cut
+	lineQueueSize  = 64
 )
 
 func newGossipLog(log *slog.Logger, tcpOnly func()) *gossipLog {
-	return &gossipLog{log: log, tcpOnly: tcpOnly, lines: make(chan line, queuedLines), recent: map[string]repetition{}}
+	return &gossipLog{log: log, tcpOnly: tcpOnly, lines: make(chan line, lineQueueSize), recent: map[string]repetition{}}
 }
 
 // Write implements [io.Writer]. It takes one line.
 func (g *gossipLog) Write(p []byte) (int, error) {
-	level, text := parseLine(p)
+	level, text := parseLogLine(p)
 	if bytes.HasPrefix(text, []byte("Was able to connect to ")) {
 		g.tcpOnly()
 	}
-	if !g.log.Enabled(context.Background(), level) || bytes.Contains(text, []byte(refusal)) {
+	if !g.log.Enabled(context.Background(), level) || bytes.Contains(text, []byte(rejectionPrefix)) {
 		return len(p), nil
 	}
-	if suppressed, ok := g.sample(beginning(text), time.Now()); ok {
+	if suppressed, ok := g.sample(lineKind(text), time.Now()); ok {
 		select {
 		case g.lines <- line{level, string(text), suppressed}:
 		default:
@@ -63,27 +63,28 @@ func (g *gossipLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// sample reports whether a line like it is due, and how many were not.
+// sample reports whether to log a line of this kind, and how many lines of the
+// kind were suppressed since the last one.
 func (g *gossipLog) sample(key []byte, now time.Time) (suppressed int, ok bool) {
 	r, seen := g.recent[string(key)]
-	if seen && now.Sub(r.last) < repeatAfter {
+	if seen && now.Sub(r.last) < repeatInterval {
 		r.suppressed++
 		g.recent[string(key)] = r
 		return 0, false
 	}
-	if !seen && len(g.recent) >= maxRecent {
+	if !seen && len(g.recent) >= maxLineKinds {
 		clear(g.recent)
 	}
 	g.recent[string(key)] = repetition{last: now}
 	return r.suppressed, true
 }
 
-// run passes lines on until ctx is done, and then those that are waiting.
+// run logs lines until ctx is done, and then flushes.
 func (g *gossipLog) run(ctx context.Context) error {
 	for {
 		select {
 		case l := <-g.lines:
-			g.pass(l)
+			g.emit(l)
 		case <-ctx.Done():
 			g.flush()
 			return nil
@@ -91,18 +92,19 @@ func (g *gossipLog) run(ctx context.Context) error {
 	}
 }
 
+// flush logs the queued lines.
 func (g *gossipLog) flush() {
 	for {
 		select {
 		case l := <-g.lines:
-			g.pass(l)
+			g.emit(l)
 		default:
 			return
 		}
 	}
 }
 
-func (g *gossipLog) pass(l line) {
+func (g *gossipLog) emit(l line) {
 	attrs := []slog.Attr{slog.String("text", l.text)}
 	if l.suppressed > 0 {
 		attrs = append(attrs, slog.Int("suppressed", l.suppressed))
@@ -110,10 +112,10 @@ func (g *gossipLog) pass(l line) {
 	g.log.LogAttrs(context.Background(), l.level, "memberlist", attrs...)
 }
 
-// parseLine takes "[LEVEL] memberlist: text" apart. What memberlist calls an
-// error, a probe that failed for instance, is a warning here: the member goes
-// on. Dumps of metadata are cut off.
-func parseLine(p []byte) (slog.Level, []byte) {
+// parseLogLine splits "[LEVEL] memberlist: text". Errors of memberlist, such as a
+// failed probe, become warnings, because the node goes on. Dumps of metadata are
+// removed.
+func parseLogLine(p []byte) (slog.Level, []byte) {
 	level := slog.LevelWarn
 	text := bytes.TrimSpace(p)
 	if len(text) > 0 && text[0] == '[' {
@@ -131,11 +133,12 @@ func parseLine(p []byte) (slog.Level, []byte) {
 	if i := bytes.Index(text, []byte(" meta:(")); i >= 0 {
 		text = text[:i]
 	}
-	return level, text[:min(len(text), maxLine)]
+	return level, text[:min(len(text), maxLineBytes)]
 }
 
-// beginning is what lines of one kind have in common.
-func beginning(text []byte) []byte {
+// lineKind returns the beginning of a line, which is the same for lines of one
+// kind.
+func lineKind(text []byte) []byte {
 	if i := bytes.IndexAny(text, ":='\""); i >= 0 {
 		text = text[:i]
 	}

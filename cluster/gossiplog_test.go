@@ -27,10 +27,10 @@ func TestParseLine(t *testing.T) {
 		{"[WARN] memberlist: Refuting an alive message for 'a' (1.2.3.4:5) meta:([1 2] VS [3 4]), vsn:([] VS [])", "Refuting an alive message for 'a' (1.2.3.4:5)", slog.LevelWarn},
 		{"[", "[", slog.LevelWarn},
 		{"", "", slog.LevelWarn},
-		{strings.Repeat("x", 1000), strings.Repeat("x", maxLine), slog.LevelWarn},
+		{strings.Repeat("x", 1000), strings.Repeat("x", maxLineBytes), slog.LevelWarn},
 	} {
-		if level, text := parseLine([]byte(tt.line)); level != tt.level || string(text) != tt.text {
-			t.Errorf("parseLine(%q) = %s %q, want %s %q", tt.line, level, text, tt.level, tt.text)
+		if level, text := parseLogLine([]byte(tt.line)); level != tt.level || string(text) != tt.text {
+			t.Errorf("parseLogLine(%q) = %s %q, want %s %q", tt.line, level, text, tt.level, tt.text)
 		}
 	}
 }
@@ -44,13 +44,13 @@ func TestGossipLogIsSampledAndNeverWaits(t *testing.T) {
 		for range 1000 {
 			l.Printf("[DEBUG] memberlist: quiet")
 			l.Printf("[ERR] memberlist: Failed fallback TCP ping: timeout")
-			l.Printf("[WARN] memberlist: ignoring alive message for 'x': %sof another ring", refusal)
+			l.Printf("[WARN] memberlist: ignoring alive message for 'x': %sof another ring", rejectionPrefix)
 			l.Printf("[WARN] memberlist: Was able to connect to a over TCP but UDP probes failed")
 		}
 		for i := range 100 {
-			l.Printf("[WARN] memberlist: line %d", i) // nobody reads: what is too much is lost
+			l.Printf("[WARN] memberlist: line %d", i) // the queue is full: the rest is dropped
 		}
-		time.Sleep(repeatAfter)
+		time.Sleep(repeatInterval)
 		g.flush()
 		l.Printf("[ERR] memberlist: Failed fallback TCP ping: timeout")
 		ctx, cancel := context.WithCancel(t.Context())
@@ -58,7 +58,7 @@ func TestGossipLogIsSampledAndNeverWaits(t *testing.T) {
 		if err := g.run(ctx); err != nil {
 			t.Fatal(err)
 		}
-		for text, want := range map[string]int{"quiet": 0, "Failed fallback": 2, "another ring": 0, "Was able": 1, "suppressed=999": 1, "line ": queuedLines - 2} {
+		for text, want := range map[string]int{"quiet": 0, "Failed fallback": 2, "another ring": 0, "Was able": 1, "suppressed=999": 1, "line ": lineQueueSize - 2} {
 			if got := out.count(text); got != want {
 				t.Errorf("%q is in the log %d times, want %d", text, got, want)
 			}
@@ -66,11 +66,11 @@ func TestGossipLogIsSampledAndNeverWaits(t *testing.T) {
 		if tcpOnly != 1000 {
 			t.Errorf("UDP found blocked %d times, want 1000", tcpOnly)
 		}
-		for i := range 10 * maxRecent {
+		for i := range 10 * maxLineKinds {
 			l.Printf("[WARN] memberlist: line %d", i)
 		}
-		if got := len(g.recent); got > maxRecent {
-			t.Errorf("%d kinds of lines kept, want at most %d", got, maxRecent)
+		if got := len(g.recent); got > maxLineKinds {
+			t.Errorf("%d kinds of lines kept, want at most %d", got, maxLineKinds)
 		}
 	})
 }

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// ID is a 64-bit number that people see as 16 hexadecimal digits: the random
-// part of a [Boot], or a digest.
+// ID is a 64-bit number that is written as 16 hexadecimal digits: the random part
+// of a [Boot], or a digest.
 type ID uint64
 
-// ParseID reads what [ID.String] writes.
+// ParseID parses the output of [ID.String].
 func ParseID(s string) (ID, error) {
 	n, err := strconv.ParseUint(s, 16, 64)
 	if err != nil || len(s) != 16 {
@@ -34,27 +34,26 @@ func (id *ID) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// Boot is one run of a process. ID is random and tells boots apart; Started, by
-// the wall clock of the machine, orders the boots of one slot.
+// Boot is one run of a process. ID is random and identifies the boot. Started is
+// the wall clock of the machine at the start and orders the boots of one name.
 type Boot struct {
-	ID      ID        `json:"id"`
-	Started time.Time `json:"started"`
+	ID      ID
+	Started time.Time
 }
 
-// Compare orders boots: a later start is greater, and so is the greater ID if
-// both started at the same time.
+// Compare orders boots by Started, and by ID if both started at the same time.
 func (b Boot) Compare(other Boot) int {
 	return cmp.Or(b.Started.Compare(other.Started), cmp.Compare(b.ID, other.ID))
 }
 
-// State is what a member says about itself. It only ever grows.
+// State is the state that a member announces. It never decreases during a boot.
 type State uint8
 
-// The states of a member. Zero is none of them.
+// The states of a member. Zero is not a state.
 const (
-	Joining State = iota + 1 // takes part in gossip; the ring does not name it
-	Serving                  // the ring names it
-	Leaving                  // about to go; the ring does not name it any more
+	Joining State = iota + 1 // takes part in gossip, but is not in the ring yet
+	Serving                  // is in the ring
+	Leaving                  // is about to leave, and not in the ring any more
 )
 
 var stateNames = [...]string{Joining: "joining", Serving: "serving", Leaving: "leaving"}
@@ -68,27 +67,23 @@ func (s State) String() string {
 	return stateNames[s]
 }
 
-// MarshalText implements [encoding.TextMarshaler].
-func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// MaxName is the length of the longest name of a member, in bytes.
+const MaxName = 57
 
-// MaxSlot is the length of the longest slot, in bytes.
-const MaxSlot = 57
-
-// checkSlot accepts what can be told apart in a name, a host name and a log
-// line: letters, digits, dot, underscore and hyphen.
-func checkSlot(slot string) error {
-	if slot == "" || len(slot) > MaxSlot {
-		return fmt.Errorf("must have 1 to %d bytes, got %d", MaxSlot, len(slot))
+// validateName accepts letters, digits, dots, underscores and hyphens.
+func validateName(name string) error {
+	if name == "" || len(name) > MaxName {
+		return fmt.Errorf("must have 1 to %d bytes, got %d", MaxName, len(name))
 	}
-	for _, r := range []byte(slot) {
+	for _, r := range []byte(name) {
 		switch {
 		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '.', r == '_', r == '-':
 		default:
-			return errors.New("must have letters, digits, dots, underscores and hyphens only, got " + strconv.Quote(slot))
+			return errors.New("must have letters, digits, dots, underscores and hyphens only, got " + strconv.Quote(name))
 		}
 	}
 	return nil
 }
 
-// nodeName is how gossip knows a boot of a slot. No slot has a tilde.
-func nodeName(slot string, boot ID) string { return slot + "~" + boot.String() }
+// gossipName returns the memberlist name of a boot. A member's name has no tilde.
+func gossipName(name string, boot ID) string { return name + "~" + boot.String() }

@@ -13,13 +13,13 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// Gossip keys are rotated in three waves. Each is over when every member shows
-// it in its status: [Cluster.AddKey] the new one everywhere, [Cluster.UseKey] it
-// everywhere, [Cluster.RemoveKey] the old one everywhere.
+// Gossip keys are rotated in three rounds: [Cluster.AddKey] the new key on every
+// member, [Cluster.UseKey] it on every member, and [Cluster.RemoveKey] the old key
+// on every member. A round is complete when the status of every member shows it.
 
-var errNoKeys = errors.New("gossip is not encrypted: start with a key")
+var errNoKeys = errors.New("gossip is not encrypted: start the node with a key")
 
-// newKeyring is nil without keys.
+// newKeyring returns nil if there are no keys.
 func newKeyring(keys [][]byte) (*memberlist.Keyring, error) {
 	if len(keys) == 0 {
 		return nil, nil
@@ -33,27 +33,26 @@ func newKeyring(keys [][]byte) (*memberlist.Keyring, error) {
 	return ring, nil
 }
 
-// AddKey makes this node decrypt with a key, too.
+// AddKey lets this node decrypt with a further key.
 func (c *Cluster) AddKey(key []byte) error {
 	return c.changeKeys("add", func() error { return c.keyring.AddKey(bytes.Clone(key)) })
 }
 
-// UseKey makes this node encrypt with a key, which it must have.
+// UseKey makes this node encrypt with a key that was added before.
 func (c *Cluster) UseKey(key []byte) error {
 	return c.changeKeys("use", func() error { return c.keyring.UseKey(key) })
 }
 
-// RemoveKey makes this node forget a key, which must not be the one that it
-// encrypts with. Of more than two keys, it may encrypt a packet with any of
-// them while it does so.
+// RemoveKey removes a key, which must not be the one that encrypts. If there are
+// more than two keys, any of them may encrypt packets during the call.
 func (c *Cluster) RemoveKey(key []byte) error {
 	return c.changeKeys("remove", func() error {
 		keys := c.keyring.GetKeys()
 		if bytes.Equal(keys[0], key) {
-			return errors.New("it encrypts: use another one first")
+			return errors.New("it is the key that encrypts: use another one first")
 		}
-		// memberlist moves what is behind the removed key, in an array that
-		// decryption may be reading. So have nothing behind it.
+		// memberlist moves the keys after the removed one, in an array that decryption
+		// may be reading. So make the removed key the last one first.
 		last := keys[len(keys)-1]
 		if !bytes.Equal(last, key) {
 			for _, k := range slices.Backward(keys) {
@@ -72,16 +71,16 @@ func (c *Cluster) changeKeys(verb string, change func() error) error {
 	if c.keyring == nil {
 		return errNoKeys
 	}
-	c.keys.Lock()
-	defer c.keys.Unlock()
+	c.keysMu.Lock()
+	defer c.keysMu.Unlock()
 	if err := change(); err != nil {
 		return fmt.Errorf("%s gossip key: %w", verb, err)
 	}
 	return nil
 }
 
-// KeyIDs returns fingerprints of the gossip keys, that of the one that encrypts
-// first. They can be shown to anybody.
+// KeyIDs returns fingerprints of the gossip keys, the one that encrypts first.
+// They are not secret.
 func (c *Cluster) KeyIDs() []ID {
 	if c.keyring == nil {
 		return nil

@@ -14,7 +14,7 @@ func key(b byte) []byte { return bytes.Repeat([]byte{b}, 32) }
 
 func withKeys(keys ...[]byte) func(*Options) { return func(o *Options) { o.Keys = keys } }
 
-func TestWrongKeyIsRefused(t *testing.T) {
+func TestWrongKeyIsRejected(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
 		a := s.boot("a", 1, withKeys(key(1)))
 		b := s.boot("b", 2, withKeys(key(1)))
@@ -30,31 +30,31 @@ func TestWrongKeyIsRefused(t *testing.T) {
 	})
 }
 
-func TestKeysRotateInThreeWaves(t *testing.T) {
+func TestKeysRotateInThreeRounds(t *testing.T) {
 	simulate(t, func(t *testing.T, s *sim) {
-		for i, slot := range []string{"a", "b", "c"} {
-			s.boot(slot, i+1, withKeys(key(1)))
+		for i, name := range []string{"a", "b", "c"} {
+			s.boot(name, i+1, withKeys(key(1)))
 		}
 		s.await(10*time.Second, s.nodes, "a", "b", "c")
-		waves := []func(n *simNode) error{
+		rounds := []func(n *simNode) error{
 			func(n *simNode) error { return n.AddKey(key(2)) },
 			func(n *simNode) error { return n.UseKey(key(2)) },
 			func(n *simNode) error { return n.RemoveKey(key(1)) },
 		}
-		for i, wave := range waves {
+		for i, rotate := range rounds {
 			for _, n := range s.nodes {
-				if err := wave(n); err != nil {
-					t.Fatalf("wave %d: %v", i+1, err)
+				if err := rotate(n); err != nil {
+					t.Fatalf("round %d: %v", i+1, err)
 				}
-				time.Sleep(20 * time.Second) // members differ for that long
+				time.Sleep(20 * time.Second) // members have different keys for that long
 			}
 		}
 		for _, n := range s.nodes {
 			if got := n.log.count("member crashed"); got != 0 {
-				t.Errorf("%s: %d crashes, want none\n%s", n.options.Slot, got, n.log)
+				t.Errorf("%s: %d crashes, want none\n%s", n.options.Name, got, n.log)
 			}
 			if got := n.KeyIDs(); len(got) != 1 || got[0] == s.oldKeyID() {
-				t.Errorf("%s: keys = %v, want the new one only", n.options.Slot, got)
+				t.Errorf("%s: keys = %v, want the new one only", n.options.Name, got)
 			}
 		}
 		s.boot("d", 4, withKeys(key(2)))
@@ -81,13 +81,13 @@ func TestPlaintextTurnsIntoEncryption(t *testing.T) {
 			withKeys(key(1)),
 		}
 		for round, options := range rounds {
-			for i, slot := range []string{"a", "b", "c"} {
+			for i, name := range []string{"a", "b", "c"} {
 				if nodes[i] != nil {
 					if err := nodes[i].Leave(t.Context()); err != nil {
 						t.Fatal(err)
 					}
 				}
-				nodes[i] = s.boot(slot, i+1, options)
+				nodes[i] = s.boot(name, i+1, options)
 				if round > 0 {
 					s.await(10*time.Second, nodes[:], "a", "b", "c")
 				}
@@ -141,7 +141,7 @@ func TestRemoveKeyKeepsTheOrder(t *testing.T) {
 
 func validOptions() Options {
 	return Options{
-		Slot: "node-1", Boot: Boot{ID: 1, Started: time.Unix(1, 0)},
+		Name: "node-1", Boot: Boot{ID: 1, Started: time.Unix(1, 0)},
 		Bind: netip.MustParseAddrPort("127.0.0.1:0"),
 	}
 }

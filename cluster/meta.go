@@ -9,41 +9,40 @@ import (
 	"time"
 )
 
-// record is what a member says about itself in gossip. Every byte of it travels
-// with every exchange of state, once per member, so it stays short.
+// record is the metadata that a member gossips about itself. Each exchange of
+// state has the records of all members, so a record must be short.
 //
 //	0   version   1 byte
 //	1   state     1
 //	2   boot id   8   big endian, like all numbers
 //	10  started   8   Unix nanoseconds
-//	18  gRPC      2   port, 0: none
-//	20  HTTP      2   port, 0: none
+//	18  gRPC      2   port; 0: none
+//	20  HTTP      2   port; 0: none
 //	22  ring      8   digest of the ring configuration
 //	30  policy    8   digest of the policy in force
-//	38  length    1   of the slot
-//	39  slot      1 to 57
-//	    rules     8   after the slot, since version 2: digest of Envoy's rules in force
+//	38  length    1   of the name
+//	39  name      1 to 57
+//	    rules     8   since version 2: digest of Envoy's rules in force
 //
-// A later version may append, and nothing else: this one reads what it knows
-// and skips the rest. A change that old nodes must not overlook is a change of
-// the ring configuration.
+// A later version may only append fields, which older versions skip. A change that
+// older nodes must not ignore must change the digest of the ring configuration.
 type record struct {
 	state        State
 	boot         Boot
 	grpc, http   uint16
 	ring, policy ID
-	slot         string
+	name         string
 	rules        ID // 0: none, or a member of version 1
 }
 
 const (
 	metaVersion = 2
-	metaFixed   = 39                              // bytes before the slot
-	metaRules   = 8                               // bytes after it
-	metaMax     = metaFixed + MaxSlot + metaRules // bytes in all
+	metaFixed   = 39                              // bytes before the name
+	metaRules   = 8                               // bytes after the name
+	metaMax     = metaFixed + MaxName + metaRules // bytes in total
 )
 
-// encode wants a slot of valid length.
+// encode returns the record as metadata. The name must have a valid length.
 func (r *record) encode() []byte {
 	b := make([]byte, 0, metaMax)
 	b = append(b, metaVersion, byte(r.state))
@@ -53,18 +52,18 @@ func (r *record) encode() []byte {
 	b = binary.BigEndian.AppendUint16(b, r.http)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.ring))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.policy))
-	b = append(b, byte(len(r.slot)))
-	b = append(b, r.slot...)
+	b = append(b, byte(len(r.name)))
+	b = append(b, r.name...)
 	return binary.BigEndian.AppendUint64(b, uint64(r.rules))
 }
 
-// decodeRecord never panics, and keeps no reference to b.
+// decodeRecord parses metadata of any content. It keeps no reference to b.
 func decodeRecord(b []byte) (record, error) {
 	if len(b) <= metaFixed {
 		return record{}, fmt.Errorf("decode metadata: %d bytes are too short", len(b))
 	}
-	slot := metaFixed + int(b[38])
-	end := slot
+	nameEnd := metaFixed + int(b[38])
+	end := nameEnd
 	if b[0] > 1 {
 		end += metaRules
 	}
@@ -80,21 +79,21 @@ func decodeRecord(b []byte) (record, error) {
 	case b[0] < 1:
 		return record{}, fmt.Errorf("decode metadata: unknown version %d", b[0])
 	case len(b) < end:
-		return record{}, errors.New("decode metadata: slot or rules are cut off")
+		return record{}, errors.New("decode metadata: name or rules are cut off")
 	case len(b) > end && b[0] <= metaVersion:
 		return record{}, fmt.Errorf("decode metadata: %d bytes too many", len(b)-end)
 	case !r.state.valid():
 		return record{}, fmt.Errorf("decode metadata: unknown %s", r.state)
 	}
-	r.slot = string(b[metaFixed:slot])
-	if end > slot {
-		r.rules = ID(binary.BigEndian.Uint64(b[slot:]))
+	r.name = string(b[metaFixed:nameEnd])
+	if end > nameEnd {
+		r.rules = ID(binary.BigEndian.Uint64(b[nameEnd:]))
 	}
-	if err := checkSlot(r.slot); err != nil {
-		return record{}, fmt.Errorf("decode metadata: slot %w", err)
+	if err := validateName(r.name); err != nil {
+		return record{}, fmt.Errorf("decode metadata: name %w", err)
 	}
 	return r, nil
 }
 
-// instant is a point in time in the one representation that == compares.
+// instant returns a time that can be compared with ==.
 func instant(unixNano int64) time.Time { return time.Unix(0, unixNano).UTC() }

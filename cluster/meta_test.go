@@ -17,7 +17,7 @@ func drawRecord(t *rapid.T) record {
 		boot:  Boot{ID(rapid.Uint64().Draw(t, "boot")), instant(rapid.Int64().Draw(t, "started"))},
 		grpc:  rapid.Uint16().Draw(t, "grpc"), http: rapid.Uint16().Draw(t, "http"),
 		ring: ID(rapid.Uint64().Draw(t, "ring")), policy: ID(rapid.Uint64().Draw(t, "policy")),
-		slot:  rapid.StringMatching(`[a-zA-Z0-9._-]{1,57}`).Draw(t, "slot"),
+		name:  rapid.StringMatching(`[a-zA-Z0-9._-]{1,57}`).Draw(t, "name"),
 		rules: ID(rapid.Uint64().Draw(t, "rules")),
 	}
 }
@@ -48,11 +48,11 @@ func TestRecordSurvivesGossip(t *testing.T) {
 	})
 }
 
-// The bytes are what other versions read: they may not change.
+// The format must not change, because other versions read it.
 func TestRecordBytes(t *testing.T) {
 	r := record{
 		state: Serving, boot: Boot{0x0102030405060708, time.Unix(0, 9)}, grpc: 6471, http: 6470,
-		ring: 0x1111, policy: 0x2222, slot: "node-1", rules: 0x3333,
+		ring: 0x1111, policy: 0x2222, name: "node-1", rules: 0x3333,
 	}
 	want := "\x02\x02\x01\x02\x03\x04\x05\x06\x07\x08\x00\x00\x00\x00\x00\x00\x00\x09\x19\x47\x19\x46" +
 		"\x00\x00\x00\x00\x00\x00\x11\x11\x00\x00\x00\x00\x00\x00\x22\x22\x06node-1\x00\x00\x00\x00\x00\x00\x33\x33"
@@ -62,7 +62,7 @@ func TestRecordBytes(t *testing.T) {
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	r := record{state: Leaving, boot: Boot{1, time.Unix(2, 3)}, grpc: 4, ring: 5, policy: 6, slot: strings.Repeat("s", MaxSlot)}
+	r := record{state: Leaving, boot: Boot{1, time.Unix(2, 3)}, grpc: 4, ring: 5, policy: 6, name: strings.Repeat("s", MaxName)}
 	f.Add(r.encode())
 	f.Add([]byte{})
 	f.Add(r.encode()[:metaFixed+1])
@@ -71,7 +71,7 @@ func FuzzDecodeRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if checkSlot(r.slot) != nil || !r.state.valid() {
+		if validateName(r.name) != nil || !r.state.valid() {
 			t.Fatalf("decodeRecord(%x) = %+v, want an error", b, r)
 		}
 		if got := r.encode(); b[0] == metaVersion && !bytes.Equal(got, b) {

@@ -16,19 +16,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Real sockets wait outside of any bubble, so these tests take real time.
+// These tests use real sockets, so they take real time.
 
 // onLoopback runs a node on a free port until the test ends.
-func onLoopback(t *testing.T, slot string, boot ID, seeds []string, reg prometheus.Registerer) (*Cluster, chan error) {
+func onLoopback(t *testing.T, name string, boot ID, seeds []string, reg prometheus.Registerer) (*Cluster, chan error) {
 	t.Helper()
 	o := validOptions()
-	o.Slot, o.Boot.ID, o.Boot.Started = slot, boot, time.Now()
+	o.Name, o.Boot.ID, o.Boot.Started = name, boot, time.Now()
 	o.Seeds, o.Keys, o.Registry = seeds, [][]byte{key(1)}, reg
 	var logged syncBuffer
 	o.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("log of %s:\n%s", slot, &logged)
+			t.Logf("log of %s:\n%s", name, &logged)
 		}
 	})
 	c, err := New(o)
@@ -45,12 +45,12 @@ func onLoopback(t *testing.T, slot string, boot ID, seeds []string, reg promethe
 	return c, ran
 }
 
-// awaitView waits for a view that is as wanted.
+// awaitView waits for a view for which ok returns true.
 func awaitView(t *testing.T, c *Cluster, ok func(*View) bool) *View {
 	t.Helper()
 	views, cancel := c.Subscribe()
 	defer cancel()
-	deadline := time.After(45 * time.Second) // gossip may miss somebody; exchanges of state every 15 s don't
+	deadline := time.After(45 * time.Second) // an update may get lost until the exchange of state, every 15 s
 	for {
 		select {
 		case v, open := <-views:
@@ -61,13 +61,13 @@ func awaitView(t *testing.T, c *Cluster, ok func(*View) bool) *View {
 				return v
 			}
 		case <-deadline:
-			t.Fatalf("%s: view after 45 s = %+v", c.options.Slot, c.View())
+			t.Fatalf("%s: view after 45 s = %+v", c.options.Name, c.View())
 		}
 	}
 }
 
-func serving(slots ...string) func(*View) bool {
-	return func(v *View) bool { return slices.Equal(v.Serving(), slots) }
+func serving(names ...string) func(*View) bool {
+	return func(v *View) bool { return slices.Equal(v.Serving(), names) }
 }
 
 func TestThreeNodesOnOneAddress(t *testing.T) {
@@ -93,7 +93,7 @@ func TestThreeNodesOnOneAddress(t *testing.T) {
 	for _, n := range []*Cluster{a, c} {
 		v := awaitView(t, n, serving("a", "c"))
 		if len(v.Departed) != 1 || v.Departed[0].Fate != Left {
-			t.Errorf("%s: departed = %v, want that b left", n.options.Slot, v.Departed)
+			t.Errorf("%s: departed = %v, want that b left", n.options.Name, v.Departed)
 		}
 	}
 	if got := gauge(t, registry, "bucketring_cluster_members", "serving"); got != 2 {
@@ -104,7 +104,7 @@ func TestThreeNodesOnOneAddress(t *testing.T) {
 	}
 }
 
-// gauge reads a metric of a label, or without any.
+// gauge returns the value of a metric with a label value, or without labels.
 func gauge(t *testing.T, registry *prometheus.Registry, name, label string) float64 {
 	t.Helper()
 	families, err := registry.Gather()

@@ -14,30 +14,33 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/bucketring/bucketring/internal/notify"
 )
 
-// observer is what memberlist calls, mostly under its own lock: so it copies,
-// leaves a note and returns. It never calls memberlist, logs, or waits.
+// observer implements memberlist's delegates. memberlist calls them while it
+// holds its lock, so the methods only copy, enqueue and return: they never call
+// memberlist, log or block.
 type observer struct {
-	ring  ID
-	meta  func() []byte
-	heard atomic.Int64 // when gossip last said that a node is alive, Unix nanoseconds
+	ring      ID
+	meta      func() []byte
+	lastAlive atomic.Int64 // when gossip last reported a node as alive, Unix nanoseconds
 
-	dirty chan struct{} // there is something to take; cap 1: one note is enough
+	changed notify.Signal // set when there is something to drain
 
 	mu struct {
 		sync.Mutex
-		events   map[string]event // the latest of each name: earlier ones are outdated
-		refusals map[string]error // by name; at most maxRefusals
+		events     map[string]event // the latest event per gossip name; earlier ones are obsolete
+		rejections map[string]error // by gossip name; at most maxRejections
 	}
 }
 
-// maxRefusals bounds what strangers can make this node keep.
-const maxRefusals = 64
+// maxRejections bounds the memory that rejected nodes can take.
+const maxRejections = 64
 
-// refusal begins every reason to keep a node out. The log of memberlist repeats
-// the reason with each message from the node, and lines with it are dropped there.
-const refusal = "node refused: "
+// rejectionPrefix begins each rejection error. memberlist logs the error for each
+// message from the rejected node, and gossipLog drops lines that contain it.
+const rejectionPrefix = "node rejected: "
 
 var (
 	_ memberlist.Delegate      = (*observer)(nil)
@@ -47,44 +50,38 @@ var (
 )
 
 func newObserver(ring ID, meta func() []byte) *observer {
-	o := &observer{ring: ring, meta: meta, dirty: make(chan struct{}, 1)}
+	o := &observer{ring: ring, meta: meta, changed: notify.New()}
 	o.mu.events = map[string]event{}
-	o.mu.refusals = map[string]error{}
+	o.mu.rejections = map[string]error{}
 	return o
 }
 
-// take returns what was noted since the last call, events in order of names.
-func (o *observer) take() ([]event, map[string]error) {
+// drain returns the events since the last call, in order of gossip names, and the
+// rejections.
+func (o *observer) drain() ([]event, map[string]error) {
 	o.mu.Lock()
-	events, refusals := o.mu.events, o.mu.refusals
-	o.mu.events, o.mu.refusals = map[string]event{}, map[string]error{}
+	events, rejections := o.mu.events, o.mu.rejections
+	o.mu.events, o.mu.rejections = map[string]event{}, map[string]error{}
 	o.mu.Unlock()
 	sorted := make([]event, 0, len(events))
 	for _, name := range slices.Sorted(maps.Keys(events)) {
 		sorted = append(sorted, events[name])
 	}
-	return sorted, refusals
+	return sorted, rejections
 }
 
-func (o *observer) note(kind eventKind, n *memberlist.Node) {
+func (o *observer) enqueue(kind eventKind, n *memberlist.Node) {
 	m, err := memberOf(n)
 	if err != nil {
-		return // never: it came past NotifyAlive
+		return // impossible: NotifyAlive has accepted the node
 	}
 	o.mu.Lock()
 	o.mu.events[n.Name] = event{kind, m}
 	o.mu.Unlock()
-	o.wake()
+	o.changed.Set()
 }
 
-func (o *observer) wake() {
-	select {
-	case o.dirty <- struct{}{}:
-	default:
-	}
-}
-
-// admit is nil for a node that may be a member here.
+// admit returns an error for a node that cannot be a member of this cluster.
 func (o *observer) admit(n *memberlist.Node) error {
 	m, err := memberOf(n)
 	if err == nil && m.Ring != o.ring {
@@ -93,17 +90,17 @@ func (o *observer) admit(n *memberlist.Node) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf(refusal+"%w", err)
+	err = fmt.Errorf(rejectionPrefix+"%w", err)
 	o.mu.Lock()
-	if len(o.mu.refusals) < maxRefusals {
-		o.mu.refusals[strings.Clone(n.Name)] = err
+	if len(o.mu.rejections) < maxRejections {
+		o.mu.rejections[strings.Clone(n.Name)] = err
 	}
 	o.mu.Unlock()
-	o.wake()
+	o.changed.Set()
 	return err
 }
 
-// memberOf copies what memberlist will change in place.
+// memberOf copies a node, because memberlist modifies it in place.
 func memberOf(n *memberlist.Node) (Member, error) {
 	r, err := decodeRecord(n.Meta)
 	if err != nil {
@@ -113,38 +110,38 @@ func memberOf(n *memberlist.Node) (Member, error) {
 	if !ok {
 		return Member{}, fmt.Errorf("address has %d bytes", len(n.Addr))
 	}
-	if n.Name != nodeName(r.slot, r.boot.ID) {
-		return Member{}, errors.New("name is not that of its slot and boot")
+	if n.Name != gossipName(r.name, r.boot.ID) {
+		return Member{}, errors.New("gossip name does not match name and boot in the metadata")
 	}
-	at := func(port uint16) netip.AddrPort {
+	withPort := func(port uint16) netip.AddrPort {
 		if port == 0 {
 			return netip.AddrPort{}
 		}
 		return netip.AddrPortFrom(ip.Unmap(), port)
 	}
 	return Member{
-		Slot: r.slot, Boot: r.boot, State: r.state, Ring: r.ring, Policy: r.policy, Rules: r.rules,
-		Gossip: at(n.Port), GRPC: at(r.grpc), HTTP: at(r.http),
+		Name: r.name, Boot: r.boot, State: r.state, Ring: r.ring, Policy: r.policy, Rules: r.rules,
+		Gossip: withPort(n.Port), GRPC: withPort(r.grpc), HTTP: withPort(r.http),
 	}, nil
 }
 
 // NotifyJoin implements [memberlist.EventDelegate].
-func (o *observer) NotifyJoin(n *memberlist.Node) { o.note(observed, n) }
+func (o *observer) NotifyJoin(n *memberlist.Node) { o.enqueue(eventUp, n) }
 
 // NotifyUpdate implements [memberlist.EventDelegate].
-func (o *observer) NotifyUpdate(n *memberlist.Node) { o.note(observed, n) }
+func (o *observer) NotifyUpdate(n *memberlist.Node) { o.enqueue(eventUp, n) }
 
 // NotifyLeave implements [memberlist.EventDelegate].
-func (o *observer) NotifyLeave(n *memberlist.Node) { o.note(lost, n) }
+func (o *observer) NotifyLeave(n *memberlist.Node) { o.enqueue(eventDown, n) }
 
 // NotifyAlive implements [memberlist.AliveDelegate].
 func (o *observer) NotifyAlive(n *memberlist.Node) error {
-	o.heard.Store(time.Now().UnixNano())
+	o.lastAlive.Store(time.Now().UnixNano())
 	return o.admit(n)
 }
 
-// NotifyMerge implements [memberlist.MergeDelegate]: two clusters that must not
-// be one stay apart as a whole.
+// NotifyMerge implements [memberlist.MergeDelegate]. If one live node cannot be a
+// member, no node of the other cluster is accepted.
 func (o *observer) NotifyMerge(peers []*memberlist.Node) error {
 	for _, n := range peers {
 		if n.State == memberlist.StateAlive || n.State == memberlist.StateSuspect {
@@ -159,8 +156,8 @@ func (o *observer) NotifyMerge(peers []*memberlist.Node) error {
 // NodeMeta implements [memberlist.Delegate].
 func (o *observer) NodeMeta(int) []byte { return o.meta() }
 
-// The rest of [memberlist.Delegate] is for data on gossip, which is lossy and
-// unordered: what matters goes over gRPC.
+// The rest of [memberlist.Delegate] carries user data on gossip. It is not used,
+// because gossip is lossy and unordered: members talk over gRPC.
 
 func (o *observer) NotifyMsg([]byte)                {}
 func (o *observer) GetBroadcasts(int, int) [][]byte { return nil }

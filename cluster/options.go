@@ -20,68 +20,71 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultPort   = 6472
-	DefaultLabel  = "bucketring"
-	DefaultForget = 10 * time.Minute
+	DefaultPort        = 6472
+	DefaultLabel       = "bucketring"
+	DefaultDepartedTTL = 10 * time.Minute
 )
 
-// Options configure a [Cluster]. Slot, Boot and Bind are required.
+// Options configure a [Cluster]. Name, Boot and Bind are required.
 type Options struct {
-	// Slot is the stable name that the ring hashes: 1 to [MaxSlot] letters,
+	// Name is the stable name that the ring hashes: 1 to [MaxName] letters,
 	// digits, dots, underscores and hyphens.
-	Slot string
-	// Boot tells this run of the process from all others of the slot: a fresh
-	// random number, and when it started by the wall clock.
+	Name string
+	// Boot identifies this run of the process: a new random number, and the wall
+	// clock at the start.
 	Boot Boot
 
-	// Bind is the address that gossip listens on, with TCP and UDP. Port 0 picks
-	// a free one. Advertise is what others are told to use: the zero value means
-	// the bound address, or the private one of this machine if Bind is 0.0.0.0;
-	// port 0 means the bound port.
-	Bind, Advertise netip.AddrPort
+	// Bind is the address that gossip listens on, with TCP and UDP. Port 0 picks a
+	// free port.
+	Bind netip.AddrPort
+	// Advertise is the address at which others reach gossip. The zero value means
+	// the bound address, or a private address of this machine if Bind is 0.0.0.0.
+	// Port 0 means the bound port.
+	Advertise netip.AddrPort
 	// GRPC and HTTP are the ports at which peers reach this member, on the
-	// advertised host. 0: none.
+	// advertised host. 0 means none.
 	GRPC, HTTP uint16
-	// Seeds are members to begin with, as host:port or host. Names are looked up
-	// before each attempt, and all their addresses count. This node's own
-	// address may be among them. Without a port: [DefaultPort].
+	// Seeds are members to contact first, as host:port or host; the default port is
+	// [DefaultPort]. Host names are resolved before each attempt, and all their
+	// addresses are used. This node's own address may be among them.
 	Seeds []string
 
-	// Label keeps clusters apart that can reach each other. Empty:
+	// Label separates clusters that can reach each other. Empty means
 	// [DefaultLabel].
 	Label string
 	// Ring is the digest of everything that all members must agree on to compute
-	// the same ring. Nodes with another one are refused.
+	// the same ring. Nodes with another digest are rejected.
 	Ring ID
 	// Policy is the digest of the policy in force. See [Cluster.SetPolicy].
 	Policy ID
 
-	// Keys encrypt gossip: the first one encrypts, all decrypt. A key has 16, 24
-	// or 32 bytes. Without keys gossip is plaintext, which is refused beyond
-	// loopback unless Insecure is set.
+	// Keys encrypt gossip: the first one encrypts, all decrypt. A key has 16, 24 or
+	// 32 bytes. Without keys gossip is plaintext, which is an error beyond loopback
+	// unless Insecure is set.
 	Keys [][]byte
-	// AcceptPlaintext and SendPlaintext take a running cluster from plaintext to
-	// encryption in three rounds of restarts: with keys and both, with keys and
-	// AcceptPlaintext, with keys only.
+	// AcceptPlaintext and SendPlaintext move a running cluster from plaintext to
+	// encryption in three rounds of restarts: with keys and both options, with keys
+	// and AcceptPlaintext, with keys only.
 	AcceptPlaintext, SendPlaintext bool
-	Insecure                       bool
+	// Insecure allows plaintext beyond loopback.
+	Insecure bool
 
-	// Forget is how long a member that is gone stays in the view as departed. 0:
-	// [DefaultForget].
-	Forget time.Duration
+	// DepartedTTL is how long a departed member stays in [View.Departed]. 0 means
+	// [DefaultDepartedTTL].
+	DepartedTTL time.Duration
 
 	Logger   *slog.Logger          // nil: no log
 	Registry prometheus.Registerer // nil: no metrics
 
-	// Transport replaces the network. Bind and Advertise are ignored then.
+	// Transport replaces the network, for tests. Bind and Advertise are then ignored.
 	Transport memberlist.Transport
-	// Resolve replaces the look-up of host names.
+	// Resolve replaces the resolution of host names, for tests.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
 func (o Options) withDefaults() Options {
 	o.Label = cmp.Or(o.Label, DefaultLabel)
-	o.Forget = cmp.Or(o.Forget, DefaultForget)
+	o.DepartedTTL = cmp.Or(o.DepartedTTL, DefaultDepartedTTL)
 	o.Boot.Started = instant(o.Boot.Started.UnixNano())
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -94,44 +97,44 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Validate reports every option that cannot be used.
+// Validate returns an error with every invalid option.
 func (o Options) Validate() error {
 	var problems []error
-	complain := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	reject := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 
-	if err := checkSlot(o.Slot); err != nil {
-		complain("slot: %w", err)
+	if err := validateName(o.Name); err != nil {
+		reject("name: %w", err)
 	}
 	if o.Boot.ID == 0 {
-		complain("boot: must have a random id")
+		reject("boot: must have a random id")
 	}
 	if o.Boot.Started.IsZero() {
-		complain("boot: must say when it started")
+		reject("boot: must have a start time")
 	}
 	if o.Transport == nil {
 		problems = append(problems, o.validateAddresses()...)
 	}
 	for _, seed := range o.Seeds {
 		if _, _, err := splitSeed(seed); err != nil {
-			complain("seeds: %w", err)
+			reject("seeds: %w", err)
 		}
 	}
 	if len(o.Label) > memberlist.LabelMaxSize {
-		complain("label: must have at most %d bytes, got %d", memberlist.LabelMaxSize, len(o.Label))
+		reject("label: must have at most %d bytes, got %d", memberlist.LabelMaxSize, len(o.Label))
 	}
 	for i, key := range o.Keys {
 		if err := memberlist.ValidateKey(key); err != nil {
-			complain("keys: must have 16, 24 or 32 bytes, got %d in key %d", len(key), i+1)
+			reject("keys: must have 16, 24 or 32 bytes, got %d in key %d", len(key), i+1)
 		}
 	}
 	if len(o.Keys) == 0 && (o.AcceptPlaintext || o.SendPlaintext) {
-		complain("keys: must be set to accept or send plaintext beside them")
+		reject("keys: must be set to use accept_plaintext or send_plaintext")
 	}
 	if o.SendPlaintext && !o.AcceptPlaintext {
-		complain("send_plaintext: must not be set without accept_plaintext, others would do the same")
+		reject("send_plaintext: must not be set without accept_plaintext, because other members send plaintext, too")
 	}
-	if o.Forget < 0 || o.Forget > remember {
-		complain("forget: must be from 0 to %s, got %s", remember, o.Forget)
+	if o.DepartedTTL < 0 || o.DepartedTTL > reconnectTimeout {
+		reject("departedTTL: must be from 0 to %s, got %s", reconnectTimeout, o.DepartedTTL)
 	}
 	return errors.Join(problems...)
 }
@@ -152,7 +155,7 @@ func (o Options) validateAddresses() (problems []error) {
 	return problems
 }
 
-// splitSeed takes host:port or host apart.
+// splitSeed splits host:port; a host alone gets the default port.
 func splitSeed(seed string) (host string, port uint16, err error) {
 	if addr, err := netip.ParseAddr(seed); err == nil {
 		return addr.String(), DefaultPort, nil

@@ -13,9 +13,9 @@ import (
 
 func TestValidateReportsAllProblems(t *testing.T) {
 	o := Options{
-		Slot: "a~b", Bind: netip.MustParseAddrPort("0.0.0.0:6472"), Advertise: netip.MustParseAddrPort("0.0.0.0:1"),
+		Name: "a~b", Bind: netip.MustParseAddrPort("0.0.0.0:6472"), Advertise: netip.MustParseAddrPort("0.0.0.0:1"),
 		Seeds: []string{"ok", "ok:1", "10.0.0.1", "[::1]:7", "::1", "", ":7", "x:y", "x:0", "a:b:c", "x:70000"},
-		Label: strings.Repeat("l", 256), SendPlaintext: true, Forget: -time.Second,
+		Label: strings.Repeat("l", 256), SendPlaintext: true, DepartedTTL: -time.Second,
 	}
 	err := o.Validate()
 	if err == nil {
@@ -23,9 +23,9 @@ func TestValidateReportsAllProblems(t *testing.T) {
 	}
 	got := strings.Split(err.Error(), "\n")
 	want := []string{
-		"slot: must have letters", "boot: must have a random id", "boot: must say when", "bind: 0.0.0.0:6472 is not a loopback",
+		"name: must have letters", "boot: must have a random id", "boot: must have a start time", "bind: 0.0.0.0:6472 is not a loopback",
 		"advertise: must be an address", `seeds: must be host:port, got ""`, `got ":7"`, `got "x:y"`, `got "x:0"`, `got "a:b:c"`, `got "x:70000"`,
-		"label: must have at most 255", "keys: must be set", "send_plaintext: must not", "forget: must be from 0",
+		"label: must have at most 255", "keys: must be set", "send_plaintext: must not", "departedTTL: must be from 0",
 	}
 	if len(got) != len(want) {
 		t.Fatalf("%d problems, want %d:\n%s", len(got), len(want), err)
@@ -43,7 +43,7 @@ func TestValidateAccepts(t *testing.T) {
 		"IPv6 loopback":     func(o *Options) { o.Bind = netip.MustParseAddrPort("[::1]:6472") },
 		"keys":              func(o *Options) { o.Bind = netip.MustParseAddrPort("0.0.0.0:6472"); o.Keys = [][]byte{key(1)} },
 		"insecure":          func(o *Options) { o.Bind = netip.MustParseAddrPort("10.0.0.1:6472"); o.Insecure = true },
-		"the longest slot":  func(o *Options) { o.Slot = strings.Repeat("s", MaxSlot) },
+		"the longest name":  func(o *Options) { o.Name = strings.Repeat("s", MaxName) },
 		"a given transport": func(o *Options) { o.Bind = netip.AddrPort{}; o.Transport = &memberlist.MockTransport{} },
 	} {
 		o := validOptions()

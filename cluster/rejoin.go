@@ -15,28 +15,28 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// The rejoin loop is what heals a split: memberlist forgets members that were
-// dead for half a minute, and never asks for them again.
 const (
-	joinEvery      = time.Second     // until the first contact
-	rejoinEvery    = 5 * time.Second // from then on
+	joinInterval   = time.Second     // until the first contact
+	rejoinInterval = 5 * time.Second // after that
 	resolveTimeout = 2 * time.Second
 )
 
+// rejoin contacts missing members until ctx is done. It heals splits: memberlist
+// drops members that were dead for half a minute and never contacts them again.
 func (c *Cluster) rejoin(ctx context.Context, list *memberlist.Memberlist, self netip.AddrPort) {
-	known := contacts{tried: map[netip.AddrPort]attempt{}}
+	history := joinHistory{attempts: map[netip.AddrPort]attempt{}}
 	joined := false
 	for {
-		reached, needed := c.rejoinOnce(ctx, list, self, &known)
+		reached, needed := c.rejoinOnce(ctx, list, self, &history)
 		if !joined && (reached || !needed) {
 			joined = true
 			close(c.joined)
 		}
-		every := joinEvery
+		interval := joinInterval
 		if joined {
-			every = rejoinEvery
+			interval = rejoinInterval
 		}
-		timer := time.NewTimer(every*4/5 + rand.N(every*2/5)) // +-20 %, so that members don't ask in step
+		timer := time.NewTimer(interval*4/5 + rand.N(interval*2/5)) // jitter of 20 %, to spread the load
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -46,9 +46,9 @@ func (c *Cluster) rejoin(ctx context.Context, list *memberlist.Memberlist, self 
 	}
 }
 
-// rejoinOnce asks a few of those that are missing. It reports whether one
-// answered, and whether there was any need.
-func (c *Cluster) rejoinOnce(ctx context.Context, list *memberlist.Memberlist, self netip.AddrPort, known *contacts) (reached, needed bool) {
+// rejoinOnce contacts up to maxJoinTargets missing seeds and members. It reports
+// whether one answered, and whether any was missing.
+func (c *Cluster) rejoinOnce(ctx context.Context, list *memberlist.Memberlist, self netip.AddrPort, history *joinHistory) (reached, needed bool) {
 	view := c.View()
 	live := map[netip.AddrPort]bool{self: true}
 	for _, m := range view.Members {
@@ -58,7 +58,7 @@ func (c *Cluster) rejoinOnce(ctx context.Context, list *memberlist.Memberlist, s
 		live[m.Gossip] = true
 	}
 	seeds, err := c.resolveSeeds(ctx)
-	targets := known.choose(seeds, view.absent, live, time.Now())
+	targets := history.selectTargets(seeds, view.missing, live, time.Now())
 	errs := make([]error, len(targets))
 	var wg sync.WaitGroup
 	for i, addr := range targets {
@@ -69,24 +69,25 @@ func (c *Cluster) rejoinOnce(ctx context.Context, list *memberlist.Memberlist, s
 		return false, true
 	}
 	for i, addr := range targets {
-		known.record(addr, errs[i] == nil, time.Now())
+		history.record(addr, errs[i] == nil, time.Now())
 		c.metrics.rejoins[errs[i] == nil].Inc()
 		reached = reached || errs[i] == nil
 	}
-	needed = len(targets) > 0 || err != nil && len(live) == 1
-	missed := err != nil && len(live) == 1
+	unexpected := err != nil && len(live) == 1 // seeds are unknown, and no other member is
+	needed = len(targets) > 0 || unexpected
 	for _, addr := range targets {
-		missed = missed || !view.left(addr)
+		unexpected = unexpected || !view.left(addr)
 	}
-	c.noteContact(reached, missed, errors.Join(err, errors.Join(errs...)))
+	c.recordContact(reached, unexpected, errors.Join(err, errors.Join(errs...)))
 	return reached, needed
 }
 
-// noteContact remembers how a round went, and logs when nobody can be reached
-// any more and when that is over. Nobody is missed who said goodbye.
-func (c *Cluster) noteContact(reached, missed bool, err error) {
+// recordContact stores the result of a round for [Status], and logs when members
+// become unreachable and reachable again. It is no problem if only members that
+// have left do not answer: then unexpected is false.
+func (c *Cluster) recordContact(reached, unexpected bool, err error) {
 	problem := ""
-	if missed && !reached && err != nil {
+	if unexpected && !reached && err != nil {
 		problem = oneLine(err)
 	}
 	c.mu.Lock()
@@ -98,19 +99,19 @@ func (c *Cluster) noteContact(reached, missed bool, err error) {
 	c.mu.Unlock()
 	switch {
 	case before == "" && problem != "" && never:
-		c.log.Info("no member answers yet, trying on", "error", problem)
+		c.log.Info("no member has answered yet, retrying", "error", problem)
 	case before == "" && problem != "":
-		c.log.Warn("cannot reach any of the members that are missing, trying on", "error", problem)
+		c.log.Warn("missing members cannot be reached, retrying", "error", problem)
 	case before != "" && problem == "":
-		c.log.Info("members that are missing can be reached again")
+		c.log.Info("missing members can be reached again")
 	}
 }
 
-// oneLine is the text of err, whose parts memberlist puts on lines of their own.
+// oneLine returns the text of err without line breaks between joined errors.
 func oneLine(err error) string {
 	var parts []error
 	switch e := err.(type) {
-	case interface{ WrappedErrors() []error }: // of memberlist
+	case interface{ WrappedErrors() []error }: // go-multierror, used by memberlist
 		parts = e.WrappedErrors()
 	case interface{ Unwrap() []error }:
 		parts = e.Unwrap()
@@ -124,7 +125,7 @@ func oneLine(err error) string {
 	return strings.Join(texts, "; ")
 }
 
-// resolveSeeds looks all seeds up. The error is about those that failed.
+// resolveSeeds resolves all seeds. The error has those that failed.
 func (c *Cluster) resolveSeeds(ctx context.Context) ([]netip.AddrPort, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
@@ -133,11 +134,11 @@ func (c *Cluster) resolveSeeds(ctx context.Context) ([]netip.AddrPort, error) {
 	for _, seed := range c.options.Seeds {
 		host, port, err := splitSeed(seed)
 		if err != nil {
-			return nil, err // never: they are valid
+			return nil, err // impossible: Validate has checked them
 		}
 		ips, err := c.resolve(ctx, host)
 		if err != nil {
-			failed = append(failed, fmt.Errorf("look up seed %s: %w", seed, err))
+			failed = append(failed, fmt.Errorf("resolve seed %s: %w", seed, err))
 		}
 		for _, ip := range ips {
 			addrs = append(addrs, netip.AddrPortFrom(ip.Unmap(), port))

@@ -11,16 +11,15 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// How this node tells others about itself.
 const (
-	updateTimeout = 2 * time.Second        // for an update to be sent often enough
-	spreadTime    = 500 * time.Millisecond // for it to be passed on
-	leaveTimeout  = 5 * time.Second
-	lingerTime    = 1500 * time.Millisecond
+	updateTimeout   = 2 * time.Second         // for an update to be sent as often as retransmitMult says
+	propagationTime = 500 * time.Millisecond  // for others to pass the state leaving on
+	leaveTimeout    = 5 * time.Second         // for memberlist to announce that this node leaves
+	postLeaveTime   = 1500 * time.Millisecond // in which a node that left still answers probes
 )
 
-// SetState tells the others a new state of this node, and returns at once. A
-// state never goes back: that is an error.
+// SetState announces a new state of this node and returns at once. It is an error
+// to go back to an earlier state.
 func (c *Cluster) SetState(state State) error {
 	return c.updateSelf(func(r *record) error {
 		if !state.valid() || state < r.state {
@@ -31,13 +30,13 @@ func (c *Cluster) SetState(state State) error {
 	})
 }
 
-// SetPolicy tells the others the digest of the policy now in force, and returns
-// at once.
+// SetPolicy announces the digest of the policy in force and returns at once.
 func (c *Cluster) SetPolicy(digest ID) {
 	_ = c.updateSelf(func(r *record) error { r.policy = digest; return nil }) // cannot fail
 }
 
-// SetRules is SetPolicy for the rules of Envoy's rate limit service; 0: none.
+// SetRules announces the digest of the rules of Envoy's rate limit service in
+// force, 0 if there are none, and returns at once.
 func (c *Cluster) SetRules(digest ID) {
 	_ = c.updateSelf(func(r *record) error { r.rules = digest; return nil }) // cannot fail
 }
@@ -50,10 +49,7 @@ func (c *Cluster) updateSelf(change func(*record) error) error {
 		return err
 	}
 	c.mu.self = self
-	select {
-	case c.announce <- struct{}{}:
-	default:
-	}
+	c.selfChanged.Set()
 	return nil
 }
 
@@ -63,66 +59,67 @@ func (c *Cluster) encodeSelf() []byte {
 	return c.mu.self.encode()
 }
 
-// publishSelf hands changes of the own record to gossip.
+// publishSelf gossips changes of this node's record until ctx is done.
 func (c *Cluster) publishSelf(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.announce:
+		case <-c.selfChanged.C():
 		}
-		// memberlist drops an update that meets a refutation, and says no more
-		// than that it timed out.
+		// memberlist drops an update that coincides with a refutation, and only returns
+		// a timeout.
 		for err := c.update(ctx); err != nil && ctx.Err() == nil; err = c.update(ctx) {
-			c.log.Debug("update of this node goes round slowly, trying again", "error", err)
+			c.log.Debug("update of this node was not sent in time, retrying", "error", err)
 		}
 	}
 }
 
-// update gossips the own record, and returns when it was sent often enough. What
-// is not heard then travels with the next exchange of state.
+// update gossips this node's record and returns when it was sent retransmitMult
+// times. Members that missed it get it with the next exchange of state.
 func (c *Cluster) update(ctx context.Context) error {
-	return c.exclusive(ctx, func(list *memberlist.Memberlist) error {
+	return c.withList(ctx, func(list *memberlist.Memberlist) error {
 		if c.left {
-			return nil // nobody would listen
+			return nil // the other members ignore updates of a node that left
 		}
 		return list.UpdateNode(updateTimeout)
 	})
 }
 
-// exclusive calls f while nobody else updates, leaves or shuts down. The lock is
-// a channel because f waits for the network.
-func (c *Cluster) exclusive(ctx context.Context, f func(*memberlist.Memberlist) error) error {
+// withList calls f with listLock held, which UpdateNode, Leave and Shutdown need.
+// The lock is a channel, so that waiting for it can be cancelled: f waits for the
+// network.
+func (c *Cluster) withList(ctx context.Context, f func(*memberlist.Memberlist) error) error {
 	select {
-	case c.updating <- struct{}{}:
+	case c.listLock <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-c.done:
 		return errors.New("gossip has ended")
 	}
-	defer func() { <-c.updating }()
+	defer func() { <-c.listLock }()
 	return f(c.list.Load())
 }
 
-// Leave says goodbye and ends Run: it tells the others that this node is
-// leaving, if [Cluster.SetState] has not, then that it is gone, goes on
-// answering for a moment, so that nobody who is late takes it for crashed, and
-// waits for Run. It takes about 3 s, and less if ctx is done before; Run ends in
-// any case. An error means that others may take it for a crash.
+// Leave leaves the cluster and ends Run. It announces the state [Leaving], if
+// [Cluster.SetState] has not, then announces the departure, goes on answering
+// probes for 1.5 s so that no member takes it for crashed, and waits for Run to
+// return. That takes about 3 s, and less if ctx is done earlier; Run ends in any
+// case. After an error other members may see a crash.
 //
-// Whatever this node owns should have been handed over before.
+// Hand over what this node owns before calling Leave.
 func (c *Cluster) Leave(ctx context.Context) error {
 	if c.list.Load() == nil {
-		return errors.New("leave: gossip does not run")
+		return errors.New("leave: gossip is not running")
 	}
 	c.mu.Lock()
 	again := c.mu.leaving
 	c.mu.leaving = true
 	c.mu.Unlock()
 	if again {
-		return errors.New("leave: it is leaving already")
+		return errors.New("leave: Leave was called before")
 	}
-	err := c.sayGoodbye(ctx)
+	err := c.announceLeave(ctx)
 	close(c.stop)
 	<-c.done
 	if err != nil {
@@ -131,16 +128,16 @@ func (c *Cluster) Leave(ctx context.Context) error {
 	return nil
 }
 
-func (c *Cluster) sayGoodbye(ctx context.Context) error {
-	_ = c.SetState(Leaving) // no state is above it
-	_ = c.update(ctx)       // publishSelf goes on trying
-	if err := c.pause(ctx, spreadTime); err != nil {
+func (c *Cluster) announceLeave(ctx context.Context) error {
+	_ = c.SetState(Leaving) // cannot fail: it is the last state
+	_ = c.update(ctx)       // publishSelf retries
+	if err := c.sleep(ctx, propagationTime); err != nil {
 		return err
 	}
-	err := c.exclusive(ctx, func(list *memberlist.Memberlist) error {
+	err := c.withList(ctx, func(list *memberlist.Memberlist) error {
 		timeout := leaveTimeout
 		if deadline, ok := ctx.Deadline(); ok {
-			timeout = min(timeout, max(time.Until(deadline), time.Millisecond)) // 0 would wait for ever
+			timeout = min(timeout, max(time.Until(deadline), time.Millisecond)) // 0 would mean no timeout
 		}
 		c.left = true
 		return list.Leave(timeout)
@@ -148,11 +145,12 @@ func (c *Cluster) sayGoodbye(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_ = c.pause(ctx, lingerTime) // the goodbye is out
+	_ = c.sleep(ctx, postLeaveTime) // the departure is announced, so an early end is no error
 	return nil
 }
 
-func (c *Cluster) pause(ctx context.Context, d time.Duration) error {
+// sleep returns an error if ctx or Run ends before d has passed.
+func (c *Cluster) sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

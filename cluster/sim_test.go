@@ -17,11 +17,10 @@ import (
 	"github.com/bucketring/bucketring/cluster/simnet"
 )
 
-// The tests with a sim run real memberlist in virtual time, on a network in
-// memory. Mutexes are no obstacle: neither memberlist nor this package sleeps
-// with one held, so the clock of the bubble can always go on. (Two of
-// memberlist's, around Leave and Shutdown, are held over waits, but only ever
-// by one goroutine here.)
+// sim runs memberlist in virtual time, on a network in memory. A synctest bubble
+// cannot advance its clock while a goroutine waits for a mutex. That is no
+// problem here: no mutex is held while sleeping, except for two of memberlist's
+// around Leave and Shutdown, which only one goroutine at a time uses.
 type sim struct {
 	t     *testing.T
 	net   *simnet.Network
@@ -46,7 +45,7 @@ func simulate(t *testing.T, f func(t *testing.T, s *sim)) {
 			for _, n := range s.nodes {
 				n.crash()
 			}
-			time.Sleep(time.Minute) // for what memberlist leaves behind; time ends with this function
+			time.Sleep(time.Minute) // so that goroutines of memberlist end inside of the bubble
 		}()
 		f(t, s)
 	})
@@ -55,11 +54,11 @@ func simulate(t *testing.T, f func(t *testing.T, s *sim)) {
 func host(i int) netip.AddrPort { return netip.MustParseAddrPort(fmt.Sprintf("10.0.0.%d:6472", i)) }
 
 // boot starts a node on host i. Its seeds are hosts 1 to 3.
-func (s *sim) boot(slot string, i int, change func(*Options)) *simNode {
+func (s *sim) boot(name string, i int, change func(*Options)) *simNode {
 	s.t.Helper()
 	n := &simNode{t: s.t, addr: host(i), log: &syncBuffer{}, ran: make(chan error, 1)}
 	o := Options{
-		Slot: slot, Boot: Boot{ID: ID(1000*i + len(s.nodes)), Started: time.Now()},
+		Name: name, Boot: Boot{ID: ID(1000*i + len(s.nodes)), Started: time.Now()},
 		GRPC: 6471, Ring: 7, Policy: 70,
 		Seeds:     []string{"10.0.0.1:6472", "10.0.0.2", "10.0.0.3:6472"},
 		Transport: s.net.Transport(n.addr),
@@ -82,26 +81,26 @@ func (s *sim) boot(slot string, i int, change func(*Options)) *simNode {
 	return n
 }
 
-// boots starts n nodes, and waits until all serve in all views.
-func (s *sim) boots(count int) []*simNode {
+// bootAll starts nodes node-1 to node-count and waits until all serve in all views.
+func (s *sim) bootAll(count int) []*simNode {
 	s.t.Helper()
-	var slots []string
+	var names []string
 	for i := 1; i <= count; i++ {
-		slots = append(slots, fmt.Sprintf("node-%d", i))
-		s.boot(slots[i-1], i, nil)
+		names = append(names, fmt.Sprintf("node-%d", i))
+		s.boot(names[i-1], i, nil)
 	}
-	slices.Sort(slots)
-	s.await(10*time.Second, s.nodes, slots...)
+	slices.Sort(names)
+	s.await(10*time.Second, s.nodes, names...)
 	return s.nodes
 }
 
-// await waits until all nodes see exactly these slots serving, and returns how
+// await waits until all nodes see exactly these members serving, and returns how
 // long it took.
-func (s *sim) await(atMost time.Duration, nodes []*simNode, slots ...string) time.Duration {
+func (s *sim) await(atMost time.Duration, nodes []*simNode, names ...string) time.Duration {
 	s.t.Helper()
 	return s.until(atMost, func() bool {
 		for _, n := range nodes {
-			if !slices.Equal(n.View().Serving(), slots) {
+			if !slices.Equal(n.View().Serving(), names) {
 				return false
 			}
 		}
@@ -115,22 +114,22 @@ func (s *sim) until(atMost time.Duration, ok func() bool, nodes ...*simNode) tim
 	for !ok() {
 		if time.Since(start) >= atMost {
 			for _, n := range nodes {
-				s.t.Logf("%s: view %d, serving %v\n%s", n.options.Slot, n.View().Number, n.View().Serving(), n.log)
+				s.t.Logf("%s: view %d, serving %v\n%s", n.options.Name, n.View().Number, n.View().Serving(), n.log)
 			}
-			s.t.Fatalf("not so after %s", atMost)
+			s.t.Fatalf("condition is not met after %s", atMost)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	return time.Since(start)
 }
 
-// crash ends a node without a word.
+// crash ends a node without an announcement.
 func (n *simNode) crash() {
 	n.cancel()
 	<-n.done
 }
 
-// fate returns how a boot went, 0 if it is not known to be gone.
+// fate returns how a boot departed, or 0 if it is not among the departed.
 func (n *simNode) fate(boot ID) Fate {
 	for _, d := range n.View().Departed {
 		if d.Boot.ID == boot {

@@ -4,33 +4,29 @@ package cluster
 
 import "time"
 
-// Status is what an operator wants to know, made for JSON.
+// Status is the state of this member for operators.
 type Status struct {
-	Slot        string        `json:"slot"`
-	Boot        Boot          `json:"boot"`
-	State       State         `json:"state"` // as this node has set it
-	Fenced      bool          `json:"fenced"`
-	View        *View         `json:"view"`
-	PolicySkew  []PolicyGroup `json:"policy_skew,omitempty"` // nil: all have the same
-	RulesSkew   []PolicyGroup `json:"rules_skew,omitempty"`  // nil: all that have rules have the same
-	HealthScore int           `json:"health_score"`          // 0 is well, 1 is not
-	// LastContact is when a seed or a missing member last answered, Problem why
-	// none of those that are missing did lately.
-	LastContact time.Time `json:"last_contact,omitzero"`
-	Problem     string    `json:"problem,omitempty"`
-	// Keys are fingerprints of the gossip keys, the one that encrypts first.
-	// None: plaintext.
-	Keys []ID `json:"keys,omitempty"`
+	Name        string
+	Boot        Boot
+	State       State // as set by this node
+	Fenced      bool  // see [View.SelfFenced]
+	View        *View
+	PolicySkew  []DigestGroup // see [View.PolicySkew]
+	RulesSkew   []DigestGroup // see [View.RulesSkew]
+	HealthScore int           // see [Cluster.HealthScore]
+	LastContact time.Time     // when a seed or a missing member last answered; zero: never
+	Problem     string        // why no missing member answered lately; "" if there is no problem
+	Keys        []ID          // see [Cluster.KeyIDs]; none: gossip is plaintext
 }
 
-// Status returns how things stand now.
+// Status returns the current status.
 func (c *Cluster) Status() Status {
 	v := c.View()
 	c.mu.Lock()
 	self, contact := c.mu.self, c.mu.contact
 	c.mu.Unlock()
 	return Status{
-		Slot: self.slot, Boot: self.boot, State: self.state, Fenced: v.SelfFenced(),
+		Name: self.name, Boot: self.boot, State: self.state, Fenced: v.SelfFenced(),
 		View: v, PolicySkew: v.PolicySkew(), RulesSkew: v.RulesSkew(), HealthScore: c.HealthScore(),
 		LastContact: contact.last, Problem: contact.problem, Keys: c.KeyIDs(),
 	}

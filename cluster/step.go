@@ -10,190 +10,195 @@ import (
 	"time"
 )
 
-// The step function is all there is to decide about membership. It has no
-// clock, lock or socket, and no order of maps shows in what it returns, so it
-// runs the same under [Cluster.Run] and in a simulation.
+// The step function makes all decisions about membership. It uses no clock, lock
+// or socket, and its results do not depend on the order of maps, so [Cluster.Run]
+// and simulations run the same code.
 
 const (
-	// maxDeparted bounds what is remembered of boots that are gone.
+	// maxDeparted bounds how many departed boots are remembered.
 	maxDeparted = 1024
-	// ghostTime is for how long after a boot went an older one at its address is
-	// taken for dead, too: longer than it takes to miss that.
-	ghostTime = 10 * time.Second
+	// staleBootTime is how long after a boot departed an older boot at the same
+	// address is taken for dead, too. It is longer than the detection of a crash.
+	staleBootTime = 10 * time.Second
 )
 
-// event is what gossip says about one boot, or that time has passed.
+// event is news of one boot from gossip, or a tick of the clock.
 type event struct {
 	kind   eventKind
-	member Member // as it describes itself now; of a lost one, as it last did
+	member Member // its latest metadata
 }
 
 type eventKind uint8
 
 const (
-	passed   eventKind = iota // time, up to now
-	observed                  // the boot is alive
-	lost                      // the boot is not alive any more
+	eventTick eventKind = iota // time has passed
+	eventUp                    // the boot is alive
+	eventDown                  // the boot is not alive any more
 )
 
 // effects are for the caller to carry out.
 type effects struct {
-	publish *View     // nil: nothing is different
-	wake    time.Time // step again then, if not sooner; zero: no need
+	publish  *View     // nil: no change
+	nextStep time.Time // when to step again at the latest; zero: no need
 }
 
-// pace says when a view is published, and for how long boots that are gone are
-// shown (forget) and asked to come back (remember).
-type pace struct{ quiet, limit, forget, remember time.Duration }
+// timing says when views are published and how long departed boots are kept.
+type timing struct {
+	debounce         time.Duration // from the last event to the view
+	maxDelay         time.Duration // from the first event to the view
+	departedTTL      time.Duration // in View.Departed
+	reconnectTimeout time.Duration // in View.missing
+}
 
 // membership is the state of the step function.
 type membership struct {
-	pace  pace
-	boots map[string]known // by name; those that are gone stay for ghostTime
-	gone  []Departure      // oldest first, at most maxDeparted, none older than pace.remember
+	timing   timing
+	boots    map[string]bootStatus // by gossip name; dead ones are kept for staleBootTime
+	departed []Departure           // oldest first; at most maxDeparted, none older than reconnectTimeout
 
-	first, last time.Time // events that are in no view yet: first.IsZero() if there are none
-	view        *View     // the latest, never nil
+	// Times of the first and the last event that is in no view yet. Valid unless
+	// firstPending is zero.
+	firstPending, lastPending time.Time
+	view                      *View // the latest, never nil
 }
 
-type known struct {
+type bootStatus struct {
 	Member
-	live bool
-	at   time.Time // of the last event
+	alive   bool
+	updated time.Time // of the last event
 }
 
-func newMembership(slot string, boot Boot, p pace) membership {
-	return membership{pace: p, boots: map[string]known{}, view: &View{self: slot, boot: boot}}
+func newMembership(name string, boot Boot, t timing) membership {
+	return membership{timing: t, boots: map[string]bootStatus{}, view: &View{self: name, boot: boot}}
 }
 
-// step takes the state over: only the one that it returns may be used again. Now
-// must not go backwards.
+// step returns the state after an event. It modifies s, which must not be used
+// again. The time now must not decrease between calls.
 func step(s membership, e event, now time.Time) (membership, effects) {
-	if e.kind != passed {
-		s.boots[e.member.name()] = known{e.member, e.kind == observed, now}
-		if s.first.IsZero() {
-			s.first = now
+	if e.kind != eventTick {
+		s.boots[e.member.gossipName()] = bootStatus{e.member, e.kind == eventUp, now}
+		if s.firstPending.IsZero() {
+			s.firstPending = now
 		}
-		s.last = now
+		s.lastPending = now
 	}
 	var fx effects
-	if due := s.due(); !due.IsZero() && !now.Before(due) {
+	if due := s.nextBuild(); !due.IsZero() && !now.Before(due) {
 		next := s.build(now)
-		s.first = time.Time{}
+		s.firstPending = time.Time{}
 		if !next.sameAs(s.view) {
 			next.Number = s.view.Number + 1
 			s.view, fx.publish = next, next
 		}
 	}
-	fx.wake = s.due()
+	fx.nextStep = s.nextBuild()
 	return s, fx
 }
 
-// due is when the next view has to be built, zero for never.
-func (s *membership) due() time.Time {
-	var due time.Time
-	sooner := func(t time.Time) {
-		if due.IsZero() || t.Before(due) {
-			due = t
+// nextBuild returns when the next view has to be built, or zero for never.
+func (s *membership) nextBuild() time.Time {
+	var next time.Time
+	atMost := func(t time.Time) {
+		if next.IsZero() || t.Before(next) {
+			next = t
 		}
 	}
-	if !s.first.IsZero() {
-		sooner(s.last.Add(s.pace.quiet))
-		sooner(s.first.Add(s.pace.limit))
+	if !s.firstPending.IsZero() {
+		atMost(s.lastPending.Add(s.timing.debounce))
+		atMost(s.firstPending.Add(s.timing.maxDelay))
 	}
-	for _, k := range s.boots {
-		if !k.live {
-			sooner(k.at.Add(ghostTime))
+	for _, b := range s.boots {
+		if !b.alive {
+			atMost(b.updated.Add(staleBootTime))
 		}
 	}
 	if len(s.view.Departed) > 0 {
-		sooner(s.view.Departed[0].At.Add(s.pace.forget))
+		atMost(s.view.Departed[0].At.Add(s.timing.departedTTL))
 	}
-	if len(s.gone) > 0 {
-		sooner(s.gone[0].At.Add(s.pace.remember))
+	if len(s.departed) > 0 {
+		atMost(s.departed[0].At.Add(s.timing.reconnectTimeout))
 	}
-	return due
+	return next
 }
 
-// build makes the view of all that happened up to now, and forgets what is too
-// old for it.
+// build returns the view of all events so far, and deletes what has expired.
 func (s *membership) build(now time.Time) *View {
-	maps.DeleteFunc(s.boots, func(name string, k known) bool {
-		m, held := s.view.Member(k.Slot)
-		return !k.live && now.Sub(k.at) >= ghostTime && (!held || m.name() != name)
+	maps.DeleteFunc(s.boots, func(gossipName string, b bootStatus) bool {
+		m, ok := s.view.Member(b.Name)
+		return !b.alive && now.Sub(b.updated) >= staleBootTime && (!ok || m.gossipName() != gossipName)
 	})
-	holders := s.holders()
+	current := s.currentBoots()
 	for _, m := range s.view.Members {
-		if holders[m.Slot].Boot.ID == m.Boot.ID {
+		if current[m.Name].Boot.ID == m.Boot.ID {
 			continue
 		}
-		d := Departure{Member: s.boots[m.name()].Member, Fate: Crashed, At: now}
+		d := Departure{Member: s.boots[m.gossipName()].Member, Fate: Crashed, At: now}
 		if d.State == Leaving {
 			d.Fate = Left
 		}
-		s.gone = append(s.gone, d)
+		s.departed = append(s.departed, d)
 	}
-	s.gone = slices.DeleteFunc(s.gone, func(d Departure) bool {
-		return holders[d.Slot].Boot.ID == d.Boot.ID || now.Sub(d.At) >= s.pace.remember
+	s.departed = slices.DeleteFunc(s.departed, func(d Departure) bool {
+		return current[d.Name].Boot.ID == d.Boot.ID || now.Sub(d.At) >= s.timing.reconnectTimeout
 	})
-	s.gone = slices.Delete(s.gone, 0, max(0, len(s.gone)-maxDeparted))
+	s.departed = slices.Delete(s.departed, 0, max(0, len(s.departed)-maxDeparted))
 
 	v := &View{self: s.view.self, boot: s.view.boot}
-	for _, m := range holders {
+	for _, m := range current {
 		v.Members = append(v.Members, m)
 	}
-	slices.SortFunc(v.Members, func(a, b Member) int { return strings.Compare(a.Slot, b.Slot) })
-	for _, k := range s.boots {
-		if h, held := holders[k.Slot]; k.live && held && k.Boot.Compare(h.Boot) < 0 && h.Gossip != k.Gossip {
-			v.Fenced = append(v.Fenced, k.Member)
+	slices.SortFunc(v.Members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	for _, b := range s.boots {
+		if m, ok := current[b.Name]; b.alive && ok && b.Boot.Compare(m.Boot) < 0 && m.Gossip != b.Gossip {
+			v.Fenced = append(v.Fenced, b.Member)
 		}
 	}
-	slices.SortFunc(v.Fenced, func(a, b Member) int { return strings.Compare(a.name(), b.name()) })
-	for _, d := range s.gone {
-		if now.Sub(d.At) < s.pace.forget {
+	slices.SortFunc(v.Fenced, func(a, b Member) int { return strings.Compare(a.gossipName(), b.gossipName()) })
+	for _, d := range s.departed {
+		if now.Sub(d.At) < s.timing.departedTTL {
 			v.Departed = append(v.Departed, d)
 		}
 	}
-	v.absent = absent(s.gone, holders)
+	v.missing = missing(s.departed, current)
 	return v
 }
 
-// holders returns the newest live boot of each slot. A boot at the address of a
-// newer one is dead, only not missed yet, also when the newer one went since: a
-// member that is killed, started again at once and stopped has not come back.
-func (s *membership) holders() map[string]Member {
-	type site struct {
-		slot   string
+// currentBoots returns the newest live boot of each name. It ignores a boot at
+// the same address as a newer one, even if the newer one has departed since: the
+// older one is dead and its death was not detected yet.
+func (s *membership) currentBoots() map[string]Member {
+	type place struct {
+		name   string
 		gossip netip.AddrPort
 	}
-	newest := make(map[site]Boot, len(s.boots))
-	for _, k := range s.boots {
-		if at := (site{k.Slot, k.Gossip}); newest[at].Compare(k.Boot) < 0 {
-			newest[at] = k.Boot
+	newest := make(map[place]Boot, len(s.boots))
+	for _, b := range s.boots {
+		if at := (place{b.Name, b.Gossip}); newest[at].Compare(b.Boot) < 0 {
+			newest[at] = b.Boot
 		}
 	}
-	holders := make(map[string]Member, len(s.boots))
-	for _, k := range s.boots {
-		if !k.live || newest[site{k.Slot, k.Gossip}] != k.Boot {
+	current := make(map[string]Member, len(s.boots))
+	for _, b := range s.boots {
+		if !b.alive || newest[place{b.Name, b.Gossip}] != b.Boot {
 			continue
 		}
-		if h, taken := holders[k.Slot]; !taken || h.Boot.Compare(k.Boot) < 0 {
-			holders[k.Slot] = k.Member
+		if m, ok := current[b.Name]; !ok || m.Boot.Compare(b.Boot) < 0 {
+			current[b.Name] = b.Member
 		}
 	}
-	return holders
+	return current
 }
 
-// absent returns where the latest boot of each slot was that is without one and
-// did not leave.
-func absent(gone []Departure, holders map[string]Member) []netip.AddrPort {
+// missing returns the addresses of names without a live boot whose latest boot
+// crashed, the latest crash first.
+func missing(departed []Departure, current map[string]Member) []netip.AddrPort {
 	var addrs []netip.AddrPort
-	done := map[string]bool{}
-	for _, d := range slices.Backward(gone) {
-		if _, held := holders[d.Slot]; !held && !done[d.Slot] && d.Fate == Crashed {
+	seen := map[string]bool{}
+	for _, d := range slices.Backward(departed) {
+		if _, ok := current[d.Name]; !ok && !seen[d.Name] && d.Fate == Crashed {
 			addrs = append(addrs, d.Gossip)
 		}
-		done[d.Slot] = true
+		seen[d.Name] = true
 	}
 	return addrs
 }

@@ -10,30 +10,28 @@ import (
 	"time"
 )
 
-// Member is one boot of a slot, as it last described itself.
+// Member is one boot of a name, with the metadata that it announced last.
 type Member struct {
-	Slot  string `json:"slot"`
-	Boot  Boot   `json:"boot"`
-	State State  `json:"state"`
-	// Gossip is where the member was seen; GRPC and HTTP are on the same host,
-	// and invalid if it does not offer them.
-	Gossip netip.AddrPort `json:"gossip"`
-	GRPC   netip.AddrPort `json:"grpc"`
-	HTTP   netip.AddrPort `json:"http"`
-	Ring   ID             `json:"ring_digest"`
-	Policy ID             `json:"policy_digest"`
-	Rules  ID             `json:"rules_digest"` // of Envoy's rate limit service; 0: none
+	Name  string
+	Boot  Boot
+	State State
+	// Gossip is the address of the member's gossip. GRPC and HTTP are on the same
+	// host, and invalid if the member does not offer them.
+	Gossip, GRPC, HTTP netip.AddrPort
+	Ring               ID // digest of the ring configuration
+	Policy             ID // digest of the policy in force
+	Rules              ID // digest of the rules of Envoy's rate limit service; 0: none
 }
 
-func (m Member) name() string { return nodeName(m.Slot, m.Boot.ID) }
+func (m Member) gossipName() string { return gossipName(m.Name, m.Boot.ID) }
 
-// Fate is how a boot went.
+// Fate says how a boot departed.
 type Fate uint8
 
 // The fates of a boot.
 const (
-	Crashed Fate = iota + 1 // was not heard of any more, or replaced by a newer boot
-	Left                    // said that it was leaving, and went
+	Crashed Fate = iota + 1 // stopped answering, or was replaced by a newer boot
+	Left                    // announced that it was leaving
 )
 
 func (f Fate) String() string {
@@ -43,124 +41,122 @@ func (f Fate) String() string {
 	return "crashed"
 }
 
-// MarshalText implements [encoding.TextMarshaler].
-func (f Fate) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
-
 // Departure is a boot that was a member and is not any more.
 type Departure struct {
-	Member           // as it last described itself
-	Fate   Fate      `json:"fate"`
-	At     time.Time `json:"at"` // of the first view without it, by this node's clock
+	Member
+	Fate Fate
+	At   time.Time // of the first view without it, by this node's clock
 }
 
-// View is who is in the cluster, as one node sees it. It is never changed after
-// it was published, and its slices must not be changed by readers.
+// View is the set of members as one node sees it. It is immutable once
+// published; readers must not modify its slices.
 type View struct {
-	// Number grows by one with each view of this process, and only when
-	// something is different. Two nodes number their views on their own. It is
-	// 0, and the view is empty, until gossip has begun.
-	Number uint64 `json:"number"`
-	// Members are sorted by slot: for each slot its newest live boot.
-	Members []Member `json:"members"`
-	// Fenced are live boots that have lost their slot to a newer one elsewhere.
-	// What they still decide must not count.
-	Fenced []Member `json:"fenced,omitempty"`
-	// Departed are boots that are gone and not forgotten yet, oldest first. A
-	// boot that comes back, after a split say, is not among them.
-	Departed []Departure `json:"departed,omitempty"`
+	// Number increases by one with each view of this process. Nodes number their
+	// views independently. It is 0, and the view is empty, until gossip has started.
+	Number uint64
+	// Members are the newest live boots of all names, sorted by name.
+	Members []Member
+	// Fenced are live boots whose name a newer boot at another address has. Their
+	// decisions must not count.
+	Fenced []Member
+	// Departed are the boots that departed within [Options.DepartedTTL], oldest
+	// first. A boot that returns, for example after a split, is removed from it.
+	Departed []Departure
 
-	self   string           // slot of this node
-	boot   Boot             // of this node
-	absent []netip.AddrPort // peers to ask again: slots without a live boot, last lost first
+	self    string           // name of this node
+	boot    Boot             // of this node
+	missing []netip.AddrPort // of crashed members to contact again, the latest crash first
 }
 
-// Member returns the member that holds a slot.
-func (v *View) Member(slot string) (Member, bool) {
-	i, ok := slices.BinarySearchFunc(v.Members, slot, func(m Member, slot string) int { return strings.Compare(m.Slot, slot) })
+// Member returns the member with a name.
+func (v *View) Member(name string) (Member, bool) {
+	i, ok := slices.BinarySearchFunc(v.Members, name, func(m Member, name string) int { return strings.Compare(m.Name, name) })
 	if !ok {
 		return Member{}, false
 	}
 	return v.Members[i], true
 }
 
-// Serving returns the sorted slots that the ring is made of.
+// Serving returns the names of the members that make up the ring, sorted.
 func (v *View) Serving() []string {
-	slots := make([]string, 0, len(v.Members))
+	names := make([]string, 0, len(v.Members))
 	for _, m := range v.Members {
 		if m.State == Serving {
-			slots = append(slots, m.Slot)
+			names = append(names, m.Name)
 		}
 	}
-	return slots
+	return names
 }
 
-// SelfFenced reports whether a newer boot holds the slot of this node. A node
-// that is fenced must stop deciding. Should the newer boot go away, the node
-// holds its slot again, but nothing of what it held before counts any more.
+// SelfFenced reports whether a newer boot has the name of this node, which must
+// then stop deciding. If the newer boot departs, this node is a member again, but
+// its earlier state is invalid.
 func (v *View) SelfFenced() bool {
 	m, ok := v.Member(v.self)
 	return ok && m.Boot.Compare(v.boot) > 0
 }
 
-// Roster is the number of slots that may be deciding somewhere: the live ones
-// and those that crashed and are not forgotten.
+// Roster returns the number of names that may be deciding somewhere: live members
+// and those in Departed that crashed.
 func (v *View) Roster() int {
-	slots := make(map[string]bool, len(v.Members))
+	names := make(map[string]bool, len(v.Members))
 	for _, m := range v.Members {
-		slots[m.Slot] = true
+		names[m.Name] = true
 	}
 	for _, d := range v.Departed {
 		if d.Fate == Crashed {
-			slots[d.Slot] = true
+			names[d.Name] = true
 		}
 	}
-	return len(slots)
+	return len(names)
 }
 
-// PolicyGroup are the members that have one policy, or the same rules, in force.
-type PolicyGroup struct {
-	Digest ID       `json:"digest"`
-	Slots  []string `json:"slots"` // sorted
+// DigestGroup lists the members that have the same policy or the same rules in
+// force.
+type DigestGroup struct {
+	Digest  ID       `json:"digest"`
+	Members []string `json:"members"` // sorted names
 }
 
-// PolicySkew groups the members by policy, the largest group first. It is nil
-// if all have the same.
-func (v *View) PolicySkew() []PolicyGroup {
+// PolicySkew groups the members by policy, the largest group first. It returns
+// nil if all have the same policy.
+func (v *View) PolicySkew() []DigestGroup {
 	return v.skew(func(m *Member) (ID, bool) { return m.Policy, true })
 }
 
-// RulesSkew is PolicySkew for the rules of Envoy's rate limit service, among the
-// members that have any: the others are not asked.
-func (v *View) RulesSkew() []PolicyGroup {
+// RulesSkew groups the members that have rules of Envoy's rate limit service by
+// their rules, the largest group first. It returns nil if all have the same rules.
+func (v *View) RulesSkew() []DigestGroup {
 	return v.skew(func(m *Member) (ID, bool) { return m.Rules, m.Rules != 0 })
 }
 
-// skew groups the members that count by a digest.
-func (v *View) skew(digest func(*Member) (id ID, counts bool)) []PolicyGroup {
-	var groups []PolicyGroup
+// skew groups members by digest. It ignores members for which ok is false.
+func (v *View) skew(digest func(*Member) (id ID, ok bool)) []DigestGroup {
+	var groups []DigestGroup
 	for k := range v.Members {
 		m := &v.Members[k]
-		id, counts := digest(m)
-		if !counts {
+		id, ok := digest(m)
+		if !ok {
 			continue
 		}
-		i := slices.IndexFunc(groups, func(g PolicyGroup) bool { return g.Digest == id })
+		i := slices.IndexFunc(groups, func(g DigestGroup) bool { return g.Digest == id })
 		if i < 0 {
 			i = len(groups)
-			groups = append(groups, PolicyGroup{Digest: id})
+			groups = append(groups, DigestGroup{Digest: id})
 		}
-		groups[i].Slots = append(groups[i].Slots, m.Slot)
+		groups[i].Members = append(groups[i].Members, m.Name)
 	}
 	if len(groups) < 2 {
 		return nil
 	}
-	slices.SortFunc(groups, func(a, b PolicyGroup) int {
-		return cmp.Or(cmp.Compare(len(b.Slots), len(a.Slots)), cmp.Compare(a.Digest, b.Digest))
+	slices.SortFunc(groups, func(a, b DigestGroup) int {
+		return cmp.Or(cmp.Compare(len(b.Members), len(a.Members)), cmp.Compare(a.Digest, b.Digest))
 	})
 	return groups
 }
 
-// left reports whether the latest of the departed at an address said goodbye.
+// left reports whether the latest departed boot at an address left, rather than
+// crashed.
 func (v *View) left(gossip netip.AddrPort) bool {
 	for _, d := range slices.Backward(v.Departed) {
 		if d.Gossip == gossip {
@@ -170,8 +166,8 @@ func (v *View) left(gossip netip.AddrPort) bool {
 	return false
 }
 
-// sameAs compares all but the number.
+// sameAs compares everything but the number.
 func (v *View) sameAs(other *View) bool {
 	return slices.Equal(v.Members, other.Members) && slices.Equal(v.Fenced, other.Fenced) &&
-		slices.Equal(v.Departed, other.Departed) && slices.Equal(v.absent, other.absent)
+		slices.Equal(v.Departed, other.Departed) && slices.Equal(v.missing, other.missing)
 }

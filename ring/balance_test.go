@@ -9,7 +9,7 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// TestMostLoaded holds the promise that the most loaded member owns at most 1.2
+// TestMostLoaded checks that the most loaded member owns at most 1.2
 // times the mean, for several naming schemes.
 func TestMostLoaded(t *testing.T) {
 	for _, n := range []int{2, 3, 5, 10, 30, 100} {
@@ -32,10 +32,9 @@ func TestMostLoaded(t *testing.T) {
 	}
 }
 
-// TestMovement bounds what a join and a leave cost. Ideal is the share of one
-// member; moves between two members that were there before and stay are the
-// price of the load bound. What is printed is the mean of eight clusters; the
-// bounds hold for each of them.
+// TestMovement bounds how many partitions a join and a leave move. The ideal is the
+// share of one member; the load bound adds moves between members that stay. The
+// log shows the mean of eight clusters; the bounds hold for each of them.
 func TestMovement(t *testing.T) {
 	const clusters = 8
 	for _, n := range []int{3, 5, 10, 30} {

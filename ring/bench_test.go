@@ -11,7 +11,7 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// BenchmarkNew is what a change of members costs, once per change.
+// BenchmarkNew measures a change of members.
 func BenchmarkNew(b *testing.B) {
 	for _, n := range []int{3, 10, 30, 100} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
@@ -23,8 +23,8 @@ func BenchmarkNew(b *testing.B) {
 	}
 }
 
-// BenchmarkShadowTables is what the heirs of all partitions would cost if each
-// member's heirs came from the library: the reason for not asking it.
+// BenchmarkShadowTables computes the heirs with one library table per member, for
+// comparison with BenchmarkNew.
 func BenchmarkShadowTables(b *testing.B) {
 	for _, n := range []int{3, 10, 30} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
@@ -38,8 +38,8 @@ func BenchmarkShadowTables(b *testing.B) {
 	}
 }
 
-// BenchmarkLookup is the owner of a key as every call asks for it: one load of
-// the current table, one hash, one index.
+// BenchmarkLookup measures finding the owner of a key: one load of the current
+// table, one hash, one index.
 func BenchmarkLookup(b *testing.B) {
 	var current atomic.Pointer[ring.Table]
 	current.Store(mustNew(b, pods(10)...))
@@ -47,7 +47,7 @@ func BenchmarkLookup(b *testing.B) {
 	benchmarkLookup(b, func(i int) bool { return current.Load().Owner(ring.PartitionOf(keys[i])) != "" })
 }
 
-// BenchmarkLocateKey is the same question to the library.
+// BenchmarkLocateKey measures the same in the library.
 func BenchmarkLocateKey(b *testing.B) {
 	c := newLibrary(pods(10))
 	var keys [][]byte
@@ -89,7 +89,7 @@ func benchmarkLookup(b *testing.B, found func(i int) bool) {
 	})
 }
 
-// TestLookupAllocatesNothing is the proof for the path of every call.
+// TestLookupAllocatesNothing checks the hot path.
 func TestLookupAllocatesNothing(t *testing.T) {
 	var current atomic.Pointer[ring.Table]
 	current.Store(mustNew(t, pods(10)...))

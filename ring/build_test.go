@@ -11,14 +11,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A hashFunc is a circle for tests.
+// hashFunc adapts a function to consistent.Hasher.
 type hashFunc func([]byte) uint64
 
 // Sum64 implements consistent.Hasher.
 func (f hashFunc) Sum64(b []byte) uint64 { return f(b) }
 
-// TestFailuresAreErrors: whatever the library does, New returns no table and
-// says why.
+// TestFailuresAreErrors checks that New returns an error, and no table, whatever
+// the library does.
 func TestFailuresAreErrors(t *testing.T) {
 	members := []string{"a", "b", "c"}
 	const own = 3*replicas + Partitions // hashes that newCircle takes
@@ -32,13 +32,13 @@ func TestFailuresAreErrors(t *testing.T) {
 			}
 			return sum
 		}},
-		{"another circle", "does not place partitions the way", func(calls int, sum uint64) uint64 {
+		{"another circle", "assigns partitions differently", func(calls int, sum uint64) uint64 {
 			if calls > own {
 				return sum * 3
 			}
 			return sum
 		}},
-		{"a shared point", "meet in a point", func(_ int, sum uint64) uint64 { return sum % 4096 }},
+		{"a shared point", "hash to the same point", func(_ int, sum uint64) uint64 { return sum % 4096 }},
 	}
 	for _, test := range tests {
 		calls := 0
@@ -52,9 +52,8 @@ func TestFailuresAreErrors(t *testing.T) {
 	}
 }
 
-// TestHistoriesOfTheLibrary takes one instance of the library through joins and
-// leaves, and compares it with a fresh table of who is left. New never keeps an
-// instance; this says that one who does would see the same owners.
+// TestHistoriesOfTheLibrary compares an instance of the library after joins and
+// leaves with a new table of the remaining members.
 func TestHistoriesOfTheLibrary(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := consistent.New(nil, libraryConfig(circleHash{}))
@@ -76,7 +75,7 @@ func TestHistoriesOfTheLibrary(t *testing.T) {
 		for p := range Partitions {
 			got := table.Owner(p)
 			if m := c.GetPartitionOwner(p); m == nil && got != "" || m != nil && got != string(m.(node)) {
-				rt.Fatalf("Owner(%d) = %q, but the library came to %v", p, got, m)
+				rt.Fatalf("Owner(%d) = %q, but the library has %v", p, got, m)
 			}
 		}
 	})

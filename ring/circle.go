@@ -12,68 +12,70 @@ import (
 	"github.com/buraksezer/consistent"
 )
 
-// A circle answers "who would own this without that member" for every member.
+// circle computes the owners of all partitions when one member is left out, for
+// every member.
 //
-// Asking the library means a new table for each, and it takes 8 s for 100
-// members, because it sorts all points once per member. But the points of a
-// table without m are the points of the table, less those of m: sorting once
-// and walking past m's points does for all. That takes 4 ms for 100 members.
+// The library would need a new table for each member, which takes 8 s for 100
+// members because it sorts all points once per member. The points without a
+// member m are all points minus those of m, so this type sorts once and skips
+// m's points. That takes 4 ms for 100 members.
 //
-// The walk repeats the library's rule, and build refuses a table for which the
+// The walk repeats the library's rule, and build rejects a table for which the
 // two disagree.
 type circle struct {
 	members int
-	points  []point         // by ascending at; no two are equal
-	starts  [Partitions]int // the point where the walk of a partition begins
+	points  []point         // sorted by hash; no two hashes are equal
+	starts  [Partitions]int // per partition, the index in points where its walk begins
 }
 
-// A point is one of the places of a member on the circle.
+// point is one of the places of a member on the circle.
 type point struct {
-	at    uint64
-	place uint16 // in members, from 1
+	hash    uint64
+	ordinal uint16 // index in members, plus 1
 }
 
-// nobody is no member's place.
-const nobody = 0
+// noMember is the ordinal that no member has.
+const noMember = 0
 
 // newCircle places members and partitions. It fails if two points are equal:
-// the library gives such a point to the one added last, and removing either
-// removes it from both.
+// the library gives such a point to the member added last, and removing either
+// member removes the point of both.
 func newCircle(members []string, hash consistent.Hasher) (*circle, error) {
 	c := &circle{members: len(members), points: make([]point, 0, len(members)*replicas)}
 	for i, m := range members {
 		name := node(m).String()
 		for index := range replicas {
-			c.points = append(c.points, point{at: hash.Sum64(pointKey(name, index)), place: uint16(i + 1)})
+			c.points = append(c.points, point{hash: hash.Sum64(pointKey(name, index)), ordinal: uint16(i + 1)})
 		}
 	}
-	slices.SortFunc(c.points, func(a, b point) int { return cmp.Compare(a.at, b.at) })
+	slices.SortFunc(c.points, func(a, b point) int { return cmp.Compare(a.hash, b.hash) })
 	for i := 1; i < len(c.points); i++ {
-		if a, b := c.points[i-1], c.points[i]; a.at == b.at {
-			return nil, fmt.Errorf("members %q and %q meet in a point: rename one", members[a.place-1], members[b.place-1])
+		if a, b := c.points[i-1], c.points[i]; a.hash == b.hash {
+			return nil, fmt.Errorf("members %q and %q hash to the same point: rename one of them", members[a.ordinal-1], members[b.ordinal-1])
 		}
 	}
 
 	var id [8]byte
 	for p := range c.starts {
 		binary.LittleEndian.PutUint64(id[:], uint64(p))
-		at := hash.Sum64(id[:])
-		i := sort.Search(len(c.points), func(i int) bool { return c.points[i].at >= at })
+		h := hash.Sum64(id[:])
+		i := sort.Search(len(c.points), func(i int) bool { return c.points[i].hash >= h })
 		c.starts[p] = i % len(c.points)
 	}
 	return c, nil
 }
 
-// heirs returns who owns each partition in the table without its owner.
+// heirs returns, for each partition, its owner in the table without its current
+// owner.
 func (c *circle) heirs(owners *[Partitions]uint16) (heirs [Partitions]uint16) {
 	if c.members < 2 {
 		return heirs
 	}
 	for m := range c.members {
-		place := uint16(m + 1)
-		without := c.ownersWithout(place)
+		ordinal := uint16(m + 1)
+		without := c.ownersWithout(ordinal)
 		for p, owner := range owners {
-			if owner == place {
+			if owner == ordinal {
 				heirs[p] = without[p]
 			}
 		}
@@ -81,27 +83,27 @@ func (c *circle) heirs(owners *[Partitions]uint16) (heirs [Partitions]uint16) {
 	return heirs
 }
 
-// ownersWithout gives the partitions out, in order, as if one member was not
-// there: each to the first member clockwise that has room. There is room for
-// all, since what the rest may own together is at least the whole.
-func (c *circle) ownersWithout(gone uint16) (owners [Partitions]uint16) {
-	rest := c.members
-	if gone != nobody {
-		rest--
+// ownersWithout assigns all partitions, in order, to the members other than
+// excluded: each partition to the first member clockwise with free capacity.
+// The loop ends because the remaining members have room for all partitions.
+func (c *circle) ownersWithout(excluded uint16) (owners [Partitions]uint16) {
+	remaining := c.members
+	if excluded != noMember {
+		remaining--
 	}
 	room := make([]int, c.members+1)
 	for i := range room {
-		room[i] = capacity(rest)
+		room[i] = capacity(remaining)
 	}
-	room[gone] = 0
+	room[excluded] = 0
 
 	for p, i := range c.starts {
-		for room[c.points[i].place] == 0 {
+		for room[c.points[i].ordinal] == 0 {
 			if i++; i == len(c.points) {
 				i = 0
 			}
 		}
-		owners[p] = c.points[i].place
+		owners[p] = c.points[i].ordinal
 		room[owners[p]]--
 	}
 	return owners

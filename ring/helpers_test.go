@@ -34,8 +34,8 @@ func pods(n int) []string {
 }
 
 // without returns members less one.
-func without(members []string, gone string) []string {
-	return slices.DeleteFunc(slices.Clone(members), func(m string) bool { return m == gone })
+func without(members []string, left string) []string {
+	return slices.DeleteFunc(slices.Clone(members), func(m string) bool { return m == left })
 }
 
 // loads returns how many partitions each member owns, and the most.
@@ -48,8 +48,8 @@ func loads(table *ring.Table) (counts map[string]int, most int) {
 	return counts, most
 }
 
-// newLibrary returns the library's own ring of the size of ours, as one who
-// doesn't know its traps would set it up.
+// newLibrary returns a ring of the library with our sizes and none of our
+// workarounds.
 func newLibrary(members []string) *consistent.Consistent {
 	return consistent.New(bare(members), consistent.Config{
 		Hasher: unseeded{}, PartitionCount: ring.Partitions, ReplicationFactor: 200, Load: 1.1,

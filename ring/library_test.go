@@ -14,14 +14,14 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// The tests of this file are about github.com/buraksezer/consistent v1.1.0
-// alone: which of its earlier traps are gone, and which this package is still
-// built around. One that fails after an upgrade says that a precaution can go,
-// or that a new one is due.
+// The tests of this file pin the behaviour of github.com/buraksezer/consistent
+// v1.1.0: TestFixed* for defects that are fixed, TestStill* for those that this
+// package works around. If one fails after an upgrade, a workaround can be
+// removed or a new one is needed.
 
-// TestGonePointsThatRunTogether: up to v0.10.0 point 10 of limiter-1 was point 0
+// TestFixedPointKeysAreDistinct: up to v0.10.0 point 10 of limiter-1 was point 0
 // of limiter-11, so the order of joins decided who owned it.
-func TestGonePointsThatRunTogether(t *testing.T) {
+func TestFixedPointKeysAreDistinct(t *testing.T) {
 	if a, b := consistent.DefaultReplicaKey("limiter-1", 10), consistent.DefaultReplicaKey("limiter-11", 0); string(a) == string(b) {
 		t.Errorf("DefaultReplicaKey gives %q to two points", a)
 	}
@@ -34,31 +34,31 @@ func TestGonePointsThatRunTogether(t *testing.T) {
 	}
 }
 
-// TestHereOneOwnerPerPoint: when two points do meet, the member added last owns
-// them, so order counts; and when that member leaves, the point left behind has
-// no owner and the process dies. New refuses such a set.
-func TestHereOneOwnerPerPoint(t *testing.T) {
+// TestStillOneOwnerPerPoint: when two points are equal, the member added last owns
+// them, so the order matters. When that member leaves, the point has no owner and
+// the library panics. New rejects such a set.
+func TestStillOneOwnerPerPoint(t *testing.T) {
 	config := consistent.Config{Hasher: coarse{}, PartitionCount: 271, ReplicationFactor: 20, Load: 1.25}
 	up := pods(12)
 	down := slices.Clone(up)
 	slices.Reverse(down)
 	c := consistent.New(bare(up), config)
 	if n := disagreements(c, consistent.New(bare(down), config), 271); n == 0 {
-		t.Error("two orders of joins agree although points meet: the trap is gone")
+		t.Error("two orders of joins agree although points are equal: the library has changed")
 	}
 	wantPanic(t, "invalid memory address", func() { c.Remove("limiter-11") })
 }
 
-// TestHereDuplicates: a name given twice to New leaves points without an owner
-// behind when it is removed. New passes each name once.
-func TestHereDuplicates(t *testing.T) {
+// TestStillDuplicates: removing a name that was given twice leaves points
+// without an owner. New passes each name once.
+func TestStillDuplicates(t *testing.T) {
 	c := newLibrary([]string{"a", "a", "b"})
 	wantPanic(t, "invalid memory address", func() { c.Remove("a") })
 }
 
-// TestGoneCapArithmetic: up to v0.10.0 more members than partitions, a load of
+// TestFixedCapacityArithmetic: up to v0.10.0 more members than partitions, a load of
 // 1.0 with a remainder, and a single member with one point all panicked.
-func TestGoneCapArithmetic(t *testing.T) {
+func TestFixedCapacityArithmetic(t *testing.T) {
 	for name, c := range map[string]struct {
 		members int
 		config  consistent.Config
@@ -74,37 +74,37 @@ func TestGoneCapArithmetic(t *testing.T) {
 	}
 }
 
-// TestHereRoomRunsOut: a load below 1 still panics. Ours is a constant.
-func TestHereRoomRunsOut(t *testing.T) {
+// TestStillCapacityRunsOut: a load below 1 still panics. Ours is a constant.
+func TestStillCapacityRunsOut(t *testing.T) {
 	wantPanic(t, "not enough room", func() {
 		consistent.New(bare(pods(3)), consistent.Config{Hasher: unseeded{}, Load: 0.9})
 	})
 	wantPanic(t, "Hasher cannot be nil", func() { consistent.New(nil, consistent.Config{}) })
 }
 
-// TestHereAddKeepsTheOld: an instance keeps the first value of a name, so an
-// address inside of it would go stale. Ours holds names only.
-func TestHereAddKeepsTheOld(t *testing.T) {
+// TestStillAddKeepsTheOldValue: an instance keeps the first value of a name, so an
+// address in it would be stale. This package stores names only.
+func TestStillAddKeepsTheOldValue(t *testing.T) {
 	c := newLibrary(nil)
 	first, second := &addressed{"a", "10.0.0.1"}, &addressed{"a", "10.0.0.2"}
 	c.Add(first)
 	c.Add(second)
 	if got := c.GetPartitionOwner(0).(*addressed).address; got != first.address {
-		t.Errorf("after a second Add the address is %s: the trap is gone", got)
+		t.Errorf("after a second Add the address is %s: the library has changed", got)
 	}
 }
 
-// TestHereClosestIsNotTheHeir: the library's own idea of a backup is the next
-// member by the hash of names, which is rarely who inherits the partition.
-func TestHereClosestIsNotTheHeir(t *testing.T) {
+// TestStillClosestIsNotTheHeir: the library.s backup is the next member by the
+// hash of names, which is rarely the next owner of the partition.
+func TestStillClosestIsNotTheHeir(t *testing.T) {
 	for _, n := range []int{3, 5, 10, 20} {
 		members := pods(n)
 		c := newLibrary(members)
 		hits := 0
-		for _, gone := range members {
-			next := newLibrary(without(members, gone))
+		for _, left := range members {
+			next := newLibrary(without(members, left))
 			for p := range ring.Partitions {
-				if c.GetPartitionOwner(p).String() != gone {
+				if c.GetPartitionOwner(p).String() != left {
 					continue
 				}
 				closest, err := c.GetClosestNForPartition(p, 2)
@@ -119,12 +119,12 @@ func TestHereClosestIsNotTheHeir(t *testing.T) {
 		share := float64(hits) / ring.Partitions
 		t.Logf("%2d members: the closest is the heir for %2.0f %% of partitions", n, 100*share)
 		if share > 0.6 {
-			t.Errorf("%d members: the closest is the heir for %.0f %% of partitions: the trap is gone", n, 100*share)
+			t.Errorf("%d members: the closest is the heir for %.0f %% of partitions: the library has changed", n, 100*share)
 		}
 	}
 }
 
-// coarse is a hash with so few values that points meet.
+// coarse is a hash with so few values that points collide.
 type coarse struct{}
 
 func (coarse) Sum64(b []byte) uint64 { return xxhash.Sum64(b) % 256 }
@@ -149,7 +149,7 @@ func wantPanic(t *testing.T, message string, call func()) {
 	defer func() {
 		t.Helper()
 		if r := recover(); r == nil || !strings.Contains(fmt.Sprint(r), message) {
-			t.Errorf("panic = %v, want %q: the trap is gone or another one", r, message)
+			t.Errorf("panic = %v, want %q: the library has changed", r, message)
 		}
 	}()
 	call()

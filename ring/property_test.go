@@ -14,7 +14,7 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// names draws what operators call their nodes, and what they don't.
+// names draws usual and unusual names of members.
 var names = rapid.OneOf(
 	rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("limiter-%d", rapid.IntRange(0, 120).Draw(t, "pod")) }),
 	rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("10.0.0.%d", rapid.IntRange(1, 255).Draw(t, "ip")) }),
@@ -45,8 +45,8 @@ func contentOf(table *ring.Table) *content {
 }
 
 // TestOnlyTheSetCounts builds tables from the same set in another order and with
-// duplicates. That makes every history of joins and leaves equal, since a table
-// has no other past than its set.
+// duplicates. So the history of joins and leaves does not matter, because a
+// table depends on nothing but its set of members.
 func TestOnlyTheSetCounts(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		set := sets(1, 12).Draw(rt, "set")
@@ -71,23 +71,23 @@ func TestNewLeavesItsArgumentAlone(t *testing.T) {
 	}
 }
 
-// TestTablesAreWhole holds for every set: each partition has an owner and an
-// heir that are two members, and nobody owns more than 1.1 times the mean,
+// TestTablesAreComplete holds for every set: each partition has an owner and an
+// heir that are two members, and no member owns more than 1.1 times the mean,
 // rounded up.
-func TestTablesAreWhole(t *testing.T) {
+func TestTablesAreComplete(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		checkWhole(rt, mustNew(rt, sets(1, 40).Draw(rt, "set")...))
+		checkComplete(rt, mustNew(rt, sets(1, 40).Draw(rt, "set")...))
 	})
 }
 
-// TestNumbersOfMembers is the same for many more members, and for too many.
+// TestNumbersOfMembers checks larger and too large sets.
 func TestNumbersOfMembers(t *testing.T) {
 	sizes := []int{1, 2, 3, 4, 5, 7, 11, 12, 64, 111}
 	if !testing.Short() {
 		sizes = append(sizes, ring.MaxMembers)
 	}
 	for _, n := range sizes {
-		checkWhole(t, mustNew(t, pods(n)...))
+		checkComplete(t, mustNew(t, pods(n)...))
 	}
 	for _, n := range []int{ring.MaxMembers + 1, ring.Partitions, 2 * ring.Partitions} {
 		if table, err := ring.New(pods(n)); err == nil || table != nil {
@@ -100,7 +100,7 @@ func TestNumbersOfMembers(t *testing.T) {
 	}
 }
 
-func checkWhole(t rapid.TB, table *ring.Table) {
+func checkComplete(t rapid.TB, table *ring.Table) {
 	t.Helper()
 	members := table.Members()
 	limit := (ring.Partitions*11 + 10*len(members) - 1) / (10 * len(members))
@@ -131,17 +131,17 @@ func checkWhole(t rapid.TB, table *ring.Table) {
 	}
 }
 
-// TestHeirIsTheNextOwner removes members and asks the library, through New, who
-// owns what they had. It is what a replica's place rests on.
+// TestHeirIsTheNextOwner removes members and compares the heirs of their
+// partitions with the owners that the library then computes.
 func TestHeirIsTheNextOwner(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		members := sets(1, 24).Draw(rt, "set")
-		checkHeirs(rt, mustNew(rt, members...), rapid.SampledFrom(members).Draw(rt, "gone"))
+		checkHeirs(rt, mustNew(rt, members...), rapid.SampledFrom(members).Draw(rt, "left"))
 	})
 	for _, n := range []int{2, 3, 5, 10, 30} {
 		table := mustNew(t, pods(n)...)
-		for _, gone := range table.Members() {
-			checkHeirs(t, table, gone)
+		for _, left := range table.Members() {
+			checkHeirs(t, table, left)
 		}
 	}
 	if !testing.Short() {
@@ -149,12 +149,12 @@ func TestHeirIsTheNextOwner(t *testing.T) {
 	}
 }
 
-func checkHeirs(t rapid.TB, table *ring.Table, gone string) {
+func checkHeirs(t rapid.TB, table *ring.Table, left string) {
 	t.Helper()
-	next := mustNew(t, without(table.Members(), gone)...)
-	for _, p := range table.Owned(gone) {
+	next := mustNew(t, without(table.Members(), left)...)
+	for _, p := range table.Owned(left) {
 		if got, want := table.Heir(p), next.Owner(p); got != want {
-			t.Fatalf("%d members: Heir(%d) = %q, but without %q the owner is %q", len(table.Members()), p, got, gone, want)
+			t.Fatalf("%d members: Heir(%d) = %q, but without %q the owner is %q", len(table.Members()), p, got, left, want)
 		}
 	}
 }
@@ -190,14 +190,14 @@ func TestDiffLeadsFromOneToTheOther(t *testing.T) {
 	}
 }
 
-// TestNoMembers is the cluster before its first view.
+// TestNoMembers checks tables without members, as before the first view.
 func TestNoMembers(t *testing.T) {
 	for _, table := range []*ring.Table{{}, mustNew(t)} {
 		if len(table.Members()) != 0 || table.Digest() != 0 || len(table.Owned("a")) != 0 {
 			t.Errorf("members %q, digest %d, a owns %v, want none", table.Members(), table.Digest(), table.Owned("a"))
 		}
 		if table.Owner(7) != "" || table.Heir(7) != "" || table.OwnerIndex(7) != -1 {
-			t.Errorf("partition 7 has owner %q at %d and heir %q, want nobody", table.Owner(7), table.OwnerIndex(7), table.Heir(7))
+			t.Errorf("partition 7 has owner %q at %d and heir %q, want none", table.Owner(7), table.OwnerIndex(7), table.Heir(7))
 		}
 	}
 	if table, err := ring.New([]string{"a", ""}); err == nil {
@@ -205,8 +205,9 @@ func TestNoMembers(t *testing.T) {
 	}
 }
 
-// TestPartitionsAreTheLimiters, which keeps the state that the ring routes to.
-func TestPartitionsAreTheLimiters(t *testing.T) {
+// TestPartitionsMatchLimiter compares the ring with package limiter, which keeps
+// the state of each partition.
+func TestPartitionsMatchLimiter(t *testing.T) {
 	if ring.Partitions != limiter.Partitions {
 		t.Fatalf("ring has %d partitions, limiter %d", ring.Partitions, limiter.Partitions)
 	}

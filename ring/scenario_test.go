@@ -14,9 +14,9 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// TestScenarios plays the stories in testdata: members join and leave, and what
-// that does to partitions and keys. The owners are wire format, so a recorded
-// answer that changes is a cluster that splits during an upgrade. Re-record with
+// TestScenarios replays testdata: members join and leave, and partitions move. The
+// owners are part of the wire format, so a changed recording means a cluster that
+// splits during an upgrade. Re-record with
 // go test -run Scenarios -rewrite.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -38,20 +38,20 @@ func TestScenarios(t *testing.T) {
 	})
 }
 
-// A story is a cluster at one of a scenario's lines.
+// story is the cluster after a line of a scenario.
 type story struct{ table *ring.Table }
 
-// play does what one line says and returns what it did.
+// play runs one line and returns what to print.
 func (s *story) play(words []string) (string, error) {
 	members := slices.Clone(s.table.Members())
 	switch words[0] {
 	case "join":
-		return s.become(append(members, words[1:]...))
+		return s.setMembers(append(members, words[1:]...))
 	case "leave":
-		return s.become(slices.DeleteFunc(members, func(m string) bool { return slices.Contains(words[1:], m) }))
+		return s.setMembers(slices.DeleteFunc(members, func(m string) bool { return slices.Contains(words[1:], m) }))
 	case "key":
 		p := ring.PartitionOf(words[1])
-		return fmt.Sprintf("partition %d, owner %s, heir %s", p, orNobody(s.table.Owner(p)), orNobody(s.table.Heir(p))), nil
+		return fmt.Sprintf("partition %d, owner %s, heir %s", p, orNone(s.table.Owner(p)), orNone(s.table.Heir(p))), nil
 	case "partitions":
 		return s.partitions(), nil
 	case "digest":
@@ -61,8 +61,8 @@ func (s *story) play(words []string) (string, error) {
 	}
 }
 
-// become moves to a set of members, and counts moves from whom to whom.
-func (s *story) become(members []string) (string, error) {
+// setMembers moves to a set of members, and counts moves from whom to whom.
+func (s *story) setMembers(members []string) (string, error) {
 	next, err := ring.New(members)
 	if err != nil {
 		return "", err
@@ -70,7 +70,7 @@ func (s *story) become(members []string) (string, error) {
 	moves := ring.Diff(s.table, next)
 	counts, inherited := map[string]int{}, 0
 	for _, m := range moves {
-		counts[fmt.Sprintf("%s to %s", orNobody(m.From), orNobody(m.To))]++
+		counts[fmt.Sprintf("%s to %s", orNone(m.From), orNone(m.To))]++
 		if m.To != "" && !slices.Contains(next.Members(), m.From) && m.To == s.table.Heir(m.Partition) {
 			inherited++
 		}
@@ -100,9 +100,9 @@ func (s *story) partitions() string {
 	return strings.Join(lines, "\n")
 }
 
-func orNobody(member string) string {
+func orNone(member string) string {
 	if member == "" {
-		return "nobody"
+		return "none"
 	}
 	return member
 }

@@ -55,11 +55,11 @@ func (l *library) ready(ctx context.Context) error {
 		return err
 	}
 	s := l.client.Status()
-	if !s.Followed {
+	if !s.Following {
 		return fmt.Errorf("no node sends the ring: %v", s.Err) //nolint:errorlint // it may be nil
 	}
 	for _, m := range s.Members {
-		if m.Indirect == nil && !m.Direct {
+		if m.IndirectReason == nil && !m.Direct {
 			return fmt.Errorf("member %s at %s is not connected", m.Name, m.Address)
 		}
 	}
@@ -73,7 +73,7 @@ const readyKey = "bench-ready"
 func (l *library) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	d, err := l.client.Check(ctx, client.Call{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: c.Requests, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
+		Requests: client.Int64(requests(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 	if err != nil {
 		return bench.Answer{}, withoutKey(err, c.Key)
@@ -85,7 +85,7 @@ func (l *library) Check(ctx context.Context, c *bench.Call) (bench.Answer, error
 func (l *library) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	r, err := l.client.Reserve(ctx, client.Estimate{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: c.Requests, InputTokens: c.InputTokens, MaxOutputTokens: exactly(c.MaxOutput),
+		Requests: client.Int64(requests(c)), InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutput,
 		TTL: lease(c),
 	})
 	if err != nil {
@@ -97,7 +97,7 @@ func (l *library) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, err
 // Settle implements [bench.Target].
 func (l *library) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
 	r := l.client.Reservation(u.Key, u.ID)
-	used := client.Usage{InputTokens: exactly(u.InputTokens), OutputTokens: exactly(u.OutputTokens)}
+	used := client.Usage{InputTokens: &u.InputTokens, OutputTokens: &u.OutputTokens}
 	report := r.Progress
 	if u.Final {
 		report = r.Settle
@@ -153,14 +153,6 @@ func outcomeOf(word string) (bench.Outcome, error) {
 		return bench.Denied, nil
 	}
 	return 0, fmt.Errorf("outcome %q is not known", word)
-}
-
-// exactly is n where the client library takes 0 for not given.
-func exactly(n int64) int64 {
-	if n == 0 {
-		return client.Zero
-	}
-	return n
 }
 
 const (

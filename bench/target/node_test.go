@@ -60,7 +60,7 @@ func startNodes(t testing.TB, count int) (nodes []*node.Node) {
 			c.Join = []string{nodes[0].GossipAddr()}
 		}
 		up := make(chan struct{}) // closed when the node is ready
-		n, err := node.New(node.Options{Config: c, OnReady: func(*node.Node) { close(up) }, Hasty: true, Await: i + 1})
+		n, err := node.New(node.Options{Config: c, OnReady: func(*node.Node) { close(up) }, SkipLeave: true, ExpectedMembers: i + 1})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,60 +1,63 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package ownership says what this member is for each partition, and at which
-// term. It is a step function: an event goes in, a new immutable [State] and
-// its effects come out. It has no clock, socket, goroutine, lock or random
-// number inside, so the same code runs in a node and in a simulation.
+// Package ownership keeps this member's role and term for each partition. It is
+// a step function: an event goes in, a new immutable [State] and its effects
+// come out. It has no clock, socket, goroutine, lock or random number, so the
+// same code runs in a node and in a simulation.
 //
 // # Roles
 //
-//	None     not mine, and was not in this run: redirects to the owner
-//	Active   mine: decides
-//	Relay    was mine and moved: redirects to the owner. What the member had
-//	         counted is still here, and counts again if the partition comes back
-//	Fenced   the ring names my slot, but another boot holds it: decides nothing
+//	None     this member does not own the partition and has not owned it in this
+//	         run: redirect to the owner
+//	Active   this member owns the partition and decides
+//	Relay    this member owned the partition before: redirect to the owner. Its
+//	         counts are still in memory and apply again if the partition returns
+//	Fenced   the ring names this member, but a newer boot has its name: decide
+//	         nothing
 //
-// For now the ring alone names owners. A partition that moves starts empty at
-// its new owner. Handing state over adds roles between these: a backup that
-// follows the owner, an owner to be that waits for the state (warming), one that
-// asks for votes after a crash (promoting), an owner that is being copied
-// (exporting) or has stopped for the last change (sealed), and a former one that
-// hands in what it decided when it was cut off (reconciling).
+// For now the ring alone names owners, and a partition that moves starts empty
+// at its new owner. Handing state over will add roles between these: a backup
+// that follows the owner, a new owner that waits for the state (warming), one
+// that asks for votes after a crash (promoting), an owner that is being copied
+// (exporting) or has stopped for the last change (sealed), and a former owner
+// that reports what it decided while it was cut off (reconciling).
 //
 // # Terms
 //
-// A term numbers one member's time as the owner of one partition. The high 32
-// bits are a round, the low 32 bits a tag of the boot that took it:
+// A term numbers one member's time as the owner of one partition. Its high 32
+// bits are a round, its low 32 bits the tag of the boot that took the term:
 //
-//   - A member that becomes active takes the round above the highest that it has
-//     heard of, with its own tag.
-//   - One that is not active adopts each higher term that it hears of.
-//   - One that is active and hears of a higher term takes the round above that:
-//     the ring names it, so it is the other one that is out of date.
+//   - A member that becomes active takes the round above the highest one it
+//     knows, with its own tag.
+//   - A member that is not active adopts each higher term that it receives.
+//   - A member that is active and receives a higher term takes the round above
+//     it: the ring names this member, so the other one is out of date.
 //
-// What holds, in whatever order views and messages arrive, get lost or are
-// repeated, through crashes and splits:
+// The following holds in whatever order views and messages arrive, are lost or
+// are repeated, and through crashes and splits:
 //
-//   - A term that a member knows never decreases during one boot.
-//   - No two boots are ever active in a partition at the same term, unless their
-//     tags are equal: one chance in 2^32 for each pair. No agreement is needed
-//     for that, because nobody takes a term with another's tag. It takes the tag
-//     from the boot, not from an index in the ring: members with different views
-//     give the same index to different members.
-//   - A term that is taken is above all terms that any message, directly or
-//     through others, has brought to the member that takes it.
-//   - Two boots are active in a partition at once only as long as they have
-//     different tables, or hold the same slot and the older one does not know.
-//   - When all have the same table and each has told the owner what it knows, the
-//     owner has the highest term of all, and whoever hears from it knows it.
+//   - The term that a member knows never decreases during one boot.
+//   - No two boots are active in a partition at the same term unless their tags
+//     are equal, which has probability 2^-32 for each pair. This needs no
+//     agreement, because a boot only takes terms with its own tag. The tag comes
+//     from the boot and not from the index in the ring, because members with
+//     different views give the same index to different members.
+//   - A term that a member takes is above all terms that any message, directly
+//     or through others, has brought to that member.
+//   - Two boots are active in a partition at once only while they have different
+//     tables, or while they have the same name and the older one does not know
+//     of the newer one.
+//   - When all members have the same table and each has told the owner the terms
+//     it knows, the owner has the highest term, and every member that receives a
+//     message from the owner knows that term.
 //
-// What does not hold: that at any instant one member at most is active, and that
-// the term of a new owner is above that of the one before. An owner cut off from
-// the rest goes on deciding, and a new owner that nobody told of the old term
-// begins below it, until the first message that knows better. Both need
-// members that agree, which is what a register of terms kept by a majority, and
-// leases, are for.
+// Two things do not hold: that at most one member is active at any instant, and
+// that the term of a new owner is above that of its predecessor. An owner that
+// is cut off goes on deciding, and a new owner that has received no message with
+// the old term starts below it until the first one arrives. Both need agreement
+// between members: a register of terms kept by a majority, and leases.
 //
-// Rounds do not run out: one change of owner per second uses them up in 136
-// years. The last round is not adopted from anybody, so a damaged message can't
-// take an owner to where it has no term above.
+// One change of owner per second would use up all rounds in 136 years. The last
+// round is not adopted from messages, so a damaged message cannot leave an owner
+// without a higher term.
 package ownership

@@ -11,8 +11,7 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// tables keeps the tables that tests have asked for: building one takes longer
-// than a whole history of a few members.
+// tables caches tables: building one takes longer than a test's history of events.
 var tables sync.Map
 
 // tableOf returns the table of members.
@@ -40,19 +39,19 @@ func mustNew(t testing.TB, self string, boot uint64) *State {
 	return s
 }
 
-// follow steps with a table of members.
+// follow steps with a table of these members.
 func follow(t testing.TB, s *State, members ...string) *State {
 	t.Helper()
-	s, _ = Step(s, Ring{Table: tableOf(t, members...)})
+	s, _ = Step(s, RingChange{Table: tableOf(t, members...)})
 	return s
 }
 
-// term makes one of a round and the tag of somebody else.
+// term returns a term with the tag of another boot.
 func term(round uint64) uint64 { return round<<tagBits | 7 }
 
 func round(term uint64) uint64 { return term >> tagBits }
 
-// contents is all that a reader can see of a state, for comparing.
+// contents holds everything a reader can see of a state, for comparisons.
 type contents struct {
 	table  *ring.Table
 	fenced bool
@@ -72,8 +71,8 @@ func read(s *State) contents {
 	return c
 }
 
-// naive is the same rules over plain maps: what a state must be, without chunks,
-// sharing or counting.
+// naive is a model: the same rules over plain maps, without chunks, sharing or
+// counters.
 type naive struct {
 	self  string
 	tag   uint64
@@ -85,7 +84,7 @@ func newNaive(s *State) *naive {
 	return &naive{self: s.self, tag: uint64(s.tag), roles: map[int]Role{}, terms: map[int]uint64{}}
 }
 
-// ring follows a table, for some partitions.
+// ring applies a table to some partitions.
 func (n *naive) ring(table *ring.Table, fenced bool, partitions []int) {
 	for _, p := range partitions {
 		was, is := n.roles[p], None
@@ -104,7 +103,7 @@ func (n *naive) ring(table *ring.Table, fenced bool, partitions []int) {
 	}
 }
 
-func (n *naive) heard(c Claim) {
+func (n *naive) report(c TermReport) {
 	if c.Term <= n.terms[c.Partition] {
 		return
 	}
@@ -114,7 +113,7 @@ func (n *naive) heard(c Claim) {
 	}
 }
 
-// differs says where s is not what n is.
+// differs returns an error for the first partition where s differs from n.
 func (n *naive) differs(s *State, partitions []int) error {
 	for _, p := range partitions {
 		if s.Role(p) != n.roles[p] || s.Term(p) != n.terms[p] {

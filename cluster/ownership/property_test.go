@@ -10,9 +10,9 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// TestStepIsTheModel compares a history of events with the same rules over plain
-// maps, and holds what a member promises on its own: terms never fall, and no
-// state changes after it was returned.
+// TestStepIsTheModel compares random events with the naive model. It also checks
+// that terms never decrease and that a state does not change after it was
+// returned.
 func TestStepIsTheModel(t *testing.T) {
 	all := []string{"a", "b", "c"}
 	partitions := make([]int, ring.Partitions)
@@ -22,12 +22,12 @@ func TestStepIsTheModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := mustNew(t, "b", rapid.Uint64().Draw(rt, "boot"))
 		model := newNaive(s)
-		type kept struct {
+		type recorded struct {
 			state *State
 			then  contents
 		}
-		history := []kept{{s, read(s)}}
-		// A few partitions, so that claims meet; two of them share a chunk.
+		history := []recorded{{s, read(s)}}
+		// Few partitions, so that reports collide; two of them share a chunk.
 		some := rapid.SampledFrom([]int{0, 1, chunkSize - 1, chunkSize, 2000, ring.Partitions - 1})
 		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
 			if rapid.Bool().Draw(rt, "ring") {
@@ -37,17 +37,17 @@ func TestStepIsTheModel(t *testing.T) {
 						members = append(members, m)
 					}
 				}
-				e := Ring{Table: tableOf(t, members...), Fenced: rapid.Bool().Draw(rt, "fenced")}
+				e := RingChange{Table: tableOf(t, members...), Fenced: rapid.Bool().Draw(rt, "fenced")}
 				s, _ = Step(s, e)
 				model.ring(e.Table, e.Fenced, partitions)
 			} else {
-				var heard Heard
-				for range rapid.IntRange(0, 6).Draw(rt, "claims") {
-					c := Claim{some.Draw(rt, "partition"), rapid.Uint64Range(0, 8<<tagBits).Draw(rt, "term")}
-					heard = append(heard, c)
-					model.heard(c)
+				var reports TermReports
+				for range rapid.IntRange(0, 6).Draw(rt, "reports") {
+					c := TermReport{some.Draw(rt, "partition"), rapid.Uint64Range(0, 8<<tagBits).Draw(rt, "term")}
+					reports = append(reports, c)
+					model.report(c)
 				}
-				s, _ = Step(s, heard)
+				s, _ = Step(s, reports)
 			}
 			if err := model.differs(s, partitions); err != nil {
 				rt.Fatal(err)
@@ -58,31 +58,31 @@ func TestStepIsTheModel(t *testing.T) {
 			now := read(s)
 			for p, before := range history[len(history)-1].then.terms {
 				if now.terms[p] < before {
-					rt.Fatalf("the term of %d fell from %#x to %#x", p, before, now.terms[p])
+					rt.Fatalf("the term of %d decreased from %#x to %#x", p, before, now.terms[p])
 				}
 			}
-			history = append(history, kept{s, now})
+			history = append(history, recorded{s, now})
 		}
 		for i, k := range history {
 			if read(k.state) != k.then {
-				rt.Fatalf("state %d of %d has changed since", i, len(history))
+				rt.Fatalf("state %d of %d has changed after it was returned", i, len(history))
 			}
 		}
 	})
 }
 
-// TestTermsAreTakenByOneBoot: whatever two boots have heard, what they take
-// differs, and is above what they have heard.
+// TestTermsAreTakenByOneBoot checks that two boots take different terms, each
+// above the term that it knows.
 func TestTermsAreTakenByOneBoot(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		a, b := mustNew(t, "a", rapid.Uint64().Draw(rt, "boot of a")), mustNew(t, "b", rapid.Uint64().Draw(rt, "boot of b"))
-		heard := rapid.Uint64Range(0, 1<<63)
-		x, y := heard.Draw(rt, "heard by a"), heard.Draw(rt, "heard by b")
-		if a.above(x) <= x || b.above(y) <= y {
-			rt.Errorf("above(%#x) = %#x, above(%#x) = %#x", x, a.above(x), y, b.above(y))
+		terms := rapid.Uint64Range(0, 1<<63)
+		x, y := terms.Draw(rt, "known to a"), terms.Draw(rt, "known to b")
+		if a.nextTerm(x) <= x || b.nextTerm(y) <= y {
+			rt.Errorf("nextTerm(%#x) = %#x, nextTerm(%#x) = %#x", x, a.nextTerm(x), y, b.nextTerm(y))
 		}
-		if a.tag != b.tag && a.above(x) == b.above(y) {
-			rt.Errorf("both take %#x", a.above(x))
+		if a.tag != b.tag && a.nextTerm(x) == b.nextTerm(y) {
+			rt.Errorf("both take %#x", a.nextTerm(x))
 		}
 	})
 }

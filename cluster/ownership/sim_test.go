@@ -10,10 +10,9 @@ import (
 	"testing"
 )
 
-// TestSimulation runs 3 to 7 members through crashes, restarts that leave the
-// former boot alive, joins, leaves, splits and heals. Views arrive late, in any
-// order or never; messages are delayed, repeated and lost. A failure prints its
-// seed; run that one alone with -run 'TestSimulation/seed_N$'.
+// TestSimulation runs 3 to 7 members through crashes, restarts while the former
+// boot is alive, joins, leaves, splits and heals. Views arrive late, in any order
+// or never; messages are delayed, repeated and lost. To repeat one seed, use -run 'TestSimulation/seed_N$'.
 func TestSimulation(t *testing.T) {
 	seeds := 1000
 	if testing.Short() || raceEnabled {
@@ -38,9 +37,9 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	t.Logf("%d seeds: %+v", seeds, total)
-	// A simulation in which nothing happens proves nothing.
+	// Each kind of event must have happened at least once.
 	if total.decided == 0 || total.redirected == 0 || total.contested == 0 || total.fenced == 0 || total.twoOwners == 0 {
-		t.Errorf("some of what the simulation is for never happened: %+v", total)
+		t.Errorf("some kinds of events never happened: %+v", total)
 	}
 }
 
@@ -54,23 +53,23 @@ func (c *simCounts) add(d simCounts) {
 	c.twoOwners += d.twoOwners
 }
 
-// boot is one run of a member, and what its router would do.
+// boot is one run of a member, with the behaviour of its router.
 type boot struct {
 	id    uint64 // from 1, in the order of starts
-	slot  string
+	name  string
 	side  int // of a split
 	state *State
 	model *naive
-	// reached is, per partition, the highest term that any boot had taken when
-	// it sent something that led here. It travels beside the protocol.
+	// reached is, per partition, the highest term that any message has brought
+	// here, directly or through others. The test tracks it outside of the protocol.
 	reached map[int]uint64
 }
 
-// simView is what gossip on one side would show: who serves, and which boot
-// holds each slot.
+// simView is what gossip shows on one side of a split: the members that serve and
+// the newest boot of each name.
 type simView struct {
 	serving []string
-	holders map[string]uint64
+	newest  map[string]uint64
 }
 
 type simMessage struct {
@@ -91,58 +90,58 @@ type simDelivery struct {
 type sim struct {
 	t          *testing.T
 	rand       *rand.Rand
-	slots      []string
-	joined     map[string]bool // slots that serve while they have a boot
+	names      []string
+	joined     map[string]bool // names that serve while a boot of them is alive
 	boots      []*boot         // alive
 	lastBoot   uint64
 	partitions []int
 	messages   []simMessage
 	views      []simDelivery
-	taken      map[Claim]uint64 // the boot that was active at a term
+	taken      map[TermReport]uint64 // the boot that was active at a term
 	counts     simCounts
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
-	s := &sim{t: t, rand: rand.New(rand.NewPCG(seed, 1)), joined: map[string]bool{}, taken: map[Claim]uint64{}}
+	s := &sim{t: t, rand: rand.New(rand.NewPCG(seed, 1)), joined: map[string]bool{}, taken: map[TermReport]uint64{}}
 	for i := range 3 + s.rand.IntN(5) {
-		s.slots = append(s.slots, fmt.Sprintf("limiter-%d", i))
+		s.names = append(s.names, fmt.Sprintf("limiter-%d", i))
 	}
 	for i := range 6 { // far apart and side by side
 		s.partitions = append(s.partitions, i/2*1000+s.rand.IntN(500)*2+i%2)
 	}
-	for _, slot := range s.slots {
-		s.start(slot)
+	for _, name := range s.names {
+		s.start(name)
 	}
 	s.announce()
 	return s
 }
 
-// start runs a new boot of a slot, beside those that are still there.
-func (s *sim) start(slot string) {
+// start runs a new boot of a name, beside those that are still there.
+func (s *sim) start(name string) {
 	s.lastBoot++
-	b := &boot{id: s.lastBoot, slot: slot, state: mustNew(s.t, slot, s.lastBoot), reached: map[int]uint64{}}
+	b := &boot{id: s.lastBoot, name: name, state: mustNew(s.t, name, s.lastBoot), reached: map[int]uint64{}}
 	b.model = newNaive(b.state)
 	s.boots = append(s.boots, b)
-	s.joined[slot] = true
+	s.joined[name] = true
 }
 
-// view is the truth of one side.
+// view returns the current view of one side.
 func (s *sim) view(side int) simView {
-	v := simView{holders: map[string]uint64{}}
+	v := simView{newest: map[string]uint64{}}
 	for _, b := range s.boots {
 		if b.side == side {
-			v.holders[b.slot] = max(v.holders[b.slot], b.id)
+			v.newest[b.name] = max(v.newest[b.name], b.id)
 		}
 	}
-	for _, slot := range s.slots {
-		if v.holders[slot] > 0 && s.joined[slot] {
-			v.serving = append(v.serving, slot)
+	for _, name := range s.names {
+		if v.newest[name] > 0 && s.joined[name] {
+			v.serving = append(v.serving, name)
 		}
 	}
 	return v
 }
 
-// announce sends each boot the view of its side, unless it is skipped.
+// announce sends most boots the view of their side.
 func (s *sim) announce() {
 	for _, b := range s.boots {
 		if s.rand.IntN(5) > 0 {
@@ -161,7 +160,7 @@ func (s *sim) step() {
 			i := s.rand.IntN(len(s.views))
 			d := s.views[i]
 			s.views = slices.Delete(s.views, i, i+1)
-			s.follow(d.to, d.view)
+			s.applyRing(d.to, d.view)
 		}
 	case n < 50:
 		s.call(s.boots[s.rand.IntN(len(s.boots))], s.partitions[s.rand.IntN(len(s.partitions))])
@@ -169,17 +168,17 @@ func (s *sim) step() {
 		if len(s.messages) > 0 {
 			i := s.rand.IntN(len(s.messages))
 			m := s.messages[i]
-			if s.rand.IntN(8) > 0 { // else it comes again
+			if s.rand.IntN(8) > 0 { // otherwise it is delivered again
 				s.messages = slices.Delete(s.messages, i, i+1)
 			}
-			if s.rand.IntN(8) > 0 { // else it is lost
+			if s.rand.IntN(8) > 0 { // otherwise it is lost
 				s.deliver(m)
 			}
 		}
 	}
 }
 
-// change does something to the cluster.
+// change makes a random change to the cluster.
 func (s *sim) change() {
 	some := s.rand.IntN(len(s.boots))
 	switch b := s.boots[some]; s.rand.IntN(7) {
@@ -187,20 +186,20 @@ func (s *sim) change() {
 		if len(s.boots) > 2 {
 			s.boots = slices.Delete(s.boots, some, some+1)
 		}
-	case 1: // crash and restart, faster than anyone sees
+	case 1: // crash and restart, faster than any failure detector
 		s.boots = slices.Delete(s.boots, some, some+1)
-		s.start(b.slot)
-	case 2: // a second boot of a slot, while the first one is paused, say
+		s.start(b.name)
+	case 2: // a second boot with a name, for example while the first one is paused
 		if len(s.boots) < 12 {
-			s.start(b.slot)
+			s.start(b.name)
 		}
-	case 3: // a slot that is away comes back
-		slot := s.slots[s.rand.IntN(len(s.slots))]
-		if !slices.ContainsFunc(s.boots, func(b *boot) bool { return b.slot == slot }) {
-			s.start(slot)
+	case 3: // a member that is away comes back
+		name := s.names[s.rand.IntN(len(s.names))]
+		if !slices.ContainsFunc(s.boots, func(b *boot) bool { return b.name == name }) {
+			s.start(name)
 		}
-	case 4: // leaves, or thinks better of it
-		s.joined[b.slot] = !s.joined[b.slot]
+	case 4: // leave or join
+		s.joined[b.name] = !s.joined[b.name]
 	case 5: // split
 		for _, b := range s.boots {
 			b.side = s.rand.IntN(2)
@@ -212,28 +211,28 @@ func (s *sim) change() {
 	}
 }
 
-// follow takes a view.
-func (s *sim) follow(b *boot, v simView) {
-	e := Ring{Table: tableOf(s.t, v.serving...), Fenced: v.holders[b.slot] > b.id}
+// applyRing steps a boot with a view.
+func (s *sim) applyRing(b *boot, v simView) {
+	e := RingChange{Table: tableOf(s.t, v.serving...), Fenced: v.newest[b.name] > b.id}
 	b.model.ring(e.Table, e.Fenced, s.partitions)
 	if e.Fenced {
 		s.counts.fenced++
 	}
-	s.enter(b, e)
+	s.stepBoot(b, e)
 }
 
-// hear takes the term of a message.
-func (s *sim) hear(b *boot, m simMessage) {
+// applyTerms steps a boot with the term of a message.
+func (s *sim) applyTerms(b *boot, m simMessage) {
 	b.reached[m.partition] = max(b.reached[m.partition], m.reached)
 	if b.state.Admit(m.partition, m.term).Learn {
-		c := Claim{m.partition, m.term}
-		b.model.heard(c)
-		s.enter(b, Heard{c})
+		c := TermReport{m.partition, m.term}
+		b.model.report(c)
+		s.stepBoot(b, TermReports{c})
 	}
 }
 
-// enter steps and checks everything that must hold after it.
-func (s *sim) enter(b *boot, e Event) {
+// stepBoot steps a boot and checks everything that must hold afterwards.
+func (s *sim) stepBoot(b *boot, e Event) {
 	s.t.Helper()
 	from := b.state
 	next, fx := Step(from, e)
@@ -245,18 +244,18 @@ func (s *sim) enter(b *boot, e Event) {
 	for _, p := range s.partitions {
 		was, is := from.Term(p), next.Term(p)
 		if is < was {
-			s.t.Fatalf("%s.%d: term of %d fell from %#x to %#x", b.slot, b.id, p, was, is)
+			s.t.Fatalf("%s.%d: term of %d decreased from %#x to %#x", b.name, b.id, p, was, is)
 		}
 		if next.Role(p) != Active {
 			continue
 		}
 		if from.Role(p) != Active && is <= b.reached[p] {
-			s.t.Fatalf("%s.%d: became active for %d at %#x, want above %#x, which had reached it", b.slot, b.id, p, is, b.reached[p])
+			s.t.Fatalf("%s.%d: became active for %d at %#x, want above %#x, which had reached it", b.name, b.id, p, is, b.reached[p])
 		}
-		if other, ok := s.taken[Claim{p, is}]; ok && other != b.id {
-			s.t.Fatalf("%s.%d: active for %d at %#x, where boot %d was active", b.slot, b.id, p, is, other)
+		if other, ok := s.taken[TermReport{p, is}]; ok && other != b.id {
+			s.t.Fatalf("%s.%d: active for %d at %#x, where boot %d was active", b.name, b.id, p, is, other)
 		}
-		s.taken[Claim{p, is}] = b.id
+		s.taken[TermReport{p, is}] = b.id
 		b.reached[p] = max(b.reached[p], is)
 		s.checkTwo(b, p)
 	}
@@ -270,8 +269,8 @@ func (s *sim) checkTwo(b *boot, p int) {
 			continue
 		}
 		s.counts.twoOwners++
-		if other.slot != b.slot && other.state.Table().Digest() == b.state.Table().Digest() {
-			s.t.Fatalf("%s.%d and %s.%d are both active for %d with the same table", b.slot, b.id, other.slot, other.id, p)
+		if other.name != b.name && other.state.Table().Digest() == b.state.Table().Digest() {
+			s.t.Fatalf("%s.%d and %s.%d are both active for %d with the same table", b.name, b.id, other.name, other.id, p)
 		}
 	}
 }
@@ -285,23 +284,23 @@ func (s *sim) call(b *boot, p int) {
 	s.send(b, b.state.Table().Owner(p), p, 1)
 }
 
-// send sends a call to the boot that a connection to a slot would reach: a
-// random one of its boots, since views of addresses differ too.
-func (s *sim) send(b *boot, slot string, p, hop int) {
-	var there []*boot
+// send sends a call to a random boot of a name, because members may also have
+// different addresses for it.
+func (s *sim) send(b *boot, name string, p, hop int) {
+	var targets []*boot
 	for _, other := range s.boots {
-		if other.slot == slot && other != b {
-			there = append(there, other)
+		if other.name == name && other != b {
+			targets = append(targets, other)
 		}
 	}
-	if len(there) > 0 {
-		to := there[s.rand.IntN(len(there))]
+	if len(targets) > 0 {
+		to := targets[s.rand.IntN(len(targets))]
 		s.messages = append(s.messages, simMessage{from: b, to: to, partition: p, term: b.state.Term(p), reached: b.reached[p], hop: hop})
 	}
 }
 
-// deliver hands a message over, unless who sent or should get it is gone or on
-// the other side.
+// deliver delivers a message, unless the receiver has ended or is on the other
+// side.
 func (s *sim) deliver(m simMessage) {
 	s.t.Helper()
 	b := m.to
@@ -309,7 +308,7 @@ func (s *sim) deliver(m simMessage) {
 		return
 	}
 	decide := b.state.Admit(m.partition, m.term).Decide
-	s.hear(b, m)
+	s.applyTerms(b, m)
 	switch {
 	case m.answer && !m.decided && m.hop == 1:
 		s.send(b, b.state.Table().Owner(m.partition), m.partition, 2)
@@ -319,7 +318,7 @@ func (s *sim) deliver(m simMessage) {
 	case decide:
 		s.counts.decided++
 		if b.state.Role(m.partition) != Active || b.state.Term(m.partition) < m.term || b.state.Term(m.partition) < b.reached[m.partition] {
-			s.t.Fatalf("%s.%d decides for %d as %s at %#x, a call at %#x", b.slot, b.id, m.partition, b.state.Role(m.partition), b.state.Term(m.partition), m.term)
+			s.t.Fatalf("%s.%d decides for %d as %s at %#x, a call at %#x", b.name, b.id, m.partition, b.state.Role(m.partition), b.state.Term(m.partition), m.term)
 		}
 	default:
 		s.counts.redirected++
@@ -330,24 +329,24 @@ func (s *sim) deliver(m simMessage) {
 	})
 }
 
-// converge heals everything, lets what is under way arrive and then has every
-// boot ask the owner twice: once to tell it, once to be told.
+// converge heals all splits, delivers the messages in flight and lets every boot
+// call the owner twice: once to report its term, once to receive the owner's.
 func (s *sim) converge() {
 	s.t.Helper()
 	for _, b := range s.boots {
-		b.side, s.joined[b.slot] = 0, true
+		b.side, s.joined[b.name] = 0, true
 	}
 	s.flush()
 	view := s.view(0)
 	for _, b := range s.boots {
-		s.follow(b, view)
+		s.applyRing(b, view)
 	}
 	table := tableOf(s.t, view.serving...)
 	owners := map[int]*boot{}
 	for range 2 {
 		for _, p := range s.partitions {
 			for _, b := range s.boots {
-				if b.slot == table.Owner(p) && b.id == view.holders[b.slot] {
+				if b.name == table.Owner(p) && b.id == view.newest[b.name] {
 					owners[p] = b
 				}
 			}
@@ -363,19 +362,19 @@ func (s *sim) converge() {
 		var active []string
 		for _, b := range s.boots {
 			if b.state.Role(p) == Active {
-				active = append(active, b.slot)
+				active = append(active, b.name)
 			}
 			if b.state.Table().Digest() != table.Digest() || b.state.Term(p) != owners[p].state.Term(p) {
-				s.t.Errorf("%s.%d: term of %d is %#x after healing, want that of the owner, %#x", b.slot, b.id, p, b.state.Term(p), owners[p].state.Term(p))
+				s.t.Errorf("%s.%d: term of %d is %#x after healing, want that of the owner, %#x", b.name, b.id, p, b.state.Term(p), owners[p].state.Term(p))
 			}
 		}
 		if len(active) != 1 || active[0] != table.Owner(p) {
 			s.t.Errorf("active for %d after healing: %s, want %s", p, strings.Join(active, " "), table.Owner(p))
 		}
 	}
-	for claim := range s.taken {
-		if owner := owners[claim.Partition]; claim.Term > owner.state.Term(claim.Partition) && s.alive(s.taken[claim]) {
-			s.t.Errorf("%s owns %d at %#x, want at least %#x, which boot %d took", owner.slot, claim.Partition, owner.state.Term(claim.Partition), claim.Term, s.taken[claim])
+	for report := range s.taken {
+		if owner := owners[report.Partition]; report.Term > owner.state.Term(report.Partition) && s.alive(s.taken[report]) {
+			s.t.Errorf("%s owns %d at %#x, want at least %#x, which boot %d took", owner.name, report.Partition, owner.state.Term(report.Partition), report.Term, s.taken[report])
 		}
 	}
 }

@@ -8,62 +8,62 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// Event is a [Ring] or a [Heard].
+// Event is a [RingChange] or [TermReports].
 type Event interface{ event() }
 
-// Ring is a new table, or a change of whether another boot holds the slot of
-// this member.
-type Ring struct {
-	Table  *ring.Table // nil: nobody serves
+// RingChange is a new ring table, or a change of whether a newer boot has the
+// name of this member.
+type RingChange struct {
+	Table  *ring.Table // nil: no member serves
 	Fenced bool
 }
 
-// Heard is what one message, or several, say of terms. It must come from
-// members that have shown who they are: whoever may say a term can make owners
-// take higher ones.
-type Heard []Claim
+// TermReports are the terms in one or more messages. The senders must be
+// authenticated members, because a report can make an owner take a higher term.
+type TermReports []TermReport
 
-// Claim is that somebody knows of a term of a partition.
-type Claim struct {
+// TermReport says that the sender of a message knows a term of a partition.
+type TermReport struct {
 	Partition int
 	Term      uint64
 }
 
-func (Ring) event()  {}
-func (Heard) event() {}
+func (RingChange) event()  {}
+func (TermReports) event() {}
 
-// Effects are for the caller to carry out or to count. The slices have no more
-// entries than the ring has partitions, or the [Heard] has claims.
+// Effects are for the caller to act on or to count. Each slice has at most one
+// entry per partition of the ring or per report.
 type Effects struct {
-	// Gained became active, Lost were: they are now relay or fenced. Ascending.
+	// Gained lists the partitions that became active, Lost those that were active
+	// and are now relay or fenced. Both are in ascending order.
 	Gained, Lost []int
-	// Contested are active here, and somebody knew of a higher term: a member
-	// with another view has decided in them, or does so still. In the order of
-	// the claims; their terms are above those now.
+	// Contested lists, in the order of the reports, active partitions for which a
+	// higher term was reported: a member with another view has decided there, and
+	// may still do so. This member's terms are now above the reported ones.
 	Contested []int
-	// Learned counts terms adopted from others.
+	// Learned counts terms adopted from reports.
 	Learned int
-	// Refused counts claims that no member makes: of a partition that does not
-	// exist or of the last round. They had no other effect.
-	Refused int
+	// Rejected counts invalid reports: of a partition that does not exist or of the
+	// last round. They had no other effect.
+	Rejected int
 }
 
-// Step returns the state after an event. It returns s itself if nothing is
-// different, and allocates nothing then. The cost of a [Ring] is one look at
-// each partition; that of a [Heard] is proportional to its claims, and copies at
-// most half a kilobyte for each that brings something new.
+// Step returns the state after an event. If nothing changes, it returns s and
+// allocates nothing. A [RingChange] costs a pass over all partitions;
+// [TermReports] cost time proportional to their number, plus a copy of at most
+// half a kilobyte for each new term.
 func Step(s *State, e Event) (*State, Effects) {
 	switch e := e.(type) {
-	case Ring:
-		return s.follow(e)
-	case Heard:
-		return s.hear(e)
+	case RingChange:
+		return s.applyRing(e)
+	case TermReports:
+		return s.applyTerms(e)
 	}
 	return s, Effects{}
 }
 
-// follow takes the roles that a ring gives.
-func (s *State) follow(e Ring) (*State, Effects) {
+// applyRing returns the state with the roles that follow from a ring.
+func (s *State) applyRing(e RingChange) (*State, Effects) {
 	if e.Table == nil {
 		e.Table = &ring.Table{}
 	}
@@ -73,14 +73,14 @@ func (s *State) follow(e Ring) (*State, Effects) {
 	}
 	d := draft{old: s, next: *s}
 	d.next.table, d.next.fenced = e.Table, e.Fenced
-	me, there := slices.BinarySearch(e.Table.Members(), s.self)
+	self, isMember := slices.BinarySearch(e.Table.Members(), s.self)
 	for p := range ring.Partitions {
-		mine := there && e.Table.OwnerIndex(p) == me
+		owned := isMember && e.Table.OwnerIndex(p) == self
 		from, to := s.Role(p), None
 		switch {
-		case mine && e.Fenced:
+		case owned && e.Fenced:
 			to = Fenced
-		case mine:
+		case owned:
 			to = Active
 		case from == Active || from == Relay:
 			to = Relay
@@ -91,7 +91,7 @@ func (s *State) follow(e Ring) (*State, Effects) {
 		d.setRole(p, to)
 		switch {
 		case to == Active:
-			d.setTerm(p, s.above(s.Term(p)))
+			d.setTerm(p, s.nextTerm(s.Term(p)))
 			fx.Gained = append(fx.Gained, p)
 		case from == Active:
 			fx.Lost = append(fx.Lost, p)
@@ -100,53 +100,53 @@ func (s *State) follow(e Ring) (*State, Effects) {
 	return &d.next, fx
 }
 
-// hear takes the terms that others know of.
-func (s *State) hear(claims Heard) (*State, Effects) {
+// applyTerms returns the state with the terms that others reported.
+func (s *State) applyTerms(reports TermReports) (*State, Effects) {
 	var fx Effects
 	var d *draft
-	now := s
-	for _, c := range claims {
+	current := s
+	for _, r := range reports {
 		switch {
-		case c.Partition < 0 || c.Partition >= ring.Partitions || !adoptable(c.Term):
-			fx.Refused++
+		case r.Partition < 0 || r.Partition >= ring.Partitions || !adoptable(r.Term):
+			fx.Rejected++
 			continue
-		case c.Term <= now.Term(c.Partition):
+		case r.Term <= current.Term(r.Partition):
 			continue
 		case d == nil:
 			d = &draft{old: s, next: *s}
-			now = &d.next
+			current = &d.next
 		}
-		if now.Role(c.Partition) == Active {
-			d.setTerm(c.Partition, s.above(c.Term))
-			fx.Contested = append(fx.Contested, c.Partition)
+		if current.Role(r.Partition) == Active {
+			d.setTerm(r.Partition, s.nextTerm(r.Term))
+			fx.Contested = append(fx.Contested, r.Partition)
 		} else {
-			d.setTerm(c.Partition, c.Term)
+			d.setTerm(r.Partition, r.Term)
 			fx.Learned++
 		}
 	}
-	return now, fx
+	return current, fx
 }
 
-// draft is a state in the making. Its chunks are those of old until they are
-// written.
+// draft builds the next state. It shares the chunks of old until they are
+// written (copy on write).
 type draft struct {
 	old  *State
 	next State
 }
 
 func (d *draft) setRole(partition int, r Role) {
-	c, i := d.own(partition), partition%chunkSize
+	c, i := d.writable(partition), partition%chunkSize
 	d.next.counts[c.roles[i]]--
 	d.next.counts[r]++
 	c.roles[i] = r
 }
 
 func (d *draft) setTerm(partition int, term uint64) {
-	d.own(partition).terms[partition%chunkSize] = term
+	d.writable(partition).terms[partition%chunkSize] = term
 }
 
-// own returns a chunk that may be written.
-func (d *draft) own(partition int) *chunk {
+// writable returns the chunk of a partition, copied if it is still shared.
+func (d *draft) writable(partition int) *chunk {
 	i := partition / chunkSize
 	if d.next.chunks[i] == d.old.chunks[i] {
 		c := *d.old.chunks[i]
@@ -161,11 +161,12 @@ const (
 	lastRound = 1<<(64-tagBits) - 1
 )
 
-// adoptable reports whether there is a term above one that somebody knows of.
+// adoptable reports whether there is a round above that of term.
 func adoptable(term uint64) bool { return term>>tagBits < lastRound }
 
-// above returns the term that this boot takes when it knows of term. It is above
-// that for every adoptable term, and for the rest it is the last of this boot.
-func (s *State) above(term uint64) uint64 {
+// nextTerm returns the term that this boot takes when it knows term. It is
+// greater than term if term is adoptable; otherwise it is the last term of this
+// boot.
+func (s *State) nextTerm(term uint64) uint64 {
 	return min(term>>tagBits+1, lastRound)<<tagBits | uint64(s.tag)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-func TestNewIsNothing(t *testing.T) {
+func TestNewHasNoRole(t *testing.T) {
 	if _, err := New("", 1); err == nil || !strings.Contains(err.Error(), "self") {
 		t.Errorf("New without a name: %v, want an error that names self", err)
 	}
@@ -27,36 +27,36 @@ func TestNewIsNothing(t *testing.T) {
 	}
 }
 
-// TestRoles takes one partition of a from role to role.
+// TestRoles takes one partition through all changes of role.
 func TestRoles(t *testing.T) {
 	mine := ownedBy(t, tableOf(t, "a", "b"), "a")
 	type event struct {
-		members string // empty: nobody serves
+		members string // empty: no member serves
 		fenced  bool
 	}
-	alone, both, gone := event{members: "a"}, event{members: "a b"}, event{members: "b"}
-	fencedHere, fencedGone := event{"a b", true}, event{"b", true}
+	alone, both, without := event{members: "a"}, event{members: "a b"}, event{members: "b"}
+	fencedOwner, fencedWithout := event{"a b", true}, event{"b", true}
 	tests := []struct {
 		name   string
 		events []event
 		want   Role
 		rounds uint64 // of the term
 	}{
-		{"the ring names me", []event{both}, Active, 1},
-		{"a ring without me", []event{gone}, None, 0},
-		{"nobody serves", []event{{}}, None, 0},
-		{"stays mine", []event{alone, both}, Active, 1},
-		{"moves away", []event{both, gone}, Relay, 1},
-		{"nobody serves any more", []event{both, {}}, Relay, 1},
-		{"a relay stays one", []event{both, gone, {}, gone}, Relay, 1},
-		{"comes back", []event{both, gone, both}, Active, 2},
-		{"fenced from the start", []event{fencedHere}, Fenced, 0},
-		{"fenced while active", []event{both, fencedHere}, Fenced, 1},
-		{"fenced, then moved", []event{both, fencedHere, fencedGone}, None, 1},
-		{"a relay that is fenced", []event{both, gone, fencedGone}, Relay, 1},
-		{"a relay that would get it back, fenced", []event{both, gone, fencedHere}, Fenced, 1},
-		{"no longer fenced", []event{both, fencedHere, both}, Active, 2},
-		{"moved and fenced at once", []event{both, fencedGone}, Relay, 1},
+		{"the ring names this member", []event{both}, Active, 1},
+		{"a ring without this member", []event{without}, None, 0},
+		{"no member serves", []event{{}}, None, 0},
+		{"stays active", []event{alone, both}, Active, 1},
+		{"moves away", []event{both, without}, Relay, 1},
+		{"no member serves any more", []event{both, {}}, Relay, 1},
+		{"a relay stays one", []event{both, without, {}, without}, Relay, 1},
+		{"comes back", []event{both, without, both}, Active, 2},
+		{"fenced from the start", []event{fencedOwner}, Fenced, 0},
+		{"fenced while active", []event{both, fencedOwner}, Fenced, 1},
+		{"fenced, then moved", []event{both, fencedOwner, fencedWithout}, None, 1},
+		{"a relay that is fenced", []event{both, without, fencedWithout}, Relay, 1},
+		{"a relay that would get it back, fenced", []event{both, without, fencedOwner}, Fenced, 1},
+		{"no longer fenced", []event{both, fencedOwner, both}, Active, 2},
+		{"moved and fenced at once", []event{both, fencedWithout}, Relay, 1},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestRoles(t *testing.T) {
 			for _, e := range test.events {
 				from := s
 				var fx Effects
-				s, fx = Step(s, Ring{Table: tableOf(t, strings.Fields(e.members)...), Fenced: e.fenced})
+				s, fx = Step(s, RingChange{Table: tableOf(t, strings.Fields(e.members)...), Fenced: e.fenced})
 				if s.Fenced() != e.fenced || strings.Join(s.Table().Members(), " ") != e.members {
 					t.Errorf("after %+v: fenced %v, members %v", e, s.Fenced(), s.Table().Members())
 				}
@@ -100,34 +100,34 @@ func checkMoves(t *testing.T, from, to *State, fx Effects) {
 	}
 }
 
-func TestTermsThatAreHeard(t *testing.T) {
+func TestTermReports(t *testing.T) {
 	table := tableOf(t, "a", "b")
 	mine, other := ownedBy(t, table, "a"), ownedBy(t, table, "b")
 	fresh := follow(t, mustNew(t, "a", 1), "a", "b")
 	own := fresh.Term(mine)
 	tests := []struct {
-		name   string
-		heard  Heard
-		rounds [2]uint64 // of mine and other
-		fx     Effects
+		name    string
+		reports TermReports
+		rounds  [2]uint64 // of mine and other
+		fx      Effects
 	}{
 		{"nothing", nil, [2]uint64{1, 0}, Effects{}},
-		{"a higher one of another's", Heard{{other, term(5)}}, [2]uint64{1, 5}, Effects{Learned: 1}},
-		{"a higher one of mine", Heard{{mine, term(5)}}, [2]uint64{6, 0}, Effects{Contested: []int{mine}}},
-		{"the same round, another tag", Heard{{mine, own + 1}}, [2]uint64{2, 0}, Effects{Contested: []int{mine}}},
-		{"a lower tag", Heard{{mine, own - 1}}, [2]uint64{1, 0}, Effects{}},
-		{"my own", Heard{{mine, own}}, [2]uint64{1, 0}, Effects{}},
-		{"none", Heard{{mine, 0}, {other, 0}}, [2]uint64{1, 0}, Effects{}},
-		{"falling", Heard{{other, term(5)}, {other, term(4)}}, [2]uint64{1, 5}, Effects{Learned: 1}},
-		{"rising", Heard{{mine, term(4)}, {mine, term(4)}, {mine, term(9)}}, [2]uint64{10, 0}, Effects{Contested: []int{mine, mine}}},
-		{"the last that can be adopted", Heard{{other, term(lastRound - 1)}}, [2]uint64{1, lastRound - 1}, Effects{Learned: 1}},
-		{"the last round", Heard{{mine, term(lastRound)}, {other, 1<<64 - 1}}, [2]uint64{1, 0}, Effects{Refused: 2}},
-		{"no such partition", Heard{{-1, term(1)}, {ring.Partitions, term(1)}, {other, term(2)}}, [2]uint64{1, 2}, Effects{Refused: 2, Learned: 1}},
+		{"a higher term of another owner", TermReports{{other, term(5)}}, [2]uint64{1, 5}, Effects{Learned: 1}},
+		{"a higher term of an active partition", TermReports{{mine, term(5)}}, [2]uint64{6, 0}, Effects{Contested: []int{mine}}},
+		{"the same round, another tag", TermReports{{mine, own + 1}}, [2]uint64{2, 0}, Effects{Contested: []int{mine}}},
+		{"a lower tag", TermReports{{mine, own - 1}}, [2]uint64{1, 0}, Effects{}},
+		{"the own term", TermReports{{mine, own}}, [2]uint64{1, 0}, Effects{}},
+		{"none", TermReports{{mine, 0}, {other, 0}}, [2]uint64{1, 0}, Effects{}},
+		{"falling", TermReports{{other, term(5)}, {other, term(4)}}, [2]uint64{1, 5}, Effects{Learned: 1}},
+		{"rising", TermReports{{mine, term(4)}, {mine, term(4)}, {mine, term(9)}}, [2]uint64{10, 0}, Effects{Contested: []int{mine, mine}}},
+		{"the last that can be adopted", TermReports{{other, term(lastRound - 1)}}, [2]uint64{1, lastRound - 1}, Effects{Learned: 1}},
+		{"the last round", TermReports{{mine, term(lastRound)}, {other, 1<<64 - 1}}, [2]uint64{1, 0}, Effects{Rejected: 2}},
+		{"no such partition", TermReports{{-1, term(1)}, {ring.Partitions, term(1)}, {other, term(2)}}, [2]uint64{1, 2}, Effects{Rejected: 2, Learned: 1}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			before := read(fresh)
-			s, fx := Step(fresh, test.heard)
+			s, fx := Step(fresh, test.reports)
 			if diff := cmp.Diff(test.fx, fx); diff != "" {
 				t.Errorf("effects (-want +got):\n%s", diff)
 			}
@@ -154,9 +154,9 @@ func TestAdmit(t *testing.T) {
 	table := tableOf(t, "a", "b")
 	mine, other := ownedBy(t, table, "a"), ownedBy(t, table, "b")
 	s := follow(t, mustNew(t, "a", 1), "a", "b")
-	s, _ = Step(s, Heard{{mine, term(3)}, {other, term(3)}})
+	s, _ = Step(s, TermReports{{mine, term(3)}, {other, term(3)}})
 	moved := follow(t, s, "b")
-	fenced, _ := Step(s, Ring{Table: table, Fenced: true})
+	fenced, _ := Step(s, RingChange{Table: table, Fenced: true})
 	tests := []struct {
 		name      string
 		s         *State
@@ -168,13 +168,13 @@ func TestAdmit(t *testing.T) {
 		{"active, sender is behind", s, mine, term(3), Admission{Decide: true}},
 		{"active, sender agrees", s, mine, s.Term(mine), Admission{Decide: true}},
 		{"active, sender is ahead", s, mine, term(9), Admission{Decide: true, Learn: true}},
-		{"active, sender is out of its mind", s, mine, term(lastRound), Admission{Decide: true}},
-		{"another's, sender is behind", s, other, term(2), Admission{}},
-		{"another's, sender agrees", s, other, term(3), Admission{}},
-		{"another's, sender is ahead", s, other, term(4), Admission{Learn: true}},
-		{"relay, sender has my term", moved, mine, s.Term(mine), Admission{}},
+		{"active, sender has an invalid term", s, mine, term(lastRound), Admission{Decide: true}},
+		{"not the owner, sender is behind", s, other, term(2), Admission{}},
+		{"not the owner, sender agrees", s, other, term(3), Admission{}},
+		{"not the owner, sender is ahead", s, other, term(4), Admission{Learn: true}},
+		{"relay, sender has this term", moved, mine, s.Term(mine), Admission{}},
 		{"relay, sender is ahead", moved, mine, term(9), Admission{Learn: true}},
-		{"fenced, sender has my term", fenced, mine, s.Term(mine), Admission{}},
+		{"fenced, sender has this term", fenced, mine, s.Term(mine), Admission{}},
 		{"fenced, sender is ahead", fenced, mine, term(9), Admission{Learn: true}},
 	}
 	for _, test := range tests {
@@ -183,7 +183,7 @@ func TestAdmit(t *testing.T) {
 			if got != test.want {
 				t.Fatalf("Admit = %+v, want %+v", got, test.want)
 			}
-			learned, fx := Step(test.s, Heard{{test.partition, test.term}})
+			learned, fx := Step(test.s, TermReports{{test.partition, test.term}})
 			if news := fx.Learned+len(fx.Contested) > 0; news != got.Learn {
 				t.Errorf("a step brings something new: %v, want what Admit says, %v", news, got.Learn)
 			}
@@ -194,27 +194,27 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// TestNothingNewIsTheSameState: what routers see most of the time.
+// TestNothingNewIsTheSameState checks the most frequent case.
 func TestNothingNewIsTheSameState(t *testing.T) {
 	s := follow(t, mustNew(t, "a", 1), "a", "b")
 	again, err := ring.New([]string{"b", "a"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, e := range map[string]Event{"no event": nil, "an equal table": Ring{Table: again}, "own terms": Heard{{0, s.Term(0)}}} {
+	for name, e := range map[string]Event{"no event": nil, "an equal table": RingChange{Table: again}, "own terms": TermReports{{0, s.Term(0)}}} {
 		if got, fx := Step(s, e); got != s || !cmp.Equal(fx, Effects{}) {
 			t.Errorf("%s: a new state, effects %+v, want the same and none", name, fx)
 		}
 	}
-	if got, _ := Step(mustNew(t, "a", 1), Ring{}); got.Count(None) != ring.Partitions {
+	if got, _ := Step(mustNew(t, "a", 1), RingChange{}); got.Count(None) != ring.Partitions {
 		t.Errorf("a ring without a table: %v, want none everywhere", got.counts)
 	}
 }
 
-// TestChunksAreShared: what did not change is not copied.
+// TestChunksAreShared checks that unchanged chunks are not copied.
 func TestChunksAreShared(t *testing.T) {
 	s := follow(t, mustNew(t, "a", 1), "a", "b")
-	next, _ := Step(s, Heard{{chunkSize, term(9)}, {chunkSize + 1, term(9)}})
+	next, _ := Step(s, TermReports{{chunkSize, term(9)}, {chunkSize + 1, term(9)}})
 	for i := range s.chunks {
 		if shared := s.chunks[i] == next.chunks[i]; shared != (i != 1) {
 			t.Errorf("chunk %d shared: %v", i, shared)
@@ -222,11 +222,11 @@ func TestChunksAreShared(t *testing.T) {
 	}
 }
 
-// TestTheLastRound: an owner there keeps its own term, which no other boot has.
+// TestTheLastRound checks that an owner in the last round keeps its own term.
 func TestTheLastRound(t *testing.T) {
 	table := tableOf(t, "a", "b")
 	mine := ownedBy(t, table, "a")
-	s, _ := Step(mustNew(t, "a", 1), Heard{{mine, term(lastRound - 1)}})
+	s, _ := Step(mustNew(t, "a", 1), TermReports{{mine, term(lastRound - 1)}})
 	var last uint64
 	for range 3 {
 		s = follow(t, s, "a", "b")
@@ -238,7 +238,7 @@ func TestTheLastRound(t *testing.T) {
 	}
 }
 
-// TestTags: the name and the run of a member both tell.
+// TestTags checks that tags depend on the name and the boot.
 func TestTags(t *testing.T) {
 	seen := map[uint32]string{}
 	for _, self := range []string{"a", "b", "limiter-1", "limiter-11"} {
@@ -262,20 +262,20 @@ func TestRoleNames(t *testing.T) {
 	}
 }
 
-// TestWhatDoesNotHold pins what the package comment says of two owners: a
-// register of terms would make this test fail.
+// TestWhatDoesNotHold pins the two limitations in the package comment. It will
+// fail, and can go, once there is a register of terms.
 func TestWhatDoesNotHold(t *testing.T) {
 	p := ownedBy(t, tableOf(t, "a", "b"), "a")
 	a, b := follow(t, mustNew(t, "a", 1), "a", "b"), follow(t, mustNew(t, "b", 1), "a", "b")
-	a, _ = Step(a, Heard{{p, term(5)}})
+	a, _ = Step(a, TermReports{{p, term(5)}})
 	b = follow(t, b, "b") // cut off from a
 	if a.Role(p) != Active || b.Role(p) != Active {
 		t.Fatalf("in a split: %s and %s, want two owners", a.Role(p), b.Role(p))
 	}
 	if a.Term(p) <= b.Term(p) {
-		t.Errorf("the former owner is at %#x, the new one at %#x, want the new one below: nobody told it", a.Term(p), b.Term(p))
+		t.Errorf("the former owner is at %#x, the new one at %#x, want the new one below: it received no message", a.Term(p), b.Term(p))
 	}
-	b, fx := Step(b, Heard{{p, a.Term(p)}})
+	b, fx := Step(b, TermReports{{p, a.Term(p)}})
 	if b.Term(p) <= a.Term(p) || !slices.Equal(fx.Contested, []int{p}) {
 		t.Errorf("the new owner is at %#x after the first message, contested %v, want above %#x", b.Term(p), fx.Contested, a.Term(p))
 	}

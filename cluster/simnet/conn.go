@@ -10,9 +10,11 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/notify"
 )
 
-// conn is one end of a stream. Writing never blocks: kernels have buffers.
+// conn is one end of a connection. Writes never block, as if buffers were unlimited.
 type conn struct {
 	in, out *stream
 }
@@ -21,41 +23,35 @@ type conn struct {
 type stream struct {
 	network  *Network
 	from, to netip.AddrPort
-	wake     chan struct{} // something changed; cap 1: there is one reader
+	changed  notify.Signal // wakes the reader
 
 	mu struct {
 		sync.Mutex
 		segments []segment // in order of arrival
-		ended    bool      // by the writer: nothing comes after the segments
-		dropped  bool      // by the reader
+		ended    bool      // the writer sends no more segments
+		closed   bool      // the reader has closed its end
 		deadline time.Time // of reads
 	}
 }
 
-// segment arrives at a time; without data it is the end of the stream.
+// segment is data and the time of its arrival. Without data it ends the stream.
 type segment struct {
 	at   time.Time
 	data []byte
 }
 
+// pipe returns both ends of a connection.
 func pipe(n *Network, a, b netip.AddrPort) (near, far net.Conn) {
-	ab := &stream{network: n, from: a, to: b, wake: make(chan struct{}, 1)}
-	ba := &stream{network: n, from: b, to: a, wake: make(chan struct{}, 1)}
+	ab := &stream{network: n, from: a, to: b, changed: notify.New()}
+	ba := &stream{network: n, from: b, to: a, changed: notify.New()}
 	return &conn{in: ba, out: ab}, &conn{in: ab, out: ba}
 }
 
-func (s *stream) notify() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// send queues data, or the end if there is none.
+// send enqueues data, or the end of the stream if data is nil.
 func (s *stream) send(data []byte) {
 	delay, lost, cut := s.network.plan(s.from, s.to)
 	if lost {
-		delay += retransmit
+		delay += retransmitDelay
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,7 +59,7 @@ func (s *stream) send(data []byte) {
 		return
 	}
 	if cut {
-		s.mu.ended = true // silence from here on: an end that never arrives
+		s.mu.ended = true // the stream stays silent, and the reader sees no end
 		return
 	}
 	s.mu.ended = data == nil
@@ -72,28 +68,28 @@ func (s *stream) send(data []byte) {
 		at = s.mu.segments[n-1].at
 	}
 	s.mu.segments = append(s.mu.segments, segment{at, data})
-	s.notify()
+	s.changed.Set()
 }
 
-// receive reads what has arrived, or says how long to wait: for ever if
-// negative.
+// receive reads a segment that has arrived. If there is none, it returns how long
+// to wait; a negative time means until the next change.
 func (s *stream) receive(b []byte) (n int, wait time.Duration, err error) {
-	frozen := s.network.thaw(s.to)
+	frozen := s.network.frozenFor(s.to)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wait = -1
-	sooner := func(d time.Duration) {
+	atMost := func(d time.Duration) {
 		if wait < 0 || d < wait {
 			wait = d
 		}
 	}
-	if s.mu.dropped {
+	if s.mu.closed {
 		return 0, 0, net.ErrClosed
 	}
 	if len(s.mu.segments) > 0 {
 		head := &s.mu.segments[0]
 		if d := max(frozen, time.Until(head.at)); d > 0 {
-			sooner(d)
+			atMost(d)
 		} else if head.data == nil {
 			return 0, 0, io.EOF
 		} else {
@@ -109,21 +105,21 @@ func (s *stream) receive(b []byte) (n int, wait time.Duration, err error) {
 		if d <= 0 {
 			return 0, 0, os.ErrDeadlineExceeded
 		}
-		sooner(d)
+		atMost(d)
 	}
 	return 0, wait, nil
 }
 
-// await returns when something changed, or after a time if it is not negative.
-func (s *stream) await(d time.Duration) {
+// wait returns at the next change, or after d if d is not negative.
+func (s *stream) wait(d time.Duration) {
 	if d < 0 {
-		<-s.wake
+		<-s.changed.C()
 		return
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-s.wake:
+	case <-s.changed.C():
 	case <-timer.C:
 	}
 }
@@ -135,7 +131,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		if n > 0 || err != nil {
 			return n, err
 		}
-		c.in.await(wait)
+		c.in.wait(wait)
 	}
 	return 0, nil
 }
@@ -143,7 +139,7 @@ func (c *conn) Read(b []byte) (int, error) {
 // Write implements [net.Conn].
 func (c *conn) Write(b []byte) (int, error) {
 	c.in.mu.Lock()
-	closed := c.in.mu.dropped
+	closed := c.in.mu.closed
 	c.in.mu.Unlock()
 	if closed {
 		return 0, net.ErrClosed
@@ -158,9 +154,9 @@ func (c *conn) Write(b []byte) (int, error) {
 func (c *conn) Close() error {
 	c.out.send(nil)
 	c.in.mu.Lock()
-	c.in.mu.dropped = true
+	c.in.mu.closed = true
 	c.in.mu.Unlock()
-	c.in.notify()
+	c.in.changed.Set()
 	return nil
 }
 
@@ -169,7 +165,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	c.in.mu.Lock()
 	c.in.mu.deadline = t
 	c.in.mu.Unlock()
-	c.in.notify()
+	c.in.changed.Set()
 	return nil
 }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package simnet is a network in memory for tests of gossip: it delays, loses
-// and cuts off traffic in one direction, and freezes hosts. A [Transport] is a
+// Package simnet is an in-memory network for tests of gossip. It delays, loses and
+// cuts traffic, separately in each direction, and freezes hosts. A [Transport] is a
 // memberlist transport on it.
 //
-// All waiting is on timers and channels, so it runs in a testing/synctest
-// bubble, in virtual time. The seed decides what is lost; it does not make the
-// order of goroutines repeatable.
+// It only waits for timers and channels, so it runs in virtual time in a
+// testing/synctest bubble. The seed determines the loss of packets, but not the
+// order of goroutines.
 package simnet
 
 import (
@@ -18,15 +18,15 @@ import (
 	"time"
 )
 
-// Link is how traffic gets from one host to another. The zero value delivers
+// Link is the quality of a link from one host to another. The zero value delivers
 // everything at once.
 type Link struct {
 	Delay, Jitter time.Duration // each packet takes Delay plus up to Jitter
-	LossPercent   int           // of packets; streams repeat what was lost, and are late
+	LossPercent   int           // of packets; streams retransmit lost segments
 }
 
-// retransmit is how late a stream is when a segment was lost.
-const retransmit = 200 * time.Millisecond
+// retransmitDelay is the delay of a stream when a segment was lost.
+const retransmitDelay = 200 * time.Millisecond
 
 // Network connects transports. It is safe for concurrent use.
 type Network struct {
@@ -35,21 +35,21 @@ type Network struct {
 		random *rand.Rand
 		hosts  map[netip.AddrPort]*Transport
 		links  map[path]Link
-		usual  Link
+		normal Link // of the hosts that are not in links
 		cut    map[path]bool
-		frozen map[netip.AddrPort]time.Time // until then
+		frozen map[netip.AddrPort]time.Time // until this time
 	}
 }
 
 type path struct{ from, to netip.AddrPort }
 
-// New makes a network on which every link is as given.
-func New(seed uint64, usual Link) *Network {
+// New returns a network with the same quality for every link.
+func New(seed uint64, normal Link) *Network {
 	n := &Network{}
 	n.mu.random = rand.New(rand.NewPCG(seed, seed))
 	n.mu.hosts = map[netip.AddrPort]*Transport{}
 	n.mu.links = map[path]Link{}
-	n.mu.usual = usual
+	n.mu.normal = normal
 	n.mu.cut = map[path]bool{}
 	n.mu.frozen = map[netip.AddrPort]time.Time{}
 	return n
@@ -62,15 +62,15 @@ func (n *Network) SetLink(from, to netip.AddrPort, link Link) {
 	n.mu.links[path{from, to}] = link
 }
 
-// Cut loses all that is sent in one direction from now on, without an error.
-// Streams that lose something stay silent for good, even after a Heal.
+// Cut drops everything that is sent in one direction from now on, without an
+// error. Streams that lose a segment stay silent, even after Heal.
 func (n *Network) Cut(from, to netip.AddrPort) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mu.cut[path{from, to}] = true
 }
 
-// Split cuts the hosts of one side off from those of the other, both ways.
+// Split cuts all links between the hosts of two sides, in both directions.
 func (n *Network) Split(side, other []netip.AddrPort) {
 	for _, a := range side {
 		for _, b := range other {
@@ -87,39 +87,38 @@ func (n *Network) Heal() {
 	clear(n.mu.cut)
 }
 
-// Freeze stops a host for a time, as SIGSTOP does: what is sent to it waits, and
-// so does what it sends.
+// Freeze stops a host for a time, like SIGSTOP: traffic from and to it is delayed.
 func (n *Network) Freeze(host netip.AddrPort, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mu.frozen[host] = time.Now().Add(d)
 }
 
-// plan says how long a packet that is sent now takes, and whether it arrives at
-// all. A frozen sender sends later.
+// plan returns the delay of a packet that is sent now, and whether it is lost or
+// the link is cut. The delay includes the time that the sender is frozen.
 func (n *Network) plan(from, to netip.AddrPort) (delay time.Duration, lost, cut bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := path{from, to}
 	link, ok := n.mu.links[p]
 	if !ok {
-		link = n.mu.usual
+		link = n.mu.normal
 	}
-	delay = link.Delay + n.thawLocked(from)
+	delay = link.Delay + n.frozenForLocked(from)
 	if link.Jitter > 0 {
 		delay += time.Duration(n.mu.random.Int64N(int64(link.Jitter)))
 	}
 	return delay, n.mu.random.IntN(100) < link.LossPercent, n.mu.cut[p]
 }
 
-// thaw is how long a host is frozen from now on.
-func (n *Network) thaw(host netip.AddrPort) time.Duration {
+// frozenFor returns how much longer a host is frozen.
+func (n *Network) frozenFor(host netip.AddrPort) time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.thawLocked(host)
+	return n.frozenForLocked(host)
 }
 
-func (n *Network) thawLocked(host netip.AddrPort) time.Duration {
+func (n *Network) frozenForLocked(host netip.AddrPort) time.Duration {
 	until, ok := n.mu.frozen[host]
 	if !ok {
 		return 0
@@ -133,10 +132,10 @@ func (n *Network) host(addr netip.AddrPort) *Transport {
 	return n.mu.hosts[addr]
 }
 
-// after calls f when a host that is not frozen gets to it.
+// after calls f after d, or later when the host is not frozen any more.
 func (n *Network) after(d time.Duration, host netip.AddrPort, f func()) {
 	time.AfterFunc(d, func() {
-		if frozen := n.thaw(host); frozen > 0 {
+		if frozen := n.frozenFor(host); frozen > 0 {
 			n.after(frozen, host, f)
 			return
 		}
@@ -144,7 +143,7 @@ func (n *Network) after(d time.Duration, host netip.AddrPort, f func()) {
 	})
 }
 
-// errTimeout is what dialing returns when nobody answers.
+// errTimeout is the error of a dial without an answer.
 type errTimeout struct{ to netip.AddrPort }
 
 func (e errTimeout) Error() string   { return fmt.Sprintf("dial %s: i/o timeout", e.to) }

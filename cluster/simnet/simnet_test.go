@@ -61,8 +61,8 @@ func TestPackets(t *testing.T) {
 		n.Cut(a, b)
 		send(t, from, b, 1)
 		send(t, to, a, 1)
-		if there, back := received(to, time.Second), received(from, time.Second); there != 0 || back != 1 {
-			t.Errorf("with a cut one way: %d there, %d back, want 0 and 1", there, back)
+		if sent, returned := received(to, time.Second), received(from, time.Second); sent != 0 || returned != 1 {
+			t.Errorf("with a cut one way: %d received, %d returned, want 0 and 1", sent, returned)
 		}
 		n.Heal()
 		n.SetLink(a, b, Link{LossPercent: 30})
@@ -78,11 +78,11 @@ func TestFrozenHostCatchesUp(t *testing.T) {
 		n.Freeze(b, time.Second)
 		send(t, from, b, 3)
 		send(t, to, a, 3)
-		if there, back := received(to, time.Second-1), received(from, 0); there != 0 || back != 0 {
-			t.Errorf("while frozen: %d there, %d back, want none", there, back)
+		if sent, returned := received(to, time.Second-1), received(from, 0); sent != 0 || returned != 0 {
+			t.Errorf("while frozen: %d received, %d returned, want none", sent, returned)
 		}
-		if there, back := received(to, delay+1), received(from, delay+1); there != 3 || back != 3 {
-			t.Errorf("after it: %d there, %d back, want all 3", there, back)
+		if sent, returned := received(to, delay+1), received(from, delay+1); sent != 3 || returned != 3 {
+			t.Errorf("after it: %d received, %d returned, want all 3", sent, returned)
 		}
 	})
 }

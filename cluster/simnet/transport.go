@@ -18,16 +18,15 @@ import (
 type Transport struct {
 	network *Network
 	addr    netip.AddrPort
-	packets chan *memberlist.Packet // a socket's buffer: lost if full; never closed
-	streams chan net.Conn           // a listener's backlog: refused if full; never closed
-	closed  chan struct{}           // by Shutdown
+	packets chan *memberlist.Packet // packets are dropped if it is full; never closed
+	streams chan net.Conn           // connections are closed if it is full; never closed
+	closed  chan struct{}           // closed by Shutdown
 	once    sync.Once
 }
 
 var _ memberlist.NodeAwareTransport = (*Transport)(nil)
 
-// Transport starts a host, in place of one at the same address that was there
-// before.
+// Transport starts a host. It replaces an earlier host at the same address.
 func (n *Network) Transport(addr netip.AddrPort) *Transport {
 	t := &Transport{
 		network: n, addr: addr,
@@ -80,24 +79,24 @@ func (t *Transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
 // StreamCh implements [memberlist.Transport].
 func (t *Transport) StreamCh() <-chan net.Conn { return t.streams }
 
-// DialTimeout implements [memberlist.Transport]. It takes a round trip.
+// DialTimeout implements [memberlist.Transport]. It takes one round trip.
 func (t *Transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	there, lostThere, cutThere := t.network.plan(t.addr, to)
-	back, lostBack, cutBack := t.network.plan(to, t.addr)
-	back = max(0, back-t.network.thaw(to)) // the kernel of a frozen host answers
-	took := there + back
-	if lostThere || lostBack {
-		took += time.Second
+	request, requestLost, requestCut := t.network.plan(t.addr, to)
+	reply, replyLost, replyCut := t.network.plan(to, t.addr)
+	reply = max(0, reply-t.network.frozenFor(to)) // the kernel of a frozen host answers
+	duration := request + reply
+	if requestLost || replyLost {
+		duration += time.Second
 	}
-	if cutThere || cutBack || took > timeout {
+	if requestCut || replyCut || duration > timeout {
 		time.Sleep(timeout)
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errTimeout{to}}
 	}
-	time.Sleep(took)
+	time.Sleep(duration)
 	dest := t.network.host(to)
 	if dest == nil || t.isClosed() {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("dial %s: %w", to, errRefused)}
@@ -120,8 +119,8 @@ func (t *Transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 	return t.DialTimeout(a.Addr, timeout)
 }
 
-// Shutdown implements [memberlist.Transport]. Called by a test, it takes the
-// host off the network while its process runs on.
+// Shutdown implements [memberlist.Transport]. A test may call it to disconnect a
+// host whose process keeps running.
 func (t *Transport) Shutdown() error {
 	t.once.Do(func() {
 		close(t.closed)

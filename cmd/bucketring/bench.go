@@ -18,15 +18,15 @@ import (
 )
 
 func newBench(s *streams) *cobra.Command {
-	cmd := group(&cobra.Command{
+	cmd := commandGroup(&cobra.Command{
 		Use:   "bench",
-		Short: "Measure how fast and how exact a limiter is",
-		Long: `Put load on a limiter, measure its latency from the time at which each call was
-due, and audit its answers: was more admitted than the limits allow, or anything
+		Short: "Measure the speed and the exactness of a limiter",
+		Long: `Send load to a limiter, measure the latency of each call from the time at which it
+was due, and audit the answers: was more admitted than the limits allow, or anything
 charged twice?
 
-The target is a cluster that the bench starts itself, one that runs somewhere, or
-what people use instead, side by side.`,
+The target is a cluster that the benchmark starts itself or a running one. It can be
+compared side by side with other limiters.`,
 		Example: `  bucketring bench run --local 3 --for 10s
   bucketring bench report run.json -o report.html
   bucketring bench compare before.json after.json --fail-over 5%`,
@@ -38,13 +38,13 @@ what people use instead, side by side.`,
 	return cmd
 }
 
-// packed ends the names of documents that are compressed.
-const packed = ".gz"
+// gzipSuffix is the suffix of files that are compressed.
+const gzipSuffix = ".gz"
 
-// writeRun writes the document of a run.
+// writeRun writes a run to a file.
 func writeRun(path string, run *report.Run) error {
 	return writeFile(path, func(f *os.File) error {
-		if !strings.HasSuffix(path, packed) {
+		if !strings.HasSuffix(path, gzipSuffix) {
 			return report.Write(f, run)
 		}
 		z := gzip.NewWriter(f)
@@ -52,45 +52,45 @@ func writeRun(path string, run *report.Run) error {
 	})
 }
 
-// readRun reads the document of a run.
+// readRun reads a run from a file.
 func readRun(cmd *cobra.Command, path string) (*report.Run, error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, misused(cmd, err, "bucketring bench run --out "+path)
+		return nil, usageError(cmd, err, "bucketring bench run --out "+path)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
 	var from io.Reader = file
-	if strings.HasSuffix(path, packed) {
+	if strings.HasSuffix(path, gzipSuffix) {
 		if from, err = gzip.NewReader(file); err != nil {
-			return nil, failed(fmt.Errorf("%s: %w", path, err), "is it a file that bench run --out has written?")
+			return nil, errorWithHint(fmt.Errorf("%s: %w", path, err), "pass a file that bucketring bench run --out has written")
 		}
 	}
 	run, err := report.Read(from)
 	if err != nil {
-		return nil, failed(fmt.Errorf("%s: %w", path, err), "is it a file that bench run --out has written?")
+		return nil, errorWithHint(fmt.Errorf("%s: %w", path, err), "pass a file that bucketring bench run --out has written")
 	}
 	return run, nil
 }
 
-// writable reports whether a file can be written, before it costs a run.
-func writable(path string) error {
+// checkWritable returns an error if a file cannot be written, before the run starts.
+func checkWritable(path string) error {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return fmt.Errorf("%s is a directory", path)
 	}
 	file, err := os.CreateTemp(filepath.Dir(path), ".bucketring-bench-")
 	if err != nil {
 		if at, ok := errors.AsType[*fs.PathError](err); ok {
-			err = at.Err // it names a file that nobody knows
+			err = at.Err // omits the name of the temporary file
 		}
 		return fmt.Errorf("%s cannot be written: %w", path, err)
 	}
 	return errors.Join(file.Close(), os.Remove(file.Name()))
 }
 
-// writeFile writes a whole file, or leaves what was there before.
+// writeFile replaces a file atomically: on an error, the old file stays.
 func writeFile(path string, write func(*os.File) error) (err error) {
 	file, err := os.CreateTemp(filepath.Dir(path), ".bucketring-bench-")
 	if err != nil {

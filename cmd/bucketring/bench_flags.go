@@ -19,19 +19,20 @@ import (
 	"github.com/bucketring/bucketring/bench/suite"
 	"github.com/bucketring/bucketring/bench/target"
 	"github.com/bucketring/bucketring/bench/workload"
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// The load of a run that says nothing else.
+// The default load of a run.
 const (
 	defaultBenchRate = 2_000
 	defaultBenchKeys = "zipf:1.1x100k"
 	defaultBenchTier = "free=70,standard=25,enterprise=5"
 )
 
-// nullTarget does nothing.
+// nullTarget is the target that does nothing.
 const nullTarget = "null:"
 
-// benchFlags are what bench run is told.
+// benchFlags are the flags of bench run.
 type benchFlags struct {
 	options  suite.Options
 	servers  []string
@@ -39,89 +40,89 @@ type benchFlags struct {
 	trace    string
 	speed    float64
 	rate     rate
-	keys     textFlag
-	tiers    textFlag
-	models   textFlag
-	tokens   textFlag
-	llm      textFlag
-	retries  textFlag
+	keys     specFlag
+	tiers    specFlag
+	models   specFlag
+	tokens   specFlag
+	llm      specFlag
+	retries  specFlag
 	arrivals string
 	faults   []*faultFlag
 
-	out, page string
-	calibrate bool
-	output    *format
+	out, reportPath string
+	calibrate       bool
+	output          *format
 }
 
 func (b *benchFlags) declare(cmd *cobra.Command) {
 	f, o := cmd.Flags(), &b.options
-	f.IntVar(&o.Local, "local", 0, "start a cluster of so many nodes on this machine, as 3")
-	f.StringSliceVar(&b.servers, "servers", nil, "gRPC addresses of nodes, as 10.0.0.1:6471,10.0.0.2:6471 (default $BUCKETRING_SERVER or "+defaultServer+")")
-	f.StringVar(&o.Target, "target", "", "what is asked, as grpc:HOST:PORT, http://HOST:PORT, openai:http://HOST:PORT, rls:HOST:PORT or null:; with --local also grpc: and http:")
-	f.StringArrayVar(&o.Versus, "vs", nil, "target to compare with in alternating rounds, as redis://localhost:6379 or redis-lua://localhost; may be repeated")
-	f.IntVar(&o.Rounds, "rounds", 0, "turns of each target (default 1, with --vs 5)")
-	f.BoolVar(&o.Targets.Insecure, "insecure", false, "allow plaintext to other machines")
+	f.IntVar(&o.Local, "local", 0, "start a cluster with this number of nodes on this machine")
+	f.StringSliceVar(&b.servers, "servers", nil, "gRPC addresses of nodes, such as 10.0.0.1:6471,10.0.0.2:6471 (default $BUCKETRING_SERVER or "+defaultServer+")")
+	f.StringVar(&o.Target, "target", "", "target, such as grpc:HOST:PORT, http://HOST:PORT, openai:http://HOST:PORT, rls:HOST:PORT or null:; with --local also grpc: and http:")
+	f.StringArrayVar(&o.Versus, "vs", nil, "target to compare with in alternating rounds, such as redis://localhost:6379 or redis-lua://localhost; may be repeated")
+	f.IntVar(&o.Rounds, "rounds", 0, "rounds of each target (default 1, with --vs 5)")
+	f.BoolVar(&o.Targets.Insecure, "insecure", false, "allow connections to other machines without TLS")
 	b.tls.declare(f)
-	f.StringVar(&o.Targets.Domain, rlsDomain, "", "domain of questions to rls: (default "+target.DefaultDomain+")")
-	f.StringVar(&o.Targets.Entry, rlsEntry, "", "name of the entry of the descriptor that has the key, for rls: (default "+target.DefaultEntry+")")
+	f.StringVar(&o.Targets.Domain, rlsDomain, "", "domain of requests to rls: targets (default "+target.DefaultDomain+")")
+	f.StringVar(&o.Targets.Entry, rlsEntry, "", "name of the descriptor entry that has the key, for rls: targets (default "+target.DefaultEntry+")")
 
-	f.Var(&b.rate, "rate", "calls per second, sent when they are due, as 20k (default "+grouped(defaultBenchRate)+")")
-	f.IntVar(&o.Callers, "callers", 0, "without --rate: so many callers that each wait for their answer; with it: the most calls under way")
-	f.StringVar(&b.arrivals, "arrivals", string(suite.Poisson), "poisson or constant")
-	f.DurationVar(&o.For, "for", 10*time.Second, "time that each target is measured, in all rounds together")
-	f.DurationVar(&o.Warmup, "warmup", 2*time.Second, "time before each round that is not measured")
-	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer (of a model: default 1m)")
-	f.DurationVar(&o.Wait, "wait", suite.DefaultWait, "time to wait until a target answers for the first time")
-	f.StringVar(&o.Targets.KeyHeader, "key-header", target.DefaultKeyHeader, "header in which openai: and anthropic: say the key of a call; it is the bearer token, too")
+	f.Var(&b.rate, "rate", "calls per second, sent on schedule, such as 20k (default "+amount.Group(defaultBenchRate)+")")
+	f.IntVar(&o.Callers, "callers", 0, "without --rate: number of callers, each of which waits for its answer; with --rate: maximum number of calls in progress")
+	f.StringVar(&b.arrivals, "arrivals", string(suite.Poisson), "distribution of the times between calls: poisson or constant")
+	f.DurationVar(&o.For, "for", 10*time.Second, "measured time of each target, over all rounds")
+	f.DurationVar(&o.Warmup, "warmup", 2*time.Second, "unmeasured time before each round")
+	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer; for targets that call models the default is 1m")
+	f.DurationVar(&o.Wait, "wait", suite.DefaultWait, "time to wait for the first answer of a target")
+	f.StringVar(&o.Targets.KeyHeader, "key-header", target.DefaultKeyHeader, "header with the key of a call for openai: and anthropic: targets; the bearer token also has it")
 
 	spec := &o.Workload
-	b.keys.declare(f, &spec.Keys, "keys", "whose calls, as uniform:1M, zipf:1.1x100k, hot:acme/alice or orgs:100x1000 (default "+defaultBenchKeys+")")
-	b.tiers.declare(f, &spec.Tiers, "tiers", "tiers of the keys (default "+defaultBenchTier+")")
-	b.models.declare(f, &spec.Models, "models", "models of the calls, as small=4,large=1")
-	b.tokens.declare(f, &spec.Tokens, "tokens", "size of calls: chat, fixed:900+100 or uniform:100-2000+50-400 (default chat)")
-	b.llm.declare(f, &spec.LLM, "llm", "share of calls that reserve, report and settle, as 30%")
-	b.retries.declare(f, &spec.Retries, "retries", "share of calls that are sent twice, as 1%")
-	f.StringVar(&b.trace, "trace", "", "azure: the calls and times of the Azure LLM inference trace, instead of --rate and --keys")
-	f.Float64Var(&b.speed, "speed", 1, "how many times as fast --trace is replayed")
-	f.Uint64Var(&spec.Seed, "seed", 1, "the same seed makes the same calls")
-	f.StringVar(&spec.Prefix, "prefix", "", "begins every key, so that runs against the same servers don't share usage")
+	b.keys.declare(f, &spec.Keys, "keys", "distribution of keys, such as uniform:1M, zipf:1.1x100k, hot:acme/alice or orgs:100x1000 (default "+defaultBenchKeys+")")
+	b.tiers.declare(f, &spec.Tiers, "tiers", "weights of the tiers of keys (default "+defaultBenchTier+")")
+	b.models.declare(f, &spec.Models, "models", "weights of the models of calls, such as small=4,large=1")
+	b.tokens.declare(f, &spec.Tokens, "tokens", "input and output tokens of calls: chat, fixed:900+100 or uniform:100-2000+50-400 (default chat)")
+	b.llm.declare(f, &spec.LLM, "llm", "share of calls that reserve, report progress and settle, such as 30%")
+	b.retries.declare(f, &spec.Retries, "retries", "share of calls that are sent twice, such as 1%")
+	f.StringVar(&b.trace, "trace", "", "azure: replay the Azure LLM inference trace instead of --rate and --keys")
+	f.Float64Var(&b.speed, "speed", 1, "speed of the replay of --trace")
+	f.Uint64Var(&spec.Seed, "seed", 1, "seed of the workload; the same seed makes the same calls")
+	f.StringVar(&spec.Prefix, "prefix", "", "prefix of every key, so that runs against the same servers do not share usage")
 
-	f.StringVar(&o.Policy, "policy", "", "policy file or directory of --local, and what other servers are audited by (default with --local: one for the bench)")
+	f.StringVar(&o.Policy, "policy", "", "policy file or directory: that of --local, or the one that other servers are audited against (default with --local: a policy for the benchmark)")
 	for _, fault := range []struct {
 		kind local.Kind
 		help string
 	}{
-		{local.Kill, "crash a node at a time, as 1@10s"},
-		{local.Pause, "let a node stand still at a time, as 1@10s+2s"},
-		{local.Leave, "let a node leave at a time, as 2@10s"},
-		{local.Join, "let one more node join at a time, as @10s, or one that is down, as 2@15s"},
-		{local.Restart, "restart all nodes one after the other, as rolling@15s"},
+		{local.Kill, "crash a node, such as 1@10s for node 1 after 10 s"},
+		{local.Pause, "pause a node for a time, such as 1@10s+2s"},
+		{local.Leave, "let a node leave, such as 2@10s"},
+		{local.Join, "let an additional node join, such as @10s, or a stopped one rejoin, such as 2@15s"},
+		{local.Restart, "restart all nodes one after the other, such as rolling@15s"},
 	} {
 		flag := &faultFlag{kind: fault.kind}
 		b.faults = append(b.faults, flag)
 		f.Var(flag, string(fault.kind), fault.help+" (needs --local)")
 	}
 
-	f.StringVar(&b.out, "out", "", "write the run to this file, compressed if it ends in .gz (default bucketring-bench-<time>.json)")
-	f.StringVar(&b.page, "report", "", "write the page to this file (default bucketring-bench-<time>.html)")
-	f.BoolVar(&b.calibrate, "calibrate", false, "first measure the bench itself for 3 s: its highest rate, and what it adds to a latency (default with --target null:)")
+	f.StringVar(&b.out, "out", "", "write the run to this file, compressed if its name ends in .gz (default bucketring-bench-<time>.json)")
+	f.StringVar(&b.reportPath, "report", "", "write an HTML report to this file (default bucketring-bench-<time>.html)")
+	f.BoolVar(&b.calibrate, "calibrate", false, "first measure the benchmark itself for 3 s: its maximum rate, and the latency that it adds (default with --target null:)")
 	b.output = addFormat(f)
 }
 
-// complete makes options of what was given, or says what is wrong.
-func (b *benchFlags) complete(cmd *cobra.Command, s *streams) error {
+// resolve sets the options from the flags, or returns a usage error.
+func (b *benchFlags) resolve(cmd *cobra.Command, s *streams) error {
 	o := &b.options
 	given := cmd.Flags().Changed
 	switch {
 	case o.Local > 0 && len(b.servers) > 0:
-		return misused(cmd, errors.New("--servers: --local starts servers of its own"), cmd.CommandPath()+" --local 3")
+		return usageError(cmd, errors.New("--servers: must not be set together with --local, which starts its own nodes"), cmd.CommandPath()+" --local 3")
 	case o.Target != "" && len(b.servers) > 0:
-		return misused(cmd, errors.New("--servers: --target says what is asked"), "")
+		return usageError(cmd, errors.New("--servers: must not be set together with --target"), "")
 	case given("local") && o.Local < 1:
-		return misused(cmd, fmt.Errorf("--local: must be 1 or more, got %d", o.Local), "")
+		return usageError(cmd, fmt.Errorf("--local: must be 1 or more, got %d", o.Local), "")
 	case o.Local == 0 && o.Target == "":
 		if len(b.servers) == 0 {
-			b.servers = []string{s.setting("", "BUCKETRING_SERVER", defaultServer)}
+			b.servers = []string{s.flagOrEnv("", "BUCKETRING_SERVER", defaultServer)}
 		}
 		o.Target = "client:" + strings.Join(b.servers, ",")
 	}
@@ -129,46 +130,46 @@ func (b *benchFlags) complete(cmd *cobra.Command, s *streams) error {
 	switch b.trace {
 	case "":
 		if given("speed") {
-			return misused(cmd, errors.New("--speed: is of --trace"), cmd.CommandPath()+" --trace azure --speed 10")
+			return usageError(cmd, errors.New("--speed: needs --trace"), cmd.CommandPath()+" --trace azure --speed 10")
 		}
-		if err := b.synthetic(); err != nil {
+		if err := b.setLoadDefaults(); err != nil {
 			return err
 		}
 	case "azure":
 		replay, err := workload.ParseReplay(strconv.FormatFloat(b.speed, 'f', -1, 64) + "x")
 		if err != nil {
-			return misused(cmd, fmt.Errorf("--speed: %w", err), cmd.CommandPath()+" --trace azure --speed 10")
+			return usageError(cmd, fmt.Errorf("--speed: %w", err), cmd.CommandPath()+" --trace azure --speed 10")
 		}
 		o.Workload.Replay = replay
 	default:
-		return misused(cmd, fmt.Errorf("--trace: must be azure, got %q", b.trace), cmd.CommandPath()+" --trace azure --speed 10")
+		return usageError(cmd, fmt.Errorf("--trace: must be azure, got %q", b.trace), cmd.CommandPath()+" --trace azure --speed 10")
 	}
 	if o.Target == nullTarget && !given("calibrate") {
-		b.calibrate = true // what else would it be for?
+		b.calibrate = true // the null target has no other use
 	}
 	o.Rate = float64(b.rate)
 	o.Arrivals = suite.Arrival(b.arrivals)
 	for _, f := range b.faults {
 		o.Faults = append(o.Faults, f.faults...)
 	}
-	if err := b.reservations(cmd, s); err != nil {
+	if err := b.checkReservations(cmd, s); err != nil {
 		return err
 	}
-	if err := b.doors(cmd); err != nil {
+	if err := b.checkTargetFlags(cmd); err != nil {
 		return err
 	}
-	if err := b.modelCalls(given("timeout")); err != nil {
+	if err := b.setModelDefaults(given("timeout")); err != nil {
 		return err
 	}
 	if err := o.Validate(); err != nil {
-		return misused(cmd, err, "")
+		return usageError(cmd, err, "")
 	}
 	o.Command, o.Flags = commandOf(cmd)
 	return nil
 }
 
-// synthetic fills in what a load that is no replay lacks.
-func (b *benchFlags) synthetic() error {
+// setLoadDefaults sets the defaults of a load that is no replay.
+func (b *benchFlags) setLoadDefaults() error {
 	if b.rate == 0 && b.options.Callers == 0 {
 		b.rate = defaultBenchRate
 	}
@@ -183,18 +184,18 @@ func (b *benchFlags) synthetic() error {
 	return nil
 }
 
-// reservations sees to it that no target is asked for what it does not have.
-func (b *benchFlags) reservations(cmd *cobra.Command, s *streams) error {
+// checkReservations rejects --llm for targets that only support checks.
+func (b *benchFlags) checkReservations(cmd *cobra.Command, s *streams) error {
 	for _, spec := range append([]string{b.options.Target}, b.options.Versus...) {
 		if !suite.ChecksOnly(spec) {
 			continue
 		}
 		kind, _, _ := strings.Cut(spec, ":")
 		if b.llm.text != "" && !strings.HasPrefix(b.llm.text, "0%") {
-			return misused(cmd, fmt.Errorf("--llm: a target of kind %s knows checks only", kind), "leave out --llm, or that target")
+			return usageError(cmd, fmt.Errorf("--llm: targets of kind %s only support checks", kind), "leave out --llm, or that target")
 		}
 		if b.trace != "" && b.llm.text == "" {
-			s.note("all calls of the trace are checks: a target of kind %s knows no others\n", kind)
+			s.notef("all calls of the trace are sent as checks: targets of kind %s support no others\n", kind)
 		}
 		if b.llm.text == "" {
 			return b.llm.Set("0%")
@@ -203,11 +204,11 @@ func (b *benchFlags) reservations(cmd *cobra.Command, s *streams) error {
 	return nil
 }
 
-// modelTimeout is for a part of an answer of a model, which may take its time.
+// modelTimeout is the default timeout of targets that call models.
 const modelTimeout = time.Minute
 
-// modelCalls fills in what is usual for targets that call models.
-func (b *benchFlags) modelCalls(timed bool) error {
+// setModelDefaults sets the defaults of targets that call models.
+func (b *benchFlags) setModelDefaults(timed bool) error {
 	if !slices.ContainsFunc(append([]string{b.options.Target}, b.options.Versus...), suite.CallsModels) {
 		return nil
 	}
@@ -220,8 +221,8 @@ func (b *benchFlags) modelCalls(timed bool) error {
 	return nil
 }
 
-// commandOf is the command as it can be typed again, and all of its flags.
-// Passwords are left out.
+// commandOf returns the command line to repeat a run, and all of its flags, without
+// passwords.
 func commandOf(cmd *cobra.Command) (string, []report.Flag) {
 	words := []string{cmd.CommandPath()}
 	var flags []report.Flag
@@ -241,7 +242,7 @@ func commandOf(cmd *cobra.Command) (string, []report.Flag) {
 			}
 			switch {
 			case f.Value.Type() != "bool":
-				words = append(words, "--"+f.Name, quoted(value))
+				words = append(words, "--"+f.Name, shellQuote(value))
 			case value == "true":
 				words = append(words, "--"+f.Name)
 			default:
@@ -260,32 +261,32 @@ func withoutPassword(value string) string {
 	return value
 }
 
-func quoted(value string) string {
+func shellQuote(value string) string {
 	if value == "" || strings.ContainsAny(value, " \t'\"$*;&|<>()#\\`") {
 		return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
 	}
 	return value
 }
 
-// textFlag is a flag whose value another package reads.
-type textFlag struct {
+// specFlag is a flag whose value is parsed by another package.
+type specFlag struct {
 	text string
 	into encoding.TextUnmarshaler
 }
 
-func (t *textFlag) declare(f *pflag.FlagSet, into encoding.TextUnmarshaler, name, help string) {
+func (t *specFlag) declare(f *pflag.FlagSet, into encoding.TextUnmarshaler, name, help string) {
 	t.into = into
 	f.Var(t, name, help)
 }
 
 // String implements pflag.Value.
-func (t *textFlag) String() string { return t.text }
+func (t *specFlag) String() string { return t.text }
 
 // Type implements pflag.Value.
-func (t *textFlag) Type() string { return "spec" }
+func (t *specFlag) Type() string { return "spec" }
 
 // Set implements pflag.Value.
-func (t *textFlag) Set(text string) error {
+func (t *specFlag) Set(text string) error {
 	if err := t.into.UnmarshalText([]byte(text)); err != nil {
 		return err
 	}
@@ -318,7 +319,7 @@ func (f *faultFlag) Set(text string) error {
 	return nil
 }
 
-// rate is calls per second, such as 20k.
+// rate is a flag in calls per second, such as 20k.
 type rate float64
 
 // String implements pflag.Value.
@@ -349,8 +350,8 @@ func (r *rate) Set(text string) error {
 	return nil
 }
 
-// kindsOfTargets says what can be asked, for the help.
-func kindsOfTargets() string {
+// targetKinds lists the kinds of targets, for the help.
+func targetKinds() string {
 	var b strings.Builder
 	for _, k := range target.Kinds() {
 		fmt.Fprintf(&b, "  %s\n", k.Form)

@@ -18,29 +18,29 @@ import (
 func newBenchReport(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report RUN.json",
-		Short: "Show a run as text, a page or a picture",
-		Long: `Show what bench run --out has kept. Without a flag, the summary is printed. The
-page is one file with all in it: no script, no network, light and dark.`,
+		Short: "Show a run as text, HTML or SVG",
+		Long: `Show a run that bench run --out has written. Without flags, print a summary. The HTML
+report is one self-contained file, without scripts, for light and dark mode.`,
 		Example: `  bucketring bench report run.json
   bucketring bench report run.json -o report.html
   bucketring bench report run.json --svg latency.svg --kind latency
   bucketring bench report run.json --hgrm latency.hgrm`,
-		Args: arguments("RUN.json"),
+		Args: exactArgs("RUN.json"),
 	}
 	flags := cmd.Flags()
-	page := flags.StringP("output", "o", "", "write the page to this file")
-	svg := flags.String("svg", "", "write a picture for a README to this file")
-	kind := flags.String("kind", string(report.LatencyPicture), "picture: latency or admitted")
-	hgrm := flags.String("hgrm", "", "write the latencies to this file, for the plotters of HdrHistogram")
-	target := flags.String("target", "", "target whose latencies --hgrm writes (default: the first)")
+	page := flags.StringP("output", "o", "", "write an HTML report to this file")
+	svg := flags.String("svg", "", "write an SVG chart to this file")
+	kind := flags.String("kind", string(report.LatencyPicture), "chart of --svg: latency or admitted")
+	hgrm := flags.String("hgrm", "", "write the latencies to this file, in the format of HdrHistogram plotters")
+	target := flags.String("target", "", "target of --hgrm (default: the first)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		kinds := []string{string(report.LatencyPicture), string(report.AdmittedPicture)}
 		if near := nearest.Word(*kind, kinds); *kind != kinds[0] && *kind != kinds[1] {
-			try := ""
+			hint := ""
 			if near != "" {
-				try = cmd.CommandPath() + " --kind " + near
+				hint = cmd.CommandPath() + " --kind " + near
 			}
-			return misused(cmd, fmt.Errorf("--kind: must be %s, got %q", strings.Join(kinds, " or "), *kind), try)
+			return usageError(cmd, fmt.Errorf("--kind: must be %s, got %q", strings.Join(kinds, " or "), *kind), hint)
 		}
 		run, err := readRun(cmd, args[0])
 		if err != nil {
@@ -48,7 +48,7 @@ page is one file with all in it: no script, no network, light and dark.`,
 		}
 		of, err := targetOf(run, *target)
 		if err != nil {
-			return misused(cmd, err, "")
+			return usageError(cmd, err, "")
 		}
 		written := false
 		for _, file := range []struct {
@@ -65,7 +65,7 @@ page is one file with all in it: no script, no network, light and dark.`,
 			if err := writeFile(file.path, file.write); err != nil {
 				return err
 			}
-			s.note("wrote %s\n", file.path)
+			s.notef("wrote %s\n", file.path)
 			written = true
 		}
 		if written {
@@ -84,7 +84,7 @@ func targetOf(run *report.Run, name string) (*report.Target, error) {
 		}
 		names = append(names, run.Targets[i].Name)
 	}
-	return nil, fmt.Errorf("--target: the run has %s, got %q", strings.Join(names, ", "), name)
+	return nil, fmt.Errorf("--target: must be a target of the run (%s), got %q", strings.Join(names, ", "), name)
 }
 
 func writeHGRM(f *os.File, t *report.Target) error {
@@ -98,21 +98,21 @@ func writeHGRM(f *os.File, t *report.Target) error {
 func newBenchCompare(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compare A.json B.json",
-		Short: "Say how run B differs from run A, and how sure that is",
-		Long: `Compare two runs, target by target, with intervals of confidence: a change is
-called one only if it is more than the spread of the seconds, or of the rounds, of
-the two runs.
+		Short: "Compare two runs",
+		Long: `Compare two runs, target by target, with confidence intervals. A difference is
+reported as a change only if it exceeds the variation between the seconds, or the
+rounds, of the runs.
 
-With --fail-over, exits with 1 if B is surely worse than A by more than that, and if
-the runs are too short to say.`,
+With --fail-over, exits with 1 if B is significantly worse than A by more than that,
+or if the runs are too short to tell.`,
 		Example: `  bucketring bench compare before.json after.json
   bucketring bench compare before.json after.json --fail-over 5%
   bucketring bench compare before.json after.json -o json`,
-		Args: arguments("A.json", "B.json"),
+		Args: exactArgs("A.json", "B.json"),
 	}
 	var over percentage
-	cmd.Flags().Var(&over, "fail-over", "how much worse a number may be, as 5%; for shares, percentage points")
-	seed := cmd.Flags().Uint64("seed", 1, "of the resampling: the same seed gives the same intervals")
+	cmd.Flags().Var(&over, "fail-over", "maximum regression of a number, such as 5%; in percentage points for shares")
+	seed := cmd.Flags().Uint64("seed", 1, "seed of the resampling; the same seed gives the same intervals")
 	output := addFormat(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a, err := readRun(cmd, args[0])
@@ -133,17 +133,17 @@ the runs are too short to say.`,
 			err = c.WriteText(s.out, report.TextOptions{Colour: s.outTTY && s.colour})
 		}
 		if err == nil && len(c.Regressions) > 0 {
-			return &failure{code: exitFailed} // the output says it all
+			return &commandError{code: exitFailed} // the output has the reason
 		}
 		if err == nil && over > 0 && !c.Judged() {
-			return failed(errors.New("--fail-over: nothing could be judged"), "runs of the same targets, of at least 20 s each")
+			return errorWithHint(errors.New("--fail-over: no number could be compared"), "compare runs of the same targets, of at least 20 s each")
 		}
 		return err
 	}
 	return cmd
 }
 
-// percentage is the value of a flag such as 5%.
+// percentage is a flag such as 5%.
 type percentage float64
 
 // String implements pflag.Value.

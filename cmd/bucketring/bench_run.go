@@ -14,31 +14,32 @@ import (
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/bench/report"
 	"github.com/bucketring/bucketring/bench/suite"
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 func newBenchRun(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Put load on a limiter, measure it, and audit its answers",
-		Long: `Send calls at a rate that does not wait for the limiter, and measure each answer
-from the time at which its call was due: a limiter that stalls cannot hide it.
-Afterwards every answer is audited against the policy: was more admitted than the
-limits allow, was a call denied that had room, was anything charged twice?
+		Short: "Send load to a limiter, measure it, and audit its answers",
+		Long: `Send calls at a fixed rate that does not depend on the limiter, and measure the
+latency of each call from the time at which it was due, so that stalls are visible.
+Afterwards audit every answer against the policy: was more admitted than the limits
+allow, was a call denied although it fit, was anything charged twice?
 
---local starts a cluster on this machine, which --kill and the other faults can
-break. Their times are since the end of the warm-up. Without --local, --servers or
---target the nodes that run at ` + defaultServer + ` are asked; their answers are audited
-if --policy says what their policy is.
+--local starts a cluster on this machine, in which --kill and the other fault flags
+cause faults, at times since the end of the warm-up. Without --local, --servers or
+--target, the target is the node at ` + defaultServer + `. The answers of running nodes are
+audited if --policy is their policy.
 
-With --vs, targets take turns under the same load; what is compared is the ratio
-in each round. Those of Redis keep one limit per key, 1,000 requests per minute.
+With --vs, targets take turns under the same load, and the ratio in each round is
+compared. Redis targets have one limit per key, of 1,000 requests per minute.
 
-Data goes to two files in the working directory, bucketring-bench-<time>.json and
-.html, unless --out and --report say where; --out "" or --report "" writes none.
-An interrupt ends the run early; what was measured until then is kept.
+The run and its report are written to bucketring-bench-<time>.json and .html in the
+working directory, or to --out and --report; --out "" or --report "" writes none. An
+interrupt ends the run early and keeps what was measured so far.
 
 Targets:
-` + kindsOfTargets(),
+` + targetKinds(),
 		Example: `  bucketring bench run --local 3 --for 10s
   bucketring bench run --local 3 --rate 20k --for 30s --keys zipf:1.1x100k --llm 30% --retries 1%
   bucketring bench run --local 3 --for 30s --kill 1@10s --join 1@20s
@@ -47,7 +48,7 @@ Targets:
   bucketring bench run --local 3 --callers 128 --target grpc:
   bucketring bench run --target openai:http://127.0.0.1:8080 --vs openai:http://127.0.0.1:9000 --rate 50 --for 50s
   bucketring bench run --servers 127.0.0.1:6471 --policy policy.yaml --rate 500 --out run.json`,
-		Args: arguments(),
+		Args: exactArgs(),
 	}
 	var b benchFlags
 	b.declare(cmd)
@@ -57,17 +58,17 @@ Targets:
 			b.out = stamp + ".json"
 		}
 		if !cmd.Flags().Changed("report") {
-			b.page = stamp + ".html"
+			b.reportPath = stamp + ".html"
 		}
-		if err := b.complete(cmd, s); err != nil {
+		if err := b.resolve(cmd, s); err != nil {
 			return err
 		}
-		for _, file := range []struct{ flag, path string }{{"--out", b.out}, {"--report", b.page}} {
+		for _, file := range []struct{ flag, path string }{{"--out", b.out}, {"--report", b.reportPath}} {
 			if file.path == "" {
 				continue
 			}
-			if err := writable(file.path); err != nil {
-				return misused(cmd, fmt.Errorf("%s: %w", file.flag, err), file.flag+" with a file in a directory that is there, or '' for none")
+			if err := checkWritable(file.path); err != nil {
+				return usageError(cmd, fmt.Errorf("%s: %w", file.flag, err), file.flag+" with a file in an existing directory, or '' for none")
 			}
 		}
 		return s.runBench(cmd, &b)
@@ -75,12 +76,12 @@ Targets:
 	return cmd
 }
 
-// runBench does a run and writes what it found, also if it was interrupted.
+// runBench runs the benchmark and writes its result, even if it was interrupted.
 func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 	ctx, stop := onSignals(cmd.Context(), func() {})
 	defer stop()
 	o := &b.options
-	live := report.NewLive(s.err, s.live(o.Turn()))
+	live := report.NewLive(s.err, s.liveOptions(o.Turn()))
 	defer live.Close()
 	if b.calibrate {
 		if err := calibrate(ctx, live, o); err != nil {
@@ -88,74 +89,74 @@ func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 		}
 	}
 	if o.Local > 0 {
-		live.Note("starting " + nodes(o.Local))
+		live.Note("starting " + nodeCount(o.Local))
 	}
 	o.Begin, o.End, o.Progress, o.Log = live.Begin, live.End, live.Update, live.Note
 
 	run, err := suite.Run(ctx, *o)
 	live.Close()
 	if run == nil && ctx.Err() != nil {
-		return failed(errors.New("interrupted: nothing was measured yet"), "")
+		return errorWithHint(errors.New("interrupted before anything was measured"), "")
 	}
 	if run == nil {
-		return b.failed(cmd, err)
+		return b.runError(cmd, err)
 	}
-	unwritten := s.benchFiles(b, run)
+	unwritten := s.writeBenchFiles(b, run)
 	if unwritten != nil {
-		b.page = "" // there is none to point to
+		b.reportPath = "" // it was not written
 	}
 	if *b.output == formatJSON {
 		if err := report.Write(s.out, run); err != nil {
 			return err
 		}
-	} else if err := report.Summary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour, Report: b.page}); err != nil {
+	} else if err := report.Summary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour, Report: b.reportPath}); err != nil {
 		return err
 	}
 	if unwritten != nil {
 		return unwritten
 	}
 	if b.out != "" {
-		s.note("run: %s (bucketring bench report %s)\n", b.out, b.out)
+		s.notef("run: %s (bucketring bench report %s)\n", b.out, b.out)
 	}
 	if err != nil && ctx.Err() != nil {
-		return failed(errors.New("interrupted: this is what was measured until then"), "")
+		return errorWithHint(errors.New("interrupted: the result has only what was measured so far"), "")
 	}
 	if err != nil {
 		return err
 	}
-	// Of what is compared with it, the verdict is in the report.
+	// The audits of the targets of --vs are only in the report.
 	if a := run.Targets[0].Audit; a != nil && a.Verdict == report.Violated {
-		return failed(fmt.Errorf("%s did not keep its limits: see the audit above", run.Targets[0].Name), "")
+		return errorWithHint(fmt.Errorf("%s exceeded its limits: see the audit above", run.Targets[0].Name), "")
 	}
 	return nil
 }
 
-func (s *streams) benchFiles(b *benchFlags, run *report.Run) error {
+func (s *streams) writeBenchFiles(b *benchFlags, run *report.Run) error {
 	if b.out != "" {
 		if err := writeRun(b.out, run); err != nil {
 			return err
 		}
 	}
-	if b.page != "" {
-		return writeFile(b.page, func(f *os.File) error { return report.HTML(f, run) })
+	if b.reportPath != "" {
+		return writeFile(b.reportPath, func(f *os.File) error { return report.HTML(f, run) })
 	}
 	return nil
 }
 
-// calibrate measures the bench itself.
+// calibrate measures the benchmark itself.
 func calibrate(ctx context.Context, live *report.Live, o *suite.Options) error {
-	live.Note("measuring the bench itself, about 3 s")
+	live.Note("measuring the benchmark itself, about 3 s")
 	c, err := bench.Calibrate(ctx, func(rate float64) {
 		if rate == 0 {
-			live.Step("… as fast as it can")
+			live.Step("… at its maximum rate")
 		} else {
-			live.Step("… at " + grouped(int64(rate)) + " calls/s")
+			live.Step("… at " + amount.Group(int64(rate)) + " calls/s")
 		}
 	})
 	live.End()
 	switch {
 	case ctx.Err() != nil:
-		return failed(errors.New("interrupted: nothing was measured yet"), "")
+		return errorWithHint(errors.New("interrupted before anything was measured"), "")
 	case err != nil:
 		return fmt.Errorf("calibrate: %w", err)
 	}
@@ -163,15 +164,15 @@ func calibrate(ctx context.Context, live *report.Live, o *suite.Options) error {
 	return nil
 }
 
-func nodes(n int) string {
+func nodeCount(n int) string {
 	if n == 1 {
 		return "1 node"
 	}
-	return grouped(int64(n)) + " nodes"
+	return amount.Group(int64(n)) + " nodes"
 }
 
-// live says how progress is shown on standard error.
-func (s *streams) live(total time.Duration) report.LiveOptions {
+// liveOptions says how to show progress on standard error.
+func (s *streams) liveOptions(total time.Duration) report.LiveOptions {
 	if file, ok := s.err.(*os.File); ok {
 		return report.Detect(file, total)
 	}

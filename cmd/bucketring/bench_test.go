@@ -15,8 +15,8 @@ import (
 	"github.com/bucketring/bucketring/bench/report"
 )
 
-// As a new user does: a cluster of one's own, and nothing prepared. Then one of
-// its nodes crashes, and the two runs are compared.
+// TestBenchLocal runs the benchmark like a new user, with a cluster of its own. In a second
+// run one of the nodes crashes, and the two runs are compared.
 func TestBenchLocal(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a cluster of processes, twice")

@@ -18,27 +18,27 @@ import (
 	"github.com/bucketring/bucketring/bench/target"
 )
 
-// Flags that are about some targets only.
+// Flags for targets of kind rls.
 const (
 	rlsDomain = "rls-domain"
 	rlsEntry  = "rls-entry"
 )
 
-// tlsFlags say how targets are asked over TLS. Any of them turns it on.
+// tlsFlags are the flags for TLS. Any of them enables TLS.
 type tlsFlags struct {
 	on                  bool
 	ca, cert, key, name string
 }
 
 func (t *tlsFlags) declare(f *pflag.FlagSet) {
-	f.BoolVar(&t.on, "tls", false, "TLS to client:, grpc: and rls: targets; https:, rediss: and rediss-lua: have it anyway")
-	f.StringVar(&t.ca, "tls-ca", "", "file with the certificates that sign those of servers (default: those of the system)")
-	f.StringVar(&t.cert, "tls-cert", "", "file with the certificate that servers are shown")
-	f.StringVar(&t.key, "tls-key", "", "file with the key of --tls-cert")
-	f.StringVar(&t.name, "tls-name", "", "name that certificates of servers must have (default: the host that is asked)")
+	f.BoolVar(&t.on, "tls", false, "use TLS to client:, grpc: and rls: targets; https:, rediss: and rediss-lua: always use it")
+	f.StringVar(&t.ca, "tls-ca", "", "file with the CA certificates that verify servers, in PEM (default: those of the system)")
+	f.StringVar(&t.cert, "tls-cert", "", "file with the client certificate, in PEM")
+	f.StringVar(&t.key, "tls-key", "", "file with the private key of --tls-cert, in PEM")
+	f.StringVar(&t.name, "tls-name", "", "server name to verify in certificates (default: the host of the target)")
 }
 
-// given is the first flag that was set, "" if none was.
+// given returns the first flag that is set, or "".
 func (t *tlsFlags) given() string {
 	switch {
 	case t.ca != "":
@@ -55,7 +55,7 @@ func (t *tlsFlags) given() string {
 	return ""
 }
 
-// config reads the files.
+// config loads the files.
 func (t *tlsFlags) config() (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.name}
 	if t.ca != "" {
@@ -72,7 +72,7 @@ func (t *tlsFlags) config() (*tls.Config, error) {
 	case t.cert == "" && t.key == "":
 		return c, nil
 	case t.key == "":
-		return nil, errors.New("--tls-cert: needs --tls-key, the file with its key")
+		return nil, errors.New("--tls-cert: needs --tls-key, the file with its private key")
 	case t.cert == "":
 		return nil, errors.New("--tls-key: needs --tls-cert, the file with its certificate")
 	}
@@ -84,16 +84,17 @@ func (t *tlsFlags) config() (*tls.Config, error) {
 	return c, nil
 }
 
-// doors sees to it that flags about some kinds of targets have one to be about.
-func (b *benchFlags) doors(cmd *cobra.Command) (err error) {
+// checkTargetFlags rejects flags for kinds of targets that the run does not have, and
+// loads the files of TLS.
+func (b *benchFlags) checkTargetFlags(cmd *cobra.Command) (err error) {
 	o := &b.options
 	specs := append([]string{o.Target}, o.Versus...)
 	isRLS := func(spec string) bool { return strings.HasPrefix(spec, "rls:") }
 	for _, flag := range []string{rlsDomain, rlsEntry} {
 		if f := cmd.Flags().Lookup(flag); f.Changed && !slices.ContainsFunc(specs, isRLS) {
-			return misused(cmd, fmt.Errorf("--%s: no target is of kind rls", flag), fmt.Sprintf("%s --target rls:HOST:8081 --%s %s", cmd.CommandPath(), flag, quoted(f.Value.String())))
+			return usageError(cmd, fmt.Errorf("--%s: needs a target of kind rls", flag), fmt.Sprintf("%s --target rls:HOST:8081 --%s %s", cmd.CommandPath(), flag, shellQuote(f.Value.String())))
 		} else if f.Changed && f.Value.String() == "" {
-			return misused(cmd, fmt.Errorf("--%s: must not be empty", flag), "")
+			return usageError(cmd, fmt.Errorf("--%s: must not be empty", flag), "")
 		}
 	}
 	flag := b.tls.given()
@@ -101,19 +102,19 @@ func (b *benchFlags) doors(cmd *cobra.Command) (err error) {
 		return nil
 	}
 	if !o.UsesTLS() {
-		return misused(cmd, fmt.Errorf("%s: no target of this run uses TLS", flag), noTLS(specs))
+		return usageError(cmd, fmt.Errorf("%s: no target of this run uses TLS", flag), tlsHint(specs))
 	}
 	if o.Targets.Insecure && !slices.ContainsFunc(specs, func(spec string) bool { return spec != "" && !target.TakesTLS(spec) }) {
-		return misused(cmd, fmt.Errorf("--insecure: %s says that all targets use TLS", flag), "leave out one of them")
+		return usageError(cmd, fmt.Errorf("--insecure: with %s, all targets use TLS", flag), "leave out one of them")
 	}
 	if o.Targets.TLS, err = b.tls.config(); err != nil {
-		return misused(cmd, err, "")
+		return usageError(cmd, err, "")
 	}
 	return nil
 }
 
-// noTLS says how the first target that could use TLS would be written.
-func noTLS(specs []string) string {
+// tlsHint returns the first target that could use TLS, written with TLS.
+func tlsHint(specs []string) string {
 	for _, spec := range specs {
 		for plain, secure := range map[string]string{"http://": "https://", "redis://": "rediss://", "redis-lua://": "rediss-lua://"} {
 			if rest, ok := strings.CutPrefix(spec, plain); ok {
@@ -124,38 +125,39 @@ func noTLS(specs []string) string {
 	return "leave it out: the nodes of --local are asked on loopback, without TLS"
 }
 
-// notReady is the error of a target that does not answer, with the most likely
-// reason.
-func (t *tlsFlags) notReady(err error) error {
-	text := err.Error()
-	for _, known := range []struct{ says, try string }{
-		{"signed by unknown authority", "--tls-ca FILE, with the certificate that the server's is signed by"},
+// notReadyError returns the error of a target that does not answer, with the most
+// likely remedy as the hint.
+func (t *tlsFlags) notReadyError(err error) error {
+	message := err.Error()
+	for _, known := range []struct{ text, hint string }{
+		{"signed by unknown authority", "--tls-ca FILE, with the CA certificate that signed the server's"},
 		{"x509: certificate is", "--tls-name NAME, if the certificate has another name than the address"},
 		{"x509: cannot validate", "--tls-name NAME, if the certificate has another name than the address"},
-		{"certificate required", "--tls-cert FILE --tls-key FILE: the server wants a certificate"},
+		{"certificate required", "--tls-cert FILE --tls-key FILE: the server requires a client certificate"},
 		{"bad certificate", "--tls-cert FILE --tls-key FILE that the server trusts"},
-		{"does not look like a TLS handshake", "leave out --tls: the server does not speak it"},
-		{"error reading server preface", "--tls, if the server wants it"},
+		{"does not look like a TLS handshake", "leave out --tls: the server does not use TLS"},
+		{"error reading server preface", "--tls, if the server uses TLS"},
 		{"HTTP request to an HTTPS server", "https:// instead of http://"},
 	} {
-		if strings.Contains(text, known.says) {
-			return failed(err, known.try)
+		if strings.Contains(message, known.text) {
+			return errorWithHint(err, known.hint)
 		}
 	}
-	// A server that misses a certificate hangs up, and may be quicker than its word.
-	if t.given() != "" && t.cert == "" && strings.Contains(text, "write: ") {
-		return failed(err, "--tls-cert FILE --tls-key FILE, if the server wants a certificate")
+	// A server that requires a client certificate may close the connection before its
+	// alert is read.
+	if t.given() != "" && t.cert == "" && strings.Contains(message, "write: ") {
+		return errorWithHint(err, "--tls-cert FILE --tls-key FILE, if the server requires a client certificate")
 	}
-	return failed(err, "is it running? start it, for example with bucketring dev, or use --local 3")
+	return errorWithHint(err, "start it, for example with: bucketring dev; or use --local 3")
 }
 
-// failed gives the error of a run a hint, if there is one.
-func (b *benchFlags) failed(cmd *cobra.Command, err error) error {
+// runError adds a hint to the error of a run, if it has one.
+func (b *benchFlags) runError(cmd *cobra.Command, err error) error {
 	switch {
 	case errors.Is(err, target.ErrPlaintext):
-		return misused(cmd, err, "--tls, or --insecure for plaintext; rediss:// and https:// have TLS")
+		return usageError(cmd, err, "--tls, or --insecure for plaintext; rediss:// and https:// have TLS")
 	case errors.Is(err, suite.ErrNotReady):
-		return b.tls.notReady(err)
+		return b.tls.notReadyError(err)
 	}
 	return err
 }

@@ -94,8 +94,8 @@ func (a *authority) make(name string, hosts []string) (*x509.Certificate, *ecdsa
 
 func (a *authority) path(name string) string { return filepath.Join(a.dir, name) }
 
-// server is the configuration of one that has a certificate for hosts, and wants
-// one if mutual.
+// server returns the configuration of a server with a certificate for hosts. It requires a
+// client certificate if mutual.
 func (a *authority) server(mutual bool, protocol string, hosts ...string) *tls.Config {
 	a.t.Helper()
 	name := "server-" + strings.Join(hosts, "-")
@@ -112,7 +112,7 @@ func (a *authority) server(mutual bool, protocol string, hosts ...string) *tls.C
 	return c
 }
 
-// front listens with TLS and passes on what it reads to a server without.
+// front is a TLS proxy to a server without TLS.
 func front(t *testing.T, c *tls.Config, at, behind string) string {
 	t.Helper()
 	l, err := tls.Listen("tcp", at, c)
@@ -153,13 +153,13 @@ func join(from net.Conn, behind string) {
 	both.Wait()
 }
 
-// oneNode runs a node that says it is at host.
+// oneNode runs a node that advertises host.
 func oneNode(t *testing.T, host string) *node.Node {
 	t.Helper()
 	c := config.Default()
 	c.Name, c.HTTP, c.GRPC, c.Gossip, c.Advertise = "n1", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", host
 	up := make(chan struct{}) // closed when the node is ready
-	n, err := node.New(node.Options{Config: c, OnReady: func(*node.Node) { close(up) }, Hasty: true, Await: 1})
+	n, err := node.New(node.Options{Config: c, OnReady: func(*node.Node) { close(up) }, SkipLeave: true, ExpectedMembers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func oneNode(t *testing.T, host string) *node.Node {
 	})
 	select {
 	case <-up:
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("the node is not ready")
 	}
 	return n
@@ -191,12 +191,12 @@ func inProcess(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	return out.String(), errs.String(), code
 }
 
-// shortRun makes a run of a fraction of a second of some flags.
+// shortRun returns the arguments of a run that takes a fraction of a second.
 func shortRun(args ...string) []string {
 	return append([]string{"bench", "run", "--rate", "100", "--for", "300ms", "--warmup", "0s", "--timeout", "10s", "--out", "", "--report", ""}, args...)
 }
 
-// limits is a server of Envoy's protocol that remembers what it was asked last.
+// limits is a server of Envoy's protocol that records the last request.
 type limits struct {
 	rls.UnimplementedRateLimitServiceServer
 
@@ -211,13 +211,13 @@ func (l *limits) ShouldRateLimit(_ context.Context, q *rls.RateLimitRequest) (*r
 	return &rls.RateLimitResponse{OverallCode: rls.RateLimitResponse_OK}, nil
 }
 
-func (l *limits) asked() string {
+func (l *limits) lastRequest() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last
 }
 
-// serveLimits serves Envoy's protocol; without c, in plaintext.
+// serveLimits serves Envoy's protocol, with TLS if c is set.
 func serveLimits(t *testing.T, c *tls.Config) (at string, l *limits) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -242,12 +242,12 @@ func serveLimits(t *testing.T, c *tls.Config) (at string, l *limits) {
 	return listener.Addr().String(), l
 }
 
-// wantRun checks that a run is answered by all of a target.
+// wantRun checks that every call of a run is answered.
 func wantRun(t *testing.T, args ...string) {
 	t.Helper()
 	stdout, stderr, code := inProcess(t, shortRun(append(args, "-o", "json")...)...)
 	if code != 0 || strings.Contains(stdout, `"achieved": 0,`) || !strings.Contains(stdout, `"failed": 0,`) || strings.Contains(stdout, `"errors"`) {
-		t.Errorf("%v = exit %d, want a run in which all is answered:\n%s%s", args, code, stdout, stderr)
+		t.Errorf("%v = exit %d, want a run in which every call is answered:\n%s%s", args, code, stdout, stderr)
 	}
 }
 
@@ -266,14 +266,14 @@ func TestBenchOverTLS(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { wantRun(t, append(trust, "--target", spec)...) })
 	}
-	if got := asked.asked(); got != "bucketring/key" {
+	if got := asked.lastRequest(); got != "bucketring/key" {
 		t.Errorf("rls was asked for %q, want bucketring/key", got)
 	}
 	t.Run("client", func(t *testing.T) {
 		if runtime.GOOS != "linux" {
 			t.Skip("needs a second loopback address")
 		}
-		// The node says that it is at the address of its front, at its own port.
+		// The node advertises the host of its front, with its own port.
 		n := oneNode(t, "127.0.0.2")
 		_, port, _ := net.SplitHostPort(n.GRPCAddr())
 		at := front(t, a.server(true, "h2", "127.0.0.2"), net.JoinHostPort("127.0.0.2", port), n.GRPCAddr())
@@ -302,7 +302,7 @@ func TestBenchOverTLSToRedis(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = cmd.Wait() }) // the context has ended by now
 	plain := passOn(t, socket)
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(waitLimit); ; {
 		if _, err := os.Stat(socket); err == nil {
 			break
 		}
@@ -315,7 +315,7 @@ func TestBenchOverTLSToRedis(t *testing.T) {
 	wantRun(t, "--target", "rediss://"+at, "--vs", "rediss-lua://"+at, "--rounds", "2", "--tls-ca", a.path("ca.pem"))
 }
 
-// passOn listens for what is for a socket of this machine.
+// passOn forwards connections to a Unix socket.
 func passOn(t *testing.T, socket string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -355,10 +355,10 @@ func passOn(t *testing.T, socket string) string {
 	return l.Addr().String()
 }
 
-func TestBenchTellsTheRLSServer(t *testing.T) {
+func TestBenchSendsRLSDescriptor(t *testing.T) {
 	at, asked := serveLimits(t, nil)
 	wantRun(t, "--target", "rls:"+at, "--rls-domain", "shop", "--rls-entry", "user")
-	if got := asked.asked(); got != "shop/user" {
+	if got := asked.lastRequest(); got != "shop/user" {
 		t.Errorf("the server was asked for %q, want shop/user", got)
 	}
 }
@@ -376,35 +376,35 @@ func TestBenchTLSMistakes(t *testing.T) {
 	mutual, _ := serveLimits(t, a.server(true, "h2", "127.0.0.1"))
 	ca := a.path("ca.pem")
 	for _, c := range []struct {
-		name       string
-		args       []string
-		code       int
-		error, try string
+		name        string
+		args        []string
+		code        int
+		error, hint string
 	}{
 		{"no CA", []string{"--target", "rls:" + secure, "--tls-ca", a.path("no.pem")}, 2, "error: --tls-ca: open ", "--help"},
 		{"empty CA", []string{"--target", "rls:" + secure, "--tls-ca", a.path("empty.pem")}, 2, "has no certificate in PEM form", "--help"},
 		{"no key", []string{"--target", "rls:" + secure, "--tls-cert", a.path("me.pem")}, 2, "--tls-cert: needs --tls-key", "--help"},
 		{"no certificate", []string{"--target", "rls:" + secure, "--tls-key", a.path("me.key")}, 2, "--tls-key: needs --tls-cert", "--help"},
-		{"another's key", []string{"--target", "rls:" + secure, "--tls-cert", a.path("me.pem"), "--tls-key", a.path("ca.key")}, 2, "private key does not match", "--help"},
+		{"key of another certificate", []string{"--target", "rls:" + secure, "--tls-cert", a.path("me.pem"), "--tls-key", a.path("ca.key")}, 2, "private key does not match", "--help"},
 		{"plain kinds", []string{"--target", "null:", "--vs", "redis://:secret@127.0.0.1:1", "--tls"}, 2, "--tls: no target of this run uses TLS", "try: rediss://127.0.0.1:1"},
 		{"local", []string{"--local", "3", "--tls-ca", ca}, 2, "--tls-ca: no target of this run uses TLS", "nodes of --local"},
-		{"insecure", []string{"--target", "rls:" + secure, "--tls", "--insecure"}, 2, "--insecure: --tls says", "leave out one"},
-		{"elsewhere", []string{"--target", "grpc:192.0.2.1:1"}, 2, "192.0.2.1:1 is not a loopback address", "try: --tls, or --insecure"},
-		{"elsewhere beside a cluster", []string{"--local", "3", "--vs", "redis://192.0.2.1", "--rounds", "1"}, 2, "192.0.2.1:6379 is not a loopback address", "try: --tls, or --insecure"},
-		{"no rls", []string{"--target", "null:", "--rls-domain", "my shop"}, 2, "--rls-domain: no target is of kind rls", "try: bucketring bench run --target rls:HOST:8081 --rls-domain 'my shop'"},
+		{"insecure", []string{"--target", "rls:" + secure, "--tls", "--insecure"}, 2, "--insecure: with --tls, all targets use TLS", "leave out one"},
+		{"another machine", []string{"--target", "grpc:192.0.2.1:1"}, 2, "192.0.2.1:1 is not a loopback address", "try: --tls, or --insecure"},
+		{"another machine beside a cluster", []string{"--local", "3", "--vs", "redis://192.0.2.1", "--rounds", "1"}, 2, "192.0.2.1:6379 is not a loopback address", "try: --tls, or --insecure"},
+		{"no rls", []string{"--target", "null:", "--rls-domain", "my shop"}, 2, "--rls-domain: needs a target of kind rls", "try: bucketring bench run --target rls:HOST:8081 --rls-domain 'my shop'"},
 		{"empty entry", []string{"--target", "rls:" + plain, "--rls-entry", ""}, 2, "--rls-entry: must not be empty", "--help"},
 
 		{"unknown CA", []string{"--target", "rls:" + secure, "--tls-ca", other.path("ca.pem")}, 1, "signed by unknown authority", "try: --tls-ca"},
 		{"another name", []string{"--target", "rls:" + named, "--tls-ca", ca}, 1, "x509: cannot validate", "try: --tls-name"},
-		{"wanted", []string{"--target", "rls:" + mutual, "--tls-ca", ca}, 1, "does not answer", "try: --tls-cert"},
+		{"client certificate required", []string{"--target", "rls:" + mutual, "--tls-ca", ca}, 1, "does not answer", "try: --tls-cert"},
 		{"plain server", []string{"--target", "rls:" + plain, "--tls"}, 1, "does not look like a TLS handshake", "try: leave out --tls"},
 		{"secure server", []string{"--target", "rls:" + secure}, 1, "error reading server preface", "try: --tls"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			stdout, stderr, code := inProcess(t, shortRun(append(c.args, "--wait", "3s")...)...)
-			if code != c.code || !strings.Contains(stderr, c.error) || !strings.Contains(stderr, c.try) || strings.Contains(stderr, "secret") {
-				t.Errorf("%v = exit %d, want %d with %q and %q:\n%s%s", c.args, code, c.code, c.error, c.try, stdout, stderr)
+			if code != c.code || !strings.Contains(stderr, c.error) || !strings.Contains(stderr, c.hint) || strings.Contains(stderr, "secret") {
+				t.Errorf("%v = exit %d, want %d with %q and %q:\n%s%s", c.args, code, c.code, c.error, c.hint, stdout, stderr)
 			}
 		})
 	}

@@ -9,18 +9,18 @@ import (
 func newCancel(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cancel KEY --request-id ID",
-		Short: "Give everything back that a reservation holds",
-		Long: `Give everything back that a reservation holds, because the call never ran. A call
-that ran is settled, even if it failed half-way.`,
+		Short: "Cancel a reservation",
+		Long: `Release everything that a reservation holds, because the call did not run. If it
+ran, even in part, use "bucketring settle" instead.`,
 		Example: `  bucketring cancel acme/alice --request-id r1`,
-		Args:    arguments("KEY"),
+		Args:    exactArgs("KEY"),
 	}
-	c := newCaller(s)
-	c.text(cmd, "request-id", "id of the reservation (required)")
-	c.flags(cmd)
+	c := newAPICall(s)
+	c.stringFlag(cmd, "request-id", "id of the reservation (required)")
+	c.connectionFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c.body["key"] = args[0]
-		return c.end(cmd, "/v1/cancel")
+		return c.postByID(cmd, "/v1/cancel")
 	}
 	return cmd
 }

@@ -9,37 +9,37 @@ import (
 func newCheck(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check KEY",
-		Short: "Charge a known cost at once, or be denied",
-		Long: `Ask a node to charge a call whose cost is known, at once and for good. Every
-limit of every level of the key admits the call, or it is charged to none.
+		Short: "Charge a call of known cost",
+		Long: `Charge a call whose cost is known. If every limit of every level of the key admits
+it, it is charged to all of them, otherwise to none.
 
-Exits with 3 when the call is denied. "bucketring reserve" is for calls whose
-cost is known only when they end; check leaves limits on concurrent calls alone.`,
+Exits with 3 if the call is denied. Use "bucketring reserve" for calls whose cost is
+known only at their end. A check does not count towards limits on concurrent calls.`,
 		Example: `  bucketring check acme/alice --tier free --input-tokens 1200
   bucketring check acme/alice --input-tokens 900 --output-tokens 100 --model llama-3-70b -o json`,
-		Args: arguments("KEY"),
+		Args: exactArgs("KEY"),
 	}
-	c := newCaller(s)
-	c.who(cmd)
-	c.count(cmd, "input-tokens", "input_tokens", "tokens of the prompt")
-	c.count(cmd, "output-tokens", "output_tokens", "tokens of the answer")
-	c.more(cmd)
-	c.flags(cmd)
+	c := newAPICall(s)
+	c.tierAndModelFlags(cmd)
+	c.intFlag(cmd, "input-tokens", "input_tokens", "tokens of the prompt")
+	c.intFlag(cmd, "output-tokens", "output_tokens", "tokens of the answer")
+	c.commonFlags(cmd)
+	c.connectionFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c.body["key"] = args[0]
-		return c.ask(cmd, "/v1/check")
+		return c.post(cmd, "/v1/check")
 	}
 	return cmd
 }
 
-// who and more declare what check and reserve both take.
-func (c *caller) who(cmd *cobra.Command) {
-	c.text(cmd, "tier", "tier of the full key; empty means that the policy decides")
-	c.text(cmd, "model", "model that is called; it decides on prices")
+// tierAndModelFlags and commonFlags declare flags of both check and reserve.
+func (c *apiCall) tierAndModelFlags(cmd *cobra.Command) {
+	c.stringFlag(cmd, "tier", "tier of the full key; empty means the tier that the policy assigns")
+	c.stringFlag(cmd, "model", "model that is called; prices depend on it")
 }
 
-func (c *caller) more(cmd *cobra.Command) {
-	c.count(cmd, "requests", "requests", "requests that this counts as (default 1)")
-	c.costs(cmd)
-	c.text(cmd, "request-id", "makes the call idempotent; empty means that the node makes one")
+func (c *apiCall) commonFlags(cmd *cobra.Command) {
+	c.intFlag(cmd, "requests", "requests", "number of requests that the call counts as (default 1)")
+	c.costFlag(cmd)
+	c.stringFlag(cmd, "request-id", "id that makes retries of the call idempotent; empty means a random id")
 }

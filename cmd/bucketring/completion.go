@@ -15,12 +15,12 @@ func newCompletion(s *streams) *cobra.Command {
 	shells := []string{"bash", "zsh", "fish", "powershell"}
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish|powershell",
-		Short: "Print a script that completes commands in a shell",
-		Long:  "Print a script with which the named shell completes commands and flags.",
+		Short: "Print a completion script for a shell",
+		Long:  "Print a script that completes commands and flags in the named shell.",
 		Example: `  source <(bucketring completion bash)
   bucketring completion zsh > "${fpath[1]}/_bucketring"
   bucketring completion fish > ~/.config/fish/completions/bucketring.fish`,
-		Args:      arguments("SHELL"),
+		Args:      exactArgs("SHELL"),
 		ValidArgs: shells,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root := cmd.Root()
@@ -34,11 +34,11 @@ func newCompletion(s *streams) *cobra.Command {
 			case "powershell":
 				return root.GenPowerShellCompletionWithDesc(s.out)
 			}
-			try := ""
+			hint := ""
 			if near := nearest.Word(args[0], shells); near != "" {
-				try = cmd.CommandPath() + " " + near
+				hint = cmd.CommandPath() + " " + near
 			}
-			return misused(cmd, fmt.Errorf("unknown shell %q, want %s", args[0], strings.Join(shells, ", ")), try)
+			return usageError(cmd, fmt.Errorf("unknown shell %q, want %s", args[0], strings.Join(shells, ", ")), hint)
 		},
 	}
 }

@@ -22,49 +22,49 @@ import (
 
 const (
 	maxDevNodes = 9
-	// portStep is how far apart the ports of two nodes are.
+	// portStep is the distance between the ports of two nodes.
 	portStep = 10
 )
 
 func newDev(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
-		Short: "Run a cluster to try things out, with nothing to configure",
-		Long: `Run three nodes in one process, on this machine only, with the built-in policy
-and nothing to configure. They are one limiter, whichever of them is asked, and
-forget everything when they end.
+		Short: "Run a local cluster for trying things out",
+		Long: `Run three nodes in one process, reachable from this machine only, with the built-in
+policy. They enforce the same limits together, whichever node is called. Their state
+is lost when they stop.
 
-With --policy they read that file and go on watching it: a change of a limit is
-in force as soon as the file is saved, and a mistake changes nothing and is
-reported. A file that does not exist is first written, from the built-in policy.
+With --policy the nodes use that file and reload it when it changes. A file with
+problems changes nothing; the problems are reported. If the file does not exist, it
+is created with the built-in policy.
 
-The first node has the ports that every example uses; those of each further node
-are higher by 10. With port 0, every node takes a free one.`,
+The first node has the default ports; those of each further node are higher by 10.
+With port 0, each node listens on a free port.`,
 		Example: `  bucketring dev
   bucketring dev --policy policy.yaml
   bucketring dev --nodes 1
   bucketring dev --http 127.0.0.1:7470 --grpc 127.0.0.1:7471 --gossip 127.0.0.1:7472`,
-		Args: arguments(),
+		Args: exactArgs(),
 	}
 	c := config.Default()
 	c.Name, c.LogFormat = "dev-1", "text"
 	flags := cmd.Flags()
-	flags.StringVar(&c.Policy, "policy", "", "policy file or directory to watch; a missing file is written (default: the built-in policy)")
-	nodes := flags.Int("nodes", 3, "nodes to run, 1 to 9")
-	flags.StringVar(&c.HTTP, "http", c.HTTP, "address of the first node's JSON API, health and metrics")
-	flags.StringVar(&c.GRPC, "grpc", c.GRPC, "address of the first node's gRPC API")
-	flags.StringVar(&c.Gossip, "gossip", c.Gossip, "address of the first node's cluster membership")
+	flags.StringVar(&c.Policy, "policy", "", "policy file or directory, reloaded when it changes; a missing file is created (default: the built-in policy)")
+	nodes := flags.Int("nodes", 3, "number of nodes, 1 to 9")
+	flags.StringVar(&c.HTTP, "http", c.HTTP, "address of the first node for the JSON API, health and metrics")
+	flags.StringVar(&c.GRPC, "grpc", c.GRPC, "address of the first node for the gRPC API")
+	flags.StringVar(&c.Gossip, "gossip", c.Gossip, "address of the first node for cluster membership")
 	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *nodes < 1 || *nodes > maxDevNodes {
-			return misused(cmd, fmt.Errorf("--nodes: must be 1 to %d, got %d", maxDevNodes, *nodes), "")
+			return usageError(cmd, fmt.Errorf("--nodes: must be 1 to %d, got %d", maxDevNodes, *nodes), "")
 		}
-		if err := invalidConfig(cmd, c); err != nil {
+		if err := validateConfig(cmd, c); err != nil {
 			return err
 		}
 		configs, err := devConfigs(c, *nodes)
 		if err != nil {
-			return misused(cmd, err, "")
+			return usageError(cmd, err, "")
 		}
 		if c.Policy != "" {
 			if err := s.writeMissing(c.Policy); err != nil {
@@ -76,8 +76,7 @@ are higher by 10. With port 0, every node takes a free one.`,
 	return cmd
 }
 
-// devConfigs derives the configurations of n nodes from that of the first. All
-// but the first join it.
+// devConfigs returns the configurations of n nodes, derived from that of the first.
 func devConfigs(first *config.Config, n int) ([]*config.Config, error) {
 	configs := make([]*config.Config, n)
 	for i := range configs {
@@ -98,7 +97,7 @@ func devConfigs(first *config.Config, n int) ([]*config.Config, error) {
 	return configs, nil
 }
 
-// shiftPort adds to the port of a valid address, unless that is 0.
+// shiftPort adds to the port of an address, unless it is 0.
 func shiftPort(address string, by int) (string, error) {
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
@@ -112,45 +111,45 @@ func shiftPort(address string, by int) (string, error) {
 		return address, nil
 	}
 	if port += by; port > 65535 {
-		return "", errors.New("there is no such port")
+		return "", errors.New("the port is above 65535")
 	}
 	return net.JoinHostPort(host, strconv.Itoa(port)), nil
 }
 
-// devCluster is nodes in this process.
+// devCluster runs nodes in this process.
 type devCluster struct {
 	log   *slog.Logger
 	group *errgroup.Group
 	nodes []*node.Node
 }
 
-// runDev runs nodes until a signal ends them.
+// runDev runs nodes until a signal arrives.
 func (s *streams) runDev(ctx context.Context, configs []*config.Config, log *slog.Logger) error {
-	made := make(chan []*node.Node, 1) // all of them, once they run
+	started := make(chan []*node.Node, 1) // all nodes, once they run
 	ctx, stop := onSignals(ctx, func() {
 		select {
-		case nodes := <-made:
+		case nodes := <-started:
 			for _, n := range nodes {
 				n.Reload()
 			}
-			made <- nodes
-		default: // they have just read everything
+			started <- nodes
+		default: // they are starting and read everything anyway
 		}
 	})
 	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
 	c := &devCluster{log: log, group: group}
 	if err := c.start(ctx, configs); err != nil {
-		group.Go(func() error { return err }) // ends the others
+		group.Go(func() error { return err }) // stops the nodes
 	} else if ctx.Err() == nil {
-		made <- c.nodes
-		s.note("%s", welcome(c.nodes, configs[0].Policy))
+		started <- c.nodes
+		s.notef("%s", welcome(c.nodes, configs[0].Policy))
 	}
-	return portTaken(group.Wait())
+	return addPortHint(group.Wait())
 }
 
-// start runs the first node, and when that is ready the others, which join it.
-// It returns when each sees all of them, or when ctx is done.
+// start runs the first node and, once it is ready, the others, which join it. It
+// returns when every node serves and sees all others, or when ctx is done.
 func (c *devCluster) start(ctx context.Context, configs []*config.Config) error {
 	for i, conf := range configs {
 		if i > 0 {
@@ -161,7 +160,7 @@ func (c *devCluster) start(ctx context.Context, configs []*config.Config) error 
 		}
 		if i == 0 {
 			if err := c.nodes[0].AwaitServing(ctx, 1); err != nil {
-				return nil // it was ended, and says why
+				return nil // the node stopped; its Run returns the reason
 			}
 		}
 	}
@@ -174,7 +173,7 @@ func (c *devCluster) start(ctx context.Context, configs []*config.Config) error 
 }
 
 func (c *devCluster) add(ctx context.Context, conf *config.Config, members int) error {
-	n, err := node.New(node.Options{Config: conf, Logger: c.log.With("node", conf.Name), Await: members, Hasty: true})
+	n, err := node.New(node.Options{Config: conf, Logger: c.log.With("node", conf.Name), ExpectedMembers: members, SkipLeave: true})
 	if err != nil {
 		return err
 	}
@@ -183,28 +182,28 @@ func (c *devCluster) add(ctx context.Context, conf *config.Config, members int) 
 	return nil
 }
 
-// writeMissing writes the built-in policy to a path where there is nothing.
+// writeMissing writes the built-in policy to path if no file exists there.
 func (s *streams) writeMissing(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if errors.Is(err, os.ErrExist) {
 		return nil
 	}
 	if err != nil {
-		return failed(fmt.Errorf("write the built-in policy: %w", err), "")
+		return errorWithHint(fmt.Errorf("write the built-in policy: %w", err), "")
 	}
 	_, err = f.WriteString(policy.DefaultYAML())
 	if err := errors.Join(err, f.Close()); err != nil {
-		return failed(fmt.Errorf("write the built-in policy: %w", err), "")
+		return errorWithHint(fmt.Errorf("write the built-in policy: %w", err), "")
 	}
-	s.note("wrote the built-in policy to %s\n", path)
+	s.notef("wrote the built-in policy to %s\n", path)
 	return nil
 }
 
-// welcome says what to do next.
+// welcome describes the running nodes and suggests commands.
 func welcome(nodes []*node.Node, policyPath string) string {
-	limits := "to change limits while it runs: bucketring dev --policy policy.yaml"
+	limits := "to change limits while it runs, start it with: bucketring dev --policy policy.yaml"
 	if policyPath != "" {
-		limits = "edit " + policyPath + " and save it: the limits change at once"
+		limits = "to change limits, edit and save " + policyPath
 	}
 	first := nodes[0]
 	server, status := "", ""
@@ -215,11 +214,11 @@ func welcome(nodes []*node.Node, policyPath string) string {
 		status = " --http " + address
 	}
 	var b strings.Builder
-	what := "one limiter, whichever of its " + strconv.Itoa(len(nodes)) + " nodes you ask"
+	what := strconv.Itoa(len(nodes)) + " nodes that share their limits"
 	if len(nodes) == 1 {
-		what = "a limiter of one node"
+		what = "1 node"
 	}
-	fmt.Fprintf(&b, "\nbucketring is ready: %s. It keeps nothing: state is gone when it ends.\n\n", what)
+	fmt.Fprintf(&b, "\nbucketring is ready: %s. State is lost when it stops.\n\n", what)
 	for _, n := range nodes {
 		fmt.Fprintf(&b, "  %s  http://%-15s  gRPC %-15s  status http://%[2]s/status\n", n.Name(), n.HTTPAddr(), n.GRPCAddr())
 	}

@@ -21,66 +21,69 @@ const (
 	exitUnhealthy = 4
 )
 
-// failure is an error that knows what to exit with and what to try instead.
-type failure struct {
+// commandError is an error with an exit code and a hint.
+type commandError struct {
 	code  int
-	cause error  // nil: the output says it all
-	try   string // a command or an advice, "" if there is none
+	cause error  // nil: the output has the reason
+	hint  string // what to try instead; may be empty
 }
 
-func (f *failure) Error() string {
+func (f *commandError) Error() string {
 	if f.cause == nil {
 		return fmt.Sprintf("exit %d", f.code)
 	}
 	return f.cause.Error()
 }
 
-func (f *failure) Unwrap() error { return f.cause }
+func (f *commandError) Unwrap() error { return f.cause }
 
-func failed(cause error, try string) error { return &failure{exitFailed, cause, try} }
+// errorWithHint returns an error that exits with 1. The hint may be empty.
+func errorWithHint(cause error, hint string) error { return &commandError{exitFailed, cause, hint} }
 
-// misused is a mistake in the command line; without advice, it points to the help.
-func misused(cmd *cobra.Command, cause error, try string) error {
-	if try == "" {
-		try = cmd.CommandPath() + " --help"
+// usageError returns the error of a wrong command line. An empty hint means the help
+// of the command.
+func usageError(cmd *cobra.Command, cause error, hint string) error {
+	if hint == "" {
+		hint = cmd.CommandPath() + " --help"
 	}
-	return &failure{exitUsage, cause, try}
+	return &commandError{exitUsage, cause, hint}
 }
 
-// report prints err for a person and returns what to exit with.
+// report prints err and returns the exit code.
 func (s *streams) report(err error) int {
 	if err == nil {
 		return 0
 	}
-	f := &failure{code: exitFailed, cause: err}
+	f := &commandError{code: exitFailed, cause: err}
 	errors.As(err, &f)
 	if f.cause != nil {
-		s.note("error: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n       "))
+		s.notef("error: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n       "))
 	}
-	if f.try != "" {
-		s.note("try: %s\n", f.try)
+	if f.hint != "" {
+		s.notef("try: %s\n", f.hint)
 	}
 	return f.code
 }
 
-// badFlag makes a usage error of what pflag says, with the nearest flag.
-func badFlag(cmd *cobra.Command, err error) error {
+// flagError turns an error of pflag into a usage error, with the nearest flag as the
+// hint.
+func flagError(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
-		return misused(cmd, err, "")
+		return usageError(cmd, err, "")
 	}
 	name := unknown.GetSpecifiedName()
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 	if near := nearest.Word(name, names); near != "" && len(name) > 1 {
-		return misused(cmd, fmt.Errorf("unknown flag --%s", name), fmt.Sprintf("%s --%s", cmd.CommandPath(), near))
+		return usageError(cmd, fmt.Errorf("unknown flag --%s", name), fmt.Sprintf("%s --%s", cmd.CommandPath(), near))
 	}
-	return misused(cmd, err, "")
+	return usageError(cmd, err, "")
 }
 
-// group makes cmd a noun: alone it prints its help, and with a word that is
-// none of its commands it is a usage error.
-func group(cmd *cobra.Command) *cobra.Command {
+// commandGroup makes cmd a command that only has subcommands. Alone it prints its
+// help; an unknown subcommand is a usage error.
+func commandGroup(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -90,23 +93,23 @@ func group(cmd *cobra.Command) *cobra.Command {
 		for _, c := range cmd.Commands() {
 			names = append(names, c.Name())
 		}
-		try := ""
+		hint := ""
 		if near := nearest.Word(args[0], names); near != "" {
-			try = cmd.CommandPath() + " " + near
+			hint = cmd.CommandPath() + " " + near
 		}
-		return misused(cmd, fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()), try)
+		return usageError(cmd, fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()), hint)
 	}
 	return cmd
 }
 
-// arguments wants exactly these, by name.
-func arguments(names ...string) cobra.PositionalArgs {
+// exactArgs requires exactly the named arguments.
+func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < len(names):
-			return misused(cmd, fmt.Errorf("missing argument %s", names[len(args)]), "")
+			return usageError(cmd, fmt.Errorf("missing argument %s", names[len(args)]), "")
 		case len(args) > len(names):
-			return misused(cmd, fmt.Errorf("unexpected argument %q", args[len(names)]), "")
+			return usageError(cmd, fmt.Errorf("unexpected argument %q", args[len(names)]), "")
 		}
 		return nil
 	}

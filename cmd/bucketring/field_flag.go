@@ -4,21 +4,20 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// fieldFlag is a flag that puts its value into a field of a request, where it
-// is absent unless given.
+// fieldFlag is a flag that sets a field of a request body. Without the flag, the
+// field is absent.
 type fieldFlag struct {
 	body  body
 	field string
 	kind  string // string, int, duration (as whole seconds) or name=int
 }
 
-// String implements pflag.Value; the fields of a request have no defaults here.
+// String implements pflag.Value. These flags have no defaults.
 func (f *fieldFlag) String() string { return "" }
 
 // Type implements pflag.Value.
@@ -63,10 +62,10 @@ func (f *fieldFlag) Set(text string) error {
 func wholeNumber(text string) (int64, error) {
 	n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("must be a whole number")
+		return 0, errors.New("must be a whole number")
 	}
 	return n, nil
 }
 
-// underscored is the field of the JSON API that a flag is named after.
-func underscored(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+// fieldName returns the field of the JSON API for a flag.
+func fieldName(flag string) string { return strings.ReplaceAll(flag, "-", "_") }

@@ -13,29 +13,29 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// defaultHTTP is where a node listens for HTTP unless told otherwise.
+// defaultHTTP is the default HTTP address of a node.
 const defaultHTTP = "127.0.0.1:6470"
 
 func newHealth(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",
-		Short: "Ask a node whether it is alive, or ready",
-		Long: `Ask a node over HTTP whether it is alive or, with --ready, whether it wants to
-be sent calls. Exits with 4 when it is not. It needs no shell and no curl, so
-it can be the health check of a container.`,
+		Short: "Check whether a node is alive or ready",
+		Long: `Check over HTTP whether a node is alive or, with --ready, whether it accepts calls.
+Exits with 4 if not. The command needs no shell and no curl, so a container can use
+it as its health check.`,
 		Example: `  bucketring health
   bucketring health --ready --http 127.0.0.1:6470 --timeout 1s`,
-		Args: arguments(),
+		Args: exactArgs(),
 	}
 	flags := cmd.Flags()
 	address := flags.String("http", "", "address of the node's HTTP API (default $BUCKETRING_HTTP or "+defaultHTTP+")")
-	ready := flags.Bool("ready", false, "ask whether it is ready, not only alive")
+	ready := flags.Bool("ready", false, "check whether the node is ready, not only alive")
 	timeout := flags.Duration("timeout", 2*time.Second, "time to wait for the answer")
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		target, err := dialable(s.setting(*address, "BUCKETRING_HTTP", defaultHTTP))
+		target, err := dialAddress(s.flagOrEnv(*address, "BUCKETRING_HTTP", defaultHTTP))
 		if err != nil {
-			return misused(cmd, fmt.Errorf("--http: %w", err), "")
+			return usageError(cmd, fmt.Errorf("--http: %w", err), "")
 		}
 		path := "/livez"
 		if *ready {
@@ -43,14 +43,14 @@ it can be the health check of a container.`,
 		}
 		answer := probe("http://"+target+path, *timeout)
 		if *output == formatJSON {
-			if err := s.json(answer); err != nil {
+			if err := s.writeJSON(answer); err != nil {
 				return err
 			}
 		} else {
 			s.printf("%s\n", answer.Message)
 		}
 		if !answer.Healthy {
-			return &failure{code: exitUnhealthy}
+			return &commandError{code: exitUnhealthy}
 		}
 		return nil
 	}
@@ -76,9 +76,9 @@ func probe(url string, timeout time.Duration) health {
 	return health{Healthy: resp.StatusCode == http.StatusOK, Message: strings.TrimSpace(string(text))}
 }
 
-// dialable turns an address that a node listens on into one to dial: any
-// address of this machine becomes its loopback.
-func dialable(address string) (string, error) {
+// dialAddress turns an address that a node listens on into one to dial: an
+// unspecified host becomes localhost.
+func dialAddress(address string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", fmt.Errorf("must be host:port, got %q", address)
@@ -89,8 +89,9 @@ func dialable(address string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// setting returns the flag's value, else the environment's, else the default.
-func (s *streams) setting(flag, env, def string) string {
+// flagOrEnv returns the value of the flag, else of the environment variable, else the
+// default.
+func (s *streams) flagOrEnv(flag, env, def string) string {
 	if flag != "" {
 		return flag
 	}

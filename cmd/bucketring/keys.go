@@ -17,39 +17,39 @@ import (
 func newKeys(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys KEY...",
-		Short: "Show which member decides for keys",
-		Long: `Show which partition each key is in, which member owns it and so decides, and
-which one would own it if that member went (the heir). All keys with the same
-first segment are in one partition.
+		Short: "Show which member owns a key",
+		Long: `Show the partition of each key, the member that owns it and decides its calls, and
+the member that would own it if the owner left (the heir). All keys with the same
+first segment are in the same partition.
 
-The owner is that of the ring of the node asked. STATE is what the owner says that
-it is for the partition: active (it decides), relay (it did, and by its own ring
-the partition has moved), none, fenced (another node has its name, so it decides
-nothing), or unreachable, if it does not say. TERM grows each time that the
-partition gets another owner.`,
+The owner is the one in the ring of the node that is asked. STATE is the role of the
+owner by its own account: active (it decides), relay (it was the owner, and the
+partition has moved in its ring), none, fenced (another node has its name, so it
+decides nothing), or unreachable if it does not answer. TERM increases each time the
+partition gets a new owner.`,
 		Example: `  bucketring keys acme/alice
   bucketring keys acme globex initech --server 127.0.0.1:6481
   bucketring keys acme -o json`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return misused(cmd, errors.New("missing argument KEY"), "")
+				return usageError(cmd, errors.New("missing argument KEY"), "")
 			}
 			return nil
 		},
 	}
-	c := newCaller(s)
-	c.flags(cmd)
+	c := newAPICall(s)
+	c.connectionFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		query := url.Values{"key": args}
-		return c.send(cmd, http.MethodGet, "/v1/owner?"+query.Encode(), nil, func(node *forward, _ *recorder) {
-			s.locations(node.locations)
+		return c.do(cmd, http.MethodGet, "/v1/owner?"+query.Encode(), nil, func(node *remoteService, _ *responseRecorder) {
+			s.printLocations(node.locations)
 		})
 	}
 	return cmd
 }
 
-// locations prints who owns keys.
-func (s *streams) locations(locations []*pb.Location) {
+// printLocations prints the owners of keys.
+func (s *streams) printLocations(locations []*pb.Location) {
 	row, flush := s.columns("KEY", "PARTITION", "OWNER", "HEIR", "STATE", "TERM")
 	defer flush()
 	for _, l := range locations {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bucketring runs a node of the rate limiter and asks one.
+// Command bucketring runs nodes of the rate limiter and sends calls to them.
 //
 // Data goes to standard output, everything else to standard error. Exit codes:
-// 0 ok, 1 failed, 2 usage, 3 denied, 4 unhealthy.
+// 0 success, 1 failure, 2 wrong usage, 3 denied, 4 unhealthy.
 package main
 
 import (
 	"context"
 	"os"
-	_ "time/tzdata" // calendar windows in images without a zone database
+	_ "time/tzdata" // for images without a zone database
 )
 
 func main() {

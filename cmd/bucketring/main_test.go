@@ -30,12 +30,12 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"bucketring": main})
 }
 
-// patience bounds every wait of a script.
-const patience = 15 * time.Second
+// waitLimit bounds every wait of a script.
+const waitLimit = 15 * time.Second
 
-// Scripts run the binary as a user does. $HTTP, $GRPC and $GOSSIP are free
-// addresses; those with ports that are higher by 10 and 20, as dev uses them,
-// are free, too: $HTTP2, $HTTP3 and so on. A served node gossips at $GOSSIP.
+// TestScripts runs the binary like a user. $HTTP, $GRPC and $GOSSIP are free addresses.
+// $HTTP2, $HTTP3 and so on are those with ports that are higher by 10 and 20, which dev
+// uses. Served nodes gossip at $GOSSIP.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
@@ -68,8 +68,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// freePorts returns the first of three ports in a row that were free a moment
-// ago, like those that are higher by 10 and 20.
+// freePorts returns the first of three consecutive ports that were just free, as were
+// those that are higher by 10 and 20.
 func freePorts() (first int, err error) {
 	for range 100 {
 		first, err = tryPorts()
@@ -97,7 +97,7 @@ func tryPorts() (first int, err error) {
 	return first, nil
 }
 
-// ready ADDRESS waits until the node there is; without an address, that at $HTTP.
+// ready [ADDRESS] waits until the node at an address (default: $HTTP) is ready.
 func ready(ts *testscript.TestScript, _ bool, args []string) {
 	address := ts.Getenv("HTTP")
 	if len(args) > 0 {
@@ -114,7 +114,7 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// call ADDRESS KEY prints the status and the body of a call of a model.
+// call ADDRESS KEY calls a model and prints the status and the body.
 func call(ts *testscript.TestScript, _ bool, args []string) {
 	_, err := ts.Stdout().Write([]byte(callModel(ts, args[0], args[1])))
 	ts.Check(err)
@@ -133,8 +133,7 @@ func callModel(ts *testscript.TestScript, address, key string) string {
 	return fmt.Sprintf("%d %s\n", resp.StatusCode, bytes.TrimSpace(text))
 }
 
-// until PATTERN COMMAND... runs a command until what it prints matches; call is
-// one, too.
+// until PATTERN COMMAND... runs a command, or call, until its output matches.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile(args[0])
 	wait(ts, args[0], func() bool {
@@ -146,14 +145,14 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// sendSignal NAME sends a signal to the background command that was started last.
+// signal NAME sends a signal to the last background command.
 func sendSignal(ts *testscript.TestScript, _ bool, args []string) {
 	signals := map[string]os.Signal{"TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL}
 	commands := ts.BackgroundCmds()
 	ts.Check(commands[len(commands)-1].Process.Signal(signals[args[0]]))
 }
 
-// post PATH BODY prints the answer of the HTTP API, and fails unless it is 200.
+// post PATH BODY prints the answer of the HTTP API and fails unless its status is 200.
 func post(ts *testscript.TestScript, neg bool, args []string) {
 	resp, err := http.Post("http://"+ts.Getenv("HTTP")+args[0], "", strings.NewReader(args[1]))
 	ts.Check(err)
@@ -168,7 +167,7 @@ func post(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// awaitStatus PATTERN waits until /status matches.
+// status PATTERN waits until /status matches.
 func awaitStatus(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile(args[0])
 	wait(ts, args[0], func() bool {
@@ -181,8 +180,8 @@ func awaitStatus(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// awaitSnapshot FILE waits for a snapshot that began after now: the second one that
-// replaces the file.
+// snapshot FILE waits for the second snapshot from now, which is the first that began
+// after now.
 func awaitSnapshot(ts *testscript.TestScript, _ bool, args []string) {
 	for range 2 {
 		before, err := os.Stat(ts.MkAbs(args[0]))
@@ -195,7 +194,7 @@ func awaitSnapshot(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// exitCode CODE COMMAND... wants a command to exit with a code.
+// exitcode CODE COMMAND... runs a command and fails unless it exits with the code.
 func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 	got := 0
 	if err := ts.Exec(args[1], args[2:]...); err != nil {
@@ -210,7 +209,7 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// breakFile flips a bit in the middle of a file.
+// break FILE flips a bit in the middle of a file.
 func breakFile(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
 	text, err := os.ReadFile(path)
@@ -220,10 +219,10 @@ func breakFile(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func wait(ts *testscript.TestScript, what string, done func() bool) {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitLimit)
 	for !done() {
 		if time.Now().After(deadline) {
-			ts.Fatalf("waited %s for %s", patience, what)
+			ts.Fatalf("waited %s for %s", waitLimit, what)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -269,7 +268,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// Every flag in an example exists.
+// TestExamplesParse checks that every flag in an example exists.
 func TestExamplesParse(t *testing.T) {
 	var out bytes.Buffer
 	flagName := regexp.MustCompile(`(?:^| )--?([a-z-]+)`)

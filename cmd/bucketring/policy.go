@@ -9,12 +9,12 @@ import (
 )
 
 func newPolicy(s *streams) *cobra.Command {
-	cmd := group(&cobra.Command{
+	cmd := commandGroup(&cobra.Command{
 		Use:   "policy",
-		Short: "Check, explain and test policies, without a node",
-		Long: `Work with policy files: tiers of limits, who has which, and what models cost.
-No node is needed. A node that runs reloads its policy when the file is saved,
-and on SIGHUP; what it would refuse, "policy check" refuses.`,
+		Short: "Check, explain and test policies",
+		Long: `Work with policy files, which define tiers of limits, assign them to keys, and set
+prices. No node is needed. A node reloads its policy when the file changes and on
+SIGHUP; "policy check" reports the same problems as a node.`,
 		Example: `  bucketring policy default > policy.yaml
   bucketring policy check policy.yaml
   bucketring policy explain acme/alice --input-tokens 1200 --policy policy.yaml
@@ -31,10 +31,10 @@ func newPolicyDefault(s *streams) *cobra.Command {
 	return &cobra.Command{
 		Use:   "default",
 		Short: "Print the built-in policy",
-		Long:  "Print the policy that a node has when it is given none: a file to start from.",
+		Long:  "Print the policy of a node that is given none. Use it as a start for your own.",
 		Example: `  bucketring policy default > policy.yaml
   bucketring dev --policy policy.yaml`,
-		Args: arguments(),
+		Args: exactArgs(),
 		RunE: func(*cobra.Command, []string) error {
 			s.printf("%s", policy.DefaultYAML())
 			return nil

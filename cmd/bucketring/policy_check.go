@@ -20,63 +20,59 @@ import (
 func newPolicyCheck(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check FILE",
-		Short: "Find every mistake in a policy or in rules for Envoy",
-		Long: `Read a policy file, or all files of a directory, as a node would, and report
-every mistake with its place and the nearest valid word. Exits with 1 if there
-is one.
+		Short: "Check a policy, or rules for Envoy",
+		Long: `Read a policy file, or all files of a directory, like a node does, and report every
+problem with its position and the nearest valid word. Exits with 1 if there is a
+problem.
 
-With --envoy the file or directory is what --envoy-config of "bucketring serve"
-takes: the rules of Envoy's rate limit service, a domain per file.`,
+With --envoy, check the rules of Envoy's rate limit service instead, with one domain
+per file, as for --envoy-config of "bucketring serve".`,
 		Example: `  bucketring policy check policy.yaml
   bucketring policy check /etc/bucketring/policy.d -o json
   bucketring policy check --envoy rules`,
-		Args: arguments("FILE"),
+		Args: exactArgs("FILE"),
 	}
-	envoy := cmd.Flags().Bool("envoy", false, "check rules of Envoy's rate limit service")
+	envoy := cmd.Flags().Bool("envoy", false, "check rules of Envoy's rate limit service instead of a policy")
 	output := addFormat(cmd.Flags())
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		if *envoy {
 			return s.checkEnvoy(args[0], *output == formatJSON)
 		}
-		p, err := s.policy(args[0])
+		p, err := s.loadPolicy(args[0])
 		var problems policy.Problems
 		switch {
 		case err != nil && !errors.As(err, &problems):
 			return err
 		case *output == formatJSON:
-			return s.checked(p, problems)
+			return s.writePolicyCheck(p, problems)
 		case err != nil:
-			return s.unusable(args[0], problems)
+			return s.problemsError(args[0], problems)
 		}
-		s.printf("%s is a good policy: version %s, tiers %s\n", args[0], p.VersionString(), strings.Join(p.Tiers(), ", "))
+		s.printf("%s is a valid policy: version %s, tiers %s\n", args[0], p.VersionString(), strings.Join(p.Tiers(), ", "))
 		return nil
 	}
 	return cmd
 }
 
-// unusable prints what is wrong with files.
-func (s *streams) unusable(path string, problems policy.Problems) error {
-	s.note("%v\n", problems)
-	return failed(fmt.Errorf("%s cannot be used: %d problems", path, len(problems)), "")
+// problemsError prints problems and returns an error that counts them.
+func (s *streams) problemsError(path string, problems policy.Problems) error {
+	s.notef("%v\n", problems)
+	return errorWithHint(fmt.Errorf("%s cannot be used: %d problems", path, len(problems)), "")
 }
 
-// checkEnvoy is policy check for rules of Envoy's rate limit service.
+// checkEnvoy checks rules of Envoy's rate limit service.
 func (s *streams) checkEnvoy(path string, asJSON bool) error {
 	files, err := filewatch.Read(path)
 	if err != nil {
 		return err
 	}
-	sources := make([]envoyrules.File, len(files))
-	for i, f := range files {
-		sources[i] = envoyrules.File(f)
-	}
-	rules, err := envoyrules.ParseFiles(sources)
+	rules, err := envoyrules.ParseFiles(files)
 	var problems envoyrules.Problems
 	switch {
 	case err != nil && !errors.As(err, &problems):
 		return err
 	case asJSON:
-		if err := s.json(struct {
+		if err := s.writeJSON(struct {
 			OK       bool                `json:"ok"`
 			Digest   string              `json:"digest,omitempty"`
 			Domains  []string            `json:"domains,omitempty"`
@@ -85,20 +81,20 @@ func (s *streams) checkEnvoy(path string, asJSON bool) error {
 		}{err == nil, rules.Digest(), rules.Domains(), len(rules.Rules()), problems}); err != nil || problems == nil {
 			return err
 		}
-		return &failure{code: exitFailed}
+		return &commandError{code: exitFailed}
 	case err != nil:
-		return s.unusable(path, problems)
+		return s.problemsError(path, problems)
 	}
 	limits := "1 limit"
 	if n := len(rules.Rules()); n != 1 {
 		limits = fmt.Sprintf("%d limits", n)
 	}
-	s.printf("%s has good rules for Envoy: version %.16s, %s, domains %s\n", path, rules.Digest(), limits, strings.Join(rules.Domains(), ", "))
+	s.printf("%s has valid rules for Envoy: version %.16s, %s, domains %s\n", path, rules.Digest(), limits, strings.Join(rules.Domains(), ", "))
 	return nil
 }
 
-// checked prints a policy, or else the problems with it, as JSON.
-func (s *streams) checked(p *policy.Policy, problems policy.Problems) error {
+// writePolicyCheck writes, as JSON, that a policy is valid, or its problems.
+func (s *streams) writePolicyCheck(p *policy.Policy, problems policy.Problems) error {
 	type result struct {
 		OK       bool            `json:"ok"`
 		Version  string          `json:"version,omitempty"`
@@ -107,16 +103,16 @@ func (s *streams) checked(p *policy.Policy, problems policy.Problems) error {
 		Problems policy.Problems `json:"problems,omitempty"`
 	}
 	if p != nil {
-		return s.json(result{OK: true, Version: p.VersionString(), Digest: p.Digest(), Tiers: p.Tiers()})
+		return s.writeJSON(result{OK: true, Version: p.VersionString(), Digest: p.Digest(), Tiers: p.Tiers()})
 	}
-	if err := s.json(result{Problems: problems}); err != nil {
+	if err := s.writeJSON(result{Problems: problems}); err != nil {
 		return err
 	}
-	return &failure{code: exitFailed}
+	return &commandError{code: exitFailed}
 }
 
-// policy reads a policy as a node does; "" is the built-in one.
-func (s *streams) policy(path string) (*policy.Policy, error) {
+// loadPolicy loads a policy like a node does; "" is the built-in policy.
+func (s *streams) loadPolicy(path string) (*policy.Policy, error) {
 	store, err := source.New(source.Options{Path: path, Catalog: limiter.NewCatalog(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err

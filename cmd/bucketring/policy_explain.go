@@ -16,38 +16,38 @@ import (
 func newPolicyExplain(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain KEY",
-		Short: "Say which limits apply to a call, and why",
-		Long: `Say which rules match a key, which tier it has at each level and why, what the
-call would cost there, and which limit binds first on a key that has used nothing.`,
+		Short: "Explain which limits apply to a call, and why",
+		Long: `Show which rules match a key, which tier each of its levels has and why, what the
+call would cost, and which limit binds first on a key without usage.`,
 		Example: `  bucketring policy explain acme/alice --input-tokens 1200
   bucketring policy explain acme/alice --policy policy.yaml --model llama-3-70b --max-output-tokens 800 -o json`,
-		Args: arguments("KEY"),
+		Args: exactArgs("KEY"),
 	}
 	var call policy.Call
 	flags := cmd.Flags()
 	path := flags.String("policy", "", "policy file or directory (default: the built-in policy)")
-	flags.StringVar(&call.Tier, "tier", "", "tier of the full key; empty means that the policy decides")
+	flags.StringVar(&call.Tier, "tier", "", "tier of the full key; empty means the tier that the policy assigns")
 	flags.StringVar(&call.Model, "model", "", "model that is called")
-	flags.Int64Var(&call.Requests, "requests", 1, "requests that the call counts as")
+	flags.Int64Var(&call.Requests, "requests", 1, "number of requests that the call counts as")
 	flags.Int64Var(&call.InputTokens, "input-tokens", 0, "tokens of the prompt")
-	flags.Int64Var(&call.OutputTokens, "max-output-tokens", -1, "most output (default: the policy's for the model)")
-	flags.Lookup("max-output-tokens").DefValue = "0" // not shown
+	flags.Int64Var(&call.OutputTokens, "max-output-tokens", -1, "maximum tokens of the answer (default: that of the policy for the model)")
+	flags.Lookup("max-output-tokens").DefValue = "0" // pflag does not show a zero default
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := s.policy(*path)
+		p, err := s.loadPolicy(*path)
 		if err != nil {
 			return err
 		}
 		call.Key = args[0]
-		if err := refusal(cmd.Context(), p, call); err != nil {
-			return misused(cmd, err, "")
+		if err := validateCall(cmd.Context(), p, call); err != nil {
+			return usageError(cmd, err, "")
 		}
 		explanation, err := p.Explain(call)
 		if err != nil {
 			return err
 		}
 		if *output == formatJSON {
-			return s.json(explanation)
+			return s.writeJSON(explanation)
 		}
 		s.printf("%s", explanation)
 		return nil
@@ -55,19 +55,20 @@ call would cost there, and which limit binds first on a key that has used nothin
 	return cmd
 }
 
-// refusal is why a node would not decide on a call, nil if it would.
-func refusal(ctx context.Context, p *policy.Policy, call policy.Call) error {
+// validateCall returns the error with which a node would reject a call; nil if it would
+// decide it.
+func validateCall(ctx context.Context, p *policy.Policy, call policy.Call) error {
 	node := server.New(server.Options{
 		Engine: limiter.New(limiter.Options{Catalog: p.Catalog()}),
 		Policy: func() server.Policy { return p },
 		Now:    func() limiter.Time { return limiter.Time{} },
 	})
-	question := &pb.ReserveRequest{
+	request := &pb.ReserveRequest{
 		Key: call.Key, Tier: call.Tier, Model: call.Model, Requests: &call.Requests, InputTokens: call.InputTokens,
 	}
 	if call.OutputTokens >= 0 {
-		question.MaxOutputTokens = &call.OutputTokens
+		request.MaxOutputTokens = &call.OutputTokens
 	}
-	_, err := node.Reserve(ctx, question)
+	_, err := node.Reserve(ctx, request)
 	return err
 }

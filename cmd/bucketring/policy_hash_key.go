@@ -14,8 +14,8 @@ import (
 	"github.com/bucketring/bucketring/limiter/policy"
 )
 
-// The bounds of an API key that comes in. The shortest is what 16 random bytes
-// are in base64, since the hash of a short key can be guessed from.
+// Bounds of an API key in bytes. The minimum is 16 random bytes in base64: the hash of
+// a shorter key could be reversed by guessing.
 const (
 	minAPIKey = 22
 	maxAPIKey = 4096
@@ -24,28 +24,28 @@ const (
 func newPolicyHashKey(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "hash-key",
-		Short: "Print what stands in a policy for an API key",
-		Long: `Read an API key from standard input and print the entry of api_keys that knows it.
-The file has the SHA-256 of the key and never the key, so that whoever reads the
-file can't use it. The key is not read from the command line, where others see it.
+		Short: "Print the policy entry of an API key",
+		Long: `Read an API key from standard input and print its entry for api_keys in a policy.
+The entry has only the SHA-256 of the API key, so that readers of the file cannot use
+it. The API key is not a flag, because other users of the machine can see flags.
 
-Take a random key of at least 22 characters: the hash of one that a person made up
-can be guessed from. A line end after the key does not count.`,
+Use a random API key of at least 22 characters: a key that a person made up can be
+guessed from its hash. A line end after the API key is ignored.`,
 		Example: `  openssl rand -hex 32 | tee alice.key | bucketring policy hash-key --key acme/alice
   bucketring policy hash-key < alice.key`,
-		Args: arguments(),
+		Args: exactArgs(),
 	}
-	owner := cmd.Flags().String("key", "", "who is charged, such as acme/alice")
-	tier := cmd.Flags().String("tier", "", "tier of the key; empty means that the policy decides")
+	owner := cmd.Flags().String("key", "", "key that calls with the API key are charged to, such as acme/alice")
+	tier := cmd.Flags().String("tier", "", "tier of the key; empty means the tier that the policy assigns")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *owner != "" {
 			if problem := limiter.KeyProblem(*owner); problem != "" {
-				return misused(cmd, fmt.Errorf("--key: %s, got %q", problem, *owner), "")
+				return usageError(cmd, fmt.Errorf("--key: %s, got %q", problem, *owner), "")
 			}
 		}
 		apiKey, err := readAPIKey(cmd.InOrStdin())
 		if err != nil {
-			return misused(cmd, err, "openssl rand -hex 32 | "+cmd.CommandPath())
+			return usageError(cmd, err, "openssl rand -hex 32 | "+cmd.CommandPath())
 		}
 		entry := fmt.Sprintf("hash: %q", policy.HashAPIKey(apiKey))
 		if *owner != "" {
@@ -60,7 +60,7 @@ can be guessed from. A line end after the key does not count.`,
 	return cmd
 }
 
-// readAPIKey never shows what it read.
+// readAPIKey reads an API key. Its errors do not contain it.
 func readAPIKey(in io.Reader) (string, error) {
 	text, err := io.ReadAll(io.LimitReader(in, maxAPIKey+3))
 	if err != nil {
@@ -75,7 +75,7 @@ func readAPIKey(in io.Reader) (string, error) {
 	case len(apiKey) > maxAPIKey:
 		return "", fmt.Errorf("the API key must have at most %d characters", maxAPIKey)
 	case strings.ContainsFunc(apiKey, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return "", errors.New("the API key must be ASCII without spaces, since it is sent in a header")
+		return "", errors.New("the API key must be ASCII without spaces, because it is sent in a header")
 	}
 	return apiKey, nil
 }

@@ -14,10 +14,10 @@ import (
 func newPolicyTest(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test FILE...",
-		Short: "Play scenarios against a policy, in virtual time",
-		Long: `Play written scenarios against a policy and compare what is decided with what
-the author expects. Time is virtual and no node is needed, so a month takes as
-long as a second. Exits with 1 if anything is not as expected.
+		Short: "Test a policy with scenarios in virtual time",
+		Long: `Replay scenarios against a policy and compare the decisions with the expected ones.
+Time is virtual, so scenarios of a month run at once, and no node is needed. Exits
+with 1 if an expectation fails.
 
   - name: free tier stops the third concurrent stream
     tier: free
@@ -31,7 +31,7 @@ long as a second. Exits with 1 if anything is not as expected.
   bucketring policy test tests/*.yaml -o json`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return arguments("FILE")(cmd, args)
+				return exactArgs("FILE")(cmd, args)
 			}
 			return nil
 		},
@@ -39,7 +39,7 @@ long as a second. Exits with 1 if anything is not as expected.
 	path := cmd.Flags().String("policy", "", "policy file or directory (default: the built-in policy)")
 	output := addFormat(cmd.Flags())
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		p, err := s.policy(*path)
+		p, err := s.loadPolicy(*path)
 		if err != nil {
 			return err
 		}
@@ -59,12 +59,12 @@ long as a second. Exits with 1 if anything is not as expected.
 			all.Failed += report.Failed
 		}
 		if *output == formatJSON {
-			err = s.json(all)
+			err = s.writeJSON(all)
 		} else {
 			s.printf("%s", all)
 		}
 		if err == nil && all.Failed > 0 {
-			return &failure{code: exitFailed}
+			return &commandError{code: exitFailed}
 		}
 		return err
 	}

@@ -27,26 +27,26 @@ import (
 func newProxy(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "proxy",
-		Short: "Put a model server under the limits of the nodes",
-		Long: `Stand in front of a model server that speaks as OpenAI's or Anthropic's do, such as
-vLLM. Each call is reserved, sent on with the output that was granted as its bound,
-and charged what the answer says it used, streams included. One that is denied gets
-the 429 that the caller's SDK understands.
+		Short: "Run a proxy that limits the calls of a model server",
+		Long: `Run a proxy in front of a model server with the OpenAI or Anthropic API, such as vLLM.
+The proxy reserves each call, forwards it with the granted output as its maximum, and
+charges the usage that the answer reports, also for streams. A denied call gets a 429
+in the format that the caller's SDK expects.
 
-Who calls is said by --identity, and nobody is trusted unless it says so: bearer looks
-API keys up in the policy (see "bucketring policy hash-key"), jwt:CLAIM checks signed
-tokens, and header:NAME believes a gateway in front.
+--identity says how callers are identified: bearer looks up API keys in the policy
+(see "bucketring policy hash-key"), jwt:CLAIM verifies signed tokens, and header:NAME
+trusts a header that a gateway sets. There is no default.
 
-What is not metered passes untouched, and without asking who calls: --pass safe lets
-only through what runs no model.
+Other requests are forwarded without metering and identification; --pass safe forwards
+only those that run no model.
 
 Every setting is a flag, an environment variable (BUCKETRING_PROXY_UPSTREAM for
---upstream) and a key of the file given with --config. A node can be the proxy
-itself: see --proxy-listen of "bucketring serve".`,
+--upstream) and a key of the file given with --config. A node can run the proxy itself:
+see --proxy-listen of "bucketring serve".`,
 		Example: `  bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml
   bucketring proxy --upstream http://127.0.0.1:8000 --identity header:X-Tenant --servers node1,node2 --insecure
-  bucketring proxy --upstream http://127.0.0.1:8000 --identity jwt:sub --jwt-keys jwks.json --jwt-audience models --when-gone drain`,
-		Args: arguments(),
+  bucketring proxy --upstream http://127.0.0.1:8000 --identity jwt:sub --jwt-keys jwks.json --jwt-audience models --on-disconnect drain`,
+		Args: exactArgs(),
 	}
 	config.AddStandaloneFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -55,26 +55,26 @@ itself: see --proxy-listen of "bucketring serve".`,
 			err = c.Validate()
 		}
 		if err != nil {
-			return misused(cmd, err, proxyAdvice(c))
+			return usageError(cmd, err, proxyHint(c))
 		}
 		return s.runProxy(cmd.Context(), c, s.logger(c.LogFormat, c.LogLevel))
 	}
 	return cmd
 }
 
-// proxyAdvice completes a command line that says too little.
-func proxyAdvice(c *config.Standalone) string {
+// proxyHint returns a hint for a command line without required flags.
+func proxyHint(c *config.StandaloneProxy) string {
 	if c == nil || c.Proxy.Upstream != "" && c.Proxy.Identity != "" {
 		return ""
 	}
 	return "bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml"
 }
 
-// runProxy serves until a signal ends it.
-func (s *streams) runProxy(ctx context.Context, c *config.Standalone, log *slog.Logger) error {
+// runProxy serves until a signal arrives.
+func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *slog.Logger) error {
 	policies, err := source.New(source.Options{Path: c.Policy, Catalog: limiter.NewCatalog(), Logger: log})
 	if err != nil {
-		return failed(err, "")
+		return errorWithHint(err, "")
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -83,17 +83,17 @@ func (s *streams) runProxy(ctx context.Context, c *config.Standalone, log *slog.
 		Nodes: client.Options{Addrs: c.Servers, Insecure: c.Insecure},
 	})
 	if err != nil {
-		return failed(err, "bucketring proxy --help")
+		return errorWithHint(err, "bucketring proxy --help")
 	}
-	defer func() { _ = p.Close() }() // Finish has said what is lost
+	defer func() { _ = p.Close() }() // Finish has reported what is lost
 
-	listener, admin, err := listenTwice(c.Listen, c.Admin)
+	listener, admin, err := listenBoth(c.Listen, c.Admin)
 	if err != nil {
-		return failed(err, "is another proxy running here? stop it, or give this one other addresses with --listen and --admin")
+		return errorWithHint(err, "stop the process that listens there, or give this proxy other addresses with --listen and --admin")
 	}
 	ctx, stop := onSignals(ctx, func() {
 		if err := errors.Join(policies.Reload(), p.Reload()); err != nil {
-			log.Error("not reloaded", "error", err)
+			log.Error("policy or keys of tokens not reloaded", "error", err)
 		}
 	})
 	defer stop()
@@ -113,22 +113,22 @@ func (s *streams) runProxy(ctx context.Context, c *config.Standalone, log *slog.
 	group.Go(func() error { return policies.Run(work) })
 	log.Info("ready", "proxy", listener.Addr().String(), "upstream", c.Proxy.Upstream, "servers", c.Servers, "admin", admin.Addr().String())
 	if s.errTTY && c.LogFormat != "json" {
-		s.note("  proxy    http://%s -> %s\n  ready    http://%s/readyz\n  metrics  http://%[3]s/metrics\n", listener.Addr(), c.Proxy.Upstream, admin.Addr())
+		s.notef("  proxy    http://%s -> %s\n  ready    http://%s/readyz\n  metrics  http://%[3]s/metrics\n", listener.Addr(), c.Proxy.Upstream, admin.Addr())
 	}
 	select {
 	case <-ctx.Done():
-	case <-work.Done(): // a part failed
+	case <-work.Done(): // a server failed
 	}
 	log.Info("shutting down", "drain_delay", c.DrainDelay, "timeout", c.ShutdownTimeout)
 	time.Sleep(c.DrainDelay)
 	finishing, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
 	defer cancel()
-	err = errors.Join(p.Finish(finishing), health.Close())
+	err = errors.Join(p.Drain(finishing), health.Close())
 	stopWork()
 	return errors.Join(err, group.Wait())
 }
 
-func listenTwice(first, second string) (a, b net.Listener, err error) {
+func listenBoth(first, second string) (a, b net.Listener, err error) {
 	if a, err = net.Listen("tcp", first); err != nil {
 		return nil, nil, fmt.Errorf("listen: %w", err)
 	}
@@ -138,8 +138,8 @@ func listenTwice(first, second string) (a, b net.Listener, err error) {
 	return a, b, nil
 }
 
-// adminHandler answers for the proxy itself, at an address of its own: every
-// path of the proxy's is the model server's.
+// adminHandler serves health and metrics. It has its own address, because all paths at
+// the address of the proxy belong to the model server.
 func adminHandler(ctx context.Context, p *node.Proxy, registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
@@ -148,7 +148,7 @@ func adminHandler(ctx context.Context, p *node.Proxy, registry *prometheus.Regis
 		switch {
 		case ctx.Err() != nil:
 			http.Error(w, "shutting down", http.StatusServiceUnavailable)
-		case !status.Followed:
+		case !status.Following:
 			http.Error(w, "no node of the cluster answers", http.StatusServiceUnavailable)
 		default:
 			_, _ = fmt.Fprintln(w, "ready")

@@ -7,15 +7,15 @@ import (
 )
 
 func newRoot(s *streams) *cobra.Command {
-	root := group(&cobra.Command{
+	root := commandGroup(&cobra.Command{
 		Use:   "bucketring",
-		Short: "A rate limiter for AI inference: requests, tokens, dollars and slots together",
-		Long: `bucketring limits calls to AI models by requests, tokens, dollars and calls in
-progress, all at once: a call is admitted by every limit or charged to none.
+		Short: "A rate limiter for AI inference: requests, tokens, dollars and concurrent calls",
+		Long: `bucketring limits calls to AI models by requests, tokens, dollars and concurrent
+calls. A call is charged to all of its limits, or denied and charged to none.
 
 Start with "bucketring dev". It needs no configuration.
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 unhealthy.`,
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 denied, 4 unhealthy.`,
 		Example: `  bucketring dev
   bucketring check acme/alice --tier free --input-tokens 1200
   bucketring status
@@ -25,14 +25,14 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 unhealthy.`,
 	})
 	root.SetOut(s.out)
 	root.SetErr(s.err)
-	root.SetFlagErrorFunc(badFlag)
-	root.CompletionOptions.DisableDefaultCmd = true // newCompletion has examples
+	root.SetFlagErrorFunc(flagError)
+	root.CompletionOptions.DisableDefaultCmd = true // newCompletion replaces it
 	root.PersistentFlags().SortFlags = false
 
 	const run, ask, policies, measure = "run", "ask", "policies", "measure"
 	root.AddGroup(
 		&cobra.Group{ID: run, Title: "Run a node:"},
-		&cobra.Group{ID: ask, Title: "Ask a node:"},
+		&cobra.Group{ID: ask, Title: "Call a node:"},
 		&cobra.Group{ID: policies, Title: "Write policies:"},
 		&cobra.Group{ID: measure, Title: "Measure:"},
 	)

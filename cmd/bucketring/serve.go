@@ -20,98 +20,99 @@ func newServe(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a node",
-		Long: `Run a node until it is interrupted. It then turns unready, leaves its keys to the
-other members, waits for the drain delay, lets calls in progress finish, says
-goodbye, and saves its state. A second interrupt ends it at once; SIGHUP reloads
-the policy, the rules for Envoy and the cluster keys.
+		Long: `Run a node until it receives SIGINT or SIGTERM. It then becomes unready, hands its
+keys over to the other members, waits for --drain-delay, lets calls in progress
+finish, leaves the cluster and saves its state. A second signal stops it at once.
+SIGHUP reloads the policy, the rules for Envoy and the cluster keys.
 
-Nodes that are told of each other with --join are one limiter, whichever is
-asked. They find all others through one that they can reach, so any two or three
-will do; all may have the same list. A node without --join starts a cluster.
+Nodes that join each other with --join enforce the same limits together, whichever
+node is called. They discover all members through any that they can reach, so two or
+three are enough, and all nodes may have the same list. A node without --join starts
+a cluster.
 
-With --proxy-listen a node is also a proxy in front of a model server: see
+With --proxy-listen a node also runs a proxy in front of a model server: see
 "bucketring proxy".
 
 Every setting is a flag, an environment variable (BUCKETRING_HTTP for --http) and
-a key of the file given with --config (log_level for --log-level). A flag wins
-over the environment, and the environment over the file.
+a key of the file given with --config (log_level for --log-level). A flag takes
+precedence over the environment, and the environment over the file.
 
-HTTP and gRPC listen beyond loopback only if --insecure says so, gossip only with
---cluster-key-file or --insecure, and the address for Envoy only with
---envoy-cert-file, --envoy-key-file and --envoy-ca-file or --insecure.`,
+To listen on other than loopback addresses, --http and --grpc need --insecure,
+--gossip needs --cluster-key-file or --insecure, and --envoy-listen needs
+--envoy-cert-file, --envoy-key-file and --envoy-ca-file, or --insecure.`,
 		Example: `  bucketring serve
   bucketring serve --name node1 --http :6470 --grpc :6471 --gossip :6472 --join node1,node2,node3 --cluster-key-file cluster.key --insecure
   bucketring serve --policy policy.yaml --data /var/lib/bucketring
   bucketring serve --config node.yaml --print-config`,
-		Args: arguments(),
+		Args: exactArgs(),
 	}
 	config.AddFlags(cmd.Flags())
-	printConfig := cmd.Flags().Bool("print-config", false, "print every setting and where it came from, and exit")
+	printConfig := cmd.Flags().Bool("print-config", false, "print every setting and its source, and exit")
 	output := addFormat(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, settings, err := config.Load(cmd.Flags(), s.lookupEnv)
 		if err != nil {
-			return misused(cmd, err, "")
+			return usageError(cmd, err, "")
 		}
 		if *printConfig {
-			if err := s.settings(settings, *output); err != nil {
+			if err := s.printSettings(settings, *output); err != nil {
 				return err
 			}
-			return invalidConfig(cmd, c)
+			return validateConfig(cmd, c)
 		}
-		if err := invalidConfig(cmd, c); err != nil {
+		if err := validateConfig(cmd, c); err != nil {
 			return err
 		}
 		log := s.logger(c.LogFormat, c.LogLevel)
-		return s.run(cmd.Context(), c, log, func(n *node.Node) {
+		return s.runNode(cmd.Context(), c, log, func(n *node.Node) {
 			if s.errTTY && c.LogFormat != "json" {
-				s.note("%s", urls(n))
+				s.notef("%s", urls(n))
 			}
 		})
 	}
 	return cmd
 }
 
-func invalidConfig(cmd *cobra.Command, c *config.Config) error {
+func validateConfig(cmd *cobra.Command, c *config.Config) error {
 	if err := c.Validate(); err != nil {
-		return misused(cmd, err, "")
+		return usageError(cmd, err, "")
 	}
 	return nil
 }
 
-func (s *streams) settings(settings []config.Setting, output format) error {
+func (s *streams) printSettings(settings []config.Setting, output format) error {
 	if output == formatJSON {
-		return s.json(settings)
+		return s.writeJSON(settings)
 	}
 	return config.Print(s.out, settings)
 }
 
-// run makes a node and runs it until a signal ends it.
-func (s *streams) run(ctx context.Context, c *config.Config, log *slog.Logger, onReady func(*node.Node)) error {
-	var made atomic.Pointer[node.Node]
+// runNode runs a node until a signal arrives.
+func (s *streams) runNode(ctx context.Context, c *config.Config, log *slog.Logger, onReady func(*node.Node)) error {
+	var running atomic.Pointer[node.Node]
 	ctx, stop := onSignals(ctx, func() {
-		if n := made.Load(); n != nil {
+		if n := running.Load(); n != nil {
 			n.Reload()
 		}
 	})
 	defer stop()
 	n, err := node.New(node.Options{Config: c, Logger: log, OnReady: onReady})
 	if err != nil {
-		return portTaken(err)
+		return addPortHint(err)
 	}
-	made.Store(n)
-	return portTaken(n.Run(ctx))
+	running.Store(n)
+	return addPortHint(n.Run(ctx))
 }
 
-// portTaken adds advice to an error that comes from a port in use.
-func portTaken(err error) error {
+// addPortHint adds a hint to the error of a port that is in use.
+func addPortHint(err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return failed(err, "is another node running here? stop it, or give this one other addresses with --http, --grpc and --gossip")
+		return errorWithHint(err, "stop the process that listens there, or give this node other addresses with --http, --grpc and --gossip")
 	}
 	return err
 }
 
-// urls is where a node answers.
+// urls lists the addresses of a node.
 func urls(n *node.Node) string {
 	text := fmt.Sprintf("  HTTP     http://%s\n  status   http://%[1]s/status\n  metrics  http://%[1]s/metrics\n  gRPC     %s\n  gossip   %s\n", n.HTTPAddr(), n.GRPCAddr(), n.GossipAddr())
 	if proxy := n.ProxyAddr(); proxy != "" {

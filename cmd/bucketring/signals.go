@@ -9,11 +9,12 @@ import (
 	"syscall"
 )
 
-// onSignals returns a context that the first interrupt ends; the second ends
-// the process. Each SIGHUP calls reload, one at a time. The caller must stop it.
+// onSignals returns a context that the first SIGINT or SIGTERM cancels; the second one
+// exits the process. Each SIGHUP calls reload, one call at a time. The caller must call
+// stop.
 func onSignals(parent context.Context, reload func()) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
-	received := make(chan os.Signal, 4) // a few that come at once
+	received := make(chan os.Signal, 4) // buffered, because Notify drops signals
 	signal.Notify(received, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	stopped, done := make(chan struct{}), make(chan struct{})
 	go func() {

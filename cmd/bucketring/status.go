@@ -19,33 +19,34 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/node"
 )
 
 func newStatus(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show a node and the cluster as it sees it",
-		Long: `Show a node and the cluster as it sees it: who is there, who owns how much of the
-ring, which policy each member has in force, how calls get to them, and what is
-not as it should be. Nodes that agree show the same ring.
+		Short: "Show the state of a node and of its cluster",
+		Long: `Show the state of a node and its view of the cluster: the members, their shares of
+the ring, their policies, the links to them, and warnings. Nodes that agree on the
+owners show the same ring.
 
-A link is idle until the first call for the member, and away when the member does
-not answer: this node then decides without it. With -o json everything is
-printed, as GET /status has it.`,
+A link is idle until the first call for the member, and away if the member does not
+answer: this node then decides without it. -o json prints everything that GET /status
+returns.`,
 		Example: `  bucketring status
   bucketring status --http 127.0.0.1:6480
   bucketring status -o json`,
-		Args: arguments(),
+		Args: exactArgs(),
 	}
 	flags := cmd.Flags()
 	address := flags.String("http", "", "address of the node's HTTP API (default $BUCKETRING_HTTP or "+defaultHTTP+")")
 	timeout := flags.Duration("timeout", 5*time.Second, "time to wait for the answer")
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		target, err := dialable(s.setting(*address, "BUCKETRING_HTTP", defaultHTTP))
+		target, err := dialAddress(s.flagOrEnv(*address, "BUCKETRING_HTTP", defaultHTTP))
 		if err != nil {
-			return misused(cmd, fmt.Errorf("--http: %w", err), "")
+			return usageError(cmd, fmt.Errorf("--http: %w", err), "")
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), *timeout)
 		defer cancel()
@@ -54,21 +55,21 @@ printed, as GET /status has it.`,
 			return err
 		}
 		if *output == formatJSON {
-			return s.indented(text)
+			return s.indentJSON(text)
 		}
 		var status node.Status
 		if err := json.Unmarshal(text, &status); err != nil {
-			return failed(fmt.Errorf("%s: read the status: %w", target, err), "is that a node of this version? it may still do with -o json")
+			return errorWithHint(fmt.Errorf("%s: read the status: %w", target, err), "check that the node has the same version, or use -o json")
 		}
-		s.nodeStatus(&status, time.Now())
+		s.printStatus(&status, time.Now())
 		return nil
 	}
 	return cmd
 }
 
-const notHTTP = "is that the HTTP address of a node?"
+const notHTTP = "check that this is the HTTP address of a node"
 
-// maxStatus is more than the status of any cluster has.
+// maxStatus bounds the size of a status, in bytes.
 const maxStatus = 64 << 20
 
 func fetchStatus(ctx context.Context, target string) ([]byte, error) {
@@ -79,45 +80,44 @@ func fetchStatus(ctx context.Context, target string) ([]byte, error) {
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		if cause := errors.Unwrap(err); cause != nil {
-			err = cause // without the URL
+			err = cause // omits the URL
 		}
-		try := notHTTP
+		hint := notHTTP
 		if _, network := errors.AsType[net.Error](err); network {
-			try = "is a node running there? start one with: bucketring dev"
+			hint = "start a node there, for example with: bucketring dev"
 		}
-		return nil, failed(fmt.Errorf("%s did not answer: %w", target, err), try)
+		return nil, errorWithHint(fmt.Errorf("%s did not answer: %w", target, err), hint)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxStatus))
 	if err != nil {
-		return nil, failed(fmt.Errorf("%s: read the status: %w", target, err), "")
+		return nil, errorWithHint(fmt.Errorf("%s: read the status: %w", target, err), "")
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, failed(fmt.Errorf("%s answered %s", target, resp.Status), notHTTP)
+		return nil, errorWithHint(fmt.Errorf("%s answered %s", target, resp.Status), notHTTP)
 	}
 	return text, nil
 }
 
-// nodeStatus prints a status for a person: the node, its members, and what is
-// wrong.
-func (s *streams) nodeStatus(n *node.Status, now time.Time) {
+// printStatus prints a status as text: the node, the members and warnings.
+func (s *streams) printStatus(n *node.Status, now time.Time) {
 	c := &n.Cluster
-	word := s.paint(green, "ready")
+	word := s.colorize(green, "ready")
 	if !n.Ready {
-		word = s.paint(red, "not ready") + " (" + n.NotReady + ")"
+		word = s.colorize(red, "not ready") + " (" + n.NotReady + ")"
 	}
-	s.printf("%s is %s  version %s  up %s\n", n.Name, word, n.Version, short(time.Duration(n.UptimeSeconds)*time.Second))
+	s.printf("%s is %s  version %s  up %s\n", n.Name, word, n.Version, formatDuration(time.Duration(n.UptimeSeconds)*time.Second))
 	s.printf("cluster %s  ring %s  view %d  policy %s\n\n", c.Label, c.RingDigest, c.View, n.Policy.Version)
-	s.members(c)
-	if notes := notesOn(n, now); len(notes) > 0 {
+	s.printMembers(c)
+	if list := warnings(n, now); len(list) > 0 {
 		s.printf("\n")
-		for _, note := range notes {
-			s.printf("%s %s\n", s.paint(yellow, "!"), note)
+		for _, warning := range list {
+			s.printf("%s %s\n", s.colorize(yellow, "!"), warning)
 		}
 	}
 }
 
-func (s *streams) members(c *node.ClusterStatus) {
+func (s *streams) printMembers(c *node.ClusterStatus) {
 	total := 0
 	for _, m := range c.Members {
 		total += m.Partitions
@@ -129,70 +129,70 @@ func (s *streams) members(c *node.ClusterStatus) {
 		if m.Partitions > 0 {
 			partitions += fmt.Sprintf(" (%d%%)", (m.Partitions*100+total/2)/total)
 		}
-		row(m.Name, m.State, partitions, m.PolicyDigest.String(), cmp.Or(m.HTTP, "-"), cmp.Or(m.GRPC, "-"), s.link(m))
+		row(m.Name, m.State, partitions, m.PolicyDigest.String(), cmp.Or(m.HTTP, "-"), cmp.Or(m.GRPC, "-"), s.linkState(m))
 	}
 }
 
-// link says how calls get to a member.
-func (s *streams) link(m node.MemberStatus) string {
+// linkState describes the link to a member.
+func (s *streams) linkState(m node.MemberStatus) string {
 	switch l := m.Link; {
 	case m.Self:
 		return "this node"
 	case l == nil:
 		return "-"
 	case l.BreakerOpen:
-		return s.paint(red, "away")
+		return s.colorize(red, "away")
 	case !l.Connected:
 		return "idle"
 	case l.Queued > 0:
-		return fmt.Sprintf("%s, %s queued", s.paint(green, "up"), grouped(int64(l.Queued)))
+		return fmt.Sprintf("%s, %s queued", s.colorize(green, "up"), amount.Group(int64(l.Queued)))
 	}
-	return s.paint(green, "up")
+	return s.colorize(green, "up")
 }
 
-// notesOn says in words what is not as it should be.
-func notesOn(n *node.Status, now time.Time) (notes []string) {
+// warnings describes the problems that a status shows.
+func warnings(n *node.Status, now time.Time) (list []string) {
 	c := &n.Cluster
-	add := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
+	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	if c.Fenced {
-		add("this node is fenced: another node that is called %s started later, and decides in its place. Stop one of them", n.Name)
+		add("this node is fenced: another node with the name %s started later and decides instead. Stop one of them", n.Name)
 	}
 	for _, m := range c.Fencing {
 		add("fenced: %s at %s lost its name to a node that started later. Stop one of them", m.Name, m.Gossip)
 	}
 	if len(c.PolicySkew) > 0 {
-		add("policies differ: %s", groups(c.PolicySkew))
+		add("policies differ: %s", policyGroups(c.PolicySkew))
 	}
 	if len(c.EnvoySkew) > 0 {
-		add("rules for Envoy differ: %s", groups(c.EnvoySkew))
+		add("rules for Envoy differ: %s", policyGroups(c.EnvoySkew))
 	}
 	if n.Policy.LastError != "" {
-		add("the policy files cannot be used, the policy before stays in force: %s", n.Policy.LastError)
+		add("the policy files cannot be used, so the previous policy stays in force: %s", n.Policy.LastError)
 	}
 	for _, d := range c.Departed {
 		if slices.ContainsFunc(c.Members, func(m node.MemberStatus) bool { return m.Name == d.Name }) {
-			continue // it is back
+			continue // it rejoined
 		}
 		counts := ""
 		if d.Fate == "crashed" {
-			counts = fmt.Sprintf(", and counts in the roster of %d until it is forgotten", c.Roster)
+			counts = fmt.Sprintf(", and stays in the roster of %d members until it is forgotten", c.Roster)
 		}
-		add("gone: %s %s %s ago%s", d.Name, d.Fate, short(max(0, now.Sub(d.At))), counts)
+		add("departed: %s %s %s ago%s", d.Name, d.Fate, formatDuration(max(0, now.Sub(d.At))), counts)
 	}
 	if c.Problem != "" {
-		add("members that are missing cannot be reached: %s", strings.Join(strings.Fields(c.Problem), " "))
+		add("missing members cannot be reached: %s", strings.Join(strings.Fields(c.Problem), " "))
 	}
 	if c.Outbox > 0 {
-		add("calls decided without their owner, who is not told yet: %s", grouped(int64(c.Outbox)))
+		add("calls decided without their owner that are not yet reported to it: %s", amount.Group(int64(c.Outbox)))
 	}
-	if causes, total := fallbacks(c.Fallbacks); total > 0 {
-		add("calls decided without their owner since the start: %s (%s)", grouped(total), causes)
+	if causes, total := fallbackCauses(c.Fallbacks); total > 0 {
+		add("calls decided without their owner since the start: %s (%s)", amount.Group(total), causes)
 	}
-	return notes
+	return list
 }
 
-// groups says who has what.
-func groups(list []node.PolicyGroup) string {
+// policyGroups lists which members have which digest.
+func policyGroups(list []node.DigestGroup) string {
 	parts := make([]string, len(list))
 	for i, g := range list {
 		parts[i] = g.Digest.String() + " on " + strings.Join(g.Members, ", ")
@@ -200,23 +200,23 @@ func groups(list []node.PolicyGroup) string {
 	return strings.Join(parts, "; ")
 }
 
-// fallbackCauses says in words why a call was decided without its owner.
-var fallbackCauses = map[string]string{
+// fallbackCauseText describes why a call was decided without its owner.
+var fallbackCauseText = map[string]string{
 	"broken":     "the connection was broken",
-	"breaker":    "the owner was away",
-	"queue_full": "too many calls waited for the owner",
-	"late":       "no answer came in time",
+	"breaker":    "the owner did not answer",
+	"queue_full": "too many calls were waiting for the owner",
+	"late":       "the owner answered too late",
 	"redirect":   "members did not agree on the owner",
 	"no_owner":   "there was no owner",
 }
 
-// fallbacks lists the causes that there were.
-func fallbacks(counts map[string]uint64) (causes string, total int64) {
+// fallbackCauses lists the causes with their counts, and the total.
+func fallbackCauses(counts map[string]uint64) (causes string, total int64) {
 	var parts []string
 	for _, cause := range slices.Sorted(maps.Keys(counts)) {
 		if n := int64(counts[cause]); n > 0 {
 			total += n
-			parts = append(parts, grouped(n)+": "+cmp.Or(fallbackCauses[cause], cause))
+			parts = append(parts, amount.Group(n)+": "+cmp.Or(fallbackCauseText[cause], cause))
 		}
 	}
 	return strings.Join(parts, "; "), total

@@ -10,17 +10,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/internal/filewatch"
 	"github.com/bucketring/bucketring/internal/node"
 	"github.com/bucketring/bucketring/limiter/policy/source"
 	"github.com/bucketring/bucketring/rpc/peer"
 )
 
-func TestStatusSaysWhatIsWrong(t *testing.T) {
+func TestStatusShowsWarnings(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	const one, two = cluster.ID(0x11), cluster.ID(0x22)
 	status := &node.Status{
 		Name: "n1", Version: "v1", NotReady: "fenced: somebody else", UptimeSeconds: 75,
-		Policy: source.Status{Version: one.String(), LastError: "reload policy: policy.yaml:2:3: no"},
+		Policy: source.Status{Version: one.String(), Status: filewatch.Status{LastError: "reload policy: policy.yaml:2:3: no"}},
 		Cluster: node.ClusterStatus{
 			Label: "prod", RingDigest: "00000000000000aa", View: 7, Roster: 4, Fenced: true,
 			Members: []node.MemberStatus{
@@ -33,11 +34,11 @@ func TestStatusSaysWhatIsWrong(t *testing.T) {
 			Fencing: []node.MemberStatus{{Name: "n2", Gossip: "10.0.0.9:6472"}},
 			Departed: []node.Departure{
 				{Name: "n6", Fate: "left", At: now.Add(-90 * time.Second)},
-				{Name: "n1", Fate: "crashed", At: now.Add(-time.Minute)}, // and is back
+				{Name: "n1", Fate: "crashed", At: now.Add(-time.Minute)}, // and rejoined
 				{Name: "n7", Fate: "crashed", At: now.Add(-3 * time.Second)},
 			},
-			PolicySkew: []node.PolicyGroup{{Digest: one, Members: []string{"n1", "n3"}}, {Digest: two, Members: []string{"n2"}}},
-			EnvoySkew:  []node.PolicyGroup{{Digest: two, Members: []string{"n2"}}, {Digest: one, Members: []string{"n4"}}},
+			PolicySkew: []node.DigestGroup{{Digest: one, Members: []string{"n1", "n3"}}, {Digest: two, Members: []string{"n2"}}},
+			EnvoySkew:  []node.DigestGroup{{Digest: two, Members: []string{"n2"}}, {Digest: one, Members: []string{"n4"}}},
 			Problem:    "1 error occurred:\n\t* failed to join 10.0.0.7:6472: i/o timeout\n\n",
 			Outbox:     3,
 			Fallbacks:  map[string]uint64{"breaker": 1200, "late": 5, "broken": 0, "news": 1},
@@ -53,23 +54,23 @@ n3      leaving  0           0000000000000011  -              10.0.0.3:6471  up
 n4      joining  0           0000000000000011  -              10.0.0.4:6471  this node
 n5      joining  0           0000000000000011  -              10.0.0.5:6471  -
 
-! this node is fenced: another node that is called n1 started later, and decides in its place. Stop one of them
+! this node is fenced: another node with the name n1 started later and decides instead. Stop one of them
 ! fenced: n2 at 10.0.0.9:6472 lost its name to a node that started later. Stop one of them
 ! policies differ: 0000000000000011 on n1, n3; 0000000000000022 on n2
 ! rules for Envoy differ: 0000000000000022 on n2; 0000000000000011 on n4
-! the policy files cannot be used, the policy before stays in force: reload policy: policy.yaml:2:3: no
-! gone: n6 left 1m30s ago
-! gone: n7 crashed 3s ago, and counts in the roster of 4 until it is forgotten
-! members that are missing cannot be reached: 1 error occurred: * failed to join 10.0.0.7:6472: i/o timeout
-! calls decided without their owner, who is not told yet: 3
-! calls decided without their owner since the start: 1,206 (1,200: the owner was away; 5: no answer came in time; 1: news)
+! the policy files cannot be used, so the previous policy stays in force: reload policy: policy.yaml:2:3: no
+! departed: n6 left 1m30s ago
+! departed: n7 crashed 3s ago, and stays in the roster of 4 members until it is forgotten
+! missing members cannot be reached: 1 error occurred: * failed to join 10.0.0.7:6472: i/o timeout
+! calls decided without their owner that are not yet reported to it: 3
+! calls decided without their owner since the start: 1,206 (1,200: the owner did not answer; 5: the owner answered too late; 1: news)
 `
 	var plain, coloured bytes.Buffer
-	(&streams{out: &plain}).nodeStatus(status, now)
+	(&streams{out: &plain}).printStatus(status, now)
 	if diff := cmp.Diff(want, plain.String()); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
-	(&streams{out: &coloured, outTTY: true, colour: true}).nodeStatus(status, now)
+	(&streams{out: &coloured, outTTY: true, colour: true}).printStatus(status, now)
 	for _, cell := range []string{red + "not ready" + reset, red + "away" + reset, green + "up" + reset, yellow + "!" + reset} {
 		if !bytes.Contains(coloured.Bytes(), []byte(cell)) {
 			t.Errorf("status on a terminal has no %q:\n%s", cell, &coloured)

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,11 +19,11 @@ import (
 	"github.com/bucketring/bucketring/internal/nearest"
 )
 
-// streams is where a command writes: data to out, all else to err.
+// streams are the outputs of a command: out for data, err for everything else.
 type streams struct {
 	out, err       io.Writer
 	outTTY, errTTY bool
-	colour         bool // of out, and of err if that is a terminal
+	colour         bool // allowed on terminals
 	lookupEnv      func(string) (string, bool)
 }
 
@@ -43,22 +44,22 @@ func newStreams(out, err *os.File, lookupEnv func(string) (string, bool)) *strea
 	return s
 }
 
-// printf writes data. A reader that has gone is no error of ours.
+// printf writes data. Write errors are ignored, for example of a closed pipe.
 func (s *streams) printf(format string, args ...any) { _, _ = fmt.Fprintf(s.out, format, args...) }
 
-// note writes what is not data.
-func (s *streams) note(format string, args ...any) { _, _ = fmt.Fprintf(s.err, format, args...) }
+// notef writes a message to standard error.
+func (s *streams) notef(format string, args ...any) { _, _ = fmt.Fprintf(s.err, format, args...) }
 
-// json writes v as indented JSON.
-func (s *streams) json(v any) error {
+// writeJSON writes v as indented JSON.
+func (s *streams) writeJSON(v any) error {
 	e := json.NewEncoder(s.out)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }
 
-// indented writes JSON that somebody else encoded, indented.
-func (s *streams) indented(text []byte) error {
+// indentJSON writes JSON text with indentation.
+func (s *streams) indentJSON(text []byte) error {
 	var out bytes.Buffer
 	if err := json.Indent(&out, text, "", "  "); err != nil {
 		return fmt.Errorf("print the answer: %w", err)
@@ -67,11 +68,11 @@ func (s *streams) indented(text []byte) error {
 	return nil
 }
 
-// logger returns one for standard error: text on a terminal, else JSON, unless
-// format says which.
+// logger returns a logger to standard error. Format auto means text on a terminal and
+// JSON otherwise.
 func (s *streams) logger(format, level string) *slog.Logger {
 	var at slog.Level
-	_ = at.UnmarshalText([]byte(level)) // config has validated it
+	_ = at.UnmarshalText([]byte(level)) // config has validated the level
 	if format == "json" || format == "auto" && !s.errTTY {
 		return slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: at}))
 	}
@@ -93,8 +94,11 @@ func addFormat(flags *pflag.FlagSet) *format {
 	return &f
 }
 
+// String implements pflag.Value.
 func (f *format) String() string { return string(*f) }
-func (f *format) Type() string   { return "format" }
+
+// Type implements pflag.Value.
+func (f *format) Type() string { return "format" }
 
 // Set implements pflag.Value.
 func (f *format) Set(text string) error {
@@ -104,7 +108,7 @@ func (f *format) Set(text string) error {
 		return nil
 	}
 	if near := nearest.Word(text, choices); near != "" {
-		return fmt.Errorf("must be table or json, did you mean %s?", near)
+		return fmt.Errorf("must be table or json; did you mean %s?", near)
 	}
-	return fmt.Errorf("must be table or json")
+	return errors.New("must be table or json")
 }

@@ -11,17 +11,17 @@ import (
 func newVersion(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Print which build this is",
+		Short: "Print the version",
 		Long:  "Print the version, the commit it was built from, and the version of Go.",
 		Example: `  bucketring version
   bucketring version -o json`,
-		Args: arguments(),
+		Args: exactArgs(),
 	}
 	output := addFormat(cmd.Flags())
 	cmd.RunE = func(*cobra.Command, []string) error {
 		info := buildinfo.Read()
 		if *output == formatJSON {
-			return s.json(info)
+			return s.writeJSON(info)
 		}
 		s.printf("bucketring %s", info.Version)
 		if info.Commit != "" {

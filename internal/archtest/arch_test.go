@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package archtest keeps the layers of docs/ARCHITECTURE.md true.
+// Package archtest checks the layers of docs/ARCHITECTURE.md.
 package archtest
 
 import (
@@ -21,12 +21,12 @@ import (
 
 const module = "github.com/bucketring/bucketring"
 
-// arrows says what each package may import of the others, tests aside. A new
-// package gets a line here; every line points down.
-var arrows = map[string][]string{
+// allowedImports lists, for each package, the packages of this module that it may
+// import outside of tests. A package may only import packages of lower layers.
+var allowedImports = map[string][]string{
 	"cmd/bucketring": {"bench", "bench/...", "internal/...", "limiter/policy/...", "limiter", "rpc/client", "rpc/envoy/config", "rpc/httpapi", "rpc/proxy", "rpc/server", "rpc/pb"},
 
-	// Measuring. It reaches servers through what users have.
+	// Benchmarks. They reach servers through public protocols and rpc/client.
 	"bench/suite":    {"bench", "bench/audit", "bench/local", "bench/report", "bench/target", "bench/workload", "limiter/policy/source", "limiter/policy", "limiter"},
 	"bench/audit":    {"bench"},
 	"bench/local":    {},
@@ -42,35 +42,37 @@ var arrows = map[string][]string{
 	// The wire.
 	"rpc/httpapi/statuspage": {},
 	"rpc/httpapi":            {"rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/message", "limiter/policy", "limiter", "internal/nearest"},
-	"rpc/server":             {"rpc/internal/codec", "rpc/pb", "limiter/policy", "limiter"},
+	"rpc/server":             {"rpc/internal/codec", "rpc/internal/call", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":              {"rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
 	"rpc/client/middleware":  {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
 	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/message"},
 	"rpc/envoy":              {"rpc/envoy/config", "rpc/server", "rpc/pb", "limiter"},
 	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest"},
-	"rpc/peer":               {"rpc/server", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
-	"rpc/client":             {"rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb"},
+	"rpc/peer":               {"rpc/server", "rpc/internal/call", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
+	"rpc/client":             {"rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
 	"rpc/pb":                 {},
 
-	// What the wire says.
-	"rpc/internal/llm":     {},
-	"rpc/internal/message": {},
+	// Formats of messages.
+	"rpc/internal/call":      {"rpc/internal/requestid", "rpc/pb", "ring", "limiter"},
+	"rpc/internal/requestid": {},
+	"rpc/internal/llm":       {},
+	"rpc/internal/message":   {},
 
-	// Carrying calls.
+	// Connections between processes.
 	"rpc/internal/codec":           {"rpc/pb"},
 	"rpc/internal/codec/fieldtest": {}, // for tests
 	"rpc/internal/link":            {"rpc/internal/codec", "rpc/pb"},
 	"rpc/internal/outbox":          {"rpc/pb"},
 
-	// Deciding.
-	"limiter/policy/source":   {"limiter/policy", "limiter", "internal/filewatch"},
+	// Decisions.
+	"limiter/policy/source":   {"limiter/policy", "limiter", "internal/filewatch", "internal/yamldoc"},
 	"limiter/policy/scenario": {"limiter/policy", "limiter", "internal/yamldoc"},
 	"limiter/policy":          {"limiter", "internal/yamldoc", "internal/nearest"},
 	"limiter/fallback":        {"limiter"},
 	"limiter":                 {},
 
-	// Who decides.
+	// Membership and ownership.
 	"cluster/ownership": {"ring"},
 	"ring":              {},
 	"cluster":           {},
@@ -85,8 +87,8 @@ var arrows = map[string][]string{
 
 	// More leaves.
 	"internal/buildinfo":    {},
-	"internal/config":       {"internal/nearest"},
-	"internal/filewatch":    {},
+	"internal/config":       {"internal/nearest", "internal/yamldoc"},
+	"internal/filewatch":    {"internal/yamldoc"},
 	"internal/nearest":      {},
 	"internal/snapshotfile": {},
 	"internal/trace":        {},
@@ -97,38 +99,38 @@ var arrows = map[string][]string{
 	"internal/oracle": {"limiter"},
 }
 
-// shared are leaves that every package may import.
-var shared = []string{"internal/amount", "internal/keypath", "internal/notify", "internal/text"}
+// sharedLeaves may be imported by every package.
+var sharedLeaves = []string{"internal/amount", "internal/keypath", "internal/notify", "internal/text"}
 
-// pure are the packages that decide.
+// pure lists the packages without I/O, clocks and goroutines.
 var pure = []string{"internal/amount", "internal/keypath", "internal/text", "limiter", "limiter/fallback", "ring", "cluster/ownership", "limiter/policy", "internal/yamldoc", "internal/nearest"}
 
-// impure must not be imported by them, nor anything below these paths.
+// impure lists the packages, and all below them, that pure packages must not import.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}
 
-// clocks are what they must not use of package time.
+// clocks lists the functions of package time that pure packages must not use.
 var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
 
-func TestArrowsPointDown(t *testing.T) {
+func TestImportsPointDown(t *testing.T) {
 	for name, p := range packages(t) {
 		if len(p.GoFiles) == 0 {
-			continue // nothing but tests
+			continue // only tests
 		}
-		allowed, listed := arrows[name]
+		allowed, listed := allowedImports[name]
 		if !listed {
-			t.Errorf("package %s has no line in arrows: decide what it may import", name)
+			t.Errorf("package %s is not listed in allowedImports", name)
 			continue
 		}
 		for _, path := range p.Imports {
-			to, ours := strings.CutPrefix(path, module+"/")
-			if ours && !slices.Contains(shared, to) && !slices.ContainsFunc(allowed, func(a string) bool { return matches(a, to) }) {
+			to, internal := strings.CutPrefix(path, module+"/")
+			if internal && !slices.Contains(sharedLeaves, to) && !slices.ContainsFunc(allowed, func(a string) bool { return matches(a, to) }) {
 				t.Errorf("%s imports %s, want only %v", name, to, allowed)
 			}
 		}
 	}
 }
 
-func TestDecisionsArePure(t *testing.T) {
+func TestPurePackages(t *testing.T) {
 	all := packages(t)
 	for _, name := range pure {
 		p, ok := all[name]
@@ -138,7 +140,7 @@ func TestDecisionsArePure(t *testing.T) {
 		}
 		for _, path := range p.Imports {
 			if slices.ContainsFunc(impure, func(bad string) bool { return matches(bad+"/...", path) }) {
-				t.Errorf("%s imports %s, want a package that only decides", name, path)
+				t.Errorf("%s imports %s, want no I/O", name, path)
 			}
 		}
 		for _, file := range p.GoFiles {
@@ -147,7 +149,7 @@ func TestDecisionsArePure(t *testing.T) {
 	}
 }
 
-// checkFile reports clocks and goroutines.
+// checkFile reports uses of clocks and goroutines.
 func checkFile(t *testing.T, path string) {
 	t.Helper()
 	fset := token.NewFileSet()
@@ -158,7 +160,7 @@ func checkFile(t *testing.T, path string) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.GoStmt:
-			t.Errorf("%s starts a goroutine, want a package that only decides", fset.Position(n.Pos()))
+			t.Errorf("%s starts a goroutine", fset.Position(n.Pos()))
 		case *ast.SelectorExpr:
 			if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains(clocks, n.Sel.Name) {
 				t.Errorf("%s uses time.%s, want time as an argument", fset.Position(n.Pos()), n.Sel.Name)
@@ -168,7 +170,7 @@ func checkFile(t *testing.T, path string) {
 	})
 }
 
-func TestEveryFileNamesItsLicence(t *testing.T) {
+func TestFilesHaveLicenceHeader(t *testing.T) {
 	for _, p := range packages(t) {
 		for _, file := range slices.Concat(p.GoFiles, p.TestGoFiles, p.XTestGoFiles) {
 			if strings.HasSuffix(file, "_vtproto.pb.go") {
@@ -205,7 +207,7 @@ type pkg struct {
 	GoFiles, TestGoFiles, XTestGoFiles []string
 }
 
-// packages lists the module's packages by their path below its root.
+// packages returns the module's packages by their path relative to its root.
 func packages(t *testing.T) map[string]pkg {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-e", "-json=Dir,ImportPath,Imports,GoFiles,TestGoFiles,XTestGoFiles", module+"/...")

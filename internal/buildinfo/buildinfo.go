@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package buildinfo says which build this is, from what the Go linker recorded.
+// Package buildinfo identifies the build of this binary, as recorded by the Go
+// toolchain.
 package buildinfo
 
-import (
-	"runtime/debug"
-)
+import "runtime/debug"
 
-// Info identifies a build. Fields that nobody recorded are empty.
+// Info identifies a build. Fields without a recorded value are empty.
 type Info struct {
 	Version  string `json:"version"` // v1.2.3, a pseudo-version, or "(devel)"
 	Commit   string `json:"commit,omitempty"`
@@ -17,10 +16,10 @@ type Info struct {
 }
 
 // version is set by -ldflags "-X …/internal/buildinfo.version=v1.2.3" in builds
-// that see no version control, such as those of a container image.
+// without version control, such as those of container images.
 var version string
 
-// Read returns the running binary's build.
+// Read returns the build of the running binary.
 func Read() Info {
 	info := Info{Version: "(devel)"}
 	if b, ok := debug.ReadBuildInfo(); ok {

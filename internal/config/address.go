@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// splitAddress checks host:port and returns the host.
+// splitAddress returns the host of an address in the form host:port.
 func splitAddress(address string) (host string, err error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -22,7 +22,7 @@ func splitAddress(address string) (host string, err error) {
 	return host, nil
 }
 
-// SplitAdvertise takes host or host:port apart. The port is 0 if there is none.
+// SplitAdvertise splits host or host:port. The port is 0 if there is none.
 func SplitAdvertise(address string) (host string, port uint16, err error) {
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
@@ -36,13 +36,13 @@ func SplitAdvertise(address string) (host string, port uint16, err error) {
 		return "", 0, fmt.Errorf("port must be between 0 and 65535, got %q", address)
 	}
 	if host == "" || isUnspecified(host) {
-		return "", 0, fmt.Errorf("must name a host that others can reach, got %q", address)
+		return "", 0, fmt.Errorf("must name a host that other members can reach, got %q", address)
 	}
 	return host, uint16(n), nil
 }
 
-// checkSeed accepts host and host:port, and returns the host.
-func checkSeed(seed string) (host string, err error) {
+// seedHost returns the host of a member to join, given as host or host:port.
+func seedHost(seed string) (host string, err error) {
 	host, port, err := SplitAdvertise(seed)
 	if err != nil {
 		return "", err
@@ -66,7 +66,7 @@ func isIP(host string) bool {
 	return err == nil
 }
 
-// isUnspecified reports whether host stands for all addresses of the machine.
+// isUnspecified reports whether host means all addresses of the machine.
 func isUnspecified(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "" || err == nil && ip.Unmap().IsUnspecified()

@@ -90,10 +90,10 @@ func TestLoadReportsEveryProblem(t *testing.T) {
 		t.Fatal("Load = nil, want an error")
 	}
 	for _, want := range []string{
-		path + `:1:1: unknown key "htpp", did you mean "http"?`,
-		path + `:3:1: key "max_keys" is given twice`,
-		path + `:4:9: policy: must be a string`,
-		path + `:5:1: unknown key "zzzzzz"`,
+		path + `:1:1: unknown key "htpp" in the configuration; did you mean "http"?`,
+		path + `:3:1: the configuration has key "max_keys" twice, first at line 2`,
+		path + `:4:9: policy must be a single value, got a mapping`,
+		path + `:5:1: unknown key "zzzzzz" in the configuration`,
 		`max_keys (` + path + `:2): must be a whole number, got "many"`,
 		`drain_delay (env BUCKETRING_DRAIN_DELAY): must be a duration such as 10s, got "soon"`,
 	} {
@@ -103,7 +103,7 @@ func TestLoadReportsEveryProblem(t *testing.T) {
 	}
 }
 
-func TestLoadRefuses(t *testing.T) {
+func TestLoadRejects(t *testing.T) {
 	for name, args := range map[string][]string{
 		"no such file":   {"-c", filepath.Join(t.TempDir(), "none.yaml")},
 		"broken YAML":    {"-c", write(t, "http: [")},
@@ -127,20 +127,20 @@ func TestValidate(t *testing.T) {
 		{"exposed", func(c *Config) { c.HTTP, c.GRPC = ":6470", "0.0.0.0:6471" }, []string{
 			"http: :6470 is reachable from other machines", "grpc: 0.0.0.0:6471 is reachable",
 		}},
-		{"exposed on purpose", func(c *Config) { c.HTTP, c.GRPC, c.Insecure = ":6470", "0.0.0.0:6471", true }, nil},
+		{"exposed with insecure", func(c *Config) { c.HTTP, c.GRPC, c.Insecure = ":6470", "0.0.0.0:6471", true }, nil},
 		{"mapped address is not loopback", func(c *Config) { c.HTTP = "[::ffff:10.0.0.1]:1" }, []string{"http: "}},
 		{"join on this machine", func(c *Config) { c.Join = []string{"127.0.0.1:1", "localhost", "[::1]:3", "::1"} }, nil},
 		{"join elsewhere", func(c *Config) {
 			c.Join, c.Insecure = []string{"a", "b:2", "10.0.0.1"}, true
 			c.HTTP, c.GRPC, c.Gossip = ":6470", ":6471", ":6472"
 		}, nil},
-		{"join elsewhere from loopback", func(c *Config) { c.Join = []string{"a:1"} }, []string{"gossip: 127.0.0.1:6472 cannot reach a:1, which join names"}},
+		{"join elsewhere from loopback", func(c *Config) { c.Join = []string{"a:1"} }, []string{"gossip: 127.0.0.1:6472 cannot reach a:1 of --join"}},
 		{"bad seeds", func(c *Config) { c.Join = []string{"a:b", "c:0", ":7", "d:e:f", "0.0.0.0:1"} }, []string{
 			`join: port must be between 0 and 65535, got "a:b"`, `join: port must be between 1 and 65535, got "c:0"`,
-			`join: must name a host that others can reach, got ":7"`, `join: must be host or host:port, got "d:e:f"`, `got "0.0.0.0:1"`,
+			`join: must name a host that other members can reach, got ":7"`, `join: must be host or host:port, got "d:e:f"`, `got "0.0.0.0:1"`,
 		}},
 		{"gossip exposed", func(c *Config) { c.Gossip = ":6472" }, []string{
-			"gossip: :6472 is reachable from other machines and gossip is not encrypted; set cluster_key_file, or allow it with insecure",
+			"gossip: :6472 is reachable from other machines and gossip is not encrypted; set --cluster-key-file, or allow it with --insecure",
 			"grpc: 127.0.0.1:6471 is not reachable from other machines",
 		}},
 		{"gossip exposed with a key", func(c *Config) { c.Gossip, c.GRPC, c.ClusterKeyFile = ":6472", "0.0.0.0:6471", "keys" }, []string{
@@ -149,8 +149,8 @@ func TestValidate(t *testing.T) {
 		{"advertise", func(c *Config) { c.Advertise = "node1.example" }, nil},
 		{"advertise with a port", func(c *Config) { c.Advertise = "[fd00::1]:7000" }, nil},
 		{"advertise an address", func(c *Config) { c.Advertise = "fd00::1" }, nil},
-		{"advertise anything", func(c *Config) { c.Advertise = "0.0.0.0" }, []string{`advertise: must name a host that others can reach, got "0.0.0.0"`}},
-		{"one port twice", func(c *Config) { c.Gossip = c.GRPC }, []string{"gossip: must differ from grpc, got 127.0.0.1:6471 twice"}},
+		{"advertise anything", func(c *Config) { c.Advertise = "0.0.0.0" }, []string{`advertise: must name a host that other members can reach, got "0.0.0.0"`}},
+		{"one port twice", func(c *Config) { c.Gossip = c.GRPC }, []string{"gossip: must differ from --grpc, got 127.0.0.1:6471 twice"}},
 		{"long name", func(c *Config) { c.Name = strings.Repeat("n", MaxName+1) }, []string{"name: must be 1 to 57"}},
 		{"longest name", func(c *Config) { c.Name = strings.Repeat("n", MaxName) }, nil},
 		{"cluster", func(c *Config) { c.Cluster, c.ForwardTimeout, c.JoinTimeout = "a b", 0, -1 }, []string{
@@ -160,33 +160,33 @@ func TestValidate(t *testing.T) {
 		{"envoy", func(c *Config) {
 			c.EnvoyConfig, c.EnvoyListen, c.EnvoyHeaders = "rules", "127.0.0.1:8081", "X-RateLimit"
 		}, nil},
-		{"envoy for others", func(c *Config) { c.EnvoyConfig, c.EnvoyListen = "rules", ":8081" }, []string{
+		{"envoy exposed", func(c *Config) { c.EnvoyConfig, c.EnvoyListen = "rules", ":8081" }, []string{
 			"envoy_listen: :8081 is reachable from other machines",
 		}},
-		{"envoy for others on purpose", func(c *Config) { c.EnvoyConfig, c.EnvoyListen, c.Insecure = "rules", ":8081", true }, nil},
-		{"envoy for others with certificates alone", func(c *Config) {
+		{"envoy exposed with insecure", func(c *Config) { c.EnvoyConfig, c.EnvoyListen, c.Insecure = "rules", ":8081", true }, nil},
+		{"envoy exposed with certificates alone", func(c *Config) {
 			c.EnvoyConfig, c.EnvoyListen, c.EnvoyCertFile, c.EnvoyKeyFile = "rules", ":8081", "c", "k"
 		}, []string{"envoy_listen: :8081 is reachable from other machines"}},
-		{"envoy for others with credentials", func(c *Config) {
+		{"envoy exposed with credentials", func(c *Config) {
 			c.EnvoyXDS, c.EnvoyListen, c.EnvoyCertFile, c.EnvoyKeyFile, c.EnvoyCAFile = "gateway:18001", ":8081", "c", "k", "ca"
 		}, nil},
-		{"envoy and a stranger's rules", func(c *Config) { c.EnvoyXDS = "gateway:18001" }, []string{"envoy_xds: gateway:18001 is another machine"}},
+		{"envoy with rules from another machine", func(c *Config) { c.EnvoyXDS = "gateway:18001" }, []string{"envoy_xds: gateway:18001 is another machine"}},
 		{"envoy over HTTP", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP = "rules", "127.0.0.1:8080" }, nil},
-		{"envoy over HTTP for others", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP = "rules", ":8080" }, []string{"envoy_http: :8080 is reachable from other machines"}},
-		{"envoy over HTTP for others on purpose", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP, c.Insecure = "rules", ":8080", true }, nil},
-		{"envoy over HTTP nowhere", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP = "rules", "8080" }, []string{`envoy_http: must be host:port, got "8080"`}},
-		{"envoy over HTTP where gRPC is", func(c *Config) {
+		{"envoy over HTTP exposed", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP = "rules", ":8080" }, []string{"envoy_http: :8080 is reachable from other machines"}},
+		{"envoy over HTTP exposed with insecure", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP, c.Insecure = "rules", ":8080", true }, nil},
+		{"envoy over HTTP without a host", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP = "rules", "8080" }, []string{`envoy_http: must be host:port, got "8080"`}},
+		{"envoy over HTTP at the address of gRPC", func(c *Config) {
 			c.EnvoyConfig, c.EnvoyHTTP, c.EnvoyListen = "rules", "127.0.0.1:8081", "127.0.0.1:8081"
-		}, []string{"envoy_http: must differ from envoy_listen, got 127.0.0.1:8081 twice"}},
+		}, []string{"envoy_http: must differ from --envoy-listen, got 127.0.0.1:8081 twice"}},
 		{"envoy all wrong", func(c *Config) {
 			c.EnvoyXDS, c.EnvoyConfig, c.EnvoyListen, c.EnvoyKeyFile, c.EnvoyCAFile = ":1", "rules", "127.0.0.1:6470", "k", "ca"
 			c.EnvoyPrefix, c.EnvoyHeaders, c.EnvoyBody = "a b", "x:y", "openia"
 		}, []string{
-			"envoy_xds: rules come from one place", "envoy_xds: must name a host", "envoy_key_file: goes with envoy_cert_file", "envoy_cert_file: envoy_listen needs",
-			"envoy_listen: must differ from http", `envoy_prefix: must be 1 to 64 printable characters without spaces, got "a b"`, "envoy_headers: must be", `did you mean "openai"?`,
+			"envoy_xds: rules come from one place", "envoy_xds: must name a host", "envoy_key_file: must be set together with --envoy-cert-file", "envoy_cert_file: must be set",
+			"envoy_listen: must differ from --http", `envoy_prefix: must be 1 to 64 printable characters without spaces, got "a b"`, "envoy_headers: must be", `did you mean "openai"?`,
 		}},
 		{"envoy without rules", func(c *Config) { c.EnvoyListen, c.EnvoyHTTP, c.EnvoyShadow = "127.0.0.1:8081", "127.0.0.1:8080", true }, []string{
-			"envoy_listen: does nothing without envoy_config or envoy_xds", "envoy_http: does nothing", "envoy_shadow: does nothing",
+			"envoy_listen: has no effect without --envoy-config or --envoy-xds", "envoy_http: has no effect", "envoy_shadow: has no effect",
 		}},
 		{"everything", func(c *Config) {
 			c.Name, c.HTTP, c.GRPC, c.Gossip, c.Advertise = "a b", "x", "127.0.0.1:99999", "localhost:http", ":1"
@@ -194,7 +194,7 @@ func TestValidate(t *testing.T) {
 		}, []string{
 			`name: must be 1 to 57`, `http: must be host:port, got "x"`, `grpc: port must be`, `gossip: port must be`, `advertise: must name a host`,
 			"max_keys: must be at least 1, got 0", "drain_delay: must not be negative, got -1ns",
-			`log_level: must be debug, info, warn, error, got "inof", did you mean "info"?`, `log_format: must be`,
+			`log_level: must be debug, info, warn, error, got "inof"; did you mean "info"?`, `log_format: must be`,
 		}},
 	} {
 		c := Default()
@@ -244,7 +244,7 @@ func TestReadKeys(t *testing.T) {
 		"# nothing\n":                    ": has no key; make one with: ",
 		k16 + "\nsecret!\n":              ":2: must be a key in base64; make one with: ",
 		"\nc2VjcmV0\n":                   ":2: must be a key of 16, 24 or 32 bytes, got 6",
-		k16 + "\n" + k32 + "\n" + k16:    ":3: is the key of line 1 again",
+		k16 + "\n" + k32 + "\n" + k16:    ":3: repeats the key of line 1",
 		"c2VjcmV0\n" + k16 + "\n!\nAA==": ":4: must be a key of 16",
 	} {
 		_, err := ReadKeys(write(t, text))

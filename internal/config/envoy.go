@@ -2,10 +2,7 @@
 
 package config
 
-import (
-	"regexp"
-	"strings"
-)
+import "regexp"
 
 var (
 	validPrefix = regexp.MustCompile(`^[!-~]{1,64}$`)
@@ -15,10 +12,10 @@ var (
 // Envoy reports whether Envoy's rate limit service is on.
 func (c *Config) Envoy() bool { return c.EnvoyConfig != "" || c.EnvoyXDS != "" }
 
-// validateEnvoy looks at the settings of Envoy's rate limit service.
-func (c *Config) validateEnvoy(bad func(key, format string, args ...any)) {
+// validateEnvoy checks the settings of Envoy's rate limit service.
+func (c *Config) validateEnvoy(p *problems) {
 	if c.EnvoyConfig != "" && c.EnvoyXDS != "" {
-		bad("envoy_xds", "rules come from one place: set either this or envoy_config")
+		p.add("envoy_xds", "rules come from one place: set either --envoy-xds or --envoy-config")
 	}
 	if !c.Envoy() {
 		for _, s := range []struct {
@@ -26,65 +23,59 @@ func (c *Config) validateEnvoy(bad func(key, format string, args ...any)) {
 			set bool
 		}{{"envoy_listen", c.EnvoyListen != ""}, {"envoy_http", c.EnvoyHTTP != ""}, {"envoy_shadow", c.EnvoyShadow}, {"envoy_headers", c.EnvoyHeaders != ""}, {"envoy_metadata", c.EnvoyMetadata}} {
 			if s.set {
-				bad(s.key, "does nothing without envoy_config or envoy_xds")
+				p.add(s.key, "has no effect without --envoy-config or --envoy-xds")
 			}
 		}
 	}
 	if (c.EnvoyCertFile == "") != (c.EnvoyKeyFile == "") {
-		bad("envoy_key_file", "goes with envoy_cert_file: set both or neither")
+		p.add("envoy_key_file", "must be set together with --envoy-cert-file")
 	}
 	if !validPrefix.MatchString(c.EnvoyPrefix) {
-		bad("envoy_prefix", "must be 1 to 64 printable characters without spaces, got %q", c.EnvoyPrefix)
+		p.add("envoy_prefix", "must be 1 to 64 printable characters without spaces, got %q", c.EnvoyPrefix)
 	}
 	if c.EnvoyHeaders != "" && !validHeader.MatchString(c.EnvoyHeaders) {
-		bad("envoy_headers", "must be at most 64 letters, digits and dashes, got %q", c.EnvoyHeaders)
+		p.add("envoy_headers", "must be at most 64 letters, digits and dashes, got %q", c.EnvoyHeaders)
 	}
+	p.oneOf("envoy_body", c.EnvoyBody, "none", "openai", "anthropic")
 	if c.EnvoyXDS != "" {
 		switch host, err := splitAddress(c.EnvoyXDS); {
 		case err != nil:
-			bad("envoy_xds", "%w", err)
+			p.add("envoy_xds", "%w", err)
 		case host == "":
-			bad("envoy_xds", "must name a host, got %q", c.EnvoyXDS)
+			p.add("envoy_xds", "must name a host, got %q", c.EnvoyXDS)
 		case c.EnvoyXDSNode == "":
-			bad("envoy_xds_node", "must not be empty")
+			p.add("envoy_xds_node", "must not be empty")
 		case c.EnvoyCAFile == "" && !c.Insecure && !isLoopback(host):
-			bad("envoy_xds", "%s is another machine, and what it says is not protected; set envoy_ca_file, or allow it with insecure", c.EnvoyXDS)
+			p.add("envoy_xds", "%s is another machine and the connection is not encrypted; set --envoy-ca-file, or allow it with --insecure", c.EnvoyXDS)
 		}
 	}
 	if c.EnvoyListen != "" {
-		c.validateEnvoyListen(bad)
+		switch host, err := splitAddress(c.EnvoyListen); {
+		case err != nil:
+			p.add("envoy_listen", "%w", err)
+		case c.EnvoyCAFile != "" && c.EnvoyCertFile == "":
+			p.add("envoy_cert_file", "must be set: with --envoy-ca-file, --envoy-listen uses TLS and needs a certificate")
+		case !c.Insecure && !isLoopback(host) && (c.EnvoyCertFile == "" || c.EnvoyCAFile == ""):
+			p.add("envoy_listen", exposed+"any client could use up any limit; set --envoy-cert-file, --envoy-key-file and --envoy-ca-file, or allow it with --insecure", c.EnvoyListen)
+		}
+		c.distinctFromNode(p, "envoy_listen", c.EnvoyListen)
 	}
 	if c.EnvoyHTTP != "" {
 		switch host, err := splitAddress(c.EnvoyHTTP); {
 		case err != nil:
-			bad("envoy_http", "%w", err)
+			p.add("envoy_http", "%w", err)
 		case !c.Insecure && !isLoopback(host):
-			bad("envoy_http", "%s is reachable from other machines, and whoever reaches it may use up any limit; use a loopback address, or allow it with insecure", c.EnvoyHTTP)
+			p.add("envoy_http", exposed+"any client could use up any limit; use a loopback address, or allow it with --insecure", c.EnvoyHTTP)
 		}
-		c.differs(bad, "envoy_http", c.EnvoyHTTP, "envoy_listen", c.EnvoyListen)
+		c.distinctFromNode(p, "envoy_http", c.EnvoyHTTP)
+		p.distinct("envoy_http", c.EnvoyHTTP, "envoy_listen", c.EnvoyListen)
 	}
 }
 
-func (c *Config) validateEnvoyListen(bad func(key, format string, args ...any)) {
-	host, err := splitAddress(c.EnvoyListen)
-	switch {
-	case err != nil:
-		bad("envoy_listen", "%w", err)
-	case c.EnvoyCAFile != "" && c.EnvoyCertFile == "":
-		bad("envoy_cert_file", "envoy_listen needs a certificate of its own to ask for those of others with envoy_ca_file")
-	case !c.Insecure && !isLoopback(host) && (c.EnvoyCertFile == "" || c.EnvoyCAFile == ""):
-		bad("envoy_listen", "%s is reachable from other machines, and whoever reaches it may use up any limit; set envoy_cert_file, envoy_key_file and envoy_ca_file, or allow it with insecure", c.EnvoyListen)
-	}
-	c.differs(bad, "envoy_listen", c.EnvoyListen)
-}
-
-// differs wants an address for Envoy not to be one of the node's, nor that of more,
-// which are pairs of a key and an address.
-func (c *Config) differs(bad complaint, key, address string, more ...string) {
-	others := append([]string{"http", c.HTTP, "grpc", c.GRPC, "gossip", c.Gossip, "proxy_listen", c.ProxyListen}, more...)
-	for i := 0; i < len(others); i += 2 {
-		if address == others[i+1] && !strings.HasSuffix(address, ":0") {
-			bad(key, "must differ from %s, got %s twice", others[i], address)
-		}
-	}
+// distinctFromNode requires that an address for Envoy is none of the node's others.
+func (c *Config) distinctFromNode(p *problems, key, address string) {
+	p.distinct(key, address, "http", c.HTTP)
+	p.distinct(key, address, "grpc", c.GRPC)
+	p.distinct(key, address, "gossip", c.Gossip)
+	p.distinct(key, address, "proxy_listen", c.ProxyListen)
 }

@@ -10,17 +10,15 @@ import (
 	"time"
 )
 
-// field is one setting of a struct: its names and where its value lives.
+// field is one setting: its names, its documentation and its value.
 type field struct {
 	key, def, help string
-	env            string
-	secret         bool
+	env            string // environment variable
 	value          reflect.Value
 }
 
-// fieldsOf lists the settings of the struct that c points to, in order. Those of
-// a struct in it have its prefix. The names of environment variables begin with
-// env.
+// fieldsOf returns the settings of the struct that c points to, in order. The keys of
+// a nested struct have its prefix, and environment variables have the prefix env.
 func fieldsOf(c any, env string) []field {
 	return appendFields(nil, reflect.ValueOf(c).Elem(), "", env)
 }
@@ -34,8 +32,7 @@ func appendFields(fields []field, v reflect.Value, prefix, env string) []field {
 		}
 		key := prefix + tag.Get("key")
 		fields = append(fields, field{
-			key: key, def: tag.Get("default"), help: tag.Get("help"), env: env + strings.ToUpper(key),
-			secret: tag.Get("secret") == "true", value: v.Field(i),
+			key: key, def: tag.Get("default"), help: tag.Get("help"), env: env + strings.ToUpper(key), value: v.Field(i),
 		})
 	}
 	return fields
@@ -43,7 +40,10 @@ func appendFields(fields []field, v reflect.Value, prefix, env string) []field {
 
 func (f field) flag() string { return strings.ReplaceAll(f.key, "_", "-") }
 
-// kind is what help calls the value; pflag shows no value for a bool.
+// flagName returns the flag of a setting, for messages.
+func flagName(key string) string { return "--" + strings.ReplaceAll(key, "_", "-") }
+
+// kind is the type of the value in help texts.
 func (f field) kind() string {
 	switch f.value.Interface().(type) {
 	case bool:
@@ -58,7 +58,7 @@ func (f field) kind() string {
 	return "string"
 }
 
-// set parses text as the field's type; empty text is the zero value.
+// set parses text as the type of the field. Empty text is the zero value.
 func (f field) set(text string) error {
 	if text == "" {
 		f.value.SetZero()
@@ -106,8 +106,8 @@ func (f field) text() string {
 	return fmt.Sprint(f.value.Interface())
 }
 
-// plain is the value as a type that JSON and YAML know.
-func (f field) plain() any {
+// encodable returns the value as a type that JSON and YAML can encode.
+func (f field) encodable() any {
 	if d, ok := reflect.TypeAssert[time.Duration](f.value); ok {
 		return d.String()
 	}

@@ -12,16 +12,16 @@ import (
 	"strings"
 )
 
-// ReadKeys reads a cluster key file: one key per line in base64, the one to use
-// first. Empty lines, and what follows a #, do not count. The error joins every
-// line that is no key, and shows none of them.
+// ReadKeys reads a cluster key file: one key per line in base64, the primary key
+// first. It ignores empty lines and text after a #. The error joins a problem for
+// each invalid line, and contains no part of a key.
 func ReadKeys(path string) ([][]byte, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("cluster_key_file: %w", err)
 	}
 	var keys [][]byte
-	var lines []int // of keys
+	var lines []int // line numbers of keys
 	var problems []error
 	n := 0
 	for line := range strings.Lines(string(text)) {
@@ -33,7 +33,7 @@ func ReadKeys(path string) ([][]byte, error) {
 		key, err := decodeKey(word)
 		if err == nil {
 			if i := slices.IndexFunc(keys, func(k []byte) bool { return bytes.Equal(k, key) }); i >= 0 {
-				err = fmt.Errorf("is the key of line %d again", lines[i])
+				err = fmt.Errorf("repeats the key of line %d", lines[i])
 			}
 		}
 		if err != nil {

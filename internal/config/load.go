@@ -13,10 +13,10 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
-// A Setting is one value and where it came from.
+// A Setting is the value of one setting and its source.
 type Setting struct {
 	Key    string `json:"key"`
 	Value  any    `json:"value"`  // string, bool, int or []string; durations are strings
@@ -33,10 +33,10 @@ func addFlags(flags *pflag.FlagSet, fields []field) {
 			flag.NoOptDefVal = "true"
 		}
 	}
-	flags.StringP("config", "c", "", "YAML file with the settings above as keys, spelled with underscores")
+	flags.StringP("config", "c", "", "YAML file with the settings above as keys, with underscores instead of dashes")
 }
 
-// flagValue checks a flag's text as soon as it is given.
+// flagValue is the value of a flag. It rejects text that is not of the setting's type.
 type flagValue struct{ field field }
 
 func (v *flagValue) String() string {
@@ -48,10 +48,9 @@ func (v *flagValue) String() string {
 func (v *flagValue) Set(s string) error { return v.field.set(s) }
 func (v *flagValue) Type() string       { return v.field.kind() }
 
-// Load puts a configuration together from parsed flags, the environment and
-// the file named by --config (or BUCKETRING_CONFIG). The settings tell where
-// each value came from, secrets masked. The error joins every value that
-// cannot be read; whether values make sense together is for [Config.Validate].
+// Load combines parsed flags, the environment and the file named by --config (or
+// BUCKETRING_CONFIG). The settings say where each value came from. The error joins a
+// problem for each value that cannot be parsed; see also [Config.Validate].
 func Load(flags *pflag.FlagSet, lookupEnv func(string) (string, bool)) (*Config, []Setting, error) {
 	c := Default()
 	settings, err := loadInto(c.fields(), flags, lookupEnv, envPrefix)
@@ -67,7 +66,7 @@ func Load(flags *pflag.FlagSet, lookupEnv func(string) (string, bool)) (*Config,
 	return c, settings, err
 }
 
-// loadInto sets fields. Without settings, there is a file that can't be read.
+// loadInto sets fields. The settings are nil only if the file cannot be read.
 func loadInto(fields []field, flags *pflag.FlagSet, lookupEnv func(string) (string, bool), env string) ([]Setting, error) {
 	var problems []error
 	path := flags.Lookup("config").Value.String()
@@ -80,9 +79,9 @@ func loadInto(fields []field, flags *pflag.FlagSet, lookupEnv func(string) (stri
 		if err != nil {
 			return nil, fmt.Errorf("read config: %w", err)
 		}
-		var bad []error
-		file, bad = parse(path, text, fields)
-		problems = append(problems, bad...)
+		if file, err = parse(path, text, fields); err != nil {
+			problems = append(problems, err)
+		}
 	}
 
 	settings := []Setting{}
@@ -100,11 +99,7 @@ func loadInto(fields []field, flags *pflag.FlagSet, lookupEnv func(string) (stri
 		if err := f.set(text); err != nil {
 			problems = append(problems, fmt.Errorf("%s (%s): %w", f.key, source, err))
 		}
-		s := Setting{Key: f.key, Value: f.plain(), Source: source}
-		if f.secret && s.Value != "" {
-			s.Value = "********"
-		}
-		settings = append(settings, s)
+		settings = append(settings, Setting{Key: f.key, Value: f.encodable(), Source: source})
 	}
 	return settings, errors.Join(problems...)
 }
@@ -114,76 +109,40 @@ type fileValue struct {
 	line int
 }
 
-// parse reads a YAML mapping of known keys, and reports every problem as
-// file:line:column.
-func parse(path string, text []byte, fields []field) (map[string]fileValue, []error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return nil, []error{fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))}
-	}
-	if len(doc.Content) == 0 {
-		return nil, nil // an empty file
-	}
-	var problems []error
-	bad := func(n *yaml.Node, format string, args ...any) {
-		problems = append(problems, fmt.Errorf("%s:%d:%d: %s", path, n.Line, n.Column, fmt.Sprintf(format, args...)))
-	}
-	root := doc.Content[0]
-	if root.Kind != yaml.MappingNode {
-		bad(root, "must be a mapping of settings")
-		return nil, problems
+// parse reads a YAML mapping of known keys.
+func parse(path string, src []byte, fields []field) (map[string]fileValue, error) {
+	var r yamldoc.Reader
+	root, ok := r.Open(path, src)
+	if !ok || root.IsNull() {
+		return nil, r.Err()
 	}
 	known := make([]string, len(fields))
 	for i, f := range fields {
 		known[i] = f.key
 	}
 	values := map[string]fileValue{}
-	for i := 0; i < len(root.Content); i += 2 {
-		key, value := root.Content[i], root.Content[i+1]
-		_, twice := values[key.Value]
-		at := slices.Index(known, key.Value)
-		if at < 0 {
-			bad(key, "unknown key %q%s", key.Value, didYouMean(nearest.Word(key.Value, known)))
-			continue
-		}
-		text, ok := scalar(value, fields[at].kind() == "list")
-		switch {
-		case twice:
-			bad(key, "key %q is given twice", key.Value)
-		case !ok:
-			bad(value, "%s: must be a %s", key.Value, fields[at].kind())
+	for _, f := range r.Fields(root, "the configuration", known) {
+		_, line, _ := f.Value.Position()
+		var text string
+		switch isList := fields[slices.Index(known, f.Name)].kind() == "list"; {
+		case f.Value.IsNull():
+		case isList && f.Value.IsList():
+			var items []string
+			for _, n := range r.Items(f.Value, f.Name) {
+				item, _ := r.Text(n, "an item of "+f.Name)
+				items = append(items, item)
+			}
+			text = strings.Join(items, ",")
 		default:
-			values[key.Value] = fileValue{text, value.Line}
+			text, _ = r.Text(f.Value, f.Name)
 		}
+		values[f.Name] = fileValue{text, line}
 	}
-	return values, problems
+	return values, r.Err()
 }
 
-// scalar returns the text of a node; a list may also be a sequence.
-func scalar(n *yaml.Node, list bool) (string, bool) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	switch {
-	case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
-		return "", true
-	case n.Kind == yaml.ScalarNode:
-		return n.Value, true
-	case n.Kind != yaml.SequenceNode || !list:
-		return "", false
-	}
-	items := make([]string, len(n.Content))
-	for i, item := range n.Content {
-		if item.Kind != yaml.ScalarNode {
-			return "", false
-		}
-		items[i] = item.Value
-	}
-	return strings.Join(items, ","), true
-}
-
-// Print writes settings as a configuration file whose comments say where each
-// value came from.
+// Print writes settings as a configuration file, with the source of each value as a
+// comment.
 func Print(w io.Writer, settings []Setting) error {
 	lines, width := make([]string, len(settings)), 0
 	for i, s := range settings {
@@ -207,7 +166,7 @@ func Print(w io.Writer, settings []Setting) error {
 	return nil
 }
 
-// Reference is the table of all settings, in Markdown.
+// Reference returns a Markdown table of all settings.
 func Reference() string { return reference((&Config{}).fields()) }
 
 func reference(fields []field) string {
@@ -221,11 +180,4 @@ func reference(fields []field) string {
 		fmt.Fprintf(&b, "| `%s` | `--%s` | `%s` | %s | %s |\n", f.key, f.flag(), f.env, def, f.help)
 	}
 	return b.String()
-}
-
-func didYouMean(word string) string {
-	if word == "" {
-		return ""
-	}
-	return `, did you mean "` + word + `"?`
 }

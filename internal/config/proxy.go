@@ -12,57 +12,57 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Proxy is what a proxy can be told, by itself or as a part of a node.
+// Proxy has the settings of a proxy that runs alone or in a node.
 type Proxy struct {
 	Upstream        string        `key:"upstream" help:"URL of the model server, such as http://127.0.0.1:8000"`
-	UpstreamKeyFile string        `key:"upstream_key_file" help:"file with a credential that goes to the model server in place of the caller's; empty means that the caller's does"`
-	UpstreamTimeout time.Duration `key:"upstream_timeout" default:"10m" help:"time that the model server gets until its answer begins"`
-	Identity        string        `key:"identity" help:"who calls: bearer (the policy's api_keys), header:NAME (of a gateway that is trusted) or jwt:CLAIM"`
-	JWTKeys         string        `key:"jwt_keys" help:"file with the public keys of tokens, PEM or JWKS; read again on SIGHUP"`
-	JWTSecretFile   string        `key:"jwt_secret_file" help:"file with the secret of tokens signed with HS256, instead of jwt_keys; read again on SIGHUP"`
+	UpstreamKeyFile string        `key:"upstream_key_file" help:"file with a credential that is sent to the model server instead of the caller's; empty means that the caller's is sent"`
+	UpstreamTimeout time.Duration `key:"upstream_timeout" default:"10m" help:"time that the model server has until its answer begins"`
+	Identity        string        `key:"identity" help:"how callers are identified: bearer (by the api_keys of the policy), header:NAME (set by a trusted gateway) or jwt:CLAIM"`
+	JWTKeys         string        `key:"jwt_keys" help:"file with the public keys that verify tokens, in PEM or JWKS; read again on SIGHUP"`
+	JWTSecretFile   string        `key:"jwt_secret_file" help:"file with the secret that verifies tokens signed with HS256, instead of public keys; read again on SIGHUP"`
 	JWTIssuer       string        `key:"jwt_issuer" help:"issuer that tokens must have; empty means any"`
 	JWTAudience     string        `key:"jwt_audience" help:"audience that tokens must have; empty means any"`
-	WhenGone        string        `key:"when_gone" default:"charge" help:"when a caller leaves: charge stops the model and charges what came, drain lets it finish and charges all"`
-	Lease           time.Duration `key:"lease" default:"30s" help:"time after which the calls of a proxy that died are charged their last progress, and their slots are free; whole seconds"`
-	MaxBody         int           `key:"max_body" default:"8388608" help:"largest body of a metered call, in bytes"`
-	Pass            []string      `key:"pass" default:"all" help:"what goes to the model server unmetered, and without asking who calls: method and path, * at the end for all below; safe for what runs no model; all for everything that is not metered"`
+	OnDisconnect    string        `key:"on_disconnect" default:"charge" help:"when a caller disconnects: charge stops the model and charges the output so far, drain lets it finish and charges all output"`
+	Lease           time.Duration `key:"lease" default:"30s" help:"lease of reservations, in whole seconds: if the proxy crashes, its calls are charged their last progress and free their slots after this time"`
+	MaxBody         int           `key:"max_body" default:"8388608" help:"maximum body of a metered call, in bytes"`
+	Pass            []string      `key:"pass" default:"all" help:"requests that are forwarded to the model server without metering and without identification: method and path, with * at the end for all paths below; safe for requests that run no model; all for everything that is not metered"`
 }
 
-// Standalone is everything that a proxy of its own can be told.
-type Standalone struct {
-	Listen  string   `key:"listen" default:"127.0.0.1:6473" help:"address to serve at"`
+// StandaloneProxy has the settings of a proxy that runs alone.
+type StandaloneProxy struct {
+	Listen  string   `key:"listen" default:"127.0.0.1:6473" help:"address of the proxy"`
 	Servers []string `key:"servers" default:"127.0.0.1:6471" help:"gRPC addresses of nodes, separated by commas"`
 	Proxy   Proxy
 
-	Policy   string `key:"policy" help:"policy file or directory whose api_keys say who calls, watched; needed for the identity bearer"`
+	Policy   string `key:"policy" help:"policy file or directory whose api_keys identify callers, reloaded when it changes; required for the identity bearer"`
 	Admin    string `key:"admin" default:"127.0.0.1:6474" help:"address of health and metrics"`
-	Insecure bool   `key:"insecure" help:"allow listening beyond loopback without TLS, and nodes at other addresses"`
+	Insecure bool   `key:"insecure" help:"allow listening on, and nodes at, other than loopback addresses without TLS"`
 
-	DrainDelay      time.Duration `key:"drain_delay" help:"time between turning unready and refusing calls at shutdown"`
-	ShutdownTimeout time.Duration `key:"shutdown_timeout" default:"15s" help:"time that calls in progress get to finish at shutdown; the rest is broken off and charged what came"`
+	DrainDelay      time.Duration `key:"drain_delay" help:"time at shutdown between becoming unready and rejecting calls"`
+	ShutdownTimeout time.Duration `key:"shutdown_timeout" default:"15s" help:"time at shutdown for calls in progress to finish; those that do not are cut off and charged their output so far"`
 
 	LogLevel  string `key:"log_level" default:"info" help:"debug, info, warn or error"`
 	LogFormat string `key:"log_format" default:"auto" help:"json, text, or auto: text on a terminal"`
 }
 
-// proxyEnvPrefix makes the variables of a proxy the same in both forms.
+// proxyEnvPrefix gives a proxy the same environment variables alone and in a node.
 const proxyEnvPrefix = envPrefix + "PROXY_"
 
-func (c *Standalone) fields() []field { return fieldsOf(c, proxyEnvPrefix) }
+func (c *StandaloneProxy) fields() []field { return fieldsOf(c, proxyEnvPrefix) }
 
-// DefaultStandalone returns the configuration of a proxy that is told nothing.
-func DefaultStandalone() *Standalone {
-	c := &Standalone{}
+// DefaultStandalone returns the default configuration of a proxy that runs alone.
+func DefaultStandalone() *StandaloneProxy {
+	c := &StandaloneProxy{}
 	setDefaults(c.fields())
 	return c
 }
 
-// AddStandaloneFlags is [AddFlags] for a proxy of its own.
+// AddStandaloneFlags is [AddFlags] for a proxy that runs alone.
 func AddStandaloneFlags(flags *pflag.FlagSet) { addFlags(flags, DefaultStandalone().fields()) }
 
-// LoadStandalone is [Load] for a proxy of its own. The environment has
-// BUCKETRING_PROXY_UPSTREAM for --upstream.
-func LoadStandalone(flags *pflag.FlagSet, lookupEnv func(string) (string, bool)) (*Standalone, []Setting, error) {
+// LoadStandalone is [Load] for a proxy that runs alone. The environment variable of
+// --upstream is BUCKETRING_PROXY_UPSTREAM.
+func LoadStandalone(flags *pflag.FlagSet, lookupEnv func(string) (string, bool)) (*StandaloneProxy, []Setting, error) {
 	c := DefaultStandalone()
 	settings, err := loadInto(c.fields(), flags, lookupEnv, proxyEnvPrefix)
 	if settings == nil {
@@ -71,75 +71,63 @@ func LoadStandalone(flags *pflag.FlagSet, lookupEnv func(string) (string, bool))
 	return c, settings, err
 }
 
-// ProxyReference is [Reference] for a proxy of its own.
-func ProxyReference() string { return reference((&Standalone{}).fields()) }
+// ProxyReference is [Reference] for a proxy that runs alone.
+func ProxyReference() string { return reference((&StandaloneProxy{}).fields()) }
 
 // Validate reports every setting that cannot be used.
-func (c *Standalone) Validate() error {
-	var problems []error
-	bad := func(key, format string, args ...any) {
-		problems = append(problems, fmt.Errorf(key+": "+format, args...))
-	}
+func (c *StandaloneProxy) Validate() error {
+	var p problems
 	for _, listen := range []struct{ key, address string }{{"listen", c.Listen}, {"admin", c.Admin}} {
 		switch host, err := splitAddress(listen.address); {
 		case err != nil:
-			bad(listen.key, "%w", err)
+			p.add(listen.key, "%w", err)
 		case !c.Insecure && !isLoopback(host):
-			bad(listen.key, "%s is reachable from other machines and this version has no TLS; use a loopback address behind something that has, or allow it with insecure", listen.address)
+			p.add(listen.key, exposed+"the proxy has no TLS; use a loopback address behind a server that has TLS, or allow it with --insecure", listen.address)
 		}
 	}
-	if c.Listen == c.Admin && !strings.HasSuffix(c.Listen, ":0") {
-		bad("admin", "must differ from listen, got %s twice", c.Admin)
-	}
+	p.distinct("admin", c.Admin, "listen", c.Listen)
 	if len(c.Servers) == 0 {
-		bad("servers", "must name a node")
+		p.add("servers", "must name a node")
 	}
-	c.Proxy.validate("", bad)
+	c.Proxy.validate("", &p)
 	if c.Proxy.Identity == "bearer" && c.Policy == "" {
-		bad("policy", "must be set: it has the api_keys of identity bearer")
+		p.add("policy", "must be set: --identity bearer needs the api_keys of a policy")
 	}
-	for _, d := range []struct {
-		key   string
-		value time.Duration
-	}{{"drain_delay", c.DrainDelay}, {"shutdown_timeout", c.ShutdownTimeout}} {
-		if d.value < 0 {
-			bad(d.key, "must not be negative, got %s", d.value)
-		}
-	}
-	validateLog(bad, c.LogLevel, c.LogFormat)
-	return errors.Join(problems...)
+	p.notNegative("drain_delay", c.DrainDelay)
+	p.notNegative("shutdown_timeout", c.ShutdownTimeout)
+	p.log(c.LogLevel, c.LogFormat)
+	return errors.Join(p...)
 }
 
-// validate looks at what can be seen without the packages that use it.
-func (p *Proxy) validate(prefix string, bad complaint) {
-	if p.Upstream == "" {
-		bad(prefix+"upstream", "must be the URL of the model server, such as http://127.0.0.1:8000")
+// validate checks what does not need the packages that use the settings.
+func (c *Proxy) validate(prefix string, p *problems) {
+	if c.Upstream == "" {
+		p.add(prefix+"upstream", "must be the URL of the model server, such as http://127.0.0.1:8000")
 	}
-	if p.Identity == "" {
-		bad(prefix+"identity", "must be bearer, header:NAME or jwt:CLAIM: nobody is trusted by default")
+	if c.Identity == "" {
+		p.add(prefix+"identity", "must be bearer, header:NAME or jwt:CLAIM: nobody is trusted by default")
 	}
-	jwt := strings.HasPrefix(p.Identity, "jwt:")
-	switch given := p.JWTKeys != "" || p.JWTSecretFile != ""; {
-	case jwt && !given:
-		bad(prefix+"jwt_keys", "must be set for identity %s, or %sjwt_secret_file", p.Identity, prefix)
-	case p.JWTKeys != "" && p.JWTSecretFile != "":
-		bad(prefix+"jwt_secret_file", "must not be set together with %sjwt_keys", prefix)
-	case !jwt && (given || p.JWTIssuer != "" || p.JWTAudience != ""):
-		bad(prefix+"identity", "must be jwt:CLAIM if tokens are checked, got %q", p.Identity)
+	jwt := strings.HasPrefix(c.Identity, "jwt:")
+	switch hasKeys := c.JWTKeys != "" || c.JWTSecretFile != ""; {
+	case jwt && !hasKeys:
+		p.add(prefix+"jwt_keys", "must be set for identity %s, or else %s", c.Identity, flagName(prefix+"jwt_secret_file"))
+	case c.JWTKeys != "" && c.JWTSecretFile != "":
+		p.add(prefix+"jwt_secret_file", "must not be set together with %s", flagName(prefix+"jwt_keys"))
+	case !jwt && (hasKeys || c.JWTIssuer != "" || c.JWTAudience != ""):
+		p.add(prefix+"identity", "must be jwt:CLAIM if there are settings for tokens, got %q", c.Identity)
 	}
-	oneOf(bad, prefix+"when_gone", p.WhenGone, "charge", "drain")
-	if p.MaxBody < 1 {
-		bad(prefix+"max_body", "must be at least 1, got %d", p.MaxBody)
+	p.oneOf(prefix+"on_disconnect", c.OnDisconnect, "charge", "drain")
+	p.atLeastOne(prefix+"max_body", c.MaxBody)
+	if c.Lease < time.Second || c.Lease > time.Hour || c.Lease%time.Second != 0 {
+		p.add(prefix+"lease", "must be whole seconds from 1s to 1h, got %s", c.Lease)
 	}
-	if p.Lease < time.Second || p.Lease > time.Hour || p.Lease%time.Second != 0 {
-		bad(prefix+"lease", "must be whole seconds from 1s to 1h, got %s", p.Lease)
-	}
-	if p.UpstreamTimeout <= 0 {
-		bad(prefix+"upstream_timeout", "must be more than 0, got %s", p.UpstreamTimeout)
+	if c.UpstreamTimeout <= 0 {
+		p.add(prefix+"upstream_timeout", "must be more than 0, got %s", c.UpstreamTimeout)
 	}
 }
 
-// ReadSecret reads a file that has one secret, without the line end.
+// ReadSecret returns the secret in a file, without the line end. key names the
+// setting in errors.
 func ReadSecret(key, path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// The variables of a proxy are the same by itself and as a part of a node.
+// A proxy has the same environment variables alone and in a node.
 func TestProxySettingsHaveOneVariable(t *testing.T) {
 	env := map[string]string{
 		"BUCKETRING_PROXY_UPSTREAM": "http://127.0.0.1:8000", "BUCKETRING_PROXY_IDENTITY": "bearer",
@@ -26,7 +26,7 @@ func TestProxySettingsHaveOneVariable(t *testing.T) {
 	}
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	AddStandaloneFlags(flags)
-	path := write(t, "when_gone: drain\nidentity: header:X\npolicy: p.yaml\nlisten: 127.0.0.1:2\n")
+	path := write(t, "on_disconnect: drain\nidentity: header:X\npolicy: p.yaml\nlisten: 127.0.0.1:2\n")
 	if err := flags.Parse([]string{"--config", path, "--max-body", "5"}); err != nil {
 		t.Fatal(err)
 	}
@@ -36,16 +36,16 @@ func TestProxySettingsHaveOneVariable(t *testing.T) {
 	}
 	want := node.Proxy
 	if want.Upstream == "" || len(want.Pass) != 2 || want.UpstreamTimeout != 3*time.Second || node.ProxyListen != "127.0.0.1:1" {
-		t.Errorf("a node has %+v at %q, want what the environment says", want, node.ProxyListen)
+		t.Errorf("a node has %+v at %q, want the settings of the environment", want, node.ProxyListen)
 	}
-	want.WhenGone, want.MaxBody = "drain", 5
+	want.OnDisconnect, want.MaxBody = "drain", 5
 	if diff := cmp.Diff(want, alone.Proxy); diff != "" {
 		t.Errorf("LoadStandalone (-want +got):\n%s", diff)
 	}
 	if alone.Listen != "127.0.0.1:1" || alone.Policy != "p.yaml" || alone.Admin != "127.0.0.1:6474" {
 		t.Errorf("LoadStandalone = %+v, want listen of the environment, policy of the file, admin by default", alone)
 	}
-	for key, source := range map[string]string{"identity": "env BUCKETRING_PROXY_IDENTITY", "when_gone": path + ":1", "max_body": "flag --max-body", "servers": "default"} {
+	for key, source := range map[string]string{"identity": "env BUCKETRING_PROXY_IDENTITY", "on_disconnect": path + ":1", "max_body": "flag --max-body", "servers": "default"} {
 		if got := find(settings, key).Source; got != source {
 			t.Errorf("source of %s = %q, want %q", key, got, source)
 		}
@@ -53,31 +53,31 @@ func TestProxySettingsHaveOneVariable(t *testing.T) {
 }
 
 func TestValidateStandalone(t *testing.T) {
-	good := func(c *Standalone) { c.Proxy.Upstream, c.Proxy.Identity = "http://x", "header:X" }
+	good := func(c *StandaloneProxy) { c.Proxy.Upstream, c.Proxy.Identity = "http://x", "header:X" }
 	for _, test := range []struct {
 		name string
-		edit func(*Standalone)
+		edit func(*StandaloneProxy)
 		want string // "": valid
 	}{
-		{"good", func(*Standalone) {}, ""},
-		{"nothing", func(c *Standalone) { *c = *DefaultStandalone() }, "upstream: must be the URL"},
-		{"no identity", func(c *Standalone) { c.Proxy.Identity = "" }, "identity: must be bearer, header:NAME or jwt:CLAIM: nobody is trusted by default"},
-		{"bearer without a policy", func(c *Standalone) { c.Proxy.Identity = "bearer" }, "policy: must be set"},
-		{"exposed", func(c *Standalone) { c.Listen = ":1" }, "listen: :1 is reachable from other machines"},
-		{"admin exposed", func(c *Standalone) { c.Admin = "0.0.0.0:1" }, "admin: 0.0.0.0:1 is reachable from other machines"},
-		{"exposed on purpose", func(c *Standalone) { c.Listen, c.Admin, c.Insecure = ":1", ":2", true }, ""},
-		{"one address twice", func(c *Standalone) { c.Admin = c.Listen }, "admin: must differ from listen"},
-		{"no servers", func(c *Standalone) { c.Servers = nil }, "servers: must name a node"},
-		{"jwt without keys", func(c *Standalone) { c.Proxy.Identity = "jwt:sub" }, "jwt_keys: must be set for identity jwt:sub"},
-		{"two kinds of keys", func(c *Standalone) {
+		{"good", func(*StandaloneProxy) {}, ""},
+		{"nothing", func(c *StandaloneProxy) { *c = *DefaultStandalone() }, "upstream: must be the URL"},
+		{"no identity", func(c *StandaloneProxy) { c.Proxy.Identity = "" }, "identity: must be bearer, header:NAME or jwt:CLAIM: nobody is trusted by default"},
+		{"bearer without a policy", func(c *StandaloneProxy) { c.Proxy.Identity = "bearer" }, "policy: must be set"},
+		{"exposed", func(c *StandaloneProxy) { c.Listen = ":1" }, "listen: :1 is reachable from other machines"},
+		{"admin exposed", func(c *StandaloneProxy) { c.Admin = "0.0.0.0:1" }, "admin: 0.0.0.0:1 is reachable from other machines"},
+		{"exposed with insecure", func(c *StandaloneProxy) { c.Listen, c.Admin, c.Insecure = ":1", ":2", true }, ""},
+		{"one address twice", func(c *StandaloneProxy) { c.Admin = c.Listen }, "admin: must differ from --listen"},
+		{"no servers", func(c *StandaloneProxy) { c.Servers = nil }, "servers: must name a node"},
+		{"jwt without keys", func(c *StandaloneProxy) { c.Proxy.Identity = "jwt:sub" }, "jwt_keys: must be set for identity jwt:sub"},
+		{"two kinds of keys", func(c *StandaloneProxy) {
 			c.Proxy.Identity, c.Proxy.JWTKeys, c.Proxy.JWTSecretFile = "jwt:sub", "a", "b"
 		}, "jwt_secret_file: must not be set together"},
-		{"keys without jwt", func(c *Standalone) { c.Proxy.JWTKeys = "a" }, "identity: must be jwt:CLAIM if tokens are checked"},
-		{"when gone", func(c *Standalone) { c.Proxy.WhenGone = "drian" }, `did you mean "drain"?`},
-		{"numbers", func(c *Standalone) { c.Proxy.MaxBody = 0 }, "max_body: must be at least 1"},
-		{"times", func(c *Standalone) { c.Proxy.UpstreamTimeout = 0 }, "upstream_timeout: must be more than 0"},
-		{"shutdown", func(c *Standalone) { c.ShutdownTimeout = -1 }, "shutdown_timeout: must not be negative"},
-		{"log", func(c *Standalone) { c.LogLevel = "loud" }, "log_level: must be"},
+		{"keys without jwt", func(c *StandaloneProxy) { c.Proxy.JWTKeys = "a" }, "identity: must be jwt:CLAIM if there are settings for tokens"},
+		{"on disconnect", func(c *StandaloneProxy) { c.Proxy.OnDisconnect = "drian" }, `did you mean "drain"?`},
+		{"numbers", func(c *StandaloneProxy) { c.Proxy.MaxBody = 0 }, "max_body: must be at least 1"},
+		{"times", func(c *StandaloneProxy) { c.Proxy.UpstreamTimeout = 0 }, "upstream_timeout: must be more than 0"},
+		{"shutdown", func(c *StandaloneProxy) { c.ShutdownTimeout = -1 }, "shutdown_timeout: must not be negative"},
+		{"log", func(c *StandaloneProxy) { c.LogLevel = "loud" }, "log_level: must be"},
 	} {
 		c := DefaultStandalone()
 		good(c)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package docstest keeps the documentation true: what it shows is run, and what
-// it lists is compared with the code.
+// Package docstest checks the documentation: it runs the commands in it and
+// compares its tables with the code.
 package docstest
 
 import (
@@ -11,14 +11,14 @@ import (
 	"testing"
 )
 
-// root is the module's directory, seen from this package.
+// root is the directory of the module, relative to this package.
 const root = "../.."
 
 // block is a fenced block of a Markdown file.
 type block struct {
 	file string // relative to root
 	line int    // of its first line, from 1
-	lang string // the word after the fence
+	lang string // after the fence
 	text string
 }
 
@@ -71,20 +71,20 @@ func blocks(t *testing.T, file, lang string) []block {
 		}
 	}
 	if current != nil {
-		t.Errorf("%s:%d: the block does not end", file, current.line)
+		t.Errorf("%s:%d: the block has no end", file, current.line)
 	}
 	return found
 }
 
-// step is a command of a console block, and what it printed.
+// step is a command of a console block and its output.
 type step struct {
 	line    int
 	command string
 	output  []string
 }
 
-// steps takes a console block apart. Lines that begin with "$ " are commands;
-// a backslash at the end continues one, and <<EOF does until a line EOF.
+// steps parses a console block. Lines that begin with "$ " are commands. A command
+// continues after a backslash, and after <<EOF until a line EOF.
 func (b block) steps() []step {
 	var steps []step
 	lines := strings.Split(strings.TrimSuffix(b.text, "\n"), "\n")
@@ -97,8 +97,8 @@ func (b block) steps() []step {
 			continue
 		}
 		s := step{line: b.line + i, command: command}
-		here := strings.HasSuffix(command, "<<EOF")
-		for i+1 < len(lines) && (strings.HasSuffix(lines[i], "\\") || here && lines[i] != "EOF") {
+		heredoc := strings.HasSuffix(command, "<<EOF")
+		for i+1 < len(lines) && (strings.HasSuffix(lines[i], "\\") || heredoc && lines[i] != "EOF") {
 			i++
 			s.command += "\n" + lines[i]
 		}

@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// volatile is what differs from run to run, and what stands for it.
+// volatile lists texts that differ between runs, and their replacements.
 var volatile = []struct {
-	pattern *regexp.Regexp
-	text    string
+	pattern     *regexp.Regexp
+	replacement string
 }{
 	{regexp.MustCompile(`"request_id":"[0-9a-f]{32}"`), `"request_id":"ID"`},
 	{regexp.MustCompile(`request [0-9a-f]{32}`), `request ID`},
@@ -27,9 +27,9 @@ var volatile = []struct {
 	{regexp.MustCompile(`(127\.0\.0\.1|localhost):6471`), `GRPC`},
 }
 
-// drifting are numbers that change while the commands run, because buckets
-// refill. They may differ by a tenth of the number before, which is the limit,
-// or of themselves.
+// drifting matches numbers that change while the commands run, because buckets
+// refill. They may differ by a tenth of the limit before them, or else of their own
+// value.
 var drifting = regexp.MustCompile(
 	`"limit":(\d+),"remaining":(\d+)` +
 		`|X-Ratelimit-Remaining[-\w]*: ()([0-9]+)` +
@@ -38,13 +38,13 @@ var drifting = regexp.MustCompile(
 		`|"retry_after_seconds":()([0-9.]+)` +
 		`|exceeded\. ()([0-9,]+) of`)
 
-// sameLine compares a line of a document with one that was printed.
+// sameLine compares a line of a document with a line of output.
 func sameLine(want, got string) bool {
-	want, open := strings.CutSuffix(normal(want), "...")
-	got = normal(got)
+	want, prefixOnly := strings.CutSuffix(normalize(want), "...")
+	got = normalize(got)
 	wantNumbers, wantText := drift(want)
 	gotNumbers, gotText := drift(got)
-	if wantText != gotText && (!open || !strings.HasPrefix(gotText, wantText)) {
+	if wantText != gotText && (!prefixOnly || !strings.HasPrefix(gotText, wantText)) {
 		return false
 	}
 	for i, w := range wantNumbers {
@@ -55,16 +55,16 @@ func sameLine(want, got string) bool {
 	return true
 }
 
-func normal(line string) string {
+func normalize(line string) string {
 	for _, v := range volatile {
-		line = v.pattern.ReplaceAllString(line, v.text)
+		line = v.pattern.ReplaceAllString(line, v.replacement)
 	}
 	return strings.TrimRight(line, " ")
 }
 
 type number struct{ value, slack float64 }
 
-// drift takes the drifting numbers out of a line.
+// drift splits a line into its drifting numbers and the remaining text.
 func drift(line string) (numbers []number, text string) {
 	var b strings.Builder
 	end := 0
@@ -95,8 +95,8 @@ func parse(digits string) float64 {
 	return f
 }
 
-// sameOutput compares line by line; a line "..." of the document stands for
-// any number of lines, and three dots at the end of a line for its rest.
+// sameOutput compares line by line. A line "..." of the document matches any number
+// of lines, and "..." at the end of a line matches its rest.
 func sameOutput(want, got []string) error {
 	for len(want) > 0 {
 		if want[0] == "..." {
@@ -105,10 +105,10 @@ func sameOutput(want, got []string) error {
 					return nil
 				}
 			}
-			return fmt.Errorf("nothing that was printed matches what follows the dots: %q", want[1:])
+			return fmt.Errorf("no output matches what follows the dots: %q", want[1:])
 		}
 		if len(got) == 0 {
-			return fmt.Errorf("want a line %q, got no more", want[0])
+			return fmt.Errorf("want a line %q, got the end of the output", want[0])
 		}
 		if !sameLine(want[0], got[0]) {
 			return fmt.Errorf("want line %q\n got line %q", want[0], got[0])

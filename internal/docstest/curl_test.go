@@ -16,9 +16,8 @@ import (
 	"testing"
 )
 
-// TestMain lets the test's binary act as the curl of the documentation, so
-// that it needs none, and finds the nodes of the test behind localhost:6470 and
-// further ports.
+// TestMain lets the test's binary act as curl, which maps the documented ports of
+// localhost to the nodes of the test.
 func TestMain(m *testing.M) {
 	if addresses, ok := os.LookupEnv("DOCSTEST_ADDRESSES"); ok {
 		if err := curl(os.Args[1:], strings.Fields(addresses), os.Stdout); err != nil {
@@ -30,9 +29,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// curl does what the documentation uses of curl: -s, -i, -X and -d, and one URL
-// on localhost, at one of the addresses: what is documented and what it is here,
-// in pairs.
+// curl implements the options of curl that the documents use: -s, -i, -X, -d and
+// one URL on localhost. addresses are pairs of a documented and an actual address.
 func curl(args, addresses []string, out io.Writer) error {
 	var method, body, host, path string
 	var headers bool
@@ -66,7 +64,7 @@ func curl(args, addresses []string, out io.Writer) error {
 	documented := strings.Replace(host, "localhost", "127.0.0.1", 1)
 	at := slices.Index(addresses, documented)
 	if at < 0 {
-		return fmt.Errorf("%s is no address of the documentation", host)
+		return fmt.Errorf("%s is not a documented address", host)
 	}
 	conn, err := net.Dial("tcp", addresses[at+1])
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 	"github.com/bucketring/bucketring/limiter/policy"
 )
 
-var update = flag.Bool("update", false, "write what the commands print into the documents, where no ... stands for it")
+var update = flag.Bool("update", false, "write the output of the commands into the documents, except for blocks with ...")
 
-func TestConsoleBlocksAreTrue(t *testing.T) {
+func TestConsoleBlocks(t *testing.T) {
 	bin := buildBinary(t)
 	for _, file := range documents(t) {
 		sessions := blocks(t, file, "console")
@@ -26,30 +26,30 @@ func TestConsoleBlocksAreTrue(t *testing.T) {
 			continue
 		}
 		t.Run(file, func(t *testing.T) {
-			// Buckets refill while the commands run: a machine that is busy with
-			// something else may need a second chance.
-			var wrong []string
+			// Buckets refill while the commands run, so a busy machine may need more than
+			// one attempt.
+			var diffs []string
 			for range 3 {
-				if wrong = runDocument(t, newSession(t, bin), file, sessions); len(wrong) == 0 {
+				if diffs = runDocument(t, newSession(t, bin), file, sessions); len(diffs) == 0 {
 					return
 				}
 			}
-			t.Error(strings.Join(wrong, "\n"))
+			t.Error(strings.Join(diffs, "\n"))
 		})
 	}
 }
 
-// runDocument runs the console blocks of a file and returns what they printed
-// that the file does not say.
-func runDocument(t *testing.T, s *session, file string, sessions []block) (wrong []string) {
+// runDocument runs the console blocks of a file and returns the differences between
+// their output and the file.
+func runDocument(t *testing.T, s *session, file string, sessions []block) (diffs []string) {
 	t.Helper()
 	lines := strings.Split(read(t, file), "\n")
-	shift := 0 // lines that updates have added above
+	shift := 0 // lines added above by updates
 	for _, b := range sessions {
 		for _, step := range b.steps() {
 			got := strings.Split(strings.TrimRight(s.run(t, step.command), "\n"), "\n")
 			if step.output == nil {
-				continue // nothing is claimed
+				continue // the document shows no output
 			}
 			err := sameOutput(step.output, got)
 			switch {
@@ -59,7 +59,7 @@ func runDocument(t *testing.T, s *session, file string, sessions []block) (wrong
 				lines = slices.Replace(lines, at, at+len(step.output), got...)
 				shift += len(got) - len(step.output)
 			default:
-				wrong = append(wrong, fmt.Sprintf("%s:%d: %s: %v\nit printed:\n%s", file, step.line, step.command, err, strings.Join(got, "\n")))
+				diffs = append(diffs, fmt.Sprintf("%s:%d: %s: %v\noutput:\n%s", file, step.line, step.command, err, strings.Join(got, "\n")))
 			}
 		}
 	}
@@ -68,7 +68,7 @@ func runDocument(t *testing.T, s *session, file string, sessions []block) (wrong
 			t.Fatal(err)
 		}
 	}
-	return wrong
+	return diffs
 }
 
 func TestReadmeBeginsWithCommands(t *testing.T) {
@@ -105,13 +105,13 @@ func TestPolicyBlocksParse(t *testing.T) {
 	}
 }
 
-// examples are what Go code in the documents is taken from.
+// examples are the files that Go code in the documents is copied from.
 var examples = []string{"rpc/client/example_test.go", "rpc/client/middleware/example_test.go"}
 
-// TestGoBlocksAreExamples wants Go code to be a part of an example, which the
-// compiler and go test have seen.
+// TestGoBlocksAreExamples checks that Go code in the documents is a part of an
+// example, which is compiled and run.
 func TestGoBlocksAreExamples(t *testing.T) {
-	indent := regexp.MustCompile(`(?m)^\t+`) // a block may come from inside of a function
+	indent := regexp.MustCompile(`(?m)^\t+`) // a block may be the body of a function
 	var example string
 	for _, file := range examples {
 		example += indent.ReplaceAllString(read(t, file), "")
@@ -127,7 +127,7 @@ func TestGoBlocksAreExamples(t *testing.T) {
 
 var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
 
-func TestLinksLeadSomewhere(t *testing.T) {
+func TestLinkedFilesExist(t *testing.T) {
 	for _, file := range documents(t) {
 		for _, m := range link.FindAllStringSubmatch(read(t, file), -1) {
 			if strings.Contains(m[1], "://") {
@@ -154,7 +154,7 @@ func TestNamedFilesExist(t *testing.T) {
 
 var testName = regexp.MustCompile("`((?:Test|Fuzz|Benchmark|Example)[A-Z_]\\w*)`")
 
-// TestNamedTestsExist keeps the table of invariants honest.
+// TestNamedTestsExist checks that the tests named in the documents exist.
 func TestNamedTestsExist(t *testing.T) {
 	declared := map[string]bool{}
 	err := filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {

@@ -20,7 +20,7 @@ import (
 	envoyrules "github.com/bucketring/bucketring/rpc/envoy/config"
 )
 
-// TestEnvoyRuleBlocksParse reads blocks of "yaml rules" as a node does.
+// TestEnvoyRuleBlocksParse parses blocks of "yaml rules" like a node.
 func TestEnvoyRuleBlocksParse(t *testing.T) {
 	n := 0
 	for _, file := range documents(t) {
@@ -36,8 +36,7 @@ func TestEnvoyRuleBlocksParse(t *testing.T) {
 	}
 }
 
-// TestEnvoyBlocksParse reads blocks of "yaml envoy" as Envoy does: with its types,
-// no field unknown, and every message valid.
+// TestEnvoyBlocksParse parses and validates blocks of "yaml envoy" like Envoy.
 func TestEnvoyBlocksParse(t *testing.T) {
 	n := 0
 	for _, file := range documents(t) {
@@ -65,7 +64,7 @@ func TestEnvoyBlocksParse(t *testing.T) {
 	}
 }
 
-// validate checks a message and what is packed in it.
+// validate checks a message and the messages packed in it.
 func validate(t *testing.T, file string, line int, m proto.Message) {
 	t.Helper()
 	if v, ok := m.(interface{ ValidateAll() error }); ok {
@@ -73,7 +72,7 @@ func validate(t *testing.T, file string, line int, m proto.Message) {
 			t.Errorf("%s:%d: %v", file, line, err)
 		}
 	}
-	each(m.ProtoReflect(), func(packed *anypb.Any) {
+	walkAny(m.ProtoReflect(), func(packed *anypb.Any) {
 		inner, err := packed.UnmarshalNew()
 		if err != nil {
 			t.Errorf("%s:%d: %v", file, line, err)
@@ -83,8 +82,8 @@ func validate(t *testing.T, file string, line int, m proto.Message) {
 	})
 }
 
-// each calls f with every Any in a message.
-func each(m protoreflect.Message, f func(*anypb.Any)) {
+// walkAny calls f with every Any in a message.
+func walkAny(m protoreflect.Message, f func(*anypb.Any)) {
 	if packed, ok := m.Interface().(*anypb.Any); ok {
 		f(packed)
 		return
@@ -93,15 +92,15 @@ func each(m protoreflect.Message, f func(*anypb.Any)) {
 		switch {
 		case d.IsList() && d.Message() != nil:
 			for i := range v.List().Len() {
-				each(v.List().Get(i).Message(), f)
+				walkAny(v.List().Get(i).Message(), f)
 			}
 		case d.IsMap() && d.MapValue().Message() != nil:
 			v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
-				each(v.Message(), f)
+				walkAny(v.Message(), f)
 				return true
 			})
 		case d.Message() != nil && !d.IsMap() && !d.IsList():
-			each(v.Message(), f)
+			walkAny(v.Message(), f)
 		}
 		return true
 	})

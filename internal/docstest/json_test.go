@@ -15,8 +15,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// TestJSONHasEveryFieldOfTheProto keeps the bodies, which are written by hand,
-// and the document that lists them in step with the messages of gRPC.
+// TestJSONHasEveryFieldOfTheProto compares the JSON API and its document with the
+// gRPC messages.
 func TestJSONHasEveryFieldOfTheProto(t *testing.T) {
 	api := httpapi.New(httpapi.Options{Service: pb.UnimplementedRateLimiterServer{}})
 	document := read(t, "docs/http-api.md")
@@ -29,14 +29,14 @@ func TestJSONHasEveryFieldOfTheProto(t *testing.T) {
 		fields := message.ProtoReflect().Descriptor().Fields()
 		for i := range fields.Len() {
 			name := string(fields.Get(i).Name())
-			body := fmt.Sprintf(`{%q:null}`, name) // known, and refused
+			body := fmt.Sprintf(`{%q:null}`, name) // a known field that must not be null
 			answer := httptest.NewRecorder()
 			api.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body)))
 			if !strings.Contains(answer.Body.String(), "must not be null") {
 				t.Errorf("POST %s %s = %s, want the field to be known", path, body, answer.Body)
 			}
 			if !strings.Contains(document, "`"+name+"`") {
-				t.Errorf("docs/http-api.md does not say what %s is", name)
+				t.Errorf("docs/http-api.md does not describe %s", name)
 			}
 		}
 	}

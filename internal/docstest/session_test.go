@@ -19,13 +19,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
-// patience bounds every wait.
-const patience = 20 * time.Second
-
-// buildBinary builds bucketring into a directory where its tests' sessions
-// find it, next to the curl of this package.
+// buildBinary builds bucketring into a directory, next to a symbolic link that
+// makes this test's binary act as curl.
 func buildBinary(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -44,14 +43,13 @@ func buildBinary(t *testing.T) (dir string) {
 	return dir
 }
 
-// session runs the console blocks of one document, in order, in a directory of
-// their own.
+// session runs the console blocks of one document in order, in a new directory.
 type session struct {
 	bin, dir   string
 	http, grpc string   // addresses of the first node
-	addresses  []string // of all: what the documents say, what it is here, in pairs
+	addresses  []string // of all nodes, in pairs: in the documents, in this session
 	node       *exec.Cmd
-	printed    *buffer
+	output     *buffer // of node
 }
 
 func newSession(t *testing.T, bin string) *session {
@@ -59,16 +57,16 @@ func newSession(t *testing.T, bin string) *session {
 	s := &session{bin: bin, dir: t.TempDir()}
 	base := freePorts(t)
 	for i, documented := range documentedPorts {
-		here := "127.0.0.1:" + strconv.Itoa(base+i)
-		s.addresses = append(s.addresses, "127.0.0.1:"+strconv.Itoa(documented), here)
+		actual := "127.0.0.1:" + strconv.Itoa(base+i)
+		s.addresses = append(s.addresses, "127.0.0.1:"+strconv.Itoa(documented), actual)
 	}
 	s.http, s.grpc = s.addresses[1], s.addresses[3]
 	t.Cleanup(func() { s.stop(t) })
 	return s
 }
 
-// documentedPorts are those of a cluster as the documents have it: HTTP, gRPC and
-// gossip of each node. A session has the same with another first one.
+// documentedPorts are the ports of a cluster in the documents: HTTP, gRPC and
+// gossip of each node. A session shifts them to another first port.
 var documentedPorts = func() (ports []int) {
 	for port := 6470; port <= 6492; port++ {
 		ports = append(ports, port)
@@ -76,12 +74,11 @@ var documentedPorts = func() (ports []int) {
 	return ports
 }()
 
-// freePorts returns the first of as many ports in a row as documentedPorts has,
-// which were free a moment ago.
+// freePorts returns the first of len(documentedPorts) consecutive free ports.
 func freePorts(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		base := 20_000 + rand.IntN(10_000) // below those that the system gives to clients
+		base := 20_000 + rand.IntN(10_000) // below the ephemeral ports
 		if !slices.ContainsFunc(documentedPorts, func(port int) bool {
 			l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(base+port-documentedPorts[0]))
 			if err != nil {
@@ -98,19 +95,19 @@ func freePorts(t *testing.T) int {
 
 var startsNode = regexp.MustCompile(`^(go run \./cmd/bucketring|bucketring) (dev|serve)\b(.*?)( &)?( +#.*)?$`)
 
-// run does a step and returns what it printed.
+// run runs a command and returns its output.
 func (s *session) run(t *testing.T, command string) string {
 	t.Helper()
 	if m := startsNode.FindStringSubmatch(command); m != nil {
-		return s.public(s.start(t, m[2], m[3]))
+		return s.documented(s.start(t, m[2], m[3]))
 	}
 	command = strings.ReplaceAll(command, "go run ./cmd/bucketring", "bucketring")
 	before := s.policyVersion()
-	out, _ := s.shell(t.Context(), command).CombinedOutput() // a denial exits with 3, and its output says so
+	out, _ := s.shell(t.Context(), command).CombinedOutput() // the exit code is not checked: 3 is a denial
 	if strings.Contains(command, "policy.yaml") && s.node != nil {
 		s.awaitReload(t, before)
 	}
-	return s.public(string(out))
+	return s.documented(string(out))
 }
 
 func (s *session) shell(ctx context.Context, command string) *exec.Cmd {
@@ -121,24 +118,24 @@ func (s *session) shell(ctx context.Context, command string) *exec.Cmd {
 		"DOCSTEST_ADDRESSES="+strings.Join(s.addresses, " "),
 		"BUCKETRING_HTTP="+s.http, "BUCKETRING_SERVER="+s.grpc,
 		"NO_COLOR=1",
-		"GORACE=atexit_sleep_ms=0") // else a curl under the race detector takes a second
+		"GORACE=atexit_sleep_ms=0") // otherwise curl takes a second under the race detector
 	cmd.WaitDelay = time.Second
 	return cmd
 }
 
-// start runs a node until the session ends, and returns what it says when it
-// is ready.
+// start runs a node until the session ends, and returns its output until it is
+// ready.
 func (s *session) start(t *testing.T, verb, flags string) string {
 	t.Helper()
 	s.stop(t)
 	s.node = s.shell(context.WithoutCancel(t.Context()), "exec bucketring "+verb+flags+" --http "+s.http+" --grpc "+s.grpc+" --gossip "+s.addresses[5])
-	s.printed = &buffer{}
-	s.node.Stdout, s.node.Stderr = s.printed, s.printed
+	s.output = &buffer{}
+	s.node.Stdout, s.node.Stderr = s.output, s.output
 	if err := s.node.Start(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the node is ready", func() bool { return s.get("/readyz") != "" })
-	return s.printed.String()
+	waittest.Until(t, "the node to be ready", func() bool { return s.get("/readyz") != "" })
+	return s.output.String()
 }
 
 func (s *session) stop(t *testing.T) {
@@ -150,12 +147,12 @@ func (s *session) stop(t *testing.T) {
 		t.Error(err)
 	}
 	if err := s.node.Wait(); err != nil {
-		t.Errorf("the node ended with %v:\n%s", err, s.printed)
+		t.Errorf("the node ended with %v:\n%s", err, s.output)
 	}
 	s.node = nil
 }
 
-// get returns the body of a path of the node, "" if there is none.
+// get returns the body of an answer of the node, or "" after an error.
 func (s *session) get(path string) string {
 	answer, err := http.Get("http://" + s.http + path)
 	if err != nil {
@@ -175,23 +172,13 @@ func (s *session) policyVersion() string {
 	return policyVersion.FindString(s.get("/v1/limits?key=docs"))
 }
 
-// awaitReload waits until the node has seen an edit of its policy.
+// awaitReload waits until the node has reloaded its policy.
 func (s *session) awaitReload(t *testing.T, before string) {
 	t.Helper()
-	await(t, "the policy is reloaded", func() bool { return s.policyVersion() != before })
+	waittest.Until(t, "the policy to be reloaded", func() bool { return s.policyVersion() != before })
 }
 
-func await(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !done(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s, and not yet: %s", patience, what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-// buffer is a bytes.Buffer that a process may write while a test reads.
+// buffer is a bytes.Buffer for concurrent use.
 type buffer struct {
 	mu struct {
 		sync.Mutex
@@ -211,8 +198,8 @@ func (b *buffer) String() string {
 	return b.mu.text.String()
 }
 
-// public names the addresses that the documentation names.
-func (s *session) public(text string) string {
+// documented replaces the addresses of the session by those of the documents.
+func (s *session) documented(text string) string {
 	for pair := range slices.Chunk(s.addresses, 2) {
 		text = strings.ReplaceAll(text, pair[1], pair[0])
 	}

@@ -25,8 +25,8 @@ func TestProxySettingsTable(t *testing.T) {
 	checkTable(t, "docs/proxy.md", "proxy settings", config.ProxyReference())
 }
 
-// TestMetricsTable compares the table with what a node exports after calls that
-// make every series appear.
+// TestMetricsTable compares the table with the metrics of a node, after calls that
+// create all of them.
 func TestMetricsTable(t *testing.T) {
 	s := newSession(t, buildBinary(t))
 	const policy = `
@@ -61,7 +61,7 @@ var (
 	labelName  = regexp.MustCompile(`(\w+)="`)
 )
 
-// metricsTable turns Prometheus' text format into a table of the metrics.
+// metricsTable converts Prometheus' text format into a Markdown table.
 func metricsTable(text string) string {
 	kinds := map[string]string{}
 	for _, m := range typeLine.FindAllStringSubmatch(text, -1) {
@@ -88,7 +88,7 @@ func metricsTable(text string) string {
 	return b.String()
 }
 
-// checkTable compares what stands between the marks of a document with want.
+// checkTable compares the text between two marks of a document with want.
 func checkTable(t *testing.T, file, name, want string) {
 	t.Helper()
 	begin, end := fmt.Sprintf("<!-- %s -->\n", name), fmt.Sprintf("<!-- end of %s -->\n", name)
@@ -102,7 +102,7 @@ func checkTable(t *testing.T, file, name, want string) {
 		return
 	}
 	if !*update {
-		t.Fatalf("the table of %s in %s is not what the code says; go test ./internal/docstest -update writes it\n%s", name, file, cmp.Diff(want, got))
+		t.Fatalf("the table of %s in %s differs from the code: run go test ./internal/docstest -update\n%s", name, file, cmp.Diff(want, got))
 	}
 	if err := os.WriteFile(filepath.Join(root, file), []byte(head+begin+want+end+tail), 0o644); err != nil {
 		t.Fatal(err)

@@ -12,12 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// wantSameOwners checks that all members and the client library name the same
-// owner for n keys, and that the client asks it directly.
+// wantSameOwners checks that all members and the client library agree on the owners
+// of n keys, and that the client calls the owners directly.
 func (c *cluster) wantSameOwners(t *testing.T, n int) {
 	t.Helper()
 	keys := numbered("agree", 0, n)
@@ -36,9 +37,9 @@ func (c *cluster) wantSameOwners(t *testing.T, n int) {
 		}
 	}
 
-	var next, wrong, relayed atomic.Int64
+	var next, wrong, forwarded atomic.Int64
 	var group sync.WaitGroup
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waittest.Limit)
 	defer cancel()
 	for range workers {
 		group.Go(func() {
@@ -53,7 +54,7 @@ func (c *cluster) wantSameOwners(t *testing.T, n int) {
 						t.Errorf("client: key %s: owner %q, %v, want %q", keys[i], state.Owner, err, owners[i])
 					}
 				} else if state.Route != client.Local {
-					relayed.Add(1)
+					forwarded.Add(1)
 				}
 			}
 		})
@@ -62,13 +63,13 @@ func (c *cluster) wantSameOwners(t *testing.T, n int) {
 	if wrong.Load() > 1 {
 		t.Errorf("the client has no or another owner for %d of %d keys", wrong.Load(), n)
 	}
-	if relayed.Load() > 0 {
-		t.Errorf("the client did not ask the owner itself for %d of %d keys", relayed.Load(), n)
+	if forwarded.Load() > 0 {
+		t.Errorf("the client did not call the owner directly for %d of %d keys", forwarded.Load(), n)
 	}
 }
 
-// wantBalance checks that the most loaded member owns at most 1.2 times the
-// mean of the partitions, and the same of 10,000 keys within what chance does.
+// wantBalance checks that the most loaded member owns at most 1.2 times the mean
+// number of partitions.
 func (c *cluster) wantBalance(t *testing.T) {
 	t.Helper()
 	ring, err := c.members[0].ring(t.Context())
@@ -88,13 +89,13 @@ func (c *cluster) wantBalance(t *testing.T) {
 		most = max(most, n)
 	}
 	if partitions != 4096 || most*len(owned)*10 > partitions*12 {
-		t.Errorf("of %d partitions the members own %v, want 4096, and nobody more than 1.2 times the mean", partitions, owned)
+		t.Errorf("of %d partitions the members own %v, want 4096, and no member more than 1.2 times the mean", partitions, owned)
 	}
 	t.Logf("partitions owned: %v", owned)
 }
 
-// wantOneCount checks that a limit of 1,000 is one limit, whoever is asked, for
-// so many keys in a row, of all members in turn.
+// wantOneCount checks that all callers together get a limit of 1,000 exactly, for
+// keys of all members in turn.
 func (c *cluster) wantOneCount(t *testing.T, what string, callers []caller, rounds int) {
 	t.Helper()
 	for i, owner := range c.members {
@@ -104,11 +105,11 @@ func (c *cluster) wantOneCount(t *testing.T, what string, callers []caller, roun
 	}
 }
 
-// wantOneReservation reserves through each member and settles through the next
-// one; then it does so with the client library.
+// wantOneReservation reserves through each member and settles through the next one,
+// and then does the same with the client library.
 func (c *cluster) wantOneReservation(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waittest.Limit)
 	defer cancel()
 	for i, from := range c.members {
 		to := c.members[(i+1)%len(c.members)]
@@ -141,11 +142,11 @@ func (c *cluster) wantOneReservation(t *testing.T) {
 	}
 
 	key := "reserve-client/user"
-	r, err := c.client.Reserve(ctx, client.Estimate{Key: key, Tier: "model", InputTokens: 1000, MaxOutputTokens: 500})
+	r, err := c.client.Reserve(ctx, client.Estimate{Key: key, Tier: "model", InputTokens: 1000, MaxOutputTokens: client.Int64(500)})
 	if err != nil || r.Denied() {
 		t.Fatalf("client: reserve %s = %+v, %v, want allowed", key, r, err)
 	}
-	s, err := c.dial(t).Reservation(key, r.RequestID).Settle(ctx, client.Usage{InputTokens: 900, OutputTokens: 100})
+	s, err := c.dial(t).Reservation(key, r.RequestID).Settle(ctx, client.Usage{InputTokens: client.Int64(900), OutputTokens: client.Int64(100)})
 	if err != nil || s.Status != client.Settled {
 		t.Errorf("another client: settle %s = %+v, %v, want settled", key, s, err)
 	}
@@ -154,7 +155,7 @@ func (c *cluster) wantOneReservation(t *testing.T) {
 	}
 }
 
-// remaining is what is left of a limit.
+// remaining returns the remaining amount of a limit.
 func (m *member) remaining(t *testing.T, key, tier, limit string) int64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

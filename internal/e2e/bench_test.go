@@ -17,20 +17,21 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/bench/report"
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
-// benchRun is what a run of the bench left behind.
+// benchRun is the result of a run of the bench.
 type benchRun struct {
 	stdout, stderr string
 	code           int
 	target         *report.Target
 }
 
-// runBench runs the bench with a cluster of three and a small load.
+// runBench runs the bench with three nodes and a small load.
 func runBench(t *testing.T, args ...string) *benchRun {
 	t.Helper()
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), 6*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*waittest.Limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary(t), append([]string{
 		"bench", "run", "--local", "3", "--warmup", "500ms", "--rate", "200", "--out", "run.json", "--report", "run.html",
@@ -64,7 +65,7 @@ func runBench(t *testing.T, args ...string) *benchRun {
 	return r
 }
 
-// marks are what happened, as "leave bench-2".
+// marks returns the faults that happened, such as "leave bench-2".
 func (r *benchRun) marks() (all []string) {
 	for _, m := range r.target.Marks {
 		what, _, _ := strings.Cut(m.What, ",")
@@ -73,8 +74,8 @@ func (r *benchRun) marks() (all []string) {
 	return all
 }
 
-// want checks that faults happened, in order, and took effect, and that the load
-// went on and was audited.
+// want checks that the faults happened in order and took effect, and that the load
+// continued and was audited.
 func (r *benchRun) want(t *testing.T, marks ...string) {
 	t.Helper()
 	code := 0
@@ -92,7 +93,7 @@ func (r *benchRun) want(t *testing.T, marks ...string) {
 			t.Errorf("%s: did not take effect", m.What)
 		}
 		if what, _, _ := strings.Cut(m.What, ","); !strings.Contains(r.stderr, "s: "+what+"\n") {
-			t.Errorf("nothing was said of %q while it happened", what)
+			t.Errorf("standard error has no message for %q", what)
 		}
 	}
 	a := r.target.Audit
@@ -106,12 +107,12 @@ func (r *benchRun) want(t *testing.T, marks ...string) {
 	}
 }
 
-// TestBenchBreaksItsCluster runs the bench as a user does, with each fault.
-func TestBenchBreaksItsCluster(t *testing.T) {
+// TestBenchFaults runs the bench with each fault.
+func TestBenchFaults(t *testing.T) {
 	t.Run("leave", func(t *testing.T) {
 		r := runBench(t, "--for", "8s", "--leave", "2@2s")
 		r.want(t, "leave bench-2")
-		// It says goodbye: nobody waits for an owner that is gone.
+		// It leaves the ring first, so no call waits for it.
 		if r.target.Failed > 0 {
 			t.Errorf("%d calls failed while a node left, want none", r.target.Failed)
 		}
@@ -138,30 +139,30 @@ func TestBenchBreaksItsCluster(t *testing.T) {
 	})
 }
 
-// TestBenchSaysWhatWentWrong: a fault that cannot be done when its time comes, and
-// an interrupt, are in the exit code, and what was measured is kept.
-func TestBenchSaysWhatWentWrong(t *testing.T) {
+// TestBenchIsInterrupted checks that an interrupted run exits with 1 and keeps what
+// it has measured.
+func TestBenchIsInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), binary(t), "bench", "run", "--local", "3", "--for", "10m", "--warmup", "0s", "--rate", "200",
 		"--kill", "1@1s", "--out", "run.json", "--report", "", "-o", "json")
 	var out, errs bytes.Buffer
 	cmd.Dir, cmd.Stdout = dir, &out
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir) // the nodes have it in their arguments
-	said, err := cmd.StderrPipe()
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir) // appears in the arguments of the nodes
+	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// After the kill has taken effect, as somebody would who has seen enough.
-	seen := make(chan struct{}) // closed when it has been said
+	// Interrupt the bench after the kill has taken effect.
+	seen := make(chan struct{}) // closed when the kill has taken effect
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
 		buffer, once := make([]byte, 4096), false
 		for {
-			n, err := said.Read(buffer)
+			n, err := stderr.Read(buffer)
 			errs.Write(buffer[:n])
 			if !once && strings.Contains(errs.String(), "kill bench-1: has taken effect") {
 				once = true
@@ -174,7 +175,7 @@ func TestBenchSaysWhatWentWrong(t *testing.T) {
 	}()
 	select {
 	case <-seen:
-	case <-time.After(2 * patience):
+	case <-time.After(2 * waittest.Limit):
 		t.Error("the kill has not taken effect")
 	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
@@ -183,7 +184,7 @@ func TestBenchSaysWhatWentWrong(t *testing.T) {
 	<-read
 	_ = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errs.String(), "error: interrupted: this is what was measured until then") {
-		t.Errorf("an interrupt = exit %d, want 1 and a word:\n%s", code, &errs)
+		t.Errorf("an interrupt = exit %d, want 1 and a message:\n%s", code, &errs)
 	}
 	var document struct {
 		Targets []struct{ Achieved int64 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 func TestBinaryIsStatic(t *testing.T) {
@@ -31,7 +33,7 @@ func TestBinaryIsStatic(t *testing.T) {
 	}
 }
 
-// serve runs a node until it is told to stop, and waits until it is ready.
+// serve runs a node until stop is called or the test ends.
 func serve(t *testing.T, args ...string) (stop func() (log string)) {
 	t.Helper()
 	var log bytes.Buffer
@@ -51,7 +53,7 @@ func serve(t *testing.T, args ...string) (stop func() (log string)) {
 			t.Errorf("stop the node: %v", err)
 		}
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("after SIGTERM the node ended with %v, want nothing:\n%s", err, &log)
+			t.Errorf("after SIGTERM the node ended with %v, want exit 0:\n%s", err, &log)
 		}
 		return log.String()
 	}
@@ -61,13 +63,13 @@ func serve(t *testing.T, args ...string) (stop func() (log string)) {
 
 func ready(t *testing.T, address string) {
 	t.Helper()
-	await(t, "the node is ready", func() bool {
+	waittest.Until(t, "the node to be ready", func() bool {
 		_, code := run(t, binary(t), "health", "--ready", "--http", address)
 		return code == 0
 	})
 }
 
-// TestUsageSurvivesARestart spends, restarts, and looks again.
+// TestUsageSurvivesARestart spends, restarts and compares the remaining amounts.
 func TestUsageSurvivesARestart(t *testing.T) {
 	data, policies := t.TempDir(), t.TempDir()
 	writePolicy(t, policies, 3)

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // TestComposeProxy runs the profile "proxy" of docker-compose.yml with the
@@ -16,7 +18,7 @@ import (
 func TestComposeProxy(t *testing.T) {
 	c := startCompose(t, "COMPOSE_PROFILES=proxy")
 	c.ids["proxy"] = c.must(t, "ps", "-q", "proxy")
-	await(t, "the proxy is healthy", func() bool { return c.inspect(t, "proxy", "{{.State.Health.Status}}") == "healthy" })
+	waittest.Until(t, "the proxy is healthy", func() bool { return c.inspect(t, "proxy", "{{.State.Health.Status}}") == "healthy" })
 	if user := c.inspect(t, "proxy", "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}}"); user != "65532:65532 true" {
 		t.Errorf("the proxy runs as %s, want 65532:65532, read-only", user)
 	}

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // composeUp is the time that containers get to start or stop.
@@ -81,7 +83,7 @@ func (c *compose) inspect(t *testing.T, service, format string) string {
 func (c *compose) awaitHealthy(t *testing.T) {
 	t.Helper()
 	for _, m := range c.members {
-		await(t, m.name+" is healthy", func() bool { return c.inspect(t, m.name, "{{.State.Health.Status}}") == "healthy" })
+		waittest.Until(t, m.name+" is healthy", func() bool { return c.inspect(t, m.name, "{{.State.Health.Status}}") == "healthy" })
 	}
 }
 
@@ -109,7 +111,7 @@ func startCompose(t *testing.T, env ...string) *compose {
 		}
 	}
 	c.awaitHealthy(t)
-	c.awaitOneView(t, patience)
+	c.awaitOneView(t, waittest.Limit)
 	c.client = c.onTheNetwork(t).dial(t)
 	return c
 }
@@ -146,8 +148,8 @@ func TestCompose(t *testing.T) {
 
 	c.wantBalance(t)
 	c.wantSameOwners(t, 10_000)
-	c.wantOneCount(t, "nodes", askers(c.members, "exact"), 3)
-	c.wantOneCount(t, "client", []caller{follows(c.client, "exact")}, 3)
+	c.wantOneCount(t, "nodes", viaNodes(c.members, "exact"), 3)
+	c.wantOneCount(t, "client", []caller{viaClient(c.client, "exact")}, 3)
 	c.wantOneReservation(t)
 
 	last := c.members[2]
@@ -160,18 +162,18 @@ func TestCompose(t *testing.T) {
 	t.Run("kill", func(t *testing.T) {
 		c.survive(t, last, fault{
 			name:   "kill",
-			breaks: func(t *testing.T) { c.must(t, "kill", last.name) },
-			heals:  func(t *testing.T) { c.must(t, "start", last.name) },
+			inject: func(t *testing.T) { c.must(t, "kill", last.name) },
+			repair: func(t *testing.T) { c.must(t, "start", last.name) },
 		})
 	})
 	t.Run("pause", func(t *testing.T) {
-		c.survive(t, last, fault{name: "pause", breaks: docker("pause"), heals: docker("unpause")})
+		c.survive(t, last, fault{name: "pause", inject: docker("pause"), repair: docker("unpause")})
 	})
 	t.Run("disconnect", func(t *testing.T) {
 		c.survive(t, last, fault{
 			name:   "disconnect",
-			breaks: docker("network", "disconnect", c.network()),
-			heals:  docker("network", "connect", "--alias", last.name, c.network()),
+			inject: docker("network", "disconnect", c.network()),
+			repair: docker("network", "connect", "--alias", last.name, c.network()),
 		})
 	})
 	t.Run("crash", func(t *testing.T) { c.surviveCrash(t, last) })
@@ -180,7 +182,7 @@ func TestCompose(t *testing.T) {
 		if code := c.inspect(t, last.name, "{{.State.ExitCode}}"); code != "0" {
 			t.Errorf("after SIGTERM %s ended with %s, want 0", last.name, code)
 		}
-		c.but(last).awaitOneView(t, healing)
+		c.but(last).awaitOneView(t, healTimeout)
 	})
 }
 
@@ -196,7 +198,7 @@ func (c *compose) surviveCrash(t *testing.T, broken *member) {
 	}
 	c.awaitRestart(t, broken, before)
 	c.awaitHealthy(t)
-	c.awaitOneView(t, healing)
+	c.awaitOneView(t, healTimeout)
 }
 
 // TestComposeWithoutBinary is a new user who has not built anything.

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // requireDocker skips on a developer's machine that has no Docker. In the CI
@@ -50,7 +52,7 @@ func TestContainer(t *testing.T) {
 		}
 	})
 	inspect := func(format string) string { return must(t, "docker", "inspect", "--format", format, id) }
-	await(t, "the container is healthy", func() bool { return inspect("{{.State.Health.Status}}") == "healthy" })
+	waittest.Until(t, "the container is healthy", func() bool { return inspect("{{.State.Health.Status}}") == "healthy" })
 	if user := inspect("{{.Config.User}}"); user != "65532:65532" {
 		t.Errorf("the container runs as %s, want 65532:65532", user)
 	}
@@ -74,7 +76,7 @@ func TestContainer(t *testing.T) {
 	}
 
 	writePolicy(t, policies, 20)
-	await(t, "the new policy is in force", func() bool {
+	waittest.Until(t, "the new policy is in force", func() bool {
 		limit, _ := curl(t, http, `{"key":"acme/carol"}`).limit(t, "requests")
 		return limit == 20
 	})

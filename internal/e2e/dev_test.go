@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // status is what the tests look at in `bucketring status -o json`.
@@ -66,7 +68,7 @@ func TestDev(t *testing.T) {
 		c.members = append(c.members, m)
 	}
 	c.client = c.dial(t)
-	c.awaitOneView(t, patience)
+	c.awaitOneView(t, waittest.Limit)
 	c.wantBalance(t)
 	c.wantSameOwners(t, 1024)
 

@@ -2,8 +2,8 @@
 
 //go:build e2e
 
-// Package e2e meets bucketring as its users do: as a static binary, and as an
-// image in a container. `make e2e` builds both first.
+// Package e2e tests bucketring like a user: as a static binary, and as an image in
+// a container. `make e2e` builds both first.
 package e2e
 
 import (
@@ -17,19 +17,19 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 const (
-	root     = "../.."
-	image    = "bucketring:dev"
-	patience = 30 * time.Second // bounds every wait
+	root  = "../.."
+	image = "bucketring:dev"
 )
 
-// run runs a command to its end and returns what it printed and its exit code.
+// run runs a command and returns its output and its exit code.
 func run(t *testing.T, name string, args ...string) (out string, code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waittest.Limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	text, err := cmd.CombinedOutput()
@@ -39,8 +39,7 @@ func run(t *testing.T, name string, args ...string) (out string, code int) {
 	return string(text), cmd.ProcessState.ExitCode()
 }
 
-// must is run for what has to succeed; it returns the output without space
-// around it.
+// must runs a command that has to succeed and returns its trimmed output.
 func must(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, code := run(t, name, args...)
@@ -50,7 +49,7 @@ func must(t *testing.T, name string, args ...string) string {
 	return strings.TrimSpace(out)
 }
 
-// binary is the path of the static binary.
+// binary returns the path of the static binary.
 func binary(t *testing.T) string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join(root, "bin/bucketring"))
@@ -60,17 +59,7 @@ func binary(t *testing.T) string {
 	return path
 }
 
-func await(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !done(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s, and not yet: %s", patience, what)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// answer is what the tests look at in the answer to a check.
+// answer is the part of the answer to a check that the tests use.
 type answer struct {
 	status  int
 	retry   string // Retry-After
@@ -125,8 +114,8 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// writePolicy writes a policy that allows so many requests per minute, in the
-// way of an editor: a new file takes the place of the old one.
+// writePolicy writes a policy that allows that many requests per minute. It
+// replaces the file, like an editor.
 func writePolicy(t *testing.T, dir string, requests int) {
 	t.Helper()
 	text := fmt.Sprintf(`

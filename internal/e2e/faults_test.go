@@ -9,57 +9,58 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// a fault breaks one member of a cluster, and mends it.
+// fault is a fault of one member, and its repair.
 type fault struct {
 	name   string
-	breaks func(*testing.T)
-	heals  func(*testing.T)
+	inject func(*testing.T)
+	repair func(*testing.T)
 }
 
-// cluster is members under test.
+// cluster is a cluster under test.
 type cluster struct {
 	members
-	client *client.Client // knows them all
+	client *client.Client // of all members
 }
 
-// survive breaks a member and checks what the others and the client library
-// make of it, until the cluster is one again.
+// survive injects a fault into a member, checks the other members and the client
+// library meanwhile, and repairs it.
 func (c *cluster) survive(t *testing.T, broken *member, f fault) {
 	t.Helper()
 	others := c.but(broken)
 	prefix := f.name
-	c.awaitOneView(t, patience)
-	theirs := c.keysOf(t, others[0], prefix+"-theirs", 16)
-	theirs = append(theirs, c.keysOf(t, others[1], prefix+"-theirs", 16)...)
-	lost := c.keysOf(t, broken, prefix+"-lost", 32)
+	c.awaitOneView(t, waittest.Limit)
+	healthyKeys := c.keysOf(t, others[0], prefix+"-theirs", 16)
+	healthyKeys = append(healthyKeys, c.keysOf(t, others[1], prefix+"-theirs", 16)...)
+	brokenKeys := c.keysOf(t, broken, prefix+"-lost", 32)
 	modes := c.keysOf(t, broken, prefix+"-mode", 3)
 	exact := c.keysOf(t, others[0], prefix+"-exact", 1)[0]
 
 	healthy := func() *load {
-		return &load{callers: append(askers(others, "plenty"), follows(c.client, "plenty")), keys: theirs, workers: 2, rest: 4 * time.Millisecond}
+		return &load{callers: append(viaNodes(others, "plenty"), viaClient(c.client, "plenty")), keys: healthyKeys, workers: 2, pause: 4 * time.Millisecond}
 	}
-	healthy().runFor(t, 300*time.Millisecond) // connections are made
+	healthy().runFor(t, 300*time.Millisecond) // to establish connections
 	before := healthy().runFor(t, 1500*time.Millisecond)
 
-	// While the cluster learns of it.
+	// Before and while the fault is detected.
 	during := healthy().start(t)
-	f.breaks(t)
-	broke := time.Now()
-	calls := (&load{callers: append(askers(others, "plenty"), follows(c.client, "plenty")), keys: lost, workers: 2, rest: 4 * time.Millisecond}).start(t)
+	f.inject(t)
+	injected := time.Now()
+	calls := (&load{callers: append(viaNodes(others, "plenty"), viaClient(c.client, "plenty")), keys: brokenKeys, workers: 2, pause: 4 * time.Millisecond}).start(t)
 	var group sync.WaitGroup
 	for _, m := range others {
 		group.Go(func() { wantDeclaredFallback(t, m, modes, len(c.members)) })
 	}
 	group.Wait()
-	wantExactly(t, f.name+", while it is broken", append(askers(others, "exact"), follows(c.client, "exact")), exact)
+	wantExactly(t, f.name+", while it is broken", append(viaNodes(others, "exact"), viaClient(c.client, "exact")), exact)
 
-	await(t, "the keys of "+broken.name+" have a new owner", func() bool {
-		return calls.eachAnswers(func(r reply) bool { return r.owner != broken.name && r.route != client.Fallback })
+	waittest.Until(t, "a new owner of the keys of "+broken.name, func() bool {
+		return calls.allLatest(func(r reply) bool { return r.owner != broken.name && r.route != client.Fallback })
 	})
-	noticed := time.Since(broke)
+	noticed := time.Since(injected)
 	all, undisturbed := calls.end(), during.end()
 	t.Logf("keys of %s had a new owner after %v; meanwhile %v", broken.name, noticed.Round(10*time.Millisecond), all)
 	all.wantAnswered(t, "keys of "+broken.name)
@@ -70,18 +71,18 @@ func (c *cluster) survive(t *testing.T, broken *member, f fault) {
 		t.Errorf("the keys of %s had a new owner after %v, want about 3 s", broken.name, noticed)
 	}
 	wantUndisturbed(t, "keys of others", before, undisturbed)
-	others.awaitOneView(t, healing)
+	others.awaitOneView(t, healTimeout)
 
-	// And when it is over.
-	f.heals(t)
+	// After the repair.
+	f.repair(t)
 	broken.connect(t)
-	c.awaitOneView(t, healing)
-	c.awaitDecides(t, broken, lost)
+	c.awaitOneView(t, healTimeout)
+	c.awaitDecides(t, broken, brokenKeys)
 	c.wantSameOwners(t, 2048)
 }
 
-// awaitDecides waits until a member decides for all of keys, whoever is asked,
-// and the client library asks it directly.
+// awaitDecides waits until all members forward keys to their owner, and the client
+// library calls it directly.
 func (c *cluster) awaitDecides(t *testing.T, owner *member, keys []string) {
 	t.Helper()
 	wait := func(asked string, call caller, decided func(reply) bool) {
@@ -92,8 +93,8 @@ func (c *cluster) awaitDecides(t *testing.T, owner *member, keys []string) {
 			switch {
 			case s.err == nil && s.owner == owner.name && decided(s.reply):
 				n++
-			case time.Since(began) > healing:
-				t.Fatalf("%v after %s is back, %s still says of %s: owner %q, route %s, %v", healing, owner.name, asked, keys[n], s.owner, s.route, s.err)
+			case time.Since(began) > healTimeout:
+				t.Fatalf("%v after %s is back, %s still says of %s: owner %q, route %s, %v", healTimeout, owner.name, asked, keys[n], s.owner, s.route, s.err)
 			default:
 				time.Sleep(20 * time.Millisecond)
 			}
@@ -103,14 +104,14 @@ func (c *cluster) awaitDecides(t *testing.T, owner *member, keys []string) {
 		}
 	}
 	for _, m := range c.members {
-		wait(m.name, asks(m, "plenty"), func(r reply) bool { return r.route != client.Fallback })
+		wait(m.name, viaNode(m, "plenty"), func(r reply) bool { return r.route != client.Fallback })
 	}
-	wait("the client", follows(c.client, "plenty"), func(r reply) bool { return r.route == client.Local })
+	wait("the client", viaClient(c.client, "plenty"), func(r reply) bool { return r.route == client.Local })
 }
 
-// wantDeclaredFallback asks a member for keys whose owner it cannot reach,
-// under limits of each mode. All calls are under way at once, so that they end
-// before the keys have a new owner.
+// wantDeclaredFallback checks keys whose owner a member cannot reach, under limits
+// of each mode. All calls are concurrent, so that they end before the keys have a
+// new owner.
 func wantDeclaredFallback(t *testing.T, m *member, keys []string, roster int) {
 	t.Helper()
 	const calls = 20
@@ -120,7 +121,7 @@ func wantDeclaredFallback(t *testing.T, m *member, keys []string, roster int) {
 	for i, tier := range []string{"share", "closed", "open"} {
 		for range calls {
 			group.Go(func() {
-				s := ask(t.Context(), asks(m, tier), keys[i])
+				s := ask(t.Context(), viaNode(m, tier), keys[i])
 				mu.Lock()
 				defer mu.Unlock()
 				answers[tier] = append(answers[tier], s)
@@ -133,10 +134,10 @@ func wantDeclaredFallback(t *testing.T, m *member, keys []string, roster int) {
 		for _, s := range answers[tier] {
 			switch {
 			case s.err != nil:
-				t.Errorf("%s, unreachable: %s: the call failed after %v: %v", m.name, tier, s.took, s.err)
+				t.Errorf("%s, unreachable: %s: the call failed after %v: %v", m.name, tier, s.latency, s.err)
 				continue
 			case s.route != client.Fallback:
-				t.Errorf("%s, unreachable: %s: the route is %s by %s after %v, want fallback", m.name, tier, s.route, s.owner, s.took)
+				t.Errorf("%s, unreachable: %s: the route is %s by %s after %v, want fallback", m.name, tier, s.route, s.owner, s.latency)
 			case tier == "closed" && (s.reason != string(client.OwnerUnreachable) || s.retry != time.Second):
 				t.Errorf("%s, unreachable: closed: reason %q, retry after %v, want owner_unreachable and 1s", m.name, s.reason, s.retry)
 			}

@@ -18,16 +18,16 @@ import (
 )
 
 const (
-	// callDeadline is that of every call of the tests. A forward may use 7/8 of
-	// it, but at most a second.
+	// callDeadline is the deadline of every call. A forward may use 7/8 of it, but at
+	// most a second.
 	callDeadline = 1200 * time.Millisecond
 	workers      = 48
 )
 
-// A caller asks for one request of a key.
+// caller checks one request of a key.
 type caller func(ctx context.Context, key string) (reply, error)
 
-// reply is what the tests look at in a decision.
+// reply is the part of a decision that the tests use.
 type reply struct {
 	allowed bool
 	reason  string
@@ -37,8 +37,8 @@ type reply struct {
 	id      string
 }
 
-// asks calls a node by plain unary calls.
-func asks(m *member, tier string) caller {
+// viaNode calls a node directly, by unary calls.
+func viaNode(m *member, tier string) caller {
 	routes := map[pb.Route]client.Route{
 		pb.Route_ROUTE_LOCAL: client.Local, pb.Route_ROUTE_FORWARD: client.Forward, pb.Route_ROUTE_FALLBACK: client.Fallback,
 	}
@@ -54,43 +54,43 @@ func asks(m *member, tier string) caller {
 	}
 }
 
-// follows calls through the client library.
-func follows(c *client.Client, tier string) caller {
+// viaClient calls through the client library.
+func viaClient(c *client.Client, tier string) caller {
 	return func(ctx context.Context, key string) (reply, error) {
 		d, err := c.Check(ctx, client.Call{Key: key, Tier: tier})
 		return reply{allowed: d.Allowed(), reason: string(d.Reason), retry: d.RetryAfter, owner: d.Owner, route: d.Route, id: d.RequestID}, err
 	}
 }
 
-// askers are callers of several nodes.
-func askers(ms members, tier string) []caller {
+// viaNodes returns a caller for each of several nodes.
+func viaNodes(ms members, tier string) []caller {
 	callers := make([]caller, len(ms))
 	for i, m := range ms {
-		callers[i] = asks(m, tier)
+		callers[i] = viaNode(m, tier)
 	}
 	return callers
 }
 
-// sample is one call and its end.
+// sample is one call and its result.
 type sample struct {
 	reply
-	began time.Time
-	took  time.Duration
-	err   error
+	began   time.Time
+	latency time.Duration
+	err     error
 }
 
-// samples are the calls of a load, in no order.
+// samples are the calls of a load, in random order.
 type samples []sample
 
-// load is calls that go on until they are stopped: each caller has some workers
-// that ask for one key after the other, and rest a little in between.
+// load makes calls until it is stopped. Each caller has workers that check one key
+// after the other, with a pause in between.
 type load struct {
 	callers []caller
 	keys    []string
 	workers int           // of each caller
-	rest    time.Duration // between two calls of a worker
+	pause   time.Duration // between two calls of a worker
 
-	from, until time.Time     // from is when it began
+	from, until time.Time     // of the load
 	stop        chan struct{} // closed by end
 	latest      sync.Map      // caller -> reply
 	count       atomic.Int64
@@ -120,7 +120,7 @@ func (l *load) work(ctx context.Context, caller int, call caller, offset int) {
 			defer l.mu.Unlock()
 			l.all = append(l.all, own...)
 			return
-		case <-time.After(l.rest):
+		case <-time.After(l.pause):
 		}
 		s := ask(ctx, call, l.keys[n%len(l.keys)])
 		own = append(own, s)
@@ -131,13 +131,13 @@ func (l *load) work(ctx context.Context, caller int, call caller, offset int) {
 	}
 }
 
-// ask makes one call, and waits longer than its deadline if it has to.
+// ask makes one call.
 func ask(ctx context.Context, call caller, key string) sample {
 	ctx, cancel := context.WithTimeout(ctx, callDeadline)
 	defer cancel()
 	s := sample{began: time.Now()}
 	s.reply, s.err = call(ctx, key)
-	s.took = time.Since(s.began)
+	s.latency = time.Since(s.began)
 	return s
 }
 
@@ -151,7 +151,7 @@ func (l *load) end() samples {
 	return l.all
 }
 
-// runFor is a load of that length.
+// runFor runs the load for d and returns its calls.
 func (l *load) runFor(t *testing.T, d time.Duration) samples {
 	t.Helper()
 	l.start(t)
@@ -159,23 +159,23 @@ func (l *load) runFor(t *testing.T, d time.Duration) samples {
 	return l.end()
 }
 
-// eachAnswers reports whether the last answer of every caller is such.
-func (l *load) eachAnswers(such func(reply) bool) bool {
+// allLatest reports whether ok returns true for the latest reply of every caller.
+func (l *load) allLatest(ok func(reply) bool) bool {
 	for i := range l.callers {
-		r, ok := l.latest.Load(i)
-		if !ok || !such(r.(reply)) {
+		r, found := l.latest.Load(i)
+		if !found || !ok(r.(reply)) {
 			return false
 		}
 	}
 	return true
 }
 
-// by are the calls with this route.
+// by returns the calls with this route.
 func (ss samples) by(route client.Route) samples {
 	return slices.DeleteFunc(slices.Clone(ss), func(s sample) bool { return s.err != nil || s.route != route })
 }
 
-// window is the time between the first and the last of the calls.
+// window returns the time between the first and the last call.
 func (ss samples) window() time.Duration {
 	if len(ss) == 0 {
 		return 0
@@ -184,9 +184,9 @@ func (ss samples) window() time.Duration {
 	return slices.MaxFunc(ss, byTime).began.Sub(slices.MinFunc(ss, byTime).began)
 }
 
-// tenths are the tenths of a second in which there was a call. Their number does
-// not depend on how fast answers come, as that of the calls does.
-func (ss samples) tenths() int {
+// activeTenths returns the number of tenths of a second with a call. Unlike the
+// number of calls, it does not depend on their latency.
+func (ss samples) activeTenths() int {
 	seen := map[int64]bool{}
 	for _, s := range ss {
 		seen[s.began.UnixMilli()/100] = true
@@ -194,14 +194,14 @@ func (ss samples) tenths() int {
 	return len(seen)
 }
 
-// quantile is the latency that this share of the calls, in thousandths, kept.
+// quantile returns a quantile of the latencies, in thousandths.
 func (ss samples) quantile(thousandths int) time.Duration {
 	if len(ss) == 0 {
 		return 0
 	}
 	took := make([]time.Duration, len(ss))
 	for i, s := range ss {
-		took[i] = s.took
+		took[i] = s.latency
 	}
 	slices.Sort(took)
 	return took[(len(took)-1)*thousandths/1000]
@@ -237,7 +237,7 @@ func (ss samples) wantAnswered(t *testing.T, what string) {
 	for _, s := range ss {
 		if s.err != nil {
 			if failed++; failed == 1 {
-				t.Errorf("%s: a call failed after %v: %v", what, s.took, s.err)
+				t.Errorf("%s: a call failed after %v: %v", what, s.latency, s.err)
 			}
 		}
 	}
@@ -246,10 +246,9 @@ func (ss samples) wantAnswered(t *testing.T, what string) {
 	}
 }
 
-// wantUndisturbed compares the latency of calls during a fault with that of the
-// same calls before it. What must not happen is that they wait for the broken
-// member: those calls take up to a second. The bounds are far below that and
-// far above the noise of a small machine.
+// wantUndisturbed compares the latency of calls before and during a fault. Calls
+// that wait for the broken member take up to a second. The bounds are far below that
+// and far above the noise of a small machine.
 func wantUndisturbed(t *testing.T, what string, before, during samples) {
 	t.Helper()
 	t.Logf("%s, before: %v", what, before)
@@ -267,8 +266,8 @@ func wantUndisturbed(t *testing.T, what string, before, during samples) {
 	}
 }
 
-// admitted asks for a key calls times with 48 workers over all callers, and
-// counts what was allowed.
+// admitted makes concurrent calls for a key, through all callers in turn, and counts
+// those that were allowed.
 func admitted(t *testing.T, callers []caller, key string, calls int) (allowed int, all samples) {
 	t.Helper()
 	var next atomic.Int64
@@ -296,7 +295,7 @@ func admitted(t *testing.T, callers []caller, key string, calls int) (allowed in
 	return allowed, all
 }
 
-// wantExactly checks that a limit of 1,000 admits 1,000, asked 1,300 times.
+// wantExactly checks that a limit of 1,000 admits exactly 1,000 of 1,300 calls.
 func wantExactly(t *testing.T, what string, callers []caller, key string) {
 	t.Helper()
 	allowed, all := admitted(t, callers, key, exactLimit+300)

@@ -16,14 +16,15 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// A cluster is one again this soon after its network is.
-const healing = 20 * time.Second
+// healTimeout bounds the time from the repair of a fault to one view.
+const healTimeout = 20 * time.Second
 
-// member is a node of a cluster, and how a test reaches it.
+// member is a node of a cluster with a connection to it.
 type member struct {
 	name       string
 	http, grpc string
@@ -43,8 +44,8 @@ func newMember(t *testing.T, name, http, grpcAddress string) *member {
 	return m
 }
 
-// connect gives the member a new connection: one that has been through a fault
-// may wait for TCP to try again.
+// connect opens a new connection, because after a fault the old one may wait for a
+// retransmission of TCP.
 func (m *member) connect(t *testing.T) {
 	t.Helper()
 	if m.conn != nil {
@@ -60,12 +61,12 @@ func (m *member) connect(t *testing.T) {
 }
 
 func dialPlain(address string) (*grpc.ClientConn, error) {
-	again := backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}
+	backoffConfig := backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}
 	return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: time.Second}))
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoffConfig, MinConnectTimeout: time.Second}))
 }
 
-// ring is the ring as the member sees it now, asked over a connection of its own.
+// ring returns the current ring of the member, over a new connection.
 func (m *member) ring(ctx context.Context) (*pb.Ring, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -81,7 +82,7 @@ func (m *member) ring(ctx context.Context) (*pb.Ring, error) {
 	return stream.Recv()
 }
 
-// bootOf is the run of another member that this one has in its ring, 0 for none.
+// bootOf returns the boot id of another member in the ring of m, or 0.
 func (m *member) bootOf(ctx context.Context, name string) uint64 {
 	ring, err := m.ring(ctx)
 	if err != nil {
@@ -95,22 +96,21 @@ func (m *member) bootOf(ctx context.Context, name string) uint64 {
 	return 0
 }
 
-// awaitRestart waits until every other member has a run of broken in its ring
-// that it had not before.
+// awaitRestart waits until every other member has a new boot of broken in its ring.
 func (ms members) awaitRestart(t *testing.T, broken *member, before uint64) {
 	t.Helper()
 	for _, m := range ms.but(broken) {
-		await(t, m.name+" knows of the new run of "+broken.name, func() bool {
+		waittest.Until(t, m.name+" to have the new boot of "+broken.name, func() bool {
 			boot := m.bootOf(t.Context(), broken.name)
 			return boot != 0 && boot != before
 		})
 	}
 }
 
-// locate asks the member who owns keys.
+// locate returns the owners of keys according to the member.
 func (m *member) locate(t *testing.T, keys []string) (owners []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waittest.Limit)
 	defer cancel()
 	for chunk := range slices.Chunk(keys, 1024) {
 		response, err := m.api.Locate(ctx, &pb.LocateRequest{Keys: chunk})
@@ -122,7 +122,7 @@ func (m *member) locate(t *testing.T, keys []string) (owners []string) {
 		}
 		for i, l := range response.GetLocations() {
 			if l.GetKey() != chunk[i] {
-				t.Fatalf("%s answered for key %q in the place of %q", m.name, l.GetKey(), chunk[i])
+				t.Fatalf("%s answered for key %q instead of %q", m.name, l.GetKey(), chunk[i])
 			}
 			owners = append(owners, l.GetOwner())
 		}
@@ -130,7 +130,7 @@ func (m *member) locate(t *testing.T, keys []string) (owners []string) {
 	return owners
 }
 
-// check asks the member for one request of a key.
+// check checks one request of a key at the member.
 func (m *member) check(ctx context.Context, key, tier string) (*pb.Decision, error) {
 	return m.api.Check(ctx, &pb.CheckRequest{Key: key, Tier: tier})
 }
@@ -159,7 +159,8 @@ func (ms members) addresses() []string {
 	return addresses
 }
 
-// oneView says why these members do not all see one ring, of themselves.
+// oneView returns an error unless all these members see the ring of exactly these
+// members.
 func (ms members) oneView(ctx context.Context) error {
 	var digest uint64
 	for i, m := range ms {
@@ -184,8 +185,8 @@ func (ms members) oneView(ctx context.Context) error {
 	return nil
 }
 
-// awaitOneView waits until these members, and nobody else, are the ring of each
-// of them. It returns how long that took.
+// awaitOneView waits until all these members see the ring of exactly these members,
+// and returns how long that took.
 func (ms members) awaitOneView(t *testing.T, within time.Duration) time.Duration {
 	t.Helper()
 	began := time.Now()

@@ -12,20 +12,20 @@ import (
 	"testing"
 )
 
-// network is namespaces on one bridge, which the test can reach as well. The
-// bridge has a namespace of its own, where no firewall of this machine applies.
+// network has network namespaces on one bridge, which the test can reach, too. The
+// bridge has its own namespace, where no firewall of this machine applies.
 //
 //	test -- sw (bridge) +- n1
 //	                    +- n2
-//	                    +- n3, over a wire that the test can break
+//	                    +- n3, over a wire with configurable loss and delay
 type network struct {
-	id    string // of all that the test makes: names of interfaces are short
+	id    string // prefix of all names; short, because names of interfaces are
 	wires map[string]*wire
 	net   int
 }
 
-// newNetwork needs root and iproute2. Without them the test fails: a fault that
-// nobody can make is a promise that nobody checks.
+// newNetwork needs root and iproute2. The test fails without them, so that it cannot
+// be skipped by accident.
 func newNetwork(t *testing.T) *network {
 	t.Helper()
 	n := &network{id: fmt.Sprintf("br%x", os.Getpid()&0xffff), wires: map[string]*wire{}, net: os.Getpid() & 0xff}
@@ -59,13 +59,13 @@ func (n *network) namespace(t *testing.T, ns string) {
 	n.in(t, ns, "link", "set", "lo", "up")
 }
 
-// plug joins the bridge and a namespace, or the test, by a pair of interfaces.
+// plug connects a namespace, or the test if ns is "", to the bridge.
 func (n *network) plug(t *testing.T, ns string) {
 	t.Helper()
 	port := "p" + ns
 	if ns == "" {
 		must(t, "ip", "link", "add", n.id, "type", "veth", "peer", "name", port, "netns", n.name("sw"))
-		t.Cleanup(func() { // gone with the bridge's namespace, unless the test ended before
+		t.Cleanup(func() { // deleted with the bridge's namespace, unless the test failed before
 			if out, err := exec.Command("ip", "link", "delete", n.id).CombinedOutput(); err != nil && !strings.Contains(string(out), "Cannot find device") {
 				t.Errorf("delete interface %s: %v\n%s", n.id, err, out)
 			}
@@ -76,7 +76,7 @@ func (n *network) plug(t *testing.T, ns string) {
 	n.in(t, "sw", "link", "set", port, "master", "br0", "up")
 }
 
-// plugWire does so by a wire.
+// plugWire connects a namespace to the bridge by a wire.
 func (n *network) plugWire(t *testing.T, ns string) {
 	t.Helper()
 	w := newWire(t, n.name(ns)+"a", n.name(ns)+"b")
@@ -86,7 +86,7 @@ func (n *network) plugWire(t *testing.T, ns string) {
 	n.wires[ns] = w
 }
 
-// host makes a namespace with one address on the bridge.
+// host creates a namespace with one address on the bridge.
 func (n *network) host(t *testing.T, ns string, number int, wired bool) {
 	t.Helper()
 	n.namespace(t, ns)
@@ -99,7 +99,7 @@ func (n *network) host(t *testing.T, ns string, number int, wired bool) {
 	n.in(t, ns, "link", "set", "eth0", "up")
 }
 
-// inside is the command that runs another one in a namespace, and becomes it.
+// inside returns a command that executes another one in a namespace.
 func (n *network) inside(ns string, command ...string) []string {
 	return append([]string{"ip", "netns", "exec", n.name(ns)}, command...)
 }

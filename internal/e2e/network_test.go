@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
@@ -38,8 +39,8 @@ func TestNetworkFaults(t *testing.T) {
 	for _, m := range c.members {
 		ready(t, m.http)
 	}
-	c.awaitOneView(t, patience)
-	c.wantOneCount(t, "all", append(askers(c.members, "exact"), follows(c.client, "exact")), 3)
+	c.awaitOneView(t, waittest.Limit)
+	c.wantOneCount(t, "all", append(viaNodes(c.members, "exact"), viaClient(c.client, "exact")), 3)
 	wire := n.wires["n3"]
 
 	t.Run("another cluster key", func(t *testing.T) { c.surviveRotation(t, keys, first) })
@@ -48,8 +49,8 @@ func TestNetworkFaults(t *testing.T) {
 	t.Run("one way to all", func(t *testing.T) {
 		c.survive(t, c.members[2], fault{
 			name:   "mute",
-			breaks: func(*testing.T) { wire.out.set(0, 100) }, // it hears, and is not heard
-			heals:  func(*testing.T) { wire.out.set(0, 0) },
+			inject: func(*testing.T) { wire.out.set(0, 100) }, // it receives, but its packets are lost
+			repair: func(*testing.T) { wire.out.set(0, 0) },
 		})
 	})
 }
@@ -60,7 +61,7 @@ type keyFile struct {
 	readers []*process
 }
 
-// newKey is what `openssl rand -base64 32` prints.
+// newKey returns a key like `openssl rand -base64 32`.
 func newKey() string {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
@@ -74,11 +75,11 @@ func (f *keyFile) write(t *testing.T, keys ...string) {
 	}
 }
 
-// surviveRotation changes the cluster key in the three steps of
-// docs/operating.md, and nobody notices.
+// surviveRotation rotates the cluster key in the three steps of docs/operating.md,
+// without a failed call or a fallback.
 func (c *cluster) surviveRotation(t *testing.T, f *keyFile, old string) {
-	callers := append(askers(c.members, "plenty"), follows(c.client, "plenty"))
-	calls := (&load{callers: callers, keys: numbered("rotation", 0, 64), workers: 2, rest: 4 * time.Millisecond}).start(t)
+	callers := append(viaNodes(c.members, "plenty"), viaClient(c.client, "plenty"))
+	calls := (&load{callers: callers, keys: numbered("rotation", 0, 64), workers: 2, pause: 4 * time.Millisecond}).start(t)
 	next := newKey()
 	inUse := statusOf(t, c.members[0].http).Cluster.Keys
 	for _, step := range [][]string{{old, next}, {next, old}, {next}} {
@@ -87,13 +88,13 @@ func (c *cluster) surviveRotation(t *testing.T, f *keyFile, old string) {
 			p.signal(t, syscall.SIGHUP)
 		}
 		for _, m := range c.members {
-			await(t, fmt.Sprintf("%s has %d keys", m.name, len(step)), func() bool {
+			waittest.Until(t, fmt.Sprintf("%s has %d keys", m.name, len(step)), func() bool {
 				got := statusOf(t, m.http).Cluster.Keys
 				return len(got) == len(step) && (got[0] == inUse[0]) == (step[0] == old)
 			})
 		}
 	}
-	c.awaitOneView(t, healing)
+	c.awaitOneView(t, healTimeout)
 	all := calls.end()
 	t.Logf("while the key changes: %v", all)
 	all.wantAnswered(t, "while the key changes")
@@ -102,15 +103,15 @@ func (c *cluster) surviveRotation(t *testing.T, f *keyFile, old string) {
 	}
 }
 
-// surviveSlow puts a member behind a bad network. It stays a member.
+// surviveSlow gives a member a slow and lossy network. It stays a member.
 func (c *cluster) surviveSlow(t *testing.T, slow *member, w *wire) {
 	others := c.but(slow)
-	theirs := append(c.keysOf(t, others[0], "slow-theirs", 16), c.keysOf(t, others[1], "slow-theirs", 16)...)
+	nearKeys := append(c.keysOf(t, others[0], "slow-theirs", 16), c.keysOf(t, others[1], "slow-theirs", 16)...)
 	far := c.keysOf(t, slow, "slow-far", 32)
 	exact := c.keysOf(t, others[1], "slow-exact", 1)[0]
-	callers := append(askers(others, "plenty"), follows(c.client, "plenty"))
+	callers := append(viaNodes(others, "plenty"), viaClient(c.client, "plenty"))
 	healthy := func() *load {
-		return &load{callers: callers, keys: theirs, workers: 2, rest: 4 * time.Millisecond}
+		return &load{callers: callers, keys: nearKeys, workers: 2, pause: 4 * time.Millisecond}
 	}
 	healthy().runFor(t, 300*time.Millisecond)
 	before := healthy().runFor(t, 1500*time.Millisecond)
@@ -118,9 +119,9 @@ func (c *cluster) surviveSlow(t *testing.T, slow *member, w *wire) {
 	w.out.set(50*time.Millisecond, 5)
 	w.in.set(0, 5)
 	during := healthy().start(t)
-	calls := (&load{callers: callers, keys: far, workers: 4, rest: 4 * time.Millisecond}).start(t)
-	await(t, "1,000 calls for keys of the slow member", func() bool { return calls.count.Load() >= 1000 })
-	wantExactly(t, "beside a slow member", append(askers(others, "exact"), follows(c.client, "exact")), exact)
+	calls := (&load{callers: callers, keys: far, workers: 4, pause: 4 * time.Millisecond}).start(t)
+	waittest.Until(t, "1,000 calls for keys of the slow member", func() bool { return calls.count.Load() >= 1000 })
+	wantExactly(t, "beside a slow member", append(viaNodes(others, "exact"), viaClient(c.client, "exact")), exact)
 	all := calls.end()
 	wantUndisturbed(t, "keys of others", before, during.end())
 	t.Logf("keys of the slow member: %v", all)
@@ -128,14 +129,14 @@ func (c *cluster) surviveSlow(t *testing.T, slow *member, w *wire) {
 	if p50 := all.quantile(500); p50 < 50*time.Millisecond || p50 > 400*time.Millisecond {
 		t.Errorf("the median for keys of the slow member is %v, want little more than 50 ms", p50)
 	}
-	// A packet that is lost three times in a row is late by more than a second.
-	if fallback, time := all.by(client.Fallback).tenths(), all.tenths(); fallback > time/4 {
+	// Three losses of a packet in a row delay it by more than a second.
+	if fallback, time := all.by(client.Fallback).activeTenths(), all.activeTenths(); fallback > time/4 {
 		t.Errorf("in %d of %d tenths of a second calls for keys of the slow member were decided in fallback, want few: it answers", fallback, time)
 	}
 	w.out.set(0, 0)
 	w.in.set(0, 0)
-	c.awaitOneView(t, healing)
-	await(t, "keys of the slow member are decided by it", func() bool {
+	c.awaitOneView(t, healTimeout)
+	waittest.Until(t, "decisions of the slow member for its keys", func() bool {
 		for _, call := range callers {
 			if s := ask(t.Context(), call, far[0]); s.err != nil || s.owner != slow.name || s.route == client.Fallback {
 				return false
@@ -145,18 +146,18 @@ func (c *cluster) surviveSlow(t *testing.T, slow *member, w *wire) {
 	})
 }
 
-// surviveCut loses what n1 sends to n3, and nothing else. Nobody is missing: n2
-// reaches both. What n1 is asked about keys of n3 ends in fallback.
+// surviveCut drops packets from n1 to n3 only. All stay members, because n2 reaches
+// both, and n1 decides for keys of n3 in fallback.
 func (c *cluster) surviveCut(t *testing.T, n *network) {
 	n1, n2, n3 := c.members[0], c.members[1], c.members[2]
-	ours := append(c.keysOf(t, n1, "cut-ours", 16), c.keysOf(t, n2, "cut-ours", 16)...)
+	nearKeys := append(c.keysOf(t, n1, "cut-ours", 16), c.keysOf(t, n2, "cut-ours", 16)...)
 	far := c.keysOf(t, n3, "cut-far", 32)
 	modes := c.keysOf(t, n3, "cut-mode", 3)
 	near := func() *load {
-		return &load{callers: append(askers(members{n1, n2}, "plenty"), follows(c.client, "plenty")), keys: ours, workers: 2, rest: 4 * time.Millisecond}
+		return &load{callers: append(viaNodes(members{n1, n2}, "plenty"), viaClient(c.client, "plenty")), keys: nearKeys, workers: 2, pause: 4 * time.Millisecond}
 	}
 	well := func() *load { // n2 and the client reach n3
-		return &load{callers: []caller{asks(n2, "plenty"), follows(c.client, "plenty")}, keys: far, workers: 2, rest: 4 * time.Millisecond}
+		return &load{callers: []caller{viaNode(n2, "plenty"), viaClient(c.client, "plenty")}, keys: far, workers: 2, pause: 4 * time.Millisecond}
 	}
 	near().runFor(t, 300*time.Millisecond)
 	well().runFor(t, 300*time.Millisecond)
@@ -168,9 +169,9 @@ func (c *cluster) surviveCut(t *testing.T, n *network) {
 	command := rule("--insert")
 	must(t, command[0], command[1:]...)
 	nearDuring, wellDuring := near().start(t), well().start(t)
-	cut := (&load{callers: []caller{asks(n1, "plenty")}, keys: far, workers: 4, rest: 4 * time.Millisecond}).start(t)
+	cut := (&load{callers: []caller{viaNode(n1, "plenty")}, keys: far, workers: 4, pause: 4 * time.Millisecond}).start(t)
 	wantDeclaredFallback(t, n1, modes, len(c.members))
-	// Long enough for members to miss each other, if they did.
+	// Longer than the detection time of a crash.
 	for until := time.Now().Add(6 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
 		if err := c.oneView(t.Context()); err != nil {
 			t.Errorf("while n1 cannot send to n3: %v, want one view: n2 reaches both", err)
@@ -189,10 +190,10 @@ func (c *cluster) surviveCut(t *testing.T, n *network) {
 	command = rule("--delete")
 	must(t, command[0], command[1:]...)
 	healed := time.Now()
-	await(t, "n1 reaches n3 again", func() bool {
-		s := ask(t.Context(), asks(n1, "plenty"), far[0])
+	waittest.Until(t, "n1 reaches n3 again", func() bool {
+		s := ask(t.Context(), viaNode(n1, "plenty"), far[0])
 		return s.err == nil && s.route == client.Forward && s.owner == n3.name
 	})
 	t.Logf("n1 reached n3 again after %v", time.Since(healed).Round(10*time.Millisecond))
-	c.awaitOneView(t, healing)
+	c.awaitOneView(t, healTimeout)
 }

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// The limits of the tests hardly refill while a test runs, so that what is
-// admitted can be counted: 1,000 in 30 days is one in 43 minutes. Tiers that
-// share a limit's name would share its count.
+// The limits hardly refill during a test, so that admitted calls can be counted:
+// 1,000 in 30 days is one in 43 minutes. Limits with the same name would share one
+// count, so each tier has its own name.
 const testTiers = `
 tiers:
   exact:  { limits: [{ name: exact,  dimension: requests, limit: 1_000, window: 720h }] }

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // process is a node that can be killed, frozen and started again.
@@ -28,8 +30,7 @@ type process struct {
 	log *syncBuffer
 }
 
-// startProcess starts a node. It is killed when the test ends, in whatever
-// state it is then.
+// startProcess starts a node that is killed when the test ends.
 func startProcess(t *testing.T, name string, command ...string) *process {
 	t.Helper()
 	p := &process{name: name, command: command, log: &syncBuffer{}}
@@ -54,32 +55,32 @@ func (p *process) start(t *testing.T) {
 	p.cmd = cmd
 }
 
-// kill ends it as a crash does.
+// kill sends SIGKILL.
 func (p *process) kill(t *testing.T) {
 	t.Helper()
 	if p.cmd == nil {
 		return
 	}
 	p.signal(t, syscall.SIGKILL)
-	_ = p.cmd.Wait() // says "killed", or how it ended before
+	_ = p.cmd.Wait() // returns the signal
 	p.cmd = nil
 }
 
-// stop ends it as an operator does.
+// stop sends SIGTERM.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	p.signal(t, syscall.SIGTERM)
 	if err := p.cmd.Wait(); err != nil {
-		t.Errorf("after SIGTERM %s ended with %v, want nothing:\n%s", p.name, err, p.log.tail(60))
+		t.Errorf("after SIGTERM %s ended with %v, want exit 0:\n%s", p.name, err, p.log.tail(60))
 	}
 	p.cmd = nil
 }
 
-// freeze stops all of its threads, and returns when none runs any more.
+// freeze sends SIGSTOP and waits until all threads have stopped.
 func (p *process) freeze(t *testing.T) {
 	t.Helper()
 	p.signal(t, syscall.SIGSTOP)
-	await(t, p.name+" stands still", func() bool {
+	waittest.Until(t, p.name+" to stop all threads", func() bool {
 		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
 		if err != nil || len(tasks) == 0 {
 			t.Fatalf("%s has no threads: %v", p.name, err)
@@ -106,8 +107,7 @@ type processes struct {
 	run []*process // in the order of members
 }
 
-// startProcesses starts n nodes that know of each other, and waits until they
-// are one cluster.
+// startProcesses starts a cluster of n nodes.
 func startProcesses(t *testing.T, n int, flags ...string) *processes {
 	t.Helper()
 	type addresses struct{ http, grpc, gossip string }
@@ -131,12 +131,12 @@ func startProcesses(t *testing.T, n int, flags ...string) *processes {
 	for _, m := range ps.members {
 		ready(t, m.http)
 	}
-	ps.awaitOneView(t, patience)
+	ps.awaitOneView(t, waittest.Limit)
 	return ps
 }
 
-// ownAddress is a free address, for TCP and UDP, that stays free while its node
-// is down: the kernel gives ports below 30000 to nobody.
+// ownAddress returns an address that is free for TCP and UDP. It stays free while
+// its node is down, because the port is below the ephemeral ports.
 func ownAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {

@@ -21,29 +21,30 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/bench/report"
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
-// reports is where `make bench-reports` writes those that are committed. Without it
-// the same is done in short, and thrown away.
+// reports is the directory for the committed reports of `make bench-reports`. Without
+// it, the test makes short runs in a temporary directory.
 var (
 	reports = flag.String("reports", "", "write the reports of docs/bench to this directory, which takes twenty minutes")
-	again   = flag.Bool("again", false, "with -reports: measure nothing, and write the reports of the documents that are there")
+	again   = flag.Bool("again", false, "with -reports: measure nothing, and write the reports again from the existing documents")
 )
 
-// maxPage is what a page may have, so that it can be committed.
+// maxPage is the size limit of a committed page, in bytes.
 const maxPage = 300 << 10
 
-// replays are the runs of docs/bench. The trace has 58 minutes.
+// replays are the runs of docs/bench. The trace is 58 minutes long.
 var replays = []struct {
 	speed       string
 	full, short time.Duration
 }{
-	{"1", 3 * time.Minute, 10 * time.Second}, // it begins with silence
+	{"1", 3 * time.Minute, 10 * time.Second}, // the trace begins with a pause
 	{"10", 2 * time.Minute, 2 * time.Second},
 	{"100", 32 * time.Second, 2 * time.Second}, // to its end
 }
 
-// redisServer starts one on a free port, which keeps nothing and ends with the test.
+// redisServer runs a Redis without persistence on a free port.
 func redisServer(t *testing.T) (address string) {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
@@ -58,7 +59,7 @@ func redisServer(t *testing.T) (address string) {
 	var log bytes.Buffer
 	cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir())
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nor does it outlive the tests
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // it must not outlive the tests
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -66,10 +67,10 @@ func redisServer(t *testing.T) (address string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("redis-server said:\n%s", &log)
+			t.Logf("output of redis-server:\n%s", &log)
 		}
 	})
-	await(t, "redis-server listens", func() bool {
+	waittest.Until(t, "redis-server listens", func() bool {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			return false
@@ -79,9 +80,9 @@ func redisServer(t *testing.T) (address string) {
 	return address
 }
 
-// TestBenchReports replays the Azure trace against a cluster of three and against
-// Redis, in turns, and writes a page, a picture and a document for each speed, and a
-// README that says on what machine and by which commands.
+// TestBenchReports replays the Azure trace against three nodes and against Redis in
+// turns. It writes a page, a picture and a document for each speed, and a README with
+// the machine and the commands.
 func TestBenchReports(t *testing.T) {
 	dir, full := t.TempDir(), *reports != ""
 	if full {
@@ -104,15 +105,15 @@ func TestBenchReports(t *testing.T) {
 			length, warmup = r.short, 200*time.Millisecond
 		}
 		if !*again {
-			// In the directory, so that no path of this machine is in the command.
+			// Run in dir, so that the recorded command has no path of this machine.
 			bucketring(t, dir, 2*time.Minute+4*length, "bench", "run", "--local", "3",
 				"--vs", "redis://"+redis, "--vs", "redis-lua://"+redis,
 				"--trace", "azure", "--speed", r.speed, "--for", length.String(), "--warmup", warmup.String(), "--calibrate",
 				"--out", name+".json.gz", "--report", "")
 		}
-		bucketring(t, dir, patience, "bench", "report", name+".json.gz", "-o", name+".html")
-		bucketring(t, dir, patience, "bench", "report", name+".json.gz", "--svg", name+".svg")
-		summary := bucketring(t, dir, patience, "bench", "report", name+".json.gz")
+		bucketring(t, dir, waittest.Limit, "bench", "report", name+".json.gz", "-o", name+".html")
+		bucketring(t, dir, waittest.Limit, "bench", "report", name+".json.gz", "--svg", name+".svg")
+		summary := bucketring(t, dir, waittest.Limit, "bench", "report", name+".json.gz")
 		run := readPacked(t, filepath.Join(dir, name+".json.gz"))
 		checkReplay(t, dir, name, run)
 		if i == 0 {
@@ -128,14 +129,14 @@ func TestBenchReports(t *testing.T) {
 	}
 }
 
-// bucketring runs the binary in a directory and returns what it printed.
+// bucketring runs the binary in a directory and returns its standard output.
 func bucketring(t *testing.T, dir string, limit time.Duration, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary(t), args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it ends its nodes
-	cmd.WaitDelay = patience
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // lets it stop its nodes
+	cmd.WaitDelay = waittest.Limit
 	var out, errs bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
 	if err := cmd.Run(); err != nil {
@@ -163,8 +164,7 @@ func readPacked(t *testing.T, path string) *report.Run {
 	return run
 }
 
-// checkReplay checks that all targets got the same calls and answered them, and that
-// what was written can be committed.
+// checkReplay checks that all targets got the same calls, and the sizes of the files.
 func checkReplay(t *testing.T, dir, name string, run *report.Run) {
 	t.Helper()
 	if len(run.Targets) != 3 || run.Pairing == nil || len(run.Pairing.Rounds) != 5 || run.Harness == nil {
@@ -189,11 +189,11 @@ func checkReplay(t *testing.T, dir, name string, run *report.Run) {
 	}
 }
 
-// intro begins the README: what is measured, and where.
+// intro writes the beginning of the README.
 func intro(b *strings.Builder, run *report.Run) {
 	e := &run.Environment
 	built := e.Version + ", commit " + e.Commit
-	if e.Commit == "" { // git describe says it
+	if e.Commit == "" { // git describe has it
 		built = "commit " + e.Version
 	}
 	if e.Modified {
@@ -223,7 +223,7 @@ per request id; Redis checks one limit on requests.
 	}
 }
 
-// chapter is one run.
+// chapter writes the section of one run.
 func chapter(t *testing.T, b *strings.Builder, name, speed, summary string, run *report.Run) {
 	t.Helper()
 	alt, err := report.Alt(run, report.LatencyPicture)

@@ -15,12 +15,13 @@ import (
 	"testing"
 
 	"github.com/bucketring/bucketring/internal/mockllm"
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
-// charges are what a key has used, by the name of the limit.
+// charges is the usage of a key by name of the limit.
 type charges map[string]int64
 
-// charge is that of one call, in tokens and micro-dollars of truthPolicy.
+// charge returns the charges of one call under truthPolicy.
 func charge(input, cached, output int64) charges {
 	return charges{
 		"requests": 1, "input": input, "output": output, "tokens": input + output,
@@ -28,38 +29,38 @@ func charge(input, cached, output int64) charges {
 	}
 }
 
-// sums are between what a key must and what it may have been charged.
-type sums struct {
+// bounds are the least and the most that a key may have been charged.
+type bounds struct {
 	low, high charges
-	loose     int // calls for which the two differ
+	inexact   int // calls for which the two differ
 }
 
-// books are what was to be charged, and what was.
-type books struct {
+// ledgerCheck compares the ledger of the mock model with the usage of the keys.
+type ledgerCheck struct {
 	t    *testing.T
 	mock *mockllm.Server
 	all  *processes
 
 	mu    sync.Mutex
-	calls map[string]noted // by label
+	calls map[string]madeCall // by label
 }
 
-// noted is a call that was made.
-type noted struct {
+// madeCall is a completed call.
+type madeCall struct {
 	*modelCall
-	received int64 // pieces that the caller got, or that were reported as progress
+	received int64 // chunks that the caller received, or that were reported as progress
 }
 
-func (b *books) note(c *modelCall, received int64) {
+func (b *ledgerCheck) record(c *modelCall, received int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.calls[c.label] = noted{c, received}
+	b.calls[c.label] = madeCall{c, received}
 }
 
-// expected sums up by key what the model did.
-func (b *books) expected() map[string]*sums {
+// expected returns the expected charges of each key by the ledger of the model.
+func (b *ledgerCheck) expected() map[string]*bounds {
 	b.t.Helper()
-	expected := map[string]*sums{}
+	expected := map[string]*bounds{}
 	fates := map[fate]int{}
 	for _, e := range b.mock.Ledger().Entries() {
 		if e.Label == "" {
@@ -67,16 +68,16 @@ func (b *books) expected() map[string]*sums {
 		}
 		c, known := b.calls[e.Label]
 		if !known || c.key != e.Caller {
-			b.t.Fatalf("the model had a call that nobody made: %+v", e)
+			b.t.Fatalf("the model has an unknown call: %+v", e)
 		}
-		delete(b.calls, e.Label) // one that comes twice is not known
+		delete(b.calls, e.Label) // so that a second entry is unknown
 		fates[c.fate]++
 		s := expected[c.key]
 		if s == nil {
-			s = &sums{low: charges{}, high: charges{}}
+			s = &bounds{low: charges{}, high: charges{}}
 			expected[c.key] = s
 		}
-		low, high, err := c.bounds(e)
+		low, high, err := c.chargeBounds(e)
 		if err != nil {
 			b.t.Error(err)
 		}
@@ -85,14 +86,14 @@ func (b *books) expected() map[string]*sums {
 			s.high[name] += high[name]
 		}
 		if !maps.Equal(low, high) {
-			s.loose++
+			s.inexact++
 		}
 	}
 	for label := range b.calls {
-		b.t.Errorf("the model has not heard of %s", label)
+		b.t.Errorf("the model has no call %s", label)
 	}
 	b.t.Logf("calls by fate: %v", fates)
-	for f, least := range map[fate]int{finishes: 1500, fails: 70, breaks: 20, leaves: 90, runs: 30, untold: 20, drained: 40, doomed: 30, surprised: 30} {
+	for f, least := range map[fate]int{finishes: 1500, fails: 70, breaks: 20, leaves: 90, runs: 30, noUsage: 20, drained: 40, killedStalled: 30, killedRunning: 30} {
 		if fates[f] < least {
 			b.t.Errorf("%d calls of fate %q, want %d at least", fates[f], f, least)
 		}
@@ -100,26 +101,25 @@ func (b *books) expected() map[string]*sums {
 	return expected
 }
 
-// bounds are what a call must and may be charged, by what the model did.
-func (c noted) bounds(e mockllm.Entry) (low, high charges, err error) {
+// chargeBounds returns the least and the most that a call may be charged.
+func (c madeCall) chargeBounds(e mockllm.Entry) (low, high charges, err error) {
 	want := map[fate]mockllm.Outcome{
-		finishes: mockllm.Finished, untold: mockllm.Finished, drained: mockllm.Finished, fails: mockllm.Refused, breaks: mockllm.Broken,
-		leaves: mockllm.Left, runs: mockllm.Left, doomed: mockllm.Left, surprised: mockllm.Left,
+		finishes: mockllm.Finished, noUsage: mockllm.Finished, drained: mockllm.Finished, fails: mockllm.Refused, breaks: mockllm.Broken,
+		leaves: mockllm.Left, runs: mockllm.Left, killedStalled: mockllm.Left, killedRunning: mockllm.Left,
 	}[c.fate]
-	if e.Outcome != want || c.after > 0 && (c.fate == breaks || c.fate == leaves || c.fate == doomed) && e.Generated != c.after {
+	if e.Outcome != want || c.after > 0 && (c.fate == breaks || c.fate == leaves || c.fate == killedStalled) && e.Generated != c.after {
 		return nil, nil, fmt.Errorf("the model did %+v of a call that %s after %d, want %s", e, c.fate, c.after, want)
 	}
 	truth := charge(e.Input, e.Cached, e.Generated)
 	switch c.fate {
 	case fails:
 		return charges{}, charges{}, nil
-	case runs, surprised:
+	case runs, killedRunning:
 		return charge(e.Input, 0, c.received), truth, nil
-	case untold:
-		// Estimates err high, by an eighth of what was learned and by what stands
-		// around the text.
+	case noUsage:
+		// Estimates are up to a fourth too high, plus the overhead of the format.
 		input := e.Input
-		if c.door != tokenIDs {
+		if c.endpoint != tokenIDs {
 			input += input/4 + 32
 		}
 		return truth, charge(input, 0, e.Generated+e.Generated/4+8), nil
@@ -127,10 +127,10 @@ func (c noted) bounds(e mockllm.Entry) (low, high charges, err error) {
 	return truth, truth, nil
 }
 
-// compare compares every key with what was to be charged.
-func (b *books) compare() {
+// compare checks the usage of every key.
+func (b *ledgerCheck) compare() {
 	b.t.Helper()
-	exact, loose, charged, least, most := 0, 0, charges{}, charges{}, charges{}
+	exact, inexact, charged, least, most := 0, 0, charges{}, charges{}, charges{}
 	b.idle()
 	expected := b.expected()
 	for _, key := range slices.Sorted(maps.Keys(expected)) {
@@ -140,20 +140,20 @@ func (b *books) compare() {
 			least[name] += want.low[name]
 			most[name] += want.high[name]
 			if got[name] < want.low[name] || got[name] > want.high[name] {
-				b.t.Errorf("%s was charged %d of %s, want %d to %d (%d of its calls have bounds)", key, got[name], name, want.low[name], want.high[name], want.loose)
+				b.t.Errorf("%s was charged %d of %s, want %d to %d (%d of its calls have bounds)", key, got[name], name, want.low[name], want.high[name], want.inexact)
 			}
 		}
-		if want.loose == 0 {
+		if want.inexact == 0 {
 			exact++
 		} else {
-			loose++
+			inexact++
 		}
 	}
-	b.t.Logf("%d keys were charged exactly what the model did, %d within bounds; all together %v of %v to %v", exact, loose, charged, least, most)
+	b.t.Logf("%d keys were charged exactly what the model did, %d within bounds; all together %v of %v to %v", exact, inexact, charged, least, most)
 }
 
 // used is what a key was charged, as the nodes say.
-func (b *books) used(key string) charges {
+func (b *ledgerCheck) used(key string) charges {
 	b.t.Helper()
 	text := must(b.t, "curl", "-s", "--max-time", "10", "http://"+b.all.members[0].http+"/v1/limits?key="+url.QueryEscape(key))
 	var a answer
@@ -168,9 +168,9 @@ func (b *books) used(key string) charges {
 }
 
 // idle waits until the model does nothing any more.
-func (b *books) idle() {
+func (b *ledgerCheck) idle() {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(b.t.Context(), waittest.Limit)
 	defer cancel()
 	if err := b.mock.Ledger().Idle(ctx); err != nil {
 		b.t.Fatalf("the model goes on for callers that are gone: %v", err)
@@ -178,7 +178,7 @@ func (b *books) idle() {
 }
 
 // awaitSlots waits until no key holds a slot.
-func (b *books) awaitSlots() {
+func (b *ledgerCheck) awaitSlots() {
 	b.t.Helper()
 	b.mu.Lock()
 	keys := map[string]bool{}
@@ -187,6 +187,6 @@ func (b *books) awaitSlots() {
 	}
 	b.mu.Unlock()
 	for key := range keys {
-		await(b.t, "the slots of "+key+" are free", func() bool { return b.used(key)["concurrent"] == 0 })
+		waittest.Until(b.t, "the slots of "+key+" are free", func() bool { return b.used(key)["concurrent"] == 0 })
 	}
 }

@@ -14,61 +14,61 @@ import (
 	"github.com/bucketring/bucketring/internal/trace"
 )
 
-// fate is what happens to a call of the test of truth.
+// fate is how a call of TestChargesAreTheTruth ends.
 type fate string
 
 const (
-	finishes  fate = "finishes"
-	fails     fate = "fails"     // the model refuses it
-	breaks    fate = "breaks"    // the model breaks it off
-	leaves    fate = "leaves"    // its caller does, when the model stands still
-	runs      fate = "runs away" // its caller leaves while the model goes on
-	drained   fate = "drained"   // likewise, and its proxy lets the model finish
-	untold    fate = "untold"    // it ends without a usage block
-	doomed    fate = "doomed"    // its proxy is killed when the model stands still
-	surprised fate = "surprised" // its proxy is killed while the model goes on
+	finishes      fate = "finishes"
+	fails         fate = "fails"                             // the model returns an error
+	breaks        fate = "breaks"                            // the model closes the connection
+	leaves        fate = "is left while the model stalls"    // by its caller
+	runs          fate = "is left while the model generates" // by its caller
+	drained       fate = "is drained"                        // its caller leaves, and its proxy lets the model finish
+	noUsage       fate = "ends without usage"                // the model sends no usage block
+	killedStalled fate = "is killed while the model stalls"  // with its proxy
+	killedRunning fate = "is killed while the model generates"
 )
 
-// door is how a call is made.
-type door string
+// endpoint is the kind of request of a call.
+type endpoint string
 
 const (
-	chats     door = "chat"         // the usage is in the last chunk, which the caller did not ask for
-	running   door = "running chat" // it is in every chunk
-	whole     door = "whole chat"   // not streamed
-	messaging door = "messages"     // input at the start, output at the end
-	tokenIDs  door = "completions"  // a prompt whose tokens are known
+	chats     endpoint = "chat"         // the usage is in the last chunk, which the caller did not request
+	running   endpoint = "running chat" // the usage is in every chunk
+	whole     endpoint = "whole chat"   // not streamed
+	messaging endpoint = "messages"     // input usage at the start, output usage at the end
+	tokenIDs  endpoint = "completions"  // a prompt of token ids
 )
 
-// modelCall is one call, before it is made.
+// modelCall describes one call.
 type modelCall struct {
 	label     string
 	key       string
 	fate      fate
-	door      door
+	endpoint  endpoint
 	model     string
-	input     int64 // tokens, as the model counts
-	cached    int64 // of it
-	output    int64 // tokens that the model would like to generate
-	reasoning int64 // of it
-	after     int64 // output after which its fate happens
-	status    int   // of one that fails
+	input     int64 // tokens, as counted by the model
+	cached    int64 // tokens of input
+	output    int64 // tokens that the model generates unless it is interrupted
+	reasoning int64 // tokens of output
+	after     int64 // tokens of output before the call is interrupted
+	status    int   // of a call that fails
 	stall     bool
-	bytes     int64 // of prompt per token
+	bytes     int64 // of the prompt per token
 }
 
-// The models: what the proxies learn from the first is not disturbed by the calls
-// of the second, which tell other sizes.
+// Names of models. The proxies calibrate their estimates per model, and the calls of
+// otherModel have another ratio of bytes to tokens.
 const (
-	taught = "taught"
-	free   = "free"
+	calibratedModel = "calibrated"
+	otherModel      = "other"
 )
 
-// enough is how many tokens a call has at least that does not end as planned: by
-// then the text of the tokens, at the ratio that was taught, is less than they are.
-const enough = 20
+// minInterrupted is the least output of an interrupted call. From there on, an
+// estimate from its text is below the number of tokens.
+const minInterrupted = 20
 
-// planCalls makes n calls of the sizes of the trace, and says what happens to them.
+// planCalls returns n calls with the sizes of the trace and random fates.
 func planCalls(t *testing.T, n int, seed uint64) []*modelCall {
 	t.Helper()
 	rows, err := trace.Load()
@@ -81,7 +81,7 @@ func planCalls(t *testing.T, n int, seed uint64) []*modelCall {
 	for i := range calls {
 		row := rows[i*len(rows)/n]
 		c := &modelCall{
-			label: "call-" + strconv.Itoa(i), key: users.Of(row.Row).Key, fate: finishes, model: free,
+			label: "call-" + strconv.Itoa(i), key: users.Of(row.Row).Key, fate: finishes, model: otherModel,
 			input: max(row.ContextTokens, 1), output: max(row.GeneratedTokens, 1), bytes: 4,
 		}
 		c.choose(rng)
@@ -90,15 +90,15 @@ func planCalls(t *testing.T, n int, seed uint64) []*modelCall {
 	return calls
 }
 
-// choose draws the fate of a call, and by which door it goes.
+// choose sets a random fate and endpoint.
 func (c *modelCall) choose(rng *rand.Rand) {
-	c.door = []door{chats, chats, chats, chats, chats, running, whole, messaging, messaging, tokenIDs}[rng.IntN(10)]
-	known := []door{running, messaging, tokenIDs}[rng.IntN(3)] // input and output are, at every moment
+	c.endpoint = []endpoint{chats, chats, chats, chats, chats, running, whole, messaging, messaging, tokenIDs}[rng.IntN(10)]
+	known := []endpoint{running, messaging, tokenIDs}[rng.IntN(3)] // endpoints with known usage at every moment
 	draw, at := rng.IntN(1000), rng.Float64()
-	if rng.IntN(4) == 0 && c.door != tokenIDs {
+	if rng.IntN(4) == 0 && c.endpoint != tokenIDs {
 		c.cached = c.input / 2
 	}
-	if rng.IntN(4) == 0 && (c.door == chats || c.door == whole) {
+	if rng.IntN(4) == 0 && (c.endpoint == chats || c.endpoint == whole) {
 		c.reasoning = c.output / 3
 	}
 	c.stall = rng.IntN(100) < 3
@@ -106,60 +106,60 @@ func (c *modelCall) choose(rng *rand.Rand) {
 	case draw < 50:
 		c.fate, c.status = fails, []int{429, 500, 503}[draw%3]
 	case draw < 70:
-		c.breakOff(breaks, known, at)
+		c.interrupt(breaks, known, at)
 	case draw < 140:
-		c.breakOff(leaves, known, at)
+		c.interrupt(leaves, known, at)
 	case draw < 170:
-		c.breakOff(runs, known, at)
-		c.output += 2000 // it would go on
-	case draw < 190 && c.door != whole:
-		c.fate, c.cached, c.reasoning = untold, 0, 0
+		c.interrupt(runs, known, at)
+		c.output += 2000 // it must not end before the caller leaves
+	case draw < 190 && c.endpoint != whole:
+		c.fate, c.cached, c.reasoning = noUsage, 0, 0
 	}
-	if c.fate == runs || c.fate == untold {
-		c.key = "loose-" + c.key // what these are charged has bounds; others are exact
+	if c.fate == runs || c.fate == noUsage {
+		c.key = "inexact-" + c.key // charges with bounds; those of all other keys are exact
 	}
 }
 
-// breakOff lets a call not come to its end.
-func (c *modelCall) breakOff(f fate, d door, at float64) {
-	c.fate, c.door, c.model, c.cached, c.reasoning, c.stall = f, d, taught, 0, 0, false
-	c.bytes = 2 // what is estimated is less than what the model tells
-	c.output = max(c.output, enough+1)
-	c.after = enough + int64(at*float64(min(c.output, 400)-enough))
+// interrupt makes a call end early.
+func (c *modelCall) interrupt(f fate, d endpoint, at float64) {
+	c.fate, c.endpoint, c.model, c.cached, c.reasoning, c.stall = f, d, calibratedModel, 0, 0, false
+	c.bytes = 2 // so that an estimate is below the usage of the model
+	c.output = max(c.output, minInterrupted+1)
+	c.after = minInterrupted + int64(at*float64(min(c.output, 400)-minInterrupted))
 }
 
-// planDoomed makes n calls whose proxy is killed.
-func planDoomed(n int) []*modelCall {
+// planKilled returns n calls whose proxy is killed.
+func planKilled(n int) []*modelCall {
 	calls := make([]*modelCall, n)
 	for i := range calls {
 		c := &modelCall{
-			label: "doomed-" + strconv.Itoa(i), key: fmt.Sprintf("doomed%d/user%d", i%3, i%10),
-			fate: doomed, door: tokenIDs, model: taught, input: 100 + int64(i), output: 1_000_000, after: enough + int64(i),
+			label: "killed-" + strconv.Itoa(i), key: fmt.Sprintf("killed%d/user%d", i%3, i%10),
+			fate: killedStalled, endpoint: tokenIDs, model: calibratedModel, input: 100 + int64(i), output: 1_000_000, after: minInterrupted + int64(i),
 		}
 		if i%2 == 1 {
-			c.fate, c.key = surprised, "surprised-"+c.key
+			c.fate, c.key = killedRunning, "running-"+c.key
 		}
 		calls[i] = c
 	}
 	return calls
 }
 
-// planDrained makes n calls that a proxy lets finish when their callers leave.
+// planDrained returns n calls whose callers leave and whose proxy lets them finish.
 func planDrained(n int) []*modelCall {
 	calls := make([]*modelCall, n)
 	for i := range calls {
 		calls[i] = &modelCall{
 			label: "drained-" + strconv.Itoa(i), key: fmt.Sprintf("drained%d/user", i%3), fate: drained,
-			door: []door{chats, running, messaging, tokenIDs}[i%4], model: free, bytes: 4,
+			endpoint: []endpoint{chats, running, messaging, tokenIDs}[i%4], model: otherModel, bytes: 4,
 			input: 200 + int64(i), cached: 50, output: 400, after: 1 + int64(i),
 		}
 	}
 	return calls
 }
 
-// path and body are the request.
+// path returns the path of the request.
 func (c *modelCall) path() string {
-	switch c.door {
+	switch c.endpoint {
 	case messaging:
 		return "/v1/messages"
 	case tokenIDs:
@@ -171,13 +171,13 @@ func (c *modelCall) path() string {
 func (c *modelCall) body() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `{"model":%q,"max_tokens":%d`, c.model, c.output)
-	if c.door != whole {
+	if c.endpoint != whole {
 		b.WriteString(`,"stream":true`)
 	}
-	if c.door == running {
+	if c.endpoint == running {
 		b.WriteString(`,"stream_options":{"include_usage":true,"continuous_usage_stats":true}`)
 	}
-	if c.door == tokenIDs {
+	if c.endpoint == tokenIDs {
 		b.WriteString(`,"prompt":[7` + strings.Repeat(",7", int(c.input-1)) + `]}`)
 		return b.String()
 	}
@@ -186,7 +186,7 @@ func (c *modelCall) body() string {
 	return b.String()
 }
 
-// headers tell the model what to do.
+// headers returns the headers that control the mock model.
 func (c *modelCall) headers() map[string]string {
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
 	h := map[string]string{
@@ -195,8 +195,8 @@ func (c *modelCall) headers() map[string]string {
 		"X-Mock-Cached-Tokens": n(c.cached), "X-Mock-Reasoning-Tokens": n(c.reasoning),
 		"X-Mock-Chunk-Tokens": "8",
 	}
-	if c.after > 0 || c.fate == untold {
-		h["X-Mock-Chunk-Tokens"] = "1" // without a usage block, pieces are counted
+	if c.after > 0 || c.fate == noUsage {
+		h["X-Mock-Chunk-Tokens"] = "1" // without usage, chunks are counted
 	}
 	if c.stall {
 		h["X-Mock-Stall-After"], h["X-Mock-Stall"] = n(c.output/2), "300ms"
@@ -206,13 +206,13 @@ func (c *modelCall) headers() map[string]string {
 		h["X-Mock-Fail"] = strconv.Itoa(c.status)
 	case breaks:
 		h["X-Mock-Disconnect-After"] = n(c.after)
-	case leaves, doomed:
+	case leaves, killedStalled:
 		h["X-Mock-Stall-After"], h["X-Mock-Stall"] = n(c.after), "forever"
 	case runs, drained:
 		h["X-Mock-Speed"] = "1000"
-	case surprised:
+	case killedRunning:
 		h["X-Mock-Speed"] = "50"
-	case untold:
+	case noUsage:
 		h["X-Mock-Usage"] = "none"
 	}
 	return h

@@ -15,13 +15,15 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
-// made is what the caller saw of a call.
-type made struct {
+// observed is what the caller saw of a call.
+type observed struct {
 	status   int
-	received atomic.Int64 // pieces with text
-	ended    bool         // the answer came to its end
+	received atomic.Int64 // chunks with text
+	ended    bool         // the answer was complete
 	err      error
 }
 
@@ -34,10 +36,10 @@ func newModelCaller() *modelCaller {
 	return &modelCaller{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 200}}}
 }
 
-// do makes a call, at the first of several proxies that can be reached. A caller
-// who leaves does so after as many pieces as the call says.
-func (m *modelCaller) do(ctx context.Context, c *modelCall, seen *made, proxies ...string) {
-	ctx, leave := context.WithTimeout(ctx, 2*patience)
+// do makes a call at the first of several proxies that can be reached. If the fate
+// of the call is that its caller leaves, do returns after c.after chunks.
+func (m *modelCaller) do(ctx context.Context, c *modelCall, seen *observed, proxies ...string) {
+	ctx, leave := context.WithTimeout(ctx, 2*waittest.Limit)
 	defer leave()
 	var response *http.Response
 	for _, proxy := range proxies {
@@ -60,7 +62,7 @@ func (m *modelCaller) do(ctx context.Context, c *modelCall, seen *made, proxies 
 	}
 	defer response.Body.Close()
 	seen.status = response.StatusCode
-	if c.door == whole || response.StatusCode != http.StatusOK {
+	if c.endpoint == whole || response.StatusCode != http.StatusOK {
 		_, seen.err = io.Copy(io.Discard, response.Body)
 		seen.ended = seen.err == nil
 		return
@@ -70,7 +72,7 @@ func (m *modelCaller) do(ctx context.Context, c *modelCall, seen *made, proxies 
 	for lines.Scan() {
 		line := lines.Text()
 		seen.ended = seen.ended || line == "data: [DONE]" || strings.Contains(line, `"type":"message_stop"`)
-		if !c.piece(line) {
+		if !c.hasText(line) {
 			continue
 		}
 		if n := seen.received.Add(1); n == c.after && (c.fate == leaves || c.fate == runs || c.fate == drained) {
@@ -80,9 +82,9 @@ func (m *modelCaller) do(ctx context.Context, c *modelCall, seen *made, proxies 
 	seen.err = lines.Err()
 }
 
-// piece reports whether a line has text of the answer.
-func (c *modelCall) piece(line string) bool {
-	switch c.door {
+// hasText reports whether a line has text of the answer.
+func (c *modelCall) hasText(line string) bool {
+	switch c.endpoint {
 	case messaging:
 		return strings.Contains(line, `"text_delta"`)
 	case tokenIDs:
@@ -91,20 +93,20 @@ func (c *modelCall) piece(line string) bool {
 	return strings.Contains(line, `"delta":{"content":"`)
 }
 
-// want says what is wrong with what the caller saw.
-func (c *modelCall) want(seen *made) error {
-	status, ended := http.StatusOK, c.fate == finishes || c.fate == untold
+// want returns an error unless the caller saw what the fate implies.
+func (c *modelCall) want(seen *observed) error {
+	status, ended := http.StatusOK, c.fate == finishes || c.fate == noUsage
 	if c.fate == fails {
 		status, ended = c.status, true
 	}
 	if seen.status != status || seen.ended != ended || ended && seen.err != nil {
-		return errors.Join(fmt.Errorf("%s, a %s that %s: status %d, ended %v; want status %d, ended %v", c.label, c.door, c.fate, seen.status, seen.ended, status, ended), seen.err)
+		return errors.Join(fmt.Errorf("%s, a %s that %s: status %d, ended %v; want status %d, ended %v", c.label, c.endpoint, c.fate, seen.status, seen.ended, status, ended), seen.err)
 	}
-	if c.after > 0 && c.fate != surprised && seen.received.Load() != c.after {
-		return fmt.Errorf("%s, a %s that %s: %d pieces, want %d", c.label, c.door, c.fate, seen.received.Load(), c.after)
+	if c.after > 0 && c.fate != killedRunning && seen.received.Load() != c.after {
+		return fmt.Errorf("%s, a %s that %s: %d chunks, want %d", c.label, c.endpoint, c.fate, seen.received.Load(), c.after)
 	}
 	return nil
 }
 
-// slow is how often a condition is looked at that costs something.
-const slow = 50 * time.Millisecond
+// slowPoll is the interval between checks of an expensive condition.
+const slowPoll = 50 * time.Millisecond

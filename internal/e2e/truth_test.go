@@ -18,10 +18,11 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/internal/mockllm"
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
-// truthPolicy has limits that deny nothing and give nothing back by time, so that
-// what was charged can be read off them.
+// truthPolicy has limits that deny nothing and do not refill, so that they show all
+// charges.
 const truthPolicy = `
 tiers:
   truth:
@@ -40,24 +41,23 @@ prices:
 const (
 	truthCalls   = 1_900
 	truthDrained = 40
-	truthDoomed  = 60
+	truthKilled  = 60
 	truthLease   = "3s"
 )
 
 // TestChargesAreTheTruth makes 2,000 calls, most of them of the Azure trace, through
 // proxies over three nodes. One in ten callers leaves, one in twenty calls fails at the
-// model, some are broken off or stand still, and one proxy is killed. In the end
-// every key was charged what the model says that it read and generated:
+// model, some are interrupted or stall, and one proxy is killed. In the end every key
+// must be charged the usage in the ledger of the model:
 //
-//   - exactly, to the token and the micro-dollar, for calls that came to an end,
-//     and for those that were broken off when all that was generated had come
-//     through;
-//   - between what the caller got and what was generated, for callers who left while
-//     more was on its way;
-//   - no less than the truth where the model did not tell it;
-//   - in full, where the proxy lets the model finish for callers who left;
-//   - for calls of the proxy that was killed: their input, and between their last
-//     progress and what was generated.
+//   - exactly, to the token and the micro-dollar, for calls that were complete, and
+//     for interrupted ones whose output was delivered completely;
+//   - between the delivered and the generated output, if the caller left while the
+//     model generated;
+//   - at least the generated output, if the model reported no usage;
+//   - in full, if the proxy drained the call after its caller left;
+//   - for calls of the killed proxy: the input, and between the last progress and the
+//     generated output.
 func TestChargesAreTheTruth(t *testing.T) {
 	policy := t.TempDir()
 	if err := os.WriteFile(filepath.Join(policy, "policy.yaml"), []byte(truthPolicy), 0o644); err != nil {
@@ -66,32 +66,32 @@ func TestChargesAreTheTruth(t *testing.T) {
 	mock, upstream := startModel(t)
 	nodes := startProcesses(t, 3, "--policy", policy)
 	one, two := startProxy(t, "proxy-1", upstream, nodes), startProxy(t, "proxy-2", upstream, nodes)
-	calls, victims := planCalls(t, truthCalls, 1), planDoomed(truthDoomed)
-	b := &books{t: t, mock: mock, all: nodes, calls: map[string]noted{}}
+	calls, victims := planCalls(t, truthCalls, 1), planKilled(truthKilled)
+	b := &ledgerCheck{t: t, mock: mock, all: nodes, calls: map[string]madeCall{}}
 	callers := newModelCaller()
 	defer callers.client.CloseIdleConnections()
 
-	// What the proxies learn of a model decides how they estimate what nobody told.
+	// Calibrate the estimates of the proxies.
 	for _, p := range []*proxyProcess{one, two} {
-		for _, model := range []string{taught, free} {
-			lesson := &modelCall{label: "lesson-" + p.name + model, key: "lesson", fate: finishes, door: whole, model: model, input: 8192, output: 1, bytes: 4}
-			if model == taught {
-				lesson.bytes = 8 // more than a word has, so that words are fewer than they look
+		for _, model := range []string{calibratedModel, otherModel} {
+			calibration := &modelCall{label: "calibration-" + p.name + model, key: "calibration", fate: finishes, endpoint: whole, model: model, input: 8192, output: 1, bytes: 4}
+			if model == calibratedModel {
+				calibration.bytes = 8 // more than text has, so that estimates from text are low
 			}
-			b.make(callers, []*modelCall{lesson}, func(int) []string { return []string{p.address} })
+			b.make(callers, []*modelCall{calibration}, func(int) []string { return []string{p.address} })
 		}
 	}
 
-	// Another one lets the model finish.
-	three := startProxy(t, "proxy-3", upstream, nodes, "--when-gone", "drain")
+	// A proxy that drains calls of callers that leave.
+	three := startProxy(t, "proxy-3", upstream, nodes, "--on-disconnect", "drain")
 	b.make(callers, planDrained(truthDrained), func(int) []string { return []string{three.address} })
 
-	// Both proxies work.
+	// Both proxies are up.
 	both := []string{one.address, two.address}
 	b.make(callers, calls[:truthCalls/2], func(i int) []string { return both[i%2 : i%2+1] })
 	b.awaitSlots()
 
-	// One is killed, and its callers go to the other.
+	// One proxy is killed, and its callers use the other one.
 	b.kill(callers, victims, two)
 	b.make(callers, calls[truthCalls/2:], func(i int) []string {
 		if i%2 == 1 {
@@ -103,7 +103,7 @@ func TestChargesAreTheTruth(t *testing.T) {
 	b.compare()
 }
 
-// startModel runs the model server in this process.
+// startModel runs the mock model in this process.
 func startModel(t *testing.T) (*mockllm.Server, string) {
 	t.Helper()
 	mock, err := mockllm.New(mockllm.Options{TTFT: 2 * time.Millisecond, Speed: 5_000, CallerHeader: "X-User", Seed: 1})
@@ -114,7 +114,7 @@ func startModel(t *testing.T) (*mockllm.Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: mock, ReadHeaderTimeout: patience}
+	server := &http.Server{Handler: mock, ReadHeaderTimeout: waittest.Limit}
 	done := make(chan error, 1) // why it no longer serves
 	go func() { done <- server.Serve(l) }()
 	t.Cleanup(func() {
@@ -145,7 +145,7 @@ func startProxy(t *testing.T, name, upstream string, nodes *processes, flags ...
 		binary(t), "proxy", "--listen", p.address, "--admin", ownAddress(t), "--upstream", "http://" + upstream,
 		"--servers", servers[1:], "--identity", "header:X-User", "--lease", truthLease,
 	}, flags...)...)
-	await(t, name+" passes", func() bool {
+	waittest.Until(t, name+" to forward requests", func() bool {
 		r, err := http.Get("http://" + p.address + "/v1/models")
 		if err != nil {
 			return false
@@ -156,21 +156,20 @@ func startProxy(t *testing.T, name, upstream string, nodes *processes, flags ...
 	return p
 }
 
-// make makes calls, as many at once as callers have patience for, and waits until
-// all have ended.
-func (b *books) make(callers *modelCaller, calls []*modelCall, proxies func(i int) []string) {
+// make makes calls, 48 at a time, and waits until all have ended.
+func (b *ledgerCheck) make(callers *modelCaller, calls []*modelCall, proxies func(i int) []string) {
 	b.t.Helper()
 	next := make(chan int) // indexes of calls; closed when there are no more
 	var work sync.WaitGroup
 	for range 48 {
 		work.Go(func() {
 			for i := range next {
-				seen := &made{}
+				seen := &observed{}
 				callers.do(b.t.Context(), calls[i], seen, proxies(i)...)
 				if err := calls[i].want(seen); err != nil {
 					b.t.Error(err)
 				}
-				b.note(calls[i], seen.received.Load())
+				b.record(calls[i], seen.received.Load())
 			}
 		})
 	}
@@ -184,33 +183,33 @@ func (b *books) make(callers *modelCaller, calls []*modelCall, proxies func(i in
 	}
 }
 
-// kill lets calls run through a proxy until all have reported progress, and then
-// kills it as a crash does.
-func (b *books) kill(callers *modelCaller, calls []*modelCall, p *proxyProcess) {
+// kill starts calls through a proxy, waits until all have reported progress, and
+// kills the proxy.
+func (b *ledgerCheck) kill(callers *modelCaller, calls []*modelCall, p *proxyProcess) {
 	b.t.Helper()
-	all := make([]*made, len(calls))
+	all := make([]*observed, len(calls))
 	var work sync.WaitGroup
 	for i, c := range calls {
-		all[i] = &made{}
+		all[i] = &observed{}
 		work.Go(func() { callers.do(b.t.Context(), c, all[i], p.address) })
 	}
-	await(b.t, "every call has come far enough", func() bool {
+	waittest.Until(b.t, "the planned output of every call", func() bool {
 		for i, c := range calls {
-			if got := all[i].received.Load(); got < enough || c.fate == doomed && got < c.after {
+			if got := all[i].received.Load(); got < minInterrupted || c.fate == killedStalled && got < c.after {
 				return false
 			}
 		}
 		return true
 	})
-	// Progress is reported at regular times. When there were three reports for each
-	// call, none of them has reported less than what its caller had before.
+	// Progress is reported at regular intervals. After three reports per call, each
+	// call has reported at least the output that its caller had before.
 	progress := make([]int64, len(calls))
 	for i := range calls {
 		progress[i] = all[i].received.Load()
 	}
 	before := b.reports()
-	await(b.t, "every call has reported its progress", func() bool {
-		time.Sleep(slow)
+	waittest.Until(b.t, "a report of progress of every call", func() bool {
+		time.Sleep(slowPoll)
 		return b.reports() >= before+3*int64(len(calls))
 	})
 	p.kill(b.t)
@@ -220,14 +219,14 @@ func (b *books) kill(callers *modelCaller, calls []*modelCall, p *proxyProcess) 
 		if all[i].ended || all[i].status != http.StatusOK {
 			b.t.Errorf("%s of the proxy that was killed: status %d, ended %v", c.label, all[i].status, all[i].ended)
 		}
-		b.note(c, progress[i])
+		b.record(c, progress[i])
 	}
 }
 
 var held = regexp.MustCompile(`bucketring_settlements_total\{status="held"\} (\d+)`)
 
-// reports is how often all nodes took a report of progress.
-func (b *books) reports() (sum int64) {
+// reports returns the number of progress reports that the nodes have received.
+func (b *ledgerCheck) reports() (sum int64) {
 	for _, m := range b.all.members {
 		text := must(b.t, "curl", "-s", "http://"+m.http+"/metrics")
 		if found := held.FindStringSubmatch(text); found != nil {

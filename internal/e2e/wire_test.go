@@ -16,19 +16,16 @@ import (
 	"unsafe"
 )
 
-// wire is a cable between two network interfaces that can be made slow and
-// lossy, each way on its own. It does what netem does, for kernels that are
-// built without it: frames are late or lost, and the TCP of the kernels at both
-// ends has to cope.
+// wire connects two network interfaces with configurable delay and loss in each
+// direction. It replaces netem, which some kernels lack.
 type wire struct {
-	near, far string // names of its interfaces, in the namespace of the test at first
+	near, far string // names of its interfaces, which start in the namespace of the test
 	out, in   quality
 	ends      [2]*os.File
 	group     sync.WaitGroup
 }
 
-// quality is what happens to the frames of one direction. It may be changed at
-// any time.
+// quality is the delay and loss of one direction. It may be changed at any time.
 type quality struct {
 	delay atomic.Int64 // nanoseconds
 	loss  atomic.Int64 // of 100 frames
@@ -39,16 +36,16 @@ func (q *quality) set(delay time.Duration, loss int64) {
 	q.loss.Store(loss)
 }
 
-// newWire makes two interfaces and carries frames between them until the test
-// ends: out from near to far, in the other way.
+// newWire creates two interfaces and forwards frames between them until the test
+// ends. out is the direction from near to far.
 func newWire(t *testing.T, near, far string) *wire {
 	t.Helper()
 	w := &wire{near: near, far: far}
 	for i, name := range []string{near, far} {
 		w.ends[i] = openTAP(t, name)
 	}
-	w.group.Go(func() { w.carry(t, w.ends[0], w.ends[1], &w.out) })
-	w.group.Go(func() { w.carry(t, w.ends[1], w.ends[0], &w.in) })
+	w.group.Go(func() { w.forward(t, w.ends[0], w.ends[1], &w.out) })
+	w.group.Go(func() { w.forward(t, w.ends[1], w.ends[0], &w.in) })
 	t.Cleanup(func() {
 		for _, end := range w.ends {
 			if err := end.Close(); err != nil {
@@ -60,8 +57,8 @@ func newWire(t *testing.T, near, far string) *wire {
 	return w
 }
 
-// openTAP makes an interface whose frames the test reads and writes. It goes
-// when the file is closed.
+// openTAP creates an interface whose frames the test reads and writes. Closing the
+// file deletes it.
 func openTAP(t *testing.T, name string) *os.File {
 	t.Helper()
 	const tunSetInterface, tap, noInfo = 0x400454ca, 0x0002, 0x1000 // linux/if_tun.h
@@ -83,13 +80,13 @@ func openTAP(t *testing.T, name string) *os.File {
 	return os.NewFile(uintptr(fd), name)
 }
 
-// carry moves frames in their order.
-func (w *wire) carry(t *testing.T, from, to *os.File, q *quality) {
+// forward forwards frames in order.
+func (w *wire) forward(t *testing.T, from, to *os.File, q *quality) {
 	type frame struct {
 		bytes []byte
 		due   time.Time
 	}
-	late := make(chan frame, 4096) // on the wire; closed by the reader; a full one loses frames, as queues do
+	late := make(chan frame, 4096) // frames in flight; closed by the reader; frames are dropped if it is full
 	w.group.Go(func() {
 		for f := range late {
 			time.Sleep(time.Until(f.due))

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package filewatch reads the files of a configuration, and notices when they
-// change.
+// Package filewatch loads a configuration from files and loads it again when
+// they change.
 //
 // It watches directories, not files, because editors and Kubernetes replace
-// files by renaming: the change of a ConfigMap is the swap of a symlink beside
-// them. What counts is the content, so an event too many does no harm, and a
-// slow poll makes up for events that never come (network file systems).
+// files by renaming: an update of a ConfigMap swaps a symlink next to them. It
+// compares contents, so surplus events do no harm, and it also polls slowly, for
+// file systems that send no events (network file systems).
 package filewatch
 
 import (
@@ -16,35 +16,27 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
-// A File is one file with its content.
-type File struct {
-	Name   string
-	Source []byte
-}
-
-// maxFile is more than the parser takes, so that it is the one to complain.
-const maxFile = 1<<20 + 1
-
 // Read returns a file, or the *.yaml files of a directory in the order of their
-// names.
-func Read(path string) ([]File, error) {
+// names. Files whose names begin with a dot are left out.
+func Read(path string) ([]yamldoc.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !info.IsDir() {
 		f, err := readFile(path)
-		return []File{f}, err
+		return []yamldoc.File{f}, err
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return nil, err
 	}
-	var files []File
+	var files []yamldoc.File
 	for _, e := range entries {
-		// Names with a dot in front are the business of editors and Kubernetes.
 		if strings.HasPrefix(e.Name(), ".") || filepath.Ext(e.Name()) != ".yaml" {
 			continue
 		}
@@ -60,28 +52,29 @@ func Read(path string) ([]File, error) {
 	return files, nil
 }
 
-func readFile(path string) (File, error) {
+func readFile(path string) (yamldoc.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return File{}, err
+		return yamldoc.File{}, err
 	}
 	if !info.Mode().IsRegular() {
-		return File{}, fmt.Errorf("%s is not a regular file", path)
+		return yamldoc.File{}, fmt.Errorf("%s is not a regular file", path)
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return File{}, err
+		return yamldoc.File{}, err
 	}
 	defer f.Close()
-	src, err := io.ReadAll(io.LimitReader(f, maxFile))
+	// One byte more than the parser accepts, so that the parser reports the size.
+	src, err := io.ReadAll(io.LimitReader(f, yamldoc.MaxBytes+1))
 	if err != nil {
-		return File{}, err
+		return yamldoc.File{}, err
 	}
-	return File{Name: path, Source: src}, nil
+	return yamldoc.File{Name: path, Source: src}, nil
 }
 
-// Digest tells contents, and the names of files, apart.
-func Digest(files []File) (sum [sha256.Size]byte) {
+// digest returns a hash of the names and contents of files.
+func digest(files []yamldoc.File) (sum [sha256.Size]byte) {
 	h := sha256.New()
 	for _, f := range files {
 		fmt.Fprintf(h, "%q %d\n", f.Name, len(f.Source))

@@ -13,115 +13,105 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Options configure [Run]. Path, Logger, Debounce, Poll and Refresh are needed.
-type Options struct {
-	Path   string // as in [Read]
-	Logger *slog.Logger
-	// Debounce is how long files must be left alone before they are looked at
-	// again, Poll how often they are without an event.
-	Debounce, Poll time.Duration
-	// Refresh is called when the files may have changed, and at the beginning. It
-	// reads them and compares.
-	Refresh func()
+// watcher calls a function when files may have changed. Without fsnotify it only
+// polls.
+type watcher struct {
+	path   string
+	log    *slog.Logger
+	poll   time.Duration
+	fs     *fsnotify.Watcher // nil: none could be made
+	warned map[string]bool   // directories that could not be watched
 }
 
-// Run watches until ctx is done.
-func Run(ctx context.Context, o Options) {
-	w := newWatch(o)
-	defer w.close()
-	w.follow() // what changed since the caller read
-	poll := time.NewTicker(o.Poll)
+func newWatcher(path string, log *slog.Logger, poll time.Duration) *watcher {
+	fs, err := fsnotify.NewWatcher()
+	if err != nil {
+		log.Warn("files cannot be watched, polling instead", "path", path, "poll", poll, "error", err)
+	}
+	return &watcher{path, log, poll, fs, map[string]bool{}}
+}
+
+// maxDebounce bounds how long a directory with constant events delays a refresh:
+// this many times the debounce.
+const maxDebounce = 10
+
+// run calls refresh at once, after events, and at each poll, until ctx is done.
+func (w *watcher) run(ctx context.Context, debounce time.Duration, refresh func()) {
+	w.refresh(refresh) // the files may have changed since the caller read them
+	poll := time.NewTicker(w.poll)
 	defer poll.Stop()
-	quiet := time.NewTimer(0) // runs out when the files have been left alone
-	<-quiet.C
-	var latest time.Time // when to read even though they have not
+	idle := time.NewTimer(0) // fires a debounce after the last event
+	defer idle.Stop()
+	<-idle.C
+	var deadline time.Time // of the refresh after the events so far; zero: no event yet
 	for {
 		select {
 		case <-ctx.Done():
-			quiet.Stop()
 			return
 		case event := <-w.events():
 			if event.Op == fsnotify.Chmod {
 				continue
 			}
 			now := time.Now()
-			if latest.IsZero() {
-				latest = now.Add(maxDebounce * o.Debounce)
+			if deadline.IsZero() {
+				deadline = now.Add(maxDebounce * debounce)
 			}
-			quiet.Reset(min(o.Debounce, latest.Sub(now)))
+			idle.Reset(min(debounce, deadline.Sub(now)))
 		case err := <-w.errors():
-			o.Logger.Warn("watching files failed", "path", o.Path, "error", err)
-			quiet.Reset(o.Debounce)
-		case <-quiet.C:
-			latest = time.Time{}
-			w.follow()
+			w.log.Warn("watching files failed", "path", w.path, "error", err)
+			idle.Reset(debounce)
+		case <-idle.C:
+			deadline = time.Time{}
+			w.refresh(refresh)
 		case <-poll.C:
-			w.follow()
+			w.refresh(refresh)
 		}
 	}
 }
 
-// maxDebounce bounds, in multiples of the debounce, how long a directory that
-// is never quiet can put off a reload.
-const maxDebounce = 10
-
-// follow refreshes and then updates the watched directories, and again if these
-// were others: what happened in a new one before it was watched has no event.
-func (w *watch) follow() {
+// refresh calls the function and then updates the watched directories. If there
+// are new ones it does so again, because a change in a directory that was not
+// watched yet sent no event.
+func (w *watcher) refresh(refresh func()) {
 	for range 3 {
-		w.options.Refresh()
+		refresh()
 		if !w.update() {
 			return
 		}
 	}
 }
 
-// watch is an fsnotify watcher, or nothing but the poll if there is none.
-type watch struct {
-	options Options
-	fs      *fsnotify.Watcher // nil: none to be had
-	warned  map[string]bool   // directories that could not be watched
-}
-
-func newWatch(o Options) *watch {
-	fs, err := fsnotify.NewWatcher()
-	if err != nil {
-		o.Logger.Warn("files cannot be watched, polling", "path", o.Path, "poll", o.Poll, "error", err)
-	}
-	return &watch{o, fs, map[string]bool{}}
-}
-
-func (w *watch) events() chan fsnotify.Event {
+func (w *watcher) events() chan fsnotify.Event {
 	if w.fs == nil {
 		return nil
 	}
 	return w.fs.Events
 }
 
-func (w *watch) errors() chan error {
+func (w *watcher) errors() chan error {
 	if w.fs == nil {
 		return nil
 	}
 	return w.fs.Errors
 }
 
-func (w *watch) close() {
+func (w *watcher) close() {
 	if w.fs != nil {
-		_ = w.fs.Close() // nothing is left to lose
+		_ = w.fs.Close() // nothing was written
 	}
 }
 
-// update watches the directories that the path leads through now, and no others.
-// It reports whether there are new ones.
-func (w *watch) update() (added bool) {
+// update watches the directories on the path as it leads now, and no others. It
+// reports whether there are new ones.
+func (w *watcher) update() (added bool) {
 	if w.fs == nil {
 		return false
 	}
-	want := directories(w.options.Path)
+	want := directories(w.path)
 	have := w.fs.WatchList()
 	for _, dir := range have {
 		if !slices.Contains(want, dir) {
-			_ = w.fs.Remove(dir) // gone already, if this fails
+			_ = w.fs.Remove(dir) // fails if the directory was deleted
 		}
 	}
 	for _, dir := range want {
@@ -130,7 +120,7 @@ func (w *watch) update() (added bool) {
 		}
 		if err := w.fs.Add(dir); err != nil {
 			if !w.warned[dir] {
-				w.options.Logger.Warn("directory cannot be watched", "directory", dir, "error", err)
+				w.log.Warn("directory cannot be watched, polling it instead", "directory", dir, "error", err)
 			}
 			w.warned[dir] = true
 			continue
@@ -140,10 +130,10 @@ func (w *watch) update() (added bool) {
 	return added
 }
 
-// directories returns those in which a change can change what is read: where path
-// is, where its symlink leads, and path itself if it is a directory. They are
-// free of symlinks, so that none is watched twice. What does not exist is left
-// out.
+// directories returns the directories in which a change can affect what is read:
+// the one that holds path, the one its symlink leads to, and path itself if it is a
+// directory. Symlinks are resolved, so none is watched twice. Missing directories
+// are left out.
 func directories(path string) (dirs []string) {
 	add := func(dir string) {
 		if !slices.Contains(dirs, dir) {
@@ -162,13 +152,8 @@ func directories(path string) (dirs []string) {
 		return dirs
 	}
 	add(filepath.Dir(target))
-	if isDir(target) {
+	if info, err := os.Stat(target); err == nil && info.IsDir() {
 		add(target)
 	}
 	return dirs
-}
-
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
 }

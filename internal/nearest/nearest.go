@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package nearest guesses what a mistyped word was meant to be, for messages.
+// Package nearest finds the valid word nearest to a misspelled one, for messages.
 package nearest
 
 import "strings"
 
-// Word returns the candidate that word was probably meant to be, "" if none
-// is near: at most one edit in three characters, and two in all.
+// Word returns the candidate nearest to word, ignoring case; "" if none is near. Near
+// means at most one edit per three characters, and at most two edits.
 func Word(word string, candidates []string) string {
 	if len(word) > 64 {
 		return ""
@@ -23,8 +23,8 @@ func Word(word string, candidates []string) string {
 	return best
 }
 
-// Distance is the number of insertions, deletions, substitutions and swaps of
-// neighbours between two strings, in bytes.
+// Distance returns the edit distance of two strings, in bytes: the number of
+// insertions, deletions, substitutions and swaps of neighbours.
 func Distance(a, b string) int {
 	before, previous, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {

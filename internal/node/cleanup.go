@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// cleanups is a stack of what has to be undone. Each entry is pushed as soon
-// as there is something to undo, so a start that fails half-way and a normal
-// shutdown take the same way back.
+// cleanups is a stack of functions that undo what was started. Each is pushed as
+// soon as there is something to undo, so a failed start and a normal shutdown use
+// the same code.
 type cleanups struct {
 	log   *slog.Logger
-	level slog.Level // of what is logged
+	level slog.Level // of the log messages
 	steps []cleanup
 }
 
@@ -28,8 +28,8 @@ func (c *cleanups) push(name string, undo func() error) {
 	c.steps = append(c.steps, cleanup{name, undo})
 }
 
-// unwind undoes everything, last in first out, and empties the stack. Every step
-// is run, whatever became of the others, and bounds its own time.
+// unwind runs all functions, last in first out, and empties the stack. It runs
+// every function even if others fail; each bounds its own time.
 func (c *cleanups) unwind() error {
 	var failed []error
 	for len(c.steps) > 0 {

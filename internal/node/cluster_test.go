@@ -19,11 +19,12 @@ import (
 
 	"github.com/bucketring/bucketring/cluster"
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/ring"
 )
 
-// startCluster starts n nodes that join the first one, and waits until each
-// serves with all others. Edit may change the configuration of each.
+// startCluster starts n nodes that join the first one, and waits until all are in
+// the ring of each. edit may change the configuration of each.
 func startCluster(t *testing.T, n int, edit func(i int, c *config.Config)) []*running {
 	t.Helper()
 	var nodes []*running
@@ -42,7 +43,7 @@ func startCluster(t *testing.T, n int, edit func(i int, c *config.Config)) []*ru
 	return nodes
 }
 
-// agree waits until these nodes, and nobody else, are the ring of each of them.
+// agree waits until exactly these nodes are in the ring of each of them.
 func agree(t *testing.T, nodes ...*running) {
 	t.Helper()
 	var names []string
@@ -50,14 +51,14 @@ func agree(t *testing.T, nodes ...*running) {
 		names = append(names, n.Name())
 	}
 	for _, n := range nodes {
-		n.eventually(fmt.Sprintf("the ring of %v at %s", names, n.Name()), func() bool {
+		waittest.Until(t, fmt.Sprintf("the ring of %v at %s", names, n.Name()), func() bool {
 			first, own := nodes[0].Status().Cluster, n.Status().Cluster
 			return slices.Equal(own.serving(), names) && own.partitions() == ring.Partitions && own.RingDigest == first.RingDigest
 		})
 	}
 }
 
-// serving names the members that own partitions.
+// serving returns the names of members that own partitions.
 func (s ClusterStatus) serving() (names []string) {
 	for _, m := range s.Members {
 		if m.State == "serving" && m.Partitions > 0 {
@@ -67,8 +68,8 @@ func (s ClusterStatus) serving() (names []string) {
 	return names
 }
 
-// partitions counts those that members own. Some are missing while the router
-// has the ring of a view before.
+// partitions returns the number of partitions that the members own. It is too low
+// while the router still uses an earlier view.
 func (s ClusterStatus) partitions() (n int) {
 	for _, m := range s.Members {
 		n += m.Partitions
@@ -80,7 +81,7 @@ type checked struct {
 	status       int
 	Outcome      string
 	Owner, Route string
-	left         int64
+	remaining    int64
 }
 
 // checkKey charges one request of a key.
@@ -105,7 +106,7 @@ func (r *running) checkKey(key string) (a checked) {
 	a.status = resp.StatusCode
 	for _, l := range limits.Limits {
 		if l.Name == "requests" {
-			a.left = l.Remaining
+			a.remaining = l.Remaining
 		}
 	}
 	return a
@@ -143,7 +144,7 @@ func TestThreeNodesAreOneLimiter(t *testing.T) {
 	for _, owner := range nodes {
 		key := nodes[0].keyOf(owner.Name())
 		for i, asked := range nodes {
-			want := checked{status: http.StatusOK, Outcome: "allowed", Owner: owner.Name(), Route: "forward", left: int64(9 - i)}
+			want := checked{status: http.StatusOK, Outcome: "allowed", Owner: owner.Name(), Route: "forward", remaining: int64(9 - i)}
 			if asked == owner {
 				want.Route = "local"
 			}
@@ -153,15 +154,15 @@ func TestThreeNodesAreOneLimiter(t *testing.T) {
 		}
 	}
 
-	// One leaves: its keys find another owner, and nobody is asked in vain.
+	// One node leaves: its keys get another owner, and no call falls back.
 	leaver, rest := nodes[2], nodes[:2]
-	leaver.hasty = false
+	leaver.skipLeave = false
 	key := rest[0].keyOf(leaver.Name())
 	if err := leaver.ended(); err != nil {
 		t.Errorf("Run = %v, want nil", err)
 	}
-	if strings.Contains(leaver.log.String(), "leaving nevertheless") || strings.Contains(leaver.log.String(), "may take this node for crashed") {
-		t.Errorf("it did not leave in good order:\n%s", leaver.log)
+	if strings.Contains(leaver.log.String(), "leaving anyway") || strings.Contains(leaver.log.String(), "departure not announced") {
+		t.Errorf("it did not leave cleanly:\n%s", leaver.log)
 	}
 	for _, n := range rest {
 		if got := n.checkKey(key); got.status != http.StatusOK || got.Owner == leaver.Name() || got.Route == "fallback" {
@@ -170,7 +171,7 @@ func TestThreeNodesAreOneLimiter(t *testing.T) {
 	}
 	agree(t, rest...)
 	for _, n := range rest {
-		n.eventually("a departure", func() bool { return len(n.Status().Cluster.Departed) > 0 })
+		waittest.Until(t, "a departure", func() bool { return len(n.Status().Cluster.Departed) > 0 })
 		s := n.Status().Cluster
 		if len(s.Departed) != 1 || s.Departed[0].Name != "n3" || s.Departed[0].Fate != "left" || s.Roster != 2 {
 			t.Errorf("%s: departed = %+v, roster = %d, want that n3 left, 2", n.Name(), s.Departed, s.Roster)
@@ -196,9 +197,9 @@ func TestOneCrashes(t *testing.T) {
 		t.Errorf("Run = %v, want nil", err)
 	}
 	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("a hasty shutdown took %s", took)
+		t.Errorf("a skipLeave shutdown took %s", took)
 	}
-	// Until the others know, they decide without the owner; nobody is unready.
+	// Until the others detect the crash, they decide in fallback; all stay ready.
 	for _, n := range []*running{first, second} {
 		if got := n.checkKey(key); got.status != http.StatusOK || got.Route != "fallback" || got.Owner != n.Name() {
 			t.Errorf("%s: check %s = %+v, want allowed, fallback", n.Name(), key, got)
@@ -233,7 +234,7 @@ func TestPolicySkewIsShown(t *testing.T) {
 	write(1, 20)
 	nodes := startCluster(t, 2, func(i int, c *config.Config) { c.Policy = path(i) })
 	for _, n := range nodes {
-		n.eventually("skew", func() bool { return len(n.Status().Cluster.PolicySkew) == 2 })
+		waittest.Until(t, "skew", func() bool { return len(n.Status().Cluster.PolicySkew) == 2 })
 		for _, group := range n.Status().Cluster.PolicySkew {
 			if len(group.Members) != 1 {
 				t.Errorf("%s: skew has group %+v, want one member", n.Name(), group)
@@ -243,19 +244,19 @@ func TestPolicySkewIsShown(t *testing.T) {
 	write(1, 10)
 	nodes[1].Reload()
 	for _, n := range nodes {
-		n.eventually("no skew", func() bool { return len(n.Status().Cluster.PolicySkew) == 0 })
+		waittest.Until(t, "no skew", func() bool { return len(n.Status().Cluster.PolicySkew) == 0 })
 		for _, m := range n.Status().Cluster.Members {
 			if m.PolicyDigest.String() != n.Status().Policy.Version {
 				t.Errorf("%s: policy of %s = %s, want %s", n.Name(), m.Name, m.PolicyDigest, n.Status().Policy.Version)
 			}
 		}
 	}
-	// A change that is seen by itself, without Reload.
+	// A change of the file is detected without Reload.
 	write(0, 30)
-	nodes[1].eventually("skew again", func() bool { return len(nodes[1].Status().Cluster.PolicySkew) == 2 })
+	waittest.Until(t, "skew again", func() bool { return len(nodes[1].Status().Cluster.PolicySkew) == 2 })
 }
 
-// keyFile writes keys that are told apart by a number.
+// keyFile writes a key file; each byte gives another key.
 func keyFile(t *testing.T, path string, keys ...byte) string {
 	t.Helper()
 	var text strings.Builder
@@ -274,7 +275,7 @@ func TestKeysAreRotated(t *testing.T) {
 	path := func(i int) string { return filepath.Join(dir, fmt.Sprintf("keys%d", i)) }
 	nodes := startCluster(t, 2, func(i int, c *config.Config) { c.ClusterKeyFile = keyFile(t, path(i), 'a') })
 	key := nodes[0].keyOf("n2")
-	wave := func(keys ...byte) {
+	rotate := func(keys ...byte) {
 		t.Helper()
 		for i, n := range nodes {
 			keyFile(t, path(i), keys...)
@@ -288,13 +289,13 @@ func TestKeysAreRotated(t *testing.T) {
 		}
 	}
 	before := nodes[0].Status().Cluster.Keys[0]
-	wave('a', 'b')
-	wave('b', 'a')
-	wave('b')
+	rotate('a', 'b')
+	rotate('b', 'a')
+	rotate('b')
 	if after := nodes[0].Status().Cluster.Keys[0]; after == before {
 		t.Errorf("gossip is encrypted with %s still", after)
 	}
-	// Who comes now needs the new key. Who has it talks to both.
+	// A new member needs the new key, and can then reach both others.
 	third := start(t, func(c *config.Config) {
 		c.Name, c.ClusterKeyFile, c.Join = "n3", keyFile(t, path(2), 'b'), []string{nodes[1].GossipAddr()}
 	})
@@ -304,7 +305,7 @@ func TestKeysAreRotated(t *testing.T) {
 			t.Errorf("check of a key of %s = %+v, want forward", n.Name(), got)
 		}
 	}
-	// A file that is damaged changes nothing.
+	// An invalid file changes nothing.
 	if err := os.WriteFile(path(0), []byte("not a key\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -353,14 +354,14 @@ func TestTheNewerBootFences(t *testing.T) {
 	t.Parallel()
 	first := start(t, nil)
 	second := start(t, func(c *config.Config) { c.Join = []string{first.GossipAddr()} }) // with the same name
-	first.eventually("fenced", func() bool { return first.Ready() != nil })
+	waittest.Until(t, "fenced", func() bool { return first.Ready() != nil })
 	if err := first.Ready(); err == nil || !strings.Contains(err.Error(), "fenced") {
 		t.Errorf("Ready = %v, want fenced", err)
 	}
 	if status, body := first.get("/readyz?verbose"); status != http.StatusServiceUnavailable || !strings.Contains(body, "fenced") {
 		t.Errorf("/readyz = %d %s, want 503 fenced", status, body)
 	}
-	first.eventually("health", func() bool {
+	waittest.Until(t, "health", func() bool {
 		health, err := healthpb.NewHealthClient(first.dial()).Check(t.Context(), &healthpb.HealthCheckRequest{})
 		return err == nil && health.GetStatus() == healthpb.HealthCheckResponse_NOT_SERVING
 	})
@@ -373,8 +374,8 @@ func TestTheNewerBootFences(t *testing.T) {
 	if s := second.Status(); s.Cluster.Fenced || !s.Ready {
 		t.Errorf("the newer one: fenced %t, ready %t, want ready", s.Cluster.Fenced, s.Ready)
 	}
-	// Its shutdown is that of a node without a share.
-	first.hasty = false
+	// It shuts down like a node that is not in the ring.
+	first.skipLeave = false
 	if err := first.ended(); err != nil {
 		t.Errorf("Run = %v, want nil", err)
 	}
@@ -403,7 +404,7 @@ func TestAlone(t *testing.T) {
 		t.Errorf("member = %+v, want this node with all partitions", m)
 	}
 	began := time.Now()
-	r.hasty = false
+	r.skipLeave = false
 	if err := r.ended(); err != nil {
 		t.Errorf("Run = %v, want nil", err)
 	}
@@ -412,9 +413,9 @@ func TestAlone(t *testing.T) {
 	}
 }
 
-// The settings know how long a name may be without importing this package.
+// Package config repeats the limit, because it cannot import package cluster.
 func TestNamesFit(t *testing.T) {
-	if config.MaxName != cluster.MaxSlot {
-		t.Errorf("config.MaxName = %d, want %d", config.MaxName, cluster.MaxSlot)
+	if config.MaxName != cluster.MaxName {
+		t.Errorf("config.MaxName = %d, want %d", config.MaxName, cluster.MaxName)
 	}
 }

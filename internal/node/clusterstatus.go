@@ -15,32 +15,31 @@ import (
 type ClusterStatus struct {
 	Label  string     `json:"label"`
 	Boot   cluster.ID `json:"boot"`  // of this node
-	State  string     `json:"state"` // of this node, as it has said
+	State  string     `json:"state"` // of this node
 	Fenced bool       `json:"fenced"`
-	// View numbers what this node has seen, on its own; nodes with the same ring
-	// digest have the same owners.
+	// View is the number of the view. Each node numbers its views independently;
+	// nodes with the same ring digest agree on all owners.
 	View       uint64 `json:"view"`
 	RingDigest string `json:"ring_digest"`
-	// Roster is how many members may be deciding somewhere, those included that
-	// crashed and are not forgotten.
+	// Roster is the number of members that may be deciding somewhere, including those
+	// that crashed and are not forgotten.
 	Roster     int            `json:"roster"`
 	Members    []MemberStatus `json:"members"`
 	Fencing    []MemberStatus `json:"fencing,omitempty"` // see [cluster.View.Fenced]
 	Departed   []Departure    `json:"departed,omitempty"`
-	PolicySkew []PolicyGroup  `json:"policy_skew,omitempty"` // none: all have the same
-	// EnvoySkew groups the members that have rules of Envoy's rate limit service;
-	// none: all of them have the same.
-	EnvoySkew []PolicyGroup `json:"envoy_skew,omitempty"`
-	// Problem is why members that are missing could not be reached lately.
+	PolicySkew []DigestGroup  `json:"policy_skew,omitempty"` // see [cluster.View.PolicySkew]
+	EnvoySkew  []DigestGroup  `json:"envoy_skew,omitempty"`  // see [cluster.View.RulesSkew]
+	// Problem says why missing members could not be reached lately.
 	Problem     string    `json:"problem,omitempty"`
 	LastContact time.Time `json:"last_contact,omitzero"`
-	HealthScore int       `json:"health_score"` // 0: this node keeps up with gossip
-	// Outbox is how many calls that were decided without their owner it was not
-	// told of yet, Fallbacks how many were decided so, by cause.
+	HealthScore int       `json:"health_score"` // see [cluster.Cluster.HealthScore]
+	// Outbox is the number of calls that were decided in fallback and that their
+	// owners have not acknowledged yet. Fallbacks counts the calls that were decided
+	// in fallback, by cause.
 	Outbox    int               `json:"outbox"`
 	Fallbacks map[string]uint64 `json:"fallbacks"`
-	// Keys are fingerprints of the cluster keys, the one in use first. None:
-	// gossip is plaintext, and members need no key.
+	// Keys are fingerprints of the cluster keys, the one in use first. Without keys
+	// gossip is plaintext and members do not authenticate each other.
 	Keys []cluster.ID `json:"keys,omitempty"`
 }
 
@@ -56,12 +55,12 @@ type MemberStatus struct {
 	Gossip       string     `json:"gossip"`
 	Partitions   int        `json:"partitions"`
 	PolicyDigest cluster.ID `json:"policy_digest"`
-	EnvoyDigest  cluster.ID `json:"envoy_digest,omitzero"` // the beginning of [EnvoyStatus.Digest]; 0: no rules
-	// Link is how calls get there from this node; nil for itself.
+	EnvoyDigest  cluster.ID `json:"envoy_digest,omitzero"` // the first 16 digits of [EnvoyStatus.Digest]; 0: no rules
+	// Link is the connection from this node to the member; nil for itself.
 	Link *peer.LinkStatus `json:"link,omitempty"`
 }
 
-// Departure is a member that is gone and not forgotten.
+// Departure is a member that departed and is not forgotten.
 type Departure struct {
 	Name string     `json:"name"`
 	Boot cluster.ID `json:"boot"`
@@ -69,12 +68,9 @@ type Departure struct {
 	At   time.Time  `json:"at"`
 }
 
-// PolicyGroup are the members that have one policy, or the same rules of Envoy's
-// rate limit service, in force.
-type PolicyGroup struct {
-	Digest  cluster.ID `json:"digest"`
-	Members []string   `json:"members"`
-}
+// DigestGroup lists the members that have the same policy, or the same rules of
+// Envoy's rate limit service, in force.
+type DigestGroup = cluster.DigestGroup
 
 func (n *Node) clusterStatus(routed peer.Status) ClusterStatus {
 	c := n.cluster.Status()
@@ -82,38 +78,32 @@ func (n *Node) clusterStatus(routed peer.Status) ClusterStatus {
 		Label: n.config.Cluster, Boot: c.Boot.ID, State: c.State.String(), Fenced: c.Fenced,
 		View: c.View.Number, RingDigest: routed.Ring, Roster: routed.Roster,
 		Outbox: routed.Outbox, Fallbacks: routed.Fallbacks,
+		PolicySkew: c.PolicySkew, EnvoySkew: c.RulesSkew,
 		Problem: c.Problem, LastContact: c.LastContact, HealthScore: c.HealthScore, Keys: c.Keys,
 	}
 	member := func(m cluster.Member) MemberStatus {
 		return MemberStatus{
-			Name: m.Slot, Self: m.Boot.ID == n.boot.ID, State: m.State.String(), Boot: m.Boot.ID, Started: m.Boot.Started,
+			Name: m.Name, Self: m.Boot.ID == n.boot.ID, State: m.State.String(), Boot: m.Boot.ID, Started: m.Boot.Started,
 			HTTP: addressText(m.HTTP), GRPC: addressText(m.GRPC), Gossip: addressText(m.Gossip), PolicyDigest: m.Policy, EnvoyDigest: m.Rules,
 		}
 	}
 	for _, m := range c.View.Members {
-		shown := member(m)
+		status := member(m)
 		if i := slices.IndexFunc(routed.Members, func(r peer.MemberStatus) bool { return r.Boot == m.Boot.ID.String() }); i >= 0 {
-			shown.Partitions, shown.Link = routed.Members[i].Partitions, routed.Members[i].Link
+			status.Partitions, status.Link = routed.Members[i].Partitions, routed.Members[i].Link
 		}
-		s.Members = append(s.Members, shown)
+		s.Members = append(s.Members, status)
 	}
 	for _, m := range c.View.Fenced {
 		s.Fencing = append(s.Fencing, member(m))
 	}
 	for _, d := range c.View.Departed {
-		s.Departed = append(s.Departed, Departure{Name: d.Slot, Boot: d.Boot.ID, Fate: d.Fate.String(), At: d.At})
+		s.Departed = append(s.Departed, Departure{Name: d.Name, Boot: d.Boot.ID, Fate: d.Fate.String(), At: d.At})
 	}
-	s.PolicySkew, s.EnvoySkew = groupsOf(c.PolicySkew), groupsOf(c.RulesSkew)
 	return s
 }
 
-func groupsOf(from []cluster.PolicyGroup) (groups []PolicyGroup) {
-	for _, g := range from {
-		groups = append(groups, PolicyGroup{Digest: g.Digest, Members: g.Slots})
-	}
-	return groups
-}
-
+// addressText returns "" for the zero address.
 func addressText(a netip.AddrPort) string {
 	if !a.IsValid() {
 		return ""

@@ -20,6 +20,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/internal/filewatch"
 	"github.com/bucketring/bucketring/rpc/envoy"
 	"github.com/bucketring/bucketring/rpc/envoy/config"
 	"github.com/bucketring/bucketring/rpc/envoy/xds"
@@ -27,34 +28,33 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// envoyHealth is what the health service calls Envoy's: it serves when the node is
-// ready and has rules. Probes that were made for envoyproxy/ratelimit ask for its
-// name.
+// Names of Envoy's rate limit service in the gRPC health service. It is serving
+// when the node is ready and has rules.
 var (
 	envoyHealth = rls.RateLimitService_ServiceDesc.ServiceName
-	stockHealth = "ratelimit"
+	stockHealth = "ratelimit" // the name that envoyproxy/ratelimit uses
 )
 
-// envoyDoor is Envoy's rate limit service.
-type envoyDoor struct {
+// envoyService is Envoy's rate limit service and its servers.
+type envoyService struct {
 	service  *envoy.Service
 	files    *envoyRules  // nil: rules come from a control plane
-	plane    *xds.Client  // nil: from files
-	listener net.Listener // nil: none of its own
+	plane    *xds.Client  // nil: rules come from files
+	listener net.Listener // nil: only the address of grpc
 	grpc     *grpc.Server // for the listener
 
 	httpListener net.Listener // nil: none
 	http         *http.Server // for httpListener
 }
 
-// openEnvoy makes the service, if it is on. Rules in files are loaded; those of a
-// control plane come when the node runs.
+// openEnvoy creates the service if it is configured. It loads rules from files;
+// rules of a control plane arrive while the node runs.
 func (n *Node) openEnvoy() (err error) {
 	c := n.config
 	if !c.Envoy() {
 		return nil
 	}
-	e := &envoyDoor{}
+	e := &envoyService{}
 	if e.service, err = envoy.New(envoy.Options{
 		Counter: n.router, Policy: n.router,
 		Shadow: c.EnvoyShadow, Headers: c.EnvoyHeaders, Body: c.EnvoyBody, Metadata: c.EnvoyMetadata, Prefix: c.EnvoyPrefix,
@@ -68,7 +68,7 @@ func (n *Node) openEnvoy() (err error) {
 	}
 	onRules := func(c *config.Config) {
 		set(c)
-		n.showHealth()
+		n.updateHealth()
 	}
 	if c.EnvoyConfig != "" {
 		e.files, err = openEnvoyRules(c.EnvoyConfig, n.log, set)
@@ -83,7 +83,7 @@ func (n *Node) openEnvoy() (err error) {
 	}
 	if c.EnvoyListen != "" {
 		if e.listener, err = n.listen(c.EnvoyListen); err != nil {
-			return fmt.Errorf("listen for Envoy: %w", err)
+			return fmt.Errorf("listen on envoy_listen: %w", err)
 		}
 		if c.EnvoyCertFile != "" {
 			if _, err := n.envoyTLS(); err != nil {
@@ -93,7 +93,7 @@ func (n *Node) openEnvoy() (err error) {
 	}
 	if c.EnvoyHTTP != "" {
 		if e.httpListener, err = n.listen(c.EnvoyHTTP); err != nil {
-			return fmt.Errorf("listen for Envoy's HTTP: %w", err)
+			return fmt.Errorf("listen on envoy_http: %w", err)
 		}
 	}
 	n.envoy = e
@@ -101,16 +101,16 @@ func (n *Node) openEnvoy() (err error) {
 	return nil
 }
 
-// rulesID is the beginning of the digest of rules, by which members compare them.
+// rulesID returns the first 64 bits of the digest of rules, which members gossip.
 func rulesID(c *config.Config) cluster.ID {
 	id, err := strconv.ParseUint(c.Digest()[:16], 16, 64)
 	if err != nil {
-		return 0 // never: they are hexadecimal digits
+		return 0 // impossible: a digest has hexadecimal digits
 	}
 	return cluster.ID(id)
 }
 
-// services are those beside RateLimiter.
+// services returns the gRPC services besides RateLimiter.
 func (n *Node) services() []server.UnaryService {
 	if n.envoy == nil {
 		return nil
@@ -118,8 +118,8 @@ func (n *Node) services() []server.UnaryService {
 	return []server.UnaryService{n.envoy.service.GRPC()}
 }
 
-// openEnvoyDoor makes the servers of the service's own addresses.
-func (n *Node) openEnvoyDoor() {
+// openEnvoyServers creates the servers for envoy_listen and envoy_http.
+func (n *Node) openEnvoyServers() {
 	if n.envoy == nil {
 		return
 	}
@@ -140,7 +140,7 @@ func (n *Node) openEnvoyDoor() {
 	n.envoy.grpc = server.NewGRPC(nil, o)
 }
 
-// runEnvoy follows the rules.
+// runEnvoy keeps the rules up to date until ctx is done.
 func (n *Node) runEnvoy(ctx context.Context, group *errgroup.Group) {
 	e := n.envoy
 	if e == nil {
@@ -150,13 +150,13 @@ func (n *Node) runEnvoy(ctx context.Context, group *errgroup.Group) {
 		if e.plane != nil {
 			return e.plane.Run(ctx)
 		}
-		e.files.run(ctx)
+		e.files.Run(ctx)
 		return nil
 	})
 }
 
-// EnvoyAddr returns the service's own address, with the real port; "" if it has
-// none.
+// EnvoyAddr returns the address of envoy_listen with its real port, or "" if it is
+// not set.
 func (n *Node) EnvoyAddr() string {
 	if n.envoy == nil || n.envoy.listener == nil {
 		return ""
@@ -164,7 +164,8 @@ func (n *Node) EnvoyAddr() string {
 	return n.envoy.listener.Addr().String()
 }
 
-// EnvoyHTTPAddr is EnvoyAddr for HTTP.
+// EnvoyHTTPAddr returns the address of envoy_http with its real port, or "" if it
+// is not set.
 func (n *Node) EnvoyHTTPAddr() string {
 	if n.envoy == nil || n.envoy.httpListener == nil {
 		return ""
@@ -172,17 +173,17 @@ func (n *Node) EnvoyHTTPAddr() string {
 	return n.envoy.httpListener.Addr().String()
 }
 
-// reloadEnvoy reads rules in files again now.
+// reloadEnvoy reads rules from files again.
 func (n *Node) reloadEnvoy() {
 	if n.envoy == nil || n.envoy.files == nil {
 		return
 	}
-	if _, err := n.envoy.files.load(true); err != nil {
+	if err := n.envoy.files.Reload(); err != nil {
 		n.envoy.files.logFailure(err)
 	}
 }
 
-// planeCredentials are those of a connection to the control plane.
+// planeCredentials returns the credentials for the control plane.
 func (n *Node) planeCredentials() (grpc.DialOption, error) {
 	if n.config.EnvoyCAFile == "" {
 		return grpc.WithTransportCredentials(insecure.NewCredentials()), nil
@@ -194,14 +195,14 @@ func (n *Node) planeCredentials() (grpc.DialOption, error) {
 	return grpc.WithTransportCredentials(credentials.NewTLS(c)), nil
 }
 
-// EnvoyStatus is how Envoy's rate limit service stands.
+// EnvoyStatus is the status of Envoy's rate limit service.
 type EnvoyStatus struct {
-	Listen  string            `json:"listen,omitempty"` // beside gRPC
-	HTTP    string            `json:"http,omitempty"`
+	Listen  string            `json:"listen,omitempty"` // envoy_listen
+	HTTP    string            `json:"http,omitempty"`   // envoy_http
 	Domains []string          `json:"domains,omitempty"`
 	Rules   int               `json:"rules"`
 	Digest  string            `json:"digest,omitempty"`
-	Files   *EnvoyRulesStatus `json:"files,omitempty"`
+	Files   *filewatch.Status `json:"files,omitempty"`
 	Plane   *xds.Status       `json:"control_plane,omitempty"`
 }
 
@@ -212,7 +213,7 @@ func (n *Node) envoyStatus() *EnvoyStatus {
 	rules := n.envoy.service.Rules()
 	s := &EnvoyStatus{Listen: n.EnvoyAddr(), HTTP: n.EnvoyHTTPAddr(), Domains: rules.Domains(), Rules: len(rules.Rules()), Digest: rules.Digest()}
 	if f := n.envoy.files; f != nil {
-		status := f.status()
+		status, _ := f.Status()
 		s.Files = &status
 	}
 	if p := n.envoy.plane; p != nil {
@@ -222,8 +223,8 @@ func (n *Node) envoyStatus() *EnvoyStatus {
 	return s
 }
 
-// showEnvoyHealth says whether Envoy gets decisions here. It needs showing.
-func (n *Node) showEnvoyHealth(ready bool) {
+// updateEnvoyHealthLocked updates the health of Envoy's rate limit service.
+func (n *Node) updateEnvoyHealthLocked(ready bool) {
 	if n.envoy == nil {
 		return
 	}
@@ -235,25 +236,25 @@ func (n *Node) showEnvoyHealth(ready bool) {
 	n.health.SetServingStatus(stockHealth, status)
 }
 
-// envoyCollector shows which rules are in force and how following them goes.
+// envoyCollector exports the rules in force and the state of their updates.
 type envoyCollector struct {
-	door                             *envoyDoor
+	envoy                            *envoyService
 	info, rules, good, updates, link *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*envoyCollector)(nil)
 
-func newEnvoyCollector(e *envoyDoor) *envoyCollector {
+func newEnvoyCollector(e *envoyService) *envoyCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("bucketring_envoy_"+name, help, labels, nil)
 	}
 	return &envoyCollector{
-		door:    e,
-		info:    desc("config_info", "1; the label says which rules of Envoy's rate limit service are in force.", "digest"),
+		envoy:   e,
+		info:    desc("config_info", "Always 1; the label is the digest of the rules of Envoy's rate limit service in force.", "digest"),
 		rules:   desc("config_rules", "Rules of Envoy's rate limit service in force."),
-		good:    desc("config_last_update_successful", "1 if the rules in force are the latest that files or the control plane have, as far as is known; 0 if those cannot be used."),
-		updates: desc("config_updates_total", "Attempts to change the rules.", "result"),
-		link:    desc("control_plane_connected", "1 if the control plane answers. Absent if rules come from files."),
+		good:    desc("config_last_update_successful", "1 if the last update of the rules succeeded, 0 if the latest rules of the files or the control plane are invalid."),
+		updates: desc("config_updates_total", "Updates of the rules, by result.", "result"),
+		link:    desc("control_plane_connected", "1 if the control plane is connected, 0 if not. Absent if rules come from files."),
 	}
 }
 
@@ -266,26 +267,20 @@ func (c *envoyCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *envoyCollector) Collect(ch chan<- prometheus.Metric) {
-	is := func(b bool) float64 {
-		if b {
-			return 1
-		}
-		return 0
-	}
-	rules := c.door.service.Rules()
+	rules := c.envoy.service.Rules()
 	ch <- prometheus.MustNewConstMetric(c.info, prometheus.GaugeValue, 1, rules.Digest())
 	ch <- prometheus.MustNewConstMetric(c.rules, prometheus.GaugeValue, float64(len(rules.Rules())))
 	var good bool
 	var done, failed int64
-	if f := c.door.files; f != nil {
-		s := f.status()
+	if f := c.envoy.files; f != nil {
+		s, _ := f.Status()
 		good, done, failed = s.LastError == "", s.Reloads, s.Failures
 	} else {
-		s := c.door.plane.Status()
+		s := c.envoy.plane.Status()
 		good, done, failed = s.LastError == "" && s.Version != "", s.Accepted, s.Rejected
-		ch <- prometheus.MustNewConstMetric(c.link, prometheus.GaugeValue, is(s.Connected))
+		ch <- prometheus.MustNewConstMetric(c.link, prometheus.GaugeValue, boolGauge(s.Connected))
 	}
-	ch <- prometheus.MustNewConstMetric(c.good, prometheus.GaugeValue, is(good))
+	ch <- prometheus.MustNewConstMetric(c.good, prometheus.GaugeValue, boolGauge(good))
 	ch <- prometheus.MustNewConstMetric(c.updates, prometheus.CounterValue, float64(done), "success")
 	ch <- prometheus.MustNewConstMetric(c.updates, prometheus.CounterValue, float64(failed), "failure")
 }

@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/limiter"
 )
 
@@ -68,7 +69,7 @@ descriptors:
     rate_limit: { unit: month, requests_per_unit: 10_000_000_000 }
 `
 
-// midday is in the middle of a day, and of an hour, so that no window ends.
+// midday is in the middle of a day and of an hour, so that no window ends.
 func midday() limiter.Time {
 	t := time.Date(2026, 2, 18, 12, 30, 0, 0, time.UTC).UnixNano()
 	return limiter.Time{Mono: t, Wall: t}
@@ -108,7 +109,7 @@ func hits(n uint64, d *common.RateLimitDescriptor) *common.RateLimitDescriptor {
 	return d
 }
 
-// giveBack is hits the other way round.
+// giveBack sets negative hits.
 func giveBack(n uint64, d *common.RateLimitDescriptor) *common.RateLimitDescriptor {
 	d.IsNegativeHits = true
 	return hits(n, d)
@@ -116,7 +117,7 @@ func giveBack(n uint64, d *common.RateLimitDescriptor) *common.RateLimitDescript
 
 type descriptors = []*common.RateLimitDescriptor
 
-// codesOf is an answer as "OVER_LIMIT: OK OVER_LIMIT".
+// codesOf formats an answer as "OVER_LIMIT: OK OVER_LIMIT".
 func codesOf(r *rls.RateLimitResponse) string {
 	text := r.GetOverallCode().String() + ":"
 	for _, s := range r.GetStatuses() {
@@ -125,8 +126,8 @@ func codesOf(r *rls.RateLimitResponse) string {
 	return text
 }
 
-// TestEnvoyConformance goes through what a client of the stock server relies on,
-// at one node and, call by call, at the three of a cluster.
+// TestEnvoyConformance compares the service with envoyproxy/ratelimit, at one node
+// and, call by call, at three nodes of a cluster.
 func TestEnvoyConformance(t *testing.T) {
 	t.Parallel()
 	type call struct {
@@ -242,7 +243,7 @@ func TestEnvoyConformance(t *testing.T) {
 	}
 }
 
-// startEnvoyCluster is startCluster with other options, too.
+// startEnvoyCluster is startCluster with further options.
 func startEnvoyCluster(t *testing.T, n int, edit func(*config.Config), change func(*Options)) []*running {
 	t.Helper()
 	var nodes []*running
@@ -259,8 +260,8 @@ func startEnvoyCluster(t *testing.T, n int, edit func(*config.Config), change fu
 	return nodes
 }
 
-// TestEnvoyIsExactUnderLoad wants the limit of each counter, and not one more, to
-// pass through three nodes that are asked at once.
+// TestEnvoyIsExactUnderLoad checks that three nodes under concurrent load admit
+// exactly the limit of each counter.
 func TestEnvoyIsExactUnderLoad(t *testing.T) {
 	t.Parallel()
 	nodes := startEnvoyCluster(t, 3, withEnvoy(t, "domain: d\ndescriptors: [{ key: k, rate_limit: { unit: day, requests_per_unit: 50 } }]\n"), func(o *Options) { o.Now = midday })
@@ -313,8 +314,8 @@ func (rawCodec) Unmarshal(data []byte, v any) error {
 	return proto.Unmarshal(data, v.(proto.Message))
 }
 
-// TestEnvoyAndTextThatIsNotUTF8 wants a header with bytes that are no text not to
-// get past a limit: Envoy lets pass what it gets an error for.
+// TestEnvoyAndTextThatIsNotUTF8 checks that invalid UTF-8 in a header does not bypass
+// a limit: Envoy admits a request if the service returns an error.
 func TestEnvoyAndTextThatIsNotUTF8(t *testing.T) {
 	t.Parallel()
 	r := start(t, withEnvoy(t, envoyRulesText))
@@ -369,11 +370,11 @@ func TestEnvoyRulesReload(t *testing.T) {
 		t.Errorf("5 of 5 hits = %s, want OK", got)
 	}
 	writeRules(t, path, rules(4))
-	r.eventually("the new rules", func() bool { return ask(0) == "OVER_LIMIT: OVER_LIMIT" }) // what was used stays
+	waittest.Until(t, "the new rules", func() bool { return ask(0) == "OVER_LIMIT: OVER_LIMIT" }) // what was used stays
 	first := r.Status().Envoy
 
 	writeRules(t, path, rules(-1))
-	r.eventually("the complaint", func() bool { return r.Status().Envoy.Files.LastError != "" })
+	waittest.Until(t, "the complaint", func() bool { return r.Status().Envoy.Files.LastError != "" })
 	s := r.Status().Envoy
 	if s.Digest != first.Digest || s.Rules != 1 || !strings.Contains(s.Files.LastError, "shop.yaml:2:") {
 		t.Errorf("status after a bad file = %+v %+v, want the rules from before and the place of the problem", s, s.Files)
@@ -387,7 +388,7 @@ func TestEnvoyRulesReload(t *testing.T) {
 		t.Errorf("a reload made %d failures of %d, want one more", got, failures)
 	}
 	writeRules(t, path, rules(6))
-	r.eventually("the good rules", func() bool { return ask(0) == "OK: OK" })
+	waittest.Until(t, "the good rules", func() bool { return ask(0) == "OK: OK" })
 	if _, text := r.get("/status"); !json.Valid([]byte(text)) || !strings.Contains(text, `"domains":["shop"]`) {
 		t.Errorf("/status does not name the domain: %s", text)
 	}
@@ -489,7 +490,7 @@ func TestEnvoyHTTP(t *testing.T) {
 		t.Errorf("GET /healthcheck = %d %s, want 200 OK", status, text)
 	}
 	r.stop()
-	r.eventually("a probe that is told", func() bool {
+	waittest.Until(t, "a probe that is told", func() bool {
 		status, text := visit(http.MethodGet, "/healthcheck", "")
 		return status == http.StatusServiceUnavailable && strings.Contains(text, "draining")
 	})
@@ -524,7 +525,7 @@ func TestEnvoySkewIsShown(t *testing.T) {
 	}
 	short := nodes[0].Status().Envoy.Digest[:16]
 	for _, n := range nodes {
-		n.eventually("the digests", func() bool { return digests(n) == short+" "+short+" 0000000000000000" })
+		waittest.Until(t, "the digests", func() bool { return digests(n) == short+" "+short+" 0000000000000000" })
 		if got := n.Status().Cluster.EnvoySkew; got != nil {
 			t.Errorf("%s: skew of the same rules = %v, want none", n.Name(), got)
 		}
@@ -532,7 +533,7 @@ func TestEnvoySkewIsShown(t *testing.T) {
 	writeRules(t, path(1), rules(6))
 	nodes[1].Reload()
 	for _, n := range nodes {
-		n.eventually("skew", func() bool { return len(n.Status().Cluster.EnvoySkew) == 2 })
+		waittest.Until(t, "skew", func() bool { return len(n.Status().Cluster.EnvoySkew) == 2 })
 	}
 	if n := len(nodes[2].Status().Cluster.PolicySkew); n != 0 {
 		t.Errorf("%d policies, want the same everywhere", n)
@@ -540,6 +541,6 @@ func TestEnvoySkewIsShown(t *testing.T) {
 	writeRules(t, path(1), rules(5))
 	nodes[1].Reload()
 	for _, n := range nodes {
-		n.eventually("no skew", func() bool { return n.Status().Cluster.EnvoySkew == nil })
+		waittest.Until(t, "no skew", func() bool { return n.Status().Cluster.EnvoySkew == nil })
 	}
 }

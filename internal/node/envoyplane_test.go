@@ -31,12 +31,13 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
-// identity is files with a certificate, its key, and who certified it.
+// identity has the files of a certificate, its key and its authority.
 type identity struct{ cert, key, ca string }
 
-// newIdentity makes an identity for 127.0.0.1, certified by itself.
+// newIdentity creates a self-signed identity for 127.0.0.1.
 func newIdentity(t *testing.T) identity {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -68,7 +69,7 @@ func newIdentity(t *testing.T) identity {
 	return id
 }
 
-// tls reads an identity for either side.
+// tls returns a configuration for servers and clients.
 func (id identity) tls(t *testing.T) *tls.Config {
 	t.Helper()
 	n := &Node{config: &config.Config{EnvoyCertFile: id.cert, EnvoyKeyFile: id.key, EnvoyCAFile: id.ca}}
@@ -79,7 +80,7 @@ func (id identity) tls(t *testing.T) *tls.Config {
 	return c
 }
 
-// startPlane serves one domain as Envoy Gateway does: over mutual TLS.
+// startPlane serves one domain over mutual TLS, like Envoy Gateway.
 func startPlane(t *testing.T, id identity, states cache.SnapshotCache) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -133,7 +134,7 @@ func TestEnvoyWithAControlPlane(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("the rules of the control plane", func() bool { return r.envoyHealth(conn) == "SERVING" })
+	waittest.Until(t, "the rules of the control plane", func() bool { return r.envoyHealth(conn) == "SERVING" })
 	for _, want := range []string{"OK: OK", "OVER_LIMIT: OVER_LIMIT"} {
 		if got, err := ask(conn); err != nil || codesOf(got) != want {
 			t.Errorf("ShouldRateLimit = %v, %v, want %s", got, err, want)
@@ -143,7 +144,7 @@ func TestEnvoyWithAControlPlane(t *testing.T) {
 		t.Errorf("status = %+v %+v, want version 1 of the control plane", s, s.Plane)
 	}
 
-	// Nobody else may ask there.
+	// A client without a certificate is rejected.
 	for name, c := range map[string]*tls.Config{
 		"no certificate":    {RootCAs: id.tls(t).RootCAs, MinVersion: tls.VersionTLS12},
 		"a stranger's":      {RootCAs: id.tls(t).RootCAs, MinVersion: tls.VersionTLS12, Certificates: newIdentity(t).tls(t).Certificates},

@@ -9,10 +9,9 @@ import (
 	"os"
 )
 
-// envoyTLS reads the certificates of Envoy's rate limit service: ours, and those
-// that others must be certified by. The same serve towards Envoy and towards a
-// control plane. They are read each time, since they are replaced while the node
-// runs, and connections are few.
+// envoyTLS returns the TLS configuration of Envoy's rate limit service, for Envoy
+// and for a control plane. It reads the files for each connection, so that
+// certificates can be replaced while the node runs.
 func (n *Node) envoyTLS() (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}
 	if n.config.EnvoyCertFile != "" {
@@ -31,7 +30,7 @@ func (n *Node) envoyTLS() (*tls.Config, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("read envoy_ca_file: %s has no certificate in PEM", n.config.EnvoyCAFile)
+		return nil, fmt.Errorf("read envoy_ca_file: %s has no PEM certificate", n.config.EnvoyCAFile)
 	}
 	c.RootCAs, c.ClientCAs, c.ClientAuth = pool, pool, tls.RequireAndVerifyClientCert
 	return c, nil

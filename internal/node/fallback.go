@@ -8,21 +8,20 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// standInShare of the keys and ids of the engine have room in the one that
-// stands in for owners: it keeps what was used while they were away, and no
-// longer.
-const standInShare = 16
+// fallbackShare is the size of the engine relative to that of the fallback engine,
+// which has only the usage of keys whose owner cannot be reached.
+const fallbackShare = 16
 
-// newFallback makes the service that decides when an owner cannot be reached,
-// from memory of its own.
+// newFallback returns the service that decides when an owner cannot be reached. It
+// has its own engine.
 func (n *Node) newFallback(local *server.Service) *server.Service {
 	c, catalog := n.config, limiter.NewCatalog()
-	share := func(limit int) int { return max(1, limit/standInShare) }
-	n.standIn = limiter.New(limiter.Options{
+	share := func(limit int) int { return max(1, limit/fallbackShare) }
+	n.fallbackEngine = limiter.New(limiter.Options{
 		Catalog: catalog, MaxKeys: share(c.MaxKeys), MaxKeysPerRoot: share(c.MaxKeysPerRoot), MaxIDs: share(c.MaxIDs),
 	})
 	plans := fallback.New(catalog)
-	return local.Fallback(n.standIn, func() server.Policy {
+	return local.Fallback(n.fallbackEngine, func() server.Policy {
 		return plans.Policy(n.policies.Current(), n.router.Roster())
 	})
 }

@@ -17,11 +17,11 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// lookupTimeout bounds how long a start waits for a host name.
+// lookupTimeout bounds the resolution of a host name at start.
 const lookupTimeout = 5 * time.Second
 
-// newCluster makes this node's part in the cluster, which does nothing yet. The
-// listeners for gRPC and HTTP must be there: members are told their ports.
+// newCluster returns this node's membership, which is not running yet. The
+// listeners for gRPC and HTTP must be open, because their ports are announced.
 func (n *Node) newCluster() (*cluster.Cluster, error) {
 	c := n.config
 	bind, err := lookupAddress(c.Gossip)
@@ -40,11 +40,11 @@ func (n *Node) newCluster() (*cluster.Cluster, error) {
 		}
 		advertise = netip.AddrPortFrom(ip, port)
 	}
-	if err := tryToListen(bind); err != nil {
+	if err := checkListen(bind); err != nil {
 		return nil, fmt.Errorf("listen for gossip: %w", err)
 	}
 	return cluster.New(cluster.Options{
-		Slot: c.Name, Boot: n.boot,
+		Name: c.Name, Boot: n.boot,
 		Bind: bind, Advertise: advertise, GRPC: portOf(n.grpcListener), HTTP: portOf(n.httpListener),
 		Seeds: c.Join, Label: c.Cluster, Keys: n.keys.current(), Insecure: c.Insecure,
 		Ring: cluster.ID(ring.Layout()), Policy: cluster.ID(n.policies.Current().Version()),
@@ -52,18 +52,18 @@ func (n *Node) newCluster() (*cluster.Cluster, error) {
 	})
 }
 
-// newBoot tells this run of the process from all others.
+// newBoot returns the identity of this run of the process.
 func newBoot(now time.Time) cluster.Boot {
 	return cluster.Boot{ID: cluster.ID(cmp.Or(rand.Uint64(), 1)), Started: now}
 }
 
 func portOf(l net.Listener) uint16 { return uint16(l.Addr().(*net.TCPAddr).Port) }
 
-// tryToListen finds out early whether gossip will be able to: it opens its
-// sockets only when it runs.
-func tryToListen(address netip.AddrPort) error {
+// checkListen returns an error if gossip will not be able to listen, which it
+// otherwise finds out only when it runs.
+func checkListen(address netip.AddrPort) error {
 	if address.Port() == 0 {
-		return nil // a free one is found then
+		return nil // gossip will pick a free one
 	}
 	tcp, err := net.Listen("tcp", address.String())
 	if err != nil {
@@ -78,8 +78,8 @@ func tryToListen(address netip.AddrPort) error {
 	return nil
 }
 
-// lookupAddress turns host:port into an address to listen on. No host means all
-// of this machine, in IPv4.
+// lookupAddress resolves host:port to an address to listen on. An empty host means
+// all IPv4 addresses of this machine.
 func lookupAddress(address string) (netip.AddrPort, error) {
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
@@ -98,7 +98,7 @@ func lookupAddress(address string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(ip, uint16(port)), nil
 }
 
-// lookupHost returns an address of host, in IPv4 if there is one.
+// lookupHost returns an address of host, preferably IPv4.
 func lookupHost(host string) (netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()

@@ -14,7 +14,7 @@ import (
 	"github.com/bucketring/bucketring/internal/config"
 )
 
-// clusterKeys are the keys of the cluster key file, as they were last applied.
+// clusterKeys holds the keys of the cluster key file as they were last applied.
 type clusterKeys struct {
 	path string // "": none
 	keys atomic.Pointer[[][]byte]
@@ -35,13 +35,12 @@ func readClusterKeys(path string) (*clusterKeys, error) {
 	return k, nil
 }
 
-// current returns the keys, the one to use first; nil if there are none. They
-// must not be changed.
+// current returns the keys, the one to use first. The caller must not modify them.
 func (k *clusterKeys) current() [][]byte { return *k.keys.Load() }
 
-// reload reads the file and changes the keys of gossip to match, so that at no
-// time a key is used that is not accepted: add, use, remove. It reports whether
-// there was anything to do. A file that cannot be used changes nothing.
+// reload reads the file and updates the keys of gossip in the order add, use,
+// remove, so that the key in use is always accepted. It reports whether the keys
+// changed. An invalid file changes nothing.
 func (k *clusterKeys) reload(c *cluster.Cluster) (changed bool, err error) {
 	if k.path == "" {
 		return false, nil
@@ -57,7 +56,7 @@ func (k *clusterKeys) reload(c *cluster.Cluster) (changed bool, err error) {
 		return false, nil
 	}
 	for _, key := range keys {
-		if !holds(old, key) {
+		if !contains(old, key) {
 			if err := c.AddKey(key); err != nil {
 				return false, err
 			}
@@ -71,16 +70,16 @@ func (k *clusterKeys) reload(c *cluster.Cluster) (changed bool, err error) {
 	k.keys.Store(&keys)
 	var problems []error
 	for _, key := range old {
-		if !holds(keys, key) {
+		if !contains(keys, key) {
 			problems = append(problems, c.RemoveKey(key))
 		}
 	}
 	if err := errors.Join(problems...); err != nil {
-		return true, fmt.Errorf("%w; it is still accepted", err)
+		return true, fmt.Errorf("%w; the key is still accepted", err)
 	}
 	return true, nil
 }
 
-func holds(keys [][]byte, key []byte) bool {
+func contains(keys [][]byte, key []byte) bool {
 	return slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, key) })
 }

@@ -14,39 +14,39 @@ import (
 	"github.com/bucketring/bucketring/rpc/peer"
 )
 
-// How long the steps of joining and leaving may take.
+// Bounds of the steps of joining and leaving.
 const (
-	settleTimeout    = 5 * time.Second // for the own view to name this node
-	leaveRingTimeout = 2 * time.Second // for the own view not to name it any more
-	retargetTime     = time.Second     // for the others to follow, see gossip's quiet time
-	flushTimeout     = 3 * time.Second // for the outbox
-	goodbyeTimeout   = 3 * time.Second
+	joinRingTimeout  = 5 * time.Second // until this node's view has it in the ring
+	leaveRingTimeout = 2 * time.Second // until this node's view has it no longer in the ring
+	redirectTime     = time.Second     // until the other members have the same view
+	flushTimeout     = 3 * time.Second // until the outbox is empty
+	leaveTimeout     = 3 * time.Second // until the departure is announced
 )
 
-// gossip is a run of the cluster. It outlives all else that the node does: the
-// others must hear that it leaves, and not that it crashes.
-type gossip struct {
+// gossipRun is a running cluster. It runs longer than everything else in the
+// node, so that other members see it leave and not crash.
+type gossipRun struct {
 	cancel context.CancelFunc
-	ended  chan struct{} // closed when Run has returned err
+	done   chan struct{} // closed when Run has returned err
 	err    error
 }
 
-func startGossip(c *cluster.Cluster) *gossip {
+func startGossip(c *cluster.Cluster) *gossipRun {
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &gossip{cancel: cancel, ended: make(chan struct{})}
+	g := &gossipRun{cancel: cancel, done: make(chan struct{})}
 	go func() {
-		defer close(g.ended)
+		defer close(g.done)
 		g.err = c.Run(ctx)
 	}()
 	return g
 }
 
-// watch returns when ctx is done, or with an error when gossip ends before.
-func (g *gossip) watch(ctx context.Context) error {
+// watch returns nil when ctx is done, or an error if gossip ends before that.
+func (g *gossipRun) watch(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-g.ended:
+	case <-g.done:
 		if g.err == nil {
 			return errors.New("gossip ended")
 		}
@@ -54,15 +54,15 @@ func (g *gossip) watch(ctx context.Context) error {
 	}
 }
 
-// stop ends gossip, which looks like a crash unless the node has left.
-func (g *gossip) stop() error {
+// stop ends gossip. Other members see a crash unless the node has left.
+func (g *gossipRun) stop() error {
 	g.cancel()
-	<-g.ended
+	<-g.done
 	return g.err
 }
 
-// applied is the latest view that the router has been told of.
-type applied struct {
+// appliedView is the latest view that the router uses.
+type appliedView struct {
 	mu struct {
 		sync.Mutex
 		view *cluster.View
@@ -70,7 +70,7 @@ type applied struct {
 	}
 }
 
-func (a *applied) set(v *cluster.View) {
+func (a *appliedView) set(v *cluster.View) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.mu.view = v
@@ -80,7 +80,7 @@ func (a *applied) set(v *cluster.View) {
 	}
 }
 
-func (a *applied) get() (v *cluster.View, next <-chan struct{}) {
+func (a *appliedView) get() (v *cluster.View, next <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.mu.next == nil {
@@ -89,8 +89,8 @@ func (a *applied) get() (v *cluster.View, next <-chan struct{}) {
 	return a.mu.view, a.mu.next
 }
 
-// await waits until the router acts on a view that is as wanted.
-func (a *applied) await(ctx context.Context, ok func(*cluster.View) bool) error {
+// wait waits until the router uses a view for which ok returns true.
+func (a *appliedView) wait(ctx context.Context, ok func(*cluster.View) bool) error {
 	for {
 		v, next := a.get()
 		if v != nil && ok(v) {
@@ -104,8 +104,8 @@ func (a *applied) await(ctx context.Context, ok func(*cluster.View) bool) error 
 	}
 }
 
-// follow makes the router act on each view until ctx is done.
-func (n *Node) follow(ctx context.Context) error {
+// followViews applies each view to the router until ctx is done.
+func (n *Node) followViews(ctx context.Context) error {
 	views, cancel := n.cluster.Subscribe()
 	defer cancel()
 	var last peer.Topology
@@ -115,29 +115,29 @@ func (n *Node) follow(ctx context.Context) error {
 			return nil
 		case v, open := <-views:
 			if !open {
-				return nil // see gossip.watch
+				return nil // gossip ended, which gossipRun.watch reports
 			}
-			n.showHealth()
+			n.updateHealth()
 			if t := topologyOf(v); !reflect.DeepEqual(t, last) {
 				if err := n.router.SetTopology(t); err != nil {
-					n.log.Error("view not followed, going on with the ring before", "view", v.Number, "error", err)
+					n.log.Error("view not applied: the previous ring stays in use", "view", v.Number, "error", err)
 					continue
 				}
 				last = t
 			}
-			n.applied.set(v)
+			n.appliedView.set(v)
 		}
 	}
 }
 
-// topologyOf is what the router needs to know of a view.
+// topologyOf returns the part of a view that the router needs.
 func topologyOf(v *cluster.View) peer.Topology {
 	t := peer.Topology{Fenced: v.SelfFenced(), Roster: max(1, v.Roster())}
 	for _, m := range v.Members {
 		if !m.GRPC.IsValid() {
-			continue // nobody can ask it
+			continue // peers cannot connect to it
 		}
-		member := peer.Member{Name: m.Slot, Boot: uint64(m.Boot.ID), GRPC: m.GRPC.String()}
+		member := peer.Member{Name: m.Name, Boot: uint64(m.Boot.ID), GRPC: m.GRPC.String()}
 		if m.State == cluster.Serving {
 			t.Serving = append(t.Serving, member)
 		} else {
@@ -147,21 +147,22 @@ func topologyOf(v *cluster.View) peer.Topology {
 	return t
 }
 
-// serves reports whether the ring of v names this run of the node.
-func (n *Node) serves(v *cluster.View) bool {
+// inRing reports whether this boot of the node is in the ring of v.
+func (n *Node) inRing(v *cluster.View) bool {
 	m, ok := v.Member(n.config.Name)
 	return ok && m.Boot.ID == n.boot.ID && m.State == cluster.Serving
 }
 
-// othersServe reports whether the ring of v names anybody else.
-func (n *Node) othersServe(v *cluster.View) bool {
+// othersInRing reports whether other members are in the ring of v.
+func (n *Node) othersInRing(v *cluster.View) bool {
 	return slices.ContainsFunc(v.Members, func(m cluster.Member) bool {
-		return m.Slot != n.config.Name && m.State == cluster.Serving
+		return m.Name != n.config.Name && m.State == cluster.Serving
 	})
 }
 
-// join waits for the others and then takes a share of the ring, in bounded time:
-// who starts first must not wait for ever, and a split heals by itself.
+// join waits until a seed has answered and then joins the ring. Both waits are
+// bounded, because the first node to start has no one to wait for, and a split
+// heals later.
 func (n *Node) join(ctx context.Context) {
 	timer := time.NewTimer(n.config.JoinTimeout)
 	defer timer.Stop()
@@ -171,28 +172,29 @@ func (n *Node) join(ctx context.Context) {
 	case <-n.cluster.Joined():
 	case <-timer.C:
 		if len(n.config.Join) == 0 {
-			break // with no time at all
+			break // the timeout is so short that Joined had no time to close
 		}
-		n.log.Warn("none of the members to join can be reached, going on without them; each side of a split allows what the policy does",
+		n.log.Warn("none of the members to join can be reached, starting without them: until they are reached, both sides admit calls independently",
 			"join", n.config.Join, "join_timeout", n.config.JoinTimeout, "error", n.cluster.Status().Problem)
 	}
 	if err := n.cluster.SetState(cluster.Serving); err != nil {
-		n.log.Error("cannot take a share of the ring", "error", err) // never: it was joining
+		n.log.Error("node cannot join the ring", "error", err) // impossible: its state was joining
 		return
 	}
-	bounded, cancel := context.WithTimeout(ctx, settleTimeout)
+	bounded, cancel := context.WithTimeout(ctx, joinRingTimeout)
 	defer cancel()
-	complete := func(v *cluster.View) bool { return n.serves(v) && len(v.Serving()) >= n.expect }
-	if err := n.applied.await(bounded, complete); err != nil && ctx.Err() == nil {
+	complete := func(v *cluster.View) bool { return n.inRing(v) && len(v.Serving()) >= n.expectedMembers }
+	if err := n.appliedView.wait(bounded, complete); err != nil && ctx.Err() == nil {
 		v := n.cluster.View()
-		n.log.Warn("the ring is not complete, going on", "waited", settleTimeout, "serving", len(v.Serving()), "fenced", v.SelfFenced())
+		n.log.Warn("ring is incomplete after the timeout, starting anyway",
+			"timeout", joinRingTimeout, "serving", len(v.Serving()), "expected", n.expectedMembers, "fenced", v.SelfFenced())
 	}
 }
 
-// leaveRing gives the share of the ring to the others, if there are any, and
-// waits until they act on it. Calls are still answered.
+// leaveRing leaves the ring, if other members are in it, and waits until they
+// have the new ring. The node still answers calls.
 func (n *Node) leaveRing() error {
-	if v := n.cluster.View(); n.hasty || !n.serves(v) || !n.othersServe(v) {
+	if v := n.cluster.View(); n.skipLeave || !n.inRing(v) || !n.othersInRing(v) {
 		return nil
 	}
 	if err := n.cluster.SetState(cluster.Leaving); err != nil {
@@ -200,27 +202,27 @@ func (n *Node) leaveRing() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveRingTimeout)
 	defer cancel()
-	err := n.applied.await(ctx, func(v *cluster.View) bool { return !n.serves(v) })
+	err := n.appliedView.wait(ctx, func(v *cluster.View) bool { return !n.inRing(v) })
 	if err != nil {
-		n.log.Warn("the ring still names this node, leaving nevertheless", "waited", leaveRingTimeout)
+		n.log.Warn("node is still in the ring after the timeout, leaving anyway", "timeout", leaveRingTimeout)
 		return nil
 	}
-	if n.othersServe(n.cluster.View()) {
-		time.Sleep(retargetTime) // until then, what they send here is redirected
+	if n.othersInRing(n.cluster.View()) {
+		time.Sleep(redirectTime) // calls that others still send here are redirected
 	}
 	return nil
 }
 
-// leaveCluster says goodbye, if anybody stays to hear it, and ends gossip.
-func (n *Node) leaveCluster(g *gossip) error {
-	stay := slices.ContainsFunc(n.cluster.View().Members, func(m cluster.Member) bool {
-		return m.Slot != n.config.Name && m.State != cluster.Leaving
+// leaveCluster announces the departure, if other members stay, and ends gossip.
+func (n *Node) leaveCluster(g *gossipRun) error {
+	othersStay := slices.ContainsFunc(n.cluster.View().Members, func(m cluster.Member) bool {
+		return m.Name != n.config.Name && m.State != cluster.Leaving
 	})
-	if stay && !n.hasty {
-		ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
+	if othersStay && !n.skipLeave {
+		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 		defer cancel()
 		if err := n.cluster.Leave(ctx); err != nil {
-			n.log.Warn("others may take this node for crashed", "error", err)
+			n.log.Warn("departure not announced: other members may see a crash", "error", err)
 		}
 	}
 	return g.stop()

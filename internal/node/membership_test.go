@@ -18,15 +18,15 @@ import (
 
 func TestTopologyOfAView(t *testing.T) {
 	at := netip.MustParseAddrPort("10.0.0.1:6471")
-	member := func(slot string, boot cluster.ID, state cluster.State, grpc netip.AddrPort) cluster.Member {
-		return cluster.Member{Slot: slot, Boot: cluster.Boot{ID: boot}, State: state, GRPC: grpc}
+	member := func(name string, boot cluster.ID, state cluster.State, grpc netip.AddrPort) cluster.Member {
+		return cluster.Member{Name: name, Boot: cluster.Boot{ID: boot}, State: state, GRPC: grpc}
 	}
 	got := topologyOf(&cluster.View{
 		Members: []cluster.Member{
 			member("a", 1, cluster.Serving, at),
 			member("b", 2, cluster.Joining, at),
 			member("c", 3, cluster.Leaving, at),
-			member("d", 4, cluster.Serving, netip.AddrPort{}), // nobody can ask it
+			member("d", 4, cluster.Serving, netip.AddrPort{}), // peers cannot connect to it
 		},
 		Departed: []cluster.Departure{
 			{Member: member("e", 5, cluster.Serving, at), Fate: cluster.Crashed},
@@ -42,34 +42,34 @@ func TestTopologyOfAView(t *testing.T) {
 		t.Errorf("topologyOf (-want +got):\n%s", diff)
 	}
 	if got := topologyOf(&cluster.View{}); got.Roster != 1 {
-		t.Errorf("roster of nobody = %d, want 1", got.Roster)
+		t.Errorf("roster of an empty view = %d, want 1", got.Roster)
 	}
 }
 
-func TestAwaitApplied(t *testing.T) {
+func TestWaitForAppliedView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a applied
-		reached := make(chan error, 1) // of one await
-		await := func(number uint64, within time.Duration) {
+		var a appliedView
+		reached := make(chan error, 1) // of one wait
+		wait := func(number uint64, within time.Duration) {
 			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()
-			reached <- a.await(ctx, func(v *cluster.View) bool { return v.Number >= number })
+			reached <- a.wait(ctx, func(v *cluster.View) bool { return v.Number >= number })
 		}
-		go await(2, time.Second)
+		go wait(2, time.Second)
 		synctest.Wait()
 		a.set(&cluster.View{Number: 1})
 		synctest.Wait()
 		a.set(&cluster.View{Number: 2})
 		if err := <-reached; err != nil {
-			t.Errorf("await(2) = %v, want nil", err)
+			t.Errorf("wait(2) = %v, want nil", err)
 		}
-		await(1, time.Second) // at once
+		wait(1, time.Second) // at once
 		if err := <-reached; err != nil {
-			t.Errorf("await(1) = %v, want nil", err)
+			t.Errorf("wait(1) = %v, want nil", err)
 		}
-		await(3, time.Second)
+		wait(3, time.Second)
 		if err := <-reached; !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("await(3) = %v, want DeadlineExceeded", err)
+			t.Errorf("wait(3) = %v, want DeadlineExceeded", err)
 		}
 	})
 }

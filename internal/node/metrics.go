@@ -11,13 +11,13 @@ import (
 	"github.com/bucketring/bucketring/internal/buildinfo"
 )
 
-// newRegistry returns a registry of this node alone, with what is known of the
-// process and the build.
+// newRegistry returns a registry for this node with the metrics of the process and
+// the build.
 func newRegistry() *prometheus.Registry {
 	build := buildinfo.Read()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "bucketring_build_info",
-		Help: "1; the labels say which build this is.",
+		Help: "Always 1; the labels identify the build.",
 		ConstLabels: prometheus.Labels{
 			"version": build.Version, "commit": build.Commit, "modified": strconv.FormatBool(build.Modified), "go": build.Go,
 		},
@@ -30,4 +30,11 @@ func newRegistry() *prometheus.Registry {
 		info,
 	)
 	return reg
+}
+
+func boolGauge(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package node puts one bucketring node together and runs it: the engine, the
-// policy that drives it, the membership that says who owns what, the router that
-// takes calls there, the gRPC and HTTP front doors, and the file that keeps usage
-// across restarts. A node alone is a cluster of one.
+// Package node assembles one bucketring node and runs it: the engine, the policy,
+// the cluster membership, the router that forwards calls to their owners, the gRPC
+// and HTTP servers, and the snapshots that keep usage across restarts. A single
+// node is a cluster of one.
 //
-// [New] does all that can fail, so that a bad policy, a port in use or a
-// corrupt snapshot is an error before anything runs. [Node.Run] serves until
-// its context is done, and then shuts down in bounded time: it turns unready,
-// leaves the ring, waits for the drain delay, tells owners what it decided for
-// them, lets calls in progress finish, says goodbye, and saves its state.
+// [New] does what can fail, so that an invalid policy, a port in use or a corrupt
+// snapshot is an error before anything runs. [Node.Run] serves until its context is
+// done and then shuts down in bounded time: it turns unready, leaves the ring,
+// waits for the drain delay, flushes the outbox, waits for calls in flight, leaves
+// the cluster, and saves its state.
 package node
 
 import (
@@ -44,46 +44,46 @@ import (
 
 // Options configure a [Node].
 type Options struct {
-	// Config is taken as valid: see [config.Config.Validate].
+	// Config must be valid; see [config.Config.Validate].
 	Config *config.Config
-	Logger *slog.Logger // nil: discard
-	// OnReady is called once, from Run, when the node answers.
+	Logger *slog.Logger // nil: no log
+	// OnReady is called once, by Run, when the node is ready.
 	OnReady func(*Node)
-	// Now reads both clocks at once; nil: the machine's.
+	// Now reads both clocks at once. nil means the clocks of the machine.
 	Now func() limiter.Time
-	// Await turns the node ready only when the ring names so many members, or
-	// when a while has passed: partitions that move start empty. 0: as soon as it
-	// names this one.
-	Await int
-	// Hasty shuts down without telling the other members, which then miss this
-	// one for some seconds, and says little of it. It is for members that all end
+	// ExpectedMembers delays readiness until the ring has that many members, or until
+	// 5 s have passed. It avoids calls during the start of a cluster, when partitions
+	// move and then start empty. 0 means to wait only for this node.
+	ExpectedMembers int
+	// SkipLeave shuts down without leaving the cluster, so that other members see a
+	// crash, and logs the shutdown at debug level. It is for members that all end
 	// together.
-	Hasty bool
+	SkipLeave bool
 }
 
-// Node is one member. Its methods are safe for concurrent use, but Run may be
-// called once.
+// Node is one member of the cluster. Its methods are safe for concurrent use, but
+// Run may be called only once.
 type Node struct {
-	config  *config.Config
-	log     *slog.Logger
-	onReady func(*Node)
-	now     func() limiter.Time
-	started time.Time
-	hasty   bool
-	expect  int // members
+	config          *config.Config
+	log             *slog.Logger
+	onReady         func(*Node)
+	now             func() limiter.Time
+	started         time.Time
+	skipLeave       bool
+	expectedMembers int
 
-	engine   *limiter.Engine
-	standIn  *limiter.Engine // decides when an owner cannot be reached
-	policies *source.Store
-	keeper   *keeper // nil: memory only
-	registry *prometheus.Registry
+	engine         *limiter.Engine
+	fallbackEngine *limiter.Engine // decides when an owner cannot be reached
+	policies       *source.Store
+	snapshotter    *snapshotter // nil: memory only
+	registry       *prometheus.Registry
 
-	boot    cluster.Boot
-	keys    *clusterKeys
-	cluster *cluster.Cluster
-	router  *peer.Router
-	applied applied
-	envoy   *envoyDoor // nil: off
+	boot        cluster.Boot
+	keys        *clusterKeys
+	cluster     *cluster.Cluster
+	router      *peer.Router
+	appliedView appliedView   // the latest view that the router uses
+	envoy       *envoyService // nil: off
 
 	health       *health.Server
 	grpc         *grpc.Server
@@ -95,19 +95,19 @@ type Node struct {
 	proxyListener net.Listener
 
 	phase    atomic.Int32
-	showing  sync.Mutex // held to show the phase
+	healthMu sync.Mutex // held to update health
 	cleanups cleanups
 }
 
-// The phases of a node.
+// Phases of a node.
 const (
 	starting int32 = iota
 	serving
 	draining
 )
 
-// New makes a node that listens but does not answer yet. The caller must Run
-// or Close it.
+// New returns a node that listens but does not answer yet. The caller must call Run
+// or Close.
 func New(o Options) (*Node, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -117,10 +117,10 @@ func New(o Options) (*Node, error) {
 	}
 	now := time.Now()
 	n := &Node{
-		config: o.Config, log: o.Logger, onReady: o.OnReady, now: o.Now, started: now, hasty: o.Hasty, expect: o.Await,
+		config: o.Config, log: o.Logger, onReady: o.OnReady, now: o.Now, started: now, skipLeave: o.SkipLeave, expectedMembers: o.ExpectedMembers,
 		registry: newRegistry(), boot: newBoot(now), cleanups: cleanups{log: o.Logger},
 	}
-	if n.hasty {
+	if n.skipLeave {
 		n.cleanups.level = slog.LevelDebug
 	}
 	if err := n.assemble(); err != nil {
@@ -142,11 +142,11 @@ func (n *Node) assemble() error {
 	if err := n.openEnvoy(); err != nil {
 		return err
 	}
-	n.openDoors()
+	n.openServers()
 	return n.openProxy()
 }
 
-// openState makes what decides, with the usage that was kept.
+// openState creates the engine and the policy, and restores the last snapshot.
 func (n *Node) openState() (err error) {
 	c := n.config
 	catalog := limiter.NewCatalog()
@@ -163,11 +163,11 @@ func (n *Node) openState() (err error) {
 	if c.Data == "" {
 		return nil
 	}
-	if n.keeper, err = newKeeper(c.Data, n.engine, n.now, n.log, n.registry); err != nil {
+	if n.snapshotter, err = newSnapshotter(c.Data, n.engine, n.now, n.log, n.registry); err != nil {
 		return err
 	}
-	n.cleanups.push("release data directory", n.keeper.close)
-	return n.keeper.restore()
+	n.cleanups.push("release data directory", n.snapshotter.close)
+	return n.snapshotter.restore()
 }
 
 func (n *Node) openListeners() (err error) {
@@ -180,7 +180,7 @@ func (n *Node) openListeners() (err error) {
 	return nil
 }
 
-// openCluster makes what takes calls to their owners.
+// openCluster creates the membership and the router.
 func (n *Node) openCluster() (err error) {
 	if n.keys, err = readClusterKeys(n.config.ClusterKeyFile); err != nil {
 		return err
@@ -205,11 +205,11 @@ func (n *Node) openCluster() (err error) {
 	return err
 }
 
-// openDoors makes the servers, which do not serve yet.
-func (n *Node) openDoors() {
+// openServers creates the servers, which do not serve yet.
+func (n *Node) openServers() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Services: n.services()})
-	n.openEnvoyDoor()
+	n.openEnvoyServers()
 	pb.RegisterPeerServer(n.grpc, n.router.Peer())
 	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
 		Service:    n.router,
@@ -228,7 +228,7 @@ func (n *Node) listen(address string) (net.Listener, error) {
 		return nil, err
 	}
 	n.cleanups.push("close "+address, func() error {
-		if err := l.Close(); !errors.Is(err, net.ErrClosed) { // its server closes it, too
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) { // its server may have closed it
 			return err
 		}
 		return nil
@@ -236,7 +236,8 @@ func (n *Node) listen(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// clock reads the machine's two clocks at once; its monotonic one begins now.
+// clock returns a function that reads the machine's clocks. Its monotonic clock
+// starts at 0 now.
 func clock() func() limiter.Time {
 	base := time.Now()
 	return func() limiter.Time {
@@ -245,13 +246,13 @@ func clock() func() limiter.Time {
 	}
 }
 
-// Run answers until ctx is done or a part of the node fails, and then shuts
-// down. It returns nil after a shutdown in which nothing went wrong.
+// Run serves until ctx is done or a component fails, and then shuts down. It
+// returns nil if no component failed and the shutdown had no error.
 func (n *Node) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group, work := errgroup.WithContext(work)
-	if n.keeper != nil {
-		n.cleanups.push("save state", n.keeper.save)
+	if n.snapshotter != nil {
+		n.cleanups.push("save state", n.snapshotter.save)
 	}
 	gossip := startGossip(n.cluster)
 	n.cleanups.push("leave the cluster", func() error { return n.leaveCluster(gossip) })
@@ -261,15 +262,15 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { return gossip.watch(work) })
 	group.Go(func() error { return n.router.Run(work) })
-	group.Go(func() error { return n.follow(work) })
-	if every := n.config.SnapshotEvery; n.keeper != nil && every > 0 {
-		group.Go(func() error { return n.keeper.run(work, every) })
+	group.Go(func() error { return n.followViews(work) })
+	if every := n.config.SnapshotEvery; n.snapshotter != nil && every > 0 {
+		group.Go(func() error { return n.snapshotter.run(work, every) })
 	}
 	group.Go(func() error { return n.sweep(work) })
 	group.Go(func() error { return n.policies.Run(work) })
 	n.runEnvoy(work, group)
 
-	n.cleanups.push("finish calls in progress", n.stopServers)
+	n.cleanups.push("stop servers", n.stopServers)
 	group.Go(func() error { return serve("gRPC", n.grpc.Serve(n.grpcListener), grpc.ErrServerStopped) })
 	group.Go(func() error { return serve("HTTP", n.http.Serve(n.httpListener), http.ErrServerClosed) })
 	if n.proxy != nil {
@@ -285,7 +286,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 	joining, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(work, cancel)() // a part failed
+	defer context.AfterFunc(work, cancel)() // a component failed
 	if n.join(joining); joining.Err() == nil {
 		n.setPhase(serving)
 		n.log.Info("ready", "name", n.config.Name, "http", n.HTTPAddr(), "grpc", n.GRPCAddr(), "gossip", n.GossipAddr(), "members", len(n.cluster.View().Members))
@@ -297,9 +298,9 @@ func (n *Node) Run(ctx context.Context) error {
 	return n.Close()
 }
 
-// serve gives the end of a server a name, unless it was asked to end.
-func serve(name string, err, asked error) error {
-	if err == nil || errors.Is(err, asked) {
+// serve wraps the error of a server. It returns nil if the server was stopped.
+func serve(name string, err, stopped error) error {
+	if err == nil || errors.Is(err, stopped) {
 		return nil
 	}
 	return fmt.Errorf("serve %s: %w", name, err)

@@ -25,20 +25,19 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "4"); err != nil { // clusters wait more than they work
+	if err := flag.Set("test.parallel", "4"); err != nil { // clusters mostly wait
 		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
 
-const patience = 30 * time.Second
-
-// log is a buffer that a node and a test may use at once.
+// log is a buffer for concurrent use.
 type log struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -69,7 +68,7 @@ type running struct {
 func testConfig(edit func(*config.Config)) *config.Config {
 	c := config.Default()
 	c.Name, c.HTTP, c.GRPC, c.Gossip = "n1", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	c.ForwardTimeout = patience / 2 // a machine that is busy is not an owner that is away
+	c.ForwardTimeout = waittest.Limit / 2 // long, so that a busy machine causes no fallback
 	if edit != nil {
 		edit(c)
 	}
@@ -81,17 +80,17 @@ func start(t *testing.T, edit func(*config.Config)) *running {
 	return startWith(t, edit, nil)
 }
 
-// startWith is start with other options, too. The node ends without ceremony
-// unless they say otherwise.
+// startWith is start with further options. By default the node skips leaving the
+// cluster.
 func startWith(t *testing.T, edit func(*config.Config), change func(*Options)) *running {
 	t.Helper()
 	r := &running{t: t, log: &log{}, done: make(chan struct{})}
 	up := make(chan struct{}) // closed when the node is ready
 	o := Options{
-		Config:  testConfig(edit),
-		Logger:  slog.New(slog.NewTextHandler(r.log, nil)),
-		OnReady: func(*Node) { close(up) },
-		Hasty:   true,
+		Config:    testConfig(edit),
+		Logger:    slog.New(slog.NewTextHandler(r.log, nil)),
+		OnReady:   func(*Node) { close(up) },
+		SkipLeave: true,
 	}
 	if change != nil {
 		change(&o)
@@ -113,6 +112,9 @@ func startWith(t *testing.T, edit func(*config.Config), change func(*Options)) *
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
 		_ = r.ended()
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", r.Name(), r.log)
+		}
 	})
 	return r
 }
@@ -121,12 +123,12 @@ func (r *running) await(what string, done <-chan struct{}) {
 	r.t.Helper()
 	select {
 	case <-done:
-	case <-time.After(patience):
-		r.t.Fatalf("waited %s for %s; log:\n%s", patience, what, r.log)
+	case <-time.After(waittest.Limit):
+		r.t.Fatalf("waited %s for %s; log:\n%s", waittest.Limit, what, r.log)
 	}
 }
 
-// ended stops the node and returns what Run did.
+// ended stops the node and returns the result of Run.
 func (r *running) ended() error {
 	r.t.Helper()
 	r.stop()
@@ -148,7 +150,7 @@ func (r *running) get(path string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// check posts a check and returns its status and what remains of tokens.
+// check posts a check and returns its status and the remaining tokens.
 func (r *running) check(tokens int) (status int, left int64) {
 	r.t.Helper()
 	body := fmt.Sprintf(`{"key":"acme/alice","tier":"free","input_tokens":%d}`, tokens)
@@ -189,17 +191,7 @@ func dialPlain(t *testing.T, address string) *grpc.ClientConn {
 	return conn
 }
 
-// eventually waits for a condition that nothing announces.
-func (r *running) eventually(what string, ok func() bool) {
-	r.t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			r.t.Fatalf("waited %s for %s; log:\n%s", patience, what, r.log)
-		}
-	}
-}
-
-func TestBothDoorsLeadToOneEngine(t *testing.T) {
+func TestHTTPAndGRPCShareOneEngine(t *testing.T) {
 	r := start(t, nil)
 	if status, left := r.check(6000); status != http.StatusOK || left != 4000 {
 		t.Errorf("check over HTTP = %d, %d left, want 200, 4000", status, left)
@@ -245,9 +237,9 @@ func TestShutdownIsOrderlyAndLogged(t *testing.T) {
 	r := startWith(t, func(c *config.Config) {
 		c.DrainDelay = 300 * time.Millisecond
 		c.Data = t.TempDir()
-	}, func(o *Options) { o.Hasty = false })
+	}, func(o *Options) { o.SkipLeave = false })
 	r.stop()
-	r.eventually("draining", func() bool { return r.Ready() != nil })
+	waittest.Until(t, "draining", func() bool { return r.Ready() != nil })
 	// Unready, but calls are still answered.
 	if status, body := r.get("/readyz?verbose"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
 		t.Errorf("/readyz = %d %s, want 503 draining", status, body)
@@ -267,10 +259,10 @@ func TestShutdownIsOrderlyAndLogged(t *testing.T) {
 	}
 	at := 0
 	for _, step := range []string{
-		"turn unready", "leave the ring", "drain", "flush the outbox", "finish calls in progress", "stop background work",
+		"turn unready", "leave the ring", "wait for the drain delay", "flush the outbox", "stop servers", "stop background work",
 		"leave the cluster", "save state", "close ",
 	} {
-		next := strings.Index(r.log.String()[at:], `step=`+quoted(step))
+		next := strings.Index(r.log.String()[at:], `step="`+step)
 		if next < 0 {
 			t.Fatalf("log has no step %q after byte %d:\n%s", step, at, r.log)
 		}
@@ -278,14 +270,7 @@ func TestShutdownIsOrderlyAndLogged(t *testing.T) {
 	}
 }
 
-func quoted(step string) string {
-	if strings.Contains(step, " ") {
-		return `"` + step
-	}
-	return step
-}
-
-// A stream that never ends, such as a health watch, must not hold a node.
+// A stream that never ends, such as a health watch, must not delay a shutdown.
 func TestShutdownIsBounded(t *testing.T) {
 	r := start(t, func(c *config.Config) { c.ShutdownTimeout = 50 * time.Millisecond })
 	watch, err := healthpb.NewHealthClient(r.dial()).Watch(t.Context(), &healthpb.HealthCheckRequest{})
@@ -295,7 +280,7 @@ func TestShutdownIsBounded(t *testing.T) {
 	if _, err := watch.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := net.Dial("tcp", r.HTTPAddr()) // a request that is never sent in full
+	conn, err := net.Dial("tcp", r.HTTPAddr()) // for a request that is never complete
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,8 +295,8 @@ func TestShutdownIsBounded(t *testing.T) {
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("shutdown took %s, want about 50ms", took)
 	}
-	if !strings.Contains(r.log.String(), "gRPC calls were cut off") {
-		t.Errorf("log does not say that calls were cut off:\n%s", r.log)
+	if !strings.Contains(r.log.String(), "gRPC calls cancelled") {
+		t.Errorf("log does not say that calls were cancelled:\n%s", r.log)
 	}
 }
 
@@ -331,20 +316,20 @@ func TestRestartOverHTTP(t *testing.T) {
 func TestSnapshotsWhileRunning(t *testing.T) {
 	data := t.TempDir()
 	r := start(t, func(c *config.Config) { c.Data, c.SnapshotEvery = data, time.Millisecond })
-	r.eventually("a snapshot", func() bool {
+	waittest.Until(t, "a snapshot", func() bool {
 		_, err := os.Stat(filepath.Join(data, snapshotName))
 		return err == nil
 	})
-	// Failing to write is logged once, and so is success after it.
+	// A failure and the next success are logged once each.
 	if err := os.Rename(data, data+".gone"); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("an error", func() bool { return strings.Contains(r.log.String(), "cannot write snapshots") })
+	waittest.Until(t, "an error", func() bool { return strings.Contains(r.log.String(), "snapshot failed") })
 	if err := os.Rename(data+".gone", data); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("recovery", func() bool { return strings.Contains(r.log.String(), "writing snapshots again") })
-	if n := strings.Count(r.log.String(), "cannot write snapshots"); n != 1 {
+	waittest.Until(t, "recovery", func() bool { return strings.Contains(r.log.String(), "snapshots succeed again") })
+	if n := strings.Count(r.log.String(), "snapshot failed"); n != 1 {
 		t.Errorf("the failure was logged %d times, want 1", n)
 	}
 }

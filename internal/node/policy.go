@@ -10,16 +10,16 @@ import (
 	"github.com/bucketring/bucketring/limiter/policy/source"
 )
 
-// Reload reads the policy, Envoy's rules and the cluster keys again now. A bad policy changes
-// nothing; it is logged and seen in the status and the metrics. So it is with a
-// bad key file, also that of the proxy.
+// Reload reads the policy, Envoy's rules, the cluster keys and the JWT keys of the
+// proxy again. An invalid file changes nothing and is logged; the status and the
+// metrics show an invalid policy and invalid rules.
 func (n *Node) Reload() {
 	if err := n.policies.Reload(); err != nil {
 		n.log.Error("policy not reloaded", "path", n.config.Policy, "error", err)
 	}
 	if n.proxy != nil {
 		if err := n.proxy.Reload(); err != nil {
-			n.log.Error("keys of tokens not reloaded", "error", err)
+			n.log.Error("JWT keys not reloaded", "error", err)
 		}
 	}
 	n.reloadEnvoy()
@@ -31,7 +31,7 @@ func (n *Node) Reload() {
 	}
 }
 
-// policyCollector shows which policy is in force and how reloading it goes.
+// policyCollector exports the policy in force and the state of its reloads.
 type policyCollector struct {
 	status                      func() source.Status
 	info, good, loaded, reloads *prometheus.Desc
@@ -45,10 +45,10 @@ func newPolicyCollector(status func() source.Status) *policyCollector {
 	}
 	return &policyCollector{
 		status:  status,
-		info:    desc("info", "1; the labels say which policy is in force.", "digest", "version"),
-		good:    desc("last_reload_successful", "1 if the policy files are as they are in force, 0 if they cannot be used."),
+		info:    desc("info", "Always 1; the labels identify the policy in force.", "digest", "version"),
+		good:    desc("last_reload_successful", "1 if the last reload of the policy succeeded, 0 if the policy files are invalid."),
 		loaded:  desc("last_reload_success_timestamp_seconds", "When the policy in force was loaded."),
-		reloads: desc("reloads_total", "Attempts to load a changed policy.", "result"),
+		reloads: desc("reloads_total", "Reloads of a changed policy, by result.", "result"),
 	}
 }
 
@@ -62,12 +62,8 @@ func (c *policyCollector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *policyCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.status()
-	good := 0.0
-	if s.LastError == "" {
-		good = 1
-	}
 	ch <- prometheus.MustNewConstMetric(c.info, prometheus.GaugeValue, 1, s.Digest, s.Version)
-	ch <- prometheus.MustNewConstMetric(c.good, prometheus.GaugeValue, good)
+	ch <- prometheus.MustNewConstMetric(c.good, prometheus.GaugeValue, boolGauge(s.LastError == ""))
 	ch <- prometheus.MustNewConstMetric(c.loaded, prometheus.GaugeValue, float64(s.LoadedAt.UnixMilli())/1e3)
 	ch <- prometheus.MustNewConstMetric(c.reloads, prometheus.CounterValue, float64(s.Reloads), "success")
 	ch <- prometheus.MustNewConstMetric(c.reloads, prometheus.CounterValue, float64(s.Failures), "failure")

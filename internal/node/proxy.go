@@ -18,73 +18,72 @@ import (
 	"github.com/bucketring/bucketring/rpc/proxy"
 )
 
-// A Proxy is a reverse proxy as settings describe it, and the client by which it
-// asks nodes.
+// Proxy is a reverse proxy built from settings, with its client of the nodes.
 type Proxy struct {
 	*proxy.Server
 	settings config.Proxy
 	client   *client.Client
-	jwt      *proxy.JWTVerifier // nil: no tokens
+	jwt      *proxy.JWTVerifier // nil: identity does not use JWT
 }
 
-// ProxyOptions are what a proxy needs besides its settings.
+// ProxyOptions configure a [Proxy] besides its settings.
 type ProxyOptions struct {
-	Prefix   string // of the keys of settings, in errors
+	Prefix   string // of the names of settings in errors
 	Policy   func() *policy.Policy
 	Nodes    client.Options
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
 }
 
-// NewProxy makes a proxy from valid settings. The caller must Close it.
+// NewProxy returns a proxy with valid settings. The caller must Close it.
 func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	p = &Proxy{settings: c}
-	wrong := func(key string, err error) error { return fmt.Errorf("%s%s: %w", o.Prefix, key, err) }
+	invalid := func(key string, err error) error { return fmt.Errorf("%s%s: %w", o.Prefix, key, err) }
 	options := proxy.Options{HeaderTimeout: c.UpstreamTimeout}
 	if options.Upstream, err = proxy.ParseUpstream(c.Upstream); err != nil {
-		return nil, wrong("upstream", err)
+		return nil, invalid("upstream", err)
 	}
 	if options.Pass, err = proxy.ParsePass(c.Pass); err != nil {
-		return nil, wrong("pass", err)
+		return nil, invalid("pass", err)
 	}
 	if options.Pass.All() {
-		o.Logger.Warn("what is not metered passes without asking who calls; safe passes only what runs no model", "setting", o.Prefix+"pass")
+		o.Logger.Warn("unmetered requests pass without authentication; set pass to safe to pass only those that run no model", "setting", o.Prefix+"pass")
 	}
 	if c.UpstreamKeyFile != "" {
 		if options.UpstreamKey, err = config.ReadSecret(o.Prefix+"upstream_key_file", c.UpstreamKeyFile); err != nil {
 			return nil, err
 		}
 	}
-	who := proxy.IdentityOptions{Policy: o.Policy}
+	identityOptions := proxy.IdentityOptions{Policy: o.Policy}
 	if c.JWTKeys != "" || c.JWTSecretFile != "" {
 		keys, err := jwtKeys(c)
 		if err != nil {
 			return nil, fmt.Errorf("%s%w", o.Prefix, err)
 		}
 		if p.jwt, err = proxy.NewJWTVerifier(proxy.JWTOptions{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience}); err != nil {
-			return nil, wrong("jwt_keys", err)
+			return nil, invalid("jwt_keys", err)
 		}
-		who.JWT = p.jwt
+		identityOptions.JWT = p.jwt
 	}
-	identify, err := proxy.ParseIdentity(c.Identity, who)
+	identify, err := proxy.ParseIdentity(c.Identity, identityOptions)
 	if err != nil {
-		return nil, wrong("identity", err)
+		return nil, invalid("identity", err)
 	}
-	o.Nodes.Dropped = func(key, requestID string, err error) {
-		o.Logger.Error("usage of a call could not be reported", "key", key, "request_id", requestID, "error", err)
+	o.Nodes.OnSettlementDropped = func(key, requestID string, err error) {
+		o.Logger.Error("usage of a call was not reported", "key", key, "request_id", requestID, "error", err)
 	}
 	if p.client, err = client.Dial(o.Nodes); err != nil {
 		return nil, err
 	}
 	m := &options.Middleware
-	m.Client, m.Identify, m.MaxBody, m.Logger, m.Registerer = p.client, identify, int64(c.MaxBody), o.Logger, o.Registry
+	m.Client, m.Identify, m.MaxBodyBytes, m.Logger, m.Registerer = p.client, identify, int64(c.MaxBody), o.Logger, o.Registry
 	m.Lease = c.Lease
-	if m.Gone, err = proxy.ParseGone(c.WhenGone); err != nil {
-		return nil, wrong("when_gone", err)
+	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.OnDisconnect); err != nil {
+		return nil, invalid("on_disconnect", err)
 	}
 	handler, err := proxy.New(options)
 	if err != nil {
-		_ = p.client.Close() // nothing waits in it
+		_ = p.client.Close() // has no pending settlements
 		return nil, err
 	}
 	p.Server = proxy.NewServer(handler)
@@ -107,7 +106,7 @@ func jwtKeys(c config.Proxy) (proxy.JWTKeys, error) {
 	return keys, nil
 }
 
-// Reload reads the keys of tokens again. Keys that cannot be used change nothing.
+// Reload reads the JWT keys again. Invalid keys change nothing.
 func (p *Proxy) Reload() error {
 	if p.jwt == nil {
 		return nil
@@ -120,32 +119,32 @@ func (p *Proxy) Reload() error {
 	return nil
 }
 
-// Client returns what asks the nodes.
+// Client returns the client of the nodes.
 func (p *Proxy) Client() *client.Client { return p.client }
 
-// Finish lets calls under way end, until ctx is done, and tells nodes what they
-// used.
-func (p *Proxy) Finish(ctx context.Context) error {
+// Drain waits until calls in flight have ended or ctx is done, and then reports
+// their usage to the nodes.
+func (p *Proxy) Drain(ctx context.Context) error {
 	if err := p.Shutdown(ctx); err != nil {
 		return err
 	}
-	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	flushCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
-	return p.client.Flush(flushing)
+	return p.client.Flush(flushCtx)
 }
 
 // Close ends the connections to nodes.
 func (p *Proxy) Close() error { return p.client.Close() }
 
-// openProxy makes the proxy of the node, if it has one. It asks the node itself,
-// at its own address, and learns from it who the owners are.
+// openProxy creates the proxy of the node, if it is configured. Its client connects
+// to the node itself, which tells it the owners.
 func (n *Node) openProxy() (err error) {
 	c := n.config
 	if c.ProxyListen == "" {
 		return nil
 	}
 	if n.proxyListener, err = n.listen(c.ProxyListen); err != nil {
-		return fmt.Errorf("listen for the proxy: %w", err)
+		return fmt.Errorf("listen on proxy_listen: %w", err)
 	}
 	n.proxy, err = NewProxy(c.Proxy, ProxyOptions{
 		Prefix: "proxy_", Policy: n.policies.Current, Logger: n.log, Registry: n.registry,
@@ -158,10 +157,11 @@ func (n *Node) openProxy() (err error) {
 	return nil
 }
 
-// proxyTimeout leaves the node time to decide without an owner.
+// proxyTimeout leaves the node time for a fallback after forward_timeout.
 func proxyTimeout(forward time.Duration) time.Duration { return forward + forward/2 }
 
-// dialable is a listener's address as its own machine reaches it.
+// dialable returns the address at which a process on the same machine reaches a
+// listener.
 func dialable(a net.Addr) string {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsUnspecified() {
@@ -170,7 +170,7 @@ func dialable(a net.Addr) string {
 	return net.JoinHostPort("localhost", fmt.Sprint(tcp.Port))
 }
 
-// ProxyAddr returns the address of the proxy, "" if there is none.
+// ProxyAddr returns the address of the proxy, or "" if there is none.
 func (n *Node) ProxyAddr() string {
 	if n.proxyListener == nil {
 		return ""
@@ -178,9 +178,9 @@ func (n *Node) ProxyAddr() string {
 	return n.proxyListener.Addr().String()
 }
 
-// finishProxy is done while the node still answers everything else.
-func (n *Node) finishProxy() error {
+// drainProxy runs while the other servers of the node still answer.
+func (n *Node) drainProxy() error {
 	ctx, cancel := context.WithTimeout(context.Background(), n.config.ShutdownTimeout)
 	defer cancel()
-	return n.proxy.Finish(ctx)
+	return n.proxy.Drain(ctx)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/internal/mockllm"
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
 
@@ -72,7 +73,7 @@ func TestProxyOfANode(t *testing.T) {
 	}
 	e := mock.Ledger().Entries()[0]
 	want := fmt.Sprintf(`"remaining":%d`, 100_000-e.Input-e.Generated)
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waittest.Limit)
 	for {
 		_, limits := r.get("/v1/limits?key=acme/alice")
 		if strings.Contains(limits, want) {
@@ -88,8 +89,8 @@ func TestProxyOfANode(t *testing.T) {
 	}
 }
 
-// A node that shuts down lets calls of its proxy finish, and is told of them
-// before it saves its state.
+// A node that shuts down drains the calls of its proxy and accounts for them before
+// it saves its state.
 func TestProxiedCallFinishesAtShutdown(t *testing.T) {
 	mock, err := mockllm.New(mockllm.Options{})
 	if err != nil {

@@ -13,16 +13,16 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Close gives up what New opened. A node that ran has done so already.
+// Close releases what New opened. It is not needed after Run.
 func (n *Node) Close() error { return n.cleanups.unwind() }
 
-// pushDrain pushes what is done while calls are still answered.
+// pushDrain pushes the shutdown steps that run while calls are still answered.
 func (n *Node) pushDrain() {
-	n.cleanups.push("flush the outbox", n.flush)
+	n.cleanups.push("flush the outbox", n.flushOutbox)
 	if n.proxy != nil {
-		n.cleanups.push("finish calls of the proxy", n.finishProxy)
+		n.cleanups.push("drain the proxy", n.drainProxy)
 	}
-	n.cleanups.push("drain", func() error {
+	n.cleanups.push("wait for the drain delay", func() error {
 		time.Sleep(n.config.DrainDelay)
 		return nil
 	})
@@ -34,24 +34,25 @@ func (n *Node) pushDrain() {
 	})
 }
 
-// flush waits, for some seconds, until owners know what was decided for them.
-func (n *Node) flush() error {
-	if n.hasty {
+// flushOutbox waits up to flushTimeout until owners have acknowledged what was
+// decided in fallback.
+func (n *Node) flushOutbox() error {
+	if n.skipLeave {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
 	if err := n.router.Flush(ctx); err != nil {
-		n.log.Warn("owners do not know of everything that was decided without them", "error", err)
+		n.log.Warn("outbox not drained before shutdown", "pending", n.router.Status().Outbox, "timeout", flushTimeout, "error", err)
 	}
 	return nil
 }
 
-// stopServers takes no new calls and lets those in progress finish, until the
-// timeout cuts them off.
+// stopServers accepts no new calls and waits until calls in flight have ended or
+// the shutdown timeout has passed.
 func (n *Node) stopServers() error {
 	n.health.Shutdown()
-	n.router.Drain() // its streams would never end
+	n.router.Drain() // otherwise the streams of peers would never end
 	ctx, cancel := context.WithTimeout(context.Background(), n.config.ShutdownTimeout)
 	defer cancel()
 
@@ -68,9 +69,9 @@ func (n *Node) stopServers() error {
 	select {
 	case <-graceful:
 	case <-ctx.Done():
-		n.log.Warn("gRPC calls were cut off", "timeout", n.config.ShutdownTimeout)
+		n.log.Warn("gRPC calls cancelled after the shutdown timeout", "timeout", n.config.ShutdownTimeout)
 		for _, s := range n.grpcServers() {
-			s.Stop() // GracefulStop returns, too
+			s.Stop() // makes GracefulStop return
 		}
 		<-graceful
 	}
@@ -80,7 +81,7 @@ func (n *Node) stopServers() error {
 	return nil
 }
 
-// stopHTTP is what stopServers does for HTTP.
+// stopHTTP is the part of stopServers for HTTP.
 func (n *Node) stopHTTP(ctx context.Context) (err error) {
 	servers := []*http.Server{n.http}
 	if n.envoy != nil && n.envoy.http != nil {
@@ -89,7 +90,7 @@ func (n *Node) stopHTTP(ctx context.Context) (err error) {
 	for _, s := range servers {
 		stopped := s.Shutdown(ctx)
 		if errors.Is(stopped, context.DeadlineExceeded) {
-			n.log.Warn("HTTP calls were cut off", "timeout", n.config.ShutdownTimeout)
+			n.log.Warn("HTTP calls cancelled after the shutdown timeout", "timeout", n.config.ShutdownTimeout)
 			stopped = s.Close()
 		}
 		err = errors.Join(err, stopped)
@@ -97,7 +98,7 @@ func (n *Node) stopHTTP(ctx context.Context) (err error) {
 	return err
 }
 
-// grpcServers are those that are to be stopped.
+// grpcServers returns all gRPC servers of the node.
 func (n *Node) grpcServers() []*grpc.Server {
 	servers := []*grpc.Server{n.grpc}
 	if n.envoy != nil && n.envoy.grpc != nil {

@@ -19,12 +19,11 @@ import (
 var (
 	errStarting = errors.New("starting")
 	errDraining = errors.New("draining: shutting down")
-	errFenced   = errors.New("fenced: a node that started later has the same name, and decides in its place")
+	errFenced   = errors.New("fenced: a node that started later has the same name and replaces this one")
 )
 
-// Ready says why calls should not be sent here; nil when they should. A node
-// that was made has a policy, so its phase counts, and whether it still is who
-// it says it is. Members that are away never make it unready.
+// Ready returns nil if the node is ready for calls, and otherwise the reason: it is
+// starting, draining or fenced. Unreachable members never make a node unready.
 func (n *Node) Ready() error {
 	switch n.phase.Load() {
 	case starting:
@@ -38,35 +37,35 @@ func (n *Node) Ready() error {
 	return nil
 }
 
-// setPhase goes on to a phase, and shows it.
+// setPhase changes the phase and updates the health service.
 func (n *Node) setPhase(phase int32) {
 	n.phase.Store(phase)
-	n.showHealth()
+	n.updateHealth()
 }
 
-// showHealth says over gRPC what Ready does.
-func (n *Node) showHealth() {
-	n.showing.Lock()
-	defer n.showing.Unlock()
+// updateHealth sets the gRPC health status to the result of Ready.
+func (n *Node) updateHealth() {
+	n.healthMu.Lock()
+	defer n.healthMu.Unlock()
 	status := healthpb.HealthCheckResponse_SERVING
 	if n.Ready() != nil {
 		status = healthpb.HealthCheckResponse_NOT_SERVING
 	}
 	n.health.SetServingStatus(server.HealthReady, status)
-	n.showEnvoyHealth(status == healthpb.HealthCheckResponse_SERVING)
+	n.updateEnvoyHealthLocked(status == healthpb.HealthCheckResponse_SERVING)
 }
 
 // Name returns the name of this member.
 func (n *Node) Name() string { return n.config.Name }
 
-// HTTPAddr returns the address listened on, with the real port.
+// HTTPAddr returns the address of the HTTP server, with its real port.
 func (n *Node) HTTPAddr() string { return n.httpListener.Addr().String() }
 
-// GRPCAddr is HTTPAddr for gRPC.
+// GRPCAddr returns the address of the gRPC server, with its real port.
 func (n *Node) GRPCAddr() string { return n.grpcListener.Addr().String() }
 
-// GossipAddr returns where other members join this one, once it is ready; before
-// that, what it was told to listen on.
+// GossipAddr returns the address at which other members reach this one. Before the
+// node is ready it returns the configured address.
 func (n *Node) GossipAddr() string {
 	if m, ok := n.cluster.View().Member(n.config.Name); ok && m.Boot.ID == n.boot.ID {
 		return m.Gossip.String()
@@ -74,17 +73,17 @@ func (n *Node) GossipAddr() string {
 	return n.config.Gossip
 }
 
-// AwaitServing waits until the ring by which this node acts has so many members.
+// AwaitServing waits until the ring that this node uses has that many members.
 func (n *Node) AwaitServing(ctx context.Context, members int) error {
-	return n.applied.await(ctx, func(v *cluster.View) bool { return len(v.Serving()) == members })
+	return n.appliedView.wait(ctx, func(v *cluster.View) bool { return len(v.Serving()) == members })
 }
 
-// Status is what a node says about itself.
+// Status is the status of a node.
 type Status struct {
 	Name          string        `json:"name"`
 	Version       string        `json:"version"`
 	Ready         bool          `json:"ready"`
-	NotReady      string        `json:"not_ready,omitempty"` // why
+	NotReady      string        `json:"not_ready,omitempty"` // the reason
 	UptimeSeconds int64         `json:"uptime_seconds"`
 	HTTP          string        `json:"http"`
 	GRPC          string        `json:"grpc"`
@@ -95,14 +94,14 @@ type Status struct {
 	Envoy         *EnvoyStatus  `json:"envoy,omitempty"` // nil: off
 }
 
-// StateStatus counts what is in memory.
+// StateStatus counts the state in memory.
 type StateStatus struct {
 	Keys         int `json:"keys"`
 	Reservations int `json:"reservations"`
 	RequestIDs   int `json:"request_ids"`
 }
 
-// Status may be asked at any time.
+// Status returns the current status. It is safe for concurrent use.
 func (n *Node) Status() Status {
 	stats := n.engine.Stats()
 	s := Status{

@@ -11,7 +11,7 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// TestStatusPage asks a node of a cluster as a browser does.
+// TestStatusPage gets the page of a node of a cluster like a browser.
 func TestStatusPage(t *testing.T) {
 	nodes := startCluster(t, 2, nil)
 	agree(t, nodes...)

@@ -8,30 +8,30 @@ import (
 )
 
 const (
-	sweepEvery = 10 * time.Millisecond
-	sweepMin   = 256
-	// sweepShare of the keys are visited at a time, so that all are within 10 s.
-	sweepShare = 1000
-	recount    = 100 // steps between looking at how many keys there are
+	sweepInterval = 10 * time.Millisecond
+	minSweepKeys  = 256
+	// sweepFraction of all keys are visited per step, so that a full pass takes 10 s.
+	sweepFraction = 1000
+	recountSteps  = 100 // steps between two counts of the keys
 )
 
-// sweep ends leases that ran out and drops what is full again, in steps that
-// are too small to be felt.
+// sweep expires leases and evicts full buckets until ctx is done, in steps that
+// are short enough not to delay calls.
 func (n *Node) sweep(ctx context.Context) error {
-	tick := time.NewTicker(sweepEvery)
+	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
-	visit := sweepMin
+	keys := minSweepKeys
 	for step := 1; ; step++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		if step%recount == 0 {
-			visit = max(sweepMin, n.engine.Stats().Keys/sweepShare)
+		if step%recountSteps == 0 {
+			keys = max(minSweepKeys, n.engine.Stats().Keys/sweepFraction)
 		}
 		now := n.now()
-		n.engine.Sweep(now, visit)
-		n.standIn.Sweep(now, sweepMin)
+		n.engine.Sweep(now, keys)
+		n.fallbackEngine.Sweep(now, minSweepKeys)
 	}
 }

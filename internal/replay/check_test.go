@@ -5,12 +5,12 @@ package replay
 import (
 	"maps"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/oracle"
 	"github.com/bucketring/bucketring/internal/trace"
 	"github.com/bucketring/bucketring/limiter"
@@ -18,9 +18,9 @@ import (
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// TestAzureTrace replays every call of the trace, as users of three tiers, and
-// asks of each answer that it be the oracle's to the token; of the history that
-// no limit broke its promise; and of the end state that it be the oracle's.
+// TestAzureTrace replays every call of the trace, as users of three tiers. Each
+// answer and the final state must be exactly those of the oracle, and no limit may
+// admit more than it promises.
 func TestAzureTrace(t *testing.T) {
 	calls, err := trace.Load()
 	if err != nil {
@@ -43,46 +43,45 @@ func TestAzureTrace(t *testing.T) {
 	t.Logf("%d calls, %d events in %s", len(calls), len(history), time.Since(started).Round(time.Millisecond))
 	logOutcomes(t, history)
 
-	// What is left a moment after the last event, by key.
+	// The state of each key, one second after the last event.
 	end := history[len(history)-1].at + time.Second
 	clock.set(end)
-	left := map[string]client.State{}
+	final := map[string]client.State{}
 	for _, e := range history {
 		if e.reserve == nil {
 			continue
 		}
-		if _, seen := left[e.key]; !seen {
-			if left[e.key], err = c.Peek(t.Context(), client.Query{Key: e.key, Tier: e.reserve.Tier, Model: model}); err != nil {
+		if _, seen := final[e.key]; !seen {
+			if final[e.key], err = c.Peek(t.Context(), client.Query{Key: e.key, Tier: e.reserve.Tier, Model: model}); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if len(left) != users.Count {
-		t.Errorf("%d users made calls, want %d", len(left), users.Count)
+	if len(final) != users.Count {
+		t.Errorf("%d users made calls, want %d", len(final), users.Count)
 	}
 
 	byRoot := map[string][]entry{}
 	for _, e := range history {
-		root, _, _ := strings.Cut(e.key, "/")
+		root := keypath.Root(e.key)
 		byRoot[root] = append(byRoot[root], e)
 	}
 	roots := slices.Sorted(maps.Keys(byRoot))
-	if testing.Short() { // the oracle is naive: under the race detector, some of its work is enough
+	if testing.Short() { // the oracle is slow, so check a part of the roots only
 		roots = roots[len(roots)-2:]
 	}
 	for _, root := range roots {
 		t.Run(root, func(t *testing.T) {
 			entries := byRoot[root]
 			t.Parallel()
-			checkRoot(t, entries, left, end)
+			checkRoot(t, entries, final, end)
 			checkSlots(t, entries)
 		})
 	}
 }
 
-// checkRoot replays the history of one root, on which no other depends, in the
-// oracle.
-func checkRoot(t *testing.T, entries []entry, left map[string]client.State, end time.Duration) {
+// checkRoot replays the history of one root in the oracle. Roots are independent.
+func checkRoot(t *testing.T, entries []entry, final map[string]client.State, end time.Duration) {
 	compiled, err := policy.Parse("policy.yaml", []byte(policyYAML), limiter.NewCatalog())
 	if err != nil {
 		t.Fatal(err)
@@ -100,29 +99,29 @@ func checkRoot(t *testing.T, entries []entry, left map[string]client.State, end 
 			}
 			continue
 		}
-		want, err := o.Settle(now, &limiter.Usage{Key: e.key, ID: e.id, InputTokens: -1, OutputTokens: e.usage.OutputTokens, Final: e.final})
+		want, err := o.Settle(now, &limiter.Usage{Key: e.key, ID: e.id, InputTokens: -1, OutputTokens: *e.usage.OutputTokens, Final: e.final})
 		if err != nil {
 			t.Fatalf("at %s: oracle: Settle(%s): %v", e.at, e.id, err)
 		}
 		if diff := gocmp.Diff(limits(want.Limits), e.settled.Limits); diff != "" {
-			t.Fatalf("at %s: Settle(%s, %+v): oracle -, node +\n%s", e.at, e.id, *e.usage, diff)
+			t.Fatalf("at %s: Settle(%s) of %d tokens: oracle -, node +\n%s", e.at, e.id, *e.usage.OutputTokens, diff)
 		}
 	}
-	for key, state := range left {
-		if !strings.HasPrefix(entries[0].key, key[:strings.Index(key, "/")+1]) {
+	for key, state := range final {
+		if keypath.Root(key) != keypath.Root(entries[0].key) {
 			continue
 		}
 		want := o.Peek(timeAt(end), request(t, compiled, &client.Estimate{Key: key, Tier: state.Tier, Model: model}))
 		if diff := gocmp.Diff(limits(want.Limits), state.Limits); diff != "" {
-			t.Errorf("Peek(%s) in the end: oracle -, node +\n%s", key, diff)
+			t.Errorf("Peek(%s) at the end: oracle -, node +\n%s", key, diff)
 		}
 	}
-	for _, broken := range o.Promises() {
-		t.Error(broken)
+	for _, violation := range o.Promises() {
+		t.Error(violation)
 	}
 }
 
-// checkSlots counts the calls that ran at once, from what the node allowed.
+// checkSlots checks the number of concurrent calls that the node allowed.
 func checkSlots(t *testing.T, entries []entry) {
 	running := map[string]int{}
 	for _, e := range entries {
@@ -144,13 +143,17 @@ func request(t *testing.T, p *policy.Policy, e *client.Estimate) *limiter.Reques
 	if err := p.Resolve(e.Key, e.Tier, e.Model, plan); err != nil {
 		t.Fatal(err)
 	}
+	var output int64
+	if e.MaxOutputTokens != nil {
+		output = *e.MaxOutputTokens
+	}
 	return &limiter.Request{
 		Key: e.Key, Tier: e.Tier, Model: e.Model, ID: e.RequestID, Plan: plan,
-		Requests: 1, InputTokens: e.InputTokens, OutputTokens: e.MaxOutputTokens, Choices: 1,
+		Requests: 1, InputTokens: e.InputTokens, OutputTokens: output, Choices: 1,
 	}
 }
 
-// answer is what both sides say about a reserve.
+// answer is the part of a decision that node and oracle must agree on.
 type answer struct {
 	Outcome, Reason string
 	Granted         int64
@@ -192,7 +195,7 @@ func limits(states []limiter.LimitState) []client.LimitState {
 	return list
 }
 
-// logOutcomes says how many calls of each tier went which way.
+// logOutcomes logs the number of calls by tier and outcome.
 func logOutcomes(t *testing.T, history []entry) {
 	t.Helper()
 	counts := map[string]int{}

@@ -11,8 +11,7 @@ import (
 	"github.com/bucketring/bucketring/internal/trace"
 )
 
-// The first hundred calls of the trace take 43 seconds of the node's time, and
-// a moment of ours.
+// The first hundred calls take 43 seconds of virtual time.
 func Example() {
 	calls, err := trace.Load()
 	if err != nil {
@@ -41,7 +40,7 @@ func Example() {
 			outcomes[string(e.reserved.Outcome)]++
 			reserved += e.reserved.Granted()
 		case e.final:
-			generated += e.usage.OutputTokens
+			generated += *e.usage.OutputTokens
 		}
 	}
 	fmt.Println(outcomes)

@@ -16,8 +16,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// policyYAML is the built-in policy under an organisation's limits, so that
-// every algorithm and two levels of keys decide together.
+// policyYAML is the built-in policy plus limits of organisations, so that it uses
+// every algorithm and two levels of keys.
 const policyYAML = `
 tiers:
   free:       { requests: 10/min,  tokens: 10_000/min,    concurrent: 2,  spend: $1/day  }
@@ -39,7 +39,7 @@ prices:
 // epoch is the wall clock at the first call of the trace.
 var epoch = time.Date(2023, 11, 16, 18, 15, 46, 680_590_000, time.UTC)
 
-// clock is the time of the node: epoch and so far into the trace.
+// clock is the virtual time of the node: epoch plus an offset.
 type clock struct{ offset atomic.Int64 }
 
 func (c *clock) set(at time.Duration) { c.offset.Store(int64(at)) }
@@ -50,8 +50,8 @@ func timeAt(at time.Duration) limiter.Time {
 	return limiter.Time{Mono: int64(at), Wall: epoch.UnixNano() + int64(at)}
 }
 
-// startNode runs a node on loopback, in virtual time, with its policy in dir, and
-// returns a client of it.
+// startNode runs a node on loopback in virtual time, with its policy in dir, and
+// returns a client.
 func startNode(dir string) (*client.Client, *clock, func() error, error) {
 	file := filepath.Join(dir, "policy.yaml")
 	if err := os.WriteFile(file, []byte(policyYAML), 0o600); err != nil {
@@ -65,17 +65,17 @@ func startNode(dir string) (*client.Client, *clock, func() error, error) {
 		return nil, nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1) // the end of Run
+	ended := make(chan error, 1) // the result of Run
 	go func() { ended <- n.Run(ctx) }()
-	caller, err := client.Dial(client.Options{Addrs: []string{n.GRPCAddr()}, Timeout: 10 * time.Second})
+	nodeClient, err := client.Dial(client.Options{Addrs: []string{n.GRPCAddr()}, Timeout: 10 * time.Second})
 	if err != nil {
 		cancel()
 		return nil, nil, nil, errors.Join(err, <-ended)
 	}
 	stop := func() error {
-		err := caller.Close()
+		err := nodeClient.Close()
 		cancel()
 		return errors.Join(err, <-ended)
 	}
-	return caller, clock, stop, nil
+	return nodeClient, clock, stop, nil
 }

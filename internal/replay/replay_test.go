@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package replay sends an hour of real LLM calls through a running node, and
-// has every answer checked by a second, naive limiter.
+// Package replay sends an hour of recorded LLM calls through a running node and
+// compares every answer with that of an oracle, a second, simple limiter.
 //
-// Time is virtual: the node's clock is set to the moment of each event, so
-// that the hour has the arrival times of the trace and takes seconds.
+// Time is virtual: the node's clock is set to the time of each event, so the hour
+// takes seconds.
 package replay
 
 import (
@@ -23,28 +23,28 @@ var users = trace.Users{Seed: 1, Count: 50, Orgs: 20}
 
 const (
 	model     = "llama-3-70b"
-	maxOutput = 1024 // what every caller asks for; nothing in the trace is longer
-	// A model reads a prompt in a second and writes 25 tokens per second, so
-	// the longest answers outlive a lease of 30 s unless they report progress.
-	readPrompt   = time.Second
-	perToken     = 40 * time.Millisecond
-	reportsEvery = 10 * time.Second
+	maxOutput = 1024 // requested by every call; no output in the trace is longer
+	// The model starts to answer after a second and generates 25 tokens per second,
+	// so the longest answers exceed a lease of 30 s unless they report progress.
+	timeToFirstToken = time.Second
+	timePerToken     = 40 * time.Millisecond
+	progressInterval = 10 * time.Second
 )
 
-// trip is one call of the trace on its way.
-type trip struct {
+// replayedCall is the state of one call of the trace.
+type replayedCall struct {
 	call        trace.Call
 	user        trace.User
-	output      int64 // what the model writes, within what was granted
-	began       time.Duration
+	output      int64 // tokens that the model generates, at most those granted
+	started     time.Duration
 	reservation *client.Reservation
 }
 
-// event is something that a caller does.
+// event is the next request of a call.
 type event struct {
 	at   time.Duration
-	row  int // ties are settled by row
-	trip *trip
+	row  int // orders events at the same time
+	call *replayedCall
 }
 
 type queue []event
@@ -62,8 +62,8 @@ func (q *queue) Pop() any {
 	return e
 }
 
-// entry is what a caller asked of the node, and what it answered. Of reserved
-// and settled one is set.
+// entry is a request to the node and its answer: reserve and reserved, or usage and
+// settled.
 type entry struct {
 	at       time.Duration
 	key, id  string
@@ -74,54 +74,54 @@ type entry struct {
 	settled  *client.Settlement
 }
 
-// replay sends the calls to the node behind c: each reserves its context and
-// maxOutput tokens, runs for as long as its output takes, reports progress
-// meanwhile, and settles what it generated. What is denied is not tried again.
+// replay sends the calls to the node of c. Each call reserves its context and
+// maxOutput tokens, runs as long as its output takes, reports progress, and settles
+// the generated tokens. Denied calls are not retried.
 func replay(ctx context.Context, c *client.Client, clock *clock, calls []trace.Call) ([]entry, error) {
 	var events queue
 	for _, call := range calls {
-		events = append(events, event{call.Offset, call.Row, &trip{call: call, user: users.Of(call.Row)}})
+		events = append(events, event{call.Offset, call.Row, &replayedCall{call: call, user: users.Of(call.Row)}})
 	}
 	heap.Init(&events)
 	var done []entry
 	for len(events) > 0 {
 		e := heap.Pop(&events).(event)
 		clock.set(e.at)
-		entry, next, err := e.trip.step(ctx, c, e.at)
+		entry, next, err := e.call.step(ctx, c, e.at)
 		if err != nil {
 			return nil, fmt.Errorf("row %d: %w", e.row, err)
 		}
 		entry.at = e.at
 		done = append(done, entry)
 		if next > 0 {
-			heap.Push(&events, event{next, e.row, e.trip})
+			heap.Push(&events, event{next, e.row, e.call})
 		}
 	}
 	return done, nil
 }
 
-// step does what a trip does at that moment; next is when it does more, 0 if
-// never.
-func (t *trip) step(ctx context.Context, c *client.Client, at time.Duration) (done entry, next time.Duration, err error) {
+// step sends the request that is due at a time. It returns when the next one is
+// due, or 0 if there is none.
+func (t *replayedCall) step(ctx context.Context, c *client.Client, at time.Duration) (done entry, next time.Duration, err error) {
 	if t.reservation == nil {
 		return t.reserve(ctx, c, at)
 	}
-	end := t.began + readPrompt + time.Duration(t.output)*perToken
-	usage := client.Usage{OutputTokens: t.output}
+	end := t.started + timeToFirstToken + time.Duration(t.output)*timePerToken
+	usage := client.Usage{OutputTokens: client.Int64(t.output)}
 	report := t.reservation.Settle
 	if at < end {
-		usage.OutputTokens = max(1, int64((at-t.began-readPrompt)/perToken))
+		usage.OutputTokens = client.Int64(max(1, int64((at-t.started-timeToFirstToken)/timePerToken)))
 		report = t.reservation.Progress
-		next = min(at+reportsEvery, end)
+		next = min(at+progressInterval, end)
 	}
 	s, err := report(ctx, usage)
 	return entry{key: t.user.Key, id: t.reservation.RequestID, usage: &usage, final: at >= end, settled: &s}, next, err
 }
 
-func (t *trip) reserve(ctx context.Context, c *client.Client, at time.Duration) (done entry, next time.Duration, err error) {
+func (t *replayedCall) reserve(ctx context.Context, c *client.Client, at time.Duration) (done entry, next time.Duration, err error) {
 	estimate := client.Estimate{
 		Key: t.user.Key, Tier: t.user.Tier, Model: model,
-		InputTokens: t.call.ContextTokens, MaxOutputTokens: maxOutput,
+		InputTokens: t.call.ContextTokens, MaxOutputTokens: client.Int64(maxOutput),
 		RequestID: fmt.Sprintf("row-%d", t.call.Row),
 	}
 	r, err := c.Reserve(ctx, estimate)
@@ -129,8 +129,8 @@ func (t *trip) reserve(ctx context.Context, c *client.Client, at time.Duration) 
 		return entry{}, 0, err
 	}
 	if r.Allowed() {
-		t.reservation, t.began, t.output = r, at, min(t.call.GeneratedTokens, r.Granted())
-		next = min(at+reportsEvery, at+readPrompt+time.Duration(t.output)*perToken)
+		t.reservation, t.started, t.output = r, at, min(t.call.GeneratedTokens, r.Granted())
+		next = min(at+progressInterval, at+timeToFirstToken+time.Duration(t.output)*timePerToken)
 	}
 	return entry{key: t.user.Key, id: estimate.RequestID, reserve: &estimate, reserved: r}, next, nil
 }

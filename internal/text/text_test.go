@@ -17,6 +17,8 @@ func TestQuote(t *testing.T) {
 		strings.Repeat("a", 65):       `"` + strings.Repeat("a", 64) + `"... (65 bytes)`,
 		strings.Repeat("é", 33):       `"` + strings.Repeat("é", 32) + `"... (66 bytes)`,
 		"a" + strings.Repeat("é", 32): `"a` + strings.Repeat("é", 31) + `"... (65 bytes)`,
+		strings.Repeat("x", 63) + "ä": `"` + strings.Repeat("x", 63) + `"... (65 bytes)`,
+		strings.Repeat("\x80", 70):    `"` + strings.Repeat(`\x80`, 60) + `"... (70 bytes)`,
 	} {
 		if got := Quote(s); got != want {
 			t.Errorf("Quote(%q) = %s, want %s", s, got, want)

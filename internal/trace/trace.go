@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package trace holds an hour of real LLM calls: 19,366 conversations of the
-// Azure LLM inference trace of 2023. README.md beside it names the source and
-// the licence.
+// Package trace has an hour of recorded LLM calls: 19,366 conversations of the
+// Azure LLM inference trace of 2023. See README.md for the source and the licence.
 package trace
 
 import (
@@ -37,7 +36,7 @@ func Load() ([]Call, error) {
 	return parse(zr)
 }
 
-// timeLayout is that of the TIMESTAMP column; the fraction has seven digits.
+// timeLayout is the layout of the TIMESTAMP column, with seven digits of fraction.
 const timeLayout = "2006-01-02 15:04:05.9999999"
 
 func parse(r io.Reader) ([]Call, error) {

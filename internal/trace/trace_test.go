@@ -38,7 +38,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-func TestParseRefusesBrokenRows(t *testing.T) {
+func TestParseRejectsInvalidRows(t *testing.T) {
 	const header = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
 	for _, row := range []string{
 		"yesterday,1,2",

@@ -4,26 +4,26 @@ package trace
 
 import "fmt"
 
-// User is who made a call.
+// User is the user that made a call.
 type User struct {
 	Key  string // org3/user017
 	Tier string // free, standard or enterprise
 }
 
-// Users gives every row of the trace a user, by a seeded hash of the row's
+// Users assigns a user to every row of the trace, by a seeded hash of the row
 // number. Of ten users six are free, three standard and one enterprise; in each
 // tier a few users make most of the calls.
 type Users struct {
 	Seed  uint64
-	Count int // users in all; at least 1
+	Count int // number of users; at least 1
 	Orgs  int // first segments of the keys; at least 1
 }
 
-// Of returns the user of a row. Equal arguments give equal users, always.
+// Of returns the user of a row. It is deterministic.
 func (u Users) Of(row int) User {
 	h := mix(u.Seed ^ mix(uint64(row)))
 	n := uint64(u.Count)
-	// The smaller of two draws: user i gets a share that falls linearly with i.
+	// The smaller of two draws, so the share of user i decreases linearly with i.
 	i := min((h>>32)%n, (h&0xffffffff)%n)
 	return User{Key: fmt.Sprintf("org%d/user%03d", i%uint64(u.Orgs), i), Tier: tierOf(i)}
 }

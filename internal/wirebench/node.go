@@ -77,7 +77,7 @@ func serveNode(args []string) error {
 	defer stop()
 	var told error
 	n, err := node.New(node.Options{
-		Config: c, Hasty: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Config: c, SkipLeave: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		OnReady: func(n *node.Node) { told = announce(n.GRPCAddr()) },
 	})
 	if err != nil {

@@ -47,7 +47,7 @@ func (b *bench) ownRows(ctx context.Context) error {
 		return err
 	}
 	manyQuestions := batchOf(all, 0)
-	manyAnswers, err := api.CheckBatch(ctx, manyQuestions)
+	manyAnswers, err := api.Batch(ctx, manyQuestions)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (b *bench) ownRows(ctx context.Context) error {
 		}))
 	}, 16, 128)
 	b.add("batch of 256, one node", b.single, func(ctx context.Context, caller, turn int) (int, error) {
-		answers, err := api.CheckBatch(ctx, batchOf(all, rand.IntN(keys)))
+		answers, err := api.Batch(ctx, batchOf(all, rand.IntN(keys)))
 		return len(answers.GetResults()), err
 	}, 1, 16)
 	if err := b.libraryRows("client library, one node", b.single, all); err != nil {
@@ -177,10 +177,10 @@ func unary(api pb.RateLimiterClient, of []string) call {
 // spread gives every caller keys of its own order.
 func spread(keys []string, caller, turn int) string { return keys[(caller*7919+turn)%len(keys)] }
 
-func batchOf(all []string, from int) *pb.CheckBatchRequest {
-	b := &pb.CheckBatchRequest{}
+func batchOf(all []string, from int) *pb.BatchRequest {
+	b := &pb.BatchRequest{}
 	for i := range batchSize {
-		b.Items = append(b.Items, checkOf(all[(from+i)%len(all)]))
+		b.Items = append(b.Items, &pb.Item{Call: &pb.Item_Check{Check: checkOf(all[(from+i)%len(all)])}})
 	}
 	return b
 }

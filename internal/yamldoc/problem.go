@@ -10,7 +10,7 @@ import (
 	"unicode"
 )
 
-// A Problem is one thing that is wrong with a file, and where.
+// A Problem is one problem of a file, with its position.
 type Problem struct {
 	File    string `json:"file"`
 	Line    int    `json:"line"`   // from 1
@@ -18,13 +18,13 @@ type Problem struct {
 	Message string `json:"message"`
 	// Suggestion is the nearest valid word, "" if none is near.
 	Suggestion string `json:"suggestion,omitempty"`
-	// Excerpt is the offending line, shortened around the column; Caret is the
-	// column's offset in it, in characters.
+	// Excerpt is the line with the problem, cut around the column if it is long.
+	// Caret is the offset of the column in it, in characters.
 	Excerpt string `json:"excerpt,omitempty"`
 	Caret   int    `json:"-"`
 }
 
-// String is the problem in one line: file:line:column, message, suggestion.
+// String returns the problem in one line: file:line:column, message, suggestion.
 func (p Problem) String() string {
 	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
 	if p.Suggestion != "" {
@@ -33,11 +33,11 @@ func (p Problem) String() string {
 	return s
 }
 
-// maxShown bounds the text of an error; the list itself is complete.
+// maxShown bounds how many problems the text of an error shows.
 const maxShown = 100
 
-// Problems is every problem of a set of files, in order of position. As an
-// error it shows each with the line that it is about.
+// Problems are all problems of a set of files, in order of position. The text of the
+// error shows each with its line.
 type Problems []Problem
 
 // Error implements error.
@@ -59,8 +59,8 @@ func (ps Problems) Error() string {
 	return b.String()
 }
 
-// sorted orders by file (in the order given), line and column, and drops
-// repetitions, which aliases and merged mappings cause.
+// sorted orders problems by file (in the given order), line and column, and drops
+// duplicates, which aliases and merged mappings cause.
 func (ps Problems) sorted(files []string) Problems {
 	slices.SortStableFunc(ps, func(a, b Problem) int {
 		return cmp.Or(
@@ -72,15 +72,15 @@ func (ps Problems) sorted(files []string) Problems {
 	return slices.Compact(ps)
 }
 
-// maxExcerpt is the longest excerpt, in characters. Lines over maxLine bytes
-// have none: nobody wrote them by hand, and they may have very many problems.
+// maxExcerpt is the length of the longest excerpt, in characters. Lines over maxLine
+// bytes have no excerpt: they are generated, and may have very many problems.
 const (
 	maxExcerpt = 120
 	maxLine    = 4096
 )
 
-// excerpt cuts a window around column out of line, if it is long. Control
-// characters become spaces, so that the caret stands right.
+// excerpt returns line, or the part around column if it is long, and the offset of
+// the column. Control characters become spaces, so that the caret is aligned.
 func excerpt(line string, column int) (text string, caret int) {
 	runes := []rune(strings.TrimRight(line, " \t\r"))
 	for i, r := range runes {

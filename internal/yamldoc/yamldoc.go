@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package yamldoc reads YAML strictly: every node knows its file, line and
-// column, unknown and repeated keys are problems, and all problems are
-// collected instead of stopping at the first.
+// Package yamldoc reads YAML strictly: each node has its file, line and column,
+// unknown and repeated keys are problems, and all problems are collected instead of
+// stopping at the first.
 //
-// Input is bounded before it is walked: [MaxBytes] per file and [MaxNodes] and
-// [MaxDepth] per document with its aliases written out, so that neither a
-// cycle nor an alias that doubles at every level costs more than a large file.
+// Input is bounded before it is walked: by [MaxBytes] per file, and by [MaxNodes]
+// and [MaxDepth] per document with aliases expanded. So neither a cycle nor nested
+// aliases cost more than a large file.
 package yamldoc
 
 import (
@@ -23,6 +23,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/text"
 )
 
 // Bounds of a document.
@@ -32,37 +33,43 @@ const (
 	MaxDepth = 32
 )
 
-// A Reader opens files and collects their problems. The zero value is ready;
+// A Reader opens files and collects their problems. The zero value is ready to use;
 // it is not safe for concurrent use.
 type Reader struct {
 	files    []string
 	problems Problems
 
-	// Conceal is a root key under which people may paste secrets by mistake. No
-	// problem shows a line from the first that has this word to the next line
-	// that begins with another root key. It goes by the text, so that it holds in
-	// a file that is not YAML, too.
-	Conceal string
+	// RedactSection is a root key under which people may paste secrets by mistake.
+	// No problem has an excerpt from the first line with this text to the next
+	// line that begins with another root key. This works on the text, so that it
+	// also works in a file that is not valid YAML.
+	RedactSection string
 }
 
-// A Node is a YAML node that knows its file. The zero Node is absent.
+// A Node is a YAML node and its file. The zero Node is absent.
 type Node struct {
-	node   *yaml.Node
-	file   *file
-	secret bool // no problem repeats what stands here or below
+	node     *yaml.Node
+	file     *file
+	redacted bool // no message repeats the text of this node and those below
 }
 
 type file struct {
-	name   string
-	lines  []string
-	hidden []bool // by line; nil: none
+	name     string
+	lines    []string
+	redacted []bool // by line; nil: none
 }
 
-// Secret returns n, of whose content no message of this package repeats
-// anything. For whole lines see [Reader].Conceal.
-func (n Node) Secret() Node {
-	n.secret = true
+// Redacted returns n as a node whose text no message of this package repeats. See
+// [Reader].RedactSection for excerpts.
+func (n Node) Redacted() Node {
+	n.redacted = true
 	return n
+}
+
+// A File is a file that has been read. Problems show its name.
+type File struct {
+	Name   string
+	Source []byte
 }
 
 // A Field is one pair of a mapping.
@@ -79,13 +86,14 @@ func (r *Reader) Err() error {
 	return r.problems.sorted(r.files)
 }
 
-// Open parses one document. An empty one gives an absent node that still
-// has a position; a file that is not YAML adds a problem and gives false.
+// Open parses a file with one document and returns its root. The root of an empty
+// document is absent, but has a position. A file that is not valid YAML is a problem,
+// and Open returns false.
 func (r *Reader) Open(name string, src []byte) (Node, bool) {
 	r.files = append(r.files, name)
 	f := &file{name: name}
 	if len(src) > MaxBytes {
-		r.add(f, 1, 1, "", "a file has at most %d bytes, got %d", MaxBytes, len(src))
+		r.add(f, 1, 1, "", "a file must have at most %d bytes, got %d", MaxBytes, len(src))
 		return Node{}, false
 	}
 	if !utf8.Valid(src) {
@@ -94,14 +102,14 @@ func (r *Reader) Open(name string, src []byte) (Node, bool) {
 		return Node{}, false
 	}
 	f.lines = strings.Split(string(src), "\n")
-	r.conceal(f)
+	r.redactLines(f)
 	decoder := yaml.NewDecoder(bytes.NewReader(src))
 	document, err := decode(decoder)
 	if errors.Is(err, io.EOF) {
 		return Node{file: f}, true
 	}
 	if err != nil {
-		r.syntax(f, err)
+		r.syntaxError(f, err)
 		return Node{}, false
 	}
 	root := Node{node: document, file: f}
@@ -109,14 +117,14 @@ func (r *Reader) Open(name string, src []byte) (Node, bool) {
 		root.node = document.Content[0]
 	}
 	if next, err := decode(decoder); err == nil {
-		r.add(f, next.Line, next.Column, "", "a file has one document, this begins another")
+		r.add(f, next.Line, next.Column, "", "a file must have one document, but a second one begins here")
 		return Node{}, false
 	} else if !errors.Is(err, io.EOF) {
-		r.syntax(f, err)
+		r.syntaxError(f, err)
 		return Node{}, false
 	}
-	if budget := MaxNodes; !fits(root.node, &budget, MaxDepth) {
-		r.Problem(root, "a file has at most %d values, %d levels deep, with its aliases written out", MaxNodes, MaxDepth)
+	if budget := MaxNodes; !withinBudget(root.node, &budget, MaxDepth) {
+		r.Problem(root, "a file must have at most %d values, %d levels deep, with its aliases expanded", MaxNodes, MaxDepth)
 		return Node{}, false
 	}
 	return root, true
@@ -124,25 +132,25 @@ func (r *Reader) Open(name string, src []byte) (Node, bool) {
 
 var rootKey = regexp.MustCompile(`^[a-z_]+:(\s|$)`)
 
-// conceal finds the lines that no problem shows.
-func (r *Reader) conceal(f *file) {
-	if r.Conceal == "" {
+// redactLines finds the lines of which no problem shows an excerpt.
+func (r *Reader) redactLines(f *file) {
+	if r.RedactSection == "" {
 		return
 	}
 	inside := false
 	for i, line := range f.lines {
-		inside = inside && !rootKey.MatchString(line) || strings.Contains(line, r.Conceal)
+		inside = inside && !rootKey.MatchString(line) || strings.Contains(line, r.RedactSection)
 		if inside {
-			if f.hidden == nil {
-				f.hidden = make([]bool, len(f.lines))
+			if f.redacted == nil {
+				f.redacted = make([]bool, len(f.lines))
 			}
-			f.hidden[i] = true
+			f.redacted[i] = true
 		}
 	}
 }
 
-// decode returns the next document. The YAML library panics on input that it
-// believes impossible; a file must never take the process with it.
+// decode returns the next document. The YAML library panics on some malformed
+// input, which must not end the process.
 func decode(d *yaml.Decoder) (document *yaml.Node, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -153,16 +161,17 @@ func decode(d *yaml.Decoder) (document *yaml.Node, err error) {
 	return document, d.Decode(document)
 }
 
-// fits spends one unit of budget for each node below n, aliases followed.
-func fits(n *yaml.Node, budget *int, depth int) bool {
+// withinBudget takes one unit of the budget for n and each node below it, following
+// aliases. It reports whether budget and depth sufficed.
+func withinBudget(n *yaml.Node, budget *int, depth int) bool {
 	if *budget--; *budget < 0 || depth == 0 {
 		return false
 	}
 	if n.Kind == yaml.AliasNode {
-		return fits(n.Alias, budget, depth-1)
+		return withinBudget(n.Alias, budget, depth-1)
 	}
 	for _, c := range n.Content {
-		if !fits(c, budget, depth-1) {
+		if !withinBudget(c, budget, depth-1) {
 			return false
 		}
 	}
@@ -172,14 +181,14 @@ func fits(n *yaml.Node, budget *int, depth int) bool {
 var (
 	yamlLine      = regexp.MustCompile(`^line (\d+): `)
 	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced`)
-	// The library counts lines from 0 in what its parser finds, and from 1 in
-	// what its scanner finds. These are the parser's.
+	// The library numbers lines from 0 in errors of its parser, and from 1 in those
+	// of its scanner. These are errors of the parser.
 	lineFromZero = regexp.MustCompile(`^did not find expected (<|key|node content|'-' indicator|',')`)
 )
 
-// syntax reports an error of the YAML library, whose position is a line in the
-// message, if any.
-func (r *Reader) syntax(f *file, err error) {
+// syntaxError reports an error of the YAML library, which has its line, if any, in
+// the message.
+func (r *Reader) syntaxError(f *file, err error) {
 	message, line := strings.TrimPrefix(err.Error(), "yaml: "), 1
 	if m := yamlLine.FindStringSubmatch(message); m != nil {
 		line, _ = strconv.Atoi(m[1])
@@ -199,7 +208,7 @@ func (r *Reader) syntax(f *file, err error) {
 			}
 		}
 	}
-	r.add(f, line, column, "", "is not YAML: %s", message)
+	r.add(f, line, column, "", "is not valid YAML: %s", message)
 }
 
 func firstInvalid(src []byte) (line, column int) {
@@ -220,18 +229,19 @@ func firstInvalid(src []byte) (line, column int) {
 
 func (r *Reader) add(f *file, line, column int, suggestion, format string, args ...any) {
 	p := Problem{File: f.name, Line: line, Column: column, Message: fmt.Sprintf(format, args...), Suggestion: suggestion}
-	if line >= 1 && line <= len(f.lines) && len(f.lines[line-1]) <= maxLine && (f.hidden == nil || !f.hidden[line-1]) {
+	if line >= 1 && line <= len(f.lines) && len(f.lines[line-1]) <= maxLine && (f.redacted == nil || !f.redacted[line-1]) {
 		p.Excerpt, p.Caret = excerpt(f.lines[line-1], column)
 	}
 	r.problems = append(r.problems, p)
 }
 
-// Problem reports what is wrong at n.
+// Problem reports a problem at n.
 func (r *Reader) Problem(n Node, format string, args ...any) {
 	r.Suggest(n, "", format, args...)
 }
 
-// Suggest is [Reader.Problem] with a word that was probably meant.
+// Suggest is [Reader.Problem] with the word that was probably intended; "" if there
+// is none.
 func (r *Reader) Suggest(n Node, suggestion, format string, args ...any) {
 	_, line, column := n.Position()
 	r.add(n.file, line, column, suggestion, format, args...)
@@ -245,16 +255,16 @@ func (n Node) Position() (file string, line, column int) {
 	return n.file.name, max(n.node.Line, 1), max(n.node.Column, 1)
 }
 
-// At is the position as file:line:column.
+// At returns the position as file:line:column.
 func (n Node) At() string {
 	file, line, column := n.Position()
 	return fmt.Sprintf("%s:%d:%d", file, line, column)
 }
 
-// Exists reports whether n is more than the absence of a value.
+// Exists reports whether n is present.
 func (n Node) Exists() bool { return n.node != nil }
 
-// resolved follows an alias. Open has checked that this ends.
+// resolved follows aliases. Open has checked that there is no cycle.
 func (n Node) resolved() Node {
 	for n.node != nil && n.node.Kind == yaml.AliasNode {
 		n.node = n.node.Alias
@@ -262,7 +272,7 @@ func (n Node) resolved() Node {
 	return n
 }
 
-// IsNull reports whether n has no value, or the value null.
+// IsNull reports whether n is absent or null.
 func (n Node) IsNull() bool {
 	n = n.resolved()
 	return n.node == nil || n.node.Kind == yaml.ScalarNode && n.node.Tag == "!!null"
@@ -274,6 +284,7 @@ func (n Node) IsMapping() bool {
 	return n.node != nil && n.node.Kind == yaml.MappingNode
 }
 
+// kind describes n in messages.
 func (n Node) kind() string {
 	switch n = n.resolved(); {
 	case n.IsNull():
@@ -282,21 +293,14 @@ func (n Node) kind() string {
 		return "a mapping"
 	case n.node.Kind == yaml.SequenceNode:
 		return "a list"
-	case n.secret:
+	case n.redacted:
 		return "a single value"
 	}
-	return strconv.Quote(shorten(n.node.Value))
+	return text.Quote(n.node.Value)
 }
 
-func shorten(s string) string {
-	if utf8.RuneCountInString(s) <= 40 {
-		return s
-	}
-	return string([]rune(s)[:40]) + "..."
-}
-
-// Text returns the value of a scalar as it is written, without quotes. What
-// names the value in the problem that anything else is.
+// Text returns the value of a scalar as it is written, without quotes. Any other
+// node is a problem, in which what names the value.
 func (r *Reader) Text(n Node, what string) (string, bool) {
 	n = n.resolved()
 	if n.IsNull() || n.node.Kind != yaml.ScalarNode {
@@ -306,15 +310,15 @@ func (r *Reader) Text(n Node, what string) (string, bool) {
 	return n.node.Value, true
 }
 
-// Word is a Text that must be one of words; it returns the index of the word.
+// Word reads a scalar that must be one of words, and returns its index.
 func (r *Reader) Word(n Node, what string, words ...string) (int, bool) {
-	text, ok := r.Text(n, what)
+	word, ok := r.Text(n, what)
 	if !ok {
 		return 0, false
 	}
-	i := slices.Index(words, text)
+	i := slices.Index(words, word)
 	if i < 0 {
-		r.Suggest(n, nearest.Word(text, words), "%s must be one of %s, got %q", what, strings.Join(words, ", "), shorten(text))
+		r.Suggest(n, nearest.Word(word, words), "%s must be one of %s, got %s", what, strings.Join(words, ", "), text.Quote(word))
 		return 0, false
 	}
 	return i, true
@@ -329,13 +333,13 @@ func (r *Reader) Items(n Node, what string) []Node {
 	}
 	items := make([]Node, len(n.node.Content))
 	for i, c := range n.node.Content {
-		items[i] = Node{c, n.file, n.secret}
+		items[i] = Node{c, n.file, n.redacted}
 	}
 	return items
 }
 
-// Fields returns the pairs of a mapping in order, merge keys (<<) applied. A
-// repeated key is a problem; so is one that is not known, unless known is nil.
+// Fields returns the pairs of a mapping in order, with merge keys (<<) applied. A
+// repeated key is a problem; so is a key that is not in known, unless known is nil.
 func (r *Reader) Fields(n Node, what string, known []string) []Field {
 	n = n.resolved()
 	if n.node == nil || n.node.Kind != yaml.MappingNode {
@@ -346,7 +350,7 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 	seen := map[string]Node{}
 	var merged []Node
 	for i := 0; i+1 < len(n.node.Content); i += 2 {
-		key, value := Node{n.node.Content[i], n.file, n.secret}, Node{n.node.Content[i+1], n.file, n.secret}
+		key, value := Node{n.node.Content[i], n.file, n.redacted}, Node{n.node.Content[i+1], n.file, n.redacted}
 		if key.node.Tag == "!!merge" {
 			merged = append(merged, value)
 			continue
@@ -377,24 +381,31 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 	return fields
 }
 
+// maxListed bounds the known keys that a message lists.
+const maxListed = 12
+
 func (r *Reader) unknownKey(key Node, what, name string, known []string) {
 	if near := nearest.Word(name, known); near != "" {
 		r.Suggest(key, near, "unknown key %s in %s", key.quoted(name), what)
 		return
 	}
-	r.Problem(key, "unknown key %s in %s, known are %s", key.quoted(name), what, strings.Join(known, ", "))
+	list := ""
+	if len(known) <= maxListed {
+		list = ", want one of " + strings.Join(known, ", ")
+	}
+	r.Problem(key, "unknown key %s in %s%s", key.quoted(name), what, list)
 }
 
-// quoted shows the name of a key in a message.
+// quoted returns the name of the key n for a message.
 func (n Node) quoted(name string) string {
-	if n.secret {
+	if n.redacted {
 		return "(not shown)"
 	}
-	return strconv.Quote(shorten(name))
+	return text.Quote(name)
 }
 
-// mergedFields returns the fields that a merge key brings: of one mapping, or
-// of a list of them in which earlier ones win.
+// mergedFields returns the fields of a merge key: those of one mapping, or of a list
+// of mappings, of which earlier ones win.
 func (r *Reader) mergedFields(n Node, what string, known []string) []Field {
 	n = n.resolved()
 	if n.node.Kind != yaml.SequenceNode {
@@ -413,8 +424,8 @@ func (n Node) IsList() bool {
 	return n.node != nil && n.node.Kind == yaml.SequenceNode
 }
 
-// Scalar returns the value of a single value as YAML types it: a bool, a
-// float64 for every number, or a string. It is nil for anything else.
+// Scalar returns the value of a scalar by its YAML type: a bool, a float64 for every
+// number, or a string. It returns nil for any other node.
 func (n Node) Scalar() any {
 	n = n.resolved()
 	if n.IsNull() || n.node.Kind != yaml.ScalarNode {

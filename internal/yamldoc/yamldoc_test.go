@@ -46,7 +46,7 @@ func TestBounds(t *testing.T) {
 	for name, test := range map[string]struct{ src, want string }{
 		"size":  {strings.Repeat("#", MaxBytes+1), "at most 1048576 bytes"},
 		"depth": {strings.Repeat("[", 40) + strings.Repeat("]", 40), "32 levels"},
-		"deep":  {strings.Repeat("[", MaxBytes/2), "is not YAML"},
+		"deep":  {strings.Repeat("[", MaxBytes/2), "is not valid YAML"},
 		"utf-8": {"a: b\nc: \xff", "f.yaml:2:4: is not valid UTF-8"},
 	} {
 		r := &Reader{}

@@ -12,7 +12,7 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// micros is one unit in millionths: a dollar, a quota token.
+// micros is how many millionths one unit has: a dollar, or a weight of 1.
 const micros = 1_000_000
 
 // parseCount reads a whole number such as 10_000.
@@ -21,12 +21,12 @@ func parseCount(s string) (int64, error) { return parseDecimal(s, 0) }
 // parseDollars reads an amount of money such as $2_000 or $0.25, in micros.
 func parseDollars(s string) (int64, error) {
 	if !strings.HasPrefix(s, "$") {
-		return 0, fmt.Errorf("is money, written as $%s", s)
+		return 0, fmt.Errorf("must be an amount of money, such as $%s", s)
 	}
 	return parseDecimal(s[1:], 6)
 }
 
-// parseDecimal reads a decimal with at most the given number of places,
+// parseDecimal reads a decimal with at most the given number of decimal places,
 // exactly: the result counts units of the last place. Underscores may stand
 // between digits.
 func parseDecimal(s string, places int) (int64, error) {
@@ -38,7 +38,7 @@ func parseDecimal(s string, places int) (int64, error) {
 		return 0, errors.New("must be a whole number")
 	}
 	if !isNumber(whole) || hasPoint && !isNumber(fraction) {
-		return 0, errors.New("is not a number such as " + map[bool]string{true: "10_000", false: "0.25"}[places == 0])
+		return 0, errors.New("must be a number such as " + map[bool]string{true: "10_000", false: "0.25"}[places == 0])
 	}
 	fraction = strings.ReplaceAll(fraction, "_", "")
 	if len(fraction) > places {
@@ -47,7 +47,7 @@ func parseDecimal(s string, places int) (int64, error) {
 	digits := strings.ReplaceAll(whole, "_", "") + fraction + strings.Repeat("0", places-len(fraction))
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n > limiter.MaxAmount {
-		return 0, errors.New("is too large: the most is " + formatDecimal(limiter.MaxAmount, places))
+		return 0, errors.New("is too large: the maximum is " + formatDecimal(limiter.MaxAmount, places))
 	}
 	return n, nil
 }
@@ -76,8 +76,8 @@ func formatDecimal(n int64, places int) string {
 	return s
 }
 
-// FormatAmount writes an amount as a policy file does: $0.25 for spend, plain
-// digits for all else.
+// FormatAmount writes an amount as in a policy file: $0.25 for spend, plain
+// digits for every other dimension.
 func FormatAmount(d limiter.Dimension, n int64) string {
 	if d != limiter.Spend {
 		return strconv.FormatInt(n, 10)
@@ -94,13 +94,13 @@ func ParseAmount(d limiter.Dimension, s string) (int64, error) {
 		return parseDollars(s)
 	}
 	if strings.HasPrefix(s, "$") {
-		return 0, errors.New("is money, and only spend is")
+		return 0, errors.New("must be a number without $, which only spend has")
 	}
 	return parseCount(s)
 }
 
-// window is a parsed window: a length, and the calendar unit when it was given
-// as a word. A month and a year have no length.
+// window is a parsed window: its length, and its calendar unit if it was given as
+// a word. A month and a year have no fixed length.
 type window struct {
 	length   time.Duration
 	calendar limiter.Calendar
@@ -108,7 +108,7 @@ type window struct {
 
 const day = 24 * time.Hour
 
-var windowWords = map[string]window{
+var windowsByName = map[string]window{
 	"s": {time.Second, 0}, "sec": {time.Second, 0}, "second": {time.Second, 0},
 	"min": {time.Minute, 0}, "minute": {time.Minute, 0},
 	"h": {time.Hour, limiter.Hour}, "hour": {time.Hour, limiter.Hour},
@@ -118,21 +118,21 @@ var windowWords = map[string]window{
 	"y":     {0, limiter.Year}, "year": {0, limiter.Year},
 }
 
-// windowNames are the words worth suggesting.
+// windowNames are the names that messages suggest.
 var windowNames = []string{"second", "sec", "minute", "min", "hour", "day", "week", "month", "year"}
 
 // parseWindow reads a word (min, day, month) or a duration (30s, 24h). A word
-// from hour up can mean a calendar window, a duration never does; so 1d is
-// refused rather than guessed at.
+// from hour up can mean a calendar window, a duration never does. 1d could mean
+// either, so it is an error.
 func parseWindow(s string) (window, error) {
-	if w, ok := windowWords[s]; ok {
+	if w, ok := windowsByName[s]; ok {
 		return w, nil
 	}
 	switch unit := strings.TrimLeft(s, "0123456789"); {
 	case s == "m":
-		return window{}, errors.New("could be a minute or a month: write min or month")
-	case unit != s && windowWords[unit].length >= day:
-		return window{}, fmt.Errorf("counts days: write day, week, month or year for calendar windows, or %sh for any such period", hoursOf(s, unit))
+		return window{}, errors.New("is ambiguous: write min or month")
+	case unit != s && windowsByName[unit].length >= day:
+		return window{}, fmt.Errorf("must not count days: write day, week, month or year for a calendar window, or %sh for a length", inHours(s, unit))
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
@@ -147,12 +147,13 @@ func parseWindow(s string) (window, error) {
 	return window{length: d}, nil
 }
 
-func hoursOf(s, unit string) string {
+// inHours returns the number of hours in a period such as 7d, for a message.
+func inHours(s, unit string) string {
 	n, err := strconv.ParseInt(strings.TrimSuffix(s, unit), 10, 32)
 	if err != nil {
 		return "24"
 	}
-	return strconv.FormatInt(n*int64(windowWords[unit].length/time.Hour), 10)
+	return strconv.FormatInt(n*int64(windowsByName[unit].length/time.Hour), 10)
 }
 
 // formatWindow writes the window of a limit: 1m, 1h30m, day, month.
@@ -172,7 +173,8 @@ func formatWindow(l *limiter.Limit) string {
 	return FormatDuration(l.Window)
 }
 
-// FormatDuration is Duration.String without zero units at the end.
+// FormatDuration is [time.Duration.String] without zero units at the end: 1m, not
+// 1m0s.
 func FormatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

@@ -14,43 +14,41 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// apiKeysSection is the key of the file under which hashes of API keys stand.
+// apiKeysSection is the root key of the file that holds hashes of API keys.
 const apiKeysSection = "api_keys"
 
-// hashPrefix names the only way in which API keys are hashed.
+// hashPrefix names the only hash function that is supported.
 const hashPrefix = "sha256:"
 
-// sum is a SHA-256.
-type sum = [sha256.Size]byte
+type sha256Sum = [sha256.Size]byte
 
-// HashAPIKey returns what stands in a policy file for an API key. There is no
-// salt and no work factor: a key is random and long, not a password.
+// HashAPIKey returns the hash by which a policy file identifies an API key. It has
+// no salt and no work factor, because API keys are random and long.
 func HashAPIKey(apiKey string) string {
 	hash := sha256.Sum256([]byte(apiKey))
 	return hashPrefix + hex.EncodeToString(hash[:])
 }
 
-// APIKeyOwner returns the key, and the tier if the entry names one, of whoever
-// presents an API key. The time it takes says nothing about the hashes of others.
+// APIKeyOwner returns the limiter key that an API key is charged to, and the tier
+// if its entry names one. Its running time reveals nothing about other entries.
 func (p *Policy) APIKeyOwner(apiKey string) (key, tier string, ok bool) {
 	return p.apiKeys.find(sha256.Sum256([]byte(apiKey)))
 }
 
-// APIKeys returns how many API keys the policy knows.
+// APIKeys returns the number of API keys in the policy.
 func (p *Policy) APIKeys() int { return len(p.apiKeys) }
 
 type apiKey struct {
-	hash sum
+	hash sha256Sum
 	key  string
 	tier string // "": the policy decides
 }
 
-// apiKeys are found by the hash of the hash. A caller knows the hash of what he
-// presents, and could choose it for its first bytes; so a map by hash, which
-// stops comparing at the first byte that differs, might tell in small steps how
-// the hashes in it begin. With the hash of the hash he learns nothing that leads
-// back to one, and the comparison that decides takes the same time for all.
-type apiKeys map[sum]apiKey
+// apiKeys maps the hash of an API key's hash to its entry. A look-up by the hash
+// itself would leak timing: a map stops comparing at the first byte that differs,
+// and callers can choose API keys whose hashes begin as they like. The hash of the
+// hash is unpredictable, and the final comparison takes constant time.
+type apiKeys map[sha256Sum]apiKey
 
 func newAPIKeys(defs []apiKeyDef) apiKeys {
 	m := make(apiKeys, len(defs))
@@ -60,16 +58,16 @@ func newAPIKeys(defs []apiKeyDef) apiKeys {
 	return m
 }
 
-func (m apiKeys) find(hash sum) (key, tier string, ok bool) {
-	k := m[sha256.Sum256(hash[:])] // of nobody, if there is none: its hash is 0
+func (m apiKeys) find(hash sha256Sum) (key, tier string, ok bool) {
+	k := m[sha256.Sum256(hash[:])] // the zero value if there is none
 	if subtle.ConstantTimeCompare(k.hash[:], hash[:]) != 1 || k.key == "" {
 		return "", "", false
 	}
 	return k.key, k.tier, true
 }
 
-// shownHash is how much of a hash a diff shows: enough to find its line.
-const shownHash = len(hashPrefix) + 12
+// diffHashLen is how many bytes of a hash a diff shows: enough to find its line.
+const diffHashLen = len(hashPrefix) + 12
 
 func (m apiKeys) facts() []fact {
 	facts := make([]fact, 0, len(m))
@@ -79,7 +77,7 @@ func (m apiKeys) facts() []fact {
 		if k.tier != "" {
 			value += ", tier " + k.tier
 		}
-		facts = append(facts, fact{subject: "api_key " + hash[:shownHash], value: value, hidden: hash})
+		facts = append(facts, fact{subject: "api_key " + hash[:diffHashLen], value: value, hidden: hash})
 	}
 	slices.SortFunc(facts, func(a, b fact) int { return cmp.Compare(a.hidden, b.hidden) })
 	return facts
@@ -87,7 +85,7 @@ func (m apiKeys) facts() []fact {
 
 // apiKeyDef is an entry of api_keys.
 type apiKeyDef struct {
-	hash sum
+	hash sha256Sum
 	key  string
 	tier reference
 }
@@ -95,7 +93,7 @@ type apiKeyDef struct {
 var apiKeyKeys = []string{"hash", "key", "tier"}
 
 func (p *parser) parseAPIKeys(n yamldoc.Node) {
-	for _, item := range p.r.Items(n.Secret(), apiKeysSection) {
+	for _, item := range p.r.Items(n.Redacted(), apiKeysSection) {
 		var d apiKeyDef
 		var hash, key yamldoc.Node
 		ok := item.IsMapping()
@@ -107,7 +105,7 @@ func (p *parser) parseAPIKeys(n yamldoc.Node) {
 				d.hash, good = p.apiKeyHash(f.Value)
 			case "key":
 				key = f.Value
-				d.key, good = p.apiKeyOwner(f.Value)
+				d.key, good = p.limiterKey(f.Value)
 			case "tier":
 				d.tier.at = f.Value
 				d.tier.name, good = p.apiKeyTier(f.Value)
@@ -115,7 +113,7 @@ func (p *parser) parseAPIKeys(n yamldoc.Node) {
 			ok = ok && good
 		}
 		if item.IsMapping() && !hash.Exists() {
-			p.r.Problem(item, "an API key needs a hash: make one with bucketring policy hash-key")
+			p.r.Problem(item, "an API key needs a hash: make one with: bucketring policy hash-key")
 			ok = false
 		}
 		if item.IsMapping() && !key.Exists() {
@@ -123,7 +121,7 @@ func (p *parser) parseAPIKeys(n yamldoc.Node) {
 			ok = false
 		}
 		if ok && sha256.Sum256([]byte(d.key)) == d.hash {
-			p.r.Problem(key, "key is the API key itself: it must be who is charged, such as acme/alice")
+			p.r.Problem(key, "key must be who is charged, such as acme/alice, but it is the API key itself")
 			ok = false
 		}
 		if !ok {
@@ -131,7 +129,7 @@ func (p *parser) parseAPIKeys(n yamldoc.Node) {
 		}
 		name := "the API key with hash " + hex.EncodeToString(d.hash[:])
 		if first, dup := p.first[name]; dup {
-			p.r.Problem(hash, "this hash stands here twice, first at %s", first.At())
+			p.r.Problem(hash, "this hash is listed twice, first at %s", first.At())
 			continue
 		}
 		p.first[name] = hash
@@ -139,8 +137,8 @@ func (p *parser) parseAPIKeys(n yamldoc.Node) {
 	}
 }
 
-// apiKeyHash never repeats what it read, which may be the API key itself.
-func (p *parser) apiKeyHash(n yamldoc.Node) (hash sum, ok bool) {
+// apiKeyHash repeats nothing of its input in messages: it may be an API key.
+func (p *parser) apiKeyHash(n yamldoc.Node) (hash sha256Sum, ok bool) {
 	text, ok := p.r.Text(n, "hash")
 	if !ok {
 		return hash, false
@@ -148,13 +146,13 @@ func (p *parser) apiKeyHash(n yamldoc.Node) (hash sum, ok bool) {
 	digits, prefixed := strings.CutPrefix(text, hashPrefix)
 	decoded, err := hex.DecodeString(digits)
 	if !prefixed || err != nil || len(decoded) != len(hash) {
-		p.r.Problem(n, "hash must be %s and %d hex digits: make one with bucketring policy hash-key", hashPrefix, hex.EncodedLen(len(hash)))
+		p.r.Problem(n, "hash must be %s and %d hex digits: make one with: bucketring policy hash-key", hashPrefix, hex.EncodedLen(len(hash)))
 		return hash, false
 	}
-	return sum(decoded), true
+	return sha256Sum(decoded), true
 }
 
-func (p *parser) apiKeyOwner(n yamldoc.Node) (string, bool) {
+func (p *parser) limiterKey(n yamldoc.Node) (string, bool) {
 	text, ok := p.r.Text(n, "key")
 	if !ok {
 		return "", false
@@ -166,8 +164,8 @@ func (p *parser) apiKeyOwner(n yamldoc.Node) (string, bool) {
 	return text, true
 }
 
-// apiKeyTier also finds tiers that are not defined, with another message than
-// where nothing is secret.
+// apiKeyTier reads the name of a tier. Its message does not repeat the name, which
+// may be an API key.
 func (p *parser) apiKeyTier(n yamldoc.Node) (string, bool) {
 	text, ok := p.r.Text(n, "tier")
 	if ok && !nameSyntax.MatchString(text) {

@@ -42,7 +42,7 @@ func TestAPIKeys(t *testing.T) {
 
 // The hash of 32 zero bytes is what an absent entry looks like.
 func TestAbsentAPIKeyMatchesNothing(t *testing.T) {
-	if key, _, ok := (apiKeys{}).find(sum{}); ok {
+	if key, _, ok := (apiKeys{}).find(sha256Sum{}); ok {
 		t.Errorf("find(zeros) = %q, want nobody", key)
 	}
 }
@@ -59,7 +59,7 @@ func TestAPIKeysInDigestAndDiff(t *testing.T) {
 	if len(versions) != 5 {
 		t.Errorf("5 policies have %d digests, want 5", len(versions))
 	}
-	shown := HashAPIKey("sk-alice")[:shownHash]
+	shown := HashAPIKey("sk-alice")[:diffHashLen]
 	for _, test := range []struct {
 		from, to *Policy
 		want     []string
@@ -82,8 +82,7 @@ func TestAPIKeysInDigestAndDiff(t *testing.T) {
 	}
 }
 
-// A secret that was pasted into the file, wherever under api_keys, is in no
-// message and no excerpt.
+// A secret that is pasted anywhere under api_keys is in no message and no excerpt.
 func TestNoMessageHasAnAPIKey(t *testing.T) {
 	const secret = "sk-live-Ab3"
 	for name, section := range map[string]string{

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"strings"
 
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// compile builds the policy against a catalog and reports what that finds.
-// Its result is usable only if there are no problems.
+// compile builds the policy against a catalog and reports the problems that this
+// finds. The result is usable only if there are none.
 func (p *parser) compile(catalog *limiter.Catalog) *Policy {
 	policy := &Policy{
 		catalog:       catalog,
@@ -22,37 +24,32 @@ func (p *parser) compile(catalog *limiter.Catalog) *Policy {
 		weights:       rank(p.weights),
 		outputs:       rank(p.outputs),
 		defaultOutput: defaultOutputTokens,
-		models:        map[string]modelFacts{},
+		models:        map[string]modelSettings{},
 	}
 	if p.defaultOutput != nil {
 		policy.defaultOutput = *p.defaultOutput
 	}
 	for _, d := range p.tiers {
 		policy.tiers[d.name] = p.compileTier(d, catalog)
-		policy.names = append(policy.names, d.name)
+		policy.tierNames = append(policy.tierNames, d.name)
 	}
-	slices.Sort(policy.names)
+	slices.Sort(policy.tierNames)
 	policy.defaultTier = policy.tiers[p.defaultTier.name]
 	var rules []*rule
 	for _, d := range p.assign {
-		segments := 1
-		for i := range len(d.pattern.text) {
-			if d.pattern.text[i] == '/' {
-				segments++
-			}
-		}
+		segments := 1 + strings.Count(d.pattern.text, keypath.Separator)
 		rules = append(rules, &rule{pattern: d.pattern, segments: segments, tier: policy.tiers[d.tier.name], at: d.at.At()})
 	}
 	policy.assign = newAssignments(rules)
 	policy.apiKeys = newAPIKeys(p.apiKeys)
 	for _, name := range policy.mentionedModels() {
-		policy.models[name] = policy.lookUpModel(name)
+		policy.models[name] = policy.modelSettingsFor(name)
 	}
-	policy.seal()
+	policy.computeDigest()
 	return policy
 }
 
-// mentionedModels returns the names without stars of prices and models, and
+// mentionedModels returns the names in prices and models that are no patterns, and
 // the empty name.
 func (p *Policy) mentionedModels() []string {
 	names := []string{""}
@@ -68,8 +65,8 @@ func (p *Policy) mentionedModels() []string {
 	return names
 }
 
-// Bounds on the limits of some models, per tier. A tier has a limit set for
-// every combination of model lists that a model can be in.
+// Bounds on the limits of a tier that name models. A tier has a limit set for each
+// combination of model lists that one model can match.
 const (
 	maxGroups       = 64
 	maxCombinations = 1024
@@ -95,7 +92,7 @@ func (p *parser) compileTier(d *tierDef, catalog *limiter.Catalog) *tier {
 	t.base = p.limitSet(d, base, catalog)
 	combinations, ok := combine(t.groups)
 	if !ok {
-		p.r.Problem(d.at, "tier %s: limits of models overlap in more than %d ways", d.name, maxCombinations)
+		p.r.Problem(d.at, "tier %s: the models of its limits overlap in more than %d ways", d.name, maxCombinations)
 		return t
 	}
 	t.sets = map[uint64]*limiter.LimitSet{}
@@ -118,8 +115,9 @@ func (p *parser) compileTier(d *tierDef, catalog *limiter.Catalog) *tier {
 	return t
 }
 
-// combine returns the sets of groups, as bit masks, whose members overlap
-// pairwise. Every set that some model is in is one of them.
+// combine returns, as bit masks, the sets of groups that overlap pairwise. Every
+// set of groups that one model can match is among them. It returns false if there
+// are too many.
 func combine(groups []group) (masks []uint64, ok bool) {
 	if len(groups) > maxGroups {
 		return nil, false
@@ -150,7 +148,7 @@ func overlap(a, b []pattern) bool {
 	})
 }
 
-// compareLimits orders limits as answers show them.
+// compareLimits orders limits as answers list them.
 func compareLimits(a, b *limiter.Limit) int {
 	return cmp.Or(
 		cmp.Compare(dimensionOrder(a.Dimension), dimensionOrder(b.Dimension)),
@@ -166,8 +164,8 @@ func dimensionOrder(d limiter.Dimension) int {
 	return len(limiter.BuiltinDimensions)
 }
 
-// limitSet compiles limits, nil if there are none, and reports what the
-// catalog finds where the files say it.
+// limitSet compiles limits; nil if there are none. A problem that the catalog finds
+// is reported at the place of the limit in its file.
 func (p *parser) limitSet(t *tierDef, limits []limiter.Limit, catalog *limiter.Catalog) *limiter.LimitSet {
 	if len(limits) == 0 {
 		return nil

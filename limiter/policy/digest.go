@@ -14,12 +14,12 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A fact is one line of a policy's canonical content. Subject and name
-// identify it. What is hidden counts, and is not shown.
+// A fact is one line of a policy's canonical content, identified by subject and
+// name. Hidden text is part of the digest, but no diff shows it.
 type fact struct{ subject, name, value, hidden string }
 
-// seal writes down what the policy means and derives digest and version.
-func (p *Policy) seal() {
+// computeDigest fills in the canonical content, the digest and the version.
+func (p *Policy) computeDigest() {
 	add := func(subject, name, value string) {
 		p.facts = append(p.facts, fact{subject: subject, name: name, value: value})
 	}
@@ -65,20 +65,20 @@ func (p *Policy) seal() {
 	p.version = binary.BigEndian.Uint64(sum)
 }
 
-// Digest is the SHA-256, in hex, of what the policy means: comments, layout
-// and the order and number of files don't change it.
+// Digest returns the SHA-256, in hex, of the policy's canonical content. Comments,
+// layout, and the order and number of files do not change it.
 func (p *Policy) Digest() string { return p.digest }
 
-// Version is the first 8 bytes of the digest.
+// Version returns the first 8 bytes of the digest.
 func (p *Policy) Version() uint64 { return p.version }
 
-// VersionString is [VersionString] of the policy's version.
+// VersionString returns [VersionString] of the policy's version.
 func (p *Policy) VersionString() string { return VersionString(p.version) }
 
-// VersionString writes a version as answers do: 16 hex digits.
+// VersionString formats a version as in answers: 16 hex digits.
 func VersionString(version uint64) string { return fmt.Sprintf("%016x", version) }
 
-// title is the name of a limit, with its dimension unless that is the name.
+// title returns the name of a limit, followed by its dimension if that differs.
 func (d *limitDef) title() string {
 	if d.Name == string(d.Dimension) {
 		return d.Name
@@ -86,7 +86,7 @@ func (d *limitDef) title() string {
 	return fmt.Sprintf("%s (%s)", d.Name, d.Dimension)
 }
 
-// text is all of a limit but its title; what is the default is left out.
+// text describes a limit without its title. Defaults are left out.
 func (d *limitDef) text() string {
 	s := FormatAmount(d.Dimension, d.Amount)
 	if d.Algorithm != limiter.Concurrency {
@@ -140,16 +140,16 @@ func weightsText(w limiter.Weights) string {
 		formatDecimal(w.Input, 6), formatDecimal(w.CachedInput, 6), formatDecimal(w.Output, 6))
 }
 
-// Diff says in lines for people what changes from one policy to another, such
-// as "tier free: tokens 10000/1m -> 20000/1m". Equal digests have no lines.
+// Diff returns one line, for people, per difference between two policies, such as
+// "tier free: tokens 10000/1m -> 20000/1m". It is empty if their digests are equal.
 func Diff(from, to *Policy) []string {
-	was, is := bySubject(from.facts), bySubject(to.facts)
+	before, after := bySubject(from.facts), bySubject(to.facts)
 	var subjects []string
-	for s := range was {
+	for s := range before {
 		subjects = append(subjects, s)
 	}
-	for s := range is {
-		if was[s] == nil {
+	for s := range after {
+		if before[s] == nil {
 			subjects = append(subjects, s)
 		}
 	}
@@ -157,12 +157,12 @@ func Diff(from, to *Policy) []string {
 	var lines []string
 	for _, s := range subjects {
 		switch {
-		case was[s] == nil:
-			lines = append(lines, s+" added: "+join(is[s]))
-		case is[s] == nil:
-			lines = append(lines, s+" removed: "+join(was[s]))
+		case before[s] == nil:
+			lines = append(lines, s+" added: "+join(after[s]))
+		case after[s] == nil:
+			lines = append(lines, s+" removed: "+join(before[s]))
 		default:
-			lines = append(lines, diffSubject(s, was[s], is[s])...)
+			lines = append(lines, diffSubject(s, before[s], after[s])...)
 		}
 	}
 	return lines
@@ -187,20 +187,20 @@ func join(facts []fact) string {
 	return strings.Join(texts, ", ")
 }
 
-func diffSubject(subject string, was, is []fact) (lines []string) {
-	for len(was) > 0 || len(is) > 0 {
+func diffSubject(subject string, before, after []fact) (lines []string) {
+	for len(before) > 0 || len(after) > 0 {
 		switch {
-		case len(is) == 0 || len(was) > 0 && was[0].name < is[0].name:
-			lines = append(lines, subject+": "+was[0].text()+" removed")
-			was = was[1:]
-		case len(was) == 0 || is[0].name < was[0].name:
-			lines = append(lines, subject+": "+is[0].text()+" added")
-			is = is[1:]
+		case len(after) == 0 || len(before) > 0 && before[0].name < after[0].name:
+			lines = append(lines, subject+": "+before[0].text()+" removed")
+			before = before[1:]
+		case len(before) == 0 || after[0].name < before[0].name:
+			lines = append(lines, subject+": "+after[0].text()+" added")
+			after = after[1:]
 		default:
-			if was[0].value != is[0].value {
-				lines = append(lines, subject+": "+was[0].text()+" -> "+is[0].value)
+			if before[0].value != after[0].value {
+				lines = append(lines, subject+": "+before[0].text()+" -> "+after[0].value)
 			}
-			was, is = was[1:], is[1:]
+			before, after = before[1:], after[1:]
 		}
 	}
 	return lines

@@ -11,20 +11,20 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A Call is what [Policy.Explain] explains: a reserve.
+// A Call is the reserve that [Policy.Explain] explains.
 type Call struct {
-	Key   string // valid
-	Tier  string // named by the caller; "" if none
+	Key   string // must be valid
+	Tier  string // as named by the caller; may be empty
 	Model string
 
 	Requests     int64
 	InputTokens  int64
-	OutputTokens int64 // max output of one choice; negative: the policy's default
+	OutputTokens int64 // maximum of one choice; negative: the default of the policy
 	Costs        []limiter.Cost
 }
 
-// An Explanation says which limits apply to a call, why, and what it would
-// cost on a key that has used nothing. It can be written as JSON.
+// An Explanation says which limits apply to a call, why, and how the call would be
+// decided on a key without usage.
 type Explanation struct {
 	Key           string           `json:"key"`
 	Tier          string           `json:"tier"` // of the most specific level
@@ -37,22 +37,22 @@ type Explanation struct {
 	Limits        []ExplainedLimit `json:"limits"`
 	Price         *ExplainedPrice  `json:"price,omitempty"` // nil: the model has none
 	Weights       string           `json:"weights"`
-	// Outcome and Reason are those on an untouched key. Binding is the index in
-	// Limits of the limit that denies the call or, when allowed, of the one with
-	// the smallest share left; -1 if there is none.
+	// Outcome and Reason are those on a key without usage. Binding is the index in
+	// Limits of the limit that denies the call or, if it is allowed, of the one with
+	// the smallest share remaining; -1 if there is none.
 	Outcome             string `json:"outcome"`
 	Reason              string `json:"reason,omitempty"`
 	GrantedOutputTokens int64  `json:"granted_output_tokens"`
 	Binding             int    `json:"binding"`
 }
 
-// ExplainedLevel is one level of the key, with a tier or without.
+// ExplainedLevel is one level of the key. Tier is empty if it has none.
 type ExplainedLevel struct {
 	Scope    string `json:"scope"`
 	Tier     string `json:"tier,omitempty"`
 	Why      string `json:"why"`
 	Estimate string `json:"estimate,omitempty"`
-	// Rules are all assign rules that match the scope, the winner first.
+	// Rules are all assign rules that match the scope, most specific first.
 	Rules []ExplainedRule `json:"rules,omitempty"`
 }
 
@@ -60,12 +60,12 @@ type ExplainedLevel struct {
 type ExplainedRule struct {
 	Key  string `json:"key"`
 	Tier string `json:"tier"`
-	At   string `json:"at"` // file:line:column
-	Wins bool   `json:"wins"`
+	At   string `json:"at"`   // file:line:column
+	Wins bool   `json:"wins"` // it gives the level its tier
 }
 
-// ExplainedLimit is a limit at one level. Amounts are in units of the
-// dimension.
+// ExplainedLimit is a limit at one level. Amounts are in units of the dimension:
+// micros of a dollar for spend.
 type ExplainedLimit struct {
 	Scope     string   `json:"scope"`
 	Tier      string   `json:"tier"`
@@ -74,26 +74,26 @@ type ExplainedLimit struct {
 	Algorithm string   `json:"algorithm"`
 	Limit     int64    `json:"limit"`
 	Window    string   `json:"window,omitempty"`
-	Capacity  int64    `json:"capacity"` // the most that one call can take
+	Capacity  int64    `json:"capacity"` // the most that one call can cost
 	Models    []string `json:"models,omitempty"`
 	Shadow    bool     `json:"shadow,omitempty"`
-	Text      string   `json:"text"` // all of it, as in a diff
+	Text      string   `json:"text"` // as in [Diff]
 	Cost      int64    `json:"cost"`
 	Remaining int64    `json:"remaining"` // after the call
 	Exceeded  bool     `json:"exceeded"`
 }
 
-// ExplainedPrice is the price of a model, in micros per million tokens.
+// ExplainedPrice is the price of a model, in micros of a dollar per million tokens.
 type ExplainedPrice struct {
-	Key         string `json:"key"` // of prices
+	Key         string `json:"key"` // name or pattern under prices
 	Input       int64  `json:"input"`
 	CachedInput int64  `json:"cached_input"`
 	Output      int64  `json:"output"`
 	Text        string `json:"text"`
 }
 
-// Explain resolves c and decides it on an engine of its own that has seen
-// nothing. Errors are those of [Policy.Resolve] and [limiter.Engine.Reserve].
+// Explain resolves c and decides it on a new, empty engine. Its errors are those of
+// [Policy.Resolve] and [limiter.Engine.Reserve].
 func (p *Policy) Explain(c Call) (*Explanation, error) {
 	var plan limiter.Plan
 	if err := p.Resolve(c.Key, c.Tier, c.Model, &plan); err != nil {
@@ -147,14 +147,15 @@ func (p *Policy) explainLevels(c Call, plan *limiter.Plan) (levels []ExplainedLe
 				l.Tier, l.Estimate = resolved.Tier, estimateText(resolved.Estimate)
 			}
 		}
-		l.Why = why(&l, end == len(c.Key), c.Tier != "")
+		l.Why = tierReason(&l, end == len(c.Key), c.Tier != "")
 		levels = append(levels, l)
 	}
 	return levels
 }
 
-// why says in words what gave a level its tier.
-func why(l *ExplainedLevel, full, named bool) string {
+// tierReason says why a level has its tier. full means that the level is the whole
+// key, named that the call names a tier.
+func tierReason(l *ExplainedLevel, full, named bool) string {
 	switch {
 	case full && named:
 		return "named by the call"
@@ -188,7 +189,7 @@ func (p *Policy) explainLimit(s *limiter.LimitState, plan *limiter.Plan, key str
 	return x
 }
 
-// String is the explanation for people.
+// String returns the explanation as text for people.
 func (x *Explanation) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "key %s", x.Key)
@@ -222,7 +223,7 @@ func (x *Explanation) String() string {
 		fmt.Fprintf(&b, "price %q per million tokens: %s\n", x.Price.Key, x.Price.Text)
 	}
 	fmt.Fprintf(&b, "weights: %s\n", x.Weights)
-	b.WriteString(x.verdict())
+	b.WriteString(x.outcomeLine())
 	return b.String()
 }
 
@@ -246,15 +247,15 @@ func (x *Explanation) writeLimits(b *strings.Builder) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			l.Scope, l.Name, l.Dimension, l.Text, FormatAmount(d, l.Cost), FormatAmount(d, l.Remaining), mark)
 	}
-	_ = w.Flush() // a strings.Builder takes everything
+	_ = w.Flush() // writes to a strings.Builder do not fail
 	for line := range strings.Lines(table.String()) {
 		b.WriteString(strings.TrimRight(line, " \n") + "\n")
 	}
 }
 
-// verdict is the last line.
-func (x *Explanation) verdict() string {
-	s := "on an untouched key: " + x.Outcome
+// outcomeLine is the last line of the text.
+func (x *Explanation) outcomeLine() string {
+	s := "on a key without usage: " + x.Outcome
 	if x.Outcome == limiter.Degraded.String() {
 		s += fmt.Sprintf(" to %d output tokens", x.GrantedOutputTokens)
 	}

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// A pattern is a name in which each * stands for any characters, none
-// included. There is no escape.
+// A pattern is a name in which each * matches zero or more characters. A * cannot
+// be escaped.
 type pattern struct {
 	text  string
 	stars int
@@ -19,9 +19,9 @@ func newPattern(text string) pattern { return pattern{text, strings.Count(text, 
 
 func (p pattern) literal() bool { return p.stars == 0 }
 
-// compare sorts the more specific pattern first: names before globs, then by
-// the number of characters that are not *, then fewer stars, then by text, so
-// that the order never depends on the order of a file.
+// compare orders patterns from most to least specific: first names without stars,
+// then by more characters that are not *, then by fewer stars. Ties are broken by
+// text, so the order does not depend on the order in a file.
 func (p pattern) compare(q pattern) int {
 	if p.literal() != q.literal() {
 		if p.literal() {
@@ -36,29 +36,29 @@ func (p pattern) compare(q pattern) int {
 	)
 }
 
-// match reports whether the pattern covers all of s. With separator /, a star
-// does not cross one; separator 0 lets stars match anything.
+// match reports whether the pattern matches all of s. A star does not match the
+// separator; separator 0 lets it match anything.
 //
-// Only the last star is ever stretched: what an earlier one matched can stay as
-// short as possible, because the last one can take up whatever is in between.
+// It backtracks to the last star only: an earlier star never needs to match more
+// than its shortest run, because the last star can match everything in between.
 func (p pattern) match(s string, separator byte) bool {
 	if p.literal() {
 		return p.text == s
 	}
 	text := p.text
 	i, j := 0, 0
-	star, mark := -1, 0 // where text had its last star, and how far it reached in s
+	star, end := -1, 0 // index of the last star in text, and where its run ends in s
 	for j < len(s) {
 		switch {
 		case i < len(text) && text[i] == '*':
-			star, mark = i, j
+			star, end = i, j
 			i++
 		case i < len(text) && text[i] == s[j]:
 			i++
 			j++
-		case star >= 0 && (separator == 0 || s[mark] != separator):
-			mark++
-			i, j = star+1, mark
+		case star >= 0 && (separator == 0 || s[end] != separator):
+			end++
+			i, j = star+1, end
 		default:
 			return false
 		}
@@ -66,7 +66,7 @@ func (p pattern) match(s string, separator byte) bool {
 	return strings.Trim(text[i:], "*") == ""
 }
 
-// overlaps reports whether some name matches both patterns, stars matching
+// overlaps reports whether some name matches both patterns, if stars match
 // anything.
 func (p pattern) overlaps(q pattern) bool {
 	if p.literal() {
@@ -76,7 +76,7 @@ func (p pattern) overlaps(q pattern) bool {
 		return p.match(q.text, 0)
 	}
 	a, b := p.text, q.text
-	// row[j] says whether a[i:] and b[j:] have a name in common.
+	// row[j] says whether some name matches both a[i:] and b[j:].
 	next, row := make([]bool, len(b)+1), make([]bool, len(b)+1)
 	for i := len(a); i >= 0; i-- {
 		for j := len(b); j >= 0; j-- {
@@ -96,11 +96,10 @@ func (p pattern) overlaps(q pattern) bool {
 	return next[0]
 }
 
-// ranked maps names to values by the most specific pattern. The zero value has
-// no patterns.
+// ranked maps a name to the value of the most specific pattern that matches it.
 type ranked[T any] struct {
-	exact   map[string]int
-	entries []rankedEntry[T] // most specific first; those from globs on have a star
+	exact   map[string]int   // index in entries of each name without stars
+	entries []rankedEntry[T] // most specific first; entries[globs:] have stars
 	globs   int
 }
 

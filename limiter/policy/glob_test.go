@@ -64,7 +64,7 @@ func words(letters string, n int) []string {
 	return all
 }
 
-// better is the precedence in the words of the package comment.
+// better is the precedence as in the package comment.
 func better(p, q string) bool {
 	literals := func(s string) int { return len(s) - strings.Count(s, "*") }
 	isName := func(s string) bool { return !strings.Contains(s, "*") }

@@ -11,26 +11,24 @@ import (
 	"unicode/utf8"
 
 	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A File is one file of a policy. Name is shown in problems.
-type File struct {
-	Name   string
-	Source []byte
-}
+// A File is one file of a policy.
+type File = yamldoc.File
 
 // Parse compiles a policy of one file. See [ParseFiles].
 func Parse(file string, src []byte, catalog *limiter.Catalog) (*Policy, error) {
-	return ParseFiles([]File{{file, src}}, catalog)
+	return ParseFiles([]File{{Name: file, Source: src}}, catalog)
 }
 
-// ParseFiles compiles the sections of all files together. What is defined in
-// two files is a problem; so is everything else that makes no sense. The error
-// is a [Problems], and then the catalog is as it was.
+// ParseFiles compiles all files together as one policy. Nothing may be defined
+// twice, not even in two files. The error is a [Problems]; the catalog is then
+// unchanged.
 func ParseFiles(files []File, catalog *limiter.Catalog) (*Policy, error) {
-	p := parser{first: map[string]yamldoc.Node{}, r: yamldoc.Reader{Conceal: apiKeysSection}}
+	p := parser{first: map[string]yamldoc.Node{}, r: yamldoc.Reader{RedactSection: apiKeysSection}}
 	readable := true
 	for i, f := range files {
 		root, ok := p.r.Open(f.Name, f.Source)
@@ -49,8 +47,8 @@ func ParseFiles(files []File, catalog *limiter.Catalog) (*Policy, error) {
 		p.root, _ = p.r.Open("policy", nil)
 	}
 	p.checkReferences()
-	// A scratch catalog finds the remaining problems, so that a policy which
-	// can't be used leaves nothing in the real one.
+	// Compiling against a temporary catalog finds the remaining problems, so that a
+	// policy that cannot be used adds nothing to the real one.
 	p.compile(limiter.NewCatalog())
 	if err := p.r.Err(); err != nil {
 		return nil, err
@@ -58,11 +56,11 @@ func ParseFiles(files []File, catalog *limiter.Catalog) (*Policy, error) {
 	return p.compile(catalog), p.r.Err()
 }
 
-// defaultOutputTokens is the max output of a reserve that names none, under a
-// policy that names none.
+// defaultOutputTokens is the maximum output of a reserve that gives none, unless
+// the policy has a default of its own.
 const defaultOutputTokens = 1024
 
-// parser collects what the files say. Definitions that are wrong are reported
+// parser collects the definitions of all files. Those with problems are reported
 // and left out.
 type parser struct {
 	r     yamldoc.Reader
@@ -70,7 +68,7 @@ type parser struct {
 	first map[string]yamldoc.Node // where each thing was first defined
 
 	tiers         []*tierDef
-	tierNames     []string // also of those with problems
+	tierNames     []string // including tiers with problems
 	defaultTier   reference
 	assign        []assignDef
 	prices        []rankedEntry[price]
@@ -80,7 +78,7 @@ type parser struct {
 	defaultOutput *int64
 }
 
-// reference is a tier's name where it is used.
+// reference is the name of a tier where it is used.
 type reference struct {
 	name string
 	at   yamldoc.Node
@@ -100,7 +98,7 @@ func (p *parser) file(root yamldoc.Node) {
 		case "tiers":
 			p.parseTiers(f.Value)
 		case "default_tier":
-			if p.once(f.Key, "default_tier") {
+			if p.define(f.Key, "default_tier") {
 				p.defaultTier.name, _ = p.name(f.Value, "default_tier")
 				p.defaultTier.at = f.Value
 			}
@@ -113,16 +111,16 @@ func (p *parser) file(root yamldoc.Node) {
 		case apiKeysSection:
 			p.parseAPIKeys(f.Value)
 		case "default_output_tokens":
-			if n, ok := p.count(f.Value, f.Name); ok && p.once(f.Key, f.Name) {
+			if n, ok := p.count(f.Value, f.Name); ok && p.define(f.Key, f.Name) {
 				p.defaultOutput = &n
 			}
 		}
 	}
 }
 
-// once reports whether what is defined at n for the first time; the second is
-// a problem.
-func (p *parser) once(n yamldoc.Node, what string) bool {
+// define records that n defines what. A second definition is a problem; it then
+// returns false.
+func (p *parser) define(n yamldoc.Node, what string) bool {
 	if first, dup := p.first[what]; dup {
 		p.r.Problem(n, "%s is defined twice, first at %s", what, first.At())
 		return false
@@ -167,7 +165,8 @@ func (p *parser) parseAssign(n yamldoc.Node) {
 	}
 }
 
-// keyPattern reads the key of an assign rule and refuses what no key matches.
+// keyPattern reads the key of an assign rule. A pattern that no key matches is a
+// problem.
 func (p *parser) keyPattern(n yamldoc.Node) (string, bool) {
 	text, ok := p.patternText(n, "key")
 	if !ok {
@@ -179,20 +178,20 @@ func (p *parser) keyPattern(n yamldoc.Node) (string, bool) {
 		return "", false
 	}
 	if len(segments) > limiter.MaxLevels {
-		p.r.Problem(n, "key %q has %d segments: no key matches it, they have at most %d", text, len(segments), limiter.MaxLevels)
+		p.r.Problem(n, "key %q has %d segments: no key matches it, because keys have at most %d", text, len(segments), limiter.MaxLevels)
 		return "", false
 	}
 	return text, true
 }
 
-// maxName bounds keys and the names of models, maxWord those of tiers, limits
-// and dimensions, in bytes.
+// Bounds in bytes: maxName of keys and names of models, maxWord of names of tiers,
+// limits and dimensions.
 const (
 	maxName = 256
 	maxWord = 64
 )
 
-// patternText reads a name that may contain stars.
+// patternText reads a name that may have stars.
 func (p *parser) patternText(n yamldoc.Node, what string) (string, bool) {
 	text, ok := p.r.Text(n, what)
 	if !ok {
@@ -207,9 +206,9 @@ func (p *parser) patternText(n yamldoc.Node, what string) (string, bool) {
 	case strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }):
 		problem = fmt.Sprintf("must be printable, got %q", text)
 	case strings.Contains(text, "**"):
-		problem = fmt.Sprintf("has a double star, got %q: write one", text)
+		problem = fmt.Sprintf("must not have a double star, got %q: write one", text)
 		if what == "key" {
-			problem += ", it matches within one segment"
+			problem += "; a star stays within one segment"
 		}
 	default:
 		return text, true
@@ -220,15 +219,15 @@ func (p *parser) patternText(n yamldoc.Node, what string) (string, bool) {
 
 var nameSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]*$`)
 
-// name reads the name of a tier or a limit, which ends up in headers and
+// name reads the name of a tier or a limit. Its syntax is safe in headers and
 // metrics.
 func (p *parser) name(n yamldoc.Node, what string) (string, bool) {
-	text, ok := p.r.Text(n, what)
-	if ok && (len(text) > maxWord || !nameSyntax.MatchString(text)) {
-		p.r.Problem(n, "%s must be 1 to %d letters, digits and any of . _ : -, got %q", what, maxWord, shorten(text))
+	name, ok := p.r.Text(n, what)
+	if ok && (len(name) > maxWord || !nameSyntax.MatchString(name)) {
+		p.r.Problem(n, "%s must be 1 to %d letters, digits and any of . _ : -, got %s", what, maxWord, text.Quote(name))
 		return "", false
 	}
-	return text, ok
+	return name, ok
 }
 
 // count reads a whole number.
@@ -237,26 +236,19 @@ func (p *parser) count(n yamldoc.Node, what string) (int64, bool) {
 }
 
 func (p *parser) number(n yamldoc.Node, what string, parse func(string) (int64, error)) (int64, bool) {
-	text, ok := p.r.Text(n, what)
+	value, ok := p.r.Text(n, what)
 	if !ok {
 		return 0, false
 	}
-	v, err := parse(text)
+	v, err := parse(value)
 	if err != nil {
-		p.r.Problem(n, "%s %v, got %q", what, err, shorten(text))
+		p.r.Problem(n, "%s %v, got %s", what, err, text.Quote(value))
 		return 0, false
 	}
 	return v, true
 }
 
-func shorten(s string) string {
-	if len(s) <= 40 {
-		return s
-	}
-	return strings.ToValidUTF8(s[:40], "") + "..."
-}
-
-// checkReferences reports tiers that are used and not defined.
+// checkReferences reports tiers that are used but not defined.
 func (p *parser) checkReferences() {
 	if len(p.tierNames) == 0 {
 		p.r.Problem(p.root, "a policy needs at least one tier, under tiers")

@@ -7,11 +7,13 @@ import (
 	"strings"
 
 	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// limitModes reads what a limit does when it is exceeded or cannot be asked.
+// limitModes reads the algorithm of a limit, and what happens if it is exceeded or
+// its owner is unreachable.
 func (p *parser) limitModes(d *limitDef, what string) bool {
 	ok := true
 	if v, has := d.at["algorithm"]; has {
@@ -24,8 +26,8 @@ func (p *parser) limitModes(d *limitDef, what string) bool {
 	if v, has := d.at["on_exceed"]; has {
 		i, good := p.r.Word(v, what+": on_exceed", "reject", "degrade")
 		d.Degrade = good && i == 1
-		if d.Degrade && d.Dimension != "" && !touchedByOutput(d.Dimension) {
-			p.r.Problem(v, "%s: on_exceed degrade shrinks the output, and %s does not count it; only tokens, output_tokens and spend do", what, d.Dimension)
+		if d.Degrade && d.Dimension != "" && !countsOutput(d.Dimension) {
+			p.r.Problem(v, "%s: on_exceed degrade reduces the output, which %s does not count: it is for tokens, output_tokens and spend", what, d.Dimension)
 			good = false
 		}
 		ok = ok && good
@@ -44,7 +46,8 @@ func (p *parser) limitModes(d *limitDef, what string) bool {
 	return ok
 }
 
-func touchedByOutput(d limiter.Dimension) bool {
+// countsOutput reports whether output adds to the cost in a built-in dimension.
+func countsOutput(d limiter.Dimension) bool {
 	return d == limiter.Tokens || d == limiter.OutputTokens || d == limiter.Spend
 }
 
@@ -55,7 +58,8 @@ func defaultUnreachable(d limiter.Dimension) limiter.Unreachable {
 	return limiter.Share
 }
 
-// defaultAlgorithm is that of a limit whose window has been read.
+// defaultAlgorithm returns the algorithm of a limit that names none. c is the
+// calendar unit of its window.
 func defaultAlgorithm(d limiter.Dimension, c limiter.Calendar) limiter.Algorithm {
 	switch {
 	case d == limiter.Concurrent:
@@ -69,7 +73,7 @@ func defaultAlgorithm(d limiter.Dimension, c limiter.Calendar) limiter.Algorithm
 // maxModels bounds the patterns of one limit.
 const maxModels = 64
 
-// modelList reads the patterns of a limit, sorted and without repetitions.
+// modelList reads the models of a limit: distinct patterns, which it sorts.
 func (p *parser) modelList(n yamldoc.Node, what string) (models []pattern, ok bool) {
 	items := p.r.Items(n, what+": models")
 	ok = true
@@ -84,39 +88,39 @@ func (p *parser) modelList(n yamldoc.Node, what string) (models []pattern, ok bo
 		models = append(models, m)
 	}
 	if len(items) == 0 || len(items) > maxModels {
-		p.r.Problem(n, "%s: models must have 1 to %d names or patterns; leave it out for all models", what, maxModels)
+		p.r.Problem(n, "%s: models must have 1 to %d names or patterns; leave the key out for all models", what, maxModels)
 		return nil, false
 	}
 	slices.SortFunc(models, func(a, b pattern) int { return strings.Compare(a.text, b.text) })
 	return models, ok
 }
 
-// finishLimit settles the algorithm and the window of d, whose dimension and
-// amount are known. Window is "" for a concurrency limit without one.
+// finishLimit sets the algorithm and the window of d, whose dimension and amount
+// are known. win is empty for a concurrency limit without a window.
 func (p *parser) finishLimit(t *tierDef, d *limitDef, win string, at yamldoc.Node, what string) bool {
 	var w window
 	if win != "" || d.Dimension != limiter.Concurrent {
 		var err error
 		if w, err = parseWindow(win); err != nil {
-			p.r.Suggest(at, suggestWindow(win), "%s: window %v, got %q", what, err, shorten(win))
+			p.r.Suggest(at, suggestWindow(win), "%s: window %v, got %s", what, err, text.Quote(win))
 			return false
 		}
 	}
-	if d.at["limit"] == (yamldoc.Node{}) { // a shorthand: one value says it all
+	if d.at["limit"] == (yamldoc.Node{}) { // the short form: one value has both
 		d.at["limit"], d.at["window"] = at, at
 	}
 	if d.Algorithm == 0 {
 		d.Algorithm = defaultAlgorithm(d.Dimension, w.calendar)
 	}
 	if d.Algorithm == limiter.TokenBucket && d.Burst == d.Amount {
-		d.Burst = 0 // the default, written out
+		d.Burst = 0 // it equals the default
 	}
 	if d.Algorithm == limiter.FixedWindow && w.calendar != limiter.NoCalendar {
 		d.Calendar, d.Zone = w.calendar, t.zone
 		return true
 	}
 	if w.calendar != limiter.NoCalendar && w.length == 0 {
-		p.r.Problem(at, "%s: a %s has no fixed length: %s needs a duration such as 720h", what, formatWindow(&limiter.Limit{Calendar: w.calendar}), d.Algorithm)
+		p.r.Problem(at, "%s: a %s has no fixed length; for %s write a duration such as 720h", what, formatWindow(&limiter.Limit{Calendar: w.calendar}), d.Algorithm)
 		return false
 	}
 	d.Window = w.length
@@ -130,8 +134,8 @@ func suggestWindow(s string) string {
 	return nearest.Word(s, windowNames)
 }
 
-// checkBursts reports bursts that another limit of the tier, for the same
-// dimension and the same models, never lets through.
+// checkBursts reports bursts that can never be granted, because another limit of
+// the tier for the same dimension and models has a lower capacity.
 func (p *parser) checkBursts(t *tierDef) {
 	for i := range t.limits {
 		d := &t.limits[i]
@@ -142,7 +146,7 @@ func (p *parser) checkBursts(t *tierDef) {
 			o := &t.limits[j]
 			covers := o.models == nil || slices.Equal(o.models, d.models)
 			if i != j && covers && !o.Shadow && o.Dimension == d.Dimension && capacity(&o.Limit) < d.Burst {
-				p.r.Problem(d.at["burst"], "tier %s, limit %s: burst: can never be granted: limit %s takes at most %s at once",
+				p.r.Problem(d.at["burst"], "tier %s, limit %s: burst: can never be granted: limit %s admits at most %s at once",
 					t.name, d.Name, o.Name, FormatAmount(o.Dimension, capacity(&o.Limit)))
 				break
 			}
@@ -150,7 +154,7 @@ func (p *parser) checkBursts(t *tierDef) {
 	}
 }
 
-// capacity is the most that one call can take.
+// capacity is the most that one call can cost.
 func capacity(l *limiter.Limit) int64 {
 	if l.Burst != 0 {
 		return l.Burst

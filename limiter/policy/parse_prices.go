@@ -29,7 +29,7 @@ func (p *parser) parsePrices(n yamldoc.Node) {
 		}
 		for _, kind := range []string{"input", "output"} {
 			if _, has := given[kind]; !has {
-				p.r.Problem(f.Value, "%s needs %s, in dollars per million tokens; 0 is a price too", what, kind)
+				p.r.Problem(f.Value, "%s needs %s, in dollars per million tokens; write 0 if it is free", what, kind)
 			}
 		}
 		v := price{input: given["input"], cachedInput: given["input"], output: given["output"]}
@@ -46,7 +46,7 @@ func parsePrice(s string) (int64, error) { return parseDecimal(strings.TrimPrefi
 func parseWeight(s string) (int64, error) {
 	n, err := parseDecimal(s, 6)
 	if err == nil && n > maxWeight {
-		err = fmt.Errorf("is too large: the most is %d", maxWeight/micros)
+		err = fmt.Errorf("is too large: the maximum is %d", maxWeight/micros)
 	}
 	return n, err
 }
@@ -87,14 +87,14 @@ func weightsOf(given map[string]int64) limiter.Weights {
 	return w
 }
 
-// modelKey reads a model's name or pattern where it is the key of a section.
+// modelKey reads the name or pattern of a model that is a key of a section.
 func (p *parser) modelKey(n yamldoc.Node, section string) (string, bool) {
 	model, ok := p.patternText(n, "model")
-	return model, ok && p.once(n, fmt.Sprintf("%q under %s", model, section))
+	return model, ok && p.define(n, fmt.Sprintf("%q under %s", model, section))
 }
 
-// byTokenKind reads numbers for any of tokenKinds; ok is false if the node or
-// one of them is wrong.
+// byTokenKind reads numbers for any of tokenKinds; ok is false if there was a
+// problem.
 func (p *parser) byTokenKind(n yamldoc.Node, what string, parse func(string) (int64, error)) (given map[string]int64, ok bool) {
 	given, ok = map[string]int64{}, n.IsMapping()
 	for _, f := range p.r.Fields(n, what, tokenKinds) {

@@ -7,24 +7,25 @@ import (
 	"slices"
 	"strings"
 	"time"
-	_ "time/tzdata" // the same zones on every machine that has none
+	_ "time/tzdata" // for machines without a zone database
 
 	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// tierDef is a tier as the files state it.
+// tierDef is a tier as the files define it.
 type tierDef struct {
-	name     string
-	at       yamldoc.Node
-	zone     *time.Location // nil: UTC
-	estimate limiter.Estimate
-	limits   []limitDef
-	names    map[string]yamldoc.Node // of limits, also of those with problems
+	name       string
+	at         yamldoc.Node
+	zone       *time.Location // nil: UTC
+	estimate   limiter.Estimate
+	limits     []limitDef
+	limitNames map[string]yamldoc.Node // including limits with problems
 }
 
-// limitDef is a limit with its models, and where each of its properties stands.
+// limitDef is a limit with its models and the place of each of its properties.
 type limitDef struct {
 	limiter.Limit
 	models []pattern // sorted; nil: every model
@@ -49,7 +50,7 @@ func dimensionNames() []string {
 func (p *parser) parseTiers(n yamldoc.Node) {
 	for _, f := range p.r.Fields(n, "tiers", nil) {
 		name, ok := p.name(f.Key, "the name of a tier")
-		if !ok || !p.once(f.Key, tierKey(name)) {
+		if !ok || !p.define(f.Key, tierKey(name)) {
 			continue
 		}
 		p.tierNames = append(p.tierNames, name)
@@ -57,14 +58,14 @@ func (p *parser) parseTiers(n yamldoc.Node) {
 			p.r.Problem(f.Key, "tier %q is empty: write {} for a tier without limits", name)
 			continue
 		}
-		t := &tierDef{name: name, at: f.Key, names: map[string]yamldoc.Node{}}
+		t := &tierDef{name: name, at: f.Key, limitNames: map[string]yamldoc.Node{}}
 		p.parseTier(t, p.r.Fields(f.Value, "tier "+name, tierKeys))
 		p.tiers = append(p.tiers, t)
 	}
 }
 
 func (p *parser) parseTier(t *tierDef, fields []yamldoc.Field) {
-	for _, f := range fields { // limits need the zone
+	for _, f := range fields { // the zone first: limits need it
 		if f.Name == "zone" {
 			t.zone = p.parseZone(f.Value)
 		}
@@ -86,13 +87,13 @@ func (p *parser) parseTier(t *tierDef, fields []yamldoc.Field) {
 }
 
 func (p *parser) parseZone(n yamldoc.Node) *time.Location {
-	text, ok := p.r.Text(n, "zone")
+	name, ok := p.r.Text(n, "zone")
 	if !ok {
 		return nil
 	}
-	zone, err := time.LoadLocation(text)
-	if err != nil || text == "" || text == "Local" {
-		p.r.Problem(n, "zone must be an IANA time zone such as America/New_York, got %q", shorten(text))
+	zone, err := time.LoadLocation(name)
+	if err != nil || name == "" || name == "Local" {
+		p.r.Problem(n, "zone must be an IANA time zone such as America/New_York, got %s", text.Quote(name))
 		return nil
 	}
 	if zone == time.UTC {
@@ -133,29 +134,30 @@ func (p *parser) parseEstimate(n yamldoc.Node) (e limiter.Estimate) {
 	return e
 }
 
-// parseShorthand reads dimension: amount/window, or concurrent: amount.
+// parseShorthand reads the short form of a limit: dimension: amount/window, or
+// concurrent: amount.
 func (p *parser) parseShorthand(t *tierDef, f yamldoc.Field) {
 	d := limitDef{node: f.Value, at: map[string]yamldoc.Node{"name": f.Key, "dimension": f.Key}}
 	d.Name, d.Dimension = f.Name, limiter.Dimension(f.Name)
 	d.Unreachable = defaultUnreachable(d.Dimension)
 	what := "tier " + t.name + ": " + f.Name
 	unique := p.limitName(t, f.Key, f.Name)
-	text, ok := p.r.Text(f.Value, what)
+	value, ok := p.r.Text(f.Value, what)
 	if !ok {
 		return
 	}
-	amount, win, hasWindow := strings.Cut(text, "/")
+	amount, win, hasWindow := strings.Cut(value, "/")
 	var err error
 	if d.Amount, err = ParseAmount(d.Dimension, strings.TrimSpace(amount)); err != nil {
-		p.r.Problem(f.Value, "%s %v, got %q", what, err, shorten(text))
+		p.r.Problem(f.Value, "%s %v, got %s", what, err, text.Quote(value))
 		return
 	}
 	switch {
 	case d.Dimension == limiter.Concurrent && hasWindow:
-		p.r.Problem(f.Value, "%s takes no window, got %q", what, shorten(text))
+		p.r.Problem(f.Value, "%s takes no window, got %s", what, text.Quote(value))
 		return
 	case d.Dimension != limiter.Concurrent && !hasWindow:
-		p.r.Problem(f.Value, "%s needs a window, as in %s/min", what, shorten(text))
+		p.r.Problem(f.Value, "%s needs a window, as in %s/min", what, text.Shorten(value, text.MaxShown))
 		return
 	}
 	if p.finishLimit(t, &d, strings.TrimSpace(win), f.Value, what) && unique {
@@ -163,19 +165,20 @@ func (p *parser) parseShorthand(t *tierDef, f yamldoc.Field) {
 	}
 }
 
-// limitName notes the name of a limit at n; the second of a tier is a problem.
+// limitName records the name of a limit at n. A repeated name is a problem; it then
+// returns false.
 func (p *parser) limitName(t *tierDef, n yamldoc.Node, name string) bool {
-	if first, dup := t.names[name]; dup {
+	if first, dup := t.limitNames[name]; dup {
 		p.r.Problem(n, "tier %s has two limits named %q, first at %s", t.name, name, first.At())
 		return false
 	}
-	t.names[name] = n
+	t.limitNames[name] = n
 	return true
 }
 
 var dimensionSyntax = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 
-// parseLimit reads the long form.
+// parseLimit reads the long form of a limit.
 func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
 	d := limitDef{node: n, at: map[string]yamldoc.Node{}}
 	what := "a limit of tier " + t.name
@@ -228,15 +231,16 @@ func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
 
 func (d *limitDef) parseAmount(s string) (int64, error) { return ParseAmount(d.Dimension, s) }
 
-// limitIdentity reads dimension and name, which is the dimension's by default.
+// limitIdentity reads the dimension and the name of a limit. The default name is
+// that of the dimension.
 func (p *parser) limitIdentity(t *tierDef, d *limitDef, what string) bool {
 	v, ok := d.at["dimension"]
 	if !ok {
 		p.r.Problem(d.node, "%s needs a dimension", what)
-	} else if text, good := p.r.Text(v, "dimension"); !good {
+	} else if name, good := p.r.Text(v, "dimension"); !good {
 		ok = false
-	} else if ok = p.checkDimension(v, text); ok {
-		d.Dimension = limiter.Dimension(text)
+	} else if ok = p.checkDimension(v, name); ok {
+		d.Dimension = limiter.Dimension(name)
 	}
 	if v, has := d.at["name"]; has {
 		name, good := p.name(v, "name")
@@ -247,31 +251,32 @@ func (p *parser) limitIdentity(t *tierDef, d *limitDef, what string) bool {
 	return ok && p.limitName(t, d.at["dimension"], d.Name)
 }
 
-// checkDimension accepts the built-in dimensions and names of the operator's
-// own, but not one that looks like a slip of the pen for a built-in one.
+// checkDimension accepts the built-in dimensions and custom ones, but not a name
+// that looks like a misspelling of a built-in one.
 func (p *parser) checkDimension(n yamldoc.Node, name string) bool {
 	if slices.Contains(shorthandKeys, name) {
 		return true
 	}
 	if near := nearest.Word(name, shorthandKeys); near != "" && nearest.Distance(name, near) == 1 {
-		p.r.Suggest(n, near, "dimension %q is too close to a built-in one", name)
+		p.r.Suggest(n, near, "dimension %q looks like a misspelled built-in one", name)
 		return false
 	}
 	if len(name) > maxWord || !dimensionSyntax.MatchString(name) {
 		p.r.Suggest(n, nearest.Word(name, shorthandKeys),
-			"dimension must be 1 to %d lower-case letters, digits and _, got %q", maxWord, shorten(name))
+			"dimension must be 1 to %d lower-case letters, digits and _, got %s", maxWord, text.Quote(name))
 		return false
 	}
 	return true
 }
 
 func (p *parser) limitAmount(d *limitDef, n yamldoc.Node, what string) (ok bool) {
-	text, ok := p.r.Text(n, what+": limit")
+	value, ok := p.r.Text(n, what+": limit")
 	if !ok {
 		return false
 	}
-	if amount, win, has := strings.Cut(text, "/"); has {
-		p.r.Problem(n, "%s: limit has a window, got %q: write limit: %s, window: %s", what, shorten(text), shorten(amount), shorten(win))
+	if amount, win, has := strings.Cut(value, "/"); has {
+		p.r.Problem(n, "%s: limit must not have a window, got %s: write limit: %s, window: %s",
+			what, text.Quote(value), text.Shorten(amount, text.MaxShown), text.Shorten(win, text.MaxShown))
 		return false
 	}
 	d.Amount, ok = p.number(n, what+": limit", d.parseAmount)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package policy says which limits apply to a call. It compiles YAML into an
-// immutable [Policy], and [Policy.Resolve] fills a [limiter.Plan] from one
-// without a lock or an allocation. It reads no clock and no file, except for
-// the time zones that the standard library keeps.
+// immutable [Policy], whose [Policy.Resolve] fills a [limiter.Plan] without locks
+// or allocations. It reads no clock, and no files but the time zones of the
+// standard library.
 //
-// A file names its tiers, who has which, and what models cost:
+// A file defines tiers, assigns them to keys, and says what models cost:
 //
 //	tiers:
 //	  free: { requests: 10/min, tokens: 10_000/min, concurrent: 2, spend: $1/day }
@@ -19,30 +19,31 @@
 //	prices:
 //	  "*": { input: 1.00, output: 3.00 }
 //
-// testdata/example.yaml has every key, with comments. The rules that are not
-// obvious from it:
+// testdata/example.yaml has every key, with comments. These rules are not obvious
+// from it:
 //
-//   - Most specific wins, for keys and for models: an exact name, then the
-//     pattern with the most characters that are not *, then the one with fewer
-//     stars, then the alphabetically first. The order of a file never matters.
-//     A star stays within one segment of a key, and matches anything in the
-//     name of a model.
-//   - A window given as a word is a calendar window where the algorithm is
-//     fixed_window, and a length elsewhere; a window given as a duration (24h)
-//     is always a length. Lengths of fixed windows align to the Unix epoch.
-//   - The default algorithm is concurrency for concurrent, fixed_window for
-//     spend and for the words day, week and month, token_bucket for all else.
-//   - A call without a model has the price and weights of "*", and of the limits
-//     that name models those for "*": leaving the model out evades nothing.
-//   - cached_input costs and weighs what input does unless it is given. input
-//     and output have no default price: a forgotten one would be free.
-//   - An API key stands in a file as its SHA-256 only: see [HashAPIKey]. No
-//     message repeats what stands under api_keys, since people may paste a key
-//     there.
-//   - Of several entries of models that match, the most specific one that has
-//     weights gives the weights, and likewise for default_output_tokens.
+//   - The most specific rule wins, for keys and for models: an exact name, then
+//     the pattern with the most characters that are not *, then the one with fewer
+//     stars, then the alphabetically first. The order in a file never matters. In
+//     a key, a star stays within one segment; in the name of a model it matches
+//     anything.
+//   - A window given as a word is a calendar window if the algorithm is
+//     fixed_window, and a length otherwise. A window given as a duration (24h) is
+//     always a length. Fixed windows of a length align to the Unix epoch.
+//   - The default algorithm is concurrency for concurrent, fixed_window for spend
+//     and for the words day, week, month and year, and token_bucket otherwise.
+//   - A call without a model has the price and weights of "*". Of the limits that
+//     name models, those for "*" apply to it. So leaving out the model evades no
+//     limit.
+//   - cached_input has the price and weight of input unless they are given. input
+//     and output have no default price, because tokens without a price would be
+//     free by mistake.
+//   - A file has only the SHA-256 of an API key: see [HashAPIKey]. No message
+//     repeats text under api_keys, because people may paste an API key there.
+//   - If several entries of models match, the most specific one that has weights
+//     gives the weights, and likewise for default_output_tokens.
 //
-// Every problem of all files is reported at once, as [Problems].
+// All problems of all files are reported together, as [Problems].
 package policy
 
 import (
@@ -53,18 +54,18 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A Problem is one thing that is wrong with a file, and where.
+// A Problem is one problem of a file, with its position.
 type Problem = yamldoc.Problem
 
-// Problems is the error of a policy that cannot be used: all that is wrong
-// with it, in order of position.
+// Problems is the error of a policy that cannot be used: all its problems, in order
+// of position.
 type Problems = yamldoc.Problems
 
 // A Policy is immutable and safe for concurrent use.
 type Policy struct {
-	catalog *limiter.Catalog
-	tiers   map[string]*tier
-	names   []string // of the tiers, sorted
+	catalog   *limiter.Catalog
+	tiers     map[string]*tier
+	tierNames []string // sorted
 
 	defaultTier   *tier // nil: none
 	assign        assignments
@@ -74,11 +75,11 @@ type Policy struct {
 	apiKeys       apiKeys
 	defaultOutput int64
 
-	// models has what a model costs for every name that the files mention;
-	// other names come from callers and are looked up each time.
-	models map[string]modelFacts
+	// models has the settings of every name that the files mention. Other names
+	// come from callers and are looked up each time.
+	models map[string]modelSettings
 
-	facts   []fact // canonical content
+	facts   []fact // canonical content, sorted
 	digest  string
 	version uint64
 }
@@ -87,17 +88,17 @@ type Policy struct {
 type tier struct {
 	name     string
 	estimate limiter.Estimate
-	base     *limiter.LimitSet // for every model; nil if none
-	groups   []group           // limits of some models
-	// sets has the limits of every combination of groups that a model can be
-	// in, byName those of models that the files mention.
+	base     *limiter.LimitSet // of limits that name no models; nil if none
+	groups   []group           // of limits that name models
+	// sets has the limits of each combination of groups that a model can match, by
+	// bit mask. byName has those of models that the files mention.
 	sets   map[uint64]*limiter.LimitSet
 	byName map[string]*limiter.LimitSet
 
-	defs []limitDef // sorted, for explain and digest
+	defs []limitDef // sorted, for Explain and the digest
 }
 
-// group is the limits of a tier that have the same models.
+// group has the limits of a tier that name the same models.
 type group struct {
 	models []pattern
 	limits []limiter.Limit
@@ -107,13 +108,13 @@ func (g *group) match(model string) bool {
 	return slices.ContainsFunc(g.models, func(p pattern) bool { return p.match(model, 0) })
 }
 
-// perModel returns the limits that a model has of its own, nil if none.
+// perModel returns the limits that name a model; nil if there are none.
 func (t *tier) perModel(model string) *limiter.LimitSet {
 	if len(t.groups) == 0 {
 		return nil
 	}
 	if model == "" {
-		model = "*" // which no pattern but that one matches
+		model = "*" // only the pattern "*" matches it
 	}
 	if set, ok := t.byName[model]; ok {
 		return set
@@ -121,6 +122,7 @@ func (t *tier) perModel(model string) *limiter.LimitSet {
 	return t.sets[t.mask(model)]
 }
 
+// mask returns the groups that a model matches, as bits.
 func (t *tier) mask(model string) uint64 {
 	var mask uint64
 	for i := range t.groups {
@@ -134,41 +136,41 @@ func (t *tier) mask(model string) uint64 {
 // price is in millionths of a dollar per million tokens.
 type price struct{ input, cachedInput, output int64 }
 
-// modelFacts is what a call for a model costs.
-type modelFacts struct {
+// modelSettings are the rates and the default output of calls for a model.
+type modelSettings struct {
 	rates         limiter.Rates
 	defaultOutput int64
 }
 
-func (p *Policy) lookUpModel(name string) modelFacts {
-	facts := modelFacts{limiter.Rates{Weights: limiter.DefaultWeights}, p.defaultOutput}
+func (p *Policy) modelSettingsFor(name string) modelSettings {
+	m := modelSettings{limiter.Rates{Weights: limiter.DefaultWeights}, p.defaultOutput}
 	if e := p.prices.find(name); e != nil {
-		facts.rates.Priced = true
-		facts.rates.InputPrice = e.value.input
-		facts.rates.CachedInputPrice = e.value.cachedInput
-		facts.rates.OutputPrice = e.value.output
+		m.rates.Priced = true
+		m.rates.InputPrice = e.value.input
+		m.rates.CachedInputPrice = e.value.cachedInput
+		m.rates.OutputPrice = e.value.output
 	}
 	if e := p.weights.find(name); e != nil {
-		facts.rates.Weights = e.value
+		m.rates.Weights = e.value
 	}
 	if e := p.outputs.find(name); e != nil {
-		facts.defaultOutput = e.value
+		m.defaultOutput = e.value
 	}
-	return facts
+	return m
 }
 
 //go:embed default.yaml
 var defaultYAML string
 
-// DefaultYAML returns the text of the policy that a node starts with when it
-// is given none.
+// DefaultYAML returns the text of the built-in policy, which a node has if it is
+// given none.
 func DefaultYAML() string { return defaultYAML }
 
-// Default compiles [DefaultYAML].
+// Default compiles [DefaultYAML] against a catalog.
 func Default(catalog *limiter.Catalog) *Policy {
 	p, err := Parse("default.yaml", []byte(defaultYAML), catalog)
 	if err != nil {
-		panic(err) // a test compiles it
+		panic(err) // cannot happen: a test compiles it
 	}
 	return p
 }
@@ -177,7 +179,7 @@ func Default(catalog *limiter.Catalog) *Policy {
 func (p *Policy) Catalog() *limiter.Catalog { return p.catalog }
 
 // Tiers returns the names of the tiers, sorted.
-func (p *Policy) Tiers() []string { return slices.Clone(p.names) }
+func (p *Policy) Tiers() []string { return slices.Clone(p.tierNames) }
 
 // DefaultTier returns the name of the default tier, "" if there is none.
 func (p *Policy) DefaultTier() string {

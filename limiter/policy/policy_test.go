@@ -69,7 +69,7 @@ func TestScenarios(t *testing.T) {
 func sections(input string) (files []File) {
 	for _, s := range strings.Split("\n"+input, "\n== ")[1:] {
 		name, body, _ := strings.Cut(s, "\n")
-		files = append(files, File{name, []byte(body)})
+		files = append(files, File{Name: name, Source: []byte(body)})
 	}
 	return files
 }
@@ -165,8 +165,8 @@ assign: [{ key: a, tier: big }, { key: b, tier: free }]
 prices: { "*": { input: 1.00, output: 3 } }
 `)
 	b, err := ParseFiles([]File{
-		{"2.yaml", []byte("# later\nassign:\n- {tier: free, key: 'b'}\n- {tier: big, key: a}\nprices: {'*': {output: $3.000, cached_input: 1, input: 1}}\n")},
-		{"1.yaml", []byte("default_tier: free\ndefault_output_tokens: 1024\ntiers:\n" +
+		{Name: "2.yaml", Source: []byte("# later\nassign:\n- {tier: free, key: 'b'}\n- {tier: big, key: a}\nprices: {'*': {output: $3.000, cached_input: 1, input: 1}}\n")},
+		{Name: "1.yaml", Source: []byte("default_tier: free\ndefault_output_tokens: 1024\ntiers:\n" +
 			"  big: {limits: [{window: min, limit: 5, name: tokens, dimension: tokens, models: [a, b], mode: enforce}]}\n" +
 			"  free: &f {zone: UTC, spend: $1.00/d, estimate: max, tokens: 10000/1m, requests: 10/minute}\n")},
 	}, limiter.NewCatalog())

@@ -8,19 +8,20 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// Resolve fills plan with the limits of every level of key that has a tier,
-// from the root down, and with the rates of model. The full key has the named
-// tier if there is one, else what assign says, else the default tier; the
-// levels above it have what assign says.
+// Resolve fills plan with the limits of every level of key that has a tier, from
+// the root down, and with the rates of model. The full key has the named tier if
+// tierName is set, else the tier that assign gives it, else the default tier. The
+// levels above it have the tier that assign gives them, if any.
 //
-// Key must be valid. An error is a [*limiter.FieldError]: for field tier when
-// no tier has that name, for field key, problem no_tier, when no level has one.
-// The plan is then of no use. Resolve takes no lock and, without an error,
-// allocates nothing.
+// The key must be valid. An error is a [*limiter.FieldError]: for field tier if no
+// tier has that name, or for field key, problem no_tier, if no level has a tier.
+// The plan is then undefined. Resolve takes no lock and, without an error, does not
+// allocate.
 func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error {
 	var named *tier
 	if tierName != "" {
@@ -29,14 +30,11 @@ func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error 
 		}
 	}
 	plan.Count = 0
-	root := strings.IndexByte(key, '/')
-	if root < 0 {
-		root = len(key)
-	}
-	for segments, end := 1, root; ; segments++ {
+	root := keypath.Root(key)
+	for segments, end := 1, len(root); ; segments++ {
 		t := named
 		if end < len(key) || named == nil {
-			t = p.assigned(key[:end], key[:root], segments)
+			t = p.assigned(key[:end], root, segments)
 		}
 		if t == nil && end == len(key) {
 			t = p.defaultTier
@@ -62,37 +60,37 @@ func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error 
 	if plan.Count == 0 {
 		return &limiter.FieldError{Field: "key", Value: key, Problem: "no_tier: no level of the key has a tier, and the policy has no default_tier"}
 	}
-	facts, known := p.models[model]
+	settings, known := p.models[model]
 	if !known {
-		facts = p.lookUpModel(model)
+		settings = p.modelSettingsFor(model)
 	}
 	plan.Tier = plan.Levels[plan.Count-1].Tier
-	plan.Rates = facts.rates
-	plan.DefaultOutput = facts.defaultOutput
+	plan.Rates = settings.rates
+	plan.DefaultOutput = settings.defaultOutput
 	plan.Version = p.version
 	return nil
 }
 
-// maxListed bounds the tier names that an answer to a caller lists.
+// maxListed bounds the tier names that an error lists.
 const maxListed = 10
 
 func (p *Policy) unknownTier(name string) error {
 	problem := "must be a tier of the policy"
-	switch near := nearest.Word(name, p.names); {
+	switch near := nearest.Word(name, p.tierNames); {
 	case near != "":
 		problem += fmt.Sprintf(" (did you mean %q?)", near)
-	case len(p.names) <= maxListed:
-		problem += " (" + strings.Join(p.names, ", ") + ")"
+	case len(p.tierNames) <= maxListed:
+		problem += " (" + strings.Join(p.tierNames, ", ") + ")"
 	}
 	return &limiter.FieldError{Field: "tier", Value: name, Problem: problem}
 }
 
-// rule gives the scopes that match a pattern a tier.
+// rule gives a tier to the scopes that match a pattern.
 type rule struct {
 	pattern  pattern
 	segments int
 	tier     *tier
-	rank     int    // place among all rules, most specific first
+	rank     int    // index among all rules, most specific first
 	at       string // file:line:column
 }
 
@@ -100,13 +98,13 @@ func (r *rule) match(scope string, segments int) bool {
 	return r.segments == segments && r.pattern.match(scope, '/')
 }
 
-// assignments finds the rule for a scope. Rules with stars are kept by root
-// when that is a plain name, so that a thousand "org/*" rules cost one look-up.
+// assignments finds the rule for a scope. Patterns are indexed by root if that has
+// no star, so that a thousand "org/*" rules cost one look-up.
 type assignments struct {
 	exact   map[string]*rule
 	byRoot  map[string][]*rule
 	anyRoot []*rule
-	rules   []*rule // all, exact ones first
+	rules   []*rule // all, most specific first
 }
 
 func newAssignments(rules []*rule) assignments {
@@ -114,7 +112,7 @@ func newAssignments(rules []*rule) assignments {
 	slices.SortFunc(a.rules, func(x, y *rule) int { return x.pattern.compare(y.pattern) })
 	for i, r := range a.rules {
 		r.rank = i
-		root, _, _ := strings.Cut(r.pattern.text, "/")
+		root := keypath.Root(r.pattern.text)
 		switch {
 		case r.pattern.literal():
 			a.exact[r.pattern.text] = r
@@ -148,7 +146,7 @@ func firstMatch(rules []*rule, scope string, segments int) *rule {
 	return nil
 }
 
-// assigned returns the tier that assign gives a scope, nil if none.
+// assigned returns the tier that assign gives a scope; nil if none.
 func (p *Policy) assigned(scope, root string, segments int) *tier {
 	if r := p.assign.find(scope, root, segments); r != nil {
 		return r.tier

@@ -8,7 +8,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Outcome is a decision's verdict.
+// Outcome is the result of a decision.
 type Outcome string
 
 // The outcomes.
@@ -18,27 +18,27 @@ const (
 	Denied   Outcome = "denied"
 )
 
-// Reason is why a call was denied; "" if it was not.
+// Reason is why a call was denied, "" if it was not.
 type Reason string
 
 // The reasons.
 const (
 	LimitExceeded    Reason = "limit_exceeded"
-	ExceedsCapacity  Reason = "exceeds_capacity" // would not fit an untouched limit
-	NoPrice          Reason = "no_price"         // a spend limit applies, and the model has no price
-	OwnerUnreachable Reason = "owner_unreachable"
-	TableFull        Reason = "table_full" // no room for the state of a new key
+	ExceedsCapacity  Reason = "exceeds_capacity"  // the cost is above the whole capacity of a limit
+	NoPrice          Reason = "no_price"          // a spend limit applies and the model has no price
+	OwnerUnreachable Reason = "owner_unreachable" // and the policy does not allow a decision without it
+	TableFull        Reason = "table_full"        // no room for the state of a new key
 )
 
-// Route is how the decision came about.
+// Route is how a decision was made.
 type Route string
 
 // The routes.
 const (
-	Local    Route = "local"    // the node that was asked owns the key
-	Forward  Route = "forward"  // it asked the owner
-	Slice    Route = "slice"    // from a part lent to it by the owner
-	Fallback Route = "fallback" // without the owner, in a declared mode
+	Local    Route = "local"    // the asked node owns the key
+	Forward  Route = "forward"  // the asked node asked the owner
+	Slice    Route = "slice"    // from a slice that the owner lent to the asked node
+	Fallback Route = "fallback" // without the owner, in the mode that the policy declares
 )
 
 // Status is the state of a reservation.
@@ -49,7 +49,7 @@ const (
 	Held      Status = "held"
 	Settled   Status = "settled"
 	Cancelled Status = "cancelled"
-	Expired   Status = "expired" // its lease ran out; a late settle still corrects the charge
+	Expired   Status = "expired" // the lease ended; a late settle still corrects the charge
 )
 
 // Decision is the answer to a check or a reserve.
@@ -59,18 +59,19 @@ type Decision struct {
 	RequestID string
 	Tier      string // of the most specific level of the key
 
-	// RetryAfter is when this cost would fit if nothing else came. 0: the call
-	// was not denied, or trying again is useless, as Reason says.
+	// RetryAfter is how long until the cost would fit, without other calls. 0: the
+	// call was not denied, or the Reason rules out a retry.
 	RetryAfter time.Duration
-	// Binding is the limit that denied or, when the call may run, the one with
-	// the smallest share left. It is zero if there is none.
+	// Binding is the limit that denied the call or, if the call may run, the one
+	// with the smallest share left. Zero if there is none.
 	Binding LimitState
 	Limits  []LimitState
 
 	PolicyVersion string
 	Owner         string // the member that decided
 	Route         Route
-	// Replayed: an earlier call with the same request id had this answer.
+	// Replayed means that this is the answer to an earlier call with the same
+	// request id, and nothing more was charged.
 	Replayed bool
 }
 
@@ -80,21 +81,21 @@ func (d Decision) Allowed() bool { return d.Outcome == Allowed || d.Outcome == D
 // Denied reports whether the call must not run. It is the opposite of Allowed.
 func (d Decision) Denied() bool { return !d.Allowed() }
 
-// LimitState is one limit as an answer left it.
+// LimitState is the state of one limit after a call.
 type LimitState struct {
 	Name      string
 	Dimension string
 	Scope     string // key path of the level
 	Algorithm string
 	Limit     int64         // amount per window
-	Capacity  int64         // the most that one call can take
+	Capacity  int64         // the most that can be used at once
 	Remaining int64         // 0 in debt
-	Debt      int64         // what was used beyond the capacity
+	Debt      int64         // use beyond the capacity
 	Window    time.Duration // 0 for concurrent
-	ResetAt   time.Time     // when nothing would be used any more; zero for concurrent
-	Cost      int64         // what the call takes of it
-	Shadow    bool          // counted and reported, never denies
-	Exceeded  bool          // refuses the call, or would if it were not in shadow
+	ResetAt   time.Time     // when all of it is available again; zero for concurrent
+	Cost      int64         // of this call
+	Shadow    bool          // counted and reported, but never denies
+	Exceeded  bool          // denies the call, or would do so without Shadow
 }
 
 // Settlement is the answer to a settle or a progress.
@@ -102,17 +103,16 @@ type Settlement struct {
 	RequestID string
 	Status    Status
 	Tier      string
-	// Limits of the reservation as they stand now. Their Cost is what the call
-	// is charged in all.
+	// Limits of the reservation. Their Cost is the total charge of the call.
 	Limits        []LimitState
 	PolicyVersion string
 	Owner         string
-	// Route is fallback when the owner could not be reached: the charge will
-	// follow once it can.
+	// Route is fallback if the owner could not be reached. The node then reports the
+	// usage to it later.
 	Route Route
 }
 
-// State is every limit of a key as it stands.
+// State is the state of every limit of a key.
 type State struct {
 	Tier          string
 	Limits        []LimitState
@@ -121,9 +121,9 @@ type State struct {
 	Route         Route
 }
 
-// take sets the answer, with the request id of the node: it differs from the one that
+// setAnswer sets the answer, with the request id of the node: it differs from the one that
 // was sent if the reservation was made in fallback. The message may be reused after.
-func (c *decisionCall) take(d *pb.Decision) error {
+func (c *decisionCall) setAnswer(d *pb.Decision) error {
 	r := answerReader{hints: &c.hints}
 	c.granted = d.GetGrantedOutputTokens()
 	a := &c.answer
@@ -150,7 +150,7 @@ func (c *decisionCall) take(d *pb.Decision) error {
 	return r.err
 }
 
-func (c *settlementCall) take(s *pb.Settlement) error {
+func (c *settlementCall) setAnswer(s *pb.Settlement) error {
 	r := answerReader{hints: &c.hints}
 	c.answer = Settlement{
 		RequestID:     r.requestID(s.GetRequestId()),
@@ -164,7 +164,7 @@ func (c *settlementCall) take(s *pb.Settlement) error {
 	return r.err
 }
 
-func (c *stateCall) take(p *pb.PeekResponse) error {
+func (c *stateCall) setAnswer(p *pb.PeekResponse) error {
 	r := answerReader{hints: &c.hints}
 	c.answer = State{
 		Tier:          r.text(p.GetTier()),
@@ -220,7 +220,7 @@ func (r *answerReader) limits(in []*pb.LimitState) []LimitState {
 	return out
 }
 
-// The words of the wire's enumerations, by number.
+// The names of the enumerations in the wire format, by number.
 var outcomeNames = [...]Outcome{"", Allowed, Degraded, Denied}
 
 var reasonNames = [...]Reason{"", LimitExceeded, ExceedsCapacity, NoPrice, OwnerUnreachable, TableFull}
@@ -229,9 +229,9 @@ var routeNames = [...]Route{"", Local, Forward, Slice, Fallback}
 
 var statusNames = [...]Status{"", Held, Settled, Cancelled, Expired}
 
-// word returns the name of an enumeration's value, which may be newer than this
+// word returns the name of an enumeration value, "unknown" if it is newer than this
 // client.
-func word[W ~string, E ~int32](names []W, value E) W {
+func word[N ~string, E ~int32](names []N, value E) N {
 	if int(value) < 0 || int(value) >= len(names) {
 		return "unknown"
 	}

@@ -5,7 +5,6 @@ package client
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,126 +12,112 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/rpc/internal/link"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// A question is a call that is to be answered: with a batch, by Decode, or alone,
-// by take.
-type question[Res any] interface {
+// pendingCall is a call without an answer yet. A result of a batch is decoded by
+// Decode; the answer of a unary call is passed to setAnswer.
+type pendingCall[Res any] interface {
 	link.Decoder
 	wrapping() *envelope
-	take(Res) error
+	setAnswer(Res) error
 }
 
-// method is a call of the service, alone.
+// method is a unary method of the service.
 type method[Req, Res any] func(pb.RateLimiterClient, context.Context, Req, ...grpc.CallOption) (Res, error)
 
-// madeInFallback is how the id of a reservation begins that was made without
-// the owner. The nodes know whom it belongs to.
-const madeInFallback = "fallback:"
-
-// ask gets the answer to one call: from the owner of its key, in a batch with
-// the calls of others, or else from any node, alone. The request id stays the
-// same, so that it does not matter what became of an earlier attempt.
-func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], t texts, req Req, q question[Res]) error {
-	if err := t.check(); err != nil {
+// ask gets the answer to one call: from the owner of its key, in a batch, or
+// otherwise from any node, by a unary call. Every attempt has the same request id,
+// so an earlier attempt that was decided does no harm.
+func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f callFields, req Req, call pendingCall[Res]) error {
+	if err := f.validate(); err != nil {
 		return err
 	}
-	trial, err := c.begin(ctx)
+	attempts, err := c.newAttempts(ctx)
 	if err != nil {
 		return err
 	}
-	e := q.wrapping()
-	e.hints = hints{&c.strings, t.key, t.id}
-	if c.ring != nil && !t.large() && !strings.HasPrefix(t.id, madeInFallback) {
-		answered, err := c.askOwner(ctx, &trial, t.key, e, q)
+	e := call.wrapping()
+	e.hints = hints{&c.strings, f.key, f.requestID}
+	// The owner does not know the id of a reservation made in fallback; every node
+	// can find the member that made it.
+	if c.ring != nil && !f.tooLarge() && !requestid.IsFallback(f.requestID) {
+		answered, err := c.askOwner(ctx, &attempts, f.key, e, call)
 		if answered || err != nil {
 			return err
 		}
-		// No result, or one to another question: there is no answer.
 	}
-	answer, err := do(ctx, c, &trial, m, req)
+	answer, err := askAny(ctx, c, &attempts, m, req)
 	if err != nil {
 		return err
 	}
-	return q.take(answer)
+	return call.setAnswer(answer)
 }
 
-// askOwner asks the owner of a key, and the one that it names if it is not. An
-// error is the end of the call; without an answer, any node is to be asked.
-func (c *Client) askOwner(ctx context.Context, t *trial, key string, e *envelope, d link.Decoder) (answered bool, err error) {
+// askOwner asks the owner of a key, and follows one redirect. An error ends the
+// call; if it is not answered, any node is to be asked.
+func (c *Client) askOwner(ctx context.Context, a *attempts, key string, e *envelope, d link.Decoder) (answered bool, err error) {
 	m := c.ring.view.Load().owner(key)
 	if m == nil || !m.direct() {
 		return false, nil
 	}
-	result, err := c.exchange(ctx, t, m.peer, e, d)
+	result, err := c.askMember(ctx, a, m.peer, e, d)
 	if result.redirect == nil {
 		return result.answered, err
 	}
-	c.ring.doubt(m.peer.node)
+	c.ring.reportStale(m.peer.node)
 	next := c.ring.view.Load().member(result.redirect.GetOwner())
 	if next == nil || next.peer == m.peer || !next.direct() {
 		return false, nil
 	}
-	result, err = c.exchange(ctx, t, next.peer, e, d)
+	result, err = c.askMember(ctx, a, next.peer, e, d)
 	return result.answered, err
 }
 
-// exchange asks one member. See [Client.askOwner].
-func (c *Client) exchange(ctx context.Context, t *trial, p *peer, e *envelope, d link.Decoder) (outcome, error) {
-	if t.attempts >= c.attempts {
+// askMember asks one member. An error ends the call.
+func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelope, d link.Decoder) (outcome, error) {
+	if a.made >= c.maxAttempts {
 		return outcome{}, nil
 	}
-	e.share = deadline{ctx, time.Now().Add(c.share(t))}
-	e.lost.next(&e.item)
-	err := p.link.DoInto(&e.share, &e.item, d)
+	e.ctx = link.WithDeadline(ctx, time.Now().Add(c.attemptTimeout(a)))
+	e.unanswered.number(&e.item)
+	err := p.link.DoInto(&e.ctx, &e.item, d)
 	if err == nil {
-		refused := e.outcome.refused
-		if refused == nil {
-			p.node.judge(true)
+		rejected := e.outcome.refused
+		if rejected == nil {
+			p.node.setHealthy(true)
 			return e.outcome, nil
 		}
-		err = refusalOf(refused)
-		if !unanswered(err) {
-			p.node.judge(true)
-			return outcome{}, explainItem(refused, err)
+		err = itemStatus(rejected)
+		if !retryable(err) {
+			p.node.setHealthy(true)
+			return outcome{}, itemError(rejected, err)
 		}
-		t.lost(p.node, err)
+		a.failed(p.node, err)
 		return outcome{}, nil
 	}
 	if ctx.Err() == context.Canceled {
 		return outcome{}, ctx.Err()
 	}
 	switch {
-	case errors.Is(err, link.ErrLate):
-		t.lost(p.node, status.Error(codes.DeadlineExceeded, err.Error()))
-		e.lost.lost(&e.item)
-		p.node.judge(false)
-		c.ring.doubt(p.node)
+	case errors.Is(err, link.ErrTimeout):
+		a.failed(p.node, status.Error(codes.DeadlineExceeded, err.Error()))
+		e.unanswered.add(&e.item)
 	case errors.Is(err, link.ErrBroken):
-		t.lost(p.node, status.Error(codes.Unavailable, err.Error()))
-		e.lost.lost(&e.item)
-		p.node.judge(false)
-		c.ring.doubt(p.node)
-	case errors.Is(err, link.ErrBreaker): // not sent
-		p.node.judge(false)
-		c.ring.doubt(p.node)
+		a.failed(p.node, status.Error(codes.Unavailable, err.Error()))
+		e.unanswered.add(&e.item)
+	case errors.Is(err, link.ErrBreakerOpen): // not sent
+	default:
+		return outcome{}, nil
 	}
+	p.node.setHealthy(false)
+	c.ring.reportStale(p.node)
 	return outcome{}, nil
 }
 
-// deadline is a context with an earlier one, for those that ask for it before
-// they wait. It costs no timer.
-type deadline struct {
-	context.Context
-	at time.Time
-}
-
-// Deadline implements context.Context.
-func (d *deadline) Deadline() (time.Time, bool) { return d.at, true }
-
-// refusalOf returns why an item of a batch has no answer, as a gRPC status.
-func refusalOf(e *pb.Error) error {
+// itemStatus returns the error of an item of a batch as a gRPC status.
+func itemStatus(e *pb.Error) error {
 	code := codes.Code(max(e.GetCode(), 0))
 	if code == codes.OK {
 		code = codes.Unknown
@@ -140,10 +125,10 @@ func refusalOf(e *pb.Error) error {
 	return status.Error(code, e.GetMessage())
 }
 
-// explainItem is explain for an item of a batch.
-func explainItem(e *pb.Error, err error) error {
+// itemError is [callError] for an item of a batch.
+func itemError(e *pb.Error, err error) error {
 	if status.Code(err) == codes.InvalidArgument {
 		return &InvalidError{Field: e.GetField(), Message: e.GetMessage(), status: err}
 	}
-	return explain(err)
+	return callError(err)
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// wantChargedOnce wants all of n calls to be charged once, wherever they went.
+// wantChargedOnce fails unless each of n calls was charged once.
 func wantChargedOnce(t scene, n int) {
 	t.Helper()
 	if got := len(t.charged()); got != n {
@@ -30,8 +30,8 @@ func wantChargedOnce(t scene, n int) {
 }
 
 // An owner that is connected but silent costs a call its share of the deadline.
-// Another node then answers, within the deadline. Calls for other owners do not
-// notice.
+// Another node then answers, within the deadline. Calls for other owners are not
+// affected.
 func TestFrozenOwner(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a", "b", "c"}, func(t scene) {
 		r := t.ring(1, "a", "b", "c")
@@ -90,7 +90,7 @@ func TestFrozenOwnerAndDeadlines(t *testing.T) {
 }
 
 func TestOneAttempt(t *testing.T) {
-	runRing(t, client.Options{Attempts: 1}, []string{"a", "b"}, func(t scene) {
+	runRing(t, client.Options{MaxAttempts: 1}, []string{"a", "b"}, func(t scene) {
 		key := keyOf(t.ring(1, "a", "b"), "b")
 		t.nodes["b"].behave(silent)
 		start := time.Now()
@@ -127,7 +127,7 @@ func TestOwnerDies(t *testing.T) {
 	})
 }
 
-// The nodes have a newer ring than the client: a redirect is followed once.
+// The nodes have a newer ring than the client: one redirect is followed.
 func TestRedirects(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a", "b", "c"}, func(t scene) {
 		r := t.ring(1, "a", "b", "c")
@@ -167,8 +167,8 @@ func TestRedirects(t *testing.T) {
 	})
 }
 
-// Answers that are none: the calls get theirs from other nodes, and no call gets
-// the answer of another one.
+// After an invalid answer, other nodes are asked, and no call gets the answer of
+// another one.
 func TestWrongAnswers(t *testing.T) {
 	decision := &pb.Result{Result: &pb.Result_Decision{Decision: &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED, RequestId: "other"}}}
 	settlement := &pb.Result{Result: &pb.Result_Settlement{Settlement: &pb.Settlement{}}}
@@ -208,10 +208,10 @@ func garbled(result ...byte) func(*pb.Batch, *pb.Answers) {
 }
 
 func itemError(code codes.Code) *pb.Result {
-	return &pb.Result{Result: &pb.Result_Error{Error: &pb.Error{Code: int32(code), Message: "as told"}}}
+	return &pb.Result{Result: &pb.Result_Error{Error: &pb.Error{Code: int32(code), Message: "injected"}}}
 }
 
-// An error without a code is one all the same.
+// An error without a code is still an error.
 func TestItemErrors(t *testing.T) {
 	for code, want := range map[codes.Code]codes.Code{0: codes.Unknown, codes.Internal: codes.Internal, 4711: 4711, codes.PermissionDenied: codes.PermissionDenied} {
 		runRing(t, client.Options{}, []string{"a"}, func(t scene) {
@@ -224,8 +224,8 @@ func TestItemErrors(t *testing.T) {
 	}
 }
 
-// Texts that no message can carry are refused here, by name; large ones by a
-// node. Calls that share a batch with them do not notice.
+// Invalid UTF-8 is rejected by the client, with the name of the field, and large
+// fields by a node. Calls in the same batch are not affected.
 func TestUnusableTexts(t *testing.T) {
 	bad := "org\xff"
 	large := strings.Repeat("x", 1<<20)
@@ -288,8 +288,7 @@ func TestUnusableTexts(t *testing.T) {
 	})
 }
 
-// A reservation that was made without the owner is settled by its own id, and
-// wherever the nodes say.
+// A reservation made in fallback is settled by its own id, at any node.
 func TestReservationMadeInFallback(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a", "b"}, func(t scene) {
 		key := keyOf(t.ring(1, "a", "b"), "b")
@@ -302,7 +301,7 @@ func TestReservationMadeInFallback(t *testing.T) {
 			t.Fatalf("Reserve() = %+v, %v, want the id fallback:a:r1", r, err)
 		}
 		t.nodes["b"].behave(nil)
-		if s, err := r.Settle(t.Context(), client.Usage{OutputTokens: 1}); err != nil || s.RequestID != "fallback:a:r1" {
+		if s, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(1)}); err != nil || s.RequestID != "fallback:a:r1" {
 			t.Errorf("Settle() = %q, %v, want the id fallback:a:r1", s.RequestID, err)
 		}
 		if direct, _ := t.nodes["b"].asked(); direct != 1 {
@@ -311,8 +310,8 @@ func TestReservationMadeInFallback(t *testing.T) {
 	})
 }
 
-// Callers share a client while members come, go, freeze and redirect. Each call
-// is answered, and charged once.
+// Members join, leave, freeze and redirect under load. Each call is answered, and
+// charged once.
 func TestRingChangesUnderLoad(t *testing.T) {
 	runRing(t, client.Options{Timeout: 2 * time.Second}, []string{"a", "b", "c", "d"}, func(t scene) {
 		rings := []*pb.Ring{t.ring(1, "a", "b", "c", "d"), t.ring(2, "a", "b"), t.ring(3, "b", "c", "d"), t.ring(4, "d"), t.ring(5, "a", "c", "d")}
@@ -362,7 +361,7 @@ func TestRingChangesUnderLoad(t *testing.T) {
 	})
 }
 
-// Calls that come while one is under way go together.
+// Calls that arrive while a batch is in flight go together.
 func TestCallsGoInBatches(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a"}, func(t scene) {
 		var mu sync.Mutex

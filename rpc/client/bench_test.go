@@ -14,13 +14,14 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// An echo is a ring of one node that answers everything in the same words: what
-// is left is the client, the link and gRPC.
+// echo is a ring of one node with a fixed answer, to measure the client, the link and
+// gRPC only.
 type echo struct {
 	pb.UnimplementedRateLimiterServer
 	ring   *pb.Ring
@@ -44,12 +45,12 @@ func startEcho(tb testing.TB, limits int, plain bool) *client.Client {
 	pb.RegisterRateLimiterServer(s, e)
 	go func() { _ = s.Serve(l) }()
 	tb.Cleanup(s.Stop)
-	c, err := client.Dial(client.Options{Addrs: []string{l.Addr().String()}, Plain: plain, Timeout: 10 * time.Second})
+	c, err := client.Dial(client.Options{Addrs: []string{l.Addr().String()}, DisableOwnerRouting: plain, Timeout: 10 * time.Second})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = c.Close() })
-	waitFor(tb, func() bool {
+	waittest.Until(tb, "the client to be connected", func() bool {
 		if _, err := c.Check(tb.Context(), client.Call{Key: "acme/alice"}); err != nil {
 			tb.Fatalf("Check() = %v", err)
 		}
@@ -57,16 +58,6 @@ func startEcho(tb testing.TB, limits int, plain bool) *client.Client {
 		return plain || len(members) == 1 && members[0].Connected
 	})
 	return c
-}
-
-// waitFor waits until a condition holds, in real time.
-func waitFor(tb testing.TB, holds func() bool) {
-	tb.Helper()
-	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			tb.Fatal("waited for 10s in vain")
-		}
-	}
 }
 
 func (e *echo) decide(r *pb.CheckRequest) *pb.Decision {
@@ -98,8 +89,8 @@ func (e *echo) Exchange(s grpc.BidiStreamingServer[pb.Batch, pb.Answers]) error 
 	})
 }
 
-// BenchmarkCheck is one check by many callers, over loopback, both ends in this
-// process: alone, and to the owner in batches.
+// BenchmarkCheck measures checks by many callers, over loopback, with both ends in
+// this process: by unary calls, and in batches to the owner.
 func BenchmarkCheck(b *testing.B) {
 	for _, mode := range []string{"plain", "ring"} {
 		for _, callers := range []int{1, 16, 128, 1024} {
@@ -127,8 +118,8 @@ func BenchmarkCheck(b *testing.B) {
 	}
 }
 
-// TestAllocations bounds what a check allocates, on both ends together: most of it
-// is gRPC's, for a batch of one. Limits cost their slice.
+// TestAllocations bounds the allocations of a check, on both ends together. Most are
+// gRPC's, for a batch of one.
 func TestAllocations(t *testing.T) {
 	for limits, most := range map[int]float64{0: 60, 4: 61} {
 		c := startEcho(t, limits, false)

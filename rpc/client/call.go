@@ -3,23 +3,23 @@
 package client
 
 import (
-	"math"
 	"time"
 
+	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Zero is a count of exactly 0 in the fields where the number 0 means not
-// given.
-const Zero int64 = math.MinInt64
+// Int64 returns a pointer to n, for the optional fields of this package: nil means
+// not given, and Int64(0) means exactly 0.
+func Int64(n int64) *int64 { return &n }
 
-// Call is a known cost, for [Client.Check].
+// Call is a call with a known cost, for [Client.Check].
 type Call struct {
 	Key   string // 1 to 4 segments: "acme/alice"
 	Tier  string // "": the policy decides
 	Model string
 
-	Requests     int64 // 0: 1
+	Requests     *int64 // nil: 1
 	InputTokens  int64
 	OutputTokens int64
 	Costs        map[string]int64 // in the operator's own dimensions
@@ -28,13 +28,15 @@ type Call struct {
 	RequestID string
 }
 
-func (c *Call) texts() texts { return texts{c.Key, c.Tier, c.Model, c.RequestID, c.Costs} }
+func (c *Call) fields() callFields {
+	return callFields{c.Key, c.Tier, c.Model, c.RequestID, c.Costs}
+}
 
 func (c *Call) wire() *checkCall {
 	w := &checkCall{}
 	r := &w.request
 	r.Key, r.Tier, r.Model, r.RequestId = c.Key, c.Tier, c.Model, c.RequestID
-	r.Requests = optional(c.Requests)
+	r.Requests = c.Requests
 	r.InputTokens, r.OutputTokens = c.InputTokens, c.OutputTokens
 	r.Costs = c.Costs
 	w.check.Check = r
@@ -48,48 +50,52 @@ type Estimate struct {
 	Tier  string // "": the policy decides
 	Model string
 
-	Requests        int64 // 0: 1
-	InputTokens     int64
-	MaxOutputTokens int64 // of one choice; 0: the policy's default for the model
-	// MinOutputTokens is the least output worth running, where the policy lets
-	// a grant shrink. 0: max(256, MaxOutputTokens/8).
+	Requests    *int64 // nil: 1
+	InputTokens int64
+	// MaxOutputTokens is per choice. Nil: the policy's default for the model. 0: the
+	// call generates no output, such as an embedding.
+	MaxOutputTokens *int64
+	// MinOutputTokens is the least output worth running, where the policy allows a
+	// smaller grant. 0: max(256, MaxOutputTokens/8).
 	MinOutputTokens int64
 	N               int64            // choices; 0: 1
 	Costs           map[string]int64 // in the operator's own dimensions
 
-	// TTL is the lease, in whole seconds, rounded up. Progress renews it. 0: 30 s.
+	// TTL is the lease, rounded up to whole seconds. Progress renews it. 0: 30 s.
 	TTL time.Duration
 
-	// RequestID makes the call idempotent until 10 minutes after the
-	// reservation has ended. "": the client makes one.
+	// RequestID makes the call idempotent until 10 minutes after the reservation
+	// has ended. "": the client makes one.
 	RequestID string
 }
 
-func (e *Estimate) texts() texts { return texts{e.Key, e.Tier, e.Model, e.RequestID, e.Costs} }
+func (e *Estimate) fields() callFields {
+	return callFields{e.Key, e.Tier, e.Model, e.RequestID, e.Costs}
+}
 
 func (e *Estimate) wire() *reserveCall {
 	w := &reserveCall{}
 	r := &w.request
 	r.Key, r.Tier, r.Model, r.RequestId = e.Key, e.Tier, e.Model, e.RequestID
-	r.Requests = optional(e.Requests)
+	r.Requests = e.Requests
 	r.InputTokens = e.InputTokens
-	r.MaxOutputTokens, r.MinOutputTokens = optional(e.MaxOutputTokens), optional(e.MinOutputTokens)
-	r.N = optional(e.N)
+	r.MaxOutputTokens, r.MinOutputTokens = e.MaxOutputTokens, unlessZero(e.MinOutputTokens)
+	r.N = unlessZero(e.N)
 	r.Costs = e.Costs
-	r.TtlSeconds = optional(wholeSeconds(e.TTL))
+	r.TtlSeconds = unlessZero(wholeSeconds(e.TTL))
 	w.reserve.Reserve = r
 	w.item.Call = &w.reserve
 	return w
 }
 
-// Usage is what a reserved call has really used so far. Numbers are cumulative,
-// so that a usage report may be repeated.
+// Usage is what a reserved call has used so far. Numbers are cumulative, so a
+// report may be repeated.
 type Usage struct {
-	InputTokens       int64 // cached ones included; 0: the reserved estimate
-	CachedInputTokens int64 // a part of InputTokens
-	OutputTokens      int64 // over all choices; 0: the last progress
-	// Costs in the operator's own dimensions. A dimension that is not there
-	// keeps what is charged.
+	InputTokens       *int64 // including cached ones; nil: the reserved estimate
+	CachedInputTokens int64  // a part of InputTokens
+	OutputTokens      *int64 // of all choices; nil: as last reported by Progress
+	// Costs in the operator's own dimensions. A dimension that is absent keeps its
+	// charge.
 	Costs map[string]int64
 }
 
@@ -97,8 +103,7 @@ func (u *Usage) wire(key, requestID string, final bool) *settleCall {
 	w := &settleCall{}
 	r := &w.request
 	r.Key, r.RequestId = key, requestID
-	r.InputTokens, r.CachedInputTokens = optional(u.InputTokens), optional(u.CachedInputTokens)
-	r.OutputTokens = optional(u.OutputTokens)
+	r.InputTokens, r.CachedInputTokens, r.OutputTokens = u.InputTokens, unlessZero(u.CachedInputTokens), u.OutputTokens
 	r.Costs = u.Costs
 	r.Final = new(final)
 	w.settle.Settle = r
@@ -106,14 +111,14 @@ func (u *Usage) wire(key, requestID string, final bool) *settleCall {
 	return w
 }
 
-// Query names the limits that [Client.Peek] looks at.
+// Query names the limits that [Client.Peek] returns.
 type Query struct {
 	Key   string // 1 to 4 segments: "acme/alice"
 	Tier  string // "": the policy decides
 	Model string
 }
 
-func (q *Query) texts() texts { return texts{q.Key, q.Tier, q.Model, "", nil} }
+func (q *Query) fields() callFields { return callFields{q.Key, q.Tier, q.Model, "", nil} }
 
 func (q *Query) wire() *peekCall {
 	w := &peekCall{}
@@ -131,8 +136,8 @@ func cancelWire(key, requestID string) *cancelCall {
 	return w
 }
 
-// A call on its way is one piece of memory: the request, what it is wrapped in
-// when it goes with a batch, and its answer.
+// Each call is one allocation, with the request, the item that wraps it in a batch,
+// and the answer.
 type (
 	checkCall struct {
 		decisionCall
@@ -161,7 +166,7 @@ type (
 	}
 )
 
-// By the kind of the answer.
+// The parts that depend on the kind of the answer.
 type (
 	decisionCall struct {
 		envelope
@@ -178,24 +183,21 @@ type (
 	}
 )
 
-// envelope is what a batch needs beside the request.
+// envelope is what a call in a batch has beside its request and answer.
 type envelope struct {
-	item    pb.Item
-	share   deadline
-	hints   hints
-	outcome outcome // of the item
-	lost    attempts
+	item       pb.Item
+	ctx        link.DeadlineContext // of the current attempt
+	hints      hints
+	outcome    outcome // of the item
+	unanswered attemptIDs
 }
 
 func (e *envelope) wrapping() *envelope { return e }
 
-// optional returns n as the wire has it: absent for 0, and 0 for Zero.
-func optional(n int64) *int64 {
-	switch n {
-	case 0:
+// unlessZero returns nil for 0, which is how the wire omits a number.
+func unlessZero(n int64) *int64 {
+	if n == 0 {
 		return nil
-	case Zero:
-		return new(int64)
 	}
 	return new(n)
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// denyTokens is a reserve's answer that a minute's tokens are used up.
+// denyTokens denies a reserve because the tokens of a minute are used up.
 func denyTokens(r *pb.ReserveRequest) *pb.Decision {
 	return &pb.Decision{
 		Outcome:    pb.Outcome_OUTCOME_DENIED,
@@ -57,25 +57,25 @@ func TestRequestsOnTheWire(t *testing.T) {
 			"check", call(client.Call{Key: "k", RequestID: "id"}),
 			&pb.CheckRequest{Key: "k", RequestId: "id"},
 		}, {
-			"check, everything", call(client.Call{"k", "free", "m", 3, 900, 100, costs, "id"}),
+			"check, everything", call(client.Call{"k", "free", "m", client.Int64(3), 900, 100, costs, "id"}),
 			&pb.CheckRequest{Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, OutputTokens: 100, Costs: costs, RequestId: "id"},
 		}, {
-			"check, no request", call(client.Call{Key: "k", Requests: client.Zero, RequestID: "id"}),
+			"check, no request", call(client.Call{Key: "k", Requests: client.Int64(0), RequestID: "id"}),
 			&pb.CheckRequest{Key: "k", Requests: new(int64(0)), RequestId: "id"},
 		}, {
-			"check, negative", call(client.Call{Key: "k", Requests: -1, RequestID: "id"}),
+			"check, negative", call(client.Call{Key: "k", Requests: client.Int64(-1), RequestID: "id"}),
 			&pb.CheckRequest{Key: "k", Requests: new(int64(-1)), RequestId: "id"},
 		}, {
 			"reserve", reserve(client.Estimate{Key: "k", RequestID: "id"}),
 			&pb.ReserveRequest{Key: "k", RequestId: "id"},
 		}, {
-			"reserve, everything", reserve(client.Estimate{"k", "free", "m", 3, 900, 800, 64, 2, costs, 10 * time.Second, "id"}),
+			"reserve, everything", reserve(client.Estimate{"k", "free", "m", client.Int64(3), 900, client.Int64(800), 64, 2, costs, 10 * time.Second, "id"}),
 			&pb.ReserveRequest{
 				Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, MaxOutputTokens: new(int64(800)),
 				MinOutputTokens: new(int64(64)), N: new(int64(2)), Costs: costs, TtlSeconds: new(int64(10)), RequestId: "id",
 			},
 		}, {
-			"reserve, no output", reserve(client.Estimate{Key: "k", MaxOutputTokens: client.Zero, RequestID: "id"}),
+			"reserve, no output", reserve(client.Estimate{Key: "k", MaxOutputTokens: client.Int64(0), RequestID: "id"}),
 			&pb.ReserveRequest{Key: "k", MaxOutputTokens: new(int64(0)), RequestId: "id"},
 		}, {
 			"reserve, part of a second", reserve(client.Estimate{Key: "k", TTL: 1500 * time.Millisecond, RequestID: "id"}),
@@ -87,13 +87,13 @@ func TestRequestsOnTheWire(t *testing.T) {
 			"settle", settle(client.Usage{}),
 			&pb.SettleRequest{Key: "k", RequestId: "id", Final: new(true)},
 		}, {
-			"settle, everything", settle(client.Usage{900, 100, 312, costs}),
+			"settle, everything", settle(client.Usage{client.Int64(900), 100, client.Int64(312), costs}),
 			&pb.SettleRequest{
 				Key: "k", RequestId: "id", InputTokens: new(int64(900)), CachedInputTokens: new(int64(100)), OutputTokens: new(int64(312)),
 				Costs: costs, Final: new(true),
 			},
 		}, {
-			"settle, nothing used", settle(client.Usage{InputTokens: client.Zero, OutputTokens: client.Zero}),
+			"settle, nothing used", settle(client.Usage{InputTokens: client.Int64(0), OutputTokens: client.Int64(0)}),
 			&pb.SettleRequest{Key: "k", RequestId: "id", InputTokens: new(int64(0)), OutputTokens: new(int64(0)), Final: new(true)},
 		}, {
 			"peek", func(ctx context.Context, c *client.Client) error {
@@ -158,7 +158,7 @@ func TestAnswer(t *testing.T) {
 	})
 }
 
-// An answer that says nothing this client understands must not let a call run.
+// An outcome that this client does not know must not let a call run.
 func TestUnknownOutcomeIsNotAllowed(t *testing.T) {
 	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		for _, outcome := range []pb.Outcome{0, 99, -1} {
@@ -171,7 +171,7 @@ func TestUnknownOutcomeIsNotAllowed(t *testing.T) {
 	})
 }
 
-func TestIDsAreMadeAndDiffer(t *testing.T) {
+func TestGeneratedIDsAreUnique(t *testing.T) {
 	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		seen := map[string]bool{}
 		for range 100 {
@@ -216,7 +216,7 @@ func TestErrors(t *testing.T) {
 		for _, test := range []struct {
 			status *status.Status
 			field  string
-		}{{s, "output_tokens"}, {status.New(codes.InvalidArgument, "as told"), ""}} {
+		}{{s, "output_tokens"}, {status.New(codes.InvalidArgument, "from always"), ""}} {
 			n.behave(failWith(test.status))
 			err := settle()
 			var invalid *client.InvalidError
@@ -224,7 +224,7 @@ func TestErrors(t *testing.T) {
 				t.Errorf("Settle() = %#v, want an InvalidError of field %q", err, test.field)
 			}
 		}
-		const want = "settle acme/alice: invalid request: as told"
+		const want = "settle acme/alice: invalid request: from always"
 		if got := settle().Error(); got != want {
 			t.Errorf("Settle() = %q, want %q", got, want)
 		}
@@ -235,7 +235,7 @@ func TestUnreachableNamesTheNode(t *testing.T) {
 	run(t, client.Options{}, []string{"a"}, func(t scene) {
 		t.nodes["a"].behave(always(codes.Unavailable))
 		_, err := t.c.Check(t.Context(), client.Call{Key: "acme/alice"})
-		const want = "check acme/alice: no node could be reached: attempt 3, passthrough:///a: as told"
+		const want = "check acme/alice: no node could be reached: attempt 3, passthrough:///a: from always"
 		if err == nil || err.Error() != want {
 			t.Errorf("Check() = %v, want %q", err, want)
 		}

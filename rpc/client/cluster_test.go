@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/fallback"
 	"github.com/bucketring/bucketring/limiter/policy"
@@ -24,7 +25,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// A real member of a cluster, without gossip: the test says who is there.
+// A real member of a cluster, without gossip: the test sets the members.
 type routed struct {
 	router *peer.Router
 	member peer.Member
@@ -89,7 +90,7 @@ func startRouted(t *testing.T, name string, boot uint64) *routed {
 	return n
 }
 
-// serving makes the named nodes the ring of all.
+// serving makes the named nodes the members of every node's ring.
 func serving(t *testing.T, nodes map[string]*routed, names ...string) {
 	t.Helper()
 	top := peer.Topology{Roster: len(names)}
@@ -103,10 +104,10 @@ func serving(t *testing.T, nodes map[string]*routed, names ...string) {
 	}
 }
 
-// dialCluster returns a client that knows one address, once it follows the ring.
+// dialCluster returns a client with one address, once it follows the ring.
 func dialCluster(t *testing.T, nodes map[string]*routed, given string, plain bool) *client.Client {
 	t.Helper()
-	c, err := client.Dial(client.Options{Addrs: []string{nodes[given].member.GRPC}, Plain: plain, Timeout: 5 * time.Second})
+	c, err := client.Dial(client.Options{Addrs: []string{nodes[given].member.GRPC}, DisableOwnerRouting: plain, Timeout: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,10 +118,10 @@ func dialCluster(t *testing.T, nodes map[string]*routed, given string, plain boo
 	return c
 }
 
-// waitDirect waits until c asks that many members directly.
+// waitDirect waits until c sends calls directly to that many members.
 func waitDirect(t *testing.T, c *client.Client, members int) {
 	t.Helper()
-	waitFor(t, func() bool {
+	waittest.Until(t, "direct connections", func() bool {
 		direct := 0
 		for _, m := range c.Status().Members {
 			if m.Direct {
@@ -131,7 +132,7 @@ func waitDirect(t *testing.T, c *client.Client, members int) {
 	})
 }
 
-// However many clients ask, of whichever kind, a limit of 1,000 admits 1,000.
+// A limit of 1,000 admits 1,000 calls of any number and kind of clients.
 func TestClusterIsExact(t *testing.T) {
 	for _, names := range [][]string{{"node1", "node2", "node3"}, {"node1", "node2", "node3", "node4", "node5"}} {
 		t.Run(fmt.Sprint(len(names)), func(t *testing.T) {
@@ -173,7 +174,7 @@ func TestClusterOwners(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := dialCluster(t, nodes, "node2", false)
-	if s := c.Status(); s.Digest != table.Digest() || s.Partitions != ring.Partitions {
+	if s := c.Status(); s.RingDigest != table.Digest() || s.Partitions != ring.Partitions {
 		t.Errorf("Status() = %+v, want digest %x", s, table.Digest())
 	}
 	for _, key := range keys(10_000) {
@@ -206,8 +207,8 @@ func TestClusterReservations(t *testing.T) {
 	}
 }
 
-// A member dies. Its keys are decided in fallback until the ring is without it,
-// all others go on as before; what was reserved meanwhile can be settled.
+// A member dies. Its keys are decided in fallback until it has left the ring, and
+// other keys are not affected. Reservations made meanwhile can be settled.
 func TestClusterMemberDies(t *testing.T) {
 	nodes := startCluster(t, "node1", "node2", "node3")
 	c := dialCluster(t, nodes, "node1", false)

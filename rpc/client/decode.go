@@ -23,7 +23,7 @@ func (c *decisionCall) Decode(result []byte) error {
 	}
 	defer codec.Decisions.Release(d)
 	c.outcome = outcome{answered: true}
-	return c.take(d)
+	return c.setAnswer(d)
 }
 
 // Decode implements link.Decoder.
@@ -34,7 +34,7 @@ func (c *settlementCall) Decode(result []byte) error {
 	}
 	defer codec.Settlements.Release(s)
 	c.outcome = outcome{answered: true}
-	return c.take(s)
+	return c.setAnswer(s)
 }
 
 // Decode implements link.Decoder.
@@ -45,7 +45,7 @@ func (c *stateCall) Decode(result []byte) error {
 	}
 	defer codec.Peeks.Release(p)
 	c.outcome = outcome{answered: true}
-	return c.take(p)
+	return c.setAnswer(p)
 }
 
 // setOutcome sets the outcome of an item that has no answer.

@@ -77,15 +77,15 @@ func expected(r *pb.Result) (says [3]string) {
 	switch r := r.GetResult().(type) {
 	case *pb.Result_Decision:
 		c := &decisionCall{envelope: envelope{hints: testHints()}}
-		_ = c.take(r.Decision)
+		_ = c.setAnswer(r.Decision)
 		says[0] = fmt.Sprintf("%#v %v %d", c.answer, c.answer, c.granted)
 	case *pb.Result_Settlement:
 		c := &settlementCall{envelope: envelope{hints: testHints()}}
-		_ = c.take(r.Settlement)
+		_ = c.setAnswer(r.Settlement)
 		says[1] = fmt.Sprintf("%#v %v", c.answer, c.answer)
 	case *pb.Result_Limits:
 		c := &stateCall{envelope: envelope{hints: testHints()}}
-		_ = c.take(r.Limits)
+		_ = c.setAnswer(r.Limits)
 		says[2] = fmt.Sprintf("%#v %v", c.answer, c.answer)
 	}
 	return says

@@ -2,10 +2,10 @@
 
 // Package client asks bucketring nodes for decisions over gRPC.
 //
-// A call to a model is reserved before it runs and settled by what it really
-// used:
+// A call to a model is reserved before it runs, and settled with its actual usage
+// afterwards:
 //
-//	r, err := c.Reserve(ctx, client.Estimate{Key: "acme/alice", InputTokens: 900, MaxOutputTokens: 800})
+//	r, err := c.Reserve(ctx, client.Estimate{Key: "acme/alice", InputTokens: 900, MaxOutputTokens: client.Int64(800)})
 //	if err != nil {
 //		return err // no decision was made
 //	}
@@ -13,66 +13,62 @@
 //		return tooMany(r.RetryAfter, r.Binding) // an answer, not an error
 //	}
 //	// run the model with max_tokens = r.Granted()
-//	_, err = r.Settle(ctx, client.Usage{OutputTokens: 312})
+//	_, err = r.Settle(ctx, client.Usage{OutputTokens: client.Int64(312)})
 //
-// [Client.Check] charges a known cost at once instead, and [Client.Peek] looks
-// and charges nothing.
+// [Client.Check] charges a known cost at once instead, and [Client.Peek] returns the
+// state of the limits and charges nothing.
 //
 // # The owner of a key
 //
-// One member of a cluster decides for a key. A client follows the ring, which
-// says who that is, and asks it directly, in a batch with the other calls that
-// are on their way there. Nothing waits for the ring, or for a connection: while
-// there is none, when the owner fails, and when it must not be asked directly
-// (see [Options].TLS), any node of Options.Addrs is asked, which asks the owner or
-// decides in its place. An owner that is silent costs a call its share of the
-// deadline and no more.
+// One member of the cluster, the owner of the key, decides. The client watches the
+// ring, which says who owns which key, and sends calls directly to the owner, in
+// batches over one stream. A call never waits for the ring or for a connection. When
+// the owner is unknown, not connected, failing, or not to be connected to (see
+// [Options].TLS), the client asks a node of Options.Addrs, which asks the owner or
+// decides in fallback. An owner that does not answer costs a call only its share of
+// the deadline.
 //
-// [Client.Status] shows what a client knows; [Options].Plain makes it know
-// nothing.
+// [Client.Status] returns what a client knows. [Options].DisableOwnerRouting turns
+// all of this off.
 //
-// # Charged once
+// # Idempotency
 //
-// Every charge carries a request id, made here unless the caller names one. A
-// node that could not be reached, or did not answer in its share of the
-// deadline, is followed by another one with the same id, so that no failure of
-// the network charges a call twice. Settlements are cumulative: a repeated one
-// is harmless. Nothing else is ever retried.
+// Every charge has a request id, which the client generates unless the caller sets
+// one. When a node cannot be reached or does not answer in its share of the deadline,
+// another node is asked with the same id, so that no network failure charges a call
+// twice. Settlements are cumulative, so they can be repeated. Nothing else is retried.
 //
 // # Errors
 //
 // A denial is an answer. An error means that the client has no decision:
-// [ErrUnreachable] when no node answered in time, [InvalidError] when the
-// request cannot be used, [ErrUnknownReservation], [ErrConflict], or the gRPC
-// status that the node sent. When the caller's context is cancelled, the error
-// is that of the context. After ErrUnreachable a call may have been charged all
-// the same: the same request id again finds out.
+// [ErrUnreachable] if no node answered in time, [InvalidError] for an invalid
+// request, [ErrUnknownReservation], [ErrConflict], or the gRPC status of the node. If
+// the caller's context is cancelled, the error is that of the context. After
+// ErrUnreachable the call may have been charged: repeat it with the same request id.
 //
 // # Numbers
 //
-// Amounts are whole: requests, tokens, millionths of a US dollar. In a field
-// whose comment says "0: ..." the number 0 means not given, and [Zero] means
-// exactly 0.
+// Amounts are integers: requests, tokens, millionths of a US dollar. In an optional
+// field, a *int64, nil means not given; [Int64] sets it.
 //
-// # In other languages
+// # Other languages
 //
-// A client needs no more than the unary calls of the service RateLimiter: send
-// Check, Reserve, Settle and Cancel to any node, with a request id, and to the
-// next node with the same id after UNAVAILABLE or a deadline. That is what
-// Options.Plain does.
+// A client needs only the unary methods of the RateLimiter service. It sends Check,
+// Reserve, Settle and Cancel to any node, with a request id, and after UNAVAILABLE or
+// a timeout to the next node with the same id. Options.DisableOwnerRouting does the
+// same.
 //
-// To follow the ring as well, in the words of bucketring.proto:
+// To send calls to the owner of the key (names as in bucketring.proto):
 //
-//  1. Keep one Watch stream open, to any node; when it ends, go to another one
-//     after a pause. Each Ring replaces the one before. Check it: it comes from
-//     the network.
-//  2. The partition of a key is the xxHash64 of its first segment modulo the
-//     number of partitions in the Ring, and its owner is the member at that place.
-//  3. Keep one Exchange stream per member. Send a Batch at once if none is under
-//     way; what comes meanwhile goes with the next one. The n-th Answers is for
-//     the n-th Batch, and has a Result for each Item.
-//  4. Follow a Redirect once. After a second one, a stream that breaks, or a share
-//     of the deadline without an answer, send the same request with the same id
-//     alone to any node. So does the settlement of a request id that begins with
-//     "fallback:".
+//  1. Keep one Watch stream open, to any node; after it ends and a backoff, open one
+//     to another node. Each Ring replaces the last one. Validate it, because it comes
+//     from the network.
+//  2. The partition of a key is the xxHash64 of its first segment modulo the number
+//     of partitions in the Ring. The entry of Ring.owners for it is the owner.
+//  3. Keep one Exchange stream per member. Send a Batch at once if none is in flight;
+//     calls that arrive meanwhile go into the next one. The n-th Answers is for the
+//     n-th Batch, and has one Result per Item.
+//  4. Follow one Redirect. After a second one, a broken stream, or no answer within a
+//     share of the deadline, send the same request with the same id to any node by a
+//     unary call. Do the same with a Settle whose request id begins with "fallback:".
 package client

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Every Go block of the page is part of the compiled examples.
+// Every Go block of docs/client.md is part of the compiled examples.
 func TestDocsShowCompiledExamples(t *testing.T) {
 	page, err := os.ReadFile("../../docs/client.md")
 	if err != nil {
@@ -30,7 +30,7 @@ func TestDocsShowCompiledExamples(t *testing.T) {
 	}
 }
 
-// Reserve, run and settle in under 20 lines, as promised.
+// The example has fewer than 20 lines, as promised.
 func TestExampleIsShort(t *testing.T) {
 	source, err := os.ReadFile("example_test.go")
 	if err != nil {

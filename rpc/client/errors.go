@@ -12,23 +12,23 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Errors that a caller tells apart, with [errors.Is].
+// Errors to be tested for with [errors.Is].
 var (
-	// ErrUnreachable: no node answered in time. The error also wraps the gRPC
-	// status of the last attempt, and [context.DeadlineExceeded] if it ran out
-	// of time.
+	// ErrUnreachable means that no node answered in time. The error also wraps the
+	// gRPC status of the last attempt, and [context.DeadlineExceeded] if the time ran
+	// out.
 	ErrUnreachable = errors.New("no node could be reached")
-	// ErrUnknownReservation: no reservation with that request id is known under
-	// the key.
+	// ErrUnknownReservation means that there is no reservation with that request id
+	// under the key.
 	ErrUnknownReservation = errors.New("unknown reservation")
-	// ErrConflict: the request id was used for something else, or the
-	// reservation has ended in another way.
+	// ErrConflict means that the request id was used for another call, or that the
+	// reservation has already ended differently.
 	ErrConflict = errors.New("request id conflict")
 )
 
-// InvalidError says that a node refused a request as it stands.
+// InvalidError means that a request is invalid. Nothing was charged.
 type InvalidError struct {
-	Field   string // as in the wire formats, "input_tokens"; "" if no field is at fault
+	Field   string // named as in the wire formats, "input_tokens"; "" if no field is at fault
 	Message string
 
 	status error
@@ -37,34 +37,35 @@ type InvalidError struct {
 // Error implements error.
 func (e *InvalidError) Error() string { return "invalid request: " + e.Message }
 
-// Unwrap returns the gRPC status of the answer.
+// Unwrap returns the gRPC status of the node.
 func (e *InvalidError) Unwrap() error { return e.status }
 
-// refusal is a node's own answer, as one of the errors of this package where
-// there is one. It keeps the gRPC status.
-type refusal struct {
+// statusError is the gRPC status of a node with the error of this package that it
+// stands for.
+type statusError struct {
 	kind   error
 	status error
 }
 
-func (e *refusal) Error() string {
-	said := status.Convert(e.status).Message()
-	if said == e.kind.Error() {
-		return said
+func (e *statusError) Error() string {
+	message := status.Convert(e.status).Message()
+	if message == e.kind.Error() {
+		return message
 	}
-	return e.kind.Error() + ": " + said
+	return e.kind.Error() + ": " + message
 }
 
-func (e *refusal) Unwrap() []error { return []error{e.kind, e.status} }
+func (e *statusError) Unwrap() []error { return []error{e.kind, e.status} }
 
-// explain translates the status error of an answer that is not to be retried.
-func explain(err error) error {
+// callError returns the error of this package for a status that is not retried, or
+// err if there is none.
+func callError(err error) error {
 	s := status.Convert(err)
 	switch s.Code() {
 	case codes.NotFound:
-		return &refusal{ErrUnknownReservation, err}
+		return &statusError{ErrUnknownReservation, err}
 	case codes.AlreadyExists:
-		return &refusal{ErrConflict, err}
+		return &statusError{ErrConflict, err}
 	case codes.InvalidArgument:
 		return invalid(s)
 	}
@@ -82,18 +83,18 @@ func invalid(s *status.Status) *InvalidError {
 	return e
 }
 
-// unreachable is the end of the last attempt.
-type unreachable struct {
-	addr     string
-	attempts int
-	err      error
+// unreachableError is the ErrUnreachable of the last attempt.
+type unreachableError struct {
+	addr    string
+	attempt int
+	err     error
 }
 
-func (e *unreachable) Error() string {
-	return fmt.Sprintf("%v: attempt %d, %s: %s", ErrUnreachable, e.attempts, e.addr, status.Convert(e.err).Message())
+func (e *unreachableError) Error() string {
+	return fmt.Sprintf("%v: attempt %d, %s: %s", ErrUnreachable, e.attempt, e.addr, status.Convert(e.err).Message())
 }
 
-func (e *unreachable) Unwrap() []error {
+func (e *unreachableError) Unwrap() []error {
 	errs := []error{ErrUnreachable, e.err}
 	if status.Code(e.err) == codes.DeadlineExceeded {
 		errs = append(errs, context.DeadlineExceeded)
@@ -101,8 +102,8 @@ func (e *unreachable) Unwrap() []error {
 	return errs
 }
 
-// late is the end of a call that came with a context that was done.
-func late(ctx context.Context) error {
+// contextError is the error of a call whose context ended before it was sent.
+func contextError(ctx context.Context) error {
 	if err := ctx.Err(); err != context.DeadlineExceeded {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 
 // complete answers a prompt within the limits of key.
 func complete(ctx context.Context, c *client.Client, key, prompt string) (string, error) {
-	r, err := c.Reserve(ctx, client.Estimate{Key: key, InputTokens: int64(len(prompt)), MaxOutputTokens: 800})
+	r, err := c.Reserve(ctx, client.Estimate{Key: key, InputTokens: int64(len(prompt)), MaxOutputTokens: client.Int64(800)})
 	if err != nil {
 		return "", err // no decision
 	}
@@ -26,11 +26,11 @@ func complete(ctx context.Context, c *client.Client, key, prompt string) (string
 	if err != nil {
 		return "", err
 	}
-	_, err = r.Settle(context.WithoutCancel(ctx), client.Usage{InputTokens: used.Input, OutputTokens: used.Output})
+	_, err = r.Settle(context.WithoutCancel(ctx), client.Usage{InputTokens: client.Int64(used.Input), OutputTokens: client.Int64(used.Output)})
 	return text, err
 }
 
-// Reserve what a call may cost at most, run it, and settle what it did cost.
+// Reserve the maximum cost of a call, run the model, and settle the actual usage.
 func Example() {
 	addr, stop := exampleNode()
 	defer stop()
@@ -46,7 +46,7 @@ func Example() {
 	// Output: Because of Rayleigh scattering. <nil>
 }
 
-// A denial is an answer, with the limit that said no and the time to come back.
+// A denial is an answer, with the limit that denied the call and a time to retry.
 func ExampleDecision_Denied() {
 	addr, stop := exampleNode()
 	defer stop()
@@ -74,12 +74,12 @@ func ExampleDecision_Denied() {
 	// denied limit_exceeded tokens 48s
 }
 
-// stream sends tokens to a reader, and settles what was sent however it ends.
+// stream sends tokens to a caller, and always settles what was sent.
 func stream(ctx context.Context, r *client.Reservation, tokens <-chan string, send func(string) error) (err error) {
 	var sent int64
 	defer func() {
-		// The reader may be gone, and ctx with it; the charge is due all the same.
-		_, settleErr := r.Settle(context.WithoutCancel(ctx), client.Usage{OutputTokens: sent})
+		// If the caller has disconnected, ctx is cancelled; settle anyway.
+		_, settleErr := r.Settle(context.WithoutCancel(ctx), client.Usage{OutputTokens: client.Int64(sent)})
 		if err == nil {
 			err = settleErr
 		}
@@ -97,13 +97,13 @@ func stream(ctx context.Context, r *client.Reservation, tokens <-chan string, se
 			}
 			sent++
 		case <-renew.C:
-			// A failed renewal is no reason to stop: the next one may work.
-			_, _ = r.Progress(ctx, client.Usage{OutputTokens: sent})
+			// If this renewal fails, the next one may succeed.
+			_, _ = r.Progress(ctx, client.Usage{OutputTokens: client.Int64(sent)})
 		}
 	}
 }
 
-// A stream reports progress while it runs, and settles even if its reader leaves.
+// A stream reports progress while it runs, and settles even if the caller disconnects.
 func ExampleReservation_Progress() {
 	addr, stop := exampleNode()
 	defer stop()
@@ -113,7 +113,7 @@ func ExampleReservation_Progress() {
 	}
 	defer c.Close()
 
-	r, err := c.Reserve(context.Background(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: 800})
+	r, err := c.Reserve(context.Background(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: client.Int64(800)})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -147,25 +147,25 @@ func ExampleReservation_Progress() {
 	// 903 tokens used
 }
 
-// SettleLater costs the caller no time; Flush before Close loses nothing.
+// SettleLater returns at once. Flush before Close, so that no settlement is lost.
 func ExampleReservation_SettleLater() {
 	addr, stop := exampleNode()
 	defer stop()
 	c, err := client.Dial(client.Options{
-		Addrs:   []string{addr},
-		Dropped: func(key, requestID string, err error) { log.Printf("usage of %s is lost: %v", key, err) },
+		Addrs:               []string{addr},
+		OnSettlementDropped: func(key, requestID string, err error) { log.Printf("usage of %s is lost: %v", key, err) },
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Close()
 
-	r, err := c.Reserve(context.Background(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: 800})
+	r, err := c.Reserve(context.Background(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: client.Int64(800)})
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := r.SettleLater(client.Usage{OutputTokens: 312}); err != nil {
-		log.Fatal(err) // too much waits already
+	if err := r.SettleLater(client.Usage{OutputTokens: client.Int64(312)}); err != nil {
+		log.Fatal(err) // the queue is full
 	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -173,6 +173,6 @@ func ExampleReservation_SettleLater() {
 	if err := c.Flush(ctx); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(c.Status().Waiting, "settlements wait")
-	// Output: 0 settlements wait
+	fmt.Println(c.Status().PendingSettlements, "settlements pending")
+	// Output: 0 settlements pending
 }

@@ -25,9 +25,9 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// A fake is a cluster in one process: nodes that share what they have charged,
-// and that can be killed, restarted and told to misbehave. Its connections are
-// in memory, so that it works inside a synctest bubble.
+// fake is a cluster in one process. Its nodes share what they have charged, and can
+// be killed, restarted and made to misbehave. Connections are in memory, so that it
+// works in a synctest bubble.
 type fake struct {
 	nodes     map[string]*fakeNode // by name, which is also an address
 	plaintext bool                 // for loopback addresses only
@@ -41,7 +41,7 @@ type fake struct {
 	}
 }
 
-// A fakeNode is one member. It answers through behave, if that is set.
+// fakeNode is one member. It answers with behave, if that is set.
 type fakeNode struct {
 	pb.UnimplementedRateLimiterServer
 	cluster *fake
@@ -178,7 +178,7 @@ func (n *fakeNode) dial(ctx context.Context, addr string) (net.Conn, error) {
 	})}, nil
 }
 
-// countedConn says when it is closed.
+// countedConn reports when it is closed.
 type countedConn struct {
 	net.Conn
 	closed func()
@@ -197,15 +197,15 @@ func (n *fakeNode) connections() (open, dialled int) {
 	return n.mu.open, n.mu.dialled
 }
 
-// hide makes the address of n as a member one that cannot be reached.
+// hide makes the address of n as a member unreachable.
 func (n *fakeNode) hide() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mu.hidden = true
 }
 
-// behave sets what happens to requests before they take effect. An error is the
-// answer, and a lostAnswer one after they took effect.
+// behave sets a function that runs before each request takes effect. Its error is the
+// answer; after a lostAnswer the request takes effect nevertheless.
 func (n *fakeNode) behave(b func(ctx context.Context, nth int) error) {
 	n.mu.Lock()
 	n.mu.behave = b
@@ -237,14 +237,14 @@ func silent(ctx context.Context, _ int) error {
 
 // always answers with a status of that code.
 func always(code codes.Code) func(context.Context, int) error {
-	return failWith(status.New(code, "as told"))
+	return failWith(status.New(code, "from always"))
 }
 
 func failWith(s *status.Status) func(context.Context, int) error {
 	return func(context.Context, int) error { return s.Err() }
 }
 
-// handle records a request, misbehaves as told and charges once per id.
+// handle records a request, calls behave, and charges once per id.
 func (n *fakeNode) handle(ctx context.Context, id string, req proto.Message) (replayed bool, err error) {
 	n.mu.Lock()
 	n.mu.ids = append(n.mu.ids, id)

@@ -11,17 +11,18 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// What a fake node does for a client that follows the ring.
+// The parts of a fake node that serve a ring and batches.
 
-// partitions is how many a fake ring has: not the number of real ones.
+// partitions is the number in a fake ring, different from that in a real one.
 const partitions = 60
 
-// ring returns one in which the named members take turns.
+// ring returns a ring whose partitions belong to the named members in turn.
 func (f *fake) ring(number uint64, names ...string) *pb.Ring {
 	slices.Sort(names)
 	r := &pb.Ring{Number: number, Digest: xxhash.Sum64String(join(names))}
@@ -41,23 +42,13 @@ func join(names []string) (s string) {
 	return s
 }
 
-// ownerIn returns who has a key in r.
+// ownerIn returns the owner of a key in r.
 func ownerIn(r *pb.Ring, key string) string {
-	p := xxhash.Sum64String(root(key)) % uint64(len(r.GetOwners())/2)
+	p := keypath.Partition(key, len(r.GetOwners())/2)
 	return r.GetMembers()[binary.LittleEndian.Uint16(r.GetOwners()[2*p:])].GetName()
 }
 
-// root is the first segment of a key.
-func root(key string) string {
-	for i := range key {
-		if key[i] == '/' {
-			return key[:i]
-		}
-	}
-	return key
-}
-
-// serveRing makes the members of r decide by it, and every node send it.
+// serveRing makes the members of r use it, and every node send it.
 func (f *fake) serveRing(r *pb.Ring) {
 	f.decideBy(r)
 	for _, n := range f.nodes {
@@ -65,14 +56,14 @@ func (f *fake) serveRing(r *pb.Ring) {
 	}
 }
 
-// decideBy makes the members of r decide by it.
+// decideBy makes the members of r redirect calls by it.
 func (f *fake) decideBy(r *pb.Ring) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.mu.owner = func(key string) string { return ownerIn(r, key) }
 }
 
-// sendRing makes n send r to those that watch it.
+// sendRing makes n send r to its watchers.
 func (n *fakeNode) sendRing(r *pb.Ring) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -110,14 +101,14 @@ func (n *fakeNode) Watch(r *pb.WatchRequest, s grpc.ServerStreamingServer[pb.Rin
 	}
 }
 
-// mute makes n take those who watch, and send nothing.
+// mute makes n accept watchers and send nothing.
 func (n *fakeNode) mute() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mu.mute = true
 }
 
-// drain ends the streams of n in good order.
+// drain ends the streams of n with OK.
 func (n *fakeNode) drain() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -125,21 +116,21 @@ func (n *fakeNode) drain() {
 	n.mu.stop = make(chan struct{})
 }
 
-// batches sets what changes the answers to batches.
+// batches sets a function that changes the answers to batches.
 func (n *fakeNode) batches(change func(*pb.Batch, *pb.Answers)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mu.batch = change
 }
 
-// asked returns how many calls came with batches, and how many alone.
+// asked returns how many calls came in batches, and how many were unary.
 func (n *fakeNode) asked() (direct, alone int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.mu.direct, len(n.mu.ids) - n.mu.direct
 }
 
-// watches returns how often n was asked for the ring.
+// watches returns the number of Watch streams so far.
 func (n *fakeNode) watches() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -192,7 +183,7 @@ func (n *fakeNode) answer(ctx context.Context, item *pb.Item) *pb.Result {
 	}
 }
 
-// call returns the key of an item, and how it is answered alone.
+// call returns the key of an item, and a function that answers it like a unary call.
 func (n *fakeNode) call(item *pb.Item) (key string, call func(context.Context) (proto.Message, error)) {
 	switch c := item.GetCall().(type) {
 	case *pb.Item_Check:

@@ -8,5 +8,5 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Nothing may outlive a closed client.
+// No goroutine may outlive a closed client.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

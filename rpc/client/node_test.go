@@ -15,8 +15,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// A node is a real one, with the default policy and a clock that stands still
-// unless it is told to advance. Several listeners make it look like a cluster.
+// node is a real node, with the default policy and a clock that only the test
+// advances. Several listeners make it look like a cluster.
 type node struct {
 	service *server.Service
 	clock   atomic.Int64 // nanoseconds since the start
@@ -67,7 +67,7 @@ func exampleNode() (addr string, stop func()) {
 	return addr, n.stop
 }
 
-// A fakeModel answers every prompt in the same words.
+// fakeModel has a fixed answer to every prompt.
 type fakeModel struct{}
 
 // modelUsage is the usage block of an answer.
@@ -75,7 +75,7 @@ type modelUsage struct{ Input, Output int64 }
 
 var model fakeModel
 
-// Complete implements what an inference server's client does.
+// Complete is like a method of an inference server's client.
 func (fakeModel) Complete(_ context.Context, prompt string, maxTokens int64) (string, modelUsage, error) {
 	return "Because of Rayleigh scattering.", modelUsage{Input: int64(len(prompt)), Output: min(6, maxTokens)}, nil
 }

@@ -66,9 +66,9 @@ func TestAllNodesDieAndComeBack(t *testing.T) {
 	})
 }
 
-// A node that is connected but silent costs one call its share of the
-// deadline; the others pass it over.
-func TestSilentNodeIsPassedOver(t *testing.T) {
+// A node that is connected but silent costs one call its share of the deadline;
+// later calls avoid it.
+func TestSilentNodeIsAvoided(t *testing.T) {
 	run(t, client.Options{}, []string{"a", "b"}, func(t scene) {
 		t.nodes["a"].behave(silent)
 		check(t)

@@ -20,55 +20,55 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultAddr     = "localhost:6471"
-	DefaultTimeout  = time.Second
-	DefaultAttempts = 3
-	DefaultMaxPeers = 128
+	DefaultAddr        = "localhost:6471"
+	DefaultTimeout     = time.Second
+	DefaultMaxAttempts = 3
+	DefaultMaxPeers    = 128
 )
 
-// Options configure a [Client]. The zero value asks a node on this machine.
+// Options configure a [Client]. The zero value is for a node on this machine.
 type Options struct {
-	// Addrs are members of one cluster, as host or host:port, or as a gRPC
-	// target such as dns:///nodes.example:6471. They say who the other members
-	// are, and take the calls that cannot go to the owner of the key, in turn,
-	// and at each address behind a name in turn. Without a port: 6471. Empty:
-	// [DefaultAddr].
+	// Addrs are members of one cluster: host, host:port (default port 6471), or a
+	// gRPC target such as dns:///nodes.example:6471. The client learns the other
+	// members from them. They also get the calls that cannot be sent to the owner
+	// of their key, round robin over all their IP addresses. Empty: [DefaultAddr].
 	Addrs []string
 
-	// Plain sends every call alone, to the Addrs in turn, and leaves it to the
-	// nodes to find the owner. It is for comparison, and the model for other
-	// languages.
-	Plain bool
+	// DisableOwnerRouting sends every call to Addrs, round robin and by unary
+	// calls; the nodes forward it to the owner. It is slower, and meant for
+	// comparison and for networks that cannot reach the members directly.
+	DisableOwnerRouting bool
 
-	// TLS secures the connections. Nil: plaintext, which is refused for every
-	// address but loopback and Unix sockets, unless Insecure is set. Members at
-	// other addresses are then asked through Addrs.
+	// TLS secures the connections. Nil means plaintext, which is rejected for
+	// addresses other than loopback and Unix sockets unless Insecure is set; members
+	// at other addresses are then asked through Addrs.
 	TLS *tls.Config
 	// Insecure allows plaintext to any address.
 	Insecure bool
 
-	// Timeout bounds a call whose context has no deadline, and the time that
-	// any call waits for a single node. 0: [DefaultTimeout].
+	// Timeout bounds a call whose context has no deadline, and how long any call
+	// waits for a single node. 0: [DefaultTimeout].
 	Timeout time.Duration
-	// Attempts bounds how often a call is sent. The time left to it is split
-	// evenly over the attempts left, so that one silent node cannot use it up.
-	// 0: [DefaultAttempts]; 1: never retry.
-	Attempts int
-	// MaxPeers bounds the connections to members, beside those to Addrs. The
-	// others are asked through these. 0: [DefaultMaxPeers].
+	// MaxAttempts bounds how often a call is sent. Each attempt gets an even share
+	// of the time left, so that one silent node cannot use it up. 0:
+	// [DefaultMaxAttempts]; 1: no retries.
+	MaxAttempts int
+	// MaxPeers bounds the connections to members, in addition to those to Addrs.
+	// Further members are asked through Addrs. 0: [DefaultMaxPeers].
 	MaxPeers int
 
-	// MaxWaiting bounds how many settlements of [Reservation.SettleLater] wait.
-	// 0: 65,536. They also take 64 MiB at most.
-	MaxWaiting int
-	// Dropped is told of a settlement of SettleLater that will not be reported,
-	// and why: a node has refused it, or none could be reached for 10 minutes. It
-	// must not block, and is called by several goroutines at once. Nil: it is
-	// only counted, in [Client.Status].
-	Dropped func(key, requestID string, err error)
+	// MaxPendingSettlements bounds the queue of [Reservation.SettleLater], which
+	// also takes at most 64 MiB. 0: 65,536.
+	MaxPendingSettlements int
+	// OnSettlementDropped is called for a settlement of SettleLater that will not be
+	// reported, because a node has rejected it or none could be reached for 10
+	// minutes. It must not block and must be safe for concurrent use. Dropped
+	// settlements are also counted in [Client.Status]. Nil: not called.
+	OnSettlementDropped func(key, requestID string, err error)
 
 	// DialOptions are applied last, to every connection: interceptors, stats
-	// handlers, per-call credentials. Calls to the owner of a key share a stream.
+	// handlers, per-call credentials. Calls to the owner of a key share a stream, so
+	// unary interceptors do not see them.
 	DialOptions []grpc.DialOption
 }
 
@@ -79,8 +79,8 @@ func (o Options) withDefaults() Options {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
-	if o.Attempts == 0 {
-		o.Attempts = DefaultAttempts
+	if o.MaxAttempts == 0 {
+		o.MaxAttempts = DefaultMaxAttempts
 	}
 	if o.MaxPeers == 0 {
 		o.MaxPeers = DefaultMaxPeers
@@ -105,46 +105,46 @@ func (o Options) validate() error {
 	if o.Timeout < 0 {
 		errs = append(errs, fmt.Errorf("timeout: must not be negative, got %v", o.Timeout))
 	}
-	if o.Attempts < 0 {
-		errs = append(errs, fmt.Errorf("attempts: must not be negative, got %d", o.Attempts))
+	if o.MaxAttempts < 0 {
+		errs = append(errs, fmt.Errorf("max_attempts: must not be negative, got %d", o.MaxAttempts))
 	}
 	if o.MaxPeers < 0 {
 		errs = append(errs, fmt.Errorf("max_peers: must not be negative, got %d", o.MaxPeers))
 	}
-	if o.MaxWaiting < 0 {
-		errs = append(errs, fmt.Errorf("max_waiting: must not be negative, got %d", o.MaxWaiting))
+	if o.MaxPendingSettlements < 0 {
+		errs = append(errs, fmt.Errorf("max_pending_settlements: must not be negative, got %d", o.MaxPendingSettlements))
 	}
 	return errors.Join(errs...)
 }
 
-// A node that comes back is found within two seconds, not within gRPC's default
-// of two minutes. A member that cannot be reached from here is left alone for
-// longer: one that was away comes back with a new connection, since it was not
-// in the ring meanwhile.
+// The most time between two attempts to connect, which gRPC sets to two minutes. It
+// is short for seeds, so that one that is back is used soon. Members may be
+// unreachable from here for good; one that is back gets a new connection, because it
+// was not in the ring meanwhile.
 const (
-	nodeBackoff = 2 * time.Second
-	peerBackoff = 15 * time.Second
+	maxSeedBackoff = 2 * time.Second
+	maxPeerBackoff = 15 * time.Second
 )
 
-// dialOptions are those of a connection that is tried again at least that often.
-func (o Options) dialOptions(longest time.Duration) []grpc.DialOption {
+// dialOptions returns the options of a connection with the given backoff.
+func (o Options) dialOptions(maxBackoff time.Duration) []grpc.DialOption {
 	creds := insecure.NewCredentials()
 	if o.TLS != nil {
 		creds = credentials.NewTLS(o.TLS)
 	}
-	reconnect := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: longest}
+	reconnect := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff}
 	return append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 5 * time.Second}),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
-		grpc.WithDisableServiceConfig(), // no look-ups of TXT records
-		grpc.WithIdleTimeout(0),         // an idle connection would look less usable than it is
+		grpc.WithDisableServiceConfig(), // do not look up TXT records
+		grpc.WithIdleTimeout(0),         // stay connected: idle nodes rank below connected ones
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 3 * time.Second}),
 	}, o.DialOptions...)
 }
 
-// parseAddr returns the gRPC target of an address, "" if it is none, and
-// whether the target cannot leave this machine.
+// parseAddr returns the gRPC target of an address, "" if it is invalid, and whether
+// the target is on this machine.
 func parseAddr(addr string) (target string, local bool) {
 	if strings.HasPrefix(addr, "unix:") || strings.HasPrefix(addr, "unix-abstract:") {
 		return addr, true

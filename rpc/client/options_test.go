@@ -58,12 +58,12 @@ func TestPlaintextOnlyToLoopback(t *testing.T) {
 
 func TestDialReportsEveryProblem(t *testing.T) {
 	_, err := client.Dial(client.Options{
-		Addrs:    []string{"node-1:6471", "", ":6471", "node 2", "://x", "node-1:6471:1"},
-		TLS:      &tls.Config{},
-		Insecure: true,
-		Timeout:  -time.Second,
-		Attempts: -1,
-		MaxPeers: -1, MaxWaiting: -1,
+		Addrs:       []string{"node-1:6471", "", ":6471", "node 2", "://x", "node-1:6471:1"},
+		TLS:         &tls.Config{},
+		Insecure:    true,
+		Timeout:     -time.Second,
+		MaxAttempts: -1,
+		MaxPeers:    -1, MaxPendingSettlements: -1,
 	})
 	if err == nil {
 		t.Fatal("Dial() = nil, want an error")
@@ -76,9 +76,9 @@ func TestDialReportsEveryProblem(t *testing.T) {
 		`addrs: must be host:port, got "node-1:6471:1"`,
 		`insecure: must not be set together with TLS`,
 		`timeout: must not be negative, got -1s`,
-		`attempts: must not be negative, got -1`,
+		`max_attempts: must not be negative, got -1`,
 		`max_peers: must not be negative, got -1`,
-		`max_waiting: must not be negative, got -1`,
+		`max_pending_settlements: must not be negative, got -1`,
 	}, "\n")
 	if err.Error() != want {
 		t.Errorf("Dial() =\n%v\nwant\n%s", err, want)
@@ -93,7 +93,7 @@ func TestZeroOptionsWork(t *testing.T) {
 	_ = c.Close()
 }
 
-// Over real connections: plaintext on loopback, TLS with one that is trusted.
+// Plaintext on loopback, and TLS with a trusted certificate, over real connections.
 func TestRealConnections(t *testing.T) {
 	certs := httptest.NewTLSServer(nil) // for its certificate alone
 	defer certs.Close()

@@ -17,45 +17,45 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// retireAfter is how long the connection to a member that left the ring stays,
-// beyond the longest call.
-const retireAfter = time.Second
+// closeDelay is how long after the longest call the connection to a member that left
+// the ring is closed.
+const closeDelay = time.Second
 
-// A peer is the connection to one member, and the link on it.
+// peer is the connection to one member, and the link on it.
 type peer struct {
 	node  *node
-	own   bool // the connection is not that of one of Options.Addrs
+	seed  bool // the connection is that of one of Options.Addrs
 	link  *link.Link
 	ready atomic.Bool // connected
 
-	stop    context.CancelFunc // of the goroutine that keeps ready
-	watched sync.WaitGroup     // that goroutine
+	stop context.CancelFunc // of watch
+	done sync.WaitGroup     // watch has returned
 
 	// Guarded by peers.mu.
-	inRing bool
-	retire *time.Timer // set while it is not in the ring
+	inRing     bool
+	closeTimer *time.Timer // set while it is not in the ring
 }
 
-// peers are the connections to members, by target. They outlive the rings.
+// peers are the connections to members, which stay when the ring changes.
 type peers struct {
-	given   map[string]*node // the client's own addresses
-	most    int              // connections beside those
-	reach   reach
-	timeout time.Duration // of a call
-	options []grpc.DialOption
-	digest  func() uint64 // of the ring
-	freed   func()        // a connection was closed, so that another one may be made
+	seeds      map[string]*node // by target
+	max        int              // connections to members that are not seeds
+	rules      dialRules
+	timeout    time.Duration // of a call
+	options    []grpc.DialOption
+	ringDigest func() uint64
+	onClose    func() // a connection was closed, so another one may be opened
 
 	mu struct {
 		sync.Mutex
-		all     map[string]*peer
+		all     map[string]*peer // by target
 		closed  bool
-		closing sync.WaitGroup // peers that are being closed
+		closing sync.WaitGroup // calls of remove that close a peer
 	}
 }
 
-// connect gives every member of v its connection, or the reason why it has none,
-// and retires those that no member has any more.
+// connect sets the peer of every member of v, or the reason why it has none. Peers
+// that are not in v are closed after a delay.
 func (ps *peers) connect(v *view) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -65,55 +65,55 @@ func (ps *peers) connect(v *view) {
 	for _, p := range ps.mu.all {
 		p.inRing = false
 	}
-	var waiting []*member // for a new connection
+	var unconnected []*member
 	for _, m := range v.members {
-		target, err := ps.reach.target(m.address)
+		target, err := ps.rules.target(m.address)
 		switch p := ps.mu.all[target]; {
 		case err != nil:
-			m.indirect = err
+			m.noPeer = err
 		case p != nil:
 			p.keepLocked()
 			m.peer = p
 		default:
-			waiting = append(waiting, m)
+			unconnected = append(unconnected, m)
 		}
 	}
-	for _, m := range waiting {
-		target, _ := ps.reach.target(m.address)
-		m.peer, m.indirect = ps.addLocked(target)
+	for _, m := range unconnected {
+		target, _ := ps.rules.target(m.address)
+		m.peer, m.noPeer = ps.addLocked(target)
 	}
 	for target, p := range ps.mu.all {
-		if !p.inRing && p.retire == nil {
-			p.retire = time.AfterFunc(ps.timeout+retireAfter, func() { ps.drop(target, p) })
+		if !p.inRing && p.closeTimer == nil {
+			p.closeTimer = time.AfterFunc(ps.timeout+closeDelay, func() { ps.remove(target, p) })
 		}
 	}
 }
 
-// keepLocked says that p is in the ring.
+// keepLocked marks p as being in the ring.
 func (p *peer) keepLocked() {
 	p.inRing = true
-	if p.retire != nil {
-		p.retire.Stop()
-		p.retire = nil
+	if p.closeTimer != nil {
+		p.closeTimer.Stop()
+		p.closeTimer = nil
 	}
 }
 
-// addLocked returns the peer at target, a new one if there is none.
+// addLocked returns the peer at target, a new one if needed.
 func (ps *peers) addLocked(target string) (*peer, error) {
-	if p := ps.mu.all[target]; p != nil { // two members say the same address
+	if p := ps.mu.all[target]; p != nil { // two members have the same address
 		return p, nil
 	}
-	n := ps.given[target]
-	own := n == nil
-	if own {
+	n := ps.seeds[target]
+	seed := n != nil
+	if !seed {
 		count := 0
 		for _, p := range ps.mu.all {
-			if p.own {
+			if !p.seed {
 				count++
 			}
 		}
-		if count >= ps.most {
-			return nil, fmt.Errorf("there are %d connections to members: %w", count, errNotDirect)
+		if count >= ps.max {
+			return nil, fmt.Errorf("there are already %d connections to members: %w", count, errNotDirect)
 		}
 		conn, err := grpc.NewClient("dns:///"+target, ps.options...)
 		if err != nil {
@@ -121,21 +121,21 @@ func (ps *peers) addLocked(target string) (*peer, error) {
 		}
 		n = &node{addr: target, conn: conn, api: pb.NewRateLimiterClient(conn)}
 	}
-	p := &peer{node: n, own: own, inRing: true}
+	p := &peer{node: n, seed: seed, inRing: true}
 	p.link = link.New(link.Options{
 		Open:    func(ctx context.Context) (link.Stream, error) { return link.Exchange(ctx, n.api) },
-		Ring:    ps.digest,
+		Ring:    ps.ringDigest,
 		Timeout: ps.timeout,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	p.stop = cancel
-	p.watched.Go(func() { p.watch(ctx) })
+	p.done.Go(func() { p.watch(ctx) })
 	ps.mu.all[target] = p
 	return p, nil
 }
 
-// watch keeps p.ready. A call goes directly only over a connection that is
-// there: while it is being made, or cannot be made, other nodes answer.
+// watch updates p.ready until ctx ends. A call goes to the member only while it is
+// connected; otherwise other nodes answer.
 func (p *peer) watch(ctx context.Context) {
 	for {
 		state := p.node.conn.GetState()
@@ -150,8 +150,8 @@ func (p *peer) watch(ctx context.Context) {
 	}
 }
 
-// drop closes a peer that is still not in the ring.
-func (ps *peers) drop(target string, p *peer) {
+// remove closes a peer that is still not in the ring.
+func (ps *peers) remove(target string, p *peer) {
 	ps.mu.Lock()
 	if ps.mu.closed || p.inRing || ps.mu.all[target] != p {
 		ps.mu.Unlock()
@@ -160,20 +160,20 @@ func (ps *peers) drop(target string, p *peer) {
 	delete(ps.mu.all, target)
 	ps.mu.closing.Add(1)
 	ps.mu.Unlock()
-	_ = p.close() // nobody is left who could be told
+	_ = p.close()
 	ps.mu.closing.Done()
-	ps.freed()
+	ps.onClose()
 }
 
-// close ends all connections to members.
+// close closes all connections to members that are not seeds.
 func (ps *peers) close() error {
 	ps.mu.Lock()
 	ps.mu.closed = true
 	all := ps.mu.all
 	ps.mu.all = nil
 	for _, p := range all {
-		if p.retire != nil {
-			p.retire.Stop()
+		if p.closeTimer != nil {
+			p.closeTimer.Stop()
 		}
 	}
 	ps.mu.Unlock()
@@ -185,12 +185,12 @@ func (ps *peers) close() error {
 	return errors.Join(errs...)
 }
 
-// close waits for the goroutines of p. Its calls end with link.ErrClosed.
+// close waits for the goroutines of p. Its calls fail with link.ErrClosed.
 func (p *peer) close() error {
 	p.stop()
-	p.watched.Wait()
+	p.done.Wait()
 	p.link.Close()
-	if !p.own {
+	if p.seed {
 		return nil
 	}
 	return p.node.conn.Close()

@@ -17,27 +17,25 @@ import (
 )
 
 const (
-	// replayWindow is how long after the first attempt a call may be sent
-	// again. Nodes remember the id of a check for 30 s.
-	replayWindow = 25 * time.Second
+	// retryWindow is how long after the first attempt a call may be sent again.
+	// Nodes remember the id of a check for 30 s.
+	retryWindow = 25 * time.Second
 
-	// suspicion is how long a node that failed is passed over while another
-	// one is thought to work.
-	suspicion = 5 * time.Second
+	// suspectFor is how long a node that failed is avoided.
+	suspectFor = 5 * time.Second
 
-	minPause = 10 * time.Millisecond
-	maxPause = 500 * time.Millisecond
+	minRetryBackoff = 10 * time.Millisecond
+	maxRetryBackoff = 500 * time.Millisecond
 )
 
-// A node is one address. gRPC keeps it connected.
+// node is one address with its connection, which gRPC re-establishes.
 type node struct {
 	addr string
 	conn *grpc.ClientConn
 	api  pb.RateLimiterClient
 
-	// suspect is when the suspicion of this node ends, in Unix nanoseconds;
-	// 0 if its last answer was a good one.
-	suspect atomic.Int64
+	// suspectUntil is in Unix nanoseconds; 0 if the node answered last time.
+	suspectUntil atomic.Int64
 }
 
 // How likely a node is to answer, best first.
@@ -48,15 +46,15 @@ const (
 	broken
 )
 
-// rank reports how likely n is to answer. When the suspicion of a node ends,
-// one call tries it, and the others wait for what becomes of that.
+// rank returns how likely n is to answer. When the suspicion ends, only the first
+// caller gets connected, and for the others n stays suspected until that call ends.
 func (n *node) rank(now time.Time) int {
-	until := n.suspect.Load()
+	until := n.suspectUntil.Load()
 	switch n.conn.GetState() {
 	case connectivity.TransientFailure, connectivity.Shutdown:
 		return broken
 	case connectivity.Ready:
-		if until == 0 || now.UnixNano() >= until && n.suspect.CompareAndSwap(until, now.Add(suspicion).UnixNano()) {
+		if until == 0 || now.UnixNano() >= until && n.suspectUntil.CompareAndSwap(until, now.Add(suspectFor).UnixNano()) {
 			return connected
 		}
 	default:
@@ -67,24 +65,24 @@ func (n *node) rank(now time.Time) int {
 	return suspected
 }
 
-// judge remembers whether n answered.
-func (n *node) judge(answered bool) {
+// setHealthy records whether n answered a call.
+func (n *node) setHealthy(answered bool) {
 	switch {
 	case !answered:
-		n.suspect.Store(time.Now().Add(suspicion).UnixNano())
-	case n.suspect.Load() != 0:
-		n.suspect.Store(0)
+		n.suspectUntil.Store(time.Now().Add(suspectFor).UnixNano())
+	case n.suspectUntil.Load() != 0:
+		n.suspectUntil.Store(0)
 	}
 }
 
-// pick returns the node that is most likely to answer, the first one from turn
-// on among equals: one of nodes, or of spare if none of nodes is connected.
-func pick(turn uint32, nodes, spare []*node) *node {
+// pick returns the node that is most likely to answer: one of seeds, or of extra if
+// no seed is connected. Among equals it starts at index first.
+func pick(first uint32, seeds, extra []*node) *node {
 	var best *node
 	now, bestRank := time.Now(), broken+1
-	for _, tier := range [][]*node{nodes, spare} {
-		for i := range tier {
-			n := tier[(uint64(turn)+uint64(i))%uint64(len(tier))]
+	for _, nodes := range [][]*node{seeds, extra} {
+		for i := range nodes {
+			n := nodes[(uint64(first)+uint64(i))%uint64(len(nodes))]
 			rank := n.rank(now)
 			if rank == connected {
 				return n
@@ -97,76 +95,80 @@ func pick(turn uint32, nodes, spare []*node) *node {
 	return best
 }
 
-// A trial is a call until it has an answer.
-type trial struct {
+// attempts is the retry state of one call.
+type attempts struct {
 	start    time.Time
 	deadline time.Time // of all attempts
-	attempts int       // made so far
-	addr     string    // of the last one
-	err      error     // its end, a gRPC status
+	made     int       // including those in batches
+	addr     string    // of the last attempt
+	err      error     // its gRPC status
 }
 
-// begin starts a trial, unless ctx is done.
-func (c *Client) begin(ctx context.Context) (trial, error) {
+// newAttempts returns the retry state of a call that starts now. It fails if ctx has
+// ended.
+func (c *Client) newAttempts(ctx context.Context) (attempts, error) {
 	if ctx.Err() != nil {
-		return trial{}, late(ctx)
+		return attempts{}, contextError(ctx)
 	}
-	t := trial{start: time.Now()}
+	a := attempts{start: time.Now()}
 	var limited bool
-	if t.deadline, limited = ctx.Deadline(); !limited {
-		t.deadline = t.start.Add(c.timeout)
+	if a.deadline, limited = ctx.Deadline(); !limited {
+		a.deadline = a.start.Add(c.timeout)
 	}
-	return t, nil
+	return a, nil
 }
 
-// do sends req to one node after the other until one answers, the deadline is
-// over or the attempts are used up.
-func do[Req, Res any](
-	ctx context.Context, c *Client, t *trial,
+// askAny sends req to one node after the other until one answers, the deadline has
+// passed or the attempts are used up.
+func askAny[Req, Res any](
+	ctx context.Context, c *Client, a *attempts,
 	method method[Req, Res],
 	req Req,
 ) (res Res, err error) {
 	if _, limited := ctx.Deadline(); !limited {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, t.deadline)
+		ctx, cancel = context.WithDeadline(ctx, a.deadline)
 		defer cancel()
 	}
-	if t.attempts >= c.attempts {
-		return res, t.unreachable()
+	if a.made >= c.maxAttempts {
+		return res, a.unreachable()
 	}
 	if ctx.Err() != nil {
-		return res, late(ctx)
+		return res, contextError(ctx)
 	}
-	turn, spare := c.turn.Add(1), c.spare()
+	first := c.next.Add(1)
+	var extra []*node
+	if c.ring != nil {
+		extra = c.ring.extraNodes()
+	}
 	for {
-		n := pick(turn, c.nodes, spare)
-		turn++
-		res, err = try(ctx, c.share(t), n.api, method, req)
+		n := pick(first, c.seeds, extra)
+		first++
+		res, err = askNode(ctx, c.attemptTimeout(a), n.api, method, req)
 		if err == nil {
-			n.judge(true)
+			n.setHealthy(true)
 			return res, nil
 		}
 		if ctx.Err() == context.Canceled {
 			return res, ctx.Err()
 		}
-		t.lost(n, err)
-		lost := unanswered(err)
-		n.judge(!lost)
-		if !lost {
-			return res, explain(err)
+		a.failed(n, err)
+		retry := retryable(err)
+		n.setHealthy(!retry)
+		if !retry {
+			return res, callError(err)
 		}
-		again := t.attempts < c.attempts && time.Since(t.start) < replayWindow && c.pause(ctx, t, len(c.nodes)+len(spare))
+		retry = a.made < c.maxAttempts && time.Since(a.start) < retryWindow && a.backOff(ctx, len(c.seeds)+len(extra))
 		if ctx.Err() == context.Canceled {
 			return res, ctx.Err()
 		}
-		if !again {
-			return res, t.unreachable()
+		if !retry {
+			return res, a.unreachable()
 		}
 	}
 }
 
-// try sends req to one node.
-func try[Req, Res any](
+func askNode[Req, Res any](
 	ctx context.Context, timeout time.Duration, api pb.RateLimiterClient,
 	method method[Req, Res],
 	req Req,
@@ -176,39 +178,41 @@ func try[Req, Res any](
 	return method(api, ctx, req)
 }
 
-// unanswered reports whether err leaves open what has become of the request.
-func unanswered(err error) bool {
+// retryable reports whether err means that no node answered.
+func retryable(err error) bool {
 	code := status.Code(err)
 	return code == codes.Unavailable || code == codes.DeadlineExceeded
 }
 
-// lost counts an attempt that ended with err.
-func (t *trial) lost(n *node, err error) {
-	t.attempts++
-	t.addr, t.err = n.addr, err
+// failed counts an attempt that ended with err.
+func (a *attempts) failed(n *node, err error) {
+	a.made++
+	a.addr, a.err = n.addr, err
 }
 
-func (t *trial) unreachable() error { return &unreachable{t.addr, t.attempts, t.err} }
+func (a *attempts) unreachable() error { return &unreachableError{a.addr, a.made, a.err} }
 
-// share returns the time that the next attempt may take: an even part of what
-// is left.
-func (c *Client) share(t *trial) time.Duration {
-	return min(time.Until(t.deadline)/time.Duration(c.attempts-t.attempts), c.timeout)
+// attemptTimeout returns how long the next attempt may take: an even share of the
+// time left.
+func (c *Client) attemptTimeout(a *attempts) time.Duration {
+	return min(time.Until(a.deadline)/time.Duration(c.maxAttempts-a.made), c.timeout)
 }
 
-// pause waits before the next attempt, unless an address has not been tried
-// yet. It reports whether time is left for that attempt.
-func (c *Client) pause(ctx context.Context, t *trial, nodes int) bool {
-	round := t.attempts - nodes
+// backOff waits before the next attempt, if each of the nodes was tried. It reports
+// whether there is time for that attempt.
+func (a *attempts) backOff(ctx context.Context, nodes int) bool {
+	round := a.made - nodes
 	if round < 0 {
 		return ctx.Err() == nil
 	}
-	wait := min(minPause<<min(round, 10), maxPause)
+	wait := min(minRetryBackoff<<min(round, 10), maxRetryBackoff)
 	wait = wait/2 + rand.N(wait)
-	if time.Until(t.deadline) <= wait {
-		return false
-	}
-	timer := time.NewTimer(wait)
+	return time.Until(a.deadline) > wait && sleep(ctx, wait)
+}
+
+// sleep reports whether it slept for d before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

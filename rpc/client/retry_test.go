@@ -18,30 +18,30 @@ import (
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// A scene is a test in a bubble of virtual time, with a cluster of fake nodes
-// and a client that is connected to all of them.
+// scene is a test in virtual time, with a cluster of fake nodes and a client that is
+// connected to all of them.
 type scene struct {
 	*testing.T
 	*fake
 	c *client.Client
 }
 
-// run is a scene without a ring: every call goes alone.
+// run runs a scene without a ring: every call is unary.
 func run(t *testing.T, o client.Options, addrs []string, test func(scene)) {
 	t.Helper()
-	o.Plain = true
+	o.DisableOwnerRouting = true
 	runScene(t, o, addrs, func(*fake) {}, test)
 }
 
-// runBoth is two scenes: one without a ring, and one in which the client follows
-// the ring of all the nodes.
+// runBoth runs a scene without a ring, and one in which the client follows a ring of
+// all nodes.
 func runBoth(t *testing.T, o client.Options, addrs []string, test func(scene)) {
 	t.Helper()
 	t.Run("plain", func(t *testing.T) { run(t, o, addrs, test) })
 	t.Run("ring", func(t *testing.T) { runRing(t, o, addrs, test) })
 }
 
-// runRing is a scene in which the client follows the ring of all the nodes.
+// runRing runs a scene in which the client follows a ring of all nodes.
 func runRing(t *testing.T, o client.Options, addrs []string, test func(scene)) {
 	t.Helper()
 	runScene(t, o, addrs, func(f *fake) { f.serveRing(f.ring(1, addrs...)) }, test)
@@ -106,7 +106,7 @@ func TestLostAnswerChargesOnce(t *testing.T) {
 	}
 }
 
-func TestSilentNodeIsFollowedByAnother(t *testing.T) {
+func TestAnotherNodeAfterASilentOne(t *testing.T) {
 	run(t, client.Options{}, []string{"a", "b"}, func(t scene) {
 		for _, n := range t.nodes {
 			n.behave(func(ctx context.Context, nth int) error {
@@ -133,7 +133,7 @@ func TestSilentNodeIsFollowedByAnother(t *testing.T) {
 func TestAttemptsAreBounded(t *testing.T) {
 	for _, attempts := range []int{1, 2, 3, 7} {
 		for _, addrs := range [][]string{{"a"}, {"a", "b"}, {"a", "b", "c", "d"}} {
-			run(t, client.Options{Attempts: attempts, Timeout: time.Minute}, addrs, func(t scene) {
+			run(t, client.Options{MaxAttempts: attempts, Timeout: time.Minute}, addrs, func(t scene) {
 				var ids []string
 				for _, n := range t.nodes {
 					n.behave(always(codes.Unavailable))
@@ -197,8 +197,8 @@ func TestDeadlines(t *testing.T) {
 		{"none", client.Options{}, 0, time.Second},
 		{"none, own timeout", client.Options{Timeout: 300 * time.Millisecond}, 0, 300 * time.Millisecond},
 		{"short", client.Options{}, 200 * time.Millisecond, 200 * time.Millisecond},
-		{"short, one attempt", client.Options{Attempts: 1}, 200 * time.Millisecond, 200 * time.Millisecond},
-		{"longer than the timeout", client.Options{Attempts: 2}, 1500 * time.Millisecond, 1500 * time.Millisecond},
+		{"short, one attempt", client.Options{MaxAttempts: 1}, 200 * time.Millisecond, 200 * time.Millisecond},
+		{"longer than the timeout", client.Options{MaxAttempts: 2}, 1500 * time.Millisecond, 1500 * time.Millisecond},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -238,10 +238,9 @@ func TestSilentNodesCannotUseUpALongDeadline(t *testing.T) {
 	})
 }
 
-// A node forgets the id of a check after 30 s: a later attempt could charge
-// twice.
+// A node forgets the id of a check after 30 s, so a later attempt could charge twice.
 func TestNoAttemptAfterIDsAreForgotten(t *testing.T) {
-	runBoth(t, client.Options{Timeout: 10 * time.Second, Attempts: 10}, []string{"a", "b", "c", "d"}, func(t scene) {
+	runBoth(t, client.Options{Timeout: 10 * time.Second, MaxAttempts: 10}, []string{"a", "b", "c", "d"}, func(t scene) {
 		var mu sync.Mutex
 		var last time.Time
 		for _, n := range t.nodes {
@@ -291,7 +290,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 		"to retry":      always(codes.Unavailable),
 	} {
 		t.Run(name, func(t *testing.T) {
-			runBoth(t, client.Options{Attempts: 100}, []string{"a"}, func(t scene) {
+			runBoth(t, client.Options{MaxAttempts: 100}, []string{"a"}, func(t scene) {
 				t.nodes["a"].behave(behave)
 				ctx, cancel := context.WithCancel(t.Context())
 				time.AfterFunc(4*time.Millisecond, cancel)
@@ -306,12 +305,12 @@ func TestCancelledWhileWaiting(t *testing.T) {
 	}
 }
 
-func TestPausesGrow(t *testing.T) {
-	run(t, client.Options{Timeout: 20 * time.Second, Attempts: 9}, []string{"a"}, func(t scene) {
+func TestBackoffGrows(t *testing.T) {
+	run(t, client.Options{Timeout: 20 * time.Second, MaxAttempts: 9}, []string{"a"}, func(t scene) {
 		var at []time.Time
 		t.nodes["a"].behave(func(context.Context, int) error {
 			at = append(at, time.Now())
-			return status.Error(codes.Unavailable, "as told")
+			return status.Error(codes.Unavailable, "injected")
 		})
 		_, err := t.c.Check(t.Context(), client.Call{Key: "acme/alice"})
 		wantUnreachable(t, err)
@@ -325,15 +324,15 @@ func TestPausesGrow(t *testing.T) {
 	})
 }
 
-// Many callers, nodes that fail in every way: each call is charged once or
-// reports that it was not answered, and no id is charged twice.
+// Many callers, and nodes that fail in every way. Each call is charged once or
+// returns ErrUnreachable, and no id is charged twice.
 func TestStorm(t *testing.T) {
 	runBoth(t, client.Options{}, []string{"a", "b", "c"}, func(t scene) {
 		for _, n := range t.nodes {
 			n.behave(func(ctx context.Context, nth int) error {
 				switch nth % 7 {
 				case 2:
-					return status.Error(codes.Unavailable, "as told")
+					return status.Error(codes.Unavailable, "injected")
 				case 4:
 					return lostAnswer{status.Error(codes.Unavailable, "lost")}
 				case 6:

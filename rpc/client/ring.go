@@ -12,65 +12,52 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/cespare/xxhash/v2"
-
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// The bounds of a ring that a node may send.
+// Limits of the ring that a node may send.
 const (
 	maxRingBytes  = 1 << 20
 	maxMembers    = 1024
 	maxPartitions = 1 << 16
 	maxNameBytes  = 256
 
-	nobody = 0xffff // owns the partition
+	noOwner = 0xffff // in the wire format of owners
 )
 
-// A view is one ring, with the connections to its members. It is never changed.
+// view is one ring, with the connections to its members. It is immutable.
 type view struct {
 	number, digest uint64
-	from           string // the address that sent it
-	members        []*member
-	owners         []uint16 // an index of members per partition, or nobody
-	spare          []*node  // connections to members beside those of Options.Addrs
+	members        []*member // sorted by name
+	owners         []uint16  // by partition: an index of members, or noOwner
+	extra          []*node   // of the members that are not seeds
 }
 
-// A member is one node of the ring.
+// member is one node of the ring.
 type member struct {
 	name, address string
 	boot          uint64
-	peer          *peer // nil: it is asked through other nodes
-	indirect      error // why
+	peer          *peer // nil: other nodes are asked instead
+	noPeer        error // why peer is nil
 }
 
-// direct reports whether calls can go to m now.
+// direct reports whether calls can be sent to m now.
 func (m *member) direct() bool { return m.peer != nil && m.peer.ready.Load() }
 
-// owner returns the member that decides for a key, nil if none is known.
+// owner returns the owner of a key, nil if it is not known.
 func (v *view) owner(key string) *member {
 	if v == nil || len(v.owners) == 0 {
 		return nil
 	}
-	i := v.owners[v.partition(key)]
-	if i == nobody {
+	i := v.owners[keypath.Partition(key, len(v.owners))]
+	if i == noOwner {
 		return nil
 	}
 	return v.members[i]
 }
 
-// partition returns the partition of a key, of which there is at least one.
-func (v *view) partition(key string) uint64 {
-	return xxhash.Sum64String(root(key)) % uint64(len(v.owners))
-}
-
-// root returns the first segment of a key.
-func root(key string) string {
-	first, _, _ := strings.Cut(key, "/")
-	return first
-}
-
-// member returns the member of that name, nil if it is not in the ring.
+// member returns the member with a name, nil if it is not in the ring.
 func (v *view) member(name string) *member {
 	if v == nil {
 		return nil
@@ -82,8 +69,8 @@ func (v *view) member(name string) *member {
 	return v.members[i]
 }
 
-// parseRing returns the view that a node has sent, without connections. It
-// trusts nothing in it.
+// parseRing validates a ring from the network and returns its view, without
+// connections.
 func parseRing(r *pb.Ring) (*view, error) {
 	if n := len(r.GetMembers()); n > maxMembers {
 		return nil, fmt.Errorf("ring: members: must be at most %d, got %d", maxMembers, n)
@@ -110,7 +97,7 @@ func parseRing(r *pb.Ring) (*view, error) {
 	}
 	for p := range v.owners {
 		i := binary.LittleEndian.Uint16(owners[2*p:])
-		if i != nobody && int(i) >= len(v.members) {
+		if i != noOwner && int(i) >= len(v.members) {
 			return nil, fmt.Errorf("ring: owners[%d]: must be one of %d members, got %d", p, len(v.members), i)
 		}
 		v.owners[p] = i
@@ -118,44 +105,44 @@ func parseRing(r *pb.Ring) (*view, error) {
 	return v, nil
 }
 
-// same reports whether two views name the same owners at the same addresses.
-func (v *view) same(w *view) bool {
+// equal reports whether two views have the same members and owners.
+func (v *view) equal(w *view) bool {
 	return v != nil && v.digest == w.digest && slices.Equal(v.owners, w.owners) &&
 		slices.EqualFunc(v.members, w.members, func(a, b *member) bool {
 			return a.name == b.name && a.address == b.address && a.boot == b.boot
 		})
 }
 
-// A reach says to which members a client may connect.
-type reach struct {
-	anywhere bool // TLS, or plaintext that was asked for
-	loopback bool // one of the client's own addresses is on this machine
+// dialRules say to which members a client may connect.
+type dialRules struct {
+	anyAddress bool // TLS or Options.Insecure is set
+	loopback   bool // one of Options.Addrs is on this machine
 }
 
-var errNotDirect = errors.New("is asked through the given addresses")
+var errNotDirect = errors.New("the member is asked through Options.Addrs")
 
-// target returns the host:port of a member to connect to, or why not. It is
-// stricter than what a user may write into Options: the text is a node's.
-func (r reach) target(address string) (string, error) {
+// target returns the host:port of a member to connect to, or why not. It is stricter
+// than [parseAddr], because the address comes from the network.
+func (r dialRules) target(address string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return "", fmt.Errorf("%q is no host:port: %w", address, errNotDirect)
+		return "", fmt.Errorf("%q is not a host:port: %w", address, errNotDirect)
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	ip, notIP := netip.ParseAddr(host)
 	if err != nil || number == 0 || notIP != nil && !isHostName(host) || notIP == nil && (ip.IsUnspecified() || ip.IsMulticast()) {
-		return "", fmt.Errorf("%q is no host:port: %w", address, errNotDirect)
+		return "", fmt.Errorf("%q is not a host:port: %w", address, errNotDirect)
 	}
 	switch local := isLoopback(host); {
 	case local && !r.loopback:
 		return "", fmt.Errorf("%s is on another machine: %w", address, errNotDirect)
-	case !local && !r.anywhere:
+	case !local && !r.anyAddress:
 		return "", fmt.Errorf("%s is not a loopback address, and there is no TLS: %w", address, errNotDirect)
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
-// isHostName reports whether s could be a name of the DNS.
+// isHostName reports whether s has only characters of DNS names.
 func isHostName(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {

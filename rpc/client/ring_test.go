@@ -30,8 +30,8 @@ func TestParseRing(t *testing.T) {
 		ring *pb.Ring
 		want string // in the error; "": none
 	}{
-		{"two members", ringMessage([]uint16{0, 1, 1, nobody}, "a", "b"), ""},
-		{"nobody serves", ringMessage([]uint16{nobody}), ""},
+		{"two members", ringMessage([]uint16{0, 1, 1, noOwner}, "a", "b"), ""},
+		{"noOwner serves", ringMessage([]uint16{noOwner}), ""},
 		{"as many partitions as can be", ringMessage(make([]uint16, maxPartitions), "a"), ""},
 		{"nothing", nil, "owners"},
 		{"no partitions", ringMessage(nil, "a"), "owners"},
@@ -60,14 +60,14 @@ func TestParseRing(t *testing.T) {
 	}
 }
 
-func TestViewOfNothing(t *testing.T) {
+func TestNilView(t *testing.T) {
 	var v *view
-	if v.owner("acme") != nil || v.member("a") != nil || v.same(&view{}) {
-		t.Error("a view that is not there has owners, members or is like another one")
+	if v.owner("acme") != nil || v.member("a") != nil || v.equal(&view{}) {
+		t.Error("a nil view has owners or members, or equals another view")
 	}
 }
 
-// Nodes and clients name the same owner for every key.
+// Nodes and clients agree on the owner of every key.
 func TestOwnersAreThoseOfTheRing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		names := rapid.SliceOfNDistinct(rapid.StringMatching(`node-[0-9]{1,3}`), 1, 12, rapid.ID).Draw(rt, "names")
@@ -96,19 +96,19 @@ func TestOwnersAreThoseOfTheRing(t *testing.T) {
 }
 
 func TestTarget(t *testing.T) {
-	local, remote, both := reach{loopback: true}, reach{anywhere: true}, reach{anywhere: true, loopback: true}
+	local, remote, both := dialRules{loopback: true}, dialRules{anyAddress: true}, dialRules{anyAddress: true, loopback: true}
 	tests := []struct {
 		address string
-		from    []reach // from where it may be reached
+		allowed []dialRules // that allow it
 		target  string
 	}{
-		{"127.0.0.1:6471", []reach{local, both}, "127.0.0.1:6471"},
-		{"[::1]:6471", []reach{local, both}, "[::1]:6471"},
-		{"localhost:6471", []reach{local, both}, "localhost:6471"},
-		{"10.0.0.1:6471", []reach{remote, both}, "10.0.0.1:6471"},
-		{"[2001:db8::1]:6471", []reach{remote, both}, "[2001:db8::1]:6471"},
-		{"node-1:6471", []reach{remote, both}, "node-1:6471"},
-		{"node_1.cluster.local:1", []reach{remote, both}, "node_1.cluster.local:1"},
+		{"127.0.0.1:6471", []dialRules{local, both}, "127.0.0.1:6471"},
+		{"[::1]:6471", []dialRules{local, both}, "[::1]:6471"},
+		{"localhost:6471", []dialRules{local, both}, "localhost:6471"},
+		{"10.0.0.1:6471", []dialRules{remote, both}, "10.0.0.1:6471"},
+		{"[2001:db8::1]:6471", []dialRules{remote, both}, "[2001:db8::1]:6471"},
+		{"node-1:6471", []dialRules{remote, both}, "node-1:6471"},
+		{"node_1.cluster.local:1", []dialRules{remote, both}, "node_1.cluster.local:1"},
 		{"", nil, ""},
 		{"node-1", nil, ""},
 		{":6471", nil, ""},
@@ -126,12 +126,12 @@ func TestTarget(t *testing.T) {
 		{"a%2f:6471", nil, ""},
 		{"a b:6471", nil, ""},
 		{"[node-1:2]:6471", nil, ""},
-		{"xds:6471", []reach{remote, both}, "xds:6471"}, // a host of that name
+		{"xds:6471", []dialRules{remote, both}, "xds:6471"}, // a host of that name
 	}
 	for _, test := range tests {
-		for _, r := range []reach{{}, local, remote, both} {
+		for _, r := range []dialRules{{}, local, remote, both} {
 			want := ""
-			for _, from := range test.from {
+			for _, from := range test.allowed {
 				if from == r {
 					want = test.target
 				}
@@ -143,7 +143,7 @@ func TestTarget(t *testing.T) {
 	}
 }
 
-// FuzzParseRing takes any bytes for the owners: no view of them panics.
+// FuzzParseRing parses arbitrary owners: no view panics.
 func FuzzParseRing(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 0, 0xff, 0xff}, 2, "acme/alice")
 	f.Fuzz(func(t *testing.T, owners []byte, members int, key string) {

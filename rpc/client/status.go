@@ -4,58 +4,58 @@ package client
 
 // ClusterStatus is what a client knows of its cluster.
 type ClusterStatus struct {
-	// Followed: a node sends the rings. If not, Err says why, and calls go by
-	// the last ring, or to Addrs if there was none.
-	Followed bool
-	Err      error
-	// Source is the address of the node that sends the rings, or did last.
+	// Following means that a node sends ring changes. If not, Err says why, and calls
+	// are routed by the last ring, or to Addrs if there was none.
+	Following bool
+	Err       error
+	// Source is the address of the node that sends the rings, or sent the last one.
 	Source string
 
-	Number     uint64 // of the ring, at Source; 0: none is known
-	Digest     uint64 // the same wherever the owners are
+	RingNumber uint64 // as counted by Source; 0: no ring is known
+	RingDigest uint64 // equal for rings with the same owners
 	Partitions int
 	Members    []MemberStatus // sorted by name
 
-	Waiting int   // settlements of SettleLater that were not reported yet
-	Dropped int64 // those that never will be
+	PendingSettlements int   // of SettleLater, not reported yet
+	DroppedSettlements int64 // of SettleLater, since Dial
 }
 
-// MemberStatus is a member of the ring, as this client sees it.
+// MemberStatus is the state of one member of the ring, as seen by this client.
 type MemberStatus struct {
 	Name       string
 	Address    string
 	Partitions int // that it owns
 
-	// Direct: calls for its keys go to it. If not, other nodes are asked, since
-	// there is no connection. Indirect says why there must not be one: see
-	// Options.TLS and Options.MaxPeers.
-	Direct      bool
-	Indirect    error
-	Connected   bool // has a stream of batches
-	BreakerOpen bool // it did not answer; other nodes are asked for a while
-	Queued      int  // calls
-	InFlight    int  // batches
+	// Direct means that calls for its keys are sent to it. Otherwise there is no
+	// connection, and other nodes are asked. If there must not be a connection,
+	// because of Options.TLS or Options.MaxPeers, IndirectReason says why.
+	Direct         bool
+	IndirectReason error
+	Connected      bool // has a stream for batches
+	BreakerOpen    bool // it did not answer; other nodes are asked for a while
+	Queued         int  // calls
+	InFlight       int  // batches
 }
 
-// Status returns what c knows of its cluster. It is for people and tests, and
-// too slow to be asked with every call.
+// Status returns what c knows of its cluster. It is for people and tests, and too
+// slow to be called for every call.
 func (c *Client) Status() ClusterStatus {
-	s := ClusterStatus{Waiting: c.later.box.Len(), Dropped: c.later.dropped.Load()}
-	f := c.ring
-	if f == nil {
+	s := ClusterStatus{PendingSettlements: c.settler.outbox.Len(), DroppedSettlements: c.settler.dropped.Load()}
+	w := c.ring
+	if w == nil {
 		return s
 	}
-	f.mu.Lock()
-	v := f.view.Load()
-	s.Followed, s.Err, s.Source = f.mu.err == nil && v != nil, f.mu.err, f.mu.source
-	f.mu.Unlock()
+	w.mu.Lock()
+	v := w.view.Load()
+	s.Following, s.Err, s.Source = w.mu.err == nil && v != nil, w.mu.err, w.mu.source
+	w.mu.Unlock()
 	if v == nil {
 		return s
 	}
-	s.Number, s.Digest, s.Partitions = v.number, v.digest, len(v.owners)
+	s.RingNumber, s.RingDigest, s.Partitions = v.number, v.digest, len(v.owners)
 	s.Members = make([]MemberStatus, len(v.members))
 	for i, m := range v.members {
-		s.Members[i] = MemberStatus{Name: m.name, Address: m.address, Direct: m.direct(), Indirect: m.indirect}
+		s.Members[i] = MemberStatus{Name: m.name, Address: m.address, Direct: m.direct(), IndirectReason: m.noPeer}
 		if m.peer != nil {
 			l := m.peer.link.Status()
 			s.Members[i].Connected, s.Members[i].BreakerOpen = l.Connected, l.BreakerOpen
@@ -63,15 +63,14 @@ func (c *Client) Status() ClusterStatus {
 		}
 	}
 	for _, i := range v.owners {
-		if i != nobody {
+		if i != noOwner {
 			s.Members[i].Partitions++
 		}
 	}
 	return s
 }
 
-// Owner returns the name of the member that decides for a key, as far as c
-// knows: "" before there is a ring.
+// Owner returns the name of the member that owns a key, "" if it is not known.
 func (c *Client) Owner(key string) string {
 	if c.ring == nil {
 		return ""

@@ -14,85 +14,85 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// A reserve that its owner did not answer in time may be decided all the same,
-// while another node denies it in the owner's place. What nobody heard of is then
-// taken back at the owner, so that it holds no slot until its lease ends.
+// An owner that does not answer a reserve in time may decide it all the same, while
+// another node denies it in its place. Such attempts are withdrawn at the owner, so
+// that they do not hold a slot until their lease expires.
 
 const (
-	maxWithdrawals = 4096 // that wait; more are left to their leases
+	maxWithdrawals = 4096 // pending; further ones are left to expire
 	withdrawWithin = time.Minute
 )
 
-// withdrawer takes reserves back in the background.
+// withdrawer withdraws attempts in the background.
 type withdrawer struct {
-	box  *outbox.Outbox
-	done chan struct{}
+	outbox *outbox.Outbox
+	done   chan struct{}
 }
 
-// startWithdrawer needs the ring.
+// startWithdrawer starts c.withdrawer. It needs c.ring and c.settler.
 func (c *Client) startWithdrawer(o Options) error {
 	box, err := outbox.New(outbox.Options{
-		Deliver:    c.tellWithdrawn,
+		Deliver:    c.deliverWithdrawal,
 		Owner:      func(item *pb.Item) string { return c.Owner(item.GetCancel().GetKey()) },
 		MaxEntries: maxWithdrawals, MaxAge: withdrawWithin, Timeout: o.Timeout,
 	})
 	if err != nil {
 		return err
 	}
-	w := &c.withdrawn
-	w.box, w.done = box, make(chan struct{})
+	w := &c.withdrawer
+	w.outbox, w.done = box, make(chan struct{})
 	go func() {
 		defer close(w.done)
-		_ = box.Run(c.later.ctx) // nil always
+		_ = box.Run(c.settler.ctx) // always nil
 	}()
 	return nil
 }
 
-// close ends what is under way, after the context of the sender has ended.
+// close waits for the deliveries in flight. The settler must be closed before.
 func (w *withdrawer) close() {
-	if w.box != nil {
-		w.box.Close()
+	if w.outbox != nil {
+		w.outbox.Close()
 		<-w.done
 	}
 }
 
-// attempts are the numbers of the sendings of one reserve that were not answered.
-type attempts []uint64
+// attemptIDs are the ids of attempts to reserve that were not answered.
+type attemptIDs []uint64
 
-// next gives item, which is about to be sent, a number if it is a reserve.
-func (a attempts) next(item *pb.Item) {
+// number gives an item that is about to be sent an attempt id, if it is a reserve.
+func (a attemptIDs) number(item *pb.Item) {
 	if item.GetReserve() != nil {
 		item.Attempt = rand.Uint64() | 1
 	}
 }
 
-// lost notes that nobody will hear the answer to item.
-func (a *attempts) lost(item *pb.Item) {
+// add records that item was not answered.
+func (a *attemptIDs) add(item *pb.Item) {
 	if item.GetAttempt() != 0 {
 		*a = append(*a, item.GetAttempt())
 	}
 }
 
-// withdraw takes back the sendings of a reserve that was denied by now.
-func (c *Client) withdraw(key, id string, lost attempts) {
-	for _, attempt := range lost {
+// withdraw withdraws the unanswered attempts of a reserve that another node denied.
+func (c *Client) withdraw(key, id string, unanswered attemptIDs) {
+	for _, attempt := range unanswered {
 		w := cancelWire(key, id)
 		w.item.Attempt = attempt
-		_ = c.withdrawn.box.Put(&w.item) // if there is no room, its lease ends it
+		_ = c.withdrawer.outbox.Put(&w.item) // if the outbox is full, the lease expires
 	}
 }
 
-// tellWithdrawn tells the owner, for the outbox. Only a stream has a number to
-// tell it by.
-func (c *Client) tellWithdrawn(ctx context.Context, item *pb.Item) error {
-	trial, err := c.begin(ctx)
+// deliverWithdrawal implements [outbox.Options].Deliver. Only a batch can carry an
+// attempt id, so there is no unary call.
+func (c *Client) deliverWithdrawal(ctx context.Context, item *pb.Item) error {
+	attempts, err := c.newAttempts(ctx)
 	if err != nil {
 		return err
 	}
-	r, q := item.GetCancel(), &settlementCall{}
-	q.item.Call, q.item.Attempt = item.GetCall(), item.GetAttempt()
-	q.hints = hints{&c.strings, r.GetKey(), r.GetRequestId()}
-	answered, err := c.askOwner(ctx, &trial, r.GetKey(), &q.envelope, q)
+	r, call := item.GetCancel(), &settlementCall{}
+	call.item.Call, call.item.Attempt = item.GetCall(), item.GetAttempt()
+	call.hints = hints{&c.strings, r.GetKey(), r.GetRequestId()}
+	answered, err := c.askOwner(ctx, &attempts, r.GetKey(), &call.envelope, call)
 	if err == nil && !answered {
 		return status.Error(codes.Unavailable, "the owner does not answer")
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// TestWithdraw: the owner is too late for a reserve, and another node answers it.
-// What was denied there is taken back at the owner; what was admitted, and what
-// the owner itself denied, is not.
+// TestWithdraw: the owner does not answer a reserve in time, and another node does. If
+// that denied it, the attempt is withdrawn at the owner; if it admitted it, or if the
+// owner itself denied it, it is not.
 func TestWithdraw(t *testing.T) {
 	for _, tt := range []struct {
 		name         string

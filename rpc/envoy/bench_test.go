@@ -19,7 +19,7 @@ func (fixedCounter) Count(_ context.Context, hits []server.Count) ([]server.Coun
 // BenchmarkShouldRateLimit is what the service adds to counting: two descriptors,
 // one with two entries.
 func BenchmarkShouldRateLimit(b *testing.B) {
-	s, err := New(Options{Counter: fixedCounter{}, Policy: charger{server.New(server.Options{})}})
+	s, err := New(Options{Counter: fixedCounter{}, Policy: server.New(server.Options{})})
 	if err != nil {
 		b.Fatal(err)
 	}

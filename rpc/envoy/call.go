@@ -53,15 +53,11 @@ func (q *question) call(ctx context.Context, list []*descriptor) error {
 
 // check charges all limits of a call, or none.
 func (q *question) check(ctx context.Context, list []*descriptor) error {
-	batch := &pb.CheckBatchRequest{}
-	for _, d := range list {
-		batch.Items = append(batch.Items, d.asCheck())
-	}
-	out, err := q.service.options.Policy.CheckBatch(ctx, batch)
+	results, err := q.askPolicy(ctx, list, (*descriptor).asCheck)
 	if err != nil {
 		return err
 	}
-	for i, r := range out.GetResults() {
+	for i, r := range results {
 		if err := list[i].decided(r.GetDecision(), r.GetError(), q.service.options.Now()); err != nil {
 			return err
 		}
@@ -69,8 +65,18 @@ func (q *question) check(ctx context.Context, list []*descriptor) error {
 	return nil
 }
 
+// askPolicy sends one call for each descriptor.
+func (q *question) askPolicy(ctx context.Context, list []*descriptor, item func(*descriptor) *pb.Item) ([]*pb.Result, error) {
+	batch := &pb.BatchRequest{Items: make([]*pb.Item, len(list))}
+	for i, d := range list {
+		batch.Items[i] = item(d)
+	}
+	out, err := q.service.options.Policy.Batch(ctx, batch)
+	return out.GetResults(), err
+}
+
 // asCheck is the descriptor as a call that was made.
-func (d *descriptor) asCheck() *pb.CheckRequest {
+func (d *descriptor) asCheck() *pb.Item {
 	none := int64(0)
 	r := &pb.CheckRequest{Key: d.mapped.key, Tier: d.mapped.tier, Model: d.mapped.model, Requests: &none}
 	switch d.mapped.dimension {
@@ -83,20 +89,29 @@ func (d *descriptor) asCheck() *pb.CheckRequest {
 	default:
 		r.Costs = map[string]int64{d.mapped.dimension: d.hits}
 	}
-	return r
+	return &pb.Item{Call: &pb.Item_Check{Check: r}}
+}
+
+// asPeek is the descriptor as a question.
+func (d *descriptor) asPeek() *pb.Item {
+	return &pb.Item{Call: &pb.Item_Peek{Peek: &pb.PeekRequest{Key: d.mapped.key, Tier: d.mapped.tier, Model: d.mapped.model}}}
+}
+
+// asReserve is the descriptor as a reservation of nothing.
+func (d *descriptor) asReserve() *pb.Item {
+	none := int64(0)
+	return &pb.Item{Call: &pb.Item_Reserve{Reserve: &pb.ReserveRequest{
+		Key: d.mapped.key, Tier: d.mapped.tier, Model: d.mapped.model, Requests: &none, MaxOutputTokens: &none,
+	}}}
 }
 
 // look asks how limits stand. Being exactly at one is within it.
 func (q *question) look(ctx context.Context, list []*descriptor) error {
-	batch := &pb.PeekBatchRequest{}
-	for _, d := range list {
-		batch.Items = append(batch.Items, &pb.PeekRequest{Key: d.mapped.key, Tier: d.mapped.tier, Model: d.mapped.model})
-	}
-	out, err := q.service.options.Policy.PeekBatch(ctx, batch)
+	results, err := q.askPolicy(ctx, list, (*descriptor).asPeek)
 	if err != nil {
 		return err
 	}
-	for i, r := range out.GetResults() {
+	for i, r := range results {
 		if err := list[i].stands(r.GetLimits().GetLimits(), r.GetError(), q.service.options.Now()); err != nil {
 			return err
 		}
@@ -108,20 +123,13 @@ func (q *question) look(ctx context.Context, list []*descriptor) error {
 // the hits. A limit on calls at the same time, or one of 0, can refuse that; then
 // the hits are told as those of a call that was made.
 func (q *question) charge(ctx context.Context, list []*descriptor) error {
-	reserves := &pb.ReserveBatchRequest{}
-	for _, d := range list {
-		none := int64(0)
-		reserves.Items = append(reserves.Items, &pb.ReserveRequest{
-			Key: d.mapped.key, Tier: d.mapped.tier, Model: d.mapped.model, Requests: &none, MaxOutputTokens: &none,
-		})
-	}
-	held, err := q.service.options.Policy.ReserveBatch(ctx, reserves)
+	held, err := q.askPolicy(ctx, list, (*descriptor).asReserve)
 	if err != nil {
 		return err
 	}
-	settles := &pb.SettleBatchRequest{}
+	settles := &pb.BatchRequest{}
 	var settled, made []*descriptor
-	for i, r := range held.GetResults() {
+	for i, r := range held {
 		d, dec := list[i], r.GetDecision()
 		switch {
 		case dec == nil:
@@ -142,10 +150,11 @@ func (q *question) charge(ctx context.Context, list []*descriptor) error {
 		default:
 			s.Costs = map[string]int64{d.mapped.dimension: d.hits}
 		}
-		settles.Items, settled = append(settles.Items, s), append(settled, d)
+		settles.Items = append(settles.Items, &pb.Item{Call: &pb.Item_Settle{Settle: s}})
+		settled = append(settled, d)
 	}
 	if len(settled) > 0 {
-		out, err := q.service.options.Policy.SettleBatch(ctx, settles)
+		out, err := q.service.options.Policy.Batch(ctx, settles)
 		if err != nil {
 			return err
 		}
@@ -163,7 +172,7 @@ func (q *question) tell(ctx context.Context, made []*descriptor) error {
 	if len(made) == 0 {
 		return nil
 	}
-	batch := &pb.CheckBatchRequest{}
+	batch := &pb.BatchRequest{}
 	for _, d := range made {
 		batch.Items = append(batch.Items, d.asCheck())
 	}

@@ -30,7 +30,6 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
-	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/envoy/config"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -43,9 +42,10 @@ type Counter interface {
 
 // Policy decides calls under the policy; *peer.Router does.
 type Policy interface {
-	pb.RateLimiterServer
+	// Batch decides calls, whichever members own their keys.
+	Batch(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, error)
 	// Charge charges what was used already, whatever the limits say.
-	Charge(ctx context.Context, b *pb.CheckBatchRequest) (*pb.DecisionBatch, error)
+	Charge(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, error)
 }
 
 // The bodies of refusals.
@@ -190,7 +190,7 @@ func (s *Service) GRPC() server.UnaryService {
 // undecodable answers a request with text that is not UTF-8. It comes from a
 // header that Envoy's caller sent, who must not get past a limit by it.
 func (s *Service) undecodable(reason error) (any, error) {
-	if _, ok := errors.AsType[*limiter.FieldError](reason); !ok {
+	if server.Describe(reason).GetField() == "" {
 		return nil, reason
 	}
 	s.metrics.answered(nil, "", outcomeOver, 0)

@@ -18,7 +18,6 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/envoy/config"
-	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -63,7 +62,7 @@ func newWorld(t *testing.T, rules string, edit func(*Options)) *world {
 	clock := func() limiter.Time { return limiter.Time{Mono: w.now.UnixNano(), Wall: w.now.UnixNano()} }
 	o := Options{
 		Counter:  w,
-		Policy:   charger{server.New(server.Options{Engine: w.engine, Policy: func() server.Policy { return p }, Now: clock, Name: "n1"})},
+		Policy:   server.New(server.Options{Engine: w.engine, Policy: func() server.Policy { return p }, Now: clock, Name: "n1"}),
 		Registry: prometheus.NewRegistry(),
 		Now:      func() time.Time { return w.now },
 	}
@@ -77,26 +76,6 @@ func newWorld(t *testing.T, rules string, edit func(*Options)) *world {
 		w.SetRules(mustParse(t, rules))
 	}
 	return w
-}
-
-// charger is a service that charges as a router does.
-type charger struct{ *server.Service }
-
-func (c charger) Charge(_ context.Context, b *pb.CheckBatchRequest) (*pb.DecisionBatch, error) {
-	items, results := make([]*pb.Item, len(b.GetItems())), make([]*pb.Result, len(b.GetItems()))
-	for i, q := range b.GetItems() {
-		items[i] = &pb.Item{Call: &pb.Item_Check{Check: q}, Replay: true}
-	}
-	c.Answer(items, results)
-	out := &pb.DecisionBatch{}
-	for _, r := range results {
-		one := &pb.DecisionBatch_Result{Result: &pb.DecisionBatch_Result_Decision{Decision: r.GetDecision()}}
-		if e := r.GetError(); e != nil {
-			one.Result = &pb.DecisionBatch_Result_Error{Error: e}
-		}
-		out.Results = append(out.Results, one)
-	}
-	return out, nil
 }
 
 func mustParse(t testing.TB, rules string) *config.Config {

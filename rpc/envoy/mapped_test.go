@@ -9,6 +9,7 @@ import (
 
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 func TestCallsUnderThePolicy(t *testing.T) {
@@ -94,7 +95,7 @@ func TestWhatCallersSendIsNoError(t *testing.T) {
 // Envoy does not look at the answer when a stream has ended.
 func TestChargeWithoutASlot(t *testing.T) {
 	w := newWorld(t, testRules, nil)
-	_, err := w.options.Policy.Reserve(t.Context(), &pb.ReserveRequest{Key: "a", RequestId: "r", Requests: new(int64(0)), MaxOutputTokens: new(int64(0))})
+	_, err := w.options.Policy.(*server.Service).Reserve(t.Context(), &pb.ReserveRequest{Key: "a", RequestId: "r", Requests: new(int64(0)), MaxOutputTokens: new(int64(0))})
 	if err != nil {
 		t.Fatal(err)
 	}

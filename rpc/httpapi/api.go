@@ -17,9 +17,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/httpapi/statuspage"
 	"github.com/bucketring/bucketring/rpc/pb"
-	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // Options configure [New]. Service is needed.
@@ -126,7 +126,7 @@ func (a *api) route(w http.ResponseWriter, r *http.Request) error {
 		return &problem{
 			status:  http.StatusNotFound,
 			Code:    "not_found",
-			Message: "no such path: " + server.Quote(r.URL.Path) + didYouMean(r.URL.Path, a.paths),
+			Message: "no such path: " + text.Quote(r.URL.Path) + didYouMean(r.URL.Path, a.paths),
 		}
 	}
 	if r.Method != found.method && (r.Method != http.MethodHead || found.method != http.MethodGet) {
@@ -138,7 +138,7 @@ func (a *api) route(w http.ResponseWriter, r *http.Request) error {
 		return &problem{
 			status:  http.StatusMethodNotAllowed,
 			Code:    "method_not_allowed",
-			Message: r.URL.Path + " takes " + allow + ", got " + server.Quote(r.Method),
+			Message: r.URL.Path + " takes " + allow + ", got " + text.Quote(r.Method),
 		}
 	}
 	return found.handle(w, r)

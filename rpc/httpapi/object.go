@@ -12,8 +12,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // field is a member that an object may have, and where its value goes: a
@@ -95,8 +95,8 @@ func unknown(name string, known []string) error {
 		hint = "; known are " + strings.Join(known, ", ")
 	}
 	p := invalid(name, "unknown field"+hint)
-	if len(name) > server.MaxShown || !utf8.ValidString(name) || name == "" {
-		p.Field = server.Quote(name)
+	if len(name) > text.MaxShown || !utf8.ValidString(name) || name == "" {
+		p.Field = text.Quote(name)
 		p.Message = p.Field + ": unknown field" + hint
 	}
 	return p
@@ -141,7 +141,7 @@ func readText(name string, t json.Token, to *string) error {
 		return invalid(name, "must be a string, got "+describe(t))
 	}
 	if strings.ContainsRune(s, utf8.RuneError) {
-		return invalid(name, "must be valid UTF-8, got "+server.Quote(s))
+		return invalid(name, "must be valid UTF-8, got "+text.Quote(s))
 	}
 	*to = s
 	return nil
@@ -169,8 +169,8 @@ func readNumbers(name string, d *json.Decoder, to *map[string]int64) error {
 			return err
 		}
 		full := name + "." + member
-		if len(member) > server.MaxShown {
-			full = name + "." + server.Quote(member)
+		if len(member) > text.MaxShown {
+			full = name + "." + text.Quote(member)
 		}
 		if _, ok := numbers[member]; ok {
 			return invalid(full, "is given twice")
@@ -228,10 +228,10 @@ func describe(t json.Token) string {
 	case nil:
 		return "null"
 	case string:
-		return server.Quote(t)
+		return text.Quote(t)
 	case json.Number:
-		if len(t) > server.MaxShown {
-			return fmt.Sprintf("%s... (%d digits)", t[:server.MaxShown], len(t))
+		if len(t) > text.MaxShown {
+			return fmt.Sprintf("%s... (%d digits)", t[:text.MaxShown], len(t))
 		}
 		return string(t)
 	case json.Delim:

@@ -1279,27 +1279,28 @@ func (x *Error) GetField() string {
 	return ""
 }
 
-type CheckBatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Items         []*CheckRequest        `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+type BatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1024.
+	Items         []*Item `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *CheckBatchRequest) Reset() {
-	*x = CheckBatchRequest{}
+func (x *BatchRequest) Reset() {
+	*x = BatchRequest{}
 	mi := &file_bucketring_v1_bucketring_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *CheckBatchRequest) String() string {
+func (x *BatchRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*CheckBatchRequest) ProtoMessage() {}
+func (*BatchRequest) ProtoMessage() {}
 
-func (x *CheckBatchRequest) ProtoReflect() protoreflect.Message {
+func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_bucketring_v1_bucketring_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1311,39 +1312,40 @@ func (x *CheckBatchRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use CheckBatchRequest.ProtoReflect.Descriptor instead.
-func (*CheckBatchRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
+func (*BatchRequest) Descriptor() ([]byte, []int) {
 	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *CheckBatchRequest) GetItems() []*CheckRequest {
+func (x *BatchRequest) GetItems() []*Item {
 	if x != nil {
 		return x.Items
 	}
 	return nil
 }
 
-type ReserveBatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Items         []*ReserveRequest      `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+type BatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One result per item, in the order of the request. None is a Redirect.
+	Results       []*Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ReserveBatchRequest) Reset() {
-	*x = ReserveBatchRequest{}
+func (x *BatchResponse) Reset() {
+	*x = BatchResponse{}
 	mi := &file_bucketring_v1_bucketring_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ReserveBatchRequest) String() string {
+func (x *BatchResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ReserveBatchRequest) ProtoMessage() {}
+func (*BatchResponse) ProtoMessage() {}
 
-func (x *ReserveBatchRequest) ProtoReflect() protoreflect.Message {
+func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_bucketring_v1_bucketring_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1355,279 +1357,12 @@ func (x *ReserveBatchRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ReserveBatchRequest.ProtoReflect.Descriptor instead.
-func (*ReserveBatchRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
+func (*BatchResponse) Descriptor() ([]byte, []int) {
 	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *ReserveBatchRequest) GetItems() []*ReserveRequest {
-	if x != nil {
-		return x.Items
-	}
-	return nil
-}
-
-type SettleBatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Items         []*SettleRequest       `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SettleBatchRequest) Reset() {
-	*x = SettleBatchRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SettleBatchRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SettleBatchRequest) ProtoMessage() {}
-
-func (x *SettleBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SettleBatchRequest.ProtoReflect.Descriptor instead.
-func (*SettleBatchRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *SettleBatchRequest) GetItems() []*SettleRequest {
-	if x != nil {
-		return x.Items
-	}
-	return nil
-}
-
-type CancelBatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Items         []*CancelRequest       `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CancelBatchRequest) Reset() {
-	*x = CancelBatchRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CancelBatchRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CancelBatchRequest) ProtoMessage() {}
-
-func (x *CancelBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CancelBatchRequest.ProtoReflect.Descriptor instead.
-func (*CancelBatchRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{13}
-}
-
-func (x *CancelBatchRequest) GetItems() []*CancelRequest {
-	if x != nil {
-		return x.Items
-	}
-	return nil
-}
-
-type PeekBatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Items         []*PeekRequest         `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PeekBatchRequest) Reset() {
-	*x = PeekBatchRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PeekBatchRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PeekBatchRequest) ProtoMessage() {}
-
-func (x *PeekBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PeekBatchRequest.ProtoReflect.Descriptor instead.
-func (*PeekBatchRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{14}
-}
-
-func (x *PeekBatchRequest) GetItems() []*PeekRequest {
-	if x != nil {
-		return x.Items
-	}
-	return nil
-}
-
-// One result per item, in the order of the request.
-type DecisionBatch struct {
-	state         protoimpl.MessageState  `protogen:"open.v1"`
-	Results       []*DecisionBatch_Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DecisionBatch) Reset() {
-	*x = DecisionBatch{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DecisionBatch) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DecisionBatch) ProtoMessage() {}
-
-func (x *DecisionBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DecisionBatch.ProtoReflect.Descriptor instead.
-func (*DecisionBatch) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{15}
-}
-
-func (x *DecisionBatch) GetResults() []*DecisionBatch_Result {
-	if x != nil {
-		return x.Results
-	}
-	return nil
-}
-
-// One result per item, in the order of the request.
-type SettlementBatch struct {
-	state         protoimpl.MessageState    `protogen:"open.v1"`
-	Results       []*SettlementBatch_Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SettlementBatch) Reset() {
-	*x = SettlementBatch{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SettlementBatch) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SettlementBatch) ProtoMessage() {}
-
-func (x *SettlementBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SettlementBatch.ProtoReflect.Descriptor instead.
-func (*SettlementBatch) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{16}
-}
-
-func (x *SettlementBatch) GetResults() []*SettlementBatch_Result {
-	if x != nil {
-		return x.Results
-	}
-	return nil
-}
-
-// One result per item, in the order of the request.
-type PeekBatchResponse struct {
-	state         protoimpl.MessageState      `protogen:"open.v1"`
-	Results       []*PeekBatchResponse_Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PeekBatchResponse) Reset() {
-	*x = PeekBatchResponse{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PeekBatchResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PeekBatchResponse) ProtoMessage() {}
-
-func (x *PeekBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PeekBatchResponse.ProtoReflect.Descriptor instead.
-func (*PeekBatchResponse) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{17}
-}
-
-func (x *PeekBatchResponse) GetResults() []*PeekBatchResponse_Result {
+func (x *BatchResponse) GetResults() []*Result {
 	if x != nil {
 		return x.Results
 	}
@@ -1649,7 +1384,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1396,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1409,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{18}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Batch) GetSequence() uint64 {
@@ -1729,7 +1464,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +1476,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +1489,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{19}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Item) GetCall() isItem_Call {
@@ -1914,7 +1649,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +1661,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +1674,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{20}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CountRequest) GetKey() string {
@@ -2012,7 +1747,7 @@ type Answers struct {
 
 func (x *Answers) Reset() {
 	*x = Answers{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +1759,7 @@ func (x *Answers) String() string {
 func (*Answers) ProtoMessage() {}
 
 func (x *Answers) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +1772,7 @@ func (x *Answers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answers.ProtoReflect.Descriptor instead.
 func (*Answers) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{21}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Answers) GetSequence() uint64 {
@@ -2080,7 +1815,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2092,7 +1827,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2105,7 +1840,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{22}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Result) GetResult() isResult_Result {
@@ -2240,7 +1975,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +1987,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2000,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{23}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Counted) GetLimit() int64 {
@@ -2336,7 +2071,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2083,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2096,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{24}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Redirect) GetOwner() string {
@@ -2386,7 +2121,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2133,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2146,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{25}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{19}
 }
 
 // Ring says who owns which partition. The partition of a key is the xxHash64
@@ -2433,7 +2168,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2180,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2193,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{26}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Ring) GetNumber() uint64 {
@@ -2502,7 +2237,7 @@ type RingMember struct {
 
 func (x *RingMember) Reset() {
 	*x = RingMember{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2514,7 +2249,7 @@ func (x *RingMember) String() string {
 func (*RingMember) ProtoMessage() {}
 
 func (x *RingMember) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2527,7 +2262,7 @@ func (x *RingMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingMember.ProtoReflect.Descriptor instead.
 func (*RingMember) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{27}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RingMember) GetName() string {
@@ -2563,7 +2298,7 @@ type LocateRequest struct {
 
 func (x *LocateRequest) Reset() {
 	*x = LocateRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2310,7 @@ func (x *LocateRequest) String() string {
 func (*LocateRequest) ProtoMessage() {}
 
 func (x *LocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2323,7 @@ func (x *LocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
 func (*LocateRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{28}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LocateRequest) GetKeys() []string {
@@ -2615,7 +2350,7 @@ type LocateResponse struct {
 
 func (x *LocateResponse) Reset() {
 	*x = LocateResponse{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2627,7 +2362,7 @@ func (x *LocateResponse) String() string {
 func (*LocateResponse) ProtoMessage() {}
 
 func (x *LocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2640,7 +2375,7 @@ func (x *LocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
 func (*LocateResponse) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{29}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LocateResponse) GetLocations() []*Location {
@@ -2672,7 +2407,7 @@ type Location struct {
 
 func (x *Location) Reset() {
 	*x = Location{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2419,7 @@ func (x *Location) String() string {
 func (*Location) ProtoMessage() {}
 
 func (x *Location) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2432,7 @@ func (x *Location) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Location.ProtoReflect.Descriptor instead.
 func (*Location) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{30}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Location) GetKey() string {
@@ -2748,252 +2483,6 @@ func (x *Location) GetTerm() uint64 {
 	}
 	return 0
 }
-
-type DecisionBatch_Result struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Result:
-	//
-	//	*DecisionBatch_Result_Decision
-	//	*DecisionBatch_Result_Error
-	Result        isDecisionBatch_Result_Result `protobuf_oneof:"result"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DecisionBatch_Result) Reset() {
-	*x = DecisionBatch_Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DecisionBatch_Result) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DecisionBatch_Result) ProtoMessage() {}
-
-func (x *DecisionBatch_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DecisionBatch_Result.ProtoReflect.Descriptor instead.
-func (*DecisionBatch_Result) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{15, 0}
-}
-
-func (x *DecisionBatch_Result) GetResult() isDecisionBatch_Result_Result {
-	if x != nil {
-		return x.Result
-	}
-	return nil
-}
-
-func (x *DecisionBatch_Result) GetDecision() *Decision {
-	if x != nil {
-		if x, ok := x.Result.(*DecisionBatch_Result_Decision); ok {
-			return x.Decision
-		}
-	}
-	return nil
-}
-
-func (x *DecisionBatch_Result) GetError() *Error {
-	if x != nil {
-		if x, ok := x.Result.(*DecisionBatch_Result_Error); ok {
-			return x.Error
-		}
-	}
-	return nil
-}
-
-type isDecisionBatch_Result_Result interface {
-	isDecisionBatch_Result_Result()
-}
-
-type DecisionBatch_Result_Decision struct {
-	Decision *Decision `protobuf:"bytes,1,opt,name=decision,proto3,oneof"`
-}
-
-type DecisionBatch_Result_Error struct {
-	Error *Error `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
-}
-
-func (*DecisionBatch_Result_Decision) isDecisionBatch_Result_Result() {}
-
-func (*DecisionBatch_Result_Error) isDecisionBatch_Result_Result() {}
-
-type SettlementBatch_Result struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Result:
-	//
-	//	*SettlementBatch_Result_Settlement
-	//	*SettlementBatch_Result_Error
-	Result        isSettlementBatch_Result_Result `protobuf_oneof:"result"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SettlementBatch_Result) Reset() {
-	*x = SettlementBatch_Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[35]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SettlementBatch_Result) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SettlementBatch_Result) ProtoMessage() {}
-
-func (x *SettlementBatch_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[35]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SettlementBatch_Result.ProtoReflect.Descriptor instead.
-func (*SettlementBatch_Result) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{16, 0}
-}
-
-func (x *SettlementBatch_Result) GetResult() isSettlementBatch_Result_Result {
-	if x != nil {
-		return x.Result
-	}
-	return nil
-}
-
-func (x *SettlementBatch_Result) GetSettlement() *Settlement {
-	if x != nil {
-		if x, ok := x.Result.(*SettlementBatch_Result_Settlement); ok {
-			return x.Settlement
-		}
-	}
-	return nil
-}
-
-func (x *SettlementBatch_Result) GetError() *Error {
-	if x != nil {
-		if x, ok := x.Result.(*SettlementBatch_Result_Error); ok {
-			return x.Error
-		}
-	}
-	return nil
-}
-
-type isSettlementBatch_Result_Result interface {
-	isSettlementBatch_Result_Result()
-}
-
-type SettlementBatch_Result_Settlement struct {
-	Settlement *Settlement `protobuf:"bytes,1,opt,name=settlement,proto3,oneof"`
-}
-
-type SettlementBatch_Result_Error struct {
-	Error *Error `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
-}
-
-func (*SettlementBatch_Result_Settlement) isSettlementBatch_Result_Result() {}
-
-func (*SettlementBatch_Result_Error) isSettlementBatch_Result_Result() {}
-
-type PeekBatchResponse_Result struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Result:
-	//
-	//	*PeekBatchResponse_Result_Limits
-	//	*PeekBatchResponse_Result_Error
-	Result        isPeekBatchResponse_Result_Result `protobuf_oneof:"result"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PeekBatchResponse_Result) Reset() {
-	*x = PeekBatchResponse_Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[36]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PeekBatchResponse_Result) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PeekBatchResponse_Result) ProtoMessage() {}
-
-func (x *PeekBatchResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[36]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PeekBatchResponse_Result.ProtoReflect.Descriptor instead.
-func (*PeekBatchResponse_Result) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{17, 0}
-}
-
-func (x *PeekBatchResponse_Result) GetResult() isPeekBatchResponse_Result_Result {
-	if x != nil {
-		return x.Result
-	}
-	return nil
-}
-
-func (x *PeekBatchResponse_Result) GetLimits() *PeekResponse {
-	if x != nil {
-		if x, ok := x.Result.(*PeekBatchResponse_Result_Limits); ok {
-			return x.Limits
-		}
-	}
-	return nil
-}
-
-func (x *PeekBatchResponse_Result) GetError() *Error {
-	if x != nil {
-		if x, ok := x.Result.(*PeekBatchResponse_Result_Error); ok {
-			return x.Error
-		}
-	}
-	return nil
-}
-
-type isPeekBatchResponse_Result_Result interface {
-	isPeekBatchResponse_Result_Result()
-}
-
-type PeekBatchResponse_Result_Limits struct {
-	Limits *PeekResponse `protobuf:"bytes,1,opt,name=limits,proto3,oneof"`
-}
-
-type PeekBatchResponse_Result_Error struct {
-	Error *Error `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
-}
-
-func (*PeekBatchResponse_Result_Limits) isPeekBatchResponse_Result_Result() {}
-
-func (*PeekBatchResponse_Result_Error) isPeekBatchResponse_Result_Result() {}
 
 var File_bucketring_v1_bucketring_proto protoreflect.FileDescriptor
 
@@ -3118,37 +2607,11 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
-	"\x05field\x18\x03 \x01(\tR\x05field\"F\n" +
-	"\x11CheckBatchRequest\x121\n" +
-	"\x05items\x18\x01 \x03(\v2\x1b.bucketring.v1.CheckRequestR\x05items\"J\n" +
-	"\x13ReserveBatchRequest\x123\n" +
-	"\x05items\x18\x01 \x03(\v2\x1d.bucketring.v1.ReserveRequestR\x05items\"H\n" +
-	"\x12SettleBatchRequest\x122\n" +
-	"\x05items\x18\x01 \x03(\v2\x1c.bucketring.v1.SettleRequestR\x05items\"H\n" +
-	"\x12CancelBatchRequest\x122\n" +
-	"\x05items\x18\x01 \x03(\v2\x1c.bucketring.v1.CancelRequestR\x05items\"D\n" +
-	"\x10PeekBatchRequest\x120\n" +
-	"\x05items\x18\x01 \x03(\v2\x1a.bucketring.v1.PeekRequestR\x05items\"\xc7\x01\n" +
-	"\rDecisionBatch\x12=\n" +
-	"\aresults\x18\x01 \x03(\v2#.bucketring.v1.DecisionBatch.ResultR\aresults\x1aw\n" +
-	"\x06Result\x125\n" +
-	"\bdecision\x18\x01 \x01(\v2\x17.bucketring.v1.DecisionH\x00R\bdecision\x12,\n" +
-	"\x05error\x18\x02 \x01(\v2\x14.bucketring.v1.ErrorH\x00R\x05errorB\b\n" +
-	"\x06result\"\xd1\x01\n" +
-	"\x0fSettlementBatch\x12?\n" +
-	"\aresults\x18\x01 \x03(\v2%.bucketring.v1.SettlementBatch.ResultR\aresults\x1a}\n" +
-	"\x06Result\x12;\n" +
-	"\n" +
-	"settlement\x18\x01 \x01(\v2\x19.bucketring.v1.SettlementH\x00R\n" +
-	"settlement\x12,\n" +
-	"\x05error\x18\x02 \x01(\v2\x14.bucketring.v1.ErrorH\x00R\x05errorB\b\n" +
-	"\x06result\"\xcf\x01\n" +
-	"\x11PeekBatchResponse\x12A\n" +
-	"\aresults\x18\x01 \x03(\v2'.bucketring.v1.PeekBatchResponse.ResultR\aresults\x1aw\n" +
-	"\x06Result\x125\n" +
-	"\x06limits\x18\x01 \x01(\v2\x1b.bucketring.v1.PeekResponseH\x00R\x06limits\x12,\n" +
-	"\x05error\x18\x02 \x01(\v2\x14.bucketring.v1.ErrorH\x00R\x05errorB\b\n" +
-	"\x06result\"b\n" +
+	"\x05field\x18\x03 \x01(\tR\x05field\"9\n" +
+	"\fBatchRequest\x12)\n" +
+	"\x05items\x18\x01 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"@\n" +
+	"\rBatchResponse\x12/\n" +
+	"\aresults\x18\x01 \x03(\v2\x15.bucketring.v1.ResultR\aresults\"b\n" +
 	"\x05Batch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12)\n" +
@@ -3263,19 +2726,14 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\tUNIT_WEEK\x10\x05\x12\x0e\n" +
 	"\n" +
 	"UNIT_MONTH\x10\x06\x12\r\n" +
-	"\tUNIT_YEAR\x10\a2\xac\a\n" +
+	"\tUNIT_YEAR\x10\a2\xdc\x04\n" +
 	"\vRateLimiter\x12=\n" +
 	"\x05Check\x12\x1b.bucketring.v1.CheckRequest\x1a\x17.bucketring.v1.Decision\x12A\n" +
 	"\aReserve\x12\x1d.bucketring.v1.ReserveRequest\x1a\x17.bucketring.v1.Decision\x12A\n" +
 	"\x06Settle\x12\x1c.bucketring.v1.SettleRequest\x1a\x19.bucketring.v1.Settlement\x12A\n" +
 	"\x06Cancel\x12\x1c.bucketring.v1.CancelRequest\x1a\x19.bucketring.v1.Settlement\x12?\n" +
-	"\x04Peek\x12\x1a.bucketring.v1.PeekRequest\x1a\x1b.bucketring.v1.PeekResponse\x12L\n" +
-	"\n" +
-	"CheckBatch\x12 .bucketring.v1.CheckBatchRequest\x1a\x1c.bucketring.v1.DecisionBatch\x12P\n" +
-	"\fReserveBatch\x12\".bucketring.v1.ReserveBatchRequest\x1a\x1c.bucketring.v1.DecisionBatch\x12P\n" +
-	"\vSettleBatch\x12!.bucketring.v1.SettleBatchRequest\x1a\x1e.bucketring.v1.SettlementBatch\x12P\n" +
-	"\vCancelBatch\x12!.bucketring.v1.CancelBatchRequest\x1a\x1e.bucketring.v1.SettlementBatch\x12N\n" +
-	"\tPeekBatch\x12\x1f.bucketring.v1.PeekBatchRequest\x1a .bucketring.v1.PeekBatchResponse\x12<\n" +
+	"\x04Peek\x12\x1a.bucketring.v1.PeekRequest\x1a\x1b.bucketring.v1.PeekResponse\x12B\n" +
+	"\x05Batch\x12\x1b.bucketring.v1.BatchRequest\x1a\x1c.bucketring.v1.BatchResponse\x12<\n" +
 	"\bExchange\x12\x14.bucketring.v1.Batch\x1a\x16.bucketring.v1.Answers(\x010\x01\x12;\n" +
 	"\x05Watch\x12\x1b.bucketring.v1.WatchRequest\x1a\x13.bucketring.v1.Ring0\x01\x12E\n" +
 	"\x06Locate\x12\x1c.bucketring.v1.LocateRequest\x1a\x1d.bucketring.v1.LocateResponseB,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
@@ -3293,132 +2751,103 @@ func file_bucketring_v1_bucketring_proto_rawDescGZIP() []byte {
 }
 
 var file_bucketring_v1_bucketring_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_bucketring_v1_bucketring_proto_goTypes = []any{
-	(Outcome)(0),                     // 0: bucketring.v1.Outcome
-	(Reason)(0),                      // 1: bucketring.v1.Reason
-	(Route)(0),                       // 2: bucketring.v1.Route
-	(ReservationStatus)(0),           // 3: bucketring.v1.ReservationStatus
-	(Unit)(0),                        // 4: bucketring.v1.Unit
-	(*CheckRequest)(nil),             // 5: bucketring.v1.CheckRequest
-	(*ReserveRequest)(nil),           // 6: bucketring.v1.ReserveRequest
-	(*SettleRequest)(nil),            // 7: bucketring.v1.SettleRequest
-	(*CancelRequest)(nil),            // 8: bucketring.v1.CancelRequest
-	(*PeekRequest)(nil),              // 9: bucketring.v1.PeekRequest
-	(*Decision)(nil),                 // 10: bucketring.v1.Decision
-	(*LimitState)(nil),               // 11: bucketring.v1.LimitState
-	(*Settlement)(nil),               // 12: bucketring.v1.Settlement
-	(*PeekResponse)(nil),             // 13: bucketring.v1.PeekResponse
-	(*Error)(nil),                    // 14: bucketring.v1.Error
-	(*CheckBatchRequest)(nil),        // 15: bucketring.v1.CheckBatchRequest
-	(*ReserveBatchRequest)(nil),      // 16: bucketring.v1.ReserveBatchRequest
-	(*SettleBatchRequest)(nil),       // 17: bucketring.v1.SettleBatchRequest
-	(*CancelBatchRequest)(nil),       // 18: bucketring.v1.CancelBatchRequest
-	(*PeekBatchRequest)(nil),         // 19: bucketring.v1.PeekBatchRequest
-	(*DecisionBatch)(nil),            // 20: bucketring.v1.DecisionBatch
-	(*SettlementBatch)(nil),          // 21: bucketring.v1.SettlementBatch
-	(*PeekBatchResponse)(nil),        // 22: bucketring.v1.PeekBatchResponse
-	(*Batch)(nil),                    // 23: bucketring.v1.Batch
-	(*Item)(nil),                     // 24: bucketring.v1.Item
-	(*CountRequest)(nil),             // 25: bucketring.v1.CountRequest
-	(*Answers)(nil),                  // 26: bucketring.v1.Answers
-	(*Result)(nil),                   // 27: bucketring.v1.Result
-	(*Counted)(nil),                  // 28: bucketring.v1.Counted
-	(*Redirect)(nil),                 // 29: bucketring.v1.Redirect
-	(*WatchRequest)(nil),             // 30: bucketring.v1.WatchRequest
-	(*Ring)(nil),                     // 31: bucketring.v1.Ring
-	(*RingMember)(nil),               // 32: bucketring.v1.RingMember
-	(*LocateRequest)(nil),            // 33: bucketring.v1.LocateRequest
-	(*LocateResponse)(nil),           // 34: bucketring.v1.LocateResponse
-	(*Location)(nil),                 // 35: bucketring.v1.Location
-	nil,                              // 36: bucketring.v1.CheckRequest.CostsEntry
-	nil,                              // 37: bucketring.v1.ReserveRequest.CostsEntry
-	nil,                              // 38: bucketring.v1.SettleRequest.CostsEntry
-	(*DecisionBatch_Result)(nil),     // 39: bucketring.v1.DecisionBatch.Result
-	(*SettlementBatch_Result)(nil),   // 40: bucketring.v1.SettlementBatch.Result
-	(*PeekBatchResponse_Result)(nil), // 41: bucketring.v1.PeekBatchResponse.Result
-	(*durationpb.Duration)(nil),      // 42: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 43: google.protobuf.Timestamp
+	(Outcome)(0),                  // 0: bucketring.v1.Outcome
+	(Reason)(0),                   // 1: bucketring.v1.Reason
+	(Route)(0),                    // 2: bucketring.v1.Route
+	(ReservationStatus)(0),        // 3: bucketring.v1.ReservationStatus
+	(Unit)(0),                     // 4: bucketring.v1.Unit
+	(*CheckRequest)(nil),          // 5: bucketring.v1.CheckRequest
+	(*ReserveRequest)(nil),        // 6: bucketring.v1.ReserveRequest
+	(*SettleRequest)(nil),         // 7: bucketring.v1.SettleRequest
+	(*CancelRequest)(nil),         // 8: bucketring.v1.CancelRequest
+	(*PeekRequest)(nil),           // 9: bucketring.v1.PeekRequest
+	(*Decision)(nil),              // 10: bucketring.v1.Decision
+	(*LimitState)(nil),            // 11: bucketring.v1.LimitState
+	(*Settlement)(nil),            // 12: bucketring.v1.Settlement
+	(*PeekResponse)(nil),          // 13: bucketring.v1.PeekResponse
+	(*Error)(nil),                 // 14: bucketring.v1.Error
+	(*BatchRequest)(nil),          // 15: bucketring.v1.BatchRequest
+	(*BatchResponse)(nil),         // 16: bucketring.v1.BatchResponse
+	(*Batch)(nil),                 // 17: bucketring.v1.Batch
+	(*Item)(nil),                  // 18: bucketring.v1.Item
+	(*CountRequest)(nil),          // 19: bucketring.v1.CountRequest
+	(*Answers)(nil),               // 20: bucketring.v1.Answers
+	(*Result)(nil),                // 21: bucketring.v1.Result
+	(*Counted)(nil),               // 22: bucketring.v1.Counted
+	(*Redirect)(nil),              // 23: bucketring.v1.Redirect
+	(*WatchRequest)(nil),          // 24: bucketring.v1.WatchRequest
+	(*Ring)(nil),                  // 25: bucketring.v1.Ring
+	(*RingMember)(nil),            // 26: bucketring.v1.RingMember
+	(*LocateRequest)(nil),         // 27: bucketring.v1.LocateRequest
+	(*LocateResponse)(nil),        // 28: bucketring.v1.LocateResponse
+	(*Location)(nil),              // 29: bucketring.v1.Location
+	nil,                           // 30: bucketring.v1.CheckRequest.CostsEntry
+	nil,                           // 31: bucketring.v1.ReserveRequest.CostsEntry
+	nil,                           // 32: bucketring.v1.SettleRequest.CostsEntry
+	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
 }
 var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
-	36, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
-	37, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
-	38, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
+	30, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
+	31, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
+	32, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
 	0,  // 3: bucketring.v1.Decision.outcome:type_name -> bucketring.v1.Outcome
 	1,  // 4: bucketring.v1.Decision.reason:type_name -> bucketring.v1.Reason
-	42, // 5: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
+	33, // 5: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
 	11, // 6: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
 	2,  // 7: bucketring.v1.Decision.route:type_name -> bucketring.v1.Route
-	43, // 8: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
-	42, // 9: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
+	34, // 8: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
+	33, // 9: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
 	3,  // 10: bucketring.v1.Settlement.status:type_name -> bucketring.v1.ReservationStatus
 	11, // 11: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
 	2,  // 12: bucketring.v1.Settlement.route:type_name -> bucketring.v1.Route
 	11, // 13: bucketring.v1.PeekResponse.limits:type_name -> bucketring.v1.LimitState
 	2,  // 14: bucketring.v1.PeekResponse.route:type_name -> bucketring.v1.Route
-	5,  // 15: bucketring.v1.CheckBatchRequest.items:type_name -> bucketring.v1.CheckRequest
-	6,  // 16: bucketring.v1.ReserveBatchRequest.items:type_name -> bucketring.v1.ReserveRequest
-	7,  // 17: bucketring.v1.SettleBatchRequest.items:type_name -> bucketring.v1.SettleRequest
-	8,  // 18: bucketring.v1.CancelBatchRequest.items:type_name -> bucketring.v1.CancelRequest
-	9,  // 19: bucketring.v1.PeekBatchRequest.items:type_name -> bucketring.v1.PeekRequest
-	39, // 20: bucketring.v1.DecisionBatch.results:type_name -> bucketring.v1.DecisionBatch.Result
-	40, // 21: bucketring.v1.SettlementBatch.results:type_name -> bucketring.v1.SettlementBatch.Result
-	41, // 22: bucketring.v1.PeekBatchResponse.results:type_name -> bucketring.v1.PeekBatchResponse.Result
-	24, // 23: bucketring.v1.Batch.items:type_name -> bucketring.v1.Item
-	5,  // 24: bucketring.v1.Item.check:type_name -> bucketring.v1.CheckRequest
-	6,  // 25: bucketring.v1.Item.reserve:type_name -> bucketring.v1.ReserveRequest
-	7,  // 26: bucketring.v1.Item.settle:type_name -> bucketring.v1.SettleRequest
-	8,  // 27: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
-	9,  // 28: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
-	25, // 29: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
-	4,  // 30: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
-	27, // 31: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
-	10, // 32: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
-	12, // 33: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
-	13, // 34: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
-	14, // 35: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
-	29, // 36: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
-	28, // 37: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
-	2,  // 38: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
-	32, // 39: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
-	35, // 40: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
-	10, // 41: bucketring.v1.DecisionBatch.Result.decision:type_name -> bucketring.v1.Decision
-	14, // 42: bucketring.v1.DecisionBatch.Result.error:type_name -> bucketring.v1.Error
-	12, // 43: bucketring.v1.SettlementBatch.Result.settlement:type_name -> bucketring.v1.Settlement
-	14, // 44: bucketring.v1.SettlementBatch.Result.error:type_name -> bucketring.v1.Error
-	13, // 45: bucketring.v1.PeekBatchResponse.Result.limits:type_name -> bucketring.v1.PeekResponse
-	14, // 46: bucketring.v1.PeekBatchResponse.Result.error:type_name -> bucketring.v1.Error
-	5,  // 47: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
-	6,  // 48: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
-	7,  // 49: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
-	8,  // 50: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
-	9,  // 51: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
-	15, // 52: bucketring.v1.RateLimiter.CheckBatch:input_type -> bucketring.v1.CheckBatchRequest
-	16, // 53: bucketring.v1.RateLimiter.ReserveBatch:input_type -> bucketring.v1.ReserveBatchRequest
-	17, // 54: bucketring.v1.RateLimiter.SettleBatch:input_type -> bucketring.v1.SettleBatchRequest
-	18, // 55: bucketring.v1.RateLimiter.CancelBatch:input_type -> bucketring.v1.CancelBatchRequest
-	19, // 56: bucketring.v1.RateLimiter.PeekBatch:input_type -> bucketring.v1.PeekBatchRequest
-	23, // 57: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
-	30, // 58: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
-	33, // 59: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
-	10, // 60: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
-	10, // 61: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
-	12, // 62: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
-	12, // 63: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
-	13, // 64: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
-	20, // 65: bucketring.v1.RateLimiter.CheckBatch:output_type -> bucketring.v1.DecisionBatch
-	20, // 66: bucketring.v1.RateLimiter.ReserveBatch:output_type -> bucketring.v1.DecisionBatch
-	21, // 67: bucketring.v1.RateLimiter.SettleBatch:output_type -> bucketring.v1.SettlementBatch
-	21, // 68: bucketring.v1.RateLimiter.CancelBatch:output_type -> bucketring.v1.SettlementBatch
-	22, // 69: bucketring.v1.RateLimiter.PeekBatch:output_type -> bucketring.v1.PeekBatchResponse
-	26, // 70: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
-	31, // 71: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
-	34, // 72: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
-	60, // [60:73] is the sub-list for method output_type
-	47, // [47:60] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	18, // 15: bucketring.v1.BatchRequest.items:type_name -> bucketring.v1.Item
+	21, // 16: bucketring.v1.BatchResponse.results:type_name -> bucketring.v1.Result
+	18, // 17: bucketring.v1.Batch.items:type_name -> bucketring.v1.Item
+	5,  // 18: bucketring.v1.Item.check:type_name -> bucketring.v1.CheckRequest
+	6,  // 19: bucketring.v1.Item.reserve:type_name -> bucketring.v1.ReserveRequest
+	7,  // 20: bucketring.v1.Item.settle:type_name -> bucketring.v1.SettleRequest
+	8,  // 21: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
+	9,  // 22: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
+	19, // 23: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
+	4,  // 24: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
+	21, // 25: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
+	10, // 26: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
+	12, // 27: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
+	13, // 28: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
+	14, // 29: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
+	23, // 30: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
+	22, // 31: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
+	2,  // 32: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
+	26, // 33: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
+	29, // 34: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
+	5,  // 35: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
+	6,  // 36: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
+	7,  // 37: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
+	8,  // 38: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
+	9,  // 39: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
+	15, // 40: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
+	17, // 41: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
+	24, // 42: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
+	27, // 43: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
+	10, // 44: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
+	10, // 45: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
+	12, // 46: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
+	12, // 47: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
+	13, // 48: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
+	16, // 49: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
+	20, // 50: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
+	25, // 51: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
+	28, // 52: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
+	44, // [44:53] is the sub-list for method output_type
+	35, // [35:44] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_bucketring_proto_init() }
@@ -3430,7 +2859,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 	file_bucketring_v1_bucketring_proto_msgTypes[1].OneofWrappers = []any{}
 	file_bucketring_v1_bucketring_proto_msgTypes[2].OneofWrappers = []any{}
 	file_bucketring_v1_bucketring_proto_msgTypes[5].OneofWrappers = []any{}
-	file_bucketring_v1_bucketring_proto_msgTypes[19].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[13].OneofWrappers = []any{
 		(*Item_Check)(nil),
 		(*Item_Reserve)(nil),
 		(*Item_Settle)(nil),
@@ -3438,7 +2867,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Item_Peek)(nil),
 		(*Item_Count)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[22].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[16].OneofWrappers = []any{
 		(*Result_Decision)(nil),
 		(*Result_Settlement)(nil),
 		(*Result_Limits)(nil),
@@ -3446,25 +2875,13 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Result_Redirect)(nil),
 		(*Result_Counted)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[34].OneofWrappers = []any{
-		(*DecisionBatch_Result_Decision)(nil),
-		(*DecisionBatch_Result_Error)(nil),
-	}
-	file_bucketring_v1_bucketring_proto_msgTypes[35].OneofWrappers = []any{
-		(*SettlementBatch_Result_Settlement)(nil),
-		(*SettlementBatch_Result_Error)(nil),
-	}
-	file_bucketring_v1_bucketring_proto_msgTypes[36].OneofWrappers = []any{
-		(*PeekBatchResponse_Result_Limits)(nil),
-		(*PeekBatchResponse_Result_Error)(nil),
-	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bucketring_v1_bucketring_proto_rawDesc), len(file_bucketring_v1_bucketring_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   37,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

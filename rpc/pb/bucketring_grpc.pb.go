@@ -24,19 +24,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RateLimiter_Check_FullMethodName        = "/bucketring.v1.RateLimiter/Check"
-	RateLimiter_Reserve_FullMethodName      = "/bucketring.v1.RateLimiter/Reserve"
-	RateLimiter_Settle_FullMethodName       = "/bucketring.v1.RateLimiter/Settle"
-	RateLimiter_Cancel_FullMethodName       = "/bucketring.v1.RateLimiter/Cancel"
-	RateLimiter_Peek_FullMethodName         = "/bucketring.v1.RateLimiter/Peek"
-	RateLimiter_CheckBatch_FullMethodName   = "/bucketring.v1.RateLimiter/CheckBatch"
-	RateLimiter_ReserveBatch_FullMethodName = "/bucketring.v1.RateLimiter/ReserveBatch"
-	RateLimiter_SettleBatch_FullMethodName  = "/bucketring.v1.RateLimiter/SettleBatch"
-	RateLimiter_CancelBatch_FullMethodName  = "/bucketring.v1.RateLimiter/CancelBatch"
-	RateLimiter_PeekBatch_FullMethodName    = "/bucketring.v1.RateLimiter/PeekBatch"
-	RateLimiter_Exchange_FullMethodName     = "/bucketring.v1.RateLimiter/Exchange"
-	RateLimiter_Watch_FullMethodName        = "/bucketring.v1.RateLimiter/Watch"
-	RateLimiter_Locate_FullMethodName       = "/bucketring.v1.RateLimiter/Locate"
+	RateLimiter_Check_FullMethodName    = "/bucketring.v1.RateLimiter/Check"
+	RateLimiter_Reserve_FullMethodName  = "/bucketring.v1.RateLimiter/Reserve"
+	RateLimiter_Settle_FullMethodName   = "/bucketring.v1.RateLimiter/Settle"
+	RateLimiter_Cancel_FullMethodName   = "/bucketring.v1.RateLimiter/Cancel"
+	RateLimiter_Peek_FullMethodName     = "/bucketring.v1.RateLimiter/Peek"
+	RateLimiter_Batch_FullMethodName    = "/bucketring.v1.RateLimiter/Batch"
+	RateLimiter_Exchange_FullMethodName = "/bucketring.v1.RateLimiter/Exchange"
+	RateLimiter_Watch_FullMethodName    = "/bucketring.v1.RateLimiter/Watch"
+	RateLimiter_Locate_FullMethodName   = "/bucketring.v1.RateLimiter/Locate"
 )
 
 // RateLimiterClient is the client API for RateLimiter service.
@@ -61,11 +57,9 @@ type RateLimiterClient interface {
 	Cancel(ctx context.Context, in *CancelRequest, opts ...grpc.CallOption) (*Settlement, error)
 	// Peek reports the state of every limit and changes nothing.
 	Peek(ctx context.Context, in *PeekRequest, opts ...grpc.CallOption) (*PeekResponse, error)
-	CheckBatch(ctx context.Context, in *CheckBatchRequest, opts ...grpc.CallOption) (*DecisionBatch, error)
-	ReserveBatch(ctx context.Context, in *ReserveBatchRequest, opts ...grpc.CallOption) (*DecisionBatch, error)
-	SettleBatch(ctx context.Context, in *SettleBatchRequest, opts ...grpc.CallOption) (*SettlementBatch, error)
-	CancelBatch(ctx context.Context, in *CancelBatchRequest, opts ...grpc.CallOption) (*SettlementBatch, error)
-	PeekBatch(ctx context.Context, in *PeekBatchRequest, opts ...grpc.CallOption) (*PeekBatchResponse, error)
+	// Batch decides calls of any kind. A wrong item costs the others nothing.
+	// Checks of one partition are decided in their order.
+	Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*BatchResponse, error)
 	// Exchange is for a client that knows the ring: it decides the items that this
 	// node owns, and answers the others with a Redirect. Each Batch has one
 	// Answers, in the order of the batches. A stream that ends with OK has not
@@ -135,50 +129,10 @@ func (c *rateLimiterClient) Peek(ctx context.Context, in *PeekRequest, opts ...g
 	return out, nil
 }
 
-func (c *rateLimiterClient) CheckBatch(ctx context.Context, in *CheckBatchRequest, opts ...grpc.CallOption) (*DecisionBatch, error) {
+func (c *rateLimiterClient) Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*BatchResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(DecisionBatch)
-	err := c.cc.Invoke(ctx, RateLimiter_CheckBatch_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *rateLimiterClient) ReserveBatch(ctx context.Context, in *ReserveBatchRequest, opts ...grpc.CallOption) (*DecisionBatch, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(DecisionBatch)
-	err := c.cc.Invoke(ctx, RateLimiter_ReserveBatch_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *rateLimiterClient) SettleBatch(ctx context.Context, in *SettleBatchRequest, opts ...grpc.CallOption) (*SettlementBatch, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(SettlementBatch)
-	err := c.cc.Invoke(ctx, RateLimiter_SettleBatch_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *rateLimiterClient) CancelBatch(ctx context.Context, in *CancelBatchRequest, opts ...grpc.CallOption) (*SettlementBatch, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(SettlementBatch)
-	err := c.cc.Invoke(ctx, RateLimiter_CancelBatch_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *rateLimiterClient) PeekBatch(ctx context.Context, in *PeekBatchRequest, opts ...grpc.CallOption) (*PeekBatchResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(PeekBatchResponse)
-	err := c.cc.Invoke(ctx, RateLimiter_PeekBatch_FullMethodName, in, out, cOpts...)
+	out := new(BatchResponse)
+	err := c.cc.Invoke(ctx, RateLimiter_Batch_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -249,11 +203,9 @@ type RateLimiterServer interface {
 	Cancel(context.Context, *CancelRequest) (*Settlement, error)
 	// Peek reports the state of every limit and changes nothing.
 	Peek(context.Context, *PeekRequest) (*PeekResponse, error)
-	CheckBatch(context.Context, *CheckBatchRequest) (*DecisionBatch, error)
-	ReserveBatch(context.Context, *ReserveBatchRequest) (*DecisionBatch, error)
-	SettleBatch(context.Context, *SettleBatchRequest) (*SettlementBatch, error)
-	CancelBatch(context.Context, *CancelBatchRequest) (*SettlementBatch, error)
-	PeekBatch(context.Context, *PeekBatchRequest) (*PeekBatchResponse, error)
+	// Batch decides calls of any kind. A wrong item costs the others nothing.
+	// Checks of one partition are decided in their order.
+	Batch(context.Context, *BatchRequest) (*BatchResponse, error)
 	// Exchange is for a client that knows the ring: it decides the items that this
 	// node owns, and answers the others with a Redirect. Each Batch has one
 	// Answers, in the order of the batches. A stream that ends with OK has not
@@ -288,20 +240,8 @@ func (UnimplementedRateLimiterServer) Cancel(context.Context, *CancelRequest) (*
 func (UnimplementedRateLimiterServer) Peek(context.Context, *PeekRequest) (*PeekResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Peek not implemented")
 }
-func (UnimplementedRateLimiterServer) CheckBatch(context.Context, *CheckBatchRequest) (*DecisionBatch, error) {
-	return nil, status.Error(codes.Unimplemented, "method CheckBatch not implemented")
-}
-func (UnimplementedRateLimiterServer) ReserveBatch(context.Context, *ReserveBatchRequest) (*DecisionBatch, error) {
-	return nil, status.Error(codes.Unimplemented, "method ReserveBatch not implemented")
-}
-func (UnimplementedRateLimiterServer) SettleBatch(context.Context, *SettleBatchRequest) (*SettlementBatch, error) {
-	return nil, status.Error(codes.Unimplemented, "method SettleBatch not implemented")
-}
-func (UnimplementedRateLimiterServer) CancelBatch(context.Context, *CancelBatchRequest) (*SettlementBatch, error) {
-	return nil, status.Error(codes.Unimplemented, "method CancelBatch not implemented")
-}
-func (UnimplementedRateLimiterServer) PeekBatch(context.Context, *PeekBatchRequest) (*PeekBatchResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method PeekBatch not implemented")
+func (UnimplementedRateLimiterServer) Batch(context.Context, *BatchRequest) (*BatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Batch not implemented")
 }
 func (UnimplementedRateLimiterServer) Exchange(grpc.BidiStreamingServer[Batch, Answers]) error {
 	return status.Error(codes.Unimplemented, "method Exchange not implemented")
@@ -423,92 +363,20 @@ func _RateLimiter_Peek_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
-func _RateLimiter_CheckBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(CheckBatchRequest)
+func _RateLimiter_Batch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(RateLimiterServer).CheckBatch(ctx, in)
+		return srv.(RateLimiterServer).Batch(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: RateLimiter_CheckBatch_FullMethodName,
+		FullMethod: RateLimiter_Batch_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(RateLimiterServer).CheckBatch(ctx, req.(*CheckBatchRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _RateLimiter_ReserveBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ReserveBatchRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(RateLimiterServer).ReserveBatch(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: RateLimiter_ReserveBatch_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(RateLimiterServer).ReserveBatch(ctx, req.(*ReserveBatchRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _RateLimiter_SettleBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(SettleBatchRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(RateLimiterServer).SettleBatch(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: RateLimiter_SettleBatch_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(RateLimiterServer).SettleBatch(ctx, req.(*SettleBatchRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _RateLimiter_CancelBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(CancelBatchRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(RateLimiterServer).CancelBatch(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: RateLimiter_CancelBatch_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(RateLimiterServer).CancelBatch(ctx, req.(*CancelBatchRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _RateLimiter_PeekBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(PeekBatchRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(RateLimiterServer).PeekBatch(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: RateLimiter_PeekBatch_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(RateLimiterServer).PeekBatch(ctx, req.(*PeekBatchRequest))
+		return srv.(RateLimiterServer).Batch(ctx, req.(*BatchRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -577,24 +445,8 @@ var RateLimiter_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _RateLimiter_Peek_Handler,
 		},
 		{
-			MethodName: "CheckBatch",
-			Handler:    _RateLimiter_CheckBatch_Handler,
-		},
-		{
-			MethodName: "ReserveBatch",
-			Handler:    _RateLimiter_ReserveBatch_Handler,
-		},
-		{
-			MethodName: "SettleBatch",
-			Handler:    _RateLimiter_SettleBatch_Handler,
-		},
-		{
-			MethodName: "CancelBatch",
-			Handler:    _RateLimiter_CancelBatch_Handler,
-		},
-		{
-			MethodName: "PeekBatch",
-			Handler:    _RateLimiter_PeekBatch_Handler,
+			MethodName: "Batch",
+			Handler:    _RateLimiter_Batch_Handler,
 		},
 		{
 			MethodName: "Locate",

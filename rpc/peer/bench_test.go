@@ -49,12 +49,12 @@ func BenchmarkCheck(b *testing.B) {
 	for _, size := range []int{16, 256} {
 		b.Run(fmt.Sprint("forward, batch of ", size), func(b *testing.B) {
 			b.ReportAllocs()
-			batch := &pb.CheckBatchRequest{}
+			batch := &pb.BatchRequest{}
 			for range size {
-				batch.Items = append(batch.Items, q)
+				batch.Items = append(batch.Items, itemOf(q))
 			}
 			for b.Loop() {
-				if _, err := nodes[1].CheckBatch(context.Background(), batch); err != nil {
+				if _, err := nodes[1].Batch(context.Background(), batch); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -74,7 +74,7 @@ func TestLocalCallsCostNothingMore(t *testing.T) {
 	ctx := context.Background()
 	key := n.ownedBy(0)
 	check := &pb.CheckRequest{Key: key, Tier: "thousand", RequestId: "a"}
-	batch := &pb.CheckBatchRequest{Items: []*pb.CheckRequest{check, check}}
+	batch := batchOf(check, check)
 	settle := &pb.SettleRequest{Key: key, RequestId: "r", OutputTokens: new(int64(1)), Final: new(false)}
 	peek := &pb.PeekRequest{Key: key}
 	if _, err := n.Reserve(ctx, &pb.ReserveRequest{Key: key, RequestId: "r"}); err != nil {
@@ -82,9 +82,9 @@ func TestLocalCallsCostNothingMore(t *testing.T) {
 	}
 	for name, call := range map[string]func(pb.RateLimiterServer){
 		"Check":      func(s pb.RateLimiterServer) { _, _ = s.Check(ctx, check) },
-		"CheckBatch": func(s pb.RateLimiterServer) { _, _ = s.CheckBatch(ctx, batch) },
+		"CheckBatch": func(s pb.RateLimiterServer) { _, _ = s.Batch(ctx, batch) },
 		"SettleBatch": func(s pb.RateLimiterServer) {
-			_, _ = s.SettleBatch(ctx, &pb.SettleBatchRequest{Items: []*pb.SettleRequest{settle, settle}})
+			_, _ = s.Batch(ctx, batchOf(settle, settle))
 		},
 		"Settle": func(s pb.RateLimiterServer) { _, _ = s.Settle(ctx, settle) },
 		"Peek":   func(s pb.RateLimiterServer) { _, _ = s.Peek(ctx, peek) },
@@ -109,12 +109,12 @@ func TestForwardAllocations(t *testing.T) {
 		t.Skip("the race detector empties pools")
 	}
 	nodes := newCluster(t, 2)
-	batch := &pb.CheckBatchRequest{}
+	batch := &pb.BatchRequest{}
 	for range 256 {
-		batch.Items = append(batch.Items, &pb.CheckRequest{Key: nodes[1].ownedBy(0), Tier: "thousand", RequestId: "a"})
+		batch.Items = append(batch.Items, itemOf(&pb.CheckRequest{Key: nodes[1].ownedBy(0), Tier: "thousand", RequestId: "a"}))
 	}
 	ask := func() {
-		if _, err := nodes[0].CheckBatch(context.Background(), batch); err != nil {
+		if _, err := nodes[0].Batch(context.Background(), batch); err != nil {
 			t.Error(err)
 		}
 	}

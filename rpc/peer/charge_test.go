@@ -14,11 +14,11 @@ import (
 )
 
 // charge charges requests on keys, and fails the test on an error of all.
-func (n *node) charge(tier string, requests int64, keys ...string) []*pb.DecisionBatch_Result {
+func (n *node) charge(tier string, requests int64, keys ...string) []*pb.Result {
 	n.t.Helper()
-	b := &pb.CheckBatchRequest{}
+	b := &pb.BatchRequest{}
 	for _, key := range keys {
-		b.Items = append(b.Items, &pb.CheckRequest{Key: key, Tier: tier, Requests: &requests})
+		b.Items = append(b.Items, itemOf(&pb.CheckRequest{Key: key, Tier: tier, Requests: &requests}))
 	}
 	out, err := n.Charge(within(n.t, testWait), b)
 	if err != nil || len(out.GetResults()) != len(keys) {
@@ -52,7 +52,7 @@ func TestCharge(t *testing.T) {
 	if r := nodes[0].charge("nothing", 1, keys...)[1]; codes.Code(r.GetError().GetCode()) != codes.InvalidArgument {
 		t.Errorf("Charge() in a tier that does not exist = %v, want InvalidArgument", r)
 	}
-	if _, err := nodes[0].Charge(t.Context(), &pb.CheckBatchRequest{Items: make([]*pb.CheckRequest, server.MaxItems+1)}); grpcstatus.Code(err) != codes.InvalidArgument {
+	if _, err := nodes[0].Charge(t.Context(), &pb.BatchRequest{Items: make([]*pb.Item, server.MaxItems+1)}); grpcstatus.Code(err) != codes.InvalidArgument {
 		t.Errorf("Charge() of too much = %v, want InvalidArgument", err)
 	}
 }

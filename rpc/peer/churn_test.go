@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // load asks nodes about many keys until it is stopped, and complains about every
@@ -53,11 +54,11 @@ func (l *load) one(ctx context.Context, n *node, i, j int) error {
 		l.count(d.GetRoute())
 		return err
 	case 1:
-		b, err := n.CheckBatch(ctx, &pb.CheckBatchRequest{Items: []*pb.CheckRequest{{Key: key, Tier: "open"}, {Key: "x" + key, Tier: "open"}}})
+		b, err := n.Batch(ctx, batchOf(&pb.CheckRequest{Key: key, Tier: "open"}, &pb.CheckRequest{Key: "x" + key, Tier: "open"}))
 		for _, r := range b.GetResults() {
 			l.count(r.GetDecision().GetRoute())
 			if e := r.GetError(); e != nil {
-				return restore(e)
+				return server.ErrorOf(&pb.Result{Result: &pb.Result_Error{Error: e}})
 			}
 		}
 		return err

@@ -5,13 +5,12 @@ package peer
 import (
 	"context"
 	"strconv"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -38,75 +37,54 @@ func (r *Router) Count(ctx context.Context, hits []server.Count) ([]server.Count
 	if len(hits) > server.MaxItems {
 		return nil, wrongField("hits", strconv.Itoa(len(hits)), "must be on at most "+strconv.Itoa(server.MaxItems)+" counters")
 	}
-	v, counted := r.view.Load(), make([]server.Counted, len(hits))
-	var away []counting
-	var began time.Time
-	var limited *deadline
-	for i := range hits {
-		q := &hits[i]
-		if v.mine(ring.PartitionOf(q.Key)) {
-			counted[i].Route = pb.Route_ROUTE_LOCAL
-			continue
-		}
-		if away == nil {
-			away = make([]counting, 0, len(hits)-i)
-			began, limited = time.Now(), r.limit(ctx)
-		}
-		away = append(away, counting{at: i})
-		c := &away[len(away)-1]
-		c.call.Count = q.Request(r.local.NewID())
-		c.item.Call = &c.call
-		if r.prepare(&c.way, &c.item) {
-			r.start(limited, v, &c.way)
-		}
+	c := r.counting.Get().(*counting)
+	defer r.counting.Put(c)
+	if cap(c.requests) < len(hits) {
+		c.calls, c.requests = make([]call.Call, len(hits)), make([]pb.CountRequest, len(hits))
 	}
 	for i := range hits {
-		if counted[i].Route == pb.Route_ROUTE_LOCAL {
-			counted[i] = r.local.Count(&hits[i])
-		}
+		request := &c.requests[:len(hits)][i]
+		hits[i].Fill(request)
+		c.calls[:len(hits)][i] = call.Of(request)
 	}
-	for i := range away {
-		c := &away[i]
-		r.finish(limited, &c.way)
-		r.observe(&c.way, began)
-		if counted[c.at] = server.CountedBy(c.way.result.GetCounted()); c.way.result.GetCounted() == nil {
-			counted[c.at] = server.Counted{Err: errorOf(c.way.result)}
-		}
+	results := r.Do(ctx, c.calls[:len(hits)])
+	defer results.Release()
+	counted := make([]server.Counted, len(hits))
+	for i := range counted {
+		counted[i] = results.Counted(i)
 	}
 	return counted, nil
 }
 
-// counting is hits on their way to their owner, in one piece of memory but for the
-// request.
+// counting is the memory of hits while they are counted. It is used again.
 type counting struct {
-	at   int // in the hits of the caller
-	way  call
-	item pb.Item
-	call pb.Item_Count
+	calls    []call.Call
+	requests []pb.CountRequest
 }
 
-// fallCount counts hits in place of the owner, against this member's share of the
-// limit. The owner is told of the hits, and in which window they came.
-func (r *Router) fallCount(c *call) {
-	q := c.item.GetCount()
-	share := &pb.CountRequest{
-		Key: q.GetKey(), Limit: q.GetLimit() / int64(max(r.Roster(), 1)), Unit: q.GetUnit(), UnitMultiplier: q.GetUnitMultiplier(),
-		Hits: q.GetHits(), GiveBack: q.GetGiveBack(), RequestId: q.GetRequestId(),
+// countInFallback counts hits in place of the owner, against this member's share of
+// the limit. The owner is told of the hits, and in which window they came.
+func (r *Router) countInFallback(c *call.Call) *pb.Result {
+	share := proto.CloneOf(c.Count())
+	share.RequestId = c.RequestID
+	share.Limit /= int64(max(r.Roster(), 1))
+	shared := call.Of(share)
+	result := decideAt(r.fallback, &shared)
+	d := result.GetCounted()
+	if d == nil || d.GetFull() || share.GetHits() == 0 {
+		return result
 	}
-	c.result = r.answerHere(r.fallback, &pb.Item{Call: &pb.Item_Count{Count: share}})
-	d := c.result.GetCounted()
-	if d == nil || d.GetFull() || q.GetHits() == 0 {
-		return
+	replay := c.Copy()
+	replay.Replay = true
+	replay.GetCount().WindowEnd = d.GetWindowEnd()
+	if rejected := r.enqueue(replay); rejected != nil {
+		return rejected
 	}
-	told := proto.CloneOf(q)
-	told.WindowEnd = d.GetWindowEnd()
-	c.item = &pb.Item{Call: &pb.Item_Count{Count: told}}
-	r.tell(c, true)
+	return result
 }
 
-// unknownCount reports whether the owner does not know what a count is, as
+// isUnknownCount reports whether the owner does not know what a count is, as
 // members of an earlier version do not.
-func unknownCount(item *pb.Item, result *pb.Result) bool {
-	_, ok := item.GetCall().(*pb.Item_Count)
-	return ok && code(result) == codes.InvalidArgument && result.GetError().GetField() == "call"
+func isUnknownCount(f *forward, result *pb.Result) bool {
+	return f.Kind == call.Count && code(result) == codes.InvalidArgument && result.GetError().GetField() == "call"
 }

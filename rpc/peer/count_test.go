@@ -15,7 +15,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/limiter"
-	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -50,7 +50,10 @@ func (n *node) count(hits ...server.Count) []server.Counted {
 
 // counted is what n's own service has of a counter per day.
 func (n *node) counted(key string) int64 {
-	return n.local.Count(&server.Count{Key: key, Window: day}).Used
+	request := &pb.CountRequest{}
+	(&server.Count{Key: key, Window: day}).Fill(request)
+	look := call.Of(request)
+	return decideAt(n.local, &look).GetCounted().GetUsed()
 }
 
 // TestCountExact: 48 callers at all nodes count on four counters with each call,
@@ -291,7 +294,9 @@ func TestCountIsForMembers(t *testing.T) {
 	nodes := newCluster(t, 2)
 	for _, key := range []string{nodes[0].ownedBy(0), nodes[1].ownedBy(0)} {
 		q := perDay(key, 9, 1)
-		item := &pb.Item{Call: &pb.Item_Count{Count: q.Request("id")}}
+		request := &pb.CountRequest{RequestId: "id"}
+		q.Fill(request)
+		item := itemOf(request)
 		e := openExchange(t, nodes[0]).ask(item, &pb.Item{Call: item.Call, Replay: true})
 		for i, field := range []string{"call", "replay"} {
 			if got := e.Results[i].GetError(); codes.Code(got.GetCode()) != codes.InvalidArgument || got.GetField() != field {
@@ -313,10 +318,13 @@ func TestCountAtAnEarlierVersion(t *testing.T) {
 	n := nodes[0]
 	q := perDay(nodes[1].ownedBy(0), 8, 1)
 	for field, want := range map[string]pb.Route{"call": pb.Route_ROUTE_FALLBACK, "hits": pb.Route_ROUTE_UNSPECIFIED} {
-		c := &call{item: &pb.Item{Call: &pb.Item_Count{Count: q.Request("id of " + field)}}, partition: ring.PartitionOf(q.Key)}
-		n.answered(n.limit(within(t, testWait)), c, failed(wrongField(field, "none", "is unknown")))
-		if got := c.result.GetCounted().GetRoute(); got != want || want == 0 && code(c.result) != codes.InvalidArgument {
-			t.Errorf("an error of %s became %v, want route %v", field, c.result, want)
+		request := &pb.CountRequest{RequestId: "id of " + field}
+		q.Fill(request)
+		c := call.Of(request)
+		f := &forward{Call: &c}
+		n.accept(n.limit(within(t, testWait), time.Now()), f, server.Failed(wrongField(field, "none", "is unknown")))
+		if got := f.result.GetCounted().GetRoute(); got != want || want == 0 && code(f.result) != codes.InvalidArgument {
+			t.Errorf("an error of %s became %v, want route %v", field, f.result, want)
 		}
 	}
 }

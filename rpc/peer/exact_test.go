@@ -56,8 +56,8 @@ func TestExact(t *testing.T) {
 func fiveChecks(t *testing.T, n *node, together bool, q *pb.CheckRequest) (d [5]*pb.Decision) {
 	var err error
 	if together {
-		var b *pb.DecisionBatch
-		if b, err = n.CheckBatch(context.Background(), &pb.CheckBatchRequest{Items: []*pb.CheckRequest{q, q, q, q, q}}); err == nil {
+		var b *pb.BatchResponse
+		if b, err = n.Batch(context.Background(), batchOf(q, q, q, q, q)); err == nil {
 			for i, r := range b.Results {
 				if d[i] = r.GetDecision(); d[i] == nil {
 					t.Errorf("item at %s = %v", n.name, r)

@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 
-	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // cause is why a call was decided without its owner.
@@ -31,98 +33,117 @@ func causeOf(err error) (cause, bool) {
 	switch {
 	case errors.Is(err, link.ErrBroken), errors.Is(err, link.ErrClosed), errors.Is(err, link.ErrAnswer):
 		return causeBroken, true
-	case errors.Is(err, link.ErrBreaker):
+	case errors.Is(err, link.ErrBreakerOpen):
 		return causeBreaker, true
-	case errors.Is(err, link.ErrFull):
+	case errors.Is(err, link.ErrQueueFull):
 		return causeFull, true
-	case errors.Is(err, link.ErrLate):
+	case errors.Is(err, link.ErrTimeout):
 		return causeLate, true
 	}
 	return "", false
 }
 
-// fall decides a call without its owner.
-func (r *Router) fall(c *call, why cause) {
-	if c.telling {
-		c.result = unavailable("the owner cannot be told: " + string(why))
+// fallBack decides a call without its owner. What it decides, the owner is told of.
+func (r *Router) fallBack(f *forward, why cause) {
+	if f.Origin == call.Outbox {
+		f.result = unavailable("the owner cannot be reached: " + string(why))
 		return
 	}
-	r.metrics.fell(why, c.item)
-	switch c.item.GetCall().(type) {
-	case *pb.Item_Settle, *pb.Item_Cancel:
-		r.fallSettle(c)
-	case *pb.Item_Peek:
-		c.result = r.answerHere(r.fallback, c.item)
-	case *pb.Item_Count:
-		r.fallCount(c)
+	r.metrics.fellBack(why, f.Kind)
+	switch f.Kind {
+	case call.Settle, call.Cancel:
+		f.result = r.endWithoutOwner(f.Call)
+	case call.Peek:
+		f.result = decideAt(r.fallback, f.Call)
+	case call.Count:
+		f.result = r.countInFallback(f.Call)
 	default:
-		r.fallDecision(c)
+		r.decideInFallback(f)
 	}
 }
 
-// fallDecision decides a check or a reserve. What is admitted is a charge that
-// the owner is told of. A repeated id is told again: it may not have been told
-// the first time, and the owner knows ids. What is denied may be held by an owner
-// that was asked and did not answer in time: there it is taken back.
-func (r *Router) fallDecision(c *call) {
-	c.result = r.answerHere(r.fallback, c.item)
-	d := c.result.GetDecision()
+// decideInFallback decides a check or a reserve. What is admitted is a charge that
+// is replayed at the owner. A repeated id is replayed again: the first replay may
+// not have been enqueued, and the owner knows ids. What is denied may be held by an
+// owner that was asked and did not answer in time: there it is withdrawn.
+func (r *Router) decideInFallback(f *forward) {
+	f.result = decideAt(r.fallback, f.Call)
+	d := f.result.GetDecision()
 	if d == nil || d.Outcome == pb.Outcome_OUTCOME_DENIED {
-		r.withdraw(c)
+		r.withdraw(f)
 		return
 	}
-	if !r.tell(c, true) {
+	replay := f.Copy()
+	replay.Replay = true
+	if rejected := r.enqueue(replay); rejected != nil {
+		f.result = rejected
 		return
 	}
-	if _, ok := c.item.GetCall().(*pb.Item_Reserve); ok {
-		d.RequestId = fallbackID(r.name, d.RequestId)
+	if f.Kind == call.Reserve {
+		d.RequestId = requestid.Fallback(r.name, d.RequestId)
 	}
+}
+
+// endWithoutOwner takes a settle or a cancel in place of the owner. If this member
+// did not make the reservation, only the owner knows it: the answer says what the
+// owner will do, and the owner is told.
+func (r *Router) endWithoutOwner(c *call.Call) *pb.Result {
+	if result, known := r.endInFallback(c); known {
+		return result
+	}
+	status := pb.ReservationStatus_RESERVATION_STATUS_CANCELLED
+	if q := c.Settle(); q != nil {
+		status = pb.ReservationStatus_RESERVATION_STATUS_SETTLED
+		if q.Final != nil && !*q.Final {
+			status = pb.ReservationStatus_RESERVATION_STATUS_HELD
+		}
+	}
+	if rejected := r.enqueue(c.Copy()); rejected != nil {
+		return rejected
+	}
+	return &pb.Result{Result: &pb.Result_Settlement{Settlement: &pb.Settlement{
+		RequestId: c.CallerID(), Status: status, Owner: r.name, Route: pb.Route_ROUTE_FALLBACK,
+	}}}
+}
+
+// enqueue leaves a call to the outbox, which keeps the item and tells the owner. If
+// the outbox is full it returns the result of the call: what the owner will never
+// hear of counts as not decided.
+func (r *Router) enqueue(item *pb.Item) (rejected *pb.Result) {
+	if err := r.outbox.Put(item); err != nil {
+		return unavailable("the owner of the key cannot be reached, and it cannot be told later: " + err.Error())
+	}
+	return nil
+}
+
+// withdraw takes a reserve back at an owner that may have decided it and whose
+// answer did not arrive. If the outbox is full, a reservation that is held there
+// ends with its lease.
+func (r *Router) withdraw(f *forward) {
+	if !f.unheard || f.Kind != call.Reserve || f.Attempt == 0 {
+		return
+	}
+	_ = r.outbox.Put(&pb.Item{
+		Call:    &pb.Item_Cancel{Cancel: &pb.CancelRequest{Key: f.Key, RequestId: f.RequestID}},
+		Attempt: f.Attempt,
+	})
 }
 
 // deliver tells an owner, for the outbox. Its error has a status.
 func (r *Router) deliver(ctx context.Context, item *pb.Item) error {
-	c := &call{
-		item:      &pb.Item{Call: item.Call, Replay: item.Replay, Attempt: item.Attempt},
-		partition: ring.PartitionOf(keyOf(item)),
-		telling:   true,
-	}
-	limited := r.limit(ctx)
-	r.start(limited, r.view.Load(), c)
-	r.finish(limited, c)
-	return errorOf(c.result)
+	results := r.Do(ctx, []call.Call{call.FromItem(item, call.Outbox)})
+	defer results.Release()
+	return server.ErrorOf(results.Get(0))
 }
 
-// ownerOf names who would be told of a call now, for the outbox.
+// ownerOf names the member that would be told of a call now, for the outbox.
 func (r *Router) ownerOf(item *pb.Item) string {
-	v, p := r.view.Load(), ring.PartitionOf(keyOf(item))
-	if v.mine(p) {
+	v, c := r.view.Load(), call.FromItem(item, call.Outbox)
+	if v.mine(c.Partition) {
 		return r.name
 	}
-	if m := v.owner(p); m != nil {
+	if m := v.owner(c.Partition); m != nil {
 		return m.Name
 	}
 	return ""
-}
-
-// tell leaves a call to the outbox, which tells the owner. If there is no room,
-// the call has an error instead of the answer that it had, and tell returns
-// false: what the owner will never hear of was not decided.
-func (r *Router) tell(c *call, replay bool) bool {
-	if err := r.outbox.Put(kept(c.item, replay)); err != nil {
-		c.result = unavailable("the owner of the key cannot be reached, and it cannot be told later: " + err.Error())
-		return false
-	}
-	return true
-}
-
-// withdraw takes a reserve back at an owner that may have decided it and could
-// not say so. If the outbox has no room, a reservation that is held there ends
-// with its lease.
-func (r *Router) withdraw(c *call) {
-	if !c.unheard {
-		return
-	}
-	if back, ok := withdrawal(c.item); ok {
-		_ = r.outbox.Put(back)
-	}
 }

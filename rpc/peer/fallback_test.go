@@ -115,9 +115,7 @@ func TestInTime(t *testing.T) {
 			return d.GetRoute(), err
 		},
 		func(ctx context.Context) (pb.Route, error) {
-			b, err := nodes[0].CheckBatch(ctx, &pb.CheckBatchRequest{Items: []*pb.CheckRequest{
-				{Key: key, Tier: "open"}, {Key: nodes[0].ownedBy(0)}, {Key: key, Tier: "open"},
-			}})
+			b, err := nodes[0].Batch(ctx, batchOf(&pb.CheckRequest{Key: key, Tier: "open"}, &pb.CheckRequest{Key: nodes[0].ownedBy(0)}, &pb.CheckRequest{Key: key, Tier: "open"}))
 			if err == nil && b.Results[1].GetDecision().GetRoute() != pb.Route_ROUTE_LOCAL {
 				t.Errorf("own item = %v, want local", b.Results[1])
 			}
@@ -193,7 +191,7 @@ func TestReservationInFallback(t *testing.T) {
 				heal()
 			case "cancel":
 				want = 0
-				b, err := other.CancelBatch(ctx, &pb.CancelBatchRequest{Items: []*pb.CancelRequest{{Key: key, RequestId: d.RequestId}}})
+				b, err := other.Batch(ctx, batchOf(&pb.CancelRequest{Key: key, RequestId: d.RequestId}))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -250,9 +248,7 @@ func TestSettleThroughOutbox(t *testing.T) {
 	want(s, err, "settled", pb.ReservationStatus_RESERVATION_STATUS_SETTLED)
 	s, err = nodes[0].Cancel(ctx, &pb.CancelRequest{Key: key, RequestId: "cancelled"})
 	want(s, err, "cancelled", pb.ReservationStatus_RESERVATION_STATUS_CANCELLED)
-	b, err := nodes[0].SettleBatch(ctx, &pb.SettleBatchRequest{Items: []*pb.SettleRequest{
-		{Key: key, RequestId: "held", OutputTokens: new(int64(3)), Final: new(false)},
-	}})
+	b, err := nodes[0].Batch(ctx, batchOf(&pb.SettleRequest{Key: key, RequestId: "held", OutputTokens: new(int64(3)), Final: new(false)}))
 	want(b.GetResults()[0].GetSettlement(), err, "held", pb.ReservationStatus_RESERVATION_STATUS_HELD)
 	if n := nodes[0].metric("bucketring_outbox_entries"); n != 3 {
 		t.Errorf("outbox has %v entries, want 3", n)

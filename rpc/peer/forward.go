@@ -12,231 +12,207 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/cluster/ownership"
-	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// call is one call on its way to its owner. The goroutine that has it starts it,
+// forward is a call on its way to its owner. The goroutine that has it starts it,
 // does other things, and finishes it.
-type call struct {
-	item      *pb.Item
-	partition int
-	// asked is the id that the caller has for a reservation, if it is not the
-	// one that the owner has: it was made in fallback.
-	asked string
-	// decider is the member that made the reservation in fallback, while that is
-	// whom the call goes to. Empty: it goes to the owner.
-	decider string
+type forward struct {
+	*call.Call
+	index int // in the results
 
-	// telling: the call comes from the outbox, and is told to nobody but its owner.
-	telling bool
+	toDecider bool // it was sent last to the member that made the reservation
+	view      *view
+	to        *memberAt // the member that it was sent to last
+	pending   *link.Pending
 
-	view       *view
-	to         *memberAt // whom it was sent to last
-	pending    *link.Pending
-	unheard    bool // somebody may have decided it, and could not say so
-	redirected bool // by the owner in an older view, or it was the older one
+	unheard    bool // a member may have decided it whose answer did not arrive
+	redirected bool // by the owner in an older view, or by one that had an older view
 	rerouted   bool
 	bounces    int
 
 	result *pb.Result // once it is decided
 }
 
-// deadline ends calls to owners in time for a fallback. It is a context for
-// links, which read the deadline; Done is that of the caller.
-type deadline struct {
-	context.Context
-	at time.Time
-}
-
-// Deadline implements context.Context.
-func (d *deadline) Deadline() (time.Time, bool) { return d.at, true }
-
-// limit returns a context that leaves an eighth of the caller's time for an
-// answer without the owner.
-func (r *Router) limit(ctx context.Context) *deadline {
-	now := time.Now()
+// limit returns a context that leaves an eighth of the caller's time, from now on,
+// for an answer without the owner.
+func (r *Router) limit(ctx context.Context, now time.Time) *link.DeadlineContext {
 	wait := r.timeout
 	if at, ok := ctx.Deadline(); ok {
 		wait = min(wait, at.Sub(now)/8*7)
 	}
-	return &deadline{ctx, now.Add(wait)}
+	limited := link.WithDeadline(ctx, now.Add(wait))
+	return &limited
 }
 
-// start sends c to its owner. It does not wait.
-func (r *Router) start(ctx *deadline, v *view, c *call) {
-	c.view = v
-	if c.decider != "" {
-		if r.startAtDecider(ctx, c) {
+// start sends f to the member that made its reservation in fallback, unless that
+// was this one, and otherwise to its owner. It does not wait.
+func (r *Router) start(ctx *link.DeadlineContext, v *view, f *forward) {
+	f.view, f.toDecider = v, f.Decider != "" && f.Decider != r.name
+	if f.toDecider {
+		m := v.member(f.Decider)
+		if m == nil || m.peer == nil {
+			r.fallBack(f, causeNoOwner)
 			return
 		}
-	}
-	if v.mine(c.partition) {
-		c.result = r.answerHere(r.local, c.item)
+		f.to = m
+		f.pending = m.peer.link.Start(ctx, f.Item(true))
 		return
 	}
-	owner := v.owner(c.partition)
+	r.startAtOwner(ctx, v, f)
+}
+
+// startAtOwner sends f to its owner, or decides it if that is this member.
+func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *view, f *forward) {
+	f.view, f.toDecider = v, false
+	if v.mine(f.Partition) {
+		f.result = decideAt(r.local, f.Call)
+		return
+	}
+	owner := v.owner(f.Partition)
 	if owner == nil || owner.peer == nil { // or this process, which is fenced
-		r.fall(c, causeNoOwner)
+		r.fallBack(f, causeNoOwner)
 		return
 	}
-	r.startAt(ctx, c, owner)
+	r.startAt(ctx, f, owner)
 }
 
-// startAt sends c to a member that may be its owner.
-func (r *Router) startAt(ctx *deadline, c *call, to *memberAt) {
-	c.item.Term = c.view.roles.Term(c.partition)
-	if c.item.GetReserve() != nil && c.item.Attempt == 0 && !c.telling {
-		c.item.Attempt = rand.Uint64() | 1
+// startAt sends f to a member that may be its owner.
+func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberAt) {
+	if f.Kind == call.Reserve && f.Attempt == 0 && f.Origin != call.Outbox {
+		f.Attempt = rand.Uint64() | 1
 	}
-	c.to = to
-	c.pending = to.peer.link.Start(ctx, c.item)
+	item := f.Item(false)
+	item.Term = f.view.roles.Term(f.Partition)
+	f.to = to
+	f.pending = to.peer.link.Start(ctx, item)
 }
 
-// finish waits for the result of c, and follows it where it leads.
-func (r *Router) finish(ctx *deadline, c *call) {
-	for c.pending != nil {
-		result, err := c.pending.Wait(ctx)
-		c.pending = nil
-		c.unheard = c.unheard || mayBeDecided(err)
-		if err == nil && codes.Code(result.GetError().GetCode()) == codes.DeadlineExceeded {
-			err = link.ErrLate // it was too late there: nothing was decided
+// finish waits for the result of f, and follows it where it leads.
+func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
+	for f.pending != nil {
+		result, err := f.pending.Wait(ctx)
+		f.pending = nil
+		f.unheard = f.unheard || mayBeDecided(err)
+		if err == nil && code(result) == codes.DeadlineExceeded {
+			err = link.ErrTimeout // it was too late there: nothing was decided
 		}
-		switch {
-		case err != nil:
-			r.unanswered(ctx, c, err)
-		case result.GetRedirect() != nil:
-			r.heard(c, result.GetTerm())
-			r.redirect(ctx, c, result.GetRedirect())
-		default:
-			r.heard(c, result.GetTerm())
-			r.answered(ctx, c, result)
+		if err != nil {
+			r.retry(ctx, f, err)
+			continue
+		}
+		r.learnTerm(f.Partition, result.GetTerm())
+		result.Term = 0 // terms are between members
+		if to := result.GetRedirect(); to != nil {
+			r.redirect(ctx, f, to)
+		} else {
+			r.accept(ctx, f, result)
 		}
 	}
-	if !c.telling {
-		r.settled(c)
+	if !f.Kind.EndsReservation() || f.Origin == call.Outbox {
+		return
+	}
+	if code(f.result) == codes.NotFound {
+		if result, known := r.endInFallback(f.Call); known {
+			f.result = result
+		}
+	}
+	if s := f.result.GetSettlement(); s != nil {
+		s.RequestId = f.CallerID() // the owner has another one
 	}
 }
 
-// heard takes a term that the asked member knows of.
-func (r *Router) heard(c *call, term uint64) {
-	if term > r.view.Load().roles.Term(c.partition) {
-		r.hear(ownership.Heard{{Partition: c.partition, Term: term}})
+// learnTerm takes a term that the asked member knows of.
+func (r *Router) learnTerm(partition int, term uint64) {
+	if term > r.view.Load().roles.Term(partition) {
+		r.learn(ownership.TermReports{{Partition: partition, Term: term}})
 	}
 }
 
 // mayBeDecided reports whether a call that ended with err may have been decided by
 // the member that it was sent to.
 func mayBeDecided(err error) bool {
-	return errors.Is(err, link.ErrLate) || errors.Is(err, link.ErrBroken) || errors.Is(err, link.ErrClosed)
+	return errors.Is(err, link.ErrTimeout) || errors.Is(err, link.ErrBroken) || errors.Is(err, link.ErrClosed)
 }
 
-// answered takes the result of the member that was asked.
-func (r *Router) answered(ctx *deadline, c *call, result *pb.Result) {
-	if c.decider != "" {
-		if code(result) == codes.NotFound {
-			c.decider = "" // it does not know of the reservation any more, the owner may
-			r.start(ctx, r.view.Load(), c)
-			return
-		}
-		if result.GetError() == nil && result.GetSettlement() == nil {
-			r.fall(c, causeBroken)
-			return
-		}
-		c.result = result // it says fallback
+// accept takes the result of the member that was asked.
+func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result) {
+	if f.toDecider && code(result) == codes.NotFound {
+		// The member does not know the reservation any more; the owner may.
+		r.startAtOwner(ctx, r.view.Load(), f)
 		return
 	}
-	if result.GetError() == nil && !forwarded(c.item, result) || unknownCount(c.item, result) {
-		r.fall(c, causeBroken) // no answer to this question: another version
+	route := routeOf(f.Kind, result)
+	if result.GetError() == nil && route == nil || isUnknownCount(f, result) {
+		r.fallBack(f, causeBroken) // no answer to this call: the member has another version
 		return
 	}
-	c.result = result
-}
-
-// forwarded marks the answer to a call. It returns false if it is none.
-func forwarded(item *pb.Item, result *pb.Result) bool {
-	switch item.GetCall().(type) {
-	case *pb.Item_Check, *pb.Item_Reserve:
-		if d := result.GetDecision(); d != nil {
-			d.Route = pb.Route_ROUTE_FORWARD
-			return true
-		}
-	case *pb.Item_Settle, *pb.Item_Cancel:
-		if s := result.GetSettlement(); s != nil {
-			s.Route = pb.Route_ROUTE_FORWARD
-			return true
-		}
-	case *pb.Item_Peek:
-		if l := result.GetLimits(); l != nil {
-			l.Route = pb.Route_ROUTE_FORWARD
-			return true
-		}
-	case *pb.Item_Count:
-		if n := result.GetCounted(); n != nil {
-			n.Route = pb.Route_ROUTE_FORWARD
-			return true
-		}
+	if route != nil && !f.toDecider { // whose own route is fallback
+		*route = pb.Route_ROUTE_FORWARD
 	}
-	return false
+	f.result = result
 }
 
-// redirect follows a redirect, once. If the owner has changed since c was sent,
+// redirect follows a redirect, once. If the owner has changed since f was sent,
 // the view says where to; if not, the member that was asked does.
-func (r *Router) redirect(ctx *deadline, c *call, to *pb.Redirect) {
+func (r *Router) redirect(ctx *link.DeadlineContext, f *forward, to *pb.Redirect) {
 	r.metrics.redirects.Inc()
-	if c.redirected {
-		r.bounced(ctx, c)
+	if f.redirected {
+		r.bounce(ctx, f)
 		return
 	}
-	c.redirected = true
+	f.redirected = true
 	now := r.view.Load()
-	if c.decider != "" || now.sends(c) != c.to.Member {
-		c.decider = ""
-		r.start(ctx, now, c)
+	if f.toDecider || now.target(f) != f.to.Member {
+		r.startAtOwner(ctx, now, f)
 		return
 	}
 	m := now.member(to.GetOwner())
-	if m == nil || m.Member == c.to.Member || m.peer == nil {
-		// Nobody, or nobody that this node knows of, or this node, which would
-		// have decided if it owned the partition by its own view.
-		r.bounced(ctx, c)
+	if m == nil || m.Member == f.to.Member || m.peer == nil {
+		// No member, one that this node does not know of, or this node itself,
+		// which does not own the partition by its own view.
+		r.bounce(ctx, f)
 		return
 	}
-	c.view = now
-	r.startAt(ctx, c, m)
+	f.view = now
+	r.startAt(ctx, f, m)
 }
 
-// Members follow the same membership, some 100 ms apart. A call that they send
-// from one to another waits for that, and no longer.
+// Members follow the same membership, some 100 ms apart. A call that they redirect
+// to each other waits for that, and no longer.
 const (
 	bounceWait = 20 * time.Millisecond
 	maxBounces = 12
 )
 
-// bounced waits a moment for members to agree on who owns the partition of c, and
-// begins anew. If they do not, it is decided without them.
-func (r *Router) bounced(ctx *deadline, c *call) {
-	if c.bounces++; c.telling || c.bounces > maxBounces || time.Until(ctx.at) < 2*bounceWait {
-		r.fall(c, causeRedirect)
+// bounce waits a moment for members to agree on who owns the partition of f, and
+// begins anew. If they do not agree, f is decided in fallback.
+func (r *Router) bounce(ctx *link.DeadlineContext, f *forward) {
+	at, _ := ctx.Deadline()
+	if f.bounces++; f.Origin == call.Outbox || f.bounces > maxBounces || time.Until(at) < 2*bounceWait {
+		r.fallBack(f, causeRedirect)
 		return
 	}
 	pause := time.NewTimer(bounceWait)
 	defer pause.Stop()
 	select {
 	case <-pause.C:
-		c.redirected, c.rerouted = false, false
-		r.start(ctx, r.view.Load(), c)
-	case <-ctx.Done():
-		c.result = failed(grpcstatus.FromContextError(context.Cause(ctx)).Err()) // the caller has gone
+		f.redirected, f.rerouted = false, false
+		r.startAtOwner(ctx, r.view.Load(), f)
+	case <-ctx.Done(): // the caller has gone
+		f.result = server.Failed(grpcstatus.FromContextError(context.Cause(ctx)).Err())
 	}
 }
 
-// sends returns whom c would be sent to now.
-func (v *view) sends(c *call) Member {
-	m := v.owner(c.partition)
-	if c.decider != "" {
-		m = v.member(c.decider)
+// target returns the member that f would be sent to by this view; the zero Member
+// if there is none.
+func (v *view) target(f *forward) Member {
+	m := v.owner(f.Partition)
+	if f.toDecider {
+		m = v.member(f.Decider)
 	}
 	if m == nil {
 		return Member{}
@@ -244,71 +220,23 @@ func (v *view) sends(c *call) Member {
 	return m.Member
 }
 
-// unanswered goes on with a call that has no answer: if somebody else would be
-// asked now, because its member goes, with that one, once.
-func (r *Router) unanswered(ctx *deadline, c *call, err error) {
+// retry goes on with a call that was not answered. If another member would be
+// asked now, because the one that was asked leaves, that one is asked, once.
+func (r *Router) retry(ctx *link.DeadlineContext, f *forward, err error) {
 	if errors.Is(err, link.ErrClosed) || errors.Is(err, link.ErrBroken) {
-		if now := r.view.Load(); !c.rerouted && now.sends(c) != c.to.Member {
-			c.rerouted = true
-			r.start(ctx, now, c)
+		if now := r.view.Load(); !f.rerouted && now.target(f) != f.to.Member {
+			f.rerouted = true
+			if f.toDecider {
+				r.start(ctx, now, f)
+			} else {
+				r.startAtOwner(ctx, now, f)
+			}
 			return
 		}
 	}
 	if cause, ok := causeOf(err); ok {
-		r.fall(c, cause)
+		r.fallBack(f, cause)
 		return
 	}
-	c.result = failed(grpcstatus.FromContextError(err).Err()) // the caller has gone
-}
-
-// decide takes one call that this process does not decide to its end.
-func (r *Router) decide(ctx context.Context, v *view, item *pb.Item) *pb.Result {
-	if err := ctx.Err(); err != nil {
-		return failed(grpcstatus.FromContextError(err).Err())
-	}
-	began := time.Now()
-	var c call
-	if r.prepare(&c, item) {
-		limited := r.limit(ctx)
-		r.start(limited, v, &c)
-		r.finish(limited, &c)
-	}
-	r.observe(&c, began)
-	return c.result
-}
-
-// prepare makes c of an item. It returns false if c has its result already.
-func (r *Router) prepare(c *call, item *pb.Item) bool {
-	c.item = item
-	c.partition = ring.PartitionOf(keyOf(item))
-	c.nameDecider() // before validation: the id may be longer than a caller's own
-	err := r.local.Validate(c.item)
-	if err == nil {
-		err = checkNewID(c.item)
-	}
-	if err != nil {
-		c.result = failed(err)
-		return false
-	}
-	r.identify(c.item)
-	return true
-}
-
-// observe counts the time of a call that its owner decided elsewhere.
-func (r *Router) observe(c *call, began time.Time) {
-	if c.result.GetDecision().GetRoute() == pb.Route_ROUTE_FORWARD || c.result.GetCounted().GetRoute() == pb.Route_ROUTE_FORWARD {
-		r.local.Observe(pb.Route_ROUTE_FORWARD, time.Since(began))
-	}
-}
-
-// answerHere lets a service of this process decide.
-func (r *Router) answerHere(service answerer, item *pb.Item) *pb.Result {
-	var results [1]*pb.Result
-	service.Answer([]*pb.Item{item}, results[:])
-	return results[0]
-}
-
-// answerer is a [server.Service].
-type answerer interface {
-	Answer(items []*pb.Item, results []*pb.Result)
+	f.result = server.Failed(grpcstatus.FromContextError(err).Err()) // the caller has gone
 }

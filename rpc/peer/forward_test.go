@@ -105,30 +105,22 @@ func calls(key string) []question {
 func batches(key string) []question {
 	return []question{
 		{"check batch", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
-			return s.CheckBatch(ctx, &pb.CheckBatchRequest{Items: []*pb.CheckRequest{
-				{Key: key, InputTokens: 1, RequestId: "b1"}, {Key: key, InputTokens: -1}, {Key: ""}, {Key: key, InputTokens: 1, RequestId: "b1"},
-			}})
+			return s.Batch(ctx, batchOf(&pb.CheckRequest{Key: key, InputTokens: 1, RequestId: "b1"}, &pb.CheckRequest{Key: key, InputTokens: -1}, &pb.CheckRequest{Key: ""}, &pb.CheckRequest{Key: key, InputTokens: 1, RequestId: "b1"}))
 		}},
 		{"reserve batch", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
-			return s.ReserveBatch(ctx, &pb.ReserveBatchRequest{Items: []*pb.ReserveRequest{
-				{Key: key, InputTokens: 1, MaxOutputTokens: new(int64(9)), RequestId: "b2"},
-				{Key: key, Tier: "nope", RequestId: "b3"},
-				{Key: key, InputTokens: 1, MaxOutputTokens: new(int64(9)), RequestId: "b4"},
-			}})
+			return s.Batch(ctx, batchOf(&pb.ReserveRequest{Key: key, InputTokens: 1, MaxOutputTokens: new(int64(9)), RequestId: "b2"}, &pb.ReserveRequest{Key: key, Tier: "nope", RequestId: "b3"}, &pb.ReserveRequest{Key: key, InputTokens: 1, MaxOutputTokens: new(int64(9)), RequestId: "b4"}))
 		}},
 		{"settle batch", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
-			return s.SettleBatch(ctx, &pb.SettleBatchRequest{Items: []*pb.SettleRequest{
-				{Key: key, RequestId: "nobody"}, {Key: key, RequestId: "b2", OutputTokens: new(int64(2))},
-			}})
+			return s.Batch(ctx, batchOf(&pb.SettleRequest{Key: key, RequestId: "nobody"}, &pb.SettleRequest{Key: key, RequestId: "b2", OutputTokens: new(int64(2))}))
 		}},
 		{"cancel batch", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
-			return s.CancelBatch(ctx, &pb.CancelBatchRequest{Items: []*pb.CancelRequest{{Key: key, RequestId: "b4"}, {Key: key}}})
+			return s.Batch(ctx, batchOf(&pb.CancelRequest{Key: key, RequestId: "b4"}, &pb.CancelRequest{Key: key}))
 		}},
 		{"peek batch", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
-			return s.PeekBatch(ctx, &pb.PeekBatchRequest{Items: []*pb.PeekRequest{{Key: key}, {Key: key, Tier: "shrink"}, {Key: "a//b"}}})
+			return s.Batch(ctx, batchOf(&pb.PeekRequest{Key: key}, &pb.PeekRequest{Key: key, Tier: "shrink"}, &pb.PeekRequest{Key: "a//b"}))
 		}},
 		{"batch too large", func(ctx context.Context, s pb.RateLimiterServer) (proto.Message, error) {
-			return s.CheckBatch(ctx, &pb.CheckBatchRequest{Items: make([]*pb.CheckRequest, server.MaxItems+1)})
+			return s.Batch(ctx, &pb.BatchRequest{Items: make([]*pb.Item, server.MaxItems+1)})
 		}},
 	}
 }
@@ -195,16 +187,10 @@ func routesOf(m proto.Message) (routes []pb.Route) {
 		add(m, m != nil)
 	case *pb.PeekResponse:
 		add(m, m != nil)
-	case *pb.DecisionBatch:
+	case *pb.BatchResponse:
 		for _, r := range m.GetResults() {
 			add(r.GetDecision(), r.GetDecision() != nil)
-		}
-	case *pb.SettlementBatch:
-		for _, r := range m.GetResults() {
 			add(r.GetSettlement(), r.GetSettlement() != nil)
-		}
-	case *pb.PeekBatchResponse:
-		for _, r := range m.GetResults() {
 			add(r.GetLimits(), r.GetLimits() != nil)
 		}
 	}
@@ -216,17 +202,17 @@ func routesOf(m proto.Message) (routes []pb.Route) {
 func TestBatchOverMembers(t *testing.T) {
 	nodes := newCluster(t, 3)
 	const each = 40
-	var b pb.CheckBatchRequest
+	var b pb.BatchRequest
 	owners := []string{}
 	for i := range each {
 		for _, n := range nodes {
-			b.Items = append(b.Items, &pb.CheckRequest{Key: n.ownedBy(i) + "/u", Tier: "thousand"})
+			b.Items = append(b.Items, itemOf(&pb.CheckRequest{Key: n.ownedBy(i) + "/u", Tier: "thousand"}))
 			owners = append(owners, n.name)
 		}
 	}
-	got, err := nodes[0].CheckBatch(within(t, testWait), &b)
+	got, err := nodes[0].Batch(within(t, testWait), &b)
 	if err != nil || len(got.Results) != len(b.Items) {
-		t.Fatalf("CheckBatch() = %d results, %v, want %d", len(got.GetResults()), err, len(b.Items))
+		t.Fatalf("Batch() = %d results, %v, want %d", len(got.GetResults()), err, len(b.Items))
 	}
 	ids := map[string]bool{}
 	for i, r := range got.Results {
@@ -235,8 +221,8 @@ func TestBatchOverMembers(t *testing.T) {
 		if owners[i] == nodes[0].name {
 			want = pb.Route_ROUTE_LOCAL
 		}
-		if d.GetOwner() != owners[i] || d.GetRoute() != want || d.GetLimits()[0].GetScope() != b.Items[i].Key {
-			t.Errorf("item %d = %v, want %s by %s", i, r, b.Items[i].Key, owners[i])
+		if d.GetOwner() != owners[i] || d.GetRoute() != want || d.GetLimits()[0].GetScope() != b.Items[i].GetCheck().Key {
+			t.Errorf("item %d = %v, want %s by %s", i, r, b.Items[i].GetCheck().Key, owners[i])
 		}
 		ids[d.GetRequestId()] = true
 	}
@@ -244,11 +230,11 @@ func TestBatchOverMembers(t *testing.T) {
 		t.Errorf("%d different ids, want %d", len(ids), len(b.Items))
 	}
 	for i, q := range b.Items {
-		if n := nodes[i%3].used(q.Key, "thousand", "requests"); n != 1 {
-			t.Errorf("%s was charged %d times, want once", q.Key, n)
+		if n := nodes[i%3].used(q.GetCheck().Key, "thousand", "requests"); n != 1 {
+			t.Errorf("%s was charged %d times, want once", q.GetCheck().Key, n)
 		}
-		if q.RequestId != "" {
-			t.Errorf("the request of the caller got the id %q", q.RequestId)
+		if q.GetCheck().RequestId != "" {
+			t.Errorf("the request of the caller got the id %q", q.GetCheck().RequestId)
 		}
 	}
 }
@@ -258,8 +244,8 @@ func TestBatchOverMembers(t *testing.T) {
 func TestOneRequestManyTimes(t *testing.T) {
 	nodes := newCluster(t, 2)
 	q := &pb.CheckRequest{Key: nodes[1].ownedBy(0), Tier: "thousand"}
-	b := &pb.CheckBatchRequest{Items: []*pb.CheckRequest{q, q, q, q}}
-	if _, err := nodes[0].CheckBatch(within(t, testWait), b); err != nil {
+	b := batchOf(q, q, q, q)
+	if _, err := nodes[0].Batch(within(t, testWait), b); err != nil {
 		t.Fatal(err)
 	}
 	if n := nodes[1].used(q.Key, "thousand", "requests"); n != 4 {
@@ -306,8 +292,8 @@ func TestCallerGoes(t *testing.T) {
 	if _, err := nodes[0].Check(ctx, &pb.CheckRequest{Key: key}); grpcstatus.Code(err) != codes.Canceled {
 		t.Errorf("Check(cancelled) = %v, want Canceled", err)
 	}
-	if _, err := nodes[0].CheckBatch(ctx, &pb.CheckBatchRequest{Items: []*pb.CheckRequest{{Key: key}}}); grpcstatus.Code(err) != codes.Canceled {
-		t.Errorf("CheckBatch(cancelled) = %v, want Canceled", err)
+	if _, err := nodes[0].Batch(ctx, batchOf(&pb.CheckRequest{Key: key})); grpcstatus.Code(err) != codes.Canceled {
+		t.Errorf("Batch(cancelled) = %v, want Canceled", err)
 	}
 	nodes[1].listener.setFrozen(true)
 	ctx, cancel = context.WithCancel(t.Context())

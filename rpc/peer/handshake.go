@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -144,7 +145,7 @@ func (r *Router) greet(s callerStream, to Member) error {
 		return refuse(shakeMalformed, codes.FailedPrecondition, "%s did not answer with a welcome: run the same version everywhere", to.Name)
 	case welcome.GetMember() != to.Name:
 		return refuse(shakeWrongMember, codes.FailedPrecondition, "%s answers at %s, want %s: see that each member advertises its own address",
-			quote(welcome.GetMember()), to.GRPC, to.Name)
+			text.Quote(welcome.GetMember()), to.GRPC, to.Name)
 	case welcome.GetBoot() != to.Boot:
 		return refuse(shakeWrongMember, codes.FailedPrecondition, "%s at %s has restarted, and gossip is still to say so", to.Name, to.GRPC)
 	}
@@ -173,7 +174,7 @@ func (r *Router) welcome(s ownerStream) error {
 		return refuse(shakeMalformed, codes.FailedPrecondition, "a stream between members begins with a hello: clients use RateLimiter.Exchange")
 	case hello.GetOwner() != r.name:
 		return refuse(shakeWrongMember, codes.FailedPrecondition, "this is %s, not %s: see that each member advertises its own address",
-			r.name, quote(hello.GetOwner()))
+			r.name, text.Quote(hello.GetOwner()))
 	}
 	welcome := &pb.PeerWelcome{Member: r.name, Boot: r.boot, Nonce: newNonce()}
 	welcome.Mac = sign(keys, sideOwner, hello, welcome)

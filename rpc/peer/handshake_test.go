@@ -304,11 +304,11 @@ func TestSilentCaller(t *testing.T) {
 }
 
 func TestSeldom(t *testing.T) {
-	var s seldom
+	var s logLimiter
 	at := time.Unix(1000, 0)
 	got := ""
-	for _, after := range []time.Duration{0, 1, complainEvery - 1, complainEvery, complainEvery + 1, 3 * complainEvery} {
-		got += fmt.Sprint(s.due(at.Add(after)), " ")
+	for _, after := range []time.Duration{0, 1, minLogInterval - 1, minLogInterval, minLogInterval + 1, 3 * minLogInterval} {
+		got += fmt.Sprint(s.allow(at.Add(after)), " ")
 	}
 	if want := "true false false true false true "; got != want {
 		t.Errorf("due = %s, want %s", got, want)

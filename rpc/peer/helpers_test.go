@@ -18,11 +18,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/fallback"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -316,4 +318,19 @@ func (c *frozenConn) Read(p []byte) (int, error) {
 func (c *frozenConn) Write(p []byte) (int, error) {
 	c.box.wait()
 	return c.Conn.Write(p)
+}
+
+// itemOf makes an item of a request.
+func itemOf(request proto.Message) *pb.Item {
+	c := call.Of(request)
+	return c.Item(true)
+}
+
+// batchOf makes a batch of requests.
+func batchOf[Q proto.Message](requests ...Q) *pb.BatchRequest {
+	b := &pb.BatchRequest{}
+	for _, q := range requests {
+		b.Items = append(b.Items, itemOf(q))
+	}
+	return b
 }

@@ -21,28 +21,10 @@ func TestReservedIDs(t *testing.T) {
 			if s := grpcstatus.Convert(err); s.Code() != codes.InvalidArgument || !strings.HasPrefix(s.Message(), "request_id: must not begin") {
 				t.Errorf("Reserve() at %s for %s = %v, want InvalidArgument", n.name, owner.name, err)
 			}
-			b, err := n.ReserveBatch(within(t, testWait), &pb.ReserveBatchRequest{Items: []*pb.ReserveRequest{q}})
+			b, err := n.Batch(within(t, testWait), batchOf(q))
 			if err != nil || b.Results[0].GetError().GetField() != "request_id" {
-				t.Errorf("ReserveBatch() at %s for %s = %v, %v, want an error of request_id", n.name, owner.name, b, err)
+				t.Errorf("Batch() at %s for %s = %v, %v, want an error of request_id", n.name, owner.name, b, err)
 			}
-		}
-	}
-}
-
-func TestSplitID(t *testing.T) {
-	for _, tt := range []struct{ id, member, original string }{
-		{"abc", "", "abc"},
-		{"", "", ""},
-		{"fallback:", "", "fallback:"},
-		{"fallback:n1", "", "fallback:n1"},
-		{"fallback:n1:", "", "fallback:n1:"},
-		{"fallback::x", "", "fallback::x"},
-		{"fallback:n1:x", "n1", "x"},
-		{"fallback:n1:x:y", "n1", "x:y"},
-		{fallbackID("n1", strings.Repeat("x", 128)), "n1", strings.Repeat("x", 128)},
-	} {
-		if member, original := splitID(tt.id); member != tt.member || original != tt.original {
-			t.Errorf("splitID(%q) = %q, %q, want %q, %q", tt.id, member, original, tt.member, tt.original)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/cluster/ownership"
-	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -41,14 +41,15 @@ func (r *Router) Locate(ctx context.Context, q *pb.LocateRequest) (*pb.LocateRes
 	table := v.roles.Table()
 	located := make([]*pb.Location, len(keys))
 	for i, key := range keys {
-		if err := r.local.Validate(&pb.Item{Call: &pb.Item_Peek{Peek: &pb.PeekRequest{Key: key}}}); err != nil {
+		peek := call.Of(&pb.PeekRequest{Key: key})
+		if err := r.local.Validate(&peek); err != nil {
 			wrong := server.Describe(err)
 			problem := strings.TrimPrefix(wrong.Message, wrong.Field+": ")
 			wrong.Field = fmt.Sprintf("keys[%d]", i)
 			wrong.Message = wrong.Field + ": " + problem
-			return nil, restore(wrong)
+			return nil, server.ErrorOf(&pb.Result{Result: &pb.Result_Error{Error: wrong}})
 		}
-		p := ring.PartitionOf(key)
+		p := peek.Partition
 		at := &pb.Location{Key: key, Partition: int32(p), State: v.roles.Role(p).String(), Term: v.roles.Term(p)}
 		if m := v.owner(p); m != nil {
 			at.Owner, at.Address, at.Heir = m.Name, m.GRPC, table.Heir(p)

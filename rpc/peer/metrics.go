@@ -9,33 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/bucketring/bucketring/cluster/ownership"
-	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 )
 
-// kind is what a call asks for.
-type kind string
-
-var kinds = [...]kind{"check", "reserve", "settle", "cancel", "peek", "count"}
-
-func kindOf(item *pb.Item) kind {
-	switch item.GetCall().(type) {
-	case *pb.Item_Check:
-		return "check"
-	case *pb.Item_Reserve:
-		return "reserve"
-	case *pb.Item_Settle:
-		return "settle"
-	case *pb.Item_Cancel:
-		return "cancel"
-	case *pb.Item_Count:
-		return "count"
-	}
-	return "peek"
-}
-
-type fallen struct {
+// fallbackLabels name a counter of fallbacks.
+type fallbackLabels struct {
 	cause cause
-	call  kind
+	call  call.Kind
 }
 
 // metrics counts what goes between members. Labels come from fixed sets, but for
@@ -48,7 +28,7 @@ type metrics struct {
 	gained     prometheus.Counter
 	lost       prometheus.Counter
 	watchers   prometheus.Gauge
-	fallbacks  map[fallen]prometheus.Counter
+	fallbacks  map[fallbackLabels]prometheus.Counter
 	byCause    map[cause]*atomic.Uint64 // the same, for the status
 	handshakes map[string]prometheus.Counter
 	dropped    prometheus.Counter
@@ -82,7 +62,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "bucketring_outbox_dropped_total",
 			Help: "Calls that their owner was never told of, because it refused them or they grew too old.",
 		}),
-		fallbacks:  map[fallen]prometheus.Counter{},
+		fallbacks:  map[fallbackLabels]prometheus.Counter{},
 		byCause:    map[cause]*atomic.Uint64{},
 		handshakes: map[string]prometheus.Counter{},
 	}
@@ -97,8 +77,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}, []string{"cause", "call"})
 	for _, why := range causes {
 		m.byCause[why] = new(atomic.Uint64)
-		for _, call := range kinds {
-			m.fallbacks[fallen{why, call}] = fallbacks.WithLabelValues(string(why), string(call))
+		for _, kind := range call.Kinds {
+			m.fallbacks[fallbackLabels{why, kind}] = fallbacks.WithLabelValues(string(why), kind.String())
 		}
 	}
 	handshakes := f.NewCounterVec(prometheus.CounterOpts{
@@ -118,12 +98,12 @@ func (m *metrics) sent(items int) {
 	m.items.Observe(float64(items))
 }
 
-func (m *metrics) fell(why cause, item *pb.Item) {
-	m.fallbacks[fallen{why, kindOf(item)}].Inc()
+func (m *metrics) fellBack(why cause, kind call.Kind) {
+	m.fallbacks[fallbackLabels{why, kind}].Inc()
 	m.byCause[why].Add(1)
 }
 
-// causes returns what fell has counted.
+// causes returns how many fallbacks there were, by cause.
 func (m *metrics) causes() map[string]uint64 {
 	n := map[string]uint64{}
 	for why, count := range m.byCause {

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -61,8 +62,8 @@ func (o Options) withDefaults() Options {
 func (o Options) Validate() error {
 	var problems []error
 	complain := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	if o.Name == "" || strings.Contains(o.Name, idSeparator) {
-		complain("name: must not be empty or contain %q, got %q", idSeparator, o.Name)
+	if o.Name == "" || strings.Contains(o.Name, requestid.Separator) {
+		complain("name: must not be empty or contain %q, got %q", requestid.Separator, o.Name)
 	}
 	if o.Boot == 0 {
 		complain("boot: must be a random number, got 0")

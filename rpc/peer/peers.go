@@ -64,7 +64,7 @@ func (r *Router) newPeer(m Member) (*peer, error) {
 					r.log.Warn("member does not answer, deciding without it", "member", m.Name, "address", m.GRPC)
 				} else {
 					r.log.Info("member answers again", "member", m.Name, "address", m.GRPC)
-					r.outbox.Kick()
+					r.outbox.RetryNow()
 				}
 			},
 		},

@@ -10,11 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/cluster/ownership"
-	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/internal/outbox"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -23,7 +20,7 @@ import (
 // Router answers any call, whoever owns its key. It is safe for concurrent use,
 // but for [Router.SetTopology] and [Router.Run].
 type Router struct {
-	pb.UnimplementedRateLimiterServer
+	server.API // unary calls, by Do
 
 	name            string
 	boot            uint64
@@ -38,9 +35,11 @@ type Router struct {
 	view atomic.Pointer[view] // never nil
 	step sync.Mutex           // held to replace view
 
-	drain    chan struct{} // closed by Drain
-	drained  sync.Once
-	refusals struct{ keys, members seldom } // that are logged
+	counting sync.Pool // of *counting
+
+	drain        chan struct{} // closed by Drain
+	drained      sync.Once
+	rejectionLog struct{ keys, members logLimiter }
 
 	retired struct {
 		sync.Mutex
@@ -68,6 +67,8 @@ func New(o Options) (*Router, error) {
 		keys: o.Keys, dial: o.Dial, timeout: o.Timeout, log: o.Logger,
 		metrics: newMetrics(o.Registry), drain: make(chan struct{}),
 	}
+	r.API.Decider = r
+	r.counting.New = func() any { return new(counting) }
 	r.retired.due = make(chan struct{}, 1)
 	if r.outbox, err = outbox.New(outbox.Options{
 		Deliver:    r.deliver,
@@ -113,72 +114,3 @@ func (r *Router) Flush(ctx context.Context) error { return r.outbox.Flush(ctx) }
 // Roster returns how many members may be deciding somewhere: what a fallback's
 // share of a limit is divided by.
 func (r *Router) Roster() int { return r.view.Load().roster }
-
-// Check implements pb.RateLimiterServer.
-func (r *Router) Check(ctx context.Context, q *pb.CheckRequest) (*pb.Decision, error) {
-	v := r.view.Load()
-	if v.mine(ring.PartitionOf(q.GetKey())) {
-		return r.local.Check(ctx, q)
-	}
-	result := r.decide(ctx, v, &pb.Item{Call: &pb.Item_Check{Check: q}})
-	return result.GetDecision(), errorOf(result)
-}
-
-// Reserve implements pb.RateLimiterServer.
-func (r *Router) Reserve(ctx context.Context, q *pb.ReserveRequest) (*pb.Decision, error) {
-	v := r.view.Load()
-	if v.mine(ring.PartitionOf(q.GetKey())) && !reserved(q.GetRequestId()) {
-		return r.local.Reserve(ctx, q)
-	}
-	result := r.decide(ctx, v, &pb.Item{Call: &pb.Item_Reserve{Reserve: q}})
-	return result.GetDecision(), errorOf(result)
-}
-
-// Settle implements pb.RateLimiterServer.
-func (r *Router) Settle(ctx context.Context, q *pb.SettleRequest) (*pb.Settlement, error) {
-	v := r.view.Load()
-	if v.mine(ring.PartitionOf(q.GetKey())) && !reserved(q.GetRequestId()) {
-		done, err := r.local.Settle(ctx, q)
-		if err == nil || grpcstatus.Code(err) != codes.NotFound {
-			return done, err
-		}
-		return r.settledAlso(err, &pb.Item{Call: &pb.Item_Settle{Settle: q}})
-	}
-	result := r.decide(ctx, v, &pb.Item{Call: &pb.Item_Settle{Settle: q}})
-	return result.GetSettlement(), errorOf(result)
-}
-
-// Cancel implements pb.RateLimiterServer.
-func (r *Router) Cancel(ctx context.Context, q *pb.CancelRequest) (*pb.Settlement, error) {
-	v := r.view.Load()
-	if v.mine(ring.PartitionOf(q.GetKey())) && !reserved(q.GetRequestId()) {
-		done, err := r.local.Cancel(ctx, q)
-		if err == nil || grpcstatus.Code(err) != codes.NotFound {
-			return done, err
-		}
-		return r.settledAlso(err, &pb.Item{Call: &pb.Item_Cancel{Cancel: q}})
-	}
-	result := r.decide(ctx, v, &pb.Item{Call: &pb.Item_Cancel{Cancel: q}})
-	return result.GetSettlement(), errorOf(result)
-}
-
-// Peek implements pb.RateLimiterServer.
-func (r *Router) Peek(ctx context.Context, q *pb.PeekRequest) (*pb.PeekResponse, error) {
-	v := r.view.Load()
-	if v.mine(ring.PartitionOf(q.GetKey())) {
-		return r.local.Peek(ctx, q)
-	}
-	result := r.decide(ctx, v, &pb.Item{Call: &pb.Item_Peek{Peek: q}})
-	return result.GetLimits(), errorOf(result)
-}
-
-// settledAlso looks at a reservation that the local service does not know of: it
-// may have been made here in fallback, before this member became the owner. If
-// not, err is the answer.
-func (r *Router) settledAlso(err error, item *pb.Item) (*pb.Settlement, error) {
-	c := &call{item: item}
-	if !r.settleHere(c) {
-		return nil, err
-	}
-	return c.result.GetSettlement(), errorOf(c.result)
-}

@@ -9,7 +9,9 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // TestFallbackIsAskedLast: a reservation that the owner does not know of may be
@@ -28,16 +30,16 @@ func TestFallbackIsAskedLast(t *testing.T) {
 			return asked.Cancel(ctx, &pb.CancelRequest{Key: key, RequestId: id})
 		},
 		"settle batch": func(key, id string) (*pb.Settlement, error) {
-			b, err := asked.SettleBatch(ctx, &pb.SettleBatchRequest{Items: []*pb.SettleRequest{{Key: key, RequestId: id}}})
+			b, err := asked.Batch(ctx, batchOf(&pb.SettleRequest{Key: key, RequestId: id}))
 			return batchSettlement(b, err)
 		},
 		"cancel batch": func(key, id string) (*pb.Settlement, error) {
-			b, err := asked.CancelBatch(ctx, &pb.CancelBatchRequest{Items: []*pb.CancelRequest{{Key: key, RequestId: id}}})
+			b, err := asked.Batch(ctx, batchOf(&pb.CancelRequest{Key: key, RequestId: id}))
 			return batchSettlement(b, err)
 		},
 		"exchange": func(key, id string) (*pb.Settlement, error) {
 			result := exchange.ask(settleItem(key, id)).Results[0]
-			return result.GetSettlement(), errorOf(result)
+			return result.GetSettlement(), server.ErrorOf(result)
 		},
 	}
 	told := 0
@@ -68,12 +70,12 @@ func TestFallbackIsAskedLast(t *testing.T) {
 	})
 }
 
-func batchSettlement(b *pb.SettlementBatch, err error) (*pb.Settlement, error) {
+func batchSettlement(b *pb.BatchResponse, err error) (*pb.Settlement, error) {
 	if err != nil {
 		return nil, err
 	}
 	if e := b.Results[0].GetError(); e != nil {
-		return nil, restore(e)
+		return nil, server.ErrorOf(&pb.Result{Result: &pb.Result_Error{Error: e}})
 	}
 	return b.Results[0].GetSettlement(), nil
 }
@@ -89,12 +91,12 @@ func TestDeciderForgot(t *testing.T) {
 		if _, err := owner.local.Reserve(ctx, &pb.ReserveRequest{Key: key, RequestId: id, MaxOutputTokens: new(int64(10))}); err != nil {
 			t.Fatal(err)
 		}
-		asked := fallbackID(decider.name, id)
+		asked := requestid.Fallback(decider.name, id)
 		s, err := n.Settle(ctx, &pb.SettleRequest{Key: key, RequestId: asked, OutputTokens: new(int64(1))})
 		if err != nil || s.Owner != owner.name || s.RequestId != asked || s.Status != pb.ReservationStatus_RESERVATION_STATUS_SETTLED {
 			t.Errorf("Settle() at %s = %v, %v, want %s settled by %s", n.name, s, err, asked, owner.name)
 		}
-		if _, err := n.Settle(ctx, &pb.SettleRequest{Key: key, RequestId: fallbackID(decider.name, "nobody")}); grpcstatus.Code(err) != codes.NotFound {
+		if _, err := n.Settle(ctx, &pb.SettleRequest{Key: key, RequestId: requestid.Fallback(decider.name, "nobody")}); grpcstatus.Code(err) != codes.NotFound {
 			t.Errorf("Settle() at %s of what nobody knows = %v, want NotFound", n.name, err)
 		}
 		if _, err := n.Settle(ctx, &pb.SettleRequest{Key: key, RequestId: asked, OutputTokens: new(int64(-1))}); grpcstatus.Code(err) != codes.InvalidArgument {
@@ -115,7 +117,7 @@ func TestDeciderIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	decider.listener.setFrozen(true)
-	id := fallbackID(decider.name, "r")
+	id := requestid.Fallback(decider.name, "r")
 	s, err := asked.Settle(ctx, &pb.SettleRequest{Key: key, RequestId: id, OutputTokens: new(int64(3))})
 	if err != nil || s.Route != pb.Route_ROUTE_FALLBACK || s.RequestId != id || s.Owner != asked.name || s.Status != pb.ReservationStatus_RESERVATION_STATUS_SETTLED {
 		t.Errorf("Settle() = %v, %v, want it taken in fallback by %s", s, err, asked.name)

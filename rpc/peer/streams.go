@@ -14,16 +14,16 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
-	"github.com/bucketring/bucketring/rpc/server"
 )
 
 const (
 	// shakeWithin is how long a handshake may take.
 	shakeWithin = 3 * time.Second
-	// complainEvery is how often a refused handshake is logged at most.
-	complainEvery = time.Minute
+	// minLogInterval is the least time between two lines about rejected handshakes.
+	minLogInterval = time.Minute
 )
 
 // open starts a stream to a member, for its link.
@@ -141,7 +141,7 @@ func (p *peerService) Exchange(stream grpc.BidiStreamingServer[pb.PeerMessage, p
 		return err
 	}
 	r.shook(sideOwner, "", nil)
-	return r.serve(answerStream{stream}, true)
+	return r.serve(answerStream{stream}, call.MemberStream)
 }
 
 // answerStream is a stream from a member after the handshake.
@@ -178,11 +178,11 @@ func (r *Router) shook(side, member string, err error) {
 	if result == shakeOK || result == shakeBroken {
 		return
 	}
-	log := &r.refusals.keys
+	log := &r.rejectionLog.keys
 	if result == shakeWrongMember {
-		log = &r.refusals.members
+		log = &r.rejectionLog.members
 	}
-	if log.due(time.Now()) {
+	if log.allow(time.Now()) {
 		r.log.Warn("member refused", "side", side, "member", member, "reason", grpcstatus.Convert(err).Message())
 	}
 }
@@ -202,13 +202,10 @@ func resultOf(err error) string {
 	return shakeBroken
 }
 
-// seldom is true at most once in complainEvery.
-type seldom struct{ next atomic.Int64 }
+// logLimiter lets a line of the log through at most once in minLogInterval.
+type logLimiter struct{ next atomic.Int64 }
 
-func (s *seldom) due(now time.Time) bool {
+func (s *logLimiter) allow(now time.Time) bool {
 	at, n := s.next.Load(), now.UnixNano()
-	return n >= at && s.next.CompareAndSwap(at, n+int64(complainEvery))
+	return n >= at && s.next.CompareAndSwap(at, n+int64(minLogInterval))
 }
-
-// quote shows a name that somebody sent.
-func quote(name string) string { return server.Quote(name) }

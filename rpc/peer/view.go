@@ -10,6 +10,7 @@ import (
 
 	"github.com/bucketring/bucketring/cluster/ownership"
 	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 )
 
 // view is all that a call needs to know of the cluster. It is never changed once
@@ -132,8 +133,8 @@ func (r *Router) SetTopology(t Topology) error {
 		}
 		return fmt.Errorf("set topology: %w", err)
 	}
-	r.publish(next, ownership.Ring{Table: table, Fenced: t.Fenced})
-	r.outbox.Kick()
+	r.publish(next, ownership.RingChange{Table: table, Fenced: t.Fenced})
+	r.outbox.RetryNow()
 	for _, p := range known {
 		if !kept[p] {
 			r.retire(p)
@@ -162,8 +163,8 @@ func (t *Topology) validate() error {
 	seen := map[string]bool{}
 	for _, m := range slices.Concat(t.Serving, t.Others) {
 		switch {
-		case m.Name == "" || strings.Contains(m.Name, idSeparator):
-			return fmt.Errorf("member: name must not be empty or contain %q, got %q", idSeparator, m.Name)
+		case m.Name == "" || strings.Contains(m.Name, requestid.Separator):
+			return fmt.Errorf("member: name must not be empty or contain %q, got %q", requestid.Separator, m.Name)
 		case m.GRPC == "":
 			return fmt.Errorf("member %s: must have a gRPC address", m.Name)
 		case seen[m.Name]:
@@ -175,7 +176,7 @@ func (t *Topology) validate() error {
 }
 
 // publish makes next the view, with the roles that follow from e.
-func (r *Router) publish(next *view, e ownership.Ring) {
+func (r *Router) publish(next *view, e ownership.RingChange) {
 	r.step.Lock()
 	defer r.step.Unlock()
 	old := r.view.Load()
@@ -193,20 +194,19 @@ func (r *Router) publish(next *view, e ownership.Ring) {
 	}
 }
 
-// hear takes terms that a member knows of, and returns the view after that.
-func (r *Router) hear(claims ownership.Heard) *view {
+// learn takes terms that a member knows of.
+func (r *Router) learn(reports ownership.TermReports) {
 	r.step.Lock()
 	defer r.step.Unlock()
 	now := r.view.Load()
-	roles, fx := ownership.Step(now.roles, claims)
+	roles, fx := ownership.Step(now.roles, reports)
 	if roles == now.roles {
-		return now
+		return
 	}
 	next := *now
 	next.roles = roles
 	r.view.Store(&next)
 	r.metrics.moved(fx)
-	return &next
 }
 
 // owned counts the partitions that this process decides for.

@@ -32,11 +32,11 @@ func TestStaleViews(t *testing.T) {
 		}
 	})
 	t.Run("a batch is followed", func(t *testing.T) {
-		items := []*pb.CheckRequest{}
+		items := []*pb.Item{}
 		for i := range 50 {
-			items = append(items, &pb.CheckRequest{Key: c.ownedBy(i)}, &pb.CheckRequest{Key: b.ownedBy(i)})
+			items = append(items, itemOf(&pb.CheckRequest{Key: c.ownedBy(i)}), itemOf(&pb.CheckRequest{Key: b.ownedBy(i)}))
 		}
-		got, err := a.CheckBatch(ctx, &pb.CheckBatchRequest{Items: items})
+		got, err := a.Batch(ctx, &pb.BatchRequest{Items: items})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -36,9 +36,9 @@ func TestLateReserve(t *testing.T) {
 						}
 						return d
 					}
-					b, err := asked.ReserveBatch(ctx, &pb.ReserveBatchRequest{Items: []*pb.ReserveRequest{q}})
+					b, err := asked.Batch(ctx, batchOf(q))
 					if err != nil || b.Results[0].GetDecision() == nil {
-						t.Fatalf("ReserveBatch() = %v, %v", b, err)
+						t.Fatalf("Batch() = %v, %v", b, err)
 					}
 					return b.Results[0].GetDecision()
 				}

@@ -64,8 +64,8 @@ func TestAnthropicDegraded(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, e := s.result(1), s.settled("tight", 1)
-	if r.Outcome != client.Degraded || e.MaxEach != r.Granted || e.Generated != r.Granted || string(answer.StopReason) != "max_tokens" {
-		t.Errorf("outcome %s, granted %d, upstream got %d, stopped by %q, want degraded, the grant, max_tokens", r.Outcome, r.Granted, e.MaxEach, answer.StopReason)
+	if r.Outcome != client.Degraded || e.MaxEach != r.GrantedOutputTokens || e.Generated != r.GrantedOutputTokens || string(answer.StopReason) != "max_tokens" {
+		t.Errorf("outcome %s, granted %d, upstream got %d, stopped by %q, want degraded, the grant, max_tokens", r.Outcome, r.GrantedOutputTokens, e.MaxEach, answer.StopReason)
 	}
 }
 

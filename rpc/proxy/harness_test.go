@@ -215,7 +215,7 @@ func startNode(t testing.TB, now func() limiter.Time) (grpc string) {
 	c.Name, c.HTTP, c.GRPC, c.Gossip, c.Policy = "n1", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", file
 	c.ForwardTimeout = patience / 2
 	up := make(chan struct{}) // closed when the node answers
-	n, err := node.New(node.Options{Config: c, Hasty: true, Now: now, OnReady: func(*node.Node) { close(up) }})
+	n, err := node.New(node.Options{Config: c, SkipLeave: true, Now: now, OnReady: func(*node.Node) { close(up) }})
 	if err != nil {
 		t.Fatal(err)
 	}

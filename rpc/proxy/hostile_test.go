@@ -24,7 +24,7 @@ import (
 const hello = `{"model":"mock-small","messages":[{"role":"user","content":"hello there"}],"max_tokens":50}`
 
 func TestBadRequests(t *testing.T) {
-	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.MaxBody = 1 << 16 }})
+	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.MaxBodyBytes = 1 << 16 }})
 	for name, test := range map[string]struct {
 		body   string
 		status int
@@ -69,7 +69,7 @@ func TestBadRequests(t *testing.T) {
 
 // A body that goes on for ever costs neither memory nor a slot.
 func TestEndlessBody(t *testing.T) {
-	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.MaxBody = 1 << 16 }})
+	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.MaxBodyBytes = 1 << 16 }})
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +113,7 @@ func TestUpstreamDown(t *testing.T) {
 			t.Fatalf("answer = %d %s, want 502 upstream_unreachable", answer.StatusCode, body)
 		}
 	}
-	if r := s.result(3); r.Source != middleware.Cancelled {
+	if r := s.result(3); r.Source != middleware.SourceCancelled {
 		t.Errorf("source = %q, want cancelled: it never ran", r.Source)
 	}
 	s.charged("std", 0)
@@ -140,15 +140,15 @@ func TestUpstreamFailures(t *testing.T) {
 		most   int64
 	}{
 		"takes the request and hangs up": {
-			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, middleware.Partial, 0, 0,
+			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, middleware.SourcePartial, 0, 0,
 		},
 		"is too slow": {
-			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 504, middleware.Partial, 0, 0,
+			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 504, middleware.SourcePartial, 0, 0,
 		},
 		"refuses": {
 			func(w http.ResponseWriter, _ *http.Request) {
 				http.Error(w, `{"error":"busy"}`, http.StatusServiceUnavailable)
-			}, 503, middleware.Cancelled, 0, 0,
+			}, 503, middleware.SourceCancelled, 0, 0,
 		},
 		"closes early": {
 			func(w http.ResponseWriter, _ *http.Request) {
@@ -158,7 +158,7 @@ func TestUpstreamFailures(t *testing.T) {
 				}
 				w.(http.Flusher).Flush()
 				panic(http.ErrAbortHandler)
-			}, 0, middleware.Partial, 5, 50,
+			}, 0, middleware.SourcePartial, 5, 50,
 		},
 		"answers without usage": {
 			func(w http.ResponseWriter, _ *http.Request) {
@@ -167,7 +167,7 @@ func TestUpstreamFailures(t *testing.T) {
 					_, _ = io.WriteString(w, event)
 				}
 				_, _ = io.WriteString(w, "data: [DONE]\n\n")
-			}, 200, middleware.Estimated, 7, 50,
+			}, 200, middleware.SourceEstimated, 7, 50,
 		},
 		"never ends a line": {
 			func(w http.ResponseWriter, _ *http.Request) {
@@ -176,18 +176,18 @@ func TestUpstreamFailures(t *testing.T) {
 				for range 64 {
 					_, _ = io.WriteString(w, strings.Repeat("x", 64<<10))
 				}
-			}, 200, middleware.Estimated, 1, 50,
+			}, 200, middleware.SourceEstimated, 1, 50,
 		},
-		"lies: negative": {lie(`{"prompt_tokens":5,"completion_tokens":-100,"total_tokens":-95}`), 200, middleware.Estimated, 1, 50},
-		"lies: overflow": {lie(`{"prompt_tokens":5,"completion_tokens":99999999999999999999999}`), 200, middleware.Estimated, 1, 50},
-		"lies: beyond":   {lie(`{"prompt_tokens":9007199254740993,"completion_tokens":1}`), 200, middleware.Estimated, 1, 50},
-		"lies: parts":    {lie(`{"prompt_tokens":5,"completion_tokens":10,"prompt_tokens_details":{"cached_tokens":50}}`), 200, middleware.Estimated, 1, 50},
-		"lies: text":     {lie(`{"prompt_tokens":"5","completion_tokens":"10"}`), 200, middleware.Estimated, 1, 50},
+		"lies: negative": {lie(`{"prompt_tokens":5,"completion_tokens":-100,"total_tokens":-95}`), 200, middleware.SourceEstimated, 1, 50},
+		"lies: overflow": {lie(`{"prompt_tokens":5,"completion_tokens":99999999999999999999999}`), 200, middleware.SourceEstimated, 1, 50},
+		"lies: beyond":   {lie(`{"prompt_tokens":9007199254740993,"completion_tokens":1}`), 200, middleware.SourceEstimated, 1, 50},
+		"lies: parts":    {lie(`{"prompt_tokens":5,"completion_tokens":10,"prompt_tokens_details":{"cached_tokens":50}}`), 200, middleware.SourceEstimated, 1, 50},
+		"lies: text":     {lie(`{"prompt_tokens":"5","completion_tokens":"10"}`), 200, middleware.SourceEstimated, 1, 50},
 		"is compressed": {
 			func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Encoding", "br")
 				_, _ = io.WriteString(w, strings.Repeat("x", 1000))
-			}, 200, middleware.Estimated, 50, 50,
+			}, 200, middleware.SourceEstimated, 50, 50,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -210,7 +210,7 @@ func TestUpstreamFailures(t *testing.T) {
 			if r.Source != test.source || r.Charged.OutputTokens < test.least || r.Charged.OutputTokens > test.most {
 				t.Errorf("charged %+v (%s), want %s with output from %d to %d", r.Charged, r.Source, test.source, test.least, test.most)
 			}
-			if test.source != middleware.Cancelled && r.Charged.InputTokens < 1 {
+			if test.source != middleware.SourceCancelled && r.Charged.InputTokens < 1 {
 				t.Errorf("charged %+v, want input: it is never free", r.Charged)
 			}
 			s.charged("std", r.Charged.InputTokens+r.Charged.OutputTokens)
@@ -252,7 +252,7 @@ func TestCallerLeaves(t *testing.T) {
 	}
 	leave()
 	e, got := s.entry(1), s.result(1)
-	if e.Outcome != "left" || got.Source != middleware.Partial || got.Charged.OutputTokens < e.Generated || got.Charged.OutputTokens > 2*e.Generated+50 {
+	if e.Outcome != "left" || got.Source != middleware.SourcePartial || got.Charged.OutputTokens < e.Generated || got.Charged.OutputTokens > 2*e.Generated+50 {
 		t.Errorf("upstream %s after %d tokens, charged %+v (%s), want it to learn that the caller left, and about that", e.Outcome, e.Generated, got.Charged, got.Source)
 	}
 	s.charged("single", got.Charged.InputTokens+got.Charged.OutputTokens) // and the slot is free
@@ -279,13 +279,13 @@ func TestCallerStalls(t *testing.T) {
 	defer conn.Close()
 	body := strings.Replace(hello, "50", `5000,"stream":true`, 1)
 	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-single\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-	if r := s.result(1); r.Source != middleware.Partial || r.Charged.OutputTokens == 0 {
+	if r := s.result(1); r.Source != middleware.SourcePartial || r.Charged.OutputTokens == 0 {
 		t.Errorf("charged %+v (%s), want what came until then", r.Charged, r.Source)
 	}
 }
 
 func TestDrainChargesAll(t *testing.T) {
-	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.Gone = middleware.Drain }})
+	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.OnDisconnect = middleware.Drain }})
 	ctx, leave := context.WithCancel(t.Context())
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/v1/chat/completions", strings.NewReader(strings.Replace(hello, "50", `500,"stream":true`, 1)))
 	if err != nil {
@@ -311,8 +311,8 @@ func TestDrainChargesAll(t *testing.T) {
 }
 
 func TestShutdownFinishesAndBreaksOff(t *testing.T) {
-	for _, gone := range []middleware.Gone{middleware.ChargeStreamed, middleware.Drain} {
-		s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.Gone = gone }})
+	for _, gone := range []middleware.DisconnectMode{middleware.ChargeStreamed, middleware.Drain} {
+		s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.OnDisconnect = gone }})
 		body := strings.Replace(hello, "50", `5000,"stream":true`, 1)
 		forever := s.post("/v1/chat/completions", body, "X-Mock-Output-Tokens", "5000", "X-Mock-Stall-After", "20", "X-Mock-Stall", "forever")
 		short := s.post("/v1/chat/completions", body, "X-Mock-Output-Tokens", "40", "X-Mock-Stall-After", "20", "X-Mock-Stall", "200ms")
@@ -346,7 +346,7 @@ func TestShutdownFinishesAndBreaksOff(t *testing.T) {
 			sum += r.Charged.InputTokens + r.Charged.OutputTokens
 		}
 		s.results.Unlock()
-		if sources[middleware.Reported] != 1 || sources[middleware.Partial] != 1 {
+		if sources[middleware.SourceReported] != 1 || sources[middleware.SourcePartial] != 1 {
 			t.Errorf("%v: sources = %v when Shutdown returned, want one reported and one partial", gone, sources)
 		}
 		s.charged("std", sum)
@@ -364,7 +364,7 @@ func TestUpstreamTLSFails(t *testing.T) {
 	if body := text(t, answer); answer.StatusCode != http.StatusBadGateway || !strings.Contains(body, `"type":"error"`) {
 		t.Errorf("answer = %d %s, want a 502 in Anthropic's form", answer.StatusCode, body)
 	}
-	if r := s.result(1); r.Source != middleware.Cancelled {
+	if r := s.result(1); r.Source != middleware.SourceCancelled {
 		t.Errorf("source = %q, want cancelled: it never ran", r.Source)
 	}
 	s.charged("std", 0)
@@ -380,7 +380,7 @@ func TestInformationalStatus(t *testing.T) {
 	if answer := s.post("/v1/chat/completions", hello); answer.StatusCode != http.StatusOK || !strings.Contains(text(t, answer), "some words") {
 		t.Errorf("answer = %d, want 200 and the text", answer.StatusCode)
 	}
-	if r := s.result(1); r.Source != middleware.Reported || r.Charged.InputTokens != 5 || r.Charged.OutputTokens != 6 {
+	if r := s.result(1); r.Source != middleware.SourceReported || r.Charged.InputTokens != 5 || r.Charged.OutputTokens != 6 {
 		t.Errorf("charged %+v (%s), want 5 and 6, reported", r.Charged, r.Source)
 	}
 }

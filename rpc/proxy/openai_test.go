@@ -40,7 +40,7 @@ func chat(maxTokens int64) openai.ChatCompletionNewParams {
 func (s *stack) settled(caller string, calls int) mockllm.Entry {
 	s.t.Helper()
 	r, e := s.result(calls), s.entry(calls)
-	if r.Source != middleware.Reported || r.Charged.InputTokens != e.Input || r.Charged.OutputTokens != e.Generated || r.Charged.CachedInputTokens != e.Cached {
+	if r.Source != middleware.SourceReported || r.Charged.InputTokens != e.Input || r.Charged.OutputTokens != e.Generated || r.Charged.CachedInputTokens != e.Cached {
 		s.t.Errorf("charged %+v (%s), want input %d, cached %d, output %d", r.Charged, r.Source, e.Input, e.Cached, e.Generated)
 	}
 	var sum int64
@@ -119,8 +119,8 @@ func TestOpenAIChoicesAndTools(t *testing.T) {
 	if e := s.settled("std", 1); len(answer.Choices) != 3 || e.Generated != 60 {
 		t.Errorf("%d choices with %d tokens, want 3 with 60", len(answer.Choices), e.Generated)
 	}
-	if r := s.result(1); r.Granted != 50 {
-		t.Errorf("Granted = %d per choice, want 50", r.Granted)
+	if r := s.result(1); r.GrantedOutputTokens != 50 {
+		t.Errorf("Granted = %d per choice, want 50", r.GrantedOutputTokens)
 	}
 	p = chat(50)
 	p.Tools = []openai.ChatCompletionToolUnionParam{openai.ChatCompletionFunctionTool(shared.FunctionDefinitionParam{
@@ -191,11 +191,11 @@ func TestOpenAIDegraded(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, e := s.result(1), s.settled("tight", 1)
-	if r.Outcome != client.Degraded || r.Granted == 0 || r.Granted%16 != 0 || r.Granted > 2000 {
-		t.Fatalf("outcome %s, granted %d, want degraded to a multiple of 16 below 2000", r.Outcome, r.Granted)
+	if r.Outcome != client.Degraded || r.GrantedOutputTokens == 0 || r.GrantedOutputTokens%16 != 0 || r.GrantedOutputTokens > 2000 {
+		t.Fatalf("outcome %s, granted %d, want degraded to a multiple of 16 below 2000", r.Outcome, r.GrantedOutputTokens)
 	}
-	if e.MaxEach != r.Granted || e.Generated != r.Granted || string(answer.Choices[0].FinishReason) != "length" {
-		t.Errorf("upstream got max %d and generated %d, finish %q, want the grant %d and length", e.MaxEach, e.Generated, answer.Choices[0].FinishReason, r.Granted)
+	if e.MaxEach != r.GrantedOutputTokens || e.Generated != r.GrantedOutputTokens || string(answer.Choices[0].FinishReason) != "length" {
+		t.Errorf("upstream got max %d and generated %d, finish %q, want the grant %d and length", e.MaxEach, e.Generated, answer.Choices[0].FinishReason, r.GrantedOutputTokens)
 	}
 	if got := raw.Header.Get("X-Bucketring-Granted-Max-Tokens") + " " + raw.Header.Get("X-Bucketring-Asked-Max-Tokens"); got == " " || !strings.HasSuffix(got, " 4000") {
 		t.Errorf("granted and asked = %q, want both", got)

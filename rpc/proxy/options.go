@@ -69,7 +69,7 @@ func (o Options) Validate() error {
 	if o.BodyTimeout < 0 {
 		errs = append(errs, fmt.Errorf("body_timeout: must not be negative, got %v", o.BodyTimeout))
 	}
-	if o.Middleware.Cost != nil {
+	if o.Middleware.Estimate != nil {
 		errs = append(errs, errors.New("cost: must not be set"))
 	}
 	return errors.Join(append(errs, o.Middleware.Validate())...)
@@ -127,8 +127,8 @@ func headerProblem(text string) string {
 	return ""
 }
 
-// ParseGone reads what becomes of a call whose caller leaves: charge or drain.
-func ParseGone(text string) (middleware.Gone, error) {
+// ParseDisconnectMode reads what becomes of a call whose caller leaves: charge or drain.
+func ParseDisconnectMode(text string) (middleware.DisconnectMode, error) {
 	switch text {
 	case "charge":
 		return middleware.ChargeStreamed, nil

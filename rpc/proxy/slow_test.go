@@ -118,7 +118,7 @@ func TestABodyThatCameHasNoDeadline(t *testing.T) {
 			t.Fatalf("request %d = %d, %v, want 200", n, answer.StatusCode, err)
 		}
 	}
-	if a, b := s.result(1), s.result(2); a.Source != middleware.Reported || b.Source != middleware.Reported {
+	if a, b := s.result(1), s.result(2); a.Source != middleware.SourceReported || b.Source != middleware.SourceReported {
 		t.Errorf("sources = %s, %s, want reported: nobody left", a.Source, b.Source)
 	}
 }

@@ -165,7 +165,7 @@ func TestAnIdempotencyKeyRunsNothingTwice(t *testing.T) {
 		if got := *key.Load(); got != "k1" {
 			t.Errorf("%s: the upstream got %q, want k1", name, got)
 		}
-		if r := s.result(2); r.Source != middleware.Partial || r.Charged.InputTokens == 0 {
+		if r := s.result(2); r.Source != middleware.SourcePartial || r.Charged.InputTokens == 0 {
 			t.Errorf("%s: charged %+v (%s), want the input: it may have run", name, r.Charged, r.Source)
 		}
 	}

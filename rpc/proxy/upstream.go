@@ -121,14 +121,14 @@ func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	call, metered := middleware.FromContext(r.Context())
 	if metered && !f.sent {
-		call.NotRun()
+		call.MarkNotRun()
 	}
 	if r.Context().Err() != nil || p.upstream.ctx.Err() != nil {
 		p.metrics.failures.WithLabelValues(failedLeft).Inc()
 		panic(http.ErrAbortHandler) // there is nobody to answer
 	}
 	if metered && f.sent {
-		call.Ran() // perhaps: an error is no reason to give it for free
+		call.MarkRun() // perhaps: an error is no reason to give it for free
 	}
 	d := dialectOf(r.Header)
 	if e, ok := llm.EndpointOf(r.Method, r.URL.Path); ok {

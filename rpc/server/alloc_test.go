@@ -30,9 +30,9 @@ func TestAllocations(t *testing.T) {
 	if _, err := n.Reserve(ctx, &pb.ReserveRequest{Key: "k", Tier: "shrink", RequestId: "a", MaxOutputTokens: new(int64(10))}); err != nil {
 		t.Fatal(err)
 	}
-	batch := &pb.CheckBatchRequest{}
+	batch := &pb.BatchRequest{}
 	for range 64 {
-		batch.Items = append(batch.Items, check)
+		batch.Items = append(batch.Items, item(check))
 	}
 	for _, tt := range []struct {
 		name string
@@ -41,7 +41,7 @@ func TestAllocations(t *testing.T) {
 	}{
 		{"Check", 3, func() { _, _ = n.Check(ctx, check) }},
 		{"Settle", 3, func() { _, _ = n.Settle(ctx, settle) }},
-		{"CheckBatch of 64", 64*2 + 3, func() { _, _ = n.CheckBatch(ctx, batch) }},
+		{"Batch of 64", 64*2 + 3, func() { _, _ = n.Batch(ctx, batch) }},
 	} {
 		for range 20 { // denied from here on: nothing is remembered
 			tt.call()
@@ -54,8 +54,9 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// TestAnswerAllocations: a batch takes as many pieces of memory with 4 items as
-// with 512, but for limits, of which 96 are made at once. Its items take none. In
+// TestAnswerAllocations: the answers of a batch take as many pieces of memory with 4
+// items as with 512, one of them the list, but for limits, of which 96 are made at
+// once. Items take none. In
 // bytes it takes nothing at all.
 func TestAnswerAllocations(t *testing.T) {
 	if raceEnabled {
@@ -89,24 +90,26 @@ func TestAnswerAllocations(t *testing.T) {
 		items []*pb.Item
 		most  float64 // but for limits
 	}{
-		{"1 check", all[:1], 1},
-		{"16 checks", all[:16], 1},
-		{"64 checks", all[:64], 1},
-		{"256 checks", all[:256], 1},
-		{"512 checks", all, 1},
-		{"4 of all kinds", mixed(4), 3},
-		{"512 of all kinds", mixed(512), 3},
+		{"1 check", all[:1], 2},
+		{"16 checks", all[:16], 2},
+		{"64 checks", all[:64], 2},
+		{"256 checks", all[:256], 2},
+		{"512 checks", all, 2},
+		{"4 of all kinds", mixed(4), 4},
+		{"512 of all kinds", mixed(512), 4},
 	} {
-		results := make([]*pb.Result, len(tt.items))
+		calls := callsOf(tt.items...)
+		var all []*pb.Result
 		answer := func() {
 			clock.forget()
-			clear(results)
-			s.Answer(tt.items, results)
+			results := s.Do(t.Context(), calls)
+			all = results.All()
+			results.Release()
 		}
 		for range 40 { // until the engine forgets as much as it learns
 			answer()
 		}
-		for i, r := range results {
+		for i, r := range all {
 			if r.GetError() != nil {
 				t.Fatalf("%s: item %d: %v", tt.name, i, r)
 			}
@@ -115,10 +118,9 @@ func TestAnswerAllocations(t *testing.T) {
 		terms := make([]uint64, len(tt.items))
 		if got := testing.AllocsPerRun(100, func() {
 			clock.forget()
-			clear(results)
-			d := s.Decide(tt.items, results)
-			wire = d.Append(wire[:0], results, terms)
-			d.Release()
+			results := s.Do(t.Context(), calls)
+			wire = results.Append(wire[:0], terms)
+			results.Release()
 		}); got != 0 {
 			t.Errorf("%s, in bytes: %v allocations, want none", tt.name, got)
 		}
@@ -144,7 +146,8 @@ func TestValidateAllocates(t *testing.T) {
 		item(&pb.CancelRequest{Key: "k", RequestId: "r"}),
 		item(&pb.PeekRequest{Key: "k"}),
 	} {
-		if got := testing.AllocsPerRun(100, func() { _ = n.Validate(i) }); got != 0 {
+		c := callOf(i)
+		if got := testing.AllocsPerRun(100, func() { _ = n.Validate(c) }); got != 0 {
 			t.Errorf("Validate(%v) allocates %v times, want 0", i, got)
 		}
 	}
@@ -226,10 +229,10 @@ func TestTogether(t *testing.T) {
 						admitted.Add(1)
 					}
 				}
-				if _, err := n.CheckBatch(t.Context(), &pb.CheckBatchRequest{Items: []*pb.CheckRequest{
-					{Key: fmt.Sprint("other", i)}, {Key: ""},
+				if _, err := n.Batch(t.Context(), &pb.BatchRequest{Items: []*pb.Item{
+					item(&pb.CheckRequest{Key: fmt.Sprint("other", i)}), item(&pb.CheckRequest{Key: ""}),
 				}}); err != nil {
-					t.Errorf("CheckBatch() = %v", err)
+					t.Errorf("Batch() = %v", err)
 					return
 				}
 			}

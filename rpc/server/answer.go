@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -56,42 +57,21 @@ func (s *space) take(n int) ([]limitAnswer, []*pb.LimitState) {
 	return limits, list
 }
 
-// decision makes the answer of c. One piece of memory holds 4 limits or 8, of
-// one level or two with the usual tiers.
-func (s *Service) decision(c *call) *pb.Decision {
-	switch n := len(c.decision.Limits); {
-	case n <= 4:
-		a := new(struct {
-			decisionAnswer
-			limits [4]limitAnswer
-			list   [4]*pb.LimitState
-		})
-		return s.fill(&a.decisionAnswer, c, &space{limits: a.limits[:], list: a.list[:]})
-	case n <= 8:
-		a := new(struct {
-			decisionAnswer
-			limits [8]limitAnswer
-			list   [8]*pb.LimitState
-		})
-		return s.fill(&a.decisionAnswer, c, &space{limits: a.limits[:], list: a.list[:]})
-	}
-	return s.fill(new(decisionAnswer), c, &space{})
-}
-
-// fill makes the answer of c in a, with limits from room. Like the other fill functions
-// it sets every field, so that the memory of an earlier answer can be used.
-func (s *Service) fill(a *decisionAnswer, c *call, room *space) *pb.Decision {
-	d, p := &c.decision, &a.decision
+// fill makes the answer of a check or a reserve in a, with limits from room. Like the
+// other fill functions it sets every field, so that the memory of an earlier answer can
+// be used.
+func (s *Service) fill(a *decisionAnswer, x *scratch, room *space) *pb.Decision {
+	d, p := &x.decision, &a.decision
 	p.Outcome = outcome(d.Outcome)
 	p.Reason = reason(d.Reason)
-	p.RequestId = c.request.ID
+	p.RequestId = x.request.ID
 	p.Tier = d.Tier
 	p.RetryAfter, p.GrantedOutputTokens, p.Binding = nil, nil, nil
 	if d.Outcome == limiter.Denied && d.RetryAfter >= 0 {
 		a.retry.Seconds, a.retry.Nanos = split(int64(d.RetryAfter))
 		p.RetryAfter = &a.retry
 	}
-	if c.reserving && d.Outcome != limiter.Denied {
+	if x.kind == call.Reserve && d.Outcome != limiter.Denied {
 		a.granted = d.GrantedOutputTokens
 		p.GrantedOutputTokens = &a.granted
 	}
@@ -107,18 +87,10 @@ func (s *Service) fill(a *decisionAnswer, c *call, room *space) *pb.Decision {
 	return p
 }
 
-// settlement makes the answer of a settle or cancel of id.
-func (s *Service) settlement(id string, c *call) *pb.Settlement {
-	a := new(struct {
-		settlement pb.Settlement
-		list       [8]*pb.LimitState
-	})
-	return s.fillSettlement(&a.settlement, id, c, &space{list: a.list[:]})
-}
-
-func (s *Service) fillSettlement(p *pb.Settlement, id string, c *call, room *space) *pb.Settlement {
-	d := &c.decision
-	p.RequestId = id
+// fillSettlement makes the answer of a settle or cancel in p.
+func (s *Service) fillSettlement(p *pb.Settlement, x *scratch, room *space) *pb.Settlement {
+	d := &x.decision
+	p.RequestId = x.callerID
 	p.Status = status(d.Status)
 	p.Tier = d.Tier
 	p.Limits = limits(d.Limits, room)
@@ -128,13 +100,9 @@ func (s *Service) fillSettlement(p *pb.Settlement, id string, c *call, room *spa
 	return p
 }
 
-// seen makes the answer of a peek.
-func (s *Service) seen(c *call) *pb.PeekResponse {
-	return s.fillSeen(new(pb.PeekResponse), c, &space{})
-}
-
-func (s *Service) fillSeen(p *pb.PeekResponse, c *call, room *space) *pb.PeekResponse {
-	d := &c.decision
+// fillSeen makes the answer of a peek in p.
+func (s *Service) fillSeen(p *pb.PeekResponse, x *scratch, room *space) *pb.PeekResponse {
+	d := &x.decision
 	p.Tier = d.Tier
 	p.Limits = limits(d.Limits, room)
 	p.PolicyVersion = s.versionOf(d.PolicyVersion)
@@ -175,25 +143,6 @@ func limits(states []limiter.LimitState, room *space) []*pb.LimitState {
 		list[i] = p
 	}
 	return list
-}
-
-// reusedReply makes results in the memory of the one before.
-type reusedReply struct {
-	decision   [1]decisionReply
-	settlement [1]settlementReply
-	seen       [1]seenReply
-	counted    [1]countedReply
-	limits     []limitAnswer
-	list       []*pb.LimitState
-}
-
-// result returns the result of c. It is good until the next one.
-func (r *reusedReply) result(s *Service, c *call) *pb.Result {
-	if n := len(c.decision.Limits); n > len(r.limits) {
-		r.limits, r.list = make([]limitAnswer, n), make([]*pb.LimitState, n)
-	}
-	m := replies{r.decision[:], r.settlement[:], r.seen[:], r.counted[:], space{limits: r.limits, list: r.list}}
-	return m.result(s, c)
 }
 
 // split turns nanoseconds that are not negative into the form of protobuf.

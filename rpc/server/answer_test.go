@@ -16,20 +16,21 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/codec/fieldtest"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// inBytes is what [Decided.Append] makes of the calls, decoded.
+// inBytes is what [Results.Append] makes of the calls, decoded.
 func inBytes(t interface {
 	Helper()
 	Fatalf(string, ...any)
-}, s *Service, results []*pb.Result, terms []uint64, calls ...*call,
+}, s *Service, results []*pb.Result, terms []uint64, calls ...*scratch,
 ) []*pb.Result {
 	t.Helper()
-	d := &Decided{service: s, calls: calls}
+	d := resultsOf(s, results, calls)
 	before := []byte("before")
-	wire := d.Append(before, results, terms)
+	wire := d.Append(before, terms)
 	var a pb.Answers
 	if err := proto.Unmarshal(wire[len(before):], &a); err != nil {
 		t.Fatalf("Unmarshal(%x) = %v", wire, err)
@@ -38,25 +39,30 @@ func inBytes(t interface {
 }
 
 // inMessages is the same in messages that are made for each answer.
-func inMessages(s *Service, terms []uint64, calls ...*call) []*pb.Result {
-	d := &Decided{service: s, calls: calls}
-	results := make([]*pb.Result, len(calls))
-	d.answers(results)
+func inMessages(s *Service, terms []uint64, calls ...*scratch) []*pb.Result {
+	results := resultsOf(s, make([]*pb.Result, len(calls)), calls).All()
 	for i, r := range results {
 		r.Term = terms[i]
 	}
 	return results
 }
 
+func resultsOf(s *Service, done []*pb.Result, calls []*scratch) *Results {
+	r := &Results{service: s}
+	for i, x := range calls {
+		r.list = append(r.list, result{done[i], x})
+	}
+	return r
+}
+
 // anyCall has any decision, possible or not.
-func anyCall(t *rapid.T) *call {
+func anyCall(t *rapid.T) *scratch {
 	text := rapid.OneOf(rapid.SampledFrom([]string{"", "acme/alice", "tokens"}), rapid.StringN(0, 300, 300))
 	number := rapid.OneOf(rapid.SampledFrom([]int64{0, 1, 127, 128, -1, limiter.MaxAmount, math.MaxInt64, math.MinInt64}), rapid.Int64())
 	length := rapid.OneOf(rapid.SampledFrom([]int64{0, -1, 1, 999_999_999, 1_000_000_000, math.MaxInt64}), rapid.Int64())
-	c := &call{
-		kind:        kind(rapid.IntRange(0, int(asksCount)).Draw(t, "kind")),
-		reserving:   rapid.Bool().Draw(t, "reserving"),
-		reservation: text.Draw(t, "reservation"),
+	c := &scratch{
+		kind:     rapid.SampledFrom(call.Kinds[:]).Draw(t, "kind"),
+		callerID: text.Draw(t, "id of the reservation"),
 	}
 	c.request.ID = text.Draw(t, "id")
 	d := &c.decision
@@ -97,9 +103,8 @@ func sameOnTheWire(t *rapid.T) {
 }
 
 // Answers made in reused memory and encoded by vtprotobuf are those of protobuf.
-func TestWire(t *testing.T)     { rapid.Check(t, sameOnTheWire) }
-func FuzzWire(f *testing.F)     { f.Fuzz(rapid.MakeFuzz(sameOnTheWire)) }
-func (k kind) describe() string { return [...]string{"check", "reserve", "settle", "peek", "count"}[k] }
+func TestWire(t *testing.T) { rapid.Check(t, sameOnTheWire) }
+func FuzzWire(f *testing.F) { f.Fuzz(rapid.MakeFuzz(sameOnTheWire)) }
 
 // Every field of an answer is filled.
 func TestEveryFieldIsFilled(t *testing.T) {
@@ -109,17 +114,17 @@ func TestEveryFieldIsFilled(t *testing.T) {
 		Cost: 7, Reserved: 8, Shadow: true, Exceeded: true,
 	}
 	answers := map[protoreflect.Name]bool{"error": true, "redirect": true} // not from a call
-	for _, c := range []*call{
-		{kind: asksCheck, decision: limiter.Decision{Outcome: limiter.Denied, Reason: 1, Tier: "t", RetryAfter: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
-		{kind: asksReserve, reserving: true, decision: limiter.Decision{Outcome: limiter.Allowed, Reason: 1, Tier: "t", GrantedOutputTokens: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
-		{kind: asksSettle, reservation: "r", decision: limiter.Decision{Tier: "t", Status: limiter.Held, Limits: []limiter.LimitState{full}}},
-		{kind: asksPeek, decision: limiter.Decision{Tier: "t", Limits: []limiter.LimitState{full}}},
-		{kind: asksCount, count: limiter.Count{Limit: 1}, counted: limiter.Counted{Used: 2, End: 3, Reset: 4, Full: true, Replayed: true}},
+	for _, c := range []*scratch{
+		{kind: call.Check, decision: limiter.Decision{Outcome: limiter.Denied, Reason: 1, Tier: "t", RetryAfter: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
+		{kind: call.Reserve, decision: limiter.Decision{Outcome: limiter.Allowed, Reason: 1, Tier: "t", GrantedOutputTokens: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
+		{kind: call.Settle, callerID: "r", decision: limiter.Decision{Tier: "t", Status: limiter.Held, Limits: []limiter.LimitState{full}}},
+		{kind: call.Peek, decision: limiter.Decision{Tier: "t", Limits: []limiter.LimitState{full}}},
+		{kind: call.Count, count: limiter.Count{Limit: 1}, counted: limiter.Counted{Used: 2, End: 3, Reset: 4, Full: true, Replayed: true}},
 	} {
 		c.request.ID = "i"
 		result := inBytes(t, s, make([]*pb.Result, 1), []uint64{7}, c)[0]
 		if result.Term != 7 {
-			t.Errorf("%s: term = %d, want 7", c.kind.describe(), result.Term)
+			t.Errorf("%s: term = %d, want 7", c.kind.String(), result.Term)
 		}
 		fields := result.ProtoReflect()
 		kind := fields.WhichOneof(fields.Descriptor().Oneofs().Get(0))
@@ -127,15 +132,15 @@ func TestEveryFieldIsFilled(t *testing.T) {
 		answers[kind.Name()] = true
 		var absent []protoreflect.Name
 		switch c.kind {
-		case asksCheck:
+		case call.Check:
 			absent = append(absent, "granted_output_tokens")
-		case asksReserve:
+		case call.Reserve:
 			absent = append(absent, "retry_after")
 		}
-		fieldtest.Set(t, c.kind.describe(), answer.Interface(), absent, marshal(t, answer.Interface()))
+		fieldtest.Set(t, c.kind.String(), answer.Interface(), absent, marshal(t, answer.Interface()))
 		if limits := answer.Descriptor().Fields().ByName("limits"); limits != nil {
 			limit := answer.Get(limits).List().Get(0).Message().Interface()
-			fieldtest.Set(t, c.kind.describe(), limit, nil, marshal(t, limit))
+			fieldtest.Set(t, c.kind.String(), limit, nil, marshal(t, limit))
 		}
 	}
 	kinds := (&pb.Result{}).ProtoReflect().Descriptor().Oneofs().Get(0).Fields()
@@ -170,18 +175,18 @@ func TestDecide(t *testing.T) {
 		item(&pb.CheckRequest{Key: "a", InputTokens: 1, RequestId: "1"}),
 		nil,
 	}
-	results, terms := make([]*pb.Result, len(items)), make([]uint64, len(items))
+	results, terms := n.NewResults(len(items)), make([]uint64, len(items))
 	for i := range terms {
 		terms[i] = uint64(i)
 	}
-	results[3] = &pb.Result{Result: &pb.Result_Redirect{Redirect: &pb.Redirect{Owner: "node2"}}}
-	d := n.Decide(items, results)
-	results[6] = &pb.Result{Result: &pb.Result_Settlement{Settlement: &pb.Settlement{RequestId: "never", Status: 3}}}
+	results.Set(3, &pb.Result{Result: &pb.Result_Redirect{Redirect: &pb.Redirect{Owner: "node2"}}})
+	n.Decide(callsOf(items...), results)
+	results.Set(6, &pb.Result{Result: &pb.Result_Settlement{Settlement: &pb.Settlement{RequestId: "never", Status: 3}}})
 	var a pb.Answers
-	if err := proto.Unmarshal(d.Append(nil, results, terms), &a); err != nil {
+	if err := proto.Unmarshal(results.Append(nil, terms), &a); err != nil {
 		t.Fatal(err)
 	}
-	d.Release()
+	results.Release()
 	want := []string{
 		"1 allowed", "InvalidArgument key", "2 allowed", "redirect to node2", "2 held", "2 cancelled",
 		"never cancelled", "4 limits", "AlreadyExists", "InvalidArgument call",

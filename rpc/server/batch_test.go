@@ -18,89 +18,50 @@ func TestBatch(t *testing.T) {
 	client := pb.NewRateLimiterClient(serve(t, n, nil))
 	ctx := deadline(t)
 
-	checked, err := client.CheckBatch(ctx, &pb.CheckBatchRequest{Items: []*pb.CheckRequest{
-		{Key: "a", InputTokens: 6_000, RequestId: "1"},
-		{Key: "b//c"},
-		{Key: "a", InputTokens: 6_000, RequestId: "2"},
-		{Key: "a", InputTokens: 1, RequestId: "1"},
-		{Key: "b", InputTokens: 1},
-	}})
-	if err != nil {
-		t.Fatal(err)
+	batch := func(items ...*pb.Item) []*pb.Result {
+		t.Helper()
+		b, err := client.Batch(ctx, &pb.BatchRequest{Items: items})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.Results
 	}
-	wantDecisions(t, checked, "1 allowed", "key", "2 denied", "error 6", "made-1 allowed")
-
-	reserved, err := client.ReserveBatch(ctx, &pb.ReserveBatchRequest{Items: []*pb.ReserveRequest{
-		{Key: "c", RequestId: "1", MaxOutputTokens: new(int64(10))},
-		{Key: "c", RequestId: "2", MaxOutputTokens: new(int64(-1))},
-		{Key: "c", RequestId: "3", MaxOutputTokens: new(int64(10))},
-		{Key: "c", RequestId: "4", MaxOutputTokens: new(int64(10))},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantDecisions(t, reserved, "1 allowed", "max_output_tokens", "3 allowed", "4 denied")
-
-	settled, err := client.SettleBatch(ctx, &pb.SettleBatchRequest{Items: []*pb.SettleRequest{
-		{Key: "c", RequestId: "1", OutputTokens: new(int64(5))},
-		{Key: "c", RequestId: "never"},
-		{Key: "c"},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantSettlements(t, settled, "1 settled", "error 5", "request_id")
-
-	cancelled, err := client.CancelBatch(ctx, &pb.CancelBatchRequest{Items: []*pb.CancelRequest{
-		{Key: "c", RequestId: "never"},
-		{Key: "c", RequestId: "3"},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantSettlements(t, cancelled, "error 5", "3 cancelled")
-
-	peeked, err := client.PeekBatch(ctx, &pb.PeekBatchRequest{Items: []*pb.PeekRequest{{Key: ""}, {Key: "c"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := peeked.Results[0].GetError().GetField(); got != "key" {
-		t.Errorf("Peek() of item 0 names field %q, want key", got)
-	}
-	if got := len(peeked.Results[1].GetLimits().GetLimits()); got != 4 {
-		t.Errorf("Peek() of item 1 has %d limits, want 4", got)
-	}
+	wantResults(t, batch(
+		item(&pb.CheckRequest{Key: "a", InputTokens: 6_000, RequestId: "1"}),
+		item(&pb.CheckRequest{Key: "b//c"}),
+		item(&pb.CheckRequest{Key: "a", InputTokens: 6_000, RequestId: "2"}),
+		item(&pb.CheckRequest{Key: "a", InputTokens: 1, RequestId: "1"}),
+		item(&pb.CheckRequest{Key: "b", InputTokens: 1}),
+	), "1 allowed", "key", "2 denied", "error 6", "made-1 allowed")
+	wantResults(t, batch(
+		item(&pb.ReserveRequest{Key: "c", RequestId: "1", MaxOutputTokens: new(int64(10))}),
+		item(&pb.ReserveRequest{Key: "c", RequestId: "2", MaxOutputTokens: new(int64(-1))}),
+		item(&pb.ReserveRequest{Key: "c", RequestId: "3", MaxOutputTokens: new(int64(10))}),
+		item(&pb.ReserveRequest{Key: "c", RequestId: "4", MaxOutputTokens: new(int64(10))}),
+	), "1 allowed", "max_output_tokens", "3 allowed", "4 denied")
+	wantResults(t, batch(
+		item(&pb.SettleRequest{Key: "c", RequestId: "1", OutputTokens: new(int64(5))}),
+		item(&pb.SettleRequest{Key: "c", RequestId: "never"}),
+		item(&pb.SettleRequest{Key: "c"}),
+		item(&pb.CancelRequest{Key: "c", RequestId: "never"}),
+		item(&pb.CancelRequest{Key: "c", RequestId: "3"}),
+	), "1 settled", "error 5", "request_id", "error 5", "3 cancelled")
+	// What only members may send, and an item without a call.
+	wantResults(t, batch(
+		item(&pb.PeekRequest{Key: ""}), item(&pb.PeekRequest{Key: "c"}),
+		replay(&pb.CheckRequest{Key: "a", InputTokens: 6_000}), item(perDay(1, "a")), nil, late(&pb.CheckRequest{Key: "a"}),
+	), "key", "4 limits", "replay", "call", "call", "error 4")
 }
 
-func wantDecisions(t *testing.T, b *pb.DecisionBatch, want ...string) {
+func wantResults(t *testing.T, results []*pb.Result, want ...string) {
 	t.Helper()
-	if len(b.Results) != len(want) {
-		t.Fatalf("batch has %d results, want %d", len(b.Results), len(want))
+	if len(results) != len(want) {
+		t.Fatalf("batch has %d results, want %d", len(results), len(want))
 	}
-	for i, r := range b.Results {
-		got := itemError(r.GetError())
-		if d := r.GetDecision(); d != nil {
-			got = d.RequestId + map[pb.Outcome]string{
-				pb.Outcome_OUTCOME_ALLOWED: " allowed", pb.Outcome_OUTCOME_DENIED: " denied",
-			}[d.Outcome]
-		}
-		if got != want[i] {
-			t.Errorf("result %d = %s (%v), want %s", i, got, r, want[i])
-		}
-	}
-}
-
-func wantSettlements(t *testing.T, b *pb.SettlementBatch, want ...string) {
-	t.Helper()
-	if len(b.Results) != len(want) {
-		t.Fatalf("batch has %d results, want %d", len(b.Results), len(want))
-	}
-	for i, r := range b.Results {
-		got := itemError(r.GetError())
-		if s := r.GetSettlement(); s != nil {
-			got = s.RequestId + map[pb.ReservationStatus]string{
-				pb.ReservationStatus_RESERVATION_STATUS_SETTLED: " settled", pb.ReservationStatus_RESERVATION_STATUS_CANCELLED: " cancelled",
-			}[s.Status]
+	for i, r := range results {
+		got := brief(r)
+		if r.GetError() != nil {
+			got = itemError(r.GetError())
 		}
 		if got != want[i] {
 			t.Errorf("result %d = %s (%v), want %s", i, got, r, want[i])
@@ -117,22 +78,22 @@ func itemError(e *pb.Error) string {
 
 func TestBatchTooLarge(t *testing.T) {
 	n := newNode(t)
-	b := &pb.CheckBatchRequest{}
+	b := &pb.BatchRequest{}
 	for range 1025 {
-		b.Items = append(b.Items, &pb.CheckRequest{Key: "k"})
+		b.Items = append(b.Items, item(&pb.CheckRequest{Key: "k"}))
 	}
-	_, err := n.CheckBatch(t.Context(), b)
+	_, err := n.Batch(t.Context(), b)
 	if grpcstatus.Code(err) != codes.InvalidArgument || Describe(err).Field != "items" {
-		t.Errorf("CheckBatch(1025 items) = %v, want an error of items", err)
+		t.Errorf("Batch(1025 items) = %v, want an error of items", err)
 	}
 	if left := remaining(t, n, "k", "requests"); left != 10 {
 		t.Errorf("requests left = %d, want 10", left)
 	}
 	b.Items = b.Items[:1024]
-	if got, err := n.CheckBatch(t.Context(), b); err != nil || len(got.Results) != 1024 {
-		t.Errorf("CheckBatch(1024 items) = %d results, %v", len(got.GetResults()), err)
+	if got, err := n.Batch(t.Context(), b); err != nil || len(got.Results) != 1024 {
+		t.Errorf("Batch(1024 items) = %d results, %v", len(got.GetResults()), err)
 	}
-	if got, err := n.CheckBatch(t.Context(), nil); err != nil || len(got.Results) != 0 {
-		t.Errorf("CheckBatch(nil) = %v, %v, want no results", got, err)
+	if got, err := n.Batch(t.Context(), nil); err != nil || len(got.Results) != 0 {
+		t.Errorf("Batch(nil) = %v, %v, want no results", got, err)
 	}
 }

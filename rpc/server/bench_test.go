@@ -3,6 +3,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -68,12 +70,12 @@ func BenchmarkAnswer(b *testing.B) {
 	for _, size := range benchSizes {
 		b.Run(fmt.Sprint("checks=", size), func(b *testing.B) {
 			s, clock := benchNode(b)
-			results := make([]*pb.Result, size)
-			at := 0
+			calls, at := callsOf(items...), 0
 			b.ReportAllocs()
 			for b.Loop() {
-				clear(results)
-				s.Answer(items[at:at+size], results)
+				results := s.Do(context.Background(), calls[at:at+size])
+				results.All()
+				results.Release()
 				if at += size; at == benchCalls {
 					at = 0
 					clock.forget()
@@ -101,7 +103,7 @@ func BenchmarkAnswerWire(b *testing.B) {
 			}
 			at := 0
 			var out, wire []byte
-			results, terms := make([]*pb.Result, size), make([]uint64, size)
+			calls, terms := make([]call.Call, size), make([]uint64, size)
 			answers := &pb.Answers{Ring: 1}
 			b.ReportAllocs()
 			for b.Loop() {
@@ -109,10 +111,12 @@ func BenchmarkAnswerWire(b *testing.B) {
 				if err := proto.Unmarshal(batches[at], batch); err != nil {
 					b.Fatal(err)
 				}
-				clear(results)
-				decided := s.Decide(batch.Items, results)
-				wire = decided.Append(wire[:0], results, terms)
-				decided.Release()
+				for i, item := range batch.Items {
+					calls[i] = call.FromItem(item, call.ClientStream)
+				}
+				results := s.Do(context.Background(), calls)
+				wire = results.Append(wire[:0], terms)
+				results.Release()
 				answers.Sequence = batch.Sequence
 				answers.ProtoReflect().SetUnknown(wire)
 				proto.Size(answers)

@@ -8,51 +8,65 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// call is the scratch of one call, reused so that deciding allocates nothing.
-type call struct {
+// scratch is the memory of one call while it is decided. It is used again, so
+// that deciding allocates nothing.
+type scratch struct {
+	kind     call.Kind
+	callerID string // the id that the caller gave a reservation which the call ends
+
 	request  limiter.Request
 	used     limiter.Usage
 	plan     limiter.Plan
 	decision limiter.Decision
 	costs    []limiter.Cost
 
-	reserving bool // the request is a Reserve
-
 	count   limiter.Count
 	counted limiter.Counted
-
-	// Of an item of a stream.
-	kind        kind
-	reservation string // that it settles
 }
 
-// kind is what a call asks, as far as answers differ.
-type kind uint8
+func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
 
-const (
-	asksCheck kind = iota
-	asksReserve
-	asksSettle // or cancel
-	asksPeek
-	asksCount
-)
+// release puts x back, without the strings of the request. The decision stays
+// whole: the engine fills it anew, and keeps memory in it.
+func (s *Service) release(x *scratch) {
+	clear(x.costs)
+	clear(x.decision.Limits)
+	*x = scratch{costs: x.costs[:0], decision: x.decision}
+	s.scratches.Put(x)
+}
 
-func (s *Service) begin() *call { return s.calls.Get().(*call) }
-
-// end puts c back, without the strings of the request. The decision stays whole:
-// the engine fills it anew, and keeps memory in it.
-func (s *Service) end(c *call) {
-	clear(c.costs)
-	clear(c.decision.Limits)
-	*c = call{costs: c.costs[:0], decision: c.decision}
-	s.calls.Put(c)
+// validate checks the request of c and fills x with it. Nothing is looked up.
+func (x *scratch) validate(c *call.Call) error {
+	if c.Err != nil {
+		return c.Err
+	}
+	x.kind, x.callerID = c.Kind, ""
+	x.request.Force, x.request.Attempt = c.Replay, c.Attempt
+	switch c.Kind {
+	case call.Check:
+		return x.check(c.Check(), c.RequestID)
+	case call.Reserve:
+		return x.reserve(c.Reserve(), c.RequestID)
+	case call.Settle:
+		x.callerID = c.CallerID()
+		return x.usage(c.Settle(), c.RequestID)
+	case call.Cancel:
+		x.callerID = c.CallerID()
+		x.used.Key, x.used.ID = c.Key, c.RequestID
+		return checkReservation(c.Key, c.RequestID)
+	case call.Peek:
+		q := c.Peek()
+		return x.scope(q.GetKey(), q.GetTier(), q.GetModel())
+	}
+	return x.hits(c.Count(), c.RequestID)
 }
 
 // scope validates what every question has in common.
-func (c *call) scope(key, tier, model string) error {
+func (x *scratch) scope(key, tier, model string) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
@@ -62,16 +76,16 @@ func (c *call) scope(key, tier, model string) error {
 	if err := checkText("model", model, 0, maxNameBytes); err != nil {
 		return err
 	}
-	c.request.Key, c.request.Tier, c.request.Model = key, tier, model
+	x.request.Key, x.request.Tier, x.request.Model = key, tier, model
 	return nil
 }
 
-// check validates r and fills c.request.
-func (c *call) check(r *pb.CheckRequest) (err error) {
-	if err := c.scope(r.GetKey(), r.GetTier(), r.GetModel()); err != nil {
+// check validates r and fills x.request.
+func (x *scratch) check(r *pb.CheckRequest, id string) (err error) {
+	if err := x.scope(r.GetKey(), r.GetTier(), r.GetModel()); err != nil {
 		return err
 	}
-	q := &c.request
+	q := &x.request
 	if q.Requests, err = optional("requests", r.Requests, 1, 0, limiter.MaxAmount); err != nil {
 		return err
 	}
@@ -84,21 +98,20 @@ func (c *call) check(r *pb.CheckRequest) (err error) {
 	if err := checkOutput("output_tokens", r.InputTokens, 1, r.OutputTokens); err != nil {
 		return err
 	}
-	if err := checkText("request_id", r.RequestId, 0, maxIDBytes); err != nil {
+	if err := checkText("request_id", id, 0, maxIDBytes); err != nil {
 		return err
 	}
-	q.InputTokens, q.OutputTokens, q.ID = r.InputTokens, r.OutputTokens, r.RequestId
-	q.Costs, err = c.ownCosts(r.Costs)
+	q.InputTokens, q.OutputTokens, q.ID = r.InputTokens, r.OutputTokens, id
+	q.Costs, err = x.ownCosts(r.Costs)
 	return err
 }
 
-// reserve validates r and fills c.request, but for the output of a call that
-// leaves it to the policy.
-func (c *call) reserve(r *pb.ReserveRequest) (err error) {
-	if err := c.scope(r.GetKey(), r.GetTier(), r.GetModel()); err != nil {
+// reserve validates r and fills x.request.
+func (x *scratch) reserve(r *pb.ReserveRequest, id string) (err error) {
+	if err := x.scope(r.GetKey(), r.GetTier(), r.GetModel()); err != nil {
 		return err
 	}
-	q := &c.request
+	q := &x.request
 	if q.Requests, err = optional("requests", r.Requests, 1, 0, limiter.MaxAmount); err != nil {
 		return err
 	}
@@ -124,20 +137,23 @@ func (c *call) reserve(r *pb.ReserveRequest) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := checkText("request_id", r.RequestId, 0, maxIDBytes); err != nil {
+	if err := checkText("request_id", id, 0, maxIDBytes); err != nil {
 		return err
 	}
-	q.InputTokens, q.ID, q.TTL = r.InputTokens, r.RequestId, time.Duration(ttl)*time.Second
-	q.Costs, err = c.ownCosts(r.Costs)
+	q.InputTokens, q.ID, q.TTL = r.InputTokens, id, time.Duration(ttl)*time.Second
+	if r.MaxOutputTokens == nil {
+		q.OutputTokens = -1 // the policy's default
+	}
+	q.Costs, err = x.ownCosts(r.Costs)
 	return err
 }
 
-// usage validates r and fills c.used.
-func (c *call) usage(r *pb.SettleRequest) (err error) {
-	if err := checkReservation(r.GetKey(), r.GetRequestId()); err != nil {
+// usage validates r and fills x.used.
+func (x *scratch) usage(r *pb.SettleRequest, id string) (err error) {
+	if err := checkReservation(r.GetKey(), id); err != nil {
 		return err
 	}
-	u := &c.used
+	u := &x.used
 	const absent = -1
 	if u.InputTokens, err = optional("input_tokens", r.InputTokens, absent, 0, limiter.MaxAmount); err != nil {
 		return err
@@ -154,9 +170,9 @@ func (c *call) usage(r *pb.SettleRequest) (err error) {
 	if err := checkOutput("output_tokens", max(u.InputTokens, 0), 1, max(u.OutputTokens, 0)); err != nil {
 		return err
 	}
-	u.Key, u.ID = r.Key, r.RequestId
+	u.Key, u.ID = r.Key, id
 	u.Final = r.Final == nil || *r.Final
-	u.Costs, err = c.ownCosts(r.Costs)
+	u.Costs, err = x.ownCosts(r.Costs)
 	return err
 }
 
@@ -170,7 +186,7 @@ func checkReservation(key, id string) error {
 
 // ownCosts validates costs and sorts them, so that the same request is always
 // the same.
-func (c *call) ownCosts(costs map[string]int64) ([]limiter.Cost, error) {
+func (x *scratch) ownCosts(costs map[string]int64) ([]limiter.Cost, error) {
 	if len(costs) > maxCosts {
 		return nil, wrong("costs", decimal(int64(len(costs))), "must have at most 16 entries")
 	}
@@ -178,10 +194,10 @@ func (c *call) ownCosts(costs map[string]int64) ([]limiter.Cost, error) {
 		if err := checkCost(name, amount); err != nil {
 			return nil, err
 		}
-		c.costs = append(c.costs, limiter.Cost{Dimension: limiter.Dimension(name), Amount: amount})
+		x.costs = append(x.costs, limiter.Cost{Dimension: limiter.Dimension(name), Amount: amount})
 	}
-	slices.SortFunc(c.costs, func(a, b limiter.Cost) int {
+	slices.SortFunc(x.costs, func(a, b limiter.Cost) int {
 		return strings.Compare(string(a.Dimension), string(b.Dimension))
 	})
-	return c.costs, nil
+	return x.costs, nil
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -15,15 +16,15 @@ import (
 // what a member did with it in fallback meanwhile does not.
 
 // decided counts an answer, and says whether it was one to count.
-func (s *Service) decided(c *call) bool {
-	if c.request.Force {
+func (s *Service) decided(x *scratch) bool {
+	if x.request.Force {
 		return false
 	}
-	if c.kind == asksCount {
-		s.metrics.counted(&c.counted)
+	if x.kind == call.Count {
+		s.metrics.counted(&x.counted)
 		return true
 	}
-	s.metrics.decided(s.route, &c.request, &c.decision)
+	s.metrics.decided(s.route, &x.request, &x.decision)
 	return true
 }
 
@@ -39,8 +40,8 @@ func (s *Service) took(start limiter.Time, n int) {
 func (s *Service) Observe(route pb.Route, took time.Duration) { s.metrics.took(route, took, 1) }
 
 // settled counts a settle or a cancel.
-func (s *Service) settled(c *call, err error) {
+func (s *Service) settled(x *scratch, err error) {
 	if s.route != pb.Route_ROUTE_FALLBACK {
-		s.metrics.settled(&c.decision, err)
+		s.metrics.settled(&x.decision, err)
 	}
 }

@@ -57,38 +57,26 @@ type Counted struct {
 	Route pb.Route
 }
 
-// Count decides q here, at once, and does not remember it: it is for hits that
-// come to the member that counts them.
-func (s *Service) Count(q *Count) Counted {
-	if err := checkCount(q.Key, q.Limit, q.Window, q.Hits); err != nil {
-		return Counted{Err: s.refused(err)}
-	}
-	var d limiter.Counted
-	start := s.now()
-	if err := s.engine.Count(start, &limiter.Count{Key: q.Key, Window: q.Window, Limit: q.Limit, Hits: q.Hits, GiveBack: q.GiveBack}, &d); err != nil {
-		return Counted{Err: s.refused(err)}
-	}
-	s.metrics.counted(&d)
-	s.took(start, 1)
+// Fill sets r to the hits, as members send them.
+func (q *Count) Fill(r *pb.CountRequest) {
+	r.Key, r.Limit, r.Hits, r.GiveBack = q.Key, q.Limit, q.Hits, q.GiveBack
+	r.Unit, r.UnitMultiplier = pb.Unit(q.Window.Unit), q.Window.Multiple
+}
+
+// counted returns what came of x here.
+func (s *Service) counted(x *scratch) Counted {
+	d, limit := &x.counted, x.count.Limit
 	return Counted{
-		Over: d.Over, Full: d.Full, Limit: q.Limit, Used: d.Used, Remaining: max(q.Limit-d.Used, 0),
+		Over: d.Over, Full: d.Full, Limit: limit, Used: d.Used, Remaining: max(limit-d.Used, 0),
 		Reset: time.Duration(d.Reset), Owner: s.owner, Route: s.route,
 	}
 }
 
-// CountedBy returns the answer of a member.
-func CountedBy(r *pb.Counted) Counted {
+// countedBy returns the answer of a member.
+func countedBy(r *pb.Counted) Counted {
 	return Counted{
 		Over: r.GetUsed() > r.GetLimit() || r.GetFull(), Full: r.GetFull(), Limit: r.GetLimit(), Used: r.GetUsed(), Remaining: max(r.GetLimit()-r.GetUsed(), 0),
 		Reset: time.Duration(r.GetResetNanos()), Owner: r.GetOwner(), Route: r.GetRoute(),
-	}
-}
-
-// Request returns q as members send it, with an id.
-func (q *Count) Request(id string) *pb.CountRequest {
-	return &pb.CountRequest{
-		Key: q.Key, Limit: q.Limit, Unit: pb.Unit(q.Window.Unit), UnitMultiplier: q.Window.Multiple,
-		Hits: q.Hits, GiveBack: q.GiveBack, RequestId: id,
 	}
 }
 
@@ -106,8 +94,8 @@ func checkCount(key string, limit int64, w limiter.Window, hits int64) error {
 	return checkAmount("hits", hits)
 }
 
-// hits validates r and fills c.count.
-func (c *call) hits(r *pb.CountRequest) error {
+// hits validates r and fills x.count.
+func (x *scratch) hits(r *pb.CountRequest, id string) error {
 	if r.GetUnit() < 0 || r.GetUnit() > pb.Unit_UNIT_YEAR {
 		return wrong("unit", decimal(int64(r.GetUnit())), "is unknown")
 	}
@@ -115,31 +103,23 @@ func (c *call) hits(r *pb.CountRequest) error {
 	if err := checkCount(r.GetKey(), r.GetLimit(), w, r.GetHits()); err != nil {
 		return err
 	}
-	if err := checkText("request_id", r.GetRequestId(), 0, maxIDBytes); err != nil {
+	if err := checkText("request_id", id, 0, maxIDBytes); err != nil {
 		return err
 	}
 	if r.GetWindowEnd() < 0 {
 		return wrong("window_end", decimal(r.GetWindowEnd()), "must not be negative")
 	}
-	c.count = limiter.Count{
-		Key: r.GetKey(), Window: w, ID: r.GetRequestId(), Limit: r.GetLimit(), Hits: r.GetHits(), GiveBack: r.GetGiveBack(),
-		Force: c.request.Force, WindowEnd: r.GetWindowEnd(),
+	x.count = limiter.Count{
+		Key: r.GetKey(), Window: w, ID: id, Limit: r.GetLimit(), Hits: r.GetHits(), GiveBack: r.GetGiveBack(),
+		Force: x.request.Force, WindowEnd: r.GetWindowEnd(),
 	}
 	return nil
 }
 
-// countAt counts what r says, into c.
-func (s *Service) countAt(now limiter.Time, c *call, r *pb.CountRequest) error {
-	if err := c.hits(r); err != nil {
-		return err
-	}
-	return s.engine.Count(now, &c.count, &c.counted)
-}
-
 // fillCounted makes the answer of hits.
-func (s *Service) fillCounted(p *pb.Counted, c *call) *pb.Counted {
-	d := &c.counted
-	p.Limit = c.count.Limit
+func (s *Service) fillCounted(p *pb.Counted, x *scratch) *pb.Counted {
+	d := &x.counted
+	p.Limit = x.count.Limit
 	p.Used = d.Used
 	p.Full = d.Full
 	p.WindowEnd = d.End

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"context"
 	"math"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -23,13 +25,28 @@ func perDay(hits int64, id string) *pb.CountRequest {
 	return &pb.CountRequest{Key: "k", Limit: 10, Unit: pb.Unit_UNIT_DAY, Hits: hits, RequestId: id}
 }
 
+func count(s *Service, q *Count) Counted { return counted(s, countCalls(q)) }
+
+// countCalls makes a call of hits, as a router does.
+func countCalls(q *Count) []call.Call {
+	r := &pb.CountRequest{}
+	q.Fill(r)
+	return []call.Call{call.Of(r)}
+}
+
+func counted(s *Service, calls []call.Call) Counted {
+	results := s.Do(context.Background(), calls)
+	defer results.Release()
+	return results.Counted(0)
+}
+
 // TestCount: hits are counted alike where they come and from a member.
 func TestCount(t *testing.T) {
 	n := newNode(t)
 	start := n.now()
 	_, end := day.At(start.Wall)
 	left := time.Duration(end - start.Wall)
-	got := n.Count(&Count{Key: "k", Limit: 10, Window: day, Hits: 8})
+	got := count(n.Service, &Count{Key: "k", Limit: 10, Window: day, Hits: 8})
 	if diff := cmp.Diff(Counted{Limit: 10, Used: 8, Remaining: 2, Reset: left, Owner: "node1", Route: pb.Route_ROUTE_LOCAL}, got); diff != "" {
 		t.Errorf("Count differs (-want +got):\n%s", diff)
 	}
@@ -37,7 +54,7 @@ func TestCount(t *testing.T) {
 	if diff := cmp.Diff([]string{"11 of 10", "11 of 10", "8 of 10", "11 of 10"}, briefs(results)); diff != "" {
 		t.Errorf("results differ (-want +got):\n%s", diff)
 	}
-	over := CountedBy(results[0].GetCounted())
+	over := countedBy(results[0].GetCounted())
 	if diff := cmp.Diff(Counted{Over: true, Limit: 10, Used: 11, Reset: left, Owner: "node1", Route: pb.Route_ROUTE_LOCAL}, over); diff != "" {
 		t.Errorf("from a member: Count differs (-want +got):\n%s", diff)
 	}
@@ -99,7 +116,7 @@ func TestCountIsRefused(t *testing.T) {
 		if codes.Code(e.GetCode()) != codes.InvalidArgument || e.GetField() != tt.field || !strings.Contains(e.GetMessage(), tt.says) {
 			t.Errorf("%v: %v, want an error of %s that says %q", q, e, tt.field, tt.says)
 		}
-		if n.Validate(item(q)) == nil {
+		if n.Validate(callOf(item(q))) == nil {
 			t.Errorf("%v: Validate() = nil, want an error", q)
 		}
 	}
@@ -109,11 +126,11 @@ func TestCountIsRefused(t *testing.T) {
 		"unit":  {Key: "k"},
 		"hits":  {Key: "k", Window: day, Hits: limiter.MaxAmount + 1},
 	} {
-		if err := n.Count(&q).Err; grpcstatus.Code(err) != codes.InvalidArgument || Describe(err).GetField() != field {
+		if err := count(n.Service, &q).Err; grpcstatus.Code(err) != codes.InvalidArgument || Describe(err).GetField() != field {
 			t.Errorf("Count(%+v) = %v, want an error of %s", q, err, field)
 		}
 	}
-	if got := n.Count(&Count{Key: "k", Window: day}); got.Used != 0 || got.Err != nil {
+	if got := count(n.Service, &Count{Key: "k", Window: day}); got.Used != 0 || got.Err != nil {
 		t.Errorf("after refusals %+v, want nothing used", got)
 	}
 	q := perDay(limiter.MaxAmount, "")
@@ -137,11 +154,13 @@ func TestUnits(t *testing.T) {
 		}
 	}
 	q := Count{Key: "a/b", Limit: 5, Window: limiter.Window{Unit: limiter.UnitMonth, Multiple: 3}, Hits: 7, GiveBack: true}
-	c := &call{}
-	if err := c.hits(q.Request("id")); err != nil {
+	var sent pb.CountRequest
+	q.Fill(&sent)
+	x := &scratch{}
+	if err := x.hits(&sent, "id"); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(limiter.Count{Key: "a/b", ID: "id", Limit: 5, Window: q.Window, Hits: 7, GiveBack: true}, c.count); diff != "" {
+	if diff := cmp.Diff(limiter.Count{Key: "a/b", ID: "id", Limit: 5, Window: q.Window, Hits: 7, GiveBack: true}, x.count); diff != "" {
 		t.Errorf("a Count from one member to another differs (-want +got):\n%s", diff)
 	}
 }
@@ -152,18 +171,18 @@ func TestCountAllocatesNothing(t *testing.T) {
 		t.Skip("the race detector empties pools")
 	}
 	n := newNode(t)
-	q := &Count{Key: "domain|some descriptor", Limit: 10, Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 3}, Hits: 1}
-	if got := testing.AllocsPerRun(200, func() { n.Count(q) }); got != 0 {
+	calls := countCalls(&Count{Key: "domain|some descriptor", Limit: 10, Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 3}, Hits: 1})
+	if got := testing.AllocsPerRun(200, func() { counted(n.Service, calls) }); got != 0 {
 		t.Errorf("Count allocates %v times, want 0", got)
 	}
 }
 
 func BenchmarkCount(b *testing.B) {
 	s, _ := benchNode(b)
-	q := &Count{Key: "domain|some descriptor", Limit: 10, Window: limiter.Window{Unit: limiter.UnitMinute}, Hits: 1}
+	calls := countCalls(&Count{Key: "domain|some descriptor", Limit: 10, Window: limiter.Window{Unit: limiter.UnitMinute}, Hits: 1})
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := s.Count(q).Err; err != nil {
+		if err := counted(s, calls).Err; err != nil {
 			b.Fatal(err)
 		}
 	}

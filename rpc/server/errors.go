@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -26,53 +27,94 @@ const (
 	errorDomain = "bucketring"
 )
 
-// wireError is an error with a gRPC status. The cause stays within reach of
-// errors.Is and errors.As for callers in this process.
-type wireError struct{ cause error }
+// callError is why a call has no answer, as the wire describes it. It looks the
+// same whether it was made here or by another member.
+type callError struct{ described *pb.Error }
 
-func wire(err error) error { return &wireError{err} }
+// wire gives an error a gRPC status.
+func wire(err error) error { return &callError{Describe(err)} }
 
-func (e *wireError) Error() string { return e.cause.Error() }
-func (e *wireError) Unwrap() error { return e.cause }
-
-// GRPCStatus is how grpc-go finds out what to send.
-func (e *wireError) GRPCStatus() *grpcstatus.Status {
-	var field *limiter.FieldError
-	switch err := e.cause; {
-	case errors.As(err, &field):
-		return detailed(codes.InvalidArgument, err, &errdetails.BadRequest{
-			FieldViolations: []*errdetails.BadRequest_FieldViolation{{
-				Field:       field.Field,
-				Description: field.Problem + ", got " + field.Value,
-			}},
-		})
-	case errors.Is(err, limiter.ErrUnknownReservation):
-		return detailed(codes.NotFound, err, &errdetails.ErrorInfo{Reason: ReasonUnknownReservation, Domain: errorDomain})
-	case errors.Is(err, limiter.ErrConflict):
-		return detailed(codes.AlreadyExists, err, &errdetails.ErrorInfo{Reason: ReasonConflict, Domain: errorDomain})
-	case errors.Is(err, limiter.ErrWithdrawn): // its caller has given up
-		return grpcstatus.New(codes.DeadlineExceeded, err.Error())
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return grpcstatus.FromContextError(err)
+// ErrorOf returns the error of a result; nil if it is an answer.
+func ErrorOf(r *pb.Result) error {
+	if e := r.GetError(); e != nil {
+		return &callError{e}
 	}
-	return grpcstatus.New(codes.Internal, e.Error())
+	return nil
 }
 
-func detailed(code codes.Code, err error, detail protoadapt.MessageV1) *grpcstatus.Status {
-	plain := grpcstatus.New(code, err.Error())
+func (e *callError) Error() string { return e.described.GetMessage() }
+
+// Is makes errors.Is find the limiter's errors, and those of contexts.
+func (e *callError) Is(target error) bool {
+	switch codes.Code(e.described.GetCode()) {
+	case codes.NotFound:
+		return target == limiter.ErrUnknownReservation
+	case codes.AlreadyExists:
+		return target == limiter.ErrConflict
+	case codes.Canceled:
+		return target == context.Canceled
+	case codes.DeadlineExceeded:
+		return target == context.DeadlineExceeded
+	}
+	return false
+}
+
+// GRPCStatus is how grpc-go finds out what to send.
+func (e *callError) GRPCStatus() *grpcstatus.Status {
+	plain := grpcstatus.New(codes.Code(e.described.GetCode()), e.described.GetMessage())
+	var detail protoadapt.MessageV1
+	switch plain.Code() {
+	case codes.InvalidArgument:
+		field := e.described.GetField()
+		if field == "" {
+			return plain
+		}
+		detail = &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{
+			Field:       field,
+			Description: strings.TrimPrefix(e.described.GetMessage(), field+": "),
+		}}}
+	case codes.NotFound:
+		detail = &errdetails.ErrorInfo{Reason: ReasonUnknownReservation, Domain: errorDomain}
+	case codes.AlreadyExists:
+		detail = &errdetails.ErrorInfo{Reason: ReasonConflict, Domain: errorDomain}
+	default:
+		return plain
+	}
 	if full, err := plain.WithDetails(detail); err == nil {
 		return full
 	}
 	return plain
 }
 
-// Describe takes an error of the service apart, whether it was made here or
-// came over gRPC. It is what a batch says of an item without an answer.
+// Describe says on the wire why a call has no answer. It takes errors of the
+// limiter, of contexts and of gRPC; any other is an internal one.
 func Describe(err error) *pb.Error {
+	if e, ok := errors.AsType[*callError](err); ok {
+		return e.described
+	}
 	if field, ok := errors.AsType[*limiter.FieldError](err); ok {
 		return &pb.Error{Code: int32(codes.InvalidArgument), Message: field.Error(), Field: field.Field}
 	}
-	st := grpcstatus.Convert(err)
+	code := codes.Internal
+	switch {
+	case errors.Is(err, limiter.ErrUnknownReservation):
+		code = codes.NotFound
+	case errors.Is(err, limiter.ErrConflict):
+		code = codes.AlreadyExists
+	case errors.Is(err, limiter.ErrWithdrawn): // the caller has given up
+		code = codes.DeadlineExceeded
+	default:
+		if st, ok := grpcstatus.FromError(err); ok {
+			return describeStatus(st)
+		}
+		if st := grpcstatus.FromContextError(err); st.Code() != codes.Unknown {
+			return describeStatus(st)
+		}
+	}
+	return &pb.Error{Code: int32(code), Message: err.Error()}
+}
+
+func describeStatus(st *grpcstatus.Status) *pb.Error {
 	e := &pb.Error{Code: int32(st.Code()), Message: st.Message()}
 	for _, detail := range st.Details() {
 		if bad, ok := detail.(*errdetails.BadRequest); ok && len(bad.GetFieldViolations()) > 0 {

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -50,10 +52,21 @@ func late(call proto.Message) *pb.Item {
 }
 
 func answers(s *Service, items ...*pb.Item) []*pb.Result {
-	results := make([]*pb.Result, len(items))
-	s.Answer(items, results)
-	return results
+	results := s.Do(context.Background(), callsOf(items...))
+	defer results.Release()
+	return results.All()
 }
+
+// callsOf makes calls of items from a member.
+func callsOf(items ...*pb.Item) []call.Call {
+	calls := make([]call.Call, len(items))
+	for i, item := range items {
+		calls[i] = call.FromItem(item, call.MemberStream)
+	}
+	return calls
+}
+
+func callOf(item *pb.Item) *call.Call { return &callsOf(item)[0] }
 
 // brief says a result in a few words.
 func brief(r *pb.Result) string {
@@ -111,10 +124,12 @@ func TestAnswer(t *testing.T) {
 		{Call: &pb.Item_Check{}},
 		{Call: &pb.Item_Settle{}},
 	}
-	results := make([]*pb.Result, len(items))
+	decided := n.NewResults(len(items))
 	elsewhere := &pb.Result{Result: &pb.Result_Redirect{Redirect: &pb.Redirect{Owner: "node2"}}, Term: 7}
-	results[4] = elsewhere
-	n.Answer(items, results)
+	decided.Set(4, elsewhere)
+	n.Decide(callsOf(items...), decided)
+	results := decided.All()
+	decided.Release()
 
 	want := []string{
 		"1 allowed",
@@ -389,7 +404,7 @@ func TestValidate(t *testing.T) {
 		{&pb.Item{}, "call"},
 		{nil, "call"},
 	} {
-		err := n.Validate(tt.item)
+		err := n.Validate(callOf(tt.item))
 		if tt.field == "" {
 			if err != nil {
 				t.Errorf("Validate(%v) = %v, want nil", tt.item, err)
@@ -446,7 +461,7 @@ func TestLargestBatchFits(t *testing.T) {
 			N: new(int64(maxChoices)), TtlSeconds: new(int64(maxTTLSeconds)), Costs: costs,
 		})
 		longest.TimeoutNanos, longest.Term, longest.Replay = 1<<62, 1<<63, true
-		if err := n.Validate(longest); err != nil {
+		if err := n.Validate(callOf(longest)); err != nil {
 			t.Fatal(err)
 		}
 		b.Items = append(b.Items, longest)

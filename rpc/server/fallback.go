@@ -21,6 +21,6 @@ func (s *Service) Fallback(engine *limiter.Engine, policy func() Policy) *Servic
 		route:   pb.Route_ROUTE_FALLBACK,
 		metrics: s.metrics,
 	}
-	f.pools()
+	f.init()
 	return f
 }

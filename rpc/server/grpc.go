@@ -56,8 +56,8 @@ type GRPCOptions struct {
 type UnaryService struct {
 	Desc   grpc.ServiceDesc
 	Server any
-	// Undecodable answers a message that cannot be decoded, for the given reason:
-	// a [limiter.FieldError] if a text is not UTF-8. Nil: that reason is the error.
+	// Undecodable answers a message that cannot be decoded, for the given reason.
+	// [Describe] names the field if a text is not UTF-8. Nil: that reason is the error.
 	Undecodable func(error) (any, error)
 }
 

@@ -160,7 +160,7 @@ func TestUndecodable(t *testing.T) {
 		{pb.RateLimiter_Check_FullMethodName, notUTF8, "key", `key: must be valid UTF-8, got "acme/\xff"`},
 		{pb.RateLimiter_Settle_FullMethodName, notUTF8, "key", "must be valid UTF-8"},
 		{pb.RateLimiter_Check_FullMethodName, inCosts, "costs", `got "im\xffages"`},
-		{pb.RateLimiter_CheckBatch_FullMethodName, inBatch(notUTF8), "items[1].key", "must be valid UTF-8"},
+		{pb.RateLimiter_Batch_FullMethodName, inBatch(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), notUTF8)), "items[1].check.key", "must be valid UTF-8"},
 		{pb.RateLimiter_Check_FullMethodName, []byte{0xff, 0xff}, "", "the message cannot be decoded"},
 		{pb.RateLimiter_Check_FullMethodName, []byte{10, 200}, "", "the message cannot be decoded"},
 	} {
@@ -214,19 +214,6 @@ func TestRefusals(t *testing.T) {
 		}
 		if st.Code() != tt.code || reason != tt.reason {
 			t.Errorf("%T{%v} = %v with reason %q, want %v with %q", tt.request, tt.request, err, reason, tt.code, tt.reason)
-		}
-	}
-}
-
-func TestQuote(t *testing.T) {
-	for _, tt := range []struct{ text, want string }{
-		{"", `""`},
-		{"a\xffb", `"a\xffb"`},
-		{strings.Repeat("x", 63) + "ä", `"` + strings.Repeat("x", 63) + `"... (65 bytes)`},
-		{strings.Repeat("\x80", 70), `"` + strings.Repeat(`\x80`, 60) + `"... (70 bytes)`},
-	} {
-		if got := Quote(tt.text); got != tt.want {
-			t.Errorf("Quote(%q) = %s, want %s", tt.text, got, tt.want)
 		}
 	}
 }

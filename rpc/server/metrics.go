@@ -245,7 +245,7 @@ func (m *metrics) settled(d *limiter.Decision, err error) {
 	}
 }
 
-func (m *metrics) refused(err error) {
+func (m *metrics) rejected(err error) {
 	var field *limiter.FieldError
 	if !errors.As(err, &field) {
 		return

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -42,24 +43,23 @@ type Options struct {
 	NewID func() string
 }
 
-// Service decides on this node. It is safe for concurrent use.
+// Service decides on this node, with its own engine. It is safe for concurrent use.
 type Service struct {
-	pb.UnimplementedRateLimiterServer
+	API
 
-	engine   *limiter.Engine
-	policy   func() Policy
-	now      func() limiter.Time
-	newID    func() string
-	owner    string
-	route    pb.Route
-	metrics  *metrics
-	calls    sync.Pool // of *call
-	batches  sync.Pool // of *batch
-	answered sync.Pool // of *Decided
-	version  atomic.Pointer[versionText]
+	engine    *limiter.Engine
+	policy    func() Policy
+	now       func() limiter.Time
+	newID     func() string
+	owner     string
+	route     pb.Route
+	metrics   *metrics
+	scratches sync.Pool // of *scratch
+	results   sync.Pool // of *Results
+	version   atomic.Pointer[versionText]
 }
 
-var _ pb.RateLimiterServer = (*Service)(nil)
+var _ Decider = (*Service)(nil)
 
 // New returns a Service. It panics when Registry has its metrics already, as
 // two services with one registry would.
@@ -76,193 +76,157 @@ func New(o Options) *Service {
 		route:   pb.Route_ROUTE_LOCAL,
 		metrics: newMetrics(o.Registry, o.Engine.Stats),
 	}
-	s.pools()
+	s.init()
 	return s
 }
 
-func (s *Service) pools() {
-	s.calls.New = func() any { return new(call) }
-	s.batches.New = func() any { return new(batch) }
-	s.answered.New = func() any { return &Decided{service: s} }
+func (s *Service) init() {
+	s.API.Decider = s
+	s.scratches.New = func() any { return new(scratch) }
+	s.results.New = func() any { return &Results{service: s} }
 }
 
-// Check implements pb.RateLimiterServer.
-func (s *Service) Check(ctx context.Context, r *pb.CheckRequest) (*pb.Decision, error) {
+// Do implements [Decider]: all calls are decided here and at one instant. A wrong
+// call costs the others nothing, and one whose time has run out is charged nothing.
+// Checks under one root are decided in their order; a check and a call of another
+// kind may come in either order. The results must be released.
+//
+// A replay is charged whatever the limits say, and a count names its limit itself.
+func (s *Service) Do(ctx context.Context, calls []call.Call) *Results {
+	results := s.NewResults(len(calls))
 	if err := ctx.Err(); err != nil {
-		return nil, wire(err)
+		results.Fail(wire(err))
+		return results
 	}
-	c, start := s.begin(), s.now()
-	defer s.end(c)
-	err := s.prepareCheck(c, r)
-	if err == nil {
-		err = s.engine.Check(start, &c.request, &c.decision)
-	}
-	if err != nil {
-		return nil, s.refused(err)
-	}
-	answer := s.decision(c)
-	s.decided(c)
-	s.took(start, 1)
-	return answer, nil
+	s.Decide(calls, results)
+	return results
 }
 
-// Reserve implements pb.RateLimiterServer.
-func (s *Service) Reserve(ctx context.Context, r *pb.ReserveRequest) (*pb.Decision, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, wire(err)
+// Decide decides the calls that have no result yet.
+func (s *Service) Decide(calls []call.Call, results *Results) {
+	now, decided := s.now(), 0
+	for i := range calls {
+		c, r := &calls[i], &results.list[i]
+		if r.done != nil {
+			continue
+		}
+		x := s.newScratch()
+		if err := s.decide(now, x, c, len(calls) == 1); err != nil {
+			s.release(x)
+			results.SetError(i, s.Reject(err))
+			continue
+		}
+		r.scratch = x
+		switch {
+		case x.kind == call.Check && len(calls) > 1:
+			results.checks.add(i, x)
+		case x.kind.EndsReservation() || x.kind == call.Peek:
+		case s.decided(x):
+			decided++
+		}
 	}
-	c, start := s.begin(), s.now()
-	defer s.end(c)
-	if err := s.reserveAt(start, c, r); err != nil {
-		return nil, s.refused(err)
+	checks := &results.checks
+	if len(checks.index) > 0 {
+		s.engine.CheckBatch(now, checks.requests, checks.decisions, checks.errs)
 	}
-	answer := s.decision(c)
-	s.decided(c)
-	s.took(start, 1)
-	return answer, nil
+	for j, i := range checks.index {
+		r := &results.list[i]
+		if err := checks.errs[j]; err != nil {
+			s.release(r.scratch)
+			r.scratch = nil
+			results.SetError(i, s.Reject(err))
+		} else if s.decided(r.scratch) {
+			decided++
+		}
+	}
+	s.took(now, decided)
 }
 
-// reserveAt decides r, into c.
-func (s *Service) reserveAt(now limiter.Time, c *call, r *pb.ReserveRequest) error {
-	if err := s.prepareReserve(c, r); err != nil {
+// decide decides one call into x; a check only if it is alone, because checks are
+// decided together.
+func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool) error {
+	if c.Expired {
+		return context.DeadlineExceeded
+	}
+	if err := x.validate(c); err != nil {
 		return err
 	}
-	return s.engine.Reserve(now, &c.request, &c.decision)
-}
-
-// Settle implements pb.RateLimiterServer.
-func (s *Service) Settle(ctx context.Context, r *pb.SettleRequest) (*pb.Settlement, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, wire(err)
+	switch x.kind {
+	case call.Settle:
+		err := s.engine.Settle(now, &x.used, &x.decision)
+		s.settled(x, err)
+		return err
+	case call.Cancel:
+		if c.Attempt != 0 {
+			s.withdraw(now, x, c.Attempt)
+			return nil
+		}
+		err := s.engine.Cancel(now, x.used.Key, x.used.ID, &x.decision)
+		s.settled(x, err)
+		return err
+	case call.Count:
+		return s.engine.Count(now, &x.count, &x.counted)
 	}
-	return s.settle(r)
-}
-
-func (s *Service) settle(r *pb.SettleRequest) (*pb.Settlement, error) {
-	c := s.begin()
-	defer s.end(c)
-	if err := s.settleAt(s.now(), c, r); err != nil {
-		return nil, s.refused(err)
-	}
-	return s.settlement(r.GetRequestId(), c), nil
-}
-
-// settleAt applies r; c.decision says what came of it.
-func (s *Service) settleAt(now limiter.Time, c *call, r *pb.SettleRequest) error {
-	if err := c.usage(r); err != nil {
+	if err := s.resolve(x); err != nil {
 		return err
 	}
-	err := s.engine.Settle(now, &c.used, &c.decision)
-	s.settled(c, err)
-	return err
+	if x.kind == call.Peek {
+		s.engine.Peek(now, &x.request, &x.decision)
+		return nil
+	}
+	if x.request.ID == "" {
+		x.request.ID = s.newID()
+	}
+	switch {
+	case x.kind == call.Reserve:
+		return s.engine.Reserve(now, &x.request, &x.decision)
+	case alone:
+		return s.engine.Check(now, &x.request, &x.decision)
+	}
+	return nil
 }
 
-// Cancel implements pb.RateLimiterServer.
-func (s *Service) Cancel(ctx context.Context, r *pb.CancelRequest) (*pb.Settlement, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, wire(err)
-	}
-	return s.cancel(r)
-}
-
-func (s *Service) cancel(r *pb.CancelRequest) (*pb.Settlement, error) {
-	c := s.begin()
-	defer s.end(c)
-	if err := s.cancelAt(s.now(), c, r); err != nil {
-		return nil, s.refused(err)
-	}
-	return s.settlement(r.GetRequestId(), c), nil
-}
-
-// cancelAt applies r; c.decision says what came of it.
-func (s *Service) cancelAt(now limiter.Time, c *call, r *pb.CancelRequest) error {
-	if err := checkReservation(r.GetKey(), r.GetRequestId()); err != nil {
-		return err
-	}
-	err := s.engine.Cancel(now, r.GetKey(), r.GetRequestId(), &c.decision)
-	s.settled(c, err)
-	return err
-}
-
-// withdrawAt takes back one sending of a reserve. It is no settlement to count:
-// to whoever asked, there never was a reservation.
-func (s *Service) withdrawAt(now limiter.Time, c *call, r *pb.CancelRequest, attempt uint64) error {
-	if err := checkReservation(r.GetKey(), r.GetRequestId()); err != nil {
-		return err
-	}
-	s.engine.Withdraw(now, r.GetKey(), r.GetRequestId(), attempt)
-	d := &c.decision
+// withdraw takes back one sending of a reserve. It is not counted as a settlement:
+// to the caller, there never was a reservation.
+func (s *Service) withdraw(now limiter.Time, x *scratch, attempt uint64) {
+	s.engine.Withdraw(now, x.used.Key, x.used.ID, attempt)
+	d := &x.decision
 	d.Status, d.Tier, d.PolicyVersion, d.Limits = limiter.Cancelled, "", 0, d.Limits[:0]
+}
+
+// ValidateBatch returns an error if a batch of a stream is too large. The error has
+// a status and is counted.
+func (s *Service) ValidateBatch(b *pb.Batch) error {
+	if n := len(b.GetItems()); n > MaxBatchItems {
+		return s.Reject(tooMany(n, MaxBatchItems))
+	}
 	return nil
 }
 
-// Peek implements pb.RateLimiterServer.
-func (s *Service) Peek(ctx context.Context, r *pb.PeekRequest) (*pb.PeekResponse, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, wire(err)
+// Validate returns what is wrong with a call, without a look at policy or state;
+// nil if nothing is. The error has a status and is counted. A call that was
+// validated may still be rejected: its tier may be unknown.
+func (s *Service) Validate(c *call.Call) error {
+	x := s.newScratch()
+	defer s.release(x)
+	if err := x.validate(c); err != nil {
+		return s.Reject(err)
 	}
-	return s.peek(r)
-}
-
-func (s *Service) peek(r *pb.PeekRequest) (*pb.PeekResponse, error) {
-	c := s.begin()
-	defer s.end(c)
-	if err := s.peekAt(s.now(), c, r); err != nil {
-		return nil, s.refused(err)
-	}
-	return s.seen(c), nil
-}
-
-// peekAt looks at the limits of r, into c.
-func (s *Service) peekAt(now limiter.Time, c *call, r *pb.PeekRequest) error {
-	if err := c.scope(r.GetKey(), r.GetTier(), r.GetModel()); err != nil {
-		return err
-	}
-	if err := s.resolve(c); err != nil {
-		return err
-	}
-	s.engine.Peek(now, &c.request, &c.decision)
 	return nil
-}
-
-func (s *Service) prepareCheck(c *call, r *pb.CheckRequest) error {
-	if err := c.check(r); err != nil {
-		return err
-	}
-	s.identify(c)
-	return s.resolve(c)
-}
-
-func (s *Service) prepareReserve(c *call, r *pb.ReserveRequest) error {
-	if err := c.reserve(r); err != nil {
-		return err
-	}
-	c.reserving = true
-	s.identify(c)
-	if r.MaxOutputTokens == nil {
-		c.request.OutputTokens = -1 // the policy's default
-	}
-	return s.resolve(c)
-}
-
-func (s *Service) identify(c *call) {
-	if c.request.ID == "" {
-		c.request.ID = s.newID()
-	}
 }
 
 // NewID returns an id for a call that brings none.
 func (s *Service) NewID() string { return s.newID() }
 
-func (s *Service) resolve(c *call) error {
-	q := &c.request
-	q.Plan = &c.plan
-	return s.policy().Resolve(q.Key, q.Tier, q.Model, &c.plan)
+func (s *Service) resolve(x *scratch) error {
+	q := &x.request
+	q.Plan = &x.plan
+	return s.policy().Resolve(q.Key, q.Tier, q.Model, &x.plan)
 }
 
-// refused counts an error and gives it a status.
-func (s *Service) refused(err error) error {
-	s.metrics.refused(err)
+// Reject implements [Decider].
+func (s *Service) Reject(err error) error {
+	s.metrics.rejected(err)
 	return wire(err)
 }
 

@@ -4,10 +4,11 @@ package server
 
 import (
 	"math"
-	"strconv"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/limiter"
 )
 
@@ -21,10 +22,6 @@ const (
 	// maxTTLSeconds bounds how long a caller that crashed can hold a slot. A
 	// longer call renews its lease by reporting progress.
 	maxTTLSeconds = 3600
-	// MaxItems bounds a batch that comes as a call of its own.
-	MaxItems = 1024
-	// MaxShown is how many bytes of a wrong value a message repeats.
-	MaxShown = 64
 )
 
 func wrong(field, value, problem string) *limiter.FieldError {
@@ -32,20 +29,7 @@ func wrong(field, value, problem string) *limiter.FieldError {
 }
 
 func wrongText(field, value, problem string) *limiter.FieldError {
-	return wrong(field, Quote(value), problem)
-}
-
-// Quote shows text in a message: escaped, so that it cannot garble a log, and
-// cut at a character when it is long.
-func Quote(s string) string {
-	if len(s) <= MaxShown {
-		return strconv.Quote(s)
-	}
-	end := MaxShown
-	for end > MaxShown-utf8.UTFMax && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return strconv.Quote(s[:end]) + "... (" + strconv.Itoa(len(s)) + " bytes)"
+	return wrong(field, text.Quote(value), problem)
 }
 
 func checkKey(key string) error {
@@ -97,7 +81,7 @@ func checkNumber(field string, n, atLeast, atMost int64) error {
 	}
 	bound := decimal(atMost)
 	if atMost == limiter.MaxAmount {
-		bound = "2^53"
+		bound = amount.MaxText
 	}
 	return wrong(field, decimal(n), "must be between "+decimal(atLeast)+" and "+bound)
 }
@@ -116,7 +100,7 @@ func optional(field string, n *int64, absent, atLeast, atMost int64) (int64, err
 // already, and n is small.
 func checkOutput(field string, input, n, output int64) error {
 	if output > (math.MaxInt64-input)/n || input+n*output > limiter.MaxAmount {
-		return wrong(field, decimal(output), "input and output tokens together must be at most 2^53")
+		return wrong(field, decimal(output), "input and output tokens together must be at most "+amount.MaxText)
 	}
 	return nil
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/bucketring/bucketring/limiter/policy"
 )
 
-// Parse reads a file of scenarios. The error is a [policy.Problems] with
-// everything that is wrong.
+// Parse reads a file of scenarios. The error is a [policy.Problems] with all its
+// problems.
 func Parse(file string, src []byte) (*Suite, error) {
 	var p parser
 	root, ok := p.r.Open(file, src)
@@ -38,8 +38,8 @@ var (
 	verbs        = []string{"check", "reserve", "settle", "cancel", "peek"}
 	expectations = []string{"want", "by", "scope", "reason", "granted", "retry_after", "remaining", "debt"}
 	callKeys     = []string{"key", "tier", "model"}
-	// keysOf are the keys of a step besides at, its verb, callKeys and
-	// expectations.
+	// keysOf are the keys that steps with a verb may have besides at, the verb,
+	// callKeys and expectations.
 	keysOf = map[verb][]string{
 		check:   {"id", "requests", "input_tokens", "output_tokens", "costs", "tokens"},
 		reserve: {"id", "requests", "input_tokens", "output_tokens", "costs", "min_output_tokens", "n", "ttl"},
@@ -101,10 +101,10 @@ func (p *parser) scenario(n yamldoc.Node) Scenario {
 		if !ok {
 			continue
 		}
-		if _, given := st.where["at"]; !given {
+		if _, given := st.keys["at"]; !given {
 			st.at = defaults.at
 		} else if st.at < defaults.at {
-			p.r.Problem(st.where["at"], "at goes back in time: the step before is at %s", defaults.at)
+			p.r.Problem(st.keys["at"], "at must not be before the previous step, which is at %s", defaults.at)
 		}
 		defaults.at = st.at
 		s.steps = append(s.steps, st)
@@ -112,7 +112,7 @@ func (p *parser) scenario(n yamldoc.Node) Scenario {
 	return s
 }
 
-// call reads what both scenarios and steps have.
+// call reads one of callKeys, which both scenarios and steps may have.
 func (p *parser) call(s *step, f yamldoc.Field) {
 	text, ok := p.r.Text(f.Value, f.Name)
 	if !ok {
@@ -134,25 +134,25 @@ func (p *parser) call(s *step, f yamldoc.Field) {
 
 func (p *parser) step(n yamldoc.Node, defaults step) (step, bool) {
 	s := defaults
-	s.pos, s.where, s.final, s.requests, s.want.granted = n, map[string]yamldoc.Node{}, true, 1, -1
+	s.pos, s.keys, s.final, s.requests, s.want.granted = n, map[string]yamldoc.Node{}, true, 1, -1
 	s.input, s.cached, s.output = -1, -1, -1
 	fields := p.r.Fields(n, "a step", stepKeys)
 	if !n.IsMapping() {
 		return s, false
 	}
 	for _, f := range fields {
-		s.where[f.Name] = f.Key
+		s.keys[f.Name] = f.Key
 		if !slices.Contains(verbs, f.Name) {
 			continue
 		}
 		if s.verb != "" {
-			p.r.Problem(f.Key, "a step does one thing: %s or %s", s.verb, f.Name)
+			p.r.Problem(f.Key, "a step must have one verb, got %s and %s", s.verb, f.Name)
 			return s, false
 		}
 		s.verb = verb(f.Name)
 	}
 	if s.verb == "" {
-		p.r.Problem(n, "a step needs one of %s", strings.Join(verbs, ", "))
+		p.r.Problem(n, "a step needs a verb: one of %s", strings.Join(verbs, ", "))
 		return s, false
 	}
 	for _, f := range fields {
@@ -168,14 +168,14 @@ func (p *parser) step(n yamldoc.Node, defaults step) (step, bool) {
 		case slices.Contains(keysOf[s.verb], f.Name):
 			p.detail(&s, f)
 		default:
-			p.r.Problem(f.Key, "a %s has no %s", s.verb, f.Name)
+			p.r.Problem(f.Key, "a %s step has no key %s", s.verb, f.Name)
 		}
 	}
 	p.complete(&s)
 	return s, true
 }
 
-// verb reads the value of the verb's key.
+// verb reads the value of the key that is the verb.
 func (p *parser) verb(s *step, n yamldoc.Node) {
 	if s.verb == check || s.verb == reserve {
 		if n.IsNull() {
@@ -185,8 +185,8 @@ func (p *parser) verb(s *step, n yamldoc.Node) {
 		if s.verb == reserve {
 			key = "output_tokens"
 		}
-		if other, twice := s.where[key]; twice {
-			p.r.Problem(other, "%s is given twice: %s: N is %s", key, s.verb, key)
+		if other, twice := s.keys[key]; twice {
+			p.r.Problem(other, "%s is given twice: %s: N also gives %s", key, s.verb, key)
 		}
 		v := p.count(n, string(s.verb))
 		if s.verb == check {
@@ -199,7 +199,7 @@ func (p *parser) verb(s *step, n yamldoc.Node) {
 	s.name, _ = p.r.Text(n, string(s.verb))
 }
 
-// detail reads one of keysOf.
+// detail reads one of keysOf the verb.
 func (p *parser) detail(s *step, f yamldoc.Field) {
 	switch f.Name {
 	case "id":
@@ -223,8 +223,8 @@ func (p *parser) detail(s *step, f yamldoc.Field) {
 		s.final = i == 0
 	case "tokens":
 		for _, other := range []string{"input_tokens", "output_tokens"} {
-			if n, has := s.where[other]; has {
-				p.r.Problem(n, "tokens stands for input_tokens: 0 and output_tokens, don't give both")
+			if n, has := s.keys[other]; has {
+				p.r.Problem(n, "tokens also gives input_tokens and output_tokens: leave out one of them")
 			}
 		}
 		s.input, s.output = 0, p.count(f.Value, f.Name)
@@ -235,7 +235,7 @@ func (p *parser) detail(s *step, f yamldoc.Field) {
 	}
 }
 
-// complete checks what needs the whole step.
+// complete sets defaults and checks what depends on the whole step.
 func (p *parser) complete(s *step) {
 	switch s.verb {
 	case check:
@@ -244,14 +244,14 @@ func (p *parser) complete(s *step) {
 		s.input = max(s.input, 0)
 	case settle, cancel:
 		for _, k := range []string{"by", "granted", "retry_after", "reason"} {
-			if n, has := s.where[k]; has {
-				p.r.Problem(n, "a %s decides nothing, so it has no %s", s.verb, k)
+			if n, has := s.keys[k]; has {
+				p.r.Problem(n, "a %s makes no decision, so it has no %s", s.verb, k)
 			}
 		}
 	case peek:
 		for _, k := range []string{"want", "by", "granted", "retry_after", "reason"} {
-			if n, has := s.where[k]; has {
-				p.r.Problem(n, "a peek decides nothing, so it has no %s", k)
+			if n, has := s.keys[k]; has {
+				p.r.Problem(n, "a peek makes no decision, so it has no %s", k)
 			}
 		}
 		if len(s.want.remaining)+len(s.want.debt) == 0 {
@@ -291,7 +291,7 @@ func (p *parser) expect(s *step, f yamldoc.Field) {
 	}
 }
 
-// amounts reads one amount, or a mapping from limits to amounts.
+// amounts reads one amount, or a mapping from names of limits to amounts.
 func (p *parser) amounts(f yamldoc.Field) (list []amount) {
 	read := func(limit string, n yamldoc.Node) {
 		text, ok := p.r.Text(n, f.Name)
@@ -329,7 +329,7 @@ func (p *parser) count(n yamldoc.Node, what string) int64 {
 	return v
 }
 
-// maxDuration keeps virtual time within nanoseconds.
+// maxDuration keeps virtual time within an int64 of nanoseconds.
 const maxDuration = 10 * 366 * 24 * time.Hour
 
 func (p *parser) duration(n yamldoc.Node, what string) time.Duration {
@@ -347,15 +347,16 @@ func (p *parser) duration(n yamldoc.Node, what string) time.Duration {
 	return d
 }
 
-// position is that of a key of the step, or of the step.
+// position returns the place of a key of the step, or of the step if it has no such
+// key.
 func (s *step) position(key string) (file string, line, column int) {
-	if n, has := s.where[key]; has {
+	if n, has := s.keys[key]; has {
 		return n.Position()
 	}
 	return s.pos.Position()
 }
 
-// String is the step as a failure names it.
+// String describes the step in messages of failures.
 func (s *step) String() string {
 	text := string(s.verb)
 	if s.name != "" {

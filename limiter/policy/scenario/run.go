@@ -13,7 +13,7 @@ import (
 	"github.com/bucketring/bucketring/limiter/policy"
 )
 
-// run is one scenario under way.
+// run is the replay of one scenario.
 type run struct {
 	policy   *policy.Policy
 	engine   *limiter.Engine
@@ -34,19 +34,19 @@ func (sc *Scenario) run(p *policy.Policy) []Failure {
 	}
 	for i := range sc.steps {
 		r.number, r.step = i+1, &sc.steps[i]
-		r.do()
+		r.runStep()
 	}
 	return r.failures
 }
 
-// fail notes that an expectation, named by its key, does not hold.
+// fail records that the expectation with a key does not hold.
 func (r *run) fail(key, format string, args ...any) {
 	file, line, column := r.step.position(key)
 	r.failures = append(r.failures, Failure{file, line, column, r.number, r.step.String() + fmt.Sprintf(format, args...)})
 }
 
-// do takes a step and compares.
-func (r *run) do() {
+// runStep runs the current step and compares the result with what it expects.
+func (r *run) runStep() {
 	s := r.step
 	now := r.start.At(s.at)
 	var err error
@@ -63,7 +63,7 @@ func (r *run) do() {
 	}
 	got := r.decision.Outcome.String()
 	if err != nil {
-		got = errorWord(err)
+		got = errorOutcome(err)
 	}
 	switch {
 	case s.want.outcome == got && err == nil || s.want.outcome == "" && err == nil:
@@ -72,7 +72,7 @@ func (r *run) do() {
 	case err != nil && s.want.outcome == "":
 		r.fail("", ": %v", err)
 	default:
-		r.fail("want", " = %s, want %s", r.verdict(got, err), s.want.outcome)
+		r.fail("want", " = %s, want %s", r.describe(got, err), s.want.outcome)
 	}
 }
 
@@ -103,7 +103,8 @@ func (r *run) decide(now limiter.Time) error {
 	return nil
 }
 
-func errorWord(err error) string {
+// errorOutcome returns the word that want has for an error.
+func errorOutcome(err error) string {
 	switch {
 	case errors.Is(err, limiter.ErrUnknownReservation):
 		return "unknown"
@@ -113,29 +114,29 @@ func errorWord(err error) string {
 	return "invalid"
 }
 
-// verdict is an outcome with what explains it.
-func (r *run) verdict(word string, err error) string {
+// describe returns an outcome and its cause.
+func (r *run) describe(outcome string, err error) string {
 	d := &r.decision
 	switch {
 	case err != nil:
-		return fmt.Sprintf("%s (%v)", word, err)
+		return fmt.Sprintf("%s (%v)", outcome, err)
 	case d.Outcome == limiter.Denied && d.Binding >= 0:
-		return fmt.Sprintf("%s by %s, %s", word, limitText(&d.Limits[d.Binding]), d.Reason)
+		return fmt.Sprintf("%s by %s, %s", outcome, limitText(&d.Limits[d.Binding]), d.Reason)
 	case d.Outcome == limiter.Denied:
-		return fmt.Sprintf("%s, %s", word, d.Reason)
+		return fmt.Sprintf("%s, %s", outcome, d.Reason)
 	case d.Outcome == limiter.Degraded:
-		return fmt.Sprintf("%s to %d output tokens", word, d.GrantedOutputTokens)
+		return fmt.Sprintf("%s to %d output tokens", outcome, d.GrantedOutputTokens)
 	}
-	return word
+	return outcome
 }
 
-// limitText shows a limit and where it stands.
+// limitText describes a limit and its state.
 func limitText(l *limiter.LimitState) string {
 	name := l.Name
 	if name != string(l.Dimension) {
 		name += " (" + string(l.Dimension) + ")"
 	}
-	text := fmt.Sprintf("%s of %s, %s of %s left", name, l.Scope,
+	text := fmt.Sprintf("%s of %s, %s of %s remaining", name, l.Scope,
 		policy.FormatAmount(l.Dimension, l.Remaining), policy.FormatAmount(l.Dimension, l.Capacity))
 	if l.Debt > 0 {
 		text += ", debt " + policy.FormatAmount(l.Dimension, l.Debt)
@@ -143,7 +144,7 @@ func limitText(l *limiter.LimitState) string {
 	return text
 }
 
-// compare checks what a step expects besides its outcome.
+// compare checks the expectations of the step other than its outcome.
 func (r *run) compare() {
 	w, d := &r.step.want, &r.decision
 	var binding *limiter.LimitState
@@ -151,11 +152,11 @@ func (r *run) compare() {
 		binding = &d.Limits[d.Binding]
 	}
 	if w.by != "" && (binding == nil || binding.Name != w.by && string(binding.Dimension) != w.by) {
-		r.fail("by", " is bound by %s, want %s", orNone(binding), w.by)
+		r.fail("by", " is bound by %s, want %s", limitOrNone(binding), w.by)
 	}
 	decides := r.step.verb == check || r.step.verb == reserve
 	if decides && w.scope != "" && (binding == nil || binding.Scope != w.scope) {
-		r.fail("scope", " is bound by %s, want one of %s", orNone(binding), w.scope)
+		r.fail("scope", " is bound by %s, want one of %s", limitOrNone(binding), w.scope)
 	}
 	if got := d.Reason.String(); w.reason != "" && got != w.reason {
 		if got == "" {
@@ -177,7 +178,7 @@ func (r *run) compare() {
 	}
 }
 
-func orNone(l *limiter.LimitState) string {
+func limitOrNone(l *limiter.LimitState) string {
 	if l == nil {
 		return "no limit"
 	}
@@ -208,9 +209,10 @@ func (r *run) compareAmount(key string, want amount, binding *limiter.LimitState
 	}
 	if l == nil {
 		if name == "" {
-			name = "that binds"
+			r.fail(key, ": no limit binds; the call has %s", r.names())
+			return
 		}
-		r.fail(key, ": there is no limit %s, but %s", name, r.names())
+		r.fail(key, ": there is no limit %s; the call has %s", name, r.names())
 		return
 	}
 	amount, err := policy.ParseAmount(l.Dimension, want.text)
@@ -223,8 +225,9 @@ func (r *run) compareAmount(key string, want amount, binding *limiter.LimitState
 	}
 }
 
-// find returns the limit with a name or, if there is none, a dimension: in the
-// scope that the step names, or else in the most specific one.
+// find returns the limit with that name or, if there is none, that dimension. It
+// looks in the scope that the step names or, if it names none, in the most specific
+// scope first.
 func (r *run) find(name string) *limiter.LimitState {
 	limits := r.decision.Limits
 	for _, matches := range []func(*limiter.LimitState) bool{
@@ -248,13 +251,13 @@ func (r *run) names() string {
 		}
 	}
 	if len(names) == 0 {
-		return "the call has none"
+		return "none"
 	}
 	return strings.Join(names, ", ")
 }
 
-// String is the report for people: a line per scenario, and below it a line per
-// failure that an editor can jump to.
+// String returns the report as text: a line per scenario, followed by a line per
+// failure that begins with its position.
 func (r Report) String() string {
 	var b strings.Builder
 	for _, result := range r.Results {

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package scenario tests a policy offline: it replays written scenarios against
-// a real engine in virtual time and compares what it decides with what the
-// author expects. It is the engine behind "bucketring policy test".
+// Package scenario tests a policy offline: it replays scenarios against a real
+// engine in virtual time and compares its decisions with the expected ones. The
+// command "bucketring policy test" uses it.
 //
-// A file is a list of scenarios. Each starts with an engine that has seen
-// nothing:
+// A file is a list of scenarios. Each starts with an empty engine:
 //
 //	# tests of the free tier
 //	- name: free tier stops the third concurrent stream
@@ -17,43 +16,43 @@
 //	    - { at: 2s, settle: a, tokens: 1800 }
 //	    - { at: 2s, reserve: 500, id: d, want: allowed }
 //
-// A scenario has a name, steps, and optionally key (default: test), tier and
-// model, which its steps may override, and start, the wall clock at 0s in RFC
-// 3339 (default: 2026-01-01T00:00:00Z, a Thursday).
+// A scenario has a name and steps. Optional are key (default: test), tier and model,
+// which its steps may override, and start, the wall clock at 0s in RFC 3339
+// (default: 2026-01-01T00:00:00Z, a Thursday).
 //
-// A step happens at the given time since the start (default: when the step
-// before it did; never earlier) and does one thing:
+// A step has a time since the start (default: that of the previous step) and one
+// verb:
 //
-//	check: N      charge N input tokens for good
-//	reserve: N    hold input_tokens and a max output of N tokens
-//	settle: ID    report what the reservation has used; final unless final: false
-//	cancel: ID    give all of the reservation back
+//	check: N      charge N input tokens at once
+//	reserve: N    hold input_tokens and a maximum output of N tokens
+//	settle: ID    report the usage of a reservation; final unless final: false
+//	cancel: ID    release all of a reservation
 //	peek: LIMIT   look at a limit, by its name or dimension
 //
-// N may be left out (check: ~) where the other keys say it all: requests (1 by
-// default), input_tokens, output_tokens, costs; for a reserve also
-// min_output_tokens, n, ttl, and its id, which settle and cancel name (a check
-// may have one too). A reserve without any output asks for the policy's
-// default. A settle has input_tokens, cached_input_tokens, output_tokens and
-// costs; what it leaves out keeps its estimate. tokens: T stands for
-// input_tokens: 0 and output_tokens: T.
+// A check or reserve may also have requests (default: 1), input_tokens,
+// output_tokens, costs and id, and a reserve min_output_tokens, n and ttl. N may then
+// be left out (check: ~). settle and cancel name the id of a reserve. A reserve
+// without output tokens asks for the default of the policy. A settle may have
+// input_tokens, cached_input_tokens, output_tokens and costs; those that are left
+// out keep their estimate. tokens: T is short for input_tokens: 0 and
+// output_tokens: T.
 //
-// What a step expects, all of it optional:
+// A step may have these expectations:
 //
 //	want          allowed, degraded, denied (of a check or a reserve), or an
 //	              error: unknown (reservation), conflict (of ids), invalid
-//	by            the limit, by name or dimension, that denied or, when
-//	              allowed, is the one with the smallest share left
-//	scope         the key path of that limit; see below
+//	by            the limit, by name or dimension, that denied the call or, if it
+//	              was allowed, has the smallest share remaining
+//	scope         the scope of that limit; see below
 //	reason        as in answers: limit_exceeded, exceeds_capacity, no_price
 //	granted       output tokens per choice
 //	retry_after   a duration, rounded up to the millisecond
-//	remaining     of the limit that a peek names, or that by names, or that
-//	              binds; or a mapping from limits to amounts. $ for spend
+//	remaining     what remains of the limit that the peek names or that binds, or
+//	              a mapping from limits to amounts; $ for spend
 //	debt          likewise
 //
-// Two limits of different levels can have the same name: scope then says which
-// one remaining and debt are about, the full key's being the default.
+// Two levels can have limits with the same name: remaining and debt are about the
+// limit in scope, by default the one at the full key.
 package scenario
 
 import (
@@ -70,7 +69,7 @@ type Suite struct {
 	Scenarios []Scenario
 }
 
-// A Scenario is a list of steps against an engine of its own.
+// A Scenario is a list of steps, replayed on an engine of its own.
 type Scenario struct {
 	Name  string
 	Line  int
@@ -88,7 +87,7 @@ const (
 	peek    verb = "peek"
 )
 
-// step is one step; absent numbers are negative.
+// step is one step of a scenario. Absent numbers are negative.
 type step struct {
 	pos  yamldoc.Node
 	at   time.Duration
@@ -103,11 +102,11 @@ type step struct {
 	costs []limiter.Cost
 	final bool
 
-	want  expectation
-	where map[string]yamldoc.Node // of each key
+	want expectation
+	keys map[string]yamldoc.Node
 }
 
-// expectation is what a step should come to; zero values expect nothing.
+// expectation is what a step expects. Zero values expect nothing.
 type expectation struct {
 	outcome, by, scope, reason string
 	granted                    int64 // negative: nothing expected
@@ -116,23 +115,23 @@ type expectation struct {
 	remaining, debt            []amount
 }
 
-// amount is an expected number of a limit; an empty name is the limit that
-// the step is about.
+// amount is an expected number of a limit. An empty name is the limit that the peek
+// names or that binds.
 type amount struct {
 	limit string
-	text  string // parsed when the dimension is known
+	text  string // parsed once the dimension is known
 	at    yamldoc.Node
 }
 
-// A Report is what came of a suite.
+// A Report has the results of a suite.
 type Report struct {
 	Results []Result `json:"results"`
 	Passed  int      `json:"passed"`
 	Failed  int      `json:"failed"`
 }
 
-// A Result is what came of a scenario, which has passed if nothing failed. A
-// scenario goes on after a failure.
+// A Result is the result of a scenario, which passed if it has no failures. A
+// scenario continues after a failure.
 type Result struct {
 	Name     string    `json:"name"`
 	File     string    `json:"file"`
@@ -150,7 +149,7 @@ type Failure struct {
 	Message string `json:"message"`
 }
 
-// Run replays the suite against p. The policy's catalog serves its engines.
+// Run replays the suite against p. Its engines use the catalog of p.
 func (s *Suite) Run(p *policy.Policy) Report {
 	var report Report
 	for i := range s.Scenarios {

@@ -17,15 +17,14 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const deadline = 10 * time.Second
-
-// log is a concurrent buffer.
+// log is a buffer for concurrent use.
 type log struct {
 	mu struct {
 		sync.Mutex
@@ -68,24 +67,14 @@ func start(t *testing.T, path string, o Options) (*Store, *log) {
 			if err != nil {
 				t.Errorf("Run = %v, want nil", err)
 			}
-		case <-time.After(deadline):
+		case <-time.After(waittest.Limit):
 			t.Error("Run does not return")
 		}
 	})
 	return s, out
 }
 
-// waitFor fails the test unless ok holds before the deadline.
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(deadline); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("no %s within %s", what, deadline)
-		}
-	}
-}
-
-// tokens returns the tokens a minute that tier free has, 0 if none.
+// tokens returns the tokens per minute of tier free, 0 if it has none.
 func tokens(s *Store) int64 {
 	var plan limiter.Plan
 	if err := s.Current().Resolve("k", "free", "", &plan); err != nil {
@@ -96,7 +85,7 @@ func tokens(s *Store) int64 {
 
 func waitTokens(t *testing.T, s *Store, want int64) {
 	t.Helper()
-	waitFor(t, fmt.Sprintf("policy with %d tokens", want), func() bool { return tokens(s) == want })
+	waittest.Until(t, fmt.Sprintf("policy with %d tokens", want), func() bool { return tokens(s) == want })
 }
 
 func text(tokens int) string {
@@ -110,7 +99,7 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-// replace is write in one step, so that nobody reads half of it.
+// replace writes a file atomically.
 func replace(t *testing.T, path, content string) {
 	t.Helper()
 	write(t, path+".tmp", content)
@@ -137,7 +126,7 @@ func TestDefault(t *testing.T) {
 	}
 }
 
-func TestNewRefusesBadFiles(t *testing.T) {
+func TestNewRejectsBadFiles(t *testing.T) {
 	dir := t.TempDir()
 	bad := filepath.Join(dir, "bad.yaml")
 	write(t, bad, "tiers: { free: { token: 1/min } }")
@@ -164,7 +153,7 @@ func TestEditInPlace(t *testing.T) {
 	s, out := start(t, path, Options{})
 	write(t, path, text(2))
 	waitTokens(t, s, 2)
-	waitFor(t, "log of the change", func() bool { return out.count("tier free: tokens 1/1m -> 2/1m") == 1 })
+	waittest.Until(t, "log of the change", func() bool { return out.count("tier free: tokens 1/1m -> 2/1m") == 1 })
 	if st := s.Status(); st.Reloads == 0 || st.LastError != "" || st.Digest != s.Current().Digest() {
 		t.Errorf("Status() = %+v, want a reload and no error", st)
 	}
@@ -180,8 +169,8 @@ func TestAtomicRename(t *testing.T) {
 	}
 }
 
-// kubernetes writes a ConfigMap volume as the kubelet does: a new directory, and
-// then one rename of the ..data symlink.
+// kubernetes updates a ConfigMap volume like the kubelet: it writes a new directory and
+// then renames the ..data symlink.
 func kubernetes(t *testing.T, dir, version, content string) {
 	t.Helper()
 	check(t, os.Mkdir(filepath.Join(dir, ".."+version), 0o755))
@@ -226,8 +215,8 @@ func TestSymlinkToAnotherDirectory(t *testing.T) {
 	check(t, os.Symlink(other, link+".tmp"))
 	check(t, os.Rename(link+".tmp", link)) // the link itself
 	waitTokens(t, s, 3)
-	waitFor(t, "watch behind the new link", func() bool {
-		write(t, other, text(4)) // until the new directory is watched, or not needed
+	waittest.Until(t, "watch behind the new link", func() bool {
+		write(t, other, text(4)) // again, until the new directory is watched
 		return tokens(s) == 4
 	})
 }
@@ -238,8 +227,8 @@ func TestBadFileChangesNothing(t *testing.T) {
 	s, out := start(t, path, Options{})
 	before := s.Current()
 	replace(t, path, "tiers:\n  free: { token: 2/min }\n")
-	waitFor(t, "failure", func() bool { return s.Status().Failures == 1 })
-	waitFor(t, "log of the problem", func() bool { return out.count("unknown key") == 1 })
+	waittest.Until(t, "failure", func() bool { return s.Status().Failures == 1 })
+	waittest.Until(t, "log of the problem", func() bool { return out.count("unknown key") == 1 })
 	if s.Current() != before {
 		t.Error("a bad file changed the policy")
 	}
@@ -247,16 +236,13 @@ func TestBadFileChangesNothing(t *testing.T) {
 	if !strings.Contains(st.LastError, path+":2:11") || st.LastErrorAt.IsZero() || st.Reloads != 0 {
 		t.Errorf("Status() = %+v, want the problem's position", st)
 	}
-	if news, err := s.refresh(); news || err != nil {
-		t.Errorf("refresh() with the same bad file = %v, %v, want no news", news, err)
-	}
 	replace(t, path, text(3))
 	waitTokens(t, s, 3)
 	if got := out.count("policy not reloaded"); got != 1 {
 		t.Errorf("logged %d failures, want 1", got)
 	}
 	if st := s.Status(); st.LastError != "" || st.LastErrorAt.IsZero() || st.Reloads != 1 {
-		t.Errorf("Status() = %+v, want no error and when the last one was", st)
+		t.Errorf("Status() = %+v, want no error, and the time of the last one", st)
 	}
 }
 
@@ -265,12 +251,12 @@ func TestDeletedFile(t *testing.T) {
 	write(t, path, text(1))
 	s, _ := start(t, path, Options{})
 	check(t, os.Remove(path))
-	waitFor(t, "failure", func() bool { return strings.Contains(s.Status().LastError, "no such file") })
+	waittest.Until(t, "failure", func() bool { return strings.Contains(s.Status().LastError, "no such file") })
 	if got := tokens(s); got != 1 {
-		t.Errorf("tokens = %d after the file is gone, want 1", got)
+		t.Errorf("tokens = %d after the file was deleted, want 1", got)
 	}
 	write(t, path, text(1)) // as it was
-	waitFor(t, "recovery", func() bool { return s.Status().LastError == "" })
+	waittest.Until(t, "recovery", func() bool { return s.Status().LastError == "" })
 	write(t, path, text(2))
 	waitTokens(t, s, 2)
 }
@@ -282,20 +268,20 @@ func TestDirectoryOfFiles(t *testing.T) {
 	write(t, filepath.Join(dir, "notes.txt"), "not yaml: [")
 	s, _ := start(t, dir, Options{})
 	write(t, filepath.Join(dir, "b.yaml"), "tiers: { gold: { tokens: 9/min } }\ndefault_tier: gold\n")
-	waitFor(t, "tier gold", func() bool { return s.Current().DefaultTier() == "gold" })
+	waittest.Until(t, "tier gold", func() bool { return s.Current().DefaultTier() == "gold" })
 	check(t, os.Remove(filepath.Join(dir, "b.yaml")))
-	waitFor(t, "end of tier gold", func() bool { return s.Current().DefaultTier() == "" })
+	waittest.Until(t, "end of tier gold", func() bool { return s.Current().DefaultTier() == "" })
 }
 
 func TestDirectoryReplaced(t *testing.T) {
-	// The file's parent goes and comes back: only the poll can tell.
+	// The parent of the file is deleted and made again, which only the poll notices.
 	dir := filepath.Join(t.TempDir(), "etc")
 	path := filepath.Join(dir, "policy.yaml")
 	check(t, os.Mkdir(dir, 0o755))
 	write(t, path, text(1))
 	s, _ := start(t, path, Options{Poll: 5 * time.Millisecond})
 	check(t, os.RemoveAll(dir))
-	waitFor(t, "failure", func() bool { return s.Status().LastError != "" })
+	waittest.Until(t, "failure", func() bool { return s.Status().LastError != "" })
 	check(t, os.Mkdir(dir, 0o755))
 	write(t, path, text(2))
 	waitTokens(t, s, 2)
@@ -304,11 +290,11 @@ func TestDirectoryReplaced(t *testing.T) {
 func TestReload(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policy.yaml")
 	write(t, path, text(1))
-	var told []uint64
-	s, err := New(Options{Path: path, Catalog: limiter.NewCatalog(), OnChange: func(p *policy.Policy) { told = append(told, p.Version()) }})
+	var versions []uint64
+	s, err := New(Options{Path: path, Catalog: limiter.NewCatalog(), OnChange: func(p *policy.Policy) { versions = append(versions, p.Version()) }})
 	check(t, err)
 	first := s.Current().Version()
-	check(t, s.Reload()) // nothing new is a success
+	check(t, s.Reload()) // unchanged files are a success
 	write(t, path, text(2))
 	check(t, s.Reload())
 	if got := tokens(s); got != 2 {
@@ -322,8 +308,8 @@ func TestReload(t *testing.T) {
 	if st := s.Status(); st.Reloads != 2 || st.Failures != 1 || tokens(s) != 2 {
 		t.Errorf("Status() = %+v with %d tokens, want 2 reloads, 1 failure and the policy kept", st, tokens(s))
 	}
-	if want := []uint64{first, s.Current().Version()}; !slices.Equal(told, want) {
-		t.Errorf("OnChange was told of versions %x, want %x: one for each success", told, want)
+	if want := []uint64{first, s.Current().Version()}; !slices.Equal(versions, want) {
+		t.Errorf("OnChange was called with versions %x, want %x: one for each success", versions, want)
 	}
 }
 

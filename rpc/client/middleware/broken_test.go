@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
@@ -22,7 +23,7 @@ import (
 // The input is estimated from its 300 bytes, and about 20 more for names.
 const leastInput, mostInput = 100, 130
 
-// wantEstimate compares what a call was settled with, whose input was estimated.
+// wantEstimate checks the charge of a call whose input was estimated.
 func wantEstimate(t testing.TB, c *client.Client, r middleware.Result, source middleware.Source, output int64) {
 	t.Helper()
 	in, out := r.Charged.InputTokens, r.Charged.OutputTokens
@@ -33,7 +34,7 @@ func wantEstimate(t testing.TB, c *client.Client, r middleware.Result, source mi
 	wantUsed(t, c, "free", "concurrent", 0)
 }
 
-// leave reads some events of a stream that has no end, and leaves.
+// leave reads some events of an endless stream and disconnects.
 func leave(t testing.TB, s *site, events int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -45,7 +46,7 @@ func leave(t testing.TB, s *site, events int) {
 	}
 }
 
-func TestCallerLeavesAndTheModelIsStopped(t *testing.T) {
+func TestDisconnectStopsModel(t *testing.T) {
 	_, c := start(t)
 	stopped := make(chan error, 1)
 	s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, r *http.Request) {
@@ -57,15 +58,16 @@ func TestCallerLeavesAndTheModelIsStopped(t *testing.T) {
 	if err := <-stopped; !errors.Is(err, context.Canceled) {
 		t.Errorf("the handler's context ended by %v, want context.Canceled", err)
 	}
-	wantEstimate(t, c, s.result(t), middleware.Partial, 3)
+	wantEstimate(t, c, s.result(t), middleware.SourcePartial, 3)
 }
 
-// Nobody listens, the model goes on, and all of it is charged.
-func TestCallerLeavesAndTheModelFinishes(t *testing.T) {
+// With Drain, the model finishes after the caller has disconnected, and all of its
+// output is charged.
+func TestDisconnectDrains(t *testing.T) {
 	_, c := start(t)
 	left := make(chan struct{})
 	failed := make(chan error, 1)
-	s := serve(t, middleware.Options{Client: c, Gone: middleware.Drain}, func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, middleware.Options{Client: c, OnDisconnect: middleware.Drain}, func(w http.ResponseWriter, r *http.Request) {
 		streaming(event("a"))(w, r)
 		<-left
 		w = &strict{w, failed}
@@ -80,7 +82,7 @@ func TestCallerLeavesAndTheModelFinishes(t *testing.T) {
 	leave(t, s, 1)
 	close(left)
 	r := s.result(t)
-	wantCharge(t, r, middleware.Reported, 40, 900)
+	wantCharge(t, r, middleware.SourceReported, 40, 900)
 	select {
 	case err := <-failed:
 		t.Errorf("Write() = %v, want nil", err)
@@ -90,7 +92,7 @@ func TestCallerLeavesAndTheModelFinishes(t *testing.T) {
 	wantUsed(t, c, "free", "concurrent", 0)
 }
 
-// strict reports writes that fail.
+// strict reports failed writes.
 type strict struct {
 	http.ResponseWriter
 	failed chan error
@@ -111,17 +113,17 @@ func (s *strict) Write(p []byte) (int, error) {
 
 func TestDrainIsBounded(t *testing.T) {
 	_, c := start(t)
-	s := serve(t, middleware.Options{Client: c, Gone: middleware.Drain, DrainFor: 10 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, middleware.Options{Client: c, OnDisconnect: middleware.Drain, DrainTimeout: 10 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
 		streaming(event("a"))(w, r)
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
 	})
 	leave(t, s, 1)
-	wantEstimate(t, c, s.result(t), middleware.Partial, 1)
+	wantEstimate(t, c, s.result(t), middleware.SourcePartial, 1)
 }
 
-// Who leaves before anything came pays for the input, whatever the handler
-// makes of that.
+// A caller that disconnects before any output is charged the input, whatever
+// status the handler sends.
 func TestLeavingEarlyIsNotFree(t *testing.T) {
 	_, c := start(t)
 	arrived := make(chan struct{})
@@ -143,7 +145,7 @@ func TestLeavingEarlyIsNotFree(t *testing.T) {
 		_ = a.Body.Close()
 		t.Error("Do() = nil, want an error")
 	}
-	wantEstimate(t, c, s.result(t), middleware.Partial, 0)
+	wantEstimate(t, c, s.result(t), middleware.SourcePartial, 0)
 }
 
 func TestHandlerPanics(t *testing.T) {
@@ -153,10 +155,10 @@ func TestHandlerPanics(t *testing.T) {
 		source  middleware.Source
 		output  int64
 	}{
-		"before anything came": {func(http.ResponseWriter, *http.Request) {}, middleware.Partial, 0},
-		"in mid-stream":        {streaming(event("a"), event("b")), middleware.Partial, 2},
-		"after its end":        {streaming(event("a"), doneEvent), middleware.Estimated, 1},
-		"after an error":       {whole(500, `{"error":{"message":"no"}}`), middleware.Cancelled, 0},
+		"before anything came": {func(http.ResponseWriter, *http.Request) {}, middleware.SourcePartial, 0},
+		"in mid-stream":        {streaming(event("a"), event("b")), middleware.SourcePartial, 2},
+		"after its end":        {streaming(event("a"), doneEvent), middleware.SourceEstimated, 1},
+		"after an error":       {whole(500, `{"error":{"message":"no"}}`), middleware.SourceCancelled, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := used(t, c, "free", "tokens")
@@ -179,7 +181,7 @@ func TestHandlerPanics(t *testing.T) {
 					t.Errorf("the panic was %v, want %v", recovered, reason)
 				}
 				r := <-done
-				if r.Source != test.source || r.Charged.OutputTokens != test.output || r.Source != middleware.Cancelled && r.Charged.InputTokens < leastInput {
+				if r.Source != test.source || r.Charged.OutputTokens != test.output || r.Source != middleware.SourceCancelled && r.Charged.InputTokens < leastInput {
 					t.Errorf("OnDone(%+v), want %s with %d of output", r, test.source, test.output)
 				}
 				before += r.Charged.InputTokens + r.Charged.OutputTokens
@@ -190,26 +192,26 @@ func TestHandlerPanics(t *testing.T) {
 	wantUsed(t, c, "free", "concurrent", 0)
 }
 
-func TestCallsThatDidNotRunCostNothing(t *testing.T) {
+func TestCallsNotRunAreRefunded(t *testing.T) {
 	n, c := start(t)
-	renewed := func() { // a call that has reported progress is no different
+	renewed := func() { // progress must not prevent the refund
 		before := n.progress.Load()
-		eventually(t, "renewed", func() bool { return n.progress.Load() > before })
+		waittest.Until(t, "renewed", func() bool { return n.progress.Load() > before })
 	}
 	for name, handler := range map[string]http.HandlerFunc{
 		"an error":              whole(503, `{"error":{"message":"busy"}}`),
 		"a redirect":            whole(307, ``),
 		"an error after a time": func(w http.ResponseWriter, r *http.Request) { renewed(); whole(500, `{}`)(w, r) },
-		"the handler says so": func(w http.ResponseWriter, r *http.Request) {
+		"MarkNotRun": func(w http.ResponseWriter, r *http.Request) {
 			call, _ := middleware.FromContext(r.Context())
-			call.NotRun()
+			call.MarkNotRun()
 			whole(200, completion("cached", usage40))(w, r)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := serve(t, middleware.Options{Client: c, ProgressEvery: 5 * time.Millisecond}, handler)
+			s := serve(t, middleware.Options{Client: c, ProgressInterval: 5 * time.Millisecond}, handler)
 			s.post(t, chat, ask(""))
-			wantCharge(t, s.result(t), middleware.Cancelled, 0, 0)
+			wantCharge(t, s.result(t), middleware.SourceCancelled, 0, 0)
 			for _, limit := range []string{"tokens", "requests", "concurrent"} {
 				wantUsed(t, c, "free", limit, 0)
 			}
@@ -226,24 +228,24 @@ func TestNoUsage(t *testing.T) {
 		"a stream":                   {streaming(event("a"), event("b"), doneEvent), 2},
 		"several tokens in an event": {streaming(event(strings.Repeat("a", 30)), doneEvent), 10},
 		"a null":                     {whole(200, completion(strings.Repeat("a", 30), "null")), 10},
-		"half of it":                 {whole(200, completion(strings.Repeat("a", 30), `{"completion_tokens":5}`)), 5},
+		"output only":                {whole(200, completion(strings.Repeat("a", 30), `{"completion_tokens":5}`)), 5},
 		"more than was granted":      {whole(200, completion(strings.Repeat("a", 9000), "")), 1000},
-		"nothing at all":             {func(http.ResponseWriter, *http.Request) {}, 0},
+		"an empty response":          {func(http.ResponseWriter, *http.Request) {}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, c := start(t)
 			s := serve(t, middleware.Options{Client: c}, test.handler)
 			s.post(t, chat, ask(""))
 			r := s.result(t)
-			wantEstimate(t, c, r, middleware.Estimated, test.output)
-			if r.Lied {
-				t.Error("Lied = true, want false")
+			wantEstimate(t, c, r, middleware.SourceEstimated, test.output)
+			if r.UsageRejected {
+				t.Error("UsageRejected = true, want false")
 			}
 		})
 	}
 }
 
-func TestLies(t *testing.T) {
+func TestImplausibleUsage(t *testing.T) {
 	for _, usage := range []string{
 		`{"prompt_tokens":-1,"completion_tokens":5}`,
 		`{"prompt_tokens":40,"completion_tokens":-5}`,
@@ -259,51 +261,50 @@ func TestLies(t *testing.T) {
 			s := serve(t, middleware.Options{Client: c}, whole(200, completion(strings.Repeat("a", 30), usage)))
 			s.post(t, chat, ask(""))
 			r := s.result(t)
-			wantEstimate(t, c, r, middleware.Estimated, 10)
-			if !r.Lied {
-				t.Error("Lied = false, want true")
+			wantEstimate(t, c, r, middleware.SourceEstimated, 10)
+			if !r.UsageRejected {
+				t.Error("UsageRejected = false, want true")
 			}
 		})
 	}
 }
 
-// What the handler says goes before what the answer says, unless it cannot be true.
+// SetUsage takes precedence over the usage of the response, if it is plausible.
 func TestSetUsage(t *testing.T) {
 	for name, test := range map[string]struct {
 		usage         client.Usage
 		input, output int64
-		lied          bool
+		rejected      bool
 	}{
-		"all":            {client.Usage{InputTokens: 50, OutputTokens: 9}, 50, 9, false},
-		"output":         {client.Usage{OutputTokens: 9}, 40, 9, false},
-		"input":          {client.Usage{InputTokens: 50}, 50, 7, false},
-		"zero":           {client.Usage{InputTokens: client.Zero, OutputTokens: client.Zero}, 0, 0, false},
-		"negative":       {client.Usage{InputTokens: -5, OutputTokens: 9}, 40, 7, true},
-		"too large":      {client.Usage{OutputTokens: 1<<53 + 1}, 40, 7, true},
-		"sum too large":  {client.Usage{InputTokens: 1 << 53, OutputTokens: 1}, 40, 7, true},
-		"too much cache": {client.Usage{InputTokens: 5, CachedInputTokens: 6}, 40, 7, true},
+		"all":            {client.Usage{InputTokens: client.Int64(50), OutputTokens: client.Int64(9)}, 50, 9, false},
+		"output":         {client.Usage{OutputTokens: client.Int64(9)}, 40, 9, false},
+		"input":          {client.Usage{InputTokens: client.Int64(50)}, 50, 7, false},
+		"zero":           {client.Usage{InputTokens: client.Int64(0), OutputTokens: client.Int64(0)}, 0, 0, false},
+		"negative":       {client.Usage{InputTokens: client.Int64(-5), OutputTokens: client.Int64(9)}, 40, 7, true},
+		"too large":      {client.Usage{OutputTokens: client.Int64(1<<53 + 1)}, 40, 7, true},
+		"sum too large":  {client.Usage{InputTokens: client.Int64(1 << 53), OutputTokens: client.Int64(1)}, 40, 7, true},
+		"too much cache": {client.Usage{InputTokens: client.Int64(5), CachedInputTokens: 6}, 40, 7, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, c := start(t)
 			s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, r *http.Request) {
 				call, _ := middleware.FromContext(r.Context())
-				call.SetUsage(client.Usage{OutputTokens: 1})
+				call.SetUsage(client.Usage{OutputTokens: client.Int64(1)})
 				call.SetUsage(test.usage)
 				whole(200, completion("Because.", usage40))(w, r)
 			})
 			s.post(t, chat, ask(""))
 			r := s.result(t)
-			wantCharge(t, r, middleware.Reported, test.input, test.output)
-			if r.Lied != test.lied {
-				t.Errorf("Lied = %v, want %v", r.Lied, test.lied)
+			wantCharge(t, r, middleware.SourceReported, test.input, test.output)
+			if r.UsageRejected != test.rejected {
+				t.Errorf("UsageRejected = %v, want %v", r.UsageRejected, test.rejected)
 			}
 			wantUsed(t, c, "free", "tokens", test.input+test.output)
 		})
 	}
 }
 
-// An answer that cannot be read costs a token per byte at most, and no more than
-// was granted.
+// An encoded response is charged a token per byte, and at most the grant.
 func TestEncodedAnswer(t *testing.T) {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -327,13 +328,13 @@ func TestEncodedAnswer(t *testing.T) {
 			if text != b.String() || a.Header.Get("Content-Encoding") != "gzip" {
 				t.Errorf("the caller got %d bytes, want the %d that were answered", len(text), size)
 			}
-			wantEstimate(t, c, s.result(t), middleware.Estimated, test.output)
+			wantEstimate(t, c, s.result(t), middleware.SourceEstimated, test.output)
 		})
 	}
 }
 
-// A settlement that no node takes now is made when one is back.
-func TestSettleLater(t *testing.T) {
+// A settlement that reaches no node is applied when a node is back.
+func TestSettleDeferred(t *testing.T) {
 	n, c := start(t)
 	s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, r *http.Request) {
 		n.fail("Settle")
@@ -341,9 +342,9 @@ func TestSettleLater(t *testing.T) {
 	})
 	s.post(t, chat, ask(""))
 	r := s.result(t)
-	wantCharge(t, r, middleware.Reported, 40, 7)
-	if !r.Later {
-		t.Errorf("OnDone(%+v), want it settled later", r)
+	wantCharge(t, r, middleware.SourceReported, 40, 7)
+	if !r.Deferred {
+		t.Errorf("OnDone(%+v), want the settlement deferred", r)
 	}
 	n.recover()
 	if err := c.Flush(t.Context()); err != nil {
@@ -353,15 +354,15 @@ func TestSettleLater(t *testing.T) {
 	wantUsed(t, c, "free", "concurrent", 0)
 }
 
-func TestCancelLater(t *testing.T) {
+func TestCancelDeferred(t *testing.T) {
 	n, c := start(t)
 	s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, r *http.Request) {
 		n.fail("Cancel")
 		whole(503, `{}`)(w, r)
 	})
 	s.post(t, chat, ask(""))
-	if r := s.result(t); r.Source != middleware.Cancelled || !r.Later || r.Err != nil {
-		t.Errorf("OnDone(%+v), want it cancelled later", r)
+	if r := s.result(t); r.Source != middleware.SourceCancelled || !r.Deferred || r.Err != nil {
+		t.Errorf("OnDone(%+v), want the cancel deferred", r)
 	}
 	if err := c.Flush(t.Context()); err != nil {
 		t.Fatal(err)
@@ -370,8 +371,8 @@ func TestCancelLater(t *testing.T) {
 	wantUsed(t, c, "free", "concurrent", 0)
 }
 
-// A node that refuses a settlement is not asked again; somebody hears of it.
-func TestSettleRefused(t *testing.T) {
+// A settlement that the node rejects is not retried, and OnDone gets the error.
+func TestSettleRejected(t *testing.T) {
 	_, c := start(t)
 	s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, r *http.Request) {
 		call, _ := middleware.FromContext(r.Context())
@@ -381,7 +382,7 @@ func TestSettleRefused(t *testing.T) {
 		whole(200, completion("Because.", usage40))(w, r)
 	})
 	s.post(t, chat, ask(""))
-	if r := s.result(t); r.Err == nil || r.Later {
+	if r := s.result(t); r.Err == nil || r.Deferred {
 		t.Errorf("OnDone(%+v), want an error", r)
 	}
 }

@@ -9,25 +9,26 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// A Call is a metered call under way: what was granted, and where a server that
-// knows better than the meter says what was used. Its methods are safe for
-// concurrent use, and do nothing once the handler has returned.
+// A Call is a metered call in progress. Handlers get it from [FromContext]. Its
+// methods are safe for concurrent use and have no effect after the handler has
+// returned.
 type Call struct {
 	metering    *metering
 	reservation *client.Reservation
 	estimate    client.Estimate
 	method      string
 	started     time.Time
-	ctx         context.Context // of the request; only its values count
+	ctx         context.Context // of the request; used for its values only
 
-	output atomic.Int64 // generated so far, for progress; 0: not known
+	output atomic.Int64 // output tokens up to now, reported as progress; 0: unknown
 
 	mu struct {
 		sync.Mutex
-		usage  *client.Usage // by SetUsage
+		usage  *client.Usage // nil: SetUsage was not called
 		notRun bool
 		ran    bool
 		ended  bool
@@ -36,82 +37,97 @@ type Call struct {
 
 type contextKey struct{}
 
-// FromContext returns the call that a handler serves, if it is metered.
+// FromContext returns the call of a handler's request. It returns false if the
+// request is not metered.
 func FromContext(ctx context.Context) (*Call, bool) {
 	c, ok := ctx.Value(contextKey{}).(*Call)
 	return c, ok
 }
 
-// Decision returns the answer to the reservation.
+// Decision returns the decision about the reservation.
 func (c *Call) Decision() client.Decision { return c.reservation.Decision }
 
-// Granted returns the output, per choice, that the model may generate. The
-// body that the handler gets says so already, unless Options.Cost is set.
+// Granted returns the largest number of output tokens of each choice. Unless
+// Options.Estimate is set, the body of the handler's request already has it as
+// its bound.
 func (c *Call) Granted() int64 { return c.reservation.Granted() }
 
 // RequestID returns the id of the reservation.
 func (c *Call) RequestID() string { return c.reservation.RequestID }
 
-// Key returns who pays.
+// Key returns the key that is charged.
 func (c *Call) Key() string { return c.reservation.Key }
 
-// SetUsage says what the call has used so far. It goes before what the meter
-// reads. Numbers are cumulative: a call that runs for long may say it again and
-// again, which reports progress, and what was said last counts. As in
-// [client.Usage], 0 means not known, and [client.Zero] exactly 0.
+// SetUsage sets the usage of the call so far and takes precedence over what the
+// response reports. The numbers are cumulative. A long call may set it
+// repeatedly: each value is also reported as progress, and the last one is
+// charged.
 func (c *Call) SetUsage(u client.Usage) {
-	u.Costs = maps.Clone(u.Costs)
+	u.InputTokens, u.OutputTokens, u.Costs = clone(u.InputTokens), clone(u.OutputTokens), maps.Clone(u.Costs)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mu.ended {
 		return
 	}
 	c.mu.usage = &u
-	if u.OutputTokens > 0 && u.OutputTokens <= maxAmount {
-		c.output.Store(u.OutputTokens)
+	if n := orZero(u.OutputTokens); n > 0 && n <= amount.Max {
+		c.output.Store(n)
 	}
 }
 
-// said reports whether SetUsage was called.
-func (c *Call) said() bool {
+func clone(n *int64) *int64 {
+	if n == nil {
+		return nil
+	}
+	return client.Int64(*n)
+}
+
+// hasUsage reports whether SetUsage was called.
+func (c *Call) hasUsage() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mu.usage != nil
 }
 
-// NotRun says that the model never got the call: everything is given back.
-func (c *Call) NotRun() {
+// MarkNotRun records that the call did not reach the model. The whole reservation
+// is refunded.
+func (c *Call) MarkNotRun() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.notRun = true
 }
 
-// Ran says that the model may have run, whatever status the answer gets: an
-// error status then gives nothing back.
-func (c *Call) Ran() {
+// MarkRun records that the model may have run. The call is then charged also if
+// its response has an error status.
+func (c *Call) MarkRun() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.ran = true
 }
 
-// count stores how much output has come, for the next report of progress.
-func (c *Call) count(output int64) {
-	if output > c.output.Load() {
-		c.output.Store(output)
+// recordOutput sets the output tokens for the next report of progress, if they
+// have grown.
+func (c *Call) recordOutput(tokens int64) {
+	if tokens > c.output.Load() {
+		c.output.Store(tokens)
 	}
 }
 
-// progress renews the lease and reports what was generated so far.
-func (c *Call) progress() error {
-	_, err := c.reservation.Progress(context.WithoutCancel(c.ctx), client.Usage{OutputTokens: c.output.Load()})
+// reportProgress renews the lease and reports the output so far.
+func (c *Call) reportProgress() error {
+	var u client.Usage
+	if n := c.output.Load(); n > 0 {
+		u.OutputTokens = &n
+	}
+	_, err := c.reservation.Progress(context.WithoutCancel(c.ctx), u)
 	return err
 }
 
-// bound is the most output that was granted, over all choices.
-func (c *Call) bound() int64 {
+// maxOutput returns the granted output tokens of all choices together.
+func (c *Call) maxOutput() int64 {
 	n := max(c.estimate.N, 1)
-	if g := c.reservation.Granted(); g <= maxAmount/n {
+	if g := c.reservation.Granted(); g <= amount.Max/n {
 		return g * n
 	}
-	return maxAmount
+	return amount.Max
 }

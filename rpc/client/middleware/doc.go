@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package middleware puts a server's calls to a model under the limits of a
-// bucketring cluster: net/http handlers with [Middleware], gRPC services with
-// [GRPC].
+// Package middleware enforces the limits of a bucketring cluster inside a model
+// server: [Middleware] wraps net/http handlers, and [GRPC] has the interceptors of
+// gRPC servers.
 //
 //	m, err := middleware.New(middleware.Options{
 //		Client:   c, // a *client.Client
@@ -11,49 +11,49 @@
 //	...
 //	http.ListenAndServe(addr, m.Handler(model))
 //
-// # The life of a metered call
+// # A metered call
 //
-// Its body is read, and says what it may cost at most. That is reserved under a
-// request id of our own; a denial is answered at once, as the caller's SDK
-// expects it, and the model hears nothing of it. Otherwise the handler runs, with
-// a body whose output bound is what was granted, and [FromContext] has the
-// [Call]. The answer passes through as it comes, unbuffered, and is metered on
-// the way. At the end the call is settled, once: what was reserved and not used
-// is given back, and its slot is free.
+// The middleware reads the request body, estimates the largest cost of the call
+// and reserves it under a new request id. It answers a denial itself, in the
+// format of the caller's SDK, and does not call the handler. Otherwise the handler
+// runs. Its request has the granted output as max_tokens, and [FromContext]
+// returns the [Call]. The response is forwarded unbuffered and metered on the way.
+// When the handler has returned, the call is settled once: what was reserved and
+// not used is refunded, and its slot is released.
 //
-// POST requests to the endpoints of OpenAI- and Anthropic-style servers are
-// metered (paths that end in /v1/chat/completions, /v1/completions,
-// /v1/embeddings, /v1/responses and /v1/messages), and all others pass untouched,
-// but for a body that comes to one of these by another method: 405.
-// [Options].Cost meters servers of another kind.
+// Metered are POST requests to the endpoints of OpenAI- and Anthropic-style
+// servers: paths that end in /v1/chat/completions, /v1/completions,
+// /v1/embeddings, /v1/responses and /v1/messages. A body sent to one of them with
+// another method is rejected with 405. All other requests reach the handler
+// unchanged. [Options].Estimate meters servers with other endpoints.
 //
 // # What is charged
 //
-//   - What [Call.SetUsage] says, else the usage block of the answer.
-//   - Without either, and where one is not to be believed, an estimate that errs
-//     high: the estimated input, and the larger of the pieces that were streamed
-//     and what the bytes of text amount to. It is never free. What a server has
-//     counted so far takes the place of what is estimated.
-//   - A call that broke off, because its caller left, the model's server failed or
-//     the handler panicked, is charged its input and what came until then. [Gone]
-//     says whether the model is stopped when the caller leaves.
-//   - An answer with an error status, before anything was generated, costs
-//     nothing, unless [Call.Ran] was called; nor does a call that [Call.NotRun] was
-//     called for. If the caller had left before that status, it does not count:
-//     leaving early is not free.
-//   - Of a call metered by Options.Cost or by gRPC that nobody reported on, all
-//     that was reserved.
+//   - The usage set with [Call.SetUsage], or else the usage block of the response.
+//   - If there is no usage, or it is not plausible, an estimate that errs high: the
+//     estimated input, and the larger of the number of streamed pieces and the
+//     tokens estimated from the bytes of text. It is never 0. Partial counts that
+//     the server has reported replace their estimates.
+//   - For a call that was interrupted because the caller disconnected, the model
+//     server failed or the handler panicked: its input, and the output up to then.
+//     [Options].OnDisconnect decides whether the model is stopped when the caller
+//     disconnects.
+//   - Nothing for a response with an error status that came before any output,
+//     unless [Call.MarkRun] was called, and nothing after [Call.MarkNotRun]. An error
+//     status that was sent after the caller had disconnected is charged all the
+//     same, so that disconnecting early is not free.
+//   - The whole reservation for a call metered by Options.Estimate or by [GRPC] if no
+//     usage was reported.
 //
 // # Failing closed
 //
-// A call that cannot be metered is refused with an error that says why: a body
-// that is encoded, too large, or not what the endpoint takes; a caller that is not
-// known; and any call while no node answers. If no node can take a settlement,
-// it waits in the client: see [client.Reservation.SettleLater], and flush the
-// client before it is closed.
+// A call that cannot be metered is rejected with an error that names the cause: an
+// encoded, too large or invalid body, an unknown caller, or no reachable node. A
+// settlement that reaches no node waits in the client: see
+// [client.Reservation.SettleLater], and flush the client before closing it.
 //
 // # Estimates
 //
-// How many bytes of text make a token is learned for each model, from the
-// usage of calls that have ended. Until then it is taken to be 3.
+// The bytes per token of each model are learned from the reported usage of
+// finished calls. Until then a token is taken to be 3 bytes.
 package middleware

@@ -37,7 +37,7 @@ func TestExamplesAreShort(t *testing.T) {
 	}
 }
 
-// The page lists the metrics that there are.
+// The page lists all metrics.
 func TestDocsListTheMetrics(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/in-your-go-server.md")
 	if err != nil {

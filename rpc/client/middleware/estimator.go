@@ -6,38 +6,40 @@ import (
 	"math/bits"
 	"strings"
 	"sync"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
+// Ratios are in thousandths of a byte per token.
 const (
-	// defaultRatio is what a model is taken for that nothing is known of yet, in
-	// thousandths of a byte per token. English has about 4,000; Chinese 2,500.
+	// defaultRatio is the ratio of a model with too few samples. English has about
+	// 4,000, Chinese about 2,500.
 	defaultRatio = 3000
-	// What is learned stays between these, so that no run of odd texts leads
-	// far astray.
+	// Learned ratios stay within these bounds, so that unusual texts cannot distort
+	// the estimates much.
 	minRatio, maxRatio = 1000, 6000
 
-	enoughBytes = 4 << 10  // learned before what was learned is used
-	maxSample   = 16 << 10 // that one call may count for, in bytes
-	memory      = 1 << 20  // bytes that are remembered; older ones fade
-	maxModels   = 256
+	minLearnedBytes = 4 << 10  // a model with fewer sampled bytes uses defaultRatio
+	maxSampleBytes  = 16 << 10 // weight limit of one call
+	maxLearnedBytes = 1 << 20  // above it, the weight of all samples is halved
+	maxModels       = 256
 )
 
-// An estimator says how many tokens a text has, from its length. It learns
-// the ratio of each model from calls whose usage is known, and errs high: it
-// adds an eighth to what it has learned. It is safe for concurrent use.
+// An estimator estimates how many tokens a text has from its length. It learns
+// the ratio of each model from calls with reported usage, and adds an eighth to
+// err high. It is safe for concurrent use.
 type estimator struct {
 	mu struct {
 		sync.Mutex
-		models map[string]*ratio // at most maxModels
-		turn   uint64            // of the last use
+		models map[string]*samples // at most maxModels
+		uses   uint64              // counts uses of all models; orders them for eviction
 	}
 }
 
-// ratio is what is known of one model: the text of so many bytes had so many
-// tokens. Both are halved when they become large.
-type ratio struct {
+// samples are the bytes and tokens of the texts seen for one model.
+type samples struct {
 	bytes, tokens uint64
-	used          uint64 // turn
+	lastUse       uint64 // value of estimator.mu.uses
 }
 
 // tokens estimates how many tokens n bytes are, rounded up.
@@ -49,13 +51,13 @@ func (e *estimator) tokens(model string, n int64) int64 {
 	hi, lo := bits.Mul64(uint64(n), 1000)
 	lo, carry := bits.Add64(lo, uint64(r)-1, 0)
 	if hi += carry; hi >= uint64(r) {
-		return maxAmount
+		return amount.Max
 	}
 	q, _ := bits.Div64(hi, lo, uint64(r))
-	return int64(min(q, maxAmount))
+	return int64(min(q, amount.Max))
 }
 
-// ratio returns the thousandths of a byte per token to reckon with.
+// ratio returns the thousandths of a byte per token to estimate with.
 func (e *estimator) ratio(model string) int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -63,26 +65,26 @@ func (e *estimator) ratio(model string) int64 {
 	if m == nil {
 		return defaultRatio
 	}
-	e.mu.turn++
-	m.used = e.mu.turn
-	if m.bytes < enoughBytes {
+	e.mu.uses++
+	m.lastUse = e.mu.uses
+	if m.bytes < minLearnedBytes {
 		return defaultRatio
 	}
 	learned := int64(m.bytes * 1000 / m.tokens)
 	return min(max(learned-learned/9, minRatio), maxRatio)
 }
 
-// learn adds a text of n bytes that had so many tokens.
+// learn adds a sample: a text of n bytes that had the given number of tokens.
 func (e *estimator) learn(model string, n, tokens int64) {
-	if n <= 0 || n > maxAmount || tokens <= 0 || tokens > maxAmount {
+	if n <= 0 || n > amount.Max || tokens <= 0 || tokens > amount.Max {
 		return
 	}
-	if n > maxSample { // in proportion
-		hi, lo := bits.Mul64(uint64(tokens), maxSample)
+	if n > maxSampleBytes { // scale both down
+		hi, lo := bits.Mul64(uint64(tokens), maxSampleBytes)
 		q, _ := bits.Div64(hi, lo, uint64(n))
-		n, tokens = maxSample, int64(q)
+		n, tokens = maxSampleBytes, int64(q)
 	}
-	// A wrong report weighs as much as one at the bounds would.
+	// A wrong report has no more weight than one at the bounds.
 	tokens = min(max(tokens, n*1000/maxRatio, 1), max(n*1000/minRatio, 64))
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -90,29 +92,30 @@ func (e *estimator) learn(model string, n, tokens int64) {
 	if m == nil {
 		m = e.addLocked(model)
 	}
-	e.mu.turn++
-	m.used = e.mu.turn
+	e.mu.uses++
+	m.lastUse = e.mu.uses
 	m.bytes, m.tokens = m.bytes+uint64(n), m.tokens+uint64(tokens)
-	if m.bytes > memory {
+	if m.bytes > maxLearnedBytes {
 		m.bytes, m.tokens = m.bytes/2, max(m.tokens/2, 1)
 	}
 }
 
-// addLocked makes room for a model in place of the one that was longest not used.
-func (e *estimator) addLocked(model string) *ratio {
+// addLocked adds a model. If there are too many, it evicts the least recently
+// used one.
+func (e *estimator) addLocked(model string) *samples {
 	if e.mu.models == nil {
-		e.mu.models = map[string]*ratio{}
+		e.mu.models = map[string]*samples{}
 	}
 	if len(e.mu.models) >= maxModels {
-		oldest, at := "", ^uint64(0)
+		oldest, lastUse := "", ^uint64(0)
 		for name, m := range e.mu.models {
-			if m.used < at {
-				oldest, at = name, m.used
+			if m.lastUse < lastUse {
+				oldest, lastUse = name, m.lastUse
 			}
 		}
 		delete(e.mu.models, oldest)
 	}
-	m := &ratio{}
-	e.mu.models[strings.Clone(model)] = m // a body must not live as long
+	m := &samples{}
+	e.mu.models[strings.Clone(model)] = m // model may share memory with a request body
 	return m
 }

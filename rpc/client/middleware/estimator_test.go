@@ -10,11 +10,13 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-func TestEstimatesBeforeAnythingIsLearned(t *testing.T) {
+func TestDefaultEstimates(t *testing.T) {
 	var e estimator
-	for n, want := range map[int64]int64{-1: 0, 0: 0, 1: 1, 3: 1, 4: 2, 300: 100, math.MaxInt64: maxAmount} {
+	for n, want := range map[int64]int64{-1: 0, 0: 0, 1: 1, 3: 1, 4: 2, 300: 100, math.MaxInt64: amount.Max} {
 		if got := e.tokens("m", n); got != want {
 			t.Errorf("tokens(%d) = %d, want %d", n, got, want)
 		}
@@ -40,7 +42,7 @@ func TestEstimatesFollowTheModel(t *testing.T) {
 	}
 }
 
-func TestOneCallDoesNotTeachMuch(t *testing.T) {
+func TestOutliersHaveLittleWeight(t *testing.T) {
 	var e estimator
 	e.learn("m", 4000, 1)
 	if got := e.tokens("m", 3000); got != 1000 {
@@ -58,8 +60,8 @@ func TestOneCallDoesNotTeachMuch(t *testing.T) {
 	}
 }
 
-// Whatever is learned stays within bounds, and a text like those before it is
-// not estimated too low, as long as it is within them.
+// Estimates stay within the bounds of the ratio. A text with the ratio of the
+// samples is not estimated too low.
 func TestEstimatesErrHigh(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var e estimator
@@ -71,7 +73,7 @@ func TestEstimatesErrHigh(t *testing.T) {
 		e.learn("other", rapid.Int64().Draw(t, "odd bytes"), rapid.Int64().Draw(t, "odd tokens"))
 		n := rapid.Int64Range(1000, 1<<40).Draw(t, "text")
 		got := e.tokens("m", n)
-		if thousandths >= defaultRatio || e.mu.models["m"] != nil && e.mu.models["m"].bytes >= enoughBytes {
+		if thousandths >= defaultRatio || e.mu.models["m"] != nil && e.mu.models["m"].bytes >= minLearnedBytes {
 			if got < n*1000/thousandths {
 				t.Errorf("tokens(%d) = %d at %d thousandths, want no less than %d", n, got, thousandths, n*1000/thousandths)
 			}
@@ -84,12 +86,12 @@ func TestEstimatesErrHigh(t *testing.T) {
 	})
 }
 
-func TestFewModelsAreRemembered(t *testing.T) {
+func TestModelsAreEvicted(t *testing.T) {
 	var e estimator
 	e.learn("first", 16<<10, 4<<10)
 	for i := range 10 * maxModels {
 		e.learn(fmt.Sprint("model-", i), 16<<10, 4<<10)
-		e.tokens("first", 1) // in use
+		e.tokens("first", 1) // keeps it in use
 	}
 	if got := len(e.mu.models); got != maxModels {
 		t.Errorf("%d models are remembered, want %d", got, maxModels)
@@ -99,7 +101,7 @@ func TestFewModelsAreRemembered(t *testing.T) {
 	}
 }
 
-func TestEstimatorByManyAtOnce(t *testing.T) {
+func TestEstimatorConcurrently(t *testing.T) {
 	var e estimator
 	var wg sync.WaitGroup
 	for i := range 8 {

@@ -20,16 +20,16 @@ import (
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
-// identifyUser says who pays for a request.
+// identifyUser returns who pays for a request.
 func identifyUser(r *http.Request) (middleware.Identity, error) {
 	user, known := users[r.Header.Get("Authorization")]
 	if !known {
-		return middleware.Identity{}, errors.New("no such API key") // 401, in the dialect of the endpoint
+		return middleware.Identity{}, errors.New("no such API key") // results in 401, in the format of the endpoint
 	}
 	return middleware.Identity{Key: "acme/" + user}, nil
 }
 
-// limited puts the endpoints of a model's server under the limits of the cluster.
+// limited returns the handler of a model server with the limits of the cluster.
 func limited(c *client.Client, server http.Handler) (http.Handler, error) {
 	m, err := middleware.New(middleware.Options{Client: c, Identify: identifyUser})
 	if err != nil {
@@ -38,8 +38,8 @@ func limited(c *client.Client, server http.Handler) (http.Handler, error) {
 	return m.Handler(server), nil
 }
 
-// An OpenAI-style endpoint: what it may use at most is read from the request, and
-// what it has used from the answer.
+// The middleware reads the largest cost of a call from its request and the usage
+// from its response.
 func Example() {
 	c, stop := exampleClient()
 	defer stop()
@@ -58,7 +58,7 @@ func Example() {
 	// 429 true 26
 }
 
-// generate is a handler with a model of its own, which counts tokens itself.
+// generate is a handler whose model counts tokens.
 func generate(w http.ResponseWriter, r *http.Request) {
 	prompt, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -68,21 +68,21 @@ func generate(w http.ResponseWriter, r *http.Request) {
 	call, _ := middleware.FromContext(r.Context())
 	for token := range own.Generate(r.Context(), string(prompt), call.Granted()) {
 		fmt.Fprint(w, token.Text)
-		call.SetUsage(client.Usage{InputTokens: token.Input, OutputTokens: token.Output}) // so far
+		call.SetUsage(client.Usage{InputTokens: client.Int64(token.Input), OutputTokens: client.Int64(token.Output)}) // cumulative
 	}
 }
 
-// A server of another kind says what its calls cost at most, and handlers report
-// what they did cost.
+// With Options.Estimate, the server estimates the cost of its calls, and the
+// handlers report their usage.
 func ExampleCall_SetUsage() {
 	c, stop := exampleClient()
 	defer stop()
 	m, err := middleware.New(middleware.Options{
 		Client:   c,
 		Identify: identifyUser,
-		Cost: func(r *http.Request) (client.Estimate, bool, error) {
-			most, err := strconv.ParseInt(r.FormValue("max"), 10, 64)
-			return client.Estimate{InputTokens: max(r.ContentLength, 0), MaxOutputTokens: most}, r.URL.Path == "/generate", err
+		Estimate: func(r *http.Request) (client.Estimate, bool, error) {
+			maxOutput, err := strconv.ParseInt(r.FormValue("max"), 10, 64)
+			return client.Estimate{InputTokens: max(r.ContentLength, 0), MaxOutputTokens: client.Int64(maxOutput)}, r.URL.Path == "/generate", err
 		},
 	})
 	if err != nil {
@@ -94,14 +94,14 @@ func ExampleCall_SetUsage() {
 	// Output: 200 Because of scattering. 24
 }
 
-// What became of each call, for a ledger of your own.
+// OnDone gets the result of each call, for example for a ledger.
 func ExampleOptions_onDone() {
 	c, stop := exampleClient()
 	defer stop()
 	m, err := middleware.New(middleware.Options{
-		Client:   c,
-		Identify: identifyUser,
-		Gone:     middleware.Drain, // a model that was started is paid for
+		Client:       c,
+		Identify:     identifyUser,
+		OnDisconnect: middleware.Drain, // finish and charge every call
 		OnDone: func(r middleware.Result) {
 			fmt.Println(r.Key, r.Model, r.Outcome, r.Charged.InputTokens, r.Charged.OutputTokens, r.Source)
 		},
@@ -113,26 +113,25 @@ func ExampleOptions_onDone() {
 	// Output: acme/alice m allowed 20 6 reported
 }
 
-// interceptors put a gRPC service under the limits of the cluster.
+// interceptors returns server options that enforce the limits of the cluster.
 func interceptors(c *client.Client) ([]grpc.ServerOption, error) {
 	g, err := middleware.NewGRPC(middleware.GRPCOptions{
 		Client: c,
 		Identify: func(ctx context.Context, _ string, _ any) (middleware.Identity, error) {
 			return middleware.Identity{Key: "acme/" + userOf(ctx)}, nil
 		},
-		Cost: func(_ context.Context, _ string, req any) (client.Estimate, bool, error) {
+		Estimate: func(_ context.Context, _ string, req any) (client.Estimate, bool, error) {
 			q, metered := req.(*wrapperspb.StringValue)
-			return client.Estimate{InputTokens: int64(len(q.GetValue())), MaxOutputTokens: 100}, metered, nil
+			return client.Estimate{InputTokens: int64(len(q.GetValue())), MaxOutputTokens: client.Int64(100)}, metered, nil
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(g.Unary()), grpc.ChainStreamInterceptor(g.Stream())}, nil
+	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(g.UnaryServerInterceptor()), grpc.ChainStreamInterceptor(g.StreamServerInterceptor())}, nil
 }
 
-// A gRPC service: its requests say what they may use, and its handlers what they
-// have used, with Call.SetUsage.
+// A gRPC service whose handlers report their usage with Call.SetUsage.
 func ExampleGRPC() {
 	c, stop := exampleClient()
 	defer stop()

@@ -25,47 +25,45 @@ import (
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
-// GRPCOptions configure a [GRPC]. Client, Identify and Cost are needed.
+// GRPCOptions configure a [GRPC]. Client, Identify and Estimate are required.
 //
-// In the functions, req is the request message: of a unary call and of one that
-// streams answers. Where the caller streams it is nil, since the call is reserved
-// before the first message comes.
+// The functions get the request message as req. It is nil for client-streaming and
+// bidirectional calls, which are reserved before their first message arrives.
 type GRPCOptions struct {
 	Client Limiter
 
-	// Identify says who pays. Its error is the answer if it is a gRPC status, else
-	// the message of an Unauthenticated. It is called for metered calls only.
+	// Identify returns who pays for a metered call. An error that is a gRPC status is
+	// returned to the caller, and any other one as Unauthenticated with its message.
 	Identify func(ctx context.Context, fullMethod string, req any) (Identity, error)
 
-	// Cost says what a call costs at most, and whether it is metered at all. The
-	// key and the tier are those of Identify, and the request id and the lease are
-	// ours. Its error is the answer if it is a gRPC status, else the message of an
-	// InvalidArgument.
-	Cost func(ctx context.Context, fullMethod string, req any) (client.Estimate, bool, error)
+	// Estimate returns the largest cost of a call and whether the call is metered.
+	// The interceptor sets the key, tier, request id and lease of the estimate. An
+	// error that is a gRPC status is returned to the caller, and any other one as
+	// InvalidArgument with its message.
+	Estimate func(ctx context.Context, fullMethod string, req any) (client.Estimate, bool, error)
 
-	// Usage reads what a call has used so far from an answer, if it says so: from
-	// the reply of a unary call, and from each message that a stream has sent. What
-	// a handler says with [Call.SetUsage] goes before the former. Nil: only
-	// handlers say it.
+	// Usage returns the usage of a call so far, if a reply contains it. It is called
+	// with the reply of a unary call, unless the handler has called [Call.SetUsage],
+	// and with each message that a stream sends. Nil: only handlers report usage.
 	Usage func(fullMethod string, req, reply any) (client.Usage, bool)
 
-	// The rest is as in [Options].
+	// The fields below are as in [Options].
 
-	Lease         time.Duration
-	ProgressEvery time.Duration
-	Logger        *slog.Logger
-	Registerer    prometheus.Registerer
-	OnDone        func(Result)
+	Lease            time.Duration
+	ProgressInterval time.Duration
+	Logger           *slog.Logger
+	Registerer       prometheus.Registerer
+	OnDone           func(Result)
 }
 
-// Validate returns every problem of o.
+// Validate returns all problems of o, joined.
 func (o GRPCOptions) Validate() error {
 	var errs []error
 	if o.Identify == nil {
 		errs = append(errs, errors.New("identify: must be set"))
 	}
-	if o.Cost == nil {
-		errs = append(errs, errors.New("cost: must be set"))
+	if o.Estimate == nil {
+		errs = append(errs, errors.New("estimate: must be set"))
 	}
 	return errors.Join(append(errs, o.metering().validate())...)
 }
@@ -74,24 +72,24 @@ func (o GRPCOptions) metering() metering {
 	return metering{
 		limiter:    o.Client,
 		lease:      o.Lease,
-		every:      o.ProgressEvery,
+		interval:   o.ProgressInterval,
 		logger:     o.Logger,
 		registerer: o.Registerer,
 		onDone:     o.OnDone,
 	}.withDefaults()
 }
 
-// GRPC meters the calls of a gRPC server. It is safe for concurrent use and
-// needs no closing.
+// GRPC has the interceptors that meter the calls of a gRPC server. It is safe for
+// concurrent use and needs no Close.
 //
-// A denial is a ResourceExhausted with the details RetryInfo, unless trying again
-// is of no use, and QuotaFailure. A call that was decided has x-ratelimit trailers.
+// A denied call returns ResourceExhausted with the details QuotaFailure and, if a
+// retry can succeed, RetryInfo. Decided calls have x-ratelimit-* trailers.
 type GRPC struct {
 	options  GRPCOptions
 	metering *metering
 }
 
-// NewGRPC returns interceptors. The error names every option that cannot be used.
+// NewGRPC returns the interceptors. The error names every invalid option.
 func NewGRPC(o GRPCOptions) (*GRPC, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("middleware: %w", err)
@@ -103,10 +101,10 @@ func NewGRPC(o GRPCOptions) (*GRPC, error) {
 	return &GRPC{options: o, metering: metering}, nil
 }
 
-// Unary returns the interceptor of unary calls.
-func (g *GRPC) Unary() grpc.UnaryServerInterceptor {
+// UnaryServerInterceptor returns the interceptor for unary calls.
+func (g *GRPC) UnaryServerInterceptor() grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (reply any, err error) {
-		setTrailer := func(md metadata.MD) { _ = grpc.SetTrailer(ctx, md) } // fails outside of a server only
+		setTrailer := func(md metadata.MD) { _ = grpc.SetTrailer(ctx, md) } // fails only outside of a server
 		c, err := g.begin(ctx, info.FullMethod, req, setTrailer)
 		if err != nil {
 			return nil, err
@@ -115,12 +113,12 @@ func (g *GRPC) Unary() grpc.UnaryServerInterceptor {
 			return next(ctx, req)
 		}
 		returned := false
-		defer func() { // also when the handler panics, which goes on afterwards
+		defer func() { // does not recover: a panic goes on afterwards
 			c.finish(grpcEnding(ctx, err, returned, false))
 		}()
 		reply, err = next(context.WithValue(ctx, contextKey{}, c), req)
 		returned = true
-		if err == nil && g.options.Usage != nil && !c.said() {
+		if err == nil && g.options.Usage != nil && !c.hasUsage() {
 			if u, ok := g.options.Usage(info.FullMethod, req, reply); ok {
 				c.SetUsage(u)
 			}
@@ -129,51 +127,52 @@ func (g *GRPC) Unary() grpc.UnaryServerInterceptor {
 	}
 }
 
-// begin returns the call if it may run, nil if it is not metered, and otherwise
-// the error that answers it.
+// begin reserves a call. It returns nil without an error if the call is not
+// metered, and an error if it must not run.
 func (g *GRPC) begin(ctx context.Context, method string, req any, setTrailer func(metadata.MD)) (*Call, error) {
-	estimate, metered, err := g.options.Cost(ctx, method, req)
+	estimate, metered, err := g.options.Estimate(ctx, method, req)
 	if err != nil {
-		return nil, g.refuse(err, codes.InvalidArgument)
+		return nil, g.reject(err, codes.InvalidArgument)
 	}
 	if !metered {
 		return nil, nil
 	}
 	id, err := g.options.Identify(ctx, method, req)
 	if err != nil {
-		return nil, g.refuse(err, codes.Unauthenticated)
+		return nil, g.reject(err, codes.Unauthenticated)
 	}
 	estimate.Key, estimate.Tier = id.Key, id.Tier
 	c, err := g.metering.reserve(ctx, estimate, method)
 	if err != nil {
-		return nil, g.undecided(err)
+		return nil, g.limiterError(err)
 	}
 	setTrailer(trailer(c))
 	if c.reservation.Denied() {
 		c.finish(ending{})
 		return nil, denial(&c.reservation.Decision)
 	}
-	if err := ctx.Err(); err != nil { // the caller left meanwhile
-		c.NotRun()
-		c.finish(ending{broke: true})
+	if err := ctx.Err(); err != nil { // the caller disconnected during the reservation
+		c.MarkNotRun()
+		c.finish(ending{incomplete: true})
 		return nil, status.FromContextError(err).Err()
 	}
 	return c, nil
 }
 
-// refuse returns an error of the server's own functions as a status.
-func (g *GRPC) refuse(err error, code codes.Code) error {
-	g.metering.metrics.undecided(outcomeRefused)
+// reject returns an error of Identify or Estimate as a status, and counts it.
+func (g *GRPC) reject(err error, code codes.Code) error {
+	g.metering.metrics.undecided(outcomeRejected)
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
 	return status.Error(code, err.Error())
 }
 
-// undecided explains why the limiter made no decision. Nothing runs without one.
-func (g *GRPC) undecided(err error) error {
-	why := undecided(err)
-	outcome, code := outcomeRefused, codes.InvalidArgument
+// limiterError returns an error of the limiter as a status, and counts it. Without
+// a decision the call does not run.
+func (g *GRPC) limiterError(err error) error {
+	why := limiterRejection(err)
+	outcome, code := outcomeRejected, codes.InvalidArgument
 	switch why.status {
 	case http.StatusUnauthorized:
 		code = codes.Unauthenticated
@@ -187,7 +186,7 @@ func (g *GRPC) undecided(err error) error {
 	return withDetails(code, why.message, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
 }
 
-// denial returns the status that says why a call may not run.
+// denial returns the status of a denied call.
 func denial(d *client.Decision) error {
 	l := &d.Binding
 	message := string(d.Reason)
@@ -212,7 +211,7 @@ func withDetails(code codes.Code, message string, details ...protoadapt.MessageV
 	return s.Err()
 }
 
-// trailer says how the limits stand, in the names that HTTP headers have.
+// trailer returns the x-ratelimit-* HTTP headers of a decision as metadata.
 func trailer(c *Call) metadata.MD {
 	h := http.Header{}
 	dialect.Headers(h, llm.OpenAI, &c.reservation.Decision, time.Now())
@@ -225,12 +224,13 @@ func trailer(c *Call) metadata.MD {
 	return md
 }
 
-// grpcEnding says how a call ended. sent: it has streamed a message.
+// grpcEnding describes how a call ended. returned is false if the handler panicked;
+// sent is true if the stream has sent a message.
 func grpcEnding(ctx context.Context, err error, returned, sent bool) ending {
-	gone := ctx.Err() != nil
+	disconnected := ctx.Err() != nil
 	return ending{
 		input: -1, cached: -1, output: -1,
-		broke:  !returned || err != nil && (gone || sent),
-		failed: returned && err != nil && !gone && !sent,
+		incomplete: !returned || err != nil && (disconnected || sent),
+		failed:     returned && err != nil && !disconnected && !sent,
 	}
 }

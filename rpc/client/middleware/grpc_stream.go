@@ -10,15 +10,15 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Stream returns the interceptor of streaming calls. One whose answers alone
-// are streamed is reserved when its request is there; where the caller streams,
-// it is reserved before the handler runs. It is settled when the handler returns:
-// by the last [Call.SetUsage], each of which is also progress.
-func (g *GRPC) Stream() grpc.StreamServerInterceptor {
+// StreamServerInterceptor returns the interceptor for streaming calls. A
+// server-streaming call is reserved when its request has arrived, any other one
+// before the handler runs. The call is settled when the handler returns, with the
+// usage of the last [Call.SetUsage]. Each SetUsage is also reported as progress.
+func (g *GRPC) StreamServerInterceptor() grpc.StreamServerInterceptor {
 	return func(srv any, inner grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 		s := &stream{ServerStream: inner, grpc: g, method: info.FullMethod}
 		returned := false
-		defer func() { // also when the handler panics, which goes on afterwards
+		defer func() { // does not recover: a panic goes on afterwards
 			if c := s.call(); c != nil {
 				c.finish(grpcEnding(inner.Context(), err, returned, s.sent.Load()))
 			}
@@ -30,14 +30,14 @@ func (g *GRPC) Stream() grpc.StreamServerInterceptor {
 		}
 		err = next(srv, s)
 		returned = true
-		if refused := s.refused(); refused != nil {
-			return refused // whatever the handler made of it
+		if rejected := s.err(); rejected != nil {
+			return rejected // also if the handler has replaced it
 		}
 		return err
 	}
 }
 
-// stream reserves its call when it has its first message.
+// stream reserves its call before its first message is received or sent.
 type stream struct {
 	grpc.ServerStream
 	grpc   *GRPC
@@ -48,8 +48,8 @@ type stream struct {
 		sync.Mutex
 		begun bool
 		req   any
-		call  *Call // nil: not begun, not metered or refused
-		err   error // why it is refused
+		call  *Call // nil: not begun, not metered, or must not run
+		err   error // why the call must not run
 	}
 }
 
@@ -59,13 +59,13 @@ func (s *stream) call() *Call {
 	return s.mu.call
 }
 
-func (s *stream) refused() error {
+func (s *stream) err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.mu.err
 }
 
-// begin decides about the call, once.
+// begin reserves the call once, and returns the error if it must not run.
 func (s *stream) begin(req any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,7 +95,7 @@ func (s *stream) RecvMsg(m any) error {
 
 // SendMsg implements grpc.ServerStream.
 func (s *stream) SendMsg(m any) error {
-	if err := s.begin(nil); err != nil { // an answer before the request
+	if err := s.begin(nil); err != nil { // the handler may send before it receives
 		return err
 	}
 	s.sent.Store(true)

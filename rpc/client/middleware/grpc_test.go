@@ -20,13 +20,14 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
 type text = wrapperspb.StringValue
 
-// A model is a gRPC service that is written by hand.
+// A model is a handwritten gRPC service.
 type model struct {
 	complete func(context.Context, *text) (*text, error)
 	generate func(*text, grpc.ServerStream) error
@@ -62,11 +63,11 @@ var modelService = grpc.ServiceDesc{
 	},
 }
 
-// A rig is a gRPC server with a metered service, its client, and what became of
+// A rig is a gRPC server with a metered service, its client, and the results of
 // its calls.
 type rig struct {
 	conn *grpc.ClientConn
-	done chan middleware.Result // has room for all calls of a test; never closed
+	done chan middleware.Result // buffers all calls of a test; never closed
 }
 
 func serveGRPC(t *testing.T, limiter middleware.Limiter, m *model) *rig {
@@ -81,8 +82,8 @@ func serveGRPC(t *testing.T, limiter middleware.Limiter, m *model) *rig {
 			}
 			return middleware.Identity{Key: md["key"][0], Tier: "free"}, nil
 		},
-		Cost: func(_ context.Context, method string, req any) (client.Estimate, bool, error) {
-			e := client.Estimate{Model: "m", InputTokens: 100, MaxOutputTokens: 500}
+		Estimate: func(_ context.Context, method string, req any) (client.Estimate, bool, error) {
+			e := client.Estimate{Model: "m", InputTokens: 100, MaxOutputTokens: client.Int64(500)}
 			if in, ok := req.(*text); ok {
 				e.InputTokens = int64(len(in.GetValue()))
 				if in.GetValue() == "bad" {
@@ -96,12 +97,12 @@ func serveGRPC(t *testing.T, limiter middleware.Limiter, m *model) *rig {
 		},
 		Usage: func(_ string, _, reply any) (client.Usage, bool) {
 			if reply.(*text).GetValue() == "usage" {
-				return client.Usage{InputTokens: 40, OutputTokens: 7}, true
+				return client.Usage{InputTokens: client.Int64(40), OutputTokens: client.Int64(7)}, true
 			}
 			return client.Usage{}, false
 		},
-		ProgressEvery: 5 * time.Millisecond,
-		OnDone:        func(result middleware.Result) { r.done <- result },
+		ProgressInterval: 5 * time.Millisecond,
+		OnDone:           func(result middleware.Result) { r.done <- result },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -116,11 +117,11 @@ func serveGRPC(t *testing.T, limiter middleware.Limiter, m *model) *rig {
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (_ any, err error) {
 			defer recovering(&err)
 			return next(ctx, req)
-		}, g.Unary()),
+		}, g.UnaryServerInterceptor()),
 		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 			defer recovering(&err)
 			return next(srv, ss)
-		}, g.Stream()),
+		}, g.StreamServerInterceptor()),
 	)
 	s.RegisterService(&modelService, m)
 	go func() { _ = s.Serve(l) }()
@@ -176,33 +177,33 @@ func TestUnary(t *testing.T) {
 		source        middleware.Source
 		input, output int64
 	}{
-		{"the reply says", func(context.Context, *middleware.Call) (*text, error) {
+		{"usage of the reply", func(context.Context, *middleware.Call) (*text, error) {
 			return &text{Value: "usage"}, nil
-		}, codes.OK, middleware.Reported, 40, 7},
-		{"the handler says", func(_ context.Context, call *middleware.Call) (*text, error) {
-			call.SetUsage(client.Usage{OutputTokens: 9})
+		}, codes.OK, middleware.SourceReported, 40, 7},
+		{"usage of the handler", func(_ context.Context, call *middleware.Call) (*text, error) {
+			call.SetUsage(client.Usage{OutputTokens: client.Int64(9)})
 			return &text{Value: "usage"}, nil
-		}, codes.OK, middleware.Reported, 8, 9},
-		{"nobody says", func(context.Context, *middleware.Call) (*text, error) {
+		}, codes.OK, middleware.SourceReported, 8, 9},
+		{"no usage", func(context.Context, *middleware.Call) (*text, error) {
 			return &text{}, nil
-		}, codes.OK, middleware.Estimated, 8, 500},
+		}, codes.OK, middleware.SourceEstimated, 8, 500},
 		{"an error", func(context.Context, *middleware.Call) (*text, error) {
 			return nil, status.Error(codes.Unavailable, "busy")
-		}, codes.Unavailable, middleware.Cancelled, 0, 0},
+		}, codes.Unavailable, middleware.SourceCancelled, 0, 0},
 		{"an error after some output", func(_ context.Context, call *middleware.Call) (*text, error) {
-			call.SetUsage(client.Usage{OutputTokens: 3})
+			call.SetUsage(client.Usage{OutputTokens: client.Int64(3)})
 			return nil, status.Error(codes.Internal, "broke")
-		}, codes.Internal, middleware.Reported, 8, 3},
+		}, codes.Internal, middleware.SourceReported, 8, 3},
 		{"an error after a time", func(context.Context, *middleware.Call) (*text, error) {
 			before := n.progress.Load()
-			eventually(t, "renewed", func() bool { return n.progress.Load() > before })
+			waittest.Until(t, "renewed", func() bool { return n.progress.Load() > before })
 			return nil, status.Error(codes.Unavailable, "busy")
-		}, codes.Unavailable, middleware.Cancelled, 0, 0},
-		{"a panic", func(context.Context, *middleware.Call) (*text, error) { panic("a bug") }, codes.Internal, middleware.Partial, 8, 500},
+		}, codes.Unavailable, middleware.SourceCancelled, 0, 0},
+		{"a panic", func(context.Context, *middleware.Call) (*text, error) { panic("a bug") }, codes.Internal, middleware.SourcePartial, 8, 500},
 		{"not run", func(_ context.Context, call *middleware.Call) (*text, error) {
-			call.NotRun()
+			call.MarkNotRun()
 			return &text{Value: "usage"}, nil
-		}, codes.OK, middleware.Cancelled, 0, 0},
+		}, codes.OK, middleware.SourceCancelled, 0, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			reply = test.reply
@@ -225,15 +226,15 @@ func TestUnary(t *testing.T) {
 	}
 }
 
-func TestUnaryThatDoesNotRun(t *testing.T) {
+func TestUnaryNotRun(t *testing.T) {
 	_, c := start(t)
 	r := serveGRPC(t, c, &model{complete: func(_ context.Context, in *text) (*text, error) {
 		if in.GetValue() != "ping" {
-			t.Error("a call that is not to run reached the handler")
+			t.Error("a call that must not run reached the handler")
 		}
 		return &text{}, nil
 	}})
-	if _, err := r.complete(t, "ping"); err != nil { // is not metered
+	if _, err := r.complete(t, "ping"); err != nil { // not metered
 		t.Errorf("Complete(ping) = %v", err)
 	}
 	if _, err := r.complete(t, "bad"); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "a bad prompt") {
@@ -253,7 +254,7 @@ func TestUnaryThatDoesNotRun(t *testing.T) {
 		prompt := strings.Repeat("a", 10_001)
 		if test.used > 0 {
 			prompt = "a prompt"
-			held, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: test.used, MaxOutputTokens: client.Zero})
+			held, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: test.used, MaxOutputTokens: client.Int64(0)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -289,7 +290,7 @@ func TestUnaryThatDoesNotRun(t *testing.T) {
 	}
 }
 
-func TestUnaryWithoutLimiter(t *testing.T) {
+func TestUnaryLimiterUnavailable(t *testing.T) {
 	r := serveGRPC(t, nobody{client.ErrUnreachable}, &model{complete: func(context.Context, *text) (*text, error) {
 		t.Error("a call without a decision reached the handler")
 		return &text{}, nil
@@ -297,14 +298,14 @@ func TestUnaryWithoutLimiter(t *testing.T) {
 	_, err := r.complete(t, "a prompt")
 	s := status.Convert(err)
 	if len(s.Details()) != 1 || s.Code() != codes.Unavailable {
-		t.Fatalf("Complete() = %v, want Unavailable and when to retry", err)
+		t.Fatalf("Complete() = %v, want Unavailable with RetryInfo", err)
 	}
 	if retry, ok := s.Details()[0].(*errdetails.RetryInfo); !ok || retry.GetRetryDelay().AsDuration() != time.Second {
 		t.Errorf("details = %v, want a second", s.Details())
 	}
 }
 
-// stream calls a method and reads its answers to the end, or some of them.
+// stream calls a method and reads its replies to the end, or at most some of them.
 func (r *rig) stream(ctx context.Context, t *testing.T, i int, prompt string, most int) (got []string, err error) {
 	t.Helper()
 	desc := &modelService.Streams[i]
@@ -328,7 +329,7 @@ func (r *rig) stream(ctx context.Context, t *testing.T, i int, prompt string, mo
 	return got, nil
 }
 
-// send sends words, and says after each how much there was.
+// send sends words, and sets the usage so far after each.
 func send(t *testing.T, s grpc.ServerStream, words ...string) {
 	t.Helper()
 	for i, word := range words {
@@ -336,7 +337,7 @@ func send(t *testing.T, s grpc.ServerStream, words ...string) {
 			t.Errorf("SendMsg() = %v", err)
 		}
 		if call, ok := middleware.FromContext(s.Context()); ok {
-			call.SetUsage(client.Usage{OutputTokens: int64(i) + 1})
+			call.SetUsage(client.Usage{OutputTokens: client.Int64(int64(i) + 1)})
 		} else {
 			t.Error("the stream has no call")
 		}
@@ -361,28 +362,28 @@ func TestServerStream(t *testing.T) {
 		source        middleware.Source
 		input, output int64
 	}{
-		{"the handler says", func(s grpc.ServerStream) error { send(t, s, "a", "b", "c"); return nil }, -1, codes.OK, middleware.Reported, 8, 3},
-		{"a message says", func(s grpc.ServerStream) error {
+		{"usage of the handler", func(s grpc.ServerStream) error { send(t, s, "a", "b", "c"); return nil }, -1, codes.OK, middleware.SourceReported, 8, 3},
+		{"usage of a message", func(s grpc.ServerStream) error {
 			send(t, s, "a")
 			return s.SendMsg(&text{Value: "usage"})
-		}, -1, codes.OK, middleware.Reported, 40, 7},
-		{"nobody says", func(s grpc.ServerStream) error { return s.SendMsg(&text{}) }, -1, codes.OK, middleware.Estimated, 8, 500},
-		{"an error", func(grpc.ServerStream) error { return status.Error(codes.Unavailable, "busy") }, -1, codes.Unavailable, middleware.Cancelled, 0, 0},
+		}, -1, codes.OK, middleware.SourceReported, 40, 7},
+		{"no usage", func(s grpc.ServerStream) error { return s.SendMsg(&text{}) }, -1, codes.OK, middleware.SourceEstimated, 8, 500},
+		{"an error", func(grpc.ServerStream) error { return status.Error(codes.Unavailable, "busy") }, -1, codes.Unavailable, middleware.SourceCancelled, 0, 0},
 		{"an error in mid-stream", func(s grpc.ServerStream) error {
 			send(t, s, "a", "b")
 			return status.Error(codes.Internal, "broke")
-		}, -1, codes.Internal, middleware.Partial, 8, 2},
-		{"a panic in mid-stream", func(s grpc.ServerStream) error { send(t, s, "a", "b"); panic("a bug") }, -1, codes.Internal, middleware.Partial, 8, 2},
-		{"the caller leaves", func(s grpc.ServerStream) error {
+		}, -1, codes.Internal, middleware.SourcePartial, 8, 2},
+		{"a panic in mid-stream", func(s grpc.ServerStream) error { send(t, s, "a", "b"); panic("a bug") }, -1, codes.Internal, middleware.SourcePartial, 8, 2},
+		{"the caller disconnects", func(s grpc.ServerStream) error {
 			send(t, s, "a", "b", "c", "d")
 			<-s.Context().Done()
 			return s.Context().Err()
-		}, 4, codes.OK, middleware.Partial, 8, 4},
+		}, 4, codes.OK, middleware.SourcePartial, 8, 4},
 		{"progress", func(s grpc.ServerStream) error {
 			send(t, s, "a", "b", "c", "d", "e")
-			eventually(t, "progress of 5", func() bool { return n.output.Load() == 5 })
+			waittest.Until(t, "progress of 5", func() bool { return n.output.Load() == 5 })
 			return nil
-		}, -1, codes.OK, middleware.Reported, 8, 5},
+		}, -1, codes.OK, middleware.SourceReported, 8, 5},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			run = test.run
@@ -403,7 +404,7 @@ func TestServerStream(t *testing.T) {
 	}
 }
 
-func TestStreamThatDoesNotRun(t *testing.T) {
+func TestStreamNotRun(t *testing.T) {
 	_, c := start(t)
 	r := serveGRPC(t, c, &model{
 		generate: func(*text, grpc.ServerStream) error {
@@ -415,7 +416,7 @@ func TestStreamThatDoesNotRun(t *testing.T) {
 			return nil
 		},
 	})
-	held, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 9900, MaxOutputTokens: client.Zero})
+	held, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 9900, MaxOutputTokens: client.Int64(0)})
 	if err != nil || held.Denied() {
 		t.Fatal(err)
 	}
@@ -430,8 +431,9 @@ func TestStreamThatDoesNotRun(t *testing.T) {
 	wantUsed(t, c, "free", "concurrent", 1)
 }
 
-// Where the caller streams, its first message is not waited for.
-func TestBothStream(t *testing.T) {
+// A bidirectional call is reserved before its first message, and the handler can
+// send first.
+func TestBidirectionalStream(t *testing.T) {
 	_, c := start(t)
 	r := serveGRPC(t, c, &model{talk: func(s grpc.ServerStream) error {
 		send(t, s, "hello")
@@ -449,7 +451,7 @@ func TestBothStream(t *testing.T) {
 	if !errors.Is(err, io.EOF) || len(got) != 3 {
 		t.Errorf("Talk() = %q, %v, want 3 messages", got, err)
 	}
-	wantCharge(t, r.result(t), middleware.Reported, 100, 2)
+	wantCharge(t, r.result(t), middleware.SourceReported, 100, 2)
 	wantUsed(t, c, "free", "tokens", 102)
 	wantUsed(t, c, "free", "concurrent", 0)
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
@@ -43,8 +44,8 @@ func TestWholeAnswer(t *testing.T) {
 		t.Errorf("%d tokens were held, want 500 and about 100 for 300 bytes", held)
 	}
 	r := s.result(t)
-	wantCharge(t, r, middleware.Reported, 40, 7)
-	if r.Charged.CachedInputTokens != 30 || r.Outcome != client.Allowed || r.Model != "m" || r.Status != 200 || r.Asked != 500 || r.Tier != "free" || r.Method != "chat_completions" {
+	wantCharge(t, r, middleware.SourceReported, 40, 7)
+	if r.Charged.CachedInputTokens != 30 || r.Outcome != client.Allowed || r.Model != "m" || r.Status != 200 || r.RequestedOutputTokens != 500 || r.Tier != "free" || r.Method != "chat_completions" {
 		t.Errorf("OnDone(%+v)", r)
 	}
 	if id := a.Header.Get("X-Bucketring-Request-Id"); id != r.RequestID || id == "mine" {
@@ -58,8 +59,8 @@ func TestWholeAnswer(t *testing.T) {
 	wantUsed(t, c, "free", "requests", 1)
 }
 
-// Each event is there before the next one is written, and the usage chunk that
-// was only asked for by us is not seen.
+// Each event arrives before the next one is written. The usage chunk that only the
+// middleware asked for is removed.
 func TestStream(t *testing.T) {
 	_, c := start(t)
 	step := make(chan struct{}) // the caller has read the event before
@@ -96,9 +97,9 @@ func TestStream(t *testing.T) {
 		t.Errorf("after the end: %q, %v", rest, err)
 	}
 	r := s.result(t)
-	wantCharge(t, r, middleware.Reported, 40, 2)
-	if r.Asked != 0 || r.Granted != 1000 {
-		t.Errorf("asked %d, granted %d, want 0 and the policy's 1000", r.Asked, r.Granted)
+	wantCharge(t, r, middleware.SourceReported, 40, 2)
+	if r.RequestedOutputTokens != 0 || r.GrantedOutputTokens != 1000 {
+		t.Errorf("asked %d, granted %d, want 0 and the policy's 1000", r.RequestedOutputTokens, r.GrantedOutputTokens)
 	}
 	wantUsed(t, c, "free", "tokens", 42)
 	wantUsed(t, c, "free", "concurrent", 0)
@@ -113,7 +114,7 @@ func TestAnthropicStream(t *testing.T) {
 		"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
 	))
 	a, _ := s.post(t, messages, ask(`,"max_tokens":100,"stream":true`))
-	wantCharge(t, s.result(t), middleware.Reported, 40, 5)
+	wantCharge(t, s.result(t), middleware.SourceReported, 40, 5)
 	if a.StatusCode != 200 {
 		t.Errorf("status %d", a.StatusCode)
 	}
@@ -124,7 +125,7 @@ func TestEmbeddings(t *testing.T) {
 	_, c := start(t)
 	s := serve(t, middleware.Options{Client: c}, whole(200, `{"object":"list","data":[],"usage":{"prompt_tokens":9,"total_tokens":9}}`))
 	s.post(t, "/v1/embeddings", `{"model":"m","input":["why","is the sky blue"]}`)
-	wantCharge(t, s.result(t), middleware.Reported, 9, 0)
+	wantCharge(t, s.result(t), middleware.SourceReported, 9, 0)
 	wantUsed(t, c, "free", "tokens", 9)
 }
 
@@ -157,28 +158,28 @@ func TestDegraded(t *testing.T) {
 			}
 			wantUsed(t, c, "soft", "concurrent", 0)
 			if test.status != 200 {
-				if r.Outcome != client.Denied || r.Source != middleware.None {
+				if r.Outcome != client.Denied || r.Source != middleware.SourceNone {
 					t.Errorf("OnDone(%+v), want a denial", r)
 				}
 				return
 			}
-			if r.Outcome != client.Degraded || r.Granted <= 256 || r.Granted >= 2000 || r.Granted%16 != 0 {
+			if r.Outcome != client.Degraded || r.GrantedOutputTokens <= 256 || r.GrantedOutputTokens >= 2000 || r.GrantedOutputTokens%16 != 0 {
 				t.Errorf("OnDone(%+v), want a smaller grant", r)
 			}
 			var q struct {
 				MaxTokens int64 `json:"max_tokens"`
 			}
-			if err := json.Unmarshal([]byte(<-bodies), &q); err != nil || q.MaxTokens != r.Granted {
-				t.Errorf("the handler got max_tokens %d, %v, want %d", q.MaxTokens, err, r.Granted)
+			if err := json.Unmarshal([]byte(<-bodies), &q); err != nil || q.MaxTokens != r.GrantedOutputTokens {
+				t.Errorf("the handler got max_tokens %d, %v, want %d", q.MaxTokens, err, r.GrantedOutputTokens)
 			}
 			for name, want := range map[string]string{
-				"X-Bucketring-Granted-Max-Tokens": jsonOf(r.Granted), "X-Bucketring-Asked-Max-Tokens": "4000", "X-Bucketring-Binding-Limit": "tokens",
+				"X-Bucketring-Granted-Max-Tokens": jsonOf(r.GrantedOutputTokens), "X-Bucketring-Asked-Max-Tokens": "4000", "X-Bucketring-Binding-Limit": "tokens",
 			} {
 				if got := a.Header.Get(name); got != want {
 					t.Errorf("%s: %q, want %q", name, got, want)
 				}
 			}
-			wantCharge(t, r, middleware.Reported, 100, 50)
+			wantCharge(t, r, middleware.SourceReported, 100, 50)
 		})
 	}
 }
@@ -188,11 +189,11 @@ func jsonOf(n int64) string {
 	return string(text)
 }
 
-// With the bound left to the policy, a call that must not be cut is denied too.
-func TestUncuttableWithoutBound(t *testing.T) {
+// Structured output is not degraded, also if the policy chooses the bound.
+func TestStructuredOutputIsNotDegraded(t *testing.T) {
 	_, c := start(t)
 	s := serve(t, middleware.Options{Client: c, Identify: identifyAs("soft")}, whole(200, completion("Because.", usage40)))
-	r, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "soft", InputTokens: 1300, MaxOutputTokens: client.Zero})
+	r, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "soft", InputTokens: 1300, MaxOutputTokens: client.Int64(0)})
 	if err != nil || r.Denied() {
 		t.Fatalf("Reserve() = %v", err)
 	}
@@ -214,7 +215,7 @@ func TestDenied(t *testing.T) {
 		if a.StatusCode != 429 || !strings.Contains(text, want) {
 			t.Errorf("POST %s = %d %s, want a 429", path, a.StatusCode, text)
 		}
-		if r := s.result(t); r.Outcome != client.Denied || r.Reason != client.ExceedsCapacity || r.Source != middleware.None {
+		if r := s.result(t); r.Outcome != client.Denied || r.Reason != client.ExceedsCapacity || r.Source != middleware.SourceNone {
 			t.Errorf("OnDone(%+v), want denied, exceeds_capacity", r)
 		}
 	}
@@ -225,7 +226,7 @@ func TestDenied(t *testing.T) {
 
 func TestManyCallsAtOnce(t *testing.T) {
 	_, c := start(t)
-	s := serve(t, middleware.Options{Client: c, Identify: identifyAs("big"), ForceUsage: true, ProgressEvery: time.Millisecond},
+	s := serve(t, middleware.Options{Client: c, Identify: identifyAs("big"), ForceUsage: true, ProgressInterval: time.Millisecond},
 		streaming(event("Be"), event("cause"), usageEvent(40, 2), doneEvent))
 	const calls = 100
 	var wg sync.WaitGroup
@@ -238,25 +239,25 @@ func TestManyCallsAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	for range calls {
-		wantCharge(t, s.result(t), middleware.Reported, 40, 2)
+		wantCharge(t, s.result(t), middleware.SourceReported, 40, 2)
 	}
 	wantUsed(t, c, "big", "tokens", calls*42)
 	wantUsed(t, c, "big", "requests", calls)
 	wantUsed(t, c, "big", "concurrent", 0)
 }
 
-// A call of which nothing is heard keeps its slot for as long as it runs.
+// A call without output keeps its slot as long as it runs.
 func TestSilentCallKeepsItsSlot(t *testing.T) {
 	n, c := start(t)
 	end := make(chan struct{})
-	s := serve(t, middleware.Options{Client: c, ProgressEvery: 5 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, middleware.Options{Client: c, ProgressInterval: 5 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
 		<-end
 		whole(200, completion("Because.", usage40))(w, r)
 	})
 	go func() {
 		for range 20 { // of 30 seconds that a lease lasts
 			before := n.progress.Load()
-			eventually(t, "renewed", func() bool { return n.progress.Load() > before+1 })
+			waittest.Until(t, "renewed", func() bool { return n.progress.Load() > before+1 })
 			if got := used(t, c, "free", "concurrent"); got != 1 {
 				t.Errorf("%d slots are held, want 1", got)
 			}
@@ -265,15 +266,15 @@ func TestSilentCallKeepsItsSlot(t *testing.T) {
 		close(end)
 	}()
 	s.post(t, chat, ask(""))
-	wantCharge(t, s.result(t), middleware.Reported, 40, 7)
+	wantCharge(t, s.result(t), middleware.SourceReported, 40, 7)
 	wantUsed(t, c, "free", "concurrent", 0)
 }
 
-// Progress says what has come, so that a crash is charged for it.
+// Progress reports the output so far, which is charged if the process dies.
 func TestProgressOfAStream(t *testing.T) {
 	n, c := start(t)
 	end := make(chan struct{})
-	s := serve(t, middleware.Options{Client: c, ProgressEvery: 5 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, middleware.Options{Client: c, ProgressInterval: 5 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
 		streaming(event("a"), event("b"), event("c"))(w, r)
 		<-end
 	})
@@ -282,17 +283,17 @@ func TestProgressOfAStream(t *testing.T) {
 	for range 3 {
 		next(t, b)
 	}
-	eventually(t, "progress of 3 tokens", func() bool { return n.output.Load() == 3 })
+	waittest.Until(t, "progress of 3 tokens", func() bool { return n.output.Load() == 3 })
 	wantUsed(t, c, "free", "concurrent", 1)
 	close(end)
 	_, _ = io.Copy(io.Discard, b)
-	if r := s.result(t); r.Source != middleware.Estimated || r.Err != nil {
+	if r := s.result(t); r.Source != middleware.SourceEstimated || r.Err != nil {
 		t.Errorf("OnDone(%+v), want estimated", r)
 	}
 	wantUsed(t, c, "free", "concurrent", 0)
 }
 
-func TestOtherRequestsPassUntouched(t *testing.T) {
+func TestOtherRequestsAreUnchanged(t *testing.T) {
 	s := serve(t, middleware.Options{Client: nobody{}, Identify: func(*http.Request) (middleware.Identity, error) {
 		t.Error("a request that is not metered was to be identified")
 		return middleware.Identity{}, nil
@@ -318,7 +319,7 @@ func TestOtherRequestsPassUntouched(t *testing.T) {
 	_ = a.Body.Close()
 }
 
-// BenchmarkCall is a whole answer, reserved and settled at a node over loopback.
+// BenchmarkCall measures a call that is reserved and settled at a node over loopback.
 func BenchmarkCall(b *testing.B) {
 	n, c := start(b)
 	m, err := middleware.New(middleware.Options{Client: c, Identify: identifyAs("big")})

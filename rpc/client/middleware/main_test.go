@@ -8,5 +8,5 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Nothing may outlive the calls.
+// No goroutine may outlive the calls.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -15,42 +15,38 @@ import (
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// maxAmount is the largest number that nodes take.
-const maxAmount = 1 << 53
-
-// maxLease is what nodes allow.
+// maxLease is the longest lease that nodes accept.
 const maxLease = time.Hour
 
-// maxAbandoning bounds how many reservations that nobody knows of are given back
-// at once.
-const maxAbandoning = 64
+// maxCancels bounds the background cancels of reservations whose answer was lost.
+const maxCancels = 64
 
-// metering is what the calls of one [Middleware] or [GRPC] share.
+// metering is what all calls of one [Middleware] or [GRPC] share.
 type metering struct {
 	limiter    Limiter
 	lease      time.Duration
-	every      time.Duration // between two reports of progress
+	interval   time.Duration // between two reports of progress
 	logger     *slog.Logger
 	registerer prometheus.Registerer
 	onDone     func(Result)
 
-	// Since start.
-	metrics    *metrics
-	keeper     *keeper
-	abandoning chan struct{} // one for each call under way of abandon; its capacity bounds them; never closed
+	// Set by start.
+	metrics *metrics
+	renewer *renewer
+	cancels chan struct{} // semaphore of maxCancels; never closed
 }
 
 func (m metering) withDefaults() metering {
 	if m.lease == 0 {
 		m.lease = DefaultLease
 	}
-	if m.every == 0 {
-		m.every = m.lease / 3
+	if m.interval == 0 {
+		m.interval = m.lease / 3
 	}
 	return m
 }
 
-// validate returns every problem of m, which has its defaults.
+// validate returns all problems of m, which has its defaults.
 func (m metering) validate() error {
 	var errs []error
 	if m.limiter == nil {
@@ -59,13 +55,13 @@ func (m metering) validate() error {
 	if m.lease < time.Second || m.lease > maxLease {
 		errs = append(errs, fmt.Errorf("lease: must be between 1s and 1h, got %v", m.lease))
 	}
-	if m.every < 0 || m.every >= m.lease && m.lease > 0 {
-		errs = append(errs, fmt.Errorf("progress_every: must be shorter than the lease of %v, got %v", m.lease, m.every))
+	if m.interval < 0 || m.interval >= m.lease && m.lease > 0 {
+		errs = append(errs, fmt.Errorf("progress_interval: must be shorter than the lease of %v, got %v", m.lease, m.interval))
 	}
 	return errors.Join(errs...)
 }
 
-// start returns m, ready for calls.
+// start returns a copy of m that is ready for calls.
 func (m metering) start() (*metering, error) {
 	if m.logger == nil {
 		m.logger = slog.New(slog.DiscardHandler)
@@ -74,23 +70,23 @@ func (m metering) start() (*metering, error) {
 	if m.metrics, err = newMetrics(m.registerer); err != nil {
 		return nil, err
 	}
-	m.keeper = newKeeper(m.every, (*Call).progress)
-	m.abandoning = make(chan struct{}, maxAbandoning)
+	m.renewer = newRenewer(m.interval, (*Call).reportProgress)
+	m.cancels = make(chan struct{}, maxCancels)
 	return &m, nil
 }
 
-// reserve makes a call of an estimate. It does not end with ctx: what became
-// of a reservation whose caller leaves meanwhile would not be known, and its
-// slot would be gone for a lease. The limiter bounds how long it takes.
+// reserve makes a reservation. It ignores the cancellation of ctx: the outcome of
+// an interrupted reservation would be unknown, and it would hold its slot until
+// the lease expires. The limiter bounds how long it takes.
 //
-// A call that was not denied is kept until [Call.finish].
+// The lease of an allowed call is renewed until [Call.finish].
 func (m *metering) reserve(ctx context.Context, e client.Estimate, method string) (*Call, error) {
 	started := time.Now()
 	e.RequestID, e.TTL = rand.Text(), m.lease
 	r, err := m.limiter.Reserve(context.WithoutCancel(ctx), e)
 	if err != nil {
 		if errors.Is(err, client.ErrUnreachable) {
-			m.abandon(ctx, e)
+			m.cancelLost(ctx, e)
 		}
 		return nil, err
 	}
@@ -98,40 +94,42 @@ func (m *metering) reserve(ctx context.Context, e client.Estimate, method string
 	m.metrics.decided(r.Outcome)
 	if !r.Denied() {
 		m.metrics.running.Inc()
-		m.keeper.add(c)
+		m.renewer.add(c)
 	}
 	return c, nil
 }
 
-// abandon gives back, in the background, what a node may have reserved whose
-// answer did not come. If that fails too, or many try, the lease runs out.
-func (m *metering) abandon(ctx context.Context, e client.Estimate) {
-	l, ok := m.limiter.(again)
+// cancelLost cancels, in the background, a reservation that a node may have made
+// although its answer was lost. If that fails, or too many cancels are in flight,
+// the reservation expires.
+func (m *metering) cancelLost(ctx context.Context, e client.Estimate) {
+	l, ok := m.limiter.(reopener)
 	if !ok {
 		return
 	}
 	select {
-	case m.abandoning <- struct{}{}:
+	case m.cancels <- struct{}{}:
 	default:
 		return
 	}
 	go func() {
-		defer func() { <-m.abandoning }()
+		defer func() { <-m.cancels }()
 		_ = l.Reservation(e.Key, e.RequestID).Cancel(context.WithoutCancel(ctx))
 	}()
 }
 
-// again is what a limiter also has that can make a handle on a reservation.
-type again interface {
+// reopener is an optional interface of a limiter: it returns a handle on an
+// existing reservation.
+type reopener interface {
 	Reservation(key, requestID string) *client.Reservation
 }
 
-var _ again = (*client.Client)(nil)
+var _ reopener = (*client.Client)(nil)
 
-// handle returns a handle that has reported no progress, with which Cancel
-// gives everything back. If the limiter makes none, that is r.
-func (m *metering) handle(r *client.Reservation) *client.Reservation {
-	if l, ok := m.limiter.(again); ok {
+// cancelHandle returns a handle on r whose Cancel refunds everything because no
+// progress was reported with it. It returns r if the limiter cannot make one.
+func (m *metering) cancelHandle(r *client.Reservation) *client.Reservation {
+	if l, ok := m.limiter.(reopener); ok {
 		return l.Reservation(r.Key, r.RequestID)
 	}
 	return r

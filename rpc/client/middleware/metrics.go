@@ -10,73 +10,73 @@ import (
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// The label values of calls that got no decision.
+// Values of the label outcome for calls without a decision.
 const (
-	outcomeRefused     = "refused"     // it cannot be metered: its body, its caller
+	outcomeRejected    = "rejected"    // the body or the caller was not accepted
 	outcomeUnreachable = "unreachable" // no node answered
 )
 
-// metrics count calls. Labels come from fixed sets, never from a caller.
+// metrics count calls. All label values are constants.
 type metrics struct {
-	calls    *prometheus.CounterVec
-	settles  *prometheus.CounterVec
-	lies     prometheus.Counter
-	later    prometheus.Counter
-	failures prometheus.Counter
-	running  prometheus.Gauge
+	calls         *prometheus.CounterVec
+	settles       *prometheus.CounterVec
+	usageRejected prometheus.Counter
+	deferred      prometheus.Counter
+	failures      prometheus.Counter
+	running       prometheus.Gauge
 }
 
-// newMetrics registers the metrics, or finds those that another middleware of
-// the same process has registered.
+// newMetrics registers the metrics, or returns those that another middleware has
+// registered already.
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bucketring_middleware_calls_total",
-			Help: "Metered calls, by the outcome of the decision, or why there was none.",
+			Help: "Metered calls by outcome: that of the decision, rejected, or unreachable.",
 		}, []string{"outcome"}),
 		settles: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bucketring_middleware_settles_total",
-			Help: "Calls that have ended, by where their usage comes from.",
+			Help: "Calls that have ended, by the source of their usage.",
 		}, []string{"source"}),
-		lies: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "bucketring_middleware_usage_lies_total",
-			Help: "Calls whose reported usage was not to be believed, and was estimated.",
+		usageRejected: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_middleware_usage_rejected_total",
+			Help: "Calls whose reported usage was not plausible and was replaced by an estimate.",
 		}),
-		later: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "bucketring_middleware_settles_later_total",
-			Help: "Settlements that no node could be reached for, left to the client's outbox.",
+		deferred: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_middleware_settles_deferred_total",
+			Help: "Settlements left to the client's outbox because no node could be reached.",
 		}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "bucketring_middleware_settle_failures_total",
-			Help: "Settlements that were refused, or could not be left to the client's outbox.",
+			Help: "Settlements that a node rejected or that the client's outbox could not take.",
 		}),
 		running: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "bucketring_middleware_calls_running",
-			Help: "Metered calls under way.",
+			Help: "Metered calls in progress.",
 		}),
 	}
 	if reg == nil {
 		return m, nil
 	}
-	err := errors.Join(register(reg, &m.calls), register(reg, &m.settles), register(reg, &m.lies),
-		register(reg, &m.later), register(reg, &m.failures), register(reg, &m.running))
+	err := errors.Join(register(reg, &m.calls), register(reg, &m.settles), register(reg, &m.usageRejected),
+		register(reg, &m.deferred), register(reg, &m.failures), register(reg, &m.running))
 	if err != nil {
 		return nil, err
 	}
-	for _, outcome := range []string{string(client.Allowed), string(client.Degraded), string(client.Denied), outcomeRefused, outcomeUnreachable} {
+	for _, outcome := range []string{string(client.Allowed), string(client.Degraded), string(client.Denied), outcomeRejected, outcomeUnreachable} {
 		m.calls.WithLabelValues(outcome)
 	}
-	for _, source := range []Source{Reported, Estimated, Partial, Cancelled} {
+	for _, source := range []Source{SourceReported, SourceEstimated, SourcePartial, SourceCancelled} {
 		m.settles.WithLabelValues(string(source))
 	}
 	return m, nil
 }
 
-// register adds a metric, or replaces it by the one that is there already.
+// register registers a metric, or replaces it by the registered one.
 func register[C prometheus.Collector](reg prometheus.Registerer, metric *C) error {
 	err := reg.Register(*metric)
-	if there, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-		if existing, ok := there.ExistingCollector.(C); ok {
+	if registered, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+		if existing, ok := registered.ExistingCollector.(C); ok {
 			*metric = existing
 			return nil
 		}
@@ -86,16 +86,16 @@ func register[C prometheus.Collector](reg prometheus.Registerer, metric *C) erro
 
 func (m *metrics) decided(o client.Outcome) { m.calls.WithLabelValues(string(o)).Inc() }
 
-func (m *metrics) undecided(why string) { m.calls.WithLabelValues(why).Inc() }
+func (m *metrics) undecided(outcome string) { m.calls.WithLabelValues(outcome).Inc() }
 
 func (m *metrics) settled(r *Result) {
 	m.running.Dec()
 	m.settles.WithLabelValues(string(r.Source)).Inc()
-	if r.Lied {
-		m.lies.Inc()
+	if r.UsageRejected {
+		m.usageRejected.Inc()
 	}
-	if r.Later {
-		m.later.Inc()
+	if r.Deferred {
+		m.deferred.Inc()
 	}
 	if r.Err != nil {
 		m.failures.Inc()

@@ -8,28 +8,29 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
 const (
 	headerMinOutput = "X-Bucketring-Min-Output-Tokens" // of a request: a number, or forbid
-	headerRequestID = "X-Bucketring-Request-Id"        // of an answer: that of the reservation
+	headerRequestID = "X-Bucketring-Request-Id"        // of a response: the id of the reservation
 )
 
-// hiddenTokens is what input counts for that is kept by the model's server, such
-// as the turns before this one.
+// hiddenTokens is the estimate for input that the model server stores, such as
+// the previous turns of a conversation.
 const hiddenTokens = 2000
 
-// A Middleware meters the calls of handlers. It is safe for concurrent use and
-// needs no closing: it is idle when no call is under way.
+// A Middleware meters the calls of HTTP handlers. It is safe for concurrent use
+// and needs no Close: it has no goroutines or timers while no call is in progress.
 type Middleware struct {
 	options   Options
 	metering  *metering
 	estimator estimator
 }
 
-// New returns a middleware. The error names every option that cannot be used.
+// New returns a middleware. The error names every invalid option.
 func New(o Options) (*Middleware, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("middleware: %w", err)
@@ -41,22 +42,22 @@ func New(o Options) (*Middleware, error) {
 	return &Middleware{options: o.withDefaults(), metering: metering}, nil
 }
 
-// Handler returns next with its calls metered. A handler that compresses
-// answers belongs around it, not into it: an encoded answer cannot be read, and
-// is charged by its size.
+// Handler returns a handler that meters calls and then calls next. Middleware
+// that compresses responses must wrap this handler, not next: the usage in a
+// compressed response cannot be read, and the call is charged by its size.
 //
-// An answer cannot be hijacked from the server.
+// The ResponseWriter that next gets does not support hijacking.
 func (m *Middleware) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if m.options.Cost != nil {
-			m.serveOther(w, r, next)
+		if m.options.Estimate != nil {
+			m.serveEstimated(w, r, next)
 		} else if e, ok := llm.EndpointOf(r.Method, r.URL.Path); ok {
-			m.serveModel(w, r, next, e)
+			m.serveEndpoint(w, r, next, e)
 		} else if e, ok := llm.EndpointOf(http.MethodPost, r.URL.Path); ok && r.ContentLength != 0 {
-			// Many a handler reads a body whatever the method is.
+			// Some servers read the body whatever the method is.
 			w.Header().Set("Allow", http.MethodPost)
-			m.refuse(answer{w: w, r: r, dialect: e.Dialect()}, &refusal{
-				status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: "A call is a POST: with another method this endpoint takes no body.",
+			m.reject(exchange{w: w, r: r, dialect: e.Dialect()}, &rejection{
+				status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: "This endpoint accepts a body only with POST.",
 			})
 		} else {
 			next.ServeHTTP(w, r)
@@ -64,27 +65,27 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// serveModel serves a call of an endpoint that is known.
-func (m *Middleware) serveModel(w http.ResponseWriter, r *http.Request, next http.Handler, e llm.Endpoint) {
-	a := answer{w: w, r: r, dialect: e.Dialect()}
+// serveEndpoint serves a call of an OpenAI- or Anthropic-style endpoint.
+func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next http.Handler, e llm.Endpoint) {
+	x := exchange{w: w, r: r, dialect: e.Dialect()}
 	id, err := m.options.Identify(r)
 	if err != nil {
-		m.refuse(a, unknownCaller(err))
+		m.reject(x, identityRejection(err))
 		return
 	}
-	body, refusal := m.body(r)
-	if refusal != nil {
-		m.refuse(a, refusal)
+	body, rejection := m.readBody(r)
+	if rejection != nil {
+		m.reject(x, rejection)
 		return
 	}
 	q, err := llm.Parse(e, body)
 	if err != nil {
-		m.refuse(a, badField(err))
+		m.reject(x, fieldRejection(err))
 		return
 	}
-	floor, refusal := m.floor(r, q)
-	if refusal != nil {
-		m.refuse(a, refusal)
+	minOutput, rejection := m.minOutput(r, q)
+	if rejection != nil {
+		m.reject(x, rejection)
 		return
 	}
 	input := m.estimator.tokens(q.Model, q.InputBytes) + q.InputTokens
@@ -93,34 +94,30 @@ func (m *Middleware) serveModel(w http.ResponseWriter, r *http.Request, next htt
 	}
 	estimate := client.Estimate{
 		Key: id.Key, Tier: id.Tier, Model: q.Model,
-		InputTokens:     min(input, maxAmount),
-		MaxOutputTokens: q.MaxOutput, MinOutputTokens: floor, N: q.N,
+		InputTokens: min(input, amount.Max), MinOutputTokens: minOutput, N: q.N,
 	}
-	switch {
-	case q.MaxOutput < 0:
-		estimate.MaxOutputTokens = 0 // the policy decides
-	case q.MaxOutput == 0:
-		estimate.MaxOutputTokens = client.Zero
+	if q.MaxOutput >= 0 { // else the policy's default
+		estimate.MaxOutputTokens = client.Int64(q.MaxOutput)
 	}
-	c := m.reserve(a, estimate, e.String())
+	c := m.reserve(x, estimate, e.String())
 	if c == nil {
 		return
 	}
-	grant := int64(-1)
+	grant := int64(-1) // keep the bound of the request
 	if granted := c.Granted(); granted > 0 && q.MaxOutput != 0 && (q.MaxOutput < 0 || granted < q.MaxOutput) {
 		grant = granted
 	}
 	r = withBody(r, body, q.Rewrite(grant, m.options.ForceUsage))
 	q.Release()
-	m.serve(a, c, q, r, next)
+	m.serve(x, c, q, r, next)
 }
 
-// serveOther serves a call whose cost the server itself knows.
-func (m *Middleware) serveOther(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	a := answer{w: w, r: r, dialect: llm.OpenAI}
-	estimate, metered, err := m.options.Cost(r)
+// serveEstimated serves a call whose cost Options.Estimate returns.
+func (m *Middleware) serveEstimated(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	x := exchange{w: w, r: r, dialect: llm.OpenAI}
+	estimate, metered, err := m.options.Estimate(r)
 	if err != nil {
-		m.refuse(a, badCost(err))
+		m.reject(x, estimateRejection(err))
 		return
 	}
 	if !metered {
@@ -129,48 +126,48 @@ func (m *Middleware) serveOther(w http.ResponseWriter, r *http.Request, next htt
 	}
 	id, err := m.options.Identify(r)
 	if err != nil {
-		m.refuse(a, unknownCaller(err))
+		m.reject(x, identityRejection(err))
 		return
 	}
 	estimate.Key, estimate.Tier = id.Key, id.Tier
-	if c := m.reserve(a, estimate, r.URL.Path); c != nil {
-		m.serve(a, c, nil, r, next)
+	if c := m.reserve(x, estimate, r.URL.Path); c != nil {
+		m.serve(x, c, nil, r, next)
 	}
 }
 
-// reserve returns a call that may run, or answers why there is none.
-func (m *Middleware) reserve(a answer, e client.Estimate, method string) *Call {
-	c, err := m.metering.reserve(a.r.Context(), e, method)
+// reserve returns a call that may run. Otherwise it writes the response and
+// returns nil.
+func (m *Middleware) reserve(x exchange, e client.Estimate, method string) *Call {
+	c, err := m.metering.reserve(x.r.Context(), e, method)
 	switch {
 	case err != nil:
-		m.refuse(a, undecided(err))
+		m.reject(x, limiterRejection(err))
 		return nil
 	case c.reservation.Denied():
-		status := a.deny(c)
+		status := x.deny(c)
 		c.finish(ending{status: status})
 		return nil
-	case a.r.Context().Err() != nil: // the caller left meanwhile
-		c.NotRun()
-		c.finish(ending{broke: true})
+	case x.r.Context().Err() != nil: // the caller disconnected during the reservation
+		c.MarkNotRun()
+		c.finish(ending{incomplete: true})
 		return nil
 	}
 	return c
 }
 
-// serve runs the handler of a call that was granted, and settles it however the
-// handler ends.
-func (m *Middleware) serve(a answer, c *Call, q *llm.Request, r *http.Request, next http.Handler) {
-	ctx := a.r.Context()
-	if m.options.Gone == Drain {
+// serve runs the handler of an allowed call and settles the call, also if the
+// handler panics. q is nil for a call of Options.Estimate.
+func (m *Middleware) serve(x exchange, c *Call, q *llm.Request, r *http.Request, next http.Handler) {
+	ctx := x.r.Context()
+	if m.options.OnDisconnect == Drain {
 		ctx = context.WithoutCancel(ctx)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if m.options.Gone == Drain {
-		// Who left cannot stop the model any more, but time can.
-		stop := context.AfterFunc(a.r.Context(), func() {
+	if m.options.OnDisconnect == Drain {
+		stop := context.AfterFunc(x.r.Context(), func() {
 			defer cancel()
-			timer := time.NewTimer(m.options.DrainFor)
+			timer := time.NewTimer(m.options.DrainTimeout)
 			defer timer.Stop()
 			select {
 			case <-timer.C:
@@ -179,10 +176,10 @@ func (m *Middleware) serve(a answer, c *Call, q *llm.Request, r *http.Request, n
 		})
 		defer stop()
 	}
-	w := m.writer(a, c, q, cancel)
+	w := m.newWriter(x, c, q, cancel)
 	returned := false
-	defer func() { // also when the handler panics, which goes on afterwards
-		c.finish(w.end(returned))
+	defer func() { // does not recover: a panic goes on afterwards
+		c.finish(w.ending(returned))
 	}()
 	next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, contextKey{}, c)))
 	returned = true

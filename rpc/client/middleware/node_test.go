@@ -34,17 +34,17 @@ default_output_tokens: 1000
 prices: { "*": { input: 1.00, output: 3.00 } }
 `
 
-// A node is a real one, whose clock stands still unless it is told to advance.
+// A node is a real node with a clock that only advance moves.
 type node struct {
 	service *server.Service
 	clock   atomic.Int64 // nanoseconds since the start
 	server  *grpc.Server
 	addr    string
 
-	down     atomic.Pointer[string] // the method that fails as if the node was away
-	mute     atomic.Bool            // reserves, and its answer is lost
-	progress atomic.Int64           // reports of progress that were answered
-	output   atomic.Int64           // by the last of them
+	down     atomic.Pointer[string] // the method that returns Unavailable
+	mute     atomic.Bool            // Reserve works, but its answer is lost
+	progress atomic.Int64           // answered reports of progress
+	output   atomic.Int64           // of the last report of progress
 }
 
 func newNode() (*node, error) {
@@ -92,7 +92,7 @@ func (n *node) recover() { n.down.Store(nil) }
 
 func (n *node) advance(d time.Duration) { n.clock.Add(int64(d)) }
 
-// start returns a real node, and a client of it.
+// start returns a new node and a client of it.
 func start(t testing.TB) (*node, *client.Client) {
 	t.Helper()
 	n, err := newNode()
@@ -100,7 +100,7 @@ func start(t testing.TB) (*node, *client.Client) {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.server.Stop)
-	c, err := client.Dial(client.Options{Addrs: []string{n.addr}, Plain: true, Timeout: 10 * time.Second})
+	c, err := client.Dial(client.Options{Addrs: []string{n.addr}, DisableOwnerRouting: true, Timeout: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,15 +128,5 @@ func wantUsed(t testing.TB, c *client.Client, tier, name string, want int64) {
 	t.Helper()
 	if got := used(t, c, tier, name); got != want {
 		t.Errorf("%s used = %d, want %d", name, got, want)
-	}
-}
-
-// eventually waits for a condition.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("after 20s: not %s", what)
-		}
 	}
 }

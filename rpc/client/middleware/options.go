@@ -12,19 +12,21 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
 // Defaults of [Options] and [GRPCOptions].
 const (
-	DefaultMaxBody  = 8 << 20
-	DefaultLease    = 30 * time.Second
-	DefaultDrainFor = 10 * time.Minute
+	DefaultMaxBodyBytes = 8 << 20
+	DefaultLease        = 30 * time.Second
+	DefaultDrainTimeout = 10 * time.Minute
 )
 
-const maxMaxBody = 1 << 30
+const maxMaxBodyBytes = 1 << 30
 
-// Limiter makes reservations. [client.Client] is one.
+// Limiter makes reservations. [client.Client] implements it. It must be safe for
+// concurrent use.
 type Limiter interface {
 	Reserve(ctx context.Context, e client.Estimate) (*client.Reservation, error)
 }
@@ -33,15 +35,16 @@ var _ Limiter = (*client.Client)(nil)
 
 // Identity is who pays for a call.
 type Identity struct {
-	Key  string // 1 to 4 segments: "acme/alice"
-	Tier string // "": the policy decides
+	Key  string // 1 to 4 segments, such as "acme/alice"
+	Tier string // empty: the policy chooses the tier
 }
 
-// StatusError refuses a call with a status of its own, from Options.Identify or
-// Options.Cost. Other errors are a 401 from the one and a 400 from the other.
+// StatusError is an error of Options.Identify or Options.Estimate that chooses
+// the HTTP status of the response. Other errors of these functions result in 401
+// and 400.
 type StatusError struct {
-	Status  int    // 400 to 599
-	Message string // for the caller
+	Status  int    // 400 to 599; other values result in 500
+	Message string // sent to the caller; empty: the text of the status
 }
 
 // Error implements error.
@@ -52,116 +55,116 @@ func (e *StatusError) Error() string {
 	return e.Message
 }
 
-// Gone says what becomes of a call whose caller left before its end.
-type Gone uint8
+// DisconnectMode says what happens to a call when its caller disconnects before
+// the end of the response.
+type DisconnectMode uint8
 
 const (
-	// ChargeStreamed stops the model: the context of the handler's request is
-	// cancelled. The input is charged, and what was generated until then.
-	ChargeStreamed Gone = iota
-	// Drain lets the model finish: the handler's request does not learn that the
-	// caller left, and what it writes is read and thrown away. All is charged.
+	// ChargeStreamed cancels the context of the handler's request, which stops the
+	// model. The input and the output up to then are charged.
+	ChargeStreamed DisconnectMode = iota
+	// Drain lets the handler finish. The context of its request is not cancelled,
+	// the rest of the response is discarded, and the whole call is charged.
 	Drain
 )
 
-// String returns the name of g.
-func (g Gone) String() string {
-	switch g {
+// String returns "charge_streamed" or "drain".
+func (m DisconnectMode) String() string {
+	switch m {
 	case ChargeStreamed:
 		return "charge_streamed"
 	case Drain:
 		return "drain"
 	}
-	return fmt.Sprintf("gone(%d)", uint8(g))
+	return fmt.Sprintf("DisconnectMode(%d)", uint8(m))
 }
 
-// Options configure a [Middleware]. Client and Identify are needed, the rest
-// has defaults.
+// Options configure a [Middleware]. Client and Identify are required.
 type Options struct {
 	Client Limiter
 
-	// Identify says who pays, before anything is read of the body. Its error is
-	// the answer: 401, or what a [StatusError] says. It is not called for requests
-	// that are not metered.
+	// Identify returns who pays for a metered request. It is called before the body
+	// is read. If it fails, the request is rejected with 401 or the status of a
+	// [StatusError].
 	Identify func(*http.Request) (Identity, error)
 
-	// Cost says what a request to a server of another kind costs at most, and
-	// whether it is metered at all. Its error is a 400, or what a [StatusError]
-	// says. The key and the tier are those of Identify, and the request id and
-	// the lease are ours. The body is left alone: it is up to the handler to
-	// observe [Call.Granted] and to report with [Call.SetUsage].
+	// Estimate returns the largest cost of a request and whether the request is
+	// metered. If it fails, the request is rejected with 400 or the status of a
+	// [StatusError]. The middleware sets the key, tier, request id and lease of the
+	// estimate. It does not read or change the body: the handler must respect
+	// [Call.Granted] and report usage with [Call.SetUsage].
 	//
 	// Nil: the endpoints of OpenAI- and Anthropic-style servers are metered.
-	Cost func(*http.Request) (client.Estimate, bool, error)
+	Estimate func(*http.Request) (client.Estimate, bool, error)
 
-	Gone Gone
-	// DrainFor bounds how long a drained call may run after its caller left. 0:
-	// [DefaultDrainFor].
-	DrainFor time.Duration
+	// OnDisconnect says what happens when a caller disconnects.
+	OnDisconnect DisconnectMode
+	// DrainTimeout bounds how long a call may run after its caller disconnected,
+	// with OnDisconnect set to [Drain]. 0: [DefaultDrainTimeout].
+	DrainTimeout time.Duration
 
-	// MaxBody bounds the body of a metered request, in bytes. More is a 413. 0:
-	// [DefaultMaxBody].
-	MaxBody int64
+	// MaxBodyBytes bounds the body of a metered request. A larger one is rejected
+	// with 413. At most 1 GiB. 0: [DefaultMaxBodyBytes].
+	MaxBodyBytes int64
 
-	// ForceUsage asks the model's server for the usage of a stream where the
-	// caller did not (stream_options.include_usage), and hides the chunk that is
-	// extra. Set it if the handler hands the body to a server that knows the
-	// option.
+	// ForceUsage asks the model server for the usage of a stream
+	// (stream_options.include_usage) if the caller did not, and removes the extra
+	// chunk from the response. Set it only if the model server supports the option.
 	ForceUsage bool
 
-	// MinOutput is the least output worth running, per choice, where the policy
-	// lets a grant shrink. 0: max(256, an eighth of what was asked for). The
-	// header X-Bucketring-Min-Output-Tokens of a request goes before it: a number,
-	// or "forbid".
-	MinOutput int64
-	// AllowCut lets a grant shrink also where a cut answer is of no use: with
-	// tools, and with output that has to follow a schema.
-	AllowCut bool
+	// MinOutputTokens is the smallest useful output of each choice, for policies that
+	// grant less output instead of denying. The request header
+	// X-Bucketring-Min-Output-Tokens overrides it with a number or "forbid". 0: the
+	// larger of 256 and an eighth of the requested output.
+	MinOutputTokens int64
+	// DegradeStructuredOutput also allows smaller grants for calls with tools or
+	// with a response schema, whose output is useless when it is truncated.
+	DegradeStructuredOutput bool
 
-	// Lease is how long a slot is held for a process that died, in whole
-	// seconds up to an hour. 0: [DefaultLease].
+	// Lease is how long the reservations of a process that died stay held, in whole
+	// seconds from 1 s to 1 h. 0: [DefaultLease].
 	Lease time.Duration
-	// ProgressEvery is how often the lease of a call under way is renewed and its
-	// progress reported. 0: a third of Lease.
-	ProgressEvery time.Duration
+	// ProgressInterval is the time between two reports of progress, which renew the
+	// lease. It must be shorter than Lease. 0: a third of Lease.
+	ProgressInterval time.Duration
 
-	// Logger is told of charges that could not be reported. Nil: nobody is.
+	// Logger logs settlements that failed. Nil: no logging.
 	Logger *slog.Logger
-	// Registerer takes the metrics. Nil: none.
+	// Registerer registers the metrics. Middlewares with the same Registerer share
+	// them. Nil: no metrics.
 	Registerer prometheus.Registerer
-	// OnDone is told of every call that was decided, once it has ended. It is
-	// called by the goroutine that serves the call, which waits for it. Nil: nobody
-	// is.
+	// OnDone is called after each decided call has ended, denied calls included. It
+	// runs in the goroutine of the call and delays its end. Nil: not called.
 	OnDone func(Result)
 }
 
-// Validate returns every problem of o.
+// Validate returns all problems of o, joined.
 func (o Options) Validate() error {
 	var errs []error
 	if o.Identify == nil {
 		errs = append(errs, errors.New("identify: must be set"))
 	}
-	if o.Gone > Drain {
-		errs = append(errs, fmt.Errorf("gone: must be charge_streamed or drain, got %v", o.Gone))
+	if o.OnDisconnect > Drain {
+		errs = append(errs, fmt.Errorf("on_disconnect: must be charge_streamed or drain, got %v", o.OnDisconnect))
 	}
-	if o.DrainFor < 0 {
-		errs = append(errs, fmt.Errorf("drain_for: must not be negative, got %v", o.DrainFor))
+	if o.DrainTimeout < 0 {
+		errs = append(errs, fmt.Errorf("drain_timeout: must not be negative, got %v", o.DrainTimeout))
 	}
-	if o.MaxBody < 0 || o.MaxBody > maxMaxBody {
-		errs = append(errs, fmt.Errorf("max_body: must be between 0 and 1 GiB, got %d", o.MaxBody))
+	if o.MaxBodyBytes < 0 || o.MaxBodyBytes > maxMaxBodyBytes {
+		errs = append(errs, fmt.Errorf("max_body_bytes: must be between 0 and 1 GiB, got %d", o.MaxBodyBytes))
 	}
-	if o.MinOutput < 0 || o.MinOutput > maxAmount {
-		errs = append(errs, fmt.Errorf("min_output: must be between 0 and 2^53, got %d", o.MinOutput))
+	if o.MinOutputTokens < 0 || o.MinOutputTokens > amount.Max {
+		errs = append(errs, fmt.Errorf("min_output_tokens: must be between 0 and %s, got %d", amount.MaxText, o.MinOutputTokens))
 	}
 	return errors.Join(append(errs, o.metering().validate())...)
 }
 
 func (o Options) withDefaults() Options {
-	if o.DrainFor == 0 {
-		o.DrainFor = DefaultDrainFor
+	if o.DrainTimeout == 0 {
+		o.DrainTimeout = DefaultDrainTimeout
 	}
-	if o.MaxBody == 0 {
-		o.MaxBody = DefaultMaxBody
+	if o.MaxBodyBytes == 0 {
+		o.MaxBodyBytes = DefaultMaxBodyBytes
 	}
 	return o
 }
@@ -170,7 +173,7 @@ func (o Options) metering() metering {
 	return metering{
 		limiter:    o.Client,
 		lease:      o.Lease,
-		every:      o.ProgressEvery,
+		interval:   o.ProgressInterval,
 		logger:     o.Logger,
 		registerer: o.Registerer,
 		onDone:     o.OnDone,

@@ -16,31 +16,31 @@ import (
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
-// nobody is a limiter that fails.
+// nobody is a limiter that always fails.
 type nobody struct{ err error }
 
 func (n nobody) Reserve(context.Context, client.Estimate) (*client.Reservation, error) {
 	return nil, n.err
 }
 
-func TestOptionsAreChecked(t *testing.T) {
+func TestOptionsValidate(t *testing.T) {
 	_, err := middleware.New(middleware.Options{
-		Gone:          9,
-		DrainFor:      -1,
-		MaxBody:       -1,
-		MinOutput:     -1,
-		Lease:         2 * time.Hour,
-		ProgressEvery: 3 * time.Hour,
+		OnDisconnect:     9,
+		DrainTimeout:     -1,
+		MaxBodyBytes:     -1,
+		MinOutputTokens:  -1,
+		Lease:            2 * time.Hour,
+		ProgressInterval: 3 * time.Hour,
 	})
 	want := []string{
 		"middleware: identify: must be set",
-		"gone: must be charge_streamed or drain, got gone(9)",
-		"drain_for: must not be negative, got -1ns",
-		"max_body: must be between 0 and 1 GiB, got -1",
-		"min_output: must be between 0 and 2^53, got -1",
+		"on_disconnect: must be charge_streamed or drain, got DisconnectMode(9)",
+		"drain_timeout: must not be negative, got -1ns",
+		"max_body_bytes: must be between 0 and 1 GiB, got -1",
+		"min_output_tokens: must be between 0 and 2^53, got -1",
 		"client: must be set",
 		"lease: must be between 1s and 1h, got 2h0m0s",
-		"progress_every: must be shorter than the lease of 2h0m0s, got 3h0m0s",
+		"progress_interval: must be shorter than the lease of 2h0m0s, got 3h0m0s",
 	}
 	if err == nil {
 		t.Fatal("New() = nil, want an error")
@@ -49,13 +49,13 @@ func TestOptionsAreChecked(t *testing.T) {
 		t.Errorf("New() (-want +got):\n%s", diff)
 	}
 	_, err = middleware.NewGRPC(middleware.GRPCOptions{Client: nobody{}})
-	if want := "middleware: identify: must be set\ncost: must be set"; err == nil || err.Error() != want {
+	if want := "middleware: identify: must be set\nestimate: must be set"; err == nil || err.Error() != want {
 		t.Errorf("NewGRPC() = %v, want %s", err, want)
 	}
 }
 
-// Several middlewares of a process share the metrics; those of others are in
-// the way.
+// Middlewares of a process share their metrics. Other metrics with the same name
+// are an error.
 func TestRegisterer(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	o := middleware.Options{Client: nobody{}, Identify: identify, Registerer: reg}
@@ -71,11 +71,11 @@ func TestRegisterer(t *testing.T) {
 	}
 }
 
-func TestHandlerHasNoCallOfItsOwn(t *testing.T) {
+func TestFromContextWithoutCall(t *testing.T) {
 	if c, ok := middleware.FromContext(t.Context()); ok || c != nil {
 		t.Errorf("FromContext() = %v, %v, want none", c, ok)
 	}
 	if (&middleware.StatusError{Status: http.StatusForbidden}).Error() != "Forbidden" {
-		t.Error("a status error without a message does not say its status")
+		t.Error("a StatusError without a message does not have the text of its status")
 	}
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
-// A report of progress that is on its way when its call is settled changes
-// nothing of the charge, and takes no slot again.
+// A report of progress in flight during the settlement does not change the charge
+// and does not take the slot again.
 func TestProgressRacesSettle(t *testing.T) {
 	n, c := start(t)
-	s := serve(t, middleware.Options{Client: c, Identify: identifyAs("big"), ProgressEvery: time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, middleware.Options{Client: c, Identify: identifyAs("big"), ProgressInterval: time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
 		streaming(event("a"), event("b"))(w, r)
 		seen := n.progress.Load()
-		for n.progress.Load() == seen && r.Context().Err() == nil { // so that the settlement comes among others
+		for n.progress.Load() == seen && r.Context().Err() == nil { // so that reports overlap with the settlement
 			streaming(event("c"))(w, r)
 		}
 		streaming(usageEvent(40, 9), doneEvent)(w, r)
@@ -34,7 +34,7 @@ func TestProgressRacesSettle(t *testing.T) {
 	}
 	wg.Wait()
 	for range calls {
-		wantCharge(t, s.result(t), middleware.Reported, 40, 9)
+		wantCharge(t, s.result(t), middleware.SourceReported, 40, 9)
 	}
 	if n.progress.Load() < calls/at {
 		t.Errorf("%d reports of progress, want some in each round", n.progress.Load())

@@ -8,43 +8,57 @@ import (
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// Source is where the usage comes from that a call was settled with.
+// Source is the origin of the usage that a call was settled with.
 type Source string
 
-// The sources.
 const (
-	None      Source = ""          // denied: there was nothing to settle
-	Reported  Source = "reported"  // by Call.SetUsage, or the usage block of the answer
-	Estimated Source = "estimated" // the answer ended without usage, or with one not to be believed
-	Partial   Source = "partial"   // the call broke off: what is known until then
-	Cancelled Source = "cancelled" // it did not run: everything was given back
+	// SourceNone is the source of a denied call, which is not settled.
+	SourceNone Source = ""
+	// SourceReported is usage from [Call.SetUsage] or the usage block of the response.
+	SourceReported Source = "reported"
+	// SourceEstimated is an estimate for a complete response without plausible usage.
+	SourceEstimated Source = "estimated"
+	// SourcePartial is the usage of an interrupted call up to its interruption.
+	SourcePartial Source = "partial"
+	// SourceCancelled is the source of a call that did not run and was refunded.
+	SourceCancelled Source = "cancelled"
 )
 
-// Result is what became of a call.
+// ChargedUsage is the usage that a call was settled with.
+type ChargedUsage struct {
+	InputTokens       int64 // including cached ones
+	CachedInputTokens int64
+	OutputTokens      int64            // of all choices
+	Costs             map[string]int64 // in the operator's own dimensions
+}
+
+// Result describes a call that has ended.
 type Result struct {
 	Key       string
-	Tier      string // that applied, by the decision
+	Tier      string // applied by the decision
 	Model     string
 	RequestID string // of the reservation
-	Method    string // the endpoint, the path or the gRPC method
+	Method    string // name of the endpoint, URL path, or full gRPC method
 
 	Outcome client.Outcome
 	Reason  client.Reason // of a denial
-	Asked   int64         // output per choice; 0: left to the policy
-	Granted int64         // output per choice
 
-	// Charged is what the call was settled with: numbers as they are, 0 is 0.
-	Charged client.Usage
+	RequestedOutputTokens int64 // of each choice; 0: the policy's default
+	GrantedOutputTokens   int64 // of each choice
+
+	Charged ChargedUsage
 	Source  Source
-	// Lied: the usage that was reported is not to be believed, and was not.
-	Lied bool
-	// Later: no node could be reached, so that the settlement waits in the client.
-	Later bool
-	// Err is why the settlement was refused, or could not be left to the
-	// client. The charge is then what the end of the lease makes of it: the
-	// estimated input, or the last progress.
+	// UsageRejected is true if the reported usage was not plausible and was replaced
+	// by an estimate.
+	UsageRejected bool
+	// Deferred is true if no node could be reached, and the settlement waits in the
+	// client.
+	Deferred bool
+	// Err is the error of a settlement that a node rejected or that the client could
+	// not store. The lease then decides the charge when it expires: the larger of
+	// the estimated input and the last progress.
 	Err error
 
-	Status int // HTTP status of the answer; 0 if there was none, and for gRPC
-	Took   time.Duration
+	Status   int           // HTTP status of the response; 0: no response, or gRPC
+	Duration time.Duration // from before the reservation to after the settlement
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
-// reverse returns a reverse proxy in front of a server of its own.
+// reverse returns a reverse proxy in front of a new server.
 func reverse(t *testing.T, upstream http.HandlerFunc) http.HandlerFunc {
 	t.Helper()
 	s := httptest.NewServer(upstream)
@@ -39,7 +39,7 @@ func reverse(t *testing.T, upstream http.HandlerFunc) http.HandlerFunc {
 	return proxy.ServeHTTP
 }
 
-// cut ends the connection of an answer before its end.
+// cut closes the connection before the end of the response.
 func cut(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -59,7 +59,7 @@ func readAll(url, body string) error {
 	return err
 }
 
-func TestUpstreamBreaks(t *testing.T) {
+func TestUpstreamDisconnects(t *testing.T) {
 	for name, test := range map[string]struct {
 		upstream http.HandlerFunc
 		source   middleware.Source
@@ -68,7 +68,7 @@ func TestUpstreamBreaks(t *testing.T) {
 		"in mid-stream": {func(w http.ResponseWriter, r *http.Request) {
 			streaming(event("a"), event("b"))(w, r)
 			cut(w)
-		}, middleware.Partial, 2},
+		}, middleware.SourcePartial, 2},
 		"in a whole answer": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			w.Header().Set("Content-Type", "application/json")
@@ -76,21 +76,21 @@ func TestUpstreamBreaks(t *testing.T) {
 			_, _ = io.WriteString(w, text[:strings.Index(text, "aaa")+21])
 			w.(http.Flusher).Flush()
 			cut(w)
-		}, middleware.Partial, 7},
+		}, middleware.SourcePartial, 7},
 		"after the usage": {func(w http.ResponseWriter, r *http.Request) {
 			streaming(event("a"), usageEvent(105, 9))(w, r)
 			cut(w)
-		}, middleware.Reported, 9},
-		"at once": {func(w http.ResponseWriter, _ *http.Request) { cut(w) }, middleware.Cancelled, 0},
+		}, middleware.SourceReported, 9},
+		"at once": {func(w http.ResponseWriter, _ *http.Request) { cut(w) }, middleware.SourceCancelled, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, c := start(t)
 			s := serve(t, middleware.Options{Client: c, ForceUsage: true}, reverse(t, test.upstream))
-			if err := readAll(s.URL+chat, ask(`,"stream":true`)); (err == nil) != (test.source == middleware.Cancelled) {
+			if err := readAll(s.URL+chat, ask(`,"stream":true`)); (err == nil) != (test.source == middleware.SourceCancelled) {
 				t.Errorf("the caller saw %v, want a broken answer, or a 502", err)
 			}
 			r := s.result(t)
-			if r.Source == middleware.Cancelled {
+			if r.Source == middleware.SourceCancelled {
 				wantCharge(t, r, test.source, 0, 0)
 				wantUsed(t, c, "free", "tokens", 0)
 			} else {
@@ -101,14 +101,14 @@ func TestUpstreamBreaks(t *testing.T) {
 	}
 }
 
-func TestCallerOfAReverseProxyLeaves(t *testing.T) {
+func TestDisconnectBehindReverseProxy(t *testing.T) {
 	for name, test := range map[string]struct {
-		gone          middleware.Gone
+		mode          middleware.DisconnectMode
 		source        middleware.Source
 		input, output int64 // input 0: estimated
 	}{
-		"charge_streamed": {middleware.ChargeStreamed, middleware.Partial, 0, 1},
-		"drain":           {middleware.Drain, middleware.Reported, 40, 900},
+		"charge_streamed": {middleware.ChargeStreamed, middleware.SourcePartial, 0, 1},
+		"drain":           {middleware.Drain, middleware.SourceReported, 40, 900},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, c := start(t)
@@ -117,7 +117,7 @@ func TestCallerOfAReverseProxyLeaves(t *testing.T) {
 			upstream := func(w http.ResponseWriter, r *http.Request) {
 				streaming(event("a"))(w, r)
 				<-left
-				if test.gone == middleware.ChargeStreamed {
+				if test.mode == middleware.ChargeStreamed {
 					<-r.Context().Done()
 					stopped <- true
 					return
@@ -125,10 +125,10 @@ func TestCallerOfAReverseProxyLeaves(t *testing.T) {
 				streaming(event(strings.Repeat("b", 1<<20)), usageEvent(40, 900), doneEvent)(w, r)
 				stopped <- r.Context().Err() != nil
 			}
-			s := serve(t, middleware.Options{Client: c, Gone: test.gone, ForceUsage: true}, reverse(t, upstream))
+			s := serve(t, middleware.Options{Client: c, OnDisconnect: test.mode, ForceUsage: true}, reverse(t, upstream))
 			leave(t, s, 1)
 			close(left)
-			if got := <-stopped; got != (test.gone == middleware.ChargeStreamed) {
+			if got := <-stopped; got != (test.mode == middleware.ChargeStreamed) {
 				t.Errorf("the model was stopped: %v", got)
 			}
 			r := s.result(t)
@@ -143,11 +143,11 @@ func TestCallerOfAReverseProxyLeaves(t *testing.T) {
 	}
 }
 
-// Whatever a hundred calls at once come to, what is charged is what OnDone was
-// told, and no slot is left.
+// For a hundred concurrent calls with different endings, the node has charged what
+// the results say, and no slot is held.
 func TestStorm(t *testing.T) {
-	for _, gone := range []middleware.Gone{middleware.ChargeStreamed, middleware.Drain} {
-		t.Run(gone.String(), func(t *testing.T) {
+	for _, mode := range []middleware.DisconnectMode{middleware.ChargeStreamed, middleware.Drain} {
+		t.Run(mode.String(), func(t *testing.T) {
 			_, c := start(t)
 			ends := []func(w http.ResponseWriter, r *http.Request){
 				streaming(event("a"), usageEvent(40, 9), doneEvent),
@@ -164,7 +164,7 @@ func TestStorm(t *testing.T) {
 					}
 				},
 			}
-			s := serve(t, middleware.Options{Client: c, Identify: identifyAs("big"), Gone: gone}, func(w http.ResponseWriter, r *http.Request) {
+			s := serve(t, middleware.Options{Client: c, Identify: identifyAs("big"), OnDisconnect: mode}, func(w http.ResponseWriter, r *http.Request) {
 				i, err := strconv.Atoi(r.URL.Query().Get("i"))
 				if err != nil {
 					t.Error(err)
@@ -190,19 +190,19 @@ func TestStorm(t *testing.T) {
 			sources := map[middleware.Source]int{}
 			for range calls {
 				r := s.result(t)
-				if r.Err != nil || r.Later || r.Outcome != client.Allowed {
+				if r.Err != nil || r.Deferred || r.Outcome != client.Allowed {
 					t.Errorf("OnDone(%+v)", r)
 				}
 				sources[r.Source]++
 				tokens += r.Charged.InputTokens + r.Charged.OutputTokens
-				if r.Source != middleware.Cancelled {
+				if r.Source != middleware.SourceCancelled {
 					requests++
 				}
 			}
 			wantUsed(t, c, "big", "tokens", tokens)
 			wantUsed(t, c, "big", "requests", requests)
 			wantUsed(t, c, "big", "concurrent", 0)
-			if sources[middleware.Reported] != calls/5 || sources[middleware.Cancelled] != calls/5 || sources[middleware.Partial] < calls/5 || sources[middleware.Estimated] < calls/5 {
+			if sources[middleware.SourceReported] != calls/5 || sources[middleware.SourceCancelled] != calls/5 || sources[middleware.SourcePartial] < calls/5 || sources[middleware.SourceEstimated] < calls/5 {
 				t.Errorf("sources = %v, want a fifth and more of each", sources)
 			}
 		})

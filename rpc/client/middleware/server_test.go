@@ -13,14 +13,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
-// A site is a server with a metered handler, and what became of its calls.
+// A site is a server with a metered handler, and the results of its calls.
 type site struct {
 	*httptest.Server
-	done chan middleware.Result // has room for all calls of a test; never closed
+	done chan middleware.Result // buffers all calls of a test; never closed
 }
 
 func identify(*http.Request) (middleware.Identity, error) {
@@ -112,7 +111,7 @@ func usageEvent(input, output int64) string {
 
 const doneEvent = "data: [DONE]\n\n"
 
-// completion is a whole answer; usage is a JSON value, or "".
+// completion is a complete response. usage is a JSON value or empty.
 func completion(text, usage string) string {
 	if usage != "" {
 		usage = `,"usage":` + usage
@@ -120,7 +119,7 @@ func completion(text, usage string) string {
 	return fmt.Sprintf(`{"id":"c","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":%q},"finish_reason":"stop"}]%s}`, text, usage)
 }
 
-// whole answers everything with one body.
+// whole returns a handler with a fixed response.
 func whole(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -129,7 +128,7 @@ func whole(status int, body string) http.HandlerFunc {
 	}
 }
 
-// streaming answers everything with events, each flushed.
+// streaming returns a handler that sends events and flushes each.
 func streaming(events ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -156,12 +155,10 @@ func next(t testing.TB, b *bufio.Reader) string {
 	}
 }
 
-// wantCharge compares what a call was settled with.
+// wantCharge checks the charge of a call.
 func wantCharge(t testing.TB, r middleware.Result, source middleware.Source, input, output int64) {
 	t.Helper()
-	want := client.Usage{InputTokens: input, OutputTokens: output}
-	got := client.Usage{InputTokens: r.Charged.InputTokens, OutputTokens: r.Charged.OutputTokens}
-	if r.Source != source || got.InputTokens != want.InputTokens || got.OutputTokens != want.OutputTokens || r.Err != nil {
-		t.Errorf("charged %d + %d, %s (%v), want %d + %d, %s", got.InputTokens, got.OutputTokens, r.Source, r.Err, input, output, source)
+	if r.Source != source || r.Charged.InputTokens != input || r.Charged.OutputTokens != output || r.Err != nil {
+		t.Errorf("charged %d + %d, %s (%v), want %d + %d, %s", r.Charged.InputTokens, r.Charged.OutputTokens, r.Source, r.Err, input, output, source)
 	}
 }

@@ -7,204 +7,210 @@ import (
 	"errors"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// An ending is what is known of a call when its handler has returned.
+// An ending is what is known about a call when its handler has returned.
 type ending struct {
-	status int  // HTTP status of the answer; 0 if there was none
-	broke  bool // the caller left, the handler panicked, or the answer was cut off
-	failed bool // an error status, before anything was generated
+	status     int  // HTTP status of the response; 0: no response
+	incomplete bool // the caller disconnected, the handler panicked, or the response was cut off
+	failed     bool // the response has an error status and no output
 
-	metered bool  // the answer was read: what follows means something
-	input   int64 // by the answer's usage block; -1: absent
-	cached  int64
-	output  int64
-	text    int64 // output as estimated from bytes
-	guess   int64 // output as estimated: the same, or what was counted if that is more
-	lied    bool  // the usage block is not to be believed
+	// metered is true if the response was read. The fields below are then set.
+	metered       bool
+	input         int64 // from the usage of the response; -1: absent
+	cached        int64
+	output        int64
+	textOutput    int64 // output estimated from the bytes of text
+	outputGuess   int64 // best estimate of the output: textOutput or the count of pieces
+	usageRejected bool  // the usage of the response is not plausible
 }
 
 // charge is what a call is settled with.
 type charge struct {
-	usage  client.Usage // numbers as they are
-	source Source
-	lied   bool
+	usage         ChargedUsage
+	source        Source
+	usageRejected bool
 }
 
-// charge decides what a call pays. See the package comment.
+// charge decides what a call is charged. See the package comment for the rules.
 func (c *Call) charge(e ending) charge {
 	c.mu.Lock()
-	said, notRun, ran := c.mu.usage, c.mu.notRun, c.mu.ran
+	reported, notRun, ran := c.mu.usage, c.mu.notRun, c.mu.ran
 	c.mu.Unlock()
 	if notRun {
-		return charge{source: Cancelled}
+		return charge{source: SourceCancelled}
 	}
-	answered := client.Usage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: e.output}
-	whole := e.metered && e.input >= 0 && e.output >= 0
-	if whole && !believable(&answered) {
-		e.lied, whole, e.guess = true, false, e.text
+	response := ChargedUsage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: e.output}
+	complete := e.metered && e.input >= 0 && e.output >= 0
+	if complete && !plausible(response.exact()) {
+		e.usageRejected, complete, e.outputGuess = true, false, e.textOutput
 	}
 	estimated := charge{
-		usage:  client.Usage{InputTokens: c.estimate.InputTokens, OutputTokens: min(e.guess, maxAmount-c.estimate.InputTokens)},
-		source: Estimated,
-		lied:   e.lied,
+		usage:         ChargedUsage{InputTokens: c.estimate.InputTokens, OutputTokens: min(e.outputGuess, amount.Max-c.estimate.InputTokens)},
+		source:        SourceEstimated,
+		usageRejected: e.usageRejected,
 	}
-	if e.broke || ran && e.failed {
-		estimated.source = Partial
+	if e.incomplete || ran && e.failed {
+		estimated.source = SourcePartial
 	}
 	switch {
 	case !e.metered:
-		estimated.usage.OutputTokens = min(c.bound(), maxAmount-c.estimate.InputTokens)
-	case !e.lied && e.input >= 0: // the server has counted the input, and not, or not to its end, the output
-		estimated.usage = client.Usage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: min(e.guess, maxAmount-e.input)}
+		estimated.usage.OutputTokens = min(c.maxOutput(), amount.Max-c.estimate.InputTokens)
+	case !e.usageRejected && e.input >= 0: // the input is known, but not the final output
+		estimated.usage = ChargedUsage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: min(e.outputGuess, amount.Max-e.input)}
 	}
 	best := estimated
-	if whole {
-		best = charge{usage: answered, source: Reported}
+	if complete {
+		best = charge{usage: response, source: SourceReported}
 	}
 	switch {
-	case said != nil && believable(said):
-		return fillIn(best, said, e.broke)
-	case said != nil:
-		best.lied = true
-	case e.failed && !whole && !e.lied && !ran:
-		return charge{source: Cancelled}
+	case reported != nil && plausible(*reported):
+		return mergeReported(best, reported, e.incomplete)
+	case reported != nil:
+		best.usageRejected = true
+	case e.failed && !complete && !e.usageRejected && !ran:
+		return charge{source: SourceCancelled}
 	}
 	return best
 }
 
-// fillIn is the charge of what SetUsage said; what it left open is as in best.
-func fillIn(best charge, said *client.Usage, broke bool) charge {
+// mergeReported returns best with the values set by SetUsage in place of its own.
+func mergeReported(best charge, reported *client.Usage, incomplete bool) charge {
 	u := &best.usage
-	fill(&u.InputTokens, said.InputTokens)
-	fill(&u.OutputTokens, said.OutputTokens)
-	fill(&u.CachedInputTokens, said.CachedInputTokens)
+	override(&u.InputTokens, reported.InputTokens)
+	override(&u.OutputTokens, reported.OutputTokens)
+	if reported.CachedInputTokens > 0 {
+		u.CachedInputTokens = reported.CachedInputTokens
+	}
 	u.CachedInputTokens = min(u.CachedInputTokens, u.InputTokens)
-	u.Costs = said.Costs
-	best.source = Reported
-	if broke {
-		best.source = Partial
+	u.Costs = reported.Costs
+	best.source = SourceReported
+	if incomplete {
+		best.source = SourcePartial
 	}
 	return best
 }
 
-// fill sets to what was said, if anything was.
-func fill(to *int64, said int64) {
-	switch said {
-	case 0:
-	case client.Zero:
-		*to = 0
-	default:
-		*to = said
+// override sets *to to a reported value, unless the value is unknown.
+func override(to, reported *int64) {
+	if reported != nil {
+		*to = *reported
 	}
 }
 
-// believable reports whether usage can be true: no number is negative or beyond
-// what nodes take, and the parts are within the whole.
-func believable(u *client.Usage) bool {
-	for _, n := range [...]int64{u.InputTokens, u.CachedInputTokens, u.OutputTokens} {
-		if n != client.Zero && (n < 0 || n > maxAmount) {
+// plausible reports whether usage can be true: no number is negative or above
+// [amount.Max], and no part is larger than its whole.
+func plausible(u client.Usage) bool {
+	input, output := orZero(u.InputTokens), orZero(u.OutputTokens)
+	for _, n := range [...]int64{input, u.CachedInputTokens, output} {
+		if n < 0 || n > amount.Max {
 			return false
 		}
 	}
 	for _, n := range u.Costs {
-		if n < 0 || n > maxAmount {
+		if n < 0 || n > amount.Max {
 			return false
 		}
 	}
-	input, output := max(u.InputTokens, 0), max(u.OutputTokens, 0)
-	return input+output <= maxAmount && (u.InputTokens == 0 || u.CachedInputTokens <= input)
+	return input+output <= amount.Max && (u.InputTokens == nil || u.CachedInputTokens <= input)
 }
 
-// finish settles the call, once, and tells everybody.
+func orZero(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
+// finish settles the call, counts it and calls OnDone. Only the first call of
+// finish has an effect.
 func (c *Call) finish(e ending) {
 	c.mu.Lock()
-	again := c.mu.ended
+	finished := c.mu.ended
 	c.mu.ended = true
 	c.mu.Unlock()
-	if again {
+	if finished {
 		return
 	}
 	r := Result{
 		Key: c.reservation.Key, Tier: c.reservation.Tier, Model: c.estimate.Model, RequestID: c.reservation.RequestID, Method: c.method,
 		Outcome: c.reservation.Outcome, Reason: c.reservation.Reason,
-		Asked: max(c.estimate.MaxOutputTokens, 0), Granted: c.reservation.Granted(), Status: e.status,
+		RequestedOutputTokens: max(orZero(c.estimate.MaxOutputTokens), 0), GrantedOutputTokens: c.reservation.Granted(), Status: e.status,
 	}
 	if !c.reservation.Denied() {
-		c.metering.keeper.remove(c)
+		c.metering.renewer.remove(c)
 		ch := c.charge(e)
-		r.Charged, r.Source, r.Lied = ch.usage, ch.source, ch.lied
-		if ch.source == Cancelled {
-			r.Later, r.Err = c.cancel()
+		r.Charged, r.Source, r.UsageRejected = ch.usage, ch.source, ch.usageRejected
+		if ch.source == SourceCancelled {
+			r.Deferred, r.Err = c.cancel()
 		} else {
-			r.Later, r.Err = c.settle(ch.usage)
+			r.Deferred, r.Err = c.settle(ch.usage.exact())
 		}
 		c.metering.metrics.settled(&r)
 		if r.Err != nil {
-			c.metering.logger.Error("usage of a call could not be reported", "key", r.Key, "request_id", r.RequestID, "source", string(r.Source), "error", r.Err)
+			c.metering.logger.Error("settlement failed", "key", r.Key, "request_id", r.RequestID, "source", string(r.Source), "error", r.Err)
 		}
 	}
-	r.Took = time.Since(c.started)
+	r.Duration = time.Since(c.started)
 	if c.metering.onDone != nil {
 		c.metering.onDone(r)
 	}
 }
 
-// settle reports the usage of the call, later if no node can be reached now.
-func (c *Call) settle(u client.Usage) (later bool, err error) {
-	u = exact(u)
+// settle reports the final usage. If no node can be reached, it leaves the usage
+// to the client's outbox and returns true.
+func (c *Call) settle(u client.Usage) (deferred bool, err error) {
 	ctx := context.WithoutCancel(c.ctx)
 	_, err = c.reservation.Settle(ctx, u)
 	if _, invalid := errors.AsType[*client.InvalidError](err); invalid && u.Costs != nil {
-		// A dimension that nodes do not know must not keep the slot from being free.
+		// Settle without the invalid costs, so that the slot is released.
 		u.Costs = nil
-		_, again := c.reservation.Settle(ctx, u)
-		return false, errors.Join(err, again)
+		_, err2 := c.reservation.Settle(ctx, u)
+		return false, errors.Join(err, err2)
 	}
-	if err == nil || refused(err) {
+	if err == nil || isRejected(err) {
 		return false, err
 	}
-	return c.settleLater(u, err)
+	return c.deferSettlement(u, err)
 }
 
-// cancel gives everything back. If no node can be reached now, all but the
-// request itself is given back later.
-func (c *Call) cancel() (later bool, err error) {
-	err = c.metering.handle(c.reservation).Cancel(context.WithoutCancel(c.ctx))
-	if err == nil || refused(err) {
+// cancel refunds the whole reservation. If no node can be reached, it leaves a
+// settlement with no usage to the client's outbox and returns true. That refunds
+// everything but the request itself.
+func (c *Call) cancel() (deferred bool, err error) {
+	err = c.metering.cancelHandle(c.reservation).Cancel(context.WithoutCancel(c.ctx))
+	if err == nil || isRejected(err) {
 		return false, err
 	}
-	nothing := client.Usage{InputTokens: client.Zero, OutputTokens: client.Zero}
+	unused := client.Usage{InputTokens: client.Int64(0), OutputTokens: client.Int64(0)}
 	for name := range c.estimate.Costs {
-		if nothing.Costs == nil {
-			nothing.Costs = map[string]int64{}
+		if unused.Costs == nil {
+			unused.Costs = map[string]int64{}
 		}
-		nothing.Costs[name] = 0
+		unused.Costs[name] = 0
 	}
-	return c.settleLater(nothing, err)
+	return c.deferSettlement(unused, err)
 }
 
-func (c *Call) settleLater(u client.Usage, because error) (later bool, err error) {
+// deferSettlement leaves u to the client's outbox. cause is why u could not be
+// settled now.
+func (c *Call) deferSettlement(u client.Usage, cause error) (deferred bool, err error) {
 	if err := c.reservation.SettleLater(u); err != nil {
-		return false, errors.Join(because, err)
+		return false, errors.Join(cause, err)
 	}
 	return true, nil
 }
 
-// refused reports whether a node has answered, so that asking again is of no use.
-func refused(err error) bool {
+// isRejected reports whether err is the answer of a node. A retry would return it
+// again.
+func isRejected(err error) bool {
 	_, invalid := errors.AsType[*client.InvalidError](err)
 	return invalid || errors.Is(err, client.ErrConflict) || errors.Is(err, client.ErrUnknownReservation)
 }
 
-// exact returns u as the client takes it: where 0 would mean not known, 0 is
-// said in so many words.
-func exact(u client.Usage) client.Usage {
-	for _, n := range [...]*int64{&u.InputTokens, &u.CachedInputTokens, &u.OutputTokens} {
-		if *n == 0 {
-			*n = client.Zero
-		}
-	}
-	return u
+// exact returns u for the client, with no number left open.
+func (u ChargedUsage) exact() client.Usage {
+	return client.Usage{InputTokens: &u.InputTokens, CachedInputTokens: u.CachedInputTokens, OutputTokens: &u.OutputTokens, Costs: u.Costs}
 }

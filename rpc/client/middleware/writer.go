@@ -12,22 +12,22 @@ import (
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
-// A writer passes an answer on as it comes, and meters it.
+// A writer forwards a response unbuffered and meters it.
 type writer struct {
-	inner   http.ResponseWriter
-	control *http.ResponseController // of inner
-	answer  answer
-	call    *Call
-	learned *estimator
-	stop    context.CancelFunc // of the handler's context
-	drain   bool
+	inner     http.ResponseWriter
+	control   *http.ResponseController // of inner
+	exchange  exchange
+	call      *Call
+	estimator *estimator
+	cancel    context.CancelFunc // of the handler's context
+	drain     bool               // OnDisconnect is Drain
 
-	request *llm.Request // nil: the answer is not read
-	meter   *llm.Meter   // nil: likewise, or it has not begun, or is encoded
-	status  int          // 0: the answer has not begun
-	left    bool         // the caller had left when it began
-	gone    bool         // it could not be written to the caller
-	bytes   int64        // that the handler has written
+	request *llm.Request // nil: the response is not read
+	meter   *llm.Meter   // nil: the response is not read, is encoded, or has not started
+	status  int          // 0: the response has not started
+	late    bool         // the caller had disconnected when the response started
+	broken  bool         // a write to the caller has failed
+	bytes   int64        // written by the handler
 }
 
 var (
@@ -35,17 +35,18 @@ var (
 	_ http.Hijacker = (*writer)(nil)
 )
 
-func (m *Middleware) writer(a answer, c *Call, q *llm.Request, stop context.CancelFunc) *writer {
+func (m *Middleware) newWriter(x exchange, c *Call, q *llm.Request, cancel context.CancelFunc) *writer {
 	return &writer{
-		inner: a.w, control: http.NewResponseController(a.w), answer: a, call: c, request: q,
-		learned: &m.estimator, stop: stop, drain: m.options.Gone == Drain,
+		inner: x.w, control: http.NewResponseController(x.w), exchange: x, call: c, request: q,
+		estimator: &m.estimator, cancel: cancel, drain: m.options.OnDisconnect == Drain,
 	}
 }
 
-// Unwrap is for [http.ResponseController].
+// Unwrap supports [http.ResponseController].
 func (w *writer) Unwrap() http.ResponseWriter { return w.inner }
 
-// Hijack refuses: what is written to a connection is not metered.
+// Hijack returns [http.ErrNotSupported], because a hijacked connection cannot be
+// metered. Without it, [http.ResponseController] would hijack the inner writer.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return nil, nil, http.ErrNotSupported
 }
@@ -56,24 +57,25 @@ func (w *writer) Header() http.Header { return w.inner.Header() }
 // WriteHeader implements http.ResponseWriter.
 func (w *writer) WriteHeader(status int) {
 	if w.status == 0 && status >= http.StatusOK {
-		w.begin(status)
+		w.start(status)
 	}
 	w.inner.WriteHeader(status)
 }
 
-// begin sets our headers over those of the handler, and makes the meter.
-func (w *writer) begin(status int) {
+// start sets the headers of the decision, which override those of the handler,
+// and creates the meter.
+func (w *writer) start(status int) {
 	w.status = status
-	w.left = w.answer.r.Context().Err() != nil
+	w.late = w.exchange.r.Context().Err() != nil
 	h := w.inner.Header()
-	w.answer.tell(h, w.call)
+	w.exchange.setHeaders(h, w.call)
 	if w.request == nil {
 		return
 	}
 	if w.request.Stream {
-		h.Del("Content-Length") // a chunk may be hidden
+		h.Del("Content-Length") // the meter may remove a chunk
 	}
-	if plain(h) {
+	if !isEncoded(h) {
 		w.meter = llm.NewMeter(w.request, status, h.Get("Content-Type"))
 	}
 }
@@ -87,111 +89,113 @@ func (w *writer) Write(p []byte) (int, error) {
 	out := p
 	if w.meter != nil {
 		out = w.meter.Pass(p)
-		w.call.count(w.meter.Streamed())
+		w.call.recordOutput(w.meter.Streamed())
 	}
-	if err := w.pass(out); err != nil {
+	if err := w.forward(out); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// pass writes to the caller. Without one, a drained answer goes nowhere, and
-// is read all the same.
-func (w *writer) pass(p []byte) error {
-	if len(p) == 0 || w.gone && w.drain {
+// forward writes to the caller. A drained response is discarded after a write
+// has failed.
+func (w *writer) forward(p []byte) error {
+	if len(p) == 0 || w.broken && w.drain {
 		return nil
 	}
 	_, err := w.inner.Write(p)
 	if err == nil || errors.Is(err, http.ErrBodyNotAllowed) || errors.Is(err, http.ErrContentLength) {
-		return err // the handler's own mistakes
+		return err // an error of the handler, not of the connection
 	}
-	return w.lost(err)
+	return w.writeFailed(err)
 }
 
-// lost notes that the caller cannot be written to.
-func (w *writer) lost(err error) error {
-	w.gone = true
+// writeFailed records that a write to the caller has failed. Unless the response
+// is drained, it cancels the handler and returns err.
+func (w *writer) writeFailed(err error) error {
+	w.broken = true
 	if w.drain {
 		return nil
 	}
-	w.stop()
+	w.cancel()
 	return err
 }
 
 // Flush implements http.Flusher.
 func (w *writer) Flush() { _ = w.FlushError() }
 
-// FlushError is for [http.ResponseController].
+// FlushError supports [http.ResponseController].
 func (w *writer) FlushError() error {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
-	if w.gone && w.drain {
+	if w.broken && w.drain {
 		return nil
 	}
 	err := w.control.Flush()
 	if err == nil || errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
-	return w.lost(err)
+	return w.writeFailed(err)
 }
 
-// end says how the call ended. returned: its handler did.
-func (w *writer) end(returned bool) ending {
+// ending describes how the call ended. returned is false if the handler panicked.
+func (w *writer) ending(returned bool) ending {
 	if returned && w.status == 0 {
-		w.begin(http.StatusOK) // as the server will
+		w.start(http.StatusOK) // the server sends this status
 	}
 	e := ending{status: w.status, input: -1, cached: -1, output: -1, metered: w.request != nil}
-	gone := w.gone || w.answer.r.Context().Err() != nil
-	e.broke = !returned || gone && !w.drain
-	generated := w.request == nil && w.status < http.StatusMultipleChoices
+	disconnected := w.broken || w.exchange.r.Context().Err() != nil
+	e.incomplete = !returned || disconnected && !w.drain
+	hasOutput := w.request == nil && w.status < http.StatusMultipleChoices
 	if w.meter != nil {
 		if rest := w.meter.Close(); returned {
-			_ = w.pass(rest) // there is nobody to tell
+			_ = w.forward(rest) // the handler has returned and cannot get an error
 		}
-		w.read(&e)
-		generated = e.guess > 0 || w.meter.OutputBytes() > 0
+		w.readMeter(&e)
+		hasOutput = e.outputGuess > 0 || w.meter.OutputBytes() > 0
 	} else if w.request != nil && w.request.MaxOutput != 0 {
-		// An encoded answer. A token is a byte at least, also of what is compressed.
-		e.guess = w.capped(w.bytes)
-		generated = w.status < http.StatusMultipleChoices
+		// The response is encoded. Count a token for each byte.
+		e.outputGuess = w.capAtGrant(w.bytes)
+		hasOutput = w.status < http.StatusMultipleChoices
 	}
-	e.failed = w.status >= http.StatusMultipleChoices && !generated && (!w.left || w.drain)
+	e.failed = w.status >= http.StatusMultipleChoices && !hasOutput && (!w.late || w.drain)
 	return e
 }
 
-// read fills e with what the meter knows.
-func (w *writer) read(e *ending) {
+// readMeter sets the fields of e that come from the meter.
+func (w *writer) readMeter(e *ending) {
 	q := w.request
-	used, reported := w.meter.Usage()
-	e.lied = w.meter.Lied()
+	final, reported := w.meter.Usage()
+	e.usageRejected = w.meter.Lied()
 	if reported {
-		e.input, e.cached, e.output = used.Input, used.CachedInput, used.Output
+		e.input, e.cached, e.output = final.Input, final.CachedInput, final.Output
 		if q.InputTokens == 0 && !q.HiddenInput {
-			w.learned.learn(q.Model, q.InputBytes, used.Input)
+			w.estimator.learn(q.Model, q.InputBytes, final.Input)
 		}
 	} else {
-		told := w.meter.Running()
-		if prompted := q.InputBytes > 0 || q.InputTokens > 0; told.Input > 0 || !prompted { // 0 is no count of a prompt
-			e.input, e.cached = told.Input, told.CachedInput
+		partial := w.meter.Running()
+		hasPrompt := q.InputBytes > 0 || q.InputTokens > 0
+		if partial.Input > 0 || !hasPrompt { // a count of 0 for a prompt is not plausible
+			e.input, e.cached = partial.Input, partial.CachedInput
 		}
 	}
 	if reported || w.meter.Finished() {
-		e.broke = false // it was all there, whatever came then
+		e.incomplete = false // whatever happened after the end of the response
 	}
 	if q.MaxOutput != 0 {
-		e.text = w.capped(w.learned.tokens(q.Model, w.meter.OutputBytes()))
-		e.guess = max(w.meter.Streamed(), e.text)
-		if !e.lied && w.meter.Counted() {
-			e.guess = w.meter.Streamed() // no need to go by bytes
+		e.textOutput = w.capAtGrant(w.estimator.tokens(q.Model, w.meter.OutputBytes()))
+		e.outputGuess = max(w.meter.Streamed(), e.textOutput)
+		if !e.usageRejected && w.meter.Counted() {
+			e.outputGuess = w.meter.Streamed()
 		}
 	}
 }
 
-// capped returns an estimate of output tokens, or what was granted if that is less.
-func (w *writer) capped(n int64) int64 {
-	if bound := w.call.bound(); bound > 0 {
-		return min(n, bound)
+// capAtGrant returns n, or the granted output of all choices if that is less.
+func (w *writer) capAtGrant(n int64) int64 {
+	if granted := w.call.maxOutput(); granted > 0 {
+		return min(n, granted)
 	}
 	return n
 }

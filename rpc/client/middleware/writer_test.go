@@ -14,7 +14,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
-// null is a caller that takes everything.
+// null is a ResponseWriter that discards its input or fails.
 type null struct {
 	header http.Header
 	err    error
@@ -37,17 +37,17 @@ func (n *null) Write(p []byte) (int, error) {
 }
 
 // writing returns a writer of a streamed answer.
-func writing(t testing.TB, gone Gone, inner http.ResponseWriter, body string) (w *writer, stopped func() bool) {
+func writing(t testing.TB, mode DisconnectMode, inner http.ResponseWriter, body string) (w *writer, stopped func() bool) {
 	t.Helper()
 	q, err := llm.Parse(llm.ChatCompletions, []byte(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &Middleware{options: Options{Gone: gone}}
+	m := &Middleware{options: Options{OnDisconnect: mode}}
 	ctx, stop := context.WithCancel(t.Context())
 	c := &Call{reservation: &client.Reservation{Decision: client.Decision{Outcome: client.Allowed}}}
-	a := answer{w: inner, r: httptest.NewRequest(http.MethodPost, "/v1/chat/completions", nil), dialect: llm.OpenAI}
-	return m.writer(a, c, q, stop), func() bool { return ctx.Err() != nil }
+	a := exchange{w: inner, r: httptest.NewRequest(http.MethodPost, "/v1/chat/completions", nil), dialect: llm.OpenAI}
+	return m.newWriter(a, c, q, stop), func() bool { return ctx.Err() != nil }
 }
 
 const (
@@ -57,17 +57,17 @@ const (
 
 func sse(w http.ResponseWriter) { w.Header().Set("Content-Type", "text/event-stream") }
 
-func TestWritesPassOneByOne(t *testing.T) {
+func TestWritesAreForwardedUnbuffered(t *testing.T) {
 	inner := &null{header: http.Header{}, keep: true}
 	w, _ := writing(t, ChargeStreamed, inner, streamed)
 	sse(w)
-	w.Header().Set("Content-Length", "1000") // would be too much if a chunk is hidden
+	w.Header().Set("Content-Length", "1000") // wrong if a chunk is removed
 	for _, piece := range []string{chunk, chunk[:20], chunk[20:], ": comment\n\n"} {
 		if n, err := w.Write([]byte(piece)); n != len(piece) || err != nil {
 			t.Errorf("Write(%q) = %d, %v, want %d", piece, n, err, len(piece))
 		}
 	}
-	want := []string{chunk, chunk, ": comment\n\n"} // half an event may be the one to be hidden
+	want := []string{chunk, chunk, ": comment\n\n"} // half an event is held back, because it may be removed
 	var got []string
 	for _, p := range inner.writes {
 		got = append(got, string(p))
@@ -76,43 +76,43 @@ func TestWritesPassOneByOne(t *testing.T) {
 		t.Errorf("the caller got %q, want %q", got, want)
 	}
 	if inner.header.Get("Content-Length") != "" {
-		t.Error("the answer has the length that the handler named")
+		t.Error("the response has the Content-Length of the handler")
 	}
 	if got := w.call.output.Load(); got != 2 {
 		t.Errorf("%d tokens were counted, want 2", got)
 	}
 }
 
-func TestWritesToNobody(t *testing.T) {
+func TestWritesAfterDisconnect(t *testing.T) {
 	reset := errors.New("connection reset")
-	for gone, want := range map[Gone]error{ChargeStreamed: reset, Drain: nil} {
-		t.Run(gone.String(), func(t *testing.T) {
-			w, stopped := writing(t, gone, &null{header: http.Header{}, err: reset}, streamed)
+	for mode, want := range map[DisconnectMode]error{ChargeStreamed: reset, Drain: nil} {
+		t.Run(mode.String(), func(t *testing.T) {
+			w, stopped := writing(t, mode, &null{header: http.Header{}, err: reset}, streamed)
 			sse(w)
 			for range 2 {
 				if _, err := w.Write([]byte(chunk)); !errors.Is(err, want) {
 					t.Errorf("Write() = %v, want %v", err, want)
 				}
 			}
-			if stopped() != (gone == ChargeStreamed) {
+			if stopped() != (mode == ChargeStreamed) {
 				t.Errorf("the model was stopped: %v", stopped())
 			}
-			if err := w.FlushError(); gone == Drain && err != nil {
+			if err := w.FlushError(); mode == Drain && err != nil {
 				t.Errorf("Flush() = %v, want nil", err)
 			}
-			e := w.end(true)
-			if e.guess != 3 || e.broke != (gone == ChargeStreamed) {
-				t.Errorf("end() = %+v, want 3 tokens for 8 bytes", e)
+			e := w.ending(true)
+			if e.outputGuess != 3 || e.incomplete != (mode == ChargeStreamed) {
+				t.Errorf("ending() = %+v, want 3 tokens for 8 bytes", e)
 			}
 		})
 	}
 }
 
-// The handler's own mistakes are not taken for a caller that left.
-func TestWritesThatAreNotAllowed(t *testing.T) {
+// Write errors that the handler has caused do not count as a disconnect.
+func TestHandlerWriteErrors(t *testing.T) {
 	w, stopped := writing(t, ChargeStreamed, &null{header: http.Header{}, err: http.ErrContentLength}, streamed)
-	if _, err := w.Write([]byte(chunk)); !errors.Is(err, http.ErrContentLength) || w.gone || stopped() {
-		t.Errorf("Write() = %v, gone %v, want ErrContentLength and a caller", err, w.gone)
+	if _, err := w.Write([]byte(chunk)); !errors.Is(err, http.ErrContentLength) || w.broken || stopped() {
+		t.Errorf("Write() = %v, broken %v, want ErrContentLength and an intact connection", err, w.broken)
 	}
 }
 
@@ -149,7 +149,7 @@ func TestWriteDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// BenchmarkWrite is one chunk of a stream, written and flushed.
+// BenchmarkWrite measures writing and flushing one chunk of a stream.
 func BenchmarkWrite(b *testing.B) {
 	for name, body := range map[string]string{
 		"metered": streamed,
@@ -159,7 +159,7 @@ func BenchmarkWrite(b *testing.B) {
 			inner := &null{header: http.Header{}}
 			w, _ := writing(b, ChargeStreamed, inner, streamed)
 			if body == "" {
-				w.request = nil // of another kind
+				w.request = nil
 			}
 			sse(w)
 			piece := []byte(chunk)

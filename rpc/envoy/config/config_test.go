@@ -210,7 +210,7 @@ f:20:94: an element of replaces needs a name
 f:20:110: unknown key "nome" in an element of replaces; did you mean "name"?
 f:21:5: a descriptor must be a mapping, got "just text"`},
 		{"octal", "domain: d\ndescriptors: [{ key: k, rate_limit: { unit: day, requests_per_unit: 010 } }]", `f:2:69: requests_per_unit must not begin with a zero, got "010"`},
-		{"not YAML", "domain: [", "f:1:1: is not YAML"},
+		{"not YAML", "domain: [", "f:1:1: is not valid YAML"},
 		{"too deep", "domain: d\ndescriptors: " + strings.Repeat("[{key: a, descriptors: ", 40) + strings.Repeat("}]", 40), "levels deep"},
 	} {
 		_, err := Parse("f", []byte(test.src))
@@ -230,7 +230,7 @@ f:21:5: a descriptor must be a mapping, got "just text"`},
 }
 
 func TestDomainsAreUnique(t *testing.T) {
-	_, err := ParseFiles([]File{{"a.yaml", []byte("domain: d\n")}, {"b.yaml", []byte("# the same\ndomain: d\n")}, {"c.yaml", []byte("domain: e\n")}})
+	_, err := ParseFiles([]File{{Name: "a.yaml", Source: []byte("domain: d\n")}, {Name: "b.yaml", Source: []byte("# the same\ndomain: d\n")}, {Name: "c.yaml", Source: []byte("domain: e\n")}})
 	var ps Problems
 	if !errors.As(err, &ps) || len(ps) != 1 || ps[0].String() != `b.yaml:2:9: domain "d" is defined twice, first at a.yaml:1:9` {
 		t.Errorf("ParseFiles = %v, want the second domain d as the only problem", err)
@@ -278,8 +278,8 @@ func TestDigest(t *testing.T) {
 		}
 		return c.Digest()
 	}
-	same := digest(File{"1", a}, File{"2", b})
-	if got := digest(File{"x", b}, File{"y", append([]byte("# said otherwise\n"), a...)}); got != same {
+	same := digest(File{Name: "1", Source: a}, File{Name: "2", Source: b})
+	if got := digest(File{Name: "x", Source: b}, File{Name: "y", Source: append([]byte("# said otherwise\n"), a...)}); got != same {
 		t.Errorf("the digest depends on order, names or comments: %s and %s", got, same)
 	}
 	for _, change := range [][2]string{
@@ -292,7 +292,7 @@ func TestDigest(t *testing.T) {
 		{"domain: a", "domain: c"},
 	} {
 		changed := strings.Replace(string(a), change[0], change[1], 1)
-		if got := digest(File{"1", []byte(changed)}, File{"2", b}); got == same {
+		if got := digest(File{Name: "1", Source: []byte(changed)}, File{Name: "2", Source: b}); got == same {
 			t.Errorf("the digest does not change with %q", change[1])
 		}
 	}
@@ -313,13 +313,13 @@ descriptors:
     shadow_mode: true
     rate_limit: { unlimited: true, requests_per_unit: 9, name: "yes" }
 `
-	c, err := ParseFiles([]File{{"rules.yaml", []byte(rules)}, {"more.yaml", []byte(more)}, {"bare.yaml", []byte("domain: bare\n")}})
+	c, err := ParseFiles([]File{{Name: "rules.yaml", Source: []byte(rules)}, {Name: "more.yaml", Source: []byte(more)}, {Name: "bare.yaml", Source: []byte("domain: bare\n")}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var files []File
 	for doc := range strings.SplitSeq(c.Text(), "---\n") {
-		files = append(files, File{"text.yaml", []byte(doc)})
+		files = append(files, File{Name: "text.yaml", Source: []byte(doc)})
 	}
 	again, err := ParseFiles(files)
 	if err != nil {

@@ -15,18 +15,15 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A File is one file of rules. Name is shown in problems.
-type File struct {
-	Name   string
-	Source []byte
-}
+// A File is one file of rules.
+type File = yamldoc.File
 
 // Problems is all that is wrong with files, each with its place.
 type Problems = yamldoc.Problems
 
 // Parse compiles one file. See [ParseFiles].
 func Parse(name string, src []byte) (*Config, error) {
-	return ParseFiles([]File{{name, src}})
+	return ParseFiles([]File{{Name: name, Source: src}})
 }
 
 // ParseFiles compiles files with one domain each. The error is a [Problems].
@@ -88,7 +85,7 @@ func (p *parser) unknown(key yamldoc.Node, name, what string, known []string) {
 		p.Suggest(key, near, "unknown key %q in %s", name, what)
 		return
 	}
-	p.Problem(key, "unknown key %q in %s, known are %s", name, what, strings.Join(known, ", "))
+	p.Problem(key, "unknown key %q in %s, want one of %s", name, what, strings.Join(known, ", "))
 }
 
 func (p *parser) domain(file string, root yamldoc.Node) Domain {

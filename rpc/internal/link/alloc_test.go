@@ -75,8 +75,8 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
-// BenchmarkOverhead is what a call costs without a network: two changes of
-// goroutine are the most of it.
+// BenchmarkOverhead measures a call without a network; most of it is two switches of
+// goroutine.
 func BenchmarkOverhead(b *testing.B) {
 	l := New(Options{Open: func(ctx context.Context) (Stream, error) { return newReady(ctx), nil }})
 	defer l.Close()

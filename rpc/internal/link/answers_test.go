@@ -17,8 +17,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// What Parse takes is what the generated code takes; it does not look into
-// results.
+// Parse accepts what the generated code accepts, and does not decode results.
 func FuzzParse(f *testing.F) {
 	full, err := proto.Marshal(&pb.Answers{Sequence: 300, Ring: 7, Results: []*pb.Result{{Term: 1}, {}, {Term: 1 << 40}}})
 	if err != nil {
@@ -68,18 +67,18 @@ func TestParseBounds(t *testing.T) {
 	}
 }
 
-type refusing struct{ error }
+type failing struct{ error }
 
-func (r refusing) Decode([]byte) error { return r.error }
+func (r failing) Decode([]byte) error { return r.error }
 
-// An answer that cannot be decoded is the error of its own call, and of no other.
-func TestGarbledResult(t *testing.T) {
+// An answer that cannot be decoded fails its own call only.
+func TestUndecodableResult(t *testing.T) {
 	f := &fake{handle: answering(0)}
 	bubble(t, f, Options{}, func(t *testing.T, l *Link) {
 		good := l.Start(t.Context(), check("good"))
 		synctest.Wait()
-		err := l.DoInto(t.Context(), check("bad"), refusing{errRefused})
-		if !errors.Is(err, ErrAnswer) || !errors.Is(err, errRefused) {
+		err := l.DoInto(t.Context(), check("bad"), failing{errRejected})
+		if !errors.Is(err, ErrAnswer) || !errors.Is(err, errRejected) {
 			t.Errorf("DoInto() = %v, want %v", err, ErrAnswer)
 		}
 		r, err := good.Wait(t.Context())

@@ -39,9 +39,9 @@ func Decoded(b *pb.Batch) (*pb.Batch, error) {
 	return c, proto.Unmarshal(wire, c)
 }
 
-// takeLocked makes the next batch of lane out of what is queued, and marks the
-// lane as sending. It returns nil if all of that is late: it ends by its alarm.
-func (l *Link) takeLocked(ln *lane, now int64) *batch {
+// nextBatchLocked makes a batch for s of the queued calls, and marks s as sending.
+// It returns nil if all of them are past their deadline: the timer ends those.
+func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 	b := l.newBatchLocked()
 	for p := l.mu.queue.head; p != nil && len(b.calls) < l.o.MaxItems; {
 		next := p.next
@@ -51,43 +51,43 @@ func (l *Link) takeLocked(ln *lane, now int64) *batch {
 			}
 			l.mu.queue.remove(p)
 			p.state, p.batch, p.at = inFlight, b, len(b.calls)
-			p.sent++
+			p.sends++
 			b.calls = append(b.calls, p)
 			b.wire = codec.AppendItem(b.wire, p.wire, p.deadline-now)
 		}
 		p = next
 	}
 	if len(b.calls) == 0 {
-		l.mu.free = append(l.mu.free, b)
+		l.mu.freeBatches = append(l.mu.freeBatches, b)
 		return nil
 	}
-	ln.sequence++
-	b.msg.Sequence = ln.sequence
+	s.sequence++
+	b.msg.Sequence = s.sequence
 	b.msg.ProtoReflect().SetUnknown(b.wire)
 	b.unanswered, b.sending = true, true
-	ln.batches = append(ln.batches, b)
-	ln.sending = true
-	l.mu.breaker.owes(now)
+	s.batches = append(s.batches, b)
+	s.sending = true
+	l.mu.breaker.markOutstanding(now)
 	return b
 }
 
 func (l *Link) newBatchLocked() *batch {
-	if n := len(l.mu.free); n > 0 {
-		b := l.mu.free[n-1]
-		l.mu.free[n-1] = nil
-		l.mu.free = l.mu.free[:n-1]
+	if n := len(l.mu.freeBatches); n > 0 {
+		b := l.mu.freeBatches[n-1]
+		l.mu.freeBatches[n-1] = nil
+		l.mu.freeBatches = l.mu.freeBatches[:n-1]
 		return b
 	}
 	return new(batch)
 }
 
-// freeLocked keeps b for another time, if nobody uses it any more.
-func (l *Link) freeLocked(b *batch) {
+// recycleLocked keeps b for reuse, unless it is still in use.
+func (l *Link) recycleLocked(b *batch) {
 	const keep = 4 // two in flight, and one or two that are about to be
-	if b.unanswered || b.sending || len(l.mu.free) >= keep {
+	if b.unanswered || b.sending || len(l.mu.freeBatches) >= keep {
 		return
 	}
 	clear(b.calls)
 	b.calls, b.wire = b.calls[:0], b.wire[:0]
-	l.mu.free = append(l.mu.free, b)
+	l.mu.freeBatches = append(l.mu.freeBatches, b)
 }

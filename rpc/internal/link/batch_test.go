@@ -13,11 +13,11 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// A batch of encoded items is, on the wire, the batch of the items; one whose
-// deadline has passed before its alarm came is left out.
+// A batch of encoded items has the wire format of a batch of items. A call past its
+// deadline is left out, even if the timer has not fired yet.
 func TestBatchOnTheWire(t *testing.T) {
 	const now = 1000
-	l := New(Options{Open: func(context.Context) (Stream, error) { return nil, errRefused }})
+	l := New(Options{Open: func(context.Context) (Stream, error) { return nil, errRejected }})
 	want := &pb.Batch{Sequence: 1, Ring: 7}
 	for i, left := range []int64{1, 0, 1e9, -5} {
 		item := check("acme/alice")
@@ -33,7 +33,7 @@ func TestBatchOnTheWire(t *testing.T) {
 			want.Items = append(want.Items, item)
 		}
 	}
-	b := l.takeLocked(&lane{}, now)
+	b := l.nextBatchLocked(&stream{}, now)
 	b.msg.Ring = 7
 	got, err := Decoded(&b.msg)
 	if err != nil {
@@ -43,13 +43,13 @@ func TestBatchOnTheWire(t *testing.T) {
 		t.Errorf("batch (-want +got):\n%s", d)
 	}
 	if l.mu.queue.n != 2 {
-		t.Errorf("%d calls are left, want the 2 that are late", l.mu.queue.n)
+		t.Errorf("%d calls are queued, want the 2 past their deadline", l.mu.queue.n)
 	}
-	if b := l.takeLocked(&lane{}, now); b != nil {
-		t.Errorf("takeLocked() = %v, want nothing: all are late", b)
+	if b := l.nextBatchLocked(&stream{}, now); b != nil {
+		t.Errorf("nextBatchLocked() = %v, want nothing: all are late", b)
 	}
 
-	// So it is within another message.
+	// Also within another message.
 	wrapped, err := proto.Marshal(&pb.PeerMessage{Message: &pb.PeerMessage_Batch{Batch: &b.msg}})
 	if err != nil {
 		t.Fatal(err)

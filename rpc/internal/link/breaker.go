@@ -2,91 +2,90 @@
 
 package link
 
-// breaker decides whether a member is worth asking. It is pure: times are
+// breaker is the circuit breaker of one member. It reads no clock: times are
 // arguments, in nanoseconds.
 //
-// It opens when the member owes answers and gives none: for a whole timeout, or
-// for a quarter of it if several calls ran late meanwhile. So callers in more of
-// a hurry than the member can be do not open it: that needs silence. It closes
-// with the first answer, whichever that is.
+// It opens when batches are outstanding and no answer has come for a whole
+// timeout, or for a quarter of it if several calls timed out meanwhile. Calls with
+// short deadlines alone therefore do not open it. Any answer closes it.
 type breaker struct {
 	timeout int64
 
 	open bool
-	// quiet is since when the member owes an answer and has given none. never:
-	// it owes none.
-	quiet int64
-	late  int // calls, since quiet
+	// outstandingSince is when the member was first asked after its last answer;
+	// never if nothing is outstanding.
+	outstandingSince int64
+	timeouts         int // calls that timed out after outstandingSince
 
-	probing bool  // a probe is under way
-	probeAt int64 // when the next one may start
+	probing bool  // a probe is in flight
+	probeAt int64 // when the next probe may start
 }
 
 const (
-	probeEvery = 250_000_000 // ns
-	lateCalls  = 3           // that open the breaker before the timeout
+	probeInterval = 250_000_000 // ns
+	maxTimeouts   = 3           // that open the breaker before the timeout
 )
 
-func newBreaker(timeout int64) breaker { return breaker{timeout: timeout, quiet: never} }
+func newBreaker(timeout int64) breaker { return breaker{timeout: timeout, outstandingSince: never} }
 
-// owes says that the member was asked something at now.
-func (b *breaker) owes(now int64) {
-	if b.quiet == never {
-		b.quiet = now
+// markOutstanding records that the member was asked something.
+func (b *breaker) markOutstanding(now int64) {
+	if b.outstandingSince == never {
+		b.outstandingSince = now
 	}
 }
 
-// heard says that the member answered, and whether it owes more. It returns
+// clearOutstanding records that nothing is in flight.
+func (b *breaker) clearOutstanding() { b.outstandingSince, b.timeouts = never, 0 }
+
+// answered records an answer, and whether others are outstanding. It reports
 // whether that closed the breaker.
-func (b *breaker) heard(now int64, owes bool) (closed bool) {
-	b.square()
-	if owes {
-		b.quiet = now
+func (b *breaker) answered(now int64, outstanding bool) (closed bool) {
+	b.clearOutstanding()
+	if outstanding {
+		b.outstandingSince = now
 	}
 	closed = b.open
 	b.open = false
 	return closed
 }
 
-// square says that nothing is owed: there is nothing in flight.
-func (b *breaker) square() { b.quiet, b.late = never, 0 }
-
-// restart counts anew what is owed, from now.
+// restart measures the silence of the member from now on.
 func (b *breaker) restart(now int64) {
-	b.late = 0
-	if b.quiet != never {
-		b.quiet = now
+	b.timeouts = 0
+	if b.outstandingSince != never {
+		b.outstandingSince = now
 	}
 }
 
-// missed says that calls ran late. It returns whether the member is to be given
-// up: see trip.
-func (b *breaker) missed(now int64, calls int) bool {
-	if b.quiet == never {
+// timedOut records calls that timed out. It reports whether to call trip.
+func (b *breaker) timedOut(now int64, calls int) bool {
+	if b.outstandingSince == never {
 		return false
 	}
-	b.late += calls
-	hurry := !b.open && b.late >= lateCalls && now-b.quiet >= b.timeout/4
-	return hurry || b.silent(now)
+	b.timeouts += calls
+	early := !b.open && b.timeouts >= maxTimeouts && now-b.outstandingSince >= b.timeout/4
+	return early || b.unresponsive(now)
 }
 
-// silent reports whether an answer has been owed for the whole timeout.
-func (b *breaker) silent(now int64) bool {
-	return b.quiet != never && now-b.quiet >= b.timeout
+// unresponsive reports whether an answer has been outstanding for the whole
+// timeout.
+func (b *breaker) unresponsive(now int64) bool {
+	return b.outstandingSince != never && now-b.outstandingSince >= b.timeout
 }
 
-// trip opens the breaker. It returns false if it was open.
+// trip opens the breaker. It reports whether it was closed.
 func (b *breaker) trip(now int64) bool {
 	b.restart(now)
 	if b.open {
 		return false
 	}
-	b.open, b.probeAt = true, now+probeEvery
+	b.open, b.probeAt = true, now+probeInterval
 	return true
 }
 
-// admit says whether a call may be sent, and whether it is a probe: then
-// probing is to be reset when the call ends.
+// admit reports whether a call may be sent, and whether it is a probe. The caller
+// resets probing when a probe ends.
 func (b *breaker) admit(now int64) (admitted, probe bool) {
 	if !b.open {
 		return true, false
@@ -94,6 +93,6 @@ func (b *breaker) admit(now int64) (admitted, probe bool) {
 	if b.probing || now < b.probeAt {
 		return false, false
 	}
-	b.probing, b.probeAt = true, now+probeEvery
+	b.probing, b.probeAt = true, now+probeInterval
 	return true, true
 }

@@ -12,7 +12,7 @@ func TestBreaker(t *testing.T) {
 	const ms = 1_000_000
 	type step struct {
 		at   int64
-		what string // owes, heard, heard-owes, square, missed, trip, admit, end
+		what string // a case of the switch below
 		want string
 	}
 	tests := []struct {
@@ -20,89 +20,89 @@ func TestBreaker(t *testing.T) {
 		steps []step
 	}{
 		{"silent for the timeout", []step{
-			{0, "owes", ""},
-			{1000, "missed", "true"},
+			{0, "ask", ""},
+			{1000, "timeout", "true"},
 		}},
-		{"one call late in a quarter is not enough", []step{
-			{0, "owes", ""},
-			{300, "missed", "false"},
-			{600, "missed", "false"},
-			{700, "missed", "true"}, // the third
+		{"two timeouts after a quarter are not enough", []step{
+			{0, "ask", ""},
+			{300, "timeout", "false"},
+			{600, "timeout", "false"},
+			{700, "timeout", "true"}, // the third
 		}},
-		{"many calls in a hurry are not silence", []step{
-			{0, "owes", ""},
-			{1, "missed", "false"},
-			{1, "missed", "false"},
-			{1, "missed", "false"},
-			{2, "missed", "false"},
-			{2, "heard-owes", "false"},
-			{3, "missed", "false"},
-			{4, "missed", "false"},
-			{251, "missed", "false"},
-			{252, "missed", "true"},
+		{"many short deadlines are not silence", []step{
+			{0, "ask", ""},
+			{1, "timeout", "false"},
+			{1, "timeout", "false"},
+			{1, "timeout", "false"},
+			{2, "timeout", "false"},
+			{2, "answer, more outstanding", "false"},
+			{3, "timeout", "false"},
+			{4, "timeout", "false"},
+			{251, "timeout", "false"},
+			{252, "timeout", "true"},
 		}},
-		{"an answer starts the count anew", []step{
-			{0, "owes", ""},
-			{300, "missed", "false"},
-			{301, "missed", "false"},
-			{302, "heard-owes", "false"},
-			{900, "missed", "false"},
-			{901, "missed", "false"},
-			{902, "missed", "true"},
+		{"an answer resets the count", []step{
+			{0, "ask", ""},
+			{300, "timeout", "false"},
+			{301, "timeout", "false"},
+			{302, "answer, more outstanding", "false"},
+			{900, "timeout", "false"},
+			{901, "timeout", "false"},
+			{902, "timeout", "true"},
 		}},
-		{"nothing owed, nothing missed", []step{
-			{0, "owes", ""},
-			{5, "heard", "false"},
-			{5000, "missed", "false"},
-			{5000, "missed", "false"},
-			{5000, "missed", "false"},
-			{5000, "owes", ""},
-			{5999, "missed", "false"},
-			{6000, "missed", "true"},
+		{"nothing outstanding, no timeout counts", []step{
+			{0, "ask", ""},
+			{5, "answer", "false"},
+			{5000, "timeout", "false"},
+			{5000, "timeout", "false"},
+			{5000, "timeout", "false"},
+			{5000, "ask", ""},
+			{5999, "timeout", "false"},
+			{6000, "timeout", "true"},
 		}},
-		{"what broke is not silent", []step{
-			{0, "owes", ""},
-			{900, "square", ""},
-			{1500, "missed", "false"},
+		{"a broken stream is not silence", []step{
+			{0, "ask", ""},
+			{900, "clear", ""},
+			{1500, "timeout", "false"},
 		}},
-		{"owing more does not make it owe later", []step{
-			{0, "owes", ""},
-			{900, "owes", ""},
-			{1000, "missed", "true"},
+		{"a later call does not move the start", []step{
+			{0, "ask", ""},
+			{900, "ask", ""},
+			{1000, "timeout", "true"},
 		}},
 		{"open: one probe at a time, each 250 ms; closes with an answer", []step{
 			{0, "admit", "true false"},
-			{0, "owes", ""},
-			{1000, "missed", "true"},
+			{0, "ask", ""},
+			{1000, "timeout", "true"},
 			{1000, "trip", "true"},
-			{1000, "square", ""},
+			{1000, "clear", ""},
 			{1001, "admit", "false false"},
 			{1249, "admit", "false false"},
 			{1250, "admit", "true true"},
-			{1250, "owes", ""},
+			{1250, "ask", ""},
 			{1300, "admit", "false false"},
-			{1600, "admit", "false false"}, // the probe is still there
+			{1600, "admit", "false false"}, // the probe is in flight
 			{1700, "end", ""},
-			{1700, "missed", "false"}, // a probe in a hurry
+			{1700, "timeout", "false"}, // a probe with a short deadline
 			{1700, "admit", "true true"},
 			{1800, "end", ""},
-			{1800, "missed", "false"},
-			{1900, "missed", "false"},
+			{1800, "timeout", "false"},
+			{1900, "timeout", "false"},
 			{1949, "admit", "false false"},
 			{1950, "admit", "true true"},
-			{2250, "missed", "true"}, // silent for 1 s
-			{2250, "trip", "false"},  // was open
-			{2250, "heard", "true"},
+			{2250, "timeout", "true"}, // silent for 1 s
+			{2250, "trip", "false"},   // was open
+			{2250, "answer", "true"},
 			{2250, "admit", "true false"},
-			{2251, "heard", "false"},
+			{2251, "answer", "false"},
 		}},
-		{"tripped while a stream is being made: counts anew", []step{
-			{0, "owes", ""},
-			{1000, "missed", "true"},
+		{"tripped while a stream opens: the timeout restarts", []step{
+			{0, "ask", ""},
+			{1000, "timeout", "true"},
 			{1000, "trip", "true"},
-			{1001, "missed", "false"},
+			{1001, "timeout", "false"},
 			{1250, "admit", "true true"},
-			{2000, "missed", "true"},
+			{2000, "timeout", "true"},
 			{2000, "trip", "false"},
 			{2000, "end", ""},
 			{2000, "admit", "true true"}, // trip again moves no probe
@@ -114,16 +114,16 @@ func TestBreaker(t *testing.T) {
 			for i, s := range tt.steps {
 				now, got := s.at*ms, ""
 				switch s.what {
-				case "owes":
-					b.owes(now)
-				case "heard":
-					got = fmt.Sprint(b.heard(now, false))
-				case "heard-owes":
-					got = fmt.Sprint(b.heard(now, true))
-				case "square":
-					b.square()
-				case "missed":
-					got = fmt.Sprint(b.missed(now, 1))
+				case "ask":
+					b.markOutstanding(now)
+				case "answer":
+					got = fmt.Sprint(b.answered(now, false))
+				case "answer, more outstanding":
+					got = fmt.Sprint(b.answered(now, true))
+				case "clear":
+					b.clearOutstanding()
+				case "timeout":
+					got = fmt.Sprint(b.timedOut(now, 1))
 				case "trip":
 					got = fmt.Sprint(b.trip(now))
 				case "admit":

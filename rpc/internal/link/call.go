@@ -10,70 +10,67 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Pending is a call under way.
+// Pending is a call that was started and not waited for.
 type Pending struct {
 	link *Link
-	// done carries one token, when wire or err is set. Its capacity lets
-	// whoever ends the call go on. It is never closed, and lives as long as the
-	// Pending, which is used again.
+	// done receives one value when the call has ended. It is buffered, so that
+	// ending a call never blocks, and is reused together with the Pending.
 	done chan struct{}
 	err  error
 
-	wire     []byte // the item; once p has ended without an error, its result
+	wire     []byte // the encoded item; after success, the encoded result
 	deadline int64
 
 	// What follows is guarded by Link.mu.
 	state      state
 	probe      bool  // of an open breaker
-	sent       uint8 // how often
-	due        int   // its place in Link.mu.due
+	sends      uint8 // how often it was sent
+	heapIndex  int   // in Link.mu.deadlines
 	prev, next *Pending
-	batch      *batch // when in flight, at
-	at         int
+	batch      *batch // when in flight
+	at         int    // its index in batch.calls
 }
 
 type state uint8
 
 const (
-	idle     state = iota // in nobody's hands but the caller's
+	idle     state = iota // not started
 	queued                // in Link.mu.queue
 	inFlight              // in batch
-	ended                 // err is set, and the token of done is there or about to be
+	ended                 // err is set, and done receives its value
 )
 
-// Do sends item and waits for its result. It returns within the deadline of
-// ctx, and within Options.Timeout. It returns the error of ctx if that is
-// cancelled, ErrLate at a deadline, ErrAnswer if the result is garbled. What the
-// result points to is the caller's.
+// Do sends item and waits for its result, for as long as the deadline of ctx and
+// Options.Timeout allow. It returns ErrTimeout at the deadline, the error of ctx if
+// that is cancelled, ErrAnswer if the result cannot be decoded, one of the other
+// errors of this package, or an error that says why the item cannot be encoded.
 //
-// The item is not touched after Do has returned. An error that is none of the
-// above says that the item cannot be encoded.
+// The caller owns the result. The item is not used after Do has returned.
 func (l *Link) Do(ctx context.Context, item *pb.Item) (*pb.Result, error) {
 	return l.Start(ctx, item).Wait(ctx)
 }
 
-// DoInto is Do for a result that d decodes, in the goroutine of the caller and
-// only if there is one. An error of d comes with ErrAnswer.
+// DoInto is like Do, but d decodes the result, in the goroutine of the caller. An
+// error of d is wrapped together with ErrAnswer.
 func (l *Link) DoInto(ctx context.Context, item *pb.Item, d Decoder) error {
 	return l.Start(ctx, item).WaitInto(ctx, d)
 }
 
-// Start is Do in two halves, so that one goroutine can have many calls under
-// way. Every Start needs one Wait on what it returned. The item is not touched
-// after Start has returned.
+// Start is the first half of Do, so that one goroutine can have many calls in
+// flight. Each Pending needs exactly one Wait. The item is not used after Start has
+// returned.
 //
-// The deadline is what ctx.Deadline says here: it holds also for a context whose
-// Done never fires.
+// The deadline is that of ctx, also if its Done never fires: see [WithDeadline].
 func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 	p, ok := l.pendings.Get().(*Pending)
 	if !ok {
 		p = &Pending{link: l, done: make(chan struct{}, 1)}
 	}
 	if err := p.encode(item); err != nil {
-		return p.refuse(err)
+		return p.reject(err)
 	}
 	if err := ctx.Err(); err != nil {
-		return p.refuse(asLate(err))
+		return p.reject(asTimeout(err))
 	}
 	now := l.now()
 	p.deadline = now + int64(l.o.Timeout)
@@ -83,61 +80,61 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 
 	l.mu.Lock()
 	if err := l.admitLocked(p, now); err != nil {
-		l.noteLocked(err, 1)
+		l.recordFailureLocked(err, 1)
 		l.unlock()
-		return p.refuse(err)
+		return p.reject(err)
 	}
 	p.state = queued
 	l.mu.queue.push(p)
-	l.mu.due.push(p)
-	l.alarmLocked(p.deadline)
+	l.mu.deadlines.push(p)
+	l.armTimerLocked(p.deadline)
 
-	ln := l.mu.lane
+	s := l.mu.current
 	switch {
-	case ln == nil:
-		if l.mu.next == nil {
+	case s == nil:
+		if l.mu.opening == nil {
 			l.openLocked(now, 0)
 		}
-	case !l.readyLocked(ln):
-	case ln.answered && len(ln.batches) == 0:
-		// The lane is idle, and all that it sent was answered, so its peer has
-		// read it: nothing is left that this Send could wait for.
-		b := l.takeLocked(ln, now)
+	case !l.canSendLocked(s):
+	case s.answered && len(s.batches) == 0:
+		// The stream is idle and the member has read everything sent before, so
+		// this Send does not block.
+		b := l.nextBatchLocked(s, now)
 		l.unlock()
-		l.send(ln, b)
+		l.send(s, b)
 		return p
 	default:
-		ln.poke()
+		s.wake.Set()
 	}
 	l.unlock()
 	return p
 }
 
-// admitLocked says why p is not even queued.
+// admitLocked returns why p must not be queued.
 func (l *Link) admitLocked(p *Pending, now int64) error {
-	if l.mu.breaker.silent(now) && !l.stoppedLocked(now) {
-		l.cutLocked(now) // callers who give up early would never make it open
+	if l.mu.breaker.unresponsive(now) && !l.stalledLocked(now) {
+		l.tripLocked(now) // calls with short deadlines alone would never trip it
 	}
 	switch {
 	case l.mu.closed:
 		return ErrClosed
 	case p.deadline <= now:
-		return ErrLate
+		return ErrTimeout
 	case l.mu.queue.n >= l.o.MaxQueue:
-		return ErrFull
-	case l.mu.lane == nil && l.mu.next == nil && now < l.mu.resume:
-		return l.mu.cause
+		return ErrQueueFull
+	case l.mu.current == nil && l.mu.opening == nil && now < l.mu.retryAt:
+		return l.mu.openErr
 	}
 	admitted, probe := l.mu.breaker.admit(now)
 	if !admitted {
-		return ErrBreaker
+		return ErrBreakerOpen
 	}
 	p.probe = probe
 	return nil
 }
 
-// refuse ends a call that was not queued.
-func (p *Pending) refuse(err error) *Pending {
+// reject ends a call that was not queued.
+func (p *Pending) reject(err error) *Pending {
 	p.state, p.err = ended, err
 	p.done <- struct{}{}
 	return p
@@ -152,7 +149,7 @@ func (p *Pending) Wait(ctx context.Context) (*pb.Result, error) {
 	return (*pb.Result)(m), nil
 }
 
-// WaitInto is Wait for [Link.DoInto].
+// WaitInto is like Wait, but d decodes the result. See [Link.DoInto].
 func (p *Pending) WaitInto(ctx context.Context, d Decoder) error {
 	if cancelled := ctx.Done(); cancelled == nil {
 		<-p.done
@@ -160,7 +157,7 @@ func (p *Pending) WaitInto(ctx context.Context, d Decoder) error {
 		select {
 		case <-p.done:
 		case <-cancelled:
-			p.link.abandon(p, asLate(ctx.Err()))
+			p.link.abandon(p, asTimeout(ctx.Err()))
 			<-p.done
 		}
 	}
@@ -174,28 +171,28 @@ func (p *Pending) WaitInto(ctx context.Context, d Decoder) error {
 	return nil
 }
 
-// asLate turns the error of a context that ran out into ErrLate.
-func asLate(err error) error {
+// asTimeout returns ErrTimeout for a deadline that was exceeded.
+func asTimeout(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return ErrLate
+		return ErrTimeout
 	}
 	return err
 }
 
-// abandon ends p for its caller, unless it has ended.
+// abandon ends p because its caller stopped waiting.
 func (l *Link) abandon(p *Pending, err error) {
 	l.mu.Lock()
 	if p.state != ended {
 		l.failLocked(p, err)
-		l.noteLocked(err, 1)
-		if err == ErrLate { //nolint:errorlint // from asLate
-			l.missedLocked(l.now(), 1)
+		l.recordFailureLocked(err, 1)
+		if err == ErrTimeout { //nolint:errorlint // from asTimeout
+			l.timedOutLocked(l.now(), 1)
 		}
 	}
 	l.unlock()
 }
 
-// failLocked takes p out of everything and ends it.
+// failLocked removes p from its queue or batch and ends it.
 func (l *Link) failLocked(p *Pending, err error) {
 	switch p.state {
 	case queued:
@@ -207,18 +204,17 @@ func (l *Link) failLocked(p *Pending, err error) {
 	p.done <- struct{}{}
 }
 
-// endLocked sets the outcome of a call that is out of the queue and its batch.
-// Whoever calls it puts the token into p.done afterwards, and does not touch p
-// after that.
+// endLocked ends a call that is in no queue and no batch. The caller sends to
+// p.done afterwards, and does not use p after that.
 func (l *Link) endLocked(p *Pending, err error) {
-	l.mu.due.remove(p)
+	l.mu.deadlines.remove(p)
 	if p.probe {
 		l.mu.breaker.probing = false
 	}
 	p.state, p.batch, p.err = ended, nil, err
 }
 
-// failQueueLocked ends all calls that wait, and says how many.
+// failQueueLocked fails all queued calls, and returns how many.
 func (l *Link) failQueueLocked(err error) (n int) {
 	for p := l.mu.queue.head; p != nil; p = l.mu.queue.head {
 		l.failLocked(p, err)
@@ -229,7 +225,7 @@ func (l *Link) failQueueLocked(err error) (n int) {
 
 // recycle makes p ready for another call.
 func (p *Pending) recycle() {
-	const keep = 4 << 10 // an unusually large buffer is not kept
+	const keep = 4 << 10 // larger buffers are not kept
 	wire := p.wire[:0]
 	if cap(wire) > keep {
 		wire = nil
@@ -238,7 +234,7 @@ func (p *Pending) recycle() {
 	p.link.pendings.Put(p)
 }
 
-// queue is a list of calls, first come first served.
+// queue is a FIFO list of calls.
 type queue struct {
 	head, tail *Pending
 	n          int
@@ -285,8 +281,8 @@ func (q *queue) remove(p *Pending) {
 	q.bytes -= len(p.wire)
 }
 
-// maxItem is far above what any valid call needs, and far below what a server
-// receives: a larger one would end the stream for everybody.
+// maxItem is far above what a valid call needs, and below the message size limit of
+// servers: a larger item would break the stream for all calls on it.
 const maxItem = 1 << 20
 
 func (p *Pending) encode(item *pb.Item) (err error) {

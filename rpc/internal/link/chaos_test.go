@@ -15,9 +15,9 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// TestEveryCallEndsOnce lets a member be slow, break, end streams well, freeze
-// and refuse, at random, for callers with all kinds of deadlines. Every call has
-// one outcome, in time; a result is its own; and nothing is decided twice.
+// TestEveryCallEndsOnce makes a member slow down, break, end streams with OK, freeze
+// and reject streams, at random, for callers with various deadlines. Every call ends
+// once and in time, with its own result, and nothing is decided twice.
 func TestEveryCallEndsOnce(t *testing.T) {
 	seeds := 60
 	if testing.Short() || raceEnabled {
@@ -30,7 +30,7 @@ func TestEveryCallEndsOnce(t *testing.T) {
 		}
 	}
 	t.Logf("outcomes: %v", outcomes)
-	for _, want := range []string{"answered", "broken", "late", "breaker", "cancelled", "full"} {
+	for _, want := range []string{"answered", "broken", "timeout", "breaker", "cancelled", "full"} {
 		if outcomes[want] == 0 {
 			t.Errorf("no call was %s", want)
 		}
@@ -47,11 +47,11 @@ func chaos(t *testing.T, seed uint64) map[string]int {
 	}
 	decided := map[string]int{}
 	outcomes := map[string]int{}
-	told := 0 // calls, by Events.Failed
+	reported := 0 // calls, by Events.Failed
 	f := &fake{
-		refuse: func(int) error {
+		reject: func(int) error {
 			if random(6) == 0 {
-				return errRefused
+				return errRejected
 			}
 			return nil
 		},
@@ -90,7 +90,7 @@ func chaos(t *testing.T, seed uint64) map[string]int {
 		Events: Events{Failed: func(_ error, calls int) {
 			mu.Lock()
 			defer mu.Unlock()
-			told += calls
+			reported += calls
 		}},
 	}
 	bubble(t, f, o, func(t *testing.T, l *Link) {
@@ -127,12 +127,12 @@ func chaos(t *testing.T, seed uint64) map[string]int {
 				all += n
 			}
 		}
-		if told != all-outcomes["cancelled before"] {
-			t.Errorf("seed %d: Events.Failed told of %d calls, want %d", seed, told, all)
+		if reported != all-outcomes["cancelled before"] {
+			t.Errorf("seed %d: Events.Failed reported %d calls, want %d", seed, reported, all)
 		}
 		mu.Unlock()
-		if s := l.Status(); s.Queued != 0 || len(l.mu.due) != 0 {
-			t.Errorf("seed %d: %+v and %d deadlines are left", seed, s, len(l.mu.due))
+		if s := l.Status(); s.Queued != 0 || len(l.mu.deadlines) != 0 {
+			t.Errorf("seed %d: %+v and %d deadlines are left", seed, s, len(l.mu.deadlines))
 		}
 		if _, _, most := f.count(); most > 2+1 { // a broken one may still be on its way out
 			t.Errorf("seed %d: %d streams at once", seed, most)
@@ -148,7 +148,7 @@ func oneCall(t *testing.T, l *Link, key string, random func(int) int) string {
 	switch random(6) {
 	case 0:
 		limit = time.Duration(1+random(50)) * time.Millisecond
-		ctx = onlyDeadline{ctx, time.Now().Add(limit)}
+		ctx = WithDeadline(ctx, time.Now().Add(limit))
 	case 1:
 		limit = time.Duration(1+random(50)) * time.Millisecond
 		ctx, cancel = context.WithTimeout(ctx, limit)
@@ -170,7 +170,7 @@ func oneCall(t *testing.T, l *Link, key string, random func(int) int) string {
 		return "answered"
 	}
 	for want, name := range map[error]string{
-		ErrBroken: "broken", ErrBreaker: "breaker", ErrLate: "late", ErrFull: "full", context.Canceled: "cancelled",
+		ErrBroken: "broken", ErrBreakerOpen: "breaker", ErrTimeout: "timeout", ErrQueueFull: "full", context.Canceled: "cancelled",
 	} {
 		if errors.Is(err, want) {
 			return name

@@ -10,164 +10,166 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/notify"
 )
 
-// How a lane comes and goes:
+// The life of a stream:
 //
-//	openLocked -> next -> opened -> lane -> retireLocked -> old -> ended
+//	openLocked -> opening -> opened -> current -> drainLocked -> draining -> closed
 //
-// A lane that breaks takes its calls with it, and the queue, unless another lane
-// is there or on its way. One that is replaced because of its age, or ended by
-// the member with OK, loses no call.
+// A stream that breaks fails its calls, and also those in the queue unless
+// another stream is open or opening. A stream that is replaced because of its age,
+// or that the member ends with OK, fails no call.
 
 const (
 	openTimeout = 5 * time.Second // far more than a handshake takes
-	pauseMin    = 50 * time.Millisecond
-	pauseMax    = time.Second
-	// maxSent is how often a call is sent: once more if the member ended the
-	// stream before it looked, and again if the new stream still met the member
-	// that goes, instead of the one that comes.
-	maxSent = 3
+	minBackoff  = 50 * time.Millisecond
+	maxBackoff  = time.Second
+	// maxSends bounds how often a call is sent: again if the member ended the
+	// stream before reading it, and once more if the new stream still reached the
+	// process that is stopping and not its successor.
+	maxSends = 3
 )
 
 var (
-	errOver     = errors.New("stream was given up")
-	errTwice    = errors.New("stream was ended again and again before it answered")
-	errSilent   = errors.New("no answer for too long")
-	errDraining = errors.New("stream was not drained in time")
+	errStreamClosed  = errors.New("stream was closed")
+	errNeverAnswered = errors.New("streams end before anything is answered")
+	errSilent        = errors.New("no answer for too long")
+	errNotDrained    = errors.New("stream was not drained in time")
 )
 
 func broken(cause error) error { return fmt.Errorf("%w: %w", ErrBroken, cause) }
 
-// openLocked starts a lane, after a while.
-func (l *Link) openLocked(now int64, after time.Duration) {
-	ln := &lane{wake: make(chan struct{}, 1)}
-	ln.ctx, ln.cancel = context.WithCancel(context.Background())
-	l.mu.next = ln
-	if l.mu.lane == nil {
-		l.mu.breaker.owes(now) // calls wait for it
+// openLocked opens a stream after a delay.
+func (l *Link) openLocked(now int64, delay time.Duration) {
+	s := &stream{wake: notify.New()}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	l.mu.opening = s
+	if l.mu.current == nil {
+		l.mu.breaker.markOutstanding(now) // calls wait for the stream
 	}
 	l.wg.Add(1)
-	go l.receiver(ln, after)
+	go l.receiver(s, delay)
 }
 
-// opened takes the result of opening ln, and returns whether it is used.
-func (l *Link) opened(ln *lane, s Stream, err error) bool {
+// opened takes what Options.Open returned for s. It reports whether s is used.
+func (l *Link) opened(s *stream, rpc Stream, err error) bool {
 	now := l.now()
 	l.mu.Lock()
 	defer l.unlock()
-	if ln.over {
+	if s.closed {
 		return false
 	}
-	l.mu.next = nil
+	l.mu.opening = nil
 	if err != nil {
-		ln.over = true
-		l.pauseLocked(now, fmt.Errorf("open: %w", err))
-		if l.mu.lane != nil { // the one that was to be replaced
-			l.mu.lane.timer.Reset(l.mu.pause)
+		s.closed = true
+		l.backOffLocked(now, fmt.Errorf("open: %w", err))
+		if l.mu.current != nil { // keep it, and try to replace it later
+			l.mu.current.timer.Reset(l.mu.backoff)
 		} else {
-			l.settleLocked()
-			l.noteLocked(ErrBroken, l.failQueueLocked(l.mu.cause))
+			l.updateOutstandingLocked()
+			l.recordFailureLocked(ErrBroken, l.failQueueLocked(l.mu.openErr))
 		}
 		return false
 	}
-	if l.mu.lane != nil {
-		l.retireLocked(l.mu.lane)
+	if l.mu.current != nil {
+		l.drainLocked(l.mu.current)
 	}
-	ln.stream = s
-	l.mu.lane = ln
-	l.settleLocked()
+	s.rpc = rpc
+	l.mu.current = s
+	l.updateOutstandingLocked()
 	rotate := l.o.Rotate*9/10 + rand.N(l.o.Rotate/5+1)
-	ln.timer = time.AfterFunc(rotate, func() { l.aged(ln) })
+	s.timer = time.AfterFunc(rotate, func() { l.timerFired(s) })
 	l.wg.Add(1)
-	go l.sender(ln)
+	go l.sender(s)
 	if l.mu.queue.n > 0 {
-		ln.poke()
+		s.wake.Set()
 	}
 	return true
 }
 
-// pauseLocked keeps the link from opening for a while after a failure.
-func (l *Link) pauseLocked(now int64, cause error) {
-	l.mu.pause = min(max(2*l.mu.pause, pauseMin), pauseMax)
-	l.mu.resume = now + int64(l.mu.pause*3/4+rand.N(l.mu.pause/2))
-	l.mu.cause = broken(cause)
+// backOffLocked keeps the link from opening a stream for a while.
+func (l *Link) backOffLocked(now int64, cause error) {
+	l.mu.backoff = min(max(2*l.mu.backoff, minBackoff), maxBackoff)
+	l.mu.retryAt = now + int64(l.mu.backoff*3/4+rand.N(l.mu.backoff/2))
+	l.mu.openErr = broken(cause)
 }
 
-// settleLocked tells the breaker if nothing is owed any more.
-func (l *Link) settleLocked() {
-	if l.inFlightLocked() == 0 && (l.mu.next == nil || l.mu.lane != nil) {
-		l.mu.breaker.square()
+// updateOutstandingLocked informs the breaker when nothing is outstanding.
+func (l *Link) updateOutstandingLocked() {
+	if l.batchesInFlightLocked() == 0 && (l.mu.opening == nil || l.mu.current != nil) {
+		l.mu.breaker.clearOutstanding()
 	}
 }
 
-// retireLocked lets the lane finish what is in flight, and no more.
-func (l *Link) retireLocked(ln *lane) {
-	ln.retired = true
-	ln.timer.Reset(2 * l.o.Timeout) // no call waits that long
-	l.mu.lane, l.mu.old = nil, ln
-	ln.poke()
+// drainLocked lets s, the current stream, finish what is in flight.
+func (l *Link) drainLocked(s *stream) {
+	s.draining = true
+	s.timer.Reset(2 * l.o.Timeout) // no call waits that long
+	l.mu.current, l.mu.draining = nil, s
+	s.wake.Set()
 }
 
-// aged is called when the timer of ln fires.
-func (l *Link) aged(ln *lane) {
+// timerFired replaces a stream that is old, or closes one that did not drain.
+func (l *Link) timerFired(s *stream) {
 	now := l.now()
 	l.mu.Lock()
 	defer l.unlock()
 	switch {
-	case ln.over || l.mu.closed:
-	case ln.retired:
-		l.noteLocked(ErrBroken, l.dropLocked(ln, broken(errDraining)))
-		l.settleLocked()
-	case l.mu.old != nil || l.mu.next != nil: // there are never more than two
-		ln.timer.Reset(l.o.Rotate / 10)
-	case ln.sequence == 0: // not used
-		l.retireLocked(ln)
+	case s.closed || l.mu.closed:
+	case s.draining:
+		l.recordFailureLocked(ErrBroken, l.failStreamLocked(s, broken(errNotDrained)))
+		l.updateOutstandingLocked()
+	case l.mu.draining != nil || l.mu.opening != nil: // there are never more than two
+		s.timer.Reset(l.o.Rotate / 10)
+	case s.sequence == 0: // not used
+		l.drainLocked(s)
 	default:
 		l.openLocked(now, 0)
 	}
 }
 
-// ended is called when Recv on ln failed.
-func (l *Link) ended(ln *lane, err error) {
+// receiveFailed ends a stream after Recv failed.
+func (l *Link) receiveFailed(s *stream, err error) {
 	now := l.now()
 	l.mu.Lock()
 	defer l.unlock()
-	if ln.over {
+	if s.closed {
 		return
 	}
-	if ln.err != nil {
-		err = fmt.Errorf("send: %w", ln.err)
+	if s.err != nil {
+		err = fmt.Errorf("send: %w", s.err)
 	}
-	if errors.Is(err, io.EOF) && ln.err == nil {
-		l.endedCleanLocked(ln, now)
+	if errors.Is(err, io.EOF) && s.err == nil {
+		l.requeueLocked(s, now)
 		return
 	}
 	cause := broken(err)
-	current := l.mu.lane == ln
-	failed := l.dropLocked(ln, cause)
-	if current && l.mu.next == nil {
+	current := l.mu.current == s
+	failed := l.failStreamLocked(s, cause)
+	if current && l.mu.opening == nil {
 		failed += l.failQueueLocked(cause)
-		if ln.answered {
-			l.mu.resume = 0
+		if s.answered {
+			l.mu.retryAt = 0
 		} else {
-			l.pauseLocked(now, err)
+			l.backOffLocked(now, err)
 		}
 	}
-	l.settleLocked()
-	l.noteLocked(ErrBroken, failed)
+	l.updateOutstandingLocked()
+	l.recordFailureLocked(ErrBroken, failed)
 }
 
-// endedCleanLocked sends again what the member says that it has not looked at:
-// before what is queued, in the same order.
-func (l *Link) endedCleanLocked(ln *lane, now int64) {
+// requeueLocked closes a stream that the member ended with OK. Its unanswered
+// calls were not read: they go back to the front of the queue, in the same order.
+func (l *Link) requeueLocked(s *stream, now int64) {
 	failed := 0
-	for _, b := range slices.Backward(ln.batches) {
+	for _, b := range slices.Backward(s.batches) {
 		for i, p := range slices.Backward(b.calls) {
 			switch {
 			case p == nil:
-			case p.sent >= maxSent:
-				l.failLocked(p, broken(errTwice))
+			case p.sends >= maxSends:
+				l.failLocked(p, broken(errNeverAnswered))
 				failed++
 			default:
 				b.calls[i] = nil
@@ -176,32 +178,33 @@ func (l *Link) endedCleanLocked(ln *lane, now int64) {
 			}
 		}
 	}
-	l.noteLocked(ErrBroken, failed)
-	l.forgetLocked(ln)
-	if l.mu.breaker.heard(now, l.inFlightLocked() > 0) {
-		l.noteBreakerLocked()
+	l.recordFailureLocked(ErrBroken, failed)
+	l.closeStreamLocked(s)
+	if l.mu.breaker.answered(now, l.batchesInFlightLocked() > 0) {
+		l.recordBreakerLocked()
 	}
-	var wait time.Duration
-	if !ln.answered && ln.sequence > 0 {
-		// Somebody ends streams as fast as they come. Calls wait for the end of
-		// the pause, since none was looked at.
-		l.pauseLocked(now, errTwice)
-		wait = l.mu.pause
+	var delay time.Duration
+	if !s.answered && s.sequence > 0 {
+		// The member may end every stream at once. The calls wait for the backoff,
+		// because none of them was read.
+		l.backOffLocked(now, errNeverAnswered)
+		delay = l.mu.backoff
 	}
 	switch {
-	case l.mu.lane != nil:
-		l.mu.lane.poke()
-	case l.mu.next == nil && l.mu.queue.n > 0:
-		l.openLocked(now, wait)
+	case l.mu.current != nil:
+		l.mu.current.wake.Set()
+	case l.mu.opening == nil && l.mu.queue.n > 0:
+		l.openLocked(now, delay)
 	}
 }
 
-// dropLocked gives ln up: its calls end with err. It says how many they were.
-func (l *Link) dropLocked(ln *lane, err error) (n int) {
-	if ln == nil {
+// failStreamLocked closes s, which may be nil, and fails its calls with err. It
+// returns how many they were.
+func (l *Link) failStreamLocked(s *stream, err error) (n int) {
+	if s == nil {
 		return 0
 	}
-	for _, b := range ln.batches {
+	for _, b := range s.batches {
 		for _, p := range b.calls {
 			if p != nil {
 				l.failLocked(p, err)
@@ -209,44 +212,44 @@ func (l *Link) dropLocked(ln *lane, err error) (n int) {
 			}
 		}
 	}
-	l.forgetLocked(ln)
+	l.closeStreamLocked(s)
 	return n
 }
 
-// forgetLocked ends the lane, which has no calls any more.
-func (l *Link) forgetLocked(ln *lane) {
-	for _, b := range ln.batches {
+// closeStreamLocked closes s, which has no calls any more.
+func (l *Link) closeStreamLocked(s *stream) {
+	for _, b := range s.batches {
 		b.unanswered = false
-		l.freeLocked(b)
+		l.recycleLocked(b)
 	}
-	ln.batches = nil
-	ln.over = true
-	ln.cancel()
-	if ln.timer != nil {
-		ln.timer.Stop()
+	s.batches = nil
+	s.closed = true
+	s.cancel()
+	if s.timer != nil {
+		s.timer.Stop()
 	}
-	switch ln {
-	case l.mu.lane:
-		l.mu.lane = nil
-	case l.mu.next:
-		l.mu.next = nil
-	case l.mu.old:
-		l.mu.old = nil
+	switch s {
+	case l.mu.current:
+		l.mu.current = nil
+	case l.mu.opening:
+		l.mu.opening = nil
+	case l.mu.draining:
+		l.mu.draining = nil
 	}
 }
 
-// cutLocked opens the breaker, and gives up the streams that owe answers: a
-// member that was frozen shall not decide old calls when it wakes up.
-func (l *Link) cutLocked(now int64) {
+// tripLocked opens the breaker, and closes the streams with batches in flight: a
+// member that was frozen must not decide old calls when it resumes.
+func (l *Link) tripLocked(now int64) {
 	if l.mu.breaker.trip(now) {
-		l.noteBreakerLocked()
+		l.recordBreakerLocked()
 	}
-	for _, ln := range []*lane{l.mu.lane, l.mu.old} {
-		if ln.inFlight() > 0 {
-			l.noteLocked(ErrBroken, l.dropLocked(ln, broken(errSilent)))
+	for _, s := range []*stream{l.mu.current, l.mu.draining} {
+		if s.inFlight() > 0 {
+			l.recordFailureLocked(ErrBroken, l.failStreamLocked(s, broken(errSilent)))
 		}
 	}
-	l.noteLocked(ErrBreaker, l.failQueueLocked(ErrBreaker))
-	l.mu.resume = 0 // the breaker's probes are the pause
-	l.settleLocked()
+	l.recordFailureLocked(ErrBreakerOpen, l.failQueueLocked(ErrBreakerOpen))
+	l.mu.retryAt = 0 // the breaker limits how often a stream is opened
+	l.updateOutstandingLocked()
 }

@@ -14,15 +14,15 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-var errRefused = errors.New("refused")
+var errRejected = errors.New("rejected")
 
 func TestOpenFails(t *testing.T) {
-	f := &fake{handle: answering(0), refuse: func(int) error { return errRefused }}
+	f := &fake{handle: answering(0), reject: func(int) error { return errRejected }}
 	bubble(t, f, Options{}, func(t *testing.T, l *Link) {
 		within(t, 0, func() {
 			r, err := l.Do(t.Context(), check("k"))
 			wantError(t, ErrBroken, r, err)
-			wantError(t, errRefused, r, err) // the cause
+			wantError(t, errRejected, r, err) // the cause
 		})
 		// For 10 s, a call each millisecond: all fail at once, and the member is
 		// not hammered.
@@ -45,7 +45,7 @@ func TestOpenFails(t *testing.T) {
 				t.Errorf("attempt %d came %v after the one before", i+1, d)
 			}
 		}
-		f.refuse = nil
+		f.reject = nil
 		time.Sleep(1300 * time.Millisecond)
 		r, err := l.Do(t.Context(), check("k"))
 		wantResult(t, "k", r, err)
@@ -65,7 +65,7 @@ func TestStreamBreaks(t *testing.T) {
 			}
 			if i == 3 {
 				time.Sleep(10 * time.Millisecond)
-				return errRefused
+				return errRejected
 			}
 			a := echo(b)
 			a.Sequence = b.GetSequence()
@@ -88,7 +88,7 @@ func TestStreamBreaks(t *testing.T) {
 			for _, p := range pending {
 				r, err := p.Wait(t.Context())
 				wantError(t, ErrBroken, r, err)
-				wantError(t, errRefused, r, err)
+				wantError(t, errRejected, r, err)
 			}
 		})
 		within(t, 0, func() {
@@ -98,9 +98,9 @@ func TestStreamBreaks(t *testing.T) {
 	})
 }
 
-// What the member has not looked at when it ends the stream goes to the next
-// one, before what came later, in the same order.
-func TestStreamEnds(t *testing.T) {
+// Calls that the member has not read when it ends the stream are sent on the next
+// one, before newer calls, in the same order.
+func TestStreamEndsWithOK(t *testing.T) {
 	var got []string
 	record := func(b *pb.Batch) {
 		for _, item := range b.GetItems() {
@@ -142,8 +142,8 @@ func TestStreamEnds(t *testing.T) {
 	}
 }
 
-// A member that ends every stream is no member.
-func TestStreamEndsAlways(t *testing.T) {
+// A member that ends every stream at once fails its calls.
+func TestEveryStreamEndsWithOK(t *testing.T) {
 	f := &fake{handle: func(_ int, p *pipe) error {
 		_, _ = p.Recv()
 		return nil
@@ -154,7 +154,7 @@ func TestStreamEndsAlways(t *testing.T) {
 		start := time.Now()
 		for time.Since(start) < 10*time.Second {
 			_, err := l.Do(t.Context(), check("k"))
-			if !errors.Is(err, ErrBroken) && !errors.Is(err, ErrLate) && !errors.Is(err, ErrBreaker) {
+			if !errors.Is(err, ErrBroken) && !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrBreakerOpen) {
 				t.Fatalf("Do() = %v", err)
 			}
 			time.Sleep(time.Millisecond)
@@ -165,7 +165,7 @@ func TestStreamEndsAlways(t *testing.T) {
 	})
 }
 
-// Streams are replaced while calls come all the time, and no call notices.
+// Streams are replaced under load without failing a call.
 func TestRotation(t *testing.T) {
 	f := &fake{handle: answering(3 * time.Millisecond)}
 	bubble(t, f, Options{Rotate: time.Second}, func(t *testing.T, l *Link) {
@@ -204,11 +204,11 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// While no new stream can be opened, the old one stays.
+// The old stream stays in use while no new one can be opened.
 func TestRotationFails(t *testing.T) {
-	f := &fake{handle: answering(3 * time.Millisecond), refuse: func(n int) error {
+	f := &fake{handle: answering(3 * time.Millisecond), reject: func(n int) error {
 		if n > 1 && n < 10 {
-			return errRefused
+			return errRejected
 		}
 		return nil
 	}}
@@ -224,8 +224,8 @@ func TestRotationFails(t *testing.T) {
 	})
 }
 
-// A stream that was replaced, and whose member stops answering, is given up.
-func TestOldStreamIsGivenUp(t *testing.T) {
+// A draining stream is closed if its member stops answering.
+func TestDrainingStreamIsClosed(t *testing.T) {
 	f := &fake{handle: func(n int, p *pipe) error {
 		if n > 1 {
 			return answering(0)(n, p)
@@ -254,8 +254,8 @@ func TestOldStreamIsGivenUp(t *testing.T) {
 	})
 }
 
-// A frozen member costs its first callers the timeout; then nobody waits for it
-// but a probe each 250 ms. The first answer ends that.
+// A frozen member costs its first callers the timeout. Then only one probe per
+// 250 ms waits for it, until the first answer.
 func TestBreakerOpensAndCloses(t *testing.T) {
 	thaw := make(chan struct{})
 	close(thaw)
@@ -280,7 +280,7 @@ func TestBreakerOpensAndCloses(t *testing.T) {
 		Failed: func(err error, calls int) {
 			mu.Lock()
 			defer mu.Unlock()
-			for _, e := range []error{ErrLate, ErrBreaker, ErrBroken} {
+			for _, e := range []error{ErrTimeout, ErrBreakerOpen, ErrBroken} {
 				if errors.Is(err, e) {
 					failed[e] += calls
 				}
@@ -291,22 +291,22 @@ func TestBreakerOpensAndCloses(t *testing.T) {
 		thaw = make(chan struct{})
 		within(t, time.Second, func() {
 			r, err := l.Do(t.Context(), check("k"))
-			wantError(t, ErrLate, r, err)
+			wantError(t, ErrTimeout, r, err)
 		})
 		synctest.Wait()
 		if cut != 1 || !l.Status().BreakerOpen {
 			t.Errorf("cut %d streams, status %+v; want the breaker open", cut, l.Status())
 		}
-		probes, refused := 0, 0
+		probes, rejected := 0, 0
 		done := make(chan struct{}, 100)
 		for range 5000 { // 5 s
 			p := l.Start(t.Context(), check("k"))
 			select {
 			case <-p.done:
-				refused++
+				rejected++
 				p.done <- struct{}{}
 				r, err := p.Wait(t.Context())
-				wantError(t, ErrBreaker, r, err)
+				wantError(t, ErrBreakerOpen, r, err)
 			default:
 				probes++
 				go func() {
@@ -319,8 +319,8 @@ func TestBreakerOpensAndCloses(t *testing.T) {
 		for range probes {
 			<-done
 		}
-		if probes < 4 || probes > 20 || refused < 4000 {
-			t.Errorf("%d calls waited, %d were refused; want a probe at a time", probes, refused)
+		if probes < 4 || probes > 20 || rejected < 4000 {
+			t.Errorf("%d calls waited, %d were rejected; want a probe at a time", probes, rejected)
 		}
 		close(thaw)
 		time.Sleep(250 * time.Millisecond)
@@ -333,15 +333,14 @@ func TestBreakerOpensAndCloses(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if failed[ErrBreaker] != refused || failed[ErrLate]+failed[ErrBroken] != probes+1 {
-			t.Errorf("told of %v; want %d refused, %d late or cut off", failed, refused, probes+1)
+		if failed[ErrBreakerOpen] != rejected || failed[ErrTimeout]+failed[ErrBroken] != probes+1 {
+			t.Errorf("reported %v; want %d rejected, %d timed out or broken", failed, rejected, probes+1)
 		}
 	})
 }
 
-// Callers in more of a hurry than the member can be get no answers, and do no
-// harm to those who wait.
-func TestHurriedCallersDoNotOpenTheBreaker(t *testing.T) {
+// Calls whose deadlines are too short get no answers, and do not affect other calls.
+func TestShortDeadlinesDoNotOpenTheBreaker(t *testing.T) {
 	bubble(t, &fake{handle: answering(2 * time.Millisecond)}, Options{}, func(t *testing.T, l *Link) {
 		stop := make(chan struct{})
 		late := make(chan int)
@@ -355,8 +354,8 @@ func TestHurriedCallersDoNotOpenTheBreaker(t *testing.T) {
 						return
 					default:
 					}
-					ctx := onlyDeadline{t.Context(), time.Now().Add(time.Millisecond)}
-					if _, err := l.Do(ctx, check("hurry")); errors.Is(err, ErrLate) {
+					ctx := WithDeadline(t.Context(), time.Now().Add(time.Millisecond))
+					if _, err := l.Do(ctx, check("short")); errors.Is(err, ErrTimeout) {
 						n++
 					} else if err != nil {
 						t.Errorf("Do() = %v, want late", err)
@@ -383,29 +382,28 @@ func TestHurriedCallersDoNotOpenTheBreaker(t *testing.T) {
 	})
 }
 
-// Callers who cancel are not late, but a member that is silent for the timeout
-// is given up for the next one.
-func TestBreakerWithCallersWhoCancel(t *testing.T) {
+// Cancelled calls are not timeouts, but a member that is silent for the whole timeout
+// opens the breaker for the next call.
+func TestBreakerWithCancelledCalls(t *testing.T) {
 	bubble(t, &fake{handle: frozen}, Options{}, func(t *testing.T, l *Link) {
 		var err error
 		for range 60 { // 1.2 s
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(20*time.Millisecond, cancel)
-			if _, err = l.Do(ctx, check("k")); errors.Is(err, ErrBreaker) {
+			if _, err = l.Do(ctx, check("k")); errors.Is(err, ErrBreakerOpen) {
 				break
 			}
 			if !errors.Is(err, context.Canceled) {
 				t.Fatalf("Do() = %v", err)
 			}
 		}
-		if !errors.Is(err, ErrBreaker) {
-			t.Errorf("Do() = %v after 1.2 s of silence, want ErrBreaker", err)
+		if !errors.Is(err, ErrBreakerOpen) {
+			t.Errorf("Do() = %v after 1.2 s of silence, want ErrBreakerOpen", err)
 		}
 	})
 }
 
-// A member whose connection takes longer than any call waits is reached in the
-// end.
+// A stream that takes longer to open than a call may wait is used in the end.
 func TestSlowOpen(t *testing.T) {
 	f := &fake{handle: answering(0)}
 	synctest.Test(t, func(t *testing.T) {

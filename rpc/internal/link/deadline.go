@@ -4,16 +4,15 @@ package link
 
 import "time"
 
-// All calls of a link share one timer. It is set to the earliest deadline that
-// was seen since it fired last, so it is rarely set: the call that it was set
-// for has mostly been answered when it fires.
+// All calls of a link share one timer. It is set to the earliest deadline seen
+// since it last fired, so it is rarely reset: most calls are answered by then.
 
-// alarmLocked makes the timer fire at deadline at the latest.
-func (l *Link) alarmLocked(deadline int64) {
-	if deadline >= l.mu.fires {
+// armTimerLocked makes the timer fire no later than deadline.
+func (l *Link) armTimerLocked(deadline int64) {
+	if deadline >= l.mu.timerAt {
 		return
 	}
-	l.mu.fires = deadline
+	l.mu.timerAt = deadline
 	in := time.Duration(deadline - l.now())
 	if l.mu.timer == nil {
 		l.mu.timer = time.AfterFunc(in, l.expire)
@@ -22,7 +21,7 @@ func (l *Link) alarmLocked(deadline int64) {
 	}
 }
 
-// expire ends the calls that are late.
+// expire ends the calls whose deadline has passed.
 func (l *Link) expire() {
 	l.mu.Lock()
 	defer l.unlock()
@@ -31,41 +30,41 @@ func (l *Link) expire() {
 	}
 	now := l.now()
 	n := 0
-	for p := l.mu.due.first(); p != nil && p.deadline <= now; p = l.mu.due.first() {
-		l.failLocked(p, ErrLate)
+	for p := l.mu.deadlines.first(); p != nil && p.deadline <= now; p = l.mu.deadlines.first() {
+		l.failLocked(p, ErrTimeout)
 		n++
 	}
-	l.noteLocked(ErrLate, n)
-	l.missedLocked(now, n)
-	l.mu.fires = never
-	if p := l.mu.due.first(); p != nil {
-		l.alarmLocked(p.deadline)
+	l.recordFailureLocked(ErrTimeout, n)
+	l.timedOutLocked(now, n)
+	l.mu.timerAt = never
+	if p := l.mu.deadlines.first(); p != nil {
+		l.armTimerLocked(p.deadline)
 	}
 }
 
-// missedLocked tells the breaker that calls ran late.
-func (l *Link) missedLocked(now int64, calls int) {
+// timedOutLocked informs the breaker of calls that timed out.
+func (l *Link) timedOutLocked(now int64, calls int) {
 	switch {
 	case calls == 0:
-	case l.stoppedLocked(now):
+	case l.stalledLocked(now):
 		l.mu.breaker.restart(now)
-	case l.mu.breaker.missed(now, calls):
-		l.cutLocked(now)
+	case l.mu.breaker.timedOut(now, calls):
+		l.tripLocked(now)
 	}
 }
 
-// stoppedLocked reports whether it is this process that did not run for a while:
-// the timer is overdue. Answers may be waiting to be read, so that is no sign
-// that the member is silent.
-func (l *Link) stoppedLocked(now int64) bool {
-	return l.mu.fires != never && now-l.mu.fires > int64(l.o.Timeout)/8
+// stalledLocked reports whether this process did not run for a while: the timer is
+// overdue. Answers may be waiting to be read then, so calls that time out say
+// nothing about the member.
+func (l *Link) stalledLocked(now int64) bool {
+	return l.mu.timerAt != never && now-l.mu.timerAt > int64(l.o.Timeout)/8
 }
 
-// heap holds calls, the one with the earliest deadline first. Each has four
-// children. Deadlines mostly come in order and go in order, so both are cheap.
-type heap []due
+// heap is a 4-ary min-heap of calls by deadline. Deadlines are mostly added and
+// removed in order, which is cheap.
+type heap []heapEntry
 
-type due struct {
+type heapEntry struct {
 	deadline int64
 	p        *Pending
 }
@@ -78,14 +77,14 @@ func (h heap) first() *Pending {
 }
 
 func (h *heap) push(p *Pending) {
-	*h = append(*h, due{})
-	h.up(len(*h)-1, due{p.deadline, p})
+	*h = append(*h, heapEntry{})
+	h.up(len(*h)-1, heapEntry{p.deadline, p})
 }
 
 func (h *heap) remove(p *Pending) {
-	at, last := p.due, len(*h)-1
+	at, last := p.heapIndex, len(*h)-1
 	moved := (*h)[last]
-	(*h)[last] = due{}
+	(*h)[last] = heapEntry{}
 	*h = (*h)[:last]
 	if at == last {
 		return
@@ -97,8 +96,8 @@ func (h *heap) remove(p *Pending) {
 	}
 }
 
-// up puts d at i, which is free, or above.
-func (h *heap) up(i int, d due) {
+// up puts d at the free place i, or at one of its ancestors.
+func (h *heap) up(i int, d heapEntry) {
 	for i > 0 {
 		parent := (i - 1) / 4
 		if (*h)[parent].deadline <= d.deadline {
@@ -110,8 +109,8 @@ func (h *heap) up(i int, d due) {
 	h.set(i, d)
 }
 
-// down puts d at i, which is free, or below.
-func (h *heap) down(i int, d due) {
+// down puts d at the free place i, or at one of its descendants.
+func (h *heap) down(i int, d heapEntry) {
 	for {
 		least := -1
 		for c := 4*i + 1; c < min(4*i+5, len(*h)); c++ {
@@ -128,7 +127,7 @@ func (h *heap) down(i int, d due) {
 	h.set(i, d)
 }
 
-func (h *heap) set(i int, d due) {
+func (h *heap) set(i int, d heapEntry) {
 	(*h)[i] = d
-	d.p.due = i
+	d.p.heapIndex = i
 }

@@ -2,59 +2,59 @@
 
 package link
 
-// Events are called without locks held, by whichever goroutine noticed, and
-// must return soon. Nil fields are not called.
+// Events are called without locks held, by any goroutine of the link or of its
+// callers, and must return quickly. Nil fields are not called.
 type Events struct {
-	Batch   func(items int)            // was sent
-	Failed  func(err error, calls int) // calls ended without an answer
-	Breaker func(open bool)            // one call at a time; the last one is true
+	Batch  func(items int)            // a batch was sent
+	Failed func(err error, calls int) // calls ended without an answer
+	// Breaker reports that the breaker opened or closed. Calls do not overlap, and
+	// the last one has the current state.
+	Breaker func(open bool)
 }
 
-// note is an event that waits for the lock to be released.
-type note struct {
+// event is reported when the lock is released.
+type event struct {
 	err     error
 	calls   int
-	breaker bool // changed
+	breaker bool // it opened or closed
 }
 
-// noteLocked remembers that calls failed.
-func (l *Link) noteLocked(err error, calls int) {
+func (l *Link) recordFailureLocked(err error, calls int) {
 	if calls > 0 && l.o.Events.Failed != nil {
-		l.mu.notes = append(l.mu.notes, note{err: err, calls: calls})
+		l.mu.events = append(l.mu.events, event{err: err, calls: calls})
 	}
 }
 
-// noteBreakerLocked remembers that the breaker opened or closed.
-func (l *Link) noteBreakerLocked() {
+func (l *Link) recordBreakerLocked() {
 	if l.o.Events.Breaker != nil {
-		l.mu.notes = append(l.mu.notes, note{breaker: true})
+		l.mu.events = append(l.mu.events, event{breaker: true})
 	}
 }
 
-// unlock releases the lock and reports what was noted while it was held.
+// unlock releases the lock and reports the events recorded while it was held.
 func (l *Link) unlock() {
-	notes := l.mu.notes
-	l.mu.notes = nil
+	events := l.mu.events
+	l.mu.events = nil
 	l.mu.Unlock()
-	for _, n := range notes {
-		if n.breaker {
-			l.tellBreaker()
+	for _, e := range events {
+		if e.breaker {
+			l.reportBreaker()
 		} else {
-			l.o.Events.Failed(n.err, n.calls)
+			l.o.Events.Failed(e.err, e.calls)
 		}
 	}
 }
 
-// tellBreaker reports the state of the breaker as it is now: two goroutines that
-// saw it change may come here in either order.
-func (l *Link) tellBreaker() {
-	l.told.Lock()
-	defer l.told.Unlock()
+// reportBreaker reads the state again: two goroutines that saw it change may
+// arrive in either order.
+func (l *Link) reportBreaker() {
+	l.reported.Lock()
+	defer l.reported.Unlock()
 	l.mu.Lock()
 	open := l.mu.breaker.open
 	l.mu.Unlock()
-	if open != l.told.open {
-		l.told.open = open
+	if open != l.reported.open {
+		l.reported.open = open
 		l.o.Events.Breaker(open)
 	}
 }

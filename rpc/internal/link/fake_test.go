@@ -14,8 +14,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// pipe is both ends of a stream in memory. Like gRPC's, it ends for the client
-// when ctx does or when the handler returns, after what was sent before.
+// pipe is an in-memory stream. As in gRPC, the client receives what was sent before
+// the stream ended, which it does when ctx ends or the handler returns.
 type pipe struct {
 	ctx      context.Context
 	batches  chan *pb.Batch
@@ -29,14 +29,14 @@ type pipe struct {
 // streams from 1.
 type fake struct {
 	handle func(n int, p *pipe) error
-	refuse func(n int) error // of attempts to open, counted from 1
+	reject func(n int) error // rejects the n-th attempt to open, counted from 1
 	depth  int               // batches and answers that a stream holds; 0: 4, -1: none
 
 	mu      sync.Mutex
 	opened  []time.Time // attempts
 	streams int
 	running int // streams that neither side has ended
-	most    int // of running
+	most    int // the maximum of running
 }
 
 // open is an Options.Open.
@@ -44,8 +44,8 @@ func (f *fake) open(ctx context.Context) (Stream, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.opened = append(f.opened, time.Now())
-	if f.refuse != nil {
-		if err := f.refuse(len(f.opened)); err != nil {
+	if f.reject != nil {
+		if err := f.reject(len(f.opened)); err != nil {
 			return nil, err
 		}
 	}
@@ -80,8 +80,8 @@ func (f *fake) open(ctx context.Context) (Stream, error) {
 	return clientEnd{p}, nil
 }
 
-// count returns how often the fake was opened, and how many streams are and were
-// open at once.
+// count returns how often the fake was opened, and how many streams are open and
+// were open at once.
 func (f *fake) count() (attempts, running, most int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -172,7 +172,7 @@ func (p *pipe) Send(a *pb.Answers) error {
 	}
 }
 
-// answering is a handler that answers each batch after a while.
+// answering is a handler that answers each batch after a delay.
 func answering(after time.Duration) func(int, *pipe) error {
 	return func(_ int, p *pipe) error {
 		return Serve(p, nil, func(b *pb.Batch) *pb.Answers {
@@ -204,7 +204,7 @@ func bubble(t *testing.T, f *fake, o Options, test func(t *testing.T, l *Link)) 
 	})
 }
 
-// want is the outcome of a call: a result for its key, or an error.
+// wantResult fails unless a call succeeded with the result for its key.
 func wantResult(t *testing.T, key string, r *pb.Result, err error) {
 	t.Helper()
 	if got := r.GetDecision().GetRequestId(); err != nil || got != key {
@@ -219,7 +219,7 @@ func wantError(t *testing.T, want error, r *pb.Result, err error) {
 	}
 }
 
-// within measures, in virtual time.
+// within fails unless f takes exactly want, in virtual time.
 func within(t *testing.T, want time.Duration, f func()) {
 	t.Helper()
 	start := time.Now()
@@ -228,11 +228,3 @@ func within(t *testing.T, want time.Duration, f func()) {
 		t.Errorf("took %v, want %v", got, want)
 	}
 }
-
-// onlyDeadline has a deadline, and a Done that never fires.
-type onlyDeadline struct {
-	context.Context
-	at time.Time
-}
-
-func (c onlyDeadline) Deadline() (time.Time, bool) { return c.at, true }

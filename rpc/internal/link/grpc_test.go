@@ -15,8 +15,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// member is a server that answers what it is asked: a check of a key gets a
-// decision with the key as its request id.
+// member is a server that answers with answer.
 type member struct {
 	pb.UnimplementedRateLimiterServer
 	stop   chan struct{}
@@ -46,8 +45,7 @@ func check(key string) *pb.Item {
 	return &pb.Item{Call: &pb.Item_Check{Check: &pb.CheckRequest{Key: key}}}
 }
 
-// listen serves m on an address of the loopback interface; "" for any. What it
-// returns is stopped at the end.
+// listen serves m on a loopback address, any if addr is empty, until the test ends.
 func listen(t testing.TB, addr string, m *member, o ...grpc.ServerOption) (*grpc.Server, string) {
 	t.Helper()
 	s, addr, err := tryListen(t, addr, m, o...)
@@ -80,7 +78,7 @@ func tryListen(t testing.TB, addr string, m *member, o ...grpc.ServerOption) (*g
 	return s, ln.Addr().String(), nil
 }
 
-// aging makes a server end connections of an age.
+// aging makes a server end connections at a given age.
 func aging(age, grace time.Duration) keepalive.ServerParameters {
 	return keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: grace}
 }

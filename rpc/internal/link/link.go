@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package link carries calls to one member over one stream, in batches that
-// nobody waits for: an idle link sends at once; what comes while a batch is
-// under way goes with the next one. Members and the client library use the same
-// code.
+// Package link sends calls to one member over one gRPC stream, in batches. No
+// timer delays a batch: an idle link sends at once, and calls that arrive while a
+// batch is in flight go with the next one. Members and the client library share
+// this code.
 //
-// Every call ends once: with its result, or with an error within its deadline.
-// A call is sent again only if the member said, by ending its stream with OK,
-// that it has not looked at it.
+// Every call ends once: with its result, or with an error within its deadline. A
+// call is sent again only if the member ended its stream with OK, which means that
+// it has not read the call.
 package link
 
 import (
@@ -20,26 +20,24 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Errors of a call that has no answer. All but ErrClosed say that the member
-// could not be reached in time; what has become of the call is not known unless
-// the error says so.
+// Errors of a call that has no answer. After ErrBroken, ErrTimeout and ErrClosed
+// the member may have decided the call all the same.
 var (
-	ErrBroken  = errors.New("connection is broken")
-	ErrBreaker = errors.New("breaker is open")               // not sent
-	ErrFull    = errors.New("queue is full")                 // not sent
-	ErrLate    = errors.New("no answer within the deadline") // of the call
-	ErrClosed  = errors.New("link is closed")
+	ErrBroken      = errors.New("connection is broken")
+	ErrBreakerOpen = errors.New("breaker is open")               // not sent
+	ErrQueueFull   = errors.New("queue is full")                 // not sent
+	ErrTimeout     = errors.New("no answer within the deadline") // of the call
+	ErrClosed      = errors.New("link is closed")
 )
 
 // Stream is a bidirectional stream of batches, as gRPC generates it. Send and
 // CloseSend are called by one goroutine at a time, Recv by another.
 //
-// The items of a batch that Send gets are encoded already: marshalled, alone or
-// within another message, it is like any other batch, but its Items are empty.
-// A stream that wants to see them calls [Decoded]. Send must not keep the batch.
+// The items of a batch passed to Send are already encoded, and its Items field is
+// empty; marshalling the batch gives the usual bytes. An implementation that needs
+// the items calls [Decoded]. Send must not keep the batch.
 //
-// Recv puts what it received into its argument, of which it owns the memory
-// until the next Recv.
+// Recv fills its argument, whose memory is valid until the next Recv.
 type Stream interface {
 	Send(*pb.Batch) error
 	Recv(*Answers) error
@@ -48,22 +46,21 @@ type Stream interface {
 
 // Options configure a [Link]. Open is needed.
 type Options struct {
-	// Open starts a stream, which ends when ctx does. It fails, and does not
-	// wait, when the connection is broken; it may block while it is being made.
+	// Open starts a stream, which ends when ctx does. It fails at once when the
+	// connection is broken, and may block while it is being established.
 	Open func(ctx context.Context) (Stream, error)
-	// Ring is the digest that batches carry. Nil: 0.
+	// Ring returns the ring digest that batches carry. Nil: 0.
 	Ring func() uint64
 
-	MaxItems int           // of a batch; 0: 512
-	MaxBytes int           // of a batch, unless one item is larger; 0: 64 KiB
-	MaxQueue int           // calls that wait to be sent; 0: 65,536
-	Timeout  time.Duration // the longest that a call waits; 0: 1 s
-	// Rotate is the age, give or take a tenth, at which a stream that is used is
-	// replaced by a new one. It must be less than the grace that the server
-	// gives to streams of an old connection. 0: 30 s.
+	MaxItems int           // per batch; 0: 512
+	MaxBytes int           // per batch, unless one item is larger; 0: 64 KiB
+	MaxQueue int           // calls waiting to be sent; 0: 65,536
+	Timeout  time.Duration // bounds how long a call waits; 0: 1 s
+	// Rotate is the age, plus or minus a tenth, at which a stream in use is
+	// replaced. It must be less than the grace period that the server gives to
+	// streams of an old connection. 0: 30 s.
 	Rotate time.Duration
-	// Events are told what happens, for metrics. The zero value is silent.
-	Events Events
+	Events Events // for metrics
 }
 
 func (o Options) withDefaults() Options {
@@ -78,85 +75,86 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func positive[T int | time.Duration](v, otherwise T) T {
+func positive[T int | time.Duration](v, fallback T) T {
 	if v > 0 {
 		return v
 	}
-	return otherwise
+	return fallback
 }
 
-// Link is safe for concurrent use. It starts no goroutine before its first call.
+// Link is the batching connection to one member. It is safe for concurrent use,
+// and starts no goroutine before its first call.
 type Link struct {
 	o    Options
-	base time.Time // times are nanoseconds since then
+	base time.Time // all times are nanoseconds since then
 	wg   sync.WaitGroup
-	// Pendings that are not in use. They stay with their link, as channels made
-	// in one synctest bubble must not be used in another.
+	// pendings is per link because a channel made in one synctest bubble must not
+	// be used in another.
 	pendings sync.Pool
 
-	// One stream takes new batches (lane). Another may be on its way in (next),
-	// and one on its way out (old).
 	mu struct {
 		sync.Mutex
 		closed bool
 
-		queue queue // calls that wait to be sent
-		due   heap  // all calls that have not ended, by deadline
-		timer *time.Timer
-		fires int64 // when timer does; never: it does not
+		queue     queue // calls waiting to be sent
+		deadlines heap  // of all calls that have not ended
+		timer     *time.Timer
+		timerAt   int64 // when timer fires; never if it is not set
 
-		lane, next, old *lane
+		current  *stream // takes new batches
+		opening  *stream // will replace current
+		draining *stream // was replaced
 
-		// After a failure nothing is opened, and calls fail with cause, before
-		// resume. pause is how long the last one was.
-		resume int64
-		pause  time.Duration
-		cause  error
+		// After a failure no stream is opened before retryAt, and calls fail with
+		// openErr. backoff is the last delay.
+		retryAt int64
+		backoff time.Duration
+		openErr error
 
-		breaker breaker
-		free    []*batch
-		notes   []note
+		breaker     breaker
+		freeBatches []*batch
+		events      []event // to be reported by unlock
 	}
 
-	told struct { // which Events.Breaker was called last; taken before mu
+	reported struct { // locked before mu
 		sync.Mutex
-		open bool
+		open bool // the last argument of Events.Breaker
 	}
 }
 
 const never = math.MaxInt64
 
-// New returns a link that connects when it is first used. It panics if o has no
-// Open.
+// New returns a link that connects when it is first used. It panics if o.Open is
+// nil.
 func New(o Options) *Link {
 	if o.Open == nil {
 		panic("link: Options.Open is nil")
 	}
 	l := &Link{o: o.withDefaults(), base: time.Now()}
-	l.mu.fires = never
+	l.mu.timerAt = never
 	l.mu.breaker = newBreaker(int64(l.o.Timeout))
 	return l
 }
 
 func (l *Link) now() int64 { return int64(time.Since(l.base)) }
 
-// Status is how a link does.
+// Status is a snapshot of a link.
 type Status struct {
-	Connected   bool // has a stream
+	Connected   bool // has an open stream
 	BreakerOpen bool
 	Queued      int // calls
 	InFlight    int // batches
 }
 
-// Status may be asked at any time.
+// Status returns a snapshot of l.
 func (l *Link) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return Status{
-		Connected:   l.mu.lane != nil,
+		Connected:   l.mu.current != nil,
 		BreakerOpen: l.mu.breaker.open,
 		Queued:      l.mu.queue.n,
-		InFlight:    l.inFlightLocked(),
+		InFlight:    l.batchesInFlightLocked(),
 	}
 }
 
@@ -167,10 +165,10 @@ func (l *Link) Close() {
 	if !l.mu.closed {
 		l.mu.closed = true
 		n := l.failQueueLocked(ErrClosed)
-		for _, ln := range []*lane{l.mu.lane, l.mu.next, l.mu.old} {
-			n += l.dropLocked(ln, ErrClosed)
+		for _, s := range []*stream{l.mu.current, l.mu.opening, l.mu.draining} {
+			n += l.failStreamLocked(s, ErrClosed)
 		}
-		l.noteLocked(ErrClosed, n)
+		l.recordFailureLocked(ErrClosed, n)
 		if l.mu.timer != nil {
 			l.mu.timer.Stop()
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -32,7 +33,7 @@ func TestDo(t *testing.T) {
 	})
 }
 
-func TestWhatIsSent(t *testing.T) {
+func TestBatchContents(t *testing.T) {
 	var got []*pb.Batch
 	f := &fake{handle: func(_ int, p *pipe) error {
 		return Serve(p, nil, func(b *pb.Batch) *pb.Answers {
@@ -78,7 +79,7 @@ func TestWhatIsSent(t *testing.T) {
 	})
 }
 
-func TestGathers(t *testing.T) {
+func TestCallsAreBatched(t *testing.T) {
 	tests := []struct {
 		name    string
 		options Options
@@ -87,7 +88,7 @@ func TestGathers(t *testing.T) {
 		want    []int // items of batches
 	}{
 		// One goes at once, another since it is no smaller; the rest gathers.
-		{"all that waits", Options{}, 100, "k", []int{1, 1, 99}},
+		{"all that is queued", Options{}, 100, "k", []int{1, 1, 99}},
 		{"at most MaxItems", Options{MaxItems: 40}, 100, "k", []int{1, 1, 40, 40, 19}},
 		{"at most MaxBytes", Options{MaxBytes: 1000}, 11, strings.Repeat("k", 200), []int{1, 1, 4, 4, 2}},
 		{"an item larger than MaxBytes", Options{MaxBytes: 100}, 3, strings.Repeat("k", 200), []int{1, 1, 1, 1}},
@@ -129,22 +130,22 @@ func TestDeadlines(t *testing.T) {
 	}{
 		{"of the link", func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return ctx, func() {}
-		}, ErrLate, time.Second},
+		}, ErrTimeout, time.Second},
 		{"of the caller", func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, 30*time.Millisecond)
-		}, ErrLate, 30 * time.Millisecond},
+		}, ErrTimeout, 30 * time.Millisecond},
 		{"later than the link's", func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, time.Minute)
-		}, ErrLate, time.Second},
+		}, ErrTimeout, time.Second},
 		{"that only Deadline knows", func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return onlyDeadline{ctx, time.Now().Add(70 * time.Millisecond)}, func() {}
-		}, ErrLate, 70 * time.Millisecond},
+			return WithDeadline(ctx, time.Now().Add(70*time.Millisecond)), func() {}
+		}, ErrTimeout, 70 * time.Millisecond},
 		{"that has passed", func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return onlyDeadline{ctx, time.Now()}, func() {}
-		}, ErrLate, 0},
+			return WithDeadline(ctx, time.Now()), func() {}
+		}, ErrTimeout, 0},
 		{"passed, by Done", func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, -time.Second)
-		}, ErrLate, 0},
+		}, ErrTimeout, 0},
 		{"cancelled later", func(ctx context.Context) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(ctx)
 			time.AfterFunc(20*time.Millisecond, cancel)
@@ -178,7 +179,7 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
-// Open may block: deadlines hold, and nothing waits for it in vain.
+// Deadlines hold while Open blocks.
 func TestDeadlineWhileOpening(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(Options{Open: func(ctx context.Context) (Stream, error) {
@@ -188,33 +189,33 @@ func TestDeadlineWhileOpening(t *testing.T) {
 		defer l.Close()
 		within(t, time.Second, func() {
 			r, err := l.Do(t.Context(), check("k"))
-			wantError(t, ErrLate, r, err)
+			wantError(t, ErrTimeout, r, err)
 		})
 	})
 }
 
-// Who did not run for a while knows nothing of the member.
-func TestStoppedProcessDoesNotOpenTheBreaker(t *testing.T) {
+// Timeouts after a pause of this process say nothing about the member.
+func TestStalledProcessDoesNotOpenTheBreaker(t *testing.T) {
 	f := &fake{handle: frozen}
 	l := New(Options{Open: f.open, Timeout: 50 * time.Millisecond})
 	defer l.Close()
 	p := l.Start(t.Context(), check("k"))
-	until(t, "a batch", func() bool { return l.Status().InFlight > 0 })
-	l.mu.Lock() // stands in for a stopped process: the timer comes late
-	until(t, "the timer to be overdue", func() bool { return l.stoppedLocked(l.now()) })
+	waittest.Until(t, "a batch", func() bool { return l.Status().InFlight > 0 })
+	l.mu.Lock() // stands in for a stalled process: the timer is overdue
+	waittest.Until(t, "the timer to be overdue", func() bool { return l.stalledLocked(l.now()) })
 	l.mu.Unlock()
 	r, err := p.Wait(t.Context())
-	wantError(t, ErrLate, r, err)
+	wantError(t, ErrTimeout, r, err)
 	if l.Status().BreakerOpen {
-		t.Error("the breaker opened when the process had been stopped")
+		t.Error("the breaker opened after the process had stalled")
 	}
-	until(t, "the breaker", func() bool { // the member is silent, too
+	waittest.Until(t, "the breaker", func() bool { // the member is silent, too
 		_, _ = l.Do(t.Context(), check("k"))
 		return l.Status().BreakerOpen
 	})
 }
 
-func TestLateCallsAreNotSent(t *testing.T) {
+func TestTimedOutCallsAreNotSent(t *testing.T) {
 	var mu sync.Mutex
 	var keys []string
 	f := &fake{handle: func(_ int, p *pipe) error {
@@ -239,7 +240,7 @@ func TestLateCallsAreNotSent(t *testing.T) {
 		for i, p := range pending {
 			r, err := p.Wait(t.Context())
 			if i == 2 || i == 4 {
-				wantError(t, ErrLate, r, err)
+				wantError(t, ErrTimeout, r, err)
 			} else {
 				wantResult(t, fmt.Sprint("k", i), r, err)
 			}
@@ -250,7 +251,7 @@ func TestLateCallsAreNotSent(t *testing.T) {
 	}
 }
 
-func TestFull(t *testing.T) {
+func TestQueueFull(t *testing.T) {
 	bubble(t, &fake{handle: frozen}, Options{MaxQueue: 5}, func(t *testing.T, l *Link) {
 		var pending []*Pending
 		for range 2 + 5 { // two batches under way, five waiting
@@ -262,7 +263,7 @@ func TestFull(t *testing.T) {
 		}
 		within(t, 0, func() {
 			r, err := l.Do(t.Context(), check("k"))
-			wantError(t, ErrFull, r, err)
+			wantError(t, ErrQueueFull, r, err)
 		})
 		for _, p := range pending {
 			if _, err := p.Wait(t.Context()); err == nil {
@@ -272,7 +273,7 @@ func TestFull(t *testing.T) {
 	})
 }
 
-func TestBadItem(t *testing.T) {
+func TestInvalidItem(t *testing.T) {
 	bubble(t, &fake{handle: answering(0)}, Options{}, func(t *testing.T, l *Link) {
 		for _, key := range []string{"\xff", strings.Repeat("k", 2<<20)} {
 			r, err := l.Do(t.Context(), check(key))
@@ -285,8 +286,8 @@ func TestBadItem(t *testing.T) {
 	})
 }
 
-// Once Start has returned, the item is the caller's.
-func TestItemMayBeChanged(t *testing.T) {
+// The caller may change the item once Start has returned.
+func TestItemIsNotUsedAfterStart(t *testing.T) {
 	bubble(t, &fake{handle: answering(time.Millisecond)}, Options{}, func(t *testing.T, l *Link) {
 		item := check("")
 		var pending []*Pending
@@ -405,7 +406,7 @@ func TestHeap(t *testing.T) {
 			in = slices.Delete(in, i, i+1)
 		}
 		for i, p := range in {
-			if h[p.due].p != p {
+			if h[p.heapIndex].p != p {
 				t.Fatalf("call %d is not where it says", i)
 			}
 		}

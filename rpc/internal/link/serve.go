@@ -15,15 +15,15 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// ServerStream is the other end of a [Stream]. Send must not keep the answers.
+// ServerStream is the server's end of a [Stream]. Send must not keep the answers.
 type ServerStream interface {
 	Send(*pb.Answers) error
 	Recv() (*pb.Batch, error)
 	Context() context.Context
 }
 
-// PanicError is what Serve returns when answer panicked. To the peer it is no
-// more than an internal error.
+// PanicError is what [Serve] returns when answer panicked. The peer gets codes.Internal
+// without details.
 type PanicError struct {
 	Value any
 	Stack []byte // of answer
@@ -31,31 +31,32 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("answering a batch panicked: %v", e.Value) }
 
-// GRPCStatus is what the peer gets.
+// GRPCStatus returns what the peer gets.
 func (e *PanicError) GRPCStatus() *status.Status {
 	return status.New(codes.Internal, "internal error")
 }
 
-// Serve answers batches until the peer ends the stream, or stop is closed: then
-// it finishes the batch at hand and returns nil, so that the peer sends what is
-// unanswered to somebody else. A batch whose stream has ended is not answered.
+// Serve answers batches until the peer ends the stream or stop is closed. After
+// stop it finishes the current batch and returns nil, which ends the stream with OK,
+// so that the peer sends its unanswered calls elsewhere. A batch that is read after
+// the stream has ended is not answered.
 //
-// Answer returns one result per item, which may be encoded already, as unknown
-// fields, and may use the same memory for the next batch; Serve numbers the
-// answers. It is called by
-// one goroutine, which Serve starts, and not after Serve has returned. That
-// goroutine may still be waiting in Recv then: it ends when the stream's context
-// does, which the return of a gRPC handler brings about.
+// Answer returns one result per item, which may be encoded in unknown fields; it
+// may reuse the memory of the answers for the next batch. Serve sets the sequence.
+//
+// Answer is called by one goroutine, which Serve starts, and never after Serve has
+// returned. That goroutine may then still be in Recv: it ends with the stream's
+// context, which gRPC cancels when the handler returns.
 func Serve(s ServerStream, stop <-chan struct{}, answer func(*pb.Batch) *pb.Answers) error {
-	e := exchange{stream: s, answer: answer, turn: make(chan struct{}, 1)}
-	done := make(chan error, 1) // one error, whether or not somebody waits for it
+	e := exchange{stream: s, answer: answer, busy: make(chan struct{}, 1)}
+	done := make(chan error, 1) // buffered: Serve may have returned
 	go func() { done <- e.run() }()
 	select {
 	case err := <-done:
 		return err
 	case <-stop:
 	}
-	e.turn <- struct{}{} // waits for the batch at hand, and is never taken back
+	e.busy <- struct{}{} // after the current batch; never released
 	return e.err
 }
 
@@ -65,15 +66,15 @@ type exchange struct {
 
 	sequence uint64 // of the last batch
 
-	// turn has its one place taken by who may look at a batch, until it has
-	// answered it; for good, once nobody may.
-	turn chan struct{}
-	err  error // guarded by turn: the stream did not end well
+	// busy is a lock, held while a batch is read and answered, and for good once
+	// Serve returns.
+	busy chan struct{}
+	err  error // why the stream failed; guarded by busy
 }
 
 // run answers batches until the stream ends.
 func (e *exchange) run() (err error) {
-	defer recovered(&err) // of Recv, which decodes
+	defer recovered(&err) // Recv decodes
 	for {
 		batch, err := e.stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -88,16 +89,16 @@ func (e *exchange) run() (err error) {
 	}
 }
 
-// serve answers one batch, unless it is too late for that.
+// serve answers one batch, unless Serve has been stopped.
 func (e *exchange) serve(batch *pb.Batch) (more bool, err error) {
 	select {
-	case e.turn <- struct{}{}:
+	case e.busy <- struct{}{}:
 	default:
 		return false, nil // Serve has returned, or is about to
 	}
 	e.err = e.answerOne(batch)
 	more, err = e.err == nil, e.err
-	<-e.turn
+	<-e.busy
 	return more, err
 }
 
@@ -107,7 +108,7 @@ func (e *exchange) answerOne(batch *pb.Batch) (err error) {
 	if got := batch.GetSequence(); got != e.sequence {
 		return status.Errorf(codes.InvalidArgument, "sequence: must be %d, got %d", e.sequence, got)
 	}
-	// The peer has given up what it does not wait for.
+	// The peer does not wait for answers any more.
 	if err := e.stream.Context().Err(); err != nil {
 		return status.FromContextError(err).Err()
 	}
@@ -116,8 +117,8 @@ func (e *exchange) answerOne(batch *pb.Batch) (err error) {
 	return e.stream.Send(answers)
 }
 
-// recovered turns a panic into an error: no interceptor sees it in a goroutine
-// of ours.
+// recovered turns a panic into an error, because no interceptor recovers in a
+// goroutine that Serve started.
 func recovered(err *error) {
 	if v := recover(); v != nil {
 		*err = &PanicError{v, debug.Stack()}

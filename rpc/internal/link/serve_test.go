@@ -17,8 +17,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// server runs Serve on a pipe in a bubble and returns the other end. After stop
-// or the end of the stream, its error comes from ended.
+// server runs Serve on a pipe in a bubble and returns the other end. The error of
+// Serve is sent to ended.
 func server(t *testing.T, answer func(*pb.Batch) *pb.Answers) (p clientEnd, stop chan struct{}, ended chan error) {
 	t.Helper()
 	stop, ended = make(chan struct{}), make(chan error, 1)
@@ -62,7 +62,7 @@ func TestServeUntilThePeerEnds(t *testing.T) {
 	})
 }
 
-// Stop lets the batch at hand be answered, and none after it be looked at.
+// After stop the current batch is answered and no further batch is read.
 func TestServeStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		looked := 0
@@ -122,7 +122,7 @@ func TestServeErrors(t *testing.T) {
 			})
 		})
 	}
-	t.Run("panic and stop", func(t *testing.T) { // what was begun is not to be sent again
+	t.Run("panic and stop", func(t *testing.T) { // the batch was read, so it must not be sent again
 		synctest.Test(t, func(t *testing.T) {
 			p, stop, ended := server(t, func(*pb.Batch) *pb.Answers {
 				time.Sleep(time.Second)
@@ -139,8 +139,8 @@ func TestServeErrors(t *testing.T) {
 	})
 }
 
-// A member that was stopped finds batches whose sender has given up.
-func TestServeDoesNotAnswerTheDead(t *testing.T) {
+// A member that was frozen finds batches whose sender does not wait any more.
+func TestServeDoesNotAnswerCancelledStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		p := &deadStream{ctx: ctx}
@@ -155,7 +155,7 @@ func TestServeDoesNotAnswerTheDead(t *testing.T) {
 	})
 }
 
-// deadStream has a batch that came before it was cancelled.
+// deadStream has a batch that arrived before the stream was cancelled.
 type deadStream struct{ ctx context.Context }
 
 func (s *deadStream) Context() context.Context { return s.ctx }

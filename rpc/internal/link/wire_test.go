@@ -14,13 +14,14 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 // These tests run over real gRPC and the loopback interface.
 
-// callers runs n goroutines that call until stop is closed, and returns how many
-// calls succeeded, and the first error.
+// callers runs n goroutines that call until stop is closed. It returns how many calls
+// succeeded and the first error.
 func callers(t *testing.T, l *Link, n int, stop <-chan struct{}) (answered *atomic.Int64, failed *atomic.Value, wait func()) {
 	answered, failed = new(atomic.Int64), new(atomic.Value)
 	var wg sync.WaitGroup
@@ -46,17 +47,7 @@ func callers(t *testing.T, l *Link, n int, stop <-chan struct{}) (answered *atom
 	return answered, failed, wg.Wait
 }
 
-// until waits for a condition.
-func until(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-// Servers that leave, one after the other on the same address, cost no call.
+// Servers that stop gracefully, one after the other on one address, fail no call.
 func TestGracefulStopLosesNoCall(t *testing.T) {
 	m := &member{stop: make(chan struct{}), answer: echo}
 	s, addr := listen(t, "", m)
@@ -69,7 +60,7 @@ func TestGracefulStopLosesNoCall(t *testing.T) {
 	}
 	for range rounds {
 		before := answered.Load()
-		until(t, "calls", func() bool { return answered.Load() > before+100 || failed.Load() != nil })
+		waittest.Until(t, "calls", func() bool { return answered.Load() > before+100 || failed.Load() != nil })
 		stopped := make(chan struct{})
 		go func(old *grpc.Server) {
 			defer close(stopped)
@@ -91,7 +82,7 @@ func TestGracefulStopLosesNoCall(t *testing.T) {
 // relisten serves on addr as soon as it is free.
 func relisten(t *testing.T, addr string, m *member) (s *grpc.Server) {
 	t.Helper()
-	until(t, "the address", func() bool {
+	waittest.Until(t, "the address", func() bool {
 		var err error
 		s, _, err = tryListen(t, addr, m)
 		return err == nil
@@ -99,7 +90,7 @@ func relisten(t *testing.T, addr string, m *member) (s *grpc.Server) {
 	return s
 }
 
-// Connections that the server ages out cost no call either.
+// Connections that the server ends because of their age fail no call.
 func TestConnectionAge(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 2 s")
@@ -116,8 +107,8 @@ func TestConnectionAge(t *testing.T) {
 	}
 }
 
-// A server that stops reading and answering costs the timeout, once; when the
-// breaker opens, it sees its stream end.
+// A server that stops reading and answering costs callers one timeout, and its
+// stream ends when the breaker opens.
 func TestFrozenServer(t *testing.T) {
 	freeze, ended := make(chan struct{}), make(chan struct{})
 	var frozen atomic.Bool
@@ -148,14 +139,14 @@ func TestFrozenServer(t *testing.T) {
 		pending = append(pending, l.Start(t.Context(), check(large)))
 	}
 	for _, p := range pending {
-		if r, err := p.Wait(t.Context()); r != nil || !errors.Is(err, ErrLate) && !errors.Is(err, ErrBroken) && !errors.Is(err, ErrBreaker) {
+		if r, err := p.Wait(t.Context()); r != nil || !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrBroken) && !errors.Is(err, ErrBreakerOpen) {
 			t.Fatalf("Wait() = %v, %v", r, err)
 		}
 	}
 	if took := time.Since(start); took > 10*time.Second { // on a busy machine
 		t.Errorf("calls ended after %v, want about 300 ms", took)
 	}
-	until(t, "the stream to end", func() bool { // later, if this process was starved: then it is not the server that is silent
+	waittest.Until(t, "the stream to end", func() bool { // later if this process stalled: see stalledLocked
 		select {
 		case <-ended:
 			return true
@@ -169,13 +160,13 @@ func TestFrozenServer(t *testing.T) {
 	}
 	frozen.Store(false)
 	close(freeze)
-	until(t, "an answer", func() bool {
+	waittest.Until(t, "an answer", func() bool {
 		_, err := l.Do(t.Context(), check("k"))
 		return err == nil
 	})
 }
 
-// A server that dies fails its calls at once.
+// A server that is killed fails its calls at once.
 func TestKilledServer(t *testing.T) {
 	hang := make(chan struct{})
 	m := &member{stop: make(chan struct{}), answer: func(b *pb.Batch) *pb.Answers {
@@ -188,7 +179,7 @@ func TestKilledServer(t *testing.T) {
 	for range 100 {
 		pending = append(pending, l.Start(t.Context(), check("k")))
 	}
-	until(t, "a batch", func() bool { return l.Status().InFlight > 0 })
+	waittest.Until(t, "a batch", func() bool { return l.Status().InFlight > 0 })
 	defer close(hang)
 	s.Stop()
 	start := time.Now()
@@ -202,8 +193,7 @@ func TestKilledServer(t *testing.T) {
 	}
 }
 
-// Batches and answers that are far larger than the windows of flow control pass
-// each other.
+// Batches and answers far larger than the flow control windows do not deadlock.
 func TestLargeBatchesBothWays(t *testing.T) {
 	const window = 64 << 10 // the smallest that grpc takes
 	padding := strings.Repeat("a", 8<<10)

@@ -11,8 +11,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// BenchmarkDelivered is one call from its making to its delivery, by an owner
-// that answers at once.
+// BenchmarkDelivered measures one call from Put to its delivery, to an owner that
+// answers at once.
 func BenchmarkDelivered(b *testing.B) {
 	o := newOutbox(b, Options{}, func(context.Context, *pb.Item) error { return nil })
 	stop := running(b, o)

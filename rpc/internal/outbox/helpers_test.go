@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -39,7 +40,7 @@ func final(key, id string, output int64) *pb.Item {
 	return settle(&pb.SettleRequest{Key: key, RequestId: id, OutputTokens: &output})
 }
 
-// describe shows a call in a few characters.
+// describe returns a call as short text.
 func describe(item *pb.Item) string {
 	switch call := item.GetCall().(type) {
 	case *pb.Item_Check:
@@ -67,7 +68,7 @@ func describeAll(items []*pb.Item) string {
 	return strings.Join(words, ", ")
 }
 
-// mustPut puts items and returns how many entries were needless.
+// mustPut puts items and returns how many entries were merged.
 func mustPut(t testing.TB, q *queue, now time.Time, items ...*pb.Item) (merged int) {
 	t.Helper()
 	for _, item := range items {
@@ -85,16 +86,16 @@ func testQueue(l limits) *queue {
 	return newQueue(l, rootOf, rand.New(rand.NewPCG(1, 2)))
 }
 
-var roomy = limits{entries: 1000, bytes: 1 << 20, underWay: 64, age: 10 * time.Minute}
+var roomy = limits{entries: 1000, bytes: 1 << 20, inFlight: 64, age: 10 * time.Minute}
 
-// consistent recounts everything that a queue keeps twice.
+// consistent checks the redundant state of a queue.
 func (q *queue) consistent() error {
 	count, bytes, busy, probes, aged := 0, 0, 0, 0, 0
 	for at, c := range q.chains {
-		if len(c.entries) == 0 || c.address != at || c.lane == nil || q.lanes[c.lane.owner] != c.lane {
-			return fmt.Errorf("chain %v: %d entries, address %v, lane %+v", at, len(c.entries), c.address, c.lane)
+		if len(c.entries) == 0 || c.id != at || c.owner == nil || q.owners[c.owner.name] != c.owner {
+			return fmt.Errorf("chain %v: %d entries, id %v, owner %+v", at, len(c.entries), c.id, c.owner)
 		}
-		if c.turn == nil {
+		if c.waiting == nil {
 			busy++
 		}
 		for i, e := range c.entries {
@@ -102,46 +103,46 @@ func (q *queue) consistent() error {
 			bytes += e.size
 			if e.age != nil {
 				aged++
-			} else if i > 0 || c.turn != nil {
-				return fmt.Errorf("chain %v: entry %d has no age and is not under way", at, i)
+			} else if i > 0 || c.waiting != nil {
+				return fmt.Errorf("chain %v: entry %d has no age and is not in flight", at, i)
 			}
 			if i > 0 && e.at.Before(c.entries[i-1].at) {
 				return fmt.Errorf("chain %v: entry %d is older than the one before", at, i)
 			}
 		}
 	}
-	if count != q.count || bytes != q.bytes || busy != q.underWay || aged != q.ages.Len() {
-		return fmt.Errorf("%d entries, %d bytes, %d under way, %d with an age; want %d, %d, %d, %d",
-			q.count, q.bytes, q.underWay, q.ages.Len(), count, bytes, busy, aged)
+	if count != q.count || bytes != q.bytes || busy != q.inFlight || aged != q.byAge.Len() {
+		return fmt.Errorf("%d entries, %d bytes, %d in flight, %d with an age; want %d, %d, %d, %d",
+			q.count, q.bytes, q.inFlight, q.byAge.Len(), count, bytes, busy, aged)
 	}
-	if q.count > q.limits.entries || q.bytes > q.limits.bytes || q.underWay > q.limits.underWay || q.probes > q.limits.underWay/2 {
-		return fmt.Errorf("%d entries, %d bytes, %d under way, %d probes, limits %+v", q.count, q.bytes, q.underWay, q.probes, q.limits)
+	if q.count > q.limits.entries || q.bytes > q.limits.bytes || q.inFlight > q.limits.inFlight || q.probes > q.limits.inFlight/2 {
+		return fmt.Errorf("%d entries, %d bytes, %d in flight, %d probes, limits %+v", q.count, q.bytes, q.inFlight, q.probes, q.limits)
 	}
-	waiting, ready, ailing := 0, 0, 0
+	waiting, ready, failing := 0, 0, 0
 	busy = 0
-	for owner, l := range q.lanes {
-		waiting += l.chains.Len()
-		busy += l.underWay
-		mayStart := l.chains.Len() > 0 && l.failures == 0 && l.underWay < q.limits.underWay/lanesPerOutbox
-		mayProbe := l.chains.Len() > 0 && l.failures > 0 && l.underWay == 0
-		if l.owner != owner || l.chains.Len()+l.underWay == 0 || (l.ready != nil) != mayStart || (l.index > 0) != mayProbe {
-			return fmt.Errorf("lane %q: %+v", owner, l)
+	for name, o := range q.owners {
+		waiting += o.chains.Len()
+		busy += o.inFlight
+		mayStart := o.chains.Len() > 0 && o.failures == 0 && o.inFlight < q.limits.inFlight/ownerShare
+		mayProbe := o.chains.Len() > 0 && o.failures > 0 && o.inFlight == 0
+		if o.name != name || o.chains.Len()+o.inFlight == 0 || (o.ready != nil) != mayStart || (o.heapIndex > 0) != mayProbe {
+			return fmt.Errorf("owner %q: %+v", name, o)
 		}
 		if mayStart {
 			ready++
 		}
 		if mayProbe {
-			ailing++
-			if q.ailing[l.index-1] != l {
-				return fmt.Errorf("lane %q is not at %d of the heap", owner, l.index)
+			failing++
+			if q.failing[o.heapIndex-1] != o {
+				return fmt.Errorf("owner %q is not at %d of the heap", name, o.heapIndex)
 			}
 		}
 	}
-	if waiting != len(q.chains)-q.underWay || busy != q.underWay || ready != q.ready.Len() || ailing != len(q.ailing) || probes > q.underWay {
-		return fmt.Errorf("lanes have %d chains, %d under way, %d ready, %d ailing; queue %d, %d, %d, %d",
-			waiting, busy, ready, ailing, len(q.chains)-q.underWay, q.underWay, q.ready.Len(), len(q.ailing))
+	if waiting != len(q.chains)-q.inFlight || busy != q.inFlight || ready != q.ready.Len() || failing != len(q.failing) || probes > q.inFlight {
+		return fmt.Errorf("owners have %d chains, %d in flight, %d ready, %d failing; queue %d, %d, %d, %d",
+			waiting, busy, ready, failing, len(q.chains)-q.inFlight, q.inFlight, q.ready.Len(), len(q.failing))
 	}
 	return nil
 }
 
-func (q *queue) holds(key, id string) bool { return q.chains[address{root(key), id}] != nil }
+func (q *queue) holds(key, id string) bool { return q.chains[callID{keypath.Root(key), id}] != nil }

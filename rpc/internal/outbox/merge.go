@@ -5,19 +5,19 @@ package outbox
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// address is where the owner files a call: calls of the same one keep their
-// order.
-type address struct{ root, id string }
+// callID identifies a call at its owner. Calls with the same one keep their order.
+type callID struct{ root, id string }
 
-// addressOf returns the address of a call, or why the outbox can't keep it.
-func addressOf(item *pb.Item) (address, error) {
+// callIDOf returns the callID of a call, or why the outbox cannot hold it.
+func callIDOf(item *pb.Item) (callID, error) {
 	var key, id string
 	switch call := item.GetCall().(type) {
 	case *pb.Item_Check:
@@ -31,62 +31,57 @@ func addressOf(item *pb.Item) (address, error) {
 	case *pb.Item_Count:
 		key, id = call.Count.GetKey(), call.Count.GetRequestId()
 	default:
-		return address{}, fmt.Errorf("call: must be check, reserve, settle, cancel or count, got %T", call)
+		return callID{}, fmt.Errorf("call: must be check, reserve, settle, cancel or count, got %T", call)
 	}
 	if id == "" {
-		return address{}, errors.New("request_id: must not be empty")
+		return callID{}, errors.New("request_id: must not be empty")
 	}
-	return address{root(key), id}, nil
-}
-
-func root(key string) string {
-	r, _, _ := strings.Cut(key, "/")
-	return r
+	return callID{keypath.Root(key), id}, nil
 }
 
 func rootOf(item *pb.Item) string {
-	at, err := addressOf(item)
+	id, err := callIDOf(item)
 	if err != nil {
 		return ""
 	}
-	return at.root
+	return id.root
 }
 
-// verdict is what a new call means for the one that waits before it.
-type verdict uint8
+// relation is how a new call relates to the one that waits before it.
+type relation uint8
 
 const (
-	apart   verdict = iota // both are delivered
-	repeat                 // the new one says nothing more
-	replace                // the waiting one says nothing that the new one does not
-	join                   // one call can say what both say
+	separate   relation = iota // deliver both
+	identical                  // the new one adds nothing
+	superseded                 // the new one replaces the waiting one
+	combinable                 // one call can replace both
 )
 
-// compare asks what the owner would make of two calls of one request id. It says
-// apart unless leaving one out is certain to make no difference, whatever the
-// owner knows of the reservation.
-func compare(waiting, next *pb.Item) verdict {
+// compare returns how two calls with one request id relate. It returns separate
+// unless merging them is certain to make no difference at the owner, whatever the
+// state of the reservation.
+func compare(waiting, next *pb.Item) relation {
 	if waiting.GetReplay() != next.GetReplay() || waiting.GetAttempt() != next.GetAttempt() {
-		return apart
+		return separate
 	}
 	a, b := waiting.GetSettle(), next.GetSettle()
 	switch {
 	case sameCall(waiting, next):
-		return repeat
+		return identical
 	case a == nil || b == nil || a.GetKey() != b.GetKey() || isFinal(a):
-		// A second final with other numbers is for the owner to refuse.
-		return apart
+		// The owner rejects a second final settle with other numbers.
+		return separate
 	case isFinal(b):
 		if supersedes(b, a) {
-			return replace
+			return superseded
 		}
-	case joinable(a, b):
-		return join
+	case canCombine(a, b):
+		return combinable
 	}
-	return apart
+	return separate
 }
 
-// sameCall compares what the owner looks at.
+// sameCall reports whether two calls are equal for the owner.
 func sameCall(a, b *pb.Item) bool {
 	switch call := a.GetCall().(type) {
 	case *pb.Item_Check:
@@ -103,23 +98,23 @@ func sameCall(a, b *pb.Item) bool {
 	return false
 }
 
-// isFinal: absent means true.
+// isFinal reports whether s is final, which is the default.
 func isFinal(s *pb.SettleRequest) bool { return s.Final == nil || *s.Final }
 
-// supersedes reports whether a final settle says everything that progress does.
-// An output or a cost that it leaves out is that of the last progress. Nor may
-// the owner refuse the final and take the progress.
+// supersedes reports whether progress makes no difference once final is applied: the
+// owner takes an output or a cost that final leaves out from the last progress, and
+// it must not reject final where it would accept progress.
 func supersedes(final, progress *pb.SettleRequest) bool {
 	return (final.OutputTokens != nil || progress.OutputTokens == nil) && sameDimensions(final, progress) && inRange(final) &&
 		(final.GetCachedInputTokens() == 0 || final.InputTokens != nil && final.GetCachedInputTokens() <= final.GetInputTokens())
 }
 
-// joinable reports whether the highest numbers of two reports of progress are
-// what the owner would come to from both. Not if one has an input or a cost that
-// the other leaves out: that stands for a number which only the owner knows. Not
-// if their cached input differs: more of it lowers a price, and the owner
-// refuses more than the input.
-func joinable(a, b *pb.SettleRequest) bool {
+// canCombine reports whether the highest numbers of two progress reports have the
+// same effect as both reports. That is not certain if only one of them has an input
+// or a certain cost, because the owner fills in what is absent, nor if their cached
+// input differs, because more of it lowers the price and the owner rejects more of it
+// than there is input.
+func canCombine(a, b *pb.SettleRequest) bool {
 	return (a.InputTokens == nil) == (b.InputTokens == nil) && a.GetCachedInputTokens() == b.GetCachedInputTokens() &&
 		sameDimensions(a, b) && inRange(a) && inRange(b)
 }
@@ -137,24 +132,20 @@ func sameDimensions(a, b *pb.SettleRequest) bool {
 	return true
 }
 
-// maxAmount is the largest that the owner takes, 2^53.
-const maxAmount = 1 << 53
-
-// inRange reports whether the owner would take the numbers: joining must not
-// spoil good ones.
+// inRange reports whether the owner accepts the numbers of s. A valid report must not
+// be combined with an invalid one.
 func inRange(s *pb.SettleRequest) bool {
-	good := func(n int64) bool { return n >= 0 && n <= maxAmount }
+	ok := func(n int64) bool { return n >= 0 && n <= amount.Max }
 	for _, n := range s.GetCosts() {
-		if !good(n) {
+		if !ok(n) {
 			return false
 		}
 	}
-	return good(s.GetInputTokens()) && good(s.GetCachedInputTokens()) && good(s.GetOutputTokens())
+	return ok(s.GetInputTokens()) && ok(s.GetCachedInputTokens()) && ok(s.GetOutputTokens())
 }
 
-// joined returns what two joinable reports of progress say together. It changes
-// neither.
-func joined(waiting, next *pb.Item) *pb.Item {
+// combine returns one progress report in place of two. It changes neither.
+func combine(waiting, next *pb.Item) *pb.Item {
 	a, b := waiting.GetSettle(), next.GetSettle()
 	s := proto.CloneOf(b)
 	s.InputTokens = highest(a.InputTokens, b.InputTokens)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -55,7 +56,7 @@ func TestMerge(t *testing.T) {
 		{"with an input that the other leaves out", []*pb.Item{withInput, progress("a", "1", 2)}, "progress 0, progress 2"},
 		{"with a cost that the other leaves out", []*pb.Item{withCost(1, 1), progress("a", "1", 2)}, "progress 1, progress 2"},
 		{"with the same cost", []*pb.Item{withCost(1, 7), withCost(3, 2)}, "progress 3"},
-		{"a number that nobody takes", []*pb.Item{progress("a", "1", maxAmount+1), progress("a", "1", 2)}, "progress 9007199254740993, progress 2"},
+		{"an invalid number", []*pb.Item{progress("a", "1", amount.Max+1), progress("a", "1", 2)}, "progress 9007199254740993, progress 2"},
 		{"with the same cached input", []*pb.Item{cached(&five, 3, 1, true), cached(&five, 3, 2, true)}, "progress 2"},
 		{"with more cached input", []*pb.Item{cached(&five, 3, 1, true), cached(&five, 4, 2, true)}, "progress 1, progress 2"},
 		{"final with cached input", []*pb.Item{progress("a", "1", 1), cached(&five, 5, 2, false)}, "final 2"},
@@ -100,7 +101,7 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// countOf counts the calls of a list of describeAll.
+// countOf counts the calls in a result of describeAll.
 func countOf(list string) int {
 	n := 1
 	for _, r := range list {
@@ -111,7 +112,7 @@ func countOf(list string) int {
 	return n
 }
 
-// drain delivers everything, and returns it.
+// drain delivers all calls and returns them.
 func drain(t testing.TB, q *queue) (items []*pb.Item) {
 	t.Helper()
 	for q.len() > 0 {
@@ -121,7 +122,7 @@ func drain(t testing.TB, q *queue) (items []*pb.Item) {
 		}
 		for _, a := range p.attempts {
 			items = append(items, a.item)
-			q.done(start, a, answered)
+			q.complete(start, a, answered)
 		}
 		if err := q.consistent(); err != nil {
 			t.Fatal(err)
@@ -130,16 +131,16 @@ func drain(t testing.TB, q *queue) (items []*pb.Item) {
 	return items
 }
 
-// TestWhatIsUnderWayIsLeftAlone: its numbers may be with the owner already.
-func TestWhatIsUnderWayIsLeftAlone(t *testing.T) {
+// TestEntryInFlightIsNotMerged: the owner may have its numbers already.
+func TestEntryInFlightIsNotMerged(t *testing.T) {
 	q := testQueue(roomy)
 	mustPut(t, q, start, progress("a", "1", 1))
 	a := q.next(start).attempts[0]
 	if merged := mustPut(t, q, start, progress("a", "1", 2), progress("a", "1", 3)); merged != 1 {
 		t.Errorf("%d merged, want the two that wait", merged)
 	}
-	q.done(start, a, failed)
-	q.kick(start)
+	q.complete(start, a, failed)
+	q.retryNow(start)
 	if got, want := describeAll(drain(t, q)), "progress 1, progress 3"; got != want {
 		t.Errorf("delivered %s, want %s", got, want)
 	}
@@ -180,7 +181,7 @@ func newOwner(t testing.TB) *owner {
 	return o
 }
 
-// apply decides a call. Errors are answers here.
+// apply decides a call. An error of the owner is an answer.
 func (o *owner) apply(ctx context.Context, item *pb.Item) error {
 	var err error
 	switch call := item.GetCall().(type) {
@@ -196,9 +197,9 @@ func (o *owner) apply(ctx context.Context, item *pb.Item) error {
 	return err
 }
 
-// sight is what can be seen of a reservation and its limits, at once and after
-// its lease would have run out.
-func (o *owner) sight(ctx context.Context, t testing.TB) []proto.Message {
+// observe returns the state of a reservation and its limits, now and after its lease
+// has expired.
+func (o *owner) observe(ctx context.Context, t testing.TB) []proto.Message {
 	t.Helper()
 	now := o.now
 	defer func() { o.now = now }()
@@ -215,8 +216,8 @@ func (o *owner) sight(ctx context.Context, t testing.TB) []proto.Message {
 	return seen
 }
 
-// TestMergingIsInvisible compares a real owner that is told of everything with
-// one that is told through the outbox: all that can be seen of it is the same.
+// TestMergingIsInvisible compares an owner that gets every call with one that gets
+// them through the outbox: their observable state must be the same.
 func TestMergingIsInvisible(t *testing.T) {
 	ctx := t.Context()
 	total, merges := 0, 0
@@ -245,7 +246,7 @@ func TestMergingIsInvisible(t *testing.T) {
 		for _, item := range drain(t, q) {
 			_ = through.apply(ctx, item)
 		}
-		if diff := cmp.Diff(direct.sight(ctx, t), through.sight(ctx, t), protocmp.Transform()); diff != "" {
+		if diff := cmp.Diff(direct.observe(ctx, t), through.observe(ctx, t), protocmp.Transform()); diff != "" {
 			rt.Fatalf("told of everything (-), through the outbox (+):\n%s", diff)
 		}
 		// The end is the same as well.
@@ -254,7 +255,7 @@ func TestMergingIsInvisible(t *testing.T) {
 		if a != b {
 			rt.Fatalf("%v after everything: %s, through the outbox: %s", last, a, b)
 		}
-		if diff := cmp.Diff(direct.sight(ctx, t), through.sight(ctx, t), protocmp.Transform()); diff != "" {
+		if diff := cmp.Diff(direct.observe(ctx, t), through.observe(ctx, t), protocmp.Transform()); diff != "" {
 			rt.Fatalf("after the last settle, told of everything (-), through the outbox (+):\n%s", diff)
 		}
 	})
@@ -264,7 +265,7 @@ func TestMergingIsInvisible(t *testing.T) {
 	}
 }
 
-// drawSettle draws a settle. Some are wrong.
+// drawSettle draws a settle, which may be invalid.
 func drawSettle(rt *rapid.T) *pb.Item {
 	s := &pb.SettleRequest{Key: "acme/a", RequestId: "1"}
 	number := func(name string, least int) *int64 {

@@ -1,25 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package outbox keeps calls that their owner must hear of and that could not
-// reach it: settles, cancels, and the charges that were decided without it.
+// Package outbox holds calls that could not reach their owner, and delivers them
+// later: settles, cancels, and charges that were decided without the owner.
 //
-// What it promises:
-//   - A call stays until its owner has answered it, refused it for good, or the
-//     call is so old that the owner has forgotten its request id. What is not
-//     delivered is counted and reported.
-//   - Calls of one request id, under one root, are delivered in the order in
-//     which they came, one at a time. A call may be delivered more than once: the
-//     owner knows the id.
-//   - One owner that does not answer delays nothing for the others.
-//   - Entries, bytes and goroutines are bounded. Nothing waits for room: a call
-//     for which there is none is refused.
+//   - A call stays until its owner has answered it or rejected it for good, or until
+//     it is so old that the owner has forgotten its request id. What is dropped is
+//     counted and reported.
+//   - Calls with the same root and request id are delivered in the order of their
+//     puts, one at a time. A call may be delivered more than once; the owner
+//     recognizes the id.
+//   - An owner that does not answer does not delay calls to other owners.
+//   - Entries, bytes and goroutines are bounded. A call that does not fit is rejected
+//     at once.
 //
-// A call whose answer was lost is told again, at most MaxAge later. The owner
-// remembers reservations, and checks that it was told of, for as long as that by
-// default.
+// A call whose answer was lost is delivered again, at most MaxAge later. By default
+// the owner remembers reservations and replayed checks for as long as that.
 //
-// It is in memory: what it holds when the process ends is lost, so drain it with
-// [Outbox.Flush].
+// The outbox is in memory: call [Outbox.Flush] before the process ends.
 package outbox
 
 import (
@@ -33,6 +30,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/notify"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -46,52 +44,53 @@ var (
 const (
 	DefaultMaxEntries  = 65_536
 	DefaultMaxBytes    = 64 << 20
-	DefaultMaxAge      = 10 * time.Minute // ids of ended reservations are forgotten then
-	DefaultMaxUnderWay = 64
+	DefaultMaxAge      = 10 * time.Minute // owners forget ended reservations then
+	DefaultMaxInFlight = 64
 	DefaultTimeout     = 2 * time.Second
 )
 
 // Options configure an [Outbox]. Deliver is needed.
 type Options struct {
-	// Deliver tells the owner of a call, and returns once that has answered, or
-	// ctx has ended. It must not change item. Its error is final, and the call is
-	// dropped, if it has a gRPC status that says so: InvalidArgument, NotFound,
-	// AlreadyExists, FailedPrecondition, OutOfRange or DataLoss. Any other error
-	// is temporary. It is called by several goroutines at once.
+	// Deliver sends item to its owner, and returns when the owner has answered or
+	// ctx has ended. It must not change item. An error with the gRPC code
+	// InvalidArgument, NotFound, AlreadyExists, FailedPrecondition, OutOfRange or
+	// DataLoss is final, and the call is dropped; after any other error the call is
+	// retried. Deliver is called by several goroutines at once.
 	Deliver func(ctx context.Context, item *pb.Item) error
-	// Owner names who would get item now. Calls for the same owner wait together
-	// when it does not answer. It must be quick, and must not call the outbox.
-	// Nil: those with the same root wait together.
+	// Owner returns the name of the member that item would be delivered to now.
+	// Calls to the same owner share its backoff. It must be quick, and must not call
+	// the outbox. Nil: the root of the key.
 	Owner func(item *pb.Item) string
 
-	MaxEntries  int           // calls that wait; 0: DefaultMaxEntries
-	MaxBytes    int           // of memory for them, about; 0: DefaultMaxBytes
+	MaxEntries  int           // calls held; 0: DefaultMaxEntries
+	MaxBytes    int           // approximate memory for them; 0: DefaultMaxBytes
 	MaxAge      time.Duration // after which a call is dropped; 0: DefaultMaxAge
-	MaxUnderWay int           // of calls of Deliver; at least 4; 0: DefaultMaxUnderWay
+	MaxInFlight int           // concurrent calls of Deliver; at least 4; 0: DefaultMaxInFlight
 	Timeout     time.Duration // of one call of Deliver; 0: DefaultTimeout
 
 	Logger *slog.Logger // nil: no log
 	Events Events
 }
 
-// Events are called without locks held, by several goroutines at once. Nil
-// fields are not called.
+// Events are called without locks held, by several goroutines at once. Nil fields
+// are not called.
 type Events struct {
 	Delivered func(item *pb.Item)
-	// Merged counts entries that a put made needless: its own, or those that it
-	// takes the place of.
+	// Merged reports entries that a put made unnecessary: the new one, or those that
+	// it replaced.
 	Merged func(entries int)
-	// Retried is an attempt that failed, and will be repeated.
+	// Retried reports a failed attempt that will be repeated.
 	Retried func(item *pb.Item, err error)
-	// Dropped is a call that is given up. Err is nil if it was too old.
-	Dropped func(item *pb.Item, why Reason, err error)
+	// Dropped reports a call that will not be delivered. Err is that of the last
+	// attempt; it may be nil if the call was too old.
+	Dropped func(item *pb.Item, reason Reason, err error)
 }
 
 func (o Options) withDefaults() Options {
 	o.MaxEntries = cmp.Or(o.MaxEntries, DefaultMaxEntries)
 	o.MaxBytes = cmp.Or(o.MaxBytes, DefaultMaxBytes)
 	o.MaxAge = cmp.Or(o.MaxAge, DefaultMaxAge)
-	o.MaxUnderWay = cmp.Or(o.MaxUnderWay, DefaultMaxUnderWay)
+	o.MaxInFlight = cmp.Or(o.MaxInFlight, DefaultMaxInFlight)
 	o.Timeout = cmp.Or(o.Timeout, DefaultTimeout)
 	if o.Owner == nil {
 		o.Owner = func(item *pb.Item) string { return rootOf(item) }
@@ -114,7 +113,7 @@ func (o Options) Validate() error {
 	}{
 		{"max_entries", o.MaxEntries, 1},
 		{"max_bytes", o.MaxBytes, 1},
-		{"max_under_way", o.MaxUnderWay, lanesPerOutbox},
+		{"max_in_flight", o.MaxInFlight, ownerShare},
 	} {
 		if f.got != 0 && f.got < f.atLeast {
 			problems = append(problems, fmt.Errorf("%s: must be at least %d, got %d", f.name, f.atLeast, f.got))
@@ -129,20 +128,20 @@ func (o Options) Validate() error {
 	return errors.Join(problems...)
 }
 
-// Outbox is safe for concurrent use.
+// Outbox holds and delivers calls. It is safe for concurrent use.
 type Outbox struct {
 	options Options
-	entries atomic.Int64 // as the queue counts them, for a look without the lock
+	entries atomic.Int64 // len of the queue, readable without the lock
 	drops   dropLog
 
-	wake   chan struct{} // cap 1: a pending wake-up is enough; never closed
-	driver chan struct{} // cap 1: held by the one that starts attempts; never closed
+	wake   notify.Signal // for drive
+	driver chan struct{} // a lock, cap 1: held by the caller of drive
 
 	mu struct {
 		sync.Mutex
 		queue  *queue
 		closed bool
-		empty  chan struct{} // closed when nothing waits any more; nil if nobody asks
+		empty  chan struct{} // closed once the queue is empty; nil: nobody waits for that
 	}
 }
 
@@ -153,22 +152,21 @@ func New(o Options) (*Outbox, error) {
 		return nil, err
 	}
 	o = o.withDefaults()
-	b := &Outbox{options: o, wake: make(chan struct{}, 1), driver: make(chan struct{}, 1)}
+	b := &Outbox{options: o, wake: notify.New(), driver: make(chan struct{}, 1)}
 	b.drops.logger = o.Logger
 	b.mu.queue = newQueue(limits{
-		entries: o.MaxEntries, bytes: o.MaxBytes, underWay: o.MaxUnderWay, age: o.MaxAge,
+		entries: o.MaxEntries, bytes: o.MaxBytes, inFlight: o.MaxInFlight, age: o.MaxAge,
 	}, o.Owner, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
 	return b, nil
 }
 
-// Put leaves a call to the outbox, which keeps item: nobody may change it from
-// now on. It never waits. The call must be a check, a reserve, a settle, a cancel
-// or a count with a request id. A call that is refused, with ErrFull or ErrClosed or
-// because it is none of these, leaves no trace.
+// Put adds a call, which must be a check, reserve, settle, cancel or count with a
+// request id. The outbox keeps item, which must not be changed any more. Put never
+// blocks. If it returns an error, such as ErrFull or ErrClosed, nothing has changed.
 //
-// A settle takes the place of progress that waits for the same reservation if
-// that makes no difference to what the owner will have charged, and a call that
-// is the repeat of the last one adds nothing.
+// A settle replaces waiting progress of the same reservation if that makes no
+// difference to what the owner charges in the end. A duplicate of the last call is
+// ignored.
 func (b *Outbox) Put(item *pb.Item) error {
 	b.mu.Lock()
 	if b.mu.closed {
@@ -184,37 +182,30 @@ func (b *Outbox) Put(item *pb.Item) error {
 	if merged > 0 && b.options.Events.Merged != nil {
 		b.options.Events.Merged(merged)
 	}
-	b.kick()
+	b.wake.Set()
 	return nil
 }
 
-// Len returns how many calls wait or are under way.
+// Len returns how many calls wait or are in flight.
 func (b *Outbox) Len() int { return int(b.entries.Load()) }
 
-// Kick ends all waits: the ring has changed, or an owner is back.
-func (b *Outbox) Kick() {
+// RetryNow ends every backoff: the ring has changed, or an owner is back.
+func (b *Outbox) RetryNow() {
 	b.mu.Lock()
-	b.mu.queue.kick(time.Now())
+	b.mu.queue.retryNow(time.Now())
 	b.mu.Unlock()
-	b.kick()
+	b.wake.Set()
 }
 
-func (b *Outbox) kick() {
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Close makes every further Put fail with ErrClosed. What waits goes on waiting.
+// Close makes every further Put fail with ErrClosed. The outbox keeps its calls.
 func (b *Outbox) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.mu.closed = true
 }
 
-// Run delivers until ctx ends, and returns nil after the attempts under way have
-// come back. One Run at a time has an effect; another one waits for it to end.
+// Run delivers calls until ctx ends, and returns nil when all attempts have ended. A
+// second Run waits until the first one has returned.
 func (b *Outbox) Run(ctx context.Context) error {
 	select {
 	case b.driver <- struct{}{}:
@@ -226,10 +217,10 @@ func (b *Outbox) Run(ctx context.Context) error {
 	return nil
 }
 
-// Flush tries until nothing waits, or ctx ends: then it returns an error that
-// says how many calls are left. It works while Run runs, and without.
+// Flush delivers until the outbox is empty. If ctx ends before, the error says how
+// many calls are left. It works with and without Run.
 func (b *Outbox) Flush(ctx context.Context) error {
-	b.Kick()
+	b.RetryNow()
 	empty := b.empty()
 	select {
 	case <-empty:

@@ -61,12 +61,12 @@ func put(t testing.TB, b *Outbox, items ...*pb.Item) {
 }
 
 func TestOptions(t *testing.T) {
-	_, err := New(Options{MaxEntries: -1, MaxBytes: -2, MaxUnderWay: 3, MaxAge: -4, Timeout: -5})
+	_, err := New(Options{MaxEntries: -1, MaxBytes: -2, MaxInFlight: 3, MaxAge: -4, Timeout: -5})
 	for _, want := range []string{
 		"deliver: must not be nil",
 		"max_entries: must be at least 1, got -1",
 		"max_bytes: must be at least 1, got -2",
-		"max_under_way: must be at least 4, got 3",
+		"max_in_flight: must be at least 4, got 3",
 		"max_age: must not be negative, got -4ns",
 		"timeout: must not be negative, got -5ns",
 	} {
@@ -76,7 +76,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestErrors: which ones end a call, and which ones are tried again.
+// TestErrors: which errors drop a call, and which are retried.
 func TestErrors(t *testing.T) {
 	wrapped := fmt.Errorf("deliver: %w", status.Error(codes.NotFound, "unknown reservation"))
 	tests := []struct {
@@ -138,9 +138,9 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestFrozenOwnerDelaysNobody: an owner that hangs keeps each attempt until its
+// TestFrozenOwnerDoesNotDelayOthers: each attempt at an owner that hangs takes its whole
 // timeout.
-func TestFrozenOwnerDelaysNobody(t *testing.T) {
+func TestFrozenOwnerDoesNotDelayOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		var live, tries atomic.Int64
@@ -171,7 +171,7 @@ func TestFrozenOwnerDelaysNobody(t *testing.T) {
 	})
 }
 
-func TestKick(t *testing.T) {
+func TestRetryNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var up atomic.Bool
 		b := newOutbox(t, Options{}, func(context.Context, *pb.Item) error {
@@ -187,7 +187,7 @@ func TestKick(t *testing.T) {
 			t.Errorf("Len() = %d, want the call that was put", b.Len())
 		}
 		up.Store(true)
-		b.Kick()
+		b.RetryNow()
 		synctest.Wait()
 		if b.Len() != 0 {
 			t.Error("a kick has not delivered what waits")
@@ -195,7 +195,7 @@ func TestKick(t *testing.T) {
 	})
 }
 
-func TestTooOldIsDropped(t *testing.T) {
+func TestExpiredCallIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dropped atomic.Int64
 		begin := time.Now()
@@ -223,8 +223,8 @@ func TestTooOldIsDropped(t *testing.T) {
 	})
 }
 
-// TestDropsAreLoggedOnceInAWhile: the first at once, the others together.
-func TestDropsAreLoggedOnceInAWhile(t *testing.T) {
+// TestDropsAreLoggedTogether: the first at once, the next ones together.
+func TestDropsAreLoggedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		b := newOutbox(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(context.Context, *pb.Item) error {
@@ -292,7 +292,7 @@ func TestFlush(t *testing.T) {
 	}
 }
 
-// TestFlushTakesOver what a Run that has ended left behind.
+// TestFlushTakesOver: Flush delivers what an ended Run left.
 func TestFlushTakesOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stopped atomic.Bool
@@ -333,8 +333,8 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// TestRunStopsAtOnce and keeps what was under way; the next Run tries it at once.
-func TestRunStopsAtOnce(t *testing.T) {
+// TestRunStopsImmediately and keeps the calls in flight for the next Run.
+func TestRunStopsImmediately(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var up atomic.Bool
 		b := newOutbox(t, Options{}, func(ctx context.Context, _ *pb.Item) error {

@@ -15,58 +15,57 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// The queue is all there is to decide about what is delivered when. It has no
-// clock, lock or goroutine: time is an argument, randomness is given to it, and
-// no order of maps shows in what it returns.
-//
-// Entries of one address form a chain, of which the first one is delivered at a
-// time. Chains of one owner form a lane (lane.go). All entries form a list by
-// age.
-
-// overhead is about what an entry takes beside its encoded size: the structs of
-// the message, of the entry and its part of a chain.
+// overhead is roughly what an entry takes beside its encoded size: the structs of
+// the message and of the entry, and its place in a chain.
 const overhead = 512
 
 type limits struct {
-	entries, bytes, underWay int
+	entries, bytes, inFlight int
 	age                      time.Duration
 }
 
+// queue decides which call is delivered when. It has no clock, lock or goroutine:
+// time is an argument and the source of randomness is given. The order of maps
+// does not affect what it returns.
+//
+// Entries with the same callID form a chain, whose first entry is delivered at a
+// time. Chains with the same owner form an ownerQueue. All entries form a list by
+// age.
 type queue struct {
 	limits  limits
 	ownerOf func(*pb.Item) string
 	rand    *rand.Rand
 
-	chains   map[address]*chain // none is empty
-	lanes    map[string]*lane   // those with a chain, waiting or under way
-	ready    list.List          // of *lane, in turn: those that work and may start an attempt
-	ailing   laneHeap           // those that have failed and may, by when it is due
-	underWay int                // attempts; at most limits.underWay
-	probes   int                // of those, the ones that started in a lane that had failed
+	chains   map[callID]*chain      // none is empty
+	owners   map[string]*ownerQueue // those with a chain, waiting or in flight
+	ready    list.List              // of *ownerQueue, round robin: those that work and may start an attempt
+	failing  retryHeap              // those that failed and may start a probe
+	inFlight int                    // attempts; at most limits.inFlight
+	probes   int                    // attempts that started when their owner had failed
 
 	count, bytes int       // of all entries; within limits
-	ages         list.List // of *entry, by at, but for those that are gone
+	byAge        list.List // of *entry, oldest first, without those that expired in flight
 }
 
-// entry is a call that waits or is under way.
+// entry is a call that waits or is in flight.
 type entry struct {
 	item  *pb.Item
 	size  int
 	at    time.Time // of the last put that it stands for
 	chain *chain
-	age   *list.Element // in queue.ages; nil: too old while under way, not to be tried again
+	age   *list.Element // in queue.byAge; nil: expired in flight, not to be retried
 }
 
-// chain is the entries of one address, in the order of their puts.
+// chain has the entries with one callID, in the order of their puts.
 type chain struct {
-	address address
+	id      callID
 	entries []*entry
-	lane    *lane
-	turn    *list.Element // in lane.chains; nil: entries[0] is under way
+	owner   *ownerQueue
+	waiting *list.Element // in ownerQueue.chains; nil: entries[0] is in flight
 }
 
-// drop takes entry i out. It is the first one, or the second behind one that is
-// under way, so this is quick however long the chain is.
+// drop removes entry i, which is the first one, or the second after one in flight.
+// So this is quick for a chain of any length.
 func (c *chain) drop(i int) {
 	copy(c.entries[1:i+1], c.entries[:i])
 	c.entries[0] = nil
@@ -74,21 +73,21 @@ func (c *chain) drop(i int) {
 }
 
 func newQueue(l limits, ownerOf func(*pb.Item) string, r *rand.Rand) *queue {
-	return &queue{limits: l, ownerOf: ownerOf, rand: r, chains: map[address]*chain{}, lanes: map[string]*lane{}}
+	return &queue{limits: l, ownerOf: ownerOf, rand: r, chains: map[callID]*chain{}, owners: map[string]*ownerQueue{}}
 }
 
 func (q *queue) len() int { return q.count }
 
-// put adds a call, and says how many entries are needless for it: its own, or
-// those that it takes the place of.
+// put adds a call. It returns how many entries became unnecessary: the new one, or
+// those that it replaces.
 func (q *queue) put(now time.Time, item *pb.Item) (merged int, err error) {
-	at, err := addressOf(item)
+	id, err := callIDOf(item)
 	if err != nil {
 		return 0, err
 	}
-	c := q.chains[at]
-	last, item, repeated := c.merge(item)
-	if repeated {
+	c := q.chains[id]
+	last, item, duplicate := c.merge(item)
+	if duplicate {
 		return 1, nil
 	}
 	bytes := q.bytes
@@ -104,70 +103,70 @@ func (q *queue) put(now time.Time, item *pb.Item) (merged int, err error) {
 	}
 	merged = len(last)
 	for _, e := range last {
-		q.forget(e)
+		q.remove(e)
 	}
 	if c == nil {
-		c = &chain{address: at}
-		q.chains[at] = c
+		c = &chain{id: id}
+		q.chains[id] = c
 	}
 	c.entries = c.entries[:len(c.entries)-merged]
 	e := &entry{item: item, size: size, at: now, chain: c}
 	c.entries = append(c.entries, e)
-	q.remember(e)
-	if c.lane == nil {
-		q.laneOf(q.ownerOf(item)).push(c)
-		q.place(c.lane)
+	q.add(e)
+	if c.owner == nil {
+		q.queueOf(q.ownerOf(item)).push(c)
+		q.reschedule(c.owner)
 	}
 	return merged, nil
 }
 
-// merge returns the last entries of a chain, those that a new call takes the
-// place of; the call that does so; and whether the call is a repeat that adds
-// nothing. It changes nothing.
-func (c *chain) merge(item *pb.Item) (last []*entry, merged *pb.Item, repeated bool) {
+// merge returns the last entries of c that item replaces, the call to add in their
+// place, and whether item is a duplicate to be ignored. It changes nothing. c may be
+// nil.
+func (c *chain) merge(item *pb.Item) (last []*entry, merged *pb.Item, duplicate bool) {
 	if c == nil {
 		return nil, item, false
 	}
 	waiting := c.entries
-	if c.turn == nil {
-		waiting = waiting[1:] // what is under way has been read
+	if c.waiting == nil {
+		waiting = waiting[1:] // the owner may have the one in flight
 	}
 	for keep := len(waiting); keep > 0; keep-- {
 		w := waiting[keep-1].item
 		switch compare(w, item) {
-		case repeat:
+		case identical:
 			return nil, item, true
-		case replace:
+		case superseded:
 			continue
-		case join:
-			return waiting[keep-1:], joined(w, item), false
+		case combinable:
+			return waiting[keep-1:], combine(w, item), false
 		}
 		return waiting[keep:], item, false
 	}
 	return waiting, item, false
 }
 
-// remember counts an entry, as the newest one.
-func (q *queue) remember(e *entry) {
+// add counts an entry, as the newest one.
+func (q *queue) add(e *entry) {
 	q.count++
 	q.bytes += e.size
-	e.age = q.ages.PushBack(e)
+	e.age = q.byAge.PushBack(e)
 }
 
-func (q *queue) forget(e *entry) {
+func (q *queue) remove(e *entry) {
 	q.count--
 	q.bytes -= e.size
 	if e.age != nil {
-		q.ages.Remove(e.age)
+		q.byAge.Remove(e.age)
 	}
 }
 
-// attempt is one delivery under way.
+// attempt is one delivery in flight.
 type attempt struct {
 	item  *pb.Item
 	chain *chain
-	// failures of the lane when the attempt started: what comes of an attempt
-	// that is older than the last failure says nothing new.
+	// failures of the owner when the attempt started. If the owner has failed since,
+	// the failure of this attempt is not counted again.
 	failures int
 }
 
@@ -175,114 +174,114 @@ type attempt struct {
 type plan struct {
 	attempts []attempt
 	expired  []*pb.Item
-	wake     time.Time // ask again then, if not sooner; zero: no need
+	wake     time.Time // when to plan again, if nothing happens before; zero: never
 }
 
-// next starts what may start, and drops what is too old.
+// next starts all attempts that may start, and drops the calls that are too old.
 func (q *queue) next(now time.Time) plan {
 	var p plan
 	p.expired = q.expire(now)
-	for l := q.choose(now); l != nil; l = q.choose(now) {
-		c := l.pop()
-		if name := q.ownerOf(c.entries[0].item); name != l.owner {
-			q.laneOf(name).push(c) // the ring has changed
-			q.place(c.lane)
-			q.place(l)
+	for o := q.nextOwner(now); o != nil; o = q.nextOwner(now) {
+		c := o.pop()
+		if name := q.ownerOf(c.entries[0].item); name != o.name {
+			q.queueOf(name).push(c) // the ring has changed
+			q.reschedule(c.owner)
+			q.reschedule(o)
 			continue
 		}
-		l.underWay++
-		q.underWay++
-		if l.failures > 0 {
+		o.inFlight++
+		q.inFlight++
+		if o.failures > 0 {
 			q.probes++
 		}
-		p.attempts = append(p.attempts, attempt{c.entries[0].item, c, l.failures})
-		q.place(l)
+		p.attempts = append(p.attempts, attempt{c.entries[0].item, c, o.failures})
+		q.reschedule(o)
 	}
-	if oldest := q.ages.Front(); oldest != nil {
+	if oldest := q.byAge.Front(); oldest != nil {
 		p.wake = oldest.Value.(*entry).at.Add(q.limits.age)
 	}
-	if len(q.ailing) > 0 && q.mayProbe() {
-		if due := q.ailing[0].due; p.wake.IsZero() || due.Before(p.wake) {
-			p.wake = due
+	if len(q.failing) > 0 && q.canProbe() {
+		if at := q.failing[0].retryAt; p.wake.IsZero() || at.Before(p.wake) {
+			p.wake = at
 		}
 	}
 	return p
 }
 
-// expire drops what is too old. An entry that is under way stays until it comes
-// back.
+// expire drops the calls that are too old. An entry in flight stays until its
+// attempt completes.
 func (q *queue) expire(now time.Time) (expired []*pb.Item) {
-	for oldest := q.ages.Front(); oldest != nil; oldest = q.ages.Front() {
+	for oldest := q.byAge.Front(); oldest != nil; oldest = q.byAge.Front() {
 		e := oldest.Value.(*entry)
 		if now.Sub(e.at) < q.limits.age {
 			break
 		}
 		c := e.chain
-		if c.turn == nil && c.entries[0] == e {
-			q.ages.Remove(e.age)
+		if c.waiting == nil && c.entries[0] == e {
+			q.byAge.Remove(e.age)
 			e.age = nil
 			continue
 		}
 		expired = append(expired, e.item)
-		q.forget(e)
+		q.remove(e)
 		c.drop(slices.Index(c.entries, e))
 		if len(c.entries) == 0 {
-			c.lane.chains.Remove(c.turn)
-			delete(q.chains, c.address)
-			q.place(c.lane)
+			c.owner.chains.Remove(c.waiting)
+			delete(q.chains, c.id)
+			q.reschedule(c.owner)
 		}
 	}
 	return expired
 }
 
-// outcome is what came of an attempt.
+// outcome is how an attempt ended.
 type outcome uint8
 
 const (
-	answered outcome = iota // the owner has decided, if only to refuse
-	failed                  // try again
-	stopped                 // try again; the owner is not to blame
+	answered    outcome = iota // the owner decided, or rejected the call for good
+	failed                     // retry after a backoff
+	interrupted                // retry; this says nothing about the owner
 )
 
-// done takes an attempt back. It reports whether the entry was dropped because
-// it is too old.
-func (q *queue) done(now time.Time, a attempt, came outcome) (expired bool) {
-	c, l := a.chain, a.chain.lane
+// complete ends an attempt. It reports whether the call was dropped because it is
+// too old.
+func (q *queue) complete(now time.Time, a attempt, result outcome) (expired bool) {
+	c, o := a.chain, a.chain.owner
 	e := c.entries[0]
-	l.underWay--
-	q.underWay--
+	o.inFlight--
+	q.inFlight--
 	if a.failures > 0 {
 		q.probes--
 	}
-	switch came {
+	switch result {
 	case answered:
-		l.failures = 0
+		o.failures = 0
 	case failed:
-		if a.failures == l.failures {
-			l.failures++
-			l.due = now.Add(q.backoff(l.failures))
+		if a.failures == o.failures {
+			o.failures++
+			o.retryAt = now.Add(q.backoff(o.failures))
 		}
 	}
-	expired = came != answered && now.Sub(e.at) >= q.limits.age
-	if came == answered || expired {
-		q.forget(e)
+	expired = result != answered && now.Sub(e.at) >= q.limits.age
+	if result == answered || expired {
+		q.remove(e)
 		c.drop(0)
 	}
 	if len(c.entries) > 0 {
-		l.push(c)
+		o.push(c)
 	} else {
-		delete(q.chains, c.address)
+		delete(q.chains, c.id)
 	}
-	q.place(l)
+	q.reschedule(o)
 	return expired
 }
 
-// kick makes every lane due now. One that has failed is still asked carefully.
-func (q *queue) kick(now time.Time) {
-	for _, l := range q.lanes {
-		if l.failures > 0 {
-			l.failures, l.due = 1, now
+// retryNow ends every backoff. An owner that failed still gets one probe only.
+func (q *queue) retryNow(now time.Time) {
+	for _, o := range q.owners {
+		if o.failures > 0 {
+			o.failures, o.retryAt = 1, now
 		}
 	}
-	heap.Init(&q.ailing)
+	heap.Init(&q.failing)
 }

@@ -11,10 +11,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Reason is why a call was dropped. There are few, so that they can be labels.
+// Reason is why a call was dropped. There are few, so it can be a metric label.
 type Reason string
 
-// The reasons. All but TooOld are the owner's.
+// The reasons. All but TooOld are errors of the owner.
 const (
 	Unknown  Reason = "unknown_reservation"
 	Conflict Reason = "request_id_conflict"
@@ -25,9 +25,9 @@ const (
 // Reasons lists all reasons.
 func Reasons() []Reason { return []Reason{Unknown, Conflict, Invalid, TooOld} }
 
-// reasonOf says why an error is final, false if it is not. Errors of
-// credentials, of a method that a member does not have yet, and those that no
-// status says anything about may be gone at the next attempt.
+// reasonOf returns the reason for an error that is final, false if the call is to be
+// retried. Missing credentials, a method that a member does not have yet, and errors
+// without a status may be temporary.
 func reasonOf(err error) (Reason, bool) {
 	if err == nil {
 		return "", false
@@ -47,51 +47,51 @@ func reasonOf(err error) (Reason, bool) {
 	return "", false
 }
 
-// logEvery is the least time between two lines about dropped calls.
-const logEvery = 10 * time.Second
+// minLogInterval is the least time between two log lines about dropped calls.
+const minLogInterval = 10 * time.Second
 
-// dropLog logs the first drop at once, and those that follow soon after it
+// dropLog logs the first drop at once, and those that follow within minLogInterval
 // together.
 type dropLog struct {
 	logger *slog.Logger
 
 	mu struct {
 		sync.Mutex
-		counts map[Reason]int // since the last line
+		counts map[Reason]int // since the last log line
 		err    error          // the latest of them
-		last   time.Time      // of a line
+		last   time.Time      // log line
 	}
 }
 
-func (d *dropLog) add(now time.Time, why Reason, err error) {
+func (d *dropLog) add(now time.Time, reason Reason, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.mu.counts == nil {
 		d.mu.counts = map[Reason]int{}
 	}
-	d.mu.counts[why]++
+	d.mu.counts[reason]++
 	if err != nil {
 		d.mu.err = err
 	}
-	if now.Sub(d.mu.last) >= logEvery {
-		d.lineLocked(now)
+	if now.Sub(d.mu.last) >= minLogInterval {
+		d.logLocked(now)
 	}
 }
 
-// flush logs what is left.
+// flush logs the drops that were not logged yet.
 func (d *dropLog) flush(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.mu.counts) > 0 {
-		d.lineLocked(now)
+		d.logLocked(now)
 	}
 }
 
-func (d *dropLog) lineLocked(now time.Time) {
+func (d *dropLog) logLocked(now time.Time) {
 	var attrs []any
-	for _, why := range Reasons() {
-		if n := d.mu.counts[why]; n > 0 {
-			attrs = append(attrs, slog.Int(string(why), n))
+	for _, reason := range Reasons() {
+		if n := d.mu.counts[reason]; n > 0 {
+			attrs = append(attrs, slog.Int(string(reason), n))
 		}
 	}
 	if d.mu.err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// idle is how long the driver sleeps when nothing is due.
+// idle is how long drive sleeps at most.
 const idle = time.Hour
 
 // drive starts attempts until ctx ends or done is closed, and waits for them.
@@ -42,7 +42,7 @@ func (b *Outbox) drive(ctx context.Context, done <-chan struct{}) {
 		}
 		timer.Reset(wait)
 		select {
-		case <-b.wake:
+		case <-b.wake.C():
 		case <-timer.C:
 		case <-done:
 			return
@@ -51,23 +51,23 @@ func (b *Outbox) drive(ctx context.Context, done <-chan struct{}) {
 	}
 }
 
-// attempt delivers once and tells the queue what came of it.
+// attempt delivers a call once, and completes the attempt.
 func (b *Outbox) attempt(ctx context.Context, a attempt) {
 	limited, cancel := context.WithTimeout(ctx, b.options.Timeout)
 	defer cancel()
 	err := b.options.Deliver(limited, a.item)
-	why, final := reasonOf(err)
-	came := failed
+	reason, final := reasonOf(err)
+	result := failed
 	switch {
 	case err == nil || final:
-		came = answered
+		result = answered
 	case ctx.Err() != nil:
-		came = stopped // by us: this says nothing of the owner
+		result = interrupted // by this process
 	}
 
 	now := time.Now()
 	b.mu.Lock()
-	expired := b.mu.queue.done(now, a, came)
+	expired := b.mu.queue.complete(now, a, result)
 	b.countLocked()
 	b.mu.Unlock()
 	switch {
@@ -76,16 +76,16 @@ func (b *Outbox) attempt(ctx context.Context, a attempt) {
 			b.options.Events.Delivered(a.item)
 		}
 	case final:
-		b.dropped(now, a.item, why, err)
+		b.dropped(now, a.item, reason, err)
 	case expired:
 		b.dropped(now, a.item, TooOld, err)
 	case b.options.Events.Retried != nil:
 		b.options.Events.Retried(a.item, err)
 	}
-	b.kick()
+	b.wake.Set()
 }
 
-// countLocked publishes how many entries there are.
+// countLocked publishes the number of entries, and reports an empty outbox.
 func (b *Outbox) countLocked() {
 	n := b.mu.queue.len()
 	b.entries.Store(int64(n))
@@ -95,7 +95,7 @@ func (b *Outbox) countLocked() {
 	}
 }
 
-// empty returns a channel that is closed when nothing waits.
+// empty returns a channel that is closed once the outbox is empty.
 func (b *Outbox) empty() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -107,9 +107,9 @@ func (b *Outbox) empty() <-chan struct{} {
 	return empty
 }
 
-func (b *Outbox) dropped(now time.Time, item *pb.Item, why Reason, err error) {
-	b.drops.add(now, why, err)
+func (b *Outbox) dropped(now time.Time, item *pb.Item, reason Reason, err error) {
+	b.drops.add(now, reason, err)
 	if b.options.Events.Dropped != nil {
-		b.options.Events.Dropped(item, why, err)
+		b.options.Events.Dropped(item, reason, err)
 	}
 }

@@ -20,9 +20,9 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// TestFaults puts calls for owners that die, hang, lose answers, refuse and come
-// back, and whose keys move, and looks at what the owners were told. A failure
-// prints its seed; run that one alone with -run 'TestFaults/seed_N$'.
+// TestFaults puts calls for owners that die, hang, lose answers, reject calls and
+// recover, and whose keys move, and checks what they received. To repeat a failure:
+// -run 'TestFaults/seed_N$'.
 func TestFaults(t *testing.T) {
 	seeds := 60
 	if testing.Short() {
@@ -35,59 +35,59 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// mood is how an owner is.
+// mood is how an owner behaves.
 type mood int
 
 const (
 	well  mood = iota
 	dead       // fails at once
-	hangs      // answers nothing
-	lossy      // does half of what it is told, and half of its answers are lost
+	hangs      // never answers
+	lossy      // loses half of the calls, and half of the answers
 	moods = iota
 )
 
-// world is the owners and what they were told.
+// world has the owners and what they received.
 type world struct {
 	mu struct {
 		sync.Mutex
-		rand   *rand.Rand
-		moods  [3]mood
-		owner  map[string]int // by root
-		told   map[address][]*pb.Item
-		flying map[address]bool
-		most   int // attempts at once
-		wrong  error
+		rand        *rand.Rand
+		moods       [3]mood
+		owner       map[string]int // by root
+		received    map[callID][]*pb.Item
+		inFlight    map[callID]bool
+		maxInFlight int // attempts at once
+		err         error
 	}
 }
 
 func (w *world) deliver(ctx context.Context, item *pb.Item) error {
-	at, _ := addressOf(item)
+	id, _ := callIDOf(item)
 	w.mu.Lock()
-	if w.mu.flying[at] {
-		w.mu.wrong = fmt.Errorf("two calls of %v at once", at)
+	if w.mu.inFlight[id] {
+		w.mu.err = fmt.Errorf("two calls of %v at once", id)
 	}
-	w.mu.flying[at] = true
-	w.mu.most = max(w.mu.most, len(w.mu.flying))
-	m := w.mu.moods[w.mu.owner[at.root]]
-	heard, answers := m == well || m == lossy && w.mu.rand.IntN(2) == 0, m == well || m == lossy && w.mu.rand.IntN(2) == 0
-	took := time.Duration(w.mu.rand.IntN(5)) * time.Millisecond
-	refused := item.GetCheck().GetTier() == "refused"
-	if heard {
-		if told := w.mu.told[at]; len(told) == 0 || told[len(told)-1] != item { // else a repeat, which the owner knows
-			w.mu.told[at] = append(told, item)
+	w.mu.inFlight[id] = true
+	w.mu.maxInFlight = max(w.mu.maxInFlight, len(w.mu.inFlight))
+	m := w.mu.moods[w.mu.owner[id.root]]
+	arrived, answers := m == well || m == lossy && w.mu.rand.IntN(2) == 0, m == well || m == lossy && w.mu.rand.IntN(2) == 0
+	latency := time.Duration(w.mu.rand.IntN(5)) * time.Millisecond
+	rejected := item.GetCheck().GetTier() == "rejected"
+	if arrived {
+		if received := w.mu.received[id]; len(received) == 0 || received[len(received)-1] != item { // else a duplicate, which the owner recognizes
+			w.mu.received[id] = append(received, item)
 		}
 	}
 	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
-		delete(w.mu.flying, at)
+		delete(w.mu.inFlight, id)
 		w.mu.Unlock()
 	}()
 	switch {
-	case heard && answers && refused:
+	case arrived && answers && rejected:
 		return status.Error(codes.AlreadyExists, "request_id_conflict")
-	case heard && answers:
-		time.Sleep(took)
+	case arrived && answers:
+		time.Sleep(latency)
 		return nil
 	case m == dead:
 		return errors.New("connection is broken")
@@ -96,7 +96,7 @@ func (w *world) deliver(ctx context.Context, item *pb.Item) error {
 	return ctx.Err()
 }
 
-// ownerOf is what the ring says.
+// ownerOf is Options.Owner.
 func (w *world) ownerOf(item *pb.Item) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -107,32 +107,32 @@ func simulate(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	w := &world{}
 	w.mu.rand = rand.New(rand.NewPCG(seed, 2))
-	w.mu.owner, w.mu.told, w.mu.flying = map[string]int{}, map[address][]*pb.Item{}, map[address]bool{}
+	w.mu.owner, w.mu.received, w.mu.inFlight = map[string]int{}, map[callID][]*pb.Item{}, map[callID]bool{}
 	roots := []string{"a", "b", "c", "d", "e"}
 	for i, root := range roots {
 		w.mu.owner[root] = i % len(w.mu.moods)
 	}
 	var counts struct {
 		sync.Mutex
-		delivered, refused int
+		delivered, rejected int
 	}
 	b := newOutbox(t, Options{
-		Owner: w.ownerOf, MaxEntries: 300, MaxAge: time.Hour, Timeout: time.Second, MaxUnderWay: 16,
+		Owner: w.ownerOf, MaxEntries: 300, MaxAge: time.Hour, Timeout: time.Second, MaxInFlight: 16,
 		Events: Events{
 			Delivered: func(*pb.Item) { counts.Lock(); counts.delivered++; counts.Unlock() },
-			Dropped: func(_ *pb.Item, why Reason, _ error) {
+			Dropped: func(_ *pb.Item, reason Reason, _ error) {
 				counts.Lock()
 				defer counts.Unlock()
-				if counts.refused++; why != Conflict {
-					t.Errorf("dropped for %s", why)
+				if counts.rejected++; reason != Conflict {
+					t.Errorf("dropped for %s", reason)
 				}
 			},
 		},
 	}, w.deliver)
 	stop := running(t, b)
 
-	want := map[address][]*pb.Item{}
-	accepted, refusals, n := 0, 0, 0
+	want := map[callID][]*pb.Item{}
+	accepted, rejections, n := 0, 0, 0
 	for range 600 {
 		switch k := r.IntN(100); {
 		case k < 6:
@@ -143,7 +143,7 @@ func simulate(t *testing.T, seed uint64) {
 			w.mu.Lock()
 			w.mu.owner[roots[r.IntN(len(roots))]] = r.IntN(len(w.mu.moods))
 			w.mu.Unlock()
-			b.Kick()
+			b.RetryNow()
 		case k < 12 && r.IntN(4) == 0: // the process goes on without its Run for a while
 			stop()
 			stop = running(t, b)
@@ -152,15 +152,15 @@ func simulate(t *testing.T, seed uint64) {
 			item := check(roots[r.IntN(len(roots))], fmt.Sprint(r.IntN(20)))
 			item.GetCheck().InputTokens = int64(n) // no two are the same
 			if r.IntN(10) == 0 {
-				item.GetCheck().Tier = "refused"
+				item.GetCheck().Tier = "rejected"
 			}
-			at, _ := addressOf(item)
+			id, _ := callIDOf(item)
 			switch err := b.Put(item); {
 			case err == nil:
 				accepted++
-				want[at] = append(want[at], item)
+				want[id] = append(want[id], item)
 				if item.GetCheck().GetTier() != "" {
-					refusals++
+					rejections++
 				}
 			case !errors.Is(err, ErrFull):
 				t.Fatalf("Put = %v", err)
@@ -178,30 +178,30 @@ func simulate(t *testing.T, seed uint64) {
 	if err := b.Flush(t.Context()); err != nil {
 		t.Errorf("Flush = %v", err)
 	}
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("all was delivered %s after healing, want within 5 s", took)
+	if latency := time.Since(begin); latency > 5*time.Second {
+		t.Errorf("all was delivered %s after healing, want within 5 s", latency)
 	}
 	stop()
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.mu.wrong != nil {
-		t.Error(w.mu.wrong)
+	if w.mu.err != nil {
+		t.Error(w.mu.err)
 	}
-	if w.mu.most > 16 {
-		t.Errorf("%d attempts at once, want at most 16", w.mu.most)
+	if w.mu.maxInFlight > 16 {
+		t.Errorf("%d attempts at once, want at most 16", w.mu.maxInFlight)
 	}
-	if counts.delivered != accepted-refusals || counts.refused != refusals {
-		t.Errorf("%d delivered and %d refused, want %d and %d", counts.delivered, counts.refused, accepted-refusals, refusals)
+	if counts.delivered != accepted-rejections || counts.rejected != rejections {
+		t.Errorf("%d delivered and %d rejected, want %d and %d", counts.delivered, counts.rejected, accepted-rejections, rejections)
 	}
-	for at, items := range want {
-		if !slices.Equal(w.mu.told[at], items) {
-			t.Errorf("%v: the owner was told of %d calls, want the %d that were put, each once and in order", at, len(w.mu.told[at]), len(items))
+	for id, items := range want {
+		if !slices.Equal(w.mu.received[id], items) {
+			t.Errorf("%v: the owner received %d calls, want the %d that were put, each once and in order", id, len(w.mu.received[id]), len(items))
 		}
 	}
 }
 
-// TestGoroutinesAreBounded: what waits has none.
+// TestGoroutinesAreBounded: a waiting call has no goroutine.
 func TestGoroutinesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newOutbox(t, Options{}, func(ctx context.Context, _ *pb.Item) error {
@@ -214,8 +214,8 @@ func TestGoroutinesAreBounded(t *testing.T) {
 			put(t, b, check(fmt.Sprint(i%100), fmt.Sprint(i)))
 		}
 		synctest.Wait()
-		if more := runtime.NumGoroutine() - before; more > DefaultMaxUnderWay+1 {
-			t.Errorf("%d more goroutines for 10,000 calls, want at most %d", more, DefaultMaxUnderWay)
+		if more := runtime.NumGoroutine() - before; more > DefaultMaxInFlight+1 {
+			t.Errorf("%d more goroutines for 10,000 calls, want at most %d", more, DefaultMaxInFlight)
 		}
 	})
 }

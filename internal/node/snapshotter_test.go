@@ -18,9 +18,9 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// world is an engine, its keeper and a clock that only a test moves.
-type world struct {
-	*keeper
+// testSnapshotter is a snapshotter with its engine and a manual clock.
+type testSnapshotter struct {
+	*snapshotter
 	t      *testing.T
 	engine *limiter.Engine
 	clock  limiter.Time
@@ -28,8 +28,8 @@ type world struct {
 	log    bytes.Buffer
 }
 
-// boot starts on dir at a wall clock, with a monotonic clock that begins anew.
-func boot(t *testing.T, dir string, wall time.Time) *world {
+// boot opens dir at a wall clock, with a monotonic clock that starts at 0.
+func boot(t *testing.T, dir string, wall time.Time) *testSnapshotter {
 	t.Helper()
 	catalog := limiter.NewCatalog()
 	set, err := catalog.LimitSet([]limiter.Limit{
@@ -40,11 +40,11 @@ func boot(t *testing.T, dir string, wall time.Time) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, clock: limiter.Time{Wall: wall.UnixNano()}}
+	w := &testSnapshotter{t: t, clock: limiter.Time{Wall: wall.UnixNano()}}
 	w.plan = limiter.Plan{Tier: "t", Count: 1, Rates: limiter.Rates{Priced: true, InputPrice: 100_000_000, OutputPrice: 100_000_000, Weights: limiter.DefaultWeights}}
 	w.plan.Levels[0] = limiter.Level{End: len("acme"), Tier: "t", Limits: set}
 	w.engine = limiter.New(limiter.Options{Catalog: catalog})
-	w.keeper, err = newKeeper(dir, w.engine, func() limiter.Time { return w.clock }, slog.New(slog.NewTextHandler(&w.log, nil)), prometheus.NewRegistry())
+	w.snapshotter, err = newSnapshotter(dir, w.engine, func() limiter.Time { return w.clock }, slog.New(slog.NewTextHandler(&w.log, nil)), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,8 +52,8 @@ func boot(t *testing.T, dir string, wall time.Time) *world {
 	return w
 }
 
-// reboot is a clean end followed by a boot at a wall clock.
-func (w *world) reboot(dir string, wall time.Time) *world {
+// reboot closes the snapshotter and opens dir again.
+func (w *testSnapshotter) reboot(dir string, wall time.Time) *testSnapshotter {
 	w.t.Helper()
 	if err := w.close(); err != nil {
 		w.t.Fatal(err)
@@ -61,14 +61,14 @@ func (w *world) reboot(dir string, wall time.Time) *world {
 	return boot(w.t, dir, wall)
 }
 
-func (w *world) pass(d time.Duration) { w.clock = w.clock.At(d) }
+func (w *testSnapshotter) pass(d time.Duration) { w.clock = w.clock.At(d) }
 
-func (w *world) request(tokens int64) *limiter.Request {
+func (w *testSnapshotter) request(tokens int64) *limiter.Request {
 	return &limiter.Request{Key: "acme", Plan: &w.plan, InputTokens: tokens}
 }
 
 // left returns what remains of tokens, of spend and of slots.
-func (w *world) left() [3]int64 {
+func (w *testSnapshotter) left() [3]int64 {
 	w.t.Helper()
 	var d limiter.Decision
 	w.engine.Peek(w.clock, w.request(0), &d)
@@ -79,7 +79,7 @@ func (w *world) left() [3]int64 {
 	return left
 }
 
-func (w *world) reserve(id string, tokens int64, ttl time.Duration) limiter.Outcome {
+func (w *testSnapshotter) reserve(id string, tokens int64, ttl time.Duration) limiter.Outcome {
 	w.t.Helper()
 	var d limiter.Decision
 	r := w.request(tokens)
@@ -106,7 +106,7 @@ func TestRestartKeepsUsage(t *testing.T) {
 		{"a year", 365 * 24 * time.Hour, [3]int64{6000, 1_000_000, 1}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "made", "by the keeper")
+			dir := filepath.Join(t.TempDir(), "made", "by the snapshotter")
 			before := boot(t, dir, noon)
 			before.pass(3 * time.Second)
 			if got := before.reserve("r1", 4000, 40*time.Second); got != limiter.Allowed {
@@ -127,7 +127,7 @@ func TestRestartKeepsUsage(t *testing.T) {
 	}
 }
 
-// A node that restarts again and again loses nothing on the way.
+// Repeated restarts lose nothing.
 func TestManyRestarts(t *testing.T) {
 	dir := t.TempDir()
 	first := boot(t, dir, noon)
@@ -149,15 +149,15 @@ func TestManyRestarts(t *testing.T) {
 		t.Errorf("left = %v, want %v", got, want)
 	}
 	if got := last.reserve("r1", 6000, time.Hour); got != limiter.Allowed {
-		t.Errorf("Reserve with the same id = %s, want the answer of then, allowed", got)
+		t.Errorf("Reserve with the same id = %s, want the recorded answer, allowed", got)
 	}
 }
 
 func TestDataDirectoryHasOneUser(t *testing.T) {
 	dir := t.TempDir()
 	w := boot(t, dir, noon)
-	if _, err := newKeeper(dir, w.engine, w.now, w.keeper.log, prometheus.NewRegistry()); !errors.Is(err, snapshotfile.ErrLocked) {
-		t.Errorf("newKeeper for a directory in use = %v, want ErrLocked", err)
+	if _, err := newSnapshotter(dir, w.engine, w.now, w.snapshotter.log, prometheus.NewRegistry()); !errors.Is(err, snapshotfile.ErrLocked) {
+		t.Errorf("newSnapshotter for a directory in use = %v, want ErrLocked", err)
 	}
 }
 
@@ -168,7 +168,7 @@ func TestNoSnapshotIsFine(t *testing.T) {
 	}
 }
 
-func TestCorruptSnapshotIsKeptAside(t *testing.T) {
+func TestCorruptSnapshotIsRenamed(t *testing.T) {
 	dir := t.TempDir()
 	w := boot(t, dir, noon)
 	w.reserve("r1", 4000, time.Minute)
@@ -187,18 +187,18 @@ func TestCorruptSnapshotIsKeptAside(t *testing.T) {
 
 	w = w.reboot(dir, noon)
 	err = w.restore()
-	if err == nil || !strings.Contains(err.Error(), "corrupt") || !strings.Contains(err.Error(), "kept as") {
-		t.Fatalf("restore = %v, want that the file is corrupt and kept", err)
+	if err == nil || !strings.Contains(err.Error(), "corrupt") || !strings.Contains(err.Error(), "renamed to") {
+		t.Fatalf("restore = %v, want that the file is corrupt and renamed", err)
 	}
 	if got, want := w.left(), ([3]int64{6000, 1_000_000, 1}); got != want {
 		t.Errorf("left = %v, want %v: nothing may come from a corrupt file", got, want)
 	}
-	aside, err := filepath.Glob(path + ".corrupt-*")
-	if err != nil || len(aside) != 1 {
-		t.Fatalf("files aside = %v, %v, want one", aside, err)
+	renamed, err := filepath.Glob(path + ".corrupt-*")
+	if err != nil || len(renamed) != 1 {
+		t.Fatalf("renamed files = %v, %v, want one", renamed, err)
 	}
-	if kept, err := os.ReadFile(aside[0]); err != nil || !bytes.Equal(kept, damaged) {
-		t.Errorf("the file aside is not the one that was refused (%v)", err)
+	if content, err := os.ReadFile(renamed[0]); err != nil || !bytes.Equal(content, damaged) {
+		t.Errorf("the renamed file has other content (%v)", err)
 	}
 
 	w = w.reboot(dir, noon)

@@ -19,16 +19,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
-// problem is what an error body says, in both dialects.
+// problem is the part of an error body that both dialects share.
 type problem struct {
 	Error struct{ Message, Type, Code, Param string }
 }
 
-func TestRefusals(t *testing.T) {
+func TestRejections(t *testing.T) {
 	_, c := start(t)
 	identify := func(r *http.Request) (middleware.Identity, error) {
 		switch key := r.Header.Get("Authorization"); key {
@@ -42,8 +43,8 @@ func TestRefusals(t *testing.T) {
 			return middleware.Identity{Key: key}, nil
 		}
 	}
-	s := serve(t, middleware.Options{Client: c, Identify: identify, MaxBody: 1000}, func(http.ResponseWriter, *http.Request) {
-		t.Error("a refused call reached the handler")
+	s := serve(t, middleware.Options{Client: c, Identify: identify, MaxBodyBytes: 1000}, func(http.ResponseWriter, *http.Request) {
+		t.Error("a rejected call reached the handler")
 	})
 	chunked := func(text string) io.Reader { return struct{ io.Reader }{strings.NewReader(text)} }
 	for name, test := range map[string]struct {
@@ -53,8 +54,8 @@ func TestRefusals(t *testing.T) {
 		says    string
 		param   string
 	}{
-		"nobody":              {nil, map[string]string{"Authorization": ""}, 401, "no key was sent", ""},
-		"somebody blocked":    {nil, map[string]string{"Authorization": "blocked"}, 403, "blocked", ""},
+		"no credential":       {nil, map[string]string{"Authorization": ""}, 401, "no key was sent", ""},
+		"a blocked caller":    {nil, map[string]string{"Authorization": "blocked"}, 403, "blocked", ""},
 		"a wrong key":         {nil, map[string]string{"Authorization": "acme//alice"}, 401, "segments must not be empty", ""},
 		"a wrong tier":        {nil, map[string]string{"Authorization": "gold"}, 401, "gold", ""},
 		"too large":           {strings.NewReader(strings.Repeat("x", 1001)), nil, 413, "1000 bytes", ""},
@@ -112,12 +113,13 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// Who asks before sending a body that is too large is not told to go on.
+// A caller that announces a too large body with Expect: 100-continue gets a 413
+// instead of 100.
 func TestExpectContinue(t *testing.T) {
 	_, c := start(t)
-	s := serve(t, middleware.Options{Client: c, MaxBody: 1000}, func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, middleware.Options{Client: c, MaxBodyBytes: 1000}, func(w http.ResponseWriter, r *http.Request) {
 		if e := r.Header.Get("Expect"); e != "" {
-			t.Errorf("the handler got Expect: %s, want none, since it was met", e)
+			t.Errorf("the handler got Expect: %s, want none", e)
 		}
 		whole(200, completion("Because.", usage40))(w, r)
 	})
@@ -146,7 +148,7 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
-func TestLimiterAway(t *testing.T) {
+func TestLimiterUnavailable(t *testing.T) {
 	away := fmt.Errorf("reserve: %w", client.ErrUnreachable)
 	for name, err := range map[string]error{"unreachable": away, "another error": errors.New("odd")} {
 		t.Run(name, func(t *testing.T) {
@@ -163,8 +165,8 @@ func TestLimiterAway(t *testing.T) {
 	}
 }
 
-// A node has reserved, and nobody heard of it: that does not stay so.
-func TestLostReservationIsGivenBack(t *testing.T) {
+// A reservation whose answer was lost is cancelled.
+func TestLostReservationIsCancelled(t *testing.T) {
 	n, c := start(t)
 	s := serve(t, middleware.Options{Client: c}, func(http.ResponseWriter, *http.Request) {
 		t.Error("a call without a decision reached the handler")
@@ -173,12 +175,12 @@ func TestLostReservationIsGivenBack(t *testing.T) {
 	if a, text := s.post(t, chat, ask("")); a.StatusCode != 503 {
 		t.Errorf("got %d %s, want 503", a.StatusCode, text)
 	}
-	eventually(t, "given back", func() bool { return used(t, c, "free", "concurrent") == 0 })
+	waittest.Until(t, "given back", func() bool { return used(t, c, "free", "concurrent") == 0 })
 	wantUsed(t, c, "free", "tokens", 0)
 }
 
-// The caller leaves while the reservation is made: the call does not run.
-func TestCallerLeavesDuringTheReservation(t *testing.T) {
+// A call whose caller disconnects during the reservation does not run.
+func TestDisconnectDuringReservation(t *testing.T) {
 	_, c := start(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan middleware.Result, 1)
@@ -193,18 +195,18 @@ func TestCallerLeavesDuringTheReservation(t *testing.T) {
 	})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, chat, strings.NewReader(ask(""))).WithContext(ctx))
 	select {
 	case r := <-done:
-		if r.Source != middleware.Cancelled || r.Err != nil {
+		if r.Source != middleware.SourceCancelled || r.Err != nil {
 			t.Errorf("OnDone(%+v), want cancelled", r)
 		}
 	default:
-		t.Error("nobody was told what became of the call")
+		t.Error("OnDone was not called")
 	}
 	for _, name := range []string{"tokens", "requests", "concurrent"} {
 		wantUsed(t, c, "free", name, 0)
 	}
 }
 
-// leaving is a limiter whose caller leaves while it decides.
+// leaving is a limiter whose caller disconnects during Reserve.
 type leaving struct {
 	*client.Client
 	leave context.CancelFunc
@@ -240,15 +242,15 @@ func TestMetrics(t *testing.T) {
 		`bucketring_middleware_calls_total{outcome="allowed"} 4`,
 		`bucketring_middleware_calls_total{outcome="degraded"} 0`,
 		`bucketring_middleware_calls_total{outcome="denied"} 1`,
-		`bucketring_middleware_calls_total{outcome="refused"} 1`,
+		`bucketring_middleware_calls_total{outcome="rejected"} 1`,
 		`bucketring_middleware_calls_total{outcome="unreachable"} 0`,
 		`bucketring_middleware_settle_failures_total 0`,
-		`bucketring_middleware_settles_later_total 1`,
+		`bucketring_middleware_settles_deferred_total 1`,
 		`bucketring_middleware_settles_total{source="cancelled"} 1`,
 		`bucketring_middleware_settles_total{source="estimated"} 1`,
 		`bucketring_middleware_settles_total{source="partial"} 0`,
 		`bucketring_middleware_settles_total{source="reported"} 2`,
-		`bucketring_middleware_usage_lies_total 1`,
+		`bucketring_middleware_usage_rejected_total 1`,
 	}
 	for range 5 {
 		s.result(t)
@@ -261,7 +263,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// samples are what Prometheus sees.
+// samples returns the lines of the metrics page.
 func samples(reg *prometheus.Registry) (lines []string) {
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
@@ -273,16 +275,16 @@ func samples(reg *prometheus.Registry) (lines []string) {
 	return lines
 }
 
-// A server of another kind says itself what its calls cost.
-func TestCost(t *testing.T) {
+// Options.Estimate meters servers with other endpoints.
+func TestEstimateOption(t *testing.T) {
 	_, c := start(t)
 	o := middleware.Options{
 		Client:   c,
 		Identify: identifyAs("images"),
-		Cost: func(r *http.Request) (client.Estimate, bool, error) {
+		Estimate: func(r *http.Request) (client.Estimate, bool, error) {
 			switch r.URL.Path {
 			case "/images":
-				return client.Estimate{Model: "m", MaxOutputTokens: client.Zero, Costs: map[string]int64{"images": 4}}, true, nil
+				return client.Estimate{Model: "m", MaxOutputTokens: client.Int64(0), Costs: map[string]int64{"images": 4}}, true, nil
 			case "/bad":
 				return client.Estimate{}, false, errors.New("no size")
 			}
@@ -298,16 +300,16 @@ func TestCost(t *testing.T) {
 		costs   map[string]int64
 		used    int64
 	}{
-		{"nobody says", whole(200, "{}"), middleware.Estimated, nil, 4},
-		{"an error", whole(500, "{}"), middleware.Cancelled, nil, 4},
-		{"the handler says", func(w http.ResponseWriter, r *http.Request) {
+		{"no usage", whole(200, "{}"), middleware.SourceEstimated, nil, 4},
+		{"an error", whole(500, "{}"), middleware.SourceCancelled, nil, 4},
+		{"usage of the handler", func(w http.ResponseWriter, r *http.Request) {
 			call, _ := middleware.FromContext(r.Context())
 			call.SetUsage(client.Usage{Costs: map[string]int64{"images": 2}})
-		}, middleware.Reported, map[string]int64{"images": 2}, 6},
-		{"what nodes do not take", func(w http.ResponseWriter, r *http.Request) {
+		}, middleware.SourceReported, map[string]int64{"images": 2}, 6},
+		{"costs that nodes reject", func(w http.ResponseWriter, r *http.Request) {
 			call, _ := middleware.FromContext(r.Context())
 			call.SetUsage(client.Usage{Costs: map[string]int64{"tokens": 2}})
-		}, middleware.Reported, map[string]int64{"tokens": 2}, 10},
+		}, middleware.SourceReported, map[string]int64{"tokens": 2}, 10},
 	} {
 		handler = test.handler
 		if a, text := s.post(t, "/images", "size=3"); a.Header.Get("X-Bucketring-Request-Id") == "" {
@@ -332,8 +334,9 @@ func TestCost(t *testing.T) {
 	}
 }
 
-// A handler that reads a body whatever the method is gives nothing away.
-func TestAnotherMethodIsNotFree(t *testing.T) {
+// A body with another method than POST does not reach the handler, which might
+// read it.
+func TestBodyWithOtherMethod(t *testing.T) {
 	_, c := start(t)
 	ran := make(chan string, 10)
 	s := serve(t, middleware.Options{Client: c}, func(_ http.ResponseWriter, r *http.Request) { ran <- r.Method })

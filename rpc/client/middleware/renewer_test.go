@@ -11,7 +11,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// renewals notes when calls were renewed. Each takes a second.
+// renewals records when calls were renewed. Each renewal takes a second.
 type renewals struct {
 	began time.Time
 	err   error
@@ -28,14 +28,14 @@ func (r *renewals) renew(c *Call) error {
 	return r.err
 }
 
-func keeping(err error) (*keeper, *renewals) {
+func newTestRenewer(err error) (*renewer, *renewals) {
 	r := &renewals{began: time.Now(), err: err, at: map[*Call][]time.Duration{}}
-	return newKeeper(10*time.Second, r.renew), r
+	return newRenewer(10*time.Second, r.renew), r
 }
 
 func TestLeasesAreRenewedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, r := keeping(nil)
+		k, r := newTestRenewer(nil)
 		var calls []*Call
 		for range 1000 {
 			c := &Call{}
@@ -64,9 +64,9 @@ func TestLeasesAreRenewedInTime(t *testing.T) {
 	})
 }
 
-func TestARenewalThatFailsIsTriedAgainSoon(t *testing.T) {
+func TestFailedRenewalIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, r := keeping(client.ErrUnreachable)
+		k, r := newTestRenewer(client.ErrUnreachable)
 		c := &Call{}
 		k.add(c)
 		time.Sleep(20 * time.Second)
@@ -79,11 +79,11 @@ func TestARenewalThatFailsIsTriedAgainSoon(t *testing.T) {
 	})
 }
 
-// Whoever has ended is not renewed, and nothing is awake without calls.
-func TestKeeperRests(t *testing.T) {
+// Calls that have ended are not renewed, and the timer stops without calls.
+func TestRenewerStopsWithoutCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, r := keeping(nil)
-		for range 3 { // and begins again
+		k, r := newTestRenewer(nil)
+		for range 3 { // the timer can be restarted
 			c := &Call{}
 			k.add(c)
 			time.Sleep(9 * time.Second)

@@ -19,20 +19,20 @@ func hosts(numbers ...int) (addrs []netip.AddrPort) {
 	return addrs
 }
 
-func TestChoose(t *testing.T) {
-	c := contacts{tried: map[netip.AddrPort]attempt{}}
+func TestSelectTargets(t *testing.T) {
+	h := joinHistory{attempts: map[netip.AddrPort]attempt{}}
 	now := time.Unix(1000, 0)
-	ask := func(seeds, absent, live []netip.AddrPort, answers bool) string {
+	round := func(seeds, missing, live []netip.AddrPort, answers bool) string {
 		t.Helper()
 		alive := map[netip.AddrPort]bool{}
 		for _, addr := range live {
 			alive[addr] = true
 		}
-		targets := c.choose(seeds, absent, alive, now)
+		targets := h.selectTargets(seeds, missing, alive, now)
 		for _, addr := range targets {
-			c.record(addr, answers, now)
+			h.record(addr, answers, now)
 		}
-		now = now.Add(rejoinEvery)
+		now = now.Add(rejoinInterval)
 		out := ""
 		for _, addr := range targets {
 			out += fmt.Sprint(addr.Addr().As4()[3], " ")
@@ -40,35 +40,35 @@ func TestChoose(t *testing.T) {
 		return out
 	}
 	for i, tt := range []struct {
-		seeds, absent, live []netip.AddrPort
-		answers             bool
-		want                string
+		seeds, missing, live []netip.AddrPort
+		answers              bool
+		want                 string
 	}{
 		{hosts(1, 2, 3), nil, hosts(1), false, "2 3 "},
-		{hosts(1, 2, 3, 4, 5), nil, hosts(1), false, "4 5 2 "},   // never tried first
-		{hosts(1, 2), hosts(7, 6, 8), hosts(1), false, "2 7 6 "}, // one seed, then those lost last
+		{hosts(1, 2, 3, 4, 5), nil, hosts(1), false, "4 5 2 "},   // untried ones first
+		{hosts(1, 2), hosts(7, 6, 8), hosts(1), false, "2 7 6 "}, // one seed, then the latest crashes
 		{hosts(1, 2), hosts(7, 6, 8), hosts(1), false, "2 8 7 "}, // then in turn
 		{hosts(1, 2), hosts(7, 2), hosts(1), false, "2 7 "},      // none twice
-		{hosts(1, 2), nil, hosts(1, 2), false, ""},               // nobody is missing
+		{hosts(1, 2), nil, hosts(1, 2), false, ""},               // none is missing
 		{hosts(9), nil, hosts(1), true, "9 "},                    // a load balancer answers:
-		{hosts(9), nil, hosts(1), true, ""},                      // it rests,
+		{hosts(9), nil, hosts(1), true, ""},                      // it is skipped,
 		{hosts(9), nil, hosts(1, 9), true, ""},                   // unless it was a member
 		{hosts(9), nil, hosts(1), true, "9 "},                    // in between
 		{hosts(9), hosts(9, 7), hosts(1), true, "9 7 "},          // a member that answers
-		{hosts(9), hosts(9, 7), hosts(1), true, "9 7 "},          // and stays away
+		{hosts(9), hosts(9, 7), hosts(1), true, "9 7 "},          // and stays missing
 		{nil, nil, nil, true, ""},                                //
 	} {
-		if got := ask(tt.seeds, tt.absent, tt.live, tt.answers); got != tt.want {
-			t.Errorf("round %d: asked %q, want %q", i+1, got, tt.want)
+		if got := round(tt.seeds, tt.missing, tt.live, tt.answers); got != tt.want {
+			t.Errorf("round %d: targets %q, want %q", i+1, got, tt.want)
 		}
 	}
-	now = now.Add(aliasPause)
-	if got := ask(hosts(9), nil, nil, true); got != "9 " {
-		t.Errorf("after a minute: asked %q, want 9 again", got)
+	now = now.Add(nonMemberPause)
+	if got := round(hosts(9), nil, nil, true); got != "9 " {
+		t.Errorf("after a minute: targets %q, want 9 again", got)
 	}
-	ask(nil, nil, nil, true)
-	if len(c.tried) != 0 {
-		t.Errorf("%d attempts remembered at addresses that nobody names", len(c.tried))
+	round(nil, nil, nil, true)
+	if len(h.attempts) != 0 {
+		t.Errorf("%d attempts remembered for addresses that are not missing", len(h.attempts))
 	}
 }
 

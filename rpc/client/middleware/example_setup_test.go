@@ -16,13 +16,12 @@ import (
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
-// What the examples take for granted.
-
+// users are the callers of the examples, by credential.
 var users = map[string]string{"Bearer sk-alice": "alice"}
 
 func userOf(context.Context) string { return "alice" }
 
-// exampleClient returns a client of a node of its own.
+// exampleClient returns a client of a new node.
 func exampleClient() (c *client.Client, stop func()) {
 	n, err := newNode()
 	if err != nil {
@@ -38,7 +37,7 @@ func exampleClient() (c *client.Client, stop func()) {
 	}
 }
 
-// exampleService serves a model over gRPC.
+// exampleService serves a model over gRPC in memory.
 func exampleService(options ...grpc.ServerOption) (conn *grpc.ClientConn, stop func()) {
 	l := bufconn.Listen(1 << 20)
 	s := grpc.NewServer(options...)
@@ -47,7 +46,7 @@ func exampleService(options ...grpc.ServerOption) (conn *grpc.ClientConn, stop f
 		var answer strings.Builder
 		for token := range own.Generate(ctx, in.GetValue(), call.Granted()) {
 			answer.WriteString(token.Text)
-			call.SetUsage(client.Usage{InputTokens: token.Input, OutputTokens: token.Output})
+			call.SetUsage(client.Usage{InputTokens: client.Int64(token.Input), OutputTokens: client.Int64(token.Output)})
 		}
 		return &text{Value: answer.String()}, nil
 	}})
@@ -73,15 +72,15 @@ func usedTokens(c *client.Client) int64 {
 			return l.Limit - l.Remaining
 		}
 	}
-	panic("no limit of tokens")
+	panic("acme/alice has no limit named tokens")
 }
 
-// vllm answers like a model server.
+// vllm responds like a model server.
 func vllm(w http.ResponseWriter, r *http.Request) {
 	whole(http.StatusOK, completion("Because of Rayleigh scattering.", `{"prompt_tokens":20,"completion_tokens":6}`))(w, r)
 }
 
-// request sends a request of alice.
+// request sends a request with the credential of alice.
 func request(h http.Handler, path, body string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 	r.Header.Set("Authorization", "Bearer sk-alice")
@@ -90,14 +89,14 @@ func request(h http.Handler, path, body string) *httptest.ResponseRecorder {
 	return w
 }
 
-// An ownModel counts tokens itself.
+// An ownModel counts its tokens.
 type ownModel struct{}
 
 var own ownModel
 
 type token struct {
 	Text          string
-	Input, Output int64 // so far
+	Input, Output int64 // cumulative
 }
 
 func (ownModel) Generate(ctx context.Context, prompt string, most int64) iter.Seq[token] {

@@ -22,7 +22,7 @@ import (
 func TestSettleLater(t *testing.T) {
 	runHeld(t, func(t scene, n *fakeNode, r *client.Reservation) {
 		costs := map[string]int64{"images": 2}
-		if err := r.SettleLater(client.Usage{OutputTokens: 312, Costs: costs}); err != nil {
+		if err := r.SettleLater(client.Usage{OutputTokens: client.Int64(312), Costs: costs}); err != nil {
 			t.Errorf("SettleLater() = %v", err)
 		}
 		costs["images"] = 3 // it belongs to the caller
@@ -35,13 +35,13 @@ func TestSettleLater(t *testing.T) {
 		want := settle(312, true)
 		want.Costs = map[string]int64{"images": 2}
 		wantSent(t, n, want)
-		if s := t.c.Status(); s.Waiting != 0 || s.Dropped != 0 {
+		if s := t.c.Status(); s.PendingSettlements != 0 || s.DroppedSettlements != 0 {
 			t.Errorf("Status() = %+v, want nothing waiting or dropped", s)
 		}
 	})
 }
 
-// A settlement that no node takes is tried until one does.
+// A settlement is retried until a node accepts it.
 func TestSettleLaterOutlastsAnOutage(t *testing.T) {
 	runBoth(t, client.Options{}, []string{"a", "b", "c"}, func(t scene) {
 		var held []*client.Reservation
@@ -57,7 +57,7 @@ func TestSettleLaterOutlastsAnOutage(t *testing.T) {
 		}
 		start := time.Now()
 		for _, r := range held {
-			if err := r.SettleLater(client.Usage{OutputTokens: 312}); err != nil {
+			if err := r.SettleLater(client.Usage{OutputTokens: client.Int64(312)}); err != nil {
 				t.Errorf("SettleLater() = %v", err)
 			}
 		}
@@ -67,7 +67,7 @@ func TestSettleLaterOutlastsAnOutage(t *testing.T) {
 		if err := t.c.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "100") {
 			t.Errorf("Flush() = %v, want that 100 are left at the deadline", err)
 		}
-		if s := t.c.Status(); s.Waiting != 100 || s.Dropped != 0 {
+		if s := t.c.Status(); s.PendingSettlements != 100 || s.DroppedSettlements != 0 {
 			t.Errorf("Status() = %+v, want 100 waiting", s)
 		}
 		time.Sleep(time.Minute)
@@ -91,11 +91,11 @@ func TestSettleLaterOutlastsAnOutage(t *testing.T) {
 	})
 }
 
-// What nodes refuse, and what nobody takes for too long, is reported.
+// Settlements that nodes reject, or that are too old, are reported as dropped.
 func TestSettleLaterIsDropped(t *testing.T) {
 	var mu sync.Mutex
 	var dropped []error
-	o := client.Options{Dropped: func(key, id string, err error) {
+	o := client.Options{OnSettlementDropped: func(key, id string, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if key != "acme/alice" || id != "r1" {
@@ -118,7 +118,7 @@ func TestSettleLaterIsDropped(t *testing.T) {
 			if err := t.c.Flush(t.Context()); err != nil {
 				t.Errorf("Flush() = %v, want nil: nothing waits", err)
 			}
-			if s := t.c.Status(); s.Dropped != 1 || s.Waiting != 0 {
+			if s := t.c.Status(); s.DroppedSettlements != 1 || s.PendingSettlements != 0 {
 				t.Errorf("Status() = %+v, want 1 dropped", s)
 			}
 		})
@@ -128,14 +128,14 @@ func TestSettleLaterIsDropped(t *testing.T) {
 	}
 }
 
-func TestSettleLaterRefuses(t *testing.T) {
-	runBoth(t, client.Options{MaxWaiting: 2}, []string{"a"}, func(t scene) {
+func TestSettleLaterErrors(t *testing.T) {
+	runBoth(t, client.Options{MaxPendingSettlements: 2}, []string{"a"}, func(t scene) {
 		t.nodes["a"].behave(always(codes.Unavailable))
 		later := func(id string) error { return t.c.Reservation("acme/alice", id).SettleLater(client.Usage{}) }
 		if err := errors.Join(later("r1"), later("r2")); err != nil {
 			t.Errorf("SettleLater() = %v", err)
 		}
-		if err := later("r3"); !errors.Is(err, client.ErrFull) {
+		if err := later("r3"); !errors.Is(err, client.ErrQueueFull) {
 			t.Errorf("SettleLater() = %v, want ErrFull", err)
 		}
 		var invalid *client.InvalidError
@@ -154,7 +154,7 @@ func TestSettleLaterRefuses(t *testing.T) {
 	})
 }
 
-func TestCloseSaysWhatIsLost(t *testing.T) {
+func TestCloseReportsLostSettlements(t *testing.T) {
 	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
 		t.nodes["a"].behave(silent)
 		for _, id := range []string{"r1", "r2", "r3"} {
@@ -165,7 +165,7 @@ func TestCloseSaysWhatIsLost(t *testing.T) {
 		flushed := make(chan error, 1)
 		go func() { flushed <- t.c.Flush(context.Background()) }()
 		synctest.Wait()
-		if err := t.c.Close(); err == nil || !strings.Contains(err.Error(), "3 settlements") {
+		if err := t.c.Close(); err == nil || !strings.Contains(err.Error(), "3 pending settlements") {
 			t.Errorf("Close() = %v, want that 3 are lost", err)
 		}
 		if err := <-flushed; !errors.Is(err, client.ErrClosed) {
@@ -180,7 +180,7 @@ func TestCloseSaysWhatIsLost(t *testing.T) {
 	})
 }
 
-// The report of a call follows the ring, like every other one.
+// A settlement follows the ring, like any other call.
 func TestSettleLaterGoesToTheNewOwner(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a", "b"}, func(t scene) {
 		key := keyOf(t.ring(1, "a", "b"), "b")

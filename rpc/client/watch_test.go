@@ -13,7 +13,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// keys are many: every member has some.
+// keys has some keys of every member.
 func keys(n int) []string {
 	out := make([]string, n)
 	for i := range out {
@@ -32,7 +32,7 @@ func keyOf(r *pb.Ring, name string) string {
 	panic("no key of " + name)
 }
 
-// checkKey charges a key and wants a decision.
+// checkKey charges a key, and fails without a decision.
 func checkKey(t scene, key string) client.Decision {
 	t.Helper()
 	d, err := t.c.Check(t.Context(), client.Call{Key: key})
@@ -42,7 +42,7 @@ func checkKey(t scene, key string) client.Decision {
 	return d
 }
 
-// wantAsked says how many calls a node has had in batches, and alone.
+// wantAsked checks how many calls a node got in batches, and by unary calls.
 func wantAsked(t scene, name string, direct, alone int) {
 	t.Helper()
 	if d, a := t.nodes[name].asked(); d != direct || a != alone {
@@ -50,11 +50,11 @@ func wantAsked(t scene, name string, direct, alone int) {
 	}
 }
 
-// wantSource says who sends the ring, and that it is followed.
+// wantFollowed checks that the client follows a ring, and returns its status.
 func wantFollowed(t scene, number uint64, members int) client.ClusterStatus {
 	t.Helper()
 	s := t.c.Status()
-	if !s.Followed || s.Err != nil || s.Number != number || len(s.Members) != members {
+	if !s.Following || s.Err != nil || s.RingNumber != number || len(s.Members) != members {
 		t.Fatalf("Status() = %+v, want ring %d of %d members, followed", s, number, members)
 	}
 	return s
@@ -75,19 +75,18 @@ func TestCallsGoToTheOwner(t *testing.T) {
 			wantAsked(t, name, n, 0)
 		}
 		s := wantFollowed(t, 1, 3)
-		if s.Partitions != partitions || s.Digest != r.GetDigest() || s.Source == "" {
+		if s.Partitions != partitions || s.RingDigest != r.GetDigest() || s.Source == "" {
 			t.Errorf("Status() = %+v, want %d partitions, digest %x, a source", s, partitions, r.GetDigest())
 		}
 		for _, m := range s.Members {
-			if !m.Direct || !m.Connected || m.Partitions != partitions/3 || m.Indirect != nil {
+			if !m.Direct || !m.Connected || m.Partitions != partitions/3 || m.IndirectReason != nil {
 				t.Errorf("member %+v, want direct, connected, %d partitions", m, partitions/3)
 			}
 		}
 	})
 }
 
-// The first calls do not wait for a ring; a cluster that has none to send is
-// asked as before.
+// The first calls do not wait for a ring, and nodes without Watch are asked as well.
 func TestWithoutARing(t *testing.T) {
 	runScene(t, client.Options{}, []string{"a", "b"}, func(*fake) {}, func(t scene) {
 		start := time.Now()
@@ -97,7 +96,7 @@ func TestWithoutARing(t *testing.T) {
 		wantTook(t, start, 0)
 		wantAsked(t, "a", 0, 5)
 		wantAsked(t, "b", 0, 5)
-		if s := t.c.Status(); s.Followed || s.Err == nil || t.c.Owner("acme") != "" {
+		if s := t.c.Status(); s.Following || s.Err == nil || t.c.Owner("acme") != "" {
 			t.Errorf("Status() = %+v, want not followed, and why", s)
 		}
 		time.Sleep(time.Hour)
@@ -140,8 +139,8 @@ func TestNewMemberGetsItsShareAtOnce(t *testing.T) {
 	})
 }
 
-// A call that is under way at a member that leaves gets its answer; the
-// connection is closed after that.
+// A call in flight to a member that leaves gets its answer before the connection is
+// closed.
 func TestMemberLeaves(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a", "b"}, func(t scene) {
 		r := t.ring(1, "a", "b")
@@ -176,7 +175,7 @@ func TestMemberLeaves(t *testing.T) {
 	})
 }
 
-// A member that is back before its connection was closed keeps it.
+// A member that returns before its connection was closed keeps it.
 func TestMemberFlaps(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a", "b"}, func(t scene) {
 		key := keyOf(t.ring(1, "a", "b"), "b")
@@ -223,7 +222,7 @@ func TestWatchMovesOn(t *testing.T) {
 	}
 }
 
-// trim returns the name of a fake node in the address that a client has for it.
+// trim returns the name of a fake node from its address in a client.
 func trim(addr string) string {
 	const scheme = "passthrough:///"
 	if len(addr) > len(scheme) && addr[:len(scheme)] == scheme {
@@ -232,13 +231,13 @@ func trim(addr string) string {
 	return addr
 }
 
-// What the client knows of the ring outlives every node that could send it, and
-// is caught up with when they are back.
+// The client keeps the last ring while no node can send one, and gets the new one when
+// they are back.
 func TestAllNodesAwayFromTheRing(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a", "b"}, func(t scene) {
 		t.stop()
 		time.Sleep(10 * time.Minute)
-		if s := t.c.Status(); s.Followed || s.Err == nil || s.Number != 1 {
+		if s := t.c.Status(); s.Following || s.Err == nil || s.RingNumber != 1 {
 			t.Errorf("Status() = %+v, want the ring 1, not followed, and why", s)
 		}
 		t.serveRing(t.ring(7, "a", "b"))
@@ -251,8 +250,7 @@ func TestAllNodesAwayFromTheRing(t *testing.T) {
 	})
 }
 
-// A node whose ring cannot be used is not asked again at once, and the ring that
-// was known stays.
+// A node with an invalid ring is not watched again at once, and the last ring stays.
 func TestHostileRings(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a", "b"}, func(t scene) {
 		good := t.ring(1, "a", "b")
@@ -267,7 +265,7 @@ func TestHostileRings(t *testing.T) {
 				n.sendRing(bad)
 			}
 			synctest.Wait()
-			if s := t.c.Status(); s.Followed || s.Err == nil || s.Number == 2 {
+			if s := t.c.Status(); s.Following || s.Err == nil || s.RingNumber == 2 {
 				t.Errorf("%s: Status() = %+v, want the ring 1, not followed, and why", name, s)
 			}
 			checkKey(t, keyOf(good, "b"))
@@ -285,7 +283,7 @@ func TestHostileRings(t *testing.T) {
 	})
 }
 
-// A node that takes the stream and says nothing is left.
+// Another node is watched if one accepts the stream and sends nothing.
 func TestSilentWatch(t *testing.T) {
 	runScene(t, client.Options{}, []string{"a", "b"}, func(f *fake) {
 		f.serveRing(f.ring(1, "a", "b"))
@@ -296,8 +294,8 @@ func TestSilentWatch(t *testing.T) {
 	})
 }
 
-// The node that sends the ring stops without a word. The calls that it does not
-// answer lead to the ring that the others have.
+// The watched node freezes. Calls that it does not answer make the client read the
+// ring from another node.
 func TestFrozenSourceOfTheRing(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a", "b", "c"}, func(t scene) {
 		source := t.find(trim(t.c.Status().Source))
@@ -316,7 +314,7 @@ func TestFrozenSourceOfTheRing(t *testing.T) {
 			t.nodes[name].sendRing(r)
 		}
 		start := time.Now()
-		for t.c.Status().Number != 2 && time.Since(start) < time.Minute {
+		for t.c.Status().RingNumber != 2 && time.Since(start) < time.Minute {
 			checkKey(t, key)
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -329,8 +327,8 @@ func TestFrozenSourceOfTheRing(t *testing.T) {
 	})
 }
 
-// Members behind addresses that cannot be reached from here: all goes by the
-// addresses that were given, and nobody is hammered.
+// Members have addresses that cannot be reached from here. All calls go by Addrs, and
+// connections are attempted rarely.
 func TestMembersThatCannotBeReached(t *testing.T) {
 	runScene(t, client.Options{}, []string{"a", "b"}, func(f *fake) {
 		f.serveRing(f.ring(1, "a", "b"))
@@ -365,9 +363,8 @@ func TestMembersThatCannotBeReached(t *testing.T) {
 	})
 }
 
-// Where a client says nothing of plaintext, a ring cannot make it speak
-// plaintext to other machines; nor, where all its addresses are on other
-// machines, to its own.
+// Unless Insecure is set, a ring cannot make the client use plaintext to other
+// machines; nor, if all Addrs are on other machines, to its own.
 func TestRingsDoNotLeadAstray(t *testing.T) {
 	for _, test := range []struct{ name, given, member string }{
 		{"from this machine", "127.0.0.1:1", "203.0.113.1:6471"},
@@ -388,7 +385,7 @@ func TestRingsDoNotLeadAstray(t *testing.T) {
 					t.Errorf("%s was dialled %d times, want 0", test.member, dialled)
 				}
 				for _, m := range wantFollowed(t, 1, 2).Members {
-					if m.Name == "b" && (m.Direct || m.Indirect == nil) {
+					if m.Name == "b" && (m.Direct || m.IndirectReason == nil) {
 						t.Errorf("member %+v, want not direct, and why", m)
 					}
 				}
@@ -403,7 +400,7 @@ func TestMaxPeers(t *testing.T) {
 			for _, m := range t.c.Status().Members {
 				if m.Direct {
 					names += m.Name
-				} else if m.Indirect == nil {
+				} else if m.IndirectReason == nil {
 					t.Errorf("member %+v, want to know why it is not asked directly", m)
 				}
 			}
@@ -435,7 +432,7 @@ func TestMaxPeers(t *testing.T) {
 	})
 }
 
-// The one address that was given dies: the members that it named go on.
+// The only address in Addrs dies: calls go to the members.
 func TestGivenAddressDies(t *testing.T) {
 	runScene(t, client.Options{}, []string{"a"}, func(f *fake) {
 		f.add("b")

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package middleware
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/dialect"
+	"github.com/bucketring/bucketring/rpc/internal/llm"
+)
+
+// exchange is a request and the writer of its response.
+type exchange struct {
+	w       http.ResponseWriter
+	r       *http.Request
+	dialect llm.Dialect
+}
+
+// rejection is the error response to a call that got no decision.
+type rejection struct {
+	status  int
+	code    string
+	message string // for the caller
+	param   string // the invalid field or header; may be empty
+	outcome string // label of the metric; empty: rejected
+}
+
+// reject writes the response of a rejection and counts it.
+func (m *Middleware) reject(x exchange, why *rejection) {
+	outcome := outcomeRejected
+	if why.outcome != "" {
+		outcome = why.outcome
+	}
+	m.metering.metrics.undecided(outcome)
+	if why.status == http.StatusServiceUnavailable {
+		x.w.Header().Set("Retry-After", "1")
+	}
+	dialect.Error(x.w, x.dialect, why.status, dialect.Problem{Code: why.code, Message: why.message, Param: why.param})
+}
+
+// deny writes the response of a denied call and returns its status.
+func (x exchange) deny(c *Call) int {
+	w := &statusWriter{ResponseWriter: x.w}
+	x.w.Header().Set(headerRequestID, c.RequestID())
+	dialect.Denial(w, x.dialect, &c.reservation.Decision, c.estimate.Model, time.Now())
+	return w.status
+}
+
+// statusWriter records the status of a response.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// setHeaders sets the headers that describe the decision of an allowed call.
+func (x exchange) setHeaders(h http.Header, c *Call) {
+	dialect.Headers(h, x.dialect, &c.reservation.Decision, time.Now())
+	h.Set(headerRequestID, c.RequestID())
+	if c.reservation.Outcome == client.Degraded {
+		asked := int64(-1) // the policy's default
+		if n := c.estimate.MaxOutputTokens; n != nil {
+			asked = *n
+		}
+		dialect.Degraded(h, asked, c.Granted(), c.reservation.Binding)
+	}
+}
+
+// identityRejection is the response to an error of Options.Identify.
+func identityRejection(err error) *rejection {
+	if own, ok := errors.AsType[*StatusError](err); ok {
+		return statusRejection(own)
+	}
+	return &rejection{status: http.StatusUnauthorized, code: "invalid_api_key", message: err.Error()}
+}
+
+// estimateRejection is the response to an error of Options.Estimate.
+func estimateRejection(err error) *rejection {
+	if own, ok := errors.AsType[*StatusError](err); ok {
+		return statusRejection(own)
+	}
+	return &rejection{status: http.StatusBadRequest, code: "invalid_request", message: err.Error()}
+}
+
+func statusRejection(e *StatusError) *rejection {
+	status := e.Status
+	if status < http.StatusBadRequest || status > 599 {
+		status = http.StatusInternalServerError
+	}
+	return &rejection{status: status, code: "refused", message: e.Error()}
+}
+
+// fieldRejection is the response to a body that cannot be parsed.
+func fieldRejection(err error) *rejection {
+	r := &rejection{status: http.StatusBadRequest, code: "invalid_value", message: err.Error()}
+	if field, ok := errors.AsType[*llm.FieldError](err); ok {
+		r.param = field.Field
+	}
+	return r
+}
+
+// limiterRejection is the response to an error of the limiter. Without a decision
+// the call does not run.
+func limiterRejection(err error) *rejection {
+	if invalid, ok := errors.AsType[*client.InvalidError](err); ok {
+		switch invalid.Field {
+		case "key", "tier": // from the caller's identity, not from the request
+			return &rejection{status: http.StatusUnauthorized, code: "invalid_api_key", message: "No limits are known for this caller: " + invalid.Message}
+		}
+		return &rejection{status: http.StatusBadRequest, code: "invalid_value", message: invalid.Message, param: invalid.Field}
+	}
+	if errors.Is(err, client.ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return &rejection{status: http.StatusServiceUnavailable, code: "limiter_unreachable", outcome: outcomeUnreachable, message: "The rate limiter cannot be reached, so the call was not run. Try again."}
+	}
+	return &rejection{status: http.StatusServiceUnavailable, code: "limiter_failed", outcome: outcomeUnreachable, message: "The rate limiter made no decision, so the call was not run. Try again."}
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package call has the one form that a request takes on its way through a node,
+// whatever it came by: a unary call, an item of a batch or of a stream, hits of
+// Envoy's, or the outbox.
+package call
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/bucketring/bucketring/internal/keypath"
+	"github.com/bucketring/bucketring/internal/text"
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// Kind is what a call asks for.
+type Kind uint8
+
+// The kinds. The zero Kind is that of an item without a request.
+const (
+	Check Kind = 1 + iota
+	Reserve
+	Settle
+	Cancel
+	Peek
+	Count
+)
+
+// Kinds lists all kinds but the zero one.
+var Kinds = [...]Kind{Check, Reserve, Settle, Cancel, Peek, Count}
+
+var kindNames = [...]string{"none", "check", "reserve", "settle", "cancel", "peek", "count"}
+
+// String returns the name of the kind, as labels have it.
+func (k Kind) String() string { return kindNames[k] }
+
+// EndsReservation reports whether a call of this kind is about a reservation
+// that was made before: a settle or a cancel.
+func (k Kind) EndsReservation() bool { return k == Settle || k == Cancel }
+
+// Origin is where a call comes from. It decides what may become of a call whose
+// key has another owner.
+type Origin uint8
+
+const (
+	// API is a caller of this member: the call is forwarded to the owner, and
+	// decided in fallback if the owner cannot be reached.
+	API Origin = iota
+	// ClientStream and MemberStream are senders that took this member for the
+	// owner: a call for another one is answered with a redirect. Only members may
+	// replay calls, count hits and teach terms.
+	ClientStream
+	MemberStream
+	// Outbox is this member, which tells the owner of what was decided without it:
+	// the owner decides, or nobody does.
+	Outbox
+)
+
+// Streamed reports whether the sender is to be redirected to the owner.
+func (o Origin) Streamed() bool { return o == ClientStream || o == MemberStream }
+
+// Call is one request. It is made by [Of] or [FromItem]. The request that it
+// points to is never changed: it belongs to whoever sent it.
+type Call struct {
+	Kind      Kind
+	Origin    Origin
+	Key       string
+	Partition int // of Key
+	// RequestID is the id by which the owner knows the call. Empty if the caller
+	// gave none; the member that sends or decides the call then makes one.
+	RequestID string
+	// Decider is the member that made, in fallback, the reservation that the call
+	// ends. Empty: the owner made it, as far as its id says.
+	Decider string
+	// Replay: the call was decided without its owner, which now charges it
+	// whatever the limits say.
+	Replay bool
+	// Expired: the deadline of the caller has passed.
+	Expired bool
+	// Attempt numbers one sending of a reserve, or the one that a cancel takes
+	// back. 0: none.
+	Attempt uint64
+	// Term is the highest term of the partition that the sender knows of.
+	Term uint64
+	// Err rejects the call before anything looks at it, if it is not nil.
+	Err error
+
+	request request
+}
+
+// request is one of the request messages.
+type request interface {
+	proto.Message
+	GetKey() string
+}
+
+var errNoRequest = &limiter.FieldError{Field: "call", Value: "none", Problem: "must be check, reserve, settle, cancel or peek"}
+
+// Of returns a call with a request message: [pb.CheckRequest] or one of the
+// others. It panics at any other message.
+func Of(r proto.Message) Call {
+	c := Call{}
+	switch q := r.(type) {
+	case *pb.CheckRequest:
+		c = Call{Kind: Check, RequestID: q.GetRequestId(), request: q}
+	case *pb.ReserveRequest:
+		c = Call{Kind: Reserve, RequestID: q.GetRequestId(), request: q}
+		if requestid.IsFallback(c.RequestID) {
+			c.Err = &limiter.FieldError{
+				Field: "request_id", Value: text.Quote(c.RequestID),
+				Problem: "must not begin with " + requestid.Prefix + ", as the ids do that are made when an owner is unreachable",
+			}
+		}
+	case *pb.SettleRequest:
+		c = Call{Kind: Settle, request: q}
+		c.Decider, c.RequestID = requestid.Split(q.GetRequestId())
+	case *pb.CancelRequest:
+		c = Call{Kind: Cancel, request: q}
+		c.Decider, c.RequestID = requestid.Split(q.GetRequestId())
+	case *pb.PeekRequest:
+		c = Call{Kind: Peek, request: q}
+	case *pb.CountRequest:
+		c = Call{Kind: Count, RequestID: q.GetRequestId(), request: q}
+	default:
+		panic(fmt.Sprintf("call: %T is not a request", r))
+	}
+	c.Key = c.request.GetKey()
+	c.Partition = keypath.Partition(c.Key, ring.Partitions)
+	return c
+}
+
+// FromItem returns the call of an item that came from origin.
+func FromItem(item *pb.Item, origin Origin) Call {
+	c := Call{Err: errNoRequest}
+	switch q := item.GetCall().(type) {
+	case *pb.Item_Check:
+		c = Of(q.Check)
+	case *pb.Item_Reserve:
+		c = Of(q.Reserve)
+	case *pb.Item_Settle:
+		c = Of(q.Settle)
+	case *pb.Item_Cancel:
+		c = Of(q.Cancel)
+	case *pb.Item_Peek:
+		c = Of(q.Peek)
+	case *pb.Item_Count:
+		c = Of(q.Count)
+	}
+	c.Origin, c.Replay, c.Attempt, c.Term = origin, item.GetReplay(), item.GetAttempt(), item.GetTerm()
+	c.Expired = item.GetTimeoutNanos() < 0
+	if origin == API || origin == ClientStream {
+		switch {
+		case c.Replay:
+			c.Err = &limiter.FieldError{Field: "replay", Value: "true", Problem: "is for members"}
+		case c.Kind == Count:
+			c.Err = &limiter.FieldError{Field: "call", Value: "count", Problem: "is for members"}
+		}
+	}
+	return c
+}
+
+// The request of a call, by its kind. Each is nil for another kind.
+
+// Check returns the request of a check.
+func (c *Call) Check() *pb.CheckRequest { q, _ := c.request.(*pb.CheckRequest); return q }
+
+// Reserve returns the request of a reserve.
+func (c *Call) Reserve() *pb.ReserveRequest { q, _ := c.request.(*pb.ReserveRequest); return q }
+
+// Settle returns the request of a settle.
+func (c *Call) Settle() *pb.SettleRequest { q, _ := c.request.(*pb.SettleRequest); return q }
+
+// Peek returns the request of a peek.
+func (c *Call) Peek() *pb.PeekRequest { q, _ := c.request.(*pb.PeekRequest); return q }
+
+// Count returns the request of a count.
+func (c *Call) Count() *pb.CountRequest { q, _ := c.request.(*pb.CountRequest); return q }
+
+// CallerID returns the id as the caller has it: that of a reservation made in
+// fallback names its decider.
+func (c *Call) CallerID() string {
+	if c.Decider != "" {
+		return requestid.Fallback(c.Decider, c.RequestID)
+	}
+	return c.RequestID
+}
+
+// Item returns the call as it is sent to the owner, or with the caller's id to
+// the member that made the reservation. It shares the request with c if that has
+// the id already, and has no term or timeout.
+func (c *Call) Item(toDecider bool) *pb.Item {
+	id := c.RequestID
+	if toDecider {
+		id = c.CallerID()
+	}
+	r := c.request
+	if identified, ok := r.(interface{ GetRequestId() string }); ok && identified.GetRequestId() != id {
+		r = withID(r, id)
+	}
+	item := itemOf(r)
+	item.Replay, item.Attempt = c.Replay, c.Attempt
+	return item
+}
+
+// Copy returns the bare request, with the id that the owner knows, as an item that
+// shares nothing with c and can be kept.
+func (c *Call) Copy() *pb.Item { return itemOf(withID(c.request, c.RequestID)) }
+
+func itemOf(r request) *pb.Item {
+	item := &pb.Item{}
+	switch q := r.(type) {
+	case *pb.CheckRequest:
+		item.Call = &pb.Item_Check{Check: q}
+	case *pb.ReserveRequest:
+		item.Call = &pb.Item_Reserve{Reserve: q}
+	case *pb.SettleRequest:
+		item.Call = &pb.Item_Settle{Settle: q}
+	case *pb.CancelRequest:
+		item.Call = &pb.Item_Cancel{Cancel: q}
+	case *pb.PeekRequest:
+		item.Call = &pb.Item_Peek{Peek: q}
+	case *pb.CountRequest:
+		item.Call = &pb.Item_Count{Count: q}
+	}
+	return item
+}
+
+// withID returns a copy of r with another request id. A peek has none.
+func withID(r request, id string) request {
+	m := proto.Clone(r)
+	switch q := m.(type) {
+	case *pb.CheckRequest:
+		q.RequestId = id
+	case *pb.ReserveRequest:
+		q.RequestId = id
+	case *pb.SettleRequest:
+		q.RequestId = id
+	case *pb.CancelRequest:
+		q.RequestId = id
+	case *pb.CountRequest:
+		q.RequestId = id
+	}
+	return m.(request)
+}

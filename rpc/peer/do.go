@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/bucketring/bucketring/cluster/ownership"
+	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/internal/link"
+	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
+)
+
+// forwarded stands for the result of a call that is on its way to another member.
+var forwarded = new(pb.Result)
+
+// Do implements [server.Decider]: it decides calls, each where it has to be
+// decided, and is the only way in. What is on its way to other members is under
+// way together, while this member decides what is its own.
+//
+// What becomes of a call whose key has another owner depends on its origin: it is
+// forwarded, redirected, or fails. See [call.Origin].
+func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
+	results := r.local.NewResults(len(calls))
+	if err := ctx.Err(); err != nil {
+		results.Fail(grpcstatus.FromContextError(err).Err())
+		return results
+	}
+	v := r.view.Load()
+	var forwards []forward
+	var limited *link.DeadlineContext
+	var began time.Time
+	var terms ownership.TermReports
+	for i := range calls {
+		c := &calls[i]
+		decide, learn := v.admit(c)
+		if learn {
+			terms = append(terms, ownership.TermReport{Partition: c.Partition, Term: c.Term})
+		}
+		result := r.place(v, c, decide)
+		if result != forwarded {
+			if result != nil {
+				results.Set(i, result)
+			}
+			continue
+		}
+		results.Set(i, forwarded)
+		if forwards == nil {
+			forwards = make([]forward, 0, len(calls)-i)
+			began = time.Now()
+			limited = r.limit(ctx, began)
+		}
+		forwards = append(forwards, forward{Call: c, index: i})
+		r.start(limited, v, &forwards[len(forwards)-1])
+	}
+	if terms != nil {
+		r.learn(terms)
+	}
+	r.local.Decide(calls, results)
+	for i := range calls {
+		if c := &calls[i]; c.Kind.EndsReservation() && c.Origin != call.Outbox && results.Code(i) == codes.NotFound {
+			if result, known := r.endInFallback(c); known {
+				results.Set(i, result)
+			}
+		}
+	}
+	for i := range forwards {
+		f := &forwards[i]
+		r.finish(limited, f)
+		results.Set(f.index, f.result)
+		if isForwarded(f.result) {
+			r.local.Observe(pb.Route_ROUTE_FORWARD, time.Since(began))
+		}
+	}
+	return results
+}
+
+// Reject implements [server.Decider].
+func (r *Router) Reject(err error) error { return r.local.Reject(err) }
+
+// admit reports whether this member decides for the partition of c, and whether c
+// brings a term that is to be learnt. A stream's sender may know of a higher term.
+func (v *view) admit(c *call.Call) (decide, learn bool) {
+	if !c.Origin.Streamed() {
+		return v.mine(c.Partition), false
+	}
+	admission := v.roles.Admit(c.Partition, c.Term)
+	return admission.Decide || v.alone, admission.Learn && c.Origin == call.MemberStream
+}
+
+// place returns the result of a call, if it has one already; nil if the local
+// service is to decide; forwarded if another member is.
+func (r *Router) place(v *view, c *call.Call, mine bool) *pb.Result {
+	if c.Err != nil || c.Expired && !c.Origin.Streamed() {
+		return nil // the local service rejects it
+	}
+	if c.Decider == r.name {
+		if result, known := r.endInFallback(c); known || c.Origin.Streamed() && !mine {
+			return result
+		}
+	}
+	elsewhere := c.Decider != "" && c.Decider != r.name
+	if c.Origin.Streamed() {
+		if elsewhere {
+			if m := v.member(c.Decider); m != nil {
+				return redirectTo(m)
+			}
+		}
+		if mine {
+			return nil
+		}
+		return redirectTo(v.owner(c.Partition))
+	}
+	if mine && !elsewhere {
+		return nil
+	}
+	if c.Origin != call.Outbox {
+		if err := r.local.Validate(c); err != nil {
+			return server.Failed(err)
+		}
+	}
+	if c.RequestID == "" && (c.Kind == call.Check || c.Kind == call.Reserve || c.Kind == call.Count) {
+		c.RequestID = r.local.NewID() // charged once, however often it is sent
+	}
+	return forwarded
+}
+
+// endInFallback settles or cancels a reservation that this member made in
+// fallback. A member keeps such a reservation in its fallback service, and tells
+// the owner of each settle and cancel through the outbox, behind the replay of the
+// reserve, which may still wait there. So the fallback service is asked before the
+// owner if the id names this member; after the owner does not know the
+// reservation, because a caller may use its own id; and instead of the owner if
+// that cannot be reached. It reports whether this member knows the reservation: if
+// not, the result is NotFound.
+func (r *Router) endInFallback(c *call.Call) (result *pb.Result, known bool) {
+	result = decideAt(r.fallback, c)
+	switch code(result) {
+	case codes.NotFound:
+		return result, false
+	case codes.OK:
+		if rejected := r.enqueue(c.Copy()); rejected != nil {
+			return rejected, true
+		}
+	}
+	return result, true
+}
+
+// decideAt lets a service of this process decide one call.
+func decideAt(s *server.Service, c *call.Call) *pb.Result {
+	results := s.Do(context.Background(), []call.Call{*c})
+	defer results.Release()
+	return results.Get(0)
+}
+
+// redirectTo names a member; nobody if m is nil.
+func redirectTo(m *memberAt) *pb.Result {
+	to := &pb.Redirect{}
+	if m != nil {
+		to.Owner, to.Address = m.Name, m.GRPC
+	}
+	return &pb.Result{Result: &pb.Result_Redirect{Redirect: to}}
+}
+
+// routeOf returns where the answer to a call of kind k has its route; nil if
+// result is not an answer to such a call.
+func routeOf(k call.Kind, result *pb.Result) *pb.Route {
+	switch k {
+	case call.Check, call.Reserve:
+		if d := result.GetDecision(); d != nil {
+			return &d.Route
+		}
+	case call.Settle, call.Cancel:
+		if s := result.GetSettlement(); s != nil {
+			return &s.Route
+		}
+	case call.Peek:
+		if l := result.GetLimits(); l != nil {
+			return &l.Route
+		}
+	case call.Count:
+		if n := result.GetCounted(); n != nil {
+			return &n.Route
+		}
+	}
+	return nil
+}
+
+// isForwarded reports whether another member made a decision.
+func isForwarded(result *pb.Result) bool {
+	return result.GetDecision().GetRoute() == pb.Route_ROUTE_FORWARD || result.GetCounted().GetRoute() == pb.Route_ROUTE_FORWARD
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"strconv"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// Decider decides calls: a [Service] those of its own member, a router those of
+// the whole cluster.
+type Decider interface {
+	// Do decides all calls and returns their results, in the same order. It may
+	// change the calls. The results must be released.
+	Do(ctx context.Context, calls []call.Call) *Results
+	// Reject counts an error of a whole batch, and returns it with a gRPC status.
+	Reject(err error) error
+}
+
+// API answers the unary calls of the RateLimiter service by a Decider. It is safe
+// for concurrent use.
+type API struct {
+	pb.UnimplementedRateLimiterServer
+	Decider Decider
+}
+
+var _ pb.RateLimiterServer = API{}
+
+// one is the memory of a unary call.
+type one struct{ calls [1]call.Call }
+
+var ones = sync.Pool{New: func() any { return new(one) }}
+
+// do decides one request.
+func (a API) do(ctx context.Context, request proto.Message) *pb.Result {
+	o := ones.Get().(*one)
+	o.calls[0] = call.Of(request)
+	results := a.Decider.Do(ctx, o.calls[:])
+	result := results.Get(0)
+	results.Release()
+	o.calls[0] = call.Call{}
+	ones.Put(o)
+	return result
+}
+
+// Check implements pb.RateLimiterServer.
+func (a API) Check(ctx context.Context, r *pb.CheckRequest) (*pb.Decision, error) {
+	result := a.do(ctx, r)
+	return result.GetDecision(), ErrorOf(result)
+}
+
+// Reserve implements pb.RateLimiterServer.
+func (a API) Reserve(ctx context.Context, r *pb.ReserveRequest) (*pb.Decision, error) {
+	result := a.do(ctx, r)
+	return result.GetDecision(), ErrorOf(result)
+}
+
+// Settle implements pb.RateLimiterServer.
+func (a API) Settle(ctx context.Context, r *pb.SettleRequest) (*pb.Settlement, error) {
+	result := a.do(ctx, r)
+	return result.GetSettlement(), ErrorOf(result)
+}
+
+// Cancel implements pb.RateLimiterServer.
+func (a API) Cancel(ctx context.Context, r *pb.CancelRequest) (*pb.Settlement, error) {
+	result := a.do(ctx, r)
+	return result.GetSettlement(), ErrorOf(result)
+}
+
+// Peek implements pb.RateLimiterServer.
+func (a API) Peek(ctx context.Context, r *pb.PeekRequest) (*pb.PeekResponse, error) {
+	result := a.do(ctx, r)
+	return result.GetLimits(), ErrorOf(result)
+}
+
+// Batch implements pb.RateLimiterServer. It is rejected as a whole only if it has
+// more than [MaxItems] items.
+func (a API) Batch(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, error) {
+	return a.batch(ctx, b, false)
+}
+
+// Charge is Batch for what has been used already: it charges whatever the limits
+// say, slots and limits of 0 included. A bucket owes at most one capacity, as after
+// a settle. Only a key for which there is no room is denied. Charges are not
+// counted as decisions.
+func (a API) Charge(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, error) {
+	return a.batch(ctx, b, true)
+}
+
+func (a API) batch(ctx context.Context, b *pb.BatchRequest, charge bool) (*pb.BatchResponse, error) {
+	items := b.GetItems()
+	if err := ctx.Err(); err != nil {
+		return nil, wire(err)
+	}
+	if len(items) > MaxItems {
+		return nil, a.Decider.Reject(tooMany(len(items), MaxItems))
+	}
+	calls := make([]call.Call, len(items))
+	for i, item := range items {
+		calls[i] = call.FromItem(item, call.API)
+		calls[i].Replay = calls[i].Replay || charge
+	}
+	results := a.Decider.Do(ctx, calls)
+	defer results.Release()
+	return &pb.BatchResponse{Results: results.All()}, nil
+}
+
+func tooMany(items, limit int) error {
+	return wrong("items", strconv.Itoa(items), "a batch has at most "+strconv.Itoa(limit))
+}

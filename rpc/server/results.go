@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"google.golang.org/grpc/codes"
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/codec"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// Bounds of batches.
+const (
+	// MaxItems bounds a batch that is a unary call.
+	MaxItems = 1024
+	// MaxBatchItems bounds a batch of a stream.
+	MaxBatchItems = 512
+)
+
+// Results are what came of some calls. What this member decided stays in the form
+// of the engine until it is asked for, as messages or in bytes. Results are used
+// by one goroutine, until Release.
+type Results struct {
+	service *Service
+	list    []result
+	checks  checks
+	reply   reusedReply // for Append
+}
+
+// result is what came of one call: done, or else scratch.
+type result struct {
+	done    *pb.Result
+	scratch *scratch
+}
+
+// NewResults returns results for n calls, none of which has one yet.
+func (s *Service) NewResults(n int) *Results {
+	r := s.results.Get().(*Results)
+	if cap(r.list) < n {
+		r.list = make([]result, n)
+	}
+	r.list = r.list[:n]
+	return r
+}
+
+// Set makes done the result of call i.
+func (r *Results) Set(i int, done *pb.Result) {
+	if x := r.list[i].scratch; x != nil {
+		r.service.release(x)
+	}
+	r.list[i] = result{done: done}
+}
+
+// SetError makes err the result of call i.
+func (r *Results) SetError(i int, err error) { r.Set(i, Failed(err)) }
+
+// Fail makes err the result of every call.
+func (r *Results) Fail(err error) {
+	for i := range r.list {
+		r.SetError(i, err)
+	}
+}
+
+// Code returns why call i has no answer, or OK.
+func (r *Results) Code(i int) codes.Code { return codes.Code(r.list[i].done.GetError().GetCode()) }
+
+// Len returns the number of calls.
+func (r *Results) Len() int { return len(r.list) }
+
+// Get returns the result of call i, in one piece of memory of its own.
+func (r *Results) Get(i int) *pb.Result {
+	if done := r.list[i].done; done != nil {
+		return done
+	}
+	return r.service.result(r.list[i].scratch)
+}
+
+// Counted returns the result of call i, which is a count.
+func (r *Results) Counted(i int) Counted {
+	one := &r.list[i]
+	if one.done == nil {
+		return r.service.counted(one.scratch)
+	}
+	if c := one.done.GetCounted(); c != nil {
+		return countedBy(c)
+	}
+	return Counted{Err: ErrorOf(one.done)}
+}
+
+// All returns the results of all calls, all of a kind in one piece of memory.
+func (r *Results) All() []*pb.Result {
+	all := make([]*pb.Result, len(r.list))
+	var made replies
+	made.make(r)
+	for i := range r.list {
+		if all[i] = r.list[i].done; all[i] == nil {
+			all[i] = made.result(r.service, r.list[i].scratch)
+		}
+	}
+	return all
+}
+
+// Append appends every result, encoded as a field of pb.Answers, with its term.
+func (r *Results) Append(wire []byte, terms []uint64) []byte {
+	for i := range r.list {
+		done := r.list[i].done
+		if done == nil {
+			done = r.reply.result(r.service, r.list[i].scratch)
+		}
+		done.Term = terms[i]
+		wire = codec.AppendResult(wire, done)
+	}
+	return wire
+}
+
+// Release ends the use of r. What Get and All returned stays.
+func (r *Results) Release() {
+	for i := range r.list {
+		if x := r.list[i].scratch; x != nil {
+			r.service.release(x)
+		}
+	}
+	clear(r.list)
+	r.checks.clear()
+	if cap(r.list) > MaxItems {
+		return
+	}
+	r.service.results.Put(r)
+}
+
+// checks are decided together, under few locks. All slices have the same length.
+type checks struct {
+	index     []int // of the results
+	requests  []*limiter.Request
+	decisions []*limiter.Decision
+	errs      []error
+}
+
+func (b *checks) add(index int, x *scratch) {
+	b.index = append(b.index, index)
+	b.requests = append(b.requests, &x.request)
+	b.decisions = append(b.decisions, &x.decision)
+	b.errs = append(b.errs, nil)
+}
+
+func (b *checks) clear() {
+	clear(b.requests)
+	clear(b.decisions)
+	clear(b.errs)
+	*b = checks{b.index[:0], b.requests[:0], b.decisions[:0], b.errs[:0]}
+}
+
+// Failed is the result of a call that ended with an error.
+func Failed(err error) *pb.Result {
+	return &pb.Result{Result: &pb.Result_Error{Error: Describe(err)}}
+}
