@@ -84,7 +84,7 @@ func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelop
 	e.unanswered.number(&e.item)
 	err := p.link.DoInto(&e.ctx, &e.item, d)
 	if err == nil {
-		rejected := e.outcome.refused
+		rejected := e.outcome.rejected
 		if rejected == nil {
 			p.node.setHealthy(true)
 			return e.outcome, nil

@@ -11,7 +11,7 @@ import (
 // answers another kind of call.
 type outcome struct {
 	answered bool
-	refused  *pb.Error
+	rejected *pb.Error
 	redirect *pb.Redirect
 }
 
@@ -50,6 +50,6 @@ func (c *stateCall) Decode(result []byte) error {
 
 // setOutcome sets the outcome of an item that has no answer.
 func (e *envelope) setOutcome(r *pb.Result, err error) error {
-	e.outcome = outcome{refused: r.GetError(), redirect: r.GetRedirect()}
+	e.outcome = outcome{rejected: r.GetError(), redirect: r.GetRedirect()}
 	return err
 }

@@ -56,8 +56,8 @@ func decoded(wire []byte) (says [3]string, errs [3]error) {
 
 func describe(o outcome) string {
 	switch {
-	case o.refused != nil:
-		return fmt.Sprintf("refused %d %q %q", o.refused.Code, o.refused.Message, o.refused.Field)
+	case o.rejected != nil:
+		return fmt.Sprintf("refused %d %q %q", o.rejected.Code, o.rejected.Message, o.rejected.Field)
 	case o.redirect != nil:
 		return fmt.Sprintf("redirect %q %q", o.redirect.Owner, o.redirect.Address)
 	}
@@ -69,7 +69,7 @@ func expected(r *pb.Result) (says [3]string) {
 	other := "nothing"
 	switch r := r.GetResult().(type) {
 	case *pb.Result_Error:
-		other = describe(outcome{refused: r.Error})
+		other = describe(outcome{rejected: r.Error})
 	case *pb.Result_Redirect:
 		other = describe(outcome{redirect: r.Redirect})
 	}

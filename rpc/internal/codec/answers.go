@@ -3,6 +3,7 @@
 package codec
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"unicode/utf8"
@@ -64,6 +65,34 @@ func ParseAnswers(b []byte, results [][]byte) (sequence uint64, _ [][]byte, _ er
 		b = b[n:]
 	}
 	return sequence, results, nil
+}
+
+// ErrNoAnswers is the error of PeerAnswers for another message.
+var ErrNoAnswers = errors.New("a message between members has no answers, or more than one")
+
+// PeerAnswers returns the encoded pb.Answers in an encoded pb.PeerAnswer. It points into
+// m.
+func PeerAnswers(m []byte) (answers []byte, err error) {
+	found := false
+	for len(m) > 0 {
+		number, kind, n := protowire.ConsumeField(m)
+		if n < 0 {
+			return nil, fmt.Errorf("a message between members: %w", protowire.ParseError(n))
+		}
+		if number == peerAnswers && kind == protowire.BytesType {
+			if found {
+				return nil, ErrNoAnswers
+			}
+			_, _, tag := protowire.ConsumeTag(m)
+			answers, _ = protowire.ConsumeBytes(m[tag:n])
+			found = true
+		}
+		m = m[n:]
+	}
+	if !found {
+		return nil, ErrNoAnswers
+	}
+	return answers, nil
 }
 
 func malformed(n int) error { return fmt.Errorf("answers: %w", protowire.ParseError(n)) }

@@ -19,6 +19,8 @@ var (
 	answersSequence = number(&pb.Answers{}, "sequence")
 	answersResults  = number(&pb.Answers{}, "results")
 
+	peerAnswers = number(&pb.PeerAnswer{}, "answers")
+
 	resultDecision   = number(&pb.Result{}, "decision")
 	resultSettlement = number(&pb.Result{}, "settlement")
 	resultLimits     = number(&pb.Result{}, "limits")

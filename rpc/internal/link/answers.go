@@ -17,17 +17,17 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// The goroutine that receives for all callers only cuts answers into results.
-// Each caller decodes its own, in its own goroutine and into what it likes.
+// The goroutine that receives for all callers only cuts answers into results. Each
+// caller decodes its own result, in its own goroutine.
 
-// Answers are pb.Answers whose results are still encoded. The zero value is
-// empty. It is received into again and again.
+// Answers are pb.Answers whose results are still encoded. The zero value is empty. They
+// are reused: each receive replaces the one before.
 type Answers struct {
 	sequence uint64
 	results  [][]byte // in frame
 
 	frame  []byte
-	buffer mem.Buffer // that frame is in; nil: none of gRPC's
+	buffer mem.Buffer // of gRPC, has frame; may be nil
 }
 
 // Raw is how a stream is opened from which Answers are received: as they are, by
@@ -73,7 +73,7 @@ func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// Frame is the message that was received. It is good until the next one is.
+// Frame returns the message that was received. It is valid until the next receive.
 func (a *Answers) Frame() []byte { return a.frame }
 
 // Parse sets a from an encoded pb.Answers, and points into it. Results are not
@@ -83,7 +83,7 @@ func (a *Answers) Parse(b []byte) (err error) {
 	return err
 }
 
-// Set makes a what m is on the wire, for streams that are not gRPC's.
+// Set sets a to m, for streams that are not gRPC's.
 func (a *Answers) Set(m *pb.Answers) (err error) {
 	a.free()
 	if a.frame, err = proto.Marshal(m); err != nil {
@@ -92,7 +92,7 @@ func (a *Answers) Set(m *pb.Answers) (err error) {
 	return a.Parse(a.frame)
 }
 
-// free gives the memory back that a points to.
+// free returns the memory of a to gRPC.
 func (a *Answers) free() {
 	const keep = 1 << 12
 	if clear(a.results); cap(a.results) > keep {
@@ -108,7 +108,7 @@ func (a *Answers) free() {
 // A Decoder takes the encoded pb.Result of a call. It must not keep the bytes.
 type Decoder interface{ Decode(result []byte) error }
 
-// message decodes by the generated code.
+// message is a Decoder into a pb.Result of its own memory.
 type message pb.Result
 
 // Decode implements Decoder.
@@ -116,5 +116,5 @@ func (m *message) Decode(result []byte) error {
 	return proto.Unmarshal(result, (*pb.Result)(m))
 }
 
-// ErrAnswer says that the member answered the call, and that nobody can read it.
+// ErrAnswer means that the member answered the call with bytes that cannot be decoded.
 var ErrAnswer = errors.New("answer cannot be decoded")

@@ -9,16 +9,15 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Callers encode their own items, each in its own goroutine and before it can
-// return; whoever sends only copies bytes. So no lock is held while something is
-// marshalled, nobody but its caller ever reads an item, and the size of a batch
-// is known exactly.
+// Each caller encodes its own item, in its own goroutine; the sender only copies bytes.
+// So no lock is held while an item is encoded, an item is not used after its caller
+// returns, and the size of a batch is known exactly.
 
 var marshal proto.MarshalOptions
 
 const overhead = codec.MaxItemOverhead
 
-// batch is what is sent at once. Batches are used again.
+// batch is the calls that are sent together. Batches are reused.
 type batch struct {
 	calls []*Pending // nil: ended
 	msg   pb.Batch   // with wire as its unknown fields
@@ -28,8 +27,7 @@ type batch struct {
 	unanswered, sending bool
 }
 
-// Decoded returns what the receiver of b gets: a copy with its items, for
-// streams that are not gRPC's.
+// Decoded returns b as its receiver decodes it, for streams that are not gRPC's.
 func Decoded(b *pb.Batch) (*pb.Batch, error) {
 	wire, err := proto.Marshal(b)
 	if err != nil {
