@@ -14,11 +14,11 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A reservation that ends at usage A leaves exactly what charging A when it was
-// reserved would have left, however many others overlap it and however often
-// the bucket was full in between. Here two engines are compared, not the model.
+// A reservation that settles at usage A leaves the state that charging A at reserve time
+// would have left, however many others overlap it and however often the bucket was full
+// in between. These tests compare two engines.
 
-// A call is one reservation of a random history, with its whole life.
+// A call is one reservation of a random history, from its reserve to its end.
 type call struct {
 	at, ends        time.Duration
 	ttl             time.Duration
@@ -31,7 +31,7 @@ func drawCalls(t *rapid.T) []call {
 	var at, end time.Duration
 	for i := range calls {
 		pace := rapid.SampledFrom([]time.Duration{100 * time.Millisecond, 100 * time.Millisecond, 2 * time.Second, 20 * time.Second}).Draw(t, "pace")
-		at += time.Duration(rapid.Int64Range(0, int64(pace)).Draw(t, "gap")) // bursts, and time to refill
+		at += time.Duration(rapid.Int64Range(0, int64(pace)).Draw(t, "gap")) // may be long enough to refill
 		c := &calls[i]
 		c.at, c.ttl = at, 30*time.Second
 		c.ends = at + time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(t, "lasts"))
@@ -45,7 +45,7 @@ func drawCalls(t *rapid.T) []call {
 		case "cancel":
 			c.usage = 0
 		case "expire":
-			c.usage = 0 // no input, no progress: nothing stays charged
+			c.usage = 0 // without input and progress nothing stays charged
 			c.ends = at + c.ttl
 		case "late":
 			c.ends += c.ttl
@@ -54,7 +54,7 @@ func drawCalls(t *rapid.T) []call {
 		}
 		end = max(end, c.ends)
 	}
-	for i := range calls { // the long ones end together, when all others have
+	for i := range calls { // the long ones end together, after all others
 		if calls[i].how == "long" {
 			calls[i].how, calls[i].ends = "settle", end
 		}
@@ -62,7 +62,7 @@ func drawCalls(t *rapid.T) []call {
 	return calls
 }
 
-// Nothing is refused here, so that both engines make the same calls.
+// Nothing is denied, so that both engines make the same calls.
 func TestSettlingEqualsChargingTheUsageAtReserve(t *testing.T) {
 	testSettling(t, false, []limiter.Limit{
 		{Name: "bucket", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 997, Window: time.Minute, Burst: 100_000},
@@ -72,9 +72,9 @@ func TestSettlingEqualsChargingTheUsageAtReserve(t *testing.T) {
 	})
 }
 
-// TestForcedSettlingEqualsForcingTheUsageAtReserve is the same for calls that
-// the limits have no room for. The bucket's debt is below its floor, where what
-// is dropped depends on when it comes.
+// TestForcedSettlingEqualsForcingTheUsageAtReserve checks the same for forced calls beyond
+// the limits. The bucket's debt stays below its maximum, because what is dropped above
+// that depends on the order.
 func TestForcedSettlingEqualsForcingTheUsageAtReserve(t *testing.T) {
 	testSettling(t, true, []limiter.Limit{
 		{Name: "bucket", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 997, Window: time.Minute, Burst: 60 * 90 / 2},
@@ -112,14 +112,14 @@ func testSettling(t *testing.T, force bool, limits []limiter.Limit) {
 		}
 		slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 		for _, e := range events {
-			e.do(noon.At(e.at))
+			e.do(noon.Add(e.at))
 		}
-		end := noon.At(events[len(events)-1].at)
+		end := noon.Add(events[len(events)-1].at)
 		for _, c := range calls {
-			end = noon.At(max(time.Duration(end.Mono-noon.Mono), c.ends))
+			end = noon.Add(max(time.Duration(end.Mono-noon.Mono), c.ends))
 		}
 		for _, later := range []time.Duration{0, time.Nanosecond, 777 * time.Millisecond, 10 * time.Second, time.Hour} {
-			now := end.At(later)
+			now := end.Add(later)
 			got := held.peek(now, &limiter.Request{Key: "k", Plan: heldPlan})
 			want := charged.peek(now, &limiter.Request{Key: "k", Plan: chargedPlan})
 			sameDecision(rt, fmt.Sprintf("state %s after the end", later), got, want)
@@ -127,36 +127,37 @@ func testSettling(t *testing.T, force bool, limits []limiter.Limit) {
 	})
 }
 
-// TestRefundIsClippedByWhatTheBucketLost is the same in numbers: a bucket that
-// was empty again since the reserve has nothing left to give back.
-func TestRefundIsClippedByWhatTheBucketLost(t *testing.T) {
+// TestRefundIsLimitedByRefillSinceTheReserve checks that nothing is refunded to a bucket
+// that was full again since the reserve.
+func TestRefundIsLimitedByRefillSinceTheReserve(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", limiter.Limit{Name: "tpm", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 600, Window: time.Minute, Burst: 1000})
 	look := &limiter.Request{Key: "k", Plan: p}
 
 	n.reserve(noon, &limiter.Request{Key: "k", ID: "a", Plan: p, OutputTokens: 100})
-	wantUsed(t, "after 5 s", n.peek(noon.At(5*time.Second), look), 0, 50)
-	n.check(noon.At(20*time.Second), &limiter.Request{Key: "k", Plan: p, OutputTokens: 500})
-	d := n.settle(noon.At(20*time.Second), limiter.Usage{Key: "k", ID: "a", OutputTokens: 10, Final: true})
+	wantUsed(t, "after 5 s", n.peek(noon.Add(5*time.Second), look), 0, 50)
+	n.check(noon.Add(20*time.Second), &limiter.Request{Key: "k", Plan: p, OutputTokens: 500})
+	d := n.settle(noon.Add(20*time.Second), limiter.Usage{Key: "k", ID: "a", OutputTokens: 10, Final: true})
 	wantUsed(t, "settle a=10, all of a had been refilled", d, 0, 500)
 
-	n.reserve(noon.At(21*time.Second), &limiter.Request{Key: "k", ID: "b", Plan: p, OutputTokens: 100})
-	d = n.settle(noon.At(22*time.Second), limiter.Usage{Key: "k", ID: "b", OutputTokens: 40, Final: true})
+	n.reserve(noon.Add(21*time.Second), &limiter.Request{Key: "k", ID: "b", Plan: p, OutputTokens: 100})
+	d = n.settle(noon.Add(22*time.Second), limiter.Usage{Key: "k", ID: "b", OutputTokens: 40, Final: true})
 	wantUsed(t, "settle b=40 of 100", d, 0, 500-20+40)
 }
 
-// TestOverageIsPaidByRefillThatWasWasted: what a call used beyond its estimate
-// would have been refilled while the bucket stood full.
-func TestOverageIsPaidByRefillThatWasWasted(t *testing.T) {
+// TestOverageUsesWastedRefill checks that usage beyond the estimate is offset by refill
+// that was wasted while the bucket was full.
+func TestOverageUsesWastedRefill(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", limiter.Limit{Name: "tpm", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 600, Window: time.Minute, Burst: 1000})
 	n.reserve(noon, &limiter.Request{Key: "k", ID: "a", Plan: p, OutputTokens: 100})
 	// 10 s refill the 100; 10 s more are wasted, worth another 100.
-	d := n.settle(noon.At(20*time.Second), limiter.Usage{Key: "k", ID: "a", OutputTokens: 250, Final: true})
+	d := n.settle(noon.Add(20*time.Second), limiter.Usage{Key: "k", ID: "a", OutputTokens: 250, Final: true})
 	wantUsed(t, "settle a=250 after 20 s", d, 0, 50)
 }
 
-// TestDebtStopsAtOneCapacity: the rest of an overage is counted, not charged.
+// TestDebtStopsAtOneCapacity checks that usage beyond the maximum debt is counted as
+// overrun and not charged.
 func TestDebtStopsAtOneCapacity(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k",

@@ -11,8 +11,8 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// TestNoAllocations is the hot path's proof: calls of an existing key allocate
-// nothing, with and without ids, on one level and on two.
+// TestNoAllocations checks that calls for existing keys do not allocate, with and without
+// ids, on one level and on two.
 func TestNoAllocations(t *testing.T) {
 	limits := append(tokenLimits(), limiter.Limit{Name: "images", Dimension: "images", Algorithm: limiter.TokenBucket, Amount: 1e9, Window: time.Minute})
 	for i := range limits {
@@ -32,9 +32,9 @@ func TestNoAllocations(t *testing.T) {
 			ids[i] = "request-" + strconv.Itoa(i)
 		}
 		next := 0
-		id := func() string { // each is used once within its memory
+		id := func() string { // each is used once within its retention
 			next++
-			now = now.At(11 * time.Minute)
+			now = now.Add(11 * time.Minute)
 			return ids[next%len(ids)]
 		}
 		r := &limiter.Request{
@@ -43,11 +43,11 @@ func TestNoAllocations(t *testing.T) {
 		}
 		u := &limiter.Usage{Key: key, InputTokens: 90, CachedInputTokens: 10, OutputTokens: 70, Costs: r.Costs}
 		var d limiter.Decision
-		q := &limiter.Count{Key: key, Window: limiter.Window{Unit: limiter.UnitMonth, Multiple: 12}, Limit: 5}
-		var c limiter.Counted
+		q := &limiter.CountRequest{Key: key, Window: limiter.Window{Unit: limiter.UnitMonth, Multiple: 12}, Limit: 5}
+		var c limiter.CountResult
 		counted := func(call string, err error) {
 			if err != nil || c.Full {
-				t.Fatalf("%s = %+v, %v, want an answer", call, c, err)
+				t.Fatalf("%s = %+v, %v, want a result", call, c, err)
 			}
 		}
 		ok := func(call string, err error, want limiter.Outcome) {
@@ -61,7 +61,7 @@ func TestNoAllocations(t *testing.T) {
 		}{
 			{"Check", func() {
 				r.ID = ""
-				now = now.At(time.Millisecond)
+				now = now.Add(time.Millisecond)
 				ok("Check", n.Check(now, r, &d), limiter.Allowed)
 			}},
 			{"Check with an id", func() {
@@ -77,18 +77,18 @@ func TestNoAllocations(t *testing.T) {
 				r.ID = id()
 				u.ID, u.Final = r.ID, true
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				ok("Settle", n.Settle(now.At(time.Second), u, &d), limiter.Allowed)
+				ok("Settle", n.Settle(now.Add(time.Second), u, &d), limiter.Allowed)
 			}},
 			{"Reserve, progress and expiry", func() {
 				r.ID = id() // 11 minutes later: ends what ran before
 				u.ID, u.Final = r.ID, false
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				ok("Settle", n.Settle(now.At(time.Second), u, &d), limiter.Allowed)
+				ok("Settle", n.Settle(now.Add(time.Second), u, &d), limiter.Allowed)
 			}},
 			{"Reserve and Cancel", func() {
 				r.ID = id()
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				ok("Cancel", n.Cancel(now.At(time.Second), key, r.ID, &d), limiter.Allowed)
+				ok("Cancel", n.Cancel(now.Add(time.Second), key, r.ID, &d), limiter.Allowed)
 			}},
 			{"Reserve again", func() { ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed) }},
 			{"Reserve and Withdraw", func() {
@@ -102,7 +102,7 @@ func TestNoAllocations(t *testing.T) {
 			{"Reserve, expiry and Withdraw", func() {
 				r.ID, r.Attempt = id(), r.Attempt+1
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				now = now.At(31 * time.Second)
+				now = now.Add(31 * time.Second)
 				n.Withdraw(now, key, r.ID, r.Attempt)
 			}},
 			{"Peek", func() {
@@ -111,7 +111,7 @@ func TestNoAllocations(t *testing.T) {
 			}},
 			{"Count", func() {
 				q.ID, q.Hits = "", 1
-				now = now.At(time.Millisecond)
+				now = now.Add(time.Millisecond)
 				counted("Count", n.Count(now, q, &c))
 			}},
 			{"Count with an id, and back", func() {
@@ -124,7 +124,7 @@ func TestNoAllocations(t *testing.T) {
 				counted("Count", n.Count(now, q, &c))
 			}},
 			{"Check that is forced", func() {
-				r.ID, r.InputTokens, r.Force = "", 1e13, true // far beyond what any limit has
+				r.ID, r.InputTokens, r.Force = "", 1e13, true // above every limit
 				ok("Check", n.Check(now, r, &d), limiter.Allowed)
 				r.InputTokens, r.Force = 100, false
 			}},
@@ -132,16 +132,16 @@ func TestNoAllocations(t *testing.T) {
 				r.ID, r.InputTokens, r.Force = id(), 1e13, true
 				u.ID, u.Final = r.ID, true
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				ok("Settle", n.Settle(now.At(time.Second), u, &d), limiter.Allowed)
+				ok("Settle", n.Settle(now.Add(time.Second), u, &d), limiter.Allowed)
 				r.InputTokens, r.Force = 100, false
 			}},
 		} {
-			if c.call == "Reserve again" { // of a reservation that is still held
+			if c.call == "Reserve again" { // the reservation is still held
 				r.ID = id()
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
 			}
 			for range 300 {
-				c.f() // tables reach their size
+				c.f() // grow the tables
 			}
 			if allocs := testing.AllocsPerRun(200, c.f); allocs != 0 {
 				t.Errorf("%s, %s: %v allocations, want 0", c.call, name, allocs)

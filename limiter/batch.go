@@ -2,21 +2,24 @@
 
 package limiter
 
-import "slices"
+import (
+	"slices"
 
-// batchGroup is how many partitions a batch locks together. A check over many
-// keys mostly waits for memory: for the partition, for the tag of the record's
-// place and for the record. Under the locks of a group each of these is read for
-// all its items in one go, with nothing in between that waits, so that they are
-// fetched side by side.
+	"github.com/bucketring/bucketring/internal/keypath"
+)
+
+// batchGroup is how many partitions a batch locks together. Checks of many keys
+// spend most of their time waiting for memory: for the partition, the tags of a
+// table and the record. Under the locks of a group, each of these is read for all
+// requests of the group in one loop, so that the cache misses overlap.
 const batchGroup = 16
 
-// maxBatch bounds the items that are sorted together.
+// maxBatch is the most requests that are sorted together.
 const maxBatch = 1024
 
-// CheckBatch is Check for every request: errs[i] is the error and ds[i] the
-// decision of rs[i], and the slices have the same length. Requests for one root
-// are decided in their order; others in any.
+// CheckBatch calls Check for every request of rs. The decision of rs[i] is stored in
+// ds[i] and its error in errs[i]; the slices must have the same length. Requests for
+// one root are decided in order, others in any order.
 func (e *Engine) CheckBatch(now Time, rs []*Request, ds []*Decision, errs []error) {
 	for len(rs) > maxBatch {
 		e.checkBatch(now, rs[:maxBatch], ds[:maxBatch], errs[:maxBatch])
@@ -26,31 +29,31 @@ func (e *Engine) CheckBatch(now Time, rs []*Request, ds []*Decision, errs []erro
 }
 
 func (e *Engine) checkBatch(now Time, rs []*Request, ds []*Decision, errs []error) {
-	var sorted [maxBatch]uint32 // partition<<16 | item
+	var sorted [maxBatch]uint32 // partition<<16 | index in rs
 	var roots [maxBatch]uint64
 	order := sorted[:len(rs)]
 	for i, r := range rs {
-		roots[i] = hashRoot(rootOf(r.Key))
+		roots[i] = keypath.RootHash(r.Key)
 		order[i] = uint32(roots[i]%Partitions)<<16 | uint32(i)
 	}
 	slices.Sort(order)
-	var aims [batchAims]aim
+	var locations [maxPrefetch]location
 	for len(order) > 0 {
 		n := e.lockGroup(order)
-		warm(aims[:e.aim(aims[:0], order[:n], rs)])
+		prefetch(locations[:e.locate(locations[:0], order[:n], rs)])
 		for i, o := range order[:n] {
-			c, k := &e.cells[o>>16], o&0xffff
-			errs[k] = c.decide(now, roots[k], rs[k], ds[k], false)
+			s, k := &e.shards[o>>16], o&0xffff
+			errs[k] = s.decide(now, roots[k], rs[k], ds[k], false)
 			if i == n-1 || order[i+1]>>16 != o>>16 {
-				c.Unlock()
+				s.Unlock()
 			}
 		}
 		order = order[n:]
 	}
 }
 
-// lockGroup locks the first partitions of a sorted order, and returns how many
-// items are theirs. All who lock several do it in this order.
+// lockGroup locks the first partitions of a sorted order and returns how many
+// requests belong to them. Ascending order prevents deadlocks between batches.
 func (e *Engine) lockGroup(order []uint32) int {
 	n, groups := 0, 0
 	for ; n < len(order); n++ {
@@ -61,65 +64,66 @@ func (e *Engine) lockGroup(order []uint32) int {
 			break
 		}
 		groups++
-		if e.cells[order[n]>>16].engine != e { // read ahead of the lock
+		if e.shards[order[n]>>16].engine != e { // also loads the partition before it is locked
 			panic("limiter: a partition of another engine")
 		}
 	}
 	for i, o := range order[:n] {
 		if i == 0 || order[i-1]>>16 != o>>16 {
-			e.cells[o>>16].Lock()
+			e.shards[o>>16].Lock()
 		}
 	}
 	return n
 }
 
-// aim is a record that a batch will need.
-type aim struct {
+// location is where the search for a record begins.
+type location struct {
 	table *table
 	pos   int
 	tag   uint8
 }
 
-// batchAims bounds what is read ahead; the rest waits in its turn.
-const batchAims = 4 * batchGroup
+// maxPrefetch is the most records that are prefetched for a group.
+const maxPrefetch = 4 * batchGroup
 
-// aim collects the records that requests need for all models.
-func (e *Engine) aim(aims []aim, order []uint32, rs []*Request) int {
+// locate appends the locations of the records that requests need, except those per
+// model, and returns their number.
+func (e *Engine) locate(locations []location, order []uint32, rs []*Request) int {
 	for _, o := range order {
-		p, r := &e.cells[o>>16].partition, rs[o&0xffff]
+		p, r := &e.shards[o>>16].partition, rs[o&0xffff]
 		for i := range r.Plan.Count {
-			if len(aims) == cap(aims) || p.records.n == 0 {
+			if len(locations) == cap(locations) || p.records.n == 0 {
 				break
 			}
 			h := p.hashName(r.Key[:r.Plan.Levels[i].End], "")
 			_, t := p.records.table(h)
 			pos, tag := t.home(h)
-			aims = append(aims, aim{t, pos, tag})
+			locations = append(locations, location{t, pos, tag})
 		}
 	}
-	return len(aims)
+	return len(locations)
 }
 
-// warm reads the tags, and then the records.
-func warm(aims []aim) {
+// prefetch reads the tags of all locations, and then their records.
+func prefetch(locations []location) {
 	var sum uint8
-	for i := range aims {
-		sum += aims[i].table.tags[aims[i].pos]
+	for i := range locations {
+		sum += locations[i].table.tags[locations[i].pos]
 	}
-	for i := range aims {
-		a := &aims[i]
-		for t := a.table; t.tags[a.pos] != tagFree; a.pos = (a.pos + 1) % len(t.tags) {
-			if t.tags[a.pos] == a.tag {
-				rec := &t.records[a.pos]
-				sum += uint8(rec.length) + uint8(rec.slots[slotsPerRecord-1].lo)
+	for i := range locations {
+		loc := &locations[i]
+		for t := loc.table; t.tags[loc.pos] != tagFree; loc.pos = (loc.pos + 1) % len(t.tags) {
+			if t.tags[loc.pos] == loc.tag {
+				rec := &t.records[loc.pos]
+				sum += uint8(rec.length) + uint8(rec.buckets[bucketsPerRecord-1].lo)
 				break
 			}
 		}
 	}
-	use(sum)
+	keepRead(sum)
 }
 
-// use keeps what was read from being optimised away.
+// keepRead keeps the compiler from removing the reads of prefetch.
 //
 //go:noinline
-func use(uint8) {}
+func keepRead(uint8) {}

@@ -15,7 +15,8 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// batchPlans gives keys of one and of two levels ten requests a minute each.
+// batchPlans returns plans for keys of one and of two levels, with ten requests a minute
+// each.
 func batchPlans(t rapid.TB, e *limiter.Engine) func(key string, root int) *limiter.Plan {
 	set, err := e.Catalog().LimitSet([]limiter.Limit{{Name: "requests", Dimension: limiter.Requests, Algorithm: limiter.TokenBucket, Amount: 10, Window: time.Minute}})
 	if err != nil {
@@ -31,8 +32,8 @@ func batchPlans(t rapid.TB, e *limiter.Engine) func(key string, root int) *limit
 	}
 }
 
-// TestBatchIsChecksInOrder: whatever a batch brings together, its answers are
-// those of single checks in the same order, for every root.
+// TestBatchIsChecksInOrder compares the decisions of a batch with those of single checks
+// in the same order.
 func TestBatchIsChecksInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		single, batch := limiter.New(limiter.Options{}), limiter.New(limiter.Options{})
@@ -66,14 +67,14 @@ func TestBatchIsChecksInOrder(t *testing.T) {
 					t.Fatalf("item %d of %d differs (-want +got):\n%s", i, n, diff)
 				}
 			}
-			now = now.At(time.Duration(rapid.IntRange(0, 30).Draw(t, "seconds")) * time.Second)
+			now = now.Add(time.Duration(rapid.IntRange(0, 30).Draw(t, "seconds")) * time.Second)
 		}
 	})
 }
 
-// TestBatchesTogether: batches that lock the same partitions in different orders
-// of arrival neither wait for each other forever nor admit too much.
-func TestBatchesTogether(t *testing.T) {
+// TestConcurrentBatches checks that batches with the same partitions in different orders
+// neither deadlock nor admit too much.
+func TestConcurrentBatches(t *testing.T) {
 	const size, workers, rounds, keys = 600, 8, 5, 40
 	e := limiter.New(limiter.Options{})
 	plan := batchPlans(t, e)

@@ -26,9 +26,8 @@ import (
 
 const benchKeys = 1 << 20
 
-// benchKey writes the name of key number i into buf and returns it as a string
-// that is valid until the next call: a server's key comes fresh off the wire,
-// and not from a cold corner of memory.
+// benchKey writes key i into buf and returns it as a string that is valid until the next
+// call. Like the keys of a server, which were just received, it is in the CPU's cache.
 func benchKey(buf *[13]byte, i uint32) string {
 	const digits = "0123456789abcdef"
 	copy(buf[:], "user-")
@@ -39,7 +38,7 @@ func benchKey(buf *[13]byte, i uint32) string {
 	return unsafe.String(&buf[0], len(buf))
 }
 
-// walk visits keys in an order that no prefetcher guesses.
+// walk visits keys in an order that defeats hardware prefetching.
 type walk struct{ x, mask uint32 }
 
 func (w *walk) next() uint32 {
@@ -49,7 +48,7 @@ func (w *walk) next() uint32 {
 
 var benchStart = limiter.Time{Mono: 1, Wall: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC).UnixNano()}
 
-// benchPlan is four limits at each of the levels of key.
+// benchPlan returns a plan of four limits at each level.
 func benchPlan(tb testing.TB, e *limiter.Engine, ends ...int) *limiter.Plan {
 	tb.Helper()
 	set, err := e.Catalog().LimitSet([]limiter.Limit{
@@ -68,7 +67,7 @@ func benchPlan(tb testing.TB, e *limiter.Engine, ends ...int) *limiter.Plan {
 	return p
 }
 
-// checker returns a function that checks key number i.
+// checker returns a function that checks a key.
 func checker(tb testing.TB, e *limiter.Engine, ends ...int) func(key string) {
 	r := &limiter.Request{Plan: benchPlan(tb, e, ends...), Requests: 1, InputTokens: 900, OutputTokens: 100}
 	now, d := benchStart, limiter.Decision{}
@@ -82,10 +81,10 @@ func checker(tb testing.TB, e *limiter.Engine, ends ...int) func(key string) {
 	}
 }
 
-// A row makes the function that a core calls, over state that cores share.
+// A row is a limiter to compare. It makes the function that each core calls.
 type row func(testing.TB) func() func(key string)
 
-// rows are ours and what people use today.
+// rows are the engine and other libraries.
 var rows = []struct {
 	name string
 	row
@@ -221,7 +220,7 @@ func BenchmarkReserveSettle(b *testing.B) {
 			_ = e.Check(now, r, &d)
 		}
 	})
-	for _, sent := range []bool{false, true} { // over a stream, with a number of its own
+	for _, sent := range []bool{false, true} { // with an attempt, as over a stream
 		name := "reserve_settle"
 		if sent {
 			name = "reserve_sent_settle"
@@ -313,8 +312,8 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// BenchmarkSweep is a step of the sweep, which holds one lock at a time, over
-// 2^20 keys of which none may go; and how long one in a thousand takes.
+// BenchmarkSweep measures a step of the sweep over 2^20 keys that must stay, and reports
+// the slowest one in a thousand.
 func BenchmarkSweep(b *testing.B) {
 	e := limiter.New(limiter.Options{})
 	fill := checker(b, e, 13)
@@ -322,7 +321,7 @@ func BenchmarkSweep(b *testing.B) {
 	for i := range uint32(benchKeys) {
 		fill(benchKey(&buf, i))
 	}
-	now := benchStart.At(time.Minute)
+	now := benchStart.Add(time.Minute)
 	steps := make([]time.Duration, 0, 1<<20)
 	for b.Loop() {
 		began := time.Now()
@@ -335,25 +334,24 @@ func BenchmarkSweep(b *testing.B) {
 	b.ReportMetric(float64(steps[len(steps)*999/1000].Nanoseconds())/1e3, "p99.9-us")
 }
 
-// BenchmarkOneRoot makes 2^20 keys under one root, which all share a partition,
-// and reports how long one check in a thousand takes, which is one that makes
-// room: growing must not stall.
+// BenchmarkOneRoot creates 2^20 keys under one root, which share a partition, and reports
+// the slowest check in a thousand, which grows a table.
 func BenchmarkOneRoot(b *testing.B) {
 	for b.Loop() {
 		e := limiter.New(limiter.Options{MaxKeysPerRoot: benchKeys})
 		r := &limiter.Request{Plan: benchPlan(b, e, len("acme/user-00000000")), Requests: 1, InputTokens: 900, OutputTokens: 100}
 		var d limiter.Decision
 		var buf [13]byte
-		took := make([]time.Duration, benchKeys)
-		for i := range took {
+		durations := make([]time.Duration, benchKeys)
+		for i := range durations {
 			r.Key = "acme/" + benchKey(&buf, uint32(i))
 			began := time.Now()
 			if err := e.Check(benchStart, r, &d); err != nil || d.Outcome != limiter.Allowed {
 				b.Fatalf("Check(%s) = %v, %v", r.Key, d.Outcome, err)
 			}
-			took[i] = time.Since(began)
+			durations[i] = time.Since(began)
 		}
-		slices.Sort(took)
-		b.ReportMetric(float64(took[len(took)*999/1000].Nanoseconds())/1e3, "p99.9-us")
+		slices.Sort(durations)
+		b.ReportMetric(float64(durations[len(durations)*999/1000].Nanoseconds())/1e3, "p99.9-us")
 	}
 }

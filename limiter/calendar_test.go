@@ -16,7 +16,7 @@ func budget(unit limiter.Calendar, z *time.Location) limiter.Limit {
 	return limiter.Limit{Name: "budget", Dimension: limiter.Spend, Algorithm: limiter.FixedWindow, Amount: 100, Calendar: unit, Zone: z}
 }
 
-// at reads a local time.
+// at parses a local time.
 func at(t *testing.T, zoneName, local string) limiter.Time {
 	t.Helper()
 	when, err := time.ParseInLocation("2006-01-02 15:04:05", local, zone(zoneName))
@@ -30,7 +30,7 @@ func TestCalendarWindows(t *testing.T) {
 	for _, c := range []struct {
 		name, zone string
 		unit       limiter.Calendar
-		in         string // an instant of the window
+		in         string // an instant in the window
 		start, end string
 		length     time.Duration
 	}{
@@ -58,7 +58,7 @@ func TestCalendarWindows(t *testing.T) {
 			start, end := at(t, c.zone, c.start), at(t, c.zone, c.end)
 			all := func() *limiter.Request { return &limiter.Request{Key: "k", Plan: p, InputTokens: 100} }
 
-			wantOutcome(t, "just before", n.check(start.At(-1), all()), limiter.Allowed)
+			wantOutcome(t, "just before", n.check(start.Add(-1), all()), limiter.Allowed)
 			d := n.check(start, all())
 			wantOutcome(t, "at the start", d, limiter.Allowed)
 			if s := d.Limits[0]; s.ResetAt != end.Wall || s.Window != c.length {
@@ -76,8 +76,8 @@ func TestCalendarWindows(t *testing.T) {
 	}
 }
 
-// TestCalendarAgreesWithLabels compares windows with the oracle's in many zones
-// and years: there a window is all instants whose local date reads the same.
+// TestCalendarAgreesWithLabels compares windows in many zones and years with those of the
+// oracle, where a window is all instants with the same local date.
 func TestCalendarAgreesWithLabels(t *testing.T) {
 	names := []string{
 		"UTC", "America/New_York", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe", "America/Sao_Paulo", "America/Havana",
@@ -99,7 +99,7 @@ func TestCalendarAgreesWithLabels(t *testing.T) {
 	})
 }
 
-// TestZoneChangeOpensNoWindowEarly: a new zone counts from the next reset on.
+// TestZoneChangeOpensNoWindowEarly checks that a new zone applies after the next reset.
 func TestZoneChangeOpensNoWindowEarly(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	west, east := n.plan("k", budget(limiter.Day, zone("America/New_York"))), n.plan("k", budget(limiter.Day, zone("Europe/Berlin")))
@@ -108,12 +108,12 @@ func TestZoneChangeOpensNoWindowEarly(t *testing.T) {
 	}
 	evening := at(t, "America/New_York", "2026-07-04 17:00:00") // 23:00 in Berlin
 	wantOutcome(t, "the day's budget", spend(evening, west), limiter.Allowed)
-	d := spend(evening.At(90*time.Minute), east) // 00:30 of the next day in Berlin
+	d := spend(evening.Add(90*time.Minute), east) // 00:30 of the next day in Berlin
 	wantOutcome(t, "after midnight in the new zone", d, limiter.Denied)
 	if want := at(t, "America/New_York", "2026-07-05 00:00:00").Wall; d.Limits[0].ResetAt != want {
 		t.Errorf("reset_at = %s, want midnight in the old zone", time.Unix(0, d.Limits[0].ResetAt).UTC())
 	}
-	wantOutcome(t, "the old zone again", spend(evening.At(2*time.Hour), west), limiter.Denied)
+	wantOutcome(t, "the old zone again", spend(evening.Add(2*time.Hour), west), limiter.Denied)
 
 	next := at(t, "America/New_York", "2026-07-05 00:00:00")
 	d = spend(next, east)
@@ -123,7 +123,7 @@ func TestZoneChangeOpensNoWindowEarly(t *testing.T) {
 	}
 }
 
-// TestDurationWindowsAlignToTheEpoch: windows that are no calendar unit.
+// TestDurationWindowsAlignToTheEpoch checks windows that are not calendar units.
 func TestDurationWindowsAlignToTheEpoch(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", limiter.Limit{Name: "x", Dimension: limiter.Tokens, Algorithm: limiter.FixedWindow, Amount: 10, Window: 7 * time.Minute})
@@ -133,11 +133,11 @@ func TestDurationWindowsAlignToTheEpoch(t *testing.T) {
 	}
 }
 
-// TestRefundAndOverageOfABudget: a refund counts only in the window of the
-// reserve; what a call used beyond its estimate counts when that is over, too.
+// TestRefundAndOverageOfABudget checks that a refund counts only in the window of the
+// reserve, and that usage beyond the estimate also counts after it.
 func TestRefundAndOverageOfABudget(t *testing.T) {
 	night := at(t, "UTC", "2026-07-04 23:59:50")
-	morning := night.At(20 * time.Second)
+	morning := night.Add(20 * time.Second)
 	for _, c := range []struct {
 		name        string
 		usage, want int64
@@ -154,8 +154,8 @@ func TestRefundAndOverageOfABudget(t *testing.T) {
 		n := newNode(t, limiter.Options{})
 		p := n.plan("k", budget(limiter.Day, time.UTC))
 		n.reserve(night, &limiter.Request{Key: "k", ID: "r", Plan: p, InputTokens: 10, OutputTokens: 40})
-		wantUsed(t, "the new day, lease run out", n.peek(morning.At(time.Minute), &limiter.Request{Key: "k", Plan: p}), 0, 0)
-		d := n.settle(morning.At(2*time.Minute), limiter.Usage{Key: "k", ID: "r", InputTokens: 10, OutputTokens: 25, Final: true})
+		wantUsed(t, "the new day, lease run out", n.peek(morning.Add(time.Minute), &limiter.Request{Key: "k", Plan: p}), 0, 0)
+		d := n.settle(morning.Add(2*time.Minute), limiter.Usage{Key: "k", ID: "r", InputTokens: 10, OutputTokens: 25, Final: true})
 		wantUsed(t, "the old day had counted more already", d, 0, 0)
 	})
 }

@@ -13,23 +13,24 @@ import (
 	"time"
 )
 
-// A Catalog gives limits the small numbers under which records remember them,
-// so that a record needs no pointer. A policy is compiled against the catalog
-// of the engine it will drive. Equal limits get equal numbers, so reloading an
-// unchanged policy adds nothing; entries live as long as the catalog.
-// It is safe for concurrent use, and reading takes no lock.
+// A Catalog assigns ids to limit definitions, so that records can refer to them
+// without pointers. A policy must be compiled against the catalog of the engine that
+// uses it. Equal definitions get the same id, so reloading an unchanged policy adds
+// nothing. Definitions are never removed.
+//
+// A Catalog is safe for concurrent use. Reading it takes no lock.
 type Catalog struct {
-	limits  atomic.Pointer[[]*limit]
-	schemas atomic.Pointer[[]*schema]
-	views   atomic.Pointer[map[viewKey]*view]
-	tiers   atomic.Pointer[tierNames]
-	counter *schema // of every counter
+	limits   atomic.Pointer[[]*limit]
+	schemas  atomic.Pointer[[]*schema]
+	mappings atomic.Pointer[map[mappingKey]*mapping]
+	tiers    atomic.Pointer[tierNames]
+	counter  *schema // of all counters
 
 	mu struct {
 		sync.Mutex
 		limitIDs  map[string]uint32
 		schemaIDs map[string]uint32
-		slotIDs   map[slotKey]uint32
+		bucketIDs map[bucketKey]uint32
 	}
 }
 
@@ -38,17 +39,17 @@ func NewCatalog() *Catalog {
 	c := &Catalog{}
 	c.mu.limitIDs = map[string]uint32{}
 	c.mu.schemaIDs = map[string]uint32{}
-	c.mu.slotIDs = map[slotKey]uint32{}
+	c.mu.bucketIDs = map[bucketKey]uint32{}
 	c.limits.Store(&[]*limit{})
-	c.schemas.Store(&[]*schema{{}}) // schema 0: a record that has no limits yet
+	c.schemas.Store(&[]*schema{{}}) // schema 0 is for records without limits
 	c.tiers.Store(&tierNames{ids: map[string]uint32{}})
-	c.views.Store(&map[viewKey]*view{})
-	c.counter = c.schemaLocked([]*limit{c.limitLocked(counterLimit)}) // nobody else has c yet
+	c.mappings.Store(&map[mappingKey]*mapping{})
+	c.counter = c.schemaLocked([]*limit{c.limitLocked(counterLimit)}) // c is not shared yet
 	return c
 }
 
-// A LimitSet is the limits of one tier at one level, ready for an engine with
-// the same [Catalog]. It is immutable.
+// A LimitSet is the compiled limits of one tier at one level, for engines with the
+// same [Catalog]. It is immutable.
 type LimitSet struct {
 	schema *schema
 	source []Limit
@@ -57,7 +58,7 @@ type LimitSet struct {
 // Limits returns the limits of the set, in order. The caller must not change them.
 func (s *LimitSet) Limits() []Limit { return s.source }
 
-// size is the number of limits; a nil set has none.
+// size returns the number of limits. s may be nil.
 func (s *LimitSet) size() int {
 	if s == nil {
 		return 0
@@ -65,15 +66,15 @@ func (s *LimitSet) size() int {
 	return len(s.source)
 }
 
-// LimitSet checks limits and numbers them. The error joins every problem, each
-// a [*LimitError]. No two limits of a set may have the same dimension and name.
+// LimitSet validates and compiles limits. No two of them may have the same dimension
+// and name. The error joins all problems, most of them a [*LimitError].
 func (c *Catalog) LimitSet(limits []Limit) (*LimitSet, error) {
 	var problems []error
-	seen := map[slotKey]bool{}
+	seen := map[bucketKey]bool{}
 	for i := range limits {
 		l := &limits[i]
 		problems = append(problems, l.validate()...)
-		if k := (slotKey{l.Dimension, l.Name}); seen[k] {
+		if k := (bucketKey{l.Dimension, l.Name}); seen[k] {
 			problems = append(problems, l.problem("name", "is used twice for dimension "+string(l.Dimension)))
 		} else {
 			seen[k] = true
@@ -94,13 +95,14 @@ func (c *Catalog) LimitSet(limits []Limit) (*LimitSet, error) {
 	return &LimitSet{schema: c.schemaLocked(compiled), source: append([]Limit(nil), limits...)}, nil
 }
 
-// maxLimits bounds the limits of one level, base or per model.
+// maxLimits is the most limits of one level, counted separately for limits of all
+// models and limits per model.
 const maxLimits = 16
 
-// LimitError is a property of a limit that cannot be used.
+// LimitError reports an invalid field of a limit.
 type LimitError struct {
 	Name    string // of the limit
-	Field   string // as in a policy file: limit, window, burst, ...
+	Field   string // its name in policy files: limit, window, burst, ...
 	Problem string
 }
 
@@ -113,7 +115,7 @@ func (l *Limit) problem(field, text string) error {
 	return &LimitError{Name: l.Name, Field: field, Problem: text}
 }
 
-// maxWindow keeps units x nanoseconds within 128 bits with room to spare.
+// maxWindow is the longest window. It keeps units x nanoseconds far within 128 bits.
 const maxWindow = 400 * 24 * time.Hour
 
 func (l *Limit) validate() (problems []error) {
@@ -130,33 +132,33 @@ func (l *Limit) validate() (problems []error) {
 		bad("limit", "must be between 0 and 2^53, got %d", l.Amount)
 	}
 	if (l.Dimension == Concurrent) != (l.Algorithm == Concurrency) {
-		bad("algorithm", "dimension concurrent and algorithm concurrency go together, got %s for %s", l.Algorithm, l.Dimension)
+		bad("algorithm", "dimension concurrent and algorithm concurrency need each other, got %s for %s", l.Algorithm, l.Dimension)
 	}
 	if l.Burst < 0 || l.Burst > MaxAmount {
 		bad("burst", "must be between 0 and 2^53, got %d", l.Burst)
 	}
 	if l.Burst != 0 && l.Algorithm != TokenBucket {
-		bad("burst", "only a token_bucket has one")
+		bad("burst", "needs algorithm token_bucket")
 	}
 	if l.Burst != 0 && l.Amount == 0 {
-		bad("burst", "can never be granted: the limit is 0")
+		bad("burst", "can never be granted, because the limit is 0")
 	}
 	if l.Calendar != NoCalendar && l.Algorithm != FixedWindow {
 		bad("window", "calendar windows need algorithm fixed_window")
 	}
 	if l.Closed && l.Shadow {
-		bad("closed", "is for limits that deny: one in shadow never does")
+		bad("closed", "must not be combined with shadow mode")
 	}
-	if l.Whole != 0 && l.Amount == 0 {
-		bad("whole", "is for a share that takes something: one of 0 is a closed limit")
+	if l.FullCapacity != 0 && l.Amount == 0 {
+		bad("full_capacity", "needs a limit above 0")
 	}
-	if l.Whole < 0 || l.Whole > MaxAmount || l.Whole != 0 && l.Whole < cmp.Or(l.Burst, l.Amount) {
-		bad("whole", "must be between the capacity and 2^53, got %d", l.Whole)
+	if l.FullCapacity < 0 || l.FullCapacity > MaxAmount || l.FullCapacity != 0 && l.FullCapacity < cmp.Or(l.Burst, l.Amount) {
+		bad("full_capacity", "must be between the capacity and 2^53, got %d", l.FullCapacity)
 	}
 	switch {
 	case l.Algorithm == Concurrency:
 		if l.Window != 0 {
-			bad("window", "a concurrency limit has none")
+			bad("window", "must not be set for a concurrency limit")
 		}
 	case l.Algorithm < TokenBucket || l.Algorithm > FixedWindow:
 		bad("algorithm", "is unknown")
@@ -170,7 +172,7 @@ func (l *Limit) validate() (problems []error) {
 	return problems
 }
 
-// identity is equal for limits that decide alike and are reported alike.
+// identity returns a string that is equal for equal limits only.
 func (l *Limit) identity() string {
 	zone := "UTC"
 	if l.Zone != nil {
@@ -181,7 +183,7 @@ func (l *Limit) identity() string {
 		b.WriteString(s)
 		b.WriteByte(0)
 	}
-	for _, n := range []int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.Whole} {
+	for _, n := range []int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity} {
 		b.WriteString(strconv.FormatInt(n, 10))
 		b.WriteByte(0)
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// closedLimits are one of each kind, of which the one named is closed.
+// closedLimits returns a limit of each kind, of which the named one is closed.
 func closedLimits(closed string) []limiter.Limit {
 	limits := tokenLimits()
 	for i := range limits {
@@ -18,10 +18,10 @@ func closedLimits(closed string) []limiter.Limit {
 	return limits
 }
 
-func TestClosedRefusesEveryCost(t *testing.T) {
+func TestClosedDeniesEveryCost(t *testing.T) {
 	for _, c := range []struct {
 		closed  string
-		costs   limiter.Request // refused
+		costs   limiter.Request // denied
 		reserve bool
 	}{
 		{"tokens", limiter.Request{InputTokens: 1}, false},
@@ -50,7 +50,7 @@ func TestClosedRefusesEveryCost(t *testing.T) {
 			if b := d.Limits[d.Binding]; b.Name != c.closed || !b.Exceeded {
 				t.Errorf("binding = %+v, want %s, exceeded", b, c.closed)
 			}
-			for i := range d.Limits { // reported, and nothing taken
+			for i := range d.Limits { // reported, but not charged
 				wantUsed(t, "after the denial", d, i, used(before.Limits[i]))
 			}
 			if c.closed != "requests" && c.closed != "slots" {
@@ -72,8 +72,7 @@ func TestClosedRefusesEveryCost(t *testing.T) {
 	}
 }
 
-// TestClosedIsNotShrunk: no smaller output helps, though the limit and another
-// one would rather degrade.
+// TestClosedIsNotShrunk checks that a closed limit does not degrade.
 func TestClosedIsNotShrunk(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k",
@@ -81,15 +80,14 @@ func TestClosedIsNotShrunk(t *testing.T) {
 		limiter.Limit{Name: "output", Dimension: limiter.OutputTokens, Algorithm: limiter.TokenBucket, Amount: 1000, Window: time.Minute, Degrade: true, Closed: true})
 	d := n.reserve(noon, &limiter.Request{Key: "k", ID: "r", Plan: p, OutputTokens: 200, MinOutputTokens: 16})
 	if d.Outcome != limiter.Denied || d.Limits[1].Cost != 200 {
-		t.Errorf("Reserve = %s of %d output, want denied for the 200 asked", d.Outcome, d.Limits[1].Cost)
+		t.Errorf("Reserve = %s of %d output, want denied for the requested 200", d.Outcome, d.Limits[1].Cost)
 	}
 	if d.Reason != limiter.ExceedsCapacity || d.RetryAfter >= 0 {
-		t.Errorf("reason = %s, retry after %s, want what time does not mend: exceeds_capacity, never", d.Reason, d.RetryAfter)
+		t.Errorf("reason = %s, retry after %s, want exceeds_capacity, never", d.Reason, d.RetryAfter)
 	}
 }
 
-// TestReasonOfAClosedLimit: it comes after what time does not mend, and before
-// any wait, since that may be over once the owner is asked.
+// TestReasonOfAClosedLimit checks the precedence of owner_unreachable among the reasons.
 func TestReasonOfAClosedLimit(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	requests := limiter.Limit{Name: "requests", Dimension: limiter.Requests, Algorithm: limiter.TokenBucket, Amount: 1, Window: time.Hour}
@@ -116,11 +114,11 @@ func TestReasonOfAClosedLimit(t *testing.T) {
 	}
 }
 
-// TestShareSaysWhoCouldTakeIt: beyond a share is not beyond the limit.
-func TestShareSaysWhoCouldTakeIt(t *testing.T) {
+// TestCostAboveTheShareNeedsTheOwner checks costs within and above FullCapacity.
+func TestCostAboveTheShareNeedsTheOwner(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	share := bucketOf(100, 30)
-	share.Whole = 90
+	share.FullCapacity = 90
 	p := n.plan("k", share)
 	for _, c := range []struct {
 		cost   int64

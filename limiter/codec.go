@@ -9,9 +9,7 @@ import (
 	"math"
 )
 
-// encoder appends varints; decoder reads them back. A decoder keeps its first
-// error and then returns zeroes, so that a caller checks once per value made.
-
+// An encoder appends values to buf, numbers as varints.
 type encoder struct{ buf []byte }
 
 func (e *encoder) uint(n uint64)   { e.buf = binary.AppendUvarint(e.buf, n) }
@@ -21,9 +19,11 @@ func (e *encoder) wide(w wide)     { e.int(w.hi); e.fixed(w.lo) }
 func (e *encoder) bool(b bool)     { e.uint(uint64(boolInt(b))) }
 func (e *encoder) string(s string) { e.uint(uint64(len(s))); e.buf = append(e.buf, s...) }
 
+// A decoder reads what an encoder wrote. After its first error it returns zero
+// values, so that a caller may check err once for several values.
 type decoder struct {
-	buf  []byte
-	size int // of the whole input, for messages
+	buf  []byte // not read yet
+	size int    // of the whole input, for error messages
 	err  error
 }
 
@@ -66,7 +66,7 @@ func (d *decoder) fixed() uint64 {
 	return n
 }
 
-// wide reads a level: far inside 128 bits, or "none seen yet".
+// wide reads a level. It must be far within 128 bits, or maxWide.
 func (d *decoder) wide() wide {
 	w := wide{d.int(), d.fixed()}
 	if (w.hi > maxLevel || w.hi < -maxLevel) && w != maxWide {
@@ -76,11 +76,11 @@ func (d *decoder) wide() wide {
 	return w
 }
 
-// maxLevel bounds the upper half of a level: far above any that two capacities
-// of 2^53 units in 400 days reach.
+// maxLevel bounds the upper half of a level. It is far above twice the capacity of
+// 2^53 units in 400 days.
 const maxLevel = 1 << 56
 
-// upTo reads a number of at most limit.
+// upTo reads a number and rejects it if it is above limit.
 func (d *decoder) upTo(limit uint64, what string) uint64 {
 	n := d.uint()
 	if n > limit {
@@ -90,11 +90,11 @@ func (d *decoder) upTo(limit uint64, what string) uint64 {
 	return n
 }
 
-// count reads a number of things that take at least a byte each, so that a
-// short input cannot ask for a large allocation.
+// count reads the length of a list whose elements take at least a byte each, so that
+// a short input cannot cause a large allocation.
 func (d *decoder) count(what string) int { return int(d.upTo(uint64(len(d.buf)), what)) }
 
-// natural reads an amount that may have been added up, but is not negative.
+// natural reads a sum of amounts, which is not negative.
 func (d *decoder) natural(what string) int64 {
 	n := d.int()
 	if n < 0 || n > math.MaxInt64/2 {

@@ -12,9 +12,9 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// TestThousandMeansThousand: 100 goroutines ask far more than a limit of 1,000
-// allows, under several keys of one root. Exactly 1,000 calls are admitted, and a call that
-// one limit denies takes nothing of the others.
+// TestThousandMeansThousand checks that exactly 1,000 calls are admitted when 100
+// goroutines make many more under several keys of one root, and that a call denied by
+// one limit is not charged to the others.
 func TestThousandMeansThousand(t *testing.T) {
 	for _, a := range []limiter.Algorithm{limiter.TokenBucket, limiter.SlidingWindow, limiter.FixedWindow} {
 		t.Run(a.String(), func(t *testing.T) {
@@ -61,8 +61,8 @@ func TestThousandMeansThousand(t *testing.T) {
 	}
 }
 
-// TestSlotsUnderConcurrency: never more live leases than slots, and none is
-// lost when they come and go.
+// TestSlotsUnderConcurrency checks that there are never more live leases than slots, and
+// that no slot is lost.
 func TestSlotsUnderConcurrency(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", limiter.Limit{Name: "slots", Dimension: limiter.Concurrent, Algorithm: limiter.Concurrency, Amount: 5})
@@ -85,7 +85,7 @@ func TestSlotsUnderConcurrency(t *testing.T) {
 				served.Add(1)
 				live.Add(-1)
 				if err := n.Settle(noon, &limiter.Usage{Key: "k", ID: r.ID, InputTokens: -1, Final: true}, &d); err != nil {
-					t.Errorf("Settle = %v, want an answer", err)
+					t.Errorf("Settle = %v, want no error", err)
 				}
 			}
 		})
@@ -97,15 +97,14 @@ func TestSlotsUnderConcurrency(t *testing.T) {
 	wantUsed(t, "in the end", n.peek(noon, &limiter.Request{Key: "k", Plan: p}), 0, 0)
 }
 
-// TestSweepBesideCalls: everything that may run together does, for the race
-// detector.
-func TestSweepBesideCalls(t *testing.T) {
+// TestSweepDuringCalls runs all methods that may run concurrently, for the race detector.
+func TestSweepDuringCalls(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeys: 500})
 	limits := mustSet(t, n.catalog, tokenLimits()...)
 	stop := make(chan struct{})
 	var background, wg sync.WaitGroup
 	background.Go(func() {
-		for now := noon; ; now = now.At(time.Second) {
+		for now := noon; ; now = now.Add(time.Second) {
 			select {
 			case <-stop:
 				return
@@ -123,7 +122,7 @@ func TestSweepBesideCalls(t *testing.T) {
 				key := "root-" + strconv.Itoa(i%7) + "/" + strconv.Itoa(i%90)
 				p := plan(key, limits, limits)
 				r := &limiter.Request{Key: key, Plan: p, Requests: 1, InputTokens: 5, ID: strconv.Itoa(g) + "-" + strconv.Itoa(i)}
-				now := noon.At(time.Duration(i) * time.Millisecond)
+				now := noon.Add(time.Duration(i) * time.Millisecond)
 				_ = n.Reserve(now, r, &d)
 				n.Peek(now, r, &d)
 				_ = n.Settle(now, &limiter.Usage{Key: key, ID: r.ID, InputTokens: 3, Final: true}, &d)

@@ -4,17 +4,18 @@ package limiter
 
 import (
 	"math/bits"
-	"strconv"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// vector is a call's cost in the built-in dimensions.
-type vector [dimOwn]int64
+// vector is the cost of a request in each built-in dimension.
+type vector [dimCustom]int64
 
-// amounts are the token counts from which a vector is made.
+// amounts are the token counts from which costs are computed. input includes cached.
 type amounts struct{ input, cached, output int64 }
 
-// perMillion returns ceil((uncached*a + cached*b + output*c) / 1e6), and false
-// if it is beyond MaxAmount. The token counts are at most 2^53.
+// perMillion returns ceil((uncached*a + cached*b + output*c) / 1e6), and false if
+// that is above MaxAmount. The token counts are at most MaxAmount.
 func (n amounts) perMillion(a, b, c int64) (int64, bool) {
 	if a == 1e6 && b == 1e6 && c == 1e6 {
 		return n.input + n.output, n.input+n.output <= MaxAmount
@@ -27,8 +28,8 @@ func (n amounts) perMillion(a, b, c int64) (int64, bool) {
 	return q, q <= MaxAmount
 }
 
-// cost fills the token and money entries of v. An overflow names the larger
-// of the two counts, as a field of the request.
+// cost fills in the token and money entries of v. The error is a [*FieldError] that
+// names the larger of the two counts.
 func (r *Rates) cost(n amounts, v *vector) error {
 	var ok bool
 	v[dimInput], v[dimOutput] = n.input, n.output
@@ -42,16 +43,17 @@ func (r *Rates) cost(n amounts, v *vector) error {
 	return nil
 }
 
+// overflow returns the error for a cost above MaxAmount.
 func overflow(n amounts) error {
 	field, value := "input_tokens", n.input
 	if n.output > n.input {
 		field, value = "output_tokens", n.output
 	}
-	return &FieldError{Field: field, Value: strconv.FormatInt(value, 10), Problem: "makes a cost beyond 2^53"}
+	return numberError(field, value, "makes a cost above "+amount.MaxText)
 }
 
-// cost fills v with what the call takes under a tier's estimate mode; a
-// reserve takes a slot too.
+// cost fills in v for a request under a tier's estimate mode. A reserve also takes a
+// slot.
 func (r *Request) cost(mode Estimate, output int64, reserve bool, v *vector) error {
 	choices := int64(1)
 	if reserve {
@@ -65,7 +67,8 @@ func (r *Request) cost(mode Estimate, output int64, reserve bool, v *vector) err
 	return r.Plan.Rates.cost(n, v)
 }
 
-// amounts returns what a call of output tokens per choice is estimated at.
+// amounts returns the estimated token counts of a request with that many output
+// tokens per choice.
 func (e Estimate) amounts(input, output, choices int64) (amounts, error) {
 	switch e.Mode {
 	case EstimateInput:
@@ -75,13 +78,13 @@ func (e Estimate) amounts(input, output, choices int64) (amounts, error) {
 	}
 	hi, lo := bits.Mul64(uint64(output), uint64(choices))
 	if hi != 0 || lo > MaxAmount {
-		return amounts{}, &FieldError{Field: "max_output_tokens", Value: strconv.FormatInt(output, 10), Problem: "times n is beyond 2^53"}
+		return amounts{}, numberError("max_output_tokens", output, "times n is above "+amount.MaxText)
 	}
 	return amounts{input: input, output: int64(lo)}, nil
 }
 
-// ofDimension returns the cost of an operator's own dimension.
-func ofDimension(costs []Cost, d Dimension) (int64, bool) {
+// customCost returns the cost in a custom dimension, and whether there is one.
+func customCost(costs []Cost, d Dimension) (int64, bool) {
 	for i := range costs {
 		if costs[i].Dimension == d {
 			return costs[i].Amount, true

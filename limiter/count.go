@@ -5,84 +5,85 @@ package limiter
 import (
 	"math"
 	"strconv"
+
+	"github.com/bucketring/bucketring/internal/keypath"
 )
 
-// A counter is a record of its own: under its key, with its window in place of a
-// model. Its limit is not in the catalog but comes with each call, so however
-// many limits a caller makes up, they take no memory. All counters have the one
-// definition that follows, and a slot that is a fixed window's: when the window
-// ends, and what was used in it. Only a call knows when the next one ends, so the
-// slot is brought up to date by calls alone.
+// A counter is a record named by its key and, in place of a model, its window. Its
+// limit comes with each call and is not in the catalog, so that made-up limits take
+// no memory. All counters share the definition counterLimit. Their bucket is that of
+// a fixed window: the window's end and the usage in it. Only a call knows the length
+// of the window, so only calls open the next one.
 
-// counter is the algorithm of counters. No policy can name it.
+// counter is the algorithm of counters. Policies cannot use it.
 const counter = Concurrency + 1
 
-// counterLimit has nothing but the algorithm: the rest is in a counter's name.
+// counterLimit is the definition of all counters. The window is in a counter's name.
 var counterLimit = Limit{Name: "counter", Algorithm: counter}
 
-// counterMark begins what stands in place of the model in a counter's name. No
-// model has it: it is not printable.
+// counterMark is the first byte after the key in a counter's name. It is not
+// printable, so no model begins with it.
 const counterMark = "\x01"
 
-// Count is hits on a counter. The engine keeps no reference to it.
-type Count struct {
-	Key    string // validated by the caller, as that of a [Request]
-	Window Window // valid
-	// ID makes the call idempotent. Empty: it is not remembered.
+// CountRequest is the argument of [Engine.Count]. The engine keeps no reference to
+// it.
+type CountRequest struct {
+	Key    string // must be valid, see [ValidateKey]
+	Window Window // must be valid, see [Window.Validate]
+	// ID makes the request idempotent. Requests without one are not remembered.
 	ID string
-	// Limit is what Over compares with, from 0 to [MaxAmount]. It is no part of
-	// the counter's name, nor of the call's identity.
+	// Limit is compared with the usage, from 0 to [MaxAmount]. It is not part of the
+	// counter's name or of the request's identity.
 	Limit int64
-	// Hits are from 0 to [MaxAmount].
+	// Hits are the units to count, from 0 to [MaxAmount].
 	Hits int64
-	// GiveBack takes the hits off, as far as there are any.
+	// GiveBack subtracts the hits instead, down to 0.
 	GiveBack bool
 
-	// Force: the hits were counted elsewhere and are only told now. They count if
-	// the window in which they came, which ended at WindowEnd in Unix nanoseconds,
-	// is not over; 0: it is not. Neither is part of the call's identity.
+	// Force marks hits that were already counted elsewhere. They count only if their
+	// window, which ends at WindowEnd in Unix nanoseconds, is not over. A WindowEnd
+	// of 0 is never over. Neither field is part of the request's identity.
 	Force     bool
 	WindowEnd int64
 }
 
-// Counted is what a counter came to.
-type Counted struct {
+// CountResult is the state of a counter after a [CountRequest].
+type CountResult struct {
 	Used int64
-	// End is when the window ends, in Unix nanoseconds, and Reset how long until
-	// then, both by the clock of the engine's caller.
+	// End is the end of the window in Unix nanoseconds, and Reset the time until
+	// then in nanoseconds, at least 1.
 	End, Reset int64
-	// Over: Used is more than the limit of the call, or Full is set.
+	// Over means that Used is more than the request's limit, or that Full is set.
 	Over bool
-	// Full: there was no room for a new counter, and nothing was counted.
+	// Full means that there was no room for a new counter and nothing was counted.
 	Full bool
-	// Replayed says that the id had been answered before, and Used and End are
-	// those of that answer.
+	// Replayed means that Used and End are those of the earlier answer to a known id.
 	Replayed bool
 }
 
-// Count adds hits to a counter whatever its limit says, or takes them off, and
-// says what it came to. A counter's window is one of [Window.At], and never ends
-// early if the clock steps back. Hits of 0 make no state. The same q.ID returns
-// the same answer for 30 s, for 10 minutes if it is forced. The error is a
-// [*FieldError] or an [ErrConflict].
-func (e *Engine) Count(now Time, q *Count, d *Counted) error {
-	c, root := e.lock(q.Key)
-	defer c.Unlock()
-	return c.count(now, root, q, d)
+// Count adds the hits of q to a counter, even beyond the limit of q, and reports the
+// counter in d. Windows are those of [Window.Bounds]; one that is open stays open
+// until its end even if the clock steps back. A request of 0 hits creates no state.
+// Repeating q.ID returns the same result for 30 s, or for 10 minutes if q.Force is
+// set. The error is a [*FieldError] or matches [ErrConflict].
+func (e *Engine) Count(now Time, q *CountRequest, d *CountResult) error {
+	s, root := e.lock(q.Key)
+	defer s.Unlock()
+	return s.count(now, root, q, d)
 }
 
-func (p *partition) count(now Time, root uint64, q *Count, d *Counted) error {
+func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult) error {
 	now = p.tick(now)
 	var id [2]uint64
 	var body uint64
 	if q.ID != "" {
 		id, body = idHash(root, q.ID), q.digest()
-		if _, x := p.findHold(id); x != nil {
-			if x.body != body || x.count != 1 {
+		if _, entry := p.findEntry(id); entry != nil {
+			if entry.body != body || entry.chargeCount != 1 {
 				return &ConflictError{"the id was used for another request"}
 			}
-			t := p.touch(x, 0)
-			d.set(q, now, slot{hi: t.reset, lo: uint64(-t.remaining)})
+			c := p.chargeAt(entry, 0)
+			d.set(q, now, bucket{hi: c.reset, lo: uint64(-c.remaining)})
 			d.Replayed = true
 			return nil
 		}
@@ -90,73 +91,74 @@ func (p *partition) count(now Time, root uint64, q *Count, d *Counted) error {
 	var buf [maxCounterName]byte
 	window := string(q.Window.appendName(buf[:0]))
 	_, rec := p.find(q.Key, window)
-	var s slot
+	var b bucket
 	if rec != nil {
 		p.advance(rec, now)
-		s = rec.slots[0]
+		b = rec.buckets[0]
 	}
-	if now.Wall >= s.hi { // a window that was opened never ends early, so none opens twice
-		_, end := q.Window.At(now.Wall)
-		s = slot{hi: end}
+	if now.Wall >= b.hi { // an open window never ends early, so no window opens twice
+		_, end := q.Window.Bounds(now.Wall)
+		b = bucket{hi: end}
 	}
 	hits := q.Hits
-	if q.Force && q.WindowEnd != 0 && q.WindowEnd < s.hi {
-		hits = 0 // of a window that is over
+	if q.Force && q.WindowEnd != 0 && q.WindowEnd < b.hi {
+		hits = 0 // their window is over
 	}
 	switch {
 	case hits == 0:
 	case q.GiveBack:
-		s.lo -= min(s.lo, uint64(hits))
-	case s.lo > uint64(math.MaxInt64/2-hits):
-		return &FieldError{Field: "hits", Value: strconv.FormatInt(hits, 10), Problem: "does not fit the counter"}
+		b.lo -= min(b.lo, uint64(hits))
+	case b.lo > uint64(math.MaxInt64/2-hits):
+		return numberError("hits", hits, "does not fit the counter")
 	default:
 		if rec == nil {
-			if rec = p.create(rootOf(q.Key), q.Key, window, p.engine.catalog.counter, now); rec == nil {
+			if rec = p.create(keypath.Root(q.Key), q.Key, window, p.engine.catalog.counter, now); rec == nil {
 				p.stats.tableFull++
-				d.set(q, now, s)
+				d.set(q, now, b)
 				d.Over, d.Full = true, true
 				return nil
 			}
 		}
-		s.lo += uint64(hits)
+		b.lo += uint64(hits)
 	}
 	if rec != nil {
-		rec.slots[0] = s
+		rec.buckets[0] = b
 	}
-	d.set(q, now, s)
+	d.set(q, now, b)
 	if q.ID != "" && q.Hits > 0 {
-		p.rememberCount(now, q, id, body, s)
+		p.rememberCount(now, q, id, body, b)
 	}
 	return nil
 }
 
-// set fills in an answer from what the counter's slot was after it.
-func (d *Counted) set(q *Count, now Time, s slot) {
-	*d = Counted{Used: int64(s.lo), End: s.hi, Reset: max(s.hi-now.Wall, 1)}
+// set fills in the result for a counter's bucket after the request.
+func (d *CountResult) set(q *CountRequest, now Time, b bucket) {
+	*d = CountResult{Used: int64(b.lo), End: b.hi, Reset: max(b.hi-now.Wall, 1)}
 	d.Over = d.Used > q.Limit
 }
 
-// rememberCount keeps an answer, in the form of a check's. If every id in reach
-// is a live reservation it is not kept, as a check's is not.
-func (p *partition) rememberCount(now Time, q *Count, id [2]uint64, body uint64, s slot) {
-	no, x := p.addHold(id)
-	if x == nil {
+// rememberCount stores the result under the request's id, in the form of a check's
+// decision. Like that of a check, it is dropped if only live reservations could make
+// room for it.
+func (p *partition) rememberCount(now Time, q *CountRequest, id [2]uint64, body uint64, b bucket) {
+	entryID, entry := p.addEntry(id)
+	if entry == nil {
 		p.stats.forgotten++
 		return
 	}
-	x.body, x.outcome, x.binding, x.tier = body, Allowed, -1, p.engine.catalog.tierID("")
-	t := p.addTouch(x)
-	t.limit, t.end, t.estimate = p.engine.catalog.counter.limits[0].id, uint16(len(q.Key)), q.Hits
-	t.remaining, t.reset = -int64(s.lo), s.hi // what remains of no limit at all
+	entry.body, entry.outcome, entry.binding, entry.tier = body, Allowed, -1, p.engine.catalog.tierID("")
+	c := p.appendCharge(entry)
+	c.limit, c.scopeEnd, c.estimate = p.engine.catalog.counter.limits[0].id, uint16(len(q.Key)), q.Hits
+	c.remaining, c.reset = -int64(b.lo), b.hi // as if the limit were 0
 	if q.Force {
-		p.push(&p.ended, no, now.Mono+rememberEnded)
+		p.push(&p.ended, entryID, now.Mono+endedRetention)
 		return
 	}
-	p.push(&p.checks, no, now.Mono+rememberCheck)
+	p.push(&p.checks, entryID, now.Mono+checkRetention)
 }
 
-// digest tells a repeated call from another one with the same id.
-func (q *Count) digest() uint64 {
+// digest identifies the body of a request, to detect another one with the same id.
+func (q *CountRequest) digest() uint64 {
 	h := mixString(counterDigest, q.Key)
 	for _, n := range [...]int64{int64(q.Window.Unit), q.Window.multiple(), q.Hits, boolInt(q.GiveBack)} {
 		h = mix(h, uint64(n))
@@ -164,15 +166,13 @@ func (q *Count) digest() uint64 {
 	return h
 }
 
-// counterDigest begins where digests of checks and reserves do not.
+// counterDigest is the seed of digest. Those of checks and reserves are 0 and 1.
 const counterDigest = 2
 
-// maxCounterName is the longest that appendName makes: a mark, a unit and ten
-// digits.
+// maxCounterName is the longest output of appendName: the mark, a unit and ten digits.
 const maxCounterName = len(counterMark) + 1 + 10
 
-// appendName appends what tells a counter with this window from others with the
-// same key.
+// appendName appends the part of a counter's name that identifies its window.
 func (w Window) appendName(b []byte) []byte {
 	b = append(append(b, counterMark...), '0'+byte(w.Unit))
 	if n := w.multiple(); n > 1 {

@@ -4,188 +4,189 @@ package limiter
 
 import "github.com/cespare/xxhash/v2"
 
-// decide answers a Check or a Reserve.
+// decide is Check, and Reserve if reserve is set.
 func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reserve bool) error {
 	now = p.tick(now)
 	var id [2]uint64
 	var body uint64
 	if r.ID != "" {
-		if reserve && p.withdrawn(root, r.Attempt) {
+		if reserve && p.isWithdrawn(root, r.Attempt) {
 			return ErrWithdrawn
 		}
 		id, body = idHash(root, r.ID), bodyDigest(r, reserve)
-		if _, x := p.findHold(id); x != nil {
+		if _, entry := p.findEntry(id); entry != nil {
 			switch {
-			case x.body != body:
+			case entry.body != body:
 				return &ConflictError{"the id was used for another request"}
-			case x.status == Cancelled:
+			case entry.status == Cancelled:
 				return &ConflictError{"the reservation was cancelled"}
 			}
-			if x.lease != 0 {
-				p.leases.at(x.lease).heard.add(r.Attempt)
+			if entry.reservationID != 0 {
+				p.reservations.at(entry.reservationID).attempts.add(r.Attempt)
 			}
-			p.replay(x, r, d)
+			p.replay(entry, r, d)
 			return nil
 		}
 	}
-	complete := p.gather(d, r, now)
-	asked := r.OutputTokens
-	if reserve && asked < 0 {
-		asked = r.Plan.DefaultOutput
+	allExist := p.assemble(d, r, now)
+	requested := r.OutputTokens
+	if reserve && requested < 0 {
+		requested = r.Plan.DefaultOutput
 	}
-	refused, mayShrink, err := p.assess(d, r, asked, reserve)
+	denied, mayShrink, err := p.assess(d, r, requested, reserve)
 	if err != nil {
 		return err
 	}
 	outcome, granted := Allowed, int64(0)
 	if reserve {
-		granted = asked
+		granted = requested
 	}
 	if mayShrink && reserve {
-		output, ok, err := p.shrink(d, r, asked)
+		output, ok, err := p.shrink(d, r, requested)
 		if err != nil {
 			return err
 		}
 		if ok {
-			outcome, granted, refused = Degraded, output, false
+			outcome, granted, denied = Degraded, output, false
 		}
 	}
 	d.Tier, d.PolicyVersion, d.Replayed = r.Plan.Tier, r.Plan.Version, false
 	d.Reason, d.RetryAfter, d.GrantedOutputTokens, d.Status = NoReason, 0, 0, NoStatus
-	if refused {
-		p.answer(d, r, now)
+	if denied {
+		p.reportLimits(d, r, now)
 		p.deny(d, now)
 		return nil
 	}
-	var x *hold
-	ok := complete || p.complete(d, r, now)
+	var entry *idEntry
+	ok := allExist || p.createMissing(d, r, now)
 	if ok && r.ID != "" {
-		x, ok = p.admit(now, r, id, reserve)
+		entry, ok = p.rememberID(now, r, id, reserve)
 	}
 	if !ok {
 		p.stats.tableFull++
-		p.answer(d, r, now)
-		full(d)
+		p.reportLimits(d, r, now)
+		denyTableFull(d)
 		return nil
 	}
-	p.take(d, r, x, now)
+	p.chargeAll(d, r, entry, now)
 	d.Outcome, d.GrantedOutputTokens = outcome, granted
-	p.answer(d, r, now)
+	p.reportLimits(d, r, now)
 	d.Binding = d.tightest(reserve)
-	if x != nil {
-		x.body = body
-		p.remember(x, d)
+	if entry != nil {
+		entry.body = body
+		p.saveAnswer(entry, d)
 	}
 	return nil
 }
 
-// admit makes room for the memory of an admitted call, before any of it is
-// charged. The hold is nil if a check is not to be remembered; a reservation
-// must be.
-func (p *partition) admit(now Time, r *Request, id [2]uint64, reserve bool) (*hold, bool) {
-	no, x := p.addHold(id)
-	if x == nil {
-		p.stats.forgotten++ // a check is answered all the same
+// rememberID adds the id entry of an admitted request, before the request is charged.
+// If there is no room for the id of a check, the entry is nil and the check goes on.
+// It returns false if there is no room for a reservation.
+func (p *partition) rememberID(now Time, r *Request, id [2]uint64, reserve bool) (*idEntry, bool) {
+	entryID, entry := p.addEntry(id)
+	if entry == nil {
+		p.stats.forgotten++
 		return nil, !reserve
 	}
 	switch {
 	case reserve:
-	case r.Force: // it may be told for as long as a reservation may be settled
-		p.push(&p.ended, no, now.Mono+rememberEnded)
-		return x, true
+	case r.Force: // may be replayed as late as a settle
+		p.push(&p.ended, entryID, now.Mono+endedRetention)
+		return entry, true
 	default:
-		p.push(&p.checks, no, now.Mono+rememberCheck)
-		return x, true
+		p.push(&p.checks, entryID, now.Mono+checkRetention)
+		return entry, true
 	}
-	var ls *lease
-	x.lease, ls = p.leases.alloc()
+	var res *reservation
+	entry.reservationID, res = p.reservations.alloc()
 	ttl := r.TTL
 	if ttl <= 0 {
 		ttl = DefaultTTL
 	}
-	*ls = lease{key: xxhash.Sum64String(r.Key), ttl: int64(ttl), rates: r.Plan.Rates, input: r.InputTokens}
-	ls.heard.add(r.Attempt)
-	x.status, x.due = Held, satAdd(int64(ttl), now.Mono)
-	p.heapPush(no)
-	return x, true
+	*res = reservation{keyHash: xxhash.Sum64String(r.Key), ttl: int64(ttl), rates: r.Plan.Rates, input: r.InputTokens}
+	res.attempts.add(r.Attempt)
+	entry.status, entry.due = Held, satAdd(int64(ttl), now.Mono)
+	p.heapPush(entryID)
+	return entry, true
 }
 
-// take charges every item's cost and, for a hold, notes where it went.
-func (p *partition) take(d *Decision, r *Request, x *hold, now Time) {
-	for i := range d.items {
-		it := &d.items[i]
+// chargeAll charges the cost of every assessment and records the charges in entry,
+// unless that is nil.
+func (p *partition) chargeAll(d *Decision, r *Request, entry *idEntry, now Time) {
+	for i := range d.assessments {
+		a := &d.assessments[i]
 		dropped := int64(0)
 		if r.Force {
-			dropped = p.drop(it)
+			dropped = p.dropExcess(a)
 		} else {
-			it.rec.denied = false
+			a.rec.denied = false
 		}
-		if x != nil {
-			p.note(x, it, dropped, r, now)
+		if entry != nil {
+			p.addCharge(entry, a, dropped, r, now)
 		}
-		if it.cost > 0 && it.charged() {
-			if it.limit.Algorithm == SlidingWindow {
-				it.ring = p.ensureRing(it.limit, it.slot, now)
+		if a.cost > 0 && a.takesCost() {
+			if a.limit.Algorithm == SlidingWindow {
+				a.ring = p.ensureRing(a.limit, a.bucket, now)
 			}
-			it.limit.charge(it.slot, it.ring, it.cost)
+			a.limit.charge(a.bucket, a.ring, a.cost)
 		}
 	}
 }
 
-// drop takes from an item's cost what its bucket cannot owe, and returns that.
-func (p *partition) drop(it *item) int64 {
-	l := it.limit
+// dropExcess reduces a cost by what exceeds the bucket's maximum debt, and returns
+// the reduction.
+func (p *partition) dropExcess(a *assessment) int64 {
+	l := a.limit
 	if l.Algorithm != TokenBucket {
 		return 0
 	}
-	before := it.slot.level()
-	dropped := l.beyondDebt(it.cost, before, before.add(mulWide(it.cost, l.window)))
-	it.cost -= dropped
+	before := a.bucket.level()
+	dropped := l.excessDebt(a.cost, before, before.add(mulWide(a.cost, l.window)))
+	a.cost -= dropped
 	p.stats.overrun(l, dropped)
 	return dropped
 }
 
-// note adds an item that is about to be charged to a hold. Dropped is what its
-// bucket will not be charged.
-func (p *partition) note(x *hold, it *item, dropped int64, r *Request, now Time) {
-	t := p.addTouch(x)
-	t.limit, t.estimate, t.exceeded = it.limit.id, it.cost, it.refuse != NoReason
-	t.end = uint16(r.Plan.Levels[it.level].End)
-	if x.status != Held {
+// addCharge records in entry a charge that is about to be made. dropped is the part
+// that the bucket will not be charged.
+func (p *partition) addCharge(entry *idEntry, a *assessment, dropped int64, r *Request, now Time) {
+	c := p.appendCharge(entry)
+	c.limit, c.estimate, c.exceeded = a.limit.id, a.cost, a.reason != NoReason
+	c.scopeEnd = uint16(r.Plan.Levels[a.level].End)
+	if entry.status != Held {
 		return
 	}
-	t.anchor = p.anchor(it.rec, it.no)
-	if it.charged() {
-		t.charged, t.dropped, t.at = it.cost+dropped, dropped, p.chargedAt(it, now)
-		it.rec.pins++
+	c.handle = p.handleOf(a.rec, a.recordID)
+	if a.takesCost() {
+		c.charged, c.dropped, c.at = a.cost+dropped, dropped, p.chargedAt(a, now)
+		a.rec.pins++
 	}
 }
 
-// chargedAt returns where in time the charge of an item that is about to be
-// taken will be found again.
-func (p *partition) chargedAt(it *item, now Time) int64 {
-	if it.limit.Algorithm == TokenBucket {
-		slots := len(p.engine.catalog.schema(it.rec.schema).limits)
-		return p.mark(it.rec, int(it.pos), slots)
+// chargedAt returns the [charge].at of a charge that is about to be made.
+func (p *partition) chargedAt(a *assessment, now Time) int64 {
+	if a.limit.Algorithm == TokenBucket {
+		buckets := len(p.engine.catalog.schema(a.rec.schema).limits)
+		return p.openMark(a.rec, int(a.pos), buckets)
 	}
-	return it.limit.when(*it.slot, now)
+	return a.limit.currentPeriod(*a.bucket, now)
 }
 
-// remember stores the answer in the hold.
-func (p *partition) remember(x *hold, d *Decision) {
-	x.outcome, x.binding = d.Outcome, int16(d.Binding)
-	x.tier, x.version, x.granted = p.engine.catalog.tierID(d.Tier), d.PolicyVersion, d.GrantedOutputTokens
-	d.Status = x.status
+// saveAnswer stores the decision in entry.
+func (p *partition) saveAnswer(entry *idEntry, d *Decision) {
+	entry.outcome, entry.binding = d.Outcome, int16(d.Binding)
+	entry.tier, entry.version, entry.granted = p.engine.catalog.tierID(d.Tier), d.PolicyVersion, d.GrantedOutputTokens
+	d.Status = entry.status
 	for i := range d.Limits {
-		t, st := p.touch(x, i), &d.Limits[i]
-		t.remaining, t.reset = st.Remaining-st.Debt, st.ResetAt
+		c, st := p.chargeAt(entry, i), &d.Limits[i]
+		c.remaining, c.reset = st.Remaining-st.Debt, st.ResetAt
 	}
 }
 
-// peek reports every limit of a plan and changes nothing.
+// peek reports every limit of a plan without changing its state.
 func (p *partition) peek(now Time, r *Request, d *Decision) {
 	now = p.tick(now)
-	*d = Decision{Outcome: Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: d.Limits[:0], items: d.items}
+	*d = Decision{Outcome: Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: d.Limits[:0], assessments: d.assessments}
 	for i := range r.Plan.Count {
 		level := &r.Plan.Levels[i]
 		if level.Limits != nil {
@@ -203,42 +204,42 @@ func (p *partition) peekSet(d *Decision, s *schema, scope, model string, now Tim
 	for _, l := range s.limits {
 		var scratch ring
 		st := LimitState{Scope: scope}
-		v, r := p.peekSlot(rec, l, &scratch, now)
-		l.state(&st, v, r, now)
+		b, r := p.peekBucket(rec, l, &scratch, now)
+		l.reportBucket(&st, b, r, now)
 		d.Limits = append(d.Limits, st)
 	}
 }
 
-// peekSlot returns the state that limit l would have in a record as of now. A
-// ring is copied to scratch.
-func (p *partition) peekSlot(rec *record, l *limit, scratch *ring, now Time) (s slot, r *ring) {
+// peekBucket returns the state that limit l would have in a record as of now, without
+// changing the record. rec may be nil. The ring is a copy in scratch.
+func (p *partition) peekBucket(rec *record, l *limit, scratch *ring, now Time) (b bucket, r *ring) {
 	pos := -1
 	if rec != nil {
-		pos = p.engine.catalog.schema(rec.schema).find(l.slot)
+		pos = p.engine.catalog.schema(rec.schema).find(l.bucketID)
 	}
 	if pos < 0 {
-		l.advance(&s, nil, 0, now)
-		return s, nil
+		l.advance(&b, nil, 0, now)
+		return b, nil
 	}
 	from := p.engine.catalog.schema(rec.schema).limits[pos]
-	s = *p.slotAt(rec, pos)
-	if from.Algorithm == SlidingWindow && s.lo != 0 {
+	b = *p.bucketAt(rec, pos)
+	if from.Algorithm == SlidingWindow && b.lo != 0 {
 		r = scratch
-		*r = *p.rings.at(uint32(s.lo))
+		*r = *p.rings.at(uint32(b.lo))
 		r.advance(floorDiv(now.Mono, from.sub))
 	}
 	by := from
 	if from.Algorithm == FixedWindow && l.Algorithm == FixedWindow {
 		by = l
 	}
-	by.advance(&s, nil, max(0, now.Mono-rec.last), now)
+	by.advance(&b, nil, max(0, now.Mono-rec.advancedAt), now)
 	if from == l {
-		return s, r
+		return b, r
 	}
-	return from.become(l, s, r, now)
+	return from.migrateTo(l, b, r, now)
 }
 
-// tick runs what is due and returns now, never earlier than a time seen before.
+// tick runs due work and returns now, with its Mono not before any seen earlier.
 func (p *partition) tick(now Time) Time {
 	p.mono = max(p.mono, now.Mono)
 	now.Mono = p.mono

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// fullLimit has no zero field, but for those that exclude another: a bucket's
-// burst and a calendar.
+// fullLimit returns a limit without zero fields. It is not valid, because some fields
+// exclude each other.
 func fullLimit(t *testing.T) Limit {
 	l := Limit{
 		Name: "n", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Window: time.Hour, Calendar: Day, Zone: time.FixedZone("Z", 3600),
-		Burst: 4, Shadow: true, Degrade: true, Unreachable: Open, Closed: true, Whole: 5,
+		Burst: 4, Shadow: true, Degrade: true, Unreachable: Open, Closed: true, FullCapacity: 5,
 	}
 	v := reflect.ValueOf(l)
 	for i := range v.NumField() {
@@ -25,8 +25,8 @@ func fullLimit(t *testing.T) Limit {
 	return l
 }
 
-// TestEveryFieldIsPartOfALimitsIdentity: limits that differ in anything are
-// different limits.
+// TestEveryFieldIsPartOfALimitsIdentity checks that limits which differ in any field are
+// different.
 func TestEveryFieldIsPartOfALimitsIdentity(t *testing.T) {
 	full := fullLimit(t)
 	v := reflect.ValueOf(&full).Elem()
@@ -39,29 +39,29 @@ func TestEveryFieldIsPartOfALimitsIdentity(t *testing.T) {
 	}
 }
 
-// TestCountersNeedNoDefinitions: whatever limits and windows callers make up, the
-// catalog, which forgets nothing, learns nothing.
+// TestCountersNeedNoDefinitions checks that limits and windows of counters add nothing
+// to the catalog, which never removes definitions.
 func TestCountersNeedNoDefinitions(t *testing.T) {
 	e := New(Options{})
-	limits, schemas, views := len(*e.catalog.limits.Load()), len(*e.catalog.schemas.Load()), len(*e.catalog.views.Load())
-	var d Counted
+	limits, schemas, views := len(*e.catalog.limits.Load()), len(*e.catalog.schemas.Load()), len(*e.catalog.mappings.Load())
+	var d CountResult
 	for i := range int64(1000) {
-		q := &Count{Key: "k", Window: Window{Unit: Unit(1 + i%7), Multiple: uint32(1 + i%90)}, Limit: i, Hits: 1, ID: "id" + string(rune('0'+i))}
+		q := &CountRequest{Key: "k", Window: Window{Unit: Unit(1 + i%7), Multiple: uint32(1 + i%90)}, Limit: i, Hits: 1, ID: "id" + string(rune('0'+i))}
 		if err := e.Count(Time{Mono: 1, Wall: 1_772_000_000e9}, q, &d); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if l, s, v := len(*e.catalog.limits.Load()), len(*e.catalog.schemas.Load()), len(*e.catalog.views.Load()); l != limits || s != schemas || v != views {
+	if l, s, v := len(*e.catalog.limits.Load()), len(*e.catalog.schemas.Load()), len(*e.catalog.mappings.Load()); l != limits || s != schemas || v != views {
 		t.Errorf("the catalog has %d limits, %d schemas and %d views, want %d, %d and %d as before", l, s, v, limits, schemas, views)
 	}
 	if names := e.catalog.tiers.Load().names; len(names) != 1 {
-		t.Errorf("the catalog has tiers %q, want that of calls without", names)
+		t.Errorf("the catalog has tiers %q, want that of requests without a tier", names)
 	}
 }
 
-// TestSnapshotsMixNoKinds: what reads like a counter's name has a counter's state
-// and no other.
-func TestSnapshotsMixNoKinds(t *testing.T) {
+// TestSnapshotRejectsMixedRecords checks that records named like counters must have the
+// state of a counter, and others must not.
+func TestSnapshotRejectsMixedRecords(t *testing.T) {
 	e := New(Options{})
 	now := Time{Mono: 1, Wall: 1_772_000_000e9}
 	bucket, err := e.catalog.LimitSet([]Limit{{Name: "n", Dimension: Requests, Algorithm: TokenBucket, Amount: 1, Window: time.Hour}})
@@ -69,7 +69,7 @@ func TestSnapshotsMixNoKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	both := e.catalog.schemaOf([]*limit{e.catalog.counter.limits[0], bucket.schema.limits[0]})
-	cell := &e.cells[PartitionOf("k")]
+	shard := &e.shards[PartitionOf("k")]
 	for _, tt := range []struct {
 		model string
 		of    *schema
@@ -82,26 +82,26 @@ func TestSnapshotsMixNoKinds(t *testing.T) {
 		{counterMark + "1", e.catalog.counter, true},
 		{"m", bucket.schema, true},
 	} {
-		rec := cell.create("k", "k", tt.model, tt.of, now)
+		rec := shard.create("k", "k", tt.model, tt.of, now)
 		data := e.Snapshot(now, PartitionOf("k"), nil)
 		if err := New(Options{}).Restore(now, PartitionOf("k"), data, nil); (err == nil) != tt.good {
 			t.Errorf("Restore of %q with %d limits = %v, want it to be good: %v", tt.model, len(tt.of.limits), err, tt.good)
 		}
-		if no, found := cell.find("k", tt.model); found == rec {
-			cell.remove(no)
+		if id, found := shard.find("k", tt.model); found == rec {
+			shard.remove(id)
 		}
 	}
 	if n := e.Stats().Keys; n != 0 {
-		t.Errorf("%d records are left, want none", n)
+		t.Errorf("%d records remain, want none", n)
 	}
 }
 
-// TestSnapshotsNameEveryRecord: a name that nobody would ask for is refused.
-func TestSnapshotsNameEveryRecord(t *testing.T) {
+// TestSnapshotRejectsEmptyModels checks a name that find would not return.
+func TestSnapshotRejectsEmptyModels(t *testing.T) {
 	e := New(Options{})
 	now := Time{Mono: 1, Wall: 1_772_000_000e9}
-	cell := &e.cells[PartitionOf("k")]
-	cell.insert([]byte("k\x00"), cell.hashName("k", ""), e.catalog.schema(0), now)
+	shard := &e.shards[PartitionOf("k")]
+	shard.insert([]byte("k\x00"), shard.hashName("k", ""), e.catalog.schema(0), now)
 	if err := New(Options{}).Restore(now, PartitionOf("k"), e.Snapshot(now, PartitionOf("k"), nil), nil); err == nil {
 		t.Error("Restore of a record with an empty model = nil, want an error")
 	}
@@ -111,7 +111,7 @@ func TestSnapshotsNameEveryRecord(t *testing.T) {
 // another catalog.
 func TestSnapshotKeepsEveryFieldOfALimit(t *testing.T) {
 	limits := []Limit{
-		{Name: "bucket", Dimension: Tokens, Algorithm: TokenBucket, Amount: 3, Window: time.Hour, Burst: 4, Degrade: true, Unreachable: Open, Closed: true, Whole: 5},
+		{Name: "bucket", Dimension: Tokens, Algorithm: TokenBucket, Amount: 3, Window: time.Hour, Burst: 4, Degrade: true, Unreachable: Open, Closed: true, FullCapacity: 5},
 		{Name: "calendar", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Calendar: Day, Zone: time.FixedZone("Z", 3600), Shadow: true, Unreachable: Closed},
 	}
 	e := New(Options{})

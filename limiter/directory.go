@@ -2,132 +2,131 @@
 
 package limiter
 
-// directory keeps the records of a partition in tables of bounded size, so that
-// making room never moves more than one table's records, however many keys a
-// root has: extendible hashing (Fagin, Nievergelt, Pippenger, Strong, 1979). Bits
-// of the hash lead to a table; one that is full splits in two by its next bit.
+// directory keeps the records of a partition in tables of bounded size. It uses
+// extendible hashing (Fagin, Nievergelt, Pippenger, Strong, 1979): bits of the hash
+// choose a table, and a full table splits in two by the next bit. Growing therefore
+// moves the records of one table only, however many keys a root has.
 //
-// A record's number says where it is, from 1, so that 0 can mean "none". It
-// changes only when reserve moves the record.
+// The id of a record encodes its table and position. It starts at 1, so that 0 can
+// mean "none", and changes only when ensureRoom moves the record.
 type directory struct {
-	first  table // table 0: all that most partitions need
+	first  table // table 0; most partitions need no other
 	others *tables
 	n      int32 // records
 }
 
-// tables are those beyond the first.
+// tables are used once the first table has split.
 type tables struct {
-	of   []*table // by number; of[0] stands for the first
-	lead []uint16 // the hash's bits -> number; its length is a power of two
+	all      []*table // by index; all[0] is nil and stands for directory.first
+	prefixes []uint16 // bits of the hash -> index of the table; len is a power of two
 }
 
 const (
-	tableBits  = 9 // places of a table, as bits of a record's number
+	tableBits  = 9 // bits of a record id that are the position in a table
 	tablePlace = 1<<tableBits - 1
 	maxDepth   = 14
 )
 
-// lead returns the bits of a hash that choose its table; the home in the table
-// and the tag use others.
-func lead(h uint64) uint32 { return uint32(h>>32) & (1<<maxDepth - 1) }
+// prefixOf returns the bits of a hash that choose its table. They differ from those
+// that choose the position and the tag.
+func prefixOf(h uint64) uint32 { return uint32(h>>32) & (1<<maxDepth - 1) }
 
-// table returns the table of a hash, and its number.
-func (d *directory) table(h uint64) (uint32, *table) {
+// table returns the table of a hash and its index.
+func (d *directory) table(h uint64) (index uint32, t *table) {
 	if d.others == nil {
 		return 0, &d.first
 	}
-	no := uint32(d.others.lead[lead(h)&uint32(len(d.others.lead)-1)])
-	return no, d.byNumber(no)
+	i := uint32(d.others.prefixes[prefixOf(h)&uint32(len(d.others.prefixes)-1)])
+	return i, d.tableAt(i)
 }
 
-func (d *directory) byNumber(no uint32) *table {
-	if no == 0 {
+func (d *directory) tableAt(i uint32) *table {
+	if i == 0 {
 		return &d.first
 	}
-	return d.others.of[no]
+	return d.others.all[i]
 }
 
-func number(table uint32, pos int) uint32 { return table<<tableBits + uint32(pos) + 1 }
+// recordID returns the id of the record at position pos of a table.
+func recordID(tableIndex uint32, pos int) uint32 { return tableIndex<<tableBits + uint32(pos) + 1 }
 
-func (d *directory) at(no uint32) *record {
-	return &d.byNumber((no - 1) >> tableBits).records[(no-1)&tablePlace]
+func (d *directory) at(id uint32) *record {
+	return &d.tableAt((id - 1) >> tableBits).records[(id-1)&tablePlace]
 }
 
-// next returns the first number in use after no, or 0. A walk from 0 visits
-// every record that stays where it is.
-func (d *directory) next(no uint32) uint32 {
+// next returns the next id in use after id, or 0. An iteration from 0 visits every
+// record that is not moved meanwhile.
+func (d *directory) next(id uint32) uint32 {
 	count := uint32(1)
 	if d.others != nil {
-		count = uint32(len(d.others.of))
+		count = uint32(len(d.others.all))
 	}
-	pos := int(no & tablePlace)
-	for t := no >> tableBits; t < count; t, pos = t+1, 0 {
-		if pos = d.byNumber(t).next(pos); pos >= 0 {
-			return number(t, pos)
+	pos := int(id & tablePlace)
+	for t := id >> tableBits; t < count; t, pos = t+1, 0 {
+		if pos = d.tableAt(t).next(pos); pos >= 0 {
+			return recordID(t, pos)
 		}
 	}
 	return 0
 }
 
 func (d *directory) insert(h uint64) (uint32, *record) {
-	no, t := d.table(h)
+	i, t := d.table(h)
 	pos, rec := t.insert(h)
 	d.n++
-	return number(no, pos), rec
+	return recordID(i, pos), rec
 }
 
-func (d *directory) remove(no uint32) {
-	d.byNumber((no - 1) >> tableBits).remove(int(no-1) & tablePlace)
+func (d *directory) remove(id uint32) {
+	d.tableAt((id - 1) >> tableBits).remove(int(id-1) & tablePlace)
 	d.n--
 }
 
-// reserve makes room for a record with hash h. Hash gives the hash of a record
-// that moves, and moved hears of its new number. It returns false if that many
-// records share their hash's bits, as no keys do that are hashed with a secret
-// seed.
-func (d *directory) reserve(h uint64, hash func(*record) uint64, moved func(*record, uint32)) bool {
+// ensureRoom makes room for a record with hash h. It calls hash for the records that
+// it moves, and moved with their new ids. It returns false if too many records have
+// the same prefix, which does not happen with hashes of a secret seed.
+func (d *directory) ensureRoom(h uint64, hash func(*record) uint64, moved func(*record, uint32)) bool {
 	for {
-		no, t := d.table(h)
+		tableIndex, t := d.table(h)
 		if t.hasRoom() {
 			return true
 		}
 		old := *t
 		if grown := newTable(int(old.n), old.depth); len(grown.tags) <= tablePlace+1 {
 			*t = grown
-		} else if !d.split(no, t) {
+		} else if !d.split(tableIndex, t) {
 			return false
 		}
 		for pos := old.next(0); pos >= 0; pos = old.next(pos + 1) {
 			h := hash(&old.records[pos])
-			no, t := d.table(h)
+			tableIndex, t := d.table(h)
 			to, rec := t.insert(h)
 			*rec = old.records[pos]
-			moved(rec, number(no, to))
+			moved(rec, recordID(tableIndex, to))
 		}
 	}
 }
 
-// split empties table t and makes a twin for those of its hashes whose next bit
-// is set.
-func (d *directory) split(no uint32, t *table) bool {
+// split empties table t and adds a second table for the hashes whose next bit is set.
+func (d *directory) split(tableIndex uint32, t *table) bool {
 	if t.depth == maxDepth {
 		return false
 	}
 	if d.others == nil {
-		d.others = &tables{of: make([]*table, 1), lead: []uint16{0}}
+		d.others = &tables{all: make([]*table, 1), prefixes: []uint16{0}}
 	}
 	o := d.others
-	if len(o.lead) == 1<<t.depth {
-		o.lead = append(o.lead, o.lead...)
+	if len(o.prefixes) == 1<<t.depth {
+		o.prefixes = append(o.prefixes, o.prefixes...)
 	}
 	half := newTable(int(t.n)*5/8, t.depth+1) // room if the halves are uneven
 	twin := newTable(int(t.n)*5/8, t.depth+1)
 	bit := 1 << t.depth
 	*t = half
-	o.of = append(o.of, &twin)
-	for i := range o.lead {
-		if o.lead[i] == uint16(no) && i&bit != 0 {
-			o.lead[i] = uint16(len(o.of) - 1)
+	o.all = append(o.all, &twin)
+	for i := range o.prefixes {
+		if o.prefixes[i] == uint16(tableIndex) && i&bit != 0 {
+			o.prefixes[i] = uint16(len(o.all) - 1)
 		}
 	}
 	return true

@@ -5,21 +5,24 @@ package limiter
 import (
 	"hash/maphash"
 	"sync"
+
+	"github.com/bucketring/bucketring/internal/keypath"
 )
 
-// Partitions is the number of hash slots of the key space. It is part of the
-// wire format: all members of a cluster agree on it.
+// Partitions is the number of partitions of the key space. All members of a
+// cluster must use the same number.
 const Partitions = 4096
 
 // Options configure an [Engine]. The zero value works.
 type Options struct {
-	// Catalog numbers the limits of the policies that drive the engine.
-	// Default: a new one, of [Engine.Catalog].
+	// Catalog holds the limit definitions that the engine's records refer to.
+	// Default: a new catalog, which [Engine.Catalog] returns.
 	Catalog *Catalog
-	// MaxKeys bounds the records of the engine, MaxKeysPerRoot those under one
-	// root. Defaults: 10,000,000 and 1,000,000.
+	// MaxKeys is the most records that the engine holds, MaxKeysPerRoot the most
+	// under one root. Defaults: 10,000,000 and 1,000,000.
 	MaxKeys, MaxKeysPerRoot int
-	// MaxIDs bounds the remembered request ids, reservations included.
+	// MaxIDs is the most request ids that the engine remembers, including those of
+	// reservations.
 	// Default: 1,048,576.
 	MaxIDs int
 }
@@ -40,19 +43,21 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// An Engine decides for every key it is asked about. It is safe for concurrent
-// use, but for Sweep; calls for keys with different roots rarely share a lock.
+// An Engine decides checks and reservations and keeps the state of every key in
+// memory. Its methods are safe for concurrent use, except that Sweep must not run
+// twice at once. Calls for keys with different roots rarely share a lock.
 type Engine struct {
-	catalog    *Catalog
-	seed       maphash.Seed // of the record indexes; no answer depends on it
-	maxPerRoot int
-	keys, ids  *quota
-	sweeping   int // the partition that Sweep is in
-	cells      [Partitions]cell
+	catalog        *Catalog
+	seed           maphash.Seed // of the record tables; no decision depends on it
+	maxPerRoot     int
+	keys, ids      *quota
+	sweepPartition int // where Sweep continues
+	shards         [Partitions]shard
 }
 
-// cell is a partition with its lock: two cache lines that no other shares.
-type cell struct {
+// shard is a partition with its lock. It fills two cache lines, so that shards do
+// not share any.
+type shard struct {
 	sync.Mutex
 	partition
 }
@@ -61,87 +66,86 @@ type cell struct {
 func New(o Options) *Engine {
 	o = o.withDefaults()
 	e := &Engine{catalog: o.Catalog, seed: maphash.MakeSeed(), maxPerRoot: o.MaxKeysPerRoot, keys: newQuota(o.MaxKeys), ids: newQuota(o.MaxIDs)}
-	for i := range e.cells {
-		e.cells[i].partition = newPartition(e)
+	for i := range e.shards {
+		e.shards[i].partition = newPartition(e)
 	}
 	return e
 }
 
-// Catalog returns the catalog against which policies must be compiled.
+// Catalog returns the catalog against which the engine's policies must be compiled.
 func (e *Engine) Catalog() *Catalog { return e.catalog }
 
-// PartitionOf returns the partition of a key: the xxhash64 of its root, modulo
+// PartitionOf returns the partition of a key: the xxHash64 of its root, modulo
 // [Partitions].
-func PartitionOf(key string) int { return int(hashRoot(rootOf(key)) % Partitions) }
+func PartitionOf(key string) int { return keypath.Partition(key, Partitions) }
 
-// lock returns the locked cell of a key, and the hash of its root.
-func (e *Engine) lock(key string) (*cell, uint64) {
-	root := hashRoot(rootOf(key))
-	c := &e.cells[root%Partitions]
-	c.Lock()
-	return c, root
+// lock locks the shard of a key and returns it with the hash of the key's root.
+func (e *Engine) lock(key string) (*shard, uint64) {
+	root := keypath.RootHash(key)
+	s := &e.shards[root%Partitions]
+	s.Lock()
+	return s, root
 }
 
 // Check charges r at once and for good, or denies it and charges nothing.
-// Concurrency limits are reported and left alone. The same r.ID returns the
-// same answer for 30 s, for 10 minutes if it is forced. The error is a
-// [*FieldError] or an [ErrConflict].
+// Concurrency limits are reported but not charged. Repeating r.ID returns the same
+// decision for 30 s, or for 10 minutes if r.Force is set. The error is a
+// [*FieldError] or matches [ErrConflict].
 func (e *Engine) Check(now Time, r *Request, d *Decision) error {
-	c, root := e.lock(r.Key)
-	defer c.Unlock()
-	return c.decide(now, root, r, d, false)
+	s, root := e.lock(r.Key)
+	defer s.Unlock()
+	return s.decide(now, root, r, d, false)
 }
 
-// Reserve holds the estimate of r, and a slot of every concurrency limit, until
-// it is settled or cancelled or its lease runs out. The same r.ID returns the
-// same answer until 10 minutes after the reservation's end. The error is a
-// [*FieldError] or an [ErrConflict].
+// Reserve charges the estimate of r and takes a slot of every concurrency limit,
+// until the reservation is settled or cancelled or its lease expires. Repeating
+// r.ID returns the same decision until 10 minutes after the reservation's end. The
+// error is a [*FieldError], [ErrWithdrawn], or matches [ErrConflict].
 func (e *Engine) Reserve(now Time, r *Request, d *Decision) error {
 	if r.ID == "" {
-		return &FieldError{Field: "request_id", Value: `""`, Problem: "a reservation needs one"}
+		return &FieldError{Field: "request_id", Value: `""`, Problem: "must not be empty for a reservation"}
 	}
-	c, root := e.lock(r.Key)
-	defer c.Unlock()
-	return c.decide(now, root, r, d, true)
+	s, root := e.lock(r.Key)
+	defer s.Unlock()
+	return s.decide(now, root, r, d, true)
 }
 
-// Settle makes the reservation u.ID of u.Key charge what was really used, as if
-// that had been charged when it was reserved. Usage is cumulative, so repeated
-// and reordered copies are harmless; progress extends the lease and never lowers
-// a charge; the final value replaces it. A reservation whose lease ran out is
-// corrected. The error is [ErrUnknownReservation], an [ErrConflict] or a
-// [*FieldError].
+// Settle changes the charge of reservation u.ID of u.Key to the real usage, as if
+// that had been charged at reserve time. Usage is cumulative, so repeated and
+// reordered copies are harmless. A report of progress extends the lease and never
+// lowers the charge; a final report replaces it and ends the reservation. An
+// expired reservation can still be settled. The error is [ErrUnknownReservation],
+// a [*FieldError], or matches [ErrConflict].
 func (e *Engine) Settle(now Time, u *Usage, d *Decision) error {
-	c, root := e.lock(u.Key)
-	defer c.Unlock()
-	return c.settle(now, root, u, d)
+	s, root := e.lock(u.Key)
+	defer s.Unlock()
+	return s.settle(now, root, u, d)
 }
 
-// Cancel gives back all that the reservation id of key holds: the call never
-// ran. The error is [ErrUnknownReservation] or an [ErrConflict].
+// Cancel refunds the whole charge of reservation id of key, for a call that never
+// ran. The error is [ErrUnknownReservation] or matches [ErrConflict].
 func (e *Engine) Cancel(now Time, key, id string, d *Decision) error {
-	c, root := e.lock(key)
-	defer c.Unlock()
-	return c.cancel(now, root, key, id, d)
+	s, root := e.lock(key)
+	defer s.Unlock()
+	return s.cancel(now, root, key, id, d)
 }
 
-// Withdraw takes back one sending of a reserve, whose answer nobody heard: what
-// the reservation id of key holds is given back, and the id is as good as new,
-// unless it was settled or some other sending of it got an answer that was not
-// withdrawn. A sending that comes after that, within 30 s, is an [ErrWithdrawn],
-// unless more than three quarters of [Options].MaxIDs are in use.
-// What came of the reservation is no answer to the one who asks, so nothing is
-// returned.
+// Withdraw cancels one attempt of a reserve whose answer did not reach its caller.
+// It refunds the reservation id of key and frees the id for reuse, unless the
+// reservation was settled or another attempt, not withdrawn, got its answer.
+// If the attempt arrives within the next 30 s, Reserve rejects it with
+// [ErrWithdrawn]. Withdrawals are not remembered while more than three quarters of
+// [Options].MaxIDs are in use.
 func (e *Engine) Withdraw(now Time, key, id string, attempt uint64) {
-	c, root := e.lock(key)
-	defer c.Unlock()
-	c.withdraw(now, root, key, id, attempt)
+	s, root := e.lock(key)
+	defer s.Unlock()
+	s.withdraw(now, root, key, id, attempt)
 }
 
-// Peek reports the state of the limits of r and creates nothing; the costs and
+// Peek reports the state of the limits of r without changing it. The costs and
 // the id of r are ignored.
 func (e *Engine) Peek(now Time, r *Request, d *Decision) {
-	c, _ := e.lock(r.Key)
-	defer c.Unlock()
-	c.peek(now, r, d)
+	s, _ := e.lock(r.Key)
+	defer s.Unlock()
+	s.peek(now, r, d)
 }

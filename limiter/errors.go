@@ -5,24 +5,26 @@ package limiter
 import (
 	"errors"
 	"fmt"
+	"strconv"
 )
 
-// Errors that a caller tells apart. Any of them means that no decision was
-// made and nothing has changed.
+// Errors that callers distinguish. All of them mean that no decision was made and
+// no state changed.
 var (
-	// ErrUnknownReservation: no reservation with that id is known under the
-	// key's root.
+	// ErrUnknownReservation means that no reservation with that id is known under
+	// the key's root.
 	ErrUnknownReservation = errors.New("unknown reservation")
-	// ErrConflict: the request id was used before, with another operation,
-	// other numbers, or on a reservation that ended otherwise.
+	// ErrConflict means that the request id was used before with another operation
+	// or other numbers, or that its reservation has ended in another way.
 	ErrConflict = errors.New("request_id_conflict")
-	// ErrWithdrawn: the sending of a reserve was withdrawn before it came.
-	ErrWithdrawn = errors.New("withdrawn before it came")
+	// ErrWithdrawn means that this attempt of a reserve was withdrawn before it
+	// arrived.
+	ErrWithdrawn = errors.New("attempt was withdrawn before it arrived")
 )
 
-// FieldError names the field of a request that cannot be used.
+// FieldError reports an invalid field of a request.
 type FieldError struct {
-	Field   string // as in the wire formats
+	Field   string // its name in the wire formats
 	Value   string
 	Problem string
 }
@@ -32,11 +34,15 @@ func (e *FieldError) Error() string {
 	return fmt.Sprintf("%s: %s, got %s", e.Field, e.Problem, e.Value)
 }
 
-// ConflictError is an [ErrConflict] that says what conflicts.
+func numberError(field string, n int64, problem string) *FieldError {
+	return &FieldError{Field: field, Value: strconv.FormatInt(n, 10), Problem: problem}
+}
+
+// ConflictError matches [ErrConflict] and says what the conflict is.
 type ConflictError struct{ Problem string }
 
 // Error implements error.
 func (e *ConflictError) Error() string { return "request_id_conflict: " + e.Problem }
 
-// Is makes errors.Is(err, ErrConflict) hold.
+// Is reports whether target is [ErrConflict].
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }

@@ -9,63 +9,64 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// EvictionReason is why a record was forgotten to make room for another.
+// EvictionReason says why a record was evicted to make room for another.
 type EvictionReason int
 
-// The reasons, in the order in which records go.
+// The reasons for evictions. The first is preferred.
 const (
-	EvictLossless EvictionReason = iota // nothing of it was used any more
-	EvictSmallest                       // the smallest share used, of those looked at
+	EvictLossless EvictionReason = iota // it had no usage
+	EvictSmallest                       // it had the smallest share used among the records examined
 	evictionReasons
 )
 
-// String returns the name used in metrics.
+// String returns the label value used in metrics.
 func (r EvictionReason) String() string { return [...]string{"lossless", "smallest_use"}[r] }
 
-// quota counts towards a bound that all partitions share. Each takes a few at a
-// time, so that they rarely meet.
+// quota enforces a bound that all partitions share. Each partition acquires several
+// units at once, so that they rarely contend.
 type quota struct {
-	left  atomic.Int64
-	chunk int64
-	scant int64 // less left is not for everything
+	left     atomic.Int64
+	chunk    int64
+	lowWater int64 // see aboveLowWater
 }
 
 func newQuota(limit int) *quota {
-	q := &quota{chunk: int64(min(max(limit/(8*Partitions), 1), 16)), scant: int64(limit / 4)}
+	q := &quota{chunk: int64(min(max(limit/(8*Partitions), 1), 16)), lowWater: int64(limit / 4)}
 	q.left.Store(int64(limit))
 	return q
 }
 
-// ample says whether there is enough left for what can be done without.
-func (q *quota) ample() bool { return q.left.Load() > q.scant }
+// aboveLowWater reports whether more than a quarter is left, as optional uses need.
+func (q *quota) aboveLowWater() bool { return q.left.Load() > q.lowWater }
 
-// take uses one of the partition's own, or gets more; false if none is left.
-func (q *quota) take(own *int) bool {
-	for *own == 0 {
+// acquire takes one unit of the partition's local ones, after getting more if it has
+// none. It returns false if none is left.
+func (q *quota) acquire(local *int) bool {
+	for *local == 0 {
 		left := q.left.Load()
 		n := min(q.chunk, left)
 		if n <= 0 {
 			return false
 		}
 		if q.left.CompareAndSwap(left, left-n) {
-			*own = int(n)
+			*local = int(n)
 		}
 	}
-	*own--
+	*local--
 	return true
 }
 
-// give returns one.
-func (q *quota) give(own *int) {
-	if *own++; *own >= int(2*q.chunk) {
-		*own -= int(q.chunk)
+// release returns one unit.
+func (q *quota) release(local *int) {
+	if *local++; *local >= int(2*q.chunk) {
+		*local -= int(q.chunk)
 		q.left.Add(q.chunk)
 	}
 }
 
-// counted returns the root of a record's name, and whether the record counts
-// towards its root's cap: all do but the root's own.
-func counted(name []byte) (root []byte, ok bool) {
+// rootOfName returns the root of a record's name, and whether the record counts towards
+// the maximum per root. All do except the record of the root itself.
+func rootOfName(name []byte) (root []byte, ok bool) {
 	i := bytes.IndexAny(name, "/\x00")
 	if i < 0 {
 		return name, false
@@ -73,6 +74,7 @@ func counted(name []byte) (root []byte, ok bool) {
 	return name[:i], true
 }
 
+// splitName returns the scope and the model of a record's name.
 func splitName(name []byte) (scope, model string) {
 	scope = string(name)
 	if i := bytes.IndexByte(name, 0); i >= 0 {
@@ -81,14 +83,14 @@ func splitName(name []byte) (scope, model string) {
 	return scope, ""
 }
 
-// makeRoom gets leave to add one record, evicting another if it must.
+// makeRoom acquires quota for one more record, and evicts another if there is none.
 func (p *partition) makeRoom(root, scope, model string, now Time) bool {
 	if len(scope) > len(root) || model != "" {
-		if h := hashRoot(root); int(p.roots[h]) >= p.engine.maxPerRoot && !p.evict(now, h) {
+		if h := xxhash.Sum64String(root); int(p.roots[h]) >= p.engine.maxPerRoot && !p.evict(now, h) {
 			return false
 		}
 	}
-	for !p.engine.keys.take(&p.keyQuota) {
+	for !p.engine.keys.acquire(&p.keyQuota) {
 		if !p.evict(now, 0) {
 			return false
 		}
@@ -96,34 +98,34 @@ func (p *partition) makeRoom(root, scope, model string, now Time) bool {
 	return true
 }
 
-// maxEvictionLook bounds how many records an eviction looks at.
+// maxEvictionLook is the most records that one eviction examines.
 const maxEvictionLook = 128
 
-// evict forgets one record of a root, or of any if root is 0: the first that
-// loses nothing, else the one with the smallest share used. Never a record
-// whose latest call was denied, or with a live reservation or a budget in use:
-// a flood of new keys must not reset a victim.
+// evict removes one record of a root, or of any root if root is 0: the first without
+// usage, else the one with the smallest share used. It never removes a record whose
+// latest request was denied, or with a live reservation or a budget in use, so that a
+// flood of new keys does not reset the limits of others.
 func (p *partition) evict(now Time, root uint64) bool {
 	var best uint32
-	bestUse := uint64(1<<63 - 1)
+	bestShare := uint64(1<<63 - 1)
 	for range min(maxEvictionLook, int(p.records.n)) {
-		if p.hand = p.records.next(p.hand); p.hand == 0 {
-			if p.hand = p.records.next(0); p.hand == 0 {
+		if p.clockHand = p.records.next(p.clockHand); p.clockHand == 0 {
+			if p.clockHand = p.records.next(0); p.clockHand == 0 {
 				return false
 			}
 		}
-		rec := p.records.at(p.hand)
-		if rec.pins > 0 || root != 0 && !p.under(rec, root) {
+		rec := p.records.at(p.clockHand)
+		if rec.pins > 0 || root != 0 && !p.countsToward(rec, root) {
 			continue
 		}
-		use, budget := p.use(rec, now)
-		if use == 0 {
-			p.remove(p.hand)
+		share, budget := p.usedShare(rec, now)
+		if share == 0 {
+			p.remove(p.clockHand)
 			p.stats.evicted[EvictLossless]++
 			return true
 		}
-		if !budget && !rec.denied && use < bestUse {
-			best, bestUse = p.hand, use
+		if !budget && !rec.denied && share < bestShare {
+			best, bestShare = p.clockHand, share
 		}
 	}
 	if best == 0 {
@@ -134,27 +136,28 @@ func (p *partition) evict(now Time, root uint64) bool {
 	return true
 }
 
-// under says whether a record counts towards the root with that hash.
-func (p *partition) under(rec *record, root uint64) bool {
+// countsToward reports whether a record counts towards the maximum of the root with
+// that hash.
+func (p *partition) countsToward(rec *record, root uint64) bool {
 	var buf [maxName]byte
-	name, ok := counted(p.appendName(buf[:0], rec))
+	name, ok := rootOfName(p.appendName(buf[:0], rec))
 	return ok && xxhash.Sum64(name) == root
 }
 
-// use returns the largest share used of any limit, in 2^-32 of its capacity and
-// 0 only if nothing is used, and whether some of it is a budget: money, or a
-// calendar window or a counter. The record is not changed.
-func (p *partition) use(rec *record, now Time) (share uint64, budget bool) {
-	elapsed := max(0, now.Mono-rec.last)
+// usedShare returns the largest share used of any limit, in units of 2^-32 of its
+// capacity and 0 only if nothing is used. budget reports whether a budget is in use:
+// money, a calendar window or a counter. The record is not changed.
+func (p *partition) usedShare(rec *record, now Time) (share uint64, budget bool) {
+	elapsed := max(0, now.Mono-rec.advancedAt)
 	for i, l := range p.engine.catalog.schema(rec.schema).limits {
-		s := *p.slotAt(rec, i)
-		l.advance(&s, nil, elapsed, now)
-		used := uint64(l.used(s, p.ringOf(l, s, now)))
-		if used == 0 || l.Algorithm == counter && now.Wall >= s.hi {
+		b := *p.bucketAt(rec, i)
+		l.advance(&b, nil, elapsed, now)
+		used := uint64(l.used(b, p.ringOf(l, b, now)))
+		if used == 0 || l.Algorithm == counter && now.Wall >= b.hi {
 			continue
 		}
-		part := min(used, 1<<30)<<32/uint64(max(l.capacity, 1)) + 1
-		share = max(share, part)
+		used32 := min(used, 1<<30)<<32/uint64(max(l.capacity, 1)) + 1
+		share = max(share, used32)
 		budget = budget || l.Algorithm == counter || l.Algorithm == FixedWindow && (l.Calendar != NoCalendar || l.dim == dimSpend)
 	}
 	return share, budget

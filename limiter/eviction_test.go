@@ -16,7 +16,7 @@ func flood(n *node, now limiter.Time, root string, p *limiter.LimitSet, count in
 	for i := range count {
 		key := root + "/junk-" + strconv.Itoa(i)
 		pl := plan(key, nil, p)
-		if err := n.Check(now.At(time.Duration(i)), &limiter.Request{Key: key, Plan: pl, InputTokens: tokens}, &d); err != nil {
+		if err := n.Check(now.Add(time.Duration(i)), &limiter.Request{Key: key, Plan: pl, InputTokens: tokens}, &d); err != nil {
 			n.t.Fatalf("Check(%s) = %v, want a decision", key, err)
 		}
 		switch {
@@ -34,33 +34,33 @@ func flood(n *node, now limiter.Time, root string, p *limiter.LimitSet, count in
 	return admitted, full
 }
 
-// TestFloodResetsNoVictim: no number of new keys makes the engine forget a key
-// that was denied, a live reservation, or money that was spent.
+// TestFloodResetsNoVictim checks that new keys never evict a denied key, a live
+// reservation or a budget in use.
 func TestFloodResetsNoVictim(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeys: 64, MaxKeysPerRoot: 32})
 	tokens := mustSet(t, n.catalog, bucketOf(600, 1000))
 	large := budget(limiter.Day, time.UTC)
 	large.Amount = 1e9
 	money := mustSet(t, n.catalog, large)
-	ask := func(key string, set *limiter.LimitSet, n int64) *limiter.Request {
+	request := func(key string, set *limiter.LimitSet, n int64) *limiter.Request {
 		return &limiter.Request{Key: key, Plan: plan(key, nil, set), InputTokens: n}
 	}
-	// Each has used less than any of the flood, which would make it the first to go.
-	n.check(noon, ask("acme/denied", tokens, 20))
-	wantOutcome(t, "Check(acme/denied)", n.check(noon, ask("acme/denied", tokens, 1000)), limiter.Denied)
-	held := ask("acme/held", tokens, 30)
+	// Each has a smaller share used than the keys of the flood.
+	n.check(noon, request("acme/denied", tokens, 20))
+	wantOutcome(t, "Check(acme/denied)", n.check(noon, request("acme/denied", tokens, 1000)), limiter.Denied)
+	held := request("acme/held", tokens, 30)
 	held.ID = "held"
 	n.reserve(noon, held)
-	n.check(noon, ask("acme/spender", money, 1))
+	n.check(noon, request("acme/spender", money, 1))
 
-	admitted, _ := flood(n, noon.At(time.Millisecond), "acme", tokens, 5000, 100)
+	admitted, _ := flood(n, noon.Add(time.Millisecond), "acme", tokens, 5000, 100)
 	if admitted < 4000 {
-		t.Errorf("admitted %d of 5000 new keys, want most: smaller ones make room", admitted)
+		t.Errorf("admitted %d of 5000 new keys, want most of them", admitted)
 	}
-	later := noon.At(time.Second)
-	wantUsed(t, "denied", n.peek(later, ask("acme/denied", tokens, 0)), 0, 20-10)
-	wantUsed(t, "held", n.peek(later, ask("acme/held", tokens, 0)), 0, 30-10)
-	wantUsed(t, "spender", n.peek(later, ask("acme/spender", money, 0)), 0, 1)
+	later := noon.Add(time.Second)
+	wantUsed(t, "denied", n.peek(later, request("acme/denied", tokens, 0)), 0, 20-10)
+	wantUsed(t, "held", n.peek(later, request("acme/held", tokens, 0)), 0, 30-10)
+	wantUsed(t, "spender", n.peek(later, request("acme/spender", money, 0)), 0, 1)
 	d := n.settle(later, limiter.Usage{Key: "acme/held", ID: "held", InputTokens: 500, OutputTokens: 0, Final: true})
 	wantUsed(t, "held, settled", d, 0, 500-10)
 	if s := n.Stats(); s.Keys > 32 || s.Evicted[limiter.EvictSmallest] == 0 {
@@ -68,7 +68,8 @@ func TestFloodResetsNoVictim(t *testing.T) {
 	}
 }
 
-// TestTableFull: when nothing can go, new keys are denied and known ones served.
+// TestTableFull checks that new keys are denied, and known ones served, when no record
+// can be evicted.
 func TestTableFull(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeysPerRoot: 20})
 	money := mustSet(t, n.catalog, budget(limiter.Day, time.UTC))
@@ -77,14 +78,14 @@ func TestTableFull(t *testing.T) {
 		t.Errorf("admitted %d, table_full %d, want 20 and 80", admitted, full)
 	}
 	known := &limiter.Request{Key: "acme/junk-3", Plan: plan("acme/junk-3", nil, money), InputTokens: 10}
-	wantOutcome(t, "a known key", n.check(noon.At(time.Second), known), limiter.Allowed)
+	wantOutcome(t, "a known key", n.check(noon.Add(time.Second), known), limiter.Allowed)
 	if got := n.Stats().TableFull; got != 80 {
 		t.Errorf("Stats.TableFull = %d, want 80", got)
 	}
 	other := &limiter.Request{Key: "umbrella/x", Plan: plan("umbrella/x", nil, money), InputTokens: 10}
-	wantOutcome(t, "another root", n.check(noon.At(time.Second), other), limiter.Allowed)
+	wantOutcome(t, "another root", n.check(noon.Add(time.Second), other), limiter.Allowed)
 
-	// A denial for want of room charges nothing, on no level.
+	// A denial for lack of room charges nothing on any level.
 	org := mustSet(t, n.catalog, bucketOf(600, 1000))
 	n.check(noon, &limiter.Request{Key: "acme", Plan: plan("acme", org), InputTokens: 1})
 	r := &limiter.Request{Key: "acme/new", Plan: plan("acme/new", org, money), InputTokens: 50, ID: "r"}
@@ -93,20 +94,20 @@ func TestTableFull(t *testing.T) {
 		t.Fatalf("Reserve(acme/new) = %s (%s), want denied (table_full)", d.Outcome, d.Reason)
 	}
 	wantUsed(t, "the root after table_full", n.peek(noon, r), 0, 1)
-	if d := n.reserve(noon.At(24*time.Hour), r); d.Outcome != limiter.Allowed {
+	if d := n.reserve(noon.Add(24*time.Hour), r); d.Outcome != limiter.Allowed {
 		t.Errorf("Reserve(acme/new) on the next day = %s (%s), want allowed", d.Outcome, d.Reason)
 	}
 }
 
-// TestIdleKeysMakeRoomFirst: what is full again goes before anything in use.
-func TestIdleKeysMakeRoomFirst(t *testing.T) {
+// TestIdleKeysAreEvictedFirst checks that unused records are evicted before used ones.
+func TestIdleKeysAreEvictedFirst(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeysPerRoot: 50})
 	tokens := mustSet(t, n.catalog, bucketOf(600, 1000))
 	busy := &limiter.Request{Key: "acme/busy", Plan: plan("acme/busy", nil, tokens), InputTokens: 900}
 	n.check(noon, busy)
 	flood(n, noon, "acme", tokens, 49, 10) // full again after a second
 	var d limiter.Decision
-	later := noon.At(2 * time.Second)
+	later := noon.Add(2 * time.Second)
 	for i := range 40 {
 		key := "acme/new-" + strconv.Itoa(i)
 		if err := n.Check(later, &limiter.Request{Key: key, Plan: plan(key, nil, tokens), InputTokens: 950}, &d); err != nil || d.Outcome != limiter.Allowed {
@@ -114,13 +115,13 @@ func TestIdleKeysMakeRoomFirst(t *testing.T) {
 		}
 	}
 	if s := n.Stats(); s.Evicted[limiter.EvictLossless] != 40 || s.Evicted[limiter.EvictSmallest] != 0 {
-		t.Errorf("evicted = %v, want 40 that lost nothing", s.Evicted)
+		t.Errorf("evicted = %v, want 40 lossless", s.Evicted)
 	}
 	wantUsed(t, "busy", n.peek(later, busy), 0, 900-20)
 }
 
-// TestSweepRemovesOnlyWhatLosesNothing compares every key before and after.
-func TestSweepRemovesOnlyWhatLosesNothing(t *testing.T) {
+// TestSweepRemovesOnlyUnusedRecords compares every key before and after.
+func TestSweepRemovesOnlyUnusedRecords(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	set := mustSet(t, n.catalog, tokenLimits()...)
 	var asks []*limiter.Request
@@ -128,7 +129,7 @@ func TestSweepRemovesOnlyWhatLosesNothing(t *testing.T) {
 		key := "root-" + strconv.Itoa(i%40) + "/" + strconv.Itoa(i)
 		r := &limiter.Request{Key: key, Plan: plan(key, nil, set), InputTokens: int64(i % 5 * 200), ID: strconv.Itoa(i)}
 		r.Requests = int64(i % 2)
-		r.Plan.Rates.Priced = i%3 == 0 // else there is no money in it
+		r.Plan.Rates.Priced = i%3 == 0 // else it has no budget
 		r.Plan.Rates.InputPrice *= int64(i % 2)
 		if i%3 != 0 {
 			r.Plan.Levels[0].Limits = mustSet(t, n.catalog, tokenLimits()[:2]...)
@@ -145,12 +146,12 @@ func TestSweepRemovesOnlyWhatLosesNothing(t *testing.T) {
 	}
 	before := n.Stats().Keys
 	for _, later := range []time.Duration{0, 5 * time.Second, 20 * time.Second, 2 * time.Minute, 15 * time.Minute, 25 * time.Hour} {
-		now := noon.At(later)
+		now := noon.Add(later)
 		var was []limiter.Decision
 		for _, r := range asks {
 			was = append(was, n.peek(now, r))
 		}
-		for n.Sweep(now, 100_000) > 0 { // all round, and again
+		for n.Sweep(now, 100_000) > 0 { // until a full round removes nothing
 		}
 		for i, r := range asks {
 			sameDecision(t, "Peek("+r.Key+") after a sweep", n.peek(now, r), was[i])
@@ -158,12 +159,12 @@ func TestSweepRemovesOnlyWhatLosesNothing(t *testing.T) {
 	}
 	s := n.Stats()
 	if s.Keys != 0 || s.Reservations != 0 || s.IDs != 0 {
-		t.Errorf("a day later: %d keys of %d, %d reservations, %d ids, want nothing left", s.Keys, before, s.Reservations, s.IDs)
+		t.Errorf("a day later: %d keys of %d, %d reservations, %d ids, want none", s.Keys, before, s.Reservations, s.IDs)
 	}
 }
 
-// TestKeysThatAreDeniedNeedNoRoom: a call that is denied creates nothing.
-func TestKeysThatAreDeniedNeedNoRoom(t *testing.T) {
+// TestDeniedKeysCreateNoRecord checks that denied requests create no record.
+func TestDeniedKeysCreateNoRecord(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	tokens := mustSet(t, n.catalog, bucketOf(600, 1000))
 	for i := range 100 {
@@ -180,13 +181,13 @@ func TestKeysThatAreDeniedNeedNoRoom(t *testing.T) {
 	}
 }
 
-// TestMakingRoomSparesTheKeyAtHand: a call whose root is new makes room for it,
-// but not by forgetting its own key, whose limits have just been looked at.
-func TestMakingRoomSparesTheKeyAtHand(t *testing.T) {
+// TestEvictionSparesTheCurrentKey checks a request that creates the record of its root
+// and must not evict the record of its own key, which it has already assessed.
+func TestEvictionSparesTheCurrentKey(t *testing.T) {
 	for _, a := range []limiter.Algorithm{limiter.TokenBucket, limiter.FixedWindow} {
 		n := newNode(t, limiter.Options{MaxKeys: 2})
 		last := limiter.Limit{Name: "last", Dimension: limiter.Tokens, Algorithm: a, Amount: 1000, Window: time.Minute}
-		var many []limiter.Limit // another tier's: the record of alice keeps them for a while
+		var many []limiter.Limit // of another tier; the record of alice keeps them
 		for i := range 9 {
 			l := bucketOf(600, 1000)
 			l.Name = strconv.Itoa(i)

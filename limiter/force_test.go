@@ -13,17 +13,17 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// The model's properties force every sixth call. Here is what they cannot say,
-// and the same in numbers.
+// The properties in property_test.go force every sixth call. The tests in this file
+// check the rest.
 
-// forced is r, decided elsewhere.
+// forced returns r with Force set.
 func forced(r limiter.Request) *limiter.Request {
 	r.Force = true
 	return &r
 }
 
-// TestForcedCallsAreChargedInFull fills limits of every kind on two levels, and
-// tells them of calls that they had no room for.
+// TestForcedCallsAreChargedInFull forces calls on full limits of every kind on two
+// levels.
 func TestForcedCallsAreChargedInFull(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	set := mustSet(t, n.catalog, append(tokenLimits(),
@@ -41,7 +41,7 @@ func TestForcedCallsAreChargedInFull(t *testing.T) {
 		for i := range 14 {
 			wantUsed(t, call, d, i, want[i%7])
 			if l := &d.Limits[i]; l.Exceeded || l.Debt != max(0, want[i%7]-l.Capacity) {
-				t.Fatalf("%s: %s exceeded = %t, debt = %d, want false and what is beyond the capacity", call, l.Name, l.Exceeded, l.Debt)
+				t.Fatalf("%s: %s exceeded = %t, debt = %d, want false and the usage above the capacity", call, l.Name, l.Exceeded, l.Debt)
 			}
 		}
 	}
@@ -50,14 +50,14 @@ func TestForcedCallsAreChargedInFull(t *testing.T) {
 	want = []int64{1800, 16, 2400, 0, 1200, 60, 600}
 	expect("the second", n.check(noon, forced(r)))
 	r.ID = "a"
-	want = []int64{2000, 24, 3600, 1, 1800, 90, 900} // a bucket owes at most one capacity
+	want = []int64{2000, 24, 3600, 1, 1800, 90, 900} // the debt of a bucket stops at one capacity
 	d := n.reserve(noon, forced(r))
 	expect("a reserve", d)
 	if d.GrantedOutputTokens != 300 || d.Status != limiter.Held {
-		t.Errorf("a reserve grants %d and is %s, want what was asked, 300, and held", d.GrantedOutputTokens, d.Status)
+		t.Errorf("a reserve grants %d and is %s, want the requested 300, and held", d.GrantedOutputTokens, d.Status)
 	}
 	if got := d.Limits[0].Cost; got != 200 {
-		t.Errorf("a reserve takes %d tokens, want the 200 that the bucket can still owe", got)
+		t.Errorf("a reserve takes %d tokens, want the 200 up to the maximum debt", got)
 	}
 	r.ID = "b"
 	want = []int64{2000, 32, 4800, 2, 2400, 120, 1000}
@@ -82,12 +82,12 @@ func TestForcedCallsAreChargedInFull(t *testing.T) {
 	}
 }
 
-// TestForcedCallsAreRepaid: what a limit was forced to take is waited for.
+// TestForcedCallsAreRepaid checks the wait after forced charges.
 func TestForcedCallsAreRepaid(t *testing.T) {
 	for _, c := range []struct {
 		algorithm limiter.Algorithm
 		used      int64
-		after     time.Duration // when one unit fits
+		after     time.Duration // until one unit fits
 	}{
 		{limiter.TokenBucket, 200, 100*time.Minute + time.Minute},
 		{limiter.SlidingWindow, 250, 100*time.Minute + 100*time.Minute/64}, // on the border of a sub-window
@@ -106,13 +106,13 @@ func TestForcedCallsAreRepaid(t *testing.T) {
 		if d.Outcome != limiter.Denied || d.Reason != limiter.LimitExceeded || d.RetryAfter != c.after {
 			t.Errorf("%s: one more = %s (%s), retry after %s, want denied (limit_exceeded), %s", c.algorithm, d.Outcome, d.Reason, d.RetryAfter, c.after)
 		}
-		wantOutcome(t, "just before", n.check(start.At(c.after-1), &r), limiter.Denied)
-		wantOutcome(t, "then", n.check(start.At(c.after), &r), limiter.Allowed)
+		wantOutcome(t, "just before", n.check(start.Add(c.after-1), &r), limiter.Denied)
+		wantOutcome(t, "then", n.check(start.Add(c.after), &r), limiter.Allowed)
 	}
 }
 
-// TestForcedIdsWorkAsEver: an id is charged once, whoever says it first.
-func TestForcedIdsWorkAsEver(t *testing.T) {
+// TestForcedIDsAreChargedOnce checks that an id is charged once, forced or not.
+func TestForcedIDsAreChargedOnce(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", bucketOf(600, 1000))
 	for _, c := range []struct {
@@ -146,14 +146,14 @@ func TestForcedIdsWorkAsEver(t *testing.T) {
 	if d.Replayed {
 		t.Error("a denied id, forced, is replayed, want a charge: a denial is not remembered")
 	}
-	gone := limiter.Request{Key: "k", Plan: p, ID: "gone"}
-	n.reserve(noon, &gone)
+	cancelled := limiter.Request{Key: "k", Plan: p, ID: "gone"}
+	n.reserve(noon, &cancelled)
 	n.cancel(noon, "k", "gone")
-	wantConflict(t, "a cancelled id, forced", n.Reserve(noon, forced(gone), &d))
+	wantConflict(t, "a cancelled id, forced", n.Reserve(noon, forced(cancelled), &d))
 	wantConflict(t, "a check's id, forced as a reserve", n.Reserve(noon, forced(full), &d))
 }
 
-// TestForcedWithoutAPrice charges what is known.
+// TestForcedWithoutAPrice checks that the other costs are charged.
 func TestForcedWithoutAPrice(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", tokenLimits()...)
@@ -168,7 +168,7 @@ func TestForcedWithoutAPrice(t *testing.T) {
 	wantUsed(t, "spend", d, 2, 0)
 }
 
-// TestForcedNeedsRoom: what cannot be remembered is refused, not half charged.
+// TestForcedNeedsRoom checks that a forced call without room for its state is denied.
 func TestForcedNeedsRoom(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeysPerRoot: 2, MaxIDs: 1})
 	money := mustSet(t, n.catalog, budget(limiter.Day, time.UTC))
@@ -187,8 +187,8 @@ func TestForcedNeedsRoom(t *testing.T) {
 	wantUsed(t, "the root", n.peek(noon, &limiter.Request{Key: "acme", Plan: plan("acme", org)}), 0, 1)
 }
 
-// TestForcedResetsNoVictim: a charge that was told late does not unprotect a key
-// that was denied.
+// TestForcedResetsNoVictim checks that a forced charge does not make a denied key
+// evictable.
 func TestForcedResetsNoVictim(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxKeysPerRoot: 32})
 	tokens := mustSet(t, n.catalog, bucketOf(600, 1000))
@@ -199,45 +199,45 @@ func TestForcedResetsNoVictim(t *testing.T) {
 	r.InputTokens = 10
 	n.check(noon, forced(r))
 	flood(n, noon, "acme", tokens, 2000, 100)
-	wantUsed(t, "after the flood", n.peek(noon.At(time.Second), &r), 0, 10)
+	wantUsed(t, "after the flood", n.peek(noon.Add(time.Second), &r), 0, 10)
 }
 
-// TestForcedNumbersNeverOverflow forces the largest cost until the counters can
-// take no more; what is there can still be moved to another engine.
+// TestForcedNumbersNeverOverflow forces the largest cost until the counts are full. The
+// state can still be restored.
 func TestForcedNumbersNeverOverflow(t *testing.T) {
 	for _, a := range []limiter.Algorithm{limiter.TokenBucket, limiter.SlidingWindow, limiter.FixedWindow} {
 		n := newNode(t, limiter.Options{})
 		p := n.plan("k", limiter.Limit{Name: "x", Dimension: limiter.InputTokens, Algorithm: a, Amount: most, Window: time.Hour}, bucketOf(most, most))
 		r := limiter.Request{Key: "k", Plan: p, InputTokens: most}
 		p.Rates.Priced = false
-		var refused *limiter.FieldError
+		var rejected *limiter.FieldError
 		for i := range 2000 {
 			var d limiter.Decision
-			now := noon.At(time.Duration(i) * time.Second)
+			now := noon.Add(time.Duration(i) * time.Second)
 			before := n.peek(now, &r)
 			err := n.Check(now, forced(r), &d)
 			if err == nil && d.Outcome == limiter.Allowed && used(d.Limits[0]) >= used(before.Limits[0]) {
 				continue
 			}
-			if !errors.As(err, &refused) || refused.Field != string(limiter.InputTokens) {
+			if !errors.As(err, &rejected) || rejected.Field != string(limiter.InputTokens) {
 				t.Fatalf("%s, call %d = %s, %v, want allowed, or an error that names input_tokens", a, i, d.Outcome, err)
 			}
-			sameDecision(t, "after a refused call", n.peek(now, &r), before)
+			sameDecision(t, "after a rejected call", n.peek(now, &r), before)
 			break
 		}
-		if (refused != nil) != (a != limiter.TokenBucket) {
-			t.Errorf("%s: 2000 times 2^53: error = %v, want one but for a bucket, which drops", a, refused)
+		if (rejected != nil) != (a != limiter.TokenBucket) {
+			t.Errorf("%s: 2000 times 2^53: error = %v, want one except for a bucket", a, rejected)
 		}
-		now := noon.At(time.Hour / 2)
+		now := noon.Add(time.Hour / 2)
 		if err := n.Restore(now, limiter.PartitionOf("k"), n.Snapshot(now, limiter.PartitionOf("k"), nil), nil); err != nil {
 			t.Errorf("%s: Restore of counters at their limit = %v, want no error", a, err)
 		}
 	}
 }
 
-// TestForcedSettleEqualsForcingTheUsage: whatever was owed before, a forced
-// reservation that ends at a usage up to its estimate leaves what forcing the
-// usage would have left, what its bucket could not owe included.
+// TestForcedSettleEqualsForcingTheUsage checks that a forced reservation that settles at
+// most at its estimate leaves the same state, overrun included, as forcing the usage,
+// whatever the debt was before.
 func TestForcedSettleEqualsForcingTheUsage(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		limits := []limiter.Limit{bucketOf(600, 100), {Name: "sliding", Dimension: limiter.Tokens, Algorithm: limiter.SlidingWindow, Amount: 50, Window: time.Minute}}
@@ -248,18 +248,18 @@ func TestForcedSettleEqualsForcingTheUsage(t *testing.T) {
 			charged.check(now, &limiter.Request{Key: "k", Plan: chargedPlan, InputTokens: tokens, Force: true})
 		}
 		both(noon, rapid.Int64Range(0, 300).Draw(rt, "before"))
-		now := noon.At(time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(rt, "gap")))
+		now := noon.Add(time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(rt, "gap")))
 		estimate := rapid.Int64Range(0, 400).Draw(rt, "estimate")
 		usage := rapid.Int64Range(0, estimate).Draw(rt, "usage")
 		held.reserve(now, &limiter.Request{Key: "k", ID: "r", Plan: heldPlan, InputTokens: estimate, Force: true})
 		charged.check(now, &limiter.Request{Key: "k", Plan: chargedPlan, InputTokens: usage, Force: true})
-		now = now.At(time.Duration(rapid.Int64Range(0, int64(25*time.Second)).Draw(rt, "runs")))
+		now = now.Add(time.Duration(rapid.Int64Range(0, int64(25*time.Second)).Draw(rt, "runs")))
 		held.settle(now, limiter.Usage{Key: "k", ID: "r", InputTokens: usage, OutputTokens: 0, Final: true})
 		for _, later := range []time.Duration{0, 777 * time.Millisecond, 10 * time.Second} {
 			look := limiter.Request{Key: "k", Plan: chargedPlan}
-			want := charged.peek(now.At(later), &look)
+			want := charged.peek(now.Add(later), &look)
 			look.Plan = heldPlan
-			sameDecision(rt, fmt.Sprintf("state %s after the settle", later), held.peek(now.At(later), &look), want)
+			sameDecision(rt, fmt.Sprintf("state %s after the settle", later), held.peek(now.Add(later), &look), want)
 		}
 	})
 }

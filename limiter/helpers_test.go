@@ -16,18 +16,18 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// TestMain keeps rapid from writing a file for every failure: the seed that it
-// prints is enough.
+// TestMain keeps rapid from writing a file for every failure. The printed seed is
+// enough.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	_ = flag.Set("rapid.nofailfile", "true")
 	os.Exit(m.Run())
 }
 
-// noon is a plain instant: 2026-03-04 12:00:00 UTC, a Wednesday.
+// noon is 2026-03-04 12:00:00 UTC, a Wednesday.
 var noon = limiter.Time{Mono: 1e9, Wall: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC).UnixNano()}
 
-// wallAt is noon's monotonic reading at another time of day.
+// wallAt returns noon's monotonic time with another wall time.
 func wallAt(t time.Time) limiter.Time { return limiter.Time{Mono: noon.Mono, Wall: t.UnixNano()} }
 
 func mustSet(t testing.TB, c *limiter.Catalog, limits ...limiter.Limit) *limiter.LimitSet {
@@ -57,7 +57,7 @@ func plan(key string, sets ...*limiter.LimitSet) *limiter.Plan {
 	return p
 }
 
-// node is an engine with short calls that fail the test on an error.
+// node is an engine with calls that fail the test on an error.
 type node struct {
 	*limiter.Engine
 	t       testing.TB
@@ -117,7 +117,7 @@ func (n *node) peek(now limiter.Time, r *limiter.Request) limiter.Decision {
 	return d
 }
 
-// used is what a limit's state says is used, debt included.
+// used returns the usage of a limit, including debt.
 func used(s limiter.LimitState) int64 { return s.Capacity - s.Remaining + s.Debt }
 
 // wantOutcome fails unless d has that outcome.
@@ -136,7 +136,7 @@ func wantUsed(t testing.TB, call string, d limiter.Decision, i int, n int64) {
 	}
 }
 
-// sameDecision fails when two decisions differ in anything that is promised.
+// sameDecision fails if two decisions differ.
 func sameDecision(t interface {
 	Helper()
 	Fatalf(string, ...any)
@@ -148,7 +148,7 @@ func sameDecision(t interface {
 	}
 }
 
-// tidy drops what a decision leaves open: which negative RetryAfter stands for never.
+// tidy makes every negative RetryAfter the same.
 func tidy(d limiter.Decision) limiter.Decision {
 	if d.RetryAfter < 0 {
 		d.RetryAfter = -1

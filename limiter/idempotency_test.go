@@ -24,7 +24,7 @@ func wantConflict(t *testing.T, call string, err error) {
 	t.Helper()
 	var conflict *limiter.ConflictError
 	if !errors.Is(err, limiter.ErrConflict) || !errors.As(err, &conflict) || conflict.Problem == "" {
-		t.Fatalf("%s = %v, want a request_id_conflict that says why", call, err)
+		t.Fatalf("%s = %v, want a request_id_conflict with its cause", call, err)
 	}
 }
 
@@ -33,34 +33,33 @@ func TestRepeatedCheckReturnsTheSameAnswerFor30Seconds(t *testing.T) {
 	r := &limiter.Request{Key: "acme/alice", ID: "c1", Requests: 1, InputTokens: 100, OutputTokens: 50}
 	r.Plan = n.plan(r.Key, tokenLimits()...)
 	first := n.check(noon, r)
-	n.check(noon.At(time.Second), &limiter.Request{Key: r.Key, Plan: r.Plan, InputTokens: 500}) // the state moves on
+	n.check(noon.Add(time.Second), &limiter.Request{Key: r.Key, Plan: r.Plan, InputTokens: 500}) // changes the state
 	for _, later := range []time.Duration{0, 2 * time.Second, 30*time.Second - 1} {
-		again := n.check(noon.At(later), r)
+		again := n.check(noon.Add(later), r)
 		if !again.Replayed {
 			t.Errorf("Check(c1) after %s: replayed = false, want true", later)
 		}
 		again.Replayed = false
 		sameDecision(t, "Check(c1) after "+later.String(), again, first)
 	}
-	wantUsed(t, "after the repeats", n.peek(noon.At(30*time.Second-1), r), 1, 1)
-	if d := n.check(noon.At(30*time.Second), r); d.Replayed {
+	wantUsed(t, "after the repeats", n.peek(noon.Add(30*time.Second-1), r), 1, 1)
+	if d := n.check(noon.Add(30*time.Second), r); d.Replayed {
 		t.Errorf("Check(c1) after 30 s: replayed = true, want a new charge")
 	}
-	wantUsed(t, "after 30 s", n.peek(noon.At(30*time.Second), r), 1, 2)
+	wantUsed(t, "after 30 s", n.peek(noon.Add(30*time.Second), r), 1, 2)
 }
 
-// A forced check may be told again for as long as a reservation may be settled,
-// also after a restart.
+// Forced checks may be repeated as late as a settle, also after a restart.
 func TestForcedCheckIsRememberedFor10Minutes(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	r := &limiter.Request{Key: "acme/alice", ID: "f", Requests: 1, Force: true}
 	r.Plan = n.plan(r.Key, tokenLimits()...)
 	n.check(noon, r)
-	for i := range 3 { // others come and go before it
-		n.check(noon.At(time.Duration(i)*time.Second), &limiter.Request{Key: r.Key, ID: fmt.Sprint(i), Requests: 1, Plan: r.Plan})
+	for i := range 3 { // other ids expire before it
+		n.check(noon.Add(time.Duration(i)*time.Second), &limiter.Request{Key: r.Key, ID: fmt.Sprint(i), Requests: 1, Plan: r.Plan})
 	}
 	for _, later := range []time.Duration{31 * time.Second, 9*time.Minute + 50*time.Second, 10*time.Minute - 1} {
-		at := noon.At(later)
+		at := noon.Add(later)
 		p := limiter.PartitionOf(r.Key)
 		if err := n.Restore(at, p, n.Snapshot(at, p, nil), nil); err != nil {
 			t.Fatalf("Restore after %s: %v", later, err)
@@ -70,7 +69,7 @@ func TestForcedCheckIsRememberedFor10Minutes(t *testing.T) {
 		}
 		n.check(at, &limiter.Request{Key: r.Key, ID: later.String(), Requests: 1, Plan: r.Plan})
 	}
-	if d := n.check(noon.At(10*time.Minute), r); d.Replayed {
+	if d := n.check(noon.Add(10*time.Minute), r); d.Replayed {
 		t.Error("Check(f) after 10 minutes: replayed = true, want a new charge")
 	}
 }
@@ -92,14 +91,14 @@ func TestRepeatedReserveReturnsTheSameAnswerUntil10MinutesAfterItsEnd(t *testing
 		again.Replayed = false
 		sameDecision(t, "Reserve(r1) "+when, again, first)
 	}
-	same(noon.At(10*time.Second), "while held")
-	wantUsed(t, "while held", n.peek(noon.At(10*time.Second), r), 3, 1)
-	end := noon.At(15 * time.Second)
+	same(noon.Add(10*time.Second), "while held")
+	wantUsed(t, "while held", n.peek(noon.Add(10*time.Second), r), 3, 1)
+	end := noon.Add(15 * time.Second)
 	n.settle(end, limiter.Usage{Key: r.Key, ID: "r1", InputTokens: 100, OutputTokens: 7, Final: true})
 	same(end, "after its settle")
-	same(end.At(10*time.Minute-1), "10 minutes later")
-	wantUsed(t, "10 minutes later", n.peek(end.At(10*time.Minute-1), r), 3, 0)
-	if d := n.reserve(end.At(10*time.Minute), r); d.Replayed {
+	same(end.Add(10*time.Minute-1), "10 minutes later")
+	wantUsed(t, "10 minutes later", n.peek(end.Add(10*time.Minute-1), r), 3, 0)
+	if d := n.reserve(end.Add(10*time.Minute), r); d.Replayed {
 		t.Errorf("Reserve(r1) when forgotten: replayed = true, want a new reservation")
 	}
 }
@@ -143,7 +142,7 @@ func TestRequestIDConflicts(t *testing.T) {
 	checked.ID, reserved.ID = "r", "c"
 	wantConflict(t, "Check with a reservation's id", n.Check(noon, &checked, &d))
 	wantConflict(t, "Reserve with a check's id", n.Reserve(noon, &reserved, &d))
-	sameDecision(t, "state after refused calls", n.peek(noon, &base), before)
+	sameDecision(t, "state after rejected calls", n.peek(noon, &base), before)
 
 	n.settle(noon, limiter.Usage{Key: base.Key, ID: "r", InputTokens: 10, OutputTokens: 5, Final: true})
 	for _, u := range []limiter.Usage{
@@ -159,7 +158,7 @@ func TestRequestIDConflicts(t *testing.T) {
 	reserved.ID = "x"
 	n.reserve(noon, &reserved)
 	n.cancel(noon, base.Key, "x")
-	n.cancel(noon, base.Key, "x") // again: harmless
+	n.cancel(noon, base.Key, "x") // repeated
 	wantConflict(t, "Reserve after a cancel", n.Reserve(noon, &reserved, &d))
 	wantConflict(t, "Settle after a cancel", n.Settle(noon, &limiter.Usage{Key: base.Key, ID: "x", Final: true}, &d))
 }
@@ -186,15 +185,15 @@ func TestDeniedIDMayBeTriedAgain(t *testing.T) {
 	n.check(noon, &limiter.Request{Key: "k", Plan: p, InputTokens: 1000})
 	d := n.check(noon, r)
 	wantOutcome(t, "Check(again) while empty", d, limiter.Denied)
-	d = n.check(noon.At(d.RetryAfter), r)
+	d = n.check(noon.Add(d.RetryAfter), r)
 	wantOutcome(t, "Check(again) at retry_after", d, limiter.Allowed)
 	if d.Replayed {
 		t.Error("Check(again) at retry_after: replayed = true, want a new answer")
 	}
-	// Even for another operation: a denial leaves nothing behind.
+	// Also for another operation, because a denial is not remembered.
 	r = &limiter.Request{Key: "k", ID: "other", Plan: p, InputTokens: 900}
-	wantOutcome(t, "Check(other)", n.check(noon.At(d.RetryAfter), r), limiter.Denied)
-	wantOutcome(t, "Reserve(other)", n.reserve(noon.At(time.Minute), r), limiter.Allowed)
+	wantOutcome(t, "Check(other)", n.check(noon.Add(d.RetryAfter), r), limiter.Denied)
+	wantOutcome(t, "Reserve(other)", n.reserve(noon.Add(time.Minute), r), limiter.Allowed)
 }
 
 func TestIDsBelongToTheRoot(t *testing.T) {
@@ -210,8 +209,7 @@ func TestIDsBelongToTheRoot(t *testing.T) {
 	wantConflict(t, "Check of another key of the root", n.Check(noon, r, &d))
 }
 
-// TestRepeatedSettlesAreHarmless sends copies of progress and of the final
-// settle, in any order, before and after.
+// TestRepeatedSettlesAreHarmless repeats and reorders progress and the final settle.
 func TestRepeatedSettlesAreHarmless(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", tokenLimits()...)
@@ -235,8 +233,8 @@ func TestRepeatedSettlesAreHarmless(t *testing.T) {
 	}
 }
 
-// TestForgottenIDsAreCounted: memory for ids is bounded, and live reservations
-// are never forgotten for the sake of checks.
+// TestForgottenIDsAreCounted checks that the number of ids is bounded, and that live
+// reservations are not forgotten to make room for checks.
 func TestForgottenIDsAreCounted(t *testing.T) {
 	n := newNode(t, limiter.Options{MaxIDs: 8})
 	p := n.plan("k", limiter.Limit{Name: "tokens", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 1_000_000, Window: time.Minute})

@@ -10,88 +10,88 @@ import (
 	"pgregory.net/rapid"
 )
 
-// check verifies everything that a partition's parts promise each other.
+// check verifies the invariants of a partition.
 func (p *partition) check(t *rapid.T) {
 	cat := p.engine.catalog
 	pins, marks := map[uint32]uint32{}, map[uint32]int{}
-	queued, vacant := len(p.live), 0
-	for no := p.holds.next(0); no != 0; no = p.holds.next(no) {
-		x := p.holds.at(no)
-		if x.vacant() {
-			vacant++
+	queued, tombstones := len(p.leaseHeap), 0
+	for id := p.entries.next(0); id != 0; id = p.entries.next(id) {
+		entry := p.entries.at(id)
+		if entry.isTombstone() {
+			tombstones++
 			continue
 		}
-		if found, _ := p.findHold(x.id); found != no {
-			t.Fatalf("hold %d is not found by its id", no)
+		if found, _ := p.findEntry(entry.id); found != id {
+			t.Fatalf("id entry %d is not found by its id", id)
 		}
-		for i := range int(x.count) {
-			tc := p.touch(x, i)
-			if !tc.pinned(x) {
+		for i := range int(entry.chargeCount) {
+			c := p.chargeAt(entry, i)
+			if !c.pinsRecord(entry) {
 				continue
 			}
-			rec := p.anchored(tc.anchor)
-			if rec == nil || rec.anchor != tc.anchor {
-				t.Fatalf("hold %d charges a record that is gone, or another", no)
+			rec := p.byHandle(c.handle)
+			if rec == nil || rec.handle != c.handle {
+				t.Fatalf("id entry %d charges a record that does not exist", id)
 			}
-			at := *p.anchors.at(tc.anchor)
+			at := *p.handles.at(c.handle)
 			pins[at]++
 			have := cat.schema(rec.schema)
-			pos := have.find(cat.limit(tc.limit).slot)
+			pos := have.find(cat.limit(c.limit).bucketID)
 			if pos < 0 {
-				t.Fatalf("hold %d charges a limit that its record lacks", no)
+				t.Fatalf("id entry %d charges a limit that its record lacks", id)
 			}
 			if have.limits[pos].Algorithm == TokenBucket {
 				marks[at]++
-				if !p.line(rec, pos).has(tc.at) {
-					t.Fatalf("hold %d has no mark %d", no, tc.at)
+				if !p.timelineOf(rec, pos).hasMark(c.at) {
+					t.Fatalf("id entry %d has no mark %d", id, c.at)
 				}
 			}
 		}
 	}
-	for no := p.records.next(0); no != 0; no = p.records.next(no) {
-		rec := p.records.at(no)
+	for id := p.records.next(0); id != 0; id = p.records.next(id) {
+		rec := p.records.at(id)
 		live := 0
-		if rec.lines != 0 {
-			live = p.lines.at(rec.lines).live
+		if rec.timelinesID != 0 {
+			live = p.timelines.at(rec.timelinesID).live
 		}
-		if rec.pins != pins[no] || live != marks[no] {
-			t.Fatalf("record %d has %d pins and %d marks, want %d and %d", no, rec.pins, live, pins[no], marks[no])
+		if rec.pins != pins[id] || live != marks[id] {
+			t.Fatalf("record %d has %d pins and %d marks, want %d and %d", id, rec.pins, live, pins[id], marks[id])
 		}
 		var buf [maxName]byte
 		scope, model := splitName(p.appendName(buf[:0], rec))
-		if found, _ := p.find(scope, model); found != no {
-			t.Fatalf("record %d is not found by its name %q %q", no, scope, model)
+		if found, _ := p.find(scope, model); found != id {
+			t.Fatalf("record %d is not found by its name %q %q", id, scope, model)
 		}
 		for i, l := range cat.schema(rec.schema).limits {
-			s := *p.slotAt(rec, i)
-			if l.Algorithm == TokenBucket && s.level().negative() || l.Algorithm != TokenBucket && int64(s.lo) < 0 {
-				t.Fatalf("record %d, limit %s: state %v", no, l.Name, s)
+			b := *p.bucketAt(rec, i)
+			if l.Algorithm == TokenBucket && b.level().negative() || l.Algorithm != TokenBucket && int64(b.lo) < 0 {
+				t.Fatalf("record %d, limit %s: state %v", id, l.Name, b)
 			}
 		}
 	}
-	for i, no := range p.live {
-		x := p.holds.at(no)
-		if int(x.heap) != i || x.status != Held || i > 0 && p.holds.at(p.live[(i-1)/2]).due > x.due {
+	for i, id := range p.leaseHeap {
+		entry := p.entries.at(id)
+		if int(entry.heapIndex) != i || entry.status != Held || i > 0 && p.entries.at(p.leaseHeap[(i-1)/2]).due > entry.due {
 			t.Fatalf("the heap of leases is out of order at %d", i)
 		}
 	}
-	for _, q := range []fifo{p.checks, p.ended} {
-		for no, due := q.head, int64(-1<<63); no != 0; no = p.holds.at(no).next {
-			if x := p.holds.at(no); x.due < due || x.status == Held {
-				t.Fatalf("a queue of ids is out of order at %d", no)
+	for _, q := range []idQueue{p.checks, p.ended} {
+		for id, due := q.head, int64(-1<<63); id != 0; id = p.entries.at(id).next {
+			if entry := p.entries.at(id); entry.due < due || entry.status == Held {
+				t.Fatalf("a queue of ids is out of order at %d", id)
 			} else {
-				due = x.due
+				due = entry.due
 			}
 			queued++
 		}
 	}
-	if queued != int(p.holds.n) || p.ids.n+vacant != int(p.holds.n) {
-		t.Fatalf("%d ids queued, %d indexed, %d vacant, want %d", queued, p.ids.n, vacant, p.holds.n)
+	if queued != int(p.entries.n) || p.ids.n+tombstones != int(p.entries.n) {
+		t.Fatalf("%d ids queued, %d indexed, %d tombstones, want %d", queued, p.ids.n, tombstones, p.entries.n)
 	}
 }
 
-// stressSets are limits that share names but not definitions, and more of them
-// than a record holds without a block.
+// stressSets returns sets of limits that share names but not definitions. One of them
+// needs bucket blocks.
 func stressSets(t *rapid.T, c *Catalog) []*LimitSet {
 	tokens := func(a Algorithm, n int64, w time.Duration) Limit {
 		return Limit{Name: "tokens", Dimension: Tokens, Algorithm: a, Amount: n, Window: w}
@@ -118,22 +118,21 @@ func stressSets(t *rapid.T, c *Catalog) []*LimitSet {
 	return sets
 }
 
-// TestInvariants drives an engine with room for a few keys and ids through
-// everything it can do, tiers changing all the time, and looks inside after
-// every step.
+// TestInvariants makes random calls to an engine with room for few keys and ids, under
+// changing tiers, and checks its invariants after every step.
 func TestInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := New(Options{MaxKeys: 12, MaxKeysPerRoot: 8, MaxIDs: 20})
 		sets := stressSets(t, e.catalog)
 		now := Time{Mono: 1, Wall: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC).UnixNano()}
-		// One root, so that everything meets in one partition.
+		// All keys have one root, so they are in one partition.
 		key := rapid.Custom(func(t *rapid.T) string {
 			return "r/" + rapid.StringMatching(`[a-z]|[ab]/[a-d]|long-long-long-long-long-long-long-name-[a-c]`).Draw(t, "leaf")
 		})
 		id, attempt := rapid.StringMatching(`[a-p]`), rapid.Uint64Range(0, 5)
 		var d Decision
 		var sent []*Request
-		cell := &e.cells[PartitionOf("r")]
+		shard := &e.shards[PartitionOf("r")]
 		for range rapid.IntRange(1, 120).Draw(t, "steps") {
 			k := key.Draw(t, "key")
 			switch rapid.IntRange(0, 13).Draw(t, "op") {
@@ -153,7 +152,7 @@ func TestInvariants(t *testing.T) {
 			case 6:
 				_ = e.Cancel(now, k, id.Draw(t, "id"), &d)
 			case 7:
-				now = now.At(time.Duration(rapid.Int64Range(0, int64(40*time.Second)).Draw(t, "time")))
+				now = now.Add(time.Duration(rapid.Int64Range(0, int64(40*time.Second)).Draw(t, "time")))
 			case 8:
 				e.Sweep(now, 2*Partitions)
 			case 9:
@@ -169,15 +168,15 @@ func TestInvariants(t *testing.T) {
 				r := rapid.SampledFrom(sent[max(0, len(sent)-3):]).Draw(t, "sent")
 				e.Withdraw(now, r.Key, r.ID, r.Attempt)
 			case 12, 13:
-				q := &Count{Key: k, Window: Window{Unit: Unit(rapid.IntRange(1, 3).Draw(t, "unit"))}, Hits: rapid.Int64Range(0, 9).Draw(t, "hits"), GiveBack: rapid.Bool().Draw(t, "back"), Force: rapid.Bool().Draw(t, "told")}
+				q := &CountRequest{Key: k, Window: Window{Unit: Unit(rapid.IntRange(1, 3).Draw(t, "unit"))}, Hits: rapid.Int64Range(0, 9).Draw(t, "hits"), GiveBack: rapid.Bool().Draw(t, "back"), Force: rapid.Bool().Draw(t, "force")}
 				if rapid.Bool().Draw(t, "with an id") {
 					q.ID = id.Draw(t, "id")
 				}
-				_ = e.Count(now, q, new(Counted))
+				_ = e.Count(now, q, new(CountResult))
 			}
-			cell.check(t)
-			if s := e.Stats(); s.Keys > 12 || s.IDs > 20 || e.keys.left.Load()+int64(s.Keys+cell.keyQuota) != 12 || e.ids.left.Load()+int64(s.IDs+cell.idQuota) != 20 {
-				t.Fatalf("%d keys and %d ids, with %d and %d left, want 12 and 20 in all", s.Keys, s.IDs, e.keys.left.Load()+int64(cell.keyQuota), e.ids.left.Load()+int64(cell.idQuota))
+			shard.check(t)
+			if s := e.Stats(); s.Keys > 12 || s.IDs > 20 || e.keys.left.Load()+int64(s.Keys+shard.keyQuota) != 12 || e.ids.left.Load()+int64(s.IDs+shard.idQuota) != 20 {
+				t.Fatalf("%d keys and %d ids, with %d and %d left, want 12 and 20 in all", s.Keys, s.IDs, e.keys.left.Load()+int64(shard.keyQuota), e.ids.left.Load()+int64(shard.idQuota))
 			}
 		}
 	})

@@ -3,49 +3,52 @@
 package limiter
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/bucketring/bucketring/internal/keypath"
 )
 
 // MaxKeyBytes is the length of the longest key.
 const MaxKeyBytes = 256
 
-// KeyProblem says what is wrong with a key, "" if nothing is: it has 1 to
-// [MaxLevels] segments, none of them empty, and is 1 to [MaxKeyBytes] bytes of
-// printable UTF-8. A space is printable, other white space is not. The engine
-// itself takes keys as valid.
-func KeyProblem(key string) string {
+// ValidateKey returns an error unless key has 1 to [MaxLevels] segments, none of
+// them empty, and is 1 to [MaxKeyBytes] bytes of printable UTF-8. A space is
+// printable; other white space is not. The engine does not validate keys itself.
+func ValidateKey(key string) error {
 	switch {
 	case key == "":
-		return "must not be empty"
+		return errors.New("must not be empty")
 	case len(key) > MaxKeyBytes:
-		return fmt.Sprintf("must be at most %d bytes", MaxKeyBytes)
+		return fmt.Errorf("must be at most %d bytes", MaxKeyBytes)
 	}
 	for i := range len(key) {
 		if c := key[i]; c < ' ' || c > '~' {
-			if problem := unprintable(key); problem != "" {
-				return problem
+			if err := validateText(key); err != nil {
+				return err
 			}
 			break
 		}
 	}
 	switch {
-	case key[0] == '/' || key[len(key)-1] == '/' || strings.Contains(key, "//"):
-		return "segments must not be empty"
-	case strings.Count(key, "/") >= MaxLevels:
-		return fmt.Sprintf("must have at most %d segments", MaxLevels)
+	case strings.HasPrefix(key, keypath.Separator), strings.HasSuffix(key, keypath.Separator), strings.Contains(key, "//"):
+		return errors.New("segments must not be empty")
+	case strings.Count(key, keypath.Separator) >= MaxLevels:
+		return fmt.Errorf("must have at most %d segments", MaxLevels)
 	}
-	return ""
+	return nil
 }
 
-func unprintable(s string) string {
+// validateText returns an error unless s is printable UTF-8.
+func validateText(s string) error {
 	if !utf8.ValidString(s) {
-		return "must be valid UTF-8"
+		return errors.New("must be valid UTF-8")
 	}
 	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return "must be printable"
+		return errors.New("must be printable")
 	}
-	return ""
+	return nil
 }

@@ -2,10 +2,14 @@
 
 package limiter
 
-import "time"
+import (
+	"time"
 
-// Dimension is what a limit counts. The constants below are built in; any
-// other name is an operator's own, charged through [Cost].
+	"github.com/bucketring/bucketring/internal/amount"
+)
+
+// Dimension is what a limit counts. Any name other than the built-in ones is a
+// custom dimension, charged through [Cost].
 type Dimension string
 
 // Built-in dimensions.
@@ -18,8 +22,8 @@ const (
 	Concurrent   Dimension = "concurrent" // live reservations
 )
 
-// BuiltinDimensions lists the dimensions that need no declaration, in the
-// order in which answers and documents show them.
+// BuiltinDimensions lists the built-in dimensions in display order. It must not be
+// changed.
 var BuiltinDimensions = []Dimension{Requests, Tokens, InputTokens, OutputTokens, Spend, Concurrent}
 
 // Algorithm is how a limit spreads its amount over time.
@@ -43,31 +47,21 @@ func (a Algorithm) String() string {
 	return "unknown"
 }
 
-// ParseAlgorithm is the inverse of [Algorithm.String].
-func ParseAlgorithm(name string) (Algorithm, bool) {
-	for i, n := range algorithmNames {
-		if n == name && i > 0 {
-			return Algorithm(i), true
-		}
-	}
-	return 0, false
-}
-
-// Unreachable is what a limit does when its owner cannot be asked in time.
+// Unreachable is what a limit does when its owner does not answer in time.
 type Unreachable uint8
 
 // The modes of a limit whose owner is unreachable.
 const (
-	Share  Unreachable = iota // limit / members of the roster
-	Closed                    // deny; the default for spend
-	Open                      // admit
+	Share  Unreachable = iota // each member admits limit / size of the roster
+	Closed                    // deny every cost; the default for spend
+	Open                      // admit everything
 )
 
 // String returns the name used in policy files.
 func (u Unreachable) String() string { return [...]string{"share", "closed", "open"}[u%3] }
 
-// Calendar is the unit of a calendar window. The zero value means the window
-// is a plain duration aligned to the Unix epoch.
+// Calendar is the unit of a calendar window. NoCalendar means that the window is a
+// duration aligned to the Unix epoch.
 type Calendar uint8
 
 // Calendar units. A week starts on Monday.
@@ -80,8 +74,8 @@ const (
 	Year
 )
 
-// Limit is one limit of a tier, as a policy states it. Amount and Burst are in
-// units of the dimension.
+// Limit defines one limit of a tier. Amount, Burst and FullCapacity are in units of
+// the dimension.
 type Limit struct {
 	Name      string
 	Dimension Dimension
@@ -96,54 +90,52 @@ type Limit struct {
 	// Burst is a token bucket's capacity; zero means Amount.
 	Burst int64
 
-	Shadow      bool // counted and reported, never denies
+	Shadow      bool // counts and reports, but never denies
 	Degrade     bool // shrink the output of a reserve instead of denying it
 	Unreachable Unreachable
 
-	// What a member sets that decides without the owner; no policy says these.
-	//
-	// Closed: every cost above 0 is refused with [OwnerUnreachable], and no
-	// output is shrunk for the limit's sake. Its state is reported as ever. A
-	// closed limit is not in Shadow, which never denies.
+	// The following fields are set for decisions in fallback, and never by a policy.
+
+	// Closed denies every cost above 0 with [OwnerUnreachable] and is never degraded.
+	// It excludes Shadow.
 	Closed bool
-	// Whole is the capacity of the limit of which this one is a share; 0 if it is
-	// none. A cost between the two is refused with [OwnerUnreachable] instead of
-	// [ExceedsCapacity], because the owner could take it. A share that rounds to
-	// 0 is a closed limit instead.
-	Whole int64
+	// FullCapacity is the capacity of the undivided limit if this one is a member's
+	// share of it, else 0. A cost between the two capacities is denied with
+	// [OwnerUnreachable] instead of [ExceedsCapacity], because the owner could admit
+	// it.
+	FullCapacity int64
 }
 
-// MaxAmount bounds every amount, burst and cost: 2^53, the largest integer that
-// JSON numbers carry exactly everywhere.
-const MaxAmount = 1 << 53
+// MaxAmount is the largest amount, burst or cost.
+const MaxAmount = amount.Max
 
-// Rates turn usage into quota tokens and money. Prices are in millionths of a
-// dollar per million tokens, weights in millionths of a quota token per token.
-// The zero value of a weight field is a real zero; use [DefaultWeights].
+// Rates convert usage to quota tokens and money. Prices are in millionths of a US
+// dollar per million tokens.
 type Rates struct {
-	Priced                                    bool // false: no price is known for the model
+	Priced                                    bool // whether the model has a price
 	InputPrice, CachedInputPrice, OutputPrice int64
 	Weights                                   Weights
 }
 
-// Weights say how many millionths of a quota token one token counts.
+// Weights say how many millionths of a quota token one token counts. The zero
+// value makes tokens free; the usual ones are [DefaultWeights].
 type Weights struct{ Input, CachedInput, Output int64 }
 
-// DefaultWeights count every token once.
+// DefaultWeights count every token as one quota token.
 var DefaultWeights = Weights{Input: 1e6, CachedInput: 1e6, Output: 1e6}
 
-// EstimateMode is what a reservation holds for output that is not known yet.
+// EstimateMode is how a reservation estimates output that is not known yet.
 type EstimateMode uint8
 
 // The estimate modes of a tier.
 const (
-	EstimateMax   EstimateMode = iota // input + n x max output
-	EstimateFixed                     // input + n x min(max output, a fixed number)
+	EstimateMax   EstimateMode = iota // input + choices x max output
+	EstimateFixed                     // input + choices x min(max output, a fixed number)
 	EstimateInput                     // input only
 )
 
-// Estimate is a tier's estimate mode; Output is used by EstimateFixed.
+// Estimate is a tier's estimate mode.
 type Estimate struct {
 	Mode   EstimateMode
-	Output int64
+	Output int64 // tokens per choice for EstimateFixed
 }

@@ -17,9 +17,8 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// One key, no time passes: 8 goroutines reserve, settle and cancel a few shared
-// ids and check between them. Whatever they saw must be explained by some order
-// of their calls.
+// 8 goroutines check one key and reserve, settle and cancel a few shared ids, while no
+// time passes. Some order of their calls must explain all results.
 
 const (
 	sharedIDs = 6
@@ -27,15 +26,15 @@ const (
 	slotsCap  = 3
 )
 
-// op is a call; i is the reservation's number, n the cost or usage.
+// op is a call. i is the index of the reservation, n the cost or usage.
 type op struct {
 	verb string // check, reserve, progress, settle, cancel, peek
 	i    int
 	n    int64
 }
 
-// seen is its answer.
-type seen struct {
+// result is the result of an op.
+type result struct {
 	err      string
 	outcome  limiter.Outcome
 	status   limiter.Status
@@ -44,8 +43,8 @@ type seen struct {
 	slots    int64
 }
 
-// world is the sequential model's state; it is comparable.
-type world struct {
+// modelState is the state of the sequential model. It is comparable.
+type modelState struct {
 	tokens, slots int64 // used
 	reservations  [sharedIDs]reservation
 }
@@ -53,20 +52,20 @@ type world struct {
 type reservation struct {
 	status         limiter.Status
 	charged, final int64
-	first          seen
+	first          result
 }
 
 func estimateOf(i int) int64 { return int64(20 + 30*i) }
 
-func (w world) now(outcome limiter.Outcome, s limiter.Status) seen {
-	return seen{outcome: outcome, status: s, tokens: max(0, tokensCap-w.tokens), slots: slotsCap - w.slots}
+func (w modelState) now(outcome limiter.Outcome, s limiter.Status) result {
+	return result{outcome: outcome, status: s, tokens: max(0, tokensCap-w.tokens), slots: slotsCap - w.slots}
 }
 
-func (w world) step(o op) (seen, world) {
+func (w modelState) step(o op) (result, modelState) {
 	r := &w.reservations[o.i]
 	switch o.verb {
 	case "check":
-		if o.n > 0 && w.tokens+o.n > tokensCap { // nothing is always granted, even in debt
+		if o.n > 0 && w.tokens+o.n > tokensCap { // a cost of 0 is always admitted, even in debt
 			return w.now(limiter.Denied, 0), w
 		}
 		w.tokens += o.n
@@ -74,7 +73,7 @@ func (w world) step(o op) (seen, world) {
 	case "reserve":
 		switch e := estimateOf(o.i); {
 		case r.status == limiter.Cancelled:
-			return seen{err: "conflict"}, w
+			return result{err: "conflict"}, w
 		case r.status != limiter.NoStatus:
 			again := r.first
 			again.replayed = true
@@ -91,10 +90,10 @@ func (w world) step(o op) (seen, world) {
 	case "progress", "settle", "cancel":
 		switch {
 		case r.status == limiter.NoStatus:
-			return seen{err: "unknown"}, w
+			return result{err: "unknown"}, w
 		case r.status == limiter.Cancelled && o.verb != "cancel",
 			r.status == limiter.Settled && (o.verb == "cancel" || o.verb == "settle" && o.n != r.final):
-			return seen{err: "conflict"}, w
+			return result{err: "conflict"}, w
 		case r.status != limiter.Held:
 			return w.now(limiter.Allowed, r.status), w
 		}
@@ -118,10 +117,10 @@ func (w world) step(o op) (seen, world) {
 
 func TestConcurrentCallsAreLinearizable(t *testing.T) {
 	model := porcupine.Model{
-		Init: func() any { return world{} },
+		Init: func() any { return modelState{} },
 		Step: func(state, input, output any) (bool, any) {
-			want, next := state.(world).step(input.(op))
-			return want == output.(seen), next
+			want, next := state.(modelState).step(input.(op))
+			return want == output.(result), next
 		},
 		DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
 	}
@@ -132,14 +131,14 @@ func TestConcurrentCallsAreLinearizable(t *testing.T) {
 			for _, o := range history {
 				t.Logf("%4d..%4d  %s", o.Call, o.Return, model.DescribeOperation(o.Input, o.Output))
 			}
-			t.Fatalf("history %d has no sequential explanation", seed)
+			t.Fatalf("no order of the calls explains history %d", seed)
 		case porcupine.Unknown:
-			t.Errorf("history %d: no verdict within 20 s", seed)
+			t.Errorf("history %d: not decided within 20 s", seed)
 		}
 	}
 }
 
-// record lets 8 goroutines loose on one key.
+// record returns the calls of 8 goroutines to one key.
 func record(t *testing.T, seed uint64) []porcupine.Operation {
 	const goroutines, calls = 8, 12
 	n := newNode(t, limiter.Options{})
@@ -158,7 +157,7 @@ func record(t *testing.T, seed uint64) []porcupine.Operation {
 				o := op{i: random.IntN(sharedIDs), n: 10 * random.Int64N(12)}
 				o.verb = []string{"check", "reserve", "reserve", "reserve", "progress", "settle", "settle", "cancel", "peek"}[random.IntN(9)]
 				if o.verb == "settle" {
-					o.n = 30 * random.Int64N(2) // so that repeats happen
+					o.n = 30 * random.Int64N(2) // so that some calls are repeated
 				}
 				call := clock.Add(1)
 				answer := perform(n, p, o)
@@ -175,7 +174,7 @@ func record(t *testing.T, seed uint64) []porcupine.Operation {
 	return all
 }
 
-func perform(n *node, p *limiter.Plan, o op) seen {
+func perform(n *node, p *limiter.Plan, o op) result {
 	var d limiter.Decision
 	var err error
 	id := "r" + strconv.Itoa(o.i)
@@ -193,11 +192,11 @@ func perform(n *node, p *limiter.Plan, o op) seen {
 	}
 	switch {
 	case errors.Is(err, limiter.ErrConflict):
-		return seen{err: "conflict"}
+		return result{err: "conflict"}
 	case errors.Is(err, limiter.ErrUnknownReservation):
-		return seen{err: "unknown"}
+		return result{err: "unknown"}
 	case err != nil:
-		return seen{err: err.Error()}
+		return result{err: err.Error()}
 	}
-	return seen{outcome: d.Outcome, status: d.Status, replayed: d.Replayed, tokens: d.Limits[0].Remaining, slots: d.Limits[1].Remaining}
+	return result{outcome: d.Outcome, status: d.Status, replayed: d.Replayed, tokens: d.Limits[0].Remaining, slots: d.Limits[1].Remaining}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A machine makes random calls of one root to an engine and to the oracle, and
-// fails at the first answer that differs. Its plans say what is limited.
+// A machine makes random calls for one root to an engine and to the oracle, and fails
+// at the first result that differs.
 type machine struct {
 	*pair
 	t     *rapid.T
@@ -26,17 +26,17 @@ type machine struct {
 	plans map[string]*limiter.Plan
 	rates limiter.Rates
 
-	slides bool  // some limit is a sliding window
+	slides bool  // there is a sliding window
 	scale  int64 // costs are drawn up to about this much
 
-	overrun map[limiter.Dimension]int64 // of the engines that are gone
+	overrun map[limiter.Dimension]int64 // of engines before the last restart
 
-	asked    []*limiter.Request // reserves that were allowed
-	checked  []*limiter.Request
-	denied   *limiter.Request // the latest denial, with its wait
-	reserved bool             // it was a Reserve
-	wait     time.Duration
-	nextID   int
+	reserved      []*limiter.Request // reserves that were allowed
+	checked       []*limiter.Request
+	denied        *limiter.Request // the latest denied request
+	deniedReserve bool             // denied is a reserve
+	wait          time.Duration
+	nextID        int
 }
 
 func (m *machine) actions() map[string]func(*rapid.T) {
@@ -46,11 +46,11 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"progress": m.step(func() { m.settle(false) }),
 		"settle":   m.step(func() { m.settle(true) }),
 		"cancel":   m.step(m.cancel),
-		"pass":     m.step(m.pass),
+		"pass":     m.step(m.advance),
 		"retry":    m.step(m.retry),
 		"replay":   m.step(m.replay),
 		"restart":  m.step(m.restart),
-		"":         m.step(m.look),
+		"":         m.step(m.peek),
 	}
 }
 
@@ -82,13 +82,13 @@ func (m *machine) request() *limiter.Request {
 	}
 }
 
-// clock is the engine's time.
+// clock returns the engine's time.
 func (m *machine) clock() limiter.Time {
 	return limiter.Time{Mono: m.now.Mono + m.skew, Wall: m.now.Wall}
 }
 
-// restart moves the state to another engine through a snapshot. Its clock may
-// read anything, but a sliding window's sub-windows would fall elsewhere.
+// restart moves the state to another engine through a snapshot. The clock of the new
+// engine may differ, unless there are sliding windows, whose sub-windows would shift.
 func (m *machine) restart() {
 	if rapid.IntRange(0, 3).Draw(m.t, "really") > 0 {
 		return
@@ -105,7 +105,7 @@ func (m *machine) restart() {
 	}
 }
 
-func (m *machine) check() { m.ask(m.request(), false) }
+func (m *machine) check() { m.call(m.request(), false) }
 
 func (m *machine) reserve() {
 	r := m.request()
@@ -115,11 +115,11 @@ func (m *machine) reserve() {
 		r.OutputTokens = -1
 	}
 	r.TTL = time.Duration(m.draw("ttl", 1, 40)) * time.Second
-	m.ask(r, true)
+	m.call(r, true)
 }
 
-// ask makes the call on both sides and remembers what can be done next.
-func (m *machine) ask(r *limiter.Request, reserve bool) limiter.Decision {
+// call makes the call on both sides and keeps it for later calls.
+func (m *machine) call(r *limiter.Request, reserve bool) limiter.Decision {
 	var got, want limiter.Decision
 	var err, wantErr error
 	call := fmt.Sprintf("Check(%+v)", *r)
@@ -134,10 +134,10 @@ func (m *machine) ask(r *limiter.Request, reserve bool) limiter.Decision {
 	m.same(call, got, err, want, wantErr)
 	switch {
 	case got.Outcome == limiter.Denied:
-		m.denied, m.reserved, m.wait = r, reserve, got.RetryAfter
+		m.denied, m.deniedReserve, m.wait = r, reserve, got.RetryAfter
 	case got.Replayed || err != nil:
 	case reserve:
-		m.asked = append(m.asked, r)
+		m.reserved = append(m.reserved, r)
 	default:
 		m.checked = append(m.checked, r)
 	}
@@ -145,7 +145,7 @@ func (m *machine) ask(r *limiter.Request, reserve bool) limiter.Decision {
 }
 
 func (m *machine) settle(final bool) {
-	r, ok := m.pick(m.asked)
+	r, ok := m.pick(m.reserved)
 	if !ok {
 		return
 	}
@@ -169,7 +169,7 @@ func (m *machine) settle(final bool) {
 }
 
 func (m *machine) cancel() {
-	r, ok := m.pick(m.asked)
+	r, ok := m.pick(m.reserved)
 	if !ok {
 		return
 	}
@@ -179,7 +179,7 @@ func (m *machine) cancel() {
 	m.same("Cancel("+r.ID+")", got, err, want, wantErr)
 }
 
-// pick prefers recent calls.
+// pick chooses one of rs, preferring recent ones.
 func (m *machine) pick(rs []*limiter.Request) (*limiter.Request, bool) {
 	if len(rs) == 0 {
 		return nil, false
@@ -188,12 +188,12 @@ func (m *machine) pick(rs []*limiter.Request) (*limiter.Request, bool) {
 	return rs[len(rs)-1-back], true
 }
 
-// replay sends an old id again, sometimes with another body.
+// replay repeats an earlier id, sometimes with another body.
 func (m *machine) replay() {
 	reserve := rapid.Bool().Draw(m.t, "a reserve")
 	list := m.checked
 	if reserve {
-		list = m.asked
+		list = m.reserved
 	}
 	old, ok := m.pick(list)
 	if !ok {
@@ -203,19 +203,18 @@ func (m *machine) replay() {
 	if rapid.IntRange(0, 4).Draw(m.t, "other body") == 0 {
 		r.InputTokens++
 	}
-	if rapid.IntRange(0, 3).Draw(m.t, "forced now") == 0 { // which makes no other call of it
+	if rapid.IntRange(0, 3).Draw(m.t, "forced now") == 0 { // does not change its identity
 		r.Force = !r.Force
 	}
-	m.ask(&r, reserve)
+	m.call(&r, reserve)
 }
 
-func (m *machine) pass() {
+func (m *machine) advance() {
 	unit := rapid.SampledFrom([]time.Duration{time.Microsecond, time.Millisecond, 30 * time.Millisecond, time.Second}).Draw(m.t, "unit")
-	m.now = m.now.At(unit * time.Duration(m.draw("passes", 0, 1000)))
+	m.now = m.now.Add(unit * time.Duration(m.draw("passes", 0, 1000)))
 }
 
-// retry sends the latest denied call again: not before it could fit, and then
-// exactly when it would.
+// retry repeats the latest denied request just before its retry time, and then at it.
 func (m *machine) retry() {
 	if m.denied == nil || m.wait <= 0 {
 		return
@@ -223,18 +222,18 @@ func (m *machine) retry() {
 	r := *m.denied
 	m.denied = nil
 	if m.wait > 1 {
-		m.now = m.now.At(m.wait - 1)
+		m.now = m.now.Add(m.wait - 1)
 		early := r
 		early.ID = m.id()
-		m.ask(&early, m.reserved)
+		m.call(&early, m.deniedReserve)
 		m.wait = 1
 	}
-	m.now = m.now.At(m.wait)
-	m.ask(&r, m.reserved)
+	m.now = m.now.Add(m.wait)
+	m.call(&r, m.deniedReserve)
 }
 
-// look compares the state of every limit, to the unit and the nanosecond.
-func (m *machine) look() {
+// peek compares the state of every limit.
+func (m *machine) peek() {
 	for _, key := range m.keys {
 		r := &limiter.Request{Key: key, Model: "m", Plan: m.plans[key]}
 		var got limiter.Decision
@@ -253,25 +252,25 @@ func (m *machine) same(call string, got limiter.Decision, err error, want limite
 	}
 }
 
-// addOverrun keeps what the engine counted before it goes.
+// addOverrun keeps the overrun of the engine before a restart.
 func (m *machine) addOverrun() {
 	for d, n := range m.Stats().Overrun {
 		m.overrun[d] += n
 	}
 }
 
-// finish lets everything that is open run out, compares the end state, and
-// holds the log of admissions against each limit's promise.
+// finish lets all leases expire, compares the end state, and checks the promise of each
+// limit.
 func (m *machine) finish(t *rapid.T) {
 	m.t = t
-	m.look()
-	m.now = m.now.At(41 * time.Second)
-	m.look()
+	m.peek()
+	m.now = m.now.Add(41 * time.Second)
+	m.peek()
 	m.addOverrun()
 	if diff := cmp.Diff(m.model.Overrun, m.overrun, cmpopts.IgnoreMapEntries(func(_ limiter.Dimension, n int64) bool { return n == 0 })); diff != "" {
 		t.Errorf("overrun differs (-want +got):\n%s", diff)
 	}
-	for _, broken := range m.model.Promises() {
-		t.Error(broken)
+	for _, violation := range m.model.Violations() {
+		t.Error(violation)
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 const most = limiter.MaxAmount
 
-// hugeLimits take the largest amount in the longest window.
+// hugeLimits have the largest amount in the longest window.
 func hugeLimits() []limiter.Limit {
 	return []limiter.Limit{
 		{Name: "bucket", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: most, Burst: most, Window: 400 * 24 * time.Hour},
@@ -45,7 +45,7 @@ func TestHugeAmountsAreExact(t *testing.T) {
 	if d.RetryAfter <= 0 {
 		t.Errorf("retry_after = %s, want a time to come", d.RetryAfter)
 	}
-	wantUsed(t, "after a century", n.peek(noon.At(100*365*24*time.Hour), one), 0, 0)
+	wantUsed(t, "after a century", n.peek(noon.Add(100*365*24*time.Hour), one), 0, 0)
 }
 
 func TestHugeDebtIsExact(t *testing.T) {
@@ -61,7 +61,7 @@ func TestHugeDebtIsExact(t *testing.T) {
 	wantUsed(t, "a full bucket", d, 0, most)
 }
 
-func TestCostsBeyondTheLargestAreRefused(t *testing.T) {
+func TestCostsAboveTheMaximumAreRejected(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", hugeLimits()...)
 	dear := n.plan("k", limiter.Limit{Name: "spend", Dimension: limiter.Spend, Algorithm: limiter.FixedWindow, Amount: most, Calendar: limiter.Day})
@@ -92,13 +92,13 @@ func TestCostsBeyondTheLargestAreRefused(t *testing.T) {
 	for _, plan := range []*limiter.Plan{p, dear} {
 		for _, s := range n.peek(noon, &limiter.Request{Key: "k", Plan: plan}).Limits {
 			if used(s) != 0 {
-				t.Errorf("%s: used = %d after refused calls, want 0", s.Name, used(s))
+				t.Errorf("%s: used = %d after rejected requests, want 0", s.Name, used(s))
 			}
 		}
 	}
 }
 
-func TestUsageBeyondTheLargestIsRefused(t *testing.T) {
+func TestUsageAboveTheMaximumIsRejected(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", hugeLimits()...)
 	n.reserve(noon, &limiter.Request{Key: "k", ID: "r", Plan: p, InputTokens: 10})
@@ -117,10 +117,10 @@ func TestUsageBeyondTheLargestIsRefused(t *testing.T) {
 			t.Errorf("Settle(%s) = %v, want an error that names the field", name, err)
 		}
 	}
-	sameDecision(t, "after refused settles", n.peek(noon, &limiter.Request{Key: "k", Plan: p}), before)
+	sameDecision(t, "after rejected settles", n.peek(noon, &limiter.Request{Key: "k", Plan: p}), before)
 }
 
-func TestImpossibleLimitsAreRefused(t *testing.T) {
+func TestInvalidLimitsAreRejected(t *testing.T) {
 	good := limiter.Limit{Name: "x", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 1, Window: time.Minute}
 	for name, change := range map[string]func(*limiter.Limit){
 		"no name":                 func(l *limiter.Limit) { l.Name = "" },
@@ -139,11 +139,11 @@ func TestImpossibleLimitsAreRefused(t *testing.T) {
 		"a bucket of slots":       func(l *limiter.Limit) { l.Dimension = limiter.Concurrent },
 		"a sliding burst":         func(l *limiter.Limit) { l.Algorithm, l.Burst = limiter.SlidingWindow, 5 },
 		"closed in shadow":        func(l *limiter.Limit) { l.Closed, l.Shadow = true, true },
-		"a share of less":         func(l *limiter.Limit) { l.Amount, l.Whole = 10, 9 },
-		"a share of less burst":   func(l *limiter.Limit) { l.Burst, l.Whole = 10, 9 },
-		"a negative whole":        func(l *limiter.Limit) { l.Whole = -1 },
-		"a whole too large":       func(l *limiter.Limit) { l.Whole = most + 1 },
-		"a share of 0":            func(l *limiter.Limit) { l.Amount, l.Whole = 0, 9 },
+		"a share of less":         func(l *limiter.Limit) { l.Amount, l.FullCapacity = 10, 9 },
+		"a share of less burst":   func(l *limiter.Limit) { l.Burst, l.FullCapacity = 10, 9 },
+		"a negative whole":        func(l *limiter.Limit) { l.FullCapacity = -1 },
+		"a whole too large":       func(l *limiter.Limit) { l.FullCapacity = most + 1 },
+		"a share of 0":            func(l *limiter.Limit) { l.Amount, l.FullCapacity = 0, 9 },
 		"an unknown calendar day": func(l *limiter.Limit) { l.Algorithm, l.Window, l.Calendar = limiter.FixedWindow, 0, 77 },
 	} {
 		l := good

@@ -2,209 +2,205 @@
 
 package limiter
 
-import (
-	"strings"
+import "github.com/bucketring/bucketring/internal/keypath"
 
-	"github.com/cespare/xxhash/v2"
-)
-
-// partition is the state of one hash slot. It is not safe for concurrent use:
-// the engine calls it under the slot's lock, and nothing in it blocks.
+// partition is the state of one partition of the key space. It is not safe for
+// concurrent use: the engine calls it under the shard's lock. Its methods do not block.
 type partition struct {
-	// What every call reads, in the two cache lines of the lock.
+	// What every call reads. It fits into the cache lines of the lock.
 	engine  *Engine // never changes
-	mono    int64   // the latest time seen
-	nextDue int64   // nothing is due before; may be too early
+	mono    int64   // latest time seen
+	nextDue int64   // a lower bound of when work is due, see runDue
 	records directory
 	*memory
 }
 
-// memory is the part of a partition that fewer calls need.
+// memory is the part of a partition that not every call needs.
 type memory struct {
-	slots   slab[slotBlock]
-	anchors slab[uint32] // -> number of a record
-	names   slab[nameBlock]
-	rings   slab[ring]
-	lines   slab[lines]
-	spare   [][]timeline      // to reuse
-	roots   map[uint64]uint32 // records that count towards a root's cap
-	hand    uint32            // the eviction clock's last record
+	bucketBlocks   slab[bucketBlock]
+	handles        slab[uint32] // -> id of the record
+	names          slab[nameBlock]
+	rings          slab[ring]
+	timelines      slab[timelines]
+	spareTimelines [][]timeline      // for reuse
+	roots          map[uint64]uint32 // hash of a root -> records that count towards its maximum
+	clockHand      uint32            // the record that evict examined last
 
-	ids     index // of holds by request id
-	holds   slab[hold]
-	leases  slab[lease]
-	touches slab[touchBlock]
-	live    []uint32 // heap of live leases
-	checks  fifo     // answered checks
-	ended   fifo     // settled, cancelled and expired reservations
+	ids          index // of entries by request id
+	entries      slab[idEntry]
+	reservations slab[reservation]
+	charges      slab[chargeBlock]
+	leaseHeap    []uint32 // entries of live reservations by due
+	checks       idQueue  // remembered checks
+	ended        idQueue  // ended reservations and forced checks
 
 	keyQuota, idQuota int
-	swept             uint32 // the sweep's last record
-	stats             counters
+	sweptRecord       uint32 // the record that the sweep visited last
+	stats             partitionStats
 }
 
 func newPartition(e *Engine) partition {
 	return partition{engine: e, memory: &memory{roots: map[uint64]uint32{}}}
 }
 
-// item is one limit of the decision at hand.
-type item struct {
-	limit  *limit
-	slot   *slot   // in rec, or fresh
-	rec    *record // nil: nothing is kept yet
-	ring   *ring
-	cost   int64
-	no     uint32 // of rec
-	pos    uint8  // of slot in rec
-	level  uint8  // index in the plan's levels
-	model  bool
-	skip   bool   // a check leaves concurrency alone
-	refuse Reason // of a cost that does not fit
-	fresh  slot
+// assessment is one limit of the request that is being decided.
+type assessment struct {
+	limit     *limit
+	bucket    *bucket // in rec, else newBucket
+	rec       *record // nil if there is no record yet
+	ring      *ring
+	cost      int64
+	recordID  uint32 // of rec
+	pos       uint8  // of bucket in rec
+	level     uint8  // index in the plan's levels
+	model     bool
+	skipped   bool   // a check does not charge concurrency limits
+	reason    Reason // why the cost is denied
+	newBucket bucket
 }
 
-// charged says whether an admitted call takes the item's cost.
-func (it *item) charged() bool { return it.refuse == NoReason && !it.skip }
+// takesCost reports whether an admitted request is charged the cost.
+func (a *assessment) takesCost() bool { return a.reason == NoReason && !a.skipped }
 
-// gather collects in d the limits of a plan with their state as of now, and says
+// assemble lists in d the limits of a plan with their state as of now, and reports
 // whether every record exists.
-func (p *partition) gather(d *Decision, r *Request, now Time) (complete bool) {
+func (p *partition) assemble(d *Decision, r *Request, now Time) (allExist bool) {
 	need := 0
 	for i := range r.Plan.Count {
 		need += r.Plan.Levels[i].Limits.size() + r.Plan.Levels[i].Model.size()
 	}
-	if cap(d.items) < need {
-		d.items = make([]item, 0, max(need, 8))
+	if cap(d.assessments) < need {
+		d.assessments = make([]assessment, 0, max(need, 8))
 	}
-	d.items = d.items[:0]
-	complete = true
+	d.assessments = d.assessments[:0]
+	allExist = true
 	for i := range r.Plan.Count {
 		level := &r.Plan.Levels[i]
 		if level.Limits != nil {
-			complete = p.gatherSet(d, level.Limits.schema, r.Key[:level.End], "", uint8(i), now) && complete
+			allExist = p.assembleSet(d, level.Limits.schema, r.Key[:level.End], "", uint8(i), now) && allExist
 		}
 		if level.Model != nil {
-			complete = p.gatherSet(d, level.Model.schema, r.Key[:level.End], r.stateModel(), uint8(i), now) && complete
+			allExist = p.assembleSet(d, level.Model.schema, r.Key[:level.End], r.stateModel(), uint8(i), now) && allExist
 		}
 	}
-	return complete
+	return allExist
 }
 
-func (p *partition) gatherSet(d *Decision, s *schema, scope, model string, level uint8, now Time) bool {
+func (p *partition) assembleSet(d *Decision, s *schema, scope, model string, level uint8, now Time) bool {
 	if len(s.limits) == 0 {
 		return true
 	}
-	no, rec := p.find(scope, model)
-	var v *view
+	recordID, rec := p.find(scope, model)
+	var m *mapping
 	if rec != nil {
 		p.advanceTo(rec, s, now)
 		if rec.schema != s.id {
-			v = p.fit(rec, s, now)
+			m = p.migrate(rec, s, now)
 		}
 	}
-	from := len(d.items)
-	d.items = d.items[:from+len(s.limits)]
+	from := len(d.assessments)
+	d.assessments = d.assessments[:from+len(s.limits)]
 	for i, l := range s.limits {
-		it := &d.items[from+i]
-		it.limit, it.rec, it.no, it.pos, it.level, it.model = l, rec, no, uint8(i), level, model != ""
-		it.ring, it.refuse = nil, NoReason
+		a := &d.assessments[from+i]
+		a.limit, a.rec, a.recordID, a.pos, a.level, a.model = l, rec, recordID, uint8(i), level, model != ""
+		a.ring, a.reason = nil, NoReason
 		switch {
 		case rec == nil:
-			it.fresh, it.slot = slot{}, &it.fresh
-			l.advance(it.slot, nil, 0, now)
+			a.newBucket, a.bucket = bucket{}, &a.newBucket
+			l.advance(a.bucket, nil, 0, now)
 			continue
-		case v != nil:
-			it.pos = v.pos[i]
+		case m != nil:
+			a.pos = m.positions[i]
 		}
-		if it.pos < slotsPerRecord {
-			it.slot = &rec.slots[it.pos]
+		if a.pos < bucketsPerRecord {
+			a.bucket = &rec.buckets[a.pos]
 		} else {
-			it.slot = p.slotAt(rec, int(it.pos))
+			a.bucket = p.bucketAt(rec, int(a.pos))
 		}
 		if l.Algorithm == SlidingWindow {
-			it.ring = p.ringOf(l, *it.slot, now)
+			a.ring = p.ringOf(l, *a.bucket, now)
 		}
 	}
 	return rec != nil
 }
 
-// assess sets the cost of every item for output tokens per choice, and whether
-// it fits. It says whether an enforced limit refuses, and whether a smaller
-// output may help: some limits refuse for its sake, and all those would rather
-// degrade.
-func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) (refused, shrink bool, err error) {
+// assess sets the cost and the reason of every assessment for that many output tokens
+// per choice. It reports whether an enforced limit denies the request, and whether a
+// smaller output may help: some of the denying limits depend on the output, and all of
+// those are set to degrade.
+func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) (denied, shrink bool, err error) {
 	var v vector
-	var of Estimate
+	var lastMode Estimate
 	unpriced := !r.Plan.Rates.Priced && !r.Force && (r.InputTokens > 0 || output > 0)
 	rigid := false
-	for i := range d.items {
-		it := &d.items[i]
-		l := it.limit
+	for i := range d.assessments {
+		a := &d.assessments[i]
+		l := a.limit
 		mode := Estimate{}
 		if reserve {
-			mode = r.Plan.Levels[it.level].Estimate
+			mode = r.Plan.Levels[a.level].Estimate
 		}
-		if i == 0 || mode != of {
-			of = mode
+		if i == 0 || mode != lastMode {
+			lastMode = mode
 			if err := r.cost(mode, output, reserve, &v); err != nil {
 				return false, false, err
 			}
 		}
-		if l.dim == dimOwn {
-			it.cost, _ = ofDimension(r.Costs, l.Dimension)
+		if l.dim == dimCustom {
+			a.cost, _ = customCost(r.Costs, l.Dimension)
 		} else {
-			it.cost = v[l.dim]
+			a.cost = v[l.dim]
 		}
-		it.skip = l.dim == dimConcurrent && !reserve
-		it.refuse = NoReason
+		a.skipped = l.dim == dimConcurrent && !reserve
+		a.reason = NoReason
 		switch {
-		case it.skip:
+		case a.skipped:
 			continue
 		case unpriced && l.dim == dimSpend:
-			it.refuse = NoPrice
-		case l.fits(*it.slot, it.ring, it.cost):
+			a.reason = NoPrice
+		case l.fits(*a.bucket, a.ring, a.cost):
 			continue
 		case r.Force:
-			if err := l.holds(l.used(*it.slot, it.ring), it.cost); err != nil {
+			if err := l.checkRange(l.used(*a.bucket, a.ring), a.cost); err != nil {
 				return false, false, err
 			}
 			continue
 		default:
-			it.refuse = l.refusal(it.cost)
+			a.reason = l.denialReason(a.cost)
 		}
 		if l.Shadow {
 			continue
 		}
-		refused = true
+		denied = true
 		if l.touchesOutput() {
 			shrink = true
-			rigid = rigid || !l.Degrade || l.Closed || it.refuse == NoPrice
+			rigid = rigid || !l.Degrade || l.Closed || a.reason == NoPrice
 		}
 	}
-	return refused, shrink && !rigid, nil
+	return denied, shrink && !rigid, nil
 }
 
-// grantStep is what grants are multiples of.
+// grantStep divides every reduced grant.
 const grantStep = 16
 
-// shrink looks for the largest output, a multiple of grantStep below the one
-// asked for, that every limit takes. It leaves the items assessed for that
-// output or, when there is none, for the least that could be granted.
-func (p *partition) shrink(d *Decision, r *Request, asked int64) (granted int64, ok bool, err error) {
+// shrink searches the largest output that every limit admits, a multiple of grantStep
+// below the one asked for. It leaves the assessments set for that output or, if there
+// is none, for the smallest that could be granted.
+func (p *partition) shrink(d *Decision, r *Request, requested int64) (granted int64, ok bool, err error) {
 	minimum := r.MinOutputTokens
 	if minimum == 0 {
-		minimum = max(256, asked/8)
+		minimum = max(256, requested/8)
 	}
 	lo := (max(minimum, 1) + grantStep - 1) / grantStep // in steps
-	hi := (asked - 1) / grantStep
+	hi := (requested - 1) / grantStep
 	try := func(output int64) bool {
-		refused, _, e := p.assess(d, r, output, true)
+		denied, _, e := p.assess(d, r, output, true)
 		if err == nil {
 			err = e
 		}
-		return err == nil && !refused
+		return err == nil && !denied
 	}
-	if least := min(lo*grantStep, asked); lo > hi || !try(least) {
+	if least := min(lo*grantStep, requested); lo > hi || !try(least) {
 		try(least)
 		return 0, false, err
 	}
@@ -219,59 +215,52 @@ func (p *partition) shrink(d *Decision, r *Request, asked int64) (granted int64,
 	return lo * grantStep, true, err
 }
 
-// complete makes the records that a decision's items miss. It returns false,
-// with nothing charged, if the table is full.
-func (p *partition) complete(d *Decision, r *Request, now Time) bool {
-	for i := range d.items {
-		if it := &d.items[i]; it.rec != nil {
-			it.rec.pins++ // stays while others are made
+// createMissing creates the records that do not exist yet. It returns false if there is
+// no room for all of them.
+func (p *partition) createMissing(d *Decision, r *Request, now Time) bool {
+	for i := range d.assessments {
+		if a := &d.assessments[i]; a.rec != nil {
+			a.rec.pins++ // not evicted while others are created
 		}
 	}
-	root, missed := rootOf(r.Key), 0
-	for i := range d.items {
-		it := &d.items[i]
-		if it.rec != nil {
+	root, failed := keypath.Root(r.Key), 0
+	for i := range d.assessments {
+		a := &d.assessments[i]
+		if a.rec != nil {
 			continue
 		}
-		scope, model, set := it.name(r)
+		scope, model, set := a.name(r)
 		_, rec := p.find(scope, model)
 		if rec == nil {
 			rec = p.create(root, scope, model, set.schema, now)
 		}
 		if rec == nil {
-			missed++
+			failed++
 			continue
 		}
 		rec.pins++
 	}
-	for i := range d.items {
-		it := &d.items[i]
-		fresh := it.rec == nil
-		scope, model, _ := it.name(r)
-		if it.no, it.rec = p.find(scope, model); it.rec == nil {
+	for i := range d.assessments {
+		a := &d.assessments[i]
+		isNew := a.rec == nil
+		scope, model, _ := a.name(r)
+		if a.recordID, a.rec = p.find(scope, model); a.rec == nil {
 			continue
 		}
-		it.rec.pins--
-		it.slot = p.slotAt(it.rec, int(it.pos))
-		if fresh {
-			*it.slot = it.fresh
+		a.rec.pins--
+		a.bucket = p.bucketAt(a.rec, int(a.pos))
+		if isNew {
+			*a.bucket = a.newBucket
 		}
 	}
-	return missed == 0
+	return failed == 0
 }
 
-// name returns the names of an item's record, and the limits it belongs to.
-func (it *item) name(r *Request) (scope, model string, set *LimitSet) {
-	level := &r.Plan.Levels[it.level]
-	if it.model {
+// name returns the scope and model of the assessment's record, and its limits.
+func (a *assessment) name(r *Request) (scope, model string, set *LimitSet) {
+	level := &r.Plan.Levels[a.level]
+	if a.model {
 		return r.Key[:level.End], r.stateModel(), level.Model
 	}
 	return r.Key[:level.End], "", level.Limits
 }
-
-func rootOf(key string) string {
-	root, _, _ := strings.Cut(key, "/")
-	return root
-}
-
-func hashRoot(root string) uint64 { return xxhash.Sum64String(root) }

@@ -11,8 +11,6 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// State is what was used, so a policy or tier may change at any moment.
-
 func bucketOf(amount, burst int64) limiter.Limit {
 	return limiter.Limit{Name: "tokens", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: amount, Window: time.Minute, Burst: burst}
 }
@@ -52,7 +50,7 @@ func TestPeekWithAnotherTierChangesNothing(t *testing.T) {
 	slow, fast := n.plan("k", bucketOf(60, 1000)), n.plan("k", bucketOf(60_000, 1000))
 	n.check(noon, &limiter.Request{Key: "k", Plan: slow, InputTokens: 500})
 	wantUsed(t, "as the fast tier sees it", n.peek(noon, &limiter.Request{Key: "k", Plan: fast}), 0, 500)
-	wantUsed(t, "10 s later", n.peek(noon.At(10*time.Second), &limiter.Request{Key: "k", Plan: slow}), 0, 490)
+	wantUsed(t, "10 s later", n.peek(noon.Add(10*time.Second), &limiter.Request{Key: "k", Plan: slow}), 0, 490)
 }
 
 // TestChangingLimitsIsTheModel changes amount, burst and mode all the time.
@@ -63,7 +61,7 @@ func TestChangingLimitsIsTheModel(t *testing.T) {
 		limits := []limiter.Limit{first}
 		for range 2 {
 			l := first
-			l.Amount, l.Burst, l.Whole = rapid.Int64Range(0, 2*first.Amount+1).Draw(t, "amount"), 0, 0
+			l.Amount, l.Burst, l.FullCapacity = rapid.Int64Range(0, 2*first.Amount+1).Draw(t, "amount"), 0, 0
 			l.Closed = !l.Shadow && rapid.IntRange(0, 5).Draw(t, "closed now") == 0
 			if a == limiter.TokenBucket && l.Amount > 0 {
 				l.Burst = rapid.Int64Range(0, 2*l.Amount).Draw(t, "burst")
@@ -97,12 +95,12 @@ func TestAnotherWindowKeepsUsageAndOpenReservations(t *testing.T) {
 	hourly.Window = time.Hour // the same rate
 	perHour := n.plan("k", hourly)
 	n.reserve(noon, &limiter.Request{Key: "k", ID: "r", Plan: perMinute, OutputTokens: 300})
-	n.check(noon.At(time.Second), &limiter.Request{Key: "k", Plan: perMinute, InputTokens: 100})
-	d := n.check(noon.At(2*time.Second), &limiter.Request{Key: "k", Plan: perHour})
+	n.check(noon.Add(time.Second), &limiter.Request{Key: "k", Plan: perMinute, InputTokens: 100})
+	d := n.check(noon.Add(2*time.Second), &limiter.Request{Key: "k", Plan: perHour})
 	wantUsed(t, "under the hourly limit", d, 0, 400-20)
-	d = n.settle(noon.At(3*time.Second), limiter.Usage{Key: "k", ID: "r", OutputTokens: 50, Final: true})
+	d = n.settle(noon.Add(3*time.Second), limiter.Usage{Key: "k", ID: "r", OutputTokens: 50, Final: true})
 	wantUsed(t, "settled under the hourly limit", d, 0, 150-30)
-	d = n.check(noon.At(4*time.Second), &limiter.Request{Key: "k", Plan: perMinute})
+	d = n.check(noon.Add(4*time.Second), &limiter.Request{Key: "k", Plan: perMinute})
 	wantUsed(t, "back under the limit per minute", d, 0, 150-40)
 }
 
@@ -123,17 +121,17 @@ func TestAnotherAlgorithmKeepsUsage(t *testing.T) {
 	wantUsed(t, "settled after three changes", d, 0, 540)
 }
 
-// TestLimitsThatATierLacksStay: neither usage nor what a reservation still has
-// to pay is lost while a key is used under a tier without that limit.
+// TestLimitsThatATierLacksStay checks that usage and open reservations of a limit are
+// kept while the key is used under a tier without it.
 func TestLimitsThatATierLacksStay(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	spend := limiter.Limit{Name: "spend", Dimension: limiter.Spend, Algorithm: limiter.FixedWindow, Amount: 1_000_000, Calendar: limiter.Day}
 	both := n.plan("k", bucketOf(6000, 0), spend)
-	tokensOnly := n.plan("k", bucketOf(7000, 0)) // another definition: the record is rearranged
+	tokensOnly := n.plan("k", bucketOf(7000, 0)) // another definition, so the record is migrated
 	spendOnly := n.plan("k", spend)
 	both.Levels[0].Estimate.Mode = limiter.EstimateInput
 
-	n.reserve(noon, &limiter.Request{Key: "k", ID: "r", Plan: both}) // holds nothing yet
+	n.reserve(noon, &limiter.Request{Key: "k", ID: "r", Plan: both}) // charges nothing yet
 	n.check(noon, &limiter.Request{Key: "k", Plan: tokensOnly, InputTokens: 100})
 	n.settle(noon, limiter.Usage{Key: "k", ID: "r", OutputTokens: 50, Final: true})
 	d := n.check(noon, &limiter.Request{Key: "k", Plan: spendOnly})
@@ -142,8 +140,8 @@ func TestLimitsThatATierLacksStay(t *testing.T) {
 	wantUsed(t, "tokens used under the other tier", d, 0, 150)
 }
 
-// TestModelsHaveTheirOwnState: a per-model limit under one key is one bucket
-// for each model, and one for the calls that name none.
+// TestModelsHaveTheirOwnState checks that a limit per model has one bucket for each
+// model, and one for requests without a model.
 func TestModelsHaveTheirOwnState(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("k", bucketOf(6000, 0))

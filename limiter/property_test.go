@@ -12,8 +12,8 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// Each property drives an engine and the naive model of internal/oracle with
-// the same random calls: whatever the history, every answer is the same.
+// Each property makes the same random calls to an engine and to the naive model of
+// internal/oracle, and compares every result.
 
 func TestTokenBucketIsTheModel(t *testing.T) {
 	testOneLimit(t, limiter.TokenBucket)
@@ -44,8 +44,7 @@ func testOneLimit(t *testing.T, a limiter.Algorithm) {
 	})
 }
 
-// TestLevelsTogetherAreTheModel mixes limits of all algorithms on two or three
-// levels: all are charged or none is.
+// TestLevelsTogetherAreTheModel mixes limits of all algorithms on two or three levels.
 func TestLevelsTogetherAreTheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var levels [3][]limiter.Limit
@@ -126,7 +125,7 @@ func drawLimit(t *rapid.T, name string, a limiter.Algorithm) limiter.Limit {
 		l.Amount = rapid.Int64Range(0, 8).Draw(t, "requests")
 	}
 	if l.Amount > 0 && rapid.IntRange(0, 5).Draw(t, "share") == 0 {
-		l.Whole = 2*l.Amount + 100
+		l.FullCapacity = 2*l.Amount + 100
 	}
 	l.Window = rapid.SampledFrom([]time.Duration{time.Second, 7 * time.Second, time.Minute, time.Minute + 1, time.Hour}).Draw(t, "window")
 	switch {
@@ -140,7 +139,7 @@ func drawLimit(t *rapid.T, name string, a limiter.Algorithm) limiter.Limit {
 	return l
 }
 
-// drawWall starts histories a little before something happens to the calendar.
+// drawWall returns a start shortly before a change of the calendar or the clock.
 func drawWall(t *rapid.T) int64 {
 	edge := rapid.SampledFrom([]string{
 		"2026-03-04T12:00:00Z", "2026-03-08T07:00:00Z", "2026-11-01T06:00:00Z", "2026-03-29T01:00:00Z",
@@ -153,7 +152,7 @@ func drawWall(t *rapid.T) int64 {
 	return at.UnixNano() - rapid.Int64Range(0, int64(2*time.Minute)).Draw(t, "before")
 }
 
-// zones have daylight saving time on both sides of the sea, half hours, and none.
+// zones have daylight saving time, offsets of half an hour, and neither.
 var zones = []*time.Location{nil, zone("America/New_York"), zone("Europe/Berlin"), zone("Asia/Kolkata"), zone("Australia/Lord_Howe")}
 
 func zone(name string) *time.Location {

@@ -4,67 +4,69 @@ package limiter
 
 import "math"
 
-// fifo is a queue of holds to forget, in order of their due time, which is the
-// order of arrival because each queue has one constant delay.
-type fifo struct{ head, tail uint32 }
+// idQueue is a queue of entries in the order of their due time. That is the order of
+// arrival, because all entries of a queue have the same retention.
+type idQueue struct{ head, tail uint32 }
 
-func (p *partition) push(q *fifo, no uint32, due int64) {
-	p.holds.at(no).due = due
+func (p *partition) push(q *idQueue, entryID uint32, due int64) {
+	p.entries.at(entryID).due = due
 	p.nextDue = min(p.nextDue, due)
 	if q.tail == 0 {
-		q.head = no
+		q.head = entryID
 	} else {
-		p.holds.at(q.tail).next = no
+		p.entries.at(q.tail).next = entryID
 	}
-	q.tail = no
+	q.tail = entryID
 }
 
-func (p *partition) pop(q *fifo) uint32 {
-	no := q.head
-	x := p.holds.at(no)
-	q.head, x.next = x.next, 0
+func (p *partition) pop(q *idQueue) uint32 {
+	entryID := q.head
+	entry := p.entries.at(entryID)
+	q.head, entry.next = entry.next, 0
 	if q.head == 0 {
 		q.tail = 0
 	}
-	return no
+	return entryID
 }
 
-// forgetOldest drops the answered id that is due first, to make room.
-func (p *partition) forgetOldest() bool {
+// evictOldestID removes the id that is due first and has no live reservation. It
+// returns false if there is none.
+func (p *partition) evictOldestID() bool {
 	q := &p.checks
-	if q.head == 0 || p.ended.head != 0 && p.holds.at(p.ended.head).due < p.holds.at(q.head).due {
+	if q.head == 0 || p.ended.head != 0 && p.entries.at(p.ended.head).due < p.entries.at(q.head).due {
 		q = &p.ended
 	}
 	if q.head == 0 {
 		return false
 	}
-	p.forget(p.pop(q))
+	p.removeDue(p.pop(q))
 	return true
 }
 
-// forget ends the memory of an id. What an expired lease charged is now final.
-func (p *partition) forget(no uint32) {
-	if x := p.holds.at(no); x.status == Expired {
-		p.release(x)
+// removeDue removes an entry taken from its queue. The charges of an expired
+// reservation become final.
+func (p *partition) removeDue(entryID uint32) {
+	if entry := p.entries.at(entryID); entry.status == Expired {
+		p.finalizeCharges(entry)
 	}
-	p.deleteHold(no)
+	p.deleteEntry(entryID)
 }
 
-// maxDue bounds the due work that one call does for others, so that none waits
-// for a crowd of leases that end together. The sweep and later calls do the rest;
-// being late frees a slot or an estimate late and never admits more.
+// maxDue is the most due entries that one call handles, so that no call waits for many
+// leases that end together. The sweep and later calls do the rest. Late work frees
+// slots and estimates late, but never admits more.
 const maxDue = 64
 
-// runDue ends leases that ran out and forgets ids that are due.
+// runDue ends expired leases and removes ids after their retention.
 func (p *partition) runDue(now Time) {
 	for range maxDue {
 		switch {
-		case len(p.live) > 0 && p.holds.at(p.live[0]).due <= now.Mono:
-			p.expire(p.live[0], now)
-		case p.checks.head != 0 && p.holds.at(p.checks.head).due <= now.Mono:
-			p.forget(p.pop(&p.checks))
-		case p.ended.head != 0 && p.holds.at(p.ended.head).due <= now.Mono:
-			p.forget(p.pop(&p.ended))
+		case len(p.leaseHeap) > 0 && p.entries.at(p.leaseHeap[0]).due <= now.Mono:
+			p.expire(p.leaseHeap[0], now)
+		case p.checks.head != 0 && p.entries.at(p.checks.head).due <= now.Mono:
+			p.removeDue(p.pop(&p.checks))
+		case p.ended.head != 0 && p.entries.at(p.ended.head).due <= now.Mono:
+			p.removeDue(p.pop(&p.ended))
 		default:
 			p.nextDue = p.earliest()
 			return
@@ -72,35 +74,34 @@ func (p *partition) runDue(now Time) {
 	}
 }
 
-// earliest returns when something is due next.
+// earliest returns when the next entry is due.
 func (p *partition) earliest() int64 {
 	next := int64(math.MaxInt64)
-	if len(p.live) > 0 {
-		next = p.holds.at(p.live[0]).due
+	if len(p.leaseHeap) > 0 {
+		next = p.entries.at(p.leaseHeap[0]).due
 	}
-	for _, q := range [...]fifo{p.checks, p.ended} {
+	for _, q := range [...]idQueue{p.checks, p.ended} {
 		if q.head != 0 {
-			next = min(next, p.holds.at(q.head).due)
+			next = min(next, p.entries.at(q.head).due)
 		}
 	}
 	return next
 }
 
-// The live leases are a binary heap ordered by due; a hold knows its position,
-// so that progress can move it.
-
-func (p *partition) heapPush(no uint32) {
-	p.nextDue = min(p.nextDue, p.holds.at(no).due)
-	p.live = append(p.live, no)
-	p.heapUp(len(p.live) - 1)
+// heapPush adds an entry to leaseHeap, a binary heap ordered by due. Each entry knows
+// its position, so that progress can move it.
+func (p *partition) heapPush(entryID uint32) {
+	p.nextDue = min(p.nextDue, p.entries.at(entryID).due)
+	p.leaseHeap = append(p.leaseHeap, entryID)
+	p.heapUp(len(p.leaseHeap) - 1)
 }
 
-func (p *partition) heapRemove(no uint32) {
-	i, last := int(p.holds.at(no).heap), len(p.live)-1
-	moved := p.live[last]
-	p.live = p.live[:last]
+func (p *partition) heapRemove(entryID uint32) {
+	i, last := int(p.entries.at(entryID).heapIndex), len(p.leaseHeap)-1
+	moved := p.leaseHeap[last]
+	p.leaseHeap = p.leaseHeap[:last]
 	if i < last {
-		p.live[i] = moved
+		p.leaseHeap[i] = moved
 		p.heapFix(i)
 	}
 }
@@ -112,40 +113,40 @@ func (p *partition) heapFix(i int) {
 }
 
 func (p *partition) heapUp(i int) {
-	no := p.live[i]
-	due := p.holds.at(no).due
+	entryID := p.leaseHeap[i]
+	due := p.entries.at(entryID).due
 	for i > 0 {
-		up := (i - 1) / 2
-		x := p.holds.at(p.live[up])
-		if x.due <= due {
+		parent := (i - 1) / 2
+		entry := p.entries.at(p.leaseHeap[parent])
+		if entry.due <= due {
 			break
 		}
-		p.live[i], x.heap = p.live[up], uint32(i)
-		i = up
+		p.leaseHeap[i], entry.heapIndex = p.leaseHeap[parent], uint32(i)
+		i = parent
 	}
-	p.live[i] = no
-	p.holds.at(no).heap = uint32(i)
+	p.leaseHeap[i] = entryID
+	p.entries.at(entryID).heapIndex = uint32(i)
 }
 
 func (p *partition) heapDown(i int) (moved bool) {
-	no := p.live[i]
-	due := p.holds.at(no).due
+	entryID := p.leaseHeap[i]
+	due := p.entries.at(entryID).due
 	for {
 		child := 2*i + 1
-		if child >= len(p.live) {
+		if child >= len(p.leaseHeap) {
 			break
 		}
-		if r := child + 1; r < len(p.live) && p.holds.at(p.live[r]).due < p.holds.at(p.live[child]).due {
+		if r := child + 1; r < len(p.leaseHeap) && p.entries.at(p.leaseHeap[r]).due < p.entries.at(p.leaseHeap[child]).due {
 			child = r
 		}
-		x := p.holds.at(p.live[child])
-		if x.due >= due {
+		entry := p.entries.at(p.leaseHeap[child])
+		if entry.due >= due {
 			break
 		}
-		p.live[i], x.heap = p.live[child], uint32(i)
+		p.leaseHeap[i], entry.heapIndex = p.leaseHeap[child], uint32(i)
 		i, moved = child, true
 	}
-	p.live[i] = no
-	p.holds.at(no).heap = uint32(i)
+	p.leaseHeap[i] = entryID
+	p.entries.at(entryID).heapIndex = uint32(i)
 	return moved
 }

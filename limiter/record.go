@@ -9,28 +9,28 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// record is the state of one key at one level, or of one key and one model:
-// 128 bytes, two cache lines, no pointer. Limits beyond the fourth and names
-// beyond 28 bytes continue in blocks.
+// record is the state of one level of a key, or of one level and one model. It fills
+// two cache lines and has no pointers. Buckets beyond the fourth and names beyond 28
+// bytes continue in blocks.
 type record struct {
-	last   int64  // Mono of the last touch; every slot is as of then
-	schema uint32 // which limit each slot belongs to
-	pins   uint32 // reservations whose charges may still change
-	lines  uint32 // number of its timelines, 0 = none
-	more   uint32 // first block of further slots, 0 = none
-	rest   uint32 // first block of the name beyond the inline part
-	anchor uint32 // by which reservations find it, 0 = none yet
-	length uint16 // of the name
-	denied bool   // refused its latest call: never evicted
-	_      bool
-	name   [inlineName]byte // scope, or scope NUL model
-	slots  [slotsPerRecord]slot
+	advancedAt  int64  // Mono up to which all buckets are advanced
+	schema      uint32 // the limit of each bucket
+	pins        uint32 // charges of reservations that may still change
+	timelinesID uint32 // 0 = none
+	moreBuckets uint32 // first block of further buckets, 0 = none
+	moreName    uint32 // first block of the name beyond the inline part, 0 = none
+	handle      uint32 // stable reference for reservations, 0 = none yet
+	length      uint16 // of the name
+	denied      bool   // denied its latest request, so it is never evicted
+	_           bool
+	name        [inlineName]byte // scope, or scope NUL model
+	buckets     [bucketsPerRecord]bucket
 }
 
 const (
-	inlineName     = 28
-	slotsPerRecord = 4
-	blockName      = 60
+	inlineName       = 28
+	bucketsPerRecord = 4
+	blockName        = 60
 )
 
 // nameBlock continues a long name.
@@ -39,144 +39,144 @@ type nameBlock struct {
 	text [blockName]byte
 }
 
-// slotBlock continues the slots of a record.
-type slotBlock struct {
-	next  uint32
-	slots [slotsPerRecord]slot
+// bucketBlock continues the buckets of a record.
+type bucketBlock struct {
+	next    uint32
+	buckets [bucketsPerRecord]bucket
 }
 
-// lines are the timelines of a record, by slot. Only token buckets with an open
-// reservation have a live one.
-type lines struct {
-	of   []timeline
-	live int // marks, over all timelines
+// timelines are the timelines of a record. Only those of token buckets with an open
+// reservation are in use.
+type timelines struct {
+	byBucket []timeline
+	live     int // marks, over all timelines
 }
 
-// mark opens a mark on the timeline of token bucket slot i for a charge that
-// comes now.
-func (p *partition) mark(rec *record, i, slots int) int64 {
-	if rec.lines == 0 {
-		no, ls := p.lines.alloc()
-		rec.lines = no
-		if n := len(p.spare); n > 0 && cap(p.spare[n-1]) >= slots {
-			ls.of, p.spare = p.spare[n-1][:slots], p.spare[:n-1]
-			for i := range ls.of {
-				ls.of[i].begin()
+// openMark adds a mark to the timeline of token bucket i for a charge made now.
+func (p *partition) openMark(rec *record, i, buckets int) int64 {
+	if rec.timelinesID == 0 {
+		timelinesID, tls := p.timelines.alloc()
+		rec.timelinesID = timelinesID
+		if n := len(p.spareTimelines); n > 0 && cap(p.spareTimelines[n-1]) >= buckets {
+			tls.byBucket, p.spareTimelines = p.spareTimelines[n-1][:buckets], p.spareTimelines[:n-1]
+			for i := range tls.byBucket {
+				tls.byBucket[i].reset()
 			}
 		} else {
-			ls.of = make([]timeline, slots, max(slots, slotsPerRecord))
+			tls.byBucket = make([]timeline, buckets, max(buckets, bucketsPerRecord))
 		}
 	}
-	ls := p.lines.at(rec.lines)
-	t := &ls.of[i]
+	tls := p.timelines.at(rec.timelinesID)
+	t := &tls.byBucket[i]
 	if t.live == 0 {
-		t.begin()
+		t.reset()
 	}
-	ls.live++
-	return t.open(p.slotAt(rec, i).level())
+	tls.live++
+	return t.addMark(p.bucketAt(rec, i).level())
 }
 
-// unmark forgets a mark, and the timelines when it was the last.
-func (p *partition) unmark(rec *record, i int, mark int64) {
-	ls := p.lines.at(rec.lines)
-	ls.of[i].drop(mark)
-	if ls.live--; ls.live == 0 {
-		p.dropLines(rec)
+// closeMark removes a mark, and frees the timelines if it was the last.
+func (p *partition) closeMark(rec *record, i int, mark int64) {
+	tls := p.timelines.at(rec.timelinesID)
+	tls.byBucket[i].removeMark(mark)
+	if tls.live--; tls.live == 0 {
+		p.freeTimelines(rec)
 	}
 }
 
-// maxSpare is how many timelines a partition keeps for reuse.
+// maxSpare is the most lists of timelines that a partition keeps for reuse.
 const maxSpare = 8
 
-func (p *partition) dropLines(rec *record) {
-	if rec.lines == 0 {
+func (p *partition) freeTimelines(rec *record) {
+	if rec.timelinesID == 0 {
 		return
 	}
-	if of := p.lines.at(rec.lines).of; len(p.spare) < maxSpare {
-		p.spare = append(p.spare, of)
+	if of := p.timelines.at(rec.timelinesID).byBucket; len(p.spareTimelines) < maxSpare {
+		p.spareTimelines = append(p.spareTimelines, of)
 	}
-	p.lines.free(rec.lines)
-	rec.lines = 0
+	p.timelines.free(rec.timelinesID)
+	rec.timelinesID = 0
 }
 
-// slotAt returns slot i of a record.
-func (p *partition) slotAt(rec *record, i int) *slot {
-	if i < slotsPerRecord {
-		return &rec.slots[i]
+// bucketAt returns bucket i of a record.
+func (p *partition) bucketAt(rec *record, i int) *bucket {
+	if i < bucketsPerRecord {
+		return &rec.buckets[i]
 	}
-	b := p.slots.at(rec.more)
-	for i -= slotsPerRecord; i >= slotsPerRecord; i -= slotsPerRecord {
-		b = p.slots.at(b.next)
+	block := p.bucketBlocks.at(rec.moreBuckets)
+	for i -= bucketsPerRecord; i >= bucketsPerRecord; i -= bucketsPerRecord {
+		block = p.bucketBlocks.at(block.next)
 	}
-	return &b.slots[i]
+	return &block.buckets[i]
 }
 
-// line returns the timeline of slot i if it is in use, else nil.
-func (p *partition) line(rec *record, i int) *timeline {
-	if rec.lines == 0 {
+// timelineOf returns the timeline of bucket i if it is in use, else nil.
+func (p *partition) timelineOf(rec *record, i int) *timeline {
+	if rec.timelinesID == 0 {
 		return nil
 	}
-	if t := &p.lines.at(rec.lines).of[i]; t.live > 0 {
+	if t := &p.timelines.at(rec.timelinesID).byBucket[i]; t.live > 0 {
 		return t
 	}
 	return nil
 }
 
-// ringOf returns the ring of a sliding window, advanced to now, or nil.
-func (p *partition) ringOf(l *limit, s slot, now Time) *ring {
-	if l.Algorithm != SlidingWindow || s.lo == 0 {
+// ringOf returns the ring of a sliding window, advanced to now. It returns nil for
+// other algorithms and if nothing is used.
+func (p *partition) ringOf(l *limit, b bucket, now Time) *ring {
+	if l.Algorithm != SlidingWindow || b.lo == 0 {
 		return nil
 	}
-	r := p.rings.at(uint32(s.lo))
+	r := p.rings.at(uint32(b.lo))
 	r.advance(floorDiv(now.Mono, l.sub))
 	return r
 }
 
-// ensureRing gives a sliding window its ring.
-func (p *partition) ensureRing(l *limit, s *slot, now Time) *ring {
+// ensureRing returns the ring of a sliding window, and creates it if necessary.
+func (p *partition) ensureRing(l *limit, b *bucket, now Time) *ring {
 	if l.Algorithm != SlidingWindow {
 		return nil
 	}
-	if s.lo == 0 {
-		no, r := p.rings.alloc()
+	if b.lo == 0 {
+		ringID, r := p.rings.alloc()
 		r.head = floorDiv(now.Mono, l.sub)
-		s.lo = uint64(no)
+		b.lo = uint64(ringID)
 	}
-	return p.ringOf(l, *s, now)
+	return p.ringOf(l, *b, now)
 }
 
-// advance brings every slot of a record to now.
+// advance advances every bucket of a record to now.
 func (p *partition) advance(rec *record, now Time) {
 	p.advanceTo(rec, p.engine.catalog.schema(rec.schema), now)
 }
 
-// advanceTo is advance for a record that is about to become one of schema want:
-// a fixed window that is over opens anew by want's calendar.
+// advanceTo is advance for a record that is about to be migrated to want. If a fixed
+// window is over, the next one follows the calendar of want.
 func (p *partition) advanceTo(rec *record, want *schema, now Time) {
-	elapsed := max(0, now.Mono-rec.last)
-	rec.last += elapsed
+	elapsed := max(0, now.Mono-rec.advancedAt)
+	rec.advancedAt += elapsed
 	have := p.engine.catalog.schema(rec.schema)
 	for i, l := range have.limits {
 		if have != want {
 			l = l.windowBy(want)
 		}
-		l.advance(p.slotAt(rec, i), p.line(rec, i), elapsed, now)
+		l.advance(p.bucketAt(rec, i), p.timelineOf(rec, i), elapsed, now)
 	}
 }
 
-// windowBy returns the limit whose calendar opens the next window of a fixed
-// window: want's, if it has one of the same name, else its own.
+// windowBy returns the limit that determines the next window of a fixed window: the
+// one of the same dimension and name in want, else l.
 func (l *limit) windowBy(want *schema) *limit {
 	if l.Algorithm == FixedWindow {
-		if i := want.find(l.slot); i >= 0 && want.limits[i].Algorithm == FixedWindow {
+		if i := want.find(l.bucketID); i >= 0 && want.limits[i].Algorithm == FixedWindow {
 			return want.limits[i]
 		}
 	}
 	return l
 }
 
-// hashName is the hash of a record's name, seeded per engine so that nobody
-// outside can aim at a place.
+// hashName returns the hash of a record's name. It is seeded per engine, so that
+// callers cannot choose keys that collide.
 func (p *partition) hashName(scope, model string) uint64 {
 	h := maphash.String(p.engine.seed, scope)
 	if model != "" {
@@ -185,19 +185,19 @@ func (p *partition) hashName(scope, model string) uint64 {
 	return h
 }
 
-// find returns the record of a scope, or of a scope and a model; 0 if there is
-// none. The record stays where it is until the next create.
+// find returns the record of a scope and a model, which may be "". It returns nil if
+// there is none. The record is not moved before the next create.
 func (p *partition) find(scope, model string) (uint32, *record) {
 	if p.records.n == 0 {
 		return 0, nil
 	}
 	h := p.hashName(scope, model)
-	no, t := p.records.table(h)
+	i, t := p.records.table(h)
 	pos, tag := t.home(h)
 	for t.tags[pos] != tagFree {
 		if t.tags[pos] == tag {
 			if rec := &t.records[pos]; p.named(rec, scope, model) {
-				return number(no, pos), rec
+				return recordID(i, pos), rec
 			}
 		}
 		if pos++; pos == len(t.tags) {
@@ -207,7 +207,7 @@ func (p *partition) find(scope, model string) (uint32, *record) {
 	return 0, nil
 }
 
-// named says whether the record's name is that of scope and model.
+// named reports whether the record's name is that of scope and model.
 func (p *partition) named(rec *record, scope, model string) bool {
 	length := len(scope)
 	if model != "" {
@@ -224,18 +224,18 @@ func (p *partition) named(rec *record, scope, model string) bool {
 	return string(name[:len(scope)]) == scope && (model == "" || name[len(scope)] == 0 && string(name[len(scope)+1:]) == model)
 }
 
-// maxName is the longest name of a record: a key, NUL, and a model.
-const maxName = 256 + 1 + 256
+// maxName is the length of the longest name: a key, NUL and a model of 256 bytes.
+const maxName = MaxKeyBytes + 1 + 256
 
 // appendName appends the record's name to buf.
 func (p *partition) appendName(buf []byte, rec *record) []byte {
 	length := int(rec.length)
 	buf = append(buf, rec.name[:min(length, inlineName)]...)
 	left := length - inlineName
-	for no := rec.rest; left > 0; {
-		b := p.names.at(no)
+	for blockID := rec.moreName; left > 0; {
+		b := p.names.at(blockID)
 		buf = append(buf, b.text[:min(left, blockName)]...)
-		left, no = left-blockName, b.next
+		left, blockID = left-blockName, b.next
 	}
 	return buf
 }
@@ -243,16 +243,16 @@ func (p *partition) appendName(buf []byte, rec *record) []byte {
 func (p *partition) setName(rec *record, name []byte) {
 	rec.length = uint16(len(name))
 	name = name[copy(rec.name[:], name):]
-	for next := &rec.rest; len(name) > 0; {
-		no, b := p.names.alloc()
-		*next, next = no, &b.next
+	for next := &rec.moreName; len(name) > 0; {
+		blockID, b := p.names.alloc()
+		*next, next = blockID, &b.next
 		name = name[copy(b.text[:], name):]
 	}
 }
 
-// create makes the record of a name that has none, with the slots of a schema,
-// and evicts another one if there is no quota. It returns nil if none can go. It
-// may move other records.
+// create adds a record with the buckets of a schema. There must be none of that name.
+// If there is no quota it evicts another record, and returns nil if it cannot. It may
+// move other records.
 func (p *partition) create(root, scope, model string, s *schema, now Time) *record {
 	if !p.makeRoom(root, scope, model, now) {
 		return nil
@@ -264,26 +264,26 @@ func (p *partition) create(root, scope, model string, s *schema, now Time) *reco
 	}
 	rec := p.insert(name, p.hashName(scope, model), s, now)
 	if rec == nil {
-		p.engine.keys.give(&p.keyQuota)
+		p.engine.keys.release(&p.keyQuota)
 	}
 	return rec
 }
 
 func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) *record {
-	if !p.records.reserve(hash, p.rehash, p.moved) {
+	if !p.records.ensureRoom(hash, p.rehash, p.recordMoved) {
 		return nil
 	}
 	_, rec := p.records.insert(hash)
 	p.setName(rec, name)
-	rec.last = now.Mono
+	rec.advancedAt = now.Mono
 	p.reshape(rec, s)
-	if root, ok := counted(name); ok {
+	if root, ok := rootOfName(name); ok {
 		p.roots[xxhash.Sum64(root)]++
 	}
 	return rec
 }
 
-// rehash is hashName of a record's name, without making strings of it.
+// rehash is hashName for an existing record, without allocating strings.
 func (p *partition) rehash(rec *record) uint64 {
 	var buf [maxName]byte
 	scope, model, _ := bytes.Cut(p.appendName(buf[:0], rec), []byte{0})
@@ -294,75 +294,76 @@ func (p *partition) rehash(rec *record) uint64 {
 	return h
 }
 
-func (p *partition) moved(rec *record, no uint32) {
-	if rec.anchor != 0 {
-		*p.anchors.at(rec.anchor) = no
+// recordMoved updates the handle of a record that was moved.
+func (p *partition) recordMoved(rec *record, recordID uint32) {
+	if rec.handle != 0 {
+		*p.handles.at(rec.handle) = recordID
 	}
 }
 
-// anchor returns the number by which reservations find a record: it stays as
-// long as the record, wherever that is moved.
-func (p *partition) anchor(rec *record, no uint32) uint32 {
-	if rec.anchor == 0 {
-		var at *uint32
-		rec.anchor, at = p.anchors.alloc()
-		*at = no
+// handleOf returns the handle of a record. It stays valid when the record is moved, until
+// the record is removed.
+func (p *partition) handleOf(rec *record, recordID uint32) uint32 {
+	if rec.handle == 0 {
+		var target *uint32
+		rec.handle, target = p.handles.alloc()
+		*target = recordID
 	}
-	return rec.anchor
+	return rec.handle
 }
 
-// anchored returns the record of an anchor, or nil if it is gone.
-func (p *partition) anchored(anchor uint32) *record {
-	if anchor == 0 || !p.anchors.has(anchor) {
+// byHandle returns the record of a handle, or nil if it was removed.
+func (p *partition) byHandle(handle uint32) *record {
+	if handle == 0 || !p.handles.has(handle) {
 		return nil
 	}
-	return p.records.at(*p.anchors.at(anchor))
+	return p.records.at(*p.handles.at(handle))
 }
 
-// reshape gives a record the slots of a schema, all zero.
+// reshape gives a record the buckets of a schema, all zero.
 func (p *partition) reshape(rec *record, s *schema) {
 	rec.schema = s.id
-	rec.slots = [slotsPerRecord]slot{}
-	p.freeSlotBlocks(rec)
-	next := &rec.more
-	for n := len(s.limits) - slotsPerRecord; n > 0; n -= slotsPerRecord {
-		no, b := p.slots.alloc()
-		*next, next = no, &b.next
+	rec.buckets = [bucketsPerRecord]bucket{}
+	p.freeBucketBlocks(rec)
+	next := &rec.moreBuckets
+	for n := len(s.limits) - bucketsPerRecord; n > 0; n -= bucketsPerRecord {
+		blockID, block := p.bucketBlocks.alloc()
+		*next, next = blockID, &block.next
 	}
 }
 
-func (p *partition) freeSlotBlocks(rec *record) {
-	for no := rec.more; no != 0; {
-		next := p.slots.at(no).next
-		p.slots.free(no)
-		no = next
+func (p *partition) freeBucketBlocks(rec *record) {
+	for blockID := rec.moreBuckets; blockID != 0; {
+		next := p.bucketBlocks.at(blockID).next
+		p.bucketBlocks.free(blockID)
+		blockID = next
 	}
-	rec.more = 0
+	rec.moreBuckets = 0
 }
 
-// remove forgets a record that nothing refers to.
-func (p *partition) remove(no uint32) {
-	rec := p.records.at(no)
+// remove removes a record. It must not be pinned.
+func (p *partition) remove(recordID uint32) {
+	rec := p.records.at(recordID)
 	var buf [maxName]byte
 	name := p.appendName(buf[:0], rec)
 	for i, l := range p.engine.catalog.schema(rec.schema).limits {
-		if s := p.slotAt(rec, i); l.Algorithm == SlidingWindow && s.lo != 0 {
-			p.rings.free(uint32(s.lo))
+		if b := p.bucketAt(rec, i); l.Algorithm == SlidingWindow && b.lo != 0 {
+			p.rings.free(uint32(b.lo))
 		}
 	}
-	p.freeSlotBlocks(rec)
-	for b := rec.rest; b != 0; {
-		next := p.names.at(b).next
-		p.names.free(b)
-		b = next
+	p.freeBucketBlocks(rec)
+	for blockID := rec.moreName; blockID != 0; {
+		next := p.names.at(blockID).next
+		p.names.free(blockID)
+		blockID = next
 	}
-	p.dropLines(rec)
-	if rec.anchor != 0 {
-		p.anchors.free(rec.anchor)
+	p.freeTimelines(rec)
+	if rec.handle != 0 {
+		p.handles.free(rec.handle)
 	}
-	p.records.remove(no)
-	p.engine.keys.give(&p.keyQuota)
-	if root, ok := counted(name); ok {
+	p.records.remove(recordID)
+	p.engine.keys.release(&p.keyQuota)
+	if root, ok := rootOfName(name); ok {
 		h := xxhash.Sum64(root)
 		if p.roots[h]--; p.roots[h] == 0 {
 			delete(p.roots, h)

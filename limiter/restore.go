@@ -12,27 +12,27 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Restore replaces the state of a partition by a snapshot's, as of now: state
-// that is older by the time that passed since the snapshot is restored with an
-// earlier now, as by now.At(-downtime). Zone finds the time zones that limits
-// name. The error says what is wrong with data, and then nothing has changed.
+// Restore replaces the state of a partition by that of a snapshot, as if the snapshot
+// had been taken at now. To account for time that has passed since, pass an earlier
+// time, as in now.Add(-downtime). zone loads the time zones that limits name. If data
+// is invalid, Restore returns an error and changes nothing.
 func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string) (*time.Location, error)) error {
 	fresh, err := e.decode(now, partition, data, zone)
 	if err != nil {
 		return err
 	}
-	c := &e.cells[partition]
-	c.Lock()
-	defer c.Unlock()
-	e.keys.left.Add(int64(int(c.records.n) + c.keyQuota - int(fresh.records.n)))
-	e.ids.left.Add(int64(int(c.holds.n) + c.idQuota - int(fresh.holds.n)))
-	fresh.stats = c.stats
-	c.mono, c.nextDue = max(now.Mono, c.mono), fresh.nextDue
-	c.records, c.memory = fresh.records, fresh.memory
+	s := &e.shards[partition]
+	s.Lock()
+	defer s.Unlock()
+	e.keys.left.Add(int64(int(s.records.n) + s.keyQuota - int(fresh.records.n)))
+	e.ids.left.Add(int64(int(s.entries.n) + s.idQuota - int(fresh.entries.n)))
+	fresh.stats = s.stats
+	s.mono, s.nextDue = max(now.Mono, s.mono), fresh.nextDue
+	s.records, s.memory = fresh.records, fresh.memory
 	return nil
 }
 
-// restorer rebuilds a partition that nobody else sees yet.
+// restorer builds a partition from a snapshot.
 type restorer struct {
 	decoder
 	p         *partition
@@ -41,12 +41,12 @@ type restorer struct {
 	limits    []*limit
 	tiers     []uint32
 	names     []string // of the records, in order
-	records   []uint32
-	marks     int // live in all timelines
-	claimed   map[claim]bool
+	records   []uint32 // their ids, in the same order
+	marks     int      // in all timelines
+	claims    map[claim]bool
 }
 
-// claim is the mark of an open reservation's charge to a bucket.
+// claim identifies the mark of a charge to a token bucket.
 type claim struct {
 	record uint32
 	pos    int
@@ -56,18 +56,18 @@ type claim struct {
 func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*time.Location, error)) (*partition, error) {
 	const frame = len(snapshotMagic) + 8
 	if len(data) < frame || string(data[:len(snapshotMagic)]) != snapshotMagic {
-		return nil, fmt.Errorf("snapshot: does not begin like one of this version (%d bytes)", len(data))
+		return nil, fmt.Errorf("snapshot: not a snapshot of this version (%d bytes)", len(data))
 	}
 	body := data[:len(data)-8]
 	sum := decoder{buf: data[len(body):], size: len(data)}
 	if got := sum.fixed(); got != xxhash.Sum64(body) {
-		return nil, fmt.Errorf("snapshot: checksum differs: the data is damaged")
+		return nil, fmt.Errorf("snapshot: wrong checksum: the data is corrupt")
 	}
 	fresh := newPartition(e)
 	d := &restorer{
 		decoder: decoder{buf: body[len(snapshotMagic):], size: len(data)}, now: now, partition: number,
-		p:       &fresh,
-		claimed: map[claim]bool{},
+		p:      &fresh,
+		claims: map[claim]bool{},
 	}
 	for range d.count("limits") {
 		d.limit(zone)
@@ -78,18 +78,18 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 	for range d.count("records") {
 		d.record()
 	}
-	for _, name := range d.names { // they moved while others came
-		no, _ := d.p.find(splitName([]byte(name)))
-		d.records = append(d.records, no)
+	for _, name := range d.names { // adding records moves others
+		recordID, _ := d.p.find(splitName([]byte(name)))
+		d.records = append(d.records, recordID)
 	}
 	for range d.count("request ids") {
-		d.hold()
+		d.entry()
 	}
-	if d.marks != len(d.claimed) {
-		d.fail("%d marks, but %d charges", d.marks, len(d.claimed))
+	if d.marks != len(d.claims) {
+		d.fail("timelines have %d marks for %d charges", d.marks, len(d.claims))
 	}
 	if len(d.buf) > 0 {
-		d.fail("%d bytes too many", len(d.buf))
+		d.fail("%d bytes of trailing data", len(d.buf))
 	}
 	return d.p, d.err
 }
@@ -109,13 +109,13 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	l.Calendar = Calendar(d.upTo(uint64(Year), "calendar"))
 	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
 	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
-	l.Closed, l.Whole = d.bool(), d.int()
+	l.Closed, l.FullCapacity = d.bool(), d.int()
 	switch {
 	case d.err != nil:
 		return
 	case l.Algorithm == counter:
 		if l != counterLimit {
-			d.fail("limit %q: is no counter's", l.Name)
+			d.fail("limit %q: not the definition of counters", l.Name)
 		}
 		d.limits = append(d.limits, d.p.engine.catalog.counter.limits[0])
 		return
@@ -130,11 +130,11 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	d.limits = append(d.limits, cat.limitLocked(l))
 }
 
-// limitNo reads the number of a limit.
-func (d *restorer) limitNo() *limit {
+// limitRef reads a reference to a limit.
+func (d *restorer) limitRef() *limit {
 	n := d.uint()
 	if n >= uint64(len(d.limits)) {
-		d.fail("limit %d of %d", n, len(d.limits))
+		d.fail("reference to limit %d of %d", n, len(d.limits))
 		return nil
 	}
 	return d.limits[n]
@@ -144,81 +144,81 @@ func (d *restorer) record() {
 	name := d.string(maxName, "name")
 	denied := d.bool()
 	scope, model := splitName([]byte(name))
-	if no, _ := d.p.find(scope, model); d.err == nil && (scope == "" || no != 0 || PartitionOf(scope) != d.partition) {
-		d.fail("record %q: is empty, repeated, or of another partition", name)
+	if recordID, _ := d.p.find(scope, model); d.err == nil && (scope == "" || recordID != 0 || PartitionOf(scope) != d.partition) {
+		d.fail("record %q: name is empty, repeated, or of another partition", name)
 	}
 	if strings.HasSuffix(name, "\x00") {
-		d.fail("record %q: has no model", name) // and would not be found
+		d.fail("record %q: model is empty", name) // find would not return it
 	}
 	n := int(d.upTo(4*maxLimits, "limits of a record"))
 	limits := make([]*limit, 0, n)
-	slots := make([]slot, 0, n)
-	times := make([]timeline, n)
+	buckets := make([]bucket, 0, n)
+	timelines := make([]timeline, n)
 	have := &schema{}
 	for i := range n {
-		l := d.limitNo()
+		l := d.limitRef()
 		if d.err != nil {
 			return
 		}
-		if have.find(l.slot) >= 0 {
-			d.fail("limit %q twice in record %q", l.Name, name)
+		if have.find(l.bucketID) >= 0 {
+			d.fail("record %q: has limit %q twice", name, l.Name)
 			return
 		}
 		have.limits = append(have.limits, l)
-		limits, slots = append(limits, l), append(slots, d.slot(l, &times[i]))
+		limits, buckets = append(limits, l), append(buckets, d.bucket(l, &timelines[i]))
 	}
-	if d.err == nil && !d.fits(model, limits) {
-		d.fail("record %q: has the limits of another kind", name)
+	if d.err == nil && !d.validLimits(model, limits) {
+		d.fail("record %q: limits and name do not match", name)
 	}
 	if d.err != nil {
 		return
 	}
 	rec := d.p.insert([]byte(name), d.p.hashName(scope, model), d.p.engine.catalog.schemaOf(limits), d.now)
 	if rec == nil {
-		d.fail("record %q finds no place", name)
+		d.fail("record %q: no room in its table", name)
 		return
 	}
 	rec.denied = denied
-	for i := range slots {
-		*d.p.slotAt(rec, i) = slots[i]
-		d.marks += times[i].live
+	for i := range buckets {
+		*d.p.bucketAt(rec, i) = buckets[i]
+		d.marks += timelines[i].live
 	}
-	d.p.setLines(rec, times)
+	d.p.setTimelines(rec, timelines)
 	d.names = append(d.names, name)
 }
 
-// fits says whether a record may have these limits: a counter has that of
-// counters and no other, and nothing else has it.
-func (d *restorer) fits(model string, limits []*limit) bool {
-	of := d.p.engine.catalog.counter.limits
+// validLimits reports whether a record may have these limits. Counters have the limit of
+// counters only, and other records do not have it.
+func (d *restorer) validLimits(model string, limits []*limit) bool {
+	counterLimits := d.p.engine.catalog.counter.limits
 	if strings.HasPrefix(model, counterMark) {
-		return slices.Equal(limits, of)
+		return slices.Equal(limits, counterLimits)
 	}
-	return !slices.Contains(limits, of[0])
+	return !slices.Contains(limits, counterLimits[0])
 }
 
-func (d *restorer) slot(l *limit, t *timeline) (s slot) {
+func (d *restorer) bucket(l *limit, t *timeline) (b bucket) {
 	switch l.Algorithm {
 	case TokenBucket:
-		s.setLevel(d.wide())
-		if s.hi < 0 || s.hi > maxLevel { // maxWide is no level of a bucket
+		b.setLevel(d.wide())
+		if b.hi < 0 || b.hi > maxLevel { // maxWide is not the level of a bucket
 			d.fail("level of %q is out of range", l.Name)
 		}
 		d.timeline(t)
 	case SlidingWindow:
-		d.ring(l, &s)
+		d.ring(l, &b)
 	case FixedWindow, counter:
-		s.hi, s.lo = d.int(), uint64(d.natural("used"))
-		if l.Algorithm == counter && s.lo > math.MaxInt64/2 {
-			d.fail("a counter is out of range")
+		b.hi, b.lo = d.int(), uint64(d.natural("used"))
+		if l.Algorithm == counter && b.lo > math.MaxInt64/2 {
+			d.fail("count of a counter is out of range")
 		}
 	default:
-		s.lo = uint64(d.natural("leases"))
+		b.lo = uint64(d.natural("leases"))
 	}
-	return s
+	return b
 }
 
-// subWindow returns the sub-window that ended age ago.
+// subWindow returns the sub-window of l that ended age nanoseconds ago.
 func (d *restorer) subWindow(l *limit, age int64) int64 {
 	if age < 0 || age > int64(2*maxWindow) {
 		d.fail("age %d is out of range", age)
@@ -227,18 +227,18 @@ func (d *restorer) subWindow(l *limit, age int64) int64 {
 	return floorDiv(d.now.Mono-age, l.sub)
 }
 
-func (d *restorer) ring(l *limit, s *slot) {
+func (d *restorer) ring(l *limit, b *bucket) {
 	n := d.upTo(subWindows+1, "sub-windows")
 	if n == 0 || d.err != nil {
 		return
 	}
-	r := d.p.ensureRing(l, s, d.now)
+	r := d.p.ensureRing(l, b, d.now)
 	for range n {
 		k, c := d.subWindow(l, d.int()), d.natural("count")
 		if r.sum > math.MaxInt64/2 {
-			d.fail("window of %q is out of range", l.Name)
+			d.fail("count of %q is out of range", l.Name)
 		}
-		if r.holds(k) {
+		if r.contains(k) {
 			r.add(k, c)
 		}
 	}
@@ -249,7 +249,7 @@ func (d *restorer) timeline(t *timeline) {
 	if n == 0 || d.err != nil {
 		return
 	}
-	t.begin()
+	t.reset()
 	t.base, t.waste, t.next = d.wide(), d.wide(), int64(d.upTo(1<<62, "mark"))
 	for i := range n {
 		b := block{seq: int64(d.upTo(1<<59, "block")), n: uint8(d.upTo(blockSize, "marks")), dead: uint8(d.upTo(255, "dead")), lowest: maxWide}
@@ -261,21 +261,21 @@ func (d *restorer) timeline(t *timeline) {
 			}
 		}
 		if len(t.blocks) > 0 && b.seq <= t.blocks[len(t.blocks)-1].seq {
-			d.fail("timeline is out of order")
+			d.fail("blocks of a timeline are out of order")
 			return
 		}
-		if full := i < n-1 || t.next%blockSize == 0; !b.sound(t.next, full) {
-			d.fail("marks of block %d are not those of a timeline before mark %d", b.seq, t.next)
+		if full := i < n-1 || t.next%blockSize == 0; !b.valid(t.next, full) {
+			d.fail("marks of block %d are invalid before mark %d", b.seq, t.next)
 			return
 		}
 		t.blocks = append(t.blocks, b)
 	}
 }
 
-// sound says whether a block may be one of a timeline whose next mark is next: it
-// has a live mark and no dead one that is not there, and is full unless the next
-// mark goes to it.
-func (b *block) sound(next int64, full bool) bool {
+// valid reports whether a block may belong to a timeline whose next mark is next. It
+// must have a live mark, no dead bits beyond its marks, and be full unless the next
+// mark is to be added to it.
+func (b *block) valid(next int64, full bool) bool {
 	end := b.seq*blockSize + int64(b.n)
 	if full {
 		return b.n == blockSize && b.dead != 1<<blockSize-1 && end <= next
@@ -283,12 +283,12 @@ func (b *block) sound(next int64, full bool) bool {
 	return b.n > 0 && b.dead < 1<<b.n-1 && end == next
 }
 
-// has says whether mark is a live one.
-func (t *timeline) has(mark int64) bool {
+// hasMark reports whether mark is live. t may be nil.
+func (t *timeline) hasMark(mark int64) bool {
 	if t == nil || mark < 0 || mark >= t.next {
 		return false
 	}
 	b := &t.blocks[t.find(mark)]
-	i := mark % blockSize
-	return b.seq == mark/blockSize && i < int64(b.n) && b.dead>>i&1 == 0
+	bit := mark % blockSize
+	return b.seq == mark/blockSize && bit < int64(b.n) && b.dead>>bit&1 == 0
 }

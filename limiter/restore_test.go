@@ -9,31 +9,31 @@ import (
 	"time"
 )
 
-// TestUnsoundTimelinesAreRefused: the marks of a bucket must be those that its
-// charges have, and the next one must find its place.
-func TestUnsoundTimelinesAreRefused(t *testing.T) {
+// TestInvalidTimelinesAreRejected checks that the marks of a bucket must be those of its
+// charges, and that its blocks must be in order.
+func TestInvalidTimelinesAreRejected(t *testing.T) {
 	const open = blockSize + 3 // reservations
 	now := Time{Mono: 1, Wall: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC).UnixNano()}
 	part := PartitionOf("acme")
 	for _, tt := range []struct {
 		name   string
 		change func(*timeline)
-		want   string // "": it is restored
+		want   string // "" if it is restored
 	}{
 		{"as it is", func(*timeline) {}, ""},
-		{"no charge has the marks", func(line *timeline) {
-			line.blocks[1].seq += 1 << 40
-			line.next += 1 << 40 * blockSize
+		{"no charge has the marks", func(tl *timeline) {
+			tl.blocks[1].seq += 1 << 40
+			tl.next += 1 << 40 * blockSize
 		}, "a charge to \"tokens\" has no mark"},
-		{"a mark is left out", func(line *timeline) { line.next++ }, "block 1 are not"},
-		{"a block is left out, whose marks would go to another", func(line *timeline) { line.next += blockSize }, "block 1 are not"},
-		{"a mark comes again", func(line *timeline) { line.next-- }, "block 1 are not"},
-		{"the first block is not full", func(line *timeline) { line.blocks[0].n-- }, "block 0 are not"},
-		{"a block of nothing", func(line *timeline) { line.blocks[0].n = 0 }, "block 0 are not"},
-		{"all are dead", func(line *timeline) { line.blocks[1].dead = 1<<3 - 1 }, "block 1 are not"},
-		{"all of a full one are dead", func(line *timeline) { line.blocks[0].dead = 1<<blockSize - 1 }, "block 0 are not"},
-		{"one is dead before it comes", func(line *timeline) { line.blocks[1].dead = 1 << 3 }, "block 1 are not"},
-		{"a block comes twice", func(line *timeline) { line.blocks[1].seq = 0 }, "out of order"},
+		{"a mark is left out", func(tl *timeline) { tl.next++ }, "block 1 are invalid"},
+		{"a block is left out, whose marks would go to another", func(tl *timeline) { tl.next += blockSize }, "block 1 are invalid"},
+		{"a mark comes again", func(tl *timeline) { tl.next-- }, "block 1 are invalid"},
+		{"the first block is not full", func(tl *timeline) { tl.blocks[0].n-- }, "block 0 are invalid"},
+		{"a block of nothing", func(tl *timeline) { tl.blocks[0].n = 0 }, "block 0 are invalid"},
+		{"all are dead", func(tl *timeline) { tl.blocks[1].dead = 1<<3 - 1 }, "block 1 are invalid"},
+		{"all of a full one are dead", func(tl *timeline) { tl.blocks[0].dead = 1<<blockSize - 1 }, "block 0 are invalid"},
+		{"one is dead before it comes", func(tl *timeline) { tl.blocks[1].dead = 1 << 3 }, "block 1 are invalid"},
+		{"a block comes twice", func(tl *timeline) { tl.blocks[1].seq = 0 }, "out of order"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := New(Options{})
@@ -49,9 +49,9 @@ func TestUnsoundTimelinesAreRefused(t *testing.T) {
 					t.Fatalf("Reserve() = %v, %v", d.Outcome, err)
 				}
 			}
-			p := &e.cells[part].partition
+			p := &e.shards[part].partition
 			_, rec := p.find("acme", "")
-			tt.change(p.line(rec, 0)) // only a snapshot looks at it before it is restored
+			tt.change(p.timelineOf(rec, 0)) // not used again before Restore
 			err = e.Restore(now, part, e.Snapshot(now, part, nil), nil)
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("Restore() = %v, want %q", err, tt.want)

@@ -14,11 +14,11 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// TestScenarios plays the stories in testdata: limits, then calls at moments.
-// The recorded part repeats each line with its answer and what is left of each
-// limit, negative in debt. A token costs 1 micro of input, 2 of output.
-// Re-record with go test -run Scenarios -rewrite, and only commit a changed
-// answer if you understand why it changed.
+// TestScenarios plays the scenarios in testdata, which define limits and make calls at
+// given times. The recorded output repeats each line with its decision and what remains
+// of each limit, negative in debt. A token costs 1 millionth of a dollar for input and
+// 2 for output. Re-record with go test -run Scenarios -rewrite, and only commit a
+// changed decision if you understand why it changed.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -39,7 +39,7 @@ func TestScenarios(t *testing.T) {
 	})
 }
 
-// A story is a scenario at one of its lines.
+// A story is the state of a scenario.
 type story struct {
 	*node
 	t     *testing.T
@@ -49,7 +49,7 @@ type story struct {
 	tiers map[string]map[int][]limiter.Limit // by tier and level
 }
 
-// play does what one line says and returns the answer, if there is one.
+// play runs one line and returns the decision, if there is one.
 func (s *story) play(words []string) string {
 	if len(words) == 0 || words[0] == "#" {
 		return ""
@@ -66,7 +66,7 @@ func (s *story) play(words []string) string {
 	case "at":
 		after, err := time.ParseDuration(words[1])
 		s.must(err)
-		return s.call(s.start.At(after), words[2], words[3:])
+		return s.call(s.start.Add(after), words[2], words[3:])
 	default:
 		s.t.Fatalf("unknown word %q", words[0])
 	}
@@ -80,7 +80,7 @@ func (s *story) must(err error) {
 	}
 }
 
-// options splits name=value words; a bare word stands for itself.
+// options splits words of the form name=value. A bare word is its own value.
 func options(words []string) map[string]string {
 	m := map[string]string{}
 	for _, w := range words {
@@ -128,7 +128,7 @@ func (s *story) limit(name, amount string, o map[string]string) {
 	_, l.Shadow = o["shadow"]
 	_, l.Closed = o["closed"]
 	if w, ok := o["whole"]; ok {
-		l.Whole = s.number(w)
+		l.FullCapacity = s.number(w)
 	}
 	level := 2
 	if v, ok := o["level"]; ok {

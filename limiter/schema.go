@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 )
 
-// dimension codes; own dimensions share dimOwn and are told apart by name.
+// Codes of dimensions. All custom dimensions have the code dimCustom.
 const (
 	dimRequests = iota
 	dimTokens
@@ -17,7 +17,7 @@ const (
 	dimOutput
 	dimSpend
 	dimConcurrent
-	dimOwn
+	dimCustom
 )
 
 func dimensionCode(d Dimension) uint8 {
@@ -26,54 +26,54 @@ func dimensionCode(d Dimension) uint8 {
 			return uint8(i)
 		}
 	}
-	return dimOwn
+	return dimCustom
 }
 
-// limit is a Limit with what deciding needs at hand. Immutable but for span.
+// limit is a compiled Limit. It is immutable except for span.
 type limit struct {
 	Limit
-	id       uint32 // of this very definition
-	slot     uint32 // of its state: dimension and name
+	id       uint32 // of the definition
+	bucketID uint32 // of the dimension and name; limits with the same one share usage
 	dim      uint8
-	zero     bool // takes no cost: the amount is 0, or the limit is closed
+	zero     bool // admits no cost: the amount is 0, or the limit is closed
 	capacity int64
 	window   int64 // ns
 	full     wide  // capacity in units x ns
-	sub      int64 // sliding: length of a sub-window, ns
+	sub      int64 // length of a sliding window's sub-window, ns
 	span     atomic.Pointer[span]
 }
 
-// touchesOutput says whether a smaller output makes a smaller cost.
+// touchesOutput reports whether the cost depends on the output.
 func (l *limit) touchesOutput() bool {
 	return l.dim == dimTokens || l.dim == dimOutput || l.dim == dimSpend
 }
 
-// schema is the limits that a record keeps state for, in slot order.
+// schema is the list of limits that a record has buckets for.
 type schema struct {
 	id     uint32
 	limits []*limit
 }
 
-// find returns the position of a slot id, or -1.
-func (s *schema) find(slot uint32) int {
+// find returns the position of the limit with a bucket id, or -1.
+func (s *schema) find(bucketID uint32) int {
 	for i, l := range s.limits {
-		if l.slot == slot {
+		if l.bucketID == bucketID {
 			return i
 		}
 	}
 	return -1
 }
 
-type slotKey struct {
+type bucketKey struct {
 	dimension Dimension
 	name      string
 }
 
-type viewKey struct{ have, want uint32 }
+type mappingKey struct{ have, want uint32 }
 
-// view maps the limits of a wanted schema to positions in the schema that a
-// record has. A nil view in the catalog says that the record must change.
-type view struct{ pos []uint8 }
+// mapping maps the limits of a wanted schema to positions in the schema of a record. A
+// nil mapping in the catalog means that the record must be migrated.
+type mapping struct{ positions []uint8 }
 
 func (c *Catalog) limitLocked(l Limit) *limit {
 	limits := *c.limits.Load()
@@ -81,13 +81,13 @@ func (c *Catalog) limitLocked(l Limit) *limit {
 	if ok {
 		return limits[id]
 	}
-	k := slotKey{l.Dimension, l.Name}
-	slot, ok := c.mu.slotIDs[k]
+	k := bucketKey{l.Dimension, l.Name}
+	bucketID, ok := c.mu.bucketIDs[k]
 	if !ok {
-		slot = uint32(len(c.mu.slotIDs))
-		c.mu.slotIDs[k] = slot
+		bucketID = uint32(len(c.mu.bucketIDs))
+		c.mu.bucketIDs[k] = bucketID
 	}
-	n := &limit{Limit: l, id: uint32(len(limits)), slot: slot, dim: dimensionCode(l.Dimension), zero: l.Amount == 0 || l.Closed, capacity: l.Amount, window: int64(l.Window)}
+	n := &limit{Limit: l, id: uint32(len(limits)), bucketID: bucketID, dim: dimensionCode(l.Dimension), zero: l.Amount == 0 || l.Closed, capacity: l.Amount, window: int64(l.Window)}
 	if l.Burst != 0 {
 		n.capacity = l.Burst
 	}
@@ -127,31 +127,31 @@ func (c *Catalog) schemaOf(limits []*limit) *schema {
 	return c.schemaLocked(limits)
 }
 
-// view returns how want reads from a record that has have, or nil if the
-// record lacks one of the limits and must change first.
-func (c *Catalog) view(have, want *schema) *view {
-	k := viewKey{have.id, want.id}
-	if v, ok := (*c.views.Load())[k]; ok {
-		return v
+// mapping returns the positions of want's limits in a record of schema have, or nil if
+// one of them is not there and the record must be migrated first.
+func (c *Catalog) mapping(have, want *schema) *mapping {
+	k := mappingKey{have.id, want.id}
+	if m, ok := (*c.mappings.Load())[k]; ok {
+		return m
 	}
-	v := &view{}
+	m := &mapping{}
 	for _, l := range want.limits {
-		i := have.find(l.slot)
+		i := have.find(l.bucketID)
 		if i < 0 || have.limits[i] != l {
-			v = nil
+			m = nil
 			break
 		}
-		v.pos = append(v.pos, uint8(i))
+		m.positions = append(m.positions, uint8(i))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	grown := maps.Clone(*c.views.Load())
-	grown[k] = v
-	c.views.Store(&grown)
-	return v
+	grown := maps.Clone(*c.mappings.Load())
+	grown[k] = m
+	c.mappings.Store(&grown)
+	return m
 }
 
-// tierNames numbers the names of tiers, which remembered answers repeat.
+// tierNames assigns ids to the names of tiers, for remembered decisions.
 type tierNames struct {
 	ids   map[string]uint32
 	names []string

@@ -6,141 +6,143 @@ import (
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // settle applies cumulative usage to a reservation.
 func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 	now = p.tick(now)
-	no, x, err := p.reservation(now, root, u.Key, u.ID)
+	entryID, entry, err := p.findReservation(now, root, u.Key, u.ID)
 	if err != nil {
 		return err
 	}
-	ls := p.leases.at(x.lease)
-	switch x.status {
+	res := p.reservations.at(entry.reservationID)
+	switch entry.status {
 	case Cancelled:
 		return &ConflictError{"the reservation was cancelled"}
 	case Settled:
-		if u.Final && finalDigest(u) != ls.final {
+		if u.Final && finalDigest(u) != res.finalDigest {
 			return &ConflictError{"the reservation was settled with other numbers"}
 		}
-		p.current(x, u.Key, d, now) // a repeat, or a progress that came late
+		p.reportReservation(entry, u.Key, d, now) // a repeated settle, or late progress
 		return nil
 	}
-	n, err := ls.amounts(u)
+	n, err := res.amounts(u)
 	if err != nil {
 		return err
 	}
 	var v vector
-	if err := ls.rates.cost(n, &v); err != nil {
+	if err := res.rates.cost(n, &v); err != nil {
 		return err
 	}
-	if err := p.checkOverflow(x, u, &v); err != nil {
+	if err := p.checkOverflow(entry, u, &v); err != nil {
 		return err
 	}
-	for i := range int(x.count) {
-		p.correct(x, i, now, p.target(p.touch(x, i), u, &v))
+	for i := range int(entry.chargeCount) {
+		p.correct(entry, i, now, p.target(p.chargeAt(entry, i), u, &v))
 	}
 	if !u.Final {
-		ls.used, ls.heard.stays = n, true // somebody goes by it
-		if x.status == Held {
-			x.due = satAdd(ls.ttl, now.Mono)
-			p.heapFix(int(x.heap))
+		res.progress, res.attempts.permanent = n, true // a caller uses the reservation
+		if entry.status == Held {
+			entry.due = satAdd(res.ttl, now.Mono)
+			p.heapFix(int(entry.heapIndex))
 		}
-		p.current(x, u.Key, d, now)
+		p.reportReservation(entry, u.Key, d, now)
 		return nil
 	}
-	ls.final = finalDigest(u)
-	p.end(no, x, Settled, now)
-	p.current(x, u.Key, d, now)
+	res.finalDigest = finalDigest(u)
+	p.finish(entryID, entry, Settled, now)
+	p.reportReservation(entry, u.Key, d, now)
 	return nil
 }
 
-// cancel gives back all that a reservation charged.
+// cancel refunds the whole charge of a reservation.
 func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) error {
 	now = p.tick(now)
-	no, x, err := p.reservation(now, root, key, id)
+	entryID, entry, err := p.findReservation(now, root, key, id)
 	if err != nil {
 		return err
 	}
-	switch x.status {
+	switch entry.status {
 	case Settled:
 		return &ConflictError{"the reservation was settled"}
 	case Held, Expired:
-		p.undo(x, now)
-		p.end(no, x, Cancelled, now)
+		p.refundAll(entry, now)
+		p.finish(entryID, entry, Cancelled, now)
 	}
-	p.current(x, key, d, now)
+	p.reportReservation(entry, key, d, now)
 	return nil
 }
 
-// reservation finds the hold of a reserve, and brings its records to now.
-func (p *partition) reservation(now Time, root uint64, key, id string) (uint32, *hold, error) {
-	no, x := p.findHold(idHash(root, id))
+// findReservation returns the entry of a reservation, with its records advanced to now.
+func (p *partition) findReservation(now Time, root uint64, key, id string) (uint32, *idEntry, error) {
+	entryID, entry := p.findEntry(idHash(root, id))
 	switch {
-	case x == nil:
+	case entry == nil:
 		return 0, nil, ErrUnknownReservation
-	case x.lease == 0:
-		return 0, nil, &ConflictError{"the id is a check's"}
-	case p.leases.at(x.lease).key != xxhash.Sum64String(key):
+	case entry.reservationID == 0:
+		return 0, nil, &ConflictError{"the id was used for a check"}
+	case p.reservations.at(entry.reservationID).keyHash != xxhash.Sum64String(key):
 		return 0, nil, &ConflictError{"the id was reserved under another key"}
 	}
-	p.bring(x, key, now)
-	return no, x, nil
+	p.advanceRecords(entry, key, now)
+	return entryID, entry, nil
 }
 
-// bring advances the records that a reservation touches, each once. Those of
-// one record follow each other.
-func (p *partition) bring(x *hold, key string, now Time) {
-	var last uint32
-	for i := range int(x.count) {
-		t := p.touch(x, i)
-		if t.anchor == last {
+// advanceRecords advances the records that a reservation charges, each once. Charges to
+// the same record are adjacent.
+func (p *partition) advanceRecords(entry *idEntry, key string, now Time) {
+	var lastHandle uint32
+	for i := range int(entry.chargeCount) {
+		c := p.chargeAt(entry, i)
+		if c.handle == lastHandle {
 			continue
 		}
-		last = t.anchor
-		if rec, _, _ := p.recordOf(x, t, key); rec != nil {
+		lastHandle = c.handle
+		if rec, _, _ := p.recordOf(entry, c, key); rec != nil {
 			p.advance(rec, now)
 		}
 	}
 }
 
-// amounts returns the usage that u reports, absent numbers filled in. Progress
-// never goes back.
-func (ls *lease) amounts(u *Usage) (amounts, error) {
+// amounts returns the usage that u reports, with defaults for absent numbers. Progress
+// never decreases.
+func (res *reservation) amounts(u *Usage) (amounts, error) {
 	n := amounts{input: u.InputTokens, cached: max(u.CachedInputTokens, 0), output: u.OutputTokens}
 	if n.input < 0 {
-		n.input = ls.input
+		n.input = res.input
 	}
 	if n.output < 0 {
-		n.output = ls.used.output
+		n.output = res.progress.output
 	}
 	for _, f := range [...]struct {
 		name  string
 		value int64
 	}{{"input_tokens", n.input}, {"output_tokens", n.output}} {
 		if f.value > MaxAmount {
-			return n, &FieldError{Field: f.name, Value: strconv.FormatInt(f.value, 10), Problem: "must be at most 2^53"}
+			return n, numberError(f.name, f.value, "must be at most "+amount.MaxText)
 		}
 	}
 	if n.cached > n.input {
-		return n, &FieldError{Field: "cached_input_tokens", Value: strconv.FormatInt(n.cached, 10), Problem: "must not be more than input_tokens, " + strconv.FormatInt(n.input, 10)}
+		return n, numberError("cached_input_tokens", n.cached, "must not be more than input_tokens, "+strconv.FormatInt(n.input, 10))
 	}
 	if !u.Final {
-		n.input, n.cached, n.output = max(n.input, ls.used.input), max(n.cached, ls.used.cached), max(n.output, ls.used.output)
+		n.input, n.cached, n.output = max(n.input, res.progress.input), max(n.cached, res.progress.cached), max(n.output, res.progress.output)
 	}
 	return n, nil
 }
 
-// target returns what a touch must have charged after usage u with cost v.
-func (p *partition) target(t *touch, u *Usage, v *vector) int64 {
+// target returns what the charge must be after usage u with cost v.
+func (p *partition) target(c *charge, u *Usage, v *vector) int64 {
 	var target int64
-	switch l := p.engine.catalog.limit(t.limit); l.dim {
+	switch l := p.engine.catalog.limit(c.limit); l.dim {
 	case dimRequests, dimConcurrent:
-		return t.charged
-	case dimOwn:
-		cost, ok := ofDimension(u.Costs, l.Dimension)
+		return c.charged
+	case dimCustom:
+		cost, ok := customCost(u.Costs, l.Dimension)
 		if !ok {
-			return t.charged
+			return c.charged
 		}
 		target = cost
 	default:
@@ -149,18 +151,18 @@ func (p *partition) target(t *touch, u *Usage, v *vector) int64 {
 	if u.Final {
 		return target
 	}
-	return max(target, t.charged) // the estimate, or more; never less while it runs
+	return max(target, c.charged) // progress never lowers a charge
 }
 
-// checkOverflow refuses usage that a counter could not hold, before any of it
-// is applied.
-func (p *partition) checkOverflow(x *hold, u *Usage, v *vector) error {
-	for i := range int(x.count) {
-		t := p.touch(x, i)
-		if !t.pinned(x) {
+// checkOverflow returns an error if the count of a window could overflow, before
+// anything is changed.
+func (p *partition) checkOverflow(entry *idEntry, u *Usage, v *vector) error {
+	for i := range int(entry.chargeCount) {
+		c := p.chargeAt(entry, i)
+		if !c.pinsRecord(entry) {
 			continue
 		}
-		rec, pos, ok := p.recordOf(x, t, "")
+		rec, pos, ok := p.recordOf(entry, c, "")
 		if !ok {
 			continue
 		}
@@ -168,153 +170,153 @@ func (p *partition) checkOverflow(x *hold, u *Usage, v *vector) error {
 		if l.Algorithm == TokenBucket {
 			continue
 		}
-		s := *p.slotAt(rec, pos)
-		used := int64(s.lo)
+		b := *p.bucketAt(rec, pos)
+		used := int64(b.lo)
 		if l.Algorithm == SlidingWindow {
 			used = 0
-			if s.lo != 0 {
-				used = p.rings.at(uint32(s.lo)).sum
+			if b.lo != 0 {
+				used = p.rings.at(uint32(b.lo)).sum
 			}
 		}
-		if err := l.holds(used, p.target(t, u, v)-t.charged); err != nil {
+		if err := l.checkRange(used, p.target(c, u, v)-c.charged); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// correct makes touch i of a reservation charge target, as if it had at the time
-// of the reserve. Its record has been brought to now.
-func (p *partition) correct(x *hold, i int, now Time, target int64) {
-	t := p.touch(x, i)
-	delta := target - t.charged
-	if !t.pinned(x) || delta == 0 {
+// correct changes charge i of a reservation to target, as if that had been charged at
+// reserve time. Its record must have been advanced to now.
+func (p *partition) correct(entry *idEntry, i int, now Time, target int64) {
+	c := p.chargeAt(entry, i)
+	delta := target - c.charged
+	if !c.pinsRecord(entry) || delta == 0 {
 		return
 	}
-	rec, pos, ok := p.recordOf(x, t, "")
+	rec, pos, ok := p.recordOf(entry, c, "")
 	if !ok {
 		return
 	}
-	l, s := p.engine.catalog.schema(rec.schema).limits[pos], p.slotAt(rec, pos)
-	t.charged = target
+	l, b := p.engine.catalog.schema(rec.schema).limits[pos], p.bucketAt(rec, pos)
+	c.charged = target
 	switch l.Algorithm {
 	case TokenBucket:
-		if delta < 0 { // what was dropped is given back first
-			back := min(t.dropped, -delta)
-			t.dropped -= back
+		if delta < 0 { // the dropped part is refunded first
+			back := min(c.dropped, -delta)
+			c.dropped -= back
 			delta += back
 		}
-		over := p.correctBucket(l, s, p.line(rec, pos), t.at, delta)
-		t.dropped += over
+		over := p.correctBucket(l, b, p.timelineOf(rec, pos), c.at, delta)
+		c.dropped += over
 		p.stats.overrun(l, over)
 	case SlidingWindow:
-		r := p.ringOf(l, *s, now)
+		r := p.ringOf(l, *b, now)
 		if r == nil && delta > 0 {
-			r = p.ensureRing(l, s, now)
+			r = p.ensureRing(l, b, now)
 		}
-		if r != nil && r.holds(t.at) {
-			r.add(t.at, max(delta, -*r.cell(t.at)))
+		if r != nil && r.contains(c.at) {
+			r.add(c.at, max(delta, -*r.count(c.at)))
 		}
 	case FixedWindow:
 		if delta > 0 {
-			s.lo += uint64(delta) // counted in full, now if its own window has closed
-		} else if s.hi == t.at {
-			s.lo -= min(uint64(-delta), s.lo)
+			b.lo += uint64(delta) // counted in the current window if its own is over
+		} else if b.hi == c.at {
+			b.lo -= min(uint64(-delta), b.lo)
 		}
 	default:
-		s.lo -= min(uint64(-delta), s.lo)
+		b.lo -= min(uint64(-delta), b.lo)
 	}
 }
 
-// correctBucket changes a charge in a bucket's past. It returns the units of an
-// increase that are dropped because a bucket owes at most one capacity.
-func (p *partition) correctBucket(l *limit, s *slot, t *timeline, mark int64, delta int64) (dropped int64) {
-	before := s.level()
+// correctBucket changes an earlier charge to a token bucket by delta units. It returns
+// the units that are dropped because they exceed the maximum debt.
+func (p *partition) correctBucket(l *limit, b *bucket, t *timeline, mark int64, delta int64) (dropped int64) {
+	before := b.level()
 	if delta < 0 {
-		s.setLevel(t.shift(mark, mulWide(-delta, l.window).neg(), before))
+		b.setLevel(t.shift(mark, mulWide(-delta, l.window).neg(), before))
 		return 0
 	}
 	after := t.shift(mark, mulWide(delta, l.window), before)
-	if dropped = l.beyondDebt(delta, before, after); dropped > 0 {
+	if dropped = l.excessDebt(delta, before, after); dropped > 0 {
 		after = t.shift(mark, mulWide(dropped, l.window).neg(), after)
 	}
-	s.setLevel(after)
+	b.setLevel(after)
 	return dropped
 }
 
-// end finishes a reservation: its slots are free and its charges final.
-func (p *partition) end(no uint32, x *hold, status Status, now Time) {
-	if x.status == Held {
-		p.freeSlots(x, now)
-		p.heapRemove(no)
-		p.push(&p.ended, no, now.Mono+rememberEnded)
+// finish ends a reservation: it frees the slots and makes the charges final.
+func (p *partition) finish(entryID uint32, entry *idEntry, status Status, now Time) {
+	if entry.status == Held {
+		p.releaseSlots(entry, now)
+		p.heapRemove(entryID)
+		p.push(&p.ended, entryID, now.Mono+endedRetention)
 	}
-	p.release(x)
-	x.status = status
+	p.finalizeCharges(entry)
+	entry.status = status
 }
 
-// expire ends a lease that ran out: its slots are free, and what stays charged
-// is its input or its progress, until a late settle corrects that.
-func (p *partition) expire(no uint32, now Time) {
-	x := p.holds.at(no)
-	ls := p.leases.at(x.lease)
-	p.bring(x, "", now)
-	p.freeSlots(x, now)
-	var least, seen vector
-	// Both were computed when they came, so neither overflows.
-	_ = ls.rates.cost(amounts{input: ls.input}, &least)
-	_ = ls.rates.cost(ls.used, &seen)
-	for i := range int(x.count) {
-		t := p.touch(x, i)
-		switch dim := p.engine.catalog.limit(t.limit).dim; dim {
-		case dimRequests, dimConcurrent, dimOwn:
+// expire ends a lease: it frees the slots and lowers the charge to the input or the
+// progress, whichever is more. A late settle may still correct that.
+func (p *partition) expire(entryID uint32, now Time) {
+	entry := p.entries.at(entryID)
+	res := p.reservations.at(entry.reservationID)
+	p.advanceRecords(entry, "", now)
+	p.releaseSlots(entry, now)
+	var inputCost, progressCost vector
+	// Both were computed before without an error.
+	_ = res.rates.cost(amounts{input: res.input}, &inputCost)
+	_ = res.rates.cost(res.progress, &progressCost)
+	for i := range int(entry.chargeCount) {
+		c := p.chargeAt(entry, i)
+		switch dim := p.engine.catalog.limit(c.limit).dim; dim {
+		case dimRequests, dimConcurrent, dimCustom:
 		default:
-			if p.closed(x, t) {
-				continue // nothing can be given back, so a late settle starts from all of it
+			if p.windowOver(entry, c) {
+				continue // nothing can be refunded, so a late settle starts from the full charge
 			}
-			p.correct(x, i, now, max(least[dim], seen[dim]))
+			p.correct(entry, i, now, max(inputCost[dim], progressCost[dim]))
 		}
 	}
-	p.heapRemove(no)
-	p.push(&p.ended, no, now.Mono+rememberEnded)
-	x.status = Expired
+	p.heapRemove(entryID)
+	p.push(&p.ended, entryID, now.Mono+endedRetention)
+	entry.status = Expired
 	p.stats.expired++
 }
 
-// closed says whether the fixed window that a touch charged is over.
-func (p *partition) closed(x *hold, t *touch) bool {
-	if !t.pinned(x) {
+// windowOver reports whether the charge belongs to a fixed window that is over.
+func (p *partition) windowOver(entry *idEntry, c *charge) bool {
+	if !c.pinsRecord(entry) {
 		return false
 	}
-	rec, pos, ok := p.recordOf(x, t, "")
+	rec, pos, ok := p.recordOf(entry, c, "")
 	if !ok || p.engine.catalog.schema(rec.schema).limits[pos].Algorithm != FixedWindow {
 		return false
 	}
-	return p.slotAt(rec, pos).hi != t.at
+	return p.bucketAt(rec, pos).hi != c.at
 }
 
-// freeSlots gives back the concurrency slots of a reservation.
-func (p *partition) freeSlots(x *hold, now Time) {
-	for i := range int(x.count) {
-		if p.engine.catalog.limit(p.touch(x, i).limit).dim == dimConcurrent {
-			p.correct(x, i, now, 0)
+// releaseSlots frees the concurrency slots of a reservation.
+func (p *partition) releaseSlots(entry *idEntry, now Time) {
+	for i := range int(entry.chargeCount) {
+		if p.engine.catalog.limit(p.chargeAt(entry, i).limit).dim == dimConcurrent {
+			p.correct(entry, i, now, 0)
 		}
 	}
 }
 
-// release lets go of the records of a reservation, whose charges are now final.
-func (p *partition) release(x *hold) {
-	for i := range int(x.count) {
-		t := p.touch(x, i)
-		if !t.pinned(x) {
+// finalizeCharges makes the charges of a reservation final and unpins its records.
+func (p *partition) finalizeCharges(entry *idEntry) {
+	for i := range int(entry.chargeCount) {
+		c := p.chargeAt(entry, i)
+		if !c.pinsRecord(entry) {
 			continue
 		}
-		rec := p.anchored(t.anchor)
+		rec := p.byHandle(c.handle)
 		rec.pins--
-		l := p.engine.catalog.limit(t.limit)
-		if pos := p.engine.catalog.schema(rec.schema).find(l.slot); pos >= 0 {
+		l := p.engine.catalog.limit(c.limit)
+		if pos := p.engine.catalog.schema(rec.schema).find(l.bucketID); pos >= 0 {
 			if p.engine.catalog.schema(rec.schema).limits[pos].Algorithm == TokenBucket {
-				p.unmark(rec, pos, t.at)
+				p.closeMark(rec, pos, c.at)
 			}
 		}
 	}

@@ -6,29 +6,29 @@ import "math/bits"
 
 const chunkSize = 64
 
-// slab stores values of one type in chunks that never move and are reused
-// lowest first. Numbers start at 1, so that 0 can mean "none". Growth copies
-// nothing but chunk pointers.
+// slab allocates values of one type, identified by ids that start at 1, so that 0 can
+// mean "none". Values never move: growing copies only pointers to chunks. The lowest
+// free id is used first.
 type slab[T any] struct {
 	chunks []*[chunkSize]T
 	used   []uint64 // a bit per value
 	hint   uint32   // no chunk below it has room
-	n      uint32
+	n      uint32   // values in use
 }
 
-func (s *slab[T]) at(no uint32) *T {
-	no--
-	return &s.chunks[no/chunkSize][no%chunkSize]
+func (s *slab[T]) at(id uint32) *T {
+	id--
+	return &s.chunks[id/chunkSize][id%chunkSize]
 }
 
-// has says whether a number is in use.
-func (s *slab[T]) has(no uint32) bool {
-	no--
-	c := int(no / chunkSize)
-	return c < len(s.used) && s.used[c]>>(no%chunkSize)&1 != 0
+// has reports whether id is in use.
+func (s *slab[T]) has(id uint32) bool {
+	id--
+	c := int(id / chunkSize)
+	return c < len(s.used) && s.used[c]>>(id%chunkSize)&1 != 0
 }
 
-// alloc returns the number of a zero value.
+// alloc returns a new zero value and its id.
 func (s *slab[T]) alloc() (uint32, *T) {
 	for int(s.hint) < len(s.used) && s.used[s.hint] == ^uint64(0) {
 		s.hint++
@@ -47,9 +47,9 @@ func (s *slab[T]) alloc() (uint32, *T) {
 	return uint32(c*chunkSize+bit) + 1, &s.chunks[c][bit]
 }
 
-func (s *slab[T]) free(no uint32) {
-	no--
-	c, bit := int(no/chunkSize), no%chunkSize
+func (s *slab[T]) free(id uint32) {
+	id--
+	c, bit := int(id/chunkSize), id%chunkSize
 	var zero T
 	s.chunks[c][bit] = zero
 	s.used[c] &^= 1 << bit
@@ -57,8 +57,8 @@ func (s *slab[T]) free(no uint32) {
 	s.n--
 }
 
-// trim gives empty chunks back to the collector, but for the first: the sweep
-// calls it now and then, so that values that come and go do not allocate.
+// trim frees empty chunks except the first. Only the sweep calls it, so that short-lived
+// values do not allocate and free chunks all the time.
 func (s *slab[T]) trim() {
 	for c := 1; c < len(s.chunks); c++ {
 		if s.used[c] == 0 {
@@ -67,10 +67,10 @@ func (s *slab[T]) trim() {
 	}
 }
 
-// next returns the first number in use after no, or 0. A walk from 0 visits
-// every value that stays.
-func (s *slab[T]) next(no uint32) uint32 {
-	c, bit := int(no/chunkSize), no%chunkSize
+// next returns the next id in use after id, or 0. An iteration from 0 visits every
+// value that is not freed meanwhile.
+func (s *slab[T]) next(id uint32) uint32 {
+	c, bit := int(id/chunkSize), id%chunkSize
 	for ; c < len(s.used); c, bit = c+1, 0 {
 		if rest := s.used[c] >> bit << bit; rest != 0 {
 			return uint32(c*chunkSize+bits.TrailingZeros64(rest)) + 1
@@ -79,14 +79,14 @@ func (s *slab[T]) next(no uint32) uint32 {
 	return 0
 }
 
-// index finds slab numbers by hash: open addressing with linear probing. A
-// cell keeps 32 bits of hash, so growing and deleting touch nothing else.
+// index finds slab ids by hash, with open addressing and linear probing. A cell holds
+// 32 bits of the hash, so that growing and removing do not read the values.
 type index struct {
-	cells []uint64 // hash<<32 | number; 0 = empty; len is a power of two
+	cells []uint64 // hash<<32 | id; 0 = empty; len is a power of two
 	n     int
 }
 
-func (x *index) insert(h, no uint32) {
+func (x *index) insert(h, id uint32) {
 	if x.n >= len(x.cells)*3/4 {
 		old := x.cells
 		x.cells = make([]uint64, max(8, 2*len(old)))
@@ -96,7 +96,7 @@ func (x *index) insert(h, no uint32) {
 			}
 		}
 	}
-	x.place(uint64(h)<<32 | uint64(no))
+	x.place(uint64(h)<<32 | uint64(id))
 	x.n++
 }
 
@@ -109,11 +109,11 @@ func (x *index) place(v uint64) {
 	x.cells[pos] = v
 }
 
-// remove deletes the cell and closes the gap, so that no tombstone is left.
-func (x *index) remove(h, no uint32) {
+// remove deletes a cell and moves later ones back, so that it leaves no tombstone.
+func (x *index) remove(h, id uint32) {
 	mask := uint32(len(x.cells) - 1)
 	pos := h & mask
-	for v := uint64(h)<<32 | uint64(no); x.cells[pos] != v; {
+	for v := uint64(h)<<32 | uint64(id); x.cells[pos] != v; {
 		pos = (pos + 1) & mask
 	}
 	for next := (pos + 1) & mask; x.cells[next] != 0; next = (next + 1) & mask {

@@ -2,20 +2,21 @@
 
 package limiter
 
-// subWindows is how finely a sliding window forgets.
+// subWindows is the number of sub-windows of a sliding window.
 const subWindows = 64
 
-// ring counts a sliding window in sub-windows of 1/64 of its length. The
-// current one and the 64 before it cover every half-open interval of one window
-// that ends now, so their sum never misses an admission; what is older than the
-// window by less than a sub-window still counts.
+// ring counts the usage of a sliding window in sub-windows of 1/64 of its length. The
+// current one and the 64 before it cover every half-open interval of one window that
+// ends now, so their sum includes every admission in it. Usage is released up to one
+// sub-window late.
 type ring struct {
-	head   int64 // the current sub-window: mono / length
+	head   int64 // the current sub-window: mono / length of a sub-window
 	sum    int64 // of counts
 	counts [subWindows + 1]int64
 }
 
-func (r *ring) cell(k int64) *int64 {
+// count returns the count of sub-window k.
+func (r *ring) count(k int64) *int64 {
 	i := k % (subWindows + 1)
 	if i < 0 {
 		i += subWindows + 1
@@ -23,7 +24,7 @@ func (r *ring) cell(k int64) *int64 {
 	return &r.counts[i]
 }
 
-// advance moves on to sub-window k and forgets what is too old.
+// advance makes k the current sub-window and drops those that are too old.
 func (r *ring) advance(k int64) {
 	if k-r.head > subWindows {
 		*r = ring{head: k}
@@ -31,21 +32,21 @@ func (r *ring) advance(k int64) {
 	}
 	for r.head < k {
 		r.head++
-		c := r.cell(r.head)
+		c := r.count(r.head)
 		r.sum -= *c
 		*c = 0
 	}
 }
 
-// holds says whether sub-window k still counts.
-func (r *ring) holds(k int64) bool { return k <= r.head && r.head-k <= subWindows }
+// contains reports whether sub-window k still counts.
+func (r *ring) contains(k int64) bool { return k <= r.head && r.head-k <= subWindows }
 
 func (r *ring) add(k, n int64) {
-	*r.cell(k) += n
+	*r.count(k) += n
 	r.sum += n
 }
 
-// used is the sum of all sub-windows; a nil ring has none.
+// used returns the sum of all sub-windows. r may be nil.
 func (r *ring) used() int64 {
 	if r == nil {
 		return 0
@@ -53,11 +54,11 @@ func (r *ring) used() int64 {
 	return r.sum
 }
 
-// room returns the first sub-window in which cost would fit under limit.
-func (r *ring) room(cost, limit int64) int64 {
+// fitsAt returns the first sub-window in which cost would fit under limit.
+func (r *ring) fitsAt(cost, limit int64) int64 {
 	left := r.sum
 	for k := r.head - subWindows; k <= r.head; k++ {
-		left -= *r.cell(k)
+		left -= *r.count(k)
 		if left <= limit-cost {
 			return k + subWindows + 1
 		}
@@ -65,20 +66,20 @@ func (r *ring) room(cost, limit int64) int64 {
 	return r.head + subWindows + 1
 }
 
-// empty returns the first sub-window in which nothing counts.
-func (r *ring) empty() int64 {
+// emptyAt returns the first sub-window in which nothing would count any more.
+func (r *ring) emptyAt() int64 {
 	for k := r.head; ; k-- {
-		if *r.cell(k) != 0 || r.head-k == subWindows {
+		if *r.count(k) != 0 || r.head-k == subWindows {
 			return k + subWindows + 1
 		}
 	}
 }
 
-// remap moves every count to the sub-window that to gives for it.
+// remap moves the count of every sub-window k to sub-window to(k).
 func (r *ring) remap(head int64, to func(k int64) int64) {
 	next := ring{head: head}
 	for k := r.head - subWindows; k <= r.head; k++ {
-		if n := *r.cell(k); n != 0 && next.holds(to(k)) {
+		if n := *r.count(k); n != 0 && next.contains(to(k)) {
 			next.add(to(k), n)
 		}
 	}

@@ -6,64 +6,65 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// snapshotMagic begins every snapshot; its last byte is the version.
+// snapshotMagic begins every snapshot. Its last byte is the version.
 const snapshotMagic = "brs\x03"
 
-// Snapshot appends the state of a partition to buf. Times are written as ages
-// relative to now, since no two nodes share a monotonic clock; only the end of a
-// calendar window, which all clocks agree on, is written as what it is.
+// Snapshot appends the state of a partition to buf and returns the extended buffer.
+// Times are relative to now, because monotonic clocks differ between nodes. Only the
+// end of a fixed window is an absolute wall time.
 func (e *Engine) Snapshot(now Time, partition int, buf []byte) []byte {
-	c := &e.cells[partition]
-	c.Lock()
-	defer c.Unlock()
-	return c.snapshot(c.tick(now), buf)
+	s := &e.shards[partition]
+	s.Lock()
+	defer s.Unlock()
+	return s.snapshot(s.tick(now), buf)
 }
 
-// snapshotter numbers what the snapshot refers to.
+// snapshotter writes a snapshot. Limits, tiers and records are numbered in the order
+// in which they are written.
 type snapshotter struct {
 	encoder
 	p       *partition
 	now     Time
-	limits  map[uint32]int // limit id -> number in the snapshot
+	limits  map[uint32]int // id -> number in the snapshot
 	tiers   map[uint32]int
-	records map[uint32]int // record -> number in the snapshot, from 1
+	records map[uint32]int // id -> number in the snapshot, from 1
 }
 
 func (p *partition) snapshot(now Time, buf []byte) []byte {
 	s := &snapshotter{encoder: encoder{buf}, p: p, now: now, limits: map[uint32]int{}, tiers: map[uint32]int{}, records: map[uint32]int{}}
 	start := len(buf)
 	s.buf = append(s.buf, snapshotMagic...)
-	order := p.holdOrder()
+	order := p.entryOrder()
 	s.definitions(order)
 	s.uint(uint64(p.records.n))
-	for no := p.records.next(0); no != 0; no = p.records.next(no) {
-		s.records[no] = len(s.records) + 1
-		p.advance(p.records.at(no), now)
-		s.record(p.records.at(no))
+	for id := p.records.next(0); id != 0; id = p.records.next(id) {
+		s.records[id] = len(s.records) + 1
+		p.advance(p.records.at(id), now)
+		s.record(p.records.at(id))
 	}
 	s.uint(uint64(len(order)))
-	for _, no := range order {
-		s.hold(p.holds.at(no))
+	for _, id := range order {
+		s.entry(p.entries.at(id))
 	}
 	s.fixed(xxhash.Sum64(s.buf[start:]))
 	return s.buf
 }
 
-// holdOrder lists the holds that have an id: those to forget in the order of their queues, then
-// the live ones.
-func (p *partition) holdOrder() []uint32 {
-	order := make([]uint32, 0, p.holds.n)
-	for _, q := range [...]fifo{p.checks, p.ended} {
-		for no := q.head; no != 0; no = p.holds.at(no).next {
-			if !p.holds.at(no).vacant() {
-				order = append(order, no)
+// entryOrder lists the entries except tombstones: those in queues in their order, then
+// those of live reservations.
+func (p *partition) entryOrder() []uint32 {
+	order := make([]uint32, 0, p.entries.n)
+	for _, q := range [...]idQueue{p.checks, p.ended} {
+		for entryID := q.head; entryID != 0; entryID = p.entries.at(entryID).next {
+			if !p.entries.at(entryID).isTombstone() {
+				order = append(order, entryID)
 			}
 		}
 	}
-	return append(order, p.live...)
+	return append(order, p.leaseHeap...)
 }
 
-// definitions writes every limit and tier that records and holds refer to.
+// definitions writes every limit and tier that records and entries refer to.
 func (s *snapshotter) definitions(order []uint32) {
 	var limits []*limit
 	use := func(l *limit) {
@@ -74,19 +75,19 @@ func (s *snapshotter) definitions(order []uint32) {
 	}
 	var tiers []string
 	cat := s.p.engine.catalog
-	for no := s.p.records.next(0); no != 0; no = s.p.records.next(no) {
-		for _, l := range cat.schema(s.p.records.at(no).schema).limits {
+	for id := s.p.records.next(0); id != 0; id = s.p.records.next(id) {
+		for _, l := range cat.schema(s.p.records.at(id).schema).limits {
 			use(l)
 		}
 	}
-	for _, no := range order {
-		x := s.p.holds.at(no)
-		if _, ok := s.tiers[x.tier]; !ok {
-			s.tiers[x.tier] = len(tiers)
-			tiers = append(tiers, cat.tierName(x.tier))
+	for _, id := range order {
+		entry := s.p.entries.at(id)
+		if _, ok := s.tiers[entry.tier]; !ok {
+			s.tiers[entry.tier] = len(tiers)
+			tiers = append(tiers, cat.tierName(entry.tier))
 		}
-		for i := range int(x.count) {
-			use(cat.limit(s.p.touch(x, i).limit))
+		for i := range int(entry.chargeCount) {
+			use(cat.limit(s.p.chargeAt(entry, i).limit))
 		}
 	}
 	s.uint(uint64(len(limits)))
@@ -116,7 +117,7 @@ func (s *snapshotter) limit(l *Limit) {
 	s.bool(l.Degrade)
 	s.uint(uint64(l.Unreachable))
 	s.bool(l.Closed)
-	s.int(l.Whole)
+	s.int(l.FullCapacity)
 }
 
 func (s *snapshotter) record(rec *record) {
@@ -127,23 +128,23 @@ func (s *snapshotter) record(rec *record) {
 	s.uint(uint64(len(limits)))
 	for i, l := range limits {
 		s.uint(uint64(s.limits[l.id]))
-		v := *s.p.slotAt(rec, i)
+		b := *s.p.bucketAt(rec, i)
 		switch l.Algorithm {
 		case TokenBucket:
-			s.wide(v.level())
-			s.timeline(s.p.line(rec, i))
+			s.wide(b.level())
+			s.timeline(s.p.timelineOf(rec, i))
 		case SlidingWindow:
-			s.ring(l, s.p.ringOf(l, v, s.now))
+			s.ring(l, s.p.ringOf(l, b, s.now))
 		case FixedWindow, counter:
-			s.int(v.hi)
-			s.int(int64(v.lo))
+			s.int(b.hi)
+			s.int(int64(b.lo))
 		default:
-			s.int(int64(v.lo))
+			s.int(int64(b.lo))
 		}
 	}
 }
 
-// age is how long ago sub-window k ended; 0 for the current one.
+// age returns how long ago sub-window k ended, or 0 for the current one.
 func (s *snapshotter) age(l *limit, k int64) int64 {
 	return max(0, s.now.Mono-((k+1)*l.sub-1))
 }
@@ -161,7 +162,7 @@ func (s *snapshotter) ring(l *limit, r *ring) {
 	}
 	s.uint(n)
 	for k := r.head - subWindows; k <= r.head; k++ {
-		if c := *r.cell(k); c != 0 {
+		if c := *r.count(k); c != 0 {
 			s.int(s.age(l, k))
 			s.int(c)
 		}
@@ -191,64 +192,64 @@ func (s *snapshotter) timeline(t *timeline) {
 	}
 }
 
-func (s *snapshotter) hold(x *hold) {
-	s.fixed(x.id[0])
-	s.fixed(x.id[1])
-	s.fixed(x.body)
-	s.int(x.due - s.now.Mono)
-	s.uint(uint64(x.outcome))
-	s.uint(uint64(x.status))
-	s.int(int64(x.binding))
-	s.uint(uint64(s.tiers[x.tier]))
-	s.fixed(x.version)
-	s.int(x.granted)
-	if s.bool(x.lease != 0); x.lease != 0 {
-		s.lease(s.p.leases.at(x.lease))
+func (s *snapshotter) entry(entry *idEntry) {
+	s.fixed(entry.id[0])
+	s.fixed(entry.id[1])
+	s.fixed(entry.body)
+	s.int(entry.due - s.now.Mono)
+	s.uint(uint64(entry.outcome))
+	s.uint(uint64(entry.status))
+	s.int(int64(entry.binding))
+	s.uint(uint64(s.tiers[entry.tier]))
+	s.fixed(entry.version)
+	s.int(entry.granted)
+	if s.bool(entry.reservationID != 0); entry.reservationID != 0 {
+		s.reservation(s.p.reservations.at(entry.reservationID))
 	}
-	s.uint(uint64(x.count))
-	for i := range int(x.count) {
-		s.touch(x, s.p.touch(x, i))
+	s.uint(uint64(entry.chargeCount))
+	for i := range int(entry.chargeCount) {
+		s.charge(entry, s.p.chargeAt(entry, i))
 	}
 }
 
-func (s *snapshotter) lease(ls *lease) {
-	s.fixed(ls.key)
-	s.fixed(ls.final)
-	s.bool(ls.rates.Priced)
-	for _, n := range [...]int64{ls.ttl, ls.input, ls.used.input, ls.used.cached, ls.used.output} {
+func (s *snapshotter) reservation(res *reservation) {
+	s.fixed(res.keyHash)
+	s.fixed(res.finalDigest)
+	s.bool(res.rates.Priced)
+	for _, n := range [...]int64{res.ttl, res.input, res.progress.input, res.progress.cached, res.progress.output} {
 		s.int(n)
 	}
-	for _, n := range ls.rates.numbers() {
+	for _, n := range res.rates.numbers() {
 		s.int(*n)
 	}
 }
 
-// numbers lists the fields of the rates.
+// numbers lists the numeric fields of the rates.
 func (r *Rates) numbers() [6]*int64 {
 	return [...]*int64{&r.InputPrice, &r.CachedInputPrice, &r.OutputPrice, &r.Weights.Input, &r.Weights.CachedInput, &r.Weights.Output}
 }
 
-// touch writes a charge. Where it went only matters while it may change.
-func (s *snapshotter) touch(x *hold, t *touch) {
-	s.uint(uint64(s.limits[t.limit]))
-	s.uint(uint64(t.end))
-	s.bool(t.exceeded)
-	for _, n := range [...]int64{t.estimate, t.charged, t.dropped, t.remaining, t.reset} {
+// charge writes a charge. Its period is needed only while the charge may change.
+func (s *snapshotter) charge(entry *idEntry, c *charge) {
+	s.uint(uint64(s.limits[c.limit]))
+	s.uint(uint64(c.scopeEnd))
+	s.bool(c.exceeded)
+	for _, n := range [...]int64{c.estimate, c.charged, c.dropped, c.remaining, c.reset} {
 		s.int(n)
 	}
-	at := 0 // in the order of records; 0 if there is none, or no more
-	if s.p.anchored(t.anchor) != nil {
-		at = s.records[*s.p.anchors.at(t.anchor)]
+	recordNumber := 0 // 0 if there is no record
+	if s.p.byHandle(c.handle) != nil {
+		recordNumber = s.records[*s.p.handles.at(c.handle)]
 	}
-	s.uint(uint64(at))
-	if !t.pinned(x) {
+	s.uint(uint64(recordNumber))
+	if !c.pinsRecord(entry) {
 		return
 	}
-	when := t.at
-	if rec, pos, ok := s.p.recordOf(x, t, ""); ok {
+	at := c.at
+	if rec, pos, ok := s.p.recordOf(entry, c, ""); ok {
 		if l := s.p.engine.catalog.schema(rec.schema).limits[pos]; l.Algorithm == SlidingWindow {
-			when = s.age(l, when)
+			at = s.age(l, at)
 		}
 	}
-	s.int(when)
+	s.int(at)
 }

@@ -15,14 +15,14 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// That a restart changes no later answer is shown by the properties of
-// property_test.go, which restart at random. Here is what they leave out.
+// The properties in property_test.go restart at random and show that a restart changes
+// no later decision. The tests in this file check the rest.
 
 // busy fills a partition with all kinds of state, under one root.
 func busy(n *node) *limiter.Plan {
 	limits := append(tokenLimits(), limiter.Limit{Name: "preview", Dimension: limiter.Requests, Algorithm: limiter.FixedWindow, Amount: 50, Calendar: limiter.Week, Zone: zone("Europe/Berlin"), Shadow: true},
 		limiter.Limit{Name: "images", Dimension: "images", Algorithm: limiter.SlidingWindow, Amount: 50, Window: time.Minute, Closed: true},
-		limiter.Limit{Name: "videos", Dimension: "videos", Algorithm: limiter.TokenBucket, Amount: 50, Window: time.Minute, Whole: 150, Degrade: true, Unreachable: limiter.Open})
+		limiter.Limit{Name: "videos", Dimension: "videos", Algorithm: limiter.TokenBucket, Amount: 50, Window: time.Minute, FullCapacity: 150, Degrade: true, Unreachable: limiter.Open})
 	set := mustSet(n.t, n.catalog, limits...)
 	p := plan("acme/alice", set, set)
 	p.Levels[1].Model = mustSet(n.t, n.catalog, bucketOf(77, 0))
@@ -36,13 +36,13 @@ func busy(n *node) *limiter.Plan {
 		n.check(noon, &limiter.Request{Key: key, Model: "m", Plan: r.Plan, Requests: 1, InputTokens: 7, ID: fmt.Sprint("c", i)})
 		switch i {
 		case 0:
-			n.settle(noon.At(time.Second), limiter.Usage{Key: key, ID: r.ID, InputTokens: 8, OutputTokens: 2, Final: true})
+			n.settle(noon.Add(time.Second), limiter.Usage{Key: key, ID: r.ID, InputTokens: 8, OutputTokens: 2, Final: true})
 		case 1:
-			n.settle(noon.At(time.Second), limiter.Usage{Key: key, ID: r.ID, InputTokens: 20, OutputTokens: 3})
+			n.settle(noon.Add(time.Second), limiter.Usage{Key: key, ID: r.ID, InputTokens: 20, OutputTokens: 3})
 		}
 	}
-	n.count(noon, limiter.Count{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Limit: 5, Hits: 7, ID: "hits"})
-	n.count(noon, limiter.Count{Key: "acme/alice", Window: limiter.Window{Unit: limiter.UnitDay}, Limit: 5, Hits: 3})
+	n.count(noon, limiter.CountRequest{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Limit: 5, Hits: 7, ID: "hits"})
+	n.count(noon, limiter.CountRequest{Key: "acme/alice", Window: limiter.Window{Unit: limiter.UnitDay}, Limit: 5, Hits: 3})
 	return p
 }
 
@@ -54,14 +54,14 @@ func restored(t testing.TB, now limiter.Time, data []byte) (*node, error) {
 func TestSnapshotHoldsEverything(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	busy(n)
-	now := noon.At(2 * time.Second)
+	now := noon.Add(2 * time.Second)
 	part := limiter.PartitionOf("acme")
 	data := n.Snapshot(now, part, nil)
 	again, err := restored(t, now, data)
 	if err != nil {
 		t.Fatalf("Restore = %v, want no error", err)
 	}
-	if got := again.Snapshot(now, part, nil); len(got) != len(data) { // records may come in another order
+	if got := again.Snapshot(now, part, nil); len(got) != len(data) { // the order of records may differ
 		t.Errorf("the snapshot of a restored partition has %d bytes, want %d", len(got), len(data))
 	}
 	was, is := n.Stats(), again.Stats()
@@ -73,8 +73,8 @@ func TestSnapshotHoldsEverything(t *testing.T) {
 	}
 }
 
-// TestAgesShiftWithTime: what was 2 s old when it was written is 12 s old when it
-// is restored after 10 s of downtime, whatever the clocks read.
+// TestAgesShiftWithTime checks that state which was 2 s old in a snapshot is 12 s old
+// after 10 s of downtime, whatever the clocks read.
 func TestAgesShiftWithTime(t *testing.T) {
 	limits := []limiter.Limit{
 		bucketOf(600, 1000),
@@ -84,32 +84,32 @@ func TestAgesShiftWithTime(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	p := n.plan("acme", limits...)
 	n.reserve(noon, &limiter.Request{Key: "acme", ID: "r", Plan: p, OutputTokens: 300})
-	data := n.Snapshot(noon.At(2*time.Second), limiter.PartitionOf("acme"), nil)
+	data := n.Snapshot(noon.Add(2*time.Second), limiter.PartitionOf("acme"), nil)
 
 	other := newNode(t, limiter.Options{})
 	up := limiter.Time{Mono: 5e9, Wall: noon.Wall + int64(12*time.Second)} // another machine, booted 5 s ago
-	if err := other.Restore(up.At(-10*time.Second), limiter.PartitionOf("acme"), data, time.LoadLocation); err != nil {
+	if err := other.Restore(up.Add(-10*time.Second), limiter.PartitionOf("acme"), data, time.LoadLocation); err != nil {
 		t.Fatalf("Restore = %v, want no error", err)
 	}
 	look := &limiter.Request{Key: "acme", Plan: other.plan("acme", limits...)}
 	wantUsed(t, "12 s after the charge", other.peek(up, look), 0, 300-120)
-	wantUsed(t, "a lease of 30 s after 12 s", other.peek(up.At(18*time.Second-1), look), 1, 1)
-	wantUsed(t, "a lease of 30 s after 30 s", other.peek(up.At(18*time.Second), look), 1, 0)
-	d := other.settle(up.At(19*time.Second), limiter.Usage{Key: "acme", ID: "r", OutputTokens: 40, Final: true})
+	wantUsed(t, "a lease of 30 s after 12 s", other.peek(up.Add(18*time.Second-1), look), 1, 1)
+	wantUsed(t, "a lease of 30 s after 30 s", other.peek(up.Add(18*time.Second), look), 1, 0)
+	d := other.settle(up.Add(19*time.Second), limiter.Usage{Key: "acme", ID: "r", OutputTokens: 40, Final: true})
 	wantUsed(t, "a late settle", d, 0, 0)
 	wantUsed(t, "a sliding window", d, 2, 40)
-	wantUsed(t, "less than a window after the charge", other.peek(up.At(47*time.Second), look), 2, 40)
-	wantUsed(t, "a window and two 64ths after the charge", other.peek(up.At(50*time.Second), look), 2, 0)
+	wantUsed(t, "less than a window after the charge", other.peek(up.Add(47*time.Second), look), 2, 40)
+	wantUsed(t, "a window and two 64ths after the charge", other.peek(up.Add(50*time.Second), look), 2, 0)
 }
 
 func TestRestoreReplacesThePartition(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	empty := n.Snapshot(noon, limiter.PartitionOf("acme"), nil)
 	p := busy(n)
-	if err := n.Restore(noon.At(time.Second), limiter.PartitionOf("acme"), empty, time.LoadLocation); err != nil {
+	if err := n.Restore(noon.Add(time.Second), limiter.PartitionOf("acme"), empty, time.LoadLocation); err != nil {
 		t.Fatalf("Restore of an empty partition = %v, want no error", err)
 	}
-	for i, s := range n.peek(noon.At(time.Second), &limiter.Request{Key: "acme/alice", Model: "m", Plan: p}).Limits {
+	for i, s := range n.peek(noon.Add(time.Second), &limiter.Request{Key: "acme/alice", Model: "m", Plan: p}).Limits {
 		if used(s) != 0 {
 			t.Errorf("limit %d: used = %d after an empty restore, want 0", i, used(s))
 		}
@@ -119,42 +119,44 @@ func TestRestoreReplacesThePartition(t *testing.T) {
 	}
 }
 
-// TestDamagedSnapshotChangesNothing cuts and flips every byte.
+// TestDamagedSnapshotChangesNothing cuts a snapshot at every byte and flips bits of
+// every byte.
 func TestDamagedSnapshotChangesNothing(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	busy(n)
-	now := noon.At(2 * time.Second)
+	now := noon.Add(2 * time.Second)
 	part := limiter.PartitionOf("acme")
 	data := n.Snapshot(now, part, nil)
-	refused := func(what string, damaged []byte) {
+	rejected := func(what string, damaged []byte) {
 		t.Helper()
 		if err := n.Restore(now, part, damaged, time.LoadLocation); err == nil {
 			t.Fatalf("Restore of %s = nil, want an error", what)
 		}
 	}
 	for i := range data {
-		refused(fmt.Sprintf("the first %d bytes", i), data[:i])
+		rejected(fmt.Sprintf("the first %d bytes", i), data[:i])
 		flipped := bytes.Clone(data)
 		flipped[i] ^= 0x40
-		refused(fmt.Sprintf("a flipped byte %d", i), flipped)
+		rejected(fmt.Sprintf("a flipped byte %d", i), flipped)
 	}
-	refused("more than all", append(bytes.Clone(data), 0))
+	rejected("more than all", append(bytes.Clone(data), 0))
 	if got := n.Snapshot(now, part, nil); !bytes.Equal(got, data) {
-		t.Error("a refused Restore changed the partition")
+		t.Error("a failed Restore changed the partition")
 	}
 	if err := n.Restore(now, part+1, data, time.LoadLocation); err == nil {
 		t.Error("Restore into another partition = nil, want an error")
 	}
-	noZones := func(string) (*time.Location, error) { return nil, fmt.Errorf("no zones here") }
+	noZones := func(string) (*time.Location, error) { return nil, fmt.Errorf("no zones") }
 	if err := n.Restore(now, part, data, noZones); err == nil || !strings.Contains(err.Error(), "Europe/Berlin") {
 		t.Errorf("Restore without zones = %v, want an error that names Europe/Berlin", err)
 	}
 }
 
-// FuzzRestore changes snapshots behind a good checksum: none may panic, take
-// much memory, or, when refused, change anything. What is accepted must work.
+// FuzzRestore changes snapshots and corrects their checksum. Restore must not panic or
+// use much memory, and must change nothing if it returns an error. State that it
+// accepts must work.
 func FuzzRestore(f *testing.F) {
-	now, part := noon.At(2*time.Second), limiter.PartitionOf("acme")
+	now, part := noon.Add(2*time.Second), limiter.PartitionOf("acme")
 	seed := newNode(f, limiter.Options{})
 	f.Add(seed.Snapshot(now, part, nil))
 	busy(seed)
@@ -175,9 +177,9 @@ func FuzzRestore(f *testing.F) {
 			return
 		}
 		var d limiter.Decision
-		var c limiter.Counted
+		var c limiter.CountResult
 		for i, later := range []time.Duration{0, time.Second, time.Hour} {
-			at := now.At(later)
+			at := now.Add(later)
 			r := &limiter.Request{Key: "acme/alice", Model: "m", Plan: p, Requests: 1, InputTokens: 9, ID: fmt.Sprint("f", i)}
 			n.Peek(at, r, &d)
 			_ = n.Reserve(at, r, &d)
@@ -186,9 +188,9 @@ func FuzzRestore(f *testing.F) {
 				_ = n.Cancel(at, r.Key, id, &d)
 			}
 			for _, id := range []string{"", "hits", r.ID, "more hits"} {
-				q := &limiter.Count{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Hits: 7, ID: id, GiveBack: i == 1}
+				q := &limiter.CountRequest{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Hits: 7, ID: id, GiveBack: i == 1}
 				if _ = n.Count(at, q, &c); c.Used < 0 {
-					t.Fatalf("Count(%+v) = %+v, want no less than nothing used", q, c)
+					t.Fatalf("Count(%+v) = %+v, want at least 0 used", q, c)
 				}
 			}
 			n.Sweep(at, 10)

@@ -7,26 +7,27 @@ import (
 	"time"
 )
 
-// sweepStep bounds the records visited under one lock.
+// sweepStep is the most records visited under one lock.
 const sweepStep = 64
 
-// sweepAge is how long a record stays after its last use, so that a key in use
-// is not made anew all the time.
+// sweepAge is how long an unused record is kept, so that a key in use is not removed
+// and created all the time. In nanoseconds.
 const sweepAge = int64(10 * time.Second)
 
-// Sweep visits up to n records, forgets those that hold nothing, and ends
-// leases and memories that are due. It takes one partition's lock at a time, for
-// a few microseconds, and goes on where it stopped. One call at a time.
+// Sweep visits up to n records and removes those without usage. It also ends expired
+// leases and forgets request ids after their retention. Each call continues where the
+// last one stopped and holds one partition's lock at a time, for a few microseconds.
+// Calls of Sweep must not overlap.
 func (e *Engine) Sweep(now Time, n int) (removed int) {
 	for n > 0 {
-		c := &e.cells[e.sweeping]
-		c.Lock()
-		visited, gone, done := c.sweep(now, min(n, sweepStep))
-		c.Unlock()
-		removed += gone
+		s := &e.shards[e.sweepPartition]
+		s.Lock()
+		visited, swept, done := s.sweep(now, min(n, sweepStep))
+		s.Unlock()
+		removed += swept
 		n -= max(visited, 1)
 		if done {
-			e.sweeping = (e.sweeping + 1) % Partitions
+			e.sweepPartition = (e.sweepPartition + 1) % Partitions
 		}
 	}
 	return removed
@@ -35,36 +36,36 @@ func (e *Engine) Sweep(now Time, n int) (removed int) {
 func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 	now = p.tick(now)
 	for ; visited < n; visited++ {
-		if p.swept = p.records.next(p.swept); p.swept == 0 {
-			p.slots.trim()
-			p.anchors.trim()
+		if p.sweptRecord = p.records.next(p.sweptRecord); p.sweptRecord == 0 {
+			p.bucketBlocks.trim()
+			p.handles.trim()
 			p.names.trim()
 			p.rings.trim()
-			p.holds.trim()
-			p.leases.trim()
-			p.touches.trim()
+			p.entries.trim()
+			p.reservations.trim()
+			p.charges.trim()
 			return visited, removed, true
 		}
-		rec := p.records.at(p.swept)
-		if rec.pins > 0 || now.Mono-rec.last < sweepAge {
+		rec := p.records.at(p.sweptRecord)
+		if rec.pins > 0 || now.Mono-rec.advancedAt < sweepAge {
 			continue
 		}
-		if use, _ := p.use(rec, now); use == 0 {
-			p.remove(p.swept)
+		if share, _ := p.usedShare(rec, now); share == 0 {
+			p.remove(p.sweptRecord)
 			removed++
 		}
 	}
 	return visited, removed, false
 }
 
-// counters are a partition's share of Stats.
-type counters struct {
+// partitionStats are the counters of one partition.
+type partitionStats struct {
 	expired, forgotten, tableFull int64
 	evicted                       [evictionReasons]int64
 	overruns                      map[Dimension]int64
 }
 
-func (c *counters) overrun(l *limit, units int64) {
+func (c *partitionStats) overrun(l *limit, units int64) {
 	if units == 0 {
 		return
 	}
@@ -74,37 +75,38 @@ func (c *counters) overrun(l *limit, units int64) {
 	c.overruns[l.Dimension] = satAdd(c.overruns[l.Dimension], units)
 }
 
-// Stats is a sum over all partitions.
+// Stats are sums over all partitions. The int64 fields only ever grow.
 type Stats struct {
-	Keys         int   // records: a key at one level, or with one model
-	Reservations int   // live
-	IDs          int   // remembered, live reservations included
-	Expired      int64 // leases that ran out
-	Forgotten    int64 // ids dropped before their time, for want of room
-	Evicted      [evictionReasons]int64
-	TableFull    int64 // calls denied for want of room
-	// Overrun is what settles and forced calls were beyond the debt that a bucket
-	// may carry: it was served and is not charged. In units, by dimension.
+	Keys         int                    // records: one for each level of a key, and for each model with its own limits
+	Reservations int                    // live reservations
+	IDs          int                    // remembered request ids, including those of live reservations
+	Expired      int64                  // leases that expired
+	Forgotten    int64                  // request ids forgotten before their time, for lack of room
+	Evicted      [evictionReasons]int64 // records evicted, by [EvictionReason]
+	TableFull    int64                  // requests denied for lack of room
+	// Overrun is usage that was not charged because it exceeded the maximum debt of a
+	// token bucket, in units by dimension.
 	Overrun map[Dimension]int64
 }
 
-// Stats takes one lock at a time; the sum is not of one instant.
+// Stats returns statistics of the engine. It locks one partition at a time, so the
+// sums are not of one instant.
 func (e *Engine) Stats() Stats {
 	s := Stats{Overrun: map[Dimension]int64{}}
-	for i := range e.cells {
-		c := &e.cells[i]
-		c.Lock()
-		s.Keys += int(c.records.n)
-		s.Reservations += len(c.live)
-		s.IDs += int(c.holds.n)
-		s.Expired += c.stats.expired
-		s.Forgotten += c.stats.forgotten
-		s.TableFull += c.stats.tableFull
-		for r, n := range c.stats.evicted {
+	for i := range e.shards {
+		shard := &e.shards[i]
+		shard.Lock()
+		s.Keys += int(shard.records.n)
+		s.Reservations += len(shard.leaseHeap)
+		s.IDs += int(shard.entries.n)
+		s.Expired += shard.stats.expired
+		s.Forgotten += shard.stats.forgotten
+		s.TableFull += shard.stats.tableFull
+		for r, n := range shard.stats.evicted {
 			s.Evicted[r] += n
 		}
-		over := maps.Clone(c.stats.overruns)
-		c.Unlock()
+		over := maps.Clone(shard.stats.overruns)
+		shard.Unlock()
 		for d, n := range over {
 			s.Overrun[d] = satAdd(s.Overrun[d], n)
 		}

@@ -2,31 +2,31 @@
 
 package limiter
 
-// A timeline lets an open reservation change what it charged to a token
-// bucket in the past, exactly: whatever the order of settles, and however
-// often the bucket was full in between, the level becomes the one that
-// charging the real usage at reserve time would have left.
+// A timeline lets an open reservation change an earlier charge to a token bucket
+// exactly. Whatever the order of settles, and however often the bucket was full in
+// between, the level becomes what charging the real usage at reserve time would have
+// left.
 //
-// A bucket's used level is a queue's workload: charges raise it, refill drains
-// it, and refill that finds it empty is wasted. Let z = used - waste, the level
-// without the floor at zero. Lindley's recursion says that after time t
+// The used level behaves like the workload of a queue: charges raise it, refill drains
+// it, and refill of an empty level is wasted. Let z = used - waste, the level without
+// the floor at zero. By Lindley's recursion, at time t
 //
 //	waste(t) = max(0, -lowest z up to t)
 //
-// and changing a charge at time s by d moves z by d from s on, and nothing
-// else. So a timeline keeps the lowest z of each segment between two marks,
-// a mark being the moment of a reservation's charge; a change adds d to
-// all segments from the mark on and derives waste and used anew.
+// and changing a charge at time s by d adds d to z from s on, and changes nothing else.
+// The timeline therefore has a mark at each charge of an open reservation and keeps
+// the lowest z of each segment between two marks. A change adds d to all segments from
+// its mark on and computes waste and used again.
 //
-// Segments are kept in blocks of eight with a pending addition each, so a
-// change costs eight steps and one per block. A mark that is no longer needed
-// is dead; a block of dead marks is folded into the one before.
+// Segments are stored in blocks of eight with a pending addition each, so that a change
+// takes eight steps and one per block. A removed mark is dead until all marks of its
+// block are; then the block is merged into the one before.
 type timeline struct {
 	blocks []block
-	base   wide // lowest z before the first block's first mark
-	waste  wide // refill that found the bucket empty, since the timeline began
-	next   int64
-	live   int
+	base   wide  // lowest z before the first block's first mark
+	waste  wide  // refill wasted since the timeline was reset
+	next   int64 // the next mark
+	live   int   // marks that are not dead
 }
 
 const blockSize = 8
@@ -40,14 +40,13 @@ type block struct {
 	lowest  wide // of low, pending included
 }
 
-// begin makes t the empty timeline of a bucket.
-func (t *timeline) begin() {
+// reset makes t the empty timeline of a bucket.
+func (t *timeline) reset() {
 	*t = timeline{blocks: t.blocks[:0], base: maxWide}
 }
 
-// note records the level before it may rise: call it after refill and before
-// any charge.
-func (t *timeline) note(used wide) {
+// observe records the current level. It must be called after refill and before a charge.
+func (t *timeline) observe(used wide) {
 	z := used.sub(t.waste)
 	if len(t.blocks) == 0 {
 		t.base = minWide(t.base, z)
@@ -56,7 +55,7 @@ func (t *timeline) note(used wide) {
 	t.blocks[len(t.blocks)-1].lower(z)
 }
 
-// lower records z in the last segment of the block.
+// lower lowers the last segment of the block to z.
 func (b *block) lower(z wide) {
 	last := &b.low[b.n-1]
 	if last.hi == maxWide.hi || z.sub(b.pending).less(*last) {
@@ -65,7 +64,7 @@ func (b *block) lower(z wide) {
 	b.lowest = minWide(b.lowest, z)
 }
 
-// drain lowers used by refill and keeps count of what was wasted.
+// drain lowers used by refill and adds what is wasted to t.waste.
 func (t *timeline) drain(used, refill wide) wide {
 	if used.less(refill) {
 		t.waste = t.waste.add(refill.sub(used))
@@ -73,13 +72,13 @@ func (t *timeline) drain(used, refill wide) wide {
 	} else {
 		used = used.sub(refill)
 	}
-	t.note(used)
+	t.observe(used)
 	return used
 }
 
-// open returns the mark of a charge that comes now, on top of used.
-func (t *timeline) open(used wide) int64 {
-	t.note(used)
+// addMark returns the mark of a charge that is about to be made at level used.
+func (t *timeline) addMark(used wide) int64 {
+	t.observe(used)
 	seq := t.next / blockSize
 	if n := len(t.blocks); n == 0 || t.blocks[n-1].seq != seq {
 		t.blocks = append(t.blocks, block{seq: seq, lowest: maxWide})
@@ -92,9 +91,9 @@ func (t *timeline) open(used wide) int64 {
 	return t.next - 1
 }
 
-// shift changes the charge at mark by delta and returns the new used level.
+// shift changes the charge at mark by delta and returns the new level.
 func (t *timeline) shift(mark int64, delta, used wide) wide {
-	t.note(used)
+	t.observe(used)
 	i := t.find(mark)
 	b := &t.blocks[i]
 	b.lowest = maxWide
@@ -121,8 +120,8 @@ func (t *timeline) shift(mark int64, delta, used wide) wide {
 	return z.add(t.waste)
 }
 
-// drop forgets a mark: its charge is final.
-func (t *timeline) drop(mark int64) {
+// removeMark removes the mark of a charge that is final.
+func (t *timeline) removeMark(mark int64) {
 	t.live--
 	i := t.find(mark)
 	b := &t.blocks[i]
@@ -155,7 +154,7 @@ func (t *timeline) find(mark int64) int {
 	return lo
 }
 
-// rescale replaces every level by f of it, when the unit of the bucket changes.
+// rescale applies f to every level, when the window of the bucket changes.
 func (t *timeline) rescale(f func(wide) wide) {
 	if t.base.hi != maxWide.hi {
 		t.base = f(t.base)

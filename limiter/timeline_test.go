@@ -9,11 +9,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-// replay is a bucket as its log of charges: whatever is asked is computed from
-// the beginning.
-type replay struct{ log []logged }
+// replay is a model of a bucket that replays the log of its charges.
+type replay struct{ log []loggedCharge }
 
-type logged struct{ at, charge int64 }
+type loggedCharge struct{ at, charge int64 }
 
 func (r *replay) used(now, rate int64) int64 {
 	var used, last int64
@@ -29,8 +28,8 @@ func toBig(w wide) *big.Int {
 	return b.Add(b, new(big.Int).SetUint64(w.lo))
 }
 
-// TestTimelineIsReplay opens, changes and drops up to hundreds of charges at
-// once, across many blocks: the level is always that of the corrected log.
+// TestTimelineIsReplay adds, changes and removes up to hundreds of marks across many
+// blocks, and compares the level with that of the corrected log.
 func TestTimelineIsReplay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const rate = 3
@@ -39,26 +38,26 @@ func TestTimelineIsReplay(t *testing.T) {
 			used    wide
 			now     int64
 			model   replay
-			open    []int64           // live marks
+			open    []int64           // marks not removed
 			entryOf = map[int64]int{} // mark -> entry of the log
 		)
-		line.begin()
-		if rapid.Bool().Draw(t, "old") { // after as many marks as a busy bucket has in days
+		line.reset()
+		if rapid.Bool().Draw(t, "old") { // as many marks as a busy bucket has in days
 			line.next = 1<<32 - 2*blockSize
 		}
-		// The first mark stays open, as the timeline lives as long as one is.
-		open = append(open, line.open(used))
+		// The first mark is not removed: a timeline without marks would be freed.
+		open = append(open, line.addMark(used))
 		entryOf[open[0]] = 0
-		model.log = append(model.log, logged{})
+		model.log = append(model.log, loggedCharge{})
 		for range rapid.IntRange(1, 300).Draw(t, "steps") {
 			switch op := rapid.IntRange(0, 9).Draw(t, "op"); {
 			case op < 4:
 				charge := rapid.Int64Range(0, 50).Draw(t, "charge")
-				m := line.open(used)
+				m := line.addMark(used)
 				used = used.add(wide{0, uint64(charge)})
 				entryOf[m] = len(model.log)
 				open = append(open, m)
-				model.log = append(model.log, logged{now, charge})
+				model.log = append(model.log, loggedCharge{now, charge})
 			case op < 6:
 				d := rapid.Int64Range(0, 20).Draw(t, "time")
 				now += d
@@ -72,7 +71,7 @@ func TestTimelineIsReplay(t *testing.T) {
 				used = line.shift(m, delta, used)
 			case len(open) > 1:
 				i := rapid.IntRange(1, len(open)-1).Draw(t, "drop")
-				line.drop(open[i])
+				line.removeMark(open[i])
 				open = append(open[:i], open[i+1:]...)
 			}
 			if want := model.used(now, rate); toBig(used).Cmp(big.NewInt(want)) != 0 {
@@ -113,7 +112,7 @@ func TestWideIsBig(t *testing.T) {
 			t.Fatalf("divFloor = %d, %d, want %v, %v", gq, gr, q, r)
 		}
 		if up := a.divCeil(d); up != gq && up != gq+1 || (up == gq) != (gr == 0 || gq == 1<<63-1) {
-			t.Fatalf("divCeil = %d, want %d rounded up from a rest of %d", up, gq, gr)
+			t.Fatalf("divCeil = %d, want %d rounded up from a remainder of %d", up, gq, gr)
 		}
 	})
 }

@@ -3,15 +3,14 @@
 package limiter
 
 import (
-	"strconv"
+	"fmt"
 	"time"
 )
 
-// Unit is what the window of a counter is made of. All are of the UTC clock.
+// Unit is the unit of a counter's window, by the UTC clock.
 type Unit uint8
 
-// The units. A week begins on Monday; months and years are those of the
-// calendar.
+// The units. A week begins on Monday. Months and years are calendar months and years.
 const (
 	UnitSecond Unit = iota + 1
 	UnitMinute
@@ -32,37 +31,32 @@ func (u Unit) String() string {
 	return "unknown"
 }
 
-// longestUnits are the units at their longest.
+// longestUnits are the maximum lengths of the units.
 var longestUnits = [...]time.Duration{
 	0, time.Second, time.Minute, time.Hour, day, 7 * day, 31 * day, 366 * day,
 }
 
 const day = 24 * time.Hour
 
-// maxCounterWindow keeps the end of a window far from the end of time, which is
-// in 2262.
+// maxCounterWindow is the longest window. It keeps ends within the range of Unix
+// nanoseconds, which ends in 2262.
 const maxCounterWindow = 100 * 366 * day
 
-// Window is the window of a counter: so many units of the UTC clock. Windows of
-// several units follow each other from the beginning of 1970: from its first
-// second, its first Monday (5 January), its first month and its first year. So
-// windows of 3 months are the quarters of each year, those of 10 years are
-// decades, and those of 5 days or 5 months begin anew at no particular date.
+// Window is the window of a counter: a multiple of a unit of the UTC clock. Windows are
+// consecutive from the beginning of 1970, and those of weeks from its first Monday,
+// 5 January. Windows of 3 months are therefore the quarters of a year.
 type Window struct {
 	Unit     Unit
-	Multiple uint32 // 0 means 1
+	Multiple uint32 // number of units; 0 means 1
 }
 
-// Validate says what is wrong with the window, as a [*FieldError].
+// Validate returns a [*FieldError] if the window is invalid.
 func (w Window) Validate() error {
 	if w.Unit < UnitSecond || w.Unit > UnitYear {
-		return &FieldError{Field: "unit", Value: strconv.Itoa(int(w.Unit)), Problem: "must be second, minute, hour, day, week, month or year"}
+		return numberError("unit", int64(w.Unit), "must be second, minute, hour, day, week, month or year")
 	}
 	if most := int64(maxCounterWindow / longestUnits[w.Unit]); w.multiple() > most {
-		return &FieldError{
-			Field: "unit_multiplier", Value: strconv.FormatInt(w.multiple(), 10),
-			Problem: "a window must be at most 100 years, which is " + strconv.FormatInt(most, 10) + " of unit " + w.Unit.String(),
-		}
+		return numberError("unit_multiplier", w.multiple(), fmt.Sprintf("a window must be at most 100 years, which is %d of unit %s", most, w.Unit))
 	}
 	return nil
 }
@@ -72,9 +66,9 @@ func (w Window) multiple() int64 { return max(int64(w.Multiple), 1) }
 // epochWeek is the first Monday of 1970.
 const epochWeek = int64(4 * day)
 
-// At returns the window, [start, end), that holds wall, all in Unix nanoseconds.
-// The window must be valid, and wall not centuries away.
-func (w Window) At(wall int64) (start, end int64) {
+// Bounds returns the half-open interval [start, end) of the window that contains wall,
+// all in Unix nanoseconds. w must be valid, and wall must be between 1870 and 2150.
+func (w Window) Bounds(wall int64) (start, end int64) {
 	n := w.multiple()
 	switch w.Unit {
 	case UnitMonth:

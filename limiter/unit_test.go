@@ -18,7 +18,7 @@ func TestWindows(t *testing.T) {
 		name     string
 		unit     limiter.Unit
 		multiple uint32
-		in       string // an instant of the window
+		in       string // an instant in the window
 		start    string
 		end      string
 	}{
@@ -53,14 +53,14 @@ func TestWindows(t *testing.T) {
 			}
 			start, end := instant(t, c.start), instant(t, c.end)
 			for _, wall := range []int64{start, instant(t, c.in), end - 1} {
-				if s, e := w.At(wall); s != start || e != end {
-					t.Errorf("At(%s) = %s, %s, want %s, %s", utc(wall), utc(s), utc(e), c.start, c.end)
+				if s, e := w.Bounds(wall); s != start || e != end {
+					t.Errorf("Bounds(%s) = %s, %s, want %s, %s", utc(wall), utc(s), utc(e), c.start, c.end)
 				}
 			}
-			if _, before := w.At(start - 1); before != start {
+			if _, before := w.Bounds(start - 1); before != start {
 				t.Errorf("the window before ends at %s, want %s", utc(before), c.start)
 			}
-			if after, _ := w.At(end); after != end {
+			if after, _ := w.Bounds(end); after != end {
 				t.Errorf("the window after begins at %s, want %s", utc(after), c.end)
 			}
 		})
@@ -78,14 +78,13 @@ func instant(t *testing.T, text string) int64 {
 
 func utc(wall int64) string { return time.Unix(0, wall).UTC().Format(time.RFC3339Nano) }
 
-// TestWindowsAreCountedFrom1970 compares windows with those that one comes to by
-// going from the first to the next, for units of the calendar, and with divisions
-// of big integers for the others.
+// TestWindowsAreCountedFrom1970 compares calendar windows with a walk from the first
+// window to the next, and other windows with a division of big integers.
 func TestWindowsAreCountedFrom1970(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := anyWindow(t)
 		wall := rapid.Int64Range(0, time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()).Draw(t, "wall")
-		start, end := w.At(wall)
+		start, end := w.Bounds(wall)
 		if s, e := walkedWindow(w, wall); s != start || e != end {
 			t.Fatalf("%d of unit %s at %s = %s, %s, want %s, %s", w.Multiple, w.Unit, utc(wall), utc(start), utc(end), utc(s), utc(e))
 		}
@@ -99,7 +98,7 @@ func anyWindow(t *rapid.T) limiter.Window {
 	}
 }
 
-// walkedWindow is the window of wall, after 1970, without a look at Window.At.
+// walkedWindow returns the window that contains wall, after 1970, without Window.Bounds.
 func walkedWindow(w limiter.Window, wall int64) (start, end int64) {
 	n := max(int(w.Multiple), 1)
 	at := time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -130,7 +129,7 @@ func walkedWindow(w limiter.Window, wall int64) (start, end int64) {
 	return at.UnixNano(), next(at).UnixNano()
 }
 
-func TestWindowsThatCannotBe(t *testing.T) {
+func TestInvalidWindows(t *testing.T) {
 	for _, c := range []struct {
 		window limiter.Window
 		want   string

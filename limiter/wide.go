@@ -7,15 +7,15 @@ import (
 	"math/bits"
 )
 
-// wide is a signed 128-bit integer. A token bucket's level lives in units x
-// window nanoseconds, where refill is a multiplication and loses nothing:
-// 2^54 units in 2^55 ns stay far inside.
+// wide is a signed 128-bit integer. The level of a token bucket is kept in units x
+// window nanoseconds, so that refill is a multiplication without rounding. At most
+// 2^54 units in 2^55 ns stay far within its range.
 type wide struct {
 	hi int64
 	lo uint64
 }
 
-// maxWide stands for "no lower bound seen yet".
+// maxWide stands for a minimum of nothing.
 var maxWide = wide{math.MaxInt64, math.MaxUint64}
 
 // mulWide returns a*b for a, b >= 0.
@@ -46,8 +46,8 @@ func (w wide) isZero() bool { return w.hi == 0 && w.lo == 0 }
 
 func (w wide) negative() bool { return w.hi < 0 }
 
-// divFloor returns w/d and w%d for w >= 0 and d > 0. A quotient beyond int64
-// comes back as MaxInt64.
+// divFloor returns w/d and w%d for w >= 0 and d > 0. A quotient above MaxInt64 is
+// returned as MaxInt64.
 func (w wide) divFloor(d int64) (q, r int64) {
 	if w.hi == 0 {
 		q, r := w.lo/uint64(d), w.lo%uint64(d)
@@ -60,7 +60,7 @@ func (w wide) divFloor(d int64) (q, r int64) {
 	return int64(min(uq, math.MaxInt64)), int64(ur)
 }
 
-// divCeil is divFloor, rounded up.
+// divCeil is like divFloor, but rounds up.
 func (w wide) divCeil(d int64) int64 {
 	q, r := w.divFloor(d)
 	if r > 0 && q < math.MaxInt64 {
@@ -76,7 +76,7 @@ func minWide(a, b wide) wide {
 	return a
 }
 
-// floorDiv is a/b rounded towards minus infinity, for b > 0.
+// floorDiv returns a/b rounded down, for b > 0.
 func floorDiv(a, b int64) int64 {
 	q := a / b
 	if a%b < 0 {
@@ -85,7 +85,7 @@ func floorDiv(a, b int64) int64 {
 	return q
 }
 
-// satAdd is a+b for b >= 0, held at MaxInt64.
+// satAdd returns a+b for b >= 0, at most MaxInt64.
 func satAdd(a, b int64) int64 {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64

@@ -4,12 +4,12 @@ package limiter
 
 import "time"
 
-// span is a fixed window: [start, end) in Unix nanoseconds.
+// span is the half-open interval of a fixed window, in Unix nanoseconds.
 type span struct{ start, end int64 }
 
-// windowAt returns the fixed window that holds wall. Calendar windows are those
-// of the limit's zone, so a day can have 23 or 25 hours; others align to the
-// Unix epoch. The last answer is kept: all keys of a limit share their window.
+// windowAt returns the fixed window that contains wall. Calendar windows are those of
+// the limit's zone, so a day can have 23 or 25 hours; other windows align to the Unix
+// epoch. The last result is cached, because all keys of a limit share their window.
 func (l *limit) windowAt(wall int64) span {
 	if l.Calendar == NoCalendar {
 		start := floorDiv(wall, l.window) * l.window
@@ -44,10 +44,10 @@ func calendarWindow(unit Calendar, t time.Time) span {
 	}
 }
 
-// dayStart returns the first instant of a day. Where a zone skips midnight that
-// is the moment of the change, and where midnight comes twice the first of them.
+// dayStart returns the first instant of a day. If the zone skips midnight, that is the
+// moment of the change; if midnight occurs twice, it is the first.
 func dayStart(y int, m time.Month, d int, zone *time.Location) int64 {
-	noon := time.Date(y, m, d, 12, 0, 0, 0, zone) // normalises the date
+	noon := time.Date(y, m, d, 12, 0, 0, 0, zone) // normalizes the date
 	y, m, d = noon.Date()
 	t := time.Date(y, m, d, 0, 0, 0, 0, zone)
 	from, until := t.ZoneBounds()
@@ -65,8 +65,8 @@ func dayStart(y int, m time.Month, d int, zone *time.Location) int64 {
 	return t.UnixNano()
 }
 
-// hourWindow returns the hour of the local clock around t, cut at a change of
-// the zone's offset.
+// hourWindow returns the hour of the local clock that contains t, cut where the zone's
+// offset changes.
 func hourWindow(t time.Time) span {
 	_, offset := t.Zone()
 	shift := int64(offset) * int64(time.Second)

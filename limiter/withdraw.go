@@ -4,20 +4,20 @@ package limiter
 
 import "github.com/cespare/xxhash/v2"
 
-// heard are the sendings of a reserve that got its answer. As long as all of
-// them may yet be withdrawn, nobody is known to go by the reservation.
-type heard struct {
-	stays    bool // there is one that cannot be, or more than fit
-	attempts [2]uint64
+// attemptSet is the attempts of a reserve that got its answer. While all of them may
+// be withdrawn, no caller is known to use the reservation.
+type attemptSet struct {
+	permanent bool // one of them cannot be withdrawn, or there are too many to list
+	ids       [2]uint64
 }
 
-func (h *heard) add(attempt uint64) {
+func (s *attemptSet) add(attempt uint64) {
 	if attempt == 0 {
-		h.stays = true
+		s.permanent = true
 		return
 	}
 	free := -1
-	for i, a := range h.attempts {
+	for i, a := range s.ids {
 		switch a {
 		case attempt:
 			return
@@ -26,82 +26,82 @@ func (h *heard) add(attempt uint64) {
 		}
 	}
 	if free < 0 {
-		h.stays = true
+		s.permanent = true
 		return
 	}
-	h.attempts[free] = attempt
+	s.ids[free] = attempt
 }
 
-// remove reports whether attempt was there, and nobody is left.
-func (h *heard) remove(attempt uint64) (last bool) {
-	for i, a := range h.attempts {
+// remove removes an attempt and reports whether it was the last one.
+func (s *attemptSet) remove(attempt uint64) (last bool) {
+	for i, a := range s.ids {
 		if a == attempt {
-			h.attempts[i] = 0
-			return !h.stays && h.attempts == [len(h.attempts)]uint64{}
+			s.ids[i] = 0
+			return !s.permanent && s.ids == [len(s.ids)]uint64{}
 		}
 	}
 	return false
 }
 
-// attemptHash is where a sending that was withdrawn is remembered, beside the
-// request ids.
+// attemptHash identifies a withdrawn attempt among the request ids.
 func attemptHash(root, attempt uint64) [2]uint64 {
 	return [2]uint64{mix(root, attempt), mix(^attempt, root)}
 }
 
-func (p *partition) withdrawn(root, attempt uint64) bool {
+// isWithdrawn reports whether an attempt was withdrawn.
+func (p *partition) isWithdrawn(root, attempt uint64) bool {
 	if attempt == 0 {
 		return false
 	}
-	_, x := p.findHold(attemptHash(root, attempt))
-	return x != nil
+	_, entry := p.findEntry(attemptHash(root, attempt))
+	return entry != nil
 }
 
-// withdraw takes back a sending of a reserve, whether it has come or not.
+// withdraw withdraws an attempt of a reserve, whether it has arrived or not.
 func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint64) {
 	now = p.tick(now)
-	if attempt == 0 || p.withdrawn(root, attempt) {
+	if attempt == 0 || p.isWithdrawn(root, attempt) {
 		return
 	}
-	p.rememberWithdrawn(now, root, attempt)
-	no, x := p.findHold(idHash(root, id))
-	if x == nil || x.lease == 0 {
+	p.rememberWithdrawal(now, root, attempt)
+	entryID, entry := p.findEntry(idHash(root, id))
+	if entry == nil || entry.reservationID == 0 {
 		return
 	}
-	ls := p.leases.at(x.lease)
-	if ls.key != xxhash.Sum64String(key) || !ls.heard.remove(attempt) {
+	res := p.reservations.at(entry.reservationID)
+	if res.keyHash != xxhash.Sum64String(key) || !res.attempts.remove(attempt) {
 		return
 	}
-	p.bring(x, key, now)
-	switch x.status {
+	p.advanceRecords(entry, key, now)
+	switch entry.status {
 	case Held:
-		p.undo(x, now)
-		p.heapRemove(no)
-		p.release(x)
-		p.deleteHold(no)
+		p.refundAll(entry, now)
+		p.heapRemove(entryID)
+		p.finalizeCharges(entry)
+		p.deleteEntry(entryID)
 	case Expired:
-		p.undo(x, now)
-		p.release(x)
-		p.vacate(no)
+		p.refundAll(entry, now)
+		p.finalizeCharges(entry)
+		p.buryEntry(entryID)
 	}
 }
 
-// rememberWithdrawn keeps a sending from being decided if it comes yet. To withdraw
-// costs nothing, so the last quarter of the ids is not for that: what comes then
-// is held until its lease ends.
-func (p *partition) rememberWithdrawn(now Time, root, attempt uint64) {
-	if !p.engine.ids.ample() {
+// rememberWithdrawal stores a withdrawn attempt, so that it is rejected if it arrives
+// later. Withdrawals are free, so they may not use the last quarter of the ids; an
+// attempt that arrives then is held until its lease ends.
+func (p *partition) rememberWithdrawal(now Time, root, attempt uint64) {
+	if !p.engine.ids.aboveLowWater() {
 		return
 	}
-	if no, x := p.addHold(attemptHash(root, attempt)); x != nil {
-		x.outcome, x.binding, x.tier = Allowed, -1, p.engine.catalog.tierID("")
-		p.push(&p.checks, no, now.Mono+rememberCheck)
+	if entryID, entry := p.addEntry(attemptHash(root, attempt)); entry != nil {
+		entry.outcome, entry.binding, entry.tier = Allowed, -1, p.engine.catalog.tierID("")
+		p.push(&p.checks, entryID, now.Mono+checkRetention)
 	}
 }
 
-// undo gives back all that a reservation charges.
-func (p *partition) undo(x *hold, now Time) {
-	for i := range int(x.count) {
-		p.correct(x, i, now, 0)
+// refundAll refunds the whole charge of a reservation.
+func (p *partition) refundAll(entry *idEntry, now Time) {
+	for i := range int(entry.chargeCount) {
+		p.correct(entry, i, now, 0)
 	}
 }

@@ -14,26 +14,26 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// TestWithdraw: a sending that is taken back leaves nothing, unless somebody else
-// goes by the reservation.
+// TestWithdraw checks that withdrawing an attempt cancels its reservation, unless
+// another caller uses that.
 func TestWithdraw(t *testing.T) {
 	const key = "acme/alice"
 	base := limiter.Request{Key: key, ID: "r", Requests: 1, InputTokens: 100, OutputTokens: 50, TTL: 20 * time.Second}
-	type step func(n *node, r limiter.Request) // at noon, but for what comes later
-	sent := func(attempt uint64) step {
+	type step func(n *node, r limiter.Request) // at noon, unless it says otherwise
+	reserve := func(attempt uint64) step {
 		return func(n *node, r limiter.Request) {
 			r.Attempt = attempt
 			n.reserve(noon, &r)
 		}
 	}
-	withdrawn := func(attempt uint64) step {
+	withdraw := func(attempt uint64) step {
 		return func(n *node, r limiter.Request) { n.Withdraw(noon, r.Key, r.ID, attempt) }
 	}
-	told := func(n *node, r limiter.Request) {
+	force := func(n *node, r limiter.Request) {
 		r.Force = true
 		n.reserve(noon, &r)
 	}
-	moved := func(n *node, _ limiter.Request) {
+	restart := func(n *node, _ limiter.Request) {
 		p := limiter.PartitionOf(key)
 		if err := n.Restore(noon, p, n.Snapshot(noon, p, nil), nil); err != nil {
 			n.t.Fatal(err)
@@ -44,28 +44,28 @@ func TestWithdraw(t *testing.T) {
 		steps         []step
 		tokens, slots int64
 	}{
-		{"the only one", []step{sent(1), withdrawn(1)}, 0, 0},
-		{"sent twice over a link", []step{sent(1), sent(1), withdrawn(1)}, 0, 0},
-		{"both", []step{sent(1), sent(2), withdrawn(1), withdrawn(2)}, 0, 0},
-		{"one of two", []step{sent(1), sent(2), withdrawn(1)}, 150, 1},
-		{"one of two, twice", []step{sent(1), sent(2), withdrawn(1), withdrawn(1)}, 150, 1},
-		{"two of three", []step{sent(1), sent(2), sent(3), withdrawn(1), withdrawn(2)}, 150, 1},
-		{"another one", []step{sent(1), withdrawn(2)}, 150, 1},
-		{"answered directly before", []step{sent(0), sent(1), withdrawn(1)}, 150, 1},
-		{"answered directly after", []step{sent(1), sent(0), withdrawn(1)}, 150, 1},
-		{"admitted in fallback", []step{sent(1), told, withdrawn(1)}, 150, 1},
-		{"admitted in fallback afterwards", []step{sent(1), withdrawn(1), told}, 150, 1},
-		{"asked again", []step{sent(1), withdrawn(1), sent(2)}, 150, 1},
-		{"after a move nobody knows", []step{sent(1), moved, withdrawn(1)}, 150, 1},
-		{"none", []step{sent(1), withdrawn(0)}, 150, 1},
-		{"settled", []step{sent(1), func(n *node, r limiter.Request) {
+		{"the only attempt", []step{reserve(1), withdraw(1)}, 0, 0},
+		{"an attempt that arrives twice", []step{reserve(1), reserve(1), withdraw(1)}, 0, 0},
+		{"both attempts", []step{reserve(1), reserve(2), withdraw(1), withdraw(2)}, 0, 0},
+		{"one attempt of two", []step{reserve(1), reserve(2), withdraw(1)}, 150, 1},
+		{"one attempt of two, twice", []step{reserve(1), reserve(2), withdraw(1), withdraw(1)}, 150, 1},
+		{"two attempts of three", []step{reserve(1), reserve(2), reserve(3), withdraw(1), withdraw(2)}, 150, 1},
+		{"another attempt", []step{reserve(1), withdraw(2)}, 150, 1},
+		{"a call without attempt before", []step{reserve(0), reserve(1), withdraw(1)}, 150, 1},
+		{"a call without attempt after", []step{reserve(1), reserve(0), withdraw(1)}, 150, 1},
+		{"admitted in fallback", []step{reserve(1), force, withdraw(1)}, 150, 1},
+		{"admitted in fallback afterwards", []step{reserve(1), withdraw(1), force}, 150, 1},
+		{"another attempt after it", []step{reserve(1), withdraw(1), reserve(2)}, 150, 1},
+		{"after a restart", []step{reserve(1), restart, withdraw(1)}, 150, 1},
+		{"attempt 0", []step{reserve(1), withdraw(0)}, 150, 1},
+		{"settled", []step{reserve(1), func(n *node, r limiter.Request) {
 			n.settle(noon, limiter.Usage{Key: key, ID: r.ID, InputTokens: 100, OutputTokens: 7, Final: true})
-		}, withdrawn(1)}, 107, 0},
-		{"expired", []step{sent(1), func(n *node, r limiter.Request) {
-			n.Withdraw(noon.At(21*time.Second), r.Key, r.ID, 1)
+		}, withdraw(1)}, 107, 0},
+		{"expired", []step{reserve(1), func(n *node, r limiter.Request) {
+			n.Withdraw(noon.Add(21*time.Second), r.Key, r.ID, 1)
 		}}, 0, 0},
-		{"expired, and asked again", []step{sent(1), func(n *node, r limiter.Request) {
-			late := noon.At(21 * time.Second)
+		{"expired, then another attempt", []step{reserve(1), func(n *node, r limiter.Request) {
+			late := noon.Add(21 * time.Second)
 			n.Withdraw(late, r.Key, r.ID, 1)
 			r.Attempt = 2
 			if d := n.reserve(late, &r); d.Replayed || d.Status != limiter.Held {
@@ -73,13 +73,13 @@ func TestWithdraw(t *testing.T) {
 			}
 			r.Attempt = 1
 			if err := n.Reserve(late, &r, new(limiter.Decision)); !errors.Is(err, limiter.ErrWithdrawn) {
-				n.t.Errorf("the sending that was withdrawn = %v, want %v", err, limiter.ErrWithdrawn)
+				n.t.Errorf("Reserve of the withdrawn attempt = %v, want %v", err, limiter.ErrWithdrawn)
 			}
 		}}, 150, 1},
-		{"in use", []step{sent(1), func(n *node, r limiter.Request) {
+		{"with progress", []step{reserve(1), func(n *node, r limiter.Request) {
 			n.settle(noon, limiter.Usage{Key: key, ID: r.ID, InputTokens: 100, OutputTokens: 7})
-		}, withdrawn(1)}, 150, 1},
-		{"under another key", []step{sent(1), func(n *node, r limiter.Request) { n.Withdraw(noon, "acme/bob", r.ID, 1) }}, 150, 1},
+		}, withdraw(1)}, 150, 1},
+		{"under another key", []step{reserve(1), func(n *node, r limiter.Request) { n.Withdraw(noon, "acme/bob", r.ID, 1) }}, 150, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := newNode(t, limiter.Options{})
@@ -97,52 +97,52 @@ func TestWithdraw(t *testing.T) {
 	}
 }
 
-// TestWithdrawnBeforeItCame: the withdrawal overtakes the reserve.
-func TestWithdrawnBeforeItCame(t *testing.T) {
+// TestWithdrawnBeforeArrival checks a withdrawal that arrives before its attempt.
+func TestWithdrawnBeforeArrival(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	r := &limiter.Request{Key: "acme/alice", ID: "r", InputTokens: 100, Attempt: 1}
 	r.Plan = n.plan(r.Key, tokenLimits()...)
 	n.Withdraw(noon, r.Key, r.ID, 1)
 	p := limiter.PartitionOf(r.Key)
-	if err := n.Restore(noon, p, n.Snapshot(noon, p, nil), nil); err != nil { // a move does not forget it
+	if err := n.Restore(noon, p, n.Snapshot(noon, p, nil), nil); err != nil { // survives a restart
 		t.Fatal(err)
 	}
 	var d limiter.Decision
 	for _, later := range []time.Duration{0, 30*time.Second - 1} {
-		if err := n.Reserve(noon.At(later), r, &d); !errors.Is(err, limiter.ErrWithdrawn) {
+		if err := n.Reserve(noon.Add(later), r, &d); !errors.Is(err, limiter.ErrWithdrawn) {
 			t.Errorf("Reserve() after %s = %v, want %v", later, err, limiter.ErrWithdrawn)
 		}
 	}
 	again := *r
 	again.Attempt = 2
 	if d := n.reserve(noon, &again); d.Outcome != limiter.Allowed || d.Replayed {
-		t.Errorf("another sending: %+v, want a new reservation", d)
+		t.Errorf("another attempt: %+v, want a new reservation", d)
 	}
 	n.cancel(noon, r.Key, r.ID)
 }
 
-// sendings is what is known of one request id, naively: who may go by it, and
-// what it charges.
-type sendings struct {
-	status limiter.Status
-	due    int64 // its lease ends, or it is forgotten
-	output int64 // reported
-	tokens int64
-	heard  map[uint64]bool
-	stays  bool
+// idModel is a naive model of one request id: the attempts that got its answer, and
+// its charge.
+type idModel struct {
+	status    limiter.Status
+	due       int64 // end of its lease or of its retention
+	output    int64 // reported by progress
+	tokens    int64
+	attempts  map[uint64]bool
+	permanent bool
 }
 
-func (s *sendings) hear(attempt uint64) {
-	if s.stays = s.stays || attempt == 0 || len(s.heard) == 2 && !s.heard[attempt]; attempt != 0 {
-		s.heard[attempt] = true
+func (s *idModel) addAttempt(attempt uint64) {
+	if s.permanent = s.permanent || attempt == 0 || len(s.attempts) == 2 && !s.attempts[attempt]; attempt != 0 {
+		s.attempts[attempt] = true
 	}
 }
 
-// withdrawals is a model of [limiter.Engine.Withdraw] for one key.
-type withdrawals struct {
-	now limiter.Time
-	ids map[string]*sendings
-	off map[uint64]int64 // withdrawn -> forgotten
+// withdrawModel is a model of [limiter.Engine.Withdraw] for one key.
+type withdrawModel struct {
+	now       limiter.Time
+	ids       map[string]*idModel
+	withdrawn map[uint64]int64 // attempt -> end of its retention
 }
 
 const (
@@ -150,10 +150,10 @@ const (
 	sentTTL               = 20 * time.Second
 )
 
-// pass lets time come to now: leases end, with what was reported or the input,
-// and ids are forgotten.
-func (m *withdrawals) pass(d time.Duration) {
-	m.now = m.now.At(d)
+// advance lets time pass: leases expire with the reported usage or the input, and ids
+// are forgotten.
+func (m *withdrawModel) advance(d time.Duration) {
+	m.now = m.now.Add(d)
 	for id, s := range m.ids {
 		if s.due > m.now.Mono {
 			continue
@@ -167,29 +167,29 @@ func (m *withdrawals) pass(d time.Duration) {
 			s.tokens += s.output
 		}
 	}
-	for attempt, until := range m.off {
+	for attempt, until := range m.withdrawn {
 		if until <= m.now.Mono {
-			delete(m.off, attempt)
+			delete(m.withdrawn, attempt)
 		}
 	}
 }
 
-func (m *withdrawals) reserve(id string, attempt uint64) error {
+func (m *withdrawModel) reserve(id string, attempt uint64) error {
 	s := m.ids[id]
 	switch {
-	case attempt != 0 && m.off[attempt] != 0:
+	case attempt != 0 && m.withdrawn[attempt] != 0:
 		return limiter.ErrWithdrawn
 	case s == nil:
-		s = &sendings{limiter.Held, m.now.Mono + int64(sentTTL), -1, sentInput + sentOutput, map[uint64]bool{}, false}
+		s = &idModel{limiter.Held, m.now.Mono + int64(sentTTL), -1, sentInput + sentOutput, map[uint64]bool{}, false}
 		m.ids[id] = s
 	case s.status == limiter.Cancelled:
 		return limiter.ErrConflict
 	}
-	s.hear(attempt)
+	s.addAttempt(attempt)
 	return nil
 }
 
-func (m *withdrawals) settle(id string, output int64, final bool) error {
+func (m *withdrawModel) settle(id string, output int64, final bool) error {
 	s := m.ids[id]
 	switch {
 	case s == nil:
@@ -201,7 +201,7 @@ func (m *withdrawals) settle(id string, output int64, final bool) error {
 		m.end(s, limiter.Settled, sentInput+output)
 		s.output = output
 	default:
-		s.output, s.stays = max(s.output, output), true
+		s.output, s.permanent = max(s.output, output), true
 		s.tokens = max(s.tokens, sentInput+s.output)
 		if s.status == limiter.Held {
 			s.due = m.now.Mono + int64(sentTTL)
@@ -210,7 +210,7 @@ func (m *withdrawals) settle(id string, output int64, final bool) error {
 	return nil
 }
 
-func (m *withdrawals) cancel(id string) error {
+func (m *withdrawModel) cancel(id string) error {
 	s := m.ids[id]
 	switch {
 	case s == nil:
@@ -223,36 +223,36 @@ func (m *withdrawals) cancel(id string) error {
 	return nil
 }
 
-func (m *withdrawals) end(s *sendings, as limiter.Status, tokens int64) {
+func (m *withdrawModel) end(s *idModel, as limiter.Status, tokens int64) {
 	if s.status == limiter.Held {
 		s.due = m.now.Mono + int64(10*time.Minute)
 	}
 	s.status, s.tokens = as, tokens
 }
 
-func (m *withdrawals) withdraw(id string, attempt uint64) {
-	if attempt == 0 || m.off[attempt] != 0 {
+func (m *withdrawModel) withdraw(id string, attempt uint64) {
+	if attempt == 0 || m.withdrawn[attempt] != 0 {
 		return
 	}
-	m.off[attempt] = m.now.Mono + int64(30*time.Second)
+	m.withdrawn[attempt] = m.now.Mono + int64(30*time.Second)
 	s := m.ids[id]
-	if s == nil || !s.heard[attempt] {
+	if s == nil || !s.attempts[attempt] {
 		return
 	}
-	delete(s.heard, attempt)
-	if len(s.heard) == 0 && !s.stays && (s.status == limiter.Held || s.status == limiter.Expired) {
+	delete(s.attempts, attempt)
+	if len(s.attempts) == 0 && !s.permanent && (s.status == limiter.Held || s.status == limiter.Expired) {
 		delete(m.ids, id)
 	}
 }
 
-// move is a restart or another owner: who heard of what is not known there.
-func (m *withdrawals) move() {
+// restart forgets which attempts got an answer.
+func (m *withdrawModel) restart() {
 	for _, s := range m.ids {
-		s.stays = true
+		s.permanent = true
 	}
 }
 
-func (m *withdrawals) used() (tokens, slots int64) {
+func (m *withdrawModel) used() (tokens, slots int64) {
 	for _, s := range m.ids {
 		if tokens += s.tokens; s.status == limiter.Held {
 			slots++
@@ -261,8 +261,8 @@ func (m *withdrawals) used() (tokens, slots int64) {
 	return tokens, slots
 }
 
-// TestWithdrawIsTheModel: sendings, their withdrawals, and everything else that
-// may become of a reservation, in any order.
+// TestWithdrawIsTheModel compares attempts, withdrawals and all other calls for a
+// reservation, in any order, with the model.
 func TestWithdrawIsTheModel(t *testing.T) {
 	const key = "acme/alice"
 	c := limiter.NewCatalog()
@@ -271,8 +271,8 @@ func TestWithdrawIsTheModel(t *testing.T) {
 		limiter.Limit{Name: "slots", Dimension: limiter.Concurrent, Algorithm: limiter.Concurrency, Amount: 1e9}))
 	rapid.Check(t, func(t *rapid.T) {
 		e := limiter.New(limiter.Options{Catalog: c})
-		m := &withdrawals{now: noon, ids: map[string]*sendings{}, off: map[uint64]int64{}}
-		forgotten := int64(0) // of ids that are known no more: their charge is final
+		m := &withdrawModel{now: noon, ids: map[string]*idModel{}, withdrawn: map[uint64]int64{}}
+		final := int64(0) // charges of forgotten ids
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			id := rapid.SampledFrom([]string{"a", "a", "a", "b"}).Draw(t, "id")
 			attempt := rapid.SampledFrom([]uint64{1, 1, 1, 2, 3, 0}).Draw(t, "attempt")
@@ -282,7 +282,7 @@ func TestWithdrawIsTheModel(t *testing.T) {
 			switch op {
 			case "reserve":
 				r := &limiter.Request{Key: key, ID: id, InputTokens: sentInput, OutputTokens: sentOutput, TTL: sentTTL, Plan: p, Attempt: attempt}
-				r.Force = attempt == 0 && rapid.Bool().Draw(t, "told")
+				r.Force = attempt == 0 && rapid.Bool().Draw(t, "force")
 				want, err = m.reserve(id, attempt), e.Reserve(m.now, r, &d)
 			case "withdraw":
 				m.withdraw(id, attempt)
@@ -294,15 +294,15 @@ func TestWithdrawIsTheModel(t *testing.T) {
 				want, err = m.cancel(id), e.Cancel(m.now, key, id, &d)
 			case "pass":
 				d := rapid.SampledFrom([]time.Duration{10 * time.Second, 20 * time.Second, 20 * time.Second, 9 * time.Minute}).Draw(t, "passes")
-				known := maps.Clone(m.ids)
-				m.pass(d)
-				for id, s := range known {
+				before := maps.Clone(m.ids)
+				m.advance(d)
+				for id, s := range before {
 					if m.ids[id] == nil {
-						forgotten += s.tokens
+						final += s.tokens
 					}
 				}
 			case "move":
-				m.move()
+				m.restart()
 				part := limiter.PartitionOf(key)
 				if err := e.Restore(m.now, part, e.Snapshot(m.now, part, nil), nil); err != nil {
 					t.Fatalf("Restore() = %v", err)
@@ -313,8 +313,8 @@ func TestWithdrawIsTheModel(t *testing.T) {
 			}
 			tokens, slots := m.used()
 			e.Peek(m.now, &limiter.Request{Key: key, Plan: p}, &d)
-			if got := used(d.Limits[0]); got != forgotten+tokens {
-				t.Fatalf("%d tokens used after %s, want %d", got, op, forgotten+tokens)
+			if got := used(d.Limits[0]); got != final+tokens {
+				t.Fatalf("%d tokens used after %s, want %d", got, op, final+tokens)
 			}
 			if got := used(d.Limits[1]); got != slots {
 				t.Fatalf("%d slots taken after %s, want %d", got, op, slots)
@@ -323,8 +323,8 @@ func TestWithdrawIsTheModel(t *testing.T) {
 	})
 }
 
-// TestWithdrawalsLeaveRoom: withdrawals of what never was may fill the memory of
-// ids, but not so that reservations find no room in it.
+// TestWithdrawalsLeaveRoom checks that withdrawals of unknown attempts leave room for
+// the ids of reservations.
 func TestWithdrawalsLeaveRoom(t *testing.T) {
 	const ids = 64
 	n := newNode(t, limiter.Options{MaxIDs: ids})
@@ -332,7 +332,7 @@ func TestWithdrawalsLeaveRoom(t *testing.T) {
 		n.Withdraw(noon, "flood", "r", 1+i)
 	}
 	if got := n.Stats().IDs; got < ids/2 || got > ids*3/4 {
-		t.Errorf("%d of %d ids are remembered, want most of them, but not all", got, ids)
+		t.Errorf("%d of %d ids are remembered, want between 1/2 and 3/4", got, ids)
 	}
 	r := &limiter.Request{Key: "acme/alice", Attempt: 1}
 	r.Plan = n.plan(r.Key, limiter.Limit{Name: "slots", Dimension: limiter.Concurrent, Algorithm: limiter.Concurrency, Amount: ids})
@@ -342,6 +342,6 @@ func TestWithdrawalsLeaveRoom(t *testing.T) {
 	}
 	n.Withdraw(noon, r.Key, r.ID, 1)
 	if got := n.Stats().Reservations; got != ids/4-1 {
-		t.Errorf("%d reservations after a withdrawal without room to remember it, want %d", got, ids/4-1)
+		t.Errorf("%d reservations after a withdrawal that is not remembered, want %d", got, ids/4-1)
 	}
 }

@@ -56,11 +56,11 @@ func TestModels(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, e := range mock.Ledger().Entries() {
-				want := mockllm.Entry{Caller: "acme/a", Input: 120, Generated: 7, MaxEach: 7}
+				want := mockllm.Entry{Caller: "acme/a", Input: 120, Generated: 7, MaxTokens: 7}
 				if e.Stream {
-					want = mockllm.Entry{Caller: "acme/b", Input: 5000, Generated: 300, MaxEach: 512}
+					want = mockllm.Entry{Caller: "acme/b", Input: 5000, Generated: 300, MaxTokens: 512}
 				}
-				if e.Caller != want.Caller || e.Input != want.Input || e.Generated != want.Generated || e.MaxEach != want.MaxEach || e.Outcome != mockllm.Finished {
+				if e.Caller != want.Caller || e.Input != want.Input || e.Generated != want.Generated || e.MaxTokens != want.MaxTokens || e.Outcome != mockllm.Finished {
 					t.Errorf("the model did %+v, want %+v", e, want)
 				}
 			}
@@ -107,7 +107,7 @@ func TestModelsDenyDegradeAndFail(t *testing.T) {
 	if a, err := reserve("denied"); err != nil || a.Outcome != bench.Denied || a.Reason != "rate_limit_exceeded" {
 		t.Errorf("denied: %+v, %v", a, err)
 	}
-	if _, err := reserve("failed"); err == nil || !strings.Contains(err.Error(), "status 500: 500: the mock was told to fail") {
+	if _, err := reserve("failed"); err == nil || !strings.Contains(err.Error(), "status 500: 500: this failure was requested") {
 		t.Errorf("failed: %v, want the error of the server", err)
 	}
 	a, err := reserve("degraded")
@@ -147,7 +147,7 @@ func TestModelsKeepDeadlines(t *testing.T) {
 	if err := mock.Ledger().Idle(ctx); err != nil {
 		t.Fatalf("the model goes on: %v", err)
 	}
-	if e := mock.Ledger().Entries()[0]; e.Outcome != mockllm.Left || e.Generated != 1 {
+	if e := mock.Ledger().Entries()[0]; e.Outcome != mockllm.Disconnected || e.Generated != 1 {
 		t.Errorf("the model did %+v, want one token until the caller left", e)
 	}
 }

@@ -74,17 +74,17 @@ and per call, including interrupted calls. ?caller= and ?label= select calls,
 			name, text string
 			into       *float64
 		}{
-			{"cached", *cached, &o.Cached},
-			{"reasoning", *reasoning, &o.Reasoning},
-			{"disconnect", *disconnect, &o.Disconnect},
-			{"no-usage", *noUsage, &o.NoUsage},
-			{"wrong-usage", *wrongUsage, &o.Lie},
+			{"cached", *cached, &o.CachedShare},
+			{"reasoning", *reasoning, &o.ReasoningShare},
+			{"disconnect", *disconnect, &o.DisconnectShare},
+			{"no-usage", *noUsage, &o.NoUsageShare},
+			{"wrong-usage", *wrongUsage, &o.WrongUsageShare},
 		} {
 			if *f.into, err = parseShare(f.text); err != nil {
 				return bad(f.name, err)
 			}
 		}
-		if o.Fail, err = parseFailures(*fail); err != nil {
+		if o.FailShares, err = parseFailures(*fail); err != nil {
 			return bad("fail", err)
 		}
 		if o.StallShare, o.Stall, err = parseStall(*stall); err != nil {

@@ -39,8 +39,8 @@ guessed from its hash. A line end after the API key is ignored.`,
 	tier := cmd.Flags().String("tier", "", "tier of the key; empty means the tier that the policy assigns")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *owner != "" {
-			if problem := limiter.KeyProblem(*owner); problem != "" {
-				return usageError(cmd, fmt.Errorf("--key: %s, got %q", problem, *owner), "")
+			if err := limiter.ValidateKey(*owner); err != nil {
+				return usageError(cmd, fmt.Errorf("--key: %s, got %q", err, *owner), "")
 			}
 		}
 		apiKey, err := readAPIKey(cmd.InOrStdin())

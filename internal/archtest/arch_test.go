@@ -41,12 +41,12 @@ var allowedImports = map[string][]string{
 
 	// The wire.
 	"rpc/httpapi/statuspage": {},
-	"rpc/httpapi":            {"rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/message", "limiter/policy", "limiter", "internal/nearest"},
+	"rpc/httpapi":            {"rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
 	"rpc/server":             {"rpc/internal/codec", "rpc/internal/call", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":              {"rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
 	"rpc/client/middleware":  {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
-	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/message"},
-	"rpc/envoy":              {"rpc/envoy/config", "rpc/server", "rpc/pb", "limiter"},
+	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
+	"rpc/envoy":              {"rpc/envoy/config", "rpc/internal/explain", "rpc/server", "rpc/pb", "limiter"},
 	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest"},
 	"rpc/peer":               {"rpc/server", "rpc/internal/call", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
@@ -57,7 +57,7 @@ var allowedImports = map[string][]string{
 	"rpc/internal/call":      {"rpc/internal/requestid", "rpc/pb", "ring", "limiter"},
 	"rpc/internal/requestid": {},
 	"rpc/internal/llm":       {},
-	"rpc/internal/message":   {},
+	"rpc/internal/explain":   {},
 
 	// Connections between processes.
 	"rpc/internal/codec":           {"rpc/pb"},

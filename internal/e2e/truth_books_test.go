@@ -104,8 +104,8 @@ func (b *ledgerCheck) expected() map[string]*bounds {
 // chargeBounds returns the least and the most that a call may be charged.
 func (c madeCall) chargeBounds(e mockllm.Entry) (low, high charges, err error) {
 	want := map[fate]mockllm.Outcome{
-		finishes: mockllm.Finished, noUsage: mockllm.Finished, drained: mockllm.Finished, fails: mockllm.Refused, breaks: mockllm.Broken,
-		leaves: mockllm.Left, runs: mockllm.Left, killedStalled: mockllm.Left, killedRunning: mockllm.Left,
+		finishes: mockllm.Finished, noUsage: mockllm.Finished, drained: mockllm.Finished, fails: mockllm.Rejected, breaks: mockllm.Aborted,
+		leaves: mockllm.Disconnected, runs: mockllm.Disconnected, killedStalled: mockllm.Disconnected, killedRunning: mockllm.Disconnected,
 	}[c.fate]
 	if e.Outcome != want || c.after > 0 && (c.fate == breaks || c.fate == leaves || c.fate == killedStalled) && e.Generated != c.after {
 		return nil, nil, fmt.Errorf("the model did %+v of a call that %s after %d, want %s", e, c.fate, c.after, want)

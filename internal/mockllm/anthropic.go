@@ -4,17 +4,17 @@ package mockllm
 
 import "strconv"
 
-// messageForm writes answers of /v1/messages.
-type messageForm struct {
+// messagesEncoder encodes responses of /v1/messages.
+type messagesEncoder struct {
 	*answer
-	block    int  // the one that is open, or the next
-	thinking bool // it is open, and of that kind
+	block    int  // index of the open block, or else of the next one
+	thinking bool // a thinking block is open
 	open     bool
 }
 
-func (m *messageForm) reason() string {
+func (m *messagesEncoder) reason() string {
 	switch {
-	case m.plan.cut(0):
+	case m.plan.truncated(0):
 		return "max_tokens"
 	case m.tool != "":
 		return "tool_use"
@@ -22,21 +22,21 @@ func (m *messageForm) reason() string {
 	return "end_turn"
 }
 
-// usage is that of a message. At the start of a stream it has all of the input
-// and next to nothing of the output.
-func (m *messageForm) usage(dst []byte, u reported) []byte {
+// usage appends the usage of a message. At the start of a stream it has the whole
+// input and one token of output.
+func (m *messagesEncoder) usage(dst []byte, u usageBlock) []byte {
 	return add(dst, `{"input_tokens":`, u.fresh, `,"cache_creation_input_tokens":`, u.cacheWrite, `,"cache_read_input_tokens":`, u.cached,
 		`,"output_tokens":`, u.output, `,"service_tier":"standard"}`)
 }
 
-func (m *messageForm) toolID() string { return "toolu_" + m.id[len(m.id)-12:] }
+func (m *messagesEncoder) toolID() string { return "toolu_" + m.id[len(m.id)-12:] }
 
-// thought is the text of the reasoning.
-func (m *messageForm) thought() text {
+// thought returns the text of the reasoning.
+func (m *messagesEncoder) thought() text {
 	return text{seed: m.plan.seed + 1, length: m.plan.reasoning[0], cut: true}
 }
 
-func (m *messageForm) whole(dst []byte) []byte {
+func (m *messagesEncoder) whole(dst []byte) []byte {
 	dst = add(dst, `{"id":"`, m.id, `","type":"message","role":"assistant","model":`, m.model, `,"content":[`)
 	if n := m.plan.reasoning[0]; n > 0 {
 		dst = add(dst, `{"type":"thinking","thinking":"`)
@@ -44,7 +44,7 @@ func (m *messageForm) whole(dst []byte) []byte {
 	}
 	if m.tool != "" {
 		dst = add(dst, `{"type":"tool_use","id":"`, m.toolID(), `","name":`, m.tool, `,"input":`)
-		if m.plan.cut(0) || m.plan.outputs[0] == m.plan.reasoning[0] {
+		if m.plan.truncated(0) || m.plan.outputs[0] == m.plan.reasoning[0] {
 			dst = add(dst, `{}`)
 		} else {
 			dst = m.texts[0].append(dst, 0, m.plan.outputs[0], false)
@@ -54,31 +54,31 @@ func (m *messageForm) whole(dst []byte) []byte {
 		dst = add(m.content(add(dst, `{"type":"text","text":`), 0), `}`)
 	}
 	dst = add(dst, `],"stop_reason":"`, m.reason(), `","stop_sequence":null`)
-	if m.plan.usage != none {
+	if m.plan.usage != usageNone {
 		dst = m.usage(add(dst, `,"usage":`), m.final())
 	}
 	return append(dst, '}')
 }
 
-func (m *messageForm) begin(dst []byte) []byte {
+func (m *messagesEncoder) begin(dst []byte) []byte {
 	dst = add(dst, "event: message_start\n", `data: {"type":"message_start","message":{"id":"`, m.id, `","type":"message","role":"assistant","model":`, m.model,
 		`,"content":[],"stop_reason":null,"stop_sequence":null`)
-	if m.plan.usage != none {
-		dst = m.usage(add(dst, `,"usage":`), m.plan.report(1, 0))
+	if m.plan.usage != usageNone {
+		dst = m.usage(add(dst, `,"usage":`), m.plan.usageBlock(1, 0))
 	}
 	dst = add(dst, "}}\n\n")
 	return add(dst, "event: ping\n", `data: {"type":"ping"}`, "\n\n")
 }
 
-// start opens a block, and ends the one that is open.
-func (m *messageForm) start(dst []byte, content ...string) []byte {
+// start opens a content block, and closes the open one.
+func (m *messagesEncoder) start(dst []byte, content ...string) []byte {
 	dst = m.stop(dst)
 	m.open = true
 	dst = add(dst, "event: content_block_start\n", `data: {"type":"content_block_start","index":`, strconv.Itoa(m.block), `,"content_block":`)
 	return add(add(dst, content...), "}\n\n")
 }
 
-func (m *messageForm) stop(dst []byte) []byte {
+func (m *messagesEncoder) stop(dst []byte) []byte {
 	if !m.open {
 		return dst
 	}
@@ -88,8 +88,8 @@ func (m *messageForm) stop(dst []byte) []byte {
 	return dst
 }
 
-// say opens the block of the answer, unless it is.
-func (m *messageForm) say(dst []byte) []byte {
+// openAnswer opens the block of the text or the tool call, unless it is open.
+func (m *messagesEncoder) openAnswer(dst []byte) []byte {
 	switch {
 	case m.open && !m.thinking:
 		return dst
@@ -99,13 +99,13 @@ func (m *messageForm) say(dst []byte) []byte {
 	return m.start(dst, `{"type":"text","text":""}`)
 }
 
-func (m *messageForm) delta(dst []byte, kind, field string, t text, from, to int64) []byte {
+func (m *messagesEncoder) delta(dst []byte, kind, field string, t text, from, to int64) []byte {
 	dst = add(dst, "event: content_block_delta\n", `data: {"type":"content_block_delta","index":`, strconv.Itoa(m.block),
 		`,"delta":{"type":"`, kind, `","`, field, `":"`)
 	return add(t.append(dst, from, to, true), `"}}`, "\n\n")
 }
 
-func (m *messageForm) piece(dst []byte, _ int, from, to int64, _ progress) []byte {
+func (m *messagesEncoder) chunk(dst []byte, _ int, from, to int64, _ progress) []byte {
 	thought := m.plan.reasoning[0]
 	if from < thought {
 		if !m.open {
@@ -117,23 +117,23 @@ func (m *messageForm) piece(dst []byte, _ int, from, to int64, _ progress) []byt
 	if to <= thought {
 		return dst
 	}
-	dst = m.say(dst)
+	dst = m.openAnswer(dst)
 	if m.tool != "" {
 		return m.delta(dst, "input_json_delta", "partial_json", m.texts[0], from, to)
 	}
 	return m.delta(dst, "text_delta", "text", m.texts[0], from, to)
 }
 
-func (m *messageForm) end(dst []byte) []byte {
-	dst = m.stop(m.say(dst))
+func (m *messagesEncoder) end(dst []byte) []byte {
+	dst = m.stop(m.openAnswer(dst))
 	dst = add(dst, "event: message_delta\n", `data: {"type":"message_delta","delta":{"stop_reason":"`, m.reason(), `","stop_sequence":null}`)
-	if m.plan.usage != none {
+	if m.plan.usage != usageNone {
 		dst = add(dst, `,"usage":{"output_tokens":`, m.final().output, `}`)
 	}
 	dst = add(dst, "}\n\n")
 	return add(dst, "event: message_stop\n", `data: {"type":"message_stop"}`, "\n\n")
 }
 
-func (m *messageForm) broken(dst []byte) []byte {
+func (m *messagesEncoder) failure(dst []byte) []byte {
 	return add(dst, "event: error\n", `data: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`, "\n\n")
 }

@@ -14,75 +14,76 @@ type Outcome string
 
 // The outcomes.
 const (
-	Running  Outcome = "running"
-	Finished Outcome = "finished" // the whole answer was written
-	Left     Outcome = "left"     // the caller went away before
-	Broken   Outcome = "broken"   // this server broke it off
-	Refused  Outcome = "refused"  // a failure that was asked for; nothing was generated
-	Invalid  Outcome = "invalid"  // the request was wrong; nothing was generated
+	Running      Outcome = "running"
+	Finished     Outcome = "finished"     // the whole response was written
+	Disconnected Outcome = "disconnected" // the caller disconnected before the end
+	Aborted      Outcome = "aborted"      // the mock interrupted the response, as configured
+	Rejected     Outcome = "rejected"     // a configured error status; nothing was generated
+	Invalid      Outcome = "invalid"      // the request was invalid; nothing was generated
 )
 
-// Entry is one call as it really was. All amounts are tokens.
+// Entry is the true usage of one call. All amounts are tokens.
 type Entry struct {
-	Number   int64  `json:"number"` // from 1, in order of arrival
-	ID       string `json:"id"`     // of the answer
-	Caller   string `json:"caller"`
-	Label    string `json:"label,omitempty"`
-	Endpoint string `json:"endpoint"`
-	Model    string `json:"model"`
-	Stream   bool   `json:"stream"`
-	Choices  int64  `json:"choices"`    // generated, those that best_of hides, too
-	MaxEach  int64  `json:"max_tokens"` // bound of each choice, as it arrived here; -1: none
-	Wanted   int64  `json:"wanted"`     // output of all choices without any bound
+	Number          int64  `json:"number"` // from 1, in order of arrival
+	ID              string `json:"id"`     // of the response
+	Caller          string `json:"caller"`
+	Label           string `json:"label,omitempty"`
+	Endpoint        string `json:"endpoint"`
+	Model           string `json:"model"`
+	Stream          bool   `json:"stream"`
+	Choices         int64  `json:"choices"`          // generated choices, including those that best_of drops
+	MaxTokens       int64  `json:"max_tokens"`       // bound of each choice in the request; -1: none
+	UnboundedOutput int64  `json:"unbounded_output"` // output of all choices if there were no bound
 
-	Input      int64 `json:"input"`       // all of it; 0 if nothing was run
-	Cached     int64 `json:"cached"`      // of it, read from a cache
-	CacheWrite int64 `json:"cache_write"` // of it, written to a cache
-	Generated  int64 `json:"generated"`   // output until the end, reasoning included
-	Reasoning  int64 `json:"reasoning"`   // of it
-	Written    int64 `json:"written"`     // output that the connection took, shown tokens only
+	Input      int64 `json:"input"`       // all input; 0: the call did not run
+	Cached     int64 `json:"cached"`      // part of the input that was read from a cache
+	CacheWrite int64 `json:"cache_write"` // part of the input that was written to a cache
+	Generated  int64 `json:"generated"`   // output, including reasoning
+	Reasoning  int64 `json:"reasoning"`   // part of the output
+	Written    int64 `json:"written"`     // output written to the connection, without hidden reasoning
 
-	Status  int       `json:"status"` // 0: no answer was begun
+	Status  int       `json:"status"` // 0: no response was started
 	Outcome Outcome   `json:"outcome"`
-	Usage   string    `json:"usage"` // what was reported: true, none, or the lie
-	Begun   time.Time `json:"begun"`
-	Ended   time.Time `json:"ended"` // zero while it runs
+	Usage   string    `json:"usage"` // X-Mock-Usage of the call: true, none, or the kind of wrong usage
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended"` // zero while the call runs
 }
 
 // Totals are the sums of the calls of one caller.
 type Totals struct {
-	Calls     int64 `json:"calls"`
-	Running   int64 `json:"running"`
-	Finished  int64 `json:"finished"`
-	Left      int64 `json:"left"`
-	Broken    int64 `json:"broken"`
-	Refused   int64 `json:"refused"`
-	Invalid   int64 `json:"invalid"`
-	Input     int64 `json:"input"`
-	Cached    int64 `json:"cached"`
-	Generated int64 `json:"generated"`
-	Reasoning int64 `json:"reasoning"`
-	Written   int64 `json:"written"`
+	Calls        int64 `json:"calls"`
+	Running      int64 `json:"running"`
+	Finished     int64 `json:"finished"`
+	Disconnected int64 `json:"disconnected"`
+	Aborted      int64 `json:"aborted"`
+	Rejected     int64 `json:"rejected"`
+	Invalid      int64 `json:"invalid"`
+	Input        int64 `json:"input"`
+	Cached       int64 `json:"cached"`
+	Generated    int64 `json:"generated"`
+	Reasoning    int64 `json:"reasoning"`
+	Written      int64 `json:"written"`
 }
 
-// Ledger is what a server really did. A call ends in it a moment after its caller
-// has the end of the answer: see [Ledger.Idle]. It is safe for concurrent use.
+// A Ledger records the calls of a server. A call ends in it shortly after its caller
+// has received the end of the response: see [Ledger.Idle]. A Ledger is safe for
+// concurrent use.
 type Ledger struct {
-	size int // entries kept of calls that ended
+	size int // capacity of mu.ended
 
 	mu struct {
 		sync.Mutex
 		last    int64
 		running map[int64]*record
-		ended   []Entry // a ring once it is full: next is the oldest
+		ended   []Entry // a ring buffer when it is full; next is the oldest entry
 		next    int
 		totals  map[string]*Totals
-		idle    chan struct{} // closed when running becomes empty; nil: nobody waits
+		idle    chan struct{} // closed when running becomes empty; nil: no waiter
 	}
 }
 
-// record is a call under way. Its entry is written by the handler alone, and by
-// finish under the lock; the counters are read meanwhile.
+// record is a call in progress. Its entry is guarded by the lock of the ledger; its
+// counters are written by the handler.
 type record struct {
 	entry                         Entry
 	generated, reasoning, written atomic.Int64
@@ -95,27 +96,27 @@ func newLedger(size int) *Ledger {
 	return l
 }
 
-// begin gives a call its number.
+// begin adds a call and assigns its number.
 func (l *Ledger) begin(caller, label string, e endpoint, now time.Time) *record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.last++
 	r := &record{entry: Entry{
-		Number: l.mu.last, Caller: caller, Label: label, Endpoint: e.String(), MaxEach: -1,
-		Outcome: Running, Begun: now,
+		Number: l.mu.last, Caller: caller, Label: label, Endpoint: e.String(), MaxTokens: -1,
+		Outcome: Running, Started: now,
 	}}
 	l.mu.running[r.entry.Number] = r
 	return r
 }
 
-// describe changes the entry of a call under way.
-func (l *Ledger) describe(r *record, change func(*Entry)) {
+// update changes the entry of a call in progress.
+func (l *Ledger) update(r *record, change func(*Entry)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	change(&r.entry)
 }
 
-// finish notes how a call ended. Only the first time counts.
+// finish records the end of a call. Repeated calls have no effect.
 func (l *Ledger) finish(r *record, o Outcome, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -161,19 +162,19 @@ func (t *Totals) add(e Entry) {
 		t.Running++
 	case Finished:
 		t.Finished++
-	case Left:
-		t.Left++
-	case Broken:
-		t.Broken++
-	case Refused:
-		t.Refused++
+	case Disconnected:
+		t.Disconnected++
+	case Aborted:
+		t.Aborted++
+	case Rejected:
+		t.Rejected++
 	case Invalid:
 		t.Invalid++
 	}
 }
 
-// Entries returns the calls that are kept in the order in which they ended, and
-// then those under way, in no order.
+// Entries returns the latest ended calls in the order of their ends, followed by the
+// calls in progress in no particular order.
 func (l *Ledger) Entries() []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -186,8 +187,8 @@ func (l *Ledger) Entries() []Entry {
 	return entries
 }
 
-// Totals returns the sums by caller over all calls since the start or
-// [Ledger.Reset], those that are no longer kept and those under way included.
+// Totals returns the sums by caller of all calls since the start or the last
+// [Ledger.Reset]. They include calls in progress and calls that Entries has dropped.
 func (l *Ledger) Totals() map[string]Totals {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -203,7 +204,7 @@ func (l *Ledger) Totals() map[string]Totals {
 	return sums
 }
 
-// Reset forgets all calls that ended.
+// Reset removes all ended calls.
 func (l *Ledger) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -211,7 +212,8 @@ func (l *Ledger) Reset() {
 	clear(l.mu.totals)
 }
 
-// Idle waits until no call is under way, or ctx is done.
+// Idle waits until no call is in progress. It returns the error of ctx if ctx is done
+// first.
 func (l *Ledger) Idle(ctx context.Context) error {
 	l.mu.Lock()
 	if len(l.mu.running) == 0 {

@@ -15,55 +15,49 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
-// entries waits until no call is under way, which may be a moment after its caller
-// has all of it.
-func (s *tested) entries() []Entry {
+// entries waits until no call is in progress, and returns the entries.
+func (s *testServer) entries() []Entry {
 	s.t.Helper()
 	s.idle()
 	return s.Ledger().Entries()
 }
 
-// idle waits until no call is under way.
-func (s *tested) idle() {
+// idle waits until no call is in progress.
+func (s *testServer) idle() {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
-	defer cancel()
-	if err := s.Ledger().Idle(ctx); err != nil {
-		s.t.Fatalf("calls are still under way: %v", err)
+	if err := s.Ledger().Idle(waittest.Context(s.t, waittest.Limit)); err != nil {
+		s.t.Fatalf("calls are still in progress: %v", err)
 	}
 }
 
-func TestCallerWhoLeavesEndsTheGeneration(t *testing.T) {
+func TestDisconnectStopsGeneration(t *testing.T) {
 	s := start(t, Options{})
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
 	response := s.post(ctx, "/v1/chat/completions", chatUsage, "X-Mock-Output-Tokens", "100", "X-Mock-Stall-After", "7", "X-Mock-Stall", "forever", "X-Mock-Label", "leaver")
-	if got, err := readEvents(response.Body, 8); err != nil || len(got) != 8 { // a role, and seven pieces
+	if got, err := readEvents(response.Body, 8); err != nil || len(got) != 8 { // a role and seven chunks
 		t.Fatalf("%d events, %v; want 8", len(got), err)
 	}
-	// The ledger may be told a moment after the caller has read them.
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	// The ledger is updated after the chunks are written.
+	waittest.Until(t, "7 generated and written tokens in the ledger", func() bool {
 		e := s.Ledger().Entries()[0]
-		if e.Outcome == Running && e.Generated == 7 && e.Written == 7 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("meanwhile the ledger has %+v, want 7 generated and written", e)
-		}
-	}
+		return e.Outcome == Running && e.Generated == 7 && e.Written == 7
+	})
 	leave()
 	e := s.entries()[0]
-	if e.Outcome != Left || e.Generated != 7 || e.Written != 7 || e.Caller != "alice" || e.Label != "leaver" || e.Wanted != 100 {
-		t.Errorf("the ledger has %+v, want left with 7 generated and written", e)
+	if e.Outcome != Disconnected || e.Generated != 7 || e.Written != 7 || e.Caller != "alice" || e.Label != "leaver" || e.UnboundedOutput != 100 {
+		t.Errorf("the ledger has %+v, want disconnected with 7 generated and written", e)
 	}
 }
 
 func TestLedgerOverHTTP(t *testing.T) {
 	s := start(t, Options{CallerHeader: "X-User"})
 	s.ask("/v1/chat/completions", chatBody, "X-User", "a", "X-Mock-Output-Tokens", "5", "X-Mock-Input-Tokens", "10")
-	s.idle() // calls stand in the order in which they ended
+	s.idle() // entries are in the order of their ends
 	s.ask("/v1/chat/completions", chatBody, "X-User", "b", "X-Mock-Fail", "503")
 	s.idle()
 	s.ask("/v1/chat/completions", `{"model":"m"}`, "X-User", "b")
@@ -86,7 +80,7 @@ func TestLedgerOverHTTP(t *testing.T) {
 	l := read("")
 	want := map[string]Totals{
 		"a": {Calls: 1, Finished: 1, Input: 10, Generated: 5, Written: 5},
-		"b": {Calls: 2, Refused: 1, Invalid: 1},
+		"b": {Calls: 2, Rejected: 1, Invalid: 1},
 	}
 	if diff := cmp.Diff(want, l.Totals); diff != "" || len(l.Calls) != 3 {
 		t.Errorf("%d calls, totals (-want +got):\n%s", len(l.Calls), diff)
@@ -129,7 +123,8 @@ func TestLedgerKeepsTheLatest(t *testing.T) {
 	}
 }
 
-// The clock of a bubble stands still unless everybody waits, so times are exact.
+// The clock of a synctest bubble moves only when all goroutines wait, so times are
+// exact.
 func TestPace(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -138,11 +133,11 @@ func TestPace(t *testing.T) {
 		want    time.Duration
 	}{
 		{"a stream", chatStream, nil, 500*time.Millisecond + 9*100*time.Millisecond},
-		{"in one piece", chatBody, nil, 500*time.Millisecond + 9*100*time.Millisecond},
+		{"not streamed", chatBody, nil, 500*time.Millisecond + 9*100*time.Millisecond},
 		{"a stall", chatStream, []string{"X-Mock-Stall-After", "4", "X-Mock-Stall", "3s"}, 4400 * time.Millisecond},
-		{"choices are made side by side", strings.Replace(chatStream, "{", `{"n":4,`, 1), nil, 1400 * time.Millisecond},
+		{"parallel choices", strings.Replace(chatStream, "{", `{"n":4,`, 1), nil, 1400 * time.Millisecond},
 		{"large chunks", chatStream, []string{"X-Mock-Chunk-Tokens", "50"}, 1400 * time.Millisecond},
-		{"at once", chatStream, []string{"X-Mock-Speed", "0", "X-Mock-TTFT", "0s"}, 0},
+		{"no delay", chatStream, []string{"X-Mock-Speed", "0", "X-Mock-TTFT", "0s"}, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -154,9 +149,9 @@ func TestPace(t *testing.T) {
 				for i := 0; i < len(test.headers); i += 2 {
 					r.Header.Set(test.headers[i], test.headers[i+1])
 				}
-				begun := time.Now()
+				onStart := time.Now()
 				s.ServeHTTP(httptest.NewRecorder(), r)
-				if took := time.Since(begun); took != test.want {
+				if took := time.Since(onStart); took != test.want {
 					t.Errorf("took %s, want %s", took, test.want)
 				}
 			})
@@ -164,8 +159,8 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// What was generated is known also when nothing was written yet.
-func TestLeavingBeforeTheAnswer(t *testing.T) {
+// Generated tokens are recorded also if nothing was written.
+func TestDisconnectBeforeResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := New(Options{TTFT: time.Second, Speed: 10})
 		if err != nil {
@@ -186,14 +181,14 @@ func TestLeavingBeforeTheAnswer(t *testing.T) {
 			s.ServeHTTP(httptest.NewRecorder(), r)
 			cancel()
 			e := s.Ledger().Entries()
-			if last := e[len(e)-1]; last.Outcome != Left || last.Generated != test.generated || last.Written != test.written {
-				t.Errorf("left after %s: %+v, want %d generated and %d written", test.after, last, test.generated, test.written)
+			if last := e[len(e)-1]; last.Outcome != Disconnected || last.Generated != test.generated || last.Written != test.written {
+				t.Errorf("disconnected after %s: %+v, want %d generated and %d written", test.after, last, test.generated, test.written)
 			}
 		}
 	})
 }
 
-func TestManyStreamsAtOnce(t *testing.T) {
+func TestConcurrentStreams(t *testing.T) {
 	s := start(t, Options{Speed: 200, Output: Length{Min: 20, Max: 60}, Seed: 3})
 	const streams = 200
 	var wait sync.WaitGroup

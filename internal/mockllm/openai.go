@@ -9,65 +9,67 @@ import (
 	"strconv"
 )
 
-// openAIUsage is the usage block of chats and completions.
-func openAIUsage(dst []byte, u reported) []byte {
+// openAIUsage appends the usage block of chats and completions.
+func openAIUsage(dst []byte, u usageBlock) []byte {
 	return add(dst, `{"prompt_tokens":`, u.input, `,"completion_tokens":`, u.output, `,"total_tokens":`, u.total,
 		`,"prompt_tokens_details":{"cached_tokens":`, u.cached, `},"completion_tokens_details":{"reasoning_tokens":`, u.reasoning, `}}`)
 }
 
-// wants reports whether a stream has usage, and whether every chunk has it.
-func (a *answer) wants() (at, always bool) {
+// usageWanted reports whether the caller wants usage in a stream: at its end, and in
+// each chunk.
+func (a *answer) usageWanted() (final, always bool) {
 	o := a.request.StreamOptions
 	if o == nil || !o.IncludeUsage {
 		return false, false
 	}
-	return true, o.ContinuousUsage && a.plan.usage != none
+	return true, o.ContinuousUsage && a.plan.usage != usageNone
 }
 
-// chunk begins a chunk of a stream of chats or completions.
-func (a *answer) chunk(dst []byte, object string) []byte {
+// openChunk begins a chunk of a stream of chats or completions.
+func (a *answer) openChunk(dst []byte, object string) []byte {
 	return add(dst, `data: {"id":"`, a.id, `","object":"`, object, `","created":`, a.created, `,"model":`, a.model, `,"system_fingerprint":"fp_mock","choices":[`)
 }
 
-// close ends a chunk when so much was generated.
-func (a *answer) close(dst []byte, so progress) []byte {
+// closeChunk ends a chunk. total is the output so far.
+func (a *answer) closeChunk(dst []byte, total progress) []byte {
 	dst = append(dst, ']')
-	switch at, always := a.wants(); {
+	switch final, always := a.usageWanted(); {
 	case always:
-		dst = openAIUsage(add(dst, `,"usage":`), a.plan.report(so.output, so.reasoning))
-	case at:
+		dst = openAIUsage(add(dst, `,"usage":`), a.plan.usageBlock(total.output, total.reasoning))
+	case final:
 		dst = add(dst, `,"usage":null`)
 	}
 	return add(dst, "}\n\n")
 }
 
-// done ends a stream.
+// done appends the usage chunk, if there is one, and [DONE].
 func (a *answer) done(dst []byte, object string) []byte {
-	if at, _ := a.wants(); at && a.plan.usage != none {
-		dst = a.chunk(dst, object)
+	if final, _ := a.usageWanted(); final && a.plan.usage != usageNone {
+		dst = a.openChunk(dst, object)
 		dst = openAIUsage(add(dst, `],"usage":`), a.final())
 		dst = add(dst, "}\n\n")
 	}
 	return add(dst, "data: [DONE]\n\n")
 }
 
-// failed is an error in the middle of a stream.
-func (a *answer) failed(dst []byte) []byte {
+// errorEvent appends an error event.
+func (a *answer) errorEvent(dst []byte) []byte {
 	return add(dst, `data: {"error":{"message":"the model failed","type":"server_error","param":null,"code":"model_failed"}}`, "\n\n")
 }
 
-// wholeUsage appends the usage of an answer in one piece, and its end.
+// wholeUsage ends the choices of a response without streaming, and appends its usage.
 func (a *answer) wholeUsage(dst []byte) []byte {
 	dst = append(dst, ']')
-	if a.plan.usage != none {
+	if a.plan.usage != usageNone {
 		dst = openAIUsage(add(dst, `,"usage":`), a.final())
 	}
 	return add(dst, "}")
 }
 
+// finish returns the finish_reason of a choice.
 func (a *answer) finish(choice int) string {
 	switch {
-	case a.plan.cut(choice):
+	case a.plan.truncated(choice):
 		return "length"
 	case a.tool != "":
 		return "tool_calls"
@@ -75,11 +77,11 @@ func (a *answer) finish(choice int) string {
 	return "stop"
 }
 
-type chatForm struct{ *answer }
+type chatEncoder struct{ *answer }
 
 const chatChunk = "chat.completion.chunk"
 
-func (c chatForm) whole(dst []byte) []byte {
+func (c chatEncoder) whole(dst []byte) []byte {
 	dst = add(dst, `{"id":"`, c.id, `","object":"chat.completion","created":`, c.created, `,"model":`, c.model, `,"system_fingerprint":"fp_mock","choices":[`)
 	for i := range c.texts {
 		if i > 0 {
@@ -97,21 +99,21 @@ func (c chatForm) whole(dst []byte) []byte {
 	return c.wholeUsage(dst)
 }
 
-func (c chatForm) begin(dst []byte) []byte {
+func (c chatEncoder) begin(dst []byte) []byte {
 	for i := range c.texts {
-		dst = add(c.chunk(dst, chatChunk), `{"index":`, strconv.Itoa(i), `,"delta":{"role":"assistant","content":`)
+		dst = add(c.openChunk(dst, chatChunk), `{"index":`, strconv.Itoa(i), `,"delta":{"role":"assistant","content":`)
 		if c.tool != "" {
 			dst = add(dst, `null,"tool_calls":[{"index":0,"id":"`, c.callID(i), `","type":"function","function":{"name":`, c.tool, `,"arguments":""}}]`)
 		} else {
 			dst = add(dst, `""`)
 		}
-		dst = c.close(add(dst, `},"logprobs":null,"finish_reason":null}`), progress{})
+		dst = c.closeChunk(add(dst, `},"logprobs":null,"finish_reason":null}`), progress{})
 	}
 	return dst
 }
 
-func (c chatForm) piece(dst []byte, choice int, from, to int64, so progress) []byte {
-	dst = add(c.chunk(dst, chatChunk), `{"index":`, strconv.Itoa(choice), `,"delta":{`)
+func (c chatEncoder) chunk(dst []byte, choice int, from, to int64, total progress) []byte {
+	dst = add(c.openChunk(dst, chatChunk), `{"index":`, strconv.Itoa(choice), `,"delta":{`)
 	if c.tool != "" {
 		dst = add(dst, `"tool_calls":[{"index":0,"function":{"arguments":"`)
 		dst = add(c.texts[choice].append(dst, from, to, true), `"}}]`)
@@ -119,24 +121,24 @@ func (c chatForm) piece(dst []byte, choice int, from, to int64, so progress) []b
 		dst = add(dst, `"content":"`)
 		dst = append(c.texts[choice].append(dst, from, to, true), '"')
 	}
-	return c.close(add(dst, `},"logprobs":null,"finish_reason":null}`), so)
+	return c.closeChunk(add(dst, `},"logprobs":null,"finish_reason":null}`), total)
 }
 
-func (c chatForm) end(dst []byte) []byte {
+func (c chatEncoder) end(dst []byte) []byte {
 	for i := range c.texts {
-		dst = add(c.chunk(dst, chatChunk), `{"index":`, strconv.Itoa(i), `,"delta":{},"logprobs":null,"finish_reason":"`, c.finish(i), `"}`)
-		dst = c.close(dst, c.all())
+		dst = add(c.openChunk(dst, chatChunk), `{"index":`, strconv.Itoa(i), `,"delta":{},"logprobs":null,"finish_reason":"`, c.finish(i), `"}`)
+		dst = c.closeChunk(dst, c.all())
 	}
 	return c.done(dst, chatChunk)
 }
 
-func (c chatForm) broken(dst []byte) []byte { return c.failed(dst) }
+func (c chatEncoder) failure(dst []byte) []byte { return c.errorEvent(dst) }
 
-type completionForm struct{ *answer }
+type completionsEncoder struct{ *answer }
 
 const completionObject = "text_completion"
 
-func (c completionForm) whole(dst []byte) []byte {
+func (c completionsEncoder) whole(dst []byte) []byte {
 	dst = add(dst, `{"id":"`, c.id, `","object":"text_completion","created":`, c.created, `,"model":`, c.model, `,"system_fingerprint":"fp_mock","choices":[`)
 	for i := range c.texts {
 		if i > 0 {
@@ -148,25 +150,25 @@ func (c completionForm) whole(dst []byte) []byte {
 	return c.wholeUsage(dst)
 }
 
-func (c completionForm) begin(dst []byte) []byte { return dst }
+func (c completionsEncoder) begin(dst []byte) []byte { return dst }
 
-func (c completionForm) piece(dst []byte, choice int, from, to int64, so progress) []byte {
-	dst = add(c.chunk(dst, completionObject), `{"index":`, strconv.Itoa(choice), `,"text":"`)
+func (c completionsEncoder) chunk(dst []byte, choice int, from, to int64, total progress) []byte {
+	dst = add(c.openChunk(dst, completionObject), `{"index":`, strconv.Itoa(choice), `,"text":"`)
 	dst = c.texts[choice].append(dst, from, to, true)
-	return c.close(add(dst, `","logprobs":null,"finish_reason":null}`), so)
+	return c.closeChunk(add(dst, `","logprobs":null,"finish_reason":null}`), total)
 }
 
-func (c completionForm) end(dst []byte) []byte {
+func (c completionsEncoder) end(dst []byte) []byte {
 	for i := range c.texts {
-		dst = add(c.chunk(dst, completionObject), `{"index":`, strconv.Itoa(i), `,"text":"","logprobs":null,"finish_reason":"`, c.finish(i), `"}`)
-		dst = c.close(dst, c.all())
+		dst = add(c.openChunk(dst, completionObject), `{"index":`, strconv.Itoa(i), `,"text":"","logprobs":null,"finish_reason":"`, c.finish(i), `"}`)
+		dst = c.closeChunk(dst, c.all())
 	}
 	return c.done(dst, completionObject)
 }
 
-func (c completionForm) broken(dst []byte) []byte { return c.failed(dst) }
+func (c completionsEncoder) failure(dst []byte) []byte { return c.errorEvent(dst) }
 
-// embedding is an answer of the embeddings endpoint.
+// embedding appends a response of /v1/embeddings.
 func (a *answer) embedding(dst []byte) []byte {
 	dimensions := a.request.Dimensions
 	if dimensions <= 0 || dimensions > 4096 {
@@ -181,14 +183,14 @@ func (a *answer) embedding(dst []byte) []byte {
 		dst = append(a.vector(dst, i, dimensions), '}')
 	}
 	dst = append(dst, ']')
-	if a.plan.usage != none {
-		u := a.plan.report(0, 0)
+	if a.plan.usage != usageNone {
+		u := a.plan.usageBlock(0, 0)
 		dst = add(dst, `,"usage":{"prompt_tokens":`, u.input, `,"total_tokens":`, u.total, `}`)
 	}
 	return append(dst, '}')
 }
 
-// vector is of length 1.
+// vector appends an embedding of length 1.
 func (a *answer) vector(dst []byte, index, dimensions int) []byte {
 	each := 1 / math.Sqrt(float64(dimensions))
 	value := func(i int) float64 {

@@ -12,51 +12,50 @@ import (
 	"time"
 )
 
-// Options configure a [Server]. The zero value answers at once, with 64 tokens,
-// and never fails.
+// Options configure a [Server]. With the zero value, it responds without delay, with
+// 64 tokens, and never fails.
 type Options struct {
-	// Seed is that of chance. With the same one, the same calls in the same order
-	// get the same answers.
+	// Seed is the seed of all random choices. With the same seed, the same calls in the
+	// same order get the same responses.
 	Seed uint64
 
 	// TTFT is the time to the first token, and Speed the tokens per second of each
-	// choice from then on. 0: at once.
+	// choice after it. 0: no delay.
 	TTFT  time.Duration
 	Speed float64
-	// ChunkTokens are sent in one piece of a stream. 0: 1.
+	// ChunkTokens is the number of tokens in one chunk of a stream. 0: 1.
 	ChunkTokens int64
-	// Output is how many tokens a choice has if nothing bounds it. Zero: 64.
+	// Output is the number of tokens of a choice without a bound. Zero: 64.
 	Output Length
-	// BytesPerToken is how input is counted: the bytes of all strings that the
-	// model reads, divided by it, rounded up. A token that is given as a number is
-	// one. 0: 4.
+	// BytesPerToken is the number of bytes of text that count as one input token. A
+	// prompt of token ids counts one token for each id. 0: 4.
 	BytesPerToken int64
-	// Cached and Reasoning are shares, from 0 to 1, of the input that a cache had,
-	// and of the output that is not shown.
-	Cached, Reasoning float64
+	// CachedShare is the share of the input that is reported as cached, and
+	// ReasoningShare the share of the output that is hidden reasoning, from 0 to 1.
+	CachedShare, ReasoningShare float64
 
-	// Fail is the share of calls that are refused, by status.
-	Fail map[int]float64
-	// StallShare of the calls stand still for Stall, somewhere in their answer.
+	// FailShares are the shares of calls that get an error status, by status.
+	FailShares map[int]float64
+	// StallShare is the share of calls that pause for Stall at a random token.
 	StallShare float64
 	Stall      time.Duration
-	// Disconnect is the share of calls whose connection is broken somewhere in the
-	// answer, NoUsage that of those without a usage block, and Lie of those whose
-	// usage block is wrong.
-	Disconnect, NoUsage, Lie float64
+	// DisconnectShare is the share of calls whose connection is closed at a random
+	// token, NoUsageShare the share of responses without usage, and WrongUsageShare
+	// the share of responses with usage that cannot be true.
+	DisconnectShare, NoUsageShare, WrongUsageShare float64
 
-	// CallerHeader names the header that says who calls. Empty: Authorization,
+	// CallerHeader names the header that identifies the caller. Empty: Authorization
 	// without "Bearer ", or else X-Api-Key.
 	CallerHeader string
-	// Models are those that GET /v1/models lists; calls may name any. Empty:
-	// mock-small and mock-large.
+	// Models are listed by GET /v1/models. Calls may name any model. Empty: mock-small
+	// and mock-large.
 	Models []string
-	// LedgerSize is how many calls that ended are kept one by one. 0: 100,000.
+	// LedgerSize is the number of ended calls in [Ledger.Entries]. 0: 100,000.
 	LedgerSize int
 }
 
-// maxBody is the most that is read of a request.
-const maxBody = 64 << 20
+// maxBodyBytes bounds the body of a request.
+const maxBodyBytes = 64 << 20
 
 func (o Options) withDefaults() Options {
 	if o.ChunkTokens == 0 {
@@ -77,7 +76,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Validate returns every problem.
+// Validate returns all problems of o, joined.
 func (o Options) Validate() error {
 	var problems []error
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
@@ -90,7 +89,7 @@ func (o Options) Validate() error {
 		bad("ttft: must not be negative, got %s", o.TTFT)
 	}
 	if !(o.Speed >= 0) || math.IsInf(o.Speed, 0) {
-		bad("speed: must be tokens per second, or 0 for at once, got %v", o.Speed)
+		bad("speed: must be tokens per second, or 0 for no delay, got %v", o.Speed)
 	}
 	if o.ChunkTokens < 0 {
 		bad("chunk_tokens: must not be negative, got %d", o.ChunkTokens)
@@ -101,25 +100,25 @@ func (o Options) Validate() error {
 	if o.BytesPerToken < 0 {
 		bad("bytes_per_token: must not be negative, got %d", o.BytesPerToken)
 	}
-	share("cached", o.Cached)
-	share("reasoning", o.Reasoning)
-	sum := o.Disconnect
-	for status, v := range o.Fail {
+	share("cached_share", o.CachedShare)
+	share("reasoning_share", o.ReasoningShare)
+	sum := o.DisconnectShare
+	for status, v := range o.FailShares {
 		if status < 400 || status > 599 {
-			bad("fail: status must be 400 to 599, got %d", status)
+			bad("fail_shares: status must be 400 to 599, got %d", status)
 		}
-		share("fail", v)
+		share("fail_shares", v)
 		sum += v
 	}
-	share("stall", o.StallShare)
+	share("stall_share", o.StallShare)
 	if o.Stall < 0 {
 		bad("stall: must not be negative, got %s", o.Stall)
 	}
-	share("disconnect", o.Disconnect)
-	share("no_usage", o.NoUsage)
-	share("lie", o.Lie)
-	if sum > 1 || o.NoUsage+o.Lie > 1 {
-		bad("fail and disconnect, or no_usage and lie, are more than all calls together")
+	share("disconnect_share", o.DisconnectShare)
+	share("no_usage_share", o.NoUsageShare)
+	share("wrong_usage_share", o.WrongUsageShare)
+	if sum > 1 || o.NoUsageShare+o.WrongUsageShare > 1 {
+		bad("fail_shares and disconnect_share, and no_usage_share and wrong_usage_share, must not exceed 1 together")
 	}
 	if o.LedgerSize < 0 {
 		bad("ledger_size: must not be negative, got %d", o.LedgerSize)
@@ -127,20 +126,21 @@ func (o Options) Validate() error {
 	return errors.Join(problems...)
 }
 
-// Length is a number of tokens, or a range from which each choice draws one.
+// Length is a number of tokens, or a distribution from which each choice draws one.
 type Length struct {
-	Min, Max int64 // equal: always that
-	// Mean, if it is not 0, is that of an exponential draw, which is then cut to
-	// Min and Max.
+	Min, Max int64 // inclusive
+	// Mean, if not 0, is the mean of an exponential distribution, clamped to Min and
+	// Max. Otherwise the distribution is uniform.
 	Mean int64
 }
 
-// maxLength is more than any test waits for.
+// maxLength bounds all numbers of tokens.
 const maxLength = 100_000_000
 
-// ParseLength reads 200, 50-400 or ~200, a mean of 200 with a long tail.
+// ParseLength parses a number (200), a range (50-400), or the mean of an exponential
+// distribution (~200).
 func ParseLength(text string) (Length, error) {
-	fail := fmt.Errorf("must be a number of tokens, a range or a mean, as 200, 50-400 or ~200, got %q", text)
+	fail := fmt.Errorf("must be a number of tokens, a range or a mean such as 200, 50-400 or ~200, got %q", text)
 	number := func(s string) (int64, bool) {
 		n, err := strconv.ParseInt(s, 10, 64)
 		return n, err == nil && n >= 0 && n <= maxLength
@@ -164,7 +164,7 @@ func ParseLength(text string) (Length, error) {
 	return Length{Min: low, Max: high}, nil
 }
 
-// String returns what ParseLength reads.
+// String returns the form that [ParseLength] parses.
 func (l Length) String() string {
 	switch {
 	case l.Mean != 0:
@@ -177,7 +177,7 @@ func (l Length) String() string {
 
 func (l Length) validate() error {
 	if l.Min < 0 || l.Max < l.Min || l.Mean < 0 {
-		return fmt.Errorf("must be a range that is not negative, got %d to %d with a mean of %d", l.Min, l.Max, l.Mean)
+		return fmt.Errorf("must not be negative or empty, got %d to %d with mean %d", l.Min, l.Max, l.Mean)
 	}
 	return nil
 }

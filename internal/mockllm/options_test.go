@@ -11,11 +11,11 @@ import (
 )
 
 func TestValidateNamesEveryProblem(t *testing.T) {
-	_, err := New(Options{TTFT: -1, Speed: -2, Fail: map[int]float64{200: 2}, Disconnect: -0.5, Output: Length{Min: 5, Max: 1}, Stall: -time.Second, Lie: 0.9, NoUsage: 0.9})
+	_, err := New(Options{TTFT: -1, Speed: -2, FailShares: map[int]float64{200: 2}, DisconnectShare: -0.5, Output: Length{Min: 5, Max: 1}, Stall: -time.Second, WrongUsageShare: 0.9, NoUsageShare: 0.9})
 	if err == nil {
 		t.Fatal("New succeeded, want an error")
 	}
-	for _, want := range []string{"ttft: ", "speed: ", "status must be 400 to 599, got 200", "fail: must be a share", "disconnect: ", "output: ", "stall: ", "more than all calls"} {
+	for _, want := range []string{"ttft: ", "speed: ", "status must be 400 to 599, got 200", "fail_shares: must be a share", "disconnect_share: ", "output: ", "stall: ", "must not exceed 1 together"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
 		}
@@ -84,11 +84,11 @@ func TestFailuresByStatus(t *testing.T) {
 	}
 }
 
-// The same seed gives the same calls, and every fate comes about as often as told.
-func TestChance(t *testing.T) {
+// The same seed gives the same plans, and every failure has its configured share.
+func TestRandomFailures(t *testing.T) {
 	o := Options{
-		Seed: 7, Output: Length{Min: 10, Max: 90}, Fail: map[int]float64{429: 0.1, 503: 0.1},
-		StallShare: 0.1, Disconnect: 0.1, NoUsage: 0.1, Lie: 0.1, Reasoning: 0.5,
+		Seed: 7, Output: Length{Min: 10, Max: 90}, FailShares: map[int]float64{429: 0.1, 503: 0.1},
+		StallShare: 0.1, DisconnectShare: 0.1, NoUsageShare: 0.1, WrongUsageShare: 0.1, ReasoningShare: 0.5,
 	}.withDefaults()
 	q, problem := parse(chat, []byte(chatBody))
 	if problem != nil {
@@ -97,9 +97,9 @@ func TestChance(t *testing.T) {
 	const calls = 5000
 	counts := map[string]int{}
 	for i := range int64(calls) {
-		p, _ := o.planOf(http.Header{}, i, chat, q)
-		again, _ := o.planOf(http.Header{}, i, chat, q)
-		if p.seed != again.seed || p.fail != again.fail || !slices.Equal(p.outputs, again.outputs) || p.breakAfter != again.breakAfter {
+		p, _ := o.newPlan(http.Header{}, i, chat, q)
+		again, _ := o.newPlan(http.Header{}, i, chat, q)
+		if p.seed != again.seed || p.fail != again.fail || !slices.Equal(p.outputs, again.outputs) || p.disconnectAfter != again.disconnectAfter {
 			t.Fatalf("call %d differs from itself: %+v, %+v", i, p, again)
 		}
 		if n := p.outputs[0]; n < 10 || n > 90 || p.reasoning[0] != n/2 {
@@ -110,21 +110,21 @@ func TestChance(t *testing.T) {
 			counts["429"]++
 		case p.fail == 503:
 			counts["503"]++
-		case p.breakAfter != never:
+		case p.disconnectAfter != never:
 			counts["disconnect"]++
 		}
 		if p.stallAfter != never {
 			counts["stall"]++
 		}
 		switch p.usage {
-		case honest:
-		case none:
+		case usageTrue:
+		case usageNone:
 			counts["none"]++
 		default:
-			counts["lie"]++
+			counts["wrong"]++
 		}
 	}
-	for _, what := range []string{"429", "503", "disconnect", "stall", "none", "lie"} {
+	for _, what := range []string{"429", "503", "disconnect", "stall", "none", "wrong"} {
 		if n := counts[what]; n < calls/10-100 || n > calls/10+100 {
 			t.Errorf("%s: %d of %d calls, want about a tenth", what, n, calls)
 		}

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// pace says when tokens are there. It counts the tokens of each choice; choices
-// are generated side by side.
+// pace schedules the tokens of a response. All choices are generated in parallel, so
+// token n is due for each of them at the same time.
 type pace struct {
 	plan  *plan
 	start time.Time
 	timer *time.Timer // nil before the first wait
 }
 
-// at is when the n-th token is there, from 1, since the start. A stall after k
-// tokens delays all later ones.
-func (p *pace) at(n int64) time.Duration {
+// due returns the time from the start to token n, counted from 1. A stall delays all
+// tokens after it.
+func (p *pace) due(n int64) time.Duration {
 	d := p.plan.ttft
 	if p.plan.speed > 0 {
 		d += time.Duration(float64(n-1) / p.plan.speed * float64(time.Second))
@@ -31,16 +31,16 @@ func (p *pace) at(n int64) time.Duration {
 	return d
 }
 
-// made is how many tokens are there now, of most that there will be.
-func (p *pace) made(most int64) int64 {
+// generated returns how many of most tokens are due now.
+func (p *pace) generated(most int64) int64 {
 	since := time.Since(p.start)
-	if most == 0 || p.at(1) > since {
+	if most == 0 || p.due(1) > since {
 		return 0
 	}
-	low, high := int64(1), most // at(low) <= since
+	low, high := int64(1), most // due(low) <= since
 	for low < high {
 		mid := high - (high-low)/2
-		if p.at(mid) <= since {
+		if p.due(mid) <= since {
 			low = mid
 		} else {
 			high = mid - 1
@@ -49,25 +49,25 @@ func (p *pace) made(most int64) int64 {
 	return low
 }
 
-// wait returns when the n-th token is there, or false when ctx is done first.
-// Token 0 is there when the first one would be.
+// wait waits until token n is due. It returns false if ctx is done first. Token 0 is
+// due with the first token.
 func (p *pace) wait(ctx context.Context, n int64) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	due := p.at(max(n, 1))
-	if due == forever {
+	at := p.due(max(n, 1))
+	if at == forever {
 		<-ctx.Done()
 		return false
 	}
-	left := due - time.Since(p.start)
-	if left <= 0 {
+	remaining := at - time.Since(p.start)
+	if remaining <= 0 {
 		return true
 	}
 	if p.timer == nil {
-		p.timer = time.NewTimer(left)
+		p.timer = time.NewTimer(remaining)
 	} else {
-		p.timer.Reset(left)
+		p.timer.Reset(remaining)
 	}
 	select {
 	case <-p.timer.C:
@@ -77,8 +77,8 @@ func (p *pace) wait(ctx context.Context, n int64) bool {
 	}
 }
 
-// early reports whether the n-th token is not there yet.
-func (p *pace) early(n int64) bool { return p.at(max(n, 1)) > time.Since(p.start) }
+// pending reports whether token n is not due yet.
+func (p *pace) pending(n int64) bool { return p.due(max(n, 1)) > time.Since(p.start) }
 
 func (p *pace) stop() {
 	if p.timer != nil {

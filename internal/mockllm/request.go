@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-// endpoint is one of those that generate.
+// endpoint is a metered endpoint.
 type endpoint uint8
 
 const (
@@ -19,12 +19,12 @@ const (
 	messages
 )
 
-// String returns the name that stands in the ledger.
+// String returns the name of the endpoint in the ledger.
 func (e endpoint) String() string {
 	return [...]string{"chat.completions", "completions", "embeddings", "responses", "messages"}[e]
 }
 
-// request is what is read of a body; the rest is ignored, as servers do.
+// request has the fields of a body that the mock uses. Others are ignored.
 type request struct {
 	Model               string           `json:"model"`
 	Stream              bool             `json:"stream"`
@@ -62,9 +62,9 @@ type thinking struct {
 	Budget int64  `json:"budget_tokens"`
 }
 
-// invalid is a mistake in a request.
+// invalid is an error in a request.
 type invalid struct {
-	param   string // "": the body as a whole
+	param   string // empty: the whole body
 	problem string
 }
 
@@ -118,8 +118,8 @@ func parse(e endpoint, body []byte) (*request, *invalid) {
 	return &r, nil
 }
 
-// maxEach is the bound of each choice, -1 if there is none.
-func (r *request) maxEach(e endpoint) int64 {
+// maxTokens returns the bound of each choice, or -1.
+func (r *request) maxTokens(e endpoint) int64 {
 	switch {
 	case e == responses && r.MaxOutputTokens != nil:
 		return *r.MaxOutputTokens
@@ -132,7 +132,7 @@ func (r *request) maxEach(e endpoint) int64 {
 	return -1
 }
 
-// prompts is how many texts are completed or embedded.
+// prompts returns how many texts are completed or embedded.
 func prompts(v any) int64 {
 	list, ok := v.([]any)
 	if !ok || len(list) == 0 {
@@ -144,9 +144,10 @@ func prompts(v any) int64 {
 	return int64(len(list))
 }
 
-// shown is how many choices the answer has, and choices how many are generated.
+// shown returns the number of choices in the response.
 func (r *request) shown(e endpoint) int64 { return r.times(e, r.N) }
 
+// choices returns the number of generated choices.
 func (r *request) choices(e endpoint) int64 {
 	if e == completions && r.BestOf != nil {
 		return r.times(e, r.BestOf)
@@ -170,23 +171,24 @@ func (r *request) times(e endpoint, n *int64) int64 {
 	return 1
 }
 
-// input counts what the model reads.
+// input returns the number of input tokens.
 func (r *request) input(bytesPerToken int64) int64 {
 	var text, ids int64
 	for _, v := range []any{r.Prompt, r.Input, r.System, r.Instructions} {
-		weigh(v, &text, &ids)
+		countText(v, &text, &ids)
 	}
 	for _, m := range r.Messages {
-		weigh(m.Content, &text, &ids)
-		weigh(m.ToolCalls, &text, &ids)
+		countText(m.Content, &text, &ids)
+		countText(m.ToolCalls, &text, &ids)
 	}
 	for _, t := range r.Tools {
-		weigh(t, &text, &ids)
+		countText(t, &text, &ids)
 	}
 	return max(1, (text+bytesPerToken-1)/bytesPerToken+ids)
 }
 
-func weigh(v any, text, ids *int64) {
+// countText adds the bytes of text and the number of token ids in v.
+func countText(v any, text, ids *int64) {
 	switch v := v.(type) {
 	case string:
 		*text += int64(len(v))
@@ -194,17 +196,17 @@ func weigh(v any, text, ids *int64) {
 		*ids++
 	case []any:
 		for _, x := range v {
-			weigh(x, text, ids)
+			countText(x, text, ids)
 		}
 	case map[string]any:
 		for k, x := range v {
 			*text += int64(len(k))
-			weigh(x, text, ids)
+			countText(x, text, ids)
 		}
 	}
 }
 
-// tool is the name of the tool that is called, "" for none.
+// tool returns the name of the called tool, or "".
 func (r *request) tool() string {
 	if len(r.Tools) == 0 {
 		return ""
@@ -231,7 +233,7 @@ func (r *request) tool() string {
 	return nameIn(r.Tools[0])
 }
 
-// nameIn is the name of a tool as it stands in chats, or in the other endpoints.
+// nameIn returns the name of a tool in the format of any endpoint.
 func nameIn(tool map[string]any) string {
 	if f, ok := tool["function"].(map[string]any); ok {
 		tool = f
@@ -240,7 +242,7 @@ func nameIn(tool map[string]any) string {
 	return name
 }
 
-// hasType reports whether a list has a part of a type.
+// hasType reports whether a list has an element of a type.
 func hasType(v any, what string) bool {
 	list, _ := v.([]any)
 	for _, x := range list {

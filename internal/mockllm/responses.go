@@ -4,36 +4,36 @@ package mockllm
 
 import "strconv"
 
-// responseForm writes answers of /v1/responses.
-type responseForm struct {
+// responsesEncoder encodes responses of /v1/responses.
+type responsesEncoder struct {
 	*answer
 	sequence int // of the next event
 }
 
-func (r *responseForm) itemID() string {
+func (r *responsesEncoder) itemID() string {
 	if r.tool != "" {
 		return "fc_" + r.id[len(r.id)-12:]
 	}
 	return "msg_" + r.id[len(r.id)-12:]
 }
 
-// event begins one.
-func (r *responseForm) event(dst []byte, name string) []byte {
+// event begins an event.
+func (r *responsesEncoder) event(dst []byte, name string) []byte {
 	dst = add(dst, "event: ", name, "\n", `data: {"type":"`, name, `","sequence_number":`, strconv.Itoa(r.sequence))
 	r.sequence++
 	return dst
 }
 
-// ended is what the whole answer is called.
-func (r *responseForm) ended() string {
-	if r.plan.cut(0) {
+// finalStatus returns the status of the response at its end.
+func (r *responsesEncoder) finalStatus() string {
+	if r.plan.truncated(0) {
 		return "incomplete"
 	}
 	return "completed"
 }
 
-// part is the text as it stands in an item.
-func (r *responseForm) part(dst []byte, full bool) []byte {
+// part appends the content part of an item, with its text if full is set.
+func (r *responsesEncoder) part(dst []byte, full bool) []byte {
 	dst = add(dst, `{"type":"output_text","text":`)
 	if full {
 		dst = r.content(dst, 0)
@@ -43,7 +43,8 @@ func (r *responseForm) part(dst []byte, full bool) []byte {
 	return add(dst, `,"annotations":[],"logprobs":[]}`)
 }
 
-func (r *responseForm) item(dst []byte, status string) []byte {
+// item appends the output item with a status.
+func (r *responsesEncoder) item(dst []byte, status string) []byte {
 	full := status != "in_progress"
 	if r.tool == "" {
 		dst = add(dst, `{"type":"message","id":"`, r.itemID(), `","status":"`, status, `","role":"assistant","content":[`)
@@ -61,8 +62,8 @@ func (r *responseForm) item(dst []byte, status string) []byte {
 	return append(dst, '}')
 }
 
-// object is the whole response in a state.
-func (r *responseForm) object(dst []byte, status string) []byte {
+// object appends the response object with a status.
+func (r *responsesEncoder) object(dst []byte, status string) []byte {
 	full := status == "completed" || status == "incomplete"
 	dst = add(dst, `{"id":"`, r.id, `","object":"response","created_at":`, r.created, `,"status":"`, status, `","background":false,"error":`)
 	if status == "failed" {
@@ -77,8 +78,8 @@ func (r *responseForm) object(dst []byte, status string) []byte {
 		dst = add(dst, "null")
 	}
 	dst = add(dst, `,"instructions":null,"max_output_tokens":`)
-	if most := r.request.MaxOutputTokens; most != nil {
-		dst = strconv.AppendInt(dst, *most, 10)
+	if limit := r.request.MaxOutputTokens; limit != nil {
+		dst = strconv.AppendInt(dst, *limit, 10)
 	} else {
 		dst = add(dst, "null")
 	}
@@ -87,7 +88,7 @@ func (r *responseForm) object(dst []byte, status string) []byte {
 		dst = r.item(dst, status)
 	}
 	dst = add(dst, `],"parallel_tool_calls":true,"previous_response_id":null,"store":false,"temperature":1,"text":{"format":{"type":"text"}},"tool_choice":"auto","tools":[],"top_p":1,"truncation":"disabled","usage":`)
-	if full && r.plan.usage != none {
+	if full && r.plan.usage != usageNone {
 		u := r.final()
 		dst = add(dst, `{"input_tokens":`, u.input, `,"input_tokens_details":{"cached_tokens":`, u.cached, `},"output_tokens":`, u.output,
 			`,"output_tokens_details":{"reasoning_tokens":`, u.reasoning, `},"total_tokens":`, u.total, `}`)
@@ -97,9 +98,9 @@ func (r *responseForm) object(dst []byte, status string) []byte {
 	return append(dst, '}')
 }
 
-func (r *responseForm) whole(dst []byte) []byte { return r.object(dst, r.ended()) }
+func (r *responsesEncoder) whole(dst []byte) []byte { return r.object(dst, r.finalStatus()) }
 
-func (r *responseForm) begin(dst []byte) []byte {
+func (r *responsesEncoder) begin(dst []byte) []byte {
 	for _, name := range []string{"response.created", "response.in_progress"} {
 		dst = add(r.event(dst, name), `,"response":`)
 		dst = add(r.object(dst, "in_progress"), "}\n\n")
@@ -107,41 +108,43 @@ func (r *responseForm) begin(dst []byte) []byte {
 	dst = add(r.event(dst, "response.output_item.added"), `,"output_index":0,"item":`)
 	dst = add(r.item(dst, "in_progress"), "}\n\n")
 	if r.tool == "" {
-		dst = add(r.event(dst, "response.content_part.added"), r.place(), `,"content_index":0,"part":`)
+		dst = add(r.event(dst, "response.content_part.added"), r.itemRef(), `,"content_index":0,"part":`)
 		dst = add(r.part(dst, false), "}\n\n")
 	}
 	return dst
 }
 
-// place is where the item stands.
-func (r *responseForm) place() string { return `,"item_id":"` + r.itemID() + `","output_index":0` }
+// itemRef returns the members that identify the item in an event.
+func (r *responsesEncoder) itemRef() string {
+	return `,"item_id":"` + r.itemID() + `","output_index":0`
+}
 
-func (r *responseForm) piece(dst []byte, _ int, from, to int64, _ progress) []byte {
+func (r *responsesEncoder) chunk(dst []byte, _ int, from, to int64, _ progress) []byte {
 	if r.tool != "" {
-		dst = add(r.event(dst, "response.function_call_arguments.delta"), r.place(), `,"delta":"`)
+		dst = add(r.event(dst, "response.function_call_arguments.delta"), r.itemRef(), `,"delta":"`)
 	} else {
-		dst = add(r.event(dst, "response.output_text.delta"), r.place(), `,"content_index":0,"logprobs":[],"delta":"`)
+		dst = add(r.event(dst, "response.output_text.delta"), r.itemRef(), `,"content_index":0,"logprobs":[],"delta":"`)
 	}
 	return add(r.texts[0].append(dst, from, to, true), `"}`, "\n\n")
 }
 
-func (r *responseForm) end(dst []byte) []byte {
+func (r *responsesEncoder) end(dst []byte) []byte {
 	if r.tool != "" {
-		dst = add(r.event(dst, "response.function_call_arguments.done"), r.place(), `,"name":`, r.tool, `,"arguments":`)
+		dst = add(r.event(dst, "response.function_call_arguments.done"), r.itemRef(), `,"name":`, r.tool, `,"arguments":`)
 		dst = add(r.content(dst, 0), "}\n\n")
 	} else {
-		dst = add(r.event(dst, "response.output_text.done"), r.place(), `,"content_index":0,"logprobs":[],"text":`)
+		dst = add(r.event(dst, "response.output_text.done"), r.itemRef(), `,"content_index":0,"logprobs":[],"text":`)
 		dst = add(r.content(dst, 0), "}\n\n")
-		dst = add(r.event(dst, "response.content_part.done"), r.place(), `,"content_index":0,"part":`)
+		dst = add(r.event(dst, "response.content_part.done"), r.itemRef(), `,"content_index":0,"part":`)
 		dst = add(r.part(dst, true), "}\n\n")
 	}
 	dst = add(r.event(dst, "response.output_item.done"), `,"output_index":0,"item":`)
-	dst = add(r.item(dst, r.ended()), "}\n\n")
-	dst = add(r.event(dst, "response."+r.ended()), `,"response":`)
-	return add(r.object(dst, r.ended()), "}\n\n")
+	dst = add(r.item(dst, r.finalStatus()), "}\n\n")
+	dst = add(r.event(dst, "response."+r.finalStatus()), `,"response":`)
+	return add(r.object(dst, r.finalStatus()), "}\n\n")
 }
 
-func (r *responseForm) broken(dst []byte) []byte {
+func (r *responsesEncoder) failure(dst []byte) []byte {
 	dst = add(r.event(dst, "response.failed"), `,"response":`)
 	return add(r.object(dst, "failed"), "}\n\n")
 }

@@ -14,14 +14,15 @@ import (
 	"time"
 )
 
-// Server is a model server. It is an [http.Handler], and safe for concurrent use.
+// Server is a mock model server. It implements [http.Handler] and is safe for
+// concurrent use.
 type Server struct {
 	options Options
 	ledger  *Ledger
 	mux     *http.ServeMux
 }
 
-// New returns a server.
+// New returns a server. The error names every invalid option.
 func New(o Options) (*Server, error) {
 	o = o.withDefaults()
 	if err := o.Validate(); err != nil {
@@ -45,18 +46,18 @@ func New(o Options) (*Server, error) {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, r.Header.Get("Anthropic-Version") != "", http.StatusNotFound, "", "unknown path "+r.Method+" "+r.URL.Path, "")
+		writeError(w, r.Header.Get("Anthropic-Version") != "", http.StatusNotFound, "", "unknown path "+r.Method+" "+r.URL.Path, "")
 	})
 	return s, nil
 }
 
-// Ledger is what the server really did.
+// Ledger returns the ledger of the server's calls.
 func (s *Server) Ledger() *Ledger { return s.ledger }
 
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// caller says who calls.
+// caller returns the caller in the headers of a request.
 func (s *Server) caller(h http.Header) string {
 	if name := s.options.CallerHeader; name != "" && !strings.EqualFold(name, "Authorization") {
 		return h.Get(name)
@@ -67,12 +68,13 @@ func (s *Server) caller(h http.Header) string {
 	return h.Get("X-Api-Key")
 }
 
-// read returns the body of a request, or what is wrong with it.
+// read parses the body of a request. If it is invalid, read returns the status of the
+// response and the problem.
 func read(w http.ResponseWriter, r *http.Request, e endpoint) (*request, int, *invalid) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
 	if err != nil {
 		if _, large := errors.AsType[*http.MaxBytesError](err); large {
-			return nil, http.StatusRequestEntityTooLarge, &invalid{problem: fmt.Sprintf("the body has more than %d bytes", maxBody)}
+			return nil, http.StatusRequestEntityTooLarge, &invalid{problem: fmt.Sprintf("the body has more than %d bytes", maxBodyBytes)}
 		}
 		return nil, http.StatusBadRequest, &invalid{problem: fmt.Sprintf("read the body: %v", err)}
 	}
@@ -80,35 +82,35 @@ func read(w http.ResponseWriter, r *http.Request, e endpoint) (*request, int, *i
 	return q, http.StatusBadRequest, problem
 }
 
-// generate answers a call, and keeps the ledger.
+// generate serves a call and records it in the ledger.
 func (s *Server) generate(w http.ResponseWriter, r *http.Request, e endpoint) {
 	now := time.Now()
 	rec := s.ledger.begin(s.caller(r.Header), r.Header.Get("X-Mock-Label"), e, now)
-	outcome := Broken // if this panics, which is how a connection is broken
+	outcome := Aborted // the default: a panic closes the connection
 	defer func() { s.ledger.finish(rec, outcome, time.Now()) }()
 
 	q, status, problem := read(w, r, e)
 	var p *plan
 	if problem == nil {
 		status = http.StatusBadRequest
-		p, problem = s.options.planOf(r.Header, rec.entry.Number, e, q)
+		p, problem = s.options.newPlan(r.Header, rec.entry.Number, e, q)
 	}
-	id := idOf(e, s.options.Seed, rec.entry.Number)
+	id := responseID(e, s.options.Seed, rec.entry.Number)
 	w.Header().Set("X-Request-Id", "req_"+id)
 	if e == messages {
 		w.Header().Set("Request-Id", "req_"+id)
 	}
 	if problem != nil {
 		outcome = Invalid
-		s.ledger.describe(rec, func(entry *Entry) { entry.Status = status })
-		refuse(w, e == messages, status, problem.param, problem.Error(), "")
+		s.ledger.update(rec, func(entry *Entry) { entry.Status = status })
+		writeError(w, e == messages, status, problem.param, problem.Error(), "")
 		return
 	}
-	s.ledger.describe(rec, func(entry *Entry) {
+	s.ledger.update(rec, func(entry *Entry) {
 		entry.ID, entry.Model, entry.Stream = id, q.Model, q.Stream && e != embeddings
-		entry.Choices, entry.MaxEach = q.choices(e), q.maxEach(e)
-		for _, n := range p.wanted {
-			entry.Wanted += n
+		entry.Choices, entry.MaxTokens = q.choices(e), q.maxTokens(e)
+		for _, n := range p.unbounded {
+			entry.UnboundedOutput += n
 		}
 		entry.Usage, entry.Status = string(p.usage), p.fail
 		if p.fail == 0 {
@@ -116,41 +118,41 @@ func (s *Server) generate(w http.ResponseWriter, r *http.Request, e endpoint) {
 		}
 	})
 	if p.fail != 0 {
-		outcome = Refused
-		refuse(w, e == messages, p.fail, "", "the mock was told to fail", p.retryAfter)
+		outcome = Rejected
+		writeError(w, e == messages, p.fail, "", "this failure was requested", p.retryAfter)
 		return
 	}
 	a := newAnswer(q, p, id, now.Unix())
 	g := &generation{
 		w: w, control: http.NewResponseController(w), ctx: r.Context(), plan: p, record: rec,
-		pace: pace{plan: p, start: now}, begun: func() { s.ledger.describe(rec, func(entry *Entry) { entry.Status = http.StatusOK }) },
+		pace: pace{plan: p, start: now}, onStart: func() { s.ledger.update(rec, func(entry *Entry) { entry.Status = http.StatusOK }) },
 	}
 	defer g.pace.stop()
 	switch {
 	case e == embeddings:
 		outcome = g.whole(a.embedding)
 	case q.Stream:
-		outcome = g.stream(a.form(e))
+		outcome = g.stream(a.encoder(e))
 	default:
-		outcome = g.whole(a.form(e).whole)
+		outcome = g.whole(a.encoder(e).whole)
 	}
-	if outcome == Broken && !g.ended {
+	if outcome == Aborted && !g.terminated {
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// idOf makes the id of an answer. Equal numbers get equal ids.
-func idOf(e endpoint, seed uint64, number int64) string {
+// responseID returns the id of a response, which depends only on its arguments.
+func responseID(e endpoint, seed uint64, number int64) string {
 	prefix := [...]string{"chatcmpl-", "cmpl-", "embd-", "resp_", "msg_"}[e]
 	mixed := (uint64(number) ^ bits.RotateLeft64(seed, 17)) * 0x9e3779b97f4a7c15
 	return fmt.Sprintf("%s%016x%08x", prefix, mixed, number)
 }
 
-// count answers how many tokens a message has.
+// count serves /v1/messages/count_tokens.
 func (s *Server) count(w http.ResponseWriter, r *http.Request) {
-	q, status, problem := read(w, r, chat) // messages without max_tokens
+	q, status, problem := read(w, r, chat) // not messages, which would require max_tokens
 	if problem != nil {
-		refuse(w, true, status, problem.param, problem.Error(), "")
+		writeError(w, true, status, problem.param, problem.Error(), "")
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]int64{"input_tokens": q.input(s.options.BytesPerToken)})
@@ -170,8 +172,8 @@ func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": list})
 }
 
-// showLedger answers with all calls, or those of ?caller= or ?label=, and the
-// sums by caller; with ?totals=only without the calls.
+// showLedger returns the sums by caller and the calls. ?caller= and ?label= select
+// calls, and ?totals=only omits them.
 func (s *Server) showLedger(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	caller, label := query.Get("caller"), query.Get("label")
@@ -189,8 +191,8 @@ func (s *Server) showLedger(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, shown)
 }
 
-// refuse writes an error as OpenAI's or Anthropic's servers do.
-func refuse(w http.ResponseWriter, anthropic bool, status int, param, message, retryAfter string) {
+// writeError writes an error response in the format of OpenAI or Anthropic.
+func writeError(w http.ResponseWriter, anthropic bool, status int, param, message, retryAfter string) {
 	if retryAfter != "" {
 		w.Header().Set("Retry-After", retryAfter)
 	}
@@ -225,5 +227,5 @@ func refuse(w http.ResponseWriter, anthropic bool, status int, param, message, r
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // an error says that the caller left
+	_ = json.NewEncoder(w).Encode(v) // fails only if the caller has disconnected
 }

@@ -11,21 +11,17 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 )
 
-// patience bounds every wait.
-const patience = 30 * time.Second
-
-// tested is a server with a client.
-type tested struct {
+// testServer is a server with a client.
+type testServer struct {
 	*Server
 	t      *testing.T
 	url    string
 	client *http.Client
 }
 
-func start(t *testing.T, o Options) *tested {
+func start(t *testing.T, o Options) *testServer {
 	t.Helper()
 	s, err := New(o)
 	if err != nil {
@@ -33,11 +29,11 @@ func start(t *testing.T, o Options) *tested {
 	}
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
-	return &tested{s, t, server.URL, server.Client()}
+	return &testServer{s, t, server.URL, server.Client()}
 }
 
-// post sends a body with headers, given as name and value in turn.
-func (s *tested) post(ctx context.Context, path, body string, headers ...string) *http.Response {
+// post sends a body. headers alternates names and values.
+func (s *testServer) post(ctx context.Context, path, body string, headers ...string) *http.Response {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+path, strings.NewReader(body))
 	if err != nil {
@@ -56,8 +52,8 @@ func (s *tested) post(ctx context.Context, path, body string, headers ...string)
 	return response
 }
 
-// ask returns the status and the body.
-func (s *tested) ask(path, body string, headers ...string) (int, string) {
+// ask sends a body and returns the status and the body of the response.
+func (s *testServer) ask(path, body string, headers ...string) (int, string) {
 	s.t.Helper()
 	response := s.post(s.t.Context(), path, body, headers...)
 	text, err := io.ReadAll(response.Body)
@@ -67,7 +63,7 @@ func (s *tested) ask(path, body string, headers ...string) (int, string) {
 	return response.StatusCode, string(text)
 }
 
-// get reads JSON at a path of nested members and indexes.
+// get returns the JSON value at a path of member names and indexes.
 func get(t *testing.T, text string, path ...any) any {
 	t.Helper()
 	var v any
@@ -93,7 +89,7 @@ func get(t *testing.T, text string, path ...any) any {
 	return v
 }
 
-// event is one of a stream.
+// event is an event of a stream.
 type event struct{ name, data string }
 
 // events reads a stream to its end.
@@ -106,13 +102,13 @@ func events(t *testing.T, body io.Reader) []event {
 	return list
 }
 
-// readEvents reads so many, or all if that is negative.
-func readEvents(body io.Reader, most int) ([]event, error) {
+// readEvents reads at most limit events, or all if limit is negative.
+func readEvents(body io.Reader, limit int) ([]event, error) {
 	var list []event
 	var e event
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, 1<<20)
-	for len(list) != most && lines.Scan() {
+	for len(list) != limit && lines.Scan() {
 		switch line := lines.Text(); {
 		case line == "":
 			list, e = append(list, e), event{}
@@ -135,7 +131,7 @@ const (
 	responseBody = `{"model":"m","input":"12345678"}`
 )
 
-func TestWholeAnswers(t *testing.T) {
+func TestResponses(t *testing.T) {
 	s := start(t, Options{})
 	type want struct {
 		path  []any
@@ -156,7 +152,7 @@ func TestWholeAnswers(t *testing.T) {
 			{[]any{"usage", "prompt_tokens_details", "cached_tokens"}, 4.0},
 			{[]any{"usage", "completion_tokens_details", "reasoning_tokens"}, 1.0},
 		}},
-		{"a bound cuts", "/v1/chat/completions", strings.Replace(chatBody, "{", `{"max_tokens":2,`, 1), nil, []want{
+		{"max_tokens", "/v1/chat/completions", strings.Replace(chatBody, "{", `{"max_tokens":2,`, 1), nil, []want{
 			{[]any{"choices", 0, "finish_reason"}, "length"},
 			{[]any{"usage", "completion_tokens"}, 2.0},
 			{[]any{"usage", "prompt_tokens"}, 2.0},
@@ -170,13 +166,13 @@ func TestWholeAnswers(t *testing.T) {
 			{[]any{"choices", 0, "message", "content"}, nil},
 			{[]any{"choices", 0, "message", "tool_calls", 0, "function", "name"}, "look"},
 		}},
-		{"a tool that is forbidden", "/v1/chat/completions", strings.Replace(chatBody, "{", `{"tool_choice":"none","tools":[{"type":"function","function":{"name":"look"}}],`, 1), nil, []want{
+		{"tool_choice none", "/v1/chat/completions", strings.Replace(chatBody, "{", `{"tool_choice":"none","tools":[{"type":"function","function":{"name":"look"}}],`, 1), nil, []want{
 			{[]any{"choices", 0, "finish_reason"}, "stop"},
 		}},
 		{"no usage", "/v1/chat/completions", chatBody, []string{"X-Mock-Usage", "none"}, []want{{[]any{"usage"}, nil}}},
 		{"negative usage", "/v1/chat/completions", chatBody, []string{"X-Mock-Usage", "negative"}, []want{{[]any{"usage", "completion_tokens"}, -64.0}}},
 		{"overflowing usage", "/v1/chat/completions", chatBody, []string{"X-Mock-Usage", "overflow"}, []want{{[]any{"usage", "prompt_tokens"}, 99999999999999999999999.0}}},
-		{"usage in words", "/v1/chat/completions", chatBody, []string{"X-Mock-Usage", "text"}, []want{{[]any{"usage", "prompt_tokens"}, "many"}}},
+		{"usage of type string", "/v1/chat/completions", chatBody, []string{"X-Mock-Usage", "text"}, []want{{[]any{"usage", "prompt_tokens"}, "many"}}},
 		{"best of", "/v1/completions", `{"model":"m","prompt":["a","b"],"n":2,"best_of":3}`, []string{"X-Mock-Output-Tokens", "5"}, []want{
 			{[]any{"object"}, "text_completion"},
 			{[]any{"choices", 3, "index"}, 3.0},
@@ -193,7 +189,7 @@ func TestWholeAnswers(t *testing.T) {
 			{[]any{"usage", "output_tokens"}, 3.0},
 			{[]any{"usage", "total_tokens"}, 5.0},
 		}},
-		{"a bound cuts responses", "/v1/responses", `{"model":"m","input":"x","max_output_tokens":16}`, nil, []want{
+		{"max_output_tokens of responses", "/v1/responses", `{"model":"m","input":"x","max_output_tokens":16}`, nil, []want{
 			{[]any{"status"}, "incomplete"},
 			{[]any{"incomplete_details", "reason"}, "max_output_tokens"},
 			{[]any{"usage", "output_tokens"}, 16.0},
@@ -210,7 +206,7 @@ func TestWholeAnswers(t *testing.T) {
 			{[]any{"usage", "cache_creation_input_tokens"}, 2.0},
 			{[]any{"usage", "output_tokens"}, 3.0},
 		}},
-		{"a bound cuts messages", "/v1/messages", messageBody, []string{"X-Mock-Output-Tokens", "101"}, []want{
+		{"max_tokens of messages", "/v1/messages", messageBody, []string{"X-Mock-Output-Tokens", "101"}, []want{
 			{[]any{"stop_reason"}, "max_tokens"},
 			{[]any{"usage", "output_tokens"}, 100.0},
 		}},

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// chunks are the data of a stream of chats, and whether [DONE] ended it.
-func chunks(t *testing.T, s *tested, body string, headers ...string) (list []string, done bool) {
+// chunks returns the chunks of a chat stream, and whether [DONE] ended it.
+func chunks(t *testing.T, s *testServer, body string, headers ...string) (list []string, done bool) {
 	t.Helper()
 	response := s.post(t.Context(), "/v1/chat/completions", body, headers...)
 	if kind := response.Header.Get("Content-Type"); kind != "text/event-stream" {
@@ -34,7 +34,7 @@ func TestChatStream(t *testing.T) {
 	want := get(t, whole, "choices", 0, "message", "content")
 
 	list, done := chunks(t, s, chatStream, "X-Mock-Seed", "1", "X-Mock-Output-Tokens", "5", "X-Mock-Chunk-Tokens", "2")
-	if len(list) != 5 || !done { // a role, three pieces, an end
+	if len(list) != 5 || !done { // a role, three pieces, a finish reason
 		t.Fatalf("%d chunks, done %v; want 5 and [DONE]:\n%s", len(list), done, strings.Join(list, "\n"))
 	}
 	var text strings.Builder
@@ -49,7 +49,7 @@ func TestChatStream(t *testing.T) {
 		t.Errorf("finish_reason = %v, want stop", got)
 	}
 	if strings.Contains(strings.Join(list, ""), "usage") {
-		t.Errorf("usage that nobody asked for in %s", list)
+		t.Errorf("unrequested usage in %s", list)
 	}
 }
 
@@ -82,7 +82,7 @@ func TestChatStreamUsage(t *testing.T) {
 
 	list, done := chunks(t, s, chatUsage, "X-Mock-Usage", "none")
 	if last := list[len(list)-1]; get(t, last, "usage") != nil || !done {
-		t.Errorf("a stream that is to have no usage ends with %s, done %v", last, done)
+		t.Errorf("a stream without usage ends with %s, done %v", last, done)
 	}
 }
 
@@ -104,7 +104,7 @@ func TestChatStreamOfChoicesToolsAndReasoning(t *testing.T) {
 		part, _ := get(t, c, "choices", 0, "delta", "tool_calls", 0, "function", "arguments").(string)
 		arguments[get(t, c, "choices", 0, "index").(float64)] += part
 	}
-	if len(arguments) != 2 || pieces != 10 { // two names, and four of six tokens twice
+	if len(arguments) != 2 || pieces != 10 { // for each choice, a name and four of six tokens
 		t.Errorf("%d pieces for %d choices, want 10 for 2", pieces, len(arguments))
 	}
 	for choice, a := range arguments {
@@ -199,7 +199,7 @@ func TestErrorsInStreams(t *testing.T) {
 	}
 	response := s.post(t.Context(), "/v1/chat/completions", chatUsage, "X-Mock-Disconnect-After", "2")
 	got, err := readEvents(response.Body, -1)
-	if err == nil || len(got) != 3 { // a role, and two pieces
+	if err == nil || len(got) != 3 { // a role and two chunks
 		t.Errorf("a broken connection gives %d events and the error %v, want 3 and one", len(got), err)
 	}
 	if status, text := s.ask("/v1/chat/completions", chatBody, "X-Mock-Error-After", "2"); status != http.StatusInternalServerError {
@@ -212,7 +212,7 @@ func TestErrorsInStreams(t *testing.T) {
 			t.Errorf("call %d generated %d, want 2", e.Number, e.Generated)
 		}
 	}
-	if diff := cmp.Diff([]string{"broken", "broken", "broken"}, outcomes); diff != "" {
+	if diff := cmp.Diff([]string{"aborted", "aborted", "aborted"}, outcomes); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
 }

@@ -4,7 +4,7 @@ package mockllm
 
 import "strconv"
 
-// words are the tokens; each is a plain word that JSON has no need to escape.
+// words are the tokens. None needs escaping in JSON.
 var words = [64]string{
 	" the", " of", " and", " to", " in", " is", " you", " that", " it", " he", " was", " for", " on", " are", " as", " with",
 	" his", " they", " at", " be", " this", " have", " from", " or", " one", " had", " by", " word", " but", " not", " what", " all",
@@ -12,14 +12,14 @@ var words = [64]string{
 	" will", " up", " other", " about", " out", " many", " then", " them", " these", " so", " some", " her", " would", " make", " like", " him",
 }
 
-// text is that of one choice.
+// text is the text of one choice.
 type text struct {
 	seed   uint64
 	choice int
 	tool   bool  // the arguments of a tool, one JSON object with one string
-	from   int64 // the first token that is shown
+	from   int64 // the first token in the response
 	length int64
-	cut    bool
+	cut    bool // shortened by a bound, so the arguments of a tool are not closed
 }
 
 func (t text) word(i int64) string {
@@ -30,8 +30,8 @@ func (t text) word(i int64) string {
 	return w
 }
 
-// append adds tokens [from, to), those that are not shown left out. Escaped: for
-// a place inside of a JSON string.
+// append appends tokens [from, to), without those that are not in the response. If
+// escaped is set, quotes are escaped for use in a JSON string.
 func (t text) append(dst []byte, from, to int64, escaped bool) []byte {
 	quote := `"`
 	if escaped {
@@ -56,13 +56,13 @@ func (t text) append(dst []byte, from, to int64, escaped bool) []byte {
 	return dst
 }
 
-// reported is a usage block, each number as it stands there.
-type reported struct {
+// usageBlock has the numbers of a usage block as JSON values.
+type usageBlock struct {
 	input, fresh, cached, cacheWrite, output, reasoning, total string
 }
 
-// report is what is said about the cost when so much was generated.
-func (p *plan) report(output, reasoning int64) reported {
+// usageBlock returns the usage to report for an output so far.
+func (p *plan) usageBlock(output, reasoning int64) usageBlock {
 	in, cached, write := p.input, p.cached, p.cacheWrite
 	switch p.usage {
 	case "double":
@@ -71,10 +71,10 @@ func (p *plan) report(output, reasoning int64) reported {
 		in, cached, write, output, reasoning = 0, 0, 0, 0, 0
 	case "negative":
 		in, output = -in, -output
-	case "parts": // more than the whole
+	case "parts": // parts larger than the whole
 		cached, reasoning = in+1000, output+1000
 	}
-	say := func(n int64) string {
+	format := func(n int64) string {
 		switch p.usage {
 		case "overflow":
 			return "99999999999999999999999"
@@ -83,5 +83,5 @@ func (p *plan) report(output, reasoning int64) reported {
 		}
 		return strconv.FormatInt(n, 10)
 	}
-	return reported{say(in), say(in - cached - write), say(cached), say(write), say(output), say(reasoning), say(in + output)}
+	return usageBlock{format(in), format(in - cached - write), format(cached), format(write), format(output), format(reasoning), format(in + output)}
 }

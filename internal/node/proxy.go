@@ -39,7 +39,7 @@ type ProxyOptions struct {
 func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	p = &Proxy{settings: c}
 	invalid := func(key string, err error) error { return fmt.Errorf("%s%s: %w", o.Prefix, key, err) }
-	options := proxy.Options{HeaderTimeout: c.UpstreamTimeout}
+	options := proxy.Options{ResponseHeaderTimeout: c.UpstreamTimeout}
 	if options.Upstream, err = proxy.ParseUpstream(c.Upstream); err != nil {
 		return nil, invalid("upstream", err)
 	}

@@ -79,7 +79,7 @@ func (s *snapshotter) restore() error {
 		downtime := max(0, time.Duration(now.Wall-wall)) // negative if the clock was set back
 		oldest = max(oldest, downtime)
 		partitions++
-		return s.engine.Restore(now.At(-downtime), partition, data, time.LoadLocation)
+		return s.engine.Restore(now.Add(-downtime), partition, data, time.LoadLocation)
 	})
 	switch {
 	case errors.Is(err, os.ErrNotExist):

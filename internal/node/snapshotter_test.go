@@ -61,7 +61,7 @@ func (w *testSnapshotter) reboot(dir string, wall time.Time) *testSnapshotter {
 	return boot(w.t, dir, wall)
 }
 
-func (w *testSnapshotter) pass(d time.Duration) { w.clock = w.clock.At(d) }
+func (w *testSnapshotter) pass(d time.Duration) { w.clock = w.clock.Add(d) }
 
 func (w *testSnapshotter) request(tokens int64) *limiter.Request {
 	return &limiter.Request{Key: "acme", Plan: &w.plan, InputTokens: tokens}

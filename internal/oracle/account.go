@@ -9,7 +9,7 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// accountID is what the state of a limit belongs to.
+// accountID identifies the state of a limit.
 type accountID struct {
 	scope     string
 	dimension limiter.Dimension
@@ -17,35 +17,35 @@ type accountID struct {
 	model     string // "" for limits that all models share
 }
 
-// An account is the state of one limit: every charge ever made, in order.
+// An account is the state of one limit: all charges ever made, in order.
 type account struct {
-	limit  limiter.Limit // as last applied
+	limit  limiter.Limit // in force now
 	log    []*charge
-	window window // fixed window: the newest one that was used
+	window window // fixed window: the latest one with a charge
 
-	known []*big.Rat // bucket: the level right after log[i], for the i that are known
-	seen  struct {   // the latest answer of windowAt
+	levels []*big.Rat // token bucket: the level right after log[i], for the first entries
+	cached struct {   // the last result of windowAt
 		limit limiter.Limit
 		window
 	}
 }
 
-// A charge is an entry of the log. Its amount may be corrected later.
+// A charge is an entry of the log. A settle may correct its amount.
 type charge struct {
 	at     int64 // Mono
 	wall   int64
 	amount *big.Int
-	lowest *big.Int      // the smallest amount it ever was
-	limit  limiter.Limit // in force from here on
+	lowest *big.Int      // the lowest amount so far
+	limit  limiter.Limit // in force from this charge on
 	window window        // fixed window: where it counts
-	live   bool          // concurrency: the slot is taken
+	live   bool          // concurrency: the slot is held
 }
 
 // apply makes l the limit in force from now on.
 func (a *account) apply(now limiter.Time, l limiter.Limit) {
 	if a.limit != l {
 		a.limit = l
-		a.add(now, new(big.Int)) // an entry of nothing: refill has another rate from here on
+		a.add(now, new(big.Int)) // an empty entry, because the refill rate changes now
 	}
 }
 
@@ -66,10 +66,10 @@ func (a *account) correct(c *charge, amount *big.Int) {
 	if amount.Cmp(c.lowest) < 0 {
 		c.lowest = amount
 	}
-	a.known = a.known[:min(len(a.known), slices.Index(a.log, c))]
+	a.levels = a.levels[:min(len(a.levels), slices.Index(a.log, c))]
 }
 
-// capacity is the most that one call can take.
+// capacity returns the most that one request can take.
 func (a *account) capacity() *big.Rat {
 	if a.limit.Burst != 0 {
 		return rat(a.limit.Burst)
@@ -77,7 +77,7 @@ func (a *account) capacity() *big.Rat {
 	return rat(a.limit.Amount)
 }
 
-// used is what counts against the limit now.
+// used returns the usage that counts against the limit now.
 func (a *account) used(now limiter.Time) *big.Rat {
 	sum := new(big.Int)
 	switch a.limit.Algorithm {
@@ -107,23 +107,23 @@ func (a *account) used(now limiter.Time) *big.Rat {
 	return ratOf(sum)
 }
 
-// level replays the log of a token bucket up to mono.
+// level returns the level of a token bucket at mono by replaying the log.
 func (a *account) level(mono int64) *big.Rat {
-	for i := len(a.known); i < len(a.log); i++ {
+	for i := len(a.levels); i < len(a.log); i++ {
 		level := new(big.Rat)
 		if i > 0 {
-			level = drained(a.known[i-1], a.log[i-1], a.log[i].at)
+			level = drained(a.levels[i-1], a.log[i-1], a.log[i].at)
 		}
-		a.known = append(a.known, level.Add(level, ratOf(a.log[i].amount)))
+		a.levels = append(a.levels, level.Add(level, ratOf(a.log[i].amount)))
 	}
 	if len(a.log) == 0 {
 		return new(big.Rat)
 	}
 	last := len(a.log) - 1
-	return drained(a.known[last], a.log[last], mono)
+	return drained(a.levels[last], a.log[last], mono)
 }
 
-// drained is what refill leaves at mono of the level that c left.
+// drained returns the level at mono, after the refill since charge c left level.
 func drained(level *big.Rat, c *charge, mono int64) *big.Rat {
 	refill := new(big.Rat).Mul(rat(mono-c.at), big.NewRat(c.limit.Amount, int64(c.limit.Window)))
 	left := new(big.Rat).Sub(level, refill)
@@ -133,13 +133,14 @@ func drained(level *big.Rat, c *charge, mono int64) *big.Rat {
 	return left
 }
 
-// subWindow is the number of the 1/64 of a sliding window that holds mono.
+// subWindow returns the number of the sub-window, 1/64 of a sliding window, that
+// contains mono.
 func subWindow(l limiter.Limit, mono int64) int64 { return mono / subWindowLength(l) }
 
 func subWindowLength(l limiter.Limit) int64 { return (int64(l.Window) + 63) / 64 }
 
-// current is the fixed window that now counts in. It follows the limit's
-// definition only once the window that was used is over, and never goes back.
+// current returns the fixed window in which charges count now. A window with charges
+// stays open until its end, even if the limit changes or the clock steps back.
 func (a *account) current(now limiter.Time) window {
 	if a.window != (window{}) && now.Wall < a.window.end {
 		return a.window
@@ -147,7 +148,7 @@ func (a *account) current(now limiter.Time) window {
 	return a.windowAt(now.Wall)
 }
 
-// wait is how long after now a cost that the capacity can take would fit.
+// wait returns the nanoseconds until a cost within the capacity fits.
 func (a *account) wait(now limiter.Time, cost *big.Rat) int64 {
 	over := new(big.Rat).Add(a.used(now), cost)
 	over.Sub(over, a.capacity())
@@ -160,7 +161,7 @@ func (a *account) wait(now limiter.Time, cost *big.Rat) int64 {
 		return ceil(over).Int64()
 	case limiter.SlidingWindow:
 		newest, length := subWindow(a.limit, now.Mono), subWindowLength(a.limit)
-		for sub := newest - 64; sub <= newest; sub++ { // these leave, oldest first
+		for sub := newest - 64; sub <= newest; sub++ { // released oldest first
 			for _, c := range a.log {
 				if subWindow(a.limit, c.at) == sub {
 					over.Sub(over, ratOf(c.amount))
@@ -174,14 +175,14 @@ func (a *account) wait(now limiter.Time, cost *big.Rat) int64 {
 	case limiter.FixedWindow:
 		return a.current(now).end - now.Wall
 	default:
-		return 1e9 // nobody knows when a slot gets free
+		return 1e9 // unknown: a slot may be freed at any time
 	}
 }
 
-// windowAt is the fixed window that contains wall.
+// windowAt returns the fixed window that contains wall.
 func (a *account) windowAt(wall int64) window {
-	if s := &a.seen; s.limit != a.limit || wall < s.start || wall >= s.end {
+	if s := &a.cached; s.limit != a.limit || wall < s.start || wall >= s.end {
 		s.limit, s.window = a.limit, windowAt(a.limit, wall)
 	}
-	return a.seen.window
+	return a.cached.window
 }

@@ -13,34 +13,34 @@ import (
 // window is the half-open interval of a fixed window, in Unix nanoseconds.
 type window struct{ start, end int64 }
 
-// windowAt is the fixed window of l that contains the instant wall.
+// windowAt returns the fixed window of l that contains wall.
 func windowAt(l limiter.Limit, wall int64) window {
 	if l.Calendar == limiter.NoCalendar {
 		w := int64(l.Window)
 		start := wall - ((wall%w)+w)%w
 		return window{start, start + w}
 	}
-	// A window is the run of instants whose local label is the same. Labels
-	// never decrease, so both ends are found by bisection.
+	// A window is all instants with the same label. Labels never decrease, so both
+	// ends are found by binary search.
 	zone := l.Zone
 	if zone == nil {
 		zone = time.UTC
 	}
 	const reach = 400 * 24 * time.Hour // more than the longest window
-	here := label(l.Calendar, zone, wall)
+	current := label(l.Calendar, zone, wall)
 	from := wall - int64(reach)
-	start := from + int64(sort.Search(int(reach), func(i int) bool { return label(l.Calendar, zone, from+int64(i)) >= here }))
-	end := wall + int64(sort.Search(int(reach), func(i int) bool { return label(l.Calendar, zone, wall+int64(i)) > here }))
+	start := from + int64(sort.Search(int(reach), func(i int) bool { return label(l.Calendar, zone, from+int64(i)) >= current }))
+	end := wall + int64(sort.Search(int(reach), func(i int) bool { return label(l.Calendar, zone, wall+int64(i)) > current }))
 	return window{start, end}
 }
 
-// label names the calendar window of an instant, in an order that follows time.
+// label returns the name of the calendar window of an instant. Labels sort by time.
 func label(unit limiter.Calendar, zone *time.Location, wall int64) string {
 	t := time.Unix(0, wall).In(zone)
 	switch unit {
 	case limiter.Hour:
-		// A change of the clock begins a new window: the hour that it repeats, or
-		// the part of one, is not the one before.
+		// A change of the zone's offset begins a new window, so that a repeated hour is
+		// not counted with the hour before.
 		change, _ := t.ZoneBounds()
 		return change.UTC().Format(time.RFC3339) + t.Format(" 2006-01-02 15")
 	case limiter.Day:

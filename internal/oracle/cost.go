@@ -8,7 +8,7 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// usage is what a call has used, or is expected to use.
+// usage is the actual or estimated usage of a request.
 type usage struct {
 	requests int64
 	input    int64 // cached included
@@ -17,7 +17,7 @@ type usage struct {
 	costs    map[limiter.Dimension]int64
 }
 
-// cost is what usage takes of a limit of dimension d.
+// cost returns the cost of usage in dimension d.
 func cost(d limiter.Dimension, rates limiter.Rates, u usage) *big.Int {
 	uncached, cached, output := big.NewInt(u.input-u.cached), big.NewInt(u.cached), big.NewInt(u.output)
 	switch d {
@@ -42,7 +42,7 @@ func cost(d limiter.Dimension, rates limiter.Rates, u usage) *big.Int {
 	}
 }
 
-// perMillion is ceil((a*x + b*y + c*z) / 1e6).
+// perMillion returns ceil((a*x + b*y + c*z) / 1e6).
 func perMillion(a *big.Int, x int64, b *big.Int, y int64, c *big.Int, z int64) *big.Int {
 	sum := new(big.Int).Mul(a, big.NewInt(x))
 	sum.Add(sum, new(big.Int).Mul(b, big.NewInt(y)))
@@ -50,7 +50,8 @@ func perMillion(a *big.Int, x int64, b *big.Int, y int64, c *big.Int, z int64) *
 	return ceil(new(big.Rat).SetFrac(sum, big.NewInt(1e6)))
 }
 
-// estimatedOutput is what a level holds for n choices of max output tokens.
+// estimatedOutput returns the output that is estimated for n choices of at most max
+// tokens.
 func estimatedOutput(e limiter.Estimate, n, max int64) int64 {
 	switch e.Mode {
 	case limiter.EstimateInput:

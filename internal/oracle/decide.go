@@ -12,8 +12,8 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// refuses says whether the limit refuses a cost, why, and how long to wait.
-func (a *ask) refuses(now limiter.Time, cost *big.Int) (limiter.Reason, time.Duration) {
+// denial returns why the limit denies a cost, if it does, and how long to wait.
+func (a *assessment) denial(now limiter.Time, cost *big.Int) (limiter.Reason, time.Duration) {
 	if a.limit.Algorithm == limiter.Concurrency && !a.reserve {
 		return limiter.NoReason, 0
 	}
@@ -31,8 +31,8 @@ func (a *ask) refuses(now limiter.Time, cost *big.Int) (limiter.Reason, time.Dur
 		return limiter.ExceedsCapacity, -1
 	case c.Sign() == 0:
 		return limiter.NoReason, 0
-	case c.Cmp(a.account.capacity()) > 0 && c.Cmp(rat(a.limit.Whole)) <= 0:
-		return limiter.OwnerUnreachable, time.Second // the owner has room for it
+	case c.Cmp(a.account.capacity()) > 0 && c.Cmp(rat(a.limit.FullCapacity)) <= 0:
+		return limiter.OwnerUnreachable, time.Second // the owner may admit it
 	case c.Cmp(a.account.capacity()) > 0:
 		return limiter.ExceedsCapacity, -1
 	}
@@ -42,39 +42,39 @@ func (a *ask) refuses(now limiter.Time, cost *big.Int) (limiter.Reason, time.Dur
 	return limiter.NoReason, 0
 }
 
-// decide says what becomes of a call and sets what each limit thinks of it.
-// A call that is allowed with less output has its costs lowered.
-func (o *Oracle) decide(now limiter.Time, r *limiter.Request, asks []*ask, reserve bool) limiter.Decision {
+// decide decides a request and sets the cost and the reason of each assessment, for the
+// granted output.
+func (o *Oracle) decide(now limiter.Time, r *limiter.Request, assessments []*assessment, reserve bool) limiter.Decision {
 	full := r.OutputTokens
-	for _, a := range asks {
+	for _, a := range assessments {
 		a.account.apply(now, a.limit)
 	}
 	d := limiter.Decision{Outcome: limiter.Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version}
 	if reserve {
 		d.GrantedOutputTokens = full
 	}
-	if fits(now, asks, full, reserve) {
-		settleOn(now, asks, full, reserve)
+	if fits(now, assessments, full, reserve) {
+		setCosts(now, assessments, full, reserve)
 		return d
 	}
-	ask := full
-	if reserve && shrinkable(now, asks) {
-		// A cost never falls when output grows, so the grants that fit are the
-		// lowest ones.
-		steps := sort.Search(int((full-1)/16), func(i int) bool { return !fits(now, asks, 16*int64(i+1), reserve) })
-		grant, least := 16*int64(steps), leastOutput(r, full)
-		if grant >= least && steps > 0 {
-			settleOn(now, asks, grant, reserve)
-			d.Outcome, d.GrantedOutputTokens = limiter.Degraded, grant
+	output := full
+	if reserve && shrinkable(now, assessments) {
+		// Costs do not decrease with the output, so the grants that fit are the lowest.
+		steps := sort.Search(int((full-1)/16), func(i int) bool { return !fits(now, assessments, 16*int64(i+1), reserve) })
+		granted, minimum := 16*int64(steps), minOutput(r, full)
+		if granted >= minimum && steps > 0 {
+			setCosts(now, assessments, granted, reserve)
+			d.Outcome, d.GrantedOutputTokens = limiter.Degraded, granted
 			return d
 		}
-		ask = min((least+15)/16*16, full)
+		output = min((minimum+15)/16*16, full)
 	}
 	d.Outcome, d.GrantedOutputTokens = limiter.Denied, 0
-	settleOn(now, asks, ask, reserve)
-	// What time does not mend comes first, then what only the owner knows.
+	setCosts(now, assessments, output, reserve)
+	// Reasons that time does not resolve precede an unreachable owner, and that precedes
+	// exceeded limits.
 	for _, reasons := range [][]limiter.Reason{{limiter.ExceedsCapacity, limiter.NoPrice}, {limiter.OwnerUnreachable}, {limiter.LimitExceeded}} {
-		for _, a := range asks {
+		for _, a := range assessments {
 			if a.limit.Shadow || !slices.Contains(reasons, a.reason) {
 				continue
 			}
@@ -93,62 +93,62 @@ func (o *Oracle) decide(now limiter.Time, r *limiter.Request, asks []*ask, reser
 	return d
 }
 
-// fits says whether every enforced limit takes the call with that much output.
-func fits(now limiter.Time, asks []*ask, output int64, reserve bool) bool {
-	for _, a := range asks {
+// fits reports whether every enforced limit admits the request with that output.
+func fits(now limiter.Time, assessments []*assessment, output int64, reserve bool) bool {
+	for _, a := range assessments {
 		cost := a.cost
 		if reserve {
 			cost = a.costAt(output)
 		}
-		if reason, _ := a.refuses(now, cost); reason != limiter.NoReason && !a.limit.Shadow {
+		if reason, _ := a.denial(now, cost); reason != limiter.NoReason && !a.limit.Shadow {
 			return false
 		}
 	}
 	return true
 }
 
-// settleOn fixes the costs of the call.
-func settleOn(now limiter.Time, asks []*ask, output int64, reserve bool) {
-	for _, a := range asks {
+// setCosts sets the costs and reasons for that output.
+func setCosts(now limiter.Time, assessments []*assessment, output int64, reserve bool) {
+	for _, a := range assessments {
 		if reserve {
 			a.cost = a.costAt(output)
 		}
-		a.reason, a.wait = a.refuses(now, a.cost)
+		a.reason, a.wait = a.denial(now, a.cost)
 	}
 }
 
-// shrinkable says whether a smaller output may be tried: of the limits that
-// refuse the full ask and count output, there is one, and all say degrade.
-func shrinkable(now limiter.Time, asks []*ask) bool {
-	some := false
-	for _, a := range asks {
+// shrinkable reports whether a smaller output may help: some of the denying limits count
+// output, and all of those are set to degrade.
+func shrinkable(now limiter.Time, assessments []*assessment) bool {
+	found := false
+	for _, a := range assessments {
 		switch a.limit.Dimension {
 		case limiter.Tokens, limiter.OutputTokens, limiter.Spend:
-			reason, _ := a.refuses(now, a.cost)
+			reason, _ := a.denial(now, a.cost)
 			if reason == limiter.NoReason || a.limit.Shadow {
 				continue
 			}
 			if !a.limit.Degrade || a.limit.Closed || reason == limiter.NoPrice {
 				return false
 			}
-			some = true
+			found = true
 		}
 	}
-	return some
+	return found
 }
 
-// leastOutput is the least output that the caller accepts.
-func leastOutput(r *limiter.Request, full int64) int64 {
+// minOutput returns the smallest output that the caller accepts.
+func minOutput(r *limiter.Request, full int64) int64 {
 	if r.MinOutputTokens > 0 {
 		return r.MinOutputTokens
 	}
 	return max(256, full/8)
 }
 
-// states reports the limits of a call.
-func states(now limiter.Time, asks []*ask) []limiter.LimitState {
+// states returns the states of the limits of a request.
+func states(now limiter.Time, assessments []*assessment) []limiter.LimitState {
 	var list []limiter.LimitState
-	for _, a := range asks {
+	for _, a := range assessments {
 		s := a.account.state(now, a.limit, a.scope)
 		s.Cost, s.Exceeded = saturated(a.cost), a.reason != limiter.NoReason
 		list = append(list, s)
@@ -156,11 +156,11 @@ func states(now limiter.Time, asks []*ask) []limiter.LimitState {
 	return list
 }
 
-// state reports an account as l sees it.
+// state returns the state of an account under limit l.
 func (a *account) state(now limiter.Time, l limiter.Limit, scope string) limiter.LimitState {
-	seen := *a
-	seen.limit = l
-	used, capacity := seen.used(now), seen.capacity()
+	adjusted := *a
+	adjusted.limit = l
+	used, capacity := adjusted.used(now), adjusted.capacity()
 	left := new(big.Rat).Sub(capacity, used)
 	s := limiter.LimitState{
 		Name: l.Name, Dimension: l.Dimension, Scope: scope, Algorithm: l.Algorithm,
@@ -181,7 +181,7 @@ func (a *account) state(now limiter.Time, l limiter.Limit, scope string) limiter
 			}
 		}
 	case limiter.FixedWindow:
-		w := seen.current(now)
+		w := adjusted.current(now)
 		s.ResetAt, s.Window = w.end, time.Duration(w.end-w.start)
 	case limiter.Concurrency:
 		s.ResetAt = 0
@@ -189,6 +189,7 @@ func (a *account) state(now limiter.Time, l limiter.Limit, scope string) limiter
 	return s
 }
 
+// saturated returns n, at most MaxInt64.
 func saturated(n *big.Int) int64 {
 	if n.IsInt64() {
 		return n.Int64()
@@ -196,16 +197,17 @@ func saturated(n *big.Int) int64 {
 	return math.MaxInt64
 }
 
-// binding is the index of the limit to show: the one that denied, the longest
-// wait first, or the enforced one with the smallest share left.
-func binding(d limiter.Decision, asks []*ask) int {
+// binding returns the [limiter.Decision].Binding: the index of the denying limit with
+// the longest wait or, if the request is allowed, of the enforced limit with the
+// smallest share remaining.
+func binding(d limiter.Decision, assessments []*assessment) int {
 	best := -1
-	for i, a := range asks {
+	for i, a := range assessments {
 		if a.limit.Shadow || a.check && a.limit.Algorithm == limiter.Concurrency {
 			continue
 		}
 		if d.Outcome == limiter.Denied {
-			if a.reason == d.Reason && (best < 0 || a.wait > asks[best].wait) {
+			if a.reason == d.Reason && (best < 0 || a.wait > assessments[best].wait) {
 				best = i
 			}
 		} else if best < 0 || share(d.Limits[i]).Cmp(share(d.Limits[best])) < 0 {
@@ -215,7 +217,7 @@ func binding(d limiter.Decision, asks []*ask) int {
 	return best
 }
 
-// share is the part of a limit that is left.
+// share returns the remaining share of a limit's capacity.
 func share(s limiter.LimitState) *big.Rat {
 	if s.Capacity == 0 {
 		return new(big.Rat)

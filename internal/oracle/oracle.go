@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package oracle is a second, deliberately naive limiter for tests. It keeps
-// the log of every charge that was ever made under one root, corrects the log
-// when a reservation ends, and answers every question by replaying it in
-// rational arithmetic. It shares the types of requests and answers with package
-// limiter, and no code that decides.
+// Package oracle is a naive reference implementation of package limiter for tests. It
+// keeps a log of all charges ever made under one root, corrects the log when a
+// reservation ends, and computes every answer by replaying the log in rational
+// arithmetic. It uses the request and result types of package limiter, but shares no
+// code that decides.
 package oracle
 
 import (
@@ -16,41 +16,40 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// An Oracle answers for the keys of one root. It is not safe for concurrent use.
+// An Oracle decides for the keys of one root. It is not safe for concurrent use.
 type Oracle struct {
-	// Overrun is what settles and forced calls used beyond the debt that a bucket
-	// may carry.
+	// Overrun is the usage that exceeded the maximum debt of token buckets.
 	Overrun map[limiter.Dimension]int64
 
-	mono     int64 // the newest reading seen
-	accounts map[accountID]*account
-	checks   map[string]*answered
-	leases   map[string]*lease
+	mono         int64 // the latest time seen
+	accounts     map[accountID]*account
+	checks       map[string]*rememberedCheck
+	reservations map[string]*reservation
 }
 
-// New returns an oracle that has seen nothing.
+// New returns an empty oracle.
 func New() *Oracle {
 	return &Oracle{
-		Overrun:  map[limiter.Dimension]int64{},
-		accounts: map[accountID]*account{},
-		checks:   map[string]*answered{},
-		leases:   map[string]*lease{},
+		Overrun:      map[limiter.Dimension]int64{},
+		accounts:     map[accountID]*account{},
+		checks:       map[string]*rememberedCheck{},
+		reservations: map[string]*reservation{},
 	}
 }
 
-// An answered check is remembered for 30 s, a forced one for 10 minutes.
-type answered struct {
+// A rememberedCheck is kept for 30 s, or for 10 minutes if it was forced.
+type rememberedCheck struct {
 	request  identity
 	decision limiter.Decision
 	until    int64
 }
 
 const (
-	rememberCheck = int64(30 * time.Second)
-	rememberLease = int64(10 * time.Minute)
+	rememberCheck       = int64(30 * time.Second)
+	rememberReservation = int64(10 * time.Minute)
 )
 
-// identity is what a request id stands for.
+// identity is what two requests with the same id must have in common.
 type identity string
 
 func identify(operation string, r *limiter.Request) identity {
@@ -58,8 +57,8 @@ func identify(operation string, r *limiter.Request) identity {
 		r.Costs, r.MinOutputTokens, max(r.Choices, 1), r.TTL))
 }
 
-// advance moves the oracle to now: readings never go back, leases run out,
-// answers are forgotten.
+// advance advances the oracle to now: it ends expired leases and forgets old ids. It
+// returns now, with its Mono not before any seen earlier.
 func (o *Oracle) advance(now limiter.Time) limiter.Time {
 	o.mono = max(o.mono, now.Mono)
 	now.Mono = o.mono
@@ -68,12 +67,12 @@ func (o *Oracle) advance(now limiter.Time) limiter.Time {
 			delete(o.checks, id)
 		}
 	}
-	for id, l := range o.leases {
-		if l.status == limiter.Held && now.Mono >= l.deadline {
-			o.expire(now, l)
+	for id, res := range o.reservations {
+		if res.status == limiter.Held && now.Mono >= res.deadline {
+			o.expire(now, res)
 		}
-		if l.status != limiter.Held && now.Mono >= l.ended+rememberLease {
-			delete(o.leases, id)
+		if res.status != limiter.Held && now.Mono >= res.ended+rememberReservation {
+			delete(o.reservations, id)
 		}
 	}
 	return now
@@ -83,7 +82,7 @@ func (o *Oracle) advance(now limiter.Time) limiter.Time {
 func (o *Oracle) Check(now limiter.Time, r *limiter.Request) (limiter.Decision, error) {
 	now = o.advance(now)
 	if r.ID != "" {
-		if _, ok := o.leases[r.ID]; ok {
+		if _, ok := o.reservations[r.ID]; ok {
 			return limiter.Decision{}, limiter.ErrConflict
 		}
 		if c, ok := o.checks[r.ID]; ok {
@@ -95,33 +94,33 @@ func (o *Oracle) Check(now limiter.Time, r *limiter.Request) (limiter.Decision, 
 			return d, nil
 		}
 	}
-	asks := o.asks(r, false)
-	for _, a := range asks {
+	assessments := o.assess(r, false)
+	for _, a := range assessments {
 		a.check = true
 	}
-	d := o.decide(now, r, asks, false)
+	d := o.decide(now, r, assessments, false)
 	if d.Outcome != limiter.Denied {
-		for _, a := range asks {
+		for _, a := range assessments {
 			if a.reason == limiter.NoReason && a.limit.Algorithm != limiter.Concurrency {
 				o.charge(now, a)
 			}
 		}
 	}
-	d.Limits = states(now, asks)
-	d.Binding = binding(d, asks)
+	d.Limits = states(now, assessments)
+	d.Binding = binding(d, assessments)
 	if r.ID != "" && d.Outcome != limiter.Denied {
 		remember := rememberCheck
 		if r.Force {
-			remember = rememberLease
+			remember = rememberReservation
 		}
-		o.checks[r.ID] = &answered{identify("check", r), d, now.Mono + remember}
+		o.checks[r.ID] = &rememberedCheck{identify("check", r), d, now.Mono + remember}
 	}
 	return d, nil
 }
 
-// charge takes the cost of an ask. A forced one may be more than its bucket can
-// owe; the cost is then what is charged of it.
-func (o *Oracle) charge(now limiter.Time, a *ask) *charge {
+// charge charges the cost of an assessment. If the request is forced and the cost exceeds
+// the maximum debt of a bucket, it lowers the cost to what is charged.
+func (o *Oracle) charge(now limiter.Time, a *assessment) *charge {
 	before := a.account.used(now)
 	c := a.account.add(now, a.cost)
 	if !a.request.Force {
@@ -140,15 +139,15 @@ func (o *Oracle) charge(now limiter.Time, a *ask) *charge {
 // Peek is [limiter.Engine.Peek].
 func (o *Oracle) Peek(now limiter.Time, r *limiter.Request) limiter.Decision {
 	now = o.advance(now)
-	look := limiter.Request{Key: r.Key, Model: r.Model, Plan: r.Plan}
-	asks := o.asks(&look, false)
-	d := limiter.Decision{Outcome: limiter.Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: states(now, asks)}
-	d.Binding = binding(d, asks)
+	request := limiter.Request{Key: r.Key, Model: r.Model, Plan: r.Plan}
+	assessments := o.assess(&request, false)
+	d := limiter.Decision{Outcome: limiter.Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: states(now, assessments)}
+	d.Binding = binding(d, assessments)
 	return d
 }
 
-// An ask is one call's view of one limit.
-type ask struct {
+// An assessment is one limit of a request that is being decided.
+type assessment struct {
 	limit    limiter.Limit
 	scope    string
 	estimate limiter.Estimate
@@ -158,14 +157,14 @@ type ask struct {
 	check    bool
 
 	cost   *big.Int
-	reason limiter.Reason // why it refuses cost, in shadow too
+	reason limiter.Reason // why the limit denies the cost, also in shadow mode
 	wait   time.Duration
 }
 
-// asks lists the limits of a call, from the root down, each with the cost of
-// the full ask.
-func (o *Oracle) asks(r *limiter.Request, reserve bool) []*ask {
-	var list []*ask
+// assess lists the limits of a request, from the root down, each with the cost of the
+// full output.
+func (o *Oracle) assess(r *limiter.Request, reserve bool) []*assessment {
+	var list []*assessment
 	for _, level := range r.Plan.Levels[:r.Plan.Count] {
 		scope := r.Key[:level.End]
 		for _, set := range []struct {
@@ -182,7 +181,7 @@ func (o *Oracle) asks(r *limiter.Request, reserve bool) []*ask {
 					acct = &account{limit: l}
 					o.accounts[id] = acct
 				}
-				list = append(list, &ask{limit: l, scope: scope, estimate: level.Estimate, account: acct, request: r, reserve: reserve})
+				list = append(list, &assessment{limit: l, scope: scope, estimate: level.Estimate, account: acct, request: r, reserve: reserve})
 			}
 		}
 	}
@@ -192,8 +191,8 @@ func (o *Oracle) asks(r *limiter.Request, reserve bool) []*ask {
 	return list
 }
 
-// costAt is what the call takes of the limit with that much output per choice.
-func (a *ask) costAt(output int64) *big.Int {
+// costAt returns the cost of the request with that many output tokens per choice.
+func (a *assessment) costAt(output int64) *big.Int {
 	u := usage{requests: a.request.Requests, input: a.request.InputTokens, output: output, costs: costMap(a.request.Costs)}
 	if a.reserve {
 		u.output = estimatedOutput(a.estimate, max(a.request.Choices, 1), output)

@@ -10,59 +10,59 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A lease is a reservation.
-type lease struct {
-	request  identity
-	decision limiter.Decision
-	asked    limiter.Request
-	holds    []*hold
-	status   limiter.Status
-	deadline int64 // Mono
-	ended    int64 // Mono; when not held
-	progress usage // the highest so far
-	final    *limiter.Usage
+// A reservation is one reserved request, live or ended.
+type reservation struct {
+	identity   identity
+	decision   limiter.Decision
+	request    limiter.Request
+	charges    []*heldCharge
+	status     limiter.Status
+	deadline   int64 // Mono
+	ended      int64 // Mono; set once it is not held
+	progress   usage // highest so far
+	finalUsage *limiter.Usage
 }
 
-// A hold is what a reservation charges to one limit.
-type hold struct {
-	*ask
-	charge  *charge  // nil: a shadow limit that would have refused
+// A heldCharge is what a reservation charges to one limit.
+type heldCharge struct {
+	*assessment
+	charge  *charge  // nil if it exceeded a shadow limit
 	window  window   // fixed window: of the reserve
-	first   *big.Int // what it charged when it was made
-	target  *big.Int // what it should charge, by the latest word
-	charged *big.Int // what it does: a bucket in debt may have dropped some
-	least   *big.Int // what expiry leaves when there was no progress
+	first   *big.Int // the charge at reserve time
+	target  *big.Int // the charge by the latest report
+	charged *big.Int // target less what exceeded the maximum debt
+	minimum *big.Int // the charge after expiry without progress
 }
 
 // Reserve is [limiter.Engine.Reserve].
 func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision, error) {
-	now, asked := o.advance(now), identify("reserve", r)
+	now, request := o.advance(now), identify("reserve", r)
 	if _, ok := o.checks[r.ID]; ok {
 		return limiter.Decision{}, limiter.ErrConflict
 	}
-	if l, ok := o.leases[r.ID]; ok {
-		if l.request != asked || l.status == limiter.Cancelled {
+	if res, ok := o.reservations[r.ID]; ok {
+		if res.identity != request || res.status == limiter.Cancelled {
 			return limiter.Decision{}, limiter.ErrConflict
 		}
-		d := l.decision
+		d := res.decision
 		d.Replayed = true
 		return d, nil
 	}
-	named := *r
-	if r = &named; r.OutputTokens < 0 {
+	filled := *r
+	if r = &filled; r.OutputTokens < 0 {
 		r.OutputTokens = r.Plan.DefaultOutput
 	}
-	asks := o.asks(r, true)
-	d := o.decide(now, r, asks, true)
+	assessments := o.assess(r, true)
+	d := o.decide(now, r, assessments, true)
 	if d.Outcome == limiter.Denied {
-		d.Limits = states(now, asks)
-		d.Binding = binding(d, asks)
+		d.Limits = states(now, assessments)
+		d.Binding = binding(d, assessments)
 		return d, nil
 	}
-	l := &lease{request: asked, asked: *r, status: limiter.Held}
-	l.deadline = now.Mono + l.ttl()
-	for _, a := range asks {
-		h := &hold{ask: a, first: new(big.Int), target: new(big.Int), charged: new(big.Int), least: a.costAt(0)}
+	res := &reservation{identity: request, request: *r, status: limiter.Held}
+	res.deadline = now.Mono + res.ttl()
+	for _, a := range assessments {
+		h := &heldCharge{assessment: a, first: new(big.Int), target: new(big.Int), charged: new(big.Int), minimum: a.costAt(0)}
 		if a.reason == limiter.NoReason {
 			h.target = a.cost
 			h.charge = o.charge(now, a)
@@ -70,49 +70,49 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 			h.first, h.charged = a.cost, a.cost
 			h.window = h.charge.window
 		}
-		l.holds = append(l.holds, h)
+		res.charges = append(res.charges, h)
 	}
 	d.Status = limiter.Held
-	d.Limits = states(now, asks)
-	d.Binding = binding(d, asks)
-	l.decision = d
-	o.leases[r.ID] = l
+	d.Limits = states(now, assessments)
+	d.Binding = binding(d, assessments)
+	res.decision = d
+	o.reservations[r.ID] = res
 	return d, nil
 }
 
 // Settle is [limiter.Engine.Settle].
 func (o *Oracle) Settle(now limiter.Time, u *limiter.Usage) (limiter.Decision, error) {
 	now = o.advance(now)
-	l, err := o.lease(u.Key, u.ID)
+	res, err := o.findReservation(u.Key, u.ID)
 	switch {
 	case err != nil:
 		return limiter.Decision{}, err
-	case l.status == limiter.Cancelled:
+	case res.status == limiter.Cancelled:
 		return limiter.Decision{}, limiter.ErrConflict
-	case l.status == limiter.Settled && u.Final && numbers(*l.final) != numbers(*u):
+	case res.status == limiter.Settled && u.Final && finalNumbers(*res.finalUsage) != finalNumbers(*u):
 		return limiter.Decision{}, limiter.ErrConflict
-	case l.status == limiter.Settled:
-		return o.settlement(now, l), nil // a repeat, or progress that came late
+	case res.status == limiter.Settled:
+		return o.report(now, res), nil // a repeated settle, or late progress
 	}
 	used := usage{input: u.InputTokens, cached: max(u.CachedInputTokens, 0), output: u.OutputTokens}
 	if u.InputTokens < 0 {
-		used.input = l.asked.InputTokens
+		used.input = res.request.InputTokens
 	}
 	if u.OutputTokens < 0 {
-		used.output = l.progress.output
+		used.output = res.progress.output
 	}
 	if !u.Final {
-		used.input = max(used.input, l.progress.input)
-		used.cached = max(used.cached, l.progress.cached)
-		used.output = max(used.output, l.progress.output)
-		l.progress = used
-		l.deadline = now.Mono + l.ttl()
+		used.input = max(used.input, res.progress.input)
+		used.cached = max(used.cached, res.progress.cached)
+		used.output = max(used.output, res.progress.output)
+		res.progress = used
+		res.deadline = now.Mono + res.ttl()
 	}
-	reported := costMap(u.Costs)
-	for _, h := range l.holds {
+	costs := costMap(u.Costs)
+	for _, h := range res.charges {
 		amount := h.costOf(used)
-		if own(h.limit.Dimension) {
-			n, ok := reported[h.limit.Dimension]
+		if isCustom(h.limit.Dimension) {
+			n, ok := costs[h.limit.Dimension]
 			if !ok {
 				continue
 			}
@@ -123,69 +123,69 @@ func (o *Oracle) Settle(now limiter.Time, u *limiter.Usage) (limiter.Decision, e
 		}
 	}
 	if u.Final {
-		l.end(now.Mono, limiter.Settled)
-		l.final = u
+		res.end(now.Mono, limiter.Settled)
+		res.finalUsage = u
 	}
-	return o.settlement(now, l), nil
+	return o.report(now, res), nil
 }
 
 // Cancel is [limiter.Engine.Cancel].
 func (o *Oracle) Cancel(now limiter.Time, key, id string) (limiter.Decision, error) {
 	now = o.advance(now)
-	l, err := o.lease(key, id)
+	res, err := o.findReservation(key, id)
 	switch {
 	case err != nil:
 		return limiter.Decision{}, err
-	case l.status == limiter.Settled:
+	case res.status == limiter.Settled:
 		return limiter.Decision{}, limiter.ErrConflict
-	case l.status != limiter.Cancelled:
-		for _, h := range l.holds {
+	case res.status != limiter.Cancelled:
+		for _, h := range res.charges {
 			o.correct(now, h, new(big.Int))
 		}
-		l.end(now.Mono, limiter.Cancelled)
+		res.end(now.Mono, limiter.Cancelled)
 	}
-	return o.settlement(now, l), nil
+	return o.report(now, res), nil
 }
 
-// lease finds a reservation.
-func (o *Oracle) lease(key, id string) (*lease, error) {
-	l := o.leases[id]
-	if _, ok := o.checks[id]; ok || l != nil && l.asked.Key != key {
+// findReservation returns the reservation of an id.
+func (o *Oracle) findReservation(key, id string) (*reservation, error) {
+	res := o.reservations[id]
+	if _, ok := o.checks[id]; ok || res != nil && res.request.Key != key {
 		return nil, limiter.ErrConflict
 	}
-	if l == nil {
+	if res == nil {
 		return nil, limiter.ErrUnknownReservation
 	}
-	return l, nil
+	return res, nil
 }
 
-// expire frees the slot and keeps what was surely used.
-func (o *Oracle) expire(now limiter.Time, l *lease) {
-	for _, h := range l.holds {
-		if own(h.limit.Dimension) {
-			continue // nobody said that it was not used
+// expire frees the slots and lowers the charge to the input or the progress, whichever
+// is more.
+func (o *Oracle) expire(now limiter.Time, res *reservation) {
+	for _, h := range res.charges {
+		if isCustom(h.limit.Dimension) {
+			continue // the estimate stays charged
 		}
 		if h.limit.Algorithm == limiter.FixedWindow && h.account.current(now) != h.window {
-			continue // what that window counted, it counted
+			continue // usage of a window that is over stays
 		}
-		amount := h.costOf(l.progress)
-		if h.least.Cmp(amount) > 0 {
-			amount = h.least
+		amount := h.costOf(res.progress)
+		if h.minimum.Cmp(amount) > 0 {
+			amount = h.minimum
 		}
 		o.correct(now, h, amount)
 	}
-	l.end(now.Mono, limiter.Expired)
+	res.end(now.Mono, limiter.Expired)
 }
 
-// costOf is what usage takes of the limit of a hold.
-func (h *hold) costOf(u usage) *big.Int {
+// costOf returns the cost of usage under the limit.
+func (h *heldCharge) costOf(u usage) *big.Int {
 	u.requests = h.request.Requests
 	return cost(h.limit.Dimension, h.request.Plan.Rates, u)
 }
 
-// correct makes amount the whole charge of a hold, as if it had been from the
-// moment of the reserve.
-func (o *Oracle) correct(now limiter.Time, h *hold, amount *big.Int) {
+// correct changes the charge to amount, as if that had been charged at reserve time.
+func (o *Oracle) correct(now limiter.Time, h *heldCharge, amount *big.Int) {
 	if h.charge == nil || h.limit.Algorithm == limiter.Concurrency {
 		return
 	}
@@ -206,14 +206,14 @@ func (o *Oracle) correct(now limiter.Time, h *hold, amount *big.Int) {
 	default:
 		h.target = amount
 		if h.charged.Cmp(amount) > 0 || a.limit.Algorithm != limiter.TokenBucket {
-			h.charged = amount // what was dropped before stays dropped
+			h.charged = amount // the dropped part is refunded first
 		}
 		a.correct(h.charge, h.charged)
 	}
 }
 
-// beyondDebt is by how many whole units a bucket owes more than one capacity,
-// if it owed no more before.
+// beyondDebt returns by how many units, rounded up, the debt of a bucket exceeds one
+// capacity, or what it was before if that is more.
 func (a *account) beyondDebt(now limiter.Time, before *big.Rat) *big.Int {
 	most := new(big.Rat).Add(a.capacity(), a.capacity())
 	if before.Cmp(most) > 0 {
@@ -226,13 +226,13 @@ func (a *account) beyondDebt(now limiter.Time, before *big.Rat) *big.Int {
 	return ceil(over)
 }
 
-// end makes the lease's charges final, but for what a late settle corrects.
-func (l *lease) end(mono int64, s limiter.Status) {
-	if l.status == limiter.Held {
-		l.ended = mono
+// end sets the status of an ended reservation and frees its slots.
+func (res *reservation) end(mono int64, s limiter.Status) {
+	if res.status == limiter.Held {
+		res.ended = mono
 	}
-	l.status = s
-	for _, h := range l.holds {
+	res.status = s
+	for _, h := range res.charges {
 		if h.charge != nil && h.limit.Algorithm == limiter.Concurrency {
 			h.charge.live = false
 			h.target, h.charged = new(big.Int), new(big.Int)
@@ -240,22 +240,22 @@ func (l *lease) end(mono int64, s limiter.Status) {
 	}
 }
 
-func (l *lease) ttl() int64 {
-	if l.asked.TTL == 0 {
+func (res *reservation) ttl() int64 {
+	if res.request.TTL == 0 {
 		return int64(limiter.DefaultTTL)
 	}
-	return int64(l.asked.TTL)
+	return int64(res.request.TTL)
 }
 
-// numbers is what two final settles must agree on to be the same.
-func numbers(u limiter.Usage) string {
+// finalNumbers returns what two final settles must have in common to be the same.
+func finalNumbers(u limiter.Usage) string {
 	return fmt.Sprint(max(u.InputTokens, -1), max(u.CachedInputTokens, 0), max(u.OutputTokens, -1), costMap(u.Costs))
 }
 
-// settlement reports the limits of a reservation, with what it is charged in all.
-func (o *Oracle) settlement(now limiter.Time, l *lease) limiter.Decision {
-	d := limiter.Decision{Outcome: limiter.Allowed, Tier: l.decision.Tier, PolicyVersion: l.decision.PolicyVersion, Status: l.status, Binding: -1, GrantedOutputTokens: l.decision.GrantedOutputTokens}
-	for _, h := range l.holds {
+// report returns the limits of a reservation with its current charges.
+func (o *Oracle) report(now limiter.Time, res *reservation) limiter.Decision {
+	d := limiter.Decision{Outcome: limiter.Allowed, Tier: res.decision.Tier, PolicyVersion: res.decision.PolicyVersion, Status: res.status, Binding: -1, GrantedOutputTokens: res.decision.GrantedOutputTokens}
+	for _, h := range res.charges {
 		s := h.account.state(now, h.account.limit, h.scope)
 		s.Cost, s.Reserved, s.Exceeded = saturated(h.charged), saturated(h.first), h.reason != limiter.NoReason
 		d.Limits = append(d.Limits, s)
@@ -263,5 +263,5 @@ func (o *Oracle) settlement(now limiter.Time, l *lease) limiter.Decision {
 	return d
 }
 
-// own says whether a dimension is an operator's own.
-func own(d limiter.Dimension) bool { return !slices.Contains(limiter.BuiltinDimensions, d) }
+// isCustom reports whether a dimension is custom.
+func isCustom(d limiter.Dimension) bool { return !slices.Contains(limiter.BuiltinDimensions, d) }

@@ -116,7 +116,7 @@ func checkRoot(t *testing.T, entries []entry, final map[string]client.State, end
 			t.Errorf("Peek(%s) at the end: oracle -, node +\n%s", key, diff)
 		}
 	}
-	for _, violation := range o.Promises() {
+	for _, violation := range o.Violations() {
 		t.Error(violation)
 	}
 }

@@ -10,7 +10,8 @@ import (
 	"os"
 )
 
-// Lock only opens the file: this system has no lock that ends with a process.
+// Lock opens the file at path without locking it, because this system has no locks
+// that end with the process.
 func Lock(path string) (io.Closer, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -12,8 +12,9 @@ import (
 	"syscall"
 )
 
-// Lock makes this process the only user of a file name until it closes the
-// lock or ends, however it ends. It returns [ErrLocked] when there is another.
+// Lock locks the file at path, and creates it if necessary. The lock is held until it
+// is closed or the process ends. If another process holds it, Lock returns an
+// [ErrLocked].
 func Lock(path string) (io.Closer, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package snapshotfile keeps the state of all partitions in one file that is
-// replaced whole or not at all, and is read back only if every byte of it is
-// the byte that was written.
+// Package snapshotfile stores the state of all partitions in one file. The file is
+// replaced atomically and protected by a checksum.
 //
-// The file is, in little-endian order: an 8-byte magic; for each partition with
-// state its number and its length (uint32), the wall clock of its snapshot in
-// Unix nanoseconds (int64) and its bytes; then 0xFFFFFFFF and the xxhash64 of
-// all that went before.
+// Its layout is, in little-endian order: an 8-byte magic; for each partition with
+// state its number and its length (uint32), the wall time of its snapshot in Unix
+// nanoseconds (int64) and its data; then 0xFFFFFFFF and the xxHash64 of everything
+// before.
 package snapshotfile
 
 import (
@@ -25,30 +24,31 @@ import (
 
 const (
 	magic    = "bktrng\x00\x01" // the last byte is the version of this layout
-	headSize = 4 + 4 + 8        // of a partition
+	headSize = 4 + 4 + 8        // of the header of a partition
 	endMark  = 1<<32 - 1
 	sumSize  = 8
-	maxPart  = 1 << 31 // bytes of one partition
+	maxPart  = 1 << 31 // largest partition, in bytes
 )
 
 var (
-	// ErrCorrupt is a file that is not what Write wrote.
+	// ErrCorrupt means that a file is not what Write wrote.
 	ErrCorrupt = errors.New("corrupt snapshot")
-	// ErrLocked is a file that another process has locked.
+	// ErrLocked means that another process has locked the file.
 	ErrLocked = errors.New("in use by another process")
 )
 
-// Snapshot appends the state of a partition to buf, and says at what wall clock
-// it was taken. No bytes means no state.
-type Snapshot func(partition int, buf []byte) (data []byte, wall int64)
+// A SnapshotFunc appends the state of a partition to buf. It returns the result and
+// the wall time of the state in Unix nanoseconds. Empty data means no state.
+type SnapshotFunc func(partition int, buf []byte) (data []byte, wall int64)
 
-// Restore takes the state of a partition back. It must not keep data.
-type Restore func(partition int, data []byte, wall int64) error
+// A RestoreFunc restores the state of a partition. It must not retain data.
+type RestoreFunc func(partition int, data []byte, wall int64) error
 
-// Write replaces the file at path with the state of partitions 0, 1, and so on.
-// The new file is on disk, synced, before it takes the place of the old one, so
-// a crash leaves one of the two. Only one Write for a path may run at a time.
-func Write(path string, partitions int, snapshot Snapshot) (size int64, err error) {
+// Write replaces the file at path with the state of partitions 0 to partitions-1 and
+// returns its size in bytes. The new file is synced to disk before it replaces the old
+// one, so a crash leaves one of the two intact. Calls for the same path must not
+// overlap.
+func Write(path string, partitions int, snapshot SnapshotFunc) (size int64, err error) {
 	temp := path + ".new"
 	f, err := os.OpenFile(temp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -71,7 +71,7 @@ func Write(path string, partitions int, snapshot Snapshot) (size int64, err erro
 	return size, syncDir(filepath.Dir(path))
 }
 
-func encode(f io.Writer, partitions int, snapshot Snapshot) (size int64, err error) {
+func encode(f io.Writer, partitions int, snapshot SnapshotFunc) (size int64, err error) {
 	sum := xxhash.New()
 	file := bufio.NewWriterSize(f, 1<<16)
 	w := io.MultiWriter(file, sum)
@@ -90,7 +90,7 @@ func encode(f io.Writer, partitions int, snapshot Snapshot) (size int64, err err
 			continue
 		}
 		if len(buf) > maxPart {
-			return 0, fmt.Errorf("partition %d has %d bytes, more than a file can hold", p, len(buf))
+			return 0, fmt.Errorf("partition %d has %d bytes, more than the maximum of %d", p, len(buf), maxPart)
 		}
 		head = binary.LittleEndian.AppendUint32(head[:0], uint32(p))
 		head = binary.LittleEndian.AppendUint32(head, uint32(len(buf)))
@@ -103,10 +103,10 @@ func encode(f io.Writer, partitions int, snapshot Snapshot) (size int64, err err
 	return size, errors.Join(err, file.Flush())
 }
 
-// Read verifies the file at path and then hands each partition in it to
-// restore. Nothing is restored from a file that fails the check: an
-// [ErrCorrupt]. A missing file is an [os.ErrNotExist].
-func Read(path string, restore Restore) error {
+// Read verifies the file at path and then calls restore for each partition in it. If
+// the file is damaged, Read restores nothing and returns an [ErrCorrupt]. If there is
+// no file it returns an [os.ErrNotExist].
+func Read(path string, restore RestoreFunc) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("read snapshot: %w", err)
@@ -132,7 +132,7 @@ func verify(f *os.File) error {
 	}
 	body := info.Size() - sumSize
 	if body < int64(len(magic))+4 {
-		return fmt.Errorf("%w: only %d bytes long", ErrCorrupt, info.Size())
+		return fmt.Errorf("%w: file has only %d bytes", ErrCorrupt, info.Size())
 	}
 	sum, r := xxhash.New(), bufio.NewReaderSize(f, 1<<16)
 	if head, err := r.Peek(len(magic)); err != nil {
@@ -153,7 +153,7 @@ func verify(f *os.File) error {
 	return nil
 }
 
-func decode(r io.Reader, restore Restore) error {
+func decode(r io.Reader, restore RestoreFunc) error {
 	var head [headSize]byte
 	if _, err := io.ReadFull(r, head[:len(magic)]); err != nil {
 		return err
@@ -197,6 +197,7 @@ func syncDir(dir string) error {
 	return nil
 }
 
+// ignore returns err unless it is target.
 func ignore(err, target error) error {
 	if errors.Is(err, target) {
 		return nil

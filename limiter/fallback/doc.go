@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package fallback turns what a policy says into what a member may decide when
-// the owner of a key cannot be asked. Each limit declares how, by its
-// [limiter.Unreachable] mode, and becomes another one for the time being:
+// Package fallback transforms a policy for decisions without the owner of a key. The
+// [limiter.Unreachable] mode of each limit says how:
 //
-//   - [limiter.Share]: the member takes its part, amount and burst divided by the
-//     members of the roster and rounded down. If all members do, none of them
-//     reached by any other, they admit together no more than the limit. A part
-//     that rounds to 0 refuses like a closed limit. A cost that is beyond the part
-//     but not beyond the limit is refused with [limiter.OwnerUnreachable].
-//   - [limiter.Closed]: every cost is refused, with [limiter.OwnerUnreachable] and
-//     a retry time of 1 s. A call that costs nothing of the limit passes.
-//   - [limiter.Open]: the limit is in shadow. It counts, and denies nobody.
+//   - [limiter.Share]: a member admits its share, which is amount and burst divided by
+//     the size of the roster and rounded down. All members together, even if none
+//     reaches another, admit no more than the limit. A share of 0 is closed. A cost
+//     above the share but within the limit is denied with [limiter.OwnerUnreachable].
+//   - [limiter.Closed]: every cost above 0 is denied with [limiter.OwnerUnreachable]
+//     and a retry time of 1 s.
+//   - [limiter.Open]: the limit is in shadow mode. It counts, but never denies.
 //
-// A limit of 0 stays as it is in every mode: it denies always, and nobody needs
-// the owner to know that. A limit in shadow denies nobody in any mode.
+// A limit of 0 always denies and a limit in shadow mode never does, so both stay as
+// they are.
 //
-// Nothing here keeps state: an engine of its own, with the catalog given to
-// [New], decides by the plans. Usage follows a limit's name, so it stays when
-// the policy or the roster changes. The package reads no clock and does no I/O.
+// The package has no counters of its own. A separate engine with the catalog given to
+// [New] decides by the transformed plans. Its usage is kept by dimension and name of a
+// limit, so it survives changes of the policy and the roster. The package reads no
+// clock and does no I/O.
 package fallback

@@ -8,8 +8,8 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// Limit returns what becomes of l for a member that decides without the owner,
-// as one of a roster of that many. A roster below 1 counts as 1. A valid limit
+// Limit returns the limit by which a member decides instead of l without the owner.
+// roster is the number of members that share l; below 1 it counts as 1. A valid limit
 // stays valid.
 func Limit(l limiter.Limit, roster int) limiter.Limit {
 	if l.Amount == 0 || l.Shadow {
@@ -17,25 +17,25 @@ func Limit(l limiter.Limit, roster int) limiter.Limit {
 	}
 	switch l.Unreachable {
 	case limiter.Open:
-		l.Shadow, l.Closed, l.Whole = true, false, 0
+		l.Shadow, l.Closed, l.FullCapacity = true, false, 0
 	case limiter.Share:
 		return share(l, int64(max(roster, 1)))
-	default: // closed, and whatever is not known here
+	default: // closed, and unknown modes
 		l.Closed = true
 	}
 	return l
 }
 
-// share is the part of l that one of n members takes.
+// share returns the share of l of one of n members.
 func share(l limiter.Limit, n int64) limiter.Limit {
 	part := l
 	part.Amount, part.Burst = l.Amount/n, l.Burst/n
 	if part.Amount == 0 || l.Burst != 0 && part.Burst == 0 {
-		l.Closed = true // reported as what it is a part of
+		l.Closed = true // reported with the amount of the whole limit
 		return l
 	}
 	if n > 1 {
-		part.Whole = cmp.Or(l.Whole, l.Burst, l.Amount)
+		part.FullCapacity = cmp.Or(l.FullCapacity, l.Burst, l.Amount)
 	}
 	return part
 }

@@ -36,13 +36,13 @@ func TestLimit(t *testing.T) {
 		roster int
 		want   limiter.Limit
 	}{
-		{"a share", bucket(100, 0, limiter.Share), 3, with(bucket(33, 0, limiter.Share), func(l *limiter.Limit) { l.Whole = 100 })},
-		{"a share with burst", bucket(100, 31, limiter.Share), 3, with(bucket(33, 10, limiter.Share), func(l *limiter.Limit) { l.Whole = 31 })},
+		{"a share", bucket(100, 0, limiter.Share), 3, with(bucket(33, 0, limiter.Share), func(l *limiter.Limit) { l.FullCapacity = 100 })},
+		{"a share with burst", bucket(100, 31, limiter.Share), 3, with(bucket(33, 10, limiter.Share), func(l *limiter.Limit) { l.FullCapacity = 31 })},
 		{"alone", bucket(100, 31, limiter.Share), 1, bucket(100, 31, limiter.Share)},
 		{"no roster", bucket(100, 31, limiter.Share), 0, bucket(100, 31, limiter.Share)},
 		{"a negative roster", bucket(100, 0, limiter.Share), -7, bucket(100, 0, limiter.Share)},
-		{"a share of slots", slots(7, limiter.Share), 3, with(slots(2, limiter.Share), func(l *limiter.Limit) { l.Whole = 7 })},
-		{"the last unit", bucket(3, 0, limiter.Share), 3, with(bucket(1, 0, limiter.Share), func(l *limiter.Limit) { l.Whole = 3 })},
+		{"a share of slots", slots(7, limiter.Share), 3, with(slots(2, limiter.Share), func(l *limiter.Limit) { l.FullCapacity = 7 })},
+		{"the last unit", bucket(3, 0, limiter.Share), 3, with(bucket(1, 0, limiter.Share), func(l *limiter.Limit) { l.FullCapacity = 3 })},
 		{"less than a unit", bucket(2, 0, limiter.Share), 3, with(bucket(2, 0, limiter.Share), closed)},
 		{"less than a unit of rate", bucket(2, 900, limiter.Share), 3, with(bucket(2, 900, limiter.Share), closed)},
 		{"less than a unit of burst", bucket(900, 2, limiter.Share), 3, with(bucket(900, 2, limiter.Share), closed)},
@@ -65,7 +65,7 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// drawLimit is any valid limit on tokens or slots.
+// drawLimit returns any valid limit on tokens or slots.
 func drawLimit(t *rapid.T) limiter.Limit {
 	l := limiter.Limit{Name: "limit", Dimension: limiter.Tokens, Algorithm: limiter.Algorithm(rapid.IntRange(1, 4).Draw(t, "algorithm"))}
 	amount := rapid.OneOf(rapid.Int64Range(0, 300), rapid.Int64Range(0, limiter.MaxAmount))
@@ -96,8 +96,8 @@ func capacity(l limiter.Limit) int64 {
 	return l.Amount
 }
 
-// TestSharesTogetherNeverExceedTheLimit plays every member of a roster, each
-// deciding alone and each asked for as much as it gives, at one instant.
+// TestSharesTogetherNeverExceedTheLimit takes as much as possible from every member of a
+// roster at one instant.
 func TestSharesTogetherNeverExceedTheLimit(t *testing.T) {
 	engine := limiter.New(limiter.Options{})
 	now := limiter.Time{Mono: 1, Wall: 1_772_000_000e9}
@@ -124,13 +124,13 @@ func TestSharesTogetherNeverExceedTheLimit(t *testing.T) {
 	})
 }
 
-// drain asks for less and less until nothing is given, and returns what was.
+// drain requests less and less until nothing is admitted, and returns the total.
 func drain(t *rapid.T, engine *limiter.Engine, now limiter.Time, key string, set *limiter.LimitSet, whole limiter.Limit) (given int64) {
 	p := &limiter.Plan{Count: 1, Rates: limiter.Rates{Weights: limiter.DefaultWeights}}
 	p.Levels[0] = limiter.Level{End: len(key), Limits: set}
 	r := &limiter.Request{Key: key, Plan: p}
 	var d limiter.Decision
-	ask := func(cost int64) bool {
+	admitted := func(cost int64) bool {
 		var err error
 		if r.ID = fmt.Sprint(given); whole.Algorithm == limiter.Concurrency {
 			err = engine.Reserve(now, r, &d)
@@ -150,7 +150,7 @@ func drain(t *rapid.T, engine *limiter.Engine, now limiter.Time, key string, set
 		return true
 	}
 	for cost := capacity(whole); cost > 0; {
-		if !ask(cost) {
+		if !admitted(cost) {
 			cost /= 2
 		}
 		if whole.Algorithm == limiter.Concurrency && d.Outcome == limiter.Denied {
@@ -160,8 +160,8 @@ func drain(t *rapid.T, engine *limiter.Engine, now limiter.Time, key string, set
 	return given
 }
 
-// honest fails if a denial says that a retry is useless though the owner could
-// take the call, or the other way round.
+// honest fails unless the reason of a denial says whether the owner could admit the
+// request.
 func honest(t *rapid.T, d limiter.Decision, cost int64, whole limiter.Limit, closed bool) {
 	switch {
 	case whole.Amount == 0:
@@ -177,8 +177,8 @@ func honest(t *rapid.T, d limiter.Decision, cost int64, whole limiter.Limit, clo
 	}
 }
 
-// TestSharesTogetherRefillNoFaster is the same over time: no number of members
-// gets more than burst + rate x elapsed of a bucket.
+// TestSharesTogetherRefillNoFaster checks that all members together admit at most burst +
+// rate x elapsed of a token bucket.
 func TestSharesTogetherRefillNoFaster(t *testing.T) {
 	const window = int64(time.Minute)
 	engine := limiter.New(limiter.Options{})
@@ -195,7 +195,7 @@ func TestSharesTogetherRefillNoFaster(t *testing.T) {
 		var sum, elapsed int64
 		for range 5 {
 			for m := range roster {
-				sum += drain(t, engine, start.At(time.Duration(elapsed)), fmt.Sprint("bucket-", next, "-", m), set, l)
+				sum += drain(t, engine, start.Add(time.Duration(elapsed)), fmt.Sprint("bucket-", next, "-", m), set, l)
 			}
 			if most := capacity(l) + l.Amount*elapsed/window; sum > most {
 				t.Fatalf("%d members of %+v admit %d in %s, want at most %d", roster, l, sum, time.Duration(elapsed), most)

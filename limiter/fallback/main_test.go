@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestMain keeps rapid from writing a file for every failure: the seed that it
-// prints is enough.
+// TestMain keeps rapid from writing a file for every failure. The printed seed is
+// enough.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	_ = flag.Set("rapid.nofailfile", "true")

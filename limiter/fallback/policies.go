@@ -10,31 +10,26 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A Resolver says which limits apply to a call, as a policy does: Resolve fills
-// plan, and its error is a [*limiter.FieldError]. It is immutable and safe for
-// concurrent use, and two of them are the same policy if they are equal: a
-// pointer is.
+// A Resolver is a policy. Resolve fills in the plan of a request; its error is a
+// [*limiter.FieldError]. A Resolver must be immutable, safe for concurrent use and
+// comparable, which a pointer is. Equal resolvers are the same policy.
 type Resolver interface {
 	Resolve(key, tier, model string, plan *limiter.Plan) error
 }
 
-// Policies makes the fallback of whatever policy is in force. It is safe for
-// concurrent use.
+// Policies transforms policies for fallback. It is safe for concurrent use.
 type Policies struct {
 	catalog *limiter.Catalog
 	latest  atomic.Pointer[Policy]
 }
 
-// New returns the fallbacks for an engine with that catalog. Definitions live as
-// long as their catalog: what is added is one for each limit and each size of
-// the roster that it was used under. Equal ones are added once, so a member that
-// comes and goes adds nothing.
+// New returns a Policies for an engine with that catalog. It adds one definition to the
+// catalog for each limit and each size of the roster, and definitions are never
+// removed. Equal ones are added once, so a member that leaves and joins adds nothing.
 func New(catalog *limiter.Catalog) *Policies { return &Policies{catalog: catalog} }
 
-// Policy returns the fallback of base for a roster of that many members, below
-// 1 as 1. Asked again for what it was asked last, it returns the same, with one
-// atomic load and no allocation; a new base or roster forgets what was compiled
-// for the one before.
+// Policy returns base transformed for a roster of that many members; below 1 counts as
+// 1. It caches the latest result, which then takes one atomic load and no allocation.
 func (p *Policies) Policy(base Resolver, roster int) *Policy {
 	roster = max(roster, 1)
 	for {
@@ -49,23 +44,21 @@ func (p *Policies) Policy(base Resolver, roster int) *Policy {
 	}
 }
 
-// A Policy is a policy of which every limit decides without the owner. It is
-// safe for concurrent use. Its plans are for engines with the catalog of its
-// [Policies], and for no other.
+// A Policy is a policy transformed for fallback. It is safe for concurrent use. Its
+// plans are valid only for engines with the catalog of its [Policies].
 type Policy struct {
 	catalog *limiter.Catalog
 	base    Resolver
 	roster  int
-	sets    sync.Map // *limiter.LimitSet of base -> ours
+	sets    sync.Map // *limiter.LimitSet of base -> transformed *limiter.LimitSet
 }
 
-// Roster returns the number of members that share the limits, at least 1.
+// Roster returns the number of members that share the limits. It is at least 1.
 func (p *Policy) Roster() int { return p.roster }
 
-// Resolve fills plan as the policy does of which this is the fallback, tier,
-// rates and version included, with each limit as [Limit] makes it. The error is
-// that policy's. Sets of limits are compiled when they are first seen; after
-// that Resolve takes no lock and allocates no more than the policy.
+// Resolve fills in plan like the original policy, but transforms each limit as [Limit]
+// does. It returns the errors of the original policy. A set of limits is compiled when
+// it is first used; after that, Resolve takes no lock and does not allocate itself.
 func (p *Policy) Resolve(key, tier, model string, plan *limiter.Plan) error {
 	if err := p.base.Resolve(key, tier, model, plan); err != nil {
 		return err
@@ -83,7 +76,7 @@ func (p *Policy) Resolve(key, tier, model string, plan *limiter.Plan) error {
 	return nil
 }
 
-// set returns the fallback of a set of limits; nil has none.
+// set returns the transformed set of limits, or nil for nil.
 func (p *Policy) set(of *limiter.LimitSet) (*limiter.LimitSet, error) {
 	if of == nil {
 		return nil, nil
@@ -96,8 +89,8 @@ func (p *Policy) set(of *limiter.LimitSet) (*limiter.LimitSet, error) {
 		limits[i] = Limit(l, p.roster)
 	}
 	set, err := p.catalog.LimitSet(limits)
-	if err != nil { // no valid limit leads here
-		return nil, fmt.Errorf("limits without their owner: %w", err)
+	if err != nil { // never for valid limits
+		return nil, fmt.Errorf("compile limits for fallback: %w", err)
 	}
 	first, _ := p.sets.LoadOrStore(of, set)
 	return first.(*limiter.LimitSet), nil

@@ -45,7 +45,7 @@ func parse(t testing.TB, text string) *policy.Policy {
 	return p
 }
 
-// call makes r by the fallback of base; a reserve if it has an id.
+// call makes request r under the fallback of base. It is a reserve if r has an id.
 func (m *member) call(base fallback.Resolver, roster int, r limiter.Request) (d limiter.Decision) {
 	m.t.Helper()
 	r.Plan = &limiter.Plan{}
@@ -72,7 +72,7 @@ func want(t testing.TB, call string, d limiter.Decision, outcome limiter.Outcome
 	}
 }
 
-// TestDefaultPolicy: three members, each alone. Money is for the owner.
+// TestDefaultPolicy checks three members that decide without each other.
 func TestDefaultPolicy(t *testing.T) {
 	m, base := newMember(t), policy.Default(limiter.NewCatalog())
 
@@ -108,12 +108,12 @@ func TestDefaultPolicy(t *testing.T) {
 	want(t, "more than the limit", m.call(base, 3, tokens), limiter.Denied, limiter.ExceedsCapacity, "tokens")
 
 	// Two slots are none for each of three, and one for each of two.
-	hold := limiter.Request{Key: "acme/bob", Tier: "free", Requests: 1, ID: "a"}
-	d = m.call(base, 3, hold)
+	reserve := limiter.Request{Key: "acme/bob", Tier: "free", Requests: 1, ID: "a"}
+	d = m.call(base, 3, reserve)
 	want(t, "a slot of two, shared by three", d, limiter.Denied, limiter.OwnerUnreachable, "concurrent")
-	want(t, "a slot of two, shared by two", m.call(base, 2, hold), limiter.Allowed, limiter.NoReason, "")
-	hold.ID = "b"
-	want(t, "a second one", m.call(base, 2, hold), limiter.Denied, limiter.LimitExceeded, "concurrent")
+	want(t, "a slot of two, shared by two", m.call(base, 2, reserve), limiter.Allowed, limiter.NoReason, "")
+	reserve.ID = "b"
+	want(t, "a second one", m.call(base, 2, reserve), limiter.Denied, limiter.LimitExceeded, "concurrent")
 }
 
 func TestOpenNeverDenies(t *testing.T) {
@@ -138,8 +138,8 @@ prices: { "*": { input: 1.00, output: 1.00 } }
 	}
 }
 
-// TestDegradeShrinksToTheShare: what a limit degrades to is what the member has
-// to give; a closed limit degrades nothing.
+// TestDegradeShrinksToTheShare checks that a limit degrades to the share of the member,
+// and that a closed limit does not degrade.
 func TestDegradeShrinksToTheShare(t *testing.T) {
 	text := `
 tiers:
@@ -159,7 +159,7 @@ default_tier: free
 	want(t, "at least 1500 of a share of 1000", d, limiter.Denied, limiter.OwnerUnreachable, "tpm")
 }
 
-// TestRosterChangeKeepsUsage: what was used under one share counts under the next.
+// TestRosterChangeKeepsUsage checks that usage counts after the share changes.
 func TestRosterChangeKeepsUsage(t *testing.T) {
 	m, base := newMember(t), parse(t, `
 tiers:
@@ -182,7 +182,7 @@ default_tier: free
 	}
 }
 
-// TestPlanIsThePolicys: but for the limits, nothing of a plan changes.
+// TestPlanIsThePolicys checks that only the limits of a plan change.
 func TestPlanIsThePolicys(t *testing.T) {
 	base := parse(t, `
 tiers:
@@ -230,7 +230,7 @@ func TestErrorsAreThePolicys(t *testing.T) {
 	}
 }
 
-// wrong is a Resolver whose limits no catalog would have taken.
+// wrong is a Resolver with invalid limits.
 type wrong struct{ set *limiter.LimitSet }
 
 func (w *wrong) Resolve(_, _, _ string, plan *limiter.Plan) error {
@@ -238,7 +238,7 @@ func (w *wrong) Resolve(_, _, _ string, plan *limiter.Plan) error {
 	return nil
 }
 
-// TestImpossibleLimitsAreAnError: not even a broken policy opens a limit.
+// TestImpossibleLimitsAreAnError checks that invalid limits are an error.
 func TestImpossibleLimitsAreAnError(t *testing.T) {
 	set, err := limiter.NewCatalog().LimitSet([]limiter.Limit{bucket(10, 0, limiter.Share)})
 	if err != nil {
@@ -263,9 +263,9 @@ func TestPolicyIsCached(t *testing.T) {
 	}
 	resolve(first, &a)
 	if again := p.Policy(base, 3); again != first {
-		t.Error("Policy asked twice = another one, want the same")
+		t.Error("the second Policy call returned another one, want the same")
 	} else if resolve(again, &b); a.Levels[0].Limits != b.Levels[0].Limits {
-		t.Error("Resolve asked twice compiles twice")
+		t.Error("the second Resolve call compiled again")
 	}
 	four := p.Policy(base, 4)
 	if resolve(four, &b); four == first || four.Roster() != 4 || a.Levels[0].Limits == b.Levels[0].Limits {
@@ -289,9 +289,8 @@ func TestPolicyIsCached(t *testing.T) {
 	}
 }
 
-// TestConcurrentUse resolves and decides while policy and roster change. No
-// order of that admits more than the largest share, and nobody sees the sets
-// of another roster.
+// TestConcurrentUse resolves and decides while policy and roster change. No more than
+// the largest share is admitted, and no plan has the sets of another roster.
 func TestConcurrentUse(t *testing.T) {
 	m := newMember(t)
 	texts := []string{"tiers: { free: { requests: 600/h, tokens: 100/min } }\ndefault_tier: free\n", "tiers: { free: { requests: 600/h } }\ndefault_tier: free\n"}

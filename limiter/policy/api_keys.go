@@ -157,8 +157,8 @@ func (p *parser) limiterKey(n yamldoc.Node) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	if problem := limiter.KeyProblem(text); problem != "" {
-		p.r.Problem(n, "key %s", problem)
+	if err := limiter.ValidateKey(text); err != nil {
+		p.r.Problem(n, "key %s", err)
 		return "", false
 	}
 	return text, true

@@ -31,7 +31,7 @@ func newNode() *node {
 	n.service = server.New(server.Options{
 		Engine: engine,
 		Policy: func() server.Policy { return rules },
-		Now:    func() limiter.Time { return start.At(time.Duration(n.clock.Load())) },
+		Now:    func() limiter.Time { return start.Add(time.Duration(n.clock.Load())) },
 		Name:   "node-1",
 	})
 	return n

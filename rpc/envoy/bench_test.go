@@ -16,8 +16,7 @@ func (fixedCounter) Count(_ context.Context, hits []server.Count) ([]server.Coun
 	return make([]server.Counted, len(hits)), nil
 }
 
-// BenchmarkShouldRateLimit is what the service adds to counting: two descriptors,
-// one with two entries.
+// BenchmarkShouldRateLimit measures the service without counting: two descriptors.
 func BenchmarkShouldRateLimit(b *testing.B) {
 	s, err := New(Options{Counter: fixedCounter{}, Policy: server.New(server.Options{})})
 	if err != nil {

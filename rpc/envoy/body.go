@@ -12,8 +12,8 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// refusal is the error in a body, in the words of OpenAI with ours beside them.
-type refusal struct {
+// openAIError is an error of OpenAI's API, with members of our own.
+type openAIError struct {
 	Message   string  `json:"message"`
 	Type      string  `json:"type"`
 	Param     *string `json:"param"`
@@ -24,8 +24,8 @@ type refusal struct {
 	Retry     int64   `json:"retry_after_seconds,omitempty"`
 }
 
-// anthropicRefusal is the error of Anthropic's API.
-type anthropicRefusal struct {
+// anthropicError is an error of Anthropic's API.
+type anthropicError struct {
 	Type  string `json:"type"`
 	Error struct {
 		Type      string `json:"type"`
@@ -35,65 +35,65 @@ type anthropicRefusal struct {
 	} `json:"error"`
 }
 
-// body gives the caller of a model an error that its library understands, if the
-// service or the descriptor at fault says in which dialect.
-func (q *question) body(r *rls.RateLimitResponse) {
-	d, dialect := q.atFault()
+// addBody adds an error body that the caller's SDK understands, if the options or a
+// descriptor name a dialect.
+func (ev *evaluation) addBody(r *rls.RateLimitResponse) {
+	d, dialect := ev.bodyDescriptor()
 	if dialect == BodyNone {
 		return
 	}
-	wait, ok := q.wait()
-	e := refusal{Message: d.message(wait, ok), Type: "requests", Code: "rate_limit_exceeded", Dimension: d.dimension, Limit: d.limit.amount, Retry: wait}
+	wait, ok := ev.retrySeconds()
+	e := openAIError{Message: d.message(wait, ok), Type: "requests", Code: "rate_limit_exceeded", Dimension: d.dimension, Limit: d.limit.amount, Retry: wait}
 	switch limiter.Dimension(d.dimension) {
 	case limiter.Tokens, limiter.InputTokens, limiter.OutputTokens:
 		e.Type = "tokens"
 	case limiter.Spend:
 		e.Type, e.Code = "insufficient_quota", "insufficient_quota"
 	}
-	var form any = struct {
-		Error refusal `json:"error"`
+	var content any = struct {
+		Error openAIError `json:"error"`
 	}{e}
 	if dialect == BodyAnthropic {
-		a := anthropicRefusal{Type: "error"}
+		a := anthropicError{Type: "error"}
 		a.Error.Type, a.Error.Message, a.Error.Dimension, a.Error.Retry = "rate_limit_error", e.Message, e.Dimension, wait
-		form = a
+		content = a
 	}
-	body, err := json.Marshal(form)
+	body, err := json.Marshal(content)
 	if err != nil {
-		return // strings and numbers always can be
+		return // impossible: it has strings and numbers only
 	}
 	r.RawBody = body
 	r.ResponseHeadersToAdd = append(
 		r.ResponseHeadersToAdd,
 		&core.HeaderValue{Key: "Content-Type", Value: "application/json"},
-		// Clients would try a refusal again in vain that no wait mends, or money.
+		// Tells SDKs not to retry where waiting does not help or takes too long.
 		&core.HeaderValue{Key: "x-should-retry", Value: fmt.Sprint(ok && e.Code != "insufficient_quota")},
 	)
-	if q.service.options.Headers == "" {
-		q.retryAfter(r)
+	if ev.service.options.Headers == "" {
+		ev.addRetryAfter(r)
 	}
 }
 
-// atFault returns the descriptor that the body is about, which is one to blame,
-// and in which dialect.
-func (q *question) atFault() (fault *descriptor, dialect string) {
-	dialect = q.service.options.Body
-	for i := range q.descriptors {
-		d := &q.descriptors[i]
-		if d.mapped.dialect != "" {
-			dialect = d.mapped.dialect
+// bodyDescriptor returns the descriptor that the body is about, which is a cause, and
+// the dialect of the body.
+func (ev *evaluation) bodyDescriptor() (cause *descriptor, dialect string) {
+	dialect = ev.service.options.Body
+	for i := range ev.descriptors {
+		d := &ev.descriptors[i]
+		if d.call.dialect != "" {
+			dialect = d.call.dialect
 		}
-		if d.blamed && (fault == nil || d.reset() > fault.reset()) {
-			fault = d
+		if d.cause && (cause == nil || d.reset() > cause.reset()) {
+			cause = d
 		}
 	}
-	return fault, dialect
+	return cause, dialect
 }
 
 func (d *descriptor) message(wait int64, ok bool) string {
 	switch {
-	case d.kind == kindRefused:
-		return "The call could not be measured: " + d.problem + "."
+	case d.kind == kindRejected:
+		return "The request is invalid: " + d.problem + "."
 	case d.limit.window.Unit == 0:
 		return "Rate limit exceeded."
 	}

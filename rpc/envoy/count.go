@@ -16,61 +16,61 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// counted returns the descriptors that have counters.
-func (q *question) counted() (list []*descriptor) {
-	for i := range q.descriptors {
-		if d := &q.descriptors[i]; d.kind == kindRule || d.kind == kindOverride {
+// counters returns the descriptors that have counters.
+func (ev *evaluation) counters() (list []*descriptor) {
+	for i := range ev.descriptors {
+		if d := &ev.descriptors[i]; d.kind == kindRule || d.kind == kindOverride {
 			list = append(list, d)
 		}
 	}
 	return list
 }
 
-// count counts the hits of descriptors, all with one call.
-func (q *question) count(ctx context.Context, list []*descriptor) error {
+// countHits counts the hits of descriptors in one call.
+func (ev *evaluation) countHits(ctx context.Context, list []*descriptor) error {
 	if len(list) == 0 {
 		return nil
 	}
 	hits := make([]server.Count, len(list))
 	for i, d := range list {
 		hits[i] = server.Count{
-			Key:   counterKey(q.request.GetDomain(), d.wire.GetEntries(), d.shared),
-			Limit: d.limit.amount, Window: d.limit.window, Hits: d.hits, GiveBack: d.giving,
+			Key:   counterKey(ev.request.GetDomain(), d.wire.GetEntries(), d.shared),
+			Limit: d.limit.amount, Window: d.limit.window, Hits: d.hits, GiveBack: d.giveBack,
 		}
 	}
-	results, err := q.service.options.Counter.Count(ctx, hits)
+	results, err := ev.service.options.Counter.Count(ctx, hits)
 	if err != nil {
 		return err
 	}
 	for i, d := range list {
-		if err := d.take(&results[i]); err != nil {
+		if err := d.setCounted(&results[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// take makes a status of what came of the hits. A counter that cannot count so
-// much is over; one that nobody could ask is an error of the whole request.
-func (d *descriptor) take(c *server.Counted) error {
+// setCounted sets the status from a counter. If the counter rejects the hits, the
+// descriptor is over its limit. If it cannot be asked, the whole request fails.
+func (d *descriptor) setCounted(c *server.Counted) error {
 	if c.Err != nil {
 		if grpcstatus.Code(c.Err) != codes.InvalidArgument {
 			return c.Err
 		}
-		d.refuse(c.Err.Error())
+		d.reject(c.Err.Error())
 		return nil
 	}
 	d.dimension = string(limiter.Requests)
 	d.over = c.Over
 	d.exceeded = c.Over && (d.rule == nil || !d.rule.Shadow)
-	d.counts.count(d, c)
+	d.counters.count(d, c)
 	d.status.CurrentLimit = wireLimit(d.limit)
 	d.status.LimitRemaining = saturate(c.Remaining)
-	d.status.DurationUntilReset = seconds(c.Reset)
+	d.status.DurationUntilReset = ceilSeconds(c.Reset)
 	return nil
 }
 
-// wireLimit is a limit as Envoy knows it.
+// wireLimit converts a limit for Envoy.
 func wireLimit(l counterLimit) *rls.RateLimitResponse_RateLimit {
 	w := &rls.RateLimitResponse_RateLimit{Name: l.name, RequestsPerUnit: saturate(l.amount)}
 	for n, u := range units {
@@ -84,13 +84,13 @@ func wireLimit(l counterLimit) *rls.RateLimitResponse_RateLimit {
 	return w
 }
 
-// maxUint32 stands for more than the protocol can say.
+// maxUint32 is the largest number of the protocol. Larger ones are shown as this.
 const maxUint32 = 1<<32 - 1
 
 func saturate(n int64) uint32 { return uint32(min(max(n, 0), maxUint32)) }
 
-// seconds rounds up, since Envoy cuts off what is less: nobody is to come back too
-// early.
-func seconds(d time.Duration) *durationpb.Duration {
+// ceilSeconds rounds d up to seconds. Envoy drops fractions, which would make callers
+// come back too early.
+func ceilSeconds(d time.Duration) *durationpb.Duration {
 	return &durationpb.Duration{Seconds: int64((d + time.Second - 1) / time.Second)}
 }

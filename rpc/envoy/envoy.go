@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package envoy answers Envoy's rate limit service,
-// envoy.service.ratelimit.v3.RateLimitService, as envoyproxy/ratelimit does, over
-// the counters of a cluster instead of Redis.
+// Package envoy implements Envoy's rate limit service,
+// envoy.service.ratelimit.v3.RateLimitService, as envoyproxy/ratelimit does, with the
+// counters of a cluster instead of Redis.
 //
-// A descriptor is counted in one of two ways. If its domain has a rule for it, or
-// it brings a limit along, it has a counter of its own: the hits are added
-// whatever the limit says, and the descriptor is over its limit when the sum is
-// more. If one of its entries is named bucketring.key, it is a call of that key
-// under the policy of the cluster, which charges all limits or none; mapped.go
-// says how. A descriptor that is neither is within its limit. One request may
-// have descriptors of both kinds; each is decided by itself.
+// A descriptor for which its domain has a rule, or which has a limit override, has a
+// counter: its hits are always added, and it is over its limit if the sum is more than
+// the limit. A descriptor with an entry named bucketring.key is a call of that key
+// under the policy of the cluster, which charges all limits or none; see
+// policycall.go. Any other descriptor is within its limit. A request may have
+// descriptors of both kinds; each is decided on its own.
 //
-// Envoy lets a request pass when it gets an error, unless it was told otherwise.
-// So what a caller can cause (a value that is no key, say) is no error here but a
-// descriptor over its limit, and only what nobody could decide is an error.
+// By default Envoy lets a request pass if the service returns an error. So a mistake
+// that a caller can make, such as an invalid key, is not an error but a descriptor over
+// its limit. Only what could not be decided is an error.
 package envoy
 
 import (
@@ -35,12 +34,12 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// Counter counts hits at the owners of counters; *peer.Router does.
+// Counter counts hits at the owners of counters. *peer.Router implements it.
 type Counter interface {
 	Count(ctx context.Context, hits []server.Count) ([]server.Counted, error)
 }
 
-// Policy decides calls under the policy; *peer.Router does.
+// Policy decides calls under the policy. *peer.Router implements it.
 type Policy interface {
 	// Batch decides calls, whichever members own their keys.
 	Batch(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, error)
@@ -48,31 +47,31 @@ type Policy interface {
 	Charge(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, error)
 }
 
-// The bodies of refusals.
+// The error bodies.
 const (
 	BodyNone      = "none"
 	BodyOpenAI    = "openai"
 	BodyAnthropic = "anthropic"
 )
 
-// DefaultPrefix begins the names of entries that mean something to this service.
+// DefaultPrefix is the prefix of the entries that describe a call under the policy.
 const DefaultPrefix = "bucketring."
 
-// Options configure a [Service]. Counter and Policy are needed.
+// Options configure a [Service]. Counter and Policy are required.
 type Options struct {
 	Counter Counter
 	// Policy decides for descriptors with a bucketring.key.
 	Policy Policy
-	// Shadow answers OK to everything that was decided otherwise.
+	// Shadow decides and counts, and answers OK to every request.
 	Shadow bool
-	// Headers begins the names of the headers that tell what is left: RateLimit
-	// gives RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset, with
-	// Retry-After on a refusal. Empty: no headers.
+	// Headers is the prefix of rate-limit headers: RateLimit adds RateLimit-Limit,
+	// RateLimit-Remaining and RateLimit-Reset and, if the request is over its limit,
+	// Retry-After. Empty: no headers.
 	Headers string
-	// Body is the form of the error that a caller of Envoy gets, one of the Body
-	// constants. Empty: none.
+	// Body is the error body that Envoy's callers get, one of the Body constants.
+	// Empty: none.
 	Body string
-	// Metadata tells Envoy domain, descriptors and the metadata of rules.
+	// Metadata adds dynamic metadata: domain, descriptors and the metadata of rules.
 	Metadata bool
 	// Prefix replaces [DefaultPrefix].
 	Prefix string
@@ -118,7 +117,7 @@ type Service struct {
 
 var _ rls.RateLimitServiceServer = (*Service)(nil)
 
-// New returns a service that has no rules yet, and refuses to answer.
+// New returns a service without rules, which answers with codes.Unavailable.
 func New(o Options) (*Service, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("envoy: %w", err)
@@ -126,14 +125,14 @@ func New(o Options) (*Service, error) {
 	return &Service{options: o.withDefaults(), metrics: newMetrics(o.Registry)}, nil
 }
 
-// SetRules changes the rules for calls that begin from now on. Calls of it must
-// come one after the other.
+// SetRules replaces the rules. Requests that have begun keep the old ones. SetRules must
+// not be called concurrently with itself.
 func (s *Service) SetRules(c *config.Config) {
 	next := s.metrics.ruleset(c)
-	s.metrics.forget(s.rules.Swap(next), next)
+	s.metrics.deleteSeries(s.rules.Swap(next), next)
 }
 
-// Rules returns the rules in force; nil if there never were any.
+// Rules returns the current rules, or nil if none were set yet.
 func (s *Service) Rules() *config.Config {
 	if r := s.rules.Load(); r != nil {
 		return r.config
@@ -141,7 +140,7 @@ func (s *Service) Rules() *config.Config {
 	return nil
 }
 
-// Errors that a request is answered with.
+// Errors of requests.
 var (
 	errNoRules       = grpcstatus.Error(codes.Unavailable, "no rate limit configuration is loaded yet")
 	errNoDomain      = grpcstatus.Error(codes.InvalidArgument, "domain: must not be empty")
@@ -150,7 +149,7 @@ var (
 
 // ShouldRateLimit implements the service.
 func (s *Service) ShouldRateLimit(ctx context.Context, r *rls.RateLimitRequest) (*rls.RateLimitResponse, error) {
-	begun := s.options.Now()
+	start := s.options.Now()
 	rules := s.rules.Load()
 	answer, err := s.decide(ctx, rules, r)
 	outcome := outcomeError
@@ -160,7 +159,7 @@ func (s *Service) ShouldRateLimit(ctx context.Context, r *rls.RateLimitRequest) 
 			outcome = outcomeOver
 		}
 	}
-	s.metrics.answered(rules, r.GetDomain(), outcome, s.options.Now().Sub(begun))
+	s.metrics.observe(rules, r.GetDomain(), outcome, s.options.Now().Sub(start))
 	return answer, err
 }
 
@@ -175,26 +174,26 @@ func (s *Service) decide(ctx context.Context, rules *ruleset, r *rls.RateLimitRe
 	case rules == nil:
 		return nil, errNoRules
 	}
-	q := s.plan(rules, r)
-	if err := q.ask(ctx); err != nil {
+	ev := s.classify(rules, r)
+	if err := ev.decide(ctx); err != nil {
 		return nil, err
 	}
-	return q.answer(), nil
+	return ev.response(), nil
 }
 
-// GRPC is the service for [server.NewGRPC].
+// GRPC returns the service for [server.NewGRPC].
 func (s *Service) GRPC() server.UnaryService {
 	return server.UnaryService{Desc: rls.RateLimitService_ServiceDesc, Server: s, Undecodable: s.undecodable}
 }
 
-// undecodable answers a request with text that is not UTF-8. It comes from a
-// header that Envoy's caller sent, who must not get past a limit by it.
+// undecodable answers a request with text that is not UTF-8 with OVER_LIMIT. The text
+// is from a header that Envoy's caller sent, who must not bypass a limit that way.
 func (s *Service) undecodable(reason error) (any, error) {
 	if server.Describe(reason).GetField() == "" {
 		return nil, reason
 	}
-	s.metrics.answered(nil, "", outcomeOver, 0)
-	s.metrics.kind(nil, "", kindRefused)
+	s.metrics.observe(nil, "", outcomeOver, 0)
+	s.metrics.countKind(nil, "", kindRejected)
 	if s.options.Shadow {
 		s.metrics.shadowed.Inc()
 		return &rls.RateLimitResponse{OverallCode: rls.RateLimitResponse_OK}, nil

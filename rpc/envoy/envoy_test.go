@@ -38,7 +38,7 @@ descriptors:
   - { key: year, rate_limit: { unit: year, requests_per_unit: 5, unit_multiplier: 10 } }
 `
 
-// step asks, or lets time pass if it begins with a plus.
+// step is a request and the answer in brief or, without an answer, a time that passes.
 type step struct{ ask, want string }
 
 func (w *world) run(steps []step) {
@@ -63,7 +63,7 @@ func TestSemantics(t *testing.T) {
 		"over means more than the limit": {
 			{"shop user=a", "OK: OK 3/minute left 2 in 40s"},
 			{"shop user=a +2", "OK: OK 3/minute left 0 in 40s"},
-			{"shop user=a +0", "OK: OK 3/minute left 0 in 40s"}, // a look at the limit passes
+			{"shop user=a +0", "OK: OK 3/minute left 0 in 40s"}, // without hits, exactly at the limit is within it
 			{"shop user=a", "OVER: OVER 3/minute left 0 in 40s"},
 			{"shop user=a +0", "OVER: OVER 3/minute left 0 in 40s"},
 			{"shop user=b", "OK: OK 3/minute left 2 in 40s"},
@@ -103,7 +103,7 @@ func TestSemantics(t *testing.T) {
 			{"shop user=root +1000000", "OK: OK left 4294967295"},
 			{"shop user=root", "OK: OK left 4294967295"},
 		},
-		"a limit of 0 takes nothing, and a look passes": {
+		"a limit of 0 denies every hit": {
 			{"shop user=none", "OVER: OVER 0/hour left 0 in 46m40s"},
 			{"shop user=nobody +0", "OK: OK 3/minute left 3 in 40s"},
 		},
@@ -114,7 +114,7 @@ func TestSemantics(t *testing.T) {
 			{"shop tenant=t -2000000001", "OK: OK 4294967295/day left 1 in 11h46m40s"},
 			{"shop tenant=t +18446744073709551615", "OVER: OVER 4294967295/day left 0 in 11h46m40s"},
 		},
-		"each descriptor by itself, in order": {
+		"each descriptor on its own, in order": {
 			{"shop user=a +4; user=b; other=1; user=root", "OVER: OVER 3/minute left 0 in 40s; OK 3/minute left 2 in 40s; OK; OK left 4294967295"},
 			{"shop user=b +2; user=c", "OK: OK 3/minute left 0 in 40s; OK 3/minute left 2 in 40s"}, // b was charged
 			{"shop user=d; user=d", "OK: OK 3/minute left 2 in 40s; OK 3/minute left 1 in 40s"},
@@ -124,7 +124,7 @@ func TestSemantics(t *testing.T) {
 			{"shop soft=a", "OK: OK 1/minute left 0 in 40s"},
 			{"shop soft=a; user=x +4", "OVER: OK 1/minute left 0 in 40s; OVER 3/minute left 0 in 40s"},
 		},
-		"quotas refuse when all of them do": {
+		"quotas deny if all of them are exhausted": {
 			{"shop quota=a; quota=b", "OK: OK 1/minute left 0 in 40s; OK 1/minute left 0 in 40s"},
 			{"shop quota=a; quota=c", "OK: OVER 1/minute left 0 in 40s; OK 1/minute left 0 in 40s"},
 			{"shop quota=a; quota=b", "OVER: OVER 1/minute left 0 in 40s; OVER 1/minute left 0 in 40s"},
@@ -135,7 +135,7 @@ func TestSemantics(t *testing.T) {
 			{"shop file=docs/a", "OK: OK 2/hour left 1 in 46m40s"},
 			{"shop file=docs/b", "OK: OK 2/hour left 0 in 46m40s"},
 			{"shop file=docs/c", "OVER: OVER 2/hour left 0 in 46m40s"},
-			{"shop file=docs/*", "OVER: OVER 2/hour left 0 in 46m40s"}, // no way around it
+			{"shop file=docs/*", "OVER: OVER 2/hour left 0 in 46m40s"}, // the wildcard itself shares the counter
 			{"shop file=own/a +2", "OK: OK 2/hour left 0 in 46m40s"},
 			{"shop file=own/b +2", "OK: OK 2/hour left 0 in 46m40s"},
 		},
@@ -152,9 +152,9 @@ func TestSemantics(t *testing.T) {
 			{"shop user=a 1/hour", "OK: OK 1/hour left 0 in 46m40s"}, // another one
 			{"shop user=a 9/10xminute", "OK: OK 9/10xminute left 8 in 6m40s"},
 			{"shop unheard=of 1/day", "OK: OK 1/day left 0 in 11h46m40s"},
-			{"shop 5/minute", "OK: OK 5/minute left 4 in 40s"}, // of no entries
+			{"shop 5/minute", "OK: OK 5/minute left 4 in 40s"}, // without entries
 			{"shop soft=z 1/minute", "OK: OK 1/minute left 0 in 40s"},
-			{"shop soft=z 1/minute", "OVER: OVER 1/minute left 0 in 40s"}, // shadow is the rule's
+			{"shop soft=z 1/minute", "OVER: OVER 1/minute left 0 in 40s"}, // shadow mode belongs to the rule
 			{"shop user=a 1/unknown", "OVER: OVER"},
 			{"shop user=a 1/200xyear", "OVER: OVER"},
 			{"shop user=a 1/0xyear", "OVER: OVER"},
@@ -211,20 +211,20 @@ func TestErrors(t *testing.T) {
 	if _, err := newWorld(t, "", nil).ShouldRateLimit(t.Context(), request("shop user=a")); grpcstatus.Code(err) != codes.Unavailable {
 		t.Errorf("without rules: ShouldRateLimit = %v, want Unavailable", err)
 	}
-	// What nobody could count is an error, so that Envoy does what it was told to
-	// do then.
-	w.fail = grpcstatus.Error(codes.DeadlineExceeded, "late")
+	// If a counter cannot be asked, the request fails, and Envoy applies its
+	// failure mode.
+	w.err = grpcstatus.Error(codes.DeadlineExceeded, "late")
 	if _, err := w.ShouldRateLimit(t.Context(), request("shop user=a")); grpcstatus.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("ShouldRateLimit = %v, want the counter's error", err)
 	}
-	w.fail, w.failed = nil, grpcstatus.Error(codes.Unavailable, "away")
+	w.err, w.counterErr = nil, grpcstatus.Error(codes.Unavailable, "away")
 	if _, err := w.ShouldRateLimit(t.Context(), request("shop user=a; bucketring.key=k")); grpcstatus.Code(err) != codes.Unavailable {
 		t.Errorf("ShouldRateLimit = %v, want the counter's error", err)
 	}
-	// What cannot be counted is over its limit.
-	w.failed = grpcstatus.Error(codes.InvalidArgument, "too much")
+	// If a counter rejects the hits, the descriptor is over its limit.
+	w.counterErr = grpcstatus.Error(codes.InvalidArgument, "too much")
 	if got := brief(w.ask(request("shop user=a; other=b"))); got != "OVER: OVER; OK" {
-		t.Errorf("a counter that refuses = %s, want OVER", got)
+		t.Errorf("a counter that rejects the hits = %s, want OVER", got)
 	}
 }
 
@@ -258,14 +258,14 @@ func TestHeaders(t *testing.T) {
 		{"shop other=1", map[string]string{}},
 		{"shop user=a; user=b +2", map[string]string{"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "1", "X-RateLimit-Reset": "40"}},
 		{"shop user=b +9; user=none; user=c", map[string]string{"X-RateLimit-Limit": "0", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "2800", "Retry-After": "2800"}},
-		// An empty quota beside one that is not is nobody's trouble, however long it lasts.
+		// An exhausted quota beside one that is not is no cause, however long it lasts.
 		{"shop daily=a", map[string]string{"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "42400"}},
 		{"shop daily=a; quota=a; user=d +9", map[string]string{"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "40", "Retry-After": "40"}},
 		{"shop daily=a; quota=b", map[string]string{"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "42400"}},
-		// If all are empty, the first that is filled is enough.
+		// If all quotas are exhausted, the first to reset is enough.
 		{"shop daily=a; quota=b", map[string]string{"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "40", "Retry-After": "40"}},
 		{"shop daily=a; quota=b; user=none", map[string]string{"X-RateLimit-Limit": "0", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "2800", "Retry-After": "2800"}},
-		// The call is larger than the limit: no wait helps.
+		// The call is larger than the limit: waiting does not help.
 		{"shop bucketring.key=k +9", map[string]string{"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "0"}},
 	} {
 		if d := cmp.Diff(test.want, headers(w.ask(request(test.ask)))); d != "" {
@@ -273,14 +273,14 @@ func TestHeaders(t *testing.T) {
 		}
 	}
 	if got := headers(newWorld(t, testRules, nil).ask(request("shop user=a +9"))); len(got) > 0 {
-		t.Errorf("headers that nobody asked for: %v", got)
+		t.Errorf("headers without the option: %v, want none", got)
 	}
 }
 
 func TestBody(t *testing.T) {
 	w := newWorld(t, testRules, func(o *Options) { o.Body = BodyOpenAI })
 	if r := w.ask(request("shop user=a")); len(r.GetRawBody()) > 0 {
-		t.Errorf("a call that passes has the body %s", r.GetRawBody())
+		t.Errorf("a request within its limit has the body %s, want none", r.GetRawBody())
 	}
 	w.ask(request("shop bucketring.key=tokens bucketring.dimension=tokens +60"))
 	for _, test := range []struct {
@@ -299,7 +299,7 @@ func TestBody(t *testing.T) {
 		},
 		{
 			"shop bucketring.key=k//k bucketring.dialect=anthropic",
-			`{"type":"error","error":{"type":"rate_limit_error","message":"The call could not be measured: key: segments must not be empty, got \"k//k\"."}}`,
+			`{"type":"error","error":{"type":"rate_limit_error","message":"The request is invalid: key: segments must not be empty, got \"k//k\"."}}`,
 			map[string]string{"Content-Type": "application/json", "x-should-retry": "false"},
 		},
 		{"shop bucketring.key=k bucketring.dialect=none +9", "", map[string]string{}},
@@ -339,7 +339,8 @@ descriptors:
 	if d := cmp.Diff(want, w.ask(r).GetDynamicMetadata().AsMap()); d != "" {
 		t.Errorf("metadata (-want +got):\n%s", d)
 	}
-	// Now a and b are over, and theirs is not told. What was merged has changed no rule.
+	// Now a is over its limit, so only the metadata of b is there. Merging has not
+	// changed the rules.
 	last := w.ask(request("d a=1 +5; b=9 +1")).GetDynamicMetadata().AsMap()
 	want = map[string]any{"plan": "tin", "deep": map[string]any{"x": 2.0, "y": 3.0}, "only": "b"}
 	if d := cmp.Diff(want, last["metadata"]); d != "" {

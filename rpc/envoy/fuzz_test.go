@@ -11,8 +11,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// FuzzShouldRateLimit wants an answer to whatever can be sent, with a status for
-// each descriptor, or an error that says what is wrong with the whole.
+// FuzzShouldRateLimit: every request gets an answer with a status for each descriptor,
+// or codes.InvalidArgument if the request as a whole is invalid.
 func FuzzShouldRateLimit(f *testing.F) {
 	for _, ask := range []string{
 		"shop user=a +3; user=root; file=docs/x -1", "shop user=a 5/10xminute", "any bucketring.key=a bucketring.mode=charge bucketring.dimension=tokens +7",

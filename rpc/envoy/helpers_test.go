@@ -21,19 +21,19 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// epoch is on a Wednesday, in the middle of a month, 13 minutes and 20 seconds
-// after an hour began.
+// epoch is on a Wednesday, in the middle of a month, 13 minutes and 20 seconds after
+// the full hour.
 const epoch = 1_771_416_800 // 2026-02-18T12:13:20Z
 
-// world is a service on an engine, at a time that the test sets.
+// world is a service on an engine, with a clock that the test sets.
 type world struct {
 	*Service
-	t      *testing.T
-	engine *limiter.Engine
-	now    time.Time
-	last   []server.Count
-	fail   error // of Count
-	failed error // of each counter
+	t          *testing.T
+	engine     *limiter.Engine
+	now        time.Time
+	last       []server.Count
+	err        error // of Count
+	counterErr error // of each counter
 }
 
 const testPolicy = `
@@ -90,17 +90,17 @@ func mustParse(t testing.TB, rules string) *config.Config {
 // Count implements Counter.
 func (w *world) Count(_ context.Context, hits []server.Count) ([]server.Counted, error) {
 	w.last = hits
-	if w.fail != nil {
-		return nil, w.fail
+	if w.err != nil {
+		return nil, w.err
 	}
 	out := make([]server.Counted, len(hits))
 	for i, h := range hits {
-		if w.failed != nil {
-			out[i].Err = w.failed
+		if w.counterErr != nil {
+			out[i].Err = w.counterErr
 			continue
 		}
-		var got limiter.Counted
-		err := w.engine.Count(limiter.Time{Mono: w.now.UnixNano(), Wall: w.now.UnixNano()}, &limiter.Count{
+		var got limiter.CountResult
+		err := w.engine.Count(limiter.Time{Mono: w.now.UnixNano(), Wall: w.now.UnixNano()}, &limiter.CountRequest{
 			Key: h.Key, Window: h.Window, Limit: h.Limit, Hits: h.Hits, GiveBack: h.GiveBack,
 		}, &got)
 		out[i] = server.Counted{
@@ -111,7 +111,7 @@ func (w *world) Count(_ context.Context, hits []server.Count) ([]server.Counted,
 	return out, nil
 }
 
-// ask expects an answer.
+// ask sends a request, which must get an answer.
 func (w *world) ask(r *rls.RateLimitRequest) *rls.RateLimitResponse {
 	w.t.Helper()
 	out, err := w.ShouldRateLimit(w.t.Context(), r)
@@ -121,7 +121,7 @@ func (w *world) ask(r *rls.RateLimitRequest) *rls.RateLimitResponse {
 	return out
 }
 
-// request reads "DOMAIN k=v k=v; k=v +5; k=v =0 5/minute": descriptors between
+// request parses "DOMAIN k=v k=v; k=v +5; k=v =0 5/minute": descriptors between
 // semicolons, +N and -N for hits, N/UNIT or N/MxUNIT for a limit.
 func request(text string) *rls.RateLimitRequest {
 	domain, rest, _ := strings.Cut(text, " ")
@@ -157,7 +157,7 @@ func limit(amount, unit string) *common.RateLimitDescriptor_RateLimitOverride {
 	return l
 }
 
-// brief is an answer as "OVER: OK 3/min left 1 in 40s; OVER 5/min left 0 in 40s".
+// brief formats an answer as "OVER: OK 3/min left 1 in 40s; OVER 5/min left 0 in 40s".
 func brief(r *rls.RateLimitResponse) string {
 	code := func(c rls.RateLimitResponse_Code) string {
 		if c == rls.RateLimitResponse_OVER_LIMIT {
@@ -186,7 +186,7 @@ func brief(r *rls.RateLimitResponse) string {
 	return code(r.GetOverallCode()) + ": " + strings.Join(parts, "; ")
 }
 
-// headers are those of an answer, by name.
+// headers returns the headers of an answer by name.
 func headers(r *rls.RateLimitResponse) map[string]string {
 	m := map[string]string{}
 	for _, h := range r.GetResponseHeadersToAdd() {

@@ -13,13 +13,13 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// maxJSON is more than any request of Envoy has, and what gRPC takes.
+// maxJSON is the largest body of a request. It is that of gRPC.
 const maxJSON = 4 << 20
 
-// HTTP returns what envoyproxy/ratelimit has at its HTTP ports, for probes and for
-// callers without gRPC:
+// HTTP returns a handler of the paths that envoyproxy/ratelimit has at its HTTP ports,
+// for probes and for callers without gRPC:
 //
-//	GET  /healthcheck  200 if ready is nil and there are rules, 503 otherwise
+//	GET  /healthcheck  200 if ready returns nil and there are rules, 503 otherwise
 //	POST /json         a RateLimitRequest in JSON; 200 if it is within its limits, 429 if not
 //	GET  /rlconfig     the rules in force, as YAML
 func (s *Service) HTTP(ready func() error) http.Handler {
@@ -48,8 +48,8 @@ func (s *Service) HTTP(ready func() error) http.Handler {
 	return m
 }
 
-// serveJSON answers as ShouldRateLimit does. A field that does not exist is an
-// error, since it may be hits that nobody would count.
+// serveJSON answers as ShouldRateLimit does. An unknown field is an error, since it
+// may be misspelled hits.
 func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJSON))
 	if err != nil {
@@ -57,15 +57,15 @@ func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request) {
 		if _, large := errors.AsType[*http.MaxBytesError](err); large {
 			status = http.StatusRequestEntityTooLarge
 		}
-		http.Error(w, "read the request: "+err.Error(), status)
+		http.Error(w, "read request: "+err.Error(), status)
 		return
 	}
-	var ask rls.RateLimitRequest
-	if err := protojson.Unmarshal(text, &ask); err != nil {
-		http.Error(w, "read the request: "+err.Error(), http.StatusBadRequest)
+	var request rls.RateLimitRequest
+	if err := protojson.Unmarshal(text, &request); err != nil {
+		http.Error(w, "read request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	answer, err := s.ShouldRateLimit(r.Context(), &ask)
+	answer, err := s.ShouldRateLimit(r.Context(), &request)
 	if err != nil {
 		status := http.StatusServiceUnavailable
 		if grpcstatus.Code(err) == codes.InvalidArgument {
@@ -75,7 +75,7 @@ func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	body, err := protojson.Marshal(answer)
-	if err != nil { // never: rules and requests are UTF-8
+	if err != nil { // impossible: rules and requests are UTF-8
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}

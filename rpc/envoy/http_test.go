@@ -17,7 +17,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/envoy/config"
 )
 
-// visit makes an HTTP request.
+// visit serves an HTTP request.
 func visit(h http.Handler, method, path, body string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
@@ -30,7 +30,7 @@ func TestJSON(t *testing.T) {
 	for i, test := range []struct {
 		body   string
 		status int
-		want   string // brief, or a part of an error
+		want   string // brief, or the beginning of an error
 	}{
 		{`{"domain":"shop","descriptors":[{"entries":[{"key":"user","value":"a"}]}],"hitsAddend":2}`, 200, "OK: OK 3/minute left 1 in 40s"},
 		{`{"domain":"shop","descriptors":[{"entries":[{"key":"user","value":"a"}],"hits_addend":"5"}]}`, 429, "OVER: OVER 3/minute left 0 in 40s"},
@@ -38,12 +38,12 @@ func TestJSON(t *testing.T) {
 		{`{"domain":"shop","descriptors":[{"entries":[{"key":"user","value":"b"}],"limit":{"requestsPerUnit":1,"unit":"HOUR"}}]}`, 200, "OK: OK 1/hour left 0 in 46m40s"},
 		{`{"domain":"shop","descriptors":[{"entries":[{"key":"user"}]}]}`, 200, "OK: OK 3/minute left 2 in 40s"},
 		{`{"domain":"elsewhere","descriptors":[{}]}`, 200, "OK: OK"},
-		{``, 400, "read the request: "},
-		{`}`, 400, "read the request: "},
-		{`{"domain":"shop","descriptors":[{"entries":[{"key":"user","value":"a"}],"hits":5}]}`, 400, "read the request: "},
-		{`{"domain":"shop","descriptors":[{"entries":[{"key":"user","value":"` + "\xff" + `"}]}]}`, 400, "read the request: "},
+		{``, 400, "read request: "},
+		{`}`, 400, "read request: "},
+		{`{"domain":"shop","descriptors":[{"entries":[{"key":"user","value":"a"}],"hits":5}]}`, 400, "read request: "},
+		{`{"domain":"shop","descriptors":[{"entries":[{"key":"user","value":"` + "\xff" + `"}]}]}`, 400, "read request: "},
 		{`{"domain":"shop"}`, 400, "descriptors: must not be empty"},
-		{`{"domain":"` + strings.Repeat("x", maxJSON) + `"}`, 413, "read the request: "},
+		{`{"domain":"` + strings.Repeat("x", maxJSON) + `"}`, 413, "read request: "},
 	} {
 		r := visit(h, http.MethodPost, "/json", test.body)
 		if r.Code != test.status {
@@ -61,9 +61,9 @@ func TestJSON(t *testing.T) {
 			t.Errorf("body %d: %s (%v), want %s in JSON", i, r.Body, err, test.want)
 		}
 	}
-	w.fail = grpcstatus.Error(codes.DeadlineExceeded, "late")
+	w.err = grpcstatus.Error(codes.DeadlineExceeded, "late")
 	if r := visit(h, http.MethodPost, "/json", `{"domain":"shop","descriptors":[{"entries":[{"key":"user"}]}]}`); r.Code != http.StatusServiceUnavailable || r.Body.String() != "late\n" {
-		t.Errorf("what nobody could count = %d %s, want 503 and why", r.Code, r.Body)
+		t.Errorf("POST /json with a counter that cannot be asked = %d %s, want 503 and the reason", r.Code, r.Body)
 	}
 	if r := visit(h, http.MethodGet, "/json", ""); r.Code != http.StatusMethodNotAllowed {
 		t.Errorf("GET /json = %d, want 405", r.Code)
@@ -72,8 +72,8 @@ func TestJSON(t *testing.T) {
 
 func TestHealthcheckAndRules(t *testing.T) {
 	w := newWorld(t, "", nil)
-	var trouble error
-	h := w.HTTP(func() error { return trouble })
+	var notReady error
+	h := w.HTTP(func() error { return notReady })
 	check := func(path string, status int, want string) {
 		t.Helper()
 		if r := visit(h, http.MethodGet, path, ""); r.Code != status || r.Body.String() != want {
@@ -88,7 +88,7 @@ func TestHealthcheckAndRules(t *testing.T) {
 	}
 	w.SetRules(mustParse(t, testRules))
 	check("/healthcheck", 200, "OK")
-	trouble = errors.New("draining")
+	notReady = errors.New("draining")
 	check("/healthcheck", 503, "draining\n")
 
 	text := visit(h, http.MethodGet, "/rlconfig", "").Body.String()

@@ -26,7 +26,7 @@ func TestCounterKeys(t *testing.T) {
 	if got := counterKey("shop", entries("user", "ann", "path", "/v1"), nil); !strings.HasPrefix(got, want[:len(want)-4]) || len(got) != len(want)-4+32 {
 		t.Errorf("counterKey = %s, want the domain, the keys and 32 digits", got)
 	}
-	// All of these are counters of their own.
+	// All of these have different counters.
 	seen := map[string]int{}
 	for i, key := range []string{
 		counterKey("d", entries("a", "b"), nil),
@@ -53,7 +53,7 @@ func TestCounterKeys(t *testing.T) {
 	}
 }
 
-// TestCounterKeysAreKeys wants a valid key of one segment, whatever comes.
+// TestCounterKeysAreKeys: every counter key is a valid key of one segment.
 func TestCounterKeysAreKeys(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.OneOf(rapid.String(), rapid.StringOf(rapid.Rune()), rapid.Just(strings.Repeat("é/", 300)))
@@ -69,7 +69,7 @@ func TestCounterKeysAreKeys(t *testing.T) {
 	})
 }
 
-// TestCountersSpread wants the counters of one domain at many owners.
+// TestCountersSpread: the counters of one domain are in many partitions.
 func TestCountersSpread(t *testing.T) {
 	partitions := map[int]bool{}
 	for i := range 1000 {

@@ -7,33 +7,33 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// metadata tells Envoy, and through it logs and other filters, what was asked, and
-// the metadata of the rules that it is within.
-func (q *question) metadata() *structpb.Struct {
+// metadata returns the dynamic metadata for Envoy's logs and other filters: the request,
+// and the metadata of the rules whose limits have room.
+func (ev *evaluation) metadata() *structpb.Struct {
 	descriptors := &structpb.ListValue{}
-	passed := &structpb.Struct{}
-	for i := range q.descriptors {
-		d := &q.descriptors[i]
-		descriptors.Values = append(descriptors.Values, structpb.NewStructValue(d.asked()))
+	merged := &structpb.Struct{}
+	for i := range ev.descriptors {
+		d := &ev.descriptors[i]
+		descriptors.Values = append(descriptors.Values, structpb.NewStructValue(d.metadata()))
 		if d.kind == kindRule && !d.exceeded {
-			merge(passed, d.rule.Metadata)
+			merge(merged, d.rule.Metadata)
 		}
 	}
 	s := &structpb.Struct{Fields: map[string]*structpb.Value{
-		"domain":      structpb.NewStringValue(q.request.GetDomain()),
+		"domain":      structpb.NewStringValue(ev.request.GetDomain()),
 		"descriptors": structpb.NewListValue(descriptors),
 	}}
-	if n := q.request.GetHitsAddend(); n != 0 {
+	if n := ev.request.GetHitsAddend(); n != 0 {
 		s.Fields["hitsAddend"] = structpb.NewNumberValue(float64(n))
 	}
-	if len(passed.GetFields()) > 0 {
-		s.Fields["metadata"] = structpb.NewStructValue(passed)
+	if len(merged.GetFields()) > 0 {
+		s.Fields["metadata"] = structpb.NewStructValue(merged)
 	}
 	return s
 }
 
-// asked is a descriptor as it was sent.
-func (d *descriptor) asked() *structpb.Struct {
+// metadata is the descriptor as it was sent.
+func (d *descriptor) metadata() *structpb.Struct {
 	entries := &structpb.ListValue{}
 	for _, e := range d.wire.GetEntries() {
 		entries.Values = append(entries.Values, structpb.NewStringValue(e.GetKey()+"="+e.GetValue()))
@@ -48,19 +48,19 @@ func (d *descriptor) asked() *structpb.Struct {
 	return s
 }
 
-// merge adds to what is there, in structures within structures, too; of two other
-// values the first stays. It changes nothing of from, which belongs to a rule.
+// merge copies the fields of from that into does not have. Nested structures are merged
+// too. It does not change from, which belongs to a rule.
 func merge(into, from *structpb.Struct) {
 	for k, v := range from.GetFields() {
-		have, ok := into.GetFields()[k]
+		old, ok := into.GetFields()[k]
 		switch {
 		case !ok:
 			if into.Fields == nil {
 				into.Fields = map[string]*structpb.Value{}
 			}
 			into.Fields[k] = proto.CloneOf(v)
-		case have.GetStructValue() != nil && v.GetStructValue() != nil:
-			merge(have.GetStructValue(), v.GetStructValue())
+		case old.GetStructValue() != nil && v.GetStructValue() != nil:
+			merge(old.GetStructValue(), v.GetStructValue())
 		}
 	}
 }

@@ -19,34 +19,35 @@ const (
 	outcomeError = "error"
 )
 
-// otherDomain labels what belongs to no domain of the rules, since a label must
-// not come from a caller.
+// otherDomain labels requests whose domain has no rules. A label must not come from a
+// caller.
 const otherDomain = ""
 
-// overrideRule labels counters whose limit comes with the request.
+// overrideRule labels counters of limit overrides.
 const overrideRule = "(override)"
 
-// metrics counts. Labels come from the rules, and never are values of descriptors.
+// metrics are the metrics of a service. Labels come from the rules, never from values
+// of descriptors.
 type metrics struct {
 	requests    *prometheus.CounterVec
 	descriptors *prometheus.CounterVec
 	shadowed    prometheus.Counter
 	duration    prometheus.Histogram
 
-	hits, within, near, over, shadow, given *prometheus.CounterVec
+	hits, within, near, over, shadow, givenBack *prometheus.CounterVec
 }
 
-// ruleCounters are those of one rule, or of several with the same keys.
+// ruleCounters are the counters of a rule. Rules with the same keys share them.
 type ruleCounters struct {
-	hits, within, near, over, shadow, given prometheus.Counter
+	hits, within, near, over, shadow, givenBack prometheus.Counter
 }
 
-// ruleset is rules with the counters that belong to them.
+// ruleset is rules with their counters.
 type ruleset struct {
 	config    *config.Config
 	counters  map[*config.Rule]*ruleCounters
 	overrides map[string]*ruleCounters // by domain
-	labels    map[series]bool
+	labels    map[series]bool          // of all series
 }
 
 type series struct{ domain, rule string }
@@ -59,36 +60,36 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{
 		requests: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "bucketring_envoy_requests_total",
-			Help: "Requests of Envoy, by domain (empty: none of the rules') and by what they were answered.",
+			Help: "Requests of Envoy, by domain (empty: the rules do not have it) and outcome.",
 		}, []string{"domain", "outcome"}),
 		descriptors: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "bucketring_envoy_descriptors_total",
-			Help: "Descriptors of Envoy's requests, by what they turned out to be: none is one without a limit, refused one that could not be decided and is over its limit.",
+			Help: "Descriptors of Envoy's requests, by how they were decided: none has no limit; rejected is invalid, and so over its limit.",
 		}, []string{"domain", "kind"}),
 		shadowed: f.NewCounter(prometheus.CounterOpts{
 			Name: "bucketring_envoy_shadowed_requests_total",
-			Help: "Requests over a limit that were answered OK because the whole service is in shadow mode.",
+			Help: "Requests over a limit that were answered OK because the service is in shadow mode.",
 		}),
 		duration: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "bucketring_envoy_request_duration_seconds",
-			Help:    "Time to answer a request of Envoy, which waits for 20 ms by default.",
+			Help:    "Time to answer a request of Envoy. Its default timeout is 20 ms.",
 			Buckets: []float64{100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 20e-3, 50e-3, 100e-3, 250e-3, 1},
 		}),
-		hits:   hits("hits_total", "Hits that rules counted, by the keys of the rule."),
-		within: hits("within_limit_hits_total", "Hits of descriptors within their limit."),
-		near:   hits("near_limit_hits_total", "Hits between 80 % of a limit and the limit."),
-		over:   hits("over_limit_hits_total", "Hits beyond a limit."),
-		shadow: hits("shadow_hits_total", "Hits beyond the limit of a rule in shadow mode."),
-		given:  hits("given_back_hits_total", "Hits that were given back."),
+		hits:      hits("hits_total", "Hits that were counted, by the keys of the rule."),
+		within:    hits("within_limit_hits_total", "Hits of descriptors within their limit."),
+		near:      hits("near_limit_hits_total", "Hits between 80 % of a limit and the limit."),
+		over:      hits("over_limit_hits_total", "Hits beyond a limit."),
+		shadow:    hits("shadow_hits_total", "Hits beyond the limit of a rule in shadow mode."),
+		givenBack: hits("given_back_hits_total", "Hits that were given back."),
 	}
 }
 
-// vecs are those that have the labels of a rule.
+// vecs are the vectors with the labels of a rule.
 func (m *metrics) vecs() []*prometheus.CounterVec {
-	return []*prometheus.CounterVec{m.hits, m.within, m.near, m.over, m.shadow, m.given}
+	return []*prometheus.CounterVec{m.hits, m.within, m.near, m.over, m.shadow, m.givenBack}
 }
 
-// ruleset makes the series of rules, so that they exist before they count.
+// ruleset returns a ruleset, whose series begin at 0.
 func (m *metrics) ruleset(c *config.Config) *ruleset {
 	r := &ruleset{config: c, counters: map[*config.Rule]*ruleCounters{}, overrides: map[string]*ruleCounters{}, labels: map[series]bool{}}
 	for _, rule := range c.Rules() {
@@ -109,11 +110,11 @@ func (m *metrics) ruleset(c *config.Config) *ruleset {
 func (m *metrics) series(r *ruleset, s series) *ruleCounters {
 	r.labels[s] = true
 	of := func(v *prometheus.CounterVec) prometheus.Counter { return v.WithLabelValues(s.domain, s.rule) }
-	return &ruleCounters{of(m.hits), of(m.within), of(m.near), of(m.over), of(m.shadow), of(m.given)}
+	return &ruleCounters{of(m.hits), of(m.within), of(m.near), of(m.over), of(m.shadow), of(m.givenBack)}
 }
 
-// forget drops the series of old that r does not have.
-func (m *metrics) forget(old, r *ruleset) {
+// deleteSeries deletes the series of old that r does not have.
+func (m *metrics) deleteSeries(old, r *ruleset) {
 	if old == nil {
 		return
 	}
@@ -135,7 +136,7 @@ func (m *metrics) forget(old, r *ruleset) {
 
 func (r *ruleset) override(domain string) *ruleCounters { return r.overrides[domain] }
 
-// domain returns the label of a domain.
+// domain returns the label for a domain.
 func (r *ruleset) domain(name string) string {
 	if r == nil || !r.config.Has(name) {
 		return otherDomain
@@ -143,20 +144,19 @@ func (r *ruleset) domain(name string) string {
 	return name
 }
 
-func (m *metrics) answered(r *ruleset, domain, outcome string, took time.Duration) {
+func (m *metrics) observe(r *ruleset, domain, outcome string, duration time.Duration) {
 	m.requests.WithLabelValues(r.domain(domain), outcome).Inc()
-	m.duration.Observe(took.Seconds())
+	m.duration.Observe(duration.Seconds())
 }
 
-func (m *metrics) kind(r *ruleset, domain string, k kind) {
+func (m *metrics) countKind(r *ruleset, domain string, k kind) {
 	m.descriptors.WithLabelValues(r.domain(domain), kindNames[k]).Inc()
 }
 
-// count counts what came of hits. Those of one call may lie on both sides of a
-// threshold.
+// count counts the hits of a descriptor. They may lie on both sides of a threshold.
 func (c *ruleCounters) count(d *descriptor, got *server.Counted) {
-	if d.giving {
-		c.given.Add(float64(d.hits))
+	if d.giveBack {
+		c.givenBack.Add(float64(d.hits))
 		return
 	}
 	c.hits.Add(float64(d.hits))
@@ -178,8 +178,7 @@ func (c *ruleCounters) count(d *descriptor, got *server.Counted) {
 	}
 }
 
-// between returns how much of what lies between before and after is between two
-// thresholds.
+// between returns how much of the range from before to after is between low and high.
 func between(before, after, low, high int64) int64 {
 	return max(min(after, high)-max(before, low), 0)
 }

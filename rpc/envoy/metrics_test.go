@@ -24,8 +24,8 @@ descriptors:
 `, func(o *Options) { o.Registry = registry })
 	for _, ask := range []string{
 		"d k=1 secret=x +7",    // 7 within
-		"d k=1 secret=x +2",    // one of them near
-		"d k=1 secret=x +4",    // one near, three over
+		"d k=1 secret=x +2",    // one of them near the limit
+		"d k=1 secret=x +4",    // one near the limit, three over
 		"d k=1 secret=x +2",    // all over
 		"d k=1 secret=x -5",    //
 		"d soft=1 +3; other=1", // two over, in shadow
@@ -40,7 +40,7 @@ bucketring_envoy_descriptors_total{domain="",kind="none"} 1
 bucketring_envoy_descriptors_total{domain="d",kind="none"} 1
 bucketring_envoy_descriptors_total{domain="d",kind="override"} 1
 bucketring_envoy_descriptors_total{domain="d",kind="policy"} 1
-bucketring_envoy_descriptors_total{domain="d",kind="refused"} 1
+bucketring_envoy_descriptors_total{domain="d",kind="rejected"} 1
 bucketring_envoy_descriptors_total{domain="d",kind="rule"} 6
 bucketring_envoy_given_back_hits_total{domain="d",rule="k.secret"} 5
 bucketring_envoy_hits_total{domain="d",rule="(override)"} 1
@@ -61,17 +61,17 @@ bucketring_envoy_within_limit_hits_total{domain="d",rule="k.secret"} 9`
 		t.Errorf("samples (-want +got):\n%s", d)
 	}
 
-	// The series of a rule go with the rule.
+	// The series of a rule are deleted with the rule.
 	w.SetRules(mustParse(t, "domain: e\ndescriptors: [{ key: k, rate_limit: { unit: day, requests_per_unit: 10 } }]\n"))
 	w.ask(request("e k=1"))
 	for _, line := range scrape(t, registry) {
 		if strings.Contains(line, `domain="d"`) {
-			t.Errorf("there still is %s", line)
+			t.Errorf("after the rules changed there is %s, want no series of domain d", line)
 		}
 	}
 }
 
-// scrape returns the samples that are not zero, of histograms the count.
+// scrape returns the samples that are not zero. Of histograms it returns the count.
 func scrape(t *testing.T, registry *prometheus.Registry) (samples []string) {
 	t.Helper()
 	w := httptest.NewRecorder()

@@ -16,14 +16,14 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// sink is a ResponseWriter that throws away.
+// sink is a ResponseWriter that discards the body.
 type sink struct{ header http.Header }
 
 func (s *sink) Header() http.Header         { return s.header }
 func (s *sink) WriteHeader(int)             {}
 func (s *sink) Write(b []byte) (int, error) { return len(b), nil }
 
-// TestAllocations bounds what a check over four limits costs in JSON.
+// TestAllocations bounds the allocations of a check with four limits.
 func TestAllocations(t *testing.T) {
 	engine := limiter.New(limiter.Options{})
 	p := policy.Default(engine.Catalog())

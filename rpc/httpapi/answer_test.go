@@ -3,21 +3,27 @@
 package httpapi
 
 import (
-	"encoding/json"
+	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/bucketring/bucketring/rpc/internal/codec/fieldtest"
+	"github.com/bucketring/bucketring/rpc/internal/explain"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// TestDenialMessage: a denial is told with its binding limit, whole.
+// TestDenialMessage: a message has the facts of the binding limit.
 func TestDenialMessage(t *testing.T) {
+	message := func(d *pb.Decision, model string) string {
+		x := explained(d, model)
+		return explain.Message(&x)
+	}
 	binding := int32(1)
 	burst := &pb.LimitState{
 		Name: "l", Dimension: "tokens", Algorithm: "token_bucket", Window: durationpb.New(time.Minute),
@@ -41,96 +47,41 @@ func TestDenialMessage(t *testing.T) {
 		d := &pb.Decision{
 			Outcome: pb.Outcome_OUTCOME_DENIED, Reason: tt.reason, Binding: &binding, Limits: []*pb.LimitState{{Dimension: "requests"}, tt.l},
 		}
-		if got := denialMessage(d, "m"); got != tt.want {
+		if got := message(d, "m"); got != tt.want {
 			t.Errorf("message = %s\nwant      %s", got, tt.want)
 		}
 	}
-	if got, want := denialMessage(&pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED}, ""), "The call was denied."; got != want {
+	if got, want := message(&pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED}, ""), "The call was denied."; got != want {
 		t.Errorf("message = %s, want %s", got, want)
-	}
-}
-
-// TestRounding: what a caller waits for is never announced too early.
-func TestRounding(t *testing.T) {
-	for _, tt := range []struct {
-		d    time.Duration
-		want string
-	}{
-		{0, "0"},
-		{1, "0.001"},
-		{time.Millisecond, "0.001"},
-		{time.Millisecond + 1, "0.002"},
-		{100 * time.Millisecond, "0.1"},
-		{1500 * time.Millisecond, "1.5"},
-		{2 * time.Second, "2"},
-		{10*time.Second - 1, "10"},
-		{86400*time.Second + 10*time.Millisecond, "86400.01"},
-	} {
-		if got := string(secondsOf(durationpb.New(tt.d))); got != tt.want {
-			t.Errorf("secondsOf(%v) = %s, want %s", tt.d, got, tt.want)
-		}
-	}
-	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for _, tt := range []struct {
-		plus time.Duration
-		want string
-	}{
-		{0, "2026-01-02T03:04:05Z"}, {1, "2026-01-02T03:04:05.001Z"}, {250 * time.Millisecond, "2026-01-02T03:04:05.25Z"}, {time.Second - 1, "2026-01-02T03:04:06Z"},
-	} {
-		if got := instant(timestamppb.New(at.Add(tt.plus))); got != tt.want {
-			t.Errorf("instant(+%v) = %s, want %s", tt.plus, got, tt.want)
-		}
-	}
-}
-
-// TestTightest: the header tells of the limit that will be hit first.
-func TestTightest(t *testing.T) {
-	limits := []*pb.LimitState{
-		{Name: "org", Dimension: "tokens", Capacity: 1 << 53, Remaining: 1 << 52},
-		{Name: "user", Dimension: "tokens", Capacity: 1000, Remaining: 499},
-		{Name: "watch", Dimension: "tokens", Capacity: 1000, Remaining: 0, Shadow: true},
-		{Name: "rpm", Dimension: "requests", Capacity: 10, Remaining: 1},
-	}
-	if got := tightest(limits, "tokens"); got.GetName() != "user" {
-		t.Errorf("tightest(tokens) = %v, want user", got)
-	}
-	if got := tightest(limits, "spend"); got != nil {
-		t.Errorf("tightest(spend) = %v, want none", got)
 	}
 }
 
 // Every field of an answer is in the JSON, but for those that are left out on purpose.
 func TestJSONHasEveryFieldOfAnAnswer(t *testing.T) {
-	decode := func(wire []byte, m proto.Message) {
+	a := &api{now: func() time.Time { return time.Unix(0, 0) }}
+	a.buffers.New = func() any { return new(bytes.Buffer) }
+	body := func(wire []byte, m proto.Message, write func(http.ResponseWriter)) string {
 		if err := proto.Unmarshal(wire, m); err != nil {
 			t.Fatal(err)
 		}
-	}
-	encode := func(v any) string {
-		b, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
+		w := httptest.NewRecorder()
+		write(w)
+		return w.Body.String()
 	}
 	fieldtest.Carried(t, "the JSON of a decision", &pb.Decision{}, []protoreflect.Name{"replayed"}, func(wire []byte) string {
 		m := &pb.Decision{}
-		decode(wire, m)
-		return encode(decisionOf(m, "model"))
+		return body(wire, m, func(w http.ResponseWriter) { a.writeDecision(w, m, "model") })
 	})
 	fieldtest.Carried(t, "the JSON of a settlement", &pb.Settlement{}, nil, func(wire []byte) string {
 		m := &pb.Settlement{}
-		decode(wire, m)
-		return encode(settlementOf(m))
+		return body(wire, m, func(w http.ResponseWriter) { a.writeSettlement(w, m) })
 	})
-	fieldtest.Carried(t, "the JSON of a peek", &pb.PeekResponse{}, nil, func(wire []byte) string {
+	peek := func(wire []byte) string {
 		m := &pb.PeekResponse{}
-		decode(wire, m)
-		return encode(peekOf(m))
-	})
+		return body(wire, m, func(w http.ResponseWriter) { a.writePeek(w, m) })
+	}
+	fieldtest.Carried(t, "the JSON of a peek", &pb.PeekResponse{}, nil, peek)
 	fieldtest.Carried(t, "the JSON of a limit", &pb.LimitState{}, []protoreflect.Name{"window", "cost", "capacity"}, func(wire []byte) string {
-		m := &pb.LimitState{}
-		decode(wire, m)
-		return encode(limitsOf([]*pb.LimitState{m}))
+		return peek(fieldtest.Wrap(&pb.PeekResponse{}, "limits", wire))
 	})
 }

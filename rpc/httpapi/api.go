@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package httpapi is the JSON front door: it turns HTTP requests into calls of
-// the RateLimiter service and its answers into JSON and rate-limit headers.
+// Package httpapi serves the RateLimiter service as JSON over HTTP, with rate-limit
+// headers.
 //
-// It is strict: a body is one JSON object with exactly the documented fields,
-// and whatever is wrong with it is named. Only numbers that are whole count,
-// however they are written. null is not a way to leave a field out.
+// It is strict: a body is one JSON object with documented fields only, each at most
+// once and none null. Numbers must be whole, in any notation. An error names the
+// field and the problem.
 package httpapi
 
 import (
@@ -22,26 +22,26 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Options configure [New]. Service is needed.
+// Options configure [New]. Service is required.
 type Options struct {
 	Service pb.RateLimiterServer
-	// Now is the clock from which headers count how long a reset is away. Give
-	// it the wall clock of the service. Default: time.Now.
+	// Now is the wall clock of the service. Headers use it for the time until a
+	// reset. Default: time.Now.
 	Now func() time.Time
-	// Ready says why this node should not be sent calls. Default: it should.
+	// Ready returns an error while this node should get no calls. Default: always
+	// ready.
 	Ready func() error
-	// Metrics serves /metrics. Default: there is no such path.
+	// Metrics serves /metrics. Nil: there is no such path.
 	Metrics http.Handler
-	// Status returns what /status shows, a value that encodes as a JSON object.
-	// Default: there is no such path.
+	// Status returns the JSON object that /status shows. Nil: there is no such path.
 	Status func() any
-	// StatusPage returns what /status shows to browsers. Default: they get JSON.
+	// StatusPage returns what /status shows to browsers. Nil: they get JSON.
 	StatusPage func() statuspage.Status
-	// Logger gets panics and answers that could not be made. Default: slog.Default.
+	// Logger gets panics and internal errors. Default: slog.Default.
 	Logger *slog.Logger
 }
 
-// New returns the handler of all paths. It is safe for concurrent use.
+// New returns a handler of all paths. It is safe for concurrent use.
 func New(o Options) http.Handler {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -81,8 +81,8 @@ func New(o Options) http.Handler {
 	return a
 }
 
-// NewServer returns a server for h with limits on slow and idle clients. The
-// slowest body that is still read in full is 16 MiB in 30 s.
+// NewServer returns a server for h with timeouts for slow and idle clients. A body
+// must arrive within 30 s.
 func NewServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
@@ -99,14 +99,14 @@ type api struct {
 	now     func() time.Time
 	ready   func() error
 	status  func() any
-	page    func() statuspage.Status // nil: there is none
+	page    func() statuspage.Status // nil: no page
 	log     *slog.Logger
 	routes  map[string]route
 	paths   []string  // of routes
-	buffers sync.Pool // of *bytes.Buffer, for bodies read and written
+	buffers sync.Pool // of *bytes.Buffer, for request and answer bodies
 }
 
-// route is what a path does. An error is answered as a [problem].
+// route is a path's method and handler. An error of handle becomes a [problem].
 type route struct {
 	method string
 	handle func(http.ResponseWriter, *http.Request) error
@@ -115,12 +115,12 @@ type route struct {
 // ServeHTTP implements http.Handler.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer a.recover(w, r)
-	if err := a.route(w, r); err != nil {
-		a.fail(w, r, err)
+	if err := a.dispatch(w, r); err != nil {
+		a.writeError(w, r, err)
 	}
 }
 
-func (a *api) route(w http.ResponseWriter, r *http.Request) error {
+func (a *api) dispatch(w http.ResponseWriter, r *http.Request) error {
 	found, ok := a.routes[r.URL.Path]
 	if !ok {
 		return &problem{
@@ -150,8 +150,8 @@ func (a *api) recover(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if p == http.ErrAbortHandler {
-		panic(p) // net/http's own way to end a connection
+		panic(p) // net/http closes the connection
 	}
-	a.log.Error("handler panicked", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+	a.log.Error("http handler panicked", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
 	a.write(w, http.StatusInternalServerError, internalProblem)
 }

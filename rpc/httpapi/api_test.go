@@ -48,7 +48,7 @@ prices:
   llama: { input: 1.00, output: 3.00 }
 `
 
-// node is the API over real HTTP, with a clock that the test moves.
+// node serves the API over real HTTP, with a clock that the test advances.
 type node struct {
 	url     string
 	elapsed atomic.Int64
@@ -90,7 +90,7 @@ func newNode(t testing.TB, change func(*Options)) *node {
 	return n
 }
 
-// answer is what came back.
+// answer is an HTTP response with its body read.
 type answer struct {
 	status int
 	header http.Header
@@ -132,9 +132,8 @@ func (a answer) problem(t testing.TB) (p struct{ Error, Field, Message string })
 	return p
 }
 
-// TestScenarios replays testdata: each file is one node's life. "post" and
-// "get" show the status, the headers that matter and the body; "wait" moves the
-// clock.
+// TestScenarios runs each file of testdata against a node of its own. "post" and
+// "get" show the status, headers and body of an answer; "wait" advances the clock.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata/scenarios", func(t *testing.T, path string) {
 		n := newNode(t, nil)
@@ -163,7 +162,7 @@ func TestScenarios(t *testing.T) {
 	})
 }
 
-// text shows an answer for people: limits take a line each.
+// text formats an answer, with a line for each limit.
 func (a answer) text() string {
 	var b strings.Builder
 	fmt.Fprintln(&b, a.status, http.StatusText(a.status))
@@ -234,7 +233,7 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// faulty fails in every way that a service can.
+// faulty panics, fails, or does not implement a method.
 type faulty struct {
 	pb.UnimplementedRateLimiterServer
 }
@@ -262,7 +261,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestServerTimeouts: no client holds a connection for ever.
+// TestServerTimeouts: no client can hold a connection forever.
 func TestServerTimeouts(t *testing.T) {
 	s := NewServer(http.NotFoundHandler())
 	if s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= s.ReadTimeout || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 {

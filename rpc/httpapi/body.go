@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// maxBody is the largest body that is looked at.
+	// maxBody is the largest body that is accepted, in bytes.
 	maxBody = 1 << 20
-	// maxDiscard is how much of a larger one is read, so that its sender gets to
-	// see the answer and not a broken connection.
+	// maxDiscard is how much of a larger body is read, so that its sender sees the
+	// answer and not a broken connection.
 	maxDiscard = 16 << 20
-	// maxKept is the largest buffer that is kept for the next call.
-	maxKept = 16 << 10
+	// maxPooled is the largest buffer that is kept for the next call.
+	maxPooled = 16 << 10
 )
 
-// readBody reads the object in the body of r into fields.
+// readBody reads the JSON object in the body of r into fields.
 func (a *api) readBody(w http.ResponseWriter, r *http.Request, fields []field) error {
 	b := a.buffer()
 	defer a.release(b)
@@ -27,16 +27,16 @@ func (a *api) readBody(w http.ResponseWriter, r *http.Request, fields []field) e
 		return invalid("body", "could not be read: "+err.Error())
 	}
 	if b.Len() > maxBody {
-		return tooLarge(w, r)
+		return discard(w, r)
 	}
 	return readObject(b.Bytes(), fields)
 }
 
-// tooLarge reads on and throws away.
-func tooLarge(w http.ResponseWriter, r *http.Request) error {
+// discard reads the rest of a body that is too large, and returns the error.
+func discard(w http.ResponseWriter, r *http.Request) error {
 	rest := int64(maxDiscard - maxBody - 1)
 	if n, err := io.CopyN(io.Discard, r.Body, rest); err == nil && n == rest {
-		w.Header().Set("Connection", "close") // there may be more
+		w.Header().Set("Connection", "close") // the body may be longer still
 	}
 	return &problem{
 		status:  http.StatusRequestEntityTooLarge,
@@ -48,9 +48,9 @@ func tooLarge(w http.ResponseWriter, r *http.Request) error {
 
 func (a *api) buffer() *bytes.Buffer { return a.buffers.Get().(*bytes.Buffer) }
 
-// release ends the use of b and of its bytes.
+// release returns b to the pool. Its bytes must not be used any more.
 func (a *api) release(b *bytes.Buffer) {
-	if b.Cap() <= maxKept {
+	if b.Cap() <= maxPooled {
 		b.Reset()
 		a.buffers.Put(b)
 	}

@@ -75,7 +75,7 @@ func (a *api) settle(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.write(w, http.StatusOK, settlementOf(s))
+	a.writeSettlement(w, s)
 	return nil
 }
 
@@ -91,7 +91,7 @@ func (a *api) cancel(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.write(w, http.StatusOK, settlementOf(s))
+	a.writeSettlement(w, s)
 	return nil
 }
 
@@ -108,12 +108,12 @@ func (a *api) limits(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.write(w, http.StatusOK, peekOf(p))
+	a.writePeek(w, p)
 	return nil
 }
 
-// readQuery reads a query string into fields, which are all text: a *string for
-// one that may be given once, a *[]string for one that may be repeated.
+// readQuery reads a query string into fields: a *string for a parameter that may be
+// given once, a *[]string for one that may be repeated.
 func readQuery(query string, fields []field) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestInvalid sends what must not be sent. Every answer is a 400 that names the
-// field, nothing is charged, and the node keeps serving.
+// TestInvalid: every invalid request gets a 400 that names the field, nothing is
+// charged, and the node keeps serving.
 func TestInvalid(t *testing.T) {
 	n := newNode(t, nil)
 	long := strings.Repeat("x", 5000)
@@ -117,7 +117,7 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
-// TestLargeBody: the sender of a body that is too large gets to read why.
+// TestLargeBody: the sender of a body that is too large sees the error.
 func TestLargeBody(t *testing.T) {
 	n := newNode(t, nil)
 	const start, end = `{"key":"k","model":"`, `"}`
@@ -157,7 +157,7 @@ func (spaces) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestWholeNumbers: whole is whole, however it is written.
+// TestWholeNumbers: a whole number is accepted in any notation.
 func TestWholeNumbers(t *testing.T) {
 	for _, tt := range []struct {
 		text string
@@ -176,15 +176,15 @@ func TestWholeNumbers(t *testing.T) {
 		{"9.007199254740992e15", 1 << 53},
 		{"90071992547409920e-1", 1 << 53},
 	} {
-		if got, wrong := whole(tt.text); got != tt.want || wrong != "" {
-			t.Errorf("whole(%s) = %d, %q, want %d", tt.text, got, wrong, tt.want)
+		if got, wrong := parseWhole(tt.text); got != tt.want || wrong != "" {
+			t.Errorf("parseWhole(%s) = %d, %q, want %d", tt.text, got, wrong, tt.want)
 		}
 	}
 	for _, text := range []string{
 		"-0", "-1", "1.5", "0.1e0", "1e-1", "1e-999999999999999999999", "1e16", "1e999999999999999999999", "9007199254740993", "9007199254740992.5",
 	} {
-		if got, wrong := whole(text); wrong == "" {
-			t.Errorf("whole(%s) = %d, want a refusal", text, got)
+		if got, wrong := parseWhole(text); wrong == "" {
+			t.Errorf("parseWhole(%s) = %d, want a problem", text, got)
 		}
 	}
 }

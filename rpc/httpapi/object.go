@@ -12,19 +12,20 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/internal/text"
-	"github.com/bucketring/bucketring/limiter"
 )
 
-// field is a member that an object may have, and where its value goes: a
+// field is a member that an object may have, and where its value is stored: a
 // *string, *int64, **int64, **bool or *map[string]int64.
 type field struct {
 	name string
 	to   any
 }
 
-// readObject reads body, which must be one JSON object, into fields. Names are
-// exact and given at most once.
+// readObject reads body, which must be one JSON object, into fields. Other members
+// and repeated ones are errors.
 func readObject(body []byte, fields []field) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return invalid("body", "must be a JSON object, got nothing")
@@ -37,7 +38,7 @@ func readObject(body []byte, fields []field) error {
 	if t := next(d); t != json.Delim('{') {
 		return invalid("body", "must be a JSON object, got "+describe(t))
 	}
-	var seen uint64 // by index in fields, which are few
+	var seen uint64 // bit i: fields[i]; there are fewer than 64
 	for d.More() {
 		name := next(d).(string)
 		i := indexOf(fields, name)
@@ -55,7 +56,7 @@ func readObject(body []byte, fields []field) error {
 	return nil
 }
 
-// next returns the next token of text that is known to be valid JSON.
+// next returns the next token. The text must be valid JSON.
 func next(d *json.Decoder) json.Token {
 	t, err := d.Token()
 	if err != nil {
@@ -102,7 +103,15 @@ func unknown(name string, known []string) error {
 	return p
 }
 
-// read takes the field's value from d.
+// didYouMean names the candidate that name is probably a misspelling of.
+func didYouMean(name string, candidates []string) string {
+	if near := nearest.Word(name, candidates); near != "" {
+		return "; did you mean " + near + "?"
+	}
+	return ""
+}
+
+// read reads the field's value from d.
 func (f *field) read(d *json.Decoder) error {
 	t := next(d)
 	if t == nil {
@@ -133,8 +142,8 @@ func (f *field) read(d *json.Decoder) error {
 	return nil
 }
 
-// readText refuses U+FFFD, which is what encoding/json makes of bytes that are
-// not UTF-8 and of half a surrogate pair: two wrong keys must not become one.
+// readText reads a string. It rejects U+FFFD, which encoding/json puts in place of
+// invalid UTF-8: two different keys must not become one.
 func readText(name string, t json.Token, to *string) error {
 	s, ok := t.(string)
 	if !ok {
@@ -148,13 +157,13 @@ func readText(name string, t json.Token, to *string) error {
 }
 
 func readNumber(name string, t json.Token, to *int64) error {
-	text, ok := t.(json.Number)
+	number, ok := t.(json.Number)
 	if !ok {
 		return invalid(name, "must be a number, got "+describe(t))
 	}
-	n, wrong := whole(string(text))
-	if wrong != "" {
-		return invalid(name, wrong+", got "+describe(t))
+	n, problem := parseWhole(string(number))
+	if problem != "" {
+		return invalid(name, problem+", got "+describe(t))
 	}
 	*to = n
 	return nil
@@ -190,18 +199,18 @@ func readNumbers(name string, d *json.Decoder, to *map[string]int64) error {
 	return nil
 }
 
-// whole reads a JSON number that is a whole number from 0 to 2^53, in whatever
+// parseWhole parses a JSON number that is a whole number from 0 to 2^53, in any
 // notation: 1000, 1e3 and 1000.0 are the same.
-func whole(text string) (n int64, wrong string) {
-	const tooLarge = "must be at most 2^53"
-	if text[0] == '-' {
+func parseWhole(number string) (n int64, problem string) {
+	const tooLarge = "must be at most " + amount.MaxText
+	if number[0] == '-' {
 		return 0, "must not be negative"
 	}
-	mantissa, exponent := text, 0
-	if i := strings.IndexAny(text, "eE"); i >= 0 {
-		const far = math.MaxInt32 // Atoi stops at the bounds of an int
-		e, _ := strconv.Atoi(text[i+1:])
-		mantissa, exponent = text[:i], max(-far, min(e, far))
+	mantissa, exponent := number, 0
+	if i := strings.IndexAny(number, "eE"); i >= 0 {
+		const limit = math.MaxInt32 // Atoi returns the bound of an int if it overflows
+		e, _ := strconv.Atoi(number[i+1:])
+		mantissa, exponent = number[:i], max(-limit, min(e, limit))
 	}
 	integer, fraction, _ := strings.Cut(mantissa, ".")
 	digits := strings.TrimLeft(integer+fraction, "0")
@@ -216,13 +225,13 @@ func whole(text string) (n int64, wrong string) {
 		return 0, tooLarge
 	}
 	n, err := strconv.ParseInt(significant+strings.Repeat("0", exponent), 10, 64)
-	if err != nil || n > limiter.MaxAmount {
+	if err != nil || n > amount.Max {
 		return 0, tooLarge
 	}
 	return n, ""
 }
 
-// describe shows a token in a message.
+// describe names a token in a message.
 func describe(t json.Token) string {
 	switch t := t.(type) {
 	case nil:

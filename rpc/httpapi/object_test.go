@@ -25,8 +25,8 @@ func (o *object) fields() []field {
 	return []field{{"text", &o.Text}, {"number", &o.Number}, {"maybe", &o.Maybe}, {"flag", &o.Flag}, {"numbers", &o.Numbers}}
 }
 
-// FuzzObject: what the reader accepts, encoding/json accepts and reads alike,
-// but for whole numbers in another notation. What it refuses, it explains.
+// FuzzObject: encoding/json accepts what readObject accepts, and reads the same
+// values. Every error of readObject names a field.
 func FuzzObject(f *testing.F) {
 	for _, body := range []string{
 		`{}`, `{"text":"a","number":1,"maybe":2,"flag":true,"numbers":{"x":3}}`, `{"number":1e3}`, `{"number":1.50e1}`,
@@ -73,7 +73,7 @@ func equal(n int64, text json.Number) bool {
 		return n == 0
 	}
 	if len(text) > 1000 {
-		return true // too far to compute
+		return true // too large to compute
 	}
 	r, ok := new(big.Rat).SetString(text.String())
 	return !ok || r.Cmp(new(big.Rat).SetInt64(n)) == 0

@@ -11,8 +11,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// maxLocated bounds the keys of one call.
-const maxLocated = 1024
+// maxOwnerKeys is how many keys one call may name.
+const maxOwnerKeys = 1024
 
 // ownersJSON is the answer to owner.
 type ownersJSON struct {
@@ -29,7 +29,7 @@ type locationJSON struct {
 	Term      uint64 `json:"term"`
 }
 
-// owner says who decides for keys, as this node sees it.
+// owner answers which members own keys, as this node sees it.
 func (a *api) owner(w http.ResponseWriter, r *http.Request) error {
 	var q pb.LocateRequest
 	if err := readQuery(r.URL.RawQuery, []field{{"key", &q.Keys}}); err != nil {
@@ -38,8 +38,8 @@ func (a *api) owner(w http.ResponseWriter, r *http.Request) error {
 	switch n := len(q.Keys); {
 	case n == 0:
 		return invalid("key", "must be given, once or more often")
-	case n > maxLocated:
-		return invalid("key", fmt.Sprintf("must be given at most %d times, got %d", maxLocated, n))
+	case n > maxOwnerKeys:
+		return invalid("key", fmt.Sprintf("must be given at most %d times, got %d", maxOwnerKeys, n))
 	}
 	found, err := a.service.Locate(r.Context(), &q)
 	if err != nil {
@@ -61,7 +61,7 @@ func (a *api) owner(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// keyProblem names the field as it is called here: keys[1] is a key.
+// keyProblem renames the field of an error: keys[1] of gRPC is key in a query.
 func keyProblem(err error) error {
 	e := server.Describe(err)
 	if !strings.HasPrefix(e.GetField(), "keys[") {

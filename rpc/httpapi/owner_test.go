@@ -16,7 +16,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// locator knows where keys are, and nothing else.
+// locator implements Locate only.
 type locator struct {
 	pb.UnimplementedRateLimiterServer
 }
@@ -51,8 +51,8 @@ func TestOwner(t *testing.T) {
 	if a.status != http.StatusOK || a.body != want {
 		t.Errorf("GET /v1/owner = %d %s\nwant 200 %s", a.status, a.body, want)
 	}
-	if a := n.do(t, "GET", "/v1/owner?key=k"+strings.Repeat("&key=k", maxLocated-1), nil); a.status != http.StatusOK {
-		t.Errorf("GET /v1/owner with %d keys = %d %s, want 200", maxLocated, a.status, a.body)
+	if a := n.do(t, "GET", "/v1/owner?key=k"+strings.Repeat("&key=k", maxOwnerKeys-1), nil); a.status != http.StatusOK {
+		t.Errorf("GET /v1/owner with %d keys = %d %s, want 200", maxOwnerKeys, a.status, a.body)
 	}
 }
 
@@ -65,7 +65,7 @@ func TestOwnerIsStrict(t *testing.T) {
 		{"key=a&key=%ff", "key", "must be valid UTF-8"},
 		{"key=a;b", "query", "semicolon"},
 		{"key=a&key=", "key", "key: must not be empty"},
-		{"key=k" + strings.Repeat("&key=k", maxLocated), "key", "must be given at most 1024 times, got 1025"},
+		{"key=k" + strings.Repeat("&key=k", maxOwnerKeys), "key", "must be given at most 1024 times, got 1025"},
 	} {
 		a := n.do(t, "GET", "/v1/owner?"+test.query, nil)
 		if p := a.problem(t); a.status != http.StatusBadRequest || p.Field != test.field || !strings.Contains(p.Message, test.says) {

@@ -15,7 +15,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// problem is the body of every answer that is not a decision.
+// problem is an error and its JSON body.
 type problem struct {
 	status  int
 	Code    string `json:"error"`
@@ -29,10 +29,10 @@ func (p *problem) Error() string { return p.Message }
 var internalProblem = &problem{
 	status:  http.StatusInternalServerError,
 	Code:    "internal",
-	Message: "internal error; the log of the node says more",
+	Message: "internal error; see the log of the node",
 }
 
-// invalid refuses a field: "key: must be a string, got 1".
+// invalid rejects a field: "key: must be a string, got 1".
 func invalid(field, what string) *problem {
 	return &problem{
 		status:  http.StatusBadRequest,
@@ -42,7 +42,7 @@ func invalid(field, what string) *problem {
 	}
 }
 
-// problemOf says over HTTP what an error of the service says over gRPC.
+// problemOf converts an error of the service. It is nil for an internal error.
 func problemOf(e *pb.Error) *problem {
 	p := &problem{Field: e.GetField(), Message: e.GetMessage()}
 	switch codes.Code(e.GetCode()) {
@@ -61,27 +61,27 @@ func problemOf(e *pb.Error) *problem {
 	return p
 }
 
-// fail answers an error.
-func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
+// writeError answers with an error.
+func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	var p *problem
 	if !errors.As(err, &p) {
 		p = problemOf(server.Describe(err))
 	}
 	if p == nil {
-		a.log.Error("call failed", "path", r.URL.Path, "error", err)
+		a.log.Error("http call failed", "path", r.URL.Path, "error", err)
 		p = internalProblem
 	}
 	a.write(w, p.status, p)
 }
 
-// write answers with a JSON body. Nothing here may be kept by a cache.
+// write answers with a JSON body that must not be cached.
 func (a *api) write(w http.ResponseWriter, status int, body any) {
 	b := a.buffer()
 	defer a.release(b)
 	encoder := json.NewEncoder(b)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(body); err != nil {
-		a.log.Error("answer cannot be encoded", "error", err)
+		a.log.Error("http answer could not be encoded", "error", err)
 		http.Error(w, internalProblem.Message, http.StatusInternalServerError)
 		return
 	}
@@ -90,5 +90,5 @@ func (a *api) write(w http.ResponseWriter, status int, body any) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(b.Len()))
 	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // an error means that the caller has gone
+	_, _ = w.Write(b.Bytes()) // an error means that the caller is gone
 }

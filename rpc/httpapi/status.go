@@ -18,7 +18,7 @@ func (a *api) livez(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// readyz says whether to send calls here; with ?verbose, also why not.
+// readyz answers whether this node should get calls; with ?verbose, also why not.
 func (a *api) readyz(w http.ResponseWriter, r *http.Request) error {
 	err := a.ready()
 	switch {
@@ -39,7 +39,7 @@ func writeText(w http.ResponseWriter, status int, line string) {
 	_, _ = io.WriteString(w, line+"\n")
 }
 
-// showStatus answers in JSON, or with a page for people whose browser asks for one.
+// showStatus answers with JSON, or with a page if the caller prefers HTML.
 func (a *api) showStatus(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	if a.page != nil {
@@ -60,15 +60,14 @@ func (a *api) showStatus(w http.ResponseWriter, r *http.Request) error {
 	h.Set("Content-Security-Policy", statuspage.ContentSecurityPolicy())
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
-	_, _ = w.Write(b.Bytes()) // an error means that the caller has gone
+	_, _ = w.Write(b.Bytes()) // an error means that the caller is gone
 	return nil
 }
 
-// prefersHTML reports whether Accept headers like HTML better than JSON. Who
-// likes both as much, or says nothing, gets JSON. Ranges that are not valid do
-// not count.
+// prefersHTML reports whether Accept headers give HTML a greater weight than JSON.
+// Invalid media ranges are ignored.
 func prefersHTML(accept []string) bool {
-	var html, json liking
+	var html, json preference
 	for _, header := range accept {
 		for text := range strings.SplitSeq(header, ",") {
 			kind, parameters, err := mime.ParseMediaType(text)
@@ -77,40 +76,41 @@ func prefersHTML(accept []string) bool {
 			}
 			weight := 1000
 			if q, given := parameters["q"]; given {
-				if weight = perMille(q); weight < 0 {
+				if weight = parseQuality(q); weight < 0 {
 					continue
 				}
 			}
-			html.hear(kind, "text/html", weight)
-			json.hear(kind, "application/json", weight)
+			html.consider(kind, "text/html", weight)
+			json.consider(kind, "application/json", weight)
 		}
 	}
 	return html.weight > json.weight
 }
 
-// liking is how much a media type is wanted, as the most specific range says.
-type liking struct{ precision, weight int }
+// preference is the weight that the most specific range gives a media type.
+type preference struct{ precision, weight int }
 
-// hear takes a range into account. Of two that are as specific, the first counts.
-func (l *liking) hear(kind, of string, weight int) {
-	group, _, _ := strings.Cut(of, "/")
+// consider takes a media range into account. Of two equally specific ranges, the
+// first counts.
+func (p *preference) consider(mediaRange, mediaType string, weight int) {
+	group, _, _ := strings.Cut(mediaType, "/")
 	precision := 0
-	switch kind {
-	case of:
+	switch mediaRange {
+	case mediaType:
 		precision = 3
 	case group + "/*":
 		precision = 2
 	case "*/*":
 		precision = 1
 	}
-	if precision > l.precision {
-		*l = liking{precision, weight}
+	if precision > p.precision {
+		*p = preference{precision, weight}
 	}
 }
 
-// perMille reads a weight of 0 to 1 with up to three decimals; it is negative if
-// there is none.
-func perMille(q string) int {
+// parseQuality parses a weight from 0 to 1 with up to three decimals, and returns it
+// in thousandths. It is negative if q is invalid.
+func parseQuality(q string) int {
 	whole, decimals, _ := strings.Cut(q, ".")
 	if (whole != "0" && whole != "1") || len(decimals) > 3 {
 		return -1

@@ -41,7 +41,7 @@ func TestStatusIsNegotiated(t *testing.T) {
 		{[]string{"application/json;q=0.5, text/html;q=0.501"}, true},
 		{[]string{"application/json;q=0.5", "text/html"}, true}, // two headers
 		{[]string{"text/html;q=0.5, */*"}, false},
-		{[]string{"text/html;q=0.5, text/*;q=0.9, */*;q=0.6"}, false}, // the most specific counts
+		{[]string{"text/html;q=0.5, text/*;q=0.9, */*;q=0.6"}, false}, // the most specific range counts
 		{[]string{"*/*;q=0.1, text/*;q=0.2"}, true},
 		{[]string{"text/html;q=0"}, false},
 		{[]string{"text/html;q=0, */*"}, false},
@@ -54,7 +54,7 @@ func TestStatusIsNegotiated(t *testing.T) {
 		{[]string{"text/html;q="}, false},
 		{[]string{"text/html;q=0.+1"}, false},
 		{[]string{"text/html;q=1."}, true},
-		{[]string{"application/json;q=x, text/html;q=0.1"}, true}, // what is not valid does not count
+		{[]string{"application/json;q=x, text/html;q=0.1"}, true}, // invalid ranges are ignored
 		{[]string{",,;;/, text/html"}, true},
 	} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/status", nil)
@@ -86,7 +86,7 @@ func TestStatusWithoutPage(t *testing.T) {
 	}
 }
 
-// TestStatusHead has the headers of GET and no body, over real HTTP.
+// TestStatusHead: HEAD has the headers of GET and no body, over real HTTP.
 func TestStatusHead(t *testing.T) {
 	n := newNode(t, func(o *Options) {
 		o.Status = func() any { return struct{}{} }
@@ -107,7 +107,7 @@ func TestStatusHead(t *testing.T) {
 	}
 }
 
-// doAccept asks for /status.
+// doAccept requests /status with an Accept header.
 func (n *node) doAccept(t testing.TB, method, accept string) answer {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, n.url+"/status", nil)

@@ -31,7 +31,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 		results.Fail(grpcstatus.FromContextError(err).Err())
 		return results
 	}
-	v := r.view.Load()
+	v := r.table.Load()
 	var forwards []forward
 	var limited *link.DeadlineContext
 	var began time.Time
@@ -85,7 +85,7 @@ func (r *Router) Reject(err error) error { return r.local.Reject(err) }
 
 // admit reports whether this member decides for the partition of c, and whether c
 // brings a term that is to be learnt. A stream's sender may know of a higher term.
-func (v *view) admit(c *call.Call) (decide, learn bool) {
+func (v *routingTable) admit(c *call.Call) (decide, learn bool) {
 	if !c.Origin.Streamed() {
 		return v.mine(c.Partition), false
 	}
@@ -95,7 +95,7 @@ func (v *view) admit(c *call.Call) (decide, learn bool) {
 
 // place returns the result of a call, if it has one already; nil if the local
 // service is to decide; forwarded if another member is.
-func (r *Router) place(v *view, c *call.Call, mine bool) *pb.Result {
+func (r *Router) place(v *routingTable, c *call.Call, mine bool) *pb.Result {
 	if c.Err != nil || c.Expired && !c.Origin.Streamed() {
 		return nil // the local service rejects it
 	}
@@ -159,7 +159,7 @@ func decideAt(s *server.Service, c *call.Call) *pb.Result {
 }
 
 // redirectTo names a member; nobody if m is nil.
-func redirectTo(m *memberAt) *pb.Result {
+func redirectTo(m *memberConn) *pb.Result {
 	to := &pb.Redirect{}
 	if m != nil {
 		to.Owner, to.Address = m.Name, m.GRPC

@@ -25,7 +25,7 @@ func (r *Router) Exchange(stream grpc.BidiStreamingServer[pb.Batch, pb.Answers])
 // serve answers batches from origin until the other side ends the stream or the
 // router drains.
 func (r *Router) serve(stream link.ServerStream, origin call.Origin) error {
-	if err := r.leaving(); err != nil {
+	if err := r.checkDraining(); err != nil {
 		return err
 	}
 	a := &answering{router: r, origin: origin}
@@ -36,8 +36,8 @@ func (r *Router) serve(stream link.ServerStream, origin call.Origin) error {
 	return err
 }
 
-// leaving is the error of a stream that begins after Drain.
-func (r *Router) leaving() error {
+// checkDraining returns an error for a stream that begins after Drain.
+func (r *Router) checkDraining() error {
 	select {
 	case <-r.drain:
 		return grpcstatus.Error(codes.Unavailable, r.name+" is leaving: ask another member")
@@ -61,9 +61,9 @@ type answering struct {
 // batches.
 const maxKept = 256 << 10
 
-// answer decides the items of a batch that this member owns, all by one view, and
-// redirects the others: it never forwards. The results are encoded already, and
-// good until the next batch.
+// answer decides the items of a batch that this member owns, all by one routing
+// table, and redirects the others. The results are encoded already, and valid until
+// the next batch.
 func (a *answering) answer(b *pb.Batch) *pb.Answers {
 	r, items := a.router, b.GetItems()
 	a.begin(len(items))
@@ -78,7 +78,7 @@ func (a *answering) answer(b *pb.Batch) *pb.Answers {
 			a.calls[i] = call.FromItem(item, a.origin)
 		}
 		results = r.Do(context.Background(), a.calls)
-		v := r.view.Load()
+		v := r.table.Load()
 		for i := range a.calls {
 			a.terms[i] = v.roles.Term(a.calls[i].Partition)
 		}

@@ -81,7 +81,7 @@ func TestExchange(t *testing.T) {
 		settleItem(mine, "fallback:gone:unknown"),
 		settleItem(other, "fallback:gone:unknown"),
 	)
-	v := a.view.Load()
+	v := a.table.Load()
 	if got.Ring != v.roles.Table().Digest() {
 		t.Errorf("ring = %#x, want %#x", got.Ring, v.roles.Table().Digest())
 	}

@@ -13,22 +13,22 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// cause is why a call was decided without its owner.
+// cause is why a call was decided in fallback.
 type cause string
 
 const (
 	causeBroken   cause = "broken"     // the connection
-	causeBreaker  cause = "breaker"    // is open: the owner did not answer others
+	causeBreaker  cause = "breaker"    // the circuit breaker is open: earlier calls were not answered
 	causeFull     cause = "queue_full" // of calls for the owner
 	causeLate     cause = "late"       // no answer in time
-	causeRedirect cause = "redirect"   // two members say that they are not the owner
-	causeNoOwner  cause = "no_owner"   // nobody serves, or nobody that is known
+	causeRedirect cause = "redirect"   // two members redirect to each other
+	causeNoOwner  cause = "no_owner"   // no known member serves
 )
 
 var causes = [...]cause{causeBroken, causeBreaker, causeFull, causeLate, causeRedirect, causeNoOwner}
 
-// causeOf says which cause the error of a link is; false if it is that of a
-// caller who has gone.
+// causeOf returns the cause for an error of a link; false if the caller cancelled the
+// call.
 func causeOf(err error) (cause, bool) {
 	switch {
 	case errors.Is(err, link.ErrBroken), errors.Is(err, link.ErrClosed), errors.Is(err, link.ErrAnswer):
@@ -138,7 +138,7 @@ func (r *Router) deliver(ctx context.Context, item *pb.Item) error {
 
 // ownerOf names the member that would be told of a call now, for the outbox.
 func (r *Router) ownerOf(item *pb.Item) string {
-	v, c := r.view.Load(), call.FromItem(item, call.Outbox)
+	v, c := r.table.Load(), call.FromItem(item, call.Outbox)
 	if v.mine(c.Partition) {
 		return r.name
 	}

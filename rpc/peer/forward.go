@@ -25,12 +25,12 @@ type forward struct {
 	index int // in the results
 
 	toDecider bool // it was sent last to the member that made the reservation
-	view      *view
-	to        *memberAt // the member that it was sent to last
+	table     *routingTable
+	to        *memberConn // the member that it was sent to last
 	pending   *link.Pending
 
 	unheard    bool // a member may have decided it whose answer did not arrive
-	redirected bool // by the owner in an older view, or by one that had an older view
+	redirected bool // by the owner, or by a member with another routing table
 	rerouted   bool
 	bounces    int
 
@@ -50,8 +50,8 @@ func (r *Router) limit(ctx context.Context, now time.Time) *link.DeadlineContext
 
 // start sends f to the member that made its reservation in fallback, unless that
 // was this one, and otherwise to its owner. It does not wait.
-func (r *Router) start(ctx *link.DeadlineContext, v *view, f *forward) {
-	f.view, f.toDecider = v, f.Decider != "" && f.Decider != r.name
+func (r *Router) start(ctx *link.DeadlineContext, v *routingTable, f *forward) {
+	f.table, f.toDecider = v, f.Decider != "" && f.Decider != r.name
 	if f.toDecider {
 		m := v.member(f.Decider)
 		if m == nil || m.peer == nil {
@@ -66,8 +66,8 @@ func (r *Router) start(ctx *link.DeadlineContext, v *view, f *forward) {
 }
 
 // startAtOwner sends f to its owner, or decides it if that is this member.
-func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *view, f *forward) {
-	f.view, f.toDecider = v, false
+func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *routingTable, f *forward) {
+	f.table, f.toDecider = v, false
 	if v.mine(f.Partition) {
 		f.result = decideAt(r.local, f.Call)
 		return
@@ -81,12 +81,12 @@ func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *view, f *forward) {
 }
 
 // startAt sends f to a member that may be its owner.
-func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberAt) {
+func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) {
 	if f.Kind == call.Reserve && f.Attempt == 0 && f.Origin != call.Outbox {
 		f.Attempt = rand.Uint64() | 1
 	}
 	item := f.Item(false)
-	item.Term = f.view.roles.Term(f.Partition)
+	item.Term = f.table.roles.Term(f.Partition)
 	f.to = to
 	f.pending = to.peer.link.Start(ctx, item)
 }
@@ -127,7 +127,7 @@ func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 
 // learnTerm takes a term that the asked member knows of.
 func (r *Router) learnTerm(partition int, term uint64) {
-	if term > r.view.Load().roles.Term(partition) {
+	if term > r.table.Load().roles.Term(partition) {
 		r.learn(ownership.TermReports{{Partition: partition, Term: term}})
 	}
 }
@@ -142,7 +142,7 @@ func mayBeDecided(err error) bool {
 func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result) {
 	if f.toDecider && code(result) == codes.NotFound {
 		// The member does not know the reservation any more; the owner may.
-		r.startAtOwner(ctx, r.view.Load(), f)
+		r.startAtOwner(ctx, r.table.Load(), f)
 		return
 	}
 	route := routeOf(f.Kind, result)
@@ -157,7 +157,7 @@ func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result
 }
 
 // redirect follows a redirect, once. If the owner has changed since f was sent,
-// the view says where to; if not, the member that was asked does.
+// the routing table says where to; if not, the member that was asked does.
 func (r *Router) redirect(ctx *link.DeadlineContext, f *forward, to *pb.Redirect) {
 	r.metrics.redirects.Inc()
 	if f.redirected {
@@ -165,7 +165,7 @@ func (r *Router) redirect(ctx *link.DeadlineContext, f *forward, to *pb.Redirect
 		return
 	}
 	f.redirected = true
-	now := r.view.Load()
+	now := r.table.Load()
 	if f.toDecider || now.target(f) != f.to.Member {
 		r.startAtOwner(ctx, now, f)
 		return
@@ -173,11 +173,11 @@ func (r *Router) redirect(ctx *link.DeadlineContext, f *forward, to *pb.Redirect
 	m := now.member(to.GetOwner())
 	if m == nil || m.Member == f.to.Member || m.peer == nil {
 		// No member, one that this node does not know of, or this node itself,
-		// which does not own the partition by its own view.
+		// which does not own the partition by its own routing table.
 		r.bounce(ctx, f)
 		return
 	}
-	f.view = now
+	f.table = now
 	r.startAt(ctx, f, m)
 }
 
@@ -201,15 +201,15 @@ func (r *Router) bounce(ctx *link.DeadlineContext, f *forward) {
 	select {
 	case <-pause.C:
 		f.redirected, f.rerouted = false, false
-		r.startAtOwner(ctx, r.view.Load(), f)
+		r.startAtOwner(ctx, r.table.Load(), f)
 	case <-ctx.Done(): // the caller has gone
 		f.result = server.Failed(grpcstatus.FromContextError(context.Cause(ctx)).Err())
 	}
 }
 
-// target returns the member that f would be sent to by this view; the zero Member
+// target returns the member that f would be sent to now; the zero Member
 // if there is none.
-func (v *view) target(f *forward) Member {
+func (v *routingTable) target(f *forward) Member {
 	m := v.owner(f.Partition)
 	if f.toDecider {
 		m = v.member(f.Decider)
@@ -224,7 +224,7 @@ func (v *view) target(f *forward) Member {
 // asked now, because the one that was asked leaves, that one is asked, once.
 func (r *Router) retry(ctx *link.DeadlineContext, f *forward, err error) {
 	if errors.Is(err, link.ErrClosed) || errors.Is(err, link.ErrBroken) {
-		if now := r.view.Load(); !f.rerouted && now.target(f) != f.to.Member {
+		if now := r.table.Load(); !f.rerouted && now.target(f) != f.to.Member {
 			f.rerouted = true
 			if f.toDecider {
 				r.start(ctx, now, f)

@@ -17,9 +17,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Each side signs everything that both have said, so that a signature is worth
-// nothing in another handshake, and its own side, so that it is worth nothing to
-// the one who gets it.
+// Each side signs all that both have sent, so that a signature cannot be replayed in
+// another handshake, and the name of its side, so that it cannot be reflected.
 
 const (
 	nonceBytes = 32
@@ -33,37 +32,37 @@ const (
 	sideOwner  = "owner"
 )
 
-// How a handshake ends.
+// The results of a handshake, as labels.
 const (
-	shakeOK          = "ok"
-	shakeNoKey       = "no_key"       // one side has a cluster key, the other shows none
-	shakeWrongKey    = "wrong_key"    // both have one, with nothing in common
-	shakeWrongMember = "wrong_member" // somebody else answers at the address, or another run
-	shakeMalformed   = "malformed"
-	shakeBroken      = "broken" // the connection
+	handshakeOK          = "ok"
+	handshakeNoKey       = "no_key"       // one side has a cluster key, the other shows none
+	handshakeWrongKey    = "wrong_key"    // both have one, with nothing in common
+	handshakeWrongMember = "wrong_member" // another member or boot answers at the address
+	handshakeMalformed   = "malformed"
+	handshakeBroken      = "broken" // the connection
 )
 
-var handshakeResults = [...]string{shakeOK, shakeNoKey, shakeWrongKey, shakeWrongMember, shakeMalformed, shakeBroken}
+var handshakeResults = [...]string{handshakeOK, handshakeNoKey, handshakeWrongKey, handshakeWrongMember, handshakeMalformed, handshakeBroken}
 
 // refusal is why a handshake failed. Its text says what to do.
-type refusal struct {
+type rejection struct {
 	result string
 	code   codes.Code
 	text   string
 }
 
-func (e *refusal) Error() string { return e.text }
+func (e *rejection) Error() string { return e.text }
 
 // GRPCStatus is how grpc-go finds out what to send.
-func (e *refusal) GRPCStatus() *grpcstatus.Status { return grpcstatus.New(e.code, e.text) }
+func (e *rejection) GRPCStatus() *grpcstatus.Status { return grpcstatus.New(e.code, e.text) }
 
-func refuse(result string, code codes.Code, format string, args ...any) *refusal {
-	return &refusal{result, code, fmt.Sprintf(format, args...)}
+func reject(result string, code codes.Code, format string, args ...any) *rejection {
+	return &rejection{result, code, fmt.Sprintf(format, args...)}
 }
 
 const sameKey = "give all members the same cluster key"
 
-// sign returns what a side shows; nil without a key.
+// sign returns the proof of a side; nil without a key.
 func sign(keys [][]byte, side string, hello *pb.PeerHello, welcome *pb.PeerWelcome) []byte {
 	if len(keys) == 0 {
 		return nil
@@ -74,7 +73,7 @@ func sign(keys [][]byte, side string, hello *pb.PeerHello, welcome *pb.PeerWelco
 func signature(key []byte, side string, hello *pb.PeerHello, welcome *pb.PeerWelcome) []byte {
 	derived, err := hkdf.Key(sha256.New, key, nil, keyInfo, sha256.Size)
 	if err != nil {
-		panic(err) // the length is too large: it is constant
+		panic(err) // only if the length, a constant, were too large
 	}
 	mac := hmac.New(sha256.New, derived)
 	field := func(b []byte) {
@@ -93,8 +92,8 @@ func signature(key []byte, side string, hello *pb.PeerHello, welcome *pb.PeerWel
 	return mac.Sum(nil)
 }
 
-// verify says what is wrong with what the other side showed; nil if nothing is.
-func verify(keys [][]byte, side string, hello *pb.PeerHello, welcome *pb.PeerWelcome, shown []byte) *refusal {
+// verify returns what is wrong with the proof of the other side; nil if nothing is.
+func verify(keys [][]byte, side string, hello *pb.PeerHello, welcome *pb.PeerWelcome, shown []byte) *rejection {
 	who := hello.GetMember()
 	if side == sideOwner {
 		who = welcome.GetMember()
@@ -103,16 +102,16 @@ func verify(keys [][]byte, side string, hello *pb.PeerHello, welcome *pb.PeerWel
 	case len(keys) == 0 && len(shown) == 0:
 		return nil
 	case len(keys) == 0:
-		return refuse(shakeNoKey, codes.Unauthenticated, "%s has a cluster key and this member has none: %s", who, sameKey)
+		return reject(handshakeNoKey, codes.Unauthenticated, "%s has a cluster key and this member has none: %s", who, sameKey)
 	case len(shown) == 0:
-		return refuse(shakeNoKey, codes.Unauthenticated, "%s has no cluster key: %s", who, sameKey)
+		return reject(handshakeNoKey, codes.Unauthenticated, "%s has no cluster key: %s", who, sameKey)
 	}
 	for _, key := range keys {
 		if hmac.Equal(signature(key, side, hello, welcome), shown) {
 			return nil
 		}
 	}
-	return refuse(shakeWrongKey, codes.PermissionDenied, "%s has another cluster key: %s", who, sameKey)
+	return reject(handshakeWrongKey, codes.PermissionDenied, "%s has another cluster key: %s", who, sameKey)
 }
 
 func newNonce() []byte {
@@ -127,9 +126,8 @@ type callerStream interface {
 	Recv() (*pb.PeerAnswer, error)
 }
 
-// greet makes the handshake as the caller. It wants to talk to one run of one
-// member.
-func (r *Router) greet(s callerStream, to Member) error {
+// handshakeAsCaller makes the handshake as the caller, with one boot of one member.
+func (r *Router) handshakeAsCaller(s callerStream, to Member) error {
 	keys := r.keys()
 	hello := &pb.PeerHello{Member: r.name, Boot: r.boot, Owner: to.Name, Nonce: newNonce()}
 	if err := s.Send(&pb.PeerMessage{Message: &pb.PeerMessage_Hello{Hello: hello}}); err != nil {
@@ -142,12 +140,12 @@ func (r *Router) greet(s callerStream, to Member) error {
 	welcome := answer.GetWelcome()
 	switch {
 	case welcome == nil || len(welcome.GetNonce()) != nonceBytes:
-		return refuse(shakeMalformed, codes.FailedPrecondition, "%s did not answer with a welcome: run the same version everywhere", to.Name)
+		return reject(handshakeMalformed, codes.FailedPrecondition, "%s did not answer with a welcome: run the same version everywhere", to.Name)
 	case welcome.GetMember() != to.Name:
-		return refuse(shakeWrongMember, codes.FailedPrecondition, "%s answers at %s, want %s: see that each member advertises its own address",
+		return reject(handshakeWrongMember, codes.FailedPrecondition, "%s answers at %s, want %s: check that each member advertises its own address",
 			text.Quote(welcome.GetMember()), to.GRPC, to.Name)
 	case welcome.GetBoot() != to.Boot:
-		return refuse(shakeWrongMember, codes.FailedPrecondition, "%s at %s has restarted, and gossip is still to say so", to.Name, to.GRPC)
+		return reject(handshakeWrongMember, codes.FailedPrecondition, "%s at %s has restarted, and gossip has not reported it yet", to.Name, to.GRPC)
 	}
 	if wrong := verify(keys, sideOwner, hello, welcome, welcome.GetMac()); wrong != nil {
 		return wrong
@@ -155,14 +153,14 @@ func (r *Router) greet(s callerStream, to Member) error {
 	return s.Send(&pb.PeerMessage{Message: &pb.PeerMessage_Proof{Proof: &pb.PeerProof{Mac: sign(keys, sideCaller, hello, welcome)}}})
 }
 
-// ownerStream is the owner's side.
+// ownerStream is the owner's side of a stream before and after its handshake.
 type ownerStream interface {
 	Send(*pb.PeerAnswer) error
 	Recv() (*pb.PeerMessage, error)
 }
 
-// welcome makes the handshake as the owner.
-func (r *Router) welcome(s ownerStream) error {
+// handshakeAsOwner makes the handshake as the owner.
+func (r *Router) handshakeAsOwner(s ownerStream) error {
 	keys := r.keys()
 	message, err := s.Recv()
 	if err != nil {
@@ -171,9 +169,9 @@ func (r *Router) welcome(s ownerStream) error {
 	hello := message.GetHello()
 	switch {
 	case hello == nil || len(hello.GetNonce()) != nonceBytes || len(hello.GetMember()) > maxName:
-		return refuse(shakeMalformed, codes.FailedPrecondition, "a stream between members begins with a hello: clients use RateLimiter.Exchange")
+		return reject(handshakeMalformed, codes.FailedPrecondition, "a stream between members begins with a hello: clients use RateLimiter.Exchange")
 	case hello.GetOwner() != r.name:
-		return refuse(shakeWrongMember, codes.FailedPrecondition, "this is %s, not %s: see that each member advertises its own address",
+		return reject(handshakeWrongMember, codes.FailedPrecondition, "this is %s, not %s: check that each member advertises its own address",
 			r.name, text.Quote(hello.GetOwner()))
 	}
 	welcome := &pb.PeerWelcome{Member: r.name, Boot: r.boot, Nonce: newNonce()}
@@ -186,7 +184,7 @@ func (r *Router) welcome(s ownerStream) error {
 	}
 	proof := message.GetProof()
 	if proof == nil {
-		return refuse(shakeMalformed, codes.FailedPrecondition, "a hello is followed by a proof")
+		return reject(handshakeMalformed, codes.FailedPrecondition, "a hello is followed by a proof")
 	}
 	if wrong := verify(keys, sideCaller, hello, welcome, proof.GetMac()); wrong != nil {
 		return wrong

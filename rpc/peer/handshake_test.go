@@ -31,15 +31,15 @@ func TestKeys(t *testing.T) {
 		aToB, bToA bool   // answered by the owner
 		result     string // of a handshake
 	}{
-		{"no keys", nil, nil, true, true, shakeOK},
-		{"one key", [][]byte{key1}, [][]byte{key1}, true, true, shakeOK},
-		{"a new key is known", [][]byte{key1}, [][]byte{key1, key2}, true, true, shakeOK},
-		{"a new key is used by one", [][]byte{key1, key2}, [][]byte{key2, key1}, true, true, shakeOK},
-		{"an old key is gone from one", [][]byte{key2}, [][]byte{key2, key1}, true, true, shakeOK},
-		{"a new key that one does not know", [][]byte{key1}, [][]byte{key2, key1}, false, false, shakeWrongKey},
-		{"different keys", [][]byte{key1}, [][]byte{key2}, false, false, shakeWrongKey},
-		{"one has none", [][]byte{key1}, nil, false, false, shakeNoKey},
-		{"the other has none", nil, [][]byte{key1}, false, false, shakeNoKey},
+		{"no keys", nil, nil, true, true, handshakeOK},
+		{"one key", [][]byte{key1}, [][]byte{key1}, true, true, handshakeOK},
+		{"a new key is known", [][]byte{key1}, [][]byte{key1, key2}, true, true, handshakeOK},
+		{"a new key is used by one", [][]byte{key1, key2}, [][]byte{key2, key1}, true, true, handshakeOK},
+		{"an old key is gone from one", [][]byte{key2}, [][]byte{key2, key1}, true, true, handshakeOK},
+		{"a new key that one does not know", [][]byte{key1}, [][]byte{key2, key1}, false, false, handshakeWrongKey},
+		{"different keys", [][]byte{key1}, [][]byte{key2}, false, false, handshakeWrongKey},
+		{"one has none", [][]byte{key1}, nil, false, false, handshakeNoKey},
+		{"the other has none", nil, [][]byte{key1}, false, false, handshakeNoKey},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := &clock{}
@@ -58,7 +58,7 @@ func TestKeys(t *testing.T) {
 			eventually(t, "the end of a handshake to be counted", func() bool {
 				return a.metric("bucketring_peer_handshakes_total", tt.result)+b.metric("bucketring_peer_handshakes_total", tt.result) > 0
 			})
-			if n := a.metric("bucketring_peer_handshakes_total", shakeOK); tt.aToB && n == 0 {
+			if n := a.metric("bucketring_peer_handshakes_total", handshakeOK); tt.aToB && n == 0 {
 				t.Error("no handshake was counted as ok")
 			}
 		})
@@ -82,7 +82,7 @@ func TestWrongMember(t *testing.T) {
 			t.Errorf("%s: %v, %v, want a fallback", name, d, err)
 		}
 	}
-	if n := a.metric("bucketring_peer_handshakes_total", shakeWrongMember, sideCaller); n == 0 {
+	if n := a.metric("bucketring_peer_handshakes_total", handshakeWrongMember, sideCaller); n == 0 {
 		t.Error("no wrong member was counted by the caller")
 	}
 }
@@ -259,20 +259,20 @@ func TestGreet(t *testing.T) {
 		answers func(*pb.PeerMessage) *pb.PeerAnswer
 		want    string // result
 	}{
-		{"right", welcome(func(*pb.PeerHello, *pb.PeerWelcome) {}), shakeOK},
-		{"no key", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Mac = nil }), shakeNoKey},
-		{"another key", welcome(func(h *pb.PeerHello, w *pb.PeerWelcome) { w.Mac = sign([][]byte{key2}, sideOwner, h, w) }), shakeWrongKey},
-		{"the caller's side", welcome(func(h *pb.PeerHello, w *pb.PeerWelcome) { w.Mac = sign([][]byte{key1}, sideCaller, h, w) }), shakeWrongKey},
-		{"another name", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Member = "x" }), shakeWrongMember},
-		{"another boot", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Boot++ }), shakeWrongMember},
-		{"no nonce", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Nonce = nil }), shakeMalformed},
-		{"answers", func(*pb.PeerMessage) *pb.PeerAnswer { return &pb.PeerAnswer{} }, shakeMalformed},
-		{"gone", func(*pb.PeerMessage) *pb.PeerAnswer { return nil }, shakeBroken},
+		{"right", welcome(func(*pb.PeerHello, *pb.PeerWelcome) {}), handshakeOK},
+		{"no key", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Mac = nil }), handshakeNoKey},
+		{"another key", welcome(func(h *pb.PeerHello, w *pb.PeerWelcome) { w.Mac = sign([][]byte{key2}, sideOwner, h, w) }), handshakeWrongKey},
+		{"the caller's side", welcome(func(h *pb.PeerHello, w *pb.PeerWelcome) { w.Mac = sign([][]byte{key1}, sideCaller, h, w) }), handshakeWrongKey},
+		{"another name", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Member = "x" }), handshakeWrongMember},
+		{"another boot", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Boot++ }), handshakeWrongMember},
+		{"no nonce", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Nonce = nil }), handshakeMalformed},
+		{"answers", func(*pb.PeerMessage) *pb.PeerAnswer { return &pb.PeerAnswer{} }, handshakeMalformed},
+		{"gone", func(*pb.PeerMessage) *pb.PeerAnswer { return nil }, handshakeBroken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &script{answers: tt.answers}
-			err := n.greet(s, to)
-			got := shakeOK
+			err := n.handshakeAsCaller(s, to)
+			got := handshakeOK
 			if err != nil {
 				got = resultOf(err)
 			}
@@ -280,7 +280,7 @@ func TestGreet(t *testing.T) {
 				t.Errorf("greet() = %v (%s), want %s", err, got, tt.want)
 			}
 			proved := slices.ContainsFunc(s.sent, func(m *pb.PeerMessage) bool { return m.GetProof() != nil })
-			if proved != (tt.want == shakeOK) {
+			if proved != (tt.want == handshakeOK) {
 				t.Errorf("a proof was sent: %v", proved)
 			}
 		})
@@ -298,8 +298,8 @@ func TestSilentCaller(t *testing.T) {
 	if m, err := dialPeer(t, n).stream.Recv(); grpcstatus.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("Recv() = %v, %v, want DeadlineExceeded", m, err)
 	}
-	if took := time.Since(began); took > 2*shakeWithin {
-		t.Errorf("it took %s, want %s", took, shakeWithin)
+	if took := time.Since(began); took > 2*handshakeTimeout {
+		t.Errorf("it took %s, want %s", took, handshakeTimeout)
 	}
 }
 

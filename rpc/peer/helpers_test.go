@@ -193,7 +193,7 @@ func newCluster(t testing.TB, n int, change ...func(*Options)) []*node {
 
 // ownedBy returns a key that n owns, with a different one for each i.
 func (n *node) ownedBy(i int) string {
-	v := n.view.Load()
+	v := n.table.Load()
 	for j := 0; ; j++ {
 		if key := fmt.Sprint("key", j); v.mine(ring.PartitionOf(key)) {
 			if i--; i < 0 {

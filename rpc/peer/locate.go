@@ -18,17 +18,18 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// maxLocate bounds the keys of one question.
+// maxLocate bounds the keys of one request.
 const maxLocate = 1024
 
-// unreachable is the state of an owner that did not say what it is.
+// unreachable is the state of an owner that did not answer.
 const unreachable = "unreachable"
 
-// locateTimeout is how long an owner gets to say it.
+// locateTimeout bounds the wait for one owner.
 const locateTimeout = 500 * time.Millisecond
 
-// Locate implements pb.RateLimiterServer. All locations are of one view; the
-// owners say what they are, unless the caller wants to know of this one alone.
+// Locate implements pb.RateLimiterServer. All locations are by one
+// routing table. Owners report their own state, unless the caller asks for that of
+// this member alone.
 func (r *Router) Locate(ctx context.Context, q *pb.LocateRequest) (*pb.LocateResponse, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, grpcstatus.FromContextError(err).Err()
@@ -37,7 +38,7 @@ func (r *Router) Locate(ctx context.Context, q *pb.LocateRequest) (*pb.LocateRes
 	if len(keys) > maxLocate {
 		return nil, wrongField("keys", strconv.Itoa(len(keys)), fmt.Sprintf("must be at most %d", maxLocate))
 	}
-	v := r.view.Load()
+	v := r.table.Load()
 	table := v.roles.Table()
 	located := make([]*pb.Location, len(keys))
 	for i, key := range keys {
@@ -64,11 +65,11 @@ func (r *Router) Locate(ctx context.Context, q *pb.LocateRequest) (*pb.LocateRes
 	return &pb.LocateResponse{Locations: located}, nil
 }
 
-// askOwners fills in what the other members are for the partitions that they own.
-func (v *view) askOwners(ctx context.Context, located []*pb.Location) {
+// askOwners sets the state and the term of partitions that other members own.
+func (v *routingTable) askOwners(ctx context.Context, located []*pb.Location) {
 	ctx, cancel := context.WithTimeout(ctx, locateTimeout)
 	defer cancel()
-	theirs := map[*memberAt][]*pb.Location{}
+	theirs := map[*memberConn][]*pb.Location{}
 	for _, l := range located {
 		if m := v.owner(int(l.GetPartition())); m != nil && m.peer != nil {
 			theirs[m] = append(theirs[m], l)

@@ -18,8 +18,8 @@ type fallbackLabels struct {
 	call  call.Kind
 }
 
-// metrics counts what goes between members. Labels come from fixed sets, but for
-// the names of members.
+// metrics are those of calls between members. Labels come from fixed sets, except the
+// names of members.
 type metrics struct {
 	batches    prometheus.Counter
 	items      prometheus.Histogram
@@ -52,15 +52,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		watchers: f.NewGauge(prometheus.GaugeOpts{
 			Name: "bucketring_ring_watchers",
-			Help: "Clients that follow the ring of this node.",
+			Help: "Clients that watch the ring of this node.",
 		}),
 		contested: f.NewCounter(prometheus.CounterOpts{
 			Name: "bucketring_terms_contested_total",
-			Help: "Partitions owned here in which a member with another view had a higher term.",
+			Help: "Partitions owned here for which another member had a higher term.",
 		}),
 		dropped: f.NewCounter(prometheus.CounterOpts{
 			Name: "bucketring_outbox_dropped_total",
-			Help: "Calls that their owner was never told of, because it refused them or they grew too old.",
+			Help: "Calls in the outbox that were never charged at their owner, because it rejected them or they became too old.",
 		}),
 		fallbacks:  map[fallbackLabels]prometheus.Counter{},
 		byCause:    map[cause]*atomic.Uint64{},
@@ -68,12 +68,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	moves := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "bucketring_ring_moves_total",
-		Help: "Partitions that came to this node or went from it.",
+		Help: "Partitions that this node gained or lost.",
 	}, []string{"direction"})
 	m.gained, m.lost = moves.WithLabelValues("gained"), moves.WithLabelValues("lost")
 	fallbacks := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "bucketring_fallbacks_total",
-		Help: "Calls decided without the owner of their key, by why and what they asked.",
+		Help: "Calls decided without the owner of their key, by cause and kind of call.",
 	}, []string{"cause", "call"})
 	for _, why := range causes {
 		m.byCause[why] = new(atomic.Uint64)
@@ -83,7 +83,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	handshakes := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "bucketring_peer_handshakes_total",
-		Help: "Streams between members that began, or that one of them refused, by who called.",
+		Help: "Handshakes of streams between members, by side and result.",
 	}, []string{"side", "result"})
 	for _, side := range []string{sideCaller, sideOwner} {
 		for _, result := range handshakeResults {
@@ -118,7 +118,7 @@ func (m *metrics) moved(fx ownership.Effects) {
 	m.contested.Add(float64(len(fx.Contested)))
 }
 
-// collector reads what changes by itself once per scrape.
+// collector reads gauges once per scrape.
 type collector struct {
 	router                                              *Router
 	members, partitions, roster, queue, breaker, outbox *prometheus.Desc
@@ -134,10 +134,10 @@ func newCollector(r *Router) *collector {
 		router:     r,
 		members:    desc("ring_members", "Members that serve."),
 		partitions: desc("ring_partitions_owned", "Partitions that this node decides for."),
-		roster:     desc("ring_roster", "Members that may be deciding somewhere: the dead count until they are forgotten."),
-		queue:      desc("forward_queue", "Calls that wait to be sent to another member.", "peer"),
-		breaker:    desc("peer_breaker_open", "1 while calls are decided without the member, because it did not answer.", "peer"),
-		outbox:     desc("outbox_entries", "Calls that were decided here and that their owner is still to be told of."),
+		roster:     desc("ring_roster", "Members that may be deciding: dead ones count until they are forgotten."),
+		queue:      desc("forward_queue", "Calls queued for another member.", "peer"),
+		breaker:    desc("peer_breaker_open", "1 while calls for the member are decided in fallback because it did not answer.", "peer"),
+		outbox:     desc("outbox_entries", "Calls decided here that wait for delivery to their owner."),
 	}
 }
 
@@ -153,7 +153,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, n int, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
 	}
-	v := c.router.view.Load()
+	v := c.router.table.Load()
 	gauge(c.members, len(v.members))
 	gauge(c.partitions, v.owned())
 	gauge(c.roster, v.roster)

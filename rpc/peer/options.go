@@ -17,30 +17,27 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// DefaultTimeout is how long a call waits for its owner.
+// DefaultTimeout is the default of [Options].Timeout.
 const DefaultTimeout = time.Second
 
 // Options configure a [Router]. Name, Boot, Local and Fallback are needed.
 type Options struct {
-	// Name is the slot of this member, which the ring hashes, and Boot tells
-	// this run of it from all others.
+	// Name is the name of this member, which the ring hashes, and Boot is the id of
+	// this run of it.
 	Name string
 	Boot uint64
-	// Local decides for the partitions that this member owns, Fallback for all
-	// others when their owner can't be reached.
+	// Local decides for the partitions that this member owns, Fallback for all others
+	// when their owner cannot be reached.
 	Local, Fallback *server.Service
-	// Keys returns the cluster keys: the first makes signatures, any is
-	// accepted. It is asked at each handshake, so keys may change. Nil, or
-	// none: members need no key.
+	// Keys returns the cluster keys. The first one signs, and all are accepted. It is
+	// called for each handshake, so keys may change. Nil, or no keys: members need none.
 	Keys func() [][]byte
-	// Dial are options of the connections to other members, such as transport
-	// credentials, which are needed.
+	// Dial are options of the connections to other members. Transport credentials are
+	// required.
 	Dial []grpc.DialOption
-	// Timeout is how long a call waits for its owner at most. 0:
-	// [DefaultTimeout].
+	// Timeout bounds how long a call waits for its owner. 0: [DefaultTimeout].
 	Timeout time.Duration
-	// MaxOutbox is how many calls wait for their owner to come back. 0: the
-	// outbox's default.
+	// MaxOutbox bounds the calls in the outbox. 0: the outbox's default.
 	MaxOutbox int
 
 	Logger   *slog.Logger          // nil: no log

@@ -17,29 +17,29 @@ import (
 )
 
 const (
-	// maxAnswer is the largest answer that another member may send: a full batch
-	// of answers with many limits.
+	// maxAnswer bounds the bytes of one message from another member: a full batch of
+	// answers with many limits.
 	maxAnswer = 64 << 20
-	// window is how many bytes of answers may be under way: a few batches.
+	// window is the flow control window in bytes: a few batches.
 	window = 1 << 20
-	// retireAfter is how long calls to a member that went may take to end.
-	retireAfter = 2 * time.Second
-	// retireEvery is how often is looked whether they have.
-	retireEvery = 50 * time.Millisecond
+	// retireTimeout is how long calls to a member that left may take to end.
+	retireTimeout = 2 * time.Second
+	// retirePoll is the time between two looks at them.
+	retirePoll = 50 * time.Millisecond
 )
 
-// peer is the way to one run of a member.
+// peer is the connection to one boot of a member.
 type peer struct {
 	conn *grpc.ClientConn
 	link *link.Link
 }
 
-// newPeer begins to connect. The stream is opened by the first call.
+// newPeer starts to connect. The first call opens the stream.
 func (r *Router) newPeer(m Member) (*peer, error) {
-	// The address is dialed as it stands, a host name looked up each time.
+	// The address is dialed as it is, and a host name is resolved at each attempt.
 	conn, err := grpc.NewClient("passthrough:///"+m.GRPC, append([]grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
-		// Fixed: grpc-go would find them out with a ping for each answer.
+		// Fixed windows: grpc-go would estimate them with a ping for each answer.
 		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
@@ -51,17 +51,17 @@ func (r *Router) newPeer(m Member) (*peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("member %s: address %q: %w", m.Name, m.GRPC, err)
 	}
-	conn.Connect() // so that the first call need not wait for it
+	conn.Connect() // before the first call needs it
 	client := pb.NewPeerClient(conn)
 	return &peer{conn: conn, link: link.New(link.Options{
 		Open:    func(ctx context.Context) (link.Stream, error) { return r.open(ctx, client, m) },
-		Ring:    func() uint64 { return r.view.Load().roles.Table().Digest() },
+		Ring:    func() uint64 { return r.table.Load().roles.Table().Digest() },
 		Timeout: r.timeout,
 		Events: link.Events{
 			Batch: r.metrics.sent,
 			Breaker: func(open bool) {
 				if open {
-					r.log.Warn("member does not answer, deciding without it", "member", m.Name, "address", m.GRPC)
+					r.log.Warn("member does not answer, deciding in fallback", "member", m.Name, "address", m.GRPC)
 				} else {
 					r.log.Info("member answers again", "member", m.Name, "address", m.GRPC)
 					r.outbox.RetryNow()
@@ -76,46 +76,42 @@ func (p *peer) close() {
 	_ = p.conn.Close() // an error means that it is closed
 }
 
-// idle reports whether no call is under way.
+// idle reports whether no call is pending.
 func (p *peer) idle() bool {
 	s := p.link.Status()
 	return s.Queued == 0 && s.InFlight == 0
 }
 
-// retiring is a peer that new calls don't go to.
+// retiring is a peer that gets no new calls.
 type retiring struct {
 	*peer
 	until time.Time
 }
 
-// retire leaves p to be closed by closeRetired, or closes it if nobody runs
-// that any more.
+// retire has closeRetired close p, or closes it itself if Run has ended.
 func (r *Router) retire(p *peer) {
 	r.retired.Lock()
 	ended := r.retired.ended
 	if !ended {
-		r.retired.peers = append(r.retired.peers, retiring{p, time.Now().Add(retireAfter)})
+		r.retired.peers = append(r.retired.peers, retiring{p, time.Now().Add(retireTimeout)})
 	}
 	r.retired.Unlock()
 	if ended {
 		p.close()
 		return
 	}
-	select {
-	case r.retired.due <- struct{}{}:
-	default:
-	}
+	r.retired.due.Set()
 }
 
-// closeRetired closes peers of members that went, until ctx is done.
+// closeRetired closes the peers of members that left, until ctx is done.
 func (r *Router) closeRetired(ctx context.Context) {
-	tick := time.NewTicker(retireEvery)
+	tick := time.NewTicker(retirePoll)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-r.retired.due:
+		case <-r.retired.due.C():
 		}
 		for r.closeIdle() > 0 {
 			select {
@@ -127,8 +123,8 @@ func (r *Router) closeRetired(ctx context.Context) {
 	}
 }
 
-// closeIdle closes the retired peers that are idle or out of time, and returns
-// how many are left.
+// closeIdle closes the retired peers that are idle or past their timeout, and returns
+// the number that are left.
 func (r *Router) closeIdle() int {
 	var idle []*peer
 	r.retired.Lock()
@@ -147,23 +143,23 @@ func (r *Router) closeIdle() int {
 	return left
 }
 
-// ended reports whether nobody closes what is retired any more.
+// ended reports whether Run has ended, so that no goroutine closes retired peers.
 func (r *Router) ended() bool {
 	r.retired.Lock()
 	defer r.retired.Unlock()
 	return r.retired.ended
 }
 
-// closePeers closes the ways to all members. It may be called more than once.
+// closePeers closes the connections to all members. It may be called more than once.
 func (r *Router) closePeers() {
 	r.retired.Lock()
-	gone := r.retired.peers
+	peers := r.retired.peers
 	r.retired.peers, r.retired.ended = nil, true
 	r.retired.Unlock()
-	for _, p := range gone {
+	for _, p := range peers {
 		p.close()
 	}
-	for _, m := range r.view.Load().all() {
+	for _, m := range r.table.Load().all() {
 		if m.peer != nil {
 			m.peer.close()
 		}

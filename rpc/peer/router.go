@@ -12,13 +12,14 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/bucketring/bucketring/cluster/ownership"
+	"github.com/bucketring/bucketring/internal/notify"
 	"github.com/bucketring/bucketring/rpc/internal/outbox"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// Router answers any call, whoever owns its key. It is safe for concurrent use,
-// but for [Router.SetTopology] and [Router.Run].
+// Router answers any call, whichever member owns its key. It is safe for concurrent
+// use, except [Router.SetTopology] and [Router.Run].
 type Router struct {
 	server.API // unary calls, by Do
 
@@ -32,8 +33,8 @@ type Router struct {
 	metrics         *metrics
 	outbox          *outbox.Outbox
 
-	view atomic.Pointer[view] // never nil
-	step sync.Mutex           // held to replace view
+	table   atomic.Pointer[routingTable] // never nil
+	tableMu sync.Mutex                   // held to replace table
 
 	counting sync.Pool // of *counting
 
@@ -44,15 +45,15 @@ type Router struct {
 	retired struct {
 		sync.Mutex
 		peers []retiring
-		ended bool          // nobody closes what is retired
-		due   chan struct{} // cap 1: one look is enough for all; never closed
+		ended bool          // Run has ended: retire closes peers itself
+		due   notify.Signal // peers has grown
 	}
 }
 
 var _ pb.RateLimiterServer = (*Router)(nil)
 
-// New returns a router that knows of no other member: it decides everything
-// itself until it gets a topology. The caller must Run it.
+// New returns a router that knows no other member: it decides all calls itself until
+// SetTopology. The caller must Run it.
 func New(o Options) (*Router, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -69,7 +70,7 @@ func New(o Options) (*Router, error) {
 	}
 	r.API.Decider = r
 	r.counting.New = func() any { return new(counting) }
-	r.retired.due = make(chan struct{}, 1)
+	r.retired.due = notify.New()
 	if r.outbox, err = outbox.New(outbox.Options{
 		Deliver:    r.deliver,
 		Owner:      r.ownerOf,
@@ -79,19 +80,18 @@ func New(o Options) (*Router, error) {
 	}); err != nil {
 		return nil, err
 	}
-	first := &view{roles: roles, alone: true, roster: 1}
+	first := &routingTable{roles: roles, alone: true, roster: 1}
 	first.feed = newFeed(1, first)
-	r.view.Store(first)
+	r.table.Store(first)
 	if o.Registry != nil {
 		o.Registry.MustRegister(newCollector(r))
 	}
 	return r, nil
 }
 
-// Run tells owners what was decided without them, and closes the links to
-// members that went. It returns when ctx is done, and closes all links then: by
-// that time no more calls should come, and [Router.Flush] should have been
-// called.
+// Run delivers the outbox to owners and closes the links to members that left. It
+// returns when ctx is done, after it has closed all links. Before that, the caller
+// should stop new calls and call [Router.Flush].
 func (r *Router) Run(ctx context.Context) error {
 	var closer sync.WaitGroup
 	closer.Go(func() { r.closeRetired(ctx) })
@@ -102,15 +102,14 @@ func (r *Router) Run(ctx context.Context) error {
 	return err
 }
 
-// Drain ends the streams that others have to this node, so that grpc's
-// GracefulStop can finish. What they ask afterwards they ask on a new stream, or
-// somebody else.
+// Drain ends the streams that members and clients have to this node, so that
+// GracefulStop of grpc-go can return. They send their next calls to another member.
 func (r *Router) Drain() { r.drained.Do(func() { close(r.drain) }) }
 
-// Flush waits until owners were told of all that was decided without them, or
-// until ctx is done: then it returns an error that says how much is left.
+// Flush waits until the outbox is empty. If ctx is done before, it returns an error
+// with the number of calls that are left.
 func (r *Router) Flush(ctx context.Context) error { return r.outbox.Flush(ctx) }
 
-// Roster returns how many members may be deciding somewhere: what a fallback's
-// share of a limit is divided by.
-func (r *Router) Roster() int { return r.view.Load().roster }
+// Roster returns the number of members that may be deciding. A fallback in share mode
+// divides a limit by it.
+func (r *Router) Roster() int { return r.table.Load().roster }

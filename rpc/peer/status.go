@@ -8,25 +8,25 @@ import (
 	"github.com/bucketring/bucketring/ring"
 )
 
-// Status is what a router knows of the cluster, for people and programs.
+// Status is what a router knows of the cluster. It is shown to people and as JSON.
 type Status struct {
-	// View counts the topologies that this node has had.
+	// View counts the topologies that this node has followed.
 	View uint64 `json:"view"`
 	// Ring is the digest of the ring: the same at members that agree.
 	Ring string `json:"ring_digest"`
-	// Fenced: another run of this node's slot serves.
+	// Fenced: another boot of this member serves.
 	Fenced bool `json:"fenced,omitempty"`
 	Roster int  `json:"roster"`
 	// Owned is how many partitions this node decides for.
 	Owned   int            `json:"partitions_owned"`
 	Members []MemberStatus `json:"members"`
-	// Outbox is how many calls wait for their owner to be told of them.
+	// Outbox is the number of calls that wait for delivery to their owner.
 	Outbox int `json:"outbox"`
 	// Fallbacks counts the calls decided without their owner, by cause.
 	Fallbacks map[string]uint64 `json:"fallbacks"`
 }
 
-// MemberStatus is one member. Those that serve come first, sorted by name.
+// MemberStatus is one member. Serving members come first, sorted by name.
 type MemberStatus struct {
 	Name string `json:"name"`
 	Boot string `json:"boot"`
@@ -38,7 +38,7 @@ type MemberStatus struct {
 	Link       *LinkStatus `json:"link,omitempty"`
 }
 
-// LinkStatus is how the way to a member does. It connects when it is first used.
+// LinkStatus is the state of the link to a member.
 type LinkStatus struct {
 	Connected   bool `json:"connected"`
 	BreakerOpen bool `json:"breaker_open"`
@@ -46,9 +46,9 @@ type LinkStatus struct {
 	InFlight    int  `json:"in_flight"` // batches
 }
 
-// Status may be asked at any time.
+// Status returns the state of the router. It is safe for concurrent use.
 func (r *Router) Status() Status {
-	v := r.view.Load()
+	v := r.table.Load()
 	table := v.roles.Table()
 	s := Status{
 		View: v.number, Ring: hex(table.Digest()), Fenced: v.roles.Fenced(), Roster: v.roster, Owned: v.owned(),
@@ -74,16 +74,16 @@ func (r *Router) Status() Status {
 	return s
 }
 
-// OwnerRun is a number of partitions that follow each other and have one owner.
+// OwnerRun is a run of consecutive partitions with one owner.
 type OwnerRun struct {
-	Owner      string // "": nobody owns them
+	Owner      string // "": no owner
 	Partitions int
 }
 
-// Owners returns who decides for each partition, from 0 on. Runs that follow
-// each other have different owners. It may be asked at any time.
+// Owners returns the owners of all partitions in order. Consecutive runs have
+// different owners. It is safe for concurrent use.
 func (r *Router) Owners() []OwnerRun {
-	v := r.view.Load()
+	v := r.table.Load()
 	if v.alone {
 		return []OwnerRun{{r.name, ring.Partitions}}
 	}

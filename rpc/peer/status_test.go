@@ -10,7 +10,7 @@ import (
 
 func TestOwners(t *testing.T) {
 	nodes := newCluster(t, 3)
-	table := nodes[0].view.Load().roles.Table()
+	table := nodes[0].table.Load().roles.Table()
 	at, counts := 0, map[string]int{}
 	last := ""
 	for _, run := range nodes[0].Owners() {

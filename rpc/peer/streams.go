@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// shakeWithin is how long a handshake may take.
-	shakeWithin = 3 * time.Second
+	// handshakeTimeout bounds a handshake.
+	handshakeTimeout = 3 * time.Second
 	// minLogInterval is the least time between two lines about rejected handshakes.
 	minLogInterval = time.Minute
 )
@@ -33,25 +33,25 @@ func (r *Router) open(ctx context.Context, client pb.PeerClient, to Member) (lin
 		cancel()
 		return nil, err
 	}
-	late := time.AfterFunc(shakeWithin, cancel)
-	err = r.greet(stream, to)
+	late := time.AfterFunc(handshakeTimeout, cancel)
+	err = r.handshakeAsCaller(stream, to)
 	if err == nil && !late.Stop() {
 		err = context.DeadlineExceeded
 	}
-	r.shook(sideCaller, to.Name, err)
+	r.countHandshake(sideCaller, to.Name, err)
 	if err != nil {
 		late.Stop()
 		cancel()
 		return nil, err
 	}
-	return &batchStream{stream: stream, refused: func(err error) { r.shook(sideCaller, to.Name, err) }}, nil
+	return &batchStream{stream: stream, rejected: func(err error) { r.countHandshake(sideCaller, to.Name, err) }}, nil
 }
 
 // batchStream is a stream to a member after the handshake.
 type batchStream struct {
 	stream   grpc.BidiStreamingClient[pb.PeerMessage, pb.PeerAnswer]
-	refused  func(error)
-	answered bool // once: the owner has accepted the handshake
+	rejected func(error)
+	answered bool // the owner has accepted the handshake
 }
 
 var _ link.Stream = (*batchStream)(nil)
@@ -65,7 +65,7 @@ func (s *batchStream) Send(b *pb.Batch) error {
 func (s *batchStream) Recv(a *link.Answers) error {
 	if err := s.stream.RecvMsg(a); err != nil {
 		if c := grpcstatus.Code(err); !s.answered && (c == codes.Unauthenticated || c == codes.PermissionDenied) {
-			s.refused(err)
+			s.rejected(err)
 		}
 		return err
 	}
@@ -91,26 +91,26 @@ type peerService struct {
 // Exchange implements pb.PeerServer.
 func (p *peerService) Exchange(stream grpc.BidiStreamingServer[pb.PeerMessage, pb.PeerAnswer]) error {
 	r := p.router
-	if err := r.leaving(); err != nil {
+	if err := r.checkDraining(); err != nil {
 		return err
 	}
-	shaken := make(chan error, 1) // the end of the handshake, which may come after this call
-	go func() { shaken <- r.welcome(stream) }()
-	late := time.NewTimer(shakeWithin)
+	done := make(chan error, 1) // cap 1: the handshake may end after this call has
+	go func() { done <- r.handshakeAsOwner(stream) }()
+	late := time.NewTimer(handshakeTimeout)
 	defer late.Stop()
 	var err error
 	select {
-	case err = <-shaken:
+	case err = <-done:
 	case <-late.C:
-		err = refuse(shakeBroken, codes.DeadlineExceeded, "the handshake took more than %s", shakeWithin)
+		err = reject(handshakeBroken, codes.DeadlineExceeded, "the handshake took more than %s", handshakeTimeout)
 	case <-r.drain:
-		return r.leaving()
+		return r.checkDraining()
 	}
 	if err != nil {
-		r.shook(sideOwner, "", err)
+		r.countHandshake(sideOwner, "", err)
 		return err
 	}
-	r.shook(sideOwner, "", nil)
+	r.countHandshake(sideOwner, "", nil)
 	return r.serve(answerStream{stream}, call.MemberStream)
 }
 
@@ -138,38 +138,39 @@ func (s answerStream) Recv() (*pb.Batch, error) {
 	return nil, grpcstatus.Error(codes.InvalidArgument, "after the handshake a stream between members has batches only")
 }
 
-// shook counts the end of a handshake, and logs now and then why one failed.
-func (r *Router) shook(side, member string, err error) {
-	result := shakeOK
+// countHandshake counts a handshake, and logs why one was rejected, at most once in
+// minLogInterval.
+func (r *Router) countHandshake(side, member string, err error) {
+	result := handshakeOK
 	if err != nil {
 		result = resultOf(err)
 	}
 	r.metrics.handshakes[side+" "+result].Inc()
-	if result == shakeOK || result == shakeBroken {
+	if result == handshakeOK || result == handshakeBroken {
 		return
 	}
 	log := &r.rejectionLog.keys
-	if result == shakeWrongMember {
+	if result == handshakeWrongMember {
 		log = &r.rejectionLog.members
 	}
 	if log.allow(time.Now()) {
-		r.log.Warn("member refused", "side", side, "member", member, "reason", grpcstatus.Convert(err).Message())
+		r.log.Warn("member rejected", "side", side, "member", member, "reason", grpcstatus.Convert(err).Message())
 	}
 }
 
 func resultOf(err error) string {
-	if wrong, ok := errors.AsType[*refusal](err); ok {
+	if wrong, ok := errors.AsType[*rejection](err); ok {
 		return wrong.result
 	}
 	switch grpcstatus.Code(err) {
 	case codes.Unauthenticated:
-		return shakeNoKey
+		return handshakeNoKey
 	case codes.PermissionDenied:
-		return shakeWrongKey
+		return handshakeWrongKey
 	case codes.FailedPrecondition:
-		return shakeWrongMember
+		return handshakeWrongMember
 	}
-	return shakeBroken
+	return handshakeBroken
 }
 
 // logLimiter lets a line of the log through at most once in minLogInterval.

@@ -2,21 +2,21 @@
 
 package peer
 
-// Member is where a member of the cluster answers.
+// Member is one boot of a member and its address.
 type Member struct {
 	Name string
 	Boot uint64
 	GRPC string // host:port
 }
 
-// Topology is who is there, as the membership sees it.
+// Topology lists the members that the membership sees.
 type Topology struct {
-	// Serving are the members that the ring is made of.
+	// Serving are the members on the ring.
 	Serving []Member
-	// Others are alive, but own nothing: they join or leave.
+	// Others are alive but not on the ring: they are joining or leaving.
 	Others []Member
-	// Fenced: another boot holds the slot of this node, which decides nothing.
+	// Fenced: another boot has the name of this member, which decides nothing.
 	Fenced bool
-	// Roster is how many members may be deciding somewhere, at least 1.
+	// Roster is the number of members that may be deciding, at least 1.
 	Roster int
 }

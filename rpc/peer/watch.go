@@ -12,13 +12,13 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// feed is one ring as watchers see it. It is followed by another.
+// feed is the ring that watchers see, until the next one replaces it.
 type feed struct {
 	ring    *pb.Ring      // never changed
 	changed chan struct{} // closed when there is a newer one
 }
 
-func newFeed(number uint64, v *view) *feed {
+func newFeed(number uint64, v *routingTable) *feed {
 	table := v.roles.Table()
 	made := &pb.Ring{Number: number, Digest: table.Digest(), Owners: make([]byte, 0, 2*ring.Partitions)}
 	for _, m := range v.members {
@@ -30,9 +30,9 @@ func newFeed(number uint64, v *view) *feed {
 	return &feed{ring: made, changed: make(chan struct{})}
 }
 
-// follow returns the feed of v, which is f if watchers see no difference.
-func (f *feed) follow(v *view) *feed {
-	same := f.ring.Digest == v.roles.Table().Digest() && slices.EqualFunc(f.ring.Members, v.members, func(a *pb.RingMember, b *memberAt) bool {
+// follow returns the feed of v: f itself if watchers would see no difference.
+func (f *feed) follow(v *routingTable) *feed {
+	same := f.ring.Digest == v.roles.Table().Digest() && slices.EqualFunc(f.ring.Members, v.members, func(a *pb.RingMember, b *memberConn) bool {
 		return a.Name == b.Name && a.Address == b.GRPC && a.Boot == b.Boot
 	})
 	if same {
@@ -41,16 +41,16 @@ func (f *feed) follow(v *view) *feed {
 	return newFeed(f.ring.Number+1, v)
 }
 
-// Watch implements pb.RateLimiterServer. A watcher that is slow gets the newest
-// ring next, not all of them. The stream ends in order when the node drains.
+// Watch implements pb.RateLimiterServer. A slow watcher skips to the newest ring. The
+// stream ends without an error when the node drains.
 func (r *Router) Watch(_ *pb.WatchRequest, stream grpc.ServerStreamingServer[pb.Ring]) error {
-	if err := r.leaving(); err != nil {
+	if err := r.checkDraining(); err != nil {
 		return err
 	}
 	r.metrics.watchers.Inc()
 	defer r.metrics.watchers.Dec()
 	for {
-		f := r.view.Load().feed
+		f := r.table.Load().feed
 		if err := stream.Send(f.ring); err != nil {
 			return err
 		}

@@ -79,7 +79,7 @@ func TestWatch(t *testing.T) {
 		if got.Number <= last {
 			t.Fatalf("ring %d came after %d", got.Number, last)
 		}
-		if last = got.Number; last == a.view.Load().feed.ring.Number {
+		if last = got.Number; last == a.table.Load().feed.ring.Number {
 			break
 		}
 	}
@@ -125,7 +125,7 @@ func TestLocate(t *testing.T) {
 				if alone {
 					says = n
 				}
-				roles := says.view.Load().roles
+				roles := says.table.Load().roles
 				if l.Key != keys[i] || int(l.Partition) != p || l.Owner != owner.name || l.Heir != table.Heir(p) ||
 					l.Address != owner.address || l.State != roles.Role(p).String() || l.Term != roles.Term(p) {
 					t.Fatalf("location of %s at %s, alone %t = %v", keys[i], n.name, alone, l)
@@ -177,7 +177,7 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := a.Status()
-	table := a.view.Load().roles.Table()
+	table := a.table.Load().roles.Table()
 	want := Status{
 		View: 2, Ring: hex(table.Digest()), Roster: 4, Owned: len(table.Owned(a.name)),
 		Members: []MemberStatus{

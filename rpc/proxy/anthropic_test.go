@@ -15,7 +15,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
-// anthropicClient is Anthropic's own client, which asks once.
+// anthropicClient returns the official SDK client without retries.
 func (s *stack) anthropicClient(caller string, options ...option.RequestOption) anthropic.Client {
 	return anthropic.NewClient(append([]option.RequestOption{
 		option.WithBaseURL(s.url), option.WithAPIKey("sk-" + caller), option.WithMaxRetries(0),
@@ -30,7 +30,7 @@ func message(maxTokens int64) anthropic.MessageNewParams {
 }
 
 func TestAnthropicMessages(t *testing.T) {
-	s := start(t, setup{mock: mockllm.Options{Output: mockllm.Length{Min: 40, Max: 40}, Cached: 0.5}})
+	s := start(t, setup{mock: mockllm.Options{Output: mockllm.Length{Min: 40, Max: 40}, CachedShare: 0.5}})
 	c := s.anthropicClient("std")
 	answer, err := c.Messages.New(t.Context(), message(100))
 	if err != nil {
@@ -64,8 +64,8 @@ func TestAnthropicDegraded(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, e := s.result(1), s.settled("tight", 1)
-	if r.Outcome != client.Degraded || e.MaxEach != r.GrantedOutputTokens || e.Generated != r.GrantedOutputTokens || string(answer.StopReason) != "max_tokens" {
-		t.Errorf("outcome %s, granted %d, upstream got %d, stopped by %q, want degraded, the grant, max_tokens", r.Outcome, r.GrantedOutputTokens, e.MaxEach, answer.StopReason)
+	if r.Outcome != client.Degraded || e.MaxTokens != r.GrantedOutputTokens || e.Generated != r.GrantedOutputTokens || string(answer.StopReason) != "max_tokens" {
+		t.Errorf("outcome %s, granted %d, upstream got %d, stopped by %q, want degraded, the grant, max_tokens", r.Outcome, r.GrantedOutputTokens, e.MaxTokens, answer.StopReason)
 	}
 }
 
@@ -76,7 +76,7 @@ func TestAnthropicErrors(t *testing.T) {
 		kind   string
 		max    int64
 	}{
-		"nobody": {401, "authentication_error", 10},
+		"no key": {401, "authentication_error", 10},
 		"small":  {429, "rate_limit_error", 5000},
 		"poor":   {429, "rate_limit_error", 10},
 		"std":    {400, "invalid_request_error", -3},
@@ -93,8 +93,8 @@ func TestAnthropicErrors(t *testing.T) {
 	}
 }
 
-func TestAnthropicRetriesInTimeAndNotForSpend(t *testing.T) {
-	s := start(t, setup{waiting: true})
+func TestAnthropicRetries(t *testing.T) {
+	s := start(t, setup{frozen: true})
 	c := s.anthropicClient("slow", option.WithMaxRetries(3))
 	for i := range 2 {
 		if _, err := c.Messages.New(t.Context(), message(10)); err != nil {
@@ -114,7 +114,7 @@ func TestAnthropicRetriesInTimeAndNotForSpend(t *testing.T) {
 	}
 }
 
-// The three ways in which an SDK names its caller.
+// The SDK sends the credential in one of three ways.
 func TestAnthropicAuthToken(t *testing.T) {
 	s := start(t, setup{})
 	c := anthropic.NewClient(option.WithBaseURL(s.url), option.WithAuthToken("sk-std"), option.WithMaxRetries(0))

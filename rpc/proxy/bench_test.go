@@ -19,11 +19,11 @@ import (
 	"github.com/bucketring/bucketring/rpc/proxy"
 )
 
-var costs = flag.Bool("costs", false, "print what the proxy costs: go test ./rpc/proxy -run TestCosts -costs -v")
+var costs = flag.Bool("costs", false, "print the latency that the proxy adds: go test ./rpc/proxy -run TestCosts -costs -v")
 
-// TestCosts prints what the proxy adds to the time until the first byte, to the
-// time between two pieces and to the whole, each measured in turn with a call
-// that goes to the upstream directly. It asserts no time.
+// TestCosts prints the latency that the proxy adds to the first byte, between two
+// pieces and to the whole response, each compared with a direct call to the
+// upstream. It asserts nothing.
 func TestCosts(t *testing.T) {
 	if !*costs {
 		t.Skip("a measurement: run it with -costs")
@@ -108,8 +108,7 @@ func ask(t testing.TB, url, body, h1, v1, h2, v2, h3, v3 string, read func(io.Re
 	read(answer.Body)
 }
 
-// benchCall is the same call, direct and proxied, by as many callers as there
-// are processors.
+// benchCall measures a call, direct and proxied, with a caller for each processor.
 func benchCall(b *testing.B, body, tokens string) {
 	s := start(b, setup{edit: func(o *proxy.Options) { o.Middleware.OnDone = nil }})
 	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = 64

@@ -1,38 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package proxy is a reverse proxy that puts a model server under limits: a
-// [middleware.Middleware] around [httputil.ReverseProxy], the ways to tell who
-// calls, and a server that ends without losing a charge.
+// Package proxy is a reverse proxy that enforces limits in front of a model
+// server. It combines a [middleware.Middleware] with [httputil.ReverseProxy], and
+// has identity providers for callers and a [Server] whose shutdown settles every
+// call.
 //
-// # What passes
+// # Which requests are forwarded
 //
-//   - A POST to an endpoint that is metered (see [middleware]) needs an identity,
-//     is reserved, sent upstream with the output that was granted, and settled by
-//     what the answer says. The answer is passed on piece by piece.
-//   - A request that [Options].Pass names goes upstream as it is, and its answer
-//     comes back as it is: nobody is asked who calls, and nothing is charged.
-//   - All else is refused with 403. Everything passes unless Pass says less, and
-//     model servers have more ways to run a model than are metered here (rerank,
-//     score, audio, a generate endpoint of their own).
+//   - A POST to a metered endpoint (see [middleware]) needs an identity. It is
+//     reserved, forwarded with the granted output as its bound, and settled with the
+//     usage of the response. The response is forwarded unbuffered.
+//   - A request that [Options].Pass allows is forwarded unchanged, without an
+//     identity and without a charge.
+//   - All other requests are rejected with 403. By default Pass allows everything.
+//     Model servers have more endpoints that run a model than are metered (rerank,
+//     score, audio, their own generate endpoints), so public proxies should restrict it.
 //
-// Whatever passes, a request is refused that another server might read as a
-// metered call: by the path or the method in another spelling (403), or a connection
-// that is to be switched to anything but a WebSocket, or to that at a metered
-// endpoint (400).
+// A request that the upstream might treat as a metered call although the proxy does
+// not is always rejected: one with another spelling of a metered path or method
+// (403), and one that upgrades its connection to anything but a WebSocket, or to a
+// WebSocket at a metered endpoint (400).
 //
-// # Who is told what
+// # Headers and logs
 //
-// The upstream gets the caller's headers, without those that belong to one
-// connection, and X-Forwarded-For, -Host and -Proto, which are ours. It gets the
-// caller's credential, or the one of [Options].UpstreamKey in its place.
-// For metered calls it is not offered compression, since an answer has to be read.
+// The upstream gets the end-to-end headers of the caller, and X-Forwarded-For,
+// -Host and -Proto set by the proxy. It gets the credential of the caller, or
+// [Options].UpstreamKey in its place. Accept-Encoding is removed from metered calls,
+// because their responses must be readable.
 //
-// No prompt, no answer and no credential is logged.
+// Prompts, responses and credentials are never logged.
 //
-// # When the upstream fails
+// # Upstream failures
 //
-// An upstream that never got the whole request costs nothing: 502, and everything
-// is given back. If it got the request and did not answer, or not in time (504),
-// the estimated input is charged, since it may have run. If it breaks off, so does
-// the answer, and what came until then is charged.
+// If the upstream did not receive the whole request, the caller gets a 502 and the
+// reservation is refunded. If it received the request but sent no response (502), or
+// none in time (504), the estimated input is charged, because the model may have
+// run. If the response is interrupted, so is the response to the caller, and the
+// output up to then is charged.
 package proxy

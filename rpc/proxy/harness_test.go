@@ -25,6 +25,7 @@ import (
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/internal/mockllm"
 	"github.com/bucketring/bucketring/internal/node"
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/client"
@@ -32,11 +33,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/proxy"
 )
 
-// patience bounds every wait.
-const patience = 30 * time.Second
-
-// rules have a tier for each way to be limited, and a caller for each tier, who
-// has the API key sk-TIER. The count "day" tells exactly what was charged.
+// rules have a tier for each kind of limit and a caller for each tier, with the API
+// key sk-TIER. The limit "day" counts all charged tokens.
 const rules = `
 tiers:
   std:
@@ -64,8 +62,7 @@ func rulesWithKeys() string {
 	return b.String()
 }
 
-// stack is a real node, a model server without a model, and the proxy between
-// them.
+// stack is a node, a mock model server, and a proxy.
 type stack struct {
 	t      testing.TB
 	url    string // of the proxy
@@ -74,9 +71,9 @@ type stack struct {
 	client *client.Client
 	server *proxy.Server
 	log    *buffer
-	served chan error // the end of Serve
+	served chan error // result of Serve
 	ended  atomic.Bool
-	denied func() // after each denial; nil: nothing
+	denied func() // called after each denial; may be nil
 
 	results struct {
 		sync.Mutex
@@ -84,28 +81,27 @@ type stack struct {
 	}
 }
 
-// setup says what is unusual.
+// setup has the options of start.
 type setup struct {
-	identity string // "": bearer
+	identity string // empty: bearer
 	jwt      proxy.JWTOptions
 	upstream http.Handler // nil: the mock
 	mock     mockllm.Options
-	dead     bool // the upstream has gone
+	dead     bool // the upstream is down
 	edit     func(*proxy.Options)
-	// waiting: the node's clock stands still until a call has been denied.
-	waiting bool
+	frozen   bool // the node's clock stands still until a call is denied
 }
 
 func start(t testing.TB, o setup) *stack {
 	t.Helper()
 	s := &stack{t: t, log: &buffer{}, served: make(chan error, 1)}
 	var now func() limiter.Time
-	if o.waiting {
-		now, s.denied = waitingClock()
+	if o.frozen {
+		now, s.denied = frozenClock()
 	}
 	grpc := startNode(t, now)
 	var err error
-	if s.client, err = client.Dial(client.Options{Addrs: []string{grpc}, Timeout: patience}); err != nil {
+	if s.client, err = client.Dial(client.Options{Addrs: []string{grpc}, Timeout: waittest.Limit}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.client.Close() })
@@ -162,19 +158,19 @@ func start(t testing.TB, o setup) *stack {
 	go func() { s.served <- s.server.Serve(l) }()
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), waittest.Limit)
 		defer cancel()
 		s.shutdown(ctx)
 		for _, secret := range []string{"sk-", "hello there", "sky blue"} {
 			if strings.Contains(s.log.String(), secret) {
-				t.Errorf("the log has %q, want no credential and no prompt:\n%s", secret, s.log)
+				t.Errorf("the log contains %q, want no credential and no prompt:\n%s", secret, s.log)
 			}
 		}
 	})
 	return s
 }
 
-// shutdown ends the proxy, once.
+// shutdown shuts down the proxy, once.
 func (s *stack) shutdown(ctx context.Context) {
 	s.t.Helper()
 	if s.ended.Swap(true) {
@@ -188,8 +184,8 @@ func (s *stack) shutdown(ctx context.Context) {
 	}
 }
 
-// waitingClock stands still until it is let go.
-func waitingClock() (now func() limiter.Time, release func()) {
+// frozenClock returns a clock that stands still until release is called.
+func frozenClock() (now func() limiter.Time, release func()) {
 	var began atomic.Pointer[time.Time]
 	epoch := time.Now()
 	now = func() limiter.Time {
@@ -213,14 +209,14 @@ func startNode(t testing.TB, now func() limiter.Time) (grpc string) {
 	}
 	c := config.Default()
 	c.Name, c.HTTP, c.GRPC, c.Gossip, c.Policy = "n1", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", file
-	c.ForwardTimeout = patience / 2
-	up := make(chan struct{}) // closed when the node answers
+	c.ForwardTimeout = waittest.Limit / 2
+	up := make(chan struct{}) // closed when the node is ready
 	n, err := node.New(node.Options{Config: c, SkipLeave: true, Now: now, OnReady: func(*node.Node) { close(up) }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1) // the end of Run
+	ended := make(chan error, 1) // result of Run
 	go func() { ended <- n.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
@@ -230,8 +226,8 @@ func startNode(t testing.TB, now func() limiter.Time) (grpc string) {
 	})
 	select {
 	case <-up:
-	case <-time.After(patience):
-		t.Fatal("the node does not get ready")
+	case <-time.After(waittest.Limit):
+		t.Fatal("the node did not become ready")
 	}
 	return n.GRPCAddr()
 }
@@ -249,7 +245,7 @@ func (s *stack) done(r middleware.Result) {
 func (s *stack) result(n int) middleware.Result {
 	s.t.Helper()
 	var got middleware.Result
-	await(s.t, fmt.Sprintf("%d calls to end", n), func() bool {
+	waittest.Until(s.t, fmt.Sprintf("%d calls to end", n), func() bool {
 		s.results.Lock()
 		defer s.results.Unlock()
 		if len(s.results.list) >= n {
@@ -261,16 +257,20 @@ func (s *stack) result(n int) middleware.Result {
 	return got
 }
 
-// charged waits until a caller's tier has been charged that many tokens today,
-// and nothing of it is running.
+// charged waits until a caller has been charged the tokens and holds no slot.
 func (s *stack) charged(caller string, want int64) {
 	s.t.Helper()
 	var got int64
-	await(s.t, fmt.Sprintf("%s to be charged %d tokens", caller, want), func() bool {
+	defer func() {
+		if s.t.Failed() {
+			s.t.Logf("%s is charged %d; log:\n%s", caller, got, s.log)
+		}
+	}()
+	waittest.Until(s.t, fmt.Sprintf("%s to be charged %d tokens", caller, want), func() bool {
 		var busy bool
 		got, busy = s.used(caller)
 		return got == want && !busy
-	}, func() string { return fmt.Sprintf("is charged %d; log:\n%s", got, s.log) })
+	})
 }
 
 func (s *stack) used(caller string) (tokens int64, busy bool) {
@@ -290,11 +290,11 @@ func (s *stack) used(caller string) (tokens int64, busy bool) {
 	return tokens, busy
 }
 
-// entry waits for the n-th call that the mock got to end, from 1.
+// entry waits for the end of the n-th call at the mock, from 1.
 func (s *stack) entry(n int) mockllm.Entry {
 	s.t.Helper()
 	var got mockllm.Entry
-	await(s.t, fmt.Sprintf("the mock to end call %d", n), func() bool {
+	waittest.Until(s.t, fmt.Sprintf("the mock to end call %d", n), func() bool {
 		for _, e := range s.mock.Ledger().Entries() {
 			if e.Number == int64(n) && e.Outcome != mockllm.Running {
 				got = e
@@ -306,7 +306,7 @@ func (s *stack) entry(n int) mockllm.Entry {
 	return got
 }
 
-// post sends a request as sk-std, unless a header says otherwise.
+// post sends a request with the key sk-std, unless headers override it.
 func (s *stack) post(path, body string, headers ...string) *http.Response {
 	s.t.Helper()
 	return s.do(http.MethodPost, path, strings.NewReader(body), headers...)
@@ -334,7 +334,7 @@ func (s *stack) do(method, path string, body io.Reader, headers ...string) *http
 	return answer
 }
 
-// text reads all of an answer.
+// text reads the body of a response.
 func text(t testing.TB, answer *http.Response) string {
 	t.Helper()
 	b, err := io.ReadAll(answer.Body)
@@ -344,20 +344,7 @@ func text(t testing.TB, answer *http.Response) string {
 	return string(b)
 }
 
-// await fails the test unless ok holds in time.
-func await(t testing.TB, what string, ok func() bool, instead ...func() string) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			for _, f := range instead {
-				what += "; " + f()
-			}
-			t.Fatalf("waited %s for %s", patience, what)
-		}
-	}
-}
-
-// buffer is for a log that is written and read at once.
+// buffer is a log that can be read while it is written.
 type buffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/mockllm"
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/proxy"
@@ -67,7 +69,7 @@ func TestBadRequests(t *testing.T) {
 	s.charged("std", 0)
 }
 
-// A body that goes on for ever costs neither memory nor a slot.
+// An endless body takes bounded memory and no slot.
 func TestEndlessBody(t *testing.T) {
 	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.MaxBodyBytes = 1 << 16 }})
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
@@ -75,7 +77,7 @@ func TestEndlessBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(waittest.Limit)); err != nil {
 		t.Fatal(err)
 	}
 	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-std\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -117,12 +119,12 @@ func TestUpstreamDown(t *testing.T) {
 		t.Errorf("source = %q, want cancelled: it never ran", r.Source)
 	}
 	s.charged("std", 0)
-	if got := strings.Count(s.log.String(), "upstream does not answer"); got != 1 {
+	if got := strings.Count(s.log.String(), "upstream is down"); got != 1 {
 		t.Errorf("logged %d times that the upstream is down, want once", got)
 	}
 }
 
-// handler answers as f does, with the request's body read.
+// handler reads the body and calls f.
 func handler(f func(w http.ResponseWriter, r *http.Request)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -134,18 +136,18 @@ func TestUpstreamFailures(t *testing.T) {
 	const event = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"word \"}}]}\n\n"
 	for name, test := range map[string]struct {
 		f      func(w http.ResponseWriter, r *http.Request)
-		status int // of the answer; 0: it breaks off
+		status int // of the response; 0: it is interrupted
 		source middleware.Source
 		least  int64 // output tokens charged
 		most   int64
 	}{
-		"takes the request and hangs up": {
+		"closes the connection": {
 			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, middleware.SourcePartial, 0, 0,
 		},
 		"is too slow": {
 			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 504, middleware.SourcePartial, 0, 0,
 		},
-		"refuses": {
+		"rejects": {
 			func(w http.ResponseWriter, _ *http.Request) {
 				http.Error(w, `{"error":"busy"}`, http.StatusServiceUnavailable)
 			}, 503, middleware.SourceCancelled, 0, 0,
@@ -178,11 +180,11 @@ func TestUpstreamFailures(t *testing.T) {
 				}
 			}, 200, middleware.SourceEstimated, 1, 50,
 		},
-		"lies: negative": {lie(`{"prompt_tokens":5,"completion_tokens":-100,"total_tokens":-95}`), 200, middleware.SourceEstimated, 1, 50},
-		"lies: overflow": {lie(`{"prompt_tokens":5,"completion_tokens":99999999999999999999999}`), 200, middleware.SourceEstimated, 1, 50},
-		"lies: beyond":   {lie(`{"prompt_tokens":9007199254740993,"completion_tokens":1}`), 200, middleware.SourceEstimated, 1, 50},
-		"lies: parts":    {lie(`{"prompt_tokens":5,"completion_tokens":10,"prompt_tokens_details":{"cached_tokens":50}}`), 200, middleware.SourceEstimated, 1, 50},
-		"lies: text":     {lie(`{"prompt_tokens":"5","completion_tokens":"10"}`), 200, middleware.SourceEstimated, 1, 50},
+		"usage: negative": {withUsage(`{"prompt_tokens":5,"completion_tokens":-100,"total_tokens":-95}`), 200, middleware.SourceEstimated, 1, 50},
+		"usage: overflow": {withUsage(`{"prompt_tokens":5,"completion_tokens":99999999999999999999999}`), 200, middleware.SourceEstimated, 1, 50},
+		"usage: beyond":   {withUsage(`{"prompt_tokens":9007199254740993,"completion_tokens":1}`), 200, middleware.SourceEstimated, 1, 50},
+		"usage: parts":    {withUsage(`{"prompt_tokens":5,"completion_tokens":10,"prompt_tokens_details":{"cached_tokens":50}}`), 200, middleware.SourceEstimated, 1, 50},
+		"usage: text":     {withUsage(`{"prompt_tokens":"5","completion_tokens":"10"}`), 200, middleware.SourceEstimated, 1, 50},
 		"is compressed": {
 			func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Encoding", "br")
@@ -194,11 +196,11 @@ func TestUpstreamFailures(t *testing.T) {
 			t.Parallel()
 			s := start(t, setup{upstream: handler(test.f), edit: func(o *proxy.Options) {
 				if test.status == 504 {
-					o.HeaderTimeout = 50 * time.Millisecond
+					o.ResponseHeaderTimeout = 50 * time.Millisecond
 				}
 			}})
 			body := strings.Replace(hello, "50", `50,"stream":true`, 1)
-			if strings.HasPrefix(name, "lies") {
+			if strings.HasPrefix(name, "usage") {
 				body = hello
 			}
 			answer := s.post("/v1/chat/completions", body)
@@ -218,15 +220,15 @@ func TestUpstreamFailures(t *testing.T) {
 	}
 }
 
-// lie answers with a usage block.
-func lie(usage string) func(http.ResponseWriter, *http.Request) {
+// withUsage responds with a usage block.
+func withUsage(usage string) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"choices":[{"index":0,"message":{"role":"assistant","content":"some words of an answer"},"finish_reason":"stop"}],"usage":%s}`, usage)
 	}
 }
 
-// A caller that leaves stops the model, and pays for what came.
+// A disconnect stops the model, and the output so far is charged.
 func TestCallerLeaves(t *testing.T) {
 	s := start(t, setup{})
 	ctx, leave := context.WithCancel(t.Context())
@@ -252,14 +254,14 @@ func TestCallerLeaves(t *testing.T) {
 	}
 	leave()
 	e, got := s.entry(1), s.result(1)
-	if e.Outcome != "left" || got.Source != middleware.SourcePartial || got.Charged.OutputTokens < e.Generated || got.Charged.OutputTokens > 2*e.Generated+50 {
-		t.Errorf("upstream %s after %d tokens, charged %+v (%s), want it to learn that the caller left, and about that", e.Outcome, e.Generated, got.Charged, got.Source)
+	if e.Outcome != mockllm.Disconnected || got.Source != middleware.SourcePartial || got.Charged.OutputTokens < e.Generated || got.Charged.OutputTokens > 2*e.Generated+50 {
+		t.Errorf("upstream %s after %d tokens, charged %+v (%s), want a disconnect and about that charge", e.Outcome, e.Generated, got.Charged, got.Source)
 	}
-	s.charged("single", got.Charged.InputTokens+got.Charged.OutputTokens) // and the slot is free
+	s.charged("single", got.Charged.InputTokens+got.Charged.OutputTokens) // also waits for the slot
 }
 
-// A caller that takes nothing counts as gone.
-func TestCallerStalls(t *testing.T) {
+// A caller that does not read counts as disconnected.
+func TestStalledCallerIsDisconnected(t *testing.T) {
 	s := start(t, setup{
 		edit: func(o *proxy.Options) { o.StallTimeout = 200 * time.Millisecond },
 		upstream: handler(func(w http.ResponseWriter, r *http.Request) {
@@ -311,8 +313,8 @@ func TestDrainChargesAll(t *testing.T) {
 }
 
 func TestShutdownFinishesAndBreaksOff(t *testing.T) {
-	for _, gone := range []middleware.DisconnectMode{middleware.ChargeStreamed, middleware.Drain} {
-		s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.OnDisconnect = gone }})
+	for _, mode := range []middleware.DisconnectMode{middleware.ChargeStreamed, middleware.Drain} {
+		s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.OnDisconnect = mode }})
 		body := strings.Replace(hello, "50", `5000,"stream":true`, 1)
 		forever := s.post("/v1/chat/completions", body, "X-Mock-Output-Tokens", "5000", "X-Mock-Stall-After", "20", "X-Mock-Stall", "forever")
 		short := s.post("/v1/chat/completions", body, "X-Mock-Output-Tokens", "40", "X-Mock-Stall-After", "20", "X-Mock-Stall", "200ms")
@@ -321,8 +323,8 @@ func TestShutdownFinishesAndBreaksOff(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		ctx, enough := context.WithTimeout(context.Background(), patience) // until the one is done
-		done := make(chan error, 1)                                        // of reading the answer that ends
+		ctx, enough := context.WithTimeout(context.Background(), waittest.Limit) // until the short call has ended
+		done := make(chan error, 1)                                              // result of reading the short response
 		go func() {
 			defer enough()
 			rest, err := io.ReadAll(short.Body)
@@ -333,10 +335,10 @@ func TestShutdownFinishesAndBreaksOff(t *testing.T) {
 		}()
 		s.shutdown(ctx)
 		if err := <-done; err != nil {
-			t.Errorf("%v: the call that could finish: %v", gone, err)
+			t.Errorf("%v: the short call: %v", mode, err)
 		}
 		if _, err := io.Copy(io.Discard, forever.Body); err == nil {
-			t.Errorf("%v: the call that could not finish ended as if it had", gone)
+			t.Errorf("%v: the interrupted call ended without an error", mode)
 		}
 		s.results.Lock()
 		sources := map[middleware.Source]int{}
@@ -347,13 +349,13 @@ func TestShutdownFinishesAndBreaksOff(t *testing.T) {
 		}
 		s.results.Unlock()
 		if sources[middleware.SourceReported] != 1 || sources[middleware.SourcePartial] != 1 {
-			t.Errorf("%v: sources = %v when Shutdown returned, want one reported and one partial", gone, sources)
+			t.Errorf("%v: sources = %v when Shutdown returned, want one reported and one partial", mode, sources)
 		}
 		s.charged("std", sum)
 	}
 }
 
-// An upstream whose certificate is not good gets nothing.
+// An upstream with an invalid certificate gets no request.
 func TestUpstreamTLSFails(t *testing.T) {
 	secure := httptest.NewUnstartedServer(handler(func(http.ResponseWriter, *http.Request) { t.Error("the upstream got a request") }))
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -370,12 +372,12 @@ func TestUpstreamTLSFails(t *testing.T) {
 	s.charged("std", 0)
 }
 
-// What comes before the answer is not the answer.
+// Informational responses are not metered.
 func TestInformationalStatus(t *testing.T) {
 	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", "</style.css>")
 		w.WriteHeader(http.StatusEarlyHints)
-		lie(`{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11}`)(w, r)
+		withUsage(`{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11}`)(w, r)
 	})})
 	if answer := s.post("/v1/chat/completions", hello); answer.StatusCode != http.StatusOK || !strings.Contains(text(t, answer), "some words") {
 		t.Errorf("answer = %d, want 200 and the text", answer.StatusCode)
@@ -387,12 +389,12 @@ func TestInformationalStatus(t *testing.T) {
 
 // While no node answers, nothing runs.
 func TestNoNodeNothingRuns(t *testing.T) {
-	nobody, err := client.Dial(client.Options{Addrs: []string{"127.0.0.1:1"}, Timeout: 200 * time.Millisecond})
+	unreachable, err := client.Dial(client.Options{Addrs: []string{"127.0.0.1:1"}, Timeout: 200 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = nobody.Close() })
-	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.Client = nobody }})
+	t.Cleanup(func() { _ = unreachable.Close() })
+	s := start(t, setup{edit: func(o *proxy.Options) { o.Middleware.Client = unreachable }})
 	answer := s.post("/v1/chat/completions", hello)
 	if body := text(t, answer); answer.StatusCode != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") == "" {
 		t.Errorf("answer = %d %s, want 503 with Retry-After", answer.StatusCode, body)

@@ -27,7 +27,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
-// who returns "key tier" or the status and the message.
+// who returns "key tier", or the status and the message of an error.
 func who(identify Identifier, headers ...string) string {
 	r := &http.Request{Header: http.Header{}}
 	for i := 0; i < len(headers); i += 2 {
@@ -70,13 +70,13 @@ func TestBearer(t *testing.T) {
 		{[]string{"Authorization", "bearer  sk-a "}, "a/b gold"},
 		{[]string{"X-Api-Key", "sk-a"}, "a/b gold"},
 		{[]string{"X-Api-Key", "sk-a", "Authorization", "Bearer sk-a"}, "a/b gold"},
-		{[]string{"X-Api-Key", "sk-a", "Authorization", "Bearer sk-b"}, "401 There is more than one API key."},
-		{[]string{"Authorization", "Bearer sk-a", "Authorization", "Bearer sk-b"}, "401 There is more than one API key."},
+		{[]string{"X-Api-Key", "sk-a", "Authorization", "Bearer sk-b"}, "401 The request has more than one API key."},
+		{[]string{"Authorization", "Bearer sk-a", "Authorization", "Bearer sk-b"}, "401 The request has more than one API key."},
 		{[]string{"Authorization", "Basic sk-a"}, "401 Authorization must be a Bearer token."},
-		{[]string{"Authorization", "Bearer "}, "401 There is no API key"},
+		{[]string{"Authorization", "Bearer "}, "401 The API key is missing"},
 		{[]string{"Authorization", "sk-a"}, "401 Authorization must be"},
-		{[]string{"X-Api-Key", "sk-b"}, "401 The API key is not known."},
-		{nil, "401 There is no API key"},
+		{[]string{"X-Api-Key", "sk-b"}, "401 The API key is unknown."},
+		{nil, "401 The API key is missing"},
 	} {
 		if got := who(identify, test.headers...); !strings.HasPrefix(got, test.want) || strings.Contains(got, "sk-") {
 			t.Errorf("%q = %q, want %q", test.headers, got, test.want)
@@ -94,14 +94,14 @@ func TestHeader(t *testing.T) {
 		"zoë/naïve 1":            "zoë/naïve 1",
 		"a/b/c/d":                "a/b/c/d",
 		strings.Repeat("x", 256): strings.Repeat("x", 256),
-		"":                       "401 The header X-Tenant, which says who calls, is missing.",
-		"a/b/c/d/e":              "400 The header X-Tenant is no key: must have at most 4 segments.",
-		"a//b":                   "400 The header X-Tenant is no key: segments must not be empty.",
-		"a\tb":                   "400 The header X-Tenant is no key: must be printable.",
-		"a\x7fb":                 "400 The header X-Tenant is no key: must be printable.",
-		"a\xffb":                 "400 The header X-Tenant is no key: must be valid UTF-8.",
-		"a\u202eb":               "400 The header X-Tenant is no key: must be printable.",
-		strings.Repeat("x", 257): "400 The header X-Tenant is no key: must be at most 256 bytes.",
+		"":                       "401 The header X-Tenant, which identifies the caller, is missing.",
+		"a/b/c/d/e":              "400 The header X-Tenant is not a valid key: must have at most 4 segments.",
+		"a//b":                   "400 The header X-Tenant is not a valid key: segments must not be empty.",
+		"a\tb":                   "400 The header X-Tenant is not a valid key: must be printable.",
+		"a\x7fb":                 "400 The header X-Tenant is not a valid key: must be printable.",
+		"a\xffb":                 "400 The header X-Tenant is not a valid key: must be valid UTF-8.",
+		"a\u202eb":               "400 The header X-Tenant is not a valid key: must be printable.",
+		strings.Repeat("x", 257): "400 The header X-Tenant is not a valid key: must be at most 256 bytes.",
 	} {
 		if got := who(identify, "X-Tenant", value); got != want {
 			t.Errorf("%.20q = %q, want %q", value, got, want)
@@ -115,7 +115,7 @@ func TestHeader(t *testing.T) {
 	}
 }
 
-// signers are keys of every kind, and what a public file has for them.
+// signers are private keys of every kind, with their public keys.
 type signers struct {
 	rsa  *rsa.PrivateKey
 	ec   *ecdsa.PrivateKey
@@ -161,10 +161,10 @@ func publicPEM(t *testing.T, key any) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// now is the time at which tokens are looked at.
+// now is the time at which tokens are verified.
 var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
-// token signs claims; those that are nil are left out, and headers added.
+// token signs claims, changed by change (nil removes a claim), with extra headers.
 func token(t *testing.T, method jwt.SigningMethod, key any, change map[string]any, header map[string]any) string {
 	t.Helper()
 	claims := jwt.MapClaims{"sub": "acme/alice", "exp": now.Add(time.Minute).Unix(), "aud": "models", "iss": "https://issuer"}
@@ -249,10 +249,10 @@ func TestJWT(t *testing.T) {
 		"wrong issuer":      {fromPEM, token(t, rs, s.rsa, map[string]any{"iss": "https://other"}, nil), bad},
 		"wrong audience":    {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": []string{"a", "b"}}, nil), bad},
 		"no audience":       {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": nil}, nil), bad},
-		"no claim":          {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": nil}, nil), "401 The token has no claim sub that is a text."},
-		"claim is a number": {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": 7}, nil), "401 The token has no claim sub that is a text."},
-		"claim is no key":   {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": "a//b"}, nil), "401 The claim sub of the token is no key"},
-		"huge":              {fromPEM, token(t, rs, s.rsa, map[string]any{"pad": strings.Repeat("x", maxToken)}, nil), bad},
+		"no claim":          {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": nil}, nil), "401 The token has no claim sub that is a string."},
+		"claim is a number": {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": 7}, nil), "401 The token has no claim sub that is a string."},
+		"invalid key":       {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": "a//b"}, nil), "401 The claim sub of the token is not a valid key"},
+		"huge":              {fromPEM, token(t, rs, s.rsa, map[string]any{"pad": strings.Repeat("x", maxTokenBytes)}, nil), bad},
 		"garbage":           {fromPEM, "a.b.c", bad},
 		"many dots":         {fromPEM, strings.Repeat(".", 9000), bad},
 	} {
@@ -287,7 +287,7 @@ func TestJWTKeysAreReplaced(t *testing.T) {
 	}
 }
 
-func TestParseJWTKeysRefuses(t *testing.T) {
+func TestParseJWTKeysErrors(t *testing.T) {
 	s := newSigners(t)
 	weak, err := x509.ParsePKCS1PublicKey(weakRSA(t))
 	if err != nil {
@@ -302,18 +302,18 @@ func TestParseJWTKeysRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct{ text, want string }{
-		"nothing":       {"", "must be a public key"},
-		"text":          {"hello", "must be a public key"},
+		"nothing":       {"", "must be public keys"},
+		"text":          {"hello", "must be public keys"},
 		"weak":          {string(publicPEM(t, weak)), "at least 2048 bits"},
-		"P-224":         {string(publicPEM(t, &p224.PublicKey)), "must be a key of"},
+		"P-224":         {string(publicPEM(t, &p224.PublicKey)), "must be an RSA"},
 		"private":       {string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})), "private key"},
-		"broken":        {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("x")})), "must be a public key"},
-		"rest":          {string(s.pem) + "rest", "must be a public key"},
+		"broken":        {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("x")})), "must be public keys"},
+		"rest":          {string(s.pem) + "rest", "must be public keys"},
 		"no JSON":       {"{", "is not a JWKS"},
-		"empty JWKS":    {`{"keys":[]}`, "must be a public key"},
+		"empty JWKS":    {`{"keys":[]}`, "must be public keys"},
 		"secret":        {`{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}`, "private key"},
 		"private JWK":   {`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}]}`, "private key"},
-		"alg confusion": {strings.Replace(string(s.jwks), `"RS256"`, `"HS256"`, 1), `alg "HS256" is not one of its kind`},
+		"alg confusion": {strings.Replace(string(s.jwks), `"RS256"`, `"HS256"`, 1), `alg "HS256" does not match the key`},
 		"off the curve": {`{"keys":[{"kty":"EC","crv":"P-256","x":"` + strings.Repeat("A", 43) + `","y":"` + strings.Repeat("A", 43) + `"}]}`, "key 1"},
 		"bad exponent":  {`{"keys":[{"kty":"RSA","n":"` + strings.Repeat("A", 400) + `","e":"AQ"}]}`, "n and e"},
 	} {
@@ -329,7 +329,7 @@ func TestParseJWTKeysRefuses(t *testing.T) {
 	}
 }
 
-// weakRSA is the DER of a public key of 1,024 bits.
+// weakRSA returns the DER of an RSA public key with 1,024 bits.
 func weakRSA(t *testing.T) []byte {
 	t.Helper()
 	k, err := rsa.GenerateKey(rand.Reader, 1024)

@@ -15,34 +15,34 @@ import (
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
-// The bounds of a token.
 const (
-	maxToken  = 16 << 10
-	jwtLeeway = 30 * time.Second // for clocks that differ
+	maxTokenBytes = 16 << 10
+	jwtLeeway     = 30 * time.Second // tolerated clock skew
 )
 
-// JWTOptions say which tokens are good.
+// JWTOptions configure a [JWTVerifier].
 type JWTOptions struct {
-	// Keys are what tokens are signed with: see [ParseJWTKeys] and
+	// Keys verify the signatures. At least one is required. See [ParseJWTKeys] and
 	// [ParseJWTSecret].
 	Keys JWTKeys
-	// Issuer and Audience must be those of a token, unless they are empty.
+	// Issuer and Audience are the required iss and aud of tokens. Empty: any.
 	Issuer, Audience string
 
-	now func() time.Time // of tests
+	now func() time.Time // set by tests
 }
 
-// JWTVerifier checks tokens. A key verifies with the algorithms of its own kind
-// only, whatever a token says: a public key is never taken for a secret.
+// A JWTVerifier verifies tokens. A key is used only with the algorithms of its
+// type, whatever the token names, so that a public key is never used as an HMAC
+// secret. A JWTVerifier is safe for concurrent use.
 type JWTVerifier struct {
 	parser *jwt.Parser
 	keys   atomic.Pointer[JWTKeys]
 }
 
-// NewJWTVerifier returns a verifier, or says that there are no keys.
+// NewJWTVerifier returns a verifier. It fails if there are no keys.
 func NewJWTVerifier(o JWTOptions) (*JWTVerifier, error) {
 	if len(o.Keys) == 0 {
-		return nil, errors.New("there is no key that tokens could be signed with")
+		return nil, errors.New("no keys to verify tokens with")
 	}
 	options := []jwt.ParserOption{
 		jwt.WithExpirationRequired(), jwt.WithLeeway(jwtLeeway), jwt.WithStrictDecoding(), jwt.WithValidMethods(jwtMethods),
@@ -61,12 +61,13 @@ func NewJWTVerifier(o JWTOptions) (*JWTVerifier, error) {
 	return v, nil
 }
 
-// SetKeys replaces the keys.
+// SetKeys replaces the keys. Requests that are already being verified may still use
+// the previous ones.
 func (v *JWTVerifier) SetKeys(keys JWTKeys) { v.keys.Store(&keys) }
 
-const errBadToken = stranger("The token is not valid.")
+const errBadToken = unauthenticatedError("The token is not valid.")
 
-// identity takes the key from a claim.
+// identity returns an identifier that takes the key from a claim.
 func (v *JWTVerifier) identity(claim string) Identifier {
 	return func(r *http.Request) (middleware.Identity, error) {
 		token, err := credential(r.Header)
@@ -79,38 +80,38 @@ func (v *JWTVerifier) identity(claim string) Identifier {
 		}
 		key, ok := claims[claim].(string)
 		if !ok {
-			return middleware.Identity{}, unknown("The token has no claim %s that is a text.", claim)
+			return middleware.Identity{}, unauthenticated("The token has no claim %s that is a string.", claim)
 		}
-		if problem := limiter.KeyProblem(key); problem != "" {
-			return middleware.Identity{}, unknown("The claim %s of the token is no key: %s.", claim, problem)
+		if err := limiter.ValidateKey(key); err != nil {
+			return middleware.Identity{}, unauthenticated("The claim %s of the token is not a valid key: %s.", claim, err)
 		}
 		return middleware.Identity{Key: key}, nil
 	}
 }
 
-// claims returns those of a token that is good.
+// claims returns the claims of a valid token.
 func (v *JWTVerifier) claims(token string) (jwt.MapClaims, error) {
-	if len(token) > maxToken {
+	if len(token) > maxTokenBytes {
 		return nil, errBadToken
 	}
 	claims := jwt.MapClaims{}
 	_, err := v.parser.ParseWithClaims(token, claims, v.keys.Load().find)
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
-		return nil, unknown("The token has expired.")
+		return nil, unauthenticated("The token has expired.")
 	case errors.Is(err, jwt.ErrTokenNotValidYet):
-		return nil, unknown("The token is not valid yet.")
+		return nil, unauthenticated("The token is not valid yet.")
 	case err != nil:
 		return nil, errBadToken
 	}
 	return claims, nil
 }
 
-// find returns the keys that may have signed a token: those of its algorithm,
-// and of its key id if both name one.
+// find returns the keys that may have signed a token: those with its algorithm and,
+// if both have a key id, with its key id.
 func (keys *JWTKeys) find(t *jwt.Token) (any, error) {
 	if _, critical := t.Header["crit"]; critical {
-		return nil, errors.New("extensions that must be understood are not")
+		return nil, errors.New("critical extensions are not supported")
 	}
 	kid, _ := t.Header["kid"].(string)
 	var set jwt.VerificationKeySet
@@ -120,7 +121,7 @@ func (keys *JWTKeys) find(t *jwt.Token) (any, error) {
 		}
 	}
 	if len(set.Keys) == 0 {
-		return nil, errors.New("no key")
+		return nil, errors.New("no key for the algorithm and key id of the token")
 	}
 	return set, nil
 }

@@ -21,28 +21,28 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// JWTKeys are what tokens may be signed with.
+// JWTKeys are public keys or secrets that verify tokens.
 type JWTKeys []jwtKey
 
 type jwtKey struct {
-	id      string // "": any
+	id      string // kid; empty: any
 	methods []string
 	key     jwt.VerificationKey
 }
 
-// jwtMethods are all that there are for the keys below.
+// jwtMethods are the algorithms of all supported keys.
 var jwtMethods = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256"}
 
 const (
 	minRSABits    = 2048
-	minJWTSecret  = 32 // bytes, as RFC 7518 wants for HS256
+	minJWTSecret  = 32 // bytes; RFC 7518 requires it for HS256
 	maxJWTKeys    = 64
-	jwtKeyAdvice  = "must be a public key in PEM, or a JWKS"
-	jwtPrivateKey = "has a private key: give the public one, which is all that is needed"
+	jwtKeyAdvice  = "must be public keys in PEM or a JWKS"
+	jwtPrivateKey = "contains a private key: use the public key"
 )
 
-// ParseJWTSecret makes the key of HS256 out of the content of a file. A line end
-// does not count.
+// ParseJWTSecret returns the key for HS256 from the content of a file. Line ends at
+// the end are ignored. The secret must have at least 32 bytes.
 func ParseJWTSecret(text []byte) (JWTKeys, error) {
 	secret := bytes.TrimRight(text, "\r\n")
 	if len(secret) < minJWTSecret {
@@ -51,8 +51,9 @@ func ParseJWTSecret(text []byte) (JWTKeys, error) {
 	return JWTKeys{{methods: []string{"HS256"}, key: slices.Clone(secret)}}, nil
 }
 
-// ParseJWTKeys reads public keys: PEM blocks, or a JSON Web Key Set. Secrets and
-// private keys are refused.
+// ParseJWTKeys parses 1 to 64 public keys: PEM blocks (public keys or certificates)
+// or a JSON Web Key Set. RSA keys of at least 2,048 bits, ECDSA keys on P-256, P-384
+// or P-521, and Ed25519 keys are supported. Private keys and secrets are errors.
 func ParseJWTKeys(text []byte) (JWTKeys, error) {
 	text = bytes.TrimSpace(text)
 	parse := parsePEM
@@ -105,7 +106,7 @@ func parsePEM(text []byte) (keys JWTKeys, err error) {
 	return keys, nil
 }
 
-// publicKey pairs a key with the algorithms that it is for.
+// publicKey returns a key with its algorithms.
 func publicKey(public any) (jwtKey, error) {
 	switch k := public.(type) {
 	case *rsa.PublicKey:
@@ -121,10 +122,10 @@ func publicKey(public any) (jwtKey, error) {
 	case ed25519.PublicKey:
 		return jwtKey{key: k, methods: []string{"EdDSA"}}, nil
 	}
-	return jwtKey{}, fmt.Errorf("must be a key of RSA, of ECDSA on P-256, P-384 or P-521, or of Ed25519, got %T", public)
+	return jwtKey{}, fmt.Errorf("must be an RSA, ECDSA (P-256, P-384 or P-521) or Ed25519 key, got %T", public)
 }
 
-// jwk is a key of a JWKS, as far as it is needed.
+// jwk has the supported fields of a key in a JWKS.
 type jwk struct {
 	Kty, Kid, Use, Alg, Crv string
 	N, E, X, Y              string
@@ -135,11 +136,11 @@ type jwk struct {
 func parseJWKS(text []byte) (keys JWTKeys, err error) {
 	var set struct{ Keys []jwk }
 	if err := json.Unmarshal(text, &set); err != nil {
-		return nil, errors.New("is not a JWKS: it is not the JSON of one") // the error may show a part of it
+		return nil, errors.New("is not a JWKS: the JSON is invalid") // the error of Unmarshal may contain a part of a key
 	}
 	for i, k := range set.Keys {
 		if k.Use != "" && k.Use != "sig" || len(k.KeyOps) > 0 && !slices.Contains(k.KeyOps, "verify") {
-			continue // for something else
+			continue // not for signatures
 		}
 		key, err := k.parse()
 		if err != nil {
@@ -165,7 +166,7 @@ func (k *jwk) parse() (jwtKey, error) {
 	key.id = k.Kid
 	if k.Alg != "" {
 		if !slices.Contains(key.methods, k.Alg) {
-			return jwtKey{}, fmt.Errorf("alg %q is not one of its kind, %s", k.Alg, strings.Join(key.methods, ", "))
+			return jwtKey{}, fmt.Errorf("alg %q does not match the key: must be one of %s", k.Alg, strings.Join(key.methods, ", "))
 		}
 		key.methods = []string{k.Alg}
 	}
@@ -175,11 +176,11 @@ func (k *jwk) parse() (jwtKey, error) {
 func (k *jwk) public() (any, error) {
 	switch k.Kty {
 	case "RSA":
-		n, err1 := decode(k.N)
-		e, err2 := decode(k.E)
+		n, err1 := decodeBase64(k.N)
+		e, err2 := decodeBase64(k.E)
 		exponent := new(big.Int).SetBytes(e)
 		if err1 != nil || err2 != nil || len(n) == 0 || !exponent.IsInt64() || exponent.Int64() < 3 || exponent.Int64() > 1<<31-1 {
-			return nil, errors.New("n and e are not those of an RSA key")
+			return nil, errors.New("n and e are not a valid RSA key")
 		}
 		return &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(exponent.Int64())}, nil
 	case "EC":
@@ -187,21 +188,21 @@ func (k *jwk) public() (any, error) {
 		if !ok {
 			return nil, fmt.Errorf("crv must be P-256, P-384 or P-521, got %q", k.Crv)
 		}
-		x, err1 := decode(k.X)
-		y, err2 := decode(k.Y)
+		x, err1 := decodeBase64(k.X)
+		y, err2 := decodeBase64(k.Y)
 		size := (curve.Params().BitSize + 7) / 8
 		if err1 != nil || err2 != nil || len(x) != size || len(y) != size {
-			return nil, errors.New("x and y are not those of a key of this curve")
+			return nil, errors.New("x and y have the wrong length for the curve")
 		}
 		return ecdsa.ParseUncompressedPublicKey(curve, slices.Concat([]byte{4}, x, y))
 	case "OKP":
-		x, err := decode(k.X)
+		x, err := decodeBase64(k.X)
 		if k.Crv != "Ed25519" || err != nil || len(x) != ed25519.PublicKeySize {
-			return nil, errors.New("must be a key of Ed25519")
+			return nil, errors.New("must be an Ed25519 key")
 		}
 		return ed25519.PublicKey(x), nil
 	}
 	return nil, fmt.Errorf("kty must be RSA, EC or OKP, got %q", k.Kty)
 }
 
-func decode(text string) ([]byte, error) { return base64.RawURLEncoding.DecodeString(text) }
+func decodeBase64(text string) ([]byte, error) { return base64.RawURLEncoding.DecodeString(text) }

@@ -8,33 +8,33 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Why an upstream gave no answer.
+// Values of the label reason: why a request got no response from the upstream.
 const (
-	failedUnreachable = "unreachable" // it never had the whole request
-	failedBroke       = "broke"
+	failedUnreachable = "unreachable"     // the upstream did not receive the whole request
+	failedConnection  = "connection_lost" // it received the request and closed the connection
 	failedTimeout     = "timeout"
-	failedLeft        = "left" // the caller did not wait, or the proxy was shut down
+	failedCanceled    = "canceled" // the caller disconnected, or the proxy shut down
 )
 
 type metrics struct {
-	passed, refused prometheus.Counter
-	failures        *prometheus.CounterVec
+	passed, rejected prometheus.Counter
+	failures         *prometheus.CounterVec
 }
 
-// newMetrics registers them, unless reg is nil.
+// newMetrics registers the metrics, unless reg is nil.
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	unmetered := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "bucketring_proxy_unmetered_total",
-		Help: "Requests to endpoints that are not metered, by whether they were passed on.",
+		Help: "Requests that are not metered, by result: passed to the model server, or rejected.",
 	}, []string{"result"})
 	m := &metrics{
-		passed: unmetered.WithLabelValues("passed"), refused: unmetered.WithLabelValues("refused"),
+		passed: unmetered.WithLabelValues("passed"), rejected: unmetered.WithLabelValues("rejected"),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bucketring_proxy_upstream_failures_total",
-			Help: "Requests to which the model server gave no answer.",
+			Help: "Requests without a response from the model server, by reason.",
 		}, []string{"reason"}),
 	}
-	for _, reason := range []string{failedUnreachable, failedBroke, failedTimeout, failedLeft} {
+	for _, reason := range []string{failedUnreachable, failedConnection, failedTimeout, failedCanceled} {
 		m.failures.WithLabelValues(reason)
 	}
 	if reg == nil {

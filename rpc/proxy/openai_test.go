@@ -18,7 +18,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
-// openAI is OpenAI's own client, which asks once.
+// openAI returns the official SDK client without retries.
 func (s *stack) openAI(caller string, options ...option.RequestOption) openai.Client {
 	return openai.NewClient(append([]option.RequestOption{
 		option.WithBaseURL(s.url + "/v1/"), option.WithAPIKey("sk-" + caller), option.WithMaxRetries(0),
@@ -36,7 +36,7 @@ func chat(maxTokens int64) openai.ChatCompletionNewParams {
 	return p
 }
 
-// settled checks that the last call was charged what the mock has in its ledger.
+// settled checks that the last call was charged what the mock's ledger says.
 func (s *stack) settled(caller string, calls int) mockllm.Entry {
 	s.t.Helper()
 	r, e := s.result(calls), s.entry(calls)
@@ -52,7 +52,7 @@ func (s *stack) settled(caller string, calls int) mockllm.Entry {
 }
 
 func TestOpenAIChat(t *testing.T) {
-	s := start(t, setup{mock: mockllm.Options{Output: mockllm.Length{Min: 40, Max: 40}, Cached: 0.5, Reasoning: 0.25}})
+	s := start(t, setup{mock: mockllm.Options{Output: mockllm.Length{Min: 40, Max: 40}, CachedShare: 0.5, ReasoningShare: 0.25}})
 	c := s.openAI("std")
 	var raw *http.Response
 	answer, err := c.Chat.Completions.New(t.Context(), chat(100), option.WithResponseInto(&raw))
@@ -63,27 +63,27 @@ func TestOpenAIChat(t *testing.T) {
 	if answer.Usage.CompletionTokens != e.Generated || len(answer.Choices) != 1 || answer.Choices[0].Message.Content == "" {
 		t.Errorf("answer = %+v, want one choice and the usage %d", answer, e.Generated)
 	}
-	if e.Caller != "sk-std" || e.MaxEach != 100 {
-		t.Errorf("upstream got caller %q and max_tokens %d, want sk-std and 100: an allowed call is not changed", e.Caller, e.MaxEach)
+	if e.Caller != "sk-std" || e.MaxTokens != 100 {
+		t.Errorf("upstream got caller %q and max_tokens %d, want sk-std and 100: an allowed call is not changed", e.Caller, e.MaxTokens)
 	}
 	for _, h := range []string{"X-Ratelimit-Limit-Requests", "X-Ratelimit-Remaining-Tokens", "X-Bucketring-Request-Id", "X-Request-Id"} {
 		if raw.Header.Get(h) == "" {
 			t.Errorf("the answer has no %s, want one: %v", h, raw.Header)
 		}
 	}
-	// Without a bound, what was granted is the bound: else it would bound nothing.
+	// A request without a bound gets the grant as its bound.
 	if _, err := c.Chat.Completions.New(t.Context(), chat(0)); err != nil {
 		t.Fatal(err)
 	}
-	if e := s.settled("std", 2); e.MaxEach != 1024 {
-		t.Errorf("upstream got max_tokens %d, want the policy's default of 1024", e.MaxEach)
+	if e := s.settled("std", 2); e.MaxTokens != 1024 {
+		t.Errorf("upstream got max_tokens %d, want the policy's default of 1024", e.MaxTokens)
 	}
 }
 
 func TestOpenAIStream(t *testing.T) {
 	s := start(t, setup{mock: mockllm.Options{Output: mockllm.Length{Min: 40, Max: 40}, ChunkTokens: 3}})
 	c := s.openAI("std")
-	for i, ask := range []bool{false, true} { // whether the caller wants the usage itself
+	for i, ask := range []bool{false, true} { // whether the caller asks for usage
 		p := chat(100)
 		if ask {
 			p.StreamOptions.IncludeUsage = openai.Bool(true)
@@ -155,7 +155,7 @@ func TestOpenAIEmbeddings(t *testing.T) {
 }
 
 func TestOpenAIResponses(t *testing.T) {
-	s := start(t, setup{mock: mockllm.Options{Output: mockllm.Length{Min: 30, Max: 30}, Reasoning: 0.5}})
+	s := start(t, setup{mock: mockllm.Options{Output: mockllm.Length{Min: 30, Max: 30}, ReasoningShare: 0.5}})
 	c := s.openAI("std")
 	p := responses.ResponseNewParams{
 		Model: "mock-small", MaxOutputTokens: openai.Int(64),
@@ -179,7 +179,7 @@ func TestOpenAIResponses(t *testing.T) {
 	s.settled("std", 2)
 }
 
-// The grant is what goes upstream, and the caller is told.
+// The upstream gets the grant, and the response reports it.
 func TestOpenAIDegraded(t *testing.T) {
 	s := start(t, setup{mock: mockllm.Options{Output: mockllm.Length{Min: 5000, Max: 5000}}})
 	c := s.openAI("tight")
@@ -194,20 +194,20 @@ func TestOpenAIDegraded(t *testing.T) {
 	if r.Outcome != client.Degraded || r.GrantedOutputTokens == 0 || r.GrantedOutputTokens%16 != 0 || r.GrantedOutputTokens > 2000 {
 		t.Fatalf("outcome %s, granted %d, want degraded to a multiple of 16 below 2000", r.Outcome, r.GrantedOutputTokens)
 	}
-	if e.MaxEach != r.GrantedOutputTokens || e.Generated != r.GrantedOutputTokens || string(answer.Choices[0].FinishReason) != "length" {
-		t.Errorf("upstream got max %d and generated %d, finish %q, want the grant %d and length", e.MaxEach, e.Generated, answer.Choices[0].FinishReason, r.GrantedOutputTokens)
+	if e.MaxTokens != r.GrantedOutputTokens || e.Generated != r.GrantedOutputTokens || string(answer.Choices[0].FinishReason) != "length" {
+		t.Errorf("upstream got max %d and generated %d, finish %q, want the grant %d and length", e.MaxTokens, e.Generated, answer.Choices[0].FinishReason, r.GrantedOutputTokens)
 	}
 	if got := raw.Header.Get("X-Bucketring-Granted-Max-Tokens") + " " + raw.Header.Get("X-Bucketring-Asked-Max-Tokens"); got == " " || !strings.HasSuffix(got, " 4000") {
 		t.Errorf("granted and asked = %q, want both", got)
 	}
-	// What is cut is of no use with tools: denied, unless the caller allows it.
+	// Calls with tools are denied instead of degraded, unless the caller allows it.
 	p.Tools = []openai.ChatCompletionToolUnionParam{openai.ChatCompletionFunctionTool(shared.FunctionDefinitionParam{Name: "weather"})}
 	if _, err := c.Chat.Completions.New(t.Context(), p); status(err) != http.StatusTooManyRequests {
 		t.Errorf("a call with tools = %v, want 429", err)
 	}
 }
 
-// status is that of an error of OpenAI's client.
+// status returns the HTTP status of an SDK error.
 func status(err error) int {
 	var e *openai.Error
 	if !errors.As(err, &e) {
@@ -216,11 +216,10 @@ func status(err error) int {
 	return e.StatusCode
 }
 
-// A refusal that time heals is retried by the SDK after that time, and then
-// succeeds. The node's clock begins to run with the refusal, so that a retry that
-// came too early would be refused again.
-func TestOpenAIRetriesInTime(t *testing.T) {
-	s := start(t, setup{waiting: true})
+// The SDK retries a denial after Retry-After, and then succeeds. The node's clock
+// starts with the denial, so an early retry would be denied again.
+func TestOpenAIRetriesAfterRetryAfter(t *testing.T) {
+	s := start(t, setup{frozen: true})
 	c := s.openAI("slow", option.WithMaxRetries(3))
 	for i := range 2 {
 		if _, err := c.Chat.Completions.New(t.Context(), chat(10)); err != nil {
@@ -242,7 +241,7 @@ func TestOpenAIRetriesInTime(t *testing.T) {
 	}
 }
 
-// A budget that is used up is not asked for again and again.
+// The SDK does not retry a denial by a spent budget.
 func TestOpenAIDoesNotRetrySpend(t *testing.T) {
 	s := start(t, setup{})
 	c := s.openAI("poor", option.WithMaxRetries(3))

@@ -13,43 +13,44 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultHeaderTimeout = 10 * time.Minute
-	DefaultStallTimeout  = time.Minute
-	DefaultBodyTimeout   = time.Minute
+	DefaultResponseHeaderTimeout = 10 * time.Minute
+	DefaultStallTimeout          = time.Minute
+	DefaultBodyTimeout           = time.Minute
 )
 
-// Options configure a [Proxy]. Upstream is needed, like Client and Identify of
-// Middleware; the rest has defaults.
+// Options configure a [Proxy]. Upstream is required, and so are Client and Identify
+// of Middleware.
 type Options struct {
-	// Upstream is the URL of the model server. Its path is put before that of
-	// each request.
+	// Upstream is the URL of the model server. Its path is a prefix for the path of
+	// each request. See [ParseUpstream].
 	Upstream *url.URL
 
-	// UpstreamKey is the proxy's own credential. It goes upstream in place of the
-	// caller's: with metered calls, and with requests that pass if an identity is
-	// found in them all the same. Empty: the caller's goes on.
+	// UpstreamKey is a credential that replaces that of the caller in metered calls,
+	// and in unmetered requests from which Identify returns an identity. Empty: the
+	// caller's credential is forwarded.
 	UpstreamKey string
 
-	// HeaderTimeout is how long the upstream may take until its answer begins,
-	// which without streaming is all of it. 0: [DefaultHeaderTimeout].
-	HeaderTimeout time.Duration
-	// StallTimeout is how long a caller may take nothing of an answer before it
-	// counts as gone: its slot is needed. 0: [DefaultStallTimeout].
+	// ResponseHeaderTimeout is how long the upstream may take to begin its response.
+	// Without streaming, that includes the whole generation. 0:
+	// [DefaultResponseHeaderTimeout].
+	ResponseHeaderTimeout time.Duration
+	// StallTimeout is how long a write to a caller may block before the caller counts
+	// as disconnected. 0: [DefaultStallTimeout].
 	StallTimeout time.Duration
-	// BodyTimeout is how long the body of a request may take to come, and how long
-	// that of one that passes may pause. 0: [DefaultBodyTimeout].
+	// BodyTimeout is how long the body of a metered or rejected request may take to
+	// arrive, and how long the body of an unmetered request may pause. 0:
+	// [DefaultBodyTimeout].
 	BodyTimeout time.Duration
 
-	// Pass has what goes upstream unmetered and without an identity. Nil:
-	// everything.
+	// Pass allows unmetered requests. Nil: all of them.
 	Pass Pass
 
-	// Middleware says how calls are metered. ForceUsage is always set, and Cost
-	// must not be.
+	// Middleware configures the metering. ForceUsage is always true, and Estimate
+	// must be nil.
 	Middleware middleware.Options
 }
 
-// Validate returns every problem of o.
+// Validate returns all problems of o, joined.
 func (o Options) Validate() error {
 	var errs []error
 	if o.Upstream == nil {
@@ -60,8 +61,8 @@ func (o Options) Validate() error {
 	if problem := headerProblem(o.UpstreamKey); problem != "" {
 		errs = append(errs, errors.New("upstream_key: "+problem))
 	}
-	if o.HeaderTimeout < 0 {
-		errs = append(errs, fmt.Errorf("header_timeout: must not be negative, got %v", o.HeaderTimeout))
+	if o.ResponseHeaderTimeout < 0 {
+		errs = append(errs, fmt.Errorf("response_header_timeout: must not be negative, got %v", o.ResponseHeaderTimeout))
 	}
 	if o.StallTimeout < 0 {
 		errs = append(errs, fmt.Errorf("stall_timeout: must not be negative, got %v", o.StallTimeout))
@@ -70,14 +71,14 @@ func (o Options) Validate() error {
 		errs = append(errs, fmt.Errorf("body_timeout: must not be negative, got %v", o.BodyTimeout))
 	}
 	if o.Middleware.Estimate != nil {
-		errs = append(errs, errors.New("cost: must not be set"))
+		errs = append(errs, errors.New("estimate: must not be set"))
 	}
 	return errors.Join(append(errs, o.Middleware.Validate())...)
 }
 
 func (o Options) withDefaults() Options {
-	if o.HeaderTimeout == 0 {
-		o.HeaderTimeout = DefaultHeaderTimeout
+	if o.ResponseHeaderTimeout == 0 {
+		o.ResponseHeaderTimeout = DefaultResponseHeaderTimeout
 	}
 	if o.StallTimeout == 0 {
 		o.StallTimeout = DefaultStallTimeout
@@ -92,11 +93,12 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// ParseUpstream reads the URL of a model server.
+// ParseUpstream parses the URL of a model server. It must have the scheme http or
+// https and a host, and neither a user nor a query. Errors do not contain passwords.
 func ParseUpstream(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
-		return nil, errors.New("must be a URL such as http://127.0.0.1:8000") // the error has all of it
+		return nil, errors.New("must be a URL such as http://127.0.0.1:8000") // the error of url.Parse would contain a password
 	}
 	if problem := upstreamProblem(u); problem != "" {
 		return nil, fmt.Errorf("%s, got %q", problem, u.Redacted())
@@ -109,25 +111,25 @@ func upstreamProblem(u *url.URL) string {
 	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
 		return "must be a URL such as http://127.0.0.1:8000"
 	case u.User != nil:
-		return "must have no user: give the credential as the upstream key"
+		return "must not contain a user: set the credential with upstream_key"
 	case u.RawQuery != "" || u.Fragment != "":
-		return "must have no query"
+		return "must not contain a query"
 	}
 	return ""
 }
 
-// headerProblem says why text can't be a credential in a header, without
-// showing it.
+// headerProblem returns why text cannot be a credential in a header, or "". The
+// problem does not contain the text.
 func headerProblem(text string) string {
 	for i := range len(text) {
 		if text[i] <= ' ' || text[i] > '~' {
-			return "must be ASCII without spaces"
+			return "must be printable ASCII without spaces"
 		}
 	}
 	return ""
 }
 
-// ParseDisconnectMode reads what becomes of a call whose caller leaves: charge or drain.
+// ParseDisconnectMode parses "charge" or "drain".
 func ParseDisconnectMode(text string) (middleware.DisconnectMode, error) {
 	switch text {
 	case "charge":

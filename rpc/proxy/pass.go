@@ -10,30 +10,32 @@ import (
 	"strings"
 )
 
-// Pass is what may go upstream unmetered.
+// Pass lists the requests that are forwarded unmetered and without an identity.
+// Metered endpoints are not affected.
 type Pass []passRule
 
-// passRule is a method and a path, or the beginning of one.
+// passRule allows a method and a path, or all paths below a prefix.
 type passRule struct {
-	method string // "": any
+	method string // empty: any
 	path   string
-	below  bool // path ends in /: all below it, too
-	all    bool // everything
+	prefix bool // path ends in / and allows all paths below it
+	all    bool // allows everything
 }
 
-// Safe is the rules of "safe": what clients ask before they call, and what probes
-// do. None of it runs a model.
+// Safe has the rules that "safe" stands for: requests of clients before their first
+// call, and of health checks. None of them runs a model.
 const Safe = "GET /v1/models,GET /v1/models/*,GET /health,GET /version,OPTIONS /*"
 
-// passAll is everything.
+// passAll allows everything.
 func passAll() Pass { return Pass{{all: true}} }
 
-// ParsePass reads rules such as "GET /v1/models", "/v1/rerank" for any method,
-// "/files/*" for all below, "safe" for the rules of [Safe], and "all" for
-// everything. No rules pass nothing.
+// ParsePass parses rules. A rule is a method and a path, such as "GET /v1/models",
+// a path with any method, such as "/v1/rerank", a prefix, such as "/files/*",
+// "safe" for the rules of [Safe], or "all" for everything. Without rules, nothing is
+// allowed.
 func ParsePass(rules []string) (Pass, error) {
 	p := Pass{}
-	for _, text := range withSafe(rules) {
+	for _, text := range expandSafe(rules) {
 		method, target, found := strings.Cut(strings.TrimSpace(text), " ")
 		if !found {
 			method, target = "", method
@@ -43,22 +45,22 @@ func ParsePass(rules []string) (Pass, error) {
 			p = append(p, passRule{all: true})
 			continue
 		}
-		r.path, r.below = strings.CutSuffix(r.path, "*")
+		r.path, r.prefix = strings.CutSuffix(r.path, "*")
 		switch {
 		case method != "" && (strings.ToUpper(method) != method || strings.ContainsFunc(method, func(c rune) bool { return c < 'A' || c > 'Z' })):
-			return nil, fmt.Errorf("must be a method and a path, as GET /v1/models, got %q", text)
-		case !strings.HasPrefix(r.path, "/") || r.below && !strings.HasSuffix(r.path, "/"):
-			return nil, fmt.Errorf("must be a path, as /v1/models or /files/*, or all, got %q", text)
+			return nil, fmt.Errorf("must be a method and a path such as GET /v1/models, got %q", text)
+		case !strings.HasPrefix(r.path, "/") || r.prefix && !strings.HasSuffix(r.path, "/"):
+			return nil, fmt.Errorf("must be a path such as /v1/models or /files/*, or safe, or all, got %q", text)
 		case path.Clean(r.path) != strings.TrimSuffix(r.path, "/") && r.path != "/":
-			return nil, fmt.Errorf("must be a clean path, got %q", text)
+			return nil, fmt.Errorf("must be a path without . or .. or empty segments, got %q", text)
 		}
 		p = append(p, r)
 	}
 	return p, nil
 }
 
-// withSafe returns the rules with those of [Safe] in the place of "safe".
-func withSafe(rules []string) (all []string) {
+// expandSafe returns the rules with "safe" replaced by those of [Safe].
+func expandSafe(rules []string) (all []string) {
 	for _, text := range rules {
 		if strings.TrimSpace(text) == "safe" {
 			all = append(all, strings.Split(Safe, ",")...)
@@ -69,7 +71,7 @@ func withSafe(rules []string) (all []string) {
 	return all
 }
 
-// allows reports whether a request passes that is not metered.
+// allows reports whether an unmetered request is forwarded.
 func (p Pass) allows(method, target string) bool {
 	if strings.ToUpper(method) != method {
 		return false
@@ -87,10 +89,10 @@ func (r passRule) allows(method, target string) bool {
 	if r.method != "" && r.method != method {
 		return false
 	}
-	return target == r.path || r.below && strings.HasPrefix(target, r.path) && path.Clean(target) == strings.TrimSuffix(target, "/")
+	return target == r.path || r.prefix && strings.HasPrefix(target, r.path) && path.Clean(target) == strings.TrimSuffix(target, "/")
 }
 
-// All reports whether everything passes that is not metered.
+// All reports whether every unmetered request is forwarded.
 func (p Pass) All() bool {
 	return slices.ContainsFunc(p, func(r passRule) bool { return r.all })
 }

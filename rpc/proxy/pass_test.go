@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/proxy"
 )
 
@@ -24,7 +25,7 @@ func pass(t testing.TB, rules ...string) func(*proxy.Options) {
 	return func(o *proxy.Options) { o.Pass = p }
 }
 
-// echo answers with what it got.
+// echo responds with the request that it got.
 func echo(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	for name, values := range r.Header {
@@ -69,7 +70,7 @@ func TestWhatPasses(t *testing.T) {
 	}
 }
 
-// raw sends a path as it is, and returns the status.
+// raw sends a path without normalizing it, and returns the status.
 func (s *stack) raw(method, path, body string) int {
 	s.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
@@ -77,7 +78,7 @@ func (s *stack) raw(method, path, body string) int {
 		s.t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(waittest.Limit)); err != nil {
 		s.t.Fatal(err)
 	}
 	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body)
@@ -88,8 +89,8 @@ func (s *stack) raw(method, path, body string) int {
 	return answer.StatusCode
 }
 
-// However a metered path is written, it is not free, even though everything else
-// passes unless something is said.
+// No spelling of a metered path is forwarded unmetered, although Pass allows
+// everything else by default.
 func TestDisguisedPaths(t *testing.T) {
 	s := start(t, setup{upstream: http.HandlerFunc(echo)})
 	for _, path := range []string{
@@ -97,13 +98,13 @@ func TestDisguisedPaths(t *testing.T) {
 		"/v1/x/../chat/completions", "/v1/chat%2Fcompletions", "/v1/%63hat/completions", "/any/prefix/v1/messages", "/v1/messages?beta=true",
 		"/V1/chat/Completions", `/v1\chat\completions`, "/v1/chat/completions/.", "/v1/embeddings//",
 	} {
-		// Nobody is named, so a metered call is a 401.
+		// Without a credential, a metered call is a 401.
 		if got := s.raw(http.MethodPost, path, hello); got != http.StatusUnauthorized && got != http.StatusForbidden {
 			t.Errorf("POST %s = %d, want 401 or 403", path, got)
 		}
 	}
 	if got := s.raw("post", "/v1/chat/completions", hello); got != http.StatusForbidden {
-		t.Errorf("post in small letters = %d, want 403", got)
+		t.Errorf("lower-case post = %d, want 403", got)
 	}
 	for _, path := range []string{"/v1/rerank", "/v1/chat/completions/id/messages", "/v1/messages/count_tokens", "/generate"} {
 		if got := s.raw(http.MethodPost, path, "{}"); got != http.StatusOK {
@@ -129,8 +130,9 @@ func TestParsePass(t *testing.T) {
 	}
 }
 
-// What passes is not touched, in either direction, and flows both ways at once.
-func TestPassesUntouched(t *testing.T) {
+// Unmetered requests and their responses are not changed, and flow in both
+// directions at once.
+func TestUnmeteredRequestsAreUnchanged(t *testing.T) {
 	edit := pass(t, "/up/*")
 	s := start(t, setup{edit: edit, upstream: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/up/stream" {
@@ -180,7 +182,7 @@ func TestPassesUntouched(t *testing.T) {
 	}
 }
 
-// Metered calls get what they need, and the upstream's own key if there is one.
+// Metered calls have the headers they need, and the upstream key if there is one.
 func TestUpstreamHeaders(t *testing.T) {
 	s := start(t, setup{upstream: http.HandlerFunc(echo), edit: func(o *proxy.Options) {
 		o.UpstreamKey = "sk-upstream"
@@ -196,7 +198,7 @@ func TestUpstreamHeaders(t *testing.T) {
 		"anthropic": {"POST", "/v1/messages", []string{"Authorization", "", "X-Api-Key", "sk-std"}, map[string]string{"Authorization": "", "X-Api-Key": "sk-upstream"}},
 		"passes":    {"GET", "/v1/models", nil, map[string]string{"Authorization": "Bearer sk-upstream"}},
 		"unknown":   {"GET", "/v1/models", []string{"Authorization", "Bearer sk-none"}, map[string]string{"Authorization": "Bearer sk-none"}},
-		"nobody":    {"GET", "/health", []string{"Authorization", ""}, map[string]string{"Authorization": ""}},
+		"anonymous": {"GET", "/health", []string{"Authorization", ""}, map[string]string{"Authorization": ""}},
 	} {
 		var body io.Reader
 		if test.method == "POST" {

@@ -11,12 +11,17 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/internal/dialect"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
-// A Proxy is a handler. It is safe for concurrent use.
+// maxShownTarget bounds how many bytes of a method and path an error repeats.
+const maxShownTarget = 100
+
+// A Proxy is an HTTP handler that meters calls and forwards requests to an
+// upstream. It is safe for concurrent use.
 type Proxy struct {
 	options  Options
 	log      *slog.Logger
@@ -28,7 +33,7 @@ type Proxy struct {
 
 var _ http.Handler = (*Proxy)(nil)
 
-// New returns a proxy. The error names every option that cannot be used.
+// New returns a proxy. The error names every invalid option.
 func New(o Options) (*Proxy, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
@@ -46,14 +51,14 @@ func New(o Options) (*Proxy, error) {
 	if p.metrics, err = newMetrics(o.Middleware.Registerer); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	p.upstream = newUpstream(o.HeaderTimeout, o.Upstream.Scheme)
+	p.upstream = newUpstream(o.ResponseHeaderTimeout, o.Upstream.Scheme)
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      p.upstream,
-		FlushInterval:  -1, // an answer is passed on as it comes
-		BufferPool:     &buffers{},
-		ModifyResponse: p.answered,
-		ErrorHandler:   p.failed,
+		FlushInterval:  -1, // flush after each write
+		BufferPool:     &bufferPool{},
+		ModifyResponse: p.onResponse,
+		ErrorHandler:   p.onError,
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	p.metered = meter.Handler(p.reverse)
@@ -67,59 +72,60 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w = stalling
 	body := timeBody(r, stalling.control, p.options.BodyTimeout)
 	defer body.end()
-	way := p.wayOf(r)
+	route := p.classify(r)
 	switch {
-	case isUpgrade(r.Header) && (way.known || !isWebSocket(r.Header)):
-		// Calls on it would not be seen: not on a WebSocket of such an endpoint, and
-		// on a connection that is switched to HTTP/2 not of any.
-		p.metrics.refused.Inc()
-		refuse(w, way.dialect, http.StatusBadRequest, "upgrade_not_supported", "This endpoint cannot be switched to another protocol.")
-	case way.metered:
+	case isUpgrade(r.Header) && (route.endpoint || !isWebSocket(r.Header)):
+		// Calls on the upgraded connection could not be metered: those of a metered
+		// endpoint on a WebSocket, and those of all endpoints on HTTP/2.
+		p.metrics.rejected.Inc()
+		reject(w, route.dialect, http.StatusBadRequest, "upgrade_not_supported", "This endpoint does not support connection upgrades.")
+	case route.metered:
 		p.metered.ServeHTTP(w, r)
-	case way.odd || !p.options.Pass.allows(r.Method, r.URL.Path):
-		p.metrics.refused.Inc()
-		refuse(w, way.dialect, http.StatusForbidden, "endpoint_not_allowed", "This proxy does not pass on "+shorten(r.Method+" "+r.URL.Path)+".")
+	case route.ambiguous || !p.options.Pass.allows(r.Method, r.URL.Path):
+		p.metrics.rejected.Inc()
+		reject(w, route.dialect, http.StatusForbidden, "endpoint_not_allowed", "This proxy does not forward "+text.Shorten(r.Method+" "+r.URL.Path, maxShownTarget)+".")
 	default:
 		p.metrics.passed.Inc()
-		body.pausing()
-		_ = stalling.control.EnableFullDuplex() // what can't do it needs no leave
+		body.extendOnRead()
+		_ = stalling.control.EnableFullDuplex() // writers without support do not need it
 		p.reverse.ServeHTTP(w, r)
 	}
 }
 
-// Close gives up the connections to the upstream that are idle.
+// Close closes the idle connections to the upstream.
 func (p *Proxy) Close() { p.upstream.transport.CloseIdleConnections() }
 
-// Abort breaks off every call that is under way, here and upstream. What came
-// until then is charged. No call succeeds after it.
+// Abort cancels all requests to the upstream, current and future ones. Metered
+// calls are charged what they used up to then.
 func (p *Proxy) Abort() { p.upstream.abort() }
 
-// rewrite makes the request that goes upstream.
+// rewrite prepares the request to the upstream.
 func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	query := pr.In.URL.RawQuery
 	pr.SetURL(p.options.Upstream)
-	pr.Out.URL.RawQuery = query // byte for byte
+	pr.Out.URL.RawQuery = query // SetURL would drop invalid parameters
 	pr.SetXForwarded()
 	h := pr.Out.Header
 	if _, metered := middleware.FromContext(pr.In.Context()); metered {
-		h.Del("Accept-Encoding") // the answer has to be read
-		runOnce(h)
+		h.Del("Accept-Encoding") // the response must be readable
+		preventRetries(h)
 		for name := range h {
 			if strings.HasPrefix(name, "X-Bucketring-") {
 				delete(h, name)
 			}
 		}
-		p.ownKey(h, llm.OpenAI)
+		p.setUpstreamKey(h, llm.OpenAI)
 	} else if p.options.UpstreamKey != "" {
 		if _, err := p.options.Middleware.Identify(pr.In); err == nil {
-			p.ownKey(h, dialectOf(pr.In.Header))
+			p.setUpstreamKey(h, dialectOf(pr.In.Header))
 		}
 	}
 }
 
-// runOnce hides from the transport what makes it send a POST again whose
-// connection broke, which might run it again. Upstream, no case of a name matters.
-func runOnce(h http.Header) {
+// preventRetries renames idempotency headers to lower case. With the canonical
+// names, [http.Transport] retries a POST after a broken connection, which might run
+// the model twice. The upstream ignores the case of header names.
+func preventRetries(h http.Header) {
 	for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
 		if values, ok := h[name]; ok {
 			delete(h, name)
@@ -128,23 +134,24 @@ func runOnce(h http.Header) {
 	}
 }
 
-// ownKey puts the proxy's credential in place of the caller's, if it has one:
-// where the caller's was, or else where the dialect has it.
-func (p *Proxy) ownKey(h http.Header, d llm.Dialect) {
+// setUpstreamKey replaces the credential of the caller by that of the proxy, if it
+// has one. It uses the header of the caller's credential, or else the usual one of
+// the dialect.
+func (p *Proxy) setUpstreamKey(h http.Header, d llm.Dialect) {
 	if p.options.UpstreamKey == "" {
 		return
 	}
-	asKey := h.Get("X-Api-Key") != "" && h.Get("Authorization") == "" || d == llm.Anthropic
+	useAPIKeyHeader := h.Get("X-Api-Key") != "" && h.Get("Authorization") == "" || d == llm.Anthropic
 	h.Del("Authorization")
 	h.Del("X-Api-Key")
-	if asKey {
+	if useAPIKeyHeader {
 		h.Set("X-Api-Key", p.options.UpstreamKey)
 		return
 	}
 	h.Set("Authorization", "Bearer "+p.options.UpstreamKey)
 }
 
-// dialectOf guesses what a caller speaks whose path doesn't say it.
+// dialectOf guesses the dialect of a caller from its headers.
 func dialectOf(h http.Header) llm.Dialect {
 	if h.Get("Anthropic-Version") != "" {
 		return llm.Anthropic
@@ -156,21 +163,11 @@ func isUpgrade(h http.Header) bool {
 	return httpguts.HeaderValuesContainsToken(h["Connection"], "Upgrade") && strings.Join(h["Upgrade"], "") != ""
 }
 
-// isWebSocket reports whether that, and nothing else, is what a connection is to
-// be switched to.
+// isWebSocket reports whether an upgrade offers WebSocket and no other protocol.
 func isWebSocket(h http.Header) bool {
 	return len(h["Upgrade"]) == 1 && strings.EqualFold(h["Upgrade"][0], "websocket")
 }
 
-func refuse(w http.ResponseWriter, d llm.Dialect, status int, code, message string) {
-	dialect.Error(w, d, status, dialect.Problem{Code: code, Message: message})
-}
-
-// shorten shows what a caller sent.
-func shorten(s string) string {
-	const most = 100
-	if len(s) > most {
-		s = s[:most] + "..."
-	}
-	return strings.ToValidUTF8(s, "?")
+func reject(w http.ResponseWriter, d llm.Dialect, status int, code, message string) {
+	dialect.WriteError(w, d, status, dialect.Problem{Code: code, Message: message})
 }

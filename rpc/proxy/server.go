@@ -13,28 +13,28 @@ import (
 	"time"
 )
 
-// settleTimeout bounds how long calls that were broken off may take to report
-// what they used. A client gives up long before.
+// settleTimeout bounds how long cancelled calls may take to settle. It is longer
+// than the timeouts of the client.
 const settleTimeout = 10 * time.Second
 
-// A Server serves a [Proxy], and ends so that every call is settled.
+// A Server serves a [Proxy]. Its Shutdown returns when every call is settled.
 type Server struct {
-	proxy *Proxy
-	http  *http.Server
-	stop  context.CancelFunc // of all requests
+	proxy  *Proxy
+	http   *http.Server
+	cancel context.CancelFunc // of all requests
 
 	mu struct {
 		sync.Mutex
-		running int
-		idle    chan struct{} // closed when running becomes 0; nil: nobody waits
+		inFlight int
+		idle     chan struct{} // closed when inFlight becomes 0; nil: no waiter
 	}
 }
 
-// NewServer returns a server for p, which no other one may serve.
+// NewServer returns a server for p. Do not use p with another server.
 func NewServer(p *Proxy) *Server {
 	s := &Server{proxy: p}
-	base, stop := context.WithCancel(context.Background())
-	s.stop = stop
+	base, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
 	s.http = &http.Server{
 		Handler:           http.HandlerFunc(s.serve),
 		BaseContext:       func(net.Listener) context.Context { return base },
@@ -46,7 +46,7 @@ func NewServer(p *Proxy) *Server {
 	return s
 }
 
-// Serve answers at l until Shutdown, and then returns nil.
+// Serve serves requests on l. It returns nil after Shutdown.
 func (s *Server) Serve(l net.Listener) error {
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve proxy: %w", err)
@@ -63,46 +63,47 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 func (s *Server) add(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.running += n
-	if s.mu.running == 0 && s.mu.idle != nil {
+	s.mu.inFlight += n
+	if s.mu.inFlight == 0 && s.mu.idle != nil {
 		close(s.mu.idle)
 		s.mu.idle = nil
 	}
 }
 
-// Running returns how many requests are under way.
-func (s *Server) Running() int {
+// InFlight returns the number of requests in progress.
+func (s *Server) InFlight() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.mu.running
+	return s.mu.inFlight
 }
 
-// Shutdown takes no new calls and lets those under way finish until ctx is
-// done. The rest is then broken off and settled by what came until then, which is
-// waited for. The client that the calls settle with must outlive it; flush it
-// afterwards.
+// Shutdown stops accepting requests and waits for those in progress. When ctx is
+// done, it cancels the rest and waits until they are settled with the usage so far.
+// It returns an error if that takes more than 10 seconds. Flush and close the
+// client of the middleware only after Shutdown has returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	defer s.proxy.Close()
 	err := s.http.Shutdown(ctx)
 	if errors.Is(err, ctx.Err()) && err != nil {
-		s.proxy.log.Warn("calls were broken off", "count", s.Running())
+		s.proxy.log.Warn("shutdown timeout: cancelling the requests in progress", "count", s.InFlight())
 		err = nil
 	}
-	s.stop()
+	s.cancel()
 	s.proxy.Abort()
-	if !s.settled(settleTimeout / 2) {
-		err = errors.Join(err, s.http.Close()) // callers that take nothing
-		if !s.settled(settleTimeout / 2) {
-			err = errors.Join(err, fmt.Errorf("%d calls did not end within %v: they are charged when their leases run out", s.Running(), settleTimeout))
+	if !s.waitIdle(settleTimeout / 2) {
+		err = errors.Join(err, s.http.Close()) // unblocks writes to callers that do not read
+		if !s.waitIdle(settleTimeout / 2) {
+			err = errors.Join(err, fmt.Errorf("%d calls did not end within %v; they are charged when their leases expire", s.InFlight(), settleTimeout))
 		}
 	}
 	return errors.Join(err, s.http.Close())
 }
 
-// settled waits until no request is under way.
-func (s *Server) settled(timeout time.Duration) bool {
+// waitIdle waits until no request is in progress. It returns false after the
+// timeout.
+func (s *Server) waitIdle(timeout time.Duration) bool {
 	s.mu.Lock()
-	if s.mu.running == 0 {
+	if s.mu.inFlight == 0 {
 		s.mu.Unlock()
 		return true
 	}

@@ -13,26 +13,27 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/proxy"
 )
 
-// A body that comes by drops holds a connection for so long, and no longer,
-// whether or not anybody is to read it.
-func TestABodyMustCome(t *testing.T) {
+// A slow body holds a connection no longer than the timeout, also if the handler
+// does not read it.
+func TestBodyTimeout(t *testing.T) {
 	s := start(t, setup{upstream: http.HandlerFunc(echo), edit: func(o *proxy.Options) {
 		o.BodyTimeout = 300 * time.Millisecond
 		pass(t, "safe")(o)
 	}})
 	for name, test := range map[string]struct {
 		head   string
-		status int // 0: it may break off without an answer
+		status int // 0: the connection may be closed without a response
 	}{
 		"metered":         {"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-single\r\nContent-Length: 1000\r\n\r\n{", http.StatusRequestTimeout},
 		"metered chunked": {"POST /v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-single\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", http.StatusRequestTimeout},
 		"too large":       {"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-single\r\nContent-Length: 99999999\r\n\r\n{", 0},
-		"by nobody":       {"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", 0},
-		"refused":         {"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", 0},
+		"no credential":   {"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", 0},
+		"rejected":        {"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", 0},
 		"passed":          {"OPTIONS /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -43,7 +44,7 @@ func TestABodyMustCome(t *testing.T) {
 			}
 			stop := make(chan struct{})
 			defer close(stop)
-			go func() { // a drop now and then
+			go func() { // send a byte now and then
 				for {
 					select {
 					case <-stop:
@@ -61,7 +62,7 @@ func TestABodyMustCome(t *testing.T) {
 				t.Fatalf("answer = %v, %v, want %d", answer, err, test.status)
 			}
 			_, _ = io.Copy(io.Discard, r)
-			if took := time.Since(began); took >= patience {
+			if took := time.Since(began); took >= waittest.Limit {
 				t.Errorf("the connection is still open after %v", took)
 			}
 		})
@@ -69,14 +70,14 @@ func TestABodyMustCome(t *testing.T) {
 	s.charged("single", 0)
 }
 
-// A body that came in time leaves no deadline behind: neither for the answer, nor
-// for the next request of the connection.
-func TestABodyThatCameHasNoDeadline(t *testing.T) {
-	const timeout = 200 * time.Millisecond
-	release := make(chan struct{}, 1) // an answer may begin
+// The deadline of a body affects neither its response nor the next request on the
+// connection.
+func TestBodyTimeoutIsCleared(t *testing.T) {
+	const bodyTimeout = 200 * time.Millisecond
+	release := make(chan struct{}, 1) // lets a response begin
 	s := start(t, setup{
 		edit: func(o *proxy.Options) {
-			o.BodyTimeout = timeout
+			o.BodyTimeout = bodyTimeout
 			pass(t, "safe")(o)
 		},
 		upstream: handler(func(w http.ResponseWriter, r *http.Request) {
@@ -103,7 +104,7 @@ func TestABodyThatCameHasNoDeadline(t *testing.T) {
 		if _, err := io.WriteString(conn, request); err != nil {
 			t.Fatal(err)
 		}
-		timer := time.AfterFunc(2*timeout, func() { // later than the deadline of the body
+		timer := time.AfterFunc(2*bodyTimeout, func() { // after the deadline of the body
 			select {
 			case release <- struct{}{}:
 			default:
@@ -119,12 +120,12 @@ func TestABodyThatCameHasNoDeadline(t *testing.T) {
 		}
 	}
 	if a, b := s.result(1), s.result(2); a.Source != middleware.SourceReported || b.Source != middleware.SourceReported {
-		t.Errorf("sources = %s, %s, want reported: nobody left", a.Source, b.Source)
+		t.Errorf("sources = %s, %s, want reported", a.Source, b.Source)
 	}
 }
 
-// Short answers that are not taken hold a connection for so long, too.
-func TestShortAnswersMustBeTaken(t *testing.T) {
+// A caller that does not read short responses is disconnected, too.
+func TestStalledCallerOfShortResponses(t *testing.T) {
 	s := start(t, setup{edit: func(o *proxy.Options) {
 		o.StallTimeout = 200 * time.Millisecond
 		pass(t, "safe")(o)
@@ -133,10 +134,10 @@ func TestShortAnswersMustBeTaken(t *testing.T) {
 	requests := strings.Repeat("GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 1000)
 	for {
 		if _, err := io.WriteString(conn, requests); err != nil {
-			break // it is closed, or the patience is over
+			break // closed by the proxy, or timeout
 		}
 	}
-	await(t, "the connection to be given up", func() bool { return s.server.Running() == 0 })
+	waittest.Until(t, "the connection to be closed", func() bool { return s.server.InFlight() == 0 })
 	if _, err := conn.Write([]byte("x")); err == nil {
 		t.Error("Write = nil, want the connection to be closed")
 	}
@@ -144,13 +145,13 @@ func TestShortAnswersMustBeTaken(t *testing.T) {
 	go func() { defer close(ended); _, _ = io.Copy(io.Discard, conn) }()
 	select {
 	case <-ended:
-	case <-time.After(patience):
+	case <-time.After(waittest.Limit):
 		t.Error("the connection is still open")
 	}
 }
 
-// An upstream with an endless head costs some memory, and an error.
-func TestEndlessHead(t *testing.T) {
+// An endless response header takes bounded memory and is an error.
+func TestEndlessResponseHeader(t *testing.T) {
 	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, _ *http.Request) {
 		conn, rw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -175,10 +176,10 @@ func TestEndlessHead(t *testing.T) {
 	}
 }
 
-// An upstream that never comes to its answer is as one that is silent.
-func TestEndlessInterimAnswers(t *testing.T) {
+// Endless informational responses end in a timeout.
+func TestEndlessInformationalResponses(t *testing.T) {
 	s := start(t, setup{
-		edit: func(o *proxy.Options) { o.HeaderTimeout = 300 * time.Millisecond },
+		edit: func(o *proxy.Options) { o.ResponseHeaderTimeout = 300 * time.Millisecond },
 		upstream: handler(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Link", "</x>")
 			for r.Context().Err() == nil {
@@ -196,13 +197,13 @@ func TestEndlessInterimAnswers(t *testing.T) {
 	}
 }
 
-// An event without end is passed on in pieces, and takes no memory with it.
-func TestEndlessEventTakesNoMemory(t *testing.T) {
+// An endless event is forwarded in pieces and takes bounded memory.
+func TestEndlessEventMemory(t *testing.T) {
 	const size = 256 << 20
 	var peak atomic.Int64 // bytes of the heap that are in use
 	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
-		_, _ = io.WriteString(w, `data: {"choices":[],"usage":{"x":"`) // might be hidden, so it is held at first
+		_, _ = io.WriteString(w, `data: {"choices":[],"usage":{"x":"`) // held back at first, because it may be removed
 		piece := []byte(strings.Repeat("x", 64<<10))
 		for n := 0; n < size; n += len(piece) {
 			if _, err := w.Write(piece); err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/proxy"
 )
@@ -25,19 +26,19 @@ func (s *stack) dial() net.Conn {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(waittest.Limit)); err != nil {
 		s.t.Fatal(err)
 	}
 	return conn
 }
 
-// Nobody is named in these requests, so that what is metered is a 401. What
-// gets to the upstream was free.
-func TestNoSpellingIsFree(t *testing.T) {
+// The requests have no credential, so metered ones get a 401. None may reach the
+// upstream.
+func TestAmbiguousRequestsAreRejected(t *testing.T) {
 	everywhere := []string{
 		"POST /v1/chat/completions",
 		"POST http://elsewhere/v1/chat/completions",
-		"POST a:http://elsewhere/v1/chat/completions", // opaque: all of the rest would be the request's target
+		"POST a:http://elsewhere/v1/chat/completions", // opaque: the rest would become the request target
 		"POST a:v1/chat/completions",
 		"POST /v1/chat/completions;x=1", "POST /v1;a/chat;b/completions;c",
 		"POST /v1/chat%252Fcompletions", "POST /v1/%2563hat/completions", "POST /v1/%252563hat/completions",
@@ -72,7 +73,7 @@ func TestNoSpellingIsFree(t *testing.T) {
 			reached.Store(nil)
 			status := s.raw(method, target, hello)
 			if got := reached.Load(); got != nil {
-				t.Errorf("base %q: %s = %d, and the upstream got %s, want it to be refused", base, request, status, *got)
+				t.Errorf("base %q: %s = %d, and the upstream got %s, want it to be rejected", base, request, status, *got)
 			}
 		}
 		for request, body := range map[string]string{
@@ -86,8 +87,8 @@ func TestNoSpellingIsFree(t *testing.T) {
 	}
 }
 
-// A server that is told by a header to take a GET for a POST would run it.
-func TestNoMethodIsOverridden(t *testing.T) {
+// Some servers run a GET as a POST if a header overrides the method.
+func TestMethodOverrideIsRejected(t *testing.T) {
 	var reached atomic.Int64
 	s := start(t, setup{upstream: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }), edit: pass(t, "all")})
 	for _, name := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"} {
@@ -100,8 +101,8 @@ func TestNoMethodIsOverridden(t *testing.T) {
 	}
 }
 
-// A connection that is switched to HTTP/2 would carry calls that nobody sees.
-func TestNoTunnelIsMadeButOfWebSockets(t *testing.T) {
+// Calls on a connection upgraded to HTTP/2 could not be metered.
+func TestOnlyWebSocketUpgrades(t *testing.T) {
 	var tunnels atomic.Int64
 	s := start(t, setup{edit: pass(t, "all"), upstream: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") == "" {
@@ -135,15 +136,15 @@ func TestNoTunnelIsMadeButOfWebSockets(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
-	// OpenAI's own server runs responses over one.
+	// OpenAI serves /v1/responses on WebSockets.
 	if answer := s.do(http.MethodGet, "/v1/responses", nil, "Connection", "Upgrade", "Upgrade", "websocket"); answer.StatusCode != http.StatusBadRequest {
 		t.Errorf("a WebSocket of a metered endpoint = %d, want 400", answer.StatusCode)
 	}
 }
 
-// A server that takes a call and hangs up may have run it. A header that lets
-// HTTP clients send it again must not make two runs of one charge.
-func TestAnIdempotencyKeyRunsNothingTwice(t *testing.T) {
+// A server that closes the connection may have run the call. An idempotency header
+// must not make the transport send it again.
+func TestIdempotencyKeyCausesNoRetry(t *testing.T) {
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
 		var calls atomic.Int64
 		var key atomic.Pointer[string]
@@ -156,7 +157,7 @@ func TestAnIdempotencyKeyRunsNothingTwice(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			fmt.Fprint(w, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}`)
 		})})
-		for range 2 { // the second one uses the connection again
+		for range 2 { // the second request reuses the connection
 			text(t, s.post("/v1/chat/completions", hello, name, "k1"))
 		}
 		if got := calls.Load(); got != 2 {
@@ -171,8 +172,8 @@ func TestAnIdempotencyKeyRunsNothingTwice(t *testing.T) {
 	}
 }
 
-// An upstream that switches protocols without being asked had the call.
-func TestASwitchThatNobodyAskedForIsNotFree(t *testing.T) {
+// A call is charged if the upstream switches protocols without being asked.
+func TestUnsolicitedUpgradeIsCharged(t *testing.T) {
 	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, _ *http.Request) {
 		conn, rw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -191,8 +192,9 @@ func TestASwitchThatNobodyAskedForIsNotFree(t *testing.T) {
 	}
 }
 
-// What the upstream says about limits is about the proxy, not about the caller.
-func TestLimitHeadersAreOurs(t *testing.T) {
+// The rate-limit headers of the upstream concern the proxy, not the caller, and are
+// removed.
+func TestLimitHeadersAreReplaced(t *testing.T) {
 	status := http.StatusOK
 	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, _ *http.Request) {
 		h := w.Header()
@@ -224,7 +226,7 @@ func TestLimitHeadersAreOurs(t *testing.T) {
 	}
 }
 
-// However a body is framed, the upstream gets what was metered, once.
+// Whatever the framing of a body is, the upstream gets the metered body once.
 func TestFraming(t *testing.T) {
 	type call struct {
 		body     string
@@ -245,19 +247,19 @@ func TestFraming(t *testing.T) {
 		request string
 		status  int
 	}{
-		"plain":              {head + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", n, hello), 200},
-		"the same twice":     {head + fmt.Sprintf("Content-Length: %d\r\nContent-Length: %d\r\n\r\n%s", n, n, hello), 200},
-		"two that differ":    {head + fmt.Sprintf("Content-Length: %d\r\nContent-Length: 2\r\n\r\n%s", n, hello), 400},
-		"signed":             {head + fmt.Sprintf("Content-Length: +%d\r\n\r\n%s", n, hello), 400},
-		"chunked":            {head + "Transfer-Encoding: chunked\r\nTrailer: X-Late\r\n\r\n" + chunked, 200},
-		"chunked, longer":    {head + "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n" + chunked, 200},
-		"chunked twice":      {head + "Transfer-Encoding: chunked, chunked\r\n\r\n" + chunked, 501},
-		"compressed, too":    {head + "Transfer-Encoding: gzip, chunked\r\n\r\n" + chunked, 501},
-		"less than was said": {head + "Content-Length: 3\r\n\r\n" + hello, 400},
-		"HTTP/1.0":           {strings.Replace(head, "HTTP/1.1", "HTTP/1.0", 1) + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", n, hello), 200},
-		"HTTP/1.0 chunked":   {strings.Replace(head, "HTTP/1.1", "HTTP/1.0", 1) + "Transfer-Encoding: chunked\r\n\r\n" + chunked, 400},
-		"asks first":         {head + fmt.Sprintf("Expect: 100-continue\r\nContent-Length: %d\r\n\r\n%s", n, hello), 200},
-		"HTTP/2":             {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0},
+		"plain":            {head + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", n, hello), 200},
+		"the same twice":   {head + fmt.Sprintf("Content-Length: %d\r\nContent-Length: %d\r\n\r\n%s", n, n, hello), 200},
+		"two that differ":  {head + fmt.Sprintf("Content-Length: %d\r\nContent-Length: 2\r\n\r\n%s", n, hello), 400},
+		"signed":           {head + fmt.Sprintf("Content-Length: +%d\r\n\r\n%s", n, hello), 400},
+		"chunked":          {head + "Transfer-Encoding: chunked\r\nTrailer: X-Late\r\n\r\n" + chunked, 200},
+		"chunked, longer":  {head + "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n" + chunked, 200},
+		"chunked twice":    {head + "Transfer-Encoding: chunked, chunked\r\n\r\n" + chunked, 501},
+		"compressed":       {head + "Transfer-Encoding: gzip, chunked\r\n\r\n" + chunked, 501},
+		"shorter length":   {head + "Content-Length: 3\r\n\r\n" + hello, 400},
+		"HTTP/1.0":         {strings.Replace(head, "HTTP/1.1", "HTTP/1.0", 1) + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", n, hello), 200},
+		"HTTP/1.0 chunked": {strings.Replace(head, "HTTP/1.1", "HTTP/1.0", 1) + "Transfer-Encoding: chunked\r\n\r\n" + chunked, 400},
+		"asks first":       {head + fmt.Sprintf("Expect: 100-continue\r\nContent-Length: %d\r\n\r\n%s", n, hello), 200},
+		"HTTP/2":           {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0},
 	} {
 		conn := s.dial()
 		if _, err := io.WriteString(conn, test.request); err != nil {

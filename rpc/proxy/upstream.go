@@ -18,51 +18,51 @@ import (
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
-// Connections to the upstream. A server written in Python closes those that are
-// idle after 5 seconds: one that is used at that moment fails a call.
 const (
-	dialTimeout = 10 * time.Second
-	maxIdle     = 1024
-	idleHTTP    = 4 * time.Second
-	idleHTTPS   = 90 * time.Second
+	dialTimeout  = 10 * time.Second
+	maxIdleConns = 1024
 
-	maxHead = 256 << 10 // bytes of the headers of an answer
+	// Uvicorn closes connections that were idle for 5 seconds. A request that is sent
+	// at that moment fails, so close them earlier.
+	idleTimeoutHTTP  = 4 * time.Second
+	idleTimeoutHTTPS = 90 * time.Second
+
+	maxResponseHeaderBytes = 256 << 10
 )
 
-// upstream is the way to the model server. It knows of each failure whether the
-// server had the whole request.
+// upstream is the transport to the model server. Its errors are of type *failure.
 type upstream struct {
 	transport *http.Transport
-	ctx       context.Context // until Abort
+	ctx       context.Context // done after abort
 	abort     context.CancelFunc
-	down      atomic.Bool // the last request got no answer
+	down      atomic.Bool // the last request got no response
 }
 
 func newUpstream(headerTimeout time.Duration, scheme string) *upstream {
-	idle := idleHTTP
+	idle := idleTimeoutHTTP
 	if scheme == "https" {
-		idle = idleHTTPS
+		idle = idleTimeoutHTTPS
 	}
 	u := &upstream{transport: &http.Transport{
 		DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   dialTimeout,
 		ResponseHeaderTimeout: headerTimeout,
 		MaxIdleConns:          0,
-		MaxIdleConnsPerHost:   maxIdle,
+		MaxIdleConnsPerHost:   maxIdleConns,
 		IdleConnTimeout:       idle,
-		DisableCompression:    true, // what the caller accepts is up to the caller
+		DisableCompression:    true, // the Accept-Encoding of the caller is forwarded
 		ForceAttemptHTTP2:     true,
 
-		MaxResponseHeaderBytes: maxHead,
+		MaxResponseHeaderBytes: maxResponseHeaderBytes,
 	}}
 	u.ctx, u.abort = context.WithCancel(context.Background())
 	return u
 }
 
-// failure is the end of a request without an answer.
+// failure is the error of a request without a response.
 type failure struct {
 	err  error
-	sent bool // the server had all of it, and may have run the model
+	sent bool // the server received the whole request and may have run the model
 }
 
 func (f *failure) Error() string { return f.err.Error() }
@@ -81,84 +81,85 @@ func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 		},
 	})
-	answer, err := u.transport.RoundTrip(r.WithContext(ctx))
+	response, err := u.transport.RoundTrip(r.WithContext(ctx))
 	if err != nil {
 		end()
 		return nil, &failure{err, sent.Load()}
 	}
-	if answer.StatusCode == http.StatusSwitchingProtocols {
-		context.AfterFunc(r.Context(), end) // its body is a connection, which ends with the request
-		return answer, nil
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		context.AfterFunc(r.Context(), end) // the body is the connection, which outlives RoundTrip
+		return response, nil
 	}
-	answer.Body = &body{answer.Body, end}
-	return answer, nil
+	response.Body = &responseBody{response.Body, end}
+	return response, nil
 }
 
-// body ends its request with it.
-type body struct {
+// responseBody releases the context of its request when it is closed.
+type responseBody struct {
 	io.ReadCloser
 	end func()
 }
 
-func (b *body) Close() error {
+func (b *responseBody) Close() error {
 	defer b.end()
 	return b.ReadCloser.Close()
 }
 
-// answered notes that the upstream is there.
-func (p *Proxy) answered(*http.Response) error {
+// onResponse records that the upstream is up.
+func (p *Proxy) onResponse(*http.Response) error {
 	if p.upstream.down.CompareAndSwap(true, false) {
-		p.log.Info("upstream answers again", "upstream", p.options.Upstream.Host)
+		p.log.Info("upstream is up again", "upstream", p.options.Upstream.Host)
 	}
 	return nil
 }
 
-// failed tells the caller that there is no answer, and what the call costs.
-func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
+// onError responds to a request that got no response from the upstream, and marks
+// whether the call is charged.
+func (p *Proxy) onError(w http.ResponseWriter, r *http.Request, err error) {
 	var f *failure
 	if !errors.As(err, &f) {
-		f = &failure{err, true} // not of RoundTrip: there was an answer
+		f = &failure{err, true} // not from RoundTrip, so there was a response
 	}
 	call, metered := middleware.FromContext(r.Context())
 	if metered && !f.sent {
 		call.MarkNotRun()
 	}
 	if r.Context().Err() != nil || p.upstream.ctx.Err() != nil {
-		p.metrics.failures.WithLabelValues(failedLeft).Inc()
-		panic(http.ErrAbortHandler) // there is nobody to answer
+		p.metrics.failures.WithLabelValues(failedCanceled).Inc()
+		panic(http.ErrAbortHandler) // the caller cannot get a response
 	}
 	if metered && f.sent {
-		call.MarkRun() // perhaps: an error is no reason to give it for free
+		call.MarkRun() // it may have run, so charge it
 	}
 	d := dialectOf(r.Header)
 	if e, ok := llm.EndpointOf(r.Method, r.URL.Path); ok {
 		d = e.Dialect()
 	}
 	if p.upstream.down.CompareAndSwap(false, true) {
-		p.log.Warn("upstream does not answer", "upstream", p.options.Upstream.Host, "error", err)
+		p.log.Warn("upstream is down", "upstream", p.options.Upstream.Host, "error", err)
 	}
 	var timeout net.Error
-	switch late := errors.As(err, &timeout) && timeout.Timeout(); {
-	case late && f.sent:
+	switch timedOut := errors.As(err, &timeout) && timeout.Timeout(); {
+	case timedOut && f.sent:
 		p.metrics.failures.WithLabelValues(failedTimeout).Inc()
-		w.Header().Set("X-Should-Retry", "false") // it would run, and cost, again
-		refuse(w, d, http.StatusGatewayTimeout, "upstream_timeout", fmt.Sprintf("The model server did not answer within %v.", p.options.HeaderTimeout))
+		w.Header().Set("X-Should-Retry", "false") // a retry would run the model again
+		reject(w, d, http.StatusGatewayTimeout, "upstream_timeout", fmt.Sprintf("The model server did not respond within %v.", p.options.ResponseHeaderTimeout))
 	case f.sent:
-		p.metrics.failures.WithLabelValues(failedBroke).Inc()
-		refuse(w, d, http.StatusBadGateway, "upstream_failed", "The model server broke off without an answer.")
+		p.metrics.failures.WithLabelValues(failedConnection).Inc()
+		reject(w, d, http.StatusBadGateway, "upstream_failed", "The model server closed the connection without a response.")
 	default:
 		p.metrics.failures.WithLabelValues(failedUnreachable).Inc()
-		refuse(w, d, http.StatusBadGateway, "upstream_unreachable", "The model server cannot be reached. The call was not run and costs nothing.")
+		reject(w, d, http.StatusBadGateway, "upstream_unreachable", "The model server cannot be reached. The call was not run and is not charged.")
 	}
 }
 
-// buffers are for copying answers.
-type buffers struct{ pool sync.Pool }
+// bufferPool has the buffers for copying responses.
+type bufferPool struct{ pool sync.Pool }
 
 const bufferSize = 32 << 10
 
 // Get implements httputil.BufferPool.
-func (b *buffers) Get() []byte {
+func (b *bufferPool) Get() []byte {
 	if p, ok := b.pool.Get().(*[]byte); ok {
 		return *p
 	}
@@ -166,4 +167,4 @@ func (b *buffers) Get() []byte {
 }
 
 // Put implements httputil.BufferPool.
-func (b *buffers) Put(p []byte) { b.pool.Put(&p) }
+func (b *bufferPool) Put(p []byte) { b.pool.Put(&p) }

@@ -85,7 +85,7 @@ func anyCall(t *rapid.T) *scratch {
 		})
 	}
 	c.count.Limit = number.Draw(t, "limit")
-	c.counted = limiter.Counted{
+	c.counted = limiter.CountResult{
 		Used: number.Draw(t, "used"), End: number.Draw(t, "end"), Reset: number.Draw(t, "reset"),
 		Over: rapid.Bool().Draw(t, "over"), Full: rapid.Bool().Draw(t, "full"), Replayed: rapid.Bool().Draw(t, "replayed"),
 	}
@@ -119,7 +119,7 @@ func TestEveryFieldIsFilled(t *testing.T) {
 		{kind: call.Reserve, decision: limiter.Decision{Outcome: limiter.Allowed, Reason: 1, Tier: "t", GrantedOutputTokens: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
 		{kind: call.Settle, callerID: "r", decision: limiter.Decision{Tier: "t", Status: limiter.Held, Limits: []limiter.LimitState{full}}},
 		{kind: call.Peek, decision: limiter.Decision{Tier: "t", Limits: []limiter.LimitState{full}}},
-		{kind: call.Count, count: limiter.Count{Limit: 1}, counted: limiter.Counted{Used: 2, End: 3, Reset: 4, Full: true, Replayed: true}},
+		{kind: call.Count, count: limiter.CountRequest{Limit: 1}, counted: limiter.CountResult{Used: 2, End: 3, Reset: 4, Full: true, Replayed: true}},
 	} {
 		c.request.ID = "i"
 		result := inBytes(t, s, make([]*pb.Result, 1), []uint64{7}, c)[0]

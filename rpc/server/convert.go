@@ -24,8 +24,8 @@ type scratch struct {
 	decision limiter.Decision
 	costs    []limiter.Cost
 
-	count   limiter.Count
-	counted limiter.Counted
+	count   limiter.CountRequest
+	counted limiter.CountResult
 }
 
 func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }

@@ -10,13 +10,12 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// What counts where, so that sums over a cluster are right. A decision counts at
-// the member that made it, in fallback too; the replay that tells the owner of it
-// does not count again. A settle or a cancel counts when the owner is told of it:
-// what a member did with it in fallback meanwhile does not.
+// The metrics of all members add up. A decision is counted by the member that made it,
+// in fallback too, and its replay at the owner is not counted again. A settle or a
+// cancel is counted only by the owner.
 
-// decided counts an answer, and says whether it was one to count.
-func (s *Service) decided(x *scratch) bool {
+// countDecision counts a decision. It reports false for a replay, which is not counted.
+func (s *Service) countDecision(x *scratch) bool {
 	if x.request.Force {
 		return false
 	}
@@ -28,19 +27,19 @@ func (s *Service) decided(x *scratch) bool {
 	return true
 }
 
-// took observes the time of n decisions that began together.
-func (s *Service) took(start limiter.Time, n int) {
+// observeSince records the duration of n decisions that began together.
+func (s *Service) observeSince(start limiter.Time, n int) {
 	if n > 0 {
-		s.metrics.took(s.route, time.Duration(s.now().Mono-start.Mono), n)
+		s.metrics.observe(s.route, time.Duration(s.now().Mono-start.Mono), n)
 	}
 }
 
-// Observe takes the time of a decision that another service made for a call that
-// came here, by its route.
-func (s *Service) Observe(route pb.Route, took time.Duration) { s.metrics.took(route, took, 1) }
+// Observe records the duration of a decision that another member made for a call of
+// this one, by its route.
+func (s *Service) Observe(route pb.Route, d time.Duration) { s.metrics.observe(route, d, 1) }
 
-// settled counts a settle or a cancel.
-func (s *Service) settled(x *scratch, err error) {
+// countSettle counts a settle or a cancel.
+func (s *Service) countSettle(x *scratch, err error) {
 	if s.route != pb.Route_ROUTE_FALLBACK {
 		s.metrics.settled(&x.decision, err)
 	}

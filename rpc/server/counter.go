@@ -33,11 +33,11 @@ type Count struct {
 	GiveBack bool
 }
 
-// Counted is what came of a [Count].
+// Counted is the answer to a [Count].
 type Counted struct {
 	// Err says why nothing was counted: an InvalidArgument status for a wrong
-	// Count or a counter that cannot count so much, Unavailable if nobody could
-	// count it, Canceled if the caller has gone. The other fields mean nothing then.
+	// Count or a counter that cannot count so much, Unavailable if no member
+	// could count it, Canceled if the caller cancelled it. The other fields mean nothing then.
 	Err error
 
 	// Over: Used is more than Limit, after the hits.
@@ -63,7 +63,7 @@ func (q *Count) Fill(r *pb.CountRequest) {
 	r.Unit, r.UnitMultiplier = pb.Unit(q.Window.Unit), q.Window.Multiple
 }
 
-// counted returns what came of x here.
+// counted returns the answer to hits that were counted here.
 func (s *Service) counted(x *scratch) Counted {
 	d, limit := &x.counted, x.count.Limit
 	return Counted{
@@ -109,7 +109,7 @@ func (x *scratch) hits(r *pb.CountRequest, id string) error {
 	if r.GetWindowEnd() < 0 {
 		return wrong("window_end", decimal(r.GetWindowEnd()), "must not be negative")
 	}
-	x.count = limiter.Count{
+	x.count = limiter.CountRequest{
 		Key: r.GetKey(), Window: w, ID: id, Limit: r.GetLimit(), Hits: r.GetHits(), GiveBack: r.GetGiveBack(),
 		Force: x.request.Force, WindowEnd: r.GetWindowEnd(),
 	}

@@ -44,7 +44,7 @@ func counted(s *Service, calls []call.Call) Counted {
 func TestCount(t *testing.T) {
 	n := newNode(t)
 	start := n.now()
-	_, end := day.At(start.Wall)
+	_, end := day.Bounds(start.Wall)
 	left := time.Duration(end - start.Wall)
 	got := count(n.Service, &Count{Key: "k", Limit: 10, Window: day, Hits: 8})
 	if diff := cmp.Diff(Counted{Limit: 10, Used: 8, Remaining: 2, Reset: left, Owner: "node1", Route: pb.Route_ROUTE_LOCAL}, got); diff != "" {
@@ -73,7 +73,7 @@ func TestCount(t *testing.T) {
 func TestCountToldLate(t *testing.T) {
 	n := newNode(t)
 	told := perDay(4, "told")
-	_, told.WindowEnd = day.At(n.now().Wall)
+	_, told.WindowEnd = day.Bounds(n.now().Wall)
 	got := briefs(answers(n.Service, replay(told), replay(told), item(perDay(0, ""))))
 	if diff := cmp.Diff([]string{"4 of 10", "4 of 10", "4 of 10"}, got); diff != "" {
 		t.Errorf("results differ (-want +got):\n%s", diff)
@@ -160,7 +160,7 @@ func TestUnits(t *testing.T) {
 	if err := x.hits(&sent, "id"); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(limiter.Count{Key: "a/b", ID: "id", Limit: 5, Window: q.Window, Hits: 7, GiveBack: true}, x.count); diff != "" {
+	if diff := cmp.Diff(limiter.CountRequest{Key: "a/b", ID: "id", Limit: 5, Window: q.Window, Hits: 7, GiveBack: true}, x.count); diff != "" {
 		t.Errorf("a Count from one member to another differs (-want +got):\n%s", diff)
 	}
 }

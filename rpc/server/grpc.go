@@ -68,7 +68,7 @@ type UnaryService struct {
 // at a panic; of unary calls only those of RateLimiter and of Services do.
 //
 // A connection is cut off a minute after its time is up, with the streams that
-// are left on it: a long one should end by itself before.
+// are still open on it: a long stream should end itself before.
 func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -23,15 +23,15 @@ const noDimension = "none"
 // metrics counts answers. Labels come from the policy and from fixed sets,
 // never from a caller. Looking a series up takes no lock.
 type metrics struct {
-	decisions *prometheus.CounterVec
-	shadow    *prometheus.CounterVec
-	shaved    prometheus.Counter
-	fallback  [limiter.Denied + 1]prometheus.Counter
-	durations [pb.Route_ROUTE_FALLBACK + 1]prometheus.Observer
-	invalid   map[string]prometheus.Counter
-	done      map[settling]prometheus.Counter
-	delta     prometheus.Histogram
-	counts    map[counting]prometheus.Counter
+	decisions      *prometheus.CounterVec
+	shadow         *prometheus.CounterVec
+	degradedTokens prometheus.Counter
+	fallback       [limiter.Denied + 1]prometheus.Counter
+	durations      [pb.Route_ROUTE_FALLBACK + 1]prometheus.Observer
+	invalid        map[string]prometheus.Counter
+	done           map[settling]prometheus.Counter
+	delta          prometheus.Histogram
+	counts         map[counting]prometheus.Counter
 
 	series atomic.Pointer[map[series]*counters] // replaced, never edited
 	grow   sync.Mutex                           // held to replace series
@@ -45,7 +45,7 @@ type counters struct {
 	shadow  prometheus.Counter
 }
 
-// settling is what became of a settle or a cancel.
+// settling is the result of a settle or a cancel.
 type settling string
 
 const (
@@ -54,7 +54,7 @@ const (
 	settledFailed   settling = "failed"
 )
 
-// counting is what a counter came to.
+// counting is the state of a counter after its hits.
 type counting string
 
 const (
@@ -80,7 +80,7 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 			Name: "bucketring_shadow_denials_total",
 			Help: "Calls that a limit in shadow mode would have denied.",
 		}, []string{"dimension", "tier"}),
-		shaved: f.NewCounter(prometheus.CounterOpts{
+		degradedTokens: f.NewCounter(prometheus.CounterOpts{
 			Name: "bucketring_degraded_tokens_total",
 			Help: "Output tokens asked for and not granted, in degraded answers.",
 		}),
@@ -111,14 +111,14 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 	}
 	invalid := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "bucketring_invalid_requests_total",
-		Help: "Requests refused for one of their fields.",
+		Help: "Requests rejected because of one of their fields.",
 	}, []string{"field"})
 	for _, field := range invalidFields {
 		m.invalid[field] = invalid.WithLabelValues(field)
 	}
 	done := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "bucketring_settlements_total",
-		Help: "Settles and cancels, by the state they left the reservation in or why they were refused.",
+		Help: "Settles and cancels, by the resulting state of the reservation or the reason for the rejection.",
 	}, []string{"status"})
 	for s := limiter.Held; s <= limiter.Expired; s++ {
 		m.done[settling(s.String())] = done.WithLabelValues(s.String())
@@ -128,7 +128,7 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 	}
 	counts := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "bucketring_counts_total",
-		Help: "Hits, whatever their number, on counters whose limit came with the call, by what the counter came to, at the member that counted: the owner or, in fallback, the member asked.",
+		Help: "Calls that counted hits on counters whose limit came with the call, by the state of the counter, at the member that counted: the owner or, in fallback, the member asked.",
 	}, []string{"result"})
 	for _, c := range []counting{countedWithin, countedOver, countedFullUp} {
 		m.counts[c] = counts.WithLabelValues(string(c))
@@ -152,8 +152,8 @@ func (m *metrics) of(dimension limiter.Dimension, tier string) *counters {
 	if c := known[key]; c != nil {
 		return c
 	}
-	// The strings are labels for as long as the process lives; a tier may be a
-	// part of a request, which should not live as long.
+	// The labels live as long as the process. A tier may be part of the memory of a
+	// request, which should not.
 	key = series{strings.Clone(key.dimension), strings.Clone(key.tier)}
 	c := &counters{shadow: m.shadow.WithLabelValues(key.dimension, key.tier)}
 	for o := limiter.Allowed; o <= limiter.Denied; o++ {
@@ -184,7 +184,7 @@ func (m *metrics) decided(route pb.Route, r *limiter.Request, d *limiter.Decisio
 		if asked < 0 {
 			asked = r.Plan.DefaultOutput
 		}
-		m.shaved.Add(float64((asked - d.GrantedOutputTokens) * max(r.Choices, 1)))
+		m.degradedTokens.Add(float64((asked - d.GrantedOutputTokens) * max(r.Choices, 1)))
 	}
 	for i := range d.Limits {
 		if l := &d.Limits[i]; l.Shadow && l.Exceeded {
@@ -193,8 +193,8 @@ func (m *metrics) decided(route pb.Route, r *limiter.Request, d *limiter.Decisio
 	}
 }
 
-// took observes how long n decisions took, each.
-func (m *metrics) took(route pb.Route, d time.Duration, n int) {
+// observe records n decisions that took d each.
+func (m *metrics) observe(route pb.Route, d time.Duration, n int) {
 	if route <= pb.Route_ROUTE_UNSPECIFIED || int(route) >= len(m.durations) {
 		return
 	}
@@ -204,7 +204,7 @@ func (m *metrics) took(route pb.Route, d time.Duration, n int) {
 }
 
 // counted counts an answer to hits.
-func (m *metrics) counted(d *limiter.Counted) {
+func (m *metrics) counted(d *limiter.CountResult) {
 	result := countedWithin
 	switch {
 	case d.Full:

@@ -18,9 +18,9 @@ const (
 	MaxBatchItems = 512
 )
 
-// Results are what came of some calls. What this member decided stays in the form
-// of the engine until it is asked for, as messages or in bytes. Results are used
-// by one goroutine, until Release.
+// Results are the results of a list of calls. Decisions of this member stay in the
+// engine's form until Get, All or Append converts them. Results are for one goroutine,
+// until Release.
 type Results struct {
 	service *Service
 	list    []result
@@ -28,7 +28,7 @@ type Results struct {
 	reply   reusedReply // for Append
 }
 
-// result is what came of one call: done, or else scratch.
+// result is the result of one call: done or, if that is nil, scratch.
 type result struct {
 	done    *pb.Result
 	scratch *scratch
@@ -114,7 +114,7 @@ func (r *Results) Append(wire []byte, terms []uint64) []byte {
 	return wire
 }
 
-// Release ends the use of r. What Get and All returned stays.
+// Release ends the use of r. Messages that Get and All returned stay valid.
 func (r *Results) Release() {
 	for i := range r.list {
 		if x := r.list[i].scratch; x != nil {

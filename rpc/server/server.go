@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package server answers the RateLimiter service: wire -> validation -> policy
-// -> engine -> wire. The same [Service] stands behind gRPC and HTTP, so both
-// refuse and answer alike.
+// Package server decides calls on one node: wire -> validation -> policy -> engine ->
+// wire. [API] answers the RateLimiter service by any [Decider]; gRPC and HTTP share it,
+// so both give the same answers and errors.
 //
-// A denial is an answer. An error means that no decision was made and nothing
-// was charged; it carries a gRPC status, and [Describe] takes it apart.
+// A denial is an answer. An error means that no decision was made and nothing was
+// charged. It has a gRPC status, and [Describe] converts it to the form of a batch.
 package server
 
 import (
@@ -36,7 +36,7 @@ type Options struct {
 	Now    func() limiter.Time
 	// Name is this member, the owner in answers.
 	Name string
-	// Registry takes the metrics; nil means that nobody sees them.
+	// Registry registers the metrics. Nil: they are not exported.
 	Registry prometheus.Registerer
 	// NewID makes the id of a call that brings none. Default: 128 random bits
 	// in hexadecimal.
@@ -121,7 +121,7 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 		case x.kind == call.Check && len(calls) > 1:
 			results.checks.add(i, x)
 		case x.kind.EndsReservation() || x.kind == call.Peek:
-		case s.decided(x):
+		case s.countDecision(x):
 			decided++
 		}
 	}
@@ -135,11 +135,11 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 			s.release(r.scratch)
 			r.scratch = nil
 			results.SetError(i, s.Reject(err))
-		} else if s.decided(r.scratch) {
+		} else if s.countDecision(r.scratch) {
 			decided++
 		}
 	}
-	s.took(now, decided)
+	s.observeSince(now, decided)
 }
 
 // decide decides one call into x; a check only if it is alone, because checks are
@@ -154,7 +154,7 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 	switch x.kind {
 	case call.Settle:
 		err := s.engine.Settle(now, &x.used, &x.decision)
-		s.settled(x, err)
+		s.countSettle(x, err)
 		return err
 	case call.Cancel:
 		if c.Attempt != 0 {
@@ -162,7 +162,7 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 			return nil
 		}
 		err := s.engine.Cancel(now, x.used.Key, x.used.ID, &x.decision)
-		s.settled(x, err)
+		s.countSettle(x, err)
 		return err
 	case call.Count:
 		return s.engine.Count(now, &x.count, &x.counted)

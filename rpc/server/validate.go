@@ -33,8 +33,8 @@ func wrongText(field, value, problem string) *limiter.FieldError {
 }
 
 func checkKey(key string) error {
-	if problem := limiter.KeyProblem(key); problem != "" {
-		return wrongText("key", key, problem)
+	if err := limiter.ValidateKey(key); err != nil {
+		return wrongText("key", key, err.Error())
 	}
 	return nil
 }

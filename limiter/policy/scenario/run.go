@@ -48,7 +48,7 @@ func (r *run) fail(key, format string, args ...any) {
 // runStep runs the current step and compares the result with what it expects.
 func (r *run) runStep() {
 	s := r.step
-	now := r.start.At(s.at)
+	now := r.start.Add(s.at)
 	var err error
 	switch s.verb {
 	case check, reserve, peek:

@@ -44,7 +44,7 @@ func TestDocsListTheMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	reg := prometheus.NewRegistry()
-	if _, err := middleware.New(middleware.Options{Client: nobody{}, Identify: identify, Registerer: reg}); err != nil {
+	if _, err := middleware.New(middleware.Options{Client: failingLimiter{}, Identify: identify, Registerer: reg}); err != nil {
 		t.Fatal(err)
 	}
 	var want []string

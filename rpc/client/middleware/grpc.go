@@ -214,7 +214,7 @@ func withDetails(code codes.Code, message string, details ...protoadapt.MessageV
 // trailer returns the x-ratelimit-* HTTP headers of a decision as metadata.
 func trailer(c *Call) metadata.MD {
 	h := http.Header{}
-	dialect.Headers(h, llm.OpenAI, &c.reservation.Decision, time.Now())
+	dialect.SetHeaders(h, llm.OpenAI, &c.reservation.Decision, time.Now())
 	md := metadata.MD{}
 	for name, values := range h {
 		if name = strings.ToLower(name); strings.HasPrefix(name, "x-ratelimit-") {

@@ -241,7 +241,7 @@ func TestUnaryNotRun(t *testing.T) {
 		t.Errorf("Complete(bad) = %v, want InvalidArgument", err)
 	}
 	if err := r.conn.Invoke(t.Context(), "/test.Model/Complete", &text{}, new(text)); status.Code(err) != codes.Unauthenticated {
-		t.Errorf("Complete() of nobody = %v, want Unauthenticated", err)
+		t.Errorf("Complete() without a key = %v, want Unauthenticated", err)
 	}
 	wrong := metadata.AppendToOutgoingContext(t.Context(), "key", "acme//alice")
 	if err := r.conn.Invoke(wrong, "/test.Model/Complete", &text{}, new(text)); status.Code(err) != codes.Unauthenticated {
@@ -291,7 +291,7 @@ func TestUnaryNotRun(t *testing.T) {
 }
 
 func TestUnaryLimiterUnavailable(t *testing.T) {
-	r := serveGRPC(t, nobody{client.ErrUnreachable}, &model{complete: func(context.Context, *text) (*text, error) {
+	r := serveGRPC(t, failingLimiter{client.ErrUnreachable}, &model{complete: func(context.Context, *text) (*text, error) {
 		t.Error("a call without a decision reached the handler")
 		return &text{}, nil
 	}})

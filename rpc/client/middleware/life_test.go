@@ -294,7 +294,7 @@ func TestProgressOfAStream(t *testing.T) {
 }
 
 func TestOtherRequestsAreUnchanged(t *testing.T) {
-	s := serve(t, middleware.Options{Client: nobody{}, Identify: func(*http.Request) (middleware.Identity, error) {
+	s := serve(t, middleware.Options{Client: failingLimiter{}, Identify: func(*http.Request) (middleware.Identity, error) {
 		t.Error("a request that is not metered was to be identified")
 		return middleware.Identity{}, nil
 	}}, func(w http.ResponseWriter, r *http.Request) {

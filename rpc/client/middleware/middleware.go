@@ -18,9 +18,9 @@ const (
 	headerRequestID = "X-Bucketring-Request-Id"        // of a response: the id of the reservation
 )
 
-// hiddenTokens is the estimate for input that the model server stores, such as
+// storedInputTokens is the estimate for input that the model server stores, such as
 // the previous turns of a conversation.
-const hiddenTokens = 2000
+const storedInputTokens = 2000
 
 // A Middleware meters the calls of HTTP handlers. It is safe for concurrent use
 // and needs no Close: it has no goroutines or timers while no call is in progress.
@@ -89,8 +89,8 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 		return
 	}
 	input := m.estimator.tokens(q.Model, q.InputBytes) + q.InputTokens
-	if q.HiddenInput {
-		input += hiddenTokens
+	if q.StoredInput {
+		input += storedInputTokens
 	}
 	estimate := client.Estimate{
 		Key: id.Key, Tier: id.Tier, Model: q.Model,

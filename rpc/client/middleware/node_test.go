@@ -58,7 +58,7 @@ func newNode() (*node, error) {
 	n.service = server.New(server.Options{
 		Engine: engine,
 		Policy: func() server.Policy { return policy },
-		Now:    func() limiter.Time { return start.At(time.Duration(n.clock.Load())) },
+		Now:    func() limiter.Time { return start.Add(time.Duration(n.clock.Load())) },
 		Name:   "node-1",
 	})
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")

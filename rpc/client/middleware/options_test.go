@@ -16,10 +16,10 @@ import (
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
-// nobody is a limiter that always fails.
-type nobody struct{ err error }
+// failingLimiter is a limiter that always fails.
+type failingLimiter struct{ err error }
 
-func (n nobody) Reserve(context.Context, client.Estimate) (*client.Reservation, error) {
+func (n failingLimiter) Reserve(context.Context, client.Estimate) (*client.Reservation, error) {
 	return nil, n.err
 }
 
@@ -48,7 +48,7 @@ func TestOptionsValidate(t *testing.T) {
 	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
 		t.Errorf("New() (-want +got):\n%s", diff)
 	}
-	_, err = middleware.NewGRPC(middleware.GRPCOptions{Client: nobody{}})
+	_, err = middleware.NewGRPC(middleware.GRPCOptions{Client: failingLimiter{}})
 	if want := "middleware: identify: must be set\nestimate: must be set"; err == nil || err.Error() != want {
 		t.Errorf("NewGRPC() = %v, want %s", err, want)
 	}
@@ -58,7 +58,7 @@ func TestOptionsValidate(t *testing.T) {
 // are an error.
 func TestRegisterer(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	o := middleware.Options{Client: nobody{}, Identify: identify, Registerer: reg}
+	o := middleware.Options{Client: failingLimiter{}, Identify: identify, Registerer: reg}
 	for range 2 {
 		if _, err := middleware.New(o); err != nil {
 			t.Errorf("New() = %v", err)

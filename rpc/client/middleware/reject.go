@@ -39,14 +39,14 @@ func (m *Middleware) reject(x exchange, why *rejection) {
 	if why.status == http.StatusServiceUnavailable {
 		x.w.Header().Set("Retry-After", "1")
 	}
-	dialect.Error(x.w, x.dialect, why.status, dialect.Problem{Code: why.code, Message: why.message, Param: why.param})
+	dialect.WriteError(x.w, x.dialect, why.status, dialect.Problem{Code: why.code, Message: why.message, Param: why.param})
 }
 
 // deny writes the response of a denied call and returns its status.
 func (x exchange) deny(c *Call) int {
 	w := &statusWriter{ResponseWriter: x.w}
 	x.w.Header().Set(headerRequestID, c.RequestID())
-	dialect.Denial(w, x.dialect, &c.reservation.Decision, c.estimate.Model, time.Now())
+	dialect.WriteDenial(w, x.dialect, &c.reservation.Decision, c.estimate.Model, time.Now())
 	return w.status
 }
 
@@ -63,14 +63,14 @@ func (w *statusWriter) WriteHeader(status int) {
 
 // setHeaders sets the headers that describe the decision of an allowed call.
 func (x exchange) setHeaders(h http.Header, c *Call) {
-	dialect.Headers(h, x.dialect, &c.reservation.Decision, time.Now())
+	dialect.SetHeaders(h, x.dialect, &c.reservation.Decision, time.Now())
 	h.Set(headerRequestID, c.RequestID())
 	if c.reservation.Outcome == client.Degraded {
 		asked := int64(-1) // the policy's default
 		if n := c.estimate.MaxOutputTokens; n != nil {
 			asked = *n
 		}
-		dialect.Degraded(h, asked, c.Granted(), c.reservation.Binding)
+		dialect.SetDegradedHeaders(h, asked, c.Granted(), c.reservation.Binding)
 	}
 }
 

@@ -152,7 +152,7 @@ func TestLimiterUnavailable(t *testing.T) {
 	away := fmt.Errorf("reserve: %w", client.ErrUnreachable)
 	for name, err := range map[string]error{"unreachable": away, "another error": errors.New("odd")} {
 		t.Run(name, func(t *testing.T) {
-			s := serve(t, middleware.Options{Client: nobody{err}}, func(http.ResponseWriter, *http.Request) {
+			s := serve(t, middleware.Options{Client: failingLimiter{err}}, func(http.ResponseWriter, *http.Request) {
 				t.Error("a call without a decision reached the handler")
 			})
 			for _, path := range []string{chat, messages} {

@@ -89,7 +89,7 @@ func withBody(r *http.Request, original, body []byte) *http.Request {
 
 // minOutput returns the MinOutputTokens of the estimate for a request.
 func (m *Middleware) minOutput(r *http.Request, q *llm.Request) (int64, *rejection) {
-	minimum, forbid := m.options.MinOutputTokens, q.Uncuttable && !m.options.DegradeStructuredOutput
+	minimum, forbid := m.options.MinOutputTokens, q.NoTruncation && !m.options.DegradeStructuredOutput
 	switch values := r.Header.Values(headerMinOutput); {
 	case len(values) == 0:
 	case len(values) == 1 && strings.EqualFold(values[0], "forbid"):

@@ -44,7 +44,7 @@ func (c *Call) charge(e ending) charge {
 	}
 	response := ChargedUsage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: e.output}
 	complete := e.metered && e.input >= 0 && e.output >= 0
-	if complete && !plausible(response.exact()) {
+	if complete && !plausible(response.clientUsage()) {
 		e.usageRejected, complete, e.outputGuess = true, false, e.textOutput
 	}
 	estimated := charge{
@@ -146,7 +146,7 @@ func (c *Call) finish(e ending) {
 		if ch.source == SourceCancelled {
 			r.Deferred, r.Err = c.cancel()
 		} else {
-			r.Deferred, r.Err = c.settle(ch.usage.exact())
+			r.Deferred, r.Err = c.settle(ch.usage.clientUsage())
 		}
 		c.metering.metrics.settled(&r)
 		if r.Err != nil {
@@ -210,7 +210,7 @@ func isRejected(err error) bool {
 	return invalid || errors.Is(err, client.ErrConflict) || errors.Is(err, client.ErrUnknownReservation)
 }
 
-// exact returns u for the client, with no number left open.
-func (u ChargedUsage) exact() client.Usage {
+// clientUsage returns u as a usage whose token counts are all known.
+func (u ChargedUsage) clientUsage() client.Usage {
 	return client.Usage{InputTokens: &u.InputTokens, CachedInputTokens: u.CachedInputTokens, OutputTokens: &u.OutputTokens, Costs: u.Costs}
 }

@@ -88,8 +88,8 @@ func (w *writer) Write(p []byte) (int, error) {
 	w.bytes += int64(len(p))
 	out := p
 	if w.meter != nil {
-		out = w.meter.Pass(p)
-		w.call.recordOutput(w.meter.Streamed())
+		out = w.meter.Process(p)
+		w.call.recordOutput(w.meter.StreamedTokens())
 	}
 	if err := w.forward(out); err != nil {
 		return 0, err
@@ -167,14 +167,14 @@ func (w *writer) ending(returned bool) ending {
 func (w *writer) readMeter(e *ending) {
 	q := w.request
 	final, reported := w.meter.Usage()
-	e.usageRejected = w.meter.Lied()
+	e.usageRejected = w.meter.UsageRejected()
 	if reported {
 		e.input, e.cached, e.output = final.Input, final.CachedInput, final.Output
-		if q.InputTokens == 0 && !q.HiddenInput {
+		if q.InputTokens == 0 && !q.StoredInput {
 			w.estimator.learn(q.Model, q.InputBytes, final.Input)
 		}
 	} else {
-		partial := w.meter.Running()
+		partial := w.meter.PartialUsage()
 		hasPrompt := q.InputBytes > 0 || q.InputTokens > 0
 		if partial.Input > 0 || !hasPrompt { // a count of 0 for a prompt is not plausible
 			e.input, e.cached = partial.Input, partial.CachedInput
@@ -185,9 +185,9 @@ func (w *writer) readMeter(e *ending) {
 	}
 	if q.MaxOutput != 0 {
 		e.textOutput = w.capAtGrant(w.estimator.tokens(q.Model, w.meter.OutputBytes()))
-		e.outputGuess = max(w.meter.Streamed(), e.textOutput)
-		if !e.usageRejected && w.meter.Counted() {
-			e.outputGuess = w.meter.Streamed()
+		e.outputGuess = max(w.meter.StreamedTokens(), e.textOutput)
+		if !e.usageRejected && w.meter.UsageIsCurrent() {
+			e.outputGuess = w.meter.StreamedTokens()
 		}
 	}
 }

@@ -9,11 +9,12 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// Compile makes rules of what a control plane sends. The error joins every
-// problem, each with the source of its domain and the path in it.
+// Compile compiles the definitions of a control plane. The error joins all problems,
+// each with the source of its domain and the path in it.
 func Compile(domains []Domain) (*Config, error) {
 	domains = slices.Clone(domains)
 	for i := range domains {
@@ -29,7 +30,7 @@ func Compile(domains []Domain) (*Config, error) {
 	return c, nil
 }
 
-// locate returns copies of descriptors that know their paths.
+// locate returns copies of descriptors with their positions set.
 func locate(ds []Descriptor, prefix string) []Descriptor {
 	ds = slices.Clone(ds)
 	for i := range ds {
@@ -45,7 +46,7 @@ func locate(ds []Descriptor, prefix string) []Descriptor {
 	return ds
 }
 
-// compiler builds the tree, and goes on after a problem to find the others.
+// compiler builds a Config. It continues after a problem to find all.
 type compiler struct {
 	*problems
 	config *Config
@@ -53,10 +54,10 @@ type compiler struct {
 
 func compile(domains []Domain, ps *problems) *Config {
 	c := compiler{ps, &Config{domains: map[string]*node{}}}
-	first := map[string]place{}
+	first := map[string]position{}
 	for i := range domains {
 		d := &domains[i]
-		if c.text(d.at, "domain", d.Name, true); d.Name == "" {
+		if c.checkText(d.at, "domain", d.Name, true); d.Name == "" {
 			continue
 		}
 		if at, dup := first[d.Name]; dup {
@@ -67,17 +68,17 @@ func compile(domains []Domain, ps *problems) *Config {
 		c.children(root, d, "", d.Descriptors)
 		c.config.domains[d.Name] = root
 	}
-	c.config.seal(domains)
+	c.config.finish(domains)
 	return c.config
 }
 
-// children compiles the descriptors below a node. Path is the keys above them.
+// children compiles the descriptors below a node. path is the keys above them.
 func (c *compiler) children(n *node, d *Domain, path string, list []Descriptor) {
-	first := map[entry]place{}
+	first := map[entry]position{}
 	for i := range list {
 		x := &list[i]
-		c.text(x.at, "key", x.Key, true)
-		c.text(x.at, "value", x.Value, false)
+		c.checkText(x.at, "key", x.Key, true)
+		c.checkText(x.at, "value", x.Value, false)
 		id := entry{x.Key, x.Value}
 		if at, dup := first[id]; dup && x.Key != "" {
 			c.add(x.at, "key", "%s is defined twice here, first at %s", id, c.describe(at, "key"))
@@ -93,7 +94,7 @@ func (c *compiler) children(n *node, d *Domain, path string, list []Descriptor) 
 	}
 }
 
-// String is the descriptor as a problem names it.
+// String formats the descriptor for a problem.
 func (e entry) String() string {
 	if e.value == "" {
 		return fmt.Sprintf("descriptor %q without a value", e.key)
@@ -101,9 +102,8 @@ func (e entry) String() string {
 	return fmt.Sprintf("descriptor %q with value %q", e.key, e.value)
 }
 
-// add makes child findable. A value is looked up as it is written, and if it has
-// wildcards it is also tried in order: gateways make values of the names of
-// routes, and a name may have a star.
+// add adds a child. A value with wildcards also matches itself literally: gateways use
+// the names of routes as values, and a name may contain a star.
 func (n *node) add(x *Descriptor, child *node) {
 	if x.Value == "" {
 		if n.defaults == nil {
@@ -123,12 +123,12 @@ func (n *node) add(x *Descriptor, child *node) {
 		child.shared = x.Value
 	}
 	if n.wildcards == nil {
-		n.wildcards = map[string][]wild{}
+		n.wildcards = map[string][]wildcard{}
 	}
-	n.wildcards[x.Key] = append(n.wildcards[x.Key], wild{strings.Split(x.Value, "*"), child})
+	n.wildcards[x.Key] = append(n.wildcards[x.Key], wildcard{strings.Split(x.Value, "*"), child})
 }
 
-// rule checks a limit; nil if the descriptor has none.
+// rule compiles a limit. It is nil if the descriptor has none.
 func (c *compiler) rule(x *Descriptor, domain, path string) *Rule {
 	l := x.Limit
 	if l == nil {
@@ -139,7 +139,7 @@ func (c *compiler) rule(x *Descriptor, domain, path string) *Rule {
 		Amount: l.Amount, Window: l.Window, Unlimited: l.Unlimited,
 		Shadow: x.Shadow, Quota: x.Quota, Metadata: x.Metadata,
 	}
-	c.text(l.at, "name", l.Name, false)
+	c.checkText(l.at, "name", l.Name, false)
 	for _, name := range l.Replaces {
 		switch name {
 		case "":
@@ -154,22 +154,22 @@ func (c *compiler) rule(x *Descriptor, domain, path string) *Rule {
 		}
 		r.Amount, r.Window = 0, limiter.Window{}
 	} else {
-		c.amounts(l)
+		c.checkAmount(l)
 	}
 	c.config.rules = append(c.config.rules, r)
 	return r
 }
 
-// amounts checks what a limit that is not unlimited needs.
-func (c *compiler) amounts(l *Limit) {
+// checkAmount checks the amount and window of a limit.
+func (c *compiler) checkAmount(l *Limit) {
 	switch {
-	case l.Amount == absent:
+	case l.Amount == amountAbsent:
 		c.add(l.at, "requests_per_unit", "rate_limit needs requests_per_unit, or unlimited: true")
-	case l.Amount != broken && (l.Amount < 0 || l.Amount > limiter.MaxAmount):
-		c.add(l.at, "requests_per_unit", "requests_per_unit must be a whole number from 0 to 2^53, got %d", l.Amount)
+	case l.Amount != amountInvalid && (l.Amount < 0 || l.Amount > amount.Max):
+		c.add(l.at, "requests_per_unit", "requests_per_unit must be a whole number from 0 to %s, got %d", amount.MaxText, l.Amount)
 	}
 	switch l.Window.Unit {
-	case reported:
+	case unitInvalid:
 	case 0:
 		c.add(l.at, "unit", "rate_limit needs a unit: one of %s", strings.Join(unitNames, ", "))
 	default:
@@ -179,10 +179,10 @@ func (c *compiler) amounts(l *Limit) {
 	}
 }
 
-// text checks a name of any kind.
-func (c *compiler) text(at place, field, s string, needed bool) {
+// checkText checks a name, key or value.
+func (c *compiler) checkText(at position, field, s string, required bool) {
 	switch {
-	case s == "" && needed:
+	case s == "" && required:
 		c.add(at, field, "%s must not be empty", field)
 	case len(s) > maxName:
 		c.add(at, field, "%s must have at most %d bytes, got %d", field, maxName, len(s))

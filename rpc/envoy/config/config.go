@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package config is the rules of Envoy's rate limit service, in the form in
-// which envoyproxy/ratelimit keeps them: a domain per file, descriptors nested in
-// descriptors, a limit at some of them.
+// Package config compiles the rules of Envoy's rate limit service, in the format of
+// envoyproxy/ratelimit: a domain per file, with nested descriptors, some of which have
+// a limit.
 //
-// A [Config] is immutable. It is compiled from files ([ParseFiles]) or from what
-// a control plane sends ([Compile]); both report every problem at once, and a
-// configuration with a problem does not come about. The package reads no file
-// and no clock: see rpc/envoy/xds and internal/node for where rules come from.
+// A [Config] is immutable. It is compiled from files ([ParseFiles]) or from the
+// definitions of a control plane ([Compile]). Both report every problem at once, and
+// return no configuration if there is one. The package reads no file and no clock:
+// rpc/envoy/xds and internal/node provide the rules.
 package config
 
 import (
@@ -20,10 +20,10 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// maxName bounds the domain, each key and value, and the names of limits.
+// maxName is the maximum length of a domain, key, value or name of a limit, in bytes.
 const maxName = 1024
 
-// unitNames in the order in which people say them.
+// unitNames are the units in order of length.
 var unitNames = []string{"second", "minute", "hour", "day", "week", "month", "year"}
 
 // ParseUnit returns the unit of that name, in any case.
@@ -39,28 +39,27 @@ func ParseUnit(name string) (limiter.Unit, bool) {
 // A Rule is a descriptor that has a limit.
 type Rule struct {
 	Domain string
-	// Path is the keys from the domain down, joined by dots. It has no values,
-	// so rules may share it.
+	// Path is the keys of the descriptor and those it is nested in, joined by dots.
+	// Rules that differ only in values have the same path.
 	Path string
-	// Name is how other rules may replace this one, Replaces the names of those
-	// that this one replaces.
+	// Name lets other rules replace this one. Replaces are the names of the rules that
+	// this one replaces.
 	Name     string
 	Replaces []string
 
-	// Amount is up to 2^53. The protocol's own numbers end at 2^32, and larger
-	// ones are shown there as the largest.
+	// Amount is up to 2^53. In the protocol, amounts above 2^32-1 are shown as 2^32-1.
 	Amount    int64
 	Window    limiter.Window
-	Unlimited bool // then there are neither amount nor window
+	Unlimited bool // without amount and window
 
-	Shadow bool // counts, and never denies
-	Quota  bool // denies only when all rules of its kind do
+	Shadow bool // counts, never denies
+	Quota  bool // denies only if all quotas of the request do
 
-	// Metadata is told to Envoy when the descriptor is within its limit; nil: none.
+	// Metadata is returned to Envoy if the descriptor is within its limit. Nil: none.
 	Metadata *structpb.Struct
 }
 
-// Config is rules. The zero value, and a nil one, have none.
+// Config is a set of rules. The zero value and nil have none.
 type Config struct {
 	domains map[string]*node
 	rules   []*Rule
@@ -70,22 +69,22 @@ type Config struct {
 
 // A node is one descriptor, or a domain.
 type node struct {
-	exact     map[entry]*node   // by key and value as they are written, with wildcards and without
-	wildcards map[string][]wild // by key, in the order of the file
-	defaults  map[string]*node  // by key: those without a value
-	rule      *Rule             // nil: none
-	shared    string            // the wildcard in whose name all values that match are counted
+	exact     map[entry]*node       // by key and value as written
+	wildcards map[string][]wildcard // by key, in the order of the file
+	defaults  map[string]*node      // by key: descriptors without a value
+	rule      *Rule                 // nil: none
+	shared    string                // the wildcard whose matches share a counter; "": none
 }
 
 type entry struct{ key, value string }
 
-// wild is a descriptor whose value has wildcards.
-type wild struct {
-	parts []string // what stands between the wildcards
+// wildcard is a descriptor whose value has wildcards.
+type wildcard struct {
+	parts []string // the texts around the wildcards
 	node  *node
 }
 
-// Rules returns all rules in the order of their domains and files.
+// Rules returns all rules in the order of domains and files.
 func (c *Config) Rules() []*Rule {
 	if c == nil {
 		return nil
@@ -104,8 +103,8 @@ func (c *Config) Domains() []string {
 // Has reports whether there is such a domain.
 func (c *Config) Has(domain string) bool { return c != nil && c.domains[domain] != nil }
 
-// Digest identifies what the rules say: the order of domains, comments and the
-// spelling of files do not count. It is 64 hexadecimal digits.
+// Digest identifies the rules, in 64 hexadecimal digits. The order of domains, comments
+// and formatting do not change it.
 func (c *Config) Digest() string {
 	if c == nil {
 		return ""

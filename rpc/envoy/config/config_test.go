@@ -21,7 +21,7 @@ type pair struct{ key, value string }
 func (p pair) GetKey() string   { return p.key }
 func (p pair) GetValue() string { return p.value }
 
-// pairs reads "k=v k=v".
+// pairs parses "k=v k=v".
 func pairs(text string) (list []pair) {
 	for f := range strings.FieldsSeq(text) {
 		k, v, _ := strings.Cut(f, "=")
@@ -86,18 +86,18 @@ func TestFind(t *testing.T) {
 		{"user=root", -1, nil},
 		{"user=bot-7", 2, nil},
 		{"user=bot-abc", 2, nil}, // the first wildcard of the file
-		{"user=bot-a*", 5, nil},  // but a value that is written just so comes before
+		{"user=bot-a*", 5, nil},  // the exact value comes first
 		{"user=bot-7 path=/v1/*/items/*", 3, []string{"", "/v1/*/items/*"}},
 		{"user=Root", 1, nil}, // case counts
 		{"user=bot-7 path=/v1/x/items/9", 3, []string{"", "/v1/*/items/*"}},
 		{"user=bot-7 path=/v1/x/items", 4, nil},
 		{"user=bot-7 path=/v2", 0, nil},
-		{"user=bot-a path=/v1/x", 4, nil}, // what matched first is not given up
-		{"user=ann path=/v1/x", 0, nil},   // nothing is below
+		{"user=bot-a path=/v1/x", 4, nil}, // the first match is used, though nothing is below it
+		{"user=ann path=/v1/x", 0, nil},   // the match has no children
 		{"file=a.pdf", 0, nil},            // no limit at this depth
 		{"file=a.pdf verb=GET", 6, []string{"*.pdf", ""}},
 		{"file=a.txt verb=GET", 0, nil},
-		{"list=a item=1", 0, nil}, // the more special descriptor has no limit: not limited
+		{"list=a item=1", 0, nil}, // the exact match has no limit
 		{"list=a item=2", 5_000_000_000, nil},
 		{"list=a item=2 more=3", 0, nil},
 		{"other=1", 0, nil},
@@ -165,7 +165,7 @@ descriptors:
 	}
 }
 
-// TestProblems wants every problem of a file at once, each at its place.
+// TestProblems: every problem of a file is reported at once, with its position.
 func TestProblems(t *testing.T) {
 	for _, test := range []struct{ name, src, want string }{
 		{"nothing", "", "f:1:1: domain must not be empty"},
@@ -192,7 +192,7 @@ descriptors:
     rate_limit: { name: n, unit: year, unit_multiplier: 101, requests_per_unit: 1, replaces: [{ name: n }, { nome: x }, {}] }
   - just text
 `, `f:3:1: unknown key "descriptor" in a file of rate limits; did you mean "descriptors"?
-f:7:5: unknown key "unit" in a descriptor: it belongs into rate_limit
+f:7:5: unknown key "unit" in a descriptor: it belongs in rate_limit
 f:8:5: unknown key "rate_limt" in a descriptor; did you mean "rate_limit"?
 f:9:10: descriptor "a" with value "v" is defined twice here, first at f:5:10
 f:11:22: share_threshold needs a value with a wildcard (*), got "v"
@@ -298,7 +298,7 @@ func TestDigest(t *testing.T) {
 	}
 }
 
-// TestText wants the text of rules to be rules again, and the same ones.
+// TestText: parsing the text of rules gives the same rules.
 func TestText(t *testing.T) {
 	more := `domain: "a: b"
 descriptors:
@@ -323,7 +323,7 @@ descriptors:
 	}
 	again, err := ParseFiles(files)
 	if err != nil {
-		t.Fatalf("the text is no rules:\n%s\n%v", c.Text(), err)
+		t.Fatalf("the text does not parse:\n%s\n%v", c.Text(), err)
 	}
 	if again.Digest() != c.Digest() || again.Text() != c.Text() || len(files) != 3 {
 		t.Errorf("the text has other rules:\n%s\nand then\n%s", c.Text(), again.Text())
@@ -333,13 +333,13 @@ descriptors:
 	}
 }
 
-// TestWildcardsAreRegexps compares with what regular expressions say.
-func TestWildcardsAreRegexps(t *testing.T) {
+// TestWildcardsMatchRegexps compares wildcards with regular expressions.
+func TestWildcardsMatchRegexps(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		pattern := rapid.StringMatching(`[ab*]{0,4}\*[ab*]{0,4}`).Draw(t, "pattern")
 		value := rapid.StringMatching(`[ab]{0,8}`).Draw(t, "value")
 		parts := strings.Split(pattern, "*")
-		w := wild{parts: parts}
+		w := wildcard{parts: parts}
 		for i, p := range parts {
 			parts[i] = regexp.QuoteMeta(p)
 		}
@@ -350,7 +350,7 @@ func TestWildcardsAreRegexps(t *testing.T) {
 	})
 }
 
-// lookup is Find as its words say it, over the rules as they were written.
+// lookup is a simple implementation of Find over definitions.
 func lookup(ds []Descriptor, entries []pair) *Descriptor {
 	var found *Descriptor
 	for _, ok := range []func(d *Descriptor) bool{
@@ -371,7 +371,7 @@ func lookup(ds []Descriptor, entries []pair) *Descriptor {
 	return lookup(found.Descriptors, entries[1:])
 }
 
-func TestFindIsWhatItSays(t *testing.T) {
+func TestFindMatchesLookup(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		amount := int64(0)
 		var draw func(depth int) []Descriptor

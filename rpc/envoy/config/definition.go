@@ -11,17 +11,17 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A Domain is one domain as it was written, before it is checked.
+// A Domain is the definition of a domain, not validated yet.
 type Domain struct {
-	// Source names where it comes from, in problems: a file, or a resource.
+	// Source is the file or resource that problems name.
 	Source      string
 	Name        string
 	Descriptors []Descriptor
 
-	at place
+	at position
 }
 
-// A Descriptor is a descriptor as it was written.
+// A Descriptor is the definition of a descriptor.
 type Descriptor struct {
 	Key         string
 	Value       string // may have wildcards (*); empty: any value
@@ -29,49 +29,49 @@ type Descriptor struct {
 	Descriptors []Descriptor
 
 	Shadow, Quota                 bool
-	DetailedMetric, ValueToMetric bool // accepted; see docs/envoy.md
+	DetailedMetric, ValueToMetric bool // accepted and ignored; see docs/envoy.md
 	ShareThreshold                bool
 	Metadata                      *structpb.Struct
 
-	at place
+	at position
 }
 
-// A Limit is a rate_limit as it was written.
+// A Limit is the definition of a rate_limit.
 type Limit struct {
-	Window    limiter.Window // unit 0: not said
+	Window    limiter.Window // unit 0: absent
 	Amount    int64
 	Unlimited bool
 	Name      string
 	Replaces  []string
 
-	at place
+	at position
 }
 
-// A place is where a definition was written: a mapping of a file with its
-// fields, or a path into a resource.
-type place struct {
+// position is where a definition is: a mapping in a file with its fields, or a path in a
+// resource.
+type position struct {
 	self   yamldoc.Node
 	fields map[string]yamldoc.Node
 	path   string
 }
 
-// field is where a field is, or should be.
-func (p place) field(name string) yamldoc.Node {
+// field is the position of a field or, if it is absent, of the mapping.
+func (p position) field(name string) yamldoc.Node {
 	if n, ok := p.fields[name]; ok {
 		return n
 	}
 	return p.self
 }
 
-// problems collects what is wrong with definitions: in the reader of the files
-// that they come from, or as errors of their own.
+// problems collects the problems of definitions: those of files in their reader, others
+// in list.
 type problems struct {
 	files *yamldoc.Reader // nil: they come from a control plane
 	list  []error
 }
 
-// add reports that a field of what stands at p is wrong.
-func (ps *problems) add(p place, field, format string, args ...any) {
+// add adds a problem of a field of the definition at p.
+func (ps *problems) add(p position, field, format string, args ...any) {
 	if ps.files != nil {
 		ps.files.Problem(p.field(field), format, args...)
 		return
@@ -83,8 +83,8 @@ func (ps *problems) add(p place, field, format string, args ...any) {
 	ps.list = append(ps.list, fmt.Errorf("%s: %s", at, fmt.Sprintf(format, args...)))
 }
 
-// describe says where p is, to name it in the problem of another place.
-func (ps *problems) describe(p place, field string) string {
+// describe names p in a problem of another position.
+func (ps *problems) describe(p position, field string) string {
 	if ps.files != nil {
 		return p.field(field).At()
 	}

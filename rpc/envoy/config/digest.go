@@ -15,9 +15,9 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// seal derives the digest and the text, and puts rules in the order of their domains. Within
-// a domain the order of descriptors counts, since wildcards are tried in it.
-func (c *Config) seal(domains []Domain) {
+// finish sorts the rules by domain, and sets the digest and the text. Within a domain
+// the order of descriptors counts, since wildcards are tried in it.
+func (c *Config) finish(domains []Domain) {
 	domains = slices.Clone(domains)
 	slices.SortStableFunc(domains, func(a, b Domain) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortStableFunc(c.rules, func(a, b *Rule) int { return cmp.Compare(a.Domain, b.Domain) })
@@ -28,7 +28,7 @@ func (c *Config) seal(domains []Domain) {
 		write(h, domains[i].Descriptors, 0)
 	}
 	c.digest = hex.EncodeToString(h.Sum(nil))
-	c.text = textOf(domains)
+	c.text = formatDomains(domains)
 }
 
 func write(w io.Writer, ds []Descriptor, depth int) {
@@ -47,7 +47,7 @@ func write(w io.Writer, ds []Descriptor, depth int) {
 	}
 }
 
-// metadataText is the same for the same metadata.
+// metadataText encodes metadata deterministically.
 func metadataText(d *Descriptor) string {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(d.Metadata)
 	if err != nil {

@@ -10,19 +10,19 @@ type Entry interface {
 	GetValue() string
 }
 
-// A Match is how a descriptor was found.
+// A Match is the result of [Find].
 type Match struct {
 	// Rule is the limit of the descriptor; nil if it has none.
 	Rule *Rule
-	// Shared has, for each entry, the wildcard in whose name its value is counted,
-	// and "" where the value counts by itself. Nil: they all do.
+	// Shared has, for each entry, the wildcard whose matches share a counter, or "" if
+	// the value has a counter of its own. Nil: all values do.
 	Shared []string
 }
 
-// Find looks for the limit of a descriptor. Each entry is one level: a value that
-// is written just so comes first, then wildcards in the order of the file, then the
-// key without a value; the first that matches is taken, whatever is below it. A
-// limit applies to descriptors of its own depth only.
+// Find finds the rule for a descriptor with the given entries. Each entry is one level.
+// The first match of a level is used, whether or not there is a rule below it: the
+// exact value, then wildcards in the order of the file, then the key without a value.
+// A rule applies only to descriptors with as many entries as its depth.
 func Find[E Entry](c *Config, domain string, entries []E) (m Match) {
 	if c == nil || len(entries) == 0 {
 		return m
@@ -46,7 +46,7 @@ func Find[E Entry](c *Config, domain string, entries []E) (m Match) {
 	return m
 }
 
-// next goes down one level; nil: nothing matches.
+// next returns the child that matches an entry, or nil.
 func (n *node) next(key, value string) *node {
 	if child := n.exact[entry{key, value}]; child != nil {
 		return child
@@ -59,9 +59,9 @@ func (n *node) next(key, value string) *node {
 	return n.defaults[key]
 }
 
-// matches reports whether value is the parts in order, with anything between
-// them. The leftmost place for each part leaves the most room for the next.
-func (w *wild) matches(value string) bool {
+// matches reports whether value consists of the parts in order, with any text between
+// them. Each part matches at the leftmost position, which leaves the most for the next.
+func (w *wildcard) matches(value string) bool {
 	last := len(w.parts) - 1
 	rest, ok := strings.CutPrefix(value, w.parts[0])
 	if !ok {

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
@@ -18,7 +19,7 @@ import (
 // A File is one file of rules.
 type File = yamldoc.File
 
-// Problems is all that is wrong with files, each with its place.
+// Problems are the problems of files, each with its position.
 type Problems = yamldoc.Problems
 
 // Parse compiles one file. See [ParseFiles].
@@ -46,7 +47,7 @@ func ParseFiles(files []File) (*Config, error) {
 	return c, nil
 }
 
-// parser reads definitions. What is wrong is reported and left out.
+// parser parses definitions. It reports invalid parts and leaves them out.
 type parser struct{ yamldoc.Reader }
 
 var (
@@ -59,18 +60,19 @@ var (
 	replaceKeys = []string{"name"}
 )
 
-// fields is [yamldoc.Reader.Fields] that knows where a misplaced key belongs.
-func (p *parser) fields(n yamldoc.Node, what string, known []string, where *place) []yamldoc.Field {
-	*where = place{self: n, fields: map[string]yamldoc.Node{}}
+// fields returns the known fields of a mapping, and stores its position in at. The
+// problem of a misplaced key says where the key belongs.
+func (p *parser) fields(n yamldoc.Node, what string, known []string, at *position) []yamldoc.Field {
+	*at = position{self: n, fields: map[string]yamldoc.Node{}}
 	all := p.Fields(n, what, nil)
 	kept := all[:0]
 	for _, f := range all {
-		where.fields[f.Name] = f.Value
+		at.fields[f.Name] = f.Value
 		switch {
 		case slices.Contains(known, f.Name):
 			kept = append(kept, f)
 		case slices.Contains(limitKeys, f.Name) && slices.Contains(known, "rate_limit"):
-			p.Problem(f.Key, "unknown key %q in %s: it belongs into rate_limit", f.Name, what)
+			p.Problem(f.Key, "unknown key %q in %s: it belongs in rate_limit", f.Name, what)
 		case slices.Contains(descriptorKeys, f.Name) && slices.Contains(known, "requests_per_unit"):
 			p.Problem(f.Key, "unknown key %q in %s: it belongs beside rate_limit", f.Name, what)
 		default:
@@ -112,7 +114,7 @@ func (p *parser) descriptors(n yamldoc.Node) []Descriptor {
 	items := p.Items(n, "descriptors")
 	list := make([]Descriptor, 0, len(items))
 	for _, item := range items {
-		if d := p.descriptor(item); item.IsMapping() { // else reported
+		if d := p.descriptor(item); item.IsMapping() { // else it is reported
 			list = append(list, d)
 		}
 	}
@@ -151,7 +153,7 @@ func (p *parser) descriptor(n yamldoc.Node) (d Descriptor) {
 }
 
 func (p *parser) limit(n yamldoc.Node) *Limit {
-	l := &Limit{Amount: absent}
+	l := &Limit{Amount: amountAbsent}
 	for _, f := range p.fields(n, "rate_limit", limitKeys, &l.at) {
 		if f.Value.IsNull() {
 			continue
@@ -160,9 +162,9 @@ func (p *parser) limit(n yamldoc.Node) *Limit {
 		case "unit":
 			l.Window.Unit = p.unit(f.Value)
 		case "requests_per_unit":
-			l.Amount = p.number(f, 0, limiter.MaxAmount, "2^53")
+			l.Amount = p.number(f, 0, amount.Max, amount.MaxText)
 		case "unit_multiplier":
-			if n := p.number(f, 1, math.MaxUint32, "2^32-1"); n != broken {
+			if n := p.number(f, 1, math.MaxUint32, "2^32-1"); n != amountInvalid {
 				l.Window.Multiple = uint32(n)
 			}
 		case "unlimited":
@@ -178,15 +180,15 @@ func (p *parser) limit(n yamldoc.Node) *Limit {
 	return l
 }
 
-// absent stands for a requests_per_unit that is not there, broken for one that is
-// wrong and reported.
+// amountAbsent stands for a missing requests_per_unit, amountInvalid for one that is
+// invalid and reported.
 const (
-	absent = -1
-	broken = -2
+	amountAbsent  = -1
+	amountInvalid = -2
 )
 
 func (p *parser) replaced(n yamldoc.Node) (name string) {
-	var at place
+	var at position
 	for _, f := range p.fields(n, "an element of replaces", replaceKeys, &at) {
 		name, _ = p.Text(f.Value, "name")
 	}
@@ -196,17 +198,17 @@ func (p *parser) replaced(n yamldoc.Node) (name string) {
 func (p *parser) unit(n yamldoc.Node) limiter.Unit {
 	text, ok := p.Text(n, "unit")
 	if !ok {
-		return reported
+		return unitInvalid
 	}
 	if u, ok := ParseUnit(text); ok {
 		return u
 	}
 	p.Suggest(n, nearest.Word(text, unitNames), "unit must be one of %s, got %q", strings.Join(unitNames, ", "), text)
-	return reported
+	return unitInvalid
 }
 
-// reported stands for a unit that is wrong, of which the compiler says nothing more.
-const reported limiter.Unit = 255
+// unitInvalid stands for a unit that is invalid and reported.
+const unitInvalid limiter.Unit = 255
 
 func (p *parser) bool(f yamldoc.Field) bool {
 	text, ok := p.Text(f.Value, f.Name)
@@ -226,21 +228,21 @@ func (p *parser) bool(f yamldoc.Field) bool {
 func (p *parser) number(f yamldoc.Field, least, most int64, name string) int64 {
 	text, ok := p.Text(f.Value, f.Name)
 	if !ok {
-		return broken
+		return amountInvalid
 	}
 	if len(text) > 1 && text[0] == '0' { // which YAML 1.1 reads as octal
 		p.Problem(f.Value, "%s must not begin with a zero, got %q", f.Name, text)
-		return broken
+		return amountInvalid
 	}
 	n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64)
 	if err != nil || n < least || n > most {
 		p.Problem(f.Value, "%s must be a whole number from %d to %s, got %q", f.Name, least, name, text)
-		return broken
+		return amountInvalid
 	}
 	return n
 }
 
-// metadata reads any mapping.
+// metadata parses a mapping with any keys.
 func (p *parser) metadata(n yamldoc.Node) *structpb.Struct {
 	s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
 	for _, f := range p.Fields(n, "metadata", nil) {
@@ -266,7 +268,7 @@ func (p *parser) value(n yamldoc.Node) *structpb.Value {
 	case bool:
 		return structpb.NewBoolValue(v)
 	case float64:
-		if !math.IsInf(v, 0) && !math.IsNaN(v) { // which are no JSON
+		if !math.IsInf(v, 0) && !math.IsNaN(v) { // JSON has neither
 			return structpb.NewNumberValue(v)
 		}
 	}

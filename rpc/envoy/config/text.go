@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Text returns the rules as they would be written: one YAML document per domain,
-// each of which [Parse] takes. It has only what counts, so comments are gone.
+// Text returns the rules as YAML, one document per domain. [Parse] accepts each. Comments
+// are lost.
 func (c *Config) Text() string {
 	if c == nil {
 		return ""
@@ -18,20 +18,20 @@ func (c *Config) Text() string {
 	return c.text
 }
 
-func textOf(domains []Domain) string {
+func formatDomains(domains []Domain) string {
 	var b strings.Builder
 	for i := range domains {
 		if i > 0 {
 			b.WriteString("---\n")
 		}
 		fmt.Fprintf(&b, "domain: %s\n", strconv.Quote(domains[i].Name))
-		list(&b, domains[i].Descriptors, "")
+		writeDescriptors(&b, domains[i].Descriptors, "")
 	}
 	return b.String()
 }
 
-// list writes descriptors below what indent leads to.
-func list(b *strings.Builder, ds []Descriptor, indent string) {
+// writeDescriptors writes descriptors, indented.
+func writeDescriptors(b *strings.Builder, ds []Descriptor, indent string) {
 	if len(ds) == 0 {
 		return
 	}
@@ -40,8 +40,8 @@ func list(b *strings.Builder, ds []Descriptor, indent string) {
 		d := &ds[i]
 		fmt.Fprintf(b, "%s  - key: %s\n", indent, strconv.Quote(d.Key))
 		inner := indent + "    "
-		put := func(is bool, key, value string) {
-			if is {
+		put := func(present bool, key, value string) {
+			if present {
 				fmt.Fprintf(b, "%s%s: %s\n", inner, key, value)
 			}
 		}
@@ -55,11 +55,11 @@ func list(b *strings.Builder, ds []Descriptor, indent string) {
 		if d.Limit != nil {
 			put(true, "rate_limit", d.Limit.text())
 		}
-		list(b, d.Descriptors, inner)
+		writeDescriptors(b, d.Descriptors, inner)
 	}
 }
 
-// text is a limit on one line.
+// text formats a limit on one line.
 func (l *Limit) text() string {
 	var parts []string
 	put := func(key, value string) { parts = append(parts, key+": "+value) }
@@ -85,11 +85,11 @@ func (l *Limit) text() string {
 	return "{ " + strings.Join(parts, ", ") + " }"
 }
 
-// metadataJSON is YAML, too.
+// metadataJSON formats metadata as JSON, which is also YAML.
 func metadataJSON(d *Descriptor) string {
 	b, err := json.Marshal(d.Metadata.AsMap())
 	if err != nil {
-		return "{}" // a control plane can send numbers that JSON does not have
+		return "{}" // impossible in files; a control plane can send NaN and infinity
 	}
 	return string(b)
 }

@@ -18,8 +18,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/envoy/config"
 )
 
-// decode compiles a response. Unknown says where it has fields that mean nothing
-// here.
+// decode compiles a response. unknown are the paths of fields that it ignores.
 func decode(r *discovery.DiscoveryResponse) (rules *config.Config, unknown []string, err error) {
 	if r.GetTypeUrl() != TypeURL {
 		return nil, nil, fmt.Errorf("type must be %s, got %s", TypeURL, r.GetTypeUrl())
@@ -37,10 +36,10 @@ func decode(r *discovery.DiscoveryResponse) (rules *config.Config, unknown []str
 			continue
 		}
 		source := fmt.Sprintf("resource %q", c.GetName())
-		d.at(source, c.ProtoReflect().GetUnknown(), nil)
+		d.readUnknown(source, c.ProtoReflect().GetUnknown(), nil)
 		domains = append(domains, config.Domain{Source: source, Name: c.GetDomain(), Descriptors: d.descriptors(source+": ", c.GetDescriptors())})
 	}
-	// Resources come in any order, and the same ones are to have the same problems.
+	// Resources come in any order. Sorted, they always have the same problems.
 	slices.SortStableFunc(domains, func(a, b config.Domain) int { return strings.Compare(a.Source, b.Source) })
 	rules, err = config.Compile(domains)
 	if err := errors.Join(append(d.problems, err)...); err != nil {
@@ -54,7 +53,7 @@ type decoder struct {
 	unknown  []string
 }
 
-// The fields of a descriptor that the generated types are too old for.
+// Fields of a descriptor that the generated types lack.
 const (
 	fieldQuota    protowire.Number = 7
 	fieldMetadata protowire.Number = 8
@@ -68,7 +67,7 @@ func (d *decoder) descriptors(prefix string, list []*ratelimit.RateLimitDescript
 			Shadow: from.GetShadowMode(), DetailedMetric: from.GetDetailedMetric(),
 			Descriptors: d.descriptors(path+".", from.GetDescriptors()),
 		}
-		d.at(path, from.ProtoReflect().GetUnknown(), func(field protowire.Number, kind protowire.Type, value []byte) (known bool, err error) {
+		d.readUnknown(path, from.ProtoReflect().GetUnknown(), func(field protowire.Number, kind protowire.Type, value []byte) (known bool, err error) {
 			switch {
 			case field == fieldQuota && kind == protowire.VarintType:
 				n, _ := protowire.ConsumeVarint(value)
@@ -87,11 +86,11 @@ func (d *decoder) descriptors(prefix string, list []*ratelimit.RateLimitDescript
 	return out
 }
 
-func (d *decoder) limit(at string, from *ratelimit.RateLimitPolicy) *config.Limit {
+func (d *decoder) limit(path string, from *ratelimit.RateLimitPolicy) *config.Limit {
 	if from == nil {
 		return nil
 	}
-	d.at(at+".rate_limit", from.ProtoReflect().GetUnknown(), nil)
+	d.readUnknown(path+".rate_limit", from.ProtoReflect().GetUnknown(), nil)
 	to := &config.Limit{Amount: int64(from.GetRequestsPerUnit()), Unlimited: from.GetUnlimited(), Name: from.GetName()}
 	if n := from.GetUnit(); n != 0 {
 		to.Window.Unit = unitOf(int32(n))
@@ -102,8 +101,7 @@ func (d *decoder) limit(at string, from *ratelimit.RateLimitPolicy) *config.Limi
 	return to
 }
 
-// unitOf translates a number of RateLimitUnit. The generated types are too old for
-// a week; numbers pass all the same.
+// unitOf converts a number of RateLimitUnit. The generated types lack the week.
 func unitOf(n int32) limiter.Unit {
 	switch n {
 	case 1:
@@ -121,12 +119,12 @@ func unitOf(n int32) limiter.Unit {
 	case 7:
 		return limiter.UnitWeek
 	}
-	return limiter.UnitYear + limiter.Unit(min(uint32(n), 100)) // none
+	return limiter.UnitYear + limiter.Unit(min(uint32(n), 100)) // invalid
 }
 
-// at looks through fields that the generated types do not have. Take is for those
-// that are known all the same.
-func (d *decoder) at(path string, b []byte, take func(protowire.Number, protowire.Type, []byte) (bool, error)) {
+// readUnknown reads the fields in b, which the generated types lack. handle reports
+// whether it knows a field; nil knows none.
+func (d *decoder) readUnknown(path string, b []byte, handle func(protowire.Number, protowire.Type, []byte) (bool, error)) {
 	for len(b) > 0 {
 		field, kind, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -137,9 +135,9 @@ func (d *decoder) at(path string, b []byte, take func(protowire.Number, protowir
 			return
 		}
 		known := false
-		if take != nil {
+		if handle != nil {
 			var err error
-			if known, err = take(field, kind, b[n:n+size]); err != nil {
+			if known, err = handle(field, kind, b[n:n+size]); err != nil {
 				d.problems = append(d.problems, fmt.Errorf("%s: field %d: %w", path, field, err))
 			}
 		}

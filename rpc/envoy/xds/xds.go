@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package xds takes the rules of Envoy's rate limit service from a control plane,
-// as Envoy Gateway serves them: resources of the type RateLimitConfig, one domain
-// each, over the aggregated discovery service, each response the state of the
-// world.
+// Package xds receives the rules of Envoy's rate limit service from a control plane such
+// as Envoy Gateway: resources of type RateLimitConfig, one domain each, over the
+// aggregated discovery service (state of the world).
 //
-// A response that compiles is acknowledged and becomes the rules. One that does
-// not is refused with every problem in the error that goes back, and the rules
-// stay what they were; so they do while the control plane is away. The client
-// comes back with growing pauses, and says which version it has.
+// A response that compiles is acknowledged and replaces the rules. A response that does
+// not is rejected (NACK) with all problems, and the rules stay. They also stay while the
+// control plane is unreachable. The client reconnects with exponential backoff and
+// sends the version that it has.
 package xds
 
 import (
@@ -31,37 +30,35 @@ import (
 	"github.com/bucketring/bucketring/rpc/envoy/config"
 )
 
-// TypeURL is the type of the resources asked for.
+// TypeURL is the type of the resources.
 const TypeURL = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
 
-// DefaultNodeID is what the stock server calls itself.
+// DefaultNodeID is the node id of envoyproxy/ratelimit.
 const DefaultNodeID = "default"
 
-// maxResponse bounds a response.
+// maxResponse is the largest response that is accepted, in bytes.
 const maxResponse = 64 << 20
 
-// Options configure a [Client]. Address, Credentials and OnRules are needed.
+// Options configure a [Client]. Address, Credentials and OnRules are required.
 type Options struct {
 	Address string // host:port of the control plane
-	// NodeID is what the control plane knows this client by. Empty:
-	// [DefaultNodeID].
+	// NodeID identifies the client to the control plane. Empty: [DefaultNodeID].
 	NodeID string
-	// Credentials makes the credentials of a connection, anew for each, so that
-	// certificates may change.
+	// Credentials returns the credentials of a connection. It is called for each
+	// connection, so that certificates may change.
 	Credentials func() (grpc.DialOption, error)
 	// OnRules gets the rules of each accepted response, one call at a time.
 	OnRules func(*config.Config)
-	// Pause is the first pause after a connection that failed, MaxPause the
-	// longest: each is twice the one before, less up to a half by chance. 0: 500 ms
-	// and 30 s.
-	Pause, MaxPause time.Duration
-	Logger          *slog.Logger // nil: no log
+	// Backoff is the first pause after a failed connection. Each further pause is twice
+	// as long, up to MaxBackoff, minus a random part of up to half. 0: 500 ms and 30 s.
+	Backoff, MaxBackoff time.Duration
+	Logger              *slog.Logger // nil: no log
 }
 
 func (o Options) withDefaults() Options {
 	o.NodeID = cmp.Or(o.NodeID, DefaultNodeID)
-	o.Pause = cmp.Or(o.Pause, 500*time.Millisecond)
-	o.MaxPause = cmp.Or(o.MaxPause, 30*time.Second)
+	o.Backoff = cmp.Or(o.Backoff, 500*time.Millisecond)
+	o.MaxBackoff = cmp.Or(o.MaxBackoff, 30*time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -80,34 +77,34 @@ func (o Options) Validate() error {
 	if o.OnRules == nil {
 		problems = append(problems, errors.New("on_rules: must be set"))
 	}
-	if o.Pause < 0 || o.MaxPause < 0 {
-		problems = append(problems, fmt.Errorf("pause: must not be negative, got %s and %s", o.Pause, o.MaxPause))
+	if o.Backoff < 0 || o.MaxBackoff < 0 {
+		problems = append(problems, fmt.Errorf("backoff: must not be negative, got %s and %s", o.Backoff, o.MaxBackoff))
 	}
 	return errors.Join(problems...)
 }
 
-// Status is how the client stands.
+// Status is the state of a client.
 type Status struct {
 	Address   string `json:"address"`
 	NodeID    string `json:"node_id"`
 	Connected bool   `json:"connected"`
-	// Version is that of the rules in force, as the control plane calls it; "" if
-	// there never were any.
-	Version    string    `json:"version,omitempty"`
-	AcceptedAt time.Time `json:"accepted_at,omitzero"`
-	Accepted   int64     `json:"accepted"` // responses
-	Rejected   int64     `json:"rejected"`
-	Breaks     int64     `json:"breaks"` // connections that failed
+	// Version is the control plane's version of the current rules, "" if there are none
+	// yet.
+	Version     string    `json:"version,omitempty"`
+	AcceptedAt  time.Time `json:"accepted_at,omitzero"`
+	Accepted    int64     `json:"accepted"` // responses
+	Rejected    int64     `json:"rejected"`
+	Disconnects int64     `json:"disconnects"` // connections that failed
 	// LastError is why the last response was rejected, "" if it was accepted.
-	// LastErrorAt stays.
+	// LastErrorAt is the time of the last rejection.
 	LastError   string    `json:"last_error,omitempty"`
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
-	// Away is why there is no connection.
-	Away string `json:"away,omitempty"`
+	// ConnectionError is why there is no connection.
+	ConnectionError string `json:"connection_error,omitempty"`
 }
 
-// Client follows one control plane. Its methods are safe for concurrent use, but
-// Run may be called once.
+// Client receives the rules of one control plane. Its methods are safe for concurrent
+// use. Run may be called once.
 type Client struct {
 	options Options
 
@@ -117,7 +114,7 @@ type Client struct {
 	}
 }
 
-// New returns a client that does nothing until Run.
+// New returns a client. It connects in Run.
 func New(o Options) (*Client, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("xds: %w", err)
@@ -127,7 +124,7 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
-// Status returns a copy.
+// Status returns the current state.
 func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,34 +137,34 @@ func (c *Client) update(f func(*Status)) {
 	f(&c.mu.status)
 }
 
-// Run follows the control plane until ctx is done; then it returns nil.
+// Run receives rules until ctx is done. It always returns nil.
 func (c *Client) Run(ctx context.Context) error {
-	pause := c.options.Pause
+	backoff := c.options.Backoff
 	for {
-		began := time.Now()
-		answered, err := c.follow(ctx)
+		start := time.Now()
+		answered, err := c.connect(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		c.update(func(s *Status) {
-			s.Connected, s.Away = false, err.Error()
-			s.Breaks++
+			s.Connected, s.ConnectionError = false, err.Error()
+			s.Disconnects++
 		})
-		if answered || time.Since(began) > c.options.MaxPause {
-			pause = c.options.Pause
+		if answered || time.Since(start) > c.options.MaxBackoff {
+			backoff = c.options.Backoff
 		}
-		wait := pause - rand.N(pause/2+1)
-		c.options.Logger.Warn("control plane is away", "address", c.options.Address, "again_in", wait, "error", err)
+		wait := backoff - rand.N(backoff/2+1)
+		c.options.Logger.Warn("connection to envoy control plane failed", "address", c.options.Address, "retry_in", wait, "error", err)
 		if !sleep(ctx, wait) {
 			return nil
 		}
-		pause = min(2*pause, c.options.MaxPause)
+		backoff = min(2*backoff, c.options.MaxBackoff)
 	}
 }
 
-// follow takes what comes over one connection, until it fails. It reports whether
-// the control plane said anything.
-func (c *Client) follow(ctx context.Context) (answered bool, err error) {
+// connect receives responses over one connection until it fails. It reports whether
+// there was a response.
+func (c *Client) connect(ctx context.Context) (answered bool, err error) {
 	credentials, err := c.options.Credentials()
 	if err != nil {
 		return false, err
@@ -180,46 +177,46 @@ func (c *Client) follow(ctx context.Context) (answered bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = conn.Close() }() // nothing is left to lose
+	defer func() { _ = conn.Close() }() // the stream has ended
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
 	if err != nil {
 		return false, err
 	}
-	hello := &discovery.DiscoveryRequest{
+	subscribe := &discovery.DiscoveryRequest{
 		Node: &core.Node{Id: c.options.NodeID, UserAgentName: "bucketring"}, TypeUrl: TypeURL, VersionInfo: c.Status().Version,
 	}
-	if err := stream.Send(hello); err != nil {
-		return false, reason(stream, err)
+	if err := stream.Send(subscribe); err != nil {
+		return false, sendError(stream, err)
 	}
-	// There is a connection. If its state is the one known here, nothing comes.
-	c.update(func(s *Status) { s.Connected, s.Away = true, "" })
-	// A control plane may send what was refused again at once, for ever: the answer
-	// to it comes with growing pauses.
-	pause := c.options.Pause
+	// If the client has the current version, the control plane sends nothing.
+	c.update(func(s *Status) { s.Connected, s.ConnectionError = true, "" })
+	// A control plane may resend a rejected response at once. So repeated rejections
+	// are sent with exponential backoff.
+	backoff := c.options.Backoff
 	for {
 		r, err := stream.Recv()
 		if err != nil {
 			return answered, err
 		}
 		answered = true
-		say, repeated := c.take(r)
+		reply, repeated := c.handle(r)
 		if !repeated {
-			pause = c.options.Pause
+			backoff = c.options.Backoff
 		} else {
-			if !sleep(ctx, pause) {
+			if !sleep(ctx, backoff) {
 				return answered, ctx.Err()
 			}
-			pause = min(2*pause, c.options.MaxPause/6)
+			backoff = min(2*backoff, c.options.MaxBackoff/6)
 		}
-		if err := stream.Send(say); err != nil {
-			return answered, reason(stream, err)
+		if err := stream.Send(reply); err != nil {
+			return answered, sendError(stream, err)
 		}
 	}
 }
 
-// sleep reports whether the time passed before ctx was done.
+// sleep waits for d. It returns false if ctx is done first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -231,48 +228,49 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// reason is why nothing could be sent, which only receiving tells.
-func reason(stream interface {
+// sendError returns why a Send failed with err. gRPC reports the reason in Recv.
+func sendError(stream interface {
 	Recv() (*discovery.DiscoveryResponse, error)
 }, err error,
 ) error {
-	if _, received := stream.Recv(); received != nil {
-		return received
+	if _, cause := stream.Recv(); cause != nil {
+		return cause
 	}
 	return err
 }
 
-// take makes a response the rules, if it can, and returns what to say to it.
-// Repeated: it was refused for the same reasons the last time.
-func (c *Client) take(r *discovery.DiscoveryResponse) (say *discovery.DiscoveryRequest, repeated bool) {
-	say = &discovery.DiscoveryRequest{TypeUrl: TypeURL, ResponseNonce: r.GetNonce()}
+// handle replaces the rules by those of a response if they compile, and returns the
+// acknowledgement or rejection. repeated: the previous response was rejected for the
+// same reason.
+func (c *Client) handle(r *discovery.DiscoveryResponse) (reply *discovery.DiscoveryRequest, repeated bool) {
+	reply = &discovery.DiscoveryRequest{TypeUrl: TypeURL, ResponseNonce: r.GetNonce()}
 	rules, unknown, err := decode(r)
 	if err != nil {
-		say.ErrorDetail = &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
+		reply.ErrorDetail = &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
 		c.update(func(s *Status) {
-			say.VersionInfo = s.Version
+			reply.VersionInfo = s.Version
 			if repeated = s.LastError == err.Error(); !repeated {
 				s.LastError, s.LastErrorAt = err.Error(), time.Now()
 				s.Rejected++
 			}
 		})
 		if !repeated {
-			c.options.Logger.Error("rules of the control plane rejected", "address", c.options.Address, "version", r.GetVersionInfo(), "error", err)
+			c.options.Logger.Error("envoy rules of control plane rejected", "address", c.options.Address, "version", r.GetVersionInfo(), "error", err)
 		}
-		return say, repeated
+		return reply, repeated
 	}
 	c.options.OnRules(rules)
 	c.options.Logger.Info(
-		"rules of the control plane accepted", "address", c.options.Address, "version", r.GetVersionInfo(),
+		"envoy rules of control plane accepted", "address", c.options.Address, "version", r.GetVersionInfo(),
 		"domains", len(rules.Domains()), "rules", len(rules.Rules()), "digest", rules.Digest()[:12],
 	)
 	if len(unknown) > 0 {
-		c.options.Logger.Warn("rules of the control plane have fields that are not known here", "count", len(unknown), "first", unknown[0])
+		c.options.Logger.Warn("envoy rules of control plane have unknown fields", "count", len(unknown), "first", unknown[0])
 	}
 	c.update(func(s *Status) {
 		s.Version, s.AcceptedAt, s.LastError = r.GetVersionInfo(), time.Now(), ""
 		s.Accepted++
 	})
-	say.VersionInfo = r.GetVersionInfo()
-	return say, false
+	reply.VersionInfo = r.GetVersionInfo()
+	return reply, false
 }

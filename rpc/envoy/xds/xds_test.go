@@ -24,14 +24,12 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/envoy/config"
 )
 
-const (
-	deadline = 20 * time.Second
-	nodeID   = "envoy-ai-gateway-ratelimit"
-)
+const nodeID = "envoy-ai-gateway-ratelimit"
 
 // plane is a control plane: the real server of go-control-plane.
 type plane struct {
@@ -41,8 +39,8 @@ type plane struct {
 	server  *grpc.Server
 	ended   chan struct{} // closed when the server has ended
 
-	mu    sync.Mutex
-	heard []*discovery.DiscoveryRequest
+	mu       sync.Mutex
+	requests []*discovery.DiscoveryRequest
 }
 
 func startPlane(t *testing.T) *plane {
@@ -64,7 +62,7 @@ func (p *plane) start() {
 		StreamRequestFunc: func(_ int64, r *discovery.DiscoveryRequest) error {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.heard = append(p.heard, r)
+			p.requests = append(p.requests, r)
 			return nil
 		},
 	}))
@@ -79,7 +77,7 @@ func (p *plane) stop() {
 	<-p.ended
 }
 
-// serve makes resources the state of the world.
+// serve sets the resources.
 func (p *plane) serve(version string, resources ...types.Resource) {
 	p.t.Helper()
 	s, err := cache.NewSnapshot(version, map[resource.Type][]types.Resource{resource.RateLimitConfigType: resources})
@@ -91,12 +89,13 @@ func (p *plane) serve(version string, resources ...types.Resource) {
 	}
 }
 
-// lastHeard is the last request that answers a response.
-func (p *plane) lastHeard(version, problem string) func() bool {
+// replied returns whether a client has replied to a response with this version and
+// problem, "" if it acknowledged.
+func (p *plane) replied(version, problem string) func() bool {
 	return func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		for _, r := range p.heard {
+		for _, r := range p.requests {
 			if r.GetResponseNonce() != "" && r.GetVersionInfo() == version && strings.Contains(r.GetErrorDetail().GetMessage(), problem) {
 				return (problem == "") == (r.GetErrorDetail() == nil)
 			}
@@ -105,24 +104,24 @@ func (p *plane) lastHeard(version, problem string) func() bool {
 	}
 }
 
-// follower is a client that runs.
-type follower struct {
+// runningClient is a client in Run.
+type runningClient struct {
 	*Client
 	mu    sync.Mutex
 	rules *config.Config
 }
 
-func (f *follower) current() *config.Config {
+func (f *runningClient) current() *config.Config {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.rules
 }
 
-func follow(t *testing.T, address string) *follower {
+func startClient(t *testing.T, address string) *runningClient {
 	t.Helper()
-	f := &follower{}
+	f := &runningClient{}
 	c, err := New(Options{
-		Address: address, NodeID: nodeID, Pause: 10 * time.Millisecond, MaxPause: 50 * time.Millisecond,
+		Address: address, NodeID: nodeID, Backoff: 10 * time.Millisecond, MaxBackoff: 50 * time.Millisecond,
 		Credentials: func() (grpc.DialOption, error) {
 			return grpc.WithTransportCredentials(insecure.NewCredentials()), nil
 		},
@@ -148,15 +147,6 @@ func follow(t *testing.T, address string) *follower {
 	return f
 }
 
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(deadline); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("no %s within %s", what, deadline)
-		}
-	}
-}
-
 // domain is a resource with one rule.
 func domain(name, key string, amount uint32) *ratelimit.RateLimitConfig {
 	return &ratelimit.RateLimitConfig{Name: name, Domain: name, Descriptors: []*ratelimit.RateLimitDescriptor{{
@@ -164,8 +154,8 @@ func domain(name, key string, amount uint32) *ratelimit.RateLimitConfig {
 	}}}
 }
 
-// amount of the only rule of a domain; -1 if there is none.
-func (f *follower) amount(domain string) int64 {
+// amount returns the amount of the only rule of a domain, -1 if there is none.
+func (f *runningClient) amount(domain string) int64 {
 	for _, r := range f.current().Rules() {
 		if r.Domain == domain {
 			return r.Amount
@@ -174,60 +164,59 @@ func (f *follower) amount(domain string) int64 {
 	return -1
 }
 
-func TestFollowing(t *testing.T) {
+func TestRulesFromControlPlane(t *testing.T) {
 	p := startPlane(t)
 	p.serve("1", domain("a", "k", 1), domain("b", "k", 2))
-	f := follow(t, p.address)
-	waitFor(t, "first version", func() bool { return f.amount("a") == 1 && f.amount("b") == 2 })
-	waitFor(t, "acknowledgement", p.lastHeard("1", ""))
+	f := startClient(t, p.address)
+	waittest.Until(t, "first version", func() bool { return f.amount("a") == 1 && f.amount("b") == 2 })
+	waittest.Until(t, "acknowledgement", p.replied("1", ""))
 
-	// What is wrong goes back, and changes nothing.
+	// A version with problems is rejected and changes nothing.
 	p.serve("2", domain("a", "", 3), domain("b", "k", 4), domain("c", "k", 5), &ratelimit.RateLimitConfig{Name: "d", Domain: "c"})
-	waitFor(t, "refusal", p.lastHeard("1", `resource "a": descriptors[0].key: key must not be empty`))
-	if !p.lastHeard("1", `domain "c" is defined twice`)() {
-		t.Error("the refusal has one problem, want both")
+	waittest.Until(t, "rejection", p.replied("1", `resource "a": descriptors[0].key: key must not be empty`))
+	if !p.replied("1", `domain "c" is defined twice`)() {
+		t.Error("the rejection has one problem, want both")
 	}
 	if f.amount("a") != 1 || f.amount("b") != 2 || f.amount("c") != -1 {
-		t.Errorf("after a refusal the rules are %v, want those of version 1", f.current().Rules())
+		t.Errorf("after a rejection the rules are %v, want those of version 1", f.current().Rules())
 	}
 	if s := f.Status(); s.Version != "1" || s.Rejected != 1 || s.Accepted != 1 || !s.Connected || !strings.Contains(s.LastError, "key must not be empty") {
-		t.Errorf("Status = %+v, want version 1, and why version 2 is not", s)
+		t.Errorf("Status = %+v, want version 1 and why version 2 was rejected", s)
 	}
 
-	// Domains come and go with the state of the world.
+	// A response replaces all domains.
 	p.serve("3", domain("b", "k", 6))
-	waitFor(t, "version 3", func() bool { return f.amount("b") == 6 && f.amount("a") == -1 })
+	waittest.Until(t, "version 3", func() bool { return f.amount("b") == 6 && f.amount("a") == -1 })
 	if s := f.Status(); s.Version != "3" || s.LastError != "" || s.Accepted != 2 {
 		t.Errorf("Status = %+v, want version 3 without an error", s)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if got := p.heard[0].GetNode().GetId(); got != nodeID {
-		t.Errorf("the client calls itself %q, want %q", got, nodeID)
+	if got := p.requests[0].GetNode().GetId(); got != nodeID {
+		t.Errorf("node id = %q, want %q", got, nodeID)
 	}
 }
 
-func TestControlPlaneGoesAway(t *testing.T) {
+func TestControlPlaneUnreachable(t *testing.T) {
 	p := startPlane(t)
 	p.serve("1", domain("a", "k", 1))
-	f := follow(t, p.address)
-	waitFor(t, "first version", func() bool { return f.amount("a") == 1 })
+	f := startClient(t, p.address)
+	waittest.Until(t, "first version", func() bool { return f.amount("a") == 1 })
 	p.stop()
-	waitFor(t, "break", func() bool { return f.Status().Breaks >= 3 })
-	if s := f.Status(); s.Connected || s.Away == "" || s.LastError != "" || s.Version != "1" || f.amount("a") != 1 {
-		t.Errorf("Status = %+v and limit %d, want the last good rules and why nobody is there", s, f.amount("a"))
+	waittest.Until(t, "failed connections", func() bool { return f.Status().Disconnects >= 3 })
+	if s := f.Status(); s.Connected || s.ConnectionError == "" || s.LastError != "" || s.Version != "1" || f.amount("a") != 1 {
+		t.Errorf("Status = %+v and limit %d, want the last good rules and a connection error", s, f.amount("a"))
 	}
 	p.start()
-	waitFor(t, "connection, where nothing is new", func() bool { return f.Status().Connected })
-	if s := f.Status(); s.Away != "" || s.Version != "1" {
+	waittest.Until(t, "connection without a new version", func() bool { return f.Status().Connected })
+	if s := f.Status(); s.ConnectionError != "" || s.Version != "1" {
 		t.Errorf("Status = %+v, want version 1", s)
 	}
 	p.serve("2", domain("a", "k", 2))
-	waitFor(t, "version 2 after the control plane came back", func() bool { return f.amount("a") == 2 })
+	waittest.Until(t, "version 2 after the control plane came back", func() bool { return f.amount("a") == 2 })
 }
 
-// TestNewerFields are those that the generated types do not have, as a control
-// plane of today sends them.
+// TestNewerFields: fields that the generated types lack are decoded.
 func TestNewerFields(t *testing.T) {
 	c := domain("a", "k", 1)
 	meta, err := structpb.NewStruct(map[string]any{"plan": "gold"})

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package statuspage draws the status of a node and of its cluster for people:
-// one HTML page that asks nobody for anything but itself.
+// Package statuspage renders the status of a node and of its cluster as one HTML
+// page that loads nothing else.
 //
-// What it is given is not trusted: names come from other members. They are
-// escaped wherever they are shown, and [ContentSecurityPolicy] allows no script
-// and no style but the ones of this package.
+// The texts of a status are not trusted, since they come from other members. They
+// are escaped, and [ContentSecurityPolicy] allows no script and no style but those
+// of this package.
 package statuspage
 
 import (
@@ -15,9 +15,12 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math"
 	"net/netip"
 	"strconv"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 var (
@@ -30,27 +33,27 @@ var (
 )
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"count":  count,
-	"date":   func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
-	"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-	"lasted": lasted,
-	"link":   link,
+	"count":    count,
+	"date":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+	"stamp":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"duration": formatDuration,
+	"link":     link,
 }).Parse(pageHTML))
 
 var securityPolicy = "default-src 'none'; script-src " + source(pageJS) + "; style-src " + source(pageCSS) +
 	"; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// ContentSecurityPolicy is the header of that name that the page is made for.
+// ContentSecurityPolicy returns the header of that name to serve the page with.
 func ContentSecurityPolicy() string { return securityPolicy }
 
-// source allows one text in a policy.
+// source is the policy source that allows one inline text.
 func source(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// Write writes the page. The same status gives the same bytes. It is safe for
-// concurrent use; an error is one of w.
+// Write writes the page of a status to w. The same status gives the same bytes. An
+// error comes from w. Write is safe for concurrent use.
 func Write(w io.Writer, s Status) error {
 	colours := coloursOf(s)
 	strip, legend := draw(s.Owners, colours)
@@ -64,17 +67,21 @@ func Write(w io.Writer, s Status) error {
 	}{s, noticesOf(s), strip, legend, template.CSS(pageCSS), template.JS(pageJS)})
 }
 
-// count writes the integer 4096 as 4,096.
+// count formats an integer of any type of a [Status], 4096 as 4,096.
 func count(n any) string {
-	text := fmt.Sprint(n)
-	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
-		text = text[:i] + "," + text[i:]
+	switch n := n.(type) {
+	case int:
+		return amount.Group(int64(n))
+	case uint64:
+		return amount.Group(int64(min(n, math.MaxInt64)))
+	case int64:
+		return amount.Group(n)
 	}
-	return text
+	return fmt.Sprint(n)
 }
 
-// lasted writes the two largest units of d.
-func lasted(d time.Duration) string {
+// formatDuration formats the two largest units of d.
+func formatDuration(d time.Duration) string {
 	seconds := int64(d / time.Second)
 	for _, unit := range []struct {
 		seconds, part int64
@@ -92,8 +99,8 @@ func lasted(d time.Duration) string {
 	return strconv.FormatInt(seconds, 10) + " s"
 }
 
-// link is where the page of the node with an HTTP address is, or "": what is
-// not an address that can be dialled gets no link.
+// link is the URL of the page of the node with an HTTP address, or "" if the
+// address cannot be dialled.
 func link(address string) string {
 	a, err := netip.ParseAddrPort(address)
 	if err != nil || a.Port() == 0 || a.Addr().IsUnspecified() {

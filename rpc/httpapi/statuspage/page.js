@@ -1,8 +1,8 @@
 
 'use strict';
-// Shows what is new every 2 s: only what differs is replaced, so that a
-// selection, a scroll position and the focus survive.
-let heard = new Date();
+// Refreshes the page every 2 s. Only parts that changed are replaced, so that a
+// selection, a scroll position and the focus stay.
+let lastAnswer = new Date();
 async function refresh() {
   if (document.hidden) return;
   const stale = document.getElementById('stale');
@@ -21,10 +21,10 @@ async function refresh() {
       old.replaceWith(now);
       if (focus) document.getElementById(focus)?.focus({preventScroll: true});
     }
-    heard = new Date();
+    lastAnswer = new Date();
     stale.hidden = true;
   } catch {
-    const text = `No answer from this node since ${heard.toLocaleTimeString()}. What is shown is old.`;
+    const text = `No answer from this node since ${lastAnswer.toLocaleTimeString()}. The page is out of date.`;
     if (stale.hidden || stale.textContent !== text) stale.textContent = text;
     stale.hidden = false;
   }

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write the golden page")
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
-// troubled is a status in which everything is shown.
+// troubled is a status that shows every part of the page.
 func troubled() Status {
 	s := Status{
 		At: noon, Name: "node-1", Boot: "000000000000000a", Version: "v0.3.0",
@@ -104,17 +104,17 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func TestNothingIsKnown(t *testing.T) {
+func TestEmptyStatus(t *testing.T) {
 	page := write(t, Status{})
-	for _, want := range []string{"The owners are not known.", `<td colspan="10">none</td>`, "Nobody.", "All members have the same.", "gossip is plaintext", ">ready</strong>"} {
+	for _, want := range []string{"The owners are not known.", `<td colspan="10">none</td>`, "None.", "All members have the same policy.", "gossip is plaintext", ">ready</strong>"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("empty page has no %q", want)
 		}
 	}
 }
 
-// TestHostileTexts puts markup wherever a status has a text: the page then has
-// the same tags and quotes as with harmless texts.
+// TestHostileTexts puts markup into every text of a status: the page must have the
+// same tags and quotes as with harmless texts.
 func TestHostileTexts(t *testing.T) {
 	skeleton := func(text string) string {
 		page := write(t, everywhere(text))
@@ -158,7 +158,7 @@ func everywhere(text string) Status {
 	}
 }
 
-// TestPolicyAllowsThePage: what a browser refuses would be missing.
+// TestPolicyAllowsThePage: the Content-Security-Policy allows all that the page uses.
 func TestPolicyAllowsThePage(t *testing.T) {
 	page, policy := write(t, troubled()), ContentSecurityPolicy()
 	for _, element := range []string{"script", "style"} {
@@ -176,7 +176,7 @@ func TestPolicyAllowsThePage(t *testing.T) {
 	}
 	markup := regexp.MustCompile(`(?s)<(script|style)>.*?</(script|style)>`).ReplaceAllString(page, "")
 	if bad := regexp.MustCompile(`(?i)\s(style|on\w+|src)=`).FindString(markup); bad != "" {
-		t.Errorf("page has an attribute%s, which the policy refuses", bad)
+		t.Errorf("page has an attribute%s, which the policy forbids", bad)
 	}
 	for _, link := range regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(page, -1) {
 		if !regexp.MustCompile(`^(data:,|/metrics|/readyz\?verbose|http://[0-9a-f.:\[\]]+:6470/status)$`).MatchString(link[1]) {
@@ -185,7 +185,7 @@ func TestPolicyAllowsThePage(t *testing.T) {
 	}
 }
 
-// TestLiveParts: the script finds each by its name.
+// TestLiveParts: each part that the script refreshes has a unique name.
 func TestLiveParts(t *testing.T) {
 	names := func(s Status) []string {
 		var names []string
@@ -230,7 +230,7 @@ func TestCount(t *testing.T) {
 	}
 }
 
-func TestLasted(t *testing.T) {
+func TestFormatDuration(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0:                "0 s",
 		59 * time.Second: "59 s",
@@ -238,8 +238,8 @@ func TestLasted(t *testing.T) {
 		3*time.Hour + 4*time.Minute + 5*time.Second: "3 h 4 min",
 		50*time.Hour + 59*time.Minute:               "2 d 2 h",
 	} {
-		if got := lasted(d); got != want {
-			t.Errorf("lasted(%v) = %q, want %q", d, got, want)
+		if got := formatDuration(d); got != want {
+			t.Errorf("formatDuration(%v) = %q, want %q", d, got, want)
 		}
 	}
 }

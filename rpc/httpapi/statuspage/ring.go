@@ -8,20 +8,20 @@ import (
 	"strconv"
 )
 
-// The ring is drawn as rows of columns partitions, one unit high and wide each.
-// Neighbours seldom have the same owner: in one row nothing could be told apart.
+// The ring is drawn as a grid of partitions, each one unit high and wide. Adjacent
+// partitions rarely have the same owner, so a single row would be unreadable.
 const (
 	columns = 256
 	rows    = 16
 )
 
-// hues is how many colours page.css has. Members beyond get them again, paler.
+// hues is how many colours page.css has. Further members get them in paler shades.
 const (
 	hues   = 12
 	shades = 3
 )
 
-// share is what one member owns.
+// share is the part of the ring that one member owns.
 type share struct {
 	Name       string
 	Colour     int // 0 to hues-1
@@ -30,19 +30,19 @@ type share struct {
 	PerMille   int // of all partitions, rounded down
 }
 
-// Percent is the share with one decimal.
+// Percent formats the share with one decimal.
 func (s share) Percent() string {
 	return strconv.Itoa(s.PerMille/10) + "." + strconv.Itoa(s.PerMille%10) + " %"
 }
 
-// band is a share and where it is: the data of an SVG path to be stroked.
+// band is a share and the data of the SVG path that draws its partitions.
 type band struct {
 	share
 	Path string
 }
 
-// coloursOf numbers all names that the status has. A member that has crashed is
-// among them, so that the others keep their colours.
+// coloursOf numbers all members of a status. It includes those that crashed, so that
+// the others keep their colours.
 func coloursOf(s Status) map[string]int {
 	var names []string
 	for _, m := range slices.Concat(s.Cluster.Members, s.Cluster.Fencing) {
@@ -64,18 +64,18 @@ func coloursOf(s Status) map[string]int {
 	return numbers
 }
 
-// draw returns a band per owner, and the legend, both sorted by name. Partitions
-// without an owner are in the legend only, last.
+// draw returns a band per owner and the legend, both sorted by name. Partitions
+// without an owner are only in the legend, as its last share.
 func draw(runs []Run, colours map[string]int) ([]band, []share) {
 	pens := map[string]*pen{}
-	at, nobody := 0, 0
+	at, unowned := 0, 0
 	for _, r := range runs {
 		n := min(r.Partitions, rows*columns-at)
 		if n <= 0 {
 			continue
 		}
 		if r.Owner == "" {
-			nobody += n
+			unowned += n
 		} else {
 			if pens[r.Owner] == nil {
 				pens[r.Owner] = &pen{path: []byte("M0 .5")}
@@ -95,8 +95,8 @@ func draw(runs []Run, colours map[string]int) ([]band, []share) {
 	for _, b := range bands {
 		legend = append(legend, b.share)
 	}
-	if nobody > 0 {
-		legend = append(legend, share{Partitions: nobody, PerMille: nobody * 1000 / (rows * columns)})
+	if unowned > 0 {
+		legend = append(legend, share{Partitions: unowned, PerMille: unowned * 1000 / (rows * columns)})
 	}
 	return bands, legend
 }
@@ -104,12 +104,12 @@ func draw(runs []Run, colours map[string]int) ([]band, []share) {
 // pen writes horizontal strokes as path data, with relative moves.
 type pen struct {
 	path   []byte
-	x, y   int // where it is
+	x, y   int // position
 	marked int // partitions so far
 }
 
-// mark adds n partitions from at on, which is not before where the pen is.
-// Partitions marked one after the other are one stroke per row.
+// mark adds the n partitions that begin at at. Calls must be in ascending order.
+// Each row takes one stroke.
 func (p *pen) mark(at, n int) {
 	p.marked += n
 	for n > 0 {

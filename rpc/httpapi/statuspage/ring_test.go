@@ -26,7 +26,7 @@ func TestDraw(t *testing.T) {
 			[]string{"M0 .5m250 0h6m-256 1h4", "M0 .5m0 0h250m-246 1h1"},
 			"a 10 0.2 %, b 251 6.1 %",
 		},
-		{"nobody", []Run{{"", 10}, {"a", 1}, {"", 5}}, []string{"M0 .5m10 0h1"}, "a 1 0.0 %,  15 0.3 %"},
+		{"no owner", []Run{{"", 10}, {"a", 1}, {"", 5}}, []string{"M0 .5m10 0h1"}, "a 1 0.0 %,  15 0.3 %"},
 		{"too many", []Run{{"a", 4095}, {"b", 99}, {"c", 1}}, nil, "a 4095 99.9 %, b 1 0.0 %"},
 		{"not a number of partitions", []Run{{"a", 1}, {"b", -5}, {"a", 1}}, []string{"M0 .5m0 0h1m0 0h1"}, "a 2 0.0 %"},
 	} {
@@ -47,8 +47,8 @@ func TestDraw(t *testing.T) {
 	}
 }
 
-// TestPathsCoverWhatIsOwned reads the paths back.
-func TestPathsCoverWhatIsOwned(t *testing.T) {
+// TestPathsCoverOwnedPartitions parses the paths again.
+func TestPathsCoverOwnedPartitions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var runs []Run
 		var want [rows * columns]string
@@ -80,12 +80,12 @@ func TestPathsCoverWhatIsOwned(t *testing.T) {
 			}
 		}
 		if got != want {
-			t.Fatal("paths do not mark what is owned")
+			t.Fatal("paths do not mark the owned partitions")
 		}
 	})
 }
 
-// TestColoursStay when a member crashes or leaves, and is not forgotten.
+// TestColoursStay when a member crashes or leaves.
 func TestColoursStay(t *testing.T) {
 	before := Status{Cluster: Cluster{Members: []Member{{Name: "b"}, {Name: "a"}, {Name: "c"}}}, Owners: []Run{{"a", 1}, {"b", 1}, {"c", 1}}}
 	after := Status{Cluster: Cluster{Members: []Member{{Name: "b"}, {Name: "c"}}, Departed: []Departure{{Name: "a"}}}, Owners: []Run{{"c", 2}, {"b", 1}}}
@@ -97,7 +97,7 @@ func TestColoursStay(t *testing.T) {
 	}
 }
 
-// TestManyMembers: the colours begin again, paler.
+// TestManyMembers: colours repeat in paler shades.
 func TestManyMembers(t *testing.T) {
 	s := Status{}
 	for i := range 40 {

@@ -10,38 +10,37 @@ import (
 
 // Status is what the page shows. Texts may be empty and lists nil.
 type Status struct {
-	At       time.Time // when it was so
-	Name     string    // of the node that says so
+	At       time.Time // of the snapshot
+	Name     string    // of the node
 	Boot     string
 	Version  string
-	NotReady string // why not; "": it is ready
+	NotReady string // why the node is not ready; "": it is ready
 	Uptime   time.Duration
 	HTTP     string
 	GRPC     string
 	Gossip   string
 	Policy   Policy
 	Cluster  Cluster
-	// Owners covers the partitions from 0 on, in order.
+	// Owners are the owners of all partitions, from 0 on.
 	Owners       []Run
 	Keys         int
 	Reservations int
 	RequestIDs   int
 }
 
-// Run is a number of partitions that follow each other and have one owner; "":
-// nobody owns them.
+// Run is a number of adjacent partitions with one owner; "": none.
 type Run struct {
 	Owner      string
 	Partitions int
 }
 
-// Policy is what the node has in force.
+// Policy is the policy that the node uses.
 type Policy struct {
 	Path        string // "": the embedded default
 	Version     string
 	Digest      string
 	LoadedAt    time.Time
-	LastError   string // "": the last attempt to load it succeeded
+	LastError   string // "": the last load succeeded
 	LastErrorAt time.Time
 	Reloads     int64
 	Failures    int64
@@ -50,16 +49,16 @@ type Policy struct {
 // Cluster is the cluster as the node sees it.
 type Cluster struct {
 	Label       string
-	State       string // of the node, as it has said
-	Fenced      bool   // the node is
+	State       string // of the node, as it announced
+	Fenced      bool   // a later node has the same name
 	View        uint64
 	RingDigest  string
 	Roster      int
 	Members     []Member
-	Fencing     []Member // that are fenced by another run with their name
+	Fencing     []Member // that are fenced by a later node with their name
 	Departed    []Departure
 	Skew        []PolicyGroup // none: all members have the same policy
-	EnvoySkew   []PolicyGroup // none: all have the same rules of Envoy's rate limit service
+	EnvoySkew   []PolicyGroup // none: all members have the same rules for Envoy
 	Problem     string
 	LastContact time.Time
 	HealthScore int
@@ -68,7 +67,7 @@ type Cluster struct {
 	Keys        []string          // fingerprints; none: gossip is plaintext
 }
 
-// Member is one member that is alive.
+// Member is a member that is alive.
 type Member struct {
 	Name       string
 	Self       bool
@@ -80,10 +79,10 @@ type Member struct {
 	Gossip     string
 	Partitions int
 	Policy     string
-	Link       *Link // nil: there is none, as to itself
+	Link       *Link // nil: none, as to itself
 }
 
-// Link is how calls get to a member.
+// Link is the state of the link to a member.
 type Link struct {
 	Connected   bool
 	BreakerOpen bool
@@ -91,7 +90,7 @@ type Link struct {
 	InFlight    int // batches
 }
 
-// Departure is a member that is gone and not forgotten.
+// Departure is a member that left or crashed.
 type Departure struct {
 	Name string
 	Boot string
@@ -105,29 +104,29 @@ type PolicyGroup struct {
 	Members []string
 }
 
-// notice is something that a person should know first.
+// notice is a problem, shown at the top of the page.
 type notice struct {
 	What string
 	Why  string
 }
 
-// noticesOf lists what is not as it should be, the worst first.
+// noticesOf lists the problems of a status, the worst first.
 func noticesOf(s Status) []notice {
 	var all []notice
-	say := func(is bool, what, why string) {
+	add := func(is bool, what, why string) {
 		if is {
 			all = append(all, notice{what, why})
 		}
 	}
 	c := s.Cluster
-	say(s.NotReady != "", "This node is not ready.", s.NotReady)
-	say(c.Fenced && s.NotReady == "", "This node is fenced.", "A node that started later has the same name, and decides in its place.")
-	say(slices.ContainsFunc(s.Owners, func(r Run) bool { return r.Owner == "" }),
+	add(s.NotReady != "", "This node is not ready.", s.NotReady)
+	add(c.Fenced && s.NotReady == "", "This node is fenced.", "A node that started later has the same name and decides instead.")
+	add(slices.ContainsFunc(s.Owners, func(r Run) bool { return r.Owner == "" }),
 		"Some partitions have no owner.", "Calls for them are decided by fallback.")
-	var silent, crashed []string
+	var unreachable, crashed []string
 	for _, m := range c.Members {
 		if m.Link != nil && m.Link.BreakerOpen {
-			silent = append(silent, m.Name)
+			unreachable = append(unreachable, m.Name)
 		}
 	}
 	for _, d := range c.Departed {
@@ -135,18 +134,18 @@ func noticesOf(s Status) []notice {
 			crashed = append(crashed, d.Name)
 		}
 	}
-	say(len(silent) > 0, "Members do not answer this node.",
-		strings.Join(silent, ", ")+": the breaker is open. Calls for their keys are decided by fallback until they answer again.")
-	say(len(crashed) > 0, "Members crashed.", strings.Join(crashed, ", "))
-	say(c.Problem != "", "Members are missing.", c.Problem)
-	say(len(c.Skew) > 0, "Members have different policies.", "What a call is answered depends on who owns its key.")
+	add(len(unreachable) > 0, "Members do not answer this node.",
+		strings.Join(unreachable, ", ")+": the breaker is open. Calls for their keys are decided by fallback until they answer again.")
+	add(len(crashed) > 0, "Members crashed.", strings.Join(crashed, ", "))
+	add(c.Problem != "", "Members are missing.", c.Problem)
+	add(len(c.Skew) > 0, "Members have different policies.", "The answer to a call depends on which member owns its key.")
 	var rules []string
 	for _, g := range c.EnvoySkew {
 		rules = append(rules, g.Digest+" at "+strings.Join(g.Members, ", "))
 	}
-	say(len(rules) > 0, "Members have different rules for Envoy.", "What Envoy is answered depends on whom it asks: "+strings.Join(rules, "; ")+".")
-	say(s.Policy.LastError != "", "The policy files are not valid.", "The policy before them stays in force.")
-	say(c.Outbox > 0, count(c.Outbox)+" admitted calls wait in the outbox.", "Their owners were not told of them yet.")
-	say(c.HealthScore > 0, "This node is slow at gossip.", "Its health score is "+count(c.HealthScore)+"; 0 is well.")
+	add(len(rules) > 0, "Members have different rules for Envoy.", "The answer to Envoy depends on which member it asks: "+strings.Join(rules, "; ")+".")
+	add(s.Policy.LastError != "", "The policy files are not valid.", "The previous policy stays in use.")
+	add(c.Outbox > 0, count(c.Outbox)+" admitted calls wait in the outbox.", "Their owners have not acknowledged them yet.")
+	add(c.HealthScore > 0, "This node is slow at gossip.", "Its health score is "+count(c.HealthScore)+"; 0 is healthy.")
 	return all
 }

@@ -3,143 +3,138 @@
 package dialect
 
 import (
-	"encoding/json"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/explain"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
-	"github.com/bucketring/bucketring/rpc/internal/message"
 )
 
-// patience is the longest Retry-After that all SDKs honour. Some take a longer one
-// for none at all.
-const patience = time.Minute
+// maxRetryAfter is the longest Retry-After that all SDKs honour. Some ignore a
+// longer one and retry at once.
+const maxRetryAfter = time.Minute
 
-// StatusOverloaded is Anthropic's status for a lack of capacity that is no quota.
+// StatusOverloaded is Anthropic's status for a server without capacity.
 const StatusOverloaded = 529
 
-// Denial answers a call of model that was denied: status, all headers, and a body
-// with the facts of the binding limit inside its error.
-func Denial(w http.ResponseWriter, d Dialect, dec *client.Decision, model string, now time.Time) {
+// WriteDenial answers a denied call of model: the status, all headers, and an error
+// body with the facts of the binding limit.
+func WriteDenial(w http.ResponseWriter, d Dialect, dec *client.Decision, model string, now time.Time) {
 	h := w.Header()
-	Headers(h, d, dec, now)
-	set(h, "Cache-Control", "no-store")
-	a := adviceFor(d, dec)
-	if a.after > 0 {
-		set(h, "Retry-After", strconv.FormatInt(int64(max(roundUp(a.after, time.Second), time.Second)/time.Second), 10))
-		set(h, "Retry-After-Ms", strconv.FormatInt(int64(roundUp(a.after, time.Millisecond)/time.Millisecond), 10))
+	x := decisionOf(dec)
+	x.Model = model
+	setHeaders(h, d, &x, now)
+	explain.Set(h, "Cache-Control", "no-store")
+	advice := retryAdviceFor(d, dec)
+	if advice.after > 0 {
+		explain.SetRetryAfter(h, advice.after)
+		explain.SetNumber(h, "Retry-After-Ms", int64(explain.Ceil(advice.after, time.Millisecond)/time.Millisecond))
 	}
-	set(h, "X-Should-Retry", strconv.FormatBool(a.retry))
+	explain.Set(h, "X-Should-Retry", strconv.FormatBool(advice.retry))
 
-	e := denialError(d, dec, model)
 	status := http.StatusTooManyRequests
-	if isOurs(dec.Reason) {
-		status = unavailable(d)
+	if notQuota(dec.Reason) {
+		status = unavailableStatus(d)
 	}
-	write(w, d, status, e, dec.RequestID)
+	write(w, d, status, denialError(d, &x), dec.RequestID)
 }
 
-// advice is what a denial says about trying again.
-type advice struct {
-	retry bool          // the SDK should, on its own
-	after time.Duration // 0: nothing is said
+// decisionOf converts a decision. It drops a retry time that does not help.
+func decisionOf(dec *client.Decision) explain.Decision {
+	x := explain.Decision{Reason: string(dec.Reason), RetryAfter: -1, Limits: make([]explain.Limit, len(dec.Limits))}
+	if dec.RetryAfter > 0 && dec.Reason != client.ExceedsCapacity && dec.Reason != client.NoPrice {
+		x.RetryAfter = dec.RetryAfter
+	}
+	for i := range dec.Limits {
+		x.Limits[i] = limitOf(&dec.Limits[i])
+	}
+	if dec.Binding.Dimension != "" {
+		binding := limitOf(&dec.Binding)
+		x.Binding = &binding
+	}
+	return x
 }
 
-func adviceFor(d Dialect, dec *client.Decision) advice {
+func limitOf(l *client.LimitState) explain.Limit {
+	return explain.Limit{
+		Name:      l.Name,
+		Dimension: l.Dimension,
+		Scope:     l.Scope,
+		Algorithm: l.Algorithm,
+		Limit:     l.Limit,
+		Capacity:  l.Capacity,
+		Remaining: l.Remaining,
+		Debt:      l.Debt,
+		Window:    l.Window,
+		ResetAt:   l.ResetAt,
+		Cost:      l.Cost,
+		Shadow:    l.Shadow,
+	}
+}
+
+// retryAdvice is what a denial tells SDKs about trying again.
+type retryAdvice struct {
+	retry bool          // the SDK should retry on its own
+	after time.Duration // 0: no Retry-After
+}
+
+func retryAdviceFor(d Dialect, dec *client.Decision) retryAdvice {
+	dimension := dec.Binding.Dimension
 	switch {
 	case dec.Reason == client.ExceedsCapacity, dec.Reason == client.NoPrice:
-		return advice{}
-	case isOurs(dec.Reason), dec.Binding.Dimension == concurrent:
+		return retryAdvice{}
+	case notQuota(dec.Reason), dimension == explain.Concurrent:
 		after := max(dec.RetryAfter, time.Second)
-		if dec.Binding.Dimension == concurrent || after > patience {
+		if dimension == explain.Concurrent || after > maxRetryAfter {
 			after = time.Second
 		}
-		return advice{true, after + rand.N(time.Second)}
-	case dec.Binding.Dimension == spend && d == llm.Anthropic:
-		return advice{}
-	case dec.Binding.Dimension == spend:
-		return advice{false, dec.RetryAfter}
+		return retryAdvice{true, after + rand.N(time.Second)}
+	case dimension == explain.Spend && d == llm.Anthropic:
+		return retryAdvice{}
+	case dimension == explain.Spend:
+		return retryAdvice{false, dec.RetryAfter}
 	}
-	return advice{dec.RetryAfter > 0 && dec.RetryAfter <= patience, dec.RetryAfter}
+	return retryAdvice{dec.RetryAfter > 0 && dec.RetryAfter <= maxRetryAfter, dec.RetryAfter}
 }
 
-// isOurs reports whether the denial is no matter of the caller's quota.
-func isOurs(r client.Reason) bool { return r == client.OwnerUnreachable || r == client.TableFull }
+// notQuota reports whether a denial has nothing to do with the caller's limits.
+func notQuota(r client.Reason) bool { return r == client.OwnerUnreachable || r == client.TableFull }
 
-func unavailable(d Dialect) int {
+func unavailableStatus(d Dialect) int {
 	if d == llm.Anthropic {
 		return StatusOverloaded
 	}
 	return http.StatusServiceUnavailable
 }
 
-// facts are what both dialects get inside their error, named as the HTTP API names
-// them.
-type facts struct {
-	Reason            string          `json:"reason,omitempty"`
-	RetryAfterSeconds json.RawMessage `json:"retry_after_seconds,omitempty"`
-	Limit             *int64          `json:"limit,omitempty"`
-	Remaining         *int64          `json:"remaining,omitempty"`
-	ResetAt           string          `json:"reset_at,omitempty"`
-	Dimension         string          `json:"dimension,omitempty"`
-	Scope             string          `json:"scope,omitempty"`
-}
-
-func factsOf(dec *client.Decision) facts {
-	f := facts{Reason: string(dec.Reason)}
-	if dec.RetryAfter > 0 && dec.Reason != client.ExceedsCapacity && dec.Reason != client.NoPrice {
-		f.RetryAfterSeconds = message.Seconds(dec.RetryAfter)
-	}
-	if l := &dec.Binding; l.Dimension != "" {
-		f.Limit, f.Remaining = &l.Limit, &l.Remaining
-		f.Dimension, f.Scope = l.Dimension, l.Scope
-		if !l.ResetAt.IsZero() {
-			f.ResetAt = l.ResetAt.Add(time.Millisecond - 1).UTC().Truncate(time.Millisecond).Format("2006-01-02T15:04:05.999Z07:00")
-		}
-	}
-	return f
-}
-
-func denialError(d Dialect, dec *client.Decision, model string) problem {
-	denied := message.Denied{Reason: string(dec.Reason), Model: model}
-	if l := &dec.Binding; l.Dimension != "" {
-		denied.Limit = &message.Limit{
-			Dimension: l.Dimension,
-			Algorithm: l.Algorithm,
-			Limit:     l.Limit,
-			Capacity:  l.Capacity,
-			Remaining: l.Remaining,
-			Debt:      l.Debt,
-			Cost:      l.Cost,
-			Window:    l.Window,
-		}
-	}
-	e := problem{Problem: Problem{Message: message.Of(denied)}, facts: factsOf(dec)}
+func denialError(d Dialect, x *explain.Decision) problem {
+	e := problem{Problem: Problem{Message: explain.Message(x)}, Facts: explain.FactsOf(x)}
+	reason, dimension := client.Reason(x.Reason), e.Dimension
 	switch {
-	case d == llm.Anthropic && isOurs(dec.Reason):
+	case d == llm.Anthropic && notQuota(reason):
 		e.Type = "overloaded_error"
 	case d == llm.Anthropic:
 		e.Type = "rate_limit_error"
-	case isOurs(dec.Reason):
-		e.Type, e.Code = "server_error", string(dec.Reason)
-	case dec.Reason == client.NoPrice, dec.Binding.Dimension == spend:
+	case notQuota(reason):
+		e.Type, e.Code = "server_error", x.Reason
+	case reason == client.NoPrice, dimension == explain.Spend:
 		e.Type, e.Code = "insufficient_quota", "insufficient_quota"
 	default:
-		e.Type, e.Code = rateType(dec.Binding.Dimension), "rate_limit_exceeded"
+		e.Type, e.Code = openAIType(dimension), "rate_limit_exceeded"
 	}
 	return e
 }
 
-// rateType is OpenAI's type of an error about a rate.
-func rateType(dimension string) string {
+// openAIType is OpenAI's error type for a limit of a dimension.
+func openAIType(dimension string) string {
 	switch dimension {
-	case tokens, inputTokens, outputTokens:
-		return tokens
-	case requests, concurrent, "":
-		return requests
+	case explain.Tokens, explain.InputTokens, explain.OutputTokens:
+		return explain.Tokens
+	case explain.Requests, explain.Concurrent, "":
+		return explain.Requests
 	}
-	return dimension // an operator's own
+	return dimension // the operator's own
 }

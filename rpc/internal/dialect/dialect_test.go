@@ -19,7 +19,7 @@ import (
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 250_000_000, time.UTC)
 
-// in is a limit that is as new after d; 0: never.
+// in is a limit that resets after d; 0: it has no reset.
 func in(d time.Duration, l client.LimitState) client.LimitState {
 	if d > 0 {
 		l.ResetAt = now.Add(d)
@@ -31,14 +31,14 @@ func in(d time.Duration, l client.LimitState) client.LimitState {
 }
 
 var (
-	rpm   = in(30*time.Second, client.LimitState{Name: "requests", Dimension: "requests", Scope: "acme/alice", Algorithm: "token_bucket", Limit: 60, Remaining: 30, Window: time.Minute})
-	tpm   = in(6*time.Second+1, client.LimitState{Name: "tokens", Dimension: "tokens", Scope: "acme/alice", Algorithm: "token_bucket", Limit: 100_000, Remaining: 89_500, Window: time.Minute})
-	org   = in(time.Second, client.LimitState{Name: "tokens", Dimension: "tokens", Scope: "acme", Algorithm: "token_bucket", Limit: 5_000_000, Capacity: 500_000, Remaining: 499_499, Window: time.Minute})
-	itpm  = in(2*time.Second, client.LimitState{Name: "in", Dimension: "input_tokens", Scope: "acme", Algorithm: "token_bucket", Limit: 10_000, Remaining: 1_499, Window: time.Minute})
-	money = in(11*time.Hour, client.LimitState{Name: "spend", Dimension: "spend", Scope: "acme", Algorithm: "fixed_window", Limit: 1_000_000, Remaining: 50_000, Window: 24 * time.Hour})
-	slots = in(0, client.LimitState{Name: "concurrent", Dimension: "concurrent", Scope: "acme", Algorithm: "concurrency", Limit: 2})
-	quiet = in(time.Second, client.LimitState{Name: "watch", Dimension: "tokens", Scope: "acme", Limit: 1, Window: time.Second, Shadow: true})
-	huge  = in(time.Second, client.LimitState{Name: "é\"\\\r\n", Dimension: "images", Scope: "acme", Limit: 1 << 53, Remaining: 1 << 53, Window: 1500 * time.Millisecond})
+	rpm    = in(30*time.Second, client.LimitState{Name: "requests", Dimension: "requests", Scope: "acme/alice", Algorithm: "token_bucket", Limit: 60, Remaining: 30, Window: time.Minute})
+	tpm    = in(6*time.Second+1, client.LimitState{Name: "tokens", Dimension: "tokens", Scope: "acme/alice", Algorithm: "token_bucket", Limit: 100_000, Remaining: 89_500, Window: time.Minute})
+	org    = in(time.Second, client.LimitState{Name: "tokens", Dimension: "tokens", Scope: "acme", Algorithm: "token_bucket", Limit: 5_000_000, Capacity: 500_000, Remaining: 499_499, Window: time.Minute})
+	itpm   = in(2*time.Second, client.LimitState{Name: "in", Dimension: "input_tokens", Scope: "acme", Algorithm: "token_bucket", Limit: 10_000, Remaining: 1_499, Window: time.Minute})
+	money  = in(11*time.Hour, client.LimitState{Name: "spend", Dimension: "spend", Scope: "acme", Algorithm: "fixed_window", Limit: 1_000_000, Remaining: 50_000, Window: 24 * time.Hour})
+	slots  = in(0, client.LimitState{Name: "concurrent", Dimension: "concurrent", Scope: "acme", Algorithm: "concurrency", Limit: 2})
+	shadow = in(time.Second, client.LimitState{Name: "watch", Dimension: "tokens", Scope: "acme", Limit: 1, Window: time.Second, Shadow: true})
+	huge   = in(time.Second, client.LimitState{Name: "é\"\\\r\n", Dimension: "images", Scope: "acme", Limit: 1 << 53, Remaining: 1 << 53, Window: 1500 * time.Millisecond})
 )
 
 func TestHeaders(t *testing.T) {
@@ -48,7 +48,7 @@ func TestHeaders(t *testing.T) {
 		dec  client.Decision
 		want map[string]string
 	}{
-		{"OpenAI", llm.OpenAI, client.Decision{Outcome: client.Allowed, Binding: rpm, Limits: []client.LimitState{rpm, tpm, org, quiet}}, map[string]string{
+		{"OpenAI", llm.OpenAI, client.Decision{Outcome: client.Allowed, Binding: rpm, Limits: []client.LimitState{rpm, tpm, org, shadow}}, map[string]string{
 			"X-Ratelimit-Limit-Requests": "60", "X-Ratelimit-Remaining-Requests": "30", "X-Ratelimit-Reset-Requests": "30s",
 			"X-Ratelimit-Limit-Tokens": "100000", "X-Ratelimit-Remaining-Tokens": "89500", "X-Ratelimit-Reset-Tokens": "6.001s",
 			"X-Ratelimit-Limit": "60", "X-Ratelimit-Remaining": "30", "X-Ratelimit-Reset": "1772366431",
@@ -63,15 +63,15 @@ func TestHeaders(t *testing.T) {
 			"Ratelimit-Policy": `"requests";q=60;w=60, "tokens";q=100000;w=60;qu="tokens", "in";q=10000;w=60;qu="input_tokens"`,
 			"Ratelimit":        `"requests";r=30;t=30, "tokens";r=89500;t=7, "in";r=1499;t=2`,
 		}},
-		{"a slot, money and an operator's own", llm.OpenAI, client.Decision{Outcome: client.Denied, RetryAfter: time.Second, Binding: slots, Limits: []client.LimitState{slots, money, huge}}, map[string]string{
+		{"concurrency, spend and an operator's own dimension", llm.OpenAI, client.Decision{Outcome: client.Denied, RetryAfter: time.Second, Binding: slots, Limits: []client.LimitState{slots, money, huge}}, map[string]string{
 			"X-Ratelimit-Limit": "2", "X-Ratelimit-Remaining": "0", "X-Ratelimit-Reset": "1772366402",
 			"Ratelimit-Policy": `"concurrent";q=2;qu="concurrent-requests", "spend";q=1000000;w=86400;qu="spend", "??\"\\??";q=999999999999999;w=2;qu="images"`,
 			"Ratelimit":        `"concurrent";r=0, "spend";r=50000;t=39600, "??\"\\??";r=999999999999999;t=1`,
 		}},
-		{"nothing", llm.Anthropic, client.Decision{}, map[string]string{}},
+		{"no limits", llm.Anthropic, client.Decision{}, map[string]string{}},
 	} {
 		h := http.Header{}
-		Headers(h, tt.d, &tt.dec, now)
+		SetHeaders(h, tt.d, &tt.dec, now)
 		if diff := cmp.Diff(tt.want, flat(h)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
@@ -80,19 +80,19 @@ func TestHeaders(t *testing.T) {
 
 func TestDegraded(t *testing.T) {
 	h := http.Header{}
-	Degraded(h, 800, 256, tpm)
+	SetDegradedHeaders(h, 800, 256, tpm)
 	want := map[string]string{"X-Bucketring-Asked-Max-Tokens": "800", "X-Bucketring-Granted-Max-Tokens": "256", "X-Bucketring-Binding-Limit": "tokens"}
 	if diff := cmp.Diff(want, flat(h)); diff != "" {
 		t.Errorf("degraded (-want +got):\n%s", diff)
 	}
 	h = http.Header{}
-	Degraded(h, -1, 256, client.LimitState{})
+	SetDegradedHeaders(h, -1, 256, client.LimitState{})
 	if diff := cmp.Diff(map[string]string{"X-Bucketring-Granted-Max-Tokens": "256"}, flat(h)); diff != "" {
 		t.Errorf("degraded, no bound asked for (-want +got):\n%s", diff)
 	}
 }
 
-// flat is a header with one value for each name.
+// flat joins the values of each header.
 func flat(h http.Header) map[string]string {
 	m := map[string]string{}
 	for name, values := range h {
@@ -169,7 +169,7 @@ func TestDenial(t *testing.T) {
 		},
 	} {
 		w := httptest.NewRecorder()
-		Denial(w, tt.d, &tt.dec, "m", now)
+		WriteDenial(w, tt.d, &tt.dec, "m", now)
 		h := w.Header()
 		got := []string{h.Get("Retry-After"), h.Get("Retry-After-Ms"), h.Get("X-Should-Retry"), h.Get("Cache-Control"), h.Get("Content-Type"), h.Get("Content-Length")}
 		want := []string{tt.after, tt.afterMS, tt.tryAgain, "no-store", "application/json", strconv.Itoa(len(tt.body) + 1)}
@@ -189,9 +189,9 @@ func TestDenial(t *testing.T) {
 	}
 }
 
-// TestUnclocked: what has no clock is tried again after 1 to 2 seconds, not by all
-// at once.
-func TestUnclocked(t *testing.T) {
+// TestRetryWithoutResetTime: a denial without a reset time is retried after 1 to 2
+// seconds, at random, so that callers do not come back all at once.
+func TestRetryWithoutResetTime(t *testing.T) {
 	for _, tt := range []struct {
 		d      Dialect
 		dec    client.Decision
@@ -209,7 +209,7 @@ func TestUnclocked(t *testing.T) {
 		times := map[string]bool{}
 		for range 50 {
 			w := httptest.NewRecorder()
-			Denial(w, tt.d, &tt.dec, "m", now)
+			WriteDenial(w, tt.d, &tt.dec, "m", now)
 			after, err := strconv.Atoi(w.Header().Get("Retry-After"))
 			ms, errMS := strconv.Atoi(w.Header().Get("Retry-After-Ms"))
 			if err != nil || errMS != nil || ms < 1000 || ms > 2000 || after != (ms+999)/1000 || w.Header().Get("X-Should-Retry") != "true" {
@@ -256,15 +256,15 @@ func TestError(t *testing.T) {
 		{llm.Anthropic, 503, Problem{}, `{"type":"error","error":{"type":"overloaded_error","message":""}}`},
 	} {
 		w := httptest.NewRecorder()
-		Error(w, tt.d, tt.status, tt.e)
+		WriteError(w, tt.d, tt.status, tt.e)
 		if w.Code != tt.status || w.Body.String() != tt.want+"\n" {
 			t.Errorf("%d %swant %d %s", w.Code, w.Body, tt.status, tt.want)
 		}
 	}
 }
 
-// TestNoCallersBytesInHeaders: a key, a name or an id cannot write a header.
-func TestNoCallersBytesInHeaders(t *testing.T) {
+// TestCallersCannotInjectHeaders through a key, a name or an id.
+func TestCallersCannotInjectHeaders(t *testing.T) {
 	const evil = "a\r\nSet-Cookie: x=1\x00\x7fé"
 	l := client.LimitState{Name: evil, Dimension: evil, Scope: evil, Limit: 1, Capacity: 1, ResetAt: now, Window: time.Second}
 	twin := l
@@ -272,8 +272,8 @@ func TestNoCallersBytesInHeaders(t *testing.T) {
 	dec := client.Decision{Outcome: client.Denied, Reason: client.LimitExceeded, RequestID: evil, RetryAfter: 1, Binding: l, Limits: []client.LimitState{l, twin}}
 	for _, d := range []Dialect{llm.OpenAI, llm.Anthropic} {
 		w := httptest.NewRecorder()
-		Denial(w, d, &dec, evil, now)
-		Degraded(w.Header(), 1, 1, l)
+		WriteDenial(w, d, &dec, evil, now)
+		SetDegradedHeaders(w.Header(), 1, 1, l)
 		for name, values := range w.Header() {
 			for _, v := range values {
 				if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) {

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package dialect tells a decision in the words that the caller's SDK knows: the
-// status, headers and error body of OpenAI or Anthropic, and the RateLimit fields of
-// the IETF (draft-ietf-httpapi-ratelimit-headers-11) beside them.
+// Package dialect writes a decision as the caller's SDK expects it: with the status,
+// headers and error body of OpenAI or Anthropic, and with the RateLimit fields of the
+// IETF (draft-ietf-httpapi-ratelimit-headers-11).
 //
 // SDKs retry a 429 on their own, mostly within a second. So each denial says whether
-// that makes sense (X-Should-Retry) and when (Retry-After, Retry-After-Ms):
+// to retry (X-Should-Retry) and when (Retry-After, Retry-After-Ms):
 //
-//   - a limit that the call fits again within a minute: yes, then;
-//   - a slot, which has no clock: yes, after 1 to 2 seconds by chance;
-//   - a node that cannot be reached, or a full table: yes, likewise. The status is
-//     503 (Anthropic: 529), since it is no quota of the caller's;
-//   - longer than a minute, which some SDKs take for no time at all: no;
-//   - money: no, and the code is insufficient_quota. Anthropic gets no Retry-After;
-//   - never, as for exceeds_capacity and no_price: no, and no Retry-After.
+//   - The call fits again within a minute: retry then.
+//   - A concurrency limit, which has no reset time: retry after 1 to 2 seconds, at
+//     random.
+//   - An owner that cannot be reached, or a full table: likewise. The status is 503
+//     (Anthropic: 529), since it is not the caller's quota.
+//   - The call fits again in more than a minute: do not retry. Some SDKs ignore so
+//     long a Retry-After and retry at once.
+//   - A spend limit: do not retry. OpenAI's code is insufficient_quota; Anthropic
+//     gets no Retry-After.
+//   - exceeds_capacity and no_price: do not retry, and there is no Retry-After.
 //
-// No byte of a caller's text ends up in a header unless it is printable ASCII.
+// Text from callers gets into a header only as printable ASCII.
 package dialect

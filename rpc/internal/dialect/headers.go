@@ -4,91 +4,74 @@ package dialect
 
 import (
 	"net/http"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/explain"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
-	"github.com/bucketring/bucketring/rpc/internal/message"
 )
 
 // Dialect is a family of wire formats.
 type Dialect = llm.Dialect
 
-// The dimensions that the dialects have words for.
-const (
-	requests     = "requests"
-	tokens       = "tokens"
-	inputTokens  = "input_tokens"
-	outputTokens = "output_tokens"
-	spend        = "spend"
-	concurrent   = "concurrent"
-)
-
-// families are the groups of headers of a dialect, each with the dimensions of
-// which it tells the tightest limit.
-var families = [...][]struct {
+// anthropicHeaders are the headers of Anthropic. Each set is about the tightest
+// limit of its dimensions.
+var anthropicHeaders = [...]struct {
 	limit, remaining, reset string
 	dimensions              []string
 }{
-	llm.OpenAI: {
-		{"X-Ratelimit-Limit-Requests", "X-Ratelimit-Remaining-Requests", "X-Ratelimit-Reset-Requests", []string{requests}},
-		{"X-Ratelimit-Limit-Tokens", "X-Ratelimit-Remaining-Tokens", "X-Ratelimit-Reset-Tokens", []string{tokens}},
-	},
-	llm.Anthropic: {
-		{"Anthropic-Ratelimit-Requests-Limit", "Anthropic-Ratelimit-Requests-Remaining", "Anthropic-Ratelimit-Requests-Reset", []string{requests}},
-		{"Anthropic-Ratelimit-Tokens-Limit", "Anthropic-Ratelimit-Tokens-Remaining", "Anthropic-Ratelimit-Tokens-Reset", []string{tokens, inputTokens, outputTokens}},
-		{"Anthropic-Ratelimit-Input-Tokens-Limit", "Anthropic-Ratelimit-Input-Tokens-Remaining", "Anthropic-Ratelimit-Input-Tokens-Reset", []string{inputTokens}},
-		{"Anthropic-Ratelimit-Output-Tokens-Limit", "Anthropic-Ratelimit-Output-Tokens-Remaining", "Anthropic-Ratelimit-Output-Tokens-Reset", []string{outputTokens}},
-	},
+	{"Anthropic-Ratelimit-Requests-Limit", "Anthropic-Ratelimit-Requests-Remaining", "Anthropic-Ratelimit-Requests-Reset", []string{explain.Requests}},
+	{"Anthropic-Ratelimit-Tokens-Limit", "Anthropic-Ratelimit-Tokens-Remaining", "Anthropic-Ratelimit-Tokens-Reset", []string{explain.Tokens, explain.InputTokens, explain.OutputTokens}},
+	{"Anthropic-Ratelimit-Input-Tokens-Limit", "Anthropic-Ratelimit-Input-Tokens-Remaining", "Anthropic-Ratelimit-Input-Tokens-Reset", []string{explain.InputTokens}},
+	{"Anthropic-Ratelimit-Output-Tokens-Limit", "Anthropic-Ratelimit-Output-Tokens-Remaining", "Anthropic-Ratelimit-Output-Tokens-Reset", []string{explain.OutputTokens}},
 }
 
-// Headers sets the rate-limit headers of a decision, allowed or not: the dialect's
-// own, X-RateLimit-Limit, -Remaining and -Reset of the binding limit, and RateLimit
-// and RateLimit-Policy of all. Resets are times from now. Whatever a handler has said
-// of limits is taken out: those of a server behind us are not the caller's.
-func Headers(h http.Header, d Dialect, dec *client.Decision, now time.Time) {
+// SetHeaders sets the rate-limit headers of a decision, allowed or denied: those of
+// the dialect, X-RateLimit-Limit, -Remaining and -Reset of the binding limit, and
+// RateLimit and RateLimit-Policy of all limits. It first removes the rate-limit
+// headers that are there: a handler may have copied them from another server, whose
+// limits are not the caller's.
+func SetHeaders(h http.Header, d Dialect, dec *client.Decision, now time.Time) {
+	x := decisionOf(dec)
+	setHeaders(h, d, &x, now)
+}
+
+func setHeaders(h http.Header, d Dialect, x *explain.Decision, now time.Time) {
 	for name := range h {
-		if isLimit(name) {
+		if isRateLimit(name) {
 			delete(h, name)
 		}
 	}
-	for _, f := range families[d] {
-		l := tightest(dec.Limits, f.dimensions)
+	if d == llm.Anthropic {
+		setAnthropicHeaders(h, x.Limits)
+	} else {
+		explain.SetOpenAIHeaders(h, x.Limits, now)
+	}
+	explain.SetHeaders(h, x, now)
+	setIETFHeaders(h, x.Limits, now)
+}
+
+func setAnthropicHeaders(h http.Header, limits []explain.Limit) {
+	for _, names := range anthropicHeaders {
+		l := explain.Tightest(limits, names.dimensions...)
 		if l == nil {
 			continue
 		}
-		set(h, f.limit, strconv.FormatInt(l.Limit, 10))
-		if d == llm.OpenAI {
-			set(h, f.remaining, strconv.FormatInt(l.Remaining, 10))
-			set(h, f.reset, untilReset(l, now).String())
-			continue
-		}
 		remaining := l.Remaining
-		if l.Dimension != requests {
+		if l.Dimension != explain.Requests {
 			remaining = nearestThousand(remaining)
 		}
-		set(h, f.remaining, strconv.FormatInt(remaining, 10))
+		explain.SetNumber(h, names.limit, l.Limit)
+		explain.SetNumber(h, names.remaining, remaining)
 		if !l.ResetAt.IsZero() {
-			set(h, f.reset, resetSecond(l.ResetAt).UTC().Format(time.RFC3339))
+			explain.Set(h, names.reset, explain.CeilSecond(l.ResetAt).UTC().Format(time.RFC3339))
 		}
 	}
-	if l := &dec.Binding; l.Dimension != "" {
-		reset := now.Add(dec.RetryAfter) // a slot has no other time
-		if !l.ResetAt.IsZero() {
-			reset = l.ResetAt
-		}
-		set(h, "X-Ratelimit-Limit", strconv.FormatInt(l.Limit, 10))
-		set(h, "X-Ratelimit-Remaining", strconv.FormatInt(l.Remaining, 10))
-		set(h, "X-Ratelimit-Reset", strconv.FormatInt(resetSecond(reset).Unix(), 10))
-	}
-	ietf(h, dec.Limits, now)
 }
 
-// isLimit reports whether a header, in Go's canonical form, tells of limits.
-func isLimit(name string) bool {
+// isRateLimit reports whether a header, in Go's canonical form, is about limits.
+func isRateLimit(name string) bool {
 	for _, prefix := range [...]string{"X-Ratelimit-", "Anthropic-Ratelimit-", "Ratelimit-", "X-Bucketring-"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
@@ -97,62 +80,23 @@ func isLimit(name string) bool {
 	return name == "Ratelimit"
 }
 
-// Degraded sets the headers that explain why an answer ends early: the output that
-// was asked for, in tokens per choice (-1: none was named), what was granted, and
-// the limit that was in the way.
-func Degraded(h http.Header, asked, granted int64, binding client.LimitState) {
+// SetDegradedHeaders sets the headers that explain why an answer ends early: the
+// output tokens per choice that were asked for (negative: the call set no bound)
+// and granted, and the limit that reduced them.
+func SetDegradedHeaders(h http.Header, asked, granted int64, binding client.LimitState) {
 	if asked >= 0 {
-		set(h, "X-Bucketring-Asked-Max-Tokens", strconv.FormatInt(asked, 10))
+		explain.SetNumber(h, "X-Bucketring-Asked-Max-Tokens", asked)
 	}
-	set(h, "X-Bucketring-Granted-Max-Tokens", strconv.FormatInt(granted, 10))
+	explain.SetNumber(h, "X-Bucketring-Granted-Max-Tokens", granted)
 	if binding.Name != "" {
-		set(h, "X-Bucketring-Binding-Limit", printable(binding.Name))
+		explain.Set(h, "X-Bucketring-Binding-Limit", printable(binding.Name))
 	}
 }
 
-// set takes a name in Go's canonical form.
-func set(h http.Header, name, value string) { h[name] = []string{value} }
-
-// tightest returns the enforced limit of these dimensions that has the smallest
-// share left, or nil.
-func tightest(limits []client.LimitState, dimensions []string) *client.LimitState {
-	var found *client.LimitState
-	for i := range limits {
-		l := &limits[i]
-		if slices.Contains(dimensions, l.Dimension) && !l.Shadow && (found == nil || tighter(l, found)) {
-			found = l
-		}
-	}
-	return found
-}
-
-func tighter(a, b *client.LimitState) bool {
-	return message.Tighter(message.Share{Remaining: a.Remaining, Capacity: a.Capacity}, message.Share{Remaining: b.Remaining, Capacity: b.Capacity})
-}
-
-// nearestThousand is how Anthropic tells of tokens.
+// nearestThousand rounds as Anthropic rounds remaining tokens.
 func nearestThousand(n int64) int64 { return (n + 500) / 1000 * 1000 }
 
-// resetSecond is t rounded up to the second.
-func resetSecond(t time.Time) time.Time { return t.Add(time.Second - 1).Truncate(time.Second) }
-
-// untilReset is the time from now until l is as new, rounded up to the millisecond.
-func untilReset(l *client.LimitState, now time.Time) time.Duration {
-	if l.ResetAt.IsZero() {
-		return 0
-	}
-	return roundUp(max(0, l.ResetAt.Sub(now)), time.Millisecond)
-}
-
-// roundUp is the next multiple of unit.
-func roundUp(d, unit time.Duration) time.Duration {
-	if rest := d % unit; rest > 0 {
-		return d - rest + unit
-	}
-	return d
-}
-
-// printable replaces what must not be in a header.
+// printable replaces all bytes that are not printable ASCII.
 func printable(s string) string {
 	clean := []byte(s)
 	for i, c := range clean {

@@ -7,17 +7,17 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/explain"
 )
 
-// maxInteger is the largest one of Structured Fields (RFC 9651).
+// maxInteger is the largest Integer of Structured Fields (RFC 9651).
 const maxInteger = 999_999_999_999_999
 
-// ietf sets RateLimit-Policy and RateLimit, with an item for each enforced limit in
-// the order of the decision. A policy is named as its limit, and name@scope where
-// several levels have one of that name. The unit is that of the dimension; tokens,
-// spend (in millionths of a dollar) and the operator's own are not registered.
-func ietf(h http.Header, limits []client.LimitState, now time.Time) {
+// setIETFHeaders sets RateLimit-Policy and RateLimit, with an item for each enforced
+// limit in the order of the decision. A policy has the name of its limit, or
+// name@scope if limits of several levels share a name. The unit (qu) is the
+// dimension; only requests and concurrent-requests are registered.
+func setIETFHeaders(h http.Header, limits []explain.Limit, now time.Time) {
 	var policy, state []byte
 	for i := range limits {
 		l := &limits[i]
@@ -29,29 +29,29 @@ func ietf(h http.Header, limits []client.LimitState, now time.Time) {
 			state = append(state, ", "...)
 		}
 		name := policyName(limits, l)
-		policy = integer(append(quoted(policy, name), ";q="...), l.Limit)
+		policy = appendInteger(append(appendString(policy, name), ";q="...), l.Limit)
 		if l.Window > 0 {
-			policy = integer(append(policy, ";w="...), int64(roundUp(l.Window, time.Second)/time.Second))
+			policy = appendInteger(append(policy, ";w="...), explain.CeilSeconds(l.Window))
 		}
 		switch l.Dimension {
-		case requests: // the default
-		case concurrent:
+		case explain.Requests: // the default
+		case explain.Concurrent:
 			policy = append(policy, `;qu="concurrent-requests"`...)
 		default:
-			policy = quoted(append(policy, ";qu="...), l.Dimension)
+			policy = appendString(append(policy, ";qu="...), l.Dimension)
 		}
-		state = integer(append(quoted(state, name), ";r="...), l.Remaining)
+		state = appendInteger(append(appendString(state, name), ";r="...), l.Remaining)
 		if !l.ResetAt.IsZero() {
-			state = integer(append(state, ";t="...), int64(roundUp(max(0, l.ResetAt.Sub(now)), time.Second)/time.Second))
+			state = appendInteger(append(state, ";t="...), explain.CeilSeconds(l.UntilReset(now)))
 		}
 	}
 	if len(policy) > 0 {
-		set(h, "Ratelimit-Policy", string(policy))
-		set(h, "Ratelimit", string(state))
+		explain.Set(h, "Ratelimit-Policy", string(policy))
+		explain.Set(h, "Ratelimit", string(state))
 	}
 }
 
-func policyName(limits []client.LimitState, l *client.LimitState) string {
+func policyName(limits []explain.Limit, l *explain.Limit) string {
 	for i := range limits {
 		if other := &limits[i]; other.Name == l.Name && other.Scope != l.Scope {
 			return l.Name + "@" + l.Scope
@@ -60,8 +60,8 @@ func policyName(limits []client.LimitState, l *client.LimitState) string {
 	return l.Name
 }
 
-// quoted appends a String of Structured Fields, which is printable ASCII.
-func quoted(b []byte, s string) []byte {
+// appendString appends a String of Structured Fields, which is printable ASCII.
+func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	for _, c := range []byte(printable(s)) {
 		if c == '"' || c == '\\' {
@@ -72,4 +72,7 @@ func quoted(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-func integer(b []byte, n int64) []byte { return strconv.AppendInt(b, min(max(n, 0), maxInteger), 10) }
+// appendInteger appends an Integer of Structured Fields.
+func appendInteger(b []byte, n int64) []byte {
+	return strconv.AppendInt(b, min(max(n, 0), maxInteger), 10)
+}

@@ -6,30 +6,30 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
-	"strconv"
 
+	"github.com/bucketring/bucketring/rpc/internal/explain"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
-// Problem is why a call gets no answer from the model, other than a denial.
+// Problem is why a call was rejected or failed. A denial is written by [WriteDenial].
 type Problem struct {
-	Type      string // "": what the dialect says for the status
+	Type      string // "": what SDKs expect with the status
 	Code      string // OpenAI only; "": null
 	Message   string
-	Param     string // the field that is wrong; OpenAI only; "": null
+	Param     string // the invalid field; OpenAI only; "": null
 	RequestID string
 }
 
-// problem is a Problem with the facts of a denial, if it is one.
+// problem is a Problem and, for a denial, its facts.
 type problem struct {
 	Problem
-	facts
+	explain.Facts
 }
 
-// Error answers a call that is refused for another reason than its cost: a wrong
-// field (400), no credentials (401), too large (413), or an upstream or cluster that
-// does not answer (502, 503, 504).
-func Error(w http.ResponseWriter, d Dialect, status int, e Problem) {
+// WriteError answers a call for which no decision was made or that the upstream did
+// not serve: an invalid field (400), no credentials (401), a body that is too large
+// (413), an upstream or cluster that does not answer (502, 503, 504).
+func WriteError(w http.ResponseWriter, d Dialect, status int, e Problem) {
 	if e.Type == "" {
 		e.Type = typeOf(d, status)
 	}
@@ -41,7 +41,7 @@ func typeOf(d Dialect, status int) string {
 	if d == llm.OpenAI {
 		switch {
 		case status == http.StatusTooManyRequests:
-			return requests
+			return explain.Requests
 		case status >= 500:
 			return "server_error"
 		}
@@ -77,7 +77,7 @@ type (
 		Type    string  `json:"type"`
 		Param   *string `json:"param"`
 		Code    *string `json:"code"`
-		facts
+		explain.Facts
 		RequestID string `json:"request_id,omitempty"`
 	}
 	anthropicBody struct {
@@ -88,7 +88,7 @@ type (
 	anthropicError struct {
 		Type    string `json:"type"`
 		Message string `json:"message"`
-		facts
+		explain.Facts
 	}
 )
 
@@ -96,26 +96,26 @@ func write(w http.ResponseWriter, d Dialect, status int, e problem, requestID st
 	h := w.Header()
 	var body any
 	if d == llm.Anthropic {
-		body = anthropicBody{"error", anthropicError{e.Type, e.Message, e.facts}, requestID}
+		body = anthropicBody{"error", anthropicError{e.Type, e.Message, e.Facts}, requestID}
 		if requestID != "" {
-			set(h, "Request-Id", printable(requestID))
+			explain.Set(h, "Request-Id", printable(requestID))
 		}
 	} else {
-		body = openAIBody{openAIError{e.Message, e.Type, orNull(e.Param), orNull(e.Code), e.facts, requestID}}
+		body = openAIBody{openAIError{e.Message, e.Type, orNull(e.Param), orNull(e.Code), e.Facts, requestID}}
 		if requestID != "" {
-			set(h, "X-Request-Id", printable(requestID))
+			explain.Set(h, "X-Request-Id", printable(requestID))
 		}
 	}
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(body); err != nil {
-		panic("an error body cannot be encoded: " + err.Error()) // it has texts and numbers only
+		panic("error body cannot be encoded: " + err.Error()) // impossible: it has strings and numbers only
 	}
-	set(h, "Content-Type", "application/json")
-	set(h, "Content-Length", strconv.Itoa(b.Len()))
+	explain.Set(h, "Content-Type", "application/json")
+	explain.SetNumber(h, "Content-Length", int64(b.Len()))
 	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // the caller may have left
+	_, _ = w.Write(b.Bytes()) // an error means that the caller is gone
 }
 
 func orNull(s string) *string {

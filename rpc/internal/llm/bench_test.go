@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// chunk is what a server sends for one token.
+// chunk is an event that a server sends for one token.
 const chunk = `data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1760000000,"model":"llama-3-70b",` +
 	`"choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}]%s}` + "\n\n"
 
-// steady are streams of which each chunk is the same.
+// steady are streams of equal chunks.
 var steady = []struct {
 	name  string
 	r     *Request
@@ -28,7 +28,7 @@ var steady = []struct {
 	{"hidden usage", &streaming, chatUsage, 1},
 }
 
-// pieces cuts a chunk into as many of about the same length.
+// pieces cuts a chunk into n pieces of about the same length.
 func pieces(chunk string, n int) [][]byte {
 	var list [][]byte
 	for i := range n {
@@ -37,24 +37,24 @@ func pieces(chunk string, n int) [][]byte {
 	return list
 }
 
-// TestPassDoesNotAllocate: not after the first chunk.
-func TestPassDoesNotAllocate(t *testing.T) {
+// TestProcessDoesNotAllocate after the first chunk.
+func TestProcessDoesNotAllocate(t *testing.T) {
 	for _, tt := range steady {
 		m := NewMeter(tt.r, 200, "text/event-stream")
 		list := pieces(tt.chunk, tt.cuts)
-		pass := func() {
+		process := func() {
 			for _, p := range list {
-				m.Pass(p)
+				m.Process(p)
 			}
 		}
-		pass()
-		if n := testing.AllocsPerRun(1000, pass); n != 0 {
+		process()
+		if n := testing.AllocsPerRun(1000, process); n != 0 {
 			t.Errorf("%s: %v allocations per chunk, want 0", tt.name, n)
 		}
 	}
 }
 
-func BenchmarkPass(b *testing.B) {
+func BenchmarkProcess(b *testing.B) {
 	for _, tt := range steady {
 		b.Run(strings.ReplaceAll(tt.name, " ", "_"), func(b *testing.B) {
 			m := NewMeter(tt.r, 200, "text/event-stream")
@@ -63,20 +63,20 @@ func BenchmarkPass(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				for _, p := range list {
-					m.Pass(p)
+					m.Process(p)
 				}
 			}
 		})
 	}
 }
 
-func BenchmarkPassDocument(b *testing.B) {
+func BenchmarkProcessDocument(b *testing.B) {
 	answer := []byte(`{"choices":[{"message":{"role":"assistant","content":"` + strings.Repeat("word ", 2000) + `"}}],"usage":{"prompt_tokens":9,"completion_tokens":2}}`)
 	r := &Request{N: 1}
 	b.SetBytes(int64(len(answer)))
 	b.ReportAllocs()
 	for b.Loop() {
-		NewMeter(r, 200, "application/json").Pass(answer)
+		NewMeter(r, 200, "application/json").Process(answer)
 	}
 }
 

@@ -2,21 +2,22 @@
 
 package llm
 
-// words counts the strings, numbers and names of the value that comes next.
-func (p *parser) words() int64 {
+// countText reads the next value and returns the size of its strings, numbers and
+// names.
+func (p *parser) countText() int64 {
 	if p.failed() {
 		return 0
 	}
 	var n int64
-	switch p.kind() {
+	switch p.peek() {
 	case '{':
 		for p.enter('{'); p.member(); {
 			n += int64(len(p.name()))
-			n += p.words()
+			n += p.countText()
 		}
 	case '[':
 		for p.enter('['); p.element(); {
-			n += p.words()
+			n += p.countText()
 		}
 	case '"':
 		n = int64(p.text().size)
@@ -26,37 +27,37 @@ func (p *parser) words() int64 {
 	return n
 }
 
-// parts counts like words, except that each part of a prompt that is an image,
-// audio, video or a file by its type counts for what its medium does.
-func (p *parser) parts() int64 {
+// countContent is countText for the content of a prompt: an object whose type is
+// that of an image, audio, video or file counts as one of its medium.
+func (p *parser) countContent() int64 {
 	if p.failed() {
 		return 0
 	}
-	switch p.kind() {
+	switch p.peek() {
 	case '{':
-		n, _ := p.part()
+		n, _ := p.countObject()
 		return n
 	case '[':
 		var n int64
 		for p.enter('['); p.element(); {
-			n += p.parts()
+			n += p.countContent()
 		}
 		return n
 	}
-	return p.words()
+	return p.countText()
 }
 
-// part counts an object. Its payload is left out if it is no text: that is so when
-// the type says it, in whatever order they come. A payload without such a type
-// counts as text, and so do the arguments of tools, which may have any names.
-// inline: the object is the source of a document that is text.
-func (p *parser) part() (n int64, inline bool) {
+// countObject counts an object of a prompt. If its type is that of a medium, the
+// payload does not count, whether it comes before the type or after it. Without such
+// a type the payload counts as text. So do the arguments of tools, which may have any
+// names. inline: the object is the source of a document and holds text.
+func (p *parser) countObject() (n int64, inline bool) {
 	kind, payload := noMedium, int64(0)
 	for p.enter('{'); p.member(); {
 		name := p.name()
 		n += int64(len(name))
 		switch {
-		case string(name) == "type" && p.kind() == '"':
+		case string(name) == "type" && p.peek() == '"':
 			at := p.text()
 			if p.failed() {
 				return 0, false
@@ -65,19 +66,19 @@ func (p *parser) part() (n int64, inline bool) {
 			value := at.in(p.b)
 			kind = mediumOf(value)
 			inline = string(value) == "text" || string(value) == "content"
-		case string(name) == "source" && p.kind() == '{':
-			bytes, text := p.part()
+		case string(name) == "source" && p.peek() == '{':
+			bytes, text := p.countObject()
 			if text {
 				n += bytes
 			} else {
 				payload += bytes
 			}
 		case isPayload(name):
-			payload += p.parts()
+			payload += p.countContent()
 		case string(name) == "input", string(name) == "arguments":
-			n += p.words()
+			n += p.countText()
 		default:
-			n += p.parts()
+			n += p.countContent()
 		}
 	}
 	if kind == noMedium {
@@ -86,21 +87,22 @@ func (p *parser) part() (n int64, inline bool) {
 	return n + mediumBytes[kind], inline
 }
 
-// prompt counts a text, a list of texts, token ids, or a list of lists of them.
-func (p *parser) prompt() {
+// countPrompt reads a prompt: a text, a list of texts, a list of token ids, or a list
+// of lists of token ids.
+func (p *parser) countPrompt() {
 	r := p.r
-	if p.kind() != '[' {
-		if c := p.kind(); c != '"' && c != '{' {
-			p.wrong("a string or a list")
+	if p.peek() != '[' {
+		if c := p.peek(); c != '"' && c != '{' {
+			p.wrongType("a string or a list")
 			return
 		}
-		r.InputBytes += p.parts()
+		r.InputBytes += p.countContent()
 		return
 	}
 	var prompts int64
 	var ids bool
 	for p.enter('['); p.element(); {
-		switch c := p.kind(); c {
+		switch c := p.peek(); c {
 		case '[':
 			prompts++
 			for p.enter('['); p.element(); {
@@ -120,75 +122,75 @@ func (p *parser) prompt() {
 	p.prompts = max(1, prompts)
 }
 
-// tokenOrText counts a token id, or text.
+// tokenOrText reads a token id or a text.
 func (p *parser) tokenOrText() {
-	switch c := p.kind(); {
+	switch c := p.peek(); {
 	case c >= '0' && c <= '9':
 		p.scalar()
 		p.r.InputTokens++
 	case c == '"', c == '{':
-		p.r.InputBytes += p.parts()
+		p.r.InputBytes += p.countContent()
 	default:
-		p.wrong("a string or a token id")
+		p.wrongType("a string or a token id")
 	}
 }
 
 func (p *parser) toolList() {
-	if p.kind() != '[' {
-		p.wrong("a list")
+	if p.peek() != '[' {
+		p.wrongType("a list")
 		return
 	}
 	for p.enter('['); p.element(); {
 		p.tools = true
-		p.r.InputBytes += p.words()
+		p.r.InputBytes += p.countText()
 	}
 }
 
-// toolChoice is a word, or an object with a type.
+// toolChoice reads a string, or an object with a type.
 func (p *parser) toolChoice() {
-	if p.kind() == '"' {
+	if p.peek() == '"' {
 		at := p.text()
 		p.noTools = !p.failed() && string(at.in(p.b)) == "none"
 		return
 	}
-	kind, n := p.typed()
+	kind, n := p.countTyped()
 	p.noTools = kind == "none"
 	p.r.InputBytes += n
 }
 
-// format is that of the output: anything but text is of use only as a whole.
+// format reads the output format. Any format but text must not be truncated.
 func (p *parser) format() {
-	kind, n := p.typed()
+	kind, n := p.countTyped()
 	if kind != "text" {
-		p.r.Uncuttable = true
+		p.r.NoTruncation = true
 	}
 	p.r.InputBytes += n
 }
 
-// formats is an object that may have a format.
-func (p *parser) formats() {
-	if p.kind() != '{' {
-		p.wrong("an object")
+// formatObject reads an object that may have a format.
+func (p *parser) formatObject() {
+	if p.peek() != '{' {
+		p.wrongType("an object")
 		return
 	}
 	for p.enter('{'); p.member(); {
 		if string(p.name()) != "format" {
 			p.skip()
-		} else if !p.null() {
+		} else if !p.skipNull() {
 			p.format()
 		}
 	}
 }
 
-// typed counts an object and returns its type.
-func (p *parser) typed() (kind string, n int64) {
-	if p.kind() != '{' {
-		p.wrong("an object")
+// countTyped reads an object and returns its type and size.
+func (p *parser) countTyped() (kind string, n int64) {
+	if p.peek() != '{' {
+		p.wrongType("an object")
 		return "", 0
 	}
 	for p.enter('{'); p.member(); {
 		n += int64(len(p.name()))
-		if string(p.name()) == "type" && p.kind() == '"' {
+		if string(p.name()) == "type" && p.peek() == '"' {
 			at := p.text()
 			if p.failed() {
 				return "", 0
@@ -197,25 +199,25 @@ func (p *parser) typed() (kind string, n int64) {
 			n += int64(at.size)
 			continue
 		}
-		n += p.words()
+		n += p.countText()
 	}
 	return kind, n
 }
 
 func (p *parser) thinkingBudget() {
-	if p.kind() != '{' {
-		p.wrong("an object")
+	if p.peek() != '{' {
+		p.wrongType("an object")
 		return
 	}
 	var budget int64
 	var off bool
 	for p.enter('{'); p.member(); {
 		switch name := p.name(); {
-		case string(name) == "type" && p.kind() == '"':
+		case string(name) == "type" && p.peek() == '"':
 			at := p.text()
 			off = !p.failed() && string(at.in(p.b)) == "disabled"
-		case string(name) == "budget_tokens" && !p.null():
-			budget = p.whole(1)
+		case string(name) == "budget_tokens" && !p.skipNull():
+			budget = p.wholeNumber(1)
 		case string(name) == "budget_tokens":
 		default:
 			p.skip()

@@ -2,10 +2,10 @@
 
 package llm
 
-// maxUsageBytes is how long a usage block may be to be read.
+// maxUsageBytes is the size of the longest usage block that is read.
 const maxUsageBytes = 4 << 10
 
-// label is a name that a document is searched for.
+// label is a member name that matters in a document.
 type label uint8
 
 const (
@@ -19,8 +19,8 @@ const (
 	deltaLabel
 	typeLabel
 	finishLabel
-	markLabel // of what tells things apart: no text
-	textLabel // of generated text, wherever it is
+	idLabel   // identifiers, which are not text
+	textLabel // generated text at any level
 )
 
 func labelOf(name []byte) label {
@@ -44,7 +44,7 @@ func labelOf(name []byte) label {
 	case "finish_reason":
 		return finishLabel
 	case "id", "tool_use_id", "signature":
-		return markLabel
+		return idLabel
 	case "text", "reasoning_content", "reasoning", "refusal", "arguments", "thinking", "partial_json", "name", "transcript", "input", "code":
 		return textLabel
 	}
@@ -52,77 +52,77 @@ func labelOf(name []byte) label {
 }
 
 const (
-	kept = 8  // levels whose labels are remembered
-	deep = 64 // levels that are told apart as objects and lists
+	maxLabels = 8  // levels whose labels are kept
+	maxLevels = 64 // levels that can be followed
 )
 
-// document reads one JSON text that comes in pieces of any size, in bounded memory:
-// it finds the usage block and counts generated text, and does not judge the rest.
+// document reads one JSON text in pieces of any size, in bounded memory. It finds the
+// usage block and counts generated text. It does not validate the rest.
 type document struct {
-	e      Endpoint
-	mode   mode // where in the text the next byte is
-	depth  int
-	open   uint64      // which levels are objects, the outermost is bit 0
-	labels [kept]label // of the current member of each level, the outermost is 1
+	e       Endpoint
+	mode    mode // context of the next byte
+	depth   int
+	objects uint64           // bit i: level i+1 is an object, not a list
+	labels  [maxLabels]label // of the current member of each level; the outermost level is 1
 
-	name     [20]byte // of a member: as much as fits
-	nameLen  int
-	generate bool // the string at hand is generated text
-	noting   bool // the string at hand is the kind
-	escaping int  // bytes of an escape so far
-	unit     rune // of that escape
+	name        [20]byte // the beginning of a member name
+	nameLen     int
+	inGenerated bool // the current string is generated text
+	inType      bool // the current string is the outermost type
+	escapeLen   int  // bytes of the current escape so far
+	escapeRune  rune // of the current escape
 
-	usage     []byte // the last usage block, or as much of it as came
-	capturing int    // the level that it is at, 0: none is at hand
+	usage      []byte // the last usage block, or the part of it that came
+	usageLevel int    // level of the usage block that is being read; 0: none
 
-	// What was found.
+	// Results.
 	began      bool
-	done       bool // a whole object
-	odd        bool // no object, or deeper than can be followed: all bytes are text
+	complete   bool // a whole object
+	unparsable bool // not an object, or nested too deep: all bytes count as text
 	tooDeep    bool
-	tooLong    bool // a usage block was longer than maxUsageBytes
-	hasUsage   bool // usage is whole
-	hasChoices bool // there is a list of choices
-	choices    bool // there is one in it
-	finishes   int64
-	kind       [32]byte // the value of type, outermost
-	kindLen    int
+	tooLong    bool     // a usage block is longer than maxUsageBytes
+	hasUsage   bool     // usage is whole
+	hasChoices bool     // there is a list of choices
+	choices    bool     // the list of choices is not empty
+	finishes   int64    // choices with a finish_reason
+	typeValue  [32]byte // the beginning of the value of type, outermost
+	typeLen    int
 	text       int64 // bytes of generated text
 }
 
 type mode uint8
 
 const (
-	between mode = iota // anything but a name may come
+	between mode = iota // anything but a name may follow
 	wantName
 	inName
 	inString
 	inScalar
 )
 
-// restart begins another text, and keeps the buffer.
-func (d *document) restart() { *d = document{e: d.e, usage: d.usage[:0]} }
+// reset begins another text and keeps the buffer.
+func (d *document) reset() { *d = document{e: d.e, usage: d.usage[:0]} }
 
-// feed takes the next bytes of the text.
+// feed reads the next bytes of the text.
 func (d *document) feed(p []byte) {
 	for i := 0; i < len(p); {
 		switch {
-		case d.odd:
+		case d.unparsable:
 			d.text += int64(len(p) - i)
 			return
 		case d.mode == inName, d.mode == inString:
 			n := d.string(p[i:])
-			if d.capturing > 0 {
+			if d.usageLevel > 0 {
 				d.capture(p[i : i+n])
 			}
 			i += n
 			continue
 		}
-		if d.capturing > 0 {
+		if d.usageLevel > 0 {
 			d.capture(p[i : i+1])
 		}
 		d.structure(p[i])
-		if !d.odd {
+		if !d.unparsable {
 			i++
 		}
 	}
@@ -131,13 +131,13 @@ func (d *document) feed(p []byte) {
 // capture adds to the usage block.
 func (d *document) capture(p []byte) {
 	if len(d.usage)+len(p) > maxUsageBytes {
-		d.capturing, d.tooLong = 0, true
+		d.usageLevel, d.tooLong = 0, true
 		return
 	}
 	d.usage = append(d.usage, p...)
 }
 
-// structure takes a byte outside of strings.
+// structure reads a byte outside of strings.
 func (d *document) structure(c byte) {
 	switch c {
 	case ' ', '\t', '\n', '\r':
@@ -145,12 +145,12 @@ func (d *document) structure(c byte) {
 	}
 	if !d.began {
 		d.began = true
-		d.odd = c != '{'
+		d.unparsable = c != '{'
 	}
-	if d.done {
-		d.text++ // more than one text: no reader takes it, but it came
+	if d.complete {
+		d.text++ // bytes after the object count as text
 	}
-	if d.odd || d.done {
+	if d.unparsable || d.complete {
 		return
 	}
 	switch c {
@@ -176,7 +176,7 @@ func (d *document) structure(c byte) {
 	}
 }
 
-// beginValue notes the first choice.
+// beginValue records whether there are choices.
 func (d *document) beginValue() {
 	if d.depth == 2 && d.labels[1] == choicesLabel && !d.isObject(2) {
 		d.choices = true
@@ -184,17 +184,17 @@ func (d *document) beginValue() {
 }
 
 func (d *document) beginString() {
-	d.escaping = 0
+	d.escapeLen = 0
 	if d.mode == wantName {
 		d.mode, d.nameLen = inName, 0
 		return
 	}
 	d.mode = inString
 	d.beginValue()
-	d.generate = d.isGenerated()
-	d.noting = d.depth == 1 && d.labels[1] == typeLabel
-	if d.noting {
-		d.kindLen = 0
+	d.inGenerated = d.isGenerated()
+	d.inType = d.depth == 1 && d.labels[1] == typeLabel
+	if d.inType {
+		d.typeLen = 0
 	}
 	if d.label() == finishLabel && d.labels[1] == choicesLabel {
 		d.finishes++
@@ -202,43 +202,43 @@ func (d *document) beginString() {
 }
 
 func (d *document) enter(c byte) {
-	if d.depth == deep {
-		d.odd, d.tooDeep = true, true
+	if d.depth == maxLevels {
+		d.unparsable, d.tooDeep = true, true
 		return
 	}
 	inherited := d.label()
 	if c == '{' && d.isUsage() {
-		d.capturing, d.hasUsage = d.depth, false
+		d.usageLevel, d.hasUsage = d.depth, false
 		d.usage = append(d.usage[:0], c)
 	}
 	d.mode = between
-	d.open &^= 1 << d.depth
+	d.objects &^= 1 << d.depth
 	if c == '{' {
-		d.open |= 1 << d.depth
+		d.objects |= 1 << d.depth
 		d.mode = wantName
 		inherited = otherLabel
 	}
 	d.depth++
-	if d.depth < kept {
-		d.labels[d.depth] = inherited // the elements of a list are labelled as it is
+	if d.depth < maxLabels {
+		d.labels[d.depth] = inherited // elements of a list have the label of the list
 	}
 }
 
 func (d *document) leave() {
 	d.mode = between
 	d.depth--
-	if d.capturing > 0 && d.depth == d.capturing {
-		d.capturing, d.hasUsage = 0, true
+	if d.usageLevel > 0 && d.depth == d.usageLevel {
+		d.usageLevel, d.hasUsage = 0, true
 	}
-	d.done = d.depth == 0
+	d.complete = d.depth == 0
 }
 
-// isObject reports whether a level is an object and not a list.
-func (d *document) isObject(level int) bool { return d.open>>(level-1)&1 == 1 }
+// isObject reports whether a level is an object, not a list.
+func (d *document) isObject(level int) bool { return d.objects>>(level-1)&1 == 1 }
 
-// label is that of the current member.
+// label is the label of the current member.
 func (d *document) label() label {
-	if d.depth >= kept {
+	if d.depth >= maxLabels {
 		return otherLabel
 	}
 	return d.labels[d.depth]
@@ -247,7 +247,7 @@ func (d *document) label() label {
 // isUsage reports whether the object that begins is the usage block.
 func (d *document) isUsage() bool {
 	switch {
-	case d.capturing > 0 || d.label() != usageLabel:
+	case d.usageLevel > 0 || d.label() != usageLabel:
 		return false
 	case d.depth == 1:
 		return true
@@ -255,8 +255,8 @@ func (d *document) isUsage() bool {
 	return d.depth == 2 && (d.labels[1] == responseLabel || d.labels[1] == messageLabel)
 }
 
-// isGenerated reports whether the string that begins was written by the model. In
-// a stream only what is new counts: its last events repeat the whole.
+// isGenerated reports whether the string that begins is generated text. Events that
+// repeat the text of a stream do not count.
 func (d *document) isGenerated() bool {
 	at, top := d.label(), d.labels[1]
 	switch d.e {
@@ -265,15 +265,15 @@ func (d *document) isGenerated() bool {
 	case Responses:
 		return d.depth == 1 && top == deltaLabel || top == outputLabel && (at == textLabel || at == contentLabel)
 	case Messages:
-		return top == deltaLabel && at == textLabel || top == contentLabel && at != typeLabel && at != markLabel
+		return top == deltaLabel && at == textLabel || top == contentLabel && at != typeLabel && at != idLabel
 	}
 	return false
 }
 
-// string takes bytes of a string, and its end if that is among them.
+// string reads bytes of a string up to its end, and returns how many.
 func (d *document) string(p []byte) int {
 	for i := 0; i < len(p); {
-		if d.escaping > 0 {
+		if d.escapeLen > 0 {
 			d.escape(p[i])
 			i++
 			continue
@@ -282,7 +282,7 @@ func (d *document) string(p []byte) int {
 		for i < len(p) && p[i] != '"' && p[i] != '\\' {
 			i++
 		}
-		d.chars(p[from:i], i-from)
+		d.addChars(p[from:i], i-from)
 		if i == len(p) {
 			break
 		}
@@ -290,50 +290,49 @@ func (d *document) string(p []byte) int {
 			d.endString()
 			return i + 1
 		}
-		d.escaping = 1
+		d.escapeLen = 1
 		i++
 	}
 	return len(p)
 }
 
-// escape takes a byte after a backslash.
+// escape reads a byte of an escape, after the backslash.
 func (d *document) escape(c byte) {
-	if d.escaping == 1 && c != 'u' {
-		d.escaping = 0
-		d.chars(escaped, 1)
+	if d.escapeLen == 1 && c != 'u' {
+		d.escapeLen = 0
+		d.addChars(escaped, 1)
 		return
 	}
-	if d.escaping == 1 {
-		d.unit = 0
+	if d.escapeLen == 1 {
+		d.escapeRune = 0
 	} else {
 		digit, _ := hexDigit(c)
-		d.unit = d.unit<<4 | digit
+		d.escapeRune = d.escapeRune<<4 | digit
 	}
-	d.escaping++
-	if d.escaping == len(`\uFFFF`) {
-		d.escaping = 0
-		d.chars(escaped, sizeOf(d.unit))
+	d.escapeLen++
+	if d.escapeLen == len(`\uFFFF`) {
+		d.escapeLen = 0
+		d.addChars(escaped, sizeOf(d.escapeRune))
 	}
 }
 
-// escaped stands for any character that was an escape: no name or kind that matters
-// has one.
+// escaped replaces an escaped character. No name or type that matters has one.
 var escaped = []byte("?")
 
-// chars takes characters that have size bytes.
-func (d *document) chars(b []byte, size int) {
+// addChars adds characters that have size bytes when unescaped.
+func (d *document) addChars(b []byte, size int) {
 	switch {
 	case d.mode == inName:
 		if d.nameLen < len(d.name) {
 			copy(d.name[d.nameLen:], b)
 		}
 		d.nameLen += len(b)
-	case d.noting:
-		if d.kindLen < len(d.kind) {
-			copy(d.kind[d.kindLen:], b)
+	case d.inType:
+		if d.typeLen < len(d.typeValue) {
+			copy(d.typeValue[d.typeLen:], b)
 		}
-		d.kindLen += len(b)
-	case d.generate:
+		d.typeLen += len(b)
+	case d.inGenerated:
 		d.text += int64(size)
 	}
 }
@@ -341,7 +340,7 @@ func (d *document) chars(b []byte, size int) {
 func (d *document) endString() {
 	wasName := d.mode == inName
 	d.mode = between
-	if !wasName || d.depth >= kept {
+	if !wasName || d.depth >= maxLabels {
 		return
 	}
 	l := otherLabel
@@ -354,10 +353,10 @@ func (d *document) endString() {
 	}
 }
 
-// typed is the value of type, outermost; "" if there is none that matters.
-func (d *document) typed() []byte {
-	if d.kindLen > len(d.kind) {
+// eventType is the value of the outermost type, or nil if there is none that matters.
+func (d *document) eventType() []byte {
+	if d.typeLen > len(d.typeValue) {
 		return nil
 	}
-	return d.kind[:d.kindLen]
+	return d.typeValue[:d.typeLen]
 }

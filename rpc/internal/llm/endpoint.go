@@ -25,7 +25,7 @@ func (d Dialect) String() string {
 	return "openai"
 }
 
-// Endpoint is a call that runs a model.
+// Endpoint is an API method that runs a model.
 type Endpoint uint8
 
 // The endpoints.
@@ -37,7 +37,7 @@ const (
 	Messages
 )
 
-// endpoints are what is known of each.
+// endpoints describes each endpoint.
 var endpoints = [...]struct {
 	path, name string
 	bound      string // the usual name of the output bound
@@ -50,8 +50,8 @@ var endpoints = [...]struct {
 	Messages:        {"/v1/messages", "messages", "max_tokens", messageFields},
 }
 
-// EndpointOf returns the endpoint that a request with this method and path calls.
-// The path may have a prefix, and slashes that servers tend to ignore.
+// EndpointOf returns the endpoint of a request. The path may have a prefix, and
+// repeated or trailing slashes, which servers tend to ignore.
 func EndpointOf(method, requestPath string) (Endpoint, bool) {
 	if method != http.MethodPost {
 		return 0, false
@@ -65,7 +65,7 @@ func EndpointOf(method, requestPath string) (Endpoint, bool) {
 	return 0, false
 }
 
-// Dialect returns the dialect that the endpoint's callers speak.
+// Dialect returns the dialect of the endpoint.
 func (e Endpoint) Dialect() Dialect {
 	if e == Messages {
 		return Anthropic

@@ -4,32 +4,33 @@ package llm
 
 import "bytes"
 
-// maxHeld is how much of an event is held back to see whether it is the usage chunk.
+// maxHeld is how many bytes of an event are held back to see whether it is the usage
+// chunk.
 const maxHeld = 16 << 10
 
-// events is where in a stream of server-sent events the meter is.
+// events is the state of a meter in a stream of server-sent events.
 type events struct {
-	hiding bool // the usage chunk
+	hideUsage bool // remove the usage chunk
 
-	bom   int  // bytes of a byte order mark that were skipped, 3: no more may come
-	cr    bool // the last byte was a carriage return: a line feed belongs to it
-	ended bool // and so does the end of what was passed or hidden
-	hid   bool // it was hidden
+	bom    int  // bytes of the byte order mark that were skipped; 3: it is over
+	cr     bool // the last byte was a carriage return; a line feed belongs to it
+	ended  bool // that carriage return ended an event or a comment
+	hidden bool // which was hidden
 
-	// The line at hand.
-	part  part
-	field [6]byte // its name: as much as fits
-	size  int     // of the name
-	stray int64   // bytes of a value of no field that there is
+	// The current line.
+	part         part
+	fieldName    [6]byte // the beginning of the field name
+	nameLen      int
+	unknownBytes int64 // bytes of a value whose field is unknown
 
-	// The event at hand.
-	lines int     // with a field, comments do not count
-	data  bool    // it has data
-	word  [6]byte // the first bytes of its data
-	bytes int64   // of its data
-	pass  bool    // it is not to be hidden: a part of it was passed, or it is too long
+	// The current event.
+	fieldLines  int // lines with a field
+	hasData     bool
+	dataPrefix  [6]byte // the beginning of its data
+	dataBytes   int64
+	passThrough bool // it cannot be hidden: a part was passed, or it is too long
 
-	held []byte // its bytes so far
+	held []byte // its bytes that were held back
 	out  output
 }
 
@@ -38,29 +39,29 @@ type part uint8
 
 const (
 	lineStart part = iota
-	fieldName
+	inFieldName
 	afterColon
 	value
 )
 
 var byteOrderMark = [...]byte{0xEF, 0xBB, 0xBF}
 
-const doneWord = "[DONE]"
+const doneData = "[DONE]"
 
-// passEvents takes a piece of a stream.
+// passEvents processes a piece of a stream.
 func (m *Meter) passEvents(p []byte) []byte {
 	s := &m.events
 	s.out.begin(p)
 	i := m.skipMark(p)
 	s.out.add(0, i)
-	from := i // what is before it was passed, held or hidden
+	from := i // bytes before it were passed, held or hidden
 	for i < len(p) {
 		if s.cr {
 			s.cr = false
 			if p[i] == '\n' {
 				i++
 				if s.ended {
-					if !s.hid {
+					if !s.hidden {
 						s.out.add(from, i)
 					}
 					from = i
@@ -74,20 +75,20 @@ func (m *Meter) passEvents(p []byte) []byte {
 		if i == len(p) {
 			break
 		}
-		s.pass = s.pass || len(s.held)+i-from > maxHeld
+		s.passThrough = s.passThrough || len(s.held)+i-from > maxHeld
 		s.cr = p[i] == '\r'
 		i++
-		s.ended, s.hid = m.endLine()
+		s.ended, s.hidden = m.endLine()
 		if s.cr && i < len(p) && p[i] == '\n' {
 			s.cr = false
 			i++
 		}
 		switch {
-		case s.hid:
+		case s.hidden:
 			s.held = s.held[:0]
 			from = i
-		case s.ended, s.lines == 0: // a comment before all else
-			s.ended, s.pass = true, false
+		case s.ended, s.fieldLines == 0: // a comment before the first field
+			s.ended, s.passThrough = true, false
 			s.out.addHeld(s)
 			s.out.add(from, i)
 			from = i
@@ -97,7 +98,7 @@ func (m *Meter) passEvents(p []byte) []byte {
 		if s.mayHide(&m.doc) && len(s.held)+len(p)-from <= maxHeld {
 			s.held = append(s.held, p[from:]...)
 		} else {
-			s.pass = s.pass || s.begun()
+			s.passThrough = s.passThrough || s.hasFields()
 			s.out.addHeld(s)
 			s.out.add(from, len(p))
 		}
@@ -105,30 +106,30 @@ func (m *Meter) passEvents(p []byte) []byte {
 	return s.out.bytes()
 }
 
-// closeEvents ends the stream: its last event may lack the empty line.
+// closeEvents ends the stream. Its last event may lack the empty line.
 func (m *Meter) closeEvents() []byte {
 	s := &m.events
 	if s.part != lineStart {
 		m.endLine()
 	}
-	if s.data || s.lines > 0 {
-		s.hid = m.endEvent(false)
+	if s.hasData || s.fieldLines > 0 {
+		s.hidden = m.endEvent(false)
 	}
 	held := s.held
-	if s.hid {
+	if s.hidden {
 		held = nil
 	}
-	s.held, s.hid = nil, false
+	s.held, s.hidden = nil, false
 	return held
 }
 
-// line takes bytes of a line, without its end.
+// line reads bytes of a line, without its end.
 func (m *Meter) line(b []byte) {
 	s := &m.events
 	for len(b) > 0 {
 		switch s.part {
-		case lineStart, fieldName:
-			s.part = fieldName
+		case lineStart, inFieldName:
+			s.part = inFieldName
 			colon := bytes.IndexByte(b, ':')
 			name := b
 			if colon >= 0 {
@@ -137,15 +138,15 @@ func (m *Meter) line(b []byte) {
 			} else {
 				b = nil
 			}
-			if s.size < len(s.field) {
-				copy(s.field[s.size:], name)
+			if s.nameLen < len(s.fieldName) {
+				copy(s.fieldName[s.nameLen:], name)
 			}
-			s.size += len(name)
+			s.nameLen += len(name)
 			if s.part == afterColon && s.isData() {
-				if s.data {
-					m.doc.feed([]byte{'\n'}) // data of several lines is one text
+				if s.hasData {
+					m.doc.feed([]byte{'\n'}) // data lines of an event are one text
 				}
-				s.data = true
+				s.hasData = true
 			}
 		case afterColon:
 			s.part = value
@@ -154,75 +155,75 @@ func (m *Meter) line(b []byte) {
 			}
 		case value:
 			if s.isData() {
-				if s.bytes < int64(len(s.word)) {
-					copy(s.word[s.bytes:], b)
+				if s.dataBytes < int64(len(s.dataPrefix)) {
+					copy(s.dataPrefix[s.dataBytes:], b)
 				}
-				s.bytes += int64(len(b))
+				s.dataBytes += int64(len(b))
 				m.doc.feed(b)
 			} else if !s.isKnown() {
-				s.stray += int64(len(b))
+				s.unknownBytes += int64(len(b))
 			}
 			b = nil
 		}
 	}
 }
 
-// endLine ends a line. An empty one ends the event, and it may be to be hidden.
+// endLine ends a line. An empty line ends the event.
 func (m *Meter) endLine() (ended, hidden bool) {
 	s := &m.events
 	empty, comment := s.part == lineStart, s.isComment()
 	if !empty && !s.isKnown() {
-		m.text += int64(s.size) + s.stray // no event, so perhaps an answer of another kind
+		m.text += int64(s.nameLen) + s.unknownBytes // not an event: the answer may have another format
 	}
-	s.part, s.size, s.stray = lineStart, 0, 0
+	s.part, s.nameLen, s.unknownBytes = lineStart, 0, 0
 	if empty {
 		return true, m.endEvent(true)
 	}
 	if !comment {
-		s.lines++
+		s.fieldLines++
 	}
 	return false, false
 }
 
-// endEvent takes the event at hand, which is whole if it ended as it should, and
-// reports whether it is to be hidden.
-func (m *Meter) endEvent(whole bool) (hidden bool) {
+// endEvent ends the current event and reports whether to hide it. terminated: it
+// ended with an empty line.
+func (m *Meter) endEvent(terminated bool) (hidden bool) {
 	s, d := &m.events, &m.doc
 	switch {
-	case !s.data:
-	case s.bytes == int64(len(doneWord)) && string(s.word[:]) == doneWord:
+	case !s.hasData:
+	case s.dataBytes == int64(len(doneData)) && string(s.dataPrefix[:]) == doneData:
 		m.finish()
 		d.text = 0
 	default:
-		hidden = s.hiding && !s.pass && d.done && d.hasChoices && !d.choices && d.hasUsage
-		m.event(whole)
+		hidden = s.hideUsage && !s.passThrough && d.complete && d.hasChoices && !d.choices && d.hasUsage
+		m.event(terminated)
 	}
 	m.text += d.text
-	s.lines, s.data, s.bytes, s.pass = 0, false, 0, false
-	d.restart()
+	s.fieldLines, s.hasData, s.dataBytes, s.passThrough = 0, false, 0, false
+	d.reset()
 	return hidden
 }
 
-// event takes an event with data.
-func (m *Meter) event(whole bool) {
+// event counts an event with data.
+func (m *Meter) event(terminated bool) {
 	d := &m.doc
-	if whole && !d.done && !d.odd {
-		d.text = m.events.bytes // broken JSON: a reader may still make something of it
+	if terminated && !d.complete && !d.unparsable {
+		d.text = m.events.dataBytes // invalid JSON counts as text
 	}
 	if d.text > 0 {
-		m.chunks++
-		m.late = true
+		m.textEvents++
+		m.textAfterUsage = true
 	}
 	m.truncated = m.truncated || d.tooDeep || d.tooLong
 	m.finishes += d.finishes
 	last := false
-	switch string(d.typed()) {
+	switch string(d.eventType()) {
 	case "message_stop", "response.completed", "response.incomplete", "response.failed":
 		last = true
 	}
 	if d.hasUsage {
-		m.late = false
-		m.take(m.isFinal(last))
+		m.textAfterUsage = false
+		m.readUsage(m.isFinal(last))
 	}
 	if last {
 		m.finish()
@@ -231,19 +232,19 @@ func (m *Meter) event(whole bool) {
 	}
 }
 
-// isFinal reports whether the usage block of the event at hand is that of the whole
-// call, and not of what has run so far.
+// isFinal reports whether the usage block of the current event is that of the whole
+// call. last: no other event follows.
 func (m *Meter) isFinal(last bool) bool {
 	switch m.e {
 	case Messages:
-		return string(m.doc.typed()) == "message_delta"
+		return string(m.doc.eventType()) == "message_delta"
 	case Responses:
 		return last
 	}
 	return !m.doc.choices
 }
 
-// finish ends the answer: no other usage comes.
+// finish ends the answer. No other usage follows.
 func (m *Meter) finish() {
 	m.finished = true
 	if m.usage != noUsage && m.e.hasUsageChunk() {
@@ -251,36 +252,36 @@ func (m *Meter) finish() {
 	}
 }
 
-func (s *events) isData() bool { return s.size == len("data") && string(s.field[:4]) == "data" }
+func (s *events) isData() bool { return s.nameLen == len("data") && string(s.fieldName[:4]) == "data" }
 
-// isKnown reports whether the line at hand is a comment or has a field that events
-// may have.
+// isKnown reports whether the current line is a comment or has a field of the event
+// stream format.
 func (s *events) isKnown() bool {
 	if s.isComment() {
 		return true
 	}
-	if s.size > len(s.field) {
+	if s.nameLen > len(s.fieldName) {
 		return false
 	}
-	switch string(s.field[:s.size]) {
+	switch string(s.fieldName[:s.nameLen]) {
 	case "data", "event", "id", "retry":
 		return true
 	}
 	return false
 }
 
-// isComment reports whether the line at hand begins with a colon.
-func (s *events) isComment() bool { return s.part >= afterColon && s.size == 0 }
+// isComment reports whether the current line begins with a colon.
+func (s *events) isComment() bool { return s.part >= afterColon && s.nameLen == 0 }
 
-// skipMark returns how much of p belongs to a byte order mark at the very start of
+// skipMark returns how many bytes of p belong to a byte order mark at the start of
 // the stream.
 func (m *Meter) skipMark(p []byte) int {
 	s := &m.events
 	for i, c := range p {
 		if s.bom == len(byteOrderMark) || c != byteOrderMark[s.bom] {
-			if s.bom < len(byteOrderMark) && s.bom > 0 { // it began as one, and belongs to the first line
+			if s.bom < len(byteOrderMark) && s.bom > 0 { // not a byte order mark after all: it belongs to the first line
 				m.line(byteOrderMark[:s.bom])
-				s.pass = true
+				s.passThrough = true
 			}
 			s.bom = len(byteOrderMark)
 			return i
@@ -290,21 +291,21 @@ func (m *Meter) skipMark(p []byte) int {
 	return len(p)
 }
 
-// mayHide reports whether the event at hand, or the part of it that came, may be
-// the usage chunk.
+// mayHide reports whether the current event may be the usage chunk.
 func (s *events) mayHide(d *document) bool {
 	switch {
-	case !s.hiding, s.pass, d.choices, d.odd:
+	case !s.hideUsage, s.passThrough, d.choices, d.unparsable:
 		return false
 	}
-	return s.begun()
+	return s.hasFields()
 }
 
-// begun reports whether the event at hand has more than comments, which keep the
-// connection alive and go at once.
-func (s *events) begun() bool { return s.lines > 0 || s.part > lineStart && !s.isComment() }
+// hasFields reports whether the current event has more than comments. Comments keep
+// the connection alive and are passed at once.
+func (s *events) hasFields() bool { return s.fieldLines > 0 || s.part > lineStart && !s.isComment() }
 
-// lineEnd returns how much of p is before a line feed or a carriage return.
+// lineEnd returns how many bytes of p are before the first line feed or carriage
+// return.
 func lineEnd(p []byte) int {
 	end := bytes.IndexByte(p, '\n')
 	if end < 0 {
@@ -316,8 +317,8 @@ func lineEnd(p []byte) int {
 	return end
 }
 
-// output gathers what is to be passed: a part of the piece, if nothing else comes
-// in between, and a copy otherwise.
+// output collects the bytes to pass: a part of the piece if they are contiguous, and
+// a copy otherwise.
 type output struct {
 	p        []byte
 	from, to int
@@ -342,7 +343,7 @@ func (o *output) add(from, to int) {
 	}
 }
 
-// addHeld passes what was held back.
+// addHeld passes the bytes that were held back.
 func (o *output) addHeld(s *events) {
 	if len(s.held) == 0 {
 		return

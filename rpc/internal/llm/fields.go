@@ -2,9 +2,12 @@
 
 package llm
 
-import "bytes"
+import (
+	"bytes"
+	"maps"
+)
 
-// field is what a member of the body has to do with the cost of the call.
+// field is what a member of the body means for the cost of the call.
 type field uint8
 
 const (
@@ -14,60 +17,60 @@ const (
 	minimumField // of the output
 	choicesField
 	streamField
-	optionsField // of the stream
-	readField    // the model reads it
-	plainField   // the same, and there are no images in it
+	streamOptionsField // of the stream
+	contentField       // input that may contain media
+	textField          // input without media
 	toolsField
 	toolChoiceField
-	formatField  // of the output: {"type": …}
-	formatsField // {"format": {"type": …}}
-	grammarField // of the output, whatever it is
-	promptField  // texts or token ids
+	formatField       // of the output: {"type": …}
+	formatObjectField // {"format": {"type": …}}
+	grammarField      // of the output
+	promptField       // texts or token ids
 	thinkingField
-	hiddenField // refers to what the server keeps
+	storedField // refers to input that the server stores
 	backgroundField
 )
 
-// The fields that matter, with those that vLLM, SGLang and llama.cpp have on
-// top.
+// The fields that matter, including those that vLLM, SGLang and llama.cpp add.
 var (
-	chatFields = map[string]field{
-		"model": modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "n_predict": boundField, "min_tokens": minimumField,
-		"n": choicesField, "best_of": choicesField, "n_cmpl": choicesField, "stream": streamField, "stream_options": optionsField,
-		"messages": readField, "prediction": readField, "documents": plainField,
-		"chat_template": plainField, "chat_template_kwargs": plainField,
+	chatFields = merge(generationFields, map[string]field{
+		"messages": contentField, "prediction": contentField, "documents": textField,
+		"chat_template": textField, "chat_template_kwargs": textField,
 		"tools": toolsField, "functions": toolsField, "tool_choice": toolChoiceField, "function_call": toolChoiceField,
-		"response_format": formatField, "structured_outputs": grammarField, "guided_json": grammarField,
-		"guided_regex": grammarField, "guided_choice": grammarField, "guided_grammar": grammarField,
-		"json_schema": grammarField, "regex": grammarField, "ebnf": grammarField, "structural_tag": grammarField,
-	}
-	completionFields = map[string]field{
+	})
+	completionFields = merge(generationFields, map[string]field{"prompt": promptField, "suffix": textField})
+	generationFields = map[string]field{ // of chat and other completions
 		"model": modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "n_predict": boundField, "min_tokens": minimumField,
-		"n": choicesField, "best_of": choicesField, "n_cmpl": choicesField, "stream": streamField, "stream_options": optionsField,
-		"prompt": promptField, "suffix": plainField,
+		"n": choicesField, "best_of": choicesField, "n_cmpl": choicesField, "stream": streamField, "stream_options": streamOptionsField,
 		"response_format": formatField, "structured_outputs": grammarField, "guided_json": grammarField,
 		"guided_regex": grammarField, "guided_choice": grammarField, "guided_grammar": grammarField,
 		"json_schema": grammarField, "regex": grammarField, "ebnf": grammarField, "structural_tag": grammarField,
 	}
 	embeddingFields = map[string]field{
-		"model": modelField, "input": promptField, "messages": readField, "chat_template": plainField, "chat_template_kwargs": plainField,
+		"model": modelField, "input": promptField, "messages": contentField, "chat_template": textField, "chat_template_kwargs": textField,
 	}
 	responseFields = map[string]field{
 		"model": modelField, "max_output_tokens": boundField, "stream": streamField,
-		"input": readField, "instructions": plainField, "tools": toolsField, "tool_choice": toolChoiceField,
-		"text": formatsField, "structured_outputs": grammarField,
-		"previous_response_id": hiddenField, "conversation": hiddenField, "prompt": hiddenField, "background": backgroundField,
+		"input": contentField, "instructions": textField, "tools": toolsField, "tool_choice": toolChoiceField,
+		"text": formatObjectField, "structured_outputs": grammarField,
+		"previous_response_id": storedField, "conversation": storedField, "prompt": storedField, "background": backgroundField,
 	}
 	messageFields = map[string]field{
 		"model": modelField, "max_tokens": boundField, "stream": streamField,
-		"messages": readField, "system": readField, "tools": toolsField, "tool_choice": toolChoiceField, "mcp_servers": plainField,
-		"output_format": formatField, "output_config": formatsField, "thinking": thinkingField, "container": hiddenField,
+		"messages": contentField, "system": contentField, "tools": toolsField, "tool_choice": toolChoiceField, "mcp_servers": textField,
+		"output_format": formatField, "output_config": formatObjectField, "thinking": thinkingField, "container": storedField,
 	}
 )
 
-// lookalike returns the field that name spells in another case. Servers that are
-// written in Go take one for the other, and then the last one counts.
-func lookalike(fields map[string]field, name []byte) (string, bool) {
+// merge adds the fields of a to b and returns b.
+func merge(a, b map[string]field) map[string]field {
+	maps.Copy(b, a)
+	return b
+}
+
+// misspelled returns the field that name spells in another case. Servers in Go take
+// one for the other, and use the last one.
+func misspelled(fields map[string]field, name []byte) (string, bool) {
 	for known := range fields {
 		if bytes.EqualFold(name, []byte(known)) {
 			return known, true
@@ -76,7 +79,7 @@ func lookalike(fields map[string]field, name []byte) (string, bool) {
 	return "", false
 }
 
-// medium is what a part of a prompt is.
+// medium is the kind of a part of a prompt that is not text.
 type medium uint8
 
 const (
@@ -87,10 +90,10 @@ const (
 	file
 )
 
-// mediumBytes are what a part counts for.
+// mediumBytes are the bytes that a part of a medium counts for.
 var mediumBytes = [...]int64{noMedium: 0, image: ImageBytes, audio: AudioBytes, video: VideoBytes, file: FileBytes}
 
-// mediumOf returns the medium of a part by its type.
+// mediumOf returns the medium of the type of a part.
 func mediumOf(kind []byte) medium {
 	switch string(kind) {
 	case "image_url", "input_image", "image", "image_file", "image_embeds", "computer_screenshot":
@@ -105,8 +108,8 @@ func mediumOf(kind []byte) medium {
 	return noMedium
 }
 
-// isPayload reports whether a member with that name holds the contents of a part
-// that is no text, or says where they are.
+// isPayload reports whether a member with that name holds the data of a medium, or a
+// reference to it.
 func isPayload(name []byte) bool {
 	switch string(name) {
 	case "image_url", "image_embeds", "image_file", "input_audio", "audio_url", "video_url", "input_video",

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"testing"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// seeds are bodies that get a fuzzer going.
+// seeds are bodies to start fuzzing with.
 var seeds = []string{
 	`{}`, `[]`, ``, `{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:"}}]}],"max_tokens":100,"n":2}`,
 	`{"m\u0061x_tokens":1e3,"stream":true,"stream_options":{"include_usage":false,"x":null}}`,
@@ -17,8 +19,8 @@ var seeds = []string{
 	`{"a":1,"a":2}`, `{"Max_Tokens":1}`, "{\"a\":\"\\ud83d\\ude00\"}", `{"prompt":["a",{"b":[true,null,-0.5e-7]}]}`,
 }
 
-// FuzzParse: what is read is JSON, what is refused has a name and a short reason,
-// and the numbers are in their bounds.
+// FuzzParse: an accepted body is JSON and its numbers are within bounds. An error has
+// a field and a short problem.
 func FuzzParse(f *testing.F) {
 	for _, s := range seeds {
 		for e := range endpoints {
@@ -36,16 +38,16 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		if !json.Valid(body) {
-			t.Fatalf("Parse(%q) succeeds, and it is not JSON", body)
+			t.Fatalf("Parse(%q) succeeds, want an error: it is not JSON", body)
 		}
-		if r.MaxOutput < -1 || r.MaxOutput > maxAmount || r.N < 1 || r.N > maxAmount || r.MinOutput < 0 || r.MaxOutput >= 0 && r.MinOutput > r.MaxOutput ||
+		if r.MaxOutput < -1 || r.MaxOutput > amount.Max || r.N < 1 || r.N > amount.Max || r.MinOutput < 0 || r.MaxOutput >= 0 && r.MinOutput > r.MaxOutput ||
 			r.InputBytes < 0 || r.InputTokens < 0 || r.InputTokens > int64(len(body)) {
 			t.Fatalf("Parse(%q) = %+v", body, r)
 		}
 	})
 }
 
-// FuzzRewrite: a rewritten body says what it should, and is otherwise the same.
+// FuzzRewrite: a rewritten body has the new bounds and is otherwise the same.
 func FuzzRewrite(f *testing.F) {
 	for _, s := range seeds {
 		for e := range endpoints {
@@ -53,11 +55,11 @@ func FuzzRewrite(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, endpoint uint8, body []byte, grant int64, usage bool) {
-		checkRewrite(t, Endpoint(endpoint%uint8(len(endpoints))), body, max(-1, min(grant, maxAmount)), usage)
+		checkRewrite(t, Endpoint(endpoint%uint8(len(endpoints))), body, max(-1, min(grant, amount.Max)), usage)
 	})
 }
 
-// FuzzMeter: an answer that is cut anywhere is metered and passed as if it was not.
+// FuzzMeter: the pieces in which an answer comes do not matter.
 func FuzzMeter(f *testing.F) {
 	for _, s := range []string{
 		chatDelta + chatStop + chatUsage + done, hiddenCRLF.Replace(continuous + chatUsage), hiddenCR.Replace(chatDelta + chatUsage),
@@ -68,7 +70,7 @@ func FuzzMeter(f *testing.F) {
 			f.Add(uint8(e), true, true, []byte(s), []byte{3, 50, 0, 200})
 		}
 	}
-	f.Add(uint8(1), true, false, []byte("\xefdata:{\"choices\",\"usage\"0{}}"), []byte("0")) // a byte order mark that is none
+	f.Add(uint8(1), true, false, []byte("\xefdata:{\"choices\",\"usage\"0{}}"), []byte("0")) // only the first byte of a byte order mark
 	f.Fuzz(func(t *testing.T, endpoint uint8, events, asked bool, answer, steps []byte) {
 		r := Request{Endpoint: Endpoint(endpoint % uint8(len(endpoints))), N: 1, Stream: events, IncludeUsage: asked, InputBytes: 1}
 		kind := "application/json"

@@ -11,21 +11,21 @@ import (
 	"pgregory.net/rapid"
 )
 
-// outcome is all that a meter says of an answer.
+// outcome is all that a meter reports.
 type outcome struct {
-	Usage       Usage
-	OK          bool
-	Running     Usage
-	Streamed    int64
-	OutputBytes int64
-	Finished    bool
-	Lied        bool
-	Truncated   bool
+	Usage         Usage
+	OK            bool
+	Running       Usage
+	Streamed      int64
+	OutputBytes   int64
+	Finished      bool
+	UsageRejected bool
+	Truncated     bool
 }
 
 func outcomeOf(m *Meter) outcome {
 	u, ok := m.Usage()
-	return outcome{u, ok, m.Running(), m.Streamed(), m.OutputBytes(), m.Finished(), m.Lied(), m.Truncated()}
+	return outcome{u, ok, m.PartialUsage(), m.StreamedTokens(), m.OutputBytes(), m.Finished(), m.UsageRejected(), m.Truncated()}
 }
 
 // run passes an answer through a meter in pieces that end at cuts.
@@ -34,8 +34,8 @@ func run(m *Meter, answer string, cuts ...int) string {
 	from := 0
 	for _, cut := range append(cuts, len(answer)) {
 		piece := []byte(answer[from:cut])
-		got.Write(m.Pass(piece))
-		clear(piece) // it is the caller's again
+		got.Write(m.Process(piece))
+		clear(piece) // the meter must not keep it
 		from = cut
 	}
 	got.Write(m.Close())
@@ -219,7 +219,7 @@ func TestMeterDocuments(t *testing.T) {
 	}
 }
 
-// TestContentTypes: what the answer is read as.
+// TestContentTypes: the content type decides whether an answer is a stream.
 func TestContentTypes(t *testing.T) {
 	for _, tt := range []struct {
 		kind         string
@@ -242,8 +242,8 @@ func TestContentTypes(t *testing.T) {
 	}
 }
 
-// TestLies: no call is charged by a block that cannot be true.
-func TestLies(t *testing.T) {
+// TestImplausibleUsage: a usage block that cannot be true is rejected.
+func TestImplausibleUsage(t *testing.T) {
 	for _, tt := range []struct {
 		e     Endpoint
 		usage string
@@ -271,8 +271,8 @@ func TestLies(t *testing.T) {
 	} {
 		m := NewMeter(&Request{Endpoint: tt.e, N: 1, InputBytes: 10}, 200, "application/json")
 		run(m, `{"choices":[{"message":{"content":"Hi"}}],"usage":`+tt.usage+`}`)
-		if u, ok := m.Usage(); ok || !m.Lied() {
-			t.Errorf("%v: usage %s is believed: %v, %v, lied %v", tt.e, tt.usage, u, ok, m.Lied())
+		if u, ok := m.Usage(); ok || !m.UsageRejected() {
+			t.Errorf("%v: usage %s is believed: %v, %v, lied %v", tt.e, tt.usage, u, ok, m.UsageRejected())
 		}
 	}
 	for _, usage := range []string{
@@ -280,37 +280,39 @@ func TestLies(t *testing.T) {
 	} {
 		m := NewMeter(&Request{N: 1, InputBytes: 10}, 200, "application/json")
 		run(m, `{"usage":`+usage+`}`)
-		if u, ok := m.Usage(); ok || m.Lied() {
-			t.Errorf("usage %s: %v, %v, lied %v, want absent and no lie", usage, u, ok, m.Lied())
+		if u, ok := m.Usage(); ok || m.UsageRejected() {
+			t.Errorf("usage %s: %v, %v, lied %v, want absent and no lie", usage, u, ok, m.UsageRejected())
 		}
 	}
 }
 
-// TestLieInAStream: a lie does not undo a later truth, and is remembered.
-func TestLieInAStream(t *testing.T) {
+// TestRejectedUsageInAStream: a rejected usage block is reported, and a later valid one
+// still counts.
+func TestRejectedUsageInAStream(t *testing.T) {
 	lie := strings.Replace(continuous, `"completion_tokens":5`, `"completion_tokens":-5`, 1)
 	m := NewMeter(&streamUsage, 200, "text/event-stream")
 	run(m, continuous+lie+chatUsage+done)
-	if u, ok := m.Usage(); u != chatUsed || !ok || !m.Lied() || m.Streamed() != 5 {
-		t.Errorf("usage %v, %v, lied %v, streamed %d, want %v, true, true, 5", u, ok, m.Lied(), m.Streamed(), chatUsed)
+	if u, ok := m.Usage(); u != chatUsed || !ok || !m.UsageRejected() || m.StreamedTokens() != 5 {
+		t.Errorf("usage %v, %v, lied %v, streamed %d, want %v, true, true, 5", u, ok, m.UsageRejected(), m.StreamedTokens(), chatUsed)
 	}
 	m = NewMeter(&streamUsage, 200, "text/event-stream")
 	run(m, continuous+lie+done)
-	if u, ok := m.Usage(); ok || !m.Lied() {
-		t.Errorf("usage %v, %v, lied %v, want none and a lie", u, ok, m.Lied())
+	if u, ok := m.Usage(); ok || !m.UsageRejected() {
+		t.Errorf("usage %v, %v, lied %v, want none and a lie", u, ok, m.UsageRejected())
 	}
 }
 
-// TestDataOfSeveralLinesIsApart: a number does not go on in the next line.
-func TestDataOfSeveralLinesIsApart(t *testing.T) {
+// TestDataLinesAreSeparated: a number does not continue in the next data line.
+func TestDataLinesAreSeparated(t *testing.T) {
 	m := NewMeter(&streamUsage, 200, "text/event-stream")
 	run(m, "data: {\"choices\":[],\"usage\":{\"completion_tokens\":2,\"prompt_tokens\":9\ndata: 9}}\n\n")
-	if u, ok := m.Usage(); ok || !m.Lied() {
-		t.Errorf("usage %v, %v, lied %v, want none and a lie", u, ok, m.Lied())
+	if u, ok := m.Usage(); ok || !m.UsageRejected() {
+		t.Errorf("usage %v, %v, lied %v, want none and a lie", u, ok, m.UsageRejected())
 	}
 }
 
-// TestLongChunkIsPassed: what is too long to be held is passed, in one piece too.
+// TestLongChunkIsPassed: an event that is too long to hold back is passed, also if it
+// comes in one piece.
 func TestLongChunkIsPassed(t *testing.T) {
 	pad := func(n int) string { return strings.Replace(chatUsage, "{", `{"pad":"`+strings.Repeat("x", n)+`",`, 1) }
 	fits := maxHeld - len(pad(0)) + len("\n")
@@ -332,8 +334,8 @@ func TestLongChunkIsPassed(t *testing.T) {
 	}
 }
 
-// TestWhatIsHidden: the chunk and no other, wherever the answer is cut.
-func TestWhatIsHidden(t *testing.T) {
+// TestOnlyUsageChunkIsHidden: nothing else is hidden, wherever the answer is cut.
+func TestOnlyUsageChunkIsHidden(t *testing.T) {
 	comment := ": " + strings.Repeat("x", maxHeld) + "\n"
 	broken := `data: {"choices":[],"usage":{"prompt_tokens":9}` + "\n\n"
 	for _, tt := range []struct{ answer, want string }{
@@ -350,7 +352,7 @@ func TestWhatIsHidden(t *testing.T) {
 	}
 }
 
-// TestPassesAtOnce: nothing waits but what may be the usage chunk.
+// TestPassesAtOnce: only an event that may be the usage chunk is held back.
 func TestPassesAtOnce(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -371,31 +373,31 @@ func TestPassesAtOnce(t *testing.T) {
 		{"only the chunk", streaming, chatUsage, ""},
 	} {
 		m := NewMeter(&tt.r, 200, "text/event-stream")
-		if got := string(m.Pass([]byte(tt.sent))); got != tt.want {
+		if got := string(m.Process([]byte(tt.sent))); got != tt.want {
 			t.Errorf("%s: passes\n%q, want\n%q", tt.name, got, tt.want)
 		}
 	}
 }
 
-// TestHeldIsPassed: what was held comes before what comes next, and at the end.
-func TestHeldIsPassed(t *testing.T) {
+// TestHeldBytesArePassed before the bytes that follow, and at the end.
+func TestHeldBytesArePassed(t *testing.T) {
 	m := NewMeter(&streaming, 200, "text/event-stream")
-	first := string(m.Pass([]byte(chatDelta[:40])))
-	second := string(m.Pass([]byte(chatDelta[40:] + chatStop[:20])))
+	first := string(m.Process([]byte(chatDelta[:40])))
+	second := string(m.Process([]byte(chatDelta[40:] + chatStop[:20])))
 	rest := string(m.Close())
 	if first != "" || second != chatDelta || rest != chatStop[:20] {
 		t.Errorf("passes %q, %q, %q, want nothing, then the event, then the rest", first, second, rest)
 	}
 }
 
-// TestMemoryIsBounded: no line is too long.
+// TestMemoryIsBounded for a line of any length.
 func TestMemoryIsBounded(t *testing.T) {
 	for _, line := range []string{"data: {\"usage\":{\"x\":\"", "data: ", ": ", "xxxxxxxxxx", "data: {\"", "data: {\"choices\":\""} {
 		m := NewMeter(&streaming, 200, "text/event-stream")
-		m.Pass([]byte(line))
+		m.Process([]byte(line))
 		piece := []byte(strings.Repeat("y", 64<<10))
 		for range 64 {
-			m.Pass(piece)
+			m.Process(piece)
 		}
 		if size := cap(m.events.held) + cap(m.doc.usage) + cap(m.scan.frames) + cap(m.scan.names); size > 2*maxHeld+2*maxUsageBytes {
 			t.Errorf("%d bytes are kept of a line that begins with %s", size, line)
@@ -403,7 +405,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestAnySplit: however an answer is cut, the meter says the same and passes the
+// TestAnySplit: however an answer is cut, the meter reports the same and passes the
 // same bytes.
 func TestAnySplit(t *testing.T) {
 	pieces := []string{
@@ -424,7 +426,7 @@ func TestAnySplit(t *testing.T) {
 	})
 }
 
-// TestEverySplit: the same, at every byte and byte by byte.
+// TestEverySplit cuts at every byte, and into single bytes.
 func TestEverySplit(t *testing.T) {
 	answers := chatDelta + chatUsage + done
 	for _, ends := range []*strings.Replacer{strings.NewReplacer(), hiddenCRLF, hiddenCR} {

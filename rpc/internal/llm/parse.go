@@ -8,15 +8,18 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/text"
 )
 
-// thinkingRoom is the least that is left for an answer after the thinking.
+// thinkingRoom is the least output, in tokens, that must fit after the thinking.
 const thinkingRoom = 256
 
-// responsesFloor is the smallest output bound that the Responses API takes.
+// responsesFloor is the smallest output bound that the Responses API accepts.
 const responsesFloor = 16
 
-// parser reads one body into a request.
+// parser parses a body into a request.
 type parser struct {
 	scanner
 	r *Request
@@ -24,7 +27,7 @@ type parser struct {
 	prompts  int64
 	thinking int64 // tokens
 	tools    bool
-	noTools  bool // the choice is to call none
+	noTools  bool // tool_choice is none
 }
 
 func (p *parser) parse() error {
@@ -32,17 +35,17 @@ func (p *parser) parse() error {
 		return &FieldError{"body", "must be valid UTF-8"}
 	}
 	p.reset(p.r.body)
-	if c := p.kind(); c != '{' {
-		return &FieldError{"body", "must be a JSON object, got " + p.what()}
+	if c := p.peek(); c != '{' {
+		return &FieldError{"body", "must be a JSON object, got " + p.describeNext()}
 	}
-	p.r.first = p.i + 1
+	p.r.firstMember = p.i + 1
 	p.r.empty = true
 	for p.enter('{'); p.member(); {
 		p.r.empty = false
-		p.read(p.name())
+		p.readMember(p.name())
 	}
-	if p.kind(); !p.failed() && p.i < len(p.b) {
-		p.broken("want nothing after the object")
+	if p.peek(); !p.failed() && p.i < len(p.b) {
+		p.syntaxError("want nothing after the object")
 	}
 	if !p.failed() {
 		p.finish()
@@ -56,21 +59,21 @@ func (p *parser) parse() error {
 	return nil
 }
 
-// read reads the value of a member of the body.
-func (p *parser) read(name []byte) {
+// readMember reads the value of a member of the body.
+func (p *parser) readMember(name []byte) {
 	r := p.r
 	fields := endpoints[r.Endpoint].fields
 	kind, ok := fields[string(name)]
 	if !ok {
-		if known, ok := lookalike(fields, name); ok {
+		if known, ok := misspelled(fields, name); ok {
 			p.fail("must be spelled " + known)
 		}
 		p.skip()
 		return
 	}
-	start := p.start()
-	if p.null() {
-		p.readNull(kind, start)
+	start := p.nextStart()
+	if p.skipNull() {
+		p.keepNull(kind, start)
 		return
 	}
 	switch kind {
@@ -79,93 +82,93 @@ func (p *parser) read(name []byte) {
 	case boundField:
 		least := int64(1)
 		if r.Endpoint == Completions || r.Endpoint == Messages {
-			least = 0 // to have the prompt's log probabilities, or to fill the cache
+			least = 0 // returns only log probabilities of the prompt, or fills a cache
 		}
-		n := p.whole(least)
-		p.bound(member{start, p.i, n})
+		n := p.wholeNumber(least)
+		p.addBound(memberSpan{start, p.i, n})
 		r.MaxOutput = max(r.MaxOutput, n)
 	case minimumField:
-		r.MinOutput = p.whole(0)
+		r.MinOutput = p.wholeNumber(0)
 	case choicesField:
-		r.N = max(r.N, p.whole(1))
+		r.N = max(r.N, p.wholeNumber(1))
 	case streamField:
 		r.Stream = p.boolean()
-	case optionsField:
+	case streamOptionsField:
 		p.streamOptions(start)
-	case readField:
-		r.InputBytes += p.parts()
-	case plainField:
-		r.InputBytes += p.words()
+	case contentField:
+		r.InputBytes += p.countContent()
+	case textField:
+		r.InputBytes += p.countText()
 	case toolsField:
 		p.toolList()
 	case toolChoiceField:
 		p.toolChoice()
 	case formatField:
 		p.format()
-	case formatsField:
-		p.formats()
+	case formatObjectField:
+		p.formatObject()
 	case grammarField:
-		r.Uncuttable = true
-		r.InputBytes += p.words()
+		r.NoTruncation = true
+		r.InputBytes += p.countText()
 	case promptField:
-		p.prompt()
+		p.countPrompt()
 	case thinkingField:
 		p.thinkingBudget()
-	case hiddenField:
-		r.HiddenInput = true
-		r.InputBytes += p.words()
+	case storedField:
+		r.StoredInput = true
+		r.InputBytes += p.countText()
 	case backgroundField:
 		if p.boolean() {
-			p.fail("must not be true: the usage of such a response never comes by here")
+			p.fail("must not be true: the usage of a background response cannot be metered")
 		}
 	}
 }
 
-// start is where the next value begins.
-func (p *parser) start() int {
-	p.kind()
+// nextStart is the offset of the next value.
+func (p *parser) nextStart() int {
+	p.peek()
 	return p.i
 }
 
-// null reads null, if that is what comes: the field is as good as absent.
-func (p *parser) null() bool {
-	if p.kind() != 'n' {
+// skipNull reads the next value if it is null, which means that the field is absent.
+func (p *parser) skipNull() bool {
+	if p.peek() != 'n' {
 		return false
 	}
 	p.scalar()
 	return true
 }
 
-// readNull keeps where a null is that Rewrite may replace.
-func (p *parser) readNull(kind field, start int) {
+// keepNull keeps the position of a null that Rewrite may replace.
+func (p *parser) keepNull(kind field, start int) {
 	switch {
 	case p.failed():
 	case kind == boundField && string(p.name()) == endpoints[p.r.Endpoint].bound:
-		p.bound(member{start, p.i, -1})
-	case kind == optionsField:
-		p.r.stream = member{start: start, end: p.i}
+		p.addBound(memberSpan{start, p.i, -1})
+	case kind == streamOptionsField:
+		p.r.streamOptions = memberSpan{start: start, end: p.i}
 	}
 }
 
-// bound keeps where a bound is, in the order of the body.
-func (p *parser) bound(m member) {
+// addBound keeps the position of an output bound, in the order of the body.
+func (p *parser) addBound(m memberSpan) {
 	at := 0
-	for p.r.bounds[at].end > 0 { // names are not given twice
+	for p.r.bounds[at].end > 0 { // there are at most three names, and none is repeated
 		at++
 	}
 	p.r.bounds[at] = m
 }
 
-// finish decides what only the whole body tells.
+// finish sets what depends on several fields.
 func (p *parser) finish() {
 	r := p.r
-	if p.prompts > maxAmount/r.N {
-		p.problem, p.field = "must be at most 2^53 for all prompts together, got "+strconv.FormatInt(r.N, 10), "n"
+	if p.prompts > amount.Max/r.N {
+		p.problem, p.field = "must be at most "+amount.MaxText+" for all prompts together, got "+strconv.FormatInt(r.N, 10), "n"
 		return
 	}
 	r.N *= p.prompts
 	if p.tools && !p.noTools {
-		r.Uncuttable = true
+		r.NoTruncation = true
 	}
 	switch r.Endpoint {
 	case Embeddings:
@@ -181,9 +184,9 @@ func (p *parser) finish() {
 	}
 }
 
-// what describes the next value in a message.
-func (p *parser) what() string {
-	c := p.kind()
+// describeNext describes the next value for a message.
+func (p *parser) describeNext() string {
+	c := p.peek()
 	if p.i == len(p.b) {
 		return "nothing"
 	}
@@ -198,10 +201,10 @@ func (p *parser) what() string {
 		if probe.failed() {
 			return "a string without end"
 		}
-		return shown(at.in(p.b))
+		return text.Quote(string(at.in(p.b)))
 	default:
 		end := p.i
-		for end < len(p.b) && plain(p.b[end]) {
+		for end < len(p.b) && isScalarByte(p.b[end]) {
 			end++
 		}
 		if end == p.i {
@@ -209,14 +212,14 @@ func (p *parser) what() string {
 			return strconv.QuoteRune(r)
 		}
 		word := p.b[p.i:end]
-		if len(word) > maxShown {
-			return string(word[:maxShown]) + "... (" + strconv.Itoa(len(word)) + " digits)"
+		if len(word) > text.MaxShown {
+			return string(word[:text.MaxShown]) + "... (" + strconv.Itoa(len(word)) + " digits)"
 		}
 		return string(word)
 	}
 }
 
-// in returns the string's text in b, escapes resolved.
+// in returns the string in b, unescaped.
 func (at span) in(b []byte) []byte {
 	inner := b[at.start+1 : at.end-1]
 	if at.escaped {
@@ -225,14 +228,14 @@ func (at span) in(b []byte) []byte {
 	return inner
 }
 
-// wrong fails because the value that comes next is of the wrong type.
-func (p *parser) wrong(want string) { p.fail("must be " + want + ", got " + p.what()) }
+// wrongType records that the next value is of the wrong type.
+func (p *parser) wrongType(want string) { p.fail("must be " + want + ", got " + p.describeNext()) }
 
-// modelName refuses U+FFFD, which is what half a surrogate pair becomes: two
-// models must not have one price.
+// modelName reads a model name. It rejects U+FFFD, which replaces half a surrogate
+// pair: two different names must not become one.
 func (p *parser) modelName() string {
-	if p.kind() != '"' {
-		p.wrong("a string")
+	if p.peek() != '"' {
+		p.wrongType("a string")
 		return ""
 	}
 	at := p.text()
@@ -241,62 +244,62 @@ func (p *parser) modelName() string {
 	}
 	name := string(at.in(p.b))
 	if strings.ContainsRune(name, utf8.RuneError) {
-		p.fail("must be valid UTF-8, got " + shown([]byte(name)))
+		p.fail("must be valid UTF-8, got " + text.Quote(name))
 	}
 	return name
 }
 
 func (p *parser) boolean() bool {
-	switch p.kind() {
+	switch p.peek() {
 	case 't', 'f':
 		return string(p.scalar()) == "true"
 	}
-	p.wrong("true or false")
+	p.wrongType("true or false")
 	return false
 }
 
-// whole reads a whole number from least to 2^53.
-func (p *parser) whole(least int64) int64 {
-	if c := p.kind(); c != '-' && (c < '0' || c > '9') {
-		p.wrong("a number")
+// wholeNumber reads a whole number from least to 2^53.
+func (p *parser) wholeNumber(least int64) int64 {
+	if c := p.peek(); c != '-' && (c < '0' || c > '9') {
+		p.wrongType("a number")
 		return 0
 	}
-	got := p.what()
-	text := p.scalar()
+	got := p.describeNext()
+	number := p.scalar()
 	if p.failed() {
 		return 0
 	}
-	n, ok := wholeNumber(text)
+	n, ok := parseWhole(number)
 	switch {
 	case !ok, n < least:
 		p.fail("must be a whole number of at least " + strconv.FormatInt(least, 10) + ", got " + got)
-	case n > maxAmount:
-		p.fail("must be at most 2^53, got " + got)
+	case n > amount.Max:
+		p.fail("must be at most " + amount.MaxText + ", got " + got)
 	}
 	return n
 }
 
-// wholeNumber reads a JSON number, in whatever notation. It is false if the number
-// is not whole. What is beyond 2^53 comes out as just that; servers in Python
-// read 1e3 as the same number.
-func wholeNumber(text []byte) (int64, bool) {
-	if digits(text) == len(text) && len(text) <= 18 {
+// parseWhole parses a JSON number in any notation, since servers in Python read 1e3 as
+// 1000. It is false if the number is not whole. Numbers beyond 2^53 and -2^53 are
+// returned as 2^53+1 and -2^53-1.
+func parseWhole(number []byte) (int64, bool) {
+	if countDigits(number) == len(number) && len(number) <= 18 {
 		var n int64
-		for _, c := range text {
+		for _, c := range number {
 			n = 10*n + int64(c-'0')
 		}
-		return min(n, maxAmount+1), true
+		return min(n, amount.Max+1), true
 	}
-	if n, err := strconv.ParseInt(string(text), 10, 64); err == nil {
-		return max(-maxAmount-1, min(n, maxAmount+1)), true
+	if n, err := strconv.ParseInt(string(number), 10, 64); err == nil {
+		return max(-amount.Max-1, min(n, amount.Max+1)), true
 	}
-	f, err := strconv.ParseFloat(string(text), 64) // an error only if it is beyond all bounds
+	f, err := strconv.ParseFloat(string(number), 64) // the only error is an overflow
 	switch {
-	case err != nil, f > maxAmount, f < -maxAmount:
+	case err != nil, f > amount.Max, f < -amount.Max:
 		if f < 0 {
-			return -maxAmount - 1, true
+			return -amount.Max - 1, true
 		}
-		return maxAmount + 1, true
+		return amount.Max + 1, true
 	case f != math.Trunc(f):
 		return 0, false
 	}
@@ -304,15 +307,15 @@ func wholeNumber(text []byte) (int64, bool) {
 }
 
 func (p *parser) streamOptions(start int) {
-	if p.kind() != '{' {
-		p.wrong("an object")
+	if p.peek() != '{' {
+		p.wrongType("an object")
 		return
 	}
 	r := p.r
-	r.options = p.i + 1
-	r.none = true
+	r.optionsStart = p.i + 1
+	r.optionsEmpty = true
 	for p.enter('{'); p.member(); {
-		r.none = false
+		r.optionsEmpty = false
 		if string(p.name()) != "include_usage" {
 			if bytes.EqualFold(p.name(), []byte("include_usage")) {
 				p.fail("must be spelled include_usage")
@@ -320,11 +323,11 @@ func (p *parser) streamOptions(start int) {
 			p.skip()
 			continue
 		}
-		at := p.start()
-		if !p.null() {
+		at := p.nextStart()
+		if !p.skipNull() {
 			r.IncludeUsage = p.boolean()
 		}
-		r.usage = member{start: at, end: p.i}
+		r.includeUsage = memberSpan{start: at, end: p.i}
 	}
-	r.stream = member{start: start, end: p.i}
+	r.streamOptions = memberSpan{start: start, end: p.i}
 }

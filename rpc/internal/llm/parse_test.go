@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// ofCost compares what a request says, not where it stands.
+// ofCost compares exported fields only.
 var ofCost = cmpopts.IgnoreUnexported(Request{})
 
 func TestEndpointOf(t *testing.T) {
@@ -89,21 +89,21 @@ func TestParse(t *testing.T) {
 		{"text in escapes", ChatCompletions, `{"messages":"\n\u00e4\u20ac\ud83d\ude00\\"}`, Request{MaxOutput: -1, N: 1, InputBytes: 1 + 2 + 3 + 4 + 1}},
 		{
 			"tools", ChatCompletions, `{"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]}`,
-			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: int64(len("typefunctionfunctionnamefparameterstypeobject"))},
+			Request{MaxOutput: -1, N: 1, NoTruncation: true, InputBytes: int64(len("typefunctionfunctionnamefparameterstypeobject"))},
 		},
 		{"no tools", ChatCompletions, `{"tools":[]}`, Request{MaxOutput: -1, N: 1}},
 		{"tools not to be called", ChatCompletions, `{"tools":[{"a":12}],"tool_choice":"none"}`, Request{MaxOutput: -1, N: 1, InputBytes: 3}},
 		{
 			"tools to be called", ChatCompletions, `{"tool_choice":{"type":"function"},"functions":[{"a":12}]}`,
-			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: 15},
+			Request{MaxOutput: -1, N: 1, NoTruncation: true, InputBytes: 15},
 		},
 		{
 			"schema", ChatCompletions, `{"response_format":{"type":"json_schema","json_schema":{"name":"s"}}}`,
-			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: int64(len("typejson_schemajson_schemanames"))},
+			Request{MaxOutput: -1, N: 1, NoTruncation: true, InputBytes: int64(len("typejson_schemajson_schemanames"))},
 		},
-		{"JSON", ChatCompletions, `{"response_format":{"type":"json_object"}}`, Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: 15}},
+		{"JSON", ChatCompletions, `{"response_format":{"type":"json_object"}}`, Request{MaxOutput: -1, N: 1, NoTruncation: true, InputBytes: 15}},
 		{"text", ChatCompletions, `{"response_format":{"type":"text"}}`, Request{MaxOutput: -1, N: 1, InputBytes: 8}},
-		{"grammar", Completions, `{"guided_regex":"a+"}`, Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: 2}},
+		{"grammar", Completions, `{"guided_regex":"a+"}`, Request{MaxOutput: -1, N: 1, NoTruncation: true, InputBytes: 2}},
 		{"min_tokens", ChatCompletions, `{"min_tokens":50,"max_tokens":60}`, Request{MaxOutput: 60, MinOutput: 50, N: 1}},
 
 		{"prompt", Completions, `{"prompt":"hello","suffix":"!","max_tokens":5}`, Request{MaxOutput: 5, N: 1, InputBytes: 6}},
@@ -121,10 +121,10 @@ func TestParse(t *testing.T) {
 			Request{MaxOutput: 99, MinOutput: 16, N: 1, Stream: true, InputBytes: 5},
 		},
 		{"responses, small", Responses, `{"max_output_tokens":3}`, Request{MaxOutput: 3, MinOutput: 3, N: 1}},
-		{"responses go on", Responses, `{"previous_response_id":"r1","background":false}`, Request{MaxOutput: -1, MinOutput: 16, N: 1, InputBytes: 2, HiddenInput: true}},
+		{"responses go on", Responses, `{"previous_response_id":"r1","background":false}`, Request{MaxOutput: -1, MinOutput: 16, N: 1, InputBytes: 2, StoredInput: true}},
 		{
 			"responses with a schema", Responses, `{"text":{"verbosity":"low","format":{"type":"json_schema"}}}`,
-			Request{MaxOutput: -1, MinOutput: 16, N: 1, Uncuttable: true, InputBytes: 15},
+			Request{MaxOutput: -1, MinOutput: 16, N: 1, NoTruncation: true, InputBytes: 15},
 		},
 		{"responses without", Responses, `{"text":{"format":null}}`, Request{MaxOutput: -1, MinOutput: 16, N: 1}},
 
@@ -135,7 +135,7 @@ func TestParse(t *testing.T) {
 		{"no thinking", Messages, `{"max_tokens":4096,"thinking":{"type":"disabled","budget_tokens":1024}}`, Request{MaxOutput: 4096, N: 1}},
 		{
 			"messages with a schema", Messages, `{"output_config":{"effort":"low","format":{"type":"json_schema"}}}`,
-			Request{MaxOutput: -1, N: 1, Uncuttable: true, InputBytes: 15},
+			Request{MaxOutput: -1, N: 1, NoTruncation: true, InputBytes: 15},
 		},
 	} {
 		tt.want.Endpoint = tt.e
@@ -150,8 +150,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestMedia: an image costs what an image does, however it is sent, and no text
-// passes for an image.
+// TestMedia: an image has the same cost however it is sent, and text does not pass for
+// an image.
 func TestMedia(t *testing.T) {
 	data := "data:image/png;base64," + strings.Repeat("A", 100_000)
 	text := strings.Repeat("A", 100_000)
@@ -195,7 +195,7 @@ func TestMedia(t *testing.T) {
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParseErrors(t *testing.T) {
 	deep := strings.Repeat("[", 200) + strings.Repeat("]", 200)
 	long := strings.Repeat("x", 100)
 	many := "{"
@@ -262,7 +262,7 @@ func TestParseRefuses(t *testing.T) {
 		{ChatCompletions, `{"response_format":"json"}`, `response_format: must be an object, got "json"`},
 		{ChatCompletions, `{"tool_choice":1}`, "tool_choice: must be an object, got 1"},
 		{Responses, `{"text":1}`, "text: must be an object, got 1"},
-		{Responses, `{"background":true}`, "background: must not be true: the usage of such a response never comes by here"},
+		{Responses, `{"background":true}`, "background: must not be true: the usage of a background response cannot be metered"},
 		{Messages, `{"thinking":1}`, "thinking: must be an object, got 1"},
 		{Messages, `{"thinking":{"budget_tokens":-1}}`, "thinking.budget_tokens: must be a whole number of at least 1, got -1"},
 		{Completions, `{"prompt":7}`, "prompt: must be a string or a list, got 7"},

@@ -3,17 +3,14 @@
 package llm
 
 import (
-	"strconv"
-	"unicode/utf8"
+	"slices"
+
+	"github.com/bucketring/bucketring/internal/text"
 )
 
-// maxAmount is the largest number that is believed, of anybody: beyond it many
-// readers of JSON lose digits.
-const maxAmount = 1 << 53
-
-// What a part of a prompt that is no text counts for in Request.InputBytes, by its
-// kind and not by its size: at three bytes per token about 1,600, 1,000, 10,000 and
-// 3,000 tokens. The usage block of the answer tells what it really was.
+// What an image, audio, video or file in a prompt counts for in Request.InputBytes,
+// whatever its size: at three bytes per token about 1,600, 1,000, 10,000 and 3,000
+// tokens. The usage block of the answer has the real number.
 const (
 	ImageBytes = 4_800
 	AudioBytes = 3_000
@@ -21,69 +18,69 @@ const (
 	FileBytes  = 9_000
 )
 
-// Request is what a body says about the cost of a call.
+// Request is what the body of a call says about its cost.
 type Request struct {
 	Endpoint Endpoint
-	Model    string // "": the server has a default
+	Model    string // "": the server's default
 
-	// MaxOutput is the output bound of one choice in tokens: the largest one of
-	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: absent. Embeddings: 0.
+	// MaxOutput is the output bound of one choice in tokens: the largest of
+	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: absent. 0 for
+	// embeddings.
 	MaxOutput int64
-	// MinOutput is a floor that the request itself sets, never above MaxOutput: less
-	// output is refused by the server, or is worth nothing. 0: none. It is the
-	// largest of min_tokens, thinking.budget_tokens + 256, and 16 for Responses.
+	// MinOutput is the least output that the server accepts or that is of use, at most
+	// MaxOutput: the largest of min_tokens, thinking.budget_tokens + 256, and 16 for
+	// Responses. 0: none.
 	MinOutput int64
-	// N is the number of choices, each of which may be MaxOutput long: max(n,
-	// best_of, n_cmpl), times the prompts of a list.
+	// N is the number of choices, each up to MaxOutput long: max(n, best_of, n_cmpl),
+	// times the number of prompts.
 	N int64
 
 	Stream       bool
-	IncludeUsage bool // the caller asked for the usage chunk itself
+	IncludeUsage bool // the caller asked for the usage chunk
 
-	// InputBytes is about how much the model reads, in bytes: the strings (escapes
-	// resolved), numbers and names in messages, tools, schemas, prompts and inputs.
-	// Names stand for what the server's template puts around messages. Images, audio,
-	// video and files count for ImageBytes, AudioBytes, VideoBytes and FileBytes each,
-	// whether they are inline or not.
+	// InputBytes is about how many bytes the model reads: the strings (unescaped),
+	// numbers and names in messages, tools, schemas, prompts and inputs. Names stand
+	// for what the server's template adds. An image, audio, video or file counts for
+	// ImageBytes, AudioBytes, VideoBytes or FileBytes, inline or not.
 	InputBytes int64
-	// InputTokens are known exactly, as prompts were given as token ids. They come
-	// on top of InputBytes.
+	// InputTokens is the number of tokens of prompts that are token ids, in addition
+	// to InputBytes.
 	InputTokens int64
-	// HiddenInput: the model also reads what the server keeps, such as the turns
-	// before previous_response_id. InputBytes knows nothing of it.
-	HiddenInput bool
+	// StoredInput: the model also reads what the server stores, such as the turns
+	// before previous_response_id. InputBytes does not include it.
+	StoredInput bool
 
-	// Uncuttable: the output has to be whole to be of use, since it is JSON of a
-	// schema, of another grammar, or may call tools.
-	Uncuttable bool
+	// NoTruncation: a truncated output is useless, since it must match a schema or a
+	// grammar, or may call tools.
+	NoTruncation bool
 
-	body    []byte
-	empty   bool      // the object has no members
-	first   int       // where its first member goes
-	bounds  [3]member // of the output
-	stream  member    // stream_options
-	options int       // where the first member of stream_options goes, 0: it is null
-	none    bool      // stream_options has no members
-	usage   member    // stream_options.include_usage
+	body          []byte
+	empty         bool          // the body has no members
+	firstMember   int           // offset of its first member
+	bounds        [3]memberSpan // of the output
+	streamOptions memberSpan
+	optionsStart  int        // offset of the first member of stream_options; 0: it is null or absent
+	optionsEmpty  bool       // stream_options has no members
+	includeUsage  memberSpan // stream_options.include_usage
 }
 
-// member is where the value of a member stands in the body; end 0: it is absent.
-type member struct {
+// memberSpan is the span of a member's value in the body. If end is 0, it is absent.
+type memberSpan struct {
 	start, end int
 	n          int64 // a bound; -1: null
 }
 
-// FieldError says what is wrong with a request.
+// FieldError is a problem of one field of a request.
 type FieldError struct {
-	Field   string // a path such as messages[2].content; body: all of it
+	Field   string // a path such as messages[2].content, or body
 	Problem string // "must be a whole number of at least 1, got -3"
 }
 
 // Error names the field and the problem.
 func (e *FieldError) Error() string { return e.Field + ": " + e.Problem }
 
-// Parse reads the body of a request. Its error is a *FieldError. The body must
-// stay as it is until Release.
+// Parse parses the body of a request. Its error is a *FieldError. The body must not
+// change until Release.
 func Parse(e Endpoint, body []byte) (*Request, error) {
 	p := parser{r: &Request{Endpoint: e, MaxOutput: -1, N: 1, body: body}, prompts: 1}
 	if err := p.parse(); err != nil {
@@ -92,39 +89,18 @@ func Parse(e Endpoint, body []byte) (*Request, error) {
 	return p.r, nil
 }
 
-// Release lets go of the body: what is to be kept for as long as an answer takes is
-// small. Rewrite must not be called after it.
+// Release drops the body, so that only a small Request is kept while the answer runs.
+// Rewrite must not be called after it.
 func (r *Request) Release() { r.body = nil }
 
-// maxShown is how many bytes of a wrong name or value a message repeats.
-const maxShown = 64
-
-// shown is a text in a message: escaped, so that it garbles no log or header, and
-// cut when it is long.
-func shown(b []byte) string {
-	if len(b) <= maxShown {
-		return strconv.Quote(string(b))
-	}
-	end := maxShown
-	for !utf8.RuneStart(b[end]) {
-		end--
-	}
-	return strconv.Quote(string(b[:end])) + "... (" + strconv.Itoa(len(b)) + " bytes)"
-}
-
-// shownName is a name in a path: as it is if it looks like one.
-func shownName(b []byte) string {
-	for _, c := range b {
-		if !nameByte(c) {
-			return shown(b)
-		}
-	}
-	if len(b) == 0 || len(b) > maxShown {
-		return shown(b)
+// pathName is a name as a part of a path, quoted unless it is short and plain.
+func pathName(b []byte) string {
+	if len(b) == 0 || len(b) > text.MaxShown || slices.ContainsFunc(b, func(c byte) bool { return !isNameByte(c) }) {
+		return text.Quote(string(b))
 	}
 	return string(b)
 }
 
-func nameByte(c byte) bool {
+func isNameByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-' || c == '$'
 }

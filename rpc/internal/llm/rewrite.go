@@ -16,31 +16,30 @@ type edit struct {
 
 // Rewrite returns the body to send upstream.
 //
-// A grant of at least 0 becomes the output bound: each bound in the body is lowered
-// to it, none is raised. If there is none, the one that all servers know is added:
-// max_tokens, or max_output_tokens for Responses. A negative grant leaves them alone,
-// and embeddings have none.
+// A grant of at least 0 bounds the output: each bound in the body is lowered to it,
+// and none is raised. If there is no bound, the one that all servers know is added:
+// max_tokens, or max_output_tokens for Responses. A negative grant changes no bound.
+// Embeddings have none.
 //
-// With usage, a streaming chat or completions call asks for the usage chunk, its
-// other stream options kept.
+// If askUsage is set, a streaming chat or completions call asks for the usage chunk
+// and keeps its other stream options.
 //
-// All else is byte for byte what the caller sent. If nothing changes, the result is
-// the caller's slice.
-func (r *Request) Rewrite(grant int64, usage bool) []byte {
+// Every other byte stays. If nothing changes, the result is the slice that was parsed.
+func (r *Request) Rewrite(grant int64, askUsage bool) []byte {
 	var buf [4]edit
 	edits := buf[:0]
-	var added string // members before the first one
+	var added string // members to put before the first one
 	if grant >= 0 {
 		edits, added = r.boundEdits(edits, grant)
 	}
-	if usage && r.Stream && !r.IncludeUsage && r.Endpoint.hasUsageChunk() {
+	if askUsage && r.Stream && !r.IncludeUsage && r.Endpoint.hasUsageChunk() {
 		switch {
-		case r.usage.end > 0:
-			edits = append(edits, edit{r.usage.start, r.usage.end, "true"})
-		case r.options > 0:
-			edits = append(edits, edit{r.options, r.options, `"include_usage":true` + comma(r.none)})
-		case r.stream.end > 0:
-			edits = append(edits, edit{r.stream.start, r.stream.end, `{"include_usage":true}`})
+		case r.includeUsage.end > 0:
+			edits = append(edits, edit{r.includeUsage.start, r.includeUsage.end, "true"})
+		case r.optionsStart > 0:
+			edits = append(edits, edit{r.optionsStart, r.optionsStart, `"include_usage":true` + comma(r.optionsEmpty)})
+		case r.streamOptions.end > 0:
+			edits = append(edits, edit{r.streamOptions.start, r.streamOptions.end, `{"include_usage":true}`})
 		default:
 			if added != "" {
 				added += ","
@@ -49,7 +48,7 @@ func (r *Request) Rewrite(grant int64, usage bool) []byte {
 		}
 	}
 	if added != "" {
-		edits = append(edits, edit{r.first, r.first, added + comma(r.empty)})
+		edits = append(edits, edit{r.firstMember, r.firstMember, added + comma(r.empty)})
 	}
 	if len(edits) == 0 {
 		return r.body
@@ -57,15 +56,15 @@ func (r *Request) Rewrite(grant int64, usage bool) []byte {
 	return r.apply(edits)
 }
 
-// comma separates what is added from what comes after it.
-func comma(nothing bool) string {
-	if nothing {
+// comma separates an added member from the next one, unless it is the last.
+func comma(last bool) string {
+	if last {
 		return ""
 	}
 	return ","
 }
 
-// boundEdits lowers the output bounds to grant, or says which member to add.
+// boundEdits lowers the output bounds to grant, or returns a member to add.
 func (r *Request) boundEdits(edits []edit, grant int64) (_ []edit, added string) {
 	name := endpoints[r.Endpoint].bound
 	if name == "" {
@@ -74,7 +73,7 @@ func (r *Request) boundEdits(edits []edit, grant int64) (_ []edit, added string)
 	text := strconv.FormatInt(grant, 10)
 	if r.MaxOutput < 0 {
 		for _, b := range r.bounds {
-			if b.end > 0 { // the usual one, and null
+			if b.end > 0 { // the usual bound, which is null
 				return append(edits, edit{b.start, b.end, text}), ""
 			}
 		}
@@ -104,6 +103,6 @@ func (r *Request) apply(edits []edit) []byte {
 	return append(out, r.body[from:]...)
 }
 
-// hasUsageChunk reports whether a stream of the endpoint tells its usage only when
-// it is asked to.
+// hasUsageChunk reports whether a stream of the endpoint reports its usage only on
+// request.
 func (e Endpoint) hasUsageChunk() bool { return e == ChatCompletions || e == Completions }

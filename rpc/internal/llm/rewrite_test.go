@@ -118,9 +118,8 @@ func drawBody(t *rapid.T) (Endpoint, []byte) {
 	return e, []byte(b.String())
 }
 
-// TestRewriteKeepsAllElse: what encoding/json reads from the result differs from the
-// body in the bounds and in include_usage, and nowhere else; and without these
-// members and what separates them, the bytes are the same.
+// TestRewriteKeepsAllElse: according to encoding/json, the result differs from the body
+// only in the bounds and in include_usage. All other bytes are the same.
 func TestRewriteKeepsAllElse(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e, body := drawBody(t)
@@ -139,7 +138,7 @@ type fataler interface {
 	Fatalf(format string, args ...any)
 }
 
-// checkRewrite checks what the property test and the fuzz target have in common.
+// checkRewrite is shared by the property test and the fuzz target.
 func checkRewrite(t fataler, e Endpoint, body []byte, grant int64, usage bool) {
 	t.Helper()
 	r, err := Parse(e, body)
@@ -149,10 +148,10 @@ func checkRewrite(t fataler, e Endpoint, body []byte, grant int64, usage bool) {
 	got := r.Rewrite(grant, usage)
 	again, err := Parse(e, got)
 	if err != nil && grant == 0 {
-		return // not a bound that servers take, but it bounds
+		return // servers reject a bound of 0, but it is one
 	}
 	if err != nil {
-		t.Fatalf("%s\nbecomes %s\nwhich is refused: %v", body, got, err)
+		t.Fatalf("%s\nbecomes %s\nwhich Parse rejects: %v", body, got, err)
 	}
 	bounded := endpoints[e].bound != ""
 	switch {
@@ -190,15 +189,15 @@ func isAdded(member string) bool {
 	return false
 }
 
-// masked is a body cut into its members, byte for byte, and what is around them.
-// The values that Rewrite may change are a question mark.
+// masked cuts a body into its members and the bytes around them. Values that Rewrite
+// may change become a question mark.
 func masked(t fataler, e Endpoint, body []byte) []string {
 	t.Helper()
 	list := cut(t, body, func(name string, value []byte) string {
 		switch endpoints[e].fields[name] {
 		case boundField:
 			return "?"
-		case optionsField:
+		case streamOptionsField:
 			if value[0] != '{' {
 				return "?"
 			}
@@ -209,7 +208,7 @@ func masked(t fataler, e Endpoint, body []byte) []string {
 				return string(value)
 			})
 			options = slices.DeleteFunc(options, func(o string) bool { return strings.HasSuffix(o, "?") })
-			if len(options) == 2 { // nothing but white space
+			if len(options) == 2 { // only white space
 				return "?"
 			}
 			return strings.Join(options, ",")
@@ -219,7 +218,7 @@ func masked(t fataler, e Endpoint, body []byte) []string {
 	return list
 }
 
-// cut takes an object apart, at its commas.
+// cut splits an object at its commas.
 func cut(t fataler, object []byte, mask func(name string, value []byte) string) []string {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(object))

@@ -11,46 +11,45 @@ import (
 )
 
 const (
-	// maxDepth is how deep objects and lists may be nested.
+	// maxDepth is how deep objects and lists may nest.
 	maxDepth = 128
-	// maxMembers is how many an object may have: their names are kept while it is
-	// read.
+	// maxMembers is how many members an object may have. Their names are kept while
+	// it is read.
 	maxMembers = 1 << 16
 )
 
-// scanner reads JSON text value by value. It is written here, and not taken from
-// encoding/json or its successor, for what they do not offer together: offsets of
-// values, so that a rewritten body keeps all other bytes; names given twice, after
-// their escapes, at every depth; the path of what is wrong; and no allocation per
-// text, since a stream has one in each event.
+// scanner reads JSON text value by value. encoding/json does not offer this in one
+// package: offsets of values, so that a rewritten body keeps all other bytes;
+// detection of repeated names at every depth; the path of an invalid value; and no
+// allocation per text, since each event of a stream is one.
 //
-// The first problem stays: from then on every method does nothing, so that callers
-// look at failed once, at the end. Whoever is given a name or an element reads or
-// skips its value.
+// The first problem is kept. After it every method does nothing, so that callers
+// check failed once at the end. After member and element the caller must read or
+// skip the value.
 type scanner struct {
 	b      []byte
 	i      int
 	frames []frame
-	names  [][]byte // of all open objects, one after the other
+	names  [][]byte // of all open objects, in order
 
-	problem string // "": none so far
-	field   string // what it is about, "" for the text as a whole
+	problem string // "": none
+	field   string // path of the invalid value; "": the text as a whole
 }
 
 // frame is an open object or list.
 type frame struct {
 	object bool
-	began  bool   // past the first member or element
-	name   []byte // of the current member
-	index  int    // of the current element
-	names  int    // where its names begin
-	set    map[string]struct{}
+	began  bool                // at or past the first member or element
+	name   []byte              // of the current member
+	index  int                 // of the current element
+	names  int                 // index of its first name in scanner.names
+	set    map[string]struct{} // its names, if there are many
 }
 
-// span is a string as it stands in the text, quotes included.
+// span is the position of a string in the text, quotes included.
 type span struct {
 	start, end int
-	size       int // bytes once its escapes are resolved
+	size       int // bytes when unescaped
 	escaped    bool
 }
 
@@ -60,7 +59,7 @@ func (s *scanner) reset(b []byte) {
 
 func (s *scanner) failed() bool { return s.problem != "" }
 
-// fail notes a problem of the value at hand, as part of where the scanner is.
+// fail records a problem of the current value.
 func (s *scanner) fail(problem string) {
 	if s.failed() {
 		return
@@ -68,15 +67,15 @@ func (s *scanner) fail(problem string) {
 	s.problem, s.field = problem, s.path()
 }
 
-// broken notes that the text is not JSON.
-func (s *scanner) broken(problem string) {
+// syntaxError records that the text is not JSON.
+func (s *scanner) syntaxError(problem string) {
 	if s.failed() {
 		return
 	}
 	s.problem = "must be valid JSON: " + problem + " at byte " + strconv.Itoa(s.i)
 }
 
-// path is where the scanner is: messages[2].content.
+// path is the path of the current value: messages[2].content.
 func (s *scanner) path() string {
 	var path []byte
 	for _, f := range s.frames {
@@ -84,17 +83,17 @@ func (s *scanner) path() string {
 		case !f.object:
 			path = fmt.Appendf(path, "[%d]", f.index)
 		case len(path) > 0:
-			path = append(append(path, '.'), shownName(f.name)...)
+			path = append(append(path, '.'), pathName(f.name)...)
 		default:
-			path = append(path, shownName(f.name)...)
+			path = append(path, pathName(f.name)...)
 		}
 	}
 	return string(path)
 }
 
-// kind returns the first byte of the next value, 0 at the end of the text: no value
-// begins with that.
-func (s *scanner) kind() byte {
+// peek skips white space and returns the first byte of the next value, or 0 at the
+// end of the text.
+func (s *scanner) peek() byte {
 	for s.i < len(s.b) {
 		switch s.b[s.i] {
 		case ' ', '\t', '\n', '\r':
@@ -111,8 +110,8 @@ func (s *scanner) enter(open byte) {
 	if s.failed() {
 		return
 	}
-	if s.kind() != open {
-		s.broken("want " + strconv.QuoteRune(rune(open)))
+	if s.peek() != open {
+		s.syntaxError("want " + strconv.QuoteRune(rune(open)))
 		return
 	}
 	if len(s.frames) == maxDepth {
@@ -123,14 +122,14 @@ func (s *scanner) enter(open byte) {
 	s.frames = append(s.frames, frame{object: open == '{', index: -1, names: len(s.names)})
 }
 
-// member moves to the next member of the object: name tells its name. At the end
-// of the object it is false.
+// member moves to the next member of the object, whose name is name. It returns
+// false at the end of the object.
 func (s *scanner) member() bool {
 	if !s.next('}') {
 		return false
 	}
-	if s.kind() != '"' {
-		s.broken("want a name")
+	if s.peek() != '"' {
+		s.syntaxError("want a name")
 		return false
 	}
 	at := s.text()
@@ -147,25 +146,25 @@ func (s *scanner) member() bool {
 		s.fail("is one too many: an object may have " + strconv.Itoa(maxMembers) + " members")
 		return false
 	}
-	if !s.remember(f, name) {
+	if !s.addName(f, name) {
 		s.fail("is given twice")
 		return false
 	}
-	if s.kind() != ':' {
-		s.broken("want ':'")
+	if s.peek() != ':' {
+		s.syntaxError("want ':'")
 		return false
 	}
 	s.i++
 	return true
 }
 
-// few is up to how many names an object's are compared one by one.
-const few = 24
+// maxLinearNames is how many names of an object are compared one by one.
+const maxLinearNames = 24
 
-// remember reports whether the object has no other member of that name so far.
-func (s *scanner) remember(f *frame, name []byte) bool {
+// addName records a name. It is false if the object already has it.
+func (s *scanner) addName(f *frame, name []byte) bool {
 	mine := s.names[f.names:]
-	if len(mine) < few {
+	if len(mine) < maxLinearNames {
 		for _, n := range mine {
 			if bytes.Equal(n, name) {
 				return false
@@ -175,7 +174,7 @@ func (s *scanner) remember(f *frame, name []byte) bool {
 		return true
 	}
 	if f.set == nil {
-		f.set = make(map[string]struct{}, 2*few)
+		f.set = make(map[string]struct{}, 2*maxLinearNames)
 		for _, n := range mine {
 			f.set[string(n)] = struct{}{}
 		}
@@ -187,11 +186,11 @@ func (s *scanner) remember(f *frame, name []byte) bool {
 	return true
 }
 
-// name is that of the current member.
+// name is the name of the current member, unescaped.
 func (s *scanner) name() []byte { return s.frames[len(s.frames)-1].name }
 
-// element moves to the next element of the list. At the end of the list it is
-// false.
+// element moves to the next element of the list. It returns false at the end of the
+// list.
 func (s *scanner) element() bool {
 	if !s.next(']') {
 		return false
@@ -200,13 +199,13 @@ func (s *scanner) element() bool {
 	return true
 }
 
-// next moves to what follows in the object or list, or past its end.
+// next moves to the next member or element, or past the end of the object or list.
 func (s *scanner) next(end byte) bool {
 	if s.failed() {
 		return false
 	}
 	f := &s.frames[len(s.frames)-1]
-	switch c := s.kind(); {
+	switch c := s.peek(); {
 	case c == end:
 		s.i++
 		s.names = s.names[:f.names]
@@ -216,12 +215,12 @@ func (s *scanner) next(end byte) bool {
 		f.began = true
 	case c == ',':
 		s.i++
-		if s.kind() == end {
-			s.broken("want no comma before " + strconv.QuoteRune(rune(end)))
+		if s.peek() == end {
+			s.syntaxError("want no comma before " + strconv.QuoteRune(rune(end)))
 			return false
 		}
 	default:
-		s.broken("want ',' or " + strconv.QuoteRune(rune(end)))
+		s.syntaxError("want ',' or " + strconv.QuoteRune(rune(end)))
 		return false
 	}
 	return true
@@ -233,8 +232,8 @@ func (s *scanner) text() span {
 	if s.failed() {
 		return at
 	}
-	if s.kind() != '"' {
-		s.broken("want a string")
+	if s.peek() != '"' {
+		s.syntaxError("want a string")
 		return at
 	}
 	at.start = s.i
@@ -255,7 +254,7 @@ func (s *scanner) text() span {
 			n, size := escape(s.b[i:])
 			if n == 0 {
 				s.i = i
-				s.broken("a wrong escape in a string")
+				s.syntaxError("a wrong escape in a string")
 				return at
 			}
 			at.escaped = true
@@ -263,17 +262,17 @@ func (s *scanner) text() span {
 			i += n - 1
 		default:
 			s.i = i
-			s.broken("a control character in a string")
+			s.syntaxError("a control character in a string")
 			return at
 		}
 	}
 	s.i = len(s.b)
-	s.broken("a string without end")
+	s.syntaxError("a string without end")
 	return at
 }
 
-// escape returns the length of the escape that b begins with, 0 if it is wrong,
-// and how many bytes it stands for. Half a surrogate pair stands for two.
+// escape returns the length of the escape at the start of b, 0 if it is invalid, and
+// the size of its character in UTF-8. Half a surrogate pair counts as two bytes.
 func escape(b []byte) (n, size int) {
 	if len(b) < 2 {
 		return 0, 0
@@ -289,7 +288,7 @@ func escape(b []byte) (n, size int) {
 	return 0, 0
 }
 
-// sizeOf is how many bytes of UTF-8 the code unit r of UTF-16 stands for.
+// sizeOf is the size in UTF-8 of the UTF-16 code unit r.
 func sizeOf(r rune) int {
 	switch {
 	case r < 0x80:
@@ -327,8 +326,8 @@ func hexDigit(c byte) (rune, bool) {
 	return 0, false
 }
 
-// unescape resolves the escapes of a string that has been read. Half a surrogate
-// pair becomes U+FFFD.
+// unescape unescapes the inside of a valid string. Half a surrogate pair becomes
+// U+FFFD.
 func unescape(b []byte) []byte {
 	out := make([]byte, 0, len(b))
 	for i := 0; i < len(b); i++ {
@@ -375,9 +374,9 @@ func (s *scanner) scalar() []byte {
 	if s.failed() {
 		return nil
 	}
-	s.kind()
+	s.peek()
 	start := s.i
-	for s.i < len(s.b) && plain(s.b[s.i]) {
+	for s.i < len(s.b) && isScalarByte(s.b[s.i]) {
 		s.i++
 	}
 	word := s.b[start:s.i]
@@ -387,27 +386,27 @@ func (s *scanner) scalar() []byte {
 	}
 	if !isNumber(word) {
 		s.i = start
-		s.broken("want a value")
+		s.syntaxError("want a value")
 		return nil
 	}
 	return word
 }
 
-// plain reports whether c may be part of a number or a literal.
-func plain(c byte) bool {
+// isScalarByte reports whether c may be part of a number or a literal.
+func isScalarByte(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '+' || c == '.'
 }
 
-// isNumber reports whether b is a number by JSON's grammar.
+// isNumber reports whether b is a JSON number.
 func isNumber(b []byte) bool {
 	b = bytes.TrimPrefix(b, []byte("-"))
-	integer := digits(b)
+	integer := countDigits(b)
 	if integer == 0 || integer > 1 && b[0] == '0' {
 		return false
 	}
 	b = b[integer:]
 	if len(b) > 0 && b[0] == '.' {
-		fraction := digits(b[1:])
+		fraction := countDigits(b[1:])
 		if fraction == 0 {
 			return false
 		}
@@ -418,7 +417,7 @@ func isNumber(b []byte) bool {
 		if len(b) > 0 && (b[0] == '+' || b[0] == '-') {
 			b = b[1:]
 		}
-		exponent := digits(b)
+		exponent := countDigits(b)
 		if exponent == 0 {
 			return false
 		}
@@ -427,8 +426,8 @@ func isNumber(b []byte) bool {
 	return len(b) == 0
 }
 
-// digits is how many digits b begins with.
-func digits(b []byte) int {
+// countDigits is the number of digits at the start of b.
+func countDigits(b []byte) int {
 	n := 0
 	for n < len(b) && b[n] >= '0' && b[n] <= '9' {
 		n++
@@ -436,12 +435,12 @@ func digits(b []byte) int {
 	return n
 }
 
-// skip reads a value, whatever it is.
+// skip reads a value of any type.
 func (s *scanner) skip() {
 	if s.failed() {
 		return
 	}
-	switch s.kind() {
+	switch s.peek() {
 	case '{':
 		for s.enter('{'); s.member(); {
 			s.skip()

@@ -10,10 +10,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestStringsAreThoseOfJSON: names and texts come out as encoding/json reads them,
-// and so do the sizes of prompts and of generated text. Half a surrogate pair has no
-// size of its own: it is left out here.
-func TestStringsAreThoseOfJSON(t *testing.T) {
+// TestStringsMatchEncodingJSON: the scanner reads strings as encoding/json does, and the
+// sizes of prompts and of generated text agree. The size of half a surrogate pair is
+// not checked.
+func TestStringsMatchEncodingJSON(t *testing.T) {
 	parts := []string{`\b`, `\f`, `\n`, `\r`, `\t`, `\/`, `\\`, `\"`, `\u0041`, `\u00E4`, `\u20ac`, `\ud83d\uDE00`, "a", "ä", "€", "😀", " "}
 	halves := []string{`\ud83d`, `\ude00`}
 	rapid.Check(t, func(t *rapid.T) {
@@ -48,8 +48,8 @@ func TestStringsAreThoseOfJSON(t *testing.T) {
 	})
 }
 
-// TestNumbersAreThoseOfJSON: the grammar of numbers.
-func TestNumbersAreThoseOfJSON(t *testing.T) {
+// TestNumbersMatchEncodingJSON compares the grammar of numbers.
+func TestNumbersMatchEncodingJSON(t *testing.T) {
 	alphabet := rapid.SampledFrom([]byte("00123456789.-+eE"))
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.SliceOfN(alphabet, 1, 8).Draw(t, "text")

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// checkSplit compares an answer that comes in one piece with the same one cut.
+// checkSplit compares an answer in one piece with the same answer cut into pieces.
 func checkSplit(t fataler, r Request, kind, answer string, cuts []int) {
 	t.Helper()
 	slices.Sort(cuts)
@@ -20,20 +22,19 @@ func checkSplit(t fataler, r Request, kind, answer string, cuts []int) {
 	if got, want := outcomeOf(split), outcomeOf(whole); got != want {
 		t.Fatalf("cut at %v, %q\nis %+v\nwant %+v", cuts, answer, got, want)
 	}
-	if !whole.events.hiding && passed != answer {
+	if !whole.events.hideUsage && passed != answer {
 		t.Fatalf("%q\npasses %q, want it all", answer, passed)
 	}
-	if want, ok := withoutUsageChunks(answer); ok && whole.events.hiding && passed != want {
+	if want, ok := withoutUsageChunks(answer); ok && whole.events.hideUsage && passed != want {
 		t.Fatalf("%q\npasses %q\n  want %q", answer, passed, want)
 	}
-	if u, ok := whole.Usage(); ok && (u.Input < 0 || u.Output < 0 || u.CachedInput > u.Input || u.Reasoning > u.Output || u.Input > maxAmount || u.Output > maxAmount) {
+	if u, ok := whole.Usage(); ok && (u.Input < 0 || u.Output < 0 || u.CachedInput > u.Input || u.Reasoning > u.Output || u.Input > amount.Max || u.Output > amount.Max) {
 		t.Fatalf("%q\nhas usage %+v", answer, u)
 	}
 }
 
-// withoutUsageChunks is what a caller gets of a stream that did not ask for usage,
-// by the slow way. It is false if that is a matter of taste: events that say usage
-// and are not JSON.
+// withoutUsageChunks removes the usage chunks of a stream, in a simple and slow way. It
+// is false if the result is undefined, because an event with usage is not JSON.
 func withoutUsageChunks(answer string) (string, bool) {
 	var out, event, data strings.Builder
 	fields := 0
@@ -41,11 +42,11 @@ func withoutUsageChunks(answer string) (string, bool) {
 	if marked {
 		out.WriteString("\xef\xbb\xbf")
 	}
-	taste := false
+	undefined := false
 	flush := func() {
 		text := data.String()
 		if strings.Contains(text, `"usage"`) && !json.Valid([]byte(text)) {
-			taste = true
+			undefined = true
 		}
 		if !isUsageChunk(text) {
 			out.WriteString(event.String())
@@ -77,7 +78,7 @@ func withoutUsageChunks(answer string) (string, bool) {
 		}
 	}
 	flush()
-	return out.String(), !taste
+	return out.String(), !undefined
 }
 
 func isUsageChunk(text string) bool {

@@ -2,23 +2,25 @@
 
 package llm
 
-// Usage is what a call used, in tokens. -1: not said.
+import "github.com/bucketring/bucketring/internal/amount"
+
+// Usage is what a call used, in tokens. -1: unknown.
 type Usage struct {
-	Input       int64 // all of it, cached or not; for Anthropic the sum of its three
+	Input       int64 // cached or not; for Anthropic the sum of its three counts
 	CachedInput int64 // the part of Input that was read from a cache
-	Output      int64 // all of it, reasoning included
-	Reasoning   int64 // the part of Output that is not shown
+	Output      int64 // including reasoning
+	Reasoning   int64 // the part of Output that is reasoning
 }
 
 var noUsage = Usage{-1, -1, -1, -1}
 
-// usageBlock is a usage object as it was sent. -1: absent or null.
+// usageBlock is a usage object as sent. -1: absent or null.
 type usageBlock struct {
 	input, output, total     int64
-	cacheCreation, cacheRead int64 // Anthropic: on top of input
+	cacheCreation, cacheRead int64 // Anthropic: in addition to input
 	cached                   int64 // OpenAI: a part of input
 	reasoning                int64 // a part of output
-	wrong                    bool  // a number that is none, or is out of bounds
+	invalid                  bool  // a count is not a number, or out of bounds
 }
 
 // readUsage reads a usage object of any of the formats.
@@ -46,31 +48,31 @@ func readUsage(s *scanner, text []byte) usageBlock {
 		}
 	}
 	if s.failed() {
-		u.wrong = true
+		u.invalid = true
 	}
 	return u
 }
 
 // number reads a count of tokens.
 func (u *usageBlock) number(s *scanner, to *int64) {
-	if c := s.kind(); c != '-' && (c < '0' || c > '9') {
+	if c := s.peek(); c != '-' && (c < '0' || c > '9') {
 		if c != 'n' {
-			u.wrong = true
+			u.invalid = true
 		}
 		s.skip()
 		return
 	}
-	n, ok := wholeNumber(s.scalar())
-	if !ok || n < 0 || n > maxAmount {
-		u.wrong = true
+	n, ok := parseWhole(s.scalar())
+	if !ok || n < 0 || n > amount.Max {
+		u.invalid = true
 		return
 	}
 	*to = n
 }
 
-// detail reads one member of an object, which may have one of two names.
+// detail reads one member of an object. It may have one of two names.
 func (u *usageBlock) detail(s *scanner, name, orName string, to *int64) {
-	if s.kind() != '{' {
+	if s.peek() != '{' {
 		s.skip()
 		return
 	}
@@ -83,20 +85,21 @@ func (u *usageBlock) detail(s *scanner, name, orName string, to *int64) {
 	}
 }
 
-// merge takes over what a later block of an Anthropic stream says. Its counts are
-// cumulative, so they never fall.
+// merge merges a later block of an Anthropic stream. Its counts are cumulative, so
+// they never decrease.
 func (u *usageBlock) merge(later usageBlock) {
 	u.input = max(u.input, later.input)
 	u.output = max(u.output, later.output)
 	u.cacheCreation = max(u.cacheCreation, later.cacheCreation)
 	u.cacheRead = max(u.cacheRead, later.cacheRead)
 	u.reasoning = max(u.reasoning, later.reasoning)
-	u.wrong = u.wrong || later.wrong
+	u.invalid = u.invalid || later.invalid
 }
 
-// usage is what the block means at endpoint e. It is false if that cannot be true.
+// usage is the usage that the block reports at endpoint e. It is false if it cannot
+// be true.
 func (u usageBlock) usage(e Endpoint) (Usage, bool) {
-	if u.wrong {
+	if u.invalid {
 		return noUsage, false
 	}
 	out := Usage{Input: u.input, CachedInput: u.cached, Output: u.output, Reasoning: u.reasoning}
@@ -107,7 +110,7 @@ func (u usageBlock) usage(e Endpoint) (Usage, bool) {
 		}
 	}
 	if out.Output < 0 && u.total >= 0 && u.input >= 0 {
-		out.Output = u.total - u.input // embeddings do not say more
+		out.Output = u.total - u.input // embeddings report no more
 		if out.Output < 0 {
 			return noUsage, false
 		}
@@ -116,7 +119,7 @@ func (u usageBlock) usage(e Endpoint) (Usage, bool) {
 		out.Output = 0
 	}
 	switch {
-	case out.Input > maxAmount,
+	case out.Input > amount.Max,
 		out.Input >= 0 && out.CachedInput > out.Input,
 		out.Output >= 0 && out.Reasoning > out.Output:
 		return noUsage, false

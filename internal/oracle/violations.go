@@ -9,12 +9,11 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// Promises returns a description of each promise of design.md 4.2 that the log
-// of admissions breaks. It looks at pairs of admissions and counts what lies
-// between: no state, no algorithm. An admission counts with the least that it
-// was ever charged, because what a settle gave back may be given away again and
-// what a call used beyond its estimate was not admitted.
-func (o *Oracle) Promises() (broken []string) {
+// Violations describes each promise of an algorithm, see package limiter, that the log
+// breaks. It sums the admissions between every pair of charges and uses no state or
+// algorithm of the oracle. A charge counts with its lowest amount, because a refund may
+// be admitted again, and usage beyond the estimate was not admitted.
+func (o *Oracle) Violations() (broken []string) {
 	for id, a := range o.accounts {
 		if a.limit.Shadow {
 			continue
@@ -28,7 +27,7 @@ func (o *Oracle) Promises() (broken []string) {
 				if a.limit.Algorithm == limiter.SlidingWindow && last.at-first.at >= int64(a.limit.Window) {
 					break
 				}
-				if sum.Add(sum, last.lowest); a.tooMuch(sum, last.at-first.at) {
+				if sum.Add(sum, last.lowest); a.exceedsPromise(sum, last.at-first.at) {
 					broken = append(broken, fmt.Sprintf("%s %s of %s admitted %s from %d to %d",
 						a.limit.Algorithm, id.name, id.scope, sum, first.at, last.at))
 				}
@@ -38,16 +37,16 @@ func (o *Oracle) Promises() (broken []string) {
 	return broken
 }
 
-// tooMuch says whether more was admitted in a closed interval of that many
-// nanoseconds than the limit's algorithm promises.
-func (a *account) tooMuch(sum *big.Int, elapsed int64) bool {
+// exceedsPromise reports whether admitting sum in a closed interval of elapsed
+// nanoseconds breaks the promise of the limit's algorithm.
+func (a *account) exceedsPromise(sum *big.Int, elapsed int64) bool {
 	switch a.limit.Algorithm {
 	case limiter.TokenBucket: // sum > burst + amount x elapsed / window
 		window := big.NewInt(int64(a.limit.Window))
 		beyond := new(big.Int).Sub(sum, floor(a.capacity()))
 		return beyond.Mul(beyond, window).Cmp(new(big.Int).Mul(big.NewInt(a.limit.Amount), big.NewInt(elapsed))) > 0
 	case limiter.Concurrency:
-		return false // slots come back
+		return false // slots are freed
 	default:
 		return sum.Cmp(big.NewInt(a.limit.Amount)) > 0
 	}

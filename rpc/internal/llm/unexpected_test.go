@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// What came is counted, also if it is not what was to come: an answer that cannot
-// be read must not look like one without output.
-func TestWhatIsNoEventCounts(t *testing.T) {
+// TestUnexpectedFormatsCount: an answer in another format than expected counts as
+// output.
+func TestUnexpectedFormatsCount(t *testing.T) {
 	const early = `data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1}}` + "\n\n"
 	const document = `{"choices":[{"message":{"content":"` + "some words" + `"}}]}`
 	whole := Request{Endpoint: ChatCompletions, N: 1, InputBytes: 10}
@@ -35,8 +35,8 @@ func TestWhatIsNoEventCounts(t *testing.T) {
 		m := NewMeter(&tt.r, 200, tt.kind)
 		run(m, tt.answer)
 		_, ok := m.Usage()
-		if got := m.OutputBytes(); got < tt.least || got > tt.most || m.Streamed() < tt.chunks || ok != tt.hasUsed {
-			t.Errorf("%s: %d bytes, %d streamed, usage %v, want %d to %d, at least %d, %v", name, got, m.Streamed(), ok, tt.least, tt.most, tt.chunks, tt.hasUsed)
+		if got := m.OutputBytes(); got < tt.least || got > tt.most || m.StreamedTokens() < tt.chunks || ok != tt.hasUsed {
+			t.Errorf("%s: %d bytes, %d streamed, usage %v, want %d to %d, at least %d, %v", name, got, m.StreamedTokens(), ok, tt.least, tt.most, tt.chunks, tt.hasUsed)
 		}
 	}
 	failed := NewMeter(&streaming, 503, "text/html")
@@ -46,7 +46,7 @@ func TestWhatIsNoEventCounts(t *testing.T) {
 	}
 }
 
-// llama.cpp goes by n_predict before max_tokens.
+// TestBoundOfLlamaCPP: llama.cpp prefers n_predict to max_tokens.
 func TestBoundOfLlamaCPP(t *testing.T) {
 	r, err := Parse(ChatCompletions, []byte(`{"messages":[],"max_tokens":1,"n_predict":5000,"max_completion_tokens":20,"n":1,"n_cmpl":3}`))
 	if err != nil || r.MaxOutput != 5000 || r.N != 3 {
@@ -56,13 +56,13 @@ func TestBoundOfLlamaCPP(t *testing.T) {
 		t.Errorf("Rewrite(10) = %s, want %s", got, want)
 	}
 	if _, err := Parse(Completions, []byte(`{"prompt":"x","n_predict":-1}`)); err == nil {
-		t.Error("Parse = nil, want an error: no bound at all is not for the caller to say")
+		t.Error("Parse = nil, want an error: the caller must not remove the bound")
 	}
 }
 
-// Whatever the model writes is output, in whichever member it comes; what only
-// says more of it is not.
-func TestAllThatTheModelWritesCounts(t *testing.T) {
+// TestGeneratedTextCounts in every member that has some. Descriptions of it, such as
+// log probabilities, do not count.
+func TestGeneratedTextCounts(t *testing.T) {
 	for name, tt := range map[string]struct {
 		e     Endpoint
 		event string
@@ -88,8 +88,8 @@ func TestAllThatTheModelWritesCounts(t *testing.T) {
 	} {
 		m := NewMeter(&Request{Endpoint: tt.e, N: 1, Stream: true}, 200, "text/event-stream")
 		run(m, "data: "+tt.event+"\n\n")
-		if got := m.OutputBytes(); got != tt.want || (m.Streamed() > 0) != (tt.want > 0) {
-			t.Errorf("%s: %d bytes in %d events, want %d", name, got, m.Streamed(), tt.want)
+		if got := m.OutputBytes(); got != tt.want || (m.StreamedTokens() > 0) != (tt.want > 0) {
+			t.Errorf("%s: %d bytes in %d events, want %d", name, got, m.StreamedTokens(), tt.want)
 		}
 	}
 	custom := NewMeter(&Request{Endpoint: Responses, N: 1}, 200, "application/json")

@@ -17,19 +17,19 @@ func TestCallsUnderThePolicy(t *testing.T) {
 		"all or nothing": {
 			{"any bucketring.key=acme", "OK: OK 3/minute left 2 in 40s"},
 			{"any bucketring.key=acme +3", "OVER: OVER 3/minute left 0 in 40s"},
-			{"any bucketring.key=acme +2", "OK: OK 3/minute left 0 in 40s"}, // the 3 were not charged
+			{"any bucketring.key=acme +2", "OK: OK 3/minute left 0 in 40s"}, // the denied 3 were not charged
 		},
 		"tokens": {
 			{"any bucketring.key=a bucketring.dimension=tokens +70", "OK: OK 100/minute left 30 in 40s"},
 			{"any bucketring.key=a bucketring.dimension=output_tokens +40", "OVER: OVER 100/minute left 0 in 40s"},
 			{"any bucketring.key=a bucketring.dimension=output_tokens +30", "OK: OK 100/minute left 0 in 40s"},
-			{"any bucketring.key=a +0", "OK: OK 100/minute left 0 in 40s"}, // a look at the limit
+			{"any bucketring.key=a +0", "OK: OK 100/minute left 0 in 40s"}, // exactly at the limit is within it
 		},
 		"own dimensions": {
 			{"any bucketring.key=a bucketring.dimension=images +5", "OK: OK 5/day left 0 in 11h46m40s"},
 			{"any bucketring.key=a bucketring.dimension=images", "OVER: OVER 5/day left 0 in 11h46m40s"},
 		},
-		"afterwards, whatever the limits say": {
+		"charge even beyond limits": {
 			{"any bucketring.key=a bucketring.dimension=tokens bucketring.mode=charge +90", "OK: OK 100/minute left 10 in 40s"},
 			{"any bucketring.key=a bucketring.dimension=output_tokens bucketring.mode=charge +90", "OVER: OVER 100/minute left 0 in 40s"},
 			{"any bucketring.key=a bucketring.dimension=tokens +0", "OVER: OVER 100/minute left 0 in 40s"},
@@ -41,11 +41,11 @@ func TestCallsUnderThePolicy(t *testing.T) {
 			{"any bucketring.key=acme bucketring.key=alice +3", "OK: OK 3/minute left 0 in 40s"},
 			{"any bucketring.key=acme/alice", "OVER: OVER 3/minute left 0 in 40s"},
 		},
-		"entries of other names do not count": {
+		"other entries are ignored": {
 			{"any path=/v1 bucketring.key=a +3", "OK: OK 3/minute left 0 in 40s"},
 			{"any path=/v2 bucketring.key=a", "OVER: OVER 3/minute left 0 in 40s"},
 		},
-		"both ways at once": {
+		"rules and policy in one request": {
 			{"shop user=u; bucketring.key=a", "OK: OK 3/minute left 2 in 40s; OK 3/minute left 2 in 40s"},
 			{"shop user=u +3; bucketring.key=a; user=u -1; bucketring.key=b", "OVER: OVER 3/minute left 0 in 40s; OK 3/minute left 1 in 40s; OK 3/minute left 0 in 40s; OK 3/minute left 2 in 40s"},
 		},
@@ -58,27 +58,27 @@ func TestCallsUnderThePolicy(t *testing.T) {
 	}
 }
 
-// TestWhatCallersSendIsNoError wants values that come from Envoy's callers never
-// to make a call free: Envoy lets pass what it gets an error for.
-func TestWhatCallersSendIsNoError(t *testing.T) {
+// TestInvalidEntriesAreOverTheLimit: invalid values from Envoy's callers are no error,
+// since Envoy lets a request pass if it gets an error.
+func TestInvalidEntriesAreOverTheLimit(t *testing.T) {
 	w := newWorld(t, testRules, func(o *Options) { o.Body = BodyOpenAI })
 	for _, test := range []struct{ ask, problem string }{
 		{"any bucketring.key=", "key: must not be empty"},
 		{"any bucketring.key=/", "key: segments must not be empty"},
-		{"any bucketring.key=a bucketring.key=b/c", "bucketring.key: one of several must not have a /"},
+		{"any bucketring.key=a bucketring.key=b/c", "bucketring.key: one of several segments must not contain /"},
 		{"any bucketring.key=\x01", "key: must be printable"},
 		{"any bucketring.key=" + strings.Repeat("x", 257), "key: must be at most 256 bytes"},
 		{"any bucketring.key=a bucketring.tier=gold", "tier"},
-		{"any bucketring.key=a bucketring.dimension=spend", "hits cannot be spend"},
+		{"any bucketring.key=a bucketring.dimension=spend", "must not be spend"},
 		{"any bucketring.key=a bucketring.dimension=", "bucketring.dimension: must not be empty"},
 		{"any bucketring.key=a bucketring.mode=free", `bucketring.mode: must be one of check, charge, got "free"`},
-		{"any bucketring.key=a bucketring.mode=charge", "charge is for tokens and own dimensions"},
+		{"any bucketring.key=a bucketring.mode=charge", "charge needs a dimension other than requests"},
 		{"any bucketring.key=a bucketring.dialect=french", "bucketring.dialect: must be one of none, openai, anthropic"},
-		{"any bucketring.key=a bucketring.kye=b", "bucketring.kye: no entry has this name"},
-		{"any bucketring.tier=free", "bucketring.key: must be there"},
-		{"any bucketring.key=a 5/minute", "limit: the limits are the policy's"},
-		{"any bucketring.key=a bucketring.key=b -5", "is_negative_hits: nothing can be given back"},
-		{"any bucketring.key=a -5", "is_negative_hits: nothing can be given back"},
+		{"any bucketring.key=a bucketring.kye=b", "bucketring.kye: unknown entry"},
+		{"any bucketring.tier=free", "bucketring.key: must be present"},
+		{"any bucketring.key=a 5/minute", "limit: must be absent"},
+		{"any bucketring.key=a bucketring.key=b -5", "is_negative_hits: must be false"},
+		{"any bucketring.key=a -5", "is_negative_hits: must be false"},
 		{"any bucketring.key=a bucketring.dimension=tokens +18446744073709551615", "Rate limit exceeded"},
 	} {
 		r := w.ask(request(test.ask))
@@ -91,8 +91,8 @@ func TestWhatCallersSendIsNoError(t *testing.T) {
 	}
 }
 
-// TestChargeWithoutASlot wants what was used to be charged whatever else goes on:
-// Envoy does not look at the answer when a stream has ended.
+// TestChargeWithoutASlot: usage is charged even if no slot is free. Envoy ignores the
+// answer when a stream has ended.
 func TestChargeWithoutASlot(t *testing.T) {
 	w := newWorld(t, testRules, nil)
 	_, err := w.options.Policy.(*server.Service).Reserve(t.Context(), &pb.ReserveRequest{Key: "a", RequestId: "r", Requests: new(int64(0)), MaxOutputTokens: new(int64(0))})
@@ -108,7 +108,7 @@ func TestChargeWithoutASlot(t *testing.T) {
 		{"any bucketring.key=a bucketring.dimension=images bucketring.mode=charge +1", "OVER: OVER 100/minute left 0 in 40s"},
 		{"40s", ""},
 		{"any bucketring.key=a +0", "OK: OK 5/day left 2 in 11h46m0s"},
-		// So it is with a limit of 0.
+		// The same with a limit of 0.
 		{"any bucketring.key=z bucketring.tier=shut bucketring.dimension=images bucketring.mode=charge +1", "OVER: OVER 0/day left 0 in 11h46m0s"},
 	})
 }
@@ -117,7 +117,7 @@ func TestPrefix(t *testing.T) {
 	w := newWorld(t, testRules, func(o *Options) { o.Prefix = "x-llm-" })
 	w.run([]step{
 		{"any x-llm-key=a x-llm-dimension=tokens +100", "OK: OK 100/minute left 0 in 40s"},
-		{"any bucketring.key=a +100", "OK: OK"}, // a name like any other
+		{"any bucketring.key=a +100", "OK: OK"}, // an entry like any other
 	})
 }
 

@@ -13,48 +13,48 @@ import (
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
 )
 
-// view is all that a call needs to know of the cluster. It is never changed once
-// it is published; a call loads it once. What follows a call that failed loads
-// it again, to see whether the topology has changed.
-type view struct {
-	// number counts topologies. Views with the same number differ in terms only.
+// routingTable is all that a call needs to know of the cluster. It is immutable once
+// it is published. A call loads it once, and again only after a failed attempt, to
+// see whether the topology has changed.
+type routingTable struct {
+	// number counts topologies. Tables with the same number differ in terms only.
 	number uint64
 	roles  *ownership.State
-	// alone: nobody serves, and nobody else has this node's slot. It decides
-	// everything, as a node does that starts or is the last to leave.
+	// alone: no member serves, and no other boot has this node's name. The node
+	// decides all calls, as when it starts or is the last to leave.
 	alone  bool
 	roster int
 	// members that serve, by the index that the table gives them. The one that
 	// is this process has no peer.
-	members []*memberAt
-	// others are alive and serve nothing.
-	others []*memberAt
+	members []*memberConn
+	// others are alive and own nothing.
+	others []*memberConn
 	feed   *feed
 }
 
-// memberAt is a member and the way there.
-type memberAt struct {
+// memberConn is a member and the connection to it.
+type memberConn struct {
 	Member
 	peer *peer // nil: this process
 }
 
 // mine reports whether this process decides for a partition.
-func (v *view) mine(partition int) bool {
+func (v *routingTable) mine(partition int) bool {
 	return v.alone || v.roles.Role(partition) == ownership.Active
 }
 
 // owner returns who owns a partition; nil if nobody does.
-func (v *view) owner(partition int) *memberAt {
+func (v *routingTable) owner(partition int) *memberConn {
 	if i := v.roles.Table().OwnerIndex(partition); i >= 0 {
 		return v.members[i]
 	}
 	return nil
 }
 
-// member returns a member by name; nil if there is none. Of two runs of this
-// process's slot, it is the one that serves.
-func (v *view) member(name string) *memberAt {
-	i, found := slices.BinarySearchFunc(v.members, name, func(m *memberAt, name string) int { return strings.Compare(m.Name, name) })
+// member returns a member by name; nil if there is none. Of two boots of this
+// member, it is the one that serves.
+func (v *routingTable) member(name string) *memberConn {
+	i, found := slices.BinarySearchFunc(v.members, name, func(m *memberConn, name string) int { return strings.Compare(m.Name, name) })
 	if found {
 		return v.members[i]
 	}
@@ -67,14 +67,14 @@ func (v *view) member(name string) *memberAt {
 }
 
 // all lists the members that serve, then the others.
-func (v *view) all() []*memberAt { return slices.Concat(v.members, v.others) }
+func (v *routingTable) all() []*memberConn { return slices.Concat(v.members, v.others) }
 
-// SetTopology makes the router follow t. It is for one goroutine: it takes as
-// long as it takes to compute the ring, while calls go on with the view before.
-// After an error that view stays. Links to members that stay are kept; those to
-// members that went are closed when their calls have ended, by [Router.Run].
+// SetTopology makes the router follow t. Only one goroutine may call it. It computes
+// the ring, which takes some milliseconds; calls meanwhile use the previous routing
+// table, which stays in use after an error. Links to members that stay are kept. Links
+// to members that left are closed by [Router.Run], when their calls have ended.
 func (r *Router) SetTopology(t Topology) error {
-	old := r.view.Load()
+	old := r.table.Load()
 	if err := t.validate(); err != nil {
 		return fmt.Errorf("set topology: %w", err)
 	}
@@ -90,7 +90,7 @@ func (r *Router) SetTopology(t Topology) error {
 			return fmt.Errorf("set topology: %w", err)
 		}
 	}
-	next := &view{
+	next := &routingTable{
 		number: old.number + 1,
 		alone:  len(names) == 0 && !t.Fenced,
 		roster: t.Roster,
@@ -103,10 +103,10 @@ func (r *Router) SetTopology(t Topology) error {
 		}
 	}
 	kept := map[*peer]bool{}
-	place := func(members []Member) ([]*memberAt, error) {
-		placed := make([]*memberAt, len(members))
+	place := func(members []Member) ([]*memberConn, error) {
+		placed := make([]*memberConn, len(members))
 		for i, m := range members {
-			placed[i] = &memberAt{Member: m}
+			placed[i] = &memberConn{Member: m}
 			if m.Name == r.name && m.Boot == r.boot {
 				continue
 			}
@@ -119,7 +119,7 @@ func (r *Router) SetTopology(t Topology) error {
 			}
 			kept[placed[i].peer] = true
 		}
-		slices.SortFunc(placed, func(a, b *memberAt) int { return strings.Compare(a.Name, b.Name) })
+		slices.SortFunc(placed, func(a, b *memberConn) int { return strings.Compare(a.Name, b.Name) })
 		return placed, nil
 	}
 	var err, err2 error
@@ -146,8 +146,8 @@ func (r *Router) SetTopology(t Topology) error {
 	return nil
 }
 
-// peerOf returns the way to one run of a member; nil if there is none.
-func (v *view) peerOf(m Member) *peer {
+// peerOf returns the connection to one boot of a member; nil if there is none.
+func (v *routingTable) peerOf(m Member) *peer {
 	for _, known := range v.all() {
 		if known.Member == m {
 			return known.peer
@@ -175,15 +175,15 @@ func (t *Topology) validate() error {
 	return nil
 }
 
-// publish makes next the view, with the roles that follow from e.
-func (r *Router) publish(next *view, e ownership.RingChange) {
-	r.step.Lock()
-	defer r.step.Unlock()
-	old := r.view.Load()
+// publish makes next the routing table, with the roles that follow from e.
+func (r *Router) publish(next *routingTable, e ownership.RingChange) {
+	r.tableMu.Lock()
+	defer r.tableMu.Unlock()
+	old := r.table.Load()
 	var fx ownership.Effects
 	next.roles, fx = ownership.Step(old.roles, e)
 	next.feed = old.feed.follow(next)
-	r.view.Store(next)
+	r.table.Store(next)
 	if next.feed != old.feed {
 		close(old.feed.changed)
 	}
@@ -196,21 +196,21 @@ func (r *Router) publish(next *view, e ownership.RingChange) {
 
 // learn takes terms that a member knows of.
 func (r *Router) learn(reports ownership.TermReports) {
-	r.step.Lock()
-	defer r.step.Unlock()
-	now := r.view.Load()
+	r.tableMu.Lock()
+	defer r.tableMu.Unlock()
+	now := r.table.Load()
 	roles, fx := ownership.Step(now.roles, reports)
 	if roles == now.roles {
 		return
 	}
 	next := *now
 	next.roles = roles
-	r.view.Store(&next)
+	r.table.Store(&next)
 	r.metrics.moved(fx)
 }
 
 // owned counts the partitions that this process decides for.
-func (v *view) owned() int {
+func (v *routingTable) owned() int {
 	if v.alone {
 		return ring.Partitions
 	}

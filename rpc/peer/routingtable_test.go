@@ -132,7 +132,7 @@ func TestTermsTravel(t *testing.T) {
 	a, b := nodes[0], nodes[1]
 	key := b.ownedBy(0)
 	p := ring.PartitionOf(key)
-	term := func(n *node) uint64 { return n.view.Load().roles.Term(p) }
+	term := func(n *node) uint64 { return n.table.Load().roles.Term(p) }
 	if term(a) != 0 || term(b) == 0 {
 		t.Fatalf("terms %#x and %#x, want none at a", term(a), term(b))
 	}
@@ -178,7 +178,7 @@ func TestTermsTravel(t *testing.T) {
 func TestTopologyIsRefused(t *testing.T) {
 	n := newNode(t, "a", &clock{})
 	n.see(n)
-	before := n.view.Load()
+	before := n.table.Load()
 	m := n.member()
 	for name, bad := range map[string]Topology{
 		"no roster":      {Serving: []Member{m}},
@@ -192,7 +192,7 @@ func TestTopologyIsRefused(t *testing.T) {
 		if err := n.SetTopology(bad); err == nil || !strings.HasPrefix(err.Error(), "set topology: ") {
 			t.Errorf("%s: %v, want an error", name, err)
 		}
-		if n.view.Load() != before {
+		if n.table.Load() != before {
 			t.Errorf("%s: the view has changed", name)
 		}
 	}

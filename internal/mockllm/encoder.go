@@ -7,29 +7,31 @@ import (
 	"strconv"
 )
 
-// form writes answers of one endpoint. All methods append to dst and return it.
-type form interface {
-	// whole is an answer in one piece.
+// encoder encodes the responses of one endpoint. All methods append to dst and
+// return it.
+type encoder interface {
+	// whole appends a response without streaming.
 	whole(dst []byte) []byte
-	// begin is what precedes the first token of a stream.
+	// begin appends the events before the first token of a stream.
 	begin(dst []byte) []byte
-	// piece has tokens [from, to) of a choice; with it, so much was generated.
-	piece(dst []byte, choice int, from, to int64, so progress) []byte
-	// end is what follows the last token.
+	// chunk appends tokens [from, to) of a choice. total is the output of all choices
+	// so far, including these tokens.
+	chunk(dst []byte, choice int, from, to int64, total progress) []byte
+	// end appends the events after the last token.
 	end(dst []byte) []byte
-	// broken is an error in the middle of a stream, instead of its end.
-	broken(dst []byte) []byte
+	// failure appends an error event, which ends a stream early.
+	failure(dst []byte) []byte
 }
 
-// answer is what forms have in common.
+// answer is the content of a response, shared by all encoders.
 type answer struct {
 	request *request
 	plan    *plan
 	id      string
 	model   string // quoted
 	created string // seconds
-	tool    string // name of the tool that is called, quoted; "" for none
-	texts   []text // of the choices that are shown
+	tool    string // quoted name of the called tool; empty: none
+	texts   []text // of the choices in the response
 }
 
 func newAnswer(r *request, p *plan, id string, created int64) *answer {
@@ -41,58 +43,59 @@ func newAnswer(r *request, p *plan, id string, created int64) *answer {
 		if i < len(p.outputs) {
 			a.texts = append(a.texts, text{
 				seed: p.seed, choice: i, tool: a.tool != "",
-				from: p.reasoning[i], length: p.outputs[i], cut: p.cut(i),
+				from: p.reasoning[i], length: p.outputs[i], cut: p.truncated(i),
 			})
 		}
 	}
 	return a
 }
 
-func (a *answer) form(e endpoint) form {
+func (a *answer) encoder(e endpoint) encoder {
 	switch e {
 	case chat:
-		return chatForm{a}
+		return chatEncoder{a}
 	case completions:
-		return completionForm{a}
+		return completionsEncoder{a}
 	case responses:
-		return &responseForm{answer: a}
+		return &responsesEncoder{answer: a}
 	case messages:
-		return &messageForm{answer: a}
+		return &messagesEncoder{answer: a}
 	}
 	return nil
 }
 
-// progress is the output of all choices so far.
+// progress is the output of all choices up to some token.
 type progress struct{ output, reasoning int64 }
 
-// all is the progress at the end, and final the usage.
+// all returns the progress at the end.
 func (a *answer) all() progress {
 	sum, thought, _ := a.plan.generated(never)
 	return progress{sum, thought}
 }
 
-func (a *answer) final() reported {
+// final returns the usage block at the end.
+func (a *answer) final() usageBlock {
 	all := a.all()
-	return a.plan.report(all.output, all.reasoning)
+	return a.plan.usageBlock(all.output, all.reasoning)
 }
 
-// content appends the quoted text of a choice, whole.
+// content appends the quoted text of a choice.
 func (a *answer) content(dst []byte, choice int) []byte {
 	dst = append(dst, '"')
 	dst = a.texts[choice].append(dst, 0, a.plan.outputs[choice], true)
 	return append(dst, '"')
 }
 
-// callID is that of the tool call of a choice.
+// callID returns the id of the tool call of a choice.
 func (a *answer) callID(choice int) string {
 	return "call_" + a.id[len(a.id)-12:] + strconv.Itoa(choice)
 }
 
-// quoted is a string as JSON.
+// quoted returns a string as JSON.
 func quoted(s string) string {
 	text, err := json.Marshal(s)
 	if err != nil {
-		return `""` // a string is always JSON
+		return `""` // cannot happen for a string
 	}
 	return string(text)
 }

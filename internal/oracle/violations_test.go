@@ -10,9 +10,9 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// TestPromisesNoticeOneTooMany writes logs by hand: one that just keeps each
-// promise, and the same with one unit more.
-func TestPromisesNoticeOneTooMany(t *testing.T) {
+// TestViolationsFindOneTooMany checks, for each promise, a log that just keeps it and the
+// same log with one unit more.
+func TestViolationsFindOneTooMany(t *testing.T) {
 	midnight := time.Date(2026, 3, 8, 5, 0, 0, 0, time.UTC).UnixNano() // in New York, on a day of 23 hours
 	newYork, err := time.LoadLocation("America/New_York")
 	if err != nil {
@@ -22,7 +22,7 @@ func TestPromisesNoticeOneTooMany(t *testing.T) {
 		name    string
 		limit   limiter.Limit
 		gap     time.Duration // between two charges
-		amounts [2]int64      // the most that is right
+		amounts [2]int64      // the most that is allowed
 	}{
 		{"bucket", limiter.Limit{Algorithm: limiter.TokenBucket, Amount: 60, Burst: 10, Window: time.Minute}, 5 * time.Second, [2]int64{10, 5}},
 		{"within a sliding window", limiter.Limit{Algorithm: limiter.SlidingWindow, Amount: 10, Window: time.Minute}, time.Minute - 1, [2]int64{7, 3}},
@@ -36,9 +36,9 @@ func TestPromisesNoticeOneTooMany(t *testing.T) {
 			o.accounts[accountID{name: c.name}] = a
 			now := limiter.Time{Mono: 1, Wall: midnight}
 			a.add(now, big.NewInt(c.amounts[0]))
-			a.add(now.At(c.gap), big.NewInt(c.amounts[1]+more))
-			if broken := o.Promises(); (len(broken) > 0) != (more > 0) {
-				t.Errorf("%s, %d too many: Promises() = %q", c.name, more, broken)
+			a.add(now.Add(c.gap), big.NewInt(c.amounts[1]+more))
+			if broken := o.Violations(); (len(broken) > 0) != (more > 0) {
+				t.Errorf("%s, %d too many: Violations() = %q", c.name, more, broken)
 			}
 		}
 	}

@@ -10,53 +10,52 @@ import (
 	"time"
 )
 
-// stallWriter gives up a caller that takes nothing for a while: the timeout
-// begins anew with every write.
+// stallWriter sets a write deadline that moves with each write, so that a write
+// to a caller that does not read fails after the timeout.
 type stallWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	timeout time.Duration
-	set     time.Time // when the deadline was set last
+	set     time.Time // when the deadline was last set
 }
 
 func newStallWriter(w http.ResponseWriter, timeout time.Duration) *stallWriter {
 	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Time{}) // that of the request before; a writer without deadlines doesn't stall
+	_ = control.SetWriteDeadline(time.Time{}) // clear that of the previous request; writers without deadlines cannot stall
 	return &stallWriter{ResponseWriter: w, control: control, timeout: timeout}
 }
 
-// Unwrap is for [http.ResponseController].
+// Unwrap supports [http.ResponseController].
 func (w *stallWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Write implements http.ResponseWriter.
 func (w *stallWriter) Write(b []byte) (int, error) {
-	w.postpone()
+	w.extend()
 	return w.ResponseWriter.Write(b)
 }
 
-// FlushError is for [http.ResponseController].
+// FlushError supports [http.ResponseController].
 func (w *stallWriter) FlushError() error {
-	w.postpone()
+	w.extend()
 	return w.control.Flush()
 }
 
 // Flush implements http.Flusher.
 func (w *stallWriter) Flush() { _ = w.FlushError() }
 
-// postpone moves the deadline, unless it was moved just now.
-func (w *stallWriter) postpone() {
+// extend moves the deadline, unless it was moved a moment ago.
+func (w *stallWriter) extend() {
 	if now := time.Now(); now.Sub(w.set) > w.timeout/8 {
 		w.set = now
 		_ = w.control.SetWriteDeadline(now.Add(w.timeout))
 	}
 }
 
-// end leaves the rest of the answer, which the server has yet to write, as much
-// time again.
+// end sets the deadline for what the server writes after the handler has returned.
 func (w *stallWriter) end() { _ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) }
 
-// timedBody gives up a caller that does not send the body that it has announced,
-// whether it is read or, behind a refusal, thrown away by the server.
+// timedBody sets a read deadline for the body of a request. The deadline also
+// holds if the handler does not read the body and the server discards it.
 type timedBody struct {
 	io.ReadCloser
 	control *http.ResponseController
@@ -64,13 +63,13 @@ type timedBody struct {
 
 	mu struct {
 		sync.Mutex
-		pauses bool      // the timeout is that of a pause
-		set    time.Time // when the deadline was set last
-		ended  bool      // the body has, or the request
+		extends bool      // the deadline moves with each read
+		set     time.Time // when the deadline was last set
+		ended   bool      // the body or the request has ended
 	}
 }
 
-// timeBody puts a timed body into r, if it has one.
+// timeBody replaces the body of r, if there is one, by a timed body.
 func timeBody(r *http.Request, control *http.ResponseController, timeout time.Duration) *timedBody {
 	b := &timedBody{ReadCloser: r.Body, control: control, timeout: timeout}
 	if r.Body == nil || r.Body == http.NoBody {
@@ -80,20 +79,21 @@ func timeBody(r *http.Request, control *http.ResponseController, timeout time.Du
 	r.Body = b
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.postponeLocked()
+	b.extendLocked()
 	return b
 }
 
-func (b *timedBody) postponeLocked() {
+func (b *timedBody) extendLocked() {
 	b.mu.set = time.Now()
 	_ = b.control.SetReadDeadline(b.mu.set.Add(b.timeout))
 }
 
-// pausing lets the body go on for as long as it makes progress.
-func (b *timedBody) pausing() {
+// extendOnRead makes the deadline move with each read, so that the timeout bounds
+// pauses instead of the whole body.
+func (b *timedBody) extendOnRead() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.mu.pauses = true
+	b.mu.extends = true
 }
 
 // Read implements io.Reader.
@@ -105,15 +105,14 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	case b.mu.ended:
 	case errors.Is(err, io.EOF):
 		b.mu.ended = true
-		_ = b.control.SetReadDeadline(time.Time{}) // from now on it is watched whether the caller leaves
-	case b.mu.pauses && n > 0 && time.Since(b.mu.set) > b.timeout/8:
-		b.postponeLocked()
+		_ = b.control.SetReadDeadline(time.Time{}) // the server reads on to detect a disconnect
+	case b.mu.extends && n > 0 && time.Since(b.mu.set) > b.timeout/8:
+		b.extendLocked()
 	}
 	return n, err
 }
 
-// end leaves the connection to the server, which sets the deadline of the next
-// request anew.
+// end stops setting deadlines. The server sets that of the next request.
 func (b *timedBody) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

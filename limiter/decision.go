@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import (
+	"math/bits"
+	"time"
+)
+
+// reportBucket fills in the state of a limit from its bucket.
+func (l *limit) reportBucket(st *LimitState, b bucket, r *ring, now Time) {
+	l.report(st, l.capacity-l.used(b, r), l.reset(b, r, now))
+}
+
+// report fills in the state of a limit. remaining is negative in debt.
+func (l *limit) report(st *LimitState, remaining, reset int64) {
+	st.Name, st.Dimension, st.Algorithm, st.Shadow = l.Name, l.Dimension, l.Algorithm, l.Shadow
+	st.Limit, st.Capacity = l.Amount, l.capacity
+	st.Remaining, st.Debt = max(remaining, 0), max(-remaining, 0)
+	st.Window, st.ResetAt = l.Window, reset
+	if l.Calendar != NoCalendar {
+		w := l.windowAt(reset - 1)
+		st.Window = time.Duration(w.end - w.start)
+	}
+}
+
+// reportLimits fills in d.Limits from the assessments.
+func (p *partition) reportLimits(d *Decision, r *Request, now Time) {
+	if cap(d.Limits) < len(d.assessments) {
+		d.Limits = make([]LimitState, len(d.assessments))
+	}
+	d.Limits = d.Limits[:len(d.assessments)]
+	for i := range d.assessments {
+		a, st := &d.assessments[i], &d.Limits[i]
+		a.limit.reportBucket(st, *a.bucket, a.ring, now)
+		st.Scope = r.Key[:r.Plan.Levels[a.level].End]
+		st.Cost, st.Reserved, st.Exceeded = a.cost, 0, a.reason != NoReason
+	}
+}
+
+// tightest returns the index of the enforced limit with the smallest share remaining,
+// or -1. Concurrency limits count only if the request takes slots.
+func (d *Decision) tightest(takesSlots bool) int {
+	best := -1
+	for i := range d.Limits {
+		if d.Limits[i].Shadow || d.Limits[i].Algorithm == Concurrency && !takesSlots {
+			continue
+		}
+		if best < 0 || lessShare(&d.Limits[i], &d.Limits[best]) {
+			best = i
+		}
+	}
+	return best
+}
+
+// lessShare reports whether a smaller share of its capacity remains of a than of b.
+// Nothing remains of a limit of 0.
+func lessShare(a, b *LimitState) bool {
+	ahi, alo := bits.Mul64(uint64(a.Remaining), uint64(max(b.Capacity, 1)))
+	bhi, blo := bits.Mul64(uint64(b.Remaining), uint64(max(a.Capacity, 1)))
+	return ahi < bhi || ahi == bhi && alo < blo
+}
+
+// deny completes a denial with its reason and retry time. Of several reasons it
+// gives the one of the highest rank, and of several exceeded limits the longest wait.
+func (p *partition) deny(d *Decision, now Time) {
+	d.Outcome, d.Binding = Denied, -1
+	var longest int64
+	for i := range d.assessments {
+		a := &d.assessments[i]
+		if a.reason == NoReason || a.limit.Shadow {
+			continue
+		}
+		if a.rec != nil {
+			a.rec.denied = true
+		}
+		wait := int64(-1)
+		switch a.reason {
+		case LimitExceeded:
+			wait = max(1, a.limit.wait(*a.bucket, a.ring, a.cost, now))
+		case OwnerUnreachable:
+			wait = unreachableRetry
+		}
+		if a.reason.rank() > d.Reason.rank() || a.reason == LimitExceeded && d.Reason == LimitExceeded && wait > longest {
+			d.Reason, d.Binding, longest = a.reason, i, wait
+		}
+	}
+	d.RetryAfter = time.Duration(longest)
+}
+
+// rank orders reasons by precedence. Those that time does not resolve are the
+// highest. An unreachable owner precedes an exceeded limit, because the wait may be
+// over once the owner can be asked.
+func (r Reason) rank() int {
+	switch r {
+	case NoReason:
+		return 0
+	case LimitExceeded:
+		return 1
+	case OwnerUnreachable:
+		return 2
+	default:
+		return 3
+	}
+}
+
+// denyTableFull completes a denial for lack of room.
+func denyTableFull(d *Decision) {
+	d.Outcome, d.Reason, d.Binding, d.RetryAfter = Denied, TableFull, -1, time.Second
+}
+
+// replay fills in d with the stored decision of a known id.
+func (p *partition) replay(entry *idEntry, r *Request, d *Decision) {
+	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = entry.outcome, NoReason, 0, true
+	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(entry.tier), entry.version
+	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted, int(entry.binding), entry.status
+	if entry.reservationID != 0 {
+		d.Status = Held // as in the first answer
+	}
+	d.Limits = d.Limits[:0]
+	for i := range int(entry.chargeCount) {
+		c := p.chargeAt(entry, i)
+		st := LimitState{Scope: c.scope(r.Key), Cost: c.estimate, Exceeded: c.exceeded}
+		p.engine.catalog.limit(c.limit).report(&st, c.remaining, c.reset)
+		d.Limits = append(d.Limits, st)
+	}
+}
+
+// reportReservation fills in d with the current state of a reservation's limits. Its
+// records must have been advanced to now.
+func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, now Time) {
+	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = Allowed, NoReason, 0, false
+	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(entry.tier), entry.version
+	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted, -1, entry.status
+	d.Limits = d.Limits[:0]
+	for i := range int(entry.chargeCount) {
+		c := p.chargeAt(entry, i)
+		st := LimitState{Scope: c.scope(key), Cost: c.charged - c.dropped, Reserved: c.estimate, Exceeded: c.exceeded}
+		if c.exceeded {
+			st.Reserved = 0 // was not charged
+		}
+		if rec, pos, ok := p.recordOf(entry, c, key); ok {
+			l, b := p.engine.catalog.schema(rec.schema).limits[pos], *p.bucketAt(rec, pos)
+			l.reportBucket(&st, b, p.ringOf(l, b, now), now)
+		} else { // the record was removed, because nothing of it was used
+			var b bucket
+			l := p.engine.catalog.limit(c.limit)
+			l.advance(&b, nil, 0, now)
+			l.reportBucket(&st, b, nil, now)
+		}
+		d.Limits = append(d.Limits, st)
+	}
+}
+
+// pinsRecord reports whether the charge may still change. While it may, its record
+// must not be removed.
+func (c *charge) pinsRecord(entry *idEntry) bool {
+	return c.handle != 0 && !c.exceeded && (entry.status == Held || entry.status == Expired)
+}
+
+// recordOf returns the record of a charge and the position of its bucket. If the
+// charge does not pin the record, that may be gone and its handle reused, so the name
+// is compared with key.
+func (p *partition) recordOf(entry *idEntry, c *charge, key string) (*record, int, bool) {
+	rec := p.byHandle(c.handle)
+	if rec == nil {
+		return nil, 0, false
+	}
+	if !c.pinsRecord(entry) {
+		var buf [maxName]byte
+		name := p.appendName(buf[:0], rec)
+		if n := int(c.scopeEnd); n > len(name) || string(name[:n]) != c.scope(key) || n < len(name) && name[n] != 0 {
+			return nil, 0, false
+		}
+	}
+	pos := p.engine.catalog.schema(rec.schema).find(p.engine.catalog.limit(c.limit).bucketID)
+	return rec, pos, pos >= 0
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import "time"
+
+// Time is one reading of the owner's monotonic and wall clocks, in nanoseconds.
+// Durations come from Mono, calendar windows from Wall, which is Unix time. If a
+// Mono is older than one already used in a partition, the newer one counts.
+type Time struct{ Mono, Wall int64 }
+
+// Add returns t with both clocks advanced by d.
+func (t Time) Add(d time.Duration) Time { return Time{t.Mono + int64(d), t.Wall + int64(d)} }
+
+// MaxLevels is the largest number of segments of a key.
+const MaxLevels = 4
+
+// Plan is what a policy resolves for one request: which limits apply at which
+// level of the key, and what its tokens cost. A policy fills it in place, without
+// allocating, and it is valid as long as that policy.
+type Plan struct {
+	Levels        [MaxLevels]Level
+	Count         int    // levels in use, from the root down
+	Tier          string // of the most specific level
+	Rates         Rates
+	DefaultOutput int64 // output tokens of a reserve that names none
+	Version       uint64
+}
+
+// Level is one level of a key that has a tier.
+type Level struct {
+	End      int // key[:End] is the scope
+	Tier     string
+	Limits   *LimitSet // limits shared by all models; may be nil
+	Model    *LimitSet // limits that match the request's model, with state per model; may be nil
+	Estimate Estimate
+}
+
+// Cost is an amount in a custom dimension.
+type Cost struct {
+	Dimension Dimension
+	Amount    int64
+}
+
+// Request is the argument of Check, Reserve and Peek. The engine keeps no
+// reference to it. Its numbers must be between 0 and [MaxAmount].
+type Request struct {
+	Key  string // must be valid, see [ValidateKey]
+	Tier string // as named by the caller, "" if none; part of the request's identity
+	// Model selects per-model state; prices and weights come from the Plan.
+	// Requests without a model share the state of model "*".
+	Model string
+	// ID makes the request idempotent. Requests without one are not remembered.
+	// Reserve needs one.
+	ID   string
+	Plan *Plan
+
+	// Force charges a request that was already decided elsewhere, whatever the
+	// limits say, shadow limits included. The outcome is Allowed unless there is no
+	// room for its state, and Reserve grants what was asked for. The debt of a
+	// token bucket stops at one capacity; the rest is counted in [Stats].Overrun.
+	// Force is not part of the request's identity: a known id is replayed and
+	// charges nothing.
+	Force bool
+
+	Requests    int64
+	InputTokens int64
+	// OutputTokens is the real output for Check, and the maximum output of one
+	// choice for Reserve, where a negative number means the plan's DefaultOutput.
+	OutputTokens int64
+	Costs        []Cost
+
+	// The following fields are for Reserve only.
+
+	// Attempt identifies one attempt among several with the same ID, so that it can
+	// be withdrawn. An attempt 0 cannot be. It is not part of the request's identity.
+	Attempt         uint64
+	MinOutputTokens int64         // 0: max(256, OutputTokens/8)
+	Choices         int64         // n; 0 means 1
+	TTL             time.Duration // lease; 0 means [DefaultTTL]
+}
+
+// stateModel returns the model under which the request's per-model state is kept.
+func (r *Request) stateModel() string {
+	if r.Model == "" {
+		return "*"
+	}
+	return r.Model
+}
+
+// DefaultTTL is the lease of a reservation whose request names none.
+const DefaultTTL = 30 * time.Second
+
+// Usage reports what a reserved call has used so far. Numbers are cumulative, and
+// negative numbers mean absent.
+type Usage struct {
+	Key, ID string
+	// InputTokens includes CachedInputTokens. If absent, the reserved estimate counts.
+	InputTokens       int64
+	CachedInputTokens int64 // 0 if absent
+	// OutputTokens is the sum over all choices. If absent, the last progress counts.
+	OutputTokens int64
+	Costs        []Cost // absent dimensions keep their charge
+	Final        bool
+}
+
+// Outcome says whether a request was admitted.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Allowed Outcome = iota + 1
+	Degraded
+	Denied
+)
+
+// String returns the name used in answers.
+func (o Outcome) String() string { return [...]string{"", "allowed", "degraded", "denied"}[o&3] }
+
+// Reason says why a request was denied. It is NoReason if it was not.
+type Reason uint8
+
+// The reasons.
+const (
+	NoReason Reason = iota
+	LimitExceeded
+	ExceedsCapacity  // more than the whole capacity: a retry cannot succeed
+	NoPrice          // a spend limit applies, and the model has no price
+	OwnerUnreachable // only the owner can decide, and it cannot be reached
+	TableFull        // no room for the state of a new key
+)
+
+var reasonNames = [...]string{"", "limit_exceeded", "exceeds_capacity", "no_price", "owner_unreachable", "table_full"}
+
+// String returns the name used in answers.
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) {
+		return reasonNames[r]
+	}
+	return "unknown"
+}
+
+// Decision is the result of an engine call. Callers may reuse one to avoid
+// allocations. Its strings are shared with the request and the policy.
+type Decision struct {
+	Outcome Outcome
+	Reason  Reason
+	Tier    string
+	// GrantedOutputTokens is the most output that a reserved call may generate per
+	// choice.
+	GrantedOutputTokens int64
+	// RetryAfter is how long until the same request would fit if no other came
+	// first. It is negative if that time is unknown or never comes, and zero if the
+	// request was not denied.
+	RetryAfter time.Duration
+	// Binding is the index in Limits of the limit that denied the request or, if it
+	// was allowed, of the enforced limit with the smallest share remaining. It is -1
+	// if there is none.
+	Binding       int
+	Limits        []LimitState
+	PolicyVersion uint64
+	// Replayed means that this is the earlier decision of a known request id.
+	Replayed bool
+	// Status is the reservation's status after Reserve, Settle and Cancel.
+	Status Status
+
+	assessments []assessment // scratch space, reused
+}
+
+// Status is the status of a reservation.
+type Status uint8
+
+// The statuses of a reservation.
+const (
+	NoStatus  Status = iota
+	Held             // live: its estimate and its slots are charged
+	Settled          // ended by a final settle
+	Cancelled        // ended by a cancel
+	Expired          // ended by its lease; a late settle still corrects the charge
+)
+
+// String returns the name used in answers.
+func (s Status) String() string {
+	return [...]string{"", "held", "settled", "cancelled", "expired", "", "", ""}[s&7]
+}
+
+// LimitState is the state of one limit after a decision.
+type LimitState struct {
+	Name      string
+	Dimension Dimension
+	Scope     string // key path of the level
+	Algorithm Algorithm
+	Limit     int64         // amount per window
+	Capacity  int64         // the most that one request can take: burst or limit
+	Remaining int64         // 0 in debt
+	Debt      int64         // usage beyond the capacity
+	Window    time.Duration // nominal length; of the current window for calendars; 0 for concurrency
+	// ResetAt is when usage would be zero without further requests, in Unix
+	// nanoseconds; 0 for concurrency.
+	ResetAt int64
+	Cost    int64 // charge of this request, less what exceeds a bucket's maximum debt
+	// Reserved is the estimate that the reservation first charged. It is set after
+	// Settle and Cancel only.
+	Reserved int64
+	Shadow   bool
+	// Exceeded means that this limit denies the request, or would if it were not in
+	// shadow mode.
+	Exceeded bool
+}

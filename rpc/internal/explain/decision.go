@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package explain says over HTTP what was decided: in rate-limit headers, in the
+// JSON facts of a denial, and in a message for people. The HTTP API and the
+// dialects of SDKs both use it, so that they agree.
+package explain
+
+import (
+	"math/bits"
+	"slices"
+	"time"
+)
+
+// Decision is what a front door knows of a decision.
+type Decision struct {
+	Reason string // of a denial: limit_exceeded, exceeds_capacity, no_price, owner_unreachable or table_full
+	Model  string // "": the call names none
+	// RetryAfter is when the same call would fit. Negative: it was not denied, or
+	// waiting does not help.
+	RetryAfter time.Duration
+	Binding    *Limit // the limit that denied or, when allowed, the tightest one; nil: none
+	Limits     []Limit
+}
+
+// Limit is a limit as the decision left it.
+type Limit struct {
+	Name      string
+	Dimension string
+	Scope     string // key path of the level
+	Algorithm string
+	Limit     int64         // amount per window
+	Capacity  int64         // the most that one call can take
+	Remaining int64         // 0 in debt
+	Debt      int64         // what was used beyond the capacity
+	Window    time.Duration // 0 for concurrent
+	ResetAt   time.Time     // when nothing is in use any more; zero for concurrent
+	Cost      int64         // what the call takes of it
+	Shadow    bool          // counted, never denies
+}
+
+// The built-in dimensions.
+const (
+	Requests     = "requests"
+	Tokens       = "tokens"
+	InputTokens  = "input_tokens"
+	OutputTokens = "output_tokens"
+	Spend        = "spend"
+	Concurrent   = "concurrent"
+)
+
+// Tightest returns the limit of the given dimensions that has the smallest share
+// of its capacity left, or nil if there is none. Limits in shadow do not count.
+func Tightest(limits []Limit, dimensions ...string) *Limit {
+	var best *Limit
+	for i := range limits {
+		l := &limits[i]
+		if !l.Shadow && slices.Contains(dimensions, l.Dimension) && (best == nil || Tighter(l, best)) {
+			best = l
+		}
+	}
+	return best
+}
+
+// Tighter reports whether less of a is left than of b, as a share of its
+// capacity. If the shares are equal, the larger debt is tighter, then the smaller
+// remaining amount.
+func Tighter(a, b *Limit) bool {
+	ah, al := bits.Mul64(uint64(a.Remaining), uint64(b.Capacity))
+	bh, bl := bits.Mul64(uint64(b.Remaining), uint64(a.Capacity))
+	switch {
+	case ah != bh:
+		return ah < bh
+	case al != bl:
+		return al < bl
+	case a.Debt != b.Debt:
+		return a.Debt > b.Debt
+	}
+	return a.Remaining < b.Remaining
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"encoding/json"
+	"strconv"
+	"time"
+)
+
+// Facts are the members of a JSON error body that describe a denial.
+type Facts struct {
+	Reason            string          `json:"reason,omitempty"`
+	RetryAfterSeconds json.RawMessage `json:"retry_after_seconds,omitempty"`
+	Limit             *int64          `json:"limit,omitempty"`
+	Remaining         *int64          `json:"remaining,omitempty"`
+	ResetAt           string          `json:"reset_at,omitempty"`
+	Dimension         string          `json:"dimension,omitempty"`
+	Scope             string          `json:"scope,omitempty"`
+}
+
+// FactsOf returns the facts of a denial. They point into d.
+func FactsOf(d *Decision) Facts {
+	f := Facts{Reason: d.Reason}
+	if d.RetryAfter >= 0 {
+		f.RetryAfterSeconds = seconds(d.RetryAfter)
+	}
+	if l := d.Binding; l != nil {
+		f.Limit, f.Remaining = &l.Limit, &l.Remaining
+		f.ResetAt = FormatTime(l.ResetAt)
+		f.Dimension, f.Scope = l.Dimension, l.Scope
+	}
+	return f
+}
+
+// FormatTime formats t in RFC 3339 and UTC, rounded up to the millisecond. The zero
+// time is "".
+func FormatTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Add(time.Millisecond - 1).Truncate(time.Millisecond).Format("2006-01-02T15:04:05.999Z07:00")
+}
+
+// seconds is d as a decimal number of seconds, rounded up to the millisecond.
+func seconds(d time.Duration) []byte {
+	ms := int64(Ceil(d, time.Millisecond) / time.Millisecond)
+	text := strconv.AppendInt(nil, ms/1000, 10)
+	if rest := ms % 1000; rest > 0 {
+		text = append(text, '.', byte('0'+rest/100), byte('0'+rest/10%10), byte('0'+rest%10))
+		for text[len(text)-1] == '0' {
+			text = text[:len(text)-1]
+		}
+	}
+	return text
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMessages(t *testing.T) {
+	denied := func(reason, model string, l *Limit) *Decision {
+		return &Decision{Reason: reason, Model: model, Binding: l}
+	}
+	state := func(dimension, algorithm string, window time.Duration, limit, remaining int64) *Limit {
+		return &Limit{
+			Dimension: dimension, Algorithm: algorithm, Window: window, Limit: limit, Capacity: limit, Remaining: remaining,
+		}
+	}
+	burst := state("tokens", "token_bucket", time.Minute, 5_000_000, 20_000)
+	burst.Capacity = 500_000
+	debt := state("tokens", "token_bucket", time.Minute, 10_000, 0)
+	debt.Debt = 2_000
+	big := state("tokens", "token_bucket", time.Minute, 10_000, 10_000)
+	big.Cost = 12_000
+	shut := state("spend", "fixed_window", 24*time.Hour, 0, 0)
+	shut.Cost = 1_000_000
+
+	const exceeded, capacity = "limit_exceeded", "exceeds_capacity"
+	long := strings.Repeat("ä", 40)
+	for _, tt := range []struct {
+		d    *Decision
+		want string
+	}{
+		{denied(exceeded, "m", state("tokens", "token_bucket", time.Minute, 100_000, 5_000)), "Token limit exceeded. 95,000 of 100,000 tokens used this minute."},
+		{denied(exceeded, "m", state("requests", "token_bucket", time.Hour, 1, 0)), "Request limit exceeded. 1 of 1 request used this hour."},
+		{denied(exceeded, "m", state("requests", "sliding_window", time.Minute, 20, 0)), "Request limit exceeded. 20 of 20 requests used in the last minute."},
+		{denied(exceeded, "m", state("requests", "sliding_window", 30*24*time.Hour, 20, 0)), "Request limit exceeded. 20 of 20 requests used in the last 30 days."},
+		{denied(exceeded, "m", state("requests", "token_bucket", 90*time.Second, 20, 0)), "Request limit exceeded. 20 of 20 requests used in the last 1m30s."},
+		{denied(exceeded, "m", state("input_tokens", "fixed_window", 15*time.Minute, 2000, 0)), "Input token limit exceeded. 2,000 of 2,000 input tokens used in this window of 15m."},
+		{denied(exceeded, "m", state("output_tokens", "fixed_window", 7*24*time.Hour, 2000, 0)), "Output token limit exceeded. 2,000 of 2,000 output tokens used this week."},
+		{denied(exceeded, "m", state("spend", "fixed_window", 25*time.Hour, 1_000_000, 50_125)), "Spend limit exceeded. $0.949875 of $1.00 used today."},
+		{denied(exceeded, "m", state("spend", "fixed_window", 28*24*time.Hour, 2_000_000_000, 0)), "Spend limit exceeded. $2,000.00 of $2,000.00 used this month."},
+		{denied(exceeded, "m", state("concurrent", "concurrency", 0, 2, 0)), "Concurrency limit exceeded. 2 of 2 concurrent calls running."},
+		{denied(exceeded, "m", state("images", "token_bucket", time.Second, 5, 1)), "Images limit exceeded. 4 of 5 images used this second."},
+		{denied(exceeded, "m", burst), "Token limit exceeded. 480,000 of a burst of 500,000 tokens used; the rate is 5,000,000 per minute."},
+		{denied(exceeded, "m", debt), "Token limit exceeded. 12,000 of 10,000 tokens used this minute."},
+		{denied(capacity, "m", big), "Token limit exceeded. This call needs 12,000 tokens, and the limit never grants more than 10,000 tokens at once."},
+		{denied(capacity, "m", shut), "Spend limit exceeded. This call needs $1.00, and the limit is 0."},
+		{denied("owner_unreachable", "m", shut), "Spend limit cannot be checked: the node that keeps it is unreachable."},
+		{denied("no_price", "m", shut), `A spend limit applies, and the policy has no price for model "m".`},
+		{denied("table_full", "m", nil), "There is no room for a new key; try again later."},
+		{denied("", "m", nil), "The call was denied."},
+		{denied("", "m", nil), "The call was denied."},
+		{denied("no_price", "", nil), "A spend limit applies, the call names no model, and the policy has no price for that."},
+		{denied("no_price", "a\r\nX: y", nil), `A spend limit applies, and the policy has no price for model "a\r\nX: y".`},
+		{denied("no_price", long, nil), `A spend limit applies, and the policy has no price for model "` + long[:64] + `"... (80 bytes).`},
+		{denied(exceeded, "", state("évals", "token_bucket", time.Hour, 2, 0)), "Évals limit exceeded. 2 of 2 évals used this hour."},
+	} {
+		if got := Message(tt.d); got != tt.want {
+			t.Errorf("message = %s\nwant      %s", got, tt.want)
+		}
+	}
+}
+
+func TestDollars(t *testing.T) {
+	for _, tt := range []struct {
+		micros int64
+		want   string
+	}{
+		{0, "$0.00"}, {1, "$0.000001"}, {10_000, "$0.01"}, {12_500, "$0.0125"}, {1_000_000, "$1.00"}, {1_234_567_890_000, "$1,234,567.89"},
+	} {
+		if got := dollars(tt.micros); got != tt.want {
+			t.Errorf("dollars(%d) = %s, want %s", tt.micros, got, tt.want)
+		}
+	}
+}
