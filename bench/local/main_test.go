@@ -99,7 +99,7 @@ type tested struct {
 func startCluster(t *testing.T, nodes int, edit func(*Options)) *tested {
 	t.Helper()
 	r := &tested{t: t, log: &lines{}, pids: make(map[int]bool)}
-	o := Options{Nodes: nodes, Binary: binary(t), Dir: t.TempDir(), Log: r.log.add, Grace: patience}
+	o := Options{Nodes: nodes, Binary: binary(t), Dir: t.TempDir(), Log: r.log.add, StopTimeout: patience}
 	if edit != nil {
 		edit(&o)
 	}
@@ -195,7 +195,7 @@ func (r *tested) run(marks int, faults ...string) result {
 		r.see()
 		done := 0
 		for _, m := range r.Marks() {
-			if m.Until > 0 || m.Problem != "" || m.Kind == Crash {
+			if m.EffectiveAt > 0 || m.Problem != "" || m.Kind == Crash {
 				done++
 			}
 		}
@@ -209,11 +209,11 @@ func (r *tested) run(marks int, faults ...string) result {
 func (r *tested) ringOf() string {
 	r.t.Helper()
 	ring := ""
-	for _, n := range r.all() {
-		if _, _, ok := n.up(); !ok {
+	for _, n := range r.allNodes() {
+		if _, _, ok := n.runningChild(); !ok {
 			continue
 		}
-		s, err := r.look(r.t.Context(), n)
+		s, err := r.fetchStatus(r.t.Context(), n)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -81,7 +81,7 @@ func New(o Options) *Service {
 }
 
 func (s *Service) init() {
-	s.API.Decider = s
+	s.Decider = s
 	s.scratches.New = func() any { return new(scratch) }
 	s.results.New = func() any { return &Results{service: s} }
 }

@@ -51,10 +51,11 @@ const (
 	// API is a caller of this member: the call is forwarded to the owner, and
 	// decided in fallback if the owner cannot be reached.
 	API Origin = iota
-	// ClientStream and MemberStream are senders that took this member for the
-	// owner: a call for another one is answered with a redirect. Only members may
-	// replay calls, count hits and teach terms.
+	// ClientStream is a client that took this member for the owner: a call for
+	// another owner is answered with a redirect.
 	ClientStream
+	// MemberStream is another member that did. Only members may replay calls, count
+	// hits and report terms.
 	MemberStream
 	// Outbox is this member, which tells the owner of what was decided without it:
 	// the owner decides, or nobody does.
