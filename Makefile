@@ -63,8 +63,9 @@ fmt: $(BIN)/golangci-lint $(BIN)/buf ## format Go and proto files
 	cd rpc/proto && $(BIN)/buf format -w
 
 .PHONY: generate
-generate: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## rpc/pb from rpc/proto
+generate: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/protoc-gen-go-vtproto ## rpc/pb from rpc/proto
 	cd rpc/proto && PATH="$(BIN):$$PATH" $(BIN)/buf generate
+	cd rpc/proto && PATH="$(BIN):$$PATH" $(BIN)/buf generate --template buf.gen.vtproto.yaml --type bucketring.v1.Result
 
 .PHONY: verify
 verify: generate ## fail if generated code or go.mod is not what is committed
@@ -80,9 +81,12 @@ $(BIN)/buf: tools/go.mod
 $(BIN)/protoc-gen-go-grpc: tools/go.mod
 	cd tools && go build -o $@ google.golang.org/grpc/cmd/protoc-gen-go-grpc
 
-# The generator and the library are one module: their versions cannot differ.
+# A generator and its library are one module: their versions cannot differ.
 $(BIN)/protoc-gen-go: go.mod
 	go build -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
+
+$(BIN)/protoc-gen-go-vtproto: go.mod
+	go build -o $@ github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto
 
 $(BIN)/golangci-lint: tools/go.mod
 	cd tools && go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

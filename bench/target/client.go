@@ -73,7 +73,7 @@ const probeKey = "bench-ready"
 func (l *clientTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	d, err := l.client.Check(ctx, client.Call{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: client.Int64(requestsOf(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
+		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 	if err != nil {
 		return bench.Answer{}, withoutKey(err, c.Key)
@@ -85,7 +85,7 @@ func (l *clientTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, 
 func (l *clientTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	r, err := l.client.Reserve(ctx, client.Estimate{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: client.Int64(requestsOf(c)), InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutputTokens,
+		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutputTokens,
 		TTL: leaseFor(c),
 	})
 	if err != nil {

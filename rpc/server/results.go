@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -24,6 +25,7 @@ type Results struct {
 	service *Service
 	list    []result
 	checks  checks
+	reply   reusedReply // for Append
 }
 
 // result is the result of one call: done or, if that is nil, scratch.
@@ -102,12 +104,12 @@ func (r *Results) All() []*pb.Result {
 // Append appends every result, encoded as a field of pb.Answers, with its term.
 func (r *Results) Append(wire []byte, terms []uint64) []byte {
 	for i := range r.list {
-		if done := r.list[i].done; done != nil {
-			done.Term = terms[i]
-			wire = appendResult(wire, done)
-			continue
+		done := r.list[i].done
+		if done == nil {
+			done = r.reply.result(r.service, r.list[i].scratch)
 		}
-		wire = r.service.appendAnswer(wire, r.list[i].scratch, terms[i])
+		done.Term = terms[i]
+		wire = codec.AppendResult(wire, done)
 	}
 	return wire
 }
