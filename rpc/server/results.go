@@ -65,9 +65,6 @@ func (r *Results) Fail(err error) {
 // Code returns why call i has no answer, or OK.
 func (r *Results) Code(i int) codes.Code { return codes.Code(r.list[i].done.GetError().GetCode()) }
 
-// Len returns the number of calls.
-func (r *Results) Len() int { return len(r.list) }
-
 // Get returns the result of call i, in one piece of memory of its own.
 func (r *Results) Get(i int) *pb.Result {
 	if done := r.list[i].done; done != nil {
