@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // patience bounds every wait.
@@ -176,7 +178,7 @@ func (r *tested) run(marks int, faults ...string) result {
 		record, err := r.Run(ctx, time.Now(), p)
 		ended <- result{record, err}
 	}()
-	eventually(r.t, fmt.Sprintf("%d marks of %q", marks, faults), func() bool {
+	waittest.Until(r.t, fmt.Sprintf("%d marks of %q", marks, faults), func() bool {
 		r.see()
 		done := 0
 		for _, m := range r.Marks() {

@@ -198,9 +198,9 @@ func TestCountFallsBack(t *testing.T) {
 	eventuallyForwarded(t, asked, func() (pb.Route, error) { return asked.count(perDay(small, 2, 0))[0].Route, nil })
 }
 
-// TestCountToldTooLate: hits of a window that is over when the owner hears of them
+// TestCountReportedTooLate: hits of a window that is over when the owner hears of them
 // count nowhere.
-func TestCountToldTooLate(t *testing.T) {
+func TestCountReportedTooLate(t *testing.T) {
 	t.Parallel()
 	nodes := newCluster(t, 2, short)
 	asked, owner := nodes[0], nodes[1]
