@@ -54,6 +54,10 @@
 //
 // # Estimates
 //
-// The bytes per token of each model are learned from the reported usage of
-// finished calls. Until then a token is taken to be 3 bytes.
+// The bytes per token of each root (the first segment of a key) and model are
+// learned from the reported usage of finished calls. Until then the mean of the
+// model's other roots is used, in which no root has more than an eighth of the
+// weight, and which is at least 3 bytes per token: what one root sends changes no
+// estimate of a root with calls of its own, and never makes those of a new root
+// higher than if nobody had used the model.
 package middleware

@@ -88,7 +88,7 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 		m.reject(x, rejection)
 		return
 	}
-	input := m.estimator.tokens(q.Model, q.InputBytes) + q.InputTokens
+	input := m.estimator.tokens(id.Key, q.Model, q.InputBytes) + q.InputTokens
 	if q.StoredInput {
 		input += storedInputTokens
 	}

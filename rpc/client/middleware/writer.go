@@ -171,7 +171,7 @@ func (w *writer) readMeter(e *ending) {
 	if reported {
 		e.input, e.cached, e.output = final.Input, final.CachedInput, final.Output
 		if q.InputTokens == 0 && !q.StoredInput {
-			w.estimator.learn(q.Model, q.InputBytes, final.Input)
+			w.estimator.learn(w.call.Key(), q.Model, q.InputBytes, final.Input)
 		}
 	} else {
 		partial := w.meter.PartialUsage()
@@ -184,7 +184,7 @@ func (w *writer) readMeter(e *ending) {
 		e.incomplete = false // whatever happened after the end of the response
 	}
 	if q.MaxOutput != 0 {
-		e.textOutput = w.capAtGrant(w.estimator.tokens(q.Model, w.meter.OutputBytes()))
+		e.textOutput = w.capAtGrant(w.estimator.tokens(w.call.Key(), q.Model, w.meter.OutputBytes()))
 		e.outputGuess = max(w.meter.StreamedTokens(), e.textOutput)
 		if !e.usageRejected && w.meter.UsageIsCurrent() {
 			e.outputGuess = w.meter.StreamedTokens()
