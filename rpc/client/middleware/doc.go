@@ -38,10 +38,13 @@
 //     server failed or the handler panicked: its input, and the output up to then.
 //     [Options].OnDisconnect decides whether the model is stopped when the caller
 //     disconnects.
-//   - Nothing for a response with an error status that came before any output,
-//     unless [Call.MarkRun] was called, and nothing after [Call.MarkNotRun]. An error
-//     status that was sent after the caller had disconnected is charged all the
-//     same, so that disconnecting early is not free.
+//   - Its requests only, without tokens, money and own costs, for a response with a
+//     3xx or 4xx status that came before any output, so that calls which the model
+//     server rejects are bounded too. Nothing for a 5xx status, unless
+//     [Options].ChargeServerErrors is set. In both cases the usage is charged after
+//     [Call.MarkRun]. An error status that was sent after the caller had disconnected
+//     is charged like an interrupted call, so that disconnecting early is not free.
+//   - Nothing after [Call.MarkNotRun].
 //   - The whole reservation for a call metered by Options.Estimate or by [GRPC] if no
 //     usage was reported.
 //

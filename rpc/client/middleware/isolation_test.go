@@ -7,8 +7,11 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
@@ -38,5 +41,85 @@ func TestEstimatesOfOthersDoNotChange(t *testing.T) {
 	// 29,000 bytes are about 9,700 tokens at 3 bytes each, of 10,000 that the tier has.
 	if a, text := s.post(t, chat, prompt(29_000), "X-Key", "victim/v", "X-Tier", "free"); a.StatusCode != 200 {
 		t.Errorf("a prompt of another tenant: %d %s, want 200", a.StatusCode, text)
+	}
+}
+
+// A call that the model server rejects gives its tokens, costs and slot back and keeps
+// the charge for its requests.
+func TestRejectedCallsKeepTheirRequests(t *testing.T) {
+	for name, test := range map[string]struct {
+		status   int
+		charge   bool // ChargeServerErrors
+		source   middleware.Source
+		requests int64
+	}{
+		"a redirect":            {307, false, middleware.SourceRejected, 1},
+		"a bad request":         {400, false, middleware.SourceRejected, 1},
+		"a wrong credential":    {401, false, middleware.SourceRejected, 1},
+		"a forbidden model":     {403, false, middleware.SourceRejected, 1},
+		"an unknown model":      {404, false, middleware.SourceRejected, 1},
+		"invalid content":       {422, false, middleware.SourceRejected, 1},
+		"its own limit":         {429, false, middleware.SourceRejected, 1},
+		"an error":              {500, false, middleware.SourceCancelled, 0},
+		"no capacity":           {503, false, middleware.SourceCancelled, 0},
+		"overloaded":            {529, false, middleware.SourceCancelled, 0},
+		"an error, charged":     {500, true, middleware.SourceRejected, 1},
+		"no capacity, charged":  {503, true, middleware.SourceRejected, 1},
+		"a bad request, either": {400, true, middleware.SourceRejected, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, c := start(t)
+			s := serve(t, middleware.Options{Client: c, ChargeServerErrors: test.charge, ProgressInterval: 5 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
+				before := n.progress.Load() // progress must not prevent the refund
+				waittest.Until(t, "renewed", func() bool { return n.progress.Load() > before })
+				whole(test.status, `{"error":{"message":"no"}}`)(w, r)
+			})
+			s.post(t, chat, ask(""))
+			wantCharge(t, s.result(t), test.source, 0, 0)
+			for limit, want := range map[string]int64{"requests": test.requests, "tokens": 0, "concurrent": 0} {
+				wantUsed(t, c, "free", limit, want)
+			}
+		})
+	}
+}
+
+// A caller whose calls are rejected reaches the model server no more often than its
+// limits allow.
+func TestRejectedCallsAreBounded(t *testing.T) {
+	_, c := start(t)
+	var reached atomic.Int64
+	s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, r *http.Request) {
+		reached.Add(1)
+		whole(400, `{"error":{"message":"no such parameter"}}`)(w, r)
+	})
+	statuses := map[int]int{}
+	for range 100 {
+		a, _ := s.post(t, chat, ask(""))
+		statuses[a.StatusCode]++
+	}
+	if got := reached.Load(); got != 10 || statuses[400] != 10 || statuses[429] != 90 {
+		t.Errorf("%d calls reached the model server, statuses %v, want 10 of 100", got, statuses)
+	}
+	wantUsed(t, c, "free", "tokens", 0)
+	wantUsed(t, c, "free", "concurrent", 0)
+}
+
+// A rejection that reaches no node is settled later, with the same charge.
+func TestRejectionDeferred(t *testing.T) {
+	n, c := start(t)
+	s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, r *http.Request) {
+		n.fail("Settle")
+		whole(400, `{}`)(w, r)
+	})
+	s.post(t, chat, ask(""))
+	if r := s.result(t); r.Source != middleware.SourceRejected || !r.Deferred || r.Err != nil {
+		t.Errorf("OnDone(%+v), want the settlement deferred", r)
+	}
+	n.recover()
+	if err := c.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for limit, want := range map[string]int64{"requests": 1, "tokens": 0, "concurrent": 0} {
+		wantUsed(t, c, "free", limit, want)
 	}
 }

@@ -66,7 +66,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, outcome := range []string{string(client.Allowed), string(client.Degraded), string(client.Denied), outcomeRejected, outcomeUnreachable} {
 		m.calls.WithLabelValues(outcome)
 	}
-	for _, source := range []Source{SourceReported, SourceEstimated, SourcePartial, SourceCancelled} {
+	for _, source := range []Source{SourceReported, SourceEstimated, SourcePartial, SourceRejected, SourceCancelled} {
 		m.settles.WithLabelValues(string(source))
 	}
 	return m, nil

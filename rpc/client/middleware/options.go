@@ -121,6 +121,12 @@ type Options struct {
 	// with a response schema, whose output is useless when it is truncated.
 	DegradeStructuredOutput bool
 
+	// ChargeServerErrors keeps the charge for the requests of a call that fails with a
+	// 5xx status before any output. Without it, such a call is free. Calls that are
+	// rejected with a 3xx or 4xx status are never free: their requests stay charged, so
+	// that no caller reaches the model server more often than its limits allow.
+	ChargeServerErrors bool
+
 	// Lease is how long the reservations of a process that died stay held, in whole
 	// seconds from 1 s to 1 h. 0: [DefaultLease].
 	Lease time.Duration

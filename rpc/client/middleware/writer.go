@@ -22,6 +22,8 @@ type writer struct {
 	cancel    context.CancelFunc // of the handler's context
 	drain     bool               // OnDisconnect is Drain
 
+	chargeServerErrors bool
+
 	request *llm.Request // nil: the response is not read
 	meter   *llm.Meter   // nil: the response is not read, is encoded, or has not started
 	status  int          // 0: the response has not started
@@ -39,6 +41,7 @@ func (m *Middleware) newWriter(x exchange, c *Call, q *llm.Request, cancel conte
 	return &writer{
 		inner: x.w, control: http.NewResponseController(x.w), exchange: x, call: c, request: q,
 		estimator: &m.estimator, cancel: cancel, drain: m.options.OnDisconnect == Drain,
+		chargeServerErrors: m.options.ChargeServerErrors,
 	}
 }
 
@@ -160,6 +163,7 @@ func (w *writer) ending(returned bool) ending {
 		hasOutput = w.status < http.StatusMultipleChoices
 	}
 	e.failed = w.status >= http.StatusMultipleChoices && !hasOutput && (!w.late || w.drain)
+	e.rejected = e.failed && (w.status < http.StatusInternalServerError || w.chargeServerErrors)
 	return e
 }
 
