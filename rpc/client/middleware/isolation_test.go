@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
@@ -121,5 +125,46 @@ func TestRejectionDeferred(t *testing.T) {
 	}
 	for limit, want := range map[string]int64{"requests": 1, "tokens": 0, "concurrent": 0} {
 		wantUsed(t, c, "free", limit, want)
+	}
+}
+
+// Rate limits of another server reach the caller neither as headers nor as trailers.
+func TestTrailersOfOthersAreRemoved(t *testing.T) {
+	_, c := start(t)
+	s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Add("Trailer", "X-RateLimit-Remaining, X-Checksum")
+		h.Add("Trailer", "anthropic-ratelimit-tokens-limit")
+		h.Set("Content-Type", "application/json")
+		h.Set("X-RateLimit-Limit", "777")
+		w.WriteHeader(http.StatusEarlyHints)
+		h.Set("X-RateLimit-Limit", "777")
+		_, _ = io.WriteString(w, completion("Because.", usage40))
+		w.(http.Flusher).Flush()
+		for name, value := range map[string]string{
+			"X-RateLimit-Remaining": "777", "Anthropic-Ratelimit-Tokens-Limit": "777", "X-Checksum": "1",
+			http.TrailerPrefix + "X-RateLimit-Reset": "777", http.TrailerPrefix + "ratelimit": "777", http.TrailerPrefix + "X-Other": "2",
+		} {
+			h.Set(name, value)
+		}
+	})
+	var early []string
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		early = append(early, h.Get("X-Ratelimit-Limit"))
+		return nil
+	}})
+	a := s.call(ctx, t, chat, ask(""))
+	if text, err := io.ReadAll(a.Body); err != nil || string(text) != completion("Because.", usage40) {
+		t.Errorf("got %q, %v", text, err)
+	}
+	want := http.Header{"X-Checksum": {"1"}, "X-Other": {"2"}}
+	if diff := cmp.Diff(want, a.Trailer); diff != "" {
+		t.Errorf("trailers (-want +got):\n%s", diff)
+	}
+	if got := a.Header.Get("X-Ratelimit-Limit"); got == "" || got == "777" {
+		t.Errorf("X-RateLimit-Limit = %q, want that of the decision", got)
+	}
+	if diff := cmp.Diff([]string{""}, early); diff != "" {
+		t.Errorf("X-RateLimit-Limit of the informational response (-want +got):\n%s", diff)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/bucketring/bucketring/rpc/internal/dialect"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
@@ -59,7 +60,9 @@ func (w *writer) Header() http.Header { return w.inner.Header() }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *writer) WriteHeader(status int) {
-	if w.status == 0 && status >= http.StatusOK {
+	if status < http.StatusOK {
+		dialect.RemoveHeaders(w.inner.Header())
+	} else if w.status == 0 {
 		w.start(status)
 	}
 	w.inner.WriteHeader(status)
@@ -147,6 +150,7 @@ func (w *writer) ending(returned bool) ending {
 	if returned && w.status == 0 {
 		w.start(http.StatusOK) // the server sends this status
 	}
+	dialect.RemoveTrailers(w.inner.Header())
 	e := ending{status: w.status, input: -1, cached: -1, output: -1, metered: w.request != nil}
 	disconnected := w.broken || w.exchange.r.Context().Err() != nil
 	e.incomplete = !returned || disconnected && !w.drain
