@@ -165,7 +165,11 @@ func (g *GRPC) begin(ctx context.Context, method string, req any, setTrailer fun
 
 // reject returns an error of Identify or Estimate as a status, and counts it.
 func (g *GRPC) reject(err error, code codes.Code) error {
-	g.metering.metrics.undecided(outcomeRejected)
+	reason := "invalid_request"
+	if code == codes.Unauthenticated {
+		reason = "invalid_api_key"
+	}
+	g.metering.metrics.undecided(outcomeRejected, reason)
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
@@ -183,7 +187,7 @@ func (g *GRPC) limiterError(err error) error {
 	case http.StatusServiceUnavailable:
 		outcome, code = outcomeUnreachable, codes.Unavailable
 	}
-	g.metering.metrics.undecided(outcome)
+	g.metering.metrics.undecided(outcome, why.code)
 	if code != codes.Unavailable {
 		return status.Error(code, why.message)
 	}

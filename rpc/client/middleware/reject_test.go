@@ -239,12 +239,16 @@ func TestMetrics(t *testing.T) {
 	s.post(t, chat, ask(`,"max_tokens":20000`))
 	s.post(t, chat, "{")
 	want := []string{
+		`bucketring_middleware_body_bytes 0`,
 		`bucketring_middleware_calls_running 0`,
 		`bucketring_middleware_calls_total{outcome="allowed"} 5`,
 		`bucketring_middleware_calls_total{outcome="degraded"} 0`,
 		`bucketring_middleware_calls_total{outcome="denied"} 1`,
 		`bucketring_middleware_calls_total{outcome="rejected"} 1`,
 		`bucketring_middleware_calls_total{outcome="unreachable"} 0`,
+		`bucketring_middleware_rejections_total{reason="body_memory_exceeded"} 0`,
+		`bucketring_middleware_rejections_total{reason="body_share_exceeded"} 0`,
+		`bucketring_middleware_rejections_total{reason="invalid_value"} 1`,
 		`bucketring_middleware_settle_failures_total 0`,
 		`bucketring_middleware_settles_deferred_total 1`,
 		`bucketring_middleware_settles_total{source="cancelled"} 1`,

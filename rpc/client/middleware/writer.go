@@ -25,6 +25,7 @@ type writer struct {
 
 	chargeServerErrors bool
 
+	body    *body        // nil: the middleware has not read it
 	request *llm.Request // nil: the response is not read
 	meter   *llm.Meter   // nil: the response is not read, is encoded, or has not started
 	status  int          // 0: the response has not started
@@ -75,6 +76,9 @@ func (w *writer) start(status int) {
 	w.late = w.exchange.r.Context().Err() != nil
 	h := w.inner.Header()
 	w.exchange.setHeaders(h, w.call)
+	if w.body != nil {
+		w.body.responseStarted()
+	}
 	if w.request == nil {
 		return
 	}
