@@ -13,6 +13,7 @@ type directory struct {
 	first  table // table 0; most partitions need no other
 	others *tables
 	n      int32 // records
+	epoch  uint8 // changes with every snapshot; a record that lags is not written yet
 }
 
 // tables are used once the first table has split.

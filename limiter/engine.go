@@ -51,7 +51,8 @@ type Engine struct {
 	seed           maphash.Seed // of the record tables; no decision depends on it
 	maxPerRoot     int
 	keys, ids      *quota
-	sweepPartition int // where Sweep continues
+	sweepPartition int        // where Sweep continues
+	snapshots      sync.Mutex // of Snapshot and Restore, locked before a shard
 	shards         [Partitions]shard
 }
 

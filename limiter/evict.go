@@ -152,7 +152,10 @@ func (p *partition) usedShare(rec *record, now Time) (share uint64, budget bool)
 	for i, l := range p.engine.catalog.schema(rec.schema).limits {
 		b := *p.bucketAt(rec, i)
 		l.advance(&b, nil, elapsed, now)
-		used := uint64(l.used(b, p.ringOf(l, b, now)))
+		used := uint64(l.used(b, nil))
+		if l.Algorithm == SlidingWindow && b.lo != 0 {
+			used = uint64(p.rings.at(uint32(b.lo)).usedAt(floorDiv(now.Mono, l.sub)))
+		}
 		if used == 0 || l.Algorithm == counter && now.Wall >= b.hi {
 			continue
 		}

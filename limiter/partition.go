@@ -37,6 +37,7 @@ type memory struct {
 	keyQuota, idQuota int
 	sweptRecord       uint32 // the record that the sweep visited last
 	stats             partitionStats
+	snapshot          *snapshot // in progress, or nil
 }
 
 func newPartition(e *Engine) partition {

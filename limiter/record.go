@@ -13,16 +13,16 @@ import (
 // two cache lines and has no pointers. Buckets beyond the fourth and names beyond 28
 // bytes continue in blocks.
 type record struct {
-	advancedAt  int64  // Mono up to which all buckets are advanced
-	schema      uint32 // the limit of each bucket
-	pins        uint32 // charges of reservations that may still change
-	timelinesID uint32 // 0 = none
-	moreBuckets uint32 // first block of further buckets, 0 = none
-	moreName    uint32 // first block of the name beyond the inline part, 0 = none
-	handle      uint32 // stable reference for reservations, 0 = none yet
-	length      uint16 // of the name
-	denied      bool   // denied its latest request, so it is never evicted
-	_           bool
+	advancedAt  int64            // Mono up to which all buckets are advanced
+	schema      uint32           // the limit of each bucket
+	pins        uint32           // charges of reservations that may still change
+	timelinesID uint32           // 0 = none
+	moreBuckets uint32           // first block of further buckets, 0 = none
+	moreName    uint32           // first block of the name beyond the inline part, 0 = none
+	handle      uint32           // stable reference for reservations, 0 = none yet
+	length      uint16           // of the name
+	denied      bool             // denied its latest request, so it is never evicted
+	epoch       uint8            // that of the directory, once a snapshot in progress has the record
 	name        [inlineName]byte // scope, or scope NUL model
 	buckets     [bucketsPerRecord]bucket
 }
@@ -153,6 +153,9 @@ func (p *partition) advance(rec *record, now Time) {
 // advanceTo is advance for a record that is about to be migrated to want. If a fixed
 // window is over, the next one follows the calendar of want.
 func (p *partition) advanceTo(rec *record, want *schema, now Time) {
+	if rec.epoch != p.records.epoch {
+		p.beforeRecordChanges(rec)
+	}
 	elapsed := max(0, now.Mono-rec.advancedAt)
 	rec.advancedAt += elapsed
 	have := p.engine.catalog.schema(rec.schema)
@@ -262,25 +265,25 @@ func (p *partition) create(root, scope, model string, s *schema, now Time) *reco
 	if model != "" {
 		name = append(append(name, 0), model...)
 	}
-	rec := p.insert(name, p.hashName(scope, model), s, now)
+	_, rec := p.insert(name, p.hashName(scope, model), s, now)
 	if rec == nil {
 		p.engine.keys.release(&p.keyQuota)
 	}
 	return rec
 }
 
-func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) *record {
+func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint32, *record) {
 	if !p.records.ensureRoom(hash, p.rehash, p.recordMoved) {
-		return nil
+		return 0, nil
 	}
-	_, rec := p.records.insert(hash)
+	recordID, rec := p.records.insert(hash)
 	p.setName(rec, name)
-	rec.advancedAt = now.Mono
+	rec.advancedAt, rec.epoch = now.Mono, p.records.epoch
 	p.reshape(rec, s)
 	if root, ok := rootOfName(name); ok {
 		p.roots[xxhash.Sum64(root)]++
 	}
-	return rec
+	return recordID, rec
 }
 
 // rehash is hashName for an existing record, without allocating strings.
@@ -298,6 +301,9 @@ func (p *partition) rehash(rec *record) uint64 {
 func (p *partition) recordMoved(rec *record, recordID uint32) {
 	if rec.handle != 0 {
 		*p.handles.at(rec.handle) = recordID
+	}
+	if p.snapshot != nil {
+		p.snapshot.recordMoves(rec, recordID)
 	}
 }
 
@@ -344,6 +350,7 @@ func (p *partition) freeBucketBlocks(rec *record) {
 // remove removes a record. It must not be pinned.
 func (p *partition) remove(recordID uint32) {
 	rec := p.records.at(recordID)
+	p.beforeRecordChanges(rec)
 	var buf [maxName]byte
 	name := p.appendName(buf[:0], rec)
 	for i, l := range p.engine.catalog.schema(rec.schema).limits {

@@ -67,6 +67,9 @@ func (s *slab[T]) trim() {
 	}
 }
 
+// end returns an id above all that were ever used.
+func (s *slab[T]) end() uint32 { return uint32(len(s.chunks)*chunkSize) + 1 }
+
 // next returns the next id in use after id, or 0. An iteration from 0 visits every
 // value that is not freed meanwhile.
 func (s *slab[T]) next(id uint32) uint32 {
