@@ -5,6 +5,7 @@ package limiter
 import (
 	"bytes"
 	"hash/maphash"
+	"math"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -254,22 +255,25 @@ func (p *partition) setName(rec *record, name []byte) {
 }
 
 // create adds a record with the buckets of a schema. There must be none of that name.
-// If there is no quota it evicts another record, and returns nil if it cannot. It may
-// move other records.
-func (p *partition) create(root, scope, model string, s *schema, now Time) *record {
-	if !p.makeRoom(root, scope, model, now) {
-		return nil
+// If there is no quota it evicts another record. If it cannot, it returns nil and the
+// nanoseconds until it may. It may move other records.
+func (p *partition) create(root, scope, model string, s *schema, now Time) (rec *record, wait int64) {
+	if wait := p.makeRoom(root, scope, model, now); wait != 0 {
+		if wait == math.MaxInt64 {
+			wait = roomRetry
+		}
+		return nil, wait
 	}
 	var buf [maxName]byte
 	name := append(buf[:0], scope...)
 	if model != "" {
 		name = append(append(name, 0), model...)
 	}
-	_, rec := p.insert(name, p.hashName(scope, model), s, now)
-	if rec == nil {
+	if _, rec = p.insert(name, p.hashName(scope, model), s, now); rec == nil {
 		p.engine.keys.release(&p.keyQuota)
+		return nil, roomRetry
 	}
-	return rec
+	return rec, 0
 }
 
 func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint32, *record) {
@@ -281,7 +285,7 @@ func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint3
 	rec.advancedAt, rec.epoch = now.Mono, p.records.epoch
 	p.reshape(rec, s)
 	if root, ok := rootOfName(name); ok {
-		p.roots[xxhash.Sum64(root)]++
+		p.roots.add(xxhash.Sum64(root))
 	}
 	return recordID, rec
 }
@@ -371,9 +375,6 @@ func (p *partition) remove(recordID uint32) {
 	p.records.remove(recordID)
 	p.engine.keys.release(&p.keyQuota)
 	if root, ok := rootOfName(name); ok {
-		h := xxhash.Sum64(root)
-		if p.roots[h]--; p.roots[h] == 0 {
-			delete(p.roots, h)
-		}
+		p.roots.remove(xxhash.Sum64(root))
 	}
 }

@@ -31,6 +31,8 @@ func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string)
 	fresh.stats = s.stats
 	s.mono, s.nextDue = max(now.Mono, s.mono), fresh.nextDue
 	s.records, s.memory = fresh.records, fresh.memory
+	s.roots.shared = &e.largest[partition]
+	s.roots.shared.Store(s.roots.count)
 	return nil
 }
 
@@ -195,12 +197,17 @@ func (d *restorer) record() {
 		d.fail("record %q: its handle is that of another", name)
 		return
 	}
+	if d.err == nil && !d.validLimits(model, of.limits) {
+		d.fail("record %q: limits and name do not match", name)
+		return
+	}
 	buckets, timelines := make([]bucket, len(of.limits)), make([]timeline, len(of.limits))
 	for i, l := range of.limits {
 		buckets[i] = d.bucket(l, &timelines[i])
 	}
-	if d.err == nil && !d.validLimits(model, of.limits) {
-		d.fail("record %q: limits and name do not match", name)
+	limitOfCounter := uint64(0)
+	if of == d.p.engine.catalog.counter {
+		limitOfCounter = d.upTo(MaxAmount, "limit of a counter")
 	}
 	if d.err != nil {
 		return
@@ -214,6 +221,9 @@ func (d *restorer) record() {
 	for i := range buckets {
 		*d.p.bucketAt(rec, i) = buckets[i]
 		d.marks += timelines[i].live
+	}
+	if limitOfCounter != 0 {
+		rec.buckets[1].lo = limitOfCounter
 	}
 	d.p.setTimelines(rec, timelines)
 	if handle != 0 {

@@ -57,14 +57,16 @@ func (s *slab[T]) free(id uint32) {
 	s.n--
 }
 
-// trim frees empty chunks except the first. Only the sweep calls it, so that short-lived
-// values do not allocate and free chunks all the time.
-func (s *slab[T]) trim() {
-	for c := 1; c < len(s.chunks); c++ {
+// trim frees empty chunks from one position to another, except the first. It returns
+// whether there are more. Only the sweep calls it, so that short-lived values do not
+// allocate and free chunks all the time.
+func (s *slab[T]) trim(from, to int) (more bool) {
+	for c := max(from, 1); c < min(to, len(s.chunks)); c++ {
 		if s.used[c] == 0 {
 			s.chunks[c] = nil
 		}
 	}
+	return to < len(s.chunks)
 }
 
 // end returns an id above all that were ever used.

@@ -25,8 +25,8 @@ const (
 	// snapshotStep is how many bytes it writes, give or take an item. That is some
 	// 250 records of four limits, and takes about 50 us.
 	snapshotStep = 16 << 10
-	// snapshotLook is how many records and ids it looks at, written or not. It is more
-	// than a table has, so that a table which grows again and again is finished.
+	// snapshotLook is how many records, tables and ids it looks at, written or not. It is
+	// more than a table has, so that a table which grows again and again is finished.
 	snapshotLook = 1024
 )
 
@@ -59,6 +59,7 @@ type snapshot struct {
 	now   Time // when it began; the state is that of this time
 
 	recordCursor uint32 // records up to this id are written
+	recordsDone  bool   // all records are
 	idCursor     uint32 // ids up to this one are written
 	idsDone      bitset // ids that are written, or added since it began
 	idsEnd       uint32 // ids from here on were added since it began
@@ -120,12 +121,14 @@ func (s *snapshot) walk(bytes, look int) (more bool) {
 		if s.size()-written >= bytes {
 			return true
 		}
-		if next := p.records.next(s.recordCursor); next != 0 {
-			s.recordCursor = next
-			p.beforeRecordChanges(p.records.at(next))
+		if !s.recordsDone {
+			next, found := p.records.next(s.recordCursor)
+			if s.recordCursor = next; found {
+				p.beforeRecordChanges(p.records.at(next))
+			}
+			s.recordsDone = next == 0
 			continue
 		}
-		s.recordCursor = ^uint32(0)
 		if s.idCursor = p.entries.next(s.idCursor); s.idCursor == 0 || s.idCursor >= s.idsEnd {
 			return false
 		}
@@ -151,7 +154,7 @@ func (p *partition) beforeRecordChanges(rec *record) {
 // recordMoves is called when a record gets another id. One that is not written yet must
 // not get behind the walk.
 func (s *snapshot) recordMoves(rec *record, recordID uint32) {
-	if rec.epoch != s.shard.records.epoch {
+	if rec.epoch != s.shard.records.epoch { // there is none once recordsDone is set
 		s.recordCursor = min(s.recordCursor, recordID-1)
 	}
 }
@@ -255,9 +258,13 @@ func (s *snapshot) record(rec *record) {
 			s.timeline(p.timelineOf(rec, i))
 		case SlidingWindow:
 			s.ring(l, p.ringOf(l, b, s.now))
-		case FixedWindow, counter:
+		case FixedWindow:
 			s.int(b.hi)
 			s.int(int64(b.lo))
+		case counter:
+			s.int(b.hi)
+			s.int(int64(b.lo))
+			s.uint(counterLimitOf(rec))
 		default:
 			s.int(int64(b.lo))
 		}
