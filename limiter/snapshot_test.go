@@ -106,18 +106,20 @@ func TestAgesShiftWithTime(t *testing.T) {
 // in the snapshot as it was when that began.
 func TestSweepDuringSnapshot(t *testing.T) {
 	n := newNode(t, limiter.Options{})
-	p := n.plan("acme", limiter.Limit{Name: "minute", Dimension: limiter.Tokens, Algorithm: limiter.SlidingWindow, Amount: 1000, Window: time.Minute})
-	r := &limiter.Request{Key: "acme", Plan: p, InputTokens: 300}
+	minute := limiter.Limit{Name: "minute", Dimension: limiter.Tokens, Algorithm: limiter.SlidingWindow, Amount: 1000, Window: time.Minute}
+	r := &limiter.Request{Key: "acme", Plan: n.plan("acme", minute), InputTokens: 300}
 	n.check(noon, r)
 	then := noon.Add(time.Second)
 	run := n.BeginSnapshot(then, limiter.PartitionOf("acme"))
 	if removed := n.Sweep(noon.Add(2*time.Minute), 2*limiter.Partitions); removed != 1 {
 		t.Fatalf("the sweep removed %d records, want 1", removed)
 	}
-	if err := n.Restore(then, limiter.PartitionOf("acme"), run.Finish(), time.LoadLocation); err != nil {
+	again, err := restored(t, then, run.Finish())
+	if err != nil {
 		t.Fatal(err)
 	}
-	wantUsed(t, "the record that was swept", n.peek(then, r), 0, 300)
+	r.Plan = again.plan("acme", minute)
+	wantUsed(t, "the record that was swept", again.peek(then, r), 0, 300)
 }
 
 func TestRestoreReplacesThePartition(t *testing.T) {
