@@ -59,6 +59,7 @@ type Engine struct {
 	largest        [Partitions]atomic.Uint32 // rootSizes.count of each partition
 	sweepPartition int                       // where Sweep continues
 	snapshots      sync.Mutex                // of Snapshot and Restore, locked before a shard
+	spareChunks    [2][]byte                 // of the last snapshot, for the next; locked by snapshots
 	shards         [Partitions]shard
 }
 
