@@ -58,14 +58,20 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		return nil
 	}
 	var entry *idEntry
-	ok := allExist || p.createMissing(d, r, now)
-	if ok && r.ID != "" {
-		entry, ok = p.rememberID(now, r, id, reserve)
+	full := int64(0)
+	if !allExist {
+		full = p.createMissing(d, r, now)
 	}
-	if !ok {
+	if full == 0 && r.ID != "" {
+		var ok bool
+		if entry, ok = p.rememberID(now, r, id, reserve); !ok {
+			full = roomRetry
+		}
+	}
+	if full != 0 {
 		p.stats.tableFull++
 		p.reportLimits(d, r, now)
-		denyTableFull(d)
+		denyTableFull(d, full)
 		return nil
 	}
 	p.chargeAll(d, r, entry, now)

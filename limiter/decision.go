@@ -104,9 +104,9 @@ func (r Reason) rank() int {
 	}
 }
 
-// denyTableFull completes a denial for lack of room.
-func denyTableFull(d *Decision) {
-	d.Outcome, d.Reason, d.Binding, d.RetryAfter = Denied, TableFull, -1, time.Second
+// denyTableFull completes a denial for lack of room, until there may be some.
+func denyTableFull(d *Decision, wait int64) {
+	d.Outcome, d.Reason, d.Binding, d.RetryAfter = Denied, TableFull, -1, time.Duration(wait)
 }
 
 // replay fills in d with the stored decision of a known id.

@@ -82,7 +82,7 @@ func TestSnapshotRejectsMixedRecords(t *testing.T) {
 		{counterMark + "1", e.catalog.counter, true},
 		{"m", bucket.schema, true},
 	} {
-		rec := shard.create("k", "k", tt.model, tt.of, now)
+		rec, _ := shard.create("k", "k", tt.model, tt.of, now)
 		data := e.Snapshot(now, PartitionOf("k"), nil)
 		if err := New(Options{}).Restore(now, PartitionOf("k"), data, nil); (err == nil) != tt.good {
 			t.Errorf("Restore of %q with %d limits = %v, want it to be good: %v", tt.model, len(tt.of.limits), err, tt.good)

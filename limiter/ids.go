@@ -142,6 +142,7 @@ func (p *partition) addEntry(id [2]uint64) (uint32, *idEntry) {
 	entryID, entry := p.entries.alloc()
 	entry.id = id
 	p.ids.insert(uint32(id[0]), entryID)
+	p.idAdded(entryID)
 	return entryID, entry
 }
 
@@ -178,6 +179,7 @@ func (p *partition) eachPendingCharge(rec *record, bucketID uint32, f func(*char
 		for i := range int(entry.chargeCount) {
 			c := p.chargeAt(entry, i)
 			if c.handle == rec.handle && c.pinsRecord(entry) && p.engine.catalog.limit(c.limit).bucketID == bucketID {
+				p.beforeIDChanges(entryID)
 				f(c)
 			}
 		}
@@ -208,6 +210,7 @@ func (p *partition) freeEntryParts(entryID uint32) {
 	if entry.isTombstone() {
 		return
 	}
+	p.beforeIDChanges(entryID)
 	p.ids.remove(uint32(entry.id[0]), entryID)
 	for blockID := entry.charges; blockID != 0; {
 		next := p.charges.at(blockID).next

@@ -2,36 +2,64 @@
 
 package limiter
 
-import "time"
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+)
 
-// entry reads a remembered request id. Entries come in the order of their queues.
-func (d *restorer) entry() {
+// entries reads the id entries.
+func (d *restorer) entries() {
+	outer := d.decoder
+	var due []uint32
+	for _, d.decoder = range d.ids {
+		if entryID := d.entry(); d.err == nil && len(d.buf) > 0 {
+			d.fail("%d bytes of trailing data in a request id", len(d.buf))
+		} else if d.err == nil && d.p.entries.at(entryID).status != Held {
+			due = append(due, entryID)
+		}
+		if d.err != nil {
+			outer.err = cmp.Or(outer.err, d.err)
+			break
+		}
+	}
+	d.decoder = outer
+	slices.SortFunc(due, func(a, b uint32) int { return cmp.Compare(d.p.entries.at(a).due, d.p.entries.at(b).due) })
+	for _, entryID := range due {
+		d.enqueue(entryID, d.p.entries.at(entryID))
+	}
+}
+
+// entry reads a remembered request id.
+func (d *restorer) entry() (entryID uint32) {
 	x := idEntry{id: [2]uint64{d.fixed(), d.fixed()}, body: d.fixed()}
 	age := d.int()
 	x.outcome = Outcome(d.upTo(uint64(Degraded), "outcome"))
 	x.status = Status(d.upTo(uint64(Expired), "status"))
 	x.binding = int16(d.int())
 	tier := d.uint()
+	tierID, tierKnown := d.tiers[tier]
 	x.version, x.granted = d.fixed(), d.int()
 	leased := d.bool()
 	switch {
 	case d.err != nil:
-		return
-	case tier >= uint64(len(d.tiers)):
-		d.fail("reference to tier %d of %d", tier, len(d.tiers))
-		return
+		return 0
+	case !tierKnown:
+		d.fail("tier %d is not defined", tier)
+		return 0
 	case leased != (x.status != NoStatus) || x.outcome == 0:
 		d.fail("outcome and status of a request id do not match")
-		return
+		return 0
 	case age < -int64(time.Hour)*24*365 || age > int64(time.Hour)*24*365:
 		d.fail("due time %d of a request id is out of range", age)
-		return
+		return 0
 	}
 	if _, twin := d.p.findEntry(x.id); twin != nil {
 		d.fail("a request id is repeated")
-		return
+		return 0
 	}
-	x.tier = d.tiers[tier]
+	x.tier, x.due = tierID, d.now.Mono+age
 	entryID, entry := d.p.entries.alloc()
 	*entry = x
 	d.p.ids.insert(uint32(x.id[0]), entryID)
@@ -42,38 +70,27 @@ func (d *restorer) entry() {
 		d.charge(entry)
 	}
 	if d.err != nil {
-		return
+		return 0
 	}
 	if int(entry.binding) >= int(entry.chargeCount) || entry.binding < -1 {
 		d.fail("binding limit %d of %d is out of range", entry.binding, entry.chargeCount)
-		return
 	}
-	d.enqueue(entryID, entry, d.now.Mono+age)
-}
-
-// enqueue adds an entry to the heap of leases or to a queue. Due times of a queue must
-// not decrease.
-func (d *restorer) enqueue(entryID uint32, entry *idEntry, due int64) {
-	checks := &d.p.checks
-	switch {
-	case entry.status == Held:
-		entry.due = due
+	if entry.status == Held {
 		d.p.heapPush(entryID)
-	case entry.status == NoStatus && due <= d.now.Mono+checkRetention && (checks.tail == 0 || d.p.entries.at(checks.tail).due <= due):
-		d.push(checks, entryID, due)
-	case due > d.now.Mono+endedRetention:
-		d.fail("due time %d of a request id is out of range", due-d.now.Mono)
-	default: // ended reservations and forced checks
-		d.push(&d.p.ended, entryID, due)
 	}
+	return entryID
 }
 
-func (d *restorer) push(q *idQueue, entryID uint32, due int64) {
-	if q.tail != 0 && d.p.entries.at(q.tail).due > due {
-		d.fail("request ids are out of order")
-		return
+// enqueue adds an entry to a queue. Entries come by due time.
+func (d *restorer) enqueue(entryID uint32, entry *idEntry) {
+	switch {
+	case entry.status == NoStatus && entry.due <= d.now.Mono+checkRetention:
+		d.p.push(&d.p.checks, entryID, entry.due)
+	case entry.due > d.now.Mono+endedRetention:
+		d.fail("due time %d of a request id is out of range", entry.due-d.now.Mono)
+	default: // ended reservations and forced checks
+		d.p.push(&d.p.ended, entryID, entry.due)
 	}
-	d.p.push(q, entryID, due)
 }
 
 func (d *restorer) reservation(entry *idEntry) {
@@ -110,14 +127,21 @@ func (d *restorer) charge(entry *idEntry) {
 	if c.remaining < -1<<62 {
 		d.fail("remaining is out of range")
 	}
-	n := d.upTo(uint64(len(d.records)), "record")
-	if n == 0 || d.err != nil {
+	handle := d.upTo(math.MaxUint32, "handle")
+	if handle == 0 || d.err != nil {
 		return
 	}
-	recordID := d.records[n-1]
+	c.handle = uint32(handle)
+	pins := c.pinsRecord(entry)
+	if c.handle = d.handles[handle]; c.handle == 0 {
+		if pins {
+			d.fail("a charge to %q has no record", l.Name)
+		}
+		return
+	}
+	recordID := *d.p.handles.at(c.handle)
 	rec := d.p.records.at(recordID)
-	c.handle = d.p.handleOf(rec, recordID)
-	if !c.pinsRecord(entry) {
+	if !pins {
 		return
 	}
 	c.at = d.int()

@@ -57,15 +57,20 @@ func (s *slab[T]) free(id uint32) {
 	s.n--
 }
 
-// trim frees empty chunks except the first. Only the sweep calls it, so that short-lived
-// values do not allocate and free chunks all the time.
-func (s *slab[T]) trim() {
-	for c := 1; c < len(s.chunks); c++ {
+// trim frees empty chunks from one position to another, except the first. It returns
+// whether there are more. Only the sweep calls it, so that short-lived values do not
+// allocate and free chunks all the time.
+func (s *slab[T]) trim(from, to int) (more bool) {
+	for c := max(from, 1); c < min(to, len(s.chunks)); c++ {
 		if s.used[c] == 0 {
 			s.chunks[c] = nil
 		}
 	}
+	return to < len(s.chunks)
 }
+
+// end returns an id above all that were ever used.
+func (s *slab[T]) end() uint32 { return uint32(len(s.chunks)*chunkSize) + 1 }
 
 // next returns the next id in use after id, or 0. An iteration from 0 visits every
 // value that is not freed meanwhile.

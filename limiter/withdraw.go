@@ -72,6 +72,7 @@ func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint
 	if res.keyHash != xxhash.Sum64String(key) || !res.attempts.remove(attempt) {
 		return
 	}
+	p.beforeIDChanges(entryID)
 	p.advanceRecords(entry, key, now)
 	switch entry.status {
 	case Held:

@@ -46,7 +46,7 @@ type Config struct {
 	Insecure bool `key:"insecure" help:"allow listening on other than loopback addresses without credentials"`
 
 	MaxKeys        int `key:"max_keys" default:"10000000" help:"maximum number of keys in memory"`
-	MaxKeysPerRoot int `key:"max_keys_per_root" default:"1000000" help:"maximum number of keys in memory under one root"`
+	MaxKeysPerRoot int `key:"max_keys_per_root" help:"maximum number of keys in memory under one root; 0 means a quarter of max_keys, at least 1,000"`
 	MaxIDs         int `key:"max_ids" default:"1048576" help:"maximum number of request ids in memory, including reservations"`
 
 	DrainDelay      time.Duration `key:"drain_delay" help:"time at shutdown between becoming unready and rejecting calls"`

@@ -3,6 +3,8 @@
 package server
 
 import (
+	"maps"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bucketring/bucketring/limiter"
@@ -15,7 +17,7 @@ type statsCollector struct {
 
 	keys, reservations, ids             *prometheus.Desc
 	expired, forgotten, evicted, denied *prometheus.Desc
-	overrun                             *prometheus.Desc
+	overrun, budget, largest            *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*statsCollector)(nil)
@@ -33,13 +35,15 @@ func newStatsCollector(stats func() limiter.Stats) *statsCollector {
 		forgotten:    desc("ids_forgotten_total", "Request ids forgotten before their time, for want of room."),
 		evicted:      desc("evictions_total", "Keys whose state was dropped, for want of room.", "reason"),
 		denied:       desc("table_full_total", "Calls denied because there was no room for a new key."),
+		budget:       desc("evicted_budget_total", "Use of budgets that was dropped with keys in last resort: less than 1 % of each. At most that much is admitted beyond them.", "dimension"),
+		largest:      desc("largest_root_keys", "Keys with state in memory of the root that has the most."),
 		overrun:      desc("overrun_total", "Use beyond a reservation and beyond the debt that a bucket may carry: served and not charged.", "dimension"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *statsCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.keys, c.reservations, c.ids, c.expired, c.forgotten, c.evicted, c.denied, c.overrun} {
+	for _, d := range []*prometheus.Desc{c.keys, c.reservations, c.ids, c.expired, c.forgotten, c.evicted, c.denied, c.overrun, c.budget, c.largest} {
 		ch <- d
 	}
 }
@@ -54,6 +58,7 @@ func (c *statsCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	s := c.stats()
 	gauge(c.keys, s.Keys)
+	gauge(c.largest, s.LargestRoot)
 	gauge(c.reservations, s.Reservations)
 	gauge(c.ids, s.IDs)
 	counter(c.expired, s.Expired)
@@ -61,6 +66,11 @@ func (c *statsCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.denied, s.TableFull)
 	for reason, n := range s.Evicted {
 		counter(c.evicted, n, limiter.EvictionReason(reason).String())
+	}
+	budgets := map[limiter.Dimension]int64{limiter.Requests: 0, limiter.Tokens: 0, limiter.Spend: 0}
+	maps.Copy(budgets, s.BudgetEvicted)
+	for dimension, n := range budgets {
+		counter(c.budget, n, string(dimension))
 	}
 	for dimension, n := range s.Overrun {
 		counter(c.overrun, n, string(dimension))
