@@ -27,6 +27,7 @@ import (
 // not stop it.
 type flood struct {
 	ctx     context.Context
+	pause   time.Duration // between two pieces of a body
 	workers sync.WaitGroup
 	sent    atomic.Int64 // calls, streams or connections
 }
@@ -150,6 +151,7 @@ func (f *flood) bodies(proxy, key string, connections, size int) {
 			_, err := io.WriteString(conn, `{"model":"m","max_tokens":10,"messages":[{"role":"user","content":"`)
 			for sent := 0; err == nil && sent < size*9/10; sent += len(chunk) {
 				_, err = conn.Write(chunk)
+				time.Sleep(f.pause)
 			}
 			f.sent.Add(1)
 			_, _ = io.Copy(io.Discard, conn) // until the proxy closes it
@@ -207,6 +209,7 @@ func (f *flood) gossip(at, label string, connections, size int) {
 			_, err := conn.Write(header)
 			for sent := 0; err == nil && sent < size-len(garbage); sent += len(garbage) {
 				_, err = conn.Write(garbage)
+				time.Sleep(f.pause)
 			}
 			f.sent.Add(1)
 			_, _ = io.Copy(io.Discard, conn)

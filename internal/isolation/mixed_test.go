@@ -27,6 +27,8 @@ import (
 const (
 	flatShare = 10       // percent
 	flatSlack = 32 << 20 // bytes
+	// mixedBound is what any process takes on top of what it had at the start.
+	mixedBound = bodiesBound + streamsBound + gossipBound
 )
 
 // TestMixedFloods runs all floods at once against three nodes and a proxy.
@@ -147,6 +149,7 @@ func (f *flood) wave(begin func(*flood)) {
 		ctx, cancel := context.WithTimeout(f.ctx, 5*time.Second)
 		defer cancel()
 		w := newFlood(ctx)
+		w.pause = 20 * time.Millisecond
 		begin(w)
 		<-ctx.Done()
 		w.workers.Wait()
@@ -201,6 +204,9 @@ func (s *samples) flat(t *testing.T) {
 		t.Logf("%s: %d MiB at first, peaks %d, then %d MiB", name, rss[0]>>20, first>>20, second>>20)
 		if second > first+first*flatShare/100+flatSlack {
 			t.Errorf("memory of %s grows: a peak of %d MiB, and then %d", name, first>>20, second>>20)
+		}
+		if grown := max(first, second) - rss[0]; grown > mixedBound {
+			t.Errorf("memory of %s has grown by %d MiB, want at most %d", name, grown>>20, mixedBound>>20)
 		}
 	}
 }
