@@ -93,6 +93,8 @@ func start(t *testing.T, nodes int, edit func(*local.Options)) *cluster {
 	if edit != nil {
 		edit(&o)
 	}
+	// A forward waits longer than by default, so that a busy machine causes no fallback.
+	o.ExtraArgs = append(o.ExtraArgs, "--forward-timeout", "3s")
 	nodesOf, err := local.Start(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
