@@ -131,8 +131,8 @@ func (r *Router) place(v *routingTable, c *call.Call, mine bool) *pb.Result {
 }
 
 // endInFallback settles or cancels a reservation that this member made in
-// fallback. A member keeps such a reservation in its fallback service, and tells
-// the owner of each settle and cancel through the outbox, behind the replay of the
+// fallback. A member keeps such a reservation in its fallback service, and reports
+// each settle and cancel to the owner through the outbox, behind the replay of the
 // reserve, which may still wait there. So the fallback service is asked before the
 // owner if the id names this member; after the owner does not know the
 // reservation, because a caller may use its own id; and instead of the owner if
@@ -158,7 +158,7 @@ func decideAt(s *server.Service, c *call.Call) *pb.Result {
 	return results.Get(0)
 }
 
-// redirectTo names a member; nobody if m is nil.
+// redirectTo returns a redirect to a member, or to none if m is nil.
 func redirectTo(m *memberConn) *pb.Result {
 	to := &pb.Redirect{}
 	if m != nil {

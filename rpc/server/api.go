@@ -32,21 +32,25 @@ type API struct {
 
 var _ pb.RateLimiterServer = API{}
 
-// one is the memory of a unary call.
-type one struct{ calls [1]call.Call }
+// batch is the memory of the calls of one request. It is used again.
+type batch struct{ calls []call.Call }
 
-var ones = sync.Pool{New: func() any { return new(one) }}
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+func (m *batch) release() {
+	clear(m.calls)
+	m.calls = m.calls[:0]
+	batches.Put(m)
+}
 
 // do decides one request.
 func (a API) do(ctx context.Context, request proto.Message) *pb.Result {
-	o := ones.Get().(*one)
-	o.calls[0] = call.Of(request)
-	results := a.Decider.Do(ctx, o.calls[:])
-	result := results.Get(0)
-	results.Release()
-	o.calls[0] = call.Call{}
-	ones.Put(o)
-	return result
+	m := batches.Get().(*batch)
+	defer m.release()
+	m.calls = append(m.calls, call.Of(request))
+	results := a.Decider.Do(ctx, m.calls)
+	defer results.Release()
+	return results.Get(0)
 }
 
 // Check implements pb.RateLimiterServer.
@@ -101,12 +105,14 @@ func (a API) batch(ctx context.Context, b *pb.BatchRequest, charge bool) (*pb.Ba
 	if len(items) > MaxItems {
 		return nil, a.Decider.Reject(tooMany(len(items), MaxItems))
 	}
-	calls := make([]call.Call, len(items))
-	for i, item := range items {
-		calls[i] = call.FromItem(item, call.API)
-		calls[i].Replay = calls[i].Replay || charge
+	m := batches.Get().(*batch)
+	defer m.release()
+	for _, item := range items {
+		c := call.FromItem(item, call.API)
+		c.Replay = c.Replay || charge
+		m.calls = append(m.calls, c)
 	}
-	results := a.Decider.Do(ctx, calls)
+	results := a.Decider.Do(ctx, m.calls)
 	defer results.Release()
 	return &pb.BatchResponse{Results: results.All()}, nil
 }

@@ -41,11 +41,11 @@ func (in *incoming) decode(message any) error {
 	return in.err
 }
 
-// codec is protobuf's, but for incoming messages.
-type codec struct{ encoding.CodecV2 }
+// grpcCodec is the codec of protobuf, except for incoming messages.
+type grpcCodec struct{ encoding.CodecV2 }
 
 // Unmarshal implements encoding.CodecV2.
-func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+func (c grpcCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	in, ok := v.(*incoming)
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)

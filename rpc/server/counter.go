@@ -129,16 +129,3 @@ func (s *Service) fillCounted(p *pb.Counted, x *scratch) *pb.Counted {
 	p.Replayed = d.Replayed
 	return p
 }
-
-// appendCounted writes what fillCounted makes.
-func (s *Service) appendCounted(b []byte, x *scratch) []byte {
-	d := &x.counted
-	b = appendNumber(b, countedLimit, uint64(x.count.Limit))
-	b = appendNumber(b, countedUsed, uint64(d.Used))
-	b = appendTrue(b, countedFull, d.Full)
-	b = appendNumber(b, countedEnd, uint64(d.End))
-	b = appendNumber(b, countedReset, uint64(d.Reset))
-	b = appendText(b, countedOwner, s.owner)
-	b = appendNumber(b, countedRoute, uint64(s.route))
-	return appendTrue(b, countedReplayed, d.Replayed)
-}

@@ -81,7 +81,7 @@ func New(o Options) *Service {
 }
 
 func (s *Service) init() {
-	s.API.Decider = s
+	s.Decider = s
 	s.scratches.New = func() any { return new(scratch) }
 	s.results.New = func() any { return &Results{service: s} }
 }
@@ -186,8 +186,8 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 	return nil
 }
 
-// withdraw takes back one sending of a reserve. It is not counted as a settlement:
-// to the caller, there never was a reservation.
+// withdraw takes back one attempt of a reserve. It is not counted as a settlement,
+// because the caller never had the reservation.
 func (s *Service) withdraw(now limiter.Time, x *scratch, attempt uint64) {
 	s.engine.Withdraw(now, x.used.Key, x.used.ID, attempt)
 	d := &x.decision

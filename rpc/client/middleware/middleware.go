@@ -97,7 +97,7 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 		InputTokens: min(input, amount.Max), MinOutputTokens: minOutput, N: q.N,
 	}
 	if q.MaxOutput >= 0 { // else the policy's default
-		estimate.MaxOutputTokens = client.Int64(q.MaxOutput)
+		estimate.MaxOutputTokens = new(q.MaxOutput)
 	}
 	c := m.reserve(x, estimate, e.String())
 	if c == nil {

@@ -284,7 +284,7 @@ func TestEstimateOption(t *testing.T) {
 		Estimate: func(r *http.Request) (client.Estimate, bool, error) {
 			switch r.URL.Path {
 			case "/images":
-				return client.Estimate{Model: "m", MaxOutputTokens: client.Int64(0), Costs: map[string]int64{"images": 4}}, true, nil
+				return client.Estimate{Model: "m", MaxOutputTokens: new(int64(0)), Costs: map[string]int64{"images": 4}}, true, nil
 			case "/bad":
 				return client.Estimate{}, false, errors.New("no size")
 			}

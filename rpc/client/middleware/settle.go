@@ -184,7 +184,7 @@ func (c *Call) cancel() (deferred bool, err error) {
 	if err == nil || isRejected(err) {
 		return false, err
 	}
-	unused := client.Usage{InputTokens: client.Int64(0), OutputTokens: client.Int64(0)}
+	unused := client.Usage{InputTokens: new(int64(0)), OutputTokens: new(int64(0))}
 	for name := range c.estimate.Costs {
 		if unused.Costs == nil {
 			unused.Costs = map[string]int64{}

@@ -51,13 +51,14 @@ const (
 	// API is a caller of this member: the call is forwarded to the owner, and
 	// decided in fallback if the owner cannot be reached.
 	API Origin = iota
-	// ClientStream and MemberStream are senders that took this member for the
-	// owner: a call for another one is answered with a redirect. Only members may
-	// replay calls, count hits and teach terms.
+	// ClientStream is a client that took this member for the owner: a call for
+	// another owner is answered with a redirect.
 	ClientStream
+	// MemberStream is another member that did. Only members may replay calls, count
+	// hits and report terms.
 	MemberStream
-	// Outbox is this member, which tells the owner of what was decided without it:
-	// the owner decides, or nobody does.
+	// Outbox is the outbox of this member, which reports to the owner what was decided
+	// without it. Only the owner may decide such a call.
 	Outbox
 )
 
@@ -65,7 +66,7 @@ const (
 func (o Origin) Streamed() bool { return o == ClientStream || o == MemberStream }
 
 // Call is one request. It is made by [Of] or [FromItem]. The request that it
-// points to is never changed: it belongs to whoever sent it.
+// points to is never changed, because it belongs to the sender.
 type Call struct {
 	Kind      Kind
 	Origin    Origin

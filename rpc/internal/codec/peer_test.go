@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package peer
+package codec
 
 import (
 	"bytes"
@@ -8,12 +8,11 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 // The answers in a message between members are found where the .proto has them.
-func TestAnswersIn(t *testing.T) {
+func TestPeerAnswers(t *testing.T) {
 	answers := &pb.Answers{Sequence: 5, Results: []*pb.Result{{Term: 300}}}
 	want, err := proto.Marshal(answers)
 	if err != nil {
@@ -29,17 +28,16 @@ func TestAnswersIn(t *testing.T) {
 	}
 	newer := append([]byte{0x7a, 1, 9}, message...) // with a field that is not known
 	for _, m := range [][]byte{message, newer} {
-		if got, err := answersIn(m); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("answersIn(%x) = %x, %v; want %x", m, got, err, want)
+		if got, err := PeerAnswers(m); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("PeerAnswers(%x) = %x, %v; want %x", m, got, err, want)
 		}
 	}
 	for _, m := range [][]byte{nil, welcome, append(message, message...), message[:len(message)-1], {0x12, 0xff, 0xff, 0xff, 0xff, 0x0f}, {0}} {
-		if got, err := answersIn(m); err == nil {
-			t.Errorf("answersIn(%x) = %x, want an error", m, got)
+		if got, err := PeerAnswers(m); err == nil {
+			t.Errorf("PeerAnswers(%x) = %x, want an error", m, got)
 		}
 	}
-	var a link.Answers
-	if err := a.Parse(want); err != nil {
-		t.Errorf("Parse() = %v", err)
+	if sequence, results, err := ParseAnswers(want, nil); sequence != 5 || len(results) != 1 || err != nil {
+		t.Errorf("ParseAnswers() = %d, %x, %v", sequence, results, err)
 	}
 }

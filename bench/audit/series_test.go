@@ -22,33 +22,33 @@ func mostUsed(points []audit.Point) (most int64) {
 	return most
 }
 
-// wantCourses compares what was used with what was found: a course is above its
-// limit exactly where something was admitted beyond it, and by as much.
-func wantCourses(t interface {
+// wantSeries checks that a series exceeds its limit exactly where an over-admission
+// was found, and by the same amount.
+func wantSeries(t interface {
 	Helper()
 	Fatalf(format string, args ...any)
 }, r *audit.Report,
 ) {
 	t.Helper()
-	over := map[audit.Which]audit.Over{}
+	over := map[audit.LimitRef]audit.OverAdmission{}
 	for _, o := range r.Over {
-		over[o.Which] = o
+		over[o.LimitRef] = o
 	}
-	for _, c := range r.Courses {
+	for _, c := range r.UsageSeries {
 		if len(c.Used)+len(c.WithFallback) == 0 || c.Step <= 0 || len(c.Used) > 120 {
-			t.Fatalf("%v has %d points of %v", c.Which, len(c.Used), c.Step)
+			t.Fatalf("%v has %d points of %v", c.LimitRef, len(c.Used), c.Step)
 		}
 		if !slices.IsSortedFunc(c.Used, func(a, b audit.Point) int { return int(a.At - b.At) }) {
-			t.Fatalf("%v: points out of order: %v", c.Which, c.Used)
+			t.Fatalf("%v: points out of order: %v", c.LimitRef, c.Used)
 		}
-		want := over[c.Which].Amount
+		want := over[c.LimitRef].Amount
 		if beyond := max(0, mostUsed(c.Used)-c.Capacity()); beyond != want {
-			t.Fatalf("%v: used %d of %d, and %d was found over", c.Which, mostUsed(c.Used), c.Capacity(), want)
+			t.Fatalf("%v: used %d of %d, and %d was found over", c.LimitRef, mostUsed(c.Used), c.Capacity(), want)
 		}
 	}
 }
 
-func TestCourses(t *testing.T) {
+func TestUsageSeries(t *testing.T) {
 	const second = time.Second
 	at := func(seconds ...float64) (events []bench.Event) {
 		for i, s := range seconds {
@@ -80,19 +80,19 @@ func TestCourses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.limit.Dimension = audit.Requests
 			r := run(t, audit.Options{Limits: []audit.Limit{tt.limit}}, tt.events)
-			if len(r.Courses) != 1 {
-				t.Fatalf("%d courses, want 1", len(r.Courses))
+			if len(r.UsageSeries) != 1 {
+				t.Fatalf("%d courses, want 1", len(r.UsageSeries))
 			}
-			c := r.Courses[0]
+			c := r.UsageSeries[0]
 			if diff := cmp.Diff(tt.want, c.Used); diff != "" || c.WithFallback != nil || c.Calls != int64(len(tt.events)) || c.Step != 50*ms {
 				t.Errorf("%d calls, steps of %v, with fallback %v; used differs (-want +got):\n%s", c.Calls, c.Step, c.WithFallback, diff)
 			}
-			wantCourses(t, r)
+			wantSeries(t, r)
 		})
 	}
 }
 
-func TestCourseOfSlots(t *testing.T) {
+func TestSeriesOfConcurrency(t *testing.T) {
 	limit := audit.Limit{Dimension: audit.Concurrent, Algorithm: audit.Concurrency, Amount: 2}
 	var events []bench.Event
 	for i, begin := range []int{0, 100, 400} { // each for 250 ms
@@ -100,22 +100,21 @@ func TestCourseOfSlots(t *testing.T) {
 		c.ID = fmt.Sprint(i)
 		events = append(events, both...)
 	}
-	c := run(t, audit.Options{Limits: []audit.Limit{limit}}, events).Courses[0]
+	c := run(t, audit.Options{Limits: []audit.Limit{limit}}, events).UsageSeries[0]
 	want := []audit.Point{{At: 0, Used: 1}, {At: 100 * ms, Used: 2}, {At: 400 * ms, Used: 1}}
 	if diff := cmp.Diff(want, c.Used); diff != "" {
 		t.Errorf("used differs (-want +got):\n%s", diff)
 	}
 }
 
-// TestCourseWithFallback: what fallback admitted is a line of its own, in the same
-// steps.
-func TestCourseWithFallback(t *testing.T) {
+// Usage with fallback is a separate series, with the same steps.
+func TestSeriesWithFallback(t *testing.T) {
 	limit := requests(50)
 	events := renamed(byFallback(30, "a"))
 	for i := range 40 {
 		events = append(events, event(bench.OpCheck, check("k", i, 1), at(1000*i), at(1000*i)+ms, allowed))
 	}
-	c := run(t, audit.Options{Limits: []audit.Limit{limit}}, events).Courses[0]
+	c := run(t, audit.Options{Limits: []audit.Limit{limit}}, events).UsageSeries[0]
 	if mostUsed(c.Used) != 40 || mostUsed(c.WithFallback) != 70 {
 		t.Errorf("at most %d used, %d with fallback, want 40 and 70", mostUsed(c.Used), mostUsed(c.WithFallback))
 	}
@@ -128,9 +127,9 @@ func TestCourseWithFallback(t *testing.T) {
 	}
 }
 
-// TestCoursesAreFewAndAlwaysTheSame: of many limits the busiest of each dimension
-// are shown, whatever the order of the log and of the work on it.
-func TestCoursesAreFewAndAlwaysTheSame(t *testing.T) {
+// Of many limits, the busiest of each dimension are selected, independently of the order
+// of the log and of the workers.
+func TestSeriesAreTheBusiest(t *testing.T) {
 	o := audit.Options{Limits: []audit.Limit{
 		{Dimension: audit.Requests, Amount: 100},
 		{Dimension: audit.Tokens, Amount: 1000},
@@ -144,16 +143,16 @@ func TestCoursesAreFewAndAlwaysTheSame(t *testing.T) {
 			events = append(events, event(bench.OpCheck, c, at(i), at(i)+ms, allowed))
 		}
 	}
-	var first []audit.Course
+	var first []audit.UsageSeries
 	for round := range 5 {
 		rand.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
 		r := run(t, o, events)
-		wantCourses(t, r)
+		wantSeries(t, r)
 		if round == 0 {
-			first = r.Courses
+			first = r.UsageSeries
 			continue
 		}
-		if diff := cmp.Diff(first, r.Courses); diff != "" {
+		if diff := cmp.Diff(first, r.UsageSeries); diff != "" {
 			t.Fatalf("round %d differs (-first +now):\n%s", round, diff)
 		}
 	}
@@ -161,23 +160,23 @@ func TestCoursesAreFewAndAlwaysTheSame(t *testing.T) {
 		t.Fatalf("%d courses, want 12", len(first))
 	}
 	if c := first[0]; c.Dimension != audit.Requests || c.Scope != "org0/u49" || c.Calls != 25 {
-		t.Errorf("the first is of %v, want the busiest key", c.Which)
+		t.Errorf("the first is of %v, want the busiest key", c.LimitRef)
 	}
 	if c := first[1]; c.Dimension != audit.Tokens {
-		t.Errorf("the second is of %v, want one of tokens", c.Which)
+		t.Errorf("the second is of %v, want one of tokens", c.LimitRef)
 	}
 }
 
-// TestLongCourse: a day has no more points than a minute.
-func TestLongCourse(t *testing.T) {
+// A day has no more points than a minute.
+func TestLongSeries(t *testing.T) {
 	var events []bench.Event
 	for i := range 24 * 60 {
 		sent := time.Duration(i) * time.Minute
 		events = append(events, event(bench.OpCheck, check("k", i, 1), sent, sent+ms, allowed))
 	}
 	r := run(t, audit.Options{Limits: []audit.Limit{requests(2000)}}, events)
-	wantCourses(t, r)
-	c := r.Courses[0]
+	wantSeries(t, r)
+	c := r.UsageSeries[0]
 	if n := len(c.Used); n < 50 || c.Used[n-1].Used != 24*60 {
 		t.Errorf("%d points, the last one %v", n, c.Used[n-1])
 	}

@@ -7,11 +7,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
-func TestProcessUse(t *testing.T) {
+func TestProcessUsage(t *testing.T) {
 	t.Parallel()
-	before, err := ProcessUse(os.Getpid())
+	before, err := ProcessUsage(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -19,12 +21,12 @@ func TestProcessUse(t *testing.T) {
 		t.Errorf("RSS = %d, want some MiB", before.RSS)
 	}
 	began := time.Now()
-	var after Use
-	eventually(t, "50ms of processor time", func() bool {
+	var after Usage
+	waittest.Until(t, "50ms of processor time", func() bool {
 		for i := range 100_000_000 {
 			before.RSS += int64(i & 1)
 		}
-		if after, err = ProcessUse(os.Getpid()); err != nil {
+		if after, err = ProcessUsage(os.Getpid()); err != nil {
 			t.Fatal(err)
 		}
 		return after.CPU >= before.CPU+50*time.Millisecond
@@ -32,7 +34,7 @@ func TestProcessUse(t *testing.T) {
 	if took := time.Since(began); after.CPU-before.CPU > 1000*took {
 		t.Errorf("CPU = %s in %s", after.CPU-before.CPU, took)
 	}
-	if _, err := ProcessUse(1 << 30); err == nil {
+	if _, err := ProcessUsage(1 << 30); err == nil {
 		t.Error("ProcessUse of nobody = nil, want an error")
 	}
 }
@@ -40,7 +42,7 @@ func TestProcessUse(t *testing.T) {
 func TestParseStat(t *testing.T) {
 	t.Parallel()
 	const rest = "S 1 2 3 0 -1 4194560 1 2 3 4 250 150 7 8 20 0 9 0 100 200000 321 18446744073709551615"
-	want := Use{CPU: 4 * time.Second, RSS: 321 * int64(os.Getpagesize())}
+	want := Usage{CPU: 4 * time.Second, RSS: 321 * int64(os.Getpagesize())}
 	for _, name := range []string{"bucketring", "a b", "a) S 1 (", ""} {
 		if got, err := parseStat([]byte("7 (" + name + ") " + rest + "\n")); err != nil || got != want {
 			t.Errorf("stat of %q = %+v, %v, want %+v", name, got, err, want)
