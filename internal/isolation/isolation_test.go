@@ -59,7 +59,7 @@ func TestIDsAreGoneOnTime(t *testing.T) {
 	const checks, cancelled = 40_000, 10_000
 	c := start(t, 1, nil)
 	f := newFlood(t.Context())
-	conn := flooderConn(t, c.GRPC()[0])
+	conn := flooderConn(t, c.GRPCAddrs()[0])
 	f.checks(conn, "flood-checks", 0, checks)
 	f.pairs(conn, "flood-cancels", 0, cancelled, reserve, cancel)
 	ended := time.Now()
@@ -78,7 +78,7 @@ func TestIDsAreGoneOnTime(t *testing.T) {
 func TestFloodOfIDs(t *testing.T) {
 	c := start(t, 3, func(o *local.Options) { o.ExtraArgs = []string{"--max-ids", fmt.Sprint(smallIDs)} })
 	v := c.victimOf(t, freshCalls())
-	conn := flooderConn(t, c.GRPC()[0])
+	conn := flooderConn(t, c.GRPCAddrs()[0])
 	isolated(t, func(ctx context.Context) func() {
 		f := newFlood(ctx)
 		f.ids(conn, smallIDs)
@@ -89,11 +89,11 @@ func TestFloodOfIDs(t *testing.T) {
 func TestSnapshotOfALargeRoot(t *testing.T) {
 	const keys = 200_000
 	c := start(t, 3, func(o *local.Options) {
-		o.Data, o.ExtraArgs = true, []string{"--snapshot-every", "500ms"}
+		o.Persist, o.ExtraArgs = true, []string{"--snapshot-every", "500ms"}
 	})
 	v := c.victimOf(t, callsOf(neighbours("flood-big", 4)...))
 	var conns []*grpc.ClientConn
-	for _, at := range c.GRPC() {
+	for _, at := range c.GRPCAddrs() {
 		conns = append(conns, flooderConn(t, at))
 	}
 	isolated(t, func(ctx context.Context) func() {
@@ -121,7 +121,7 @@ func neighbours(root string, n int) (roots []string) {
 
 func TestPinnedKeys(t *testing.T) {
 	c := start(t, 1, func(o *local.Options) { o.ExtraArgs = []string{"--max-keys", fmt.Sprint(smallKeys)} })
-	conn := flooderConn(t, c.GRPC()[0])
+	conn := flooderConn(t, c.GRPCAddrs()[0])
 	// A budget of which half is used must not be forgotten for the flood.
 	spent := &pb.CheckRequest{Key: "pin-victim/half", InputTokens: 500_000}
 	if d, err := pb.NewRateLimiterClient(conn).Check(t.Context(), spent); err != nil || d.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED {
@@ -261,7 +261,7 @@ func TestStreams(t *testing.T) {
 	const watches, exchanges, metadataSize = 10_000, 60, 1 << 20
 	c := start(t, 1, nil)
 	v := c.victimOf(t, callsOf())
-	at := c.GRPC()[0]
+	at := c.GRPCAddrs()[0]
 	var conns []*grpc.ClientConn
 	for range 10 {
 		conns = append(conns, flooderConn(t, at))
@@ -328,18 +328,18 @@ func TestIdleConnections(t *testing.T) {
 	version := c.status(t, 0).Policy.Version
 	kept := &http.Client{Transport: &http.Transport{}, Timeout: waittest.Limit} // one connection, from before the flood
 	t.Cleanup(kept.CloseIdleConnections)
-	if _, err := kept.Get("http://" + c.HTTP()[0] + "/livez"); err != nil {
+	if _, err := kept.Get("http://" + c.HTTPAddrs()[0] + "/livez"); err != nil {
 		t.Fatal(err)
 	}
 	reloaded := make(chan bool, 1)
 	isolated(t, func(ctx context.Context) func() {
 		f := newFlood(ctx)
-		f.idle(c.HTTP()[0], connections)
-		f.idle(c.GRPC()[0], connections)
+		f.idle(c.HTTPAddrs()[0], connections)
+		f.idle(c.GRPCAddrs()[0], connections)
 		f.workers.Go(func() {
 			time.Sleep(windowTime) // until the connections are there
 			_ = os.WriteFile(rulesFile, []byte(strings.Replace(rules, "4_000/day", "4_001/day", 1)), 0o600)
-			reloaded <- becomes(waittest.Context(t, 2*windowTime), kept, "http://"+c.HTTP()[0]+"/status", version)
+			reloaded <- becomes(waittest.Context(t, 2*windowTime), kept, "http://"+c.HTTPAddrs()[0]+"/status", version)
 		})
 		return f.workers.Wait
 	}, v, arriving)
@@ -368,12 +368,12 @@ func (c *cluster) arrivingVictim(t *testing.T) *victim {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		if turn.Add(1)%2 == 0 {
-			if _, err := read(ctx, client, "http://"+c.HTTP()[0]+"/v1/limits?key="+q.Key); err != nil {
+			if _, err := read(ctx, client, "http://"+c.HTTPAddrs()[0]+"/v1/limits?key="+q.Key); err != nil {
 				return bench.Answer{}, err
 			}
 			return bench.Answer{Outcome: bench.Allowed, Route: "local"}, nil
 		}
-		conn, err := grpc.NewClient("passthrough:///"+c.GRPC()[0], grpc.WithTransportCredentials(insecure.NewCredentials()),
+		conn, err := grpc.NewClient("passthrough:///"+c.GRPCAddrs()[0], grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(func(ctx context.Context, at string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, "tcp", at)
 			}))

@@ -89,7 +89,7 @@ func start(t *testing.T, nodes int, edit func(*local.Options)) *cluster {
 	if testing.Short() {
 		t.Skip("measures latencies and memory")
 	}
-	o := local.Options{Nodes: nodes, Binary: program, PolicyText: rules, Dir: t.TempDir(), Grace: waittest.Limit}
+	o := local.Options{Nodes: nodes, Binary: program, PolicyText: rules, Dir: t.TempDir(), StopTimeout: waittest.Limit}
 	if edit != nil {
 		edit(&o)
 	}
@@ -146,7 +146,7 @@ type status struct {
 
 func (c *cluster) status(t *testing.T, node int) (s status) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(get(t, "http://"+c.HTTP()[node]+"/status")), &s); err != nil {
+	if err := json.Unmarshal([]byte(get(t, "http://"+c.HTTPAddrs()[node]+"/status")), &s); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -167,7 +167,7 @@ func (c *cluster) gossip(t *testing.T, node int) string {
 // metric returns the sum of a metric over all nodes and labels.
 func (c *cluster) metric(t *testing.T, name string) (sum float64) {
 	t.Helper()
-	for _, at := range c.HTTP() {
+	for _, at := range c.HTTPAddrs() {
 		for line := range strings.Lines(get(t, "http://"+at+"/metrics")) {
 			rest, ok := strings.CutPrefix(line, name)
 			if !ok || rest[0] != ' ' && rest[0] != '{' {
@@ -244,7 +244,7 @@ func (c *cluster) watchMemory(t *testing.T) *memory {
 // rss returns the resident memory of the node that has most.
 func (c *cluster) rss() (most int64) {
 	for _, n := range c.Nodes() {
-		if u, err := local.ProcessUse(n.PID); err == nil {
+		if u, err := local.ProcessUsage(n.PID); err == nil {
 			most = max(most, u.RSS)
 		}
 	}

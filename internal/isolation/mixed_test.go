@@ -38,7 +38,7 @@ func TestMixedFloods(t *testing.T) {
 	}
 	keys := clusterKey(t)
 	c := start(t, 3, func(o *local.Options) {
-		o.Data = true
+		o.Persist = true
 		o.ExtraArgs = []string{
 			"--cluster-key-file", keys, "--snapshot-every", "5s",
 			"--max-ids", "100000", "--max-keys", "200000", "--max-keys-per-root", "150000",
@@ -83,7 +83,7 @@ func (c *cluster) startProxyProcess(t *testing.T, upstream string) (pid int) {
 	t.Helper()
 	c.proxy = freePort(t)
 	admin := freePort(t)
-	cmd := exec.Command(program, "proxy", "--listen", c.proxy, "--admin", admin, "--servers", strings.Join(c.GRPC(), ","), "--upstream", upstream, "--identity", "header:X-Key")
+	cmd := exec.Command(program, "proxy", "--listen", c.proxy, "--admin", admin, "--servers", strings.Join(c.GRPCAddrs(), ","), "--upstream", upstream, "--identity", "header:X-Key")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ func (f *flood) mixed(t *testing.T, c *cluster) {
 	t.Helper()
 	const bigRoot = 100_000
 	var conns []*grpc.ClientConn
-	for _, at := range c.GRPC() {
+	for _, at := range c.GRPCAddrs() {
 		conns = append(conns, flooderConn(t, at))
 	}
 	label := c.status(t, 0).Cluster.Label
@@ -132,12 +132,12 @@ func (f *flood) mixed(t *testing.T, c *cluster) {
 	f.wave(func(w *flood) { w.bodies(c.proxy, "two-flood/u", 40, 8<<20) })
 	f.wave(func(w *flood) { w.gossip(gossip, label, 20, 8<<20) })
 	f.wave(func(w *flood) {
-		own := []*grpc.ClientConn{flooderConnUntil(w.ctx, c.GRPC()[0])}
+		own := []*grpc.ClientConn{flooderConnUntil(w.ctx, c.GRPCAddrs()[0])}
 		w.exchanges(own, 10)
 		w.watches(own, 1000)
 	})
 	f.wave(func(w *flood) {
-		for _, at := range append(c.HTTP(), c.GRPC()...) {
+		for _, at := range append(c.HTTPAddrs(), c.GRPCAddrs()...) {
 			w.idle(at, 50)
 		}
 	})
@@ -176,7 +176,7 @@ func (c *cluster) sampleMemory(ctx context.Context, t *testing.T, proxy int) *sa
 		defer tick.Stop()
 		for ctx.Err() == nil {
 			for name, pid := range processes {
-				if u, err := local.ProcessUse(pid); err == nil {
+				if u, err := local.ProcessUsage(pid); err == nil {
 					s.rss[name] = append(s.rss[name], u.RSS)
 				}
 			}

@@ -98,7 +98,7 @@ func callsOf(roots ...string) bench.Workload {
 		n++
 		*c = bench.Call{Key: roots[n%len(roots)] + "/user", ID: fmt.Sprintf("v%d-%d", run, n), Requests: 1, InputTokens: 10}
 		if n/len(roots)%2 == 0 {
-			c.LLM, c.MaxOutput, c.OutputTokens, c.Hold = true, 100, 50, 20*time.Millisecond
+			c.LLM, c.MaxOutputTokens, c.OutputTokens, c.Duration = true, 100, 50, 20*time.Millisecond
 		}
 		return true
 	})
@@ -111,7 +111,7 @@ func freshCalls() bench.Workload {
 		n++
 		*c = bench.Call{Key: fmt.Sprintf("fresh-%d/user", n), ID: fmt.Sprintf("v%d-%d", run, n), Requests: 1, InputTokens: 10}
 		if n%2 == 0 {
-			c.LLM, c.MaxOutput, c.OutputTokens, c.Hold = true, 100, 50, 20*time.Millisecond
+			c.LLM, c.MaxOutputTokens, c.OutputTokens, c.Duration = true, 100, 50, 20*time.Millisecond
 		}
 		return true
 	})
@@ -132,7 +132,7 @@ func auditedCalls() bench.Workload {
 		case n <= len(roots):
 			c.Requests, c.InputTokens = 800, 80_000
 		case n/len(roots)%2 == 0:
-			c.LLM, c.MaxOutput, c.OutputTokens, c.Hold = true, 100, 50, 20*time.Millisecond
+			c.LLM, c.MaxOutputTokens, c.OutputTokens, c.Duration = true, 100, 50, 20*time.Millisecond
 		}
 		return true
 	})
@@ -215,7 +215,7 @@ func startVictim(t *testing.T, targets spread, calls bench.Workload, rate int) *
 		t.Fatal(err)
 	}
 	v := &victim{t: t, targets: targets, rate: rate, began: time.Now(), done: make(chan struct{}), keys: map[string]bool{}}
-	if v.auditor, err = audit.New(suite.OfPolicy(p, v.began, true)); err != nil {
+	if v.auditor, err = audit.New(suite.PolicyAuditOptions(p, v.began, true)); err != nil {
 		t.Fatal(err)
 	}
 	arrivals, err := bench.Constant(float64(rate))
@@ -227,7 +227,7 @@ func startVictim(t *testing.T, targets spread, calls bench.Workload, rate int) *
 	go func() {
 		defer close(v.done)
 		_, v.err = bench.Run(ctx, bench.Options{
-			Target: targets, Workload: calls, Arrivals: arrivals, For: 24 * time.Hour, Timeout: patience, Sink: v.saw,
+			Target: targets, Workload: calls, Arrivals: arrivals, Duration: 24 * time.Hour, Timeout: patience, OnEvent: v.saw,
 		})
 	}()
 	t.Cleanup(func() {
@@ -316,16 +316,16 @@ func (v *victim) end() {
 	if v.err != nil && !errors.Is(v.err, context.Canceled) {
 		v.t.Errorf("the run of the victim ended: %v", v.err)
 	}
-	usage, ok := v.targets.nodes[0].(bench.Left)
+	usage, ok := v.targets.nodes[0].(bench.UsageReader)
 	if !ok || v.forgettable {
 		return
 	}
 	for key := range v.keys {
-		used, err := usage.Used(waittest.Context(v.t, waittest.Limit), key, "", "")
+		used, err := usage.ReadUsage(waittest.Context(v.t, waittest.Limit), key, "", "")
 		if err != nil {
 			v.t.Fatal(err)
 		}
-		v.auditor.Ended(audit.State{Key: key, Used: used})
+		v.auditor.AddFinalUsage(audit.KeyUsage{Key: key, Used: used})
 	}
 	if r := v.auditor.Report(); !r.OK {
 		v.t.Errorf("the victim's counts are wrong:\n%s", r.Summary())
