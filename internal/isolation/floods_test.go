@@ -122,7 +122,7 @@ func (f *flood) keys(conn *grpc.ClientConn, root string, n int) {
 // touch keeps calling keys of a root, which has n, one by one and many at a time.
 func (f *flood) touch(conn *grpc.ClientConn, root string, n int) {
 	room := make(chan struct{}, 64) // calls under way
-	f.loop(3*time.Millisecond, func(i int) {
+	f.loop(10*time.Millisecond, func(i int) {
 		select {
 		case room <- struct{}{}:
 		default:

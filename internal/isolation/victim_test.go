@@ -61,7 +61,7 @@ const (
 	patience = 10 * time.Second
 	// latencyFloor is the p99 below which ratios say nothing, because the machine is
 	// shared.
-	latencyFloor = 10 * time.Millisecond
+	latencyFloor = 15 * time.Millisecond
 )
 
 // victim sends calls and judges the answers.
