@@ -20,11 +20,10 @@ import (
 //
 // A Catalog is safe for concurrent use. Reading it takes no lock.
 type Catalog struct {
-	limits   atomic.Pointer[[]*limit]
-	schemas  atomic.Pointer[[]*schema]
-	mappings atomic.Pointer[map[mappingKey]*mapping]
-	tiers    atomic.Pointer[tierNames]
-	counter  *schema // of all counters
+	limits  atomic.Pointer[[]*limit]
+	schemas atomic.Pointer[[]*schema]
+	tiers   atomic.Pointer[tierNames]
+	counter *schema // of all counters
 
 	mu struct {
 		sync.Mutex
@@ -43,7 +42,6 @@ func NewCatalog() *Catalog {
 	c.limits.Store(&[]*limit{})
 	c.schemas.Store(&[]*schema{{}}) // schema 0 is for records without limits
 	c.tiers.Store(&tierNames{ids: map[string]uint32{}})
-	c.mappings.Store(&map[mappingKey]*mapping{})
 	c.counter = c.schemaLocked([]*limit{c.limitLocked(counterLimit)}) // c is not shared yet
 	return c
 }
