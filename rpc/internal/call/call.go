@@ -208,9 +208,15 @@ func (c *Call) Item(toDecider bool) *pb.Item {
 	return item
 }
 
-// Copy returns the bare request, with the id that the owner knows, as an item that
-// shares nothing with c and can be kept.
-func (c *Call) Copy() *pb.Item { return itemOf(withID(c.request, c.RequestID)) }
+// Copy returns the request, with the id that the owner knows, as an item that shares
+// nothing with c and can be kept. Only a withdrawal keeps its attempt.
+func (c *Call) Copy() *pb.Item {
+	item := itemOf(withID(c.request, c.RequestID))
+	if c.Kind == Cancel {
+		item.Attempt = c.Attempt
+	}
+	return item
+}
 
 func itemOf(r request) *pb.Item {
 	item := &pb.Item{}
