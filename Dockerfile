@@ -11,5 +11,5 @@ USER 65532:65532
 EXPOSE 6470 6471
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/bucketring", "health", "--ready"]
 ENTRYPOINT ["/bucketring"]
-# In a container the published ports are the boundary: hence --insecure.
+# --insecure, because the published ports of the container decide who can connect.
 CMD ["serve", "--http", ":6470", "--grpc", ":6471", "--insecure"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Everything a developer or the CI does; `make` lists it.
+# All tasks of developers and the CI; `make` lists them.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -23,16 +23,16 @@ image: build ## the container image bucketring:dev; needs Docker, no registry
 	docker build --quiet --label org.opencontainers.image.version=$(VERSION) -t bucketring:dev .
 
 .PHONY: test
-test: ## what a machine with nothing but Go can check
+test: ## vet and all tests that need only Go
 	go vet ./...
 	go test ./...
 
 .PHONY: race
-race: ## the same under the race detector, with less of the slow oracle
+race: ## the same tests under the race detector, with fewer comparisons to the oracle
 	go test -race -short ./...
 
 .PHONY: e2e
-e2e: image ## binary, image and clusters, and their faults; needs root, Docker, Compose, iproute2
+e2e: image ## end-to-end tests with containers and broken networks; needs root, Docker, Compose, iproute2
 	go test -tags e2e -count 1 -timeout 15m -v ./internal/e2e
 	go test -tags e2e -count 1 ./bench/report
 
@@ -73,7 +73,7 @@ verify: generate ## fail if generated code or go.mod is not what is committed
 	git diff --exit-code -- rpc/pb
 
 .PHONY: check
-check: verify lint test race ## all of the above, before a push
+check: verify lint test race ## verify, lint, test and race: run it before a push
 
 $(BIN)/buf: tools/go.mod
 	cd tools && go build -o $@ github.com/bufbuild/buf/cmd/buf

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 func TestThreeNodesAreOneRing(t *testing.T) {
@@ -108,7 +110,7 @@ func TestTheContextStopsTheCluster(t *testing.T) {
 		_, err := c.Run(context.Background(), time.Now(), nil)
 		ended <- err
 	}()
-	eventually(t, "under way", func() bool {
+	waittest.Until(t, "under way", func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return c.mu.run != nil
@@ -120,7 +122,7 @@ func TestTheContextStopsTheCluster(t *testing.T) {
 	if err := <-ended; !errors.Is(err, errStopped) {
 		t.Errorf("Run = %v, want %v", err, errStopped)
 	}
-	eventually(t, "gone", func() bool {
+	waittest.Until(t, "gone", func() bool {
 		return !slices.ContainsFunc(c.Nodes(), func(n Node) bool { return n.PID != 0 })
 	})
 	if err := c.Stop(); err != nil {
@@ -282,7 +284,7 @@ func TestCrashes(t *testing.T) {
 		record, err := r.Run(ctx, time.Now(), nil)
 		ended <- result{record, err}
 	}()
-	eventually(t, "a mark", func() bool {
+	waittest.Until(t, "a mark", func() bool {
 		kill("bench-2")
 		return len(r.Marks()) == 1
 	})
@@ -301,7 +303,7 @@ func TestCrashes(t *testing.T) {
 		t.Errorf("Run with a plan for three = %v, want an error", err)
 	}
 	// Without a run, Stop reports it.
-	eventually(t, "down", func() bool {
+	waittest.Until(t, "down", func() bool {
 		kill("bench-1")
 		return r.Nodes()[0].PID == 0
 	})
@@ -369,7 +371,7 @@ func TestNoNodeOutlivesItsParent(t *testing.T) {
 				t.Fatalf("the other process: %v, with children %v, want that it fails with two", err, pids)
 			}
 			for _, pid := range pids {
-				eventually(t, fmt.Sprintf("the end of %d", pid), func() bool { return !alive(pid) })
+				waittest.Until(t, fmt.Sprintf("the end of %d", pid), func() bool { return !alive(pid) })
 			}
 		})
 	}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // long skips a test that takes as long as nodes need to miss or find each other.
@@ -87,7 +89,7 @@ func TestPortInUseWhileItsNodeIsDown(t *testing.T) {
 		_, err := r.startNode(n)
 		ended <- err
 	}()
-	eventually(t, "a try", func() bool {
+	waittest.Until(t, "a try", func() bool {
 		log, err := os.ReadFile(filepath.Join(r.Dir(), "bench-1.log"))
 		return err == nil && strings.Contains(string(log), "address already in use")
 	})
@@ -150,7 +152,7 @@ func TestAPauseEndsWithTheRun(t *testing.T) {
 		record, err := r.Run(ctx, time.Now(), p)
 		ended <- result{record, err}
 	}()
-	eventually(t, "paused", func() bool { return r.Nodes()[0].Paused })
+	waittest.Until(t, "paused", func() bool { return r.Nodes()[0].Paused })
 	cancel()
 	got := <-ended
 	if got.err != nil || len(got.record.Marks) != 1 || got.record.Marks[0].EffectiveAt != 0 || got.record.Marks[0].Problem != "" {
@@ -170,7 +172,7 @@ func TestStopDuringAPause(t *testing.T) {
 		_, err := r.Run(t.Context(), time.Now(), p)
 		ended <- err
 	}()
-	eventually(t, "paused", func() bool { return r.Nodes()[0].Paused })
+	waittest.Until(t, "paused", func() bool { return r.Nodes()[0].Paused })
 	if err := r.Stop(); err != nil {
 		t.Errorf("Stop = %v, want nil", err)
 	}
@@ -218,7 +220,7 @@ func TestARunThatEndsTooEarly(t *testing.T) {
 		record, err := r.Run(ctx, time.Now(), p)
 		ended <- result{record, err}
 	}()
-	eventually(t, "a restart", func() bool { return len(r.Marks()) == 1 })
+	waittest.Until(t, "a restart", func() bool { return len(r.Marks()) == 1 })
 	cancel()
 	got := <-ended
 	if got.err == nil || got.err.Error() != "restart bench-2: "+errRunEnded.Error() {
@@ -272,13 +274,13 @@ func TestFaultThatCannotBeApplied(t *testing.T) {
 		record, err := r.Run(ctx, time.Now(), p)
 		ended <- result{record, err}
 	}()
-	eventually(t, "a crash", func() bool {
+	waittest.Until(t, "a crash", func() bool {
 		if ch, _, ok := r.allNodes()[1].runningChild(); ok {
 			_ = ch.process.Kill()
 		}
 		return len(r.Marks()) > 0
 	})
-	eventually(t, "a problem", func() bool { return slices.ContainsFunc(r.Marks(), func(m Mark) bool { return m.Problem != "" }) })
+	waittest.Until(t, "a problem", func() bool { return slices.ContainsFunc(r.Marks(), func(m Mark) bool { return m.Problem != "" }) })
 	cancel()
 	got := <-ended
 	if got.err == nil || !strings.Contains(got.err.Error(), "kill bench-2: bench-2 is down") || !strings.Contains(got.err.Error(), "bench-2 crashed") {
@@ -299,7 +301,7 @@ func TestResources(t *testing.T) {
 		ended <- result{record, err}
 	}()
 	asked := 0
-	eventually(t, "two seconds", func() bool {
+	waittest.Until(t, "two seconds", func() bool {
 		for range 50 {
 			asked++
 			get(t, "http://"+r.HTTPAddrs()[0]+"/metrics")

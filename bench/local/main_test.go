@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // patience bounds every wait.
@@ -156,21 +158,6 @@ func alive(pid int) bool {
 	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
 }
 
-// eventually waits until something is so.
-func eventually(t *testing.T, what string, so func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := poll(ctx, func() error {
-		if !so() {
-			return fmt.Errorf("not %s", what)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // result is what Run returned.
 type result struct {
 	record *Record
@@ -191,7 +178,7 @@ func (r *tested) run(marks int, faults ...string) result {
 		record, err := r.Run(ctx, time.Now(), p)
 		ended <- result{record, err}
 	}()
-	eventually(r.t, fmt.Sprintf("%d marks of %q", marks, faults), func() bool {
+	waittest.Until(r.t, fmt.Sprintf("%d marks of %q", marks, faults), func() bool {
 		r.see()
 		done := 0
 		for _, m := range r.Marks() {

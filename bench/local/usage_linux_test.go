@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 func TestProcessUsage(t *testing.T) {
@@ -20,7 +22,7 @@ func TestProcessUsage(t *testing.T) {
 	}
 	began := time.Now()
 	var after Usage
-	eventually(t, "50ms of processor time", func() bool {
+	waittest.Until(t, "50ms of processor time", func() bool {
 		for i := range 100_000_000 {
 			before.RSS += int64(i & 1)
 		}

@@ -119,7 +119,7 @@ func (r *Router) enqueue(item *pb.Item) (rejected *pb.Result) {
 // answer did not arrive. If the outbox is full, a reservation that is held there
 // ends with its lease.
 func (r *Router) withdraw(f *forward) {
-	if !f.unheard || f.Kind != call.Reserve || f.Attempt == 0 {
+	if !f.unanswered || f.Kind != call.Reserve || f.Attempt == 0 {
 		return
 	}
 	_ = r.outbox.Put(&pb.Item{

@@ -29,7 +29,7 @@ type forward struct {
 	to        *memberConn // the member that it was sent to last
 	pending   *link.Pending
 
-	unheard    bool // a member may have decided it whose answer did not arrive
+	unanswered bool // a member may have decided it whose answer did not arrive
 	redirected bool // by the owner, or by a member with another routing table
 	rerouted   bool
 	bounces    int
@@ -96,7 +96,7 @@ func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 	for f.pending != nil {
 		result, err := f.pending.Wait(ctx)
 		f.pending = nil
-		f.unheard = f.unheard || mayBeDecided(err)
+		f.unanswered = f.unanswered || mayBeDecided(err)
 		if err == nil && code(result) == codes.DeadlineExceeded {
 			err = link.ErrTimeout // it was too late there: nothing was decided
 		}
