@@ -22,8 +22,7 @@ type Options struct {
 	// MaxKeys is the most records that the engine holds. Default: 10,000,000.
 	MaxKeys int
 	// MaxKeysPerRoot is the most under one root. Default: a quarter of MaxKeys, at
-	// least 1,000. A root
-	// may also hold at most four times as many as are free.
+	// least 1,000. A root may also hold at most three times as many as are free.
 	MaxKeysPerRoot int
 	// MaxIDs is the most request ids that the engine remembers, including those of
 	// reservations.

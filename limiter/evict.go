@@ -93,9 +93,9 @@ const (
 	defaultRootShare = 4
 	minRootShare     = 1000
 	// freeShare bounds a root to so many times the keys that are free, so that roots
-	// which all want more leave room for others: n such roots get 4/(4n+1) of MaxKeys
-	// each, and the last 1/(4n+1) stays free for roots with fewer keys.
-	freeShare = 4
+	// which all want more leave room for others: n such roots get 3/(3n+1) of MaxKeys
+	// each, and the last 1/(3n+1) stays free for roots with fewer keys.
+	freeShare = 3
 	// reserve is the part of MaxKeys that the sweep keeps free, if the root with the most
 	// keys has more than its share.
 	reserve      = 64
