@@ -259,7 +259,7 @@ func TestPoisonedEstimates(t *testing.T) {
 }
 
 func TestStreams(t *testing.T) {
-	const watches, exchanges, metadataSize = 10_000, 60, 1 << 20
+	const watches, exchanges, metadataSize = 10_000, 40, 1 << 20
 	c := start(t, 1, nil)
 	v := c.victimOf(t, callsOf())
 	at := c.GRPCAddrs()[0]
