@@ -12,11 +12,11 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// scratch is the memory of one call while it is decided. It is used again, so
-// that deciding allocates nothing.
+// scratch is the memory of one call while it is decided. It is pooled, so that
+// deciding allocates nothing.
 type scratch struct {
 	kind     call.Kind
-	callerID string // the id that the caller gave a reservation which the call ends
+	callerID string // of a settle or cancel: the id that the caller sent
 
 	request  limiter.Request
 	used     limiter.Usage
@@ -30,8 +30,8 @@ type scratch struct {
 
 func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
 
-// release puts x back, without the strings of the request. The decision stays
-// whole: the engine fills it anew, and keeps memory in it.
+// release puts x back into the pool, without the strings of the request. It keeps the
+// decision, whose memory the engine reuses.
 func (s *Service) release(x *scratch) {
 	clear(x.costs)
 	clear(x.decision.Limits)
@@ -65,7 +65,7 @@ func (x *scratch) validate(c *call.Call) error {
 	return x.hits(c.Count(), c.RequestID)
 }
 
-// scope validates what every question has in common.
+// scope validates the fields that checks, reserves and peeks have in common.
 func (x *scratch) scope(key, tier, model string) error {
 	if err := checkKey(key); err != nil {
 		return err
@@ -176,7 +176,7 @@ func (x *scratch) usage(r *pb.SettleRequest, id string) (err error) {
 	return err
 }
 
-// checkReservation validates what names a reservation.
+// checkReservation validates the key and the id of a reservation.
 func checkReservation(key, id string) error {
 	if err := checkKey(key); err != nil {
 		return err
