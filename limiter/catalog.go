@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -176,16 +175,14 @@ func (l *Limit) identity() string {
 	if l.Zone != nil {
 		zone = l.Zone.String()
 	}
-	var b strings.Builder
-	for _, s := range []string{l.Name, string(l.Dimension), zone} {
-		b.WriteString(s)
-		b.WriteByte(0)
+	b := make([]byte, 0, 128)
+	for _, s := range [...]string{l.Name, string(l.Dimension), zone} {
+		b = append(append(b, s...), 0)
 	}
-	for _, n := range []int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity} {
-		b.WriteString(strconv.FormatInt(n, 10))
-		b.WriteByte(0)
+	for _, n := range [...]int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity} {
+		b = append(strconv.AppendInt(b, n, 10), 0)
 	}
-	return b.String()
+	return string(b)
 }
 
 func boolInt(b bool) int64 {

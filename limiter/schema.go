@@ -81,7 +81,8 @@ type mapping struct{ positions []uint8 }
 // of the slice that they loaded, so appending to its spare capacity does not affect them.
 func (c *Catalog) limitLocked(l Limit) *limit {
 	limits := *c.limits.Load()
-	id, ok := c.mu.limitIDs[l.identity()]
+	identity := l.identity()
+	id, ok := c.mu.limitIDs[identity]
 	if ok {
 		return limits[id]
 	}
@@ -99,7 +100,7 @@ func (c *Catalog) limitLocked(l Limit) *limit {
 		n.full = mulWide(n.capacity, n.window)
 	}
 	n.sub = (n.window + subWindows - 1) / subWindows
-	c.mu.limitIDs[l.identity()] = n.id
+	c.mu.limitIDs[identity] = n.id
 	grown := append(limits, n)
 	c.limits.Store(&grown)
 	return n

@@ -235,7 +235,7 @@ func (f *flood) exchanges(conns []*grpc.ClientConn, streams int) {
 	for i := range streams {
 		f.workers.Go(func() {
 			s, err := pb.NewRateLimiterClient(conns[i%len(conns)]).Exchange(f.ctx)
-			for n := uint64(1); err == nil && n <= 100; n++ {
+			for n := uint64(1); err == nil && n <= 30; n++ {
 				f.sent.Add(1)
 				err = s.Send(&pb.Batch{Sequence: n, Items: items})
 			}

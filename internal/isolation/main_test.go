@@ -61,7 +61,7 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	program = filepath.Join(dir, "bucketring")
 	if out, err := exec.Command("go", "build", "-o", program, "github.com/bucketring/bucketring/cmd/bucketring").CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("build: %w: %s", err, out)
