@@ -42,7 +42,7 @@ var allowedImports = map[string][]string{
 	// The wire.
 	"rpc/httpapi/statuspage": {},
 	"rpc/httpapi":            {"rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
-	"rpc/server":             {"rpc/internal/call", "rpc/pb", "limiter/policy", "limiter"},
+	"rpc/server":             {"internal/listenlimit", "internal/share", "rpc/internal/call", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":              {"rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
 	"rpc/client/middleware":  {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
 	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
@@ -87,7 +87,9 @@ var allowedImports = map[string][]string{
 	"internal/buildinfo":    {},
 	"internal/config":       {"internal/nearest", "internal/yamldoc"},
 	"internal/filewatch":    {"internal/yamldoc"},
+	"internal/listenlimit":  {"internal/share"},
 	"internal/nearest":      {},
+	"internal/share":        {},
 	"internal/snapshotfile": {},
 	"internal/trace":        {},
 	"internal/yamldoc":      {"internal/nearest"},

@@ -137,6 +137,9 @@ func handling(u UnaryService, guard guard) *grpc.ServiceDesc {
 		handle, name := m.Handler, "/"+desc.ServiceName+"/"+m.MethodName
 		m.Handler = func(srv any, ctx context.Context, receive func(any) error, interceptor grpc.UnaryServerInterceptor) (answer any, err error) {
 			defer guard.recover(name, &err)
+			if err := guard.streams.check(ctx); err != nil {
+				return nil, err
+			}
 			in := pool.Get().(*incoming)
 			in.receive = receive
 			if answer, err = handle(srv, ctx, in.read, interceptor); in.err != nil && u.Undecodable != nil {
