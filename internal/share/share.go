@@ -142,6 +142,13 @@ func (b *Budget) Used() int64 {
 	return b.mu.used
 }
 
+// Of returns how much an address has taken.
+func (b *Budget) Of(a netip.Addr) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.byAddress[a].n
+}
+
 // Largest returns the address that has taken most and is not a member's, and how much.
 func (b *Budget) Largest() (largest netip.Addr, n int64) {
 	b.mu.Lock()

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 // grpc-go ends a call whose message it cannot decode, such as one with a key
@@ -41,8 +43,16 @@ func (in *incoming) decode(message any) error {
 	return in.err
 }
 
-// codec is protobuf's, but for incoming messages.
+// codec is protobuf's, but for incoming messages, and for outgoing ones of streams.
 type codec struct{ encoding.CodecV2 }
+
+// Marshal implements encoding.CodecV2.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if out, ok := v.(*outgoing); ok {
+		return out.marshal()
+	}
+	return c.CodecV2.Marshal(v)
+}
 
 // Unmarshal implements encoding.CodecV2.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
@@ -105,14 +115,24 @@ func notUTF8(message protoreflect.MessageDescriptor, data []byte) (field, value 
 }
 
 // decodingStream is a stream whose RecvMsg fails with InvalidArgument at a message
-// that cannot be decoded.
+// that cannot be decoded, and whose SendMsg waits for a peer that does not read.
 type decodingStream struct {
 	grpc.ServerStream
-	in incoming
+	in  incoming
+	out *sendQueue
 }
 
-func newDecodingStream(ss grpc.ServerStream) *decodingStream {
-	return &decodingStream{ServerStream: ss, in: incoming{receive: ss.RecvMsg}}
+func newDecodingStream(ss grpc.ServerStream, out *sendQueue) *decodingStream {
+	return &decodingStream{ServerStream: ss, in: incoming{receive: ss.RecvMsg}, out: out}
+}
+
+// SendMsg implements grpc.ServerStream.
+func (s *decodingStream) SendMsg(message any) error {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return s.ServerStream.SendMsg(message)
+	}
+	return s.out.send(s.Context(), m, s.ServerStream.SendMsg)
 }
 
 // RecvMsg implements grpc.ServerStream.
@@ -147,6 +167,9 @@ func handling(u UnaryService, guard guard) *grpc.ServiceDesc {
 			}
 			*in = incoming{read: in.read}
 			pool.Put(in)
+			if batch, ok := answer.(*pb.BatchResponse); ok && err == nil { // other answers are small
+				return guard.streams.unary(ctx, batch)
+			}
 			return answer, err
 		}
 		methods[i] = m

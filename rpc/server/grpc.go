@@ -93,7 +93,7 @@ func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 		o.Health = NewHealth(healthpb.HealthCheckResponse_SERVING)
 	}
 	if o.Streams == nil {
-		o.Streams = NewStreamLimits(nil)
+		o.Streams = NewStreamLimits(nil, nil)
 	}
 	guard := guard{o.Logger, o.Streams}
 	// Windows are fixed, because grpc-go's would grow up to 16 MiB for a peer that
@@ -196,7 +196,7 @@ func (g guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 	if err := g.streams.check(ss.Context()); err != nil {
 		return err
 	}
-	return next(srv, newDecodingStream(ss))
+	return next(srv, newDecodingStream(ss, newSendQueue(ss.Context(), g.streams)))
 }
 
 func (g guard) recover(method string, err *error) {

@@ -4,8 +4,10 @@ package server
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -71,16 +73,25 @@ type StreamLimits struct {
 	}
 	refusing atomic.Int64 // streams that are above a bound, and not ended
 	pool     sync.Pool    // of *openStream
+
+	unread         *share.Budget // bytes of large answers that are not sent yet
+	refusedAnswers map[share.Refusal]prometheus.Counter
+	stalls         prometheus.Counter
+	sendTimeout    time.Duration
 }
 
-// NewStreamLimits returns limits with [DefaultStreamBounds]. A nil registry means no
-// metrics.
-func NewStreamLimits(reg prometheus.Registerer) *StreamLimits {
-	return newStreamLimits(reg, DefaultStreamBounds)
+// NewStreamLimits returns limits with [DefaultStreamBounds], which do not bind members.
+// A nil registry means no metrics. Member reports whether an address is a member's; nil
+// means that none is.
+func NewStreamLimits(reg prometheus.Registerer, member func(netip.Addr) bool) *StreamLimits {
+	return newStreamLimits(reg, member, DefaultStreamBounds)
 }
 
-func newStreamLimits(reg prometheus.Registerer, bounds [streamKinds]StreamBound) *StreamLimits {
-	l := &StreamLimits{}
+func newStreamLimits(reg prometheus.Registerer, member func(netip.Addr) bool, bounds [streamKinds]StreamBound) *StreamLimits {
+	l := &StreamLimits{
+		sendTimeout: sendTimeout, refusedAnswers: map[share.Refusal]prometheus.Counter{},
+		unread: share.New(share.Limits{Total: maxUnread, PerAddress: maxUnreadPerAddress, Reserved: unreadReservedForOwn, Member: member}),
+	}
 	l.pool.New = func() any {
 		s := &openStream{limits: l}
 		s.ended = s.end
@@ -91,6 +102,20 @@ func newStreamLimits(reg prometheus.Registerer, bounds [streamKinds]StreamBound)
 		Name: "bucketring_streams_refused_total",
 		Help: "Streams refused because too many of their kind were open, from their address or to the node. A unary call is a stream, too.",
 	}, []string{"kind", "limit"})
+	answers := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "bucketring_unread_answers_refused_total",
+		Help: "Large answers not sent because too many bytes were not read yet, by their address or by all.",
+	}, []string{"limit"})
+	for _, why := range share.Refusals {
+		l.refusedAnswers[why] = answers.WithLabelValues(string(why))
+	}
+	l.stalls = f.NewCounter(prometheus.CounterOpts{
+		Name: "bucketring_stalled_connections_total",
+		Help: "Connections of gRPC closed because their peer read no answer for 10 seconds.",
+	})
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "bucketring_unread_answer_bytes", Help: "Bytes of large answers over gRPC that are not sent yet.",
+	}, func() float64 { return float64(l.unread.Used()) })
 	for i := range l.kinds {
 		k, name := &l.kinds[i], StreamKind(i).String()
 		k.StreamBound = bounds[i]
@@ -123,19 +148,19 @@ func (l *StreamLimits) tap(ctx context.Context, info *tap.Info) (context.Context
 	}
 	s := l.pool.Get().(*openStream)
 	s.kind, s.conn = kind, conn
-	all, why := k.open.Add(1), share.None
-	if all > int64(k.Max) {
-		why = share.Full
-	}
-	hard := all > int64(k.Max)*5/4
+	all, n, why := k.open.Add(1), int64(0), share.None
 	if conn != nil {
 		conn.Begin()
-		n := conn.Peer().Counts[kind].Add(1)
-		if n > int64(k.PerAddress) && !conn.Peer().Member {
-			why = share.AddressFull
-			hard = hard || n > int64(k.PerAddress)*5/4
-		}
+		n = conn.Peer().Counts[kind].Add(1)
 	}
+	switch {
+	case conn != nil && conn.Peer().Member:
+	case n > int64(k.PerAddress):
+		why = share.AddressFull
+	case all > int64(k.Max):
+		why = share.Full
+	}
+	hard := n > int64(k.PerAddress)*5/4 || all > int64(k.Max)*5/4
 	if s.refused = why != share.None; s.refused {
 		k.refused[why].Inc()
 		l.refusing.Add(1)
