@@ -201,7 +201,12 @@ type Conn struct {
 	listener *Listener
 	peer     *Peer
 	remote   remote
-	closed   atomic.Bool
+
+	mu struct {
+		sync.Mutex
+		closed bool
+		called map[any]func() // by Close; nil: none
+	}
 
 	active    atomic.Int64 // requests in progress; above 0: not idle
 	idleSince atomic.Int64 // Unix nanoseconds
@@ -238,11 +243,40 @@ func (c *Conn) End() {
 	c.active.Add(-1)
 }
 
+// OnClose calls f when the connection is closed, unless [Conn.Forget] is called with the
+// key before. It returns false, and does not call f, if it is closed already.
+func (c *Conn) OnClose(key any, f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.closed {
+		return false
+	}
+	if c.mu.called == nil {
+		c.mu.called = map[any]func(){}
+	}
+	c.mu.called[key] = f
+	return true
+}
+
+// Forget undoes OnClose.
+func (c *Conn) Forget(key any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.mu.called, key)
+}
+
 // Close implements net.Conn.
 func (c *Conn) Close() error {
 	err := c.Conn.Close()
-	if c.closed.Swap(true) {
+	c.mu.Lock()
+	closed, called := c.mu.closed, c.mu.called
+	c.mu.closed, c.mu.called = true, nil
+	c.mu.Unlock()
+	if closed {
 		return err
+	}
+	for _, f := range called {
+		f()
 	}
 	l := c.listener
 	l.mu.Lock()

@@ -60,6 +60,31 @@ func dial(t *testing.T, l *Listener, from string) (*Conn, net.Conn) {
 
 func limited(o Options) *Listener { return New(make(fakes, 1), o) }
 
+func (c *Conn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.closed
+}
+
+func TestOnClose(t *testing.T) {
+	l := limited(Options{Max: 1, MaxPerAddress: 1})
+	c, _ := dial(t, l, "10.0.0.1")
+	var called []string
+	for _, key := range []string{"a", "b"} {
+		if !c.OnClose(key, func() { called = append(called, key) }) {
+			t.Errorf("OnClose(%s) = false", key)
+		}
+	}
+	c.Forget("a")
+	_, _ = c.Close(), c.Close()
+	if len(called) != 1 || called[0] != "b" {
+		t.Errorf("called = %q, want b once", called)
+	}
+	if c.OnClose("c", func() { t.Error("called after Close") }) {
+		t.Error("OnClose() of a closed connection = true")
+	}
+}
+
 // idle makes a connection look as if it had been idle for so long.
 func idle(c *Conn, d time.Duration) { c.idleSince.Store(time.Now().Add(-d).UnixNano()) }
 
@@ -136,15 +161,15 @@ func TestLongestIdleGivesWay(t *testing.T) {
 	idle(other, 2*time.Hour)
 
 	// The node is full: the address with the most connections gives one.
-	if c, _ := dial(t, l, "10.0.0.3"); c == nil || !older.closed.Load() {
+	if c, _ := dial(t, l, "10.0.0.3"); c == nil || !older.isClosed() {
 		t.Errorf("another address got %v, want the place of the connection that is idle longest", c)
 	}
-	if busy.closed.Load() || younger.closed.Load() || other.closed.Load() {
+	if busy.isClosed() || younger.isClosed() || other.isClosed() {
 		t.Error("a busy connection, a younger one, or one of an address with fewer was closed")
 	}
 	// An address that is at its share replaces its own.
 	third, _ := dial(t, l, "10.0.0.1")
-	if third == nil || !younger.closed.Load() || other.closed.Load() {
+	if third == nil || !younger.isClosed() || other.isClosed() {
 		t.Error("an address did not get the place of its own idle connection")
 	}
 	if c, _ := dial(t, l, "10.0.0.1"); c != nil {
@@ -152,7 +177,7 @@ func TestLongestIdleGivesWay(t *testing.T) {
 	}
 	busy.End()
 	idle(busy, 2*minIdle)
-	if c, _ := dial(t, l, "10.0.0.1"); c == nil || !busy.closed.Load() {
+	if c, _ := dial(t, l, "10.0.0.1"); c == nil || !busy.isClosed() {
 		t.Error("a connection is not idle after its request ended")
 	}
 }

@@ -52,6 +52,12 @@ type sendQueue struct {
 	progress      atomic.Int64  // Unix nanoseconds: the last time that an answer was written, or queued while none was
 	room          chan struct{} // cap 1: an answer was written
 
+	mu struct {
+		sync.Mutex
+		charged int64 // bytes that are taken from the budget
+		closed  bool  // the connection is, and nothing is charged any more
+	}
+
 	armed   atomic.Bool // timer is running
 	timer   *time.Timer // nil until it is armed
 	stalled chan struct{}
@@ -117,9 +123,9 @@ func (l *StreamLimits) unary(ctx context.Context, m proto.Message) (any, error) 
 func (q *sendQueue) charge(m proto.Message) (*outgoing, error) {
 	size := proto.Size(m)
 	charged := int64(0)
-	if size >= minCharged {
+	if size >= minCharged && q.conn != nil {
 		charged = int64(size)
-		if why := q.limits.unread.Take(q.from, charged); why != share.None {
+		if why := q.take(charged); why != share.None {
 			q.limits.refusedAnswers[why].Inc()
 			if why == share.AddressFull {
 				return nil, grpcstatus.Errorf(codes.ResourceExhausted, "too much to send to this address: it has not read %d bytes of answers, and this one has %d bytes", q.limits.unread.Of(q.from), size)
@@ -134,10 +140,53 @@ func (q *sendQueue) charge(m proto.Message) (*outgoing, error) {
 
 func (q *sendQueue) discharge(out *outgoing) {
 	if out.charged > 0 {
-		q.limits.unread.Give(q.from, out.charged)
+		q.give(out.charged)
 	}
 	*out = outgoing{}
 	outgoings.Put(out)
+}
+
+// take takes n bytes from the budget. The end of the connection gives them back, too,
+// for grpc-go then forgets what was queued.
+func (q *sendQueue) take(n int64) share.Refusal {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.mu.closed {
+		return share.None // nothing is sent any more
+	}
+	if why := q.limits.unread.Take(q.from, n); why != share.None {
+		return why
+	}
+	if q.mu.charged += n; q.mu.charged == n && !q.conn.OnClose(q, q.closed) {
+		q.closedLocked()
+	}
+	return share.None
+}
+
+func (q *sendQueue) give(n int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.mu.closed {
+		return
+	}
+	q.limits.unread.Give(q.from, n)
+	if q.mu.charged -= n; q.mu.charged == 0 {
+		q.conn.Forget(q)
+	}
+}
+
+func (q *sendQueue) closed() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closedLocked()
+}
+
+func (q *sendQueue) closedLocked() {
+	q.mu.closed = true
+	if q.mu.charged > 0 {
+		q.limits.unread.Give(q.from, q.mu.charged)
+		q.mu.charged = 0
+	}
 }
 
 // add counts a message that the codec is about to get, which always gives it back.

@@ -63,8 +63,8 @@ var DefaultStreamBounds = [streamKinds]StreamBound{
 }
 
 // StreamLimits bound the streams of the gRPC servers of a node. What is above a bound
-// gets RESOURCE_EXHAUSTED. A peer that opens a quarter more all the same, by unary calls
-// whose messages do not arrive, loses its connection.
+// gets RESOURCE_EXHAUSTED. A peer that opens a quarter more (but 8 at least) all the
+// same, by unary calls whose messages do not arrive, loses its connection.
 type StreamLimits struct {
 	kinds [streamKinds]struct {
 		StreamBound
@@ -160,7 +160,7 @@ func (l *StreamLimits) tap(ctx context.Context, info *tap.Info) (context.Context
 	case all > int64(k.Max):
 		why = share.Full
 	}
-	hard := n > int64(k.PerAddress)*5/4 || all > int64(k.Max)*5/4
+	hard := n > withSlack(k.PerAddress) || all > withSlack(k.Max)
 	if s.refused = why != share.None; s.refused {
 		k.refused[why].Inc()
 		l.refusing.Add(1)
@@ -172,6 +172,9 @@ func (l *StreamLimits) tap(ctx context.Context, info *tap.Info) (context.Context
 	context.AfterFunc(ctx, s.ended) // once, so s may be used again
 	return ctx, nil
 }
+
+// withSlack is how many streams cost a peer its connection.
+func withSlack(n int) int64 { return int64(n + max(8, n/4)) }
 
 // refusal is the error of a stream above a bound.
 func (b StreamBound) refusal(kind StreamKind, why share.Refusal) error {
