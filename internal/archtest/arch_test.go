@@ -73,7 +73,7 @@ var allowedImports = map[string][]string{
 	// Membership and ownership.
 	"cluster/ownership": {"ring"},
 	"ring":              {},
-	"cluster":           {},
+	"cluster":           {"internal/listenlimit", "internal/share"},
 	"cluster/simnet":    {}, // for tests
 
 	// Leaves. Every package may import these five.

@@ -121,8 +121,8 @@ func (l *Listener) admit(c net.Conn) net.Conn {
 // its share is used up, else of the address that has most.
 func (l *Listener) makeRoom(why share.Refusal, address netip.Addr) bool {
 	if why == share.Full {
-		if address, _ = l.budget.Largest(); !address.IsValid() {
-			return false
+		if largest, _ := l.budget.Largest(); largest.IsValid() {
+			address = largest // or itself, if all are members'
 		}
 	}
 	c := l.longestIdle(address, time.Now().Add(-minIdle))
