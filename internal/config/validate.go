@@ -28,6 +28,7 @@ func (c *Config) Validate() error {
 	p.atLeastOne("max_keys", c.MaxKeys)
 	p.atLeastOne("max_keys_per_root", c.MaxKeysPerRoot)
 	p.atLeastOne("max_ids", c.MaxIDs)
+	p.atLeastOne("max_connections", c.MaxConnections)
 	p.notNegative("snapshot_every", c.SnapshotEvery)
 	p.notNegative("drain_delay", c.DrainDelay)
 	p.notNegative("shutdown_timeout", c.ShutdownTimeout)

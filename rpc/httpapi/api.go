@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/httpapi/statuspage"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -82,7 +83,8 @@ func New(o Options) http.Handler {
 }
 
 // NewServer returns a server for h with timeouts for slow and idle clients. A body
-// must arrive within 30 s.
+// must arrive within 30 s. On a listener of package listenlimit, idle connections make
+// room for others.
 func NewServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
@@ -91,6 +93,7 @@ func NewServer(h http.Handler) *http.Server {
 		WriteTimeout:      45 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
+		ConnState:         listenlimit.HTTPState,
 	}
 }
 
