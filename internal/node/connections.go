@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -62,10 +63,10 @@ func (l *ConnectionLimit) Limit(inner net.Listener, name string, member func(net
 	return listenlimit.New(inner, o)
 }
 
-// memoryLimit returns GOMEMLIMIT in bytes, or 0 if there is none.
-func memoryLimit() int64 {
+// memoryLimit returns GOMEMLIMIT in bytes, or none.
+func memoryLimit() string {
 	if n := debug.SetMemoryLimit(-1); n != math.MaxInt64 { // a negative limit changes nothing
-		return n
+		return strconv.FormatInt(n, 10)
 	}
-	return 0
+	return "none"
 }
