@@ -125,13 +125,13 @@ func (n *Node) openEnvoyServers() {
 		return
 	}
 	if n.envoy.httpListener != nil {
-		n.envoy.http = httpapi.NewServer(n.envoy.service.HTTP(n.Ready))
+		n.envoy.http = httpapi.NewServer(httpapi.RefuseWebPages(n.envoy.service.HTTP(n.Ready), n.rejections))
 		n.envoy.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)
 	}
 	if n.envoy.listener == nil {
 		return
 	}
-	o := server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Services: n.services()}
+	o := server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Services: n.services()}
 	if n.config.EnvoyCertFile != "" {
 		o.Server = append(o.Server, grpc.Creds(credentials.NewTLS(&tls.Config{
 			MinVersion:         tls.VersionTLS12,

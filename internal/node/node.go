@@ -89,6 +89,7 @@ type Node struct {
 
 	connections  *ConnectionLimit
 	streams      *server.StreamLimits
+	rejections   *server.Rejections
 	health       *health.Server
 	grpc         *grpc.Server
 	http         *http.Server
@@ -184,6 +185,7 @@ func (n *Node) openLimits() {
 		}
 	}
 	n.connections = NewConnectionLimit(c.MaxConnections, listeners, n.registry, n.log)
+	n.rejections = server.NewRejections(n.registry)
 	n.streams = server.NewStreamLimits(n.registry, n.isMember)
 }
 
@@ -228,7 +230,7 @@ func (n *Node) openCluster() (err error) {
 // openServers creates the servers, which do not serve yet.
 func (n *Node) openServers() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Services: n.services()})
+	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Services: n.services()})
 	n.openEnvoyServers()
 	pb.RegisterPeerServer(n.grpc, n.router.Peer())
 	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
@@ -237,6 +239,7 @@ func (n *Node) openServers() {
 		Metrics:    promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{Registry: n.registry}),
 		Status:     func() any { return n.Status() },
 		StatusPage: n.statusPage,
+		Rejections: n.rejections,
 		Logger:     n.log,
 	}))
 	n.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)

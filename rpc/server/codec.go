@@ -120,10 +120,12 @@ type decodingStream struct {
 	grpc.ServerStream
 	in  incoming
 	out *sendQueue
+
+	rejections *Rejections
 }
 
-func newDecodingStream(ss grpc.ServerStream, out *sendQueue) *decodingStream {
-	return &decodingStream{ServerStream: ss, in: incoming{receive: ss.RecvMsg}, out: out}
+func newDecodingStream(ss grpc.ServerStream, out *sendQueue, rejections *Rejections) *decodingStream {
+	return &decodingStream{ServerStream: ss, in: incoming{receive: ss.RecvMsg}, out: out, rejections: rejections}
 }
 
 // SendMsg implements grpc.ServerStream.
@@ -138,6 +140,9 @@ func (s *decodingStream) SendMsg(message any) error {
 // RecvMsg implements grpc.ServerStream.
 func (s *decodingStream) RecvMsg(message any) error {
 	err := s.in.decode(message)
+	if s.in.err != nil {
+		s.rejections.Count(GRPCInterface, BadMessage)
+	}
 	s.in.message, s.in.err = nil, nil
 	return err
 }
@@ -162,8 +167,12 @@ func handling(u UnaryService, guard guard) *grpc.ServiceDesc {
 			}
 			in := pool.Get().(*incoming)
 			in.receive = receive
-			if answer, err = handle(srv, ctx, in.read, interceptor); in.err != nil && u.Undecodable != nil {
-				answer, err = u.Undecodable(in.err)
+			answer, err = handle(srv, ctx, in.read, interceptor)
+			if in.err != nil {
+				guard.rejections.Count(GRPCInterface, BadMessage)
+				if u.Undecodable != nil {
+					answer, err = u.Undecodable(in.err)
+				}
 			}
 			*in = incoming{read: in.read}
 			pool.Put(in)

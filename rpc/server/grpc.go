@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -59,6 +60,8 @@ type GRPCOptions struct {
 	// Streams bounds the streams of all servers that share it. Default: one of its own.
 	// Shares of addresses need a listener of package listenlimit.
 	Streams *StreamLimits
+	// Rejections counts what is rejected before it is a call. Nil: nothing is counted.
+	Rejections *Rejections
 	// Services are served, too, and shown by reflection.
 	Services []UnaryService
 	// Server options such as credentials; they come last.
@@ -95,13 +98,14 @@ func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 	if o.Streams == nil {
 		o.Streams = NewStreamLimits(nil, nil)
 	}
-	guard := guard{o.Logger, o.Streams}
+	guard := guard{o.Logger, o.Streams, o.Rejections}
 	// Windows are fixed, because grpc-go's would grow up to 16 MiB for a peer that
 	// sends much. Larger ones, and larger buffers, were measured to be no better. Nor
 	// are stream workers, of which each long stream would keep one.
 	s := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}),
 		grpc.ChainStreamInterceptor(guard.stream),
+		grpc.UnknownServiceHandler(guard.unknown),
 		grpc.InTapHandle(o.Streams.tap),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(maxHeaders),
@@ -186,8 +190,9 @@ func newPublicFiles(services []string) *publicFiles {
 // guard turns a panic into an answer, so that one call cannot end the node, and
 // refuses the streams that are too many.
 type guard struct {
-	log     *slog.Logger
-	streams *StreamLimits
+	log        *slog.Logger
+	streams    *StreamLimits
+	rejections *Rejections
 }
 
 // stream is an interceptor: streams are long, so what it costs does not matter.
@@ -196,7 +201,14 @@ func (g guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 	if err := g.streams.check(ss.Context()); err != nil {
 		return err
 	}
-	return next(srv, newDecodingStream(ss, newSendQueue(ss.Context(), g.streams)))
+	return next(srv, newDecodingStream(ss, newSendQueue(ss.Context(), g.streams), g.rejections))
+}
+
+// unknown answers calls of methods that the server does not have, as grpc-go would.
+func (g guard) unknown(_ any, ss grpc.ServerStream) error {
+	g.rejections.Count(GRPCInterface, UnknownPath)
+	method, _ := grpc.MethodFromServerStream(ss)
+	return grpcstatus.Errorf(codes.Unimplemented, "unknown method %s", text.Quote(method))
 }
 
 func (g guard) recover(method string, err *error) {
