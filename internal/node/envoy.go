@@ -125,7 +125,7 @@ func (n *Node) openEnvoyServers() {
 		return
 	}
 	if n.envoy.httpListener != nil {
-		n.envoy.http = httpapi.NewServer(httpapi.RefuseWebPages(n.envoy.service.HTTP(n.Ready), n.rejections))
+		n.envoy.http = httpapi.NewServer(httpapi.Protect(n.envoy.service.HTTP(n.Ready), n.rejections))
 		n.envoy.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)
 	}
 	if n.envoy.listener == nil {

@@ -29,6 +29,8 @@ const (
 	maxPooled = 16 << 10
 )
 
+var tooManyBodies = "too many large bodies are being read, of this address or of all: those of less than " + strconv.Itoa(smallBody) + " bytes are not limited"
+
 // readBody reads the JSON object in the body of r into fields.
 func (a *api) readBody(w http.ResponseWriter, r *http.Request, fields []field) error {
 	b := a.buffer()
@@ -51,7 +53,7 @@ func (a *api) readBody(w http.ResponseWriter, r *http.Request, fields []field) e
 				status:  http.StatusServiceUnavailable,
 				Code:    "overloaded",
 				Field:   "body",
-				Message: "body: too many large bodies are being read, of this address or of all: those up to " + strconv.Itoa(smallBody) + " bytes are not limited",
+				Message: "body: " + tooManyBodies,
 				why:     server.TooManyAtOnce,
 			}
 		}

@@ -178,7 +178,7 @@ func readNumbers(name string, d *json.Decoder, to *map[string]int64) error {
 	numbers := map[string]int64{}
 	for d.More() {
 		if len(numbers) == maxNumbers {
-			return invalid(name, "must have far fewer than "+strconv.Itoa(maxNumbers)+" members")
+			return invalid(name, "has too many members")
 		}
 		var member string
 		if err := readText(name, next(d), &member); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 
+	"github.com/bucketring/bucketring/internal/share"
 	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -55,14 +56,31 @@ func isAddress(host string) bool {
 	return err == nil
 }
 
-// RefuseWebPages returns a handler that refuses the calls of web pages that [New]'s
-// handler refuses.
-func RefuseWebPages(next http.Handler, rejections *server.Rejections) http.Handler {
+// Protect returns a handler with the protection that [New]'s handler has: against web
+// pages of another origin, and against large bodies, of which only so many bytes may be
+// in progress.
+func Protect(next http.Handler, rejections *server.Rejections) http.Handler {
+	bodies := share.New(share.Limits{Total: maxBodies, PerAddress: maxBodiesPerAddress})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p := webPageProblem(r); p != nil {
 			rejections.Count(server.EnvoyInterface, p.why)
 			http.Error(w, p.Message, p.status)
 			return
+		}
+		size := r.ContentLength
+		if size < 0 || size > maxBody {
+			size = maxBody // the most that is read
+		}
+		if size > smallBody {
+			from := remoteAddress(r)
+			if why := bodies.Take(from, size); why != share.None {
+				rejections.Count(server.EnvoyInterface, server.TooManyAtOnce)
+				w.Header().Set("Retry-After", "1")
+				w.Header().Set("Connection", "close") // the body is not read
+				http.Error(w, tooManyBodies, http.StatusServiceUnavailable)
+				return
+			}
+			defer bodies.Give(from, size)
 		}
 		next.ServeHTTP(w, r)
 	})
