@@ -25,9 +25,8 @@ const (
 	minIdle = time.Second
 	// minLogInterval is the least time between two lines about refused connections.
 	minLogInterval = time.Minute
-	// refusalTimeout is how long a refused connection stays open after its answer, so
-	// that the other end reads that before it sees a reset. maxLingering is how many do;
-	// the others are closed at once.
+	// refusalTimeout is how long a refused connection stays open for its request, and
+	// again for its answer. maxLingering is how many do; the others are closed at once.
 	refusalTimeout = 100 * time.Millisecond
 	maxLingering   = 16
 	maxLinger      = 64 << 10 // bytes that are read and thrown away meanwhile
@@ -173,15 +172,17 @@ func (l *Listener) refuse(c net.Conn, why share.Refusal) {
 	}
 }
 
-// explain writes the refusal and closes the connection.
+// explain answers the request with the refusal and closes the connection.
 func (l *Listener) explain(c net.Conn) {
 	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(refusalTimeout))
+	_, _ = c.Read(make([]byte, 4<<10)) // a client does not expect an answer before it has asked
 	_ = c.SetDeadline(time.Now().Add(refusalTimeout))
 	if _, err := c.Write(l.options.Refusal); err != nil {
 		return
 	}
 	if half, ok := c.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		_, _ = io.Copy(io.Discard, io.LimitReader(c, maxLinger)) // the other end is told already
+		_, _ = io.Copy(io.Discard, io.LimitReader(c, maxLinger)) // a close with unread data would be a reset
 	}
 }
 
