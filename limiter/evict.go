@@ -16,14 +16,16 @@ type EvictionReason int
 
 // The reasons for evictions. The first is preferred.
 const (
-	EvictLossless EvictionReason = iota // it had no usage
-	EvictSmallest                       // it had the smallest share used among the records examined
-	EvictAlmostUnused                   // less than 1 % was used of each of its budgets, and there was no better record
+	EvictLossless     EvictionReason = iota // it had no usage
+	EvictSmallest                           // it had the smallest share used among the records examined
+	EvictAlmostUnused                       // less than 1 % was used of each of its budgets, and there was no better record
 	evictionReasons
 )
 
 // String returns the label value used in metrics.
-func (r EvictionReason) String() string { return [...]string{"lossless", "smallest_use", "almost_unused"}[r] }
+func (r EvictionReason) String() string {
+	return [...]string{"lossless", "smallest_use", "almost_unused"}[r]
+}
 
 // quota enforces a bound that all partitions share. Each partition acquires several
 // units at once, so that they rarely contend.
