@@ -31,11 +31,23 @@ type scratch struct {
 func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
 
 // release puts x back into the pool, without the strings of the request. It keeps the
-// decision, whose memory the engine reuses.
+// decision, whose memory the engine reuses. It clears what a call of its kind has set,
+// because clearing all of a scratch costs more than counting a hit.
 func (s *Service) release(x *scratch) {
+	x.callerID = ""
+	x.request.Force, x.request.Attempt = false, 0
+	switch x.kind {
+	case call.Count:
+		x.count, x.counted = limiter.CountRequest{}, limiter.CountResult{}
+	case call.Settle, call.Cancel:
+		x.used = limiter.Usage{}
+	default:
+		x.request, x.plan = limiter.Request{}, limiter.Plan{}
+	}
 	clear(x.costs)
+	x.costs = x.costs[:0]
 	clear(x.decision.Limits)
-	*x = scratch{costs: x.costs[:0], decision: x.decision}
+	x.kind = 0
 	s.scratches.Put(x)
 }
 
