@@ -116,7 +116,7 @@ func (t *limitedTransport) Shutdown() error {
 			return err
 		case c := <-t.NetTransport.StreamCh():
 			_ = c.Close()
-		case <-t.NetTransport.PacketCh():
+		case <-t.PacketCh():
 		}
 	}
 }

@@ -99,10 +99,15 @@ func TestRejectedRequestsAreCounted(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	n := newNode(t, func(o *Options) { o.Rejections = server.NewRejections(reg) })
 	for _, r := range []struct{ method, path, body string }{
-		{"GET", "/nowhere", ""}, {"POST", "/v2/check", ""}, {"GET", "/debug/pprof/", ""},
+		{"GET", "/nowhere", ""},
+		{"POST", "/v2/check", ""},
+		{"GET", "/debug/pprof/", ""},
 		{"GET", "/v1/check", ""},
-		{"POST", "/v1/check", "{"}, {"POST", "/v1/check", "[]"}, {"POST", "/v1/settle", ""},
-		{"POST", "/v1/check", `{"key":"acme","tokns":1}`}, {"GET", "/v1/limits?kez=acme", ""},
+		{"POST", "/v1/check", "{"},
+		{"POST", "/v1/check", "[]"},
+		{"POST", "/v1/settle", ""},
+		{"POST", "/v1/check", `{"key":"acme","tokns":1}`},
+		{"GET", "/v1/limits?kez=acme", ""},
 		{"POST", "/v1/check", `{"key":1}`},
 		{"POST", "/v1/check", `{"key":"` + strings.Repeat("x", maxBody) + `"}`},
 		{"POST", "/v1/check", `{"key":"acme","tier":"gold"}`}, // rejected by the service

@@ -4,6 +4,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math"
 	"net"
@@ -49,7 +50,7 @@ func (fixed) Watch(_ *pb.WatchRequest, s grpc.ServerStreamingServer[pb.Ring]) er
 
 func (f fixed) Exchange(s grpc.BidiStreamingServer[pb.Batch, pb.Answers]) error {
 	for {
-		if _, err := s.Recv(); err == io.EOF {
+		if _, err := s.Recv(); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
