@@ -444,8 +444,8 @@ func TestValidateBatch(t *testing.T) {
 	}
 }
 
-// TestLargestBatchFits: a full batch of the longest calls is a message that the
-// server takes.
+// TestLargestBatchFits: what a link sends is a message that the server takes, with the
+// longest calls; so is a full batch of calls that are not so long.
 func TestLargestBatchFits(t *testing.T) {
 	n := newNode(t)
 	text := func(n int) string { return strings.Repeat("x", n) }
@@ -453,6 +453,7 @@ func TestLargestBatchFits(t *testing.T) {
 	for i := range maxCosts {
 		costs[fmt.Sprintf("%02d", i)+text(maxCostNameBytes-2)] = limiter.MaxAmount
 	}
+	const linkBytes = 64 << 10 // of package link; one call may come on top
 	b := &pb.Batch{Sequence: 1 << 63, Ring: 1}
 	for range MaxBatchItems {
 		longest := item(&pb.ReserveRequest{
@@ -464,10 +465,21 @@ func TestLargestBatchFits(t *testing.T) {
 		if err := n.Validate(callOf(longest)); err != nil {
 			t.Fatal(err)
 		}
-		b.Items = append(b.Items, longest)
+		if b.Items = append(b.Items, longest); proto.Size(b) > linkBytes {
+			break
+		}
 	}
 	if size := proto.Size(&pb.PeerMessage{Message: &pb.PeerMessage_Batch{Batch: b}}); size > maxMessage {
-		t.Errorf("a batch can have %d bytes, and a message %d", size, maxMessage)
+		t.Errorf("a batch of a link can have %d bytes, and a message %d", size, maxMessage)
+	}
+	b.Items = make([]*pb.Item, MaxBatchItems)
+	for i := range b.Items {
+		b.Items[i] = item(&pb.ReserveRequest{
+			Key: text(limiter.MaxKeyBytes), Model: text(64), RequestId: text(64), InputTokens: 1 << 40, MaxOutputTokens: new(int64(1 << 40)),
+		})
+	}
+	if size := proto.Size(&pb.PeerMessage{Message: &pb.PeerMessage_Batch{Batch: b}}); size > maxMessage {
+		t.Errorf("a full batch has %d bytes, and a message %d", size, maxMessage)
 	}
 }
 

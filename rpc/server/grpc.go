@@ -34,8 +34,9 @@ const (
 )
 
 const (
-	// maxMessage holds a full batch of the longest keys, tiers and models.
-	maxMessage = 1<<20 + 256<<10
+	// maxMessage bounds a message, in bytes. A link of a client or a member sends at
+	// most 64 KiB; a full batch fits if its items have 256 bytes on average.
+	maxMessage = 256 << 10
 	// maxHeaders bounds the metadata of a call, in bytes as HTTP/2 counts them.
 	maxHeaders = 16 << 10
 	// maxStreams bounds the streams of a connection: a client waits with more.
