@@ -9,6 +9,7 @@ MODULE  := github.com/bucketring/bucketring
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BIN     := $(CURDIR)/bin
 FUZZ    ?= 10s
+FLOODS  ?= 10m
 
 .PHONY: help
 help: ## this list
@@ -43,6 +44,10 @@ fuzz: ## every fuzz target for FUZZ=10s
 	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) "./$$(dirname "$$file")"; \
 	  done; \
 	done
+
+.PHONY: floods
+floods: ## every flood of internal/isolation at once against three nodes, for FLOODS=10m; Linux
+	go test -count 1 -timeout 24h -v -run '^TestMixedFloods$$' ./internal/isolation -floods $(FLOODS)
 
 .PHONY: bench
 bench: ## the engine's benchmarks, on one core and on two

@@ -127,7 +127,7 @@ func (u *grpcTarget) Settle(ctx context.Context, use bench.Usage) (bench.Answer,
 	return bench.Answer{Route: enumName(s.GetRoute().String(), "ROUTE_"), Owner: s.GetOwner()}, nil
 }
 
-// ReadUsage implements [bench.Left].
+// ReadUsage implements [bench.UsageReader].
 func (u *grpcTarget) ReadUsage(ctx context.Context, key, tier, model string) ([]bench.LimitUsage, error) {
 	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()

@@ -37,13 +37,13 @@ var allowedImports = map[string][]string{
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/snapshotfile"},
+	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/listenlimit", "internal/snapshotfile"},
 
 	// The wire.
 	"rpc/httpapi/statuspage": {},
-	"rpc/httpapi":            {"rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
-	"rpc/server":             {"rpc/internal/codec", "rpc/internal/call", "rpc/pb", "limiter/policy", "limiter"},
-	"rpc/proxy":              {"rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
+	"rpc/httpapi":            {"internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
+	"rpc/server":             {"internal/listenlimit", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/pb", "limiter/policy", "limiter"},
+	"rpc/proxy":              {"internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
 	"rpc/client/middleware":  {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
 	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
 	"rpc/envoy":              {"rpc/envoy/config", "rpc/internal/explain", "rpc/server", "rpc/pb", "limiter"},
@@ -75,7 +75,7 @@ var allowedImports = map[string][]string{
 	// Membership and ownership.
 	"cluster/ownership": {"ring"},
 	"ring":              {},
-	"cluster":           {},
+	"cluster":           {"internal/listenlimit", "internal/share"},
 	"cluster/simnet":    {}, // for tests
 
 	// Leaves. Every package may import these five.
@@ -89,7 +89,9 @@ var allowedImports = map[string][]string{
 	"internal/buildinfo":    {},
 	"internal/config":       {"internal/nearest", "internal/yamldoc"},
 	"internal/filewatch":    {"internal/yamldoc"},
+	"internal/listenlimit":  {"internal/share"},
 	"internal/nearest":      {},
+	"internal/share":        {},
 	"internal/snapshotfile": {},
 	"internal/trace":        {},
 	"internal/yamldoc":      {"internal/nearest"},

@@ -30,6 +30,7 @@ func (c *Config) Validate() error {
 		p.add("max_keys_per_root", "must not be negative, got %d", c.MaxKeysPerRoot)
 	}
 	p.atLeastOne("max_ids", c.MaxIDs)
+	p.atLeastOne("max_connections", c.MaxConnections)
 	p.notNegative("snapshot_every", c.SnapshotEvery)
 	p.notNegative("drain_delay", c.DrainDelay)
 	p.notNegative("shutdown_timeout", c.ShutdownTimeout)

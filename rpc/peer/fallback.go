@@ -110,7 +110,7 @@ func (r *Router) endWithoutOwner(c *call.Call) *pb.Result {
 // the outbox is full it returns the result of the call, which counts as not decided.
 func (r *Router) enqueue(item *pb.Item) (rejected *pb.Result) {
 	if err := r.outbox.Put(item); err != nil {
-		return unavailable("the owner of the key cannot be reached, and it cannot be told later: " + err.Error())
+		return unavailable("the owner of the key cannot be reached, and the call cannot be sent to it later: " + err.Error())
 	}
 	return nil
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// forward is a call on its way to its owner. The goroutine that has it starts it,
-// does other things, and finishes it.
+// forward is a call that is sent to its owner. One goroutine starts it and later
+// finishes it.
 type forward struct {
 	*call.Call
 	index int // in the results
@@ -91,7 +91,8 @@ func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) 
 	f.pending = to.peer.link.Start(ctx, item)
 }
 
-// finish waits for the result of f, and follows it where it leads.
+// finish waits for the result of f. It follows redirects, and falls back if the owner
+// does not answer.
 func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 	for f.pending != nil {
 		result, err := f.pending.Wait(ctx)

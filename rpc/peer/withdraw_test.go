@@ -120,3 +120,29 @@ func TestDeniedAndRetried(t *testing.T) {
 		t.Errorf("the owner has %d tokens, want 130", used)
 	}
 }
+
+// TestWithdrawalInBatch: a withdrawal that the outbox delivers takes back its own
+// attempt, and not the reservation of another one.
+func TestWithdrawalInBatch(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 2)
+	asked, owner := nodes[0], nodes[1]
+	key := owner.ownedBy(0) + "/u"
+	ctx := waittest.Context(t, testWait)
+	d, err := owner.Reserve(ctx, &pb.ReserveRequest{Key: key, Tier: "guarded", RequestId: "r", InputTokens: 100, MaxOutputTokens: new(int64(400))})
+	if err != nil || d.Outcome != pb.Outcome_OUTCOME_ALLOWED {
+		t.Fatalf("Reserve() = %v, %v", d, err)
+	}
+	owner.listener.setFrozen(true)
+	withdrawal := itemOf(&pb.CancelRequest{Key: key, RequestId: "r"})
+	withdrawal.Attempt = 7
+	b, err := asked.Batch(waittest.Context(t, time.Second), &pb.BatchRequest{Items: []*pb.Item{withdrawal}})
+	if err != nil || b.Results[0].GetSettlement().GetRoute() != pb.Route_ROUTE_FALLBACK {
+		t.Fatalf("Batch() = %v, %v, want an answer in fallback", b, err)
+	}
+	owner.listener.setFrozen(false)
+	waittest.Until(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
+	if used := owner.used(key, "guarded", "concurrent"); used != 1 {
+		t.Errorf("the owner has %d slots taken, want 1", used)
+	}
+}

@@ -13,11 +13,11 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Decider decides calls: a [Service] those of its own member, a router those of
-// the whole cluster.
+// Decider decides calls: a [Service] by itself, a router together with the other
+// members.
 type Decider interface {
 	// Do decides all calls and returns their results, in the same order. It may
-	// change the calls. The results must be released.
+	// change the calls, and does not keep them. The results must be released.
 	Do(ctx context.Context, calls []call.Call) *Results
 	// Reject counts an error of a whole batch, and returns it with a gRPC status.
 	Reject(err error) error
@@ -32,7 +32,7 @@ type API struct {
 
 var _ pb.RateLimiterServer = API{}
 
-// batch is the memory of the calls of one request. It is used again.
+// batch is the memory of the calls of one request. It is pooled.
 type batch struct{ calls []call.Call }
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
@@ -90,9 +90,9 @@ func (a API) Batch(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, 
 }
 
 // Charge is Batch for what has been used already: it charges whatever the limits
-// say, slots and limits of 0 included. A bucket owes at most one capacity, as after
-// a settle. Only a key for which there is no room is denied. Charges are not
-// counted as decisions.
+// say, including concurrency limits and limits of 0. The debt of a bucket stops at one
+// capacity, as after a settle. Only a key for which there is no room is denied. Charges
+// are not counted as decisions.
 func (a API) Charge(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, error) {
 	return a.batch(ctx, b, true)
 }

@@ -65,7 +65,7 @@ func (m *replies) make(r *Results) {
 	}
 }
 
-// result makes the result of x in what is left of m.
+// result makes the result of x in the memory of m.
 func (m *replies) result(s *Service, x *scratch) *pb.Result {
 	switch x.kind {
 	case call.Settle, call.Cancel:

@@ -142,6 +142,9 @@ func (b *checks) add(index int, x *scratch) {
 }
 
 func (b *checks) clear() {
+	if len(b.index) == 0 {
+		return
+	}
 	clear(b.requests)
 	clear(b.decisions)
 	clear(b.errs)

@@ -200,7 +200,6 @@ func TestCallsNotRunAreRefunded(t *testing.T) {
 	}
 	for name, handler := range map[string]http.HandlerFunc{
 		"an error":              whole(503, `{"error":{"message":"busy"}}`),
-		"a redirect":            whole(307, ``),
 		"an error after a time": func(w http.ResponseWriter, r *http.Request) { renewed(); whole(500, `{}`)(w, r) },
 		"MarkNotRun": func(w http.ResponseWriter, r *http.Request) {
 			call, _ := middleware.FromContext(r.Context())

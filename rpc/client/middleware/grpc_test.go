@@ -190,6 +190,9 @@ func TestUnary(t *testing.T) {
 		{"an error", func(context.Context, *middleware.Call) (*text, error) {
 			return nil, status.Error(codes.Unavailable, "busy")
 		}, codes.Unavailable, middleware.SourceCancelled, 0, 0},
+		{"a rejection", func(context.Context, *middleware.Call) (*text, error) {
+			return nil, status.Error(codes.InvalidArgument, "too long")
+		}, codes.InvalidArgument, middleware.SourceRejected, 0, 0},
 		{"an error after some output", func(_ context.Context, call *middleware.Call) (*text, error) {
 			call.SetUsage(client.Usage{OutputTokens: new(int64(3))})
 			return nil, status.Error(codes.Internal, "broke")
@@ -369,6 +372,7 @@ func TestServerStream(t *testing.T) {
 		}, -1, codes.OK, middleware.SourceReported, 40, 7},
 		{"no usage", func(s grpc.ServerStream) error { return s.SendMsg(&text{}) }, -1, codes.OK, middleware.SourceEstimated, 8, 500},
 		{"an error", func(grpc.ServerStream) error { return status.Error(codes.Unavailable, "busy") }, -1, codes.Unavailable, middleware.SourceCancelled, 0, 0},
+		{"a rejection", func(grpc.ServerStream) error { return status.Error(codes.NotFound, "no such model") }, -1, codes.NotFound, middleware.SourceRejected, 0, 0},
 		{"an error in mid-stream", func(s grpc.ServerStream) error {
 			send(t, s, "a", "b")
 			return status.Error(codes.Internal, "broke")

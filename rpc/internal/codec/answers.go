@@ -16,7 +16,7 @@ import (
 // AppendResult appends r to the encoded results of a pb.Answers. An error whose text
 // is not valid UTF-8 is left out: no receiver could decode it.
 func AppendResult(answers []byte, r *pb.Result) []byte {
-	if e := r.GetError(); e != nil && !(utf8.ValidString(e.GetMessage()) && utf8.ValidString(e.GetField())) {
+	if e := r.GetError(); e != nil && (!utf8.ValidString(e.GetMessage()) || !utf8.ValidString(e.GetField())) {
 		r = &pb.Result{Term: r.GetTerm()}
 	}
 	n := r.SizeVT()

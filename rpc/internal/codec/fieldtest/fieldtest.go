@@ -121,7 +121,7 @@ func withAddedField(t testing.TB, d protoreflect.MessageDescriptor) protoreflect
 	for _, m := range file.MessageType {
 		if m.GetName() == string(d.Name()) {
 			m.Field = append(m.Field, &descriptorpb.FieldDescriptorProto{
-				Name: proto.String(added), JsonName: proto.String(strings.ReplaceAll(added, "_", "")),
+				Name: new(added), JsonName: new(strings.ReplaceAll(added, "_", "")),
 				Number: proto.Int32(1000), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
 				Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
 			})
