@@ -231,8 +231,11 @@ func (p *partition) returnQuota() {
 func (e *Engine) keepReserve(now Time) (removed int) {
 	for range reserveHolds {
 		left := e.keys.left.Load()
+		if left >= e.reserve {
+			return removed
+		}
 		of, count := e.largestRoot()
-		if left >= e.reserve || int64(count) <= freeShare*left {
+		if int64(count) <= freeShare*left {
 			return removed
 		}
 		s := &e.shards[of]
@@ -339,11 +342,12 @@ func (p *partition) evictLossy(c *candidate, now Time) {
 	reason := EvictSmallest
 	if c.budget == budgetAlmostUnused {
 		reason = EvictAlmostUnused
-		p.eachUsed(p.records.at(c.recordID), now, func(l *limit, b *bucket, used uint64) {
-			if l.isBudget() {
+		rec := p.records.at(c.recordID)
+		for i, l := range p.engine.catalog.schema(rec.schema).limits {
+			if _, used := p.usedOf(rec, i, l, now); used > 0 && l.isBudget() {
 				p.stats.budgetEvicted(l, int64(used))
 			}
-		})
+		}
 	}
 	p.remove(c.recordID)
 	p.stats.evicted[reason]++
@@ -389,28 +393,41 @@ func (l *limit) isBudget() bool {
 	return l.Algorithm == counter || l.Algorithm == FixedWindow && (l.Calendar != NoCalendar || l.dim == dimSpend)
 }
 
-// eachUsed calls f for every limit of a record of which something is used. The record is
+// usedOf returns limit i of a record as of now, and how much of it is used. The record is
 // not changed.
-func (p *partition) eachUsed(rec *record, now Time, f func(l *limit, b *bucket, used uint64)) {
-	elapsed := max(0, now.Mono-rec.advancedAt)
-	for i, l := range p.engine.catalog.schema(rec.schema).limits {
-		b := *p.bucketAt(rec, i)
-		l.advance(&b, nil, elapsed, now)
-		used := uint64(l.used(b, nil))
-		if l.Algorithm == SlidingWindow && b.lo != 0 {
+func (p *partition) usedOf(rec *record, i int, l *limit, now Time) (b bucket, used uint64) {
+	b = *p.bucketAt(rec, i)
+	if l.Algorithm == SlidingWindow {
+		if b.lo != 0 {
 			used = uint64(p.rings.at(uint32(b.lo)).usedAt(floorDiv(now.Mono, l.sub)))
 		}
-		if used == 0 || l.Algorithm == counter && now.Wall >= b.hi {
-			continue
-		}
-		f(l, &b, used)
+		return b, used
 	}
+	l.advance(&b, nil, max(0, now.Mono-rec.advancedAt), now)
+	if l.Algorithm == counter && now.Wall >= b.hi {
+		return b, 0
+	}
+	return b, uint64(l.used(b, nil))
+}
+
+// isUnused reports whether nothing of a record is used.
+func (p *partition) isUnused(rec *record, now Time) bool {
+	for i, l := range p.engine.catalog.schema(rec.schema).limits {
+		if _, used := p.usedOf(rec, i, l, now); used != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // usage returns how much of a record is used.
 func (p *partition) usage(rec *record, now Time) (u usage) {
-	p.eachUsed(rec, now, func(l *limit, _ *bucket, used uint64) {
-		capacity := p.capacityOf(l, rec)
+	for i, l := range p.engine.catalog.schema(rec.schema).limits {
+		_, used := p.usedOf(rec, i, l, now)
+		if used == 0 {
+			continue
+		}
+		capacity := capacityOf(l, rec)
 		u.share = max(u.share, min(used, 1<<30)<<32/capacity+1)
 		switch {
 		case !l.isBudget():
@@ -419,13 +436,13 @@ func (p *partition) usage(rec *record, now Time) (u usage) {
 		default:
 			u.budget = budgetUsed
 		}
-	})
+	}
 	return u
 }
 
 // capacityOf returns the capacity of a limit of a record, at least 1. That of a counter
 // came with its last call.
-func (p *partition) capacityOf(l *limit, rec *record) uint64 {
+func capacityOf(l *limit, rec *record) uint64 {
 	if l.Algorithm == counter {
 		return max(counterLimitOf(rec), 1)
 	}
@@ -433,27 +450,30 @@ func (p *partition) capacityOf(l *limit, rec *record) uint64 {
 }
 
 // unusedIn returns the nanoseconds until nothing of a record is used.
-func (p *partition) unusedIn(rec *record, now Time) (wait int64) {
-	p.eachUsed(rec, now, func(l *limit, b *bucket, _ uint64) {
-		var r *ring
-		if l.Algorithm == SlidingWindow {
-			r = p.rings.at(uint32(b.lo))
+func (p *partition) unusedIn(rec *record, now Time) int64 {
+	wait := int64(1)
+	for i, l := range p.engine.catalog.schema(rec.schema).limits {
+		b, used := p.usedOf(rec, i, l, now)
+		switch {
+		case used == 0:
+		case l.Algorithm == SlidingWindow:
+			wait = max(wait, l.reset(b, p.rings.at(uint32(b.lo)), now)-now.Wall)
+		case l.Algorithm == counter:
+			wait = max(wait, b.hi-now.Wall)
+		default:
+			wait = max(wait, l.reset(b, nil, now)-now.Wall)
 		}
-		end := l.reset(*b, r, now)
-		if l.Algorithm == counter {
-			end = b.hi
-		}
-		wait = max(wait, end-now.Wall)
-	})
-	return max(wait, 1)
+	}
+	return wait
 }
 
 // budgetsEndIn returns the nanoseconds until less than 1 % of each budget is used.
-func (p *partition) budgetsEndIn(rec *record, now Time) (wait int64) {
-	p.eachUsed(rec, now, func(l *limit, b *bucket, used uint64) {
-		if l.isBudget() && used >= (p.capacityOf(l, rec)+99)/100 {
+func (p *partition) budgetsEndIn(rec *record, now Time) int64 {
+	wait := int64(1)
+	for i, l := range p.engine.catalog.schema(rec.schema).limits {
+		if b, used := p.usedOf(rec, i, l, now); l.isBudget() && used >= (capacityOf(l, rec)+99)/100 {
 			wait = max(wait, b.hi-now.Wall)
 		}
-	})
-	return max(wait, 1)
+	}
+	return wait
 }

@@ -122,6 +122,28 @@ func TestSweepDuringSnapshot(t *testing.T) {
 	wantUsed(t, "the record that was swept", again.peek(then, r), 0, 300)
 }
 
+// TestIDsDieDuringSnapshot checks that an expired reservation that is forgotten while a
+// snapshot is written can be settled after a restore.
+func TestIDsDieDuringSnapshot(t *testing.T) {
+	n := newNode(t, limiter.Options{})
+	bucket := bucketOf(6000, 100_000)
+	r := &limiter.Request{Key: "acme", ID: "r", Plan: n.plan("acme", bucket), InputTokens: 50_000}
+	n.reserve(noon, r)
+	then := noon.Add(31 * time.Second)
+	n.Sweep(then, 2*limiter.Partitions)
+	run := n.BeginSnapshot(then, limiter.PartitionOf("acme"))
+	n.Sweep(then.Add(11*time.Minute), 2*limiter.Partitions)
+	if s := n.Stats(); s.Expired != 1 || s.IDs != 0 {
+		t.Fatalf("%d expired, %d ids, want 1 and none", s.Expired, s.IDs)
+	}
+	again, err := restored(t, then, run.Finish())
+	if err != nil {
+		t.Fatalf("Restore = %v, want no error", err)
+	}
+	d := again.settle(then, limiter.Usage{Key: "acme", ID: "r", InputTokens: 60_000, Final: true})
+	wantUsed(t, "the settled reservation", d, 0, 60_000-3100)
+}
+
 func TestRestoreReplacesThePartition(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	empty := n.Snapshot(noon, limiter.PartitionOf("acme"), nil)

@@ -53,7 +53,7 @@ func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 		if rec.pins > 0 || now.Mono-rec.advancedAt < sweepAge {
 			continue
 		}
-		if p.usage(rec, now).share == 0 {
+		if p.isUnused(rec, now) {
 			p.remove(p.sweptRecord)
 			removed++
 		}
