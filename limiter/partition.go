@@ -2,7 +2,11 @@
 
 package limiter
 
-import "github.com/bucketring/bucketring/internal/keypath"
+import (
+	"math"
+
+	"github.com/bucketring/bucketring/internal/keypath"
+)
 
 // partition is the state of one partition of the key space. It is not safe for
 // concurrent use: the engine calls it under the shard's lock. Its methods do not block.
@@ -26,13 +30,17 @@ type memory struct {
 	roots          map[uint64]uint32 // hash of a root -> records that count towards its maximum
 	clockHand      uint32            // the record that evict examined last
 
-	ids          index // of entries by request id
+	accounts     accounts // of the roots with remembered ids
+	ids          idIndex  // of entries by request id
 	entries      slab[idEntry]
 	reservations slab[reservation]
 	charges      slab[chargeBlock]
+	rates        sharedRates
 	leaseHeap    []uint32 // entries of live reservations by due
-	checks       idQueue  // remembered checks
-	ended        idQueue  // ended reservations and forced checks
+	expired      int      // entries whose lease expired
+	idsDue       int64    // when runDue visits the ended ids next
+	idsNext      int64    // the first due time that the current visit has left
+	dueAccount   uint32   // where the current visit continues, or 0
 
 	keyQuota, idQuota int
 	sweptRecord       uint32 // the record that the sweep visited last
@@ -40,7 +48,7 @@ type memory struct {
 }
 
 func newPartition(e *Engine) partition {
-	return partition{engine: e, memory: &memory{roots: map[uint64]uint32{}}}
+	return partition{engine: e, memory: &memory{roots: map[uint64]uint32{}, idsDue: math.MaxInt64, idsNext: math.MaxInt64}}
 }
 
 // assessment is one limit of the request that is being decided.

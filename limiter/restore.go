@@ -82,8 +82,8 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 		recordID, _ := d.p.find(splitName([]byte(name)))
 		d.records = append(d.records, recordID)
 	}
-	for range d.count("request ids") {
-		d.entry()
+	for range d.count("roots") {
+		d.ids()
 	}
 	if d.marks != len(d.claims) {
 		d.fail("timelines have %d marks for %d charges", d.marks, len(d.claims))

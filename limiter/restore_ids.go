@@ -4,93 +4,125 @@ package limiter
 
 import "time"
 
-// entry reads a remembered request id. Entries come in the order of their queues.
-func (d *restorer) entry() {
-	x := idEntry{id: [2]uint64{d.fixed(), d.fixed()}, body: d.fixed()}
+// ids reads the remembered ids of a root. They come in the order of their queues.
+func (d *restorer) ids() {
+	root := d.fixed()
+	if d.err == nil && (root%Partitions != uint64(d.partition) || d.p.accounts.find(root) != 0) {
+		d.fail("the root of request ids is of another partition or repeated")
+	}
+	n := d.count("request ids")
+	if d.err == nil && n == 0 {
+		d.fail("a root has no request ids")
+	}
+	if d.err != nil {
+		return
+	}
+	account := d.p.accounts.ensure(root)
+	if account == 0 {
+		d.fail("request ids of too many roots")
+		return
+	}
+	for range n {
+		d.entry(account)
+	}
+}
+
+func (d *restorer) entry(account uint32) {
+	k := idKey{hash: d.fixed()}
+	moreAndBody := d.fixed()
+	k.more = uint32(moreAndBody >> 32)
 	age := d.int()
-	x.outcome = Outcome(d.upTo(uint64(Degraded), "outcome"))
-	x.status = Status(d.upTo(uint64(Expired), "status"))
-	x.binding = int16(d.int())
-	tier := d.uint()
-	x.version, x.granted = d.fixed(), d.int()
-	leased := d.bool()
+	s := idState(d.upTo(uint64(idExpired), "state"))
 	switch {
 	case d.err != nil:
 		return
-	case tier >= uint64(len(d.tiers)):
-		d.fail("reference to tier %d of %d", tier, len(d.tiers))
-		return
-	case leased != (x.status != NoStatus) || x.outcome == 0:
-		d.fail("outcome and status of a request id do not match")
+	case s == idForgotten:
+		d.fail("a request id is forgotten")
 		return
 	case age < -int64(time.Hour)*24*365 || age > int64(time.Hour)*24*365:
 		d.fail("due time %d of a request id is out of range", age)
 		return
 	}
-	if _, twin := d.p.findEntry(x.id); twin != nil {
+	if _, twin := d.p.findEntry(account, k); twin != nil {
 		d.fail("a request id is repeated")
 		return
 	}
-	x.tier = d.tiers[tier]
-	entryID, entry := d.p.entries.alloc()
-	*entry = x
-	d.p.ids.insert(uint32(x.id[0]), entryID)
-	if leased {
+	entryID, entry := d.p.insertEntry(account, k, s)
+	d.p.expired += int(boolInt(s == idExpired))
+	entry.body = uint32(moreAndBody)
+	if entry.isReservation() {
 		d.reservation(entry)
+	} else {
+		entry.value = [2]int64{d.natural("value"), d.int()}
+		if s != idCount && (entry.value[0] > MaxAmount || entry.value[1] < 0 || entry.value[1] > MaxAmount) {
+			d.fail("costs of a check are out of range")
+		}
 	}
-	for range d.upTo(2*MaxLevels*maxLimits, "limits of a request id") {
-		d.charge(entry)
+	if d.err == nil {
+		d.enqueue(entryID, entry, account, d.now.Mono+age)
+	}
+}
+
+// enqueue adds an entry to the heap of leases or to a queue. Due times of a queue must
+// not decrease, except those of cancelled reservations.
+func (d *restorer) enqueue(entryID uint32, entry *idEntry, account uint32, due int64) {
+	a := d.p.accounts.at(account)
+	long := entry.state() == idSettled || entry.state() == idExpired
+	switch {
+	case entry.state() == idHeld:
+		entry.due = due
+		d.p.heapPush(entryID)
+	case !long && due <= d.now.Mono+checkRetention && a.ended.head == 0 && d.follows(&a.checks, due):
+		d.p.push(&a.checks, entryID, due)
+	case due > d.now.Mono+endedRetention:
+		d.fail("due time %d of a request id is out of range", due-d.now.Mono)
+	case entry.state() == idCancelled || d.follows(&a.ended, due):
+		d.p.push(&a.ended, entryID, due) // ended reservations and forced checks
+	default:
+		d.fail("request ids are out of order")
+	}
+}
+
+// follows reports whether an entry that is due then may come after the last of a queue.
+func (d *restorer) follows(q *idQueue, due int64) bool {
+	return q.tail == 0 || d.p.entries.at(q.tail).due <= due
+}
+
+func (d *restorer) reservation(entry *idEntry) {
+	tier := d.uint()
+	if d.err == nil && tier >= uint64(len(d.tiers)) {
+		d.fail("reference to tier %d of %d", tier, len(d.tiers))
 	}
 	if d.err != nil {
 		return
 	}
-	if int(entry.binding) >= int(entry.chargeCount) || entry.binding < -1 {
-		d.fail("binding limit %d of %d is out of range", entry.binding, entry.chargeCount)
-		return
-	}
-	d.enqueue(entryID, entry, d.now.Mono+age)
-}
-
-// enqueue adds an entry to the heap of leases or to a queue. Due times of a queue must
-// not decrease.
-func (d *restorer) enqueue(entryID uint32, entry *idEntry, due int64) {
-	checks := &d.p.checks
-	switch {
-	case entry.status == Held:
-		entry.due = due
-		d.p.heapPush(entryID)
-	case entry.status == NoStatus && due <= d.now.Mono+checkRetention && (checks.tail == 0 || d.p.entries.at(checks.tail).due <= due):
-		d.push(checks, entryID, due)
-	case due > d.now.Mono+endedRetention:
-		d.fail("due time %d of a request id is out of range", due-d.now.Mono)
-	default: // ended reservations and forced checks
-		d.push(&d.p.ended, entryID, due)
-	}
-}
-
-func (d *restorer) push(q *idQueue, entryID uint32, due int64) {
-	if q.tail != 0 && d.p.entries.at(q.tail).due > due {
-		d.fail("request ids are out of order")
-		return
-	}
-	d.p.push(q, entryID, due)
-}
-
-func (d *restorer) reservation(entry *idEntry) {
 	reservationID, res := d.p.reservations.alloc()
-	entry.reservationID, res.attempts.permanent = reservationID, true // the snapshot does not have the attempts
-	res.keyHash, res.finalDigest = d.fixed(), d.fixed()
-	res.rates.Priced = d.bool()
-	for _, n := range [...]*int64{&res.ttl, &res.input, &res.progress.input, &res.progress.cached, &res.progress.output} {
-		if *n = d.natural("lease"); *n > MaxAmount && n != &res.ttl {
+	entry.setParts(reservationID, 0)
+	entry.set(flagPermanent) // the snapshot does not have the attempts
+	res.tier, res.version = d.tiers[tier], d.fixed()
+	if d.bool() {
+		entry.set(flagDegraded)
+	}
+	entry.setGranted(d.natural("grant"))
+	res.keyHash, res.ttl = d.fixed(), int64(d.fixed())
+	if entry.state() != idSettled && res.ttl < 0 {
+		d.fail("lease: must not be negative, got %d", res.ttl)
+	}
+	for _, n := range [...]*int64{&res.input, &res.progress.input, &res.progress.cached, &res.progress.output} {
+		if *n = d.natural("usage"); *n > MaxAmount {
 			d.fail("usage of a lease is out of range")
 		}
 	}
-	for _, n := range res.rates.numbers() {
+	rates := Rates{Priced: d.bool()}
+	for _, n := range rates.numbers() {
 		*n = d.natural("rate")
 	}
+	res.rates = d.p.rates.share(&rates)
 	if res.progress.cached > res.progress.input {
 		d.fail("usage of a lease is out of range")
+	}
+	for range d.upTo(2*MaxLevels*maxLimits, "limits of a reservation") {
+		d.charge(entry)
 	}
 }
 
@@ -99,18 +131,20 @@ func (d *restorer) charge(entry *idEntry) {
 	if d.err != nil {
 		return
 	}
-	if l.Algorithm == counter && entry.reservationID != 0 {
+	if l.Algorithm == counter {
 		d.fail("a reservation charges a counter")
 		return
 	}
-	c := d.p.appendCharge(entry)
-	c.limit, c.scopeEnd, c.exceeded = l.id, uint16(d.upTo(256, "scope")), d.bool()
-	c.estimate, c.charged, c.dropped = d.natural("estimate"), d.natural("charged"), d.natural("dropped")
-	c.remaining, c.reset = d.int(), d.int()
-	if c.remaining < -1<<62 {
-		d.fail("remaining is out of range")
+	c := d.p.appendCharge(entry, int(d.upTo(MaxKeyBytes, "scope")))
+	c.limit = l.id
+	if d.bool() {
+		c.at = notCharged
 	}
+	c.estimate, c.charged, c.dropped = d.natural("estimate"), d.natural("charged"), d.natural("dropped")
 	n := d.upTo(uint64(len(d.records)), "record")
+	if n == 0 && d.err == nil && c.pinsRecord(entry) {
+		d.fail("a charge that may change has no record")
+	}
 	if n == 0 || d.err != nil {
 		return
 	}
@@ -120,7 +154,10 @@ func (d *restorer) charge(entry *idEntry) {
 	if !c.pinsRecord(entry) {
 		return
 	}
-	c.at = d.int()
+	if c.at = d.int(); c.exceeded() {
+		d.fail("period of a charge is out of range")
+		return
+	}
 	rec.pins++
 	have := d.p.engine.catalog.schema(rec.schema)
 	pos := have.find(l.bucketID)

@@ -7,7 +7,7 @@ import (
 )
 
 // snapshotMagic begins every snapshot. Its last byte is the version.
-const snapshotMagic = "brs\x03"
+const snapshotMagic = "brs\x04"
 
 // Snapshot appends the state of a partition to buf and returns the extended buffer.
 // Times are relative to now, because monotonic clocks differ between nodes. Only the
@@ -34,38 +34,21 @@ func (p *partition) snapshot(now Time, buf []byte) []byte {
 	s := &snapshotter{encoder: encoder{buf}, p: p, now: now, limits: map[uint32]int{}, tiers: map[uint32]int{}, records: map[uint32]int{}}
 	start := len(buf)
 	s.buf = append(s.buf, snapshotMagic...)
-	order := p.entryOrder()
-	s.definitions(order)
+	ids := p.rememberedIDs()
+	s.definitions(ids)
 	s.uint(uint64(p.records.n))
 	for id := p.records.next(0); id != 0; id = p.records.next(id) {
 		s.records[id] = len(s.records) + 1
 		p.advance(p.records.at(id), now)
 		s.record(p.records.at(id))
 	}
-	s.uint(uint64(len(order)))
-	for _, id := range order {
-		s.entry(p.entries.at(id))
-	}
+	s.ids(ids)
 	s.fixed(xxhash.Sum64(s.buf[start:]))
 	return s.buf
 }
 
-// entryOrder lists the entries except tombstones: those in queues in their order, then
-// those of live reservations.
-func (p *partition) entryOrder() []uint32 {
-	order := make([]uint32, 0, p.entries.n)
-	for _, q := range [...]idQueue{p.checks, p.ended} {
-		for entryID := q.head; entryID != 0; entryID = p.entries.at(entryID).next {
-			if !p.entries.at(entryID).isTombstone() {
-				order = append(order, entryID)
-			}
-		}
-	}
-	return append(order, p.leaseHeap...)
-}
-
 // definitions writes every limit and tier that records and entries refer to.
-func (s *snapshotter) definitions(order []uint32) {
+func (s *snapshotter) definitions(ids []rememberedIDs) {
 	var limits []*limit
 	use := func(l *limit) {
 		if _, ok := s.limits[l.id]; !ok {
@@ -80,14 +63,20 @@ func (s *snapshotter) definitions(order []uint32) {
 			use(l)
 		}
 	}
-	for _, id := range order {
-		entry := s.p.entries.at(id)
-		if _, ok := s.tiers[entry.tier]; !ok {
-			s.tiers[entry.tier] = len(tiers)
-			tiers = append(tiers, cat.tierName(entry.tier))
-		}
-		for i := range int(entry.chargeCount) {
-			use(cat.limit(s.p.chargeAt(entry, i).limit))
+	for _, list := range ids {
+		for _, entryID := range list.entries {
+			entry := s.p.entries.at(entryID)
+			if !entry.isReservation() {
+				continue
+			}
+			tier := s.p.reservations.at(entry.reservation()).tier
+			if _, ok := s.tiers[tier]; !ok {
+				s.tiers[tier] = len(tiers)
+				tiers = append(tiers, cat.tierName(tier))
+			}
+			for i := range s.p.chargeCount(entry) {
+				use(cat.limit(s.p.chargeAt(entry, i).limit))
+			}
 		}
 	}
 	s.uint(uint64(len(limits)))
@@ -190,66 +179,4 @@ func (s *snapshotter) timeline(t *timeline) {
 			s.wide(low)
 		}
 	}
-}
-
-func (s *snapshotter) entry(entry *idEntry) {
-	s.fixed(entry.id[0])
-	s.fixed(entry.id[1])
-	s.fixed(entry.body)
-	s.int(entry.due - s.now.Mono)
-	s.uint(uint64(entry.outcome))
-	s.uint(uint64(entry.status))
-	s.int(int64(entry.binding))
-	s.uint(uint64(s.tiers[entry.tier]))
-	s.fixed(entry.version)
-	s.int(entry.granted)
-	if s.bool(entry.reservationID != 0); entry.reservationID != 0 {
-		s.reservation(s.p.reservations.at(entry.reservationID))
-	}
-	s.uint(uint64(entry.chargeCount))
-	for i := range int(entry.chargeCount) {
-		s.charge(entry, s.p.chargeAt(entry, i))
-	}
-}
-
-func (s *snapshotter) reservation(res *reservation) {
-	s.fixed(res.keyHash)
-	s.fixed(res.finalDigest)
-	s.bool(res.rates.Priced)
-	for _, n := range [...]int64{res.ttl, res.input, res.progress.input, res.progress.cached, res.progress.output} {
-		s.int(n)
-	}
-	for _, n := range res.rates.numbers() {
-		s.int(*n)
-	}
-}
-
-// numbers lists the numeric fields of the rates.
-func (r *Rates) numbers() [6]*int64 {
-	return [...]*int64{&r.InputPrice, &r.CachedInputPrice, &r.OutputPrice, &r.Weights.Input, &r.Weights.CachedInput, &r.Weights.Output}
-}
-
-// charge writes a charge. Its period is needed only while the charge may change.
-func (s *snapshotter) charge(entry *idEntry, c *charge) {
-	s.uint(uint64(s.limits[c.limit]))
-	s.uint(uint64(c.scopeEnd))
-	s.bool(c.exceeded)
-	for _, n := range [...]int64{c.estimate, c.charged, c.dropped, c.remaining, c.reset} {
-		s.int(n)
-	}
-	recordNumber := 0 // 0 if there is no record
-	if s.p.byHandle(c.handle) != nil {
-		recordNumber = s.records[*s.p.handles.at(c.handle)]
-	}
-	s.uint(uint64(recordNumber))
-	if !c.pinsRecord(entry) {
-		return
-	}
-	at := c.at
-	if rec, pos, ok := s.p.recordOf(entry, c, ""); ok {
-		if l := s.p.engine.catalog.schema(rec.schema).limits[pos]; l.Algorithm == SlidingWindow {
-			at = s.age(l, at)
-		}
-	}
-	s.int(at)
 }

@@ -23,7 +23,14 @@ func (e *Engine) Sweep(now Time, n int) (removed int) {
 		s := &e.shards[e.sweepPartition]
 		s.Lock()
 		visited, swept, done := s.sweep(now, min(n, sweepStep))
+		more := s.nextDue <= s.mono
 		s.Unlock()
+		for more {
+			s.Lock()
+			s.tick(now)
+			more = s.nextDue <= s.mono
+			s.Unlock()
+		}
 		removed += swept
 		n -= max(visited, 1)
 		if done {
@@ -44,6 +51,11 @@ func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 			p.entries.trim()
 			p.reservations.trim()
 			p.charges.trim()
+			p.ids.trim()
+			if largest := p.largestAccount(); largest != 0 {
+				a := p.accounts.at(largest)
+				p.engine.ids.observe(a.root, a.n)
+			}
 			return visited, removed, true
 		}
 		rec := p.records.at(p.sweptRecord)
@@ -60,9 +72,9 @@ func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 
 // partitionStats are the counters of one partition.
 type partitionStats struct {
-	expired, forgotten, tableFull int64
-	evicted                       [evictionReasons]int64
-	overruns                      map[Dimension]int64
+	expired, forgotten, tableFull, idsFull int64
+	evicted                                [evictionReasons]int64
+	overruns                               map[Dimension]int64
 }
 
 func (c *partitionStats) overrun(l *limit, units int64) {
@@ -83,7 +95,8 @@ type Stats struct {
 	Expired      int64                  // leases that expired
 	Forgotten    int64                  // request ids forgotten before their time, for lack of room
 	Evicted      [evictionReasons]int64 // records evicted, by [EvictionReason]
-	TableFull    int64                  // requests denied for lack of room
+	TableFull    int64                  // requests denied for lack of room for a key
+	IDsFull      int64                  // reserves denied because live reservations filled the share of their root
 	// Overrun is usage that was not charged because it exceeded the maximum debt of a
 	// token bucket, in units by dimension.
 	Overrun map[Dimension]int64
@@ -102,6 +115,7 @@ func (e *Engine) Stats() Stats {
 		s.Expired += shard.stats.expired
 		s.Forgotten += shard.stats.forgotten
 		s.TableFull += shard.stats.tableFull
+		s.IDsFull += shard.stats.idsFull
 		for r, n := range shard.stats.evicted {
 			s.Evicted[r] += n
 		}
