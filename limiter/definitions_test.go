@@ -54,8 +54,8 @@ func TestCountersNeedNoDefinitions(t *testing.T) {
 	if l, s, v := len(*e.catalog.limits.Load()), len(*e.catalog.schemas.Load()), len(*e.catalog.mappings.Load()); l != limits || s != schemas || v != views {
 		t.Errorf("the catalog has %d limits, %d schemas and %d views, want %d, %d and %d as before", l, s, v, limits, schemas, views)
 	}
-	if names := e.catalog.tiers.Load().names; len(names) != 1 {
-		t.Errorf("the catalog has tiers %q, want that of requests without a tier", names)
+	if names := e.catalog.tiers.Load().names; len(names) != 0 {
+		t.Errorf("the catalog has tiers %q, want none", names)
 	}
 }
 

@@ -89,10 +89,12 @@ func (p *partition) rememberWithdrawal(now Time, root, attempt uint64) {
 	if account == 0 {
 		return
 	}
-	if int64(p.accounts.at(account).n) >= pool.share() || !pool.acquire(&p.idQuota) {
+	n := p.accounts.at(account).n
+	if int64(n) >= pool.share() || !pool.acquire(&p.idQuota) {
 		p.accounts.release(account)
 		return
 	}
+	pool.observe(root, n+1)
 	entryID, _ := p.insertEntry(account, attemptKey(root, attempt), idWithdrawal)
 	p.pushCheck(entryID, now)
 }
