@@ -47,7 +47,7 @@ type Config struct {
 
 	MaxKeys        int `key:"max_keys" default:"10000000" help:"maximum number of keys in memory"`
 	MaxKeysPerRoot int `key:"max_keys_per_root" default:"1000000" help:"maximum number of keys in memory under one root"`
-	MaxIDs         int `key:"max_ids" default:"1048576" help:"maximum number of request ids in memory, including reservations"`
+	MaxIDs         int `key:"max_ids" default:"1048576" help:"maximum number of request ids in memory, including reservations; one root gets at most 3/4 of them"`
 
 	DrainDelay      time.Duration `key:"drain_delay" help:"time at shutdown between becoming unready and rejecting calls"`
 	ShutdownTimeout time.Duration `key:"shutdown_timeout" default:"15s" help:"time at shutdown for calls in progress to finish"`

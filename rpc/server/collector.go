@@ -14,7 +14,7 @@ type statsCollector struct {
 	stats func() limiter.Stats
 
 	keys, reservations, ids             *prometheus.Desc
-	expired, forgotten, evicted, denied *prometheus.Desc
+	expired, forgotten, evicted, denied, idsFull *prometheus.Desc
 	overrun                             *prometheus.Desc
 }
 
@@ -33,13 +33,14 @@ func newStatsCollector(stats func() limiter.Stats) *statsCollector {
 		forgotten:    desc("ids_forgotten_total", "Request ids forgotten before their time, for want of room."),
 		evicted:      desc("evictions_total", "Keys whose state was dropped, for want of room.", "reason"),
 		denied:       desc("table_full_total", "Calls denied because there was no room for a new key."),
+		idsFull:      desc("ids_full_total", "Reserves denied because live reservations filled the share of request ids of their root."),
 		overrun:      desc("overrun_total", "Use beyond a reservation and beyond the debt that a bucket may carry: served and not charged.", "dimension"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *statsCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.keys, c.reservations, c.ids, c.expired, c.forgotten, c.evicted, c.denied, c.overrun} {
+	for _, d := range []*prometheus.Desc{c.keys, c.reservations, c.ids, c.expired, c.forgotten, c.evicted, c.denied, c.idsFull, c.overrun} {
 		ch <- d
 	}
 }
@@ -59,6 +60,7 @@ func (c *statsCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.expired, s.Expired)
 	counter(c.forgotten, s.Forgotten)
 	counter(c.denied, s.TableFull)
+	counter(c.idsFull, s.IDsFull)
 	for reason, n := range s.Evicted {
 		counter(c.evicted, n, limiter.EvictionReason(reason).String())
 	}
