@@ -16,8 +16,9 @@ type idAccount struct {
 // accounts is the list of the accounts of a partition. Ids start at 1, so that 0 can mean
 // "none".
 type accounts struct {
-	index index
+	last  uint32      // the one found last
 	all   []idAccount // by id-1; n is 0 where it is free
+	index index
 	free  []uint32
 }
 
@@ -25,6 +26,11 @@ func (x *accounts) at(account uint32) *idAccount { return &x.all[account-1] }
 
 // find returns the account of a root, or 0.
 func (x *accounts) find(root uint64) uint32 {
+	if x.last != 0 {
+		if a := x.at(x.last); a.root == root && a.n > 0 {
+			return x.last
+		}
+	}
 	if x.index.n == 0 {
 		return 0
 	}
@@ -32,6 +38,7 @@ func (x *accounts) find(root uint64) uint32 {
 	mask := uint32(len(x.index.cells) - 1)
 	for pos := h & mask; x.index.cells[pos] != 0; pos = (pos + 1) & mask {
 		if account := uint32(x.index.cells[pos]); x.at(account).root == root {
+			x.last = account
 			return account
 		}
 	}
@@ -150,8 +157,8 @@ func (q *quota) give(local *int) {
 // free may be used until it has given.
 func (p *partition) largestGives(a *idAccount) bool {
 	hint := p.engine.ids.largest.Load()
-	if hint>>partitionShift <= uint64(a.n) {
-		return false
+	if n := uint64(a.n); hint>>partitionShift <= n+n/4 {
+		return false // it has about as many
 	}
 	s := &p.engine.shards[hint&partitionMask]
 	if &s.partition == p {
@@ -196,6 +203,19 @@ func (p *partition) largestAccount() (largest uint32) {
 		}
 	}
 	return largest
+}
+
+// prefetchIDs reads the entries of an account that adding one changes, so that the cache
+// misses overlap with those of the decision.
+func (p *partition) prefetchIDs(account uint32) {
+	a := p.accounts.at(account)
+	var sum uint32
+	for _, entryID := range [...]uint32{a.checks.head, a.checks.tail, a.ended.head, a.ended.tail} {
+		if entryID != 0 {
+			sum += p.entries.at(entryID).owner
+		}
+	}
+	keepRead(uint8(sum))
 }
 
 // forgetOldest removes the ended id of an account that is due first. It returns false if

@@ -153,7 +153,7 @@ func (p *partition) replayCheck(entry *idEntry, r *Request, d *Decision, now Tim
 func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, now Time) {
 	res := p.reservations.at(entry.reservation())
 	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = Allowed, NoReason, 0, false
-	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(res.tier), res.version
+	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(res.tierID()), res.version
 	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted(), -1, entry.status()
 	d.Limits = d.Limits[:0]
 	for i := range p.chargeCount(entry) {

@@ -23,7 +23,8 @@ type idEntry struct {
 	due  int64  // Mono: end of a live lease, else of the retention
 	// value depends on the state. A check keeps its costs in tokens and spend, which
 	// depend on the policy; its other costs are in the request. A count keeps the usage
-	// and the end of its window. A reservation keeps what setParts and setGranted store.
+	// and the end of its window. A reservation keeps its id in
+	// partition.reservations, and its grant.
 	value [2]int64
 	next  uint32 // entry in its idQueue; of a live reservation, the position in leaseHeap
 	owner uint32 // account<<8 | flags
@@ -50,18 +51,15 @@ const (
 	idExpired
 )
 
-func (entry *idEntry) state() idState       { return idState(entry.owner & stateMask) }
-func (entry *idEntry) account() uint32      { return entry.owner >> 8 }
-func (entry *idEntry) isReservation() bool  { return entry.state() >= idHeld }
-func (entry *idEntry) is(flag uint32) bool  { return entry.owner&flag != 0 }
-func (entry *idEntry) set(flag uint32)      { entry.owner |= flag }
-func (entry *idEntry) setState(s idState)   { entry.owner = entry.owner&^stateMask | uint32(s) }
-func (entry *idEntry) key() idKey           { return idKey{entry.hash, entry.more} }
-func (entry *idEntry) granted() int64       { return entry.value[1] }
-func (entry *idEntry) setGranted(n int64)   { entry.value[1] = n }
-func (entry *idEntry) reservation() uint32  { return uint32(entry.value[0]) }
-func (entry *idEntry) charges() uint32      { return uint32(entry.value[0] >> 32) }
-func (entry *idEntry) setParts(r, c uint32) { entry.value[0] = int64(uint64(c)<<32 | uint64(r)) }
+func (entry *idEntry) state() idState      { return idState(entry.owner & stateMask) }
+func (entry *idEntry) account() uint32     { return entry.owner >> 8 }
+func (entry *idEntry) isReservation() bool { return entry.state() >= idHeld }
+func (entry *idEntry) is(flag uint32) bool { return entry.owner&flag != 0 }
+func (entry *idEntry) set(flag uint32)     { entry.owner |= flag }
+func (entry *idEntry) setState(s idState)  { entry.owner = entry.owner&^stateMask | uint32(s) }
+func (entry *idEntry) key() idKey          { return idKey{entry.hash, entry.more} }
+func (entry *idEntry) reservation() uint32 { return uint32(entry.value[0]) }
+func (entry *idEntry) granted() int64      { return entry.value[1] }
 
 // status returns the status of a reservation, else NoStatus.
 func (entry *idEntry) status() Status {
@@ -90,8 +88,13 @@ type reservation struct {
 	attempts [2]uint64 // that got the answer and may be withdrawn; 0 = none
 	version  uint64    // of the policy that decided
 	rates    uint32    // in partition.rates
-	tier     uint32    // id of its name
+	tier     uint32    // id of its name<<8 | number of charges
+	block    chargeBlock
 }
+
+func (res *reservation) tierID() uint32 { return res.tier >> 8 }
+
+func (res *reservation) chargeCount() int { return int(res.tier & 0xff) }
 
 // charge is one limit of a reservation, and what it was charged.
 type charge struct {
@@ -110,12 +113,12 @@ func (c *charge) exceeded() bool { return c.at == notCharged }
 
 const chargesPerBlock = 4
 
-// chargeBlock is a list of charges with the end of each one's scope in the key.
+// chargeBlock is a list of charges with the end of each one's scope in the key. The
+// first is part of the reservation.
 type chargeBlock struct {
 	charges  [chargesPerBlock]charge
 	next     uint32
-	scopeEnd [chargesPerBlock]uint16
-	count    uint8 // of all blocks; in the first only
+	scopeEnd [chargesPerBlock]uint8 // less 1
 }
 
 // How long ids are remembered, in nanoseconds.
@@ -239,15 +242,15 @@ func (p *partition) insertEntry(account uint32, k idKey, s idState) (uint32, *id
 
 // chargeCount returns the number of charges of a reservation.
 func (p *partition) chargeCount(entry *idEntry) int {
-	if !entry.isReservation() || entry.charges() == 0 {
+	if !entry.isReservation() {
 		return 0
 	}
-	return int(p.charges.at(entry.charges()).count)
+	return p.reservations.at(entry.reservation()).chargeCount()
 }
 
 // chargeBlockOf returns the block of charge i of a reservation, and its position there.
 func (p *partition) chargeBlockOf(entry *idEntry, i int) (*chargeBlock, int) {
-	block := p.charges.at(entry.charges())
+	block := &p.reservations.at(entry.reservation()).block
 	for ; i >= chargesPerBlock; i -= chargesPerBlock {
 		block = p.charges.at(block.next)
 	}
@@ -263,25 +266,21 @@ func (p *partition) chargeAt(entry *idEntry, i int) *charge {
 // scope returns the scope of charge i of a reservation of key.
 func (p *partition) scope(entry *idEntry, i int, key string) string {
 	block, i := p.chargeBlockOf(entry, i)
-	return key[:min(int(block.scopeEnd[i]), len(key))]
+	return key[:min(int(block.scopeEnd[i])+1, len(key))]
 }
 
-// appendCharge appends a zero charge to a reservation.
-func (p *partition) appendCharge(entry *idEntry, scopeEnd int) *charge {
-	if entry.charges() == 0 {
-		blockID, _ := p.charges.alloc()
-		entry.setParts(entry.reservation(), blockID)
-	}
-	block := p.charges.at(entry.charges())
-	i := int(block.count)
-	block.count++
+// appendCharge appends a zero charge to a reservation. key[:scopeEnd] is its scope.
+func (p *partition) appendCharge(res *reservation, scopeEnd int) *charge {
+	i := res.chargeCount()
+	res.tier++
+	block := &res.block
 	for ; i >= chargesPerBlock; i -= chargesPerBlock {
 		if block.next == 0 {
 			block.next, _ = p.charges.alloc()
 		}
 		block = p.charges.at(block.next)
 	}
-	block.scopeEnd[i] = uint16(scopeEnd)
+	block.scopeEnd[i] = uint8(scopeEnd - 1)
 	return &block.charges[i]
 }
 
@@ -346,11 +345,12 @@ func (p *partition) freeEntryParts(entryID uint32, entry *idEntry) {
 	if !entry.isReservation() {
 		return
 	}
-	for blockID := entry.charges(); blockID != 0; {
+	res := p.reservations.at(entry.reservation())
+	for blockID := res.block.next; blockID != 0; {
 		next := p.charges.at(blockID).next
 		p.charges.free(blockID)
 		blockID = next
 	}
-	p.rates.release(p.reservations.at(entry.reservation()).rates)
+	p.rates.release(res.rates)
 	p.reservations.free(entry.reservation())
 }

@@ -121,7 +121,7 @@ func (p *partition) check(t *rapid.T) {
 			t.Fatalf("rates %d have %d uses, want %d", id, p.rates.all[id-1].uses, uses)
 		}
 	}
-	if len(rates) != p.rates.index.n || expired != p.expired {
+	if len(rates) != p.rates.index.n || expired != int(p.expired) {
 		t.Fatalf("%d rates and %d expired reservations, want %d and %d", p.rates.index.n, p.expired, len(rates), expired)
 	}
 	if queued != int(p.entries.n) || p.ids.n+tombstones != int(p.entries.n) {

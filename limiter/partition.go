@@ -21,30 +21,33 @@ type partition struct {
 
 // memory is the part of a partition that not every call needs.
 type memory struct {
-	bucketBlocks   slab[bucketBlock]
+	// What every call with an id reads.
+	accounts   accounts // of the roots with remembered ids
+	entries    slab[idEntry]
+	ids        idIndex // of entries by request id
+	idQuota    int
+	idsDue     int64  // when runDue visits the ended ids next
+	idsNext    int64  // the first due time that the current visit has left
+	dueAccount uint32 // where the current visit continues, or 0
+	expired    uint32 // entries whose lease expired
+
+	// What reservations read.
+	reservations   slab[reservation]
+	charges        slab[chargeBlock]
+	leaseHeap      []uint32 // entries of live reservations by due
+	rates          sharedRates
 	handles        slab[uint32] // -> id of the record
-	names          slab[nameBlock]
-	rings          slab[ring]
 	timelines      slab[timelines]
-	spareTimelines [][]timeline      // for reuse
-	roots          map[uint64]uint32 // hash of a root -> records that count towards its maximum
-	clockHand      uint32            // the record that evict examined last
+	spareTimelines [][]timeline // for reuse
 
-	accounts     accounts // of the roots with remembered ids
-	ids          idIndex  // of entries by request id
-	entries      slab[idEntry]
-	reservations slab[reservation]
-	charges      slab[chargeBlock]
-	rates        sharedRates
-	leaseHeap    []uint32 // entries of live reservations by due
-	expired      int      // entries whose lease expired
-	idsDue       int64    // when runDue visits the ended ids next
-	idsNext      int64    // the first due time that the current visit has left
-	dueAccount   uint32   // where the current visit continues, or 0
-
-	keyQuota, idQuota int
-	sweptRecord       uint32 // the record that the sweep visited last
-	stats             partitionStats
+	bucketBlocks slab[bucketBlock]
+	names        slab[nameBlock]
+	rings        slab[ring]
+	roots        map[uint64]uint32 // hash of a root -> records that count towards its maximum
+	clockHand    uint32            // the record that evict examined last
+	keyQuota     int
+	sweptRecord  uint32 // the record that the sweep visited last
+	stats        partitionStats
 }
 
 func newPartition(e *Engine) partition {

@@ -5,10 +5,10 @@ package limiter
 // sharedRates are the prices and weights of reservations. All reservations of a
 // partition that were made for the same model share them.
 type sharedRates struct {
-	index index
 	all   []countedRates // by id-1
+	last  uint32         // the ones used last, or 0
+	index index
 	free  []uint32
-	last  uint32 // the ones used last, or 0
 }
 
 type countedRates struct {

@@ -48,7 +48,7 @@ func (d *restorer) entry(account uint32) {
 		return
 	}
 	entryID, entry := d.p.insertEntry(account, k, s)
-	d.p.expired += int(boolInt(s == idExpired))
+	d.p.expired += uint32(boolInt(s == idExpired))
 	entry.body = uint32(moreAndBody)
 	if entry.isReservation() {
 		d.reservation(entry)
@@ -97,13 +97,13 @@ func (d *restorer) reservation(entry *idEntry) {
 		return
 	}
 	reservationID, res := d.p.reservations.alloc()
-	entry.setParts(reservationID, 0)
+	entry.value[0] = int64(reservationID)
 	entry.set(flagPermanent) // the snapshot does not have the attempts
-	res.tier, res.version = d.tiers[tier], d.fixed()
+	res.tier, res.version = d.tiers[tier]<<8, d.fixed()
 	if d.bool() {
 		entry.set(flagDegraded)
 	}
-	entry.setGranted(d.natural("grant"))
+	entry.value[1] = d.natural("grant")
 	res.keyHash, res.ttl = d.fixed(), int64(d.fixed())
 	if entry.state() != idSettled && res.ttl < 0 {
 		d.fail("lease: must not be negative, got %d", res.ttl)
@@ -122,11 +122,11 @@ func (d *restorer) reservation(entry *idEntry) {
 		d.fail("usage of a lease is out of range")
 	}
 	for range d.upTo(2*MaxLevels*maxLimits, "limits of a reservation") {
-		d.charge(entry)
+		d.charge(entry, res)
 	}
 }
 
-func (d *restorer) charge(entry *idEntry) {
+func (d *restorer) charge(entry *idEntry, res *reservation) {
 	l := d.limitRef()
 	if d.err != nil {
 		return
@@ -135,7 +135,12 @@ func (d *restorer) charge(entry *idEntry) {
 		d.fail("a reservation charges a counter")
 		return
 	}
-	c := d.p.appendCharge(entry, int(d.upTo(MaxKeyBytes, "scope")))
+	scopeEnd := int(d.upTo(MaxKeyBytes, "scope"))
+	if scopeEnd == 0 {
+		d.fail("the scope of a charge is empty")
+		return
+	}
+	c := d.p.appendCharge(res, scopeEnd)
 	c.limit = l.id
 	if d.bool() {
 		c.at = notCharged

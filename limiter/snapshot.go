@@ -69,7 +69,7 @@ func (s *snapshotter) definitions(ids []rememberedIDs) {
 			if !entry.isReservation() {
 				continue
 			}
-			tier := s.p.reservations.at(entry.reservation()).tier
+			tier := s.p.reservations.at(entry.reservation()).tierID()
 			if _, ok := s.tiers[tier]; !ok {
 				s.tiers[tier] = len(tiers)
 				tiers = append(tiers, cat.tierName(tier))

@@ -62,7 +62,7 @@ func (s *snapshotter) entry(entry *idEntry) {
 
 func (s *snapshotter) reservation(entry *idEntry) {
 	res := s.p.reservations.at(entry.reservation())
-	s.uint(uint64(s.tiers[res.tier]))
+	s.uint(uint64(s.tiers[res.tierID()]))
 	s.fixed(res.version)
 	s.bool(entry.is(flagDegraded))
 	s.int(entry.granted())
@@ -93,7 +93,7 @@ func (s *snapshotter) charge(entry *idEntry, i int) {
 	block, j := s.p.chargeBlockOf(entry, i)
 	c := &block.charges[j]
 	s.uint(uint64(s.limits[c.limit]))
-	s.uint(uint64(block.scopeEnd[j]))
+	s.uint(uint64(block.scopeEnd[j]) + 1)
 	s.bool(c.exceeded())
 	for _, n := range [...]int64{c.estimate, c.charged, c.dropped} {
 		s.int(n)
