@@ -205,19 +205,6 @@ func (p *partition) largestAccount() (largest uint32) {
 	return largest
 }
 
-// prefetchIDs reads the entries of an account that adding one changes, so that the cache
-// misses overlap with those of the decision.
-func (p *partition) prefetchIDs(account uint32) {
-	a := p.accounts.at(account)
-	var sum uint32
-	for _, entryID := range [...]uint32{a.checks.head, a.checks.tail, a.ended.head, a.ended.tail} {
-		if entryID != 0 {
-			sum += p.entries.at(entryID).owner
-		}
-	}
-	keepRead(uint8(sum))
-}
-
 // forgetOldest removes the ended id of an account that is due first. It returns false if
 // there is none.
 func (p *partition) forgetOldest(a *idAccount) bool {

@@ -11,9 +11,6 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	var body uint32
 	if r.ID != "" {
 		account := p.accounts.find(root)
-		if account != 0 {
-			p.prefetchIDs(account)
-		}
 		if reserve && p.isWithdrawn(account, root, r.Attempt) {
 			return ErrWithdrawn
 		}
