@@ -66,10 +66,10 @@ func (x *idIndex) at(number uint16) *idTable {
 	return x.others.all[number]
 }
 
-// insert adds a cell for a hash. At most 4 of 5 cells of a table are used.
+// insert adds a cell for a hash. At most 5 of 6 cells of a table are used.
 func (x *idIndex) insert(h, entryID uint32) {
 	t := x.table(h)
-	for int(t.n) >= len(t.cells)*4/5 {
+	for int(t.n) >= len(t.cells)*5/6 {
 		if len(t.cells) < maxIDCells || !x.split(h, t) {
 			t.resize(len(t.cells)*5/4 + 4)
 		}
@@ -104,7 +104,7 @@ func (x *idIndex) split(h uint32, t *idTable) bool {
 		o.prefixes = append(o.prefixes, o.prefixes...)
 	}
 	old, bit := t.cells, uint32(1)<<t.depth
-	cells := int(t.n)*5/8 + int(t.n)/16 // room if the halves are uneven
+	cells := int(t.n) * 21 / 32 // room if the halves are uneven
 	*t = idTable{cells: make([]uint64, cells), depth: t.depth + 1}
 	twin := &idTable{cells: make([]uint64, cells), depth: t.depth} // already one deeper
 	o.all = append(o.all, twin)
@@ -121,7 +121,7 @@ func (x *idIndex) split(h uint32, t *idTable) bool {
 		if uint32(cell>>32)&bit != 0 {
 			half = twin
 		}
-		if int(half.n) >= len(half.cells)*4/5 {
+		if int(half.n) >= len(half.cells)*5/6 {
 			half.resize(len(half.cells)*5/4 + 4)
 		}
 		half.place(cell)

@@ -127,22 +127,24 @@ const (
 	endedRetention = 600e9 // after the end of a reservation, or a forced check
 )
 
-// idKeyOf returns the key of a request id under the root with that hash.
+// idKeyOf returns the key of a request id under the root with that hash: two independent
+// hashes of both.
 func idKeyOf(root uint64, id string) idKey {
-	return idKey{mix(root, xxhash.Sum64String(id)), uint32(fold(root, id))}
-}
-
-// fold is a second hash of a string, independent of xxHash64.
-func fold(h uint64, s string) uint64 {
-	h ^= uint64(len(s))
-	for ; len(s) >= 8; s = s[8:] {
-		h = mix(h, uint64(s[0])|uint64(s[1])<<8|uint64(s[2])<<16|uint64(s[3])<<24|uint64(s[4])<<32|uint64(s[5])<<40|uint64(s[6])<<48|uint64(s[7])<<56)
+	h, more := root^uint64(len(id)), ^root
+	for ; len(id) >= 8; id = id[8:] {
+		w := word(id)
+		h, more = mix(h, w), mix(more, bits.ReverseBytes64(w))
 	}
 	last := uint64(0)
-	for i := range len(s) {
-		last |= uint64(s[i]) << (8 * i)
+	for i := range len(id) {
+		last |= uint64(id[i]) << (8 * i)
 	}
-	return mix(h, last)
+	return idKey{mix(h, last), uint32(mix(more, ^last))}
+}
+
+// word returns the first 8 bytes of s as a number.
+func word(s string) uint64 {
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
 // mix folds n into a digest.
@@ -151,7 +153,12 @@ func mix(h, n uint64) uint64 {
 	return hi ^ lo
 }
 
-func mixString(h uint64, s string) uint64 { return mix(h, xxhash.Sum64String(s)) }
+func mixString(h uint64, s string) uint64 {
+	if s == "" {
+		return mix(h, 0)
+	}
+	return mix(h, xxhash.Sum64String(s))
+}
 
 func mixCosts(h uint64, costs []Cost) uint64 {
 	var sum uint64 // does not depend on the order
@@ -166,9 +173,9 @@ func bodyDigest(r *Request, reserve bool) uint32 {
 	h := mixString(uint64(boolInt(reserve)), r.Key)
 	h = mixString(h, r.Tier)
 	h = mixString(h, r.Model)
-	for _, n := range [...]int64{r.Requests, r.InputTokens, r.OutputTokens, r.MinOutputTokens, r.Choices, int64(r.TTL)} {
-		h = mix(h, uint64(n))
-	}
+	h = mix(h^uint64(r.Requests), uint64(r.InputTokens))
+	h = mix(h^uint64(r.OutputTokens), uint64(r.MinOutputTokens))
+	h = mix(h^uint64(r.Choices), uint64(r.TTL))
 	return uint32(mixCosts(h, r.Costs))
 }
 

@@ -107,7 +107,7 @@ type index struct {
 func (x *index) insert(h, id uint32) {
 	if x.n >= len(x.cells)*3/4 {
 		old := x.cells
-		x.cells = make([]uint64, max(8, 2*len(old)))
+		x.cells = make([]uint64, max(2, 2*len(old)))
 		for _, v := range old {
 			if v != 0 {
 				x.place(v)
