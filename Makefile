@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Everything a developer or the CI does; `make` lists it.
+# All tasks of developers and the CI; `make` lists them.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,6 +9,7 @@ MODULE  := github.com/bucketring/bucketring
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BIN     := $(CURDIR)/bin
 FUZZ    ?= 10s
+FLOODS  ?= 10m
 
 .PHONY: help
 help: ## this list
@@ -23,16 +24,16 @@ image: build ## the container image bucketring:dev; needs Docker, no registry
 	docker build --quiet --label org.opencontainers.image.version=$(VERSION) -t bucketring:dev .
 
 .PHONY: test
-test: ## what a machine with nothing but Go can check
+test: ## vet and all tests that need only Go
 	go vet ./...
 	go test ./...
 
 .PHONY: race
-race: ## the same under the race detector, with less of the slow oracle
+race: ## the same tests under the race detector, with fewer comparisons to the oracle
 	go test -race -short ./...
 
 .PHONY: e2e
-e2e: image ## binary, image and clusters, and their faults; needs root, Docker, Compose, iproute2
+e2e: image ## end-to-end tests with containers and broken networks; needs root, Docker, Compose, iproute2
 	go test -tags e2e -count 1 -timeout 15m -v ./internal/e2e
 	go test -tags e2e -count 1 ./bench/report
 
@@ -43,6 +44,10 @@ fuzz: ## every fuzz target for FUZZ=10s
 	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) "./$$(dirname "$$file")"; \
 	  done; \
 	done
+
+.PHONY: floods
+floods: ## every flood of internal/isolation at once against three nodes, for FLOODS=10m; Linux
+	go test -count 1 -timeout 24h -v -run '^TestMixedFloods$$' ./internal/isolation -floods $(FLOODS)
 
 .PHONY: bench
 bench: ## the engine's benchmarks, on one core and on two
@@ -63,8 +68,9 @@ fmt: $(BIN)/golangci-lint $(BIN)/buf ## format Go and proto files
 	cd rpc/proto && $(BIN)/buf format -w
 
 .PHONY: generate
-generate: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## rpc/pb from rpc/proto
+generate: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/protoc-gen-go-vtproto ## rpc/pb from rpc/proto
 	cd rpc/proto && PATH="$(BIN):$$PATH" $(BIN)/buf generate
+	cd rpc/proto && PATH="$(BIN):$$PATH" $(BIN)/buf generate --template buf.gen.vtproto.yaml --type bucketring.v1.Result
 
 .PHONY: verify
 verify: generate ## fail if generated code or go.mod is not what is committed
@@ -72,7 +78,7 @@ verify: generate ## fail if generated code or go.mod is not what is committed
 	git diff --exit-code -- rpc/pb
 
 .PHONY: check
-check: verify lint test race ## all of the above, before a push
+check: verify lint test race ## verify, lint, test and race: run it before a push
 
 $(BIN)/buf: tools/go.mod
 	cd tools && go build -o $@ github.com/bufbuild/buf/cmd/buf
@@ -80,9 +86,12 @@ $(BIN)/buf: tools/go.mod
 $(BIN)/protoc-gen-go-grpc: tools/go.mod
 	cd tools && go build -o $@ google.golang.org/grpc/cmd/protoc-gen-go-grpc
 
-# The generator and the library are one module: their versions cannot differ.
+# A generator and its library are one module: their versions cannot differ.
 $(BIN)/protoc-gen-go: go.mod
 	go build -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
+
+$(BIN)/protoc-gen-go-vtproto: go.mod
+	go build -o $@ github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto
 
 $(BIN)/golangci-lint: tools/go.mod
 	cd tools && go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// Never is what [Arrivals].Next returns when no more calls are due.
+// Never is what Arrivals.Next returns when no more calls are due.
 const Never = time.Duration(math.MaxInt64)
 
-// maxRate is the highest rate that can be asked for: a call per nanosecond.
+// maxRate is the highest rate: one call per nanosecond.
 const maxRate = 1e9
 
-// Constant returns arrivals at rate calls per second, evenly spaced, the first
-// at once. The error says why the rate can't be.
+// Constant returns evenly spaced arrivals at rate calls per second. The first call
+// is due at once. The rate must be above 0 and at most 1e9.
 func Constant(rate float64) (Arrivals, error) {
 	if err := checkRate(rate); err != nil {
 		return nil, err
@@ -25,8 +25,8 @@ func Constant(rate float64) (Arrivals, error) {
 	return &constant{rate: rate}, nil
 }
 
-// constant computes every time from the number of the call, so that nothing
-// adds up over a long run.
+// constant computes every time from the number of the call, so that rounding
+// errors do not add up.
 type constant struct {
 	rate float64
 	n    float64
@@ -38,9 +38,9 @@ func (c *constant) Next() time.Duration {
 	return due
 }
 
-// Poisson returns arrivals of independent callers: the gaps between calls are
-// exponentially distributed, rate calls come per second on average. The same
-// seed gives the same times.
+// Poisson returns the arrivals of independent callers: exponentially distributed
+// gaps, with rate calls per second on average. The same seed gives the same times.
+// The rate must be above 0 and at most 1e9.
 func Poisson(rate float64, seed uint64) (Arrivals, error) {
 	if err := checkRate(rate); err != nil {
 		return nil, err
@@ -59,17 +59,17 @@ func (p *poisson) Next() time.Duration {
 	return nanoseconds(p.at)
 }
 
-// Times returns arrivals at the given times since the start, which must not go
-// backwards, each divided by speedup: 10 replays a recording ten times as fast.
-// The times are read while the run lasts and must not be changed.
+// Times returns arrivals at the given times since the start of the run, each
+// divided by speedup: 10 replays a recording ten times as fast. The times must not
+// decrease, and must not be changed during the run.
 func Times(at []time.Duration, speedup float64) (Arrivals, error) {
 	if !(speedup > 0) || math.IsInf(speedup, 0) {
-		return nil, fmt.Errorf("speedup %v must be above 0", speedup)
+		return nil, fmt.Errorf("speedup: must be above 0, got %v", speedup)
 	}
 	last := time.Duration(0)
 	for i, t := range at {
 		if t < last {
-			return nil, fmt.Errorf("times[%d] is %v: before %v", i, t, last)
+			return nil, fmt.Errorf("times[%d]: %v is before %v", i, t, last)
 		}
 		last = t
 	}
@@ -93,21 +93,21 @@ func (t *times) Next() time.Duration {
 	return due
 }
 
-// Step is a constant rate for some time.
+// Step is a constant rate for a time.
 type Step struct {
-	Rate float64 // calls per second; 0: none
-	For  time.Duration
+	Rate     float64 // calls per second; 0 means none
+	Duration time.Duration
 }
 
-// Steps returns arrivals at rates that change. After the last step no more
-// calls are due.
+// Steps returns arrivals whose rate changes. After the last step no more calls are
+// due.
 func Steps(steps ...Step) (Arrivals, error) {
 	if len(steps) == 0 {
-		return nil, errors.New("steps: none given")
+		return nil, errors.New("steps: must not be empty")
 	}
 	for i, s := range steps {
-		if s.For <= 0 {
-			return nil, fmt.Errorf("steps[%d].for %v must be above 0", i, s.For)
+		if s.Duration <= 0 {
+			return nil, fmt.Errorf("steps[%d].duration: must be above 0, got %v", i, s.Duration)
 		}
 		if s.Rate == 0 {
 			continue
@@ -121,18 +121,18 @@ func Steps(steps ...Step) (Arrivals, error) {
 
 type stepped struct {
 	steps []Step
-	begin time.Duration // of steps[0]
+	begin time.Duration // when steps[0] begins
 	now   constant
 }
 
 func (s *stepped) Next() time.Duration {
 	for len(s.steps) > 0 {
 		if s.now.rate > 0 {
-			if due := s.now.Next(); due < s.steps[0].For {
+			if due := s.now.Next(); due < s.steps[0].Duration {
 				return s.begin + due
 			}
 		}
-		s.begin += s.steps[0].For
+		s.begin += s.steps[0].Duration
 		s.steps = s.steps[1:]
 		if len(s.steps) > 0 {
 			s.now = constant{rate: s.steps[0].Rate}
@@ -142,13 +142,13 @@ func (s *stepped) Next() time.Duration {
 }
 
 func checkRate(rate float64) error {
-	if !(rate > 0 && rate <= maxRate) { // also not a number
-		return fmt.Errorf("rate %v must be above 0 and at most %v per second", rate, float64(maxRate))
+	if !(rate > 0 && rate <= maxRate) { // also false for NaN
+		return fmt.Errorf("rate: must be above 0 and at most %v per second, got %v", float64(maxRate), rate)
 	}
 	return nil
 }
 
-// nanoseconds rounds to the nearest one, and to Never what is too far away.
+// nanoseconds rounds ns to a duration, or to Never if it is too large for one.
 func nanoseconds(ns float64) time.Duration {
 	if ns >= math.MaxInt64 {
 		return Never

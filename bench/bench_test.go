@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The recorder, with one shard for each goroutine.
+// BenchmarkRecord records with one shard per goroutine.
 func BenchmarkRecord(b *testing.B) {
 	o := Options{Interval: time.Second}
 	r := newRecorder(&o)
@@ -21,35 +21,35 @@ func BenchmarkRecord(b *testing.B) {
 		for pb.Next() {
 			q.due += 100
 			q.sent, q.done = q.due+50, q.due+100_000+q.due%7919
-			r.offered(s, q.due, false)
-			r.answered(s, &q)
+			r.countOffered(s, q.due, false)
+			r.recordAnswer(s, &q)
 		}
 	})
 }
 
-// What one call costs, as fast as they go: planning, asking a target that does
-// nothing, and recording.
+// BenchmarkClosedLoop measures planning, sending to a target that does nothing, and
+// recording.
 func BenchmarkClosedLoop(b *testing.B) {
 	b.ReportAllocs()
 	run(b, Options{Callers: 2})
 }
 
-// The most that the pool of an open loop takes.
+// BenchmarkPool measures the maximum rate of the pool of an open loop.
 func BenchmarkPool(b *testing.B) {
 	o := Options{Target: CheckFunc(allow), Interval: time.Second}
-	r := &running{target: o.Target, timeout: time.Second, base: time.Now(), calls: b.Context(), recorder: newRecorder(&o)}
+	r := &runState{target: o.Target, timeout: time.Second, start: time.Now(), requestCtx: b.Context(), recorder: newRecorder(&o)}
 	p := newPool(r, 64)
 	c := new(planned)
 	b.ReportAllocs()
 	for b.Loop() {
-		for !p.begin(c) {
+		for !p.submit(c) {
 			runtime.Gosched()
 		}
 	}
-	p.calls.end()
-	<-p.calls.zero
+	p.calls.done()
+	<-p.calls.idle
 	close(p.tasks)
-	p.busy.Wait()
+	p.running.Wait()
 }
 
 func run(b *testing.B, o Options) *Result {
@@ -66,7 +66,7 @@ func run(b *testing.B, o Options) *Result {
 	return r
 }
 
-// 200,000 calls per second, as a run sends them.
+// BenchmarkPaced sends 200,000 calls per second in an open loop.
 func BenchmarkPaced(b *testing.B) {
 	b.ReportAllocs()
 	a, err := Constant(200_000)

@@ -10,38 +10,39 @@ import (
 	"time"
 )
 
-// tick is the unit of /proc/stat on every processor that we know of.
+// tick is the unit of /proc/stat on every known architecture.
 const tick = 10 * time.Millisecond
 
-// cpuOfAll is what all programs have used; the zero value if that is not told.
-func cpuOfAll() cpuUse {
+// readCPUUsage returns the usage of the machine so far, or the zero value if it is
+// unknown.
+func readCPUUsage() cpuUsage {
 	file, err := os.Open("/proc/stat")
 	if err != nil {
-		return cpuUse{}
+		return cpuUsage{}
 	}
 	defer file.Close()
 	line, err := bufio.NewReader(file).ReadString('\n')
 	if err != nil {
-		return cpuUse{}
+		return cpuUsage{}
 	}
-	u := readCPU(line)
+	u := parseCPUUsage(line)
 	u.own = cpuTime()
 	return u
 }
 
-// readCPU reads "cpu user nice system idle iowait irq softirq steal guest
-// guest_nice", all since the start of the system; guests are in the first two, too.
-func readCPU(line string) (u cpuUse) {
+// parseCPUUsage parses the line "cpu user nice system idle iowait irq softirq steal
+// guest guest_nice", in ticks since boot. User and nice include the guest times.
+func parseCPUUsage(line string) (u cpuUsage) {
 	fields := strings.Fields(line)
 	if len(fields) < 9 || fields[0] != "cpu" {
-		return cpuUse{}
+		return cpuUsage{}
 	}
 	for i, text := range fields[1:9] {
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			return cpuUse{}
+			return cpuUsage{}
 		}
-		u.all += time.Duration(n) * tick
+		u.total += time.Duration(n) * tick
 		if idle := i == 3 || i == 4; !idle {
 			u.busy += time.Duration(n) * tick
 		}

@@ -8,18 +8,18 @@ import (
 )
 
 func TestReadCPU(t *testing.T) {
-	for line, want := range map[string]cpuUse{
-		"cpu  100 1 20 500 30 4 5 6 50 1\n":    {busy: 1360 * time.Millisecond, all: 6660 * time.Millisecond},
+	for line, want := range map[string]cpuUsage{
+		"cpu  100 1 20 500 30 4 5 6 50 1\n":    {busy: 1360 * time.Millisecond, total: 6660 * time.Millisecond},
 		"cpu0 100 1 20 500 30 4 5 6 50 1\n":    {},
 		"cpu  100 1 20\n":                      {},
 		"cpu  100 1 twenty 500 30 4 5 6 0 0\n": {},
 		"":                                     {},
 	} {
-		if got := readCPU(line); got != want {
+		if got := parseCPUUsage(line); got != want {
 			t.Errorf("readCPU(%q) = %+v, want %+v", line, got, want)
 		}
 	}
-	if u := cpuOfAll(); u.all <= 0 || u.busy > u.all || u.own <= 0 {
-		t.Errorf("of this machine: %+v, want more than nothing", u)
+	if u := readCPUUsage(); u.total <= 0 || u.busy > u.total || u.own <= 0 {
+		t.Errorf("usage of this machine: %+v, want CPU time", u)
 	}
 }

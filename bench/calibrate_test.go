@@ -14,8 +14,8 @@ func TestTheHarnessMeasuresItself(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	// Not how fast: other tests share the machine, and can have all of it for one
-	// step.
+	// Rates are not asserted: other tests share the machine, and can use all of it
+	// during one step.
 	for range 10 {
 		var tried []float64
 		c, err := calibrate(t.Context(), 40*time.Millisecond, func(rate float64) { tried = append(tried, rate) })
@@ -23,9 +23,9 @@ func TestTheHarnessMeasuresItself(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("open loop %.0f/s at %v of CPU per call, closed loop %.0f/s, added p50 %v p99 %v, lateness p50 %v p99 %v",
-			c.OpenRate, c.CPUPerCall, c.ClosedRate, c.Added.P50, c.Added.P99, c.Lateness.P50, c.Lateness.P99)
-		if c.ClosedRate > 0 && c.Added.Count == 400 && c.Lateness.Count == 400 && c.Added.P50 >= c.Lateness.P50 &&
-			len(tried) > 2 && slices.Equal(tried[:3], []float64{quietRate, 0, calibrationRates[0]}) {
+			c.OpenRate, c.CPUPerCall, c.ClosedRate, c.Overhead.P50, c.Overhead.P99, c.Lateness.P50, c.Lateness.P99)
+		if c.ClosedRate > 0 && c.Overhead.Count == 400 && c.Lateness.Count == 400 && c.Overhead.P50 >= c.Lateness.P50 &&
+			len(tried) > 2 && slices.Equal(tried[:3], []float64{overheadRate, 0, calibrationRates[0]}) {
 			return
 		}
 	}
@@ -40,41 +40,40 @@ func TestACalibrationCanBeCancelled(t *testing.T) {
 	}
 }
 
-func TestOthersAreToldFromUs(t *testing.T) {
-	before := cpuUse{busy: 10 * time.Second, all: 100 * time.Second, own: time.Second}
+func TestOtherShare(t *testing.T) {
+	before := cpuUsage{busy: 10 * time.Second, total: 100 * time.Second, own: time.Second}
 	for name, c := range map[string]struct {
-		now  cpuUse
+		now  cpuUsage
 		want float64
 	}{
-		"alone":       {cpuUse{busy: 12 * time.Second, all: 104 * time.Second, own: 3 * time.Second}, 0},
-		"half":        {cpuUse{busy: 13 * time.Second, all: 104 * time.Second, own: 2 * time.Second}, 0.5},
-		"rounded":     {cpuUse{busy: 11 * time.Second, all: 104 * time.Second, own: 3 * time.Second}, 0},
-		"not known":   {cpuUse{}, 0},
+		"alone":       {cpuUsage{busy: 12 * time.Second, total: 104 * time.Second, own: 3 * time.Second}, 0},
+		"half":        {cpuUsage{busy: 13 * time.Second, total: 104 * time.Second, own: 2 * time.Second}, 0.5},
+		"rounded":     {cpuUsage{busy: 11 * time.Second, total: 104 * time.Second, own: 3 * time.Second}, 0},
+		"not known":   {cpuUsage{}, 0},
 		"at one time": {before, 0},
 	} {
-		if got := c.now.others(before); got != c.want {
-			t.Errorf("%s: others = %v, want %v", name, got, c.want)
+		if got := c.now.otherShare(before); got != c.want {
+			t.Errorf("%s: otherShare = %v, want %v", name, got, c.want)
 		}
 	}
-	if got := before.others(cpuUse{}); got != 0 {
-		t.Errorf("since nobody knows: others = %v, want 0", got)
+	if got := before.otherShare(cpuUsage{}); got != 0 {
+		t.Errorf("unknown usage: otherShare = %v, want 0", got)
 	}
 }
 
-// A harness that is slow says how slow, and one that cannot keep any rate, that.
-func TestTheHarnessTriesLowerRates(t *testing.T) {
+func TestSlowHarnessTriesLowerRates(t *testing.T) {
 	for _, most := range []float64{100e3, 5e3, 0} {
 		c := &Calibration{}
 		run := func(rate float64) (*Result, error) {
-			r := &Result{Pacer: &Pacer{}, InTime: 1}
+			r := &Result{Pacer: &Pacer{}, Completed: 1}
 			r.Offered = 1
 			if rate > most {
 				r.Dropped = 1
 			}
 			return r, nil
 		}
-		if err := c.rates(run); err != nil || c.OpenRate != most {
-			t.Errorf("of a harness that does %.0f/s: %.0f/s, %v", most, c.OpenRate, err)
+		if err := c.findOpenRate(run); err != nil || c.OpenRate != most {
+			t.Errorf("a harness that sustains %.0f/s: %.0f/s, %v", most, c.OpenRate, err)
 		}
 	}
 }

@@ -7,64 +7,67 @@ import (
 	"time"
 )
 
-// Call is one call as a workload plans it, before anything was sent.
+// Call is one call of a workload: a check, or an LLM call that reserves, reports
+// progress and settles.
 type Call struct {
 	Key, Tier, Model string
-	// ID is the request id. Two calls with the same id are a retry of one.
+	// ID is the request id. A call with the id of an earlier call is a retry of it.
 	ID string
 
-	// LLM: reserve, progress, settle. If not, the call is a check.
-	LLM          bool
-	Requests     int64
-	InputTokens  int64
-	OutputTokens int64 // of an LLM call: what it really generates
-	MaxOutput    int64 // of an LLM call: what it reserves, at least OutputTokens
-	// Hold is how long an LLM call runs, and Reports how often it reports
-	// progress meanwhile, evenly.
-	Hold    time.Duration
-	Reports int
+	// LLM says that the call is an LLM call. The fields of LLM calls are ignored in a
+	// check.
+	LLM             bool
+	Requests        int64
+	InputTokens     int64
+	OutputTokens    int64 // tokens that an LLM call generates, or the output cost of a check
+	MaxOutputTokens int64 // tokens that an LLM call reserves; at least OutputTokens
+	// Duration is how long an LLM call runs. It reports progress ProgressReports
+	// times, evenly spaced.
+	Duration        time.Duration
+	ProgressReports int
 }
 
-// Workload plans calls. The same seed gives the same calls in the same order.
-// Next is called by one goroutine.
+// Workload plans calls. The same seed gives the same calls in the same order. It
+// need not be safe for concurrent use.
 type Workload interface {
-	// Next fills c with the next call. It returns false at the end of a
-	// workload that has one, such as a trace.
+	// Next fills c, which is the zero Call, with the next call. It returns false
+	// when the workload has no more calls.
 	Next(c *Call) bool
 }
 
-// Arrivals say when calls are due. Next is called by one goroutine.
+// Arrivals is a schedule of calls. It need not be safe for concurrent use.
 type Arrivals interface {
-	// Next returns when the next call is due, since the start of the run; it
-	// never goes backwards.
+	// Next returns the time since the start of the run at which the next call is
+	// due, or [Never]. Times never decrease.
 	Next() time.Duration
 }
 
-// Outcome is what became of a question.
+// Outcome is the result of a request.
 type Outcome uint8
 
-// The outcomes. Zero is none of them.
+// The outcomes. The zero value means that there is none.
 const (
 	Allowed  Outcome = iota + 1
-	Degraded         // allowed, with a smaller grant
+	Degraded         // allowed with a smaller grant
 	Denied
-	Failed // no decision: an error
+	Failed // an error: no decision was made
 )
 
-// Answer is what a target said to a check or a reserve.
+// Answer is what a target answered to one request.
 type Answer struct {
 	Outcome Outcome
-	Reason  string // why denied
-	// ID is the id by which the reservation is settled; empty: the call's own.
-	ID      string
-	Granted int64  // output tokens of a reserve
-	Route   string // how it was decided, if the target says: local, forward, slice, fallback
-	Owner   string // who decided, if the target says
-	// Replayed: it was the answer to an earlier call with the same id.
+	Reason  string // why the call was denied
+	// ID is the id to settle the reservation with. Empty means Call.ID.
+	ID                  string
+	GrantedOutputTokens int64  // of a reserve
+	Route               string // local, forward, slice or fallback; empty if the target does not report it
+	Owner               string // the member that decided; empty if the target does not report it
+	// Replayed says that the target repeated its answer to an earlier call with the
+	// same id.
 	Replayed bool
 }
 
-// Usage is what an LLM call has used so far.
+// Usage is the cumulative usage of an LLM call.
 type Usage struct {
 	ID           string
 	Key          string
@@ -73,28 +76,32 @@ type Usage struct {
 	Final        bool
 }
 
-// Target is a limiter, as its users reach it. It is safe for concurrent use. An
-// error means that there is no decision; a denial is an answer.
+// Target is a rate limiter under test. Its methods are safe for concurrent use.
+// They return an error only if no decision was made; a denial is an answer.
 type Target interface {
 	Name() string
 	Check(ctx context.Context, c *Call) (Answer, error)
-	// Reserve and Settle are for LLM calls; a target that has no reservations
-	// returns [ErrNoReservations], and its runs are of checks only.
+	// Reserve begins an LLM call. A target without reservations returns
+	// [ErrNoReservations] from Reserve and Settle, and can be sent checks only.
 	Reserve(ctx context.Context, c *Call) (Answer, error)
-	// Settle reports usage. Of its answer only Route and Owner count: with the route
-	// fallback the usage was taken, and the owner of the key is told of it later.
+	// Settle reports the usage of an LLM call. The answer has only Route and Owner.
+	// Route "fallback" means that the usage was accepted and reaches the owner of
+	// the key later.
 	Settle(ctx context.Context, u Usage) (Answer, error)
 	Close() error
 }
 
-// Left says how much of each limit of a key was used, for targets that can tell.
-type Left interface {
-	// Used returns the amounts by dimension and scope.
-	Used(ctx context.Context, key, tier, model string) ([]Used, error)
+// UsageReader is implemented by targets that can read how much of each limit of a
+// key is used.
+type UsageReader interface {
+	// ReadUsage returns the state of every limit that applies to the key. It
+	// charges nothing.
+	ReadUsage(ctx context.Context, key, tier, model string) ([]LimitUsage, error)
 }
 
-// Used is the state of one limit.
-type Used struct {
+// LimitUsage is the state of one limit. Used and Limit are in units of the
+// dimension.
+type LimitUsage struct {
 	Scope, Dimension, Name string
 	Used, Limit            int64
 }

@@ -4,52 +4,52 @@ package bench
 
 import "time"
 
-// collector looks at the recorder whenever an interval is over.
+// collector closes the intervals of a run: it reads the recorder at the end of each.
 type collector struct {
-	run      *running
+	state    *runState
 	progress func(Interval)
 
 	stop, done       chan struct{}
-	next             int // the slot that is not harvested yet
+	next             int // index of the first interval that is not collected yet
 	points           []Interval
-	cpuBegin, cpuEnd time.Duration // of this process, around the measured part
+	cpuBegin, cpuEnd time.Duration // CPU time of this process at the begin and end of the measured part
 }
 
-func newCollector(r *running, progress func(Interval)) *collector {
-	return &collector{run: r, progress: progress, stop: make(chan struct{}), done: make(chan struct{})}
+func newCollector(r *runState, progress func(Interval)) *collector {
+	return &collector{state: r, progress: progress, stop: make(chan struct{}), done: make(chan struct{})}
 }
 
-// collect harvests intervals until finish is called or the measured part ends.
-func (c *collector) collect() {
+// run collects intervals until the measured part ends or finish is called.
+func (c *collector) run() {
 	defer close(c.done)
-	w := &c.run.recorder.window
-	if w.warm == 0 {
+	w := &c.state.recorder.window
+	if w.warmupIntervals == 0 {
 		c.cpuBegin = cpuTime()
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for w.begin(c.next) < w.until() {
-		end := min(w.begin(c.next+1), w.until())
-		timer.Reset(end - c.run.now())
+	for w.startOf(c.next) < w.endTime() {
+		end := min(w.startOf(c.next+1), w.endTime())
+		timer.Reset(end - c.state.now())
 		select {
 		case <-timer.C:
 		case <-c.stop:
 			return
 		}
-		if c.next+1 == w.warm {
+		if c.next+1 == w.warmupIntervals {
 			c.cpuBegin = cpuTime()
 		}
-		c.harvest(end)
+		c.collectInterval(end)
 	}
 }
 
-// harvest closes the next interval, which lasted until end.
-func (c *collector) harvest(end time.Duration) {
-	w := &c.run.recorder.window
-	counts, h := c.run.recorder.harvest(c.next)
+// collectInterval closes the next interval, which ended at end.
+func (c *collector) collectInterval(end time.Duration) {
+	w := &c.state.recorder.window
+	counts, h := c.state.recorder.collectInterval(c.next)
 	p := Interval{
-		At: w.begin(c.next), Warmup: c.next < w.warm, Counts: counts,
-		UnderWay: c.run.underWay.Load(), Held: int64(c.run.holder.len()),
+		At: w.startOf(c.next), Warmup: c.next < w.warmupIntervals, Counts: counts,
+		InFlight: c.state.inFlight.Load(), Held: int64(c.state.scheduler.len()),
 	}
 	p.Length = end - p.At
 	v := h.ValueAtPercentilesSlice([]float64{50, 99})
@@ -61,29 +61,29 @@ func (c *collector) harvest(end time.Duration) {
 	}
 }
 
-// sent notes that all calls were sent.
-func (c *collector) sent() { c.cpuEnd = cpuTime() }
+// sendingDone is called when all calls were sent.
+func (c *collector) sendingDone() { c.cpuEnd = cpuTime() }
 
-// finish harvests what is left of the measured part, which is over by now.
+// finish collects the remaining intervals. The measured part is over.
 func (c *collector) finish() {
 	close(c.stop)
 	<-c.done
-	w := &c.run.recorder.window
-	for end := w.until(); w.begin(c.next) < end; {
-		c.harvest(min(w.begin(c.next+1), end))
+	w := &c.state.recorder.window
+	for end := w.endTime(); w.startOf(c.next) < end; {
+		c.collectInterval(min(w.startOf(c.next+1), end))
 	}
 	if c.cpuBegin == 0 {
 		c.cpuBegin = c.cpuEnd // the measured part never began
 	}
 }
 
-// series are the measured intervals of all, with the final counts.
+// series returns the measured intervals with their final counts.
 func series(w *window, points []Interval, counts []Counts) []Interval {
 	var list []Interval
 	for i, p := range points {
-		end := min(p.At+p.Length, w.until())
-		if i < w.warm || p.At >= end {
-			continue // the end may have come forward since
+		end := min(p.At+p.Length, w.endTime())
+		if i < w.warmupIntervals || p.At >= end {
+			continue // the warm-up, or the measured part ended earlier than planned
 		}
 		p.Length = end - p.At
 		p.Counts = Counts{}

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// cpuTime is what this process has used so far, user and system; 0 if that is
-// not known.
+// cpuTime returns the CPU time that this process has used so far, user and
+// system, or 0 if it is unknown.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bench measures rate limiters: how fast they answer and whether they
-// are right, in one run.
+// Package bench measures rate limiters: how fast they answer, and whether their
+// decisions are right.
 //
-// A [Workload] plans calls. A run sends them to a [Target] at times that were
-// fixed before, and measures from those times, so that a target that stalls is
-// charged for the calls that it made wait (coordinated omission). Every answer
-// goes into a log, and an auditor that knows nothing of the limiter's code finds
-// out from the log alone what was admitted beyond the limits, denied within
-// them, charged twice or lost.
+// A [Workload] plans calls. [Run] sends them to a [Target] on a schedule that is
+// fixed in advance, and measures latency from the scheduled times, so that the
+// calls that a stalled target delays count in full (no coordinated omission).
+// Options.OnEvent receives every request with its answer. From such a log, package
+// audit finds what a limiter admitted beyond its limits, denied within them,
+// charged twice or lost, without knowing the limiter's code.
 package bench

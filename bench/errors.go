@@ -4,5 +4,5 @@ package bench
 
 import "errors"
 
-// ErrNoReservations says that the target knows checks only.
+// ErrNoReservations is returned by targets that support checks only.
 var ErrNoReservations = errors.New("the target has no reservations")

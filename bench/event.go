@@ -4,7 +4,7 @@ package bench
 
 import "time"
 
-// Op is what was asked.
+// Op is the operation of a request.
 type Op uint8
 
 // The operations.
@@ -15,15 +15,15 @@ const (
 	OpSettle
 )
 
-// Event is one question and its answer, as it stands in the log of a run. Times
-// are since the start of the run, by the clock of the process that asked.
+// Event is one request and its answer, as the log of a run records them. Times
+// are since the start of the run, by the clock of this process.
 type Event struct {
 	Op   Op
-	Call *Call // shared by the events of one call; never changed after it was planned
-	// Due is when it should have been sent, Sent when it was, Done when the
-	// answer was there.
+	Call *Call // shared by all events of the call; must not be changed
+	// Due is when the request should have been sent, Sent when it was sent, and Done
+	// when its answer arrived.
 	Due, Sent, Done time.Duration
-	Answer          Answer // of OpProgress and OpSettle only Route and Owner
-	Usage           Usage  // of OpProgress and OpSettle
-	Err             error  // no answer
+	Answer          Answer // only Route and Owner are set for OpProgress and OpSettle
+	Usage           Usage  // set for OpProgress and OpSettle
+	Err             error  // not nil if no decision was made
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/bucketring/bucketring/bench"
 )
 
-// counter is the limiter of this example: so many calls for each key, for good.
+// counter is a limiter that allows each key a fixed number of calls, for ever.
 type counter struct {
 	limit int
 
@@ -29,8 +29,8 @@ func (c *counter) check(_ context.Context, call *bench.Call) (bench.Answer, erro
 	return bench.Answer{Outcome: bench.Allowed}, nil
 }
 
-// A limiter is measured from a Go test: 1,000 calls per second for half a
-// second, for five keys with a limit of 60 calls each.
+// Run measures a limiter from Go: 1,000 calls per second for half a second, for
+// five keys with a limit of 60 calls each.
 func ExampleRun() {
 	c := &counter{limit: 60, used: make(map[string]int)}
 	n := 0
@@ -45,7 +45,7 @@ func ExampleRun() {
 		return
 	}
 	r, err := bench.Run(context.Background(), bench.Options{
-		Target: bench.CheckFunc(c.check), Workload: calls, Arrivals: arrivals, For: 500 * time.Millisecond,
+		Target: bench.CheckFunc(c.check), Workload: calls, Arrivals: arrivals, Duration: 500 * time.Millisecond,
 	})
 	if err != nil {
 		fmt.Println(err)

@@ -4,13 +4,13 @@ package bench
 
 import "context"
 
-// WorkloadFunc is a function that plans calls.
+// WorkloadFunc adapts a function to the [Workload] interface.
 type WorkloadFunc func(c *Call) bool
 
 // Next calls f.
 func (f WorkloadFunc) Next(c *Call) bool { return f(c) }
 
-// CheckFunc is a target that knows checks only: a function in this process.
+// CheckFunc adapts a function to the [Target] interface, for checks only.
 type CheckFunc func(ctx context.Context, c *Call) (Answer, error)
 
 // Name returns "function".

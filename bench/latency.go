@@ -9,14 +9,15 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Latency is the distribution of one kind of answer. Failures are in it, with
-// the time that their callers waited; calls that were dropped are not.
+// Latency is a latency distribution. It includes failed requests, with the time
+// that the caller waited, and leaves out dropped calls.
 type Latency struct {
 	Op      Op      `json:"op,omitzero"`
-	Route   string  `json:"route,omitempty"`  // empty: all
-	Outcome Outcome `json:"outcome,omitzero"` // 0: all; a progress or settle that was taken is allowed
-	// Service: since the question was really sent, instead of since it was due.
-	Service bool `json:"service,omitempty"`
+	Route   string  `json:"route,omitempty"`  // empty means all routes
+	Outcome Outcome `json:"outcome,omitzero"` // zero means all outcomes; progress and settle succeed as Allowed
+	// ServiceTime says that times are from when the request was sent. Otherwise they
+	// are from when it was due.
+	ServiceTime bool `json:"service,omitempty"`
 
 	Count int64         `json:"count"`
 	Min   time.Duration `json:"min_ns"`
@@ -26,29 +27,29 @@ type Latency struct {
 	P99   time.Duration `json:"p99_ns"`
 	P999  time.Duration `json:"p999_ns"`
 	Max   time.Duration `json:"max_ns"`
-	// HDR is the whole histogram, in nanoseconds: HdrHistogram V2, compressed,
-	// base64.
+	// HDR is the whole histogram, in nanoseconds, in the HdrHistogram V2 format:
+	// compressed and base64-encoded.
 	HDR string `json:"hdr"`
 
 	histogram *hdrhistogram.Histogram
 }
 
-// Histograms go from a nanosecond to an hour with three digits, those of short
-// intervals with two.
+// Histograms range from 1 ns to an hour, with three significant digits, or two for
+// intervals.
 const (
-	highest        = int64(time.Hour)
+	maxLatency     = int64(time.Hour)
 	digits         = 3
 	intervalDigits = 2
 )
 
-func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, highest, digits) }
+func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, maxLatency, digits) }
 
-// recordIn adds a time to h; what is beyond its ends counts as the end.
-func recordIn(h *hdrhistogram.Histogram, d time.Duration) {
-	_ = h.RecordValue(min(max(int64(d), 0), highest)) // it fails beyond the ends only
+// recordValue adds d to h, clamped to the range of h.
+func recordValue(h *hdrhistogram.Histogram, d time.Duration) {
+	_ = h.RecordValue(min(max(int64(d), 0), maxLatency)) // fails only out of range
 }
 
-// newLatency describes h and keeps it.
+// newLatency summarizes h and keeps it.
 func newLatency(h *hdrhistogram.Histogram) (Latency, error) {
 	encoded, err := h.EncodeV2()
 	if err != nil {
@@ -65,8 +66,8 @@ func newLatency(h *hdrhistogram.Histogram) (Latency, error) {
 	}, nil
 }
 
-// Histogram returns the whole distribution, in nanoseconds. It is shared and
-// must not be changed.
+// Histogram returns the whole distribution, in nanoseconds. It is shared and must
+// not be changed.
 func (l *Latency) Histogram() (*hdrhistogram.Histogram, error) {
 	if l.histogram != nil {
 		return l.histogram, nil

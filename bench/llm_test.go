@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// fakeLLM is a target with reservations, which remembers what was settled.
+// fakeLLM is a target with reservations, that records the settles.
 type fakeLLM struct {
 	answer func(*Call) (Answer, error) // nil: allowed
 	settle time.Duration               // how long a settle takes
@@ -70,34 +70,34 @@ func llms(n int, c Call) Workload {
 }
 
 func TestTheLifeOfAnLLMCall(t *testing.T) {
-	call := Call{InputTokens: 90, OutputTokens: 400, MaxOutput: 800, Hold: time.Second, Reports: 3}
+	call := Call{InputTokens: 90, OutputTokens: 400, MaxOutputTokens: 800, Duration: time.Second, ProgressReports: 3}
 	for _, tt := range []struct {
 		name   string
 		answer Answer
 		err    error
 		want   []Usage
 		counts Counts
-		llm    LLM
+		llm    LLMCounts
 	}{
 		{
-			name: "allowed", answer: Answer{Outcome: Allowed, Granted: 800},
+			name: "allowed", answer: Answer{Outcome: Allowed, GrantedOutputTokens: 800},
 			want: []Usage{
 				{"id-0", "acme/alice", 90, 100, false},
 				{"id-0", "acme/alice", 90, 200, false},
 				{"id-0", "acme/alice", 90, 300, false},
 				{"id-0", "acme/alice", 90, 400, true},
 			},
-			counts: Counts{Offered: 1, Allowed: 1}, llm: LLM{Held: 1, Reported: 3, Settled: 1},
+			counts: Counts{Offered: 1, Allowed: 1}, llm: LLMCounts{Held: 1, Reported: 3, Settled: 1},
 		},
 		{
-			name: "degraded below what it would generate, with an id of its own", answer: Answer{Outcome: Degraded, Granted: 160, ID: "r1"},
+			name: "degraded below what it would generate, with an id of its own", answer: Answer{Outcome: Degraded, GrantedOutputTokens: 160, ID: "r1"},
 			want: []Usage{
 				{"r1", "acme/alice", 90, 40, false},
 				{"r1", "acme/alice", 90, 80, false},
 				{"r1", "acme/alice", 90, 120, false},
 				{"r1", "acme/alice", 90, 160, true},
 			},
-			counts: Counts{Offered: 1, Degraded: 1}, llm: LLM{Held: 1, Reported: 3, Settled: 1},
+			counts: Counts{Offered: 1, Degraded: 1}, llm: LLMCounts{Held: 1, Reported: 3, Settled: 1},
 		},
 		{name: "denied", answer: Answer{Outcome: Denied}, counts: Counts{Offered: 1, Denied: 1}},
 		{name: "failed", err: errors.New("no route"), counts: Counts{Offered: 1, Failed: 1}},
@@ -107,7 +107,7 @@ func TestTheLifeOfAnLLMCall(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := &fakeLLM{answer: func(*Call) (Answer, error) { return tt.answer, tt.err }}
 					var log events
-					o := Options{Target: f, Workload: llms(1, call), Callers: 1, Sink: log.add}
+					o := Options{Target: f, Workload: llms(1, call), Callers: 1, OnEvent: log.add}
 					if open {
 						o.Arrivals = constantly(t, 1)
 					}
@@ -137,16 +137,16 @@ func TestTheLifeOfAnLLMCall(t *testing.T) {
 	}
 }
 
-func TestThousandsOfHeldCallsNeedFewGoroutines(t *testing.T) {
+func TestThousandsOfLLMCallsNeedFewGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeLLM{}
 		var last Interval
 		before, goroutines := runtime.NumGoroutine(), 0
 		const rate, hold = 400, 20
 		r := mustRun(t, Options{
-			Target: f, Workload: llms(-1, Call{OutputTokens: 10, Hold: hold * time.Second}),
-			Arrivals: constantly(t, rate), Callers: 4, For: 30 * time.Second, Drain: time.Minute,
-			Progress: func(i Interval) {
+			Target: f, Workload: llms(-1, Call{OutputTokens: 10, Duration: hold * time.Second}),
+			Arrivals: constantly(t, rate), Callers: 4, Duration: 30 * time.Second, DrainTimeout: time.Minute,
+			OnInterval: func(i Interval) {
 				last = i
 				goroutines = max(goroutines, runtime.NumGoroutine())
 			},
@@ -171,13 +171,13 @@ func TestThousandsOfHeldCallsNeedFewGoroutines(t *testing.T) {
 	})
 }
 
-func TestWhatRunsTooLongIsSettledForWhatItGenerated(t *testing.T) {
+func TestLLMCallsAreSettledAfterTheDrainTimeout(t *testing.T) {
 	for _, open := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			f := &fakeLLM{}
 			o := Options{
-				Target: f, Workload: llms(1, Call{OutputTokens: 1000, Hold: 100 * time.Second, Reports: 9}),
-				Callers: 1, For: 2 * time.Second, Drain: 20 * time.Second,
+				Target: f, Workload: llms(1, Call{OutputTokens: 1000, Duration: 100 * time.Second, ProgressReports: 9}),
+				Callers: 1, Duration: 2 * time.Second, DrainTimeout: 20 * time.Second,
 			}
 			if open {
 				o.Arrivals = constantly(t, 0.1)
@@ -189,32 +189,32 @@ func TestWhatRunsTooLongIsSettledForWhatItGenerated(t *testing.T) {
 			if d := cmp.Diff(want, f.usage["id-0"]); d != "" {
 				t.Errorf("open %v: settled (-want +got):\n%s", open, d)
 			}
-			if r.LLM != (LLM{Held: 1, Reported: 2, Settled: 1, CutShort: 1}) || r.Unfinished != 0 {
+			if r.LLM != (LLMCounts{Held: 1, Reported: 2, Settled: 1, CutShort: 1}) || r.Unfinished != 0 {
 				t.Errorf("open %v: %+v, want one cut short", open, r.LLM)
 			}
 		})
 	}
 }
 
-func TestQuestionsOfOneCallDoNotOverlap(t *testing.T) {
+func TestRequestsOfOneCallDoNotOverlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeLLM{settle: 700 * time.Millisecond}
 		var log events
 		r := mustRun(t, Options{
-			Target: f, Workload: llms(1, Call{OutputTokens: 4, Hold: time.Second, Reports: 1}),
-			Arrivals: constantly(t, 1), Sink: log.add,
+			Target: f, Workload: llms(1, Call{OutputTokens: 4, Duration: time.Second, ProgressReports: 1}),
+			Arrivals: constantly(t, 1), OnEvent: log.add,
 		})
 		settle := log.list[2]
 		if settle.Due != time.Second || settle.Sent != 1200*time.Millisecond || settle.Done != 1900*time.Millisecond {
 			t.Errorf("due %v, sent %v, done %v, want 1s, 1.2s, 1.9s", settle.Due, settle.Sent, settle.Done)
 		}
-		if l := r.Latency(OpSettle); !near(l.Max, 900*time.Millisecond) || !near(r.Service(OpSettle).Max, 700*time.Millisecond) {
+		if l := r.Latency(OpSettle); !near(l.Max, 900*time.Millisecond) || !near(r.ServiceTime(OpSettle).Max, 700*time.Millisecond) {
 			t.Errorf("settle took %v, want 900ms since it was due", l.Max)
 		}
 	})
 }
 
-func TestLostSettlesAreCounted(t *testing.T) {
+func TestFailedSettlesAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeLLM{fail: func(u Usage) error {
 			if u.ID == "id-3" {
@@ -223,9 +223,9 @@ func TestLostSettlesAreCounted(t *testing.T) {
 			return nil
 		}}
 		r := mustRun(t, Options{
-			Target: f, Workload: llms(10, Call{Hold: time.Second, Reports: 1}), Arrivals: constantly(t, 10),
+			Target: f, Workload: llms(10, Call{Duration: time.Second, ProgressReports: 1}), Arrivals: constantly(t, 10),
 		})
-		if r.LLM != (LLM{Held: 10, Reported: 9, Settled: 9, Lost: 1, ReportsFailed: 1}) || r.Failed != 0 {
+		if r.LLM != (LLMCounts{Held: 10, Reported: 9, Settled: 9, SettlesFailed: 1, ReportsFailed: 1}) || r.Failed != 0 {
 			t.Errorf("%+v %+v", r.LLM, r.Counts)
 		}
 		want := []ErrorCount{{OpProgress, "gone", 1}, {OpSettle, "gone", 1}}
@@ -235,7 +235,7 @@ func TestLostSettlesAreCounted(t *testing.T) {
 	})
 }
 
-// TestRoutesOfSettles: the log and the latencies say how usage was taken.
+// The log and the latencies have the routes of settles.
 func TestRoutesOfSettles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeLLM{fail: func(u Usage) error {
@@ -246,7 +246,7 @@ func TestRoutesOfSettles(t *testing.T) {
 		}}
 		var log events
 		r := mustRun(t, Options{
-			Target: f, Workload: llms(10, Call{Hold: time.Second, Reports: 1}), Arrivals: constantly(t, 10), Sink: log.add,
+			Target: f, Workload: llms(10, Call{Duration: time.Second, ProgressReports: 1}), Arrivals: constantly(t, 10), OnEvent: log.add,
 		})
 		for _, e := range log.list {
 			want := Answer{Route: "local"}
@@ -278,7 +278,7 @@ func TestRoutesOfSettles(t *testing.T) {
 func TestATargetWithoutReservationsEndsTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, err := Run(t.Context(), Options{
-			Target: CheckFunc(allow), Workload: llms(-1, Call{}), Arrivals: constantly(t, 10), For: time.Hour,
+			Target: CheckFunc(allow), Workload: llms(-1, Call{}), Arrivals: constantly(t, 10), Duration: time.Hour,
 		})
 		if !errors.Is(err, ErrNoReservations) || r == nil || r.Offered > 2 {
 			t.Errorf("%+v, %v, want ErrNoReservations at once", r, err)
@@ -286,7 +286,7 @@ func TestATargetWithoutReservationsEndsTheRun(t *testing.T) {
 	})
 }
 
-func TestShare(t *testing.T) {
+func TestMulDiv(t *testing.T) {
 	for _, tt := range []struct{ whole, part, parts, want int64 }{
 		{100, 1, 3, 33},
 		{0, 1, 2, 0},
@@ -295,8 +295,8 @@ func TestShare(t *testing.T) {
 		{7, 1, 0, 7},
 		{1 << 62, 1 << 61, 1 << 62, 1 << 61},
 	} {
-		if got := share(tt.whole, tt.part, tt.parts); got != tt.want {
-			t.Errorf("share(%d, %d, %d) = %d, want %d", tt.whole, tt.part, tt.parts, got, tt.want)
+		if got := mulDiv(tt.whole, tt.part, tt.parts); got != tt.want {
+			t.Errorf("mulDiv(%d, %d, %d) = %d, want %d", tt.whole, tt.part, tt.parts, got, tt.want)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// checks is a workload of n checks with the ids 0, 1, 2; n < 0: without end.
+// checks is a workload of n checks with the ids 0, 1, 2; without end if n < 0.
 func checks(n int) Workload {
 	i := 0
 	return WorkloadFunc(func(c *Call) bool {
@@ -28,7 +28,7 @@ func checks(n int) Workload {
 
 func allow(context.Context, *Call) (Answer, error) { return Answer{Outcome: Allowed}, nil }
 
-// after allows calls when d has passed.
+// after allows every call after d.
 func after(d time.Duration) CheckFunc {
 	return func(ctx context.Context, _ *Call) (Answer, error) {
 		if err := wait(ctx, d); err != nil {
@@ -106,5 +106,5 @@ func assertAddsUp(t testing.TB, r *Result) {
 	}
 }
 
-// near is equality within the precision of a histogram.
+// near reports whether two times are equal within the precision of a histogram.
 func near(got, want time.Duration) bool { return (got - want).Abs() <= want/500+1 }

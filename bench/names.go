@@ -8,28 +8,28 @@ var opNames = [...]string{"", "check", "reserve", "progress", "settle"}
 
 var outcomeNames = [...]string{"", "allowed", "degraded", "denied", "failed"}
 
-// String returns the name in small letters; empty for zero.
+// String returns the lower-case name, or "" for the zero value.
 func (o Op) String() string { return nameOf(opNames[:], int(o)) }
 
-// MarshalText writes the name.
+// MarshalText returns the name.
 func (o Op) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
-// UnmarshalText reads a name that MarshalText wrote.
+// UnmarshalText parses a name.
 func (o *Op) UnmarshalText(text []byte) error {
-	i, err := indexOf(opNames[:], string(text), "operation")
+	i, err := parseName(opNames[:], string(text), "operation")
 	*o = Op(i)
 	return err
 }
 
-// String returns the name in small letters; empty for zero.
+// String returns the lower-case name, or "" for the zero value.
 func (o Outcome) String() string { return nameOf(outcomeNames[:], int(o)) }
 
-// MarshalText writes the name.
+// MarshalText returns the name.
 func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
-// UnmarshalText reads a name that MarshalText wrote.
+// UnmarshalText parses a name.
 func (o *Outcome) UnmarshalText(text []byte) error {
-	i, err := indexOf(outcomeNames[:], string(text), "outcome")
+	i, err := parseName(outcomeNames[:], string(text), "outcome")
 	*o = Outcome(i)
 	return err
 }
@@ -41,7 +41,7 @@ func nameOf(names []string, i int) string {
 	return fmt.Sprintf("unknown(%d)", i)
 }
 
-func indexOf(names []string, name, what string) (int, error) {
+func parseName(names []string, name, what string) (int, error) {
 	for i, n := range names {
 		if n == name {
 			return i, nil

@@ -10,53 +10,56 @@ import (
 
 // The defaults of [Options].
 const (
-	DefaultCallers  = 10_000
-	DefaultTimeout  = time.Second
-	DefaultDrain    = 10 * time.Second
-	DefaultInterval = time.Second
+	DefaultCallers      = 10_000
+	DefaultTimeout      = time.Second
+	DefaultDrainTimeout = 10 * time.Second
+	DefaultInterval     = time.Second
 )
 
-// Options say what a run does. Target and Workload are needed, and Callers
-// without Arrivals.
+// Options configure a run. Target and Workload are required, and so is Callers if
+// Arrivals is nil.
 type Options struct {
 	Target   Target
 	Workload Workload
 
 	// Arrivals make an open loop: calls are sent when they are due, however slow
-	// the target is. Nil makes a closed loop: each caller sends its next call
-	// when the one before has its answer. That measures capacity; its latencies
-	// leave out the calls that a slow target kept from being sent.
+	// the target is. Nil makes a closed loop, in which each caller sends its next
+	// call when the one before has ended. A closed loop measures capacity; its
+	// latencies leave out the calls that a slow target kept from being sent.
 	Arrivals Arrivals
-	// Callers is, in a closed loop, how many there are. In an open loop it is the
-	// most questions that may be under way; a call that is due beyond that is
-	// dropped and counted. 0 means DefaultCallers there.
+	// Callers is the number of callers of a closed loop. In an open loop it is the
+	// maximum number of requests in flight, and 0 means DefaultCallers; a call that
+	// is due beyond the maximum is dropped and counted.
 	Callers int
 
-	// Warmup comes first: its calls are sent and logged, and not measured.
+	// Warmup comes first. Its calls are sent and reported to OnEvent, but not
+	// measured.
 	Warmup time.Duration
-	// For is how long is measured after it. 0: until the workload or the
-	// arrivals end.
-	For time.Duration
-	// Timeout is how long one question may take since it was sent, up to 2 %
-	// more. 0: DefaultTimeout.
+	// Duration is the length of the measured part, after the warm-up. 0 means until
+	// the workload or the arrivals end.
+	Duration time.Duration
+	// Timeout is the time for one request, from when it is sent. Its context may
+	// end up to 2 % later. 0 means DefaultTimeout.
 	Timeout time.Duration
-	// Drain is how long LLM calls may run on when no more calls are sent. What
-	// runs then is settled at once, for what it generated so far. 0:
-	// DefaultDrain; below 0: at once.
-	Drain time.Duration
-	// Interval is the length of the parts of Result.Series. 0: DefaultInterval.
+	// DrainTimeout is how long LLM calls may continue when no more calls are sent.
+	// After that they are settled at once, with what they generated so far. 0 means
+	// DefaultDrainTimeout; a negative value means no wait.
+	DrainTimeout time.Duration
+	// Interval is the length of the intervals of Result.Series, at least 10 ms. 0
+	// means DefaultInterval.
 	Interval time.Duration
 
-	// Sink gets every question that was sent, in no certain order, those of the
-	// warm-up too. It is called by many goroutines at once and must not block.
-	Sink func(Event)
-	// Progress gets every interval when it is over, from one goroutine. Answers
-	// that were recorded a moment too late are missing in it, but not in
-	// Result.Series.
-	Progress func(Interval)
+	// OnEvent, if not nil, is called for every request when its answer has arrived,
+	// also in the warm-up. It is called concurrently, in no particular order, and
+	// must not block.
+	OnEvent func(Event)
+	// OnInterval, if not nil, is called at the end of every interval, from one
+	// goroutine. Its counts may lack answers that were being recorded at that
+	// moment; those of Result.Series do not.
+	OnInterval func(Interval)
 }
 
-// open says if calls are sent at times fixed before.
+// open reports whether this is an open loop.
 func (o *Options) open() bool { return o.Arrivals != nil }
 
 func (o *Options) withDefaults() (Options, error) {
@@ -64,37 +67,37 @@ func (o *Options) withDefaults() (Options, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if n.Target == nil {
-		fail("target: missing")
+		fail("target: must not be nil")
 	}
 	if n.Workload == nil {
-		fail("workload: missing")
+		fail("workload: must not be nil")
 	}
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"warmup", n.Warmup}, {"for", n.For}, {"timeout", n.Timeout}, {"interval", n.Interval}} {
+	}{{"warmup", n.Warmup}, {"duration", n.Duration}, {"timeout", n.Timeout}, {"interval", n.Interval}} {
 		if d.value < 0 {
-			fail("%s: %v is below 0", d.name, d.value)
+			fail("%s: must not be negative, got %v", d.name, d.value)
 		}
 	}
 	switch {
 	case n.Callers < 0:
-		fail("callers: %d is below 0", n.Callers)
+		fail("callers: must not be negative, got %d", n.Callers)
 	case n.Callers == 0 && n.open():
 		n.Callers = DefaultCallers
 	case n.Callers == 0:
-		fail("callers: a closed loop needs at least 1")
+		fail("callers: must be at least 1 without arrivals")
 	}
 	if n.Timeout == 0 {
 		n.Timeout = DefaultTimeout
 	}
-	if n.Drain == 0 {
-		n.Drain = DefaultDrain
+	if n.DrainTimeout == 0 {
+		n.DrainTimeout = DefaultDrainTimeout
 	}
 	if n.Interval == 0 {
 		n.Interval = DefaultInterval
 	} else if n.Interval > 0 && n.Interval < minInterval {
-		fail("interval: %v is below %v", n.Interval, minInterval)
+		fail("interval: must be at least %v, got %v", minInterval, n.Interval)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return n, fmt.Errorf("bench: %w", err)
@@ -102,5 +105,5 @@ func (o *Options) withDefaults() (Options, error) {
 	return n, nil
 }
 
-// minInterval keeps a series, and the work for it, small.
+// minInterval bounds the number of intervals.
 const minInterval = 10 * time.Millisecond

@@ -8,17 +8,17 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// patience is how far the pacer may be behind when the measured part ends. What
-// is still to be sent then is dropped.
-const patience = time.Second
+// maxLag is how far behind schedule the pacer may be at the end of the run. The
+// calls that are still to be sent then are dropped.
+const maxLag = time.Second
 
-// pacer hands calls out when they are due.
+// pacer dispatches calls when they are due.
 type pacer struct {
 	planner  *planner
 	pool     *pool
 	recorder *recorder
 	shard    *shard
-	sleep    sleeper
+	sleeper  sleeper
 
 	interval time.Duration
 
@@ -26,48 +26,48 @@ type pacer struct {
 	missed   int64
 }
 
-// run hands out the whole schedule. It returns when the time is over or
-// sleep.stop is closed, or true when the schedule ends more than an interval
-// before the time.
+// run dispatches the whole schedule. It returns false when the run time is over or
+// sleeper.stop is closed, and true if the schedule ends more than an interval
+// before the run time.
 func (p *pacer) run() (ended bool) {
 	var now, last time.Duration
 	for b := range p.planner.batches {
 		for i := range b.items {
 			c := &b.items[i]
-			if now = time.Since(p.sleep.base); now < c.due {
+			if now = time.Since(p.sleeper.start); now < c.due {
 				var ok bool
-				if now, ok = p.sleep.until(c.due); !ok {
+				if now, ok = p.sleeper.until(c.due); !ok {
 					return false
 				}
 			} else if p.stopped() {
 				return false
 			}
-			if p.planner.end != Never && now > p.planner.end+patience {
+			if p.planner.end != Never && now > p.planner.end+maxLag {
 				p.missed = int64(len(b.items)-i) + p.planner.skip()
-				p.recorder.missed(p.shard, c.due, p.missed)
+				p.recorder.countMissed(p.shard, c.due, p.missed)
 				return false
 			}
-			p.hand(c, now)
+			p.dispatch(c, now)
 			last = c.due
 		}
 	}
-	if p.planner.end == Never || (p.planner.short && p.planner.end-last > p.interval) {
+	if p.planner.end == Never || (p.planner.exhausted && p.planner.end-last > p.interval) {
 		return true
 	}
-	p.sleep.until(p.planner.end) // a stop ends it early, too
+	p.sleeper.until(p.planner.end) // or until stop
 	return false
 }
 
-func (p *pacer) hand(c *planned, now time.Duration) {
-	if p.recorder.window.holds(c.due) {
-		recordIn(p.lateness, now-c.due)
+func (p *pacer) dispatch(c *planned, now time.Duration) {
+	if p.recorder.window.contains(c.due) {
+		recordValue(p.lateness, now-c.due)
 	}
-	p.recorder.offered(p.shard, c.due, !p.pool.begin(c))
+	p.recorder.countOffered(p.shard, c.due, !p.pool.submit(c))
 }
 
 func (p *pacer) stopped() bool {
 	select {
-	case <-p.sleep.stop:
+	case <-p.sleeper.stop:
 		return true
 	default:
 		return false

@@ -10,39 +10,39 @@ import (
 )
 
 const (
-	batchSize    = 128 // calls planned together
+	batchSize    = 128 // calls that are planned together
 	batchesAhead = 32  // how far planning is ahead of sending
 )
 
-// planned is a call and when it is due.
+// planned is a call and the time at which it is due.
 type planned struct {
 	due  time.Duration
 	call Call
 }
 
-// batch is a part of the schedule. Its calls stay where they are: events point
-// at them.
+// batch is a part of the schedule. Events point to its calls, so it is never
+// reused.
 type batch struct {
 	items []planned
-	next  atomic.Int64 // taken so far, in a closed loop
+	next  atomic.Int64 // index of the next call to take, in a closed loop
 }
 
-// planner asks the workload and the arrivals, ahead of time, so that neither
+// planner reads the workload and the arrivals ahead of time, so that neither
 // delays a call that is due.
 type planner struct {
 	workload Workload
 	arrivals Arrivals      // nil in a closed loop
-	end      time.Duration // nothing is planned from here on; Never: no end
+	end      time.Duration // calls due from here on are not planned; Never if the run has no end
 
 	batches chan *batch
 	ready   chan struct{} // closed when the first batch is planned
 	stop    chan struct{}
 	stopped sync.Once
-	// rest: the calls are not wanted any more, only how many there were.
-	rest atomic.Bool
-	// Valid once batches is closed:
-	missed int64
-	short  bool // the workload or the arrivals ended before end
+	// countOnly says that calls are only counted, not planned.
+	countOnly atomic.Bool
+	// The fields below are valid once batches is closed.
+	missed    int64
+	exhausted bool // the workload or the arrivals ended before end
 }
 
 func newPlanner(o *Options) *planner {
@@ -50,13 +50,13 @@ func newPlanner(o *Options) *planner {
 		workload: o.Workload, arrivals: o.Arrivals, end: Never,
 		batches: make(chan *batch, batchesAhead), ready: make(chan struct{}), stop: make(chan struct{}),
 	}
-	if o.For > 0 {
-		p.end = o.Warmup + o.For
+	if o.Duration > 0 {
+		p.end = o.Warmup + o.Duration
 	}
 	return p
 }
 
-// run plans until the end, or until stop. It closes batches then.
+// run plans calls until the end or until stop. It closes batches when it returns.
 func (p *planner) run() {
 	defer close(p.batches)
 	first := sync.OnceFunc(func() { close(p.ready) })
@@ -78,16 +78,16 @@ func (p *planner) run() {
 	}
 }
 
-// plan adds the next call to b. It returns false if there is none.
+// plan adds the next call to b. It returns false if there are no more calls.
 func (p *planner) plan(b *batch) bool {
 	var due time.Duration
 	if p.arrivals != nil {
 		if due = p.arrivals.Next(); due >= p.end {
-			p.short = due == Never
+			p.exhausted = due == Never
 			return false
 		}
 	}
-	if p.rest.Load() {
+	if p.countOnly.Load() {
 		select {
 		case <-p.stop:
 			return false
@@ -96,21 +96,20 @@ func (p *planner) plan(b *batch) bool {
 		p.missed++
 		return true
 	}
-	// Planned in place: a call that went through an interface can't be on the
-	// stack, and would be one more allocation.
+	// Planned in place: a call passed through an interface escapes to the heap, and
+	// would be one more allocation.
 	b.items = append(b.items, planned{due: due})
 	if !p.workload.Next(&b.items[len(b.items)-1].call) {
 		b.items = b.items[:len(b.items)-1]
-		p.short = true
+		p.exhausted = true
 		return false
 	}
 	return true
 }
 
-// skip reads the rest of the schedule without its calls and returns how many
-// they are.
+// skip counts the rest of the schedule without planning its calls.
 func (p *planner) skip() int64 {
-	p.rest.Store(true)
+	p.countOnly.Store(true)
 	var n int64
 	for b := range p.batches {
 		n += int64(len(b.items))
@@ -118,17 +117,17 @@ func (p *planner) skip() int64 {
 	return n + p.missed
 }
 
-// close ends run early. It may be called more than once.
+// close stops run early. It may be called more than once.
 func (p *planner) close() { p.stopped.Do(func() { close(p.stop) }) }
 
-// feed hands the calls of a planner to many callers.
+// feed hands out the calls of a planner to concurrent callers.
 type feed struct {
 	planner *planner
 	current atomic.Pointer[batch]
 	mu      sync.Mutex // held while the next batch is fetched
 }
 
-// take returns the next call, nil at the end or when ctx is done.
+// take returns the next call, or nil at the end or when ctx is done.
 func (f *feed) take(ctx context.Context) *planned {
 	for {
 		b := f.current.Load()
@@ -143,12 +142,12 @@ func (f *feed) take(ctx context.Context) *planned {
 	}
 }
 
-// fetch replaces the batch old.
+// fetch replaces old by the next batch. It returns false if there is none.
 func (f *feed) fetch(ctx context.Context, old *batch) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.current.Load() != old {
-		return true // another caller did
+		return true // another caller replaced it
 	}
 	select {
 	case b, ok := <-f.planner.batches:

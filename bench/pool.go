@@ -7,103 +7,102 @@ import (
 	"sync/atomic"
 )
 
-// task is a question to ask: the first of a call, or the next of one that is
-// held.
+// task is a request to send: the first of a call, or the next of an LLM call.
 type task struct {
 	call *planned
-	held *held
+	held *llmCall
 }
 
-// pool asks the questions of an open loop. It starts a goroutine only when all
-// that it has are busy, and never more than size.
+// pool sends the requests of an open loop. It starts a goroutine only when all
+// others are busy, and never more than size.
 type pool struct {
-	run     *running
+	run     *runState
 	size    int64
 	tasks   chan task
 	workers atomic.Int64
-	busy    sync.WaitGroup // workers
-	// calls are those that have no end yet, held ones too.
-	calls *tally
-	left  chan struct{} // closed when proceed must not wait any longer
+	running sync.WaitGroup // workers
+	calls   *callGroup     // unfinished calls, also those that wait in the scheduler
+	aborted chan struct{}  // closed when resume must not wait any longer
 }
 
-func newPool(r *running, size int) *pool {
-	// One more than can be under way, for the moment in which two are handed over.
-	return &pool{run: r, size: int64(size), tasks: make(chan task, size+1), calls: newTally(), left: make(chan struct{})}
+func newPool(r *runState, size int) *pool {
+	// One place more than requests can be in flight, since submit and resume may
+	// enqueue at the same time.
+	return &pool{run: r, size: int64(size), tasks: make(chan task, size+1), calls: newCallGroup(), aborted: make(chan struct{})}
 }
 
-// begin hands a call over. It returns false if too many questions are under
-// way. It is called by one goroutine, and doesn't block.
-func (p *pool) begin(c *planned) bool {
-	if p.run.underWay.Add(1) > p.size {
-		p.run.underWay.Add(-1)
+// submit enqueues a call. It returns false if too many requests are in flight. It
+// does not block, and is called by one goroutine.
+func (p *pool) submit(c *planned) bool {
+	if p.run.inFlight.Add(1) > p.size {
+		p.run.inFlight.Add(-1)
 		return false
 	}
-	p.calls.begin()
+	p.calls.add()
 	t := task{call: c}
-	if p.grow(t) {
+	if p.startWorker(t) {
 		return true
 	}
 	select {
 	case p.tasks <- t:
 		return true
-	default: // the next questions of held calls took all places
-		p.calls.end()
-		p.run.underWay.Add(-1)
+	default: // requests of LLM calls fill the queue
+		p.calls.done()
+		p.run.inFlight.Add(-1)
 		return false
 	}
 }
 
-// proceed hands the next question of a held call over. It waits for a place.
-func (p *pool) proceed(h *held) {
-	p.run.underWay.Add(1)
+// resume enqueues the next request of an LLM call. It blocks while the queue is full.
+func (p *pool) resume(h *llmCall) {
+	p.run.inFlight.Add(1)
 	t := task{held: h}
-	if p.grow(t) {
+	if p.startWorker(t) {
 		return
 	}
 	select {
 	case p.tasks <- t:
-	case <-p.left:
+	case <-p.aborted:
 	}
 }
 
-// grow starts a worker for t if all are busy.
-func (p *pool) grow(t task) bool {
+// startWorker starts a goroutine for t if all others are busy.
+func (p *pool) startWorker(t task) bool {
 	for {
 		n := p.workers.Load()
-		if n >= p.size || n >= p.run.underWay.Load() {
+		if n >= p.size || n >= p.run.inFlight.Load() {
 			return false
 		}
 		if p.workers.CompareAndSwap(n, n+1) {
-			p.busy.Go(func() { p.work(t) })
+			p.running.Go(func() { p.work(t) })
 			return true
 		}
 	}
 }
 
 func (p *pool) work(t task) {
-	a := p.run.newAsker()
+	a := p.run.newSender()
 	for ok := true; ok; t, ok = <-p.tasks {
-		p.do(a, t)
-		p.run.underWay.Add(-1)
+		p.process(a, t)
+		p.run.inFlight.Add(-1)
 	}
 }
 
-// do asks a question, and those that are due when it is answered.
-func (p *pool) do(a *asker, t task) {
+// process sends a request, and those that are due when its answer has arrived.
+func (p *pool) process(a *sender, t task) {
 	h, more := t.held, false
 	if h == nil {
-		h = a.begin(&t.call.call, t.call.due, a.now())
+		h = a.sendFirst(&t.call.call, t.call.due, a.now())
 		more = h != nil
 	} else {
-		more = a.proceed(h)
+		more = a.sendNext(h)
 	}
-	for more && h.next <= a.now() {
-		more = a.proceed(h)
+	for more && h.nextDue <= a.now() {
+		more = a.sendNext(h)
 	}
 	if !more {
-		p.calls.end()
+		p.calls.done()
 		return
 	}
-	p.run.holder.add(h)
+	p.run.scheduler.add(h)
 }

@@ -15,51 +15,51 @@ import (
 )
 
 const (
-	maxRoutes     = 16 // names of routes that are kept apart; the rest is "other"
-	maxErrors     = 32 // messages of errors, the same way
+	maxRoutes     = 16 // distinct routes per shard; the rest is counted as "other"
+	maxErrors     = 32 // distinct error messages per shard; the rest is counted as "other"
 	maxErrorBytes = 200
 	other         = "other"
 )
 
-// recorder collects what happened. Each goroutine that records has a shard, so
-// that they hardly ever wait for each other.
+// recorder collects the measurements. Goroutines record in different shards, so
+// that they rarely wait for each other.
 type recorder struct {
 	window window
 	shards []shard
 }
 
-// window is the measured part of a run and how it is cut into intervals.
+// window is the measured part of a run, and its division into intervals.
 type window struct {
-	from     time.Duration // the end of the warm-up
-	interval time.Duration
-	warm     int          // intervals of the warm-up; the first may be shorter
-	end      atomic.Int64 // a time.Duration; Never until it is known
+	from            time.Duration // the end of the warm-up
+	interval        time.Duration
+	warmupIntervals int          // the first may be shorter
+	end             atomic.Int64 // a time.Duration; Never until it is known
 }
 
-// slot is the interval that a time belongs to.
-func (w *window) slot(t time.Duration) int {
+// index returns the index of the interval that contains t.
+func (w *window) index(t time.Duration) int {
 	if t >= w.from {
-		return w.warm + int((t-w.from)/w.interval)
+		return w.warmupIntervals + int((t-w.from)/w.interval)
 	}
-	return w.warm - 1 - int((w.from-t-1)/w.interval)
+	return w.warmupIntervals - 1 - int((w.from-t-1)/w.interval)
 }
 
-// begin is when a slot begins.
-func (w *window) begin(slot int) time.Duration {
-	return max(0, w.from+time.Duration(slot-w.warm)*w.interval)
+// startOf returns the begin of the i-th interval.
+func (w *window) startOf(i int) time.Duration {
+	return max(0, w.from+time.Duration(i-w.warmupIntervals)*w.interval)
 }
 
-func (w *window) until() time.Duration { return time.Duration(w.end.Load()) }
+func (w *window) endTime() time.Duration { return time.Duration(w.end.Load()) }
 
-// endBy ends the measured part at t at the latest.
-func (w *window) endBy(t time.Duration) {
-	w.end.Store(int64(min(w.until(), max(t, w.from))))
+// truncate ends the measured part at t at the latest.
+func (w *window) truncate(t time.Duration) {
+	w.end.Store(int64(min(w.endTime(), max(t, w.from))))
 }
 
-// holds says if what is due at t is measured.
-func (w *window) holds(t time.Duration) bool { return t >= w.from && t < w.until() }
+// contains reports whether a request that was due at t is measured.
+func (w *window) contains(t time.Duration) bool { return t >= w.from && t < w.endTime() }
 
-// sample is an answered question.
+// sample is a request that was answered.
 type sample struct {
 	op              Op
 	outcome         Outcome
@@ -68,7 +68,7 @@ type sample struct {
 	err             error
 }
 
-// shard is a part of the recorder. Its lock is all but uncontended.
+// shard is a part of the recorder. Its lock is rarely contended.
 type shard struct {
 	mu sync.Mutex
 
@@ -76,17 +76,17 @@ type shard struct {
 	routes  int
 	service [OpSettle + 1]*hdrhistogram.Histogram
 
-	series  []Counts // by slot
-	after   Counts
-	inTime  int64
-	last    time.Duration // when something of the measured part was last due or answered
-	recent  []recent      // of slots that were not harvested yet
-	spare   *hdrhistogram.Histogram
-	llm     LLM
-	errs    []ErrorCount
-	harvest int // slots below are harvested
+	series       []Counts // by interval
+	after        Counts
+	completed    int64
+	lastSeen     time.Duration     // when a measured check or reserve was last due or answered
+	uncollected  []intervalLatency // of intervals that are not collected yet
+	spare        *hdrhistogram.Histogram
+	llm          LLMCounts
+	errs         []ErrorCount
+	nextInterval int // index of the first interval that is not collected yet
 
-	_ [64]byte // the next shard is another cache line's
+	_ [64]byte // keeps the next shard on another cache line
 }
 
 // row is the distribution of one kind of answer.
@@ -97,95 +97,95 @@ type row struct {
 	h       *hdrhistogram.Histogram
 }
 
-// recent is the distribution of one interval.
-type recent struct {
-	slot int
-	h    *hdrhistogram.Histogram
+// intervalLatency is the distribution of one interval.
+type intervalLatency struct {
+	interval int
+	h        *hdrhistogram.Histogram
 }
 
 func newRecorder(o *Options) *recorder {
 	r := &recorder{shards: make([]shard, min(2*runtime.GOMAXPROCS(0), 32))}
 	r.window.from, r.window.interval = o.Warmup, o.Interval
-	r.window.warm = int((o.Warmup + o.Interval - 1) / o.Interval)
+	r.window.warmupIntervals = int((o.Warmup + o.Interval - 1) / o.Interval)
 	end := Never
-	if o.For > 0 {
-		end = o.Warmup + o.For
+	if o.Duration > 0 {
+		end = o.Warmup + o.Duration
 	}
 	r.window.end.Store(int64(end))
 	return r
 }
 
-// shard returns the shard of the n-th goroutine that records.
+// shard returns the shard of the n-th recording goroutine.
 func (r *recorder) shard(n int) *shard { return &r.shards[n%len(r.shards)] }
 
-// offered counts a check or reserve that was due, and whether it was dropped.
-func (r *recorder) offered(s *shard, due time.Duration, dropped bool) {
-	slot := r.window.slot(due)
+// countOffered counts a check or reserve that was due at due.
+func (r *recorder) countOffered(s *shard, due time.Duration, dropped bool) {
+	i := r.window.index(due)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = max(s.last, due)
-	c := s.at(slot)
+	s.lastSeen = max(s.lastSeen, due)
+	c := s.countsOf(i)
 	c.Offered++
 	if dropped {
 		c.Dropped++
 	}
 }
 
-// missed counts n calls that were never handed out, all at the time of the
+// countMissed counts n calls that were never dispatched, all in the interval of the
 // first of them.
-func (r *recorder) missed(s *shard, due time.Duration, n int64) {
-	slot := r.window.slot(max(due, r.window.from))
+func (r *recorder) countMissed(s *shard, due time.Duration, n int64) {
+	i := r.window.index(max(due, r.window.from))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.at(slot)
+	c := s.countsOf(i)
 	c.Offered += n
 	c.Dropped += n
 }
 
-// answered records a question with its answer.
-func (r *recorder) answered(s *shard, q *sample) {
-	measured := r.window.holds(q.due)
-	end := r.window.until()
-	question := q.op == OpCheck || q.op == OpReserve
+// recordAnswer records a request with its answer.
+func (r *recorder) recordAnswer(s *shard, q *sample) {
+	measured := r.window.contains(q.due)
+	end := r.window.endTime()
+	decides := q.op == OpCheck || q.op == OpReserve
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if q.outcome == Failed && measured {
-		s.failed(q.op, q.err)
+		s.countError(q.op, q.err)
 	}
 	if measured {
-		recordIn(s.row(q.op, q.outcome, q.route), q.done-q.due)
+		recordValue(s.row(q.op, q.outcome, q.route), q.done-q.due)
 		if s.service[q.op] == nil {
 			s.service[q.op] = newHistogram()
 		}
-		recordIn(s.service[q.op], q.done-q.sent)
+		recordValue(s.service[q.op], q.done-q.sent)
 	}
-	if !question {
+	if !decides {
 		return
 	}
 	if q.done >= r.window.from && q.done < end && q.outcome != Failed {
-		s.inTime++
+		s.completed++
 	}
-	slot := r.window.slot(q.done)
+	i := r.window.index(q.done)
 	switch {
-	case !measured: // an answer after the warm-up is no part of the series
-		if slot < r.window.warm {
-			s.at(slot).count(q.outcome)
+	case !measured: // an answer after the warm-up is not part of the series
+		if i < r.window.warmupIntervals {
+			s.countsOf(i).count(q.outcome)
 		}
 		return
 	case q.done >= end:
 		s.after.count(q.outcome)
 	default:
-		s.at(slot).count(q.outcome)
+		s.countsOf(i).count(q.outcome)
 	}
-	s.last = max(s.last, q.done)
-	if slot >= s.harvest {
-		recordIn(s.now(slot), q.done-q.due)
+	s.lastSeen = max(s.lastSeen, q.done)
+	if i >= s.nextInterval {
+		recordValue(s.intervalHistogram(i), q.done-q.due)
 	}
 }
 
-// held counts what became of an LLM call that was due at due.
-func (r *recorder) held(s *shard, due time.Duration, l LLM) {
-	if !r.window.holds(due) {
+// countLLM adds l for an LLM call that was due at due.
+func (r *recorder) countLLM(s *shard, due time.Duration, l LLMCounts) {
+	if !r.window.contains(due) {
 		return
 	}
 	s.mu.Lock()
@@ -193,12 +193,12 @@ func (r *recorder) held(s *shard, due time.Duration, l LLM) {
 	s.llm.add(l)
 }
 
-// at returns the counts of a slot.
-func (s *shard) at(slot int) *Counts {
-	for len(s.series) <= slot {
+// countsOf returns the counts of the i-th interval.
+func (s *shard) countsOf(i int) *Counts {
+	for len(s.series) <= i {
 		s.series = append(s.series, Counts{})
 	}
-	return &s.series[slot]
+	return &s.series[i]
 }
 
 // row returns the histogram of one kind of answer.
@@ -219,22 +219,22 @@ func (s *shard) row(op Op, outcome Outcome, route string) *hdrhistogram.Histogra
 	return h
 }
 
-// now returns the histogram of a slot that is not harvested yet.
-func (s *shard) now(slot int) *hdrhistogram.Histogram {
-	for i := range s.recent {
-		if s.recent[i].slot == slot {
-			return s.recent[i].h
+// intervalHistogram returns the histogram of an interval that is not collected yet.
+func (s *shard) intervalHistogram(interval int) *hdrhistogram.Histogram {
+	for i := range s.uncollected {
+		if s.uncollected[i].interval == interval {
+			return s.uncollected[i].h
 		}
 	}
 	h := s.spare
 	if s.spare = nil; h == nil {
-		h = hdrhistogram.New(1, highest, intervalDigits)
+		h = hdrhistogram.New(1, maxLatency, intervalDigits)
 	}
-	s.recent = append(s.recent, recent{slot, h})
+	s.uncollected = append(s.uncollected, intervalLatency{interval, h})
 	return h
 }
 
-func (s *shard) failed(op Op, err error) {
+func (s *shard) countError(op Op, err error) {
 	message := "no decision"
 	if err != nil {
 		message = err.Error()
@@ -242,11 +242,11 @@ func (s *shard) failed(op Op, err error) {
 	if len(message) > maxErrorBytes {
 		message = strings.ToValidUTF8(message[:maxErrorBytes], "")
 	}
-	s.errs = countError(s.errs, ErrorCount{op, message, 1})
+	s.errs = mergeError(s.errs, ErrorCount{op, message, 1})
 }
 
-// countError adds e to list, under "other" if list is long.
-func countError(list []ErrorCount, e ErrorCount) []ErrorCount {
+// mergeError adds e to list, as "other" if list is full.
+func mergeError(list []ErrorCount, e ErrorCount) []ErrorCount {
 	for i := range list {
 		if list[i].Op == e.Op && list[i].Message == e.Message {
 			list[i].Count += e.Count
@@ -255,27 +255,28 @@ func countError(list []ErrorCount, e ErrorCount) []ErrorCount {
 	}
 	if len(list) >= maxErrors && e.Message != other {
 		e.Message = other
-		return countError(list, e)
+		return mergeError(list, e)
 	}
 	return append(list, e)
 }
 
-// harvest returns the counts of a slot and its distribution, which is not kept.
-func (r *recorder) harvest(slot int) (Counts, *hdrhistogram.Histogram) {
+// collectInterval returns the counts and the latencies of an interval, and drops
+// its histograms.
+func (r *recorder) collectInterval(interval int) (Counts, *hdrhistogram.Histogram) {
 	var sum Counts
-	h := hdrhistogram.New(1, highest, intervalDigits)
+	h := hdrhistogram.New(1, maxLatency, intervalDigits)
 	for i := range r.shards {
 		s := &r.shards[i]
 		s.mu.Lock()
-		if slot < len(s.series) {
-			sum.add(s.series[slot])
+		if interval < len(s.series) {
+			sum.add(s.series[interval])
 		}
-		s.harvest = slot + 1
-		s.recent = slices.DeleteFunc(s.recent, func(n recent) bool {
-			if n.slot > slot {
+		s.nextInterval = interval + 1
+		s.uncollected = slices.DeleteFunc(s.uncollected, func(n intervalLatency) bool {
+			if n.interval > interval {
 				return false
 			}
-			if n.slot == slot {
+			if n.interval == interval {
 				h.Merge(n.h)
 			}
 			n.h.Reset()
@@ -287,32 +288,32 @@ func (r *recorder) harvest(slot int) (Counts, *hdrhistogram.Histogram) {
 	return sum, h
 }
 
-// lastSeen is when the last measured check or reserve was due or answered.
+// lastSeen returns when the last measured check or reserve was due or answered.
 func (r *recorder) lastSeen() time.Duration {
 	var last time.Duration
 	for i := range r.shards {
 		s := &r.shards[i]
 		s.mu.Lock()
-		last = max(last, s.last)
+		last = max(last, s.lastSeen)
 		s.mu.Unlock()
 	}
 	return last
 }
 
-// totals are all shards together.
+// totals are the sums over all shards.
 type totals struct {
 	latencies []Latency
-	series    []Counts // by slot, the warm-up included
+	series    []Counts // by interval, including the warm-up
 	after     Counts
-	inTime    int64
-	llm       LLM
+	completed int64
+	llm       LLMCounts
 	errs      []ErrorCount
 }
 
-// total merges the shards. What is recorded later is not in it.
+// total merges the shards.
 func (r *recorder) total() (*totals, error) {
 	t := new(totals)
-	merged := make(map[kind]*hdrhistogram.Histogram)
+	merged := make(map[rowKey]*hdrhistogram.Histogram)
 	for i := range r.shards {
 		r.shards[i].mergeInto(t, merged)
 	}
@@ -324,13 +325,13 @@ func (r *recorder) total() (*totals, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.Op, l.Outcome, l.Route, l.Service = k.op, k.outcome, k.route, k.service
+		l.Op, l.Outcome, l.Route, l.ServiceTime = k.op, k.outcome, k.route, k.service
 		t.latencies = append(t.latencies, l)
 	}
 	slices.SortFunc(t.latencies, func(a, b Latency) int {
 		return cmp.Or(
 			cmp.Compare(a.Op, b.Op),
-			compareBool(a.Service, b.Service),
+			compareBool(a.ServiceTime, b.ServiceTime),
 			strings.Compare(a.Route, b.Route),
 			cmp.Compare(a.Outcome, b.Outcome),
 		)
@@ -338,34 +339,34 @@ func (r *recorder) total() (*totals, error) {
 	return t, nil
 }
 
-// kind is what a row of the result is of.
-type kind struct {
+// rowKey identifies a row of Result.Latencies.
+type rowKey struct {
 	op      Op
 	outcome Outcome
 	route   string
 	service bool
 }
 
-func (s *shard) mergeInto(t *totals, merged map[kind]*hdrhistogram.Histogram) {
+func (s *shard) mergeInto(t *totals, merged map[rowKey]*hdrhistogram.Histogram) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	into := func(k kind, h *hdrhistogram.Histogram) {
+	into := func(k rowKey, h *hdrhistogram.Histogram) {
 		if merged[k] == nil {
 			merged[k] = newHistogram()
 		}
 		merged[k].Merge(h)
 	}
 	for _, r := range s.rows {
-		into(kind{op: r.op}, r.h)
-		into(kind{op: r.op, outcome: r.outcome}, r.h)
+		into(rowKey{op: r.op}, r.h)
+		into(rowKey{op: r.op, outcome: r.outcome}, r.h)
 		if r.route != "" {
-			into(kind{op: r.op, route: r.route}, r.h)
-			into(kind{op: r.op, route: r.route, outcome: r.outcome}, r.h)
+			into(rowKey{op: r.op, route: r.route}, r.h)
+			into(rowKey{op: r.op, route: r.route, outcome: r.outcome}, r.h)
 		}
 	}
 	for op, h := range s.service {
 		if h != nil {
-			into(kind{op: Op(op), service: true}, h)
+			into(rowKey{op: Op(op), service: true}, h)
 		}
 	}
 	for len(t.series) < len(s.series) {
@@ -375,10 +376,10 @@ func (s *shard) mergeInto(t *totals, merged map[kind]*hdrhistogram.Histogram) {
 		t.series[i].add(c)
 	}
 	t.after.add(s.after)
-	t.inTime += s.inTime
+	t.completed += s.completed
 	t.llm.add(s.llm)
 	for _, e := range s.errs {
-		t.errs = countError(t.errs, e)
+		t.errs = mergeError(t.errs, e)
 	}
 }
 

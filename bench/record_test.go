@@ -14,7 +14,7 @@ import (
 
 func TestShardsAddUp(t *testing.T) {
 	const goroutines, each = 8, 2000
-	o := Options{Warmup: 100, For: 10_000 * 100, Interval: time.Second}
+	o := Options{Warmup: 100, Duration: 10_000 * 100, Interval: time.Second}
 	r := newRecorder(&o)
 	var wg sync.WaitGroup
 	for g := range goroutines {
@@ -22,9 +22,9 @@ func TestShardsAddUp(t *testing.T) {
 			for i := range each {
 				due := time.Duration(100 + 100*i)
 				q := sample{op: OpCheck, outcome: Allowed, due: due, sent: due, done: due + time.Duration(1+i)}
-				r.offered(r.shard(g), due, false)
-				r.answered(r.shard(g), &q)
-				r.harvest(0)
+				r.countOffered(r.shard(g), due, false)
+				r.recordAnswer(r.shard(g), &q)
+				r.collectInterval(0)
 			}
 		})
 	}
@@ -45,13 +45,13 @@ func TestShardsAddUp(t *testing.T) {
 }
 
 func TestNamesAreBounded(t *testing.T) {
-	o := Options{For: time.Hour, Interval: time.Second}
+	o := Options{Duration: time.Hour, Interval: time.Second}
 	r := newRecorder(&o)
 	for i := range 100 {
 		q := sample{op: OpCheck, outcome: Allowed, route: fmt.Sprintf("route %d", i), done: 1}
-		r.answered(r.shard(i), &q)
+		r.recordAnswer(r.shard(i), &q)
 		q = sample{op: OpCheck, outcome: Failed, err: fmt.Errorf("error %d %s", i, strings.Repeat("x", 300)), done: 1}
-		r.answered(r.shard(0), &q)
+		r.recordAnswer(r.shard(0), &q)
 	}
 	total, err := r.total()
 	if err != nil {
@@ -65,7 +65,7 @@ func TestNamesAreBounded(t *testing.T) {
 	}
 	var routes int64
 	for i := range total.latencies {
-		if l := &total.latencies[i]; l.Route != "" && l.Outcome == 0 && !l.Service {
+		if l := &total.latencies[i]; l.Route != "" && l.Outcome == 0 && !l.ServiceTime {
 			routes += l.Count
 		}
 	}
@@ -74,17 +74,17 @@ func TestNamesAreBounded(t *testing.T) {
 	}
 }
 
-func TestSlots(t *testing.T) {
-	w := &window{from: 2500, interval: 1000, warm: 3}
+func TestWindow(t *testing.T) {
+	w := &window{from: 2500, interval: 1000, warmupIntervals: 3}
 	for _, tt := range []struct {
 		at   time.Duration
 		want int
 	}{{0, 0}, {499, 0}, {500, 1}, {1499, 1}, {1500, 2}, {2499, 2}, {2500, 3}, {3499, 3}, {3500, 4}} {
-		got := w.slot(tt.at)
+		got := w.index(tt.at)
 		if got != tt.want {
-			t.Errorf("slot(%d) = %d, want %d", tt.at, got, tt.want)
+			t.Errorf("index(%d) = %d, want %d", tt.at, got, tt.want)
 		}
-		if begin, end := w.begin(got), w.begin(got+1); tt.at < begin || tt.at >= end {
+		if begin, end := w.startOf(got), w.startOf(got+1); tt.at < begin || tt.at >= end {
 			t.Errorf("%d is not in [%d, %d)", tt.at, begin, end)
 		}
 	}
@@ -100,7 +100,7 @@ func TestASeriesHasThePercentilesOfItsIntervals(t *testing.T) {
 			}
 			return Answer{Outcome: Allowed}, wait(ctx, d)
 		})
-		r := mustRun(t, Options{Target: target, Workload: checks(-1), Arrivals: constantly(t, 100), For: 2 * time.Second})
+		r := mustRun(t, Options{Target: target, Workload: checks(-1), Arrivals: constantly(t, 100), Duration: 2 * time.Second})
 		for i, want := range []time.Duration{time.Millisecond, 5 * time.Millisecond} {
 			for _, got := range []time.Duration{r.Series[i].P50, r.Series[i].P99} {
 				if (got - want).Abs() > want/50 { // two digits
@@ -111,20 +111,19 @@ func TestASeriesHasThePercentilesOfItsIntervals(t *testing.T) {
 	})
 }
 
-// When the harness itself can't follow, it says so: here planning a call takes
-// ten times as long as there is.
-func TestAPacerThatIsBehindSaysSo(t *testing.T) {
+// Planning a call takes ten times as long as the schedule allows.
+func TestALatePacerIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		next := checks(-1)
 		slow := WorkloadFunc(func(c *Call) bool {
 			time.Sleep(10 * time.Millisecond)
 			return next.Next(c)
 		})
-		r := mustRun(t, Options{Target: CheckFunc(allow), Workload: slow, Arrivals: constantly(t, 1000), For: 2 * time.Second})
+		r := mustRun(t, Options{Target: CheckFunc(allow), Workload: slow, Arrivals: constantly(t, 1000), Duration: 2 * time.Second})
 		if !r.Pacer.Late() || r.Pacer.Missed == 0 || r.Dropped != r.Pacer.Missed || r.Offered != 2000 {
 			t.Errorf("%+v, missed %d, late %v", r.Counts, r.Pacer.Missed, r.Pacer.Late())
 		}
-		// What was late was measured late.
+		// Calls that are sent late have the delay in their latency.
 		if l := r.Latency(OpCheck); l.Max < time.Second || l.Count != r.Allowed {
 			t.Errorf("max %v of %d", l.Max, l.Count)
 		}
@@ -134,8 +133,8 @@ func TestAPacerThatIsBehindSaysSo(t *testing.T) {
 	})
 }
 
-func TestTheSleeperIsExactByTheRealClock(t *testing.T) {
-	s := sleeper{base: time.Now()}
+func TestTheSleeperIsPreciseWithTheRealClock(t *testing.T) {
+	s := sleeper{start: time.Now()}
 	for i := 1; i <= 20; i++ {
 		due := time.Duration(i) * 1300 * time.Microsecond
 		if now, ok := s.until(due); now < due || !ok {
@@ -148,13 +147,13 @@ func TestTheSleeperIsExactByTheRealClock(t *testing.T) {
 	if now, ok := s.until(time.Hour); ok || now > time.Minute {
 		t.Errorf("woke up at %v, %v, want a stop at once", now, ok)
 	}
-	s.clocked = true
+	s.useTimer = true
 	if now, ok := s.until(time.Hour); ok || now > time.Minute {
 		t.Errorf("by a timer: woke up at %v, %v, want a stop at once", now, ok)
 	}
 }
 
-func TestNamesAreText(t *testing.T) {
+func TestNamesMarshalAsText(t *testing.T) {
 	for op := OpCheck; op <= OpSettle; op++ {
 		text, err := op.MarshalText()
 		var again Op

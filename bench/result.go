@@ -4,8 +4,8 @@ package bench
 
 import "time"
 
-// Result is what a run measured. Times are since the start of the run, the
-// warm-up included.
+// Result is what a run measured. Times are since the start of the run, including
+// the warm-up.
 type Result struct {
 	Target   string    `json:"target"`
 	OpenLoop bool      `json:"open_loop"`
@@ -13,50 +13,51 @@ type Result struct {
 	Started  time.Time `json:"started"`
 
 	Warmup   time.Duration `json:"warmup_ns"`
-	Duration time.Duration `json:"duration_ns"` // measured, without the warm-up
+	Duration time.Duration `json:"duration_ns"` // of the measured part
 
 	// Counts are of the checks and reserves that were due in the measured part.
 	Counts
-	// InTime are the decisions that came in the measured part, whenever they were
-	// due: what the target got done.
-	InTime int64 `json:"in_time"`
-	// After is the part of Counts that came after the measured part. Series and
-	// After add up to Counts.
-	After Counts `json:"after"`
-	LLM   LLM    `json:"llm"`
-	// Unfinished are calls that had no end when the run stopped waiting for them.
+	// Completed is the number of decisions that arrived in the measured part,
+	// whenever their calls were due.
+	Completed int64 `json:"in_time"`
+	// After is the part of Counts that was answered after the measured part. Series
+	// and After add up to Counts.
+	After Counts    `json:"after"`
+	LLM   LLMCounts `json:"llm"`
+	// Unfinished is the number of calls that had not ended when the run stopped
+	// waiting for them.
 	Unfinished int64 `json:"unfinished"`
 
 	Latencies []Latency    `json:"latencies"`
 	Series    []Interval   `json:"series"`
-	Errors    []ErrorCount `json:"errors,omitempty"` // the most frequent first
-	Pacer     *Pacer       `json:"pacer,omitempty"`  // of an open loop
+	Errors    []ErrorCount `json:"errors,omitempty"` // most frequent first
+	Pacer     *Pacer       `json:"pacer,omitempty"`  // nil in a closed loop
 
-	// ClientCPU is what this process used in the measured part, user and system.
-	// 0 if that is not known.
+	// ClientCPU is the user and system CPU time of this process in the measured
+	// part, or 0 if it is unknown.
 	ClientCPU time.Duration `json:"client_cpu_ns"`
 }
 
-// Rate is the number of decisions per second in the measured part.
+// Rate returns the number of decisions per second in the measured part.
 func (r *Result) Rate() float64 {
 	if r.Duration <= 0 {
 		return 0
 	}
-	return float64(r.InTime) / r.Duration.Seconds()
+	return float64(r.Completed) / r.Duration.Seconds()
 }
 
-// Counts are numbers of checks and reserves. When a run is over, Offered is the
-// sum of the others, but for the unfinished.
+// Counts are numbers of checks and reserves. At the end of a run, Offered is the
+// sum of the other counts, unless calls are unfinished.
 type Counts struct {
-	Offered  int64 `json:"offered"` // were due; in a closed loop: were sent
+	Offered  int64 `json:"offered"` // due; in a closed loop, sent
 	Allowed  int64 `json:"allowed"`
 	Degraded int64 `json:"degraded"`
 	Denied   int64 `json:"denied"`
-	Failed   int64 `json:"failed"`  // no decision: an error
-	Dropped  int64 `json:"dropped"` // never sent: too many were under way
+	Failed   int64 `json:"failed"`  // no decision was made
+	Dropped  int64 `json:"dropped"` // not sent, because too many were in flight or the schedule was late
 }
 
-// Achieved is the number of decisions.
+// Achieved returns the number of decisions.
 func (c Counts) Achieved() int64 { return c.Allowed + c.Degraded + c.Denied }
 
 func (c *Counts) add(d Counts) {
@@ -81,88 +82,89 @@ func (c *Counts) count(o Outcome) {
 	}
 }
 
-// LLM counts LLM calls that were due in the measured part.
-type LLM struct {
+// LLMCounts are numbers of LLM calls that were due in the measured part.
+type LLMCounts struct {
 	Held     int64 `json:"held"`      // got a reservation
-	Reported int64 `json:"reported"`  // progress reports that were taken
-	Settled  int64 `json:"settled"`   // final settles that were taken
-	CutShort int64 `json:"cut_short"` // of those and the lost: ended before their time, with the run
-	// Lost: the final settle failed. ReportsFailed: progress that did.
-	Lost          int64 `json:"lost"`
+	Reported int64 `json:"reported"`  // progress reports that succeeded
+	Settled  int64 `json:"settled"`   // final settles that succeeded
+	CutShort int64 `json:"cut_short"` // ended early, with the run; also in Settled or SettlesFailed
+	// SettlesFailed are failed final settles, and ReportsFailed failed progress reports.
+	SettlesFailed int64 `json:"lost"`
 	ReportsFailed int64 `json:"reports_failed"`
 }
 
-func (l *LLM) add(m LLM) {
+func (l *LLMCounts) add(m LLMCounts) {
 	l.Held += m.Held
 	l.Reported += m.Reported
 	l.Settled += m.Settled
 	l.CutShort += m.CutShort
-	l.Lost += m.Lost
+	l.SettlesFailed += m.SettlesFailed
 	l.ReportsFailed += m.ReportsFailed
 }
 
-// Interval is a part of a run. Offered and Dropped are of the calls that were
-// due in it, the other counts of the answers that came in it.
+// Interval is a part of a run. Offered and Dropped count the calls that were due in
+// it, the other counts the answers that arrived in it.
 type Interval struct {
-	At     time.Duration `json:"at_ns"` // its begin
+	At     time.Duration `json:"at_ns"` // when it began
 	Length time.Duration `json:"length_ns"`
-	Warmup bool          `json:"warmup,omitempty"` // only in Options.Progress
+	Warmup bool          `json:"warmup,omitempty"` // only in Options.OnInterval
 	Counts
-	UnderWay int64 `json:"under_way"` // questions without an answer at its end
-	Held     int64 `json:"held"`      // LLM calls that were running at its end
-	// Of the checks and reserves that were answered in it, since they were due.
+	InFlight int64 `json:"under_way"` // requests without an answer at its end
+	Held     int64 `json:"held"`      // LLM calls between two requests at its end
+	// P50 and P99 are latencies, from the due time, of the checks and reserves that
+	// were answered in it.
 	P50 time.Duration `json:"p50_ns"`
 	P99 time.Duration `json:"p99_ns"`
 }
 
-// ErrorCount is how often one kind of failure was seen.
+// ErrorCount is the number of failures with one message.
 type ErrorCount struct {
 	Op      Op     `json:"op"`
 	Message string `json:"message"`
 	Count   int64  `json:"count"`
 }
 
-// Pacer says how well the harness kept the schedule.
+// Pacer says how well the harness kept the schedule of an open loop.
 type Pacer struct {
-	// Lateness is how long after their due times calls were handed out. It is a
-	// part of the latencies.
+	// Lateness is how long after their due times calls were dispatched. It is part
+	// of the latencies.
 	Lateness Latency `json:"lateness"`
-	// Missed calls were not handed out at all, since the harness was more than a
-	// second behind at the end. They are counted as dropped, too.
+	// Missed is the number of calls that were not dispatched at all, because the
+	// harness was more than a second late at the end. They count as dropped too.
 	Missed int64 `json:"missed"`
 }
 
-// Late says that the harness could not keep the schedule: the load was not what
-// was asked for, and the latencies are partly its own.
+// Late reports whether the harness failed to keep the schedule. The load was then
+// not the configured one, and the latencies are partly its own.
 func (p *Pacer) Late() bool { return p.Missed > 0 || p.Lateness.P99 > time.Millisecond }
 
-// Find returns the distribution of one row, nil if there was nothing. An empty
-// route and outcome 0 mean all.
+// Find returns the latencies of one kind of answer, or nil if there were none. An
+// empty route and outcome 0 mean all.
 func (r *Result) Find(op Op, route string, outcome Outcome) *Latency {
 	for i := range r.Latencies {
-		if l := &r.Latencies[i]; l.Op == op && l.Route == route && l.Outcome == outcome && !l.Service {
+		if l := &r.Latencies[i]; l.Op == op && l.Route == route && l.Outcome == outcome && !l.ServiceTime {
 			return l
 		}
 	}
 	return nil
 }
 
-// Latency returns the distribution of all questions of one operation since they
-// were due, nil if there were none.
+// Latency returns the latencies of all requests of an operation, measured from
+// when they were due. It returns nil if there were none.
 func (r *Result) Latency(op Op) *Latency { return r.Find(op, "", 0) }
 
-// Service returns the distribution since the questions were really sent, nil if
-// there were none.
-func (r *Result) Service(op Op) *Latency {
+// ServiceTime returns the latencies of all requests of an operation, measured from
+// when they were sent. It returns nil if there were none.
+func (r *Result) ServiceTime(op Op) *Latency {
 	for i := range r.Latencies {
-		if l := &r.Latencies[i]; l.Op == op && l.Service {
+		if l := &r.Latencies[i]; l.Op == op && l.ServiceTime {
 			return l
 		}
 	}
 	return nil
 }
 
-// Overall returns the distribution of checks and reserves together.
+// Overall returns the latencies of checks and reserves together.
 func (r *Result) Overall() (Latency, error) {
 	sum := newHistogram()
 	for _, op := range []Op{OpCheck, OpReserve} {

@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// grace is how long a run waits beyond the timeout for questions that don't
-// come back.
-const grace = time.Second
+// gracePeriod is how long a run waits beyond the timeout for requests that ignore
+// their context.
+const gracePeriod = time.Second
 
 // Run sends the calls of a workload to a target and measures the answers. It
-// returns when all calls have ended or can't be waited for any longer.
+// returns when all calls have ended, or when it no longer waits for them.
 //
-// When ctx is done it sends no more calls, settles those that run, and returns
-// the result so far with the cause. So does a run that can't go on, such as one
-// of LLM calls on a target without reservations. Questions that are under way
-// are not cancelled by ctx: they would be counted as failures. Without a result,
-// the error says which of the options is wrong.
+// Invalid options are an error without a result. Every other error comes with the
+// result so far: when ctx is done, Run sends no more calls, settles those that are
+// running, and returns the cause; it does the same when the workload has LLM calls
+// and the target returns [ErrNoReservations]. The end of ctx does not cancel
+// requests in flight, since they would count as failures.
 //
-// A question that doesn't end with its context is left behind: its goroutine,
-// and its event, come when the target returns.
+// Run does not wait for a request that ignores its context: the goroutine ends,
+// and OnEvent is called, when the target returns.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -37,50 +37,51 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	var background sync.WaitGroup
 	background.Go(p.run)
 	<-p.ready
-	r := &running{
-		target: o.Target, sink: o.Sink, timeout: o.Timeout,
-		base: time.Now(), calls: calls, recorder: newRecorder(&o), fail: fail,
+	r := &runState{
+		target: o.Target, onEvent: o.OnEvent, timeout: o.Timeout,
+		start: time.Now(), requestCtx: calls, recorder: newRecorder(&o), fail: fail,
 	}
-	l := newLoad(r, &o, p)
-	r.holder = newHolder(r.base, l.proceed)
-	background.Go(r.holder.run)
-	c := newCollector(r, o.Progress)
-	background.Go(c.collect)
+	l := newLoop(r, &o, p)
+	r.scheduler = newScheduler(r.start, l.resume)
+	background.Go(r.scheduler.run)
+	c := newCollector(r, o.OnInterval)
+	background.Go(c.run)
 
 	ended := l.send(ctx)
-	c.sent()
+	c.sendingDone()
 	p.close()
 	if ctx.Err() != nil {
-		r.recorder.window.endBy(r.now())
+		r.recorder.window.truncate(r.now())
 		ended = false
 	}
 	if !ended {
 		c.finish()
 	}
-	unfinished := r.drain(ctx, l.done(), o.Drain, abandon)
+	unfinished := r.drain(ctx, l.idle(), o.DrainTimeout, abandon)
 	if ended {
-		// The schedule was shorter than the time: it lasted until its last answer.
-		r.recorder.window.endBy(r.recorder.lastSeen() + 1)
+		// The schedule was shorter than the run time: the measured part ends with its
+		// last answer.
+		r.recorder.window.truncate(r.recorder.lastSeen() + 1)
 		c.finish()
 	}
-	close(r.holder.stop)
-	l.quit()
+	close(r.scheduler.stop)
+	l.abort()
 	background.Wait()
-	l.close(unfinished == 0)
+	l.stop(unfinished == 0)
 	result, err := r.result(&o, c)
 	if err != nil {
 		return nil, err
 	}
 	result.Unfinished = unfinished
-	if err := l.describe(result); err != nil {
+	if err := l.addTo(result); err != nil {
 		return nil, err
 	}
 	return result, context.Cause(ctx)
 }
 
-// drain waits until all calls have ended: as planned for the time that they are
-// given, then by settling them. It returns how many did not end.
-func (r *running) drain(ctx context.Context, done <-chan struct{}, patience time.Duration, abandon func()) int64 {
+// drain waits until all calls have ended, first as planned for at most patience,
+// then by settling them. It returns how many did not end.
+func (r *runState) drain(ctx context.Context, done <-chan struct{}, patience time.Duration, abandon func()) int64 {
 	wait := func(d time.Duration, cancelled <-chan struct{}) bool {
 		timer := time.NewTimer(d)
 		defer timer.Stop()
@@ -95,43 +96,43 @@ func (r *running) drain(ctx context.Context, done <-chan struct{}, patience time
 	if wait(max(patience, 0), ctx.Done()) {
 		return 0
 	}
-	r.holder.end()
-	for left := r.left(); ; {
-		if wait(r.timeout+r.timeout/50+grace, nil) {
+	r.scheduler.settleAll()
+	for left := r.unfinished(); ; {
+		if wait(r.timeout+r.timeout/50+gracePeriod, nil) {
 			return 0
 		}
 		before := left
-		if left = r.left(); left >= before {
-			break // nothing moves any longer
+		if left = r.unfinished(); left >= before {
+			break // no progress
 		}
 	}
 	abandon()
-	if wait(grace, nil) {
+	if wait(gracePeriod, nil) {
 		return 0
 	}
-	return max(r.left(), 1)
+	return max(r.unfinished(), 1)
 }
 
-// left is the number of calls that have no end yet.
-func (r *running) left() int64 { return r.underWay.Load() + int64(r.holder.len()) }
+// unfinished returns the number of calls that have not ended.
+func (r *runState) unfinished() int64 { return r.inFlight.Load() + int64(r.scheduler.len()) }
 
-// result describes what was recorded.
-func (r *running) result(o *Options, c *collector) (*Result, error) {
+// result summarizes what was recorded.
+func (r *runState) result(o *Options, c *collector) (*Result, error) {
 	t, err := r.recorder.total()
 	if err != nil {
 		return nil, err
 	}
 	w := &r.recorder.window
 	result := &Result{
-		Target: o.Target.Name(), OpenLoop: o.open(), Callers: o.Callers, Started: r.base,
-		Warmup: o.Warmup, Duration: max(0, w.until()-w.from),
-		After: t.after, InTime: t.inTime, LLM: t.llm,
+		Target: o.Target.Name(), OpenLoop: o.open(), Callers: o.Callers, Started: r.start,
+		Warmup: o.Warmup, Duration: max(0, w.endTime()-w.from),
+		After: t.after, Completed: t.completed, LLM: t.llm,
 		Latencies: t.latencies, Series: series(w, c.points, t.series), Errors: t.errs,
 		ClientCPU: c.cpuEnd - c.cpuBegin,
 	}
 	result.Counts = t.after
-	for slot, n := range t.series {
-		if slot >= w.warm {
+	for i, n := range t.series {
+		if i >= w.warmupIntervals {
 			result.add(n)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// events is a sink.
+// events collects the events of a run.
 type events struct {
 	mu   sync.Mutex
 	list []Event
@@ -34,7 +34,7 @@ func TestCallsAreSentExactlyWhenTheyAreDue(t *testing.T) {
 		var log events
 		r := mustRun(t, Options{
 			Target: after(3 * time.Millisecond), Workload: checks(-1), Arrivals: constantly(t, 3000),
-			For: 2 * time.Second, Sink: log.add,
+			Duration: 2 * time.Second, OnEvent: log.add,
 		})
 		if len(log.list) != 6000 || r.Offered != 6000 || r.Allowed != 6000 {
 			t.Fatalf("%d events, %+v, want 6000 each", len(log.list), r.Counts)
@@ -50,7 +50,7 @@ func TestCallsAreSentExactlyWhenTheyAreDue(t *testing.T) {
 			t.Errorf("%d different calls were sent, want 6000", len(seen))
 		}
 		l := r.Latency(OpCheck)
-		for _, d := range []time.Duration{l.Min, l.P50, l.P999, l.Max, r.Service(OpCheck).P50} {
+		for _, d := range []time.Duration{l.Min, l.P50, l.P999, l.Max, r.ServiceTime(OpCheck).P50} {
 			if !near(d, 3*time.Millisecond) {
 				t.Errorf("latency %v, want 3ms", d)
 			}
@@ -59,13 +59,13 @@ func TestCallsAreSentExactlyWhenTheyAreDue(t *testing.T) {
 			t.Errorf("pacer %+v, want all on time", r.Pacer.Lateness)
 		}
 		// The last 9 are answered after the end.
-		if r.After.Allowed != 9 || r.InTime != 5991 || r.Duration != 2*time.Second || len(r.Series) != 2 {
-			t.Errorf("after %+v, in time %d, duration %v, %d intervals", r.After, r.InTime, r.Duration, len(r.Series))
+		if r.After.Allowed != 9 || r.Completed != 5991 || r.Duration != 2*time.Second || len(r.Series) != 2 {
+			t.Errorf("after %+v, completed %d, duration %v, %d intervals", r.After, r.Completed, r.Duration, len(r.Series))
 		}
 	})
 }
 
-// stalling answers in a millisecond, but not at all for 200 ms.
+// stalling answers in a millisecond, except during a stall of 200 ms.
 func stalling(begin time.Time) CheckFunc {
 	return func(ctx context.Context, _ *Call) (Answer, error) {
 		const from, to = 4 * time.Second, 4200 * time.Millisecond
@@ -80,10 +80,10 @@ func stalling(begin time.Time) CheckFunc {
 func TestAStallIsSeenInTheOpenLoopAndHiddenInTheClosedOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		open := mustRun(t, Options{
-			Target: stalling(time.Now()), Workload: checks(-1), Arrivals: constantly(t, 1000), For: 10 * time.Second,
+			Target: stalling(time.Now()), Workload: checks(-1), Arrivals: constantly(t, 1000), Duration: 10 * time.Second,
 		}).Latency(OpCheck)
 		closed := mustRun(t, Options{
-			Target: stalling(time.Now()), Workload: checks(-1), Callers: 1, For: 10 * time.Second,
+			Target: stalling(time.Now()), Workload: checks(-1), Callers: 1, Duration: 10 * time.Second,
 		}).Latency(OpCheck)
 		// 200 of 10,000 calls were due during the stall, one per millisecond.
 		if open.P999 < 185*time.Millisecond || open.P999 > 201*time.Millisecond {
@@ -92,7 +92,7 @@ func TestAStallIsSeenInTheOpenLoopAndHiddenInTheClosedOne(t *testing.T) {
 		if open.P99 < 95*time.Millisecond || open.P99 > 105*time.Millisecond {
 			t.Errorf("open loop: p99 is %v, want half of the stall", open.P99)
 		}
-		// The one caller met the stall once, in 9,800 calls.
+		// The one caller waited for the stall once, in 9,800 calls.
 		if closed.P999 > 2*time.Millisecond || closed.Count != 9800 {
 			t.Errorf("closed loop: p99.9 is %v of %d calls: the naive measure should hide the stall", closed.P999, closed.Count)
 		}
@@ -104,21 +104,21 @@ func TestAStallIsSeenInTheOpenLoopAndHiddenInTheClosedOne(t *testing.T) {
 	})
 }
 
-// A question that waits for a free caller, since the target is slow with
-// another, is sent late and measured from when it was due.
+// A request that waits for a free caller is sent late and measured from when it was
+// due.
 func TestLatencyCountsFromTheDueTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		held := 0
+		calls := 0
 		workload := WorkloadFunc(func(c *Call) bool {
-			held++
-			*c = Call{Key: "a", ID: "b", LLM: true, Hold: time.Second}
-			return held <= 2
+			calls++
+			*c = Call{Key: "a", ID: "b", LLM: true, Duration: time.Second}
+			return calls <= 2
 		})
 		times, err := Times([]time.Duration{0, 300 * time.Millisecond}, 1)
 		target := &fakeLLM{settle: 800 * time.Millisecond}
 		var log events
 		mustRun(t, Options{
-			Target: target, Workload: workload, Arrivals: mustArrive(t, times, err), Callers: 1, Sink: log.add,
+			Target: target, Workload: workload, Arrivals: mustArrive(t, times, err), Callers: 1, OnEvent: log.add,
 		})
 		last := log.list[len(log.list)-1]
 		if last.Op != OpSettle || last.Due != 1300*time.Millisecond || last.Sent != 1800*time.Millisecond {
@@ -127,7 +127,7 @@ func TestLatencyCountsFromTheDueTime(t *testing.T) {
 	})
 }
 
-func TestWhatIsTooMuchIsDroppedAndCounted(t *testing.T) {
+func TestCallsBeyondTheMaximumAreDroppedAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent atomic.Int64
 		target := CheckFunc(func(ctx context.Context, c *Call) (Answer, error) {
@@ -135,7 +135,7 @@ func TestWhatIsTooMuchIsDroppedAndCounted(t *testing.T) {
 			return after(100*time.Millisecond)(ctx, c)
 		})
 		r := mustRun(t, Options{
-			Target: target, Workload: checks(-1), Arrivals: constantly(t, 1000), Callers: 10, For: 5 * time.Second,
+			Target: target, Workload: checks(-1), Arrivals: constantly(t, 1000), Callers: 10, Duration: 5 * time.Second,
 		})
 		// Ten callers get 100 calls done per second.
 		if r.Offered != 5000 || r.Allowed < 490 || r.Allowed > 510 || r.Allowed != sent.Load() {
@@ -163,7 +163,7 @@ func TestTheWarmUpIsSentAndNotMeasured(t *testing.T) {
 		var progress []Interval
 		r := mustRun(t, Options{
 			Target: target, Workload: checks(-1), Arrivals: constantly(t, 100), Warmup: 1500 * time.Millisecond,
-			For: 2500 * time.Millisecond, Sink: log.add, Progress: func(i Interval) { progress = append(progress, i) },
+			Duration: 2500 * time.Millisecond, OnEvent: log.add, OnInterval: func(i Interval) { progress = append(progress, i) },
 		})
 		if r.Offered != 250 || r.Allowed != 250 || len(log.list) != 400 {
 			t.Errorf("%+v, %d events, want 250 measured of 400", r.Counts, len(log.list))
@@ -171,9 +171,9 @@ func TestTheWarmUpIsSentAndNotMeasured(t *testing.T) {
 		if l := r.Latency(OpCheck); !near(l.Max, time.Millisecond) {
 			t.Errorf("max is %v, want 1ms", l.Max)
 		}
-		// Decisions of the cold time that came later: from 1460 ms on, each 10 ms.
-		if r.InTime != 250+5 {
-			t.Errorf("in time %d, want 255", r.InTime)
+		// Decisions of the warm-up that arrived later: from 1460 ms on, each 10 ms.
+		if r.Completed != 250+5 {
+			t.Errorf("completed %d, want 255", r.Completed)
 		}
 		type span struct {
 			At, Length time.Duration
@@ -202,10 +202,10 @@ func TestAClosedLoopKeepsItsCallersBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := mustRun(t, Options{
 			Target: after(10 * time.Millisecond), Workload: checks(-1), Callers: 7,
-			Warmup: 100 * time.Millisecond, For: time.Second,
+			Warmup: 100 * time.Millisecond, Duration: time.Second,
 		})
-		if r.Offered != 700 || r.InTime != 700 || r.Rate() != 700 || r.Pacer != nil || r.OpenLoop {
-			t.Errorf("%+v, in time %d, rate %v, want 700", r.Counts, r.InTime, r.Rate())
+		if r.Offered != 700 || r.Completed != 700 || r.Rate() != 700 || r.Pacer != nil || r.OpenLoop {
+			t.Errorf("%+v, completed %d, rate %v, want 700", r.Counts, r.Completed, r.Rate())
 		}
 		if r.After != (Counts{Allowed: 7}) {
 			t.Errorf("after the end %+v, want the last of each caller", r.After)
@@ -228,8 +228,8 @@ func TestARunEndsWithItsWorkload(t *testing.T) {
 			if r.Offered != 21 || r.Allowed != 21 || r.Duration != want {
 				t.Errorf("open %v: %+v in %v, want 21 in %v", open, r.Counts, r.Duration, want)
 			}
-			// With a longer time it is the same.
-			o.Workload, o.For = checks(21), time.Minute
+			// A longer Duration changes nothing.
+			o.Workload, o.Duration = checks(21), time.Minute
 			if open {
 				o.Arrivals = constantly(t, 10)
 			}
@@ -254,7 +254,7 @@ func TestOutcomesRoutesAndErrors(t *testing.T) {
 			case 2:
 				return Answer{Outcome: Degraded, Route: "forward"}, wait(ctx, 2*time.Millisecond)
 			case 3:
-				return Answer{}, nil // a mistake of the target
+				return Answer{}, nil // an invalid answer
 			}
 			return Answer{Outcome: Allowed, Route: "forward"}, wait(ctx, time.Millisecond)
 		})
@@ -283,11 +283,11 @@ func TestOutcomesRoutesAndErrors(t *testing.T) {
 	})
 }
 
-func TestATimeoutEndsAQuestion(t *testing.T) {
+func TestATimeoutEndsARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := mustRun(t, Options{
 			Target: after(time.Hour), Workload: checks(-1), Arrivals: constantly(t, 1000),
-			For: time.Second, Timeout: 200 * time.Millisecond,
+			Duration: time.Second, Timeout: 200 * time.Millisecond,
 		})
 		l := r.Latency(OpCheck)
 		if r.Failed != 1000 || l.Min < 199*time.Millisecond || l.Max > 205*time.Millisecond {
@@ -296,16 +296,16 @@ func TestATimeoutEndsAQuestion(t *testing.T) {
 	})
 }
 
-func TestATargetThatNeverAnswersDoesNotHoldTheRun(t *testing.T) {
+func TestATargetThatNeverAnswersDoesNotBlockTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		never := make(chan struct{})
 		target := CheckFunc(func(_ context.Context, c *Call) (Answer, error) {
 			if c.ID == "3" {
-				<-never // deaf to its context
+				<-never // ignores its context
 			}
 			return Answer{Outcome: Allowed}, nil
 		})
-		r := mustRun(t, Options{Target: target, Workload: checks(10), Arrivals: constantly(t, 10), Drain: -1})
+		r := mustRun(t, Options{Target: target, Workload: checks(10), Arrivals: constantly(t, 10), DrainTimeout: -1})
 		if r.Unfinished != 1 || r.Allowed != 9 || r.Offered != 10 {
 			t.Errorf("%d unfinished, %+v, want 1 of 10", r.Unfinished, r.Counts)
 		}
@@ -313,13 +313,13 @@ func TestATargetThatNeverAnswersDoesNotHoldTheRun(t *testing.T) {
 	})
 }
 
-func TestACancelledRunReturnsWhatItHas(t *testing.T) {
+func TestACancelledRunReturnsAPartialResult(t *testing.T) {
 	for _, open := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			enough := errors.New("enough")
 			ctx, cancel := context.WithCancelCause(t.Context())
 			time.AfterFunc(2500*time.Millisecond+1, func() { cancel(enough) })
-			o := Options{Target: after(20 * time.Millisecond), Workload: checks(-1), Callers: 1, For: time.Hour}
+			o := Options{Target: after(20 * time.Millisecond), Workload: checks(-1), Callers: 1, Duration: time.Hour}
 			if open {
 				o.Arrivals, o.Callers = constantly(t, 50), 0
 			}
@@ -341,14 +341,14 @@ func TestTheSameSeedsGiveTheSameRun(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p, err := Poisson(500, 7)
 			r = mustRun(t, Options{
-				Target: after(time.Millisecond), Workload: checks(-1), Arrivals: mustArrive(t, p, err), For: 3 * time.Second,
+				Target: after(time.Millisecond), Workload: checks(-1), Arrivals: mustArrive(t, p, err), Duration: 3 * time.Second,
 			})
 		})
 		return r
 	}
 	ignore := cmp.Options{
 		cmpopts.IgnoreFields(Result{}, "Started", "ClientCPU"), cmpopts.IgnoreUnexported(Latency{}),
-		cmpopts.IgnoreFields(Interval{}, "UnderWay"), // at the very moment that an interval ends, order is not fixed
+		cmpopts.IgnoreFields(Interval{}, "InFlight"), // depends on the order of events at the end of an interval
 	}
 	if d := cmp.Diff(once(), once(), ignore); d != "" {
 		t.Errorf("two runs differ:\n%s", d)
@@ -383,11 +383,11 @@ func TestAResultIsJSON(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	_, err := Run(t.Context(), Options{Warmup: -1, For: -1, Timeout: -1, Interval: time.Millisecond})
+	_, err := Run(t.Context(), Options{Warmup: -1, Duration: -1, Timeout: -1, Interval: time.Millisecond})
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, field := range []string{"target:", "workload:", "warmup:", "for:", "timeout:", "interval:", "callers:"} {
+	for _, field := range []string{"target:", "workload:", "warmup:", "duration:", "timeout:", "interval:", "callers:"} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("%q does not name %s", err, field)
 		}

@@ -5,28 +5,28 @@ package bench
 import "time"
 
 const (
-	// shortest is the least that the pacer sleeps: calls that are due within it
-	// are handed out together. It bounds what a high rate costs.
-	shortest = 50 * time.Microsecond
-	// longest is the most that it sleeps at once, so that it notices a stop.
-	longest = 10 * time.Millisecond
+	// minSleep is the shortest sleep of the pacer. Calls that are due within it are
+	// dispatched together, which bounds the cost of a high rate.
+	minSleep = 50 * time.Microsecond
+	// maxSleep is the longest sleep, so that a stop is noticed.
+	maxSleep = 10 * time.Millisecond
 )
 
-// sleeper waits for moments, more exactly than timers do: those of an idle
+// sleeper sleeps until a given time, more precisely than timers: those of an idle
 // process are up to a millisecond late on some systems.
 type sleeper struct {
-	base time.Time
-	stop <-chan struct{}
-	// clocked: the clock is not the system's (a test's is not), or the system has
-	// no better sleep: only timers agree with it.
-	clocked bool
+	start time.Time
+	stop  <-chan struct{}
+	// useTimer is true if the system has no precise sleep, or if time is not the
+	// system's, as in a synctest bubble.
+	useTimer bool
 }
 
-// until returns the time since base when t has come, or before it if stop is
-// closed.
+// until sleeps until t after start. It returns the time since start, and false if
+// stop was closed earlier.
 func (s *sleeper) until(t time.Duration) (now time.Duration, ok bool) {
 	for {
-		now = time.Since(s.base)
+		now = time.Since(s.start)
 		if now >= t {
 			return now, true
 		}
@@ -35,23 +35,23 @@ func (s *sleeper) until(t time.Duration) (now time.Duration, ok bool) {
 			return now, false
 		default:
 		}
-		if s.clocked || !nap(min(max(t-now, shortest), longest)) {
-			return s.timer(t)
+		if s.useTimer || !nanosleep(min(max(t-now, minSleep), maxSleep)) {
+			return s.untilByTimer(t)
 		}
-		if time.Since(s.base) == now {
-			s.clocked = true // a nap takes time, but not by this clock
+		if time.Since(s.start) == now {
+			s.useTimer = true // the clock did not advance: it is not the system's
 		}
 	}
 }
 
-// timer is until by a timer.
-func (s *sleeper) timer(t time.Duration) (now time.Duration, ok bool) {
-	timer := time.NewTimer(t - time.Since(s.base))
+// untilByTimer is until with a timer.
+func (s *sleeper) untilByTimer(t time.Duration) (now time.Duration, ok bool) {
+	timer := time.NewTimer(t - time.Since(s.start))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return time.Since(s.base), true
+		return time.Since(s.start), true
 	case <-s.stop:
-		return time.Since(s.base), false
+		return time.Since(s.start), false
 	}
 }

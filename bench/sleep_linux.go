@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// nap sleeps in the kernel. It returns false if that can't be had.
-func nap(d time.Duration) bool {
+// nanosleep sleeps in the kernel. It returns false if the kernel cannot.
+func nanosleep(d time.Duration) bool {
 	ts := syscall.NsecToTimespec(int64(d))
 	err := syscall.Nanosleep(&ts, nil)
 	return err == nil || err == syscall.EINTR
 }
 
-// exactly runs f on a thread of its own, whose naps are not prolonged by the
-// 50 µs that the kernel may take to save wake-ups.
-func exactly(f func()) {
+// withPreciseSleep runs f on a thread of its own without timer slack: the kernel may
+// otherwise prolong each sleep by 50 µs.
+func withPreciseSleep(f func()) {
 	const setSlack, one, normal = 29, 1, 0 // PR_SET_TIMERSLACK
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	set := func(slack uintptr) { // if it fails, naps are longer
+	set := func(slack uintptr) { // if it fails, sleeps are longer
 		_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, setSlack, slack, 0)
 	}
 	set(one)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/bucketring/bucketring/internal/listenlimit"
 )
 
 // reconnectTimeout is how long a member that crashed is contacted again.
@@ -119,5 +121,5 @@ func (c *Cluster) listen(conf *memberlist.Config) (memberlist.Transport, error) 
 			conf.AdvertisePort = int(advertise.Port())
 		}
 	}
-	return transport, nil
+	return newLimitedTransport(transport, listenlimit.Options{Member: c.HasMember, Metrics: c.options.Connections, Logger: c.log}, c.metrics.tooLarge), nil
 }

@@ -15,6 +15,7 @@ type metrics struct {
 	rejoins  map[bool]prometheus.Counter // by success
 	rejected prometheus.Counter
 	tcpOnly  prometheus.Counter
+	tooLarge prometheus.Counter
 }
 
 // newMetrics registers the metrics, unless the registry is nil. lastAlive returns
@@ -35,6 +36,7 @@ func newMetrics(reg prometheus.Registerer, healthScore func() int, lastAlive fun
 		rejoins:  map[bool]prometheus.Counter{true: rejoins.WithLabelValues("ok"), false: rejoins.WithLabelValues("failed")},
 		rejected: f.NewCounter(prometheus.CounterOpts{Name: "bucketring_cluster_rejected_total", Help: "Nodes rejected for another ring configuration or invalid metadata."}),
 		tcpOnly:  f.NewCounter(prometheus.CounterOpts{Name: "bucketring_cluster_tcp_only_probes_total", Help: "Probes that a peer answered over TCP but not over UDP: check the firewall."}),
+		tooLarge: f.NewCounter(prometheus.CounterOpts{Name: "bucketring_gossip_too_large_total", Help: "Connections of gossip that were closed because they sent more than 512 KiB."}),
 	}
 	for _, state := range []string{"joining", "serving", "leaving", "fenced", "crashed"} {
 		m.members[state] = members.WithLabelValues(state)

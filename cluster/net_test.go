@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/bucketring/bucketring/internal/listenlimit"
 )
 
 // These tests use real sockets, so they take real time.
@@ -24,6 +26,7 @@ func onLoopback(t *testing.T, name string, boot ID, seeds []string, reg promethe
 	o := validOptions()
 	o.Name, o.Boot.ID, o.Boot.Started = name, boot, time.Now()
 	o.Seeds, o.Keys, o.Registry = seeds, [][]byte{key(1)}, reg
+	o.Connections = listenlimit.NewMetrics(reg)
 	var logged syncBuffer
 	o.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 	t.Cleanup(func() {

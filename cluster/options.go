@@ -16,6 +16,8 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/bucketring/bucketring/internal/listenlimit"
 )
 
 // Defaults of [Options].
@@ -75,6 +77,8 @@ type Options struct {
 
 	Logger   *slog.Logger          // nil: no log
 	Registry prometheus.Registerer // nil: no metrics
+	// Connections has the metrics of connections, which other listeners share. Nil: none.
+	Connections *listenlimit.Metrics
 
 	// Transport replaces the network, for tests. Bind and Advertise are then ignored.
 	Transport memberlist.Transport

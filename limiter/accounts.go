@@ -97,7 +97,6 @@ type idPool struct {
 }
 
 const (
-	shareOfFree    = 3
 	maxGivenUp     = 64 // most ids that a root gives up at once
 	maxAccounts    = 1<<24 - 1
 	partitionMask  = 1<<16 - 1
@@ -105,7 +104,7 @@ const (
 )
 
 // share returns how many ids a root may have.
-func (x *idPool) share() int64 { return shareOfFree * max(x.left.Load(), 0) }
+func (x *idPool) share() int64 { return freeShare * max(x.left.Load(), 0) }
 
 // observe notes that a root has n ids.
 func (x *idPool) observe(root uint64, n uint32) {

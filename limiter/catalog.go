@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,11 +19,10 @@ import (
 //
 // A Catalog is safe for concurrent use. Reading it takes no lock.
 type Catalog struct {
-	limits   atomic.Pointer[[]*limit]
-	schemas  atomic.Pointer[[]*schema]
-	mappings atomic.Pointer[map[mappingKey]*mapping]
-	tiers    atomic.Pointer[tierNames]
-	counter  *schema // of all counters
+	limits  atomic.Pointer[[]*limit]
+	schemas atomic.Pointer[[]*schema]
+	tiers   atomic.Pointer[tierNames]
+	counter *schema // of all counters
 
 	mu struct {
 		sync.Mutex
@@ -43,7 +41,6 @@ func NewCatalog() *Catalog {
 	c.limits.Store(&[]*limit{})
 	c.schemas.Store(&[]*schema{{}}) // schema 0 is for records without limits
 	c.tiers.Store(&tierNames{ids: map[string]uint32{}})
-	c.mappings.Store(&map[mappingKey]*mapping{})
 	c.counter = c.schemaLocked([]*limit{c.limitLocked(counterLimit)}) // c is not shared yet
 	return c
 }
@@ -178,16 +175,14 @@ func (l *Limit) identity() string {
 	if l.Zone != nil {
 		zone = l.Zone.String()
 	}
-	var b strings.Builder
-	for _, s := range []string{l.Name, string(l.Dimension), zone} {
-		b.WriteString(s)
-		b.WriteByte(0)
+	b := make([]byte, 0, 128)
+	for _, s := range [...]string{l.Name, string(l.Dimension), zone} {
+		b = append(append(b, s...), 0)
 	}
-	for _, n := range []int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity} {
-		b.WriteString(strconv.FormatInt(n, 10))
-		b.WriteByte(0)
+	for _, n := range [...]int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity} {
+		b = append(strconv.AppendInt(b, n, 10), 0)
 	}
-	return b.String()
+	return string(b)
 }
 
 func boolInt(b bool) int64 {

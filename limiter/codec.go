@@ -19,6 +19,11 @@ func (e *encoder) wide(w wide)     { e.int(w.hi); e.fixed(w.lo) }
 func (e *encoder) bool(b bool)     { e.uint(uint64(boolInt(b))) }
 func (e *encoder) string(s string) { e.uint(uint64(len(s))); e.buf = append(e.buf, s...) }
 
+// setLength writes the length of what follows into the four bytes at a position.
+func (e *encoder) setLength(at int) {
+	binary.LittleEndian.PutUint32(e.buf[at:], uint32(len(e.buf)-at-4))
+}
+
 // A decoder reads what an encoder wrote. After its first error it returns zero
 // values, so that a caller may check err once for several values.
 type decoder struct {
@@ -102,6 +107,18 @@ func (d *decoder) natural(what string) int64 {
 		return 0
 	}
 	return n
+}
+
+// part returns a decoder of the next bytes, after their length.
+func (d *decoder) part() decoder {
+	if len(d.buf) < 4 || uint64(len(d.buf)-4) < uint64(binary.LittleEndian.Uint32(d.buf)) {
+		d.fail("%w", errTruncated)
+		return decoder{}
+	}
+	rest := d.buf[4:]
+	n := binary.LittleEndian.Uint32(d.buf)
+	d.buf = rest[n:]
+	return decoder{buf: rest[:n], size: d.size - len(d.buf)}
 }
 
 func (d *decoder) bool() bool { return d.upTo(1, "flag") == 1 }

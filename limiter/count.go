@@ -15,6 +15,10 @@ import (
 // a fixed window: the window's end and the usage in it. Only a call knows the length
 // of the window, so only calls open the next one.
 
+// counterLimitOf returns the limit that came with the last call for a counter, or 0 if it
+// is not known. It says only what may be evicted.
+func counterLimitOf(rec *record) uint64 { return rec.buckets[1].lo }
+
 // counter is the algorithm of counters. Policies cannot use it.
 const counter = Concurrency + 1
 
@@ -111,7 +115,7 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 		return numberError("hits", hits, "does not fit the counter")
 	default:
 		if rec == nil {
-			if rec = p.create(keypath.Root(q.Key), q.Key, window, p.engine.catalog.counter, now); rec == nil {
+			if rec, _ = p.create(keypath.Root(q.Key), q.Key, window, p.engine.catalog.counter, now); rec == nil {
 				p.stats.tableFull++
 				d.set(q, now, b)
 				d.Over, d.Full = true, true
@@ -122,6 +126,9 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 	}
 	if rec != nil {
 		rec.buckets[0] = b
+		if q.Limit > 0 {
+			rec.buckets[1].lo = uint64(q.Limit)
+		}
 	}
 	d.set(q, now, b)
 	if q.ID != "" && q.Hits > 0 {

@@ -48,18 +48,20 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		p.deny(d, now)
 		return nil
 	}
-	if !allExist && !p.createMissing(d, r, now) {
-		p.stats.tableFull++
-		p.reportLimits(d, r, now)
-		denyFull(d, TableFull)
-		return nil
+	if !allExist {
+		if wait := p.createMissing(d, r, now); wait != 0 {
+			p.stats.tableFull++
+			p.reportLimits(d, r, now)
+			denyFull(d, TableFull, wait)
+			return nil
+		}
 	}
 	var entry *idEntry
 	if r.ID != "" {
 		if entry = p.rememberID(now, root, r, id, reserve); entry == nil && reserve {
 			p.stats.idsFull++
 			p.reportLimits(d, r, now)
-			denyFull(d, IDsFull)
+			denyFull(d, IDsFull, roomRetry)
 			return nil
 		}
 	}

@@ -104,9 +104,9 @@ func (r Reason) rank() int {
 	}
 }
 
-// denyFull completes a denial for lack of room.
-func denyFull(d *Decision, reason Reason) {
-	d.Outcome, d.Reason, d.Binding, d.RetryAfter = Denied, reason, -1, time.Second
+// denyFull completes a denial for lack of room, until there may be some.
+func denyFull(d *Decision, reason Reason, wait int64) {
+	d.Outcome, d.Reason, d.Binding, d.RetryAfter = Denied, reason, -1, time.Duration(wait)
 }
 
 // replayReservation fills in d with the decision of a known reservation. Its records

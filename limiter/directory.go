@@ -13,6 +13,7 @@ type directory struct {
 	first  table // table 0; most partitions need no other
 	others *tables
 	n      int32 // records
+	epoch  uint8 // changes with every snapshot; a record that lags is not written yet
 }
 
 // tables are used once the first table has split.
@@ -54,20 +55,27 @@ func (d *directory) at(id uint32) *record {
 	return &d.tableAt((id - 1) >> tableBits).records[(id-1)&tablePlace]
 }
 
-// next returns the next id in use after id, or 0. An iteration from 0 visits every
-// record that is not moved meanwhile.
-func (d *directory) next(id uint32) uint32 {
-	count := uint32(1)
-	if d.others != nil {
-		count = uint32(len(d.others.all))
-	}
-	pos := int(id & tablePlace)
-	for t := id >> tableBits; t < count; t, pos = t+1, 0 {
-		if pos = d.tableAt(t).next(pos); pos >= 0 {
-			return recordID(t, pos)
+// next returns the next id in use after id, and true. If the rest of the table of id has
+// no record, it returns false and the id from which to go on, or 0 at the end. An
+// iteration from 0 to 0 visits every record that is not moved meanwhile.
+func (d *directory) next(id uint32) (next uint32, found bool) {
+	t := id >> tableBits
+	if t < d.tableCount() {
+		if pos := d.tableAt(t).next(int(id & tablePlace)); pos >= 0 {
+			return recordID(t, pos), true
 		}
 	}
-	return 0
+	if t++; t >= d.tableCount() {
+		return 0, false
+	}
+	return t << tableBits, false
+}
+
+func (d *directory) tableCount() uint32 {
+	if d.others == nil {
+		return 1
+	}
+	return uint32(len(d.others.all))
 }
 
 func (d *directory) insert(h uint64) (uint32, *record) {
@@ -97,15 +105,43 @@ func (d *directory) ensureRoom(h uint64, hash func(*record) uint64, moved func(*
 		} else if !d.split(tableIndex, t) {
 			return false
 		}
-		for pos := old.next(0); pos >= 0; pos = old.next(pos + 1) {
-			h := hash(&old.records[pos])
-			tableIndex, t := d.table(h)
-			to, rec := t.insert(h)
-			*rec = old.records[pos]
-			moved(rec, recordID(tableIndex, to))
-		}
+		d.move(&old, hash, moved)
 	}
 }
+
+// move inserts the records of an old table.
+func (d *directory) move(old *table, hash func(*record) uint64, moved func(*record, uint32)) {
+	for pos := old.next(0); pos >= 0; pos = old.next(pos + 1) {
+		h := hash(&old.records[pos])
+		tableIndex, t := d.table(h)
+		to, rec := t.insert(h)
+		*rec = old.records[pos]
+		moved(rec, recordID(tableIndex, to))
+	}
+}
+
+// minPlaces is the size of a table that is not worth shrinking, except to nothing.
+const minPlaces = 32
+
+// shrink gives up memory of the table of id if less than a quarter of it is in use. It
+// may move the records of that table.
+func (d *directory) shrink(id uint32, hash func(*record) uint64, moved func(*record, uint32)) {
+	if d.n == 0 {
+		*d = directory{epoch: d.epoch}
+		return
+	}
+	t := d.tableAt(id >> tableBits)
+	switch old := *t; {
+	case old.n == 0:
+		*t = table{tags: noTags[:], depth: old.depth}
+	case len(old.records) > minPlaces && int(old.n) < len(old.records)/4:
+		*t = newTable(int(old.n), old.depth)
+		d.move(&old, hash, moved)
+	}
+}
+
+// noTags are the tags of a table without records. It is never written.
+var noTags = [...]uint8{tagFree}
 
 // split empties table t and adds a second table for the hashes whose next bit is set.
 func (d *directory) split(tableIndex uint32, t *table) bool {

@@ -5,6 +5,7 @@ package limiter
 import (
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bucketring/bucketring/internal/keypath"
 )
@@ -18,9 +19,11 @@ type Options struct {
 	// Catalog holds the limit definitions that the engine's records refer to.
 	// Default: a new catalog, which [Engine.Catalog] returns.
 	Catalog *Catalog
-	// MaxKeys is the most records that the engine holds, MaxKeysPerRoot the most
-	// under one root. Defaults: 10,000,000 and 1,000,000.
-	MaxKeys, MaxKeysPerRoot int
+	// MaxKeys is the most records that the engine holds. Default: 10,000,000.
+	MaxKeys int
+	// MaxKeysPerRoot is the most under one root. Default: a quarter of MaxKeys, at
+	// least 1,000. A root may also hold at most three times as many as are free.
+	MaxKeysPerRoot int
 	// MaxIDs is the most request ids that the engine remembers, including those of
 	// reservations. One root gets at most three quarters of them, and less the more
 	// others have. A root with its share forgets its own oldest id for a new one.
@@ -36,7 +39,7 @@ func (o Options) withDefaults() Options {
 		o.MaxKeys = 10_000_000
 	}
 	if o.MaxKeysPerRoot <= 0 {
-		o.MaxKeysPerRoot = 1_000_000
+		o.MaxKeysPerRoot = max(o.MaxKeys/defaultRootShare, minRootShare)
 	}
 	if o.MaxIDs <= 0 {
 		o.MaxIDs = 1 << 20
@@ -53,8 +56,12 @@ type Engine struct {
 	maxPerRoot     int
 	keys           *quota
 	ids            *idPool
-	idSeed         uint64 // of the index of ids; no decision depends on it
-	sweepPartition int    // where Sweep continues
+	idSeed         uint64                    // of the index of ids; no decision depends on it
+	reserve        int64                     // see keepReserve
+	largest        [Partitions]atomic.Uint32 // rootSizes.count of each partition
+	sweepPartition int                       // where Sweep continues
+	snapshots      sync.Mutex                // of Snapshot and Restore, locked before a shard
+	spareChunks    [2][]byte                 // of the last snapshot, for the next; locked by snapshots
 	shards         [Partitions]shard
 }
 
@@ -68,10 +75,14 @@ type shard struct {
 // New returns an empty engine.
 func New(o Options) *Engine {
 	o = o.withDefaults()
-	e := &Engine{catalog: o.Catalog, seed: maphash.MakeSeed(), maxPerRoot: o.MaxKeysPerRoot, keys: newQuota(o.MaxKeys), ids: &idPool{quota: *newQuota(o.MaxIDs)}}
+	e := &Engine{
+		catalog: o.Catalog, seed: maphash.MakeSeed(), maxPerRoot: o.MaxKeysPerRoot,
+		keys: newQuota(o.MaxKeys), ids: &idPool{quota: *newQuota(o.MaxIDs)}, reserve: int64(o.MaxKeys / reserve),
+	}
 	e.idSeed = maphash.String(e.seed, "ids")
 	for i := range e.shards {
 		e.shards[i].partition = newPartition(e)
+		e.shards[i].roots.shared = &e.largest[i]
 	}
 	return e
 }

@@ -176,7 +176,7 @@ func TestForcedNeedsRoom(t *testing.T) {
 	flood(n, noon, "acme", money, 2, 10)
 	n.check(noon, &limiter.Request{Key: "acme", Plan: plan("acme", org), InputTokens: 1})
 	d := n.check(noon, &limiter.Request{Key: "acme/new", Plan: plan("acme/new", org, money), InputTokens: 5, Force: true})
-	if d.Outcome != limiter.Denied || d.Reason != limiter.TableFull || d.RetryAfter != time.Second {
+	if d.Outcome != limiter.Denied || d.Reason != limiter.TableFull || d.RetryAfter != 12*time.Hour {
 		t.Errorf("a forced call for a key without room = %s (%s), want denied (table_full)", d.Outcome, d.Reason)
 	}
 	n.reserve(noon, &limiter.Request{Key: "acme", Plan: plan("acme", org), ID: "a"})

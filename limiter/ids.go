@@ -192,6 +192,16 @@ func finalDigest(u *Usage) int64 {
 // findEntry returns the entry of an id, or nil. It forgets an id whose retention is
 // over, so that ids die on time however late their memory is freed.
 func (p *partition) findEntry(account uint32, k idKey) (uint32, *idEntry) {
+	entryID, entry := p.lookUp(account, k)
+	if entry != nil && entry.due <= p.mono && entry.state() != idHeld {
+		p.buryEntry(entryID)
+		return 0, nil
+	}
+	return entryID, entry
+}
+
+// lookUp returns the entry of an id, or nil, whether its retention is over or not.
+func (p *partition) lookUp(account uint32, k idKey) (uint32, *idEntry) {
 	if account == 0 {
 		return 0, nil
 	}
@@ -209,10 +219,6 @@ func (p *partition) findEntry(account uint32, k idKey) (uint32, *idEntry) {
 		entry := p.entries.at(entryID)
 		if entry.hash != k.hash || entry.more != k.more || entry.account() != account {
 			continue
-		}
-		if entry.due <= p.mono && entry.state() != idHeld {
-			p.buryEntry(entryID)
-			return 0, nil
 		}
 		return entryID, entry
 	}
@@ -239,6 +245,7 @@ func (p *partition) insertEntry(account uint32, k idKey, s idState) (uint32, *id
 	entryID, entry := p.entries.alloc()
 	entry.hash, entry.more, entry.owner = k.hash, k.more, account<<8|uint32(s)
 	p.ids.insert(p.engine.position(k), entryID)
+	p.idAdded(entryID)
 	a := p.accounts.at(account)
 	a.n++
 	if s == idWithdrawal {
@@ -296,23 +303,25 @@ func (p *partition) eachPendingCharge(rec *record, bucketID uint32, f func(*char
 	if rec.pins == 0 {
 		return
 	}
-	visit := func(entry *idEntry) {
+	visit := func(entryID uint32) {
+		entry := p.entries.at(entryID)
 		for i := range p.chargeCount(entry) {
 			c := p.chargeAt(entry, i)
 			if c.handle == rec.handle && c.pinsRecord(entry) && p.engine.catalog.limit(c.limit).bucketID == bucketID {
+				p.beforeIDChanges(entryID)
 				f(c)
 			}
 		}
 	}
 	for _, entryID := range p.leaseHeap {
-		visit(p.entries.at(entryID))
+		visit(entryID)
 	}
 	if p.expired == 0 {
 		return
 	}
 	for entryID := p.entries.next(0); entryID != 0; entryID = p.entries.next(entryID) {
-		if entry := p.entries.at(entryID); entry.state() == idExpired {
-			visit(entry)
+		if p.entries.at(entryID).state() == idExpired {
+			visit(entryID)
 		}
 	}
 }
@@ -339,9 +348,11 @@ func (p *partition) buryEntry(entryID uint32) {
 // freeEntryParts frees what an entry refers to. The charges of an expired reservation
 // become final.
 func (p *partition) freeEntryParts(entryID uint32, entry *idEntry) {
-	switch entry.state() {
-	case idForgotten:
+	if entry.state() == idForgotten {
 		return
+	}
+	p.beforeIDChanges(entryID)
+	switch entry.state() {
 	case idExpired:
 		p.finalizeCharges(entry)
 		p.expired--

@@ -4,9 +4,11 @@ package limiter
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -61,7 +63,7 @@ func (p *partition) check(t *rapid.T) {
 			}
 		}
 	}
-	for id := p.records.next(0); id != 0; id = p.records.next(id) {
+	for id := nextRecord(&p.records, 0); id != 0; id = nextRecord(&p.records, id) {
 		rec := p.records.at(id)
 		live := 0
 		if rec.timelinesID != 0 {
@@ -157,6 +159,21 @@ func stressSets(t *rapid.T, c *Catalog) []*LimitSet {
 	return sets
 }
 
+// snapshotItems returns the items of a snapshot, sorted.
+func snapshotItems(t *rapid.T, e *Engine, now Time, data []byte) (items []string) {
+	fresh := newPartition(e)
+	d := newRestorer(&fresh, now, PartitionOf("r"), data)
+	for more := true; more; {
+		before := d.buf
+		more = d.item(nil)
+		if items = append(items, fmt.Sprintf("%x", before[:len(before)-len(d.buf)])); d.err != nil {
+			t.Fatalf("a snapshot cannot be read: %v", d.err)
+		}
+	}
+	slices.Sort(items)
+	return items
+}
+
 // TestInvariants makes random calls to an engine with room for few keys and ids, under
 // changing tiers, and checks its invariants after every step.
 func TestInvariants(t *testing.T) {
@@ -172,7 +189,9 @@ func TestInvariants(t *testing.T) {
 		var d Decision
 		var sent []*Request
 		shard := &e.shards[PartitionOf("r")]
-		for range rapid.IntRange(1, 120).Draw(t, "steps") {
+		var run *SnapshotRun
+		var whole []string // the items of a snapshot taken when run began
+		for range rapid.IntRange(1, 150).Draw(t, "steps") {
 			k := key.Draw(t, "key")
 			switch rapid.IntRange(0, 13).Draw(t, "op") {
 			case 0, 1, 2, 3:
@@ -191,10 +210,14 @@ func TestInvariants(t *testing.T) {
 			case 6:
 				_ = e.Cancel(now, k, id.Draw(t, "id"), &d)
 			case 7:
-				now = now.Add(time.Duration(rapid.Int64Range(0, int64(40*time.Second)).Draw(t, "time")))
+				now = now.Add(time.Duration(rapid.Int64Range(0, int64(rapid.SampledFrom([]time.Duration{40 * time.Second, 11 * time.Minute}).Draw(t, "most"))).Draw(t, "time")))
 			case 8:
 				e.Sweep(now, 2*Partitions)
 			case 9:
+				if run != nil {
+					run.Finish()
+					run = nil
+				}
 				data := e.Snapshot(now, PartitionOf("r"), nil)
 				if err := e.Restore(now, PartitionOf("r"), data, nil); err != nil {
 					t.Fatalf("Restore of a snapshot: %v", err)
@@ -212,6 +235,18 @@ func TestInvariants(t *testing.T) {
 					q.ID = id.Draw(t, "id")
 				}
 				_ = e.Count(now, q, new(CountResult))
+			}
+			switch {
+			case run == nil:
+				if rapid.IntRange(0, 4).Draw(t, "begin a snapshot") == 0 {
+					whole = snapshotItems(t, e, now, e.Snapshot(now, PartitionOf("r"), nil))
+					run = e.BeginSnapshot(now, PartitionOf("r"))
+				}
+			case rapid.Bool().Draw(t, "step") && !run.Step():
+				if diff := cmp.Diff(whole, snapshotItems(t, e, now, run.Finish())); diff != "" {
+					t.Fatalf("a snapshot in steps differs from one in a single step (-want +got):\n%s", diff)
+				}
+				run = nil
 			}
 			shard.check(t)
 			if s := e.Stats(); s.Keys > 12 || s.IDs > 20 || e.keys.left.Load()+int64(s.Keys+shard.keyQuota) != 12 || e.ids.left.Load()+int64(s.IDs+shard.idQuota) != 20 {

@@ -26,6 +26,8 @@ type machine struct {
 	plans map[string]*limiter.Plan
 	rates limiter.Rates
 
+	snapshot *limiter.SnapshotRun // in progress, or nil
+
 	slides bool  // there is a sliding window
 	scale  int64 // costs are drawn up to about this much
 
@@ -50,6 +52,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"retry":    m.step(m.retry),
 		"replay":   m.step(m.replay),
 		"restart":  m.step(m.restart),
+		"snapshot": m.step(m.snapshotStep),
 		"":         m.step(m.peek),
 	}
 }
@@ -87,15 +90,63 @@ func (m *machine) clock() limiter.Time {
 	return limiter.Time{Mono: m.now.Mono + m.skew, Wall: m.now.Wall}
 }
 
-// restart moves the state to another engine through a snapshot. The clock of the new
-// engine may differ, unless there are sliding windows, whose sub-windows would shift.
+// snapshotStep begins a snapshot or writes the next item of one. Neither changes what
+// calls get.
+func (m *machine) snapshotStep() {
+	switch {
+	case m.snapshot == nil:
+		m.snapshot = m.BeginSnapshot(m.clock(), limiter.PartitionOf(m.keys[0]))
+	case !m.snapshot.Step():
+		m.snapshot = nil
+	}
+}
+
+// noise makes a call to the engine, but not to the oracle.
+func (m *machine) noise(now limiter.Time) {
+	var d limiter.Decision
+	r := m.request()
+	switch rapid.IntRange(0, 4).Draw(m.t, "noise") {
+	case 0:
+		_ = m.Check(now, r, &d)
+	case 1:
+		_ = m.Reserve(now, r, &d)
+	case 2, 3:
+		if old, ok := m.pick(m.reserved); ok {
+			_ = m.Settle(now, &limiter.Usage{Key: old.Key, ID: old.ID, InputTokens: m.draw("noise input", 0, m.scale), OutputTokens: -1, Final: rapid.Bool().Draw(m.t, "final noise")}, &d)
+		}
+	case 4:
+		if old, ok := m.pick(m.reserved); ok {
+			_ = m.Cancel(now, old.Key, old.ID, &d)
+		}
+	}
+}
+
+// restart moves the state to another engine through a snapshot, between whose steps it
+// makes calls: the state must be that of the time when the snapshot began. The clock of
+// the new engine may differ, unless there are sliding windows, whose sub-windows would
+// shift.
 func (m *machine) restart() {
 	if rapid.IntRange(0, 3).Draw(m.t, "really") > 0 {
 		return
 	}
 	m.addOverrun()
 	partition := limiter.PartitionOf(m.keys[0])
-	data := m.Snapshot(m.clock(), partition, nil)
+	if m.snapshot != nil {
+		m.snapshot.Finish()
+		m.snapshot = nil
+	}
+	run, now := m.BeginSnapshot(m.clock(), partition), m.clock()
+	for range rapid.IntRange(0, 20).Draw(m.t, "calls during the snapshot") {
+		m.noise(now)
+		now = now.Add(time.Duration(m.draw("ms pass", 0, 9000)) * time.Millisecond)
+		if !rapid.Bool().Draw(m.t, "step") {
+			continue
+		}
+		if !run.Step() {
+			break
+		}
+	}
+	data := run.Finish()
 	if !m.slides {
 		m.skew = m.draw("skew", 0, 1e15)
 	}

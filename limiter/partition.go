@@ -43,15 +43,17 @@ type memory struct {
 	bucketBlocks slab[bucketBlock]
 	names        slab[nameBlock]
 	rings        slab[ring]
-	roots        map[uint64]uint32 // hash of a root -> records that count towards its maximum
-	clockHand    uint32            // the record that evict examined last
+	roots        rootSizes
+	clockHand    uint32 // the record that evict examined last
 	keyQuota     int
 	sweptRecord  uint32 // the record that the sweep visited last
+	trimmed      int    // chunks of the slabs that the sweep has trimmed after them
 	stats        partitionStats
+	snapshot     *snapshot // in progress, or nil
 }
 
 func newPartition(e *Engine) partition {
-	return partition{engine: e, memory: &memory{roots: map[uint64]uint32{}, idsDue: math.MaxInt64, idsNext: math.MaxInt64}}
+	return partition{engine: e, memory: &memory{roots: rootSizes{of: map[uint64]uint32{}}, idsDue: math.MaxInt64, idsNext: math.MaxInt64}}
 }
 
 // assessment is one limit of the request that is being decided.
@@ -226,15 +228,15 @@ func (p *partition) shrink(d *Decision, r *Request, requested int64) (granted in
 	return lo * grantStep, true, err
 }
 
-// createMissing creates the records that do not exist yet. It returns false if there is
-// no room for all of them.
-func (p *partition) createMissing(d *Decision, r *Request, now Time) bool {
+// createMissing creates the records that do not exist yet. If there is no room for all of
+// them, it returns the nanoseconds until there may be.
+func (p *partition) createMissing(d *Decision, r *Request, now Time) (wait int64) {
 	for i := range d.assessments {
 		if a := &d.assessments[i]; a.rec != nil {
 			a.rec.pins++ // not evicted while others are created
 		}
 	}
-	root, failed := keypath.Root(r.Key), 0
+	root := keypath.Root(r.Key)
 	for i := range d.assessments {
 		a := &d.assessments[i]
 		if a.rec != nil {
@@ -243,11 +245,11 @@ func (p *partition) createMissing(d *Decision, r *Request, now Time) bool {
 		scope, model, set := a.name(r)
 		_, rec := p.find(scope, model)
 		if rec == nil {
-			rec = p.create(root, scope, model, set.schema, now)
-		}
-		if rec == nil {
-			failed++
-			continue
+			var soon int64
+			if rec, soon = p.create(root, scope, model, set.schema, now); rec == nil {
+				wait = max(wait, soon)
+				continue
+			}
 		}
 		rec.pins++
 	}
@@ -264,7 +266,7 @@ func (p *partition) createMissing(d *Decision, r *Request, now Time) bool {
 			*a.bucket = a.newBucket
 		}
 	}
-	return failed == 0
+	return wait
 }
 
 // name returns the scope and model of the assessment's record, and its limits.

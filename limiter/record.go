@@ -5,6 +5,7 @@ package limiter
 import (
 	"bytes"
 	"hash/maphash"
+	"math"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -13,16 +14,16 @@ import (
 // two cache lines and has no pointers. Buckets beyond the fourth and names beyond 28
 // bytes continue in blocks.
 type record struct {
-	advancedAt  int64  // Mono up to which all buckets are advanced
-	schema      uint32 // the limit of each bucket
-	pins        uint32 // charges of reservations that may still change
-	timelinesID uint32 // 0 = none
-	moreBuckets uint32 // first block of further buckets, 0 = none
-	moreName    uint32 // first block of the name beyond the inline part, 0 = none
-	handle      uint32 // stable reference for reservations, 0 = none yet
-	length      uint16 // of the name
-	denied      bool   // denied its latest request, so it is never evicted
-	_           bool
+	advancedAt  int64            // Mono up to which all buckets are advanced
+	schema      uint32           // the limit of each bucket
+	pins        uint32           // charges of reservations that may still change
+	timelinesID uint32           // 0 = none
+	moreBuckets uint32           // first block of further buckets, 0 = none
+	moreName    uint32           // first block of the name beyond the inline part, 0 = none
+	handle      uint32           // stable reference for reservations, 0 = none yet
+	length      uint16           // of the name
+	denied      bool             // denied its latest request, so it is never evicted
+	epoch       uint8            // that of the directory, once a snapshot in progress has the record
 	name        [inlineName]byte // scope, or scope NUL model
 	buckets     [bucketsPerRecord]bucket
 }
@@ -153,6 +154,9 @@ func (p *partition) advance(rec *record, now Time) {
 // advanceTo is advance for a record that is about to be migrated to want. If a fixed
 // window is over, the next one follows the calendar of want.
 func (p *partition) advanceTo(rec *record, want *schema, now Time) {
+	if rec.epoch != p.records.epoch {
+		p.beforeRecordChanges(rec)
+	}
 	elapsed := max(0, now.Mono-rec.advancedAt)
 	rec.advancedAt += elapsed
 	have := p.engine.catalog.schema(rec.schema)
@@ -251,36 +255,39 @@ func (p *partition) setName(rec *record, name []byte) {
 }
 
 // create adds a record with the buckets of a schema. There must be none of that name.
-// If there is no quota it evicts another record, and returns nil if it cannot. It may
-// move other records.
-func (p *partition) create(root, scope, model string, s *schema, now Time) *record {
-	if !p.makeRoom(root, scope, model, now) {
-		return nil
+// If there is no quota it evicts another record. If it cannot, it returns nil and the
+// nanoseconds until it may. It may move other records.
+func (p *partition) create(root, scope, model string, s *schema, now Time) (rec *record, wait int64) {
+	if wait := p.makeRoom(root, scope, model, now); wait != 0 {
+		if wait == math.MaxInt64 {
+			wait = roomRetry
+		}
+		return nil, wait
 	}
 	var buf [maxName]byte
 	name := append(buf[:0], scope...)
 	if model != "" {
 		name = append(append(name, 0), model...)
 	}
-	rec := p.insert(name, p.hashName(scope, model), s, now)
-	if rec == nil {
+	if _, rec = p.insert(name, p.hashName(scope, model), s, now); rec == nil {
 		p.engine.keys.release(&p.keyQuota)
+		return nil, roomRetry
 	}
-	return rec
+	return rec, 0
 }
 
-func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) *record {
+func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint32, *record) {
 	if !p.records.ensureRoom(hash, p.rehash, p.recordMoved) {
-		return nil
+		return 0, nil
 	}
-	_, rec := p.records.insert(hash)
+	recordID, rec := p.records.insert(hash)
 	p.setName(rec, name)
-	rec.advancedAt = now.Mono
+	rec.advancedAt, rec.epoch = now.Mono, p.records.epoch
 	p.reshape(rec, s)
 	if root, ok := rootOfName(name); ok {
-		p.roots[xxhash.Sum64(root)]++
+		p.roots.add(xxhash.Sum64(root))
 	}
-	return rec
+	return recordID, rec
 }
 
 // rehash is hashName for an existing record, without allocating strings.
@@ -298,6 +305,9 @@ func (p *partition) rehash(rec *record) uint64 {
 func (p *partition) recordMoved(rec *record, recordID uint32) {
 	if rec.handle != 0 {
 		*p.handles.at(rec.handle) = recordID
+	}
+	if p.snapshot != nil {
+		p.snapshot.recordMoves(rec, recordID)
 	}
 }
 
@@ -344,6 +354,7 @@ func (p *partition) freeBucketBlocks(rec *record) {
 // remove removes a record. It must not be pinned.
 func (p *partition) remove(recordID uint32) {
 	rec := p.records.at(recordID)
+	p.beforeRecordChanges(rec)
 	var buf [maxName]byte
 	name := p.appendName(buf[:0], rec)
 	for i, l := range p.engine.catalog.schema(rec.schema).limits {
@@ -364,9 +375,6 @@ func (p *partition) remove(recordID uint32) {
 	p.records.remove(recordID)
 	p.engine.keys.release(&p.keyQuota)
 	if root, ok := rootOfName(name); ok {
-		h := xxhash.Sum64(root)
-		if p.roots[h]--; p.roots[h] == 0 {
-			delete(p.roots, h)
-		}
+		p.roots.remove(xxhash.Sum64(root))
 	}
 }

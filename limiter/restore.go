@@ -21,6 +21,8 @@ func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string)
 	if err != nil {
 		return err
 	}
+	e.snapshots.Lock()
+	defer e.snapshots.Unlock()
 	s := &e.shards[partition]
 	s.Lock()
 	defer s.Unlock()
@@ -29,6 +31,8 @@ func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string)
 	fresh.stats = s.stats
 	s.mono, s.nextDue = max(now.Mono, s.mono), fresh.nextDue
 	s.records, s.memory = fresh.records, fresh.memory
+	s.roots.shared = &e.largest[partition]
+	s.roots.shared.Store(s.roots.count)
 	return nil
 }
 
@@ -38,11 +42,12 @@ type restorer struct {
 	p         *partition
 	now       Time
 	partition int
-	limits    []*limit
-	tiers     []uint32
-	names     []string // of the records, in order
-	records   []uint32 // their ids, in the same order
-	marks     int      // in all timelines
+	limits    map[uint64]*limit // by their ids in the snapshot, as all that follow
+	schemas   map[uint64]*schema
+	tiers     map[uint64]uint32
+	handles   map[uint64]uint32 // handle in the snapshot -> handle
+	ids       []decoder         // of id entries, which are read last
+	marks     int               // in all timelines
 	claims    map[claim]bool
 }
 
@@ -64,27 +69,10 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 		return nil, fmt.Errorf("snapshot: wrong checksum: the data is corrupt")
 	}
 	fresh := newPartition(e)
-	d := &restorer{
-		decoder: decoder{buf: body[len(snapshotMagic):], size: len(data)}, now: now, partition: number,
-		p:      &fresh,
-		claims: map[claim]bool{},
+	d := newRestorer(&fresh, now, number, data)
+	for d.item(zone) {
 	}
-	for range d.count("limits") {
-		d.limit(zone)
-	}
-	for range d.count("tiers") {
-		d.tiers = append(d.tiers, e.catalog.tierID(d.string(256, "tier")))
-	}
-	for range d.count("records") {
-		d.record()
-	}
-	for _, name := range d.names { // adding records moves others
-		recordID, _ := d.p.find(splitName([]byte(name)))
-		d.records = append(d.records, recordID)
-	}
-	for range d.count("roots") {
-		d.ids()
-	}
+	d.entries()
 	if d.marks != len(d.claims) {
 		d.fail("timelines have %d marks for %d charges", d.marks, len(d.claims))
 	}
@@ -94,7 +82,36 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 	return d.p, d.err
 }
 
+func newRestorer(p *partition, now Time, number int, data []byte) *restorer {
+	return &restorer{
+		decoder: decoder{buf: data[len(snapshotMagic) : len(data)-8], size: len(data)}, now: now, partition: number, p: p,
+		limits: map[uint64]*limit{}, schemas: map[uint64]*schema{}, tiers: map[uint64]uint32{}, handles: map[uint64]uint32{},
+		claims: map[claim]bool{},
+	}
+}
+
+// item reads an item, and returns whether there are more.
+func (d *restorer) item(zone func(string) (*time.Location, error)) bool {
+	switch d.upTo(tagID, "item") {
+	case tagLimit:
+		d.limit(zone)
+	case tagSchema:
+		d.schema()
+	case tagTier:
+		id := d.uint()
+		d.tiers[id] = d.p.engine.catalog.tierID(d.string(256, "tier"))
+	case tagRecord:
+		d.record()
+	case tagID:
+		d.ids = append(d.ids, d.part())
+	default:
+		return false
+	}
+	return d.err == nil
+}
+
 func (d *restorer) limit(zone func(string) (*time.Location, error)) {
+	id := d.uint()
 	l := Limit{Name: d.string(256, "name"), Dimension: Dimension(d.string(256, "dimension"))}
 	if name := d.string(256, "zone"); name != "" && d.err == nil {
 		z, err := zone(name)
@@ -117,7 +134,7 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 		if l != counterLimit {
 			d.fail("limit %q: not the definition of counters", l.Name)
 		}
-		d.limits = append(d.limits, d.p.engine.catalog.counter.limits[0])
+		d.limits[id] = d.p.engine.catalog.counter.limits[0]
 		return
 	}
 	if problems := l.validate(); problems != nil {
@@ -127,17 +144,37 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	cat := d.p.engine.catalog
 	cat.mu.Lock()
 	defer cat.mu.Unlock()
-	d.limits = append(d.limits, cat.limitLocked(l))
+	d.limits[id] = cat.limitLocked(l)
 }
 
 // limitRef reads a reference to a limit.
 func (d *restorer) limitRef() *limit {
-	n := d.uint()
-	if n >= uint64(len(d.limits)) {
-		d.fail("reference to limit %d of %d", n, len(d.limits))
-		return nil
+	id := d.uint()
+	l := d.limits[id]
+	if l == nil {
+		d.fail("limit %d is not defined", id)
 	}
-	return d.limits[n]
+	return l
+}
+
+// schema reads the limits of records.
+func (d *restorer) schema() {
+	id := d.uint()
+	var of schema
+	for range d.upTo(4*maxLimits, "limits of a record") {
+		l := d.limitRef()
+		if d.err != nil {
+			return
+		}
+		if of.find(l.bucketID) >= 0 {
+			d.fail("schema %d: has limit %q twice", id, l.Name)
+			return
+		}
+		of.limits = append(of.limits, l)
+	}
+	if d.err == nil {
+		d.schemas[id] = d.p.engine.catalog.schemaOf(of.limits)
+	}
 }
 
 func (d *restorer) record() {
@@ -150,30 +187,32 @@ func (d *restorer) record() {
 	if strings.HasSuffix(name, "\x00") {
 		d.fail("record %q: model is empty", name) // find would not return it
 	}
-	n := int(d.upTo(4*maxLimits, "limits of a record"))
-	limits := make([]*limit, 0, n)
-	buckets := make([]bucket, 0, n)
-	timelines := make([]timeline, n)
-	have := &schema{}
-	for i := range n {
-		l := d.limitRef()
-		if d.err != nil {
-			return
-		}
-		if have.find(l.bucketID) >= 0 {
-			d.fail("record %q: has limit %q twice", name, l.Name)
-			return
-		}
-		have.limits = append(have.limits, l)
-		limits, buckets = append(limits, l), append(buckets, d.bucket(l, &timelines[i]))
+	handle, schemaID := d.upTo(math.MaxUint32, "handle"), d.uint()
+	of := d.schemas[schemaID]
+	if of == nil {
+		d.fail("record %q: schema %d is not defined", name, schemaID)
+		return
 	}
-	if d.err == nil && !d.validLimits(model, limits) {
+	if _, twin := d.handles[handle]; twin {
+		d.fail("record %q: its handle is that of another", name)
+		return
+	}
+	if d.err == nil && !d.validLimits(model, of.limits) {
 		d.fail("record %q: limits and name do not match", name)
+		return
+	}
+	buckets, timelines := make([]bucket, len(of.limits)), make([]timeline, len(of.limits))
+	for i, l := range of.limits {
+		buckets[i] = d.bucket(l, &timelines[i])
+	}
+	limitOfCounter := uint64(0)
+	if of == d.p.engine.catalog.counter {
+		limitOfCounter = d.upTo(MaxAmount, "limit of a counter")
 	}
 	if d.err != nil {
 		return
 	}
-	rec := d.p.insert([]byte(name), d.p.hashName(scope, model), d.p.engine.catalog.schemaOf(limits), d.now)
+	recordID, rec := d.p.insert([]byte(name), d.p.hashName(scope, model), of, d.now)
 	if rec == nil {
 		d.fail("record %q: no room in its table", name)
 		return
@@ -183,8 +222,13 @@ func (d *restorer) record() {
 		*d.p.bucketAt(rec, i) = buckets[i]
 		d.marks += timelines[i].live
 	}
+	if limitOfCounter != 0 {
+		rec.buckets[1].lo = limitOfCounter
+	}
 	d.p.setTimelines(rec, timelines)
-	d.names = append(d.names, name)
+	if handle != 0 {
+		d.handles[handle] = d.p.handleOf(rec, recordID)
+	}
 }
 
 // validLimits reports whether a record may have these limits. Counters have the limit of

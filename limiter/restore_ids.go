@@ -2,32 +2,38 @@
 
 package limiter
 
-import "time"
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+)
 
-// ids reads the remembered ids of a root. They come in the order of their queues.
-func (d *restorer) ids() {
-	root := d.fixed()
-	if d.err == nil && (root%Partitions != uint64(d.partition) || d.p.accounts.find(root) != 0) {
-		d.fail("the root of request ids is of another partition or repeated")
+// entries reads the id entries.
+func (d *restorer) entries() {
+	outer := d.decoder
+	var due []uint32
+	for _, d.decoder = range d.ids {
+		if entryID := d.entry(); d.err == nil && len(d.buf) > 0 {
+			d.fail("%d bytes of trailing data in a request id", len(d.buf))
+		} else if d.err == nil && d.p.entries.at(entryID).state() != idHeld {
+			due = append(due, entryID)
+		}
+		if d.err != nil {
+			outer.err = cmp.Or(outer.err, d.err)
+			break
+		}
 	}
-	n := d.count("request ids")
-	if d.err == nil && n == 0 {
-		d.fail("a root has no request ids")
-	}
-	if d.err != nil {
-		return
-	}
-	account := d.p.accounts.ensure(root)
-	if account == 0 {
-		d.fail("request ids of too many roots")
-		return
-	}
-	for range n {
-		d.entry(account)
+	d.decoder = outer
+	slices.SortFunc(due, func(a, b uint32) int { return cmp.Compare(d.p.entries.at(a).due, d.p.entries.at(b).due) })
+	for _, entryID := range due {
+		d.enqueue(entryID, d.p.entries.at(entryID))
 	}
 }
 
-func (d *restorer) entry(account uint32) {
+// entry reads a remembered request id.
+func (d *restorer) entry() (entryID uint32) {
+	root := d.fixed()
 	k := idKey{hash: d.fixed()}
 	moreAndBody := d.fixed()
 	k.more = uint32(moreAndBody >> 32)
@@ -35,21 +41,29 @@ func (d *restorer) entry(account uint32) {
 	s := idState(d.upTo(uint64(idExpired), "state"))
 	switch {
 	case d.err != nil:
-		return
+		return 0
+	case root%Partitions != uint64(d.partition):
+		d.fail("a request id is of another partition")
+		return 0
 	case s == idForgotten:
 		d.fail("a request id is forgotten")
-		return
+		return 0
 	case age < -int64(time.Hour)*24*365 || age > int64(time.Hour)*24*365:
 		d.fail("due time %d of a request id is out of range", age)
-		return
+		return 0
 	}
-	if _, twin := d.p.findEntry(account, k); twin != nil {
+	account := d.p.accounts.ensure(root)
+	if account == 0 {
+		d.fail("request ids of too many roots")
+		return 0
+	}
+	if _, twin := d.p.lookUp(account, k); twin != nil {
 		d.fail("a request id is repeated")
-		return
+		return 0
 	}
 	entryID, entry := d.p.insertEntry(account, k, s)
+	entry.body, entry.due = uint32(moreAndBody), d.now.Mono+age
 	d.p.expired += uint32(boolInt(s == idExpired))
-	entry.body = uint32(moreAndBody)
 	if entry.isReservation() {
 		d.reservation(entry)
 	} else {
@@ -58,40 +72,30 @@ func (d *restorer) entry(account uint32) {
 			d.fail("costs of a check are out of range")
 		}
 	}
-	if d.err == nil {
-		d.enqueue(entryID, entry, account, d.now.Mono+age)
-	}
-}
-
-// enqueue adds an entry to the heap of leases or to a queue. Due times of a queue must
-// not decrease, except those of cancelled reservations.
-func (d *restorer) enqueue(entryID uint32, entry *idEntry, account uint32, due int64) {
-	a := d.p.accounts.at(account)
-	long := entry.state() == idSettled || entry.state() == idExpired
-	switch {
-	case entry.state() == idHeld:
-		entry.due = due
+	if d.err == nil && s == idHeld {
 		d.p.heapPush(entryID)
-	case !long && due <= d.now.Mono+checkRetention && a.ended.head == 0 && d.follows(&a.checks, due):
-		d.p.push(&a.checks, entryID, due)
-	case due > d.now.Mono+endedRetention:
-		d.fail("due time %d of a request id is out of range", due-d.now.Mono)
-	case entry.state() == idCancelled || d.follows(&a.ended, due):
-		d.p.push(&a.ended, entryID, due) // ended reservations and forced checks
-	default:
-		d.fail("request ids are out of order")
 	}
+	return entryID
 }
 
-// follows reports whether an entry that is due then may come after the last of a queue.
-func (d *restorer) follows(q *idQueue, due int64) bool {
-	return q.tail == 0 || d.p.entries.at(q.tail).due <= due
+// enqueue adds an entry to a queue. Entries come by due time.
+func (d *restorer) enqueue(entryID uint32, entry *idEntry) {
+	a := d.p.accounts.at(entry.account())
+	switch long := entry.state() == idSettled || entry.state() == idExpired; {
+	case !long && entry.due <= d.now.Mono+checkRetention:
+		d.p.push(&a.checks, entryID, entry.due)
+	case entry.due > d.now.Mono+endedRetention:
+		d.fail("due time %d of a request id is out of range", entry.due-d.now.Mono)
+	default: // ended reservations and forced checks
+		d.p.push(&a.ended, entryID, entry.due)
+	}
 }
 
 func (d *restorer) reservation(entry *idEntry) {
 	tier := d.uint()
-	if d.err == nil && tier >= uint64(len(d.tiers)) {
-		d.fail("reference to tier %d of %d", tier, len(d.tiers))
+	tierID, tierKnown := d.tiers[tier]
+	if d.err == nil && !tierKnown {
+		d.fail("tier %d is not defined", tier)
 	}
 	if d.err != nil {
 		return
@@ -99,7 +103,7 @@ func (d *restorer) reservation(entry *idEntry) {
 	reservationID, res := d.p.reservations.alloc()
 	entry.value[0] = int64(reservationID)
 	entry.set(flagPermanent) // the snapshot does not have the attempts
-	res.tier, res.version = d.tiers[tier]<<8, d.fixed()
+	res.tier, res.version = tierID<<8, d.fixed()
 	if d.bool() {
 		entry.set(flagDegraded)
 	}
@@ -146,23 +150,20 @@ func (d *restorer) charge(entry *idEntry, res *reservation) {
 		c.at = notCharged
 	}
 	c.estimate, c.charged, c.dropped = d.natural("estimate"), d.natural("charged"), d.natural("dropped")
-	n := d.upTo(uint64(len(d.records)), "record")
-	if n == 0 && d.err == nil && c.pinsRecord(entry) {
-		d.fail("a charge that may change has no record")
-	}
-	if n == 0 || d.err != nil {
+	c.handle = d.handles[d.upTo(math.MaxUint32, "handle")]
+	if !c.pinsRecord(entry) || d.err != nil {
 		return
 	}
-	recordID := d.records[n-1]
-	rec := d.p.records.at(recordID)
-	c.handle = d.p.handleOf(rec, recordID)
-	if !c.pinsRecord(entry) {
+	if c.handle == 0 {
+		d.fail("a charge to %q has no record", l.Name)
 		return
 	}
 	if c.at = d.int(); c.exceeded() {
 		d.fail("period of a charge is out of range")
 		return
 	}
+	recordID := *d.p.handles.at(c.handle)
+	rec := d.p.records.at(recordID)
 	rec.pins++
 	have := d.p.engine.catalog.schema(rec.schema)
 	pos := have.find(l.bucketID)

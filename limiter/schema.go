@@ -48,10 +48,14 @@ func (l *limit) touchesOutput() bool {
 	return l.dim == dimTokens || l.dim == dimOutput || l.dim == dimSpend
 }
 
-// schema is the list of limits that a record has buckets for.
+// schema is the list of limits that a record has buckets for. It is immutable except
+// for mappings.
 type schema struct {
 	id     uint32
 	limits []*limit
+	// mappings has the mapping of each schema that records have had when this one was
+	// wanted, by the id of that schema. It is copied on write, under Catalog.mu.
+	mappings atomic.Pointer[map[uint32]*mapping]
 }
 
 // find returns the position of the limit with a bucket id, or -1.
@@ -69,15 +73,16 @@ type bucketKey struct {
 	name      string
 }
 
-type mappingKey struct{ have, want uint32 }
-
 // mapping maps the limits of a wanted schema to positions in the schema of a record. A
 // nil mapping in the catalog means that the record must be migrated.
 type mapping struct{ positions []uint8 }
 
+// limitLocked returns the compiled limit of a definition. Readers see only the elements
+// of the slice that they loaded, so appending to its spare capacity does not affect them.
 func (c *Catalog) limitLocked(l Limit) *limit {
 	limits := *c.limits.Load()
-	id, ok := c.mu.limitIDs[l.identity()]
+	identity := l.identity()
+	id, ok := c.mu.limitIDs[identity]
 	if ok {
 		return limits[id]
 	}
@@ -95,8 +100,8 @@ func (c *Catalog) limitLocked(l Limit) *limit {
 		n.full = mulWide(n.capacity, n.window)
 	}
 	n.sub = (n.window + subWindows - 1) / subWindows
-	c.mu.limitIDs[l.identity()] = n.id
-	grown := append(slices.Clip(limits), n)
+	c.mu.limitIDs[identity] = n.id
+	grown := append(limits, n)
 	c.limits.Store(&grown)
 	return n
 }
@@ -113,7 +118,7 @@ func (c *Catalog) schemaLocked(limits []*limit) *schema {
 	}
 	s := &schema{id: uint32(len(schemas)), limits: limits}
 	c.mu.schemaIDs[string(key)] = s.id
-	grown := append(slices.Clip(schemas), s)
+	grown := append(schemas, s)
 	c.schemas.Store(&grown)
 	return s
 }
@@ -130,9 +135,11 @@ func (c *Catalog) schemaOf(limits []*limit) *schema {
 // mapping returns the positions of want's limits in a record of schema have, or nil if
 // one of them is not there and the record must be migrated first.
 func (c *Catalog) mapping(have, want *schema) *mapping {
-	k := mappingKey{have.id, want.id}
-	if m, ok := (*c.mappings.Load())[k]; ok {
-		return m
+	known := want.mappings.Load()
+	if known != nil {
+		if m, ok := (*known)[have.id]; ok {
+			return m
+		}
 	}
 	m := &mapping{}
 	for _, l := range want.limits {
@@ -145,9 +152,11 @@ func (c *Catalog) mapping(have, want *schema) *mapping {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	grown := maps.Clone(*c.mappings.Load())
-	grown[k] = m
-	c.mappings.Store(&grown)
+	grown := map[uint32]*mapping{have.id: m}
+	if known = want.mappings.Load(); known != nil {
+		maps.Copy(grown, *known)
+	}
+	want.mappings.Store(&grown)
 	return m
 }
 
@@ -161,16 +170,24 @@ func (c *Catalog) tierID(name string) uint32 {
 	if id, ok := c.tiers.Load().ids[name]; ok {
 		return id
 	}
+	c.AddTiers(name)
+	return c.tiers.Load().ids[name]
+}
+
+// AddTiers assigns ids to the names of tiers that have none yet. A policy adds all its
+// tiers at once, so that no decision has to.
+func (c *Catalog) AddTiers(names ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.tiers.Load()
-	if id, ok := old.ids[name]; ok {
-		return id
+	grown := &tierNames{ids: maps.Clone(old.ids), names: slices.Clip(old.names)}
+	for _, name := range names {
+		if _, ok := grown.ids[name]; !ok {
+			grown.ids[name] = uint32(len(grown.names))
+			grown.names = append(grown.names, name)
+		}
 	}
-	grown := &tierNames{ids: maps.Clone(old.ids), names: append(slices.Clip(old.names), name)}
-	grown.ids[name] = uint32(len(old.names))
 	c.tiers.Store(grown)
-	return grown.ids[name]
 }
 
 func (c *Catalog) tierName(id uint32) string { return c.tiers.Load().names[id] }

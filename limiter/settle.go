@@ -39,6 +39,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 	if err := p.checkOverflow(entry, u, &v); err != nil {
 		return err
 	}
+	p.beforeIDChanges(entryID)
 	for i := range p.chargeCount(entry) {
 		p.correct(entry, i, now, p.target(p.chargeAt(entry, i), u, &v))
 	}
@@ -69,6 +70,7 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 	case idSettled:
 		return &ConflictError{"the reservation was settled"}
 	case idHeld, idExpired:
+		p.beforeIDChanges(entryID)
 		p.refundAll(entry, now)
 		p.finish(entryID, entry, idCancelled, now)
 	}
@@ -271,6 +273,7 @@ func (p *partition) finish(entryID uint32, entry *idEntry, s idState, now Time) 
 func (p *partition) expire(entryID uint32, now Time) {
 	entry := p.entries.at(entryID)
 	res := p.reservations.at(entry.reservation())
+	p.beforeIDChanges(entryID)
 	p.advanceRecords(entry, "", now)
 	p.releaseSlots(entry, now)
 	var inputCost, progressCost vector
@@ -325,6 +328,7 @@ func (p *partition) finalizeCharges(entry *idEntry) {
 			continue
 		}
 		rec := p.byHandle(c.handle)
+		p.beforeRecordChanges(rec)
 		rec.pins--
 		l := p.engine.catalog.limit(c.limit)
 		if pos := p.engine.catalog.schema(rec.schema).find(l.bucketID); pos >= 0 {

@@ -76,15 +76,20 @@ func (s *slab[T]) free(id uint32) {
 	s.n--
 }
 
-// trim frees empty chunks except the first. Only the sweep calls it, so that short-lived
-// values do not allocate and free chunks all the time.
-func (s *slab[T]) trim() {
-	for i := range s.more {
-		if c := &s.more[i]; c.used == 0 {
-			c.values = nil
+// trim frees empty chunks from one position to another, except the first. It returns
+// whether there are more. Only the sweep calls it, so that short-lived values do not
+// allocate and free chunks all the time.
+func (s *slab[T]) trim(from, to int) (more bool) {
+	for c := max(from, 1); c < min(to, len(s.more)+1); c++ {
+		if chunk := &s.more[c-1]; chunk.used == 0 {
+			chunk.values = nil
 		}
 	}
+	return to < len(s.more)+1
 }
+
+// end returns an id above all that were ever used.
+func (s *slab[T]) end() uint32 { return uint32(len(s.more)+1)*chunkSize + 1 }
 
 // next returns the next id in use after id, or 0. An iteration from 0 visits every
 // value that is not freed meanwhile.

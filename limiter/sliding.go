@@ -54,6 +54,22 @@ func (r *ring) used() int64 {
 	return r.sum
 }
 
+// usedAt returns the sum that would remain if k were the current sub-window. It changes
+// nothing. r may be nil.
+func (r *ring) usedAt(k int64) int64 {
+	switch {
+	case r == nil || k-r.head > subWindows:
+		return 0
+	case k <= r.head:
+		return r.sum
+	}
+	left := r.sum
+	for i := r.head + 1; i <= k; i++ {
+		left -= *r.count(i) // it has the count of the sub-window that falls out
+	}
+	return left
+}
+
 // fitsAt returns the first sub-window in which cost would fit under limit.
 func (r *ring) fitsAt(cost, limit int64) int64 {
 	left := r.sum

@@ -2,67 +2,37 @@
 
 package limiter
 
-// rememberedIDs lists the entries of an account except forgotten ones: those in queues in
-// their order, then those of live reservations.
-type rememberedIDs struct {
-	root    uint64
-	entries []uint32
-}
-
-func (p *partition) rememberedIDs() []rememberedIDs {
-	byAccount := make([]rememberedIDs, len(p.accounts.all))
-	for account := p.accounts.next(0); account != 0; account = p.accounts.next(account) {
-		a, list := p.accounts.at(account), &byAccount[account-1]
-		list.root, list.entries = a.root, make([]uint32, 0, a.n)
-		for _, q := range [...]idQueue{a.checks, a.ended} {
-			for entryID := q.head; entryID != 0; entryID = p.entries.at(entryID).next {
-				if p.entries.at(entryID).state() != idForgotten {
-					list.entries = append(list.entries, entryID)
-				}
-			}
+// entry writes an id entry with its reservation. The item has a length, because it is
+// read after all records, which it refers to.
+func (s *snapshot) entry(entry *idEntry) {
+	p := &s.shard.partition
+	if entry.isReservation() {
+		s.useTier(p.reservations.at(entry.reservation()).tierID())
+		for i := range p.chargeCount(entry) {
+			s.useLimit(p.engine.catalog.limit(p.chargeAt(entry, i).limit))
 		}
 	}
-	for _, entryID := range p.leaseHeap {
-		list := &byAccount[p.entries.at(entryID).account()-1]
-		list.entries = append(list.entries, entryID)
-	}
-	used := byAccount[:0]
-	for _, list := range byAccount {
-		if len(list.entries) > 0 {
-			used = append(used, list)
-		}
-	}
-	return used
-}
-
-// ids writes the remembered ids of every root.
-func (s *snapshotter) ids(lists []rememberedIDs) {
-	s.uint(uint64(len(lists)))
-	for _, list := range lists {
-		s.fixed(list.root)
-		s.uint(uint64(len(list.entries)))
-		for _, entryID := range list.entries {
-			s.entry(s.p.entries.at(entryID))
-		}
-	}
-}
-
-func (s *snapshotter) entry(entry *idEntry) {
+	s.item(tagID)
+	lengthAt := len(s.buf)
+	s.buf = append(s.buf, 0, 0, 0, 0)
+	s.fixed(p.accounts.at(entry.account()).root)
 	s.fixed(entry.hash)
 	s.fixed(uint64(entry.more)<<32 | uint64(entry.body))
 	s.int(entry.due - s.now.Mono)
 	s.uint(uint64(entry.state()))
 	if entry.isReservation() {
 		s.reservation(entry)
-		return
+	} else {
+		s.int(entry.value[0])
+		s.int(entry.value[1])
 	}
-	s.int(entry.value[0])
-	s.int(entry.value[1])
+	s.setLength(lengthAt)
 }
 
-func (s *snapshotter) reservation(entry *idEntry) {
-	res := s.p.reservations.at(entry.reservation())
-	s.uint(uint64(s.tiers[res.tierID()]))
+func (s *snapshot) reservation(entry *idEntry) {
+	p := &s.shard.partition
+	res := p.reservations.at(entry.reservation())
+	s.uint(uint64(res.tierID()))
 	s.fixed(res.version)
 	s.bool(entry.is(flagDegraded))
 	s.int(entry.granted())
@@ -71,14 +41,13 @@ func (s *snapshotter) reservation(entry *idEntry) {
 	for _, n := range [...]int64{res.input, res.progress.input, res.progress.cached, res.progress.output} {
 		s.int(n)
 	}
-	rates := s.p.rates.at(res.rates)
+	rates := p.rates.at(res.rates)
 	s.bool(rates.Priced)
 	for _, n := range rates.numbers() {
 		s.int(*n)
 	}
-	n := s.p.chargeCount(entry)
-	s.uint(uint64(n))
-	for i := range n {
+	s.uint(uint64(res.chargeCount()))
+	for i := range res.chargeCount() {
 		s.charge(entry, i)
 	}
 }
@@ -89,26 +58,22 @@ func (r *Rates) numbers() [6]*int64 {
 }
 
 // charge writes a charge. Its period is needed only while the charge may change.
-func (s *snapshotter) charge(entry *idEntry, i int) {
-	block, j := s.p.chargeBlockOf(entry, i)
+func (s *snapshot) charge(entry *idEntry, i int) {
+	block, j := s.shard.chargeBlockOf(entry, i)
 	c := &block.charges[j]
-	s.uint(uint64(s.limits[c.limit]))
+	s.uint(uint64(c.limit))
 	s.uint(uint64(block.scopeEnd[j]) + 1)
 	s.bool(c.exceeded())
 	for _, n := range [...]int64{c.estimate, c.charged, c.dropped} {
 		s.int(n)
 	}
-	recordNumber := 0 // 0 if there is no record
-	if s.p.byHandle(c.handle) != nil {
-		recordNumber = s.records[*s.p.handles.at(c.handle)]
-	}
-	s.uint(uint64(recordNumber))
+	s.uint(uint64(c.handle))
 	if !c.pinsRecord(entry) {
 		return
 	}
 	at := c.at
-	if rec, pos, ok := s.p.recordOf(entry, i, ""); ok {
-		if l := s.p.engine.catalog.schema(rec.schema).limits[pos]; l.Algorithm == SlidingWindow {
+	if rec, pos, ok := s.shard.recordOf(entry, i, ""); ok {
+		if l := s.shard.engine.catalog.schema(rec.schema).limits[pos]; l.Algorithm == SlidingWindow {
 			at = s.age(l, at)
 		}
 	}

@@ -102,6 +102,26 @@ func TestAgesShiftWithTime(t *testing.T) {
 	wantUsed(t, "a window and two 64ths after the charge", other.peek(up.Add(50*time.Second), look), 2, 0)
 }
 
+// TestSweepDuringSnapshot checks that what the sweep removes while a snapshot is written is
+// in the snapshot as it was when that began.
+func TestSweepDuringSnapshot(t *testing.T) {
+	n := newNode(t, limiter.Options{})
+	minute := limiter.Limit{Name: "minute", Dimension: limiter.Tokens, Algorithm: limiter.SlidingWindow, Amount: 1000, Window: time.Minute}
+	r := &limiter.Request{Key: "acme", Plan: n.plan("acme", minute), InputTokens: 300}
+	n.check(noon, r)
+	then := noon.Add(time.Second)
+	run := n.BeginSnapshot(then, limiter.PartitionOf("acme"))
+	if removed := n.Sweep(noon.Add(2*time.Minute), 2*limiter.Partitions); removed != 1 {
+		t.Fatalf("the sweep removed %d records, want 1", removed)
+	}
+	again, err := restored(t, then, run.Finish())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Plan = again.plan("acme", minute)
+	wantUsed(t, "the record that was swept", again.peek(then, r), 0, 300)
+}
+
 func TestRestoreReplacesThePartition(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	empty := n.Snapshot(noon, limiter.PartitionOf("acme"), nil)

@@ -3,12 +3,16 @@
 package limiter
 
 import (
+	"cmp"
 	"maps"
 	"time"
 )
 
-// sweepStep is the most records visited under one lock.
-const sweepStep = 64
+// What the sweep does under one hold of a lock.
+const (
+	sweepStep = 64  // the most records and tables visited
+	trimStep  = 512 // the most chunks of each slab trimmed
+)
 
 // sweepAge is how long an unused record is kept, so that a key in use is not removed
 // and created all the time. In nanoseconds.
@@ -19,6 +23,7 @@ const sweepAge = int64(10 * time.Second)
 // last one stopped and holds one partition's lock at a time, for a few microseconds.
 // Calls of Sweep must not overlap.
 func (e *Engine) Sweep(now Time, n int) (removed int) {
+	removed = e.keepReserve(now)
 	for n > 0 {
 		s := &e.shards[e.sweepPartition]
 		s.Lock()
@@ -42,39 +47,66 @@ func (e *Engine) Sweep(now Time, n int) (removed int) {
 
 func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 	now = p.tick(now)
-	for ; visited < n; visited++ {
-		if p.sweptRecord = p.records.next(p.sweptRecord); p.sweptRecord == 0 {
-			p.bucketBlocks.trim()
-			p.handles.trim()
-			p.names.trim()
-			p.rings.trim()
-			p.entries.trim()
-			p.reservations.trim()
-			p.charges.trim()
-			p.ids.trim()
-			if largest := p.largestAccount(); largest != 0 {
-				a := p.accounts.at(largest)
-				p.engine.ids.observe(a.root, a.n)
+	for ; visited < n && p.trimmed == 0; visited++ {
+		last, found := p.sweptRecord, false
+		if p.sweptRecord, found = p.records.next(last); !found {
+			p.records.shrink(last, p.rehash, p.recordMoved) // the table that was visited
+			if p.sweptRecord == 0 {
+				return visited + 1, removed, !p.trim()
 			}
-			return visited, removed, true
+			continue
 		}
 		rec := p.records.at(p.sweptRecord)
 		if rec.pins > 0 || now.Mono-rec.advancedAt < sweepAge {
 			continue
 		}
-		if share, _ := p.usedShare(rec, now); share == 0 {
+		if p.usage(rec, now).share == 0 {
 			p.remove(p.sweptRecord)
 			removed++
 		}
 	}
+	if p.trimmed > 0 {
+		return max(visited, 1), removed, !p.trim()
+	}
 	return visited, removed, false
+}
+
+// trim frees some of the memory that is not used any more. It returns whether there may
+// be more to free.
+func (p *partition) trim() (more bool) {
+	m, from, to := p.memory, p.trimmed, p.trimmed+trimStep
+	for _, slabHasMore := range [...]bool{
+		m.bucketBlocks.trim(from, to), m.handles.trim(from, to), m.names.trim(from, to), m.rings.trim(from, to),
+		m.timelines.trim(from, to), m.entries.trim(from, to), m.reservations.trim(from, to), m.charges.trim(from, to),
+	} {
+		more = more || slabHasMore
+	}
+	if p.trimmed = to; !more {
+		p.trimmed = 0
+		p.ids.trim()
+		if largest := p.largestAccount(); largest != 0 {
+			a := p.accounts.at(largest)
+			p.engine.ids.observe(a.root, a.n)
+		}
+	}
+	return more
 }
 
 // partitionStats are the counters of one partition.
 type partitionStats struct {
 	expired, forgotten, tableFull, idsFull int64
 	evicted                                [evictionReasons]int64
-	overruns                               map[Dimension]int64
+	overruns, budgetsEvicted               map[Dimension]int64
+}
+
+// budgetEvicted counts what was used of a budget that was evicted. Units of counters are
+// hits.
+func (c *partitionStats) budgetEvicted(l *limit, units int64) {
+	if c.budgetsEvicted == nil {
+		c.budgetsEvicted = map[Dimension]int64{}
+	}
+	of := cmp.Or(l.Dimension, "hits")
+	c.budgetsEvicted[of] = satAdd(c.budgetsEvicted[of], units)
 }
 
 func (c *partitionStats) overrun(l *limit, units int64) {
@@ -97,6 +129,10 @@ type Stats struct {
 	Evicted      [evictionReasons]int64 // records evicted, by [EvictionReason]
 	TableFull    int64                  // requests denied for lack of room for a key
 	IDsFull      int64                  // reserves denied because live reservations filled the share of their root
+	LargestRoot  int                    // records of the root that has the most
+	// BudgetEvicted is what was used of budgets that were evicted because it was less
+	// than 1 % of each, in units by dimension. At most that much is admitted beyond them.
+	BudgetEvicted map[Dimension]int64
 	// Overrun is usage that was not charged because it exceeded the maximum debt of a
 	// token bucket, in units by dimension.
 	Overrun map[Dimension]int64
@@ -105,7 +141,9 @@ type Stats struct {
 // Stats returns statistics of the engine. It locks one partition at a time, so the
 // sums are not of one instant.
 func (e *Engine) Stats() Stats {
-	s := Stats{Overrun: map[Dimension]int64{}}
+	s := Stats{Overrun: map[Dimension]int64{}, BudgetEvicted: map[Dimension]int64{}}
+	_, largest := e.largestRoot()
+	s.LargestRoot = int(largest)
 	for i := range e.shards {
 		shard := &e.shards[i]
 		shard.Lock()
@@ -119,10 +157,13 @@ func (e *Engine) Stats() Stats {
 		for r, n := range shard.stats.evicted {
 			s.Evicted[r] += n
 		}
-		over := maps.Clone(shard.stats.overruns)
+		over, evicted := maps.Clone(shard.stats.overruns), maps.Clone(shard.stats.budgetsEvicted)
 		shard.Unlock()
 		for d, n := range over {
 			s.Overrun[d] = satAdd(s.Overrun[d], n)
+		}
+		for d, n := range evicted {
+			s.BudgetEvicted[d] = satAdd(s.BudgetEvicted[d], n)
 		}
 	}
 	return s

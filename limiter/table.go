@@ -32,7 +32,7 @@ func (t *table) home(h uint64) (pos int, tag uint8) {
 
 // hasRoom reports whether a record can be added with searches still short.
 func (t *table) hasRoom() bool {
-	return int(t.n+t.deleted) < len(t.tags)-len(t.tags)/8
+	return int(t.n+t.deleted) < len(t.records)-len(t.records)/8
 }
 
 // next returns the first used position from pos on, or -1.

@@ -68,6 +68,7 @@ func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint
 	if p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key) || !p.removeAttempt(entry, attempt) {
 		return
 	}
+	p.beforeIDChanges(entryID)
 	p.advanceRecords(entry, key, now)
 	switch entry.state() {
 	case idHeld:

@@ -13,8 +13,8 @@ import (
 	"github.com/bucketring/bucketring/bench"
 )
 
-// Run audits a log that is at hand as a whole.
-func Run(o Options, events []bench.Event, ended ...State) (*Report, error) {
+// Run audits a complete log. Final is the usage that the target reported after the run.
+func Run(o Options, events []bench.Event, final ...KeyUsage) (*Report, error) {
 	a, err := New(o)
 	if err != nil {
 		return nil, err
@@ -22,17 +22,17 @@ func Run(o Options, events []bench.Event, ended ...State) (*Report, error) {
 	for i := range events {
 		a.Add(&events[i])
 	}
-	for _, st := range ended {
-		a.Ended(st)
+	for _, st := range final {
+		a.AddFinalUsage(st)
 	}
 	return a.Report(), nil
 }
 
-// Report judges the log. It may be called again when the log has grown.
+// Report audits the log so far. It may be called again when the log has grown.
 func (a *Auditor) Report() *Report {
-	total := &Report{Clock: a.options.Clock}
+	total := &Report{ClockSkew: a.options.ClockSkew}
 	var merge sync.Mutex
-	roots := make(chan *root) // unbuffered: a root that is taken is worked on
+	roots := make(chan *root) // unbuffered: a root is sent when a worker takes it
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
@@ -43,231 +43,231 @@ func (a *Auditor) Report() *Report {
 			}
 			merge.Lock()
 			defer merge.Unlock()
-			total.merge(part, a.options.Worst)
+			total.merge(part, a.options.MaxFindings)
 		})
 	}
 	var all []*root
 	for i := range a.shards {
 		s := &a.shards[i]
 		s.mu.Lock()
-		defer s.mu.Unlock() // until the report is done
+		defer s.mu.Unlock() // held until the report is done
 		total.Events += s.mu.events
 		total.Ignored += s.mu.ignored
 		all = slices.AppendSeq(all, maps.Values(s.mu.roots))
 	}
-	slices.SortFunc(all, func(a, b *root) int { return cmp.Compare(b.n, a.n) }) // the largest first
+	slices.SortFunc(all, func(a, b *root) int { return cmp.Compare(b.n, a.n) }) // largest first
 	for _, r := range all {
 		roots <- r
 	}
 	close(roots)
 	workers.Wait()
-	total.finish(a.options.Worst)
+	total.finish(a.options.MaxFindings)
 	return total
 }
 
-// examiner works through roots, one at a time. It keeps its memory.
+// examiner audits roots, one at a time. It reuses its memory.
 type examiner struct {
-	options    *Options
-	judge      judge
-	defence    defence
-	admissions []admission
-	decided    []admission // by one member in fallback
-	suspects   []suspect
-	chosen     []int32
-	order      sorter
-	places     places
+	options     *Options
+	overChecker overChecker
+	roomChecker roomChecker
+	admissions  []admission
+	decided     []admission // by one member in fallback
+	suspects    []suspect
+	selected    []int32
+	order       sorter
+	positions   positions
 }
 
-// which tells states apart.
-type which struct {
+// stateKey identifies a state.
+type stateKey struct {
 	scope, dimension, name, model string
 	algorithm                     Algorithm
 	window                        time.Duration
 }
 
-// state is a limit of a key and the calls that it concerns.
-type state struct {
-	limit *Limit // the most generous of those that share the state
-	model string
-	parts []part // by ident
+// limitState is the state of a limit of a key, and the callers that share it.
+type limitState struct {
+	limit   *Limit // the most generous limit that shares the state
+	model   string
+	callers []callerLimit // ordered by caller
 }
 
-// part says that calls of an ident are under a limit.
-type part struct {
-	ident uint32
-	limit *Limit
+// callerLimit is the limit that applies to a caller.
+type callerLimit struct {
+	caller uint32
+	limit  *Limit
 }
 
-func (s *state) of(ident uint32) *Limit {
-	if len(s.parts) == 1 && s.parts[0].ident == ident {
-		return s.parts[0].limit
+func (s *limitState) limitFor(ident uint32) *Limit {
+	if len(s.callers) == 1 && s.callers[0].caller == ident {
+		return s.callers[0].limit
 	}
-	i, ok := slices.BinarySearchFunc(s.parts, ident, func(p part, i uint32) int { return cmp.Compare(p.ident, i) })
+	i, ok := slices.BinarySearchFunc(s.callers, ident, func(p callerLimit, i uint32) int { return cmp.Compare(p.caller, i) })
 	if !ok {
 		return nil
 	}
-	return s.parts[i].limit
+	return s.callers[i].limit
 }
 
-// scene is one root under examination.
-type scene struct {
+// rootAudit is the audit of one root.
+type rootAudit struct {
 	*root
 	*history
-	states []*state
-	limits [][]int32 // the states of each ident
-	// What was told of each state before the run, and after it.
-	before, after []telling
-	// Of each ident, the indexes of its calls and denials.
-	byIdent, deniedBy [][]int32
-	first, last       int64 // of all times, 0 included
+	states []*limitState
+	limits [][]int32 // by caller: indexes of its states
+	// What the target reported for each state before and after the run.
+	before, after []reportedUsage
+	// By caller: indexes of its calls and of its denials.
+	callsOf, denialsOf [][]int32
+	first, last        int64 // of all times in the log, and 0
 }
 
 func (e *examiner) examine(r *root, report *Report) {
-	sc := &scene{root: r, history: r.history(e.options, &e.order)}
-	sc.index(e.options)
-	report.Calls += sc.ids
-	report.add(sc.answers)
+	ra := &rootAudit{root: r, history: r.history(e.options, &e.order)}
+	ra.resolveLimits(e.options)
+	report.Calls += ra.ids
+	report.add(ra.answers)
 	keys := map[string]struct{}{}
-	for _, who := range r.idents {
+	for _, who := range r.callers {
 		keys[who.key] = struct{}{}
 	}
 	report.Keys += int64(len(keys))
 	for reason, n := range r.reasons {
-		if report.DeniedElse == nil {
-			report.DeniedElse = map[string]int64{}
+		if report.OtherDenials == nil {
+			report.OtherDenials = map[string]int64{}
 		}
-		report.DeniedElse[reason] += n
+		report.OtherDenials[reason] += n
 	}
-	for i := range sc.calls {
-		if c := &sc.calls[i]; c.sure {
-			report.Slowest = max(report.Slowest, time.Duration(c.done-c.sent))
+	for i := range ra.calls {
+		if c := &ra.calls[i]; c.admitted {
+			report.SlowestCall = max(report.SlowestCall, time.Duration(c.done-c.sent))
 		}
 	}
-	for i := range int32(len(sc.states)) {
-		e.over(sc, i, report)
-		e.under(sc, i)
-		e.compare(sc, i, report)
+	for i := range int32(len(ra.states)) {
+		e.checkOver(ra, i, report)
+		e.checkUnder(ra, i)
+		e.compareCharges(ra, i, report)
 	}
-	e.blame(sc, report)
-	report.trim(e.options.Worst, 4*e.options.Worst+64)
+	e.collectUnder(ra, report)
+	report.trim(e.options.MaxFindings, 4*e.options.MaxFindings+64)
 }
 
-// index finds the states of a root and who is under them.
-func (sc *scene) index(o *Options) {
-	found := map[which]int32{}
-	sc.limits = make([][]int32, len(sc.idents))
-	for i, who := range sc.idents {
-		limits := o.of(who.key, who.tier, who.model)
+// resolveLimits finds the states of a root and the callers of each.
+func (ra *rootAudit) resolveLimits(o *Options) {
+	found := map[stateKey]int32{}
+	ra.limits = make([][]int32, len(ra.callers))
+	for i, who := range ra.callers {
+		limits := o.limitsOf(who.key, who.tier, who.model)
 		for k := range limits {
 			l := &limits[k]
-			w := which{l.Scope, l.Dimension, l.name(), "", l.algorithm(), l.Window}
+			w := stateKey{l.Scope, l.Dimension, l.name(), "", l.algorithm(), l.Window}
 			if l.Model != "" {
 				w.model = who.model
 			}
 			n, ok := found[w]
 			if !ok {
-				n = int32(len(sc.states))
+				n = int32(len(ra.states))
 				found[w] = n
-				sc.states = append(sc.states, &state{limit: l, model: w.model})
+				ra.states = append(ra.states, &limitState{limit: l, model: w.model})
 			}
-			st := sc.states[n]
-			if len(st.parts) > 0 && st.parts[len(st.parts)-1].ident == uint32(i) {
-				continue // said twice
+			st := ra.states[n]
+			if len(st.callers) > 0 && st.callers[len(st.callers)-1].caller == uint32(i) {
+				continue // the limit is a duplicate
 			}
-			if l.Amount > st.limit.Amount || l.capacity() > st.limit.capacity() || l.Fallback.lax() > st.limit.Fallback.lax() {
+			if l.Amount > st.limit.Amount || l.capacity() > st.limit.capacity() || l.Fallback.permissiveness() > st.limit.Fallback.permissiveness() {
 				generous := *l
 				generous.Burst = max(l.capacity(), st.limit.capacity())
 				generous.Amount = max(l.Amount, st.limit.Amount)
-				if generous.Fallback.lax() < st.limit.Fallback.lax() {
+				if generous.Fallback.permissiveness() < st.limit.Fallback.permissiveness() {
 					generous.Fallback = st.limit.Fallback
 				}
 				st.limit = &generous
 			}
-			st.parts = append(st.parts, part{uint32(i), l})
-			sc.limits[i] = append(sc.limits[i], n)
+			st.callers = append(st.callers, callerLimit{uint32(i), l})
+			ra.limits[i] = append(ra.limits[i], n)
 		}
 	}
-	sc.before, sc.after = sc.tellings(sc.began), sc.tellings(sc.end)
-	sc.byIdent, sc.deniedBy = make([][]int32, len(sc.idents)), make([][]int32, len(sc.idents))
-	sizes := make([]int32, 2*len(sc.idents))
-	for i := range sc.calls {
-		sizes[sc.calls[i].asked.ident]++
+	ra.before, ra.after = ra.reportedUsages(ra.initial), ra.reportedUsages(ra.final)
+	ra.callsOf, ra.denialsOf = make([][]int32, len(ra.callers)), make([][]int32, len(ra.callers))
+	sizes := make([]int32, 2*len(ra.callers))
+	for i := range ra.calls {
+		sizes[ra.calls[i].request.caller]++
 	}
-	for i := range sc.denials {
-		sizes[len(sc.idents)+int(sc.denials[i].asked.ident)]++
+	for i := range ra.denials {
+		sizes[len(ra.callers)+int(ra.denials[i].request.caller)]++
 	}
-	for i := range sc.idents {
-		sc.byIdent[i], sc.deniedBy[i] = make([]int32, 0, sizes[i]), make([]int32, 0, sizes[len(sc.idents)+i])
+	for i := range ra.callers {
+		ra.callsOf[i], ra.denialsOf[i] = make([]int32, 0, sizes[i]), make([]int32, 0, sizes[len(ra.callers)+i])
 	}
-	for i := range sc.calls {
-		n := sc.calls[i].asked.ident
-		sc.byIdent[n] = append(sc.byIdent[n], int32(i))
+	for i := range ra.calls {
+		n := ra.calls[i].request.caller
+		ra.callsOf[n] = append(ra.callsOf[n], int32(i))
 	}
-	for i := range sc.denials {
-		n := sc.denials[i].asked.ident
-		sc.deniedBy[n] = append(sc.deniedBy[n], int32(i))
-		sc.denials[i].limits = uint8(min(255, len(sc.limits[n])))
+	for i := range ra.denials {
+		n := ra.denials[i].request.caller
+		ra.denialsOf[n] = append(ra.denialsOf[n], int32(i))
+		ra.denials[i].limits = uint8(min(255, len(ra.limits[n])))
 	}
-	for _, chunk := range sc.log {
+	for _, chunk := range ra.log {
 		for i := range chunk {
-			sc.first, sc.last = min(sc.first, chunk[i].sent), max(sc.last, chunk[i].done)
+			ra.first, ra.last = min(ra.first, chunk[i].sent), max(ra.last, chunk[i].done)
 		}
 	}
 }
 
-// choose lists, in order, which of all n calls or denials are under a state.
-func (e *examiner) choose(st *state, by [][]int32, n int, ident func(i int32) uint32) []int32 {
-	if len(st.parts) == 1 {
-		return by[st.parts[0].ident]
+// selectCalls returns, in order, the indexes of the calls or denials that a state applies to.
+func (e *examiner) selectCalls(st *limitState, by [][]int32, n int, ident func(i int32) uint32) []int32 {
+	if len(st.callers) == 1 {
+		return by[st.callers[0].caller]
 	}
 	covered := 0
-	for _, p := range st.parts {
-		covered += len(by[p.ident])
+	for _, p := range st.callers {
+		covered += len(by[p.caller])
 	}
-	e.chosen = e.chosen[:0]
+	e.selected = e.selected[:0]
 	if covered > n/8 {
 		for i := range int32(n) {
-			if st.of(ident(i)) != nil {
-				e.chosen = append(e.chosen, i)
+			if st.limitFor(ident(i)) != nil {
+				e.selected = append(e.selected, i)
 			}
 		}
-		return e.chosen
+		return e.selected
 	}
-	for _, p := range st.parts {
-		e.chosen = append(e.chosen, by[p.ident]...)
+	for _, p := range st.callers {
+		e.selected = append(e.selected, by[p.caller]...)
 	}
-	slices.Sort(e.chosen)
-	return e.chosen
+	slices.Sort(e.selected)
+	return e.selected
 }
 
-func (e *examiner) calls(sc *scene, st *state) []int32 {
-	return e.choose(st, sc.byIdent, len(sc.calls), func(i int32) uint32 { return sc.calls[i].asked.ident })
+func (e *examiner) calls(ra *rootAudit, st *limitState) []int32 {
+	return e.selectCalls(st, ra.callsOf, len(ra.calls), func(i int32) uint32 { return ra.calls[i].request.caller })
 }
 
-func (sc *scene) which(st *state) Which {
+func (ra *rootAudit) limitRef(st *limitState) LimitRef {
 	l := st.limit
-	return Which{
+	return LimitRef{
 		Scope: l.Scope, Dimension: l.Dimension, Name: l.name(), Model: st.model,
 		Algorithm: l.algorithm(), Limit: l.Amount, Burst: l.Burst, Window: l.Window,
 	}
 }
 
-// telling is what a target said about a state.
-type telling struct {
+// reportedUsage is the usage of a state as the target reported it.
+type reportedUsage struct {
 	used int64
-	when *State // nil: nothing
+	when *KeyUsage // nil if the target reported nothing
 }
 
-// tellings sorts by state what was told; what was told last counts.
-func (sc *scene) tellings(list []stated) []telling {
-	all := make([]telling, len(sc.states))
+// reportedUsages orders reports by state. The last report of a state counts.
+func (ra *rootAudit) reportedUsages(list []callerUsage) []reportedUsage {
+	all := make([]reportedUsage, len(ra.states))
 	for i := range list {
 		said := &list[i]
-		for _, n := range sc.limits[said.ident] {
-			l := sc.states[n].limit
+		for _, n := range ra.limits[said.caller] {
+			l := ra.states[n].limit
 			for _, u := range said.Used {
 				if u.Scope == l.Scope && u.Dimension == l.Dimension && (u.Name == l.name() || u.Name == "") {
-					all[n] = telling{u.Used, &said.State}
+					all[n] = reportedUsage{u.Used, &said.KeyUsage}
 				}
 			}
 		}
@@ -275,27 +275,27 @@ func (sc *scene) tellings(list []stated) []telling {
 	return all
 }
 
-// over judges the admissions of a state.
-func (e *examiner) over(sc *scene, n int32, report *Report) {
-	st := sc.states[n]
+// checkOver looks for over-admission in a state.
+func (e *examiner) checkOver(ra *rootAudit, n int32, report *Report) {
+	st := ra.states[n]
 	d := report.dimension(st.limit.Dimension)
 	d.Limits++
-	chosen := e.calls(sc, st)
+	chosen := e.calls(ra, st)
 	list := slices.Grow(e.admissions[:0], len(chosen)+1)
-	e.places.begin(sc.history, len(chosen))
+	e.positions.begin(ra.history, len(chosen))
 	var calls, admitted, fallback int64
 	if st.limit.Dimension != Concurrent && st.limit.algorithm() != SlidingWindow {
-		if used := sc.before[n].used; used > 0 {
-			list = append(list, admission{cost: used, least: used, drop: never, sent: sc.first, done: sc.first})
+		if used := ra.before[n].used; used > 0 {
+			list = append(list, admission{cost: used, least: used, drop: never, sent: ra.first, done: ra.first})
 		}
 	}
 	for _, i := range chosen {
-		c := &sc.calls[i]
-		if !c.sure {
+		c := &ra.calls[i]
+		if !c.admitted {
 			continue
 		}
-		l := st.of(c.asked.ident)
-		ch := sc.charges(e.options, l, sc.idents[c.asked.ident].model, c)
+		l := st.limitFor(c.request.caller)
+		ch := ra.charges(e.options, l, ra.callers[c.request.caller].model, c)
 		if ch.estimate == 0 {
 			continue
 		}
@@ -304,37 +304,37 @@ func (e *examiner) over(sc *scene, n int32, report *Report) {
 		if c.decider != 0 {
 			fallback += ch.least
 		}
-		e.places.put(i, len(list))
+		e.positions.put(i, len(list))
 		list = append(list, admission{sent: c.sent, done: c.done, cost: ch.estimate, drop: ch.drop, least: ch.least, decider: c.decider})
 	}
 	if len(list) > 0 && len(list) != int(calls) {
 		slices.SortStableFunc(list, func(a, b admission) int { return cmp.Compare(a.sent, b.sent) })
 	}
 	e.admissions = list
-	load := &busy{Course{Which: sc.which(st), Calls: calls, Admitted: admitted}, relative(admitted, st.limit.capacity())}
+	load := &rankedSeries{UsageSeries{LimitRef: ra.limitRef(st), Calls: calls, Admitted: admitted}, relative(admitted, st.limit.capacity())}
 	if st.limit.Dimension == Concurrent {
 		load.load = relative(calls, st.limit.Amount)
 	}
-	var usedAll, usedOwn *tracer
+	var usedAll, usedOwn *usageTracer
 	if report.busiestOf(st.limit.Dimension).takes(load) {
-		usedAll, usedOwn = &tracer{}, &tracer{}
+		usedAll, usedOwn = &usageTracer{}, &usageTracer{}
 	}
-	all := e.judge.over(st.limit, list, e.places.dones(len(list)), usedAll)
+	all := e.overChecker.check(st.limit, list, e.positions.dones(len(list)), usedAll)
 	own := all
 	var beyond int64
 	if slices.ContainsFunc(list, func(a admission) bool { return a.decider != 0 }) {
 		by := slices.Clone(list)
-		beyond = e.beyond(st.limit, slices.DeleteFunc(by, func(a admission) bool { return a.decider == 0 }))
-		own = e.judge.over(st.limit, slices.DeleteFunc(list, func(a admission) bool { return a.decider != 0 }), nil, usedOwn)
-		load.withFallback(usedAll, usedOwn)
+		beyond = e.beyondBound(st.limit, slices.DeleteFunc(by, func(a admission) bool { return a.decider == 0 }))
+		own = e.overChecker.check(st.limit, slices.DeleteFunc(list, func(a admission) bool { return a.decider != 0 }), nil, usedOwn)
+		load.setTraces(usedAll, usedOwn)
 	} else if usedAll != nil {
-		load.Step, load.Used = time.Duration(usedAll.step), usedAll.course()
+		load.Step, load.Used = time.Duration(usedAll.step), usedAll.series()
 	}
 	if usedAll != nil && len(usedAll.points) > 0 {
 		report.busiestOf(st.limit.Dimension).add(load)
 	}
-	finding := Over{
-		Which: sc.which(st), Calls: calls, Admitted: admitted,
+	finding := OverAdmission{
+		LimitRef: ra.limitRef(st), Calls: calls, Admitted: admitted,
 		Amount: own.sure, WithFallback: all.sure, Possible: own.possible, Fallback: fallback, Declared: st.limit.Fallback, BeyondBound: beyond, At: time.Duration(own.at),
 	}
 	if own.sure == 0 {
@@ -357,44 +357,44 @@ func (e *examiner) over(sc *scene, n int32, report *Report) {
 	}
 }
 
-// under counts for each denial the limits that had room for it.
-func (e *examiner) under(sc *scene, n int32) {
-	st := sc.states[n]
-	denied := slices.Clone(e.choose(st, sc.deniedBy, len(sc.denials), func(i int32) uint32 { return sc.denials[i].asked.ident }))
+// checkUnder counts, for each denial, the limits that had room for it.
+func (e *examiner) checkUnder(ra *rootAudit, n int32) {
+	st := ra.states[n]
+	denied := slices.Clone(e.selectCalls(st, ra.denialsOf, len(ra.denials), func(i int32) uint32 { return ra.denials[i].request.caller }))
 	if len(denied) == 0 {
 		return
 	}
-	chosen := e.calls(sc, st)
-	list := slices.Grow(e.suspects[:0], len(chosen)+min(len(chosen), len(sc.reservations))+1)
-	e.places.begin(sc.history, len(chosen))
-	if used := sc.before[n].used; used > 0 {
-		list = append(list, suspect{cost: used, settled: used, release: never, sent: sc.first, done: sc.first})
+	chosen := e.calls(ra, st)
+	list := slices.Grow(e.suspects[:0], len(chosen)+min(len(chosen), len(ra.reservations))+1)
+	e.positions.begin(ra.history, len(chosen))
+	if used := ra.before[n].used; used > 0 {
+		list = append(list, suspect{cost: used, settled: used, release: never, sent: ra.first, done: ra.first})
 	}
 	for _, i := range chosen {
-		c := &sc.calls[i]
-		ch := sc.charges(e.options, st.of(c.asked.ident), sc.idents[c.asked.ident].model, c)
-		e.places.put(i, len(list))
-		list = sc.suspect(list, c, ch)
+		c := &ra.calls[i]
+		ch := ra.charges(e.options, st.limitFor(c.request.caller), ra.callers[c.request.caller].model, c)
+		e.positions.put(i, len(list))
+		list = ra.suspect(list, c, ch)
 	}
 	var dones []int32
 	if !sortSuspects(list) {
-		dones = e.places.dones(len(list)) // nil if calls are not all that is in it
+		dones = e.positions.dones(len(list)) // nil if the list has more than calls
 	}
 	e.suspects = list
-	strict := *st.limit // the least generous
-	for _, p := range st.parts {
+	strict := *st.limit // the least generous of the limits
+	for _, p := range st.callers {
 		strict.Amount = min(strict.Amount, p.limit.Amount)
 	}
 	strict.Burst = st.limit.capacity()
-	if !e.defence.reset(&strict, list, dones, sc.last, int64(e.options.Clock)) {
-		return // it refills faster than it can be judged
+	if !e.roomChecker.reset(&strict, list, dones, ra.last, int64(e.options.ClockSkew)) {
+		return // it refills too fast to be judged
 	}
 	for _, i := range denied {
-		d := &sc.denials[i]
-		l := st.of(d.asked.ident)
-		cost := e.denied(l, sc.idents[d.asked.ident].model, d.asked)
-		room := e.defence.room(d.asked.sent, d.asked.done) - (e.defence.limit.capacity() - l.capacity())
-		if cost == 0 && l.Amount > 0 || l.Dimension == Concurrent && d.asked.op == bench.OpCheck {
+		d := &ra.denials[i]
+		l := st.limitFor(d.request.caller)
+		cost := e.deniedCost(l, ra.callers[d.request.caller].model, d.request)
+		room := e.roomChecker.room(d.request.sent, d.request.done) - (e.roomChecker.limit.capacity() - l.capacity())
+		if cost == 0 && l.Amount > 0 || l.Dimension == Concurrent && d.request.op == bench.OpCheck {
 			d.fits++
 			continue
 		}
@@ -408,8 +408,8 @@ func (e *examiner) under(sc *scene, n int32) {
 	}
 }
 
-// denied is what a call would have cost that was denied.
-func (e *examiner) denied(l *Limit, model string, r *record) int64 {
+// deniedCost returns what a denied call would have cost.
+func (e *examiner) deniedCost(l *Limit, model string, r *record) int64 {
 	if l.Dimension == Concurrent {
 		return 1
 	}
@@ -425,11 +425,11 @@ func (e *examiner) denied(l *Limit, model string, r *record) int64 {
 	return e.options.cost(l, u)
 }
 
-// blame lists the denials that had room under every limit.
-func (e *examiner) blame(sc *scene, report *Report) {
-	found := map[int32]*Under{}
-	for i := range sc.denials {
-		d := &sc.denials[i]
+// collectUnder reports the denials that had room under every limit.
+func (e *examiner) collectUnder(ra *rootAudit, report *Report) {
+	found := map[int32]*WrongDenial{}
+	for i := range ra.denials {
+		d := &ra.denials[i]
 		if d.limits == 0 {
 			report.Unjudged++
 			continue
@@ -439,17 +439,17 @@ func (e *examiner) blame(sc *scene, report *Report) {
 		}
 		n := d.nearest
 		if n < 0 {
-			n = sc.limits[d.asked.ident][0] // it cost nothing anywhere
+			n = ra.limits[d.request.caller][0] // it cost nothing under any limit
 		}
-		st := sc.states[n]
+		st := ra.states[n]
 		report.dimension(st.limit.Dimension).Under++
 		u := found[n]
 		if u == nil {
-			u = &Under{Which: sc.which(st), First: time.Duration(d.asked.sent), Room: d.room}
+			u = &WrongDenial{LimitRef: ra.limitRef(st), First: time.Duration(d.request.sent), Room: d.room}
 			found[n] = u
 		}
 		u.Calls++
-		u.Cost += e.denied(st.of(d.asked.ident), sc.idents[d.asked.ident].model, d.asked)
+		u.Cost += e.deniedCost(st.limitFor(d.request.caller), ra.callers[d.request.caller].model, d.request)
 	}
 	for _, u := range found {
 		report.Under = append(report.Under, *u)

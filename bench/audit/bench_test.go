@@ -51,7 +51,7 @@ func BenchmarkFiveMillion(b *testing.B) {
 						e.Done += 2 * time.Millisecond
 						e.Usage = bench.Usage{ID: call.ID, Key: call.Key, InputTokens: 100, OutputTokens: 20, Final: true}
 					} else {
-						call = &bench.Call{Key: keys[i%c.keys], ID: fmt.Sprintf("%016x", i), LLM: c.llm, InputTokens: 100, OutputTokens: 20, MaxOutput: 60}
+						call = &bench.Call{Key: keys[i%c.keys], ID: fmt.Sprintf("%016x", i), LLM: c.llm, InputTokens: 100, OutputTokens: 20, MaxOutputTokens: 60}
 						if c.llm {
 							e.Op = bench.OpReserve
 						} else if i/c.keys%3 == 2 {

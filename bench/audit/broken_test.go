@@ -15,7 +15,7 @@ import (
 	"github.com/bucketring/bucketring/bench/audit"
 )
 
-// The auditor must not be blind: each of these limiters is wrong in its own way.
+// Each of these limiters is wrong in its own way, and the auditor must find it.
 
 const ms = time.Millisecond
 
@@ -38,7 +38,7 @@ func requests(amount int64) audit.Limit {
 	return audit.Limit{Dimension: audit.Requests, Amount: amount}
 }
 
-func run(t *testing.T, o audit.Options, events []bench.Event, ended ...audit.State) *audit.Report {
+func run(t *testing.T, o audit.Options, events []bench.Event, ended ...audit.KeyUsage) *audit.Report {
 	t.Helper()
 	r, err := audit.Run(o, events, ended...)
 	if err != nil {
@@ -48,7 +48,7 @@ func run(t *testing.T, o audit.Options, events []bench.Event, ended ...audit.Sta
 }
 
 // dimension returns the sums of one dimension.
-func dimension(t *testing.T, r *audit.Report, name string) audit.Dimension {
+func dimension(t *testing.T, r *audit.Report, name string) audit.DimensionSummary {
 	t.Helper()
 	for _, d := range r.Dimensions {
 		if d.Name == name {
@@ -56,11 +56,11 @@ func dimension(t *testing.T, r *audit.Report, name string) audit.Dimension {
 		}
 	}
 	t.Fatalf("the report knows no %s:\n%s", name, r.Summary())
-	return audit.Dimension{}
+	return audit.DimensionSummary{}
 }
 
-func usedOf(key, dimension string, used int64) audit.State {
-	return audit.State{Key: key, Used: []bench.Used{{Scope: key, Dimension: dimension, Name: dimension, Used: used}}}
+func usedOf(key, dimension string, used int64) audit.KeyUsage {
+	return audit.KeyUsage{Key: key, Used: []bench.LimitUsage{{Scope: key, Dimension: dimension, Name: dimension, Used: used}}}
 }
 
 func TestStateDroppedWhenOwnershipMoves(t *testing.T) {
@@ -118,7 +118,7 @@ func TestCheckThenChargeLater(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	a.Ended(usedOf("k", audit.Requests, used.Load()))
+	a.AddFinalUsage(usedOf("k", audit.Requests, used.Load()))
 	r := a.Report()
 	if d := dimension(t, r, audit.Requests); r.OK || d.Over != callers-amount || d.Excess+d.Missing != 0 || d.Under != 0 {
 		t.Errorf("%d too many: %+v", callers-amount, d)
@@ -166,7 +166,7 @@ func TestDoubleChargingRetries(t *testing.T) {
 // llm makes the events of an LLM call of ms length n that reserves 100 tokens
 // and uses 30.
 func llm(key string, i int, n int) (*bench.Call, []bench.Event) {
-	c := &bench.Call{Key: key, ID: fmt.Sprintf("%s-%d", key, i), LLM: true, Requests: 1, InputTokens: 10, OutputTokens: 20, MaxOutput: 90}
+	c := &bench.Call{Key: key, ID: fmt.Sprintf("%s-%d", key, i), LLM: true, Requests: 1, InputTokens: 10, OutputTokens: 20, MaxOutputTokens: 90}
 	u := bench.Usage{ID: c.ID, Key: key, InputTokens: 10, OutputTokens: 20, Final: true}
 	settle := bench.Event{Op: bench.OpSettle, Call: c, Sent: at(i + n), Done: at(i+n) + ms/2, Usage: u}
 	return c, []bench.Event{event(bench.OpReserve, c, at(i), at(i)+ms/2, allowed), settle}
@@ -291,7 +291,7 @@ func TestTokenBucket(t *testing.T) {
 			events = append(events, event(bench.OpCheck, check("k", i, 1), sent, sent+c.took, allowed))
 		}
 		r := run(t, o, events)
-		if d := dimension(t, r, audit.Requests); d.Over != c.over || d.Possible != c.possible || r.Slowest != c.took {
+		if d := dimension(t, r, audit.Requests); d.Over != c.over || d.Possible != c.possible || r.SlowestCall != c.took {
 			t.Errorf("%s: %+v, want %d to %d over", c.name, d, c.over, c.possible)
 		}
 	}
@@ -357,7 +357,7 @@ func TestConcurrencyTooMany(t *testing.T) {
 	}
 }
 
-func TestFallbackIsCountedApart(t *testing.T) {
+func TestFallbackIsCountedSeparately(t *testing.T) {
 	limit := requests(100)
 	var events []bench.Event
 	for i := range 150 {
@@ -374,11 +374,11 @@ func TestFallbackIsCountedApart(t *testing.T) {
 		event(bench.OpCheck, check("k", 150, 1), at(150), at(151), fallback),
 		event(bench.OpCheck, check("k", 151, 1), at(150), at(151), closed))
 	for _, c := range []struct {
-		mode    audit.Fallback
+		mode    audit.FallbackMode
 		members int
 		beyond  int64
 	}{
-		{audit.FallbackUnjudged, 3, 0},
+		{audit.FallbackUnknown, 3, 0},
 		{audit.FallbackOpen, 3, 0},
 		{audit.FallbackClosed, 3, 50},
 		{audit.FallbackShare, 3, 0},    // of 33
@@ -392,11 +392,11 @@ func TestFallbackIsCountedApart(t *testing.T) {
 		if d.Over != 0 || d.WithFallback != 50 || d.Fallback != 50 || d.BeyondBound != c.beyond || r.OK != (c.beyond == 0) || d.Under != 0 || d.Missing+d.Excess != 0 {
 			t.Errorf("%s of %d members, beyond %d: %+v", c.mode, c.members, c.beyond, d)
 		}
-		if says := strings.Contains(r.Summary(), "MORE than was declared:\n  k: "); says != (c.beyond > 0) {
+		if says := strings.Contains(r.Summary(), "MORE than declared:\n  k: "); says != (c.beyond > 0) {
 			t.Errorf("%s of %d members: the summary says so: %v\n%s", c.mode, c.members, says, r.Summary())
 		}
-		if r.DeniedElse["owner_unreachable"] != 1 || r.DeniedElse["limit_exceeded in fallback"] != 1 {
-			t.Errorf("denied else: %v", r.DeniedElse)
+		if r.OtherDenials["owner_unreachable"] != 1 || r.OtherDenials["limit_exceeded in fallback"] != 1 {
+			t.Errorf("denied else: %v", r.OtherDenials)
 		}
 	}
 }
@@ -440,12 +440,12 @@ func TestSeveralLimits(t *testing.T) {
 	}
 }
 
-func TestWhatWasUsedBefore(t *testing.T) {
+func TestInitialUsage(t *testing.T) {
 	a, err := audit.New(audit.Options{Limits: []audit.Limit{requests(10)}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Began(usedOf("k", audit.Requests, 6))
+	a.AddInitialUsage(usedOf("k", audit.Requests, 6))
 	for i := range 6 {
 		answer := allowed
 		if i == 5 {
@@ -454,13 +454,13 @@ func TestWhatWasUsedBefore(t *testing.T) {
 		e := event(bench.OpCheck, check("k", i, 1), at(i), at(i+1), answer)
 		a.Add(&e)
 	}
-	a.Ended(usedOf("k", audit.Requests, 11))
+	a.AddFinalUsage(usedOf("k", audit.Requests, 11))
 	if d := dimension(t, a.Report(), audit.Requests); d.Over != 1 || d.Under != 0 || d.Excess+d.Missing != 0 {
 		t.Errorf("%+v, want 1 over", d)
 	}
 }
 
-func TestFallbackIsToldLate(t *testing.T) {
+func TestFallbackReachesTheOwnerLate(t *testing.T) {
 	// What was admitted in fallback at 0 may have reached the owner just before the
 	// denial at 5 s, when by itself it would have been refilled long ago.
 	limit := audit.Limit{Dimension: audit.Requests, Algorithm: audit.TokenBucket, Amount: 10, Window: time.Second}
@@ -476,7 +476,7 @@ func TestFallbackIsToldLate(t *testing.T) {
 	}
 }
 
-func TestLeaseLastsFromTheSendingOfAProgress(t *testing.T) {
+func TestProgressRenewsTheLeaseFromItsRequest(t *testing.T) {
 	limit := audit.Limit{Dimension: audit.Concurrent, Algorithm: audit.Concurrency, Amount: 1}
 	first, _ := llm("k", 0, 0)
 	progress := bench.Event{Op: bench.OpProgress, Call: first, Sent: 5 * ms, Done: 8 * ms, Usage: bench.Usage{ID: first.ID, OutputTokens: 1}}

@@ -11,46 +11,46 @@ import (
 	"github.com/bucketring/bucketring/bench"
 )
 
-// never is later than every time in a log.
+// never is later than all times in a log.
 const never = math.MaxInt64
 
-// call is everything that was asked with one id and may have been charged.
+// call is all requests with one id that may have been charged.
 type call struct {
-	// It was charged not before sent, and before done if it surely was; never if
-	// the only answers were errors, or if a fallback tells the owner later.
-	sent, done int64
-	asked      *record // whose cost counts
-	held       int32   // 1 + index of its reservation; 0: a check
-	sure       bool    // it was admitted
-	decider    member  // of the first that admitted it in fallback
-	attempts   uint8
+	// It was charged between sent and done. done is never if no answer says that it was
+	// charged, or if a fallback reports it to the owner later.
+	sent, done  int64
+	request     *record // the request whose cost counts
+	reservation int32   // 1 + index of its reservation; 0 for a check
+	admitted    bool    // it was certainly admitted
+	decider     member  // the first that admitted it in fallback
+	attempts    uint8
 }
 
-// reservation is what is known of an LLM call besides.
+// reservation is the additional state of an LLM call.
 type reservation struct {
-	useIn, useOut           int64 // by its final settle
-	progressIn, progressOut int64 // highest
-	sureIn, sureOut         int64 // highest that was surely counted
-	used                    int64 // when usage was first told, or never
+	useIn, useOut           int64 // of its final settle
+	progressIn, progressOut int64 // highest reported
+	sureIn, sureOut         int64 // highest reported that was certainly counted
+	firstUsage              int64 // when usage was first sent, or never
 	settleSent              int64 // first final settle, or never
-	settleDone              int64 // surely applied, or never
-	lease                   int64 // it surely lived until then
+	settleDone              int64 // when the owner had certainly applied it, or never
+	lease                   int64 // it certainly lived until then
 	settles, failures       int32
-	settled                 bool // some final settle was acknowledged, if only by a fallback
+	settled                 bool // a final settle succeeded, possibly in fallback
 	progressed              bool
 }
 
-// denial is a question that a limit answered with no.
+// denial is a request that a limit denied.
 type denial struct {
-	asked        *record
+	request      *record
 	limits, fits uint8
-	// The limit with the least room left, by share of its capacity.
+	// nearest is the state with the least room left, relative to its capacity.
 	nearest int32
 	share   float64
 	room    int64
 }
 
-// history is the log of a root, put in order.
+// history is the log of a root, grouped by id and ordered.
 type history struct {
 	calls        []call  // by sent
 	byDone       []int32 // the calls by done
@@ -60,11 +60,11 @@ type history struct {
 	ids          int64
 }
 
-// history groups the log by id.
+// history groups the log of a root by id.
 func (r *root) history(o *Options, by *sorter) *history {
 	h := &history{}
-	by.begin(r.n)
-	var questions, denials int
+	by.reset(r.n)
+	var requests, denials int
 	for _, chunk := range r.log {
 		for i := range chunk {
 			rec := &chunk[i]
@@ -77,21 +77,21 @@ func (r *root) history(o *Options, by *sorter) *history {
 			case rec.op != bench.OpCheck && rec.op != bench.OpReserve:
 			case rec.answer == denied:
 				denials++
-			case rec.answer != refused:
-				questions++
+			case rec.answer != otherDenial:
+				requests++
 			}
 		}
 	}
-	h.calls, h.denials = make([]call, 0, questions), make([]denial, 0, denials)
+	h.calls, h.denials = make([]call, 0, requests), make([]denial, 0, denials)
 	same := by.groups(make([]int32, r.n))
 	var group []*record
 	n := 0
-	for _, chunk := range r.log { // in its own order, which memory likes
+	for _, chunk := range r.log { // in log order, which is cache-friendly
 		for i := range chunk {
 			first := same[n]
 			n++
 			switch {
-			case first == alone:
+			case first == single:
 				group = append(group[:0], &chunk[i])
 				h.add(group, o)
 			case first >= 0:
@@ -106,19 +106,19 @@ func (r *root) history(o *Options, by *sorter) *history {
 			}
 		}
 	}
-	by.begin(len(h.calls))
+	by.reset(len(h.calls))
 	for i := range h.calls {
 		by.add(h.calls[i].sent, int32(i))
 	}
 	h.calls = reordered(by, h.calls)
-	by.begin(len(h.calls))
+	by.reset(len(h.calls))
 	for i := range h.calls {
 		by.add(h.calls[i].done, int32(i))
 	}
 	h.byDone = by.order(nil)
-	by.begin(len(h.denials))
+	by.reset(len(h.denials))
 	for i := range h.denials {
-		by.add(h.denials[i].asked.sent, int32(i))
+		by.add(h.denials[i].request.sent, int32(i))
 	}
 	h.denials = reordered(by, h.denials)
 	return h
@@ -137,9 +137,9 @@ func (r *root) at(i int) *record {
 	}
 }
 
-// split takes apart what has the same hash.
+// split separates records whose ids have the same hash.
 func (r *root) split(h *history, group []*record, o *Options) {
-	key := func(x *record) string { return r.idents[x.ident].key }
+	key := func(x *record) string { return r.callers[x.caller].key }
 	same := func(x, y *record) bool { return x.id != "" && x.id == y.id && key(x) == key(y) }
 	slices.SortFunc(group, func(x, y *record) int {
 		return cmp.Or(strings.Compare(x.id, y.id), strings.Compare(key(x), key(y)), cmp.Compare(x.sent, y.sent))
@@ -154,10 +154,10 @@ func (r *root) split(h *history, group []*record, o *Options) {
 	}
 }
 
-// add takes all events of one id, by sent.
+// add adds the call of a group: all records of one id, by sent.
 func (h *history) add(group []*record, o *Options) {
 	c := call{sent: never, done: never}
-	fresh, questions := 0, 0
+	fresh, requests := 0, 0
 	var uncertain *record
 	llm := false
 	for _, rec := range group {
@@ -165,16 +165,16 @@ func (h *history) add(group []*record, o *Options) {
 			llm = true
 			continue
 		}
-		questions++
+		requests++
 		llm = llm || rec.op == bench.OpReserve
 		h.answers.count(rec)
 		switch rec.answer {
 		case admitted, degraded:
 			c.sent = min(c.sent, rec.sent)
-			if !c.sure || rec.done < c.done {
-				c.asked, c.done = rec, rec.done
+			if !c.admitted || rec.done < c.done {
+				c.request, c.done = rec, rec.done
 			}
-			c.sure = true
+			c.admitted = true
 			if c.decider == 0 {
 				c.decider = rec.decider
 			}
@@ -182,7 +182,7 @@ func (h *history) add(group []*record, o *Options) {
 				fresh++
 			}
 		case denied:
-			h.denials = append(h.denials, denial{asked: rec, nearest: -1})
+			h.denials = append(h.denials, denial{request: rec, nearest: -1})
 		case unknown:
 			c.sent = min(c.sent, rec.sent)
 			if uncertain == nil {
@@ -190,32 +190,32 @@ func (h *history) add(group []*record, o *Options) {
 			}
 		}
 	}
-	if questions > 0 {
+	if requests > 0 {
 		h.ids++
 	}
-	if questions > 1 {
+	if requests > 1 {
 		h.answers.Retried++
 	}
 	if fresh > 1 {
-		h.answers.Again++
+		h.answers.DuplicateAdmissions++
 	}
-	c.attempts = uint8(min(questions, 255))
+	c.attempts = uint8(min(requests, 255))
 	switch {
-	case c.sure:
+	case c.admitted:
 	case uncertain != nil:
-		c.asked = uncertain
+		c.request = uncertain
 	default:
 		return
 	}
-	if llm && c.asked.op == bench.OpReserve {
+	if llm && c.request.op == bench.OpReserve {
 		h.reservations = append(h.reservations, reservationOf(group, &c, o))
-		c.held = int32(len(h.reservations))
+		c.reservation = int32(len(h.reservations))
 	}
 	h.calls = append(h.calls, c)
 }
 
 func reservationOf(group []*record, c *call, o *Options) reservation {
-	r := reservation{used: never, settleSent: never, settleDone: never, lease: c.sent + int64(o.Lease)}
+	r := reservation{firstUsage: never, settleSent: never, settleDone: never, lease: c.sent + int64(o.Lease)}
 	for _, rec := range group {
 		switch rec.op {
 		case bench.OpProgress:
@@ -242,45 +242,45 @@ func reservationOf(group []*record, c *call, o *Options) reservation {
 		default:
 			continue
 		}
-		r.used = min(r.used, rec.sent)
+		r.firstUsage = min(r.firstUsage, rec.sent)
 	}
 	return r
 }
 
-// arrived says that the owner surely has a final settle. One that a fallback took is
-// on its way, and may be for longer than the log.
-func (r *reservation) arrived() bool { return r.settleDone != never }
+// settledAtOwner reports whether the owner has certainly applied a final settle. A
+// settle that was accepted in fallback may reach the owner after the end of the log.
+func (r *reservation) settledAtOwner() bool { return r.settleDone != never }
 
-// charges is what a call costs under one limit, at its several stages.
+// charges is the cost of a call under one limit over time.
 type charges struct {
 	estimate int64
-	least    int64 // what it surely costs from drop on
+	least    int64 // the least that it costs from drop on
 	drop     int64
-	settled  int64 // what it costs at most, its overrun aside, from release on
+	settled  int64 // the most that it costs from release on, without overrun
 	release  int64
-	overrun  int64 // usage beyond the estimate, at most, from used on
-	low      int64 // what it costs in the end
-	high     int64
+	overrun  int64 // the most usage beyond the estimate, from the first usage on
+	low      int64 // final cost, at least
+	high     int64 // final cost, at most
 }
 
-// charges weighs a call. It must be given a limit that applies to it.
+// charges returns the cost of a call under a limit that applies to it.
 func (h *history) charges(o *Options, l *Limit, model string, c *call) charges {
-	units := Units{Model: model, Requests: c.asked.requests, Input: c.asked.in, Output: c.asked.out}
-	if c.held == 0 {
+	units := Units{Model: model, Requests: c.request.requests, Input: c.request.in, Output: c.request.out}
+	if c.reservation == 0 {
 		n := o.cost(l, units)
 		ch := charges{estimate: n, least: n, drop: never, settled: n, release: never, low: n, high: n}
 		if l.Dimension == Concurrent {
 			ch = charges{drop: never, release: never}
 		}
-		if !c.sure {
+		if !c.admitted {
 			ch.low = 0
 		}
 		return ch
 	}
-	r := &h.reservations[c.held-1]
+	r := &h.reservations[c.reservation-1]
 	if l.Dimension == Concurrent {
 		ch := charges{estimate: 1, drop: min(r.settleSent, r.lease), release: r.settleDone, high: 1}
-		if r.arrived() {
+		if r.settledAtOwner() {
 			ch.high = 0
 		}
 		return ch
@@ -296,7 +296,7 @@ func (h *history) charges(o *Options, l *Limit, model string, c *call) charges {
 	with := func(in, out int64) int64 {
 		return o.cost(l, Units{Model: model, Requests: units.Requests, Input: in, Output: out})
 	}
-	// What stays charged if the lease runs out.
+	// The charge that remains if the lease expires.
 	expired := max(with(units.Input, 0), with(r.sureIn, r.sureOut))
 	if r.progressed {
 		ch.high = max(ch.high, with(max(units.Input, r.progressIn), r.progressOut))
@@ -309,15 +309,15 @@ func (h *history) charges(o *Options, l *Limit, model string, c *call) charges {
 			ch.settled = min(e, use)
 			ch.release = r.settleDone
 		}
-		if r.arrived() {
+		if r.settledAtOwner() {
 			ch.low = use
 		}
 	}
 	ch.overrun = ch.high - e
-	if !r.arrived() || r.settleSent > r.lease {
+	if !r.settledAtOwner() || r.settleSent > r.lease {
 		ch.least = min(ch.least, expired)
 	}
-	if r.arrived() {
+	if r.settledAtOwner() {
 		ch.high = ch.low
 	} else {
 		ch.low = ch.least
@@ -325,7 +325,7 @@ func (h *history) charges(o *Options, l *Limit, model string, c *call) charges {
 	if ch.least < e {
 		ch.drop = min(r.settleSent, r.lease)
 	}
-	if !c.sure {
+	if !c.admitted {
 		ch.low = 0
 	}
 	return ch

@@ -7,34 +7,34 @@ import (
 	"math"
 )
 
-// compare holds what is used of a state in the end against the log.
-func (e *examiner) compare(sc *scene, n int32, report *Report) {
-	st, used, told := sc.states[n], sc.after[n].used, sc.after[n].when
-	if told == nil {
+// compareCharges compares the final usage of a state with the log.
+func (e *examiner) compareCharges(ra *rootAudit, n int32, report *Report) {
+	st, used, reported := ra.states[n], ra.after[n].used, ra.after[n].when
+	if reported == nil {
 		return
 	}
 	l := st.limit
-	timed := told.Sent != 0 || told.Done != 0
-	refills := !l.forever() && l.Dimension != Concurrent
+	timed := reported.Sent != 0 || reported.Done != 0
+	refills := !l.neverRefills() && l.Dimension != Concurrent
 	if refills && !timed {
 		return
 	}
-	finding := Charge{Which: sc.which(st), Used: used}
+	finding := ChargeMismatch{LimitRef: ra.limitRef(st), Used: used}
 	if refills {
 		var ok bool
-		if finding.Low, finding.High, ok = e.refilled(sc, n, told); !ok {
+		if finding.Low, finding.High, ok = e.refillBounds(ra, n, reported); !ok {
 			return
 		}
 	} else {
-		finding.Low, finding.High = sc.before[n].used, sc.before[n].used
-		for _, i := range e.calls(sc, st) {
-			c := &sc.calls[i]
-			if timed && c.sent > int64(told.Done) {
+		finding.Low, finding.High = ra.before[n].used, ra.before[n].used
+		for _, i := range e.calls(ra, st) {
+			c := &ra.calls[i]
+			if timed && c.sent > int64(reported.Done) {
 				continue
 			}
-			ch := sc.charges(e.options, st.of(c.asked.ident), sc.idents[c.asked.ident].model, c)
+			ch := ra.charges(e.options, st.limitFor(c.request.caller), ra.callers[c.request.caller].model, c)
 			finding.High += ch.high
-			if !timed || c.done <= int64(told.Sent) {
+			if !timed || c.done <= int64(reported.Sent) {
 				finding.Low += ch.low
 			}
 		}
@@ -48,89 +48,89 @@ func (e *examiner) compare(sc *scene, n int32, report *Report) {
 	if finding.Excess == 0 && finding.Missing == 0 {
 		return
 	}
-	for _, i := range e.calls(sc, st) {
-		c := &sc.calls[i]
-		why := sc.suspicion(c)
+	for _, i := range e.calls(ra, st) {
+		c := &ra.calls[i]
+		why := ra.suspectReason(c)
 		if why == "" {
 			continue
 		}
-		if finding.Suspected++; finding.Suspected <= mostSuspects {
-			ch := sc.charges(e.options, st.of(c.asked.ident), sc.idents[c.asked.ident].model, c)
-			finding.Suspects = append(finding.Suspects, Suspect{ID: c.asked.id, Why: why, Cost: ch.estimate})
+		if finding.Suspected++; finding.Suspected <= maxSuspects {
+			ch := ra.charges(e.options, st.limitFor(c.request.caller), ra.callers[c.request.caller].model, c)
+			finding.Suspects = append(finding.Suspects, Suspect{ID: c.request.id, Why: why, Cost: ch.estimate})
 		}
 	}
 	report.Charges = append(report.Charges, finding)
 }
 
-// onItsWay is why the charge of a call is not known yet: a fallback took its usage,
-// and the owner was still to be told.
-const onItsWay = "its usage was on its way to the owner"
+// SettlePending is the reason of a suspect whose usage was accepted in fallback and may
+// not have reached the owner.
+const SettlePending = "its usage had not reached the owner"
 
-// suspicion says why a call may not have been charged once.
-func (h *history) suspicion(c *call) string {
+// suspectReason returns why a call may not have been charged exactly once, or "".
+func (h *history) suspectReason(c *call) string {
 	if c.attempts > 1 {
 		return fmt.Sprintf("sent %d times", c.attempts)
 	}
-	if !c.sure {
+	if !c.admitted {
 		return "no answer"
 	}
-	if c.held == 0 {
+	if c.reservation == 0 {
 		return ""
 	}
-	switch r := &h.reservations[c.held-1]; {
+	switch r := &h.reservations[c.reservation-1]; {
 	case r.settles == 0:
 		return "never settled"
 	case r.failures > 0:
 		return fmt.Sprintf("%d of %d settles failed", r.failures, r.settles)
-	case !r.arrived():
-		return onItsWay
+	case !r.settledAtOwner():
+		return SettlePending
 	case r.settles > 1:
 		return fmt.Sprintf("settled %d times", r.settles)
 	}
 	return ""
 }
 
-// refilled is what may be used of a limit with refill when its state was told.
-func (e *examiner) refilled(sc *scene, n int32, told *State) (low, high int64, ok bool) {
-	st := sc.states[n]
+// refillBounds returns the bounds of the usage of a refilling limit at the time of a report.
+func (e *examiner) refillBounds(ra *rootAudit, n int32, reported *KeyUsage) (low, high int64, ok bool) {
+	st := ra.states[n]
 	l := st.limit
-	for _, p := range st.parts {
+	for _, p := range st.callers {
 		if p.limit.Amount != l.Amount || p.limit.capacity() != l.capacity() {
-			return 0, 0, false // which of them counts now?
+			return 0, 0, false // it is unknown which one applies
 		}
 	}
 	list := e.suspects[:0]
-	if used := sc.before[n].used; used > 0 {
-		list = append(list, suspect{cost: used, settled: used, release: never, sent: sc.first, done: sc.first})
+	if used := ra.before[n].used; used > 0 {
+		list = append(list, suspect{cost: used, settled: used, release: never, sent: ra.first, done: ra.first})
 	}
 	least := e.admissions[:0]
-	for _, i := range e.calls(sc, st) {
-		c := &sc.calls[i]
-		if c.sent > int64(told.Done) {
+	for _, i := range e.calls(ra, st) {
+		c := &ra.calls[i]
+		if c.sent > int64(reported.Done) {
 			continue
 		}
-		ch := sc.charges(e.options, st.of(c.asked.ident), sc.idents[c.asked.ident].model, c)
-		list = sc.suspect(list, c, ch)
-		if c.sure && c.decider == 0 && c.done <= int64(told.Sent) {
+		ch := ra.charges(e.options, st.limitFor(c.request.caller), ra.callers[c.request.caller].model, c)
+		list = ra.suspect(list, c, ch)
+		if c.admitted && c.decider == 0 && c.done <= int64(reported.Sent) {
 			least = append(least, admission{sent: c.sent, done: c.done, least: ch.least})
 		}
 	}
 	e.suspects, e.admissions = list, least
 	sortSuspects(list)
-	if !e.defence.reset(l, list, nil, max(sc.last, int64(told.Done)), int64(e.options.Clock)) {
+	if !e.roomChecker.reset(l, list, nil, max(ra.last, int64(reported.Done)), int64(e.options.ClockSkew)) {
 		return 0, 0, false
 	}
-	high = l.capacity() - e.defence.room(int64(told.Sent), int64(told.Done))
-	return e.least(l, least, told), high, true
+	high = l.capacity() - e.roomChecker.room(int64(reported.Sent), int64(reported.Done))
+	return e.minUsed(l, least, reported), high, true
 }
 
-// least is what is surely used when the state was told: every charge as early as
-// it can have been. The list is by sent.
-func (e *examiner) least(l *Limit, list []admission, told *State) int64 {
+// minUsed returns the least usage at the time of a report: every charge as early as
+// possible. The list is ordered by sent.
+func (e *examiner) minUsed(l *Limit, list []admission, reported *KeyUsage) int64 {
 	if len(list) == 0 {
 		return 0
 	}
-	end, clock := int64(told.Done), int64(e.options.Clock)
+	end, clock := int64(reported.Done), int64(e.options.ClockSkew)
 	if l.algorithm() == TokenBucket {
 		var total int64
 		for i := range list {
@@ -152,7 +152,7 @@ func (e *examiner) least(l *Limit, list []admission, told *State) int64 {
 		}
 		return max(0, level) >> r.shift
 	}
-	from := int64(math.MaxInt64) // a fixed window may have begun anew just now
+	from := int64(math.MaxInt64) // a new fixed window may just have begun
 	switch {
 	case l.algorithm() == SlidingWindow:
 		from = end - int64(l.Window) + clock

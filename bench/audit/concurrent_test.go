@@ -24,17 +24,17 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// slow is a channel to a limiter that delays and reorders.
+// slow delays and reorders requests to a limiter.
 type slow struct {
-	questions chan func()
-	wait      sync.WaitGroup
+	requests chan func()
+	wait     sync.WaitGroup
 }
 
 func newSlow() *slow {
-	s := &slow{questions: make(chan func(), 16)} // shorter than the callers are many
+	s := &slow{requests: make(chan func(), 16)} // fewer than callers
 	for range 8 {
 		s.wait.Go(func() {
-			for ask := range s.questions {
+			for ask := range s.requests {
 				jitter()
 				ask()
 			}
@@ -49,10 +49,10 @@ func jitter() {
 	}
 }
 
-// do has ask run on the other side.
+// do runs ask with a delay before and after.
 func (s *slow) do(ask func()) {
 	done := make(chan struct{})
-	s.questions <- func() {
+	s.requests <- func() {
 		ask()
 		close(done)
 	}
@@ -60,12 +60,12 @@ func (s *slow) do(ask func()) {
 	jitter()
 }
 
-// TestRightLimiterUnderLoad is the real thing: real clocks, 100 goroutines.
+// Real clocks and 100 goroutines.
 func TestRightLimiterUnderLoad(t *testing.T) {
 	limits := []audit.Limit{
 		{Dimension: audit.Requests, Algorithm: audit.TokenBucket, Amount: 2000, Window: time.Second, Burst: 50},
 		{Dimension: audit.Tokens, Amount: 40_000},
-		{Dimension: audit.InputTokens, Algorithm: audit.SlidingWindow, Amount: 4000, Window: 20 * time.Millisecond, Late: -1},
+		{Dimension: audit.InputTokens, Algorithm: audit.SlidingWindow, Amount: 4000, Window: 20 * time.Millisecond, ReleaseDelay: -1},
 		{Dimension: audit.OutputTokens, Algorithm: audit.FixedWindow, Amount: 9000, Window: 30 * time.Millisecond},
 		{Dimension: audit.Concurrent, Algorithm: audit.Concurrency, Amount: 20},
 	}
@@ -85,7 +85,7 @@ func TestRightLimiterUnderLoad(t *testing.T) {
 			callers.Go(func() {
 				for i := range 10 {
 					c := &bench.Call{Key: fmt.Sprintf("org/k%d", g%2), ID: fmt.Sprintf("%d-%d", g, i), LLM: i%2 == 0, Requests: 1}
-					c.InputTokens, c.OutputTokens, c.MaxOutput = rand.Int64N(100), rand.Int64N(100), 100
+					c.InputTokens, c.OutputTokens, c.MaxOutputTokens = rand.Int64N(100), rand.Int64N(100), 100
 					e := bench.Event{Op: bench.OpCheck, Call: c, Sent: now()}
 					if c.LLM {
 						e.Op = bench.OpReserve
@@ -105,13 +105,13 @@ func TestRightLimiterUnderLoad(t *testing.T) {
 			})
 		}
 		callers.Wait()
-		close(s.questions)
+		close(s.requests)
 		s.wait.Wait()
 		for k := range 2 {
 			sent := now()
 			st := n.left(fmt.Sprintf("org/k%d", k), int64(now()))
 			st.Sent, st.Done = sent, now()
-			a.Ended(st)
+			a.AddFinalUsage(st)
 		}
 		r := a.Report()
 		if !r.OK || r.Denied == 0 || r.Calls != 1000 || dimension(t, r, audit.Requests).Compared != 2 {
@@ -132,7 +132,7 @@ default_tier: t
 prices: { "*": { input: 1.00, output: 3.00 } }
 `
 
-// engineLimits describes them to the auditor, from the outside.
+// engineLimits are the limits of the engine as the auditor knows them.
 func engineLimits(start time.Time) audit.Options {
 	resets := []time.Duration{}
 	if midnight := start.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(start); midnight < time.Hour {
@@ -145,8 +145,8 @@ func engineLimits(start time.Time) audit.Options {
 			{Name: "spend", Dimension: audit.Spend, Algorithm: audit.FixedWindow, Amount: 50_000, Window: 24 * time.Hour, Resets: resets},
 			{Name: "slots", Dimension: audit.Concurrent, Algorithm: audit.Concurrency, Amount: 15},
 		},
-		Prices: map[string]audit.Price{"*": {Input: 1_000_000, Output: 3_000_000}},
-		Clock:  100 * time.Microsecond,
+		Prices:    map[string]audit.Price{"*": {Input: 1_000_000, Output: 3_000_000}},
+		ClockSkew: 100 * time.Microsecond,
 	}
 }
 
@@ -184,7 +184,7 @@ func serve(t *testing.T, start time.Time) pb.RateLimiterClient {
 	return pb.NewRateLimiterClient(conn)
 }
 
-// drive has 100 goroutines ask the engine.
+// drive sends requests to the engine from 100 goroutines.
 func drive(t *testing.T, a *audit.Auditor, start time.Time, of func(round int) pb.RateLimiterClient) {
 	t.Helper()
 	now := func() time.Duration { return time.Since(start) }
@@ -192,7 +192,7 @@ func drive(t *testing.T, a *audit.Auditor, start time.Time, of func(round int) p
 		if err != nil {
 			return bench.Answer{}, err
 		}
-		a := bench.Answer{ID: d.RequestId, Granted: d.GetGrantedOutputTokens(), Replayed: d.Replayed, Route: "local"}
+		a := bench.Answer{ID: d.RequestId, GrantedOutputTokens: d.GetGrantedOutputTokens(), Replayed: d.Replayed, Route: "local"}
 		switch d.Outcome {
 		case pb.Outcome_OUTCOME_ALLOWED:
 			a.Outcome = bench.Allowed
@@ -213,12 +213,12 @@ func drive(t *testing.T, a *audit.Auditor, start time.Time, of func(round int) p
 			for i := range 30 {
 				client := of(i)
 				c := &bench.Call{Key: fmt.Sprintf("org/k%d", g%3), ID: fmt.Sprintf("%d-%d", g, i), LLM: i%2 == 0, Requests: 1}
-				c.InputTokens, c.OutputTokens, c.MaxOutput = rand.Int64N(100), rand.Int64N(100), 100
+				c.InputTokens, c.OutputTokens, c.MaxOutputTokens = rand.Int64N(100), rand.Int64N(100), 100
 				for range 1 + i%7/6 { // some are sent twice
 					e := bench.Event{Op: bench.OpCheck, Call: c, Sent: now()}
 					if c.LLM {
 						e.Op = bench.OpReserve
-						e.Answer, e.Err = answer(client.Reserve(ctx, &pb.ReserveRequest{Key: c.Key, RequestId: c.ID, InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutput}))
+						e.Answer, e.Err = answer(client.Reserve(ctx, &pb.ReserveRequest{Key: c.Key, RequestId: c.ID, InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutputTokens}))
 					} else {
 						e.Answer, e.Err = answer(client.Check(ctx, &pb.CheckRequest{Key: c.Key, RequestId: c.ID, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens}))
 					}
@@ -244,16 +244,16 @@ func drive(t *testing.T, a *audit.Auditor, start time.Time, of func(round int) p
 	}
 	callers.Wait()
 	for k := range 3 {
-		st := audit.State{Key: fmt.Sprintf("org/k%d", k), Sent: now()}
+		st := audit.KeyUsage{Key: fmt.Sprintf("org/k%d", k), Sent: now()}
 		left, err := of(29).Peek(ctx, &pb.PeekRequest{Key: st.Key})
 		if err != nil {
 			t.Fatal(err)
 		}
 		st.Done = now()
 		for _, l := range left.Limits {
-			st.Used = append(st.Used, bench.Used{Scope: l.Scope, Dimension: l.Dimension, Name: l.Name, Used: l.Capacity - l.Remaining + l.Debt, Limit: l.Limit})
+			st.Used = append(st.Used, bench.LimitUsage{Scope: l.Scope, Dimension: l.Dimension, Name: l.Name, Used: l.Capacity - l.Remaining + l.Debt, Limit: l.Limit})
 		}
-		a.Ended(st)
+		a.AddFinalUsage(st)
 	}
 }
 
@@ -277,8 +277,7 @@ func TestTheEngineIsRight(t *testing.T) {
 	}
 }
 
-// TestTheEngineForgets is the control: the same engine, replaced by a fresh one
-// halfway, must be found out.
+// An engine that loses its state halfway must be found.
 func TestTheEngineForgets(t *testing.T) {
 	start := time.Now()
 	a, err := audit.New(engineLimits(start))

@@ -7,7 +7,7 @@ import (
 	"math/bits"
 )
 
-// cost is what units take of a limit.
+// cost returns the cost of units under a limit.
 func (o *Options) cost(l *Limit, u Units) int64 {
 	if o.Cost != nil {
 		return o.Cost(l, u)
@@ -26,14 +26,14 @@ func (o *Options) cost(l *Limit, u Units) int64 {
 		if !ok {
 			p = o.Prices["*"]
 		}
-		return p.Of(u)
+		return p.Cost(u)
 	default:
 		return 0
 	}
 }
 
-// Of is ceil((input x its price + output x its price) / 1e6).
-func (p Price) Of(u Units) int64 {
+// Cost returns the price of units in millionths of a dollar, rounded up.
+func (p Price) Cost(u Units) int64 {
 	hi, lo := bits.Mul64(uint64(u.Input), uint64(p.Input))
 	hi2, lo2 := bits.Mul64(uint64(u.Output), uint64(p.Output))
 	lo, carry := bits.Add64(lo, lo2, 0)

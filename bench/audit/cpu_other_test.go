@@ -6,5 +6,5 @@ package audit_test
 
 import "time"
 
-// cpuTime is not known here.
+// cpuTime is unknown here.
 func cpuTime() time.Duration { return 0 }

@@ -1,42 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package audit finds out from the log of a run whether a limiter was right. It
-// knows what the limits are, what was asked and what was answered, and nothing
-// of how the limiter works.
+// Package audit checks from the log of a run whether a limiter was right. It knows the
+// limits, the requests and the answers, and nothing of how the limiter works.
 //
-// Four questions are answered for every limit of every key:
+// It checks four things for every limit of every key:
 //
-//   - Was more admitted than the limit allows? Without refill this is exact: the
-//     sum of what was admitted, each id once, minus the amount. With refill a
-//     charge is known to lie between the sending of a call and its answer, and
-//     only what lies surely inside an interval counts against it. [Over] is
-//     therefore never a false alarm; [Over.Possible] says what the same log would
-//     mean if every doubt went against the limiter. The difference is the margin.
-//   - Was a call denied that had room? It had if it would have fitted whatever had
-//     been charged until then: every call that was sent before the denial came,
-//     answered or not, at its largest cost. See [Under].
-//   - Does each request id net to one charge? The usage that the target tells in
-//     the end is compared with what the log says must be charged. What is more was
-//     charged twice, or a settle was lost; what is less was forgotten. See [Charge].
-//   - Did fallback, which decides without the owner, admit what the limit declares
-//     for it? Nothing if that is closed, for each member that decided the limit
-//     divided by [Options.Members] if it is share, anything if it is open. It is
-//     counted apart: Over.Amount is without it, Over.WithFallback with it, and
-//     Over.BeyondBound is what it had no right to.
+//   - Was more admitted than the limit allows? Without refill this is exact: the sum of
+//     what was admitted, each id once, minus the amount. With refill, a charge was made
+//     at an unknown time between the request and its answer, and counts against an
+//     interval only if it is certainly inside. An [OverAdmission] is therefore never a
+//     false alarm. [OverAdmission.Possible] is the amount if every uncertainty is
+//     resolved against the limiter. The difference is the margin.
+//   - Was a call denied that had room? It had room if it fits even when every request
+//     that was sent before the denial arrived, answered or not, is charged at its
+//     largest cost. See [WrongDenial].
+//   - Was each request id charged exactly once? The usage that the target reports after
+//     the run is compared with the log. A surplus was charged twice, or a settle was
+//     lost; a deficit is a lost charge. See [ChargeMismatch].
+//   - Did fallback, which decides without the owner, stay within the mode that the limit
+//     declares? closed admits nothing, share admits the limit divided by
+//     [Options.Members] on each member, open admits everything. Fallback is counted
+//     separately: OverAdmission.Amount is without it, WithFallback includes it, and
+//     BeyondBound is what exceeds the declared mode.
 //
-// Of a reservation the estimate counts from its answer until the settle was sent
-// (or the lease may have run out), and afterwards the usage, as if it had been
-// charged at first. Usage beyond the estimate is the caller's doing: it is never
-// an over-admission, but it takes room.
+// A reservation counts with its estimate until its settle is sent or its lease may
+// have expired, and then with its usage, as if that had been charged from the start.
+// Usage beyond the estimate is never an over-admission, but it takes room.
 //
-// All the calls of a run belong in the log, those of its warm-up too, and the
-// limits must all be described: a denial by a limit that the auditor does not
-// know looks like a wrong one. State from before the run is told with
-// [Auditor.Began].
+// The log must have all calls of a run, including its warm-up, and the options all
+// limits: a denial by an unknown limit looks like a wrong one. Usage from before the
+// run is added with [Auditor.AddInitialUsage].
 //
-// The log takes 64 bytes per event, and its ids, until [Auditor.Report], which
-// works through one root key per processor, in memory of its own of some 200
-// bytes per call of those roots. A run of 5 million events on 12,000 keys under
-// four limits takes 4 s of CPU and peaks at 1.2 GB, garbage included; all on one
-// key, the worst case, 5 s and 1.5 GB. BenchmarkFiveMillion repeats it.
+// The log takes 64 bytes per event, plus the ids. [Auditor.Report] audits one root key
+// per processor at a time, and needs about 200 bytes for each call of those roots. A
+// run of 5 million events on 12,000 keys with four limits takes 4 s of CPU time and
+// peaks at 1.2 GB including garbage; with a single key, the worst case, 5 s and
+// 1.5 GB. See BenchmarkFiveMillion.
 package audit

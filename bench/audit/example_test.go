@@ -10,7 +10,7 @@ import (
 	"github.com/bucketring/bucketring/bench/audit"
 )
 
-// A limiter that admits 13 of 10 is found out.
+// The auditor finds that a limiter admitted 13 calls with a limit of 10.
 func Example() {
 	a, err := audit.New(audit.Options{Limits: []audit.Limit{
 		{Dimension: audit.Requests, Amount: 10},
@@ -27,7 +27,7 @@ func Example() {
 			Answer: bench.Answer{Outcome: bench.Allowed},
 		})
 	}
-	a.Ended(audit.State{Key: "acme/alice", Used: []bench.Used{{Scope: "acme/alice", Dimension: "requests", Used: 13}}})
+	a.AddFinalUsage(audit.KeyUsage{Key: "acme/alice", Used: []bench.LimitUsage{{Scope: "acme/alice", Dimension: "requests", Used: 13}}})
 	r := a.Report()
 	fmt.Println(r.OK, r.Over[0].Amount)
 	fmt.Print(r.Summary())
@@ -36,6 +36,6 @@ func Example() {
 	// audit: the limiter was NOT right in 13 answers to 13 calls on 1 key
 	// - 1 of 1 limit admitted too much:
 	//   acme/alice: 13 requests admitted, 3 more than its limit of 10
-	// - no call was denied that surely had room
+	// - no call was denied that certainly had room
 	// - every id was charged once (1 limit compared)
 }

@@ -7,45 +7,45 @@ import (
 	"sync"
 )
 
-// Fallback is what a limit declares for calls that are decided without the owner
-// of their key.
-type Fallback string
+// FallbackMode is what a limit declares for calls that are decided without the owner of
+// their key.
+type FallbackMode string
 
-// The modes.
+// The fallback modes.
 const (
-	FallbackUnjudged Fallback = ""       // nothing is known
-	FallbackClosed   Fallback = "closed" // nothing is admitted
-	FallbackShare    Fallback = "share"  // each member admits the limit divided by the members
-	FallbackOpen     Fallback = "open"   // all is admitted
+	FallbackUnknown FallbackMode = ""       // not known: fallback is not judged
+	FallbackClosed  FallbackMode = "closed" // admits nothing
+	FallbackShare   FallbackMode = "share"  // each member admits the limit divided by the members
+	FallbackOpen    FallbackMode = "open"   // admits everything
 )
 
-// lax orders modes by what they admit.
-func (f Fallback) lax() int {
-	return slices.Index([]Fallback{FallbackClosed, FallbackShare, FallbackOpen, FallbackUnjudged}, f)
+// permissiveness orders modes by what they admit. It is -1 for an invalid mode.
+func (f FallbackMode) permissiveness() int {
+	return slices.Index([]FallbackMode{FallbackClosed, FallbackShare, FallbackOpen, FallbackUnknown}, f)
 }
 
-// member is who decided in fallback. The zero value: nobody, the owner did.
+// member is a member that decided in fallback. 0 means that the owner decided.
 type member uint8
 
-// someone decided in fallback, and did not say who, or is one too many.
-const someone member = 255
+// unknownMember decided in fallback but its name is unknown, or there are too many names.
+const unknownMember member = 255
 
-// members numbers those who decided in fallback.
+// members numbers the members that decided in fallback.
 type members struct {
 	mu    sync.Mutex
 	names []string // member 1 first
 }
 
-func (m *members) of(name string) member {
+func (m *members) number(name string) member {
 	if name == "" {
-		return someone
+		return unknownMember
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	i := slices.Index(m.names, name)
 	if i < 0 {
-		if len(m.names) == int(someone)-1 {
-			return someone
+		if len(m.names) == int(unknownMember)-1 {
+			return unknownMember
 		}
 		i = len(m.names)
 		m.names = append(m.names, name)
@@ -53,17 +53,17 @@ func (m *members) of(name string) member {
 	return member(i + 1)
 }
 
-// share is what one of n members may admit alone; false: nothing.
+// share returns the limit of one of n members, or false if it admits nothing.
 func (l *Limit) share(n int64) (*Limit, bool) {
 	part := *l
 	part.Amount, part.Burst = l.Amount/n, l.Burst/n
 	return &part, part.Amount > 0 && (l.Burst == 0 || part.Burst > 0)
 }
 
-// beyond is what the admissions in list, all by fallback, are beyond what the
-// limit declares.
-func (e *examiner) beyond(l *Limit, list []admission) (sum int64) {
-	if len(list) == 0 || l.Fallback == FallbackOpen && l.Amount > 0 || l.Fallback == FallbackUnjudged {
+// beyondBound returns the cost that fallback admitted beyond the declared mode. All
+// admissions of the list must be by fallback.
+func (e *examiner) beyondBound(l *Limit, list []admission) (sum int64) {
+	if len(list) == 0 || l.Fallback == FallbackOpen && l.Amount > 0 || l.Fallback == FallbackUnknown {
 		return 0
 	}
 	all := func(list []admission) (sum int64) {
@@ -91,7 +91,7 @@ func (e *examiner) beyond(l *Limit, list []admission) (sum int64) {
 	}
 	for _, who := range deciders {
 		bound := part
-		if who == someone { // of them nothing is known but that they are members
+		if who == unknownMember { // any of the members
 			bound = &Limit{}
 			*bound = *part
 			bound.Amount, bound.Burst = n*part.Amount, n*part.Burst
@@ -102,7 +102,7 @@ func (e *examiner) beyond(l *Limit, list []admission) (sum int64) {
 				e.decided = append(e.decided, list[i])
 			}
 		}
-		sum += e.judge.over(bound, e.decided, nil, nil).sure
+		sum += e.overChecker.check(bound, e.decided, nil, nil).sure
 	}
 	return sum
 }

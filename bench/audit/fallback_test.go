@@ -11,7 +11,7 @@ import (
 	"github.com/bucketring/bucketring/bench/audit"
 )
 
-// byFallback are checks that members decided in turns, one a millisecond.
+// byFallback returns checks that members decided in turns, one per millisecond.
 func byFallback(n int, members ...string) []bench.Event {
 	var events []bench.Event
 	for i := range n {
@@ -21,8 +21,7 @@ func byFallback(n int, members ...string) []bench.Event {
 	return events
 }
 
-// TestShares: each member has its share, whatever the others admit, and a share
-// refills like the limit.
+// Each member has its own share, which refills like the limit.
 func TestShares(t *testing.T) {
 	none := requests(90)
 	bucket := audit.Limit{Dimension: audit.Requests, Algorithm: audit.TokenBucket, Amount: 90, Window: 90 * ms}
@@ -58,7 +57,7 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// renamed gives calls other ids.
+// renamed changes the ids of calls.
 func renamed(events []bench.Event) []bench.Event {
 	for i := range events {
 		c := *events[i].Call
@@ -68,15 +67,15 @@ func renamed(events []bench.Event) []bench.Event {
 	return events
 }
 
-// TestSharesOfSlots: reservations of a closed limit and of a shared one.
-func TestSharesOfSlots(t *testing.T) {
+// Concurrency limits in the modes closed and share.
+func TestSharesOfConcurrency(t *testing.T) {
 	var events []bench.Event
 	for i := range 10 {
 		reserved, settled := llm("k", i, 20)
 		reserved2 := event(bench.OpReserve, reserved, at(i), at(i)+ms/2, bench.Answer{Outcome: bench.Allowed, Route: "fallback", Owner: "a"})
 		events = append(events, reserved2, settled[1])
 	}
-	for mode, want := range map[audit.Fallback]int64{audit.FallbackClosed: 10, audit.FallbackShare: 5, audit.FallbackOpen: 0} {
+	for mode, want := range map[audit.FallbackMode]int64{audit.FallbackClosed: 10, audit.FallbackShare: 5, audit.FallbackOpen: 0} {
 		limit := audit.Limit{Dimension: audit.Concurrent, Algorithm: audit.Concurrency, Amount: 15, Fallback: mode}
 		r := run(t, audit.Options{Limits: []audit.Limit{limit}, Members: 3}, events)
 		if d := dimension(t, r, audit.Concurrent); d.BeyondBound != want {
@@ -85,8 +84,8 @@ func TestSharesOfSlots(t *testing.T) {
 	}
 }
 
-// TestTheLaxestModeCounts: limits of one state that declare different modes.
-func TestTheLaxestModeCounts(t *testing.T) {
+// Limits of one state can declare different modes.
+func TestTheMostPermissiveModeApplies(t *testing.T) {
 	free, paid := requests(10), requests(10)
 	free.Tier, free.Fallback = "free", audit.FallbackClosed
 	paid.Tier, paid.Fallback = "paid", audit.FallbackOpen

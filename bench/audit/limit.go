@@ -7,148 +7,146 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// Algorithm is what a limit promises about time.
+// Algorithm is the rule by which a limit admits cost over time.
 type Algorithm string
 
 // The algorithms.
 const (
-	// None: the amount is all that there ever is.
+	// None: the amount is never given back.
 	None Algorithm = "none"
-	// TokenBucket: never more than burst + amount x t / window in any interval t.
+	// TokenBucket admits at most burst + amount x t / window in any interval of length t.
 	TokenBucket Algorithm = "token_bucket"
-	// SlidingWindow: never more than the amount in any half-open interval of one
-	// window.
+	// SlidingWindow admits at most the amount in any half-open interval of one window.
 	SlidingWindow Algorithm = "sliding_window"
-	// FixedWindow: never more than the amount between two resets.
+	// FixedWindow admits at most the amount between two resets.
 	FixedWindow Algorithm = "fixed_window"
-	// Concurrency: never more than the amount of live reservations.
+	// Concurrency allows at most the amount of live reservations.
 	Concurrency Algorithm = "concurrency"
 )
 
-// Dimensions whose cost the auditor knows. Any other needs [Options.Cost].
+// Dimensions with a built-in cost. Other dimensions need [Options.Cost].
 const (
 	Requests     = "requests"
 	Tokens       = "tokens"
 	InputTokens  = "input_tokens"
 	OutputTokens = "output_tokens"
-	Spend        = "spend" // millionths of a dollar, by Options.Prices
+	Spend        = "spend" // in millionths of a dollar, from Options.Prices
 	Concurrent   = "concurrent"
 )
 
-// Estimate is what a reservation holds for output that is not known yet.
+// Estimate is the output that a reserve charges, before the real output is known.
 type Estimate uint8
 
-// The estimates: all of the output that was granted, at most EstimatedOutput of
-// it, or none.
+// The estimates: the whole granted output, at most Limit.EstimatedOutput of it, or none.
 const (
 	EstimateMax Estimate = iota
 	EstimateFixed
 	EstimateInput
 )
 
-// Limit is one limit, as the operator promised it.
+// Limit is one limit as the operator configured it.
 type Limit struct {
-	// Scope is the level of a key at which it applies. In [Options.Limits] it is a
-	// pattern: "acme/*" means every key of two segments below acme and, of keys
-	// with more segments, that level; "*" matches within one segment. Empty: the
-	// full key, whatever it is. From [Options.Of] it is the level itself.
+	// Scope is the level of a key at which the limit applies. In [Options.Limits] it is
+	// a pattern: "acme/*" applies to every key of two segments below acme, and to that
+	// level of longer keys; "*" matches within one segment. Empty means the full key.
+	// Limits from [Options.LimitsOf] have the level itself.
 	Scope string
-	// Tier and Model: calls of these only; empty: of all. Model is a pattern ("*"
-	// matches any run of characters), and each model has a state of its own.
-	// Options.Of may leave both empty if calls of all models share the state.
+	// Tier and Model restrict the limit to calls with them. Model is a pattern in which
+	// "*" matches any characters; each matching model has its own state. Limits from
+	// Options.LimitsOf have an empty Model if all models share the state.
 	Tier, Model string
 
 	Dimension string
-	// Name tells limits of one dimension apart. Default: the dimension.
+	// Name distinguishes limits of one dimension. Empty means the dimension.
 	Name      string
-	Algorithm Algorithm // default None
+	Algorithm Algorithm // empty means None
 	Amount    int64     // in units of the dimension, 0 to 2^53
-	Burst     int64     // capacity of a token bucket; 0: Amount
-	// Window is the time in which a bucket refills Amount, or the length of a
-	// window; of a calendar's window the longest.
+	Burst     int64     // capacity of a token bucket; 0 means Amount
+	// Window is the time in which a bucket refills Amount, or the length of a window
+	// (for calendar windows, the longest).
 	Window time.Duration
-	// Resets are when a fixed window began anew during the run, ascending, on the
-	// run's clock. Nil: unknown, so that only what any position of the windows
-	// would forbid is called over-admission. Not nil and empty: never.
+	// Resets are the times, since the start of the run and ascending, at which new
+	// fixed windows began. Nil means unknown: only what no position of the windows can
+	// explain is an over-admission. Empty but not nil means that there were none.
 	Resets []time.Duration
-	// Late is how long after its window a sliding window may still count a call.
-	// 0: Window/64; negative: not at all.
-	Late time.Duration
+	// ReleaseDelay is how long after its window a sliding window may still count a
+	// call. 0 means Window/64; a negative value means no delay.
+	ReleaseDelay time.Duration
 
 	Estimate        Estimate
 	EstimatedOutput int64 // of EstimateFixed
 
-	// Fallback is what members may admit on top while they decide without the
-	// owner.
-	Fallback Fallback
+	// Fallback is the declared mode for calls that are decided without the owner.
+	Fallback FallbackMode
 }
 
-// Price of a model in millionths of a dollar per million tokens.
+// Price is the price of a model in millionths of a dollar per million tokens.
 type Price struct{ Input, Output int64 }
 
-// Units are what a call takes, before it is known of what.
+// Units are the requests and tokens of a call.
 type Units struct {
 	Model                   string
 	Requests, Input, Output int64
 }
 
-// Options describe what was promised. Limits or Of is needed.
+// Options describe the limits. Exactly one of Limits and LimitsOf is required.
 type Options struct {
-	// Limits apply to every call that they match, all of them.
+	// Limits are the limits of all calls. A call is under every limit that matches it.
 	Limits []Limit
-	// Of returns the limits of a call instead, each with the level of the key as
-	// its Scope, for policies where one rule hides another. It is called once per
-	// key, tier and model, by several goroutines. What it returns is not changed.
-	Of func(key, tier, model string) []Limit
+	// LimitsOf returns the limits of a call, with the level of the key as their Scope. It
+	// is for policies in which one rule hides another. It is called once per key, tier
+	// and model, concurrently. Its result is not modified.
+	LimitsOf func(key, tier, model string) []Limit
 
-	// Prices by model, for Spend; "*" is for all others.
+	// Prices are by model, for Spend. "*" is the price of all other models.
 	Prices map[string]Price
-	// Cost is what units take of a limit. Default: what the names of the built-in
-	// dimensions say, other dimensions nothing.
+	// Cost returns the cost of units under a limit. Nil means the cost of the built-in
+	// dimensions, and 0 for other dimensions.
 	Cost func(l *Limit, u Units) int64
 
-	// Clock is how far the clocks of the limiter and of the log may run apart
-	// during the run. 0: one machine.
-	Clock time.Duration
-	// Members is how many members a limit was shared by in fallback, at the least. 0:
-	// not known, so that shares are not judged.
+	// ClockSkew is how far the clocks of the limiter and of the log may drift apart
+	// during the run. 0 is right on one machine.
+	ClockSkew time.Duration
+	// Members is the least number of members among which a limit was shared in fallback.
+	// 0 means unknown: shares are not judged.
 	Members int
-	// Lease is how long a reservation lives without progress. Default 30 s.
+	// Lease is how long a reservation lives without progress. 0 means 30 s.
 	Lease time.Duration
-	// Worst is how many findings of a kind are listed. Default 20.
-	Worst int
+	// MaxFindings is the maximum number of listed findings of each kind. 0 means 20.
+	MaxFindings int
 }
 
 const (
-	maxAmount = 1 << 53
-	maxWorst  = 1000
+	maxFindings = 1000
 )
 
 func (o Options) withDefaults() Options {
 	if o.Lease == 0 {
 		o.Lease = 30 * time.Second
 	}
-	if o.Worst == 0 {
-		o.Worst = 20
+	if o.MaxFindings == 0 {
+		o.MaxFindings = 20
 	}
 	return o
 }
 
-// Validate names everything that is wrong with the options.
+// Validate returns all problems, joined.
 func (o Options) Validate() error {
 	var problems []error
-	if (o.Of == nil) == (len(o.Limits) == 0) {
-		problems = append(problems, errors.New("limits: want either limits or of"))
+	if (o.LimitsOf == nil) == (len(o.Limits) == 0) {
+		problems = append(problems, errors.New("limits: must have exactly one of limits and limits_of"))
 	}
 	for i := range o.Limits {
 		if err := o.Limits[i].validate(); err != nil {
 			problems = append(problems, fmt.Errorf("limits[%d] %s: %w", i, o.Limits[i].Dimension, err))
 		}
 	}
-	if o.Clock < 0 {
-		problems = append(problems, fmt.Errorf("clock: must not be negative, got %v", o.Clock))
+	if o.ClockSkew < 0 {
+		problems = append(problems, fmt.Errorf("clock_skew: must not be negative, got %v", o.ClockSkew))
 	}
 	if o.Lease < 0 {
 		problems = append(problems, fmt.Errorf("lease: must not be negative, got %v", o.Lease))
@@ -156,8 +154,8 @@ func (o Options) Validate() error {
 	if o.Members < 0 {
 		problems = append(problems, fmt.Errorf("members: must not be negative, got %d", o.Members))
 	}
-	if o.Worst < 0 || o.Worst > maxWorst {
-		problems = append(problems, fmt.Errorf("worst: want 0 to %d, got %d", maxWorst, o.Worst))
+	if o.MaxFindings < 0 || o.MaxFindings > maxFindings {
+		problems = append(problems, fmt.Errorf("max_findings: must be 0 to %d, got %d", maxFindings, o.MaxFindings))
 	}
 	return errors.Join(problems...)
 }
@@ -165,24 +163,24 @@ func (o Options) Validate() error {
 func (l *Limit) validate() error {
 	var problems []error
 	if l.Dimension == "" {
-		problems = append(problems, errors.New("dimension: is needed"))
+		problems = append(problems, errors.New("dimension: must not be empty"))
 	}
-	if l.Amount < 0 || l.Amount > maxAmount {
-		problems = append(problems, fmt.Errorf("amount: want 0 to 2^53, got %d", l.Amount))
+	if l.Amount < 0 || l.Amount > amount.Max {
+		problems = append(problems, fmt.Errorf("amount: must be 0 to %s, got %d", amount.MaxText, l.Amount))
 	}
-	if l.Burst < 0 || l.Burst > maxAmount {
-		problems = append(problems, fmt.Errorf("burst: want 0 to 2^53, got %d", l.Burst))
+	if l.Burst < 0 || l.Burst > amount.Max {
+		problems = append(problems, fmt.Errorf("burst: must be 0 to %s, got %d", amount.MaxText, l.Burst))
 	}
 	switch l.algorithm() {
 	case TokenBucket, SlidingWindow, FixedWindow:
 		if l.Window <= 0 {
-			problems = append(problems, fmt.Errorf("window: a %s needs one, got %v", l.Algorithm, l.Window))
+			problems = append(problems, fmt.Errorf("window: must be above 0 for a %s, got %v", l.Algorithm, l.Window))
 		}
 	case None, Concurrency:
 	default:
 		problems = append(problems, fmt.Errorf("algorithm: unknown %q", l.Algorithm))
 	}
-	if l.Fallback.lax() < 0 {
+	if l.Fallback.permissiveness() < 0 {
 		problems = append(problems, fmt.Errorf("fallback: must be closed, share, open or empty, got %q", l.Fallback))
 	}
 	for i := 1; i < len(l.Resets); i++ {
@@ -207,7 +205,7 @@ func (l *Limit) name() string {
 	return l.Name
 }
 
-// capacity is the most that one call can take.
+// capacity returns the largest cost of one call.
 func (l *Limit) capacity() int64 {
 	if l.Algorithm == TokenBucket && l.Burst != 0 {
 		return l.Burst
@@ -215,20 +213,20 @@ func (l *Limit) capacity() int64 {
 	return l.Amount
 }
 
-// late is how long after its end a window still counts.
-func (l *Limit) late() time.Duration {
+// releaseDelay returns how long after its end a window still counts.
+func (l *Limit) releaseDelay() time.Duration {
 	switch {
-	case l.Algorithm != SlidingWindow || l.Late < 0:
+	case l.Algorithm != SlidingWindow || l.ReleaseDelay < 0:
 		return 0
-	case l.Late > 0:
-		return l.Late
+	case l.ReleaseDelay > 0:
+		return l.ReleaseDelay
 	default:
 		return l.Window/64 + 64 // a window of 64 parts, each rounded up
 	}
 }
 
-// forever says that nothing that was charged is given back by time.
-func (l *Limit) forever() bool {
+// neverRefills reports whether charges are never given back over time.
+func (l *Limit) neverRefills() bool {
 	switch l.algorithm() {
 	case None:
 		return true
@@ -239,10 +237,10 @@ func (l *Limit) forever() bool {
 	}
 }
 
-// of lists the limits of a call with their scopes resolved.
-func (o *Options) of(key, tier, model string) []Limit {
-	if o.Of != nil {
-		return o.Of(key, tier, model)
+// limitsOf returns the limits of a call, with resolved scopes.
+func (o *Options) limitsOf(key, tier, model string) []Limit {
+	if o.LimitsOf != nil {
+		return o.LimitsOf(key, tier, model)
 	}
 	var list []Limit
 	for _, l := range o.Limits {
@@ -262,7 +260,7 @@ func (o *Options) of(key, tier, model string) []Limit {
 	return list
 }
 
-// level is the level of key that the pattern means.
+// level returns the level of a key that a pattern matches.
 func level(pattern, key string) (string, bool) {
 	if pattern == "" {
 		return key, true
@@ -286,8 +284,8 @@ func level(pattern, key string) (string, bool) {
 	return key[:end], matches(pattern, key[:end], false)
 }
 
-// matches says whether text is of the pattern. A star stands for any run of
-// characters, of slashes only if across.
+// matches reports whether text matches a pattern. A star matches any characters, but
+// slashes only if across.
 func matches(pattern, text string, across bool) bool {
 	for {
 		star := strings.IndexByte(pattern, '*')

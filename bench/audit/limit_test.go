@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 func TestLevel(t *testing.T) {
@@ -42,7 +44,7 @@ func TestLimitsOfACall(t *testing.T) {
 	}}
 	names := func(key, tier, model string) string {
 		var list []string
-		for _, l := range o.of(key, tier, model) {
+		for _, l := range o.limitsOf(key, tier, model) {
 			list = append(list, l.Scope+":"+l.Dimension)
 		}
 		return strings.Join(list, " ")
@@ -66,18 +68,18 @@ func TestValidate(t *testing.T) {
 			{Dimension: "d", Algorithm: "leaky"},
 			{Dimension: "d", Resets: []time.Duration{2, 1}},
 		},
-		Clock: -1, Lease: -1, Worst: -1,
+		ClockSkew: -1, Lease: -1, MaxFindings: -1,
 	}
 	err := o.Validate()
 	for _, want := range []string{
-		"limits[0] : dimension: is needed", "amount: want 0 to 2^53, got -1", "burst: want 0 to 2^53, got -2", "window: a token_bucket needs one",
-		`unknown "leaky"`, "resets: must ascend", "clock: must not", "lease: must not", "worst: want",
+		"limits[0] : dimension: must not be empty", "amount: must be 0 to 2^53, got -1", "burst: must be 0 to 2^53, got -2", "window: must be above 0 for a token_bucket",
+		`unknown "leaky"`, "resets: must ascend", "clock_skew: must not", "lease: must not", "max_findings: must be",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate() lacks %q: %v", want, err)
 		}
 	}
-	if _, err := New(Options{}); err == nil || err.Error() != "audit: limits: want either limits or of" {
+	if _, err := New(Options{}); err == nil || err.Error() != "audit: limits: must have exactly one of limits and limits_of" {
 		t.Errorf("New(nothing) = %v", err)
 	}
 }
@@ -94,7 +96,7 @@ func TestCost(t *testing.T) {
 		}
 	}
 	big := Units{Model: "m", Input: 1 << 53, Output: 1 << 53}
-	if got, want := o.cost(&Limit{Dimension: Spend}, big), int64(maxAmount)/5*7; got < want-10 || got > want+10 {
+	if got, want := o.cost(&Limit{Dimension: Spend}, big), int64(amount.Max)/5*7; got < want-10 || got > want+10 {
 		t.Errorf("a large cost = %d, want about %d", got, want)
 	}
 }
@@ -103,7 +105,7 @@ func TestRefill(t *testing.T) {
 	for _, c := range []struct{ amount, window, total int64 }{
 		{1, 1e9, 10},
 		{1_000_000, 60e9, 1e12},
-		{maxAmount, 86_400e9, 1 << 55},
+		{amount.Max, 86_400e9, 1 << 55},
 		{7, 3, 1},
 		{0, 1e9, 100},
 	} {
@@ -120,7 +122,7 @@ func TestRefill(t *testing.T) {
 			}
 		}
 	}
-	if _, ok := newRefill(maxAmount, 1, 0, 1e15, 0); ok {
+	if _, ok := newRefill(amount.Max, 1, 0, 1e15, 0); ok {
 		t.Error("2^53 per ns can be judged for days, want not")
 	}
 }
@@ -131,15 +133,10 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-func TestGrouped(t *testing.T) {
-	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", -1000: "-1,000", -100: "-100", 1234567: "1,234,567"} {
-		if got := grouped(n); got != want {
-			t.Errorf("grouped(%d) = %s, want %s", n, got, want)
-		}
-	}
+func TestFormatValue(t *testing.T) {
 	for n, want := range map[int64]string{0: "$0.00", 1_500_000: "$1.50", 31: "$0.000031", 12_345_000_000: "$12,345.00"} {
-		if got := number(Spend, n); got != want {
-			t.Errorf("number(spend, %d) = %s, want %s", n, got, want)
+		if got := formatValue(Spend, n); got != want {
+			t.Errorf("formatValue(spend, %d) = %s, want %s", n, got, want)
 		}
 	}
 }

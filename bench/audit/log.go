@@ -4,11 +4,11 @@ package audit
 
 import (
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/bucketring/bucketring/bench"
+	"github.com/bucketring/bucketring/internal/keypath"
 )
 
 // Auditor collects the log of one run. It is safe for concurrent use.
@@ -18,7 +18,7 @@ type Auditor struct {
 	shards  [64]shard
 }
 
-// New returns an auditor of the limits that o describes.
+// New returns an auditor. The error joins all problems of the options.
 func New(o Options) (*Auditor, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
@@ -26,72 +26,72 @@ func New(o Options) (*Auditor, error) {
 	return &Auditor{options: o.withDefaults()}, nil
 }
 
-// State is what a target says about the limits of a key.
-type State struct {
+// KeyUsage is the usage of the limits of a key, as the target reported it.
+type KeyUsage struct {
 	Key, Tier, Model string
-	Used             []bench.Used
-	// Sent and Done: when it was asked and when the answer was there. Both zero:
-	// before or after all calls; what refills is not compared then.
+	Used             []bench.LimitUsage
+	// Sent and Done are when the report was requested and when it arrived. If both are
+	// zero it is from before or after all calls, and refilling limits are not compared.
 	Sent, Done time.Duration
 }
 
-// shard holds the logs of some roots.
+// shard has the logs of some roots.
 type shard struct {
 	mu struct {
 		sync.Mutex
-		callers map[ident]caller
+		callers map[caller]callerRef
 		roots   map[string]*root
 		events  int64
 		ignored int64
 	}
 }
 
-// ident is who calls: what the limits of a call depend on.
-type ident struct{ key, tier, model string }
+// caller is what the limits of a call depend on.
+type caller struct{ key, tier, model string }
 
-type caller struct {
-	root *root
-	i    uint32 // in root.idents
+type callerRef struct {
+	root  *root
+	index uint32 // in root.callers
 }
 
-// root is the log of all the keys below one first segment.
+// root is the log of all keys with the same first segment.
 type root struct {
-	name       string
-	idents     []ident
-	log        [][]record
-	n          int
-	began, end []stated
-	reasons    map[string]int64 // denials that no limit is judged by
+	name           string
+	callers        []caller
+	log            [][]record
+	n              int
+	initial, final []callerUsage
+	reasons        map[string]int64 // denials that limits did not cause
 }
 
-type stated struct {
-	ident uint32
-	State
+type callerUsage struct {
+	caller uint32
+	KeyUsage
 }
 
-// record is an event, as far as it matters here. It has 64 bytes. Requests of 0
-// are one, as at every front door.
+// record is the part of an event that the audit needs, in 64 bytes. 0 requests count
+// as one, as in the API.
 type record struct {
 	sent, done int64
 	id         string
-	in, out    int64 // out: of a reserve what was granted
+	in, out    int64 // out is the granted output of a reserve
 	requests   int64
-	ident      uint32
+	caller     uint32
 	op         bench.Op
 	answer     answer
-	decider    member // in fallback
+	decider    member // in fallback; otherwise 0
 	replayed   bool
 }
 
-// answer is what became of a question or, of a settle, whether it got there.
+// answer is the outcome of a request, or whether a settle was acknowledged.
 type answer uint8
 
 const (
-	unknown  answer = iota // it may have been done or not
-	admitted               // of a settle: acknowledged
+	unknown  answer = iota // no answer: it may have been charged
+	admitted               // or, of a settle, acknowledged
 	degraded
-	denied // by a limit
-	refused
+	denied      // by a limit
+	otherDenial // for another reason
 )
 
 const firstChunk, lastChunk = 4, 4096
@@ -110,8 +110,8 @@ func (r *root) add(rec record) {
 	r.n++
 }
 
-// Add puts an event into the log. It does not keep e. Events may come in any
-// order; one without a call is counted and ignored.
+// Add adds an event to the log. It does not keep e. Events may be added in any order.
+// An event without a call or key is counted as ignored.
 func (a *Auditor) Add(e *bench.Event) {
 	if e.Call == nil || e.Call.Key == "" {
 		s := &a.shards[0]
@@ -125,8 +125,8 @@ func (a *Auditor) Add(e *bench.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.events++
-	c := s.callerLocked(ident{e.Call.Key, e.Call.Tier, e.Call.Model})
-	rec.ident = c.i
+	c := s.refLocked(caller{e.Call.Key, e.Call.Tier, e.Call.Model})
+	rec.caller = c.index
 	c.root.add(rec)
 	if reason != "" {
 		if c.root.reasons == nil {
@@ -136,7 +136,7 @@ func (a *Auditor) Add(e *bench.Event) {
 	}
 }
 
-// recordOf also returns the reason of a denial for which no limit is judged.
+// recordOf converts an event. For a denial that no limit caused it returns the reason.
 func (a *Auditor) recordOf(e *bench.Event) (record, string) {
 	c := e.Call
 	r := record{
@@ -145,7 +145,7 @@ func (a *Auditor) recordOf(e *bench.Event) (record, string) {
 		replayed: e.Answer.Replayed,
 	}
 	if e.Answer.Route == "fallback" {
-		r.decider = a.members.of(e.Answer.Owner)
+		r.decider = a.members.number(e.Answer.Owner)
 	}
 	if c.Requests > 0 {
 		r.requests = c.Requests
@@ -164,7 +164,7 @@ func (a *Auditor) recordOf(e *bench.Event) (record, string) {
 		return r, ""
 	}
 	if e.Op == bench.OpReserve {
-		r.out = c.MaxOutput
+		r.out = c.MaxOutputTokens
 	}
 	if r.id == "" {
 		r.id = e.Answer.ID
@@ -176,7 +176,7 @@ func (a *Auditor) recordOf(e *bench.Event) (record, string) {
 	case bench.Allowed:
 		r.answer = admitted
 	case bench.Degraded:
-		r.answer, r.out = degraded, e.Answer.Granted
+		r.answer, r.out = degraded, e.Answer.GrantedOutputTokens
 	case bench.Denied:
 		reason := e.Answer.Reason
 		switch {
@@ -187,58 +187,57 @@ func (a *Auditor) recordOf(e *bench.Event) (record, string) {
 			r.answer = denied
 			return r, ""
 		}
-		r.answer = refused
+		r.answer = otherDenial
 		return r, reason
 	}
 	return r, ""
 }
 
-// Began tells what was used before the run.
-func (a *Auditor) Began(st State) { a.state(st, func(r *root) *[]stated { return &r.began }) }
+// AddInitialUsage adds usage from before the run.
+func (a *Auditor) AddInitialUsage(u KeyUsage) {
+	a.addUsage(u, func(r *root) *[]callerUsage { return &r.initial })
+}
 
-// Ended tells what is used after the run, when all that is on its way has
-// arrived. Without it nothing is said about charges.
-func (a *Auditor) Ended(st State) { a.state(st, func(r *root) *[]stated { return &r.end }) }
+// AddFinalUsage adds usage from after the run, when all settles have reached their
+// owners. Charges are only compared if there is final usage.
+func (a *Auditor) AddFinalUsage(u KeyUsage) {
+	a.addUsage(u, func(r *root) *[]callerUsage { return &r.final })
+}
 
-func (a *Auditor) state(st State, list func(*root) *[]stated) {
+func (a *Auditor) addUsage(st KeyUsage, list func(*root) *[]callerUsage) {
 	s := a.shard(st.Key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.callerLocked(ident{st.Key, st.Tier, st.Model})
+	c := s.refLocked(caller{st.Key, st.Tier, st.Model})
 	l := list(c.root)
-	*l = append(*l, stated{c.i, st})
-}
-
-func rootOf(key string) string {
-	name, _, _ := strings.Cut(key, "/")
-	return name
+	*l = append(*l, callerUsage{c.index, st})
 }
 
 func (a *Auditor) shard(key string) *shard {
-	return &a.shards[hash(rootOf(key))%uint64(len(a.shards))]
+	return &a.shards[hash(keypath.Root(key))%uint64(len(a.shards))]
 }
 
-func (s *shard) callerLocked(who ident) caller {
+func (s *shard) refLocked(who caller) callerRef {
 	if c, ok := s.mu.callers[who]; ok {
 		return c
 	}
 	if s.mu.callers == nil {
-		s.mu.callers = map[ident]caller{}
+		s.mu.callers = map[caller]callerRef{}
 		s.mu.roots = map[string]*root{}
 	}
-	name := rootOf(who.key)
+	name := keypath.Root(who.key)
 	r := s.mu.roots[name]
 	if r == nil {
 		r = &root{name: name}
 		s.mu.roots[name] = r
 	}
-	c := caller{r, uint32(len(r.idents))}
-	r.idents = append(r.idents, who)
+	c := callerRef{r, uint32(len(r.callers))}
+	r.callers = append(r.callers, who)
 	s.mu.callers[who] = c
 	return c
 }
 
-// hash is FNV-1a with a finish that mixes its high bits.
+// hash is FNV-1a with a finalizer that mixes the high bits.
 func hash(s string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(s) {

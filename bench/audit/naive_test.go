@@ -11,8 +11,8 @@ import (
 	"github.com/bucketring/bucketring/bench/audit"
 )
 
-// naive is a limiter that keeps the whole log and is right because it is slow.
-// Every call is under all of its limits, for each key apart. Now is an argument.
+// naive is a simple and slow limiter that keeps the whole log. Every call is under all
+// of its limits, separately for each key.
 type naive struct {
 	limits []audit.Limit
 	lease  int64
@@ -30,7 +30,7 @@ type charge struct {
 	amount int64
 }
 
-// held is a call that was admitted.
+// held is an admitted call.
 type held struct {
 	answer   bench.Answer
 	call     *bench.Call
@@ -62,7 +62,7 @@ func amountOf(l *audit.Limit, in, out int64, reserve bool) int64 {
 	return 0
 }
 
-// used is what counts at now, times the window if the limit is a bucket.
+// used returns the usage at now, multiplied by the window if the limit is a bucket.
 func (a *account) used(l *audit.Limit, now int64) int64 {
 	var sum, before int64
 	drain := func(to int64) {
@@ -124,7 +124,7 @@ func (n *naive) expire(now int64) {
 	n.order = slices.DeleteFunc(n.order, func(h *held) bool { return !h.live })
 }
 
-// ask decides about a check or a reserve.
+// ask decides a check or a reserve.
 func (n *naive) ask(c *bench.Call, now int64) bench.Answer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -141,14 +141,14 @@ func (n *naive) ask(c *bench.Call, now int64) bench.Answer {
 	}
 	out := c.OutputTokens
 	if c.LLM {
-		out = c.MaxOutput
+		out = c.MaxOutputTokens
 	}
 	for i := range n.limits {
 		if !n.fits(&accounts[i], &n.limits[i], now, amountOf(&n.limits[i], c.InputTokens, out, c.LLM)) {
 			return bench.Answer{Outcome: bench.Denied, Reason: "limit_exceeded"}
 		}
 	}
-	h := &held{answer: bench.Answer{Outcome: bench.Allowed, Granted: out}, call: c, until: now + n.lease, live: c.LLM}
+	h := &held{answer: bench.Answer{Outcome: bench.Allowed, GrantedOutputTokens: out}, call: c, until: now + n.lease, live: c.LLM}
 	for i := range n.limits {
 		ch := &charge{now, amountOf(&n.limits[i], c.InputTokens, out, c.LLM)}
 		accounts[i].charges = append(accounts[i].charges, ch)
@@ -161,7 +161,7 @@ func (n *naive) ask(c *bench.Call, now int64) bench.Answer {
 	return h.answer
 }
 
-// use settles, or takes progress.
+// use applies a settle or progress.
 func (n *naive) use(id string, u bench.Usage, now int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -184,18 +184,18 @@ func (n *naive) use(id string, u bench.Usage, now int64) {
 	}
 }
 
-// left says what is used of every limit of key, as a target would.
-func (n *naive) left(key string, now int64) audit.State {
+// left returns the usage of every limit of key, as a target reports it.
+func (n *naive) left(key string, now int64) audit.KeyUsage {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	st := audit.State{Key: key, Sent: time.Duration(now), Done: time.Duration(now)}
+	st := audit.KeyUsage{Key: key, Sent: time.Duration(now), Done: time.Duration(now)}
 	for i, a := range n.states[key] {
 		l := &n.limits[i]
 		used := a.used(l, now)
 		if l.Algorithm == audit.TokenBucket {
 			used = (used + int64(l.Window) - 1) / int64(l.Window)
 		}
-		st.Used = append(st.Used, bench.Used{Scope: key, Dimension: l.Dimension, Name: l.Dimension, Used: used, Limit: l.Amount})
+		st.Used = append(st.Used, bench.LimitUsage{Scope: key, Dimension: l.Dimension, Name: l.Dimension, Used: used, Limit: l.Amount})
 	}
 	return st
 }

@@ -8,80 +8,80 @@ import (
 	"time"
 )
 
-// admission is a charge that was surely made, for a limit.
+// admission is a charge that was certainly made.
 type admission struct {
 	sent, done int64
-	cost       int64 // from done on
-	drop       int64 // from here on it is
-	least      int64
+	cost       int64 // from done to drop
+	drop       int64
+	least      int64 // from drop on
 	decider    member
 }
 
 // excess is what was admitted beyond a limit.
 type excess struct {
-	sure     int64
-	at       int64 // when it was first that much
-	possible int64
+	sure     int64 // certainly
+	at       int64 // when sure was first reached
+	possible int64 // if every uncertainty is resolved against the limiter
 }
 
-// judge finds what a list of admissions, by sent, is beyond a limit.
-type judge struct {
+// overChecker finds what admissions, ordered by sent, exceed a limit.
+type overChecker struct {
 	list    []admission
-	dones   []int32 // by done
-	sorted  []int32 // memory of dones
-	drops   []int32 // by drop, those that have one
-	queue   queue
+	byDone  []int32 // indexes by done
+	sorted  []int32 // memory of byDone
+	byDrop  []int32 // indexes by drop, of admissions that have one
+	tree    segmentTree
 	order   sorter
 	windows []int64
 	clock   int64
-	trace   *tracer // nil: nobody wants to know what was used when
+	trace   *usageTracer // nil if no trace is needed
 }
 
-// used says that of a limit n were used, surely, at a time.
-func (j *judge) used(at, n int64) {
+// traceUsed records that n units of the limit were certainly used at a time.
+func (j *overChecker) traceUsed(at, n int64) {
 	if j.trace != nil {
 		j.trace.add(at, max(0, n))
 	}
 }
 
-// over also tells trace what was used when, unless that is nil. Dones is the list
-// in the order of its answers, if that is known.
-func (j *judge) over(l *Limit, list []admission, dones []int32, trace *tracer) excess {
+// check finds the excess of list over a limit. It records the usage in trace unless that
+// is nil. dones is the order of list by done, or nil if it is unknown.
+func (j *overChecker) check(l *Limit, list []admission, dones []int32, trace *usageTracer) excess {
 	if len(list) == 0 {
 		return excess{}
 	}
 	j.list, j.trace = list, trace
 	by := &j.order
-	if j.dones = dones; dones == nil {
-		by.begin(len(list))
+	if j.byDone = dones; dones == nil {
+		by.reset(len(list))
 		for i := range list {
 			by.add(list[i].done, int32(i))
 		}
 		j.sorted = by.order(j.sorted[:0])
-		j.dones = j.sorted
+		j.byDone = j.sorted
 	}
-	by.begin(0)
+	by.reset(0)
 	for i := range list {
 		if list[i].drop != never {
 			by.add(list[i].drop, int32(i))
 		}
 	}
-	j.drops = by.order(j.drops[:0])
+	j.byDrop = by.order(j.byDrop[:0])
 	var e excess
 	switch l.algorithm() {
 	case TokenBucket:
-		return j.bucket(l)
+		return j.tokenBucket(l)
 	case SlidingWindow:
-		e = j.sliding(l)
-		e.possible = max(e.sure, j.spread(int64(l.Window)+j.clock)-l.Amount)
+		e = j.slidingWindow(l)
+		e.possible = max(e.sure, j.maxPossible(int64(l.Window)+j.clock)-l.Amount)
 	case FixedWindow:
 		if l.Resets != nil {
-			return j.between(l)
+			return j.betweenResets(l)
 		}
-		e.possible = j.spread(int64(l.Window)+j.clock) - l.Amount
+		e.possible = j.maxPossible(int64(l.Window)+j.clock) - l.Amount
 		if e.possible > 0 {
-			e.sure, e.at = j.anywhere(l)
-		} else if j.trace != nil { // any position will do
+			e.sure, e.at = j.anyPosition(l)
+		} else if j.trace != nil { // any position explains the log
 			j.traceFrom(list[0].sent-int64(l.Window), int64(l.Window))
 		}
 		e.possible = max(e.sure, e.possible)
@@ -91,11 +91,11 @@ func (j *judge) over(l *Limit, list []admission, dones []int32, trace *tracer) e
 	return e
 }
 
-// steps calls drop and then charge in the order of time. A charge whose drop
-// comes first is never dropped.
-func (j *judge) steps(charge func(i int32, cost int64), drop func(i int32)) {
-	drops := j.drops
-	for _, i := range j.dones {
+// replay calls charge and drop in the order of time. An admission whose drop is not
+// after its done is charged at its least cost and never dropped.
+func (j *overChecker) replay(charge func(i int32, cost int64), drop func(i int32)) {
+	drops := j.byDrop
+	for _, i := range j.byDone {
 		at := j.list[i].done
 		for len(drops) > 0 && j.list[drops[0]].drop <= at {
 			if d := &j.list[drops[0]]; d.done < d.drop {
@@ -112,25 +112,25 @@ func (j *judge) steps(charge func(i int32, cost int64), drop func(i int32)) {
 	}
 }
 
-// total is exact: nothing is refilled.
-func (j *judge) total(amount int64) excess {
+// total is the check without refill, which is exact.
+func (j *overChecker) total(amount int64) excess {
 	var sum int64
 	var e excess
-	j.steps(func(i int32, cost int64) {
+	j.replay(func(i int32, cost int64) {
 		sum += cost
 		if sum-amount > e.sure {
 			e.sure, e.at = sum-amount, j.list[i].done
 		}
-		j.used(j.list[i].done, sum)
+		j.traceUsed(j.list[i].done, sum)
 	}, func(i int32) { sum -= j.list[i].cost - j.list[i].least })
 	e.possible = e.sure
 	return e
 }
 
-// bucket looks at every interval from a sending to an answer: what was sent and
-// answered inside is at most burst + rate x its length.
-func (j *judge) bucket(l *Limit) excess {
-	last := j.list[j.dones[len(j.dones)-1]].done
+// tokenBucket checks every interval from a request to an answer: what was sent and
+// answered inside is at most burst + rate x length.
+func (j *overChecker) tokenBucket(l *Limit) excess {
+	last := j.list[j.byDone[len(j.byDone)-1]].done
 	var total, slowest int64
 	for i := range j.list {
 		total += j.list[i].cost
@@ -138,7 +138,7 @@ func (j *judge) bucket(l *Limit) excess {
 	}
 	r, ok := newRefill(l.Amount, int64(l.Window), j.list[0].sent, last, total)
 	if !ok {
-		return excess{} // refills faster than anything can be admitted
+		return excess{} // refills too fast to be exceeded
 	}
 	if l.capacity() >= total && j.trace == nil {
 		return excess{}
@@ -148,8 +148,8 @@ func (j *judge) bucket(l *Limit) excess {
 	if j.clock > 0 {
 		drift++
 	}
-	// With every charge at its sending the level is at least what any interval can
-	// show; mostly that settles it.
+	// If every charge is at the time of its request, the level is an upper bound for
+	// all intervals. In most cases it is low enough to finish here.
 	level := func(cost func(*admission) int64) (highest int64) {
 		var q, before int64
 		for i := range j.list {
@@ -165,31 +165,31 @@ func (j *judge) bucket(l *Limit) excess {
 	if j.trace == nil && level(func(a *admission) int64 { return a.cost })+2 <= capacity {
 		return e
 	}
-	j.queue.reset(len(j.list))
+	j.tree.reset(len(j.list))
 	var worst int64
-	j.steps(func(i int32, cost int64) {
-		j.queue.set(int(i), r.at(j.list[i].sent), cost<<r.shift)
-		over := j.queue.best() - r.at(j.list[i].done) - 1 - drift - capacity
+	j.replay(func(i int32, cost int64) {
+		j.tree.set(int(i), r.at(j.list[i].sent), cost<<r.shift)
+		over := j.tree.max() - r.at(j.list[i].done) - 1 - drift - capacity
 		if over > worst {
 			worst, e.at = over, j.list[i].done
 		}
-		j.used(j.list[i].done, l.capacity()+r.units(over))
+		j.traceUsed(j.list[i].done, l.capacity()+r.units(over))
 	}, func(i int32) {
-		j.queue.set(int(i), r.at(j.list[i].sent), j.list[i].least<<r.shift)
+		j.tree.set(int(i), r.at(j.list[i].sent), j.list[i].least<<r.shift)
 	})
 	e.sure = r.units(worst)
 	e.possible = max(e.possible, e.sure)
 	return e
 }
 
-// sliding looks at every interval of one window that ends with an answer.
-func (j *judge) sliding(l *Limit) excess {
+// slidingWindow checks every interval of one window that ends with an answer.
+func (j *overChecker) slidingWindow(l *Limit) excess {
 	window := int64(l.Window) - j.clock
 	var sum int64
 	var e excess
-	oldest := 0 // of list: what was sent before is outside
+	oldest := 0 // index in list; earlier admissions are outside the window
 	in := make([]bool, len(j.list))
-	j.steps(func(i int32, cost int64) {
+	j.replay(func(i int32, cost int64) {
 		now := j.list[i].done
 		for ; oldest < len(j.list) && j.list[oldest].sent <= now-window; oldest++ {
 			if in[oldest] {
@@ -205,7 +205,7 @@ func (j *judge) sliding(l *Limit) excess {
 		if sum-l.Amount > e.sure {
 			e.sure, e.at = sum-l.Amount, now
 		}
-		j.used(now, sum)
+		j.traceUsed(now, sum)
 	}, func(i int32) {
 		if in[i] {
 			sum -= j.list[i].cost - j.list[i].least
@@ -214,33 +214,32 @@ func (j *judge) sliding(l *Limit) excess {
 	return e
 }
 
-// current is what counts of a charge that is in a sum at now.
-func (j *judge) current(i int, now int64) int64 {
+// current returns the cost of an admission at a time.
+func (j *overChecker) current(i int, now int64) int64 {
 	if a := &j.list[i]; a.drop > now {
 		return a.cost
 	}
 	return j.list[i].least
 }
 
-// spread is the most that one window may have seen: all that can have been
-// charged inside it.
-func (j *judge) spread(window int64) int64 {
+// maxPossible returns the most that may have been charged within one window.
+func (j *overChecker) maxPossible(window int64) int64 {
 	var sum, most int64
-	gone := j.dones
+	expired := j.byDone
 	for i := range j.list {
 		sum += j.list[i].least
-		for len(gone) > 0 && j.list[gone[0]].done <= j.list[i].sent-window {
-			sum -= j.list[gone[0]].least
-			gone = gone[1:]
+		for len(expired) > 0 && j.list[expired[0]].done <= j.list[i].sent-window {
+			sum -= j.list[expired[0]].least
+			expired = expired[1:]
 		}
 		most = max(most, sum)
 	}
 	return most
 }
 
-// between looks at what was charged surely between two known resets.
-func (j *judge) between(l *Limit) excess {
-	// The window of a time is the number of resets until then.
+// betweenResets checks what was certainly charged between two known resets.
+func (j *overChecker) betweenResets(l *Limit) excess {
+	// window returns the index of the window of a time: the number of resets until then.
 	window := func(t int64) int {
 		n, _ := slices.BinarySearch(l.Resets, time.Duration(t+1))
 		return n
@@ -248,7 +247,7 @@ func (j *judge) between(l *Limit) excess {
 	n := len(l.Resets) + 1
 	j.windows = append(j.windows[:0], make([]int64, 2*n)...)
 	sums, spread := j.windows[:n], j.windows[n:]
-	home := func(i int32) int {
+	windowOf := func(i int32) int {
 		first, last := window(j.list[i].sent-j.clock), window(j.list[i].done+j.clock)
 		if first != last {
 			return -1
@@ -256,19 +255,19 @@ func (j *judge) between(l *Limit) excess {
 		return first
 	}
 	var e excess
-	j.steps(func(i int32, cost int64) {
+	j.replay(func(i int32, cost int64) {
 		for w := window(j.list[i].sent - j.clock); w <= window(j.list[i].done+j.clock); w++ {
 			spread[w] += j.list[i].least
 		}
-		if w := home(i); w >= 0 {
+		if w := windowOf(i); w >= 0 {
 			sums[w] += cost
 			if sums[w]-l.Amount > e.sure {
 				e.sure, e.at = sums[w]-l.Amount, j.list[i].done
 			}
-			j.used(j.list[i].done, sums[w])
+			j.traceUsed(j.list[i].done, sums[w])
 		}
 	}, func(i int32) {
-		if w := home(i); w >= 0 {
+		if w := windowOf(i); w >= 0 {
 			sums[w] -= j.list[i].cost - j.list[i].least
 		}
 	})
@@ -279,16 +278,16 @@ func (j *judge) between(l *Limit) excess {
 	return e
 }
 
-// anywhere moves windows of unknown position over the log: the result is what
-// even the position that is best for the limiter cannot explain.
-func (j *judge) anywhere(l *Limit) (sure, at int64) {
+// anyPosition moves windows of unknown position over the log. It returns the excess
+// that remains with the position that is best for the limiter.
+func (j *overChecker) anyPosition(l *Limit) (sure, at int64) {
 	window := int64(l.Window)
 	base := j.list[0].sent
-	if (j.list[j.dones[len(j.dones)-1]].done-base)/window > 1<<24 {
-		return 0, 0 // more windows than anybody has
+	if (j.list[j.byDone[len(j.byDone)-1]].done-base)/window > 1<<24 {
+		return 0, 0 // too many windows to be realistic
 	}
-	// Window w holds the times from offset + (w-1) x window on. An end of a charge
-	// falls into the window before when the offset passes its rest.
+	// Window w begins at offset + (w-1) x window. A time moves to the window before
+	// when the offset exceeds its remainder.
 	type turn struct {
 		offset int64
 		i      int32
@@ -323,7 +322,7 @@ func (j *judge) anywhere(l *Limit) (sure, at int64) {
 		}
 	}
 	sure = most[1]
-	// What is shown is the position with the most that is within the limit, if any.
+	// The trace is of the position with the highest usage within the limit, if any.
 	shown, best := sure, int64(0)
 	for len(turns) > 0 && turns[0].offset < window {
 		offset := turns[0].offset
@@ -353,13 +352,13 @@ func (j *judge) anywhere(l *Limit) (sure, at int64) {
 	if sure -= l.Amount; sure <= 0 {
 		return 0, 0
 	}
-	return sure, j.list[j.dones[len(j.dones)-1]].done
+	return sure, j.list[j.byDone[len(j.byDone)-1]].done
 }
 
-// traceFrom traces windows of which one begins at a time before all charges.
-func (j *judge) traceFrom(begin, window int64) {
+// traceFrom traces windows that begin at begin, which is before all charges.
+func (j *overChecker) traceFrom(begin, window int64) {
 	current, sum := int64(-1), int64(0)
-	for _, i := range j.dones {
+	for _, i := range j.byDone {
 		a := &j.list[i]
 		in := (a.done - begin) / window
 		if (a.sent-begin)/window != in {
@@ -369,6 +368,6 @@ func (j *judge) traceFrom(begin, window int64) {
 			current, sum = in, 0
 		}
 		sum += a.least
-		j.used(a.done, sum)
+		j.traceUsed(a.done, sum)
 	}
 }

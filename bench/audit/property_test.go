@@ -18,7 +18,7 @@ import (
 )
 
 // history plays random calls against a naive limiter in virtual time. Each is
-// decided at some moment between its sending and its answer.
+// decided at a random time between its request and its answer.
 type history struct {
 	rng    *rand.Rand
 	limits []audit.Limit
@@ -40,7 +40,7 @@ var errLost = errors.New("the answer was lost")
 
 func (h *history) delay() int64 { return h.rng.Int64N(h.jitter + 1) }
 
-// send plans an attempt at c; then is called with the answer, if there is one.
+// send plans an attempt of c, and calls then with the answer if there is one.
 func (h *history) send(c *bench.Call, sent int64, attempt int) {
 	decided := sent + h.delay()
 	done := decided + h.delay()
@@ -50,7 +50,7 @@ func (h *history) send(c *bench.Call, sent int64, attempt int) {
 	}
 	e := bench.Event{Op: op, Call: c, Due: time.Duration(sent), Sent: time.Duration(sent), Done: time.Duration(done)}
 	fate := h.rng.IntN(100)
-	if fate >= h.losses || fate%2 == 0 { // else the question was lost on its way
+	if fate >= h.losses || fate%2 == 0 { // else the request was lost
 		h.todo = append(h.todo, step{decided, func(now int64) {
 			if fate >= h.losses {
 				e.Answer = h.n.ask(c, now)
@@ -76,10 +76,10 @@ func (h *history) answered(e bench.Event, attempt int) {
 		return
 	}
 	if c := e.Call; c.LLM && e.Answer.Outcome == bench.Allowed && !e.Answer.Replayed {
-		end := done + int64(c.Hold)
-		for i := range c.Reports {
-			part := int64(i+1) * c.OutputTokens / int64(c.Reports+1)
-			h.use(c, done+int64(c.Hold)*int64(i+1)/int64(c.Reports+1), bench.Usage{Key: c.Key, ID: c.ID, InputTokens: c.InputTokens, OutputTokens: part})
+		end := done + int64(c.Duration)
+		for i := range c.ProgressReports {
+			part := int64(i+1) * c.OutputTokens / int64(c.ProgressReports+1)
+			h.use(c, done+int64(c.Duration)*int64(i+1)/int64(c.ProgressReports+1), bench.Usage{Key: c.Key, ID: c.ID, InputTokens: c.InputTokens, OutputTokens: part})
 		}
 		final := bench.Usage{Key: c.Key, ID: c.ID, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens, Final: true}
 		h.use(c, end, final)
@@ -107,7 +107,7 @@ func (h *history) use(c *bench.Call, sent int64, u bench.Usage) {
 	}
 }
 
-// play runs n calls and whatever follows from them.
+// play runs n calls, with their retries and settles.
 func (h *history) play(n int, span int64) int64 {
 	sent := int64(0)
 	for i := range n {
@@ -116,8 +116,8 @@ func (h *history) play(n int, span int64) int64 {
 		c.InputTokens, c.OutputTokens = h.rng.Int64N(20), h.rng.Int64N(30)
 		if h.rng.IntN(2) == 0 {
 			c.LLM = true
-			c.MaxOutput = c.OutputTokens + h.rng.Int64N(40)
-			c.Hold, c.Reports = time.Duration(h.rng.Int64N(span/4+1)), h.rng.IntN(3)
+			c.MaxOutputTokens = c.OutputTokens + h.rng.Int64N(40)
+			c.Duration, c.ProgressReports = time.Duration(h.rng.Int64N(span/4+1)), h.rng.IntN(3)
 		}
 		h.send(c, sent, 0)
 	}
@@ -142,7 +142,7 @@ func (h *history) play(n int, span int64) int64 {
 	return now
 }
 
-// drawHistory draws a right limiter, a network and calls.
+// drawHistory draws a correct limiter, a network and calls.
 func drawHistory(t *rapid.T, span int64) (*history, audit.Options, int64) {
 	limits := []audit.Limit{}
 	for _, dim := range []string{audit.Requests, audit.Tokens, audit.InputTokens, audit.OutputTokens} {
@@ -158,7 +158,7 @@ func drawHistory(t *rapid.T, span int64) (*history, audit.Options, int64) {
 			l.Algorithm = audit.TokenBucket
 			l.Burst = rapid.Int64Range(0, amount).Draw(t, "burst")
 		case 2:
-			l.Algorithm, l.Late = audit.SlidingWindow, -1
+			l.Algorithm, l.ReleaseDelay = audit.SlidingWindow, -1
 		case 3:
 			l.Algorithm = audit.FixedWindow
 		case 4:
@@ -195,7 +195,7 @@ func TestNoFalseAlarm(t *testing.T) {
 	}()
 	rapid.Check(t, func(t *rapid.T) {
 		h, o, end := drawHistory(t, int64(time.Second))
-		var ended []audit.State
+		var ended []audit.KeyUsage
 		for k := range h.keys {
 			ended = append(ended, h.n.left(fmt.Sprintf("org/k%d", k), end+1000))
 		}
@@ -206,7 +206,7 @@ func TestNoFalseAlarm(t *testing.T) {
 		if !r.OK {
 			t.Fatalf("false alarm under %+v:\n%s", o.Limits, r.Summary())
 		}
-		wantCourses(t, r)
+		wantSeries(t, r)
 		sum.Calls += r.Calls
 		sum.Admitted += r.Admitted
 		sum.Denied += r.Denied
@@ -215,8 +215,7 @@ func TestNoFalseAlarm(t *testing.T) {
 	})
 }
 
-// TestEveryExtraAdmissionIsFound adds k admissions to a log in which a limit
-// without refill is used up.
+// k admissions are added to a log in which a limit without refill is used up.
 func TestEveryExtraAdmissionIsFound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		amount := rapid.Int64Range(1, 20).Draw(t, "amount")
@@ -251,9 +250,8 @@ func TestEveryExtraAdmissionIsFound(t *testing.T) {
 	})
 }
 
-// TestOverIsTheBestOfAllExplanations compares the bucket with a search over
-// every interval.
-func TestOverIsTheBestOfAllExplanations(t *testing.T) {
+// The check of a token bucket is compared with a search over every interval.
+func TestTokenBucketMatchesExhaustiveSearch(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := audit.Limit{
 			Dimension: audit.Requests, Algorithm: rapid.SampledFrom([]audit.Algorithm{audit.TokenBucket, audit.SlidingWindow}).Draw(t, "algorithm"),
@@ -293,6 +291,6 @@ func TestOverIsTheBestOfAllExplanations(t *testing.T) {
 			slices.SortFunc(events, func(a, b bench.Event) int { return cmp.Compare(a.Sent, b.Sent) })
 			t.Fatalf("over = %d, want %d", d.Over, want)
 		}
-		wantCourses(t, r)
+		wantSeries(t, r)
 	})
 }

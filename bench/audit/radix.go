@@ -8,31 +8,28 @@ import (
 	"slices"
 )
 
-// item is something to be put into an order: what it is ordered by, and which it
-// is.
+// item is an element to sort: its key and its index.
 type item struct {
 	key uint64
 	i   int32
 }
 
-// sorter puts items into the order of their keys, in time that grows with their
-// number and no faster. It keeps its memory.
+// sorter sorts items by key with a radix sort. It reuses its memory.
 type sorter struct {
 	items, spare []item
 }
 
-const digit = 11 // bits
+const digitBits = 11 // digits of the radix sort
 
-// begin makes room for n items.
-func (s *sorter) begin(n int) { s.items = slices.Grow(s.items[:0], n) }
+// reset empties the sorter and makes room for n items.
+func (s *sorter) reset(n int) { s.items = slices.Grow(s.items[:0], n) }
 
-// add takes one more, by a time.
+// add adds an item with a time as its key.
 func (s *sorter) add(time int64, i int32) {
 	s.items = append(s.items, item{uint64(time) ^ 1<<63, i})
 }
 
-// order appends which came in which place to out. Those with the same key stay
-// as they came.
+// order appends the indexes of the items to out, sorted by key. The sort is stable.
 func (s *sorter) order(out []int32) []int32 {
 	s.sort(0)
 	out = slices.Grow(out, len(s.items))
@@ -42,7 +39,7 @@ func (s *sorter) order(out []int32) []int32 {
 	return out
 }
 
-// sort orders by the bits of the keys from the lowest on.
+// sort sorts by the bits of the keys from lowest up.
 func (s *sorter) sort(lowest int) {
 	list := s.items
 	if len(list) < 2 {
@@ -66,17 +63,17 @@ func (s *sorter) sort(lowest int) {
 	}
 	s.spare = slices.Grow(s.spare[:0], len(list))[:len(list)]
 	other := s.spare
-	for shift := lowest; shift < bits.Len64(differ); shift += digit {
-		var at [1 << digit]int32
+	for shift := lowest; shift < bits.Len64(differ); shift += digitBits {
+		var at [1 << digitBits]int32
 		for i := range list {
-			at[(list[i].key-least)>>shift&(1<<digit-1)]++
+			at[(list[i].key-least)>>shift&(1<<digitBits-1)]++
 		}
 		sum := int32(0)
 		for i, n := range at {
 			at[i], sum = sum, sum+n
 		}
 		for i := range list {
-			to := &at[(list[i].key-least)>>shift&(1<<digit-1)]
+			to := &at[(list[i].key-least)>>shift&(1<<digitBits-1)]
 			other[*to] = list[i]
 			*to++
 		}
@@ -85,17 +82,17 @@ func (s *sorter) sort(lowest int) {
 	s.items, s.spare = list, other
 }
 
-// What groups says of an item that has its key alone, and of one that is in the
-// group of an earlier one.
+// Values of groups for an item without another of its key, and for an item that is not
+// the first of its group.
 const (
-	alone = -1
-	later = -2
+	single   = -1
+	notFirst = -2
 )
 
-// groups puts items with the same key next to each other, those that came first in
-// front. It says of each where its group begins, if it is the first of one.
+// groups sorts items so that those with the same key are adjacent, in their original
+// order. For the first item of a group it returns where the group begins.
 func (s *sorter) groups(begins []int32) []int32 {
-	const top = 3 * digit // enough to tell almost all keys apart
+	const top = 3 * digitBits // enough bits to separate almost all keys
 	s.sort(64 - top)
 	list := s.items
 	for from, to := 0, 0; from < len(list); from = to {
@@ -110,18 +107,18 @@ func (s *sorter) groups(begins []int32) []int32 {
 		for i := range run {
 			switch {
 			case i > 0 && run[i-1].key == run[i].key:
-				begins[run[i].i] = later
+				begins[run[i].i] = notFirst
 			case i+1 < len(run) && run[i+1].key == run[i].key:
 				begins[run[i].i] = int32(from + i)
 			default:
-				begins[run[i].i] = alone
+				begins[run[i].i] = single
 			}
 		}
 	}
 	return begins
 }
 
-// reordered is list in the order of the items, which are as many.
+// reordered returns list in the order of the items.
 func reordered[T any](s *sorter, list []T) []T {
 	s.sort(0)
 	for i := range s.items {

@@ -20,7 +20,7 @@ func TestSorter(t *testing.T) {
 		}).Draw(t, "of")
 		times := rapid.SliceOfN(time, 0, rapid.SampledFrom([]int{3, 255, 256, 2000}).Draw(t, "at most")).Draw(t, "times")
 		want := make([]int32, len(times))
-		s.begin(len(times))
+		s.reset(len(times))
 		for i, at := range times {
 			want[i] = int32(i)
 			s.add(at, int32(i))

@@ -9,9 +9,9 @@ import (
 	"github.com/bucketring/bucketring/bench/audit"
 )
 
-// TestSettleOnItsWay: usage that a fallback took may have reached the owner when
-// that tells what is used, or not. Neither is a charge that was lost or made twice.
-func TestSettleOnItsWay(t *testing.T) {
+// Usage that was accepted in fallback may or may not have reached the owner when it
+// reports usage. In both cases nothing was lost or charged twice.
+func TestPendingSettle(t *testing.T) {
 	limits := []audit.Limit{
 		{Dimension: audit.Tokens, Amount: 1000},
 		{Dimension: audit.Concurrent, Algorithm: audit.Concurrency, Amount: 5},
@@ -34,7 +34,7 @@ func TestSettleOnItsWay(t *testing.T) {
 			_, both := llm("k", 0, 5) // 10 and at most 90, and 10 and 20 in the end
 			both[1].Answer = bench.Answer{Route: tt.route, Owner: "n2"}
 			st := usedOf("k", audit.Tokens, tt.tokens)
-			st.Used = append(st.Used, bench.Used{Scope: "k", Dimension: audit.Concurrent, Used: tt.slots})
+			st.Used = append(st.Used, bench.LimitUsage{Scope: "k", Dimension: audit.Concurrent, Used: tt.slots})
 			r := run(t, audit.Options{Limits: limits}, both, st)
 			if d := dimension(t, r, audit.Tokens); d.Excess != tt.excess || d.Missing != tt.missing || d.Compared != 1 {
 				t.Errorf("tokens: %+v, want %d excess, %d missing", d, tt.excess, tt.missing)
@@ -43,7 +43,7 @@ func TestSettleOnItsWay(t *testing.T) {
 				t.Errorf("slots: %+v, want %d too many", d, tt.held)
 			}
 			for _, c := range r.Charges {
-				if want := map[string]string{"fallback": "its usage was on its way to the owner"}[tt.route]; len(c.Suspects) > 0 && c.Suspects[0].Why != want {
+				if want := map[string]string{"fallback": "its usage had not reached the owner"}[tt.route]; len(c.Suspects) > 0 && c.Suspects[0].Why != want {
 					t.Errorf("suspected because %q, want %q", c.Suspects[0].Why, want)
 				}
 			}

@@ -8,53 +8,53 @@ import (
 	"slices"
 )
 
-// suspect is a charge that may have taken room, for a limit.
+// suspect is a charge that may have taken room.
 type suspect struct {
-	sent    int64 // it took none before
-	done    int64 // it was made by then, or never
+	sent    int64 // it took no room before
+	done    int64 // it was certainly made by then; may be never
 	cost    int64 // until release
-	settled int64
+	settled int64 // from release on
 	release int64
 }
 
-// suspect adds to list what call c charges.
-func (sc *scene) suspect(list []suspect, c *call, ch charges) []suspect {
+// suspect adds the charges of a call to list.
+func (ra *rootAudit) suspect(list []suspect, c *call, ch charges) []suspect {
 	s := suspect{sent: c.sent, done: c.done, cost: ch.estimate, settled: ch.settled, release: ch.release}
-	if c.decider != 0 { // the owner may hear of it at any time
+	if c.decider != 0 { // the owner may be told at any time
 		s.done = never
 	}
 	list = append(list, s)
 	if ch.overrun > 0 {
-		r := &sc.reservations[c.held-1]
-		list = append(list, suspect{sent: r.used, done: r.settleDone, cost: ch.overrun, settled: ch.overrun, release: never})
+		r := &ra.reservations[c.reservation-1]
+		list = append(list, suspect{sent: r.firstUsage, done: r.settleDone, cost: ch.overrun, settled: ch.overrun, release: never})
 	}
 	return list
 }
 
-// defence finds for denials how much room there was at least. The suspects are
-// by sent; denials must be asked for by sent.
-type defence struct {
+// roomChecker finds how much room a limit had at least when it denied a call. The
+// suspects are ordered by sent, and denials must be checked in order of sent.
+type roomChecker struct {
 	limit    *Limit
 	list     []suspect
-	dones    []int32 // by done, those that have one
-	releases []int32 // by release, likewise
+	dones    []int32 // indexes by done, of suspects that have one
+	releases []int32 // indexes by release, of suspects that have one
 	clock    int64
 
-	refill refill
-	queue  queue
-	trees  bool // the queue is needed: costs change afterwards
+	refill  refill
+	tree    segmentTree
+	useTree bool // costs change after done, so that the tree is needed
 
-	sent, done, gone, released int // how far each order was walked
-	sumSent, sumDone           int64
-	counted                    int64   // by windows: what counts of what is done
-	in                         []int8  // of each suspect: see the constants
-	place                      []int32 // of each suspect in dones, if trees
-	level                      int64   // of a bucket without a tree
-	levelAt                    int64
-	order                      sorter
+	sent, done, expired, released int // positions in the orders
+	sumSent, sumDone              int64
+	counted                       int64   // sum of the window
+	in                            []int8  // state of each suspect; see the constants
+	place                         []int32 // index of each suspect in dones, if useTree
+	level                         int64   // of a bucket, if not useTree
+	levelAt                       int64
+	order                         sorter
 }
 
-// zeroed is n zeros, in the memory of old if that suffices.
+// zeroed returns n zeros, in the memory of old if possible.
 func zeroed[T any](old []T, n int) []T {
 	old = slices.Grow(old[:0], n)[:n]
 	clear(old)
@@ -62,18 +62,18 @@ func zeroed[T any](old []T, n int) []T {
 }
 
 const (
-	waiting int8 = iota
+	pending int8 = iota
 	counts
 	countsSettled
 	outside
 )
 
-// reset prepares for a limit. It is false if the limit cannot be judged. Dones is
-// the list by done, if that is known.
-func (d *defence) reset(l *Limit, list []suspect, dones []int32, end, clock int64) bool {
-	*d = defence{
+// reset prepares for a limit. It returns false if the limit cannot be judged. dones is
+// the order by done, or nil if it is unknown.
+func (d *roomChecker) reset(l *Limit, list []suspect, dones []int32, end, clock int64) bool {
+	*d = roomChecker{
 		limit: l, list: list, clock: clock,
-		dones: slices.Grow(d.dones[:0], len(list)), releases: d.releases[:0], queue: d.queue, place: d.place, order: d.order,
+		dones: slices.Grow(d.dones[:0], len(list)), releases: d.releases[:0], tree: d.tree, place: d.place, order: d.order,
 		in: zeroed(d.in, len(list)),
 	}
 	var total int64
@@ -95,13 +95,13 @@ func (d *defence) reset(l *Limit, list []suspect, dones []int32, end, clock int6
 			}
 		}
 	} else {
-		by.begin(len(d.dones))
+		by.reset(len(d.dones))
 		for _, i := range d.dones {
 			by.add(list[i].done, i)
 		}
 		d.dones = by.order(d.dones[:0])
 	}
-	by.begin(len(d.releases))
+	by.reset(len(d.releases))
 	for _, i := range d.releases {
 		by.add(list[i].release, i)
 	}
@@ -115,28 +115,28 @@ func (d *defence) reset(l *Limit, list []suspect, dones []int32, end, clock int6
 	}
 	var ok bool
 	d.refill, ok = newRefill(l.Amount, int64(l.Window), base, end, total+l.capacity())
-	d.trees = len(d.releases) > 0
-	if d.trees {
-		d.queue.reset(len(d.dones))
+	d.useTree = len(d.releases) > 0
+	if d.useTree {
+		d.tree.reset(len(d.dones))
 		d.place = zeroed(d.place, len(list))
 	}
 	d.levelAt = math.MinInt64
 	return ok
 }
 
-// room is what was surely left of the limit at every moment of a denial.
-func (d *defence) room(sent, done int64) int64 {
+// room returns what was certainly left of the limit throughout a denied request.
+func (d *roomChecker) room(sent, done int64) int64 {
 	if d.limit.algorithm() == TokenBucket {
-		level := d.bucket(sent)
-		return d.limit.capacity() - d.refill.units(level+d.flying(done)<<d.refill.shift)
+		level := d.bucketLevel(sent)
+		return d.limit.capacity() - d.refill.units(level+d.outstanding(done)<<d.refill.shift)
 	}
-	d.window(sent)
-	return d.limit.Amount - d.counted - d.flying(done)
+	d.advance(sent)
+	return d.limit.Amount - d.counted - d.outstanding(done)
 }
 
-// flying is the cost of all that was sent before a denial came and was not
-// surely done when it was asked for.
-func (d *defence) flying(done int64) int64 {
+// outstanding returns the cost of what was sent before a denial arrived and was not
+// certainly done when its request was sent.
+func (d *roomChecker) outstanding(done int64) int64 {
 	for d.sent < len(d.list) && d.list[d.sent].sent <= done {
 		d.sumSent += d.list[d.sent].cost
 		d.sent++
@@ -148,9 +148,9 @@ func (d *defence) flying(done int64) int64 {
 	return d.sumSent - d.sumDone
 }
 
-// window walks to the time now: what got done counts, what left the window or
-// was settled does not.
-func (d *defence) window(now int64) {
+// advance moves the window to now: it adds what was done, and removes what left the
+// window or was settled.
+func (d *roomChecker) advance(now int64) {
 	for ; d.done < len(d.dones) && d.list[d.dones[d.done]].done <= now; d.done++ {
 		i := d.dones[d.done]
 		d.in[i] = counts
@@ -160,13 +160,13 @@ func (d *defence) window(now int64) {
 	for ; d.released < len(d.releases) && d.list[d.releases[d.released]].release <= now; d.released++ {
 		i := d.releases[d.released]
 		s := &d.list[i]
-		if d.in[i] == counts { // else it left, or was settled before its answer came and stays whole
+		if d.in[i] == counts { // otherwise it left, or was settled before its answer and keeps its cost
 			d.in[i] = countsSettled
 			d.counted -= s.cost - s.settled
 		}
 	}
-	for from := d.from(now); d.gone < d.done && d.list[d.dones[d.gone]].done < from; d.gone++ {
-		i := d.dones[d.gone]
+	for from := d.windowStart(now); d.expired < d.done && d.list[d.dones[d.expired]].done < from; d.expired++ {
+		i := d.dones[d.expired]
 		switch d.in[i] {
 		case counts:
 			d.counted -= d.list[i].cost
@@ -177,11 +177,11 @@ func (d *defence) window(now int64) {
 	}
 }
 
-// from is the time before which nothing counts any more at now.
-func (d *defence) from(now int64) int64 {
+// windowStart returns the time before which charges no longer count at now.
+func (d *roomChecker) windowStart(now int64) int64 {
 	switch d.limit.algorithm() {
 	case SlidingWindow:
-		return now - int64(d.limit.Window+d.limit.late()) - d.clock
+		return now - int64(d.limit.Window+d.limit.releaseDelay()) - d.clock
 	case FixedWindow:
 		if d.limit.Resets == nil {
 			return now - int64(d.limit.Window) - d.clock
@@ -195,9 +195,9 @@ func (d *defence) from(now int64) int64 {
 	return math.MinInt64
 }
 
-// bucket is the highest level that the bucket can have at now of what is done,
-// in fractions: every charge as late as it can have been.
-func (d *defence) bucket(now int64) int64 {
+// bucketLevel returns the highest possible level of the bucket at now, in fractions,
+// from what is done: every charge as late as possible.
+func (d *roomChecker) bucketLevel(now int64) int64 {
 	drift := int64(0)
 	if d.clock > 0 {
 		drift = d.refill.during(d.clock) + 1
@@ -207,38 +207,38 @@ func (d *defence) bucket(now int64) int64 {
 		s := &d.list[i]
 		d.sumDone += s.cost
 		at := d.refill.at(s.done)
-		if d.trees {
+		if d.useTree {
 			d.in[i], d.place[i] = counts, int32(d.done)
-			d.queue.set(d.done, at+1, s.cost<<d.refill.shift)
+			d.tree.set(d.done, at+1, s.cost<<d.refill.shift)
 			continue
 		}
-		d.drain(at)
+		d.refillTo(at)
 		d.level += s.cost << d.refill.shift
 	}
 	if d.done == 0 {
 		return 0
 	}
-	if !d.trees {
-		d.drain(d.refill.at(now))
+	if !d.useTree {
+		d.refillTo(d.refill.at(now))
 		return d.level + 1 + drift
 	}
 	for ; d.released < len(d.releases) && d.list[d.releases[d.released]].release <= now; d.released++ {
 		i := d.releases[d.released]
 		if s := &d.list[i]; d.in[i] == counts {
-			d.queue.set(int(d.place[i]), d.refill.at(s.done)+1, s.settled<<d.refill.shift)
+			d.tree.set(int(d.place[i]), d.refill.at(s.done)+1, s.settled<<d.refill.shift)
 		}
 	}
-	return max(0, d.queue.best()-d.refill.at(now)) + drift
+	return max(0, d.tree.max()-d.refill.at(now)) + drift
 }
 
-func (d *defence) drain(refilled int64) {
+func (d *roomChecker) refillTo(refilled int64) {
 	if d.levelAt != math.MinInt64 {
 		d.level = max(0, d.level-(refilled-d.levelAt))
 	}
 	d.levelAt = refilled
 }
 
-// sortSuspects reports whether it had something to do.
+// sortSuspects sorts by sent. It returns false if list was sorted already.
 func sortSuspects(list []suspect) bool {
 	order := func(a, b suspect) int { return cmp.Compare(a.sent, b.sent) }
 	if slices.IsSortedFunc(list, order) {

@@ -15,37 +15,37 @@ import (
 	"time"
 )
 
-// child is one process of a node. A node that is restarted has a new one.
+// child is a process of a node. A node that is restarted has a new child.
 type child struct {
-	process *os.Process
-	log     string      // the file
-	from    int64       // where its log begins there
-	asked   atomic.Bool // to end; if it was not, its end is a crash
+	process       *os.Process
+	logPath       string
+	logOffset     int64       // where its log begins in the file
+	stopRequested atomic.Bool // the process was told to end; otherwise its end is a crash
 
-	done chan struct{} // closed when it has ended, with what follows
-	err  error         // as [exec.Cmd.Wait] returns it
-	cpu  time.Duration // all that it used
+	done chan struct{} // closed when the process has ended; err and cpu are valid then
+	err  error         // from [exec.Cmd.Wait]
+	cpu  time.Duration // user and system
 }
 
-// spawn starts a command whose output is appended to a file. It calls exited
-// when the process has ended, before done is closed.
+// spawn starts a command whose output is appended to the file log. It calls exited
+// when the process has ended, before it closes done.
 func spawn(cmd *exec.Cmd, log string, exited func(*child)) (*child, error) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open a log: %w", err)
 	}
-	defer file.Close() // the child has its own
+	defer file.Close() // the child has its own descriptor
 	from, err := file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return nil, fmt.Errorf("open a log: %w", err)
 	}
 	cmd.Stdout, cmd.Stderr = file, file
 	cmd.SysProcAttr = attributes()
-	c := &child{log: log, from: from, done: make(chan struct{})}
-	started := make(chan error, 1) // one value: whether it was started
+	c := &child{logPath: log, logOffset: from, done: make(chan struct{})}
+	started := make(chan error, 1) // cap 1: the result of Start
 	go func() {
-		// The child dies with the thread that started it, so that thread has
-		// nothing else to do as long as the child lives.
+		// The kernel kills the child when the thread that started it ends, so this
+		// thread does nothing else while the child lives.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -65,7 +65,7 @@ func spawn(cmd *exec.Cmd, log string, exited func(*child)) (*child, error) {
 	return c, nil
 }
 
-// ended reports whether it has.
+// ended reports whether the process has ended.
 func (c *child) ended() bool {
 	select {
 	case <-c.done:
@@ -75,58 +75,59 @@ func (c *child) ended() bool {
 	}
 }
 
-// interrupt asks it to end, once: a second time would end it at once.
+// interrupt asks the process to end, once: a second signal would end it at once.
 func (c *child) interrupt() {
-	if c.asked.Swap(true) {
+	if c.stopRequested.Swap(true) {
 		return
 	}
 	if err := interrupt(c.process); err != nil {
-		_ = c.process.Kill() // where there are no signals; or it has ended
+		_ = c.process.Kill() // signals are not supported, or the process has ended
 	}
 }
 
-// kill ends it as a crash does, and waits for that.
+// kill ends the process without a chance to clean up, and waits for its end.
 func (c *child) kill() {
-	c.asked.Store(true)
-	_ = c.process.Kill() // an error says that it has ended
+	c.stopRequested.Store(true)
+	_ = c.process.Kill() // fails only if the process has ended
 	<-c.done
 }
 
-// how says how it ended, which it has.
-func (c *child) how() string {
+// exitStatus describes how the process ended. It must have ended.
+func (c *child) exitStatus() string {
 	if c.err != nil {
 		return c.err.Error()
 	}
 	return "exit status 0"
 }
 
-// fate is how, with the end of its log.
-func (c *child) fate() string { return c.how() + c.tail() }
+// exitDetails returns the exit status and the end of the log.
+func (c *child) exitDetails() string { return c.exitStatus() + c.tail() }
 
-// portTaken reports whether it ended, which it has, because of that.
+// portTaken reports whether the process, which has ended, failed because a port was in
+// use.
 func (c *child) portTaken() bool {
 	return strings.Contains(c.tail(), syscall.EADDRINUSE.Error())
 }
 
-// The end of a log, as errors show it.
+// How much of a log errors show.
 const (
 	tailLines = 15
 	tailBytes = 4096
 )
 
-// tail is the end of what it logged, to be appended to an error.
+// tail returns the end of the log, to be appended to an error.
 func (c *child) tail() string {
-	text, err := readTail(c.log, c.from)
+	text, err := readTail(c.logPath, c.logOffset)
 	switch {
 	case err != nil:
-		return fmt.Sprintf("; its log cannot be read: %v", err)
+		return fmt.Sprintf("; could not read its log: %v", err)
 	case text == "":
-		return "; it logged nothing"
+		return "; its log is empty"
 	}
 	return "; the end of its log:\n" + text
 }
 
-// readTail returns the last lines of a file, indented, and none before from.
+// readTail returns the last lines of a file after offset from, indented.
 func readTail(path string, from int64) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -144,7 +145,7 @@ func readTail(path string, from int64) (string, error) {
 	}
 	lines := bytes.Split(bytes.TrimRight(text, "\n"), []byte("\n"))
 	if start > from && len(lines) > 1 {
-		lines = lines[1:] // the end of a line
+		lines = lines[1:] // cut off
 	}
 	lines = lines[max(0, len(lines)-tailLines):]
 	if len(bytes.TrimSpace(text)) == 0 {

@@ -17,62 +17,61 @@ import (
 	"time"
 )
 
-// settings begin the names of bucketring's own environment.
-const settings = "BUCKETRING_"
+// envPrefix is the prefix of bucketring's environment variables.
+const envPrefix = "BUCKETRING_"
 
-// childMark is set for children. One that starts a cluster is a program that was
-// given as the binary, or is it by default, and does not understand serve: a test
-// binary, say, which would start itself for ever.
-const childMark = settings + "BENCH_CHILD"
+// childEnv is set for children. A child that starts a cluster is a program that was
+// given as the binary but does not implement serve, such as a test binary, and would
+// start itself without end.
+const childEnv = envPrefix + "BENCH_CHILD"
 
 var (
-	errStopped   = errors.New("the cluster was stopped")
-	errPortTaken = errors.New("somebody else has one of its ports")
+	errStopped   = errors.New("the cluster is stopped")
+	errPortTaken = errors.New("another process uses one of its ports")
 )
 
-// Cluster is a number of nodes, one child process each. Its methods are safe for
+// Cluster is a set of nodes, one child process each. Its methods are safe for
 // concurrent use.
 type Cluster struct {
 	o      Options
-	label  string // of this cluster only: those on one machine never mix
+	label  string // unique, so that clusters on one machine never join each other
 	http   *http.Client
 	remove func() error
-	logs   sync.Mutex // held to log
+	logMu  sync.Mutex // serializes calls of Options.Log
 
-	abort   context.CancelCauseFunc // ends the wait of Start
-	life    context.Context         // done when it is to stop
-	end     context.CancelFunc
-	once    sync.Once
-	stopErr error // written once, by once
+	abortStart context.CancelCauseFunc // makes Start fail
+	ctx        context.Context         // done when the cluster stops
+	cancel     context.CancelFunc
+	stopOnce   sync.Once
+	stopErr    error // written by stopOnce
 
-	taken struct {
+	usedPorts struct {
 		sync.Mutex
-		ports map[int]bool // that some node got
+		ports map[int]bool // ports given to a node
 	}
 
 	mu struct {
 		sync.Mutex
 		stopping bool
-		nodes    []*node // in the order of their names; none is ever removed
-		crashes  []error // that nobody was told of
-		run      *run    // the one under way
+		nodes    []*node // by number; never removed
+		crashes  []error // not reported yet
+		run      *run    // nil if none is in progress
 	}
 }
 
-// startAttempts is how often all nodes are started when somebody takes a port
-// between the moment it was found free and the moment a node listens there.
+// startAttempts is how often Start tries with other ports, when a port that was free
+// is in use by the time a node listens.
 const startAttempts = 5
 
-// Start starts the nodes and waits until they are one ring. They end when ctx
-// does, or by Stop, whichever is first; the caller must do one of both. An error
-// shows the end of the log of the node that it is about, and leaves nothing
-// running.
+// Start starts the nodes and waits until they agree on one ring. They end with ctx or
+// by [Cluster.Stop]; the caller must do one of both. If it fails, no process is left
+// running, and the error has the end of the log of the node that failed.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if os.Getenv(childMark) != "" {
-		return nil, errors.New("a node of a bench cannot start a bench: the binary of the nodes must be bucketring, or do what it does when its first argument is serve")
+	if os.Getenv(childEnv) != "" {
+		return nil, errors.New("a node cannot start a cluster: the binary must be bucketring, or implement its serve command")
 	}
 	o, err := o.withDefaults()
 	if err != nil {
@@ -86,13 +85,13 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 		c, err := start(ctx, o)
 		if err == nil {
 			c.remove = remove
-			context.AfterFunc(c.life, func() { _ = c.Stop() }) // who calls Stop gets the error
+			context.AfterFunc(c.ctx, func() { _ = c.Stop() }) // Stop returns the same error again
 			return c, nil
 		}
 		if attempt == startAttempts || !errors.Is(err, errPortTaken) {
 			return nil, errors.Join(err, remove())
 		}
-		o.Log("a port was taken by somebody else, trying others")
+		o.Log("a port is in use by another process, trying others")
 	}
 }
 
@@ -102,11 +101,11 @@ func start(ctx context.Context, o Options) (*Cluster, error) {
 		// A connection to a node that was restarted on the same port must be new.
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
 	}
-	c.taken.ports = make(map[int]bool)
-	c.life, c.end = context.WithCancel(ctx)
+	c.usedPorts.ports = make(map[int]bool)
+	c.ctx, c.cancel = context.WithCancel(ctx)
 	if err := c.startAll(ctx); err != nil {
-		c.end()
-		for _, n := range c.all() {
+		c.cancel()
+		for _, n := range c.allNodes() {
 			if ch := n.latest(); ch != nil {
 				ch.kill()
 			}
@@ -116,20 +115,20 @@ func start(ctx context.Context, o Options) (*Cluster, error) {
 	return c, nil
 }
 
-// startAll starts all nodes. When one of them ends, its end is the error,
-// whichever node was waited for.
+// startAll starts all nodes. If one of them ends, that is the error, whichever node
+// was waited for.
 func (c *Cluster) startAll(ctx context.Context) error {
 	began := time.Now()
 	starting, abort := context.WithCancelCause(ctx)
 	defer abort(nil)
-	c.abort = abort
+	c.abortStart = abort
 	if err := c.startOnce(starting); err != nil {
 		if ended := context.Cause(starting); ended != nil && ctx.Err() == nil {
 			return ended
 		}
 		return err
 	}
-	c.log("%s one ring after %s", nodesAre(c.o.Nodes), time.Since(began).Round(10*time.Millisecond))
+	c.log("%s in one ring after %s", nodesAre(c.o.Nodes), time.Since(began).Round(10*time.Millisecond))
 	return nil
 }
 
@@ -143,10 +142,10 @@ func nodesAre(n int) string {
 func (c *Cluster) startOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.o.StartTimeout)
 	defer cancel()
-	if err := c.grow(c.o.Nodes); err != nil {
+	if err := c.addNodes(c.o.Nodes); err != nil {
 		return err
 	}
-	nodes := c.all()
+	nodes := c.allNodes()
 	children := make([]*child, len(nodes))
 	for i, n := range nodes {
 		var err error
@@ -159,22 +158,22 @@ func (c *Cluster) startOnce(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.awaitRing(ctx, numbers(len(nodes))); err != nil {
-		return fmt.Errorf("the nodes are not one ring: %w", err)
+	if err := c.awaitRing(ctx, ringSize(len(nodes))); err != nil {
+		return fmt.Errorf("the nodes did not agree on one ring: %w", err)
 	}
-	return context.Cause(ctx) // one may have ended since
+	return context.Cause(ctx) // a node may have ended meanwhile
 }
 
-// grow adds nodes that are down, until there are so many.
-func (c *Cluster) grow(total int) error {
+// addNodes adds nodes that are down until there are total.
+func (c *Cluster) addNodes(total int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.growLocked(total)
+	return c.addNodesLocked(total)
 }
 
-func (c *Cluster) growLocked(total int) error {
+func (c *Cluster) addNodesLocked(total int) error {
 	for len(c.mu.nodes) < total {
-		p, err := c.pick()
+		p, err := c.pickPorts()
 		if err != nil {
 			return err
 		}
@@ -183,42 +182,42 @@ func (c *Cluster) growLocked(total int) error {
 	return nil
 }
 
-// pick returns ports that no other node got.
-func (c *Cluster) pick() (p ports, err error) {
-	c.taken.Lock()
-	defer c.taken.Unlock()
+// pickPorts returns ports that no other node has.
+func (c *Cluster) pickPorts() (p ports, err error) {
+	c.usedPorts.Lock()
+	defer c.usedPorts.Unlock()
 	for range 1000 {
-		if p, err = c.o.pick(); err != nil {
+		if p, err = c.o.pickPorts(); err != nil {
 			return p, err
 		}
-		if !c.taken.ports[p.http] && !c.taken.ports[p.grpc] && !c.taken.ports[p.gossip] {
+		if !c.usedPorts.ports[p.http] && !c.usedPorts.ports[p.grpc] && !c.usedPorts.ports[p.gossip] {
 			for _, port := range []int{p.http, p.grpc, p.gossip} {
-				c.taken.ports[port] = true
+				c.usedPorts.ports[port] = true
 			}
 			return p, nil
 		}
 	}
-	return p, errors.New("all free ports are those of other nodes")
+	return p, errors.New("all free ports belong to other nodes")
 }
 
-func (c *Cluster) all() []*node {
+func (c *Cluster) allNodes() []*node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.mu.nodes)
 }
 
-// launch starts a process for a node that is down. It joins those of the peers
-// that can be found, or will be; if there are none it starts a cluster.
+// launch starts a process for a node that is down. It joins the peers, or starts a
+// cluster if there are none.
 func (c *Cluster) launch(n *node, peers []*node) (*child, error) {
 	args := c.args(n, peers)
 	cmd := exec.Command(c.o.Binary, args...)
 	cmd.Env = environment(c.o.Env)
-	c.mu.Lock() // Stop sees the child, or this sees that it stops
+	c.mu.Lock() // either Stop sees the child, or this sees stopping
 	defer c.mu.Unlock()
 	if c.mu.stopping {
 		return nil, errStopped
 	}
-	n.mu.Lock() // so that its end is noted after its start
+	n.mu.Lock() // held until the start is recorded, before exited records the end
 	defer n.mu.Unlock()
 	ch, err := spawn(cmd, filepath.Join(c.o.Dir, n.name+".log"), func(ch *child) { c.exited(n, ch) })
 	if err != nil {
@@ -229,7 +228,7 @@ func (c *Cluster) launch(n *node, peers []*node) (*child, error) {
 }
 
 func (c *Cluster) args(n *node, peers []*node) []string {
-	p := n.at()
+	p := n.listenPorts()
 	args := []string{
 		"serve", "--name", n.name, "--cluster", c.label,
 		"--http", address(p.http), "--grpc", address(p.grpc), "--gossip", address(p.gossip),
@@ -238,7 +237,7 @@ func (c *Cluster) args(n *node, peers []*node) []string {
 	var join []string
 	for _, peer := range peers {
 		if peer != n {
-			join = append(join, address(peer.at().gossip))
+			join = append(join, address(peer.listenPorts().gossip))
 		}
 	}
 	if len(join) > 0 {
@@ -247,46 +246,46 @@ func (c *Cluster) args(n *node, peers []*node) []string {
 	if c.o.Policy != "" {
 		args = append(args, "--policy", c.o.Policy)
 	}
-	if c.o.Data {
+	if c.o.Persist {
 		args = append(args, "--data", filepath.Join(c.o.Dir, n.name))
 	}
 	return append(args, c.o.ExtraArgs...)
 }
 
-// environment is that of this process without what would change the settings of
-// a node, and with more.
+// environment returns the environment of this process without bucketring's variables,
+// and with more.
 func environment(more []string) []string {
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, settings) })
-	return append(append(env, more...), childMark+"=1")
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, envPrefix) })
+	return append(append(env, more...), childEnv+"=1")
 }
 
-// exited notes that a child has ended.
+// exited records that a child has ended.
 func (c *Cluster) exited(n *node, ch *child) {
 	crash := n.exited(ch)
-	c.abort(endedEarly(n, ch))
+	c.abortStart(startError(n, ch))
 	if !crash {
 		return
 	}
 	c.mu.Lock()
-	c.mu.crashes = append(c.mu.crashes, fmt.Errorf("%s ended by itself: %s", n.name, ch.fate()))
+	c.mu.crashes = append(c.mu.crashes, fmt.Errorf("%s crashed: %s", n.name, ch.exitDetails()))
 	r := c.mu.run
 	c.mu.Unlock()
-	if text := fmt.Sprintf("%s ended by itself: %s", n.name, ch.how()); r != nil {
-		r.begin(Crash, n.name, text)
+	if text := fmt.Sprintf("%s crashed: %s", n.name, ch.exitStatus()); r != nil {
+		r.addMark(Crash, n.name, text)
 	} else {
 		c.log("%s", text)
 	}
 }
 
-// endedEarly is the error of a child that ended when it was to become ready.
-func endedEarly(n *node, ch *child) error {
+// startError is the error of a child that ended before it was ready.
+func startError(n *node, ch *child) error {
 	if ch.portTaken() {
-		return fmt.Errorf("%s: %w: %s", n.name, errPortTaken, ch.fate())
+		return fmt.Errorf("%s: %w: %s", n.name, errPortTaken, ch.exitDetails())
 	}
-	return fmt.Errorf("%s ended at its start: %s", n.name, ch.fate())
+	return fmt.Errorf("%s ended during its start: %s", n.name, ch.exitDetails())
 }
 
-// takeCrashes returns those that nobody was told of.
+// takeCrashes returns the crashes that were not reported yet.
 func (c *Cluster) takeCrashes() []error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -296,14 +295,14 @@ func (c *Cluster) takeCrashes() []error {
 }
 
 func (c *Cluster) log(format string, args ...any) {
-	c.logs.Lock()
-	defer c.logs.Unlock()
+	c.logMu.Lock()
+	defer c.logMu.Unlock()
 	c.o.Log(fmt.Sprintf(format, args...))
 }
 
-// Nodes returns all nodes in the order of their numbers, those that are down, too.
+// Nodes returns all nodes by number, including those that are down.
 func (c *Cluster) Nodes() []Node {
-	nodes := c.all()
+	nodes := c.allNodes()
 	infos := make([]Node, len(nodes))
 	for i, n := range nodes {
 		infos[i] = n.info()
@@ -311,8 +310,8 @@ func (c *Cluster) Nodes() []Node {
 	return infos
 }
 
-// GRPC returns the gRPC addresses of all nodes, as Nodes does.
-func (c *Cluster) GRPC() []string {
+// GRPCAddrs returns the gRPC addresses of all nodes, in the order of Nodes.
+func (c *Cluster) GRPCAddrs() []string {
 	var addresses []string
 	for _, n := range c.Nodes() {
 		addresses = append(addresses, n.GRPC)
@@ -320,8 +319,8 @@ func (c *Cluster) GRPC() []string {
 	return addresses
 }
 
-// HTTP returns the HTTP addresses of all nodes, as Nodes does.
-func (c *Cluster) HTTP() []string {
+// HTTPAddrs returns the HTTP addresses of all nodes, in the order of Nodes.
+func (c *Cluster) HTTPAddrs() []string {
 	var addresses []string
 	for _, n := range c.Nodes() {
 		addresses = append(addresses, n.HTTP)
@@ -329,15 +328,15 @@ func (c *Cluster) HTTP() []string {
 	return addresses
 }
 
-// Dir is where the logs are.
+// Dir returns the directory of the logs.
 func (c *Cluster) Dir() string { return c.o.Dir }
 
-// Stop ends all nodes: it asks them to, and kills those that have not ended when
-// the grace is over. It waits until all are gone. Its error names those that it
-// had to kill, that failed while they ended, or that had ended before and no run
-// has said so. Who calls it again gets the same.
+// Stop ends all nodes and waits until their processes have ended. It kills those that
+// take longer than Options.StopTimeout. The error names the nodes that were killed,
+// that failed during shutdown, or whose crash no Run has reported. Further calls
+// return the same error.
 func (c *Cluster) Stop() error {
-	c.once.Do(func() { c.stopErr = c.stop() })
+	c.stopOnce.Do(func() { c.stopErr = c.stop() })
 	return c.stopErr
 }
 
@@ -346,39 +345,39 @@ func (c *Cluster) stop() error {
 	c.mu.stopping = true
 	nodes := slices.Clone(c.mu.nodes)
 	c.mu.Unlock()
-	c.end()
+	c.cancel()
 	problems := c.takeCrashes()
-	late := time.NewTimer(c.o.Grace)
-	defer late.Stop()
-	asked := make(map[*node]*child)
+	timeout := time.NewTimer(c.o.StopTimeout)
+	defer timeout.Stop()
+	stopping := make(map[*node]*child)
 	for _, n := range nodes {
 		if ch := n.latest(); ch != nil && !ch.ended() {
-			asked[n] = ch
+			stopping[n] = ch
 			ch.interrupt()
-			_ = thaw(ch.process) // it would not hear it otherwise
+			_ = resume(ch.process) // a suspended process does not handle the signal
 		}
 	}
 	kill := false
 	for _, n := range nodes {
-		ch := asked[n]
+		ch := stopping[n]
 		if ch == nil {
 			continue
 		}
 		if !kill {
 			select {
 			case <-ch.done:
-			case <-late.C:
+			case <-timeout.C:
 				kill = true
 			}
 		}
 		switch {
 		case !ch.ended():
 			ch.kill()
-			problems = append(problems, fmt.Errorf("%s did not end within %s and was killed%s", n.name, c.o.Grace, ch.tail()))
+			problems = append(problems, fmt.Errorf("%s did not stop within %s and was killed%s", n.name, c.o.StopTimeout, ch.tail()))
 		case ch.err != nil:
-			problems = append(problems, fmt.Errorf("%s failed at its end: %s", n.name, ch.fate()))
+			problems = append(problems, fmt.Errorf("%s failed during shutdown: %s", n.name, ch.exitDetails()))
 		}
 	}
-	c.log("all nodes have ended")
+	c.log("all nodes have stopped")
 	return errors.Join(append(problems, c.remove())...)
 }

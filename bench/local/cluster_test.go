@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 func TestThreeNodesAreOneRing(t *testing.T) {
@@ -28,12 +30,12 @@ func TestThreeNodesAreOneRing(t *testing.T) {
 	if got := r.ringOf(); got != "1 2 3" {
 		t.Errorf("ring = %s, want 1 2 3", got)
 	}
-	if len(r.GRPC()) != 3 || len(r.HTTP()) != 3 || len(r.pids) != 3 {
-		t.Errorf("GRPC = %v, HTTP = %v, processes %v, want three of each", r.GRPC(), r.HTTP(), r.pids)
+	if len(r.GRPCAddrs()) != 3 || len(r.HTTPAddrs()) != 3 || len(r.pids) != 3 {
+		t.Errorf("GRPC = %v, HTTP = %v, processes %v, want three of each", r.GRPCAddrs(), r.HTTPAddrs(), r.pids)
 	}
 	var got []int
 	for i := range 4 {
-		at := r.HTTP()[i%3]
+		at := r.HTTPAddrs()[i%3]
 		if status := get(t, "http://"+at+"/readyz"); status != http.StatusOK {
 			t.Errorf("%s/readyz = %d, want 200", at, status)
 		}
@@ -79,7 +81,7 @@ func TestOneNodeAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := startCluster(t, 1, func(o *Options) {
-		o.Policy, o.Data, o.ExtraArgs, o.Env = policies, true, []string{"--snapshot-every", "0s"}, []string{"GOMAXPROCS=1"}
+		o.Policy, o.Persist, o.ExtraArgs, o.Env = policies, true, []string{"--snapshot-every", "0s"}, []string{"GOMAXPROCS=1"}
 	})
 	if got := r.ringOf(); got != "1" {
 		t.Errorf("ring = %s, want 1", got)
@@ -93,7 +95,7 @@ func TestOneNodeAlone(t *testing.T) {
 	}
 }
 
-func TestTheEndOfTheContextEndsAll(t *testing.T) {
+func TestTheContextStopsTheCluster(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -108,19 +110,19 @@ func TestTheEndOfTheContextEndsAll(t *testing.T) {
 		_, err := c.Run(context.Background(), time.Now(), nil)
 		ended <- err
 	}()
-	eventually(t, "under way", func() bool {
+	waittest.Until(t, "under way", func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return c.mu.run != nil
 	})
-	if _, err := c.Run(ctx, time.Now(), nil); err == nil || !strings.Contains(err.Error(), "another run is under way") {
+	if _, err := c.Run(ctx, time.Now(), nil); err == nil || !strings.Contains(err.Error(), "another run is in progress") {
 		t.Errorf("a second Run = %v, want an error", err)
 	}
 	cancel()
 	if err := <-ended; !errors.Is(err, errStopped) {
 		t.Errorf("Run = %v, want %v", err, errStopped)
 	}
-	eventually(t, "gone", func() bool {
+	waittest.Until(t, "gone", func() bool {
 		return !slices.ContainsFunc(c.Nodes(), func(n Node) bool { return n.PID != 0 })
 	})
 	if err := c.Stop(); err != nil {
@@ -129,7 +131,7 @@ func TestTheEndOfTheContextEndsAll(t *testing.T) {
 	r.allGone()
 }
 
-func TestSettingsOfTheEnvironmentDoNotCount(t *testing.T) {
+func TestEnvironmentSettingsAreIgnored(t *testing.T) {
 	t.Setenv("BUCKETRING_POLICY", "/there/is/none.yaml")
 	t.Setenv("BUCKETRING_CLUSTER_KEY_FILE", "/there/is/none.key")
 	r := startCluster(t, 1, nil)
@@ -145,16 +147,16 @@ func TestStartFails(t *testing.T) {
 		want []string
 	}{
 		"options": {func(o *Options) {
-			o.Nodes, o.Policy, o.PolicyText, o.Grace, o.StartTimeout = 0, "a", "b", -1, -1
-		}, []string{"nodes: must be 1 to 100, got 0", "a path or a text", "start timeout: must not be negative", "grace: must not be negative"}},
+			o.Nodes, o.Policy, o.PolicyText, o.StopTimeout, o.StartTimeout = 0, "a", "b", -1, -1
+		}, []string{"nodes: must be 1 to 100, got 0", "both a path and a text", "start_timeout: must not be negative", "stop_timeout: must not be negative"}},
 		"no binary":  {func(o *Options) { o.Binary = "/there/is/none" }, []string{"bench-1: start /there/is/none", "no such file"}},
-		"bad flag":   {func(o *Options) { o.ExtraArgs = []string{"--nope"} }, []string{"ended at its start: exit status 2", "the end of its log:\n", "--nope"}},
-		"bad policy": {func(o *Options) { o.PolicyText = "tiers: 7" }, []string{"ended at its start: exit status", "policy.yaml"}},
+		"bad flag":   {func(o *Options) { o.ExtraArgs = []string{"--nope"} }, []string{"ended during its start: exit status 2", "the end of its log:\n", "--nope"}},
+		"bad policy": {func(o *Options) { o.PolicyText = "tiers: 7" }, []string{"ended during its start: exit status", "policy.yaml"}},
 		"no time":    {func(o *Options) { o.StartTimeout = time.Millisecond }, []string{"waited", "deadline exceeded"}},
 		"no cluster": {func(o *Options) {
 			o.ExtraArgs, o.StartTimeout = []string{"--join", "127.0.0.1:1", "--join-timeout", "0s"}, 3*time.Second
-		}, []string{"the nodes are not one ring", "its ring has 1 members, not 2"}},
-		"no ports": {func(o *Options) { o.pick = func() (ports, error) { return ports{}, errors.New("none is free") } }, []string{"none is free"}},
+		}, []string{"the nodes did not agree on one ring", "its ring has 1 members, want 2"}},
+		"no ports": {func(o *Options) { o.pickPorts = func() (ports, error) { return ports{}, errors.New("none is free") } }, []string{"none is free"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -189,7 +191,7 @@ func childrenIn(dir string) (pids []int) {
 	return pids
 }
 
-func TestPortsThatSomebodyTakes(t *testing.T) {
+func TestPortsInUseAreReplaced(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -199,7 +201,7 @@ func TestPortsThatSomebodyTakes(t *testing.T) {
 	taken := l.Addr().(*net.TCPAddr).Port
 	picked := 0
 	r := startCluster(t, 2, func(o *Options) {
-		o.pick = func() (ports, error) {
+		o.pickPorts = func() (ports, error) {
 			p, err := freePorts()
 			switch picked++; picked {
 			case 1:
@@ -220,14 +222,14 @@ func TestPortsThatSomebodyTakes(t *testing.T) {
 	}
 }
 
-func TestPortsThatStayTaken(t *testing.T) {
+func TestPortsThatStayInUse(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	_, err = Start(t.Context(), Options{Nodes: 1, Binary: binary(t), Dir: t.TempDir(), pick: func() (ports, error) {
+	_, err = Start(t.Context(), Options{Nodes: 1, Binary: binary(t), Dir: t.TempDir(), pickPorts: func() (ports, error) {
 		p, err := freePorts()
 		p.http = l.Addr().(*net.TCPAddr).Port
 		return p, err
@@ -250,12 +252,12 @@ func TestFreePorts(t *testing.T) {
 	}
 }
 
-func TestStopKillsWhoDoesNotEnd(t *testing.T) {
+func TestStopKillsAfterTheTimeout(t *testing.T) {
 	t.Parallel()
-	r := startCluster(t, 1, func(o *Options) { o.ExtraArgs, o.Grace = []string{"--drain-delay", "10m"}, 200*time.Millisecond })
+	r := startCluster(t, 1, func(o *Options) { o.ExtraArgs, o.StopTimeout = []string{"--drain-delay", "10m"}, 200*time.Millisecond })
 	began := time.Now()
 	err := r.Stop()
-	if err == nil || !strings.Contains(err.Error(), "bench-1 did not end within 200ms and was killed; the end of its log:\n") || !strings.Contains(err.Error(), "shutting down") {
+	if err == nil || !strings.Contains(err.Error(), "bench-1 did not stop within 200ms and was killed; the end of its log:\n") || !strings.Contains(err.Error(), "shutting down") {
 		t.Errorf("Stop = %v, want that it was killed, and its log", err)
 	}
 	if took := time.Since(began); took > patience/2 {
@@ -264,7 +266,7 @@ func TestStopKillsWhoDoesNotEnd(t *testing.T) {
 	r.allGone()
 }
 
-func TestANodeThatEndsByItself(t *testing.T) {
+func TestCrashes(t *testing.T) {
 	t.Parallel()
 	r := startCluster(t, 2, nil)
 	kill := func(name string) {
@@ -282,30 +284,30 @@ func TestANodeThatEndsByItself(t *testing.T) {
 		record, err := r.Run(ctx, time.Now(), nil)
 		ended <- result{record, err}
 	}()
-	eventually(t, "a mark", func() bool {
+	waittest.Until(t, "a mark", func() bool {
 		kill("bench-2")
 		return len(r.Marks()) == 1
 	})
 	cancel()
 	got := <-ended
-	if m := got.record.Marks; len(m) != 1 || m[0].Kind != Crash || m[0].Node != "bench-2" || m[0].Text != "bench-2 ended by itself: signal: killed" {
+	if m := got.record.Marks; len(m) != 1 || m[0].Kind != Crash || m[0].Node != "bench-2" || m[0].Text != "bench-2 crashed: signal: killed" {
 		t.Errorf("marks = %+v, want the crash of bench-2", m)
 	}
-	if got.err == nil || !strings.Contains(got.err.Error(), "bench-2 ended by itself: signal: killed; the end of its log:") {
+	if got.err == nil || !strings.Contains(got.err.Error(), "bench-2 crashed: signal: killed; the end of its log:") {
 		t.Errorf("Run = %v, want that bench-2 ended", got.err)
 	}
 	if _, err := r.Run(t.Context(), time.Now(), mustPlan(t, 2, "kill 1@1s")); err == nil || !strings.Contains(err.Error(), "bench-2 is down") {
 		t.Errorf("Run with a plan = %v, want that bench-2 is down", err)
 	}
-	if _, err := r.Run(t.Context(), time.Now(), mustPlan(t, 3, "kill 1@1s")); err == nil || !strings.Contains(err.Error(), "the plan is for 3 nodes, and there are 2") {
+	if _, err := r.Run(t.Context(), time.Now(), mustPlan(t, 3, "kill 1@1s")); err == nil || !strings.Contains(err.Error(), "the plan is for 3 nodes, got 2") {
 		t.Errorf("Run with a plan for three = %v, want an error", err)
 	}
-	// Without a run, Stop says it.
-	eventually(t, "down", func() bool {
+	// Without a run, Stop reports it.
+	waittest.Until(t, "down", func() bool {
 		kill("bench-1")
 		return r.Nodes()[0].PID == 0
 	})
-	if err := r.Stop(); err == nil || !strings.Contains(err.Error(), "bench-1 ended by itself") || strings.Contains(err.Error(), "bench-2 ended") {
+	if err := r.Stop(); err == nil || !strings.Contains(err.Error(), "bench-1 crashed") || strings.Contains(err.Error(), "bench-2 ended") {
 		t.Errorf("Stop = %v, want that bench-1 ended, only", err)
 	}
 }
@@ -369,7 +371,7 @@ func TestNoNodeOutlivesItsParent(t *testing.T) {
 				t.Fatalf("the other process: %v, with children %v, want that it fails with two", err, pids)
 			}
 			for _, pid := range pids {
-				eventually(t, fmt.Sprintf("the end of %d", pid), func() bool { return !alive(pid) })
+				waittest.Until(t, fmt.Sprintf("the end of %d", pid), func() bool { return !alive(pid) })
 			}
 		})
 	}
@@ -379,7 +381,7 @@ func TestAChildStartsNoCluster(t *testing.T) {
 	t.Parallel()
 	// A test binary that does not understand serve runs its tests instead.
 	_, err := Start(t.Context(), Options{Nodes: 1, Binary: os.Args[0], Dir: t.TempDir(), Env: []string{helper + "=exit", "BENCH_LOCAL_BINARY=" + os.Args[0]}})
-	if err == nil || !strings.Contains(err.Error(), "a node of a bench cannot start a bench") {
+	if err == nil || !strings.Contains(err.Error(), "a node cannot start a cluster") {
 		t.Errorf("Start = %v, want that a node cannot start a bench", err)
 	}
 }

@@ -39,6 +39,6 @@ func Example() {
 		fmt.Println(err)
 	}
 	for _, m := range record.Marks {
-		fmt.Println(m.At, m.Until, m.Text)
+		fmt.Println(m.At, m.EffectiveAt, m.Text)
 	}
 }

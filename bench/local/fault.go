@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// Kind is what a fault does, by the name of its flag.
-type Kind string
+// FaultKind is what a fault does. Its text is the name of the flag.
+type FaultKind string
 
 // The kinds of faults.
 const (
-	Kill    Kind = "kill"    // as a crash: it says and saves nothing
-	Pause   Kind = "pause"   // it stands still, and then goes on
-	Leave   Kind = "leave"   // it is asked to end, and gives its keys to the others
-	Join    Kind = "join"    // one more is started, or one that is down
-	Restart Kind = "restart" // one after the other leaves and is started again
+	Kill    FaultKind = "kill"    // ends the process without any shutdown, like a crash
+	Pause   FaultKind = "pause"   // suspends the process for a time
+	Leave   FaultKind = "leave"   // stops the node gracefully; it hands its keys off
+	Join    FaultKind = "join"    // starts a new node, or one that is down
+	Restart FaultKind = "restart" // rolling restart: nodes leave and start one after the other
 
-	// Crash is of marks only: a node ended, and no fault asked it to.
-	Crash Kind = "crash"
+	// Crash is only the kind of a [Mark]: a node ended without being told to.
+	Crash FaultKind = "crash"
 )
 
-// rolling is how all nodes are named where a number would name one.
+// rolling stands for all nodes in the text of a Restart.
 const rolling = "rolling"
 
-// forms say how a fault of each kind is written.
-var forms = map[Kind]string{
+// faultSyntax is the syntax of each kind.
+var faultSyntax = map[FaultKind]string{
 	Kill:    "NODE@TIME such as 2@10s",
 	Pause:   "NODE@TIME+TIME such as 1@5s+3s",
 	Leave:   "NODE@TIME such as 3@20s",
@@ -39,18 +39,18 @@ var forms = map[Kind]string{
 
 // Fault is something that happens to a node during a run.
 type Fault struct {
-	Kind Kind
-	Node int           // from 1; 0 for the next one that joins, and of Restart: all
-	At   time.Duration // since the start of the run
-	For  time.Duration // of Pause
-	Wait time.Duration // of Restart: between one that is ready again and the next
+	Kind     FaultKind
+	Node     int           // from 1; 0 means a new node for Join, and all nodes for Restart
+	At       time.Duration // since the start of the run
+	Duration time.Duration // of a Pause
+	Interval time.Duration // of a Restart: time between one node being ready and the next restart
 }
 
-// ParseFault reads the value of a flag, such as 2@10s for --kill.
-func ParseFault(kind Kind, text string) (Fault, error) {
-	form, ok := forms[kind]
+// ParseFault parses the value of a flag, such as 2@10s for --kill.
+func ParseFault(kind FaultKind, text string) (Fault, error) {
+	form, ok := faultSyntax[kind]
 	if !ok {
-		return Fault{}, fmt.Errorf("no fault is called %q", kind)
+		return Fault{}, fmt.Errorf("unknown kind of fault %q", kind)
 	}
 	f, err := parseFault(kind, text)
 	if err != nil {
@@ -59,20 +59,20 @@ func ParseFault(kind Kind, text string) (Fault, error) {
 	return f, nil
 }
 
-func parseFault(kind Kind, text string) (f Fault, err error) {
+func parseFault(kind FaultKind, text string) (f Fault, err error) {
 	f.Kind = kind
 	node, at, ok := strings.Cut(text, "@")
 	if !ok {
-		return f, errors.New("there is no @")
+		return f, errors.New("@ is missing")
 	}
 	switch {
 	case kind == Restart && node == rolling, kind == Join && node == "":
 	case kind == Restart:
-		return f, fmt.Errorf("%q is not %s", node, rolling)
+		return f, fmt.Errorf("must begin with %s, got %q", rolling, node)
 	default:
 		n, err := strconv.ParseUint(node, 10, 16)
 		if err != nil || n == 0 {
-			return f, fmt.Errorf("%q is not the number of a node", node)
+			return f, fmt.Errorf("%q is not a node number", node)
 		}
 		f.Node = int(n)
 	}
@@ -80,18 +80,18 @@ func parseFault(kind Kind, text string) (f Fault, err error) {
 	case Pause:
 		var length string
 		if at, length, ok = strings.Cut(at, "+"); !ok {
-			return f, errors.New("for how long is missing")
+			return f, errors.New("the length of the pause is missing")
 		}
-		if f.For, err = parseTime(length); err != nil {
+		if f.Duration, err = parseTime(length); err != nil {
 			return f, err
 		}
-		if f.For == 0 {
-			return f, errors.New("a pause must not be 0s")
+		if f.Duration == 0 {
+			return f, errors.New("the length of the pause must not be 0s")
 		}
 	case Restart:
 		var wait string
 		if at, wait, ok = strings.Cut(at, "/"); ok {
-			if f.Wait, err = parseTime(wait); err != nil {
+			if f.Interval, err = parseTime(wait); err != nil {
 				return f, err
 			}
 		}
@@ -103,12 +103,12 @@ func parseFault(kind Kind, text string) (f Fault, err error) {
 func parseTime(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
 	if err != nil || strings.HasPrefix(text, "+") || strings.HasPrefix(text, "-") {
-		return 0, fmt.Errorf("%q is not a time such as 10s or 1m30s", text)
+		return 0, fmt.Errorf("%q is not a duration such as 10s or 1m30s", text)
 	}
 	return d, nil
 }
 
-// String returns the flag: --kill 2@10s.
+// String returns the fault as a flag, such as --kill 2@10s.
 func (f Fault) String() string {
 	node := ""
 	switch {
@@ -117,18 +117,18 @@ func (f Fault) String() string {
 	case f.Node != 0:
 		node = strconv.Itoa(f.Node)
 	}
-	text := fmt.Sprintf("--%s %s@%s", f.Kind, node, brief(f.At))
+	text := fmt.Sprintf("--%s %s@%s", f.Kind, node, formatDuration(f.At))
 	switch {
 	case f.Kind == Pause:
-		text += "+" + brief(f.For)
-	case f.Wait != 0:
-		text += "/" + brief(f.Wait)
+		text += "+" + formatDuration(f.Duration)
+	case f.Interval != 0:
+		text += "/" + formatDuration(f.Interval)
 	}
 	return text
 }
 
-// brief is a duration as people write it: 1m30s, and 2m for 2m0s.
-func brief(d time.Duration) string {
+// formatDuration shortens 2m0s to 2m.
+func formatDuration(d time.Duration) string {
 	s := d.String()
 	if short, ok := strings.CutSuffix(s, "m0s"); ok {
 		s = short + "m"

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// restartTry is the time between two tries to start a node whose port somebody
-// else has.
-const restartTry = 200 * time.Millisecond
+// restartRetryInterval is the time between two attempts to start a node whose port is
+// in use by another process.
+const restartRetryInterval = 200 * time.Millisecond
 
-// do does what is due. It calls next when the node is free for what comes next.
-func (r *run) do(ctx context.Context, s step, next func()) {
-	nodes := r.cluster.all()
+// execute applies a fault. It calls next when the next fault of the node may begin.
+func (r *run) execute(ctx context.Context, s step, next func()) {
+	nodes := r.cluster.allNodes()
 	if s.Kind == Restart {
 		r.restartAll(ctx, s.Fault, nodes)
 		return
@@ -23,73 +23,73 @@ func (r *run) do(ctx context.Context, s step, next func()) {
 	n := nodes[s.node-1]
 	text := fmt.Sprintf("%s %s", s.Kind, n.name)
 	if s.Kind == Pause {
-		text += " for " + brief(s.For)
+		text += " for " + formatDuration(s.Duration)
 	}
-	if err := n.take(ctx); err != nil {
-		r.failed(r.begin(s.Kind, n.name, text), err)
+	if err := n.acquire(ctx); err != nil {
+		r.fail(r.addMark(s.Kind, n.name, text), err)
 		return
 	}
-	m := r.begin(s.Kind, n.name, text)
-	want, err := r.hit(ctx, s.Fault, n)
+	m := r.addMark(s.Kind, n.name, text)
+	want, err := r.apply(ctx, s.Fault, n)
 	n.release()
 	next()
-	r.settle(ctx, m, want, err)
+	r.awaitEffect(ctx, m, want, err)
 }
 
-// settle waits until a fault that was done, unless there was an error, has taken
-// effect.
-func (r *run) settle(ctx context.Context, m *Mark, want func(*status) error, err error) {
+// awaitEffect waits until the fault has taken effect: until the rings of the nodes
+// satisfy want. err is the error of applying it.
+func (r *run) awaitEffect(ctx context.Context, m *Mark, want func(*status) error, err error) {
 	if err != nil {
-		if ctx.Err() == nil || !errors.Is(err, context.Cause(ctx)) { // the end of the run is none
-			r.failed(m, err)
+		if ctx.Err() == nil || !errors.Is(err, context.Cause(ctx)) { // the end of the run is not a problem
+			r.fail(m, err)
 		}
 		return
 	}
 	if r.cluster.awaitRing(ctx, want) == nil {
-		r.took(m)
+		r.effective(m)
 	}
 }
 
-// hit does a fault to a node whose turn it is. It returns the ring in which the
-// fault has taken effect.
-func (r *run) hit(ctx context.Context, f Fault, n *node) (want func(*status) error, err error) {
+// apply applies a fault to a node that the caller has acquired. It returns a condition
+// that holds for the ring once the fault has taken effect.
+func (r *run) apply(ctx context.Context, f Fault, n *node) (want func(*status) error, err error) {
 	if f.Kind == Join {
-		boot, err := r.cluster.bring(n)
-		return has(boot), err
+		boot, err := r.cluster.startNode(n)
+		return ringHas(boot), err
 	}
-	ch, boot, ok := n.up()
+	ch, boot, ok := n.runningChild()
 	if !ok {
-		return nil, n.notUp()
+		return nil, n.stateError()
 	}
 	switch f.Kind {
 	case Kill:
 		ch.kill()
-		return lacks(boot), nil
+		return ringLacks(boot), nil
 	case Pause:
-		return has(boot), pause(ctx, n, ch, f.For)
+		return ringHas(boot), pause(ctx, n, ch, f.Duration)
 	case Leave:
-		return lacks(boot), leave(ctx, n, ch)
+		return ringLacks(boot), leave(ctx, n, ch)
 	}
-	return nil, fmt.Errorf("no fault is called %q", f.Kind)
+	return nil, fmt.Errorf("unknown kind of fault %q", f.Kind)
 }
 
-// pause makes a node stand still for a while, or until ctx is done.
+// pause suspends a node for a time, or until ctx is done.
 func pause(ctx context.Context, n *node, ch *child, length time.Duration) error {
-	if err := freeze(ch.process); err != nil {
+	if err := suspend(ch.process); err != nil {
 		return fmt.Errorf("pause %s: %w", n.name, err)
 	}
-	n.turnTo(ch, paused)
+	n.setState(ch, paused)
 	sleep(ctx, time.Now().Add(length))
-	if err := thaw(ch.process); err != nil {
-		return fmt.Errorf("let %s go on: %w", n.name, err)
+	if err := resume(ch.process); err != nil {
+		return fmt.Errorf("resume %s: %w", n.name, err)
 	}
-	n.turnTo(ch, running)
+	n.setState(ch, running)
 	return nil
 }
 
-// leave asks a node to end, and waits for it.
+// leave stops a node gracefully and waits for its end.
 func leave(ctx context.Context, n *node, ch *child) error {
-	n.turnTo(ch, leaving)
+	n.setState(ch, leaving)
 	ch.interrupt()
 	select {
 	case <-ch.done:
@@ -97,81 +97,80 @@ func leave(ctx context.Context, n *node, ch *child) error {
 		return context.Cause(ctx)
 	}
 	if ch.err != nil {
-		return fmt.Errorf("%s failed at its end: %s", n.name, ch.fate())
+		return fmt.Errorf("%s failed during shutdown: %s", n.name, ch.exitDetails())
 	}
 	return nil
 }
 
-// restartAll restarts the nodes that run, one after the other. It begins no other
-// one when ctx is done, or when one does not come back: what comes next would not
-// be a rolling restart.
+// restartAll restarts the running nodes one after the other. It stops when ctx is done
+// or when a node fails to restart.
 func (r *run) restartAll(ctx context.Context, f Fault, nodes []*node) {
 	first := true
 	for _, n := range nodes {
 		if !first {
-			sleep(ctx, time.Now().Add(f.Wait))
+			sleep(ctx, time.Now().Add(f.Interval))
 		}
 		text := "restart " + n.name
-		if err := n.take(ctx); err != nil {
-			r.failed(r.begin(Restart, n.name, text), err)
+		if err := n.acquire(ctx); err != nil {
+			r.fail(r.addMark(Restart, n.name, text), err)
 			return
 		}
-		ch, _, ok := n.up()
-		if !ok { // it is down
+		ch, _, ok := n.runningChild()
+		if !ok {
 			n.release()
 			continue
 		}
 		first = false
-		m := r.begin(Restart, n.name, text)
+		m := r.addMark(Restart, n.name, text)
 		boot, err := r.cluster.restart(n, ch)
 		n.release()
-		r.settle(ctx, m, has(boot), err)
+		r.awaitEffect(ctx, m, ringHas(boot), err)
 		if err != nil {
 			return
 		}
 	}
 }
 
-// restart makes a node leave and starts it again. It is not cut short by the end
-// of a run: the cluster is whole after it.
+// restart stops a node and starts it again. The end of a run does not interrupt it, so
+// that the cluster is complete afterwards.
 func (c *Cluster) restart(n *node, ch *child) (boot string, err error) {
-	ctx, cancel := context.WithTimeoutCause(c.life, c.o.StartTimeout, fmt.Errorf("%s did not end within %s", n.name, c.o.StartTimeout))
+	ctx, cancel := context.WithTimeoutCause(c.ctx, c.o.StartTimeout, fmt.Errorf("%s did not stop within %s", n.name, c.o.StartTimeout))
 	defer cancel()
 	if err := leave(ctx, n, ch); err != nil {
 		return "", err
 	}
-	return c.bring(n)
+	return c.startNode(n)
 }
 
-// bring starts a node that is down, and returns the boot of one that is ready. As
-// restart, it is cut short by the end of the cluster only.
-func (c *Cluster) bring(n *node) (boot string, err error) {
-	ctx, cancel := context.WithTimeout(c.life, c.o.StartTimeout)
+// startNode starts a node that is down and returns its boot id when it is ready. Only
+// the end of the cluster interrupts it.
+func (c *Cluster) startNode(n *node) (boot string, err error) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.o.StartTimeout)
 	defer cancel()
 	for {
 		err := c.tryStart(ctx, n)
 		if err == nil {
-			_, boot, _ := n.up()
+			_, boot, _ := n.runningChild()
 			return boot, nil
 		}
-		if !errors.Is(err, errPortTaken) || !sleep(ctx, time.Now().Add(restartTry)) {
+		if !errors.Is(err, errPortTaken) || !sleep(ctx, time.Now().Add(restartRetryInterval)) {
 			return "", err
 		}
-		if err := n.move(c.pick); err != nil {
+		if err := n.changePorts(c.pickPorts); err != nil {
 			return "", err
 		}
 	}
 }
 
-// tryStart starts a node that is down, and waits until it is ready. If that fails
-// it is down.
+// tryStart starts a node that is down and waits until it is ready. If it fails, the
+// node is down.
 func (c *Cluster) tryStart(ctx context.Context, n *node) error {
 	if !n.isDown() {
-		return n.notUp()
+		return n.stateError()
 	}
 	var peers []*node
-	for _, p := range c.all() {
-		if p.known() {
+	for _, p := range c.allNodes() {
+		if p.reachable() {
 			peers = append(peers, p)
 		}
 	}

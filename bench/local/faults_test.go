@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // long skips a test that takes as long as nodes need to miss or find each other.
@@ -33,7 +35,7 @@ func checkMarks(t *testing.T, got result, want ...string) {
 	var texts []string
 	for _, m := range got.record.Marks {
 		texts = append(texts, m.Text)
-		if m.Until < m.At || m.Problem != "" || m.Node == "" || m.Kind == "" {
+		if m.EffectiveAt < m.At || m.Problem != "" || m.Node == "" || m.Kind == "" {
 			t.Errorf("mark %+v, want that it took effect", m)
 		}
 	}
@@ -48,17 +50,17 @@ func TestKillAndJoinAgain(t *testing.T) {
 	before := r.Nodes()
 	got := r.run(1, "kill 2@300ms")
 	checkMarks(t, got, "kill bench-2")
-	if m := got.record.Marks[0]; m.At < 300*time.Millisecond || m.At > 10*time.Second || m.Until-m.At < 500*time.Millisecond {
+	if m := got.record.Marks[0]; m.At < 300*time.Millisecond || m.At > 10*time.Second || m.EffectiveAt-m.At < 500*time.Millisecond {
 		t.Errorf("mark %+v, want one at 300ms that took a while", m)
 	}
 	if ring := r.ringOf(); ring != "1 3" || r.Nodes()[1].PID != 0 {
 		t.Errorf("ring = %s, nodes %+v, want 1 3 and that bench-2 is down", ring, r.Nodes())
 	}
-	if log, err := readTail(r.all()[1].latest().log, 0); err != nil || strings.Contains(log, "shutting down") {
+	if log, err := readTail(r.allNodes()[1].latest().logPath, 0); err != nil || strings.Contains(log, "shutting down") {
 		t.Errorf("log of bench-2 = %s, %v, want no goodbye", log, err)
 	}
 	// A plan begins with all nodes.
-	if _, err := r.bring(r.all()[1]); err != nil {
+	if _, err := r.startNode(r.allNodes()[1]); err != nil {
 		t.Fatal(err)
 	}
 	got = r.run(2, "kill 2@100ms", "join 2@100ms")
@@ -72,22 +74,22 @@ func TestKillAndJoinAgain(t *testing.T) {
 	}
 }
 
-func TestAPortIsTakenWhileItsNodeIsDown(t *testing.T) {
+func TestPortInUseWhileItsNodeIsDown(t *testing.T) {
 	t.Parallel()
 	r := startCluster(t, 1, nil)
-	n := r.all()[0]
+	n := r.allNodes()[0]
 	n.latest().kill()
-	l, err := net.Listen("tcp", r.HTTP()[0])
+	l, err := net.Listen("tcp", r.HTTPAddrs()[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := r.bring(n)
+		_, err := r.startNode(n)
 		ended <- err
 	}()
-	eventually(t, "a try", func() bool {
+	waittest.Until(t, "a try", func() bool {
 		log, err := os.ReadFile(filepath.Join(r.Dir(), "bench-1.log"))
 		return err == nil && strings.Contains(string(log), "address already in use")
 	})
@@ -97,7 +99,7 @@ func TestAPortIsTakenWhileItsNodeIsDown(t *testing.T) {
 	}
 }
 
-func TestAPortIsTakenOfOneThatJoins(t *testing.T) {
+func TestPortInUseByAJoiningNode(t *testing.T) {
 	long(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -106,7 +108,7 @@ func TestAPortIsTakenOfOneThatJoins(t *testing.T) {
 	defer l.Close()
 	picked := 0
 	r := startCluster(t, 1, func(o *Options) {
-		o.pick = func() (ports, error) {
+		o.pickPorts = func() (ports, error) {
 			p, err := freePorts()
 			if picked++; picked == 2 {
 				p.http = l.Addr().(*net.TCPAddr).Port
@@ -126,13 +128,13 @@ func TestPause(t *testing.T) {
 	pid := r.Nodes()[0].PID
 	got := r.run(1, "pause 1@100ms+6s")
 	checkMarks(t, got, "pause bench-1 for 6s")
-	if m := got.record.Marks[0]; m.Until-m.At < 6*time.Second {
+	if m := got.record.Marks[0]; m.EffectiveAt-m.At < 6*time.Second {
 		t.Errorf("mark %+v, want at least 6s", m)
 	}
 	if ring, n := r.ringOf(), r.Nodes()[0]; ring != "1 2 3" || n.PID != pid || n.Paused {
 		t.Errorf("ring = %s, %+v, want 1 2 3, and process %d, which runs", ring, n, pid)
 	}
-	if log, err := os.ReadFile(r.all()[1].latest().log); err != nil || !strings.Contains(string(log), "serving=2") {
+	if log, err := os.ReadFile(r.allNodes()[1].latest().logPath); err != nil || !strings.Contains(string(log), "serving=2") {
 		t.Errorf("bench-2 did not miss bench-1: %v\n%s", err, log)
 	}
 	// A short one is not even missed.
@@ -150,13 +152,13 @@ func TestAPauseEndsWithTheRun(t *testing.T) {
 		record, err := r.Run(ctx, time.Now(), p)
 		ended <- result{record, err}
 	}()
-	eventually(t, "paused", func() bool { return r.Nodes()[0].Paused })
+	waittest.Until(t, "paused", func() bool { return r.Nodes()[0].Paused })
 	cancel()
 	got := <-ended
-	if got.err != nil || len(got.record.Marks) != 1 || got.record.Marks[0].Until != 0 || got.record.Marks[0].Problem != "" {
+	if got.err != nil || len(got.record.Marks) != 1 || got.record.Marks[0].EffectiveAt != 0 || got.record.Marks[0].Problem != "" {
 		t.Errorf("Run = %+v, %v, want one mark without an end", got.record, got.err)
 	}
-	if r.Nodes()[0].Paused || get(t, "http://"+r.HTTP()[0]+"/readyz") != http.StatusOK {
+	if r.Nodes()[0].Paused || get(t, "http://"+r.HTTPAddrs()[0]+"/readyz") != http.StatusOK {
 		t.Error("bench-1 is paused after the run")
 	}
 }
@@ -170,7 +172,7 @@ func TestStopDuringAPause(t *testing.T) {
 		_, err := r.Run(t.Context(), time.Now(), p)
 		ended <- err
 	}()
-	eventually(t, "paused", func() bool { return r.Nodes()[0].Paused })
+	waittest.Until(t, "paused", func() bool { return r.Nodes()[0].Paused })
 	if err := r.Stop(); err != nil {
 		t.Errorf("Stop = %v, want nil", err)
 	}
@@ -187,7 +189,7 @@ func TestRollingRestart(t *testing.T) {
 	got := r.run(3, "restart rolling@100ms/300ms")
 	checkMarks(t, got, "restart bench-1", "restart bench-2", "restart bench-3")
 	for i, m := range got.record.Marks[1:] {
-		if last := got.record.Marks[i]; m.At < last.Until+300*time.Millisecond {
+		if last := got.record.Marks[i]; m.At < last.EffectiveAt+300*time.Millisecond {
 			t.Errorf("mark %+v began before 300ms after %+v", m, last)
 		}
 	}
@@ -218,13 +220,13 @@ func TestARunThatEndsTooEarly(t *testing.T) {
 		record, err := r.Run(ctx, time.Now(), p)
 		ended <- result{record, err}
 	}()
-	eventually(t, "a restart", func() bool { return len(r.Marks()) == 1 })
+	waittest.Until(t, "a restart", func() bool { return len(r.Marks()) == 1 })
 	cancel()
 	got := <-ended
-	if got.err == nil || got.err.Error() != "restart bench-2: "+errTooLate.Error() {
+	if got.err == nil || got.err.Error() != "restart bench-2: "+errRunEnded.Error() {
 		t.Errorf("Run = %v, want that bench-2 was not restarted", got.err)
 	}
-	if m := got.record.Marks; len(m) != 2 || m[0].Node != "bench-1" || m[0].Until != 0 || m[0].Problem != "" {
+	if m := got.record.Marks; len(m) != 2 || m[0].Node != "bench-1" || m[0].EffectiveAt != 0 || m[0].Problem != "" {
 		t.Errorf("marks = %+v, want one of bench-1, without an end, and one of bench-2", m)
 	}
 	for _, n := range r.Nodes() {
@@ -260,7 +262,7 @@ func TestLeaveAndJoin(t *testing.T) {
 	}
 }
 
-func TestAFaultThatCannotBe(t *testing.T) {
+func TestFaultThatCannotBeApplied(t *testing.T) {
 	long(t)
 	r := startCluster(t, 2, nil)
 	// The plan is right when it begins, and not when bench-2 has crashed.
@@ -272,16 +274,16 @@ func TestAFaultThatCannotBe(t *testing.T) {
 		record, err := r.Run(ctx, time.Now(), p)
 		ended <- result{record, err}
 	}()
-	eventually(t, "a crash", func() bool {
-		if ch, _, ok := r.all()[1].up(); ok {
+	waittest.Until(t, "a crash", func() bool {
+		if ch, _, ok := r.allNodes()[1].runningChild(); ok {
 			_ = ch.process.Kill()
 		}
 		return len(r.Marks()) > 0
 	})
-	eventually(t, "a problem", func() bool { return slices.ContainsFunc(r.Marks(), func(m Mark) bool { return m.Problem != "" }) })
+	waittest.Until(t, "a problem", func() bool { return slices.ContainsFunc(r.Marks(), func(m Mark) bool { return m.Problem != "" }) })
 	cancel()
 	got := <-ended
-	if got.err == nil || !strings.Contains(got.err.Error(), "kill bench-2: bench-2 is down") || !strings.Contains(got.err.Error(), "bench-2 ended by itself") {
+	if got.err == nil || !strings.Contains(got.err.Error(), "kill bench-2: bench-2 is down") || !strings.Contains(got.err.Error(), "bench-2 crashed") {
 		t.Errorf("Run = %v, want a crash, and that bench-2 could not be killed", got.err)
 	}
 }
@@ -299,10 +301,10 @@ func TestResources(t *testing.T) {
 		ended <- result{record, err}
 	}()
 	asked := 0
-	eventually(t, "two seconds", func() bool {
+	waittest.Until(t, "two seconds", func() bool {
 		for range 50 {
 			asked++
-			get(t, "http://"+r.HTTP()[0]+"/metrics")
+			get(t, "http://"+r.HTTPAddrs()[0]+"/metrics")
 		}
 		return time.Since(start) > 2100*time.Millisecond
 	})
@@ -331,6 +333,6 @@ func TestResources(t *testing.T) {
 		}
 	}
 	if first, second := got.record.Nodes[0].CPU, got.record.Nodes[1].CPU; first <= second || got.record.CPU() != first+second {
-		t.Errorf("CPU = %s after %d questions, and %s without, together %s", first, asked, second, got.record.CPU())
+		t.Errorf("CPU = %s after %d requests, and %s without, together %s", first, asked, second, got.record.CPU())
 	}
 }

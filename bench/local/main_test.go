@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // patience bounds every wait.
@@ -99,7 +101,7 @@ type tested struct {
 func startCluster(t *testing.T, nodes int, edit func(*Options)) *tested {
 	t.Helper()
 	r := &tested{t: t, log: &lines{}, pids: make(map[int]bool)}
-	o := Options{Nodes: nodes, Binary: binary(t), Dir: t.TempDir(), Log: r.log.add, Grace: patience}
+	o := Options{Nodes: nodes, Binary: binary(t), Dir: t.TempDir(), Log: r.log.add, StopTimeout: patience}
 	if edit != nil {
 		edit(&o)
 	}
@@ -156,21 +158,6 @@ func alive(pid int) bool {
 	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
 }
 
-// eventually waits until something is so.
-func eventually(t *testing.T, what string, so func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := poll(ctx, func() error {
-		if !so() {
-			return fmt.Errorf("not %s", what)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // result is what Run returned.
 type result struct {
 	record *Record
@@ -191,11 +178,11 @@ func (r *tested) run(marks int, faults ...string) result {
 		record, err := r.Run(ctx, time.Now(), p)
 		ended <- result{record, err}
 	}()
-	eventually(r.t, fmt.Sprintf("%d marks of %q", marks, faults), func() bool {
+	waittest.Until(r.t, fmt.Sprintf("%d marks of %q", marks, faults), func() bool {
 		r.see()
 		done := 0
 		for _, m := range r.Marks() {
-			if m.Until > 0 || m.Problem != "" || m.Kind == Crash {
+			if m.EffectiveAt > 0 || m.Problem != "" || m.Kind == Crash {
 				done++
 			}
 		}
@@ -209,11 +196,11 @@ func (r *tested) run(marks int, faults ...string) result {
 func (r *tested) ringOf() string {
 	r.t.Helper()
 	ring := ""
-	for _, n := range r.all() {
-		if _, _, ok := n.up(); !ok {
+	for _, n := range r.allNodes() {
+		if _, _, ok := n.runningChild(); !ok {
 			continue
 		}
-		s, err := r.look(r.t.Context(), n)
+		s, err := r.fetchStatus(r.t.Context(), n)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -10,24 +10,24 @@ import (
 	"time"
 )
 
-// node is a member of the cluster, whether it runs or not.
+// node is a member of the cluster, running or not.
 type node struct {
 	name string
-	turn chan struct{} // capacity 1, full while somebody starts, ends or pauses it
+	sem  chan struct{} // cap 1: a lock, held while the node is started, stopped or paused
 
 	mu struct {
 		sync.Mutex
-		ports ports
-		state state
-		child *child        // the latest; nil before the first
-		boot  string        // of child, when it has said so; it is ready then
-		seen  bool          // some child was ready
-		spent time.Duration // processor time of the children that ended
-		last  time.Duration // of child, when it was asked
+		ports    ports
+		state    state
+		child    *child        // the latest; nil before the first
+		boot     string        // boot id of child, once it is ready
+		wasReady bool          // some child was ready
+		endedCPU time.Duration // CPU time of all children that ended
+		lastCPU  time.Duration // CPU time of child at the last sample
 	}
 }
 
-// state is what a node does, as far as this process made it do that.
+// state is the state of a node.
 type state string
 
 const (
@@ -39,42 +39,41 @@ const (
 )
 
 func newNode(number int, p ports) *node {
-	n := &node{name: nameOf(number), turn: make(chan struct{}, 1)}
+	n := &node{name: nameOf(number), sem: make(chan struct{}, 1)}
 	n.mu.ports, n.mu.state = p, down
 	return n
 }
 
-// errTooLate is the problem of a fault that was due.
-var errTooLate = errors.New("the run ended before its turn came")
+// errRunEnded is the problem of a fault that was due but not applied.
+var errRunEnded = errors.New("the run ended before the fault was applied")
 
-// take waits until nobody else starts, ends or pauses the node. Who took it
-// must release it.
-func (n *node) take(ctx context.Context) error {
+// acquire locks the node for a fault. The caller must call release.
+func (n *node) acquire(ctx context.Context) error {
 	if ctx.Err() != nil {
-		return errTooLate
+		return errRunEnded
 	}
 	select {
-	case n.turn <- struct{}{}:
+	case n.sem <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return errTooLate
+		return errRunEnded
 	}
 }
 
-func (n *node) release() { <-n.turn }
+func (n *node) release() { <-n.sem }
 
-// at is where the node listens.
-func (n *node) at() ports {
+// listenPorts returns the ports of the node.
+func (n *node) listenPorts() ports {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.mu.ports
 }
 
-// move gives the node other ports, unless somebody may know those that it has.
-func (n *node) move(pick func() (ports, error)) error {
+// changePorts gives the node other ports, unless it was ready with those it has.
+func (n *node) changePorts(pick func() (ports, error)) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.mu.seen {
+	if n.mu.wasReady {
 		return nil
 	}
 	var err error
@@ -82,22 +81,22 @@ func (n *node) move(pick func() (ports, error)) error {
 	return err
 }
 
-// up returns the child and its boot, if the node is ready and not paused.
-func (n *node) up() (c *child, boot string, ok bool) {
+// runningChild returns the child and its boot id, if the node is ready and not paused.
+func (n *node) runningChild() (c *child, boot string, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.mu.child, n.mu.boot, n.mu.state == running
 }
 
-// latest returns the child, which may have ended; nil before the first.
+// latest returns the latest child, which may have ended, or nil.
 func (n *node) latest() *child {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.mu.child
 }
 
-// known reports whether other nodes may find this one.
-func (n *node) known() bool {
+// reachable reports whether other nodes can reach this one, now or soon.
+func (n *node) reachable() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.mu.state == starting || n.mu.state == running || n.mu.state == paused
@@ -109,8 +108,8 @@ func (n *node) isDown() bool {
 	return n.mu.state == down
 }
 
-// turnTo changes the state of a child, unless that has ended.
-func (n *node) turnTo(c *child, s state) {
+// setState changes the state of a child, unless it has ended.
+func (n *node) setState(c *child, s state) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.mu.child == c && n.mu.state != down {
@@ -118,55 +117,55 @@ func (n *node) turnTo(c *child, s state) {
 	}
 }
 
-// launchedLocked notes a new child.
+// launchedLocked records a new child.
 func (n *node) launchedLocked(c *child) {
-	n.mu.child, n.mu.state, n.mu.boot, n.mu.last = c, starting, "", 0
+	n.mu.child, n.mu.state, n.mu.boot, n.mu.lastCPU = c, starting, "", 0
 }
 
-// ready notes that the child is.
+// ready records that the child is ready.
 func (n *node) ready(c *child, boot string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.mu.child == c && n.mu.state == starting {
-		n.mu.state, n.mu.boot, n.mu.seen = running, boot, true
+		n.mu.state, n.mu.boot, n.mu.wasReady = running, boot, true
 	}
 }
 
-// exited notes that the child has ended. It reports whether that is a crash: of
-// one that was ready, and not asked to.
+// exited records that the child has ended. It reports whether that is a crash: the
+// child was ready and not told to end.
 func (n *node) exited(c *child) (crash bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mu.state = down
-	n.mu.spent += c.cpu
-	n.mu.last = 0
-	return !c.asked.Load() && n.mu.boot != ""
+	n.mu.endedCPU += c.cpu
+	n.mu.lastCPU = 0
+	return !c.stopRequested.Load() && n.mu.boot != ""
 }
 
-// use is what all processes of the node have used; no memory if it is down.
-func (n *node) use() (Use, error) {
+// usage returns the usage of all processes of the node. Memory is 0 if it is down.
+func (n *node) usage() (Usage, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.mu.state == down {
-		return Use{CPU: n.mu.spent}, nil
+		return Usage{CPU: n.mu.endedCPU}, nil
 	}
-	u, err := ProcessUse(n.mu.child.process.Pid)
+	u, err := ProcessUsage(n.mu.child.process.Pid)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
-		return Use{}, err
-	case err != nil: // it has ended a moment ago
-		return Use{CPU: n.mu.spent + n.mu.last}, nil
+		return Usage{}, err
+	case err != nil: // the process has just ended
+		return Usage{CPU: n.mu.endedCPU + n.mu.lastCPU}, nil
 	}
-	n.mu.last = u.CPU
-	u.CPU += n.mu.spent
+	n.mu.lastCPU = u.CPU
+	u.CPU += n.mu.endedCPU
 	return u, nil
 }
 
-// Node is a member of a cluster, as it was when it was asked for.
+// Node is a snapshot of a node of a cluster.
 type Node struct {
 	Name       string
-	HTTP, GRPC string // addresses; they stay the same when it is restarted
-	PID        int    // 0: it is down
+	HTTP, GRPC string // addresses; they do not change when the node is restarted
+	PID        int    // 0 if the node is down
 	Paused     bool
 }
 
@@ -180,8 +179,8 @@ func (n *node) info() Node {
 	return i
 }
 
-// notUp is the error of a fault whose node does not run.
-func (n *node) notUp() error {
+// stateError returns the error of a fault whose node is not in the right state.
+func (n *node) stateError() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return fmt.Errorf("%s is %s", n.name, n.mu.state)

@@ -10,54 +10,53 @@ import (
 	"time"
 )
 
-// maxNodes is more than one machine is good for.
+// maxNodes is more than one machine can usefully run.
 const maxNodes = 100
 
 // Options configure a [Cluster].
 type Options struct {
-	// Nodes is how many are started, 1 to 100: bench-1, bench-2 and so on.
+	// Nodes is the number of nodes, 1 to 100. They are named bench-1, bench-2 and so on.
 	Nodes int
-	// Binary is the bucketring that is run. Empty: this executable.
+	// Binary is the bucketring executable. Empty means this executable.
 	Binary string
-	// Policy is the policy file or directory, and PolicyText its content instead.
-	// Neither: the policy that is built in.
+	// Policy is a policy file or directory. PolicyText is the text of a policy instead.
+	// If both are empty, nodes use the built-in policy.
 	Policy, PolicyText string
-	// Dir gets a log of each node, which is appended to, and what else they keep.
-	// Empty: a new temporary directory, which Stop removes.
+	// Dir is the directory of the logs, to which nodes append, and of their data. Empty
+	// means a new temporary directory, which Stop removes.
 	Dir string
-	// Data: each node keeps its usage below Dir and finds it again when it is
-	// restarted. If not, it forgets.
-	Data bool
-	// ExtraArgs go to each node after all others, and win over them.
+	// Persist makes each node save its usage below Dir and load it after a restart.
+	Persist bool
+	// ExtraArgs are arguments for each node. They override those of this package.
 	ExtraArgs []string
-	// Env is added to the environment of each node. It has that of this process,
-	// without the settings of bucketring, so that only flags count.
+	// Env is added to the environment of each node. Nodes inherit the environment of
+	// this process, except bucketring's variables.
 	Env []string
-	// StartTimeout bounds how long the nodes may take until they are one ring, and
-	// each one that starts later. 0: 30 s.
+	// StartTimeout is the time for the nodes to agree on one ring, and for the start of
+	// each later node. 0 means 30 s.
 	StartTimeout time.Duration
-	// Grace is how long Stop lets them end by themselves. They rarely need a second,
-	// and at most six when no calls are in progress. 0: 10 s.
-	Grace time.Duration
-	// Log gets a line of text for each thing that happens, one at a time. It must
-	// not call Stop. Nil: nobody wants to know.
+	// StopTimeout is how long Stop waits before it kills nodes. They rarely need more
+	// than a second, and at most six without calls in flight. 0 means 10 s.
+	StopTimeout time.Duration
+	// Log, if not nil, is called with a line of text for each event, one at a time. It
+	// must not call Stop.
 	Log func(text string)
 
-	pick func() (ports, error) // nil: freePorts
+	pickPorts func() (ports, error) // nil means freePorts
 }
 
 func (o Options) withDefaults() (Options, error) {
 	if o.StartTimeout == 0 {
 		o.StartTimeout = 30 * time.Second
 	}
-	if o.Grace == 0 {
-		o.Grace = 10 * time.Second
+	if o.StopTimeout == 0 {
+		o.StopTimeout = 10 * time.Second
 	}
 	if o.Log == nil {
 		o.Log = func(string) {}
 	}
-	if o.pick == nil {
-		o.pick = freePorts
+	if o.pickPorts == nil {
+		o.pickPorts = freePorts
 	}
 	var err error
 	if o.Binary == "" {
@@ -71,36 +70,36 @@ func (o Options) withDefaults() (Options, error) {
 	return o, err
 }
 
-// Validate returns every problem.
+// Validate returns all problems, joined.
 func (o Options) Validate() error {
 	var problems []error
 	if o.Nodes < 1 || o.Nodes > maxNodes {
 		problems = append(problems, fmt.Errorf("nodes: must be 1 to %d, got %d", maxNodes, o.Nodes))
 	}
 	if o.Policy != "" && o.PolicyText != "" {
-		problems = append(problems, errors.New("policy: give a path or a text, not both"))
+		problems = append(problems, errors.New("policy: must not be both a path and a text"))
 	}
 	if o.StartTimeout < 0 {
-		problems = append(problems, fmt.Errorf("start timeout: must not be negative, got %s", o.StartTimeout))
+		problems = append(problems, fmt.Errorf("start_timeout: must not be negative, got %s", o.StartTimeout))
 	}
-	if o.Grace < 0 {
-		problems = append(problems, fmt.Errorf("grace: must not be negative, got %s", o.Grace))
+	if o.StopTimeout < 0 {
+		problems = append(problems, fmt.Errorf("stop_timeout: must not be negative, got %s", o.StopTimeout))
 	}
 	return errors.Join(problems...)
 }
 
-// prepare makes the directory, and writes into it what the nodes read. It
-// returns what removes a directory that nobody asked for.
+// prepare creates the directory and writes the policy into it. It returns a function
+// that removes the directory if it is temporary.
 func (o *Options) prepare() (remove func() error, err error) {
 	remove = func() error { return nil }
 	if o.Dir == "" {
 		if o.Dir, err = os.MkdirTemp("", "bucketring-bench-"); err != nil {
-			return remove, fmt.Errorf("make a directory for the nodes: %w", err)
+			return remove, fmt.Errorf("create a directory for the nodes: %w", err)
 		}
 		dir := o.Dir
 		remove = func() error { return os.RemoveAll(dir) }
 	} else if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return remove, fmt.Errorf("make a directory for the nodes: %w", err)
+		return remove, fmt.Errorf("create a directory for the nodes: %w", err)
 	}
 	if o.PolicyText != "" {
 		o.Policy = filepath.Join(o.Dir, "policy.yaml")

@@ -10,32 +10,32 @@ import (
 	"time"
 )
 
-// Plan is what happens to a cluster during a run. It never changes; nil is a plan
-// in which nothing happens.
+// Plan is a validated sequence of faults. It is immutable. A nil Plan has no faults.
 type Plan struct {
 	nodes int
-	total int // with those that join
+	total int // including nodes that join
 	steps []step
 }
 
-// step is a fault and the number of its node, of one that joins, too.
+// step is a fault and the number of its node.
 type step struct {
 	Fault
-	node int // 0: all
+	node int // 0 means all
 }
 
-// NewPlan puts faults in order. It returns every problem: a fault must be within
-// the run, and of a node that is there and runs at that time.
+// NewPlan validates faults for a cluster of so many nodes and a run of that length, and
+// orders them by time. A fault must be within the run, and its node in the right state
+// at that time. The error joins all problems.
 func NewPlan(nodes int, length time.Duration, faults ...Fault) (*Plan, error) {
 	if nodes < 1 || nodes > maxNodes {
 		return nil, fmt.Errorf("nodes: must be 1 to %d, got %d", maxNodes, nodes)
 	}
 	faults = slices.SortedStableFunc(slices.Values(faults), func(a, b Fault) int { return cmp.Compare(a.At, b.At) })
 	p := &Plan{nodes: nodes}
-	r := rehearsal{length: length, nodes: make([]foreseen, nodes)}
+	r := planChecker{length: length, nodes: make([]plannedNode, nodes)}
 	var problems []error
 	for _, f := range faults {
-		node, err := r.play(f)
+		node, err := r.check(f)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", f, err))
 		}
@@ -48,7 +48,7 @@ func NewPlan(nodes int, length time.Duration, faults ...Fault) (*Plan, error) {
 	return p, nil
 }
 
-// Faults returns them in order.
+// Faults returns the faults by time.
 func (p *Plan) Faults() []Fault {
 	if p == nil {
 		return nil
@@ -60,72 +60,72 @@ func (p *Plan) Faults() []Fault {
 	return faults
 }
 
-// rehearsal goes through a plan without a cluster.
-type rehearsal struct {
+// planChecker simulates a plan without a cluster.
+type planChecker struct {
 	length time.Duration
-	nodes  []foreseen
+	nodes  []plannedNode
 }
 
-// foreseen is how a node will be.
-type foreseen struct {
-	down        string // why; empty: it is not
+// plannedNode is the simulated state of a node.
+type plannedNode struct {
+	down        string // the reason; empty if the node is up
 	since       time.Duration
 	pausedUntil time.Duration
 }
 
-// play checks the next fault. It returns the number of its node.
-func (r *rehearsal) play(f Fault) (node int, err error) {
+// check checks the next fault. It returns the number of its node.
+func (r *planChecker) check(f Fault) (node int, err error) {
 	switch {
-	case forms[f.Kind] == "":
-		return 0, fmt.Errorf("no fault is called %q", f.Kind)
+	case faultSyntax[f.Kind] == "":
+		return 0, fmt.Errorf("unknown kind of fault %q", f.Kind)
 	case f.At < 0 || f.At >= r.length:
-		return 0, fmt.Errorf("it is not within the run, which takes %s", brief(r.length))
+		return 0, fmt.Errorf("must be within the run, which takes %s", formatDuration(r.length))
 	case f.Kind == Restart:
 		return 0, r.restart(f)
 	case f.Kind == Join && f.Node == 0:
 		if len(r.nodes) == maxNodes {
-			return 0, fmt.Errorf("there are %d nodes already", maxNodes)
+			return 0, fmt.Errorf("must be at most %d nodes", maxNodes)
 		}
-		r.nodes = append(r.nodes, foreseen{})
+		r.nodes = append(r.nodes, plannedNode{})
 		return len(r.nodes), nil
 	case f.Node < 1 || f.Node > len(r.nodes):
-		return 0, fmt.Errorf("there is no node %d at that time, only 1 to %d", f.Node, len(r.nodes))
+		return 0, fmt.Errorf("unknown node %d, there are 1 to %d at that time", f.Node, len(r.nodes))
 	}
-	return f.Node, r.nodes[f.Node-1].play(f, r.length)
+	return f.Node, r.nodes[f.Node-1].apply(f, r.length)
 }
 
-func (r *rehearsal) restart(f Fault) error {
-	if f.Node != 0 || f.Wait < 0 {
-		return errors.New("it is of all nodes, and the time between them must not be negative")
+func (r *planChecker) restart(f Fault) error {
+	if f.Node != 0 || f.Interval < 0 {
+		return errors.New("must be of all nodes, with an interval that is not negative")
 	}
-	if !slices.ContainsFunc(r.nodes, func(n foreseen) bool { return n.down == "" }) {
-		return errors.New("no node runs at that time")
+	if !slices.ContainsFunc(r.nodes, func(n plannedNode) bool { return n.down == "" }) {
+		return errors.New("no node is running at that time")
 	}
 	return nil
 }
 
-func (n *foreseen) play(f Fault, length time.Duration) error {
+func (n *plannedNode) apply(f Fault, length time.Duration) error {
 	switch {
 	case f.Kind == Join && n.down == "":
-		return fmt.Errorf("%s runs at that time", nameOf(f.Node))
+		return fmt.Errorf("%s is running at that time", nameOf(f.Node))
 	case f.Kind == Join:
-		*n = foreseen{}
+		*n = plannedNode{}
 		return nil
 	case n.down != "":
-		return fmt.Errorf("%s is down since it was %s at %s", nameOf(f.Node), n.down, brief(n.since))
+		return fmt.Errorf("%s is down, %s at %s", nameOf(f.Node), n.down, formatDuration(n.since))
 	case f.At < n.pausedUntil:
-		return fmt.Errorf("%s is paused until %s", nameOf(f.Node), brief(n.pausedUntil))
+		return fmt.Errorf("%s is paused until %s", nameOf(f.Node), formatDuration(n.pausedUntil))
 	}
 	switch f.Kind {
 	case Kill:
 		n.down, n.since = "killed", f.At
 	case Leave:
-		n.down, n.since = "told to leave", f.At
+		n.down, n.since = "stopped", f.At
 	case Pause:
-		if f.For <= 0 || f.For > length-f.At {
-			return fmt.Errorf("it must go on within the run, which takes %s", brief(length))
+		if f.Duration <= 0 || f.Duration > length-f.At {
+			return fmt.Errorf("must end within the run, which takes %s", formatDuration(length))
 		}
-		n.pausedUntil = f.At + f.For
+		n.pausedUntil = f.At + f.Duration
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 func TestParseFault(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		kind Kind
+		kind FaultKind
 		text string
 		want Fault
 		flag string // how it is written back, if otherwise
@@ -24,13 +24,13 @@ func TestParseFault(t *testing.T) {
 		{Kill, "1@0", Fault{Node: 1}, "--kill 1@0s"},
 		{Kill, "1@120s", Fault{Node: 1, At: 2 * time.Minute}, "--kill 1@2m"},
 		{Kill, "1@1h", Fault{Node: 1, At: time.Hour}, ""},
-		{Pause, "1@5s+3s", Fault{Node: 1, At: 5 * time.Second, For: 3 * time.Second}, ""},
-		{Pause, "1@500ms+1.5s", Fault{Node: 1, At: time.Second / 2, For: 1500 * time.Millisecond}, ""},
+		{Pause, "1@5s+3s", Fault{Node: 1, At: 5 * time.Second, Duration: 3 * time.Second}, ""},
+		{Pause, "1@500ms+1.5s", Fault{Node: 1, At: time.Second / 2, Duration: 1500 * time.Millisecond}, ""},
 		{Leave, "3@20s", Fault{Node: 3, At: 20 * time.Second}, ""},
 		{Join, "@30s", Fault{At: 30 * time.Second}, ""},
 		{Join, "2@30s", Fault{Node: 2, At: 30 * time.Second}, ""},
 		{Restart, "rolling@15s", Fault{At: 15 * time.Second}, ""},
-		{Restart, "rolling@15s/5s", Fault{At: 15 * time.Second, Wait: 5 * time.Second}, ""},
+		{Restart, "rolling@15s/5s", Fault{At: 15 * time.Second, Interval: 5 * time.Second}, ""},
 	} {
 		c.want.Kind = c.kind
 		got, err := ParseFault(c.kind, c.text)
@@ -46,39 +46,39 @@ func TestParseFault(t *testing.T) {
 	}
 }
 
-func TestParseFaultRefuses(t *testing.T) {
+func TestParseFaultRejects(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		kind       Kind
+		kind       FaultKind
 		text, want string
 	}{
-		{Kill, "", `kill: must be NODE@TIME such as 2@10s, got "": there is no @`},
-		{Kill, "10s", "there is no @"},
-		{Kill, "2@", `"" is not a time`},
-		{Kill, "@10s", `"" is not the number of a node`},
-		{Kill, "0@10s", `"0" is not the number of a node`},
-		{Kill, "-1@10s", `"-1" is not the number of a node`},
-		{Kill, "70000@10s", `"70000" is not the number of a node`},
-		{Kill, "bench-2@10s", `"bench-2" is not the number of a node`},
-		{Kill, "2@10", `"10" is not a time such as 10s or 1m30s`},
-		{Kill, "2@-1s", `"-1s" is not a time`},
-		{Kill, "2@+1s", `"+1s" is not a time`},
-		{Kill, "2@10s+3s", `"10s+3s" is not a time`},
-		{Kill, "2@10s/3s", `"10s/3s" is not a time`},
-		{Pause, "1@5s", `pause: must be NODE@TIME+TIME such as 1@5s+3s, got "1@5s": for how long is missing`},
-		{Pause, "1@5s+", `"" is not a time`},
-		{Pause, "1@5s+0s", "a pause must not be 0s"},
-		{Pause, "1@5s++3s", `"+3s" is not a time`},
-		{Pause, "1@+3s", `"" is not a time`},
-		{Leave, "all@5s", `"all" is not the number of a node`},
-		{Join, "30s", "there is no @"},
-		{Join, "x@30s", `"x" is not the number of a node`},
-		{Restart, "2@15s", `restart: must be rolling@TIME such as rolling@15s, or rolling@TIME/TIME such as rolling@15s/5s, got "2@15s": "2" is not rolling`},
-		{Restart, "@15s", `"" is not rolling`},
-		{Restart, "rolling@15s/", `"" is not a time`},
-		{Restart, "rolling@/5s", `"" is not a time`},
-		{Crash, "2@10s", `no fault is called "crash"`},
-		{"burn", "2@10s", `no fault is called "burn"`},
+		{Kill, "", `kill: must be NODE@TIME such as 2@10s, got "": @ is missing`},
+		{Kill, "10s", "@ is missing"},
+		{Kill, "2@", `"" is not a duration`},
+		{Kill, "@10s", `"" is not a node number`},
+		{Kill, "0@10s", `"0" is not a node number`},
+		{Kill, "-1@10s", `"-1" is not a node number`},
+		{Kill, "70000@10s", `"70000" is not a node number`},
+		{Kill, "bench-2@10s", `"bench-2" is not a node number`},
+		{Kill, "2@10", `"10" is not a duration such as 10s or 1m30s`},
+		{Kill, "2@-1s", `"-1s" is not a duration`},
+		{Kill, "2@+1s", `"+1s" is not a duration`},
+		{Kill, "2@10s+3s", `"10s+3s" is not a duration`},
+		{Kill, "2@10s/3s", `"10s/3s" is not a duration`},
+		{Pause, "1@5s", `pause: must be NODE@TIME+TIME such as 1@5s+3s, got "1@5s": the length of the pause is missing`},
+		{Pause, "1@5s+", `"" is not a duration`},
+		{Pause, "1@5s+0s", "the length of the pause must not be 0s"},
+		{Pause, "1@5s++3s", `"+3s" is not a duration`},
+		{Pause, "1@+3s", `"" is not a duration`},
+		{Leave, "all@5s", `"all" is not a node number`},
+		{Join, "30s", "@ is missing"},
+		{Join, "x@30s", `"x" is not a node number`},
+		{Restart, "2@15s", `restart: must be rolling@TIME such as rolling@15s, or rolling@TIME/TIME such as rolling@15s/5s, got "2@15s": must begin with rolling, got "2"`},
+		{Restart, "@15s", `must begin with rolling, got ""`},
+		{Restart, "rolling@15s/", `"" is not a duration`},
+		{Restart, "rolling@/5s", `"" is not a duration`},
+		{Crash, "2@10s", `unknown kind of fault "crash"`},
+		{"burn", "2@10s", `unknown kind of fault "burn"`},
 	} {
 		_, err := ParseFault(c.kind, c.text)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -92,7 +92,7 @@ func FuzzParseFault(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		for kind := range forms {
+		for kind := range faultSyntax {
 			got, err := ParseFault(kind, text)
 			if err != nil {
 				continue
@@ -101,7 +101,7 @@ func FuzzParseFault(f *testing.F) {
 			if again, err := ParseFault(kind, value); err != nil || again != got {
 				t.Errorf("ParseFault(%s, %q) = %+v, and of its String %q %+v, %v", kind, text, got, value, again, err)
 			}
-			if got.At < 0 || got.For < 0 || got.Wait < 0 || got.Node < 0 {
+			if got.At < 0 || got.Duration < 0 || got.Interval < 0 || got.Node < 0 {
 				t.Errorf("ParseFault(%s, %q) = %+v, want nothing negative", kind, text, got)
 			}
 		}
@@ -113,7 +113,7 @@ func faultsOf(t *testing.T, texts ...string) (faults []Fault) {
 	t.Helper()
 	for _, text := range texts {
 		kind, value, _ := strings.Cut(text, " ")
-		f, err := ParseFault(Kind(kind), value)
+		f, err := ParseFault(FaultKind(kind), value)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,26 +150,26 @@ func TestNewPlan(t *testing.T) {
 	}
 }
 
-func TestNewPlanRefuses(t *testing.T) {
+func TestNewPlanRejects(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		faults []string
 		want   string
 	}{
-		{[]string{"kill 4@10s"}, "--kill 4@10s: there is no node 4 at that time, only 1 to 3"},
-		{[]string{"kill 4@10s", "join @20s"}, "there is no node 4 at that time"},
-		{[]string{"kill 1@60s"}, "--kill 1@1m: it is not within the run, which takes 1m"},
-		{[]string{"kill 1@10s", "kill 1@20s"}, "--kill 1@20s: bench-1 is down since it was killed at 10s"},
-		{[]string{"kill 1@20s", "kill 1@10s"}, "--kill 1@20s: bench-1 is down since it was killed at 10s"},
-		{[]string{"leave 1@10s", "pause 1@20s+1s"}, "--pause 1@20s+1s: bench-1 is down since it was told to leave at 10s"},
+		{[]string{"kill 4@10s"}, "--kill 4@10s: unknown node 4, there are 1 to 3 at that time"},
+		{[]string{"kill 4@10s", "join @20s"}, "unknown node 4"},
+		{[]string{"kill 1@60s"}, "--kill 1@1m: must be within the run, which takes 1m"},
+		{[]string{"kill 1@10s", "kill 1@20s"}, "--kill 1@20s: bench-1 is down, killed at 10s"},
+		{[]string{"kill 1@20s", "kill 1@10s"}, "--kill 1@20s: bench-1 is down, killed at 10s"},
+		{[]string{"leave 1@10s", "pause 1@20s+1s"}, "--pause 1@20s+1s: bench-1 is down, stopped at 10s"},
 		{[]string{"pause 1@5s+3s", "kill 1@7s"}, "--kill 1@7s: bench-1 is paused until 8s"},
 		{[]string{"pause 1@5s+3s", "pause 1@7s+1s"}, "bench-1 is paused until 8s"},
-		{[]string{"pause 1@50s+11s"}, "--pause 1@50s+11s: it must go on within the run, which takes 1m"},
-		{[]string{"pause 1@1s+2562047h"}, "it must go on within the run"},
-		{[]string{"join 2@10s"}, "--join 2@10s: bench-2 runs at that time"},
-		{[]string{"kill 2@10s", "join 2@20s", "join 2@30s"}, "--join 2@30s: bench-2 runs at that time"},
-		{[]string{"join 4@10s"}, "there is no node 4 at that time"},
-		{[]string{"kill 1@1s", "kill 2@1s", "kill 3@1s", "restart rolling@2s"}, "--restart rolling@2s: no node runs at that time"},
+		{[]string{"pause 1@50s+11s"}, "--pause 1@50s+11s: must end within the run, which takes 1m"},
+		{[]string{"pause 1@1s+2562047h"}, "must end within the run"},
+		{[]string{"join 2@10s"}, "--join 2@10s: bench-2 is running at that time"},
+		{[]string{"kill 2@10s", "join 2@20s", "join 2@30s"}, "--join 2@30s: bench-2 is running at that time"},
+		{[]string{"join 4@10s"}, "unknown node 4"},
+		{[]string{"kill 1@1s", "kill 2@1s", "kill 3@1s", "restart rolling@2s"}, "--restart rolling@2s: no node is running at that time"},
 	} {
 		p, err := NewPlan(3, time.Minute, faultsOf(t, c.faults...)...)
 		if p != nil || err == nil || !strings.Contains(err.Error(), c.want) {
@@ -187,7 +187,7 @@ func TestNewPlanRefuses(t *testing.T) {
 			t.Errorf("NewPlan(%d) = %v, want an error", nodes, err)
 		}
 	}
-	if _, err := NewPlan(100, time.Minute, Fault{Kind: Join}); err == nil || !strings.Contains(err.Error(), "there are 100 nodes already") {
+	if _, err := NewPlan(100, time.Minute, Fault{Kind: Join}); err == nil || !strings.Contains(err.Error(), "must be at most 100 nodes") {
 		t.Errorf("NewPlan with 101 nodes = %v, want an error", err)
 	}
 }

@@ -9,18 +9,18 @@ import (
 	"strconv"
 )
 
-// ports are where a node listens on loopback. They stay the same when it is
-// restarted, so that who knew it finds it again.
+// ports are where a node listens on loopback. They do not change when it is restarted,
+// so that others find it again.
 type ports struct{ http, grpc, gossip int }
 
-// Ports are taken from a range that no common system gives to connections that
-// go out: otherwise one of those could get the port of a node that is down.
+// Ports are below the ephemeral ranges of common systems, so that an outgoing
+// connection cannot get the port of a node that is down.
 const (
 	firstPort = 20_000
 	lastPort  = 32_000
 )
 
-// freePorts returns three ports that were free a moment ago.
+// freePorts returns three ports that were free when it looked.
 func freePorts() (p ports, err error) {
 	for _, port := range []*int{&p.http, &p.grpc, &p.gossip} {
 		for {
@@ -45,7 +45,7 @@ func freePort() (int, error) {
 	return 0, errors.New("no port is free on loopback between " + strconv.Itoa(firstPort) + " and " + strconv.Itoa(lastPort))
 }
 
-// isFree tries TCP and UDP: gossip needs both.
+// isFree reports whether a port is free for TCP and UDP. Gossip needs both.
 func isFree(port int) bool {
 	tcp, err := net.Listen("tcp", address(port))
 	if err != nil {

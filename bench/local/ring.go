@@ -14,15 +14,12 @@ import (
 )
 
 const (
-	// pollEvery is the time between two looks at nodes that are waited for.
-	pollEvery = 50 * time.Millisecond
-	// askTimeout is how long a node may take to say how it is.
-	askTimeout = 2 * time.Second
-	// maxStatus is more than any node says.
-	maxStatus = 8 << 20
+	pollInterval   = 50 * time.Millisecond
+	statusTimeout  = 2 * time.Second // of one request
+	maxStatusBytes = 8 << 20
 )
 
-// status is what is read of GET /status.
+// status is the part of GET /status that is used here.
 type status struct {
 	Name     string
 	Ready    bool
@@ -39,8 +36,8 @@ type status struct {
 	}
 }
 
-// ring returns the boots of the members that own partitions.
-func (s *status) ring() (boots []string) {
+// ringBoots returns the boot ids of the members that own partitions.
+func (s *status) ringBoots() (boots []string) {
 	for _, m := range s.Cluster.Members {
 		if m.Partitions > 0 {
 			boots = append(boots, m.Boot)
@@ -49,14 +46,14 @@ func (s *status) ring() (boots []string) {
 	return boots
 }
 
-// has reports whether a boot owns partitions.
-func (s *status) has(boot string) bool { return slices.Contains(s.ring(), boot) }
+// inRing reports whether a boot id owns partitions.
+func (s *status) inRing(boot string) bool { return slices.Contains(s.ringBoots(), boot) }
 
-// look asks a node how it is. An answer of anybody else is an error.
-func (c *Cluster) look(ctx context.Context, n *node) (*status, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+// fetchStatus returns the status of a node. It fails if another node answers.
+func (c *Cluster) fetchStatus(ctx context.Context, n *node) (*status, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address(n.at().http)+"/status", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address(n.listenPorts().http)+"/status", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -67,25 +64,25 @@ func (c *Cluster) look(ctx context.Context, n *node) (*status, error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answers with %s", n.name, resp.Status)
+		return nil, fmt.Errorf("%s answered with status %s", n.name, resp.Status)
 	}
 	var s status
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxStatus)).Decode(&s); err != nil {
-		return nil, fmt.Errorf("read the status of %s: %w", n.name, err)
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxStatusBytes)).Decode(&s); err != nil {
+		return nil, fmt.Errorf("decode the status of %s: %w", n.name, err)
 	}
 	if s.Name != n.name || s.Cluster.Label != c.label {
-		return nil, fmt.Errorf("%s is not at %s, but %s of the cluster %s", n.name, address(n.at().http), s.Name, s.Cluster.Label)
+		return nil, fmt.Errorf("want %s at %s, got %s of cluster %s", n.name, address(n.listenPorts().http), s.Name, s.Cluster.Label)
 	}
 	return &s, nil
 }
 
-// awaitReady waits until a child is.
+// awaitReady waits until a child is ready.
 func (c *Cluster) awaitReady(ctx context.Context, n *node, ch *child) error {
 	err := poll(ctx, func() error {
 		if ch.ended() {
-			return nil // an answer now would be of another cluster
+			return nil // an answer would be from another process
 		}
-		s, err := c.look(ctx, n)
+		s, err := c.fetchStatus(ctx, n)
 		switch {
 		case err != nil:
 			return err
@@ -99,27 +96,27 @@ func (c *Cluster) awaitReady(ctx context.Context, n *node, ch *child) error {
 	case err != nil:
 		return fmt.Errorf("%w%s", err, ch.tail())
 	case ch.ended():
-		return endedEarly(n, ch)
+		return startError(n, ch)
 	}
 	return nil
 }
 
-// awaitRing waits until the nodes that run have the same ring, and each finds
-// it as wanted. Those that are paused or start at that time are not asked.
+// awaitRing waits until all running nodes have the same ring and satisfy want. Nodes
+// that are paused or starting are ignored.
 func (c *Cluster) awaitRing(ctx context.Context, want func(*status) error) error {
 	return poll(ctx, func() error {
 		first := ""
-		for _, n := range c.all() {
-			_, boot, ok := n.up()
+		for _, n := range c.allNodes() {
+			_, boot, ok := n.runningChild()
 			if !ok {
 				continue
 			}
-			s, err := c.look(ctx, n)
+			s, err := c.fetchStatus(ctx, n)
 			switch {
 			case err != nil:
 				return err
 			case s.Cluster.Boot != boot:
-				return fmt.Errorf("%s was started again", n.name)
+				return fmt.Errorf("%s was restarted", n.name)
 			}
 			if err := want(s); err != nil {
 				return fmt.Errorf("%s: %w", n.name, err)
@@ -135,43 +132,43 @@ func (c *Cluster) awaitRing(ctx context.Context, want func(*status) error) error
 	})
 }
 
-// lacks wants a ring without a boot.
-func lacks(boot string) func(*status) error {
+// ringLacks is satisfied by a ring without a boot id.
+func ringLacks(boot string) func(*status) error {
 	return func(s *status) error {
-		if s.has(boot) {
-			return errors.New("the ring still names one that is gone")
+		if s.inRing(boot) {
+			return errors.New("the ring still has a node that left")
 		}
 		return nil
 	}
 }
 
-// has wants a ring with a boot.
-func has(boot string) func(*status) error {
+// ringHas is satisfied by a ring with a boot id.
+func ringHas(boot string) func(*status) error {
 	return func(s *status) error {
 		switch {
 		case !s.Ready:
 			return fmt.Errorf("not ready: %s", s.NotReady)
-		case !s.has(boot):
-			return errors.New("the ring does not name one that is ready")
+		case !s.inRing(boot):
+			return errors.New("the ring lacks a node that is ready")
 		}
 		return nil
 	}
 }
 
-// numbers wants a ring of so many, and nobody else.
-func numbers(members int) func(*status) error {
+// ringSize is satisfied by a ring of exactly that many members.
+func ringSize(members int) func(*status) error {
 	return func(s *status) error {
-		if got := len(s.ring()); !s.Ready || got != members {
-			return fmt.Errorf("its ring has %d members, not %d", got, members)
+		if got := len(s.ringBoots()); !s.Ready || got != members {
+			return fmt.Errorf("its ring has %d members, want %d", got, members)
 		}
 		return nil
 	}
 }
 
-// poll tries until there is no error. When ctx is done it returns the last one
-// that ctx is not to blame for.
+// poll calls try until it returns nil. When ctx is done it returns the last error that
+// ctx did not cause.
 func poll(ctx context.Context, try func() error) error {
-	ticker := time.NewTicker(pollEvery)
+	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	began := time.Now()
 	var last error

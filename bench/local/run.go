@@ -12,28 +12,28 @@ import (
 	"time"
 )
 
-// Mark is a fault that happened, or a crash. Times are since the start of the run.
+// Mark is a fault that was applied, or a crash. Times are since the start of the run.
 type Mark struct {
 	At time.Duration `json:"at_ns"` // when it began
-	// Until is when it had taken effect: when all nodes that run had a ring without
-	// a node that is gone, or with one that is there again and ready. 0: not before
-	// the end of the run, or never.
-	Until time.Duration `json:"until_ns,omitempty"`
-	Kind  Kind          `json:"kind"`
-	Node  string        `json:"node"`
-	Text  string        `json:"text"`
-	// Problem is why it was not done, or not well.
+	// EffectiveAt is when it had taken effect: when the rings of all running nodes no
+	// longer had a stopped node, or had a started node that was ready. 0 means that it
+	// had not by the end of the run.
+	EffectiveAt time.Duration `json:"until_ns,omitempty"`
+	Kind        FaultKind     `json:"kind"`
+	Node        string        `json:"node"`
+	Text        string        `json:"text"`
+	// Problem is why it was not applied or failed; empty if it succeeded.
 	Problem string `json:"problem,omitempty"`
 }
 
-// Record is what became of a cluster during a run.
+// Record is what happened to a cluster during a run.
 type Record struct {
-	Marks []Mark    `json:"marks"` // by At
-	Nodes []NodeUse `json:"nodes,omitempty"`
-	Note  string    `json:"note,omitempty"` // why there are no Nodes
+	Marks []Mark      `json:"marks"` // by At
+	Nodes []NodeUsage `json:"nodes,omitempty"`
+	Note  string      `json:"note,omitempty"` // why Nodes is empty
 }
 
-// CPU is the processor time of all nodes.
+// CPU returns the CPU time of all nodes.
 func (r *Record) CPU() (sum time.Duration) {
 	for _, n := range r.Nodes {
 		sum += n.CPU
@@ -41,43 +41,42 @@ func (r *Record) CPU() (sum time.Duration) {
 	return sum
 }
 
-// Run does what a plan says, at its times since start, and measures what the
-// nodes use from start on, until ctx is done. There is one run at a time, and the
-// plan must be for as many nodes as there are, which must run.
+// Run applies the faults of a plan at their times after start, and samples the usage of
+// the nodes, until ctx is done. Only one Run may be in progress. The plan must be for
+// the number of nodes that there are, and all of them must be running.
 //
-// The record is there even if there is an error, unless nothing was begun. The
-// error names faults that could not be done and nodes that ended by themselves;
-// the end of ctx is none.
+// The error joins the faults that failed and the crashes of nodes; the end of ctx is
+// not an error. The record is nil only if nothing was started.
 func (c *Cluster) Run(ctx context.Context, start time.Time, p *Plan) (*Record, error) {
 	if p == nil {
 		p = &Plan{}
 	}
 	r := &run{cluster: c, start: start}
-	if err := r.enter(p); err != nil {
+	if err := r.register(p); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(c.life, cancel)()
+	defer context.AfterFunc(c.ctx, cancel)()
 
 	var work sync.WaitGroup
-	last := make(map[int]chan struct{}) // by node: closed when the fault before was done
+	last := make(map[int]chan struct{}) // by node: closed when its previous fault was applied
 	for _, s := range p.steps {
 		before, done := last[s.node], make(chan struct{})
 		last[s.node] = done
 		work.Go(func() {
 			if before != nil {
-				<-before // soon after the end of ctx at the latest
+				<-before // closed soon after the end of ctx at the latest
 			}
 			next := sync.OnceFunc(func() { close(done) })
 			defer next()
 			if sleep(ctx, start.Add(s.At)) || r.now() >= s.At {
-				r.do(ctx, s, next)
+				r.execute(ctx, s, next)
 			}
 		})
 	}
-	var u uses
-	work.Go(func() { u.sample(ctx, start, c.all()) })
+	var u usageSampler
+	work.Go(func() { u.sample(ctx, start, c.allNodes()) })
 	work.Wait()
 
 	c.mu.Lock()
@@ -85,13 +84,13 @@ func (c *Cluster) Run(ctx context.Context, start time.Time, p *Plan) (*Record, e
 	c.mu.Unlock()
 	record := &Record{Marks: r.sorted(), Nodes: u.nodes, Note: u.note}
 	problems := append(r.problems(), c.takeCrashes()...)
-	if c.life.Err() != nil {
+	if c.ctx.Err() != nil {
 		problems = append(problems, errStopped)
 	}
 	return record, errors.Join(problems...)
 }
 
-// Marks returns those of the run under way, in order.
+// Marks returns the marks of the Run in progress, by time. It returns nil if there is none.
 func (c *Cluster) Marks() []Mark {
 	c.mu.Lock()
 	r := c.mu.run
@@ -102,7 +101,7 @@ func (c *Cluster) Marks() []Mark {
 	return r.sorted()
 }
 
-// run is one under way.
+// run is a Run in progress.
 type run struct {
 	cluster *Cluster
 	start   time.Time
@@ -113,17 +112,17 @@ type run struct {
 	}
 }
 
-// enter makes it the run of its cluster, if the plan fits.
-func (r *run) enter(p *Plan) error {
+// register makes r the run of its cluster, if the plan fits.
+func (r *run) register(p *Plan) error {
 	c := r.cluster
 	if len(p.steps) > 0 {
-		nodes := c.all()
+		nodes := c.allNodes()
 		if len(nodes) != p.nodes {
-			return fmt.Errorf("the plan is for %d nodes, and there are %d", p.nodes, len(nodes))
+			return fmt.Errorf("the plan is for %d nodes, got %d", p.nodes, len(nodes))
 		}
 		for _, n := range nodes {
-			if _, _, ok := n.up(); !ok {
-				return fmt.Errorf("a plan begins with all nodes: %w", n.notUp())
+			if _, _, ok := n.runningChild(); !ok {
+				return fmt.Errorf("all nodes must be running: %w", n.stateError())
 			}
 		}
 	}
@@ -133,21 +132,21 @@ func (r *run) enter(p *Plan) error {
 	case c.mu.stopping:
 		return errStopped
 	case c.mu.run != nil:
-		return errors.New("another run is under way")
+		return errors.New("another run is in progress")
 	}
 	c.mu.run = r
-	if err := c.growLocked(p.total); err != nil {
+	if err := c.addNodesLocked(p.total); err != nil {
 		c.mu.run = nil
 		return err
 	}
 	return nil
 }
 
-// now is the time since the start.
+// now returns the time since the start.
 func (r *run) now() time.Duration { return time.Since(r.start) }
 
-// begin adds a mark. It is the caller's until the mark is ended.
-func (r *run) begin(kind Kind, node, text string) *Mark {
+// addMark adds a mark. The caller ends it with effective or fail.
+func (r *run) addMark(kind FaultKind, node, text string) *Mark {
 	m := &Mark{At: r.now(), Kind: kind, Node: node, Text: text}
 	r.mu.Lock()
 	r.mu.marks = append(r.mu.marks, m)
@@ -156,16 +155,16 @@ func (r *run) begin(kind Kind, node, text string) *Mark {
 	return m
 }
 
-// took ends a mark: it has taken effect.
-func (r *run) took(m *Mark) {
+// effective ends a mark: the fault has taken effect.
+func (r *run) effective(m *Mark) {
 	r.mu.Lock()
-	m.Until = r.now()
+	m.EffectiveAt = r.now()
 	r.mu.Unlock()
-	r.cluster.log("%s: %s: has taken effect", m.Until.Round(time.Millisecond), m.Text)
+	r.cluster.log("%s: %s: has taken effect", m.EffectiveAt.Round(time.Millisecond), m.Text)
 }
 
-// failed ends a mark: it was not done, or not well.
-func (r *run) failed(m *Mark, err error) {
+// fail ends a mark: the fault was not applied, or failed.
+func (r *run) fail(m *Mark, err error) {
 	r.mu.Lock()
 	m.Problem = err.Error()
 	r.mu.Unlock()
@@ -192,7 +191,7 @@ func (r *run) problems() (problems []error) {
 	return problems
 }
 
-// sleep waits until a time. It reports whether that came before the end of ctx.
+// sleep waits until a time. It returns false if ctx is done earlier.
 func sleep(ctx context.Context, until time.Time) bool {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()

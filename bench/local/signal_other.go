@@ -13,5 +13,5 @@ import (
 func attributes() *syscall.SysProcAttr { return nil }
 
 func interrupt(*os.Process) error { return errors.ErrUnsupported }
-func freeze(*os.Process) error    { return errors.ErrUnsupported }
-func thaw(*os.Process) error      { return nil }
+func suspend(*os.Process) error   { return errors.ErrUnsupported }
+func resume(*os.Process) error    { return nil }

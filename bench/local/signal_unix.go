@@ -10,5 +10,5 @@ import (
 )
 
 func interrupt(p *os.Process) error { return p.Signal(syscall.SIGTERM) }
-func freeze(p *os.Process) error    { return p.Signal(syscall.SIGSTOP) }
-func thaw(p *os.Process) error      { return p.Signal(syscall.SIGCONT) }
+func suspend(p *os.Process) error   { return p.Signal(syscall.SIGSTOP) }
+func resume(p *os.Process) error    { return p.Signal(syscall.SIGCONT) }

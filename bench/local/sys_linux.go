@@ -4,8 +4,8 @@ package local
 
 import "syscall"
 
-// attributes keep the interrupt of a terminal from a child, which is told when to
-// end, and kill it when the thread that started it dies.
+// attributes keep a terminal's interrupt from a child, which Stop ends, and make the
+// kernel kill it when the thread that started it ends.
 func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -6,6 +6,5 @@ package local
 
 import "syscall"
 
-// attributes keep the interrupt of a terminal from a child, which is told when to
-// end.
+// attributes keep a terminal's interrupt from a child, which Stop ends.
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

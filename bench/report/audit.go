@@ -7,98 +7,97 @@ import (
 	"time"
 )
 
-// Verdict is what the auditor found.
+// Verdict is the result of an audit.
 type Verdict string
 
 // The verdicts.
 const (
-	// Exact: nothing was admitted beyond the limits, and nothing charged twice.
+	// Exact: nothing was admitted beyond the limits or charged twice.
 	Exact Verdict = "exact"
-	// WithinMargin: nothing that the auditor's clock margin does not explain.
+	// WithinMargin: what exceeds the limits may be explained by the auditor's margin.
 	WithinMargin Verdict = "within_margin"
 	// Violated: limits were exceeded, or calls charged twice.
 	Violated Verdict = "violated"
-	// NotAudited: nobody looked, or the target's limits are not known.
+	// NotAudited: there was no audit, or the limits are unknown.
 	NotAudited Verdict = "not_audited"
 )
 
-// Audit is what an auditor found in the log of a run.
+// Audit is the result of the audit of a target.
 type Audit struct {
 	Verdict Verdict `json:"verdict"`
-	// Text says more, in words; empty is fine.
-	Text     string        `json:"text,omitempty"`
-	Calls    int64         `json:"calls"`     // that were looked at
-	Accounts int64         `json:"accounts"`  // limits of keys that were looked at
-	Margin   time.Duration `json:"margin_ns"` // of the clocks, where limits refill
+	// Text adds details for people; it may be empty.
+	Text   string        `json:"text,omitempty"`
+	Calls  int64         `json:"calls"`     // audited calls
+	Limits int64         `json:"accounts"`  // audited limits of keys
+	Margin time.Duration `json:"margin_ns"` // uncertainty of the time of charges
 
-	OverAdmitted  int64 `json:"over_admitted"`  // accounts beyond their limit
-	UnderAdmitted int64 `json:"under_admitted"` // accounts that denied what fitted
+	OverAdmitted  int64 `json:"over_admitted"`  // limits that were exceeded
+	UnderAdmitted int64 `json:"under_admitted"` // limits that denied calls with room
 	DoubleCharges int64 `json:"double_charges"` // request ids
 	LostSettles   int64 `json:"lost_settles"`   // request ids
 
-	// Worst are the accounts to look at first, the worst first.
-	Worst []Account `json:"worst,omitempty"`
-	// Courses show the busiest limits over time, also of a run that was right.
-	Courses []Course `json:"courses,omitempty"`
+	// Worst are limits with findings, worst first.
+	Worst []LimitResult `json:"worst,omitempty"`
+	// UsageSeries are the usage of the busiest limits, with or without findings.
+	UsageSeries []UsageSeries `json:"courses,omitempty"`
 }
 
-// Course is how much of one limit of one key was used over time, by what the
-// auditor is sure of.
-type Course struct {
+// UsageSeries is the usage of one limit of one key over time, as far as it is certain.
+type UsageSeries struct {
 	Key       string        `json:"key"`
 	Dimension string        `json:"dimension"`
 	Limit     string        `json:"limit,omitempty"` // its name
-	Allowed   int64         `json:"allowed"`         // at once: the capacity of a bucket, else the amount
-	Calls     int64         `json:"calls"`           // admitted, in the whole run
-	Admitted  int64         `json:"admitted"`        // likewise, in units
-	Step      time.Duration `json:"step_ns"`         // how long a point stands for
-	Points    []CoursePoint `json:"points"`          // in the order of time; none where nothing was admitted
+	Allowed   int64         `json:"allowed"`         // capacity of a bucket, otherwise the amount
+	Calls     int64         `json:"calls"`           // admitted in the whole run
+	Admitted  int64         `json:"admitted"`        // admitted in the whole run, in units
+	Step      time.Duration `json:"step_ns"`         // length of time of a point
+	Points    []UsagePoint  `json:"points"`          // by time; steps without admissions have none
 }
 
-// CoursePoint is the most that was used at once during a step.
-type CoursePoint struct {
+// UsagePoint is the highest usage during a step.
+type UsagePoint struct {
 	At           time.Duration `json:"at_ns"` // since the end of the warm-up
 	Used         int64         `json:"used"`
 	WithFallback int64         `json:"with_fallback"` // at least Used
 }
 
-// Account is one limit of one key: what it allowed, and what came through.
-type Account struct {
+// LimitResult is the result of one limit of one key.
+type LimitResult struct {
 	Key       string `json:"key"`
 	Dimension string `json:"dimension"`
 	Limit     string `json:"limit,omitempty"` // its name
-	Allowed   int64  `json:"allowed"`         // by burst and refill, at most
-	Margin    int64  `json:"margin"`          // of Allowed, that clocks cannot tell
+	Allowed   int64  `json:"allowed"`         // at most, including burst and refill
+	Margin    int64  `json:"margin"`          // uncertain part of Allowed
 	Admitted  int64  `json:"admitted"`
 	Over      int64  `json:"over"`  // admitted beyond Allowed and Margin
-	Under     int64  `json:"under"` // denied although it fitted
+	Under     int64  `json:"under"` // denied although there was room
 }
 
-// Words says in one sentence what was found; it is never empty. A run without
-// an audit has a nil one.
-func (a *Audit) Words() string {
+// Summary returns the result as one sentence, which is never empty. A nil Audit means
+// that there was none.
+func (a *Audit) Summary() string {
 	if a == nil || a.Verdict == NotAudited {
 		if a != nil && a.Text != "" {
 			return "not audited: " + a.Text
 		}
 		return "not audited"
 	}
-	looked := fmt.Sprintf("%s and %s", plural(a.Calls, "call"), plural(a.Accounts, "limit"))
+	audited := fmt.Sprintf("%s and %s", plural(a.Calls, "call"), plural(a.Limits, "limit"))
 	var s string
 	switch a.Verdict {
 	case Exact:
-		s = "exact: " + looked + " audited, nothing admitted beyond a limit, nothing charged twice"
+		s = "exact: " + audited + " audited, nothing admitted beyond a limit, nothing charged twice"
 	case WithinMargin:
-		s = fmt.Sprintf("within the clock margin of %s: %s audited, no violation shown", duration(a.Margin), looked)
+		s = fmt.Sprintf("within the clock margin of %s: %s audited, no violation shown", formatDuration(a.Margin), audited)
 	default:
 		s = fmt.Sprintf("VIOLATED: %s over-admitted, %s, %s; %s audited",
-			plural(a.OverAdmitted, "limit"), plural(a.DoubleCharges, "double charge"), plural(a.LostSettles, "lost settle"), looked)
+			plural(a.OverAdmitted, "limit"), plural(a.DoubleCharges, "double charge"), plural(a.LostSettles, "lost settle"), audited)
 	}
 	if a.Verdict != Violated && a.LostSettles > 0 {
 		s += "; " + plural(a.LostSettles, "lost settle")
 	}
 	if a.UnderAdmitted > 0 {
-		s += "; " + plural(a.UnderAdmitted, "limit") + " denied what fitted"
+		s += "; " + plural(a.UnderAdmitted, "limit") + " denied calls that had room"
 	}
 	if a.Text != "" {
 		s += ". " + a.Text

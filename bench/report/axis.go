@@ -17,7 +17,7 @@ type tick struct {
 	label string
 }
 
-// px is where a value stands, at the edge if it is beyond it.
+// px returns the position of a value, clamped to the axis.
 func (a *axis) px(v float64) float64 {
 	low, high := a.low, a.high
 	if a.log {
@@ -27,7 +27,7 @@ func (a *axis) px(v float64) float64 {
 	return a.from + min(max(share, 0), 1)*(a.to-a.from)
 }
 
-// linear makes an axis from zero to at least the highest value, with about five
+// linear returns an axis from zero to at least the highest value, with about five
 // ticks at 1, 2 or 5 times a power of the base (10, or 1024 for bytes).
 func linear(highest float64, from, to, base float64, label func(float64) string) axis {
 	if !(highest > 1e-300) || !finite(highest) {
@@ -57,7 +57,7 @@ func niceStep(about, base float64) float64 {
 	return base * power
 }
 
-// logarithmic makes an axis around both values, with ticks at 1, 2 and 5 times
+// logarithmic returns an axis around both values, with ticks at 1, 2 and 5 times
 // powers of ten, or only at powers if those are many.
 func logarithmic(lowest, highest, from, to float64, label func(float64) string) axis {
 	if !(lowest > 0) || !finite(lowest) {
@@ -97,8 +97,8 @@ func logarithmic(lowest, highest, from, to float64, label func(float64) string) 
 	return a
 }
 
-// narrow is a logarithmic axis for values that are near each other: its ticks
-// are at equal distances of value.
+// narrow returns a logarithmic axis for values close to each other, with ticks at equal
+// differences.
 func narrow(lowest, highest, from, to float64, label func(float64) string) axis {
 	step := niceStep((highest-lowest)/6, 10)
 	first, last := math.Floor(lowest/step+1e-9), math.Ceil(highest/step-1e-9)

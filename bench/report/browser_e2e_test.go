@@ -54,9 +54,9 @@ func TestBrowser(t *testing.T) {
 	}
 	fault, versus, hostile := faultRun(t), versusRun(t), hostileRun(t)
 	pages := []string{
-		write("fault.html", func(b *bytes.Buffer) error { return HTML(b, fault) }),
-		write("versus.html", func(b *bytes.Buffer) error { return HTML(b, versus) }),
-		write("hostile.html", func(b *bytes.Buffer) error { return HTML(b, hostile) }),
+		write("fault.html", func(b *bytes.Buffer) error { return WriteHTML(b, fault) }),
+		write("versus.html", func(b *bytes.Buffer) error { return WriteHTML(b, versus) }),
+		write("hostile.html", func(b *bytes.Buffer) error { return WriteHTML(b, hostile) }),
 		write("latency.svg", func(b *bytes.Buffer) error { return SVG(b, versus, LatencyPicture) }),
 		write("admitted.svg", func(b *bytes.Buffer) error { return SVG(b, versus, AdmittedPicture) }),
 	}

@@ -14,25 +14,24 @@ const (
 	marginRight = 24
 )
 
-// chart is a picture and the numbers behind it.
+// chart is a picture with a table of its numbers.
 type chart struct {
 	id, title, description string
-	note                   string // about how to read it
+	note                   string // how to read it
 	canvas                 *canvas
 	table                  table
 }
 
-// table is numbers for people who do not see the picture, or want to know.
+// table has the numbers of a chart as text.
 type table struct {
 	head []string
 	rows [][]string
 }
 
-// svg is the picture for a page that has the style already.
+// svg returns the picture for a page that has the style sheet.
 func (c *chart) svg() string { return c.canvas.svg(c.id, c.title, c.description, "") }
 
-// seriesClass names the colour of the i-th of several lines; the dashes make
-// them differ without colour, too.
+// seriesClass returns the CSS class of the i-th line. Lines also differ in their dashes.
 func seriesClass(i int) string {
 	class := fmt.Sprintf("s%d", i%6+1)
 	if i >= 6 {
@@ -41,7 +40,7 @@ func seriesClass(i int) string {
 	return class
 }
 
-// maxSeries is how many lines a chart has at most: nobody can follow more.
+// maxSeries is the maximum number of lines of a readable chart.
 const maxSeries = 8
 
 func list(items []string) string {

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// maxAccounts is how many accounts of a target are drawn; the document and the
-// table have more.
-const maxAccounts = 10
+// maxLimits is how many limits of a target are drawn. The document and the table have
+// more.
+const maxLimits = 10
 
-// auditGroup is the accounts of one target.
+// auditGroup has the limits of one target.
 type auditGroup struct {
 	name  string
 	audit *Audit
@@ -29,11 +31,11 @@ func auditGroups(r *Run) []auditGroup {
 	return out
 }
 
-// auditChart draws what was admitted as a share of what the limits allow, for
-// the accounts that need a look most. It returns nil if there are none.
+// auditChart draws what was admitted relative to what the limits allow, for the limits
+// with the worst findings. It returns nil if there are none.
 func auditChart(id, title string, groups []auditGroup, each int) *chart {
 	type row struct {
-		account *Account
+		account *LimitResult
 		header  string
 		class   string
 	}
@@ -53,12 +55,12 @@ func auditChart(id, title string, groups []auditGroup, each int) *chart {
 	if widest == 0 {
 		return nil
 	}
-	// Beyond ten times the limit it does not matter by how much, for the eye.
+	// Values beyond ten times the limit are drawn at the end.
 	most = min(most, 10)
 	left := min(20+textWidth(string(make([]rune, widest))), 300)
 	const rowHeight, right = 26, 230
 	c := &canvas{width: chartWidth}
-	legend := c.legend(left, chartWidth-left, []entry{{"thick good", "admitted"}, {"thick bad", "beyond the limit"}, {"dashed under", "denied although it fitted"}})
+	legend := c.legend(left, chartWidth-left, []entry{{"thick good", "admitted"}, {"thick bad", "beyond the limit"}, {"dashed under", "denied although there was room"}})
 	top := 16 + legend + 24
 	c.height = top + rowHeight*float64(len(rows)) + 16
 	x := linear(most, left, chartWidth-right, 10, func(v float64) string { return trimZeros(strconv.FormatFloat(v*100, 'f', 1, 64)) + " %" })
@@ -99,7 +101,7 @@ func auditChart(id, title string, groups []auditGroup, each int) *chart {
 			a := &g.audit.Worst[i]
 			cells := []string{
 				clean(a.Key, 120), clean(a.Dimension, 60), clean(a.Limit, 60),
-				thousands(a.Allowed), thousands(a.Margin), thousands(a.Admitted), thousands(a.Over), thousands(a.Under),
+				amount.Group(a.Allowed), amount.Group(a.Margin), amount.Group(a.Admitted), amount.Group(a.Over), amount.Group(a.Under),
 			}
 			if len(groups) > 1 {
 				cells = append([]string{g.name}, cells...)
@@ -111,13 +113,13 @@ func auditChart(id, title string, groups []auditGroup, each int) *chart {
 }
 
 // account draws one bar.
-func (c *canvas) account(a *Account, x *axis, left, y, height float64) {
+func (c *canvas) account(a *LimitResult, x *axis, left, y, height float64) {
 	c.text("label", "end", left-10, y+17, clipTo(a.label(), left-14))
 	bar, thick := y+5, height-10
 	within := a.ratio(a.Admitted - a.Over)
 	c.rect("bar good", x.px(0), bar, x.px(within)-x.px(0), thick, 2)
 	if a.Over > 0 {
-		// At least a sliver: one call too many must be seen.
+		// At least a visible width: a single call too many must be seen.
 		from, to := x.px(within), x.px(a.ratio(a.Admitted))
 		c.rect("bar bad", from, bar, max(to-from, 4), thick, 2)
 	}
@@ -125,21 +127,21 @@ func (c *canvas) account(a *Account, x *axis, left, y, height float64) {
 		from, to := x.px(within), x.px(a.ratio(a.Admitted+a.Under))
 		c.rect("hollow", from, bar, max(to-from, 4), thick, 2)
 	}
-	value := fmt.Sprintf("%s of %s", amount(a.Admitted), amount(a.Allowed))
+	value := fmt.Sprintf("%s of %s", formatAmount(a.Admitted), formatAmount(a.Allowed))
 	class := "value"
 	switch {
 	case a.Over > 0:
-		value += ", " + amount(a.Over) + " over"
+		value += ", " + formatAmount(a.Over) + " over"
 		class = "value bad"
 	case a.Under > 0:
-		value += ", " + amount(a.Under) + " under"
+		value += ", " + formatAmount(a.Under) + " under"
 	}
 	c.text(class, "start", x.to+10, y+17, value)
 	c.area(0, y, chartWidth, height, fmt.Sprintf("%s: admitted %s of %s allowed (margin %s), over %s, under %s",
-		a.label(), thousands(a.Admitted), thousands(a.Allowed), thousands(a.Margin), thousands(a.Over), thousands(a.Under)))
+		a.label(), amount.Group(a.Admitted), amount.Group(a.Allowed), amount.Group(a.Margin), amount.Group(a.Over), amount.Group(a.Under)))
 }
 
-func (a *Account) label() string {
+func (a *LimitResult) label() string {
 	s := clean(a.Key, 60) + " " + clean(a.Dimension, 30)
 	if a.Limit != "" && a.Limit != a.Dimension {
 		s += " (" + clean(a.Limit, 30) + ")"
@@ -147,9 +149,9 @@ func (a *Account) label() string {
 	return s
 }
 
-// ratio is n as a share of what is allowed; of a limit of zero, anything is a
-// lot.
-func (a *Account) ratio(n int64) float64 {
+// ratio returns n relative to what is allowed. With a limit of zero, anything is a large
+// ratio.
+func (a *LimitResult) ratio(n int64) float64 {
 	switch {
 	case n <= 0:
 		return 0
@@ -159,15 +161,15 @@ func (a *Account) ratio(n int64) float64 {
 	return float64(n) / float64(a.Allowed)
 }
 
-// amount is exact where there is room: one call too many is what matters here.
-func amount(n int64) string {
+// formatAmount formats exactly where there is room, because a single call too many matters.
+func formatAmount(n int64) string {
 	if n < 1_000_000 {
-		return thousands(n)
+		return amount.Group(n)
 	}
-	return short(float64(n))
+	return formatShort(float64(n))
 }
 
-// headline is the verdict in a few words.
+// headline returns the verdict in a few words.
 func (a *Audit) headline() string {
 	switch a.Verdict {
 	case Exact:

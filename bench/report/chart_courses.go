@@ -6,32 +6,34 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// The courses of a target are small pictures side by side: one scale of time, and
-// the limit at the same height in all, so that they can be compared at a glance.
+// The usage series of a target are small charts side by side, with the same scale of time
+// and the limit at the same height.
 const (
 	coursesPerRow = 3
-	courseHeight  = 150.0 // with its texts
+	courseHeight  = 150.0 // including its texts
 	courseGap     = 24.0
-	// courseTop is where the highest use is cut off, as a share of the limit.
+	// courseTop is the end of the axis, relative to the limit.
 	courseTop = 2.5
-	// drawnCourses is how many a page draws; each has about 9 KiB.
+	// drawnCourses is how many a page draws. Each takes about 9 KiB.
 	drawnCourses = 12
 )
 
-// coursesEach is how many are drawn of each target of a page: whole rows.
+// coursesEach returns how many are drawn for each target of a page, in whole rows.
 func coursesEach(targets int) int {
 	return max(1, drawnCourses/max(targets, 1)/coursesPerRow) * coursesPerRow
 }
 
-// coursesChart draws how much of its busiest limits a target let pass over time,
-// against what they allow. It returns nil if nothing is known of that.
+// coursesChart draws the usage of the busiest limits of a target over time. It returns
+// nil if there are no series.
 func coursesChart(id string, t *Target, most int) *chart {
-	if t.Audit == nil || len(t.Audit.Courses) == 0 {
+	if t.Audit == nil || len(t.Audit.UsageSeries) == 0 {
 		return nil
 	}
-	list := t.Audit.Courses[:min(len(t.Audit.Courses), most)]
+	list := t.Audit.UsageSeries[:min(len(t.Audit.UsageSeries), most)]
 	end, highest, fallback := t.Duration, 1.0, false
 	for i := range list {
 		k := &list[i]
@@ -66,9 +68,9 @@ func coursesChart(id string, t *Target, most int) *chart {
 		c.course(k, &x, &y, end, t.Marks)
 		out.table.rows = append(out.table.rows, []string{
 			clean(k.Key, 120), clean(k.Dimension, 60), clean(k.Limit, 60),
-			thousands(k.Allowed), thousands(k.most()), thousands(k.Admitted), thousands(k.Calls),
+			amount.Group(k.Allowed), amount.Group(k.most()), amount.Group(k.Admitted), amount.Group(k.Calls),
 		})
-		out.description += fmt.Sprintf("%s: at most %s of %s at once. ", k.label(), amount(k.most()), amount(k.Allowed))
+		out.description += fmt.Sprintf("%s: at most %s of %s at once. ", k.label(), formatAmount(k.most()), formatAmount(k.Allowed))
 	}
 	if len(t.Marks) > 0 {
 		out.description += "Faults: "
@@ -76,7 +78,7 @@ func coursesChart(id string, t *Target, most int) *chart {
 			if i > 0 {
 				out.description += ", "
 			}
-			out.description += m.text() + " at " + span(m.At)
+			out.description += m.text() + " at " + formatElapsed(m.At)
 		}
 		out.description += "."
 	}
@@ -84,26 +86,26 @@ func coursesChart(id string, t *Target, most int) *chart {
 	return out
 }
 
-// course draws one small picture.
-func (c *canvas) course(k *Course, x, y *axis, end time.Duration, marks []Mark) {
+// course draws one small chart.
+func (c *canvas) course(k *UsageSeries, x, y *axis, end time.Duration, marks []Mark) {
 	c.text("head", "start", x.from, y.to-20, clipTo(k.label(), x.to-x.from))
-	value, class := fmt.Sprintf("at most %s of %s", amount(k.most()), amount(k.Allowed)), "tick"
+	value, class := fmt.Sprintf("at most %s of %s", formatAmount(k.most()), formatAmount(k.Allowed)), "tick"
 	if beyond := k.most() - k.Allowed; beyond > 0 {
-		value, class = value+", "+amount(beyond)+" over", "value bad"
+		value, class = value+", "+formatAmount(beyond)+" over", "value bad"
 	}
 	c.text(class, "start", x.from, y.to-5, value)
 	c.line("axis", x.from, y.from, x.to, y.from)
 	c.text("tick", "start", x.from, y.from+15, "0 s")
-	c.text("tick", "end", x.to, y.from+15, span(end))
+	c.text("tick", "end", x.to, y.from+15, formatElapsed(end))
 	level := y.px(1)
-	used := k.pieces(x, y, func(p *CoursePoint) (int64, bool) { return p.Used, true })
+	used := k.pieces(x, y, func(p *UsagePoint) (int64, bool) { return p.Used, true })
 	c.fill("fill s1", used, y.from)
 	c.path("line s1", used)
-	c.path("line s2 dashed", k.pieces(x, y, func(p *CoursePoint) (int64, bool) { return p.WithFallback, p.WithFallback > p.Used }))
+	c.path("line s2 dashed", k.pieces(x, y, func(p *UsagePoint) (int64, bool) { return p.WithFallback, p.WithFallback > p.Used }))
 	for i := range k.Points {
 		if p := &k.Points[i]; p.Used > k.Allowed {
 			from, to := x.px(p.At.Seconds()), x.px((p.At + k.Step).Seconds())
-			// At least a sliver: one call too many must be seen.
+			// At least a visible height: a single call too many must be seen.
 			high := min(y.px(k.share(p.Used)), level-3)
 			c.rect("bar bad", from, high, max(to-from, 2), level-high, 0)
 		}
@@ -115,21 +117,21 @@ func (c *canvas) course(k *Course, x, y *axis, end time.Duration, marks []Mark) 
 	}
 	for i := range k.Points {
 		p := &k.Points[i]
-		text := fmt.Sprintf("%s\nused: %s of %s", span(p.At), thousands(p.Used), thousands(k.Allowed))
+		text := fmt.Sprintf("%s\nused: %s of %s", formatElapsed(p.At), amount.Group(p.Used), amount.Group(k.Allowed))
 		if p.WithFallback > p.Used {
-			text += "\nwith fallback: " + thousands(p.WithFallback)
+			text += "\nwith fallback: " + amount.Group(p.WithFallback)
 		}
 		from := x.px(p.At.Seconds())
 		c.area(from, y.to, max(x.px((p.At+k.Step).Seconds())-from, 1), y.from-y.to, text)
 	}
 	for _, m := range marks[:min(len(marks), 50)] {
-		c.area(x.px(m.At.Seconds())-3, y.to, 6, y.from-y.to, span(m.At)+": "+m.text())
+		c.area(x.px(m.At.Seconds())-3, y.to, 6, y.from-y.to, formatElapsed(m.At)+": "+m.text())
 	}
 }
 
-// pieces are the parts of a line without holes; of says where there is one. A step
-// that is drawn ends where the next one begins.
-func (k *Course) pieces(x, y *axis, of func(*CoursePoint) (int64, bool)) (out [][]point) {
+// pieces returns the parts of a line between gaps; of reports whether a point exists. A
+// step ends where the next one begins.
+func (k *UsageSeries) pieces(x, y *axis, of func(*UsagePoint) (int64, bool)) (out [][]point) {
 	drawn := false
 	var last time.Duration
 	for i := range k.Points {
@@ -154,20 +156,19 @@ func (k *Course) pieces(x, y *axis, of func(*CoursePoint) (int64, bool)) (out []
 	return out
 }
 
-// most is what was used at once, fallback aside.
-func (k *Course) most() (n int64) {
+// most returns the highest usage without fallback.
+func (k *UsageSeries) most() (n int64) {
 	for i := range k.Points {
 		n = max(n, k.Points[i].Used)
 	}
 	return n
 }
 
-func (k *Course) label() string {
-	return (&Account{Key: k.Key, Dimension: k.Dimension, Limit: k.Limit}).label()
+func (k *UsageSeries) label() string {
+	return (&LimitResult{Key: k.Key, Dimension: k.Dimension, Limit: k.Limit}).label()
 }
 
-// share is n as a share of the limit, cut off where it does not matter any more by
-// how much.
-func (k *Course) share(n int64) float64 {
-	return min((&Account{Allowed: k.Allowed}).ratio(n), courseTop)
+// share returns n relative to the limit, bounded by the end of the axis.
+func (k *UsageSeries) share(n int64) float64 {
+	return min((&LimitResult{Allowed: k.Allowed}).ratio(n), courseTop)
 }

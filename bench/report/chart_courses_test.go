@@ -15,7 +15,7 @@ func TestCoursesOfARunThatIsRight(t *testing.T) {
 	r := faultRun(t)
 	r.Targets[0].Audit.Worst = nil
 	var page bytes.Buffer
-	if err := HTML(&page, r); err != nil {
+	if err := WriteHTML(&page, r); err != nil {
 		t.Fatal(err)
 	}
 	_, section, ok := strings.Cut(page.String(), "Admitted and allowed")
@@ -45,11 +45,11 @@ func TestCoursesShowWhatIsTooMuch(t *testing.T) {
 	if c := coursesChart("c", tg, drawnCourses); c != nil {
 		t.Error("a chart of no courses")
 	}
-	k := Course{Key: "k", Dimension: "requests", Allowed: 100_000, Step: time.Second}
+	k := UsageSeries{Key: "k", Dimension: "requests", Allowed: 100_000, Step: time.Second}
 	for i, used := range []int64{99_999, 100_000, 100_001, 50_000_000} {
-		k.Points = append(k.Points, CoursePoint{time.Duration(i) * time.Second, used, used})
+		k.Points = append(k.Points, UsagePoint{time.Duration(i) * time.Second, used, used})
 	}
-	tg.Audit.Courses = []Course{k}
+	tg.Audit.UsageSeries = []UsageSeries{k}
 	c := coursesChart("c", tg, drawnCourses)
 	if n := strings.Count(c.canvas.b.String(), `class="bar bad"`); n != 2 {
 		t.Errorf("%d steps are drawn beyond the limit, want 2: one call too many is seen", n)

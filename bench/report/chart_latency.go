@@ -9,33 +9,34 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// curve is the distribution of one line of the latency chart.
+// curve is one line of the latency chart.
 type curve struct {
 	name    string
 	latency *Latency
 	points  []bracket
 }
 
-// bracket: the share of answers that took at most this long.
+// bracket is a point of a distribution: a share of answers took at most value.
 type bracket struct {
 	inverse float64 // 1/(1-share)
 	value   float64 // ns
 }
 
-// newCurve returns nothing for distributions without answers.
+// newCurve returns false for distributions without answers.
 func newCurve(name string, l *Latency) (curve, bool) {
 	if l == nil || l.Count == 0 {
 		return curve{}, false
 	}
 	h, err := l.Histogram()
 	if err != nil {
-		return curve{}, false // Validate has said why
+		return curve{}, false // Validate reports the error
 	}
 	c := curve{name: name, latency: l}
-	// The percentile of the one slowest answer is at 1/(1-p) = its number; the
-	// line ends there, since nobody knows more.
+	// The percentile of the slowest answer is at 1/(1-p) = count, where the line ends.
 	last := max(float64(l.Count), 1)
 	var at []float64
 	for i := 0; ; i++ {
@@ -53,8 +54,8 @@ func newCurve(name string, l *Latency) (curve, bool) {
 	return c, true
 }
 
-// quick is where the picture begins: at the first percentile. The quickest
-// answer of all says nothing, and would take most of the room.
+// quick returns the start of the axis, the first percentile. The minimum is not
+// meaningful and would take most of the room.
 func (c *curve) quick() float64 {
 	for _, p := range c.points {
 		if p.inverse >= 1.01 {
@@ -80,8 +81,8 @@ func partCurves(t *Target) []curve {
 	var out []curve
 	for i := range t.Latencies {
 		l := &t.Latencies[i]
-		if l.Op == "" && l.whole() || l.Service || l.Outcome != "" {
-			continue // the first has a picture of its own, the others are in the table
+		if l.Op == "" && l.isTotal() || l.ServiceTime || l.Outcome != "" {
+			continue // the total has its own chart, the others are in the table
 		}
 		if c, ok := newCurve(clean(l.name(), 40), l); ok && len(out) < maxSeries {
 			out = append(out, c)
@@ -124,7 +125,7 @@ func latencyChart(id, title string, curves []curve) *chart {
 	}
 	y := logarithmic(lowest, highest, c.height-48, top, func(v float64) string { return tickDuration(v) })
 	c.grid(&x, &y, "percentile", "latency from the intended send time (log)")
-	for i, k := range slices.Backward(curves) { // the first is the one on top
+	for i, k := range slices.Backward(curves) { // the first curve is drawn last, on top
 		line := make([]point, 0, len(k.points))
 		for _, p := range k.points {
 			line = append(line, point{x.px(p.inverse), y.px(p.value)})
@@ -139,11 +140,11 @@ func latencyChart(id, title string, curves []curve) *chart {
 	for i := range curves {
 		l := curves[i].latency
 		out.table.rows = append(out.table.rows, l.row(curves[i].name))
-		// One dot per well-known percentile, to point at.
+		// One dot with a tooltip per common percentile.
 		for _, p := range []float64{50, 90, 99, 99.9, 99.99} {
 			if inverse := 1 / (1 - p/100); inverse <= curves[i].points[len(curves[i].points)-1].inverse*1.001 && l.at(p) > 0 {
 				c.circle("dot "+seriesClass(i), x.px(inverse), y.px(float64(l.at(p))), 3.5,
-					fmt.Sprintf("%s: p%s %s", curves[i].name, strconv.FormatFloat(p, 'f', -1, 64), duration(l.at(p))))
+					fmt.Sprintf("%s: p%s %s", curves[i].name, strconv.FormatFloat(p, 'f', -1, 64), formatDuration(l.at(p))))
 			}
 		}
 	}
@@ -154,16 +155,15 @@ func latencyChart(id, title string, curves []curve) *chart {
 var latencyHead = []string{"", "answers", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"}
 
 func (l *Latency) row(name string) []string {
-	row := []string{name, thousands(l.Count), duration(l.Min), duration(l.Mean)}
+	row := []string{name, amount.Group(l.Count), formatDuration(l.Min), formatDuration(l.Mean)}
 	for _, p := range []float64{50, 90, 99, 99.9, 99.99} {
-		row = append(row, duration(l.at(p)))
+		row = append(row, formatDuration(l.at(p)))
 	}
-	return append(row, duration(l.Max))
+	return append(row, formatDuration(l.Max))
 }
 
-// partsChart draws the operations and routes of a target; its table has the
-// outcomes and the times since sending as well. It returns nil if there is
-// nothing beyond the overall distribution.
+// partsChart draws the operations and routes of a target. Its table also has the outcomes
+// and service times. It returns nil if there is only the overall distribution.
 func partsChart(id, title string, t *Target) *chart {
 	curves := partCurves(t)
 	if len(curves) < 2 {
@@ -182,12 +182,12 @@ func describeLatency(curves []curve) string {
 	var out []string
 	for _, c := range curves {
 		out = append(out, fmt.Sprintf("%s: p50 %s, p99 %s, p99.9 %s, max %s.", c.name,
-			duration(c.latency.at(50)), duration(c.latency.at(99)), duration(c.latency.at(99.9)), duration(c.latency.Max)))
+			formatDuration(c.latency.at(50)), formatDuration(c.latency.at(99)), formatDuration(c.latency.at(99.9)), formatDuration(c.latency.Max)))
 	}
 	return strings.Join(out, " ")
 }
 
-// percentileName is 90 %, 99 %, 99.9 % and so on.
+// percentileName returns 90 %, 99 %, 99.9 % and so on.
 func percentileName(nines int) string {
 	switch nines {
 	case 1:
@@ -198,7 +198,7 @@ func percentileName(nines int) string {
 	return "99." + "99999999999999999999"[:min(nines-2, 20)] + " %"
 }
 
-// tickDuration prints round durations without trailing zeros.
+// tickDuration formats durations of ticks without trailing zeros.
 func tickDuration(ns float64) string {
 	if ns <= 0 {
 		return "0"

@@ -5,10 +5,12 @@ package report
 import (
 	"fmt"
 	"math"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// pairsChart draws how targets did against the baseline, a dot per round. It
-// returns nil for runs without rounds.
+// pairsChart draws the ratios of targets to the baseline, with a dot per round. It returns
+// nil if there are no ratios.
 func pairsChart(ratios []Ratio) *chart {
 	if len(ratios) == 0 {
 		return nil
@@ -54,7 +56,7 @@ func pairsChart(ratios []Ratio) *chart {
 		c.line("line ink", x.px(r.Mean), y-10, x.px(r.Mean), y+10)
 		c.text("value", "start", chartWidth-right+12, y+4, times(r.Mean)+" "+r.verdict())
 		out.table.rows = append(out.table.rows, []string{
-			clean(r.Target, 40), r.Metric, string(r.Better), times(r.Mean), low, high, times(r.Min), times(r.Max), thousands(int64(len(r.Rounds))),
+			clean(r.Target, 40), r.Metric, string(r.Better), times(r.Mean), low, high, times(r.Min), times(r.Max), amount.Group(int64(len(r.Rounds))),
 		})
 		out.description += fmt.Sprintf("%s: %s of %s (%s to %s over %s). ", label, times(r.Mean), clean(r.Baseline, 40), times(r.Min), times(r.Max), plural(int64(len(r.Rounds)), "round"))
 	}
@@ -62,7 +64,7 @@ func pairsChart(ratios []Ratio) *chart {
 	return out
 }
 
-// verdict says whether the target is better; nothing if that is not shown.
+// verdict returns whether the target is better, or "" if the interval includes 1.
 func (r *Ratio) verdict() string {
 	switch r.class() {
 	case "good":
@@ -77,7 +79,7 @@ func (r *Ratio) class() string {
 	if r.Low <= 0 || r.Low <= 1 && r.High >= 1 || math.Abs(r.Mean-1) < 1e-9 {
 		return "s6"
 	}
-	if (r.Mean > 1) == (r.Better == Higher) {
+	if (r.Mean > 1) == (r.Better == HigherIsBetter) {
 		return "good"
 	}
 	return "bad"

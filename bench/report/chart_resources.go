@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// cpuChart draws the CPU time that a million decisions cost, of the servers and
-// of the bench itself. It returns nil if nobody measured it.
+// cpuChart draws the CPU time per million decisions, of the servers and of the harness. It
+// returns nil if it is unknown.
 func cpuChart(r *Run) *chart {
 	out := &chart{
 		id: "cpu", title: "CPU time per million decisions",
@@ -36,10 +36,10 @@ func cpuChart(r *Run) *chart {
 		}
 		for _, p := range append([]Process{named(res.Client, "the bench")}, res.Servers...) {
 			perMillion := "-"
-			if t.InTime > 0 {
-				perMillion = duration(nanoseconds(float64(p.CPU) / float64(t.InTime) * 1e6))
+			if t.Completed > 0 {
+				perMillion = formatDuration(nanoseconds(float64(p.CPU) / float64(t.Completed) * 1e6))
 			}
-			out.table.rows = append(out.table.rows, []string{name, clean(p.Name, 40), duration(p.CPU), perMillion, size(float64(p.PeakRSS))})
+			out.table.rows = append(out.table.rows, []string{name, clean(p.Name, 40), formatDuration(p.CPU), perMillion, formatBytes(float64(p.PeakRSS))})
 		}
 	}
 	if len(rows) == 0 {
@@ -60,31 +60,31 @@ func cpuChart(r *Run) *chart {
 		y := 28 + rowHeight*float64(i)
 		c.text("label", "end", left-10, y+19, clipTo(r.label, left-14))
 		c.rect("bar "+r.class, left, y+5, max(x.px(float64(r.value))-left, 2), rowHeight-10, 2)
-		c.text("value", "start", x.px(float64(r.value))+8, y+19, duration(r.value))
-		out.description += r.label + ": " + duration(r.value) + ". "
+		c.text("value", "start", x.px(float64(r.value))+8, y+19, formatDuration(r.value))
+		out.description += r.label + ": " + formatDuration(r.value) + ". "
 	}
 	out.canvas = c
 	return out
 }
 
-// memoryChart draws the resident memory of a target's processes over time, and
-// coresChart the cores that they kept busy.
+// memoryChart draws the resident memory of a target's processes over time, and coresChart
+// the number of cores that they used.
 func memoryChart(id string, t *Target) *chart {
 	return processChart(timeline{
 		id: id, title: "Memory of " + clean(t.Name, 60), yTitle: "resident", base: 1024,
-		label: func(v float64) string { return size(v) }, merge: highestOf,
+		label: func(v float64) string { return formatBytes(v) }, merge: highestOf,
 	}, t, func(_, s *Sample) (float64, bool) { return float64(s.RSS), true })
 }
 
 func coresChart(id string, t *Target) *chart {
 	return processChart(timeline{
 		id: id, title: "Cores used by " + clean(t.Name, 60), yTitle: "busy cores", base: 10,
-		label: func(v float64) string { return trimZeros(threeDigits(v)) }, merge: mean,
+		label: func(v float64) string { return trimZeros(threeDigits(v)) }, merge: average,
 	}, t, func(before, s *Sample) (float64, bool) {
 		if before == nil || s.At <= before.At {
 			return 0, false
 		}
-		// A process that was started again counts from zero.
+		// A restarted process counts from zero.
 		return float64(max(s.CPU-before.CPU, 0)) / float64(s.At-before.At), true
 	})
 }

@@ -4,12 +4,11 @@ package report
 
 import "time"
 
-// tailChart draws p99 over time: of every target, and p50 beside it if there is
-// only one.
+// tailChart draws p99 of every target over time, and also p50 if there is only one target.
 func tailChart(r *Run) *chart {
 	tl := timeline{
-		lasting: true,
-		id:      "tail", title: "p99 over time", yTitle: "latency (log)", log: true, base: 10,
+		spansStep: true,
+		id:        "tail", title: "p99 over time", yTitle: "latency (log)", log: true, base: 10,
 		label: func(v float64) string { return tickDuration(v) },
 		merge: highestOf,
 		note:  "Of the answers to calls that were due in each interval.",

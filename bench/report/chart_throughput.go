@@ -2,8 +2,8 @@
 
 package report
 
-// throughputChart draws what was offered to a target over time, and what became
-// of it. highest makes the charts of several targets comparable.
+// throughputChart draws the offered load of a target and its outcomes over time. highest is
+// the minimum end of the axis, to make charts comparable.
 func throughputChart(id string, t *Target, highest float64) *chart {
 	kinds := []struct {
 		name, class string
@@ -19,11 +19,11 @@ func throughputChart(id string, t *Target, highest float64) *chart {
 		{"dropped", "bad dashed", false, func(i *Interval) int64 { return i.Dropped }, false},
 	}
 	tl := timeline{
-		lasting: true,
-		id:      id, title: "Throughput of " + clean(t.Name, 60), yTitle: "per second",
+		spansStep: true,
+		id:        id, title: "Throughput of " + clean(t.Name, 60), yTitle: "per second",
 		note:  "Offered is what the schedule asked for; achieved is what got a decision, denials included.",
-		label: func(v float64) string { return short(v) }, base: 10, highest: highest,
-		marks: t.Marks, end: t.Duration, merge: mean,
+		label: func(v float64) string { return formatShort(v) }, base: 10, highest: highest,
+		marks: t.Marks, end: t.Duration, merge: average,
 	}
 	if len(t.Series) > 0 {
 		tl.step = t.Series[0].Length
@@ -43,7 +43,7 @@ func throughputChart(id string, t *Target, highest float64) *chart {
 	return tl.chart()
 }
 
-// highestRate is the highest point of all throughput charts of a run.
+// highestRate returns the highest value of all throughput charts of a run.
 func highestRate(r *Run) float64 {
 	highest := 0.0
 	for i := range r.Targets {

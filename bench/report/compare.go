@@ -7,62 +7,64 @@ import (
 	"math"
 	"math/rand/v2"
 	"strings"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// CompareOptions say how two runs are compared; the zero value is fine.
+// CompareOptions configure a comparison. The zero value works.
 type CompareOptions struct {
-	// FailOver is how many percent worse a metric may be before it is a
-	// regression (for shares: percentage points). Zero: nothing is.
+	// FailOver is how many percent worse a metric may be before it is a regression (for
+	// shares, percentage points). 0 means that there are no regressions.
 	FailOver float64
-	// Confidence is that of all intervals together, 0.95 if zero.
+	// Confidence is the confidence of all intervals together. 0 means 0.95.
 	Confidence float64
-	// Resamples of each interval, 4,000 if zero.
+	// Resamples is the number of resamples of each interval. 0 means 4,000.
 	Resamples int
-	// Seed of the resampling: the same runs and seed give the same intervals.
+	// Seed is the seed of the resampling. The same runs and seed give the same intervals.
 	Seed uint64
 }
 
-// Comparison is how run b differs from run a.
+// Comparison is the difference of run b from run a.
 type Comparison struct {
 	FormatVersion int      `json:"format_version"`
 	Method        string   `json:"method"`
 	FailOver      float64  `json:"fail_over_percent,omitempty"`
-	Warnings      []string `json:"warnings,omitempty"` // what makes the runs hard to compare
+	Warnings      []string `json:"warnings,omitempty"` // why the runs may not be comparable
 	Deltas        []Delta  `json:"deltas"`
-	// Regressions say what got worse than FailOver allows, one sentence each.
+	// Regressions are sentences about what is worse by more than FailOver.
 	Regressions []string `json:"regressions"`
 }
 
 // Delta is the change of one metric of one target.
 type Delta struct {
-	Target string   `json:"target"`
-	Metric string   `json:"metric"`
-	Unit   string   `json:"unit"` // per_second, ns, share, ns_per_million
-	Better Better   `json:"better"`
-	A      *float64 `json:"a"` // null: that run does not have it
-	B      *float64 `json:"b"`
-	// Change is from A to B, in percent (of a share: in percentage points), and
-	// Low and High are where it may be. It is that of the samples, which can
-	// differ a little from that of A and B. Null if it is not known.
-	Change   *float64 `json:"change"`
-	Low      *float64 `json:"low"`
-	High     *float64 `json:"high"`
-	Samples  [2]int   `json:"samples"`
-	Sampled  string   `json:"sampled,omitempty"` // intervals, rounds
-	Finding  Finding  `json:"finding"`
-	Exceeded bool     `json:"exceeded"` // it is a regression
+	Target string    `json:"target"`
+	Metric string    `json:"metric"`
+	Unit   string    `json:"unit"` // per_second, ns, share, ns_per_million
+	Better Direction `json:"better"`
+	A      *float64  `json:"a"` // null if the run does not have it
+	B      *float64  `json:"b"`
+	// Change is from A to B in percent (for shares, in percentage points), with its
+	// confidence interval from Low to High. It is computed from the samples, and can
+	// differ a little from A and B. Null means unknown.
+	Change     *float64 `json:"change"`
+	Low        *float64 `json:"low"`
+	High       *float64 `json:"high"`
+	Samples    [2]int   `json:"samples"`
+	Sampled    string   `json:"sampled,omitempty"` // intervals, rounds
+	Finding    Finding  `json:"finding"`
+	Regression bool     `json:"exceeded"` // worse by more than FailOver
 }
 
-// Finding is what a change means.
+// Finding is the meaning of a change.
 type Finding string
 
 // The findings.
 const (
-	BetterNow Finding = "better"
-	WorseNow  Finding = "worse"
-	Changed   Finding = "changed" // and neither way is better
-	NoChange  Finding = "no_change_shown"
-	NotJudged Finding = "not_judged" // a single number has no spread
+	FindingBetter    Finding = "better"
+	FindingWorse     Finding = "worse"
+	FindingChanged   Finding = "changed" // of a metric without a better direction
+	FindingNoChange  Finding = "no_change_shown"
+	FindingNotJudged Finding = "not_judged" // too few samples
 )
 
 const methodText = "change of the mean of per-interval samples (percentiles: of their logarithms; per round where targets took turns); " +
@@ -70,11 +72,11 @@ const methodText = "change of the mean of per-interval samples (percentiles: of 
 	"bootstrap-t intervals, %d resamples, seed %d, %s confidence for all %d together (Bonferroni); " +
 	"a regression is worse by more than the bound, with an interval that excludes no change"
 
-// enoughIntervals is how many a run needs for intervals that keep their promise:
-// with fewer there are no blocks (see [sample.blocked]).
-const enoughIntervals = 20
+// minIntervals is how many intervals a run needs for accurate confidence intervals: with
+// fewer there are no blocks (see [sample.blocked]).
+const minIntervals = 20
 
-// Compare compares run b with run a, target by target. It does not change them.
+// Compare compares run b with run a, target by target. It does not modify them.
 func Compare(a, b *Run, o CompareOptions) (*Comparison, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -82,7 +84,7 @@ func Compare(a, b *Run, o CompareOptions) (*Comparison, error) {
 	}
 	pairs, warnings := match(a, b)
 	if len(pairs) == 0 {
-		return nil, fmt.Errorf("no target is in both runs: %s and %s", names(a), names(b))
+		return nil, fmt.Errorf("the runs have no target in common: %s and %s", names(a), names(b))
 	}
 	c := &Comparison{FormatVersion: FormatVersion, FailOver: o.FailOver, Warnings: append(differences(a, b), warnings...), Regressions: []string{}}
 	judged := 0
@@ -99,24 +101,24 @@ func Compare(a, b *Run, o CompareOptions) (*Comparison, error) {
 		random:     rand.New(rand.NewPCG(o.Seed, 0x6275636b)),
 	}
 	for _, p := range pairs {
-		if n := min(len(p[0].Series), len(p[1].Series)); n >= minSamples && n < enoughIntervals {
-			c.Warnings = append(c.Warnings, fmt.Sprintf("%s: only %d intervals: they depend on each other, and a change that is none is shown about twice as often as the confidence says; measure at least %d",
-				clean(p[1].Name, 60), n, enoughIntervals))
+		if n := min(len(p[0].Series), len(p[1].Series)); n >= minSamples && n < minIntervals {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("%s: only %d intervals, which are not independent: false changes are about twice as likely as the confidence says; measure at least %d",
+				clean(p[1].Name, 60), n, minIntervals))
 		}
 	}
-	c.Method = fmt.Sprintf(methodText, o.Resamples, o.Seed, percent(o.Confidence), judged)
+	c.Method = fmt.Sprintf(methodText, o.Resamples, o.Seed, formatPercent(o.Confidence), judged)
 	for _, p := range pairs {
 		for i := range metrics {
 			if d, ok := metrics[i].compare(a, b, p, bs, o.FailOver); ok {
 				c.Deltas = append(c.Deltas, d)
-				if d.Exceeded {
+				if d.Regression {
 					c.Regressions = append(c.Regressions, d.sentence())
 				}
 			}
 		}
 		va, vb := p[0].Audit, p[1].Audit
 		if o.FailOver > 0 && vb != nil && vb.Verdict == Violated && (va == nil || va.Verdict != Violated) {
-			c.Regressions = append(c.Regressions, clean(p[1].Name, 60)+": the audit: "+clean(vb.Words(), 300))
+			c.Regressions = append(c.Regressions, clean(p[1].Name, 60)+": the audit: "+clean(vb.Summary(), 300))
 		}
 	}
 	return c, nil
@@ -131,17 +133,17 @@ func (o CompareOptions) withDefaults() (CompareOptions, error) {
 	}
 	switch {
 	case !(o.Confidence >= 0.5 && o.Confidence < 1):
-		return o, fmt.Errorf("confidence: %v is not between 0.5 and 1", o.Confidence)
+		return o, fmt.Errorf("confidence: must be at least 0.5 and below 1, got %v", o.Confidence)
 	case o.Resamples < 100 || o.Resamples > 1_000_000:
-		return o, fmt.Errorf("resamples: %d is not between 100 and 1,000,000", o.Resamples)
+		return o, fmt.Errorf("resamples: must be 100 to 1,000,000, got %d", o.Resamples)
 	case !(o.FailOver >= 0) || math.IsInf(o.FailOver, 0):
-		return o, fmt.Errorf("fail over: %v is not a percentage", o.FailOver)
+		return o, fmt.Errorf("fail_over: must be a percentage, got %v", o.FailOver)
 	}
 	return o, nil
 }
 
-// match finds the targets that both runs have. Two runs of one target each are
-// compared whatever their names: that is what comparing two addresses means.
+// match returns the targets that both runs have. If both have a single target, these are
+// compared whatever their names.
 func match(a, b *Run) (pairs [][2]*Target, warnings []string) {
 	if len(a.Targets) == 1 && len(b.Targets) == 1 {
 		x, y := &a.Targets[0], &b.Targets[0]
@@ -171,12 +173,12 @@ func names(r *Run) string {
 	return strings.Join(out, ", ")
 }
 
-// differences says what else changed between the runs.
+// differences returns differences in the configuration of the runs.
 func differences(a, b *Run) []string {
 	var out []string
 	say := func(what, x, y string) {
 		if x != y {
-			out = append(out, fmt.Sprintf("%s differs: %s and %s", what, orNothing(x), orNothing(y)))
+			out = append(out, fmt.Sprintf("%s differs: %s and %s", what, valueOrNone(x), valueOrNone(y)))
 		}
 	}
 	for _, r := range []*Run{a, b} {
@@ -190,21 +192,21 @@ func differences(a, b *Run) []string {
 	say("the loop", a.Load.Loop, b.Load.Loop)
 	say("arrivals", a.Load.Arrivals, b.Load.Arrivals)
 	say("the rate", formatFloat(a.Load.RatePerSecond), formatFloat(b.Load.RatePerSecond))
-	say("the number of callers", thousands(a.Load.Callers), thousands(b.Load.Callers))
+	say("the number of callers", amount.Group(a.Load.Callers), amount.Group(b.Load.Callers))
 	say("the CPU", a.Environment.CPU, b.Environment.CPU)
-	say("the number of cores", thousands(int64(a.Environment.Cores)), thousands(int64(b.Environment.Cores)))
+	say("the number of cores", amount.Group(int64(a.Environment.Cores)), amount.Group(int64(b.Environment.Cores)))
 	say("the Go version", a.Environment.Go, b.Environment.Go)
 	return out
 }
 
-func orNothing(s string) string {
+func valueOrNone(s string) string {
 	if s == "" {
 		return "nothing"
 	}
 	return clean(s, 80)
 }
 
-// both returns the samples of a metric, if they are enough on both sides.
+// both returns the samples of a metric in both runs, and whether there are enough.
 func (m *metric) both(a, b *Run, p [2]*Target) (sa, sb sample, ok bool) {
 	sa, ka := m.samples(a, p[0])
 	sb, kb := m.samples(b, p[1])
@@ -213,7 +215,7 @@ func (m *metric) both(a, b *Run, p [2]*Target) (sa, sb sample, ok bool) {
 
 func (m *metric) compare(a, b *Run, p [2]*Target, bs *bootstrap, failOver float64) (Delta, bool) {
 	va, vb := m.value(p[0]), m.value(p[1])
-	d := Delta{Target: p[1].Name, Metric: m.name, Unit: m.unit, Better: m.better, A: known(va), B: known(vb), Finding: NotJudged}
+	d := Delta{Target: p[1].Name, Metric: m.name, Unit: m.unit, Better: m.better, A: optional(va), B: optional(vb), Finding: FindingNotJudged}
 	if d.A == nil && d.B == nil {
 		return d, false
 	}
@@ -233,7 +235,7 @@ func (m *metric) compare(a, b *Run, p [2]*Target, bs *bootstrap, failOver float6
 	var iv interval
 	toPercent := func(log float64) float64 { return math.Expm1(log) * 100 }
 	if m.points {
-		// Shares may be zero: compare them as they are, not their logarithms.
+		// Shares may be zero, so their difference is compared, not their logarithms.
 		sa.log, sb.log = true, true
 		toPercent = func(x float64) float64 { return x * 100 }
 	}
@@ -249,23 +251,23 @@ func (m *metric) compare(a, b *Run, p [2]*Target, bs *bootstrap, failOver float6
 	worse := *d.Change
 	switch {
 	case *d.Low <= 0 && *d.High >= 0:
-		d.Finding = NoChange
+		d.Finding = FindingNoChange
 		return d, true
-	case m.better == Neither:
-		d.Finding = Changed
+	case m.better == Neutral:
+		d.Finding = FindingChanged
 		return d, true
-	case m.better == Higher:
+	case m.better == HigherIsBetter:
 		worse = -worse
 	}
-	d.Finding = BetterNow
+	d.Finding = FindingBetter
 	if worse > 0 {
-		d.Finding = WorseNow
+		d.Finding = FindingWorse
 	}
-	d.Exceeded = failOver > 0 && worse > failOver
+	d.Regression = failOver > 0 && worse > failOver
 	return d, true
 }
 
-func known(v float64) *float64 {
+func optional(v float64) *float64 {
 	if v < 0 {
 		return nil
 	}

@@ -52,7 +52,7 @@ func noisy(seed uint64, seconds int, slower, rate float64) *Run {
 		t.Series = append(t.Series, iv)
 		t.add(iv.Counts)
 	}
-	t.InTime = t.Achieved
+	t.Completed = t.Achieved
 	return &Run{FormatVersion: FormatVersion, Targets: []Target{t}}
 }
 
@@ -94,7 +94,7 @@ func TestEqualRunsAreEqual(t *testing.T) {
 				}
 				regressed += len(c.Regressions)
 				if slices.ContainsFunc(c.Deltas, func(d Delta) bool {
-					return d.Finding == WorseNow || d.Finding == BetterNow || d.Finding == Changed
+					return d.Finding == FindingWorse || d.Finding == FindingBetter || d.Finding == FindingChanged
 				}) {
 					changed++
 				}
@@ -133,7 +133,7 @@ func TestShiftIsFound(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := delta(t, c, "p50")
-		if d.Exceeded && d.Finding == WorseNow {
+		if d.Regression && d.Finding == FindingWorse {
 			found++
 		}
 		if *d.Low <= truth && truth <= *d.High {
@@ -154,11 +154,11 @@ func TestCompareSaysWhichWay(t *testing.T) {
 		want        Finding
 		regressions int
 	}{
-		{"slower", withPercentiles(noisy(2, 60, 1.5, 10_000)), "p50", WorseNow, 2},
-		{"faster", withPercentiles(noisy(3, 60, 0.7, 10_000)), "p99", BetterNow, 0},
-		{"less", withPercentiles(noisy(4, 60, 1, 8_000)), "achieved", WorseNow, 1},
-		{"more", withPercentiles(noisy(5, 60, 1, 12_000)), "achieved", BetterNow, 0},
-		{"the same", base, "p99", NoChange, 0},
+		{"slower", withPercentiles(noisy(2, 60, 1.5, 10_000)), "p50", FindingWorse, 2},
+		{"faster", withPercentiles(noisy(3, 60, 0.7, 10_000)), "p99", FindingBetter, 0},
+		{"less", withPercentiles(noisy(4, 60, 1, 8_000)), "achieved", FindingWorse, 1},
+		{"more", withPercentiles(noisy(5, 60, 1, 12_000)), "achieved", FindingBetter, 0},
+		{"the same", base, "p99", FindingNoChange, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, err := Compare(base, test.b, CompareOptions{FailOver: 5})
@@ -183,7 +183,7 @@ func TestCompareNeedsSamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := delta(t, c, "p50"); d.Finding != NotJudged || d.Low != nil || *d.Change < 199 || len(c.Regressions) > 0 {
+	if d := delta(t, c, "p50"); d.Finding != FindingNotJudged || d.Low != nil || *d.Change < 199 || len(c.Regressions) > 0 {
 		t.Errorf("p50 of 4 seconds: %+v, regressions %q, want +200 %% that is not judged", d, c.Regressions)
 	}
 }
@@ -235,7 +235,7 @@ func TestCompareUsesRounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := delta(t, c, "p50"); d.Sampled != "rounds" || d.Samples != [2]int{8, 8} || math.Abs(*d.Change-100) > 1e-6 || !d.Exceeded {
+	if d := delta(t, c, "p50"); d.Sampled != "rounds" || d.Samples != [2]int{8, 8} || math.Abs(*d.Change-100) > 1e-6 || !d.Regression {
 		t.Errorf("p50 = %+v, want 100 %% from 8 rounds", d)
 	}
 }
@@ -267,13 +267,13 @@ func TestCompareWarns(t *testing.T) {
 	}
 }
 
-func TestCompareRefuses(t *testing.T) {
+func TestCompareRejects(t *testing.T) {
 	a, b := versusRun(t), versusRun(t)
 	for i := range b.Targets {
 		b.Targets[i].Name += "!"
 	}
-	if _, err := Compare(a, b, CompareOptions{}); err == nil || !strings.Contains(err.Error(), "no target is in both") {
-		t.Errorf("Compare of strangers: %v", err)
+	if _, err := Compare(a, b, CompareOptions{}); err == nil || !strings.Contains(err.Error(), "no target in common") {
+		t.Errorf("Compare without common targets: %v", err)
 	}
 	for _, o := range []CompareOptions{{Confidence: 1}, {Confidence: math.NaN()}, {Resamples: 3}, {FailOver: -1}, {FailOver: math.Inf(1)}} {
 		if _, err := Compare(a, a, o); err == nil {
@@ -284,7 +284,7 @@ func TestCompareRefuses(t *testing.T) {
 
 func TestPaired(t *testing.T) {
 	r := versusRun(t)
-	ratios, err := Paired(r, CompareOptions{Seed: 3})
+	ratios, err := PairedRatios(r, CompareOptions{Seed: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,10 +305,10 @@ func TestPaired(t *testing.T) {
 		t.Errorf("no ratio for %v", want)
 	}
 	r.Pairing.Rounds = r.Pairing.Rounds[:3]
-	if ratios, err = Paired(r, CompareOptions{}); err != nil || len(ratios) == 0 || ratios[0].Low != 0 {
+	if ratios, err = PairedRatios(r, CompareOptions{}); err != nil || len(ratios) == 0 || ratios[0].Low != 0 {
 		t.Errorf("Paired of 3 rounds = %+v, %v, want no interval", ratios, err)
 	}
-	if ratios, err = Paired(faultRun(t), CompareOptions{}); err != nil || ratios != nil {
+	if ratios, err = PairedRatios(faultRun(t), CompareOptions{}); err != nil || ratios != nil {
 		t.Errorf("Paired without rounds = %v, %v, want nothing", ratios, err)
 	}
 }
@@ -317,16 +317,16 @@ func TestPaired(t *testing.T) {
 // are those of a table of Student's t.
 func TestCenter(t *testing.T) {
 	logs := []float64{math.Log(0.66), math.Log(0.7), math.Log(0.71), math.Log(0.68), math.Log(3.19)}
-	iv := center(logs, 0.95)
+	iv := studentInterval(logs, 0.95)
 	if low, high := math.Exp(iv.low), math.Exp(iv.high); !iv.ok || low < 0.3 || low > 0.66 || high < 1 || high > 3.19 {
 		t.Errorf("interval is %v to %v, want one around most rounds that reaches towards the last", low, high)
 	}
 	// Mean 0 and standard error 1: t of 4 degrees of freedom.
-	iv = center([]float64{-2, -1, 0, 1, 2}, 0.95)
+	iv = studentInterval([]float64{-2, -1, 0, 1, 2}, 0.95)
 	if want := 2.776445 * math.Sqrt(0.5); math.Abs(iv.high-want) > 1e-4 || math.Abs(iv.low+want) > 1e-4 {
 		t.Errorf("interval is %v to %v, want ±%v", iv.low, iv.high, want)
 	}
-	if iv = center(logs[:4], 0.95); iv.ok {
+	if iv = studentInterval(logs[:4], 0.95); iv.ok {
 		t.Errorf("four rounds have the interval %+v, want none", iv)
 	}
 }

@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// Judged reports whether there was enough of any number to say whether it changed.
-// What was not judged has not passed.
+// Judged reports whether any metric had enough samples to be judged. A comparison without
+// any has not passed.
 func (c *Comparison) Judged() bool {
-	return slices.ContainsFunc(c.Deltas, func(d Delta) bool { return d.Finding != NotJudged })
+	return slices.ContainsFunc(c.Deltas, func(d Delta) bool { return d.Finding != FindingNotJudged })
 }
 
-// WriteText writes the comparison for people.
+// WriteText writes the comparison as text for people.
 func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
 	var b strings.Builder
-	style := styles(o.Colour)
+	style := newStyle(o.Colour)
 	for _, s := range c.Warnings {
 		fmt.Fprintf(&b, "note: %s\n", s)
 	}
@@ -37,7 +37,7 @@ func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
 			between = d.signed(*d.Low) + " and " + d.signed(*d.High)
 		}
 		finding := strings.ReplaceAll(string(d.Finding), "_", " ")
-		if d.Exceeded {
+		if d.Regression {
 			finding += " (!)"
 		}
 		t.rows = append(t.rows, []string{clean(d.Target, 40), d.Metric, d.value(d.A), d.value(d.B), change, between, finding})
@@ -50,16 +50,16 @@ func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
 	switch {
 	case c.FailOver == 0 || len(c.Regressions) > 0:
 	case !c.Judged():
-		fmt.Fprintf(&b, "%s\n", style.red("nothing could be judged: the runs are too short, or have no target in common"))
+		fmt.Fprintf(&b, "%s\n", style.red("no metric could be judged: the runs are too short"))
 	default:
-		fmt.Fprintf(&b, "%s\n", style.green("nothing is worse by more than "+trimZeros(formatFloat(c.FailOver))+" %"))
+		fmt.Fprintf(&b, "%s\n", style.green("no metric is worse by more than "+trimZeros(formatFloat(c.FailOver))+" %"))
 	}
 	fmt.Fprintf(&b, "method: %s\n", c.Method)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// WriteJSON writes the comparison for programs.
+// WriteJSON writes the comparison as JSON.
 func (c *Comparison) WriteJSON(w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)

@@ -13,23 +13,23 @@ import (
 	"github.com/bucketring/bucketring/internal/buildinfo"
 )
 
-// Environment is where a run took place. What is not known is empty.
+// Environment describes where a run took place. Unknown fields are empty.
 type Environment struct {
-	CPU         string `json:"cpu,omitempty"` // the model
-	Cores       int    `json:"cores"`         // that the process may use
+	CPU         string `json:"cpu,omitempty"` // model name
+	Cores       int    `json:"cores"`         // that this process may use
 	MemoryBytes int64  `json:"memory_bytes"`
 	OS          string `json:"os"`               // linux/amd64
-	System      string `json:"system,omitempty"` // its name and kernel
+	System      string `json:"system,omitempty"` // distribution and kernel
 	Go          string `json:"go"`
-	Version     string `json:"version"` // of this program
+	Version     string `json:"version"` // of bucketring
 	Commit      string `json:"commit,omitempty"`
-	Modified    bool   `json:"modified,omitempty"` // the commit is not all
-	// Versions are those of what was measured, such as redis.
+	Modified    bool   `json:"modified,omitempty"` // built with uncommitted changes
+	// Versions are the versions of the servers under test, such as Redis.
 	Versions []Flag `json:"versions,omitempty"`
 }
 
-// CaptureEnvironment describes this machine and this program. It has no host
-// names, users or addresses.
+// CaptureEnvironment describes this machine and this program, without host names, users
+// or addresses.
 func CaptureEnvironment() Environment {
 	build := buildinfo.Read()
 	e := Environment{
@@ -40,7 +40,7 @@ func CaptureEnvironment() Environment {
 		Commit:   build.Commit,
 		Modified: build.Modified,
 	}
-	// On systems without these files, the fields stay empty.
+	// On systems without these files the fields stay empty.
 	cpu, _ := os.ReadFile("/proc/cpuinfo")
 	memory, _ := os.ReadFile("/proc/meminfo")
 	release, _ := os.ReadFile("/etc/os-release")
@@ -56,7 +56,7 @@ func CaptureEnvironment() Environment {
 	return e
 }
 
-// field returns the value of the first line "name <separator> value".
+// field returns the value of the first line "name<separator>value".
 func field(file []byte, name, separator string) string {
 	lines := bufio.NewScanner(bytes.NewReader(file))
 	for lines.Scan() {

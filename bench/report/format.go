@@ -10,10 +10,12 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// duration prints three digits and a unit: 142 µs, 1.83 ms, 17.6 ms, 2.50 s.
-func duration(d time.Duration) string {
+// formatDuration formats three digits and a unit: 142 µs, 1.83 ms, 17.6 ms, 2.50 s.
+func formatDuration(d time.Duration) string {
 	if d <= 0 {
 		return "0"
 	}
@@ -29,8 +31,8 @@ func duration(d time.Duration) string {
 	return strconv.FormatInt(int64(d), 10) + " ns"
 }
 
-// span prints a time within a run: 5 s, 2.5 s, 3 min, 1 h 5 min.
-func span(d time.Duration) string {
+// formatElapsed formats a time within a run: 5 s, 2.5 s, 3 min, 1 h 5 min.
+func formatElapsed(d time.Duration) string {
 	switch {
 	case d >= time.Hour:
 		h, m := d/time.Hour, d%time.Hour/time.Minute
@@ -45,7 +47,7 @@ func span(d time.Duration) string {
 	case d <= 0:
 		return "0 s"
 	}
-	return duration(d)
+	return formatDuration(d)
 }
 
 func threeDigits(f float64) string {
@@ -55,35 +57,22 @@ func threeDigits(f float64) string {
 	case f < 99.95:
 		return strconv.FormatFloat(f, 'f', 1, 64)
 	}
-	return whole(f)
+	return formatWhole(f)
 }
 
-// whole prints a number without its fraction; one that is absurd, by its size.
-func whole(f float64) string {
+// formatWhole formats a number without its fraction, or with an exponent if it is huge.
+func formatWhole(f float64) string {
 	if !(math.Abs(f) < 1e15) {
 		return strconv.FormatFloat(f, 'g', 3, 64)
 	}
-	return thousands(int64(math.Round(f)))
+	return amount.Group(int64(math.Round(f)))
 }
 
-// nanoseconds makes a duration of a number that may be too large for one.
+// nanoseconds converts a number to a duration, bounded by maxValue.
 func nanoseconds(f float64) time.Duration { return time.Duration(min(f, maxValue)) }
 
-// thousands prints 1234567 as 1,234,567.
-func thousands(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	sign := ""
-	if n < 0 {
-		sign, s = "-", s[1:]
-	}
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return sign + s
-}
-
-// short prints a large number in three digits: 950, 1.20k, 54.1k, 1.50M.
-func short(f float64) string {
+// formatShort formats a large number with three digits: 950, 1.20k, 54.1k, 1.50M.
+func formatShort(f float64) string {
 	for _, u := range []struct {
 		unit float64
 		name string
@@ -105,15 +94,15 @@ func trimZeros(s string) string {
 	return s
 }
 
-// perSec prints a rate in whole numbers where that is enough.
-func perSec(f float64) string {
+// formatRate formats a rate, as a whole number from 100 on.
+func formatRate(f float64) string {
 	if f >= 100 || f == math.Trunc(f) {
-		return whole(f)
+		return formatWhole(f)
 	}
 	return threeDigits(f)
 }
 
-func size(bytes float64) string {
+func formatBytes(bytes float64) string {
 	for _, u := range []struct {
 		unit float64
 		name string
@@ -125,8 +114,8 @@ func size(bytes float64) string {
 	return strconv.FormatFloat(bytes, 'f', 0, 64) + " B"
 }
 
-// percent prints a share of one.
-func percent(f float64) string {
+// formatPercent formats a fraction as a percentage.
+func formatPercent(f float64) string {
 	p := f * 100
 	switch {
 	case p == 0:
@@ -138,7 +127,7 @@ func percent(f float64) string {
 	case p < 99.95 || p == 100:
 		return trimZeros(strconv.FormatFloat(p, 'f', 1, 64)) + " %"
 	case p < 100:
-		return "> 99.9 %" // all is a strong word
+		return "> 99.9 %" // not rounded to 100 %
 	}
 	return trimZeros(threeDigits(p)) + " %"
 }
@@ -154,11 +143,11 @@ func plural(n int64, one string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return thousands(n) + " " + one + "s"
+	return amount.Group(n) + " " + one + "s"
 }
 
-// clean makes a name from a document fit for one line of a terminal or a
-// picture: no control characters, at most n runes.
+// clean makes text from a document safe for one line of a terminal or a picture: without
+// control characters, at most n runes.
 func clean(s string, n int) string {
 	if !utf8.ValidString(s) {
 		s = strings.ToValidUTF8(s, "\uFFFD")

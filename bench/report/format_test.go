@@ -6,38 +6,40 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 func TestFormat(t *testing.T) {
 	for _, test := range []struct{ got, want string }{
-		{duration(0), "0"},
-		{duration(999), "999 ns"},
-		{duration(142 * time.Microsecond), "142 µs"},
-		{duration(999_600), "1.00 ms"},
-		{duration(1_834_000), "1.83 ms"},
-		{duration(17_640_000), "17.6 ms"},
-		{duration(2500 * time.Millisecond), "2.50 s"},
-		{duration(2 * time.Hour), "7,200 s"},
-		{span(0), "0 s"},
-		{span(1500 * time.Millisecond), "1.5 s"},
-		{span(90 * time.Second), "90 s"},
-		{span(5 * time.Minute), "5 min"},
-		{span(time.Hour + 5*time.Minute), "1 h 5 min"},
-		{thousands(1234567), "1,234,567"},
-		{thousands(-1234), "-1,234"},
-		{thousands(math.MinInt64), "-9,223,372,036,854,775,808"},
-		{short(950), "950"},
-		{short(54100), "54.1k"},
-		{short(999_960), "1M"},
-		{percent(0), "0 %"},
-		{percent(0.00001), "< 0.01 %"},
-		{percent(0.0042), "0.42 %"},
-		{percent(0.9999), "> 99.9 %"},
-		{percent(1), "100 %"},
-		{size(24 << 30), "24 GiB"},
+		{formatDuration(0), "0"},
+		{formatDuration(999), "999 ns"},
+		{formatDuration(142 * time.Microsecond), "142 µs"},
+		{formatDuration(999_600), "1.00 ms"},
+		{formatDuration(1_834_000), "1.83 ms"},
+		{formatDuration(17_640_000), "17.6 ms"},
+		{formatDuration(2500 * time.Millisecond), "2.50 s"},
+		{formatDuration(2 * time.Hour), "7,200 s"},
+		{formatElapsed(0), "0 s"},
+		{formatElapsed(1500 * time.Millisecond), "1.5 s"},
+		{formatElapsed(90 * time.Second), "90 s"},
+		{formatElapsed(5 * time.Minute), "5 min"},
+		{formatElapsed(time.Hour + 5*time.Minute), "1 h 5 min"},
+		{amount.Group(1234567), "1,234,567"},
+		{amount.Group(-1234), "-1,234"},
+		{amount.Group(math.MinInt64), "-9,223,372,036,854,775,808"},
+		{formatShort(950), "950"},
+		{formatShort(54100), "54.1k"},
+		{formatShort(999_960), "1M"},
+		{formatPercent(0), "0 %"},
+		{formatPercent(0.00001), "< 0.01 %"},
+		{formatPercent(0.0042), "0.42 %"},
+		{formatPercent(0.9999), "> 99.9 %"},
+		{formatPercent(1), "100 %"},
+		{formatBytes(24 << 30), "24 GiB"},
 		{clean("a\x1b[31mb\nc", 20), "a\uFFFD[31mb c"},
 		{clean("abcdef", 4), "abc…"},
-		{(*Audit)(nil).Words(), "not audited"},
+		{(*Audit)(nil).Summary(), "not audited"},
 	} {
 		if test.got != test.want {
 			t.Errorf("got %q, want %q", test.got, test.want)

@@ -8,16 +8,16 @@ import (
 	"github.com/bucketring/bucketring/bench"
 )
 
-// FromResult takes over what a run measured. What the result does not know is
-// for the caller to add: the description, marks, servers and the audit. Times
-// are moved to the end of the warm-up. The result is read and not kept.
-func FromResult(r *bench.Result) (Target, error) {
+// NewTarget converts a result. The caller adds the description, marks, servers and the
+// audit. Times are converted to be since the end of the warm-up. It keeps no reference
+// to the result.
+func NewTarget(r *bench.Result) (Target, error) {
 	t := Target{
-		Name: r.Target, Duration: r.Duration, InTime: r.InTime, Unfinished: r.Unfinished,
+		Name: r.Target, Duration: r.Duration, Completed: r.Completed, Unfinished: r.Unfinished,
 		Counts: fromCounts(r.Counts),
-		LLM: LLM{
+		LLM: LLMCounts{
 			Held: r.LLM.Held, Reported: r.LLM.Reported, Settled: r.LLM.Settled,
-			CutShort: r.LLM.CutShort, Lost: r.LLM.Lost, ReportsFailed: r.LLM.ReportsFailed,
+			CutShort: r.LLM.CutShort, SettlesFailed: r.LLM.SettlesFailed, ReportsFailed: r.LLM.ReportsFailed,
 		},
 	}
 	all, err := r.Overall()
@@ -38,7 +38,7 @@ func FromResult(r *bench.Result) (Target, error) {
 		if iv.Warmup || iv.At < r.Warmup || iv.Length <= 0 {
 			continue
 		}
-		t.Series = append(t.Series, FromInterval(iv, r))
+		t.Series = append(t.Series, NewInterval(iv, r))
 	}
 	for _, e := range r.Errors {
 		message := e.Message
@@ -53,14 +53,14 @@ func FromResult(r *bench.Result) (Target, error) {
 	}
 	if r.ClientCPU > 0 {
 		t.Resources = &Resources{Client: Process{CPU: r.ClientCPU}}
-		t.Resources.PerMillion(r.InTime)
+		t.Resources.PerMillion(r.Completed)
 	}
 	return t, nil
 }
 
-// FromInterval takes over one interval. Without a result, its time is left as it
-// is: for [Live].
-func FromInterval(iv bench.Interval, r *bench.Result) Interval {
+// NewInterval converts an interval. Its time becomes relative to the end of the warm-up
+// of r, or is not converted if r is nil, as for [Live].
+func NewInterval(iv bench.Interval, r *bench.Result) Interval {
 	at := iv.At
 	if r != nil {
 		at -= r.Warmup
@@ -78,6 +78,6 @@ func fromLatency(l *bench.Latency) (Latency, error) {
 		return Latency{}, err
 	}
 	out, err := NewLatency(l.Op.String(), l.Route, l.Outcome.String(), h)
-	out.Service = l.Service
+	out.ServiceTime = l.ServiceTime
 	return out, err
 }

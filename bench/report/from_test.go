@@ -39,12 +39,12 @@ func TestFromResult(t *testing.T) {
 				*c = bench.Call{Key: "a", ID: fmt.Sprint(n), Requests: int64(n % 4)}
 				return true
 			}),
-			Arrivals: arrivals, Warmup: 2 * time.Second, For: 8 * time.Second,
+			Arrivals: arrivals, Warmup: 2 * time.Second, Duration: 8 * time.Second,
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		target, err := FromResult(result)
+		target, err := NewTarget(result)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func TestFromResult(t *testing.T) {
 		if _, err := Read(&b); err != nil {
 			t.Fatal(err)
 		}
-		if err := HTML(io.Discard, run); err != nil {
+		if err := WriteHTML(io.Discard, run); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -38,7 +38,7 @@ func golden(t *testing.T, name string, got []byte) {
 		t.Fatalf("%v (go test ./bench/report -update writes it)", err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not what it was (-want +got); if that is right: go test ./bench/report -update\n%s", name,
+		t.Errorf("%s differs (-want +got); to accept the change: go test ./bench/report -update\n%s", name,
 			cmp.Diff(strings.Split(string(want), "\n"), strings.Split(string(got), "\n")))
 	}
 }
@@ -52,14 +52,14 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, write := range map[string]func(io.Writer) error{
-		"fault.txt":        func(w io.Writer) error { return Summary(w, fault, TextOptions{Report: "run.json"}) },
-		"versus.txt":       func(w io.Writer) error { return Summary(w, versus, TextOptions{}) },
-		"coloured.txt":     func(w io.Writer) error { return Summary(w, versus, TextOptions{Colour: true}) },
-		"fault.html":       func(w io.Writer) error { return HTML(w, fault) },
-		"versus.html":      func(w io.Writer) error { return HTML(w, versus) },
+		"fault.txt":        func(w io.Writer) error { return WriteSummary(w, fault, TextOptions{Report: "run.json"}) },
+		"versus.txt":       func(w io.Writer) error { return WriteSummary(w, versus, TextOptions{}) },
+		"coloured.txt":     func(w io.Writer) error { return WriteSummary(w, versus, TextOptions{Colour: true}) },
+		"fault.html":       func(w io.Writer) error { return WriteHTML(w, fault) },
+		"versus.html":      func(w io.Writer) error { return WriteHTML(w, versus) },
 		"latency.svg":      func(w io.Writer) error { return SVG(w, versus, LatencyPicture) },
 		"admitted.svg":     func(w io.Writer) error { return SVG(w, versus, AdmittedPicture) },
-		"check.hgrm":       func(w io.Writer) error { return HGRM(w, &fault.Targets[0].Latencies[1]) },
+		"check.hgrm":       func(w io.Writer) error { return WriteHGRM(w, &fault.Targets[0].Latencies[1]) },
 		"compared.txt":     func(w io.Writer) error { return compared.WriteText(w, TextOptions{}) },
 		"compared.json":    compared.WriteJSON,
 		"run.json":         func(w io.Writer) error { return Write(w, versus) },
@@ -148,7 +148,7 @@ var outside = regexp.MustCompile(`(?i)<script|<link[^>]+stylesheet|<img|<iframe|
 func TestPageNeedsNothing(t *testing.T) {
 	for name, r := range map[string]*Run{"fault": faultRun(t), "versus": versusRun(t), "hostile": hostileRun(t)} {
 		var b bytes.Buffer
-		if err := HTML(&b, r); err != nil {
+		if err := WriteHTML(&b, r); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if found := outside.FindString(b.String()); found != "" {
@@ -186,7 +186,7 @@ func TestPageStaysSmall(t *testing.T) {
 		r.Targets = append(r.Targets, target)
 	}
 	var b bytes.Buffer
-	if err := HTML(&b, r); err != nil {
+	if err := WriteHTML(&b, r); err != nil {
 		t.Fatal(err)
 	}
 	if n := b.Len(); n > 450<<10 {
@@ -196,7 +196,7 @@ func TestPageStaysSmall(t *testing.T) {
 
 func TestSummaryOfHostileNames(t *testing.T) {
 	var b bytes.Buffer
-	if err := Summary(&b, hostileRun(t), TextOptions{Report: "a\x1b[2Jb"}); err != nil {
+	if err := WriteSummary(&b, hostileRun(t), TextOptions{Report: "a\x1b[2Jb"}); err != nil {
 		t.Fatal(err)
 	}
 	if strings.ContainsAny(b.String(), "\x1b\x00\u202e") {

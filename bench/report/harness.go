@@ -9,67 +9,65 @@ import (
 	"github.com/bucketring/bucketring/bench"
 )
 
-// Harness is what the bench itself costs on the machine of the run: what it
-// measured of a target that does nothing, before the run.
+// Harness is the cost of the harness on the machine of the run: its measurements of a
+// target that does nothing, before the run.
 type Harness struct {
-	// MaxRate is the highest rate of an open loop that it kept; 0: none.
+	// MaxRate is the highest rate that an open loop sustained; 0 if none.
 	MaxRate float64 `json:"max_rate_per_second"`
-	// ClosedRate is that of a closed loop with a caller per core.
+	// ClosedRate is the rate of a closed loop with one caller per processor.
 	ClosedRate float64 `json:"closed_rate_per_second"`
-	// What it adds to a latency, at AddedRate.
-	AddedRate     float64       `json:"added_rate_per_second"`
-	AddedP50      time.Duration `json:"added_p50_ns"`
-	AddedP99      time.Duration `json:"added_p99_ns"`
-	AddedMax      time.Duration `json:"added_max_ns"`
-	CPUPerMillion time.Duration `json:"cpu_per_million_ns"` // calls, at MaxRate
-	// Others is the share of the processors, of 1, that other programs used
-	// meanwhile.
-	Others float64 `json:"others"`
+	// The overhead is what the harness adds to latencies, measured at OverheadRate.
+	OverheadRate  float64       `json:"added_rate_per_second"`
+	OverheadP50   time.Duration `json:"added_p50_ns"`
+	OverheadP99   time.Duration `json:"added_p99_ns"`
+	OverheadMax   time.Duration `json:"added_max_ns"`
+	CPUPerMillion time.Duration `json:"cpu_per_million_ns"` // of calls, at MaxRate
+	// OtherCPU is the share (0 to 1) of all processors that other programs used.
+	OtherCPU float64 `json:"others"`
 }
 
-// FromCalibration takes over what the bench measured of itself.
-func FromCalibration(c *bench.Calibration) *Harness {
+// NewHarness converts a calibration.
+func NewHarness(c *bench.Calibration) *Harness {
 	return &Harness{
 		MaxRate: c.OpenRate, ClosedRate: c.ClosedRate,
-		AddedRate: c.AddedRate, AddedP50: c.Added.P50, AddedP99: c.Added.P99, AddedMax: c.Added.Max,
-		CPUPerMillion: c.CPUPerCall * 1_000_000, Others: c.Others,
+		OverheadRate: c.OverheadRate, OverheadP50: c.Overhead.P50, OverheadP99: c.Overhead.P99, OverheadMax: c.Overhead.Max,
+		CPUPerMillion: c.CPUPerCall * 1_000_000, OtherCPU: c.OtherCPU,
 	}
 }
 
-// What of the machine others may use, and what the bench may add, before it is
-// said that its numbers are not what they could be.
+// Above these values the calibration gets a remark.
 const (
-	busy  = 0.1
-	added = time.Millisecond // see bench.Pacer.Late
+	maxOtherCPU = 0.1
+	maxOverhead = time.Millisecond // see bench.Pacer.Late
 )
 
-// lines say it in one line, and a second one where the machine was busy.
+// lines returns the summary, and a second line with a remark if there is one.
 func (h *Harness) lines() []string {
-	first := "keeps no schedule at all here, not even of 1,000 calls/s"
+	first := "sustains no schedule on this machine, not even 1,000 calls/s"
 	if h.MaxRate > 0 {
-		first = "keeps a schedule of up to " + whole(h.MaxRate) + " calls/s"
+		first = "sustains up to " + formatWhole(h.MaxRate) + " calls/s"
 	}
-	first += ", and adds " + duration(h.AddedP50) + " (p50), " + duration(h.AddedP99) + " (p99) to a latency"
+	first += ", and adds " + formatDuration(h.OverheadP50) + " (p50), " + formatDuration(h.OverheadP99) + " (p99) to a latency"
 	switch {
-	case h.Others >= busy:
-		return []string{first, "other programs used " + percent(h.Others) + " of the processors meanwhile: this says more of them than of the bench"}
-	case h.AddedP99 > added || h.MaxRate == 0:
-		return []string{first, "that is much: something on this machine got in its way"}
+	case h.OtherCPU >= maxOtherCPU:
+		return []string{first, "other programs used " + formatPercent(h.OtherCPU) + " of the processors during the calibration, which limits these values"}
+	case h.OverheadP99 > maxOverhead || h.MaxRate == 0:
+		return []string{first, "this is a large overhead: other load on this machine interfered"}
 	}
 	return []string{first}
 }
 
-// Words says it in a sentence.
-func (h *Harness) Words() string { return strings.Join(h.lines(), "; ") }
+// Summary returns the calibration as a sentence.
+func (h *Harness) Summary() string { return strings.Join(h.lines(), "; ") }
 
 func (v *validator) harness(h *Harness) {
 	v.rate("harness.max_rate_per_second", h.MaxRate)
 	v.rate("harness.closed_rate_per_second", h.ClosedRate)
-	v.rate("harness.added_rate_per_second", h.AddedRate)
-	for _, d := range []time.Duration{h.AddedP50, h.AddedP99, h.AddedMax, h.CPUPerMillion} {
+	v.rate("harness.added_rate_per_second", h.OverheadRate)
+	for _, d := range []time.Duration{h.OverheadP50, h.OverheadP99, h.OverheadMax, h.CPUPerMillion} {
 		v.nonNegative("harness", int64(d))
 	}
-	if !(h.Others >= 0 && h.Others <= 1) {
-		v.fail("harness.others", "%v is not between 0 and 1", h.Others)
+	if !(h.OtherCPU >= 0 && h.OtherCPU <= 1) {
+		v.fail("harness.others", "must be 0 to 1, got %v", h.OtherCPU)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 var (
@@ -23,8 +25,8 @@ var (
 
 var pageTemplate = template.Must(template.New("page").Parse(pageHTML))
 
-// page is what the template shows; everything that is not of a template type
-// is escaped by it.
+// page is the data of the template, which escapes everything that is not of a template
+// type.
 type page struct {
 	Title, Subtitle string
 	Style           template.CSS
@@ -57,9 +59,9 @@ type tableView struct {
 	Rows [][]string
 }
 
-// HTML writes the run as one page: no script, no network, light and dark,
-// printable. The run must be valid ([Run.Validate]).
-func HTML(w io.Writer, r *Run) error {
+// WriteHTML validates the run and writes it as one HTML page without scripts or external
+// resources. It supports dark mode and printing.
+func WriteHTML(w io.Writer, r *Run) error {
 	if err := r.Validate(); err != nil {
 		return fmt.Errorf("run: %w", err)
 	}
@@ -120,7 +122,7 @@ func subtitle(r *Run) string {
 	default:
 		s := "open loop"
 		if l.RatePerSecond > 0 {
-			s += ", " + perSec(l.RatePerSecond) + " calls per second"
+			s += ", " + formatRate(l.RatePerSecond) + " calls per second"
 		}
 		if l.Arrivals != "" {
 			s += " (" + clean(l.Arrivals, 40) + ")"
@@ -128,7 +130,7 @@ func subtitle(r *Run) string {
 		parts = append(parts, s)
 	}
 	if l.Duration > 0 {
-		parts = append(parts, "for "+span(l.Duration))
+		parts = append(parts, "for "+formatElapsed(l.Duration))
 	}
 	if l.Workload != "" {
 		parts = append(parts, clean(l.Workload, 200))
@@ -141,16 +143,16 @@ func subtitle(r *Run) string {
 
 func tiles(t *Target) []tile {
 	l := t.Overall()
-	failed := tile{Name: "failed", Value: percent(share(t.Failed+t.Dropped, t.Offered)), Note: thousands(t.Failed) + " failed, " + thousands(t.Dropped) + " dropped"}
+	failed := tile{Name: "failed", Value: formatPercent(share(t.Failed+t.Dropped, t.Offered)), Note: amount.Group(t.Failed) + " failed, " + amount.Group(t.Dropped) + " dropped"}
 	if t.Failed+t.Dropped > 0 {
 		failed.Class = "bad"
 	}
 	return []tile{
-		{Name: "decisions/s", Value: perSec(t.Rate()), Note: "offered " + perSec(perSecond(t.Offered, t.Duration))},
-		{Name: "p50", Value: duration(l.at(50))},
-		{Name: "p99", Value: duration(l.at(99)), Note: "p99.9 " + duration(l.at(99.9))},
-		{Name: "slowest", Value: duration(maxOf(l)), Note: "of " + thousands(t.Achieved)},
-		{Name: "denied", Value: percent(share(t.Denied, t.Achieved)), Note: thousands(t.Denied) + " denied, " + thousands(t.Degraded) + " degraded"},
+		{Name: "decisions/s", Value: formatRate(t.Rate()), Note: "offered " + formatRate(perSecond(t.Offered, t.Duration))},
+		{Name: "p50", Value: formatDuration(l.at(50))},
+		{Name: "p99", Value: formatDuration(l.at(99)), Note: "p99.9 " + formatDuration(l.at(99.9))},
+		{Name: "slowest", Value: formatDuration(maxOf(l)), Note: "of " + amount.Group(t.Achieved)},
+		{Name: "denied", Value: formatPercent(share(t.Denied, t.Achieved)), Note: amount.Group(t.Denied) + " denied, " + amount.Group(t.Degraded) + " degraded"},
 		failed,
 	}
 }
@@ -163,7 +165,7 @@ func maxOf(l *Latency) time.Duration {
 }
 
 func verdictOf(r *Run, t *Target) verdict {
-	v := verdict{Title: "Audit", Text: clean(t.Audit.Words(), 2000), Class: t.Audit.class()}
+	v := verdict{Title: "Audit", Text: clean(t.Audit.Summary(), 2000), Class: t.Audit.class()}
 	if len(r.Targets) > 1 {
 		v.Title += " of " + clean(t.Name, 60)
 	}
@@ -181,8 +183,8 @@ func verdictOf(r *Run, t *Target) verdict {
 	return v
 }
 
-// sections are the charts, in the order of the questions that people ask: is it
-// right, how fast, was it fast all the time, what did it cost.
+// sections returns the charts, in the order in which readers ask: is it right, how fast,
+// for how long, at what cost.
 func sections(r *Run) ([]section, error) {
 	var out []section
 	add := func(title string, charts ...*chart) {
@@ -200,7 +202,7 @@ func sections(r *Run) ([]section, error) {
 			out = append(out, s)
 		}
 	}
-	ratios, err := Paired(r, CompareOptions{Seed: r.Seed})
+	ratios, err := PairedRatios(r, CompareOptions{Seed: r.Seed})
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +227,7 @@ func sections(r *Run) ([]section, error) {
 		)
 	}
 	add("Over time", append(throughput, tailChart(r))...)
-	admitted := []*chart{auditChart("admitted", "Admitted, as a share of what the limits allow", auditGroups(r), maxAccounts)}
+	admitted := []*chart{auditChart("admitted", "Admitted, as a share of what the limits allow", auditGroups(r), maxLimits)}
 	for i := range r.Targets {
 		admitted = append(admitted, coursesChart(fmt.Sprintf("courses-%d", i+1), &r.Targets[i], coursesEach(len(r.Targets))))
 	}
@@ -238,7 +240,7 @@ func errorsTable(r *Run) *tableView {
 	t := &tableView{Head: []string{"target", "failure", "times"}}
 	for i := range r.Targets {
 		for _, e := range r.Targets[i].Errors {
-			t.Rows = append(t.Rows, []string{clean(r.Targets[i].Name, 60), clean(e.Message, 300), thousands(e.Count)})
+			t.Rows = append(t.Rows, []string{clean(r.Targets[i].Name, 60), clean(e.Message, 300), amount.Group(e.Count)})
 		}
 	}
 	if len(t.Rows) == 0 {
@@ -247,8 +249,7 @@ func errorsTable(r *Run) *tableView {
 	return t
 }
 
-// facts are what is needed to run it again, and to know how far the numbers
-// carry.
+// facts are what a reader needs to repeat the run and to judge its numbers.
 func facts(r *Run) []Flag {
 	e := &r.Environment
 	var out []Flag
@@ -263,11 +264,11 @@ func facts(r *Run) []Flag {
 		}
 	}
 	if r.Harness != nil {
-		add("The bench itself", r.Harness.Words())
+		add("Harness", r.Harness.Summary())
 	}
 	add("Seed", fmt.Sprint(r.Seed))
-	add("Warm-up", span(r.Load.Warmup)+", not in any number")
-	machine := fmt.Sprintf("%s, %s", plural(int64(e.Cores), "core"), size(float64(e.MemoryBytes)))
+	add("Warm-up", formatElapsed(r.Load.Warmup)+", not measured")
+	machine := fmt.Sprintf("%s, %s", plural(int64(e.Cores), "core"), formatBytes(float64(e.MemoryBytes)))
 	if e.CPU != "" {
 		machine = e.CPU + ", " + machine
 	}
@@ -276,7 +277,7 @@ func facts(r *Run) []Flag {
 	add("Go", e.Go)
 	commit := e.Commit
 	if e.Modified {
-		commit += ", with changes that are not committed"
+		commit += ", with uncommitted changes"
 	}
 	add("Version", e.Version)
 	add("Commit", commit)

@@ -15,14 +15,14 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Latency is the distribution of one kind of answer, from the intended time of
-// its question.
+// Latency is the latency distribution of one kind of answer, from the due times.
 type Latency struct {
-	Op      string `json:"op,omitempty"`      // check, reserve, progress, settle; empty: all decisions
-	Route   string `json:"route,omitempty"`   // empty: all
-	Outcome string `json:"outcome,omitempty"` // empty: all
-	// Service: since the question was really sent, and not since it was due.
-	Service     bool          `json:"service,omitempty"`
+	Op      string `json:"op,omitempty"`      // check, reserve, progress or settle; empty means all decisions
+	Route   string `json:"route,omitempty"`   // empty means all
+	Outcome string `json:"outcome,omitempty"` // empty means all
+	// ServiceTime says that times are from when the request was sent, not from when it
+	// was due.
+	ServiceTime bool          `json:"service,omitempty"`
 	Count       int64         `json:"count"`
 	Min         time.Duration `json:"min_ns"`
 	Mean        time.Duration `json:"mean_ns"`
@@ -38,11 +38,10 @@ type Percentile struct {
 	Value      time.Duration `json:"value_ns"`
 }
 
-// percentiles are those that a document has for readers without a decoder.
+// percentiles are the percentiles in a document.
 var percentiles = []float64{50, 75, 90, 95, 99, 99.9, 99.99, 100}
 
-// NewLatency describes a histogram of nanoseconds. The histogram is read and
-// not kept.
+// NewLatency converts a histogram of nanoseconds. It keeps no reference to it.
 func NewLatency(op, route, outcome string, h *hdrhistogram.Histogram) (Latency, error) {
 	encoded, err := h.EncodeV2()
 	if err != nil {
@@ -71,8 +70,8 @@ func (l *Latency) Histogram() (*hdrhistogram.Histogram, error) {
 	return h, nil
 }
 
-// checkGeometry refuses histograms that would need tens of megabytes: a
-// hundred bytes of input can ask for that.
+// checkGeometry rejects histograms that would need tens of megabytes of memory, which a
+// hundred bytes of input can specify.
 func checkGeometry(encoded string) error {
 	raw, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
@@ -90,12 +89,12 @@ func checkGeometry(encoded string) error {
 		return fmt.Errorf("header: %w", err)
 	}
 	if digits := binary.BigEndian.Uint32(header[12:]); digits > 4 {
-		return fmt.Errorf("%d significant digits, at most 4 are read", digits)
+		return fmt.Errorf("must have at most 4 significant digits, got %d", digits)
 	}
 	return nil
 }
 
-// name is how the distribution is called in tables and legends.
+// name returns the name of the distribution in tables and legends.
 func (l *Latency) name() string {
 	name := l.Op
 	if name == "" {
@@ -107,36 +106,36 @@ func (l *Latency) name() string {
 	if l.Outcome != "" {
 		name += ", " + l.Outcome
 	}
-	if l.Service {
+	if l.ServiceTime {
 		name += ", since sent"
 	}
 	return name
 }
 
-// whole says that it is of all routes and outcomes, since the due times.
-func (l *Latency) whole() bool { return l.Route == "" && l.Outcome == "" && !l.Service }
+// isTotal reports whether l is of all routes and outcomes, from the due times.
+func (l *Latency) isTotal() bool { return l.Route == "" && l.Outcome == "" && !l.ServiceTime }
 
-// settles is the distribution of the settles, nil if there are none.
+// settles returns the distribution of settles, or nil if there are none.
 func (t *Target) settles() *Latency {
 	for i := range t.Latencies {
-		if l := &t.Latencies[i]; l.Op == "settle" && l.whole() {
+		if l := &t.Latencies[i]; l.Op == "settle" && l.isTotal() {
 			return l
 		}
 	}
 	return nil
 }
 
-// Overall is the distribution of all decisions of a target: the one that says
-// so, or else the sum of its checks and reserves. Nil if there are none.
+// Overall returns the distribution of all decisions of a target. If the document lacks
+// it, that is the sum of checks and reserves. It is nil if there are none.
 func (t *Target) Overall() *Latency {
 	for i := range t.Latencies {
-		if l := &t.Latencies[i]; l.Op == "" && l.whole() {
+		if l := &t.Latencies[i]; l.Op == "" && l.isTotal() {
 			return l
 		}
 	}
 	var parts []*Latency
 	for i := range t.Latencies {
-		if l := &t.Latencies[i]; (l.Op == "check" || l.Op == "reserve") && l.whole() {
+		if l := &t.Latencies[i]; (l.Op == "check" || l.Op == "reserve") && l.isTotal() {
 			parts = append(parts, l)
 		}
 	}
@@ -150,7 +149,7 @@ func (t *Target) Overall() *Latency {
 	for _, l := range parts {
 		h, err := l.Histogram()
 		if err != nil {
-			return nil // Validate has said why
+			return nil // Validate reports the error
 		}
 		sum.Merge(h)
 	}
@@ -161,7 +160,7 @@ func (t *Target) Overall() *Latency {
 	return &all
 }
 
-// at returns the value at a percentile that the document has, else zero.
+// at returns the value at a percentile of the document, or zero.
 func (l *Latency) at(percentile float64) time.Duration {
 	if l == nil {
 		return 0
@@ -174,9 +173,9 @@ func (l *Latency) at(percentile float64) time.Duration {
 	return 0
 }
 
-// HGRM writes a distribution in the text format of HdrHistogram's plotters, in
+// WriteHGRM writes a distribution in the text format of HdrHistogram's plotters, in
 // milliseconds.
-func HGRM(w io.Writer, l *Latency) error {
+func WriteHGRM(w io.Writer, l *Latency) error {
 	h, err := l.Histogram()
 	if err != nil {
 		return err

@@ -12,27 +12,29 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// plainEvery is how often a run is reported where no line can be redrawn.
-const plainEvery = 5 * time.Second
+// plainInterval is how often progress is printed without a terminal.
+const plainInterval = 5 * time.Second
 
-// LiveOptions say where progress is shown.
+// LiveOptions configure [Live].
 type LiveOptions struct {
-	// Terminal: the line is redrawn in place. If not, there is a new line every
-	// 5 s of the run.
+	// Terminal redraws one line in place. Otherwise there is a new line for every 5 s of
+	// the run.
 	Terminal bool
 	Colour   bool
-	// Width returns the columns of the terminal, at every update; 80 if nil.
+	// Width returns the columns of the terminal. It is called at every update. Nil means
+	// 80.
 	Width func() int
-	// Total is how long the run will take; zero if nobody knows.
+	// Total is the length of the run; 0 if it is unknown.
 	Total time.Duration
 }
 
-// Detect returns the options for a file: a line in place on a terminal, and
-// plain text elsewhere, in CI and with TERM=dumb; colours unless NO_COLOR says
-// otherwise.
-func Detect(f *os.File, total time.Duration) LiveOptions {
+// DetectLive returns options for a file. They redraw a line only on a terminal, outside
+// CI and unless TERM=dumb. See [Colour] for colours.
+func DetectLive(f *os.File, total time.Duration) LiveOptions {
 	fd := int(f.Fd())
 	tty := term.IsTerminal(fd) && os.Getenv("TERM") != "dumb" && os.Getenv("CI") == ""
 	return LiveOptions{
@@ -46,30 +48,31 @@ func Detect(f *os.File, total time.Duration) LiveOptions {
 	}
 }
 
-// Colour reports whether text for a file should be coloured.
+// Colour reports whether text for a file should be coloured: if it is a terminal, unless
+// NO_COLOR or CI is set or TERM=dumb.
 func Colour(f *os.File) bool {
 	return term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("CI") == "" && os.Getenv("TERM") != "dumb"
 }
 
-// Live shows how a run is going. It is safe for concurrent use, and keeps no
-// goroutine. Errors of the writer are ignored: progress is not worth a run.
+// Live shows the progress of a run. It is safe for concurrent use and starts no goroutine.
+// Errors of the writer are ignored.
 type Live struct {
 	w io.Writer
 	o LiveOptions
 
-	mu     sync.Mutex
-	name   string        // of the target
-	rates  []float64     // the latest, for the sparkline
-	sum    Counts        // since the last plain line
-	worst  time.Duration // p99 since the last plain line
-	since  time.Duration // the end of the last plain line
-	until  time.Duration // the end of the last interval
-	drawn  bool          // a line stands there and will be redrawn
-	step   bool          // it is one of Step, which is not kept
-	closed bool
+	mu        sync.Mutex
+	name      string        // of the target
+	rates     []float64     // latest rates, for the sparkline
+	sum       Counts        // since the last plain line
+	worst     time.Duration // highest p99 since the last plain line
+	since     time.Duration // end of the last plain line
+	until     time.Duration // end of the last interval
+	lineShown bool          // a line is shown that will be redrawn
+	stepShown bool          // the line is from Step and will be erased
+	closed    bool
 }
 
-// NewLive shows the progress of a run on w.
+// NewLive returns a Live that writes to w.
 func NewLive(w io.Writer, o LiveOptions) *Live {
 	if o.Width == nil {
 		o.Width = func() int { return 80 }
@@ -77,7 +80,7 @@ func NewLive(w io.Writer, o LiveOptions) *Live {
 	return &Live{w: w, o: o}
 }
 
-// Begin says which target comes now; its intervals start at zero again.
+// Begin starts a turn of a target. Its intervals start at zero.
 func (l *Live) Begin(target string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -86,15 +89,15 @@ func (l *Live) Begin(target string) {
 	l.rates, l.sum, l.worst, l.since, l.until = nil, Counts{}, 0, 0, 0
 }
 
-// End says that the turn of the target is over.
+// End ends the turn of the target.
 func (l *Live) End() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.flush()
 }
 
-// Step shows what is being done before or between runs, where a line can be
-// redrawn; what comes next takes its place.
+// Step shows on a terminal what is being done outside of turns. The next output replaces
+// it.
 func (l *Live) Step(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -103,10 +106,10 @@ func (l *Live) Step(text string) {
 	}
 	l.clear()
 	fmt.Fprint(l.w, clean(text, max(l.o.Width()-1, 10)))
-	l.step = true
+	l.stepShown = true
 }
 
-// Update shows one more interval.
+// Update shows the next interval.
 func (l *Live) Update(iv Interval) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,17 +122,17 @@ func (l *Live) Update(iv Interval) {
 			l.rates = l.rates[1:]
 		}
 		fmt.Fprint(l.w, "\r\x1b[K"+l.line(&iv))
-		l.drawn, l.step = true, false
+		l.lineShown, l.stepShown = true, false
 		return
 	}
 	l.sum.add(iv.Counts)
 	l.worst = max(l.worst, iv.P99)
-	if l.until-l.since >= plainEvery {
+	if l.until-l.since >= plainInterval {
 		l.plain()
 	}
 }
 
-// Note prints a line of its own, such as a fault that was injected.
+// Note prints a line, such as a fault that was injected.
 func (l *Live) Note(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -140,7 +143,7 @@ func (l *Live) Note(text string) {
 	fmt.Fprintln(l.w, clean(text, 300))
 }
 
-// Close ends the line. What was not reported yet is; more updates do nothing.
+// Close prints what was not shown yet and ends the line. Later calls do nothing.
 func (l *Live) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -152,12 +155,12 @@ func (l *Live) Close() {
 }
 
 func (l *Live) flush() {
-	if l.step {
+	if l.stepShown {
 		l.clear()
 	}
-	if l.drawn {
+	if l.lineShown {
 		fmt.Fprintln(l.w)
-		l.drawn = false
+		l.lineShown = false
 	}
 	if !l.o.Terminal && l.until > l.since {
 		l.plain()
@@ -165,25 +168,25 @@ func (l *Live) flush() {
 }
 
 func (l *Live) clear() {
-	if l.drawn || l.step {
+	if l.lineShown || l.stepShown {
 		fmt.Fprint(l.w, "\r\x1b[K")
-		l.drawn, l.step = false, false
+		l.lineShown, l.stepShown = false, false
 	}
 }
 
-// line is the one that is redrawn. What matters least goes first when it is too
-// long: the sparkline, the name, the bar.
+// line returns the line of an interval. If it is too long for the terminal it loses the
+// sparkline first, then the name, then the bar.
 func (l *Live) line(iv *Interval) string {
-	style := styles(l.o.Colour)
+	style := newStyle(l.o.Colour)
 	width := max(l.o.Width()-1, 10) // a full line would wrap on some terminals
-	numbers := fmt.Sprintf("%s/s  p99 %s", perSec(perSecond(iv.Achieved, iv.Length)), slowest(iv.P99))
+	numbers := fmt.Sprintf("%s/s  p99 %s", formatRate(perSecond(iv.Achieved, iv.Length)), formatP99(iv.P99))
 	denied := ""
 	if iv.Denied > 0 {
-		denied = "  denied " + percent(share(iv.Denied, iv.Achieved))
+		denied = "  denied " + formatPercent(share(iv.Denied, iv.Achieved))
 	}
 	bad := ""
 	if n := iv.Failed + iv.Dropped; n > 0 {
-		bad = "  failed " + thousands(n)
+		bad = "  failed " + amount.Group(n)
 	}
 	at := l.clock()
 	used := utf8.RuneCountInString(at + "  " + numbers + denied + bad)
@@ -209,13 +212,13 @@ func (l *Live) line(iv *Interval) string {
 	return out
 }
 
-// clock is the time of the run, and of how much if that is known.
+// clock returns the time of the run, and the total if that is known.
 func (l *Live) clock() string {
 	at := l.until.Round(time.Second)
 	if l.o.Total <= 0 {
-		return span(at)
+		return formatElapsed(at)
 	}
-	return span(min(at, l.o.Total)) + " of " + span(l.o.Total)
+	return formatElapsed(min(at, l.o.Total)) + " of " + formatElapsed(l.o.Total)
 }
 
 func (l *Live) bar(width int) string {
@@ -226,16 +229,16 @@ func (l *Live) bar(width int) string {
 	return strings.Repeat("━", full) + strings.Repeat("╌", width-full)
 }
 
-// plain prints what happened since the last line.
+// plain prints a line about the time since the last one.
 func (l *Live) plain() {
 	length := l.until - l.since
 	name := ""
 	if l.name != "" {
-		name = strings.TrimSuffix(l.name, ":") + ": " // null: has one
+		name = strings.TrimSuffix(l.name, ":") + ": " // the name "null:" ends in a colon
 	}
 	fmt.Fprintf(l.w, "%s%s: offered %s/s, achieved %s/s, p99 at most %s, denied %s, failed %s\n", name, l.clock(),
-		perSec(perSecond(l.sum.Offered, length)), perSec(perSecond(l.sum.Achieved, length)), slowest(l.worst),
-		percent(share(l.sum.Denied, l.sum.Achieved)), thousands(l.sum.Failed+l.sum.Dropped))
+		formatRate(perSecond(l.sum.Offered, length)), formatRate(perSecond(l.sum.Achieved, length)), formatP99(l.worst),
+		formatPercent(share(l.sum.Denied, l.sum.Achieved)), amount.Group(l.sum.Failed+l.sum.Dropped))
 	l.sum, l.worst, l.since = Counts{}, 0, l.until
 }
 
@@ -248,15 +251,15 @@ func (c *Counts) add(o Counts) {
 	c.Dropped += o.Dropped
 }
 
-// slowest is a p99, which the warm-up has none of.
-func slowest(p99 time.Duration) string {
+// formatP99 formats a p99, which is 0 in the warm-up.
+func formatP99(p99 time.Duration) string {
 	if p99 == 0 {
 		return "-"
 	}
-	return duration(p99)
+	return formatDuration(p99)
 }
 
-// sparkline draws the latest values, from zero to the highest of them.
+// sparkline draws the latest values, scaled to the highest of them.
 func sparkline(values []float64, width int) string {
 	if len(values) > width {
 		values = values[len(values)-width:]

@@ -7,28 +7,28 @@ import (
 	"time"
 )
 
-// Better says which way a metric should go.
-type Better string
+// Direction is whether higher or lower values of a metric are better.
+type Direction string
 
 // The directions.
 const (
-	Higher  Better = "higher"
-	Lower   Better = "lower"
-	Neither Better = "neither"
+	HigherIsBetter Direction = "higher"
+	LowerIsBetter  Direction = "lower"
+	Neutral        Direction = "neither"
 )
 
-// metric is one number of a target and the samples that it comes from.
+// metric is one number of a target and its samples.
 type metric struct {
 	name, unit string
-	better     Better
-	// value is the number for a whole run; negative if the run has none.
+	better     Direction
+	// value returns the metric of a whole run, negative if it has none.
 	value func(*Target) float64
-	// ofInterval and ofTurn are its samples; nil if there are none of that kind,
-	// and negative values where there is none.
+	// ofInterval and ofTurn return samples, negative if there is none. They are nil if
+	// the metric has no samples of that kind.
 	ofInterval func(*Interval) float64
 	ofTurn     func(*Turn) float64
 	log        bool // compare logarithms: the values are never zero
-	points     bool // a share: its change is in percentage points
+	points     bool // a share: changes are in percentage points
 }
 
 // The units of metrics.
@@ -39,68 +39,68 @@ const (
 	unitCPUTime = "ns_per_million"
 )
 
-// metrics are what is compared, in the order in which it is shown.
+// metrics are the compared metrics, in the order of the output.
 var metrics = []metric{
 	{
-		name: "achieved", unit: unitRate, better: Higher,
+		name: "achieved", unit: unitRate, better: HigherIsBetter,
 		value:      (*Target).Rate,
 		ofInterval: func(iv *Interval) float64 { return perSecond(iv.Achieved, iv.Length) },
 		ofTurn:     func(t *Turn) float64 { return t.RatePerSecond },
 	},
 	{
-		name: "p50", unit: unitTime, better: Lower, log: true,
+		name: "p50", unit: unitTime, better: LowerIsBetter, log: true,
 		value:      percentileOf(50),
-		ofInterval: func(iv *Interval) float64 { return orNone(iv.P50) },
-		ofTurn:     func(t *Turn) float64 { return orNone(t.P50) },
+		ofInterval: func(iv *Interval) float64 { return orNegative(iv.P50) },
+		ofTurn:     func(t *Turn) float64 { return orNegative(t.P50) },
 	},
 	{
-		name: "p99", unit: unitTime, better: Lower, log: true,
+		name: "p99", unit: unitTime, better: LowerIsBetter, log: true,
 		value:      percentileOf(99),
-		ofInterval: func(iv *Interval) float64 { return orNone(iv.P99) },
-		ofTurn:     func(t *Turn) float64 { return orNone(t.P99) },
+		ofInterval: func(iv *Interval) float64 { return orNegative(iv.P99) },
+		ofTurn:     func(t *Turn) float64 { return orNegative(t.P99) },
 	},
-	{name: "p99.9", unit: unitTime, better: Lower, value: percentileOf(99.9)},
-	{name: "max", unit: unitTime, better: Lower, value: func(t *Target) float64 {
+	{name: "p99.9", unit: unitTime, better: LowerIsBetter, value: percentileOf(99.9)},
+	{name: "max", unit: unitTime, better: LowerIsBetter, value: func(t *Target) float64 {
 		if l := t.Overall(); l != nil {
-			return orNone(l.Max)
+			return orNegative(l.Max)
 		}
 		return -1
 	}},
 	{
-		name: "denied", unit: unitShare, better: Neither, points: true,
+		name: "denied", unit: unitShare, better: Neutral, points: true,
 		value:      func(t *Target) float64 { return share(t.Denied, t.Achieved) },
 		ofInterval: func(iv *Interval) float64 { return share(iv.Denied, iv.Achieved) },
 	},
 	{
-		name: "failed", unit: unitShare, better: Lower, points: true,
+		name: "failed", unit: unitShare, better: LowerIsBetter, points: true,
 		value:      func(t *Target) float64 { return share(t.Failed+t.Dropped, t.Offered) },
 		ofInterval: func(iv *Interval) float64 { return share(iv.Failed+iv.Dropped, iv.Offered) },
 	},
 	{
-		name: "server_cpu", unit: unitCPUTime, better: Lower, log: true,
+		name: "server_cpu", unit: unitCPUTime, better: LowerIsBetter, log: true,
 		value: func(t *Target) float64 {
 			if t.Resources == nil {
 				return -1
 			}
-			return orNone(t.Resources.ServerCPUPerMillion)
+			return orNegative(t.Resources.ServerCPUPerMillion)
 		},
-		ofTurn: func(t *Turn) float64 { return orNone(t.CPUPerMillion) },
+		ofTurn: func(t *Turn) float64 { return orNegative(t.CPUPerMillion) },
 	},
 }
 
 func percentileOf(p float64) func(*Target) float64 {
-	return func(t *Target) float64 { return orNone(t.Overall().at(p)) }
+	return func(t *Target) float64 { return orNegative(t.Overall().at(p)) }
 }
 
-func orNone(d time.Duration) float64 {
+func orNegative(d time.Duration) float64 {
 	if d <= 0 {
 		return -1
 	}
 	return float64(d)
 }
 
-// samples returns what the metric has for a target of a run: of its rounds if
-// they are enough, else of its seconds.
+// samples returns the samples of the metric for a target: one per round if there are
+// enough rounds, otherwise one per interval.
 func (m *metric) samples(r *Run, t *Target) (s sample, kind string) {
 	if m.ofTurn != nil && r.Pairing != nil && len(r.Pairing.Rounds) >= minSamples {
 		var values []float64
@@ -118,7 +118,7 @@ func (m *metric) samples(r *Run, t *Target) (s sample, kind string) {
 	}
 	values := make([]float64, 0, len(t.Series))
 	for i := range t.Series {
-		// A last interval that was cut short says little.
+		// A short last interval is not representative.
 		if i > 0 && i == len(t.Series)-1 && t.Series[i].Length < t.Series[0].Length/2 {
 			continue
 		}
@@ -141,17 +141,17 @@ func (m *metric) transformed(values []float64) sample {
 	return sample{kept, m.log}
 }
 
-// formatUnit prints a value for people.
+// formatUnit formats a value for people.
 func formatUnit(unit string, v float64) string {
 	switch {
 	case v < 0:
 		return "-"
 	case unit == unitTime:
-		return duration(nanoseconds(v))
+		return formatDuration(nanoseconds(v))
 	case unit == unitCPUTime:
-		return duration(nanoseconds(v))
+		return formatDuration(nanoseconds(v))
 	case unit == unitShare:
-		return percent(v)
+		return formatPercent(v)
 	}
-	return perSec(v)
+	return formatRate(v)
 }

@@ -9,27 +9,27 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// Ratio is how a target did against the baseline of its run, round by round.
-// Above 1 the target's number is larger: good for achieved, bad for the others.
+// Ratio is a metric of a target relative to the baseline of its run, by round. Above 1
+// the target's value is larger.
 type Ratio struct {
-	Target   string  `json:"target"`
-	Baseline string  `json:"baseline"`
-	Metric   string  `json:"metric"` // achieved, p50, p99, server_cpu
-	Better   Better  `json:"better"`
-	Mean     float64 `json:"mean"` // geometric
-	Min      float64 `json:"min"`
-	Max      float64 `json:"max"`
-	// Low and High bound the mean with the confidence asked for; zero if there
-	// are fewer than five rounds.
+	Target   string    `json:"target"`
+	Baseline string    `json:"baseline"`
+	Metric   string    `json:"metric"` // achieved, p50, p99, server_cpu
+	Better   Direction `json:"better"`
+	Mean     float64   `json:"mean"` // geometric
+	Min      float64   `json:"min"`
+	Max      float64   `json:"max"`
+	// Low and High are the confidence interval of the mean. They are zero with fewer than
+	// five rounds.
 	Low    float64   `json:"low,omitempty"`
 	High   float64   `json:"high,omitempty"`
 	Rounds []float64 `json:"rounds"`
 }
 
-// Paired returns the ratios of a run in which targets took turns, and nothing
-// for others. Pairing removes what changes slowly, such as a machine that heats
-// up: only the two turns of one round are compared.
-func Paired(r *Run, o CompareOptions) ([]Ratio, error) {
+// PairedRatios returns the ratios of a run whose targets took turns, and nothing for other
+// runs. Only turns of the same round are compared, which removes slow changes such as a
+// machine that heats up.
+func PairedRatios(r *Run, o CompareOptions) ([]Ratio, error) {
 	o, err := o.withDefaults()
 	if err != nil || r.Pairing == nil {
 		return nil, err
@@ -49,7 +49,7 @@ func Paired(r *Run, o CompareOptions) ([]Ratio, error) {
 			if len(logs) == 0 {
 				continue
 			}
-			iv := center(logs, o.Confidence)
+			iv := studentInterval(logs, o.Confidence)
 			ratio := Ratio{
 				Target: t.Name, Baseline: r.Pairing.Baseline, Metric: m.name, Better: m.better,
 				Mean: math.Exp(iv.estimate), Min: math.Exp(slices.Min(logs)), Max: math.Exp(slices.Max(logs)),
@@ -66,11 +66,11 @@ func Paired(r *Run, o CompareOptions) ([]Ratio, error) {
 	return out, nil
 }
 
-// center returns the mean of logarithms of ratios, with Student's interval: rounds
-// are few, and each is a mean of many calls. A bootstrap of five rounds of which one
-// is far off draws mostly the four others, and says nearly anything.
-func center(logs []float64, confidence float64) interval {
-	level, variance := sample{logs, true}.level()
+// studentInterval returns the mean of logarithms of ratios with Student's interval. A
+// bootstrap is not usable with about five rounds: with one outlier, it mostly draws the
+// other four.
+func studentInterval(logs []float64, confidence float64) interval {
+	level, variance := sample{logs, true}.mean()
 	iv := interval{estimate: level, low: level, high: level}
 	if len(logs) < minSamples {
 		return iv
@@ -82,8 +82,7 @@ func center(logs []float64, confidence float64) interval {
 	return iv
 }
 
-// roundLogs returns the logarithm of target over baseline for every round that
-// has both.
+// roundLogs returns the logarithm of target over baseline for every round with both.
 func roundLogs(p *Pairing, target string, m *metric) []float64 {
 	var out []float64
 	for _, round := range p.Rounds {

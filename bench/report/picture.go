@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Picture is a kind of picture for a README.
+// Picture is a kind of picture.
 type Picture string
 
 // The pictures.
@@ -17,15 +17,14 @@ const (
 	AdmittedPicture Picture = "admitted"
 )
 
-// SVG writes one picture as a file of its own: light and dark by the reader's
-// preference, with a title and a description inside.
+// SVG writes one picture as a file. It follows the reader's colour scheme, and has a title
+// and a description.
 func SVG(w io.Writer, r *Run, kind Picture) error {
 	c, err := picture(r, kind)
 	if err != nil {
 		return err
 	}
-	// A sheet with a heading around the chart: alone, it has nobody to say what
-	// it shows.
+	// A heading around the chart, since the file is shown alone.
 	const pad, heading = 24, 72
 	width, height := c.canvas.width+2*pad, c.canvas.height+heading+pad
 	sheet := &canvas{width: width, height: height}
@@ -38,8 +37,8 @@ func SVG(w io.Writer, r *Run, kind Picture) error {
 	return err
 }
 
-// Alt is the alternative text of a picture: what it shows, with its numbers, in
-// one line.
+// Alt returns the alternative text of a picture in one line: what it shows, with its
+// numbers.
 func Alt(r *Run, kind Picture) (string, error) {
 	c, err := picture(r, kind)
 	if err != nil {
@@ -64,17 +63,17 @@ func picture(r *Run, kind Picture) (*chart, error) {
 		c = latencyChart("latency", "Latency by percentile", curves)
 	case AdmittedPicture:
 		groups := auditGroups(r)
-		c = auditChart("admitted", "Admitted, as a share of what the limits allow", groups, max(maxAccounts/max(len(groups), 1), 3))
+		c = auditChart("admitted", "Admitted, as a share of what the limits allow", groups, max(maxLimits/max(len(groups), 1), 3))
 		for i := range r.Targets {
-			if c == nil { // nothing needs a look: then what was right is shown
+			if c == nil { // no findings: show the busiest limits
 				c = coursesChart("admitted", &r.Targets[i], drawnCourses)
 			}
 		}
 	default:
-		return nil, fmt.Errorf("picture %q is not one of latency, admitted", kind)
+		return nil, fmt.Errorf("picture: must be latency or admitted, got %q", kind)
 	}
 	if c == nil {
-		return nil, fmt.Errorf("the run has nothing to show in the picture %q", kind)
+		return nil, fmt.Errorf("the run has no data for the picture %q", kind)
 	}
 	return c, nil
 }

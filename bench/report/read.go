@@ -10,22 +10,22 @@ import (
 	"io"
 )
 
-// maxDocument bounds what Read takes: a day at one interval per second is
-// about 20 MB.
-const maxDocument = 256 << 20
+// maxDocumentBytes bounds the documents that Read accepts. A day with an interval per
+// second is about 20 MB.
+const maxDocumentBytes = 256 << 20
 
-// VersionError is a document of a format that this package does not read.
+// VersionError reports a document of an unsupported format version.
 type VersionError struct{ Got int }
 
-// Error names both versions.
+// Error returns a message with both versions.
 func (e *VersionError) Error() string {
 	if e.Got > FormatVersion {
-		return fmt.Sprintf("format_version %d is newer than this program, which reads version %d: update it", e.Got, FormatVersion)
+		return fmt.Sprintf("format_version %d is newer than this program, which reads version %d; update the program", e.Got, FormatVersion)
 	}
-	return fmt.Sprintf("format_version %d is not known, this program reads version %d", e.Got, FormatVersion)
+	return fmt.Sprintf("unknown format_version %d; this program reads version %d", e.Got, FormatVersion)
 }
 
-// Write writes the document, after [Run.Validate]. It sets the format version.
+// Write validates the run and writes it as JSON. It sets the format version.
 func Write(w io.Writer, r *Run) error {
 	out := *r
 	out.FormatVersion = FormatVersion
@@ -38,18 +38,17 @@ func Write(w io.Writer, r *Run) error {
 	return e.Encode(&out)
 }
 
-// Read reads a document and checks it: unknown versions ([VersionError]),
-// unknown names, damage and impossible numbers are errors that name what is
-// wrong.
+// Read reads and validates a document. It fails with a [VersionError] for another format
+// version, and with an error that names the field for unknown fields and invalid values.
 func Read(from io.Reader) (*Run, error) {
-	data, err := io.ReadAll(io.LimitReader(from, maxDocument+1))
+	data, err := io.ReadAll(io.LimitReader(from, maxDocumentBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read run: %w", err)
 	}
-	if len(data) > maxDocument {
-		return nil, fmt.Errorf("read run: larger than %d MiB", maxDocument>>20)
+	if len(data) > maxDocumentBytes {
+		return nil, fmt.Errorf("read run: larger than %d MiB", maxDocumentBytes>>20)
 	}
-	// The version first: the names of another one mean nothing to us.
+	// The version first: another version has other fields.
 	var head struct {
 		FormatVersion *int `json:"format_version"`
 	}
@@ -57,7 +56,7 @@ func Read(from io.Reader) (*Run, error) {
 		return nil, fmt.Errorf("read run: not a document of bucketring bench: %w", err)
 	}
 	if head.FormatVersion == nil {
-		return nil, errors.New("read run: not a document of bucketring bench: it has no format_version")
+		return nil, errors.New("read run: not a document of bucketring bench: format_version is missing")
 	}
 	if *head.FormatVersion != FormatVersion {
 		return nil, fmt.Errorf("read run: %w", &VersionError{*head.FormatVersion})

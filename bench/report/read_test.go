@@ -50,7 +50,7 @@ func edited(t *testing.T, edit func(map[string]any)) string {
 	return string(out)
 }
 
-func TestReadRefuses(t *testing.T) {
+func TestReadRejects(t *testing.T) {
 	target := func(doc map[string]any) map[string]any { return doc["targets"].([]any)[0].(map[string]any) }
 	latency := func(doc map[string]any) map[string]any { return target(doc)["latencies"].([]any)[0].(map[string]any) }
 	series := func(doc map[string]any, i int) map[string]any {
@@ -64,29 +64,29 @@ func TestReadRefuses(t *testing.T) {
 	}
 	for _, test := range []struct{ name, document, want string }{
 		{"nothing", "", "not a document"},
-		{"something else", `{"a":1}`, "no format_version"},
+		{"something else", `{"a":1}`, "format_version is missing"},
 		{"a list", `[]`, "not a document"},
 		{"newer", edited(t, func(d map[string]any) { d["format_version"] = 3; d["new_name"] = 1 }), "format_version 3 is newer than this program, which reads version 2"},
-		{"no such version", edited(t, func(d map[string]any) { d["format_version"] = 0 }), "format_version 0 is not known"},
+		{"no such version", edited(t, func(d map[string]any) { d["format_version"] = 0 }), "unknown format_version 0"},
 		{"unknown name", edited(t, func(d map[string]any) { d["sed"] = 1 }), `unknown field "sed"`},
 		{"cut short", edited(t, func(map[string]any) {})[:500], "not a document"},
 		{"more behind", edited(t, func(map[string]any) {}) + "{}", "not a document"},
-		{"no targets", edited(t, func(d map[string]any) { d["targets"] = []any{} }), "targets: 0"},
-		{"no name", edited(t, func(d map[string]any) { target(d)["name"] = "" }), `targets[0].name: ""`},
+		{"no targets", edited(t, func(d map[string]any) { d["targets"] = []any{} }), "targets: must have 1 to 64 entries, got 0"},
+		{"no name", edited(t, func(d map[string]any) { target(d)["name"] = "" }), `targets[0].name: must be unique and not empty, got ""`},
 		{"twice", edited(t, func(d map[string]any) { d["targets"] = append(d["targets"].([]any), d["targets"].([]any)[0]) }), "targets[1].name"},
-		{"negative", edited(t, func(d map[string]any) { target(d)["denied"] = -1 }), "targets[0].denied: -1"},
-		{"backwards", edited(t, func(d map[string]any) { series(d, 3)["at_ns"] = 0 }), "targets[0].series[3]: at_ns 0"},
+		{"negative", edited(t, func(d map[string]any) { target(d)["denied"] = -1 }), "targets[0].denied: must be 0 to 2^53, got -1"},
+		{"backwards", edited(t, func(d map[string]any) { series(d, 3)["at_ns"] = 0 }), "targets[0].series[3]: intervals must be in order and not empty, got at_ns 0"},
 		{"no length", edited(t, func(d map[string]any) { series(d, 3)["length_ns"] = 0 }), "targets[0].series[3]"},
 		{"damaged histogram", edited(t, func(d map[string]any) { latency(d)["hdr"] = "HISTFAAAAC" }), "targets[0].latencies[0]: hdr"},
 		{"not base64", edited(t, func(d map[string]any) { latency(d)["hdr"] = "%%%" }), "targets[0].latencies[0]: hdr"},
-		{"another count", edited(t, func(d map[string]any) { latency(d)["count"] = 1 }), "targets[0].latencies[0].count: 1, but the histogram holds"},
-		{"a huge histogram", edited(t, func(d map[string]any) { latency(d)["hdr"] = huge(t) }), "5 significant digits"},
-		{"unknown verdict", edited(t, func(d map[string]any) { target(d)["audit"].(map[string]any)["verdict"] = "fine" }), `audit.verdict: "fine"`},
-		{"a course without steps", edited(t, func(d map[string]any) { course(d)["step_ns"] = 0 }), "audit.courses[0].step_ns: 0"},
-		{"a course of less than nothing", edited(t, func(d map[string]any) { course(d)["allowed"] = -1 }), "audit.courses[0].allowed: -1"},
-		{"a course backwards", edited(t, func(d map[string]any) { coursePoint(d, 2)["at_ns"] = 0 }), "audit.courses[0].points[2].at_ns: 0"},
-		{"a course below zero", edited(t, func(d map[string]any) { coursePoint(d, 0)["at_ns"] = -1 }), "audit.courses[0].points[0].at_ns: -1"},
-		{"a course that is less with fallback", edited(t, func(d map[string]any) { coursePoint(d, 1)["with_fallback"] = 0 }), "audit.courses[0].points[1].with_fallback: 0 is less"},
+		{"another count", edited(t, func(d map[string]any) { latency(d)["count"] = 1 }), "targets[0].latencies[0].count: must be the count of the histogram"},
+		{"a huge histogram", edited(t, func(d map[string]any) { latency(d)["hdr"] = huge(t) }), "4 significant digits, got 5"},
+		{"unknown verdict", edited(t, func(d map[string]any) { target(d)["audit"].(map[string]any)["verdict"] = "fine" }), `or not_audited, got "fine"`},
+		{"a course without steps", edited(t, func(d map[string]any) { course(d)["step_ns"] = 0 }), "audit.courses[0].step_ns: must be above 0, got 0"},
+		{"a course of less than nothing", edited(t, func(d map[string]any) { course(d)["allowed"] = -1 }), "audit.courses[0].allowed: must be 0 to 2^53, got -1"},
+		{"a course backwards", edited(t, func(d map[string]any) { coursePoint(d, 2)["at_ns"] = 0 }), "audit.courses[0].points[2].at_ns: points must be at least a step apart, got 0"},
+		{"a course below zero", edited(t, func(d map[string]any) { coursePoint(d, 0)["at_ns"] = -1 }), "audit.courses[0].points[0].at_ns: points must be at least a step apart, got -1"},
+		{"a course that is less with fallback", edited(t, func(d map[string]any) { coursePoint(d, 1)["with_fallback"] = 0 }), "audit.courses[0].points[1].with_fallback: must be at least used"},
 		{"too many courses", edited(t, func(d map[string]any) {
 			a := target(d)["audit"].(map[string]any)
 			for range 5 {
@@ -95,8 +95,8 @@ func TestReadRefuses(t *testing.T) {
 		}), "audit.courses: "},
 		{"a percentile above all", edited(t, func(d map[string]any) {
 			latency(d)["percentiles"] = []any{map[string]any{"percentile": 101, "value_ns": 1}}
-		}), "percentiles[0].percentile: 101"},
-		{"baseline of nobody", edited(t, func(d map[string]any) { d["pairing"] = map[string]any{"baseline": "x", "rounds": []any{}} }), `pairing.baseline: "x"`},
+		}), "percentiles[0].percentile: must be 0 to 100, got 101"},
+		{"unknown baseline", edited(t, func(d map[string]any) { d["pairing"] = map[string]any{"baseline": "x", "rounds": []any{}} }), `pairing.baseline: must be a target, got "x"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r, err := Read(strings.NewReader(test.document))
@@ -162,7 +162,7 @@ func FuzzRead(f *testing.F) {
 	t := &small.Targets[0]
 	t.Latencies = []Latency{l}
 	t.Marks = []Mark{{1, "kill", "node"}}
-	t.Audit = &Audit{Verdict: Violated, Worst: []Account{{Key: "k", Allowed: 1, Admitted: 2, Over: 1}}}
+	t.Audit = &Audit{Verdict: Violated, Worst: []LimitResult{{Key: "k", Allowed: 1, Admitted: 2, Over: 1}}}
 	t.Resources = &Resources{Servers: []Process{{Name: "n", Samples: []Sample{{}, {At: 5, CPU: 3, RSS: 7}}}}, ServerCPUPerMillion: 5}
 	small.Targets = append(small.Targets, Target{Name: "b"})
 	small.Pairing = &Pairing{Baseline: "b", Rounds: []Round{{[]Turn{{"a", 1, 1, 1, 1}, {"b", 2, 2, 2, 2}}}}}
@@ -178,7 +178,7 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		var page bytes.Buffer
-		if err := HTML(&page, r); err != nil {
+		if err := WriteHTML(&page, r); err != nil {
 			t.Fatalf("HTML of what was read: %v", err)
 		}
 		for _, kind := range []Picture{LatencyPicture, AdmittedPicture} {
@@ -190,7 +190,7 @@ func FuzzRead(f *testing.F) {
 		if strings.Contains(page.String(), "NaN") && !bytes.Contains(data, []byte("NaN")) {
 			t.Error("NaN in the page")
 		}
-		if err := Summary(io.Discard, r, TextOptions{}); err != nil {
+		if err := WriteSummary(io.Discard, r, TextOptions{}); err != nil {
 			t.Fatalf("Summary of what was read: %v", err)
 		}
 		c, err := Compare(r, r, CompareOptions{FailOver: 1, Resamples: 100})

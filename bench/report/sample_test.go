@@ -67,7 +67,7 @@ func (m *maker) target(name string, rate, seconds int, median time.Duration, sta
 		t.Series = append(t.Series, iv)
 		t.add(iv.Counts)
 	}
-	t.InTime = t.Achieved
+	t.Completed = t.Achieved
 	check, reserve := m.latencies(median, 0.45, 20000), m.latencies(median*3/2, 0.5, 6000)
 	if stall >= 0 {
 		for i := range 60 {
@@ -99,14 +99,14 @@ func (m *maker) resources(t *Target, seconds, servers int) {
 		p := m.process(fmt.Sprintf("node %d", i+1), seconds, 0.3, 90<<20)
 		res.Servers = append(res.Servers, p)
 	}
-	res.PerMillion(t.InTime)
+	res.PerMillion(t.Completed)
 	t.Resources = res
 }
 
 func exactAudit() *Audit {
-	a := &Audit{Verdict: Exact, Calls: 412_345, Accounts: 4_096, Margin: 2 * time.Millisecond}
+	a := &Audit{Verdict: Exact, Calls: 412_345, Limits: 4_096, Margin: 2 * time.Millisecond}
 	for i := range 8 {
-		a.Worst = append(a.Worst, Account{
+		a.Worst = append(a.Worst, LimitResult{
 			Key: fmt.Sprintf("acme/user-%d", i), Dimension: "requests", Limit: "requests",
 			Allowed: 10_000, Margin: 20, Admitted: 10_000 - int64(i*i*120),
 		})
@@ -117,26 +117,26 @@ func exactAudit() *Audit {
 
 func violatedAudit() *Audit {
 	a := &Audit{
-		Verdict: Violated, Calls: 398_112, Accounts: 4_096, Margin: 2 * time.Millisecond,
+		Verdict: Violated, Calls: 398_112, Limits: 4_096, Margin: 2 * time.Millisecond,
 		OverAdmitted: 37, UnderAdmitted: 2, DoubleCharges: 3, LostSettles: 1,
 	}
 	for i := range 5 {
 		over := int64(4_800 / (i*i + 1))
-		a.Worst = append(a.Worst, Account{
+		a.Worst = append(a.Worst, LimitResult{
 			Key: fmt.Sprintf("acme/user-%d", i), Dimension: "requests", Limit: "requests",
 			Allowed: 10_000, Margin: 20, Admitted: 10_020 + over, Over: over,
 		})
 	}
-	a.Worst = append(a.Worst, Account{Key: "acme/last", Dimension: "tokens", Limit: "tokens", Allowed: 100_000, Admitted: 81_000, Under: 9_000})
+	a.Worst = append(a.Worst, LimitResult{Key: "acme/last", Dimension: "tokens", Limit: "tokens", Allowed: 100_000, Admitted: 81_000, Under: 9_000})
 	return a
 }
 
 // courses are those of n limits that are in use for the whole run: the first one
 // full all the time, others less. In the second from outage on, fallback admits
 // some more.
-func (m *maker) courses(n, seconds, outage int) (list []Course) {
+func (m *maker) courses(n, seconds, outage int) (list []UsageSeries) {
 	for i := range n {
-		k := Course{Key: fmt.Sprintf("acme/user-%d", i/2), Dimension: "requests", Limit: "rpm", Allowed: 1_000, Step: time.Second / 2}
+		k := UsageSeries{Key: fmt.Sprintf("acme/user-%d", i/2), Dimension: "requests", Limit: "rpm", Allowed: 1_000, Step: time.Second / 2}
 		if i%2 == 1 {
 			k.Dimension, k.Limit, k.Allowed = "tokens", "tokens", 60_000
 		}
@@ -145,7 +145,7 @@ func (m *maker) courses(n, seconds, outage int) (list []Course) {
 				continue // nothing was admitted
 			}
 			full := 1 - 0.06*float64(i)
-			p := CoursePoint{At: time.Duration(at) * k.Step}
+			p := UsagePoint{At: time.Duration(at) * k.Step}
 			p.Used = min(k.Allowed, int64(float64(k.Allowed)*full*(1-math.Exp(-float64(at+1)/6)+0.02*m.random.Float64())))
 			p.WithFallback = p.Used
 			if i < 4 && outage >= 0 && at >= 2*outage && at < 2*outage+8 {
@@ -182,17 +182,17 @@ func faultRun(tb testing.TB) *Run {
 	t.Marks = []Mark{{10 * time.Second, "kill", "node 1"}, {16 * time.Second, "join", "node 1"}, {24 * time.Second, "restart", "rolling"}}
 	t.Errors = []ErrorCount{{"rpc error: code = Unavailable desc = connection refused", 3_911}}
 	m.resources(&t, 30, 3)
-	t.LLM = LLM{Held: 150_000, Reported: 300_000, Settled: 149_990, Lost: 10}
+	t.LLM = LLMCounts{Held: 150_000, Reported: 300_000, Settled: 149_990, SettlesFailed: 10}
 	t.Pacer = &Pacer{P50: 3 * time.Microsecond, P99: 80 * time.Microsecond, Max: 900 * time.Microsecond}
 	t.Audit = exactAudit()
-	t.Audit.Courses = m.courses(12, 30, 10)
+	t.Audit.UsageSeries = m.courses(12, 30, 10)
 	return &Run{
 		FormatVersion: FormatVersion, Started: started(), Seed: 42, Environment: environment(),
 		Command: "bucketring bench run --local 3 --rate 20k --for 30s --keys zipf:1.1x100k --tokens chat --kill 1@10s --join 1@16s",
 		Flags:   []Flag{{"rate", "20k"}, {"for", "30s"}, {"keys", "zipf:1.1x100k"}, {"warmup", "5s"}},
 		Harness: &Harness{
-			MaxRate: 300_000, ClosedRate: 2_900_000, AddedRate: 10_000,
-			AddedP50: 61 * time.Microsecond, AddedP99: 240 * time.Microsecond, AddedMax: 2 * time.Millisecond, CPUPerMillion: 2_700 * time.Millisecond,
+			MaxRate: 300_000, ClosedRate: 2_900_000, OverheadRate: 10_000,
+			OverheadP50: 61 * time.Microsecond, OverheadP99: 240 * time.Microsecond, OverheadMax: 2 * time.Millisecond, CPUPerMillion: 2_700 * time.Millisecond,
 		},
 		Load:    Load{Loop: "open", Arrivals: "poisson", RatePerSecond: 20_000, Workload: "keys zipf:1.1x100k, tokens chat", Warmup: 5 * time.Second, Duration: 30 * time.Second},
 		Targets: []Target{t},
@@ -209,9 +209,9 @@ func versusRun(tb testing.TB) *Run {
 	m.resources(&theirs, 24, 1)
 	ours.Audit, theirs.Audit = exactAudit(), violatedAudit()
 	other := newMaker(tb, 80)
-	ours.Audit.Courses, theirs.Audit.Courses = other.courses(5, 24, -1), other.courses(2, 24, -1)
+	ours.Audit.UsageSeries, theirs.Audit.UsageSeries = other.courses(5, 24, -1), other.courses(2, 24, -1)
 	for i := range 6 { // twice as much around the turn of a window
-		p := &theirs.Audit.Courses[0].Points[20+i]
+		p := &theirs.Audit.UsageSeries[0].Points[20+i]
 		p.Used = 1_000 + int64(i)*160
 		p.WithFallback = p.Used
 	}
@@ -250,8 +250,8 @@ func hostileRun(tb testing.TB) *Run {
 	t.Latencies[1].Outcome = evil
 	t.Marks = []Mark{{time.Second, evil, evil}}
 	t.Errors = []ErrorCount{{evil, 1}}
-	t.Audit = &Audit{Verdict: Violated, Text: evil, Worst: []Account{{Key: evil, Dimension: evil, Limit: evil, Admitted: 1, Over: 1}}}
-	t.Audit.Courses = []Course{{Key: evil, Dimension: evil, Limit: evil, Step: 1, Points: []CoursePoint{{Used: 1, WithFallback: 2}}}, {Key: evil, Step: time.Hour}}
+	t.Audit = &Audit{Verdict: Violated, Text: evil, Worst: []LimitResult{{Key: evil, Dimension: evil, Limit: evil, Admitted: 1, Over: 1}}}
+	t.Audit.UsageSeries = []UsageSeries{{Key: evil, Dimension: evil, Limit: evil, Step: 1, Points: []UsagePoint{{Used: 1, WithFallback: 2}}}, {Key: evil, Step: time.Hour}}
 	t.Resources = &Resources{Client: Process{Name: evil, CPU: 1}, Servers: []Process{{Name: evil, Samples: []Sample{{}, {At: 1, CPU: 1}}}}, ServerCPUPerMillion: 1}
 	other := m.target(evil+"2", 10, 3, time.Millisecond, -1)
 	return &Run{

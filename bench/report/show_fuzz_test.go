@@ -35,7 +35,7 @@ func (n *numbers) counts() Counts {
 }
 
 func (n *numbers) target(name string) Target {
-	t := Target{Name: name, Duration: n.duration(), Counts: n.counts(), InTime: n.next()}
+	t := Target{Name: name, Duration: n.duration(), Counts: n.counts(), Completed: n.next()}
 	h := hdrhistogram.New(1, 1<<52, 2)
 	for range n.next() % 5 {
 		_ = h.RecordValues(n.next(), n.next()/8)
@@ -55,17 +55,17 @@ func (n *numbers) target(name string) Target {
 	}
 	t.Audit = &Audit{Verdict: Violated, OverAdmitted: n.next(), Margin: n.duration()}
 	for range n.next() % 4 {
-		t.Audit.Worst = append(t.Audit.Worst, Account{"k", "d", "l", n.next(), n.next(), n.next(), n.next(), n.next()})
+		t.Audit.Worst = append(t.Audit.Worst, LimitResult{"k", "d", "l", n.next(), n.next(), n.next(), n.next(), n.next()})
 	}
 	for range n.next() % 5 {
-		k := Course{Key: "k", Dimension: "d", Allowed: n.next(), Calls: n.next(), Admitted: n.next(), Step: 1 + n.duration()/64}
+		k := UsageSeries{Key: "k", Dimension: "d", Allowed: n.next(), Calls: n.next(), Admitted: n.next(), Step: 1 + n.duration()/64}
 		at = 0
 		for range n.next() % 20 {
 			used := n.next() / 2
-			k.Points = append(k.Points, CoursePoint{at + n.duration()/64, used, used + n.next()/2})
+			k.Points = append(k.Points, UsagePoint{at + n.duration()/64, used, used + n.next()/2})
 			at = k.Points[len(k.Points)-1].At + k.Step
 		}
-		t.Audit.Courses = append(t.Audit.Courses, k)
+		t.Audit.UsageSeries = append(t.Audit.UsageSeries, k)
 	}
 	p := Process{CPU: n.duration(), PeakRSS: n.next()}
 	at = 0
@@ -96,7 +96,7 @@ func FuzzShow(f *testing.F) {
 			t.Skip()
 		}
 		var b bytes.Buffer
-		if err := HTML(&b, r); err != nil {
+		if err := WriteHTML(&b, r); err != nil {
 			t.Fatalf("HTML: %v", err)
 		}
 		for _, kind := range []Picture{LatencyPicture, AdmittedPicture} {
@@ -105,7 +105,7 @@ func FuzzShow(f *testing.F) {
 				wellFormed(t, svg.String())
 			}
 		}
-		if err := Summary(&b, r, TextOptions{}); err != nil {
+		if err := WriteSummary(&b, r, TextOptions{}); err != nil {
 			t.Fatalf("Summary: %v", err)
 		}
 		c, err := Compare(r, r, CompareOptions{FailOver: 1, Resamples: 100})

@@ -7,24 +7,26 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
-// TextOptions say how text is written; the zero value is plain.
+// TextOptions configure text output. The zero value is plain text.
 type TextOptions struct {
 	Colour bool // for terminals, see [Colour]
-	// Report is where the run or its report was written, to be told at the end.
+	// Report is the path of the report or document, shown at the end unless empty.
 	Report string
 }
 
-// Summary writes what people want to know first: a row per target, the
-// verdicts, and where the rest is.
-func Summary(w io.Writer, r *Run, o TextOptions) error {
+// WriteSummary writes a summary for people: a row per target, the verdicts, and the path
+// of the report.
+func WriteSummary(w io.Writer, r *Run, o TextOptions) error {
 	var b strings.Builder
-	style := styles(o.Colour)
+	style := newStyle(o.Colour)
 	fmt.Fprintf(&b, "%s\n%s\n\n", style.bold(title(r)), subtitle(r))
 	summaryTable(r).text(&b, style)
 	b.WriteString("\n")
-	if ratios, err := Paired(r, CompareOptions{Seed: r.Seed}); err == nil && len(ratios) > 0 {
+	if ratios, err := PairedRatios(r, CompareOptions{Seed: r.Seed}); err == nil && len(ratios) > 0 {
 		ratiosTable(ratios).text(&b, style)
 		b.WriteString("\n")
 	}
@@ -34,26 +36,26 @@ func Summary(w io.Writer, r *Run, o TextOptions) error {
 		if len(r.Targets) > 1 {
 			name += " of " + clean(t.Name, 40)
 		}
-		fmt.Fprintf(&b, "%s: %s\n", name, style.verdict(t.Audit, clean(t.Audit.Words(), 600)))
+		fmt.Fprintf(&b, "%s: %s\n", name, style.verdict(t.Audit, clean(t.Audit.Summary(), 600)))
 		if w := t.warning(); w != "" {
 			fmt.Fprintf(&b, "  %s\n", style.red("warning: "+w))
 		}
-		if t.Streams {
+		if t.CallsModel {
 			l := t.settles()
-			fmt.Fprintf(&b, "  streams: %s to their end, which was %s (p50), %s (p99) after the first byte; %s broken\n",
-				thousands(t.LLM.Settled), duration(l.at(50)), duration(l.at(99)), thousands(t.LLM.Lost))
+			fmt.Fprintf(&b, "  streams: %s complete, %s (p50) and %s (p99) after the first byte; %s failed\n",
+				amount.Group(t.LLM.Settled), formatDuration(l.at(50)), formatDuration(l.at(99)), amount.Group(t.LLM.SettlesFailed))
 		}
 		for _, e := range t.Errors[:min(5, len(t.Errors))] {
-			fmt.Fprintf(&b, "  %s times: %s\n", thousands(e.Count), clean(e.Message, 160))
+			fmt.Fprintf(&b, "  %s times: %s\n", amount.Group(e.Count), clean(e.Message, 160))
 		}
 		if t.Resources != nil && t.Resources.ServerCPUPerMillion > 0 {
-			fmt.Fprintf(&b, "  servers: %s of CPU per million decisions\n", duration(t.Resources.ServerCPUPerMillion))
+			fmt.Fprintf(&b, "  servers: %s of CPU per million decisions\n", formatDuration(t.Resources.ServerCPUPerMillion))
 		}
 	}
 	if r.Harness != nil {
 		for i, line := range r.Harness.lines() {
 			if i == 0 {
-				fmt.Fprintf(&b, "the bench itself: %s\n", line)
+				fmt.Fprintf(&b, "harness: %s\n", line)
 			} else {
 				fmt.Fprintf(&b, "  %s\n", line)
 			}
@@ -72,9 +74,9 @@ func summaryTable(r *Run) table {
 		x := &r.Targets[i]
 		l := x.Overall()
 		t.rows = append(t.rows, []string{
-			clean(x.Name, 40), perSec(perSecond(x.Offered, x.Duration)), perSec(x.Rate()),
-			duration(l.at(50)), duration(l.at(99)), duration(l.at(99.9)), duration(maxOf(l)),
-			percent(share(x.Denied, x.Achieved)), percent(share(x.Failed+x.Dropped, x.Offered)),
+			clean(x.Name, 40), formatRate(perSecond(x.Offered, x.Duration)), formatRate(x.Rate()),
+			formatDuration(l.at(50)), formatDuration(l.at(99)), formatDuration(l.at(99.9)), formatDuration(maxOf(l)),
+			formatPercent(share(x.Denied, x.Achieved)), formatPercent(share(x.Failed+x.Dropped, x.Offered)),
 		})
 	}
 	return t
@@ -97,7 +99,7 @@ func ratiosTable(ratios []Ratio) table {
 	return t
 }
 
-// text writes the table in columns, the first one to the left.
+// text writes the table in columns. The first column is left-aligned.
 func (t table) text(b *strings.Builder, style style) {
 	widths := make([]int, len(t.head))
 	for _, row := range append([][]string{t.head}, t.rows...) {
@@ -126,10 +128,10 @@ func (t table) text(b *strings.Builder, style style) {
 	}
 }
 
-// style colours text, or does not.
+// style colours text if on.
 type style struct{ on bool }
 
-func styles(on bool) style { return style{on} }
+func newStyle(on bool) style { return style{on} }
 
 func (s style) wrap(code, text string) string {
 	if !s.on {

@@ -10,22 +10,22 @@ import (
 	"unicode/utf8"
 )
 
-// canvas collects the elements of one picture. Colours and fonts are classes of
-// style.css, so that light and dark are one file.
+// canvas collects the elements of one picture. Colours and fonts are classes of style.css,
+// so that one file serves light and dark mode.
 type canvas struct {
 	b             strings.Builder
 	width, height float64
 }
 
-// escape makes text safe in XML, and valid: characters that XML does not know
-// become replacement characters.
+// escape escapes text for XML. Characters that XML does not allow become replacement
+// characters.
 func escape(s string) string {
 	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s)) // a strings.Builder takes everything
+	_ = xml.EscapeText(&b, []byte(s)) // a strings.Builder never fails
 	return b.String()
 }
 
-// num prints a coordinate with a tenth of a pixel.
+// num formats a coordinate to a tenth of a pixel.
 func num(f float64) string {
 	s := strconv.FormatFloat(f, 'f', 1, 64)
 	return strings.TrimSuffix(s, ".0")
@@ -45,22 +45,22 @@ func (c *canvas) circle(class string, x, y, r float64, title string) {
 	c.add(`<circle class="%s" cx="%s" cy="%s" r="%s">%s</circle>`+"\n", class, num(x), num(y), num(r), tooltip(title))
 }
 
-// text anchors at start, middle or end.
+// text draws text anchored at start, middle or end.
 func (c *canvas) text(class, anchor string, x, y float64, s string) {
 	c.add(`<text class="%s" text-anchor="%s" x="%s" y="%s">%s</text>`+"\n", class, anchor, num(x), num(y), escape(s))
 }
 
-// area is an invisible rectangle that shows a tooltip.
+// area draws an invisible rectangle with a tooltip.
 func (c *canvas) area(x, y, w, h float64, title string) {
 	c.add(`<rect class="hit" x="%s" y="%s" width="%s" height="%s">%s</rect>`+"\n", num(x), num(y), num(max(w, 0)), num(max(h, 0)), tooltip(title))
 }
 
 func tooltip(s string) string { return "<title>" + escape(s) + "</title>" }
 
-// point is a place on the canvas.
+// point is a position on the canvas, in pixels.
 type point struct{ x, y float64 }
 
-// path draws pieces of a line; a piece of one point becomes a dot.
+// path draws pieces of a line. A piece of one point is drawn as a dot.
 func (c *canvas) path(class string, pieces [][]point) {
 	var d strings.Builder
 	for _, piece := range pieces {
@@ -95,14 +95,13 @@ func (c *canvas) fill(class string, pieces [][]point, base float64) {
 	}
 }
 
-// textWidth is about how wide text of 12 pixels is.
+// textWidth estimates the width of text of 12 pixels.
 func textWidth(s string) float64 { return 6.6 * float64(utf8.RuneCountInString(s)) }
 
 // entry is one item of a legend.
 type entry struct{ class, name string }
 
-// legend draws entries at the top, from x on, and returns the height that they
-// took.
+// legend draws entries at the top, from x on, and returns their height.
 func (c *canvas) legend(x, width float64, entries []entry) float64 {
 	const y = 16.0
 	at, line := x, y
@@ -118,8 +117,8 @@ func (c *canvas) legend(x, width float64, entries []entry) float64 {
 	return line - y + 20
 }
 
-// svg closes the picture. The id makes the ids of its title and description
-// unique in a page.
+// svg returns the picture. The id makes the ids of its title and description unique in a
+// page.
 func (c *canvas) svg(id, title, description, extra string) string {
 	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %s" role="img" aria-labelledby="%s-t %s-d" class="chart"%s>
 <title id="%s-t">%s</title>

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// maxSteps is how many points a line over time has at most; longer runs are
-// drawn and listed in coarser steps.
+// maxSteps is the maximum number of points of a line over time. Longer runs are shown in
+// coarser steps.
 const maxSteps = 120
 
 // moment is one value of a line.
@@ -20,10 +20,10 @@ type moment struct {
 	value float64
 }
 
-// track is one line over time. A hole longer than two steps breaks it.
+// track is one line over time. A gap longer than two steps interrupts it.
 type track struct {
 	name, class string
-	filled      bool // the area below it, too
+	filled      bool // fill the area below it
 	moments     []moment
 }
 
@@ -31,22 +31,22 @@ type track struct {
 type timeline struct {
 	id, title, note string
 	yTitle          string
-	log             bool    // the axis of values
-	base            float64 // of its ticks, 10 or 1024
-	highest         float64 // at least; makes charts comparable
+	log             bool    // logarithmic axis of values
+	base            float64 // of the ticks of values, 10 or 1024
+	highest         float64 // minimum of the end of the axis, to make charts comparable
 	label           func(float64) string
 	tracks          []track
 	marks           []Mark
 	end             time.Duration
-	// merge makes one value of several, for coarser steps.
+	// merge combines several values for coarser steps.
 	merge func([]float64) float64
 	step  time.Duration // of the moments
-	// lasting: a moment is the value of the whole step that it begins, not of
+	// spansStep says that a moment is the value of the whole step that it begins, not of
 	// one instant.
-	lasting bool
+	spansStep bool
 }
 
-// chart draws the timeline; nil if it has no moments.
+// chart draws the timeline. It returns nil if there are no moments.
 func (t timeline) chart() *chart {
 	highest, lowest := t.highest, math.Inf(1)
 	count := 0
@@ -57,7 +57,7 @@ func (t timeline) chart() *chart {
 				lowest = min(lowest, m.value)
 			}
 			t.end = max(t.end, m.at)
-			if t.lasting {
+			if t.spansStep {
 				t.end = max(t.end, m.at+t.step)
 			}
 			count++
@@ -106,7 +106,7 @@ func (t timeline) chart() *chart {
 	}
 }
 
-// coarsen merges moments so that no track has more than maxSteps, and says so.
+// coarsen merges moments so that no track has more than maxSteps. It returns a note.
 func (t *timeline) coarsen() string {
 	longest := 0
 	for i := range t.tracks {
@@ -124,21 +124,21 @@ func (t *timeline) coarsen() string {
 		in := t.tracks[i].moments
 		var out []moment
 		for len(in) > 0 {
-			slot := in[0].at / width
+			index := in[0].at / width
 			var values []float64
-			for len(in) > 0 && in[0].at/width == slot {
+			for len(in) > 0 && in[0].at/width == index {
 				values = append(values, in[0].value)
 				in = in[1:]
 			}
-			out = append(out, moment{slot * width, t.merge(values)})
+			out = append(out, moment{index * width, t.merge(values)})
 		}
 		t.tracks[i].moments = out
 	}
 	t.step = width
-	return "Drawn in steps of " + span(width) + "."
+	return "Drawn in steps of " + formatElapsed(width) + "."
 }
 
-// pieces are the parts of a track without holes.
+// pieces returns the parts of a track between gaps.
 func (t *timeline) pieces(moments []moment, x, y *axis) [][]point {
 	var out [][]point
 	var last time.Duration
@@ -148,7 +148,7 @@ func (t *timeline) pieces(moments []moment, x, y *axis) [][]point {
 			out = append(out, nil)
 		}
 		out[len(out)-1] = append(out[len(out)-1], p)
-		if t.lasting {
+		if t.spansStep {
 			end := m.at + t.step
 			if i+1 < len(moments) && moments[i+1].at-m.at <= 2*t.step {
 				end = moments[i+1].at
@@ -160,8 +160,8 @@ func (t *timeline) pieces(moments []moment, x, y *axis) [][]point {
 	return out
 }
 
-// drawMarks draws what was done to the target; labels that would cover each
-// other are only in the tooltip and the list.
+// drawMarks draws the marks. Labels that would overlap are only in the tooltip and the
+// list.
 func (t *timeline) drawMarks(c *canvas, x, y *axis) {
 	free := 0.0
 	for i, m := range t.marks {
@@ -170,7 +170,7 @@ func (t *timeline) drawMarks(c *canvas, x, y *axis) {
 		}
 		at, text := x.px(m.At.Seconds()), m.text()
 		c.line("mark", at, y.from, at, y.to)
-		c.area(at-4, y.to, 8, y.from-y.to, span(m.At)+": "+text)
+		c.area(at-4, y.to, 8, y.from-y.to, formatElapsed(m.At)+": "+text)
 		anchor, left, width := "middle", at-textWidth(text)/2, textWidth(text)
 		if left+width > x.to {
 			anchor, left = "end", at-width
@@ -183,10 +183,10 @@ func (t *timeline) drawMarks(c *canvas, x, y *axis) {
 }
 
 func (m *Mark) text() string {
-	return clean(strings.TrimSpace(m.Kind+" "+m.What), 40)
+	return clean(strings.TrimSpace(m.Kind+" "+m.Detail), 40)
 }
 
-// drawHits makes the moments tell their values.
+// drawHits adds tooltips with the values.
 func (t *timeline) drawHits(c *canvas, x, y *axis) {
 	rows := t.byTime()
 	for i, row := range rows {
@@ -195,7 +195,7 @@ func (t *timeline) drawHits(c *canvas, x, y *axis) {
 		if i+1 < len(rows) {
 			to = x.px(rows[i+1].at.Seconds())
 		}
-		text := []string{span(row.at)}
+		text := []string{formatElapsed(row.at)}
 		for j, v := range row.values {
 			if v != nil {
 				text = append(text, t.tracks[j].name+": "+t.label(*v))
@@ -205,7 +205,7 @@ func (t *timeline) drawHits(c *canvas, x, y *axis) {
 	}
 }
 
-// instant is the values of all tracks at one time; nil where there is none.
+// instant is the values of all tracks at one time, nil where there is none.
 type instant struct {
 	at     time.Duration
 	values []*float64
@@ -236,7 +236,7 @@ func (t *timeline) table() table {
 		out.head = append(out.head, t.tracks[i].name)
 	}
 	for _, row := range t.byTime() {
-		cells := []string{span(row.at)}
+		cells := []string{formatElapsed(row.at)}
 		for _, v := range row.values {
 			if v == nil {
 				cells = append(cells, "-")
@@ -250,7 +250,7 @@ func (t *timeline) table() table {
 }
 
 func (t *timeline) describe() string {
-	out := []string{t.title + ", over " + span(t.end) + "."}
+	out := []string{t.title + ", over " + formatElapsed(t.end) + "."}
 	for i := range t.tracks {
 		values := make([]float64, 0, len(t.tracks[i].moments))
 		for _, m := range t.tracks[i].moments {
@@ -264,7 +264,7 @@ func (t *timeline) describe() string {
 		if i == 20 {
 			break
 		}
-		out = append(out, fmt.Sprintf("At %s: %s.", span(t.marks[i].At), t.marks[i].text()))
+		out = append(out, fmt.Sprintf("At %s: %s.", formatElapsed(t.marks[i].At), t.marks[i].text()))
 	}
 	return strings.Join(out, " ")
 }
@@ -289,7 +289,7 @@ func timeTicks(end time.Duration) []tick {
 	}
 	var out []tick
 	for at := time.Duration(0); at <= end; at += step {
-		out = append(out, tick{at.Seconds(), span(at)})
+		out = append(out, tick{at.Seconds(), formatElapsed(at)})
 	}
 	return out
 }

@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// Bounds of what a document may hold. They are far beyond any run, and keep a
-// hostile document from costing hours.
+// Bounds of a document. They are far beyond any real run, and bound the cost of reading
+// a hostile document.
 const (
-	maxTargets   = 64
-	maxLatencies = 256
-	maxPoints    = 1 << 20
-	maxCourses   = 24
-	maxValue     = 1 << 53 // what every reader of JSON can hold
+	maxTargets     = 64
+	maxLatencies   = 256
+	maxPoints      = 1 << 20
+	maxUsageSeries = 24
+	maxValue       = 1 << 53 // exact in every JSON reader
 )
 
-// Validate reports everything in a run that cannot be, each with its field.
+// Validate returns all invalid values of a run, each with its field, joined.
 func (r *Run) Validate() error {
 	v := new(validator)
 	if r.FormatVersion != FormatVersion {
@@ -34,7 +34,7 @@ func (r *Run) Validate() error {
 		v.harness(r.Harness)
 	}
 	if len(r.Targets) == 0 || len(r.Targets) > maxTargets {
-		v.fail("targets", "%d, there must be 1 to %d", len(r.Targets), maxTargets)
+		v.fail("targets", "must have 1 to %d entries, got %d", maxTargets, len(r.Targets))
 		return v.err()
 	}
 	names := make(map[string]bool)
@@ -42,7 +42,7 @@ func (r *Run) Validate() error {
 		t := &r.Targets[i]
 		at := fmt.Sprintf("targets[%d]", i)
 		if t.Name == "" || names[t.Name] {
-			v.fail(at+".name", "%q is empty or stands there twice", t.Name)
+			v.fail(at+".name", "must be unique and not empty, got %q", t.Name)
 		}
 		names[t.Name] = true
 		v.target(at, t)
@@ -58,26 +58,26 @@ type validator struct{ errs []error }
 func (v *validator) err() error { return errors.Join(v.errs...) }
 
 func (v *validator) fail(field, format string, args ...any) {
-	if len(v.errs) < 20 { // more helps nobody
+	if len(v.errs) < 20 { // more would not help
 		v.errs = append(v.errs, fmt.Errorf(field+": "+format, args...))
 	}
 }
 
 func (v *validator) nonNegative(field string, n int64) {
 	if n < 0 || n > maxValue {
-		v.fail(field, "%d is not between 0 and 2^53", n)
+		v.fail(field, "must be 0 to 2^53, got %d", n)
 	}
 }
 
 func (v *validator) rate(field string, f float64) {
 	if !(f >= 0 && f <= 1e15) {
-		v.fail(field, "%v is not a rate", f)
+		v.fail(field, "must be a rate, got %v", f)
 	}
 }
 
 func (v *validator) size(field string, n, limit int) bool {
 	if n > limit {
-		v.fail(field, "%d entries, at most %d are read", n, limit)
+		v.fail(field, "must have at most %d entries, got %d", limit, n)
 	}
 	return n <= limit
 }
@@ -101,9 +101,9 @@ func (v *validator) counts(at string, c *Counts) {
 func (v *validator) target(at string, t *Target) {
 	v.nonNegative(at+".duration_ns", int64(t.Duration))
 	v.counts(at, &t.Counts)
-	v.nonNegative(at+".in_time", t.InTime)
+	v.nonNegative(at+".in_time", t.Completed)
 	v.nonNegative(at+".unfinished", t.Unfinished)
-	for _, n := range []int64{t.LLM.Held, t.LLM.Reported, t.LLM.Settled, t.LLM.CutShort, t.LLM.Lost, t.LLM.ReportsFailed} {
+	for _, n := range []int64{t.LLM.Held, t.LLM.Reported, t.LLM.Settled, t.LLM.CutShort, t.LLM.SettlesFailed, t.LLM.ReportsFailed} {
 		v.nonNegative(at+".llm", n)
 	}
 	if p := t.Pacer; p != nil {
@@ -152,7 +152,7 @@ func (v *validator) latency(at string, l *Latency) {
 	}
 	for i, p := range l.Percentiles {
 		if !(p.Percentile >= 0 && p.Percentile <= 100) {
-			v.fail(fmt.Sprintf("%s.percentiles[%d].percentile", at, i), "%v is not between 0 and 100", p.Percentile)
+			v.fail(fmt.Sprintf("%s.percentiles[%d].percentile", at, i), "must be 0 to 100, got %v", p.Percentile)
 		}
 		v.nonNegative(fmt.Sprintf("%s.percentiles[%d].value_ns", at, i), int64(p.Value))
 	}
@@ -162,11 +162,11 @@ func (v *validator) latency(at string, l *Latency) {
 		return
 	}
 	if h.TotalCount() != l.Count {
-		v.fail(at+".count", "%d, but the histogram holds %d", l.Count, h.TotalCount())
+		v.fail(at+".count", "must be the count of the histogram, %d, got %d", h.TotalCount(), l.Count)
 	}
 	v.nonNegative(at+".count", l.Count)
 	if h.Max() > maxValue {
-		v.fail(at+".hdr", "holds values beyond 2^53 ns")
+		v.fail(at+".hdr", "must not have values above 2^53 ns")
 	}
 }
 
@@ -176,7 +176,7 @@ func (v *validator) series(at string, s []Interval) {
 		at := fmt.Sprintf("%s[%d]", at, i)
 		iv := &s[i]
 		if iv.At < end || iv.Length <= 0 || iv.Length > maxValue || iv.At > maxValue {
-			v.fail(at, "at_ns %d, length_ns %d: intervals follow each other and have a length", iv.At, iv.Length)
+			v.fail(at, "intervals must be in order and not empty, got at_ns %d, length_ns %d", iv.At, iv.Length)
 			return
 		}
 		end = iv.At + iv.Length
@@ -196,7 +196,7 @@ func (v *validator) process(at string, p *Process) {
 	for i, s := range p.Samples {
 		at := fmt.Sprintf("%s.samples[%d]", at, i)
 		if s.At < last {
-			v.fail(at+".at_ns", "%d is before the sample before it", s.At)
+			v.fail(at+".at_ns", "must not decrease, got %d", s.At)
 			return
 		}
 		last = s.At
@@ -210,14 +210,14 @@ func (v *validator) audit(at string, a *Audit) {
 	switch a.Verdict {
 	case Exact, WithinMargin, Violated, NotAudited:
 	default:
-		v.fail(at+".verdict", "%q is not one of exact, within_margin, violated, not_audited", a.Verdict)
+		v.fail(at+".verdict", "must be exact, within_margin, violated or not_audited, got %q", a.Verdict)
 	}
 	for _, f := range []struct {
 		name string
 		n    int64
 	}{
 		{"calls", a.Calls},
-		{"accounts", a.Accounts},
+		{"accounts", a.Limits},
 		{"margin_ns", int64(a.Margin)},
 		{"over_admitted", a.OverAdmitted},
 		{"under_admitted", a.UnderAdmitted},
@@ -226,7 +226,7 @@ func (v *validator) audit(at string, a *Audit) {
 	} {
 		v.nonNegative(at+"."+f.name, f.n)
 	}
-	v.courses(at+".courses", a.Courses)
+	v.courses(at+".courses", a.UsageSeries)
 	if !v.size(at+".worst", len(a.Worst), 4096) {
 		return
 	}
@@ -241,8 +241,8 @@ func (v *validator) audit(at string, a *Audit) {
 	}
 }
 
-func (v *validator) courses(at string, list []Course) {
-	if !v.size(at, len(list), maxCourses) {
+func (v *validator) courses(at string, list []UsageSeries) {
+	if !v.size(at, len(list), maxUsageSeries) {
 		return
 	}
 	for i := range list {
@@ -254,7 +254,7 @@ func (v *validator) courses(at string, list []Course) {
 			v.nonNegative(at+"."+f.name, f.n)
 		}
 		if k.Step <= 0 || k.Step > maxValue {
-			v.fail(at+".step_ns", "%d is not a length of time", k.Step)
+			v.fail(at+".step_ns", "must be above 0, got %d", k.Step)
 			return
 		}
 		if !v.size(at+".points", len(k.Points), 1024) {
@@ -264,14 +264,14 @@ func (v *validator) courses(at string, list []Course) {
 		for j, p := range k.Points {
 			at := fmt.Sprintf("%s.points[%d]", at, j)
 			if p.At < end || p.At > maxValue {
-				v.fail(at+".at_ns", "%d: points follow each other, at least a step apart", p.At)
+				v.fail(at+".at_ns", "points must be at least a step apart, got %d", p.At)
 				return
 			}
 			end = p.At + k.Step
 			v.nonNegative(at+".used", p.Used)
 			v.nonNegative(at+".with_fallback", p.WithFallback)
 			if p.WithFallback < p.Used {
-				v.fail(at+".with_fallback", "%d is less than without it, %d", p.WithFallback, p.Used)
+				v.fail(at+".with_fallback", "must be at least used, %d, got %d", p.Used, p.WithFallback)
 			}
 		}
 	}
@@ -279,7 +279,7 @@ func (v *validator) courses(at string, list []Course) {
 
 func (v *validator) pairing(p *Pairing, names map[string]bool) {
 	if !names[p.Baseline] {
-		v.fail("pairing.baseline", "%q is not a target", p.Baseline)
+		v.fail("pairing.baseline", "must be a target, got %q", p.Baseline)
 	}
 	if !v.size("pairing.rounds", len(p.Rounds), 1<<16) {
 		return
@@ -289,7 +289,7 @@ func (v *validator) pairing(p *Pairing, names map[string]bool) {
 		for j, t := range round.Turns {
 			at := fmt.Sprintf("pairing.rounds[%d].turns[%d]", i, j)
 			if !names[t.Target] || seen[t.Target] {
-				v.fail(at+".target", "%q is not a target, or had its turn", t.Target)
+				v.fail(at+".target", "must be a target without another turn in the round, got %q", t.Target)
 			}
 			seen[t.Target] = true
 			v.rate(at+".rate_per_second", t.RatePerSecond)
@@ -300,5 +300,5 @@ func (v *validator) pairing(p *Pairing, names map[string]bool) {
 	}
 }
 
-// finite is for numbers that were computed from numbers of a document.
+// finite reports whether a computed number is neither NaN nor infinite.
 func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }

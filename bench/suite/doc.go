@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package suite puts a run of the bench together: it opens the targets, starts a
-// cluster if one is wanted, lets the targets take turns, breaks nodes at given
-// times, audits what was answered, and makes one document of it all.
+// Package suite performs complete benchmark runs: it starts a local cluster if needed,
+// opens the targets, measures them in turns, injects faults, audits the answers, and
+// combines everything in one document.
 //
-// [Run] is what `bucketring bench run` does. The parts can be used alone: packages
-// bench, workload, target, local, audit and report.
+// [Run] implements `bucketring bench run`. The parts can be used alone: packages bench,
+// workload, target, local, audit and report.
 //
-// Times that users give, such as those of faults, are since the end of the
-// warm-up. Every target of a run gets the same calls: the same seed for all of
-// them, and another one for every round.
+// Times in options, such as those of faults, are since the end of the warm-up. All
+// targets of a run get the same calls in a round. Each round has another seed.
 package suite

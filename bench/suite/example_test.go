@@ -21,18 +21,18 @@ func Example() {
 		return
 	}
 	run, err := suite.Run(context.Background(), suite.Options{
-		Local: 3, Binary: "bin/bucketring",
+		LocalNodes: 3, Binary: "bin/bucketring",
 		Workload: calls, Rate: 500,
-		For: 10 * time.Second, Warmup: time.Second,
+		Duration: 10 * time.Second, Warmup: time.Second,
 	})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	if run.Targets[0].Audit.Verdict == report.Violated {
-		fmt.Println("not exact:", run.Targets[0].Audit.Words())
+		fmt.Println("not exact:", run.Targets[0].Audit.Summary())
 	}
-	if err := report.Summary(os.Stdout, run, report.TextOptions{}); err != nil {
+	if err := report.WriteSummary(os.Stdout, run, report.TextOptions{}); err != nil {
 		fmt.Println(err)
 	}
 }

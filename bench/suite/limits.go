@@ -20,10 +20,10 @@ import (
 //go:embed policy.yaml
 var defaultPolicy string
 
-// DefaultPolicy is the policy of a local cluster that is given none.
+// DefaultPolicy returns the policy of a local cluster without Options.Policy.
 func DefaultPolicy() string { return defaultPolicy }
 
-// readPolicy reads a policy as a node does; "" is DefaultPolicy.
+// readPolicy reads a policy as a node does. An empty path means DefaultPolicy.
 func readPolicy(path string) (*policy.Policy, error) {
 	if path == "" {
 		p, err := policy.Parse("policy.yaml", []byte(defaultPolicy), limiter.NewCatalog())
@@ -39,31 +39,31 @@ func readPolicy(path string) (*policy.Policy, error) {
 	return store.Current(), nil
 }
 
-// OfPolicy describes to the auditor what a policy promises, for a log that begins
-// at started. The reset times of fixed windows are told if the clocks of
-// the limiter and of the log are the same.
-func OfPolicy(p *policy.Policy, started time.Time, sameClock bool) audit.Options {
-	t := &promises{policy: p, started: started, sameClock: sameClock}
-	return audit.Options{Of: t.of, Cost: t.cost}
+// PolicyAuditOptions returns the limits of a policy for an audit of a log that begins at
+// started. sameClock says that the limiter and the log use the same clock, so that the
+// reset times of fixed windows are known.
+func PolicyAuditOptions(p *policy.Policy, started time.Time, sameClock bool) audit.Options {
+	t := &policyLimits{policy: p, started: started, sameClock: sameClock}
+	return audit.Options{LimitsOf: t.limitsOf, Cost: t.cost}
 }
 
-// modes of fallback, as the auditor names them.
-var modes = map[limiter.Unreachable]audit.Fallback{
+// fallbackModes maps the limiter's fallback modes to the auditor's.
+var fallbackModes = map[limiter.Unreachable]audit.FallbackMode{
 	limiter.Closed: audit.FallbackClosed,
 	limiter.Share:  audit.FallbackShare,
 	limiter.Open:   audit.FallbackOpen,
 }
 
-// promises reads a policy for the auditor.
-type promises struct {
+// policyLimits converts the limits of a policy for the auditor.
+type policyLimits struct {
 	policy    *policy.Policy
 	started   time.Time
 	sameClock bool
 	rates     sync.Map // model -> limiter.Rates
 }
 
-// of lists the limits of a call. It has none where the policy has no tier.
-func (t *promises) of(key, tier, model string) []audit.Limit {
+// limitsOf returns the limits of a call, and none if the policy has no tier for it.
+func (t *policyLimits) limitsOf(key, tier, model string) []audit.Limit {
 	var plan limiter.Plan
 	if err := t.policy.Resolve(key, tier, model, &plan); err != nil {
 		return nil
@@ -81,9 +81,9 @@ func (t *promises) of(key, tier, model string) []audit.Limit {
 			}
 			for _, l := range set.limits.Limits() {
 				if l.Shadow {
-					continue // it never denies
+					continue // a shadow limit never denies
 				}
-				a := t.limit(&l, until)
+				a := t.convert(&l, until)
 				a.Scope, a.Model = key[:level.End], set.model
 				a.Estimate, a.EstimatedOutput = estimates[level.Estimate.Mode], level.Estimate.Output
 				list = append(list, a)
@@ -99,35 +99,35 @@ var estimates = map[limiter.EstimateMode]audit.Estimate{
 	limiter.EstimateInput: audit.EstimateInput,
 }
 
-var longest = map[limiter.Calendar]time.Duration{
+var maxWindow = map[limiter.Calendar]time.Duration{
 	limiter.Hour:  time.Hour,
-	limiter.Day:   25 * time.Hour, // when clocks are set back
+	limiter.Day:   25 * time.Hour, // with a change from summer time
 	limiter.Week:  7*24*time.Hour + time.Hour,
 	limiter.Month: 31*24*time.Hour + time.Hour,
 	limiter.Year:  366*24*time.Hour + time.Hour,
 }
 
-func (t *promises) limit(l *limiter.Limit, until time.Time) audit.Limit {
+func (t *policyLimits) convert(l *limiter.Limit, until time.Time) audit.Limit {
 	a := audit.Limit{
 		Dimension: string(l.Dimension), Name: l.Name, Algorithm: audit.Algorithm(l.Algorithm.String()),
-		Amount: l.Amount, Burst: l.Burst, Window: l.Window, Fallback: modes[l.Unreachable],
+		Amount: l.Amount, Burst: l.Burst, Window: l.Window, Fallback: fallbackModes[l.Unreachable],
 	}
 	if l.Calendar != limiter.NoCalendar {
-		a.Window = longest[l.Calendar]
+		a.Window = maxWindow[l.Calendar]
 	}
 	if l.Algorithm == limiter.FixedWindow && t.sameClock {
-		a.Resets = t.resets(l, until)
+		a.Resets = t.windowStarts(l, until)
 	}
 	return a
 }
 
-// resets are the beginnings of windows from the start of the log until now. It
-// is never nil, unless there are too many.
-func (t *promises) resets(l *limiter.Limit, until time.Time) []time.Duration {
-	const most = 10_000
+// windowStarts returns the starts of windows from the begin of the log until now. It
+// returns nil, which means unknown, if there are too many.
+func (t *policyLimits) windowStarts(l *limiter.Limit, until time.Time) []time.Duration {
+	const maxStarts = 10_000
 	list := []time.Duration{}
-	for at := next(l, t.started); !at.After(until); at = next(l, at) {
-		if len(list) == most {
+	for at := nextWindow(l, t.started); !at.After(until); at = nextWindow(l, at) {
+		if len(list) == maxStarts {
 			return nil
 		}
 		list = append(list, at.Sub(t.started))
@@ -135,8 +135,8 @@ func (t *promises) resets(l *limiter.Limit, until time.Time) []time.Duration {
 	return list
 }
 
-// next is the beginning of the first window that begins after a time.
-func next(l *limiter.Limit, at time.Time) time.Time {
+// nextWindow returns the start of the first window that begins after a time.
+func nextWindow(l *limiter.Limit, at time.Time) time.Time {
 	if l.Calendar == limiter.NoCalendar {
 		since := at.UnixNano()
 		return time.Unix(0, since-since%int64(l.Window)+int64(l.Window))
@@ -162,9 +162,9 @@ func next(l *limiter.Limit, at time.Time) time.Time {
 	}
 }
 
-// cost is what units take of a limit: what the policy's weights and prices say,
-// rounded up as the limiter promises.
-func (t *promises) cost(l *audit.Limit, u audit.Units) int64 {
+// cost returns the cost of units under a limit, from the policy's weights and prices,
+// rounded up as the limiter does.
+func (t *policyLimits) cost(l *audit.Limit, u audit.Units) int64 {
 	switch limiter.Dimension(l.Dimension) {
 	case limiter.Requests:
 		return u.Requests
@@ -174,16 +174,16 @@ func (t *promises) cost(l *audit.Limit, u audit.Units) int64 {
 		return u.Output
 	case limiter.Tokens:
 		w := t.ratesOf(u.Model).Weights
-		return audit.Price{Input: w.Input, Output: w.Output}.Of(u)
+		return audit.Price{Input: w.Input, Output: w.Output}.Cost(u)
 	case limiter.Spend:
 		r := t.ratesOf(u.Model)
-		return audit.Price{Input: r.InputPrice, Output: r.OutputPrice}.Of(u)
+		return audit.Price{Input: r.InputPrice, Output: r.OutputPrice}.Cost(u)
 	default:
 		return 0
 	}
 }
 
-func (t *promises) ratesOf(model string) limiter.Rates {
+func (t *policyLimits) ratesOf(model string) limiter.Rates {
 	if known, ok := t.rates.Load(model); ok {
 		return known.(limiter.Rates)
 	}
@@ -196,8 +196,8 @@ func (t *promises) ratesOf(model string) limiter.Rates {
 	return rates
 }
 
-// ofRedis describes what a Redis target promises.
-func ofRedis(kind string, limits []target.Limit) audit.Options {
+// redisAuditOptions returns the limits of a Redis target for the auditor.
+func redisAuditOptions(kind string, limits []target.Limit) audit.Options {
 	if len(limits) == 0 {
 		limits = []target.Limit{target.DefaultLimit}
 	}
@@ -214,23 +214,23 @@ func ofRedis(kind string, limits []target.Limit) audit.Options {
 	return o
 }
 
-// Kinds of targets that know checks only.
+// Kinds of targets that support checks only.
 const (
 	redisPlain = "redis"
 	redisLua   = "redis-lua"
 	rateLimit  = "rls"
 )
 
-// overTLS are the same over TLS.
-var overTLS = map[string]string{"rediss": redisPlain, "rediss-lua": redisLua}
+// plaintextKind maps a kind over TLS to the same kind without.
+var plaintextKind = map[string]string{"rediss": redisPlain, "rediss-lua": redisLua}
 
 var checksOnly = []string{redisPlain, redisLua, rateLimit}
 
 // ChecksOnly reports whether the target of a spec has no reservations.
 func ChecksOnly(spec string) bool { return slices.Contains(checksOnly, kindOf(spec)) }
 
-// CallsModels reports whether the target of a spec makes the LLM calls itself.
+// CallsModels reports whether the target of a spec makes LLM calls itself.
 func CallsModels(spec string) bool {
 	kind := kindOf(spec)
-	return slices.ContainsFunc(target.Kinds(), func(k target.Kind) bool { return k.Name == kind && k.Calls })
+	return slices.ContainsFunc(target.Kinds(), func(k target.Kind) bool { return k.Name == kind && k.CallsModel })
 }

@@ -13,82 +13,83 @@ import (
 	"github.com/bucketring/bucketring/bench/workload"
 )
 
-// Arrival is how calls of an open loop are spread over time.
+// Arrival is the arrival process of an open loop.
 type Arrival string
 
 // The arrivals.
 const (
-	Constant Arrival = "constant" // evenly
-	Poisson  Arrival = "poisson"  // as independent callers make them
+	Constant Arrival = "constant" // evenly spaced
+	Poisson  Arrival = "poisson"  // independent callers
 )
 
-// DefaultRounds is how often each of several targets has its turn: the fewest for
-// which the mean of a ratio has an interval.
+// DefaultRounds is the number of rounds with several targets: the fewest for which the
+// mean of a ratio has a confidence interval.
 const DefaultRounds = 5
 
-// DefaultWait is how long a target may take until it answers for the first time.
-const DefaultWait = 10 * time.Second
+// DefaultReadyTimeout is the default of Options.ReadyTimeout.
+const DefaultReadyTimeout = 10 * time.Second
 
-// Options say what is run. One of Local and Target is needed, and one of Rate,
+// Options configure a run. One of LocalNodes and Target is required, and one of Rate,
 // Callers and a workload that is a replay.
 type Options struct {
-	// Local starts a cluster of as many nodes on this machine, each of them a
-	// process of Binary (empty: this executable).
-	Local  int
-	Binary string
-	// Target is asked, as package target names it; with Local, $NODES in it are
-	// the gRPC addresses of all nodes, and empty is the client library. Versus are
-	// asked in turns with it.
+	// LocalNodes, if above 0, starts a cluster of that many nodes on this machine. Each
+	// node is a process of Binary, or of this executable if Binary is empty.
+	LocalNodes int
+	Binary     string
+	// Target is the spec of the target, for package target. With LocalNodes, the specs
+	// "", "client:", "grpc:" and "http:" mean the local cluster. Versus are the specs of
+	// targets that are measured in turns with it.
 	Target string
 	Versus []string
-	// Targets configure them. Limits are those of Redis.
+	// Targets are options of all targets. Limits are only used by those on Redis.
 	Targets target.Options
 
 	Workload workload.Spec
-	// Rate makes an open loop of as many calls per second. Callers make a closed
-	// loop, or bound the questions under way in an open one.
+	// Rate makes an open loop of that many calls per second. Callers is the number of
+	// callers of a closed loop, or the maximum number of requests in flight of an open
+	// loop.
 	Rate     float64
 	Callers  int
 	Arrivals Arrival // empty: poisson
 
-	// For is how long each target is measured, in all its rounds together, and
-	// Warmup comes before each round.
-	For, Warmup time.Duration
-	// Rounds is how often each target has its turn. 0: once, and DefaultRounds if
-	// there are several targets.
-	Rounds  int
-	Timeout time.Duration // of a question; 0: that of package bench
-	Wait    time.Duration // until a target answers for the first time; 0: DefaultWait
+	// Duration is how long each target is measured, in all rounds together. Warmup
+	// comes before each round.
+	Duration, Warmup time.Duration
+	// Rounds is the number of turns of each target. 0 means 1, or DefaultRounds if there
+	// are several targets.
+	Rounds       int
+	Timeout      time.Duration // of a request; 0 means bench.DefaultTimeout
+	ReadyTimeout time.Duration // until all targets answer; 0 means DefaultReadyTimeout
 
-	// Policy is the policy file or directory of the cluster, and what Target is
-	// audited by. Empty: DefaultPolicy for a local cluster, and no audit of
-	// others.
+	// Policy is the policy file or directory of the local cluster, and the policy by
+	// which targets are audited. Empty means DefaultPolicy for a local cluster, and no
+	// audit of other servers.
 	Policy string
-	// Faults happen to the local cluster. They need one target and one round.
+	// Faults are injected into the local cluster. They need one target and one round.
 	Faults []local.Fault
 
-	// Harness, Command and Flags go into the document.
+	// Harness, Command and Flags become part of the document.
 	Harness *report.Harness
 	Command string
 	Flags   []report.Flag
 
-	// Begin is called when a target has its turn, Progress for each second of it,
-	// End when it is over, and Log for each thing that happens, such as a fault.
-	// They must not block. Nil: nobody wants to know.
-	Begin    func(target string)
-	End      func()
-	Progress func(report.Interval)
-	Log      func(text string)
+	// OnTurnStart and OnTurnEnd are called around each turn of a target, OnInterval for
+	// each second of it, and Log for events such as faults. They must not block, and
+	// may be nil.
+	OnTurnStart func(target string)
+	OnTurnEnd   func()
+	OnInterval  func(report.Interval)
+	Log         func(text string)
 }
 
-// Turn is how long each turn of a target takes, with its warm-up.
-func (o *Options) Turn() time.Duration {
+// TurnLength returns the length of one turn of a target, including its warm-up.
+func (o *Options) TurnLength() time.Duration {
 	n := o.withDefaults()
-	return n.Warmup + n.turn()
+	return n.Warmup + n.measuredTurn()
 }
 
-// turn is how long is measured in one turn.
-func (o *Options) turn() time.Duration { return o.For / time.Duration(max(o.Rounds, 1)) }
+// measuredTurn returns the length of the measured part of one turn.
+func (o *Options) measuredTurn() time.Duration { return o.Duration / time.Duration(max(o.Rounds, 1)) }
 
 func (o *Options) withDefaults() *Options {
 	n := *o
@@ -98,20 +99,20 @@ func (o *Options) withDefaults() *Options {
 			n.Rounds = DefaultRounds
 		}
 	}
-	if n.Wait == 0 {
-		n.Wait = DefaultWait
+	if n.ReadyTimeout == 0 {
+		n.ReadyTimeout = DefaultReadyTimeout
 	}
 	if n.Arrivals == "" {
 		n.Arrivals = Poisson
 	}
-	if n.Begin == nil {
-		n.Begin = func(string) {}
+	if n.OnTurnStart == nil {
+		n.OnTurnStart = func(string) {}
 	}
-	if n.End == nil {
-		n.End = func() {}
+	if n.OnTurnEnd == nil {
+		n.OnTurnEnd = func() {}
 	}
-	if n.Progress == nil {
-		n.Progress = func(report.Interval) {}
+	if n.OnInterval == nil {
+		n.OnInterval = func(report.Interval) {}
 	}
 	if n.Log == nil {
 		n.Log = func(string) {}
@@ -119,19 +120,19 @@ func (o *Options) withDefaults() *Options {
 	return &n
 }
 
-// shortest is the shortest turn that says anything.
-const shortest = 100 * time.Millisecond
+// minTurn is the shortest useful turn.
+const minTurn = 100 * time.Millisecond
 
-// Validate returns every problem that can be seen before the run.
+// Validate returns all problems that can be found before the run, joined.
 func (o *Options) Validate() error {
 	n := o.withDefaults()
 	var problems []error
 	fail := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	if n.Local == 0 && n.Target == "" {
-		fail("target: is missing, without a local cluster")
+	if n.LocalNodes == 0 && n.Target == "" {
+		fail("target: must not be empty without a local cluster")
 	}
-	if n.Local < 0 {
-		fail("local: must not be negative, got %d", n.Local)
+	if n.LocalNodes < 0 {
+		fail("local: must not be negative, got %d", n.LocalNodes)
 	}
 	switch replay := n.replay(); {
 	case n.Rate < 0:
@@ -139,36 +140,36 @@ func (o *Options) Validate() error {
 	case n.Callers < 0:
 		fail("callers: must not be negative, got %d", n.Callers)
 	case replay && n.Rate > 0:
-		fail("rate: a replay has a rate of its own")
+		fail("rate: must not be set for a replay, which has its own")
 	case replay:
-		if err := n.fits(); err != nil {
+		if err := n.checkTraceLength(); err != nil {
 			problems = append(problems, err)
 		}
 	case !replay && n.Rate == 0 && n.Callers == 0:
-		fail("rate: is missing, without callers")
+		fail("rate: must be set without callers")
 	}
 	if n.Arrivals != Constant && n.Arrivals != Poisson {
 		fail("arrivals: must be %s or %s, got %q", Poisson, Constant, n.Arrivals)
 	}
 	if n.Rounds < 0 {
 		fail("rounds: must not be negative, got %d", n.Rounds)
-	} else if n.turn() < shortest {
-		fail("for: must be %s or more per round, got %s in %d rounds", shortest, n.For, n.Rounds)
+	} else if n.measuredTurn() < minTurn {
+		fail("for: must be at least %s per round, got %s in %d rounds", minTurn, n.Duration, n.Rounds)
 	}
-	if n.Wait < 0 {
-		fail("wait: must not be negative, got %s", n.Wait)
+	if n.ReadyTimeout < 0 {
+		fail("wait: must not be negative, got %s", n.ReadyTimeout)
 	}
 	if n.Warmup < 0 {
 		fail("warmup: must not be negative, got %s", n.Warmup)
 	}
 	if len(n.Faults) > 0 {
 		switch {
-		case n.Local == 0:
-			fail("faults: only nodes of a local cluster can be broken")
+		case n.LocalNodes == 0:
+			fail("faults: must only be set for a local cluster")
 		case n.Rounds > 1 || len(n.Versus) > 0:
 			fail("faults: need one target and one round, got %d targets and %d rounds", 1+len(n.Versus), n.Rounds)
 		default:
-			if _, err := local.NewPlan(n.Local, n.For, n.Faults...); err != nil {
+			if _, err := local.NewPlan(n.LocalNodes, n.Duration, n.Faults...); err != nil {
 				fail("faults: %w", err)
 			}
 		}
@@ -179,33 +180,33 @@ func (o *Options) Validate() error {
 	return errors.Join(problems...)
 }
 
-// fits reports whether the trace has calls for all rounds. One round may be longer:
-// it ends with the trace.
-func (o *Options) fits() error {
-	length, err := o.Workload.Replay.Length()
+// checkTraceLength checks that the trace has calls for all rounds. A single round may
+// be longer than the trace, and ends with it.
+func (o *Options) checkTraceLength() error {
+	length, err := o.Workload.Replay.Duration()
 	if err != nil {
 		return fmt.Errorf("workload: %w", err)
 	}
-	needs := o.Warmup + shortest
+	needs := o.Warmup + minTurn
 	if o.Rounds > 1 {
-		needs = o.Warmup + o.For
+		needs = o.Warmup + o.Duration
 	}
 	if needs > length {
-		return fmt.Errorf("for: the trace ends after %s at this speed, and %s are needed, with the warm-up", length.Round(time.Second/10), needs)
+		return fmt.Errorf("for: must fit in the trace, which lasts %s at this speed, got %s with the warm-up", length.Round(time.Second/10), needs)
 	}
 	return nil
 }
 
-// replay reports whether the workload brings its own times.
+// replay reports whether the workload has its own times.
 func (o *Options) replay() bool { return o.Workload.Replay.String() != "" }
 
-// members is how many nodes of the local cluster share a limit in fallback, at the
-// least: one that was killed counts on, one that has left does not.
+// members returns the least number of nodes of the local cluster that share a limit in
+// fallback. A killed node still counts; a node that has left does not.
 func (o *Options) members() int {
-	n := o.Local
+	n := o.LocalNodes
 	for _, f := range o.Faults {
 		if f.Kind == local.Leave || f.Kind == local.Restart {
-			n-- // a restart is of one at a time
+			n-- // a rolling restart stops one node at a time
 		}
 	}
 	return max(n, 1)

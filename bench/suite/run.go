@@ -20,35 +20,35 @@ import (
 	"github.com/bucketring/bucketring/limiter/policy"
 )
 
-// ErrNotReady says that a target does not answer, before the run.
+// ErrNotReady is returned if a target does not answer before the run.
 var ErrNotReady = errors.New("not ready")
 
-// Run does a run and returns its document, which is valid. If ctx ends during it,
-// the document has what was measured until then, and the error is the cause. With
-// any other error there is none.
+// Run performs a run and returns its document, which is valid. If ctx ends during the
+// run, it returns a document of what was measured and the cause. Any other error comes
+// without a document.
 func Run(ctx context.Context, o Options) (run *report.Run, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	r := &runner{o: o.withDefaults(), began: time.Now()}
-	if r.o.Local > 0 || r.o.Policy != "" {
+	if r.o.LocalNodes > 0 || r.o.Policy != "" {
 		if r.policy, err = readPolicy(r.o.Policy); err != nil {
 			return nil, fmt.Errorf("policy: %w", err)
 		}
 	}
-	if err := r.known(); err != nil {
+	if err := r.validateTargets(); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if r.o.Local > 0 {
-		if err := r.start(ctx); err != nil {
+	if r.o.LocalNodes > 0 {
+		if err := r.startCluster(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if err := r.open(ctx); err != nil {
+	if err := r.openTargets(ctx); err != nil {
 		return nil, err
 	}
-	cause := r.rounds(ctx)
+	cause := r.runRounds(ctx)
 	if cause != nil && ctx.Err() == nil {
 		return nil, cause
 	}
@@ -59,40 +59,39 @@ func Run(ctx context.Context, o Options) (run *report.Run, err error) {
 	return run, cause
 }
 
-// runner is a run under way.
+// runner is a run in progress.
 type runner struct {
-	o       *Options
-	began   time.Time
-	policy  *policy.Policy // nil: not known
-	cluster *local.Cluster // nil: none
-	sides   []*side
-	paired  []report.Round
+	o              *Options
+	began          time.Time
+	policy         *policy.Policy // nil if unknown
+	cluster        *local.Cluster // nil if there is none
+	targets        []*measuredTarget
+	completeRounds []report.Round
 }
 
-// start starts the cluster. It outlives ctx, so that what is under way when a run
-// is interrupted is not lost.
-func (r *runner) start(ctx context.Context) (err error) {
-	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+// startCluster starts the cluster. It does not end with ctx, so that requests in flight
+// can finish when a run is interrupted.
+func (r *runner) startCluster(ctx context.Context) (err error) {
+	clusterCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, cancel)()
-	options := local.Options{Nodes: r.o.Local, Binary: r.o.Binary, Policy: r.o.Policy, Log: r.o.Log}
+	options := local.Options{Nodes: r.o.LocalNodes, Binary: r.o.Binary, Policy: r.o.Policy, Log: r.o.Log}
 	if options.Policy == "" {
 		options.PolicyText = defaultPolicy
 	}
-	if r.cluster, err = local.Start(life, options); err != nil { //nolint:contextcheck // see above
+	if r.cluster, err = local.Start(clusterCtx, options); err != nil { //nolint:contextcheck // see above
 		cancel()
 		return err
 	}
 	return nil
 }
 
-// known finds mistakes in the specs of targets before a cluster is started for
-// nothing.
-func (r *runner) known() error {
+// validateTargets checks the specs of the targets before a cluster is started.
+func (r *runner) validateTargets() error {
 	for _, spec := range r.o.specs() {
-		if r.o.ofCluster(spec) {
+		if r.o.isCluster(spec) {
 			continue
 		}
-		t, err := target.Open(spec, r.o.optionsOf(spec))
+		t, err := target.Open(spec, r.o.targetOptions(spec))
 		if err != nil {
 			return err
 		}
@@ -103,14 +102,14 @@ func (r *runner) known() error {
 	return nil
 }
 
-// optionsOf are those of the options for targets that are about one.
-func (o *Options) optionsOf(spec string) target.Options {
+// targetOptions returns the options for a target, without those that do not apply to it.
+func (o *Options) targetOptions(spec string) target.Options {
 	options := o.Targets
-	if o.ofCluster(spec) || !target.TakesTLS(spec) {
+	if o.isCluster(spec) || !target.SupportsTLS(spec) {
 		options.TLS = nil
 	}
 	if options.TLS != nil {
-		options.Insecure = false // that is for the others
+		options.Insecure = false // Insecure is for targets without TLS
 	}
 	if kind := kindOf(spec); kind != redisPlain && kind != redisLua {
 		options.Limits = nil
@@ -118,18 +117,18 @@ func (o *Options) optionsOf(spec string) target.Options {
 	return options
 }
 
-// open opens all targets and waits until they answer.
-func (r *runner) open(ctx context.Context) error {
+// openTargets opens all targets and waits until they answer.
+func (r *runner) openTargets(ctx context.Context) error {
 	for i, spec := range r.o.specs() {
-		s, err := r.side(i, spec)
+		s, err := r.openTarget(i, spec)
 		if err != nil {
 			return err
 		}
-		r.sides = append(r.sides, s)
+		r.targets = append(r.targets, s)
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.o.Wait)
+	ctx, cancel := context.WithTimeout(ctx, r.o.ReadyTimeout)
 	defer cancel()
-	for _, s := range r.sides {
+	for _, s := range r.targets {
 		slow := time.AfterFunc(time.Second, func() { r.o.Log("waiting for " + s.name) })
 		err := target.Ready(ctx, s.target)
 		slow.Stop()
@@ -141,49 +140,48 @@ func (r *runner) open(ctx context.Context) error {
 	return nil
 }
 
-// kindOf is the kind of a spec; over TLS, it is the same one.
+// kindOf returns the kind of a spec, without TLS.
 func kindOf(spec string) string {
 	kind, _, _ := strings.Cut(spec, ":")
-	return cmp.Or(overTLS[kind], kind)
+	return cmp.Or(plaintextKind[kind], kind)
 }
 
-// ofCluster reports whether a target is the cluster of this run, by one of its
-// doors.
-func (o *Options) ofCluster(spec string) bool {
-	return o.Local > 0 && slices.Contains([]string{"", "client:", "grpc:", "http:"}, spec)
+// isCluster reports whether a spec means the local cluster.
+func (o *Options) isCluster(spec string) bool {
+	return o.LocalNodes > 0 && slices.Contains([]string{"", "client:", "grpc:", "http:"}, spec)
 }
 
-// UsesTLS reports whether any target is asked over TLS when Targets.TLS is set.
-// The cluster of a run never is: its nodes are on loopback.
+// UsesTLS reports whether any target uses Targets.TLS. The local cluster does not: its
+// nodes are on loopback.
 func (o *Options) UsesTLS() bool {
-	return slices.ContainsFunc(o.specs(), func(spec string) bool { return !o.ofCluster(spec) && target.TakesTLS(spec) })
+	return slices.ContainsFunc(o.specs(), func(spec string) bool { return !o.isCluster(spec) && target.SupportsTLS(spec) })
 }
 
 func (o *Options) specs() []string { return append([]string{o.Target}, o.Versus...) }
 
-// side opens one target.
-func (r *runner) side(i int, spec string) (*side, error) {
-	s := &side{letter: string(rune('a' + i)), kind: kindOf(spec)}
+// openTarget opens one target.
+func (r *runner) openTarget(i int, spec string) (*measuredTarget, error) {
+	s := &measuredTarget{letter: string(rune('a' + i)), kind: kindOf(spec)}
 	full := spec
-	if r.o.Local > 0 {
-		switch grpc, http := r.cluster.GRPC(), r.cluster.HTTP(); spec {
+	if r.o.LocalNodes > 0 {
+		switch grpc, http := r.cluster.GRPCAddrs(), r.cluster.HTTPAddrs(); spec {
 		case "", "client:":
-			s.kind, full, s.name = "client", "client:"+strings.Join(grpc, ","), "local:"+strconv.Itoa(r.o.Local)
+			s.kind, full, s.name = "client", "client:"+strings.Join(grpc, ","), "local:"+strconv.Itoa(r.o.LocalNodes)
 		case "grpc:":
-			full, s.name = "grpc:"+grpc[0], fmt.Sprintf("local:%d grpc", r.o.Local)
+			full, s.name = "grpc:"+grpc[0], fmt.Sprintf("local:%d grpc", r.o.LocalNodes)
 		case "http:":
-			full, s.name = "http://"+http[0], fmt.Sprintf("local:%d http", r.o.Local)
+			full, s.name = "http://"+http[0], fmt.Sprintf("local:%d http", r.o.LocalNodes)
 		}
 		s.local = s.name != ""
 	}
 	var err error
-	if s.target, err = target.Open(full, r.o.optionsOf(spec)); err != nil {
+	if s.target, err = target.Open(full, r.o.targetOptions(spec)); err != nil {
 		return nil, err
 	}
 	if s.name == "" {
 		s.name = s.target.Name()
 	}
-	for n := 2; slices.ContainsFunc(r.sides, func(other *side) bool { return other.name == s.name }); n++ {
+	for n := 2; slices.ContainsFunc(r.targets, func(other *measuredTarget) bool { return other.name == s.name }); n++ {
 		s.name = fmt.Sprintf("%s #%d", s.target.Name(), n)
 	}
 	s.description = target.Describe(s.target)
@@ -192,7 +190,7 @@ func (r *runner) side(i int, spec string) (*side, error) {
 
 func (r *runner) close() error {
 	var problems []error
-	for _, s := range r.sides {
+	for _, s := range r.targets {
 		if err := s.target.Close(); err != nil {
 			problems = append(problems, fmt.Errorf("close %s: %w", s.name, err))
 		}
@@ -203,41 +201,40 @@ func (r *runner) close() error {
 	return errors.Join(problems...)
 }
 
-// rounds lets the targets take turns; the one that is first is last in the next
-// round.
-func (r *runner) rounds(ctx context.Context) error {
+// runRounds measures the targets in turns. Every other round is in reverse order.
+func (r *runner) runRounds(ctx context.Context) error {
 	for n := range r.o.Rounds {
-		order := slices.Clone(r.sides)
+		order := slices.Clone(r.targets)
 		if n%2 == 1 {
 			slices.Reverse(order)
 		}
 		var round report.Round
 		for _, s := range order {
-			turn, err := r.turn(ctx, s, n)
+			turn, err := r.runTurn(ctx, s, n)
 			if turn != nil {
 				round.Turns = append(round.Turns, *turn)
 			}
 			if err != nil {
-				return err // a round that was cut short is not paired
+				return err // an incomplete round is not paired
 			}
 		}
-		r.paired = append(r.paired, round)
+		r.completeRounds = append(r.completeRounds, round)
 	}
-	for _, s := range r.sides {
-		if err := s.ended(ctx, r.o); err != nil {
+	for _, s := range r.targets {
+		if err := s.readUsage(ctx, r.o); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// arrivals returns the times of one turn.
+// arrivals returns the schedule of one turn.
 func (r *runner) arrivals(calls *workload.Workload) (bench.Arrivals, error) {
 	switch {
 	case r.o.replay():
 		return bench.Times(calls.Times(), 1)
 	case r.o.Rate == 0:
-		return nil, nil //nolint:nilnil // a closed loop has none
+		return nil, nil //nolint:nilnil // nil means a closed loop
 	case r.o.Arrivals == Constant:
 		return bench.Constant(r.o.Rate)
 	default:
@@ -245,7 +242,7 @@ func (r *runner) arrivals(calls *workload.Workload) (bench.Arrivals, error) {
 	}
 }
 
-// document puts together what was measured.
+// document combines what was measured.
 func (r *runner) document() (*report.Run, error) {
 	o := r.o
 	run := &report.Run{
@@ -255,7 +252,7 @@ func (r *runner) document() (*report.Run, error) {
 		Environment: report.CaptureEnvironment(), Harness: o.Harness,
 		Load: report.Load{
 			Loop: "open", Arrivals: string(o.Arrivals), RatePerSecond: o.Rate,
-			Workload: o.Workload.String(), Warmup: o.Warmup, Duration: o.For,
+			Workload: o.Workload.String(), Warmup: o.Warmup, Duration: o.Duration,
 		},
 	}
 	switch {
@@ -264,8 +261,8 @@ func (r *runner) document() (*report.Run, error) {
 	case o.Rate == 0:
 		run.Load.Loop, run.Load.Arrivals, run.Load.Callers = "closed", "", int64(o.Callers)
 	}
-	for _, s := range r.sides {
-		t, err := s.result(r)
+	for _, s := range r.targets {
+		t, err := s.report(r)
 		if err != nil {
 			return nil, err
 		}
@@ -274,8 +271,8 @@ func (r *runner) document() (*report.Run, error) {
 			run.Environment.Versions = append(run.Environment.Versions, report.Flag{Name: s.name, Value: s.version})
 		}
 	}
-	if len(r.sides) > 1 && len(r.paired) > 0 {
-		run.Pairing = &report.Pairing{Baseline: r.sides[0].name, Rounds: r.paired}
+	if len(r.targets) > 1 && len(r.completeRounds) > 0 {
+		run.Pairing = &report.Pairing{Baseline: r.targets[0].name, Rounds: r.completeRounds}
 	}
 	if err := run.Validate(); err != nil {
 		return nil, fmt.Errorf("document of the run: %w", err)

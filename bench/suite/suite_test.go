@@ -36,31 +36,31 @@ func TestValidate(t *testing.T) {
 		o    Options
 		want string // part of the error; empty: none
 	}{
-		{"fine", Options{Local: 3, Rate: 100, For: time.Second}, ""},
-		{"replay", Options{Local: 3, Workload: replay, For: time.Second}, ""},
-		{"replay to its end", Options{Local: 3, Workload: replay, For: time.Hour}, ""},
-		{"replay in rounds beyond its end", Options{Local: 3, Workload: replay, For: 350 * time.Second, Warmup: time.Second, Rounds: 5}, "for: the trace ends after 5m50.2s at this speed, and 5m51s are needed"},
-		{"closed loop", Options{Target: "null:", Callers: 4, For: time.Second}, ""},
-		{"no target", Options{Rate: 100, For: time.Second}, "target: is missing"},
-		{"no load", Options{Local: 1, For: time.Second}, "rate: is missing"},
-		{"two rates", Options{Local: 1, Rate: 1, Workload: replay, For: time.Second}, "rate: a replay"},
-		{"arrivals", Options{Local: 1, Rate: 1, For: time.Second, Arrivals: "often"}, `arrivals: must be poisson or constant, got "often"`},
-		{"short", Options{Local: 1, Rate: 1, For: time.Second, Rounds: 20}, "for: must be 100ms or more per round"},
-		{"warmup", Options{Local: 1, Rate: 1, For: time.Second, Warmup: -1}, "warmup: must not be negative"},
+		{"fine", Options{LocalNodes: 3, Rate: 100, Duration: time.Second}, ""},
+		{"replay", Options{LocalNodes: 3, Workload: replay, Duration: time.Second}, ""},
+		{"replay to its end", Options{LocalNodes: 3, Workload: replay, Duration: time.Hour}, ""},
+		{"replay in rounds beyond its end", Options{LocalNodes: 3, Workload: replay, Duration: 350 * time.Second, Warmup: time.Second, Rounds: 5}, "for: must fit in the trace, which lasts 5m50.2s at this speed, got 5m51s"},
+		{"closed loop", Options{Target: "null:", Callers: 4, Duration: time.Second}, ""},
+		{"no target", Options{Rate: 100, Duration: time.Second}, "target: must not be empty"},
+		{"no load", Options{LocalNodes: 1, Duration: time.Second}, "rate: must be set"},
+		{"two rates", Options{LocalNodes: 1, Rate: 1, Workload: replay, Duration: time.Second}, "rate: must not be set for a replay"},
+		{"arrivals", Options{LocalNodes: 1, Rate: 1, Duration: time.Second, Arrivals: "often"}, `arrivals: must be poisson or constant, got "often"`},
+		{"short", Options{LocalNodes: 1, Rate: 1, Duration: time.Second, Rounds: 20}, "for: must be at least 100ms per round"},
+		{"warmup", Options{LocalNodes: 1, Rate: 1, Duration: time.Second, Warmup: -1}, "warmup: must not be negative"},
 		{
 			"faults elsewhere",
-			Options{Target: "null:", Rate: 1, For: time.Second, Faults: []local.Fault{{Kind: local.Kill, Node: 1}}},
-			"faults: only nodes of a local cluster",
+			Options{Target: "null:", Rate: 1, Duration: time.Second, Faults: []local.Fault{{Kind: local.Kill, Node: 1}}},
+			"faults: must only be set for a local cluster",
 		},
 		{
 			"faults in rounds",
-			Options{Local: 2, Rate: 1, For: 5 * time.Second, Versus: []string{"null:"}, Faults: []local.Fault{{Kind: local.Kill, Node: 1}}},
+			Options{LocalNodes: 2, Rate: 1, Duration: 5 * time.Second, Versus: []string{"null:"}, Faults: []local.Fault{{Kind: local.Kill, Node: 1}}},
 			"faults: need one target and one round, got 2 targets and 5 rounds",
 		},
 		{
 			"fault of nobody",
-			Options{Local: 2, Rate: 1, For: 5 * time.Second, Faults: []local.Fault{{Kind: local.Kill, Node: 7}}},
-			"there is no node 7",
+			Options{LocalNodes: 2, Rate: 1, Duration: 5 * time.Second, Faults: []local.Fault{{Kind: local.Kill, Node: 7}}},
+			"unknown node 7",
 		},
 	} {
 		err := c.o.Validate()
@@ -84,14 +84,14 @@ func TestModelsAreCalled(t *testing.T) {
 	}
 	run, err := Run(t.Context(), Options{
 		Target: "openai:" + server.URL, Versus: []string{"anthropic:" + server.URL}, Rounds: 1,
-		Workload: spec, Rate: 100, For: time.Second, Timeout: time.Minute,
+		Workload: spec, Rate: 100, Duration: time.Second, Timeout: time.Minute,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var calls, streams int64
 	for _, x := range run.Targets {
-		if x.Failed+x.Denied+x.LLM.Lost > 0 || x.LLM.Settled == 0 || x.LLM.Settled != x.LLM.Held || x.Achieved == x.LLM.Held || !x.Streams {
+		if x.Failed+x.Denied+x.LLM.SettlesFailed > 0 || x.LLM.Settled == 0 || x.LLM.Settled != x.LLM.Held || x.Achieved == x.LLM.Held || !x.CallsModel {
 			t.Errorf("%s: %+v %+v", x.Name, x.Counts, x.LLM)
 		}
 		if x.Audit.Text != "the answers of a model do not say what was charged" {
@@ -117,7 +117,7 @@ func TestModelsAreCalled(t *testing.T) {
 		t.Errorf("the model had %d calls, %d streamed, want %d and %d", done, streamed, calls, streams)
 	}
 	var text strings.Builder
-	if err := report.Summary(&text, run, report.TextOptions{}); err != nil || strings.Count(text.String(), "  streams: ") != 2 {
+	if err := report.WriteSummary(&text, run, report.TextOptions{}); err != nil || strings.Count(text.String(), "  streams: ") != 2 {
 		t.Errorf("%v in a summary of\n%s", err, text.String())
 	}
 }
@@ -143,8 +143,8 @@ prices:
 		t.Fatal(err)
 	}
 	started := time.Now().Truncate(24 * time.Hour).Add(-time.Minute) // a midnight has been since
-	o := OfPolicy(p, started, true)
-	got := o.Of("acme/alice", "", "small")
+	o := PolicyAuditOptions(p, started, true)
+	got := o.LimitsOf("acme/alice", "", "small")
 	want := []audit.Limit{
 		{Scope: "acme", Dimension: "tokens", Name: "tokens", Algorithm: audit.TokenBucket, Amount: 1_000, Window: time.Minute},
 		{Scope: "acme", Dimension: "concurrent", Name: "concurrent", Algorithm: audit.Concurrency, Amount: 3},
@@ -162,10 +162,10 @@ prices:
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("limits differ (-want +got):\n%s", diff)
 	}
-	if got := o.Of("acme/alice", "gold", ""); got != nil {
+	if got := o.LimitsOf("acme/alice", "gold", ""); got != nil {
 		t.Errorf("limits of a tier that is not there: got %v", got)
 	}
-	if l := OfPolicy(p, started, false).Of("bob", "free", "")[0:]; slices.ContainsFunc(l, func(l audit.Limit) bool { return l.Resets != nil }) {
+	if l := PolicyAuditOptions(p, started, false).LimitsOf("bob", "free", "")[0:]; slices.ContainsFunc(l, func(l audit.Limit) bool { return l.Resets != nil }) {
 		t.Errorf("the resets of another clock are told: %v", l)
 	}
 	units := audit.Units{Requests: 2, Input: 1_001, Output: 500}
@@ -196,34 +196,34 @@ func TestNext(t *testing.T) {
 		{limiter.Limit{Calendar: limiter.Month}, "2026-04-01T00:00:00Z"},
 		{limiter.Limit{Calendar: limiter.Year}, "2027-01-01T00:00:00Z"},
 	} {
-		if got := next(&c.l, at).UTC().Format(time.RFC3339); got != c.want {
+		if got := nextWindow(&c.l, at).UTC().Format(time.RFC3339); got != c.want {
 			t.Errorf("next of %+v: got %s, want %s", c.l, got, c.want)
 		}
 	}
 }
 
 func TestVerdict(t *testing.T) {
-	which := audit.Which{Scope: "acme/alice", Dimension: "tokens", Name: "tokens", Limit: 100}
+	which := audit.LimitRef{Scope: "acme/alice", Dimension: "tokens", Name: "tokens", Limit: 100}
 	found := &audit.Report{
 		Calls: 10, Answers: audit.Answers{Fallback: 2},
-		Dimensions: []audit.Dimension{{Name: "tokens", Limits: 5, OverLimits: 1, Over: 30, Possible: 40, Excess: 7}, {Name: "spend", Missing: 1_250_000}},
-		Over:       []audit.Over{{Which: which, Admitted: 130, Amount: 30, WithFallback: 30}},
-		Under:      []audit.Under{{Which: which, Calls: 1, Cost: 12}},
-		Charges:    []audit.Charge{{Which: which, Excess: 7, Suspects: []audit.Suspect{{ID: "1", Why: "sent 2 times"}, {ID: "2", Why: "1 of 1 settles failed"}, {ID: "3", Why: "its usage was on its way to the owner"}}}},
+		Dimensions: []audit.DimensionSummary{{Name: "tokens", Limits: 5, OverLimits: 1, Over: 30, Possible: 40, Excess: 7}, {Name: "spend", Missing: 1_250_000}},
+		Over:       []audit.OverAdmission{{LimitRef: which, Admitted: 130, Amount: 30, WithFallback: 30}},
+		Under:      []audit.WrongDenial{{LimitRef: which, Calls: 1, Cost: 12}},
+		Charges:    []audit.ChargeMismatch{{LimitRef: which, Excess: 7, Suspects: []audit.Suspect{{ID: "1", Why: "sent 2 times"}, {ID: "2", Why: "1 of 1 settles failed"}, {ID: "3", Why: "its usage had not reached the owner"}}}},
 	}
-	got := Verdict(found)
+	got := NewAudit(found)
 	want := &report.Audit{
-		Verdict: report.Violated, Calls: 10, Accounts: 5, OverAdmitted: 1, UnderAdmitted: 1, DoubleCharges: 1, LostSettles: 1,
+		Verdict: report.Violated, Calls: 10, Limits: 5, OverAdmitted: 1, UnderAdmitted: 1, DoubleCharges: 1, LostSettles: 1,
 		Text:  "Charges were lost: $1.250000 of spend. Charged twice or not given back: 7 tokens. Without the owner, fallback admitted 2 calls.",
-		Worst: []report.Account{{Key: "acme/alice", Dimension: "tokens", Limit: "tokens", Allowed: 100, Admitted: 130, Over: 30, Under: 12}},
+		Worst: []report.LimitResult{{Key: "acme/alice", Dimension: "tokens", Limit: "tokens", Allowed: 100, Admitted: 130, Over: 30, Under: 12}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("verdict differs (-want +got):\n%s", diff)
 	}
-	for want, d := range map[report.Verdict]audit.Dimension{
+	for want, d := range map[report.Verdict]audit.DimensionSummary{
 		report.Exact: {}, report.WithinMargin: {Possible: 3}, report.Violated: {Missing: 1},
 	} {
-		if got := Verdict(&audit.Report{Dimensions: []audit.Dimension{d}}).Verdict; got != want {
+		if got := NewAudit(&audit.Report{Dimensions: []audit.DimensionSummary{d}}).Verdict; got != want {
 			t.Errorf("verdict on %+v: got %s, want %s", d, got, want)
 		}
 	}
@@ -231,16 +231,16 @@ func TestVerdict(t *testing.T) {
 
 // TestVerdictOnFallback: what limits declare is a part of the verdict, and said.
 func TestVerdictOnFallback(t *testing.T) {
-	which := audit.Which{Scope: "acme/alice", Dimension: "requests", Name: "rpm", Limit: 100}
-	got := Verdict(&audit.Report{
+	which := audit.LimitRef{Scope: "acme/alice", Dimension: "requests", Name: "rpm", Limit: 100}
+	got := NewAudit(&audit.Report{
 		Answers:    audit.Answers{Fallback: 60},
-		Dimensions: []audit.Dimension{{Name: "requests", Limits: 1, WithFallback: 60, Fallback: 60, BeyondBound: 27}},
-		Over:       []audit.Over{{Which: which, Admitted: 160, WithFallback: 60, Fallback: 60, Declared: audit.FallbackShare, BeyondBound: 27}},
+		Dimensions: []audit.DimensionSummary{{Name: "requests", Limits: 1, WithFallback: 60, Fallback: 60, BeyondBound: 27}},
+		Over:       []audit.OverAdmission{{LimitRef: which, Admitted: 160, WithFallback: 60, Fallback: 60, Declared: audit.FallbackShare, BeyondBound: 27}},
 	})
 	want := &report.Audit{
-		Verdict: report.Violated, Accounts: 1,
+		Verdict: report.Violated, Limits: 1,
 		Text:  "Without the owner, fallback admitted 60 calls, more than the limits declare: 27 requests.",
-		Worst: []report.Account{{Key: "acme/alice", Dimension: "requests", Limit: "rpm", Allowed: 100, Margin: 33, Admitted: 160, Over: 27}},
+		Worst: []report.LimitResult{{Key: "acme/alice", Dimension: "requests", Limit: "rpm", Allowed: 100, Margin: 33, Admitted: 160, Over: 27}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("verdict differs (-want +got):\n%s", diff)
@@ -250,18 +250,18 @@ func TestVerdictOnFallback(t *testing.T) {
 // TestCoursesSinceTheWarmUp: the times of a document begin after it.
 func TestCoursesSinceTheWarmUp(t *testing.T) {
 	const s = time.Second
-	which := audit.Which{Scope: "acme", Dimension: "requests", Name: "rpm", Algorithm: audit.TokenBucket, Limit: 100, Burst: 20}
+	which := audit.LimitRef{Scope: "acme", Dimension: "requests", Name: "rpm", Algorithm: audit.TokenBucket, Limit: 100, Burst: 20}
 	points := []audit.Point{{At: 1 * s, Used: 9}, {At: 2 * s, Used: 8}, {At: 4 * s, Used: 7}}
-	got := Verdict(&audit.Report{Courses: []audit.Course{
-		{Which: which, Calls: 5, Admitted: 6, Step: s, Used: points, WithFallback: append(points[:2:2], audit.Point{At: 3 * s, Used: 1}, audit.Point{At: 4 * s, Used: 30})},
-		{Which: audit.Which{Scope: "b", Limit: 3}, Step: s, Used: points[:1]},
+	got := NewAudit(&audit.Report{UsageSeries: []audit.UsageSeries{
+		{LimitRef: which, Calls: 5, Admitted: 6, Step: s, Used: points, WithFallback: append(points[:2:2], audit.Point{At: 3 * s, Used: 1}, audit.Point{At: 4 * s, Used: 30})},
+		{LimitRef: audit.LimitRef{Scope: "b", Limit: 3}, Step: s, Used: points[:1]},
 	}})
-	sinceWarmup(got, 2*s)
-	want := []report.Course{{
+	shiftUsage(got, 2*s)
+	want := []report.UsageSeries{{
 		Key: "acme", Dimension: "requests", Limit: "rpm", Allowed: 20, Calls: 5, Admitted: 6, Step: s,
-		Points: []report.CoursePoint{{At: 0, Used: 8, WithFallback: 8}, {At: s, Used: 0, WithFallback: 1}, {At: 2 * s, Used: 7, WithFallback: 30}},
+		Points: []report.UsagePoint{{At: 0, Used: 8, WithFallback: 8}, {At: s, Used: 0, WithFallback: 1}, {At: 2 * s, Used: 7, WithFallback: 30}},
 	}}
-	if diff := cmp.Diff(want, got.Courses); diff != "" {
+	if diff := cmp.Diff(want, got.UsageSeries); diff != "" {
 		t.Errorf("courses differ (-want +got):\n%s", diff)
 	}
 }
@@ -278,7 +278,7 @@ func TestMembers(t *testing.T) {
 		{[]local.Fault{restart, leave}, 1},
 		{[]local.Fault{leave, leave, leave, restart}, 1},
 	} {
-		if got := (&Options{Local: 3, Faults: c.faults}).members(); got != c.want {
+		if got := (&Options{LocalNodes: 3, Faults: c.faults}).members(); got != c.want {
 			t.Errorf("members after %v: got %d, want %d", c.faults, got, c.want)
 		}
 	}
@@ -293,11 +293,11 @@ func TestPromisesOfFallback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]audit.Fallback{}
-	for _, l := range OfPolicy(p, time.Now(), true).Of("k", "", "") {
+	got := map[string]audit.FallbackMode{}
+	for _, l := range PolicyAuditOptions(p, time.Now(), true).LimitsOf("k", "", "") {
 		got[l.Name] = l.Fallback
 	}
-	want := map[string]audit.Fallback{"a": audit.FallbackShare, "b": audit.FallbackClosed, "c": audit.FallbackOpen}
+	want := map[string]audit.FallbackMode{"a": audit.FallbackShare, "b": audit.FallbackClosed, "c": audit.FallbackOpen}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("modes differ (-want +got):\n%s", diff)
 	}
@@ -307,8 +307,8 @@ func TestPromisesOfFallback(t *testing.T) {
 func TestRunTakesTurns(t *testing.T) {
 	var turns []string
 	run, err := Run(t.Context(), Options{
-		Target: "null:", Versus: []string{"null:", "null:1ms"}, Rounds: 2, Rate: 500, For: 400 * time.Millisecond, Warmup: 20 * time.Millisecond,
-		Begin: func(name string) { turns = append(turns, name) },
+		Target: "null:", Versus: []string{"null:", "null:1ms"}, Rounds: 2, Rate: 500, Duration: 400 * time.Millisecond, Warmup: 20 * time.Millisecond,
+		OnTurnStart: func(name string) { turns = append(turns, name) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -341,13 +341,13 @@ func TestReplayGoesOnInRounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Target: "null:", Versus: []string{"null:1ms"}, Workload: calls, Rounds: 3, For: 3 * time.Second, Warmup: 500 * time.Millisecond}
+	o := Options{Target: "null:", Versus: []string{"null:1ms"}, Workload: calls, Rounds: 3, Duration: 3 * time.Second, Warmup: 500 * time.Millisecond}
 	r := &runner{o: o.withDefaults(), began: time.Now()}
 	for round := range 3 {
 		var tokens [2][]int64
 		var times [2][]time.Duration
 		for i, letter := range []string{"a", "b"} {
-			w, err := r.workload(&side{letter: letter, kind: "null"}, round)
+			w, err := r.workload(&measuredTarget{letter: letter, kind: "null"}, round)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -370,8 +370,8 @@ func TestRunEndsEarly(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	enough := errors.New("enough")
 	run, err := Run(ctx, Options{
-		Target: "null:", Rate: 500, For: time.Hour,
-		Progress: func(report.Interval) { cancel(enough) },
+		Target: "null:", Rate: 500, Duration: time.Hour,
+		OnInterval: func(report.Interval) { cancel(enough) },
 	})
 	if !errors.Is(err, enough) || run == nil || run.Targets[0].Achieved == 0 {
 		t.Errorf("got %v, %v, want what was measured and the cause", run, err)
@@ -387,9 +387,9 @@ func TestRunFails(t *testing.T) {
 		o    Options
 		want string
 	}{
-		{Options{Target: "nul:", Rate: 1, For: time.Second}, "must be one of client:"},
-		{Options{Target: "null:", Rate: 1, For: time.Second, Policy: path}, "requets"},
-		{Options{Target: "null:", Rate: 1, For: time.Second, Targets: target.Options{Timeout: -1}}, "timeout: must not be negative"},
+		{Options{Target: "nul:", Rate: 1, Duration: time.Second}, "must be one of client:"},
+		{Options{Target: "null:", Rate: 1, Duration: time.Second, Policy: path}, "requets"},
+		{Options{Target: "null:", Rate: 1, Duration: time.Second, Targets: target.Options{Timeout: -1}}, "timeout: must not be negative"},
 	} {
 		if run, err := Run(t.Context(), c.o); run != nil || err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, %v, want an error with %q", run, err, c.want)

@@ -15,23 +15,23 @@ import (
 	"github.com/bucketring/bucketring/bench/report"
 )
 
-// sum adds up the turns of a target.
-type sum struct {
-	total     report.Target // without what is below
-	latencies map[row]*hdrhistogram.Histogram
-	client    time.Duration // processor time
+// totals adds up the turns of a target.
+type totals struct {
+	total     report.Target // without latencies and resources
+	latencies map[latencyKey]*hdrhistogram.Histogram
+	client    time.Duration // CPU time
 	servers   []report.Process
 }
 
-// row is a kind of answer. The zero value is all decisions.
-type row struct {
+// latencyKey is a kind of answer. The zero value means all decisions.
+type latencyKey struct {
 	op, route, outcome string
 	service            bool
 }
 
-// add adds a turn and returns what it has to say for itself.
-func (s *sum) add(r *bench.Result, record *local.Record) (report.Turn, error) {
-	t, err := report.FromResult(r)
+// add adds a turn and returns its summary.
+func (s *totals) add(r *bench.Result, record *local.Record) (report.Turn, error) {
+	t, err := report.NewTarget(r)
 	if err != nil {
 		return report.Turn{}, err
 	}
@@ -49,7 +49,7 @@ func (s *sum) add(r *bench.Result, record *local.Record) (report.Turn, error) {
 	}
 	if record != nil {
 		used := report.Resources{Servers: []report.Process{{CPU: record.CPU()}}}
-		used.PerMillion(r.InTime)
+		used.PerMillion(r.Completed)
 		turn.CPUPerMillion = used.ServerCPUPerMillion
 		s.record(record)
 	}
@@ -57,8 +57,8 @@ func (s *sum) add(r *bench.Result, record *local.Record) (report.Turn, error) {
 	return turn, nil
 }
 
-// count adds the numbers of a turn, whose times are after those before.
-func (s *sum) count(t *report.Target) {
+// count adds the counts of a turn. Its series follows those of earlier turns.
+func (s *totals) count(t *report.Target) {
 	total := &s.total
 	for _, iv := range t.Series {
 		iv.At += total.Duration
@@ -75,13 +75,13 @@ func (s *sum) count(t *report.Target) {
 		{&total.Degraded, &t.Degraded},
 		{&total.Failed, &t.Failed},
 		{&total.Dropped, &t.Dropped},
-		{&total.InTime, &t.InTime},
+		{&total.Completed, &t.Completed},
 		{&total.Unfinished, &t.Unfinished},
 		{&total.LLM.Held, &t.LLM.Held},
 		{&total.LLM.Reported, &t.LLM.Reported},
 		{&total.LLM.Settled, &t.LLM.Settled},
 		{&total.LLM.CutShort, &t.LLM.CutShort},
-		{&total.LLM.Lost, &t.LLM.Lost},
+		{&total.LLM.SettlesFailed, &t.LLM.SettlesFailed},
 		{&total.LLM.ReportsFailed, &t.LLM.ReportsFailed},
 	} {
 		*n[0] += *n[1]
@@ -90,7 +90,7 @@ func (s *sum) count(t *report.Target) {
 		if total.Pacer == nil {
 			total.Pacer = &report.Pacer{}
 		}
-		// Of several rounds the worst is told.
+		// The worst round counts.
 		w := total.Pacer
 		w.P50, w.P99, w.Max = max(w.P50, p.P50), max(w.P99, p.P99), max(w.Max, p.Max)
 		w.Missed, w.Late = w.Missed+p.Missed, w.Late || p.Late
@@ -106,37 +106,37 @@ func (s *sum) count(t *report.Target) {
 	total.Duration += t.Duration
 }
 
-func (s *sum) merge(l *report.Latency) error {
+func (s *totals) merge(l *report.Latency) error {
 	h, err := l.Histogram()
 	if err != nil {
 		return err
 	}
 	if s.latencies == nil {
-		s.latencies = map[row]*hdrhistogram.Histogram{}
+		s.latencies = map[latencyKey]*hdrhistogram.Histogram{}
 	}
-	of := row{l.Op, l.Route, l.Outcome, l.Service}
-	if s.latencies[of] == nil {
-		s.latencies[of] = h
+	key := latencyKey{l.Op, l.Route, l.Outcome, l.ServiceTime}
+	if s.latencies[key] == nil {
+		s.latencies[key] = h
 		return nil
 	}
-	if dropped := s.latencies[of].Merge(h); dropped > 0 {
-		return fmt.Errorf("merge the latencies of two rounds: %d do not fit", dropped)
+	if dropped := s.latencies[key].Merge(h); dropped > 0 {
+		return fmt.Errorf("merge the latencies of two rounds: %d values out of range", dropped)
 	}
 	return nil
 }
 
-// record keeps what happened to the cluster in a turn.
-func (s *sum) record(r *local.Record) {
+// record adds what happened to the cluster in a turn.
+func (s *totals) record(r *local.Record) {
 	begin := s.total.Duration
 	for _, m := range r.Marks {
 		what := m.Text
-		if m.Until > 0 {
-			what += fmt.Sprintf(", in effect after %s", (m.Until - m.At).Round(time.Millisecond))
+		if m.EffectiveAt > 0 {
+			what += fmt.Sprintf(", in effect after %s", (m.EffectiveAt - m.At).Round(time.Millisecond))
 		}
 		if m.Problem != "" {
 			what += ": " + m.Problem
 		}
-		s.total.Marks = append(s.total.Marks, report.Mark{At: begin + max(m.At, 0), Kind: string(m.Kind), What: what})
+		s.total.Marks = append(s.total.Marks, report.Mark{At: begin + max(m.At, 0), Kind: string(m.Kind), Detail: what})
 	}
 	for _, n := range r.Nodes {
 		i := slices.IndexFunc(s.servers, func(p report.Process) bool { return p.Name == n.Name })
@@ -157,36 +157,36 @@ func (s *sum) record(r *local.Record) {
 	}
 }
 
-// result is the part of the document that is about a target.
-func (s *side) result(r *runner) (*report.Target, error) {
-	t := s.sum.total
-	t.Name, t.Description, t.Audit = s.name, s.description, s.verdict(r)
-	t.Streams = CallsModels(s.kind + ":")
+// report returns the target's part of the document.
+func (s *measuredTarget) report(r *runner) (*report.Target, error) {
+	t := s.totals.total
+	t.Name, t.Description, t.Audit = s.name, s.description, s.auditResult(r)
+	t.CallsModel = CallsModels(s.kind + ":")
 	t.Resources = &report.Resources{
-		Client:  report.Process{Name: "bench", CPU: s.sum.client},
-		Servers: s.sum.servers,
+		Client:  report.Process{Name: "bench", CPU: s.totals.client},
+		Servers: s.totals.servers,
 	}
-	t.Resources.PerMillion(t.InTime)
+	t.Resources.PerMillion(t.Completed)
 	slices.SortStableFunc(t.Errors, func(a, b report.ErrorCount) int { return cmp.Compare(b.Count, a.Count) })
-	var rows []row
-	for of := range s.sum.latencies {
+	var rows []latencyKey
+	for of := range s.totals.latencies {
 		rows = append(rows, of)
 	}
-	slices.SortFunc(rows, func(a, b row) int {
+	slices.SortFunc(rows, func(a, b latencyKey) int {
 		return cmp.Or(cmp.Compare(a.op, b.op), cmp.Compare(a.route, b.route), cmp.Compare(a.outcome, b.outcome), compareBool(a.service, b.service))
 	})
 	for _, of := range rows {
-		l, err := report.NewLatency(of.op, of.route, of.outcome, s.sum.latencies[of])
+		l, err := report.NewLatency(of.op, of.route, of.outcome, s.totals.latencies[of])
 		if err != nil {
 			return nil, err
 		}
-		l.Service = of.service
+		l.ServiceTime = of.service
 		t.Latencies = append(t.Latencies, l)
 	}
 	return &t, nil
 }
 
-// compareBool puts false first.
+// compareBool orders false before true.
 func compareBool(a, b bool) int {
 	switch {
 	case a == b:

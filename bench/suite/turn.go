@@ -19,75 +19,74 @@ import (
 	"github.com/bucketring/bucketring/bench/workload"
 )
 
-// side is one target and what was measured of it so far.
-type side struct {
+// measuredTarget is a target and its measurements.
+type measuredTarget struct {
 	name, letter, kind string
 	description        string
-	version            string // of its server; empty: not known
-	local              bool   // it is the cluster of this run
+	version            string // of its server; empty if unknown
+	local              bool   // the local cluster
 	target             bench.Target
 
-	started time.Time // of its log, which goes over all rounds
-	auditor *audit.Auditor
-	callers callers
-	late    []time.Duration // by round: by how much the log is behind the clock
-	sum     sum
+	started    time.Time // begin of its log, which spans all rounds
+	auditor    *audit.Auditor
+	callers    callerSet
+	startDelay []time.Duration // by round: time from begin to the start of the run
+	totals     totals
 }
 
-// callers are the first of those whose calls were planned. It is for one
-// goroutine at a time.
-type callers struct {
-	seen map[caller]bool
-	list []caller
+// callerSet collects the first maxCallers callers. It is not safe for concurrent use.
+type callerSet struct {
+	known map[caller]bool
+	list  []caller
 }
 
-// caller is one in one round. Keys of two rounds are never the same.
+// caller identifies the limits of a call in one round. Rounds never share keys.
 type caller struct {
 	key, tier, model string
 	round            int
 }
 
-// mostAsked is how many callers are asked in the end what they have used.
-const mostAsked = 2_000
+// maxCallers is the maximum number of callers whose usage is read after the run.
+const maxCallers = 2_000
 
-func (c *callers) add(call *bench.Call, round int) {
-	if len(c.list) == mostAsked {
+func (c *callerSet) add(call *bench.Call, round int) {
+	if len(c.list) == maxCallers {
 		return
 	}
 	who := caller{call.Key, call.Tier, call.Model, round}
-	if c.seen[who] {
+	if c.known[who] {
 		return
 	}
-	if c.seen == nil {
-		c.seen = map[caller]bool{}
+	if c.known == nil {
+		c.known = map[caller]bool{}
 	}
-	c.seen[who] = true
+	c.known[who] = true
 	c.list = append(c.list, who)
 }
 
-// workload returns the calls of one turn. They are the same for all targets, but
-// their ids, and their keys where the state of another turn would be in the way. A
-// replay goes on in each round where the one before has ended.
-func (r *runner) workload(s *side, round int) (*workload.Workload, error) {
+// workload returns the calls of one turn. All targets get the same calls, except for ids
+// and for a prefix of keys that keeps turns from sharing state. A replay continues in
+// each round where the round before ended.
+func (r *runner) workload(s *measuredTarget, round int) (*workload.Workload, error) {
 	spec := r.o.Workload
 	spec.Seed += uint64(round) * 1_000_003
-	spec.Replay = spec.Replay.After(time.Duration(round) * r.o.turn())
+	spec.Replay = spec.Replay.Skip(time.Duration(round) * r.o.measuredTurn())
 	run := strconv.FormatInt(r.began.UnixMilli(), 36)
-	spec.IDs = fmt.Sprintf("%s%s%d-", run, s.letter, round)
+	spec.IDPrefix = fmt.Sprintf("%s%s%d-", run, s.letter, round)
 	switch {
 	case r.o.Rounds > 1 || len(r.o.Versus) > 0:
-		spec.Prefix += fmt.Sprintf("%s%d-", s.letter, round)
+		spec.KeyPrefix += fmt.Sprintf("%s%d-", s.letter, round)
 		if !s.local {
-			spec.Prefix = run + spec.Prefix
+			spec.KeyPrefix = run + spec.KeyPrefix
 		}
-	case !s.local && spec.Prefix == "":
-		spec.Prefix = run + "-"
+	case !s.local && spec.KeyPrefix == "":
+		spec.KeyPrefix = run + "-"
 	}
 	return workload.New(spec)
 }
 
-// turn lets a target have its turn. The error is the cause if ctx ended.
-func (r *runner) turn(ctx context.Context, s *side, round int) (*report.Turn, error) {
+// runTurn measures one turn of a target. If ctx ends, the error is its cause.
+func (r *runner) runTurn(ctx context.Context, s *measuredTarget, round int) (*report.Turn, error) {
 	calls, err := r.workload(s, round)
 	if err != nil {
 		return nil, err
@@ -96,46 +95,46 @@ func (r *runner) turn(ctx context.Context, s *side, round int) (*report.Turn, er
 	if err != nil {
 		return nil, err
 	}
-	length := r.o.turn()
-	r.o.Begin(s.name)
+	length := r.o.measuredTurn()
+	r.o.OnTurnStart(s.name)
 	begin := time.Now()
 	if s.started.IsZero() {
 		s.started = begin
-		if err := s.audit(r); err != nil {
+		if err := s.startAudit(r); err != nil {
 			return nil, err
 		}
 	}
 	offset, models := begin.Sub(s.started), CallsModels(s.kind+":")
 
-	watched := r.watch(ctx, s, begin.Add(r.o.Warmup), length)
+	watched := r.superviseCluster(ctx, s, begin.Add(r.o.Warmup), length)
 	result, err := bench.Run(ctx, bench.Options{
 		Target: s.target, Arrivals: arrivals, Callers: r.o.Callers,
-		For: length, Warmup: r.o.Warmup, Timeout: r.o.Timeout,
+		Duration: length, Warmup: r.o.Warmup, Timeout: r.o.Timeout,
 		Workload: bench.WorkloadFunc(func(c *bench.Call) bool {
 			if !calls.Next(c) {
 				return false
 			}
 			if models {
-				c.Hold, c.Reports = 0, 0 // it takes as long as the model does
+				c.Duration, c.ProgressReports = 0, 0 // the model decides
 			}
 			s.callers.add(c, round)
 			return true
 		}),
-		Sink: func(e bench.Event) {
+		OnEvent: func(e bench.Event) {
 			if s.auditor != nil {
 				e.Due, e.Sent, e.Done = e.Due+offset, e.Sent+offset, e.Done+offset
 				s.auditor.Add(&e)
 			}
 		},
-		Progress: func(iv bench.Interval) { r.o.Progress(report.FromInterval(iv, nil)) },
+		OnInterval: func(iv bench.Interval) { r.o.OnInterval(report.NewInterval(iv, nil)) },
 	})
 	record, problem := watched()
-	r.o.End()
+	r.o.OnTurnEnd()
 	if result == nil {
 		return nil, errors.Join(err, problem)
 	}
-	s.late = append(s.late, result.Started.Sub(begin))
-	turn, failed := s.sum.add(result, record)
+	s.startDelay = append(s.startDelay, result.Started.Sub(begin))
+	turn, failed := s.totals.add(result, record)
 	if failed != nil {
 		return nil, failed
 	}
@@ -144,16 +143,16 @@ func (r *runner) turn(ctx context.Context, s *side, round int) (*report.Turn, er
 		return &turn, err
 	}
 	if problem != nil {
-		r.o.Log("cluster: " + problem.Error()) // what happened is measured all the same
+		r.o.Log("cluster: " + problem.Error()) // the measurements are still valid
 	}
 	return &turn, nil
 }
 
-// watch breaks and measures the cluster, if the target is that, until what it
-// returns is called.
-func (r *runner) watch(ctx context.Context, s *side, start time.Time, length time.Duration) func() (*local.Record, error) {
+// superviseCluster injects faults into the cluster and samples its usage, if it is the
+// target. The returned function ends that and returns the record.
+func (r *runner) superviseCluster(ctx context.Context, s *measuredTarget, start time.Time, length time.Duration) func() (*local.Record, error) {
 	if !s.local {
-		return func() (*local.Record, error) { return nil, nil } //nolint:nilnil // there is nothing to know
+		return func() (*local.Record, error) { return nil, nil } //nolint:nilnil // no cluster, no record
 	}
 	var (
 		record *local.Record
@@ -164,7 +163,7 @@ func (r *runner) watch(ctx context.Context, s *side, start time.Time, length tim
 	work.Go(func() {
 		var plan *local.Plan
 		if len(r.o.Faults) > 0 {
-			if plan, err = local.NewPlan(r.o.Local, length, r.o.Faults...); err != nil {
+			if plan, err = local.NewPlan(r.o.LocalNodes, length, r.o.Faults...); err != nil {
 				return
 			}
 		}
@@ -177,50 +176,50 @@ func (r *runner) watch(ctx context.Context, s *side, start time.Time, length tim
 	}
 }
 
-// How far the clock of a limiter may run from ours during a run: on this machine
-// when it is being set right, and on another one.
+// How far the clock of a limiter may drift from this process's during a run: on this
+// machine while NTP adjusts it, and on another machine.
 const (
-	clockHere      = time.Millisecond
-	clockElsewhere = 50 * time.Millisecond
+	localClockSkew  = time.Millisecond
+	remoteClockSkew = 50 * time.Millisecond
 )
 
-// audit makes the auditor, if it is known what the target promises.
-func (s *side) audit(r *runner) (err error) {
+// startAudit creates the auditor, if the limits of the target are known.
+func (s *measuredTarget) startAudit(r *runner) (err error) {
 	var o audit.Options
 	switch {
 	case s.kind == redisPlain || s.kind == redisLua:
-		o = ofRedis(s.kind, r.o.Targets.Limits)
+		o = redisAuditOptions(s.kind, r.o.Targets.Limits)
 	case s.kind == "null" || s.kind == rateLimit || CallsModels(s.kind+":"):
 		return nil
 	case r.policy != nil:
-		o = OfPolicy(r.policy, s.started, s.local)
+		o = PolicyAuditOptions(r.policy, s.started, s.local)
 	default:
 		return nil
 	}
-	o.Clock = clockHere
+	o.ClockSkew = localClockSkew
 	if s.local {
 		o.Members = r.o.members()
 	} else {
-		o.Clock = clockElsewhere
+		o.ClockSkew = remoteClockSkew
 	}
-	o.Worst = 1_000
+	o.MaxFindings = 1_000
 	s.auditor, err = audit.New(o)
 	return err
 }
 
-// arrived is how long calls that were decided without their owner may take until
-// they are told to it.
-const arrived = 2 * time.Second
+// outboxDelay is how long usage that was accepted in fallback may take to reach its
+// owner.
+const outboxDelay = 2 * time.Second
 
-// ended asks the target in the end what was used. Callers that it cannot tell of
+// readUsage reads the final usage from the target. Callers whose usage cannot be read
 // are left out.
-func (s *side) ended(ctx context.Context, o *Options) error {
-	left, ok := s.target.(bench.Left)
-	if !ok || s.auditor == nil || s.kind == redisPlain { // which counts denied calls, too
+func (s *measuredTarget) readUsage(ctx context.Context, o *Options) error {
+	reader, ok := s.target.(bench.UsageReader)
+	if !ok || s.auditor == nil || s.kind == redisPlain { // redis also counts denied calls
 		return nil
 	}
 	if len(o.Faults) > 0 {
-		wait := time.NewTimer(arrived)
+		wait := time.NewTimer(outboxDelay)
 		defer wait.Stop()
 		select {
 		case <-wait.C:
@@ -234,12 +233,12 @@ func (s *side) ended(ctx context.Context, o *Options) error {
 		work.Go(func() error {
 			ctx, cancel := context.WithTimeout(ctx, bench.DefaultTimeout)
 			defer cancel()
-			// Times of the log count from the moment at which a turn really began.
-			started := s.started.Add(s.late[who.round])
+			// Times in the log are since the start of the run of a turn.
+			started := s.started.Add(s.startDelay[who.round])
 			sent := time.Since(started)
-			used, err := left.Used(ctx, who.key, who.tier, who.model)
+			used, err := reader.ReadUsage(ctx, who.key, who.tier, who.model)
 			if err == nil {
-				s.auditor.Ended(audit.State{
+				s.auditor.AddFinalUsage(audit.KeyUsage{
 					Key: who.key, Tier: who.tier, Model: who.model,
 					Used: used, Sent: sent, Done: time.Since(started),
 				})

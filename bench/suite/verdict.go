@@ -13,29 +13,29 @@ import (
 	"github.com/bucketring/bucketring/bench/report"
 )
 
-// verdict is what the auditor has found, for the document.
-func (s *side) verdict(r *runner) *report.Audit {
+// auditResult returns the findings of the auditor for the document.
+func (s *measuredTarget) auditResult(r *runner) *report.Audit {
 	if s.auditor == nil {
-		why := "the limits of this target are not known"
+		reason := "the limits of this target are unknown"
 		if CallsModels(s.kind + ":") {
-			why = "the answers of a model do not say what was charged"
+			reason = "the answers of a model do not say what was charged"
 		} else if s.kind == "null" {
-			why = "it has no limits"
+			reason = "the target has no limits"
 		} else if r.policy == nil && s.kind != rateLimit {
-			why = "the policy of the servers is not known here; tell it with --policy"
+			reason = "the policy of the servers is unknown; set it with --policy"
 		}
-		return &report.Audit{Verdict: report.NotAudited, Text: why}
+		return &report.Audit{Verdict: report.NotAudited, Text: reason}
 	}
-	v := Verdict(s.auditor.Report())
-	sinceWarmup(v, r.o.Warmup)
+	v := NewAudit(s.auditor.Report())
+	shiftUsage(v, r.o.Warmup)
 	return v
 }
 
-// sinceWarmup moves the courses, which begin with the warm-up, to the times of the
-// document, which begin after it. What came before is not drawn.
-func sinceWarmup(a *report.Audit, warmup time.Duration) {
-	for i := range a.Courses {
-		k := &a.Courses[i]
+// shiftUsage moves usage series, which begin with the warm-up, to the times of the
+// document, which begin after it. Points of the warm-up are dropped.
+func shiftUsage(a *report.Audit, warmup time.Duration) {
+	for i := range a.UsageSeries {
+		k := &a.UsageSeries[i]
 		kept := k.Points[:0]
 		for _, p := range k.Points {
 			if p.At -= warmup; p.At >= 0 {
@@ -44,14 +44,14 @@ func sinceWarmup(a *report.Audit, warmup time.Duration) {
 		}
 		k.Points = kept
 	}
-	a.Courses = slices.DeleteFunc(a.Courses, func(k report.Course) bool { return len(k.Points) == 0 })
+	a.UsageSeries = slices.DeleteFunc(a.UsageSeries, func(k report.UsageSeries) bool { return len(k.Points) == 0 })
 }
 
-// courses are the busiest limits over time.
-func courses(found *audit.Report) (list []report.Course) {
-	for i := range found.Courses {
-		c := &found.Courses[i]
-		k := report.Course{
+// usageSeries returns the usage of the busiest limits over time.
+func usageSeries(found *audit.Report) (list []report.UsageSeries) {
+	for i := range found.UsageSeries {
+		c := &found.UsageSeries[i]
+		k := report.UsageSeries{
 			Key: c.Scope, Dimension: c.Dimension, Limit: c.Name, Allowed: c.Capacity(),
 			Calls: c.Calls, Admitted: c.Admitted, Step: c.Step,
 		}
@@ -65,32 +65,32 @@ func courses(found *audit.Report) (list []report.Course) {
 		}
 		for _, p := range all {
 			own := used[p.At]
-			k.Points = append(k.Points, report.CoursePoint{At: p.At, Used: own, WithFallback: max(own, p.Used)})
+			k.Points = append(k.Points, report.UsagePoint{At: p.At, Used: own, WithFallback: max(own, p.Used)})
 		}
 		list = append(list, k)
 	}
 	return list
 }
 
-// Verdict puts the findings of an auditor into the form of a document. Charges
-// that were lost are a violation like those that were made twice.
-func Verdict(found *audit.Report) *report.Audit {
-	a := &report.Audit{Verdict: report.Exact, Calls: found.Calls, Margin: found.Slowest + found.Clock}
+// NewAudit converts a report of the auditor for a document. Lost charges are a violation,
+// like duplicate ones.
+func NewAudit(found *audit.Report) *report.Audit {
+	a := &report.Audit{Verdict: report.Exact, Calls: found.Calls, Margin: found.SlowestCall + found.ClockSkew}
 	var doubt, bad int64
 	var missing, excess, undeclared []string
 	for _, d := range found.Dimensions {
-		a.Accounts += d.Limits
+		a.Limits += d.Limits
 		a.OverAdmitted += d.OverLimits
 		doubt += d.Possible - d.Over
 		bad += d.Over + d.BeyondBound + d.Excess + d.Missing
 		if d.Missing > 0 {
-			missing = append(missing, units(d.Missing, d.Name))
+			missing = append(missing, formatUnits(d.Missing, d.Name))
 		}
 		if d.BeyondBound > 0 {
-			undeclared = append(undeclared, units(d.BeyondBound, d.Name))
+			undeclared = append(undeclared, formatUnits(d.BeyondBound, d.Name))
 		}
 		if d.Excess > 0 {
-			excess = append(excess, units(d.Excess, d.Name))
+			excess = append(excess, formatUnits(d.Excess, d.Name))
 		}
 	}
 	switch {
@@ -100,7 +100,7 @@ func Verdict(found *audit.Report) *report.Audit {
 		a.Verdict = report.WithinMargin
 	}
 	a.UnderAdmitted = int64(len(found.Under)) // the auditor lists the worst 1,000
-	a.DoubleCharges, a.LostSettles = suspects(found)
+	a.DoubleCharges, a.LostSettles = countSuspects(found)
 
 	var text []string
 	if len(missing) > 0 {
@@ -110,33 +110,33 @@ func Verdict(found *audit.Report) *report.Audit {
 		text = append(text, "Charged twice or not given back: "+strings.Join(excess, ", ")+".")
 	}
 	if found.Fallback > 0 {
-		said := fmt.Sprintf("Without the owner, fallback admitted %d calls", found.Fallback)
+		sentence := fmt.Sprintf("Without the owner, fallback admitted %d calls", found.Fallback)
 		if len(undeclared) > 0 {
-			said += ", more than the limits declare: " + strings.Join(undeclared, ", ")
+			sentence += ", more than the limits declare: " + strings.Join(undeclared, ", ")
 		}
-		text = append(text, said+".")
+		text = append(text, sentence+".")
 	}
 	if found.Failed > 0 {
-		text = append(text, fmt.Sprintf("%d questions got no answer and may have been charged or not.", found.Failed))
+		text = append(text, fmt.Sprintf("%d requests got no answer and may have been charged or not.", found.Failed))
 	}
 	if found.Unjudged > 0 {
 		text = append(text, fmt.Sprintf("%d denials were of calls without a known limit.", found.Unjudged))
 	}
 	a.Text = strings.Join(text, " ")
-	a.Worst, a.Courses = accounts(found), courses(found)
+	a.Worst, a.UsageSeries = worstLimits(found), usageSeries(found)
 	return a
 }
 
-// units are an amount for people.
-func units(n int64, dimension string) string {
+// formatUnits formats an amount with its dimension.
+func formatUnits(n int64, dimension string) string {
 	if dimension == audit.Spend {
 		return fmt.Sprintf("$%d.%06d of spend", n/1e6, n%1e6)
 	}
 	return fmt.Sprintf("%d %s", n, strings.ReplaceAll(dimension, "_", " "))
 }
 
-// suspects counts the ids that may explain charges that are too high.
-func suspects(found *audit.Report) (double, lost int64) {
+// countSuspects counts the ids that may explain surplus charges.
+func countSuspects(found *audit.Report) (double, lost int64) {
 	ids := map[string]bool{}
 	for _, c := range found.Charges {
 		if c.Excess == 0 {
@@ -148,7 +148,7 @@ func suspects(found *audit.Report) (double, lost int64) {
 			}
 			ids[s.ID] = true
 			switch {
-			case strings.Contains(s.Why, "on its way"):
+			case s.Why == audit.SettlePending:
 			case strings.Contains(s.Why, "settle"):
 				lost++
 			default:
@@ -159,37 +159,37 @@ func suspects(found *audit.Report) (double, lost int64) {
 	return double, lost
 }
 
-// accounts are the limits to look at first.
-func accounts(found *audit.Report) []report.Account {
-	var list []report.Account
-	at := map[audit.Which]int{}
-	account := func(w audit.Which) *report.Account {
+// worstLimits returns the limits with findings, worst first, at most 100.
+func worstLimits(found *audit.Report) []report.LimitResult {
+	var list []report.LimitResult
+	at := map[audit.LimitRef]int{}
+	account := func(w audit.LimitRef) *report.LimitResult {
 		i, ok := at[w]
 		if !ok {
 			i = len(list)
 			at[w] = i
-			list = append(list, report.Account{Key: w.Scope, Dimension: w.Dimension, Limit: w.Name})
+			list = append(list, report.LimitResult{Key: w.Scope, Dimension: w.Dimension, Limit: w.Name})
 		}
 		return &list[i]
 	}
 	for _, o := range found.Over {
-		a := account(o.Which)
+		a := account(o.LimitRef)
 		a.Over, a.Admitted = o.Amount, o.Admitted
 		a.Allowed = max(0, o.Admitted-o.Amount)
 		if o.WithFallback > o.Amount {
 			a.Margin = o.WithFallback - o.Amount
 			a.Allowed = max(0, o.Admitted-o.WithFallback)
 		}
-		if o.BeyondBound > 0 { // that was no margin: it had no right to it
+		if o.BeyondBound > 0 { // beyond the declared bound is not margin
 			a.Over += o.BeyondBound
 			a.Margin = max(0, a.Margin-o.BeyondBound)
 		}
 	}
 	for _, u := range found.Under {
-		a := account(u.Which)
+		a := account(u.LimitRef)
 		a.Under = u.Cost
 	}
-	slices.SortStableFunc(list, func(a, b report.Account) int {
+	slices.SortStableFunc(list, func(a, b report.LimitResult) int {
 		return cmp.Or(cmp.Compare(b.Over, a.Over), cmp.Compare(b.Under, a.Under))
 	})
 	return list[:min(len(list), 100)]

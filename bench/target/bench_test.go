@@ -10,8 +10,7 @@ import (
 	"github.com/bucketring/bucketring/bench"
 )
 
-// BenchmarkCheck is what one question after the other costs this process and the
-// one it asks, if that is another one.
+// BenchmarkCheck measures sequential checks, in this process and in its server.
 func BenchmarkCheck(b *testing.B) {
 	one := []Limit{{Requests, 1 << 30, time.Hour}}
 	four := []Limit{one[0], {Tokens, 1 << 30, time.Hour}, {InputTokens, 1 << 30, time.Hour}, {OutputTokens, 1 << 30, time.Hour}}

@@ -2,17 +2,16 @@
 --
 -- Token buckets of one key, all or nothing, by the clock of the server.
 --
--- KEYS[1]  a hash: at, the time of the last charge, and what is used of each limit
+-- KEYS[1]  hash: at = time of the last charge in ms, u1, u2, … = usage of each limit
 -- ARGV     for each limit: amount, window in milliseconds, cost
 --
--- Returns 0 if the costs were charged. Else it is the number of the first limit that
--- they would not fit in if it were empty, as a negative number, or of the first one
--- that they do not fit in now.
+-- Returns 0 if all costs were charged. Otherwise it charges nothing and returns the
+-- number of the first limit without room, or minus that number if the cost exceeds
+-- its whole capacity.
 --
--- What is used is kept times the window, so that a millisecond gives back exactly
--- the amount and everything is whole. Amount times window is at most 2^52; only what is
--- given back after a long time may be beyond what a number tells apart, and then it is
--- all.
+-- Usage is stored multiplied by the window, so that each millisecond refills exactly
+-- the amount and all numbers are integers. Amount times window is at most 2^52. The
+-- refill after a long time can exceed 2^53 and be rounded; it then exceeds the usage.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local limits = #ARGV / 3
@@ -20,7 +19,7 @@ local fields = {'at'}
 for i = 1, limits do fields[i + 1] = 'u' .. i end
 local state = redis.call('HMGET', KEYS[1], unpack(fields))
 local at = tonumber(state[1]) or now
-if now < at then now = at end -- the clock went back
+if now < at then now = at end -- the clock went backwards
 local write = {'at', string.format('%.0f', now)}
 local full, ttl = 0, 0
 for i = 1, limits do
@@ -35,5 +34,5 @@ for i = 1, limits do
 end
 if full > 0 then return full end
 redis.call('HSET', KEYS[1], unpack(write))
-redis.call('PEXPIRE', KEYS[1], ttl) -- an empty bucket needs no memory
+redis.call('PEXPIRE', KEYS[1], ttl) -- a bucket with no usage needs no memory
 return 0

@@ -14,18 +14,18 @@ import (
 )
 
 var clientKind = Kind{
-	Name: "client", Form: "client:HOST:PORT,…",
-	Measures: "bucketring as a Go program reaches it: the client library follows the ring, asks the owner of a key directly, gathers calls that are made at the same time into batches, and asks again with the same request id when a node fails.",
-	Leaves:   "The latencies contain those repetitions, so an error is what was left after up to three attempts; what one node does to one call is not seen.",
+	Name: "client", Syntax: "client:HOST:PORT,…",
+	Measures:    "bucketring through its Go client library: the library follows the ring, sends each call to the owner of its key, batches concurrent calls, and retries with the same request id when a node fails.",
+	Limitations: "The latencies include those retries, so an error is what remained after up to three attempts. It does not show what one node does with one call.",
 }
 
-// library asks through the client library.
-type library struct {
+// clientTarget uses the client library.
+type clientTarget struct {
 	base
 	client *client.Client
 }
 
-func openClient(k *kind, rest string, o Options) (opened, error) {
+func openClient(k *kind, rest string, o Options) (builtin, error) {
 	addrs := strings.Split(rest, ",")
 	var errs []error
 	for i, text := range addrs {
@@ -33,7 +33,7 @@ func openClient(k *kind, rest string, o Options) (opened, error) {
 			continue
 		}
 		var err error
-		if addrs[i], err = only(k.Name, text, "6471", o); err != nil {
+		if addrs[i], err = parseAddress(k.Name, text, "6471", o); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -44,19 +44,19 @@ func openClient(k *kind, rest string, o Options) (opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &library{base{k, k.Name + ":" + strings.Join(addrs, ","), o.Timeout}, c}, nil
+	return &clientTarget{base{k, k.Name + ":" + strings.Join(addrs, ","), o.Timeout}, c}, nil
 }
 
-func (l *library) describe() string { return "" }
+func (l *clientTarget) describe() string { return "" }
 
-// ready waits for the ring, and for connections to the members that may be asked.
-func (l *library) ready(ctx context.Context) error {
-	if _, err := l.client.Peek(ctx, client.Query{Key: readyKey}); err != nil {
+// ready waits for the ring, and for connections to all members that are called directly.
+func (l *clientTarget) ready(ctx context.Context) error {
+	if _, err := l.client.Peek(ctx, client.Query{Key: probeKey}); err != nil {
 		return err
 	}
 	s := l.client.Status()
 	if !s.Following {
-		return fmt.Errorf("no node sends the ring: %v", s.Err) //nolint:errorlint // it may be nil
+		return fmt.Errorf("no node sent the ring: %v", s.Err) //nolint:errorlint // s.Err may be nil
 	}
 	for _, m := range s.Members {
 		if m.IndirectReason == nil && !m.Direct {
@@ -66,36 +66,36 @@ func (l *library) ready(ctx context.Context) error {
 	return nil
 }
 
-// readyKey is the key whose limits are looked at to see whether a node answers.
-const readyKey = "bench-ready"
+// probeKey is the key that [Ready] peeks at.
+const probeKey = "bench-ready"
 
 // Check implements [bench.Target].
-func (l *library) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+func (l *clientTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	d, err := l.client.Check(ctx, client.Call{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: client.Int64(requests(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
+		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 	if err != nil {
 		return bench.Answer{}, withoutKey(err, c.Key)
 	}
-	return decided(d, 0)
+	return fromDecision(d, 0)
 }
 
 // Reserve implements [bench.Target].
-func (l *library) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+func (l *clientTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	r, err := l.client.Reserve(ctx, client.Estimate{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: client.Int64(requests(c)), InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutput,
-		TTL: lease(c),
+		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutputTokens,
+		TTL: leaseFor(c),
 	})
 	if err != nil {
 		return bench.Answer{}, withoutKey(err, c.Key)
 	}
-	return decided(r.Decision, r.Granted())
+	return fromDecision(r.Decision, r.Granted())
 }
 
 // Settle implements [bench.Target].
-func (l *library) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
+func (l *clientTarget) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
 	r := l.client.Reservation(u.Key, u.ID)
 	used := client.Usage{InputTokens: &u.InputTokens, OutputTokens: &u.OutputTokens}
 	report := r.Progress
@@ -106,8 +106,8 @@ func (l *library) Settle(ctx context.Context, u bench.Usage) (bench.Answer, erro
 	return bench.Answer{Route: string(s.Route), Owner: s.Owner}, withoutKey(err, u.Key)
 }
 
-// withoutKey is an error of the library without what it was doing for whom, so that
-// failures of one kind are counted together.
+// withoutKey removes the operation and the key from an error of the library, so that
+// failures with the same cause are counted together.
 func withoutKey(err error, key string) error {
 	if inner := errors.Unwrap(err); inner != nil && strings.Contains(err.Error(), " "+key+": ") {
 		return inner
@@ -115,15 +115,15 @@ func withoutKey(err error, key string) error {
 	return err
 }
 
-// Used implements [bench.Left].
-func (l *library) Used(ctx context.Context, key, tier, model string) ([]bench.Used, error) {
+// ReadUsage implements [bench.UsageReader].
+func (l *clientTarget) ReadUsage(ctx context.Context, key, tier, model string) ([]bench.LimitUsage, error) {
 	s, err := l.client.Peek(ctx, client.Query{Key: key, Tier: tier, Model: model})
 	if err != nil {
 		return nil, err
 	}
-	list := make([]bench.Used, len(s.Limits))
+	list := make([]bench.LimitUsage, len(s.Limits))
 	for i, state := range s.Limits {
-		list[i] = bench.Used{
+		list[i] = bench.LimitUsage{
 			Scope: state.Scope, Dimension: state.Dimension, Name: state.Name,
 			Used: state.Capacity - state.Remaining + state.Debt, Limit: state.Capacity,
 		}
@@ -132,19 +132,20 @@ func (l *library) Used(ctx context.Context, key, tier, model string) ([]bench.Us
 }
 
 // Close implements [bench.Target].
-func (l *library) Close() error { return l.client.Close() }
+func (l *clientTarget) Close() error { return l.client.Close() }
 
-func decided(d client.Decision, granted int64) (bench.Answer, error) {
-	outcome, err := outcomeOf(string(d.Outcome))
+// fromDecision converts a decision of the client library.
+func fromDecision(d client.Decision, granted int64) (bench.Answer, error) {
+	outcome, err := parseOutcome(string(d.Outcome))
 	return bench.Answer{
-		Outcome: outcome, Reason: string(d.Reason), ID: d.RequestID, Granted: granted,
+		Outcome: outcome, Reason: string(d.Reason), ID: d.RequestID, GrantedOutputTokens: granted,
 		Route: string(d.Route), Owner: d.Owner, Replayed: d.Replayed,
 	}, err
 }
 
-// outcomeOf reads an outcome as bucketring says it.
-func outcomeOf(word string) (bench.Outcome, error) {
-	switch word {
+// parseOutcome parses the name of an outcome in bucketring's API.
+func parseOutcome(name string) (bench.Outcome, error) {
+	switch name {
 	case "allowed":
 		return bench.Allowed, nil
 	case "degraded":
@@ -152,23 +153,23 @@ func outcomeOf(word string) (bench.Outcome, error) {
 	case "denied":
 		return bench.Denied, nil
 	}
-	return 0, fmt.Errorf("outcome %q is not known", word)
+	return 0, fmt.Errorf("unknown outcome %q", name)
 }
 
 const (
-	usualLease   = 30 * time.Second // of bucketring
-	longestLease = time.Hour
+	defaultLease = 30 * time.Second // of bucketring, if a reserve names none
+	maxLease     = time.Hour
 )
 
-// lease is how long a reservation has to live between two reports of its call, with
-// as much time again for a report that is late. 0: the usual lease is enough.
-func lease(c *bench.Call) time.Duration {
-	silent := c.Hold / time.Duration(max(c.Reports, 0)+1)
-	if silent <= usualLease/2 {
+// leaseFor returns the time to live of the reservation of c: twice the time between
+// two progress reports, so that a late report still renews it. 0 means the default.
+func leaseFor(c *bench.Call) time.Duration {
+	gap := c.Duration / time.Duration(max(c.ProgressReports, 0)+1)
+	if gap <= defaultLease/2 {
 		return 0
 	}
-	if silent >= longestLease/2 {
-		return longestLease
+	if gap >= maxLease/2 {
+		return maxLease
 	}
-	return 2 * silent
+	return 2 * gap
 }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package target has the limiters that a bench can ask: bucketring by each of its
-// doors, what people use instead, and nothing at all. [Kinds] lists them with
-// what a run against each measures, and what it does not.
+// Package target has the limiters that package bench can measure: bucketring through
+// each of its protocols, alternatives to it, and a target that does nothing. [Kinds]
+// lists them, with what a run against each measures and its limitations.
 //
-// Every target asks one question per call and keeps the deadline of its context.
-// A denial is an answer; an error means that no decision is known, and it wraps
-// [context.DeadlineExceeded] if time ran out. Whether the call was charged is
-// open then: only a target with request ids can be asked again without charging
-// twice. Of the targets here only the client library asks again by itself.
+// A target sends one request per call and keeps the deadline of its context. A denial
+// is an answer. An error means that no decision is known, and wraps
+// [context.DeadlineExceeded] after a timeout; the call may have been charged. Only the
+// client library retries; a retry does not charge twice because it has the same
+// request id.
 //
-// A call of 0 requests counts as one. All other numbers are taken as they are.
+// A call of 0 requests counts as one.
 package target

@@ -21,22 +21,21 @@ import (
 )
 
 var grpcKind = Kind{
-	Name: "grpc", Form: "grpc:HOST:PORT",
-	Measures: "bucketring as a generated gRPC stub in any language reaches it: one unary call per question to one node, on one connection; the node asks the owner of the key if it is another one.",
-	Leaves:   "Nothing is asked again: a node that fails is errors until gRPC is connected again, at the latest after two seconds. It says nothing of batches, of the ring, or of several nodes.",
+	Name: "grpc", Syntax: "grpc:HOST:PORT",
+	Measures:    "bucketring through a generated gRPC stub, as from any language: one unary RPC per request to one node, on one connection. The node forwards to the owner of the key if that is another node.",
+	Limitations: "Nothing is retried: when the node fails, requests fail until gRPC has reconnected, which takes up to two seconds. It does not measure batches, the ring or several nodes.",
 }
 
-// unary asks with the generated stub and no library around it: lighter than the
-// client library with its Plain option, which gives every call an attempt with a
-// context of its own and follows up on failures.
-type unary struct {
+// grpcTarget uses the generated stub. It does less than the client library, which
+// gives every attempt a context of its own and handles failures.
+type grpcTarget struct {
 	base
 	conn *grpc.ClientConn
 	stub pb.RateLimiterClient
 }
 
-func openGRPC(k *kind, rest string, o Options) (opened, error) {
-	at, err := only(k.Name, rest, "6471", o)
+func openGRPC(k *kind, rest string, o Options) (builtin, error) {
+	at, err := parseAddress(k.Name, rest, "6471", o)
 	if err != nil {
 		return nil, err
 	}
@@ -44,11 +43,11 @@ func openGRPC(k *kind, rest string, o Options) (opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &unary{base{k, k.Name + ":" + at, o.Timeout}, conn, pb.NewRateLimiterClient(conn)}, nil
+	return &grpcTarget{base{k, k.Name + ":" + at, o.Timeout}, conn, pb.NewRateLimiterClient(conn)}, nil
 }
 
-// dial returns one connection that comes back as soon as that of the client
-// library, so that an outage is as long for all targets.
+// dial returns one connection. It reconnects as quickly as the client library, so
+// that an outage is equally long for all targets.
 func dial(at string, o Options) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()
 	if o.TLS != nil {
@@ -61,7 +60,7 @@ func dial(at string, o Options) (*grpc.ClientConn, error) {
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithDisableRetry(), // what is asked again is charged again
+		grpc.WithDisableRetry(), // a retry would be charged again
 		grpc.WithNoProxy(),
 		grpc.WithIdleTimeout(0),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 3 * time.Second}),
@@ -73,72 +72,72 @@ func dial(at string, o Options) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-func (u *unary) describe() string { return "" }
+func (u *grpcTarget) describe() string { return "" }
 
-func (u *unary) ready(ctx context.Context) error {
+func (u *grpcTarget) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, u.timeout)
 	defer cancel()
-	_, err := u.stub.Peek(ctx, &pb.PeekRequest{Key: readyKey}, grpc.WaitForReady(true))
+	_, err := u.stub.Peek(ctx, &pb.PeekRequest{Key: probeKey}, grpc.WaitForReady(true))
 	return err
 }
 
 // Check implements [bench.Target].
-func (u *unary) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
-	ctx, cancel := u.bounded(ctx)
+func (u *grpcTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()
 	d, err := u.stub.Check(ctx, &pb.CheckRequest{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestId: c.ID,
-		Requests: new(requests(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
+		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 	if err != nil {
-		return bench.Answer{}, refused("check", err)
+		return bench.Answer{}, grpcError("check", err)
 	}
-	return answerOf(d)
+	return fromProto(d)
 }
 
 // Reserve implements [bench.Target].
-func (u *unary) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
-	ctx, cancel := u.bounded(ctx)
+func (u *grpcTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()
 	q := &pb.ReserveRequest{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestId: c.ID,
-		Requests: new(requests(c)), InputTokens: c.InputTokens, MaxOutputTokens: new(c.MaxOutput),
+		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, MaxOutputTokens: new(c.MaxOutputTokens),
 	}
 	if l := leaseSeconds(c); l > 0 {
 		q.TtlSeconds = new(l)
 	}
 	d, err := u.stub.Reserve(ctx, q)
 	if err != nil {
-		return bench.Answer{}, refused("reserve", err)
+		return bench.Answer{}, grpcError("reserve", err)
 	}
-	return answerOf(d)
+	return fromProto(d)
 }
 
 // Settle implements [bench.Target].
-func (u *unary) Settle(ctx context.Context, use bench.Usage) (bench.Answer, error) {
-	ctx, cancel := u.bounded(ctx)
+func (u *grpcTarget) Settle(ctx context.Context, use bench.Usage) (bench.Answer, error) {
+	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()
 	s, err := u.stub.Settle(ctx, &pb.SettleRequest{
 		Key: use.Key, RequestId: use.ID,
 		InputTokens: new(use.InputTokens), OutputTokens: new(use.OutputTokens), Final: new(use.Final),
 	})
 	if err != nil {
-		return bench.Answer{}, refused("settle", err)
+		return bench.Answer{}, grpcError("settle", err)
 	}
-	return bench.Answer{Route: word(s.GetRoute().String(), "ROUTE_"), Owner: s.GetOwner()}, nil
+	return bench.Answer{Route: enumName(s.GetRoute().String(), "ROUTE_"), Owner: s.GetOwner()}, nil
 }
 
-// Used implements [bench.Left].
-func (u *unary) Used(ctx context.Context, key, tier, model string) ([]bench.Used, error) {
-	ctx, cancel := u.bounded(ctx)
+// ReadUsage implements [bench.UsageReader].
+func (u *grpcTarget) ReadUsage(ctx context.Context, key, tier, model string) ([]bench.LimitUsage, error) {
+	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()
 	p, err := u.stub.Peek(ctx, &pb.PeekRequest{Key: key, Tier: tier, Model: model})
 	if err != nil {
-		return nil, refused("peek", err)
+		return nil, grpcError("peek", err)
 	}
-	list := make([]bench.Used, len(p.GetLimits()))
+	list := make([]bench.LimitUsage, len(p.GetLimits()))
 	for i, state := range p.GetLimits() {
-		list[i] = bench.Used{
+		list[i] = bench.LimitUsage{
 			Scope: state.GetScope(), Dimension: state.GetDimension(), Name: state.GetName(),
 			Used: state.GetCapacity() - state.GetRemaining() + state.GetDebt(), Limit: state.GetCapacity(),
 		}
@@ -147,34 +146,33 @@ func (u *unary) Used(ctx context.Context, key, tier, model string) ([]bench.Used
 }
 
 // Close implements [bench.Target].
-func (u *unary) Close() error { return u.conn.Close() }
+func (u *grpcTarget) Close() error { return u.conn.Close() }
 
-func answerOf(d *pb.Decision) (bench.Answer, error) {
-	outcome, err := outcomeOf(word(d.GetOutcome().String(), "OUTCOME_"))
+func fromProto(d *pb.Decision) (bench.Answer, error) {
+	outcome, err := parseOutcome(enumName(d.GetOutcome().String(), "OUTCOME_"))
 	a := bench.Answer{
-		Outcome: outcome, ID: d.GetRequestId(), Granted: d.GetGrantedOutputTokens(),
-		Route: word(d.GetRoute().String(), "ROUTE_"), Owner: d.GetOwner(), Replayed: d.GetReplayed(),
+		Outcome: outcome, ID: d.GetRequestId(), GrantedOutputTokens: d.GetGrantedOutputTokens(),
+		Route: enumName(d.GetRoute().String(), "ROUTE_"), Owner: d.GetOwner(), Replayed: d.GetReplayed(),
 	}
 	if d.GetReason() != pb.Reason_REASON_UNSPECIFIED {
-		a.Reason = word(d.GetReason().String(), "REASON_")
+		a.Reason = enumName(d.GetReason().String(), "REASON_")
 	}
 	return a, err
 }
 
-// word is a value of a protobuf enum as bucketring says it: OUTCOME_ALLOWED is
-// allowed.
-func word(name, prefix string) string { return strings.ToLower(strings.TrimPrefix(name, prefix)) }
+// enumName returns the API name of a protobuf enum value: "allowed" for OUTCOME_ALLOWED.
+func enumName(name, prefix string) string { return strings.ToLower(strings.TrimPrefix(name, prefix)) }
 
-// leaseSeconds is [lease] in whole seconds, rounded up.
-func leaseSeconds(c *bench.Call) int64 { return int64((lease(c) + time.Second - 1) / time.Second) }
+// leaseSeconds returns leaseFor in seconds, rounded up.
+func leaseSeconds(c *bench.Call) int64 { return int64((leaseFor(c) + time.Second - 1) / time.Second) }
 
-// refused is the error of a call over gRPC.
-func refused(what string, err error) error {
+// grpcError wraps an error of an RPC.
+func grpcError(what string, err error) error {
 	switch status.Code(err) {
 	case codes.DeadlineExceeded:
-		return failed(what, err, true)
+		return wrapError(what, err, true)
 	case codes.Canceled:
 		err = fmt.Errorf("%w: %w", context.Canceled, err)
 	}
-	return failed(what, err, false)
+	return wrapError(what, err, false)
 }

@@ -49,8 +49,8 @@ func check(t testing.TB, target bench.Target, c bench.Call) bench.Answer {
 	return a
 }
 
-// storm asks as often as told, by 48 goroutines at once, and counts what is
-// allowed. Every answer that is not allowed must be a denial.
+// storm sends calls checks from 48 goroutines and counts those allowed. All others
+// must be denied.
 func storm(t *testing.T, target bench.Target, calls int, call bench.Call) (allowed int) {
 	t.Helper()
 	var next, granted atomic.Int64
@@ -81,7 +81,7 @@ func storm(t *testing.T, target bench.Target, calls int, call bench.Call) (allow
 	return int(granted.Load())
 }
 
-// wantExactly checks that of a limit of 1,000 exactly so many are admitted.
+// wantExactly checks that a limit of 1,000 allows exactly 1,000 calls.
 func wantExactly(t *testing.T, target bench.Target, call bench.Call) {
 	t.Helper()
 	const limit = 1000
@@ -90,16 +90,16 @@ func wantExactly(t *testing.T, target bench.Target, call bench.Call) {
 	}
 }
 
-// wantUsed checks what a target says of one limit of a key.
+// wantUsed checks the usage of one limit of a key.
 func wantUsed(t *testing.T, target bench.Target, key, tier, dimension string, used, limit int64) {
 	t.Helper()
-	left, ok := target.(bench.Left)
+	reader, ok := target.(bench.UsageReader)
 	if !ok {
-		t.Fatalf("%s cannot tell what is used", target.Name())
+		t.Fatalf("%s is not a UsageReader", target.Name())
 	}
-	states, err := left.Used(t.Context(), key, tier, "")
+	states, err := reader.ReadUsage(t.Context(), key, tier, "")
 	if err != nil {
-		t.Fatalf("%s: Used(%s) = %v", target.Name(), key, err)
+		t.Fatalf("%s: ReadUsage(%s) = %v", target.Name(), key, err)
 	}
 	for _, s := range states {
 		if s.Dimension == dimension && s.Scope == key {
@@ -109,11 +109,11 @@ func wantUsed(t *testing.T, target bench.Target, key, tier, dimension string, us
 			return
 		}
 	}
-	t.Errorf("%s: Used(%s) = %+v, want a limit on %s", target.Name(), key, states, dimension)
+	t.Errorf("%s: ReadUsage(%s) = %+v, want a limit on %s", target.Name(), key, states, dimension)
 }
 
-// wantLate checks that a target that is asked with little time returns in time,
-// and says that time ran out.
+// wantLate checks that a target returns at the deadline of its context, with
+// DeadlineExceeded.
 func wantLate(t *testing.T, spec string, o Options) {
 	t.Helper()
 	target, err := Open(spec, o)
@@ -139,8 +139,7 @@ func wantLate(t *testing.T, spec string, o Options) {
 	ask(t.Context(), "no deadline") // Options.Timeout
 }
 
-// silence returns the address of a server that accepts connections and says
-// nothing.
+// silence returns the address of a server that accepts connections and never answers.
 func silence(t *testing.T) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -18,24 +18,24 @@ import (
 
 var (
 	httpKind = Kind{
-		Name: "http", Form: "http://HOST:PORT",
-		Measures: "bucketring as anything that can post JSON reaches it: one request per question to one node, HTTP/1.1 on connections that are kept; the request id makes a repetition free.",
-		Leaves:   "Its cost is mostly that of HTTP and JSON on both sides. Nothing is asked again. The answers do not say whether they are replays, nor enough of the limits to tell what was used.",
+		Name: "http", Syntax: "http://HOST:PORT",
+		Measures:    "bucketring through its JSON API: one HTTP/1.1 request per check, reserve or settle to one node, on keep-alive connections.",
+		Limitations: "Most of its cost is HTTP and JSON on both sides. Nothing is retried. Its answers do not say whether they are replays, nor enough about limits to read their usage.",
 	}
 	httpsKind = Kind{
-		Name: "https", Form: "https://HOST:PORT",
-		Measures: httpKind.Measures, Leaves: httpKind.Leaves + " Handshakes are part of it whenever a connection is new.",
+		Name: "https", Syntax: "https://HOST:PORT",
+		Measures: httpKind.Measures, Limitations: httpKind.Limitations + tlsLimitation,
 	}
 )
 
-// web asks the JSON API.
-type web struct {
+// httpTarget uses the JSON API.
+type httpTarget struct {
 	base
 	root   string
 	client *http.Client
 }
 
-func openHTTP(k *kind, rest string, o Options) (opened, error) {
+func openHTTP(k *kind, rest string, o Options) (builtin, error) {
 	encrypted := k.Name == "https"
 	if !encrypted && o.TLS != nil {
 		return nil, errors.New("tls: must not be set for http://; for TLS, use https://")
@@ -45,7 +45,7 @@ func openHTTP(k *kind, rest string, o Options) (opened, error) {
 	}
 	allowed := o
 	allowed.Insecure = o.Insecure || encrypted
-	at, err := only(k.Name, rest, "6470", allowed)
+	at, err := parseAddress(k.Name, rest, "6470", allowed)
 	if err != nil {
 		return nil, err
 	}
@@ -58,30 +58,29 @@ func openHTTP(k *kind, rest string, o Options) (opened, error) {
 		TLSClientConfig:     o.TLS,
 		TLSHandshakeTimeout: 5 * time.Second,
 		DisableCompression:  true,
-		// All connections are to one host. None is closed for being idle between
-		// two bursts, and none is opened beyond those: a stalled node does not
-		// make the client open one for every call that waits.
+		// All connections are to one host. They stay open between two bursts, and a
+		// stalled node does not make the client open one for every waiting call.
 		MaxIdleConns:        connections,
 		MaxIdleConnsPerHost: connections,
 		MaxConnsPerHost:     connections,
 		IdleConnTimeout:     time.Minute,
 	}
 	root := k.Name + "://" + at
-	return &web{base{k, root, o.Timeout}, root, &http.Client{
+	return &httpTarget{base{k, root, o.Timeout}, root, &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
 
-func (w *web) describe() string { return "" }
+func (w *httpTarget) describe() string { return "" }
 
-func (w *web) ready(ctx context.Context) error {
+func (w *httpTarget) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	return w.ask(ctx, http.MethodGet, "/readyz", nil, nil)
+	return w.send(ctx, http.MethodGet, "/readyz", nil, nil)
 }
 
-// The bodies of the API, as far as they are used here.
+// The bodies of the API, with the fields that are used here.
 type (
 	checkBody struct {
 		Key          string `json:"key"`
@@ -121,65 +120,65 @@ type (
 		Owner string `json:"owner"`
 		Route string `json:"route"`
 	}
-	problemBody struct {
+	errorBody struct {
 		Code    string `json:"error"`
 		Message string `json:"message"`
 	}
 )
 
 // Check implements [bench.Target].
-func (w *web) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+func (w *httpTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	return w.decide(ctx, "/v1/check", &checkBody{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: requests(c), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
+		Requests: requestsOf(c), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 }
 
 // Reserve implements [bench.Target].
-func (w *web) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+func (w *httpTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	return w.decide(ctx, "/v1/reserve", &reserveBody{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: requests(c), InputTokens: c.InputTokens, MaxOutputTokens: c.MaxOutput, TTLSeconds: leaseSeconds(c),
+		Requests: requestsOf(c), InputTokens: c.InputTokens, MaxOutputTokens: c.MaxOutputTokens, TTLSeconds: leaseSeconds(c),
 	})
 }
 
 // Settle implements [bench.Target].
-func (w *web) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
-	ctx, cancel := w.bounded(ctx)
+func (w *httpTarget) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
+	ctx, cancel := w.withTimeout(ctx)
 	defer cancel()
 	var s settlementBody
-	err := w.ask(ctx, http.MethodPost, "/v1/settle", &settleBody{
+	err := w.send(ctx, http.MethodPost, "/v1/settle", &settleBody{
 		Key: u.Key, RequestID: u.ID, InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, Final: u.Final,
 	}, &s)
 	return bench.Answer{Route: s.Route, Owner: s.Owner}, err
 }
 
 // Close implements [bench.Target].
-func (w *web) Close() error {
+func (w *httpTarget) Close() error {
 	w.client.CloseIdleConnections()
 	return nil
 }
 
-func (w *web) decide(ctx context.Context, path string, body any) (bench.Answer, error) {
-	ctx, cancel := w.bounded(ctx)
+func (w *httpTarget) decide(ctx context.Context, path string, body any) (bench.Answer, error) {
+	ctx, cancel := w.withTimeout(ctx)
 	defer cancel()
 	var d decisionBody
-	if err := w.ask(ctx, http.MethodPost, path, body, &d); err != nil {
+	if err := w.send(ctx, http.MethodPost, path, body, &d); err != nil {
 		return bench.Answer{}, err
 	}
-	outcome, err := outcomeOf(d.Outcome)
+	outcome, err := parseOutcome(d.Outcome)
 	if err != nil {
 		return bench.Answer{}, fmt.Errorf("%s: %w", path, err)
 	}
-	return bench.Answer{Outcome: outcome, Reason: d.Reason, ID: d.RequestID, Granted: d.Granted, Route: d.Route, Owner: d.Owner}, nil
+	return bench.Answer{Outcome: outcome, Reason: d.Reason, ID: d.RequestID, GrantedOutputTokens: d.Granted, Route: d.Route, Owner: d.Owner}, nil
 }
 
-// largest is the most that is read of an answer.
-const largest = 1 << 20
+// maxResponseBytes bounds how much of a response is read.
+const maxResponseBytes = 1 << 20
 
-// ask sends body and reads the answer into out, if that is not nil. A status of
-// 429 is an answer if out is a decision.
-func (w *web) ask(ctx context.Context, method, path string, body, out any) error {
+// send sends body and decodes the response into out, unless that is nil. Status 429
+// is an answer if out is a decision, and an error otherwise.
+func (w *httpTarget) send(ctx context.Context, method, path string, body, out any) error {
 	var payload io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
@@ -197,18 +196,18 @@ func (w *web) ask(ctx context.Context, method, path string, body, out any) error
 	}
 	response, err := w.client.Do(request)
 	if err != nil {
-		return late(ctx, path, err)
+		return connError(ctx, path, err)
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, largest)) // to the end, so that the connection is kept
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxResponseBytes)) // to the end, so that the connection can be reused
 	if err != nil {
-		return late(ctx, path, err)
+		return connError(ctx, path, err)
 	}
 	_, decision := out.(*decisionBody)
 	if code := response.StatusCode; code != http.StatusOK && (code != http.StatusTooManyRequests || !decision) {
-		var p problemBody
+		var p errorBody
 		if json.Unmarshal(text, &p) != nil || p.Code == "" {
-			return fmt.Errorf("%s: status %d, and not the error of a bucketring node: %s", path, code, firstLine(text))
+			return fmt.Errorf("%s: status %d without the error body of a bucketring node: %s", path, code, firstLine(text))
 		}
 		return fmt.Errorf("%s: status %d: %s: %s", path, code, p.Code, p.Message)
 	}
@@ -216,19 +215,19 @@ func (w *web) ask(ctx context.Context, method, path string, body, out any) error
 		return nil
 	}
 	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("%s: answer of %d bytes cannot be read: %w", path, len(text), err)
+		return fmt.Errorf("%s: decode a response of %d bytes: %w", path, len(text), err)
 	}
 	return nil
 }
 
-// firstLine is the begin of an answer, for people.
+// firstLine returns the first line of a response, quoted and cut at 100 characters.
 func firstLine(text []byte) string {
 	line, _, _ := bytes.Cut(bytes.TrimSpace(text), []byte("\n"))
 	return fmt.Sprintf("%.100q", line)
 }
 
-// late is an error of a connection, which may be the end of ctx.
-func late(ctx context.Context, what string, err error) error {
+// connError wraps an error of a connection, which may be the timeout of ctx.
+func connError(ctx context.Context, what string, err error) error {
 	var slow net.Error
-	return failed(what, err, ctx.Err() == context.DeadlineExceeded || errors.As(err, &slow) && slow.Timeout())
+	return wrapError(what, err, ctx.Err() == context.DeadlineExceeded || errors.As(err, &slow) && slow.Timeout())
 }

@@ -19,25 +19,25 @@ import (
 	"github.com/bucketring/bucketring/bench"
 )
 
-const llmMeasures = "Calls to a model, as an application makes them, straight to a model server or through what is in front of it: a reserve is a streamed call until its first byte, its settle the rest of that stream, and a check a whole call that is not streamed. "
+const llmMeasures = "Calls to a model as an application makes them, to a model server or through a proxy: a reserve is a streamed call until its first byte, its final settle the rest of that stream, and a check a whole call that is not streamed. "
 
-const llmLeaves = "Its latencies have those of the model in them, so it is for comparing two ways to one model. Prompts have 4 bytes for each input token of the workload; --llm says how calls begin and how large max_tokens is, but the model how fast it is, and how long its answers are, unless it is bucketring mock-llm. Nothing is asked again, a second call with one id is a second call to the model, and the answers do not tell what was used."
+const llmLimitations = "The latencies include those of the model, so use it to compare two paths to the same model. Prompts have 4 bytes for each input token of the workload. --llm sets when calls begin and their max_tokens; the model decides how fast it answers and how long its answers are, unless it is bucketring mock-llm. Nothing is retried, a second call with the same id is a second call to the model, and answers do not report usage."
 
 var (
 	openAIKind = Kind{
-		Name: "openai", Form: "openai:http://HOST:PORT", Calls: true,
-		Measures: llmMeasures + "Chat completions, as OpenAI's API has them.", Leaves: llmLeaves,
+		Name: "openai", Syntax: "openai:http://HOST:PORT", CallsModel: true,
+		Measures: llmMeasures + "It uses the chat completions of OpenAI's API.", Limitations: llmLimitations,
 	}
 	anthropicKind = Kind{
-		Name: "anthropic", Form: "anthropic:http://HOST:PORT", Calls: true,
-		Measures: llmMeasures + "Messages, as Anthropic's API has them.", Leaves: llmLeaves,
+		Name: "anthropic", Syntax: "anthropic:http://HOST:PORT", CallsModel: true,
+		Measures: llmMeasures + "It uses the messages of Anthropic's API.", Limitations: llmLimitations,
 	}
 )
 
-// llmDialect is how an API of models is spoken.
+// llmDialect is the API of a model.
 type llmDialect struct {
-	path string
-	last string // in the last event of a stream that is whole
+	path      string
+	endMarker string // part of the last event of a complete stream
 }
 
 var (
@@ -45,35 +45,35 @@ var (
 	anthropicDialect = llmDialect{"/v1/messages", `"message_stop"`}
 )
 
-// model calls one.
-type model struct {
+// llmTarget calls a model.
+type llmTarget struct {
 	base
 	llmDialect
-	root   string
-	client *http.Client
-	key    string // header that has the key of the call
+	root      string
+	client    *http.Client
+	keyHeader string // header that has the key of the call
 
-	life context.Context // of all calls; ends with Close
-	end  context.CancelFunc
+	ctx    context.Context // parent of the contexts of all streams; ends with Close
+	cancel context.CancelFunc
 
 	mu struct {
 		sync.Mutex
-		streams map[string]*answering // by id, until they are settled
-		calls   int64                 // so far
+		streams map[string]*stream // by id, until they are settled
+		calls   int64              // reserved so far; makes ids unique
 	}
 }
 
-// answering is a stream whose first byte was read.
-type answering struct {
+// stream is a streamed call whose first byte has arrived.
+type stream struct {
 	body   io.ReadCloser
-	tail   []byte // the end of what was read
+	tail   []byte // the last tailBytes that were read
 	cancel context.CancelFunc
 }
 
-func openLLM(k *kind, rest string, o Options) (opened, error) {
+func openLLM(k *kind, rest string, o Options) (builtin, error) {
 	scheme, where, found := strings.Cut(rest, "://")
 	if !found || scheme != "http" && scheme != "https" {
-		return nil, fmt.Errorf("must be %s", k.Form)
+		return nil, fmt.Errorf("must be %s", k.Syntax)
 	}
 	if scheme == "http" && o.TLS != nil {
 		return nil, fmt.Errorf("tls: must not be set for %s:http://; for TLS, use %[1]s:https://", k.Name)
@@ -84,7 +84,7 @@ func openLLM(k *kind, rest string, o Options) (opened, error) {
 	}
 	allowed := o
 	allowed.Insecure = o.Insecure || encrypted
-	at, err := only(k.Name+":"+scheme, strings.TrimSuffix(where, "/"), port, allowed)
+	at, err := parseAddress(k.Name+":"+scheme, strings.TrimSuffix(where, "/"), port, allowed)
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +93,9 @@ func openLLM(k *kind, rest string, o Options) (opened, error) {
 		TLSClientConfig:     o.TLS,
 		TLSHandshakeTimeout: 5 * time.Second,
 		DisableCompression:  true,
-		// As many as calls under way: each stream has one until it ends.
-		MaxIdleConns:        mostStreams,
-		MaxIdleConnsPerHost: mostStreams,
+		// One connection per call in flight: a stream keeps its own until it ends.
+		MaxIdleConns:        maxIdleConns,
+		MaxIdleConnsPerHost: maxIdleConns,
 		MaxConnsPerHost:     o.Connections,
 		IdleConnTimeout:     time.Minute,
 	}
@@ -103,28 +103,28 @@ func openLLM(k *kind, rest string, o Options) (opened, error) {
 	if k.Name == anthropicKind.Name {
 		dialect = anthropicDialect
 	}
-	m := &model{
-		base: base{k, k.Name + ":" + scheme + "://" + at, o.Timeout}, llmDialect: dialect, root: scheme + "://" + at, key: o.KeyHeader,
+	m := &llmTarget{
+		base: base{k, k.Name + ":" + scheme + "://" + at, o.Timeout}, llmDialect: dialect, root: scheme + "://" + at, keyHeader: o.KeyHeader,
 		client: &http.Client{
 			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
-	m.life, m.end = context.WithCancel(context.Background())
-	m.mu.streams = make(map[string]*answering)
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.mu.streams = make(map[string]*stream)
 	return m, nil
 }
 
-// mostStreams is how many connections are kept.
-const mostStreams = 10_000
+// maxIdleConns is how many idle connections are kept.
+const maxIdleConns = 10_000
 
-func (m *model) describe() string {
-	return fmt.Sprintf("The key of a call is in the header %s, and as a bearer token.", m.key)
+func (m *llmTarget) describe() string {
+	return fmt.Sprintf("The key of a call is sent in the header %s and as a bearer token.", m.keyHeader)
 }
 
-// ready asks for the models, which costs nothing. Any answer but that of a server
-// that is not there will do: not all have a list of models.
-func (m *model) ready(ctx context.Context) error {
+// ready asks for the list of models, which costs nothing. Any response shows that the
+// server is up, except a gateway error: not all servers have that list.
+func (m *llmTarget) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, m.root+"/v1/models", nil)
@@ -133,11 +133,11 @@ func (m *model) ready(ctx context.Context) error {
 	}
 	response, err := m.client.Do(r)
 	if err != nil {
-		return late(ctx, "/v1/models", err)
+		return connError(ctx, "/v1/models", err)
 	}
 	defer response.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(response.Body, largest)); err != nil {
-		return late(ctx, "/v1/models", err)
+	if _, err := io.Copy(io.Discard, io.LimitReader(response.Body, maxResponseBytes)); err != nil {
+		return connError(ctx, "/v1/models", err)
 	}
 	switch response.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -146,9 +146,9 @@ func (m *model) ready(ctx context.Context) error {
 	return nil
 }
 
-// Check implements [bench.Target]: a call that is not streamed, to its end.
-func (m *model) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
-	ctx, cancel := m.bounded(ctx)
+// Check implements [bench.Target] with a call that is not streamed.
+func (m *llmTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+	ctx, cancel := m.withTimeout(ctx)
 	defer cancel()
 	response, answer, err := m.call(ctx, c, c.OutputTokens, false)
 	if err != nil || response == nil {
@@ -157,44 +157,44 @@ func (m *model) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) 
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
-		return bench.Answer{}, late(ctx, m.path, err)
+		return bench.Answer{}, connError(ctx, m.path, err)
 	}
 	if !json.Valid(text) {
-		return bench.Answer{}, fmt.Errorf("%s: answer of %d bytes is not JSON", m.path, len(text))
+		return bench.Answer{}, fmt.Errorf("%s: response of %d bytes is not JSON", m.path, len(text))
 	}
 	return answer, nil
 }
 
-// Reserve implements [bench.Target]: a call that is streamed, until its first
-// byte. The rest comes with the settle.
-func (m *model) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
-	ctx, done := m.bounded(ctx)
+// Reserve implements [bench.Target]. It starts a streamed call and returns with its
+// first byte; Settle reads the rest.
+func (m *llmTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+	ctx, done := m.withTimeout(ctx)
 	defer done()
-	// The call goes on when ctx, which is for this question only, has ended.
-	life, cancel := context.WithCancel(m.life)
-	unbound := context.AfterFunc(ctx, cancel)
-	response, answer, err := m.call(life, c, c.MaxOutput, true)
+	// The stream must outlive ctx, which is for this request only.
+	streamCtx, cancel := context.WithCancel(m.ctx)
+	detach := context.AfterFunc(ctx, cancel)
+	response, answer, err := m.call(streamCtx, c, c.MaxOutputTokens, true)
 	if err != nil || response == nil {
 		cancel()
 		if err != nil && ctx.Err() != nil {
-			err = late(ctx, m.path, err)
+			err = connError(ctx, m.path, err)
 		}
 		return answer, err
 	}
-	s := &answering{body: response.Body, cancel: cancel}
+	s := &stream{body: response.Body, cancel: cancel}
 	first := make([]byte, 512)
 	n, err := response.Body.Read(first)
 	for n == 0 && err == nil {
 		n, err = response.Body.Read(first)
 	}
-	s.keep(first[:n])
-	if !unbound() && err == nil {
+	s.appendTail(first[:n])
+	if !detach() && err == nil {
 		err = context.Cause(ctx)
 	}
 	if n == 0 || err != nil && !errors.Is(err, io.EOF) {
 		cancel()
 		_ = response.Body.Close()
-		return bench.Answer{}, late(ctx, m.path, fmt.Errorf("before the first byte: %w", err))
+		return bench.Answer{}, connError(ctx, m.path, fmt.Errorf("no first byte: %w", err))
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -204,9 +204,9 @@ func (m *model) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error
 	return answer, nil
 }
 
-// Settle implements [bench.Target]: the final one is there when the stream has
-// ended.
-func (m *model) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
+// Settle implements [bench.Target]. The final settle returns when the stream has
+// ended; progress does nothing.
+func (m *llmTarget) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
 	if !u.Final {
 		return bench.Answer{}, nil
 	}
@@ -215,9 +215,9 @@ func (m *model) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error)
 	delete(m.mu.streams, u.ID)
 	m.mu.Unlock()
 	if s == nil {
-		return bench.Answer{}, fmt.Errorf("settle: there is no call %q", u.ID)
+		return bench.Answer{}, fmt.Errorf("settle: unknown call %q", u.ID)
 	}
-	ctx, done := m.bounded(ctx)
+	ctx, done := m.withTimeout(ctx)
 	defer done()
 	defer s.cancel()
 	defer context.AfterFunc(ctx, s.cancel)()
@@ -226,16 +226,16 @@ func (m *model) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error)
 	defer buffers.Put(buffer)
 	for {
 		n, err := s.body.Read(*buffer)
-		s.keep((*buffer)[:n])
+		s.appendTail((*buffer)[:n])
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return bench.Answer{}, late(ctx, m.path+": the stream broke", err)
+			return bench.Answer{}, connError(ctx, m.path+": read stream", err)
 		}
 	}
-	if !bytes.Contains(s.tail, []byte(m.last)) {
-		return bench.Answer{}, fmt.Errorf("%s: the stream ended without %s", m.path, m.last)
+	if !bytes.Contains(s.tail, []byte(m.endMarker)) {
+		return bench.Answer{}, fmt.Errorf("%s: the stream ended without %s", m.path, m.endMarker)
 	}
 	return bench.Answer{}, nil
 }
@@ -243,17 +243,17 @@ func (m *model) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error)
 // buffers are for reading; they hold *[]byte.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
 
-// tailBytes is enough for the last event of a stream.
+// tailBytes is enough to hold the last event of a stream.
 const tailBytes = 256
 
-func (s *answering) keep(p []byte) {
+func (s *stream) appendTail(p []byte) {
 	s.tail = append(s.tail, p[max(0, len(p)-tailBytes):]...)
 	s.tail = append(s.tail[:0], s.tail[max(0, len(s.tail)-tailBytes):]...)
 }
 
-// Close implements [bench.Target]. It breaks off what was not settled.
-func (m *model) Close() error {
-	m.end()
+// Close implements [bench.Target]. It ends calls that were not settled.
+func (m *llmTarget) Close() error {
+	m.cancel()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, s := range m.mu.streams {
@@ -265,14 +265,14 @@ func (m *model) Close() error {
 	return nil
 }
 
-// bytesPerToken is how long the prompt is made.
+// bytesPerToken is the length of a prompt per input token.
 const bytesPerToken = 4
 
-// filler is what prompts are cut from.
+// filler is the text of prompts.
 var filler = strings.Repeat("tok ", 4096)
 
-// body is a call of so many input tokens.
-func (m *model) body(c *bench.Call, most int64, stream bool) []byte {
+// body returns the request for a call with up to maxTokens output tokens.
+func (m *llmTarget) body(c *bench.Call, maxTokens int64, stream bool) []byte {
 	name := c.Model
 	if name == "" {
 		name = "mock-small"
@@ -283,7 +283,7 @@ func (m *model) body(c *bench.Call, most int64, stream bool) []byte {
 	}
 	b := make([]byte, 0, 256+bytesPerToken*max(c.InputTokens, 0))
 	b = append(append(b, `{"model":`...), quoted...)
-	b = strconv.AppendInt(append(b, `,"max_tokens":`...), max(most, 1), 10)
+	b = strconv.AppendInt(append(b, `,"max_tokens":`...), max(maxTokens, 1), 10)
 	b = strconv.AppendBool(append(b, `,"stream":`...), stream)
 	b = append(b, `,"messages":[{"role":"user","content":"`...)
 	for left := bytesPerToken * max(c.InputTokens, 1); left > 0; left -= int64(len(filler)) {
@@ -292,52 +292,53 @@ func (m *model) body(c *bench.Call, most int64, stream bool) []byte {
 	return append(b, `"}]}`...)
 }
 
-// call sends one. Without a response the answer is a denial.
-func (m *model) call(ctx context.Context, c *bench.Call, most int64, stream bool) (*http.Response, bench.Answer, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, m.root+m.path, bytes.NewReader(m.body(c, most, stream)))
+// call sends a call. It returns no response if the call was denied.
+func (m *llmTarget) call(ctx context.Context, c *bench.Call, maxTokens int64, stream bool) (*http.Response, bench.Answer, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, m.root+m.path, bytes.NewReader(m.body(c, maxTokens, stream)))
 	if err != nil {
 		return nil, bench.Answer{}, fmt.Errorf("%s: %w", m.path, err)
 	}
 	h := r.Header
 	h.Set("Content-Type", "application/json")
 	h.Set("Authorization", "Bearer "+c.Key)
-	h.Set(m.key, c.Key)
+	h.Set(m.keyHeader, c.Key)
 	if m.kind.Name == anthropicKind.Name {
 		h.Set("Anthropic-Version", "2023-06-01")
 	}
-	// Servers that have a model don't know these.
+	// Only bucketring mock-llm knows these.
 	h.Set("X-Mock-Input-Tokens", strconv.FormatInt(c.InputTokens, 10))
 	h.Set("X-Mock-Output-Tokens", strconv.FormatInt(c.OutputTokens, 10))
 	response, err := m.client.Do(r)
 	if err != nil {
-		return nil, bench.Answer{}, late(ctx, m.path, err)
+		return nil, bench.Answer{}, connError(ctx, m.path, err)
 	}
 	if response.StatusCode == http.StatusOK {
-		return response, granted(response.Header, c, most), nil
+		return response, allowedAnswer(response.Header, c, maxTokens), nil
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, largest))
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxResponseBytes))
 	if err != nil {
-		return nil, bench.Answer{}, late(ctx, m.path, err)
+		return nil, bench.Answer{}, connError(ctx, m.path, err)
 	}
-	reason, message := problemOf(text)
+	reason, message := parseError(text)
 	if response.StatusCode == http.StatusTooManyRequests {
 		return nil, bench.Answer{Outcome: bench.Denied, Reason: reason, ID: c.ID}, nil
 	}
 	return nil, bench.Answer{}, fmt.Errorf("%s: status %d: %s: %s", m.path, response.StatusCode, reason, message)
 }
 
-// granted is the answer of a call that runs.
-func granted(h http.Header, c *bench.Call, most int64) bench.Answer {
-	a := bench.Answer{Outcome: bench.Allowed, ID: c.ID, Granted: most}
-	if n, err := strconv.ParseInt(h.Get("X-Bucketring-Granted-Max-Tokens"), 10, 64); err == nil && n < most {
-		a.Outcome, a.Granted = bench.Degraded, n
+// allowedAnswer returns the answer to a call that the server accepted. Its grant may
+// be smaller than maxTokens.
+func allowedAnswer(h http.Header, c *bench.Call, maxTokens int64) bench.Answer {
+	a := bench.Answer{Outcome: bench.Allowed, ID: c.ID, GrantedOutputTokens: maxTokens}
+	if n, err := strconv.ParseInt(h.Get("X-Bucketring-Granted-Max-Tokens"), 10, 64); err == nil && n < maxTokens {
+		a.Outcome, a.GrantedOutputTokens = bench.Degraded, n
 	}
 	return a
 }
 
-// problemOf reads the error of either API.
-func problemOf(text []byte) (reason, message string) {
+// parseError reads the error body of either API.
+func parseError(text []byte) (reason, message string) {
 	var body struct {
 		Error struct {
 			Type, Reason, Message string
@@ -345,7 +346,7 @@ func problemOf(text []byte) (reason, message string) {
 		}
 	}
 	if json.Unmarshal(text, &body) != nil {
-		return "error", "the body is not an error of an API of models"
+		return "error", "the body is not an error of a model API"
 	}
 	e := body.Error
 	if code, ok := e.Code.(string); ok && code != "" {

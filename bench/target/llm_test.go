@@ -15,7 +15,7 @@ import (
 	"github.com/bucketring/bucketring/internal/mockllm"
 )
 
-// startModel runs a model server without a model.
+// startModel runs a mock model server.
 func startModel(t *testing.T, o mockllm.Options, wrap func(http.Handler) http.Handler) (*mockllm.Server, string) {
 	t.Helper()
 	o.CallerHeader = DefaultKeyHeader
@@ -38,8 +38,8 @@ func TestModels(t *testing.T) {
 			mock, url := startModel(t, mockllm.Options{}, nil)
 			target := open(t, kind+url, Options{})
 			check(t, target, bench.Call{ID: "c", Key: "acme/a", InputTokens: 120, OutputTokens: 7})
-			a, err := target.Reserve(t.Context(), &bench.Call{ID: "r", Key: "acme/b", LLM: true, InputTokens: 5000, OutputTokens: 300, MaxOutput: 512})
-			if err != nil || a.Outcome != bench.Allowed || a.Granted != 512 {
+			a, err := target.Reserve(t.Context(), &bench.Call{ID: "r", Key: "acme/b", LLM: true, InputTokens: 5000, OutputTokens: 300, MaxOutputTokens: 512})
+			if err != nil || a.Outcome != bench.Allowed || a.GrantedOutputTokens != 512 {
 				t.Fatalf("Reserve = %+v, %v", a, err)
 			}
 			for _, u := range []bench.Usage{{ID: a.ID}, {ID: a.ID, Final: true}} {
@@ -47,7 +47,7 @@ func TestModels(t *testing.T) {
 					t.Errorf("Settle(%+v) = %v", u, err)
 				}
 			}
-			if _, err := target.Settle(t.Context(), bench.Usage{ID: a.ID, Final: true}); err == nil || !strings.Contains(err.Error(), "there is no call") {
+			if _, err := target.Settle(t.Context(), bench.Usage{ID: a.ID, Final: true}); err == nil || !strings.Contains(err.Error(), "unknown call") {
 				t.Errorf("a second settle = %v, want an error", err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), waitFor)
@@ -102,7 +102,7 @@ func TestModelsDenyDegradeAndFail(t *testing.T) {
 	})
 	target := open(t, "openai:"+url, Options{})
 	reserve := func(key string) (bench.Answer, error) {
-		return target.Reserve(t.Context(), &bench.Call{ID: key, Key: key, LLM: true, InputTokens: 5, OutputTokens: 50, MaxOutput: 128})
+		return target.Reserve(t.Context(), &bench.Call{ID: key, Key: key, LLM: true, InputTokens: 5, OutputTokens: 50, MaxOutputTokens: 128})
 	}
 	if a, err := reserve("denied"); err != nil || a.Outcome != bench.Denied || a.Reason != "rate_limit_exceeded" {
 		t.Errorf("denied: %+v, %v", a, err)
@@ -111,7 +111,7 @@ func TestModelsDenyDegradeAndFail(t *testing.T) {
 		t.Errorf("failed: %v, want the error of the server", err)
 	}
 	a, err := reserve("degraded")
-	if err != nil || a.Outcome != bench.Degraded || a.Granted != 64 {
+	if err != nil || a.Outcome != bench.Degraded || a.GrantedOutputTokens != 64 {
 		t.Errorf("degraded: %+v, %v", a, err)
 	}
 	if _, err := target.Settle(t.Context(), bench.Usage{ID: a.ID, Final: true}); err != nil {
@@ -129,11 +129,11 @@ func TestModelsDenyDegradeAndFail(t *testing.T) {
 	}
 }
 
-// A question that runs out of time breaks the call off.
+// A request that times out cancels the call.
 func TestModelsKeepDeadlines(t *testing.T) {
 	mock, url := startModel(t, mockllm.Options{Speed: 0.001, Output: mockllm.Length{Min: 1000, Max: 1000}}, nil)
 	target := open(t, "openai:"+url, Options{})
-	a, err := target.Reserve(t.Context(), &bench.Call{ID: "r", Key: "k", LLM: true, OutputTokens: 1000, MaxOutput: 1000})
+	a, err := target.Reserve(t.Context(), &bench.Call{ID: "r", Key: "k", LLM: true, OutputTokens: 1000, MaxOutputTokens: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

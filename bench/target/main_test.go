@@ -9,6 +9,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	QuietRedis()
+	DisableRedisLogging()
 	goleak.VerifyTestMain(m)
 }

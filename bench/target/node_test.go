@@ -20,6 +20,7 @@ import (
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/internal/node"
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // The windows of the policy end every 400 days.
@@ -81,7 +82,7 @@ func startNodes(t testing.TB, count int) (nodes []*node.Node) {
 		nodes = append(nodes, n)
 	}
 	for _, n := range nodes {
-		eventually(t, "one ring", func() bool {
+		waittest.Until(t, "one ring", func() bool {
 			s := n.Status().Cluster
 			owners := 0
 			for _, m := range s.Members {
@@ -95,21 +96,7 @@ func startNodes(t testing.TB, count int) (nodes []*node.Node) {
 	return nodes
 }
 
-// eventually waits for a condition that nothing announces.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for deadline := time.After(waitFor); !ok(); {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("waited %v for %s", waitFor, what)
-		}
-	}
-}
-
-// doors are the specs of the three ways into a cluster.
+// specs are the specs of the three ways into a cluster.
 func doors(nodes []*node.Node) map[string]string {
 	var addrs []string
 	for _, n := range nodes {
@@ -160,7 +147,7 @@ func TestClusterIsExact(t *testing.T) {
 	}
 }
 
-func TestNodeTellsRepetitions(t *testing.T) {
+func TestNodeReportsReplays(t *testing.T) {
 	specs := doors(startNodes(t, 1))
 	left := open(t, specs["grpc"], Options{})
 	for name, spec := range specs {
@@ -180,7 +167,7 @@ func TestNodeTellsRepetitions(t *testing.T) {
 	}
 }
 
-func TestNodeLifeOfAReservation(t *testing.T) {
+func TestNodeReservation(t *testing.T) {
 	specs := doors(startNodes(t, 1))
 	left := open(t, specs["client"], Options{})
 	for name, spec := range specs {
@@ -188,7 +175,7 @@ func TestNodeLifeOfAReservation(t *testing.T) {
 		key := name + "/alice"
 		reserve := func(id string, output int64) bench.Answer {
 			t.Helper()
-			call := bench.Call{Key: key, Tier: "chat", LLM: true, ID: id, InputTokens: 1000, MaxOutput: output, Hold: time.Minute}
+			call := bench.Call{Key: key, Tier: "chat", LLM: true, ID: id, InputTokens: 1000, MaxOutputTokens: output, Duration: time.Minute}
 			a, err := target.Reserve(t.Context(), &call)
 			if err != nil {
 				t.Fatalf("%s: Reserve(%+v) = %v", name, call, err)
@@ -207,13 +194,13 @@ func TestNodeLifeOfAReservation(t *testing.T) {
 			wantUsed(t, left, key, "chat", "tokens", want, 10_000)
 		}
 
-		want := bench.Answer{Outcome: bench.Allowed, ID: "a", Granted: 5000, Route: "local", Owner: "n1"}
+		want := bench.Answer{Outcome: bench.Allowed, ID: "a", GrantedOutputTokens: 5000, Route: "local", Owner: "n1"}
 		if got := reserve("a", 5000); got != want {
 			t.Errorf("%s: Reserve = %+v, want %+v", name, got, want)
 		}
 		tokens(6000)
 		// A grant that shrinks is a multiple of 16.
-		want = bench.Answer{Outcome: bench.Degraded, ID: "b", Granted: 2992, Route: "local", Owner: "n1"}
+		want = bench.Answer{Outcome: bench.Degraded, ID: "b", GrantedOutputTokens: 2992, Route: "local", Owner: "n1"}
 		if got := reserve("b", 4000); got != want {
 			t.Errorf("%s: Reserve = %+v, want %+v", name, got, want)
 		}
@@ -238,7 +225,7 @@ func TestNodeLifeOfAReservation(t *testing.T) {
 	}
 }
 
-func TestNodeRefusals(t *testing.T) {
+func TestNodeErrors(t *testing.T) {
 	for name, spec := range doors(startNodes(t, 1)) {
 		target := open(t, spec, Options{})
 		a, err := target.Check(t.Context(), &bench.Call{Key: "acme//alice"})
@@ -253,7 +240,7 @@ func TestNodeRefusals(t *testing.T) {
 	}
 }
 
-func TestHTTPKeepsItsConnections(t *testing.T) {
+func TestHTTPReusesConnections(t *testing.T) {
 	n := startNodes(t, 1)[0]
 	const connections = 4
 	target := open(t, "http://"+n.HTTPAddr(), Options{Connections: connections})
@@ -279,7 +266,7 @@ func TestHTTPKeepsItsConnections(t *testing.T) {
 	}
 }
 
-func TestHTTPOfSomebodyElse(t *testing.T) {
+func TestHTTPServerThatIsNotANode(t *testing.T) {
 	for _, c := range []struct {
 		status int
 		body   string

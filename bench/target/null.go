@@ -11,19 +11,19 @@ import (
 )
 
 var nullKind = Kind{
-	Name: "null", Form: "null:[DURATION]",
-	Measures: "The bench itself: every call is allowed, at once or after the duration, and what is measured is the overhead and the highest rate of the harness on this machine.",
-	Leaves:   "It limits nothing, and with a duration the timers of the system decide how much later an answer is.",
+	Name: "null", Syntax: "null:[DURATION]",
+	Measures:    "The harness itself: every call is allowed, at once or after the duration. It shows the overhead and the maximum rate of the harness on this machine.",
+	Limitations: "It limits nothing. With a duration, latencies depend on the precision of the system's timers.",
 }
 
-// nothing allows everything.
-type nothing struct {
+// nullTarget allows everything.
+type nullTarget struct {
 	base
 	delay time.Duration
 }
 
-func openNull(k *kind, rest string, o Options) (opened, error) {
-	n := &nothing{base: base{k, k.Name + ":" + rest, o.Timeout}}
+func openNull(k *kind, rest string, o Options) (builtin, error) {
+	n := &nullTarget{base: base{k, k.Name + ":" + rest, o.Timeout}}
 	if rest == "" {
 		return n, nil
 	}
@@ -34,11 +34,11 @@ func openNull(k *kind, rest string, o Options) (opened, error) {
 	return n, nil
 }
 
-func (n *nothing) describe() string            { return "" }
-func (n *nothing) ready(context.Context) error { return nil }
+func (n *nullTarget) describe() string            { return "" }
+func (n *nullTarget) ready(context.Context) error { return nil }
 
-// wait lets the delay pass, or ends with ctx.
-func (n *nothing) wait(ctx context.Context, what string) error {
+// wait waits for the delay or the end of ctx.
+func (n *nullTarget) wait(ctx context.Context, what string) error {
 	if n.delay > 0 {
 		timer := time.NewTimer(n.delay)
 		defer timer.Stop()
@@ -49,13 +49,13 @@ func (n *nothing) wait(ctx context.Context, what string) error {
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return failed(what, err, false)
+		return wrapError(what, err, false)
 	}
 	return nil
 }
 
 // Check implements [bench.Target].
-func (n *nothing) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+func (n *nullTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	if err := n.wait(ctx, "check"); err != nil {
 		return bench.Answer{}, err
 	}
@@ -63,17 +63,17 @@ func (n *nothing) Check(ctx context.Context, c *bench.Call) (bench.Answer, error
 }
 
 // Reserve implements [bench.Target].
-func (n *nothing) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+func (n *nullTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	if err := n.wait(ctx, "reserve"); err != nil {
 		return bench.Answer{}, err
 	}
-	return bench.Answer{Outcome: bench.Allowed, ID: c.ID, Granted: c.MaxOutput}, nil
+	return bench.Answer{Outcome: bench.Allowed, ID: c.ID, GrantedOutputTokens: c.MaxOutputTokens}, nil
 }
 
 // Settle implements [bench.Target].
-func (n *nothing) Settle(ctx context.Context, _ bench.Usage) (bench.Answer, error) {
+func (n *nullTarget) Settle(ctx context.Context, _ bench.Usage) (bench.Answer, error) {
 	return bench.Answer{}, n.wait(ctx, "settle")
 }
 
 // Close implements [bench.Target].
-func (n *nothing) Close() error { return nil }
+func (n *nullTarget) Close() error { return nil }

@@ -15,17 +15,17 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultTimeout     = time.Second
-	DefaultConnections = 128 // of HTTP
-	DefaultDomain      = "bucketring"
-	DefaultEntry       = "key"
-	DefaultKeyHeader   = "X-Bench-Key"
+	DefaultTimeout       = time.Second
+	DefaultConnections   = 128 // of HTTP
+	DefaultDomain        = "bucketring"
+	DefaultDescriptorKey = "key"
+	DefaultKeyHeader     = "X-Bench-Key"
 )
 
-// DefaultLimit is the limit of a Redis target that was given none.
+// DefaultLimit is the limit of a Redis target without Options.Limits.
 var DefaultLimit = Limit{Dimension: Requests, Amount: 1000, Window: time.Minute}
 
-// Dimension is what a limit of a Redis target counts, by the names of bucketring.
+// Dimension is what a limit of a Redis target counts, named as in bucketring.
 type Dimension string
 
 // The dimensions.
@@ -38,11 +38,11 @@ const (
 
 var dimensions = []Dimension{Requests, Tokens, InputTokens, OutputTokens}
 
-// of returns what a call costs.
-func (d Dimension) of(c *bench.Call) int64 {
+// costOf returns what a call costs.
+func (d Dimension) costOf(c *bench.Call) int64 {
 	switch d {
 	case Requests:
-		return requests(c)
+		return requestsOf(c)
 	case Tokens:
 		return c.InputTokens + c.OutputTokens
 	case InputTokens:
@@ -53,55 +53,55 @@ func (d Dimension) of(c *bench.Call) int64 {
 	return 0
 }
 
-// Limit is a limit that a Redis target keeps for every key, whatever its tier.
+// Limit is a limit that a Redis target applies to every key, whatever its tier.
 type Limit struct {
 	Dimension Dimension
-	Amount    int64         // per window; of a token bucket also what fits at once
-	Window    time.Duration // of redis, whole seconds; of redis-lua, whole milliseconds
+	Amount    int64         // per window; also the capacity of a token bucket
+	Window    time.Duration // whole seconds for redis, whole milliseconds for redis-lua
 }
 
-// String returns a limit such as 1000 requests per 1m0s.
+// String returns the limit as in "1000 requests per 1m0s".
 func (l Limit) String() string {
 	return fmt.Sprintf("%d %s per %s", l.Amount, l.Dimension, l.Window)
 }
 
-// Options configure a target. The zero value works. Those that a kind does not
-// name are nothing to it.
+// Options configure a target. The zero value works. Each kind ignores the options
+// that do not mention it.
 type Options struct {
-	// Timeout bounds a question whose context has no deadline. 0:
-	// [DefaultTimeout].
+	// Timeout bounds requests whose context has no deadline. 0 means [DefaultTimeout].
 	Timeout time.Duration
-	// TLS secures the connections; see [TakesTLS]. Nil: plaintext, which is refused
-	// for every address but loopback, unless Insecure is set; https, rediss and
-	// rediss-lua have TLS anyway.
+	// TLS secures the connections; see [SupportsTLS]. Nil means plaintext, which is
+	// rejected for addresses other than loopback unless Insecure is set. https, rediss
+	// and rediss-lua always use TLS.
 	TLS *tls.Config
 	// Insecure allows plaintext to any address.
 	Insecure bool
 
-	// Connections bounds those of http, redis and redis-lua; a question waits for
-	// a free one. The targets on gRPC have one. 0: [DefaultConnections] of http,
-	// and what go-redis chooses, 10 per processor, of the others.
+	// Connections is the maximum number of connections of http, redis and redis-lua;
+	// requests wait for a free one. gRPC targets have one connection. 0 means
+	// [DefaultConnections] for http, and the default of go-redis, 10 per processor,
+	// for redis.
 	Connections int
 
-	// KeyHeader is the header in which openai and anthropic say the key of a call;
-	// it is the bearer token, too. Empty: [DefaultKeyHeader].
+	// KeyHeader is the header in which openai and anthropic send the key of a call, in
+	// addition to the bearer token. Empty means [DefaultKeyHeader].
 	KeyHeader string
 
-	// Limits are those of redis, one on requests, and of redis-lua, one to four
-	// with dimensions of their own. Empty: [DefaultLimit].
+	// Limits are the limits of redis, exactly one on requests, and of redis-lua, one to
+	// four with different dimensions. Empty means [DefaultLimit].
 	Limits []Limit
-	// Prefix begins all keys in Redis, so that processes with the same one share
-	// their limits. Empty: one of its own for each target that is opened, which
-	// starts with nothing used. Keys expire by themselves.
+	// Prefix is the prefix of all keys in Redis. Processes with the same prefix share
+	// their limits. Empty means a new random prefix for each target. Keys expire.
 	Prefix string
 
-	// Domain is that of questions to rls. Empty: [DefaultDomain].
+	// Domain is the domain of requests to rls. Empty means [DefaultDomain].
 	Domain string
-	// Entry names the only entry of the only descriptor, whose value is the key of
-	// the call. Empty: [DefaultEntry].
-	Entry string
+	// DescriptorKey is the key of the only entry of the only descriptor of requests to
+	// rls; the entry's value is the key of the call. Empty means
+	// [DefaultDescriptorKey].
+	DescriptorKey string
 
-	// Now is the clock by which redis numbers its windows. Nil: [time.Now].
+	// Now is the clock that numbers the windows of redis. Nil means [time.Now].
 	Now func() time.Time
 }
 
@@ -119,8 +119,8 @@ func (o Options) withDefaults() Options {
 	if o.Domain == "" {
 		o.Domain = DefaultDomain
 	}
-	if o.Entry == "" {
-		o.Entry = DefaultEntry
+	if o.DescriptorKey == "" {
+		o.DescriptorKey = DefaultDescriptorKey
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -128,7 +128,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// validate returns every problem that does not depend on the kind.
+// validate returns all problems that do not depend on the kind of target.
 func (o Options) validate() error {
 	var errs []error
 	if o.Timeout < 0 {
@@ -146,7 +146,7 @@ func (o Options) validate() error {
 	for i, l := range o.Limits {
 		name := fmt.Sprintf("limits[%d]", i)
 		if !slices.Contains(dimensions, l.Dimension) {
-			errs = append(errs, fmt.Errorf("%s.dimension: must be one of %s, got %q", name, words(dimensions), l.Dimension))
+			errs = append(errs, fmt.Errorf("%s.dimension: must be one of %s, got %q", name, joinDimensions(dimensions), l.Dimension))
 		}
 		if l.Amount < 1 {
 			errs = append(errs, fmt.Errorf("%s.amount: must be positive, got %d", name, l.Amount))
@@ -158,7 +158,7 @@ func (o Options) validate() error {
 	return errors.Join(errs...)
 }
 
-func words(list []Dimension) string {
+func joinDimensions(list []Dimension) string {
 	texts := make([]string, len(list))
 	for i, d := range list {
 		texts[i] = string(d)

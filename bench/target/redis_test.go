@@ -20,9 +20,10 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bucketring/bucketring/bench"
+	"github.com/bucketring/bucketring/internal/waittest"
 )
 
-// A redisServer is a real one, in a process of its own, that keeps nothing.
+// redisServer is a Redis process without persistence.
 type redisServer struct {
 	addr string
 	cmd  *exec.Cmd
@@ -64,7 +65,7 @@ func freePort(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// start reports whether the server answers.
+// start starts the process and reports whether it answers.
 func (s *redisServer) start(t testing.TB, binary, password string) bool {
 	t.Helper()
 	_, port, _ := net.SplitHostPort(s.addr)
@@ -125,8 +126,8 @@ func TestRedisIsExact(t *testing.T) {
 	}
 }
 
-// Two processes with one prefix share their limits.
-func TestRedisIsExactForSeveral(t *testing.T) {
+// Two targets with the same prefix share their limits.
+func TestRedisIsExactWithSeveralClients(t *testing.T) {
 	s := startRedis(t, "")
 	for _, kind := range []string{"redis", "redis-lua"} {
 		o := Options{Limits: []Limit{{Requests, 1000, 1000 * time.Hour}}, Prefix: "shared:" + kind}
@@ -252,8 +253,8 @@ func TestLuaRefills(t *testing.T) {
 	}
 }
 
-// What was not used for long is not saved up, and a clock that goes back gives
-// nothing.
+// Unused time beyond the capacity is not saved up, and a clock that goes backwards
+// refills nothing.
 func TestLuaAndTheClock(t *testing.T) {
 	s := startRedis(t, "")
 	admin := s.admin(t)
@@ -287,11 +288,11 @@ func TestLuaAndTheClock(t *testing.T) {
 	wantUsed(t, target, "acme", "", "requests", 10, 10)
 }
 
-// The largest amounts are as exact as the small ones.
+// The largest amounts are exact.
 func TestLuaIsExactWithLargeNumbers(t *testing.T) {
 	s := startRedis(t, "")
 	const window = 1000 * time.Hour
-	most := int64(exact) / window.Milliseconds() / 2
+	most := int64(maxExactInt) / window.Milliseconds() / 2
 	target := open(t, "redis-lua://"+s.addr, Options{Limits: []Limit{{InputTokens, most, window}}})
 	check(t, target, bench.Call{Key: "acme", InputTokens: most - 2})
 	for i, want := range []bench.Outcome{bench.Allowed, bench.Allowed, bench.Denied} {
@@ -302,7 +303,7 @@ func TestLuaIsExactWithLargeNumbers(t *testing.T) {
 	}
 }
 
-func TestRedisForgetsItsScripts(t *testing.T) {
+func TestRedisLosesItsScripts(t *testing.T) {
 	s := startRedis(t, "")
 	target := open(t, "redis-lua://"+s.addr, Options{Limits: []Limit{{Requests, 2, time.Hour}}})
 	check(t, target, bench.Call{Key: "acme"})
@@ -339,8 +340,8 @@ func TestRedisWithAPasswordAndADatabase(t *testing.T) {
 	}
 }
 
-// A server that is gone is an error at once, and one that came back answers.
-func TestRedisGoesAndComesBack(t *testing.T) {
+// A stopped server causes errors at once, and answers again after a restart.
+func TestRedisRestart(t *testing.T) {
 	s := startRedis(t, "")
 	for _, kind := range []string{"redis", "redis-lua"} {
 		target := open(t, kind+"://"+s.addr, Options{})
@@ -355,7 +356,7 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 			t.Fatalf("redis-server does not start again on %s:\n%s", s.addr, &again.log)
 		}
 		t.Cleanup(again.stop)
-		eventually(t, "an answer", func() bool {
+		waittest.Until(t, "an answer", func() bool {
 			_, err := target.Check(t.Context(), &bench.Call{Key: "acme"})
 			return err == nil
 		})
@@ -363,16 +364,16 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 	}
 }
 
-// A server that stands still costs a question its deadline, and what was asked in
-// vain is not answered to the next one.
-func TestRedisStandsStill(t *testing.T) {
+// A stalled server makes a request fail at its deadline, and its late response is not
+// taken for that of the next request.
+func TestRedisStalls(t *testing.T) {
 	s := startRedis(t, "")
 	for _, kind := range []string{"redis", "redis-lua"} {
 		target := open(t, kind+"://"+s.addr, Options{Limits: []Limit{{Requests, 1, time.Hour}}, Now: func() time.Time { return time.Unix(0, 0) }})
 		check(t, target, bench.Call{Key: "acme/one"})
 		s.signal(t, syscall.SIGSTOP)
 		n := 0
-		eventually(t, "silence", func() bool { // it may have a moment left
+		waittest.Until(t, "silence", func() bool { // it may answer for a moment
 			n++
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
@@ -395,7 +396,7 @@ func TestRedisStandsStill(t *testing.T) {
 	}
 }
 
-// signal tells the process of the server something.
+// signal sends a signal to the process.
 func (s *redisServer) signal(t *testing.T, what syscall.Signal) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(what); err != nil {

@@ -17,22 +17,22 @@ import (
 )
 
 var rlsKind = Kind{
-	Name: "rls", Form: "rls:HOST:PORT",
-	Measures: "Any server of Envoy's rate limit protocol (envoy.service.ratelimit.v3) as a proxy asks it: one unary call per question on one connection, with the key as the only entry of one descriptor and the requests as hits.",
-	Leaves:   "The limit is the server's own, and a key that none of its rules matches is never limited. It counts requests alone, has no request ids, so that a repetition is charged again, no reservations, and no way to ask what is used without using one more.",
+	Name: "rls", Syntax: "rls:HOST:PORT",
+	Measures:    "Any server of Envoy's rate limit protocol (envoy.service.ratelimit.v3), as a proxy calls it: one unary RPC per check on one connection, with the key as the only entry of one descriptor and the requests as hits.",
+	Limitations: "The limits are those of the server, and a key that matches none of its rules is never limited. The protocol counts requests only and has no request ids, so a retry is charged again. It has no reservations, and no way to read usage without adding to it.",
 }
 
-// service asks a server of Envoy's protocol.
-type service struct {
+// rlsTarget calls a server of Envoy's rate limit protocol.
+type rlsTarget struct {
 	base
 	checksOnly
-	conn          *grpc.ClientConn
-	stub          rls.RateLimitServiceClient
-	domain, entry string
+	conn                  *grpc.ClientConn
+	stub                  rls.RateLimitServiceClient
+	domain, descriptorKey string
 }
 
-func openRLS(k *kind, rest string, o Options) (opened, error) {
-	at, err := only(k.Name, rest, "8081", o)
+func openRLS(k *kind, rest string, o Options) (builtin, error) {
+	at, err := parseAddress(k.Name, rest, "8081", o)
 	if err != nil {
 		return nil, err
 	}
@@ -40,23 +40,23 @@ func openRLS(k *kind, rest string, o Options) (opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &service{
+	return &rlsTarget{
 		base: base{k, k.Name + ":" + at, o.Timeout}, conn: conn, stub: rls.NewRateLimitServiceClient(conn),
-		domain: o.Domain, entry: o.Entry,
+		domain: o.Domain, descriptorKey: o.DescriptorKey,
 	}, nil
 }
 
-func (s *service) describe() string {
-	return fmt.Sprintf("Domain %q, entry %q.", s.domain, s.entry)
+func (s *rlsTarget) describe() string {
+	return fmt.Sprintf("Domain %q, descriptor key %q.", s.domain, s.descriptorKey)
 }
 
-// ready waits for the connection: a question would use something.
-func (s *service) ready(ctx context.Context) error {
+// ready waits for the connection, because a request would be charged.
+func (s *rlsTarget) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	for state := s.conn.GetState(); state != connectivity.Ready; state = s.conn.GetState() {
 		if state == connectivity.TransientFailure {
-			if err := s.broken(ctx); err != nil {
+			if err := s.connectError(ctx); err != nil {
 				return err
 			}
 			continue
@@ -69,33 +69,33 @@ func (s *service) ready(ctx context.Context) error {
 	return nil
 }
 
-// broken says why there is no connection, which only a question that fails for it
-// is told. A server that is there after all may answer what it likes.
-func (s *service) broken(ctx context.Context) error {
+// connectError returns why there is no connection, which gRPC reports only to an RPC.
+// If the server is up after all, its answer does not matter.
+func (s *rlsTarget) connectError(ctx context.Context) error {
 	_, err := health.NewHealthClient(s.conn).Check(ctx, &health.HealthCheckRequest{})
 	if err != nil && s.conn.GetState() != connectivity.Ready {
-		return refused("connect", err)
+		return grpcError("connect", err)
 	}
 	return ctx.Err()
 }
 
 // Check implements [bench.Target].
-func (s *service) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
-	hits := requests(c)
+func (s *rlsTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+	hits := requestsOf(c)
 	if hits < 0 || hits > math.MaxUint32 {
 		return bench.Answer{}, fmt.Errorf("check: requests must be at most %d in this protocol, got %d", uint32(math.MaxUint32), hits)
 	}
-	ctx, cancel := s.bounded(ctx)
+	ctx, cancel := s.withTimeout(ctx)
 	defer cancel()
 	r, err := s.stub.ShouldRateLimit(ctx, &rls.RateLimitRequest{
 		Domain: s.domain,
 		Descriptors: []*common.RateLimitDescriptor{{
-			Entries: []*common.RateLimitDescriptor_Entry{{Key: s.entry, Value: c.Key}},
+			Entries: []*common.RateLimitDescriptor_Entry{{Key: s.descriptorKey, Value: c.Key}},
 		}},
 		HitsAddend: uint32(hits),
 	})
 	if err != nil {
-		return bench.Answer{}, refused("check", err)
+		return bench.Answer{}, grpcError("check", err)
 	}
 	switch code := r.GetOverallCode(); code {
 	case rls.RateLimitResponse_OK:
@@ -103,15 +103,15 @@ func (s *service) Check(ctx context.Context, c *bench.Call) (bench.Answer, error
 	case rls.RateLimitResponse_OVER_LIMIT:
 		return bench.Answer{Outcome: bench.Denied, Reason: limitExceeded}, nil
 	default:
-		return bench.Answer{}, fmt.Errorf("check: overall code %s is no decision", code)
+		return bench.Answer{}, fmt.Errorf("check: overall code %s is not a decision", code)
 	}
 }
 
 // Close implements [bench.Target].
-func (s *service) Close() error { return s.conn.Close() }
+func (s *rlsTarget) Close() error { return s.conn.Close() }
 
-// The reasons of targets that have no words of their own.
+// Reasons of denials by targets that give none.
 const (
 	limitExceeded   = "limit_exceeded"
-	exceedsCapacity = "exceeds_capacity" // would not fit an untouched limit
+	exceedsCapacity = "exceeds_capacity" // the cost is above the whole limit
 )

@@ -18,8 +18,8 @@ import (
 	"github.com/bucketring/bucketring/bench"
 )
 
-// envoyLimiter is a small server of Envoy's protocol: 1,000 hits per value of the
-// entry that it knows.
+// envoyLimiter is a small server of Envoy's protocol: 1,000 hits per value of its
+// descriptor key.
 type envoyLimiter struct {
 	rls.UnimplementedRateLimitServiceServer
 
@@ -74,24 +74,24 @@ func TestRLSIsExact(t *testing.T) {
 	wantExactly(t, open(t, spec, Options{}), bench.Call{Key: "acme/alice", Tier: "free", InputTokens: 7})
 }
 
-// TestRLSAtACluster asks a cluster by Envoy's protocol: counters of its rules, and
-// keys of its policy.
+// A cluster answers Envoy's protocol with the counters of its rules and with the keys
+// of its policy.
 func TestRLSAtACluster(t *testing.T) {
 	nodes := startNodes(t, 3)
-	for i, o := range []Options{{}, {Entry: "bucketring.key"}} {
+	for i, o := range []Options{{}, {DescriptorKey: "bucketring.key"}} {
 		target := open(t, "rls:"+nodes[i].GRPCAddr(), o)
 		wantExactly(t, target, bench.Call{Key: "acme/envoy", Tier: "thousand"})
 	}
 }
 
-func TestRLSSaysWhatItIsTold(t *testing.T) {
+func TestRLSRequests(t *testing.T) {
 	spec, limiter := startEnvoy(t)
-	target := open(t, spec, Options{Domain: "shop", Entry: "user"})
+	target := open(t, spec, Options{Domain: "shop", DescriptorKey: "user"})
 	if len(limiter.hits) != 0 {
 		t.Errorf("Ready has used %v, want nothing", limiter.hits)
 	}
-	if got := Describe(target); !strings.HasSuffix(got, ` Domain "shop", entry "user".`) {
-		t.Errorf("Describe = %q, want domain and entry", got)
+	if got := Describe(target); !strings.HasSuffix(got, ` Domain "shop", descriptor key "user".`) {
+		t.Errorf("Describe = %q, want domain and descriptor key", got)
 	}
 	check(t, target, bench.Call{Key: "acme/alice", Requests: 3})
 	if got := limiter.hits["shop/user/acme/alice"]; got != 3 || len(limiter.last.GetDescriptors()) != 1 {
@@ -101,7 +101,7 @@ func TestRLSSaysWhatItIsTold(t *testing.T) {
 	if want := (bench.Answer{Outcome: bench.Denied, Reason: "limit_exceeded"}); a != want {
 		t.Errorf("Check = %+v, want %+v", a, want)
 	}
-	for key, want := range map[string]string{"broken": "no store", "unsure": "UNKNOWN is no decision"} {
+	for key, want := range map[string]string{"broken": "no store", "unsure": "UNKNOWN is not a decision"} {
 		if a, err := target.Check(t.Context(), &bench.Call{Key: key}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Check(%s) = %+v, %v, want an error with %q", key, a, err, want)
 		}
@@ -112,8 +112,8 @@ func TestRLSSaysWhatItIsTold(t *testing.T) {
 	wantNoReservations(t, target)
 }
 
-// Why there is no connection is told, and nothing is ready without one.
-func TestRLSSaysWhyItIsNotReady(t *testing.T) {
+// Ready returns the error of the connection.
+func TestRLSReadyReportsTheConnectionError(t *testing.T) {
 	target, err := Open("rls:"+freePort(t), Options{})
 	if err != nil {
 		t.Fatal(err)

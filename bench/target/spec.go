@@ -11,18 +11,19 @@ import (
 	"strings"
 )
 
-// ErrPlaintext says why a target is not opened that is on another machine.
+// ErrPlaintext is returned for an address that is not loopback, without TLS and without
+// Options.Insecure.
 var ErrPlaintext = errors.New("set TLS, or Insecure for plaintext")
 
-// An addr is one address of a spec.
-type addr struct {
+// address is the parsed address of a spec.
+type address struct {
 	hostPort string
-	local    bool // does not leave this machine
-	problem  error
+	loopback bool // on this machine
+	err      error
 }
 
-// address reads host or host:port, and gives it the usual port if it has none.
-func address(kind, text, port string) addr {
+// splitAddress parses host or host:port, and adds the default port if there is none.
+func splitAddress(kind, text, port string) address {
 	host := text
 	if h, p, err := net.SplitHostPort(text); err == nil {
 		host, port = h, p
@@ -30,39 +31,39 @@ func address(kind, text, port string) addr {
 		host = text[1 : len(text)-1]
 	}
 	ip, notIP := netip.ParseAddr(host)
-	number, err := strconv.Atoi(port)
+	portNumber, err := strconv.Atoi(port)
 	switch {
 	case strings.Contains(text, "@"):
-		return addr{problem: fmt.Errorf("must be %s:HOST:PORT, without a user or a password", kind)}
+		return address{err: fmt.Errorf("must be %s:HOST:PORT, without a user or a password", kind)}
 	case text == "":
-		return addr{problem: fmt.Errorf("has no address: %s:HOST:PORT is wanted", kind)}
+		return address{err: fmt.Errorf("must be %s:HOST:PORT, got no address", kind)}
 	case strings.Contains(text, ","):
-		return addr{problem: fmt.Errorf("has one address, got %q; only client: has several", text)}
+		return address{err: fmt.Errorf("must have one address, got %q; only client: takes several", text)}
 	case host == "" || strings.ContainsAny(host, "/ @?#") || strings.Contains(host, ":") && notIP != nil:
-		return addr{problem: fmt.Errorf("must be %s:HOST:PORT, got address %q", kind, text)}
-	case err != nil || number < 1 || number > 65535:
-		return addr{problem: fmt.Errorf("port must be a number from 1 to 65535, got %q", port)}
+		return address{err: fmt.Errorf("must be %s:HOST:PORT, got address %q", kind, text)}
+	case err != nil || portNumber < 1 || portNumber > 65535:
+		return address{err: fmt.Errorf("port: must be a number from 1 to 65535, got %q", port)}
 	}
-	return addr{
+	return address{
 		hostPort: net.JoinHostPort(host, port),
-		local:    host == "localhost" || notIP == nil && ip.Unmap().IsLoopback(),
+		loopback: host == "localhost" || notIP == nil && ip.Unmap().IsLoopback(),
 	}
 }
 
-// only returns the one address of a spec, which must not leave the machine in the
-// clear.
-func only(kind, text, port string, o Options) (string, error) {
-	a := address(kind, text, port)
-	if a.problem != nil {
-		return "", a.problem
+// parseAddress parses the address of a spec. It returns [ErrPlaintext] for a plaintext
+// connection to another machine.
+func parseAddress(kind, text, port string, o Options) (string, error) {
+	a := splitAddress(kind, text, port)
+	if a.err != nil {
+		return "", a.err
 	}
-	if !a.local && o.TLS == nil && !o.Insecure {
+	if !a.loopback && o.TLS == nil && !o.Insecure {
 		return "", fmt.Errorf("%s is not a loopback address: %w", a.hostPort, ErrPlaintext)
 	}
 	return a.hostPort, nil
 }
 
-// redacted is a spec without the user and the password.
+// redacted returns a spec without user and password.
 func redacted(spec string) string {
 	at := strings.LastIndex(spec, "@")
 	kind, _, found := strings.Cut(spec, ":")

@@ -13,18 +13,21 @@ import (
 	"github.com/bucketring/bucketring/bench"
 )
 
-// Kind is a kind of target, for people who choose one.
+// tlsLimitation is added to the limitations of kinds over TLS.
+const tlsLimitation = " Latencies include TLS handshakes on new connections."
+
+// Kind describes a kind of target.
 type Kind struct {
-	Name string
-	Form string // of its spec
-	// Measures is what a run against it measures, and Leaves what it does not.
-	Measures, Leaves string
-	// Calls: it makes the LLM calls itself. A reserve is there with the first byte
-	// of the answer, and the final settle with the last one.
-	Calls bool
+	Name   string
+	Syntax string // of its spec
+	// Measures says what a run against it measures, and Limitations what it does not.
+	Measures, Limitations string
+	// CallsModel says that the target makes LLM calls itself: a reserve returns with
+	// the first byte of the model's answer, and the final settle with the last.
+	CallsModel bool
 }
 
-// Kinds returns all kinds. The caller may change what it gets.
+// Kinds returns all kinds. The caller may change the slice.
 func Kinds() []Kind {
 	list := make([]Kind, len(kinds))
 	for i, k := range kinds {
@@ -35,7 +38,7 @@ func Kinds() []Kind {
 
 type kind struct {
 	Kind
-	open func(k *kind, rest string, o Options) (opened, error)
+	open func(k *kind, rest string, o Options) (builtin, error)
 }
 
 var kinds = []kind{
@@ -45,63 +48,62 @@ var kinds = []kind{
 	{httpsKind, openHTTP},
 	{redisKind, openRedis},
 	{luaKind, openLua},
-	{redissKind, openRedis},
-	{luasKind, openLua},
+	{redisTLSKind, openRedis},
+	{luaTLSKind, openLua},
 	{rlsKind, openRLS},
 	{openAIKind, openLLM},
 	{anthropicKind, openLLM},
 	{nullKind, openNull},
 }
 
-// TakesTLS reports whether the target of a spec is asked over TLS if [Options.TLS]
-// is set: all but those whose spec says plaintext, and null:.
-func TakesTLS(spec string) bool {
+// SupportsTLS reports whether the target of a spec uses [Options.TLS]. Those whose
+// spec says plaintext, and null:, do not.
+func SupportsTLS(spec string) bool {
 	name, _, _ := strings.Cut(spec, ":")
-	return slices.Contains([]string{clientKind.Name, grpcKind.Name, rlsKind.Name, httpsKind.Name, redissKind.Name, luasKind.Name}, name)
+	return slices.Contains([]string{clientKind.Name, grpcKind.Name, rlsKind.Name, httpsKind.Name, redisTLSKind.Name, luaTLSKind.Name}, name)
 }
 
-// opened is what every target here can do.
-type opened interface {
+// builtin is a target of this package.
+type builtin interface {
 	bench.Target
-	// describe says what is special about this one, "" if nothing is.
+	// describe returns how this target is configured, or "".
 	describe() string
-	// ready reports whether it answers, and spends nothing.
+	// ready returns nil if the target answers. It charges nothing.
 	ready(ctx context.Context) error
 }
 
-// base is the part that targets have in common.
+// base is the common part of all targets.
 type base struct {
-	kind *kind
-	name string // the spec without credentials
-	// timeout is for questions whose context has no deadline.
-	timeout time.Duration
+	kind    *kind
+	name    string        // the spec without credentials
+	timeout time.Duration // of requests whose context has no deadline
 }
 
 // Name implements [bench.Target].
 func (b *base) Name() string { return b.name }
 
-func (b *base) note() string { return b.kind.Measures + " " + b.kind.Leaves }
+func (b *base) note() string { return b.kind.Measures + " " + b.kind.Limitations }
 
-// bounded gives a context a deadline if it has none.
-func (b *base) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+// withTimeout gives a context a deadline if it has none.
+func (b *base) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, limited := ctx.Deadline(); limited {
 		return ctx, func() {}
 	}
 	return context.WithTimeout(ctx, b.timeout)
 }
 
-// Open returns the target that spec names: the name of a kind, a colon, and
-// where it is, as [Kind] says. It connects in the background, so that one that is
-// not there yet is no error: see [Ready]. The error names every problem of the
-// spec and the options, and never shows a password.
+// Open returns the target of a spec: the name of a kind, a colon and an address, in
+// the syntax of its [Kind]. It connects in the background, so a target that is not
+// reachable is not an error; see [Ready]. The error has every problem of the spec and
+// the options, and never a password.
 //
-// The targets of bucketring that can tell how much of a limit is used implement
-// [bench.Left], and so do those of Redis. See also [QuietRedis].
+// Targets that can read the usage of limits implement [bench.UsageReader]: client,
+// grpc and those on Redis. See also [DisableRedisLogging].
 func Open(spec string, o Options) (bench.Target, error) {
 	name, rest, found := strings.Cut(spec, ":")
 	k := kindOf(name)
 	if !found || k == nil {
-		return nil, unknown(spec)
+		return nil, unknownKindError(spec)
 	}
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
@@ -123,27 +125,27 @@ func kindOf(name string) *kind {
 	return nil
 }
 
-// unknown says how specs begin, and guesses what was meant.
-func unknown(spec string) error {
+// unknownKindError lists the syntax of all kinds, and suggests the likely one.
+func unknownKindError(spec string) error {
 	forms := make([]string, len(kinds))
 	for i, k := range kinds {
-		forms[i] = k.Form
+		forms[i] = k.Syntax
 	}
 	hint := ""
 	switch name, _, _ := strings.Cut(spec, ":"); {
 	case name == "null":
 		hint = "; did you mean null:?"
-	case len(spec) > 0 && !strings.Contains(spec, "/") && address("client", spec, "6471").problem == nil:
+	case len(spec) > 0 && !strings.Contains(spec, "/") && splitAddress("client", spec, "6471").err == nil:
 		hint = fmt.Sprintf("; did you mean client:%s?", spec)
 	}
 	return fmt.Errorf("target %q: must be one of %s%s", redacted(spec), strings.Join(forms, ", "), hint)
 }
 
-// Describe says in a few sentences what a run against t measures, what it does
-// not, and what t was told. It is "" for a target of another package.
+// Describe returns a few sentences for people: what a run against t measures, its
+// limitations and its configuration. It returns "" for a target of another package.
 func Describe(t bench.Target) string {
 	o, ok := t.(interface {
-		opened
+		builtin
 		note() string
 	})
 	if !ok {
@@ -155,13 +157,13 @@ func Describe(t bench.Target) string {
 	return o.note()
 }
 
-// pause is between two attempts of [Ready].
-const pause = 20 * time.Millisecond
+// readyInterval is the time between two attempts of [Ready].
+const readyInterval = 20 * time.Millisecond
 
-// Ready waits until t answers, and returns why it does not if ctx ends before.
-// It charges nothing. For a target of another package it returns nil at once.
+// Ready waits until t answers. If ctx ends first, it returns why t did not answer. It
+// charges nothing. For a target of another package it returns nil at once.
 func Ready(ctx context.Context, t bench.Target) error {
-	o, ok := t.(opened)
+	o, ok := t.(builtin)
 	if !ok {
 		return nil
 	}
@@ -180,15 +182,15 @@ func Ready(ctx context.Context, t bench.Target) error {
 		if err == nil {
 			return nil
 		}
-		if last == nil || ctx.Err() == nil { // not the end of ctx, which says nothing
+		if last == nil || ctx.Err() == nil { // the end of ctx is not a cause
 			last = err
 		}
-		timer.Reset(pause)
+		timer.Reset(readyInterval)
 	}
 }
 
-// Version is what the server of t says it is, such as "Redis 7.0.15"; "" if it does
-// not say.
+// Version returns the name and version that the server of t reports, such as "Redis
+// 7.0.15", or "" if it reports none.
 func Version(ctx context.Context, t bench.Target) string {
 	v, ok := t.(interface {
 		version(ctx context.Context) string
@@ -199,7 +201,7 @@ func Version(ctx context.Context, t bench.Target) string {
 	return v.version(ctx)
 }
 
-// checksOnly is the part of targets that have no reservations.
+// checksOnly is embedded by targets without reservations.
 type checksOnly struct{}
 
 // Reserve implements [bench.Target].
@@ -212,17 +214,17 @@ func (checksOnly) Settle(context.Context, bench.Usage) (bench.Answer, error) {
 	return bench.Answer{}, bench.ErrNoReservations
 }
 
-// failed is an error of a question. It wraps [context.DeadlineExceeded] if that
-// is what late says.
-func failed(what string, err error, late bool) error {
-	if late && !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%s: %w: %w", what, context.DeadlineExceeded, err)
+// wrapError adds the operation to an error, and [context.DeadlineExceeded] after a
+// timeout.
+func wrapError(op string, err error, timedOut bool) error {
+	if timedOut && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s: %w: %w", op, context.DeadlineExceeded, err)
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return fmt.Errorf("%s: %w", op, err)
 }
 
-// requests is how many a call counts as.
-func requests(c *bench.Call) int64 {
+// requestsOf returns the number of requests that a call counts as.
+func requestsOf(c *bench.Call) int64 {
 	if c.Requests == 0 {
 		return 1
 	}

@@ -53,7 +53,7 @@ func TestOpenNamesItsTargets(t *testing.T) {
 	}
 }
 
-func TestOpenRefuses(t *testing.T) {
+func TestOpenRejects(t *testing.T) {
 	hour := Limit{Requests, 10, time.Hour}
 	for _, c := range []struct {
 		spec    string
@@ -66,28 +66,28 @@ func TestOpenRefuses(t *testing.T) {
 		{"memcached://127.0.0.1", Options{}, "must be one of"},
 		{"redis://:secret@127.0.0.1", Options{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}, "use rediss://"},
 		{"redis-lua://127.0.0.1", Options{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}, "use rediss-lua://"},
-		{"client:", Options{}, "has no address: client:HOST:PORT is wanted"},
-		{"client:127.0.0.1,,x y", Options{}, "has no address"},
+		{"client:", Options{}, "must be client:HOST:PORT, got no address"},
+		{"client:127.0.0.1,,x y", Options{}, "got no address"},
 		{"client:127.0.0.1,10.0.0.1", Options{}, "10.0.0.1:6471 is not a loopback address: set TLS, or Insecure"},
 		{"client:me:secret@127.0.0.1", Options{}, "without a user or a password"},
-		{"grpc:127.0.0.1,127.0.0.2", Options{}, "has one address"},
-		{"grpc:127.0.0.1:0", Options{}, `port must be a number from 1 to 65535, got "0"`},
+		{"grpc:127.0.0.1,127.0.0.2", Options{}, "must have one address"},
+		{"grpc:127.0.0.1:0", Options{}, `port: must be a number from 1 to 65535, got "0"`},
 		{"grpc:127.0.0.1:http", Options{}, `got "http"`},
 		{"grpc:node/1", Options{}, `must be grpc:HOST:PORT, got address "node/1"`},
 		{"rls:limits.example", Options{}, "is not a loopback address"},
 		{"http://127.0.0.1/v1/check", Options{}, "must be http:HOST:PORT"},
 		{"http://limits.example", Options{}, "is not a loopback address"},
 		{"http://127.0.0.1", Options{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}, "use https://"},
-		{"redis://", Options{}, "has no address"},
+		{"redis://", Options{}, "got no address"},
 		{"redis://10.0.0.1", Options{}, "is not a loopback address"},
 		{"redis://secret@127.0.0.1", Options{}, "must have USER:PASSWORD or :PASSWORD"},
-		{"redis://:secret%@127.0.0.1", Options{}, "a % itself is %25"},
-		{"redis://:secret@127.0.0.1/x", Options{}, `database must be a number from 0, got "x"`},
-		{"redis://127.0.0.1?db=1", Options{}, "has no parameters"},
-		{"redis://127.0.0.1", Options{Limits: []Limit{hour, hour}}, "must be one on requests, got 2"},
+		{"redis://:secret%@127.0.0.1", Options{}, "write %25 for %"},
+		{"redis://:secret@127.0.0.1/x", Options{}, `database: must be a number of at least 0, got "x"`},
+		{"redis://127.0.0.1?db=1", Options{}, "must not have URL parameters"},
+		{"redis://127.0.0.1", Options{Limits: []Limit{hour, hour}}, "must be one limit on requests, got 2"},
 		{"redis://127.0.0.1", Options{Limits: []Limit{{Tokens, 10, time.Hour}}}, "must be requests, got tokens"},
 		{"redis://127.0.0.1", Options{Limits: []Limit{{Requests, 10, time.Millisecond}}}, "must be whole seconds, got 1ms"},
-		{"redis-lua://127.0.0.1", Options{Limits: []Limit{hour, hour}}, "limits[1].dimension: requests has a limit already"},
+		{"redis-lua://127.0.0.1", Options{Limits: []Limit{hour, hour}}, "limits[1].dimension: must be unique, got requests twice"},
 		{"redis-lua://127.0.0.1", Options{Limits: []Limit{{Requests, 10, time.Microsecond}}}, "must be whole milliseconds, got 1µs"},
 		{"redis-lua://127.0.0.1", Options{Limits: []Limit{{Tokens, 1 << 40, time.Hour}}}, "limits[0].amount: must be at most 1250999896 for a window of 1h0m0s, got 1099511627776"},
 		{"openai:127.0.0.1:8080", Options{}, "must be openai:http://HOST:PORT"},
@@ -118,14 +118,14 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-func TestKindsSayWhatTheyMeasure(t *testing.T) {
+func TestKinds(t *testing.T) {
 	seen := map[string]bool{}
 	for _, k := range Kinds() {
-		if seen[k.Name] || !strings.HasPrefix(k.Form, k.Name+":") {
-			t.Errorf("kind %q has form %q", k.Name, k.Form)
+		if seen[k.Name] || !strings.HasPrefix(k.Syntax, k.Name+":") {
+			t.Errorf("kind %q has syntax %q", k.Name, k.Syntax)
 		}
 		seen[k.Name] = true
-		for _, text := range []string{k.Measures, k.Leaves} {
+		for _, text := range []string{k.Measures, k.Limitations} {
 			if !strings.HasSuffix(text, ".") {
 				t.Errorf("kind %s: %q is not a sentence", k.Name, text)
 			}
@@ -142,8 +142,8 @@ func TestNull(t *testing.T) {
 	if got := storm(t, target, 10_000, bench.Call{Key: "acme"}); got != 10_000 {
 		t.Errorf("allowed %d, want 10,000", got)
 	}
-	a, err := target.Reserve(t.Context(), &bench.Call{ID: "r", MaxOutput: 800})
-	if want := (bench.Answer{Outcome: bench.Allowed, ID: "r", Granted: 800}); err != nil || a != want {
+	a, err := target.Reserve(t.Context(), &bench.Call{ID: "r", MaxOutputTokens: 800})
+	if want := (bench.Answer{Outcome: bench.Allowed, ID: "r", GrantedOutputTokens: 800}); err != nil || a != want {
 		t.Errorf("Reserve = %+v, %v, want %+v", a, err, want)
 	}
 	if _, err := target.Settle(t.Context(), bench.Usage{ID: "r", Final: true}); err != nil {
@@ -151,7 +151,7 @@ func TestNull(t *testing.T) {
 	}
 }
 
-func TestNullTakesItsTime(t *testing.T) {
+func TestNullDelay(t *testing.T) {
 	target := open(t, "null:5ms", Options{})
 	start := time.Now()
 	check(t, target, bench.Call{Key: "acme"})
@@ -179,7 +179,7 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
-func TestReadySaysWhyNot(t *testing.T) {
+func TestReadyReportsTheLastError(t *testing.T) {
 	at := silence(t)
 	for _, kind := range []string{"client:", "grpc:", "http://", "redis://", "redis-lua://", "rls:", "openai:http://", "anthropic:http://"} {
 		t.Run(kind, func(t *testing.T) {
@@ -201,7 +201,7 @@ func TestReadySaysWhyNot(t *testing.T) {
 
 type foreign struct{ bench.Target }
 
-func TestTargetsOfOthers(t *testing.T) {
+func TestTargetsOfOtherPackages(t *testing.T) {
 	if err := Ready(t.Context(), foreign{}); err != nil {
 		t.Errorf("Ready = %v, want nil", err)
 	}
@@ -223,14 +223,14 @@ func TestLease(t *testing.T) {
 		{time.Minute, 3, 0},
 		{100 * time.Hour, 0, 3600},
 	} {
-		if got := leaseSeconds(&bench.Call{Hold: c.hold, Reports: c.reports}); got != c.want {
+		if got := leaseSeconds(&bench.Call{Duration: c.hold, ProgressReports: c.reports}); got != c.want {
 			t.Errorf("lease of %v with %d reports = %d s, want %d", c.hold, c.reports, got, c.want)
 		}
 	}
 }
 
-// Failures of the library are counted by kind, not by key.
-func TestFailuresHaveNoKey(t *testing.T) {
+// Errors of the client library must not contain the key.
+func TestErrorsHaveNoKey(t *testing.T) {
 	cause := errors.New("unknown reservation")
 	if got := withoutKey(fmt.Errorf("settle %s: %w", "acme/alice", cause), "acme/alice"); got.Error() != cause.Error() || !errors.Is(got, cause) {
 		t.Errorf("withoutKey = %q, want the cause", got)

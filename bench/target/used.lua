@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 --
--- What is used of each limit of a key, rounded up, with the same KEYS and ARGV as
--- bucket.lua. It changes nothing.
+-- The usage of each limit of a key, rounded up, with the KEYS and ARGV of bucket.lua.
+-- It changes nothing.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local at = tonumber(redis.call('HGET', KEYS[1], 'at')) or now

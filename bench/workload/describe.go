@@ -9,10 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/trace"
 )
 
-// Describe tells people what the workload is, in lines of a name and a text.
+// Describe returns a description for people: lines of a name and a text.
 func (w *Workload) Describe() string {
 	var b strings.Builder
 	line := func(name, text string) {
@@ -21,9 +22,9 @@ func (w *Workload) Describe() string {
 		}
 	}
 	s := &w.spec
-	if w.rows != nil {
+	if w.replay != nil {
 		line("replay", w.describeReplay())
-		line("tokens", describeTrace(w.rows.calls)+", as in the trace")
+		line("tokens", describeTrace(w.replay.calls)+", as in the trace")
 	} else {
 		for i := range s.Keys.parts {
 			line("keys", w.describeKeys(i))
@@ -34,11 +35,11 @@ func (w *Workload) Describe() string {
 	case len(s.Tiers.names) == 1:
 		line("tiers", s.Tiers.String()+", all keys")
 	case len(s.Tiers.names) > 0:
-		line("tiers", s.Tiers.percent()+" of the keys, by a hash of the name")
-	case w.rows != nil:
+		line("tiers", s.Tiers.percent()+" of the keys, by a hash of the key")
+	case w.replay != nil:
 		line("tiers", "free 60%, standard 30%, enterprise 10% of the users")
 	default:
-		line("tiers", "none named: the policy decides")
+		line("tiers", "none: the policy decides")
 	}
 	if len(s.Models.names) == 1 {
 		line("models", s.Models.String()+", all calls")
@@ -47,17 +48,17 @@ func (w *Workload) Describe() string {
 	}
 	line("llm", s.LLM.describe())
 	line("retries", s.Retries.describe())
-	line("ids", s.IDs+"000000 and so on")
+	line("ids", s.IDPrefix+"000000, …")
 	line("seed", strconv.FormatUint(s.Seed, 10))
 	return b.String()
 }
 
 func (w *Workload) describeReplay() string {
 	r := w.spec.Replay
-	last := w.rows.due(w.rows.calls[len(w.rows.calls)-1].Offset)
+	last := w.replay.due(w.replay.calls[len(w.replay.calls)-1].Offset)
 	return fmt.Sprintf("the Azure LLM inference trace 2023 at %sx: %s calls in %s, by %s users of %s organisations (such as %s)",
-		decimal(r.speed, 3), grouped(int64(len(w.rows.calls))), last.Round(time.Millisecond),
-		grouped(r.users), grouped(min(r.orgs, r.users)), w.rows.users[0].Key)
+		formatDecimal(r.speed, 3), amount.Group(int64(len(w.replay.calls))), last.Round(time.Millisecond),
+		amount.Group(r.users), amount.Group(min(r.orgs, r.users)), w.replay.users[0].Key)
 }
 
 func (w *Workload) describeKeys(i int) string {
@@ -72,35 +73,35 @@ func (w *Workload) describeKeys(i int) string {
 		return of + "one key, " + names.text
 	case zipfKeys:
 		s := float64(p.exponent) / 1000
-		all := harmonic(n, s)
+		total := harmonic(n, s)
 		return of + fmt.Sprintf("Zipf with exponent %s over %s; %s has %s of these calls, the first hundred have %s",
-			decimal(p.exponent, 3), howMany(n, names), names.at(0),
-			percentOf(1/all), percentOf(harmonic(min(n, 100), s)/all))
+			formatDecimal(p.exponent, 3), describeCount(n, names), names.at(0),
+			formatPercent(1/total), formatPercent(harmonic(min(n, 100), s)/total))
 	case treeKeys:
-		return of + fmt.Sprintf("a tree of %s organisations, all alike: %s", grouped(p.sizes[0]), howMany(n, names))
+		return of + fmt.Sprintf("a tree of %s organisations, uniform: %s", amount.Group(p.sizes[0]), describeCount(n, names))
 	default:
-		return of + "all alike: " + howMany(n, names)
+		return of + "uniform: " + describeCount(n, names)
 	}
 }
 
-func howMany(n int64, names *names) string {
+func describeCount(n int64, names *keyNames) string {
 	if n == 1 {
 		return "one key, " + names.text
 	}
-	return fmt.Sprintf("%s keys, %s to %s", grouped(n), names.at(0), names.at(n-1))
+	return fmt.Sprintf("%s keys, %s to %s", amount.Group(n), names.at(0), names.at(n-1))
 }
 
 func (w *Workload) describeTokens() string {
 	t := w.spec.Tokens
 	switch t.kind {
 	case chatTokens:
-		return describeTrace(w.sizes.rows) + ", drawn together from rows of the Azure LLM inference trace 2023"
+		return describeTrace(w.tokens.rows) + ", drawn as rows of the Azure LLM inference trace 2023"
 	case fixedTokens:
-		return fmt.Sprintf("input %s, output %s", grouped(t.input.from), grouped(t.output.from))
+		return fmt.Sprintf("input %s, output %s", amount.Group(t.input.from), amount.Group(t.output.from))
 	default:
-		return fmt.Sprintf("input %s to %s (mean %.0f), output %s to %s (mean %.0f), all alike",
-			grouped(t.input.from), grouped(t.input.to), t.input.mean(),
-			grouped(t.output.from), grouped(t.output.to), t.output.mean())
+		return fmt.Sprintf("input %s to %s (mean %.0f), output %s to %s (mean %.0f), uniform",
+			amount.Group(t.input.from), amount.Group(t.input.to), t.input.mean(),
+			amount.Group(t.output.from), amount.Group(t.output.to), t.output.mean())
 	}
 }
 
@@ -109,11 +110,11 @@ func describeTrace(calls []trace.Call) string {
 	for i, c := range calls {
 		input[i], output[i] = c.ContextTokens, c.GeneratedTokens
 	}
-	return "input " + spread(input) + ", output " + spread(output)
+	return "input " + describeValues(input) + ", output " + describeValues(output)
 }
 
-// spread sorts and describes values.
-func spread(values []int64) string {
+// describeValues sorts and summarizes values.
+func describeValues(values []int64) string {
 	slices.Sort(values)
 	sum := int64(0)
 	for _, v := range values {
@@ -121,7 +122,7 @@ func spread(values []int64) string {
 	}
 	n := len(values)
 	return fmt.Sprintf("mean %s, p50 %s, p99 %s, max %s",
-		grouped((sum+int64(n)/2)/int64(n)), grouped(values[n/2]), grouped(values[n*99/100]), grouped(values[n-1]))
+		amount.Group((sum+int64(n)/2)/int64(n)), amount.Group(values[n/2]), amount.Group(values[n*99/100]), amount.Group(values[n-1]))
 }
 
 func (l *LLM) describe() string {
@@ -129,27 +130,27 @@ func (l *LLM) describe() string {
 		return "none: all calls are checks"
 	}
 	of := l.share.String() + " of the calls are LLM calls, the others checks"
-	if l.share == whole {
+	if l.share == fullShare {
 		of = "all calls are LLM calls"
 	}
-	reports := "no reports"
+	reports := "no progress reports"
 	if l.reports > 0 {
-		reports = grouped(l.reports) + " reports per second"
+		reports = amount.Group(l.reports) + " progress reports per second"
 		if l.reports == 1 {
-			reports = "a report per second"
+			reports = "a progress report per second"
 		}
 	}
-	return fmt.Sprintf("%s: first token after %s, then %s tokens/s; %s; %s", of, l.ttft, l.speed, reports, l.most.describe())
+	return fmt.Sprintf("%s: first token after %s, then %s tokens/s; %s; %s", of, l.ttft, l.speed, reports, l.maxOutput.describe())
 }
 
 func (m maxOutput) describe() string {
 	switch m {
-	case nextPower:
+	case nextPowerOf2:
 		return "reserves the next power of two of its output"
-	case exactly:
+	case exactOutput:
 		return "reserves exactly its output"
 	default:
-		return fmt.Sprintf("reserves %s, and longer output is cut to it", grouped(int64(m)))
+		return fmt.Sprintf("reserves %s, and cuts longer output", amount.Group(int64(m)))
 	}
 }
 
@@ -158,30 +159,17 @@ func (r *Retries) describe() string {
 	case r.share == 0:
 		return ""
 	case r.after == 0:
-		return r.share.String() + " of the calls are sent again with the same id, right after"
+		return r.share.String() + " of the calls are retried with the same id, at once"
 	default:
-		return fmt.Sprintf("%s of the calls are sent again with the same id, %s calls later", r.share, grouped(r.after))
+		return fmt.Sprintf("%s of the calls are retried with the same id, %s calls later", r.share, amount.Group(r.after))
 	}
 }
 
-// percentOf writes a fraction as people read it: 13.6%, or 0.0012%.
-func percentOf(f float64) string {
+// formatPercent formats a fraction for people: 13.6%, or 0.0012%.
+func formatPercent(f float64) string {
 	text := strconv.FormatFloat(100*f, 'g', 3, 64)
 	if f >= 0.999 || f > 0 && f < 1e-6 {
 		text = strconv.FormatFloat(100*f, 'g', 4, 64)
 	}
 	return text + "%"
-}
-
-// grouped writes 1,234,567.
-func grouped(n int64) string {
-	digits := strconv.FormatInt(n, 10)
-	var b strings.Builder
-	for i, d := range digits {
-		if i > 0 && (len(digits)-i)%3 == 0 {
-			b.WriteByte(',')
-		}
-		b.WriteRune(d)
-	}
-	return b.String()
 }

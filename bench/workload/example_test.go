@@ -32,8 +32,8 @@ func Example() {
 	// 7-000002 user-00000 free 900 100
 	// keys     Zipf with exponent 1.1 over 100,000 keys, user-00000 to user-99999; user-00000 has 13.5% of these calls, the first hundred have 57.6%
 	// tokens   input 900, output 100
-	// tiers    free 70%, paid 30% of the keys, by a hash of the name
+	// tiers    free 70%, paid 30% of the keys, by a hash of the key
 	// llm      none: all calls are checks
-	// ids      7-000000 and so on
+	// ids      7-000000, …
 	// seed     7
 }

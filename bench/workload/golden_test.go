@@ -15,8 +15,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// goldens are specs whose first calls must never change: a run that was published
-// can then be repeated. Change a recording only if you know why, and say so in the
+// goldens are specs whose first calls must never change, so that published runs can
+// be repeated. Change a recording only if you know why, and note it in the
 // changelog.
 var goldens = []struct{ name, spec string }{
 	{"default", ""},
@@ -48,7 +48,7 @@ func TestGolden(t *testing.T) {
 				}
 				fmt.Fprintf(&b, "%s %s tier=%q model=%q %d+%d", c.ID, c.Key, c.Tier, c.Model, c.InputTokens, c.OutputTokens)
 				if c.LLM {
-					fmt.Fprintf(&b, " of %d, holds %s with %d reports", c.MaxOutput, c.Hold, c.Reports)
+					fmt.Fprintf(&b, " of %d, holds %s with %d reports", c.MaxOutputTokens, c.Duration, c.ProgressReports)
 				}
 				b.WriteByte('\n')
 			}

@@ -4,43 +4,43 @@ package workload
 
 import "strconv"
 
-// ids makes request ids: the begin and a number in base 36, of at least six
-// digits. They are parts of longer texts, so that hundreds cost one allocation; an
-// id that is kept keeps the others of its text.
-type ids struct {
-	begin string
-	next  int64
-	left  string // ids that were not given out, each of width bytes
-	width int
-	block []byte // where texts are made
+// idGenerator makes request ids: a prefix and a number in base 36, of at least six
+// digits. It allocates once for idsPerText ids, which are parts of one string; an id
+// that is kept alive keeps that string.
+type idGenerator struct {
+	prefix string
+	next   int64
+	unused string // ids that were not taken yet, each of width bytes
+	width  int
+	buffer []byte
 }
 
 const idsPerText = 256
 
-func (d *ids) take() string {
-	if d.left == "" {
+func (d *idGenerator) take() string {
+	if d.unused == "" {
 		d.fill()
 	}
-	id := d.left[:d.width]
-	d.left = d.left[d.width:]
+	id := d.unused[:d.width]
+	d.unused = d.unused[d.width:]
 	return id
 }
 
-func (d *ids) fill() {
-	// All of a text have as many digits as its last. Numbers only grow, so an id
-	// with more digits than another is not the same.
+func (d *idGenerator) fill() {
+	// All ids of a string have as many digits as the last one. An id with more digits
+	// never equals an earlier one, since the numbers only grow.
 	last := d.next + idsPerText - 1
 	digits := max(6, len(strconv.FormatInt(last, 36)))
-	d.width = len(d.begin) + digits
-	d.block = d.block[:0]
+	d.width = len(d.prefix) + digits
+	d.buffer = d.buffer[:0]
 	for ; d.next <= last; d.next++ {
-		d.block = append(d.block, d.begin...)
-		var buffer [16]byte
-		text := strconv.AppendInt(buffer[:0], d.next, 36)
+		d.buffer = append(d.buffer, d.prefix...)
+		var digitBuffer [16]byte
+		text := strconv.AppendInt(digitBuffer[:0], d.next, 36)
 		for range digits - len(text) {
-			d.block = append(d.block, '0')
+			d.buffer = append(d.buffer, '0')
 		}
-		d.block = append(d.block, text...)
+		d.buffer = append(d.buffer, text...)
 	}
-	d.left = string(d.block)
+	d.unused = string(d.buffer)
 }

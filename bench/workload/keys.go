@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// Keys says whose the calls are: one population or a mixture of several. The zero
-// value was not said; a workload then has uniform:10k.
+// Keys is the distribution of keys: one population or a mixture of several. The zero
+// value means the default, uniform:10k.
 type Keys struct{ parts []population }
 
-// population is some keys and how calls are spread over them.
+// population is a set of keys and how calls are distributed over them.
 type population struct {
 	kind     keyKind
-	share    share   // of the calls
-	sizes    []int64 // per level; one but for trees
+	share    share   // of all calls
+	sizes    []int64 // per level; a single one except for trees
 	exponent int64   // of zipf, in thousandths
 	key      string  // of hot
 }
@@ -30,7 +30,7 @@ const (
 	treeKeys    keyKind = "orgs"
 )
 
-// keyHints say how each kind is written.
+// keyHints are the syntax of each kind.
 var keyHints = map[keyKind]string{
 	uniformKeys: "write uniform:KEYS such as uniform:1M",
 	zipfKeys:    "write zipf:EXPONENTxKEYS such as zipf:1.1x100k",
@@ -47,7 +47,7 @@ const (
 	maxHotBytes = 192
 )
 
-// ParseKeys reads uniform:1M, zipf:1.1x100k, hot:acme/alice, orgs:100x1000, or a
+// ParseKeys parses uniform:1M, zipf:1.1x100k, hot:acme/alice, orgs:100x1000, or a
 // mixture such as hot:90%:acme+uniform:10k. Spaces around + are allowed.
 func ParseKeys(text string) (Keys, error) {
 	if text == "" {
@@ -55,14 +55,14 @@ func ParseKeys(text string) (Keys, error) {
 	}
 	k, err := parseKeys(text)
 	if err != nil {
-		return Keys{}, in("keys", text, kindsHint, err)
+		return Keys{}, inPart("keys", text, kindsHint, err)
 	}
 	return k, nil
 }
 
 func parseKeys(text string) (k Keys, err error) {
-	left := whole // for the part without a share
-	without := -1
+	left := fullShare // share of the part that has none
+	rest := -1        // index of that part
 	for item := range strings.SplitSeq(text, "+") {
 		p, err := parsePopulation(strings.TrimSpace(item))
 		if err != nil {
@@ -70,23 +70,23 @@ func parseKeys(text string) (k Keys, err error) {
 		}
 		switch {
 		case len(k.parts) == maxParts:
-			return Keys{}, fmt.Errorf("a mixture has at most %d parts", maxParts)
+			return Keys{}, fmt.Errorf("a mixture can have at most %d parts", maxParts)
 		case p.share > 0:
 			left -= p.share
-		case without >= 0:
-			return Keys{}, hinted("write shares such as hot:90%:acme+uniform:10k", "only one part may have no share; it gets the rest")
+		case rest >= 0:
+			return Keys{}, withHint("write shares such as hot:90%:acme+uniform:10k", "only one part may have no share; it gets the rest")
 		default:
-			without = len(k.parts)
+			rest = len(k.parts)
 		}
 		k.parts = append(k.parts, p)
 	}
 	switch {
-	case without >= 0 && left <= 0:
-		return Keys{}, errors.New("the shares leave nothing for the part that has none")
-	case without >= 0:
-		k.parts[without].share = left
+	case rest >= 0 && left <= 0:
+		return Keys{}, errors.New("the shares leave nothing for the part rest a share")
+	case rest >= 0:
+		k.parts[rest].share = left
 	case left != 0:
-		return Keys{}, hinted("leave out the share of one part, which then gets the rest", "the shares are %s together, and must be 100%%", whole-left)
+		return Keys{}, withHint("leave out the share of one part, which then gets the rest", "the shares must add up to 100%%, got %s", fullShare-left)
 	}
 	return k, nil
 }
@@ -96,7 +96,7 @@ func parsePopulation(text string) (p population, err error) {
 	p.kind = keyKind(kind)
 	hint, ok := keyHints[p.kind]
 	if !ok {
-		return p, fmt.Errorf("no kind of keys is called %s", quote(kind))
+		return p, fmt.Errorf("unknown kind of keys %s", quote(kind))
 	}
 	if before, after, ok := strings.Cut(rest, ":"); ok && strings.HasSuffix(before, "%") {
 		if p.share, err = parseShare(before); err == nil && p.share == 0 {
@@ -108,7 +108,7 @@ func parsePopulation(text string) (p population, err error) {
 		err = p.parseSize(rest)
 	}
 	if err != nil {
-		return p, hinted(hint, "%s", err)
+		return p, withHint(hint, "%s", err)
 	}
 	return p, nil
 }
@@ -154,15 +154,14 @@ func (p *population) parseSizes(texts []string) error {
 			return fmt.Errorf("the number of keys: %w", err)
 		}
 		if keys *= n; keys > maxKeys {
-			return fmt.Errorf("these are more than %s keys", number(maxKeys))
+			return fmt.Errorf("must be at most %s keys in total", formatNumber(maxKeys))
 		}
 		p.sizes = append(p.sizes, n)
 	}
 	return nil
 }
 
-// checkKey says whether a key written by hand is one, and has nothing that the text
-// of a specification needs for itself.
+// checkKey validates the key of hot. It must not contain the separators of a spec.
 func checkKey(key string) error {
 	switch {
 	case len(key) > maxHotBytes:
@@ -176,7 +175,7 @@ func checkKey(key string) error {
 	}
 	for _, r := range key {
 		if r <= ' ' || r > '~' {
-			return fmt.Errorf("the key must be printable ASCII without spaces, and has %q", r)
+			return fmt.Errorf("the key must be printable ASCII without spaces, got %q", r)
 		}
 	}
 	return nil
@@ -190,7 +189,7 @@ func (p *population) count() int64 {
 	return n
 }
 
-// String returns the canonical text: every share but the last.
+// String returns the canonical text, in which the last part has no share.
 func (k Keys) String() string {
 	var b strings.Builder
 	for i, p := range k.parts {
@@ -212,10 +211,10 @@ func (p *population) sizeText() string {
 	}
 	var sizes []string
 	if p.kind == zipfKeys {
-		sizes = append(sizes, decimal(p.exponent, 3))
+		sizes = append(sizes, formatDecimal(p.exponent, 3))
 	}
 	for _, n := range p.sizes {
-		sizes = append(sizes, number(n))
+		sizes = append(sizes, formatNumber(n))
 	}
 	return strings.Join(sizes, "x")
 }
@@ -223,7 +222,7 @@ func (p *population) sizeText() string {
 // MarshalText returns the canonical text.
 func (k Keys) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// UnmarshalText is [ParseKeys].
+// UnmarshalText parses text like [ParseKeys].
 func (k *Keys) UnmarshalText(text []byte) (err error) {
 	*k, err = ParseKeys(string(text))
 	return err

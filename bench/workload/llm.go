@@ -12,24 +12,24 @@ import (
 	"github.com/bucketring/bucketring/bench"
 )
 
-// LLM says which calls are reserved and settled, and how they run. The zero value
-// was not said; a workload then has checks only, and a replay LLM calls only.
+// LLM is the share of LLM calls and how they run. The zero value means the default:
+// checks only, or LLM calls only in a replay.
 type LLM struct {
-	said    bool
-	share   share
-	ttft    times // to the first token
-	speed   span  // tokens per second after it
-	reports int64 // per second
-	most    maxOutput
+	given     bool
+	share     share
+	ttft      durationRange // to the first token
+	speed     intRange      // tokens per second after it
+	reports   int64         // per second
+	maxOutput maxOutput
 }
 
-// maxOutput is the habit of callers when they say max_tokens: a number, or one of
-// those below.
+// maxOutput is how callers choose max_tokens: a fixed number, or one of the constants
+// below.
 type maxOutput int64
 
 const (
-	nextPower maxOutput = -iota - 1
-	exactly
+	nextPowerOf2 maxOutput = -iota - 1
+	exactOutput
 )
 
 const (
@@ -39,15 +39,15 @@ const (
 	maxReports = 1_000
 )
 
-// ParseLLM reads a share such as 30%, with or without settings:
-// 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2 has all and their defaults.
+// ParseLLM parses a share such as 30%, optionally with settings.
+// 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2 has all of them with their defaults.
 func ParseLLM(text string) (LLM, error) {
 	if text == "" {
 		return LLM{}, nil
 	}
 	l := defaultLLM(0)
 	if err := l.parse(text); err != nil {
-		return LLM{}, in("llm", text, llmHint, err)
+		return LLM{}, inPart("llm", text, llmHint, err)
 	}
 	if l.share == 0 {
 		return defaultLLM(0), nil
@@ -57,9 +57,9 @@ func ParseLLM(text string) (LLM, error) {
 
 func defaultLLM(s share) LLM {
 	return LLM{
-		said: true, share: s,
-		ttft:  times{200 * time.Millisecond, time.Second},
-		speed: span{40, 100}, reports: 1, most: nextPower,
+		given: true, share: s,
+		ttft:  durationRange{200 * time.Millisecond, time.Second},
+		speed: intRange{40, 100}, reports: 1, maxOutput: nextPowerOf2,
 	}
 }
 
@@ -72,10 +72,10 @@ func (l *LLM) parse(text string) (err error) {
 	for item := range strings.SplitSeq(settings, ",") {
 		name, value, ok := strings.Cut(strings.TrimSpace(item), "=")
 		if !ok {
-			return fmt.Errorf("%s is not a setting such as speed=40-100", quote(item))
+			return fmt.Errorf("%s must be a setting such as speed=40-100", quote(item))
 		}
 		if seen[name] {
-			return fmt.Errorf("%s is there twice", name)
+			return fmt.Errorf("%s must not be given twice", name)
 		}
 		seen[name] = true
 		if err := l.set(name, value); err != nil {
@@ -88,15 +88,15 @@ func (l *LLM) parse(text string) (err error) {
 func (l *LLM) set(name, value string) (err error) {
 	switch name {
 	case "ttft":
-		l.ttft, err = parseTimes(value, maxTTFT)
+		l.ttft, err = parseDurationRange(value, maxTTFT)
 	case "speed":
-		l.speed, err = parseSpan(value, 1, maxSpeed)
+		l.speed, err = parseIntRange(value, 1, maxSpeed)
 	case "reports":
 		l.reports, err = parseNumber(value, 0, maxReports)
 	case "max":
-		l.most, err = parseMaxOutput(value)
+		l.maxOutput, err = parseMaxOutput(value)
 	default:
-		err = errors.New("no setting is called so; there are ttft, speed, reports and max")
+		err = errors.New("unknown setting; the settings are ttft, speed, reports and max")
 	}
 	return err
 }
@@ -104,9 +104,9 @@ func (l *LLM) set(name, value string) (err error) {
 func parseMaxOutput(text string) (maxOutput, error) {
 	switch text {
 	case "pow2":
-		return nextPower, nil
+		return nextPowerOf2, nil
 	case "exact":
-		return exactly, nil
+		return exactOutput, nil
 	}
 	n, err := parseNumber(text, 1, maxTokens)
 	if err != nil {
@@ -118,64 +118,65 @@ func parseMaxOutput(text string) (maxOutput, error) {
 // String returns the canonical text, with all settings.
 func (l LLM) String() string {
 	switch {
-	case !l.said:
+	case !l.given:
 		return ""
 	case l.share == 0:
 		return l.share.String()
 	}
-	return fmt.Sprintf("%s:ttft=%s,speed=%s,reports=%s,max=%s", l.share, l.ttft, l.speed, number(l.reports), l.most)
+	return fmt.Sprintf("%s:ttft=%s,speed=%s,reports=%s,max=%s", l.share, l.ttft, l.speed, formatNumber(l.reports), l.maxOutput)
 }
 
 func (m maxOutput) String() string {
 	switch m {
-	case nextPower:
+	case nextPowerOf2:
 		return "pow2"
-	case exactly:
+	case exactOutput:
 		return "exact"
 	default:
-		return number(int64(m))
+		return formatNumber(int64(m))
 	}
 }
 
 // MarshalText returns the canonical text.
 func (l LLM) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
-// UnmarshalText is [ParseLLM].
+// UnmarshalText parses text like [ParseLLM].
 func (l *LLM) UnmarshalText(text []byte) (err error) {
 	*l, err = ParseLLM(string(text))
 	return err
 }
 
-// runner makes LLM calls of calls.
-type runner struct {
+// llmShaper turns calls into LLM calls.
+type llmShaper struct {
 	random random
 	llm    LLM
 }
 
-// shape makes an LLM call of c, or leaves it a check. It draws as many numbers
-// either way, so that a larger share keeps the LLM calls of a smaller one.
-func (r *runner) shape(c *bench.Call) {
-	llm := r.random.hit(r.llm.share)
+// shape turns c into an LLM call, or leaves it a check. It draws equally many numbers
+// either way, so that a larger share includes the LLM calls of a smaller one.
+func (r *llmShaper) shape(c *bench.Call) {
+	llm := r.random.chance(r.llm.share)
 	ttft, speed := r.llm.ttft.draw(&r.random), r.llm.speed.draw(&r.random)
 	if !llm {
 		return
 	}
 	c.LLM = true
-	c.OutputTokens, c.MaxOutput = r.llm.most.of(c.OutputTokens)
-	c.Hold = r.llm.hold(ttft, speed, c.OutputTokens)
-	c.Reports = int(c.Hold.Milliseconds() * r.llm.reports / 1000)
+	c.OutputTokens, c.MaxOutputTokens = r.llm.maxOutput.apply(c.OutputTokens)
+	c.Duration = r.llm.duration(ttft, speed, c.OutputTokens)
+	c.ProgressReports = int(c.Duration.Milliseconds() * r.llm.reports / 1000)
 }
 
-func (l *LLM) hold(ttft time.Duration, speed, output int64) time.Duration {
+func (l *LLM) duration(ttft time.Duration, speed, output int64) time.Duration {
 	return ttft + time.Duration(output*int64(time.Second)/speed)
 }
 
-// of returns what a call with that output reserves, and what it then generates.
-func (m maxOutput) of(output int64) (generated, most int64) {
+// apply returns how many tokens a call with that output generates, and how many it
+// reserves.
+func (m maxOutput) apply(output int64) (generated, reserved int64) {
 	switch m {
-	case nextPower:
+	case nextPowerOf2:
 		return output, 1 << bits.Len64(uint64(max(output, 1)-1))
-	case exactly:
+	case exactOutput:
 		return output, max(output, 1)
 	default:
 		return min(output, int64(m)), int64(m)

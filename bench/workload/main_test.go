@@ -26,7 +26,7 @@ func mustNew(tb testing.TB, text string) *Workload {
 	return w
 }
 
-// plan returns the next calls, n at most.
+// plan returns at most n calls.
 func plan(w *Workload, n int) []bench.Call {
 	var calls []bench.Call
 	var c bench.Call
@@ -36,7 +36,7 @@ func plan(w *Workload, n int) []bench.Call {
 	return calls
 }
 
-// upTo returns the next n calls one by one; they must not be kept.
+// upTo iterates over the next n calls, which must not be kept.
 func upTo(w *Workload, n int) iter.Seq[*bench.Call] {
 	return func(yield func(*bench.Call) bool) {
 		var c bench.Call

@@ -10,7 +10,7 @@ import (
 )
 
 // Mix is a set of names with weights, such as free=70,standard=25,enterprise=5. The
-// zero value has no names and was not said.
+// zero value has no names.
 type Mix struct {
 	names   []string
 	weights []int64
@@ -23,19 +23,19 @@ const (
 	mixHint   = "write NAME=WEIGHT,... such as free=70,standard=25,enterprise=5, or one name"
 )
 
-// ParseMix reads names with weights, or one name alone. Its errors don't say which
-// part it is; those of [Parse] do.
+// ParseMix parses names with weights, or one name alone. Its [Error] has no Part;
+// those of [Parse] do.
 func ParseMix(text string) (m Mix, err error) {
 	if text == "" {
 		return Mix{}, nil
 	}
 	for item := range strings.SplitSeq(text, ",") {
 		if err := m.add(strings.TrimSpace(item), text); err != nil {
-			return Mix{}, in("", text, mixHint, err)
+			return Mix{}, inPart("", text, mixHint, err)
 		}
 	}
 	if len(m.names) == 1 {
-		m.weights[0], m.total = 1, 1 // whatever it is, it is all
+		m.weights[0], m.total = 1, 1 // a single name needs no weight
 	}
 	return m, nil
 }
@@ -45,17 +45,17 @@ func (m *Mix) add(item, text string) error {
 	n := int64(1)
 	switch {
 	case len(m.names) == maxNames:
-		return fmt.Errorf("there are more than %d names", maxNames)
+		return fmt.Errorf("must be at most %d names", maxNames)
 	case item == "":
 		return errors.New("a name is missing")
 	case !ok && strings.Contains(text, ","):
 		return fmt.Errorf("%s has no weight", quote(item))
 	}
-	if err := checkWord("the name", name, 1); err != nil {
+	if err := checkText("the name", name, 1); err != nil {
 		return err
 	}
 	if slices.Contains(m.names, name) {
-		return fmt.Errorf("%s is there twice", quote(name))
+		return fmt.Errorf("%s must not be given twice", quote(name))
 	}
 	if ok {
 		var err error
@@ -67,7 +67,7 @@ func (m *Mix) add(item, text string) error {
 	return nil
 }
 
-// String returns the canonical text; that of one name has no weight.
+// String returns the canonical text. A single name has no weight.
 func (m Mix) String() string {
 	if len(m.names) == 1 {
 		return m.names[0]
@@ -77,7 +77,7 @@ func (m Mix) String() string {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.WriteString(name + "=" + number(m.weights[i]))
+		b.WriteString(name + "=" + formatNumber(m.weights[i]))
 	}
 	return b.String()
 }
@@ -85,18 +85,18 @@ func (m Mix) String() string {
 // MarshalText returns the canonical text.
 func (m Mix) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
-// UnmarshalText is [ParseMix].
+// UnmarshalText parses text like [ParseMix].
 func (m *Mix) UnmarshalText(text []byte) (err error) {
 	*m, err = ParseMix(string(text))
 	return err
 }
 
-// pick returns the name at a place from 0 to 2^64-1; the empty mix has "".
-func (m *Mix) pick(place uint64) string {
+// pick maps a random number to a name, or to "" if the mix is empty.
+func (m *Mix) pick(random uint64) string {
 	if len(m.names) == 0 {
 		return ""
 	}
-	at := int64(scale(place, uint64(m.total)))
+	at := int64(scale(random, uint64(m.total)))
 	for i, w := range m.weights {
 		if at < w {
 			return m.names[i]
@@ -106,28 +106,28 @@ func (m *Mix) pick(place uint64) string {
 	return m.names[len(m.names)-1]
 }
 
-// percent lists the names with their shares.
+// percent lists the names with their shares in percent.
 func (m *Mix) percent() string {
 	items := make([]string, len(m.names))
 	for i, name := range m.names {
-		items[i] = fmt.Sprintf("%s %s", name, percentOf(float64(m.weights[i])/float64(m.total)))
+		items[i] = fmt.Sprintf("%s %s", name, formatPercent(float64(m.weights[i])/float64(m.total)))
 	}
 	return strings.Join(items, ", ")
 }
 
-// checkWord says whether s can stand in a specification: printable ASCII without
-// spaces, at least so long.
-func checkWord(what, s string, least int) error {
-	const most = 64
+// checkText validates a part of a spec: printable ASCII without spaces, of minLen to
+// 64 bytes.
+func checkText(what, s string, minLen int) error {
+	const maxLen = 64
 	switch {
-	case len(s) < least:
+	case len(s) < minLen:
 		return fmt.Errorf("%s is missing", what)
-	case len(s) > most:
-		return fmt.Errorf("%s is longer than %d bytes", what, most)
+	case len(s) > maxLen:
+		return fmt.Errorf("%s is longer than %d bytes", what, maxLen)
 	}
 	for _, r := range s {
 		if r <= ' ' || r > '~' {
-			return fmt.Errorf("%s must be printable ASCII without spaces, and has %q", what, r)
+			return fmt.Errorf("%s must be printable ASCII without spaces, got %q", what, r)
 		}
 	}
 	return nil

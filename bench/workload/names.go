@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// names are the keys of a population. They lie one after the other in one text,
-// all of one width: a key is a part of it and costs no allocation, and a collector
-// that meets millions of keys meets one object.
-type names struct {
+// keyNames are the keys of a population, all of the same length, in one string. A key
+// is a substring and costs no allocation, and the garbage collector sees one object
+// instead of millions.
+type keyNames struct {
 	text  string
 	width int
 }
 
-func (n *names) at(i int64) string {
+func (n *keyNames) at(i int64) string {
 	from := int(i) * n.width
 	return n.text[from : from+n.width]
 }
 
-// maxNameBytes bounds the text of one population.
+// maxNameBytes bounds the length of that string.
 const maxNameBytes = 1<<31 - 1
 
 // levelNames are the segments of a key, outermost first.
@@ -32,12 +32,11 @@ var levelNames = [maxLevels][]string{
 	{"org", "team", "user", "app"},
 }
 
-// newNames makes the keys of a population: prefix user-0042, or prefix
-// org-07/user-042. Of several populations of a mixture, the later ones are told
-// apart by nth: user2-0042.
-func newNames(p *population, prefix string, nth int) (names, error) {
+// newKeyNames makes the keys of a population: prefix + user-0042, or prefix +
+// org-07/user-042. The nth population of a mixture has user2-0042.
+func newKeyNames(p *population, prefix string, nth int) (keyNames, error) {
 	if p.kind == hotKey {
-		return names{prefix + p.key, len(prefix) + len(p.key)}, nil
+		return keyNames{prefix + p.key, len(prefix) + len(p.key)}, nil
 	}
 	levels := make([]level, len(p.sizes))
 	width := len(prefix) + len(p.sizes) - 1
@@ -51,7 +50,7 @@ func newNames(p *population, prefix string, nth int) (names, error) {
 	}
 	count := p.count()
 	if count*int64(width) > maxNameBytes {
-		return names{}, fmt.Errorf("%s keys of %d bytes need more than 2 GiB; use fewer or a shorter prefix", number(count), width)
+		return keyNames{}, fmt.Errorf("%s keys of %d bytes need more than 2 GiB; use fewer keys or a shorter prefix", formatNumber(count), width)
 	}
 	var b strings.Builder
 	b.Grow(int(count) * width)
@@ -72,7 +71,7 @@ func newNames(p *population, prefix string, nth int) (names, error) {
 			at[i] = 0
 		}
 	}
-	return names{b.String(), width}, nil
+	return keyNames{b.String(), width}, nil
 }
 
 type level struct {
@@ -80,7 +79,7 @@ type level struct {
 	digits int
 }
 
-// writePadded writes n with that many digits.
+// writePadded writes n with leading zeros.
 func writePadded(b *strings.Builder, n int64, digits int) {
 	var buffer [20]byte
 	for i := digits - 1; i >= 0; i-- {
@@ -90,34 +89,34 @@ func writePadded(b *strings.Builder, n int64, digits int) {
 	b.Write(buffer[:digits])
 }
 
-// chooser draws keys.
-type chooser struct {
+// keyPicker draws keys.
+type keyPicker struct {
 	random random
-	parts  []drawn
+	parts  []keySet
 }
 
-// drawn is a population with its keys.
-type drawn struct {
-	upTo  uint64 // of the millionths of the calls, with all parts before
+// keySet is a population and its keys.
+type keySet struct {
+	upTo  uint64 // cumulative share, in millionths
 	count uint64
-	names names
+	names keyNames
 	zipf  *zipf
 }
 
-func newChooser(k Keys, prefix string, seed uint64) (*chooser, error) {
-	c := &chooser{random: newRandom(seed, ofKeys)}
+func newKeyPicker(k Keys, prefix string, seed uint64) (*keyPicker, error) {
+	c := &keyPicker{random: newRandom(seed, seqKeys)}
 	upTo, nth := uint64(0), 0
 	for i := range k.parts {
 		p := &k.parts[i]
 		if p.kind != hotKey {
 			nth++
 		}
-		n, err := newNames(p, prefix, nth)
+		n, err := newKeyNames(p, prefix, nth)
 		if err != nil {
-			return nil, in("keys", k.String(), "", err)
+			return nil, inPart("keys", k.String(), "", err)
 		}
 		upTo += uint64(p.share)
-		d := drawn{upTo: upTo, count: uint64(p.count()), names: n}
+		d := keySet{upTo: upTo, count: uint64(p.count()), names: n}
 		if p.kind == zipfKeys {
 			z := newZipf(p.count(), float64(p.exponent)/1000)
 			d.zipf = &z
@@ -127,12 +126,12 @@ func newChooser(k Keys, prefix string, seed uint64) (*chooser, error) {
 	return c, nil
 }
 
-func (c *chooser) next() string {
+func (c *keyPicker) next() string {
 	part := &c.parts[0]
 	if len(c.parts) > 1 {
-		place := c.random.below(uint64(whole))
+		at := c.random.below(uint64(fullShare))
 		for i := range c.parts {
-			if part = &c.parts[i]; place < part.upTo {
+			if part = &c.parts[i]; at < part.upTo {
 				break
 			}
 		}

@@ -55,59 +55,59 @@ func TestParseIsCanonical(t *testing.T) {
 
 func TestParseErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"keys=zip:1.1x100k":                 "keys: \"zip:1.1x100k\": no kind of keys is called \"zip\"; write uniform:1M, zipf:1.1x100k, hot:acme/alice, orgs:100x1000, or a mixture such as hot:90%:acme+uniform:10k",
+		"keys=zip:1.1x100k":                 "keys: \"zip:1.1x100k\": unknown kind of keys \"zip\"; write uniform:1M, zipf:1.1x100k, hot:acme/alice, orgs:100x1000, or a mixture such as hot:90%:acme+uniform:10k",
 		"keys=zipf:1.1":                     "keys: \"zipf:1.1\": the exponent or the number of keys is missing; write zipf:EXPONENTxKEYS such as zipf:1.1x100k",
 		"keys=zipf:0x5":                     "keys: \"zipf:0x5\": the exponent must be above 0 and at most 10, got 0; write zipf:EXPONENTxKEYS such as zipf:1.1x100k",
-		"keys=zipf:-1x5":                    "keys: \"zipf:-1x5\": the exponent: \"-1\" is not a number such as 1 or 1.5; write zipf:EXPONENTxKEYS such as zipf:1.1x100k",
-		"keys=zipf:1.2345x5":                "keys: \"zipf:1.2345x5\": the exponent: 1.2345 has more than 3 places; write zipf:EXPONENTxKEYS such as zipf:1.1x100k",
+		"keys=zipf:-1x5":                    "keys: \"zipf:-1x5\": the exponent: \"-1\" must be a number such as 1 or 1.5; write zipf:EXPONENTxKEYS such as zipf:1.1x100k",
+		"keys=zipf:1.2345x5":                "keys: \"zipf:1.2345x5\": the exponent: 1.2345 must have at most 3 decimal places; write zipf:EXPONENTxKEYS such as zipf:1.1x100k",
 		"keys=uniform":                      "keys: \"uniform\": the keys are missing; write uniform:KEYS such as uniform:1M",
 		"keys=uniform:":                     "keys: \"uniform:\": the keys are missing; write uniform:KEYS such as uniform:1M",
 		"keys=uniform:0":                    "keys: \"uniform:0\": the number of keys: 0 must be 1 to 100M; write uniform:KEYS such as uniform:1M",
-		"keys=uniform:1G":                   "keys: \"uniform:1G\": the number of keys: \"1G\" is not a whole number such as 25, 1_000, 10k or 1M; write uniform:KEYS such as uniform:1M",
-		"keys=uniform:1__0":                 "keys: \"uniform:1__0\": the number of keys: \"1__0\" is not a whole number such as 25, 1_000, 10k or 1M; write uniform:KEYS such as uniform:1M",
+		"keys=uniform:1G":                   "keys: \"uniform:1G\": the number of keys: \"1G\" must be a whole number such as 25, 1_000, 10k or 1M; write uniform:KEYS such as uniform:1M",
+		"keys=uniform:1__0":                 "keys: \"uniform:1__0\": the number of keys: \"1__0\" must be a whole number such as 25, 1_000, 10k or 1M; write uniform:KEYS such as uniform:1M",
 		"keys=uniform:99999999999999999999": "keys: \"uniform:99999999999999999999\": the number of keys: 99999999999999999999 must be 1 to 100M; write uniform:KEYS such as uniform:1M",
 		"keys=uniform:18446744073710M":      "keys: \"uniform:18446744073710M\": the number of keys: 18446744073710M must be 1 to 100M; write uniform:KEYS such as uniform:1M",
 		"keys=orgs:5":                       "keys: \"orgs:5\": a tree has 2 to 4 levels, got 1; write orgs:ORGSxUSERS such as orgs:100x1000, or orgs:100x10x1000 with teams",
-		"keys=orgs:1Mx1k":                   "keys: \"orgs:1Mx1k\": these are more than 100M keys; write orgs:ORGSxUSERS such as orgs:100x1000, or orgs:100x10x1000 with teams",
+		"keys=orgs:1Mx1k":                   "keys: \"orgs:1Mx1k\": must be at most 100M keys in total; write orgs:ORGSxUSERS such as orgs:100x1000, or orgs:100x10x1000 with teams",
 		"keys=hot:a//b":                     "keys: \"hot:a//b\": the key \"a//b\" has an empty segment; write hot:KEY such as hot:acme/alice, or hot:90%:acme+uniform:10k",
 		"keys=hot:a/b/c/d/e":                "keys: \"hot:a/b/c/d/e\": the key \"a/b/c/d/e\" has more than 4 segments; write hot:KEY such as hot:acme/alice, or hot:90%:acme+uniform:10k",
-		"keys=hot:aä":                       "keys: \"hot:aä\": the key must be printable ASCII without spaces, and has 'ä'; write hot:KEY such as hot:acme/alice, or hot:90%:acme+uniform:10k",
+		"keys=hot:aä":                       "keys: \"hot:aä\": the key must be printable ASCII without spaces, got 'ä'; write hot:KEY such as hot:acme/alice, or hot:90%:acme+uniform:10k",
 		"keys=hot:0%:a+hot:b":               "keys: \"hot:0%:a+hot:b\": a part must not have a share of 0%; write hot:KEY such as hot:acme/alice, or hot:90%:acme+uniform:10k",
-		"keys=hot:101%:a+hot:b":             "keys: \"hot:101%:a+hot:b\": 101% is more than 100%; write hot:KEY such as hot:acme/alice, or hot:90%:acme+uniform:10k",
+		"keys=hot:101%:a+hot:b":             "keys: \"hot:101%:a+hot:b\": must be at most 100%, got 101%; write hot:KEY such as hot:acme/alice, or hot:90%:acme+uniform:10k",
 		"keys=hot:a+hot:b":                  "keys: \"hot:a+hot:b\": only one part may have no share; it gets the rest; write shares such as hot:90%:acme+uniform:10k",
-		"keys=hot:50%:a+hot:40%:b":          "keys: \"hot:50%:a+hot:40%:b\": the shares are 90% together, and must be 100%; leave out the share of one part, which then gets the rest",
-		"keys=hot:100%:a+hot:b":             "keys: \"hot:100%:a+hot:b\": the shares leave nothing for the part that has none; write uniform:1M, zipf:1.1x100k, hot:acme/alice, orgs:100x1000, or a mixture such as hot:90%:acme+uniform:10k",
+		"keys=hot:50%:a+hot:40%:b":          "keys: \"hot:50%:a+hot:40%:b\": the shares must add up to 100%, got 90%; leave out the share of one part, which then gets the rest",
+		"keys=hot:100%:a+hot:b":             "keys: \"hot:100%:a+hot:b\": the shares leave nothing for the part rest a share; write uniform:1M, zipf:1.1x100k, hot:acme/alice, orgs:100x1000, or a mixture such as hot:90%:acme+uniform:10k",
 		"tiers=free=70,standard":            "tiers: \"free=70,standard\": \"standard\" has no weight; write NAME=WEIGHT,... such as free=70,standard=25,enterprise=5, or one name",
-		"tiers=free=70,free=1":              "tiers: \"free=70,free=1\": \"free\" is there twice; write NAME=WEIGHT,... such as free=70,standard=25,enterprise=5, or one name",
+		"tiers=free=70,free=1":              "tiers: \"free=70,free=1\": \"free\" must not be given twice; write NAME=WEIGHT,... such as free=70,standard=25,enterprise=5, or one name",
 		"models=a=0,b=1":                    "models: \"a=0,b=1\": the weight of a: 0 must be 1 to 1M; write NAME=WEIGHT,... such as free=70,standard=25,enterprise=5, or one name",
 		"models=,":                          "models: \",\": a name is missing; write NAME=WEIGHT,... such as free=70,standard=25,enterprise=5, or one name",
-		"tokens=fixed:900":                  "tokens: \"fixed:900\": there is no + between input and output; write fixed:INPUT+OUTPUT such as fixed:900+100",
-		"tokens=fixed:1-2+3":                "tokens: \"fixed:1-2+3\": the input: \"1-2\" is not a whole number such as 25, 1_000, 10k or 1M; write fixed:INPUT+OUTPUT such as fixed:900+100",
-		"tokens=uniform:9-1+3":              "tokens: \"uniform:9-1+3\": the input: 9-1 goes down; write uniform:INPUT+OUTPUT such as uniform:100-2000+50-400",
+		"tokens=fixed:900":                  "tokens: \"fixed:900\": must have + between input and output; write fixed:INPUT+OUTPUT such as fixed:900+100",
+		"tokens=fixed:1-2+3":                "tokens: \"fixed:1-2+3\": the input: \"1-2\" must be a whole number such as 25, 1_000, 10k or 1M; write fixed:INPUT+OUTPUT such as fixed:900+100",
+		"tokens=uniform:9-1+3":              "tokens: \"uniform:9-1+3\": the input: 9-1 must not decrease; write uniform:INPUT+OUTPUT such as uniform:100-2000+50-400",
 		"tokens=uniform:9-10+":              "tokens: \"uniform:9-10+\": the output: a number is missing; write uniform:INPUT+OUTPUT such as uniform:100-2000+50-400",
-		"tokens=chat:5":                     "tokens: \"chat:5\": \"5\" is too much; write chat alone; it has no numbers",
-		"tokens=chatty":                     "tokens: \"chatty\": no kind of tokens is called \"chatty\"; write fixed:900+100, uniform:100-2000+50-400 or chat",
-		"llm=0.3":                           "llm: \"0.3\": \"0.3\" is not a share such as 30% or 0.5%; write a share such as 30%, or 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2",
+		"tokens=chat:5":                     "tokens: \"chat:5\": must not have sizes, got \"5\"; write chat without numbers",
+		"tokens=chatty":                     "tokens: \"chatty\": unknown kind of tokens \"chatty\"; write fixed:900+100, uniform:100-2000+50-400 or chat",
+		"llm=0.3":                           "llm: \"0.3\": \"0.3\" must be a share such as 30% or 0.5%; write a share such as 30%, or 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2",
 		"llm=3%:speed=0":                    "llm: \"3%:speed=0\": speed: 0 must be 1 to 1M; write a share such as 30%, or 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2",
-		"llm=3%:ttft=1":                     "llm: \"3%:ttft=1\": ttft: \"1\" is not a time such as 200ms or 1.5s; write a share such as 30%, or 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2",
-		"llm=3%:sped=1":                     "llm: \"3%:sped=1\": sped: no setting is called so; there are ttft, speed, reports and max; write a share such as 30%, or 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2",
-		"llm=3%:max=1,max=2":                "llm: \"3%:max=1,max=2\": max is there twice; write a share such as 30%, or 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2",
-		"llm=3%:max=none":                   "llm: \"3%:max=none\": max: must be pow2, exact or a number: \"none\" is not a whole number such as 25, 1_000, 10k or 1M; write a share such as 30%, or 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2",
-		"retries=5":                         "retries: \"5\": \"5\" is not a share such as 30% or 0.5%; write a share such as 1%, or 1%+100 for 100 calls between a call and its retry",
-		"retries=5%+1s":                     "retries: \"5%+1s\": the calls between: \"1s\" is not a whole number such as 25, 1_000, 10k or 1M; write a share such as 1%, or 1%+100 for 100 calls between a call and its retry",
-		"replay=10":                         "replay: \"10\": \"10\" is not a speed such as 10x; write a speed such as 1x or 100x, or 10x:users=200,orgs=20",
+		"llm=3%:ttft=1":                     "llm: \"3%:ttft=1\": ttft: \"1\" must be a time such as 200ms or 1.5s; write a share such as 30%, or 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2",
+		"llm=3%:sped=1":                     "llm: \"3%:sped=1\": sped: unknown setting; the settings are ttft, speed, reports and max; write a share such as 30%, or 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2",
+		"llm=3%:max=1,max=2":                "llm: \"3%:max=1,max=2\": max must not be given twice; write a share such as 30%, or 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2",
+		"llm=3%:max=none":                   "llm: \"3%:max=none\": max: must be pow2, exact or a number: \"none\" must be a whole number such as 25, 1_000, 10k or 1M; write a share such as 30%, or 30%:ttft=200ms-1s,speed=40-100,reports=1,max=pow2",
+		"retries=5":                         "retries: \"5\": \"5\" must be a share such as 30% or 0.5%; write a share such as 1%, or 1%+100 for 100 calls between a call and its retry",
+		"retries=5%+1s":                     "retries: \"5%+1s\": the calls between: \"1s\" must be a whole number such as 25, 1_000, 10k or 1M; write a share such as 1%, or 1%+100 for 100 calls between a call and its retry",
+		"replay=10":                         "replay: \"10\": \"10\" must be a speed such as 10x; write a speed such as 1x or 100x, or 10x:users=200,orgs=20",
 		"replay=0x":                         "replay: \"0x\": the speed must be 0.001x to 1000000x, got 0x; write a speed such as 1x or 100x, or 10x:users=200,orgs=20",
-		"replay=1x:from=2d":                 "replay: \"1x:from=2d\": \"from\": \"2d\" is not a time in the trace such as 20m; write a speed such as 1x or 100x, or 10x:users=200,orgs=20",
-		"replay=1x:user=5":                  "replay: \"1x:user=5\": \"user\": no setting is called so; there are users, orgs and from; write a speed such as 1x or 100x, or 10x:users=200,orgs=20",
-		"replay=1x keys=hot:a":              "keys: \"hot:a\": a replay has keys of its own; leave it out, or replay",
-		"replay=1x tokens=chat":             "tokens: \"chat\": a replay has tokens of its own; leave it out, or replay",
-		"prefix=a/":                         "prefix: \"a/\": all keys would have the same first segment, and belong to one node; write it without / such as r7-",
-		"prefix=ä":                          "prefix: \"ä\": the prefix must be printable ASCII without spaces, and has 'ä'; write letters and digits such as r7-",
-		"seed=-1":                           "seed: \"-1\": it is not a whole number from 0 to 2^64-1; write a seed such as 7",
-		"seed=1 seed=2":                     "seed: \"2\": it is there twice",
+		"replay=1x:from=2d":                 "replay: \"1x:from=2d\": \"from\": \"2d\" must be a time in the trace such as 20m; write a speed such as 1x or 100x, or 10x:users=200,orgs=20",
+		"replay=1x:user=5":                  "replay: \"1x:user=5\": \"user\": unknown setting; the settings are users, orgs and from; write a speed such as 1x or 100x, or 10x:users=200,orgs=20",
+		"replay=1x keys=hot:a":              "keys: \"hot:a\": a replay has its own keys; leave it out, or replay",
+		"replay=1x tokens=chat":             "tokens: \"chat\": a replay has its own tokens; leave it out, or replay",
+		"prefix=a/":                         "prefix: \"a/\": all keys would have the same first segment and the same owner; write it without / such as r7-",
+		"prefix=ä":                          "prefix: \"ä\": the prefix must be printable ASCII without spaces, got 'ä'; write letters and digits such as r7-",
+		"seed=-1":                           "seed: \"-1\": must be a whole number from 0 to 2^64-1; write a seed such as 7",
+		"seed=1 seed=2":                     "seed: \"2\": must not be given twice",
 		"seed=":                             "seed: \"\": the value is missing; " + specHint,
-		"chat":                              "spec: \"chat\": there is no =; " + specHint,
-		"tier=free":                         "spec: \"tier\": no part is called so; " + specHint,
+		"chat":                              "spec: \"chat\": must contain =; " + specHint,
+		"tier=free":                         "spec: \"tier\": unknown part; " + specHint,
 	} {
 		_, err := Parse(text)
 		if err == nil {
@@ -128,14 +128,14 @@ func TestParseReturnsEveryProblem(t *testing.T) {
 	if err == nil || strings.Count(err.Error(), "\n") != 3 {
 		t.Errorf("Parse of four mistakes = %v, want four problems", err)
 	}
-	s := Spec{Prefix: strings.Repeat("p", 65), IDs: "a b"}
+	s := Spec{KeyPrefix: strings.Repeat("p", 65), IDPrefix: "a b"}
 	if err := s.Validate(); err == nil || !strings.Contains(err.Error(), "longer than 64 bytes") || !strings.Contains(err.Error(), "ids: ") {
 		t.Errorf("Validate() = %v, want problems with the prefix and the ids", err)
 	}
 	if _, err := New(s); err == nil {
 		t.Error("New of a wrong spec succeeded")
 	}
-	if _, err := New(Spec{Prefix: strings.Repeat("p", 60), Keys: parsed(t, ParseKeys, "uniform:100M")}); err == nil ||
+	if _, err := New(Spec{KeyPrefix: strings.Repeat("p", 60), Keys: parsed(t, ParseKeys, "uniform:100M")}); err == nil ||
 		!strings.Contains(err.Error(), "2 GiB") {
 		t.Errorf("New with 7 GB of names = %v, want an error", err)
 	}
@@ -150,7 +150,7 @@ func parsed[T any](t *testing.T, parse func(string) (T, error), text string) T {
 	return v
 }
 
-// A long value is cut in messages.
+// Long values are cut in messages.
 func TestErrorsAreShort(t *testing.T) {
 	_, err := ParseTokens(strings.Repeat("ä", 5000))
 	if err == nil || len(err.Error()) > 500 {
@@ -158,8 +158,8 @@ func TestErrorsAreShort(t *testing.T) {
 	}
 }
 
-// The parts are values of flags, and of JSON.
-func TestPartsAreTexts(t *testing.T) {
+// The parts can be values of flags and JSON.
+func TestPartsMarshalAsText(t *testing.T) {
 	var s Spec
 	flags := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	flags.TextVar(&s.Keys, "keys", Keys{}, "")
@@ -194,7 +194,7 @@ func TestPartsAreTexts(t *testing.T) {
 	}
 }
 
-// specText draws a specification as people may write it.
+// specText draws a random specification.
 func specText(t *rapid.T) string {
 	pick := func(label string, options ...func() string) string {
 		return options[rapid.IntRange(0, len(options)-1).Draw(t, label)]()
@@ -213,7 +213,7 @@ func specText(t *rapid.T) string {
 		return plain
 	}
 	places := func(n int64, places int) string {
-		text := decimal(n, places)
+		text := formatDecimal(n, places)
 		if strings.Contains(text, ".") && rapid.Bool().Draw(t, "zeros") {
 			text += strings.Repeat("0", places-len(text)+1+strings.Index(text, "."))
 		}
@@ -293,7 +293,7 @@ func specText(t *rapid.T) string {
 	return strings.Join(rapid.Permutation(fields).Draw(t, "fields"), " ")
 }
 
-// What String returns is canonical, and makes the same calls.
+// String returns canonical text that gives the same calls.
 func TestStringRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := specText(t)

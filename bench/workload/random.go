@@ -7,47 +7,47 @@ import (
 	"math/rand/v2"
 )
 
-// random is a sequence of random numbers. It takes only the 64 bits of PCG from the
-// library and does the arithmetic itself, so that it is the same in all versions.
+// random is a sequence of random numbers. It uses only the 64 bits of PCG from the
+// standard library, so that it is the same in all versions of Go.
 type random struct{ pcg rand.PCG }
 
-// The sequences. Each part of a workload has its own, so that a change of one part
-// leaves the others as they were.
+// Each part of a workload draws from its own sequence, so that a change of one part
+// does not change the others.
 const (
-	ofKeys = iota + 1
-	ofTiers
-	ofModels
-	ofTokens
-	ofLLM
-	ofRetries
+	seqKeys = iota + 1
+	seqTiers
+	seqModels
+	seqTokens
+	seqLLM
+	seqRetries
 )
 
 func newRandom(seed, sequence uint64) random {
 	var r random
-	a := mix(seed ^ mix(sequence))
-	r.pcg.Seed(a, mix(a))
+	a := mix64(seed ^ mix64(sequence))
+	r.pcg.Seed(a, mix64(a))
 	return r
 }
 
-// below returns a number from 0 to n-1; n is at least 1. Some come more often than
-// others, by a part of n/2^64.
+// below returns a number from 0 to n-1. n must be at least 1. The bias is below
+// n/2^64.
 func (r *random) below(n uint64) uint64 { return scale(r.pcg.Uint64(), n) }
 
-// scale brings x, one of 2^64, to 0 to n-1.
+// scale maps x, uniform over 64 bits, to 0 to n-1.
 func scale(x, n uint64) uint64 {
 	high, _ := bits.Mul64(x, n)
 	return high
 }
 
-// fraction returns a number from 0 to 1, without 1.
+// fraction returns a number in [0, 1).
 func (r *random) fraction() float64 { return float64(r.pcg.Uint64()>>11) * 0x1p-53 }
 
-// hit is true for that share of its calls. What is a hit for a share is one for
+// chance returns true with probability s. A draw that is true for a share is true for
 // every larger share.
-func (r *random) hit(s share) bool { return r.below(uint64(whole)) < uint64(s) }
+func (r *random) chance(s share) bool { return r.below(uint64(fullShare)) < uint64(s) }
 
-// mix is the finalizer of SplitMix64: every bit of x changes half of the result.
-func mix(x uint64) uint64 {
+// mix64 is the finalizer of SplitMix64: every bit of x affects all bits of the result.
+func mix64(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb

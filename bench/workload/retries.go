@@ -9,7 +9,8 @@ import (
 	"github.com/bucketring/bucketring/bench"
 )
 
-// Retries says which calls are sent twice, with one id. The zero value has none.
+// Retries is the share of calls that are sent twice with the same id. The zero value
+// means none.
 type Retries struct {
 	share share
 	after int64 // calls between the two
@@ -20,7 +21,7 @@ const (
 	maxAfter    = 100_000
 )
 
-// ParseRetries reads 1%, or 1%+100 for retries after 100 further calls.
+// ParseRetries parses 1%, or 1%+100 for retries after 100 further calls.
 func ParseRetries(text string) (r Retries, err error) {
 	if text == "" {
 		return Retries{}, nil
@@ -32,7 +33,7 @@ func ParseRetries(text string) (r Retries, err error) {
 		}
 	}
 	if err != nil {
-		return Retries{}, in("retries", text, retriesHint, err)
+		return Retries{}, inPart("retries", text, retriesHint, err)
 	}
 	if r.share == 0 {
 		return Retries{}, nil
@@ -40,7 +41,7 @@ func ParseRetries(text string) (r Retries, err error) {
 	return r, nil
 }
 
-// String returns the canonical text; no retries are "".
+// String returns the canonical text, which is "" for no retries.
 func (r Retries) String() string {
 	switch {
 	case r.share == 0:
@@ -48,67 +49,67 @@ func (r Retries) String() string {
 	case r.after == 0:
 		return r.share.String()
 	default:
-		return r.share.String() + "+" + number(r.after)
+		return r.share.String() + "+" + formatNumber(r.after)
 	}
 }
 
 // MarshalText returns the canonical text.
 func (r Retries) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// UnmarshalText is [ParseRetries].
+// UnmarshalText parses text like [ParseRetries].
 func (r *Retries) UnmarshalText(text []byte) (err error) {
 	*r, err = ParseRetries(string(text))
 	return err
 }
 
-// repeater keeps the calls that are sent again, in order. No two are due at one
-// position, because all wait for as many calls and no retry is retried.
-type repeater struct {
+// retrier keeps the calls that will be retried, in order. No two are due at the same
+// position, since all wait for equally many calls and retries are not retried.
+type retrier struct {
 	random  random
 	retries Retries
-	// A ring of calls: len(waiting) is 0 or a power of two, and grows to at most
-	// the next one above retries.after + 1.
-	waiting     []again
-	first, kept int
+	// ring is a ring buffer. Its length is 0 or a power of two, at most the next one
+	// above retries.after + 1.
+	ring        []retry
+	head, count int
 }
 
-type again struct {
+type retry struct {
 	call bench.Call
-	due  int64 // the position that it has in the sequence of all calls
+	due  int64 // position in the sequence of all calls
 }
 
-// planned may keep the call that was planned at that position.
-func (r *repeater) planned(c *bench.Call, position int64) {
-	if r.retries.share == 0 || !r.random.hit(r.retries.share) {
+// maybeAdd decides whether the call planned at position is retried, and keeps it.
+func (r *retrier) maybeAdd(c *bench.Call, position int64) {
+	if r.retries.share == 0 || !r.random.chance(r.retries.share) {
 		return
 	}
-	if r.kept == len(r.waiting) {
+	if r.count == len(r.ring) {
 		r.grow()
 	}
-	r.waiting[(r.first+r.kept)&(len(r.waiting)-1)] = again{*c, position + 1 + r.retries.after}
-	r.kept++
+	r.ring[(r.head+r.count)&(len(r.ring)-1)] = retry{*c, position + 1 + r.retries.after}
+	r.count++
 }
 
-func (r *repeater) grow() {
-	larger := make([]again, max(2*len(r.waiting), 8))
-	n := copy(larger, r.waiting[r.first:])
-	copy(larger[n:], r.waiting[:r.first])
-	r.waiting, r.first = larger, 0
+func (r *retrier) grow() {
+	larger := make([]retry, max(2*len(r.ring), 8))
+	n := copy(larger, r.ring[r.head:])
+	copy(larger[n:], r.ring[:r.head])
+	r.ring, r.head = larger, 0
 }
 
-// due fills c with the call that is sent again at that position, if there is one.
-func (r *repeater) due(c *bench.Call, position int64) bool {
-	return r.kept > 0 && r.waiting[r.first].due <= position && r.take(c)
+// due fills c with the retry that is due at position, if there is one.
+func (r *retrier) due(c *bench.Call, position int64) bool {
+	return r.count > 0 && r.ring[r.head].due <= position && r.pop(c)
 }
 
-// take fills c with the next call that is sent again, due or not.
-func (r *repeater) take(c *bench.Call) bool {
-	if r.kept == 0 {
+// pop fills c with the next retry, due or not.
+func (r *retrier) pop(c *bench.Call) bool {
+	if r.count == 0 {
 		return false
 	}
-	*c = r.waiting[r.first].call
-	r.waiting[r.first] = again{} // its strings
-	r.first = (r.first + 1) & (len(r.waiting) - 1)
-	r.kept--
+	*c = r.ring[r.head].call
+	r.ring[r.head] = retry{} // releases its strings
+	r.head = (r.head + 1) & (len(r.ring) - 1)
+	r.count--
 	return true
 }

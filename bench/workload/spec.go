@@ -10,34 +10,34 @@ import (
 	"strings"
 )
 
-// Spec says what a workload is. Its parts are made from text, by [Parse] or each by
-// its own function; they are also values of flags (encoding.TextUnmarshaler). The
-// zero value works: checks of chat size by 10,000 keys.
+// Spec specifies a workload. Its parts are parsed by [Parse], or each by its own
+// function, and can be values of flags ([encoding.TextUnmarshaler]). The zero value
+// works: checks with the sizes of chats, for 10,000 keys.
 type Spec struct {
 	Seed uint64
-	// Prefix begins every key. It must not contain "/": the first segment of a key
-	// decides which node it belongs to, and all would be the same.
-	Prefix string
-	// IDs begins every request id. It must differ between runs against one target,
-	// which answers an id that it knows as it did before. Empty: the prefix and the
-	// seed.
-	IDs string
+	// KeyPrefix is the prefix of every key. It must not contain "/": the first segment
+	// decides which node owns a key, so one node would own them all.
+	KeyPrefix string
+	// IDPrefix is the prefix of every request id. It must differ between runs against
+	// one target, which would answer a known id as before. Empty means KeyPrefix and
+	// the seed.
+	IDPrefix string
 
-	Keys    Keys   // empty: uniform:10k
-	Tiers   Mix    // of keys; empty: calls name no tier, and the policy decides
-	Models  Mix    // of calls; empty: calls name none
-	Tokens  Tokens // empty: chat
-	LLM     LLM    // empty: 0%, and 100% of a replay
+	Keys    Keys   // default: uniform:10k
+	Tiers   Mix    // of keys; by default calls have no tier, and the policy decides
+	Models  Mix    // of calls; by default calls have no model
+	Tokens  Tokens // default: chat
+	LLM     LLM    // default: 0%, or 100% in a replay
 	Retries Retries
-	// Replay has keys and tokens of its own, and tiers unless Tiers says others.
+	// Replay has its own keys and tokens, and its own tiers if Tiers is not given.
 	Replay Replay
 }
 
 const specHint = "write NAME=VALUE, with spaces between them; the names are " +
 	"keys, tiers, models, tokens, llm, retries, replay, prefix, ids and seed"
 
-// Parse reads a specification of one line, such as
-// "keys=zipf:1.1x100k tokens=chat llm=30% seed=7". It returns every problem.
+// Parse parses a specification of one line, such as
+// "keys=zipf:1.1x100k tokens=chat llm=30% seed=7". The error joins all problems.
 func Parse(text string) (Spec, error) {
 	var s Spec
 	var problems []error
@@ -46,9 +46,9 @@ func Parse(text string) (Spec, error) {
 		name, value, ok := strings.Cut(field, "=")
 		switch {
 		case !ok:
-			problems = append(problems, &Error{"spec", field, "there is no =", specHint})
+			problems = append(problems, &Error{"spec", field, "must contain =", specHint})
 		case seen[name]:
-			problems = append(problems, &Error{name, value, "it is there twice", ""})
+			problems = append(problems, &Error{name, value, "must not be given twice", ""})
 		case value == "":
 			problems = append(problems, &Error{name, value, "the value is missing", specHint})
 		default:
@@ -64,8 +64,8 @@ func Parse(text string) (Spec, error) {
 	return s, s.Validate()
 }
 
-// split returns the fields of a specification. A + with spaces around it does not
-// end a field of keys.
+// split returns the fields of a specification. Spaces around + do not end the field
+// keys.
 func split(text string) []string {
 	var fields []string
 	for word := range strings.FieldsSeq(text) {
@@ -98,78 +98,78 @@ func (s *Spec) set(name, value string) error {
 	case "replay":
 		part = &s.Replay
 	case "prefix":
-		s.Prefix = value
+		s.KeyPrefix = value
 		return nil
 	case "ids":
-		s.IDs = value
+		s.IDPrefix = value
 		return nil
 	case "seed":
 		seed, err := strconv.ParseUint(value, 10, 64)
 		if err != nil {
-			return &Error{name, value, "it is not a whole number from 0 to 2^64-1", "write a seed such as 7"}
+			return &Error{name, value, "must be a whole number from 0 to 2^64-1", "write a seed such as 7"}
 		}
 		s.Seed = seed
 		return nil
 	default:
-		return &Error{"spec", name, "no part is called so", specHint}
+		return &Error{"spec", name, "unknown part", specHint}
 	}
 	if err := part.UnmarshalText([]byte(value)); err != nil {
-		return in(name, value, hint, err)
+		return inPart(name, value, hint, err)
 	}
 	return nil
 }
 
-// Validate returns every problem of the parts with each other, and of the names.
+// Validate returns all problems of the prefixes and of parts that exclude each other.
 func (s Spec) Validate() error {
 	var problems []error
-	if err := checkWord("the prefix", s.Prefix, 0); err != nil {
-		problems = append(problems, in("prefix", s.Prefix, "write letters and digits such as r7-", err))
-	} else if strings.Contains(s.Prefix, "/") {
+	if err := checkText("the prefix", s.KeyPrefix, 0); err != nil {
+		problems = append(problems, inPart("prefix", s.KeyPrefix, "write letters and digits such as r7-", err))
+	} else if strings.Contains(s.KeyPrefix, "/") {
 		problems = append(problems, &Error{
-			"prefix", s.Prefix, "all keys would have the same first segment, and belong to one node",
+			"prefix", s.KeyPrefix, "all keys would have the same first segment and the same owner",
 			"write it without / such as r7-",
 		})
 	}
-	if err := checkWord("the begin of ids", s.IDs, 0); err != nil {
-		problems = append(problems, in("ids", s.IDs, "write letters and digits such as r7-", err))
+	if err := checkText("the prefix of ids", s.IDPrefix, 0); err != nil {
+		problems = append(problems, inPart("ids", s.IDPrefix, "write letters and digits such as r7-", err))
 	}
 	if s.Replay.speed > 0 {
 		const hint = "leave it out, or replay"
 		if s.Keys.parts != nil {
-			problems = append(problems, &Error{"keys", s.Keys.String(), "a replay has keys of its own", hint})
+			problems = append(problems, &Error{"keys", s.Keys.String(), "a replay has its own keys", hint})
 		}
 		if s.Tokens.kind != "" {
-			problems = append(problems, &Error{"tokens", s.Tokens.String(), "a replay has tokens of its own", hint})
+			problems = append(problems, &Error{"tokens", s.Tokens.String(), "a replay has its own tokens", hint})
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// withDefaults says what was not said.
+// withDefaults sets the parts that were not given.
 func (s Spec) withDefaults() Spec {
 	replay := s.Replay.speed > 0
 	if s.Keys.parts == nil && !replay {
-		s.Keys = Keys{[]population{{kind: uniformKeys, share: whole, sizes: []int64{10_000}}}}
+		s.Keys = Keys{[]population{{kind: uniformKeys, share: fullShare, sizes: []int64{10_000}}}}
 	}
 	if s.Tokens.kind == "" && !replay {
 		s.Tokens.kind = chatTokens
 	}
-	if !s.LLM.said {
+	if !s.LLM.given {
 		s.LLM = defaultLLM(0)
 		if replay {
-			s.LLM.share = whole
+			s.LLM.share = fullShare
 		}
 	}
-	if s.IDs == "" {
-		s.IDs = s.Prefix + strconv.FormatUint(s.Seed, 36) + "-"
+	if s.IDPrefix == "" {
+		s.IDPrefix = s.KeyPrefix + strconv.FormatUint(s.Seed, 36) + "-"
 	}
 	return s
 }
 
-// String returns the canonical text, with what was not said: [Parse] makes the same
-// workload of it.
+// String returns the canonical text, including defaults. [Parse] parses it to the same
+// workload.
 func (s Spec) String() string {
-	ids := s.IDs
+	ids := s.IDPrefix
 	s = s.withDefaults()
 	fields := []struct{ name, value string }{
 		{"replay", s.Replay.String()},
@@ -179,7 +179,7 @@ func (s Spec) String() string {
 		{"tokens", s.Tokens.String()},
 		{"llm", s.LLM.String()},
 		{"retries", s.Retries.String()},
-		{"prefix", s.Prefix},
+		{"prefix", s.KeyPrefix},
 		{"ids", ids},
 		{"seed", strconv.FormatUint(s.Seed, 10)},
 	}

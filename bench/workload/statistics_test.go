@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// chiSquare fails if counts are not what probabilities say, by the test of that
-// name at five standard deviations. The seeds are fixed: it passes always or never.
+// chiSquare fails if counts do not match the probabilities, by a chi-square test
+// at five standard deviations. With fixed seeds the result is deterministic.
 func chiSquare(t *testing.T, what string, counts []int, probabilities []float64) {
 	t.Helper()
 	n := 0
@@ -73,7 +73,7 @@ func TestZipf(t *testing.T) {
 			if h := harmonic(tt.n, tt.s); math.Abs(h-all) > 1e-9*all {
 				t.Errorf("harmonic(%d, %g) = %.12g, want %.12g", tt.n, tt.s, h, all)
 			}
-			z, r := newZipf(tt.n, tt.s), newRandom(1, ofKeys)
+			z, r := newZipf(tt.n, tt.s), newRandom(1, seqKeys)
 			counts := make([]int, len(bins))
 			for range draws {
 				k := z.draw(&r)
@@ -117,7 +117,7 @@ func TestUniform(t *testing.T) {
 	for c := range upTo(w, 100_000) {
 		counts[c.Key]++
 		input[c.InputTokens-10]++
-		ttft[c.Hold-1100]++ // a token takes a microsecond
+		ttft[c.Duration-1100]++ // a token takes a microsecond
 	}
 	for c := range upTo(mustNew(t, "keys=uniform:1k tokens=uniform:10-19+100-299 seed=8"), 100_000) {
 		output[c.OutputTokens-100]++
@@ -201,14 +201,14 @@ func TestChat(t *testing.T) {
 	}
 }
 
-// The sequences of one seed, and of seeds beside each other, have nothing in common.
+// The sequences of one seed, and of adjacent seeds, are independent.
 func TestSequencesAreIndependent(t *testing.T) {
 	const n = 20_000
 	for _, pair := range [][2]random{
-		{newRandom(1, ofKeys), newRandom(1, ofTokens)},
-		{newRandom(1, ofLLM), newRandom(1, ofRetries)},
-		{newRandom(1, ofKeys), newRandom(2, ofKeys)},
-		{newRandom(0, ofKeys), newRandom(1<<63, ofKeys)},
+		{newRandom(1, seqKeys), newRandom(1, seqTokens)},
+		{newRandom(1, seqLLM), newRandom(1, seqRetries)},
+		{newRandom(1, seqKeys), newRandom(2, seqKeys)},
+		{newRandom(0, seqKeys), newRandom(1<<63, seqKeys)},
 	} {
 		a, b := pair[0], pair[1]
 		counts := make([]int, 100)
@@ -224,7 +224,7 @@ func TestSequencesAreIndependent(t *testing.T) {
 }
 
 func TestScaleIsExact(t *testing.T) {
-	r := newRandom(3, ofKeys)
+	r := newRandom(3, seqKeys)
 	for range 1000 {
 		x, n := r.pcg.Uint64(), r.pcg.Uint64()>>11+1
 		want := new(big.Int).Mul(new(big.Int).SetUint64(x), new(big.Int).SetUint64(n))

@@ -11,11 +11,11 @@ import (
 	"github.com/bucketring/bucketring/internal/trace"
 )
 
-// Tokens says how large calls are. The zero value was not said; a workload then has
+// Tokens is the distribution of the sizes of calls. The zero value means the default,
 // chat.
 type Tokens struct {
 	kind          tokenKind
-	input, output span
+	input, output intRange
 }
 
 type tokenKind string
@@ -29,16 +29,16 @@ const (
 var tokenHints = map[tokenKind]string{
 	fixedTokens:   "write fixed:INPUT+OUTPUT such as fixed:900+100",
 	uniformTokens: "write uniform:INPUT+OUTPUT such as uniform:100-2000+50-400",
-	chatTokens:    "write chat alone; it has no numbers",
+	chatTokens:    "write chat without numbers",
 }
 
 const (
 	tokensHint = "write fixed:900+100, uniform:100-2000+50-400 or chat"
-	// maxTokens is the most of one call, each way.
+	// maxTokens is the maximum input and the maximum output of a call.
 	maxTokens = 10_000_000
 )
 
-// ParseTokens reads fixed:900+100, uniform:100-2000+50-400 or chat.
+// ParseTokens parses fixed:900+100, uniform:100-2000+50-400 or chat.
 func ParseTokens(text string) (Tokens, error) {
 	if text == "" {
 		return Tokens{}, nil
@@ -47,16 +47,16 @@ func ParseTokens(text string) (Tokens, error) {
 	t := Tokens{kind: tokenKind(kind)}
 	hint, ok := tokenHints[t.kind]
 	if !ok {
-		return Tokens{}, in("tokens", text, tokensHint, fmt.Errorf("no kind of tokens is called %s", quote(kind)))
+		return Tokens{}, inPart("tokens", text, tokensHint, fmt.Errorf("unknown kind of tokens %s", quote(kind)))
 	}
 	var err error
 	if t.kind != chatTokens {
 		err = t.parse(sizes)
 	} else if sized {
-		err = fmt.Errorf("%s is too much", quote(sizes))
+		err = fmt.Errorf("must not have sizes, got %s", quote(sizes))
 	}
 	if err != nil {
-		return Tokens{}, in("tokens", text, hint, err)
+		return Tokens{}, inPart("tokens", text, hint, err)
 	}
 	return t, nil
 }
@@ -64,24 +64,24 @@ func ParseTokens(text string) (Tokens, error) {
 func (t *Tokens) parse(sizes string) (err error) {
 	input, output, ok := strings.Cut(sizes, "+")
 	if !ok {
-		return errors.New("there is no + between input and output")
+		return errors.New("must have + between input and output")
 	}
-	if t.input, err = t.parseSpan(input); err != nil {
+	if t.input, err = t.parseRange(input); err != nil {
 		return fmt.Errorf("the input: %w", err)
 	}
-	if t.output, err = t.parseSpan(output); err != nil {
+	if t.output, err = t.parseRange(output); err != nil {
 		return fmt.Errorf("the output: %w", err)
 	}
 	return nil
 }
 
-func (t *Tokens) parseSpan(text string) (span, error) {
+func (t *Tokens) parseRange(text string) (intRange, error) {
 	text = strings.TrimSpace(text)
 	if t.kind == uniformTokens {
-		return parseSpan(text, 0, maxTokens)
+		return parseIntRange(text, 0, maxTokens)
 	}
 	n, err := parseNumber(text, 0, maxTokens)
-	return span{n, n}, err
+	return intRange{n, n}, err
 }
 
 // String returns the canonical text.
@@ -95,21 +95,21 @@ func (t Tokens) String() string {
 // MarshalText returns the canonical text.
 func (t Tokens) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-// UnmarshalText is [ParseTokens].
+// UnmarshalText parses text like [ParseTokens].
 func (t *Tokens) UnmarshalText(text []byte) (err error) {
 	*t, err = ParseTokens(string(text))
 	return err
 }
 
-// sizer draws tokens.
-type sizer struct {
+// tokenPicker draws input and output tokens.
+type tokenPicker struct {
 	random random
 	tokens Tokens
 	rows   []trace.Call // of chat
 }
 
-func newSizer(t Tokens, seed uint64) (*sizer, error) {
-	s := &sizer{random: newRandom(seed, ofTokens), tokens: t}
+func newTokenPicker(t Tokens, seed uint64) (*tokenPicker, error) {
+	s := &tokenPicker{random: newRandom(seed, seqTokens), tokens: t}
 	if t.kind == chatTokens {
 		rows, err := loadTrace()
 		if err != nil {
@@ -120,7 +120,7 @@ func newSizer(t Tokens, seed uint64) (*sizer, error) {
 	return s, nil
 }
 
-func (s *sizer) next() (input, output int64) {
+func (s *tokenPicker) next() (input, output int64) {
 	if s.rows != nil {
 		row := &s.rows[s.random.below(uint64(len(s.rows)))]
 		return row.ContextTokens, row.GeneratedTokens
@@ -128,5 +128,5 @@ func (s *sizer) next() (input, output int64) {
 	return s.tokens.input.draw(&s.random), s.tokens.output.draw(&s.random)
 }
 
-// loadTrace returns the trace, which is unpacked once. Nobody changes it.
+// loadTrace returns the trace, which must not be changed.
 var loadTrace = sync.OnceValues(trace.Load)

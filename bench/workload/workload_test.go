@@ -21,7 +21,7 @@ type failer interface {
 	Fatalf(format string, args ...any)
 }
 
-// checkCalls says whether calls are as bench.Call promises.
+// checkCalls checks what bench.Call promises.
 func checkCalls(t failer, calls []bench.Call) {
 	t.Helper()
 	ids := map[string]bench.Call{}
@@ -34,16 +34,16 @@ func checkCalls(t failer, calls []bench.Call) {
 			t.Fatalf("%+v is no retry of %+v", c, first)
 		case c.InputTokens < 0 || c.OutputTokens < 0:
 			t.Fatalf("%+v has negative tokens", c)
-		case c.LLM && (c.MaxOutput < max(c.OutputTokens, 1) || c.Hold < 0 || c.Reports < 0):
+		case c.LLM && (c.MaxOutputTokens < max(c.OutputTokens, 1) || c.Duration < 0 || c.ProgressReports < 0):
 			t.Fatalf("%+v is no LLM call", c)
-		case !c.LLM && (c.MaxOutput != 0 || c.Hold != 0 || c.Reports != 0):
+		case !c.LLM && (c.MaxOutputTokens != 0 || c.Duration != 0 || c.ProgressReports != 0):
 			t.Fatalf("%+v is no check", c)
 		}
 		ids[c.ID] = c
 	}
 }
 
-func TestOtherPartsStayAsTheyWere(t *testing.T) {
+func TestPartsDoNotAffectEachOther(t *testing.T) {
 	const base = "keys=zipf:1.1x100k tokens=chat llm=30% seed=9"
 	keysOf := func(calls []bench.Call) (all []string) {
 		for _, c := range calls {
@@ -87,7 +87,7 @@ func TestOtherPartsStayAsTheyWere(t *testing.T) {
 	}
 }
 
-func TestKeysAreAllThere(t *testing.T) {
+func TestEveryKeyIsUsed(t *testing.T) {
 	for _, tt := range []struct {
 		spec        string
 		count       int
@@ -114,9 +114,9 @@ func TestKeysAreAllThere(t *testing.T) {
 	}
 }
 
-func TestIDsDiffer(t *testing.T) {
+func TestIDsAreUnique(t *testing.T) {
 	// Where the number of digits changes within a text of ids.
-	d := ids{begin: "x", next: 36*36*36*36*36*36 - idsPerText*3/2}
+	d := idGenerator{prefix: "x", next: 36*36*36*36*36*36 - idsPerText*3/2}
 	seen := map[string]bool{}
 	for range 4 * idsPerText {
 		id := d.take()
@@ -167,16 +167,16 @@ func TestLLMCalls(t *testing.T) {
 			continue
 		}
 		count++
-		if bits.OnesCount64(uint64(c.MaxOutput)) != 1 || c.MaxOutput < c.OutputTokens || c.MaxOutput >= 2*c.OutputTokens {
-			t.Fatalf("%d tokens of output reserve %d, want the next power of two", c.OutputTokens, c.MaxOutput)
+		if bits.OnesCount64(uint64(c.MaxOutputTokens)) != 1 || c.MaxOutputTokens < c.OutputTokens || c.MaxOutputTokens >= 2*c.OutputTokens {
+			t.Fatalf("%d tokens of output reserve %d, want the next power of two", c.OutputTokens, c.MaxOutputTokens)
 		}
 		shortest := 100*time.Millisecond + time.Duration(c.OutputTokens)*time.Second/50
 		longest := 300*time.Millisecond + time.Duration(c.OutputTokens)*time.Second/20
-		if c.Hold < shortest || c.Hold > longest {
-			t.Fatalf("%d tokens hold %s, want %s to %s", c.OutputTokens, c.Hold, shortest, longest)
+		if c.Duration < shortest || c.Duration > longest {
+			t.Fatalf("%d tokens hold %s, want %s to %s", c.OutputTokens, c.Duration, shortest, longest)
 		}
-		if want := int(2 * c.Hold.Seconds()); c.Reports != want {
-			t.Fatalf("a call of %s has %d reports, want %d", c.Hold, c.Reports, want)
+		if want := int(2 * c.Duration.Seconds()); c.ProgressReports != want {
+			t.Fatalf("a call of %s has %d reports, want %d", c.Duration, c.ProgressReports, want)
 		}
 	}
 	if share := float64(count) / n; math.Abs(share-0.4) > 0.01 {
@@ -186,18 +186,18 @@ func TestLLMCalls(t *testing.T) {
 		habit                   maxOutput
 		output, generated, most int64
 	}{
-		{nextPower, 0, 0, 1},
-		{nextPower, 1, 1, 1},
-		{nextPower, 2, 2, 2},
-		{nextPower, 3, 3, 4},
-		{nextPower, 256, 256, 256},
-		{nextPower, 257, 257, 512},
-		{exactly, 0, 0, 1},
-		{exactly, 99, 99, 99},
+		{nextPowerOf2, 0, 0, 1},
+		{nextPowerOf2, 1, 1, 1},
+		{nextPowerOf2, 2, 2, 2},
+		{nextPowerOf2, 3, 3, 4},
+		{nextPowerOf2, 256, 256, 256},
+		{nextPowerOf2, 257, 257, 512},
+		{exactOutput, 0, 0, 1},
+		{exactOutput, 99, 99, 99},
 		{256, 99, 99, 256},
 		{256, 257, 256, 256},
 	} {
-		if generated, most := tt.habit.of(tt.output); generated != tt.generated || most != tt.most {
+		if generated, most := tt.habit.apply(tt.output); generated != tt.generated || most != tt.most {
 			t.Errorf("%s of %d = %d of %d, want %d of %d", tt.habit, tt.output, generated, most, tt.generated, tt.most)
 		}
 	}
@@ -243,13 +243,13 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// A replay that begins later has the same calls by the same users from there on.
+// A replay that begins later has the remaining calls, with the same users.
 func TestReplayFrom(t *testing.T) {
 	whole := mustNew(t, "replay=10x:users=60,orgs=5 llm=0% seed=4")
 	all, times := plan(whole, math.MaxInt), whole.Times()
 	from := 10 * time.Minute
 	spec := whole.Spec()
-	spec.Replay = spec.Replay.After(from / 10)
+	spec.Replay = spec.Replay.Skip(from / 10)
 	if got := spec.Replay.String(); got != "10x:users=60,orgs=5,from=10m0s" {
 		t.Errorf("after a minute at 10x: %s, want from=10m0s", got)
 	}
@@ -275,15 +275,15 @@ func TestReplayFrom(t *testing.T) {
 	}{
 		{whole.spec.Replay, times[len(times)-1]},
 		{spec.Replay, due[len(due)-1]},
-		{spec.Replay.After(24 * time.Hour), 0},
+		{spec.Replay.Skip(24 * time.Hour), 0},
 		{Replay{}, 0},
 	} {
-		if got, err := c.replay.Length(); err != nil || got != c.want {
+		if got, err := c.replay.Duration(); err != nil || got != c.want {
 			t.Errorf("%q takes %v, %v, want %v", c.replay, got, err, c.want)
 		}
 	}
-	spec.Replay = spec.Replay.After(math.MaxInt64)
-	if _, err := New(spec); err == nil || !strings.Contains(err.Error(), "has no calls from 24h0m0s on") {
+	spec.Replay = spec.Replay.Skip(math.MaxInt64)
+	if _, err := New(spec); err == nil || !strings.Contains(err.Error(), "has no calls after 24h0m0s") {
 		t.Errorf("after the end: %v, want an error", err)
 	}
 }

@@ -56,7 +56,7 @@ type benchFlags struct {
 
 func (b *benchFlags) declare(cmd *cobra.Command) {
 	f, o := cmd.Flags(), &b.options
-	f.IntVar(&o.Local, "local", 0, "start a cluster with this number of nodes on this machine")
+	f.IntVar(&o.LocalNodes, "local", 0, "start a cluster with this number of nodes on this machine")
 	f.StringSliceVar(&b.servers, "servers", nil, "gRPC addresses of nodes, such as 10.0.0.1:6471,10.0.0.2:6471 (default $BUCKETRING_SERVER or "+defaultServer+")")
 	f.StringVar(&o.Target, "target", "", "target, such as grpc:HOST:PORT, http://HOST:PORT, openai:http://HOST:PORT, rls:HOST:PORT or null:; with --local also grpc: and http:")
 	f.StringArrayVar(&o.Versus, "vs", nil, "target to compare with in alternating rounds, such as redis://localhost:6379 or redis-lua://localhost; may be repeated")
@@ -64,15 +64,15 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.BoolVar(&o.Targets.Insecure, "insecure", false, "allow connections to other machines without TLS")
 	b.tls.declare(f)
 	f.StringVar(&o.Targets.Domain, rlsDomain, "", "domain of requests to rls: targets (default "+target.DefaultDomain+")")
-	f.StringVar(&o.Targets.Entry, rlsEntry, "", "name of the descriptor entry that has the key, for rls: targets (default "+target.DefaultEntry+")")
+	f.StringVar(&o.Targets.DescriptorKey, rlsEntry, "", "name of the descriptor entry that has the key, for rls: targets (default "+target.DefaultDescriptorKey+")")
 
 	f.Var(&b.rate, "rate", "calls per second, sent on schedule, such as 20k (default "+amount.Group(defaultBenchRate)+")")
 	f.IntVar(&o.Callers, "callers", 0, "without --rate: number of callers, each of which waits for its answer; with --rate: maximum number of calls in progress")
 	f.StringVar(&b.arrivals, "arrivals", string(suite.Poisson), "distribution of the times between calls: poisson or constant")
-	f.DurationVar(&o.For, "for", 10*time.Second, "measured time of each target, over all rounds")
+	f.DurationVar(&o.Duration, "for", 10*time.Second, "measured time of each target, over all rounds")
 	f.DurationVar(&o.Warmup, "warmup", 2*time.Second, "unmeasured time before each round")
 	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer; for targets that call models the default is 1m")
-	f.DurationVar(&o.Wait, "wait", suite.DefaultWait, "time to wait for the first answer of a target")
+	f.DurationVar(&o.ReadyTimeout, "wait", suite.DefaultReadyTimeout, "time to wait for the first answer of a target")
 	f.StringVar(&o.Targets.KeyHeader, "key-header", target.DefaultKeyHeader, "header with the key of a call for openai: and anthropic: targets; the bearer token also has it")
 
 	spec := &o.Workload
@@ -85,11 +85,11 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.StringVar(&b.trace, "trace", "", "azure: replay the Azure LLM inference trace instead of --rate and --keys")
 	f.Float64Var(&b.speed, "speed", 1, "speed of the replay of --trace")
 	f.Uint64Var(&spec.Seed, "seed", 1, "seed of the workload; the same seed makes the same calls")
-	f.StringVar(&spec.Prefix, "prefix", "", "prefix of every key, so that runs against the same servers do not share usage")
+	f.StringVar(&spec.KeyPrefix, "prefix", "", "prefix of every key, so that runs against the same servers do not share usage")
 
 	f.StringVar(&o.Policy, "policy", "", "policy file or directory: that of --local, or the one that other servers are audited against (default with --local: a policy for the benchmark)")
 	for _, fault := range []struct {
-		kind local.Kind
+		kind local.FaultKind
 		help string
 	}{
 		{local.Kill, "crash a node, such as 1@10s for node 1 after 10 s"},
@@ -114,13 +114,13 @@ func (b *benchFlags) resolve(cmd *cobra.Command, s *streams) error {
 	o := &b.options
 	given := cmd.Flags().Changed
 	switch {
-	case o.Local > 0 && len(b.servers) > 0:
+	case o.LocalNodes > 0 && len(b.servers) > 0:
 		return usageError(cmd, errors.New("--servers: must not be set together with --local, which starts its own nodes"), cmd.CommandPath()+" --local 3")
 	case o.Target != "" && len(b.servers) > 0:
 		return usageError(cmd, errors.New("--servers: must not be set together with --target"), "")
-	case given("local") && o.Local < 1:
-		return usageError(cmd, fmt.Errorf("--local: must be 1 or more, got %d", o.Local), "")
-	case o.Local == 0 && o.Target == "":
+	case given("local") && o.LocalNodes < 1:
+		return usageError(cmd, fmt.Errorf("--local: must be 1 or more, got %d", o.LocalNodes), "")
+	case o.LocalNodes == 0 && o.Target == "":
 		if len(b.servers) == 0 {
 			b.servers = []string{s.flagOrEnv("", "BUCKETRING_SERVER", defaultServer)}
 		}
@@ -296,7 +296,7 @@ func (t *specFlag) Set(text string) error {
 
 // faultFlag is a flag that may be repeated, such as --kill 1@10s.
 type faultFlag struct {
-	kind   local.Kind
+	kind   local.FaultKind
 	texts  []string
 	faults []local.Fault
 }
@@ -354,7 +354,7 @@ func (r *rate) Set(text string) error {
 func targetKinds() string {
 	var b strings.Builder
 	for _, k := range target.Kinds() {
-		fmt.Fprintf(&b, "  %s\n", k.Form)
+		fmt.Fprintf(&b, "  %s\n", k.Syntax)
 	}
 	return b.String()
 }

@@ -55,7 +55,7 @@ report is one self-contained file, without scripts, for light and dark mode.`,
 			path  string
 			write func(*os.File) error
 		}{
-			{*page, func(f *os.File) error { return report.HTML(f, run) }},
+			{*page, func(f *os.File) error { return report.WriteHTML(f, run) }},
 			{*svg, func(f *os.File) error { return report.SVG(f, run, report.Picture(*kind)) }},
 			{*hgrm, func(f *os.File) error { return writeHGRM(f, of) }},
 		} {
@@ -71,7 +71,7 @@ report is one self-contained file, without scripts, for light and dark mode.`,
 		if written {
 			return nil
 		}
-		return report.Summary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour})
+		return report.WriteSummary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour})
 	}
 	return cmd
 }
@@ -92,7 +92,7 @@ func writeHGRM(f *os.File, t *report.Target) error {
 	if l == nil {
 		return fmt.Errorf("%s has no latencies", t.Name)
 	}
-	return report.HGRM(f, l)
+	return report.WriteHGRM(f, l)
 }
 
 func newBenchCompare(s *streams) *cobra.Command {

@@ -81,17 +81,17 @@ func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 	ctx, stop := onSignals(cmd.Context(), func() {})
 	defer stop()
 	o := &b.options
-	live := report.NewLive(s.err, s.liveOptions(o.Turn()))
+	live := report.NewLive(s.err, s.liveOptions(o.TurnLength()))
 	defer live.Close()
 	if b.calibrate {
 		if err := calibrate(ctx, live, o); err != nil {
 			return err
 		}
 	}
-	if o.Local > 0 {
-		live.Note("starting " + nodeCount(o.Local))
+	if o.LocalNodes > 0 {
+		live.Note("starting " + nodeCount(o.LocalNodes))
 	}
-	o.Begin, o.End, o.Progress, o.Log = live.Begin, live.End, live.Update, live.Note
+	o.OnTurnStart, o.OnTurnEnd, o.OnInterval, o.Log = live.Begin, live.End, live.Update, live.Note
 
 	run, err := suite.Run(ctx, *o)
 	live.Close()
@@ -109,7 +109,7 @@ func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 		if err := report.Write(s.out, run); err != nil {
 			return err
 		}
-	} else if err := report.Summary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour, Report: b.reportPath}); err != nil {
+	} else if err := report.WriteSummary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour, Report: b.reportPath}); err != nil {
 		return err
 	}
 	if unwritten != nil {
@@ -138,7 +138,7 @@ func (s *streams) writeBenchFiles(b *benchFlags, run *report.Run) error {
 		}
 	}
 	if b.reportPath != "" {
-		return writeFile(b.reportPath, func(f *os.File) error { return report.HTML(f, run) })
+		return writeFile(b.reportPath, func(f *os.File) error { return report.WriteHTML(f, run) })
 	}
 	return nil
 }
@@ -160,7 +160,7 @@ func calibrate(ctx context.Context, live *report.Live, o *suite.Options) error {
 	case err != nil:
 		return fmt.Errorf("calibrate: %w", err)
 	}
-	o.Harness = report.FromCalibration(c)
+	o.Harness = report.NewHarness(c)
 	return nil
 }
 
@@ -174,7 +174,7 @@ func nodeCount(n int) string {
 // liveOptions says how to show progress on standard error.
 func (s *streams) liveOptions(total time.Duration) report.LiveOptions {
 	if file, ok := s.err.(*os.File); ok {
-		return report.Detect(file, total)
+		return report.DetectLive(file, total)
 	}
 	return report.LiveOptions{Total: total}
 }

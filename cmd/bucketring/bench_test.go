@@ -63,11 +63,11 @@ func TestBenchLocal(t *testing.T) {
 	if a.Name != "local:3" || a.Achieved == 0 || a.Denied == 0 || a.Denied == a.Achieved {
 		t.Errorf("%s: got %+v, want admissions and denials", a.Name, a.Counts)
 	}
-	if a.Audit == nil || a.Audit.Calls == 0 || a.Audit.Accounts == 0 || a.Audit.Verdict == report.NotAudited {
+	if a.Audit == nil || a.Audit.Calls == 0 || a.Audit.Limits == 0 || a.Audit.Verdict == report.NotAudited {
 		t.Errorf("audit: got %+v, want a verdict", a.Audit)
 	}
 	if a.Audit != nil && a.Audit.OverAdmitted > 0 {
-		t.Errorf("audit of a cluster that nothing happened to: %s", a.Audit.Words())
+		t.Errorf("audit of a cluster that nothing happened to: %s", a.Audit.Summary())
 	}
 
 	stdout, stderr, err = bucketring("bench", "run", "--local", "3", "--for", "3s", "--warmup", "0s", "--rate", "500", "--kill", "1@1s", "--out", "b.json", "--report", "")
@@ -87,7 +87,7 @@ func TestBenchLocal(t *testing.T) {
 	}
 	var marks []string
 	for _, m := range c.Marks {
-		what, _, _ := strings.Cut(m.What, ",")
+		what, _, _ := strings.Cut(m.Detail, ",")
 		marks = append(marks, m.Kind+": "+what)
 	}
 	if diff := cmp.Diff([]string{"pause: pause bench-1 for 500ms", "leave: leave bench-2", "join: join bench-4"}, marks); diff != "" {

@@ -104,7 +104,7 @@ func (b *benchFlags) checkTargetFlags(cmd *cobra.Command) (err error) {
 	if !o.UsesTLS() {
 		return usageError(cmd, fmt.Errorf("%s: no target of this run uses TLS", flag), tlsHint(specs))
 	}
-	if o.Targets.Insecure && !slices.ContainsFunc(specs, func(spec string) bool { return spec != "" && !target.TakesTLS(spec) }) {
+	if o.Targets.Insecure && !slices.ContainsFunc(specs, func(spec string) bool { return spec != "" && !target.SupportsTLS(spec) }) {
 		return usageError(cmd, fmt.Errorf("--insecure: with %s, all targets use TLS", flag), "leave out one of them")
 	}
 	if o.Targets.TLS, err = b.tls.config(); err != nil {

@@ -40,7 +40,7 @@ guessed from its hash. A line end after the API key is ignored.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *owner != "" {
 			if err := limiter.ValidateKey(*owner); err != nil {
-				return usageError(cmd, fmt.Errorf("--key: %s, got %q", err, *owner), "")
+				return usageError(cmd, fmt.Errorf("--key: %w, got %q", err, *owner), "")
 			}
 		}
 		apiKey, err := readAPIKey(cmd.InOrStdin())

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/internal/node"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy/source"
@@ -91,6 +92,9 @@ func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *
 	if err != nil {
 		return errorWithHint(err, "stop the process that listens there, or give this proxy other addresses with --listen and --admin")
 	}
+	connections := node.NewConnectionLimit(node.DefaultMaxConnections, 3, registry, log) // each call has two
+	listener = connections.Limit(listener, "proxy", nil, listenlimit.HTTPRefusal())
+	admin = connections.Limit(admin, "admin", nil, listenlimit.HTTPRefusal())
 	ctx, stop := onSignals(ctx, func() {
 		if err := errors.Join(policies.Reload(), p.Reload()); err != nil {
 			log.Error("policy or keys of tokens not reloaded", "error", err)
@@ -100,7 +104,8 @@ func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	group, work := errgroup.WithContext(work)
 	health := &http.Server{
-		Handler: adminHandler(ctx, p, registry), ReadHeaderTimeout: 10 * time.Second,
+		Handler: adminHandler(ctx, p, registry), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ConnState: listenlimit.HTTPState,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	group.Go(func() error { return p.Serve(listener) })

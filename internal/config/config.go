@@ -46,8 +46,10 @@ type Config struct {
 	Insecure bool `key:"insecure" help:"allow listening on other than loopback addresses without credentials"`
 
 	MaxKeys        int `key:"max_keys" default:"10000000" help:"maximum number of keys in memory"`
-	MaxKeysPerRoot int `key:"max_keys_per_root" default:"1000000" help:"maximum number of keys in memory under one root"`
+	MaxKeysPerRoot int `key:"max_keys_per_root" help:"maximum number of keys in memory under one root; 0 means a quarter of max_keys, at least 1,000"`
 	MaxIDs         int `key:"max_ids" default:"1048576" help:"maximum number of request ids in memory, including reservations; one root gets at most 3/4 of them"`
+
+	MaxConnections int `key:"max_connections" default:"4096" help:"maximum number of connections to each of the addresses of this node, a quarter of them from one remote address; fewer if the process may open few files"`
 
 	DrainDelay      time.Duration `key:"drain_delay" help:"time at shutdown between becoming unready and rejecting calls"`
 	ShutdownTimeout time.Duration `key:"shutdown_timeout" default:"15s" help:"time at shutdown for calls in progress to finish"`

@@ -14,18 +14,20 @@ import (
 
 // Proxy has the settings of a proxy that runs alone or in a node.
 type Proxy struct {
-	Upstream        string        `key:"upstream" help:"URL of the model server, such as http://127.0.0.1:8000"`
-	UpstreamKeyFile string        `key:"upstream_key_file" help:"file with a credential that is sent to the model server instead of the caller's; empty means that the caller's is sent"`
-	UpstreamTimeout time.Duration `key:"upstream_timeout" default:"10m" help:"time that the model server has until its answer begins"`
-	Identity        string        `key:"identity" help:"how callers are identified: bearer (by the api_keys of the policy), header:NAME (set by a trusted gateway) or jwt:CLAIM"`
-	JWTKeys         string        `key:"jwt_keys" help:"file with the public keys that verify tokens, in PEM or JWKS; read again on SIGHUP"`
-	JWTSecretFile   string        `key:"jwt_secret_file" help:"file with the secret that verifies tokens signed with HS256, instead of public keys; read again on SIGHUP"`
-	JWTIssuer       string        `key:"jwt_issuer" help:"issuer that tokens must have; empty means any"`
-	JWTAudience     string        `key:"jwt_audience" help:"audience that tokens must have; empty means any"`
-	OnDisconnect    string        `key:"on_disconnect" default:"charge" help:"when a caller disconnects: charge stops the model and charges the output so far, drain lets it finish and charges all output"`
-	Lease           time.Duration `key:"lease" default:"30s" help:"lease of reservations, in whole seconds: if the proxy crashes, its calls are charged their last progress and free their slots after this time"`
-	MaxBody         int           `key:"max_body" default:"8388608" help:"maximum body of a metered call, in bytes"`
-	Pass            []string      `key:"pass" default:"all" help:"requests that are forwarded to the model server without metering and without identification: method and path, with * at the end for all paths below; safe for requests that run no model; all for everything that is not metered"`
+	Upstream           string        `key:"upstream" help:"URL of the model server, such as http://127.0.0.1:8000"`
+	UpstreamKeyFile    string        `key:"upstream_key_file" help:"file with a credential that is sent to the model server instead of the caller's; empty means that the caller's is sent"`
+	UpstreamTimeout    time.Duration `key:"upstream_timeout" default:"10m" help:"time that the model server has until its answer begins"`
+	Identity           string        `key:"identity" help:"how callers are identified: bearer (by the api_keys of the policy), header:NAME (set by a trusted gateway) or jwt:CLAIM"`
+	JWTKeys            string        `key:"jwt_keys" help:"file with the public keys that verify tokens, in PEM or JWKS; read again on SIGHUP"`
+	JWTSecretFile      string        `key:"jwt_secret_file" help:"file with the secret that verifies tokens signed with HS256, instead of public keys; read again on SIGHUP"`
+	JWTIssuer          string        `key:"jwt_issuer" help:"issuer that tokens must have; empty means any"`
+	JWTAudience        string        `key:"jwt_audience" help:"audience that tokens must have; empty means any"`
+	OnDisconnect       string        `key:"on_disconnect" default:"charge" help:"when a caller disconnects: charge stops the model and charges the output so far, drain lets it finish and charges all output"`
+	Lease              time.Duration `key:"lease" default:"30s" help:"lease of reservations, in whole seconds: if the proxy crashes, its calls are charged their last progress and free their slots after this time"`
+	MaxBody            int           `key:"max_body" default:"8388608" help:"maximum body of a metered call, in bytes"`
+	BodyMemory         int           `key:"body_memory" help:"maximum bytes of the bodies of metered calls that are in memory, of which the callers of one root get an eighth; 0 means 256 MiB, or eight times max_body if that is more"`
+	ChargeServerErrors bool          `key:"charge_server_errors" help:"keep the charge for the requests of calls that the model server answers with 5xx, as it is always kept for 4xx"`
+	Pass               []string      `key:"pass" default:"all" help:"requests that are forwarded to the model server without metering and without identification: method and path, with * at the end for all paths below; safe for requests that run no model; all for everything that is not metered"`
 }
 
 // StandaloneProxy has the settings of a proxy that runs alone.
@@ -118,6 +120,9 @@ func (c *Proxy) validate(prefix string, p *problems) {
 	}
 	p.oneOf(prefix+"on_disconnect", c.OnDisconnect, "charge", "drain")
 	p.atLeastOne(prefix+"max_body", c.MaxBody)
+	if c.BodyMemory != 0 && c.BodyMemory/2 < c.MaxBody {
+		p.add(prefix+"body_memory", "must be 0 or at least twice %s, %d, got %d", flagName(prefix+"max_body"), c.MaxBody, c.BodyMemory)
+	}
 	if c.Lease < time.Second || c.Lease > time.Hour || c.Lease%time.Second != 0 {
 		p.add(prefix+"lease", "must be whole seconds from 1s to 1h, got %s", c.Lease)
 	}

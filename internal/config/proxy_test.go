@@ -75,6 +75,7 @@ func TestValidateStandalone(t *testing.T) {
 		{"keys without jwt", func(c *StandaloneProxy) { c.Proxy.JWTKeys = "a" }, "identity: must be jwt:CLAIM if there are settings for tokens"},
 		{"on disconnect", func(c *StandaloneProxy) { c.Proxy.OnDisconnect = "drian" }, `did you mean "drain"?`},
 		{"numbers", func(c *StandaloneProxy) { c.Proxy.MaxBody = 0 }, "max_body: must be at least 1"},
+		{"little memory for bodies", func(c *StandaloneProxy) { c.Proxy.BodyMemory = 2*c.Proxy.MaxBody - 2 }, "body_memory: must be 0 or at least twice --max-body"},
 		{"times", func(c *StandaloneProxy) { c.Proxy.UpstreamTimeout = 0 }, "upstream_timeout: must be more than 0"},
 		{"shutdown", func(c *StandaloneProxy) { c.ShutdownTimeout = -1 }, "shutdown_timeout: must not be negative"},
 		{"log", func(c *StandaloneProxy) { c.LogLevel = "loud" }, "log_level: must be"},

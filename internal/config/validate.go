@@ -26,8 +26,11 @@ func (c *Config) Validate() error {
 	c.validateCluster(&p)
 	c.validateEnvoy(&p)
 	p.atLeastOne("max_keys", c.MaxKeys)
-	p.atLeastOne("max_keys_per_root", c.MaxKeysPerRoot)
+	if c.MaxKeysPerRoot < 0 {
+		p.add("max_keys_per_root", "must not be negative, got %d", c.MaxKeysPerRoot)
+	}
 	p.atLeastOne("max_ids", c.MaxIDs)
+	p.atLeastOne("max_connections", c.MaxConnections)
 	p.notNegative("snapshot_every", c.SnapshotEvery)
 	p.notNegative("drain_delay", c.DrainDelay)
 	p.notNegative("shutdown_timeout", c.ShutdownTimeout)

@@ -142,11 +142,11 @@ func (c *cluster) wantOneReservation(t *testing.T) {
 	}
 
 	key := "reserve-client/user"
-	r, err := c.client.Reserve(ctx, client.Estimate{Key: key, Tier: "model", InputTokens: 1000, MaxOutputTokens: client.Int64(500)})
+	r, err := c.client.Reserve(ctx, client.Estimate{Key: key, Tier: "model", InputTokens: 1000, MaxOutputTokens: new(int64(500))})
 	if err != nil || r.Denied() {
 		t.Fatalf("client: reserve %s = %+v, %v, want allowed", key, r, err)
 	}
-	s, err := c.dial(t).Reservation(key, r.RequestID).Settle(ctx, client.Usage{InputTokens: client.Int64(900), OutputTokens: client.Int64(100)})
+	s, err := c.dial(t).Reservation(key, r.RequestID).Settle(ctx, client.Usage{InputTokens: new(int64(900)), OutputTokens: new(int64(100))})
 	if err != nil || s.Status != client.Settled {
 		t.Errorf("another client: settle %s = %+v, %v, want settled", key, s, err)
 	}

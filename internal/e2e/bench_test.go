@@ -68,7 +68,7 @@ func runBench(t *testing.T, args ...string) *benchRun {
 // marks returns the faults that happened, such as "leave bench-2".
 func (r *benchRun) marks() (all []string) {
 	for _, m := range r.target.Marks {
-		what, _, _ := strings.Cut(m.What, ",")
+		what, _, _ := strings.Cut(m.Detail, ",")
 		all = append(all, what)
 	}
 	return all
@@ -89,10 +89,10 @@ func (r *benchRun) want(t *testing.T, marks ...string) {
 		t.Errorf("marks are %q, want %q", got, marks)
 	}
 	for _, m := range r.target.Marks {
-		if !strings.Contains(m.What, "in effect after") {
-			t.Errorf("%s: did not take effect", m.What)
+		if !strings.Contains(m.Detail, "in effect after") {
+			t.Errorf("%s: did not take effect", m.Detail)
 		}
-		if what, _, _ := strings.Cut(m.What, ","); !strings.Contains(r.stderr, "s: "+what+"\n") {
+		if what, _, _ := strings.Cut(m.Detail, ","); !strings.Contains(r.stderr, "s: "+what+"\n") {
 			t.Errorf("standard error has no message for %q", what)
 		}
 	}
@@ -133,7 +133,7 @@ func TestBenchFaults(t *testing.T) {
 		r.want(t, "restart bench-1", "restart bench-2", "restart bench-3")
 		for i := 1; i < len(r.target.Marks); i++ {
 			if gap := r.target.Marks[i].At - r.target.Marks[i-1].At; gap < 100*time.Millisecond {
-				t.Errorf("%s came %v after the one before: they must take turns", r.target.Marks[i].What, gap)
+				t.Errorf("%s came %v after the one before: they must take turns", r.target.Marks[i].Detail, gap)
 			}
 		}
 	})
@@ -183,7 +183,7 @@ func TestBenchIsInterrupted(t *testing.T) {
 	}
 	<-read
 	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errs.String(), "error: interrupted: this is what was measured until then") {
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errs.String(), "error: interrupted: the result has only what was measured so far") {
 		t.Errorf("an interrupt = exit %d, want 1 and a message:\n%s", code, &errs)
 	}
 	var document struct {

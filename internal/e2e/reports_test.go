@@ -176,7 +176,7 @@ func checkReplay(t *testing.T, dir, name string, run *report.Run) {
 			t.Errorf("%s: %s was asked %d times in %v, want as often as the others in %v", name, target.Name, target.Offered, target.Duration, run.Load.Duration)
 		}
 		if target.Audit == nil || target.Audit.Verdict == report.Violated || target.Audit.Verdict == report.NotAudited {
-			t.Errorf("%s: audit of %s: %s", name, target.Name, target.Audit.Words())
+			t.Errorf("%s: audit of %s: %s", name, target.Name, target.Audit.Summary())
 		}
 	}
 	for _, suffix := range []string{".html", ".svg", ".json.gz"} {
@@ -197,19 +197,19 @@ func intro(b *strings.Builder, run *report.Run) {
 		built = "commit " + e.Version
 	}
 	if e.Modified {
-		built += ", with changes that are not committed"
+		built += ", with uncommitted changes"
 	}
 	b.WriteString(`# The Azure trace against a cluster and against Redis
 
-` + "`make bench-reports`" + ` has written all of this; nothing here is typed by hand.
+` + "`make bench-reports`" + ` generates this page.
 
-The Azure LLM inference trace is replayed as it was recorded, ten and a hundred times as fast, against three nodes on one
-machine and against one Redis with the two limiters that people write on it. All calls are checks, since Redis knows no
-others. The targets take turns: in each of five rounds all of them get the same stretch of the trace, and the next round goes
-on where it has ended. Clients and servers share the machine, so the numbers are those of all of them together.
+The Azure LLM inference trace is replayed at 1, 10 and 100 times its speed, against three nodes on one machine and against
+one Redis with the two limiters that people commonly write on it. All calls are checks, because Redis has no reservations.
+The targets take turns. In each of five rounds all of them get the same part of the trace; the next round continues after it.
+Clients and servers share the machine, so the numbers include both.
 
-What is compared is not the same work: a node checks requests, tokens, concurrency and spend of a key and its parents, once
-per request id; Redis checks one limit on requests.
+The targets do not do the same work. A node checks requests, tokens, concurrency and spend of a key and its parents, once
+per request id. Redis checks one limit on requests.
 
 `)
 	fmt.Fprintf(b, "| | |\n|---|---|\n| machine | %s, %d cores, %d GiB |\n| system | %s, %s |\n| bucketring | %s, %s |\n",
@@ -232,7 +232,7 @@ func chapter(t *testing.T, b *strings.Builder, name, speed, summary string, run 
 	}
 	title := speed + " times as fast"
 	if speed == "1" {
-		title = "At its own speed"
+		title = "Original speed"
 	}
 	fmt.Fprintf(b, "\n## %s\n\nOn %s, %s of each target. [Page](%s.html), [document](%s.json.gz).\n\n", title,
 		run.Started.UTC().Format("2 January 2006, 15:04 UTC"), run.Load.Duration, name, name)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"sync"
@@ -113,6 +114,9 @@ func (c madeCall) chargeBounds(e mockllm.Entry) (low, high charges, err error) {
 	truth := charge(e.Input, e.Cached, e.Generated)
 	switch c.fate {
 	case fails:
+		if c.status < http.StatusInternalServerError { // rejected: only the request is charged
+			return charge(0, 0, 0), charge(0, 0, 0), nil
+		}
 		return charges{}, charges{}, nil
 	case runs, killedRunning:
 		return charge(e.Input, 0, c.received), truth, nil

@@ -6,11 +6,14 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/trace"
 )
 
@@ -126,6 +129,25 @@ func (c *modelCall) interrupt(f fate, d endpoint, at float64) {
 	c.bytes = 2 // so that an estimate is below the usage of the model
 	c.output = max(c.output, minInterrupted+1)
 	c.after = minInterrupted + int64(at*float64(min(c.output, 400)-minInterrupted))
+}
+
+// planCalibration returns calls that teach a proxy the bytes per token of each root and
+// model.
+func planCalibration(proxy string, plans ...[]*modelCall) (calls []*modelCall) {
+	roots := map[string]bool{}
+	for _, c := range slices.Concat(plans...) {
+		roots[keypath.Root(c.key)] = true
+	}
+	for _, root := range slices.Sorted(maps.Keys(roots)) {
+		for _, model := range []string{calibratedModel, otherModel} {
+			c := &modelCall{label: fmt.Sprintf("calibration-%s-%s-%s", proxy, root, model), key: root + "/calibration", fate: finishes, endpoint: whole, model: model, input: 8192, output: 1, bytes: 4}
+			if model == calibratedModel {
+				c.bytes = 8 // more than text has, so that estimates from text are low
+			}
+			calls = append(calls, c)
+		}
+	}
+	return calls
 }
 
 // planKilled returns n calls whose proxy is killed.

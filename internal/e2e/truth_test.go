@@ -73,13 +73,7 @@ func TestChargesAreTheTruth(t *testing.T) {
 
 	// Calibrate the estimates of the proxies.
 	for _, p := range []*proxyProcess{one, two} {
-		for _, model := range []string{calibratedModel, otherModel} {
-			calibration := &modelCall{label: "calibration-" + p.name + model, key: "calibration", fate: finishes, endpoint: whole, model: model, input: 8192, output: 1, bytes: 4}
-			if model == calibratedModel {
-				calibration.bytes = 8 // more than text has, so that estimates from text are low
-			}
-			b.make(callers, []*modelCall{calibration}, func(int) []string { return []string{p.address} })
-		}
+		b.make(callers, planCalibration(p.name, calls, victims), func(int) []string { return []string{p.address} })
 	}
 
 	// A proxy that drains calls of callers that leave.

@@ -50,8 +50,9 @@ type Status struct {
 // A Loader keeps the value that files describe. Files that cannot be read or
 // parsed change nothing but its status. It is safe for concurrent use.
 type Loader[T any] struct {
-	options Options[T]
-	current atomic.Pointer[T]
+	options   Options[T]
+	readFiles func(path string) ([]yamldoc.File, error) // Read, but for tests
+	current   atomic.Pointer[T]
 
 	loading struct { // held during a load
 		sync.Mutex
@@ -76,7 +77,7 @@ func Load[T any](o Options[T]) (*Loader[T], error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	l := &Loader[T]{options: o}
+	l := &Loader[T]{options: o, readFiles: Read}
 	l.mu.status.Path = o.Path
 	files, err := l.read()
 	if err == nil {
@@ -94,7 +95,7 @@ func (l *Loader[T]) read() ([]yamldoc.File, error) {
 	if l.options.Path == "" {
 		return nil, nil
 	}
-	return Read(l.options.Path)
+	return l.readFiles(l.options.Path)
 }
 
 // Current returns the value. It is one atomic load.
@@ -148,6 +149,13 @@ func (l *Loader[T]) load(force bool) (bool, error) {
 	return true, nil
 }
 
+// unread reports whether the last load could not read the files.
+func (l *Loader[T]) unread() bool {
+	l.loading.Lock()
+	defer l.loading.Unlock()
+	return l.loading.attempt.err != ""
+}
+
 // succeed makes v current, and returns what was: nil the first time.
 func (l *Loader[T]) succeed(v *T) (old *T) {
 	l.mu.Lock()
@@ -168,7 +176,8 @@ func (l *Loader[T]) fail(err error) {
 }
 
 // Run loads the files again whenever they change, until ctx is done. A failure is
-// reported to OnError once; the next attempt waits until the files change again.
+// reported to OnError once; the next attempt waits until the files change again, or a few
+// seconds if they could not be read.
 func (l *Loader[T]) Run(ctx context.Context) {
 	if l.options.Path == "" {
 		<-ctx.Done()
@@ -176,10 +185,11 @@ func (l *Loader[T]) Run(ctx context.Context) {
 	}
 	w := newWatcher(l.options.Path, l.options.Logger, l.options.Poll)
 	defer w.close()
-	w.run(ctx, l.options.Debounce, func() {
+	w.run(ctx, l.options.Debounce, func() (failed bool) {
 		if loaded, err := l.load(false); loaded && err != nil && l.options.OnError != nil {
 			l.options.OnError(err)
 		}
+		return l.unread()
 	})
 }
 

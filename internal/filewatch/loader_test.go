@@ -3,11 +3,16 @@
 package filewatch
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
@@ -49,5 +54,47 @@ func TestLoadSkipsUnchangedFiles(t *testing.T) {
 	}
 	if st, v := l.Status(); st.Reloads != 1 || st.Failures != 1 || *v != "good" {
 		t.Errorf("Status = %+v with %q, want 1 reload, 1 failure and the good text", st, *v)
+	}
+}
+
+// TestReadFailureIsRetriedSoon changes a file while no file can be opened.
+func TestReadFailureIsRetriedSoon(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("old")
+	var failures, reported atomic.Int64
+	l, err := Load(Options[string]{
+		Path: path, What: "text", Debounce: time.Millisecond, Poll: time.Hour,
+		Parse:   func(files []yamldoc.File) (*string, error) { return new(string(files[0].Source)), nil },
+		OnError: func(error) { reported.Add(1) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var exhausted atomic.Bool
+	l.readFiles = func(path string) ([]yamldoc.File, error) {
+		if exhausted.Load() {
+			failures.Add(1)
+			return nil, &os.PathError{Op: "open", Path: path, Err: syscall.EMFILE}
+		}
+		return Read(path)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); l.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+
+	exhausted.Store(true)
+	write("new")
+	waittest.Until(t, "the change is seen, and reading fails", func() bool { return failures.Load() > 0 })
+	exhausted.Store(false)
+	waittest.Until(t, "the file is read", func() bool { return *l.Current() == "new" })
+	if st, _ := l.Status(); st.LastError != "" || reported.Load() != 1 {
+		t.Errorf("status = %+v after %d reported failures, want no error and 1", st, reported.Load())
 	}
 }

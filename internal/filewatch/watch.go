@@ -31,13 +31,33 @@ func newWatcher(path string, log *slog.Logger, poll time.Duration) *watcher {
 	return &watcher{path, log, poll, fs, map[string]bool{}}
 }
 
+// minRetry and maxRetry are how soon files are read again that could not be read, such
+// as while the process had no file descriptor left. The time doubles.
+const (
+	minRetry = time.Second
+	maxRetry = 30 * time.Second
+)
+
 // maxDebounce bounds how long a directory with constant events delays a refresh:
 // this many times the debounce.
 const maxDebounce = 10
 
-// run calls refresh at once, after events, and at each poll, until ctx is done.
-func (w *watcher) run(ctx context.Context, debounce time.Duration, refresh func()) {
-	w.refresh(refresh) // the files may have changed since the caller read them
+// run calls refresh at once, after events, and at each poll, until ctx is done; and soon
+// again when refresh reports that it could not read the files.
+func (w *watcher) run(ctx context.Context, debounce time.Duration, refresh func() (failed bool)) {
+	retry := time.NewTimer(maxRetry)
+	defer retry.Stop()
+	wait := minRetry // until the next retry
+	update := func() {
+		if !w.refresh(refresh) {
+			retry.Stop()
+			wait = minRetry
+			return
+		}
+		retry.Reset(wait)
+		wait = min(2*wait, maxRetry)
+	}
+	update() // the files may have changed since the caller read them
 	poll := time.NewTicker(w.poll)
 	defer poll.Stop()
 	idle := time.NewTimer(0) // fires a debounce after the last event
@@ -62,23 +82,26 @@ func (w *watcher) run(ctx context.Context, debounce time.Duration, refresh func(
 			idle.Reset(debounce)
 		case <-idle.C:
 			deadline = time.Time{}
-			w.refresh(refresh)
+			update()
 		case <-poll.C:
-			w.refresh(refresh)
+			update()
+		case <-retry.C:
+			update()
 		}
 	}
 }
 
 // refresh calls the function and then updates the watched directories. If there
 // are new ones it does so again, because a change in a directory that was not
-// watched yet sent no event.
-func (w *watcher) refresh(refresh func()) {
+// watched yet sent no event. It returns what the function did.
+func (w *watcher) refresh(refresh func() bool) (failed bool) {
 	for range 3 {
-		refresh()
+		failed = refresh()
 		if !w.update() {
-			return
+			break
 		}
 	}
+	return failed
 }
 
 func (w *watcher) events() chan fsnotify.Event {

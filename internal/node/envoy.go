@@ -21,6 +21,7 @@ import (
 
 	"github.com/bucketring/bucketring/cluster"
 	"github.com/bucketring/bucketring/internal/filewatch"
+	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/rpc/envoy"
 	"github.com/bucketring/bucketring/rpc/envoy/config"
 	"github.com/bucketring/bucketring/rpc/envoy/xds"
@@ -82,7 +83,7 @@ func (n *Node) openEnvoy() (err error) {
 		return err
 	}
 	if c.EnvoyListen != "" {
-		if e.listener, err = n.listen(c.EnvoyListen); err != nil {
+		if e.listener, err = n.listen("envoy", c.EnvoyListen, nil, nil); err != nil {
 			return fmt.Errorf("listen on envoy_listen: %w", err)
 		}
 		if c.EnvoyCertFile != "" {
@@ -92,7 +93,7 @@ func (n *Node) openEnvoy() (err error) {
 		}
 	}
 	if c.EnvoyHTTP != "" {
-		if e.httpListener, err = n.listen(c.EnvoyHTTP); err != nil {
+		if e.httpListener, err = n.listen("envoy_http", c.EnvoyHTTP, nil, listenlimit.HTTPRefusal()); err != nil {
 			return fmt.Errorf("listen on envoy_http: %w", err)
 		}
 	}
@@ -124,13 +125,13 @@ func (n *Node) openEnvoyServers() {
 		return
 	}
 	if n.envoy.httpListener != nil {
-		n.envoy.http = httpapi.NewServer(n.envoy.service.HTTP(n.Ready))
+		n.envoy.http = httpapi.NewServer(httpapi.Protect(n.envoy.service.HTTP(n.Ready), n.rejections))
 		n.envoy.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)
 	}
 	if n.envoy.listener == nil {
 		return
 	}
-	o := server.GRPCOptions{Health: n.health, Logger: n.log, Services: n.services()}
+	o := server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Services: n.services()}
 	if n.config.EnvoyCertFile != "" {
 		o.Server = append(o.Server, grpc.Creds(credentials.NewTLS(&tls.Config{
 			MinVersion:         tls.VersionTLS12,

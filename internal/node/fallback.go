@@ -16,7 +16,7 @@ const fallbackShare = 16
 // has its own engine.
 func (n *Node) newFallback(local *server.Service) *server.Service {
 	c, catalog := n.config, limiter.NewCatalog()
-	share := func(limit int) int { return max(1, limit/fallbackShare) }
+	share := func(limit int) int { return min(limit, max(1, limit/fallbackShare)) } // 0 stays the default
 	n.fallbackEngine = limiter.New(limiter.Options{
 		Catalog: catalog, MaxKeys: share(c.MaxKeys), MaxKeysPerRoot: share(c.MaxKeysPerRoot), MaxIDs: share(c.MaxIDs),
 	})

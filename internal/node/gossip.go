@@ -48,7 +48,7 @@ func (n *Node) newCluster() (*cluster.Cluster, error) {
 		Bind: bind, Advertise: advertise, GRPC: portOf(n.grpcListener), HTTP: portOf(n.httpListener),
 		Seeds: c.Join, Label: c.Cluster, Keys: n.keys.current(), Insecure: c.Insecure,
 		Ring: cluster.ID(ring.Layout()), Policy: cluster.ID(n.policies.Current().Version()),
-		Logger: n.log, Registry: n.registry,
+		Logger: n.log, Registry: n.registry, Connections: n.connections.metrics,
 	})
 }
 

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,7 @@ import (
 
 	"github.com/bucketring/bucketring/cluster"
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/limiter/policy/source"
@@ -85,6 +87,9 @@ type Node struct {
 	appliedView appliedView   // the latest view that the router uses
 	envoy       *envoyService // nil: off
 
+	connections  *ConnectionLimit
+	streams      *server.StreamLimits
+	rejections   *server.Rejections
 	health       *health.Server
 	grpc         *grpc.Server
 	http         *http.Server
@@ -133,6 +138,7 @@ func (n *Node) assemble() error {
 	if err := n.openState(); err != nil {
 		return err
 	}
+	n.openLimits()
 	if err := n.openListeners(); err != nil {
 		return err
 	}
@@ -170,11 +176,27 @@ func (n *Node) openState() (err error) {
 	return n.snapshotter.restore()
 }
 
+// openLimits creates the limits of connections and streams.
+func (n *Node) openLimits() {
+	c, listeners := n.config, 2
+	for _, address := range []string{c.ProxyListen, c.ProxyListen, c.EnvoyListen, c.EnvoyHTTP} { // each call of the proxy has two connections
+		if address != "" {
+			listeners++
+		}
+	}
+	n.connections = NewConnectionLimit(c.MaxConnections, listeners, n.registry, n.log)
+	n.rejections = server.NewRejections(n.registry)
+	n.streams = server.NewStreamLimits(n.registry, n.isMember)
+}
+
+// isMember reports whether a remote address is that of another member.
+func (n *Node) isMember(a netip.Addr) bool { return n.cluster.HasMember(a) }
+
 func (n *Node) openListeners() (err error) {
-	if n.grpcListener, err = n.listen(n.config.GRPC); err != nil {
+	if n.grpcListener, err = n.listen("grpc", n.config.GRPC, n.isMember, nil); err != nil {
 		return fmt.Errorf("listen for gRPC: %w", err)
 	}
-	if n.httpListener, err = n.listen(n.config.HTTP); err != nil {
+	if n.httpListener, err = n.listen("http", n.config.HTTP, nil, listenlimit.HTTPRefusal()); err != nil {
 		return fmt.Errorf("listen for HTTP: %w", err)
 	}
 	return nil
@@ -208,7 +230,7 @@ func (n *Node) openCluster() (err error) {
 // openServers creates the servers, which do not serve yet.
 func (n *Node) openServers() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Services: n.services()})
+	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Services: n.services()})
 	n.openEnvoyServers()
 	pb.RegisterPeerServer(n.grpc, n.router.Peer())
 	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
@@ -217,12 +239,14 @@ func (n *Node) openServers() {
 		Metrics:    promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{Registry: n.registry}),
 		Status:     func() any { return n.Status() },
 		StatusPage: n.statusPage,
+		Rejections: n.rejections,
 		Logger:     n.log,
 	}))
 	n.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)
 }
 
-func (n *Node) listen(address string) (net.Listener, error) {
+// listen opens a listener with limits. It may accept only once the cluster is open.
+func (n *Node) listen(name, address string, member func(netip.Addr) bool, refusal []byte) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
@@ -233,7 +257,7 @@ func (n *Node) listen(address string) (net.Listener, error) {
 		}
 		return nil
 	})
-	return l, nil
+	return n.connections.Limit(l, name, member, refusal), nil
 }
 
 // clock returns a function that reads the machine's clocks. Its monotonic clock

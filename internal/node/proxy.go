@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/proxy"
@@ -77,7 +78,7 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	}
 	m := &options.Middleware
 	m.Client, m.Identify, m.MaxBodyBytes, m.Logger, m.Registerer = p.client, identify, int64(c.MaxBody), o.Logger, o.Registry
-	m.Lease = c.Lease
+	m.Lease, m.BodyMemory, m.ChargeServerErrors = c.Lease, int64(c.BodyMemory), c.ChargeServerErrors
 	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.OnDisconnect); err != nil {
 		return nil, invalid("on_disconnect", err)
 	}
@@ -143,7 +144,7 @@ func (n *Node) openProxy() (err error) {
 	if c.ProxyListen == "" {
 		return nil
 	}
-	if n.proxyListener, err = n.listen(c.ProxyListen); err != nil {
+	if n.proxyListener, err = n.listen("proxy", c.ProxyListen, nil, listenlimit.HTTPRefusal()); err != nil {
 		return fmt.Errorf("listen on proxy_listen: %w", err)
 	}
 	n.proxy, err = NewProxy(c.Proxy, ProxyOptions{

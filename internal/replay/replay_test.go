@@ -107,10 +107,10 @@ func (t *replayedCall) step(ctx context.Context, c *client.Client, at time.Durat
 		return t.reserve(ctx, c, at)
 	}
 	end := t.started + timeToFirstToken + time.Duration(t.output)*timePerToken
-	usage := client.Usage{OutputTokens: client.Int64(t.output)}
+	usage := client.Usage{OutputTokens: new(t.output)}
 	report := t.reservation.Settle
 	if at < end {
-		usage.OutputTokens = client.Int64(max(1, int64((at-t.started-timeToFirstToken)/timePerToken)))
+		usage.OutputTokens = new(max(1, int64((at-t.started-timeToFirstToken)/timePerToken)))
 		report = t.reservation.Progress
 		next = min(at+progressInterval, end)
 	}
@@ -121,7 +121,7 @@ func (t *replayedCall) step(ctx context.Context, c *client.Client, at time.Durat
 func (t *replayedCall) reserve(ctx context.Context, c *client.Client, at time.Duration) (done entry, next time.Duration, err error) {
 	estimate := client.Estimate{
 		Key: t.user.Key, Tier: t.user.Tier, Model: model,
-		InputTokens: t.call.ContextTokens, MaxOutputTokens: client.Int64(maxOutput),
+		InputTokens: t.call.ContextTokens, MaxOutputTokens: new(int64(maxOutput)),
 		RequestID: fmt.Sprintf("row-%d", t.call.Row),
 	}
 	r, err := c.Reserve(ctx, estimate)

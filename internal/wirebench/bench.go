@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// row is one line of the table: a kind of call with a number of callers.
+// row is a row of the table: a kind of call with a number of callers.
 type row struct {
 	name    string
 	callers int
@@ -33,12 +33,12 @@ type bench struct {
 	cleanups []func()
 }
 
-// start starts all servers and makes the rows.
+// start starts all servers and creates the rows.
 func (b *bench) start(ctx context.Context) (err error) {
 	if b.dir, err = os.MkdirTemp("", "wirebench"); err != nil {
 		return err
 	}
-	b.onClose(func() { _ = os.RemoveAll(b.dir) }) // of temporary files
+	b.onClose(func() { _ = os.RemoveAll(b.dir) }) // temporary files
 	policy, err := writePolicy(b.dir)
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func (b *bench) add(name string, servers []*child, ask call, callers ...int) {
 	}
 }
 
-// measure runs every row once a round, in an order of its own.
+// measure runs every row once per round, in shuffled order.
 func (b *bench) measure(ctx context.Context) error {
 	total := b.rounds * len(b.rows)
 	for round := range b.rounds {
@@ -104,12 +104,12 @@ func (b *bench) measure(ctx context.Context) error {
 	return nil
 }
 
-// dial returns a standard connection.
+// dial returns a plain gRPC connection.
 func (b *bench) dial(addr string) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
 	}
-	b.onClose(func() { _ = conn.Close() }) // the process ends
+	b.onClose(func() { _ = conn.Close() }) // the process is ending
 	return conn, nil
 }

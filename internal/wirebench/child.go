@@ -19,17 +19,17 @@ import (
 
 const (
 	childMark = "child"
-	patience  = 30 * time.Second // for a child to be ready
+	patience  = 30 * time.Second // until a child is ready
 	stopTime  = 2 * time.Second
 )
 
-// child is a server in a process of its own.
+// child is a server in a separate process.
 type child struct {
 	cmd  *exec.Cmd
 	grpc string
 }
 
-// ready is what a child says on its output when it answers.
+// ready is what a child writes to its output when it accepts requests.
 type ready struct {
 	GRPC string `json:"grpc"`
 }
@@ -55,7 +55,7 @@ func start(ctx context.Context, path string, args ...string) (*child, error) {
 		return nil, err
 	}
 	c := &child{cmd: cmd}
-	told := make(chan error, 1)
+	started := make(chan error, 1)
 	go func() {
 		var r ready
 		line, err := bufio.NewReader(out).ReadBytes('\n')
@@ -63,10 +63,10 @@ func start(ctx context.Context, path string, args ...string) (*child, error) {
 			err = json.Unmarshal(line, &r)
 		}
 		c.grpc = r.GRPC
-		told <- err
+		started <- err
 	}()
 	select {
-	case err = <-told:
+	case err = <-started:
 	case <-time.After(patience):
 		err = errors.New("not ready in time")
 	}
@@ -77,18 +77,18 @@ func start(ctx context.Context, path string, args ...string) (*child, error) {
 	return c, nil
 }
 
-// stop gives the child a moment to write its profile.
+// stop stops the child gracefully, so that it can write its profile.
 func (c *child) stop() {
-	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has ended
 	kill := time.AfterFunc(stopTime, func() { _ = c.cmd.Process.Kill() })
 	defer kill.Stop()
 	_ = c.cmd.Wait()
 }
 
-// ticks are those of /proc, 100 in a second on Linux whatever the machine.
+// ticks per second in /proc, the same on every Linux.
 const ticks = 10 * time.Millisecond
 
-// cpu returns the time that the process has used.
+// cpu returns the CPU time of the process.
 func (c *child) cpu() time.Duration {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(c.cmd.Process.Pid) + "/stat")
 	if err != nil {
@@ -105,12 +105,12 @@ func (c *child) cpu() time.Duration {
 	return sum
 }
 
-// announce tells the parent that a child answers.
+// announce tells the parent that the child accepts requests.
 func announce(grpc string) error {
 	return json.NewEncoder(os.Stdout).Encode(ready{GRPC: grpc})
 }
 
-// freePorts returns ports of this machine that nobody listens on.
+// freePorts returns unused ports of this machine.
 func freePorts(n int) ([]int, error) {
 	var ports []int
 	for range n {

@@ -13,9 +13,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// The echo is the ceiling for one call per message: gRPC with the same options
-// as a node, a request of the same size, an answer of the size that the caller
-// asks for in the first four bytes, and nothing decided.
+// The echo is the upper bound for one call per message: gRPC with the options of a node,
+// a request of the same size, and an answer of the size in its first four bytes.
 
 const echoMethod = "/wirebench.Echo/Echo"
 
@@ -29,8 +28,8 @@ func (e *echoServer) echo(in *wrapperspb.BytesValue) *wrapperspb.BytesValue {
 	return wrapperspb.Bytes(e.payload[:answerSize(in.GetValue())])
 }
 
-// question is a request of size bytes that asks for an answer of another size.
-func question(size, answer int) *wrapperspb.BytesValue {
+// newRequest returns a request of size bytes for an answer of another size.
+func newRequest(size, answer int) *wrapperspb.BytesValue {
 	b := make([]byte, max(size, 4))
 	b[0], b[1], b[2] = byte(answer), byte(answer>>8), byte(answer>>16)
 	return wrapperspb.Bytes(b)

@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	// A child is this binary again, told by its first argument what to be.
+	// A child runs this binary. Its first argument selects the server.
 	if len(os.Args) > 2 && os.Args[1] == childMark {
 		if err := serveChild(os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// call asks once. Caller is the number of the goroutine, turn counts its calls.
-// It returns how many checks the call was.
+// call sends one call. caller is the number of the goroutine, turn counts its calls. It
+// returns how many checks the call contained.
 type call func(ctx context.Context, caller, turn int) (checks int, err error)
 
-// sample is one row in one round.
+// sample is the result of one row in one round.
 type sample struct {
 	perSecond float64       // checks
 	p50, p99  time.Duration // of a call
-	serverCPU time.Duration // per million checks, all servers together
+	serverCPU time.Duration // per million checks, of all servers
 }
 
-// warmup is left out of every sample.
+// warmup is not part of any sample.
 const warmup = 300 * time.Millisecond
 
 // loop runs callers in a closed loop for a time.
@@ -95,7 +95,7 @@ func cpuOf(servers []*child) (sum time.Duration) {
 	return sum
 }
 
-// median is taken of each figure on its own.
+// median returns the median of each field separately.
 func median(samples []sample) sample {
 	return sample{
 		perSecond: middle(samples, func(s sample) float64 { return s.perSecond }),

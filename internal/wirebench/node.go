@@ -17,7 +17,7 @@ import (
 	"github.com/bucketring/bucketring/internal/node"
 )
 
-// benchPolicy never denies: what is measured is the way there and back.
+// benchPolicy never denies, since only the round trip is measured.
 const benchPolicy = `tiers:
   one:  { requests: 9_000_000_000_000/min }
   four: { requests: 9_000_000_000_000/min, tokens: 9_000_000_000_000/min, concurrent: 9_000_000_000, spend: $900_000_000/day }
@@ -41,10 +41,10 @@ func serveChild(args []string) error {
 	case "node":
 		return serveNode(args[1:])
 	}
-	return fmt.Errorf("no such child: %q", args[0])
+	return fmt.Errorf("unknown child: %q", args[0])
 }
 
-// serveNode is `bucketring serve` as a child; args are key=value settings.
+// serveNode runs a node in a child. args are key=value settings.
 func serveNode(args []string) error {
 	c := config.Default()
 	c.MaxIDs = 1 << 23
@@ -67,7 +67,7 @@ func serveNode(args []string) error {
 		case "profiles":
 			profiles = value
 		default:
-			return fmt.Errorf("no such setting: %q", arg)
+			return fmt.Errorf("unknown setting: %q", arg)
 		}
 	}
 	if err := c.Validate(); err != nil {
@@ -75,10 +75,10 @@ func serveNode(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	var told error
+	var readyErr error
 	n, err := node.New(node.Options{
 		Config: c, SkipLeave: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		OnReady: func(n *node.Node) { told = announce(n.GRPCAddr()) },
+		OnReady: func(n *node.Node) { readyErr = announce(n.GRPCAddr()) },
 	})
 	if err != nil {
 		return err
@@ -88,7 +88,7 @@ func serveNode(args []string) error {
 		return errors.Join(err, n.Close())
 	}
 	defer stopProfile()
-	return errors.Join(n.Run(ctx), told)
+	return errors.Join(n.Run(ctx), readyErr)
 }
 
 // startNodes starts a cluster of n members.

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Other limiters, asked the way their users ask them. A peer that was not named
-// on the command line has no rows.
+// Other limiters, called as their users call them. One that is not given on the command
+// line has no rows.
 
 func (b *bench) peerRows(ctx context.Context) error {
 	if b.redis != "" {
@@ -32,8 +32,8 @@ func (b *bench) peerRows(ctx context.Context) error {
 	return nil
 }
 
-// tokenBucket takes ARGV[3] out of a bucket of ARGV[1] that refills ARGV[2] per
-// second, atomically, by the server's clock.
+// tokenBucket takes ARGV[3] tokens from a bucket of capacity ARGV[1] that refills ARGV[2]
+// per second, by the server's clock.
 var tokenBucket = redis.NewScript(`
 local now = redis.call('TIME')
 local t = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -49,7 +49,7 @@ return { ok and 1 or 0, tostring(level) }
 
 func (b *bench) redisRows(ctx context.Context) error {
 	c := redis.NewClient(&redis.Options{Addr: b.redis})
-	b.onClose(func() { _ = c.Close() }) // the process ends
+	b.onClose(func() { _ = c.Close() }) // the process is ending
 	if err := tokenBucket.Load(ctx, c).Err(); err != nil {
 		return err
 	}
@@ -85,16 +85,15 @@ func (b *bench) gubernatorRows(ctx context.Context, daemons int) error {
 			return 0, err
 		}
 		if len(out) < 8 {
-			return 0, fmt.Errorf("an answer of %d bytes", len(out))
+			return 0, fmt.Errorf("got an answer of %d bytes", len(out))
 		}
 		return 1, nil
 	}, 1, 16, 128)
 	return nil
 }
 
-// rateLimits is a GetRateLimitsReq with one limit, encoded by hand: its Go types
-// would bring all of Gubernator with them. That spares this client some work
-// that the others have.
+// rateLimits encodes a GetRateLimitsReq with one limit. Its Go types would make all of
+// Gubernator a dependency. This client therefore does less work than the others.
 func rateLimits(key string) []byte {
 	var r []byte
 	for field, text := range []string{1: "requests", 2: key} {
@@ -110,7 +109,7 @@ func rateLimits(key string) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), r)
 }
 
-// rawCodec sends bytes as they are.
+// rawCodec sends bytes unchanged.
 type rawCodec struct{}
 
 func (rawCodec) Name() string                  { return "proto" }

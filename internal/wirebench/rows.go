@@ -30,7 +30,7 @@ func checkOf(key string) *pb.CheckRequest {
 
 func keyName(n int) string { return fmt.Sprintf("user-%06d", n%keys) }
 
-// ownRows are the rows of echoes and nodes.
+// ownRows adds the rows of echoes and nodes.
 func (b *bench) ownRows(ctx context.Context) error {
 	single, err := b.dial(b.single[0].grpc)
 	if err != nil {
@@ -41,18 +41,18 @@ func (b *bench) ownRows(ctx context.Context) error {
 	for i := range all {
 		all[i] = keyName(i)
 	}
-	question := checkOf(all[0])
-	answer, err := api.Check(ctx, question, grpc.WaitForReady(true))
+	request := checkOf(all[0])
+	answer, err := api.Check(ctx, request, grpc.WaitForReady(true))
 	if err != nil {
 		return err
 	}
-	manyQuestions := batchOf(all, 0)
-	manyAnswers, err := api.Batch(ctx, manyQuestions)
+	batchRequest := batchOf(all, 0)
+	batchAnswer, err := api.Batch(ctx, batchRequest)
 	if err != nil {
 		return err
 	}
 	if err := b.echoRows(
-		proto.Size(question), proto.Size(answer), proto.Size(manyQuestions), proto.Size(manyAnswers),
+		proto.Size(request), proto.Size(answer), proto.Size(batchRequest), proto.Size(batchAnswer),
 	); err != nil {
 		return err
 	}
@@ -79,20 +79,20 @@ func (b *bench) ownRows(ctx context.Context) error {
 	return b.clusterRows(ctx, all)
 }
 
-func (b *bench) echoRows(question, answer, manyQuestions, manyAnswers int) error {
+func (b *bench) echoRows(request, answer, batchRequest, batchAnswer int) error {
 	conn, err := b.dial(b.echo.grpc)
 	if err != nil {
 		return err
 	}
-	b.add("echo of a check", []*child{b.echo}, echo(conn, question, answer, 1), 1, 16, 128, 1024)
-	b.add("echo of a batch of 256", []*child{b.echo}, echo(conn, manyQuestions, manyAnswers, batchSize), 1, 16)
+	b.add("echo of a check", []*child{b.echo}, echo(conn, request, answer, 1), 1, 16, 128, 1024)
+	b.add("echo of a batch of 256", []*child{b.echo}, echo(conn, batchRequest, batchAnswer, batchSize), 1, 16)
 	return nil
 }
 
 func echo(conn *grpc.ClientConn, size, answer, checks int) call {
 	return func(ctx context.Context, _, _ int) (int, error) {
 		out := new(wrapperspb.BytesValue)
-		if err := conn.Invoke(ctx, echoMethod, question(size, answer), out); err != nil {
+		if err := conn.Invoke(ctx, echoMethod, newRequest(size, answer), out); err != nil {
 			return 0, err
 		}
 		if len(out.GetValue()) != answer {
@@ -102,8 +102,8 @@ func echo(conn *grpc.ClientConn, size, answer, checks int) call {
 	}
 }
 
-// clusterRows ask three nodes: the owner, a node that has to forward, and
-// whoever the client library chooses.
+// clusterRows adds rows of a cluster of three: calls to the owner, to a node that
+// forwards, and through the client library.
 func (b *bench) clusterRows(ctx context.Context, all []string) error {
 	conn, err := b.dial(b.cluster[0].grpc)
 	if err != nil {
@@ -119,8 +119,8 @@ func (b *bench) clusterRows(ctx context.Context, all []string) error {
 	return b.libraryRows("client library, 3 nodes", b.cluster, all)
 }
 
-// owned waits until a ring of n members is known, and says which keys node-1
-// owns and which others do.
+// owned waits for a ring of n members. It returns the keys that node-1 owns and those of
+// other nodes.
 func owned(ctx context.Context, api pb.RateLimiterClient, all []string, n int) (mine, others []string, err error) {
 	for deadline := time.Now().Add(patience); ; pause(ctx, 50*time.Millisecond) {
 		owners := map[string]bool{}
@@ -157,7 +157,7 @@ func (b *bench) libraryRows(name string, nodes []*child, all []string) error {
 	if err != nil {
 		return err
 	}
-	b.onClose(func() { _ = c.Close() }) // the process ends
+	b.onClose(func() { _ = c.Close() }) // the process is ending
 	b.add(name, nodes, func(ctx context.Context, caller, turn int) (int, error) {
 		d, err := c.Check(ctx, client.Call{Key: spread(all, caller, turn), Tier: "four", InputTokens: 900, OutputTokens: 100})
 		if err == nil && (!d.Allowed() || d.Route == client.Fallback) {
@@ -174,7 +174,7 @@ func unary(api pb.RateLimiterClient, of []string) call {
 	}
 }
 
-// spread gives every caller keys of its own order.
+// spread gives every caller another order of keys.
 func spread(keys []string, caller, turn int) string { return keys[(caller*7919+turn)%len(keys)] }
 
 func batchOf(all []string, from int) *pb.BatchRequest {
@@ -185,7 +185,7 @@ func batchOf(all []string, from int) *pb.BatchRequest {
 	return b
 }
 
-// admitted makes anything but a plain yes an error: it would not be measured.
+// admitted returns an error for every outcome but allowed.
 func admitted(d *pb.Decision, err error) error {
 	if err == nil && (d.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED || d.GetRoute() == pb.Route_ROUTE_FALLBACK) {
 		return fmt.Errorf("%s for %s by %s", d.GetOutcome(), d.GetReason(), d.GetRoute())

@@ -25,8 +25,7 @@ func (b *bench) print(w io.Writer) {
 	}
 }
 
-// ofEcho is the median of the ratios, round by round, to the echo with as many
-// callers.
+// ofEcho returns the median of the ratios to the echo with as many callers, by round.
 func (b *bench) ofEcho(r *row) string {
 	for _, e := range b.rows {
 		if e.name != "echo of a check" || e.callers != r.callers {

@@ -132,6 +132,9 @@ func (p *parser) parseAPIKeys(n yamldoc.Node) {
 			p.r.Problem(hash, "this hash is listed twice, first at %s", first.At())
 			continue
 		}
+		if !p.room(item, "API keys", len(p.apiKeys), p.most.apiKeys) {
+			break
+		}
 		p.first[name] = hash
 		p.apiKeys = append(p.apiKeys, d)
 	}

@@ -17,12 +17,13 @@ import (
 // compile builds the policy against a catalog and reports the problems that this
 // finds. The result is usable only if there are none.
 func (p *parser) compile(catalog *limiter.Catalog) *Policy {
+	p.combinations = 0
 	policy := &Policy{
 		catalog:       catalog,
 		tiers:         map[string]*tier{},
-		prices:        rank(p.prices),
-		weights:       rank(p.weights),
-		outputs:       rank(p.outputs),
+		prices:        rank(p, "prices", p.prices),
+		weights:       rank(p, "models", p.weights),
+		outputs:       rank(p, "models", p.outputs),
 		defaultOutput: defaultOutputTokens,
 		models:        map[string]modelSettings{},
 	}
@@ -34,18 +35,18 @@ func (p *parser) compile(catalog *limiter.Catalog) *Policy {
 		policy.tierNames = append(policy.tierNames, d.name)
 	}
 	slices.Sort(policy.tierNames)
+	catalog.AddTiers(policy.tierNames...)
 	policy.defaultTier = policy.tiers[p.defaultTier.name]
 	var rules []*rule
 	for _, d := range p.assign {
 		segments := 1 + strings.Count(d.pattern.text, keypath.Separator)
-		rules = append(rules, &rule{pattern: d.pattern, segments: segments, tier: policy.tiers[d.tier.name], at: d.at.At()})
+		rules = append(rules, &rule{pattern: d.pattern, segments: segments, tier: policy.tiers[d.tier.name], at: d.at})
 	}
-	policy.assign = newAssignments(rules)
+	policy.assign = p.compileAssign(rules)
 	policy.apiKeys = newAPIKeys(p.apiKeys)
 	for _, name := range policy.mentionedModels() {
 		policy.models[name] = policy.modelSettingsFor(name)
 	}
-	policy.computeDigest()
 	return policy
 }
 
@@ -65,11 +66,12 @@ func (p *Policy) mentionedModels() []string {
 	return names
 }
 
-// Bounds on the limits of a tier that name models. A tier has a limit set for each
-// combination of model lists that one model can match.
+// Bounds on the limits that name models. A tier has a limit set for each combination of
+// model lists that one model can match.
 const (
-	maxGroups       = 64
-	maxCombinations = 1024
+	maxGroups          = 64      // model lists of a tier
+	maxCombinations    = 1024    // of a tier
+	maxAllCombinations = 100_000 // of all tiers
 )
 
 func (p *parser) compileTier(d *tierDef, catalog *limiter.Catalog) *tier {
@@ -81,6 +83,9 @@ func (p *parser) compileTier(d *tierDef, catalog *limiter.Catalog) *tier {
 		if l.models == nil {
 			base = append(base, l.Limit)
 			continue
+		}
+		if len(t.groups) > maxGroups {
+			break // combine reports it
 		}
 		g := slices.IndexFunc(t.groups, func(g group) bool { return slices.Equal(g.models, l.models) })
 		if g < 0 {
@@ -95,6 +100,11 @@ func (p *parser) compileTier(d *tierDef, catalog *limiter.Catalog) *tier {
 		p.r.Problem(d.at, "tier %s: the models of its limits overlap in more than %d ways", d.name, maxCombinations)
 		return t
 	}
+	if p.combinations += len(combinations); p.combinations > maxAllCombinations {
+		p.once("combinations", d.at, "the models of all limits overlap in more than %d ways", maxAllCombinations)
+		return t
+	}
+	t.models = p.indexGroups(d, t.groups)
 	t.sets = map[uint64]*limiter.LimitSet{}
 	for _, mask := range combinations {
 		var limits []limiter.Limit
@@ -105,14 +115,42 @@ func (p *parser) compileTier(d *tierDef, catalog *limiter.Catalog) *tier {
 		t.sets[mask] = p.limitSet(d, limits, catalog)
 	}
 	t.byName = map[string]*limiter.LimitSet{}
-	for _, g := range t.groups {
+	for name := range t.models.names {
+		t.byName[name] = t.sets[t.models.mask(name)]
+	}
+	return t
+}
+
+// indexGroups indexes the models of the limits of a tier. Patterns that are too many for
+// one name are a problem.
+func (p *parser) indexGroups(d *tierDef, groups []group) groupIndex {
+	x := groupIndex{names: map[string]uint64{}}
+	var patterns []pattern
+	for i, g := range groups {
 		for _, m := range g.models {
 			if m.literal() {
-				t.byName[m.text] = t.sets[t.mask(m.text)]
+				x.names[m.text] |= 1 << i
+			} else {
+				patterns = append(patterns, m)
 			}
 		}
 	}
-	return t
+	slices.SortFunc(patterns, pattern.compare)
+	patterns = slices.Compact(patterns)
+	x.masks = make([]uint64, len(patterns))
+	for i, g := range groups {
+		for _, m := range g.models {
+			if at, found := slices.BinarySearchFunc(patterns, m, pattern.compare); found {
+				x.masks[at] |= 1 << i
+			}
+		}
+	}
+	var excess int
+	if x.globs, excess = newGlobs(patterns); excess >= 0 {
+		i := slices.IndexFunc(d.limits, func(l limitDef) bool { return slices.Contains(l.models, patterns[excess]) })
+		p.tooManyAlike(d.limits[i].at["models"], "tier "+d.name+": models", patterns[excess])
+	}
+	return x
 }
 
 // combine returns, as bit masks, the sets of groups that overlap pairwise. Every

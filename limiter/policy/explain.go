@@ -139,7 +139,7 @@ func (p *Policy) explainLevels(c Call, plan *limiter.Plan) (levels []ExplainedLe
 		for _, r := range p.assign.rules {
 			if r.match(l.Scope, segments) {
 				wins := len(l.Rules) == 0 && (c.Tier == "" || end < len(c.Key))
-				l.Rules = append(l.Rules, ExplainedRule{r.pattern.text, r.tier.name, r.at, wins})
+				l.Rules = append(l.Rules, ExplainedRule{r.pattern.text, r.tier.name, r.at.At(), wins})
 			}
 		}
 		for _, resolved := range plan.Levels[:plan.Count] {

@@ -28,7 +28,11 @@ func Parse(file string, src []byte, catalog *limiter.Catalog) (*Policy, error) {
 // twice, not even in two files. The error is a [Problems]; the catalog is then
 // unchanged.
 func ParseFiles(files []File, catalog *limiter.Catalog) (*Policy, error) {
-	p := parser{first: map[string]yamldoc.Node{}, r: yamldoc.Reader{RedactSection: apiKeysSection}}
+	return parseFiles(files, catalog, mostOfAll)
+}
+
+func parseFiles(files []File, catalog *limiter.Catalog, most counts) (*Policy, error) {
+	p := parser{first: map[string]yamldoc.Node{}, most: most, r: yamldoc.Reader{RedactSection: apiKeysSection}}
 	readable := true
 	for i, f := range files {
 		root, ok := p.r.Open(f.Name, f.Source)
@@ -53,7 +57,9 @@ func ParseFiles(files []File, catalog *limiter.Catalog) (*Policy, error) {
 	if err := p.r.Err(); err != nil {
 		return nil, err
 	}
-	return p.compile(catalog), p.r.Err()
+	policy := p.compile(catalog)
+	policy.computeDigest()
+	return policy, p.r.Err()
 }
 
 // defaultOutputTokens is the maximum output of a reserve that gives none, unless
@@ -76,6 +82,36 @@ type parser struct {
 	outputs       []rankedEntry[int64]
 	apiKeys       []apiKeyDef
 	defaultOutput *int64
+
+	most         counts
+	combinations int // of models of limits, so far
+	suggestions  int // for tiers that are not defined, so far
+}
+
+// counts bounds what all files together define.
+type counts struct{ tiers, limits, rules, models, apiKeys int }
+
+// mostOfAll are the bounds of every policy; limits is for each tier.
+var mostOfAll = counts{tiers: 100_000, limits: 256, rules: 1_000_000, models: 100_000, apiKeys: 1_000_000}
+
+// maxSuggestions bounds how many wrong names of tiers are compared with the defined ones.
+const maxSuggestions = 100
+
+// once reports a problem unless the same kind was reported.
+func (p *parser) once(kind string, n yamldoc.Node, format string, args ...any) {
+	if _, reported := p.first["problem "+kind]; !reported {
+		p.first["problem "+kind] = n
+		p.r.Problem(n, format, args...)
+	}
+}
+
+// room reports whether one more thing may be defined, of which there are have already.
+// That there are too many is reported once.
+func (p *parser) room(n yamldoc.Node, what string, have, most int) bool {
+	if have >= most {
+		p.once(what, n, "a policy may have at most %d %s, and this is one more", most, what)
+	}
+	return have < most
 }
 
 // reference is the name of a tier where it is used.
@@ -160,6 +196,9 @@ func (p *parser) parseAssign(n yamldoc.Node) {
 			p.r.Problem(d.at, "this rule never applies: the rule at %s has the same key", first.At())
 			continue
 		}
+		if !p.room(d.at, "assign rules", len(p.assign), p.most.rules) {
+			break
+		}
 		p.first["assign "+d.pattern.text] = d.at
 		p.assign = append(p.assign, d)
 	}
@@ -210,6 +249,8 @@ func (p *parser) patternText(n yamldoc.Node, what string) (string, bool) {
 		if what == "key" {
 			problem += "; a star stays within one segment"
 		}
+	case strings.Count(text, "*") > maxStars:
+		problem = fmt.Sprintf("must have at most %d stars, got %d", maxStars, strings.Count(text, "*"))
 	default:
 		return text, true
 	}
@@ -256,7 +297,7 @@ func (p *parser) checkReferences() {
 	}
 	check := func(ref reference) {
 		if _, defined := p.first[tierKey(ref.name)]; !defined && ref.name != "" {
-			p.r.Suggest(ref.at, nearest.Word(ref.name, p.tierNames), "tier %q is not defined", ref.name)
+			p.r.Suggest(ref.at, p.nearestTier(ref.name), "tier %q is not defined", ref.name)
 		}
 	}
 	check(p.defaultTier)
@@ -265,9 +306,16 @@ func (p *parser) checkReferences() {
 	}
 	for _, d := range p.apiKeys {
 		if _, defined := p.first[tierKey(d.tier.name)]; !defined && d.tier.name != "" {
-			p.r.Suggest(d.tier.at, nearest.Word(d.tier.name, p.tierNames), "tier is not defined")
+			p.r.Suggest(d.tier.at, p.nearestTier(d.tier.name), "tier is not defined")
 		}
 	}
+}
+
+func (p *parser) nearestTier(name string) string {
+	if p.suggestions++; p.suggestions > maxSuggestions {
+		return ""
+	}
+	return nearest.Word(name, p.tierNames)
 }
 
 func tierKey(name string) string { return fmt.Sprintf("tier %q", name) }

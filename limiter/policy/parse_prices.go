@@ -36,7 +36,7 @@ func (p *parser) parsePrices(n yamldoc.Node) {
 		if cached, has := given["cached_input"]; has {
 			v.cachedInput = cached
 		}
-		p.prices = append(p.prices, rankedEntry[price]{newPattern(model), v})
+		p.prices = append(p.prices, rankedEntry[price]{newPattern(model), v, f.Key})
 	}
 }
 
@@ -62,11 +62,11 @@ func (p *parser) parseModels(n yamldoc.Node) {
 			case "weights":
 				given, ok := p.byTokenKind(g.Value, fmt.Sprintf("the weights of %q", model), parseWeight)
 				if ok {
-					p.weights = append(p.weights, rankedEntry[limiter.Weights]{newPattern(model), weightsOf(given)})
+					p.weights = append(p.weights, rankedEntry[limiter.Weights]{newPattern(model), weightsOf(given), f.Key})
 				}
 			case "default_output_tokens":
 				if v, ok := p.count(g.Value, g.Name); ok {
-					p.outputs = append(p.outputs, rankedEntry[int64]{newPattern(model), v})
+					p.outputs = append(p.outputs, rankedEntry[int64]{newPattern(model), v, f.Key})
 				}
 			}
 		}
@@ -90,7 +90,8 @@ func weightsOf(given map[string]int64) limiter.Weights {
 // modelKey reads the name or pattern of a model that is a key of a section.
 func (p *parser) modelKey(n yamldoc.Node, section string) (string, bool) {
 	model, ok := p.patternText(n, "model")
-	return model, ok && p.define(n, fmt.Sprintf("%q under %s", model, section))
+	have := len(p.prices) + len(p.weights) + len(p.outputs)
+	return model, ok && p.define(n, fmt.Sprintf("%q under %s", model, section)) && p.room(n, "prices and models", have, p.most.models)
 }
 
 // byTokenKind reads numbers for any of tokenKinds; ok is false if there was a

@@ -53,6 +53,9 @@ func (p *parser) parseTiers(n yamldoc.Node) {
 		if !ok || !p.define(f.Key, tierKey(name)) {
 			continue
 		}
+		if !p.room(f.Key, "tiers", len(p.tierNames), p.most.tiers) {
+			break
+		}
 		p.tierNames = append(p.tierNames, name)
 		if f.Value.IsNull() {
 			p.r.Problem(f.Key, "tier %q is empty: write {} for a tier without limits", name)
@@ -77,6 +80,9 @@ func (p *parser) parseTier(t *tierDef, fields []yamldoc.Field) {
 			t.estimate = p.parseEstimate(f.Value)
 		case "limits":
 			for _, item := range p.r.Items(f.Value, "limits of tier "+t.name) {
+				if !p.room(item, "limits per tier", len(t.limitNames), p.most.limits) {
+					break
+				}
 				p.parseLimit(t, item)
 			}
 		default:

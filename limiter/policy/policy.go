@@ -90,6 +90,7 @@ type tier struct {
 	estimate limiter.Estimate
 	base     *limiter.LimitSet // of limits that name no models; nil if none
 	groups   []group           // of limits that name models
+	models   groupIndex
 	// sets has the limits of each combination of groups that a model can match, by
 	// bit mask. byName has those of models that the files mention.
 	sets   map[uint64]*limiter.LimitSet
@@ -104,8 +105,24 @@ type group struct {
 	limits []limiter.Limit
 }
 
-func (g *group) match(model string) bool {
-	return slices.ContainsFunc(g.models, func(p pattern) bool { return p.match(model, 0) })
+// groupIndex finds the groups that a model matches. Groups are bits of a mask.
+type groupIndex struct {
+	names map[string]uint64 // of names without stars
+	globs globs
+	masks []uint64 // by index of the pattern
+}
+
+// mask returns the groups that a model matches.
+func (x *groupIndex) mask(model string) uint64 {
+	mask := x.names[model]
+	for n := x.globs.find(model); n >= 0; n = x.globs[n].parent {
+		for i := range x.globs[n].patterns {
+			if p := &x.globs[n].patterns[i]; mask&x.masks[p.index] != x.masks[p.index] && p.match(model, 0) {
+				mask |= x.masks[p.index]
+			}
+		}
+	}
+	return mask
 }
 
 // perModel returns the limits that name a model; nil if there are none.
@@ -119,18 +136,7 @@ func (t *tier) perModel(model string) *limiter.LimitSet {
 	if set, ok := t.byName[model]; ok {
 		return set
 	}
-	return t.sets[t.mask(model)]
-}
-
-// mask returns the groups that a model matches, as bits.
-func (t *tier) mask(model string) uint64 {
-	var mask uint64
-	for i := range t.groups {
-		if t.groups[i].match(model) {
-			mask |= 1 << i
-		}
-	}
-	return mask
+	return t.sets[t.models.mask(model)]
 }
 
 // price is in millionths of a dollar per million tokens.

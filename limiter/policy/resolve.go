@@ -3,13 +3,13 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 )
 
@@ -30,11 +30,10 @@ func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error 
 		}
 	}
 	plan.Count = 0
-	root := keypath.Root(key)
-	for segments, end := 1, len(root); ; segments++ {
+	for segments, end := 1, len(keypath.Root(key)); ; segments++ {
 		t := named
 		if end < len(key) || named == nil {
-			t = p.assigned(key[:end], root, segments)
+			t = p.assigned(key[:end], segments)
 		}
 		if t == nil && end == len(key) {
 			t = p.defaultTier
@@ -71,12 +70,20 @@ func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error 
 	return nil
 }
 
-// maxListed bounds the tier names that an error lists.
-const maxListed = 10
+// Bounds on the tier names that an error lists, and on those that are compared with
+// the wrong one: callers may send wrong names as often as they like.
+const (
+	maxListed   = 10
+	maxCompared = 64
+)
 
 func (p *Policy) unknownTier(name string) error {
 	problem := "must be a tier of the policy"
-	switch near := nearest.Word(name, p.tierNames); {
+	near := ""
+	if len(p.tierNames) <= maxCompared {
+		near = nearest.Word(name, p.tierNames)
+	}
+	switch {
 	case near != "":
 		problem += fmt.Sprintf(" (did you mean %q?)", near)
 	case len(p.tierNames) <= maxListed:
@@ -90,65 +97,58 @@ type rule struct {
 	pattern  pattern
 	segments int
 	tier     *tier
-	rank     int    // index among all rules, most specific first
-	at       string // file:line:column
+	at       yamldoc.Node
 }
 
 func (r *rule) match(scope string, segments int) bool {
 	return r.segments == segments && r.pattern.match(scope, '/')
 }
 
-// assignments finds the rule for a scope. Patterns are indexed by root if that has
-// no star, so that a thousand "org/*" rules cost one look-up.
+// assignments finds the rule for a scope.
 type assignments struct {
-	exact   map[string]*rule
-	byRoot  map[string][]*rule
-	anyRoot []*rule
-	rules   []*rule // all, most specific first
+	exact map[string]*rule
+	globs [limiter.MaxLevels + 1]globs // by number of segments
+	rules []*rule                      // all, most specific first
 }
 
-func newAssignments(rules []*rule) assignments {
-	a := assignments{exact: map[string]*rule{}, byRoot: map[string][]*rule{}, rules: rules}
+func (p *parser) compileAssign(rules []*rule) assignments {
+	a := assignments{exact: map[string]*rule{}, rules: rules}
 	slices.SortFunc(a.rules, func(x, y *rule) int { return x.pattern.compare(y.pattern) })
-	for i, r := range a.rules {
-		r.rank = i
-		root := keypath.Root(r.pattern.text)
-		switch {
-		case r.pattern.literal():
+	for _, r := range a.rules {
+		if r.pattern.literal() {
 			a.exact[r.pattern.text] = r
-		case strings.Contains(root, "*"):
-			a.anyRoot = append(a.anyRoot, r)
-		default:
-			a.byRoot[root] = append(a.byRoot[root], r)
+		}
+	}
+	patterns := make([]pattern, len(a.rules))
+	for segments := range a.globs {
+		for i, r := range a.rules {
+			patterns[i] = pattern{}
+			if r.segments == segments {
+				patterns[i] = r.pattern
+			}
+		}
+		var excess int
+		if a.globs[segments], excess = newGlobs(patterns); excess >= 0 {
+			p.tooManyAlike(a.rules[excess].at, "assign", patterns[excess])
 		}
 	}
 	return a
 }
 
 // find returns the most specific rule for a scope, nil if there is none.
-func (a *assignments) find(scope, root string, segments int) *rule {
+func (a *assignments) find(scope string, segments int) *rule {
 	if r, ok := a.exact[scope]; ok {
 		return r
 	}
-	best := firstMatch(a.byRoot[root], scope, segments)
-	if other := firstMatch(a.anyRoot, scope, segments); best == nil || other != nil && cmp.Less(other.rank, best.rank) {
-		best = other
-	}
-	return best
-}
-
-func firstMatch(rules []*rule, scope string, segments int) *rule {
-	for _, r := range rules {
-		if r.match(scope, segments) {
-			return r
-		}
+	if i, _ := a.globs[segments].best(scope, '/'); i >= 0 {
+		return a.rules[i]
 	}
 	return nil
 }
 
 // assigned returns the tier that assign gives a scope; nil if none.
-func (p *Policy) assigned(scope, root string, segments int) *tier {
-	if r := p.assign.find(scope, root, segments); r != nil {
+func (p *Policy) assigned(scope string, segments int) *tier {
+	if r := p.assign.find(scope, segments); r != nil {
 		return r.tier
 	}
 	return nil

@@ -122,76 +122,100 @@ type State struct {
 	Route         Route
 }
 
-// decision keeps the request id of the node, which differs from the one sent if the
-// reservation was made in fallback.
-func decision(d *pb.Decision, sent string) Decision {
-	out := Decision{
+// setAnswer sets the answer, with the request id of the node: it differs from the one that
+// was sent if the reservation was made in fallback. The message may be reused after.
+func (c *decisionCall) setAnswer(d *pb.Decision) error {
+	r := answerReader{hints: &c.hints}
+	c.granted = d.GetGrantedOutputTokens()
+	a := &c.answer
+	*a = Decision{
 		Outcome:       word(outcomeNames[:], d.GetOutcome()),
 		Reason:        word(reasonNames[:], d.GetReason()),
-		RequestID:     d.GetRequestId(),
-		Tier:          d.GetTier(),
-		Limits:        limits(d.GetLimits()),
-		PolicyVersion: d.GetPolicyVersion(),
-		Owner:         d.GetOwner(),
+		RequestID:     r.requestID(d.GetRequestId()),
+		Tier:          r.text(d.GetTier()),
+		Limits:        r.limits(d.GetLimits()),
+		PolicyVersion: r.text(d.GetPolicyVersion()),
+		Owner:         r.text(d.GetOwner()),
 		Route:         word(routeNames[:], d.GetRoute()),
 		Replayed:      d.GetReplayed(),
 	}
-	if out.RequestID == "" {
-		out.RequestID = sent
+	if a.RequestID == "" {
+		a.RequestID = c.hints.sent
 	}
 	if d.GetRetryAfter() != nil {
-		out.RetryAfter = max(d.GetRetryAfter().AsDuration(), 1)
+		a.RetryAfter = max(d.GetRetryAfter().AsDuration(), 1)
 	}
-	if i := int(d.GetBinding()); d != nil && d.Binding != nil && i >= 0 && i < len(out.Limits) {
-		out.Binding = out.Limits[i]
+	if i := int(d.GetBinding()); d != nil && d.Binding != nil && i >= 0 && i < len(a.Limits) {
+		a.Binding = a.Limits[i]
 	}
-	return out
+	return r.err
 }
 
-func settlement(s *pb.Settlement) Settlement {
-	return Settlement{
-		RequestID:     s.GetRequestId(),
+func (c *settlementCall) setAnswer(s *pb.Settlement) error {
+	r := answerReader{hints: &c.hints}
+	c.answer = Settlement{
+		RequestID:     r.requestID(s.GetRequestId()),
 		Status:        word(statusNames[:], s.GetStatus()),
-		Tier:          s.GetTier(),
-		Limits:        limits(s.GetLimits()),
-		PolicyVersion: s.GetPolicyVersion(),
-		Owner:         s.GetOwner(),
+		Tier:          r.text(s.GetTier()),
+		Limits:        r.limits(s.GetLimits()),
+		PolicyVersion: r.text(s.GetPolicyVersion()),
+		Owner:         r.text(s.GetOwner()),
 		Route:         word(routeNames[:], s.GetRoute()),
 	}
+	return r.err
 }
 
-func state(p *pb.PeekResponse) State {
-	return State{
-		Tier:          p.GetTier(),
-		Limits:        limits(p.GetLimits()),
-		PolicyVersion: p.GetPolicyVersion(),
-		Owner:         p.GetOwner(),
+func (c *stateCall) setAnswer(p *pb.PeekResponse) error {
+	r := answerReader{hints: &c.hints}
+	c.answer = State{
+		Tier:          r.text(p.GetTier()),
+		Limits:        r.limits(p.GetLimits()),
+		PolicyVersion: r.text(p.GetPolicyVersion()),
+		Owner:         r.text(p.GetOwner()),
 		Route:         word(routeNames[:], p.GetRoute()),
 	}
+	return r.err
 }
 
-func limits(in []*pb.LimitState) []LimitState {
+// answerReader reads messages whose memory is reused: it copies their strings. The
+// first one that is invalid sets err.
+type answerReader struct {
+	hints *hints
+	err   error
+}
+
+func (r *answerReader) text(s string) string      { return r.valid(r.hints.strings.intern(s)) }
+func (r *answerReader) requestID(s string) string { return r.valid(r.hints.requestID(s)) }
+func (r *answerReader) scope(s string) string     { return r.valid(r.hints.scope(s)) }
+
+func (r *answerReader) valid(s string, err error) string {
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return s
+}
+
+func (r *answerReader) limits(in []*pb.LimitState) []LimitState {
 	if len(in) == 0 {
 		return nil
 	}
 	out := make([]LimitState, len(in))
 	for i, l := range in {
-		out[i] = LimitState{
-			Name:      l.GetName(),
-			Dimension: l.GetDimension(),
-			Scope:     l.GetScope(),
-			Algorithm: l.GetAlgorithm(),
-			Limit:     l.GetLimit(),
-			Capacity:  l.GetCapacity(),
-			Remaining: l.GetRemaining(),
-			Debt:      l.GetDebt(),
-			Window:    l.GetWindow().AsDuration(),
-			Cost:      l.GetCost(),
-			Shadow:    l.GetShadow(),
-			Exceeded:  l.GetExceeded(),
-		}
-		if l.GetResetAt() != nil {
-			out[i].ResetAt = l.GetResetAt().AsTime()
+		s := &out[i]
+		s.Name = r.text(l.GetName())
+		s.Dimension = r.text(l.GetDimension())
+		s.Scope = r.scope(l.GetScope())
+		s.Algorithm = r.text(l.GetAlgorithm())
+		s.Limit = l.GetLimit()
+		s.Capacity = l.GetCapacity()
+		s.Remaining = l.GetRemaining()
+		s.Debt = l.GetDebt()
+		s.Window = l.GetWindow().AsDuration()
+		s.Cost = l.GetCost()
+		s.Shadow = l.GetShadow()
+		s.Exceeded = l.GetExceeded()
+		if at := l.GetResetAt(); at.GetSeconds() != 0 || at.GetNanos() != 0 {
+			s.ResetAt = at.AsTime()
 		}
 	}
 	return out

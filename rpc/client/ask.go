@@ -21,19 +21,11 @@ import (
 type pendingCall[Res any] interface {
 	link.Decoder
 	wrapping() *envelope
-	setAnswer(Res)
+	setAnswer(Res) error
 }
 
 // method is a unary method of the service.
 type method[Req, Res any] func(pb.RateLimiterClient, context.Context, Req, ...grpc.CallOption) (Res, error)
-
-func (c *decisionCall) setAnswer(d *pb.Decision) {
-	c.answer, c.granted = decision(d, c.hints.sent), d.GetGrantedOutputTokens()
-}
-
-func (c *settlementCall) setAnswer(s *pb.Settlement) { c.answer = settlement(s) }
-
-func (c *stateCall) setAnswer(p *pb.PeekResponse) { c.answer = state(p) }
 
 // ask gets the answer to one call: from the owner of its key, in a batch, or
 // otherwise from any node, by a unary call. Every attempt has the same request id,
@@ -47,7 +39,7 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 		return err
 	}
 	e := call.wrapping()
-	e.hints = hints{&c.words, f.key, f.requestID}
+	e.hints = hints{&c.strings, f.key, f.requestID}
 	// The owner does not know the id of a reservation made in fallback; every node
 	// can find the member that made it.
 	if c.ring != nil && !f.tooLarge() && !requestid.IsFallback(f.requestID) {
@@ -60,8 +52,7 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 	if err != nil {
 		return err
 	}
-	call.setAnswer(answer)
-	return nil
+	return call.setAnswer(answer)
 }
 
 // askOwner asks the owner of a key, and follows one redirect. An error ends the
@@ -93,7 +84,7 @@ func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelop
 	e.unanswered.number(&e.item)
 	err := p.link.DoInto(&e.ctx, &e.item, d)
 	if err == nil {
-		rejected := e.outcome.refused
+		rejected := e.outcome.rejected
 		if rejected == nil {
 			p.node.setHealthy(true)
 			return e.outcome, nil

@@ -301,7 +301,7 @@ func TestReservationMadeInFallback(t *testing.T) {
 			t.Fatalf("Reserve() = %+v, %v, want the id fallback:a:r1", r, err)
 		}
 		t.nodes["b"].behave(nil)
-		if s, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(1)}); err != nil || s.RequestID != "fallback:a:r1" {
+		if s, err := r.Settle(t.Context(), client.Usage{OutputTokens: new(int64(1))}); err != nil || s.RequestID != "fallback:a:r1" {
 			t.Errorf("Settle() = %q, %v, want the id fallback:a:r1", s.RequestID, err)
 		}
 		if direct, _ := t.nodes["b"].asked(); direct != 1 {

@@ -9,10 +9,6 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Int64 returns a pointer to n, for the optional fields of this package: nil means
-// not given, and Int64(0) means exactly 0.
-func Int64(n int64) *int64 { return &n }
-
 // Call is a call with a known cost, for [Client.Check].
 type Call struct {
 	Key   string // 1 to 4 segments: "acme/alice"

@@ -22,8 +22,8 @@ type Client struct {
 	next        atomic.Uint32 // round robin over the nodes, for calls that are sent alone
 	timeout     time.Duration
 	maxAttempts int
-	ring        *ringWatcher // nil if Options.DisableOwnerRouting
-	words       words        // of answers
+	ring        *ringWatcher   // nil if Options.DisableOwnerRouting
+	strings     stringInterner // of answers
 	settler     settler
 	withdrawer  withdrawer
 }

@@ -57,25 +57,25 @@ func TestRequestsOnTheWire(t *testing.T) {
 			"check", call(client.Call{Key: "k", RequestID: "id"}),
 			&pb.CheckRequest{Key: "k", RequestId: "id"},
 		}, {
-			"check, everything", call(client.Call{"k", "free", "m", client.Int64(3), 900, 100, costs, "id"}),
+			"check, everything", call(client.Call{"k", "free", "m", new(int64(3)), 900, 100, costs, "id"}),
 			&pb.CheckRequest{Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, OutputTokens: 100, Costs: costs, RequestId: "id"},
 		}, {
-			"check, no request", call(client.Call{Key: "k", Requests: client.Int64(0), RequestID: "id"}),
+			"check, no request", call(client.Call{Key: "k", Requests: new(int64(0)), RequestID: "id"}),
 			&pb.CheckRequest{Key: "k", Requests: new(int64(0)), RequestId: "id"},
 		}, {
-			"check, negative", call(client.Call{Key: "k", Requests: client.Int64(-1), RequestID: "id"}),
+			"check, negative", call(client.Call{Key: "k", Requests: new(int64(-1)), RequestID: "id"}),
 			&pb.CheckRequest{Key: "k", Requests: new(int64(-1)), RequestId: "id"},
 		}, {
 			"reserve", reserve(client.Estimate{Key: "k", RequestID: "id"}),
 			&pb.ReserveRequest{Key: "k", RequestId: "id"},
 		}, {
-			"reserve, everything", reserve(client.Estimate{"k", "free", "m", client.Int64(3), 900, client.Int64(800), 64, 2, costs, 10 * time.Second, "id"}),
+			"reserve, everything", reserve(client.Estimate{"k", "free", "m", new(int64(3)), 900, new(int64(800)), 64, 2, costs, 10 * time.Second, "id"}),
 			&pb.ReserveRequest{
 				Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, MaxOutputTokens: new(int64(800)),
 				MinOutputTokens: new(int64(64)), N: new(int64(2)), Costs: costs, TtlSeconds: new(int64(10)), RequestId: "id",
 			},
 		}, {
-			"reserve, no output", reserve(client.Estimate{Key: "k", MaxOutputTokens: client.Int64(0), RequestID: "id"}),
+			"reserve, no output", reserve(client.Estimate{Key: "k", MaxOutputTokens: new(int64(0)), RequestID: "id"}),
 			&pb.ReserveRequest{Key: "k", MaxOutputTokens: new(int64(0)), RequestId: "id"},
 		}, {
 			"reserve, part of a second", reserve(client.Estimate{Key: "k", TTL: 1500 * time.Millisecond, RequestID: "id"}),
@@ -87,13 +87,13 @@ func TestRequestsOnTheWire(t *testing.T) {
 			"settle", settle(client.Usage{}),
 			&pb.SettleRequest{Key: "k", RequestId: "id", Final: new(true)},
 		}, {
-			"settle, everything", settle(client.Usage{client.Int64(900), 100, client.Int64(312), costs}),
+			"settle, everything", settle(client.Usage{new(int64(900)), 100, new(int64(312)), costs}),
 			&pb.SettleRequest{
 				Key: "k", RequestId: "id", InputTokens: new(int64(900)), CachedInputTokens: new(int64(100)), OutputTokens: new(int64(312)),
 				Costs: costs, Final: new(true),
 			},
 		}, {
-			"settle, nothing used", settle(client.Usage{InputTokens: client.Int64(0), OutputTokens: client.Int64(0)}),
+			"settle, nothing used", settle(client.Usage{InputTokens: new(int64(0)), OutputTokens: new(int64(0))}),
 			&pb.SettleRequest{Key: "k", RequestId: "id", InputTokens: new(int64(0)), OutputTokens: new(int64(0)), Final: new(true)},
 		}, {
 			"peek", func(ctx context.Context, c *client.Client) error {

@@ -5,7 +5,7 @@
 // A call to a model is reserved before it runs, and settled with its actual usage
 // afterwards:
 //
-//	r, err := c.Reserve(ctx, client.Estimate{Key: "acme/alice", InputTokens: 900, MaxOutputTokens: client.Int64(800)})
+//	r, err := c.Reserve(ctx, client.Estimate{Key: "acme/alice", InputTokens: 900, MaxOutputTokens: new(int64(800))})
 //	if err != nil {
 //		return err // no decision was made
 //	}
@@ -13,7 +13,7 @@
 //		return tooMany(r.RetryAfter, r.Binding) // an answer, not an error
 //	}
 //	// run the model with max_tokens = r.Granted()
-//	_, err = r.Settle(ctx, client.Usage{OutputTokens: client.Int64(312)})
+//	_, err = r.Settle(ctx, client.Usage{OutputTokens: new(int64(312))})
 //
 // [Client.Check] charges a known cost at once instead, and [Client.Peek] returns the
 // state of the limits and charges nothing.
@@ -49,7 +49,7 @@
 // # Numbers
 //
 // Amounts are integers: requests, tokens, millionths of a US dollar. In an optional
-// field, a *int64, nil means not given; [Int64] sets it.
+// field, a *int64, nil means not given, and new(int64(0)) means exactly 0.
 //
 // # Other languages
 //

@@ -13,7 +13,7 @@ import (
 
 // complete answers a prompt within the limits of key.
 func complete(ctx context.Context, c *client.Client, key, prompt string) (string, error) {
-	r, err := c.Reserve(ctx, client.Estimate{Key: key, InputTokens: int64(len(prompt)), MaxOutputTokens: client.Int64(800)})
+	r, err := c.Reserve(ctx, client.Estimate{Key: key, InputTokens: int64(len(prompt)), MaxOutputTokens: new(int64(800))})
 	if err != nil {
 		return "", err // no decision
 	}
@@ -26,7 +26,7 @@ func complete(ctx context.Context, c *client.Client, key, prompt string) (string
 	if err != nil {
 		return "", err
 	}
-	_, err = r.Settle(context.WithoutCancel(ctx), client.Usage{InputTokens: client.Int64(used.Input), OutputTokens: client.Int64(used.Output)})
+	_, err = r.Settle(context.WithoutCancel(ctx), client.Usage{InputTokens: new(used.Input), OutputTokens: new(used.Output)})
 	return text, err
 }
 
@@ -79,7 +79,7 @@ func stream(ctx context.Context, r *client.Reservation, tokens <-chan string, se
 	var sent int64
 	defer func() {
 		// If the caller has disconnected, ctx is cancelled; settle anyway.
-		_, settleErr := r.Settle(context.WithoutCancel(ctx), client.Usage{OutputTokens: client.Int64(sent)})
+		_, settleErr := r.Settle(context.WithoutCancel(ctx), client.Usage{OutputTokens: new(sent)})
 		if err == nil {
 			err = settleErr
 		}
@@ -98,7 +98,7 @@ func stream(ctx context.Context, r *client.Reservation, tokens <-chan string, se
 			sent++
 		case <-renew.C:
 			// If this renewal fails, the next one may succeed.
-			_, _ = r.Progress(ctx, client.Usage{OutputTokens: client.Int64(sent)})
+			_, _ = r.Progress(ctx, client.Usage{OutputTokens: new(sent)})
 		}
 	}
 }
@@ -113,7 +113,7 @@ func ExampleReservation_Progress() {
 	}
 	defer c.Close()
 
-	r, err := c.Reserve(context.Background(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: client.Int64(800)})
+	r, err := c.Reserve(context.Background(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: new(int64(800))})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -160,11 +160,11 @@ func ExampleReservation_SettleLater() {
 	}
 	defer c.Close()
 
-	r, err := c.Reserve(context.Background(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: client.Int64(800)})
+	r, err := c.Reserve(context.Background(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: new(int64(800))})
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := r.SettleLater(client.Usage{OutputTokens: client.Int64(312)}); err != nil {
+	if err := r.SettleLater(client.Usage{OutputTokens: new(int64(312))}); err != nil {
 		log.Fatal(err) // the queue is full
 	}
 

@@ -73,7 +73,7 @@ func wantUsed(t *testing.T, c *client.Client, after, tier, name string, want int
 
 func TestReservationLifecycle(t *testing.T) {
 	_, c := start(t)
-	estimate := client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: client.Int64(800)}
+	estimate := client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: new(int64(800))}
 
 	r := reserve(t, c, estimate)
 	if r.Denied() || r.Granted() != 800 || r.Owner != "node-1" || r.Route != client.Local || r.Tier != "free" {
@@ -82,19 +82,19 @@ func TestReservationLifecycle(t *testing.T) {
 	wantUsed(t, c, "reserve", "free", "tokens", 1700)
 	wantUsed(t, c, "reserve", "free", "concurrent", 1)
 
-	if _, err := r.Progress(t.Context(), client.Usage{OutputTokens: client.Int64(1000)}); err != nil {
+	if _, err := r.Progress(t.Context(), client.Usage{OutputTokens: new(int64(1000))}); err != nil {
 		t.Errorf("Progress() = %v", err)
 	}
 
 	for range 2 {
-		s, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(312)})
+		s, err := r.Settle(t.Context(), client.Usage{OutputTokens: new(int64(312))})
 		if err != nil || s.Status != client.Settled {
 			t.Errorf("Settle(312) = %q, %v, want settled", s.Status, err)
 		}
 		wantUsed(t, c, "settle", "free", "tokens", 1212)
 		wantUsed(t, c, "settle", "free", "concurrent", 0)
 	}
-	if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(313)}); !errors.Is(err, client.ErrConflict) {
+	if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: new(int64(313))}); !errors.Is(err, client.ErrConflict) {
 		t.Errorf("Settle(313) = %v, want ErrConflict", err)
 	}
 	if err := r.Cancel(t.Context()); err != nil {
@@ -106,7 +106,7 @@ func TestReservationLifecycle(t *testing.T) {
 
 func TestCancelGivesBack(t *testing.T) {
 	_, c := start(t)
-	r := reserve(t, c, client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: client.Int64(800)})
+	r := reserve(t, c, client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: new(int64(800))})
 	for range 2 { // by two handles: a node takes a repeated cancel
 		if err := c.Reservation(r.Key, r.RequestID).Cancel(t.Context()); err != nil {
 			t.Errorf("Cancel() = %v, want nil", err)
@@ -115,17 +115,17 @@ func TestCancelGivesBack(t *testing.T) {
 	for _, name := range []string{"tokens", "requests", "concurrent", "spend"} {
 		wantUsed(t, c, "cancel", "free", name, 0)
 	}
-	if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(1)}); !errors.Is(err, client.ErrConflict) {
+	if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: new(int64(1))}); !errors.Is(err, client.ErrConflict) {
 		t.Errorf("Settle() after Cancel = %v, want ErrConflict", err)
 	}
 }
 
 func TestZeroIsNotAbsent(t *testing.T) {
 	_, c := start(t)
-	r := reserve(t, c, client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: client.Int64(0), Requests: client.Int64(0)})
+	r := reserve(t, c, client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: new(int64(0)), Requests: new(int64(0))})
 	wantUsed(t, c, "reserve without output", "free", "tokens", 900)
 	wantUsed(t, c, "reserve without requests", "free", "requests", 0)
-	if _, err := r.Settle(t.Context(), client.Usage{InputTokens: client.Int64(0)}); err != nil {
+	if _, err := r.Settle(t.Context(), client.Usage{InputTokens: new(int64(0))}); err != nil {
 		t.Errorf("Settle() = %v", err)
 	}
 	wantUsed(t, c, "settle at zero", "free", "tokens", 0)
@@ -133,8 +133,8 @@ func TestZeroIsNotAbsent(t *testing.T) {
 
 func TestStreamThatBreaksOffIsCharged(t *testing.T) {
 	_, c := start(t)
-	r := reserve(t, c, client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: client.Int64(800)})
-	if _, err := r.Progress(t.Context(), client.Usage{OutputTokens: client.Int64(100)}); err != nil {
+	r := reserve(t, c, client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: new(int64(800))})
+	if _, err := r.Progress(t.Context(), client.Usage{OutputTokens: new(int64(100))}); err != nil {
 		t.Errorf("Progress() = %v", err)
 	}
 	if err := r.Cancel(t.Context()); err != nil {
@@ -146,7 +146,7 @@ func TestStreamThatBreaksOffIsCharged(t *testing.T) {
 
 func TestProgressRenewsTheLease(t *testing.T) {
 	n, c := start(t)
-	estimate := client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: client.Int64(800)}
+	estimate := client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: new(int64(800))}
 	kept, lost := reserve(t, c, estimate), reserve(t, c, estimate)
 	for range 3 {
 		n.advance(20 * time.Second)
@@ -156,7 +156,7 @@ func TestProgressRenewsTheLease(t *testing.T) {
 	}
 	wantUsed(t, c, "a minute", "free", "concurrent", 1)
 	for _, r := range []*client.Reservation{kept, lost} { // a late settle corrects what expiry charged
-		if s, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(312)}); err != nil || s.Status != client.Settled {
+		if s, err := r.Settle(t.Context(), client.Usage{OutputTokens: new(int64(312))}); err != nil || s.Status != client.Settled {
 			t.Errorf("Settle() = %q, %v, want settled", s.Status, err)
 		}
 	}
@@ -185,7 +185,7 @@ func TestInvalidRequests(t *testing.T) {
 	for field, call := range map[string]client.Call{
 		"key":          {Key: "acme//alice"},
 		"tier":         {Key: "acme/alice", Tier: "gold"},
-		"requests":     {Key: "acme/alice", Requests: client.Int64(-1)},
+		"requests":     {Key: "acme/alice", Requests: new(int64(-1))},
 		"input_tokens": {Key: "acme/alice", InputTokens: -1},
 		"costs.tokens": {Key: "acme/alice", Costs: map[string]int64{"tokens": 1}},
 	} {
@@ -218,14 +218,14 @@ func TestLostAnswerChargesOnceForReal(t *testing.T) {
 		return answer, err
 	})
 	_, c := start(t, lose)
-	estimate := client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: client.Int64(800)}
+	estimate := client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: new(int64(800))}
 	r := reserve(t, c, estimate)
 	if !r.Replayed || r.Denied() {
 		t.Errorf("Reserve() = %q, replayed %v, want allowed, replayed", r.Outcome, r.Replayed)
 	}
 	wantUsed(t, c, "reserve twice", "free", "tokens", 1700)
 	wantUsed(t, c, "reserve twice", "free", "requests", 1)
-	if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(312)}); err != nil {
+	if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: new(int64(312))}); err != nil {
 		t.Errorf("Settle() = %v", err)
 	}
 	wantUsed(t, c, "settle twice", "free", "tokens", 1212)
@@ -253,12 +253,12 @@ func TestManyCallersAndAnAddressThatDies(t *testing.T) {
 	for range callers {
 		wg.Go(func() {
 			for range each {
-				r, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "enterprise", InputTokens: input, MaxOutputTokens: client.Int64(800)})
+				r, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "enterprise", InputTokens: input, MaxOutputTokens: new(int64(800))})
 				if err != nil || r.Denied() {
 					t.Errorf("Reserve() = %v, want allowed", err)
 					return
 				}
-				if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(output)}); err != nil {
+				if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: new(int64(output))}); err != nil {
 					t.Errorf("Settle() = %v", err)
 				}
 			}

@@ -35,7 +35,7 @@ type Options struct {
 	Addrs []string
 
 	// DisableOwnerRouting sends every call to Addrs, round robin and by unary
-	// calls; the nodes forward it to the owner. It is slower, and meant for
+	// calls; the nodes forward it to the owner. It is slower, and only for
 	// comparison and for networks that cannot reach the members directly.
 	DisableOwnerRouting bool
 

@@ -22,7 +22,7 @@ import (
 func runHeld(t *testing.T, test func(scene, *fakeNode, *client.Reservation)) {
 	t.Helper()
 	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
-		r, err := t.c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", InputTokens: 900, MaxOutputTokens: client.Int64(800), RequestID: "r1"})
+		r, err := t.c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", InputTokens: 900, MaxOutputTokens: new(int64(800)), RequestID: "r1"})
 		if err != nil {
 			t.Fatalf("Reserve() = %v", err)
 		}
@@ -49,7 +49,7 @@ func TestSettle(t *testing.T) {
 			t.Errorf("Granted() = %d, want 800", got)
 		}
 		for range 2 { // the same usage again is harmless
-			s, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(312)})
+			s, err := r.Settle(t.Context(), client.Usage{OutputTokens: new(int64(312))})
 			if err != nil || s.Status != client.Settled {
 				t.Errorf("Settle(312) = %q, %v, want settled", s.Status, err)
 			}
@@ -66,7 +66,7 @@ func TestSettleRetries(t *testing.T) {
 			}
 			return nil
 		})
-		if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(312)}); err != nil {
+		if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: new(int64(312))}); err != nil {
 			t.Errorf("Settle(312) = %v, want nil", err)
 		}
 		wantSent(t, n, settle(312, true), settle(312, true), settle(312, true))
@@ -76,7 +76,7 @@ func TestSettleRetries(t *testing.T) {
 func TestProgress(t *testing.T) {
 	runHeld(t, func(t scene, n *fakeNode, r *client.Reservation) {
 		for _, output := range []int64{100, 200} {
-			s, err := r.Progress(t.Context(), client.Usage{OutputTokens: client.Int64(output)})
+			s, err := r.Progress(t.Context(), client.Usage{OutputTokens: new(output)})
 			if err != nil || s.Status != client.Held {
 				t.Errorf("Progress(%d) = %q, %v, want held", output, s.Status, err)
 			}
@@ -120,7 +120,7 @@ func TestCancelAfterSettleDoesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			runHeld(t, func(t scene, n *fakeNode, r *client.Reservation) {
 				n.behave(behave)
-				if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(312)}); (err == nil) != (behave == nil) {
+				if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: new(int64(312))}); (err == nil) != (behave == nil) {
 					t.Errorf("Settle() = %v", err)
 				}
 				if err := r.Cancel(t.Context()); err != nil {
@@ -134,7 +134,7 @@ func TestCancelAfterSettleDoesNothing(t *testing.T) {
 
 func TestCancelAfterProgressSettles(t *testing.T) {
 	runHeld(t, func(t scene, n *fakeNode, r *client.Reservation) {
-		if _, err := r.Progress(t.Context(), client.Usage{OutputTokens: client.Int64(100)}); err != nil {
+		if _, err := r.Progress(t.Context(), client.Usage{OutputTokens: new(int64(100))}); err != nil {
 			t.Errorf("Progress() = %v", err)
 		}
 		for range 2 {
@@ -152,7 +152,7 @@ func TestReservationMadeElsewhere(t *testing.T) {
 		if elsewhere.Denied() {
 			t.Error("Denied() = true, want false")
 		}
-		if _, err := elsewhere.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(312)}); err != nil {
+		if _, err := elsewhere.Settle(t.Context(), client.Usage{OutputTokens: new(int64(312))}); err != nil {
 			t.Errorf("Settle() = %v, want nil", err)
 		}
 		if err := t.c.Reservation("acme/alice", "r1").Cancel(t.Context()); err != nil {
@@ -178,10 +178,10 @@ func TestDeniedReservation(t *testing.T) {
 		if err := r.Cancel(t.Context()); err != nil {
 			t.Errorf("Cancel() = %v, want nil", err)
 		}
-		if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: client.Int64(1)}); !errors.Is(err, client.ErrUnknownReservation) {
+		if _, err := r.Settle(t.Context(), client.Usage{OutputTokens: new(int64(1))}); !errors.Is(err, client.ErrUnknownReservation) {
 			t.Errorf("Settle() = %v, want ErrUnknownReservation", err)
 		}
-		if _, err := r.Progress(t.Context(), client.Usage{OutputTokens: client.Int64(1)}); !errors.Is(err, client.ErrUnknownReservation) {
+		if _, err := r.Progress(t.Context(), client.Usage{OutputTokens: new(int64(1))}); !errors.Is(err, client.ErrUnknownReservation) {
 			t.Errorf("Progress() = %v, want ErrUnknownReservation", err)
 		}
 		if sent := len(t.nodes["a"].sent()); sent != 1 {

@@ -22,7 +22,7 @@ import (
 func TestSettleLater(t *testing.T) {
 	runHeld(t, func(t scene, n *fakeNode, r *client.Reservation) {
 		costs := map[string]int64{"images": 2}
-		if err := r.SettleLater(client.Usage{OutputTokens: client.Int64(312), Costs: costs}); err != nil {
+		if err := r.SettleLater(client.Usage{OutputTokens: new(int64(312)), Costs: costs}); err != nil {
 			t.Errorf("SettleLater() = %v", err)
 		}
 		costs["images"] = 3 // it belongs to the caller
@@ -57,7 +57,7 @@ func TestSettleLaterOutlastsAnOutage(t *testing.T) {
 		}
 		start := time.Now()
 		for _, r := range held {
-			if err := r.SettleLater(client.Usage{OutputTokens: client.Int64(312)}); err != nil {
+			if err := r.SettleLater(client.Usage{OutputTokens: new(int64(312))}); err != nil {
 				t.Errorf("SettleLater() = %v", err)
 			}
 		}

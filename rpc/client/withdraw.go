@@ -91,7 +91,7 @@ func (c *Client) deliverWithdrawal(ctx context.Context, item *pb.Item) error {
 	}
 	r, call := item.GetCancel(), &settlementCall{}
 	call.item.Call, call.item.Attempt = item.GetCall(), item.GetAttempt()
-	call.hints = hints{&c.words, r.GetKey(), r.GetRequestId()}
+	call.hints = hints{&c.strings, r.GetKey(), r.GetRequestId()}
 	answered, err := c.askOwner(ctx, &attempts, r.GetKey(), &call.envelope, call)
 	if err == nil && !answered {
 		return status.Error(codes.Unavailable, "the owner does not answer")

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// maxJSON is the largest body of a request. It is that of gRPC.
-const maxJSON = 4 << 20
+// maxJSON is the largest body of a request, as that of the other APIs.
+const maxJSON = 1 << 20
 
 // HTTP returns a handler of the paths that envoyproxy/ratelimit has at its HTTP ports,
 // for probes and for callers without gRPC:

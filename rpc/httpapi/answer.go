@@ -96,6 +96,10 @@ func (a *api) writeSettlement(w http.ResponseWriter, s *pb.Settlement) {
 	})
 }
 
+func (a *api) writePeek(w http.ResponseWriter, p *pb.PeekResponse) {
+	a.write(w, http.StatusOK, &peekJSON{p.GetTier(), stateOf(p)})
+}
+
 // stateOf converts what all answers have.
 func stateOf(answer interface {
 	GetLimits() []*pb.LimitState

@@ -3,11 +3,17 @@
 package httpapi
 
 import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec/fieldtest"
 	"github.com/bucketring/bucketring/rpc/internal/explain"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -49,4 +55,34 @@ func TestDenialMessage(t *testing.T) {
 	if got, want := message(&pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED}, ""), "The call was denied."; got != want {
 		t.Errorf("message = %s, want %s", got, want)
 	}
+}
+
+// Every field of an answer is in the JSON, but for those that are left out on purpose.
+func TestJSONHasEveryFieldOfAnAnswer(t *testing.T) {
+	a := &api{now: func() time.Time { return time.Unix(0, 0) }}
+	a.buffers.New = func() any { return new(bytes.Buffer) }
+	body := func(wire []byte, m proto.Message, write func(http.ResponseWriter)) string {
+		if err := proto.Unmarshal(wire, m); err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		write(w)
+		return w.Body.String()
+	}
+	fieldtest.Carried(t, "the JSON of a decision", &pb.Decision{}, []protoreflect.Name{"replayed"}, func(wire []byte) string {
+		m := &pb.Decision{}
+		return body(wire, m, func(w http.ResponseWriter) { a.writeDecision(w, m, "model") })
+	})
+	fieldtest.Carried(t, "the JSON of a settlement", &pb.Settlement{}, nil, func(wire []byte) string {
+		m := &pb.Settlement{}
+		return body(wire, m, func(w http.ResponseWriter) { a.writeSettlement(w, m) })
+	})
+	peek := func(wire []byte) string {
+		m := &pb.PeekResponse{}
+		return body(wire, m, func(w http.ResponseWriter) { a.writePeek(w, m) })
+	}
+	fieldtest.Carried(t, "the JSON of a peek", &pb.PeekResponse{}, nil, peek)
+	fieldtest.Carried(t, "the JSON of a limit", &pb.LimitState{}, []protoreflect.Name{"window", "cost", "capacity"}, func(wire []byte) string {
+		return peek(fieldtest.Wrap(&pb.PeekResponse{}, "limits", wire))
+	})
 }

@@ -17,9 +17,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/listenlimit"
+	"github.com/bucketring/bucketring/internal/share"
 	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/httpapi/statuspage"
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // Options configure [New]. Service is required.
@@ -37,6 +40,8 @@ type Options struct {
 	Status func() any
 	// StatusPage returns what /status shows to browsers. Nil: they get JSON.
 	StatusPage func() statuspage.Status
+	// Rejections counts what is rejected before it is a call. Nil: nothing is counted.
+	Rejections *server.Rejections
 	// Logger gets panics and internal errors. Default: slog.Default.
 	Logger *slog.Logger
 }
@@ -52,7 +57,8 @@ func New(o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a := &api{service: o.Service, now: o.Now, ready: o.Ready, status: o.Status, page: o.StatusPage, log: o.Logger}
+	a := &api{service: o.Service, now: o.Now, ready: o.Ready, status: o.Status, page: o.StatusPage, log: o.Logger, rejections: o.Rejections}
+	a.bodies = share.New(share.Limits{Total: maxBodies, PerAddress: maxBodiesPerAddress})
 	a.buffers.New = func() any { return new(bytes.Buffer) }
 	a.routes = map[string]route{
 		"/v1/check":   {http.MethodPost, a.check},
@@ -82,7 +88,8 @@ func New(o Options) http.Handler {
 }
 
 // NewServer returns a server for h with timeouts for slow and idle clients. A body
-// must arrive within 30 s.
+// must arrive within 30 s. On a listener of package listenlimit, idle connections make
+// room for others.
 func NewServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
@@ -91,6 +98,7 @@ func NewServer(h http.Handler) *http.Server {
 		WriteTimeout:      45 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
+		ConnState:         listenlimit.HTTPState,
 	}
 }
 
@@ -101,9 +109,12 @@ type api struct {
 	status  func() any
 	page    func() statuspage.Status // nil: no page
 	log     *slog.Logger
+	bodies  *share.Budget // bytes of large bodies in memory
 	routes  map[string]route
 	paths   []string  // of routes
 	buffers sync.Pool // of *bytes.Buffer, for request and answer bodies
+
+	rejections *server.Rejections
 }
 
 // route is a path's method and handler. An error of handle becomes a [problem].
@@ -127,6 +138,7 @@ func (a *api) dispatch(w http.ResponseWriter, r *http.Request) error {
 			status:  http.StatusNotFound,
 			Code:    "not_found",
 			Message: "no such path: " + text.Quote(r.URL.Path) + didYouMean(r.URL.Path, a.paths),
+			why:     server.UnknownPath,
 		}
 	}
 	if r.Method != found.method && (r.Method != http.MethodHead || found.method != http.MethodGet) {
@@ -139,7 +151,11 @@ func (a *api) dispatch(w http.ResponseWriter, r *http.Request) error {
 			status:  http.StatusMethodNotAllowed,
 			Code:    "method_not_allowed",
 			Message: r.URL.Path + " takes " + allow + ", got " + text.Quote(r.Method),
+			why:     server.WrongMethod,
 		}
+	}
+	if p := webPageProblem(r); p != nil {
+		return p
 	}
 	return found.handle(w, r)
 }

@@ -108,7 +108,7 @@ func (a *api) limits(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.write(w, http.StatusOK, &peekJSON{p.GetTier(), stateOf(p)})
+	a.writePeek(w, p)
 	return nil
 }
 

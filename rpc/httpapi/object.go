@@ -15,6 +15,7 @@ import (
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/internal/text"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // field is a member that an object may have, and where its value is stored: a
@@ -28,15 +29,15 @@ type field struct {
 // and repeated ones are errors.
 func readObject(body []byte, fields []field) error {
 	if len(bytes.TrimSpace(body)) == 0 {
-		return invalid("body", "must be a JSON object, got nothing")
+		return becauseOf(server.BadMessage, "body", "must be a JSON object, got nothing")
 	}
 	if !json.Valid(body) {
-		return invalid("body", "must be valid JSON: "+syntaxProblem(body))
+		return becauseOf(server.BadMessage, "body", "must be valid JSON: "+syntaxProblem(body))
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
 	if t := next(d); t != json.Delim('{') {
-		return invalid("body", "must be a JSON object, got "+describe(t))
+		return becauseOf(server.BadMessage, "body", "must be a JSON object, got "+describe(t))
 	}
 	var seen uint64 // bit i: fields[i]; there are fewer than 64
 	for d.More() {
@@ -95,7 +96,7 @@ func unknown(name string, known []string) error {
 	if hint == "" {
 		hint = "; known are " + strings.Join(known, ", ")
 	}
-	p := invalid(name, "unknown field"+hint)
+	p := becauseOf(server.UnknownField, name, "unknown field"+hint)
 	if len(name) > text.MaxShown || !utf8.ValidString(name) || name == "" {
 		p.Field = text.Quote(name)
 		p.Message = p.Field + ": unknown field" + hint
@@ -169,10 +170,16 @@ func readNumber(name string, t json.Token, to *int64) error {
 	return nil
 }
 
+// maxNumbers bounds the memory of an object of numbers, of which the service takes fewer.
+const maxNumbers = 256
+
 // readNumbers reads the rest of an object of numbers.
 func readNumbers(name string, d *json.Decoder, to *map[string]int64) error {
 	numbers := map[string]int64{}
 	for d.More() {
+		if len(numbers) == maxNumbers {
+			return invalid(name, "has too many members")
+		}
 		var member string
 		if err := readText(name, next(d), &member); err != nil {
 			return err

@@ -18,9 +18,10 @@ import (
 // problem is an error and its JSON body.
 type problem struct {
 	status  int
-	Code    string `json:"error"`
-	Field   string `json:"field,omitempty"`
-	Message string `json:"message"`
+	why     server.Rejection // "": it was a call, which its service has counted
+	Code    string           `json:"error"`
+	Field   string           `json:"field,omitempty"`
+	Message string           `json:"message"`
 }
 
 // Error implements error.
@@ -39,7 +40,15 @@ func invalid(field, what string) *problem {
 		Code:    "invalid_request",
 		Field:   field,
 		Message: field + ": " + what,
+		why:     server.InvalidField,
 	}
+}
+
+// becauseOf is invalid for another reason than an invalid field.
+func becauseOf(why server.Rejection, field, what string) *problem {
+	p := invalid(field, what)
+	p.why = why
+	return p
 }
 
 // problemOf converts an error of the service. It is nil for an internal error.
@@ -71,6 +80,7 @@ func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		a.log.Error("http call failed", "path", r.URL.Path, "error", err)
 		p = internalProblem
 	}
+	a.rejections.Count(server.HTTPInterface, p.why)
 	a.write(w, p.status, p)
 }
 

@@ -1452,14 +1452,15 @@ type Item struct {
 	TimeoutNanos int64 `protobuf:"varint,6,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"`
 	// The highest term of the partition that the sender knows of. 0: none.
 	Term uint64 `protobuf:"varint,7,opt,name=term,proto3" json:"term,omitempty"`
-	// Members only: the call was decided without the owner, which is now told. It
-	// is charged whatever the limits say.
+	// Members only: the call was decided without the owner, which now charges it
+	// whatever the limits say.
 	Replay bool `protobuf:"varint,8,opt,name=replay,proto3" json:"replay,omitempty"`
-	// A random number that tells one sending of a reserve from all others with the
-	// same request id. A cancel with it takes back that sending, whose answer nobody
-	// heard: the reservation ends if nobody else heard of it either, its request
-	// id is as good as new, and if the reserve comes after its cancel it is not
-	// decided. 0: none; a cancel then ends the reservation whoever knows of it.
+	// A random number that identifies one attempt to send a reserve, among all with
+	// the same request id. A cancel with this number withdraws the attempt, because
+	// its answer did not arrive: the reservation ends unless another attempt was
+	// answered, its request id is free again, and a reserve that arrives after its
+	// withdrawal is not decided. 0: none; a cancel then ends the reservation whatever
+	// attempts there were.
 	Attempt       uint64 `protobuf:"fixed64,10,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1625,9 +1626,9 @@ func (*Item_Peek) isItem_Call() {}
 
 func (*Item_Count) isItem_Call() {}
 
-// CountRequest is hits on a counter, which a member has to count whatever the
-// limit says. Counters have their limits not from the policy but from whoever
-// asks that member, and share no state with its keys.
+// CountRequest is hits on a counter, which a member counts whatever the limit says.
+// The limit of a counter comes with each call, not from the policy, and counters
+// share no state with the keys of the policy.
 type CountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// With the window it names the counter.
@@ -1636,7 +1637,7 @@ type CountRequest struct {
 	Unit  Unit   `protobuf:"varint,3,opt,name=unit,proto3,enum=bucketring.v1.Unit" json:"unit,omitempty"`
 	// Units in a window. 0: 1.
 	UnitMultiplier uint32 `protobuf:"varint,4,opt,name=unit_multiplier,json=unitMultiplier,proto3" json:"unit_multiplier,omitempty"`
-	// 0: a look.
+	// 0: read the counter.
 	Hits int64 `protobuf:"varint,5,opt,name=hits,proto3" json:"hits,omitempty"`
 	// The hits are taken off, as far as there are any.
 	GiveBack bool `protobuf:"varint,6,opt,name=give_back,json=giveBack,proto3" json:"give_back,omitempty"`
@@ -2293,7 +2294,7 @@ type LocateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 1024.
 	Keys []string `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
-	// Ask nobody else: state and term are those of the asked member.
+	// Ask no other member: state and term are those of the asked member.
 	Alone         bool `protobuf:"varint,2,opt,name=alone,proto3" json:"alone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2393,11 +2394,12 @@ type Location struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Key       string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
-	// Empty if nobody serves.
+	// Empty if no member serves.
 	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
 	// Its gRPC address.
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
-	// Who owns the partition if the owner goes. Empty if there is nobody else.
+	// The owner of the partition if the owner leaves. Empty if there is no other
+	// member.
 	Heir string `protobuf:"bytes,5,opt,name=heir,proto3" json:"heir,omitempty"`
 	// What the owner is for the partition, by its own word: active if it decides.
 	// If it does not answer: unreachable.

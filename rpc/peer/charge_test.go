@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -20,7 +21,7 @@ func (n *node) charge(tier string, requests int64, keys ...string) []*pb.Result 
 	for _, key := range keys {
 		b.Items = append(b.Items, itemOf(&pb.CheckRequest{Key: key, Tier: tier, Requests: &requests}))
 	}
-	out, err := n.Charge(within(n.t, testWait), b)
+	out, err := n.Charge(waittest.Context(n.t, testWait), b)
 	if err != nil || len(out.GetResults()) != len(keys) {
 		n.t.Fatalf("Charge() at %s = %v, %v, want %d answers", n.name, out, err, len(keys))
 	}
@@ -81,7 +82,7 @@ func TestChargeInFallback(t *testing.T) {
 		t.Error("Charge() that nobody can be told of later has an answer, want Unavailable")
 	}
 	owner.listener.setFrozen(false)
-	eventually(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
+	waittest.Until(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
 	for _, tier := range []string{"share", "closed"} {
 		if got := owner.used(key(tier), tier, "requests"); got != 40 {
 			t.Errorf("the owner has %d requests of %s, want 40", got, tier)

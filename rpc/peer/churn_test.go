@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -80,7 +81,7 @@ func (l *load) count(route pb.Route) {
 func (l *load) more(t *testing.T, n int64) {
 	t.Helper()
 	from := l.asked.Load()
-	eventually(t, "calls to go on", func() bool { return t.Failed() || l.asked.Load() >= from+n })
+	waittest.Until(t, "calls to go on", func() bool { return t.Failed() || l.asked.Load() >= from+n })
 }
 
 func (l *load) end() {
@@ -117,10 +118,10 @@ func TestLeaveUnderLoad(t *testing.T) {
 				t.Errorf("%d calls at %s fell back: %s", times, n.name, why)
 			}
 		}
-		if err := n.Flush(within(t, testWait)); err != nil {
+		if err := n.Flush(waittest.Context(t, testWait)); err != nil {
 			t.Error(err)
 		}
-		eventually(t, "the link to the member that went to be closed", func() bool {
+		waittest.Until(t, "the link to the member that went to be closed", func() bool {
 			n.retired.Lock()
 			defer n.retired.Unlock()
 			return len(n.retired.peers) == 0
@@ -150,11 +151,11 @@ func TestCrashesUnderLoad(t *testing.T) {
 	l.more(t, 200)
 	l.end()
 	for _, n := range []*node{a, b} {
-		if err := n.Flush(within(t, testWait)); err != nil {
+		if err := n.Flush(waittest.Context(t, testWait)); err != nil {
 			t.Error(err)
 		}
 		eventuallyForwarded(t, n, func() (pb.Route, error) {
-			d, err := n.Check(within(t, testWait), &pb.CheckRequest{Key: c.ownedBy(0), Tier: "open"})
+			d, err := n.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: c.ownedBy(0), Tier: "open"})
 			return d.GetRoute(), err
 		})
 	}
@@ -174,7 +175,7 @@ func TestTopologiesUnderLoad(t *testing.T) {
 	}
 	l.end()
 	for _, n := range nodes {
-		if err := n.Flush(within(t, testWait)); err != nil {
+		if err := n.Flush(waittest.Context(t, testWait)); err != nil {
 			t.Error(err)
 		}
 	}

@@ -15,21 +15,19 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// Count counts hits on counters, each at the owner of its key, all under way
-// together, and says what came of each, in their order. A wrong one costs the
-// others nothing: its [server.Counted] has the error. Hits on one counter in the
-// same call are counted in their order.
+// Count counts hits on counters, each at the owner of its key, and returns the answers
+// in their order. An invalid one does not affect the others: its [server.Counted] has
+// the error. Hits on one counter in the same call are counted in their order.
 //
-// If an owner has not answered after seven eighths of the time that ctx leaves,
-// this member counts in its place, against its share of the limit: limit /
-// members, rounded down. It says route fallback, and tells the owner of the hits
-// when it can; if it has no room to remember that, the error is Unavailable. Hits
-// of a window that is over when the owner hears of them count nowhere.
-// What is given back may be told before the hits that it is of: then more stays
-// used than was, never less.
+// If an owner has not answered after seven eighths of the time that ctx leaves, this
+// member counts in its place, against its share of the limit: limit / members, rounded
+// down. The route is fallback then, and the outbox reports the hits to the owner. If the
+// outbox is full, the error is Unavailable. Reported hits of a window that is over are
+// dropped. A GiveBack may reach the owner before the hits that it takes off: then more
+// stays used than was, never less.
 //
-// An error means that nothing was counted: ctx had ended, or the hits are more
-// than [server.MaxItems].
+// An error means that nothing was counted: ctx had ended, or there are more hits than
+// [server.MaxItems].
 func (r *Router) Count(ctx context.Context, hits []server.Count) ([]server.Counted, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, grpcstatus.FromContextError(err).Err()
@@ -63,7 +61,7 @@ type counting struct {
 }
 
 // countInFallback counts hits in place of the owner, against this member's share of
-// the limit. The owner is told of the hits, and in which window they came.
+// the limit. The outbox reports the hits, with the end of their window, to the owner.
 func (r *Router) countInFallback(c *call.Call) *pb.Result {
 	share := proto.CloneOf(c.Count())
 	share.RequestId = c.RequestID

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -36,7 +37,7 @@ func back(q server.Count) server.Count {
 // count counts at n, and fails the test on an error.
 func (n *node) count(hits ...server.Count) []server.Counted {
 	n.t.Helper()
-	counted, err := n.Count(within(n.t, testWait), hits)
+	counted, err := n.Count(waittest.Context(n.t, testWait), hits)
 	if err != nil || len(counted) != len(hits) {
 		n.t.Fatalf("Count() at %s = %v, %v, want %d answers", n.name, counted, err, len(hits))
 	}
@@ -187,7 +188,7 @@ func TestCountFallsBack(t *testing.T) {
 		t.Errorf("%v counts fell back, want 44", n)
 	}
 	owner.listener.setFrozen(false)
-	eventually(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
+	waittest.Until(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
 	if got := owner.counted(key); got != 20+40-15+1 {
 		t.Errorf("the owner has %d, want 46", got)
 	}
@@ -197,9 +198,9 @@ func TestCountFallsBack(t *testing.T) {
 	eventuallyForwarded(t, asked, func() (pb.Route, error) { return asked.count(perDay(small, 2, 0))[0].Route, nil })
 }
 
-// TestCountToldTooLate: hits of a window that is over when the owner hears of them
+// TestCountReportedTooLate: hits of a window that is over when the owner hears of them
 // count nowhere.
-func TestCountToldTooLate(t *testing.T) {
+func TestCountReportedTooLate(t *testing.T) {
 	t.Parallel()
 	nodes := newCluster(t, 2, short)
 	asked, owner := nodes[0], nodes[1]
@@ -215,7 +216,7 @@ func TestCountToldTooLate(t *testing.T) {
 	asked.clock.elapsed.Add(int64(24 * time.Hour))
 	asked.count(perDay(key, 10, 2))
 	asked.see(nodes...)
-	eventually(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
+	waittest.Until(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
 	if got := owner.counted(key); got != 2 {
 		t.Errorf("the owner has %d, want the 2 of today", got)
 	}
@@ -227,7 +228,7 @@ func TestCountInTime(t *testing.T) {
 	nodes := newCluster(t, 2)
 	nodes[1].listener.setFrozen(true)
 	hits := []server.Count{perDay(nodes[1].ownedBy(0), 9, 1), perDay(nodes[0].ownedBy(0), 9, 1), perDay(nodes[1].ownedBy(1), 9, 1)}
-	ctx := within(t, 400*time.Millisecond)
+	ctx := waittest.Context(t, 400*time.Millisecond)
 	counted, err := nodes[0].Count(ctx, hits)
 	if err != nil || ctx.Err() != nil {
 		t.Fatalf("Count() = %v, %v, and the deadline is over: %v", counted, err, ctx.Err())
@@ -246,7 +247,7 @@ func TestCountOutboxFull(t *testing.T) {
 	nodes[1].listener.setFrozen(true)
 	key := nodes[1].ownedBy(0)
 	nodes[0].count(perDay(key, 9, 1))
-	counted, err := nodes[0].Count(within(t, testWait), []server.Count{perDay(key, 9, 1)})
+	counted, err := nodes[0].Count(waittest.Context(t, testWait), []server.Count{perDay(key, 9, 1)})
 	if err != nil || grpcstatus.Code(counted[0].Err) != codes.Unavailable {
 		t.Errorf("Count() = %+v, %v, want it unavailable", counted, err)
 	}
@@ -261,7 +262,7 @@ func TestCountErrors(t *testing.T) {
 	nodes := newCluster(t, 2)
 	here, there := nodes[0].ownedBy(0), nodes[1].ownedBy(0)
 	hits := []server.Count{perDay(here, 9, 1), perDay(there, -1, 1), perDay(there, 9, 1), perDay(here, 9, -1), {Key: there, Limit: 1, Hits: 1}, perDay("a//b", 9, 1)}
-	counted, err := nodes[0].Count(within(t, testWait), hits)
+	counted, err := nodes[0].Count(waittest.Context(t, testWait), hits)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,10 +277,10 @@ func TestCountErrors(t *testing.T) {
 	if counted, err := nodes[0].Count(gone, hits); grpcstatus.Code(err) != codes.Canceled || counted != nil {
 		t.Errorf("Count() for nobody = %v, %v, want Canceled", counted, err)
 	}
-	if counted, err := nodes[0].Count(within(t, testWait), make([]server.Count, server.MaxItems+1)); grpcstatus.Code(err) != codes.InvalidArgument || counted != nil {
+	if counted, err := nodes[0].Count(waittest.Context(t, testWait), make([]server.Count, server.MaxItems+1)); grpcstatus.Code(err) != codes.InvalidArgument || counted != nil {
 		t.Errorf("Count() on too many = %v, %v, want InvalidArgument", counted, err)
 	}
-	if counted, err := nodes[0].Count(within(t, testWait), nil); err != nil || len(counted) != 0 {
+	if counted, err := nodes[0].Count(waittest.Context(t, testWait), nil); err != nil || len(counted) != 0 {
 		t.Errorf("Count() on none = %v, %v, want none", counted, err)
 	}
 	for key, n := range map[string]*node{here: nodes[0], there: nodes[1]} {
@@ -322,7 +323,7 @@ func TestCountAtAnEarlierVersion(t *testing.T) {
 		q.Fill(request)
 		c := call.Of(request)
 		f := &forward{Call: &c}
-		n.accept(n.limit(within(t, testWait), time.Now()), f, server.Failed(wrongField(field, "none", "is unknown")))
+		n.accept(n.limit(waittest.Context(t, testWait), time.Now()), f, server.Failed(wrongField(field, "none", "is unknown")))
 		if got := f.result.GetCounted().GetRoute(); got != want || want == 0 && code(f.result) != codes.InvalidArgument {
 			t.Errorf("an error of %s became %v, want route %v", field, f.result, want)
 		}

@@ -16,15 +16,16 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// forwarded stands for the result of a call that is on its way to another member.
+// forwarded is the result of a call that was sent to another member, until its own
+// result arrives.
 var forwarded = new(pb.Result)
 
-// Do implements [server.Decider]: it decides calls, each where it has to be
-// decided, and is the only way in. What is on its way to other members is under
-// way together, while this member decides what is its own.
+// Do implements [server.Decider]. It is the only entry of the router: every call is
+// decided here, by its owner or in fallback. Calls to other members are in flight
+// together, while this member decides its own.
 //
-// What becomes of a call whose key has another owner depends on its origin: it is
-// forwarded, redirected, or fails. See [call.Origin].
+// The origin of a call determines whether it is forwarded, redirected or fails if
+// another member owns its key. See [call.Origin].
 func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 	results := r.local.NewResults(len(calls))
 	if err := ctx.Err(); err != nil {
@@ -83,8 +84,8 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 // Reject implements [server.Decider].
 func (r *Router) Reject(err error) error { return r.local.Reject(err) }
 
-// admit reports whether this member decides for the partition of c, and whether c
-// brings a term that is to be learnt. A stream's sender may know of a higher term.
+// admit reports whether this member decides for the partition of c, and whether the
+// term in c is newer and must be learned.
 func (v *routingTable) admit(c *call.Call) (decide, learn bool) {
 	if !c.Origin.Streamed() {
 		return v.mine(c.Partition), false
@@ -93,8 +94,8 @@ func (v *routingTable) admit(c *call.Call) (decide, learn bool) {
 	return admission.Decide || v.alone, admission.Learn && c.Origin == call.MemberStream
 }
 
-// place returns the result of a call, if it has one already; nil if the local
-// service is to decide; forwarded if another member is.
+// place chooses where a call is decided. It returns nil for the local service,
+// forwarded for another member, and otherwise the result.
 func (r *Router) place(v *routingTable, c *call.Call, mine bool) *pb.Result {
 	if c.Err != nil || c.Expired && !c.Origin.Streamed() {
 		return nil // the local service rejects it
@@ -130,14 +131,14 @@ func (r *Router) place(v *routingTable, c *call.Call, mine bool) *pb.Result {
 	return forwarded
 }
 
-// endInFallback settles or cancels a reservation that this member made in
-// fallback. A member keeps such a reservation in its fallback service, and tells
-// the owner of each settle and cancel through the outbox, behind the replay of the
-// reserve, which may still wait there. So the fallback service is asked before the
-// owner if the id names this member; after the owner does not know the
-// reservation, because a caller may use its own id; and instead of the owner if
-// that cannot be reached. It reports whether this member knows the reservation: if
-// not, the result is NotFound.
+// endInFallback settles or cancels a reservation that this member made in fallback.
+// The reservation is in the fallback service. The owner gets the settle or cancel from
+// the outbox, after the replay of the reserve. known is false if this member does not
+// know the reservation; the result is then NotFound.
+//
+// The router tries it in three cases: first, if the id names this member; after the
+// owner returned NotFound, because callers may use their own id; and if the owner
+// cannot be reached.
 func (r *Router) endInFallback(c *call.Call) (result *pb.Result, known bool) {
 	result = decideAt(r.fallback, c)
 	switch code(result) {
@@ -158,7 +159,7 @@ func decideAt(s *server.Service, c *call.Call) *pb.Result {
 	return results.Get(0)
 }
 
-// redirectTo names a member; nobody if m is nil.
+// redirectTo returns a redirect to a member, or to none if m is nil.
 func redirectTo(m *memberConn) *pb.Result {
 	to := &pb.Redirect{}
 	if m != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,8 +29,8 @@ func (r *Router) serve(stream link.ServerStream, origin call.Origin) error {
 	if err := r.checkDraining(); err != nil {
 		return err
 	}
-	a := &answering{router: r, origin: origin}
-	err := link.Serve(stream, r.drain, a.answer)
+	s := &answeredStream{ServerStream: stream, router: r, origin: origin}
+	err := link.Serve(s, r.drain, s.answer)
 	if p, ok := errors.AsType[*link.PanicError](err); ok {
 		r.log.Error("batch panicked", "panic", p)
 	}
@@ -46,26 +47,46 @@ func (r *Router) checkDraining() error {
 	}
 }
 
-// answering is the memory of a stream that is answered, one batch at a time.
-type answering struct {
+// answeredStream is a stream that is answered. It has memory only while it answers, because
+// many streams are idle.
+type answeredStream struct {
+	link.ServerStream
 	router *Router
 	origin call.Origin
+	memory *answering // nil between batches
+}
 
+// answering is the memory for the answers to a batch.
+type answering struct {
 	calls   []call.Call
 	terms   []uint64
 	wire    []byte
 	answers pb.Answers // with wire as its unknown fields
 }
 
-// maxKept is the most memory, for encoded answers, that a stream keeps between
-// batches.
+var answerings = sync.Pool{New: func() any { return new(answering) }}
+
+// maxKept is the most memory for encoded answers that is used again.
 const maxKept = 256 << 10
+
+// Send implements link.ServerStream, and lets go of the memory of the answers.
+func (s *answeredStream) Send(a *pb.Answers) error {
+	err := s.ServerStream.Send(a)
+	if cap(s.memory.wire) > maxKept {
+		s.memory.wire = nil
+	}
+	answerings.Put(s.memory)
+	s.memory = nil
+	return err
+}
 
 // answer decides the items of a batch that this member owns, all by one routing
 // table, and redirects the others. The results are encoded already, and valid until
-// the next batch.
-func (a *answering) answer(b *pb.Batch) *pb.Answers {
-	r, items := a.router, b.GetItems()
+// they are sent.
+func (s *answeredStream) answer(b *pb.Batch) *pb.Answers {
+	r, items := s.router, b.GetItems()
+	a := answerings.Get().(*answering)
+	s.memory = a
 	a.begin(len(items))
 	defer clear(a.calls) // let go of the requests, even after a panic
 	var results *server.Results
@@ -75,7 +96,7 @@ func (a *answering) answer(b *pb.Batch) *pb.Answers {
 		a.answers.Ring = 0
 	} else {
 		for i, item := range items {
-			a.calls[i] = call.FromItem(item, a.origin)
+			a.calls[i] = call.FromItem(item, s.origin)
 		}
 		results = r.Do(context.Background(), a.calls)
 		v := r.table.Load()
@@ -99,7 +120,5 @@ func (a *answering) begin(n int) {
 	a.calls = slices.Grow(a.calls[:0], n)[:n]
 	a.terms = slices.Grow(a.terms[:0], n)[:n]
 	clear(a.terms)
-	if a.wire = a.wire[:0]; cap(a.wire) > maxKept {
-		a.wire = nil
-	}
+	a.wire = a.wire[:0]
 }

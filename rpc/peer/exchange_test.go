@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -25,7 +26,7 @@ type exchange struct {
 
 func openExchange(t *testing.T, n *node) *exchange {
 	t.Helper()
-	stream, err := pb.NewRateLimiterClient(n.conn()).Exchange(within(t, testWait))
+	stream, err := pb.NewRateLimiterClient(n.conn()).Exchange(waittest.Context(t, testWait))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +132,7 @@ func TestExchangeSettlesFallback(t *testing.T) {
 	nodes := newCluster(t, 2, short)
 	key := nodes[1].ownedBy(0)
 	nodes[1].listener.setFrozen(true)
-	d, err := nodes[0].Reserve(within(t, testWait), &pb.ReserveRequest{Key: key, MaxOutputTokens: new(int64(100))})
+	d, err := nodes[0].Reserve(waittest.Context(t, testWait), &pb.ReserveRequest{Key: key, MaxOutputTokens: new(int64(100))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +141,7 @@ func TestExchangeSettlesFallback(t *testing.T) {
 		t.Errorf("settlement = %v, want %s settled in fallback", got, d.RequestId)
 	}
 	nodes[1].listener.setFrozen(false)
-	eventually(t, "the outbox to be empty", func() bool { return nodes[0].Status().Outbox == 0 })
+	waittest.Until(t, "the outbox to be empty", func() bool { return nodes[0].Status().Outbox == 0 })
 	if used := nodes[1].used(key, "", "tokens"); used != 1 {
 		t.Errorf("the owner has %d tokens, want 1", used)
 	}
@@ -152,19 +153,19 @@ func TestDrainEndsStreams(t *testing.T) {
 	n := nodes[0]
 	e := openExchange(t, n)
 	e.ask(checkItem(n.ownedBy(0), ""))
-	watch, err := pb.NewRateLimiterClient(n.conn()).Watch(within(t, testWait), &pb.WatchRequest{})
+	watch, err := pb.NewRateLimiterClient(n.conn()).Watch(waittest.Context(t, testWait), &pb.WatchRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := watch.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := nodes[1].Check(within(t, testWait), &pb.CheckRequest{Key: n.ownedBy(0)}); err != nil {
+	if _, err := nodes[1].Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: n.ownedBy(0)}); err != nil {
 		t.Fatal(err)
 	}
 	n.Drain()
 	n.Drain()
-	late, err := pb.NewRateLimiterClient(n.conn()).Watch(within(t, testWait), &pb.WatchRequest{})
+	late, err := pb.NewRateLimiterClient(n.conn()).Watch(waittest.Context(t, testWait), &pb.WatchRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func causeOf(err error) (cause, bool) {
 	return "", false
 }
 
-// fallBack decides a call without its owner. What it decides, the owner is told of.
+// fallBack decides a call without its owner, and reports to the owner what it admits.
 func (r *Router) fallBack(f *forward, why cause) {
 	if f.Origin == call.Outbox {
 		f.result = unavailable("the owner cannot be reached: " + string(why))
@@ -84,9 +84,9 @@ func (r *Router) decideInFallback(f *forward) {
 	}
 }
 
-// endWithoutOwner takes a settle or a cancel in place of the owner. If this member
-// did not make the reservation, only the owner knows it: the answer says what the
-// owner will do, and the owner is told.
+// endWithoutOwner accepts a settle or a cancel in place of the owner. If this member
+// did not make the reservation, only the owner knows it: the answer says what the owner
+// will do once the outbox has delivered the call.
 func (r *Router) endWithoutOwner(c *call.Call) *pb.Result {
 	if result, known := r.endInFallback(c); known {
 		return result
@@ -106,12 +106,11 @@ func (r *Router) endWithoutOwner(c *call.Call) *pb.Result {
 	}}}
 }
 
-// enqueue leaves a call to the outbox, which keeps the item and tells the owner. If
-// the outbox is full it returns the result of the call: what the owner will never
-// hear of counts as not decided.
+// enqueue gives a call to the outbox, which keeps the item until the owner has it. If
+// the outbox is full it returns the result of the call, which counts as not decided.
 func (r *Router) enqueue(item *pb.Item) (rejected *pb.Result) {
 	if err := r.outbox.Put(item); err != nil {
-		return unavailable("the owner of the key cannot be reached, and it cannot be told later: " + err.Error())
+		return unavailable("the owner of the key cannot be reached, and the call cannot be sent to it later: " + err.Error())
 	}
 	return nil
 }
@@ -120,7 +119,7 @@ func (r *Router) enqueue(item *pb.Item) (rejected *pb.Result) {
 // answer did not arrive. If the outbox is full, a reservation that is held there
 // ends with its lease.
 func (r *Router) withdraw(f *forward) {
-	if !f.unheard || f.Kind != call.Reserve || f.Attempt == 0 {
+	if !f.unanswered || f.Kind != call.Reserve || f.Attempt == 0 {
 		return
 	}
 	_ = r.outbox.Put(&pb.Item{
@@ -129,14 +128,14 @@ func (r *Router) withdraw(f *forward) {
 	})
 }
 
-// deliver tells an owner, for the outbox. Its error has a status.
+// deliver sends an item of the outbox to its owner. Its error has a gRPC status.
 func (r *Router) deliver(ctx context.Context, item *pb.Item) error {
 	results := r.Do(ctx, []call.Call{call.FromItem(item, call.Outbox)})
 	defer results.Release()
 	return server.ErrorOf(results.Get(0))
 }
 
-// ownerOf names the member that would be told of a call now, for the outbox.
+// ownerOf returns the member to which the outbox would deliver a call now.
 func (r *Router) ownerOf(item *pb.Item) string {
 	v, c := r.table.Load(), call.FromItem(item, call.Outbox)
 	if v.mine(c.Partition) {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -22,7 +23,7 @@ func short(o *Options) { o.Timeout = 250 * time.Millisecond }
 // before it did: the timeouts are short, and the machine may be busy.
 func eventuallyForwarded(t *testing.T, n *node, ask func() (pb.Route, error)) {
 	t.Helper()
-	eventually(t, "the owner to answer", func() bool {
+	waittest.Until(t, "the owner to answer", func() bool {
 		route, err := ask()
 		if err != nil {
 			t.Fatal(err)
@@ -64,7 +65,7 @@ func TestModes(t *testing.T) {
 				key := owner.ownedBy(0) + "/" + tt.tier
 				allowed := 0
 				for i := range 40 {
-					d, err := asked.Check(within(t, testWait), &pb.CheckRequest{Key: key, Tier: tt.tier, RequestId: fmt.Sprint(tt.tier, i)})
+					d, err := asked.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: key, Tier: tt.tier, RequestId: fmt.Sprint(tt.tier, i)})
 					if err != nil || d.Route != pb.Route_ROUTE_FALLBACK || d.Owner != asked.name {
 						t.Fatalf("Check(%s) = %v, %v, want a fallback", tt.tier, d, err)
 					}
@@ -78,25 +79,25 @@ func TestModes(t *testing.T) {
 					t.Errorf("%s: %d of 40 allowed, want %d", tt.tier, allowed, tt.allowed)
 				}
 			}
-			p, err := asked.Peek(within(t, testWait), &pb.PeekRequest{Key: owner.ownedBy(0) + "/share", Tier: "share"})
+			p, err := asked.Peek(waittest.Context(t, testWait), &pb.PeekRequest{Key: owner.ownedBy(0) + "/share", Tier: "share"})
 			if err != nil || p.Route != pb.Route_ROUTE_FALLBACK || p.Limits[0].Remaining != 0 {
 				t.Errorf("Peek() = %v, %v, want what the fallback has left", p, err)
 			}
 			if n := asked.metric("bucketring_fallbacks_total", "check"); n != 120 {
 				t.Errorf("%v checks fell back, want 120", n)
 			}
-			if d, err := asked.Check(within(t, testWait), &pb.CheckRequest{Key: nodes[2].ownedBy(0)}); err != nil || d.Route != pb.Route_ROUTE_FORWARD {
+			if d, err := asked.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: nodes[2].ownedBy(0)}); err != nil || d.Route != pb.Route_ROUTE_FORWARD {
 				t.Errorf("Check() of another owner = %v, %v, want it forwarded", d, err)
 			}
 			regain()
-			eventually(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
+			waittest.Until(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
 			for tier, want := range map[string]int64{"closed": 0, "share": 30, "open": 40} {
 				if got := owner.used(owner.ownedBy(0)+"/"+tier, tier, "requests"); got != want {
 					t.Errorf("the owner has %d of %s, want %d", got, tier, want)
 				}
 			}
 			eventuallyForwarded(t, asked, func() (pb.Route, error) {
-				d, err := asked.Check(within(t, testWait), &pb.CheckRequest{Key: owner.ownedBy(1)})
+				d, err := asked.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: owner.ownedBy(1)})
 				return d.GetRoute(), err
 			})
 		})
@@ -122,7 +123,7 @@ func TestInTime(t *testing.T) {
 			return b.GetResults()[2].GetDecision().GetRoute(), err
 		},
 	} {
-		ctx := within(t, 400*time.Millisecond)
+		ctx := waittest.Context(t, 400*time.Millisecond)
 		if route, err := ask(ctx); err != nil || route != pb.Route_ROUTE_FALLBACK {
 			t.Errorf("route = %v, %v, want fallback", route, err)
 		}
@@ -147,7 +148,7 @@ func TestReservationInFallback(t *testing.T) {
 				id = long
 			}
 			owner.listener.setFrozen(true)
-			ctx := within(t, testWait)
+			ctx := waittest.Context(t, testWait)
 			d, err := asked.Reserve(ctx, &pb.ReserveRequest{Key: key, InputTokens: 100, MaxOutputTokens: new(int64(400)), RequestId: id})
 			if err != nil || d.Route != pb.Route_ROUTE_FALLBACK || d.Outcome != pb.Outcome_OUTCOME_ALLOWED || d.RequestId != "fallback:node1:"+id {
 				t.Fatalf("Reserve() = %v, %v, want a reservation in fallback", d, err)
@@ -155,7 +156,7 @@ func TestReservationInFallback(t *testing.T) {
 			heal := func() {
 				owner.listener.setFrozen(false)
 				for _, n := range nodes {
-					eventually(t, "the outbox of "+n.name+" to be empty", func() bool { return n.Status().Outbox == 0 })
+					waittest.Until(t, "the outbox of "+n.name+" to be empty", func() bool { return n.Status().Outbox == 0 })
 				}
 			}
 			settle := &pb.SettleRequest{Key: key, RequestId: d.RequestId, InputTokens: new(int64(100)), OutputTokens: new(int64(30))}
@@ -230,7 +231,7 @@ func TestSettleThroughOutbox(t *testing.T) {
 	t.Parallel()
 	nodes := newCluster(t, 2, short)
 	key := nodes[1].ownedBy(0) + "/u"
-	ctx := within(t, testWait)
+	ctx := waittest.Context(t, testWait)
 	for _, id := range []string{"settled", "cancelled", "held"} {
 		eventuallyForwarded(t, nodes[0], func() (pb.Route, error) {
 			d, err := nodes[0].Reserve(ctx, &pb.ReserveRequest{Key: key, InputTokens: 100, MaxOutputTokens: new(int64(100)), RequestId: id})
@@ -271,7 +272,7 @@ func TestOutboxFull(t *testing.T) {
 	nodes := newCluster(t, 2, short, func(o *Options) { o.MaxOutbox = 2 })
 	nodes[1].listener.setFrozen(true)
 	key := nodes[1].ownedBy(0)
-	ctx := within(t, testWait)
+	ctx := waittest.Context(t, testWait)
 	for i := range 2 {
 		if d, err := nodes[0].Check(ctx, &pb.CheckRequest{Key: key, Tier: "open"}); err != nil || d.Outcome != pb.Outcome_OUTCOME_ALLOWED {
 			t.Fatalf("Check() %d = %v, %v", i, d, err)
@@ -290,7 +291,7 @@ func TestOutboxFull(t *testing.T) {
 		t.Errorf("Settle() = %v, %v, want Unavailable", s, err)
 	}
 	nodes[1].listener.setFrozen(false)
-	eventually(t, "the outbox to be empty", func() bool { return nodes[0].Status().Outbox == 0 })
+	waittest.Until(t, "the outbox to be empty", func() bool { return nodes[0].Status().Outbox == 0 })
 }
 
 // TestRetryDuringFallback: the same id, asked before, during and after a time
@@ -301,21 +302,21 @@ func TestRetryDuringFallback(t *testing.T) {
 	key := nodes[1].ownedBy(0)
 	ask := func() {
 		t.Helper()
-		d, err := nodes[0].Check(within(t, testWait), &pb.CheckRequest{Key: key, Tier: "open", RequestId: "once"})
+		d, err := nodes[0].Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: key, Tier: "open", RequestId: "once"})
 		if err != nil || d.Outcome != pb.Outcome_OUTCOME_ALLOWED || d.Route != pb.Route_ROUTE_FALLBACK {
 			t.Fatalf("Check() = %v, %v, want fallback", d, err)
 		}
 	}
 	eventuallyForwarded(t, nodes[0], func() (pb.Route, error) {
-		d, err := nodes[0].Check(within(t, testWait), &pb.CheckRequest{Key: key, Tier: "open", RequestId: "once"})
+		d, err := nodes[0].Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: key, Tier: "open", RequestId: "once"})
 		return d.GetRoute(), err
 	})
 	nodes[1].listener.setFrozen(true)
 	ask()
 	ask()
 	nodes[1].listener.setFrozen(false)
-	eventually(t, "the outbox to be empty", func() bool { return nodes[0].Status().Outbox == 0 })
-	eventually(t, "the owner to answer", func() bool { return !nodes[0].Status().Members[1].Link.BreakerOpen })
+	waittest.Until(t, "the outbox to be empty", func() bool { return nodes[0].Status().Outbox == 0 })
+	waittest.Until(t, "the owner to answer", func() bool { return !nodes[0].Status().Members[1].Link.BreakerOpen })
 	if used := nodes[1].used(key, "open", "requests"); used != 1 {
 		t.Errorf("the owner has %d requests, want 1", used)
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// forward is a call on its way to its owner. The goroutine that has it starts it,
-// does other things, and finishes it.
+// forward is a call that is sent to its owner. One goroutine starts it and later
+// finishes it.
 type forward struct {
 	*call.Call
 	index int // in the results
@@ -29,7 +29,7 @@ type forward struct {
 	to        *memberConn // the member that it was sent to last
 	pending   *link.Pending
 
-	unheard    bool // a member may have decided it whose answer did not arrive
+	unanswered bool // a member may have decided it whose answer did not arrive
 	redirected bool // by the owner, or by a member with another routing table
 	rerouted   bool
 	bounces    int
@@ -91,12 +91,13 @@ func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) 
 	f.pending = to.peer.link.Start(ctx, item)
 }
 
-// finish waits for the result of f, and follows it where it leads.
+// finish waits for the result of f. It follows redirects, and falls back if the owner
+// does not answer.
 func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 	for f.pending != nil {
 		result, err := f.pending.Wait(ctx)
 		f.pending = nil
-		f.unheard = f.unheard || mayBeDecided(err)
+		f.unanswered = f.unanswered || mayBeDecided(err)
 		if err == nil && code(result) == codes.DeadlineExceeded {
 			err = link.ErrTimeout // it was too late there: nothing was decided
 		}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -134,7 +135,7 @@ func TestForwardedIsLocal(t *testing.T) {
 	ignore := cmp.Options{protocmp.Transform(), protocmp.IgnoreEnums(pb.Route(0))}
 	for _, q := range questions(key) {
 		t.Run(q.name, func(t *testing.T) {
-			ctx := within(t, testWait)
+			ctx := waittest.Context(t, testWait)
 			want, wantErr := q.ask(ctx, alone.options.Local)
 			got, err := q.ask(ctx, nodes[0])
 			if diff := cmp.Diff(want, got, ignore); diff != "" {
@@ -210,7 +211,7 @@ func TestBatchOverMembers(t *testing.T) {
 			owners = append(owners, n.name)
 		}
 	}
-	got, err := nodes[0].Batch(within(t, testWait), &b)
+	got, err := nodes[0].Batch(waittest.Context(t, testWait), &b)
 	if err != nil || len(got.Results) != len(b.Items) {
 		t.Fatalf("Batch() = %d results, %v, want %d", len(got.GetResults()), err, len(b.Items))
 	}
@@ -245,7 +246,7 @@ func TestOneRequestManyTimes(t *testing.T) {
 	nodes := newCluster(t, 2)
 	q := &pb.CheckRequest{Key: nodes[1].ownedBy(0), Tier: "thousand"}
 	b := batchOf(q, q, q, q)
-	if _, err := nodes[0].Batch(within(t, testWait), b); err != nil {
+	if _, err := nodes[0].Batch(waittest.Context(t, testWait), b); err != nil {
 		t.Fatal(err)
 	}
 	if n := nodes[1].used(q.Key, "thousand", "requests"); n != 4 {
@@ -257,7 +258,7 @@ func TestOneRequestManyTimes(t *testing.T) {
 // that was asked. An id is one charge wherever it is repeated.
 func TestReserveHereSettleThere(t *testing.T) {
 	nodes := newCluster(t, 3)
-	ctx := within(t, testWait)
+	ctx := waittest.Context(t, testWait)
 	for _, owner := range nodes {
 		for i, first := range nodes {
 			key, id := owner.ownedBy(i)+"/u", "r-"+first.name
@@ -302,7 +303,7 @@ func TestCallerGoes(t *testing.T) {
 		_, err := nodes[0].Check(ctx, &pb.CheckRequest{Key: key})
 		done <- err
 	}()
-	eventually(t, "the call to be under way", func() bool {
+	waittest.Until(t, "the call to be under way", func() bool {
 		l := nodes[0].Status().Members[1].Link
 		return l.Queued+l.InFlight > 0
 	})

@@ -44,7 +44,7 @@ const (
 
 var handshakeResults = [...]string{handshakeOK, handshakeNoKey, handshakeWrongKey, handshakeWrongMember, handshakeMalformed, handshakeBroken}
 
-// refusal is why a handshake failed. Its text says what to do.
+// rejection is why a handshake failed. Its text says what to do.
 type rejection struct {
 	result string
 	code   codes.Code

@@ -14,6 +14,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -50,12 +51,12 @@ func TestKeys(t *testing.T) {
 				from, to *node
 				want     bool
 			}{{a, b, tt.aToB}, {b, a, tt.bToA}} {
-				d, err := way.from.Check(within(t, testWait), &pb.CheckRequest{Key: way.to.ownedBy(0), Tier: "open"})
+				d, err := way.from.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: way.to.ownedBy(0), Tier: "open"})
 				if err != nil || (d.Route == pb.Route_ROUTE_FORWARD) != way.want {
 					t.Errorf("Check() from %s to %s = %v, %v, want it forwarded: %v", way.from.name, way.to.name, d, err, way.want)
 				}
 			}
-			eventually(t, "the end of a handshake to be counted", func() bool {
+			waittest.Until(t, "the end of a handshake to be counted", func() bool {
 				return a.metric("bucketring_peer_handshakes_total", tt.result)+b.metric("bucketring_peer_handshakes_total", tt.result) > 0
 			})
 			if n := a.metric("bucketring_peer_handshakes_total", handshakeOK); tt.aToB && n == 0 {
@@ -77,7 +78,7 @@ func TestWrongMember(t *testing.T) {
 		if err := a.SetTopology(Topology{Serving: []Member{m}, Roster: 1}); err != nil {
 			t.Fatal(err)
 		}
-		d, err := a.Check(within(t, testWait), &pb.CheckRequest{Key: "k"})
+		d, err := a.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: "k"})
 		if err != nil || d.Route != pb.Route_ROUTE_FALLBACK {
 			t.Errorf("%s: %v, %v, want a fallback", name, d, err)
 		}
@@ -98,7 +99,7 @@ type impostor struct {
 
 func dialPeer(t *testing.T, to *node) *impostor {
 	t.Helper()
-	stream, err := pb.NewPeerClient(to.conn()).Exchange(within(t, testWait))
+	stream, err := pb.NewPeerClient(to.conn()).Exchange(waittest.Context(t, testWait))
 	if err != nil {
 		t.Fatal(err)
 	}

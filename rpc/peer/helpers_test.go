@@ -203,24 +203,6 @@ func (n *node) ownedBy(i int) string {
 	}
 }
 
-// eventually waits until ok holds.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(testWait); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited %s in vain for: %s", testWait, what)
-		}
-	}
-}
-
-// within returns a context of that length.
-func within(t testing.TB, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // used returns what was used of a requests or tokens limit, as n's own service
 // has it.
 func (n *node) used(key, tier, dimension string) int64 {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -17,11 +18,11 @@ func TestReservedIDs(t *testing.T) {
 	for _, n := range nodes {
 		for _, owner := range nodes {
 			q := &pb.ReserveRequest{Key: owner.ownedBy(0), RequestId: "fallback:a:b"}
-			_, err := n.Reserve(within(t, testWait), q)
+			_, err := n.Reserve(waittest.Context(t, testWait), q)
 			if s := grpcstatus.Convert(err); s.Code() != codes.InvalidArgument || !strings.HasPrefix(s.Message(), "request_id: must not begin") {
 				t.Errorf("Reserve() at %s for %s = %v, want InvalidArgument", n.name, owner.name, err)
 			}
-			b, err := n.Batch(within(t, testWait), batchOf(q))
+			b, err := n.Batch(waittest.Context(t, testWait), batchOf(q))
 			if err != nil || b.Results[0].GetError().GetField() != "request_id" {
 				t.Errorf("Batch() at %s for %s = %v, %v, want an error of request_id", n.name, owner.name, b, err)
 			}

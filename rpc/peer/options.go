@@ -58,24 +58,24 @@ func (o Options) withDefaults() Options {
 // Validate reports every option that cannot be used.
 func (o Options) Validate() error {
 	var problems []error
-	complain := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	add := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 	if o.Name == "" || strings.Contains(o.Name, requestid.Separator) {
-		complain("name: must not be empty or contain %q, got %q", requestid.Separator, o.Name)
+		add("name: must not be empty or contain %q, got %q", requestid.Separator, o.Name)
 	}
 	if o.Boot == 0 {
-		complain("boot: must be a random number, got 0")
+		add("boot: must be a random number, got 0")
 	}
 	if o.Local == nil {
-		complain("local: must be set")
+		add("local: must be set")
 	}
 	if o.Fallback == nil {
-		complain("fallback: must be set")
+		add("fallback: must be set")
 	}
 	if o.Timeout < 0 {
-		complain("timeout: must not be negative, got %s", o.Timeout)
+		add("timeout: must not be negative, got %s", o.Timeout)
 	}
 	if o.MaxOutbox < 0 {
-		complain("max_outbox: must not be negative, got %d", o.MaxOutbox)
+		add("max_outbox: must not be negative, got %d", o.MaxOutbox)
 	}
 	return errors.Join(problems...)
 }

@@ -68,7 +68,7 @@ func New(o Options) (*Router, error) {
 		keys: o.Keys, dial: o.Dial, timeout: o.Timeout, log: o.Logger,
 		metrics: newMetrics(o.Registry), drain: make(chan struct{}),
 	}
-	r.API.Decider = r
+	r.Decider = r
 	r.counting.New = func() any { return new(counting) }
 	r.retired.due = notify.New()
 	if r.outbox, err = outbox.New(outbox.Options{

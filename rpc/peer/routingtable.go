@@ -43,7 +43,7 @@ func (v *routingTable) mine(partition int) bool {
 	return v.alone || v.roles.Role(partition) == ownership.Active
 }
 
-// owner returns who owns a partition; nil if nobody does.
+// owner returns the owner of a partition; nil if it has none.
 func (v *routingTable) owner(partition int) *memberConn {
 	if i := v.roles.Table().OwnerIndex(partition); i >= 0 {
 		return v.members[i]

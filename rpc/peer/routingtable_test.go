@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -14,7 +15,7 @@ import (
 // TestStaleViews: members that do not agree on the ring send calls on, once.
 func TestStaleViews(t *testing.T) {
 	a, b, c := newNode(t, "a", &clock{}), newNode(t, "b", &clock{}), newNode(t, "c", &clock{})
-	ctx := within(t, testWait)
+	ctx := waittest.Context(t, testWait)
 	b.see(a, b, c)
 	c.see(a, b, c)
 	inB, inC := b.ownedBy(60), c.ownedBy(60)
@@ -74,7 +75,7 @@ func TestStaleViews(t *testing.T) {
 	for _, n := range []*node{a, b, c} { // and back
 		n.see(a, b, c)
 	}
-	eventually(t, "a's outbox to be empty", func() bool { return a.Status().Outbox == 0 })
+	waittest.Until(t, "a's outbox to be empty", func() bool { return a.Status().Outbox == 0 })
 	if used := b.used(inB, "thousand", "requests"); used != 1 {
 		t.Errorf("b has %d requests of %s, want the one of the fallback", used, inB)
 	}
@@ -88,7 +89,7 @@ func TestStaleViews(t *testing.T) {
 func TestNobodyServes(t *testing.T) {
 	c := &clock{}
 	a := newNode(t, "a", c)
-	ctx := within(t, testWait)
+	ctx := waittest.Context(t, testWait)
 	ask := func() *pb.Decision {
 		t.Helper()
 		d, err := a.Check(ctx, &pb.CheckRequest{Key: "k", Tier: "thousand"})
@@ -136,7 +137,7 @@ func TestTermsTravel(t *testing.T) {
 	if term(a) != 0 || term(b) == 0 {
 		t.Fatalf("terms %#x and %#x, want none at a", term(a), term(b))
 	}
-	if _, err := a.Check(within(t, testWait), &pb.CheckRequest{Key: key}); err != nil {
+	if _, err := a.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: key}); err != nil {
 		t.Fatal(err)
 	}
 	if term(a) != term(b) {
@@ -148,7 +149,7 @@ func TestTermsTravel(t *testing.T) {
 	if taken <= term(b) {
 		t.Fatalf("a took term %#x, want one above %#x", taken, term(b))
 	}
-	if _, err := a.Check(within(t, testWait), &pb.CheckRequest{Key: key}); err != nil {
+	if _, err := a.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: key}); err != nil {
 		t.Fatal(err)
 	}
 	if term(b) <= taken || term(a) != term(b) {
@@ -159,7 +160,7 @@ func TestTermsTravel(t *testing.T) {
 	}
 	before := term(b)
 	client := pb.NewRateLimiterClient(b.conn())
-	stream, err := client.Exchange(within(t, testWait))
+	stream, err := client.Exchange(waittest.Context(t, testWait))
 	if err != nil {
 		t.Fatal(err)
 	}

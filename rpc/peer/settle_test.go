@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -20,7 +21,7 @@ import (
 func TestFallbackIsAskedLast(t *testing.T) {
 	nodes := newCluster(t, 2)
 	asked := nodes[0]
-	ctx := within(t, testWait)
+	ctx := waittest.Context(t, testWait)
 	exchange := openExchange(t, asked)
 	forms := map[string]func(key, id string) (*pb.Settlement, error){
 		"settle": func(key, id string) (*pb.Settlement, error) {
@@ -65,7 +66,7 @@ func TestFallbackIsAskedLast(t *testing.T) {
 		}
 	}
 	// The owners never saw the reserves, so they refuse what they are told.
-	eventually(t, "the owners to be told", func() bool {
+	waittest.Until(t, "the owners to be told", func() bool {
 		return asked.Status().Outbox == 0 && asked.metric("bucketring_outbox_dropped_total") == float64(told)
 	})
 }
@@ -85,7 +86,7 @@ func batchSettlement(b *pb.BatchResponse, err error) (*pb.Settlement, error) {
 func TestDeciderForgot(t *testing.T) {
 	nodes := newCluster(t, 3)
 	decider, owner := nodes[0], nodes[1]
-	ctx := within(t, testWait)
+	ctx := waittest.Context(t, testWait)
 	for i, n := range nodes {
 		key, id := owner.ownedBy(i), fmt.Sprint("r", i)
 		if _, err := owner.local.Reserve(ctx, &pb.ReserveRequest{Key: key, RequestId: id, MaxOutputTokens: new(int64(10))}); err != nil {
@@ -111,7 +112,7 @@ func TestDeciderIsAway(t *testing.T) {
 	t.Parallel()
 	nodes := newCluster(t, 3, short)
 	decider, owner, asked := nodes[0], nodes[1], nodes[2]
-	ctx := within(t, testWait)
+	ctx := waittest.Context(t, testWait)
 	key := owner.ownedBy(0)
 	if _, err := owner.local.Reserve(ctx, &pb.ReserveRequest{Key: key, RequestId: "r", MaxOutputTokens: new(int64(10))}); err != nil {
 		t.Fatal(err)
@@ -139,11 +140,11 @@ func TestAfterTheEnd(t *testing.T) {
 	n.see(nodes...)
 	n.see(n)
 	n.see(nodes...) // goleak looks for what these leave
-	d, err := n.Check(within(t, testWait), &pb.CheckRequest{Key: nodes[1].ownedBy(0), Tier: "open"})
+	d, err := n.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: nodes[1].ownedBy(0), Tier: "open"})
 	if grpcstatus.Code(err) != codes.Unavailable {
 		t.Errorf("Check() = %v, %v, want Unavailable: nobody will tell the owner", d, err)
 	}
-	if d, err := n.Check(within(t, testWait), &pb.CheckRequest{Key: n.ownedBy(0)}); err != nil || d.Route != pb.Route_ROUTE_LOCAL {
+	if d, err := n.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: n.ownedBy(0)}); err != nil || d.Route != pb.Route_ROUTE_LOCAL {
 		t.Errorf("Check() of its own = %v, %v, want local", d, err)
 	}
 }

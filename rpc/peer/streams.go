@@ -5,16 +5,15 @@ package peer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -71,41 +70,12 @@ func (s *batchStream) Recv(a *link.Answers) error {
 		return err
 	}
 	s.answered = true
-	answers, err := answersIn(a.Frame())
+	answers, err := codec.PeerAnswers(a.Frame())
 	if err != nil {
 		return err
 	}
 	return a.Parse(answers)
 }
-
-// answersIn returns the encoded answers of an encoded pb.PeerAnswer.
-func answersIn(m []byte) (answers []byte, err error) {
-	found := false
-	for len(m) > 0 {
-		number, kind, n := protowire.ConsumeField(m)
-		if n < 0 {
-			return nil, fmt.Errorf("a message between members: %w", protowire.ParseError(n))
-		}
-		if number == peerAnswers && kind == protowire.BytesType {
-			if found {
-				return nil, errNoAnswers // members send them in one part
-			}
-			_, _, tag := protowire.ConsumeTag(m)
-			answers, _ = protowire.ConsumeBytes(m[tag:n])
-			found = true
-		}
-		m = m[n:]
-	}
-	if !found {
-		return nil, errNoAnswers
-	}
-	return answers, nil
-}
-
-// peerAnswers is the number of the field of pb.PeerAnswer.
-const peerAnswers = protowire.Number(2)
-
-var errNoAnswers = errors.New("a message between members without answers")
 
 // CloseSend implements link.Stream.
 func (s *batchStream) CloseSend() error { return s.stream.CloseSend() }

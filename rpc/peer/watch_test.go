@@ -15,6 +15,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -23,7 +24,7 @@ import (
 func TestWatch(t *testing.T) {
 	c := &clock{}
 	a, b := newNode(t, "a", c), newNode(t, "b", c)
-	watch, err := pb.NewRateLimiterClient(a.conn()).Watch(within(t, testWait), &pb.WatchRequest{})
+	watch, err := pb.NewRateLimiterClient(a.conn()).Watch(waittest.Context(t, testWait), &pb.WatchRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,7 @@ func TestWatch(t *testing.T) {
 func TestLocate(t *testing.T) {
 	c := &clock{}
 	a, b, x := newNode(t, "a", c), newNode(t, "b", c), newNode(t, "c", c)
-	ctx := within(t, testWait)
+	ctx := waittest.Context(t, testWait)
 	alone, err := a.Locate(ctx, &pb.LocateRequest{Keys: []string{"k"}})
 	if err != nil || alone.Locations[0].Owner != "a" || alone.Locations[0].State != "active" {
 		t.Errorf("Locate() alone = %v, %v, want a", alone, err)
@@ -173,7 +174,7 @@ func TestStatus(t *testing.T) {
 	if err := a.SetTopology(Topology{Serving: []Member{a.member(), b.member()}, Others: []Member{{Name: "c", Boot: 9, GRPC: "127.0.0.1:1"}}, Roster: 4}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Check(within(t, testWait), &pb.CheckRequest{Key: b.ownedBy(0)}); err != nil {
+	if _, err := a.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: b.ownedBy(0)}); err != nil {
 		t.Fatal(err)
 	}
 	s := a.Status()
@@ -214,7 +215,7 @@ func TestStatus(t *testing.T) {
 	if n := a.Roster(); n != 4 {
 		t.Errorf("Roster() = %d, want 4", n)
 	}
-	if err := a.Flush(within(t, testWait)); err != nil {
+	if err := a.Flush(waittest.Context(t, testWait)); err != nil {
 		t.Errorf("Flush() of nothing = %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -24,11 +25,11 @@ func TestLateReserve(t *testing.T) {
 				nodes := newCluster(t, 2) // with a timeout that does not end the stream
 				asked, owner := nodes[0], nodes[1]
 				key := owner.ownedBy(0) + "/u"
-				ctx := within(t, testWait)
+				ctx := waittest.Context(t, testWait)
 				q := &pb.ReserveRequest{Key: key, Tier: tt.tier, RequestId: "late", InputTokens: 100, MaxOutputTokens: new(int64(400))}
 				reserve := func() *pb.Decision {
 					t.Helper()
-					ctx := within(t, time.Second)
+					ctx := waittest.Context(t, time.Second)
 					if form == "reserve" {
 						d, err := asked.Reserve(ctx, q)
 						if err != nil {
@@ -56,16 +57,16 @@ func TestLateReserve(t *testing.T) {
 					t.Errorf("%d calls wait for the owner, want 1", n)
 				}
 				owner.listener.setFrozen(false)
-				eventually(t, "the owner to decide late", func() bool {
+				waittest.Until(t, "the owner to decide late", func() bool {
 					return owner.metric("bucketring_decisions_total", tt.tier, "allowed") > decided
 				})
-				eventually(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
+				waittest.Until(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
 				if tt.outcome == pb.Outcome_OUTCOME_ALLOWED {
 					s, err := asked.Settle(ctx, &pb.SettleRequest{Key: key, RequestId: d.RequestId, OutputTokens: new(int64(30))})
 					if err != nil || s.Status != pb.ReservationStatus_RESERVATION_STATUS_SETTLED {
 						t.Fatalf("Settle() = %v, %v", s, err)
 					}
-					eventually(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
+					waittest.Until(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
 				}
 				want := int64(0)
 				if tt.outcome == pb.Outcome_OUTCOME_ALLOWED {
@@ -90,7 +91,7 @@ func TestDeniedAndRetried(t *testing.T) {
 	nodes := newCluster(t, 3)
 	asked, owner, other := nodes[0], nodes[1], nodes[2]
 	key := owner.ownedBy(0) + "/u"
-	ctx := within(t, testWait)
+	ctx := waittest.Context(t, testWait)
 	for _, n := range []*node{asked, other} {
 		eventuallyForwarded(t, n, func() (pb.Route, error) {
 			d, err := n.Check(ctx, &pb.CheckRequest{Key: owner.ownedBy(1)})
@@ -99,7 +100,7 @@ func TestDeniedAndRetried(t *testing.T) {
 	}
 	q := &pb.ReserveRequest{Key: key, Tier: "guarded", RequestId: "r", InputTokens: 100, MaxOutputTokens: new(int64(400))}
 	owner.listener.setFrozen(true)
-	if d, err := asked.Reserve(within(t, time.Second), q); err != nil || d.Outcome != pb.Outcome_OUTCOME_DENIED {
+	if d, err := asked.Reserve(waittest.Context(t, time.Second), q); err != nil || d.Outcome != pb.Outcome_OUTCOME_DENIED {
 		t.Fatalf("Reserve() = %v, %v, want a denial", d, err)
 	}
 	owner.listener.setFrozen(false)
@@ -107,7 +108,7 @@ func TestDeniedAndRetried(t *testing.T) {
 		d, err := other.Reserve(ctx, q)
 		return d.GetRoute(), err
 	})
-	eventually(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 && other.Status().Outbox == 0 })
+	waittest.Until(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 && other.Status().Outbox == 0 })
 	if used := owner.used(key, "guarded", "concurrent"); used != 1 {
 		t.Errorf("the owner has %d slots taken, want 1", used)
 	}
@@ -117,5 +118,31 @@ func TestDeniedAndRetried(t *testing.T) {
 	}
 	if used := owner.used(key, "guarded", "tokens"); used != 130 {
 		t.Errorf("the owner has %d tokens, want 130", used)
+	}
+}
+
+// TestWithdrawalInBatch: a withdrawal that the outbox delivers takes back its own
+// attempt, and not the reservation of another one.
+func TestWithdrawalInBatch(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 2)
+	asked, owner := nodes[0], nodes[1]
+	key := owner.ownedBy(0) + "/u"
+	ctx := waittest.Context(t, testWait)
+	d, err := owner.Reserve(ctx, &pb.ReserveRequest{Key: key, Tier: "guarded", RequestId: "r", InputTokens: 100, MaxOutputTokens: new(int64(400))})
+	if err != nil || d.Outcome != pb.Outcome_OUTCOME_ALLOWED {
+		t.Fatalf("Reserve() = %v, %v", d, err)
+	}
+	owner.listener.setFrozen(true)
+	withdrawal := itemOf(&pb.CancelRequest{Key: key, RequestId: "r"})
+	withdrawal.Attempt = 7
+	b, err := asked.Batch(waittest.Context(t, time.Second), &pb.BatchRequest{Items: []*pb.Item{withdrawal}})
+	if err != nil || b.Results[0].GetSettlement().GetRoute() != pb.Route_ROUTE_FALLBACK {
+		t.Fatalf("Batch() = %v, %v, want an answer in fallback", b, err)
+	}
+	owner.listener.setFrozen(false)
+	waittest.Until(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
+	if used := owner.used(key, "guarded", "concurrent"); used != 1 {
+		t.Errorf("the owner has %d slots taken, want 1", used)
 	}
 }

@@ -45,8 +45,8 @@ type Options struct {
 	// Pass allows unmetered requests. Nil: all of them.
 	Pass Pass
 
-	// Middleware configures the metering. ForceUsage is always true, and Estimate
-	// must be nil.
+	// Middleware configures the metering. ForceUsage is always true, BodyTimeout is that
+	// of the proxy, and Estimate must be nil.
 	Middleware middleware.Options
 }
 
@@ -90,6 +90,7 @@ func (o Options) withDefaults() Options {
 		o.Pass = passAll()
 	}
 	o.Middleware.ForceUsage = true
+	o.Middleware.BodyTimeout = -1 // the proxy bounds all bodies
 	return o
 }
 

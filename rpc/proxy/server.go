@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/listenlimit"
 )
 
 // settleTimeout bounds how long cancelled calls may take to settle. It is longer
@@ -41,6 +43,7 @@ func NewServer(p *Proxy) *Server {
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
+		ConnState:         listenlimit.HTTPState,
 		ErrorLog:          slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
 	return s

@@ -57,13 +57,16 @@ func (s *space) take(n int) ([]limitAnswer, []*pb.LimitState) {
 	return limits, list
 }
 
-// fill makes the answer of a check or a reserve in a, with limits from room.
+// fill makes the answer of a check or a reserve in a, with limits from room. Like the
+// other fill functions it sets every field, so that the memory of an earlier answer can
+// be used.
 func (s *Service) fill(a *decisionAnswer, x *scratch, room *space) *pb.Decision {
 	d, p := &x.decision, &a.decision
 	p.Outcome = outcome(d.Outcome)
 	p.Reason = reason(d.Reason)
 	p.RequestId = x.request.ID
 	p.Tier = d.Tier
+	p.RetryAfter, p.GrantedOutputTokens, p.Binding = nil, nil, nil
 	if d.Outcome == limiter.Denied && d.RetryAfter >= 0 {
 		a.retry.Seconds, a.retry.Nanos = split(int64(d.RetryAfter))
 		p.RetryAfter = &a.retry
@@ -128,6 +131,7 @@ func limits(states []limiter.LimitState, room *space) []*pb.LimitState {
 		p.Shadow = from.Shadow
 		p.Exceeded = from.Exceeded
 		p.Capacity = from.Capacity
+		p.ResetAt, p.Window = nil, nil
 		if from.ResetAt > 0 {
 			a.reset.Seconds, a.reset.Nanos = split(from.ResetAt)
 			p.ResetAt = &a.reset

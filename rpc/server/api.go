@@ -13,11 +13,11 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Decider decides calls: a [Service] those of its own member, a router those of
-// the whole cluster.
+// Decider decides calls: a [Service] by itself, a router together with the other
+// members.
 type Decider interface {
 	// Do decides all calls and returns their results, in the same order. It may
-	// change the calls. The results must be released.
+	// change the calls, and does not keep them. The results must be released.
 	Do(ctx context.Context, calls []call.Call) *Results
 	// Reject counts an error of a whole batch, and returns it with a gRPC status.
 	Reject(err error) error
@@ -32,21 +32,25 @@ type API struct {
 
 var _ pb.RateLimiterServer = API{}
 
-// one is the memory of a unary call.
-type one struct{ calls [1]call.Call }
+// batch is the memory of the calls of one request. It is pooled.
+type batch struct{ calls []call.Call }
 
-var ones = sync.Pool{New: func() any { return new(one) }}
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+func (m *batch) release() {
+	clear(m.calls)
+	m.calls = m.calls[:0]
+	batches.Put(m)
+}
 
 // do decides one request.
 func (a API) do(ctx context.Context, request proto.Message) *pb.Result {
-	o := ones.Get().(*one)
-	o.calls[0] = call.Of(request)
-	results := a.Decider.Do(ctx, o.calls[:])
-	result := results.Get(0)
-	results.Release()
-	o.calls[0] = call.Call{}
-	ones.Put(o)
-	return result
+	m := batches.Get().(*batch)
+	defer m.release()
+	m.calls = append(m.calls, call.Of(request))
+	results := a.Decider.Do(ctx, m.calls)
+	defer results.Release()
+	return results.Get(0)
 }
 
 // Check implements pb.RateLimiterServer.
@@ -86,9 +90,9 @@ func (a API) Batch(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, 
 }
 
 // Charge is Batch for what has been used already: it charges whatever the limits
-// say, slots and limits of 0 included. A bucket owes at most one capacity, as after
-// a settle. Only a key for which there is no room is denied. Charges are not
-// counted as decisions.
+// say, including concurrency limits and limits of 0. The debt of a bucket stops at one
+// capacity, as after a settle. Only a key for which there is no room is denied. Charges
+// are not counted as decisions.
 func (a API) Charge(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, error) {
 	return a.batch(ctx, b, true)
 }
@@ -101,12 +105,14 @@ func (a API) batch(ctx context.Context, b *pb.BatchRequest, charge bool) (*pb.Ba
 	if len(items) > MaxItems {
 		return nil, a.Decider.Reject(tooMany(len(items), MaxItems))
 	}
-	calls := make([]call.Call, len(items))
-	for i, item := range items {
-		calls[i] = call.FromItem(item, call.API)
-		calls[i].Replay = calls[i].Replay || charge
+	m := batches.Get().(*batch)
+	defer m.release()
+	for _, item := range items {
+		c := call.FromItem(item, call.API)
+		c.Replay = c.Replay || charge
+		m.calls = append(m.calls, c)
 	}
-	results := a.Decider.Do(ctx, calls)
+	results := a.Decider.Do(ctx, m.calls)
 	defer results.Release()
 	return &pb.BatchResponse{Results: results.All()}, nil
 }

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 // grpc-go ends a call whose message it cannot decode, such as one with a key
@@ -41,11 +43,20 @@ func (in *incoming) decode(message any) error {
 	return in.err
 }
 
-// codec is protobuf's, but for incoming messages.
-type codec struct{ encoding.CodecV2 }
+// grpcCodec is the codec of protobuf, except for incoming messages and for outgoing ones
+// of streams.
+type grpcCodec struct{ encoding.CodecV2 }
+
+// Marshal implements encoding.CodecV2.
+func (c grpcCodec) Marshal(v any) (mem.BufferSlice, error) {
+	if out, ok := v.(*outgoing); ok {
+		return out.marshal()
+	}
+	return c.CodecV2.Marshal(v)
+}
 
 // Unmarshal implements encoding.CodecV2.
-func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+func (c grpcCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	in, ok := v.(*incoming)
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
@@ -105,19 +116,34 @@ func notUTF8(message protoreflect.MessageDescriptor, data []byte) (field, value 
 }
 
 // decodingStream is a stream whose RecvMsg fails with InvalidArgument at a message
-// that cannot be decoded.
+// that cannot be decoded, and whose SendMsg waits for a peer that does not read.
 type decodingStream struct {
 	grpc.ServerStream
-	in incoming
+	in  incoming
+	out *sendQueue
+
+	rejections *Rejections
 }
 
-func newDecodingStream(ss grpc.ServerStream) *decodingStream {
-	return &decodingStream{ServerStream: ss, in: incoming{receive: ss.RecvMsg}}
+func newDecodingStream(ss grpc.ServerStream, out *sendQueue, rejections *Rejections) *decodingStream {
+	return &decodingStream{ServerStream: ss, in: incoming{receive: ss.RecvMsg}, out: out, rejections: rejections}
+}
+
+// SendMsg implements grpc.ServerStream.
+func (s *decodingStream) SendMsg(message any) error {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return s.ServerStream.SendMsg(message)
+	}
+	return s.out.send(s.Context(), m, s.ServerStream.SendMsg)
 }
 
 // RecvMsg implements grpc.ServerStream.
 func (s *decodingStream) RecvMsg(message any) error {
 	err := s.in.decode(message)
+	if s.in.err != nil {
+		s.rejections.Count(GRPCInterface, BadMessage)
+	}
 	s.in.message, s.in.err = nil, nil
 	return err
 }
@@ -137,13 +163,23 @@ func handling(u UnaryService, guard guard) *grpc.ServiceDesc {
 		handle, name := m.Handler, "/"+desc.ServiceName+"/"+m.MethodName
 		m.Handler = func(srv any, ctx context.Context, receive func(any) error, interceptor grpc.UnaryServerInterceptor) (answer any, err error) {
 			defer guard.recover(name, &err)
+			if err := guard.streams.check(ctx); err != nil {
+				return nil, err
+			}
 			in := pool.Get().(*incoming)
 			in.receive = receive
-			if answer, err = handle(srv, ctx, in.read, interceptor); in.err != nil && u.Undecodable != nil {
-				answer, err = u.Undecodable(in.err)
+			answer, err = handle(srv, ctx, in.read, interceptor)
+			if in.err != nil {
+				guard.rejections.Count(GRPCInterface, BadMessage)
+				if u.Undecodable != nil {
+					answer, err = u.Undecodable(in.err)
+				}
 			}
 			*in = incoming{read: in.read}
 			pool.Put(in)
+			if batch, ok := answer.(*pb.BatchResponse); ok && err == nil { // other answers are small
+				return guard.streams.unary(ctx, batch)
+			}
 			return answer, err
 		}
 		methods[i] = m

@@ -3,6 +3,8 @@
 package server
 
 import (
+	"maps"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bucketring/bucketring/limiter"
@@ -14,8 +16,8 @@ type statsCollector struct {
 	stats func() limiter.Stats
 
 	keys, reservations, ids             *prometheus.Desc
-	expired, forgotten, evicted, denied, idsFull *prometheus.Desc
-	overrun                             *prometheus.Desc
+	expired, forgotten, evicted, denied *prometheus.Desc
+	idsFull, overrun, budget, largest   *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*statsCollector)(nil)
@@ -34,13 +36,15 @@ func newStatsCollector(stats func() limiter.Stats) *statsCollector {
 		evicted:      desc("evictions_total", "Keys whose state was dropped, for want of room.", "reason"),
 		denied:       desc("table_full_total", "Calls denied because there was no room for a new key."),
 		idsFull:      desc("ids_full_total", "Reserves denied because live reservations filled the share of request ids of their root."),
+		budget:       desc("evicted_budget_total", "Use of budgets that was dropped with keys in last resort: less than 1 % of each. At most that much is admitted beyond them.", "dimension"),
+		largest:      desc("largest_root_keys", "Keys with state in memory of the root that has the most."),
 		overrun:      desc("overrun_total", "Use beyond a reservation and beyond the debt that a bucket may carry: served and not charged.", "dimension"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *statsCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.keys, c.reservations, c.ids, c.expired, c.forgotten, c.evicted, c.denied, c.idsFull, c.overrun} {
+	for _, d := range []*prometheus.Desc{c.keys, c.reservations, c.ids, c.expired, c.forgotten, c.evicted, c.denied, c.idsFull, c.overrun, c.budget, c.largest} {
 		ch <- d
 	}
 }
@@ -55,6 +59,7 @@ func (c *statsCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	s := c.stats()
 	gauge(c.keys, s.Keys)
+	gauge(c.largest, s.LargestRoot)
 	gauge(c.reservations, s.Reservations)
 	gauge(c.ids, s.IDs)
 	counter(c.expired, s.Expired)
@@ -63,6 +68,11 @@ func (c *statsCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.idsFull, s.IDsFull)
 	for reason, n := range s.Evicted {
 		counter(c.evicted, n, limiter.EvictionReason(reason).String())
+	}
+	budgets := map[limiter.Dimension]int64{limiter.Requests: 0, limiter.Tokens: 0, limiter.Spend: 0}
+	maps.Copy(budgets, s.BudgetEvicted)
+	for dimension, n := range budgets {
+		counter(c.budget, n, string(dimension))
 	}
 	for dimension, n := range s.Overrun {
 		counter(c.overrun, n, string(dimension))

@@ -12,11 +12,11 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// scratch is the memory of one call while it is decided. It is used again, so
-// that deciding allocates nothing.
+// scratch is the memory of one call while it is decided. It is pooled, so that
+// deciding allocates nothing.
 type scratch struct {
 	kind     call.Kind
-	callerID string // the id that the caller gave a reservation which the call ends
+	callerID string // of a settle or cancel: the id that the caller sent
 
 	request  limiter.Request
 	used     limiter.Usage
@@ -30,12 +30,24 @@ type scratch struct {
 
 func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
 
-// release puts x back, without the strings of the request. The decision stays
-// whole: the engine fills it anew, and keeps memory in it.
+// release puts x back into the pool, without the strings of the request. It keeps the
+// decision, whose memory the engine reuses. It clears what a call of its kind has set,
+// because clearing all of a scratch costs more than counting a hit.
 func (s *Service) release(x *scratch) {
+	x.callerID = ""
+	x.request.Force, x.request.Attempt = false, 0
+	switch x.kind {
+	case call.Count:
+		x.count, x.counted = limiter.CountRequest{}, limiter.CountResult{}
+	case call.Settle, call.Cancel:
+		x.used = limiter.Usage{}
+	default:
+		x.request, x.plan = limiter.Request{}, limiter.Plan{}
+	}
 	clear(x.costs)
+	x.costs = x.costs[:0]
 	clear(x.decision.Limits)
-	*x = scratch{costs: x.costs[:0], decision: x.decision}
+	x.kind = 0
 	s.scratches.Put(x)
 }
 
@@ -65,7 +77,7 @@ func (x *scratch) validate(c *call.Call) error {
 	return x.hits(c.Count(), c.RequestID)
 }
 
-// scope validates what every question has in common.
+// scope validates the fields that checks, reserves and peeks have in common.
 func (x *scratch) scope(key, tier, model string) error {
 	if err := checkKey(key); err != nil {
 		return err
@@ -176,7 +188,7 @@ func (x *scratch) usage(r *pb.SettleRequest, id string) (err error) {
 	return err
 }
 
-// checkReservation validates what names a reservation.
+// checkReservation validates the key and the id of a reservation.
 func checkReservation(key, id string) error {
 	if err := checkKey(key); err != nil {
 		return err

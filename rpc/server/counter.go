@@ -9,13 +9,12 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Count is hits on a counter, whose limit comes with the call and not from the
-// policy: a proxy's own configuration has it. The hits are counted whatever the
-// limit says, so a counter that is over goes further over.
+// Count is hits on a counter. The limit comes with the call and not from the policy,
+// because the configuration of a proxy has it. The hits are counted even beyond the
+// limit.
 //
-// A counter is named by its key and its window. Its limit may differ from call to
-// call, and what was used stays used. Counters and the keys of policies share no
-// state, even if they have the same name.
+// Key and window identify a counter. Its limit may differ from call to call; its usage
+// is kept. Counters and keys of policies share no state, even if they have the same name.
 type Count struct {
 	// Key is 1 to 4 segments separated by "/", none of them empty, 1 to 256 bytes
 	// of printable UTF-8. Counters with the same first segment have the same owner
@@ -24,12 +23,11 @@ type Count struct {
 	// Limit is what may be used in each window, from 0 to [limiter.MaxAmount].
 	Limit  int64
 	Window limiter.Window
-	// Hits are what is used now, from 0 to [limiter.MaxAmount]; 0 is a look, which
-	// makes no state.
+	// Hits are added to the counter, from 0 to [limiter.MaxAmount]. 0 only reads it
+	// and makes no state.
 	Hits int64
-	// GiveBack: the hits were counted before and are taken off again, as far as
-	// the window has any. It is for hits of the same window: what the window before
-	// counted is gone already.
+	// GiveBack subtracts the hits, down to 0. It is for hits that were counted in the
+	// same window.
 	GiveBack bool
 }
 
@@ -80,27 +78,22 @@ func countedBy(r *pb.Counted) Counted {
 	}
 }
 
-// checkCount validates what q and a message of it have in common.
-func checkCount(key string, limit int64, w limiter.Window, hits int64) error {
-	if err := checkKey(key); err != nil {
-		return err
-	}
-	if err := checkAmount("limit", limit); err != nil {
-		return err
-	}
-	if err := w.Validate(); err != nil {
-		return err
-	}
-	return checkAmount("hits", hits)
-}
-
 // hits validates r and fills x.count.
 func (x *scratch) hits(r *pb.CountRequest, id string) error {
 	if r.GetUnit() < 0 || r.GetUnit() > pb.Unit_UNIT_YEAR {
 		return wrong("unit", decimal(int64(r.GetUnit())), "is unknown")
 	}
 	w := limiter.Window{Unit: limiter.Unit(r.GetUnit()), Multiple: r.GetUnitMultiplier()}
-	if err := checkCount(r.GetKey(), r.GetLimit(), w, r.GetHits()); err != nil {
+	if err := checkKey(r.GetKey()); err != nil {
+		return err
+	}
+	if err := checkAmount("limit", r.GetLimit()); err != nil {
+		return err
+	}
+	if err := w.Validate(); err != nil {
+		return err
+	}
+	if err := checkAmount("hits", r.GetHits()); err != nil {
 		return err
 	}
 	if err := checkText("request_id", id, 0, maxIDBytes); err != nil {
@@ -128,17 +121,4 @@ func (s *Service) fillCounted(p *pb.Counted, x *scratch) *pb.Counted {
 	p.Route = s.route
 	p.Replayed = d.Replayed
 	return p
-}
-
-// appendCounted writes what fillCounted makes.
-func (s *Service) appendCounted(b []byte, x *scratch) []byte {
-	d := &x.counted
-	b = appendNumber(b, countedLimit, uint64(x.count.Limit))
-	b = appendNumber(b, countedUsed, uint64(d.Used))
-	b = appendTrue(b, countedFull, d.Full)
-	b = appendNumber(b, countedEnd, uint64(d.End))
-	b = appendNumber(b, countedReset, uint64(d.Reset))
-	b = appendText(b, countedOwner, s.owner)
-	b = appendNumber(b, countedRoute, uint64(s.route))
-	return appendTrue(b, countedReplayed, d.Replayed)
 }

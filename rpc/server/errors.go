@@ -27,11 +27,11 @@ const (
 	errorDomain = "bucketring"
 )
 
-// callError is why a call has no answer, as the wire describes it. It looks the
-// same whether it was made here or by another member.
+// callError is the error of a call, in the form of the wire. So errors of this member
+// and of others are the same.
 type callError struct{ described *pb.Error }
 
-// wire gives an error a gRPC status.
+// wire returns err with a gRPC status.
 func wire(err error) error { return &callError{Describe(err)} }
 
 // ErrorOf returns the error of a result; nil if it is an answer.
@@ -86,8 +86,8 @@ func (e *callError) GRPCStatus() *grpcstatus.Status {
 	return plain
 }
 
-// Describe says on the wire why a call has no answer. It takes errors of the
-// limiter, of contexts and of gRPC; any other is an internal one.
+// Describe converts an error of the limiter, of a context or of gRPC to the form of the
+// wire. The code of any other error is Internal.
 func Describe(err error) *pb.Error {
 	if e, ok := errors.AsType[*callError](err); ok {
 		return e.described

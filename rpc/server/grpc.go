@@ -18,7 +18,10 @@ import (
 	"google.golang.org/grpc/reflection"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -32,7 +35,15 @@ const (
 
 const (
 	// maxMessage holds a full batch of the longest keys, tiers and models.
-	maxMessage = 4 << 20
+	maxMessage = 1<<20 + 256<<10
+	// maxHeaders bounds the metadata of a call, in bytes as HTTP/2 counts them.
+	maxHeaders = 16 << 10
+	// maxStreams bounds the streams of a connection: a client waits with more.
+	maxStreams = 256
+	// streamWindow is how much of a message is received before a handler reads it, and
+	// connWindow how much may be on its way.
+	streamWindow = 64 << 10
+	connWindow   = 1 << 20
 	// Connections end now and then, so that clients spread over new nodes.
 	connectionAge   = 30 * time.Minute
 	connectionGrace = time.Minute
@@ -46,6 +57,11 @@ type GRPCOptions struct {
 	Logger *slog.Logger
 	// MaxConnectionAge ends connections of that age. Default: 30 minutes.
 	MaxConnectionAge time.Duration
+	// Streams bounds the streams of all servers that share it. Default: one of its own.
+	// Shares of addresses need a listener of package listenlimit.
+	Streams *StreamLimits
+	// Rejections counts what is rejected before it is a call. Nil: nothing is counted.
+	Rejections *Rejections
 	// Services are served, too, and shown by reflection.
 	Services []UnaryService
 	// Server options such as credentials; they come last.
@@ -79,14 +95,23 @@ func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 	if o.Health == nil {
 		o.Health = NewHealth(healthpb.HealthCheckResponse_SERVING)
 	}
-	guard := guard{o.Logger}
-	// Windows and buffers are grpc-go's: they follow the connection, and larger
-	// ones were measured to be no better. Nor are stream workers, of which each
-	// long stream would keep one.
+	if o.Streams == nil {
+		o.Streams = NewStreamLimits(nil, nil)
+	}
+	guard := guard{o.Logger, o.Streams, o.Rejections}
+	// Windows are fixed, because grpc-go's would grow up to 16 MiB for a peer that
+	// sends much. Larger ones, and larger buffers, were measured to be no better. Nor
+	// are stream workers, of which each long stream would keep one.
 	s := grpc.NewServer(append([]grpc.ServerOption{
-		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}),
+		grpc.ForceServerCodecV2(grpcCodec{encoding.GetCodecV2("proto")}),
 		grpc.ChainStreamInterceptor(guard.stream),
+		grpc.UnknownServiceHandler(guard.unknown),
+		grpc.InTapHandle(o.Streams.tap),
 		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionAge:      o.MaxConnectionAge,
 			MaxConnectionAgeGrace: connectionGrace,
@@ -107,7 +132,9 @@ func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 		shown.names = append(shown.names, u.Desc.ServiceName)
 	}
 	healthpb.RegisterHealthServer(s, o.Health)
-	reflectionpb.RegisterServerReflectionServer(s, reflection.NewServerV1(reflection.ServerOptions{Services: shown}))
+	reflectionpb.RegisterServerReflectionServer(s, reflection.NewServerV1(reflection.ServerOptions{
+		Services: shown, DescriptorResolver: newPublicFiles(shown.names), ExtensionResolver: new(protoregistry.Types),
+	}))
 	return s
 }
 
@@ -136,13 +163,52 @@ func (p public) GetServiceInfo() map[string]grpc.ServiceInfo {
 	return shown
 }
 
-// guard turns a panic into an answer, so that one call cannot end the node.
-type guard struct{ log *slog.Logger }
+// publicFiles has the files of the services that reflection shows, and what those
+// import. It hides the file of the service between members.
+type publicFiles struct{ protoregistry.Files }
+
+func newPublicFiles(services []string) *publicFiles {
+	public := &publicFiles{}
+	var add func(protoreflect.FileDescriptor)
+	add = func(f protoreflect.FileDescriptor) {
+		if _, err := public.FindFileByPath(f.Path()); err == nil || f.IsPlaceholder() {
+			return
+		}
+		_ = public.RegisterFile(f) // which is registered already in protoregistry.GlobalFiles, so it conflicts with none
+		for i := range f.Imports().Len() {
+			add(f.Imports().Get(i).FileDescriptor)
+		}
+	}
+	for _, name := range services {
+		if d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name)); err == nil {
+			add(d.ParentFile())
+		}
+	}
+	return public
+}
+
+// guard turns a panic into an answer, so that one call cannot end the node, and
+// refuses the streams that are too many.
+type guard struct {
+	log        *slog.Logger
+	streams    *StreamLimits
+	rejections *Rejections
+}
 
 // stream is an interceptor: streams are long, so what it costs does not matter.
 func (g guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	defer g.recover(info.FullMethod, &err)
-	return next(srv, newDecodingStream(ss))
+	if err := g.streams.check(ss.Context()); err != nil {
+		return err
+	}
+	return next(srv, newDecodingStream(ss, newSendQueue(ss.Context(), g.streams), g.rejections))
+}
+
+// unknown answers calls of methods that the server does not have, as grpc-go would.
+func (g guard) unknown(_ any, ss grpc.ServerStream) error {
+	g.rejections.Count(GRPCInterface, UnknownPath)
+	method, _ := grpc.MethodFromServerStream(ss)
+	return grpcstatus.Errorf(codes.Unimplemented, "unknown method %s", text.Quote(method))
 }
 
 func (g guard) recover(method string, err *error) {

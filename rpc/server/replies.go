@@ -65,7 +65,7 @@ func (m *replies) make(r *Results) {
 	}
 }
 
-// result makes the result of x in what is left of m.
+// result makes the result of x in the memory of m.
 func (m *replies) result(s *Service, x *scratch) *pb.Result {
 	switch x.kind {
 	case call.Settle, call.Cancel:
@@ -138,4 +138,23 @@ func (r *countedReply) fill(s *Service, x *scratch) *pb.Result {
 	r.chosen.Counted = s.fillCounted(&r.answer, x)
 	r.result.Result = &r.chosen
 	return &r.result
+}
+
+// reusedReply makes results in the memory of the one before.
+type reusedReply struct {
+	decision   [1]decisionReply
+	settlement [1]settlementReply
+	seen       [1]seenReply
+	counted    [1]countedReply
+	limits     []limitAnswer
+	list       []*pb.LimitState
+}
+
+// result makes the result of x. It is good until the next one.
+func (r *reusedReply) result(s *Service, x *scratch) *pb.Result {
+	if n := len(x.decision.Limits); n > len(r.limits) {
+		r.limits, r.list = make([]limitAnswer, n), make([]*pb.LimitState, n)
+	}
+	m := replies{r.decision[:], r.settlement[:], r.seen[:], r.counted[:], space{limits: r.limits, list: r.list}}
+	return m.result(s, x)
 }

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -24,6 +25,7 @@ type Results struct {
 	service *Service
 	list    []result
 	checks  checks
+	reply   reusedReply // for Append
 }
 
 // result is the result of one call: done or, if that is nil, scratch.
@@ -63,9 +65,6 @@ func (r *Results) Fail(err error) {
 // Code returns why call i has no answer, or OK.
 func (r *Results) Code(i int) codes.Code { return codes.Code(r.list[i].done.GetError().GetCode()) }
 
-// Len returns the number of calls.
-func (r *Results) Len() int { return len(r.list) }
-
 // Get returns the result of call i, in one piece of memory of its own.
 func (r *Results) Get(i int) *pb.Result {
 	if done := r.list[i].done; done != nil {
@@ -102,12 +101,12 @@ func (r *Results) All() []*pb.Result {
 // Append appends every result, encoded as a field of pb.Answers, with its term.
 func (r *Results) Append(wire []byte, terms []uint64) []byte {
 	for i := range r.list {
-		if done := r.list[i].done; done != nil {
-			done.Term = terms[i]
-			wire = appendResult(wire, done)
-			continue
+		done := r.list[i].done
+		if done == nil {
+			done = r.reply.result(r.service, r.list[i].scratch)
 		}
-		wire = r.service.appendAnswer(wire, r.list[i].scratch, terms[i])
+		done.Term = terms[i]
+		wire = codec.AppendResult(wire, done)
 	}
 	return wire
 }
@@ -143,6 +142,9 @@ func (b *checks) add(index int, x *scratch) {
 }
 
 func (b *checks) clear() {
+	if len(b.index) == 0 {
+		return
+	}
 	clear(b.requests)
 	clear(b.decisions)
 	clear(b.errs)

@@ -38,8 +38,8 @@ type Options struct {
 	Name string
 	// Registry registers the metrics. Nil: they are not exported.
 	Registry prometheus.Registerer
-	// NewID makes the id of a call that brings none. Default: 128 random bits
-	// in hexadecimal.
+	// NewID makes the id of a call without one. Default: 128 random bits in
+	// hexadecimal.
 	NewID func() string
 }
 
@@ -81,17 +81,15 @@ func New(o Options) *Service {
 }
 
 func (s *Service) init() {
-	s.API.Decider = s
+	s.Decider = s
 	s.scratches.New = func() any { return new(scratch) }
 	s.results.New = func() any { return &Results{service: s} }
 }
 
-// Do implements [Decider]: all calls are decided here and at one instant. A wrong
-// call costs the others nothing, and one whose time has run out is charged nothing.
-// Checks under one root are decided in their order; a check and a call of another
-// kind may come in either order. The results must be released.
-//
-// A replay is charged whatever the limits say, and a count names its limit itself.
+// Do implements [Decider]. All calls are decided by this member, at one reading of the
+// clock. An invalid call does not affect the others, and an expired one is charged
+// nothing. Checks under one root are decided in their order. A check and a call of
+// another kind may be decided in either order. The results must be released.
 func (s *Service) Do(ctx context.Context, calls []call.Call) *Results {
 	results := s.NewResults(len(calls))
 	if err := ctx.Err(); err != nil {
@@ -186,8 +184,8 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 	return nil
 }
 
-// withdraw takes back one sending of a reserve. It is not counted as a settlement:
-// to the caller, there never was a reservation.
+// withdraw takes back one attempt of a reserve. It is not counted as a settlement,
+// because the caller never had the reservation.
 func (s *Service) withdraw(now limiter.Time, x *scratch, attempt uint64) {
 	s.engine.Withdraw(now, x.used.Key, x.used.ID, attempt)
 	d := &x.decision
@@ -215,7 +213,7 @@ func (s *Service) Validate(c *call.Call) error {
 	return nil
 }
 
-// NewID returns an id for a call that brings none.
+// NewID returns an id for a call without one.
 func (s *Service) NewID() string { return s.newID() }
 
 func (s *Service) resolve(x *scratch) error {

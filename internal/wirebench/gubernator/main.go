@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command gubernator runs Gubernator for wirebench to compare with: one daemon,
-// or a cluster in one process. It is a module of its own, so that nobody who
-// uses bucketring depends on it.
+// Command gubernator runs Gubernator for wirebench: one daemon, or a cluster in one
+// process. It is a separate module, so that bucketring does not depend on Gubernator.
 package main
 
 import (

@@ -79,7 +79,7 @@ func clone(n *int64) *int64 {
 	if n == nil {
 		return nil
 	}
-	return client.Int64(*n)
+	return new(*n)
 }
 
 // hasUsage reports whether SetUsage was called.

@@ -38,10 +38,13 @@
 //     server failed or the handler panicked: its input, and the output up to then.
 //     [Options].OnDisconnect decides whether the model is stopped when the caller
 //     disconnects.
-//   - Nothing for a response with an error status that came before any output,
-//     unless [Call.MarkRun] was called, and nothing after [Call.MarkNotRun]. An error
-//     status that was sent after the caller had disconnected is charged all the
-//     same, so that disconnecting early is not free.
+//   - Its requests only, without tokens, money and own costs, for a response with a
+//     3xx or 4xx status that came before any output, so that calls which the model
+//     server rejects are bounded too. Nothing for a 5xx status, unless
+//     [Options].ChargeServerErrors is set. In both cases the usage is charged after
+//     [Call.MarkRun]. An error status that was sent after the caller had disconnected
+//     is charged like an interrupted call, so that disconnecting early is not free.
+//   - Nothing after [Call.MarkNotRun].
 //   - The whole reservation for a call metered by Options.Estimate or by [GRPC] if no
 //     usage was reported.
 //
@@ -54,6 +57,10 @@
 //
 // # Estimates
 //
-// The bytes per token of each model are learned from the reported usage of
-// finished calls. Until then a token is taken to be 3 bytes.
+// The bytes per token of each root (the first segment of a key) and model are
+// learned from the reported usage of finished calls. Until then the mean of the
+// model's other roots is used, in which no root has more than an eighth of the
+// weight, and which is at least 3 bytes per token: what one root sends changes no
+// estimate of a root with calls of its own, and never makes those of a new root
+// higher than if nobody had used the model.
 package middleware

@@ -3,51 +3,82 @@
 package middleware
 
 import (
+	"hash/maphash"
 	"math/bits"
-	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/keypath"
 )
 
 // Ratios are in thousandths of a byte per token.
 const (
-	// defaultRatio is the ratio of a model with too few samples. English has about
+	// defaultRatio is the ratio of a model that nobody has used. English has about
 	// 4,000, Chinese about 2,500.
 	defaultRatio = 3000
 	// Learned ratios stay within these bounds, so that unusual texts cannot distort
 	// the estimates much.
 	minRatio, maxRatio = 1000, 6000
 
-	minLearnedBytes = 4 << 10  // a model with fewer sampled bytes uses defaultRatio
+	minLearnedBytes = 4 << 10  // a root with fewer sampled bytes of a model uses the model's ratio
 	maxSampleBytes  = 16 << 10 // weight limit of one call
 	maxLearnedBytes = 1 << 20  // above it, the weight of all samples is halved
-	maxModels       = 256
+
+	// The ratio of a model is the mean of defaultRatio and the ratios of the roots
+	// that use it, and at least defaultRatio: no text of other roots makes the estimates
+	// of a new root higher than they would be without them. No root has more than an
+	// eighth of the weight.
+	rootWeight    = 15_000 // bytes
+	defaultWeight = 7 * rootWeight
 )
 
-// An estimator estimates how many tokens a text has from its length. It learns
-// the ratio of each model from calls with reported usage, and adds an eighth to
-// err high. It is safe for concurrent use.
+// The size of the tables: 4,096 pairs of root and model, of which a root has at
+// most 8, and 2,048 models. That is 350 KiB when they are full.
+const (
+	sampleSets, samplesPerSet = 128, 32
+	maxModelsPerRoot          = 8
+	modelSets, modelsPerSet   = 256, 8
+)
+
+// An estimator estimates how many tokens a text has from its length. It learns the
+// ratio of each root and model from calls with reported usage, and adds an eighth
+// to err high. A root that has not used a model enough gets the model's ratio. It is
+// safe for concurrent use.
 type estimator struct {
-	mu struct {
-		sync.Mutex
-		models map[string]*samples // at most maxModels
-		uses   uint64              // counts uses of all models; orders them for eviction
-	}
+	sets   [sampleSets]sampleSet // by root
+	models modelTable
 }
 
-// samples are the bytes and tokens of the texts seen for one model.
+// A sampleSet has the samples of the roots with the same remainder of their hash.
+type sampleSet struct {
+	mu      sync.Mutex
+	samples []samples // at most samplesPerSet
+	uses    uint64    // counts uses of all samples; orders them for eviction
+}
+
+// samples are the bytes and tokens of the texts that a root has sent to a model.
 type samples struct {
+	root, model   uint64 // hashes
 	bytes, tokens uint64
-	lastUse       uint64 // value of estimator.mu.uses
+	lastUse       uint64    // value of sampleSet.uses
+	sum           *modelSum // nil: the table of models was full
+	share         uint64    // what sum includes of these samples
 }
 
-// tokens estimates how many tokens n bytes are, rounded up.
-func (e *estimator) tokens(model string, n int64) int64 {
+// hashSeed is random, so that nobody can choose names that share a set.
+var hashSeed = maphash.MakeSeed()
+
+func hashesOf(key, model string) (rootHash, modelHash uint64) {
+	return maphash.String(hashSeed, keypath.Root(key)), max(maphash.String(hashSeed, model), 1)
+}
+
+// tokens estimates how many tokens n bytes of a caller with a key are, rounded up.
+func (e *estimator) tokens(key, model string, n int64) int64 {
 	if n <= 0 {
 		return 0
 	}
-	r := e.ratio(model)
+	r := e.ratio(key, model)
 	hi, lo := bits.Mul64(uint64(n), 1000)
 	lo, carry := bits.Add64(lo, uint64(r)-1, 0)
 	if hi += carry; hi >= uint64(r) {
@@ -58,24 +89,43 @@ func (e *estimator) tokens(model string, n int64) int64 {
 }
 
 // ratio returns the thousandths of a byte per token to estimate with.
-func (e *estimator) ratio(model string) int64 {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	m := e.mu.models[model]
-	if m == nil {
-		return defaultRatio
+func (e *estimator) ratio(key, model string) int64 {
+	root, modelHash := hashesOf(key, model)
+	if r := e.sets[root%sampleSets].ratio(root, modelHash); r > 0 {
+		return r
 	}
-	e.mu.uses++
-	m.lastUse = e.mu.uses
-	if m.bytes < minLearnedBytes {
-		return defaultRatio
+	return e.models.ratio(modelHash)
+}
+
+// ratio returns the learned ratio of a root, or 0 if it has too few samples.
+func (s *sampleSet) ratio(root, model uint64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.findLocked(root, model)
+	if m == nil || m.bytes < minLearnedBytes {
+		return 0
 	}
+	return m.ratio()
+}
+
+func (s *sampleSet) findLocked(root, model uint64) *samples {
+	for i := range s.samples {
+		if m := &s.samples[i]; m.root == root && m.model == model {
+			s.uses++
+			m.lastUse = s.uses
+			return m
+		}
+	}
+	return nil
+}
+
+func (m *samples) ratio() int64 {
 	learned := int64(m.bytes * 1000 / m.tokens)
 	return min(max(learned-learned/9, minRatio), maxRatio)
 }
 
 // learn adds a sample: a text of n bytes that had the given number of tokens.
-func (e *estimator) learn(model string, n, tokens int64) {
+func (e *estimator) learn(key, model string, n, tokens int64) {
 	if n <= 0 || n > amount.Max || tokens <= 0 || tokens > amount.Max {
 		return
 	}
@@ -86,36 +136,128 @@ func (e *estimator) learn(model string, n, tokens int64) {
 	}
 	// A wrong report has no more weight than one at the bounds.
 	tokens = min(max(tokens, n*1000/maxRatio, 1), max(n*1000/minRatio, 64))
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	m := e.mu.models[model]
+	root, modelHash := hashesOf(key, model)
+	s := &e.sets[root%sampleSets]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.findLocked(root, modelHash)
 	if m == nil {
-		m = e.addLocked(model)
+		m = e.addLocked(s, root, modelHash)
 	}
-	e.mu.uses++
-	m.lastUse = e.mu.uses
 	m.bytes, m.tokens = m.bytes+uint64(n), m.tokens+uint64(tokens)
 	if m.bytes > maxLearnedBytes {
 		m.bytes, m.tokens = m.bytes/2, max(m.tokens/2, 1)
 	}
+	m.updateShare()
 }
 
-// addLocked adds a model. If there are too many, it evicts the least recently
-// used one.
-func (e *estimator) addLocked(model string) *samples {
-	if e.mu.models == nil {
-		e.mu.models = map[string]*samples{}
+// addLocked adds a root's samples of a model to s. If the root has too many, its
+// least recently used ones make room; if s is full, those of any root.
+func (e *estimator) addLocked(s *sampleSet, root, model uint64) *samples {
+	if s.samples == nil {
+		s.samples = make([]samples, 0, samplesPerSet)
 	}
-	if len(e.mu.models) >= maxModels {
-		oldest, lastUse := "", ^uint64(0)
-		for name, m := range e.mu.models {
-			if m.lastUse < lastUse {
-				oldest, lastUse = name, m.lastUse
-			}
+	oldest, oldestOwn, own := 0, 0, 0
+	for i := range s.samples {
+		m := &s.samples[i]
+		if m.lastUse < s.samples[oldest].lastUse {
+			oldest = i
 		}
-		delete(e.mu.models, oldest)
+		if m.root == root {
+			if own == 0 || m.lastUse < s.samples[oldestOwn].lastUse {
+				oldestOwn = i
+			}
+			own++
+		}
 	}
-	m := &samples{}
-	e.mu.models[strings.Clone(model)] = m // model may share memory with a request body
+	at := len(s.samples)
+	switch {
+	case own >= maxModelsPerRoot:
+		at = oldestOwn
+	case at == samplesPerSet:
+		at = oldest
+	default:
+		s.samples = s.samples[:at+1]
+	}
+	m := &s.samples[at]
+	if m.sum != nil {
+		e.models.release(m.sum, m.share)
+	}
+	s.uses++
+	*m = samples{root: root, model: model, lastUse: s.uses, sum: e.models.acquire(model)}
 	return m
+}
+
+// updateShare makes the sum of the model include these samples as they are now, once
+// the root has a ratio of its own.
+func (m *samples) updateShare() {
+	if m.sum == nil || m.bytes < minLearnedBytes {
+		return
+	}
+	weight := min(m.bytes, rootWeight)
+	share := shareOf(weight, weight*1000/uint64(m.ratio()))
+	m.sum.shares.Add(share - m.share)
+	m.share = share
+}
+
+// A modelTable has the sums of the models in use. Reading needs no lock.
+type modelTable struct {
+	mu   sync.Mutex // held to acquire and release
+	sets [modelSets][modelsPerSet]modelSum
+}
+
+// A modelSum sums up the samples of all roots that use a model.
+type modelSum struct {
+	model  atomic.Uint64 // its hash; 0: unused
+	shares atomic.Uint64 // sum of shareOf
+	users  int           // the number of shares; guarded by modelTable.mu
+}
+
+// shareOf packs bytes and tokens. The sum of all shares cannot overflow: there are
+// 4,096 at most, each below 2^15 in both parts.
+func shareOf(bytes, tokens uint64) uint64 { return bytes<<32 + tokens }
+
+// ratio returns the ratio of a model.
+func (t *modelTable) ratio(model uint64) int64 {
+	const defaultTokens = defaultWeight * 1000 / defaultRatio
+	set := &t.sets[model%modelSets]
+	for i := range set {
+		if set[i].model.Load() == model {
+			shares := set[i].shares.Load()
+			return max(int64((defaultWeight+shares>>32)*1000/(defaultTokens+shares&(1<<32-1))), defaultRatio)
+		}
+	}
+	return defaultRatio
+}
+
+// acquire returns the sum of a model for one more share, or nil if the table is full.
+func (t *modelTable) acquire(model uint64) *modelSum {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	set := &t.sets[model%modelSets]
+	var unused *modelSum
+	for i := range set {
+		switch set[i].model.Load() {
+		case model:
+			set[i].users++
+			return &set[i]
+		case 0:
+			unused = &set[i]
+		}
+	}
+	if unused != nil {
+		unused.users = 1
+		unused.model.Store(model)
+	}
+	return unused
+}
+
+// release takes a share out of a sum, which becomes unused with the last one.
+func (t *modelTable) release(m *modelSum, share uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m.shares.Add(-share)
+	if m.users--; m.users == 0 {
+		m.model.Store(0)
+	}
 }

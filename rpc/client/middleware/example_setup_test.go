@@ -46,7 +46,7 @@ func exampleService(options ...grpc.ServerOption) (conn *grpc.ClientConn, stop f
 		var answer strings.Builder
 		for token := range own.Generate(ctx, in.GetValue(), call.Granted()) {
 			answer.WriteString(token.Text)
-			call.SetUsage(client.Usage{InputTokens: client.Int64(token.Input), OutputTokens: client.Int64(token.Output)})
+			call.SetUsage(client.Usage{InputTokens: new(token.Input), OutputTokens: new(token.Output)})
 		}
 		return &text{Value: answer.String()}, nil
 	}})

@@ -68,7 +68,7 @@ func generate(w http.ResponseWriter, r *http.Request) {
 	call, _ := middleware.FromContext(r.Context())
 	for token := range own.Generate(r.Context(), string(prompt), call.Granted()) {
 		fmt.Fprint(w, token.Text)
-		call.SetUsage(client.Usage{InputTokens: client.Int64(token.Input), OutputTokens: client.Int64(token.Output)}) // cumulative
+		call.SetUsage(client.Usage{InputTokens: new(token.Input), OutputTokens: new(token.Output)}) // cumulative
 	}
 }
 
@@ -82,7 +82,7 @@ func ExampleCall_SetUsage() {
 		Identify: identifyUser,
 		Estimate: func(r *http.Request) (client.Estimate, bool, error) {
 			maxOutput, err := strconv.ParseInt(r.FormValue("max"), 10, 64)
-			return client.Estimate{InputTokens: max(r.ContentLength, 0), MaxOutputTokens: client.Int64(maxOutput)}, r.URL.Path == "/generate", err
+			return client.Estimate{InputTokens: max(r.ContentLength, 0), MaxOutputTokens: new(maxOutput)}, r.URL.Path == "/generate", err
 		},
 	})
 	if err != nil {
@@ -122,7 +122,7 @@ func interceptors(c *client.Client) ([]grpc.ServerOption, error) {
 		},
 		Estimate: func(_ context.Context, _ string, req any) (client.Estimate, bool, error) {
 			q, metered := req.(*wrapperspb.StringValue)
-			return client.Estimate{InputTokens: int64(len(q.GetValue())), MaxOutputTokens: client.Int64(100)}, metered, nil
+			return client.Estimate{InputTokens: int64(len(q.GetValue())), MaxOutputTokens: new(int64(100))}, metered, nil
 		},
 	})
 	if err != nil {

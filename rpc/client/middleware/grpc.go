@@ -47,7 +47,11 @@ type GRPCOptions struct {
 	// and with each message that a stream sends. Nil: only handlers report usage.
 	Usage func(fullMethod string, req, reply any) (client.Usage, bool)
 
-	// The fields below are as in [Options].
+	// The fields below are as in [Options]. Codes count as the HTTP statuses that gRPC
+	// maps them to: the server errors are Unknown, DeadlineExceeded, Unimplemented,
+	// Internal, Unavailable and DataLoss.
+
+	ChargeServerErrors bool
 
 	Lease            time.Duration
 	ProgressInterval time.Duration
@@ -114,7 +118,7 @@ func (g *GRPC) UnaryServerInterceptor() grpc.UnaryServerInterceptor {
 		}
 		returned := false
 		defer func() { // does not recover: a panic goes on afterwards
-			c.finish(grpcEnding(ctx, err, returned, false))
+			c.finish(g.ending(ctx, err, returned, false))
 		}()
 		reply, err = next(context.WithValue(ctx, contextKey{}, c), req)
 		returned = true
@@ -161,7 +165,11 @@ func (g *GRPC) begin(ctx context.Context, method string, req any, setTrailer fun
 
 // reject returns an error of Identify or Estimate as a status, and counts it.
 func (g *GRPC) reject(err error, code codes.Code) error {
-	g.metering.metrics.undecided(outcomeRejected)
+	reason := "invalid_request"
+	if code == codes.Unauthenticated {
+		reason = "invalid_api_key"
+	}
+	g.metering.metrics.undecided(outcomeRejected, reason)
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
@@ -179,7 +187,7 @@ func (g *GRPC) limiterError(err error) error {
 	case http.StatusServiceUnavailable:
 		outcome, code = outcomeUnreachable, codes.Unavailable
 	}
-	g.metering.metrics.undecided(outcome)
+	g.metering.metrics.undecided(outcome, why.code)
 	if code != codes.Unavailable {
 		return status.Error(code, why.message)
 	}
@@ -224,13 +232,24 @@ func trailer(c *Call) metadata.MD {
 	return md
 }
 
-// grpcEnding describes how a call ended. returned is false if the handler panicked;
+// ending describes how a call ended. returned is false if the handler panicked;
 // sent is true if the stream has sent a message.
-func grpcEnding(ctx context.Context, err error, returned, sent bool) ending {
+func (g *GRPC) ending(ctx context.Context, err error, returned, sent bool) ending {
 	disconnected := ctx.Err() != nil
+	failed := returned && err != nil && !disconnected && !sent
 	return ending{
 		input: -1, cached: -1, output: -1,
 		incomplete: !returned || err != nil && (disconnected || sent),
-		failed:     returned && err != nil && !disconnected && !sent,
+		failed:     failed,
+		rejected:   failed && (!isServerError(status.Code(err)) || g.options.ChargeServerErrors),
 	}
+}
+
+// isServerError reports whether a code stands for an HTTP status of 500 or above.
+func isServerError(c codes.Code) bool {
+	switch c {
+	case codes.Unknown, codes.DeadlineExceeded, codes.Unimplemented, codes.Internal, codes.Unavailable, codes.DataLoss:
+		return true
+	}
+	return false
 }

@@ -20,7 +20,7 @@ func (g *GRPC) StreamServerInterceptor() grpc.StreamServerInterceptor {
 		returned := false
 		defer func() { // does not recover: a panic goes on afterwards
 			if c := s.call(); c != nil {
-				c.finish(grpcEnding(inner.Context(), err, returned, s.sent.Load()))
+				c.finish(g.ending(inner.Context(), err, returned, s.sent.Load()))
 			}
 		}()
 		if info.IsClientStream {

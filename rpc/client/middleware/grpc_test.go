@@ -83,7 +83,7 @@ func serveGRPC(t *testing.T, limiter middleware.Limiter, m *model) *rig {
 			return middleware.Identity{Key: md["key"][0], Tier: "free"}, nil
 		},
 		Estimate: func(_ context.Context, method string, req any) (client.Estimate, bool, error) {
-			e := client.Estimate{Model: "m", InputTokens: 100, MaxOutputTokens: client.Int64(500)}
+			e := client.Estimate{Model: "m", InputTokens: 100, MaxOutputTokens: new(int64(500))}
 			if in, ok := req.(*text); ok {
 				e.InputTokens = int64(len(in.GetValue()))
 				if in.GetValue() == "bad" {
@@ -97,7 +97,7 @@ func serveGRPC(t *testing.T, limiter middleware.Limiter, m *model) *rig {
 		},
 		Usage: func(_ string, _, reply any) (client.Usage, bool) {
 			if reply.(*text).GetValue() == "usage" {
-				return client.Usage{InputTokens: client.Int64(40), OutputTokens: client.Int64(7)}, true
+				return client.Usage{InputTokens: new(int64(40)), OutputTokens: new(int64(7))}, true
 			}
 			return client.Usage{}, false
 		},
@@ -181,7 +181,7 @@ func TestUnary(t *testing.T) {
 			return &text{Value: "usage"}, nil
 		}, codes.OK, middleware.SourceReported, 40, 7},
 		{"usage of the handler", func(_ context.Context, call *middleware.Call) (*text, error) {
-			call.SetUsage(client.Usage{OutputTokens: client.Int64(9)})
+			call.SetUsage(client.Usage{OutputTokens: new(int64(9))})
 			return &text{Value: "usage"}, nil
 		}, codes.OK, middleware.SourceReported, 8, 9},
 		{"no usage", func(context.Context, *middleware.Call) (*text, error) {
@@ -190,8 +190,11 @@ func TestUnary(t *testing.T) {
 		{"an error", func(context.Context, *middleware.Call) (*text, error) {
 			return nil, status.Error(codes.Unavailable, "busy")
 		}, codes.Unavailable, middleware.SourceCancelled, 0, 0},
+		{"a rejection", func(context.Context, *middleware.Call) (*text, error) {
+			return nil, status.Error(codes.InvalidArgument, "too long")
+		}, codes.InvalidArgument, middleware.SourceRejected, 0, 0},
 		{"an error after some output", func(_ context.Context, call *middleware.Call) (*text, error) {
-			call.SetUsage(client.Usage{OutputTokens: client.Int64(3)})
+			call.SetUsage(client.Usage{OutputTokens: new(int64(3))})
 			return nil, status.Error(codes.Internal, "broke")
 		}, codes.Internal, middleware.SourceReported, 8, 3},
 		{"an error after a time", func(context.Context, *middleware.Call) (*text, error) {
@@ -254,7 +257,7 @@ func TestUnaryNotRun(t *testing.T) {
 		prompt := strings.Repeat("a", 10_001)
 		if test.used > 0 {
 			prompt = "a prompt"
-			held, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: test.used, MaxOutputTokens: client.Int64(0)})
+			held, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: test.used, MaxOutputTokens: new(int64(0))})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -337,7 +340,7 @@ func send(t *testing.T, s grpc.ServerStream, words ...string) {
 			t.Errorf("SendMsg() = %v", err)
 		}
 		if call, ok := middleware.FromContext(s.Context()); ok {
-			call.SetUsage(client.Usage{OutputTokens: client.Int64(int64(i) + 1)})
+			call.SetUsage(client.Usage{OutputTokens: new(int64(i) + 1)})
 		} else {
 			t.Error("the stream has no call")
 		}
@@ -369,6 +372,7 @@ func TestServerStream(t *testing.T) {
 		}, -1, codes.OK, middleware.SourceReported, 40, 7},
 		{"no usage", func(s grpc.ServerStream) error { return s.SendMsg(&text{}) }, -1, codes.OK, middleware.SourceEstimated, 8, 500},
 		{"an error", func(grpc.ServerStream) error { return status.Error(codes.Unavailable, "busy") }, -1, codes.Unavailable, middleware.SourceCancelled, 0, 0},
+		{"a rejection", func(grpc.ServerStream) error { return status.Error(codes.NotFound, "no such model") }, -1, codes.NotFound, middleware.SourceRejected, 0, 0},
 		{"an error in mid-stream", func(s grpc.ServerStream) error {
 			send(t, s, "a", "b")
 			return status.Error(codes.Internal, "broke")
@@ -416,7 +420,7 @@ func TestStreamNotRun(t *testing.T) {
 			return nil
 		},
 	})
-	held, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 9900, MaxOutputTokens: client.Int64(0)})
+	held, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 9900, MaxOutputTokens: new(int64(0))})
 	if err != nil || held.Denied() {
 		t.Fatal(err)
 	}

@@ -193,7 +193,7 @@ func jsonOf(n int64) string {
 func TestStructuredOutputIsNotDegraded(t *testing.T) {
 	_, c := start(t)
 	s := serve(t, middleware.Options{Client: c, Identify: identifyAs("soft")}, whole(200, completion("Because.", usage40)))
-	r, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "soft", InputTokens: 1300, MaxOutputTokens: client.Int64(0)})
+	r, err := c.Reserve(t.Context(), client.Estimate{Key: "acme/alice", Tier: "soft", InputTokens: 1300, MaxOutputTokens: new(int64(0))})
 	if err != nil || r.Denied() {
 		t.Fatalf("Reserve() = %v", err)
 	}

@@ -24,6 +24,8 @@ type metrics struct {
 	deferred      prometheus.Counter
 	failures      prometheus.Counter
 	running       prometheus.Gauge
+	rejections    *prometheus.CounterVec
+	bodyBytes     prometheus.Gauge
 }
 
 // newMetrics registers the metrics, or returns those that another middleware has
@@ -54,20 +56,32 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "bucketring_middleware_calls_running",
 			Help: "Metered calls in progress.",
 		}),
+		rejections: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bucketring_middleware_rejections_total",
+			Help: "Calls that got no decision and did not run, by the code of their error.",
+		}, []string{"reason"}),
+		bodyBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "bucketring_middleware_body_bytes",
+			Help: "Bytes reserved for the bodies of metered calls that are in memory.",
+		}),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	err := errors.Join(register(reg, &m.calls), register(reg, &m.settles), register(reg, &m.usageRejected),
-		register(reg, &m.deferred), register(reg, &m.failures), register(reg, &m.running))
+		register(reg, &m.deferred), register(reg, &m.failures), register(reg, &m.running),
+		register(reg, &m.rejections), register(reg, &m.bodyBytes))
 	if err != nil {
 		return nil, err
 	}
 	for _, outcome := range []string{string(client.Allowed), string(client.Degraded), string(client.Denied), outcomeRejected, outcomeUnreachable} {
 		m.calls.WithLabelValues(outcome)
 	}
-	for _, source := range []Source{SourceReported, SourceEstimated, SourcePartial, SourceCancelled} {
+	for _, source := range []Source{SourceReported, SourceEstimated, SourcePartial, SourceRejected, SourceCancelled} {
 		m.settles.WithLabelValues(string(source))
+	}
+	for _, reason := range []string{codeBodyShare, codeBodyMemory} {
+		m.rejections.WithLabelValues(reason)
 	}
 	return m, nil
 }
@@ -86,7 +100,11 @@ func register[C prometheus.Collector](reg prometheus.Registerer, metric *C) erro
 
 func (m *metrics) decided(o client.Outcome) { m.calls.WithLabelValues(string(o)).Inc() }
 
-func (m *metrics) undecided(outcome string) { m.calls.WithLabelValues(outcome).Inc() }
+// undecided counts a call that was rejected for a reason.
+func (m *metrics) undecided(outcome, reason string) {
+	m.calls.WithLabelValues(outcome).Inc()
+	m.rejections.WithLabelValues(reason).Inc()
+}
 
 func (m *metrics) settled(r *Result) {
 	m.running.Dec()

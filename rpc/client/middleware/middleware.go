@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
@@ -27,6 +28,7 @@ const storedInputTokens = 2000
 type Middleware struct {
 	options   Options
 	metering  *metering
+	bodies    *bodyBudget
 	estimator estimator
 }
 
@@ -39,7 +41,8 @@ func New(o Options) (*Middleware, error) {
 	if err != nil {
 		return nil, fmt.Errorf("middleware: %w", err)
 	}
-	return &Middleware{options: o.withDefaults(), metering: metering}, nil
+	o = o.withDefaults()
+	return &Middleware{options: o, metering: metering, bodies: newBodyBudget(o, metering.metrics.bodyBytes)}, nil
 }
 
 // Handler returns a handler that meters calls and then calls next. Middleware
@@ -73,12 +76,13 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 		m.reject(x, identityRejection(err))
 		return
 	}
-	body, rejection := m.readBody(r)
+	b, rejection := m.readBody(x, keypath.Root(id.Key))
 	if rejection != nil {
 		m.reject(x, rejection)
 		return
 	}
-	q, err := llm.Parse(e, body)
+	defer b.release()
+	q, err := llm.Parse(e, b.bytes)
 	if err != nil {
 		m.reject(x, fieldRejection(err))
 		return
@@ -88,7 +92,7 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 		m.reject(x, rejection)
 		return
 	}
-	input := m.estimator.tokens(q.Model, q.InputBytes) + q.InputTokens
+	input := m.estimator.tokens(id.Key, q.Model, q.InputBytes) + q.InputTokens
 	if q.StoredInput {
 		input += storedInputTokens
 	}
@@ -97,7 +101,7 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 		InputTokens: min(input, amount.Max), MinOutputTokens: minOutput, N: q.N,
 	}
 	if q.MaxOutput >= 0 { // else the policy's default
-		estimate.MaxOutputTokens = client.Int64(q.MaxOutput)
+		estimate.MaxOutputTokens = new(q.MaxOutput)
 	}
 	c := m.reserve(x, estimate, e.String())
 	if c == nil {
@@ -107,9 +111,9 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	if granted := c.Granted(); granted > 0 && q.MaxOutput != 0 && (q.MaxOutput < 0 || granted < q.MaxOutput) {
 		grant = granted
 	}
-	r = withBody(r, body, q.Rewrite(grant, m.options.ForceUsage))
+	content, changed := q.Rewrite(grant, m.options.ForceUsage)
 	q.Release()
-	m.serve(x, c, q, r, next)
+	m.serve(x, c, q, b, withBody(r, b, content, changed), next)
 }
 
 // serveEstimated serves a call whose cost Options.Estimate returns.
@@ -131,7 +135,7 @@ func (m *Middleware) serveEstimated(w http.ResponseWriter, r *http.Request, next
 	}
 	estimate.Key, estimate.Tier = id.Key, id.Tier
 	if c := m.reserve(x, estimate, r.URL.Path); c != nil {
-		m.serve(x, c, nil, r, next)
+		m.serve(x, c, nil, nil, r, next)
 	}
 }
 
@@ -156,8 +160,8 @@ func (m *Middleware) reserve(x exchange, e client.Estimate, method string) *Call
 }
 
 // serve runs the handler of an allowed call and settles the call, also if the
-// handler panics. q is nil for a call of Options.Estimate.
-func (m *Middleware) serve(x exchange, c *Call, q *llm.Request, r *http.Request, next http.Handler) {
+// handler panics. q and b are nil for a call of Options.Estimate.
+func (m *Middleware) serve(x exchange, c *Call, q *llm.Request, b *body, r *http.Request, next http.Handler) {
 	ctx := x.r.Context()
 	if m.options.OnDisconnect == Drain {
 		ctx = context.WithoutCancel(ctx)
@@ -177,6 +181,7 @@ func (m *Middleware) serve(x exchange, c *Call, q *llm.Request, r *http.Request,
 		defer stop()
 	}
 	w := m.newWriter(x, c, q, cancel)
+	w.body = b
 	returned := false
 	defer func() { // does not recover: a panic goes on afterwards
 		c.finish(w.ending(returned))

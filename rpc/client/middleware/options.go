@@ -21,6 +21,8 @@ const (
 	DefaultMaxBodyBytes = 8 << 20
 	DefaultLease        = 30 * time.Second
 	DefaultDrainTimeout = 10 * time.Minute
+	DefaultBodyMemory   = 256 << 20
+	DefaultBodyTimeout  = time.Minute
 )
 
 const maxMaxBodyBytes = 1 << 30
@@ -106,6 +108,19 @@ type Options struct {
 	// MaxBodyBytes bounds the body of a metered request. A larger one is rejected
 	// with 413. At most 1 GiB. 0: [DefaultMaxBodyBytes].
 	MaxBodyBytes int64
+	// BodyMemory bounds the bytes of all bodies of metered requests that are in memory.
+	// A body counts from its declaration on, or as it grows if its length is not
+	// declared, until the handler has read it and the response has started. The callers
+	// of one root (the first segment of the key) have an eighth of BodyMemory, or
+	// MaxBodyBytes if that is more, and no more than is left for others: a larger body
+	// is rejected with 429, or with 503 if other roots have taken the memory. At least
+	// twice MaxBodyBytes. 0: [DefaultBodyMemory], or eight times MaxBodyBytes if that is
+	// more.
+	BodyMemory int64
+	// BodyTimeout bounds how long the body of a metered request may take to arrive,
+	// unless the server has a ReadTimeout. A slower one is rejected with 408.
+	// Negative: the server bounds it otherwise. 0: [DefaultBodyTimeout].
+	BodyTimeout time.Duration
 
 	// ForceUsage asks the model server for the usage of a stream
 	// (stream_options.include_usage) if the caller did not, and removes the extra
@@ -120,6 +135,12 @@ type Options struct {
 	// DegradeStructuredOutput also allows smaller grants for calls with tools or
 	// with a response schema, whose output is useless when it is truncated.
 	DegradeStructuredOutput bool
+
+	// ChargeServerErrors keeps the charge for the requests of a call that fails with a
+	// 5xx status before any output. Without it, such a call is free. Calls that are
+	// rejected with a 3xx or 4xx status are never free: their requests stay charged, so
+	// that no caller reaches the model server more often than its limits allow.
+	ChargeServerErrors bool
 
 	// Lease is how long the reservations of a process that died stay held, in whole
 	// seconds from 1 s to 1 h. 0: [DefaultLease].
@@ -153,6 +174,9 @@ func (o Options) Validate() error {
 	if o.MaxBodyBytes < 0 || o.MaxBodyBytes > maxMaxBodyBytes {
 		errs = append(errs, fmt.Errorf("max_body_bytes: must be between 0 and 1 GiB, got %d", o.MaxBodyBytes))
 	}
+	if d := o.withDefaults(); o.BodyMemory < 0 || d.BodyMemory/2 < d.MaxBodyBytes {
+		errs = append(errs, fmt.Errorf("body_memory: must be at least twice max_body_bytes, %d, got %d", 2*d.MaxBodyBytes, o.BodyMemory))
+	}
 	if o.MinOutputTokens < 0 || o.MinOutputTokens > amount.Max {
 		errs = append(errs, fmt.Errorf("min_output_tokens: must be between 0 and %s, got %d", amount.MaxText, o.MinOutputTokens))
 	}
@@ -165,6 +189,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxBodyBytes == 0 {
 		o.MaxBodyBytes = DefaultMaxBodyBytes
+	}
+	if o.BodyMemory == 0 {
+		o.BodyMemory = max(DefaultBodyMemory, bodyShares*o.MaxBodyBytes)
+	}
+	if o.BodyTimeout == 0 {
+		o.BodyTimeout = DefaultBodyTimeout
 	}
 	return o
 }

@@ -5,6 +5,7 @@ package middleware
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"time"
 
@@ -27,6 +28,7 @@ type rejection struct {
 	message string // for the caller
 	param   string // the invalid field or header; may be empty
 	outcome string // label of the metric; empty: rejected
+	discard bool   // the body was not read to its end
 }
 
 // reject writes the response of a rejection and counts it.
@@ -35,11 +37,26 @@ func (m *Middleware) reject(x exchange, why *rejection) {
 	if why.outcome != "" {
 		outcome = why.outcome
 	}
-	m.metering.metrics.undecided(outcome)
-	if why.status == http.StatusServiceUnavailable {
+	m.metering.metrics.undecided(outcome, why.code)
+	if why.status == http.StatusServiceUnavailable || why.status == http.StatusTooManyRequests {
 		x.w.Header().Set("Retry-After", "1")
 	}
+	if why.discard {
+		_ = http.NewResponseController(x.w).EnableFullDuplex() // else the server would read the body before it responds
+		x.w.Header().Set("Connection", "close")
+		defer x.discardBody()
+	}
 	dialect.WriteError(x.w, x.dialect, why.status, dialect.Problem{Code: why.code, Message: why.message, Param: why.param})
+}
+
+// discardBody reads what is left of a rejected body, after the response was written.
+// Otherwise the server would close the connection, and the caller might see that
+// instead of the response.
+func (x exchange) discardBody() {
+	_ = http.NewResponseController(x.w).Flush()
+	if x.r.Header.Get("Expect") == "" { // with Expect, the caller has not sent the body yet
+		_, _ = io.CopyN(io.Discard, x.r.Body, maxDiscard)
+	}
 }
 
 // deny writes the response of a denied call and returns its status.

@@ -226,6 +226,7 @@ func TestMetrics(t *testing.T) {
 		whole(200, completion("a", usage40)),
 		whole(200, completion("a", `{"prompt_tokens":-1,"completion_tokens":1}`)),
 		whole(500, `{}`),
+		whole(400, `{}`),
 		func(w http.ResponseWriter, r *http.Request) {
 			n.fail("Settle")
 			whole(200, completion("a", usage40))(w, r)
@@ -238,21 +239,26 @@ func TestMetrics(t *testing.T) {
 	s.post(t, chat, ask(`,"max_tokens":20000`))
 	s.post(t, chat, "{")
 	want := []string{
+		`bucketring_middleware_body_bytes 0`,
 		`bucketring_middleware_calls_running 0`,
-		`bucketring_middleware_calls_total{outcome="allowed"} 4`,
+		`bucketring_middleware_calls_total{outcome="allowed"} 5`,
 		`bucketring_middleware_calls_total{outcome="degraded"} 0`,
 		`bucketring_middleware_calls_total{outcome="denied"} 1`,
 		`bucketring_middleware_calls_total{outcome="rejected"} 1`,
 		`bucketring_middleware_calls_total{outcome="unreachable"} 0`,
+		`bucketring_middleware_rejections_total{reason="body_memory_exceeded"} 0`,
+		`bucketring_middleware_rejections_total{reason="body_share_exceeded"} 0`,
+		`bucketring_middleware_rejections_total{reason="invalid_value"} 1`,
 		`bucketring_middleware_settle_failures_total 0`,
 		`bucketring_middleware_settles_deferred_total 1`,
 		`bucketring_middleware_settles_total{source="cancelled"} 1`,
 		`bucketring_middleware_settles_total{source="estimated"} 1`,
 		`bucketring_middleware_settles_total{source="partial"} 0`,
+		`bucketring_middleware_settles_total{source="rejected"} 1`,
 		`bucketring_middleware_settles_total{source="reported"} 2`,
 		`bucketring_middleware_usage_rejected_total 1`,
 	}
-	for range 5 {
+	for range 6 {
 		s.result(t)
 	}
 	if diff := cmp.Diff(want, samples(reg)); diff != "" {
@@ -284,7 +290,7 @@ func TestEstimateOption(t *testing.T) {
 		Estimate: func(r *http.Request) (client.Estimate, bool, error) {
 			switch r.URL.Path {
 			case "/images":
-				return client.Estimate{Model: "m", MaxOutputTokens: client.Int64(0), Costs: map[string]int64{"images": 4}}, true, nil
+				return client.Estimate{Model: "m", MaxOutputTokens: new(int64(0)), Costs: map[string]int64{"images": 4}}, true, nil
 			case "/bad":
 				return client.Estimate{}, false, errors.New("no size")
 			}
@@ -302,6 +308,7 @@ func TestEstimateOption(t *testing.T) {
 	}{
 		{"no usage", whole(200, "{}"), middleware.SourceEstimated, nil, 4},
 		{"an error", whole(500, "{}"), middleware.SourceCancelled, nil, 4},
+		{"a rejection", whole(400, "{}"), middleware.SourceRejected, map[string]int64{"images": 0}, 4},
 		{"usage of the handler", func(w http.ResponseWriter, r *http.Request) {
 			call, _ := middleware.FromContext(r.Context())
 			call.SetUsage(client.Usage{Costs: map[string]int64{"images": 2}})

@@ -3,7 +3,6 @@
 package middleware
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -11,51 +10,112 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
-// maxDiscard bounds how much of a too large body is read and discarded, so that
-// the caller sees the 413 instead of a broken connection.
+// maxDiscard bounds how much of a rejected body is read and discarded, so that the
+// caller sees the response instead of a broken connection.
 const maxDiscard = 16 << 20
 
-// readBody reads the body of a metered request.
-func (m *Middleware) readBody(r *http.Request) ([]byte, *rejection) {
+// The first buffer of a body whose length is declared, at most, and of another one.
+const (
+	firstDeclared = 64 << 10
+	firstChunked  = 4 << 10
+)
+
+// readBody reads the body of a metered request of a root. The bytes that are declared
+// are reserved before; the buffer grows with those that arrive. The caller must release
+// the body.
+func (m *Middleware) readBody(x exchange, root string) (*body, *rejection) {
+	r := x.r
 	if isEncoded(r.Header) {
 		return nil, &rejection{
 			status: http.StatusUnsupportedMediaType, code: "unsupported_content_encoding",
 			message: fmt.Sprintf("Content-Encoding %s is not supported, because the cost of the call is read from its body. Send the body without encoding.", text.Quote(r.Header.Get("Content-Encoding"))),
 		}
 	}
-	tooLarge := &rejection{
-		status: http.StatusRequestEntityTooLarge, code: "request_too_large",
-		message: fmt.Sprintf("The body is larger than %d bytes.", m.options.MaxBodyBytes),
+	bounded := m.boundRead(x)
+	b := &body{budget: m.bodies, root: root}
+	if why := m.receive(b, r); why != nil {
+		b.release()
+		return nil, why
 	}
-	if r.ContentLength > m.options.MaxBodyBytes {
-		if r.Header.Get("Expect") == "" { // with Expect, the caller has not sent the body yet
-			_, _ = io.CopyN(io.Discard, r.Body, maxDiscard)
+	if bounded {
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Time{}) // the server reads on to detect a disconnect
+	}
+	return b, nil
+}
+
+// boundRead sets a deadline for reading the body, unless the server has one, and
+// reports whether it did. The deadline also holds for what is discarded.
+func (m *Middleware) boundRead(x exchange) bool {
+	if m.options.BodyTimeout < 0 {
+		return false
+	}
+	if s, ok := x.r.Context().Value(http.ServerContextKey).(*http.Server); ok && s.ReadTimeout > 0 {
+		return false
+	}
+	return http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(m.options.BodyTimeout)) == nil
+}
+
+// receive reads b.bytes from a request.
+func (m *Middleware) receive(b *body, r *http.Request) *rejection {
+	most, declared := m.options.MaxBodyBytes, r.ContentLength
+	tooLarge := func() *rejection {
+		return &rejection{
+			status: http.StatusRequestEntityTooLarge, code: "request_too_large", discard: true,
+			message: fmt.Sprintf("The body is larger than %d bytes.", most),
 		}
-		return nil, tooLarge
 	}
-	var b bytes.Buffer
-	b.Grow(int(min(max(r.ContentLength, 0), 64<<10)) + bytes.MinRead)
-	n, err := b.ReadFrom(io.LimitReader(r.Body, m.options.MaxBodyBytes+1))
-	if _, bounded := errors.AsType[*http.MaxBytesError](err); bounded {
-		return nil, tooLarge
+	if declared > most {
+		return tooLarge()
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, &rejection{status: http.StatusRequestTimeout, code: "request_timeout", message: "The body was not received in time."}
+	size := min(declared, firstDeclared)
+	if declared < 0 {
+		size = min(most, firstChunked)
 	}
-	if err != nil {
-		return nil, &rejection{status: http.StatusBadRequest, code: "unreadable_body", message: "The body could not be read to its end."}
+	if why := b.reserve(max(size, declared)); why != nil {
+		return why
 	}
-	if n > m.options.MaxBodyBytes {
-		_, _ = io.CopyN(io.Discard, r.Body, maxDiscard)
-		return nil, tooLarge
+	buffer := make([]byte, 0, size+llm.SpareBytes)
+	for {
+		n, err := r.Body.Read(buffer[len(buffer):cap(buffer)])
+		buffer = buffer[:len(buffer)+n]
+		length := int64(len(buffer))
+		if length > most {
+			return tooLarge()
+		}
+		if errors.Is(err, io.EOF) {
+			b.bytes = buffer
+			return nil
+		}
+		if _, bounded := errors.AsType[*http.MaxBytesError](err); bounded {
+			return tooLarge()
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return &rejection{status: http.StatusRequestTimeout, code: "request_timeout", message: "The body was not received in time."}
+		}
+		if err != nil {
+			return &rejection{status: http.StatusBadRequest, code: "unreadable_body", message: "The body could not be read to its end."}
+		}
+		if len(buffer) < cap(buffer) {
+			continue
+		}
+		size = min(2*length, most)
+		if declared > length {
+			size = min(size, declared)
+		}
+		if why := b.reserve(size); why != nil {
+			return why
+		}
+		grown := make([]byte, length, size+llm.SpareBytes)
+		copy(grown, buffer)
+		buffer = grown
 	}
-	return b.Bytes(), nil
 }
 
 // isEncoded reports whether a body has a content encoding other than identity.
@@ -70,16 +130,17 @@ func isEncoded(h http.Header) bool {
 	return false
 }
 
-// withBody returns a copy of r with a new body. original is the body that was
-// read from r.
-func withBody(r *http.Request, original, body []byte) *http.Request {
+// withBody returns a copy of r whose body is content, which b holds. changed is true
+// if it is not what was received.
+func withBody(r *http.Request, b *body, content []byte, changed bool) *http.Request {
+	b.publish(content)
 	r2 := r.Clone(r.Context())
-	r2.Body = io.NopCloser(bytes.NewReader(body))
-	r2.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	r2.ContentLength, r2.TransferEncoding, r2.Trailer = int64(len(body)), nil, nil
-	r2.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	r2.Body, _ = b.newReader() // not released yet
+	r2.GetBody = b.newReader
+	r2.ContentLength, r2.TransferEncoding, r2.Trailer = int64(len(content)), nil, nil
+	r2.Header.Set("Content-Length", strconv.Itoa(len(content)))
 	r2.Header.Del("Expect") // the body has been read
-	if !bytes.Equal(original, body) {
+	if changed {
 		for _, digest := range [...]string{"Content-Digest", "Content-MD5", "Digest", "Repr-Digest"} {
 			r2.Header.Del(digest)
 		}

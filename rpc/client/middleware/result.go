@@ -20,6 +20,9 @@ const (
 	SourceEstimated Source = "estimated"
 	// SourcePartial is the usage of an interrupted call up to its interruption.
 	SourcePartial Source = "partial"
+	// SourceRejected is the source of a call that the model server rejected before any
+	// output. Only its requests stay charged.
+	SourceRejected Source = "rejected"
 	// SourceCancelled is the source of a call that did not run and was refunded.
 	SourceCancelled Source = "cancelled"
 )

@@ -5,6 +5,7 @@ package middleware
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/bucketring/bucketring/internal/amount"
@@ -16,6 +17,7 @@ type ending struct {
 	status     int  // HTTP status of the response; 0: no response
 	incomplete bool // the caller disconnected, the handler panicked, or the response was cut off
 	failed     bool // the response has an error status and no output
+	rejected   bool // failed with a status that keeps the charge for the request
 
 	// metered is true if the response was read. The fields below are then set.
 	metered       bool
@@ -70,6 +72,8 @@ func (c *Call) charge(e ending) charge {
 		return mergeReported(best, reported, e.incomplete)
 	case reported != nil:
 		best.usageRejected = true
+	case e.failed && !complete && !e.usageRejected && !ran && e.rejected:
+		return charge{usage: ChargedUsage{Costs: c.noCosts()}, source: SourceRejected}
 	case e.failed && !complete && !e.usageRejected && !ran:
 		return charge{source: SourceCancelled}
 	}
@@ -184,14 +188,19 @@ func (c *Call) cancel() (deferred bool, err error) {
 	if err == nil || isRejected(err) {
 		return false, err
 	}
-	unused := client.Usage{InputTokens: client.Int64(0), OutputTokens: client.Int64(0)}
-	for name := range c.estimate.Costs {
-		if unused.Costs == nil {
-			unused.Costs = map[string]int64{}
-		}
-		unused.Costs[name] = 0
+	return c.deferSettlement(ChargedUsage{Costs: c.noCosts()}.clientUsage(), err)
+}
+
+// noCosts returns costs that refund those of the estimate.
+func (c *Call) noCosts() map[string]int64 {
+	if len(c.estimate.Costs) == 0 {
+		return nil
 	}
-	return c.deferSettlement(unused, err)
+	none := maps.Clone(c.estimate.Costs)
+	for name := range none {
+		none[name] = 0
+	}
+	return none
 }
 
 // deferSettlement leaves u to the client's outbox. cause is why u could not be

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/bucketring/bucketring/rpc/internal/dialect"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
@@ -22,6 +23,9 @@ type writer struct {
 	cancel    context.CancelFunc // of the handler's context
 	drain     bool               // OnDisconnect is Drain
 
+	chargeServerErrors bool
+
+	body    *body        // nil: the middleware has not read it
 	request *llm.Request // nil: the response is not read
 	meter   *llm.Meter   // nil: the response is not read, is encoded, or has not started
 	status  int          // 0: the response has not started
@@ -39,6 +43,7 @@ func (m *Middleware) newWriter(x exchange, c *Call, q *llm.Request, cancel conte
 	return &writer{
 		inner: x.w, control: http.NewResponseController(x.w), exchange: x, call: c, request: q,
 		estimator: &m.estimator, cancel: cancel, drain: m.options.OnDisconnect == Drain,
+		chargeServerErrors: m.options.ChargeServerErrors,
 	}
 }
 
@@ -56,7 +61,9 @@ func (w *writer) Header() http.Header { return w.inner.Header() }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *writer) WriteHeader(status int) {
-	if w.status == 0 && status >= http.StatusOK {
+	if status < http.StatusOK {
+		dialect.RemoveHeaders(w.inner.Header())
+	} else if w.status == 0 {
 		w.start(status)
 	}
 	w.inner.WriteHeader(status)
@@ -69,6 +76,9 @@ func (w *writer) start(status int) {
 	w.late = w.exchange.r.Context().Err() != nil
 	h := w.inner.Header()
 	w.exchange.setHeaders(h, w.call)
+	if w.body != nil {
+		w.body.responseStarted()
+	}
 	if w.request == nil {
 		return
 	}
@@ -144,6 +154,7 @@ func (w *writer) ending(returned bool) ending {
 	if returned && w.status == 0 {
 		w.start(http.StatusOK) // the server sends this status
 	}
+	dialect.RemoveTrailers(w.inner.Header())
 	e := ending{status: w.status, input: -1, cached: -1, output: -1, metered: w.request != nil}
 	disconnected := w.broken || w.exchange.r.Context().Err() != nil
 	e.incomplete = !returned || disconnected && !w.drain
@@ -160,6 +171,7 @@ func (w *writer) ending(returned bool) ending {
 		hasOutput = w.status < http.StatusMultipleChoices
 	}
 	e.failed = w.status >= http.StatusMultipleChoices && !hasOutput && (!w.late || w.drain)
+	e.rejected = e.failed && (w.status < http.StatusInternalServerError || w.chargeServerErrors)
 	return e
 }
 
@@ -171,7 +183,7 @@ func (w *writer) readMeter(e *ending) {
 	if reported {
 		e.input, e.cached, e.output = final.Input, final.CachedInput, final.Output
 		if q.InputTokens == 0 && !q.StoredInput {
-			w.estimator.learn(q.Model, q.InputBytes, final.Input)
+			w.estimator.learn(w.call.Key(), q.Model, q.InputBytes, final.Input)
 		}
 	} else {
 		partial := w.meter.PartialUsage()
@@ -184,7 +196,7 @@ func (w *writer) readMeter(e *ending) {
 		e.incomplete = false // whatever happened after the end of the response
 	}
 	if q.MaxOutput != 0 {
-		e.textOutput = w.capAtGrant(w.estimator.tokens(q.Model, w.meter.OutputBytes()))
+		e.textOutput = w.capAtGrant(w.estimator.tokens(w.call.Key(), q.Model, w.meter.OutputBytes()))
 		e.outputGuess = max(w.meter.StreamedTokens(), e.textOutput)
 		if !e.usageRejected && w.meter.UsageIsCurrent() {
 			e.outputGuess = w.meter.StreamedTokens()

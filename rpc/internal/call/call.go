@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package call has the one form that a request takes on its way through a node,
-// whatever it came by: a unary call, an item of a batch or of a stream, hits of
-// Envoy's, or the outbox.
+// Package call has the type of every request in a node. Unary calls, items of batches
+// and streams, counters of Envoy and the outbox all become a [Call].
 package call
 
 import (
@@ -21,7 +20,7 @@ import (
 // Kind is what a call asks for.
 type Kind uint8
 
-// The kinds. The zero Kind is that of an item without a request.
+// The kinds. An item without a request has the zero Kind.
 const (
 	Check Kind = 1 + iota
 	Reserve
@@ -39,55 +38,55 @@ var kindNames = [...]string{"none", "check", "reserve", "settle", "cancel", "pee
 // String returns the name of the kind, as labels have it.
 func (k Kind) String() string { return kindNames[k] }
 
-// EndsReservation reports whether a call of this kind is about a reservation
-// that was made before: a settle or a cancel.
+// EndsReservation reports whether k is a settle or a cancel.
 func (k Kind) EndsReservation() bool { return k == Settle || k == Cancel }
 
-// Origin is where a call comes from. It decides what may become of a call whose
-// key has another owner.
+// Origin is where a call comes from. It determines how a call is handled if another
+// member owns its key.
 type Origin uint8
 
 const (
-	// API is a caller of this member: the call is forwarded to the owner, and
-	// decided in fallback if the owner cannot be reached.
+	// API is a unary call. It is forwarded to the owner, and decided in fallback if
+	// the owner cannot be reached.
 	API Origin = iota
-	// ClientStream and MemberStream are senders that took this member for the
-	// owner: a call for another one is answered with a redirect. Only members may
-	// replay calls, count hits and teach terms.
+	// ClientStream is the stream of a client, which sends to the owner. If that is
+	// another member, the answer is a redirect.
 	ClientStream
+	// MemberStream is like ClientStream, for a member. Only members may replay calls,
+	// count hits and report terms.
 	MemberStream
-	// Outbox is this member, which tells the owner of what was decided without it:
-	// the owner decides, or nobody does.
+	// Outbox is the outbox of this member. Only the owner may decide such a call: it
+	// is never decided in fallback.
 	Outbox
 )
 
 // Streamed reports whether the sender is to be redirected to the owner.
 func (o Origin) Streamed() bool { return o == ClientStream || o == MemberStream }
 
-// Call is one request. It is made by [Of] or [FromItem]. The request that it
-// points to is never changed: it belongs to whoever sent it.
+// Call is one request. [Of] and [FromItem] make it. The message in it belongs to the
+// sender and is never changed.
 type Call struct {
 	Kind      Kind
 	Origin    Origin
 	Key       string
 	Partition int // of Key
-	// RequestID is the id by which the owner knows the call. Empty if the caller
-	// gave none; the member that sends or decides the call then makes one.
+	// RequestID is the id of the call at the owner. If it is empty, the member that
+	// forwards or decides the call makes one.
 	RequestID string
-	// Decider is the member that made, in fallback, the reservation that the call
-	// ends. Empty: the owner made it, as far as its id says.
+	// Decider is the member that made the reservation in fallback, for a settle or
+	// cancel whose id names one. Otherwise it is empty.
 	Decider string
-	// Replay: the call was decided without its owner, which now charges it
-	// whatever the limits say.
+	// Replay means that the call was admitted in fallback or has run. It is charged
+	// even beyond its limits.
 	Replay bool
-	// Expired: the deadline of the caller has passed.
+	// Expired means that the deadline of the caller has passed.
 	Expired bool
-	// Attempt numbers one sending of a reserve, or the one that a cancel takes
-	// back. 0: none.
+	// Attempt identifies one attempt of a reserve. A cancel with an attempt withdraws
+	// only that one. 0: none.
 	Attempt uint64
 	// Term is the highest term of the partition that the sender knows of.
 	Term uint64
-	// Err rejects the call before anything looks at it, if it is not nil.
+	// Err, if not nil, is why the call is rejected.
 	Err error
 
 	request request
@@ -101,8 +100,8 @@ type request interface {
 
 var errNoRequest = &limiter.FieldError{Field: "call", Value: "none", Problem: "must be check, reserve, settle, cancel or peek"}
 
-// Of returns a call with a request message: [pb.CheckRequest] or one of the
-// others. It panics at any other message.
+// Of returns the call of a request, such as a [pb.CheckRequest]. It panics if r is
+// another message.
 func Of(r proto.Message) Call {
 	c := Call{}
 	switch q := r.(type) {
@@ -134,7 +133,7 @@ func Of(r proto.Message) Call {
 	return c
 }
 
-// FromItem returns the call of an item that came from origin.
+// FromItem returns the call of an item from origin.
 func FromItem(item *pb.Item, origin Origin) Call {
 	c := Call{Err: errNoRequest}
 	switch q := item.GetCall().(type) {
@@ -181,8 +180,8 @@ func (c *Call) Peek() *pb.PeekRequest { q, _ := c.request.(*pb.PeekRequest); ret
 // Count returns the request of a count.
 func (c *Call) Count() *pb.CountRequest { q, _ := c.request.(*pb.CountRequest); return q }
 
-// CallerID returns the id as the caller has it: that of a reservation made in
-// fallback names its decider.
+// CallerID returns the id that the caller uses. For a reservation made in fallback it
+// names the decider.
 func (c *Call) CallerID() string {
 	if c.Decider != "" {
 		return requestid.Fallback(c.Decider, c.RequestID)
@@ -190,9 +189,8 @@ func (c *Call) CallerID() string {
 	return c.RequestID
 }
 
-// Item returns the call as it is sent to the owner, or with the caller's id to
-// the member that made the reservation. It shares the request with c if that has
-// the id already, and has no term or timeout.
+// Item returns the item to send to the owner, or to the decider, which needs the
+// caller's id. It may share the message with c. It has no term and no timeout.
 func (c *Call) Item(toDecider bool) *pb.Item {
 	id := c.RequestID
 	if toDecider {
@@ -207,9 +205,15 @@ func (c *Call) Item(toDecider bool) *pb.Item {
 	return item
 }
 
-// Copy returns the bare request, with the id that the owner knows, as an item that
-// shares nothing with c and can be kept.
-func (c *Call) Copy() *pb.Item { return itemOf(withID(c.request, c.RequestID)) }
+// Copy returns an item with a copy of the message and with the id at the owner. Only
+// the attempt of a withdrawal is copied too.
+func (c *Call) Copy() *pb.Item {
+	item := itemOf(withID(c.request, c.RequestID))
+	if c.Kind == Cancel {
+		item.Attempt = c.Attempt
+	}
+	return item
+}
 
 func itemOf(r request) *pb.Item {
 	item := &pb.Item{}

@@ -4,6 +4,7 @@ package dialect
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,20 +30,16 @@ var anthropicHeaders = [...]struct {
 
 // SetHeaders sets the rate-limit headers of a decision, allowed or denied: those of
 // the dialect, X-RateLimit-Limit, -Remaining and -Reset of the binding limit, and
-// RateLimit and RateLimit-Policy of all limits. It first removes the rate-limit
-// headers that are there: a handler may have copied them from another server, whose
-// limits are not the caller's.
+// RateLimit and RateLimit-Policy of all limits. It first calls [RemoveHeaders]: a
+// handler may have copied headers from another server, whose limits are not the
+// caller's.
 func SetHeaders(h http.Header, d Dialect, dec *client.Decision, now time.Time) {
 	x := decisionOf(dec)
 	setHeaders(h, d, &x, now)
 }
 
 func setHeaders(h http.Header, d Dialect, x *explain.Decision, now time.Time) {
-	for name := range h {
-		if isRateLimit(name) {
-			delete(h, name)
-		}
-	}
+	RemoveHeaders(h)
 	if d == llm.Anthropic {
 		setAnthropicHeaders(h, x.Limits)
 	} else {
@@ -50,6 +47,37 @@ func setHeaders(h http.Header, d Dialect, x *explain.Decision, now time.Time) {
 	}
 	explain.SetHeaders(h, x, now)
 	setIETFHeaders(h, x.Limits, now)
+}
+
+// RemoveHeaders removes rate-limit headers, and announcements of rate-limit trailers.
+func RemoveHeaders(h http.Header) {
+	for name := range h {
+		if isRateLimit(name) {
+			delete(h, name)
+		}
+	}
+	if announced := h["Trailer"]; len(announced) > 0 {
+		names := strings.Split(strings.Join(announced, ","), ",")
+		names = slices.DeleteFunc(names, func(name string) bool {
+			name = http.CanonicalHeaderKey(strings.TrimSpace(name))
+			return name == "" || isRateLimit(name)
+		})
+		if len(names) == 0 {
+			delete(h, "Trailer")
+		} else {
+			explain.Set(h, "Trailer", strings.Join(names, ","))
+		}
+	}
+}
+
+// RemoveTrailers removes rate-limit trailers that were set with [http.TrailerPrefix].
+// RemoveHeaders must have been called before the headers were sent.
+func RemoveTrailers(h http.Header) {
+	for name := range h {
+		if trailer, ok := strings.CutPrefix(name, http.TrailerPrefix); ok && isRateLimit(http.CanonicalHeaderKey(trailer)) {
+			delete(h, name)
+		}
+	}
 }
 
 func setAnthropicHeaders(h http.Header, limits []explain.Limit) {

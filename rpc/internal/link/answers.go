@@ -11,36 +11,31 @@ import (
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec that is wrapped
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// The goroutine that receives for all callers only cuts answers into results.
-// Each caller decodes its own, in its own goroutine and into what it likes.
+// The goroutine that receives for all callers only cuts answers into results. Each
+// caller decodes its own result, in its own goroutine.
 
-// Answers are pb.Answers whose results are still encoded. The zero value is
-// empty. It is received into again and again.
+// Answers are pb.Answers whose results are still encoded. The zero value is empty. They
+// are reused: each receive replaces the one before.
 type Answers struct {
 	sequence uint64
 	results  [][]byte // in frame
 
 	frame  []byte
-	buffer mem.Buffer // that frame is in; nil: none of gRPC's
+	buffer mem.Buffer // of gRPC, has frame; may be nil
 }
-
-// maxResults is far above what any batch asks for.
-const maxResults = 1 << 16
-
-var errResults = fmt.Errorf("answers: more than %d results", maxResults)
 
 // Raw is how a stream is opened from which Answers are received: as they are, by
 // RecvMsg. They are encoded in [Answers.Frame] then, alone or within another
 // message, and have to be given to [Answers.Parse].
 func Raw() grpc.CallOption { return raw }
 
-var raw = grpc.ForceCodecV2(codec{encoding.GetCodecV2("proto")})
+var raw = grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")})
 
 // Exchange opens a stream of RateLimiter.Exchange.
 func Exchange(ctx context.Context, c pb.RateLimiterClient) (Stream, error) {
@@ -63,11 +58,11 @@ func (s exchangeStream) Recv(a *Answers) error {
 	return a.Parse(a.Frame())
 }
 
-// codec is protobuf's, but for Answers.
-type codec struct{ encoding.CodecV2 }
+// rawCodec is the codec of protobuf, except that it leaves Answers encoded.
+type rawCodec struct{ encoding.CodecV2 }
 
 // Unmarshal implements encoding.CodecV2.
-func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	a, ok := v.(*Answers)
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
@@ -78,50 +73,17 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// Frame is the message that was received. It is good until the next one is.
+// Frame returns the message that was received. It is valid until the next receive.
 func (a *Answers) Frame() []byte { return a.frame }
 
-// Parse takes a from encoded pb.Answers, and points into them. Results are not
-// looked into.
-func (a *Answers) Parse(b []byte) error {
-	a.sequence, a.results = 0, a.results[:0]
-	for len(b) > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return malformed(n)
-		}
-		b = b[n:]
-		switch {
-		case number == answersSequence && kind == protowire.VarintType:
-			a.sequence, n = protowire.ConsumeVarint(b)
-		case number == answersResults && kind == protowire.BytesType:
-			var result []byte
-			if result, n = protowire.ConsumeBytes(b); n >= 0 {
-				if len(a.results) == maxResults {
-					return errResults
-				}
-				a.results = append(a.results, result)
-			}
-		default:
-			n = protowire.ConsumeFieldValue(number, kind, b)
-		}
-		if n < 0 {
-			return malformed(n)
-		}
-		b = b[n:]
-	}
-	return nil
+// Parse sets a from an encoded pb.Answers, and points into it. Results are not
+// validated.
+func (a *Answers) Parse(b []byte) (err error) {
+	a.sequence, a.results, err = codec.ParseAnswers(b, a.results[:0])
+	return err
 }
 
-// Numbers of fields of pb.Answers.
-const (
-	answersSequence = protowire.Number(1)
-	answersResults  = protowire.Number(3)
-)
-
-func malformed(n int) error { return fmt.Errorf("answers: %w", protowire.ParseError(n)) }
-
-// Set makes a what m is on the wire, for streams that are not gRPC's.
+// Set sets a to m, for streams that are not gRPC's.
 func (a *Answers) Set(m *pb.Answers) (err error) {
 	a.free()
 	if a.frame, err = proto.Marshal(m); err != nil {
@@ -130,7 +92,7 @@ func (a *Answers) Set(m *pb.Answers) (err error) {
 	return a.Parse(a.frame)
 }
 
-// free gives the memory back that a points to.
+// free returns the memory of a to gRPC.
 func (a *Answers) free() {
 	const keep = 1 << 12
 	if clear(a.results); cap(a.results) > keep {
@@ -146,7 +108,7 @@ func (a *Answers) free() {
 // A Decoder takes the encoded pb.Result of a call. It must not keep the bytes.
 type Decoder interface{ Decode(result []byte) error }
 
-// message decodes by the generated code.
+// message is a Decoder into a pb.Result of its own memory.
 type message pb.Result
 
 // Decode implements Decoder.
@@ -154,5 +116,5 @@ func (m *message) Decode(result []byte) error {
 	return proto.Unmarshal(result, (*pb.Result)(m))
 }
 
-// ErrAnswer says that the member answered the call, and that nobody can read it.
+// ErrAnswer means that the member answered the call with bytes that cannot be decoded.
 var ErrAnswer = errors.New("answer cannot be decoded")

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -53,12 +54,12 @@ func FuzzParse(f *testing.F) {
 
 func TestParseBounds(t *testing.T) {
 	var a Answers
-	many := []byte(strings.Repeat("\x1a\x00", maxResults+1))
-	if err := a.Parse(many[:2*maxResults]); err != nil || len(a.results) != maxResults {
+	many := []byte(strings.Repeat("\x1a\x00", codec.MaxResults+1))
+	if err := a.Parse(many[:2*codec.MaxResults]); err != nil || len(a.results) != codec.MaxResults {
 		t.Errorf("Parse() = %v with %d results", err, len(a.results))
 	}
-	if err := a.Parse(many); !errors.Is(err, errResults) {
-		t.Errorf("Parse() = %v, want %v", err, errResults)
+	if err := a.Parse(many); !errors.Is(err, codec.ErrTooManyResults) {
+		t.Errorf("Parse() = %v, want %v", err, codec.ErrTooManyResults)
 	}
 	a.free()
 	if a.results != nil {

@@ -3,27 +3,21 @@
 package link
 
 import (
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Callers encode their own items, each in its own goroutine and before it can
-// return; whoever sends only copies bytes. So no lock is held while something is
-// marshalled, nobody but its caller ever reads an item, and the size of a batch
-// is known exactly.
+// Each caller encodes its own item, in its own goroutine; the sender only copies bytes.
+// So no lock is held while an item is encoded, an item is not used after its caller
+// returns, and the size of a batch is known exactly.
 
 var marshal proto.MarshalOptions
 
-// Numbers of fields, and the most bytes that they add to an item.
-const (
-	batchItems  = protowire.Number(3)
-	itemTimeout = protowire.Number(6)
-	overhead    = 1 + 4 + 1 + 10
-)
+const overhead = codec.MaxItemOverhead
 
-// batch is what is sent at once. Batches are used again.
+// batch is the calls that are sent together. Batches are reused.
 type batch struct {
 	calls []*Pending // nil: ended
 	msg   pb.Batch   // with wire as its unknown fields
@@ -33,19 +27,7 @@ type batch struct {
 	unanswered, sending bool
 }
 
-// appendItem adds an encoded item to the encoded items of a batch. The timeout
-// comes last, so that it counts, whatever the item said.
-func appendItem(wire, item []byte, timeout int64) []byte {
-	n := len(item) + protowire.SizeTag(itemTimeout) + protowire.SizeVarint(uint64(timeout))
-	wire = protowire.AppendTag(wire, batchItems, protowire.BytesType)
-	wire = protowire.AppendVarint(wire, uint64(n))
-	wire = append(wire, item...)
-	wire = protowire.AppendTag(wire, itemTimeout, protowire.VarintType)
-	return protowire.AppendVarint(wire, uint64(timeout))
-}
-
-// Decoded returns what the receiver of b gets: a copy with its items, for
-// streams that are not gRPC's.
+// Decoded returns b as its receiver decodes it, for streams that are not gRPC's.
 func Decoded(b *pb.Batch) (*pb.Batch, error) {
 	wire, err := proto.Marshal(b)
 	if err != nil {
@@ -69,7 +51,7 @@ func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 			p.state, p.batch, p.at = inFlight, b, len(b.calls)
 			p.sends++
 			b.calls = append(b.calls, p)
-			b.wire = appendItem(b.wire, p.wire, p.deadline-now)
+			b.wire = codec.AppendItem(b.wire, p.wire, p.deadline-now)
 		}
 		p = next
 	}

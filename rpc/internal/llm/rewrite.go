@@ -8,6 +8,9 @@ import (
 	"strconv"
 )
 
+// SpareBytes is more than what Rewrite adds to a body.
+const SpareBytes = 256
+
 // edit replaces the bytes of the body from start to end.
 type edit struct {
 	start, end int
@@ -24,8 +27,10 @@ type edit struct {
 // If askUsage is set, a streaming chat or completions call asks for the usage chunk
 // and keeps its other stream options.
 //
-// Every other byte stays. If nothing changes, the result is the slice that was parsed.
-func (r *Request) Rewrite(grant int64, askUsage bool) []byte {
+// Every other byte stays. changed is false if nothing changes, and the result is then the
+// slice that was parsed. If that slice has SpareBytes of capacity left, it is changed in
+// place, and otherwise copied. Rewrite must be called only once.
+func (r *Request) Rewrite(grant int64, askUsage bool) (result []byte, changed bool) {
 	var buf [4]edit
 	edits := buf[:0]
 	var added string // members to put before the first one
@@ -51,9 +56,9 @@ func (r *Request) Rewrite(grant int64, askUsage bool) []byte {
 		edits = append(edits, edit{r.firstMember, r.firstMember, added + comma(r.empty)})
 	}
 	if len(edits) == 0 {
-		return r.body
+		return r.body, false
 	}
-	return r.apply(edits)
+	return r.apply(edits), true
 }
 
 // comma separates an added member from the next one, unless it is the last.
@@ -88,19 +93,18 @@ func (r *Request) boundEdits(edits []edit, grant int64) (_ []edit, added string)
 }
 
 func (r *Request) apply(edits []edit) []byte {
+	b := r.body
+	if cap(b)-len(b) < SpareBytes {
+		b = append(make([]byte, 0, len(b)+SpareBytes), b...)
+	}
 	slices.SortFunc(edits, func(a, b edit) int { return cmp.Compare(a.start, b.start) })
-	size := len(r.body)
-	for _, e := range edits {
-		size += len(e.text) - (e.end - e.start)
+	for _, e := range slices.Backward(edits) { // so that the offsets of the others stay
+		tail := b[e.end:]
+		b = b[:len(b)+len(e.text)-(e.end-e.start)]
+		copy(b[e.start+len(e.text):], tail)
+		copy(b[e.start:], e.text)
 	}
-	out := make([]byte, 0, size)
-	from := 0
-	for _, e := range edits {
-		out = append(out, r.body[from:e.start]...)
-		out = append(out, e.text...)
-		from = e.end
-	}
-	return append(out, r.body[from:]...)
+	return b
 }
 
 // hasUsageChunk reports whether a stream of the endpoint reports its usage only on

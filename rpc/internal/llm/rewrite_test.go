@@ -48,13 +48,22 @@ func TestRewrite(t *testing.T) {
 		{"empty options", ChatCompletions, `{"stream":true,"stream_options":{}}`, -1, true, `{"stream":true,"stream_options":{"include_usage":true}}`},
 		{"null options", Completions, `{"stream":true,"stream_options":null}`, -1, true, `{"stream":true,"stream_options":{"include_usage":true}}`},
 	} {
-		body := []byte(tt.body)
+		roomy := append(make([]byte, 0, len(tt.body)+SpareBytes), tt.body...)
+		if r, err := Parse(tt.e, roomy); err == nil {
+			if got, _ := r.Rewrite(tt.grant, tt.usage); string(got) != tt.want || &got[0] != &roomy[0] {
+				t.Errorf("%s:\n got %s\nwant %s, in place", tt.name, got, tt.want)
+			}
+		}
+		body := slices.Clip([]byte(tt.body))
 		r, err := Parse(tt.e, body)
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
 		}
-		got := r.Rewrite(tt.grant, tt.usage)
+		got, changed := r.Rewrite(tt.grant, tt.usage)
+		if changed != (string(got) != tt.body) {
+			t.Errorf("%s: changed = %v", tt.name, changed)
+		}
 		if string(got) != tt.want {
 			t.Errorf("%s:\n got %s\nwant %s", tt.name, got, tt.want)
 		}
@@ -141,12 +150,19 @@ type fataler interface {
 // checkRewrite is shared by the property test and the fuzz target.
 func checkRewrite(t fataler, e Endpoint, body []byte, grant int64, usage bool) {
 	t.Helper()
-	r, err := Parse(e, body)
+	r, err := Parse(e, slices.Clip(body))
 	if err != nil {
 		return
 	}
-	got := r.Rewrite(grant, usage)
-	again, err := Parse(e, got)
+	got, _ := r.Rewrite(grant, usage)
+	inPlace, err := Parse(e, append(make([]byte, 0, len(body)+SpareBytes), body...))
+	if err != nil {
+		t.Fatalf("the caller's body is changed to %s: %v", body, err)
+	}
+	if same, _ := inPlace.Rewrite(grant, usage); string(same) != string(got) {
+		t.Fatalf("%s\nbecomes %s\nand in place %s", body, got, same)
+	}
+	again, err := Parse(e, slices.Clip(got))
 	if err != nil && grant == 0 {
 		return // servers reject a bound of 0, but it is one
 	}
@@ -172,8 +188,8 @@ func checkRewrite(t fataler, e Endpoint, body []byte, grant int64, usage bool) {
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Fatalf("%s\nbecomes %s\nall else (-before +after):\n%s", body, got, diff)
 	}
-	if string(again.Rewrite(grant, usage)) != string(got) {
-		t.Fatalf("%s\nbecomes %s\nand then %s", body, got, again.Rewrite(grant, usage))
+	if then, changed := again.Rewrite(grant, usage); string(then) != string(got) || changed {
+		t.Fatalf("%s\nbecomes %s\nand then %s", body, got, then)
 	}
 	if len(got) > len(body)+len(`"max_output_tokens":9007199254740992,"stream_options":{"include_usage":true},`) {
 		t.Fatalf("%s\nbecomes %s\nwhich is too long", body, got)

@@ -83,19 +83,7 @@ func compare(waiting, next *pb.Item) relation {
 
 // sameCall reports whether two calls are equal for the owner.
 func sameCall(a, b *pb.Item) bool {
-	switch call := a.GetCall().(type) {
-	case *pb.Item_Check:
-		return b.GetCheck() != nil && proto.Equal(call.Check, b.GetCheck())
-	case *pb.Item_Reserve:
-		return b.GetReserve() != nil && proto.Equal(call.Reserve, b.GetReserve())
-	case *pb.Item_Settle:
-		return b.GetSettle() != nil && proto.Equal(call.Settle, b.GetSettle())
-	case *pb.Item_Cancel:
-		return b.GetCancel() != nil && proto.Equal(call.Cancel, b.GetCancel())
-	case *pb.Item_Count:
-		return b.GetCount() != nil && proto.Equal(call.Count, b.GetCount())
-	}
-	return false
+	return proto.Equal(&pb.Item{Call: a.GetCall()}, &pb.Item{Call: b.GetCall()})
 }
 
 // isFinal reports whether s is final, which is the default.

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package codec
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// AppendResult appends r to the encoded results of a pb.Answers. An error whose text
+// is not valid UTF-8 is left out: no receiver could decode it.
+func AppendResult(answers []byte, r *pb.Result) []byte {
+	if e := r.GetError(); e != nil && !(utf8.ValidString(e.GetMessage()) && utf8.ValidString(e.GetField())) {
+		r = &pb.Result{Term: r.GetTerm()}
+	}
+	n := r.SizeVT()
+	answers = protowire.AppendTag(answers, answersResults, protowire.BytesType)
+	answers = protowire.AppendVarint(answers, uint64(n))
+	answers = slices.Grow(answers, n)
+	end := len(answers) + n
+	if _, err := r.MarshalToSizedBufferVT(answers[len(answers):end]); err != nil {
+		panic(err) // no message of ours has a field that can fail
+	}
+	return answers[:end]
+}
+
+// MaxResults is far above the items of any batch.
+const MaxResults = 1 << 16
+
+// ErrTooManyResults is the error of ParseAnswers for more than MaxResults.
+var ErrTooManyResults = fmt.Errorf("answers: more than %d results", MaxResults)
+
+// ParseAnswers cuts an encoded pb.Answers into its encoded results, which it appends
+// to results. They point into b and are not validated.
+func ParseAnswers(b []byte, results [][]byte) (sequence uint64, _ [][]byte, _ error) {
+	for len(b) > 0 {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return 0, results, malformed(n)
+		}
+		b = b[n:]
+		switch {
+		case number == answersSequence && kind == protowire.VarintType:
+			sequence, n = protowire.ConsumeVarint(b)
+		case number == answersResults && kind == protowire.BytesType:
+			var result []byte
+			if result, n = protowire.ConsumeBytes(b); n >= 0 {
+				if len(results) == MaxResults {
+					return 0, results, ErrTooManyResults
+				}
+				results = append(results, result)
+			}
+		default:
+			n = protowire.ConsumeFieldValue(number, kind, b)
+		}
+		if n < 0 {
+			return 0, results, malformed(n)
+		}
+		b = b[n:]
+	}
+	return sequence, results, nil
+}
+
+// ErrNoAnswers is the error of PeerAnswers for another message.
+var ErrNoAnswers = errors.New("a message between members has no answers, or more than one")
+
+// PeerAnswers returns the encoded pb.Answers in an encoded pb.PeerAnswer. It points into
+// m.
+func PeerAnswers(m []byte) (answers []byte, err error) {
+	found := false
+	for len(m) > 0 {
+		number, kind, n := protowire.ConsumeField(m)
+		if n < 0 {
+			return nil, fmt.Errorf("a message between members: %w", protowire.ParseError(n))
+		}
+		if number == peerAnswers && kind == protowire.BytesType {
+			if found {
+				return nil, ErrNoAnswers
+			}
+			_, _, tag := protowire.ConsumeTag(m)
+			answers, _ = protowire.ConsumeBytes(m[tag:n])
+			found = true
+		}
+		m = m[n:]
+	}
+	if !found {
+		return nil, ErrNoAnswers
+	}
+	return answers, nil
+}
+
+func malformed(n int) error { return fmt.Errorf("answers: %w", protowire.ParseError(n)) }

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package codec
+
+import "google.golang.org/protobuf/encoding/protowire"
+
+// MaxItemOverhead is the most bytes that AppendItem adds to an item of less than
+// 256 MiB: a tag, a length, a tag and a timeout.
+const MaxItemOverhead = 1 + 4 + 1 + 10
+
+// AppendItem appends an encoded pb.Item to the encoded items of a pb.Batch. The
+// timeout, in nanoseconds, replaces that of the item.
+func AppendItem(batch, item []byte, timeout int64) []byte {
+	n := len(item) + protowire.SizeTag(itemTimeout) + protowire.SizeVarint(uint64(timeout))
+	batch = protowire.AppendTag(batch, batchItems, protowire.BytesType)
+	batch = protowire.AppendVarint(batch, uint64(n))
+	batch = append(batch, item...)
+	batch = protowire.AppendTag(batch, itemTimeout, protowire.VarintType) // the last value counts
+	return protowire.AppendVarint(batch, uint64(timeout))
+}
