@@ -78,16 +78,15 @@ func (e *Engine) Count(now Time, q *CountRequest, d *CountResult) error {
 
 func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult) error {
 	now = p.tick(now)
-	var id [2]uint64
-	var body uint64
+	var id idKey
+	var body uint32
 	if q.ID != "" {
-		id, body = idHash(root, q.ID), q.digest()
-		if _, entry := p.findEntry(id); entry != nil {
-			if entry.body != body || entry.chargeCount != 1 {
+		id, body = idKeyOf(root, q.ID), q.digest()
+		if _, entry := p.findEntry(p.accounts.find(root), id); entry != nil {
+			if entry.body != body || entry.state() != idCount {
 				return &ConflictError{"the id was used for another request"}
 			}
-			c := p.chargeAt(entry, 0)
-			d.set(q, now, bucket{hi: c.reset, lo: uint64(-c.remaining)})
+			d.set(q, now, bucket{hi: entry.value[1], lo: uint64(entry.value[0])})
 			d.Replayed = true
 			return nil
 		}
@@ -133,7 +132,7 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 	}
 	d.set(q, now, b)
 	if q.ID != "" && q.Hits > 0 {
-		p.rememberCount(now, q, id, body, b)
+		p.rememberCount(now, root, q, id, body, b)
 	}
 	return nil
 }
@@ -144,33 +143,29 @@ func (d *CountResult) set(q *CountRequest, now Time, b bucket) {
 	d.Over = d.Used > q.Limit
 }
 
-// rememberCount stores the result under the request's id, in the form of a check's
-// decision. Like that of a check, it is dropped if only live reservations could make
-// room for it.
-func (p *partition) rememberCount(now Time, q *CountRequest, id [2]uint64, body uint64, b bucket) {
-	entryID, entry := p.addEntry(id)
+// rememberCount stores the result under the request's id. Like a check, the request goes
+// on if there is no room for it.
+func (p *partition) rememberCount(now Time, root uint64, q *CountRequest, id idKey, body uint32, b bucket) {
+	entryID, entry := p.addEntry(root, id, idCount)
 	if entry == nil {
 		p.stats.forgotten++
 		return
 	}
-	entry.body, entry.outcome, entry.binding, entry.tier = body, Allowed, -1, p.engine.catalog.tierID("")
-	c := p.appendCharge(entry)
-	c.limit, c.scopeEnd, c.estimate = p.engine.catalog.counter.limits[0].id, uint16(len(q.Key)), q.Hits
-	c.remaining, c.reset = -int64(b.lo), b.hi // as if the limit were 0
+	entry.body, entry.value = body, [2]int64{int64(b.lo), b.hi}
 	if q.Force {
-		p.push(&p.ended, entryID, now.Mono+endedRetention)
+		p.pushEnded(entryID, now)
 		return
 	}
-	p.push(&p.checks, entryID, now.Mono+checkRetention)
+	p.pushCheck(entryID, now)
 }
 
 // digest identifies the body of a request, to detect another one with the same id.
-func (q *CountRequest) digest() uint64 {
+func (q *CountRequest) digest() uint32 {
 	h := mixString(counterDigest, q.Key)
 	for _, n := range [...]int64{int64(q.Window.Unit), q.Window.multiple(), q.Hits, boolInt(q.GiveBack)} {
 		h = mix(h, uint64(n))
 	}
-	return h
+	return uint32(h)
 }
 
 // counterDigest is the seed of digest. Those of checks and reserves are 0 and 1.

@@ -7,25 +7,16 @@ import "github.com/cespare/xxhash/v2"
 // decide is Check, and Reserve if reserve is set.
 func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reserve bool) error {
 	now = p.tick(now)
-	var id [2]uint64
-	var body uint64
+	var id idKey
+	var body uint32
 	if r.ID != "" {
-		if reserve && p.isWithdrawn(root, r.Attempt) {
+		account := p.accounts.find(root)
+		if reserve && p.isWithdrawn(account, root, r.Attempt) {
 			return ErrWithdrawn
 		}
-		id, body = idHash(root, r.ID), bodyDigest(r, reserve)
-		if _, entry := p.findEntry(id); entry != nil {
-			switch {
-			case entry.body != body:
-				return &ConflictError{"the id was used for another request"}
-			case entry.status == Cancelled:
-				return &ConflictError{"the reservation was cancelled"}
-			}
-			if entry.reservationID != 0 {
-				p.reservations.at(entry.reservationID).attempts.add(r.Attempt)
-			}
-			p.replay(entry, r, d)
-			return nil
+		id, body = idKeyOf(root, r.ID), bodyDigest(r, reserve)
+		if _, entry := p.findEntry(account, id); entry != nil {
+			return p.repeat(entry, body, r, d, now)
 		}
 	}
 	allExist := p.assemble(d, r, now)
@@ -57,67 +48,109 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		p.deny(d, now)
 		return nil
 	}
-	var entry *idEntry
-	full := int64(0)
 	if !allExist {
-		full = p.createMissing(d, r, now)
-	}
-	if full == 0 && r.ID != "" {
-		var ok bool
-		if entry, ok = p.rememberID(now, r, id, reserve); !ok {
-			full = roomRetry
+		if wait := p.createMissing(d, r, now); wait != 0 {
+			p.stats.tableFull++
+			p.reportLimits(d, r, now)
+			denyFull(d, TableFull, wait)
+			return nil
 		}
 	}
-	if full != 0 {
-		p.stats.tableFull++
-		p.reportLimits(d, r, now)
-		denyTableFull(d, full)
-		return nil
+	var entry *idEntry
+	if r.ID != "" {
+		if entry = p.rememberID(now, root, r, id, reserve); entry == nil && reserve {
+			p.stats.idsFull++
+			p.reportLimits(d, r, now)
+			denyFull(d, IDsFull, roomRetry)
+			return nil
+		}
+	}
+	if entry != nil {
+		entry.body = body
+		if reserve {
+			if entry.value[1] = granted; outcome == Degraded {
+				entry.set(flagDegraded)
+			}
+			d.Status = Held
+		} else {
+			d.saveCosts(entry)
+		}
 	}
 	p.chargeAll(d, r, entry, now)
 	d.Outcome, d.GrantedOutputTokens = outcome, granted
 	p.reportLimits(d, r, now)
 	d.Binding = d.tightest(reserve)
-	if entry != nil {
-		entry.body = body
-		p.saveAnswer(entry, d)
+	return nil
+}
+
+// repeat answers a request whose id is known.
+func (p *partition) repeat(entry *idEntry, body uint32, r *Request, d *Decision, now Time) error {
+	switch {
+	case entry.body != body || entry.state() == idCount || entry.state() == idWithdrawal:
+		return &ConflictError{"the id was used for another request"}
+	case entry.state() == idCancelled:
+		return &ConflictError{"the reservation was cancelled"}
+	case entry.isReservation():
+		p.addAttempt(entry, r.Attempt)
+		p.advanceRecords(entry, r.Key, now)
+		p.replayReservation(entry, r.Key, d, now)
+	default:
+		p.replayCheck(entry, r, d, now)
 	}
 	return nil
 }
 
-// rememberID adds the id entry of an admitted request, before the request is charged.
-// If there is no room for the id of a check, the entry is nil and the check goes on.
-// It returns false if there is no room for a reservation.
-func (p *partition) rememberID(now Time, r *Request, id [2]uint64, reserve bool) (*idEntry, bool) {
-	entryID, entry := p.addEntry(id)
-	if entry == nil {
-		p.stats.forgotten++
-		return nil, !reserve
+// saveCosts stores in a check's entry the costs that depend on the policy.
+func (d *Decision) saveCosts(entry *idEntry) {
+	for i := range d.assessments {
+		switch a := &d.assessments[i]; a.limit.dim {
+		case dimTokens:
+			entry.value[0] = a.cost
+		case dimSpend:
+			entry.value[1] = a.cost
+		}
 	}
+}
+
+// rememberID adds the id entry of an admitted request, before the request is charged. It
+// returns nil if there is no room: only live reservations have the share of the root. A
+// check goes on without.
+func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, reserve bool) *idEntry {
+	s := idCheck
+	if reserve {
+		s = idHeld
+	}
+	entryID, entry := p.addEntry(root, id, s)
 	switch {
-	case reserve:
-	case r.Force: // may be replayed as late as a settle
-		p.push(&p.ended, entryID, now.Mono+endedRetention)
-		return entry, true
-	default:
-		p.push(&p.checks, entryID, now.Mono+checkRetention)
-		return entry, true
+	case entry == nil:
+		if !reserve {
+			p.stats.forgotten++
+		}
+		return nil
+	case !reserve && r.Force: // may be replayed as late as a settle
+		p.pushEnded(entryID, now)
+		return entry
+	case !reserve:
+		p.pushCheck(entryID, now)
+		return entry
 	}
-	var res *reservation
-	entry.reservationID, res = p.reservations.alloc()
+	reservationID, res := p.reservations.alloc()
+	entry.value[0] = int64(reservationID)
 	ttl := r.TTL
 	if ttl <= 0 {
 		ttl = DefaultTTL
 	}
-	*res = reservation{keyHash: xxhash.Sum64String(r.Key), ttl: int64(ttl), rates: r.Plan.Rates, input: r.InputTokens}
-	res.attempts.add(r.Attempt)
-	entry.status, entry.due = Held, satAdd(int64(ttl), now.Mono)
+	res.keyHash, res.ttl, res.input = xxhash.Sum64String(r.Key), int64(ttl), r.InputTokens
+	res.rates = p.rates.share(&r.Plan.Rates)
+	res.tier, res.version = p.engine.catalog.tierID(r.Plan.Tier)<<8, r.Plan.Version
+	p.addAttempt(entry, r.Attempt)
+	entry.due = satAdd(int64(ttl), now.Mono)
 	p.heapPush(entryID)
-	return entry, true
+	return entry
 }
 
-// chargeAll charges the cost of every assessment and records the charges in entry,
-// unless that is nil.
+// chargeAll charges the cost of every assessment and records the charges in entry if
+// it is a reservation. entry may be nil.
 func (p *partition) chargeAll(d *Decision, r *Request, entry *idEntry, now Time) {
 	for i := range d.assessments {
 		a := &d.assessments[i]
@@ -127,7 +160,7 @@ func (p *partition) chargeAll(d *Decision, r *Request, entry *idEntry, now Time)
 		} else {
 			a.rec.denied = false
 		}
-		if entry != nil {
+		if entry != nil && entry.isReservation() {
 			p.addCharge(entry, a, dropped, r, now)
 		}
 		if a.cost > 0 && a.takesCost() {
@@ -156,16 +189,14 @@ func (p *partition) dropExcess(a *assessment) int64 {
 // addCharge records in entry a charge that is about to be made. dropped is the part
 // that the bucket will not be charged.
 func (p *partition) addCharge(entry *idEntry, a *assessment, dropped int64, r *Request, now Time) {
-	c := p.appendCharge(entry)
-	c.limit, c.estimate, c.exceeded = a.limit.id, a.cost, a.reason != NoReason
-	c.scopeEnd = uint16(r.Plan.Levels[a.level].End)
-	if entry.status != Held {
-		return
-	}
-	c.handle = p.handleOf(a.rec, a.recordID)
-	if a.takesCost() {
+	c := p.appendCharge(p.reservations.at(entry.reservation()), r.Plan.Levels[a.level].End)
+	c.limit, c.estimate, c.handle = a.limit.id, a.cost, p.handleOf(a.rec, a.recordID)
+	switch {
+	case a.takesCost():
 		c.charged, c.dropped, c.at = a.cost+dropped, dropped, p.chargedAt(a, now)
 		a.rec.pins++
+	default:
+		c.at = notCharged
 	}
 }
 
@@ -176,17 +207,6 @@ func (p *partition) chargedAt(a *assessment, now Time) int64 {
 		return p.openMark(a.rec, int(a.pos), buckets)
 	}
 	return a.limit.currentPeriod(*a.bucket, now)
-}
-
-// saveAnswer stores the decision in entry.
-func (p *partition) saveAnswer(entry *idEntry, d *Decision) {
-	entry.outcome, entry.binding = d.Outcome, int16(d.Binding)
-	entry.tier, entry.version, entry.granted = p.engine.catalog.tierID(d.Tier), d.PolicyVersion, d.GrantedOutputTokens
-	d.Status = entry.status
-	for i := range d.Limits {
-		c, st := p.chargeAt(entry, i), &d.Limits[i]
-		c.remaining, c.reset = st.Remaining-st.Debt, st.ResetAt
-	}
 }
 
 // peek reports every limit of a plan without changing its state.

@@ -104,42 +104,65 @@ func (r Reason) rank() int {
 	}
 }
 
-// denyTableFull completes a denial for lack of room, until there may be some.
-func denyTableFull(d *Decision, wait int64) {
-	d.Outcome, d.Reason, d.Binding, d.RetryAfter = Denied, TableFull, -1, time.Duration(wait)
+// denyFull completes a denial for lack of room, until there may be some.
+func denyFull(d *Decision, reason Reason, wait int64) {
+	d.Outcome, d.Reason, d.Binding, d.RetryAfter = Denied, reason, -1, time.Duration(wait)
 }
 
-// replay fills in d with the stored decision of a known id.
-func (p *partition) replay(entry *idEntry, r *Request, d *Decision) {
-	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = entry.outcome, NoReason, 0, true
-	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(entry.tier), entry.version
-	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted, int(entry.binding), entry.status
-	if entry.reservationID != 0 {
-		d.Status = Held // as in the first answer
+// replayReservation fills in d with the decision of a known reservation. Its records
+// must have been advanced to now.
+func (p *partition) replayReservation(entry *idEntry, key string, d *Decision, now Time) {
+	p.reportReservation(entry, key, d, now)
+	d.Outcome, d.Replayed = entry.outcome(), true
+	d.Status = Held // as in the first answer
+	for i := range d.Limits {
+		st := &d.Limits[i]
+		st.Cost, st.Reserved = p.chargeAt(entry, i).estimate, 0
 	}
-	d.Limits = d.Limits[:0]
-	for i := range int(entry.chargeCount) {
-		c := p.chargeAt(entry, i)
-		st := LimitState{Scope: c.scope(r.Key), Cost: c.estimate, Exceeded: c.exceeded}
-		p.engine.catalog.limit(c.limit).report(&st, c.remaining, c.reset)
-		d.Limits = append(d.Limits, st)
+	d.Binding = d.tightest(true)
+}
+
+// replayCheck fills in d with the decision of a known check. The costs that depend on the
+// policy are those of the decision.
+func (p *partition) replayCheck(entry *idEntry, r *Request, d *Decision, now Time) {
+	p.peek(now, r, d)
+	d.Replayed = true
+	d.Binding = d.tightest(false)
+	for i := range d.Limits {
+		st := &d.Limits[i]
+		switch st.Dimension {
+		case Requests:
+			st.Cost = r.Requests
+		case InputTokens:
+			st.Cost = r.InputTokens
+		case OutputTokens:
+			st.Cost = r.OutputTokens
+		case Tokens:
+			st.Cost = entry.value[0]
+		case Spend:
+			st.Cost = entry.value[1]
+		case Concurrent:
+		default:
+			st.Cost, _ = customCost(r.Costs, st.Dimension)
+		}
 	}
 }
 
 // reportReservation fills in d with the current state of a reservation's limits. Its
 // records must have been advanced to now.
 func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, now Time) {
+	res := p.reservations.at(entry.reservation())
 	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = Allowed, NoReason, 0, false
-	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(entry.tier), entry.version
-	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted, -1, entry.status
+	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(res.tierID()), res.version
+	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted(), -1, entry.status()
 	d.Limits = d.Limits[:0]
-	for i := range int(entry.chargeCount) {
+	for i := range p.chargeCount(entry) {
 		c := p.chargeAt(entry, i)
-		st := LimitState{Scope: c.scope(key), Cost: c.charged - c.dropped, Reserved: c.estimate, Exceeded: c.exceeded}
-		if c.exceeded {
+		st := LimitState{Scope: p.scope(entry, i, key), Cost: c.charged - c.dropped, Reserved: c.estimate, Exceeded: c.exceeded()}
+		if c.exceeded() {
 			st.Reserved = 0 // was not charged
 		}
-		if rec, pos, ok := p.recordOf(entry, c, key); ok {
+		if rec, pos, ok := p.recordOf(entry, i, key); ok {
 			l, b := p.engine.catalog.schema(rec.schema).limits[pos], *p.bucketAt(rec, pos)
 			l.reportBucket(&st, b, p.ringOf(l, b, now), now)
 		} else { // the record was removed, because nothing of it was used
@@ -154,14 +177,13 @@ func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, n
 
 // pinsRecord reports whether the charge may still change. While it may, its record
 // must not be removed.
-func (c *charge) pinsRecord(entry *idEntry) bool {
-	return c.handle != 0 && !c.exceeded && (entry.status == Held || entry.status == Expired)
-}
+func (c *charge) pinsRecord(entry *idEntry) bool { return !c.exceeded() && entry.canChange() }
 
 // recordOf returns the record of a charge and the position of its bucket. If the
 // charge does not pin the record, that may be gone and its handle reused, so the name
 // is compared with key.
-func (p *partition) recordOf(entry *idEntry, c *charge, key string) (*record, int, bool) {
+func (p *partition) recordOf(entry *idEntry, i int, key string) (*record, int, bool) {
+	c := p.chargeAt(entry, i)
 	rec := p.byHandle(c.handle)
 	if rec == nil {
 		return nil, 0, false
@@ -169,7 +191,8 @@ func (p *partition) recordOf(entry *idEntry, c *charge, key string) (*record, in
 	if !c.pinsRecord(entry) {
 		var buf [maxName]byte
 		name := p.appendName(buf[:0], rec)
-		if n := int(c.scopeEnd); n > len(name) || string(name[:n]) != c.scope(key) || n < len(name) && name[n] != 0 {
+		scope := p.scope(entry, i, key)
+		if n := len(scope); n > len(name) || string(name[:n]) != scope || n < len(name) && name[n] != 0 {
 			return nil, 0, false
 		}
 	}

@@ -62,8 +62,8 @@ func TestCountersNeedNoDefinitions(t *testing.T) {
 	if l, s, m := sizes(); l != limits || s != schemas || m != mappings {
 		t.Errorf("the catalog has %d limits, %d schemas and %d mappings, want %d, %d and %d as before", l, s, m, limits, schemas, mappings)
 	}
-	if names := e.catalog.tiers.Load().names; len(names) != 1 {
-		t.Errorf("the catalog has tiers %q, want that of requests without a tier", names)
+	if names := e.catalog.tiers.Load().names; len(names) != 0 {
+		t.Errorf("the catalog has tiers %q, want none", names)
 	}
 }
 

@@ -25,7 +25,8 @@ type Options struct {
 	// least 1,000. A root may also hold at most three times as many as are free.
 	MaxKeysPerRoot int
 	// MaxIDs is the most request ids that the engine remembers, including those of
-	// reservations.
+	// reservations. One root gets at most three quarters of them, and less the more
+	// others have. A root with its share forgets its own oldest id for a new one.
 	// Default: 1,048,576.
 	MaxIDs int
 }
@@ -53,7 +54,9 @@ type Engine struct {
 	catalog        *Catalog
 	seed           maphash.Seed // of the record tables; no decision depends on it
 	maxPerRoot     int
-	keys, ids      *quota
+	keys           *quota
+	ids            *idPool
+	idSeed         uint64                    // of the index of ids; no decision depends on it
 	reserve        int64                     // see keepReserve
 	largest        [Partitions]atomic.Uint32 // rootSizes.count of each partition
 	sweepPartition int                       // where Sweep continues
@@ -72,7 +75,11 @@ type shard struct {
 // New returns an empty engine.
 func New(o Options) *Engine {
 	o = o.withDefaults()
-	e := &Engine{catalog: o.Catalog, seed: maphash.MakeSeed(), maxPerRoot: o.MaxKeysPerRoot, keys: newQuota(o.MaxKeys), ids: newQuota(o.MaxIDs), reserve: int64(o.MaxKeys / reserve)}
+	e := &Engine{
+		catalog: o.Catalog, seed: maphash.MakeSeed(), maxPerRoot: o.MaxKeysPerRoot,
+		keys: newQuota(o.MaxKeys), ids: &idPool{quota: *newQuota(o.MaxIDs)}, reserve: int64(o.MaxKeys / reserve),
+	}
+	e.idSeed = maphash.String(e.seed, "ids")
 	for i := range e.shards {
 		e.shards[i].partition = newPartition(e)
 		e.shards[i].roots.shared = &e.largest[i]
@@ -97,7 +104,8 @@ func (e *Engine) lock(key string) (*shard, uint64) {
 
 // Check charges r at once and for good, or denies it and charges nothing.
 // Concurrency limits are reported but not charged. Repeating r.ID returns the same
-// decision for 30 s, or for 10 minutes if r.Force is set. The error is a
+// decision for 30 s, or for 10 minutes if r.Force is set, with the limits as they are
+// then. The error is a
 // [*FieldError] or matches [ErrConflict].
 func (e *Engine) Check(now Time, r *Request, d *Decision) error {
 	s, root := e.lock(r.Key)
@@ -107,7 +115,8 @@ func (e *Engine) Check(now Time, r *Request, d *Decision) error {
 
 // Reserve charges the estimate of r and takes a slot of every concurrency limit,
 // until the reservation is settled or cancelled or its lease expires. Repeating
-// r.ID returns the same decision until 10 minutes after the reservation's end. The
+// r.ID returns the same decision until 10 minutes after the reservation's end, with the
+// limits as they are then. The
 // error is a [*FieldError], [ErrWithdrawn], or matches [ErrConflict].
 func (e *Engine) Reserve(now Time, r *Request, d *Decision) error {
 	if r.ID == "" {
@@ -131,7 +140,7 @@ func (e *Engine) Settle(now Time, u *Usage, d *Decision) error {
 }
 
 // Cancel refunds the whole charge of reservation id of key, for a call that never
-// ran. The error is [ErrUnknownReservation] or matches [ErrConflict].
+// ran. The id is remembered for another 30 s. The error is [ErrUnknownReservation] or matches [ErrConflict].
 func (e *Engine) Cancel(now Time, key, id string, d *Decision) error {
 	s, root := e.lock(key)
 	defer s.Unlock()
@@ -142,8 +151,8 @@ func (e *Engine) Cancel(now Time, key, id string, d *Decision) error {
 // It refunds the reservation id of key and frees the id for reuse, unless the
 // reservation was settled or another attempt, not withdrawn, got its answer.
 // If the attempt arrives within the next 30 s, Reserve rejects it with
-// [ErrWithdrawn]. Withdrawals are not remembered while more than three quarters of
-// [Options].MaxIDs are in use.
+// [ErrWithdrawn]. Withdrawals are not remembered while the root has its share of
+// [Options].MaxIDs.
 func (e *Engine) Withdraw(now Time, key, id string, attempt uint64) {
 	s, root := e.lock(key)
 	defer s.Unlock()

@@ -30,19 +30,15 @@ func (r EvictionReason) String() string {
 // quota enforces a bound that all partitions share. Each partition acquires several
 // units at once, so that they rarely contend.
 type quota struct {
-	left     atomic.Int64
-	chunk    int64
-	lowWater int64 // see aboveLowWater
+	left  atomic.Int64
+	chunk int64
 }
 
 func newQuota(limit int) *quota {
-	q := &quota{chunk: int64(min(max(limit/(8*Partitions), 1), 16)), lowWater: int64(limit / 4)}
+	q := &quota{chunk: int64(min(max(limit/(8*Partitions), 1), 16))}
 	q.left.Store(int64(limit))
 	return q
 }
-
-// aboveLowWater reports whether more than a quarter is left, as optional uses need.
-func (q *quota) aboveLowWater() bool { return q.left.Load() > q.lowWater }
 
 // acquire takes one unit of the partition's local ones, after getting more if it has
 // none. It returns false if none is left.

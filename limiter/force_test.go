@@ -181,8 +181,8 @@ func TestForcedNeedsRoom(t *testing.T) {
 	}
 	n.reserve(noon, &limiter.Request{Key: "acme", Plan: plan("acme", org), ID: "a"})
 	d = n.reserve(noon, &limiter.Request{Key: "acme", Plan: plan("acme", org), ID: "b", InputTokens: 5, Force: true})
-	if d.Outcome != limiter.Denied || d.Reason != limiter.TableFull {
-		t.Errorf("a forced reserve without room for its id = %s (%s), want denied (table_full)", d.Outcome, d.Reason)
+	if d.Outcome != limiter.Denied || d.Reason != limiter.IDsFull {
+		t.Errorf("a forced reserve without room for its id = %s (%s), want denied (ids_full)", d.Outcome, d.Reason)
 	}
 	wantUsed(t, "the root", n.peek(noon, &limiter.Request{Key: "acme", Plan: plan("acme", org)}), 0, 1)
 }

@@ -148,6 +148,18 @@ func sameDecision(t interface {
 	}
 }
 
+// wantReplay fails unless got repeats the decision first, with the limits as they are now.
+func wantReplay(t testing.TB, call string, got, first, now limiter.Decision) {
+	t.Helper()
+	want := first
+	want.Replayed, want.Binding = true, got.Binding
+	want.Limits = append([]limiter.LimitState(nil), now.Limits...)
+	for i := range want.Limits {
+		want.Limits[i].Cost = first.Limits[i].Cost
+	}
+	sameDecision(t, call, got, want)
+}
+
 // tidy makes every negative RetryAfter the same.
 func tidy(d limiter.Decision) limiter.Decision {
 	if d.RetryAfter < 0 {

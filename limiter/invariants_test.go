@@ -16,17 +16,30 @@ import (
 func (p *partition) check(t *rapid.T) {
 	cat := p.engine.catalog
 	pins, marks := map[uint32]uint32{}, map[uint32]int{}
-	queued, tombstones := len(p.leaseHeap), 0
+	queued, tombstones, expired := len(p.leaseHeap), 0, 0
+	perAccount, withdrawals, rates := map[uint32]uint32{}, map[uint32]uint32{}, map[uint32]uint32{}
 	for id := p.entries.next(0); id != 0; id = p.entries.next(id) {
 		entry := p.entries.at(id)
-		if entry.isTombstone() {
+		perAccount[entry.account()]++
+		if entry.state() == idForgotten {
 			tombstones++
 			continue
 		}
-		if found, _ := p.findEntry(entry.id); found != id {
-			t.Fatalf("id entry %d is not found by its id", id)
+		if entry.due > p.mono { // else a look forgets it
+			if found, _ := p.findEntry(entry.account(), entry.key()); found != id {
+				t.Fatalf("id entry %d is not found by its id", id)
+			}
 		}
-		for i := range int(entry.chargeCount) {
+		switch entry.state() {
+		case idWithdrawal:
+			withdrawals[entry.account()]++
+		case idExpired:
+			expired++
+		}
+		if entry.isReservation() {
+			rates[p.reservations.at(entry.reservation()).rates]++
+		}
+		for i := range p.chargeCount(entry) {
 			c := p.chargeAt(entry, i)
 			if !c.pinsRecord(entry) {
 				continue
@@ -73,19 +86,45 @@ func (p *partition) check(t *rapid.T) {
 	}
 	for i, id := range p.leaseHeap {
 		entry := p.entries.at(id)
-		if int(entry.heapIndex) != i || entry.status != Held || i > 0 && p.entries.at(p.leaseHeap[(i-1)/2]).due > entry.due {
+		if int(entry.next) != i || entry.state() != idHeld || i > 0 && p.entries.at(p.leaseHeap[(i-1)/2]).due > entry.due {
 			t.Fatalf("the heap of leases is out of order at %d", i)
 		}
 	}
-	for _, q := range []idQueue{p.checks, p.ended} {
-		for id, due := q.head, int64(-1<<63); id != 0; id = p.entries.at(id).next {
-			if entry := p.entries.at(id); entry.due < due || entry.status == Held {
-				t.Fatalf("a queue of ids is out of order at %d", id)
-			} else {
-				due = entry.due
-			}
-			queued++
+	accounts := 0
+	for account := p.accounts.next(0); account != 0; account = p.accounts.next(account) {
+		accounts++
+		a := p.accounts.at(account)
+		if a.n != perAccount[account] || a.withdrawals != withdrawals[account] || p.accounts.find(a.root) != account {
+			t.Fatalf("account %d has %d ids and %d withdrawals, want %d and %d", account, a.n, a.withdrawals, perAccount[account], withdrawals[account])
 		}
+		for _, q := range []idQueue{a.checks, a.ended} {
+			last, due := uint32(0), int64(-1<<63)
+			for id := q.head; id != 0; id = p.entries.at(id).next {
+				entry := p.entries.at(id)
+				if entry.due < due && entry.state() != idCancelled && entry.state() != idForgotten || entry.state() == idHeld || entry.account() != account {
+					t.Fatalf("a queue of ids is out of order at %d", id)
+				}
+				if id == q.head && p.dueAccount == 0 && p.idsDue > entry.due+generation {
+					t.Fatalf("an id is due at %d, and removed at %d", entry.due, p.idsDue)
+				}
+				last, due = id, max(due, entry.due)
+				queued++
+			}
+			if q.tail != last {
+				t.Fatalf("a queue ends at %d, want %d", q.tail, last)
+			}
+		}
+	}
+	if accounts != len(perAccount) || accounts != p.accounts.index.n || len(p.accounts.all)-len(p.accounts.free) != accounts {
+		t.Fatalf("%d accounts, %d indexed, want %d", accounts, p.accounts.index.n, len(perAccount))
+	}
+	for id, uses := range rates {
+		if p.rates.all[id-1].uses != uses {
+			t.Fatalf("rates %d have %d uses, want %d", id, p.rates.all[id-1].uses, uses)
+		}
+	}
+	if len(rates) != p.rates.index.n || expired != int(p.expired) {
+		t.Fatalf("%d rates and %d expired reservations, want %d and %d", p.rates.index.n, p.expired, len(rates), expired)
 	}
 	if queued != int(p.entries.n) || p.ids.n+tombstones != int(p.entries.n) {
 		t.Fatalf("%d ids queued, %d indexed, %d tombstones, want %d", queued, p.ids.n, tombstones, p.entries.n)

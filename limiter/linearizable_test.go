@@ -52,7 +52,6 @@ type modelState struct {
 type reservation struct {
 	status         limiter.Status
 	charged, final int64
-	first          result
 }
 
 func estimateOf(i int) int64 { return int64(20 + 30*i) }
@@ -75,7 +74,7 @@ func (w modelState) step(o op) (result, modelState) {
 		case r.status == limiter.Cancelled:
 			return result{err: "conflict"}, w
 		case r.status != limiter.NoStatus:
-			again := r.first
+			again := w.now(limiter.Allowed, limiter.Held)
 			again.replayed = true
 			return again, w
 		case w.tokens+e > tokensCap || w.slots == slotsCap:
@@ -84,8 +83,7 @@ func (w modelState) step(o op) (result, modelState) {
 			w.tokens += e
 			w.slots++
 			*r = reservation{status: limiter.Held, charged: e}
-			r.first = w.now(limiter.Allowed, limiter.Held)
-			return r.first, w
+			return w.now(limiter.Allowed, limiter.Held), w
 		}
 	case "progress", "settle", "cancel":
 		switch {

@@ -197,9 +197,9 @@ func TestSweepFreesMemory(t *testing.T) {
 			_, _, done = p.sweep(now, sweepStep)
 		}
 	}
-	used := 0
-	for _, chunk := range p.names.chunks {
-		used += boolIntOf(chunk != nil)
+	used := boolIntOf(p.names.first != nil)
+	for _, chunk := range p.names.more {
+		used += boolIntOf(chunk.values != nil)
 	}
 	if p.records.n != 1 || places() > minPlaces || used > 2 {
 		t.Errorf("%d records have %d places and %d chunks of names after a flood, want 1, at most %d and 2", p.records.n, places(), used, minPlaces)

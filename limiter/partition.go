@@ -2,7 +2,11 @@
 
 package limiter
 
-import "github.com/bucketring/bucketring/internal/keypath"
+import (
+	"math"
+
+	"github.com/bucketring/bucketring/internal/keypath"
+)
 
 // partition is the state of one partition of the key space. It is not safe for
 // concurrent use: the engine calls it under the shard's lock. Its methods do not block.
@@ -17,32 +21,39 @@ type partition struct {
 
 // memory is the part of a partition that not every call needs.
 type memory struct {
-	bucketBlocks   slab[bucketBlock]
+	// What every call with an id reads.
+	accounts   accounts // of the roots with remembered ids
+	entries    slab[idEntry]
+	ids        idIndex // of entries by request id
+	idQuota    int
+	idsDue     int64  // when runDue visits the ended ids next
+	idsNext    int64  // the first due time that the current visit has left
+	dueAccount uint32 // where the current visit continues, or 0
+	expired    uint32 // entries whose lease expired
+
+	// What reservations read.
+	reservations   slab[reservation]
+	charges        slab[chargeBlock]
+	leaseHeap      []uint32 // entries of live reservations by due
+	rates          sharedRates
 	handles        slab[uint32] // -> id of the record
-	names          slab[nameBlock]
-	rings          slab[ring]
 	timelines      slab[timelines]
 	spareTimelines [][]timeline // for reuse
-	roots          rootSizes
-	clockHand      uint32 // the record that evict examined last
 
-	ids          index // of entries by request id
-	entries      slab[idEntry]
-	reservations slab[reservation]
-	charges      slab[chargeBlock]
-	leaseHeap    []uint32 // entries of live reservations by due
-	checks       idQueue  // remembered checks
-	ended        idQueue  // ended reservations and forced checks
-
-	keyQuota, idQuota int
-	sweptRecord       uint32 // the record that the sweep visited last
-	trimmed           int    // chunks of the slabs that the sweep has trimmed after them
-	stats             partitionStats
-	snapshot          *snapshot // in progress, or nil
+	bucketBlocks slab[bucketBlock]
+	names        slab[nameBlock]
+	rings        slab[ring]
+	roots        rootSizes
+	clockHand    uint32 // the record that evict examined last
+	keyQuota     int
+	sweptRecord  uint32 // the record that the sweep visited last
+	trimmed      int    // chunks of the slabs that the sweep has trimmed after them
+	stats        partitionStats
+	snapshot     *snapshot // in progress, or nil
 }
 
 func newPartition(e *Engine) partition {
-	return partition{engine: e, memory: &memory{roots: rootSizes{of: map[uint64]uint32{}}}}
+	return partition{engine: e, memory: &memory{roots: rootSizes{of: map[uint64]uint32{}}, idsDue: math.MaxInt64, idsNext: math.MaxInt64}}
 }
 
 // assessment is one limit of the request that is being decided.

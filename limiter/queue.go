@@ -5,18 +5,31 @@ package limiter
 import "math"
 
 // idQueue is a queue of entries in the order of their due time. That is the order of
-// arrival, because all entries of a queue have the same retention.
+// arrival, because all entries of a queue have the same retention. Only a reservation
+// that is cancelled after its lease becomes due before those ahead of it.
 type idQueue struct{ head, tail uint32 }
 
+// push adds an entry to a queue of its account.
 func (p *partition) push(q *idQueue, entryID uint32, due int64) {
-	p.entries.at(entryID).due = due
-	p.nextDue = min(p.nextDue, due)
+	entry := p.entries.at(entryID)
+	entry.due, entry.next = due, 0
+	p.noteDue(due)
 	if q.tail == 0 {
 		q.head = entryID
 	} else {
 		p.entries.at(q.tail).next = entryID
 	}
 	q.tail = entryID
+}
+
+// pushCheck and pushEnded add an entry to the queue of what is remembered for a short and
+// for a long time.
+func (p *partition) pushCheck(entryID uint32, now Time) {
+	p.push(&p.accounts.at(p.entries.at(entryID).account()).checks, entryID, now.Mono+checkRetention)
+}
+
+func (p *partition) pushEnded(entryID uint32, now Time) {
+	p.push(&p.accounts.at(p.entries.at(entryID).account()).ended, entryID, now.Mono+endedRetention)
 }
 
 func (p *partition) pop(q *idQueue) uint32 {
@@ -29,63 +42,71 @@ func (p *partition) pop(q *idQueue) uint32 {
 	return entryID
 }
 
-// evictOldestID removes the id that is due first and has no live reservation. It
-// returns false if there is none.
-func (p *partition) evictOldestID() bool {
-	q := &p.checks
-	if q.head == 0 || p.ended.head != 0 && p.entries.at(p.ended.head).due < p.entries.at(q.head).due {
-		q = &p.ended
-	}
-	if q.head == 0 {
-		return false
-	}
-	p.removeDue(p.pop(q))
-	return true
+// noteDue makes sure that entries are visited when one of them is due.
+func (p *partition) noteDue(due int64) {
+	p.idsNext = min(p.idsNext, due)
+	p.idsDue = min(p.idsDue, due)
+	p.nextDue = min(p.nextDue, due)
 }
 
-// removeDue removes an entry taken from its queue. The charges of an expired
-// reservation become final.
-func (p *partition) removeDue(entryID uint32) {
-	if entry := p.entries.at(entryID); entry.status == Expired {
-		p.finalizeCharges(entry)
-	}
-	p.deleteEntry(entryID)
-}
+const (
+	// maxDue is the most due entries that one call handles, so that no call waits for
+	// many that end together. The sweep does the rest. Late work frees slots and estimates
+	// late, but never admits more.
+	maxDue = 64
+	// generation is the time between two visits of the ended ids, in nanoseconds. Those
+	// that die within one generation are removed together. Until then they are not found.
+	generation = 1e9
+)
 
-// maxDue is the most due entries that one call handles, so that no call waits for many
-// leases that end together. The sweep and later calls do the rest. Late work frees
-// slots and estimates late, but never admits more.
-const maxDue = 64
-
-// runDue ends expired leases and removes ids after their retention.
+// runDue ends expired leases and removes ids after their retention, at most maxDue. If
+// more are due, nextDue is in the past.
 func (p *partition) runDue(now Time) {
-	for range maxDue {
-		switch {
-		case len(p.leaseHeap) > 0 && p.entries.at(p.leaseHeap[0]).due <= now.Mono:
-			p.expire(p.leaseHeap[0], now)
-		case p.checks.head != 0 && p.entries.at(p.checks.head).due <= now.Mono:
-			p.removeDue(p.pop(&p.checks))
-		case p.ended.head != 0 && p.entries.at(p.ended.head).due <= now.Mono:
-			p.removeDue(p.pop(&p.ended))
-		default:
-			p.nextDue = p.earliest()
-			return
-		}
+	left := maxDue
+	for ; left > 0 && len(p.leaseHeap) > 0 && p.entries.at(p.leaseHeap[0]).due <= now.Mono; left-- {
+		p.expire(p.leaseHeap[0], now)
+	}
+	if p.idsDue <= now.Mono {
+		p.removeDue(now, left)
+	}
+	p.nextDue = p.idsDue
+	if len(p.leaseHeap) > 0 {
+		p.nextDue = min(p.nextDue, p.entries.at(p.leaseHeap[0]).due)
 	}
 }
 
-// earliest returns when the next entry is due.
-func (p *partition) earliest() int64 {
-	next := int64(math.MaxInt64)
-	if len(p.leaseHeap) > 0 {
-		next = p.entries.at(p.leaseHeap[0]).due
+// removeDue removes up to n ids that are due, and continues where it stopped last.
+func (p *partition) removeDue(now Time, n int) {
+	switch {
+	case p.dueAccount == 0:
+		p.idsNext = math.MaxInt64
+		p.dueAccount = p.accounts.next(0)
+	case p.accounts.at(p.dueAccount).n == 0: // removed meanwhile
+		p.dueAccount = p.accounts.next(p.dueAccount)
 	}
-	for _, q := range [...]idQueue{p.checks, p.ended} {
-		if q.head != 0 {
-			next = min(next, p.entries.at(q.head).due)
+	for p.dueAccount != 0 {
+		account := p.dueAccount
+		a := p.accounts.at(account)
+		a.n++ // keeps the account
+		for _, q := range [...]*idQueue{&a.checks, &a.ended} {
+			for ; n > 0 && q.head != 0 && p.entries.at(q.head).due <= now.Mono; n-- {
+				p.deleteEntry(p.pop(q))
+			}
+			if q.head != 0 {
+				p.idsNext = min(p.idsNext, p.entries.at(q.head).due)
+			}
 		}
+		a.n--
+		if n <= 0 && a.n > 0 {
+			return // this account may have more
+		}
+		p.dueAccount = p.accounts.next(account)
+		p.accounts.release(account)
+		n-- // a visit is work, too
 	}
-	return next
+	if p.idsDue = p.idsNext; p.idsDue != math.MaxInt64 {
+		p.idsDue = max(p.idsDue, now.Mono+generation)
+	}
 }
 
 // heapPush adds an entry to leaseHeap, a binary heap ordered by due. Each entry knows
@@ -97,7 +118,7 @@ func (p *partition) heapPush(entryID uint32) {
 }
 
 func (p *partition) heapRemove(entryID uint32) {
-	i, last := int(p.entries.at(entryID).heapIndex), len(p.leaseHeap)-1
+	i, last := int(p.entries.at(entryID).next), len(p.leaseHeap)-1
 	moved := p.leaseHeap[last]
 	p.leaseHeap = p.leaseHeap[:last]
 	if i < last {
@@ -121,11 +142,11 @@ func (p *partition) heapUp(i int) {
 		if entry.due <= due {
 			break
 		}
-		p.leaseHeap[i], entry.heapIndex = p.leaseHeap[parent], uint32(i)
+		p.leaseHeap[i], entry.next = p.leaseHeap[parent], uint32(i)
 		i = parent
 	}
 	p.leaseHeap[i] = entryID
-	p.entries.at(entryID).heapIndex = uint32(i)
+	p.entries.at(entryID).next = uint32(i)
 }
 
 func (p *partition) heapDown(i int) (moved bool) {
@@ -143,10 +164,10 @@ func (p *partition) heapDown(i int) (moved bool) {
 		if entry.due >= due {
 			break
 		}
-		p.leaseHeap[i], entry.heapIndex = p.leaseHeap[child], uint32(i)
+		p.leaseHeap[i], entry.next = p.leaseHeap[child], uint32(i)
 		i, moved = child, true
 	}
 	p.leaseHeap[i] = entryID
-	p.entries.at(entryID).heapIndex = uint32(i)
+	p.entries.at(entryID).next = uint32(i)
 	return moved
 }

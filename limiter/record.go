@@ -59,10 +59,7 @@ func (p *partition) openMark(rec *record, i, buckets int) int64 {
 		timelinesID, tls := p.timelines.alloc()
 		rec.timelinesID = timelinesID
 		if n := len(p.spareTimelines); n > 0 && cap(p.spareTimelines[n-1]) >= buckets {
-			tls.byBucket, p.spareTimelines = p.spareTimelines[n-1][:buckets], p.spareTimelines[:n-1]
-			for i := range tls.byBucket {
-				tls.byBucket[i].reset()
-			}
+			tls.byBucket, p.spareTimelines = p.spareTimelines[n-1][:buckets], p.spareTimelines[:n-1] // none is live
 		} else {
 			tls.byBucket = make([]timeline, buckets, max(buckets, bucketsPerRecord))
 		}
@@ -93,6 +90,9 @@ func (p *partition) freeTimelines(rec *record) {
 		return
 	}
 	if of := p.timelines.at(rec.timelinesID).byBucket; len(p.spareTimelines) < maxSpare {
+		for i := range of {
+			of[i].live = 0 // reset on the next use
+		}
 		p.spareTimelines = append(p.spareTimelines, of)
 	}
 	p.timelines.free(rec.timelinesID)

@@ -128,9 +128,10 @@ const (
 	NoPrice          // a spend limit applies, and the model has no price
 	OwnerUnreachable // only the owner can decide, and it cannot be reached
 	TableFull        // no room for the state of a new key
+	IDsFull          // the live reservations of the root fill its share of the request ids
 )
 
-var reasonNames = [...]string{"", "limit_exceeded", "exceeds_capacity", "no_price", "owner_unreachable", "table_full"}
+var reasonNames = [...]string{"", "limit_exceeded", "exceeds_capacity", "no_price", "owner_unreachable", "table_full", "ids_full"}
 
 // String returns the name used in answers.
 func (r Reason) String() string {
@@ -159,7 +160,8 @@ type Decision struct {
 	Binding       int
 	Limits        []LimitState
 	PolicyVersion uint64
-	// Replayed means that this is the earlier decision of a known request id.
+	// Replayed means that this is the earlier decision of a known request id: the same
+	// outcome, reason, grant and costs. The other fields of Limits are as they are now.
 	Replayed bool
 	// Status is the reservation's status after Reserve, Settle and Cancel.
 	Status Status

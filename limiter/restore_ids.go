@@ -16,7 +16,7 @@ func (d *restorer) entries() {
 	for _, d.decoder = range d.ids {
 		if entryID := d.entry(); d.err == nil && len(d.buf) > 0 {
 			d.fail("%d bytes of trailing data in a request id", len(d.buf))
-		} else if d.err == nil && d.p.entries.at(entryID).status != Held {
+		} else if d.err == nil && d.p.entries.at(entryID).state() != idHeld {
 			due = append(due, entryID)
 		}
 		if d.err != nil {
@@ -33,49 +33,46 @@ func (d *restorer) entries() {
 
 // entry reads a remembered request id.
 func (d *restorer) entry() (entryID uint32) {
-	x := idEntry{id: [2]uint64{d.fixed(), d.fixed()}, body: d.fixed()}
+	root := d.fixed()
+	k := idKey{hash: d.fixed()}
+	moreAndBody := d.fixed()
+	k.more = uint32(moreAndBody >> 32)
 	age := d.int()
-	x.outcome = Outcome(d.upTo(uint64(Degraded), "outcome"))
-	x.status = Status(d.upTo(uint64(Expired), "status"))
-	x.binding = int16(d.int())
-	tier := d.uint()
-	tierID, tierKnown := d.tiers[tier]
-	x.version, x.granted = d.fixed(), d.int()
-	leased := d.bool()
+	s := idState(d.upTo(uint64(idExpired), "state"))
 	switch {
 	case d.err != nil:
 		return 0
-	case !tierKnown:
-		d.fail("tier %d is not defined", tier)
+	case root%Partitions != uint64(d.partition):
+		d.fail("a request id is of another partition")
 		return 0
-	case leased != (x.status != NoStatus) || x.outcome == 0:
-		d.fail("outcome and status of a request id do not match")
+	case s == idForgotten:
+		d.fail("a request id is forgotten")
 		return 0
 	case age < -int64(time.Hour)*24*365 || age > int64(time.Hour)*24*365:
 		d.fail("due time %d of a request id is out of range", age)
 		return 0
 	}
-	if _, twin := d.p.findEntry(x.id); twin != nil {
+	account := d.p.accounts.ensure(root)
+	if account == 0 {
+		d.fail("request ids of too many roots")
+		return 0
+	}
+	if _, twin := d.p.lookUp(account, k); twin != nil {
 		d.fail("a request id is repeated")
 		return 0
 	}
-	x.tier, x.due = tierID, d.now.Mono+age
-	entryID, entry := d.p.entries.alloc()
-	*entry = x
-	d.p.ids.insert(uint32(x.id[0]), entryID)
-	if leased {
+	entryID, entry := d.p.insertEntry(account, k, s)
+	entry.body, entry.due = uint32(moreAndBody), d.now.Mono+age
+	d.p.expired += uint32(boolInt(s == idExpired))
+	if entry.isReservation() {
 		d.reservation(entry)
+	} else {
+		entry.value = [2]int64{d.natural("value"), d.int()}
+		if s != idCount && (entry.value[0] > MaxAmount || entry.value[1] < 0 || entry.value[1] > MaxAmount) {
+			d.fail("costs of a check are out of range")
+		}
 	}
-	for range d.upTo(2*MaxLevels*maxLimits, "limits of a request id") {
-		d.charge(entry)
-	}
-	if d.err != nil {
-		return 0
-	}
-	if int(entry.binding) >= int(entry.chargeCount) || entry.binding < -1 {
-		d.fail("binding limit %d of %d is out of range", entry.binding, entry.chargeCount)
-	}
-	if entry.status == Held {
+	if d.err == nil && s == idHeld {
 		d.p.heapPush(entryID)
 	}
 	return entryID
@@ -83,68 +80,90 @@ func (d *restorer) entry() (entryID uint32) {
 
 // enqueue adds an entry to a queue. Entries come by due time.
 func (d *restorer) enqueue(entryID uint32, entry *idEntry) {
-	switch {
-	case entry.status == NoStatus && entry.due <= d.now.Mono+checkRetention:
-		d.p.push(&d.p.checks, entryID, entry.due)
+	a := d.p.accounts.at(entry.account())
+	switch long := entry.state() == idSettled || entry.state() == idExpired; {
+	case !long && entry.due <= d.now.Mono+checkRetention:
+		d.p.push(&a.checks, entryID, entry.due)
 	case entry.due > d.now.Mono+endedRetention:
 		d.fail("due time %d of a request id is out of range", entry.due-d.now.Mono)
 	default: // ended reservations and forced checks
-		d.p.push(&d.p.ended, entryID, entry.due)
+		d.p.push(&a.ended, entryID, entry.due)
 	}
 }
 
 func (d *restorer) reservation(entry *idEntry) {
+	tier := d.uint()
+	tierID, tierKnown := d.tiers[tier]
+	if d.err == nil && !tierKnown {
+		d.fail("tier %d is not defined", tier)
+	}
+	if d.err != nil {
+		return
+	}
 	reservationID, res := d.p.reservations.alloc()
-	entry.reservationID, res.attempts.permanent = reservationID, true // the snapshot does not have the attempts
-	res.keyHash, res.finalDigest = d.fixed(), d.fixed()
-	res.rates.Priced = d.bool()
-	for _, n := range [...]*int64{&res.ttl, &res.input, &res.progress.input, &res.progress.cached, &res.progress.output} {
-		if *n = d.natural("lease"); *n > MaxAmount && n != &res.ttl {
+	entry.value[0] = int64(reservationID)
+	entry.set(flagPermanent) // the snapshot does not have the attempts
+	res.tier, res.version = tierID<<8, d.fixed()
+	if d.bool() {
+		entry.set(flagDegraded)
+	}
+	entry.value[1] = d.natural("grant")
+	res.keyHash, res.ttl = d.fixed(), int64(d.fixed())
+	if entry.state() != idSettled && res.ttl < 0 {
+		d.fail("lease: must not be negative, got %d", res.ttl)
+	}
+	for _, n := range [...]*int64{&res.input, &res.progress.input, &res.progress.cached, &res.progress.output} {
+		if *n = d.natural("usage"); *n > MaxAmount {
 			d.fail("usage of a lease is out of range")
 		}
 	}
-	for _, n := range res.rates.numbers() {
+	rates := Rates{Priced: d.bool()}
+	for _, n := range rates.numbers() {
 		*n = d.natural("rate")
 	}
+	res.rates = d.p.rates.share(&rates)
 	if res.progress.cached > res.progress.input {
 		d.fail("usage of a lease is out of range")
 	}
+	for range d.upTo(2*MaxLevels*maxLimits, "limits of a reservation") {
+		d.charge(entry, res)
+	}
 }
 
-func (d *restorer) charge(entry *idEntry) {
+func (d *restorer) charge(entry *idEntry, res *reservation) {
 	l := d.limitRef()
 	if d.err != nil {
 		return
 	}
-	if l.Algorithm == counter && entry.reservationID != 0 {
+	if l.Algorithm == counter {
 		d.fail("a reservation charges a counter")
 		return
 	}
-	c := d.p.appendCharge(entry)
-	c.limit, c.scopeEnd, c.exceeded = l.id, uint16(d.upTo(256, "scope")), d.bool()
-	c.estimate, c.charged, c.dropped = d.natural("estimate"), d.natural("charged"), d.natural("dropped")
-	c.remaining, c.reset = d.int(), d.int()
-	if c.remaining < -1<<62 {
-		d.fail("remaining is out of range")
-	}
-	handle := d.upTo(math.MaxUint32, "handle")
-	if handle == 0 || d.err != nil {
+	scopeEnd := int(d.upTo(MaxKeyBytes, "scope"))
+	if scopeEnd == 0 {
+		d.fail("the scope of a charge is empty")
 		return
 	}
-	c.handle = uint32(handle)
-	pins := c.pinsRecord(entry)
-	if c.handle = d.handles[handle]; c.handle == 0 {
-		if pins {
-			d.fail("a charge to %q has no record", l.Name)
-		}
+	c := d.p.appendCharge(res, scopeEnd)
+	c.limit = l.id
+	if d.bool() {
+		c.at = notCharged
+	}
+	c.estimate, c.charged, c.dropped = d.natural("estimate"), d.natural("charged"), d.natural("dropped")
+	c.handle = d.handles[d.upTo(math.MaxUint32, "handle")]
+	if !c.pinsRecord(entry) || d.err != nil {
+		return
+	}
+	if c.handle == 0 {
+		d.fail("a charge to %q has no record", l.Name)
+		return
+	}
+	if c.at = d.int(); c.exceeded() {
+		d.fail("period of a charge is out of range")
 		return
 	}
 	recordID := *d.p.handles.at(c.handle)
 	rec := d.p.records.at(recordID)
-	if !pins {
-		return
-	}
-	c.at = d.int()
 	rec.pins++
 	have := d.p.engine.catalog.schema(rec.schema)
 	pos := have.find(l.bucketID)

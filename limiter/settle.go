@@ -17,12 +17,12 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 	if err != nil {
 		return err
 	}
-	res := p.reservations.at(entry.reservationID)
-	switch entry.status {
-	case Cancelled:
+	res := p.reservations.at(entry.reservation())
+	switch entry.state() {
+	case idCancelled:
 		return &ConflictError{"the reservation was cancelled"}
-	case Settled:
-		if u.Final && finalDigest(u) != res.finalDigest {
+	case idSettled:
+		if u.Final && finalDigest(u) != res.ttl {
 			return &ConflictError{"the reservation was settled with other numbers"}
 		}
 		p.reportReservation(entry, u.Key, d, now) // a repeated settle, or late progress
@@ -33,27 +33,28 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		return err
 	}
 	var v vector
-	if err := res.rates.cost(n, &v); err != nil {
+	if err := p.rates.at(res.rates).cost(n, &v); err != nil {
 		return err
 	}
 	if err := p.checkOverflow(entry, u, &v); err != nil {
 		return err
 	}
 	p.beforeIDChanges(entryID)
-	for i := range int(entry.chargeCount) {
+	for i := range p.chargeCount(entry) {
 		p.correct(entry, i, now, p.target(p.chargeAt(entry, i), u, &v))
 	}
 	if !u.Final {
-		res.progress, res.attempts.permanent = n, true // a caller uses the reservation
-		if entry.status == Held {
+		res.progress = n
+		entry.set(flagPermanent) // a caller uses the reservation
+		if entry.state() == idHeld {
 			entry.due = satAdd(res.ttl, now.Mono)
-			p.heapFix(int(entry.heapIndex))
+			p.heapFix(int(entry.next))
 		}
 		p.reportReservation(entry, u.Key, d, now)
 		return nil
 	}
-	res.finalDigest = finalDigest(u)
-	p.finish(entryID, entry, Settled, now)
+	p.finish(entryID, entry, idSettled, now)
+	res.ttl = finalDigest(u)
 	p.reportReservation(entry, u.Key, d, now)
 	return nil
 }
@@ -65,13 +66,13 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 	if err != nil {
 		return err
 	}
-	switch entry.status {
-	case Settled:
+	switch entry.state() {
+	case idSettled:
 		return &ConflictError{"the reservation was settled"}
-	case Held, Expired:
+	case idHeld, idExpired:
 		p.beforeIDChanges(entryID)
 		p.refundAll(entry, now)
-		p.finish(entryID, entry, Cancelled, now)
+		p.finish(entryID, entry, idCancelled, now)
 	}
 	p.reportReservation(entry, key, d, now)
 	return nil
@@ -79,13 +80,13 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 
 // findReservation returns the entry of a reservation, with its records advanced to now.
 func (p *partition) findReservation(now Time, root uint64, key, id string) (uint32, *idEntry, error) {
-	entryID, entry := p.findEntry(idHash(root, id))
+	entryID, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, id))
 	switch {
 	case entry == nil:
 		return 0, nil, ErrUnknownReservation
-	case entry.reservationID == 0:
+	case !entry.isReservation():
 		return 0, nil, &ConflictError{"the id was used for a check"}
-	case p.reservations.at(entry.reservationID).keyHash != xxhash.Sum64String(key):
+	case p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key):
 		return 0, nil, &ConflictError{"the id was reserved under another key"}
 	}
 	p.advanceRecords(entry, key, now)
@@ -96,13 +97,13 @@ func (p *partition) findReservation(now Time, root uint64, key, id string) (uint
 // the same record are adjacent.
 func (p *partition) advanceRecords(entry *idEntry, key string, now Time) {
 	var lastHandle uint32
-	for i := range int(entry.chargeCount) {
+	for i := range p.chargeCount(entry) {
 		c := p.chargeAt(entry, i)
 		if c.handle == lastHandle {
 			continue
 		}
 		lastHandle = c.handle
-		if rec, _, _ := p.recordOf(entry, c, key); rec != nil {
+		if rec, _, _ := p.recordOf(entry, i, key); rec != nil {
 			p.advance(rec, now)
 		}
 	}
@@ -159,12 +160,12 @@ func (p *partition) target(c *charge, u *Usage, v *vector) int64 {
 // checkOverflow returns an error if the count of a window could overflow, before
 // anything is changed.
 func (p *partition) checkOverflow(entry *idEntry, u *Usage, v *vector) error {
-	for i := range int(entry.chargeCount) {
+	for i := range p.chargeCount(entry) {
 		c := p.chargeAt(entry, i)
 		if !c.pinsRecord(entry) {
 			continue
 		}
-		rec, pos, ok := p.recordOf(entry, c, "")
+		rec, pos, ok := p.recordOf(entry, i, "")
 		if !ok {
 			continue
 		}
@@ -195,7 +196,7 @@ func (p *partition) correct(entry *idEntry, i int, now Time, target int64) {
 	if !c.pinsRecord(entry) || delta == 0 {
 		return
 	}
-	rec, pos, ok := p.recordOf(entry, c, "")
+	rec, pos, ok := p.recordOf(entry, i, "")
 	if !ok {
 		return
 	}
@@ -247,51 +248,63 @@ func (p *partition) correctBucket(l *limit, b *bucket, t *timeline, mark int64, 
 }
 
 // finish ends a reservation: it frees the slots and makes the charges final.
-func (p *partition) finish(entryID uint32, entry *idEntry, status Status, now Time) {
-	if entry.status == Held {
+func (p *partition) finish(entryID uint32, entry *idEntry, s idState, now Time) {
+	switch {
+	case entry.state() == idHeld:
 		p.releaseSlots(entry, now)
 		p.heapRemove(entryID)
-		p.push(&p.ended, entryID, now.Mono+endedRetention)
+		if s == idCancelled {
+			p.pushCheck(entryID, now)
+		} else {
+			p.pushEnded(entryID, now)
+		}
+	default:
+		p.expired--
+		if s == idCancelled { // it keeps its place in the queue
+			entry.due = min(entry.due, now.Mono+checkRetention)
+		}
 	}
 	p.finalizeCharges(entry)
-	entry.status = status
+	entry.setState(s)
 }
 
 // expire ends a lease: it frees the slots and lowers the charge to the input or the
 // progress, whichever is more. A late settle may still correct that.
 func (p *partition) expire(entryID uint32, now Time) {
 	entry := p.entries.at(entryID)
-	res := p.reservations.at(entry.reservationID)
+	res := p.reservations.at(entry.reservation())
 	p.beforeIDChanges(entryID)
 	p.advanceRecords(entry, "", now)
 	p.releaseSlots(entry, now)
 	var inputCost, progressCost vector
 	// Both were computed before without an error.
-	_ = res.rates.cost(amounts{input: res.input}, &inputCost)
-	_ = res.rates.cost(res.progress, &progressCost)
-	for i := range int(entry.chargeCount) {
+	_ = p.rates.at(res.rates).cost(amounts{input: res.input}, &inputCost)
+	_ = p.rates.at(res.rates).cost(res.progress, &progressCost)
+	for i := range p.chargeCount(entry) {
 		c := p.chargeAt(entry, i)
 		switch dim := p.engine.catalog.limit(c.limit).dim; dim {
 		case dimRequests, dimConcurrent, dimCustom:
 		default:
-			if p.windowOver(entry, c) {
+			if p.windowOver(entry, i) {
 				continue // nothing can be refunded, so a late settle starts from the full charge
 			}
 			p.correct(entry, i, now, max(inputCost[dim], progressCost[dim]))
 		}
 	}
 	p.heapRemove(entryID)
-	p.push(&p.ended, entryID, now.Mono+endedRetention)
-	entry.status = Expired
+	p.pushEnded(entryID, now)
+	entry.setState(idExpired)
+	p.expired++
 	p.stats.expired++
 }
 
 // windowOver reports whether the charge belongs to a fixed window that is over.
-func (p *partition) windowOver(entry *idEntry, c *charge) bool {
+func (p *partition) windowOver(entry *idEntry, i int) bool {
+	c := p.chargeAt(entry, i)
 	if !c.pinsRecord(entry) {
 		return false
 	}
-	rec, pos, ok := p.recordOf(entry, c, "")
+	rec, pos, ok := p.recordOf(entry, i, "")
 	if !ok || p.engine.catalog.schema(rec.schema).limits[pos].Algorithm != FixedWindow {
 		return false
 	}
@@ -300,7 +313,7 @@ func (p *partition) windowOver(entry *idEntry, c *charge) bool {
 
 // releaseSlots frees the concurrency slots of a reservation.
 func (p *partition) releaseSlots(entry *idEntry, now Time) {
-	for i := range int(entry.chargeCount) {
+	for i := range p.chargeCount(entry) {
 		if p.engine.catalog.limit(p.chargeAt(entry, i).limit).dim == dimConcurrent {
 			p.correct(entry, i, now, 0)
 		}
@@ -309,7 +322,7 @@ func (p *partition) releaseSlots(entry *idEntry, now Time) {
 
 // finalizeCharges makes the charges of a reservation final and unpins its records.
 func (p *partition) finalizeCharges(entry *idEntry) {
-	for i := range int(entry.chargeCount) {
+	for i := range p.chargeCount(entry) {
 		c := p.chargeAt(entry, i)
 		if !c.pinsRecord(entry) {
 			continue

@@ -10,50 +10,69 @@ const chunkSize = 64
 // mean "none". Values never move: growing copies only pointers to chunks. The lowest
 // free id is used first.
 type slab[T any] struct {
-	chunks []*[chunkSize]T
-	used   []uint64 // a bit per value
-	hint   uint32   // no chunk below it has room
-	n      uint32   // values in use
+	first     *[chunkSize]T // chunk 0; most partitions need no other
+	firstUsed uint64        // a bit per value
+	hint      uint32        // no chunk below it has room
+	n         uint32        // values in use
+	more      []moreValues[T]
+}
+
+type moreValues[T any] struct {
+	values *[chunkSize]T // nil if all are free
+	used   uint64
+}
+
+// used returns the bits of chunk c.
+func (s *slab[T]) used(c uint32) *uint64 {
+	if c == 0 {
+		return &s.firstUsed
+	}
+	return &s.more[c-1].used
 }
 
 func (s *slab[T]) at(id uint32) *T {
 	id--
-	return &s.chunks[id/chunkSize][id%chunkSize]
+	if id < chunkSize {
+		return &s.first[id]
+	}
+	return &s.more[id/chunkSize-1].values[id%chunkSize]
 }
 
 // has reports whether id is in use.
 func (s *slab[T]) has(id uint32) bool {
 	id--
-	c := int(id / chunkSize)
-	return c < len(s.used) && s.used[c]>>(id%chunkSize)&1 != 0
+	c := id / chunkSize
+	return int(c) <= len(s.more) && *s.used(c)>>(id%chunkSize)&1 != 0
 }
 
 // alloc returns a new zero value and its id.
 func (s *slab[T]) alloc() (uint32, *T) {
-	for int(s.hint) < len(s.used) && s.used[s.hint] == ^uint64(0) {
+	for int(s.hint) <= len(s.more) && *s.used(s.hint) == ^uint64(0) {
 		s.hint++
 	}
-	c := int(s.hint)
-	if c == len(s.chunks) {
-		s.chunks = append(s.chunks, nil)
-		s.used = append(s.used, 0)
+	values := &s.first
+	if s.hint > 0 {
+		if int(s.hint) > len(s.more) {
+			s.more = append(s.more, moreValues[T]{})
+		}
+		values = &s.more[s.hint-1].values
 	}
-	if s.chunks[c] == nil {
-		s.chunks[c] = new([chunkSize]T)
+	if *values == nil {
+		*values = new([chunkSize]T)
 	}
-	bit := bits.TrailingZeros64(^s.used[c])
-	s.used[c] |= 1 << bit
+	used := s.used(s.hint)
+	bit := bits.TrailingZeros64(^*used)
+	*used |= 1 << bit
 	s.n++
-	return uint32(c*chunkSize+bit) + 1, &s.chunks[c][bit]
+	return s.hint*chunkSize + uint32(bit) + 1, &(*values)[bit]
 }
 
 func (s *slab[T]) free(id uint32) {
-	id--
-	c, bit := int(id/chunkSize), id%chunkSize
 	var zero T
-	s.chunks[c][bit] = zero
-	s.used[c] &^= 1 << bit
-	s.hint = min(s.hint, uint32(c))
+	*s.at(id) = zero
+	id--
+	*s.used(id / chunkSize) &^= 1 << (id % chunkSize)
+	s.hint = min(s.hint, id/chunkSize)
 	s.n--
 }
 
@@ -61,24 +80,23 @@ func (s *slab[T]) free(id uint32) {
 // whether there are more. Only the sweep calls it, so that short-lived values do not
 // allocate and free chunks all the time.
 func (s *slab[T]) trim(from, to int) (more bool) {
-	for c := max(from, 1); c < min(to, len(s.chunks)); c++ {
-		if s.used[c] == 0 {
-			s.chunks[c] = nil
+	for c := max(from, 1); c < min(to, len(s.more)+1); c++ {
+		if chunk := &s.more[c-1]; chunk.used == 0 {
+			chunk.values = nil
 		}
 	}
-	return to < len(s.chunks)
+	return to < len(s.more)+1
 }
 
 // end returns an id above all that were ever used.
-func (s *slab[T]) end() uint32 { return uint32(len(s.chunks)*chunkSize) + 1 }
+func (s *slab[T]) end() uint32 { return uint32(len(s.more)+1)*chunkSize + 1 }
 
 // next returns the next id in use after id, or 0. An iteration from 0 visits every
 // value that is not freed meanwhile.
 func (s *slab[T]) next(id uint32) uint32 {
-	c, bit := int(id/chunkSize), id%chunkSize
-	for ; c < len(s.used); c, bit = c+1, 0 {
-		if rest := s.used[c] >> bit << bit; rest != 0 {
-			return uint32(c*chunkSize+bits.TrailingZeros64(rest)) + 1
+	for c, bit := id/chunkSize, id%chunkSize; int(c) <= len(s.more); c, bit = c+1, 0 {
+		if rest := *s.used(c) >> bit << bit; rest != 0 {
+			return c*chunkSize + uint32(bits.TrailingZeros64(rest)) + 1
 		}
 	}
 	return 0
@@ -94,7 +112,7 @@ type index struct {
 func (x *index) insert(h, id uint32) {
 	if x.n >= len(x.cells)*3/4 {
 		old := x.cells
-		x.cells = make([]uint64, max(8, 2*len(old)))
+		x.cells = make([]uint64, max(2, 2*len(old)))
 		for _, v := range old {
 			if v != 0 {
 				x.place(v)

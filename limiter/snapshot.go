@@ -173,7 +173,7 @@ func (p *partition) beforeIDChanges(entryID uint32) {
 	if s == nil || entryID >= s.idsEnd || s.idsDone.set(entryID) {
 		return
 	}
-	if entry := p.entries.at(entryID); !entry.isTombstone() {
+	if entry := p.entries.at(entryID); entry.state() != idForgotten {
 		s.entry(entry)
 	}
 }

@@ -2,45 +2,53 @@
 
 package limiter
 
-// entry writes an id entry with its charges and its reservation. The item has a length,
-// because it is read after all records, which it refers to.
+// entry writes an id entry with its reservation. The item has a length, because it is
+// read after all records, which it refers to.
 func (s *snapshot) entry(entry *idEntry) {
-	s.useTier(entry.tier)
-	for i := range int(entry.chargeCount) {
-		s.useLimit(s.shard.engine.catalog.limit(s.shard.chargeAt(entry, i).limit))
+	p := &s.shard.partition
+	if entry.isReservation() {
+		s.useTier(p.reservations.at(entry.reservation()).tierID())
+		for i := range p.chargeCount(entry) {
+			s.useLimit(p.engine.catalog.limit(p.chargeAt(entry, i).limit))
+		}
 	}
 	s.item(tagID)
 	lengthAt := len(s.buf)
 	s.buf = append(s.buf, 0, 0, 0, 0)
-	s.fixed(entry.id[0])
-	s.fixed(entry.id[1])
-	s.fixed(entry.body)
+	s.fixed(p.accounts.at(entry.account()).root)
+	s.fixed(entry.hash)
+	s.fixed(uint64(entry.more)<<32 | uint64(entry.body))
 	s.int(entry.due - s.now.Mono)
-	s.uint(uint64(entry.outcome))
-	s.uint(uint64(entry.status))
-	s.int(int64(entry.binding))
-	s.uint(uint64(entry.tier))
-	s.fixed(entry.version)
-	s.int(entry.granted)
-	if s.bool(entry.reservationID != 0); entry.reservationID != 0 {
-		s.reservation(s.shard.reservations.at(entry.reservationID))
-	}
-	s.uint(uint64(entry.chargeCount))
-	for i := range int(entry.chargeCount) {
-		s.charge(entry, s.shard.chargeAt(entry, i))
+	s.uint(uint64(entry.state()))
+	if entry.isReservation() {
+		s.reservation(entry)
+	} else {
+		s.int(entry.value[0])
+		s.int(entry.value[1])
 	}
 	s.setLength(lengthAt)
 }
 
-func (s *snapshot) reservation(res *reservation) {
+func (s *snapshot) reservation(entry *idEntry) {
+	p := &s.shard.partition
+	res := p.reservations.at(entry.reservation())
+	s.uint(uint64(res.tierID()))
+	s.fixed(res.version)
+	s.bool(entry.is(flagDegraded))
+	s.int(entry.granted())
 	s.fixed(res.keyHash)
-	s.fixed(res.finalDigest)
-	s.bool(res.rates.Priced)
-	for _, n := range [...]int64{res.ttl, res.input, res.progress.input, res.progress.cached, res.progress.output} {
+	s.fixed(uint64(res.ttl))
+	for _, n := range [...]int64{res.input, res.progress.input, res.progress.cached, res.progress.output} {
 		s.int(n)
 	}
-	for _, n := range res.rates.numbers() {
+	rates := p.rates.at(res.rates)
+	s.bool(rates.Priced)
+	for _, n := range rates.numbers() {
 		s.int(*n)
+	}
+	s.uint(uint64(res.chargeCount()))
+	for i := range res.chargeCount() {
+		s.charge(entry, i)
 	}
 }
 
@@ -50,11 +58,13 @@ func (r *Rates) numbers() [6]*int64 {
 }
 
 // charge writes a charge. Its period is needed only while the charge may change.
-func (s *snapshot) charge(entry *idEntry, c *charge) {
+func (s *snapshot) charge(entry *idEntry, i int) {
+	block, j := s.shard.chargeBlockOf(entry, i)
+	c := &block.charges[j]
 	s.uint(uint64(c.limit))
-	s.uint(uint64(c.scopeEnd))
-	s.bool(c.exceeded)
-	for _, n := range [...]int64{c.estimate, c.charged, c.dropped, c.remaining, c.reset} {
+	s.uint(uint64(block.scopeEnd[j]) + 1)
+	s.bool(c.exceeded())
+	for _, n := range [...]int64{c.estimate, c.charged, c.dropped} {
 		s.int(n)
 	}
 	s.uint(uint64(c.handle))
@@ -62,7 +72,7 @@ func (s *snapshot) charge(entry *idEntry, c *charge) {
 		return
 	}
 	at := c.at
-	if rec, pos, ok := s.shard.recordOf(entry, c, ""); ok {
+	if rec, pos, ok := s.shard.recordOf(entry, i, ""); ok {
 		if l := s.shard.engine.catalog.schema(rec.schema).limits[pos]; l.Algorithm == SlidingWindow {
 			at = s.age(l, at)
 		}

@@ -28,7 +28,14 @@ func (e *Engine) Sweep(now Time, n int) (removed int) {
 		s := &e.shards[e.sweepPartition]
 		s.Lock()
 		visited, swept, done := s.sweep(now, min(n, sweepStep))
+		more := s.nextDue <= s.mono
 		s.Unlock()
+		for more {
+			s.Lock()
+			s.tick(now)
+			more = s.nextDue <= s.mono
+			s.Unlock()
+		}
 		removed += swept
 		n -= max(visited, 1)
 		if done {
@@ -76,15 +83,20 @@ func (p *partition) trim() (more bool) {
 	}
 	if p.trimmed = to; !more {
 		p.trimmed = 0
+		p.ids.trim()
+		if largest := p.largestAccount(); largest != 0 {
+			a := p.accounts.at(largest)
+			p.engine.ids.observe(a.root, a.n)
+		}
 	}
 	return more
 }
 
 // partitionStats are the counters of one partition.
 type partitionStats struct {
-	expired, forgotten, tableFull int64
-	evicted                       [evictionReasons]int64
-	overruns, budgetsEvicted      map[Dimension]int64
+	expired, forgotten, tableFull, idsFull int64
+	evicted                                [evictionReasons]int64
+	overruns, budgetsEvicted               map[Dimension]int64
 }
 
 // budgetEvicted counts what was used of a budget that was evicted. Units of counters are
@@ -115,7 +127,8 @@ type Stats struct {
 	Expired      int64                  // leases that expired
 	Forgotten    int64                  // request ids forgotten before their time, for lack of room
 	Evicted      [evictionReasons]int64 // records evicted, by [EvictionReason]
-	TableFull    int64                  // requests denied for lack of room
+	TableFull    int64                  // requests denied for lack of room for a key
+	IDsFull      int64                  // reserves denied because live reservations filled the share of their root
 	LargestRoot  int                    // records of the root that has the most
 	// BudgetEvicted is what was used of budgets that were evicted because it was less
 	// than 1 % of each, in units by dimension. At most that much is admitted beyond them.
@@ -140,6 +153,7 @@ func (e *Engine) Stats() Stats {
 		s.Expired += shard.stats.expired
 		s.Forgotten += shard.stats.forgotten
 		s.TableFull += shard.stats.tableFull
+		s.IDsFull += shard.stats.idsFull
 		for r, n := range shard.stats.evicted {
 			s.Evicted[r] += n
 		}

@@ -35,9 +35,9 @@ type block struct {
 	seq     int64 // its marks are seq*blockSize + 0..n-1
 	n       uint8
 	dead    uint8 // a bit per mark
+	pending wide  // to be added to each low
+	lowest  wide  // of low, pending included
 	low     [blockSize]wide
-	pending wide // to be added to each low
-	lowest  wide // of low, pending included
 }
 
 // reset makes t the empty timeline of a bucket.

@@ -4,20 +4,16 @@ package limiter
 
 import "github.com/cespare/xxhash/v2"
 
-// attemptSet is the attempts of a reserve that got its answer. While all of them may
-// be withdrawn, no caller is known to use the reservation.
-type attemptSet struct {
-	permanent bool // one of them cannot be withdrawn, or there are too many to list
-	ids       [2]uint64
-}
-
-func (s *attemptSet) add(attempt uint64) {
+// addAttempt notes that an attempt got the answer of a reservation. While all attempts
+// that got it may be withdrawn, no caller is known to use the reservation.
+func (p *partition) addAttempt(entry *idEntry, attempt uint64) {
 	if attempt == 0 {
-		s.permanent = true
+		entry.set(flagPermanent)
 		return
 	}
 	free := -1
-	for i, a := range s.ids {
+	attempts := &p.reservations.at(entry.reservation()).attempts
+	for i, a := range attempts {
 		switch a {
 		case attempt:
 			return
@@ -25,84 +21,88 @@ func (s *attemptSet) add(attempt uint64) {
 			free = i
 		}
 	}
-	if free < 0 {
-		s.permanent = true
+	if free < 0 { // too many to list
+		entry.set(flagPermanent)
 		return
 	}
-	s.ids[free] = attempt
+	attempts[free] = attempt
 }
 
-// remove removes an attempt and reports whether it was the last one.
-func (s *attemptSet) remove(attempt uint64) (last bool) {
-	for i, a := range s.ids {
+// removeAttempt removes an attempt and reports whether it was the last one.
+func (p *partition) removeAttempt(entry *idEntry, attempt uint64) (last bool) {
+	attempts := &p.reservations.at(entry.reservation()).attempts
+	for i, a := range attempts {
 		if a == attempt {
-			s.ids[i] = 0
-			return !s.permanent && s.ids == [len(s.ids)]uint64{}
+			attempts[i] = 0
+			return !entry.is(flagPermanent) && *attempts == [len(attempts)]uint64{}
 		}
 	}
 	return false
 }
 
-// attemptHash identifies a withdrawn attempt among the request ids.
-func attemptHash(root, attempt uint64) [2]uint64 {
-	return [2]uint64{mix(root, attempt), mix(^attempt, root)}
+// attemptKey identifies a withdrawn attempt among the request ids.
+func attemptKey(root, attempt uint64) idKey {
+	return idKey{mix(root, attempt), uint32(mix(^attempt, root))}
 }
 
 // isWithdrawn reports whether an attempt was withdrawn.
-func (p *partition) isWithdrawn(root, attempt uint64) bool {
-	if attempt == 0 {
+func (p *partition) isWithdrawn(account uint32, root, attempt uint64) bool {
+	if attempt == 0 || account == 0 || p.accounts.at(account).withdrawals == 0 {
 		return false
 	}
-	_, entry := p.findEntry(attemptHash(root, attempt))
+	_, entry := p.findEntry(account, attemptKey(root, attempt))
 	return entry != nil
 }
 
 // withdraw withdraws an attempt of a reserve, whether it has arrived or not.
 func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint64) {
 	now = p.tick(now)
-	if attempt == 0 || p.isWithdrawn(root, attempt) {
+	if attempt == 0 || p.isWithdrawn(p.accounts.find(root), root, attempt) {
 		return
 	}
 	p.rememberWithdrawal(now, root, attempt)
-	entryID, entry := p.findEntry(idHash(root, id))
-	if entry == nil || entry.reservationID == 0 {
+	entryID, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, id))
+	if entry == nil || !entry.isReservation() {
 		return
 	}
-	res := p.reservations.at(entry.reservationID)
-	if res.keyHash != xxhash.Sum64String(key) || !res.attempts.remove(attempt) {
+	if p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key) || !p.removeAttempt(entry, attempt) {
 		return
 	}
 	p.beforeIDChanges(entryID)
 	p.advanceRecords(entry, key, now)
-	switch entry.status {
-	case Held:
+	switch entry.state() {
+	case idHeld:
 		p.refundAll(entry, now)
 		p.heapRemove(entryID)
 		p.finalizeCharges(entry)
 		p.deleteEntry(entryID)
-	case Expired:
+	case idExpired:
 		p.refundAll(entry, now)
-		p.finalizeCharges(entry)
 		p.buryEntry(entryID)
 	}
 }
 
 // rememberWithdrawal stores a withdrawn attempt, so that it is rejected if it arrives
-// later. Withdrawals are free, so they may not use the last quarter of the ids; an
-// attempt that arrives then is held until its lease ends.
+// later. Withdrawals are free, so no other id is forgotten for one. If the root has its
+// share, an attempt that arrives later is held until its lease ends.
 func (p *partition) rememberWithdrawal(now Time, root, attempt uint64) {
-	if !p.engine.ids.aboveLowWater() {
+	account, pool := p.accounts.ensure(root), p.engine.ids
+	if account == 0 {
 		return
 	}
-	if entryID, entry := p.addEntry(attemptHash(root, attempt)); entry != nil {
-		entry.outcome, entry.binding, entry.tier = Allowed, -1, p.engine.catalog.tierID("")
-		p.push(&p.checks, entryID, now.Mono+checkRetention)
+	n := p.accounts.at(account).n
+	if int64(n) >= pool.share() || !pool.acquire(&p.idQuota) {
+		p.accounts.release(account)
+		return
 	}
+	pool.observe(root, n+1)
+	entryID, _ := p.insertEntry(account, attemptKey(root, attempt), idWithdrawal)
+	p.pushCheck(entryID, now)
 }
 
 // refundAll refunds the whole charge of a reservation.
 func (p *partition) refundAll(entry *idEntry, now Time) {
-	for i := range int(entry.chargeCount) {
+	for i := range p.chargeCount(entry) {
 		p.correct(entry, i, now, 0)
 	}
 }

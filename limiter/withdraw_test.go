@@ -227,6 +227,9 @@ func (m *withdrawModel) end(s *idModel, as limiter.Status, tokens int64) {
 	if s.status == limiter.Held {
 		s.due = m.now.Mono + int64(10*time.Minute)
 	}
+	if as == limiter.Cancelled {
+		s.due = min(s.due, m.now.Mono+int64(30*time.Second))
+	}
 	s.status, s.tokens = as, tokens
 }
 

@@ -47,7 +47,7 @@ type Config struct {
 
 	MaxKeys        int `key:"max_keys" default:"10000000" help:"maximum number of keys in memory"`
 	MaxKeysPerRoot int `key:"max_keys_per_root" help:"maximum number of keys in memory under one root; 0 means a quarter of max_keys, at least 1,000"`
-	MaxIDs         int `key:"max_ids" default:"1048576" help:"maximum number of request ids in memory, including reservations"`
+	MaxIDs         int `key:"max_ids" default:"1048576" help:"maximum number of request ids in memory, including reservations; one root gets at most 3/4 of them"`
 
 	MaxConnections int `key:"max_connections" default:"4096" help:"maximum number of connections to each of the addresses of this node, a quarter of them from one remote address; fewer if the process may open few files"`
 

@@ -71,11 +71,24 @@ func (o *Oracle) advance(now limiter.Time) limiter.Time {
 		if res.status == limiter.Held && now.Mono >= res.deadline {
 			o.expire(now, res)
 		}
-		if res.status != limiter.Held && now.Mono >= res.ended+rememberReservation {
+		if res.status != limiter.Held && now.Mono >= res.until {
 			delete(o.reservations, id)
 		}
 	}
 	return now
+}
+
+// replayCheck returns the decision of a known check with the limits as they are now.
+func (o *Oracle) replayCheck(now limiter.Time, r *limiter.Request, c *rememberedCheck) limiter.Decision {
+	d := c.decision
+	d.Replayed = true
+	assessments := o.assess(r, false)
+	for _, a := range assessments {
+		a.check = true
+	}
+	d.Limits = states(now, assessments)
+	d.Binding = binding(d, assessments)
+	return d
 }
 
 // Check is [limiter.Engine.Check].
@@ -89,9 +102,7 @@ func (o *Oracle) Check(now limiter.Time, r *limiter.Request) (limiter.Decision, 
 			if c.request != identify("check", r) {
 				return limiter.Decision{}, limiter.ErrConflict
 			}
-			d := c.decision
-			d.Replayed = true
-			return d, nil
+			return o.replayCheck(now, r, c), nil
 		}
 	}
 	assessments := o.assess(r, false)

@@ -18,7 +18,7 @@ type reservation struct {
 	charges    []*heldCharge
 	status     limiter.Status
 	deadline   int64 // Mono
-	ended      int64 // Mono; set once it is not held
+	until      int64 // Mono, when it is forgotten; set once it is not held
 	progress   usage // highest so far
 	finalUsage *limiter.Usage
 }
@@ -44,9 +44,7 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 		if res.identity != request || res.status == limiter.Cancelled {
 			return limiter.Decision{}, limiter.ErrConflict
 		}
-		d := res.decision
-		d.Replayed = true
-		return d, nil
+		return o.replay(now, res), nil
 	}
 	filled := *r
 	if r = &filled; r.OutputTokens < 0 {
@@ -143,6 +141,7 @@ func (o *Oracle) Cancel(now limiter.Time, key, id string) (limiter.Decision, err
 			o.correct(now, h, new(big.Int))
 		}
 		res.end(now.Mono, limiter.Cancelled)
+		res.until = min(res.until, now.Mono+rememberCheck)
 	}
 	return o.report(now, res), nil
 }
@@ -229,7 +228,7 @@ func (a *account) beyondDebt(now limiter.Time, before *big.Rat) *big.Int {
 // end sets the status of an ended reservation and frees its slots.
 func (res *reservation) end(mono int64, s limiter.Status) {
 	if res.status == limiter.Held {
-		res.ended = mono
+		res.until = mono + rememberReservation
 	}
 	res.status = s
 	for _, h := range res.charges {
@@ -250,6 +249,21 @@ func (res *reservation) ttl() int64 {
 // finalNumbers returns what two final settles must have in common to be the same.
 func finalNumbers(u limiter.Usage) string {
 	return fmt.Sprint(max(u.InputTokens, -1), max(u.CachedInputTokens, 0), max(u.OutputTokens, -1), costMap(u.Costs))
+}
+
+// replay returns the decision of a known reserve with the limits as they are now.
+func (o *Oracle) replay(now limiter.Time, res *reservation) limiter.Decision {
+	d := o.report(now, res)
+	d.Outcome, d.Status, d.Replayed = res.decision.Outcome, limiter.Held, true
+	for i := range d.Limits {
+		d.Limits[i].Cost, d.Limits[i].Reserved = res.decision.Limits[i].Cost, 0
+	}
+	var assessments []*assessment
+	for _, h := range res.charges {
+		assessments = append(assessments, h.assessment)
+	}
+	d.Binding = binding(d, assessments)
+	return d
 }
 
 // report returns the limits of a reservation with its current charges.

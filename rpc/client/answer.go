@@ -28,6 +28,7 @@ const (
 	NoPrice          Reason = "no_price"          // a spend limit applies and the model has no price
 	OwnerUnreachable Reason = "owner_unreachable" // and the policy does not allow a decision without it
 	TableFull        Reason = "table_full"        // no room for the state of a new key
+	IDsFull          Reason = "ids_full"          // the live reservations of the root fill its share of the request ids
 )
 
 // Route is how a decision was made.
@@ -223,7 +224,7 @@ func (r *answerReader) limits(in []*pb.LimitState) []LimitState {
 // The names of the enumerations in the wire format, by number.
 var outcomeNames = [...]Outcome{"", Allowed, Degraded, Denied}
 
-var reasonNames = [...]Reason{"", LimitExceeded, ExceedsCapacity, NoPrice, OwnerUnreachable, TableFull}
+var reasonNames = [...]Reason{"", LimitExceeded, ExceedsCapacity, NoPrice, OwnerUnreachable, TableFull, IDsFull}
 
 var routeNames = [...]Route{"", Local, Forward, Slice, Fallback}
 

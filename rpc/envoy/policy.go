@@ -186,7 +186,7 @@ func (ev *evaluation) chargeAnyway(ctx context.Context, list []*descriptor) erro
 	}
 	for i, r := range out.GetResults() {
 		d, dec := list[i], r.GetDecision()
-		if dec.GetOutcome() == pb.Outcome_OUTCOME_DENIED { // table_full
+		if dec.GetOutcome() == pb.Outcome_OUTCOME_DENIED { // table_full or ids_full
 			err = d.setDecision(dec, nil, ev.service.options.Now())
 		} else {
 			err = d.setLimits(dec.GetLimits(), r.GetError(), ev.service.options.Now())

@@ -43,9 +43,10 @@ func TestDenialMessage(t *testing.T) {
 		{pb.Reason_REASON_OWNER_UNREACHABLE, burst, "Token limit cannot be checked: the node that keeps it is unreachable."},
 		{pb.Reason_REASON_NO_PRICE, burst, `A spend limit applies, and the policy has no price for model "m".`},
 		{pb.Reason_REASON_TABLE_FULL, burst, "There is no room for a new key; try again later."},
+		{pb.Reason_REASON_IDS_FULL, burst, `Live reservations fill the share of request ids of "acme"; settle or cancel them, or try again later.`},
 	} {
 		d := &pb.Decision{
-			Outcome: pb.Outcome_OUTCOME_DENIED, Reason: tt.reason, Binding: &binding, Limits: []*pb.LimitState{{Dimension: "requests"}, tt.l},
+			Outcome: pb.Outcome_OUTCOME_DENIED, Reason: tt.reason, Binding: &binding, Limits: []*pb.LimitState{{Dimension: "requests", Scope: "acme/alice"}, tt.l},
 		}
 		if got := message(d, "m"); got != tt.want {
 			t.Errorf("message = %s\nwant      %s", got, tt.want)

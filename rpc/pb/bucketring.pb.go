@@ -89,6 +89,7 @@ const (
 	Reason_REASON_NO_PRICE          Reason = 3
 	Reason_REASON_OWNER_UNREACHABLE Reason = 4
 	Reason_REASON_TABLE_FULL        Reason = 5
+	Reason_REASON_IDS_FULL          Reason = 6 // the live reservations of the root fill its share of the request ids
 )
 
 // Enum value maps for Reason.
@@ -100,6 +101,7 @@ var (
 		3: "REASON_NO_PRICE",
 		4: "REASON_OWNER_UNREACHABLE",
 		5: "REASON_TABLE_FULL",
+		6: "REASON_IDS_FULL",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":       0,
@@ -108,6 +110,7 @@ var (
 		"REASON_NO_PRICE":          3,
 		"REASON_OWNER_UNREACHABLE": 4,
 		"REASON_TABLE_FULL":        5,
+		"REASON_IDS_FULL":          6,
 	}
 )
 
@@ -2699,14 +2702,15 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fOUTCOME_ALLOWED\x10\x01\x12\x14\n" +
 	"\x10OUTCOME_DEGRADED\x10\x02\x12\x12\n" +
-	"\x0eOUTCOME_DENIED\x10\x03*\xa2\x01\n" +
+	"\x0eOUTCOME_DENIED\x10\x03*\xb7\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15REASON_LIMIT_EXCEEDED\x10\x01\x12\x1b\n" +
 	"\x17REASON_EXCEEDS_CAPACITY\x10\x02\x12\x13\n" +
 	"\x0fREASON_NO_PRICE\x10\x03\x12\x1c\n" +
 	"\x18REASON_OWNER_UNREACHABLE\x10\x04\x12\x15\n" +
-	"\x11REASON_TABLE_FULL\x10\x05*g\n" +
+	"\x11REASON_TABLE_FULL\x10\x05\x12\x13\n" +
+	"\x0fREASON_IDS_FULL\x10\x06*g\n" +
 	"\x05Route\x12\x15\n" +
 	"\x11ROUTE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROUTE_LOCAL\x10\x01\x12\x11\n" +

@@ -17,7 +17,7 @@ type statsCollector struct {
 
 	keys, reservations, ids             *prometheus.Desc
 	expired, forgotten, evicted, denied *prometheus.Desc
-	overrun, budget, largest            *prometheus.Desc
+	idsFull, overrun, budget, largest   *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*statsCollector)(nil)
@@ -35,6 +35,7 @@ func newStatsCollector(stats func() limiter.Stats) *statsCollector {
 		forgotten:    desc("ids_forgotten_total", "Request ids forgotten before their time, for want of room."),
 		evicted:      desc("evictions_total", "Keys whose state was dropped, for want of room.", "reason"),
 		denied:       desc("table_full_total", "Calls denied because there was no room for a new key."),
+		idsFull:      desc("ids_full_total", "Reserves denied because live reservations filled the share of request ids of their root."),
 		budget:       desc("evicted_budget_total", "Use of budgets that was dropped with keys in last resort: less than 1 % of each. At most that much is admitted beyond them.", "dimension"),
 		largest:      desc("largest_root_keys", "Keys with state in memory of the root that has the most."),
 		overrun:      desc("overrun_total", "Use beyond a reservation and beyond the debt that a bucket may carry: served and not charged.", "dimension"),
@@ -43,7 +44,7 @@ func newStatsCollector(stats func() limiter.Stats) *statsCollector {
 
 // Describe implements prometheus.Collector.
 func (c *statsCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.keys, c.reservations, c.ids, c.expired, c.forgotten, c.evicted, c.denied, c.overrun, c.budget, c.largest} {
+	for _, d := range []*prometheus.Desc{c.keys, c.reservations, c.ids, c.expired, c.forgotten, c.evicted, c.denied, c.idsFull, c.overrun, c.budget, c.largest} {
 		ch <- d
 	}
 }
@@ -64,6 +65,7 @@ func (c *statsCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.expired, s.Expired)
 	counter(c.forgotten, s.Forgotten)
 	counter(c.denied, s.TableFull)
+	counter(c.idsFull, s.IDsFull)
 	for reason, n := range s.Evicted {
 		counter(c.evicted, n, limiter.EvictionReason(reason).String())
 	}

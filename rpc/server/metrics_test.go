@@ -108,6 +108,7 @@ func TestSeriesAtZero(t *testing.T) {
 		`bucketring_leases_expired_total 0`,
 		`bucketring_table_full_total 0`,
 		`bucketring_ids_forgotten_total 0`,
+		`bucketring_ids_full_total 0`,
 		`bucketring_reservations 0`,
 	} {
 		if !strings.Contains(w.Body.String(), sample+"\n") {

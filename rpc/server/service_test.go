@@ -126,7 +126,7 @@ func TestEnums(t *testing.T) {
 	for o := limiter.Allowed; o <= limiter.Denied; o++ {
 		same(outcome(o).String(), "OUTCOME_", o.String())
 	}
-	for r := limiter.LimitExceeded; r <= limiter.TableFull; r++ {
+	for r := limiter.LimitExceeded; r <= limiter.IDsFull; r++ {
 		same(reason(r).String(), "REASON_", r.String())
 	}
 	for s := limiter.Held; s <= limiter.Expired; s++ {

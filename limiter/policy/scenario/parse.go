@@ -272,7 +272,7 @@ func (p *parser) expect(s *step, f yamldoc.Field) {
 			w.outcome = words[i]
 		}
 	case "reason":
-		words := []string{limiter.LimitExceeded.String(), limiter.ExceedsCapacity.String(), limiter.NoPrice.String(), limiter.TableFull.String()}
+		words := []string{limiter.LimitExceeded.String(), limiter.ExceedsCapacity.String(), limiter.NoPrice.String(), limiter.TableFull.String(), limiter.IDsFull.String()}
 		if i, ok := p.r.Word(f.Value, "reason", words...); ok {
 			w.reason = words[i]
 		}

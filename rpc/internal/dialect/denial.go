@@ -86,7 +86,7 @@ func retryAdviceFor(d Dialect, dec *client.Decision) retryAdvice {
 	switch {
 	case dec.Reason == client.ExceedsCapacity, dec.Reason == client.NoPrice:
 		return retryAdvice{}
-	case notQuota(dec.Reason), dimension == explain.Concurrent:
+	case notQuota(dec.Reason), dec.Reason == client.IDsFull, dimension == explain.Concurrent:
 		after := max(dec.RetryAfter, time.Second)
 		if dimension == explain.Concurrent || after > maxRetryAfter {
 			after = time.Second

@@ -204,6 +204,8 @@ func TestRetryWithoutResetTime(t *testing.T) {
 		{llm.OpenAI, denied(client.OwnerUnreachable, 0, money), 503, "server_error owner_unreachable"},
 		{llm.OpenAI, denied(client.OwnerUnreachable, time.Hour, money), 503, "server_error owner_unreachable"},
 		{llm.OpenAI, denied(client.TableFull, 0, client.LimitState{}), 503, "server_error table_full"},
+		{llm.OpenAI, denied(client.IDsFull, 0, client.LimitState{}), 429, "requests rate_limit_exceeded"},
+		{llm.Anthropic, denied(client.IDsFull, 0, client.LimitState{}), 429, "rate_limit_error "},
 		{llm.Anthropic, denied(client.OwnerUnreachable, 0, tpm), 529, "overloaded_error "},
 	} {
 		times := map[string]bool{}

@@ -13,7 +13,7 @@ import (
 
 // Decision is what a front door knows of a decision.
 type Decision struct {
-	Reason string // of a denial: limit_exceeded, exceeds_capacity, no_price, owner_unreachable or table_full
+	Reason string // of a denial: limit_exceeded, exceeds_capacity, no_price, owner_unreachable, table_full or ids_full
 	Model  string // "": the call names none
 	// RetryAfter is when the same call would fit. Negative: it was not denied, or
 	// waiting does not help.

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/text"
 )
 
@@ -22,6 +23,8 @@ func Message(d *Decision) string {
 		return "A spend limit applies, and the policy has no price for model " + text.Quote(d.Model) + "."
 	case "table_full":
 		return "There is no room for a new key; try again later."
+	case "ids_full":
+		return "Live reservations fill the share of request ids of " + rootOf(d) + "; settle or cancel them, or try again later."
 	}
 	l := d.Binding
 	if l == nil {
@@ -35,6 +38,14 @@ func Message(d *Decision) string {
 		return title + " limit exceeded. This call needs " + quantity(l, l.Cost) + ", and " + maximum(l) + "."
 	}
 	return title + " limit exceeded. " + usage(l) + "."
+}
+
+// rootOf names the root of the call's key, which is the first segment of every scope.
+func rootOf(d *Decision) string {
+	if len(d.Limits) == 0 {
+		return "this key's root"
+	}
+	return text.Quote(keypath.Root(d.Limits[0].Scope))
 }
 
 // titles begin a sentence about a dimension, nouns follow a number of it.

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+// idIndex finds entries by a hash of their id. Like a directory of records it uses
+// extendible hashing: it consists of tables of bounded size, so that growing moves the
+// cells of one table only, however many ids a root has.
+type idIndex struct {
+	first  idTable // table 0; most partitions need no other
+	others *idTables
+	n      int
+}
+
+// idTables are used once the first table has split.
+type idTables struct {
+	all      []*idTable // by number; all[0] is nil and stands for idIndex.first
+	prefixes []uint16   // low bits of the hash -> number of the table; len is a power of two
+}
+
+// idTable is a hash table with linear probing. A cell holds the whole hash, so that
+// growing and removing do not read the entries.
+type idTable struct {
+	cells []uint64 // hash<<32 | entry; 0 = empty
+	n     int32
+	depth uint8 // bits of the hash that choose this table
+}
+
+const (
+	maxIDCells = 512 // of a table
+	maxIDDepth = 16
+)
+
+// home returns the position where the search for a hash begins. It depends on the high
+// bits of the hash.
+func (t *idTable) home(h uint32) int { return int(uint64(h) * uint64(len(t.cells)) >> 32) }
+
+func (t *idTable) after(pos int) int {
+	if pos++; pos == len(t.cells) {
+		return 0
+	}
+	return pos
+}
+
+// place stores a cell. The table must have an empty one.
+func (t *idTable) place(cell uint64) {
+	pos := t.home(uint32(cell >> 32))
+	for t.cells[pos] != 0 {
+		pos = t.after(pos)
+	}
+	t.cells[pos] = cell
+	t.n++
+}
+
+// table returns the table of a hash.
+func (x *idIndex) table(h uint32) *idTable {
+	if x.others == nil {
+		return &x.first
+	}
+	return x.at(x.others.prefixes[h&uint32(len(x.others.prefixes)-1)])
+}
+
+func (x *idIndex) at(number uint16) *idTable {
+	if number == 0 {
+		return &x.first
+	}
+	return x.others.all[number]
+}
+
+// insert adds a cell for a hash. At most 5 of 6 cells of a table are used.
+func (x *idIndex) insert(h, entryID uint32) {
+	t := x.table(h)
+	for int(t.n) >= len(t.cells)*5/6 {
+		if len(t.cells) < maxIDCells || !x.split(h, t) {
+			t.resize(len(t.cells)*5/4 + 4)
+		}
+		t = x.table(h)
+	}
+	t.place(uint64(h)<<32 | uint64(entryID))
+	x.n++
+}
+
+func (t *idTable) resize(cells int) {
+	old := t.cells
+	t.cells, t.n = make([]uint64, cells), 0
+	for _, cell := range old {
+		if cell != 0 {
+			t.place(cell)
+		}
+	}
+}
+
+// split divides table t, that of hash h, by the next bit. It returns false if no bit is
+// left, which takes millions of ids.
+func (x *idIndex) split(h uint32, t *idTable) bool {
+	if t.depth == maxIDDepth {
+		return false
+	}
+	if x.others == nil {
+		x.others = &idTables{all: make([]*idTable, 1), prefixes: []uint16{0}}
+	}
+	o := x.others
+	number := o.prefixes[h&uint32(len(o.prefixes)-1)]
+	if len(o.prefixes) == 1<<t.depth {
+		o.prefixes = append(o.prefixes, o.prefixes...)
+	}
+	old, bit := t.cells, uint32(1)<<t.depth
+	cells := int(t.n) * 21 / 32 // room if the halves are uneven
+	*t = idTable{cells: make([]uint64, cells), depth: t.depth + 1}
+	twin := &idTable{cells: make([]uint64, cells), depth: t.depth} // already one deeper
+	o.all = append(o.all, twin)
+	for i := range o.prefixes {
+		if o.prefixes[i] == number && uint32(i)&bit != 0 {
+			o.prefixes[i] = uint16(len(o.all) - 1)
+		}
+	}
+	for _, cell := range old {
+		if cell == 0 {
+			continue
+		}
+		half := t
+		if uint32(cell>>32)&bit != 0 {
+			half = twin
+		}
+		if int(half.n) >= len(half.cells)*5/6 {
+			half.resize(len(half.cells)*5/4 + 4)
+		}
+		half.place(cell)
+	}
+	return true
+}
+
+// remove deletes a cell and moves later ones back, so that it leaves no gap.
+func (x *idIndex) remove(h, entryID uint32) {
+	t := x.table(h)
+	pos := t.home(h)
+	for cell := uint64(h)<<32 | uint64(entryID); t.cells[pos] != cell; {
+		pos = t.after(pos)
+	}
+	for next := t.after(pos); t.cells[next] != 0; next = t.after(next) {
+		home := t.home(uint32(t.cells[next] >> 32))
+		if t.distance(home, next) >= t.distance(pos, next) { // may move back to pos
+			t.cells[pos] = t.cells[next]
+			pos = next
+		}
+	}
+	t.cells[pos] = 0
+	t.n--
+	x.n--
+}
+
+// distance returns the steps from one position to another.
+func (t *idTable) distance(from, to int) int {
+	if to < from {
+		to += len(t.cells)
+	}
+	return to - from
+}
+
+// trim frees the tables of an index without cells.
+func (x *idIndex) trim() {
+	if x.n == 0 {
+		*x = idIndex{}
+	}
+}
