@@ -33,7 +33,7 @@ import (
 const (
 	smallIDs         = 20_000 // --max-ids
 	smallKeys        = 5_000  // --max-keys
-	smallDescriptors = 256
+	smallDescriptors = 2_048
 )
 
 // Bounds on the memory that a flood from one address makes one node take, on top of what
@@ -313,7 +313,7 @@ func TestGossipWithoutTheKey(t *testing.T) {
 }
 
 func TestIdleConnections(t *testing.T) {
-	const connections = 400
+	const connections = 1_100
 	dir := t.TempDir()
 	limited := filepath.Join(dir, "limited")
 	script := fmt.Sprintf("#!/bin/sh\nulimit -n %d\nexec %s \"$@\"\n", smallDescriptors, program)
