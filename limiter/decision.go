@@ -156,13 +156,24 @@ func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, n
 	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(res.tierID()), res.version
 	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted(), -1, entry.status()
 	d.Limits = d.Limits[:0]
-	for i := range p.chargeCount(entry) {
-		c := p.chargeAt(entry, i)
-		st := LimitState{Scope: p.scope(entry, i, key), Cost: c.charged - c.dropped, Reserved: c.estimate, Exceeded: c.exceeded()}
+	var last *charge // the charge before, and its record if that exists
+	var rec *record
+	for i := range res.chargeCount() {
+		block, j := p.chargeBlockOf(entry, i)
+		c := &block.charges[j]
+		st := LimitState{Scope: key[:min(int(block.scopeEnd[j])+1, len(key))], Cost: c.charged - c.dropped, Reserved: c.estimate, Exceeded: c.exceeded()}
 		if c.exceeded() {
 			st.Reserved = 0 // was not charged
 		}
-		if rec, pos, ok := p.recordOf(entry, i, key); ok {
+		if last == nil || c.handle != last.handle {
+			rec, _, _ = p.recordOf(entry, i, key)
+		}
+		last = c
+		pos := -1
+		if rec != nil {
+			pos = p.engine.catalog.schema(rec.schema).find(p.engine.catalog.limit(c.limit).bucketID)
+		}
+		if pos >= 0 {
 			l, b := p.engine.catalog.schema(rec.schema).limits[pos], *p.bucketAt(rec, pos)
 			l.reportBucket(&st, b, p.ringOf(l, b, now), now)
 		} else { // the record was removed, because nothing of it was used
@@ -189,8 +200,11 @@ func (p *partition) recordOf(entry *idEntry, i int, key string) (*record, int, b
 		return nil, 0, false
 	}
 	if !c.pinsRecord(entry) {
-		var buf [maxName]byte
-		name := p.appendName(buf[:0], rec)
+		name := rec.name[:min(int(rec.length), inlineName)]
+		if rec.length > inlineName {
+			var buf [maxName]byte
+			name = p.appendName(buf[:0], rec)
+		}
 		scope := p.scope(entry, i, key)
 		if n := len(scope); n > len(name) || string(name[:n]) != scope || n < len(name) && name[n] != 0 {
 			return nil, 0, false
