@@ -89,8 +89,12 @@ func (x *accounts) next(account uint32) uint32 {
 // threshold of Choudhury and Hahne (1998) for buffers of switches. A root that has its
 // share gives up its oldest ended id for a new one; but if another root has more, that
 // one gives first. Live reservations are never given up.
+//
+// A part of the room is a reserve, which does not count as free. It is for roots with
+// few ids, and for those that cannot wait until the root with the most has given.
 type idPool struct {
 	quota
+	reserve int64
 	// largest is ids<<16 | partition of the root that holds most, as far as is known. It
 	// is a hint: whoever acts on it looks again under the lock of that partition.
 	largest atomic.Uint64
@@ -98,13 +102,44 @@ type idPool struct {
 
 const (
 	maxGivenUp     = 64 // most ids that a root gives up at once
+	idReserve      = 64 // the part of MaxIDs that is the reserve
+	fewIDs         = 8  // a root with fewer may use the reserve
 	maxAccounts    = 1<<24 - 1
 	partitionMask  = 1<<16 - 1
 	partitionShift = 16
 )
 
 // share returns how many ids a root may have.
-func (x *idPool) share() int64 { return freeShare * max(x.left.Load(), 0) }
+func (x *idPool) share() int64 { return freeShare * max(x.left.Load()-x.reserve, 0) }
+
+// takeFree takes one unit of what is free, and more for the partition to keep.
+func (x *idPool) takeFree(local *int) bool {
+	return x.take(local, x.reserve, x.chunk)
+}
+
+// takeReserve takes one unit, also of the reserve. Its last half is for roots that have
+// nothing to give up.
+func (x *idPool) takeReserve(local *int, last bool) bool {
+	keep := x.reserve / 2
+	if last {
+		keep = 0
+	}
+	return x.take(local, keep, 1)
+}
+
+func (x *idPool) take(local *int, keep, most int64) bool {
+	for {
+		left := x.left.Load()
+		n := min(most, left-keep)
+		if n <= 0 {
+			return false
+		}
+		if x.left.CompareAndSwap(left, left-n) {
+			*local += int(n - 1)
+			return true
+		}
+	}
+}
 
 // observe notes that a root has n ids.
 func (x *idPool) observe(root uint64, n uint32) {
@@ -122,11 +157,12 @@ func (p *partition) takeID(account uint32) bool {
 	}
 	pool, a := p.engine.ids, p.accounts.at(account)
 	share := pool.share()
-	if int64(a.n) < share && pool.acquire(&p.idQuota) {
+	if int64(a.n) < share && pool.takeFree(&p.idQuota) {
 		pool.observe(a.root, a.n+1)
 		return true
 	}
-	if p.largestGives(a) && pool.acquire(&p.idQuota) {
+	mayUseReserve := p.largestGives(a) || a.n < fewIDs
+	if mayUseReserve && pool.takeReserve(&p.idQuota, false) {
 		return true
 	}
 	a.n++ // keeps the account
@@ -136,7 +172,7 @@ func (p *partition) takeID(account uint32) bool {
 	}
 	a.n--
 	if !gave {
-		return false
+		return mayUseReserve && pool.takeReserve(&p.idQuota, true)
 	}
 	p.idQuota--
 	pool.give(&p.idQuota)
@@ -152,8 +188,8 @@ func (q *quota) give(local *int) {
 }
 
 // largestGives lets the root that has most ids give some up for account a. It returns
-// true if there is room now or may be: the partition of that root is busy, and what is
-// free may be used until it has given.
+// true if a may use the reserve: the root has given, or its partition is busy and it
+// will give later.
 func (p *partition) largestGives(a *idAccount) bool {
 	hint := p.engine.ids.largest.Load()
 	if n := uint64(a.n); hint>>partitionShift <= n+n/4 {

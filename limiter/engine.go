@@ -77,7 +77,7 @@ func New(o Options) *Engine {
 	o = o.withDefaults()
 	e := &Engine{
 		catalog: o.Catalog, seed: maphash.MakeSeed(), maxPerRoot: o.MaxKeysPerRoot,
-		keys: newQuota(o.MaxKeys), ids: &idPool{quota: *newQuota(o.MaxIDs)}, reserve: int64(o.MaxKeys / reserve),
+		keys: newQuota(o.MaxKeys), ids: &idPool{quota: *newQuota(o.MaxIDs), reserve: int64(o.MaxIDs / idReserve)}, reserve: int64(o.MaxKeys / reserve),
 	}
 	e.idSeed = maphash.String(e.seed, "ids")
 	for i := range e.shards {

@@ -228,7 +228,7 @@ func TestRepeatedSettlesAreHarmless(t *testing.T) {
 // TestForgottenIDsAreCounted checks that the ids of a root are bounded, and that live
 // reservations are not forgotten to make room for checks.
 func TestForgottenIDsAreCounted(t *testing.T) {
-	n := newNode(t, limiter.Options{MaxIDs: 8})
+	n := newNode(t, limiter.Options{MaxIDs: 64})
 	p := n.plan("k", limiter.Limit{Name: "tokens", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 1_000_000, Window: time.Minute})
 	n.reserve(noon, &limiter.Request{Key: "k", ID: "held", Plan: p, OutputTokens: 100})
 	for i := range 100 {
@@ -236,8 +236,8 @@ func TestForgottenIDsAreCounted(t *testing.T) {
 		wantOutcome(t, "Check("+id+")", n.check(noon, &limiter.Request{Key: "k", ID: id, Plan: p, InputTokens: 1}), limiter.Allowed)
 	}
 	s := n.Stats()
-	if s.IDs != 6 || s.Forgotten != 101-6 {
-		t.Errorf("Stats: %d ids remembered, %d forgotten, want three quarters of 8, and 95", s.IDs, s.Forgotten)
+	if s.IDs < 46 || s.IDs > 48 || s.IDs+int(s.Forgotten) != 101 {
+		t.Errorf("Stats: %d ids remembered, %d forgotten, want about three quarters of 64, and the rest of 101", s.IDs, s.Forgotten)
 	}
 	n.settle(noon, limiter.Usage{Key: "k", ID: "held", OutputTokens: 40, Final: true})
 }

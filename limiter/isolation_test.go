@@ -192,11 +192,11 @@ func TestIDsFull(t *testing.T) {
 			full++
 		}
 	}
-	if want := floodIDs / 4; full != want || n.Stats().IDsFull != int64(want) {
+	if want := floodIDs - (floodIDs-floodIDs/64)*3/4; full != want || n.Stats().IDsFull != int64(want) {
 		t.Errorf("%d reserves are denied, %d counted, want %d", full, n.Stats().IDsFull, want)
 	}
 	r := n.request("flood", "more")
-	wantUsed(t, "a denied reserve", n.peek(noon, r), 0, floodIDs-floodIDs/4)
+	wantUsed(t, "a denied reserve", n.peek(noon, r), 0, (floodIDs-floodIDs/64)*3/4)
 	wantOutcome(t, "a check that is not remembered", n.check(noon, r), limiter.Allowed)
 	n.settle(noon, limiter.Usage{Key: "flood", ID: "0", Final: true})
 	wantOutcome(t, "a reserve after a settle", n.reserve(noon, n.request("flood", "again")), limiter.Allowed)

@@ -91,7 +91,7 @@ func (p *partition) rememberWithdrawal(now Time, root, attempt uint64) {
 		return
 	}
 	n := p.accounts.at(account).n
-	if int64(n) >= pool.share() || !pool.acquire(&p.idQuota) {
+	if int64(n) >= pool.share() || !pool.takeFree(&p.idQuota) {
 		p.accounts.release(account)
 		return
 	}
