@@ -53,11 +53,12 @@ func streamKindOf(method string) StreamKind {
 // StreamBound is the most streams of a kind, in all and for each remote address.
 type StreamBound struct{ Max, PerAddress int }
 
-// DefaultStreamBounds are the bounds of [NewStreamLimits]. An address means one that is
-// not of a member. A stream that does nothing takes about 15 KiB.
+// DefaultStreamBounds are the bounds of [NewStreamLimits]. A stream that does nothing
+// takes about 15 KiB, one whose message has not arrived whole up to 336 KiB: its metadata,
+// its window and the message.
 var DefaultStreamBounds = [streamKinds]StreamBound{
 	UnaryStream:    {4096, 1024},
-	ExchangeStream: {4096, 1024},
+	ExchangeStream: {2048, 256},
 	WatchStream:    {4096, 1024},
 	MemberStream:   {1024, 64},
 }
@@ -80,9 +81,9 @@ type StreamLimits struct {
 	sendTimeout    time.Duration
 }
 
-// NewStreamLimits returns limits with [DefaultStreamBounds], which do not bind members.
-// A nil registry means no metrics. Member reports whether an address is a member's; nil
-// means that none is.
+// NewStreamLimits returns limits with [DefaultStreamBounds]. Members have no bound for
+// their address, and a quarter more for all. A nil registry means no metrics. Member
+// reports whether an address is a member's; nil means that none is.
 func NewStreamLimits(reg prometheus.Registerer, member func(netip.Addr) bool) *StreamLimits {
 	return newStreamLimits(reg, member, DefaultStreamBounds)
 }
@@ -148,19 +149,22 @@ func (l *StreamLimits) tap(ctx context.Context, info *tap.Info) (context.Context
 	}
 	s := l.pool.Get().(*openStream)
 	s.kind, s.conn = kind, conn
-	all, n, why := k.open.Add(1), int64(0), share.None
+	all, n, most, per, why := k.open.Add(1), int64(0), k.Max, k.PerAddress, share.None
 	if conn != nil {
 		conn.Begin()
 		n = conn.Peer().Counts[kind].Add(1)
+		if conn.Peer().Member {
+			most += most / 4
+			per = most
+		}
 	}
 	switch {
-	case conn != nil && conn.Peer().Member:
-	case n > int64(k.PerAddress):
+	case n > int64(per):
 		why = share.AddressFull
-	case all > int64(k.Max):
+	case all > int64(most):
 		why = share.Full
 	}
-	hard := n > withSlack(k.PerAddress) || all > withSlack(k.Max)
+	hard := n > withSlack(per) || all > withSlack(most)
 	if s.refused = why != share.None; s.refused {
 		k.refused[why].Inc()
 		l.refusing.Add(1)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -71,12 +72,18 @@ type bounded struct {
 // bound starts a server. Every kind of stream has the bound.
 func bound(t *testing.T, svc pb.RateLimiterServer, b StreamBound, timeout time.Duration) *bounded {
 	t.Helper()
+	return boundFor(t, svc, b, timeout, nil)
+}
+
+// boundFor is bound with members.
+func boundFor(t *testing.T, svc pb.RateLimiterServer, b StreamBound, timeout time.Duration, member func(netip.Addr) bool) *bounded {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &bounded{registry: prometheus.NewRegistry(), listener: listenlimit.New(l, listenlimit.Options{Max: 100, MaxPerAddress: 100})}
-	s.limits = newStreamLimits(s.registry, nil, [streamKinds]StreamBound{b, b, b, b})
+	s := &bounded{registry: prometheus.NewRegistry(), listener: listenlimit.New(l, listenlimit.Options{Max: 100, MaxPerAddress: 100, Member: member})}
+	s.limits = newStreamLimits(s.registry, member, [streamKinds]StreamBound{b, b, b, b})
 	s.limits.sendTimeout = timeout
 	server := NewGRPC(svc, GRPCOptions{Streams: s.limits})
 	done := make(chan error, 1)
@@ -217,6 +224,28 @@ func TestNodeBound(t *testing.T) {
 	}
 	if errs[0] != nil || grpcstatus.Code(errs[1]) != codes.ResourceExhausted || !strings.Contains(errs[1].Error(), "to this node: 1 of kind watch") {
 		t.Errorf("two watches of a node that takes one = %v, want the second to end with ResourceExhausted", errs)
+	}
+}
+
+// TestMembersAreBounded: an address of a member has more streams, but not any number, for
+// others may have the same address.
+func TestMembersAreBounded(t *testing.T) {
+	s := boundFor(t, fixed{}, StreamBound{Max: 4, PerAddress: 1}, time.Minute, func(netip.Addr) bool { return true })
+	client := pb.NewRateLimiterClient(s.dial(t))
+	open := 0
+	var err error
+	for range 10 {
+		var w grpc.ServerStreamingClient[pb.Ring]
+		if w, err = client.Watch(deadline(t), &pb.WatchRequest{}); err == nil {
+			_, err = w.Recv()
+		}
+		if err != nil {
+			break
+		}
+		open++
+	}
+	if open != 5 || grpcstatus.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a member opened %d watches and then got %v, want 5 and ResourceExhausted", open, err)
 	}
 }
 
