@@ -12,7 +12,7 @@ import (
 
 // Partitions is the number of partitions of the key space. All members of a
 // cluster must use the same number.
-const Partitions = 4096
+const Partitions = keypath.Partitions
 
 // Options configure an [Engine]. The zero value works.
 type Options struct {

@@ -14,7 +14,7 @@ import (
 const (
 	// Partitions is the number of partitions of the key space. It is part of the
 	// wire format, and equal to limiter.Partitions.
-	Partitions = 4096
+	Partitions = keypath.Partitions
 
 	// MaxMembers is how many members a table can have. With more of them a member
 	// would own fewer than 8 partitions on average, which balances badly.

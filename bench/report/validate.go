@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // Bounds of a document. They are far beyond any real run, and bound the cost of reading
@@ -16,7 +18,7 @@ const (
 	maxLatencies   = 256
 	maxPoints      = 1 << 20
 	maxUsageSeries = 24
-	maxValue       = 1 << 53 // exact in every JSON reader
+	maxValue       = amount.Max // exact in every JSON reader
 )
 
 // Validate returns all invalid values of a run, each with its field, joined.

@@ -13,6 +13,9 @@ import (
 // Separator stands between the segments of a key.
 const Separator = "/"
 
+// Partitions is how many partitions the keys of a cluster have.
+const Partitions = 4096
+
 // Root returns the first segment of a key.
 func Root(key string) string {
 	root, _, _ := strings.Cut(key, Separator)
