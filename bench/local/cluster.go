@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/freeport"
 )
 
 // envPrefix is the prefix of bucketring's environment variables.
@@ -44,11 +46,6 @@ type Cluster struct {
 	cancel     context.CancelFunc
 	stopOnce   sync.Once
 	stopErr    error // written by stopOnce
-
-	usedPorts struct {
-		sync.Mutex
-		ports map[int]bool // ports given to a node
-	}
 
 	mu struct {
 		sync.Mutex
@@ -101,7 +98,6 @@ func start(ctx context.Context, o Options) (*Cluster, error) {
 		// A connection to a node that was restarted on the same port must be new.
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
 	}
-	c.usedPorts.ports = make(map[int]bool)
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	if err := c.startAll(ctx); err != nil {
 		c.cancel()
@@ -173,31 +169,13 @@ func (c *Cluster) addNodes(total int) error {
 
 func (c *Cluster) addNodesLocked(total int) error {
 	for len(c.mu.nodes) < total {
-		p, err := c.pickPorts()
+		p, err := c.o.pickPorts()
 		if err != nil {
 			return err
 		}
 		c.mu.nodes = append(c.mu.nodes, newNode(len(c.mu.nodes)+1, p))
 	}
 	return nil
-}
-
-// pickPorts returns ports that no other node has.
-func (c *Cluster) pickPorts() (p ports, err error) {
-	c.usedPorts.Lock()
-	defer c.usedPorts.Unlock()
-	for range 1000 {
-		if p, err = c.o.pickPorts(); err != nil {
-			return p, err
-		}
-		if !c.usedPorts.ports[p.http] && !c.usedPorts.ports[p.grpc] && !c.usedPorts.ports[p.gossip] {
-			for _, port := range []int{p.http, p.grpc, p.gossip} {
-				c.usedPorts.ports[port] = true
-			}
-			return p, nil
-		}
-	}
-	return p, errors.New("all free ports belong to other nodes")
 }
 
 func (c *Cluster) allNodes() []*node {
@@ -231,13 +209,13 @@ func (c *Cluster) args(n *node, peers []*node) []string {
 	p := n.listenPorts()
 	args := []string{
 		"serve", "--name", n.name, "--cluster", c.label,
-		"--http", address(p.http), "--grpc", address(p.grpc), "--gossip", address(p.gossip),
+		"--http", freeport.Address(p.http), "--grpc", freeport.Address(p.grpc), "--gossip", freeport.Address(p.gossip),
 		"--log-format", "text",
 	}
 	var join []string
 	for _, peer := range peers {
 		if peer != n {
-			join = append(join, address(peer.listenPorts().gossip))
+			join = append(join, freeport.Address(peer.listenPorts().gossip))
 		}
 	}
 	if len(join) > 0 {

@@ -239,19 +239,6 @@ func TestPortsThatStayInUse(t *testing.T) {
 	}
 }
 
-func TestFreePorts(t *testing.T) {
-	t.Parallel()
-	for range 100 {
-		p, err := freePorts()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if p.http == p.grpc || p.http == p.gossip || p.grpc == p.gossip || min(p.http, p.grpc, p.gossip) < firstPort || max(p.http, p.grpc, p.gossip) >= lastPort {
-			t.Errorf("ports = %+v, want three between %d and %d", p, firstPort, lastPort)
-		}
-	}
-}
-
 func TestStopKillsAfterTheTimeout(t *testing.T) {
 	t.Parallel()
 	r := startCluster(t, 1, func(o *Options) { o.ExtraArgs, o.StopTimeout = []string{"--drain-delay", "10m"}, 200*time.Millisecond })

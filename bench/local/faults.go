@@ -156,7 +156,7 @@ func (c *Cluster) startNode(n *node) (boot string, err error) {
 		if !errors.Is(err, errPortTaken) || !sleep(ctx, time.Now().Add(restartRetryInterval)) {
 			return "", err
 		}
-		if err := n.changePorts(c.pickPorts); err != nil {
+		if err := n.changePorts(c.o.pickPorts); err != nil {
 			return "", err
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/freeport"
 )
 
 const (
@@ -53,7 +55,7 @@ func (s *status) inRing(boot string) bool { return slices.Contains(s.ringBoots()
 func (c *Cluster) fetchStatus(ctx context.Context, n *node) (*status, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address(n.listenPorts().http)+"/status", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+freeport.Address(n.listenPorts().http)+"/status", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +73,7 @@ func (c *Cluster) fetchStatus(ctx context.Context, n *node) (*status, error) {
 		return nil, fmt.Errorf("decode the status of %s: %w", n.name, err)
 	}
 	if s.Name != n.name || s.Cluster.Label != c.label {
-		return nil, fmt.Errorf("want %s at %s, got %s of cluster %s", n.name, address(n.listenPorts().http), s.Name, s.Cluster.Label)
+		return nil, fmt.Errorf("want %s at %s, got %s of cluster %s", n.name, freeport.Address(n.listenPorts().http), s.Name, s.Cluster.Label)
 	}
 	return &s, nil
 }

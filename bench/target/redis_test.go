@@ -20,6 +20,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bucketring/bucketring/bench"
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
 
@@ -43,7 +44,7 @@ func startRedis(t testing.TB, password string) *redisServer {
 		t.Skip(hint)
 	}
 	for range 5 { // somebody else may take the port in between
-		s := &redisServer{addr: freePort(t)}
+		s := &redisServer{addr: freeport.Test(t)}
 		if s.start(t, binary, password) {
 			t.Cleanup(s.stop)
 			return s
@@ -53,16 +54,6 @@ func startRedis(t testing.TB, password string) *redisServer {
 	}
 	t.Fatal("redis-server does not start")
 	return nil
-}
-
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // start starts the process and reports whether it answers.

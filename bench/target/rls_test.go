@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/bench"
+	"github.com/bucketring/bucketring/internal/freeport"
 )
 
 // envoyLimiter is a small server of Envoy's protocol: 1,000 hits per value of its
@@ -114,7 +115,7 @@ func TestRLSRequests(t *testing.T) {
 
 // Ready returns the error of the connection.
 func TestRLSReadyReportsTheConnectionError(t *testing.T) {
-	target, err := Open("rls:"+freePort(t), Options{})
+	target, err := Open("rls:"+freeport.Test(t), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

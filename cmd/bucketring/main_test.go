@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,6 +21,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+
+	"github.com/bucketring/bucketring/internal/freeport"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -41,13 +42,13 @@ func TestScripts(t *testing.T) {
 		Dir:           "testdata/script",
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
-			first, err := freePorts()
+			first, err := freeport.Pick(1, 2, portStep, portStep+1, portStep+2, 2*portStep, 2*portStep+1, 2*portStep+2)
 			if err != nil {
 				return err
 			}
 			for i, suffix := range []string{"", "2", "3"} {
 				for j, name := range []string{"HTTP", "GRPC", "GOSSIP"} {
-					env.Setenv(name+suffix, net.JoinHostPort("127.0.0.1", strconv.Itoa(first+i*portStep+j)))
+					env.Setenv(name+suffix, freeport.Address(first+i*portStep+j))
 				}
 			}
 			env.Setenv("BUCKETRING_GOSSIP", env.Getenv("GOSSIP"))
@@ -66,35 +67,6 @@ func TestScripts(t *testing.T) {
 			"exitcode": exitCode,
 		},
 	})
-}
-
-// freePorts returns the first of three consecutive ports that were just free, as were
-// those that are higher by 10 and 20.
-func freePorts() (first int, err error) {
-	for range 100 {
-		first, err = tryPorts()
-		if err == nil {
-			return first, nil
-		}
-	}
-	return 0, err
-}
-
-func tryPorts() (first int, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	first = l.Addr().(*net.TCPAddr).Port
-	for _, offset := range []int{1, 2, 10, 11, 12, 20, 21, 22} {
-		other, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(first+offset)))
-		if err != nil {
-			return 0, err
-		}
-		defer other.Close()
-	}
-	return first, nil
 }
 
 // ready [ADDRESS] waits until the node at an address (default: $HTTP) is ready.

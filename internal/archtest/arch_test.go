@@ -78,8 +78,9 @@ var allowedImports = map[string][]string{
 	"cluster":           {"internal/listenlimit", "internal/share"},
 	"cluster/simnet":    {}, // for tests
 
-	// Leaves. Every package may import these five.
+	// Leaves. Every package may import these six.
 	"internal/amount":   {},
+	"internal/freeport": {},
 	"internal/keypath":  {},
 	"internal/notify":   {},
 	"internal/text":     {},
@@ -102,7 +103,7 @@ var allowedImports = map[string][]string{
 }
 
 // sharedLeaves may be imported by every package.
-var sharedLeaves = []string{"internal/amount", "internal/keypath", "internal/notify", "internal/text"}
+var sharedLeaves = []string{"internal/amount", "internal/freeport", "internal/keypath", "internal/notify", "internal/text"}
 
 // pure lists the packages without I/O, clocks and goroutines.
 var pure = []string{"internal/amount", "internal/keypath", "internal/text", "limiter", "limiter/fallback", "ring", "cluster/ownership", "limiter/policy", "internal/yamldoc", "internal/nearest"}

@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
 
@@ -55,9 +54,16 @@ type session struct {
 func newSession(t *testing.T, bin string) *session {
 	t.Helper()
 	s := &session{bin: bin, dir: t.TempDir()}
-	base := freePorts(t)
+	offsets := make([]int, len(documentedPorts))
+	for i := range offsets {
+		offsets[i] = i
+	}
+	base, err := freeport.Pick(offsets...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, documented := range documentedPorts {
-		actual := "127.0.0.1:" + strconv.Itoa(base+i)
+		actual := freeport.Address(base + i)
 		s.addresses = append(s.addresses, "127.0.0.1:"+strconv.Itoa(documented), actual)
 	}
 	s.http, s.grpc = s.addresses[1], s.addresses[3]
@@ -73,25 +79,6 @@ var documentedPorts = func() (ports []int) {
 	}
 	return ports
 }()
-
-// freePorts returns the first of len(documentedPorts) consecutive free ports.
-func freePorts(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		base := 20_000 + rand.IntN(10_000) // below the ephemeral ports
-		if !slices.ContainsFunc(documentedPorts, func(port int) bool {
-			l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(base+port-documentedPorts[0]))
-			if err != nil {
-				return true
-			}
-			return l.Close() != nil
-		}) {
-			return base
-		}
-	}
-	t.Fatal("no ports are free")
-	return 0
-}
 
 var startsNode = regexp.MustCompile(`^(go run \./cmd/bucketring|bucketring) (dev|serve)\b(.*?)( &)?( +#.*)?$`)
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
 
@@ -74,7 +75,7 @@ func ready(t *testing.T, address string) {
 func TestUsageSurvivesARestart(t *testing.T) {
 	data, policies := t.TempDir(), t.TempDir()
 	writePolicy(t, policies, 3)
-	http, grpc, gossip := freeAddress(t), freeAddress(t), freeAddress(t)
+	http, grpc, gossip := freeport.Test(t), freeport.Test(t), freeport.Test(t)
 	start := func() func() string {
 		stop := serve(t, "serve", "--http", http, "--grpc", grpc, "--gossip", gossip, "--policy", policies, "--data", data)
 		ready(t, http)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/bench/report"
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
 
@@ -51,7 +52,7 @@ func redisServer(t *testing.T) (address string) {
 	if err != nil {
 		t.Fatal("redis-server is not installed (Debian: apt-get install redis-server)")
 	}
-	address = freeAddress(t)
+	address = freeport.Test(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)

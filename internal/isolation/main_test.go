@@ -33,6 +33,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/bucketring/bucketring/bench/local"
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
 
@@ -111,7 +112,7 @@ func start(t *testing.T, nodes int, edit func(*local.Options)) *cluster {
 // who calls.
 func startProxy(t *testing.T, upstream string) *cluster {
 	t.Helper()
-	at := freePort(t)
+	at := freeport.Test(t)
 	c := start(t, 1, func(o *local.Options) { o.ExtraArgs = proxyArgs(at, upstream) })
 	c.proxy = at
 	return c
@@ -119,16 +120,6 @@ func startProxy(t *testing.T, upstream string) *cluster {
 
 func proxyArgs(at, upstream string) []string {
 	return []string{"--proxy-listen", at, "--proxy-upstream", upstream, "--proxy-identity", "header:X-Key"}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // status is a part of what a node says about itself.

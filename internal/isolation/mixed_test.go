@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/bucketring/bucketring/bench/local"
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
 
@@ -81,8 +82,8 @@ func clusterKey(t *testing.T) string {
 // startProxyProcess runs a proxy of its own, and returns its process id.
 func (c *cluster) startProxyProcess(t *testing.T, upstream string) (pid int) {
 	t.Helper()
-	c.proxy = freePort(t)
-	admin := freePort(t)
+	c.proxy = freeport.Test(t)
+	admin := freeport.Test(t)
 	cmd := exec.Command(program, "proxy", "--listen", c.proxy, "--admin", admin, "--servers", strings.Join(c.GRPCAddrs(), ","), "--upstream", upstream, "--identity", "header:X-Key")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {

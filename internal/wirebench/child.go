@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -108,18 +107,4 @@ func (c *child) cpu() time.Duration {
 // announce tells the parent that the child accepts requests.
 func announce(grpc string) error {
 	return json.NewEncoder(os.Stdout).Encode(ready{GRPC: grpc})
-}
-
-// freePorts returns unused ports of this machine.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/internal/node"
 )
 
@@ -93,18 +94,22 @@ func serveNode(args []string) error {
 
 // startNodes starts a cluster of n members.
 func startNodes(ctx context.Context, n int, policy, profiles string) ([]*child, error) {
-	gossip, err := freePorts(n)
-	if err != nil {
-		return nil, err
+	gossip := make([]string, n)
+	for i := range gossip {
+		port, err := freeport.Pick()
+		if err != nil {
+			return nil, err
+		}
+		gossip[i] = freeport.Address(port)
 	}
 	var nodes []*child
 	for i := range n {
 		args := []string{
 			"node", fmt.Sprintf("name=node-%d", i+1), "policy=" + policy, "profiles=" + profiles, "http=127.0.0.1:0", "grpc=127.0.0.1:0",
-			fmt.Sprintf("gossip=127.0.0.1:%d", gossip[i]),
+			"gossip=" + gossip[i],
 		}
 		if i > 0 {
-			args = append(args, fmt.Sprintf("join=127.0.0.1:%d", gossip[0]))
+			args = append(args, "join="+gossip[0])
 		}
 		c, err := spawn(ctx, args...)
 		if err != nil {

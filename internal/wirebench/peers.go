@@ -11,6 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/bucketring/bucketring/internal/freeport"
 )
 
 // Other limiters, called as their users call them. One that is not given on the command
@@ -65,11 +67,11 @@ func (b *bench) redisRows(ctx context.Context) error {
 }
 
 func (b *bench) gubernatorRows(ctx context.Context, daemons int) error {
-	ports, err := freePorts(1)
+	port, err := freeport.Pick()
 	if err != nil {
 		return err
 	}
-	c, err := start(ctx, b.gubernator, "--port", strconv.Itoa(ports[0]), "--daemons", strconv.Itoa(daemons))
+	c, err := start(ctx, b.gubernator, "--port", strconv.Itoa(port), "--daemons", strconv.Itoa(daemons))
 	if err != nil {
 		return err
 	}
