@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"github.com/bucketring/bucketring/internal/share"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -47,11 +48,11 @@ func (a *api) readBody(w http.ResponseWriter, r *http.Request, fields []field) e
 			size = r.ContentLength
 		}
 		if why := a.bodies.Take(from, size); why != share.None {
-			w.Header().Set("Retry-After", "1")
 			w.Header().Set("Connection", "close") // the rest is not read
 			return &problem{
 				status:  http.StatusServiceUnavailable,
-				Code:    "overloaded",
+				Code:    server.ReasonOverloaded,
+				retry:   time.Second,
 				Field:   "body",
 				Message: "body: " + tooManyBodies,
 				why:     server.TooManyAtOnce,

@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/bucketring/bucketring/rpc/internal/explain"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -19,6 +21,7 @@ import (
 type problem struct {
 	status  int
 	why     server.Rejection // "": it was a call, which its service has counted
+	retry   time.Duration    // when the call may be sent again; 0: it is not said
 	Code    string           `json:"error"`
 	Field   string           `json:"field,omitempty"`
 	Message string           `json:"message"`
@@ -61,6 +64,12 @@ func problemOf(e *pb.Error) *problem {
 		p.status, p.Code = http.StatusNotFound, server.ReasonUnknownReservation
 	case codes.AlreadyExists:
 		p.status, p.Code = http.StatusConflict, server.ReasonConflict
+	case codes.ResourceExhausted:
+		if e.GetRetryAfterMs() == 0 {
+			return nil
+		}
+		p.status, p.Code = http.StatusServiceUnavailable, server.ReasonOverloaded
+		p.retry = time.Duration(e.GetRetryAfterMs()) * time.Millisecond
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		p.status, p.Code = http.StatusServiceUnavailable, "unavailable"
 	default:
@@ -81,6 +90,9 @@ func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		p = internalProblem
 	}
 	a.rejections.Count(server.HTTPInterface, p.why)
+	if p.retry > 0 {
+		explain.SetRetryAfter(w.Header(), p.retry)
+	}
 	a.write(w, p.status, p)
 }
 

@@ -1226,7 +1226,11 @@ type Error struct {
 	Code    int32  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// The field at fault, if one is.
-	Field         string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
+	Field string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
+	// With RESOURCE_EXHAUSTED: the call was refused because more is asked than can be
+	// answered in time. Nothing was charged, and it may be sent again after that many
+	// milliseconds.
+	RetryAfterMs  int64 `protobuf:"varint,4,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1280,6 +1284,13 @@ func (x *Error) GetField() string {
 		return x.Field
 	}
 	return ""
+}
+
+func (x *Error) GetRetryAfterMs() int64 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return 0
 }
 
 type BatchRequest struct {
@@ -2608,11 +2619,12 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x06limits\x18\x02 \x03(\v2\x19.bucketring.v1.LimitStateR\x06limits\x12%\n" +
 	"\x0epolicy_version\x18\x03 \x01(\tR\rpolicyVersion\x12\x14\n" +
 	"\x05owner\x18\x04 \x01(\tR\x05owner\x12*\n" +
-	"\x05route\x18\x05 \x01(\x0e2\x14.bucketring.v1.RouteR\x05route\"K\n" +
+	"\x05route\x18\x05 \x01(\x0e2\x14.bucketring.v1.RouteR\x05route\"q\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
-	"\x05field\x18\x03 \x01(\tR\x05field\"9\n" +
+	"\x05field\x18\x03 \x01(\tR\x05field\x12$\n" +
+	"\x0eretry_after_ms\x18\x04 \x01(\x03R\fretryAfterMs\"9\n" +
 	"\fBatchRequest\x12)\n" +
 	"\x05items\x18\x01 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"@\n" +
 	"\rBatchResponse\x12/\n" +

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -23,6 +25,9 @@ const (
 	ReasonUnknownReservation = "unknown_reservation"
 	// ReasonConflict comes with AlreadyExists.
 	ReasonConflict = "request_id_conflict"
+	// ReasonOverloaded comes with ResourceExhausted, and with a RetryInfo: more is asked
+	// than can be answered in time, and the call was refused before anything was done.
+	ReasonOverloaded = "overloaded"
 
 	errorDomain = "bucketring"
 )
@@ -33,6 +38,14 @@ type callError struct{ described *pb.Error }
 
 // wire returns err with a gRPC status.
 func wire(err error) error { return &callError{Describe(err)} }
+
+// Overloaded returns the error of a call that is refused before anything is done,
+// because more is asked than can be answered in time. It may be sent again after
+// retryAfter, which is rounded up to whole milliseconds.
+func Overloaded(message string, retryAfter time.Duration) error {
+	ms := max(int64((retryAfter+time.Millisecond-1)/time.Millisecond), 1)
+	return &callError{&pb.Error{Code: int32(codes.ResourceExhausted), Message: message, RetryAfterMs: ms}}
+}
 
 // ErrorOf returns the error of a result; nil if it is an answer.
 func ErrorOf(r *pb.Result) error {
@@ -64,6 +77,19 @@ func (e *callError) GRPCStatus() *grpcstatus.Status {
 	plain := grpcstatus.New(codes.Code(e.described.GetCode()), e.described.GetMessage())
 	var detail protoadapt.MessageV1
 	switch plain.Code() {
+	case codes.ResourceExhausted:
+		ms := e.described.GetRetryAfterMs()
+		if ms == 0 {
+			return plain
+		}
+		full, err := plain.WithDetails(
+			&errdetails.ErrorInfo{Reason: ReasonOverloaded, Domain: errorDomain},
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Duration(ms) * time.Millisecond)},
+		)
+		if err != nil {
+			return plain
+		}
+		return full
 	case codes.InvalidArgument:
 		field := e.described.GetField()
 		if field == "" {
@@ -117,8 +143,13 @@ func Describe(err error) *pb.Error {
 func describeStatus(st *grpcstatus.Status) *pb.Error {
 	e := &pb.Error{Code: int32(st.Code()), Message: st.Message()}
 	for _, detail := range st.Details() {
-		if bad, ok := detail.(*errdetails.BadRequest); ok && len(bad.GetFieldViolations()) > 0 {
-			e.Field = bad.GetFieldViolations()[0].GetField()
+		switch d := detail.(type) {
+		case *errdetails.BadRequest:
+			if len(d.GetFieldViolations()) > 0 {
+				e.Field = d.GetFieldViolations()[0].GetField()
+			}
+		case *errdetails.RetryInfo:
+			e.RetryAfterMs = d.GetRetryDelay().AsDuration().Milliseconds()
 		}
 	}
 	return e
