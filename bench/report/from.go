@@ -13,7 +13,7 @@ import (
 // to the result.
 func NewTarget(r *bench.Result) (Target, error) {
 	t := Target{
-		Name: r.Target, Duration: r.Duration, Completed: r.Completed, Unfinished: r.Unfinished,
+		Name: r.Target, Duration: r.Duration, Completed: r.Completed, Unfinished: r.Unfinished, HeldBack: r.HeldBack,
 		Counts: fromCounts(r.Counts),
 		LLM: LLMCounts{
 			Held: r.LLM.Held, Reported: r.LLM.Reported, Settled: r.LLM.Settled,
@@ -49,7 +49,7 @@ func NewTarget(r *bench.Result) (Target, error) {
 	}
 	if r.Pacer != nil {
 		l := &r.Pacer.Lateness
-		t.Pacer = &Pacer{P50: l.P50, P99: l.P99, Max: l.Max, Missed: r.Pacer.Missed, Late: r.Pacer.Late()}
+		t.Pacer = &Pacer{P50: l.P50, P99: l.P99, Max: l.Max, Missed: r.Pacer.Missed, Late: r.Pacer.Late(), KeptRate: r.Pacer.KeptRate}
 	}
 	if r.ClientCPU > 0 {
 		t.Resources = &Resources{Client: Process{CPU: r.ClientCPU}}
@@ -69,7 +69,7 @@ func NewInterval(iv bench.Interval, r *bench.Result) Interval {
 }
 
 func fromCounts(c bench.Counts) Counts {
-	return Counts{Offered: c.Offered, Achieved: c.Achieved(), Denied: c.Denied, Degraded: c.Degraded, Failed: c.Failed, Dropped: c.Dropped}
+	return Counts{Offered: c.Offered, Achieved: c.Achieved(), Denied: c.Denied, Degraded: c.Degraded, Failed: c.Failed, Refused: c.Refused, Dropped: c.Dropped}
 }
 
 func fromLatency(l *bench.Latency) (Latency, error) {

@@ -83,6 +83,9 @@ func WriteHTML(w io.Writer, r *Run) error {
 		if w := t.warning(); w != "" {
 			p.Verdicts = append(p.Verdicts, verdict{Title: "Load on " + clean(t.Name, 60), Text: strings.ToUpper(w[:1]) + w[1:] + ".", Class: "bad", Sign: "!"})
 		}
+		if text := t.refusals(); text != "" {
+			p.Verdicts = append(p.Verdicts, verdict{Title: "Overload of " + clean(t.Name, 60), Text: text + ".", Sign: "?"})
+		}
 		if t.Audit == nil && len(r.Targets) > 1 {
 			continue
 		}
@@ -147,7 +150,7 @@ func tiles(t *Target) []tile {
 	if t.Failed+t.Dropped > 0 {
 		failed.Class = "bad"
 	}
-	return []tile{
+	list := []tile{
 		{Name: "decisions/s", Value: formatRate(t.Rate()), Note: "offered " + formatRate(perSecond(t.Offered, t.Duration))},
 		{Name: "p50", Value: formatDuration(l.at(50))},
 		{Name: "p99", Value: formatDuration(l.at(99)), Note: "p99.9 " + formatDuration(l.at(99.9))},
@@ -155,6 +158,10 @@ func tiles(t *Target) []tile {
 		{Name: "denied", Value: formatPercent(share(t.Denied, t.Achieved)), Note: amount.Group(t.Denied) + " denied, " + amount.Group(t.Degraded) + " degraded"},
 		failed,
 	}
+	if t.Refused > 0 {
+		list = append(list, tile{Name: "refused", Value: formatPercent(share(t.Refused, t.Offered)), Note: amount.Group(t.Refused) + " calls"})
+	}
+	return list
 }
 
 func maxOf(l *Latency) time.Duration {

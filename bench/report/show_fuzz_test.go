@@ -31,7 +31,7 @@ func (n *numbers) next() int64 {
 func (n *numbers) duration() time.Duration { return time.Duration(n.next()) }
 
 func (n *numbers) counts() Counts {
-	return Counts{n.next(), n.next(), n.next(), n.next(), n.next(), n.next()}
+	return Counts{n.next(), n.next(), n.next(), n.next(), n.next(), n.next(), n.next()}
 }
 
 func (n *numbers) target(name string) Target {

@@ -5,6 +5,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -40,6 +41,9 @@ func WriteSummary(w io.Writer, r *Run, o TextOptions) error {
 		if w := t.warning(); w != "" {
 			fmt.Fprintf(&b, "  %s\n", style.red("warning: "+w))
 		}
+		if text := t.refusals(); text != "" {
+			fmt.Fprintf(&b, "  %s\n", text)
+		}
 		if t.CallsModel {
 			l := t.settles()
 			fmt.Fprintf(&b, "  streams: %s complete, %s (p50) and %s (p99) after the first byte; %s failed\n",
@@ -70,14 +74,22 @@ func WriteSummary(w io.Writer, r *Run, o TextOptions) error {
 
 func summaryTable(r *Run) table {
 	t := table{head: []string{"target", "offered/s", "achieved/s", "p50", "p99", "p99.9", "max", "denied", "failed"}}
+	refused := slices.ContainsFunc(r.Targets, func(x Target) bool { return x.Refused > 0 })
+	if refused {
+		t.head = append(t.head, "refused")
+	}
 	for i := range r.Targets {
 		x := &r.Targets[i]
 		l := x.Overall()
-		t.rows = append(t.rows, []string{
+		row := []string{
 			clean(x.Name, 40), formatRate(perSecond(x.Offered, x.Duration)), formatRate(x.Rate()),
 			formatDuration(l.at(50)), formatDuration(l.at(99)), formatDuration(l.at(99.9)), formatDuration(maxOf(l)),
 			formatPercent(share(x.Denied, x.Achieved)), formatPercent(share(x.Failed+x.Dropped, x.Offered)),
-		})
+		}
+		if refused {
+			row = append(row, formatPercent(share(x.Refused, x.Offered)))
+		}
+		t.rows = append(t.rows, row)
 	}
 	return t
 }

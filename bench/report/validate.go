@@ -94,6 +94,7 @@ func (v *validator) counts(at string, c *Counts) {
 		{"denied", c.Denied},
 		{"degraded", c.Degraded},
 		{"failed", c.Failed},
+		{"refused", c.Refused},
 		{"dropped", c.Dropped},
 	} {
 		v.nonNegative(at+"."+f.name, f.n)
@@ -105,6 +106,7 @@ func (v *validator) target(at string, t *Target) {
 	v.counts(at, &t.Counts)
 	v.nonNegative(at+".in_time", t.Completed)
 	v.nonNegative(at+".unfinished", t.Unfinished)
+	v.nonNegative(at+".held_back", t.HeldBack)
 	for _, n := range []int64{t.LLM.Held, t.LLM.Reported, t.LLM.Settled, t.LLM.CutShort, t.LLM.SettlesFailed, t.LLM.ReportsFailed} {
 		v.nonNegative(at+".llm", n)
 	}
@@ -112,6 +114,7 @@ func (v *validator) target(at string, t *Target) {
 		for _, n := range []int64{int64(p.P50), int64(p.P99), int64(p.Max), p.Missed} {
 			v.nonNegative(at+".pacer", n)
 		}
+		v.rate(at+".pacer.kept_per_second", p.KeptRate)
 	}
 	if v.size(at+".latencies", len(t.Latencies), maxLatencies) {
 		for i := range t.Latencies {

@@ -74,6 +74,8 @@ func (s *totals) count(t *report.Target) {
 		{&total.Denied, &t.Denied},
 		{&total.Degraded, &t.Degraded},
 		{&total.Failed, &t.Failed},
+		{&total.Refused, &t.Refused},
+		{&total.HeldBack, &t.HeldBack},
 		{&total.Dropped, &t.Dropped},
 		{&total.Completed, &t.Completed},
 		{&total.Unfinished, &t.Unfinished},
@@ -87,6 +89,11 @@ func (s *totals) count(t *report.Target) {
 		*n[0] += *n[1]
 	}
 	if p := t.Pacer; p != nil {
+		// Before the duration is added: KeptRate is the mean of all rounds.
+		kept := p.KeptRate * t.Duration.Seconds()
+		if total.Pacer != nil {
+			kept += total.Pacer.KeptRate * total.Duration.Seconds()
+		}
 		if total.Pacer == nil {
 			total.Pacer = &report.Pacer{}
 		}
@@ -94,6 +101,9 @@ func (s *totals) count(t *report.Target) {
 		w := total.Pacer
 		w.P50, w.P99, w.Max = max(w.P50, p.P50), max(w.P99, p.P99), max(w.Max, p.Max)
 		w.Missed, w.Late = w.Missed+p.Missed, w.Late || p.Late
+		if all := (total.Duration + t.Duration).Seconds(); all > 0 {
+			w.KeptRate = kept / all
+		}
 	}
 	for _, e := range t.Errors {
 		i := slices.IndexFunc(total.Errors, func(known report.ErrorCount) bool { return known.Message == e.Message })
