@@ -31,7 +31,7 @@ var allowedImports = map[string][]string{
 	"bench/audit":    {"bench"},
 	"bench/local":    {},
 	"bench/report":   {"bench", "internal/buildinfo"},
-	"bench/target":   {"bench", "rpc/client", "rpc/pb"},
+	"bench/target":   {"bench", "internal/overload", "rpc/client", "rpc/pb"},
 	"bench/workload": {"bench", "internal/trace"},
 	"bench":          {},
 
