@@ -14,11 +14,8 @@ import (
 func NewTarget(r *bench.Result) (Target, error) {
 	t := Target{
 		Name: r.Target, Duration: r.Duration, Completed: r.Completed, Unfinished: r.Unfinished, HeldBack: r.HeldBack,
-		Counts: fromCounts(r.Counts),
-		LLM: LLMCounts{
-			Held: r.LLM.Held, Reported: r.LLM.Reported, Settled: r.LLM.Settled,
-			CutShort: r.LLM.CutShort, SettlesFailed: r.LLM.SettlesFailed, ReportsFailed: r.LLM.ReportsFailed,
-		},
+		Counts: NewCounts(r.Counts),
+		LLM:    NewLLMCounts(r.LLM),
 	}
 	all, err := r.Overall()
 	if err != nil {
@@ -65,10 +62,19 @@ func NewInterval(iv bench.Interval, r *bench.Result) Interval {
 	if r != nil {
 		at -= r.Warmup
 	}
-	return Interval{At: at, Length: iv.Length, Counts: fromCounts(iv.Counts), P50: iv.P50, P99: iv.P99}
+	return Interval{At: at, Length: iv.Length, Counts: NewCounts(iv.Counts), P50: iv.P50, P99: iv.P99}
 }
 
-func fromCounts(c bench.Counts) Counts {
+// NewLLMCounts converts counts of LLM calls.
+func NewLLMCounts(l bench.LLMCounts) LLMCounts {
+	return LLMCounts{
+		Held: l.Held, Reported: l.Reported, Settled: l.Settled,
+		CutShort: l.CutShort, SettlesFailed: l.SettlesFailed, ReportsFailed: l.ReportsFailed,
+	}
+}
+
+// NewCounts converts counts.
+func NewCounts(c bench.Counts) Counts {
 	return Counts{Offered: c.Offered, Achieved: c.Achieved(), Denied: c.Denied, Degraded: c.Degraded, Failed: c.Failed, Refused: c.Refused, Dropped: c.Dropped}
 }
 

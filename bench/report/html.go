@@ -72,18 +72,26 @@ func WriteHTML(w io.Writer, r *Run) error {
 	for _, f := range r.Flags {
 		p.Flags = append(p.Flags, Flag{clean(f.Name, 100), clean(f.Value, 2000)})
 	}
-	if len(r.Targets) == 1 {
-		p.Tiles = tiles(&r.Targets[0])
-	} else {
+	switch only := &r.Targets[0]; {
+	case len(r.Targets) == 1 && only.Overload != nil:
+		p.Tiles = overloadTiles(only.Overload)
+	case len(r.Targets) == 1:
+		p.Tiles = tiles(only)
+	case r.overloaded():
+		t := overloadSummaryTable(r)
+		p.Summary = &tableView{t.head, t.rows}
+	default:
 		t := summaryTable(r)
 		p.Summary = &tableView{t.head, t.rows}
 	}
 	for i := range r.Targets {
 		t := &r.Targets[i]
-		if w := t.warning(); w != "" {
+		if t.Overload != nil {
+			p.Verdicts = append(p.Verdicts, overloadVerdict(t))
+		} else if w := t.warning(); w != "" {
 			p.Verdicts = append(p.Verdicts, verdict{Title: "Load on " + clean(t.Name, 60), Text: strings.ToUpper(w[:1]) + w[1:] + ".", Class: "bad", Sign: "!"})
 		}
-		if text := t.refusals(); text != "" {
+		if text := t.refusals(); text != "" && t.Overload == nil {
 			p.Verdicts = append(p.Verdicts, verdict{Title: "Overload of " + clean(t.Name, 60), Text: text + ".", Sign: "?"})
 		}
 		if t.Audit == nil && len(r.Targets) > 1 {
@@ -103,6 +111,33 @@ func WriteHTML(w io.Writer, r *Run) error {
 	}
 	_, err = w.Write(out.Bytes())
 	return err
+}
+
+// overloadVerdict says whether goodput holds, and where the harness did not keep up.
+func overloadVerdict(t *Target) verdict {
+	_, notes := t.overloadSummary(false)
+	text := strings.Join(append([]string{t.Overload.Summary()}, notes...), ". ") + "."
+	v := verdict{Title: "Overload of " + clean(t.Name, 60), Text: strings.ToUpper(text[:1]) + text[1:], Class: t.Overload.class(), Sign: "✓"}
+	if v.Class == "bad" {
+		v.Sign = "✗"
+	}
+	return v
+}
+
+// overloadSummaryTable has the steps of all targets.
+func overloadSummaryTable(r *Run) table {
+	var all table
+	for i := range r.Targets {
+		if r.Targets[i].Overload == nil {
+			continue
+		}
+		t := r.Targets[i].Overload.table()
+		all.head = append([]string{"target"}, t.head...)
+		for _, row := range t.rows {
+			all.rows = append(all.rows, append([]string{clean(r.Targets[i].Name, 40)}, row...))
+		}
+	}
+	return all
 }
 
 func title(r *Run) string {
@@ -126,6 +161,9 @@ func subtitle(r *Run) string {
 		s := "open loop"
 		if l.RatePerSecond > 0 {
 			s += ", " + formatRate(l.RatePerSecond) + " calls per second"
+		}
+		if r.overloaded() {
+			s = "overload"
 		}
 		if l.Arrivals != "" {
 			s += " (" + clean(l.Arrivals, 40) + ")"
@@ -216,6 +254,7 @@ func sections(r *Run) ([]section, error) {
 	if len(ratios) > 0 {
 		add("Side by side", pairsChart(ratios))
 	}
+	add("Overload", overloadChart(r))
 	latency := []*chart{latencyChart("latency", "Latency by percentile", overallCurves(r))}
 	for i := range r.Targets {
 		title := "By operation and route"

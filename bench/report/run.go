@@ -68,6 +68,9 @@ type Target struct {
 	Marks      []Mark       `json:"marks,omitempty"`
 	Resources  *Resources   `json:"resources,omitempty"`
 	Audit      *Audit       `json:"audit,omitempty"`
+	// Overload is nil unless the run measured it. The other numbers are then those of all
+	// its steps together.
+	Overload *Overload `json:"overload,omitempty"`
 }
 
 // Counts are numbers of checks and reserves.

@@ -25,8 +25,12 @@ func WriteSummary(w io.Writer, r *Run, o TextOptions) error {
 	var b strings.Builder
 	style := newStyle(o.Colour)
 	fmt.Fprintf(&b, "%s\n%s\n\n", style.bold(title(r)), subtitle(r))
-	summaryTable(r).text(&b, style)
-	b.WriteString("\n")
+	if r.overloaded() {
+		writeOverload(&b, r, style)
+	} else {
+		summaryTable(r).text(&b, style)
+		b.WriteString("\n")
+	}
 	if ratios, err := PairedRatios(r, CompareOptions{Seed: r.Seed}); err == nil && len(ratios) > 0 {
 		ratiosTable(ratios).text(&b, style)
 		b.WriteString("\n")
@@ -38,10 +42,12 @@ func WriteSummary(w io.Writer, r *Run, o TextOptions) error {
 			name += " of " + clean(t.Name, 40)
 		}
 		fmt.Fprintf(&b, "%s: %s\n", name, style.verdict(t.Audit, clean(t.Audit.Summary(), 600)))
-		if w := t.warning(); w != "" {
+		if t.Overload != nil {
+			fmt.Fprintf(&b, "  overload: %s\n", style.coloured(t.Overload.class(), t.Overload.Summary()))
+		} else if w := t.warning(); w != "" {
 			fmt.Fprintf(&b, "  %s\n", style.red("warning: "+w))
 		}
-		if text := t.refusals(); text != "" {
+		if text := t.refusals(); text != "" && t.Overload == nil {
 			fmt.Fprintf(&b, "  %s\n", text)
 		}
 		if t.CallsModel {
@@ -70,6 +76,24 @@ func WriteSummary(w io.Writer, r *Run, o TextOptions) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeOverload writes the steps of each target.
+func writeOverload(b *strings.Builder, r *Run, style style) {
+	for i := range r.Targets {
+		t := &r.Targets[i]
+		if t.Overload == nil {
+			continue
+		}
+		head, notes := t.overloadSummary(len(r.Targets) > 1)
+		b.WriteString(head + "\n\n")
+		t.Overload.table().text(b, style)
+		for _, text := range notes {
+			b.WriteString(style.red("warning: "+text) + "\n")
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString(style.dim(overloadNote) + "\n\n")
 }
 
 func summaryTable(r *Run) table {
@@ -158,7 +182,12 @@ func (s style) green(text string) string { return s.wrap("32", text) }
 func (s style) red(text string) string   { return s.wrap("31;1", text) }
 
 func (s style) verdict(a *Audit, text string) string {
-	switch a.class() {
+	return s.coloured(a.class(), text)
+}
+
+// coloured colours a verdict by its class.
+func (s style) coloured(class, text string) string {
+	switch class {
 	case "good":
 		return s.green(text)
 	case "bad":

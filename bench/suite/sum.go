@@ -172,6 +172,7 @@ func (s *measuredTarget) report(r *runner) (*report.Target, error) {
 	t := s.totals.total
 	t.Name, t.Description, t.Audit = s.name, s.description, s.auditResult(r)
 	t.CallsModel = CallsModels(s.kind + ":")
+	t.Overload = s.overload
 	t.Resources = &report.Resources{
 		Client:  report.Process{Name: "bench", CPU: s.totals.client},
 		Servers: s.totals.servers,
