@@ -104,7 +104,7 @@ func drawOverload(c *canvas, x, y *axis, class string, t *Target) {
 		s := &o.Steps[i]
 		c.circle("dot "+class, p.x, p.y, 4, fmt.Sprintf("%s at %s\noffered %s/s, answered %s/s\np99 %s, refused %s",
 			clean(t.Name, 40), s.load(), formatRate(s.Offered), formatRate(s.Answered), formatDuration(s.P99),
-			formatPercent(share(s.Calls.Refused, s.Calls.Offered))))
+			formatPercent(share(s.Calls.Refused, s.due()))))
 	}
 	if o.Capacity > 0 {
 		at := point{x.px(o.Capacity), y.px(o.Capacity)}
@@ -123,7 +123,7 @@ func overloadRows(t *Target) [][]string {
 			clean(t.Name, 40), s.load(), formatRate(s.Offered), formatRate(s.Sent), formatRate(s.Answered), formatPercent(ratio(s.Answered, peak)),
 			formatDuration(s.P50), formatDuration(s.P99), formatDuration(s.SentP99),
 			amount.Group(s.Calls.Refused), formatDuration(s.RefusedP50), formatDuration(s.RefusedP99),
-			amount.Group(s.Calls.Failed + s.Calls.Dropped), s.recovery(), formatDuration(s.ServersCPU), formatDuration(s.ClientCPU),
+			amount.Group(s.failed()), s.recovery(), formatDuration(s.ServersCPU), formatDuration(s.ClientCPU),
 		})
 	}
 	return rows

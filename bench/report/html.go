@@ -116,8 +116,11 @@ func WriteHTML(w io.Writer, r *Run) error {
 // overloadVerdict says whether goodput holds, and where the harness did not keep up.
 func overloadVerdict(t *Target) verdict {
 	_, notes := t.overloadSummary(false)
-	text := strings.Join(append([]string{t.Overload.Summary()}, notes...), ". ") + "."
-	v := verdict{Title: "Overload of " + clean(t.Name, 60), Text: strings.ToUpper(text[:1]) + text[1:], Class: t.Overload.class(), Sign: "✓"}
+	text := ""
+	for _, sentence := range append([]string{strings.Replace(t.Overload.Summary(), "COLLAPSED", "collapsed", 1)}, notes...) {
+		text += strings.ToUpper(sentence[:1]) + sentence[1:] + ". "
+	}
+	v := verdict{Title: "Overload of " + clean(t.Name, 60), Text: strings.TrimSpace(text), Class: t.Overload.class(), Sign: "✓"}
 	if v.Class == "bad" {
 		v.Sign = "✗"
 	}

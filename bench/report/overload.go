@@ -49,7 +49,10 @@ type OverloadStep struct {
 	// those that were held back.
 	RefusedP50 time.Duration `json:"refused_p50_ns,omitempty"`
 	RefusedP99 time.Duration `json:"refused_p99_ns,omitempty"`
-	LateP99    time.Duration `json:"late_p99_ns"` // how late the harness sent calls
+	// LateP99 is how late the harness sent calls, and Missed the number of those that it
+	// did not send because they would have been too late.
+	LateP99 time.Duration `json:"late_p99_ns"`
+	Missed  int64         `json:"missed,omitempty"`
 
 	// Watched is for how long the target was watched after the load, under half of its
 	// capacity. Recovery is the time until it was back to normal, or -1 if it was not in
@@ -124,6 +127,13 @@ func (o *Overload) class() string {
 // load returns the multiple as text: 0.9x, 10x.
 func (s *OverloadStep) load() string { return trimZeros(threeDigits(s.Times)) + "x" }
 
+// due returns the calls of the step without those that the harness missed.
+func (s *OverloadStep) due() int64 { return s.Calls.Offered - s.Missed }
+
+// failed returns the calls that got neither a decision nor a refusal, or would have been
+// one too many in flight.
+func (s *OverloadStep) failed() int64 { return s.Calls.Failed + s.Calls.Dropped - s.Missed }
+
 func (s *OverloadStep) recovery() string {
 	switch {
 	case s.Watched == 0:
@@ -139,8 +149,11 @@ func (s *OverloadStep) late() string {
 	if s.Sent >= 0.99*s.Offered {
 		return ""
 	}
-	return fmt.Sprintf("at %s the harness sent %s of %s calls/s, up to %s late (p99)",
-		s.load(), formatRate(s.Sent), formatRate(s.Offered), formatDuration(s.LateP99))
+	why := "as too many were in flight"
+	if s.Missed > s.Calls.Dropped/2 {
+		why = "as it was too slow, up to " + formatDuration(s.LateP99) + " late (p99)"
+	}
+	return fmt.Sprintf("at %s the harness sent %s of %s calls/s, %s", s.load(), formatRate(s.Sent), formatRate(s.Offered), why)
 }
 
 // overloaded reports whether the run measured overload.
@@ -161,16 +174,17 @@ func (o *Overload) table() table {
 		s := &o.Steps[i]
 		t.rows = append(t.rows, []string{
 			s.load(), formatRate(s.Offered), formatRate(s.Answered), formatPercent(math.Round(100*ratio(s.Answered, peak)) / 100),
-			formatDuration(s.P99), shortPercent(share(s.Calls.Refused, s.Calls.Offered)), formatDuration(s.RefusedP99),
-			shortPercent(share(s.Calls.Failed+s.Calls.Dropped, s.Calls.Offered)), s.recovery(),
+			formatDuration(s.P99), shortPercent(share(s.Calls.Refused, s.due())), formatDuration(s.RefusedP99),
+			shortPercent(share(s.failed(), s.due())), s.recovery(),
 		})
 	}
 	return t
 }
 
 // overloadNote explains the columns of overloadTable.
-const overloadNote = "load: times the capacity; peak: answered, as a share of the most; p99: of answers, since they were due; " +
-	"within: p99 of refusals, since they were sent; back: time until normal after the load"
+const overloadNote = "load: times the capacity; peak: answered, as a share of the most\n" +
+	"p99: of answers, since they were due; within: p99 of refusals, since sent\n" +
+	"back: time until normal after the load"
 
 func shortPercent(f float64) string {
 	if f > 0 && f < 0.001 {
@@ -204,7 +218,7 @@ func overloadTiles(o *Overload) []tile {
 	return append(list,
 		tile{Name: "p99 at " + first.load(), Value: formatDuration(first.P99)},
 		tile{Name: "p99 at " + last.load(), Value: formatDuration(last.P99)},
-		tile{Name: "refused at " + last.load(), Value: formatPercent(share(last.Calls.Refused, last.Calls.Offered)), Note: "p99 " + formatDuration(last.RefusedP99)},
+		tile{Name: "refused at " + last.load(), Value: formatPercent(share(last.Calls.Refused, last.due())), Note: "p99 " + formatDuration(last.RefusedP99)},
 	)
 }
 
@@ -231,6 +245,7 @@ func (v *validator) overload(at string, o *Overload) {
 		v.rate(at+".answered_per_second", s.Answered)
 		v.counts(at+".calls", &s.Calls)
 		v.nonNegative(at+".held_back", s.HeldBack)
+		v.nonNegative(at+".missed", s.Missed)
 		v.llm(at+".llm", &s.LLM)
 		for _, d := range []struct {
 			name  string

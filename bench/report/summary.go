@@ -93,7 +93,10 @@ func writeOverload(b *strings.Builder, r *Run, style style) {
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString(style.dim(overloadNote) + "\n\n")
+	for line := range strings.Lines(overloadNote + "\n") {
+		b.WriteString(style.dim(strings.TrimSuffix(line, "\n")) + "\n")
+	}
+	b.WriteString("\n")
 }
 
 func summaryTable(r *Run) table {

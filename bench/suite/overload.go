@@ -135,7 +135,7 @@ func newStep(times float64, r *bench.Result, record *local.Record) report.Overlo
 		Calls: report.NewCounts(r.Counts), HeldBack: r.HeldBack, LLM: report.NewLLMCounts(r.LLM), ClientCPU: r.ClientCPU,
 	}
 	if r.Pacer != nil {
-		s.Sent, s.LateP99 = r.Pacer.KeptRate, r.Pacer.Lateness.P99
+		s.Sent, s.LateP99, s.Missed = r.Pacer.KeptRate, r.Pacer.Lateness.P99, r.Pacer.Missed
 	}
 	if l, err := r.Overall(); err == nil && l.Count > 0 {
 		s.P50, s.P99 = l.P50, l.P99
