@@ -74,10 +74,10 @@ func (l *openLoop) send(ctx context.Context) (ended bool) {
 }
 
 func (l *openLoop) idle() <-chan struct{} { return l.calls.idle }
-func (l *openLoop) abort()                { close(l.aborted) }
+func (l *openLoop) abort()                {} // resume does not block
 
 func (l *openLoop) stop(all bool) {
-	close(l.tasks)
+	l.close()
 	if all {
 		l.running.Wait()
 	}

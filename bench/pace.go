@@ -12,6 +12,10 @@ import (
 // calls that are still to be sent then are dropped.
 const lagAtEnd = time.Second
 
+// clockEvery is how many calls that are due at once are dispatched without a look at the
+// clock, which costs as much as the dispatch of one.
+const clockEvery = 8
+
 // pacer dispatches calls when they are due.
 type pacer struct {
 	planner  *planner
@@ -37,12 +41,15 @@ func (p *pacer) run() (ended bool) {
 	for b := range p.planner.batches {
 		for i := range b.items {
 			c := &b.items[i]
-			if now = time.Since(p.sleeper.start); now < c.due {
+			if i%clockEvery == 0 || now < c.due {
+				now = time.Since(p.sleeper.start)
+			}
+			if now < c.due {
 				var ok bool
 				if now, ok = p.sleeper.until(c.due); !ok {
 					return false
 				}
-			} else if p.stopped() {
+			} else if i%clockEvery == 0 && p.stopped() {
 				return false
 			}
 			if p.maxLag > 0 && now-c.due > p.maxLag {

@@ -41,6 +41,9 @@ type sender struct {
 	// retryAfter is when to try again after the last call, if that was refused; otherwise
 	// it is 0.
 	retryAfter time.Duration
+	// refusedAt is when the last call was refused; 0 if it was not. It is nearly now for a
+	// sender that has not waited since.
+	refusedAt time.Duration
 }
 
 func (r *runState) newSender() *sender {
@@ -89,13 +92,13 @@ func (a *sender) sendFirst(c *Call, due, now time.Duration) *llmCall {
 		answer, q.err = a.target.Check(ctx, c)
 	}
 	q.done = a.now()
-	a.retryAfter = 0
+	a.retryAfter, a.refusedAt = 0, 0
 	switch {
 	case q.err != nil:
 		q.outcome = Failed
 		if r := refusal(q.err); r != nil {
 			q.outcome, q.heldBack, answer.Outcome = Refused, r.HeldBack, Refused
-			a.retryAfter = max(r.RetryAfter, minBackoff)
+			a.retryAfter, a.refusedAt = max(r.RetryAfter, minBackoff), q.done
 		} else if errors.Is(q.err, ErrNoReservations) {
 			a.fail(fmt.Errorf("bench: the workload has LLM calls: %w", q.err))
 		}
