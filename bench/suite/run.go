@@ -226,6 +226,11 @@ func (r *runner) runRounds(ctx context.Context) error {
 		}
 		r.completeRounds = append(r.completeRounds, round)
 	}
+	for _, s := range r.targets {
+		for _, text := range s.addStarvation(r.o.Faults) {
+			r.o.Log(text)
+		}
+	}
 	return r.readUsage(ctx)
 }
 

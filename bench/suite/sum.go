@@ -19,7 +19,8 @@ import (
 type totals struct {
 	total     report.Target // without latencies and resources
 	latencies map[latencyKey]*hdrhistogram.Histogram
-	client    time.Duration // CPU time
+	client    time.Duration   // CPU time
+	samples   []report.Sample // of this process
 	servers   []report.Process
 }
 
@@ -148,6 +149,7 @@ func (s *totals) record(r *local.Record) {
 		}
 		s.total.Marks = append(s.total.Marks, report.Mark{At: begin + max(m.At, 0), Kind: string(m.Kind), Detail: what})
 	}
+	s.samples = addSamples(s.samples, begin, r.Bench.Samples)
 	for _, n := range r.Nodes {
 		i := slices.IndexFunc(s.servers, func(p report.Process) bool { return p.Name == n.Name })
 		if i < 0 {
@@ -155,16 +157,26 @@ func (s *totals) record(r *local.Record) {
 			s.servers = append(s.servers, report.Process{Name: n.Name})
 		}
 		p := &s.servers[i]
-		for _, sample := range n.Samples {
-			at := begin + max(sample.At, 0)
-			if last := len(p.Samples) - 1; last >= 0 {
-				at = max(at, p.Samples[last].At)
-			}
-			p.Samples = append(p.Samples, report.Sample{At: at, CPU: p.CPU + max(sample.CPU, 0), RSS: sample.RSS})
-		}
+		p.Samples = addSamples(p.Samples, begin, n.Samples)
 		p.CPU += n.CPU
 		p.PeakRSS = max(p.PeakRSS, n.PeakRSS)
 	}
+}
+
+// addSamples adds the samples of a turn that began at begin.
+func addSamples(list []report.Sample, begin time.Duration, samples []local.Sample) []report.Sample {
+	var before time.Duration
+	if last := len(list) - 1; last >= 0 {
+		before = list[last].CPU
+	}
+	for _, sample := range samples {
+		at := begin + max(sample.At, 0)
+		if last := len(list) - 1; last >= 0 {
+			at = max(at, list[last].At)
+		}
+		list = append(list, report.Sample{At: at, CPU: before + max(sample.CPU, 0), RSS: sample.RSS})
+	}
+	return list
 }
 
 // report returns the target's part of the document.
@@ -174,7 +186,7 @@ func (s *measuredTarget) report(r *runner) (*report.Target, error) {
 	t.CallsModel = CallsModels(s.kind + ":")
 	t.Overload = s.overload
 	t.Resources = &report.Resources{
-		Client:  report.Process{Name: "bench", CPU: s.totals.client},
+		Client:  report.Process{Name: "bench", CPU: s.totals.client, Samples: s.totals.samples},
 		Servers: s.totals.servers,
 	}
 	t.Resources.PerMillion(t.Completed)

@@ -94,10 +94,11 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 		help string
 	}{
 		{local.Kill, "crash a node, such as 1@10s for node 1 after 10 s"},
-		{local.Pause, "pause a node for a time, such as 1@10s+2s"},
+		{local.Pause, "pause a node for a time, such as 1@10s+2s, or again each second, such as 1@10s+300ms/1s"},
 		{local.Leave, "let a node leave, such as 2@10s"},
 		{local.Join, "let an additional node join, such as @10s, or a stopped one rejoin, such as 2@15s"},
 		{local.Restart, "restart all nodes one after the other, such as rolling@15s"},
+		{local.Busy, "run processes that use the processors beside the nodes, such as 8@10s+60s for 8 of them for a minute"},
 	} {
 		flag := &faultFlag{kind: fault.kind}
 		b.faults = append(b.faults, flag)
