@@ -74,7 +74,7 @@ func (l *openLoop) send(ctx context.Context) (ended bool) {
 }
 
 func (l *openLoop) idle() <-chan struct{} { return l.calls.idle }
-func (l *openLoop) abort()                {} // resume does not block
+func (l *openLoop) abort()                { close(l.aborted) }
 
 func (l *openLoop) stop(all bool) {
 	l.close()

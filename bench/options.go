@@ -42,8 +42,8 @@ type Options struct {
 	// end up to 2 % later. 0 means DefaultTimeout.
 	Timeout time.Duration
 	// MaxLag is how late a call of an open loop may be sent. A call that the harness would
-	// send later is dropped and counted as missed, so that it does not delay those after
-	// it. 0 means that calls are sent however late they are, until a second after the end
+	// send later is dropped and counted as missed, like those that are more than half as
+	// late, so that they do not delay the others. 0 means that calls are sent however late they are, until a second after the end
 	// of the run.
 	MaxLag time.Duration
 	// DrainTimeout is how long LLM calls may continue when no more calls are sent.

@@ -53,9 +53,10 @@ func (p *pacer) run() (ended bool) {
 				return false
 			}
 			if p.maxLag > 0 && now-c.due > p.maxLag {
-				// All that is due by now is skipped, not only what is too late: otherwise
-				// every call would be as late as allowed.
-				p.skipTo = now
+				// More is skipped than what is too late: otherwise every call would be as
+				// late as allowed. Not all is skipped that is due: otherwise a pacer that the
+				// system lets run now and then would send nothing.
+				p.skipTo = now - p.maxLag/2
 			}
 			if c.due < p.skipTo {
 				p.miss(c.due, 1)

@@ -2,7 +2,10 @@
 
 package bench
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // task is a request to send: the first of a call, or the next of an LLM call.
 type task struct {
@@ -17,29 +20,32 @@ type task struct {
 // time: it wakes the next one when it has taken a request and others are left. So one
 // worker sends all requests that are answered or refused at once, without a switch of
 // goroutines for each, which would cost more than everything else that the harness does.
+//
+// There is no [sync.Mutex] that all workers share: under overload thousands of goroutines
+// can run, and its waiters, which it serves in order, would each wait for all of them.
 type pool struct {
 	run     *runState
 	size    int64
+	tasks   chan task
 	running sync.WaitGroup // workers
 	calls   *callGroup     // unfinished calls, also those that wait in the scheduler
+	aborted chan struct{}  // closed when resume must not wait any longer
+	closed  chan struct{}
 
-	mu struct {
-		sync.Mutex
-		queue   taskQueue
-		idle    []*worker // the last one became idle last
-		workers int64
-		waking  bool // a worker is on its way to the queue
-		closed  bool
-	}
-}
-
-// worker is a goroutine of a pool.
-type worker struct {
-	wake chan struct{} // cap 1: at most one is on its way
+	wakeups chan struct{} // cap 1; received by an idle worker
+	waking  atomic.Bool   // a worker is on its way to the queue
+	idle    atomic.Int64  // workers that wait for wakeups, or are about to
+	workers atomic.Int64
 }
 
 func newPool(r *runState, size int) *pool {
-	return &pool{run: r, size: int64(size), calls: newCallGroup()}
+	return &pool{
+		run: r, size: int64(size), calls: newCallGroup(),
+		// One place more than requests can be in flight, since submit and resume may
+		// enqueue at the same time.
+		tasks: make(chan task, size+1), aborted: make(chan struct{}), closed: make(chan struct{}),
+		wakeups: make(chan struct{}, 1),
+	}
 }
 
 // submit enqueues a call. It returns false if too many requests are in flight. It
@@ -50,104 +56,79 @@ func (p *pool) submit(c *planned) bool {
 		return false
 	}
 	p.calls.add()
-	p.enqueue(task{call: c})
-	return true
+	select {
+	case p.tasks <- task{call: c}:
+		p.wakeNext()
+		return true
+	default: // requests of LLM calls fill the queue
+		p.calls.done()
+		p.run.inFlight.Add(-1)
+		return false
+	}
 }
 
-// resume enqueues the next request of an LLM call. It does not block.
+// resume enqueues the next request of an LLM call. It blocks while the queue is full.
 func (p *pool) resume(h *llmCall) {
 	p.run.inFlight.Add(1)
-	p.enqueue(task{held: h})
-}
-
-func (p *pool) enqueue(t task) {
-	p.mu.Lock()
-	p.mu.queue.push(t)
-	next, start := p.claimLocked()
-	p.mu.Unlock()
-	p.wake(next, start)
-}
-
-// claimLocked chooses a worker to wake, or says that one is to be started, if requests are
-// queued and no worker is on its way.
-func (p *pool) claimLocked() (next *worker, start bool) {
-	if p.mu.waking || p.mu.queue.n == 0 || p.mu.closed {
-		return nil, false
+	select {
+	case p.tasks <- task{held: h}:
+		p.wakeNext()
+	case <-p.aborted:
 	}
-	if last := len(p.mu.idle) - 1; last >= 0 {
-		next, p.mu.idle = p.mu.idle[last], p.mu.idle[:last]
-	} else if p.mu.workers < p.size {
-		p.mu.workers++
-		start = true
-	}
-	p.mu.waking = next != nil || start
-	return next, start
 }
 
-func (p *pool) wake(next *worker, start bool) {
-	switch {
-	case next != nil:
-		next.wake <- struct{}{}
-	case start:
-		p.running.Go(p.work)
+// wakeNext wakes or starts a worker if requests are queued and none is on its way. If all
+// are busy, the first that is not takes the next request.
+func (p *pool) wakeNext() {
+	for len(p.tasks) > 0 && p.waking.CompareAndSwap(false, true) {
+		if p.idle.Load() > 0 {
+			p.wakeups <- struct{}{} // does not block: only the holder of waking sends
+			return
+		}
+		if p.workers.Load() < p.size { // only the holder of waking adds
+			p.workers.Add(1)
+			p.running.Go(p.work)
+			return
+		}
+		p.waking.Store(false)
+		if p.idle.Load() == 0 {
+			return // a worker that becomes idle from here on looks at the queue afterwards
+		}
 	}
 }
 
 // close ends the workers that do not wait for an answer. Requests that are queued are not
 // sent.
-func (p *pool) close() {
-	p.mu.Lock()
-	p.mu.closed = true
-	idle := p.mu.idle
-	p.mu.idle = nil
-	p.mu.Unlock()
-	for _, w := range idle {
-		w.wake <- struct{}{}
-	}
-}
+func (p *pool) close() { close(p.closed) }
 
-// work sends requests until the pool is closed.
+// work sends requests until the pool is closed. It is started with waking held.
 func (p *pool) work() {
-	a, w := p.run.newSender(), &worker{wake: make(chan struct{}, 1)}
-	woken := true // the goroutine was started for a request
+	a := p.run.newSender()
+	p.waking.Store(false)
 	for {
-		t, ok, waited := p.take(w, woken)
-		if !ok {
+		select {
+		case <-p.closed:
+			return
+		default:
+		}
+		select {
+		case t := <-p.tasks:
+			p.wakeNext()
+			p.process(a, t)
+			p.run.inFlight.Add(-1)
+			continue
+		default:
+		}
+		p.idle.Add(1)
+		p.wakeNext() // for a request that was enqueued since
+		select {
+		case <-p.wakeups:
+		case <-p.closed:
 			return
 		}
-		woken = false
-		if waited {
-			a.refusedAt = 0
-		}
-		p.process(a, t)
-		p.run.inFlight.Add(-1)
-	}
-}
-
-// take returns the next request, and whether it had to wait for it. It returns !ok when
-// the pool is closed.
-func (p *pool) take(w *worker, woken bool) (t task, ok, waited bool) {
-	p.mu.Lock()
-	for {
-		if woken {
-			p.mu.waking = false
-		}
-		if p.mu.closed {
-			p.mu.Unlock()
-			return task{}, false, waited
-		}
-		if p.mu.queue.n > 0 {
-			t = p.mu.queue.pop()
-			next, start := p.claimLocked()
-			p.mu.Unlock()
-			p.wake(next, start)
-			return t, true, waited
-		}
-		p.mu.idle = append(p.mu.idle, w)
-		p.mu.Unlock()
-		<-w.wake
-		p.mu.Lock()
-		woken, waited = true, true
+		p.idle.Add(-1)
+		p.waking.Store(false)
+		a.refusedAt = 0
 	}
 }
 
@@ -172,30 +153,4 @@ func (p *pool) process(a *sender, t task) {
 		return
 	}
 	p.run.scheduler.add(h)
-}
-
-// taskQueue is a queue in a ring that grows.
-type taskQueue struct {
-	ring  []task // its length is a power of two, or zero
-	first int
-	n     int
-}
-
-func (q *taskQueue) push(t task) {
-	if q.n == len(q.ring) {
-		larger := make([]task, max(2*len(q.ring), 64))
-		copied := copy(larger, q.ring[q.first:])
-		copy(larger[copied:], q.ring[:q.first])
-		q.ring, q.first = larger, 0
-	}
-	q.ring[(q.first+q.n)&(len(q.ring)-1)] = t
-	q.n++
-}
-
-func (q *taskQueue) pop() task {
-	t := q.ring[q.first]
-	q.ring[q.first] = task{}
-	q.first = (q.first + 1) & (len(q.ring) - 1)
-	q.n--
-	return t
 }

@@ -50,8 +50,8 @@ func TestPoolSendsAllCallsAtOnce(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if n := inFlight.Load(); n != 2*calls || p.mu.workers > calls {
-			t.Errorf("%d calls were sent by %d workers, want %d by at most %d", n, p.mu.workers, 2*calls, calls)
+		if n := inFlight.Load(); n != 2*calls || p.workers.Load() > calls {
+			t.Errorf("%d calls were sent by %d workers, want %d by at most %d", n, p.workers.Load(), 2*calls, calls)
 		}
 		p.close()
 		p.running.Wait()
@@ -71,7 +71,7 @@ func TestRefusedCallsNeedFewWorkers(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		if n := p.mu.workers; n > 20 {
+		if n := p.workers.Load(); n > 20 {
 			t.Errorf("%d workers for 9,000 calls that were refused at once, want a few", n)
 		}
 		p.close()
@@ -90,33 +90,14 @@ func TestClosedPoolSendsNothing(t *testing.T) {
 			return Answer{Outcome: Allowed}, nil
 		}, 1)
 		p.submit(new(planned))
+		synctest.Wait()
 		p.resume(newLLMCall(&Call{ID: "1"}, 0, 0, &Answer{}))
 		synctest.Wait()
 		p.close()
 		close(release)
 		p.running.Wait()
-		if sent.Load() != 1 || p.mu.queue.n != 1 {
-			t.Errorf("%d sent, %d queued, want one each", sent.Load(), p.mu.queue.n)
+		if sent.Load() != 1 || len(p.tasks) != 1 {
+			t.Errorf("%d sent, %d queued, want one each", sent.Load(), len(p.tasks))
 		}
 	})
-}
-
-func TestTaskQueue(t *testing.T) {
-	var q taskQueue
-	var next, want int
-	for _, step := range []struct{ push, pop int }{{50, 30}, {100, 90}, {300, 330}, {1, 1}, {64, 64}} {
-		for range step.push {
-			q.push(task{call: &planned{due: time.Duration(next)}})
-			next++
-		}
-		for range step.pop {
-			if got := q.pop().call.due; got != time.Duration(want) {
-				t.Fatalf("popped %d, want %d", got, want)
-			}
-			want++
-		}
-	}
-	if q.n != 0 {
-		t.Errorf("%d left, want none", q.n)
-	}
 }
