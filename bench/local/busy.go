@@ -18,7 +18,7 @@ var busyCommand = []string{"bench", "busy"}
 // of a [Busy] do.
 func BusyLoop(length time.Duration) {
 	runtime.GOMAXPROCS(1)
-	for end := time.Now().Add(length); time.Now().Before(end); { //nolint:revive // it is to do nothing
+	for end := time.Now().Add(length); time.Now().Before(end); {
 	}
 }
 

@@ -5,6 +5,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/bucketring/bucketring/internal/amount"
 )
@@ -60,8 +61,8 @@ func overloadChart(r *Run) *chart {
 		c.line("mark", x.from, y.px(l.value), x.to, y.px(l.value))
 		c.text("marked", "start", x.from+6, y.px(l.value)-4, l.name)
 	}
-	for i := len(shown) - 1; i >= 0; i-- { // the first target is drawn last, on top
-		drawOverload(c, &x, &y, seriesClass(i), shown[i])
+	for i, t := range slices.Backward(shown) { // the first target is drawn last, on top
+		drawOverload(c, &x, &y, seriesClass(i), t)
 	}
 	for _, t := range shown {
 		out.table.rows = append(out.table.rows, overloadRows(t)...)

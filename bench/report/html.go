@@ -116,11 +116,11 @@ func WriteHTML(w io.Writer, r *Run) error {
 // overloadVerdict says whether goodput holds, and where the harness did not keep up.
 func overloadVerdict(t *Target) verdict {
 	_, notes := t.overloadSummary(false)
-	text := ""
+	var text strings.Builder
 	for _, sentence := range append([]string{strings.Replace(t.Overload.Summary(), "COLLAPSED", "collapsed", 1)}, notes...) {
-		text += strings.ToUpper(sentence[:1]) + sentence[1:] + ". "
+		text.WriteString(strings.ToUpper(sentence[:1]) + sentence[1:] + ". ")
 	}
-	v := verdict{Title: "Overload of " + clean(t.Name, 60), Text: strings.TrimSpace(text), Class: t.Overload.class(), Sign: "✓"}
+	v := verdict{Title: "Overload of " + clean(t.Name, 60), Text: strings.TrimSpace(text.String()), Class: t.Overload.class(), Sign: "✓"}
 	if v.Class == "bad" {
 		v.Sign = "✗"
 	}

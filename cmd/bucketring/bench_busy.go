@@ -14,10 +14,12 @@ import (
 // newBenchBusy returns the command that bench run --busy starts.
 func newBenchBusy() *cobra.Command {
 	return &cobra.Command{
-		Use:    "busy DURATION",
-		Short:  "Use one processor for a time and do nothing",
-		Args:   exactArgs("DURATION"),
-		Hidden: true,
+		Use:     "busy DURATION",
+		Short:   "Use one processor for a time and do nothing",
+		Long:    `Use one processor for a time and do nothing. bench run --busy starts such processes.`,
+		Example: `  bucketring bench busy 10s`,
+		Args:    exactArgs("DURATION"),
+		Hidden:  true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			length, err := time.ParseDuration(args[0])
 			if err != nil || length < 0 {
