@@ -96,6 +96,9 @@ func refusedError(message string) *callError {
 
 // Share returns the share of new calls that are refused, in millionths.
 func (a *Admission) Share() int64 {
+	if a == nil {
+		return 0
+	}
 	if r := a.refusal.Load(); r != nil {
 		return r.share
 	}
