@@ -35,6 +35,7 @@ type processorQueue struct {
 	admission *server.Admission
 	log       *slog.Logger
 	shedder   overload.Shedder
+	bound     overload.Bound
 	latencies []metrics.Sample
 	counts    []uint64 // of the histogram, at the last sample
 	cpu       time.Duration
@@ -66,7 +67,9 @@ func (q *processorQueue) watch(ctx context.Context) error {
 		case <-tick.C:
 		}
 		now := time.Now()
-		share := q.shedder.Update(q.sample(now))
+		m := q.sample(now)
+		share := q.shedder.Update(m)
+		q.admission.SetBound(q.bound.Update(m, q.admission.Calls()))
 		q.queued.Store(int64(q.shedder.Queued()))
 		q.admission.Refuse(share)
 		q.report(now, share)

@@ -27,23 +27,11 @@ import "time"
 //
 // The zero value refuses nothing. A Shedder is not safe for concurrent use.
 type Shedder struct {
-	waits, runs, cpu, capacity int64 // sums of the samples, the older the less
+	window window
 
 	queued, before int64 // nanoseconds of queued work, now and at the sample before
 	long           int64 // for how long the queue has been above its target
 	share          int64
-}
-
-// Sample is what was measured since the sample before.
-type Sample struct {
-	Elapsed time.Duration
-	// Waits is how long goroutines waited for a processor, in all, and Runs how often
-	// one did. If they are measured for some goroutines only, both are.
-	Waits time.Duration
-	Runs  int64
-	// CPU is the processor time that the process has used.
-	CPU        time.Duration
-	Processors int
 }
 
 const (
@@ -54,8 +42,6 @@ const (
 	// Target is the queued work above which more and more is refused.
 	Target = 5 * time.Millisecond
 
-	shedWindow = int64(60 * time.Millisecond)  // the weight of a sample ends after about this
-	shedGrace  = int64(100 * time.Millisecond) // how long a burst may be
 	// In this time the share changes by shedGain times the distance of the queue from its
 	// target, in targets. A change of the queue by one target changes the share by shedTrend.
 	shedTime  = int64(20 * time.Millisecond)
@@ -70,15 +56,15 @@ func (s *Shedder) Update(m Sample) (share int64) {
 	if elapsed <= 0 {
 		return s.share
 	}
-	s.add(m)
-	s.before, s.queued = s.queued, s.work()
+	s.window.add(m)
+	s.before, s.queued = s.queued, s.window.queued()
 	switch {
 	case s.queued > int64(Target):
-		s.long = min(s.long+elapsed, shedGrace)
+		s.long = min(s.long+elapsed, grace)
 	case s.share == 0:
 		s.long = 0
 	}
-	if s.long < shedGrace {
+	if s.long < grace {
 		return 0
 	}
 	far := func(queued int64) int64 { return min(queued, shedFar*int64(Target)) - int64(Target) }
@@ -90,29 +76,3 @@ func (s *Shedder) Update(m Sample) (share int64) {
 
 // Queued returns the processor time that is queued for each processor.
 func (s *Shedder) Queued() time.Duration { return time.Duration(s.queued) }
-
-// add adds a sample to the sums, which lose weight meanwhile.
-func (s *Shedder) add(m Sample) {
-	keep := max(shedWindow-int64(m.Elapsed), 0)
-	for _, sum := range []struct {
-		of *int64
-		m  int64
-	}{
-		{&s.waits, int64(m.Waits)},
-		{&s.runs, m.Runs << 10}, // so that few do not decay to none
-		{&s.cpu, int64(m.CPU)},
-		{&s.capacity, int64(m.Elapsed) * int64(max(m.Processors, 1))},
-	} {
-		*sum.of = *sum.of/shedWindow*keep + *sum.of%shedWindow*keep/shedWindow + sum.m
-	}
-}
-
-// work returns the queued work in nanoseconds.
-func (s *Shedder) work() int64 {
-	if s.runs>>10 == 0 || s.capacity == 0 {
-		return 0
-	}
-	const parts = 1 << 10
-	wait := s.waits / (s.runs >> 10)
-	return wait / parts * min(s.cpu*parts/s.capacity, parts)
-}

@@ -166,9 +166,10 @@ func (a *api) dispatch(w http.ResponseWriter, r *http.Request) error {
 // admitted refuses a request, unless it is admitted, before its body is read.
 func (a *api) admitted(handle func(http.ResponseWriter, *http.Request) error) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if err := a.admission.Admit(server.FromHTTP); err != nil {
+		if err := a.admission.Begin(server.FromHTTP); err != nil {
 			return err
 		}
+		defer a.admission.End()
 		return handle(w, r)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/rpc/internal/call"
@@ -38,8 +39,10 @@ func (s CallSource) String() string {
 // member forwards: the member has admitted it, and its link to this node has a bound of
 // its own. A nil Admission admits everything. It is safe for concurrent use.
 type Admission struct {
-	refusal atomic.Pointer[refusal] // nil: everything is admitted
-	refused [callSources]atomic.Int64
+	refusal    atomic.Pointer[refusal] // nil: no share is refused
+	bound      atomic.Int64            // of inProgress; 0: none
+	inProgress atomic.Int64            // unary calls that were admitted
+	refused    [callSources]atomic.Int64
 }
 
 // refusal is how many of the new calls are refused, and the error that they get.
@@ -52,6 +55,9 @@ type refusal struct {
 // refusedRetry is when a refused call may be sent again. A share of the calls is
 // admitted at any time, so it is short.
 const refusedRetry = 250 * time.Millisecond
+
+// errFull is the error of a call that would be one too many in progress.
+var errFull = refusedError(fmt.Sprintf("this node is overloaded: too many calls are in progress; send it again after %s", refusedRetry))
 
 // whole is the share that is everything.
 const whole = 1_000_000
@@ -71,7 +77,50 @@ func NewAdmission(reg prometheus.Registerer) *Admission {
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "bucketring_overload_refused_share", Help: "The share of new calls that the node refuses now, from 0 to 0.75.",
 	}, func() float64 { return float64(a.Share()) / whole })
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "bucketring_overload_calls", Help: "Unary calls in progress that the node may refuse: checks, reserves, peeks, batches and Envoy's requests.",
+	}, func() float64 { return float64(a.Calls()) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "bucketring_overload_calls_limit", Help: "Most such calls in progress. It falls while calls wait long for a processor.",
+	}, func() float64 { return float64(a.bound.Load()) })
 	return a
+}
+
+// SetBound sets how many unary calls may be in progress. 0: any number.
+func (a *Admission) SetBound(calls int64) { a.bound.Store(calls) }
+
+// Calls returns how many unary calls are in progress.
+func (a *Admission) Calls() int64 { return a.inProgress.Load() }
+
+// Begin returns nil if a new unary call is admitted: the caller must End it. Otherwise it
+// returns the error of the call, as Admit does.
+func (a *Admission) Begin(source CallSource) error {
+	if a == nil {
+		return nil
+	}
+	if a.full(a.inProgress.Add(1)) {
+		a.End()
+		a.refused[source].Add(1)
+		return errFull
+	}
+	if err := a.Admit(source); err != nil {
+		a.End()
+		return err
+	}
+	return nil
+}
+
+// full reports whether that many calls are too many.
+func (a *Admission) full(calls int64) bool {
+	bound := a.bound.Load()
+	return bound != 0 && calls > bound
+}
+
+// End ends a call that was admitted by Begin.
+func (a *Admission) End() {
+	if a != nil {
+		a.inProgress.Add(-1)
+	}
 }
 
 // Refuse sets the share of new calls to refuse from now on, in millionths.
@@ -114,7 +163,8 @@ func (a *Admission) Refused() (n int64) {
 }
 
 // Admit returns nil if a new call is admitted, and otherwise its error, which has a gRPC
-// status. It takes no lock and allocates nothing.
+// status. It is for calls that are not counted in progress. It takes no lock and
+// allocates nothing.
 func (a *Admission) Admit(source CallSource) error {
 	if a == nil {
 		return nil
@@ -149,14 +199,19 @@ type admittedBatches struct {
 // Batch implements pb.RateLimiterServer.
 func (s admittedBatches) Batch(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, error) {
 	items := b.GetItems()
-	if s.admission.Share() == 0 || len(items) > MaxItems {
+	if s.admission == nil || len(items) > MaxItems {
+		return s.RateLimiterServer.Batch(ctx, b)
+	}
+	full := s.admission.full(s.admission.inProgress.Add(1))
+	defer s.admission.End()
+	if !full && s.admission.Share() == 0 {
 		return s.RateLimiterServer.Batch(ctx, b)
 	}
 	admitted := &pb.BatchRequest{Items: make([]*pb.Item, 0, len(items))}
 	results := make([]*pb.Result, len(items))
 	for i, item := range items {
 		if isNewItem(item) {
-			if err := s.admission.Admit(FromGRPC); err != nil {
+			if err := s.admit(full); err != nil {
 				results[i] = Failed(err)
 				continue
 			}
@@ -168,7 +223,7 @@ func (s admittedBatches) Batch(ctx context.Context, b *pb.BatchRequest) (*pb.Bat
 		return nil, err
 	}
 	if len(answer.GetResults()) != len(admitted.GetItems()) {
-		return nil, grpcstatus.Error(13, "internal error") // impossible
+		return nil, grpcstatus.Error(codes.Internal, "internal error") // impossible
 	}
 	next := 0
 	for i := range results {
@@ -179,6 +234,15 @@ func (s admittedBatches) Batch(ctx context.Context, b *pb.BatchRequest) (*pb.Bat
 	}
 	answer.Results = results
 	return answer, nil
+}
+
+// admit is Admit for an item of a batch, of which there may be one too many in progress.
+func (s admittedBatches) admit(full bool) error {
+	if !full {
+		return s.admission.Admit(FromGRPC)
+	}
+	s.admission.refused[FromGRPC].Add(1)
+	return errFull
 }
 
 func isNewItem(item *pb.Item) bool {

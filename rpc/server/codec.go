@@ -169,9 +169,10 @@ func handling(u UnaryService, guard guard) *grpc.ServiceDesc {
 				return nil, err
 			}
 			if refusable {
-				if err := guard.admission.Admit(FromGRPC); err != nil {
+				if err := guard.admission.Begin(FromGRPC); err != nil {
 					return nil, err
 				}
+				defer guard.admission.End()
 			}
 			in := pool.Get().(*incoming)
 			in.receive = receive

@@ -39,8 +39,10 @@ const (
 	maxMessage = 256 << 10
 	// maxHeaders bounds the metadata of a call, in bytes as HTTP/2 counts them.
 	maxHeaders = 16 << 10
-	// maxStreams bounds the streams of a connection: a client waits with more.
-	maxStreams = 256
+	// maxStreams bounds the streams of a connection: a client waits with more, and is not
+	// told why. So it is larger than how many calls an overloaded node has in progress,
+	// with few processors, and smaller than the share of an address.
+	maxStreams = 512
 	// streamWindow is how much of a message is received before a handler reads it, and
 	// connWindow how much may be on its way.
 	streamWindow = 64 << 10
