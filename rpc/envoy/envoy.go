@@ -178,7 +178,7 @@ func (s *Service) decide(ctx context.Context, rules *ruleset, r *rls.RateLimitRe
 	}
 	ev := s.classify(rules, r)
 	if !ev.correctsUsage() {
-		if err := s.options.Admission.Begin(server.FromEnvoy); err != nil {
+		if err := s.options.Admission.Begin(ctx, server.FromEnvoy); err != nil {
 			return nil, err
 		}
 		defer s.options.Admission.End()

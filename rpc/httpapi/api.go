@@ -101,6 +101,7 @@ func NewServer(h http.Handler) *http.Server {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ConnState:         listenlimit.HTTPState,
+		ConnContext:       listenlimit.HTTPContext,
 	}
 }
 
@@ -166,7 +167,7 @@ func (a *api) dispatch(w http.ResponseWriter, r *http.Request) error {
 // admitted refuses a request, unless it is admitted, before its body is read.
 func (a *api) admitted(handle func(http.ResponseWriter, *http.Request) error) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if err := a.admission.Begin(server.FromHTTP); err != nil {
+		if err := a.admission.Begin(r.Context(), server.FromHTTP); err != nil {
 			return err
 		}
 		defer a.admission.End()

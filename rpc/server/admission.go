@@ -12,8 +12,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/listenlimit"
+	"github.com/bucketring/bucketring/internal/overload"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -56,11 +59,16 @@ type refusal struct {
 // admitted at any time, so it is short.
 const refusedRetry = 250 * time.Millisecond
 
+// An address that has few calls in progress, or a client whose batch has few items, is
+// spared while refusing others is enough: so a flood from one address does not make this
+// node refuse what others ask.
+const (
+	maxSpared  = 16
+	spareUntil = overload.MaxShare / 2 // the share above which none is spared
+)
+
 // errFull is the error of a call that would be one too many in progress.
 var errFull = refusedError(fmt.Sprintf("this node is overloaded: too many calls are in progress; send it again after %s", refusedRetry))
-
-// whole is the share that is everything.
-const whole = 1_000_000
 
 // NewAdmission returns an Admission that admits everything. A nil registry means no
 // metrics.
@@ -76,7 +84,7 @@ func NewAdmission(reg prometheus.Registerer) *Admission {
 	}
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "bucketring_overload_refused_share", Help: "The share of new calls that the node refuses now, from 0 to 0.75.",
-	}, func() float64 { return float64(a.Share()) / whole })
+	}, func() float64 { return float64(a.Share()) / overload.Whole })
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "bucketring_overload_calls", Help: "Unary calls in progress that the node may refuse: checks, reserves, peeks, batches and Envoy's requests.",
 	}, func() float64 { return float64(a.Calls()) })
@@ -93,27 +101,42 @@ func (a *Admission) SetBound(calls int64) { a.bound.Store(calls) }
 func (a *Admission) Calls() int64 { return a.inProgress.Load() }
 
 // Begin returns nil if a new unary call is admitted: the caller must End it. Otherwise it
-// returns the error of the call, as Admit does.
-func (a *Admission) Begin(source CallSource) error {
+// returns the error of the call, which has a gRPC status. It takes no lock and allocates
+// nothing.
+func (a *Admission) Begin(ctx context.Context, source CallSource) error {
 	if a == nil {
 		return nil
 	}
-	if a.full(a.inProgress.Add(1)) {
+	err := a.check(ctx, a.inProgress.Add(1))
+	if err != nil {
 		a.End()
 		a.refused[source].Add(1)
+	}
+	return err
+}
+
+// check returns the error of a new call, with which so many are in progress.
+func (a *Admission) check(ctx context.Context, calls int64) error {
+	if bound := a.bound.Load(); bound != 0 && calls > bound && (calls > 2*bound || !fewCalls(ctx)) {
 		return errFull
 	}
-	if err := a.Admit(source); err != nil {
-		a.End()
-		return err
+	if r := a.refusal.Load(); r != nil && r.refuses() && (r.share > spareUntil || !fewCalls(ctx)) {
+		return r.err
 	}
 	return nil
 }
 
-// full reports whether that many calls are too many.
-func (a *Admission) full(calls int64) bool {
-	bound := a.bound.Load()
-	return bound != 0 && calls > bound
+// fewCalls reports whether the remote address of a call has at most maxSpared of them.
+func fewCalls(ctx context.Context) bool {
+	if conn := listenlimit.FromContext(ctx); conn != nil {
+		return conn.Peer().Active() <= maxSpared
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		if conn := listenlimit.Of(p.Addr); conn != nil {
+			return conn.Peer().Counts[UnaryStream].Load() <= maxSpared
+		}
+	}
+	return false
 }
 
 // End ends a call that was admitted by Begin.
@@ -132,8 +155,8 @@ func (a *Admission) Refuse(share int64) {
 	if r := a.refusal.Load(); r != nil && r.share == share {
 		return
 	}
-	err := refusedError(fmt.Sprintf("this node is overloaded and refuses %d %% of new calls; send it again after %s", max(share*100/whole, 1), refusedRetry))
-	a.refusal.Store(&refusal{share, uint64(share) << 32 / whole, err})
+	err := refusedError(fmt.Sprintf("this node is overloaded and refuses %d %% of new calls; send it again after %s", max(share*100/overload.Whole, 1), refusedRetry))
+	a.refusal.Store(&refusal{share, uint64(share) << 32 / overload.Whole, err})
 }
 
 // refusedError returns an error that is sent many times.
@@ -162,20 +185,23 @@ func (a *Admission) Refused() (n int64) {
 	return n
 }
 
-// Admit returns nil if a new call is admitted, and otherwise its error, which has a gRPC
-// status. It is for calls that are not counted in progress. It takes no lock and
-// allocates nothing.
-func (a *Admission) Admit(source CallSource) error {
+// AdmitItem returns nil if a new item of a client's stream is admitted, and otherwise its
+// error. The number of items in its batch says how much the client asks. It takes no lock
+// and allocates nothing.
+func (a *Admission) AdmitItem(items int) error {
 	if a == nil {
 		return nil
 	}
 	r := a.refusal.Load()
-	if r == nil || uint64(rand.Uint32()) >= r.below {
+	if r == nil || !r.refuses() || items <= maxSpared && r.share <= spareUntil {
 		return nil
 	}
-	a.refused[source].Add(1)
+	a.refused[FromStream].Add(1)
 	return r.err
 }
+
+// refuses chooses at random whether one more call is refused.
+func (r *refusal) refuses() bool { return uint64(rand.Uint32()) < r.below }
 
 // isNew reports whether calls of kind k begin something.
 func isNew(k call.Kind) bool {
@@ -202,16 +228,17 @@ func (s admittedBatches) Batch(ctx context.Context, b *pb.BatchRequest) (*pb.Bat
 	if s.admission == nil || len(items) > MaxItems {
 		return s.RateLimiterServer.Batch(ctx, b)
 	}
-	full := s.admission.full(s.admission.inProgress.Add(1))
+	calls := s.admission.inProgress.Add(1)
 	defer s.admission.End()
-	if !full && s.admission.Share() == 0 {
+	if s.admission.check(ctx, calls) == nil && s.admission.refusal.Load() == nil {
 		return s.RateLimiterServer.Batch(ctx, b)
 	}
 	admitted := &pb.BatchRequest{Items: make([]*pb.Item, 0, len(items))}
 	results := make([]*pb.Result, len(items))
 	for i, item := range items {
 		if isNewItem(item) {
-			if err := s.admit(full); err != nil {
+			if err := s.admission.check(ctx, calls); err != nil {
+				s.admission.refused[FromGRPC].Add(1)
 				results[i] = Failed(err)
 				continue
 			}
@@ -234,15 +261,6 @@ func (s admittedBatches) Batch(ctx context.Context, b *pb.BatchRequest) (*pb.Bat
 	}
 	answer.Results = results
 	return answer, nil
-}
-
-// admit is Admit for an item of a batch, of which there may be one too many in progress.
-func (s admittedBatches) admit(full bool) error {
-	if !full {
-		return s.admission.Admit(FromGRPC)
-	}
-	s.admission.refused[FromGRPC].Add(1)
-	return errFull
 }
 
 func isNewItem(item *pb.Item) bool {

@@ -169,7 +169,7 @@ func handling(u UnaryService, guard guard) *grpc.ServiceDesc {
 				return nil, err
 			}
 			if refusable {
-				if err := guard.admission.Begin(FromGRPC); err != nil {
+				if err := guard.admission.Begin(ctx, FromGRPC); err != nil {
 					return nil, err
 				}
 				defer guard.admission.End()

@@ -113,7 +113,7 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 			continue
 		}
 		if c.Origin == call.ClientStream && isNew(c.Kind) && !c.Expired {
-			if err := s.admission.Admit(FromStream); err != nil {
+			if err := s.admission.AdmitItem(len(calls)); err != nil {
 				results.SetError(i, err)
 				continue
 			}
