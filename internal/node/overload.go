@@ -30,7 +30,7 @@ const (
 )
 
 // processorQueue measures how long work waits for a processor in this process, and
-// makes the admission refuse new calls while that is too long.
+// makes the admission refuse new calls while that is too long. One goroutine uses it.
 type processorQueue struct {
 	admission *server.Admission
 	log       *slog.Logger
@@ -67,13 +67,16 @@ func (q *processorQueue) watch(ctx context.Context) error {
 		case <-tick.C:
 		}
 		now := time.Now()
-		m := q.sample(now)
-		share := q.shedder.Update(m)
-		q.admission.SetBound(q.bound.Update(m, q.admission.Calls()))
-		q.queued.Store(int64(q.shedder.Queued()))
-		q.admission.Refuse(share)
-		q.report(now, share)
+		q.update(now, q.sample(now))
 	}
+}
+
+// update makes the admission follow a sample.
+func (q *processorQueue) update(now time.Time, m overload.Sample) {
+	q.admission.Refuse(q.shedder.Update(m))
+	q.admission.SetBound(q.bound.Update(m, q.admission.Calls()))
+	q.queued.Store(int64(q.shedder.Queued()))
+	q.report(now)
 }
 
 // sample returns what happened since the last sample.
@@ -108,10 +111,13 @@ func (q *processorQueue) sample(now time.Time) overload.Sample {
 	return s
 }
 
-// report logs at most once in a minute that calls are refused.
-func (q *processorQueue) report(now time.Time, share int64) {
-	if refused := q.admission.Refused(); refused > q.refused && !now.Before(q.logNext) {
-		q.log.Warn("overloaded: new calls are refused", "refused", refused-q.refused, "refused_percent", share*100/overload.Whole, "queued", q.shedder.Queued(), "queue_target", overload.Target)
-		q.refused, q.logNext = refused, now.Add(overloadLogInterval)
+// report logs at most once in a minute that calls were refused.
+func (q *processorQueue) report(now time.Time) {
+	refused := q.admission.Refused()
+	if refused == q.refused || now.Before(q.logNext) {
+		return
 	}
+	q.log.Warn("overloaded: new calls are refused", "refused", refused-q.refused, "refused_percent", q.admission.Share()*100/overload.Whole,
+		"calls", q.admission.Calls(), "max_calls", q.admission.Bound(), "wait_for_processor", q.bound.Wait(), "queued", q.shedder.Queued())
+	q.refused, q.logNext = refused, now.Add(overloadLogInterval)
 }

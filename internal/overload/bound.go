@@ -38,6 +38,9 @@ const (
 	grace = int64(100 * time.Millisecond) // how long a burst may be
 )
 
+// Wait returns how long goroutines wait for a processor, on average.
+func (b *Bound) Wait() time.Duration { return time.Duration(b.window.wait()) }
+
 // Update returns the bound from now on. The calls are those in progress.
 func (b *Bound) Update(m Sample, calls int64) int64 {
 	least := CallsPerProcessor * int64(max(m.Processors, 1))

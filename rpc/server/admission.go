@@ -97,6 +97,9 @@ func NewAdmission(reg prometheus.Registerer) *Admission {
 // SetBound sets how many unary calls may be in progress. 0: any number.
 func (a *Admission) SetBound(calls int64) { a.bound.Store(calls) }
 
+// Bound returns how many unary calls may be in progress; 0: any number.
+func (a *Admission) Bound() int64 { return a.bound.Load() }
+
 // Calls returns how many unary calls are in progress.
 func (a *Admission) Calls() int64 { return a.inProgress.Load() }
 
