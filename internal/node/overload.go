@@ -27,6 +27,10 @@ const (
 	// schedLatencies is how long goroutines were runnable before they ran. The runtime
 	// measures it for one of 8.
 	schedLatencies = "/sched/latencies:seconds"
+	// callTime and itemTime are the least processor time that a unary call and an item of
+	// a client's stream take, with what gRPC or HTTP takes.
+	callTime = 20 * time.Microsecond
+	itemTime = 2 * time.Microsecond
 )
 
 // processorQueue measures how long work waits for a processor in this process, and
@@ -39,6 +43,7 @@ type processorQueue struct {
 	latencies []metrics.Sample
 	counts    []uint64 // of the histogram, at the last sample
 	cpu       time.Duration
+	asked     time.Duration // that all calls took until the last sample, at least
 	at        time.Time
 	queued    atomic.Int64 // nanoseconds, of the last sample
 
@@ -50,7 +55,7 @@ func newProcessorQueue(reg prometheus.Registerer, admission *server.Admission, l
 	q := &processorQueue{admission: admission, log: log, latencies: []metrics.Sample{{Name: schedLatencies}}}
 	promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "bucketring_overload_queued_seconds",
-		Help: "Processor time that is queued for each processor of the node. Above 0.005 for 100 ms, new calls are refused.",
+		Help: "Processor time of calls that is queued for each processor of the node. Above 0.005 for 100 ms, a share of new calls is refused.",
 	}, func() float64 { return time.Duration(q.queued.Load()).Seconds() })
 	return q
 }
@@ -83,7 +88,10 @@ func (q *processorQueue) update(now time.Time, m overload.Sample) {
 func (q *processorQueue) sample(now time.Time) overload.Sample {
 	cpu := processTime()
 	s := overload.Sample{Elapsed: now.Sub(q.at), CPU: cpu - q.cpu, Processors: runtime.GOMAXPROCS(0)}
-	q.at, q.cpu = now, cpu
+	calls, items := q.admission.Asked()
+	asked := time.Duration(calls)*callTime + time.Duration(items)*itemTime
+	s.Calls = asked - q.asked
+	q.at, q.cpu, q.asked = now, cpu, asked
 	if cpu == 0 { // unknown: as if all were used
 		s.CPU = s.Elapsed * time.Duration(s.Processors)
 	}

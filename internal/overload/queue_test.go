@@ -71,6 +71,7 @@ func (p *processors) work() {
 		}
 		p.spare -= took
 		p.m.CPU += took
+		p.m.Calls += took / 2
 	}
 	if len(p.queue) == 0 {
 		p.spare = min(p.spare, 0) // it idles

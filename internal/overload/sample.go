@@ -12,13 +12,15 @@ type Sample struct {
 	Waits time.Duration
 	Runs  int64
 	// CPU is the processor time that the process has used.
-	CPU        time.Duration
+	CPU time.Duration
+	// Calls is the least processor time that the calls took which could be refused.
+	Calls      time.Duration
 	Processors int
 }
 
 // window has sums of samples, of which the older weigh less.
 type window struct {
-	waits, runs, cpu, capacity int64
+	waits, runs, cpu, calls, capacity int64
 }
 
 // windowTime is when a sample has lost all its weight, if there are no others meanwhile.
@@ -36,6 +38,7 @@ func (w *window) add(m Sample) {
 		{&w.waits, int64(m.Waits)},
 		{&w.runs, m.Runs * runScale},
 		{&w.cpu, int64(m.CPU)},
+		{&w.calls, int64(m.Calls)},
 		{&w.capacity, int64(m.Elapsed) * int64(max(m.Processors, 1))},
 	} {
 		*sum.of = *sum.of/windowTime*keep + *sum.of%windowTime*keep/windowTime + sum.m
@@ -58,3 +61,7 @@ func (w *window) queued() int64 {
 	}
 	return w.wait() / parts * min(w.cpu*parts/w.capacity, parts)
 }
+
+// byCalls reports whether calls that could be refused took a good part of the processor
+// time, a quarter by the least that they can have taken.
+func (w *window) byCalls() bool { return w.calls >= w.cpu/4 && w.calls > 0 }

@@ -21,6 +21,9 @@ import "time"
 // concurrency-limits or TCP Vegas, would be reached by calls that wait for a slow member,
 // and would not see a call of HTTP before its goroutine runs.
 //
+// If other work than calls takes the processors, such as large bodies that a proxy reads,
+// to refuse calls does not help, and nothing is refused.
+//
 // To refuse costs a good part of an answer, so the share is at most [MaxShare]: if
 // callers do not hold back, to refuse more would leave fewer answers and no shorter
 // queue. It never depends on earlier rates of answers, and so cannot collapse with them.
@@ -57,7 +60,10 @@ func (s *Shedder) Update(m Sample) (share int64) {
 		return s.share
 	}
 	s.window.add(m)
-	s.before, s.queued = s.queued, s.window.queued()
+	s.before, s.queued = s.queued, 0
+	if s.window.byCalls() {
+		s.queued = s.window.queued()
+	}
 	switch {
 	case s.queued > int64(Target):
 		s.long = min(s.long+elapsed, grace)
@@ -74,5 +80,6 @@ func (s *Shedder) Update(m Sample) (share int64) {
 	return s.share
 }
 
-// Queued returns the processor time that is queued for each processor.
+// Queued returns the processor time that is queued for each processor; 0 if other work
+// than calls takes most of it.
 func (s *Shedder) Queued() time.Duration { return time.Duration(s.queued) }

@@ -103,6 +103,25 @@ func TestShedderDoesNotCollapse(t *testing.T) {
 	}
 }
 
+// TestShedderLeavesCallsAlone: other work fills the processors, and calls are not refused
+// for it.
+func TestShedderLeavesCallsAlone(t *testing.T) {
+	var s Shedder
+	m := Sample{Elapsed: 20 * time.Millisecond, Waits: 2 * time.Second, Runs: 100, CPU: 40 * time.Millisecond, Calls: 4 * time.Millisecond, Processors: 2}
+	for range 100 {
+		if share := s.Update(m); share != 0 {
+			t.Fatalf("calls took a tenth of the processor time: share %d", share)
+		}
+	}
+	m.Calls = 20 * time.Millisecond
+	for range 100 {
+		s.Update(m)
+	}
+	if s.Update(m) != MaxShare {
+		t.Errorf("calls took half of the processor time: share %d", s.Update(m))
+	}
+}
+
 // TestShedderRange: whatever is measured, the share is one.
 func TestShedderRange(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
@@ -113,7 +132,7 @@ func TestShedderRange(t *testing.T) {
 				Elapsed: time.Duration(random.Int64N(int64(random.Int64N(1e10) + 1))),
 				Waits:   time.Duration(random.Int64N(int64(random.Int64N(1e15) + 1))),
 				Runs:    random.Int64N(random.Int64N(1e7) + 1),
-				CPU:     time.Duration(random.Int64N(1e11)), Processors: random.IntN(256),
+				CPU:     time.Duration(random.Int64N(1e11)), Calls: time.Duration(random.Int64N(1e11)), Processors: random.IntN(256),
 			}
 			if share := s.Update(m); share < 0 || share > MaxShare || s.Queued() < 0 {
 				t.Fatalf("after %+v: share %d, queued %s", m, share, s.Queued())
@@ -125,7 +144,7 @@ func TestShedderRange(t *testing.T) {
 func BenchmarkUpdate(b *testing.B) {
 	var s Shedder
 	var bound Bound
-	m := Sample{Elapsed: 20 * time.Millisecond, Waits: 100 * time.Millisecond, Runs: 100, CPU: 10 * time.Millisecond, Processors: 2}
+	m := Sample{Elapsed: 20 * time.Millisecond, Waits: 100 * time.Millisecond, Runs: 100, CPU: 10 * time.Millisecond, Calls: 5 * time.Millisecond, Processors: 2}
 	for b.Loop() {
 		s.Update(m)
 		bound.Update(m, 100)
@@ -134,7 +153,7 @@ func BenchmarkUpdate(b *testing.B) {
 
 func ExampleShedder() {
 	var s Shedder
-	busy := Sample{Elapsed: 20 * time.Millisecond, Waits: 2 * time.Second, Runs: 100, CPU: 40 * time.Millisecond, Processors: 2}
+	busy := Sample{Elapsed: 20 * time.Millisecond, Waits: 2 * time.Second, Runs: 100, CPU: 40 * time.Millisecond, Calls: 20 * time.Millisecond, Processors: 2}
 	for range 10 {
 		fmt.Print(s.Update(busy)*100/Whole, " % ")
 	}

@@ -25,7 +25,7 @@ func TestOverloaded(t *testing.T) {
 	n := newNode(t, func(o *Options) {
 		o.Admission, o.Rejections = admission, server.NewRejections(reg)
 	})
-	if got := n.post(t, "/v1/reserve", `{"key":"k","request_id":"a","max_output_tokens":9}`); got.status != http.StatusOK {
+	if got := n.post(t, "/v1/reserve", `{"key":"k","request_id":"a","model":"llama","max_output_tokens":9}`); got.status != http.StatusOK {
 		t.Fatalf("/v1/reserve = %d %s", got.status, got.body)
 	}
 	admission.Refuse(overload.Whole)

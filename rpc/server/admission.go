@@ -42,10 +42,12 @@ func (s CallSource) String() string {
 // member forwards: the member has admitted it, and its link to this node has a bound of
 // its own. A nil Admission admits everything. It is safe for concurrent use.
 type Admission struct {
-	refusal    atomic.Pointer[refusal] // nil: no share is refused
-	bound      atomic.Int64            // of inProgress; 0: none
-	inProgress atomic.Int64            // unary calls that were admitted
-	refused    [callSources]atomic.Int64
+	refusal atomic.Pointer[refusal] // nil: no share is refused
+	bound   atomic.Int64            // of calls in progress; 0: none
+	begun   atomic.Int64            // unary calls, refused ones too
+	ended   atomic.Int64            // of them
+	items   atomic.Int64            // new items of the streams of clients
+	refused [callSources]atomic.Int64
 }
 
 // refusal is how many of the new calls are refused, and the error that they get.
@@ -59,13 +61,11 @@ type refusal struct {
 // admitted at any time, so it is short.
 const refusedRetry = 250 * time.Millisecond
 
-// An address that has few calls in progress, or a client whose batch has few items, is
-// spared while refusing others is enough: so a flood from one address does not make this
-// node refuse what others ask.
-const (
-	maxSpared  = 16
-	spareUntil = overload.MaxShare / 2 // the share above which none is spared
-)
+// maxSpared is how many calls an address may have in progress, or a batch of a client may
+// have items, so that they are spared: a flood from one address, or work that is no call,
+// does not make this node refuse the little that others ask. Only twice the bound of calls
+// in progress spares nobody.
+const maxSpared = 16
 
 // errFull is the error of a call that would be one too many in progress.
 var errFull = refusedError(fmt.Sprintf("this node is overloaded: too many calls are in progress; send it again after %s", refusedRetry))
@@ -101,7 +101,13 @@ func (a *Admission) SetBound(calls int64) { a.bound.Store(calls) }
 func (a *Admission) Bound() int64 { return a.bound.Load() }
 
 // Calls returns how many unary calls are in progress.
-func (a *Admission) Calls() int64 { return a.inProgress.Load() }
+func (a *Admission) Calls() int64 { return a.begun.Load() - a.ended.Load() }
+
+// Asked returns how many unary calls and items of streams could have been refused so far.
+func (a *Admission) Asked() (calls, items int64) { return a.begun.Load(), a.items.Load() }
+
+// begin counts a unary call, and returns how many are in progress with it.
+func (a *Admission) begin() int64 { return a.begun.Add(1) - a.ended.Load() }
 
 // Begin returns nil if a new unary call is admitted: the caller must End it. Otherwise it
 // returns the error of the call, which has a gRPC status. It takes no lock and allocates
@@ -110,7 +116,7 @@ func (a *Admission) Begin(ctx context.Context, source CallSource) error {
 	if a == nil {
 		return nil
 	}
-	err := a.check(ctx, a.inProgress.Add(1))
+	err := a.check(ctx, a.begin())
 	if err != nil {
 		a.End()
 		a.refused[source].Add(1)
@@ -123,7 +129,7 @@ func (a *Admission) check(ctx context.Context, calls int64) error {
 	if bound := a.bound.Load(); bound != 0 && calls > bound && (calls > 2*bound || !fewCalls(ctx)) {
 		return errFull
 	}
-	if r := a.refusal.Load(); r != nil && r.refuses() && (r.share > spareUntil || !fewCalls(ctx)) {
+	if r := a.refusal.Load(); r != nil && r.refuses() && !fewCalls(ctx) {
 		return r.err
 	}
 	return nil
@@ -145,7 +151,7 @@ func fewCalls(ctx context.Context) bool {
 // End ends a call that was admitted by Begin.
 func (a *Admission) End() {
 	if a != nil {
-		a.inProgress.Add(-1)
+		a.ended.Add(1)
 	}
 }
 
@@ -196,11 +202,18 @@ func (a *Admission) AdmitItem(items int) error {
 		return nil
 	}
 	r := a.refusal.Load()
-	if r == nil || !r.refuses() || items <= maxSpared && r.share <= spareUntil {
+	if r == nil || items <= maxSpared || !r.refuses() {
 		return nil
 	}
 	a.refused[FromStream].Add(1)
 	return r.err
+}
+
+// countItems counts new items of a client's stream, for Asked.
+func (a *Admission) countItems(n int) {
+	if a != nil && n > 0 {
+		a.items.Add(int64(n))
+	}
 }
 
 // refuses chooses at random whether one more call is refused.
@@ -231,7 +244,7 @@ func (s admittedBatches) Batch(ctx context.Context, b *pb.BatchRequest) (*pb.Bat
 	if s.admission == nil || len(items) > MaxItems {
 		return s.RateLimiterServer.Batch(ctx, b)
 	}
-	calls := s.admission.inProgress.Add(1)
+	calls := s.admission.begin()
 	defer s.admission.End()
 	if s.admission.check(ctx, calls) == nil && s.admission.refusal.Load() == nil {
 		return s.RateLimiterServer.Batch(ctx, b)

@@ -106,13 +106,14 @@ func (s *Service) Do(ctx context.Context, calls []call.Call) *Results {
 
 // Decide decides the calls that have no result yet.
 func (s *Service) Decide(calls []call.Call, results *Results) {
-	now, decided := s.now(), 0
+	now, decided, asked := s.now(), 0, 0
 	for i := range calls {
 		c, r := &calls[i], &results.list[i]
 		if r.done != nil {
 			continue
 		}
 		if c.Origin == call.ClientStream && isNew(c.Kind) && !c.Expired {
+			asked++
 			if err := s.admission.AdmitItem(len(calls)); err != nil {
 				results.SetError(i, err)
 				continue
@@ -147,6 +148,7 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 			decided++
 		}
 	}
+	s.admission.countItems(asked)
 	s.observeSince(now, decided)
 }
 
