@@ -92,7 +92,6 @@ func (p *partition) repeat(entry *idEntry, body uint32, r *Request, d *Decision,
 		return &ConflictError{"the reservation was cancelled"}
 	case entry.isReservation():
 		p.addAttempt(entry, r.Attempt)
-		p.advanceRecords(entry, r.Key, now)
 		p.replayReservation(entry, r.Key, d, now)
 	default:
 		p.replayCheck(entry, r, d, now)

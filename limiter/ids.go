@@ -79,48 +79,6 @@ func (entry *idEntry) outcome() Outcome {
 	return Allowed
 }
 
-// reservation is the part of an id entry that only reservations have.
-type reservation struct {
-	keyHash  uint64
-	ttl      int64     // lease; of a settled one, the digest of its final settle
-	input    int64     // estimate
-	progress amounts   // highest so far
-	attempts [2]uint64 // that got the answer and may be withdrawn; 0 = none
-	version  uint64    // of the policy that decided
-	rates    uint32    // in partition.rates
-	tier     uint32    // id of its name<<8 | number of charges
-	block    chargeBlock
-}
-
-func (res *reservation) tierID() uint32 { return res.tier >> 8 }
-
-func (res *reservation) chargeCount() int { return int(res.tier & 0xff) }
-
-// charge is one limit of a reservation, and what it was charged.
-type charge struct {
-	handle   uint32 // of its record
-	limit    uint32 // id at the time of the decision
-	estimate int64
-	charged  int64 // current charge, including dropped
-	dropped  int64 // what exceeded the bucket's maximum debt
-	at       int64 // a token bucket's mark, a fixed window's end, or a sub-window; or notCharged
-}
-
-// notCharged is the charge.at of a shadow limit that the request exceeded.
-const notCharged = -1 << 63
-
-func (c *charge) exceeded() bool { return c.at == notCharged }
-
-const chargesPerBlock = 4
-
-// chargeBlock is a list of charges with the end of each one's scope in the key. The
-// first is part of the reservation.
-type chargeBlock struct {
-	charges  [chargesPerBlock]charge
-	next     uint32
-	scopeEnd [chargesPerBlock]uint8 // less 1
-}
-
 // How long ids are remembered, in nanoseconds.
 const (
 	checkRetention = 30e9  // after a check, a cancel or a withdrawal
@@ -254,78 +212,6 @@ func (p *partition) insertEntry(account uint32, k idKey, s idState) (uint32, *id
 	return entryID, entry
 }
 
-// chargeCount returns the number of charges of a reservation.
-func (p *partition) chargeCount(entry *idEntry) int {
-	if !entry.isReservation() {
-		return 0
-	}
-	return p.reservations.at(entry.reservation()).chargeCount()
-}
-
-// chargeBlockOf returns the block of charge i of a reservation, and its position there.
-func (p *partition) chargeBlockOf(entry *idEntry, i int) (*chargeBlock, int) {
-	block := &p.reservations.at(entry.reservation()).block
-	for ; i >= chargesPerBlock; i -= chargesPerBlock {
-		block = p.charges.at(block.next)
-	}
-	return block, i
-}
-
-// chargeAt returns charge i of a reservation.
-func (p *partition) chargeAt(entry *idEntry, i int) *charge {
-	block, i := p.chargeBlockOf(entry, i)
-	return &block.charges[i]
-}
-
-// scope returns the scope of charge i of a reservation of key.
-func (p *partition) scope(entry *idEntry, i int, key string) string {
-	block, i := p.chargeBlockOf(entry, i)
-	return key[:min(int(block.scopeEnd[i])+1, len(key))]
-}
-
-// appendCharge appends a zero charge to a reservation. key[:scopeEnd] is its scope.
-func (p *partition) appendCharge(res *reservation, scopeEnd int) *charge {
-	i := res.chargeCount()
-	res.tier++
-	block := &res.block
-	for ; i >= chargesPerBlock; i -= chargesPerBlock {
-		if block.next == 0 {
-			block.next, _ = p.charges.alloc()
-		}
-		block = p.charges.at(block.next)
-	}
-	block.scopeEnd[i] = uint8(scopeEnd - 1)
-	return &block.charges[i]
-}
-
-// eachPendingCharge calls f for every charge to a bucket of rec that may still change.
-func (p *partition) eachPendingCharge(rec *record, bucketID uint32, f func(*charge)) {
-	if rec.pins == 0 {
-		return
-	}
-	visit := func(entryID uint32) {
-		entry := p.entries.at(entryID)
-		for i := range p.chargeCount(entry) {
-			c := p.chargeAt(entry, i)
-			if c.handle == rec.handle && c.pinsRecord(entry) && p.engine.catalog.limit(c.limit).bucketID == bucketID {
-				p.beforeIDChanges(entryID)
-				f(c)
-			}
-		}
-	}
-	for _, entryID := range p.leaseHeap {
-		visit(entryID)
-	}
-	if p.expired == 0 {
-		return
-	}
-	for entryID := p.entries.next(0); entryID != 0; entryID = p.entries.next(entryID) {
-		if p.entries.at(entryID).state() == idExpired {
-			visit(entryID)
-		}
-	}
-}
-
 // deleteEntry removes an entry that is in no queue. Its charges must be final.
 func (p *partition) deleteEntry(entryID uint32) {
 	entry := p.entries.at(entryID)
@@ -354,7 +240,9 @@ func (p *partition) freeEntryParts(entryID uint32, entry *idEntry) {
 	p.beforeIDChanges(entryID)
 	switch entry.state() {
 	case idExpired:
-		p.finalizeCharges(entry)
+		for it := p.chargesOf(entry, ""); it.next(); {
+			p.finalize(&it)
+		}
 		p.expired--
 	case idWithdrawal:
 		p.accounts.at(entry.account()).withdrawals--

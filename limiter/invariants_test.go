@@ -39,12 +39,11 @@ func (p *partition) check(t *rapid.T) {
 		if entry.isReservation() {
 			rates[p.reservations.at(entry.reservation()).rates]++
 		}
-		for i := range p.chargeCount(entry) {
-			c := p.chargeAt(entry, i)
-			if !c.pinsRecord(entry) {
+		for it := p.chargesOf(entry, ""); it.next(); {
+			if !it.pins {
 				continue
 			}
-			rec := p.byHandle(c.handle)
+			c, rec := it.charge, p.byHandle(it.charge.handle)
 			if rec == nil || rec.handle != c.handle {
 				t.Fatalf("id entry %d charges a record that does not exist", id)
 			}
@@ -54,6 +53,9 @@ func (p *partition) check(t *rapid.T) {
 			pos := have.find(cat.limit(c.limit).bucketID)
 			if pos < 0 {
 				t.Fatalf("id entry %d charges a limit that its record lacks", id)
+			}
+			if it.rec != rec || it.pos != pos || it.limit != have.limits[pos] || it.bucket != p.bucketAt(rec, pos) {
+				t.Fatalf("id entry %d: a charge is of bucket %d of another record, want %d", id, it.pos, pos)
 			}
 			if have.limits[pos].Algorithm == TokenBucket {
 				marks[at]++

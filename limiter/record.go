@@ -228,6 +228,17 @@ func (p *partition) named(rec *record, scope, model string) bool {
 	return string(name[:len(scope)]) == scope && (model == "" || name[len(scope)] == 0 && string(name[len(scope)+1:]) == model)
 }
 
+// isOfScope reports whether the scope in the record's name is that one.
+func (p *partition) isOfScope(rec *record, scope string) bool {
+	name := rec.name[:min(int(rec.length), inlineName)]
+	if rec.length > inlineName {
+		var buf [maxName]byte
+		name = p.appendName(buf[:0], rec)
+	}
+	n := len(scope)
+	return n <= len(name) && string(name[:n]) == scope && (n == len(name) || name[n] == 0)
+}
+
 // maxName is the length of the longest name: a key, NUL and a model of 256 bytes.
 const maxName = MaxKeyBytes + 1 + 256
 

@@ -151,7 +151,7 @@ func (d *restorer) charge(entry *idEntry, res *reservation) {
 	}
 	c.estimate, c.charged, c.dropped = d.natural("estimate"), d.natural("charged"), d.natural("dropped")
 	c.handle = d.handles[d.upTo(math.MaxUint32, "handle")]
-	if !c.pinsRecord(entry) || d.err != nil {
+	if c.exceeded() || !entry.canChange() || d.err != nil {
 		return
 	}
 	if c.handle == 0 {

@@ -8,8 +8,8 @@ func (s *snapshot) entry(entry *idEntry) {
 	p := &s.shard.partition
 	if entry.isReservation() {
 		s.useTier(p.reservations.at(entry.reservation()).tierID())
-		for i := range p.chargeCount(entry) {
-			s.useLimit(p.engine.catalog.limit(p.chargeAt(entry, i).limit))
+		for it := p.chargesOf(entry, ""); it.next(); {
+			s.useLimit(p.engine.catalog.limit(it.charge.limit))
 		}
 	}
 	s.item(tagID)
@@ -47,8 +47,8 @@ func (s *snapshot) reservation(entry *idEntry) {
 		s.int(*n)
 	}
 	s.uint(uint64(res.chargeCount()))
-	for i := range res.chargeCount() {
-		s.charge(entry, i)
+	for it := p.chargesOf(entry, ""); it.next(); {
+		s.charge(&it)
 	}
 }
 
@@ -58,24 +58,21 @@ func (r *Rates) numbers() [6]*int64 {
 }
 
 // charge writes a charge. Its period is needed only while the charge may change.
-func (s *snapshot) charge(entry *idEntry, i int) {
-	block, j := s.shard.chargeBlockOf(entry, i)
-	c := &block.charges[j]
+func (s *snapshot) charge(it *chargeIterator) {
+	c := it.charge
 	s.uint(uint64(c.limit))
-	s.uint(uint64(block.scopeEnd[j]) + 1)
+	s.uint(uint64(it.block.scopeEnd[it.i]) + 1)
 	s.bool(c.exceeded())
 	for _, n := range [...]int64{c.estimate, c.charged, c.dropped} {
 		s.int(n)
 	}
 	s.uint(uint64(c.handle))
-	if !c.pinsRecord(entry) {
+	if !it.pins {
 		return
 	}
 	at := c.at
-	if rec, pos, ok := s.shard.recordOf(entry, i, ""); ok {
-		if l := s.shard.engine.catalog.schema(rec.schema).limits[pos]; l.Algorithm == SlidingWindow {
-			at = s.age(l, at)
-		}
+	if it.bucket != nil && it.limit.Algorithm == SlidingWindow {
+		at = s.age(it.limit, at)
 	}
 	s.int(at)
 }
