@@ -332,6 +332,9 @@ func (t *timeline) hasMark(mark int64) bool {
 	if t == nil || mark < 0 || mark >= t.next {
 		return false
 	}
+	if len(t.blocks) == 0 {
+		return t.live > 0 && mark == t.next-1
+	}
 	b := &t.blocks[t.find(mark)]
 	bit := mark % blockSize
 	return b.seq == mark/blockSize && bit < int64(b.n) && b.dead>>bit&1 == 0

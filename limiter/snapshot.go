@@ -307,12 +307,16 @@ func (s *snapshot) timeline(t *timeline) {
 		s.uint(0)
 		return
 	}
-	s.uint(uint64(len(t.blocks)))
+	blocks := t.blocks
+	if len(blocks) == 0 {
+		blocks = []block{t.firstBlock()}
+	}
+	s.uint(uint64(len(blocks)))
 	s.wide(t.base)
 	s.wide(t.waste)
 	s.uint(uint64(t.next))
-	for i := range t.blocks {
-		b := &t.blocks[i]
+	for i := range blocks {
+		b := &blocks[i]
 		s.uint(uint64(b.seq))
 		s.uint(uint64(b.n))
 		s.uint(uint64(b.dead))

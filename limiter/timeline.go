@@ -20,13 +20,15 @@ package limiter
 //
 // Segments are stored in blocks of eight with a pending addition each, so that a change
 // takes eight steps and one per block. A removed mark is dead until all marks of its
-// block are; then the block is merged into the one before.
+// block are; then the block is merged into the one before. The first mark needs no block
+// as long as it is the only one, so a key with one reservation at a time has none.
 type timeline struct {
-	blocks []block
-	base   wide  // lowest z before the first block's first mark
+	base   wide  // lowest z before the first mark
 	waste  wide  // refill wasted since the timeline was reset
+	low    wide  // lowest z since the only mark, while there is no block
 	next   int64 // the next mark
 	live   int   // marks that are not dead
+	blocks []block
 }
 
 const blockSize = 8
@@ -48,11 +50,19 @@ func (t *timeline) reset() {
 // observe records the current level. It must be called after refill and before a charge.
 func (t *timeline) observe(used wide) {
 	z := used.sub(t.waste)
-	if len(t.blocks) == 0 {
+	switch n := len(t.blocks); {
+	case n > 0:
+		t.blocks[n-1].lower(z)
+	case t.live > 0:
+		t.low = minWide(t.low, z)
+	default:
 		t.base = minWide(t.base, z)
-		return
 	}
-	t.blocks[len(t.blocks)-1].lower(z)
+}
+
+// firstBlock returns the block of the only mark, if it has none yet.
+func (t *timeline) firstBlock() block {
+	return block{seq: (t.next - 1) / blockSize, n: 1, lowest: t.low, low: [blockSize]wide{t.low}}
 }
 
 // lower lowers the last segment of the block to z.
@@ -79,6 +89,13 @@ func (t *timeline) drain(used, refill wide) wide {
 // addMark returns the mark of a charge that is about to be made at level used.
 func (t *timeline) addMark(used wide) int64 {
 	t.observe(used)
+	if len(t.blocks) == 0 {
+		if t.live == 0 {
+			t.low, t.live, t.next = maxWide, 1, t.next+1
+			return t.next - 1
+		}
+		t.blocks = append(t.blocks, t.firstBlock())
+	}
 	seq := t.next / blockSize
 	if n := len(t.blocks); n == 0 || t.blocks[n-1].seq != seq {
 		t.blocks = append(t.blocks, block{seq: seq, lowest: maxWide})
@@ -94,6 +111,26 @@ func (t *timeline) addMark(used wide) int64 {
 // shift changes the charge at mark by delta and returns the new level.
 func (t *timeline) shift(mark int64, delta, used wide) wide {
 	t.observe(used)
+	z := used.sub(t.waste).add(delta)
+	lowest := t.base
+	if len(t.blocks) == 0 {
+		t.low = t.low.add(delta)
+		lowest = minWide(lowest, t.low)
+	} else {
+		t.shiftBlocks(mark, delta)
+		for i := range t.blocks {
+			lowest = minWide(lowest, t.blocks[i].lowest)
+		}
+	}
+	t.waste = wide{}
+	if lowest.negative() {
+		t.waste = lowest.neg()
+	}
+	return z.add(t.waste)
+}
+
+// shiftBlocks adds delta to all segments from a mark on.
+func (t *timeline) shiftBlocks(mark int64, delta wide) {
 	i := t.find(mark)
 	b := &t.blocks[i]
 	b.lowest = maxWide
@@ -108,21 +145,13 @@ func (t *timeline) shift(mark int64, delta, used wide) wide {
 		t.blocks[j].pending = t.blocks[j].pending.add(delta)
 		t.blocks[j].lowest = t.blocks[j].lowest.add(delta)
 	}
-	lowest := t.base
-	for j := range t.blocks {
-		lowest = minWide(lowest, t.blocks[j].lowest)
-	}
-	z := used.sub(t.waste).add(delta)
-	t.waste = wide{}
-	if lowest.negative() {
-		t.waste = lowest.neg()
-	}
-	return z.add(t.waste)
 }
 
 // removeMark removes the mark of a charge that is final.
 func (t *timeline) removeMark(mark int64) {
-	t.live--
+	if t.live--; len(t.blocks) == 0 {
+		return // it was the only one
+	}
 	i := t.find(mark)
 	b := &t.blocks[i]
 	b.dead |= 1 << (mark % blockSize)
@@ -160,6 +189,9 @@ func (t *timeline) rescale(f func(wide) wide) {
 		t.base = f(t.base)
 	}
 	t.waste = f(t.waste)
+	if t.low.hi != maxWide.hi {
+		t.low = f(t.low)
+	}
 	for i := range t.blocks {
 		b := &t.blocks[i]
 		for j := range b.low[:b.n] {
