@@ -47,9 +47,11 @@ type chargeBlock struct {
 // chargeIterator visits the charges of a reservation in order, each with the bucket that
 // it charged:
 //
-//	for it := p.chargesOf(entry, key); it.next(); {
+//	var it chargeIterator
+//	for it.start(p, entry, key); it.next(); {
 //
-// The reservation and its records must not be removed meanwhile.
+// The reservation and its records must not be removed meanwhile. It is large, so it is
+// not copied.
 type chargeIterator struct {
 	partition *partition
 	key       string
@@ -70,15 +72,17 @@ type chargeIterator struct {
 	limit     *limit  // that of the record or, if there is none, of the charge
 }
 
-// chargesOf returns an iterator over the charges of an entry, which has none unless it is
-// a reservation. A record whose charges are final may be gone and its handle reused, so
-// its name is compared with key. If key is "", such a record counts as removed.
-func (p *partition) chargesOf(entry *idEntry, key string) chargeIterator {
+// start begins with the charges of an entry, which has none unless it is a reservation. A
+// record whose charges are final may be gone and its handle reused, so its name is
+// compared with key. If key is "", such a record counts as removed.
+func (it *chargeIterator) start(p *partition, entry *idEntry, key string) {
+	it.charge, it.left = nil, 0
 	if !entry.isReservation() {
-		return chargeIterator{}
+		return
 	}
 	res := p.reservations.at(entry.reservation())
-	return chargeIterator{partition: p, key: key, canChange: entry.canChange(), block: &res.block, i: -1, left: res.chargeCount()}
+	it.partition, it.key, it.canChange = p, key, entry.canChange()
+	it.block, it.i, it.left = &res.block, -1, res.chargeCount()
 }
 
 // next goes to the next charge, and returns false if there is none.
@@ -161,7 +165,8 @@ func (p *partition) eachPendingCharge(rec *record, bucketID uint32, f func(*char
 		return
 	}
 	visit := func(entryID uint32) {
-		for it := p.chargesOf(p.entries.at(entryID), ""); it.next(); {
+		var it chargeIterator
+		for it.start(p, p.entries.at(entryID), ""); it.next(); {
 			if it.pins && it.rec == rec && it.limit.bucketID == bucketID {
 				p.beforeIDChanges(entryID)
 				f(it.charge)

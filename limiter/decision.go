@@ -112,7 +112,8 @@ func (p *partition) replayReservation(entry *idEntry, key string, d *Decision, n
 	p.reportReservation(entry, key, d, now)
 	d.Outcome, d.Replayed = entry.outcome(), true
 	d.Status = Held // as in the first answer
-	it := p.chargesOf(entry, "")
+	var it chargeIterator
+	it.start(p, entry, "")
 	for i := range d.Limits {
 		it.next()
 		d.Limits[i].Cost, d.Limits[i].Reserved = it.charge.estimate, 0
@@ -151,7 +152,8 @@ func (p *partition) replayCheck(entry *idEntry, r *Request, d *Decision, now Tim
 func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, now Time) {
 	p.reportEntry(entry, d)
 	d.makeRoom(p.reservations.at(entry.reservation()).chargeCount())
-	for it := p.chargesOf(entry, key); it.next(); {
+	var it chargeIterator
+	for it.start(p, entry, key); it.next(); {
 		p.advanceOnce(&it, now)
 		p.reportCharge(&it, d, now)
 	}

@@ -240,7 +240,8 @@ func (p *partition) freeEntryParts(entryID uint32, entry *idEntry) {
 	p.beforeIDChanges(entryID)
 	switch entry.state() {
 	case idExpired:
-		for it := p.chargesOf(entry, ""); it.next(); {
+		var it chargeIterator
+		for it.start(p, entry, ""); it.next(); {
 			p.finalize(&it)
 		}
 		p.expired--

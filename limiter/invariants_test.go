@@ -39,7 +39,8 @@ func (p *partition) check(t *rapid.T) {
 		if entry.isReservation() {
 			rates[p.reservations.at(entry.reservation()).rates]++
 		}
-		for it := p.chargesOf(entry, ""); it.next(); {
+		var it chargeIterator
+		for it.start(p, entry, ""); it.next(); {
 			if !it.pins {
 				continue
 			}

@@ -41,7 +41,8 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 	}
 	p.beforeIDChanges(entryID)
 	d.makeRoom(res.chargeCount())
-	for it := p.chargesOf(entry, u.Key); it.next(); {
+	var it chargeIterator
+	for it.start(p, entry, u.Key); it.next(); {
 		p.correct(&it, now, it.target(u, &v))
 		if u.Final {
 			p.finalize(&it)
@@ -86,7 +87,8 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 // refundAll refunds the whole charge of a reservation and makes that final. The caller
 // must end the reservation.
 func (p *partition) refundAll(entry *idEntry, key string, now Time) {
-	for it := p.chargesOf(entry, key); it.next(); {
+	var it chargeIterator
+	for it.start(p, entry, key); it.next(); {
 		p.advanceOnce(&it, now)
 		p.correct(&it, now, 0)
 		p.finalize(&it)
@@ -168,7 +170,8 @@ func (it *chargeIterator) target(u *Usage, v *vector) int64 {
 // prepare advances the records of a reservation to now. It returns an error if the count
 // of a window could overflow, before a charge is changed.
 func (p *partition) prepare(entry *idEntry, u *Usage, v *vector, now Time) error {
-	for it := p.chargesOf(entry, u.Key); it.next(); {
+	var it chargeIterator
+	for it.start(p, entry, u.Key); it.next(); {
 		p.advanceOnce(&it, now)
 		if !it.pins || it.bucket == nil || it.limit.Algorithm == TokenBucket {
 			continue
@@ -283,7 +286,8 @@ func (p *partition) expire(entryID uint32, now Time) {
 	// Both were computed before without an error.
 	_ = p.rates.at(res.rates).cost(amounts{input: res.input}, &inputCost)
 	_ = p.rates.at(res.rates).cost(res.progress, &progressCost)
-	for it := p.chargesOf(entry, ""); it.next(); {
+	var it chargeIterator
+	for it.start(p, entry, ""); it.next(); {
 		p.advanceOnce(&it, now)
 		switch dim := it.limit.dim; dim {
 		case dimConcurrent:

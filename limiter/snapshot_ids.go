@@ -8,7 +8,8 @@ func (s *snapshot) entry(entry *idEntry) {
 	p := &s.shard.partition
 	if entry.isReservation() {
 		s.useTier(p.reservations.at(entry.reservation()).tierID())
-		for it := p.chargesOf(entry, ""); it.next(); {
+		var it chargeIterator
+		for it.start(p, entry, ""); it.next(); {
 			s.useLimit(p.engine.catalog.limit(it.charge.limit))
 		}
 	}
@@ -47,7 +48,8 @@ func (s *snapshot) reservation(entry *idEntry) {
 		s.int(*n)
 	}
 	s.uint(uint64(res.chargeCount()))
-	for it := p.chargesOf(entry, ""); it.next(); {
+	var it chargeIterator
+	for it.start(p, entry, ""); it.next(); {
 		s.charge(&it)
 	}
 }
