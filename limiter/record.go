@@ -95,6 +95,7 @@ func (p *partition) freeTimelines(rec *record) {
 		}
 		p.spareTimelines = append(p.spareTimelines, of)
 	}
+	*p.timelines.at(rec.timelinesID) = timelines{}
 	p.timelines.free(rec.timelinesID)
 	rec.timelinesID = 0
 }
