@@ -2,6 +2,8 @@
 
 package limiter
 
+import "slices"
+
 // idIndex finds entries by a hash of their id. Like a directory of records it uses
 // extendible hashing: it consists of tables of bounded size, so that growing moves the
 // cells of one table only, however many ids a root has.
@@ -71,7 +73,7 @@ func (x *idIndex) insert(h, entryID uint32) {
 	t := x.table(h)
 	for int(t.n) >= len(t.cells)*5/6 {
 		if len(t.cells) < maxIDCells || !x.split(h, t) {
-			t.resize(len(t.cells)*5/4 + 4)
+			t.grow()
 		}
 		t = x.table(h)
 	}
@@ -79,9 +81,17 @@ func (x *idIndex) insert(h, entryID uint32) {
 	x.n++
 }
 
-func (t *idTable) resize(cells int) {
+// newCells returns at least n empty cells, as many as the memory has room for that the
+// allocator gives for n.
+func newCells(n int) []uint64 {
+	cells := slices.Grow([]uint64(nil), n)
+	return cells[:cap(cells)]
+}
+
+// grow makes a table an eighth larger, or as much as the allocator rounds that up to.
+func (t *idTable) grow() {
 	old := t.cells
-	t.cells, t.n = make([]uint64, cells), 0
+	t.cells, t.n = newCells(len(old)*9/8+4), 0
 	for _, cell := range old {
 		if cell != 0 {
 			t.place(cell)
@@ -105,8 +115,8 @@ func (x *idIndex) split(h uint32, t *idTable) bool {
 	}
 	old, bit := t.cells, uint32(1)<<t.depth
 	cells := int(t.n) * 21 / 32 // room if the halves are uneven
-	*t = idTable{cells: make([]uint64, cells), depth: t.depth + 1}
-	twin := &idTable{cells: make([]uint64, cells), depth: t.depth} // already one deeper
+	*t = idTable{cells: newCells(cells), depth: t.depth + 1}
+	twin := &idTable{cells: newCells(cells), depth: t.depth} // already one deeper
 	o.all = append(o.all, twin)
 	for i := range o.prefixes {
 		if o.prefixes[i] == number && uint32(i)&bit != 0 {
@@ -122,7 +132,7 @@ func (x *idIndex) split(h uint32, t *idTable) bool {
 			half = twin
 		}
 		if int(half.n) >= len(half.cells)*5/6 {
-			half.resize(len(half.cells)*5/4 + 4)
+			half.grow()
 		}
 		half.place(cell)
 	}
