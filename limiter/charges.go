@@ -9,15 +9,9 @@ type reservation struct {
 	input    int64     // estimate
 	progress amounts   // highest so far
 	attempts [2]uint64 // that got the answer and may be withdrawn; 0 = none
-	version  uint64    // of the policy that decided
-	rates    uint32    // in partition.rates
-	tier     uint32    // id of its name<<8 | number of charges
 	block    chargeBlock
+	count    uint32 // charges
 }
-
-func (res *reservation) tierID() uint32 { return res.tier >> 8 }
-
-func (res *reservation) chargeCount() int { return int(res.tier & 0xff) }
 
 // charge is one limit of a reservation, and what it was charged.
 type charge struct {
@@ -82,7 +76,7 @@ func (it *chargeIterator) start(p *partition, entry *idEntry, key string) {
 	}
 	res := p.reservations.at(entry.reservation())
 	it.partition, it.key, it.canChange = p, key, entry.canChange()
-	it.block, it.i, it.left = &res.block, -1, res.chargeCount()
+	it.block, it.i, it.left = &res.block, -1, int(res.count)
 }
 
 // next goes to the next charge, and returns false if there is none.
@@ -144,14 +138,17 @@ func (it *chargeIterator) scope() string {
 	return it.key[:min(int(it.block.scopeEnd[it.i])+1, len(it.key))]
 }
 
-// appendCharge appends a zero charge to a reservation. key[:scopeEnd] is its scope.
-func (p *partition) appendCharge(res *reservation, scopeEnd int) *charge {
-	i := res.chargeCount()
-	res.tier++
+// appendCharge appends a zero charge to the reservation of an entry. key[:scopeEnd] is its
+// scope.
+func (p *partition) appendCharge(entry *idEntry, scopeEnd int) *charge {
+	res := p.reservations.at(entry.reservation())
+	i := int(res.count)
+	res.count++
 	block := &res.block
 	for ; i >= chargesPerBlock; i -= chargesPerBlock {
 		if block.next == 0 {
 			block.next, _ = p.charges.alloc()
+			entry.set(flagMoreCharges)
 		}
 		block = p.charges.at(block.next)
 	}

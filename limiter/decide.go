@@ -134,14 +134,12 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 		return entry
 	}
 	reservationID, res := p.reservations.alloc()
-	entry.value[0] = int64(reservationID)
+	entry.setReservation(reservationID, p.terms.share(&r.Plan.Rates, r.Plan.Tier, r.Plan.Version))
 	ttl := r.TTL
 	if ttl <= 0 {
 		ttl = DefaultTTL
 	}
 	res.keyHash, res.ttl, res.input = xxhash.Sum64String(r.Key), int64(ttl), r.InputTokens
-	res.rates = p.rates.share(&r.Plan.Rates)
-	res.tier, res.version = p.engine.catalog.tierID(r.Plan.Tier)<<8, r.Plan.Version
 	p.addAttempt(entry, r.Attempt)
 	entry.due = satAdd(int64(ttl), now.Mono)
 	p.heapPush(entryID)
@@ -188,7 +186,7 @@ func (p *partition) dropExcess(a *assessment) int64 {
 // addCharge records in entry a charge that is about to be made. dropped is the part
 // that the bucket will not be charged.
 func (p *partition) addCharge(entry *idEntry, a *assessment, dropped int64, r *Request, now Time) {
-	c := p.appendCharge(p.reservations.at(entry.reservation()), r.Plan.Levels[a.level].End)
+	c := p.appendCharge(entry, r.Plan.Levels[a.level].End)
 	c.limit, c.estimate, c.handle = a.limit.id, a.cost, p.handleOf(a.rec, a.recordID)
 	switch {
 	case a.takesCost():

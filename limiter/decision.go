@@ -151,7 +151,7 @@ func (p *partition) replayCheck(entry *idEntry, r *Request, d *Decision, now Tim
 // now.
 func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, now Time) {
 	p.reportEntry(entry, d)
-	d.makeRoom(p.reservations.at(entry.reservation()).chargeCount())
+	d.makeRoom(int(p.reservations.at(entry.reservation()).count))
 	var it chargeIterator
 	for it.start(p, entry, key); it.next(); {
 		p.advanceOnce(&it, now)
@@ -161,9 +161,9 @@ func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, n
 
 // reportEntry fills in d with the state of a reservation, without its limits.
 func (p *partition) reportEntry(entry *idEntry, d *Decision) {
-	res := p.reservations.at(entry.reservation())
+	terms := p.terms.at(entry.terms())
 	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = Allowed, NoReason, 0, false
-	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(res.tierID()), res.version
+	d.Tier, d.PolicyVersion = terms.tier, terms.version
 	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted(), -1, entry.status()
 }
 

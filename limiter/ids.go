@@ -24,7 +24,7 @@ type idEntry struct {
 	// value depends on the state. A check keeps its costs in tokens and spend, which
 	// depend on the policy; its other costs are in the request. A count keeps the usage
 	// and the end of its window. A reservation keeps its id in
-	// partition.reservations, and its grant.
+	// partition.reservations with that of its terms, and its grant.
 	value [2]int64
 	next  uint32 // entry in its idQueue; of a live reservation, the position in leaseHeap
 	owner uint32 // account<<8 | flags
@@ -35,6 +35,8 @@ const (
 	stateMask     = 7
 	flagDegraded  = 1 << 3
 	flagPermanent = 1 << 4 // an attempt that cannot be withdrawn got the answer
+	// flagMoreCharges is set if there are blocks of charges beside the reservation's own.
+	flagMoreCharges = 1 << 5
 )
 
 // idState is the state of an entry. The last four are reservations.
@@ -59,7 +61,12 @@ func (entry *idEntry) set(flag uint32)     { entry.owner |= flag }
 func (entry *idEntry) setState(s idState)  { entry.owner = entry.owner&^stateMask | uint32(s) }
 func (entry *idEntry) key() idKey          { return idKey{entry.hash, entry.more} }
 func (entry *idEntry) reservation() uint32 { return uint32(entry.value[0]) }
+func (entry *idEntry) terms() uint32       { return uint32(entry.value[0] >> 32) }
 func (entry *idEntry) granted() int64      { return entry.value[1] }
+
+func (entry *idEntry) setReservation(reservationID, termsID uint32) {
+	entry.value[0] = int64(termsID)<<32 | int64(reservationID)
+}
 
 // status returns the status of a reservation, else NoStatus.
 func (entry *idEntry) status() Status {
@@ -252,12 +259,13 @@ func (p *partition) freeEntryParts(entryID uint32, entry *idEntry) {
 	if !entry.isReservation() {
 		return
 	}
-	res := p.reservations.at(entry.reservation())
-	for blockID := res.block.next; blockID != 0; {
-		next := p.charges.at(blockID).next
-		p.charges.free(blockID)
-		blockID = next
+	if entry.is(flagMoreCharges) { // else the reservation, which may be out of the cache, is not read
+		for blockID := p.reservations.at(entry.reservation()).block.next; blockID != 0; {
+			next := p.charges.at(blockID).next
+			p.charges.free(blockID)
+			blockID = next
+		}
 	}
-	p.rates.release(res.rates)
+	p.terms.release(entry.terms())
 	p.reservations.free(entry.reservation())
 }

@@ -35,7 +35,7 @@ type memory struct {
 	reservations   slab[reservation]
 	charges        slab[chargeBlock]
 	leaseHeap      []uint32 // entries of live reservations by due
-	rates          sharedRates
+	terms          sharedTerms
 	handles        slab[uint32] // -> id of the record
 	timelines      slab[timelines]
 	spareTimelines [][]timeline // for reuse

@@ -44,7 +44,7 @@ type restorer struct {
 	partition int
 	limits    map[uint64]*limit // by their ids in the snapshot, as all that follow
 	schemas   map[uint64]*schema
-	tiers     map[uint64]uint32
+	tiers     map[uint64]string
 	handles   map[uint64]uint32 // handle in the snapshot -> handle
 	ids       []decoder         // of id entries, which are read last
 	marks     int               // in all timelines
@@ -85,7 +85,7 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 func newRestorer(p *partition, now Time, number int, data []byte) *restorer {
 	return &restorer{
 		decoder: decoder{buf: data[len(snapshotMagic) : len(data)-8], size: len(data)}, now: now, partition: number, p: p,
-		limits: map[uint64]*limit{}, schemas: map[uint64]*schema{}, tiers: map[uint64]uint32{}, handles: map[uint64]uint32{},
+		limits: map[uint64]*limit{}, schemas: map[uint64]*schema{}, tiers: map[uint64]string{}, handles: map[uint64]uint32{},
 		claims: map[claim]bool{},
 	}
 }
@@ -99,7 +99,7 @@ func (d *restorer) item(zone func(string) (*time.Location, error)) bool {
 		d.schema()
 	case tagTier:
 		id := d.uint()
-		d.tiers[id] = d.p.engine.catalog.tierID(d.string(256, "tier"))
+		d.tiers[id] = d.string(256, "tier")
 	case tagRecord:
 		d.record()
 	case tagID:

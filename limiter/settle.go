@@ -33,14 +33,14 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		return err
 	}
 	var v vector
-	if err := p.rates.at(res.rates).cost(n, &v); err != nil {
+	if err := p.terms.at(entry.terms()).cost(n, &v); err != nil {
 		return err
 	}
 	if err := p.prepare(entry, u, &v, now); err != nil {
 		return err
 	}
 	p.beforeIDChanges(entryID)
-	d.makeRoom(res.chargeCount())
+	d.makeRoom(int(res.count))
 	var it chargeIterator
 	for it.start(p, entry, u.Key); it.next(); {
 		p.correct(&it, now, it.target(u, &v))
@@ -284,8 +284,8 @@ func (p *partition) expire(entryID uint32, now Time) {
 	p.beforeIDChanges(entryID)
 	var inputCost, progressCost vector
 	// Both were computed before without an error.
-	_ = p.rates.at(res.rates).cost(amounts{input: res.input}, &inputCost)
-	_ = p.rates.at(res.rates).cost(res.progress, &progressCost)
+	_ = p.terms.at(entry.terms()).cost(amounts{input: res.input}, &inputCost)
+	_ = p.terms.at(entry.terms()).cost(res.progress, &progressCost)
 	var it chargeIterator
 	for it.start(p, entry, ""); it.next(); {
 		p.advanceOnce(&it, now)

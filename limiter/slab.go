@@ -58,7 +58,10 @@ func (s *slab[T]) alloc() (uint32, *T) {
 			s.first = make([]T, chunkSize)
 		}
 	} else {
-		if int(s.hint) > len(s.more) {
+		if n := len(s.more); int(s.hint) > n {
+			if n == cap(s.more) {
+				s.more = append(make([]moreValues[T], 0, n+n/4+1), s.more...)
+			}
 			s.more = append(s.more, moreValues[T]{})
 		}
 		if chunk := &s.more[s.hint-1]; chunk.values == nil {

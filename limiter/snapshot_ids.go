@@ -7,7 +7,7 @@ package limiter
 func (s *snapshot) entry(entry *idEntry) {
 	p := &s.shard.partition
 	if entry.isReservation() {
-		s.useTier(p.reservations.at(entry.reservation()).tierID())
+		s.useTier(p.terms.at(entry.terms()).tier)
 		var it chargeIterator
 		for it.start(p, entry, ""); it.next(); {
 			s.useLimit(p.engine.catalog.limit(it.charge.limit))
@@ -33,8 +33,9 @@ func (s *snapshot) entry(entry *idEntry) {
 func (s *snapshot) reservation(entry *idEntry) {
 	p := &s.shard.partition
 	res := p.reservations.at(entry.reservation())
-	s.uint(uint64(res.tierID()))
-	s.fixed(res.version)
+	terms := p.terms.at(entry.terms())
+	s.uint(s.tiers[terms.tier])
+	s.fixed(terms.version)
 	s.bool(entry.is(flagDegraded))
 	s.int(entry.granted())
 	s.fixed(res.keyHash)
@@ -42,21 +43,15 @@ func (s *snapshot) reservation(entry *idEntry) {
 	for _, n := range [...]int64{res.input, res.progress.input, res.progress.cached, res.progress.output} {
 		s.int(n)
 	}
-	rates := p.rates.at(res.rates)
-	s.bool(rates.Priced)
-	for _, n := range rates.numbers() {
+	s.bool(terms.Priced)
+	for _, n := range terms.numbers() {
 		s.int(*n)
 	}
-	s.uint(uint64(res.chargeCount()))
+	s.uint(uint64(res.count))
 	var it chargeIterator
 	for it.start(p, entry, ""); it.next(); {
 		s.charge(&it)
 	}
-}
-
-// numbers lists the numeric fields of the rates.
-func (r *Rates) numbers() [6]*int64 {
-	return [...]*int64{&r.InputPrice, &r.CachedInputPrice, &r.OutputPrice, &r.Weights.Input, &r.Weights.CachedInput, &r.Weights.Output}
 }
 
 // charge writes a charge. Its period is needed only while the charge may change.
