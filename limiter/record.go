@@ -65,12 +65,8 @@ func (p *partition) openMark(rec *record, i, buckets int) int64 {
 		}
 	}
 	tls := p.timelines.at(rec.timelinesID)
-	t := &tls.byBucket[i]
-	if t.live == 0 {
-		t.reset()
-	}
 	tls.live++
-	return t.addMark(p.bucketAt(rec, i).level())
+	return tls.byBucket[i].addMark(p.bucketAt(rec, i).level())
 }
 
 // closeMark removes a mark, and frees the timelines if it was the last.
@@ -91,7 +87,7 @@ func (p *partition) freeTimelines(rec *record) {
 	}
 	if of := p.timelines.at(rec.timelinesID).byBucket; len(p.spareTimelines) < maxSpare {
 		for i := range of {
-			of[i].live = 0 // reset on the next use
+			of[i].live = 0
 		}
 		p.spareTimelines = append(p.spareTimelines, of)
 	}

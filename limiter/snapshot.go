@@ -310,16 +310,18 @@ func (s *snapshot) timeline(t *timeline) {
 		s.uint(0)
 		return
 	}
-	blocks := t.blocks
-	if len(blocks) == 0 {
-		blocks = []block{t.firstBlock()}
+	m := t.more
+	if !t.many {
+		one := timeline{low: t.low}
+		one.makeMany()
+		m = one.more
 	}
-	s.uint(uint64(len(blocks)))
-	s.wide(t.base)
-	s.wide(t.waste)
-	s.uint(uint64(t.next))
-	for i := range blocks {
-		b := &blocks[i]
+	s.uint(uint64(len(m.blocks)))
+	s.wide(m.base)
+	s.wide(m.waste)
+	s.uint(uint64(m.next))
+	for i := range m.blocks {
+		b := &m.blocks[i]
 		s.uint(uint64(b.seq))
 		s.uint(uint64(b.n))
 		s.uint(uint64(b.dead))
