@@ -8,13 +8,15 @@ import "github.com/cespare/xxhash/v2"
 func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reserve bool) error {
 	now = p.tick(now)
 	var id idKey
+	var keyHash uint64
 	var body uint32
 	if r.ID != "" {
 		account := p.accounts.find(root)
 		if reserve && p.isWithdrawn(account, root, r.Attempt) {
 			return ErrWithdrawn
 		}
-		id, body = idKeyOf(root, r.ID), bodyDigest(r, reserve)
+		id, keyHash = idKeyOf(root, r.ID), xxhash.Sum64String(r.Key)
+		body = bodyDigest(r, keyHash, reserve)
 		if _, entry := p.findEntry(account, id); entry != nil {
 			return p.repeat(entry, body, r, d, now)
 		}
@@ -68,6 +70,7 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	if entry != nil {
 		entry.body = body
 		if reserve {
+			p.reservations.at(entry.reservation()).keyHash = keyHash
 			if entry.value[1] = granted; outcome == Degraded {
 				entry.set(flagDegraded)
 			}
@@ -139,7 +142,7 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 	if ttl <= 0 {
 		ttl = DefaultTTL
 	}
-	res.keyHash, res.ttl, res.input = xxhash.Sum64String(r.Key), int64(ttl), r.InputTokens
+	res.ttl, res.input = int64(ttl), r.InputTokens
 	p.addAttempt(entry, r.Attempt)
 	entry.due = satAdd(int64(ttl), now.Mono)
 	p.heapPush(entryID)
@@ -200,8 +203,7 @@ func (p *partition) addCharge(entry *idEntry, a *assessment, dropped int64, r *R
 // chargedAt returns the [charge].at of a charge that is about to be made.
 func (p *partition) chargedAt(a *assessment, now Time) int64 {
 	if a.limit.Algorithm == TokenBucket {
-		buckets := len(p.engine.catalog.schema(a.rec.schema).limits)
-		return p.openMark(a.rec, int(a.pos), buckets)
+		return p.openMark(a.rec, int(a.pos))
 	}
 	return a.limit.currentPeriod(*a.bucket, now)
 }

@@ -134,8 +134,8 @@ func mixCosts(h uint64, costs []Cost) uint64 {
 }
 
 // bodyDigest identifies the body of a request, to detect another one with the same id.
-func bodyDigest(r *Request, reserve bool) uint32 {
-	h := mixString(uint64(boolInt(reserve)), r.Key)
+func bodyDigest(r *Request, keyHash uint64, reserve bool) uint32 {
+	h := mix(uint64(boolInt(reserve)), keyHash) // keys are not empty
 	h = mixString(h, r.Tier)
 	h = mixString(h, r.Model)
 	h = mix(h^uint64(r.Requests), uint64(r.InputTokens))

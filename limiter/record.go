@@ -54,10 +54,11 @@ type timelines struct {
 }
 
 // openMark adds a mark to the timeline of token bucket i for a charge made now.
-func (p *partition) openMark(rec *record, i, buckets int) int64 {
+func (p *partition) openMark(rec *record, i int) int64 {
 	if rec.timelinesID == 0 {
 		timelinesID, tls := p.timelines.alloc()
 		rec.timelinesID = timelinesID
+		buckets := len(p.engine.catalog.schema(rec.schema).limits)
 		if n := len(p.spareTimelines); n > 0 && cap(p.spareTimelines[n-1]) >= buckets {
 			tls.byBucket, p.spareTimelines = p.spareTimelines[n-1][:buckets], p.spareTimelines[:n-1] // none is live
 		} else {
