@@ -32,24 +32,36 @@ const (
 	maxIDDepth = 16
 )
 
-// home returns the position where the search for a hash begins. It depends on the high
-// bits of the hash.
-func (t *idTable) home(h uint32) int { return int(uint64(h) * uint64(len(t.cells)) >> 32) }
+// home returns the position where the search for a hash begins in a table of so many cells.
+// It depends on the high bits of the hash.
+func home(h uint32, cells int) int { return int(uint64(h) * uint64(cells) >> 32) }
 
-func (t *idTable) after(pos int) int {
-	if pos++; pos == len(t.cells) {
-		return 0
+// find returns the position of the first cell with a hash from pos on, or -1.
+func (t *idTable) find(h uint32, pos int) int {
+	for cells := t.cells; len(cells) > 0; pos++ {
+		if pos == len(cells) {
+			pos = 0
+		}
+		switch cell := cells[pos]; {
+		case cell == 0:
+			return -1
+		case uint32(cell>>32) == h:
+			return pos
+		}
 	}
-	return pos
+	return -1
 }
 
 // place stores a cell. The table must have an empty one.
 func (t *idTable) place(cell uint64) {
-	pos := t.home(uint32(cell >> 32))
-	for t.cells[pos] != 0 {
-		pos = t.after(pos)
+	cells := t.cells
+	pos := home(uint32(cell>>32), len(cells))
+	for cells[pos] != 0 {
+		if pos++; pos == len(cells) {
+			pos = 0
+		}
 	}
-	t.cells[pos] = cell
+	cells[pos] = cell
 	t.n++
 }
 
@@ -142,28 +154,35 @@ func (x *idIndex) split(h uint32, t *idTable) bool {
 // remove deletes a cell and moves later ones back, so that it leaves no gap.
 func (x *idIndex) remove(h, entryID uint32) {
 	t := x.table(h)
-	pos := t.home(h)
-	for cell := uint64(h)<<32 | uint64(entryID); t.cells[pos] != cell; {
-		pos = t.after(pos)
-	}
-	for next := t.after(pos); t.cells[next] != 0; next = t.after(next) {
-		home := t.home(uint32(t.cells[next] >> 32))
-		if t.distance(home, next) >= t.distance(pos, next) { // may move back to pos
-			t.cells[pos] = t.cells[next]
-			pos = next
+	cells := t.cells
+	pos := home(h, len(cells))
+	for cell := uint64(h)<<32 | uint64(entryID); cells[pos] != cell; {
+		if pos++; pos == len(cells) {
+			pos = 0
 		}
 	}
-	t.cells[pos] = 0
+	steps := 0 // from pos to next
+	for next := pos; ; {
+		steps++
+		if next++; next == len(cells) {
+			next = 0
+		}
+		cell := cells[next]
+		if cell == 0 {
+			break
+		}
+		fromHome := next - home(uint32(cell>>32), len(cells))
+		if fromHome < 0 {
+			fromHome += len(cells)
+		}
+		if fromHome >= steps { // a search for it passes pos
+			cells[pos] = cell
+			pos, steps = next, 0
+		}
+	}
+	cells[pos] = 0
 	t.n--
 	x.n--
-}
-
-// distance returns the steps from one position to another.
-func (t *idTable) distance(from, to int) int {
-	if to < from {
-		to += len(t.cells)
-	}
-	return to - from
 }
 
 // trim frees the tables of an index without cells.

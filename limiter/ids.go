@@ -172,20 +172,12 @@ func (p *partition) lookUp(account uint32, k idKey) (uint32, *idEntry) {
 	}
 	h := p.engine.position(k)
 	t := p.ids.table(h)
-	if t.n == 0 {
-		return 0, nil
-	}
-	for pos := t.home(h); t.cells[pos] != 0; pos = t.after(pos) {
-		cell := t.cells[pos]
-		if uint32(cell>>32) != h {
-			continue
-		}
-		entryID := uint32(cell)
+	for pos := t.find(h, home(h, len(t.cells))); pos >= 0; pos = t.find(h, pos+1) {
+		entryID := uint32(t.cells[pos])
 		entry := p.entries.at(entryID)
-		if entry.hash != k.hash || entry.more != k.more || entry.account() != account {
-			continue
+		if entry.hash == k.hash && entry.more == k.more && entry.account() == account {
+			return entryID, entry
 		}
-		return entryID, entry
 	}
 	return 0, nil
 }
