@@ -230,7 +230,7 @@ func (p *partition) peekSet(d *Decision, s *schema, scope, model string, now Tim
 		var scratch ring
 		st := LimitState{Scope: scope}
 		b, r := p.peekBucket(rec, l, &scratch, now)
-		l.reportBucket(&st, b, r, now)
+		l.reportBucket(&st, &b, r, now)
 		d.Limits = append(d.Limits, st)
 	}
 }

@@ -8,14 +8,17 @@ import (
 )
 
 // reportBucket fills in the state of a limit from its bucket.
-func (l *limit) reportBucket(st *LimitState, b bucket, r *ring, now Time) {
-	l.report(st, l.capacity-l.used(b, r), l.reset(b, r, now))
-}
-
-// report fills in the state of a limit. remaining is negative in debt.
-func (l *limit) report(st *LimitState, remaining, reset int64) {
+func (l *limit) reportBucket(st *LimitState, b *bucket, r *ring, now Time) {
+	var used, reset int64
+	if l.Algorithm == TokenBucket && b.hi == 0 && b.lo != 0 && l.Amount != 0 { // the usual case: one division each
+		level := b.level()
+		used, reset = level.divCeil(l.window), satAdd(level.divCeil(l.Amount), max(now.Wall, 0))
+	} else {
+		used, reset = l.used(*b, r), l.reset(*b, r, now)
+	}
 	st.Name, st.Dimension, st.Algorithm, st.Shadow = l.Name, l.Dimension, l.Algorithm, l.Shadow
 	st.Limit, st.Capacity = l.Amount, l.capacity
+	remaining := l.capacity - used // negative in debt
 	st.Remaining, st.Debt = max(remaining, 0), max(-remaining, 0)
 	st.Window, st.ResetAt = l.Window, reset
 	if l.Calendar != NoCalendar {
@@ -30,7 +33,7 @@ func (p *partition) reportLimits(d *Decision, r *Request, now Time) {
 	d.Limits = d.Limits[:len(d.assessments)]
 	for i := range d.assessments {
 		a, st := &d.assessments[i], &d.Limits[i]
-		a.limit.reportBucket(st, *a.bucket, a.ring, now)
+		a.limit.reportBucket(st, a.bucket, a.ring, now)
 		st.Scope = r.Key[:r.Plan.Levels[a.level].End]
 		st.Cost, st.Reserved, st.Exceeded = a.cost, 0, a.reason != NoReason
 	}
@@ -185,10 +188,10 @@ func (p *partition) reportCharge(it *chargeIterator, d *Decision, now Time) {
 		st.Reserved = 0 // was not charged
 	}
 	if it.bucket != nil {
-		it.limit.reportBucket(st, *it.bucket, p.ringOf(it.limit, *it.bucket, now), now)
+		it.limit.reportBucket(st, it.bucket, p.ringOf(it.limit, *it.bucket, now), now)
 		return
 	}
 	var b bucket // the record was removed, because nothing of it was used
 	it.limit.advance(&b, nil, 0, now)
-	it.limit.reportBucket(st, b, nil, now)
+	it.limit.reportBucket(st, &b, nil, now)
 }

@@ -146,19 +146,23 @@ func (p *partition) assembleSet(d *Decision, s *schema, scope, model string, lev
 func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) (denied, shrink bool, err error) {
 	var v vector
 	var lastMode Estimate
+	var lastLevel uint8
 	unpriced := !r.Plan.Rates.Priced && !r.Force && (r.InputTokens > 0 || output > 0)
 	rigid := false
 	for i := range d.assessments {
 		a := &d.assessments[i]
 		l := a.limit
-		mode := Estimate{}
-		if reserve {
-			mode = r.Plan.Levels[a.level].Estimate
-		}
-		if i == 0 || mode != lastMode {
-			lastMode = mode
-			if err := r.cost(mode, output, reserve, &v); err != nil {
-				return false, false, err
+		if i == 0 || a.level != lastLevel {
+			lastLevel = a.level
+			mode := Estimate{}
+			if reserve {
+				mode = r.Plan.Levels[a.level].Estimate
+			}
+			if i == 0 || mode != lastMode {
+				lastMode = mode
+				if err := r.cost(mode, output, reserve, &v); err != nil {
+					return false, false, err
+				}
 			}
 		}
 		if l.dim == dimCustom {
