@@ -30,8 +30,13 @@ func TestMemoryIsInCacheLines(t *testing.T) {
 		name   string
 		offset uintptr
 	}{
-		{"entries", unsafe.Offsetof(m.entries)}, {"reservations", unsafe.Offsetof(m.reservations)}, {"handles", unsafe.Offsetof(m.handles)},
-		{"timelines", unsafe.Offsetof(m.timelines)}, {"ids", unsafe.Offsetof(m.ids)}, {"leaseHeap", unsafe.Offsetof(m.leaseHeap)}, {"terms", unsafe.Offsetof(m.terms)},
+		{"entries", unsafe.Offsetof(m.entries)},
+		{"reservations", unsafe.Offsetof(m.reservations)},
+		{"handles", unsafe.Offsetof(m.handles)},
+		{"timelines", unsafe.Offsetof(m.timelines)},
+		{"ids", unsafe.Offsetof(m.ids)},
+		{"leaseHeap", unsafe.Offsetof(m.leaseHeap)},
+		{"terms", unsafe.Offsetof(m.terms)},
 	} {
 		if f.offset%line != 0 {
 			t.Errorf("%s has offset %d, want the begin of a line of %d", f.name, f.offset, line)
