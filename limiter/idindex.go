@@ -100,10 +100,14 @@ func newCells(n int) []uint64 {
 	return cells[:cap(cells)]
 }
 
-// grow makes a table an eighth larger, or as much as the allocator rounds that up to.
+// grow makes a small table a quarter larger, for short searches, and a large one an eighth,
+// or as much as the allocator rounds that up to.
 func (t *idTable) grow() {
-	old := t.cells
-	t.cells, t.n = newCells(len(old)*9/8+4), 0
+	old, step := t.cells, len(t.cells)/4
+	if len(old) > maxIDCells/2 {
+		step = len(old) / 8
+	}
+	t.cells, t.n = newCells(len(old)+step+4), 0
 	for _, cell := range old {
 		if cell != 0 {
 			t.place(cell)
