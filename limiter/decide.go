@@ -15,7 +15,9 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		if reserve && p.isWithdrawn(account, root, r.Attempt) {
 			return ErrWithdrawn
 		}
-		id, keyHash = idKeyOf(root, r.ID), xxhash.Sum64String(r.Key)
+		id = idKeyOf(root, r.ID)
+		p.preload(account, id)
+		keyHash = xxhash.Sum64String(r.Key)
 		body = bodyDigest(r, keyHash, reserve)
 		if _, entry := p.findEntry(account, id); entry != nil {
 			return p.repeat(entry, body, r, d, now)

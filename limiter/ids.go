@@ -182,6 +182,28 @@ func (p *partition) lookUp(account uint32, k idKey) (uint32, *idEntry) {
 	return 0, nil
 }
 
+// preload reads what a new id of an account will need, so that the CPU waits for all of it
+// at once: its place in the index and, if there is no room left, the oldest ids.
+func (p *partition) preload(account uint32, k idKey) {
+	if account == 0 {
+		return
+	}
+	sum, h := uint64(0), p.engine.position(k)
+	if cells := p.ids.table(h).cells; len(cells) > 0 {
+		sum += cells[home(h, len(cells))]
+	}
+	if p.idQuota == 0 {
+		a := p.accounts.at(account)
+		if a.checks.head != 0 {
+			sum += p.entries.at(a.checks.head).hash
+		}
+		if a.ended.head != 0 {
+			sum += p.entries.at(a.ended.head).hash
+		}
+	}
+	keepRead(uint8(sum))
+}
+
 // position returns the hash of an id in the index. It is seeded per engine, so that
 // callers cannot choose ids that collide.
 func (e *Engine) position(k idKey) uint32 { return uint32(mix(k.hash, e.idSeed)) }
