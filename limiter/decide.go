@@ -11,7 +11,7 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	var body uint32
 	if r.ID != "" {
 		account := p.accounts.find(root)
-		if reserve && p.isWithdrawn(account, root, r.Attempt) {
+		if p.isWithdrawn(account, root, r.Attempt) {
 			return ErrWithdrawn
 		}
 		id, body = idKeyOf(root, r.ID), bodyDigest(r, reserve)
@@ -91,10 +91,11 @@ func (p *partition) repeat(entry *idEntry, body uint32, r *Request, d *Decision,
 	case entry.state() == idCancelled:
 		return &ConflictError{"the reservation was cancelled"}
 	case entry.isReservation():
-		p.addAttempt(entry, r.Attempt)
+		entry.addAttempt(r.Attempt, 0)
 		p.advanceRecords(entry, r.Key, now)
 		p.replayReservation(entry, r.Key, d, now)
 	default:
+		entry.addAttempt(r.Attempt, r.Plan.Version)
 		p.replayCheck(entry, r, d, now)
 	}
 	return nil
@@ -128,9 +129,11 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 		}
 		return nil
 	case !reserve && r.Force: // may be replayed as late as a settle
+		entry.set(flagPermanent)
 		p.pushEnded(entryID, now)
 		return entry
 	case !reserve:
+		entry.addAttempt(r.Attempt, r.Plan.Version)
 		p.pushCheck(entryID, now)
 		return entry
 	}
@@ -143,7 +146,7 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 	res.keyHash, res.ttl, res.input = xxhash.Sum64String(r.Key), int64(ttl), r.InputTokens
 	res.rates = p.rates.share(&r.Plan.Rates)
 	res.tier, res.version = p.engine.catalog.tierID(r.Plan.Tier)<<8, r.Plan.Version
-	p.addAttempt(entry, r.Attempt)
+	entry.addAttempt(r.Attempt, 0)
 	entry.due = satAdd(int64(ttl), now.Mono)
 	p.heapPush(entryID)
 	return entry

@@ -11,11 +11,11 @@ import (
 )
 
 func TestSizeOfIDs(t *testing.T) {
-	if n := unsafe.Sizeof(idEntry{}); n != 48 {
-		t.Errorf("an entry has %d bytes, want 48", n)
+	if n := unsafe.Sizeof(idEntry{}); n != 56 {
+		t.Errorf("an entry has %d bytes, want 56", n)
 	}
-	if n := unsafe.Sizeof(reservation{}); n > 248 {
-		t.Errorf("a reservation has %d bytes, want at most 248", n)
+	if n := unsafe.Sizeof(reservation{}); n > 232 {
+		t.Errorf("a reservation has %d bytes, want at most 232", n)
 	}
 }
 
@@ -30,12 +30,12 @@ func TestMemoryOfIDs(t *testing.T) {
 		most                uint64 // bytes of an id
 		reservation, settle bool
 	}{
-		{name: "checks of one root", roots: 1, most: 64},
-		{name: "checks of 1,024 roots", roots: 1024, most: 64},
-		{name: "live reservations of one root", roots: 1, most: 320, reservation: true},
-		{name: "live reservations of 1,024 roots", roots: 1024, most: 320, reservation: true},
-		{name: "settled reservations of one root", roots: 1, most: 320, reservation: true, settle: true},
-		{name: "settled reservations of 1,024 roots", roots: 1024, most: 320, reservation: true, settle: true},
+		{name: "checks of one root", roots: 1, most: 80},
+		{name: "checks of 1,024 roots", roots: 1024, most: 80},
+		{name: "live reservations of one root", roots: 1, most: 340, reservation: true},
+		{name: "live reservations of 1,024 roots", roots: 1024, most: 340, reservation: true},
+		{name: "settled reservations of one root", roots: 1, most: 340, reservation: true, settle: true},
+		{name: "settled reservations of 1,024 roots", roots: 1024, most: 340, reservation: true, settle: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := New(Options{MaxIDs: 2 * ids})

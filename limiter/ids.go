@@ -15,7 +15,7 @@ type idKey struct {
 }
 
 // idEntry is a remembered request id. It tells a repeat from a conflict, and a repeat
-// what was decided. It has no pointers and takes 48 bytes.
+// what was decided. It has no pointers and takes 56 bytes.
 type idEntry struct {
 	hash uint64 // with more: the idKey
 	more uint32
@@ -28,9 +28,12 @@ type idEntry struct {
 	value [2]int64
 	next  uint32 // entry in its idQueue; of a live reservation, the position in leaseHeap
 	owner uint32 // account<<8 | flags
+	// attempts are the tags of the attempts that got the answer and may be withdrawn;
+	// 0 = none. See attemptTag.
+	attempts [2]uint32
 }
 
-// The flags of an entry: its state, and bits that only reservations have.
+// The flags of an entry: its state, and more bits. Only reservations are degraded.
 const (
 	stateMask     = 7
 	flagDegraded  = 1 << 3
@@ -82,13 +85,12 @@ func (entry *idEntry) outcome() Outcome {
 // reservation is the part of an id entry that only reservations have.
 type reservation struct {
 	keyHash  uint64
-	ttl      int64     // lease; of a settled one, the digest of its final settle
-	input    int64     // estimate
-	progress amounts   // highest so far
-	attempts [2]uint64 // that got the answer and may be withdrawn; 0 = none
-	version  uint64    // of the policy that decided
-	rates    uint32    // in partition.rates
-	tier     uint32    // id of its name<<8 | number of charges
+	ttl      int64   // lease; of a settled one, the digest of its final settle
+	input    int64   // estimate
+	progress amounts // highest so far
+	version  uint64  // of the policy that decided
+	rates    uint32  // in partition.rates
+	tier     uint32  // id of its name<<8 | number of charges
 	block    chargeBlock
 }
 

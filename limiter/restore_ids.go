@@ -63,6 +63,7 @@ func (d *restorer) entry() (entryID uint32) {
 	}
 	entryID, entry := d.p.insertEntry(account, k, s)
 	entry.body, entry.due = uint32(moreAndBody), d.now.Mono+age
+	entry.set(flagPermanent) // the snapshot does not have the attempts
 	d.p.expired += uint32(boolInt(s == idExpired))
 	if entry.isReservation() {
 		d.reservation(entry)
@@ -102,7 +103,6 @@ func (d *restorer) reservation(entry *idEntry) {
 	}
 	reservationID, res := d.p.reservations.alloc()
 	entry.value[0] = int64(reservationID)
-	entry.set(flagPermanent) // the snapshot does not have the attempts
 	res.tier, res.version = tierID<<8, d.fixed()
 	if d.bool() {
 		entry.set(flagDegraded)

@@ -4,18 +4,24 @@ package limiter
 
 import "github.com/cespare/xxhash/v2"
 
-// addAttempt notes that an attempt got the answer of a reservation. While all attempts
-// that got it may be withdrawn, no caller is known to use the reservation.
-func (p *partition) addAttempt(entry *idEntry, attempt uint64) {
+// attemptTag returns the tag of an attempt in an entry, not 0. The tag of a check depends
+// on the policy version: a check can only be withdrawn under the policy that decided it,
+// because its charges are computed again. Of a reservation the version is 0.
+func attemptTag(attempt, version uint64) uint32 {
+	return max(uint32(mix(attempt, version)), 1)
+}
+
+// addAttempt notes that an attempt got the answer of an entry. While all attempts that
+// got it may be withdrawn, no caller is known to use the answer.
+func (entry *idEntry) addAttempt(attempt, version uint64) {
 	if attempt == 0 {
 		entry.set(flagPermanent)
 		return
 	}
-	free := -1
-	attempts := &p.reservations.at(entry.reservation()).attempts
-	for i, a := range attempts {
+	tag, free := attemptTag(attempt, version), -1
+	for i, a := range entry.attempts {
 		switch a {
-		case attempt:
+		case tag:
 			return
 		case 0:
 			free = i
@@ -25,16 +31,16 @@ func (p *partition) addAttempt(entry *idEntry, attempt uint64) {
 		entry.set(flagPermanent)
 		return
 	}
-	attempts[free] = attempt
+	entry.attempts[free] = tag
 }
 
 // removeAttempt removes an attempt and reports whether it was the last one.
-func (p *partition) removeAttempt(entry *idEntry, attempt uint64) (last bool) {
-	attempts := &p.reservations.at(entry.reservation()).attempts
-	for i, a := range attempts {
-		if a == attempt {
-			attempts[i] = 0
-			return !entry.is(flagPermanent) && *attempts == [len(attempts)]uint64{}
+func (entry *idEntry) removeAttempt(attempt, version uint64) (last bool) {
+	tag := attemptTag(attempt, version)
+	for i, a := range entry.attempts {
+		if a == tag {
+			entry.attempts[i] = 0
+			return !entry.is(flagPermanent) && entry.attempts == [len(entry.attempts)]uint32{}
 		}
 	}
 	return false
@@ -54,18 +60,24 @@ func (p *partition) isWithdrawn(account uint32, root, attempt uint64) bool {
 	return entry != nil
 }
 
+// findToWithdraw remembers that an attempt is withdrawn. It returns the entry of its
+// request id, or nil if there is none or if the attempt was withdrawn before.
+func (p *partition) findToWithdraw(now Time, root uint64, id string, attempt uint64) (uint32, *idEntry) {
+	if attempt == 0 || p.isWithdrawn(p.accounts.find(root), root, attempt) {
+		return 0, nil
+	}
+	p.rememberWithdrawal(now, root, attempt)
+	return p.findEntry(p.accounts.find(root), idKeyOf(root, id))
+}
+
 // withdraw withdraws an attempt of a reserve, whether it has arrived or not.
 func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint64) {
 	now = p.tick(now)
-	if attempt == 0 || p.isWithdrawn(p.accounts.find(root), root, attempt) {
-		return
-	}
-	p.rememberWithdrawal(now, root, attempt)
-	entryID, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, id))
+	entryID, entry := p.findToWithdraw(now, root, id, attempt)
 	if entry == nil || !entry.isReservation() {
 		return
 	}
-	if p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key) || !p.removeAttempt(entry, attempt) {
+	if p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key) || !entry.removeAttempt(attempt, 0) {
 		return
 	}
 	p.beforeIDChanges(entryID)
@@ -79,6 +91,51 @@ func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint
 	case idExpired:
 		p.refundAll(entry, now)
 		p.buryEntry(entryID)
+	}
+}
+
+// withdrawCheck withdraws an attempt of a check, whether it has arrived or not.
+func (p *partition) withdrawCheck(now Time, root uint64, r *Request, d *Decision) {
+	now = p.tick(now)
+	entryID, entry := p.findToWithdraw(now, root, r.ID, r.Attempt)
+	if entry == nil || entry.state() != idCheck || entry.body != bodyDigest(r, false) || !entry.removeAttempt(r.Attempt, r.Plan.Version) {
+		return
+	}
+	p.beforeIDChanges(entryID)
+	p.assemble(d, r, now)
+	for i := range d.assessments {
+		a := &d.assessments[i]
+		// A shadow limit that was exceeded was not charged, which is not remembered.
+		if a.rec != nil && !a.limit.Shadow {
+			a.refund(entry.checkCost(r, a.limit.Dimension), now.Mono+checkRetention-entry.due, now)
+		}
+	}
+	p.buryEntry(entryID)
+}
+
+// refund refunds a cost that was charged age nanoseconds ago. It never refunds what the
+// limit has given back since.
+//
+// A token bucket has no mark of the charge of a check. Its level was never below what
+// the refill since has left of the cost, so refunding that much leaves at least the
+// level that there would be without the charge.
+func (a *assessment) refund(cost, age int64, now Time) {
+	l, b := a.limit, a.bucket
+	switch l.Algorithm {
+	case TokenBucket:
+		left := mulWide(cost, l.window).sub(mulWide(l.Amount, age))
+		if left.negative() {
+			return
+		}
+		b.setLevel(b.level().sub(minWide(left, b.level())))
+	case SlidingWindow:
+		if k := floorDiv(now.Mono-age, l.sub); a.ring != nil && a.ring.contains(k) {
+			a.ring.add(k, -min(cost, *a.ring.count(k)))
+		}
+	case FixedWindow:
+		if now.Wall-age >= l.windowAt(b.hi-1).start {
+			b.lo -= min(uint64(cost), b.lo)
+		}
 	}
 }
 
