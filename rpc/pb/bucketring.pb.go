@@ -1466,13 +1466,16 @@ type Item struct {
 	// Members only: the call was decided without the owner, which now charges it
 	// whatever the limits say.
 	Replay bool `protobuf:"varint,8,opt,name=replay,proto3" json:"replay,omitempty"`
-	// A random number that identifies one attempt to send a reserve, among all with
-	// the same request id. A cancel with this number withdraws the attempt, because
-	// its answer did not arrive: the reservation ends unless another attempt was
-	// answered, its request id is free again, and a reserve that arrives after its
-	// withdrawal is not decided. 0: none; a cancel then ends the reservation whatever
-	// attempts there were.
-	Attempt       uint64 `protobuf:"fixed64,10,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// A random number that identifies one attempt to send a check or a reserve, among
+	// all with the same request id, so that the attempt can be withdrawn because its
+	// answer did not arrive: the call is charged nothing unless another attempt was
+	// answered, its request id is free again, and an attempt that arrives after its
+	// withdrawal is not decided. A cancel with this number withdraws an attempt to
+	// reserve. 0: none; a cancel then ends the reservation whatever attempts there were.
+	Attempt uint64 `protobuf:"fixed64,10,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// With a check and an attempt: the check is not asked again, but the attempt is
+	// withdrawn. The answer is a settlement.
+	Withdraw      bool `protobuf:"varint,11,opt,name=withdraw,proto3" json:"withdraw,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1594,6 +1597,13 @@ func (x *Item) GetAttempt() uint64 {
 		return x.Attempt
 	}
 	return 0
+}
+
+func (x *Item) GetWithdraw() bool {
+	if x != nil {
+		return x.Withdraw
+	}
+	return false
 }
 
 type isItem_Call interface {
@@ -2632,7 +2642,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05Batch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12)\n" +
-	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xc0\x03\n" +
+	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xdc\x03\n" +
 	"\x04Item\x123\n" +
 	"\x05check\x18\x01 \x01(\v2\x1b.bucketring.v1.CheckRequestH\x00R\x05check\x129\n" +
 	"\areserve\x18\x02 \x01(\v2\x1d.bucketring.v1.ReserveRequestH\x00R\areserve\x126\n" +
@@ -2644,7 +2654,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x04term\x18\a \x01(\x04R\x04term\x12\x16\n" +
 	"\x06replay\x18\b \x01(\bR\x06replay\x12\x18\n" +
 	"\aattempt\x18\n" +
-	" \x01(\x06R\aattemptB\x06\n" +
+	" \x01(\x06R\aattempt\x12\x1a\n" +
+	"\bwithdraw\x18\v \x01(\bR\bwithdrawB\x06\n" +
 	"\x04call\"\xf7\x01\n" +
 	"\fCountRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

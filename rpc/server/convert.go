@@ -41,6 +41,9 @@ func (s *Service) release(x *scratch) {
 		x.count, x.counted = limiter.CountRequest{}, limiter.CountResult{}
 	case call.Settle, call.Cancel:
 		x.used = limiter.Usage{}
+		if x.request.Key != "" { // of a check to withdraw
+			x.request, x.plan = limiter.Request{}, limiter.Plan{}
+		}
 	default:
 		x.request, x.plan = limiter.Request{}, limiter.Plan{}
 	}
@@ -68,6 +71,9 @@ func (x *scratch) validate(c *call.Call) error {
 		return x.usage(c.Settle(), c.RequestID)
 	case call.Cancel:
 		x.callerID = c.CallerID()
+		if q := c.Check(); q != nil {
+			return x.check(q, c.RequestID)
+		}
 		x.used.Key, x.used.ID = c.Key, c.RequestID
 		return checkReservation(c.Key, c.RequestID)
 	case call.Peek:

@@ -81,8 +81,8 @@ type Call struct {
 	Replay bool
 	// Expired means that the deadline of the caller has passed.
 	Expired bool
-	// Attempt identifies one attempt of a reserve. A cancel with an attempt withdraws
-	// only that one. 0: none.
+	// Attempt identifies one attempt of a check or a reserve. A cancel with an attempt
+	// withdraws only that one, of a check if Check is not nil. 0: none.
 	Attempt uint64
 	// Term is the highest term of the partition that the sender knows of.
 	Term uint64
@@ -97,6 +97,8 @@ type request interface {
 	proto.Message
 	GetKey() string
 }
+
+var errNoAttempt = &limiter.FieldError{Field: "withdraw", Value: "true", Problem: "needs a check with an attempt"}
 
 var errNoRequest = &limiter.FieldError{Field: "call", Value: "none", Problem: "must be check, reserve, settle, cancel or peek"}
 
@@ -152,6 +154,9 @@ func FromItem(item *pb.Item, origin Origin) Call {
 	}
 	c.Origin, c.Replay, c.Attempt, c.Term = origin, item.GetReplay(), item.GetAttempt(), item.GetTerm()
 	c.Expired = item.GetTimeoutNanos() < 0
+	if item.GetWithdraw() {
+		c.withdraw()
+	}
 	if origin == API || origin == ClientStream {
 		switch {
 		case c.Replay:
@@ -163,9 +168,32 @@ func FromItem(item *pb.Item, origin Origin) Call {
 	return c
 }
 
+// withdraw makes c, which is a check with an attempt, the withdrawal of the attempt.
+func (c *Call) withdraw() {
+	if c.Kind != Check || c.Attempt == 0 {
+		c.Err = errNoAttempt
+		return
+	}
+	c.Kind = Cancel
+}
+
+// Withdrawal returns an item that withdraws an attempt of the check or reserve c. It
+// has a copy of the message.
+func (c *Call) Withdrawal() *pb.Item {
+	if c.Kind == Check {
+		item := c.Copy()
+		item.Attempt, item.Withdraw = c.Attempt, true
+		return item
+	}
+	return &pb.Item{
+		Call:    &pb.Item_Cancel{Cancel: &pb.CancelRequest{Key: c.Key, RequestId: c.RequestID}},
+		Attempt: c.Attempt,
+	}
+}
+
 // The request of a call, by its kind. Each is nil for another kind.
 
-// Check returns the request of a check.
+// Check returns the request of a check, also of one to withdraw.
 func (c *Call) Check() *pb.CheckRequest { q, _ := c.request.(*pb.CheckRequest); return q }
 
 // Reserve returns the request of a reserve.
@@ -201,7 +229,7 @@ func (c *Call) Item(toDecider bool) *pb.Item {
 		r = withID(r, id)
 	}
 	item := itemOf(r)
-	item.Replay, item.Attempt = c.Replay, c.Attempt
+	item.Replay, item.Attempt, item.Withdraw = c.Replay, c.Attempt, c.withdrawsCheck()
 	return item
 }
 
@@ -210,10 +238,12 @@ func (c *Call) Item(toDecider bool) *pb.Item {
 func (c *Call) Copy() *pb.Item {
 	item := itemOf(withID(c.request, c.RequestID))
 	if c.Kind == Cancel {
-		item.Attempt = c.Attempt
+		item.Attempt, item.Withdraw = c.Attempt, c.withdrawsCheck()
 	}
 	return item
 }
+
+func (c *Call) withdrawsCheck() bool { return c.Kind == Cancel && c.Check() != nil }
 
 func itemOf(r request) *pb.Item {
 	item := &pb.Item{}
