@@ -71,8 +71,8 @@ func (x *scratch) validate(c *call.Call) error {
 		return x.usage(c.Settle(), c.RequestID)
 	case call.Cancel:
 		x.callerID = c.CallerID()
-		if q := c.Check(); q != nil {
-			return x.check(q, c.RequestID)
+		if c.Withdrawn != nil {
+			return x.withdrawn(c)
 		}
 		x.used.Key, x.used.ID = c.Key, c.RequestID
 		return checkReservation(c.Key, c.RequestID)
@@ -122,6 +122,14 @@ func (x *scratch) check(r *pb.CheckRequest, id string) (err error) {
 	q.InputTokens, q.OutputTokens, q.ID = r.InputTokens, r.OutputTokens, id
 	q.Costs, err = x.ownCosts(r.Costs)
 	return err
+}
+
+// withdrawn validates the check that c withdraws and fills x.request.
+func (x *scratch) withdrawn(c *call.Call) error {
+	if key := c.Withdrawn.GetKey(); key != c.Key {
+		return wrongText("withdrawn.key", key, "must be the key of the cancel")
+	}
+	return x.check(c.Withdrawn, c.RequestID)
 }
 
 // reserve validates r and fills x.request.

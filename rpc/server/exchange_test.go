@@ -383,6 +383,47 @@ func TestWithdrawal(t *testing.T) {
 	}
 }
 
+// TestWithdrawalOfCheck: a cancel with a check and its attempt gives back what the check
+// was charged, and nothing of it stays in the memory that calls reuse.
+func TestWithdrawalOfCheck(t *testing.T) {
+	n := newNode(t)
+	q := &pb.CheckRequest{Key: "acme/alice", Tier: "watched", RequestId: "c", Costs: map[string]int64{"images": 4}}
+	attempt := func(n uint64) *pb.Item {
+		i := item(q)
+		i.Attempt = n
+		return i
+	}
+	withdrawal := func(key string, q *pb.CheckRequest) *pb.Item {
+		i := item(&pb.CancelRequest{Key: key, RequestId: "c"})
+		i.Attempt, i.Withdrawn = 1, q
+		return i
+	}
+	for _, tt := range []struct {
+		what   string
+		item   *pb.Item
+		want   string
+		images int64 // left
+	}{
+		{"check", attempt(1), "c allowed", 1},
+		{"withdrawal under another key", withdrawal("acme/bob", q), "InvalidArgument withdrawn.key", 1},
+		{"withdrawal in an unknown tier", withdrawal("acme/alice", &pb.CheckRequest{Key: "acme/alice", Tier: "gold"}), "InvalidArgument tier", 1},
+		{"withdrawal", withdrawal("acme/alice", q), "c cancelled", 5},
+		{"a late copy", attempt(1), "DeadlineExceeded", 5},
+		{"another check", item(&pb.CheckRequest{Key: "acme/alice", Tier: "watched", RequestId: "d"}), "d allowed", 5},
+		{"a retry", attempt(2), "c allowed", 1},
+		{"withdrawal again", withdrawal("acme/alice", q), "c cancelled", 1},
+	} {
+		if got := brief(answers(n.Service, tt.item)[0]); got != tt.want {
+			t.Errorf("%s = %s, want %s", tt.what, got, tt.want)
+		}
+		for _, l := range answers(n.Service, item(&pb.PeekRequest{Key: "acme/alice", Tier: "watched"}))[0].GetLimits().GetLimits() {
+			if l.Dimension == "images" && l.Remaining != tt.images {
+				t.Errorf("after %s %d images are left, want %d", tt.what, l.Remaining, tt.images)
+			}
+		}
+	}
+}
+
 // TestValidate finds what a call would be refused for before any policy.
 func TestValidate(t *testing.T) {
 	n := newNode(t)

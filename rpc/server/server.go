@@ -187,7 +187,7 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 // settlement, because the caller never had the answer.
 func (s *Service) withdraw(now limiter.Time, x *scratch, c *call.Call) error {
 	d := &x.decision
-	if c.Check() == nil {
+	if c.Withdrawn == nil {
 		s.engine.Withdraw(now, x.used.Key, x.used.ID, c.Attempt)
 	} else if err := s.resolve(x); err != nil {
 		return err

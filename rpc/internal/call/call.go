@@ -82,8 +82,10 @@ type Call struct {
 	// Expired means that the deadline of the caller has passed.
 	Expired bool
 	// Attempt identifies one attempt of a check or a reserve. A cancel with an attempt
-	// withdraws only that one, of a check if Check is not nil. 0: none.
+	// withdraws only that one. 0: none.
 	Attempt uint64
+	// Withdrawn is the check of which a cancel withdraws an attempt. Nil: a reserve.
+	Withdrawn *pb.CheckRequest
 	// Term is the highest term of the partition that the sender knows of.
 	Term uint64
 	// Err, if not nil, is why the call is rejected.
@@ -97,8 +99,6 @@ type request interface {
 	proto.Message
 	GetKey() string
 }
-
-var errNoAttempt = &limiter.FieldError{Field: "withdraw", Value: "true", Problem: "needs a check with an attempt"}
 
 var errNoRequest = &limiter.FieldError{Field: "call", Value: "none", Problem: "must be check, reserve, settle, cancel or peek"}
 
@@ -153,10 +153,10 @@ func FromItem(item *pb.Item, origin Origin) Call {
 		c = Of(q.Count)
 	}
 	c.Origin, c.Replay, c.Attempt, c.Term = origin, item.GetReplay(), item.GetAttempt(), item.GetTerm()
-	c.Expired = item.GetTimeoutNanos() < 0
-	if item.GetWithdraw() {
-		c.withdraw()
+	if c.Kind == Cancel && c.Attempt != 0 {
+		c.Withdrawn = item.GetWithdrawn()
 	}
+	c.Expired = item.GetTimeoutNanos() < 0
 	if origin == API || origin == ClientStream {
 		switch {
 		case c.Replay:
@@ -168,32 +168,9 @@ func FromItem(item *pb.Item, origin Origin) Call {
 	return c
 }
 
-// withdraw makes c, which is a check with an attempt, the withdrawal of the attempt.
-func (c *Call) withdraw() {
-	if c.Kind != Check || c.Attempt == 0 {
-		c.Err = errNoAttempt
-		return
-	}
-	c.Kind = Cancel
-}
-
-// Withdrawal returns an item that withdraws an attempt of the check or reserve c. It
-// has a copy of the message.
-func (c *Call) Withdrawal() *pb.Item {
-	if c.Kind == Check {
-		item := c.Copy()
-		item.Attempt, item.Withdraw = c.Attempt, true
-		return item
-	}
-	return &pb.Item{
-		Call:    &pb.Item_Cancel{Cancel: &pb.CancelRequest{Key: c.Key, RequestId: c.RequestID}},
-		Attempt: c.Attempt,
-	}
-}
-
 // The request of a call, by its kind. Each is nil for another kind.
 
-// Check returns the request of a check, also of one to withdraw.
+// Check returns the request of a check.
 func (c *Call) Check() *pb.CheckRequest { q, _ := c.request.(*pb.CheckRequest); return q }
 
 // Reserve returns the request of a reserve.
@@ -229,7 +206,17 @@ func (c *Call) Item(toDecider bool) *pb.Item {
 		r = withID(r, id)
 	}
 	item := itemOf(r)
-	item.Replay, item.Attempt, item.Withdraw = c.Replay, c.Attempt, c.withdrawsCheck()
+	item.Replay, item.Attempt, item.Withdrawn = c.Replay, c.Attempt, c.Withdrawn
+	return item
+}
+
+// Withdrawal returns an item that withdraws the attempt of a check or a reserve.
+func (c *Call) Withdrawal() *pb.Item {
+	item := itemOf(&pb.CancelRequest{Key: c.Key, RequestId: c.RequestID})
+	item.Attempt = c.Attempt
+	if q := c.Check(); q != nil {
+		item.Withdrawn = proto.CloneOf(q)
+	}
 	return item
 }
 
@@ -238,12 +225,10 @@ func (c *Call) Item(toDecider bool) *pb.Item {
 func (c *Call) Copy() *pb.Item {
 	item := itemOf(withID(c.request, c.RequestID))
 	if c.Kind == Cancel {
-		item.Attempt, item.Withdraw = c.Attempt, c.withdrawsCheck()
+		item.Attempt, item.Withdrawn = c.Attempt, proto.CloneOf(c.Withdrawn)
 	}
 	return item
 }
-
-func (c *Call) withdrawsCheck() bool { return c.Kind == Cancel && c.Check() != nil }
 
 func itemOf(r request) *pb.Item {
 	item := &pb.Item{}

@@ -61,7 +61,7 @@ const (
 // unless merging them is certain to make no difference at the owner, whatever the
 // state of the reservation.
 func compare(waiting, next *pb.Item) relation {
-	if waiting.GetReplay() != next.GetReplay() || waiting.GetAttempt() != next.GetAttempt() || waiting.GetWithdraw() != next.GetWithdraw() {
+	if waiting.GetReplay() != next.GetReplay() || waiting.GetAttempt() != next.GetAttempt() {
 		return separate
 	}
 	a, b := waiting.GetSettle(), next.GetSettle()
