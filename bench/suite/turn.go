@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,6 +31,7 @@ type measuredTarget struct {
 	started    time.Time // begin of its log, which spans all rounds
 	auditor    *audit.Auditor
 	callers    callerSet
+	fallback   atomic.Bool     // an answer came without the owner
 	startDelay []time.Duration // by round: time from begin to the start of the run
 	totals     totals
 }
@@ -121,6 +123,9 @@ func (r *runner) runTurn(ctx context.Context, s *measuredTarget, round int) (*re
 			return true
 		}),
 		OnEvent: func(e bench.Event) {
+			if e.Answer.Route == "fallback" && !s.fallback.Load() {
+				s.fallback.Store(true)
+			}
 			if s.auditor != nil {
 				e.Due, e.Sent, e.Done = e.Due+offset, e.Sent+offset, e.Done+offset
 				s.auditor.Add(&e)
@@ -207,8 +212,8 @@ func (s *measuredTarget) startAudit(r *runner) (err error) {
 	return err
 }
 
-// outboxDelay is how long usage that was accepted in fallback may take to reach its
-// owner.
+// outboxDelay is how long owners may take to hear of what was decided without them: usage
+// that was accepted in fallback, and withdrawals of what was denied there.
 const outboxDelay = 2 * time.Second
 
 // readUsage reads the final usage from the target. Callers whose usage cannot be read
@@ -218,7 +223,7 @@ func (s *measuredTarget) readUsage(ctx context.Context, o *Options) error {
 	if !ok || s.auditor == nil || s.kind == redisPlain { // redis also counts denied calls
 		return nil
 	}
-	if len(o.Faults) > 0 {
+	if len(o.Faults) > 0 || s.fallback.Load() {
 		wait := time.NewTimer(outboxDelay)
 		defer wait.Stop()
 		select {
