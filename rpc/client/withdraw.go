@@ -7,11 +7,13 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/rpc/internal/outbox"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -66,6 +68,22 @@ type attemptIDs []uint64
 func (a attemptIDs) number(item *pb.Item) {
 	if item.GetReserve() != nil || item.GetCheck() != nil {
 		item.Attempt = rand.Uint64() | 1
+	}
+}
+
+// withAttempts returns m with an attempt id for each call, if it is a check or a reserve.
+// Those that were not answered are recorded in e.
+func withAttempts[Req, Res any](e *envelope, m method[Req, Res]) method[Req, Res] {
+	if e.item.GetReserve() == nil && e.item.GetCheck() == nil {
+		return m
+	}
+	return func(api pb.RateLimiterClient, ctx context.Context, req Req, o ...grpc.CallOption) (Res, error) {
+		attempt := rand.Uint64() | 1
+		res, err := m(api, requestid.WithAttempt(ctx, attempt), req, o...)
+		if err != nil && (retryable(err) || status.Code(err) == codes.Canceled) {
+			e.unanswered = append(e.unanswered, attempt)
+		}
+		return res, err
 	}
 }
 

@@ -3,6 +3,8 @@
 package client_test
 
 import (
+	"context"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -84,6 +87,81 @@ func TestWithdraw(t *testing.T) {
 					}
 					if !proto.Equal(c.GetWithdrawn(), q.GetCheck()) {
 						t.Errorf("withdrawn = %v, want %v", c.GetWithdrawn(), q.GetCheck())
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestWithdrawUnary: also an attempt that was sent alone, to a node that did not answer,
+// is withdrawn at the owner if another node denies the call.
+func TestWithdrawUnary(t *testing.T) {
+	for _, verb := range []string{"check", "reserve"} {
+		t.Run(verb, func(t *testing.T) {
+			runRing(t, client.Options{Timeout: 3 * time.Second}, []string{"a", "b"}, func(t scene) {
+				t.reserve = func(*pb.ReserveRequest) *pb.Decision { return &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED} }
+				t.check = func(*pb.CheckRequest) *pb.Decision { return &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED} }
+				var mu sync.Mutex
+				var batched, withdrawn []uint64
+				t.nodes["a"].batches(func(b *pb.Batch, _ *pb.Answers) {
+					mu.Lock()
+					first := len(batched) == 0
+					for _, item := range b.GetItems() {
+						if item.GetCancel() != nil {
+							withdrawn = append(withdrawn, item.GetAttempt())
+						} else {
+							batched = append(batched, item.GetAttempt())
+						}
+					}
+					mu.Unlock()
+					if first {
+						time.Sleep(2 * time.Second)
+					}
+				})
+				var unary []uint64
+				for _, n := range t.nodes {
+					n.behave(func(ctx context.Context, _ int) error {
+						attempt := requestid.AttemptOf(ctx)
+						if attempt == 0 { // in a batch
+							return nil
+						}
+						mu.Lock()
+						unary = append(unary, attempt)
+						first := len(unary) == 1
+						mu.Unlock()
+						if first {
+							return silent(ctx, 0)
+						}
+						return nil
+					})
+				}
+				key := keyOf(t.ring(1, "a", "b"), "a")
+				var denied bool
+				var err error
+				if verb == "check" {
+					var d client.Decision
+					d, err = t.c.Check(t.Context(), client.Call{Key: key})
+					denied = d.Denied()
+				} else {
+					var r *client.Reservation
+					if r, err = t.c.Reserve(t.Context(), client.Estimate{Key: key}); err == nil {
+						denied = r.Denied()
+					}
+				}
+				if err != nil || !denied {
+					t.Fatalf("%s: denied = %v, %v, want a denial", verb, denied, err)
+				}
+				time.Sleep(20 * time.Second)
+				synctest.Wait()
+				mu.Lock()
+				defer mu.Unlock()
+				if len(batched) != 1 || len(unary) != 2 || unary[0] == unary[1] {
+					t.Fatalf("attempts in batches %v and alone %v, want one and two", batched, unary)
+				}
+				for attempt, want := range map[uint64]bool{batched[0]: true, unary[0]: true, unary[1]: false} {
+					if slices.Contains(withdrawn, attempt) != want {
+						t.Errorf("withdrawn = %v, want attempt %d in it: %v", withdrawn, attempt, want)
 					}
 				}
 			})
