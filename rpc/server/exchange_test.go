@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -419,6 +420,27 @@ func TestWithdrawalOfCheck(t *testing.T) {
 		for _, l := range answers(n.Service, item(&pb.PeekRequest{Key: "acme/alice", Tier: "watched"}))[0].GetLimits().GetLimits() {
 			if l.Dimension == "images" && l.Remaining != tt.images {
 				t.Errorf("after %s %d images are left, want %d", tt.what, l.Remaining, tt.images)
+			}
+		}
+	}
+}
+
+// TestWithdrawalOfUnary: the attempt of a unary call is in its metadata. Without, or with
+// metadata that is no number, the call cannot be withdrawn.
+func TestWithdrawalOfUnary(t *testing.T) {
+	for value, left := range map[string]int64{"1": 5, "": 1, "x": 1, "2": 1} {
+		n := newNode(t)
+		q := &pb.CheckRequest{Key: "acme/alice", Tier: "watched", RequestId: "c", Costs: map[string]int64{"images": 4}}
+		ctx := metadata.NewIncomingContext(t.Context(), metadata.MD{"bucketring-attempt": {value}})
+		if d, err := n.Check(ctx, q); err != nil || d.Outcome != pb.Outcome_OUTCOME_ALLOWED {
+			t.Fatalf("Check() = %v, %v", d, err)
+		}
+		withdrawal := item(&pb.CancelRequest{Key: q.Key, RequestId: "c"})
+		withdrawal.Attempt, withdrawal.Withdrawn = 1, q
+		answers(n.Service, withdrawal)
+		for _, l := range answers(n.Service, item(&pb.PeekRequest{Key: q.Key, Tier: "watched"}))[0].GetLimits().GetLimits() {
+			if l.Dimension == "images" && l.Remaining != left {
+				t.Errorf("attempt %q: %d images are left, want %d", value, l.Remaining, left)
 			}
 		}
 	}
