@@ -11,8 +11,8 @@ import (
 )
 
 func TestSizeOfIDs(t *testing.T) {
-	if n := unsafe.Sizeof(idEntry{}); n != 56 {
-		t.Errorf("an entry has %d bytes, want 56", n)
+	if n := unsafe.Sizeof(idEntry{}); n != 64 {
+		t.Errorf("an entry has %d bytes, want 64", n)
 	}
 	if n := unsafe.Sizeof(reservation{}); n > 232 {
 		t.Errorf("a reservation has %d bytes, want at most 232", n)

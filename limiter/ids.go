@@ -15,7 +15,7 @@ type idKey struct {
 }
 
 // idEntry is a remembered request id. It tells a repeat from a conflict, and a repeat
-// what was decided. It has no pointers and takes 56 bytes.
+// what was decided. It has no pointers and takes 64 bytes.
 type idEntry struct {
 	hash uint64 // with more: the idKey
 	more uint32
@@ -29,8 +29,8 @@ type idEntry struct {
 	next  uint32 // entry in its idQueue; of a live reservation, the position in leaseHeap
 	owner uint32 // account<<8 | flags
 	// attempts are the tags of the attempts that got the answer and may be withdrawn;
-	// 0 = none. See attemptTag.
-	attempts [2]uint32
+	// 0 = none. See attemptTag. The client library makes up to three.
+	attempts [4]uint32
 }
 
 // The flags of an entry: its state, and more bits. Only reservations are degraded.

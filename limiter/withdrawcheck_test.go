@@ -48,6 +48,8 @@ func TestWithdrawCheck(t *testing.T) {
 		{"one attempt of two", []step{check(1), check(2), withdraw(1)}, 150},
 		{"one attempt of two, twice", []step{check(1), check(2), withdraw(1), withdraw(1)}, 150},
 		{"two attempts of three", []step{check(1), check(2), check(3), withdraw(1), withdraw(2)}, 150},
+		{"all of three attempts", []step{check(1), check(2), check(3), withdraw(3), withdraw(1), withdraw(2)}, 0},
+		{"more attempts than are listed", []step{check(1), check(2), check(3), check(4), check(5), withdraw(1), withdraw(2), withdraw(3), withdraw(4), withdraw(5)}, 150},
 		{"another attempt", []step{check(1), withdraw(2)}, 150},
 		{"a call without attempt before", []step{check(0), check(1), withdraw(1)}, 150},
 		{"a call without attempt after", []step{check(1), check(0), withdraw(1)}, 150},
