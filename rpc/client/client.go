@@ -87,6 +87,9 @@ func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
 	if err := ask(ctx, c, pb.RateLimiterClient.Check, call.fields(), &w.request, w); err != nil {
 		return Decision{}, fmt.Errorf("check %s: %w", call.Key, err)
 	}
+	if w.answer.Denied() {
+		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
+	}
 	return w.answer, nil
 }
 
@@ -107,7 +110,7 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 		return nil, fmt.Errorf("reserve %s: %w", e.Key, err)
 	}
 	if w.answer.Denied() {
-		c.withdraw(e.Key, e.RequestID, w.unanswered)
+		c.withdraw(e.Key, e.RequestID, w.unanswered, nil)
 	}
 	return &Reservation{
 		Decision: w.answer,

@@ -82,7 +82,7 @@ func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *routingTable, f *for
 
 // startAt sends f to a member that may be its owner.
 func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) {
-	if f.Kind == call.Reserve && f.Attempt == 0 && f.Origin != call.Outbox {
+	if (f.Kind == call.Check || f.Kind == call.Reserve) && f.Attempt == 0 && f.Origin != call.Outbox {
 		f.Attempt = rand.Uint64() | 1
 	}
 	item := f.Item(false)
