@@ -62,7 +62,7 @@ var allowedImports = map[string][]string{
 	// Connections between processes.
 	"rpc/internal/codec":           {"rpc/pb"},
 	"rpc/internal/codec/fieldtest": {}, // for tests
-	"rpc/internal/link":            {"rpc/internal/codec", "rpc/pb"},
+	"rpc/internal/link":            {"internal/overload", "rpc/internal/codec", "rpc/pb"},
 	"rpc/internal/outbox":          {"rpc/pb"},
 
 	// Decisions.

@@ -7,9 +7,12 @@ package link
 //
 // It opens when batches are outstanding and no answer has come for a whole
 // timeout, or for a quarter of it if several calls timed out meanwhile. Calls with
-// short deadlines alone therefore do not open it. Any answer closes it.
+// short deadlines alone therefore do not open it. The quarter is longer if usual round
+// trips are, as they are between busy processes: a slow member is not gone. Any answer
+// closes the breaker.
 type breaker struct {
-	timeout int64
+	timeout   int64
+	roundTrip int64 // the usual one, of batches
 
 	open bool
 	// outstandingSince is when the member was first asked after its last answer;
@@ -64,7 +67,7 @@ func (b *breaker) timedOut(now int64, calls int) bool {
 		return false
 	}
 	b.timeouts += calls
-	early := !b.open && b.timeouts >= maxTimeouts && now-b.outstandingSince >= b.timeout/4
+	early := !b.open && b.timeouts >= maxTimeouts && now-b.outstandingSince >= max(b.timeout/4, 4*b.roundTrip)
 	return early || b.unresponsive(now)
 }
 

@@ -12,13 +12,23 @@ import (
 // the same.
 type DeadlineContext struct {
 	context.Context
-	at time.Time
+	at       time.Time
+	patience time.Duration
 }
 
 // WithDeadline returns ctx with the given deadline. The result is a value, so that
 // a caller can embed it in a struct of its own.
 func WithDeadline(ctx context.Context, at time.Time) DeadlineContext {
-	return DeadlineContext{ctx, at}
+	return DeadlineContext{Context: ctx, at: at}
+}
+
+// WithPatience returns a context whose calls also end, with ErrTimeout, once they have
+// waited for so long without any answer of the member, to these or other calls. A call to
+// a member that is slow, and not gone, so waits until its deadline. A [Link] needs a
+// pointer to the context for that.
+func (d DeadlineContext) WithPatience(patience time.Duration) DeadlineContext {
+	d.patience = patience
+	return d
 }
 
 // Deadline implements context.Context.

@@ -21,7 +21,7 @@ func (l *Link) armTimerLocked(deadline int64) {
 	}
 }
 
-// expire ends the calls whose deadline has passed.
+// expire ends the calls whose deadline or patience is over.
 func (l *Link) expire() {
 	l.mu.Lock()
 	defer l.unlock()
@@ -30,15 +30,21 @@ func (l *Link) expire() {
 	}
 	now := l.now()
 	n := 0
-	for p := l.mu.deadlines.first(); p != nil && p.deadline <= now; p = l.mu.deadlines.first() {
-		l.failLocked(p, ErrTimeout)
+	for p := l.mu.deadlines.first(); p != nil && p.wakeAt <= now; p = l.mu.deadlines.first() {
+		if at := max(p.started, l.mu.admission.lastAnswer) + p.patience; p.deadline > now && at > now {
+			l.mu.deadlines.remove(p)
+			p.wakeAt = min(p.deadline, at)
+			l.mu.deadlines.push(p)
+			continue
+		}
+		l.failLocked(p, l.timeoutLocked(p))
 		n++
 	}
 	l.recordFailureLocked(ErrTimeout, n)
 	l.timedOutLocked(now, n)
 	l.mu.timerAt = never
 	if p := l.mu.deadlines.first(); p != nil {
-		l.armTimerLocked(p.deadline)
+		l.armTimerLocked(p.wakeAt)
 	}
 }
 
@@ -60,13 +66,13 @@ func (l *Link) stalledLocked(now int64) bool {
 	return l.mu.timerAt != never && now-l.mu.timerAt > int64(l.o.Timeout)/8
 }
 
-// heap is a 4-ary min-heap of calls by deadline. Deadlines are mostly added and
+// heap is a 4-ary min-heap of calls by wakeAt. Deadlines are mostly added and
 // removed in order, which is cheap.
 type heap []heapEntry
 
 type heapEntry struct {
-	deadline int64
-	p        *Pending
+	at int64 // p.wakeAt
+	p  *Pending
 }
 
 func (h heap) first() *Pending {
@@ -78,7 +84,7 @@ func (h heap) first() *Pending {
 
 func (h *heap) push(p *Pending) {
 	*h = append(*h, heapEntry{})
-	h.up(len(*h)-1, heapEntry{p.deadline, p})
+	h.up(len(*h)-1, heapEntry{p.wakeAt, p})
 }
 
 func (h *heap) remove(p *Pending) {
@@ -89,7 +95,7 @@ func (h *heap) remove(p *Pending) {
 	if at == last {
 		return
 	}
-	if at > 0 && moved.deadline < (*h)[(at-1)/4].deadline {
+	if at > 0 && moved.at < (*h)[(at-1)/4].at {
 		h.up(at, moved)
 	} else {
 		h.down(at, moved)
@@ -100,7 +106,7 @@ func (h *heap) remove(p *Pending) {
 func (h *heap) up(i int, d heapEntry) {
 	for i > 0 {
 		parent := (i - 1) / 4
-		if (*h)[parent].deadline <= d.deadline {
+		if (*h)[parent].at <= d.at {
 			break
 		}
 		h.set(i, (*h)[parent])
@@ -114,11 +120,11 @@ func (h *heap) down(i int, d heapEntry) {
 	for {
 		least := -1
 		for c := 4*i + 1; c < min(4*i+5, len(*h)); c++ {
-			if least < 0 || (*h)[c].deadline < (*h)[least].deadline {
+			if least < 0 || (*h)[c].at < (*h)[least].at {
 				least = c
 			}
 		}
-		if least < 0 || d.deadline <= (*h)[least].deadline {
+		if least < 0 || d.at <= (*h)[least].at {
 			break
 		}
 		h.set(i, (*h)[least])

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"math"
+	"time"
+)
+
+// admission decides whether an ordinary call may join the queue of a link, and how many
+// calls a batch may have. It is pure: times are arguments, in nanoseconds.
+//
+// A queue that only absorbs bursts is useful; one that never empties adds delay to every
+// call and answers none of them sooner (Nichols and Jacobson, "Controlling Queue Delay",
+// ACM Queue 2012). So admission looks at the least length of the queue in intervals of
+// 100 ms. At first the queue may hold a burst of 4,096 calls. If it never came down to
+// half of what 20 ms of answers take away, the bound is halved, and calls beyond it are
+// refused as they arrive. The bound doubles if the link ran dry although it had refused
+// calls, since these came in larger bursts than it allows for, and after each interval in
+// which none was refused.
+//
+// With so short a queue the oldest call goes first: a newest-first order (Maurer, "Fail at
+// Scale", ACM Queue 2015) would gain at most the 20 ms.
+//
+// The bound never falls below 256 calls, nor a batch below 256, although a slow member may
+// take long for them: if processes wait for the CPU, round trips of 100 ms with nothing
+// queued are usual, and a limit that follows the rate of answers down would keep the rate
+// from recovering.
+//
+// The rate of answers is estimated as in BBR (Cardwell et al., ACM Queue 2016): per
+// answered batch, over the time since the last answer before it was sent. A sample for
+// which the queue did not fill the batch shows what was asked, not what can be answered,
+// and counts only if it raises the estimate.
+type admission struct {
+	maxItems int // Options.MaxItems
+
+	answered    int64 // calls, in all
+	lastAnswer  int64
+	rate        int64 // of answers per second; 0: not known
+	saturated   int64 // when the last sample with a full batch was taken
+	saturatedIn int64 // when such samples began
+
+	roundTrips [2]int64 // the least in this window and in the one before; never: none
+	window     int64    // when this window ends
+	roundTrip  int64    // of batches, smoothed
+
+	bound int // ordinary calls in the queue
+	limit int // calls of a batch
+
+	// What follows is since the interval began.
+	began     int64
+	lastTaken int64 // when a batch was last taken, in any interval
+	batches   int   // that were taken
+	lowest    int   // number of ordinary calls in the queue
+	refused   bool
+	ranDry    bool // after a refusal nothing was queued or in flight
+}
+
+const (
+	minQueue  = 256
+	maxBurst  = 4096
+	minBatch  = 256
+	minChecks = 64 // a queue this short makes no call late
+
+	queueDelay    = int64(20 * time.Millisecond)  // of a queue that does not empty
+	burstDelay    = int64(100 * time.Millisecond) // of the longest burst beyond maxBurst
+	batchDelay    = int64(10 * time.Millisecond)  // of a batch
+	queueInterval = int64(100 * time.Millisecond)
+	rateSmoothing = int64(200 * time.Millisecond)
+	recently      = int64(time.Second)             // for how long a measurement is relied on
+	rttWindow     = int64(2500 * time.Millisecond) // minima are over one or two of them
+	maxRetryAfter = int64(256 * time.Millisecond)
+)
+
+func newAdmission(maxItems int) admission {
+	return admission{
+		maxItems: maxItems, saturated: math.MinInt64 / 2, lastAnswer: math.MinInt64 / 2,
+		roundTrips: [2]int64{never, never}, bound: maxBurst, limit: maxItems, lowest: math.MaxInt,
+	}
+}
+
+// sentBatch is what admission remembers of a batch in flight.
+type sentBatch struct {
+	at       int64 // when it was sent
+	answered int64 // calls before it
+	since    int64 // when the last of them was answered, or at if nothing was in flight
+	full     bool  // more calls were queued
+}
+
+// admits reports whether one more call may join a queue of so many ordinary calls.
+func (a *admission) admits(now int64, queued int, deadline int64) bool {
+	if queued == 0 && now-a.lastTaken >= recently {
+		a.bound = max(a.bound, maxBurst) // a new burst after a pause
+	}
+	if queued >= a.bound || queued >= minChecks && now+a.wait(now, queued)+a.leastRoundTrip(now) > deadline {
+		a.refused = true
+		return false
+	}
+	return true
+}
+
+// full reports whether admits refuses any call.
+func (a *admission) full(queued int) bool { return queued >= a.bound }
+
+// wait returns how long a queue of so many calls takes to be sent; 0 if that is not known.
+func (a *admission) wait(now int64, queued int) int64 {
+	if a.rate == 0 || now-a.saturated > recently {
+		return 0
+	}
+	return int64(queued) * int64(time.Second) / a.rate
+}
+
+// retryAfter returns when a refused call may be tried again: when the queue has been sent.
+func (a *admission) retryAfter(now int64, queued int) time.Duration {
+	return time.Duration(min(max(a.wait(now, queued), queueDelay), maxRetryAfter))
+}
+
+// leastRoundTrip returns the least time that a batch took lately; 0 if that is not known.
+func (a *admission) leastRoundTrip(now int64) int64 {
+	if now-a.lastAnswer > recently {
+		return 0
+	}
+	return min(a.roundTrips[0], a.roundTrips[1])
+}
+
+// batchLimit sets and returns how many calls the next batch may have.
+func (a *admission) batchLimit(now int64) int {
+	a.limit = a.maxItems
+	if now-a.saturated <= recently {
+		a.limit = min(a.maxItems, max(minBatch, a.during(max(batchDelay, a.leastRoundTrip(now)))))
+	}
+	return a.limit
+}
+
+// during returns how many calls are answered in a time.
+func (a *admission) during(d int64) int {
+	return int(min(a.rate, 1<<30) * min(d, int64(time.Second)) / int64(time.Second))
+}
+
+// took records that a batch was taken and left so many ordinary calls in the queue, and
+// urgent ones if more is true. There are batches in flight before it if behind is true.
+func (a *admission) took(now int64, left int, more, behind bool) sentBatch {
+	a.lastTaken = now
+	a.batches++
+	a.lowest = min(a.lowest, left)
+	if a.batches >= 3 && now-a.began >= queueInterval {
+		a.endInterval(now)
+	}
+	s := sentBatch{at: now, answered: a.answered, since: now, full: left > 0 || more}
+	if behind {
+		s.since = max(a.lastAnswer, 0)
+	}
+	return s
+}
+
+// endInterval sets the bound of the queue by what happened in the interval.
+func (a *admission) endInterval(now int64) {
+	least := max(minQueue, min(a.maxItems, a.during(batchDelay)), a.during(queueDelay))
+	most := max(maxBurst, a.during(burstDelay))
+	switch {
+	case a.ranDry:
+		a.bound *= 2
+	case a.lowest > least/2:
+		a.bound /= 2
+	case !a.refused:
+		a.bound *= 2
+	}
+	a.bound = min(max(a.bound, least), most)
+	a.began, a.batches, a.lowest = now, 0, math.MaxInt
+	a.refused, a.ranDry = false, false
+}
+
+// answer records that calls of a batch were answered. Idle means that nothing is queued
+// or in flight now.
+func (a *admission) answer(now int64, s sentBatch, calls int, idle bool) {
+	a.answered += int64(calls)
+	a.lastAnswer = now
+	if now >= a.window {
+		a.roundTrips[1], a.roundTrips[0] = a.roundTrips[0], never
+		a.window = now + rttWindow
+	}
+	took := now - s.at
+	a.roundTrips[0] = min(a.roundTrips[0], took)
+	a.roundTrip += (took - a.roundTrip) / 8
+	a.ranDry = a.ranDry || idle && a.refused
+
+	interval := max(now-s.since, 1000)
+	sample := (a.answered - s.answered) * int64(time.Second) / interval
+	if s.full {
+		if now-a.saturated > recently {
+			a.saturatedIn = s.since
+		}
+		a.saturated = now
+	}
+	if s.full || sample > a.rate {
+		smoothing := max(min(rateSmoothing, now-a.saturatedIn), 1)
+		a.rate += (sample - a.rate) * min(interval, int64(time.Second)) / (min(interval, int64(time.Second)) + smoothing)
+	}
+}
