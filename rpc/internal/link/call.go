@@ -262,8 +262,13 @@ func (l *Link) endLocked(p *Pending, err error) {
 
 // failQueueLocked fails all queued calls, and returns how many.
 func (l *Link) failQueueLocked(err error) (n int) {
+	unsent := &unsentError{err}
 	for p := l.mu.queue.first(); p != nil; p = l.mu.queue.first() {
-		l.failLocked(p, err)
+		if p.sends == 0 {
+			l.failLocked(p, unsent)
+		} else {
+			l.failLocked(p, err)
+		}
 		n++
 	}
 	return n

@@ -99,11 +99,19 @@ func (l *Link) timeoutLocked(p *Pending) error {
 	return timeouts[sent][alive]
 }
 
+// unsentError is the error of a call that had not been sent.
+type unsentError struct{ error }
+
+func (e *unsentError) Unwrap() error { return e.error }
+
 // MayBeDecided reports whether a call that ended with err may have been decided by the
 // member.
 func MayBeDecided(err error) bool {
 	if e, ok := errors.AsType[*timeoutError](err); ok {
 		return e.sent
+	}
+	if _, unsent := errors.AsType[*unsentError](err); unsent {
+		return false
 	}
 	return errors.Is(err, ErrTimeout) || errors.Is(err, ErrBroken) || errors.Is(err, ErrClosed)
 }
