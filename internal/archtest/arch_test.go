@@ -50,7 +50,7 @@ var allowedImports = map[string][]string{
 	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest", "internal/overload"},
 	"rpc/peer":               {"rpc/server", "rpc/internal/call", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
-	"rpc/client":             {"rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
+	"rpc/client":             {"internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
 	"rpc/pb":                 {},
 
 	// Formats of messages.

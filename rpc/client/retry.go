@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/overload"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -33,6 +34,10 @@ type node struct {
 	addr string
 	conn *grpc.ClientConn
 	api  pb.RateLimiterClient
+
+	budget overload.RetryBudget // of calls that go elsewhere because n failed
+	// lastAnswer is when it last answered a unary call, in Unix nanoseconds.
+	lastAnswer atomic.Int64
 
 	// suspectUntil is in Unix nanoseconds; 0 if the node answered last time.
 	suspectUntil atomic.Int64
@@ -100,7 +105,8 @@ type attempts struct {
 	start    time.Time
 	deadline time.Time // of all attempts
 	made     int       // including those in batches
-	addr     string    // of the last attempt
+	unary    int       // those that were not in batches
+	node     *node     // of the last attempt
 	err      error     // its gRPC status
 }
 
@@ -130,7 +136,7 @@ func askAny[Req, Res any](
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
 		defer cancel()
 	}
-	if a.made >= c.maxAttempts {
+	if a.made > 0 && !c.mayRetry(a) {
 		return res, a.unreachable()
 	}
 	if ctx.Err() != nil {
@@ -144,7 +150,9 @@ func askAny[Req, Res any](
 	for {
 		n := pick(first, c.seeds, extra)
 		first++
-		res, err = askNode(ctx, c.attemptTimeout(a), n.api, method, req)
+		n.budget.Deposit()
+		a.unary++
+		res, err = askNode(ctx, n, c.attemptTimeout(a), method, req)
 		if err == nil {
 			n.setHealthy(true)
 			return res, nil
@@ -158,7 +166,7 @@ func askAny[Req, Res any](
 		if !retry {
 			return res, callError(err)
 		}
-		retry = a.made < c.maxAttempts && time.Since(a.start) < retryWindow && a.backOff(ctx, len(c.seeds)+len(extra))
+		retry = c.mayRetry(a) && a.backOff(ctx, len(c.seeds)+len(extra))
 		if ctx.Err() == context.Canceled {
 			return res, ctx.Err()
 		}
@@ -168,14 +176,40 @@ func askAny[Req, Res any](
 	}
 }
 
+// askNode asks one node. After a time without any answer of the node, to this or other
+// calls, the error has the code DeadlineExceeded: a node that is slow, and not gone, is
+// waited for.
 func askNode[Req, Res any](
-	ctx context.Context, timeout time.Duration, api pb.RateLimiterClient,
+	ctx context.Context, n *node, patience time.Duration,
 	method method[Req, Res],
 	req Req,
 ) (Res, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	return method(api, ctx, req)
+	began := time.Now()
+	var silent atomic.Bool
+	var timer *time.Timer
+	armed := make(chan struct{}) // closed when timer is set
+	timer = time.AfterFunc(patience, func() {
+		<-armed
+		last := max(n.lastAnswer.Load(), began.UnixNano())
+		if left := patience - time.Duration(time.Now().UnixNano()-last); left > 0 {
+			timer.Reset(left)
+			return
+		}
+		silent.Store(true)
+		cancel()
+	})
+	close(armed)
+	defer timer.Stop()
+	res, err := method(n.api, ctx, req)
+	if err != nil && silent.Load() {
+		return res, status.Error(codes.DeadlineExceeded, "no answer within "+patience.String())
+	}
+	if err == nil || !retryable(err) {
+		n.lastAnswer.Store(time.Now().UnixNano())
+	}
+	return res, err
 }
 
 // retryable reports whether err means that no node answered.
@@ -187,13 +221,33 @@ func retryable(err error) bool {
 // failed counts an attempt that ended with err.
 func (a *attempts) failed(n *node, err error) {
 	a.made++
-	a.addr, a.err = n.addr, err
+	a.node, a.err = n, err
 }
 
-func (a *attempts) unreachable() error { return &unreachableError{a.addr, a.made, a.err} }
+// notAnswered records that n did not answer. If the call had not been sent, the next
+// attempt is no retry.
+func (a *attempts) notAnswered(n *node, err error, sent bool) {
+	if sent {
+		a.failed(n, err)
+	} else {
+		a.node, a.err = n, err
+	}
+}
 
-// attemptTimeout returns how long the next attempt may take: an even share of the
-// time left.
+func (a *attempts) unreachable() error { return &unreachableError{a.node.addr, a.made, a.err} }
+
+// minRetryTime is the least time that an attempt needs.
+const minRetryTime = time.Millisecond
+
+// mayRetry reports whether a call that was sent before may be sent again, and takes the
+// retry from the budgets of the client and of the node that failed.
+func (c *Client) mayRetry(a *attempts) bool {
+	return a.made < c.maxAttempts && time.Since(a.start) < retryWindow && time.Until(a.deadline) > minRetryTime &&
+		a.node.budget.Withdraw() && c.budget.Withdraw()
+}
+
+// attemptTimeout returns how long the next attempt waits for a node that does not answer
+// anything: an even share of the time left.
 func (c *Client) attemptTimeout(a *attempts) time.Duration {
 	return min(time.Until(a.deadline)/time.Duration(c.maxAttempts-a.made), c.timeout)
 }

@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -15,8 +16,9 @@ import (
 )
 
 // An owner that does not answer a reserve in time may decide it all the same, while
-// another node denies it in its place. Such attempts are withdrawn at the owner, so
-// that they do not hold a slot until their lease expires.
+// another node denies it in its place, or the call fails. Such attempts are withdrawn at
+// the owner, so that they do not hold a slot until their lease expires. A call that was
+// refused, or never sent, needs no withdrawal.
 
 const (
 	maxWithdrawals = 4096 // pending; further ones are left to expire
@@ -29,7 +31,7 @@ type withdrawer struct {
 	done   chan struct{}
 }
 
-// startWithdrawer starts c.withdrawer. It needs c.ring and c.settler.
+// startWithdrawer starts c.withdrawer. It needs c.settler, and c.ring if there is one.
 func (c *Client) startWithdrawer(o Options) error {
 	box, err := outbox.New(outbox.Options{
 		Deliver:    c.deliverWithdrawal,
@@ -73,7 +75,8 @@ func (a *attemptIDs) add(item *pb.Item) {
 	}
 }
 
-// withdraw withdraws the unanswered attempts of a reserve that another node denied.
+// withdraw withdraws the unanswered attempts of a reserve that another node denied, or
+// that failed.
 func (c *Client) withdraw(key, id string, unanswered attemptIDs) {
 	for _, attempt := range unanswered {
 		w := cancelWire(key, id)
@@ -82,9 +85,25 @@ func (c *Client) withdraw(key, id string, unanswered attemptIDs) {
 	}
 }
 
+// mayBeHeld reports whether a reserve that failed with err may be held by a node.
+func mayBeHeld(err error) bool {
+	return errors.Is(err, ErrUnreachable) || errors.Is(err, context.Canceled)
+}
+
+// cancelLater cancels a reservation that a unary call may have made, and whose id only
+// this client knows.
+func (c *Client) cancelLater(key, id string) {
+	w := cancelWire(key, id)
+	_ = c.withdrawer.outbox.Put(&w.item) // if the outbox is full, the lease expires
+}
+
 // deliverWithdrawal implements [outbox.Options].Deliver. Only a batch can carry an
-// attempt id, so there is no unary call.
+// attempt id, so there is no unary call for one.
 func (c *Client) deliverWithdrawal(ctx context.Context, item *pb.Item) error {
+	if item.GetAttempt() == 0 {
+		w := cancelWire(item.GetCancel().GetKey(), item.GetCancel().GetRequestId())
+		return ask(ctx, c, pb.RateLimiterClient.Cancel, callFields{key: w.request.GetKey(), requestID: w.request.GetRequestId()}, &w.request, w)
+	}
 	attempts, err := c.newAttempts(ctx)
 	if err != nil {
 		return err
