@@ -94,14 +94,12 @@ func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelop
 		return c.takeOutcome(a, p.node, e)
 	}
 	sent := link.MayBeDecided(err)
-	if ctx.Err() == context.Canceled {
-		e.unanswered.add(&e.item)
-		return outcome{}, ctx.Err()
-	}
 	if sent {
 		e.unanswered.add(&e.item)
 	}
 	switch {
+	case ctx.Err() == context.Canceled:
+		return outcome{}, ctx.Err()
 	case errors.Is(err, link.ErrOverloaded):
 		return outcome{}, overloadedByLink(err)
 	case link.IsSlow(err):

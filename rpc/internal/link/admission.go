@@ -44,14 +44,14 @@ type admission struct {
 	window     int64    // when this window ends
 	roundTrip  int64    // of batches, smoothed
 
-	bound int // ordinary calls in the queue
+	bound int // calls in the queue that are not urgent
 	limit int // calls of a batch
 
 	// What follows is since the interval began.
 	began     int64
 	lastTaken int64 // when a batch was last taken, in any interval
 	batches   int   // that were taken
-	lowest    int   // number of ordinary calls in the queue
+	lowest    int   // number of calls in the queue that are not urgent
 	refused   bool
 	ranDry    bool // after a refusal nothing was queued or in flight
 }
@@ -87,7 +87,7 @@ type sentBatch struct {
 	full     bool  // more calls were queued
 }
 
-// admits reports whether one more call may join a queue of so many ordinary calls.
+// admits reports whether one more call may join a queue of so many, the urgent ones apart.
 func (a *admission) admits(now int64, queued int, deadline int64) bool {
 	if queued == 0 && now-a.lastTaken >= recently {
 		a.bound = max(a.bound, maxBurst) // a new burst after a pause
@@ -137,8 +137,9 @@ func (a *admission) during(d int64) int {
 	return int(min(a.rate, 1<<30) * min(d, int64(time.Second)) / int64(time.Second))
 }
 
-// took records that a batch was taken and left so many ordinary calls in the queue, and
-// urgent ones if more is true. There are batches in flight before it if behind is true.
+// took records that a batch was taken, and so many calls that are not urgent were left in
+// the queue. More means that the batch had no room for all of the queue; behind, that
+// other batches are in flight.
 func (a *admission) took(now int64, left int, more, behind bool) sentBatch {
 	a.lastTaken = now
 	a.batches++
@@ -146,7 +147,7 @@ func (a *admission) took(now int64, left int, more, behind bool) sentBatch {
 	if a.batches >= 3 && now-a.began >= queueInterval {
 		a.endInterval(now)
 	}
-	s := sentBatch{at: now, answered: a.answered, since: now, full: left > 0 || more}
+	s := sentBatch{at: now, answered: a.answered, since: now, full: more}
 	if behind {
 		s.since = max(a.lastAnswer, 0)
 	}

@@ -45,15 +45,14 @@ func Decoded(b *pb.Batch) (*pb.Batch, error) {
 func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 	b := l.newBatchLocked()
 	limit := l.mu.admission.batchLimit(now)
+	b.ordinary = 0
 	full := l.fillLocked(b, &l.mu.queue.urgent, limit, now)
-	b.ordinary = -len(b.calls)
-	full = l.fillLocked(b, &l.mu.queue.ordinary, limit, now) || full
-	b.ordinary += len(b.calls)
+	full = l.fillLocked(b, &l.mu.queue.others, limit, now) || full
 	if len(b.calls) == 0 {
 		l.mu.freeBatches = append(l.mu.freeBatches, b)
 		return nil
 	}
-	b.sent = l.mu.admission.took(now, l.mu.queue.ordinary.n, full, l.batchesInFlightLocked() > 0)
+	b.sent = l.mu.admission.took(now, l.mu.queue.others.n, full, l.batchesInFlightLocked() > 0)
 	l.updatePressedLocked()
 	s.sequence++
 	b.msg.Sequence = s.sequence
@@ -65,13 +64,13 @@ func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 	return b
 }
 
-// fillLocked moves calls of a class to b, as long as there is room, and reports whether
+// fillLocked moves calls of a list to b, as long as there is room, and reports whether
 // some are left. A call that is past its deadline stays: the timer ends it. One that has
 // less time left than any batch took lately is ended.
-func (l *Link) fillLocked(b *batch, class *list, limit int, now int64) (full bool) {
+func (l *Link) fillLocked(b *batch, from *list, limit int, now int64) (full bool) {
 	least := l.mu.admission.leastRoundTrip(now)
 	late := 0
-	for p := class.head; p != nil; {
+	for p := from.head; p != nil; {
 		next := p.next
 		switch {
 		case p.deadline <= now:
@@ -85,6 +84,9 @@ func (l *Link) fillLocked(b *batch, class *list, limit int, now int64) (full boo
 			l.mu.queue.remove(p)
 			p.state, p.batch, p.at = inFlight, b, len(b.calls)
 			p.sends++
+			if p.class == ordinary {
+				b.ordinary++
+			}
 			b.calls = append(b.calls, p)
 			b.wire = codec.AppendItem(b.wire, p.wire, p.deadline-now)
 		}

@@ -19,7 +19,7 @@ type Pending struct {
 	err  error
 
 	wire     []byte // the encoded item; after success, the encoded result
-	urgent   bool   // see isUrgent
+	class    class
 	started  int64
 	deadline int64
 	patience int64 // see WithPatience; 0: until the deadline
@@ -58,7 +58,7 @@ func (l *Link) Do(ctx context.Context, item *pb.Item) (*pb.Result, error) {
 // DoInto is like Do, but d decodes the result, in the goroutine of the caller. An
 // error of d is wrapped together with ErrAnswer.
 func (l *Link) DoInto(ctx context.Context, item *pb.Item, d Decoder) error {
-	if !isUrgent(item) {
+	if classOf(item) == ordinary {
 		if err := l.Refuse(ctx); err != nil {
 			return err
 		}
@@ -76,7 +76,7 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 	if !ok {
 		p = &Pending{link: l, done: make(chan struct{}, 1)}
 	}
-	if p.urgent = isUrgent(item); !p.urgent {
+	if p.class = classOf(item); p.class == ordinary {
 		if err := l.Refuse(ctx); err != nil {
 			return p.reject(err)
 		}
@@ -90,9 +90,14 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 	now := l.now()
 	p.started, p.deadline = now, l.deadline(ctx, now)
 	p.wakeAt = p.deadline
-	if d, ok := ctx.(*DeadlineContext); ok && d.patience > 0 {
-		p.patience = int64(d.patience)
-		p.wakeAt = min(p.deadline, now+p.patience)
+	if d, ok := ctx.(*DeadlineContext); ok {
+		if d.patience > 0 {
+			p.patience = int64(d.patience)
+			p.wakeAt = min(p.deadline, now+p.patience)
+		}
+		if d.inTurn && p.class == urgent {
+			p.class = kept
+		}
 	}
 
 	l.mu.Lock()
@@ -151,7 +156,7 @@ func (l *Link) admitLocked(p *Pending, now int64) error {
 	case l.mu.current == nil && l.mu.opening == nil && now < l.mu.retryAt:
 		return l.mu.openErr
 	}
-	if !l.mu.breaker.open && !p.urgent {
+	if !l.mu.breaker.open && p.class == ordinary {
 		if err := l.overloadedLocked(now, p.deadline); err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ type DeadlineContext struct {
 	context.Context
 	at       time.Time
 	patience time.Duration
+	inTurn   bool
 }
 
 // WithDeadline returns ctx with the given deadline. The result is a value, so that
@@ -33,3 +34,10 @@ func (d DeadlineContext) WithPatience(patience time.Duration) DeadlineContext {
 
 // Deadline implements context.Context.
 func (d DeadlineContext) Deadline() (time.Time, bool) { return d.at, true }
+
+// InTurn returns a context whose calls never overtake each other in the queue of a link,
+// though some may be more urgent than others. As with patience, a pointer is needed.
+func (d DeadlineContext) InTurn() DeadlineContext {
+	d.inTurn = true
+	return d
+}

@@ -3,6 +3,7 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -105,7 +106,7 @@ type unsentError struct{ error }
 func (e *unsentError) Unwrap() error { return e.error }
 
 // MayBeDecided reports whether a call that ended with err may have been decided by the
-// member.
+// member. Of a call whose caller stopped waiting that is not known.
 func MayBeDecided(err error) bool {
 	if e, ok := errors.AsType[*timeoutError](err); ok {
 		return e.sent
@@ -113,7 +114,7 @@ func MayBeDecided(err error) bool {
 	if _, unsent := errors.AsType[*unsentError](err); unsent {
 		return false
 	}
-	return errors.Is(err, ErrTimeout) || errors.Is(err, ErrBroken) || errors.Is(err, ErrClosed)
+	return errors.Is(err, ErrTimeout) || errors.Is(err, ErrBroken) || errors.Is(err, ErrClosed) || errors.Is(err, context.Canceled)
 }
 
 // IsSlow reports whether err is an ErrTimeout, and the member has answered other calls

@@ -4,49 +4,63 @@ package link
 
 import "github.com/bucketring/bucketring/rpc/pb"
 
-// queue holds the calls that wait to be sent, in two classes. Urgent calls are sent
-// before all others. Each class is FIFO.
+// queue holds the calls that wait to be sent. Urgent calls are sent before all others;
+// apart from that it is FIFO.
 type queue struct {
-	urgent, ordinary list
-	n                int // calls of both
-	bytes            int // of their items
+	urgent, others list
+	n              int // calls of both
+	bytes          int // of their items
 }
 
-// isUrgent reports whether item ends or corrects something that was decided before: a
-// settle, progress, cancel, withdrawal, replay or give-back. To hold such a call back
-// saves nothing, since it frees what new calls need.
-func isUrgent(item *pb.Item) bool {
+// class is how a call is treated when there are too many.
+type class uint8
+
+const (
+	ordinary class = iota // may be refused
+	kept                  // is never refused because of overload, and sent in its turn
+	urgent                // the same, and is sent before the others
+)
+
+// classOf returns the class of an item. What ends or corrects something that was decided
+// before is not ordinary: to hold it back saves nothing, since it frees what new calls
+// need. A give-back does not overtake the hits that it takes off.
+func classOf(item *pb.Item) class {
 	switch c := item.GetCall().(type) {
 	case *pb.Item_Settle, *pb.Item_Cancel:
-		return true
+		return urgent
 	case *pb.Item_Count:
-		return item.GetReplay() || c.Count.GetGiveBack()
+		if c.Count.GetGiveBack() {
+			return kept
+		}
 	}
-	return item.GetReplay()
+	if item.GetReplay() {
+		return urgent
+	}
+	return ordinary
 }
 
-func (q *queue) class(p *Pending) *list {
-	if p.urgent {
+func (q *queue) list(p *Pending) *list {
+	if p.class == urgent {
 		return &q.urgent
 	}
-	return &q.ordinary
+	return &q.others
 }
 
 func (q *queue) push(p *Pending) {
-	q.class(p).push(p)
+	q.list(p).push(p)
 	q.n++
 	q.bytes += len(p.wire)
 }
 
-// pushFront puts p before the other calls of its class.
+// pushFront puts p before the other calls that are as urgent.
 func (q *queue) pushFront(p *Pending) {
-	q.class(p).pushFront(p)
+	q.list(p).pushFront(p)
 	q.n++
 	q.bytes += len(p.wire)
 }
 
 func (q *queue) remove(p *Pending) {
-	q.class(p).remove(p)
+	q.list(p).remove(p)
 	q.n--
 	q.bytes -= len(p.wire)
 }
@@ -56,7 +70,7 @@ func (q *queue) first() *Pending {
 	if q.urgent.head != nil {
 		return q.urgent.head
 	}
-	return q.ordinary.head
+	return q.others.head
 }
 
 // list is a doubly linked list of calls.

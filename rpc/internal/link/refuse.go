@@ -33,7 +33,7 @@ func (l *Link) Refuse(ctx context.Context) error {
 
 // overloadedLocked returns why an ordinary call must not join the queue; nil if it may.
 func (l *Link) overloadedLocked(now, deadline int64) error {
-	queued := l.mu.queue.ordinary.n
+	queued := l.mu.queue.others.n
 	if !l.mu.admission.admits(now, queued, deadline) {
 		return refusal(l.mu.admission.retryAfter(now, queued))
 	}
@@ -65,7 +65,7 @@ func (l *Link) recordRefusalLocked(now int64) {
 
 // updatePressedLocked sets pressed after the queue, its bound or the throttle has changed.
 func (l *Link) updatePressedLocked() {
-	pressed := l.mu.admission.full(l.mu.queue.ordinary.n) || l.mu.throttling
+	pressed := l.mu.admission.full(l.mu.queue.others.n) || l.mu.throttling
 	if pressed != l.pressed.Load() {
 		l.pressed.Store(pressed)
 	}
