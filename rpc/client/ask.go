@@ -49,7 +49,7 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 			return err
 		}
 	}
-	answer, err := askAny(ctx, c, &attempts, m, req)
+	answer, err := askAny(ctx, c, &attempts, m, req, mayBeRefused(&e.item))
 	e.unaryAttempts = attempts.unary
 	if err != nil {
 		return err
@@ -105,11 +105,11 @@ func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelop
 	case link.IsSlow(err):
 		a.failed(p.node, status.Error(codes.DeadlineExceeded, err.Error()))
 		return outcome{}, a.unreachable()
-	case errors.Is(err, link.ErrTimeout):
-		a.notAnswered(p.node, status.Error(codes.DeadlineExceeded, err.Error()), sent)
-	case errors.Is(err, link.ErrBroken):
-		a.notAnswered(p.node, status.Error(codes.Unavailable, err.Error()), sent)
-	case errors.Is(err, link.ErrBreakerOpen): // not sent
+	case errors.Is(err, link.ErrTimeout): // even if it was not sent: the member may be slow
+		a.failed(p.node, status.Error(codes.DeadlineExceeded, err.Error()))
+	case errors.Is(err, link.ErrBroken) && sent:
+		a.failed(p.node, status.Error(codes.Unavailable, err.Error()))
+	case errors.Is(err, link.ErrBroken), errors.Is(err, link.ErrBreakerOpen): // not sent: the next attempt is no retry
 	default:
 		return outcome{}, nil
 	}

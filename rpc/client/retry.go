@@ -36,8 +36,7 @@ type node struct {
 	api  pb.RateLimiterClient
 
 	budget overload.RetryBudget // of calls that go elsewhere because n failed
-	// lastAnswer is when it last answered a unary call, in Unix nanoseconds.
-	lastAnswer atomic.Int64
+	load   unaryLoad
 
 	// suspectUntil is in Unix nanoseconds; 0 if the node answered last time.
 	suspectUntil atomic.Int64
@@ -124,12 +123,13 @@ func (c *Client) newAttempts(ctx context.Context) (attempts, error) {
 	return a, nil
 }
 
-// askAny sends req to one node after the other until one answers, the deadline has
-// passed or the attempts are used up.
+// askAny sends req to one node after the other until one answers or refuses it, the
+// deadline has passed or the attempts are used up. Ordinary calls may be refused.
 func askAny[Req, Res any](
 	ctx context.Context, c *Client, a *attempts,
 	method method[Req, Res],
 	req Req,
+	ordinary bool,
 ) (res Res, err error) {
 	if _, limited := ctx.Deadline(); !limited {
 		var cancel context.CancelFunc
@@ -150,9 +150,14 @@ func askAny[Req, Res any](
 	for {
 		n := pick(first, c.seeds, extra)
 		first++
+		if err = n.load.begin(ordinary); err != nil {
+			return res, err
+		}
 		n.budget.Deposit()
 		a.unary++
-		res, err = askNode(ctx, n, c.attemptTimeout(a), method, req)
+		var slow bool
+		res, slow, err = askNode(ctx, n, c.attemptTimeout(a), method, req)
+		n.load.end(ordinary, err)
 		if err == nil {
 			n.setHealthy(true)
 			return res, nil
@@ -162,7 +167,9 @@ func askAny[Req, Res any](
 		}
 		a.failed(n, err)
 		retry := retryable(err)
-		n.setHealthy(!retry)
+		if !slow {
+			n.setHealthy(!retry)
+		}
 		if !retry {
 			return res, callError(err)
 		}
@@ -176,42 +183,6 @@ func askAny[Req, Res any](
 	}
 }
 
-// askNode asks one node. After a time without any answer of the node, to this or other
-// calls, the error has the code DeadlineExceeded: a node that is slow, and not gone, is
-// waited for.
-func askNode[Req, Res any](
-	ctx context.Context, n *node, patience time.Duration,
-	method method[Req, Res],
-	req Req,
-) (Res, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	began := time.Now()
-	var silent atomic.Bool
-	var timer *time.Timer
-	armed := make(chan struct{}) // closed when timer is set
-	timer = time.AfterFunc(patience, func() {
-		<-armed
-		last := max(n.lastAnswer.Load(), began.UnixNano())
-		if left := patience - time.Duration(time.Now().UnixNano()-last); left > 0 {
-			timer.Reset(left)
-			return
-		}
-		silent.Store(true)
-		cancel()
-	})
-	close(armed)
-	defer timer.Stop()
-	res, err := method(n.api, ctx, req)
-	if err != nil && silent.Load() {
-		return res, status.Error(codes.DeadlineExceeded, "no answer within "+patience.String())
-	}
-	if err == nil || !retryable(err) {
-		n.lastAnswer.Store(time.Now().UnixNano())
-	}
-	return res, err
-}
-
 // retryable reports whether err means that no node answered.
 func retryable(err error) bool {
 	code := status.Code(err)
@@ -222,16 +193,6 @@ func retryable(err error) bool {
 func (a *attempts) failed(n *node, err error) {
 	a.made++
 	a.node, a.err = n, err
-}
-
-// notAnswered records that n did not answer. If the call had not been sent, the next
-// attempt is no retry.
-func (a *attempts) notAnswered(n *node, err error, sent bool) {
-	if sent {
-		a.failed(n, err)
-	} else {
-		a.node, a.err = n, err
-	}
 }
 
 func (a *attempts) unreachable() error { return &unreachableError{a.node.addr, a.made, a.err} }

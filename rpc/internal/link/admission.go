@@ -15,9 +15,9 @@ import (
 // ACM Queue 2012). So admission looks at the least length of the queue in intervals of
 // 100 ms. At first the queue may hold a burst of 4,096 calls. If it never came down to
 // half of what 20 ms of answers take away, the bound is halved, and calls beyond it are
-// refused as they arrive. The bound doubles if the link ran dry although it had refused
-// calls, since these came in larger bursts than it allows for, and after each interval in
-// which none was refused.
+// refused as they arrive. The bound grows if batches took all of the queue although calls
+// had been refused, since then it held less than the link could send, and it doubles after
+// each interval in which none was refused.
 //
 // With so short a queue the oldest call goes first: a newest-first order (Maurer, "Fail at
 // Scale", ACM Queue 2015) would gain at most the 20 ms.
@@ -67,8 +67,8 @@ const (
 	batchDelay    = int64(10 * time.Millisecond)  // of a batch
 	queueInterval = int64(100 * time.Millisecond)
 	rateSmoothing = int64(200 * time.Millisecond)
-	recently      = int64(time.Second)             // for how long a measurement is relied on
-	rttWindow     = int64(2500 * time.Millisecond) // minima are over one or two of them
+	recently      = int64(time.Second) // for how long a measurement is relied on
+	rttWindow     = int64(time.Second) // minima are over one or two of them
 	maxRetryAfter = int64(256 * time.Millisecond)
 )
 
@@ -159,12 +159,14 @@ func (a *admission) endInterval(now int64) {
 	least := max(minQueue, min(a.maxItems, a.during(batchDelay)), a.during(queueDelay))
 	most := max(maxBurst, a.during(burstDelay))
 	switch {
-	case a.ranDry:
+	case a.ranDry, !a.refused && a.lowest <= least/2:
 		a.bound *= 2
-	case a.lowest > least/2:
+	case a.lowest > least:
 		a.bound /= 2
-	case !a.refused:
-		a.bound *= 2
+	case a.lowest > least/2:
+		a.bound -= a.bound / 4
+	case a.lowest == 0:
+		a.bound += a.bound / 4
 	}
 	a.bound = min(max(a.bound, least), most)
 	a.began, a.batches, a.lowest = now, 0, math.MaxInt

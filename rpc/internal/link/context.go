@@ -24,9 +24,9 @@ func WithDeadline(ctx context.Context, at time.Time) DeadlineContext {
 }
 
 // WithPatience returns a context whose calls also end, with ErrTimeout, once they have
-// waited for so long without any answer of the member, to these or other calls. A call to
-// a member that is slow, and not gone, so waits until its deadline. A [Link] needs a
-// pointer to the context for that.
+// waited for so long without any answer of the member, to these or other calls. They wait
+// longer if round trips are long. A call to a member that is slow, and not gone, so waits
+// until its deadline. A [Link] needs a pointer to the context for that.
 func (d DeadlineContext) WithPatience(patience time.Duration) DeadlineContext {
 	d.patience = patience
 	return d

@@ -31,7 +31,11 @@ func (l *Link) expire() {
 	now := l.now()
 	n := 0
 	for p := l.mu.deadlines.first(); p != nil && p.wakeAt <= now; p = l.mu.deadlines.first() {
-		if at := max(p.started, l.mu.admission.lastAnswer) + p.patience; p.deadline > now && at > now {
+		at := max(p.started, l.mu.admission.lastAnswer) + l.mu.breaker.patienceOf(p.patience)
+		if l.stalledLocked(now) {
+			at = now + p.patience // answers may be waiting to be read
+		}
+		if p.deadline > now && at > now {
 			l.mu.deadlines.remove(p)
 			p.wakeAt = min(p.deadline, at)
 			l.mu.deadlines.push(p)
@@ -63,7 +67,7 @@ func (l *Link) timedOutLocked(now int64, calls int) {
 // overdue. Answers may be waiting to be read then, so calls that time out say
 // nothing about the member.
 func (l *Link) stalledLocked(now int64) bool {
-	return l.mu.timerAt != never && now-l.mu.timerAt > int64(l.o.Timeout)/8
+	return l.mu.timerAt != never && now-l.mu.timerAt > int64(l.o.Timeout)/32
 }
 
 // heap is a 4-ary min-heap of calls by wakeAt. Deadlines are mostly added and
