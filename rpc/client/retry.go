@@ -155,9 +155,10 @@ func askAny[Req, Res any](
 		}
 		n.budget.Deposit()
 		a.unary++
+		began := time.Now()
 		var slow bool
 		res, slow, err = askNode(ctx, n, c.attemptTimeout(a), method, req)
-		n.load.end(ordinary, err)
+		n.load.end(ordinary, began, err)
 		if err == nil {
 			n.setHealthy(true)
 			return res, nil

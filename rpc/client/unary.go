@@ -15,9 +15,16 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// maxUnaryInFlight bounds the unary calls to one node that are in flight: as many as the
-// queue of a link may hold.
-const maxUnaryInFlight = 4096
+// Bounds of the unary calls to one node that are in flight: a burst, and what is admitted
+// while even the fastest answer of a while takes long. It takes several times the CPU of
+// a call in a batch, so that a process that waits for the CPU must not make many.
+const (
+	maxUnaryInFlight  = 4096
+	slowUnaryInFlight = 256
+
+	slowUnary   = int64(250 * time.Millisecond)
+	unaryWindow = int64(500 * time.Millisecond) // the fastest of one or two of them counts
+)
 
 // unaryLoad holds unary calls to one node back when that refuses some, or when too many
 // are in flight. Links do so for calls in batches. It is safe for concurrent use.
@@ -28,6 +35,8 @@ type unaryLoad struct {
 	mu struct {
 		sync.Mutex
 		throttle overload.Throttle
+		fastest  [2]int64 // time of an answer, in this window and the one before; 0: none
+		window   int64    // when this window ends
 	}
 }
 
@@ -38,13 +47,12 @@ func (u *unaryLoad) begin(ordinary bool) error {
 	if !ordinary {
 		return nil
 	}
-	if n > maxUnaryInFlight {
-		u.inFlight.Add(-1)
-		return overloaded(unaryRetry, "")
-	}
 	now := time.Now().UnixNano()
 	u.mu.Lock()
-	admitted, retry := u.mu.throttle.Admit(now)
+	admitted, retry := n <= slowUnaryInFlight || n <= maxUnaryInFlight && !u.slowLocked(now), unaryRetry
+	if admitted {
+		admitted, retry = u.mu.throttle.Admit(now)
+	}
 	u.mu.Unlock()
 	if !admitted {
 		u.inFlight.Add(-1)
@@ -56,8 +64,34 @@ func (u *unaryLoad) begin(ordinary bool) error {
 // unaryRetry is when to try again if too many calls are in flight.
 const unaryRetry = 50 * time.Millisecond
 
-// end records how a call ended.
-func (u *unaryLoad) end(ordinary bool, err error) {
+// slowLocked reports whether all answers of the last while took long.
+func (u *unaryLoad) slowLocked(now int64) bool {
+	u.advanceLocked(now)
+	fastest := u.mu.fastest[0]
+	if before := u.mu.fastest[1]; fastest == 0 || before != 0 && before < fastest {
+		fastest = before
+	}
+	return fastest > slowUnary
+}
+
+// advanceLocked begins a new window if the last one is over. One without answers counts
+// as slow if calls were in flight.
+func (u *unaryLoad) advanceLocked(now int64) {
+	if now < u.mu.window {
+		return
+	}
+	if u.mu.fastest[0] == 0 && u.mu.window != 0 && u.inFlight.Load() > slowUnaryInFlight {
+		u.mu.fastest[0] = 2 * slowUnary
+	}
+	u.mu.fastest[1], u.mu.fastest[0] = u.mu.fastest[0], 0
+	if now-u.mu.window > unaryWindow {
+		u.mu.fastest[1] = 0
+	}
+	u.mu.window = now + unaryWindow
+}
+
+// end records how a call ended that began at a time.
+func (u *unaryLoad) end(ordinary bool, began time.Time, err error) {
 	u.inFlight.Add(-1)
 	if err != nil && retryable(err) {
 		return
@@ -69,6 +103,10 @@ func (u *unaryLoad) end(ordinary bool, err error) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.advanceLocked(now)
+	if took := max(now-began.UnixNano(), 1); u.mu.fastest[0] == 0 || took < u.mu.fastest[0] {
+		u.mu.fastest[0] = took
+	}
 	if err != nil && status.Code(err) == codes.ResourceExhausted {
 		u.mu.throttle.Refused(now, 1)
 	} else {

@@ -27,6 +27,7 @@ type Pending struct {
 	// What follows is guarded by Link.mu.
 	state      state
 	wakeAt     int64 // when to look at it in Link.mu.deadlines: not after deadline
+	doubted    bool  // its patience seemed to be over, see patientUntilLocked
 	probe      bool  // of an open breaker
 	sends      uint8 // how often it was sent
 	heapIndex  int   // in Link.mu.deadlines
@@ -93,7 +94,7 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 	if d, ok := ctx.(*DeadlineContext); ok {
 		if d.patience > 0 {
 			p.patience = int64(d.patience)
-			p.wakeAt = min(p.deadline, now+p.patience)
+			p.wakeAt = min(p.deadline, now+p.patience-p.looksApart())
 		}
 		if d.inTurn && p.class == urgent {
 			p.class = kept

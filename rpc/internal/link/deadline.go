@@ -31,13 +31,9 @@ func (l *Link) expire() {
 	now := l.now()
 	n := 0
 	for p := l.mu.deadlines.first(); p != nil && p.wakeAt <= now; p = l.mu.deadlines.first() {
-		at := max(p.started, l.mu.admission.lastAnswer) + l.mu.breaker.patienceOf(p.patience)
-		if l.stalledLocked(now) {
-			at = now + p.patience // answers may be waiting to be read
-		}
-		if p.deadline > now && at > now {
+		if at := l.patientUntilLocked(p, now); at > now {
 			l.mu.deadlines.remove(p)
-			p.wakeAt = min(p.deadline, at)
+			p.wakeAt = at
 			l.mu.deadlines.push(p)
 			continue
 		}
@@ -51,6 +47,34 @@ func (l *Link) expire() {
 		l.armTimerLocked(p.wakeAt)
 	}
 }
+
+// patientUntilLocked returns when to look again at a call whose wakeAt has come; not after
+// now if it is to end.
+//
+// A call that loses its patience was looked at twice, some time apart: if this process has
+// not run for a while, an answer may be waiting to be read.
+func (l *Link) patientUntilLocked(p *Pending, now int64) int64 {
+	if p.deadline <= now {
+		return p.deadline
+	}
+	over := max(p.started, l.mu.admission.lastAnswer) + l.mu.breaker.patienceOf(p.patience)
+	apart := p.looksApart()
+	switch {
+	case l.stalledLocked(now):
+		p.doubted = false
+		over = now + p.patience
+	case over > now+apart:
+		p.doubted = false
+		over -= apart
+	case !p.doubted:
+		p.doubted = true
+		over = max(over, now+apart)
+	}
+	return min(over, p.deadline)
+}
+
+// looksApart returns the time between two looks at a call.
+func (p *Pending) looksApart() int64 { return min(int64(20*time.Millisecond), p.patience/4) }
 
 // timedOutLocked informs the breaker of calls that timed out.
 func (l *Link) timedOutLocked(now int64, calls int) {
