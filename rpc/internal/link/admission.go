@@ -37,6 +37,7 @@ type admission struct {
 	answered    int64 // calls, in all
 	lastAnswer  int64
 	rate        int64 // of answers per second; 0: not known
+	share       int64 // of calls that are not urgent among those sent, in thousandths
 	saturated   int64 // when the last sample with a full batch was taken
 	saturatedIn int64 // when such samples began
 
@@ -62,19 +63,20 @@ const (
 	minBatch  = 256
 	minChecks = 64 // a queue this short makes no call late
 
-	queueDelay    = int64(20 * time.Millisecond)  // of a queue that does not empty
-	burstDelay    = int64(100 * time.Millisecond) // of the longest burst beyond maxBurst
-	batchDelay    = int64(10 * time.Millisecond)  // of a batch
-	queueInterval = int64(100 * time.Millisecond)
-	rateSmoothing = int64(200 * time.Millisecond)
-	recently      = int64(time.Second) // for how long a measurement is relied on
-	rttWindow     = int64(time.Second) // minima are over one or two of them
-	maxRetryAfter = int64(256 * time.Millisecond)
+	queueDelay     = int64(20 * time.Millisecond)  // of a queue that does not empty
+	burstDelay     = int64(100 * time.Millisecond) // of the longest burst beyond maxBurst
+	batchDelay     = int64(10 * time.Millisecond)  // of a batch
+	queueInterval  = int64(100 * time.Millisecond)
+	rateSmoothing  = int64(200 * time.Millisecond)
+	recently       = int64(time.Second) // for how long a measurement is relied on
+	rttWindow      = int64(time.Second) // minima are over one or two of them
+	shareSmoothing = 1024               // calls
+	maxRetryAfter  = int64(256 * time.Millisecond)
 )
 
 func newAdmission(maxItems int) admission {
 	return admission{
-		maxItems: maxItems, saturated: math.MinInt64 / 2, lastAnswer: math.MinInt64 / 2,
+		maxItems: maxItems, share: 1000, saturated: math.MinInt64 / 2, lastAnswer: math.MinInt64 / 2,
 		roundTrips: [2]int64{never, never}, bound: maxBurst, limit: maxItems, lowest: math.MaxInt,
 	}
 }
@@ -92,7 +94,7 @@ func (a *admission) admits(now int64, queued int, deadline int64) bool {
 	if queued == 0 && now-a.lastTaken >= recently {
 		a.bound = max(a.bound, maxBurst) // a new burst after a pause
 	}
-	if queued >= a.bound || queued >= minChecks && now+a.wait(now, queued)+a.leastRoundTrip(now) > deadline {
+	if queued >= a.bound || queued >= minChecks && 2*a.wait(now, queued)+a.leastRoundTrip(now) > deadline-now {
 		a.refused = true
 		return false
 	}
@@ -102,12 +104,13 @@ func (a *admission) admits(now int64, queued int, deadline int64) bool {
 // full reports whether admits refuses any call.
 func (a *admission) full(queued int) bool { return queued >= a.bound }
 
-// wait returns how long a queue of so many calls takes to be sent; 0 if that is not known.
+// wait returns how long a queue of so many calls takes to be sent, while urgent ones are
+// sent first; 0 if that is not known.
 func (a *admission) wait(now int64, queued int) int64 {
 	if a.rate == 0 || now-a.saturated > recently {
 		return 0
 	}
-	return int64(queued) * int64(time.Second) / a.rate
+	return int64(queued) * int64(time.Second) / max(a.rate*a.share/1000, 1)
 }
 
 // retryAfter returns when a refused call may be tried again: when the queue has been sent.
@@ -137,11 +140,13 @@ func (a *admission) during(d int64) int {
 	return int(min(a.rate, 1<<30) * min(d, int64(time.Second)) / int64(time.Second))
 }
 
-// took records that a batch was taken, and so many calls that are not urgent were left in
-// the queue. More means that the batch had no room for all of the queue; behind, that
-// other batches are in flight.
-func (a *admission) took(now int64, left int, more, behind bool) sentBatch {
+// took records that a batch was taken, with so many urgent and other calls, and so many of
+// the others were left in the queue. More means that the batch had no room for all of the
+// queue; behind, that other batches are in flight.
+func (a *admission) took(now int64, urgent, others, left int, more, behind bool) sentBatch {
 	a.lastTaken = now
+	n := int64(urgent + others)
+	a.share += (int64(others)*1000/n - a.share) * n / (n + shareSmoothing)
 	a.batches++
 	a.lowest = min(a.lowest, left)
 	if a.batches >= 3 && now-a.began >= queueInterval {

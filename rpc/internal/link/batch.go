@@ -47,12 +47,13 @@ func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 	limit := l.mu.admission.batchLimit(now)
 	b.ordinary = 0
 	full := l.fillLocked(b, &l.mu.queue.urgent, limit, now)
+	urgent := len(b.calls)
 	full = l.fillLocked(b, &l.mu.queue.others, limit, now) || full
 	if len(b.calls) == 0 {
 		l.mu.freeBatches = append(l.mu.freeBatches, b)
 		return nil
 	}
-	b.sent = l.mu.admission.took(now, l.mu.queue.others.n, full, l.batchesInFlightLocked() > 0)
+	b.sent = l.mu.admission.took(now, urgent, len(b.calls)-urgent, l.mu.queue.others.n, full, l.batchesInFlightLocked() > 0)
 	l.updatePressedLocked()
 	s.sequence++
 	b.msg.Sequence = s.sequence
