@@ -102,6 +102,8 @@ func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelop
 		return outcome{}, ctx.Err()
 	case errors.Is(err, link.ErrOverloaded):
 		return outcome{}, overloadedByLink(err)
+	case link.IsSlow(err) && !sent && mayBeRefused(&e.item):
+		return outcome{}, overloaded(lateRetry, err.Error())
 	case link.IsSlow(err):
 		a.failed(p.node, status.Error(codes.DeadlineExceeded, err.Error()))
 		return outcome{}, a.unreachable()
@@ -117,6 +119,9 @@ func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelop
 	c.ring.reportStale(p.node)
 	return outcome{}, nil
 }
+
+// lateRetry is when to try a call again that was not sent in time.
+const lateRetry = 250 * time.Millisecond
 
 // takeOutcome returns what a member said, or the error that ends the call.
 func (c *Client) takeOutcome(a *attempts, n *node, e *envelope) (outcome, error) {

@@ -89,20 +89,23 @@ type sentBatch struct {
 	full     bool  // more calls were queued
 }
 
-// admits reports whether one more call may join a queue of so many, the urgent ones apart.
-func (a *admission) admits(now int64, queued int, deadline int64) bool {
+// admits reports whether one more call may join a queue of so many calls and urgent calls.
+func (a *admission) admits(now int64, queued, urgent int, deadline int64) bool {
 	if queued == 0 && now-a.lastTaken >= recently {
 		a.bound = max(a.bound, maxBurst) // a new burst after a pause
 	}
-	if queued >= a.bound || queued >= minChecks && 2*a.wait(now, queued)+a.leastRoundTrip(now) > deadline-now {
+	if a.full(now, queued, urgent) || queued >= minChecks && 2*a.wait(now, queued)+a.leastRoundTrip(now) > deadline-now {
 		a.refused = true
 		return false
 	}
 	return true
 }
 
-// full reports whether admits refuses any call.
-func (a *admission) full(queued int) bool { return queued >= a.bound }
+// full reports whether admits refuses any call: the queue is at its bound, or urgent calls
+// alone will take too long.
+func (a *admission) full(now int64, queued, urgent int) bool {
+	return queued >= a.bound || urgent >= 2*minQueue && now-a.saturated <= recently && urgent > a.during(burstDelay)
+}
 
 // wait returns how long a queue of so many calls takes to be sent, while urgent ones are
 // sent first; 0 if that is not known.

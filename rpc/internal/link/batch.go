@@ -54,7 +54,7 @@ func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 		return nil
 	}
 	b.sent = l.mu.admission.took(now, urgent, len(b.calls)-urgent, l.mu.queue.others.n, full, l.batchesInFlightLocked() > 0)
-	l.updatePressedLocked()
+	l.updatePressedLocked(now)
 	s.sequence++
 	b.msg.Sequence = s.sequence
 	b.msg.ProtoReflect().SetUnknown(b.wire)

@@ -117,7 +117,7 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 	}
 	p.state = queued
 	l.mu.queue.push(p)
-	l.updatePressedLocked()
+	l.updatePressedLocked(now)
 	l.mu.deadlines.push(p)
 	l.armTimerLocked(p.wakeAt)
 
@@ -248,7 +248,6 @@ func (l *Link) failLocked(p *Pending, err error) {
 	switch p.state {
 	case queued:
 		l.mu.queue.remove(p)
-		l.updatePressedLocked()
 	case inFlight:
 		p.batch.calls[p.at] = nil
 	}

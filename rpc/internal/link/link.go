@@ -119,7 +119,8 @@ type Link struct {
 	}
 
 	// pressed means that the next ordinary call may be refused. It is set with mu held,
-	// and read without, so that a call that is not refused takes no lock for that.
+	// and read without, so that a call that is not refused takes no lock for that. It is a
+	// hint: it may be true for too long, and what it misses is refused with mu held.
 	pressed atomic.Bool
 
 	reported struct { // locked before mu

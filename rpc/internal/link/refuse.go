@@ -34,7 +34,7 @@ func (l *Link) Refuse(ctx context.Context) error {
 // overloadedLocked returns why an ordinary call must not join the queue; nil if it may.
 func (l *Link) overloadedLocked(now, deadline int64) error {
 	queued := l.mu.queue.others.n
-	if !l.mu.admission.admits(now, queued, deadline) {
+	if !l.mu.admission.admits(now, queued, l.mu.queue.urgent.n, deadline) {
 		return refusal(l.mu.admission.retryAfter(now, queued))
 	}
 	if l.mu.throttling {
@@ -43,7 +43,7 @@ func (l *Link) overloadedLocked(now, deadline int64) error {
 		}
 		l.mu.throttling = l.mu.throttle.Limiting(now)
 	}
-	l.updatePressedLocked()
+	l.updatePressedLocked(now)
 	return nil
 }
 
@@ -64,8 +64,8 @@ func (l *Link) recordRefusalLocked(now int64) {
 }
 
 // updatePressedLocked sets pressed after the queue, its bound or the throttle has changed.
-func (l *Link) updatePressedLocked() {
-	pressed := l.mu.admission.full(l.mu.queue.others.n) || l.mu.throttling
+func (l *Link) updatePressedLocked(now int64) {
+	pressed := l.mu.admission.full(now, l.mu.queue.others.n, l.mu.queue.urgent.n) || l.mu.throttling
 	if pressed != l.pressed.Load() {
 		l.pressed.Store(pressed)
 	}

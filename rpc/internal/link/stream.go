@@ -183,7 +183,7 @@ func (l *Link) deliver(s *stream, answers *Answers) error {
 	if refused > 0 {
 		l.mu.throttle.Refused(now, refused)
 		l.mu.throttling = true
-		l.updatePressedLocked()
+		l.updatePressedLocked(now)
 	}
 	for _, p := range b.calls {
 		if p != nil {
