@@ -14,18 +14,19 @@ import (
 // call and answers none of them sooner (Nichols and Jacobson, "Controlling Queue Delay",
 // ACM Queue 2012). So admission looks at the least length of the queue in intervals of
 // 100 ms. At first the queue may hold a burst of 4,096 calls. If it never came down to
-// half of what 20 ms of answers take away, the bound is halved, and calls beyond it are
-// refused as they arrive. The bound grows if batches took all of the queue although calls
-// had been refused, since then it held less than the link could send, and it doubles after
-// each interval in which none was refused.
+// half of what 20 ms of answers take away, its bound is halved, and calls beyond the bound
+// are refused as they arrive. The bound grows if batches took all of the queue although
+// calls had been refused, since then it held less than the link could send, and it doubles
+// after each interval in which none was refused.
 //
 // With so short a queue the oldest call goes first: a newest-first order (Maurer, "Fail at
 // Scale", ACM Queue 2015) would gain at most the 20 ms.
 //
 // The bound never falls below 256 calls, nor a batch below 256, although a slow member may
-// take long for them: if processes wait for the CPU, round trips of 100 ms with nothing
+// take long for them. If processes wait for the CPU, round trips of 100 ms with nothing
 // queued are usual, and a limit that follows the rate of answers down would keep the rate
-// from recovering.
+// from recovering. And a member answers its links in proportion to what they have in
+// flight, so that the slower one of two would lose more and more.
 //
 // The rate of answers is estimated as in BBR (Cardwell et al., ACM Queue 2016): per
 // answered batch, over the time since the last answer before it was sent. A sample for
@@ -44,6 +45,9 @@ type admission struct {
 	roundTrips [2]int64 // the least in this window and in the one before; never: none
 	window     int64    // when this window ends
 	roundTrip  int64    // of batches, smoothed
+	// base is the least time of small batches that were sent when nothing was in flight:
+	// what the network, and the wait for a CPU, take. It is renewed every baseWindow.
+	base, nextBase, baseEnds int64
 
 	bound int // calls in the queue that are not urgent
 	limit int // calls of a batch
@@ -53,22 +57,25 @@ type admission struct {
 	lastTaken int64 // when a batch was last taken, in any interval
 	batches   int   // that were taken
 	lowest    int   // number of calls in the queue that are not urgent
+	highest   int
 	refused   bool
 	ranDry    bool // after a refusal nothing was queued or in flight
 }
 
 const (
-	minQueue  = 256
-	maxBurst  = 4096
-	minBatch  = 256
-	minChecks = 64 // a queue this short makes no call late
+	minQueue = 256
+	maxBurst = 4096
+	minBatch = 256
 
 	queueDelay     = int64(20 * time.Millisecond)  // of a queue that does not empty
 	burstDelay     = int64(100 * time.Millisecond) // of the longest burst beyond maxBurst
 	batchDelay     = int64(10 * time.Millisecond)  // of a batch
 	queueInterval  = int64(100 * time.Millisecond)
 	rateSmoothing  = int64(200 * time.Millisecond)
-	recently       = int64(time.Second) // for how long a measurement is relied on
+	idleTime       = int64(500 * time.Millisecond) // after which a link may take a burst again
+	recently       = int64(time.Second)            // for how long a measurement is relied on
+	baseWindow     = int64(5 * time.Second)
+	smallBatch     = 32                 // calls: they take no time to speak of
 	rttWindow      = int64(time.Second) // minima are over one or two of them
 	shareSmoothing = 1024               // calls
 	maxRetryAfter  = int64(256 * time.Millisecond)
@@ -76,7 +83,7 @@ const (
 
 func newAdmission(maxItems int) admission {
 	return admission{
-		maxItems: maxItems, share: 1000, saturated: math.MinInt64 / 2, lastAnswer: math.MinInt64 / 2,
+		maxItems: maxItems, share: 1000, nextBase: never, saturated: math.MinInt64 / 2, lastAnswer: math.MinInt64 / 2,
 		roundTrips: [2]int64{never, never}, bound: maxBurst, limit: maxItems, lowest: math.MaxInt,
 	}
 }
@@ -87,14 +94,15 @@ type sentBatch struct {
 	answered int64 // calls before it
 	since    int64 // when the last of them was answered, or at if nothing was in flight
 	full     bool  // more calls were queued
+	small    bool  // it tells the base round trip
 }
 
 // admits reports whether one more call may join a queue of so many calls and urgent calls.
 func (a *admission) admits(now int64, queued, urgent int, deadline int64) bool {
-	if queued == 0 && now-a.lastTaken >= recently {
+	if queued == 0 && now-a.lastTaken >= idleTime {
 		a.bound = max(a.bound, maxBurst) // a new burst after a pause
 	}
-	if a.full(now, queued, urgent) || queued >= minChecks && 2*a.wait(now, queued)+a.leastRoundTrip(now) > deadline-now {
+	if a.full(now, queued, urgent) || queued >= minQueue && 2*a.wait(now, queued)+a.leastRoundTrip(now) > deadline-now {
 		a.refused = true
 		return false
 	}
@@ -132,8 +140,8 @@ func (a *admission) leastRoundTrip(now int64) int64 {
 // batchLimit sets and returns how many calls the next batch may have.
 func (a *admission) batchLimit(now int64) int {
 	a.limit = a.maxItems
-	if now-a.saturated <= recently {
-		a.limit = min(a.maxItems, max(minBatch, a.during(max(batchDelay, a.leastRoundTrip(now)))))
+	if now-a.lastAnswer <= recently {
+		a.limit = min(a.maxItems, max(minBatch, a.during(max(batchDelay, a.base))))
 	}
 	return a.limit
 }
@@ -151,11 +159,11 @@ func (a *admission) took(now int64, urgent, others, left int, more, behind bool)
 	n := int64(urgent + others)
 	a.share += (int64(others)*1000/n - a.share) * n / (n + shareSmoothing)
 	a.batches++
-	a.lowest = min(a.lowest, left)
+	a.lowest, a.highest = min(a.lowest, left), max(a.highest, left+others)
 	if a.batches >= 3 && now-a.began >= queueInterval {
 		a.endInterval(now)
 	}
-	s := sentBatch{at: now, answered: a.answered, since: now, full: more}
+	s := sentBatch{at: now, answered: a.answered, since: now, full: more, small: !behind && n <= smallBatch}
 	if behind {
 		s.since = max(a.lastAnswer, 0)
 	}
@@ -170,14 +178,14 @@ func (a *admission) endInterval(now int64) {
 	case a.ranDry, !a.refused && a.lowest <= least/2:
 		a.bound *= 2
 	case a.lowest > least:
-		a.bound /= 2
+		a.bound = min(a.bound/2, a.highest)
 	case a.lowest > least/2:
 		a.bound -= a.bound / 4
 	case a.lowest == 0:
 		a.bound += a.bound / 4
 	}
 	a.bound = min(max(a.bound, least), most)
-	a.began, a.batches, a.lowest = now, 0, math.MaxInt
+	a.began, a.batches, a.lowest, a.highest = now, 0, math.MaxInt, 0
 	a.refused, a.ranDry = false, false
 }
 
@@ -193,6 +201,12 @@ func (a *admission) answer(now int64, s sentBatch, calls int, idle bool) {
 	took := now - s.at
 	a.roundTrips[0] = min(a.roundTrips[0], took)
 	a.roundTrip += (took - a.roundTrip) / 8
+	if s.small {
+		a.nextBase = min(a.nextBase, took)
+	}
+	if now >= a.baseEnds && a.nextBase != never {
+		a.base, a.nextBase, a.baseEnds = a.nextBase, never, now+baseWindow
+	}
 	a.ranDry = a.ranDry || idle && a.refused
 
 	interval := max(now-s.since, 1000)
