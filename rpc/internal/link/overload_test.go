@@ -80,7 +80,7 @@ func TestOverload(t *testing.T) {
 				continue
 			}
 			p := l.Start(t.Context(), check("k"))
-			if p.state == ended { // at once
+			if len(p.done) > 0 { // it ended at once
 				_, err := p.Wait(t.Context())
 				e, ok := errors.AsType[*OverloadedError](err)
 				if !ok || !errors.Is(err, ErrOverloaded) || MayBeDecided(err) || e.RetryAfter <= 0 || e.RetryAfter > time.Second {
