@@ -31,7 +31,8 @@ import (
 // The rate of answers is estimated as in BBR (Cardwell et al., ACM Queue 2016): per
 // answered batch, over the time since the last answer before it was sent. A sample for
 // which the queue did not fill the batch shows what was asked, not what can be answered,
-// and counts only if it raises the estimate.
+// and counts only if it raises the estimate. A batch has what is answered in 10 ms, or in
+// the base round trip if that is longer, so that two batches in flight suffice.
 type admission struct {
 	maxItems int // Options.MaxItems
 
@@ -45,8 +46,9 @@ type admission struct {
 	roundTrips [2]int64 // the least in this window and in the one before; never: none
 	window     int64    // when this window ends
 	roundTrip  int64    // of batches, smoothed
-	// base is the least time of small batches that were sent when nothing was in flight:
-	// what the network, and the wait for a CPU, take. It is renewed every baseWindow.
+	// base is the least time of batches of at most minBatch that were sent when nothing was
+	// in flight: what the network, and the wait for a CPU, take. It is renewed every
+	// baseWindow, and if it cannot, because the link is never idle, by probing.
 	base, nextBase, baseEnds int64
 
 	bound int // calls in the queue that are not urgent
@@ -94,7 +96,7 @@ type sentBatch struct {
 	answered int64 // calls before it
 	since    int64 // when the last of them was answered, or at if nothing was in flight
 	full     bool  // more calls were queued
-	small    bool  // it tells the base round trip
+	alone    bool  // it tells the base round trip
 }
 
 // admits reports whether one more call may join a queue of so many calls and urgent calls.
@@ -139,11 +141,21 @@ func (a *admission) leastRoundTrip(now int64) int64 {
 
 // batchLimit sets and returns how many calls the next batch may have.
 func (a *admission) batchLimit(now int64) int {
-	a.limit = a.maxItems
-	if now-a.lastAnswer <= recently {
+	switch {
+	case a.probing(now):
+		a.limit = min(a.maxItems, minBatch)
+	case now-a.lastAnswer > recently:
+		a.limit = a.maxItems
+	default:
 		a.limit = min(a.maxItems, max(minBatch, a.during(max(batchDelay, a.base))))
 	}
 	return a.limit
+}
+
+// probing reports whether the next batch must wait until nothing is in flight, because the
+// base round trip has not been measured for long. BBR does so, too.
+func (a *admission) probing(now int64) bool {
+	return now >= a.baseEnds && a.nextBase == never && now-a.saturated <= recently
 }
 
 // during returns how many calls are answered in a time.
@@ -163,7 +175,7 @@ func (a *admission) took(now int64, urgent, others, left int, more, behind bool)
 	if a.batches >= 3 && now-a.began >= queueInterval {
 		a.endInterval(now)
 	}
-	s := sentBatch{at: now, answered: a.answered, since: now, full: more, small: !behind && n <= smallBatch}
+	s := sentBatch{at: now, answered: a.answered, since: now, full: more, alone: !behind && n <= minBatch}
 	if behind {
 		s.since = max(a.lastAnswer, 0)
 	}
@@ -201,7 +213,7 @@ func (a *admission) answer(now int64, s sentBatch, calls int, idle bool) {
 	took := now - s.at
 	a.roundTrips[0] = min(a.roundTrips[0], took)
 	a.roundTrip += (took - a.roundTrip) / 8
-	if s.small {
+	if s.alone {
 		a.nextBase = min(a.nextBase, took)
 	}
 	if now >= a.baseEnds && a.nextBase != never {

@@ -90,7 +90,7 @@ func (w *world) step() {
 	}
 	for _, i := range w.rng.Perm(len(w.links)) { // none is always first
 		l := w.links[i]
-		for len(l.queue) > 0 && (len(l.inFlight) == 0 || len(l.inFlight) < maxInFlight &&
+		for len(l.queue) > 0 && (len(l.inFlight) == 0 || len(l.inFlight) < maxInFlight && !l.a.probing(l.a.lastAnswer) &&
 			(len(l.queue) >= len(l.inFlight[len(l.inFlight)-1].calls) || len(l.queue) >= l.a.limit)) {
 			w.send(l)
 		}
@@ -157,7 +157,7 @@ func (w *world) wantGoodput(t *testing.T, name string, possible, percent int64) 
 	if got := int64(len(w.answered)); got < possible*percent/100 {
 		t.Errorf("%s: %d answered, want at least %d%% of %d (%d refused, %d late)", name, got, percent, possible, w.refused, w.late)
 	}
-	if w.late > len(w.answered)/100 {
+	if w.late > len(w.answered)*3/100 {
 		t.Errorf("%s: %d calls were late, %d answered", name, w.late, len(w.answered))
 	}
 }
@@ -181,9 +181,10 @@ func TestOverloadKeepsTheGoodput(t *testing.T) {
 				w.reset()
 				w.offer(2*time.Second, capacity*tenths/10, 0)
 				w.wantGoodput(t, name, 2*capacity, 95)
-				// In flight are two batches per link, and as much is queued.
+				// In flight are two batches per link, and as much is queued. Links that
+				// wait for each other take that for the network's delay.
 				inSystem := int64(links) * (2*minBatch + 2*max(minQueue, capacity/int64(links)/50))
-				if got, most := w.p99(), time.Duration(inSystem*int64(time.Second)/capacity)+30*time.Millisecond; got > most {
+				if got, most := w.p99(), time.Duration(inSystem*int64(time.Second)/capacity)*5/4+30*time.Millisecond; got > most {
 					t.Errorf("%s: p99 %v, want at most %v", name, got, most)
 				}
 				least, most := w.links[0].answered, 0
@@ -279,19 +280,25 @@ func TestCapacityChanges(t *testing.T) {
 // A process that gets a tenth of a processor, in slices, has long round trips, although
 // nothing is queued. Neither a small load nor an overload collapses.
 func TestStarvation(t *testing.T) {
-	slices := func(phase int64) func(int64) bool {
-		return func(now int64) bool { return (now/int64(time.Millisecond)+phase)%100 < 10 }
+	slices := func(phase, percent int64) func(int64) bool {
+		return func(now int64) bool { return (now/int64(time.Millisecond)+phase)%100 < percent }
 	}
-	const share = 4_000 // calls per second, of 40,000
-	for _, offered := range []int64{share / 2, share * 4 / 5, share * 2, share * 10} {
-		w := newWorld(3, 40_000)
-		w.runs, w.reads = slices(0), slices(50)
-		w.offer(3*time.Second, offered, 0)
-		w.reset()
-		w.offer(5*time.Second, offered, 0)
-		w.wantGoodput(t, fmt.Sprintf("%d offered of %d that are possible", offered, share), 5*min(share, offered), 85)
-		if offered < share && w.refused > 0 {
-			t.Errorf("%d offered of %d that are possible: %d refused", offered, share, w.refused)
+	for _, tt := range []struct {
+		links          int
+		percent, share int64 // of a processor; calls per second, of 40,000
+		want           int64 // percent of what is possible
+	}{{3, 10, 4_000, 90}, {1, 20, 8_000, 75}, {1, 40, 10_000, 90}} { // in the last one, two batches in each tenth of a second
+		for _, offered := range []int64{tt.share / 2, tt.share * 3 / 4, tt.share * 2, tt.share * 10} {
+			w := newWorld(tt.links, 40_000)
+			w.runs, w.reads = slices(0, tt.percent), slices(50, tt.percent)
+			w.offer(3*time.Second, offered, 0)
+			w.reset()
+			w.offer(5*time.Second, offered, 0)
+			name := fmt.Sprintf("%d links: %d offered of %d that are possible", tt.links, offered, tt.share)
+			w.wantGoodput(t, name, 5*min(tt.share, offered), tt.want)
+			if offered <= tt.share/2 && w.refused > 0 {
+				t.Errorf("%s: %d refused", name, w.refused)
+			}
 		}
 	}
 }

@@ -62,7 +62,7 @@ func (l *Link) canSendLocked(s *stream) bool {
 	switch n := len(s.batches); {
 	case n == 0:
 		return true
-	case n < maxInFlight:
+	case n < maxInFlight && !l.mu.admission.probing(l.mu.admission.lastAnswer):
 		return q.n >= len(s.batches[n-1].calls) || q.n >= l.mu.admission.limit || q.bytes+q.n*overhead >= l.o.MaxBytes
 	default:
 		return false
