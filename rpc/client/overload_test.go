@@ -295,3 +295,40 @@ func TestFailedReserveIsTakenBack(t *testing.T) {
 		})
 	}
 }
+
+// A burst of which the last calls are sent, and answered too late: the owner has answered
+// the others meanwhile, so nobody else is asked.
+func TestTooLateAtASlowOwner(t *testing.T) {
+	runRing(t, client.Options{}, []string{"a", "b"}, func(t scene) {
+		key := keyOf(t.ring(1, "a", "b"), "a")
+		checkKey(t, key)
+		t.nodes["a"].batches(func(*pb.Batch, *pb.Answers) { time.Sleep(100 * time.Millisecond) })
+		var answered, late, overloaded atomic.Int64
+		var wg sync.WaitGroup
+		for range 3000 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 330*time.Millisecond)
+				defer cancel()
+				switch _, err := t.c.Check(ctx, client.Call{Key: key}); {
+				case err == nil:
+					answered.Add(1)
+				case errors.Is(err, client.ErrOverloaded):
+					overloaded.Add(1)
+				case errors.Is(err, client.ErrUnreachable) && errors.Is(err, context.DeadlineExceeded):
+					late.Add(1)
+				default:
+					t.Errorf("Check() = %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		time.Sleep(time.Second) // the owner is done
+		if answered.Load() == 0 || late.Load() == 0 || overloaded.Load() == 0 {
+			t.Errorf("%d answered, %d late, %d overloaded, want some of each", answered.Load(), late.Load(), overloaded.Load())
+		}
+		wantAsked(t, "b", 0, 0)
+		if _, alone := t.nodes["a"].asked(); alone != 0 {
+			t.Errorf("the owner was asked %d times by itself", alone)
+		}
+	})
+}
