@@ -21,7 +21,7 @@ const MaxLevels = 4
 type Plan struct {
 	Levels        [MaxLevels]Level
 	Count         int    // levels in use, from the root down
-	Tier          string // of the most specific level
+	Tier          string // of the most specific level; kept for reservations
 	Rates         Rates
 	DefaultOutput int64 // output tokens of a reserve that names none
 	Version       uint64

@@ -69,15 +69,16 @@ func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint
 		return
 	}
 	p.beforeIDChanges(entryID)
-	p.advanceRecords(entry, key, now)
 	switch entry.state() {
 	case idHeld:
-		p.refundAll(entry, now)
+		p.refundAll(entry, key, now)
 		p.heapRemove(entryID)
-		p.finalizeCharges(entry)
+		entry.setState(idCancelled)
 		p.deleteEntry(entryID)
 	case idExpired:
-		p.refundAll(entry, now)
+		p.refundAll(entry, key, now)
+		p.expired--
+		entry.setState(idCancelled)
 		p.buryEntry(entryID)
 	}
 }
@@ -98,11 +99,4 @@ func (p *partition) rememberWithdrawal(now Time, root, attempt uint64) {
 	pool.observe(root, n+1)
 	entryID, _ := p.insertEntry(account, attemptKey(root, attempt), idWithdrawal)
 	p.pushCheck(entryID, now)
-}
-
-// refundAll refunds the whole charge of a reservation.
-func (p *partition) refundAll(entry *idEntry, now Time) {
-	for i := range p.chargeCount(entry) {
-		p.correct(entry, i, now, 0)
-	}
 }

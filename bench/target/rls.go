@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"time"
 
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -50,19 +51,21 @@ func (s *rlsTarget) describe() string {
 	return fmt.Sprintf("Domain %q, descriptor key %q.", s.domain, s.descriptorKey)
 }
 
-// ready waits for the connection, because a request would be charged.
-func (s *rlsTarget) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+func (s *rlsTarget) ready(ctx context.Context) error { return connected(ctx, s.timeout, s.conn) }
+
+// connected waits for a connection, because a request would be charged.
+func connected(ctx context.Context, timeout time.Duration, conn *grpc.ClientConn) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	for state := s.conn.GetState(); state != connectivity.Ready; state = s.conn.GetState() {
+	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
 		if state == connectivity.TransientFailure {
-			if err := s.connectError(ctx); err != nil {
+			if err := connectError(ctx, conn); err != nil {
 				return err
 			}
 			continue
 		}
-		s.conn.Connect()
-		if !s.conn.WaitForStateChange(ctx, state) {
+		conn.Connect()
+		if !conn.WaitForStateChange(ctx, state) {
 			return fmt.Errorf("connection is %s: %w", state, ctx.Err())
 		}
 	}
@@ -71,9 +74,9 @@ func (s *rlsTarget) ready(ctx context.Context) error {
 
 // connectError returns why there is no connection, which gRPC reports only to an RPC.
 // If the server is up after all, its answer does not matter.
-func (s *rlsTarget) connectError(ctx context.Context) error {
-	_, err := health.NewHealthClient(s.conn).Check(ctx, &health.HealthCheckRequest{})
-	if err != nil && s.conn.GetState() != connectivity.Ready {
+func connectError(ctx context.Context, conn *grpc.ClientConn) error {
+	_, err := health.NewHealthClient(conn).Check(ctx, &health.HealthCheckRequest{})
+	if err != nil && conn.GetState() != connectivity.Ready {
 		return grpcError("connect", err)
 	}
 	return ctx.Err()

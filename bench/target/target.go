@@ -51,6 +51,7 @@ var kinds = []kind{
 	{redisTLSKind, openRedis},
 	{luaTLSKind, openLua},
 	{rlsKind, openRLS},
+	{gubernatorKind, openGubernator},
 	{openAIKind, openLLM},
 	{anthropicKind, openLLM},
 	{nullKind, openNull},
@@ -60,7 +61,7 @@ var kinds = []kind{
 // spec says plaintext, and null:, do not.
 func SupportsTLS(spec string) bool {
 	name, _, _ := strings.Cut(spec, ":")
-	return slices.Contains([]string{clientKind.Name, grpcKind.Name, rlsKind.Name, httpsKind.Name, redisTLSKind.Name, luaTLSKind.Name}, name)
+	return slices.Contains([]string{clientKind.Name, grpcKind.Name, rlsKind.Name, gubernatorKind.Name, httpsKind.Name, redisTLSKind.Name, luaTLSKind.Name}, name)
 }
 
 // builtin is a target of this package.

@@ -30,6 +30,7 @@ func TestOpenNamesItsTargets(t *testing.T) {
 		"redis://:secret@127.0.0.1:6380/2":     "redis://127.0.0.1:6380/2",
 		"redis-lua://me:se%40cret@127.0.0.1/":  "redis-lua://127.0.0.1:6379",
 		"rls:127.0.0.1":                        "rls:127.0.0.1:8081",
+		"gubernator:127.0.0.1":                 "gubernator:127.0.0.1:1051",
 		"openai:http://127.0.0.1:8080/":        "openai:http://127.0.0.1:8080",
 		"openai:https://models.example":        "openai:https://models.example:443",
 		"anthropic:http://localhost":           "anthropic:http://localhost:80",
@@ -171,7 +172,7 @@ func TestNullDelay(t *testing.T) {
 
 func TestDeadlines(t *testing.T) {
 	at := silence(t)
-	for _, kind := range []string{"client:", "grpc:", "http://", "redis://", "redis-lua://", "rls:", "openai:http://", "anthropic:http://"} {
+	for _, kind := range []string{"client:", "grpc:", "http://", "redis://", "redis-lua://", "rls:", "gubernator:", "openai:http://", "anthropic:http://"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			wantLate(t, kind+at, Options{Timeout: 100 * time.Millisecond})
@@ -181,7 +182,7 @@ func TestDeadlines(t *testing.T) {
 
 func TestReadyReportsTheLastError(t *testing.T) {
 	at := silence(t)
-	for _, kind := range []string{"client:", "grpc:", "http://", "redis://", "redis-lua://", "rls:", "openai:http://", "anthropic:http://"} {
+	for _, kind := range []string{"client:", "grpc:", "http://", "redis://", "redis-lua://", "rls:", "gubernator:", "openai:http://", "anthropic:http://"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			target, err := Open(kind+at, Options{Timeout: 20 * time.Millisecond})

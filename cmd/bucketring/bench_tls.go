@@ -31,7 +31,7 @@ type tlsFlags struct {
 }
 
 func (t *tlsFlags) declare(f *pflag.FlagSet) {
-	f.BoolVar(&t.on, "tls", false, "use TLS to client:, grpc: and rls: targets; https:, rediss: and rediss-lua: always use it")
+	f.BoolVar(&t.on, "tls", false, "use TLS to client:, grpc:, rls: and gubernator: targets; https:, rediss: and rediss-lua: always use it")
 	f.StringVar(&t.ca, "tls-ca", "", "file with the CA certificates that verify servers, in PEM (default: those of the system)")
 	f.StringVar(&t.cert, "tls-cert", "", "file with the client certificate, in PEM")
 	f.StringVar(&t.key, "tls-key", "", "file with the private key of --tls-cert, in PEM")
