@@ -46,7 +46,7 @@ type LinkStatus struct {
 	InFlight    int  `json:"in_flight"` // batches
 	// Refused counts the calls that were refused because the member would not answer
 	// them in time.
-	Refused uint64 `json:"refused"`
+	Refused int `json:"refused"`
 }
 
 // Status returns the state of the router. It is safe for concurrent use.
@@ -70,7 +70,7 @@ func (r *Router) Status() Status {
 		}
 		if m.peer != nil {
 			l := m.peer.link.Status()
-			shown.Link = &LinkStatus{Connected: l.Connected, BreakerOpen: l.BreakerOpen, Queued: l.Queued, InFlight: l.InFlight, Refused: l.Refused}
+			shown.Link = &LinkStatus{Connected: l.Connected, BreakerOpen: l.BreakerOpen, Queued: l.Queued, InFlight: l.InFlight, Refused: int(l.Refused)}
 		}
 		s.Members = append(s.Members, shown)
 	}
