@@ -50,7 +50,7 @@ var allowedImports = map[string][]string{
 	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest", "internal/overload"},
 	"rpc/peer":               {"rpc/server", "rpc/internal/call", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
-	"rpc/client":             {"rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
+	"rpc/client":             {"internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
 	"rpc/pb":                 {},
 
 	// Formats of messages.
@@ -62,7 +62,7 @@ var allowedImports = map[string][]string{
 	// Connections between processes.
 	"rpc/internal/codec":           {"rpc/pb"},
 	"rpc/internal/codec/fieldtest": {}, // for tests
-	"rpc/internal/link":            {"rpc/internal/codec", "rpc/pb"},
+	"rpc/internal/link":            {"internal/overload", "rpc/internal/codec", "rpc/pb"},
 	"rpc/internal/outbox":          {"rpc/pb"},
 
 	// Decisions.

@@ -18,9 +18,10 @@ import (
 )
 
 // An owner that does not answer a check or a reserve in time may decide it all the same,
-// while another node denies it in its place. Such attempts are withdrawn at the owner, so
-// that a check that was denied costs nothing and a reserve holds no slot until its lease
-// expires.
+// while another node denies it in its place, or the call fails. Such attempts are
+// withdrawn at the owner, so that a call that was not admitted costs nothing and holds no
+// slot until its lease expires. A call that was refused, or never sent, needs no
+// withdrawal.
 
 const (
 	maxWithdrawals = 4096 // pending; further reserves are left to expire
@@ -33,7 +34,7 @@ type withdrawer struct {
 	done   chan struct{}
 }
 
-// startWithdrawer starts c.withdrawer. It needs c.ring and c.settler.
+// startWithdrawer starts c.withdrawer. It needs c.settler, and c.ring if there is one.
 func (c *Client) startWithdrawer(o Options) error {
 	box, err := outbox.New(outbox.Options{
 		Deliver:    c.deliverWithdrawal,
@@ -94,8 +95,8 @@ func (a *attemptIDs) add(item *pb.Item) {
 	}
 }
 
-// withdraw withdraws the unanswered attempts of a call that another node denied.
-// check is nil for a reserve.
+// withdraw withdraws the unanswered attempts of a call that another node denied, or that
+// failed. check is nil for a reserve.
 func (c *Client) withdraw(key, id string, unanswered attemptIDs, check *pb.CheckRequest) {
 	for _, attempt := range unanswered {
 		w := cancelWire(key, id)
