@@ -107,8 +107,7 @@ func stream(ctx context.Context, r *client.Reservation, tokens <-chan string, se
 // charge charges a call, and says when to come back if there are too many.
 func charge(ctx context.Context, c *client.Client, key string) (time.Duration, error) {
 	d, err := c.Check(ctx, client.Call{Key: key, InputTokens: 900})
-	var busy *client.OverloadedError
-	if errors.As(err, &busy) {
+	if busy, ok := errors.AsType[*client.OverloadedError](err); ok {
 		return busy.RetryAfter, nil // refused at once, and nothing was charged
 	}
 	return d.RetryAfter, err

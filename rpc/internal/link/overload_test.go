@@ -21,14 +21,6 @@ func settle(key string) *pb.Item {
 	return &pb.Item{Call: &pb.Item_Settle{Settle: &pb.SettleRequest{Key: key, RequestId: "r"}}}
 }
 
-// keysOf returns the keys of checks and settles.
-func keysOf(items []*pb.Item) (keys []string) {
-	for _, item := range items {
-		keys = append(keys, item.GetCheck().GetKey()+item.GetSettle().GetKey())
-	}
-	return keys
-}
-
 // busy is a handler that takes a time for each item.
 func busy(each time.Duration, decided func([]*pb.Item)) func(int, *pipe) error {
 	return func(_ int, p *pipe) error {
@@ -124,7 +116,6 @@ func TestOverload(t *testing.T) {
 			t.Error("the breaker is open")
 		}
 		time.Sleep(time.Second)
-		refused = 0
 		for range 1000 { // a burst, a second later
 			p := l.Start(t.Context(), check("k"))
 			wg.Go(func() {
