@@ -8,7 +8,7 @@ type reservation struct {
 	ttl      int64     // lease; of a settled one, the digest of its final settle
 	input    int64     // estimate
 	progress amounts   // highest so far
-	attempts [2]uint64 // that got the answer and may be withdrawn; 0 = none
+	attempts [4]uint32 // tags of those that got the answer and may be withdrawn; 0 = none
 	block    chargeBlock
 	count    uint32 // charges
 }

@@ -12,7 +12,7 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	var body uint32
 	if r.ID != "" {
 		account := p.accounts.find(root)
-		if reserve && p.isWithdrawn(account, root, r.Attempt) {
+		if p.isWithdrawn(account, root, r.Attempt) {
 			return ErrWithdrawn
 		}
 		id = idKeyOf(root, r.ID)
@@ -96,9 +96,10 @@ func (p *partition) repeat(entry *idEntry, body uint32, r *Request, d *Decision,
 	case entry.state() == idCancelled:
 		return &ConflictError{"the reservation was cancelled"}
 	case entry.isReservation():
-		p.addAttempt(entry, r.Attempt)
+		p.addAttempt(entry, r.Attempt, 0)
 		p.replayReservation(entry, r.Key, d, now)
 	default:
+		p.addAttempt(entry, r.Attempt, r.Plan.Version)
 		p.replayCheck(entry, r, d, now)
 	}
 	return nil
@@ -109,9 +110,9 @@ func (d *Decision) saveCosts(entry *idEntry) {
 	for i := range d.assessments {
 		switch a := &d.assessments[i]; a.limit.dim {
 		case dimTokens:
-			entry.value[0] = a.cost
+			entry.value[0] |= a.cost // beside the tags of attempts
 		case dimSpend:
-			entry.value[1] = a.cost
+			entry.value[1] |= a.cost
 		}
 	}
 }
@@ -132,9 +133,11 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 		}
 		return nil
 	case !reserve && r.Force: // may be replayed as late as a settle
+		entry.set(flagPermanent)
 		p.pushEnded(entryID, now)
 		return entry
 	case !reserve:
+		p.addAttempt(entry, r.Attempt, r.Plan.Version)
 		p.pushCheck(entryID, now)
 		return entry
 	}
@@ -145,7 +148,7 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 		ttl = DefaultTTL
 	}
 	res.ttl, res.input = int64(ttl), r.InputTokens
-	p.addAttempt(entry, r.Attempt)
+	p.addAttempt(entry, r.Attempt, 0)
 	entry.due = satAdd(int64(ttl), now.Mono)
 	p.heapPush(entryID)
 	return entry

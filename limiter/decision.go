@@ -131,23 +131,30 @@ func (p *partition) replayCheck(entry *idEntry, r *Request, d *Decision, now Tim
 	d.Replayed = true
 	d.Binding = d.tightest(false)
 	for i := range d.Limits {
-		st := &d.Limits[i]
-		switch st.Dimension {
-		case Requests:
-			st.Cost = r.Requests
-		case InputTokens:
-			st.Cost = r.InputTokens
-		case OutputTokens:
-			st.Cost = r.OutputTokens
-		case Tokens:
-			st.Cost = entry.value[0]
-		case Spend:
-			st.Cost = entry.value[1]
-		case Concurrent:
-		default:
-			st.Cost, _ = customCost(r.Costs, st.Dimension)
+		if st := &d.Limits[i]; st.Dimension != Concurrent {
+			st.Cost = entry.checkCost(r, st.Dimension)
 		}
 	}
+}
+
+// checkCost returns what a remembered check cost in a dimension. r is its request.
+func (entry *idEntry) checkCost(r *Request, dimension Dimension) (cost int64) {
+	switch dimension {
+	case Requests:
+		return r.Requests
+	case InputTokens:
+		return r.InputTokens
+	case OutputTokens:
+		return r.OutputTokens
+	case Tokens:
+		return entry.tokens()
+	case Spend:
+		return entry.spend()
+	case Concurrent:
+		return 0
+	}
+	cost, _ = customCost(r.Costs, dimension)
+	return cost
 }
 
 // reportReservation fills in d with the state of a reservation and of its limits as of

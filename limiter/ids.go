@@ -22,7 +22,8 @@ type idEntry struct {
 	body uint32 // digest of the request
 	due  int64  // Mono: end of a live lease, else of the retention
 	// value depends on the state. A check keeps its costs in tokens and spend, which
-	// depend on the policy; its other costs are in the request. A count keeps the usage
+	// depend on the policy, and above costBits the tags of its attempts; its other costs
+	// are in the request. A count keeps the usage
 	// and the end of its window. A reservation keeps its id in
 	// partition.reservations with that of its terms, and its grant.
 	value [2]int64
@@ -30,7 +31,7 @@ type idEntry struct {
 	owner uint32 // account<<8 | flags
 }
 
-// The flags of an entry: its state, and bits that only reservations have.
+// The flags of an entry: its state, and more bits. Only reservations are degraded.
 const (
 	stateMask     = 7
 	flagDegraded  = 1 << 3
@@ -67,6 +68,15 @@ func (entry *idEntry) granted() int64      { return entry.value[1] }
 func (entry *idEntry) setReservation(reservationID, termsID uint32) {
 	entry.value[0] = int64(termsID)<<32 | int64(reservationID)
 }
+
+// costBits is how many bits the largest cost has.
+const costBits = 54
+
+const costMask = 1<<costBits - 1
+
+// tokens and spend are the costs of a check.
+func (entry *idEntry) tokens() int64 { return entry.value[0] & costMask }
+func (entry *idEntry) spend() int64  { return entry.value[1] & costMask }
 
 // status returns the status of a reservation, else NoStatus.
 func (entry *idEntry) status() Status {

@@ -70,11 +70,12 @@ type Request struct {
 	OutputTokens int64
 	Costs        []Cost
 
-	// The following fields are for Reserve only.
-
 	// Attempt identifies one attempt among several with the same ID, so that it can
 	// be withdrawn. An attempt 0 cannot be. It is not part of the request's identity.
-	Attempt         uint64
+	Attempt uint64
+
+	// The following fields are for Reserve only.
+
 	MinOutputTokens int64         // 0: max(256, OutputTokens/8)
 	Choices         int64         // n; 0 means 1
 	TTL             time.Duration // lease; 0 means [DefaultTTL]

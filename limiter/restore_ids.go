@@ -63,6 +63,7 @@ func (d *restorer) entry() (entryID uint32) {
 	}
 	entryID, entry := d.p.insertEntry(account, k, s)
 	entry.body, entry.due = uint32(moreAndBody), d.now.Mono+age
+	entry.set(flagPermanent) // the snapshot does not have the attempts
 	d.p.expired += uint32(boolInt(s == idExpired))
 	if entry.isReservation() {
 		d.reservation(entry)
@@ -101,7 +102,6 @@ func (d *restorer) reservation(entry *idEntry) {
 		return
 	}
 	reservationID, res := d.p.reservations.alloc()
-	entry.set(flagPermanent) // the snapshot does not have the attempts
 	version := d.fixed()
 	if d.bool() {
 		entry.set(flagDegraded)

@@ -21,9 +21,13 @@ func (s *snapshot) entry(entry *idEntry) {
 	s.fixed(uint64(entry.more)<<32 | uint64(entry.body))
 	s.int(entry.due - s.now.Mono)
 	s.uint(uint64(entry.state()))
-	if entry.isReservation() {
+	switch {
+	case entry.isReservation():
 		s.reservation(entry)
-	} else {
+	case entry.state() == idCheck:
+		s.int(entry.tokens())
+		s.int(entry.spend())
+	default:
 		s.int(entry.value[0])
 		s.int(entry.value[1])
 	}

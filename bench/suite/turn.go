@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,6 +34,7 @@ type measuredTarget struct {
 	overload   *report.Overload // nil unless it is measured
 	mu         sync.Mutex
 	startDelay map[int]time.Duration // by round: time from begin to the start of the run; protected by mu
+	fallback   atomic.Bool           // an answer came without the owner
 	totals     totals
 }
 
@@ -189,6 +191,9 @@ func (r *runner) measure(ctx context.Context, s *measuredTarget, l *load) (*benc
 			return true
 		}),
 		OnEvent: func(e bench.Event) {
+			if e.Answer.Route == "fallback" && !s.fallback.Load() {
+				s.fallback.Store(true)
+			}
 			if s.auditor != nil {
 				e.Due, e.Sent, e.Done = e.Due+offset, e.Sent+offset, e.Done+offset
 				s.auditor.Add(&e)
@@ -270,8 +275,8 @@ func (s *measuredTarget) startAudit(r *runner) (err error) {
 	return err
 }
 
-// outboxDelay is how long usage that was accepted in fallback may take to reach its
-// owner.
+// outboxDelay is how long owners may take to hear of what was decided without them: usage
+// that was accepted in fallback, and withdrawals of what was denied there.
 const outboxDelay = 2 * time.Second
 
 // readUsage reads the final usage from the target. Callers whose usage cannot be read
@@ -281,7 +286,7 @@ func (s *measuredTarget) readUsage(ctx context.Context, o *Options) error {
 	if !ok || s.auditor == nil || s.kind == redisPlain { // redis also counts denied calls
 		return nil
 	}
-	if len(o.Faults) > 0 || o.Overload {
+	if len(o.Faults) > 0 || o.Overload || s.fallback.Load() {
 		wait := time.NewTimer(outboxDelay)
 		defer wait.Stop()
 		select {

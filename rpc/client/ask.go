@@ -49,8 +49,10 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 			return err
 		}
 	}
+	if c.ring != nil { // else nobody withdraws them
+		m = withAttempts(e, m)
+	}
 	answer, err := askAny(ctx, c, &attempts, m, req, mayBeRefused(&e.item))
-	e.unaryAttempts = attempts.unary
 	if err != nil {
 		return err
 	}

@@ -186,8 +186,6 @@ type envelope struct {
 	hints      hints
 	outcome    outcome // of the item
 	unanswered attemptIDs
-	// unaryAttempts is how often the call was sent by itself, without an attempt id.
-	unaryAttempts int
 }
 
 func (e *envelope) wrapping() *envelope { return e }

@@ -90,7 +90,11 @@ func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
 	}
 	w := call.wire()
 	if err := ask(ctx, c, pb.RateLimiterClient.Check, call.fields(), &w.request, w); err != nil {
+		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
 		return Decision{}, &callFailure{"check", call.Key, err}
+	}
+	if w.answer.Denied() {
+		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
 	}
 	return w.answer, nil
 }
@@ -108,20 +112,16 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 	if err := c.refuse(ctx, e.Key); err != nil {
 		return nil, &callFailure{"reserve", e.Key, err}
 	}
-	ownID := e.RequestID == ""
-	if ownID {
+	if e.RequestID == "" {
 		e.RequestID = newID()
 	}
 	w := e.wire()
 	if err := ask(ctx, c, pb.RateLimiterClient.Reserve, e.fields(), &w.request, w); err != nil {
-		c.withdraw(e.Key, e.RequestID, w.unanswered)
-		if ownID && w.unaryAttempts > 0 && mayBeHeld(err) {
-			c.cancelLater(e.Key, e.RequestID)
-		}
+		c.withdraw(e.Key, e.RequestID, w.unanswered, nil)
 		return nil, &callFailure{"reserve", e.Key, err}
 	}
 	if w.answer.Denied() {
-		c.withdraw(e.Key, e.RequestID, w.unanswered)
+		c.withdraw(e.Key, e.RequestID, w.unanswered, nil)
 	}
 	return &Reservation{
 		Decision: w.answer,

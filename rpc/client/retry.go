@@ -104,7 +104,6 @@ type attempts struct {
 	start    time.Time
 	deadline time.Time // of all attempts
 	made     int       // including those in batches
-	unary    int       // those that were not in batches
 	node     *node     // of the last attempt
 	err      error     // its gRPC status
 }
@@ -154,7 +153,6 @@ func askAny[Req, Res any](
 			return res, err
 		}
 		n.budget.Deposit()
-		a.unary++
 		began := time.Now()
 		var slow bool
 		res, slow, err = askNode(ctx, n, c.attemptTimeout(a), method, req)

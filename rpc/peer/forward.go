@@ -95,7 +95,7 @@ func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) 
 			return
 		}
 	}
-	if f.Kind == call.Reserve && f.Attempt == 0 && f.Origin != call.Outbox {
+	if (f.Kind == call.Check || f.Kind == call.Reserve) && f.Attempt == 0 && f.Origin != call.Outbox {
 		f.Attempt = rand.Uint64() | 1
 	}
 	item := f.Item(false)

@@ -133,8 +133,8 @@ func Describe(err error) *pb.Error {
 		code = codes.NotFound
 	case errors.Is(err, limiter.ErrConflict):
 		code = codes.AlreadyExists
-	case errors.Is(err, limiter.ErrWithdrawn): // the caller has given up
-		code = codes.DeadlineExceeded
+	case errors.Is(err, limiter.ErrWithdrawn): // the caller has given up: nobody decides instead
+		code = codes.Canceled
 	default:
 		if st, ok := grpcstatus.FromError(err); ok {
 			return describeStatus(st)

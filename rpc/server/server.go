@@ -168,8 +168,7 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 		return err
 	case call.Cancel:
 		if c.Attempt != 0 {
-			s.withdraw(now, x, c.Attempt)
-			return nil
+			return s.withdraw(now, x, c)
 		}
 		err := s.engine.Cancel(now, x.used.Key, x.used.ID, &x.decision)
 		s.countSettle(x, err)
@@ -196,12 +195,19 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 	return nil
 }
 
-// withdraw takes back one attempt of a reserve. It is not counted as a settlement,
-// because the caller never had the reservation.
-func (s *Service) withdraw(now limiter.Time, x *scratch, attempt uint64) {
-	s.engine.Withdraw(now, x.used.Key, x.used.ID, attempt)
+// withdraw takes back one attempt of a check or a reserve. It is not counted as a
+// settlement, because the caller never had the answer.
+func (s *Service) withdraw(now limiter.Time, x *scratch, c *call.Call) error {
 	d := &x.decision
+	if c.Withdrawn == nil {
+		s.engine.Withdraw(now, x.used.Key, x.used.ID, c.Attempt)
+	} else if err := s.resolve(x); err != nil {
+		return err
+	} else {
+		s.engine.WithdrawCheck(now, &x.request, d)
+	}
 	d.Status, d.Tier, d.PolicyVersion, d.Limits = limiter.Cancelled, "", 0, d.Limits[:0]
+	return nil
 }
 
 // ValidateBatch returns an error if a batch of a stream is too large. The error has
