@@ -124,7 +124,7 @@ func TestLinkRefuses(t *testing.T) {
 		t.nodes["a"].batches(func(b *pb.Batch, _ *pb.Answers) {
 			time.Sleep(100 * time.Microsecond * time.Duration(len(b.GetItems())))
 		})
-		var answered, refused atomic.Int64
+		var answered, refused, late atomic.Int64
 		var wg sync.WaitGroup
 		for start, i := time.Now(), 0; time.Since(start) < 2*time.Second; i++ {
 			for range 50 { // per ms, where 10 are answered
@@ -136,8 +136,11 @@ func TestLinkRefuses(t *testing.T) {
 						return
 					}
 					wantOverloaded(t, err)
-					if took := time.Since(began); took > 0 {
+					switch took := time.Since(began); {
+					case took > 300*time.Millisecond:
 						t.Errorf("the refusal took %v", took)
+					case took > 0: // of the first burst
+						late.Add(1)
 					}
 					refused.Add(1)
 				})
@@ -147,6 +150,9 @@ func TestLinkRefuses(t *testing.T) {
 		wg.Wait()
 		if answered.Load() < 18_000 || refused.Load() < 60_000 {
 			t.Errorf("%d answered and %d refused of 100,000, want nearly 20,000 and the others", answered.Load(), refused.Load())
+		}
+		if late.Load() > 4096 {
+			t.Errorf("%d calls were not refused at once, want no more than a burst", late.Load())
 		}
 		if got := len(t.charged()); int64(got) != answered.Load() {
 			t.Errorf("%d calls were charged, and %d answered", got, answered.Load())
