@@ -25,8 +25,8 @@
 // batches over one stream. A call never waits for the ring or for a connection. When
 // the owner is unknown, not connected, failing, or not to be connected to (see
 // [Options].TLS), the client asks a node of Options.Addrs, which asks the owner or
-// decides in fallback. An owner that does not answer costs a call only its share of
-// the deadline.
+// decides in fallback. An owner that answers nothing costs a call only its share of
+// the deadline. One that answers other calls is slow, and is waited for.
 //
 // [Client.Status] returns what a client knows. [Options].DisableOwnerRouting turns
 // all of this off.
@@ -34,15 +34,24 @@
 // # Idempotency
 //
 // Every charge has a request id, which the client generates unless the caller sets
-// one. When a node cannot be reached or does not answer in its share of the deadline,
+// one. When a node cannot be reached or answers nothing in its share of the deadline,
 // another node is asked with the same id, so that no network failure charges a call
-// twice. Settlements are cumulative, so they can be repeated. Nothing else is retried.
+// twice. At most a tenth of the calls are retried, apart from the first hundred retries
+// and what was not used. Settlements are cumulative, so they can be repeated. Nothing else
+// is retried.
+//
+// # Overload
+//
+// A call that would not be answered in time is refused at once with [ErrOverloaded], by
+// the client or by a node. Nothing was charged, and the call is not retried: the
+// [OverloadedError] says when to try again. Settles, cancels and progress are never
+// refused because of overload, and are sent before other calls.
 //
 // # Errors
 //
 // A denial is an answer. An error means that the client has no decision:
-// [ErrUnreachable] if no node answered in time, [InvalidError] for an invalid
-// request, [ErrUnknownReservation], [ErrConflict], or the gRPC status of the node. If
+// [ErrUnreachable] if no node answered in time, [ErrOverloaded] if the call was refused,
+// [InvalidError] for an invalid request, [ErrUnknownReservation], [ErrConflict], or the gRPC status of the node. If
 // the caller's context is cancelled, the error is that of the context. After
 // ErrUnreachable the call may have been charged: repeat it with the same request id.
 //
@@ -55,8 +64,9 @@
 //
 // A client needs only the unary methods of the RateLimiter service. It sends Check,
 // Reserve, Settle and Cancel to any node, with a request id, and after UNAVAILABLE or
-// a timeout to the next node with the same id. Options.DisableOwnerRouting does the
-// same.
+// a timeout to the next node with the same id, for at most a tenth of the calls. After
+// RESOURCE_EXHAUSTED with a RetryInfo it waits, and sends less. Options.DisableOwnerRouting
+// does the same.
 //
 // To send calls to the owner of the key (names as in bucketring.proto):
 //
@@ -66,8 +76,9 @@
 //  2. The partition of a key is the xxHash64 of its first segment modulo the number
 //     of partitions in the Ring. The entry of Ring.owners for it is the owner.
 //  3. Keep one Exchange stream per member. Send a Batch at once if none is in flight;
-//     calls that arrive meanwhile go into the next one. The n-th Answers is for the
-//     n-th Batch, and has one Result per Item.
+//     calls that arrive meanwhile go into the next one, and those beyond what is answered
+//     in time are refused. The n-th Answers is for the n-th Batch, and has one Result per
+//     Item.
 //  4. Follow one Redirect. After a second one, a broken stream, or no answer within a
 //     share of the deadline, send the same request with the same id to any node by a
 //     unary call. Do the same with a Settle whose request id begins with "fallback:".

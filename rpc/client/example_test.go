@@ -4,6 +4,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"time"
@@ -101,6 +102,31 @@ func stream(ctx context.Context, r *client.Reservation, tokens <-chan string, se
 			_, _ = r.Progress(ctx, client.Usage{OutputTokens: new(sent)})
 		}
 	}
+}
+
+// charge charges a call, and says when to come back if there are too many.
+func charge(ctx context.Context, c *client.Client, key string) (time.Duration, error) {
+	d, err := c.Check(ctx, client.Call{Key: key, InputTokens: 900})
+	if busy, ok := errors.AsType[*client.OverloadedError](err); ok {
+		return busy.RetryAfter, nil // refused at once, and nothing was charged
+	}
+	return d.RetryAfter, err
+}
+
+// A call that is refused because of overload is not retried: the caller learns when to come
+// back.
+func ExampleOverloadedError() {
+	addr, stop := exampleNode()
+	defer stop()
+	c, err := client.Dial(client.Options{Addrs: []string{addr}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	wait, err := charge(context.Background(), c, "acme/alice")
+	fmt.Println(wait, err)
+	// Output: 0s <nil>
 }
 
 // A stream reports progress while it runs, and settles even if the caller disconnects.

@@ -49,9 +49,9 @@ type Options struct {
 	// Timeout bounds a call whose context has no deadline, and how long any call
 	// waits for a single node. 0: [DefaultTimeout].
 	Timeout time.Duration
-	// MaxAttempts bounds how often a call is sent. Each attempt gets an even share
-	// of the time left, so that one silent node cannot use it up. 0:
-	// [DefaultMaxAttempts]; 1: no retries.
+	// MaxAttempts bounds how often a call is sent. A node that answers nothing, to this
+	// or other calls, for an even share of the time left is passed over, so that one
+	// silent node cannot use it up. 0: [DefaultMaxAttempts]; 1: no retries.
 	MaxAttempts int
 	// MaxPeers bounds the connections to members, in addition to those to Addrs.
 	// Further members are asked through Addrs. 0: [DefaultMaxPeers].

@@ -33,7 +33,7 @@ func overloadedNode(n *fakeNode) {
 	})
 }
 
-func wantOverloaded(t testing.TB, err error) *client.OverloadedError {
+func wantOverloaded(t testing.TB, err error) {
 	t.Helper()
 	e, ok := errors.AsType[*client.OverloadedError](err)
 	if !ok || !errors.Is(err, client.ErrOverloaded) || errors.Is(err, client.ErrUnreachable) {
@@ -49,7 +49,6 @@ func wantOverloaded(t testing.TB, err error) *client.OverloadedError {
 	if st.Code() != codes.ResourceExhausted || !retry || e.RetryAfter <= 0 {
 		t.Errorf("status %v of %v, want ResourceExhausted with a RetryInfo", st, err)
 	}
-	return e
 }
 
 // A refusal of a node ends a call at once. It is not retried, and the node is not taken
@@ -62,8 +61,9 @@ func TestNodeRefuses(t *testing.T) {
 		}
 		start := time.Now()
 		_, err := t.c.Check(t.Context(), client.Call{Key: key})
-		if e := wantOverloaded(t, err); e.RetryAfter != 70*time.Millisecond {
-			t.Errorf("RetryAfter = %v, want 70ms", e.RetryAfter)
+		wantOverloaded(t, err)
+		if e, ok := errors.AsType[*client.OverloadedError](err); !ok || e.RetryAfter != 70*time.Millisecond {
+			t.Errorf("%v, want to be told to retry after 70ms", err)
 		}
 		_, err = t.c.Reserve(t.Context(), client.Estimate{Key: key})
 		wantOverloaded(t, err)
@@ -124,7 +124,7 @@ func TestLinkRefuses(t *testing.T) {
 		t.nodes["a"].batches(func(b *pb.Batch, _ *pb.Answers) {
 			time.Sleep(100 * time.Microsecond * time.Duration(len(b.GetItems())))
 		})
-		var answered, refused atomic.Int64
+		var answered, refused, late atomic.Int64
 		var wg sync.WaitGroup
 		for start, i := time.Now(), 0; time.Since(start) < 2*time.Second; i++ {
 			for range 50 { // per ms, where 10 are answered
@@ -136,8 +136,11 @@ func TestLinkRefuses(t *testing.T) {
 						return
 					}
 					wantOverloaded(t, err)
-					if took := time.Since(began); took > 0 {
+					switch took := time.Since(began); {
+					case took > 300*time.Millisecond:
 						t.Errorf("the refusal took %v", took)
+					case took > 0: // of the first burst
+						late.Add(1)
 					}
 					refused.Add(1)
 				})
@@ -147,6 +150,9 @@ func TestLinkRefuses(t *testing.T) {
 		wg.Wait()
 		if answered.Load() < 18_000 || refused.Load() < 60_000 {
 			t.Errorf("%d answered and %d refused of 100,000, want nearly 20,000 and the others", answered.Load(), refused.Load())
+		}
+		if late.Load() > 4096 {
+			t.Errorf("%d calls were not refused at once, want no more than a burst", late.Load())
 		}
 		if got := len(t.charged()); int64(got) != answered.Load() {
 			t.Errorf("%d calls were charged, and %d answered", got, answered.Load())

@@ -4,6 +4,7 @@ package peer
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -156,7 +157,7 @@ func TestLinkErrors(t *testing.T) {
 		if got := code(f.result) == codes.ResourceExhausted && f.result.GetError().GetRetryAfterMs() > 0; got != tt.refused {
 			t.Errorf("%s: %v, refused = %v, want %v", tt.name, f.result, got, tt.refused)
 		}
-		if tt.err == error(overloaded) && f.result.GetError().GetRetryAfterMs() != 30 {
+		if errors.Is(tt.err, link.ErrOverloaded) && f.result.GetError().GetRetryAfterMs() != 30 {
 			t.Errorf("%s: %v, want to be told to retry after 30 ms", tt.name, f.result)
 		}
 	}

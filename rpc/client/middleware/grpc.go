@@ -185,7 +185,7 @@ func (g *GRPC) limiterError(err error) error {
 	case http.StatusUnauthorized:
 		code = codes.Unauthenticated
 	case http.StatusServiceUnavailable:
-		outcome, code = outcomeUnreachable, codes.Unavailable
+		outcome, code = why.outcome, codes.Unavailable
 	}
 	g.metering.metrics.undecided(outcome, why.code)
 	if code != codes.Unavailable {

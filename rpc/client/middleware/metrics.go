@@ -14,6 +14,7 @@ import (
 const (
 	outcomeRejected    = "rejected"    // the body or the caller was not accepted
 	outcomeUnreachable = "unreachable" // no node answered
+	outcomeOverloaded  = "overloaded"  // refused because more is asked than can be answered in time
 )
 
 // metrics count calls. All label values are constants.
@@ -34,7 +35,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bucketring_middleware_calls_total",
-			Help: "Metered calls by outcome: that of the decision, rejected, or unreachable.",
+			Help: "Metered calls by outcome: that of the decision, rejected, unreachable, or overloaded.",
 		}, []string{"outcome"}),
 		settles: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bucketring_middleware_settles_total",
@@ -74,7 +75,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, outcome := range []string{string(client.Allowed), string(client.Degraded), string(client.Denied), outcomeRejected, outcomeUnreachable} {
+	for _, outcome := range []string{string(client.Allowed), string(client.Degraded), string(client.Denied), outcomeRejected, outcomeUnreachable, outcomeOverloaded} {
 		m.calls.WithLabelValues(outcome)
 	}
 	for _, source := range []Source{SourceReported, SourceEstimated, SourcePartial, SourceRejected, SourceCancelled} {

@@ -134,6 +134,9 @@ func limiterRejection(err error) *rejection {
 		}
 		return &rejection{status: http.StatusBadRequest, code: "invalid_value", message: invalid.Message, param: invalid.Field}
 	}
+	if errors.Is(err, client.ErrOverloaded) {
+		return &rejection{status: http.StatusServiceUnavailable, code: "limiter_overloaded", outcome: outcomeOverloaded, message: "The rate limiter is asked more than it answers in time, so the call was not run. Try again."}
+	}
 	if errors.Is(err, client.ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return &rejection{status: http.StatusServiceUnavailable, code: "limiter_unreachable", outcome: outcomeUnreachable, message: "The rate limiter cannot be reached, so the call was not run. Try again."}
 	}

@@ -150,7 +150,7 @@ func TestExpectContinue(t *testing.T) {
 
 func TestLimiterUnavailable(t *testing.T) {
 	away := fmt.Errorf("reserve: %w", client.ErrUnreachable)
-	for name, err := range map[string]error{"unreachable": away, "another error": errors.New("odd")} {
+	for name, err := range map[string]error{"unreachable": away, "overloaded": fmt.Errorf("reserve: %w", client.ErrOverloaded), "another error": errors.New("odd")} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, middleware.Options{Client: failingLimiter{err}}, func(http.ResponseWriter, *http.Request) {
 				t.Error("a call without a decision reached the handler")
@@ -244,6 +244,7 @@ func TestMetrics(t *testing.T) {
 		`bucketring_middleware_calls_total{outcome="allowed"} 5`,
 		`bucketring_middleware_calls_total{outcome="degraded"} 0`,
 		`bucketring_middleware_calls_total{outcome="denied"} 1`,
+		`bucketring_middleware_calls_total{outcome="overloaded"} 0`,
 		`bucketring_middleware_calls_total{outcome="rejected"} 1`,
 		`bucketring_middleware_calls_total{outcome="unreachable"} 0`,
 		`bucketring_middleware_rejections_total{reason="body_memory_exceeded"} 0`,

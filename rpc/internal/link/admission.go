@@ -51,6 +51,8 @@ type admission struct {
 	// baseWindow, and if it cannot, because the link is never idle, by probing.
 	base, nextBase, baseEnds int64
 
+	refusedAt int64 // when a call was refused last
+
 	bound int // calls in the queue that are not urgent
 	limit int // calls of a batch
 
@@ -85,7 +87,7 @@ const (
 
 func newAdmission(maxItems int) admission {
 	return admission{
-		maxItems: maxItems, share: 1000, nextBase: never, saturated: math.MinInt64 / 2, lastAnswer: math.MinInt64 / 2,
+		maxItems: maxItems, share: 1000, nextBase: never, saturated: math.MinInt64 / 2, lastAnswer: math.MinInt64 / 2, refusedAt: math.MinInt64 / 2,
 		roundTrips: [2]int64{never, never}, bound: maxBurst, limit: maxItems, lowest: math.MaxInt,
 	}
 }
@@ -105,11 +107,14 @@ func (a *admission) admits(now int64, queued, urgent int, deadline int64) bool {
 		a.bound = max(a.bound, maxBurst) // a new burst after a pause
 	}
 	if a.full(now, queued, urgent) || queued >= minQueue && 2*a.wait(now, queued)+a.leastRoundTrip(now) > deadline-now {
-		a.refused = true
+		a.refused, a.refusedAt = true, now
 		return false
 	}
 	return true
 }
+
+// overloaded reports whether calls were refused lately.
+func (a *admission) overloaded(now int64) bool { return now-a.refusedAt <= recently }
 
 // full reports whether admits refuses any call: the queue is at its bound, or urgent calls
 // alone will take too long.

@@ -67,10 +67,12 @@ func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 
 // fillLocked moves calls of a list to b, as long as there is room, and reports whether
 // some are left. A call that is past its deadline stays: the timer ends it. One that has
-// less time left than any batch took lately is ended.
+// less time left than any batch took lately is ended. While calls are refused, one that has
+// waited for a quarter of the timeout is refused, too, in favour of those behind it:
+// urgent calls kept it waiting, or a burst.
 func (l *Link) fillLocked(b *batch, from *list, limit int, now int64) (full bool) {
 	least := l.mu.admission.leastRoundTrip(now)
-	late := 0
+	late, refused := 0, 0
 	for p := from.head; p != nil; {
 		next := p.next
 		switch {
@@ -78,9 +80,12 @@ func (l *Link) fillLocked(b *batch, from *list, limit int, now int64) (full bool
 		case p.deadline <= now+least && p.sends == 0:
 			l.failLocked(p, errUnsent)
 			late++
+		case p.class == ordinary && p.sends == 0 && now-p.started > int64(l.o.Timeout)/4 && l.mu.admission.overloaded(now):
+			l.failLocked(p, refusal(l.mu.admission.retryAfter(now, from.n)))
+			l.recordRefusalLocked(now)
+			refused++
 		case len(b.calls) >= limit, len(b.calls) > 0 && len(b.wire)+len(p.wire)+overhead > l.o.MaxBytes:
-			l.recordFailureLocked(ErrTimeout, late)
-			return true
+			full = true
 		default:
 			l.mu.queue.remove(p)
 			p.state, p.batch, p.at = inFlight, b, len(b.calls)
@@ -91,10 +96,16 @@ func (l *Link) fillLocked(b *batch, from *list, limit int, now int64) (full bool
 			b.calls = append(b.calls, p)
 			b.wire = codec.AppendItem(b.wire, p.wire, p.deadline-now)
 		}
+		if full {
+			break
+		}
 		p = next
 	}
 	l.recordFailureLocked(ErrTimeout, late)
-	return false
+	if refused > 0 && l.o.Events.Refused != nil {
+		l.mu.events = append(l.mu.events, event{refused: refused})
+	}
+	return full
 }
 
 func (l *Link) newBatchLocked() *batch {

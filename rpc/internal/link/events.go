@@ -37,6 +37,7 @@ type event struct {
 	calls    int
 	breaker  bool // it opened or closed
 	overload *Overload
+	refused  int // calls, after they were started
 }
 
 func (l *Link) recordFailureLocked(err error, calls int) {
@@ -60,6 +61,10 @@ func (l *Link) unlock() {
 		switch {
 		case e.breaker:
 			l.reportBreaker()
+		case e.refused > 0:
+			for range e.refused {
+				l.o.Events.Refused()
+			}
 		case e.overload != nil:
 			l.o.Events.Overloaded(*e.overload)
 		default:

@@ -21,14 +21,6 @@ func settle(key string) *pb.Item {
 	return &pb.Item{Call: &pb.Item_Settle{Settle: &pb.SettleRequest{Key: key, RequestId: "r"}}}
 }
 
-// keysOf returns the keys of checks and settles.
-func keysOf(items []*pb.Item) (keys []string) {
-	for _, item := range items {
-		keys = append(keys, item.GetCheck().GetKey()+item.GetSettle().GetKey())
-	}
-	return keys
-}
-
 // busy is a handler that takes a time for each item.
 func busy(each time.Duration, decided func([]*pb.Item)) func(int, *pipe) error {
 	return func(_ int, p *pipe) error {
@@ -86,18 +78,24 @@ func TestOverload(t *testing.T) {
 				if !ok || !errors.Is(err, ErrOverloaded) || MayBeDecided(err) || e.RetryAfter <= 0 || e.RetryAfter > time.Second {
 					t.Fatalf("Start() = %v, want an OverloadedError", err)
 				}
+				mu.Lock()
 				refused++
+				mu.Unlock()
 				continue
 			}
 			wg.Go(func() {
 				r, err := p.Wait(t.Context())
-				wantResult(t, "k", r, err)
 				mu.Lock()
+				defer mu.Unlock()
+				if errors.Is(err, ErrOverloaded) && time.Since(began) < 500*time.Millisecond && time.Since(start) < time.Second {
+					refused++ // at the end of the first burst
+					return
+				}
+				wantResult(t, "k", r, err)
 				answered++
 				if time.Since(start) > 2*time.Second { // the first burst has passed
 					took = append(took, time.Since(began))
 				}
-				mu.Unlock()
 			})
 		}
 		wg.Wait()
@@ -124,7 +122,6 @@ func TestOverload(t *testing.T) {
 			t.Error("the breaker is open")
 		}
 		time.Sleep(time.Second)
-		refused = 0
 		for range 1000 { // a burst, a second later
 			p := l.Start(t.Context(), check("k"))
 			wg.Go(func() {
@@ -185,6 +182,61 @@ func TestUrgentCallsGoFirst(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Settles take all that the member answers, for a second. Calls that wait behind them are
+// refused before they are too old, if others are refused, too.
+func TestCallsBehindUrgentOnesAreRefused(t *testing.T) {
+	f := &fake{handle: busy(200*time.Microsecond, func([]*pb.Item) {})} // 5,000 a second
+	bubble(t, f, Options{}, func(t *testing.T, l *Link) {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		refused, answered, late := 0, 0, 0
+		for i := range 2000 { // ms
+			n := 10
+			if i > 500 && i < 1500 {
+				for range 6 {
+					wg.Go(func() {
+						if _, err := l.Do(t.Context(), settle("s")); err != nil && !errors.Is(err, ErrTimeout) {
+							t.Errorf("settle: %v", err)
+						}
+					})
+				}
+			}
+			for range n {
+				wg.Go(func() {
+					start := time.Now()
+					_, err := l.Do(t.Context(), check("k"))
+					mu.Lock()
+					defer mu.Unlock()
+					switch {
+					case errors.Is(err, ErrOverloaded):
+						refused++
+						if took := time.Since(start); took > 450*time.Millisecond {
+							t.Errorf("refused after %v", took)
+						} else if took > 10*time.Millisecond {
+							late++
+						}
+					case err != nil:
+						t.Errorf("Do() = %v", err)
+					default:
+						answered++
+						if took := time.Since(start); took > 500*time.Millisecond {
+							t.Errorf("answered after %v", took)
+						}
+					}
+				})
+			}
+			time.Sleep(time.Millisecond)
+		}
+		wg.Wait()
+		if answered < 4000 || refused < 10_000 || late == 0 || late > 1500 {
+			t.Errorf("%d answered, %d refused, %d of them not at once", answered, refused, late)
+		}
+		if l.Status().Refused != uint64(refused) {
+			t.Errorf("Status() says %d refused, want %d", l.Status().Refused, refused)
+		}
+	})
 }
 
 // A member that refuses calls itself gets fewer, and all again once it refuses none.
