@@ -4,6 +4,7 @@ package target
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -22,9 +23,13 @@ import (
 
 var grpcKind = Kind{
 	Name: "grpc", Syntax: "grpc:HOST:PORT",
-	Measures:    "bucketring through a generated gRPC stub, as from any language: one unary RPC per request to one node, on one connection. The node forwards to the owner of the key if that is another node.",
+	Measures:    "bucketring through a generated gRPC stub, as from any language: one unary RPC per request to one node, on one connection, with at most 256 in flight. The node forwards to the owner of the key if that is another node.",
 	Limitations: "Nothing is retried: when the node fails, requests fail until gRPC has reconnected, which takes up to two seconds. It does not measure batches, the ring or several nodes. After refusals because of overload it holds back calls, as callers should: these count as refused too.",
 }
+
+// maxInFlight is how many calls are in flight on the connection: fewer than the streams
+// that a node allows, more than keep it busy.
+const maxInFlight = 256
 
 // grpcTarget uses the generated stub. It does less than the client library, which
 // gives every attempt a context of its own and handles failures.
@@ -33,6 +38,9 @@ type grpcTarget struct {
 	conn     *grpc.ClientConn
 	stub     pb.RateLimiterClient
 	throttle *throttle
+	// inFlight bounds the calls in flight: grpc-go would let any number wait for a
+	// stream of the connection, in order.
+	inFlight *connections
 }
 
 func openGRPC(k *kind, rest string, o Options) (builtin, error) {
@@ -44,7 +52,7 @@ func openGRPC(k *kind, rest string, o Options) (builtin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &grpcTarget{base{k, k.Name + ":" + at, o.Timeout}, conn, pb.NewRateLimiterClient(conn), newThrottle()}, nil
+	return &grpcTarget{base{k, k.Name + ":" + at, o.Timeout}, conn, pb.NewRateLimiterClient(conn), newThrottle(), newConnections(maxInFlight)}, nil
 }
 
 // dial returns one connection. It reconnects as quickly as the client library, so
@@ -82,13 +90,26 @@ func (u *grpcTarget) ready(ctx context.Context) error {
 	return err
 }
 
+// admit returns why a call must not be sent now, or takes a place for it.
+func (u *grpcTarget) admit(ctx context.Context) error {
+	if err := u.throttle.admit(); err != nil {
+		return err
+	}
+	err := u.inFlight.acquire(ctx, u.throttle.now(), false)
+	if err == nil || errors.Is(err, bench.ErrOverloaded) {
+		return err
+	}
+	return wrapError("call", fmt.Errorf("no free stream: %w", err), errors.Is(err, context.DeadlineExceeded))
+}
+
 // Check implements [bench.Target].
 func (u *grpcTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
-	if err := u.throttle.admit(); err != nil {
-		return bench.Answer{}, err
-	}
 	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()
+	if err := u.admit(ctx); err != nil {
+		return bench.Answer{}, err
+	}
+	defer u.inFlight.release()
 	d, err := u.stub.Check(ctx, &pb.CheckRequest{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestId: c.ID,
 		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
@@ -98,11 +119,12 @@ func (u *grpcTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, er
 
 // Reserve implements [bench.Target].
 func (u *grpcTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
-	if err := u.throttle.admit(); err != nil {
-		return bench.Answer{}, err
-	}
 	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()
+	if err := u.admit(ctx); err != nil {
+		return bench.Answer{}, err
+	}
+	defer u.inFlight.release()
 	q := &pb.ReserveRequest{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestId: c.ID,
 		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, MaxOutputTokens: new(c.MaxOutputTokens),
@@ -130,6 +152,10 @@ func (u *grpcTarget) decision(what string, d *pb.Decision, err error) (bench.Ans
 func (u *grpcTarget) Settle(ctx context.Context, use bench.Usage) (bench.Answer, error) {
 	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()
+	if err := u.inFlight.acquire(ctx, u.throttle.now(), true); err != nil {
+		return bench.Answer{}, wrapError("settle", fmt.Errorf("no free stream: %w", err), errors.Is(err, context.DeadlineExceeded))
+	}
+	defer u.inFlight.release()
 	s, err := u.stub.Settle(ctx, &pb.SettleRequest{
 		Key: use.Key, RequestId: use.ID,
 		InputTokens: new(use.InputTokens), OutputTokens: new(use.OutputTokens), Final: new(use.Final),
