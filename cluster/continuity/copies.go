@@ -169,7 +169,7 @@ func (m *Machine) noteDurable(i int) {
 	}
 	if seq > p.durable {
 		p.durable = seq
-		p.unackedSince = m.now // at the latest
+		p.unackedSince = m.now // the changes after seq are younger than its last round trip
 		m.fx.Durable = append(m.fx.Durable, Durable{Partition: i, Seq: seq})
 	}
 }

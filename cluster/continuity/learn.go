@@ -125,7 +125,7 @@ func (m *Machine) becomeOwner(i int) {
 	}
 	p.copy = Copy{Origin: a.Origin, Seq: max(p.copy.Seq, a.Base.Seq), Complete: true}
 	p.present, p.owned = true, true
-	p.durable = 0
+	p.durable, p.unackedSince = 0, m.now
 	p.sealed, p.drained, p.export = false, false, nil
 	p.leaseUntil, p.heirHeard = never, m.now
 	p.heir = stream{to: a.Heir}

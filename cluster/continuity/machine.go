@@ -281,6 +281,9 @@ func (m *Machine) gone(id ID) bool {
 	if id.IsZero() || id == m.self {
 		return false
 	}
+	if id.Name == m.self.Name {
+		return true // this boot has replaced it
+	}
 	if p := m.peer(id.Name); p != nil && (p.Boot > id.Boot || p.dead >= id.Boot) {
 		return true
 	}

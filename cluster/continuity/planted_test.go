@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+// bug is an error that is planted on purpose.
+type bug uint8
+
+const (
+	noBug            bug = iota
+	dropsDirtySet        // deltas have no records
+	skipsSeal            // the owner decides while it is sealed
+	acksBeforeApply      // copies are acknowledged before they are stored
+	votesTwice           // a voter forgets what it promised
+	forgetsVotes         // a voter votes right after it has started
+	ignoresLease         // the owner does not look at the clock before it decides
+	acceptsOldTerm       // a late announcement of an old term is believed
+	takesOverEarly       // the heir does not wait until its grant is over
+	leaseFromReceipt     // the owner counts the lease from the acknowledgement
+	answersEarly         // large charges do not wait for the heir
+	servesEmpty          // a successor is given the partition before it has the copy
+)
+
+// plant breaks the machine before a step.
+func (s *sim) plant(n *simNode) {
+	switch s.broken {
+	case votesTwice:
+		for i := range n.m.parts {
+			if p := &n.m.parts[i]; p.proposal == nil {
+				p.promised = 0
+			}
+		}
+	case takesOverEarly:
+		for i := range n.m.parts {
+			n.m.parts[i].granted = 0
+		}
+	}
+}
+
+// plantAfter breaks the machine after a step.
+func (s *sim) plantAfter(n *simNode, e Event) {
+	r, ok := e.(Received)
+	if !ok {
+		return
+	}
+	for _, x := range r.Message.Entries {
+		if x.Partition < 0 {
+			continue
+		}
+		p := &n.m.parts[x.Partition]
+		switch {
+		case s.broken == acceptsOldTerm && x.Kind == Known && x.Value.Term < p.known.Term && x.Value.Owner == n.id:
+			p.known = x.Value
+		case s.broken == leaseFromReceipt && x.Kind == Ack && x.Sent != 0 && p.leaseUntil == x.Sent+s.o.Lease:
+			p.leaseUntil = n.clock() + s.o.Lease
+		case s.broken == servesEmpty && x.Kind == Ack && p.export != nil && p.export.transfer == x.Transfer:
+			p.export.complete, p.export.seq = true, p.copy.Seq
+		}
+	}
+}
+
+// mayDecide is what the host asks before it decides.
+func (n *simNode) mayDecide(p int) bool {
+	switch part := &n.m.parts[p]; {
+	case n.s.broken == skipsSeal && part.sealed:
+		return part.known.Owner == n.id
+	case n.s.broken == ignoresLease:
+		return n.m.Decides(p, n.m.now)
+	}
+	return n.m.Decides(p, n.clock())
+}
