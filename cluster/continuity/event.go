@@ -111,6 +111,10 @@ func (Forget) event()        {}
 // Effects are what the host has to do, in the order of the fields: a message is
 // sent only after the records have been applied.
 type Effects struct {
+	// Repay lists what has to be reported to owners.
+	Repay []Repay
+	// Drop lists the copies that are not needed any more.
+	Drop []int
 	// Apply says that the records of the StateReceived are to be applied; if the
 	// transfer is full, they replace all others.
 	Apply bool
@@ -122,12 +126,8 @@ type Effects struct {
 	// Seal lists the partitions for which the host stops deciding, waits for
 	// decisions in progress, and answers with [Drained].
 	Seal []int
-	// Drop lists the copies that are not needed any more.
-	Drop []int
 	// Durable says which changes the heir has.
 	Durable []Durable
-	// Repay lists what has to be reported to owners.
-	Repay []Repay
 	// Lost lists partitions whose holders are all gone and of which no copy with
 	// the latest changes was found.
 	Lost []int

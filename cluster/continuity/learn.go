@@ -18,8 +18,11 @@ func (m *Machine) learn(i int, a Arrangement) {
 	if p.proposal != nil && p.proposal.base < a.Term {
 		p.proposal = nil
 	}
-	if was.Owner == m.self && (a.Owner != m.self || a.Origin != was.Origin) {
-		m.loseOwnership(i, was, a)
+	if a.Origin != was.Origin {
+		m.reportSurplus(i, a)
+		if was.Owner == m.self {
+			p.endOwnership()
+		}
 	}
 	switch m.self {
 	case a.Owner:
@@ -32,7 +35,9 @@ func (m *Machine) learn(i int, a Arrangement) {
 		p.adopt(a)
 		p.granted = m.now + withDrift(m.o.Lease)
 	}
-	p.warming = 0
+	if a.Origin != was.Origin || a.Heir == m.self {
+		p.warming = 0
+	}
 	m.touch(i)
 }
 
@@ -67,22 +72,27 @@ func (p *partition) adopt(a Arrangement) {
 	}
 }
 
-// loseOwnership ends the role of owner. Changes that the new owner did not start
-// from are reported to it.
-func (m *Machine) loseOwnership(i int, was, a Arrangement) {
+// reportSurplus reports to a new owner the changes that this member has and that
+// the new owner did not start from: those of an owner that was cut off, or of a
+// copy that nobody found in time.
+func (m *Machine) reportSurplus(i int, a Arrangement) {
 	p := &m.parts[i]
+	c, after := p.copy, uint64(0)
 	switch {
-	case p.copy.Origin != was.Origin || p.copy == a.Base:
-	case p.copy.Origin == a.Base.Origin && p.copy.Seq <= a.Base.Seq:
-	default:
-		after := uint64(0)
-		if a.Base.Origin == p.copy.Origin {
-			after = a.Base.Seq
+	case !c.Complete || a.Owner == m.self && c.Origin != a.Base.Origin || c.Origin >= a.Origin || c.Origin < a.Base.Origin:
+		return
+	case c.Origin == a.Base.Origin:
+		if c.Seq <= a.Base.Seq || a.Owner == m.self {
+			return
 		}
-		m.fx.Repay = append(m.fx.Repay, Repay{Partition: i, Owner: a.Owner, FromCopy: true, After: after})
-		p.journal, p.repayAt = true, m.now+repayEvery
-		p.copy.Complete = false // it has changes that no other copy has
+		after = a.Base.Seq
 	}
+	m.fx.Repay = append(m.fx.Repay, Repay{Partition: i, Owner: a.Owner, FromCopy: true, After: after})
+	p.journal, p.repayAt = true, m.now+repayEvery
+}
+
+// endOwnership ends the role of owner.
+func (p *partition) endOwnership() {
 	p.sealed, p.drained, p.export, p.heir = false, false, nil, stream{}
 	p.leaseUntil = never
 }

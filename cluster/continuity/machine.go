@@ -31,6 +31,7 @@ type Machine struct {
 	expected     []string // of a new cluster
 	agreed       []string // who agrees to expect them
 	forget       string   // a member to remove from the roster
+	shunned      string   // a member whose removal was asked for: its pings are not answered
 
 	ready     bool // whether this member votes
 	settled   uint64
@@ -54,6 +55,7 @@ type peer struct {
 	ID
 	state     MemberState
 	inView    bool
+	stays     bool          // whether it said that it is not leaving
 	dead      uint64        // the newest boot that is proven dead
 	heard     time.Duration // when the last message came
 	contact   time.Duration // when this member sent the last ping that the peer answered
@@ -275,19 +277,26 @@ func (m *Machine) applyView(v View) {
 	m.walk()
 }
 
-// gone reports whether a boot can do nothing any more: it is proven dead, it was
-// replaced by a newer boot, or it is not in the roster.
-func (m *Machine) gone(id ID) bool {
-	if id.IsZero() || id == m.self {
+// dead reports whether a boot is proven to have ended, or was replaced by a newer
+// boot of the same member.
+func (m *Machine) dead(id ID) bool {
+	switch {
+	case id.IsZero() || id == m.self:
 		return false
-	}
-	if id.Name == m.self.Name {
+	case id.Name == m.self.Name:
 		return true // this boot has replaced it
 	}
-	if p := m.peer(id.Name); p != nil && (p.Boot > id.Boot || p.dead >= id.Boot) {
-		return true
-	}
-	return m.roster.Epoch > 0 && !m.roster.has(id.Name)
+	p := m.peer(id.Name)
+	return p != nil && (p.Boot > id.Boot || p.dead >= id.Boot)
+}
+
+// gone reports whether a boot is dead or its member is not in the roster.
+func (m *Machine) gone(id ID) bool { return m.dead(id) || m.removed(id) }
+
+// removed reports whether the member of a boot is not in the roster. It cannot have
+// granted leases, or decided without an heir, since it was removed.
+func (m *Machine) removed(id ID) bool {
+	return !id.IsZero() && m.roster.Epoch > 0 && !m.roster.has(id.Name)
 }
 
 // usable returns the current boot of a member that can receive partitions, if it

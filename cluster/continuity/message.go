@@ -18,7 +18,7 @@ type Kind uint8
 // The kinds of entries. The comment names the fields that are used.
 const (
 	// Between all members.
-	Ping     Kind = iota // Sent, Digest
+	Ping     Kind = iota // Sent, Digest, Flag: the sender is not leaving
 	Pong                 // Sent, as in the ping
 	Known                // Partition, Value, Flag: this arrangement is chosen; its heir has a complete copy
 	AskKnown             // the receiver should send all that it knows
@@ -31,7 +31,7 @@ const (
 
 	// Of the registers of partitions.
 	Prepare  // Partition, Ballot, Value (what the candidate knows)
-	Promise  // Partition, Ballot, Accepted, Value, Copy, OwnerGone, HeirGone
+	Promise  // Partition, Ballot, Accepted, Value, Copy, OwnerDead, HeirDead
 	Accept   // Partition, Ballot, Value
 	Accepted // Partition, Ballot
 	Refused  // Partition, Ballot, Accepted (the higher ballot that was promised)
@@ -40,8 +40,8 @@ const (
 	RosterIs       // Roster
 	AskBootstrap   // Roster
 	AgreeBootstrap // Roster
-	RosterPrepare  // Ballot
-	RosterPromise  // Ballot, Accepted, Roster
+	RosterPrepare  // Ballot, Roster, Flag: the member that goes asks for it itself
+	RosterPromise  // Ballot, Accepted, Roster, Flag: the sender would vote for the roster
 	RosterAccept   // Ballot, Roster, Flag: the member that goes asks for it itself
 	RosterAccepted // Ballot
 	AskVotes       // the receiver should send its votes
@@ -52,7 +52,7 @@ const (
 // Entry is a part of a message. Kind says which fields are used.
 type Entry struct {
 	Kind                      Kind
-	Flag, OwnerGone, HeirGone bool
+	Flag, OwnerDead, HeirDead bool
 	Partition                 int
 	Ballot, Accepted          uint64
 	Transfer, Digest          uint64

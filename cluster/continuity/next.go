@@ -46,35 +46,52 @@ func (m *Machine) next(i int, r *proposal, current Arrangement) (Arrangement, ve
 // nextOwner returns the arrangement in which the owner is replaced.
 func (m *Machine) nextOwner(i int, r *proposal, current Arrangement) (Arrangement, verdict) {
 	p := &m.parts[i]
-	ownerGone, heirGone := 0, 0
-	for _, o := range r.promises {
-		if o.ownerGone {
-			ownerGone++
-		}
-		if o.heirGone {
-			heirGone++
-		}
-	}
-	heir := current.Heir == m.self
-	leaseOver := heir && m.now >= p.granted || ownerGone >= m.roster.majority()
-	heirAgrees := heir || current.Heir.IsZero() || heirGone >= m.roster.majority()
-	if current.Term != 0 && (!leaseOver || !heirAgrees) {
+	if current.Term != 0 && !m.mayReplace(p, r, current) {
 		return current, wait
 	}
 	next := Arrangement{Term: r.ballot, Origin: r.ballot, Owner: m.self}
-	if heir && p.copy.Complete && p.copy.Origin == current.Origin {
+	if current.Heir == m.self && p.copy.Complete && p.copy.Origin == current.Origin {
 		next.Base = p.copy
 		return next, goOn
-	}
-	if len(r.promises) < len(m.roster.Names) && m.now-r.started < claimWait {
-		return current, wait
 	}
 	for _, o := range r.promises {
 		if o.copy.Complete && !m.gone(o.from) && (o.copy.fresher(next.Base) || o.copy == next.Base && o.from.Name < next.Owner.Name) {
 			next.Owner, next.Base = o.from, o.copy
 		}
 	}
+	patience := claimWait
+	if current.Term != 0 && next.Base.Origin != current.Origin {
+		patience = claimPatience
+	}
+	if len(r.promises) < len(m.roster.Names) && m.now-r.created < patience {
+		return current, wait
+	}
 	return next, goOn
+}
+
+// mayReplace reports whether the owner cannot decide any more, and whoever could
+// take over from it either is this member or cannot either.
+func (m *Machine) mayReplace(p *partition, r *proposal, current Arrangement) bool {
+	owner, heir := 0, 0
+	for _, o := range r.promises {
+		if o.ownerDead {
+			owner++
+		}
+		if o.heirDead {
+			heir++
+		}
+	}
+	ownerDead, heirDead := owner >= m.roster.majority(), heir >= m.roster.majority()
+	switch {
+	case current.Heir == m.self:
+		return ownerDead || m.now >= p.granted
+	case current.Heir.IsZero():
+		return ownerDead || m.removed(current.Owner)
+	case !heirDead && !m.removed(current.Heir):
+		return false
+	}
+	// The heir's last grant may have been just before its end.
+	return ownerDead || m.removed(current.Owner) && m.now >= r.created+withDrift(m.o.Lease)
 }
 
 // mayTakeOver reports whether this member should ask for votes to replace the

@@ -93,7 +93,7 @@ func (m *Machine) tendExport(i int) {
 	case p.sealed && m.now-p.sealedAt >= m.o.SealTimeout, !p.sealed && (!ok || m.gone(x.to)):
 		// Nothing was proposed, so the receiver cannot be the owner.
 		m.cancelExport(i)
-	case !x.heard && (x.offered == 0 || m.now-x.offered >= 3*m.o.Heartbeat):
+	case !x.complete && (x.offered == 0 || m.now-x.offered >= 3*m.o.Heartbeat):
 		x.offered = m.now
 		m.send(x.to, Entry{Kind: Offer, Partition: i, Value: p.known, Transfer: x.transfer, Flag: x.move})
 	}

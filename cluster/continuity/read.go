@@ -18,17 +18,9 @@ func (m *Machine) Decides(partition int, now time.Duration) bool {
 	return now < p.leaseUntil
 }
 
-// Waits reports whether large charges of a partition wait until [Effects.Durable]
-// covers them: always, unless there is neither an heir nor a member that could
-// become one.
-func (m *Machine) Waits(partition int) bool {
-	p := &m.parts[partition]
-	if !p.known.Heir.IsZero() || p.export != nil {
-		return true
-	}
-	_, ok := m.heirCandidate(partition)
-	return ok
-}
+// Waits reports whether large charges wait until [Effects.Durable] covers them:
+// always, unless this member is the whole roster.
+func (m *Machine) Waits() bool { return len(m.roster.Names) > 1 }
 
 // Lags reports whether the heir is so far behind that small charges wait as well.
 func (m *Machine) Lags(partition int, now time.Duration) bool {

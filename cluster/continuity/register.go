@@ -27,6 +27,9 @@ const (
 // may have fresher copies.
 const claimWait = 150 * time.Millisecond
 
+// claimPatience is how long it waits if no copy of the last owner was found.
+const claimPatience = 2 * time.Second
+
 // proposal is an attempt of this member to change the register of a partition.
 type proposal struct {
 	reason  reason
@@ -37,6 +40,7 @@ type proposal struct {
 	sent    bool // whether an acceptance was ever asked for: it may be chosen at any time
 	seen    uint64
 	tries   int
+	created time.Duration
 	started time.Duration
 	retryAt time.Duration
 
@@ -51,7 +55,7 @@ type promise struct {
 	accepted            uint64
 	value               Arrangement
 	copy                Copy
-	ownerGone, heirGone bool
+	ownerDead, heirDead bool
 }
 
 // sticky reports whether a proposal of this member may be chosen at any time.
@@ -63,7 +67,7 @@ func (m *Machine) propose(i int, why reason, target ID) {
 	if p.proposal != nil || !m.Voter() {
 		return
 	}
-	p.proposal = &proposal{reason: why, target: target, base: p.known.Term}
+	p.proposal = &proposal{reason: why, target: target, base: p.known.Term, created: m.now}
 	m.touch(i)
 	m.prepare(i)
 }
@@ -80,7 +84,7 @@ func (m *Machine) prepare(i int) {
 	r.phase, r.started, r.accepts = 1, m.now, nil
 	p.promised = r.ballot
 	r.promises = append(r.promises[:0], promise{
-		from: m.self, accepted: p.accepted, value: p.value, copy: p.copy, ownerGone: m.gone(p.known.Owner), heirGone: m.gone(p.known.Heir),
+		from: m.self, accepted: p.accepted, value: p.value, copy: p.copy, ownerDead: m.dead(p.known.Owner), heirDead: m.dead(p.known.Heir),
 	})
 	m.sendVoters(Entry{Kind: Prepare, Partition: i, Ballot: r.ballot, Value: p.known})
 	m.endPhase1(i)
@@ -157,7 +161,7 @@ func (m *Machine) onPrepare(msg *Message, e *Entry) {
 	p.promised = e.Ballot
 	m.send(msg.From, Entry{
 		Kind: Promise, Partition: e.Partition, Ballot: e.Ballot, Accepted: p.accepted, Value: p.value, Copy: p.copy,
-		OwnerGone: m.gone(e.Value.Owner), HeirGone: m.gone(e.Value.Heir),
+		OwnerDead: m.dead(e.Value.Owner), HeirDead: m.dead(e.Value.Heir),
 	})
 }
 
@@ -168,7 +172,7 @@ func (m *Machine) onPromise(msg *Message, e *Entry) {
 	}
 	r.promises = slices.DeleteFunc(r.promises, func(o promise) bool { return o.from.Name == msg.From.Name })
 	r.promises = append(r.promises, promise{
-		from: msg.From, accepted: e.Accepted, value: e.Value, copy: e.Copy, ownerGone: e.OwnerGone, heirGone: e.HeirGone,
+		from: msg.From, accepted: e.Accepted, value: e.Value, copy: e.Copy, ownerDead: e.OwnerDead, heirDead: e.HeirDead,
 	})
 	m.endPhase1(e.Partition)
 }

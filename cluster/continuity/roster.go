@@ -39,6 +39,7 @@ type rosterPromise struct {
 	name     string
 	accepted uint64
 	value    Roster
+	agrees   bool // with the roster that was asked for
 }
 
 // bootstrap asks all expected members to form the first roster. All must agree, and
@@ -72,7 +73,7 @@ func (m *Machine) adoptRoster(r Roster) {
 		return
 	}
 	missed := m.roster.Epoch > 0 && (r.Epoch > m.roster.Epoch+1 || !r.has(m.self.Name))
-	m.roster, m.rosterVote, m.rosterChange, m.votesFrom, m.nextCollect = r, rosterVote{}, nil, nil, m.now
+	m.roster, m.rosterVote, m.rosterChange, m.votesFrom, m.nextCollect, m.shunned = r, rosterVote{}, nil, nil, m.now, ""
 	if !r.has(m.self.Name) {
 		m.ready = false
 	}
@@ -142,7 +143,7 @@ func (m *Machine) wantedRoster() (Roster, bool) {
 		p := &m.peers[i]
 		in := m.roster.has(p.Name)
 		switch {
-		case !in && p.inView && p.state != Leaving && m.now-p.contact <= m.o.HeirSilence:
+		case !in && p.inView && p.stays && m.now-p.contact <= m.o.HeirSilence:
 			next.Names = append(slices.Clone(m.roster.Names), p.Name)
 			slices.Sort(next.Names)
 			return next, true
@@ -186,8 +187,10 @@ func (m *Machine) prepareRoster() {
 	r.ballot = ballotAbove(max(v.promised, r.seen), m.tag)
 	r.phase, r.started, r.accepts = 1, m.now, nil
 	v.promised = r.ballot
-	r.promises = append(r.promises[:0], rosterPromise{name: m.self.Name, accepted: v.accepted, value: v.value})
-	m.sendVoters(Entry{Kind: RosterPrepare, Ballot: r.ballot})
+	r.promises = append(r.promises[:0], rosterPromise{
+		name: m.self.Name, accepted: v.accepted, value: v.value, agrees: m.mayAcceptRoster(m.self, r.want, r.leave),
+	})
+	m.sendVoters(Entry{Kind: RosterPrepare, Ballot: r.ballot, Roster: r.want, Flag: r.leave})
 	m.endRosterPhase1()
 }
 
@@ -196,20 +199,31 @@ func (m *Machine) endRosterPhase1() {
 	if len(r.promises) < m.roster.majority() {
 		return
 	}
-	value, best := r.want, uint64(0)
+	value, best, agree := r.want, uint64(0), 0
 	for _, o := range r.promises {
 		if o.accepted > best {
 			value, best = o.value, o.accepted
 		}
+		if o.agrees {
+			agree++
+		}
 	}
-	if v.promised != r.ballot || !m.mayAcceptRoster(m.self, value, r.leave) && best == 0 {
+	switch {
+	case v.promised != r.ballot:
 		r.seen = max(r.seen, v.promised)
 		m.retryRosterLater()
 		return
+	case best == 0 && agree < m.roster.majority():
+		return
 	}
 	r.phase, r.sent, r.started, r.value = 2, true, m.now, value
-	r.accepts = append(r.accepts[:0], m.self.Name)
-	v.accepted, v.value = r.ballot, value
+	r.accepts = r.accepts[:0]
+	if m.mayAcceptRoster(m.self, value, r.leave) {
+		r.accepts = append(r.accepts, m.self.Name)
+		v.accepted, v.value = r.ballot, value
+	} else {
+		m.shun(value)
+	}
 	m.sendVoters(Entry{Kind: RosterAccept, Ballot: r.ballot, Roster: value, Flag: r.leave && !value.has(m.self.Name)})
 	m.endRosterPhase2()
 }
@@ -238,12 +252,23 @@ func (m *Machine) mayAcceptRoster(from ID, r Roster, leave bool) bool {
 		case m.settled != m.roster.Epoch:
 			return false
 		case leave && from.Name == name, m.rosterVote.accepted != 0 && slices.Equal(m.rosterVote.value.Names, r.Names):
+			// It holds nothing, or this member does not answer it any more.
 		case p != nil && m.gone(p.ID):
 		case m.now < max(m.answeredAt(p), m.booted)+withDrift(m.o.Contact+m.o.Lease):
 			return false
 		}
 	}
 	return true
+}
+
+// shun stops answering a member whose removal may have been voted for by some.
+// Once it cannot have a majority in reach any more, this member votes for it too.
+func (m *Machine) shun(r Roster) {
+	for _, name := range m.roster.Names {
+		if r.Epoch == m.roster.Epoch+1 && !r.has(name) && name != m.self.Name {
+			m.shunned = name
+		}
+	}
 }
 
 func (m *Machine) answeredAt(p *peer) time.Duration {
@@ -277,16 +302,22 @@ func (m *Machine) handleRoster(msg *Message, e *Entry) {
 	case RosterPrepare:
 		if m.votesFor(msg) && e.Ballot >= v.promised {
 			v.promised = e.Ballot
-			m.send(msg.From, Entry{Kind: RosterPromise, Ballot: e.Ballot, Accepted: v.accepted, Roster: v.value})
+			agrees := m.mayAcceptRoster(msg.From, e.Roster, e.Flag)
+			m.send(msg.From, Entry{Kind: RosterPromise, Ballot: e.Ballot, Accepted: v.accepted, Roster: v.value, Flag: agrees})
 		}
 	case RosterPromise:
 		if same && r != nil && r.phase == 1 && r.ballot == e.Ballot && m.roster.has(msg.From.Name) {
 			r.promises = slices.DeleteFunc(r.promises, func(o rosterPromise) bool { return o.name == msg.From.Name })
-			r.promises = append(r.promises, rosterPromise{name: msg.From.Name, accepted: e.Accepted, value: e.Roster})
+			r.promises = append(r.promises, rosterPromise{name: msg.From.Name, accepted: e.Accepted, value: e.Roster, agrees: e.Flag})
 			m.endRosterPhase1()
 		}
 	case RosterAccept:
-		if m.votesFor(msg) && e.Ballot >= v.promised && m.mayAcceptRoster(msg.From, e.Roster, e.Flag) {
+		switch {
+		case !m.votesFor(msg) || e.Ballot < v.promised:
+		case !m.mayAcceptRoster(msg.From, e.Roster, e.Flag):
+			m.shun(e.Roster)
+		default:
+			m.shun(e.Roster)
 			v.promised, v.accepted, v.value = e.Ballot, e.Ballot, e.Roster
 			m.send(msg.From, Entry{Kind: RosterAccepted, Ballot: e.Ballot})
 		}

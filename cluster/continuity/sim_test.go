@@ -44,7 +44,7 @@ const simPartitions = 8
 // simLimit is what each partition admits in all, and simLarge the smallest charge
 // that waits for the heir.
 const (
-	simLimit = 3000
+	simLimit = 9000
 	simLarge = simLimit / 100
 )
 
@@ -150,9 +150,6 @@ func (s *sim) fail(format string, args ...any) {
 func (s *sim) logf(format string, args ...any) {
 	if s.tracing {
 		s.trace = append(s.trace, fmt.Sprintf("%10v ", s.now.Round(time.Microsecond))+fmt.Sprintf(format, args...))
-		if len(s.trace) > 4000 {
-			s.trace = slices.Clone(s.trace[2000:])
-		}
 	}
 }
 

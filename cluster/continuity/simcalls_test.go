@@ -38,7 +38,7 @@ func (s *sim) clients() {
 		n := s.nodes[s.rng.IntN(len(s.nodes))]
 		n.do(func() { n.call(c) })
 	}
-	s.at(s.between(0, 8*time.Millisecond), s.clients)
+	s.at(s.between(0, 20*time.Millisecond), s.clients)
 }
 
 // call asks the owner of a partition, once, and the client again if that fails.
@@ -104,7 +104,7 @@ func (n *simNode) decide(p int, id uint64, cost int64, answer func(simVerdict)) 
 	st := n.stores[p]
 	n.s.history.decided(n, p)
 	if i, ok := st.index[id]; ok {
-		if n.m.Waits(p) && st.charges[i].seq > n.m.DurableSeq(p) {
+		if n.m.Waits() && st.charges[i].seq > n.m.DurableSeq(p) {
 			n.wait(p, st.seq, func() { n.answered(p, id, cost, answer) })
 			return
 		}
@@ -124,7 +124,8 @@ func (n *simNode) record(p int, id uint64, cost int64, large bool, answer func()
 	st.seq = max(st.seq, n.m.Copy(p).Seq) + 1
 	st.charge(id, cost)
 	n.s.history.charged(n, p, id, cost)
-	waits := n.m.Waits(p) && (large || n.m.Lags(p, n.clock()))
+	n.s.logf("%s p%d charges #%d %d as %d", n.id, p, id, cost, st.seq)
+	waits := n.m.Waits() && (large || n.m.Lags(p, n.clock()))
 	seq := st.seq
 	n.step(Changed{Partition: p, Seq: seq, Urgent: waits})
 	if !waits {
@@ -179,6 +180,7 @@ func (n *simNode) repay(r Repay) {
 		}
 		n.version[p]++
 	}
+	n.s.logf("%s p%d reports %d to %s: %+v", n.id, p, len(n.journal[p]), r.Owner, r)
 	version, charges := n.version[p], append([]simCharge(nil), n.journal[p]...)
 	done := func() {
 		if n.version[p] == version && n.alive() {
@@ -221,7 +223,7 @@ func (n *simNode) addCharges(p int, charges []simCharge, done func()) {
 	if !n.mayDecide(p) {
 		return
 	}
-	if n.m.Waits(p) && st.seq > n.m.DurableSeq(p) {
+	if n.m.Waits() && st.seq > n.m.DurableSeq(p) {
 		n.wait(p, st.seq, done)
 	} else {
 		done()

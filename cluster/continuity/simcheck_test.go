@@ -82,6 +82,9 @@ func (h *simHistory) decided(n *simNode, p int) {
 			h.s.fail("I1: %s decides for p%d, of which %s is the owner", n.id, p, o.id)
 		}
 	}
+	if c := n.m.Current(p); h.parts[p].origin != c.Origin {
+		h.newOwner(n, Change{Partition: p, Current: c}) // all who knew of later owners have lost their memory
+	}
 }
 
 func content(st *simStore) simContent { return simContent{st.level, len(st.charges)} }
@@ -111,10 +114,16 @@ func (h *simHistory) durable(n *simNode, p int, seq uint64) {
 	t.durable = max(t.durable, seq)
 }
 
-// heirIs notes who is the heir now; it has everything that was durable.
+// heirIs notes who is the heir now, and has everything that was durable, unless it
+// has just ended.
 func (h *simHistory) heirIs(n *simNode, p int, heir ID) {
-	if m := h.s.members[heir.Name]; h.parts[p].owner == n && m != nil && m.node != nil && m.node.id == heir {
-		h.parts[p].heir = m.node
+	t := &h.parts[p]
+	if t.owner != n || heir.IsZero() {
+		return
+	}
+	t.heir = nil
+	if m := h.s.members[heir.Name]; m.node != nil && m.node.id == heir {
+		t.heir = m.node
 	}
 }
 
@@ -144,6 +153,7 @@ func (h *simHistory) admit(n *simNode, c *simCall, exact bool) {
 	if !exact {
 		h.s.counters.fallback++
 	}
+	h.s.logf("%s p%d admits #%d %d exact %v", n.id, c.p, c.id, c.cost, exact)
 	t.calls = append(t.calls, simAdmitted{c.id, c.cost, n})
 }
 
@@ -156,8 +166,10 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	t := &h.parts[p]
 	st := n.stores[p]
 	if a.Origin < t.origin && t.owner.alive() {
-		s.fail("I1: %s becomes the owner of p%d at %x, after %x", n.id, p, a.Origin, t.origin)
-		return
+		if n.m.Decides(p, n.clock()) {
+			s.fail("I1: %s becomes the owner of p%d at %x, after %x", n.id, p, a.Origin, t.origin)
+		}
+		return // it has learned late that it was the owner
 	}
 	planned := !a.Heir.IsZero() && t.owner != nil && a.Heir == t.owner.id
 	base := Copy{Origin: a.Base.Origin, Seq: n.m.Copy(p).Seq, Complete: true}
@@ -167,7 +179,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	if got, want := st.sum(), st.level; got != want {
 		s.fail("I4: %s starts p%d with level %d, but its ids were charged %d", n.id, p, want, got)
 	}
-	bothGone := t.owner == nil || !t.owner.alive() && (t.heir == nil || !t.heir.alive())
+	bothGone := t.owner == nil || !t.owner.alive() && !s.reach(n, t.heir)
 	first, last := time.Duration(-1), time.Duration(-1)
 	for _, l := range t.log {
 		if st.has(l.id) {
@@ -175,12 +187,12 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		}
 		switch {
 		case planned:
-			s.fail("I2: %s takes p%d over from %s without charge %d of %d (seq %d)", n.id, p, t.owner.id, l.id, l.cost, l.seq)
+			s.fail("I2: %s takes p%d over from %s without charge #%d of %d (seq %d)", n.id, p, t.owner.id, l.id, l.cost, l.seq)
 		case bothGone:
 		case l.seq <= t.durable:
 			s.fail("I3: %s starts p%d without charge %d (seq %d), which %s and %v had", n.id, p, l.id, l.seq, t.owner.id, t.heirID())
 		case l.answered && l.cost >= simLarge:
-			s.fail("I3: %s starts p%d without the large charge %d of %d (seq %d)", n.id, p, l.id, l.cost, l.seq)
+			s.fail("I3: %s starts p%d without the large charge #%d of %d (seq %d)", n.id, p, l.id, l.cost, l.seq)
 		case l.answered:
 			if first < 0 {
 				first = l.at
@@ -188,6 +200,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 			last = l.at
 		}
 		t.lostIDs[l.id] = true
+		s.logf("%s p%d lacks #%d %d of %s, both gone %v", n.id, p, l.id, l.cost, t.owner.id, bothGone)
 		if l.answered {
 			t.lost += l.cost
 		}
@@ -212,6 +225,11 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	t.contents[Copy{Origin: a.Origin, Seq: st.seq, Complete: true}] = content(st)
 }
 
+// reach reports whether a boot exists and can talk to n.
+func (s *sim) reach(n, other *simNode) bool {
+	return other != nil && other.alive() && !other.paused && !s.cut[[2]string{n.name, other.name}] && !s.cut[[2]string{other.name, n.name}]
+}
+
 func (s *sim) count(planned, bothGone bool, t *simTruth) {
 	switch {
 	case planned:
@@ -232,7 +250,8 @@ func (s *sim) checkEnd() {
 		if m := s.members[name]; m.node != nil && m.state == Serving {
 			serving = append(serving, name)
 		} else if m.node != nil {
-			s.fail("liveness: %s is still %d: voter %v, roster %v", m.node.id, m.state, m.node.m.Voter(), m.node.m.Roster())
+			owned, heir, journals := m.node.m.Holdings()
+			s.fail("liveness: %s is still %d: voter %v, roster %v, owns %d, heir of %d, journals %d", m.node.id, m.state, m.node.m.Voter(), m.node.m.Roster(), owned, heir, journals)
 		}
 	}
 	for p := range simPartitions {
@@ -260,7 +279,7 @@ func (s *sim) checkEnd() {
 		}
 		for _, c := range t.calls {
 			if !st.has(c.id) && (c.ingress.alive() && c.cost >= simLarge || !t.lostIDs[c.id] && c.ingress.alive()) {
-				s.fail("I2: p%d: charge %d of %d is missing at %s", p, c.id, c.cost, owner.id)
+				s.fail("I2: p%d: charge #%d of %d is missing at %s", p, c.id, c.cost, owner.id)
 			}
 		}
 		for _, n := range s.nodes {

@@ -145,6 +145,12 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 	n.s.plant(n)
 	fx := n.m.Step(e, n.clock())
 	n.s.plantAfter(n, e)
+	for _, r := range fx.Repay {
+		n.repay(r)
+	}
+	for _, p := range fx.Drop {
+		n.stores[p] = newSimStore()
+	}
 	if fx.Apply {
 		t := e.(StateReceived).Transfer
 		if n.s.broken == acksBeforeApply {
@@ -161,12 +167,6 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 	}
 	for _, p := range fx.Seal {
 		n.seal(p)
-	}
-	for _, r := range fx.Repay {
-		n.repay(r)
-	}
-	for _, p := range fx.Drop {
-		n.stores[p] = newSimStore()
 	}
 	for _, d := range fx.Durable {
 		n.durable(d.Partition, d.Seq)
@@ -205,7 +205,7 @@ func (n *simNode) changed(c Change) {
 		return
 	}
 	n.origin[p] = c.Current.Origin
-	n.waiting[p] = nil // their callers ask again
+	n.waiting[p] = nil      // their callers ask again
 	if len(n.open[p]) > 0 { // tell the new owner of running calls
 		n.addJournal(p, n.open[p]...)
 	}

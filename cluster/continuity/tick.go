@@ -73,7 +73,7 @@ func (m *Machine) walk() {
 
 func (m *Machine) ping() {
 	for i := range m.peers {
-		m.send(m.peers[i].ID, Entry{Kind: Ping, Sent: m.now, Digest: m.digest})
+		m.send(m.peers[i].ID, Entry{Kind: Ping, Sent: m.now, Digest: m.digest, Flag: !m.leaving})
 	}
 }
 
@@ -143,8 +143,11 @@ func (m *Machine) handle(msg *Message, e *Entry) {
 // others for some time.
 func (m *Machine) onPing(msg *Message, e *Entry) {
 	p := m.peer(msg.From.Name)
-	p.answered = m.now
-	m.send(msg.From, Entry{Kind: Pong, Sent: e.Sent})
+	p.stays = e.Flag
+	if p.Name != m.shunned {
+		p.answered = m.now
+		m.send(msg.From, Entry{Kind: Pong, Sent: e.Sent})
+	}
 	if e.Digest == m.digest {
 		p.differs = 0
 		return
