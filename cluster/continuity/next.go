@@ -24,7 +24,7 @@ func (m *Machine) next(i int, r *proposal, current Arrangement) (Arrangement, ve
 	case !mine:
 		return current, giveUp
 	}
-	same := Arrangement{Term: r.ballot, Origin: current.Origin, Owner: m.self, Heir: current.Heir, Base: current.Base}
+	same := Arrangement{Term: r.ballot, Prev: current.Term, Origin: current.Origin, Owner: m.self, Heir: current.Heir, Base: current.Base}
 	valid := p.export != nil && p.export.to == r.target && m.roster.has(r.target.Name) && !m.gone(r.target)
 	switch {
 	case r.reason == changeHeir && r.target.IsZero():
@@ -34,7 +34,7 @@ func (m *Machine) next(i int, r *proposal, current Arrangement) (Arrangement, ve
 		same.Heir = r.target
 		return same, goOn
 	case r.reason == move && valid && p.sealed && p.drained && p.export.covers(p.copy.Seq):
-		return Arrangement{Term: r.ballot, Origin: r.ballot, Owner: r.target, Heir: m.self, Base: p.copy}, goOn
+		return Arrangement{Term: r.ballot, Prev: current.Term, Origin: r.ballot, Owner: r.target, Heir: m.self, Base: p.copy}, goOn
 	case r.sent:
 		// The earlier proposal may have been accepted somewhere. This one replaces it,
 		// and only then the owner may go on.
@@ -49,7 +49,7 @@ func (m *Machine) nextOwner(i int, r *proposal, current Arrangement) (Arrangemen
 	if current.Term != 0 && !m.mayReplace(p, r, current) {
 		return current, wait
 	}
-	next := Arrangement{Term: r.ballot, Origin: r.ballot, Owner: m.self}
+	next := Arrangement{Term: r.ballot, Prev: current.Term, Origin: r.ballot, Owner: m.self}
 	if current.Heir == m.self && p.copy.Complete && p.copy.Origin == current.Origin {
 		next.Base = p.copy
 		return next, goOn

@@ -21,12 +21,15 @@ const (
 )
 
 // plant breaks the machine before a step.
-func (s *sim) plant(n *simNode) {
+func (s *sim) plant(n *simNode, e Event) {
 	switch s.broken {
 	case votesTwice:
-		for i := range n.m.parts {
-			if p := &n.m.parts[i]; p.proposal == nil {
-				p.promised = 0
+		if r, ok := e.(Received); ok {
+			for _, x := range r.Message.Entries {
+				if x.Kind == Prepare || x.Kind == Accept {
+					p := &n.m.parts[x.Partition]
+					p.promised = min(p.promised, x.Ballot)
+				}
 			}
 		}
 	case takesOverEarly:
@@ -50,7 +53,7 @@ func (s *sim) plantAfter(n *simNode, e Event) {
 		switch {
 		case s.broken == acceptsOldTerm && x.Kind == Known && x.Value.Term < p.known.Term && x.Value.Owner == n.id:
 			p.known = x.Value
-		case s.broken == leaseFromReceipt && x.Kind == Ack && x.Sent != 0 && p.leaseUntil == x.Sent+s.o.Lease:
+		case s.broken == leaseFromReceipt && x.Kind == Ack && x.Sent != 0 && p.known.Owner == n.id && !p.sticky():
 			p.leaseUntil = n.clock() + s.o.Lease
 		case s.broken == servesEmpty && x.Kind == Ack && p.export != nil && p.export.transfer == x.Transfer:
 			p.export.complete, p.export.seq = true, p.copy.Seq
@@ -67,4 +70,22 @@ func (n *simNode) mayDecide(p int) bool {
 		return n.m.Decides(p, n.m.now)
 	}
 	return n.m.Decides(p, n.clock())
+}
+
+// plantedBugs has every bug with its name.
+var plantedBugs = []struct {
+	name string
+	bug  bug
+}{
+	{"drops the dirty set", dropsDirtySet},
+	{"skips the seal", skipsSeal},
+	{"acknowledges before it applies", acksBeforeApply},
+	{"votes twice in a term", votesTwice},
+	{"votes without memory", forgetsVotes},
+	{"ignores the lease after a pause", ignoresLease},
+	{"accepts an old term", acceptsOldTerm},
+	{"takes over before the grant is over", takesOverEarly},
+	{"counts the lease from the receipt", leaseFromReceipt},
+	{"answers before the heir has it", answersEarly},
+	{"hands over before the copy is complete", servesEmpty},
 }

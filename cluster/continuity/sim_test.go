@@ -63,9 +63,11 @@ type sim struct {
 	// The network.
 	loss, repeat float64
 	delay        time.Duration // most of a message
+	slow         time.Duration // what delay is at least while faults happen
 	maxDelay     time.Duration // most that delay ever was
 	cut          map[[2]string]bool
 	faults       bool // whether faults still happen
+	forgotten    bool // whether a majority has ever lost its memory at once
 
 	// What gossip knows.
 	members map[string]*simMember

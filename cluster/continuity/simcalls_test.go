@@ -128,7 +128,7 @@ func (n *simNode) record(p int, id uint64, cost int64, large bool, answer func()
 	waits := n.m.Waits() && (large || n.m.Lags(p, n.clock()))
 	seq := st.seq
 	n.step(Changed{Partition: p, Seq: seq, Urgent: waits})
-	if !waits {
+	if !waits || n.s.broken == answersEarly {
 		answer()
 		return
 	}

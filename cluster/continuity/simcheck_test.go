@@ -20,9 +20,10 @@ type simTruth struct {
 	durable  uint64
 	log      []simLogged // of the last owner
 	contents map[Copy]simContent
-	exact    map[uint64]bool // ids that an owner has admitted
-	spent    int64           // their sum
-	lost     int64           // what crashes have lost
+	next     map[uint64]Arrangement // what replaced an arrangement
+	exact    map[uint64]bool        // ids that an owner has admitted
+	spent    int64                  // their sum
+	lost     int64                  // what crashes have lost
 	lostIDs  map[uint64]bool
 	calls    []simAdmitted
 }
@@ -55,9 +56,20 @@ func (t *simTruth) heirID() ID {
 func newSimHistory(s *sim) *simHistory {
 	h := &simHistory{s: s}
 	for p := range h.parts {
-		h.parts[p] = simTruth{contents: map[Copy]simContent{}, exact: map[uint64]bool{}, lostIDs: map[uint64]bool{}}
+		h.parts[p] = simTruth{contents: map[Copy]simContent{}, next: map[uint64]Arrangement{}, exact: map[uint64]bool{}, lostIDs: map[uint64]bool{}}
 	}
 	return h
+}
+
+// learned checks that every arrangement is replaced by one other, which is why
+// there cannot be two owners.
+func (h *simHistory) learned(n *simNode, p int, a Arrangement) {
+	next := h.parts[p].next
+	other, ok := next[a.Prev]
+	if a.Prev != 0 && ok && other != a && !h.s.forgotten {
+		h.s.fail("I1: %s knows that %x of p%d was replaced by %s, but it was replaced by %s", n.id, a.Prev, p, a, other)
+	}
+	next[a.Prev] = a
 }
 
 // checkOwners is I1: it is called after each step of n, which is when n can become

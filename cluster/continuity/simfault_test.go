@@ -12,7 +12,11 @@ func runSim(seed uint64, broken bug, tracing bool) *sim {
 	s := newSim(seed, broken)
 	s.tracing = tracing
 	n := 3 + s.rng.IntN(5)
-	s.maxDelay = s.delay
+	if s.chance(0.3) { // owner and heir act at the same time, and messages are slow
+		s.o.HeirSilence = s.o.Lease + s.between(-100*time.Millisecond, 100*time.Millisecond)
+		s.slow = s.between(10*time.Millisecond, 60*time.Millisecond)
+	}
+	s.maxDelay = max(s.delay, s.slow)
 	var expect []string
 	for i := range n {
 		expect = append(expect, fmt.Sprintf("n%d", i))
@@ -32,6 +36,7 @@ func runSim(seed uint64, broken bug, tracing bool) *sim {
 	s.clients()
 	s.runFor(s.between(time.Second, 5*time.Second))
 	s.faults = true
+	s.delay = max(s.delay, s.slow)
 	for end := s.now + s.between(3*time.Second, 11*time.Second); s.now < end && s.failure == ""; {
 		s.fault()
 		s.runFor(s.between(0, 1200*time.Millisecond))
@@ -50,7 +55,7 @@ func (s *sim) fault() {
 	name := s.names()[s.rng.IntN(len(s.members))]
 	m := s.members[name]
 	other := s.names()[s.rng.IntN(len(s.members))]
-	switch s.rng.IntN(9) {
+	switch s.rng.IntN(11) {
 	case 0, 1:
 		if m.node != nil {
 			s.crash(m)
@@ -73,7 +78,7 @@ func (s *sim) fault() {
 		s.loss, s.repeat = s.rng.Float64()*0.2, s.rng.Float64()*0.2
 		s.delay = s.between(time.Millisecond, 60*time.Millisecond)
 		s.maxDelay = max(s.maxDelay, s.delay)
-		s.at(s.between(time.Second, 4*time.Second), func() { s.loss, s.repeat, s.delay = 0, 0, time.Millisecond })
+		s.at(s.between(time.Second, 4*time.Second), func() { s.loss, s.repeat, s.delay = 0, 0, max(time.Millisecond, s.slow) })
 	case 6:
 		s.leave(m)
 	case 7:
@@ -81,6 +86,8 @@ func (s *sim) fault() {
 			s.counters.joins++
 			s.start(fmt.Sprintf("x%d", s.counters.joins), Joining, nil)
 		}
+	case 9, 10:
+		s.separate(s.rng.IntN(simPartitions))
 	case 8: // a rolling restart, one planned leave without waiting
 		s.leave(m)
 		if m.state == Leaving {
@@ -155,6 +162,28 @@ func (s *sim) split() {
 			delete(s.cut, pair)
 		}
 	})
+}
+
+// separate cuts an owner from its heir while others see both.
+func (s *sim) separate(p int) {
+	for _, n := range s.nodes {
+		k := n.m.Current(p)
+		if k.Owner != n.id || k.Heir.IsZero() {
+			continue
+		}
+		s.counters.cuts++
+		s.logf("separate %s and %s", k.Owner, k.Heir)
+		pair, back := [2]string{k.Owner.Name, k.Heir.Name}, [2]string{k.Heir.Name, k.Owner.Name}
+		s.cut[pair] = true
+		if s.chance(0.7) {
+			s.cut[back] = true
+		}
+		s.at(s.between(100*time.Millisecond, 5*time.Second), func() {
+			delete(s.cut, pair)
+			delete(s.cut, back)
+		})
+		return
+	}
 }
 
 // leave starts a graceful leave, if enough members stay.

@@ -82,6 +82,18 @@ func (n *simNode) stop() {
 	m.node, m.ended = nil, n.s.now
 	n.s.nodes = slices.DeleteFunc(n.s.nodes, func(o *simNode) bool { return o == n })
 	n.s.logf("stop %s", n.id)
+	voters, roster := 0, n.m.Roster()
+	for _, o := range n.s.nodes {
+		if o.m.Roster().Epoch > roster.Epoch {
+			roster = o.m.Roster()
+		}
+	}
+	for _, o := range n.s.nodes {
+		if o.m.Voter() && roster.has(o.name) {
+			voters++
+		}
+	}
+	n.s.forgotten = n.s.forgotten || voters < roster.majority()
 }
 
 func (n *simNode) alive() bool { return n.s.members[n.name].node == n }
@@ -142,7 +154,7 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 	if !n.alive() || n.s.failure != "" {
 		return
 	}
-	n.s.plant(n)
+	n.s.plant(n, e)
 	fx := n.m.Step(e, n.clock())
 	n.s.plantAfter(n, e)
 	for _, r := range fx.Repay {
@@ -194,6 +206,7 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 func (n *simNode) changed(c Change) {
 	p := c.Partition
 	n.s.logf("%s p%d %s %s copy %x/%d", n.id, p, c.Role, c.Current, n.m.Copy(p).Origin, n.m.Copy(p).Seq)
+	n.s.history.learned(n, p, c.Current)
 	fresh := c.Current.Origin != n.origin[p]
 	if c.Current.Owner == n.id {
 		if fresh {

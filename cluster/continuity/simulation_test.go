@@ -5,6 +5,7 @@ package continuity
 import (
 	"flag"
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -13,14 +14,15 @@ var (
 	first = flag.Int("first", 0, "the first seed of TestSim")
 )
 
-// TestSim runs the simulator. To repeat one seed, use -run 'TestSim/seed_N$'.
+// TestSim runs the simulator. To repeat one seed, use -run 'TestSim/seed_N$', with
+// -first N if N is not in the fixed set.
 func TestSim(t *testing.T) {
-	n := 60
+	n := 40
 	switch {
 	case *seeds > 0:
 		n = *seeds
 	case testing.Short():
-		n = 10
+		n = 8
 	}
 	var total simCounters
 	for seed := *first; seed < *first+n; seed++ {
@@ -32,5 +34,39 @@ func TestSim(t *testing.T) {
 			total.add(&s.counters)
 		})
 	}
-	t.Logf("%+v", total)
+	t.Logf("%d seeds: %+v", n, total)
+	if n >= 40 && (total.moves == 0 || total.takeovers == 0 || total.claims == 0 || total.repaid == 0 || total.leaves == 0 || total.joins == 0 ||
+		total.denied == 0 || total.pauses == 0 || total.cuts == 0) {
+		t.Errorf("some kinds of events never happened: %+v", total)
+	}
+}
+
+// TestSimIsDeterministic runs a seed twice and compares everything that happened.
+func TestSimIsDeterministic(t *testing.T) {
+	a, b := runSim(1, noBug, true), runSim(1, noBug, true)
+	for i := range a.trace {
+		if i >= len(b.trace) || a.trace[i] != b.trace[i] {
+			t.Fatalf("event %d differs", i)
+		}
+	}
+	if len(a.trace) == 0 || len(a.trace) != len(b.trace) || a.counters != b.counters {
+		t.Errorf("%d events, then %d", len(a.trace), len(b.trace))
+	}
+}
+
+// TestSimFindsPlantedBugs checks that the simulator is not blind: each bug is found
+// within some seeds, and what is found is a broken promise.
+func TestSimFindsPlantedBugs(t *testing.T) {
+	const within = 60
+	for _, b := range plantedBugs {
+		t.Run(b.name, func(t *testing.T) {
+			for seed := range uint64(within) {
+				if s := runSim(seed, b.bug, false); s.failure != "" && !strings.Contains(s.failure, "liveness") {
+					t.Logf("seed %d: %s", seed, s.failure)
+					return
+				}
+			}
+			t.Errorf("not found within %d seeds", within)
+		})
+	}
 }

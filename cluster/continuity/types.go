@@ -29,6 +29,7 @@ func (id ID) String() string {
 // partition; the zero Arrangement means that nobody has ever held it.
 type Arrangement struct {
 	Term   uint64 // of this arrangement; higher terms replace lower ones
+	Prev   uint64 // the term that it replaced
 	Origin uint64 // the term at which Owner became the owner
 	Owner  ID     // decides
 	Heir   ID     // has a copy and grants the owner's lease; zero: nobody
