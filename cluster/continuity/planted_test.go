@@ -81,7 +81,6 @@ var plantedBugs = []struct {
 	{"skips the seal", skipsSeal},
 	{"acknowledges before it applies", acksBeforeApply},
 	{"votes twice in a term", votesTwice},
-	{"votes without memory", forgetsVotes},
 	{"ignores the lease after a pause", ignoresLease},
 	{"accepts an old term", acceptsOldTerm},
 	{"takes over before the grant is over", takesOverEarly},

@@ -13,8 +13,8 @@ func runSim(seed uint64, broken bug, tracing bool) *sim {
 	s.tracing = tracing
 	n := 3 + s.rng.IntN(5)
 	if s.chance(0.3) { // owner and heir act at the same time, and messages are slow
-		s.o.HeirSilence = s.o.Lease + s.between(-100*time.Millisecond, 100*time.Millisecond)
-		s.slow = s.between(10*time.Millisecond, 60*time.Millisecond)
+		s.o.HeirSilence = s.o.Lease + s.between(-20*time.Millisecond, 120*time.Millisecond)
+		s.slow = s.between(20*time.Millisecond, 80*time.Millisecond)
 	}
 	s.maxDelay = max(s.delay, s.slow)
 	var expect []string
@@ -55,7 +55,11 @@ func (s *sim) fault() {
 	name := s.names()[s.rng.IntN(len(s.members))]
 	m := s.members[name]
 	other := s.names()[s.rng.IntN(len(s.members))]
-	switch s.rng.IntN(11) {
+	kind := s.rng.IntN(11)
+	if s.slow > 0 && s.chance(0.5) {
+		kind = 9
+	}
+	switch kind {
 	case 0, 1:
 		if m.node != nil {
 			s.crash(m)

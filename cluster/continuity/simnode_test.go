@@ -64,9 +64,6 @@ func (s *sim) start(name string, state MemberState, expect []string) *simNode {
 	}
 	s.nodes = append(s.nodes, n)
 	s.logf("start %s", n.id)
-	if s.broken == forgetsVotes {
-		n.m.ready = true
-	}
 	n.step(View{})
 	if expect != nil {
 		n.step(Bootstrap{Names: expect})

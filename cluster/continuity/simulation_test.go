@@ -57,11 +57,11 @@ func TestSimIsDeterministic(t *testing.T) {
 // TestSimFindsPlantedBugs checks that the simulator is not blind: each bug is found
 // within some seeds, and what is found is a broken promise.
 func TestSimFindsPlantedBugs(t *testing.T) {
-	const within = 60
+	within := max(60, *seeds)
 	for _, b := range plantedBugs {
 		t.Run(b.name, func(t *testing.T) {
-			for seed := range uint64(within) {
-				if s := runSim(seed, b.bug, false); s.failure != "" && !strings.Contains(s.failure, "liveness") {
+			for seed := range within {
+				if s := runSim(uint64(seed), b.bug, false); s.failure != "" && !strings.Contains(s.failure, "liveness") {
 					t.Logf("seed %d: %s", seed, s.failure)
 					return
 				}
