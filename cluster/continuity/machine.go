@@ -46,6 +46,7 @@ type Machine struct {
 	nextCollect  time.Duration
 
 	fx      Effects
+	steps   uint64
 	out     []Message
 	touched []int
 }
@@ -62,6 +63,8 @@ type peer struct {
 	answered  time.Duration // when this member last answered a ping of the peer
 	differs   int           // pings in a row with another digest
 	nextKnown time.Duration // when to ask for all arrangements again
+	outStep   uint64        // the step in which out is the index of the message to it
+	out       int
 }
 
 // partition is the state of one partition.
@@ -136,6 +139,7 @@ func (noTargets) Heir(int) string  { return "" }
 // and also counts the time in which the process was suspended.
 func (m *Machine) Step(e Event, now time.Duration) Effects {
 	m.now = max(m.now, now)
+	m.steps++
 	m.fx, m.out, m.touched = Effects{}, nil, m.touched[:0]
 	switch e := e.(type) {
 	case Received:
@@ -178,16 +182,15 @@ func (m *Machine) Step(e Event, now time.Duration) Effects {
 
 // send adds an entry to the message to a member.
 func (m *Machine) send(to ID, e Entry) {
-	if to == m.self || to.IsZero() {
-		return
+	p := m.peer(to.Name)
+	if p == nil || p.ID != to {
+		return // it has ended
 	}
-	for i := range m.out {
-		if m.out[i].To == to {
-			m.out[i].Entries = append(m.out[i].Entries, e)
-			return
-		}
+	if p.outStep != m.steps {
+		p.outStep, p.out = m.steps, len(m.out)
+		m.out = append(m.out, Message{From: m.self, To: to, Epoch: m.roster.Epoch})
 	}
-	m.out = append(m.out, Message{From: m.self, To: to, Epoch: m.roster.Epoch, Entries: []Entry{e}})
+	m.out[p.out].Entries = append(m.out[p.out].Entries, e)
 }
 
 // sendVoters sends an entry to all other members of the roster.

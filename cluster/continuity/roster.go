@@ -127,12 +127,10 @@ func (m *Machine) wantedRoster() (Roster, bool) {
 		return Roster{}, false
 	}
 	next := Roster{Epoch: m.roster.Epoch + 1}
-	if owned, heir, journals := m.Holdings(); m.leaving && owned+heir+journals == 0 && len(m.roster.Names) > 1 {
-		next.Names = without(m.roster.Names, m.self.Name)
-		return next, true
-	}
 	if m.leaving {
-		return Roster{}, false
+		owned, heir, journals := m.Holdings()
+		next.Names = without(m.roster.Names, m.self.Name)
+		return next, owned+heir+journals == 0 && len(next.Names) > 0
 	}
 	for _, name := range m.roster.Names {
 		if _, ok := m.usable(name); ok && name < m.self.Name {

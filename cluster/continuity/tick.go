@@ -106,7 +106,6 @@ func (m *Machine) handle(msg *Message, e *Entry) {
 	case Pong:
 		if p := m.peer(msg.From.Name); p != nil && e.Sent > p.contact {
 			p.contact = e.Sent
-			m.updateContact()
 		}
 	case Known:
 		m.onKnown(e)

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+import (
+	"fmt"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// machineOf returns a machine that owns 1/n of 4,096 partitions, with n members,
+// and the clock.
+func machineOf(tb testing.TB, n int) (*Machine, time.Duration) {
+	tb.Helper()
+	const partitions = 4096
+	now := time.Hour
+	m, err := New(ID{"n00", 1}, Defaults(partitions), now)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var v View
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("n%02d", i))
+		v.Members = append(v.Members, Member{ID{names[i], 1}, Serving})
+	}
+	v.Targets = fixedTargets(names)
+	m.Step(v, now)
+	m.adoptRoster(Roster{Epoch: 1, Names: names})
+	m.ready, m.settled = true, 1
+	for i := range partitions {
+		owner, heir := ID{names[i%n], 1}, ID{names[(i+1)%n], 1}
+		m.learn(i, Arrangement{Term: ballotAbove(0, 7), Origin: ballotAbove(0, 7), Owner: owner, Heir: heir})
+	}
+	for i := range partitions {
+		if p := &m.parts[i]; p.known.Owner == m.self {
+			p.heir.heard, p.heir.complete, p.synced = true, true, true
+		}
+	}
+	return m, now
+}
+
+type fixedTargets []string
+
+func (f fixedTargets) Owner(p int) string { return f[p%len(f)] }
+func (f fixedTargets) Heir(p int) string  { return f[(p+1)%len(f)] }
+
+// beatAll lets all others answer all pings and beats.
+func beatAll(m *Machine, now time.Duration) {
+	fx := m.Step(Tick{}, now)
+	for _, msg := range fx.Messages {
+		reply := Message{From: msg.To, To: msg.From, Epoch: msg.Epoch}
+		for _, e := range msg.Entries {
+			switch e.Kind {
+			case Ping:
+				reply.Entries = append(reply.Entries, Entry{Kind: Pong, Sent: e.Sent})
+			case Beat:
+				c := Copy{Origin: e.Value.Origin, Complete: true}
+				reply.Entries = append(reply.Entries, Entry{Kind: Ack, Partition: e.Partition, Ballot: e.Value.Term, Copy: c, Sent: e.Sent})
+			default:
+			}
+		}
+		m.Step(Received{reply}, now)
+	}
+}
+
+// BenchmarkHeartbeat measures what a member does in each 100 ms when nothing
+// happens: one tick with pings and beats, and the answers.
+func BenchmarkHeartbeat(b *testing.B) {
+	for _, n := range []int{3, 100} {
+		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
+			m, now := machineOf(b, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				now += m.o.Heartbeat
+				beatAll(m, now)
+			}
+		})
+	}
+}
+
+// BenchmarkIdleTick measures a tick between two heartbeats.
+func BenchmarkIdleTick(b *testing.B) {
+	m, now := machineOf(b, 100)
+	beatAll(m, now+m.o.Heartbeat)
+	m.Step(Tick{}, now+m.o.Heartbeat+1)
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Step(Tick{}, now+m.o.Heartbeat+2)
+	}
+}
+
+// BenchmarkChanged measures what a charge of the owner costs here, and that of a
+// large charge with the acknowledgement of the heir.
+func BenchmarkChanged(b *testing.B) {
+	for _, urgent := range []bool{false, true} {
+		b.Run(fmt.Sprintf("urgent=%v", urgent), func(b *testing.B) {
+			m, now := machineOf(b, 3)
+			beatAll(m, now+m.o.Heartbeat)
+			k := m.Current(0)
+			b.ReportAllocs()
+			for seq := uint64(1); b.Loop(); seq++ {
+				fx := m.Step(Changed{0, seq, urgent}, now)
+				if urgent && len(fx.States) != 1 {
+					b.Fatalf("%+v", fx)
+				}
+				if urgent {
+					m.Step(Received{Message{From: k.Heir, To: m.self, Epoch: 1, Entries: []Entry{
+						{Kind: Ack, Partition: 0, Ballot: k.Term, Copy: Copy{k.Origin, seq, true}},
+					}}}, now)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkDecides(b *testing.B) {
+	m, now := machineOf(b, 3)
+	beatAll(m, now+m.o.Heartbeat)
+	now += m.o.Heartbeat + 1
+	b.ReportAllocs()
+	decides := 0
+	for i := 0; b.Loop(); i++ {
+		if m.Decides(i%4096, now) {
+			decides++
+		}
+	}
+	if decides == 0 {
+		b.Error("decides nothing")
+	}
+}
+
+func TestDecidesAllocatesNothing(t *testing.T) {
+	m, now := machineOf(t, 3)
+	beatAll(m, now+m.o.Heartbeat)
+	now += m.o.Heartbeat + 1
+	if !m.Decides(0, now) || m.Decides(1, now) {
+		t.Fatalf("decides: %v, %v, want true, false", m.Decides(0, now), m.Decides(1, now))
+	}
+	if n := testing.AllocsPerRun(100, func() { m.Decides(0, now) }); n != 0 {
+		t.Errorf("%v allocations, want 0", n)
+	}
+}
+
+// TestStateIsCompact bounds the memory of a member that has nothing in progress.
+func TestStateIsCompact(t *testing.T) {
+	if size := unsafe.Sizeof(partition{}); size > 1024 {
+		t.Errorf("a partition has %d bytes, want at most 1024: 4 MiB for 4,096", size)
+	}
+	t.Logf("a partition has %d bytes", unsafe.Sizeof(partition{}))
+}
