@@ -72,19 +72,21 @@ func (n *simNode) mayDecide(p int) bool {
 	return n.m.Decides(p, n.clock())
 }
 
-// plantedBugs has every bug with its name.
+// plantedBugs has every bug with its name and a seed that finds it, which is tried
+// first.
 var plantedBugs = []struct {
 	name string
 	bug  bug
+	seed int
 }{
-	{"drops the dirty set", dropsDirtySet},
-	{"skips the seal", skipsSeal},
-	{"acknowledges before it applies", acksBeforeApply},
-	{"votes twice in a term", votesTwice},
-	{"ignores the lease after a pause", ignoresLease},
-	{"accepts an old term", acceptsOldTerm},
-	{"takes over before the grant is over", takesOverEarly},
-	{"counts the lease from the receipt", leaseFromReceipt},
-	{"answers before the heir has it", answersEarly},
-	{"hands over before the copy is complete", servesEmpty},
+	{"drops the dirty set", dropsDirtySet, 0},
+	{"skips the seal", skipsSeal, 1},
+	{"acknowledges before it applies", acksBeforeApply, 0},
+	{"votes twice in a term", votesTwice, 29},
+	{"ignores the lease after a pause", ignoresLease, 15},
+	{"accepts an old term", acceptsOldTerm, 105},
+	{"takes over before the grant is over", takesOverEarly, 0},
+	{"counts the lease from the receipt", leaseFromReceipt, 77},
+	{"answers before the heir has it", answersEarly, 3},
+	{"hands over before the copy is complete", servesEmpty, 0},
 }
