@@ -7,7 +7,7 @@ import "time"
 // Event is an input of [Machine.Step].
 type Event interface{ event() }
 
-// The states of a member in a [View].
+// MemberState is the state of a member in a [View].
 type MemberState uint8
 
 // The states of a member.
@@ -39,8 +39,13 @@ type (
 	}
 
 	// Bootstrap says that a new cluster is expected to consist of these members,
-	// sorted by name. It has no effect once there is a roster.
-	Bootstrap struct{ Names []string }
+	// sorted by name. It has no effect once there is a roster. Terms start above
+	// Round: with the time in seconds since 1970, they also increase if all members
+	// have lost their memory.
+	Bootstrap struct {
+		Names []string
+		Round uint32
+	}
 
 	// Received is a message of an authenticated member.
 	Received struct{ Message Message }

@@ -79,7 +79,7 @@ func (m *Machine) reportSurplus(i int, a Arrangement) {
 	p := &m.parts[i]
 	c, after := p.copy, uint64(0)
 	switch {
-	case !c.Complete || a.Owner == m.self && c.Origin != a.Base.Origin || c.Origin >= a.Origin || c.Origin < a.Base.Origin:
+	case !c.Complete || a.Owner == m.self && c.Origin != a.Base.Origin || c.Origin == a.Origin || c.Origin < a.Base.Origin:
 		return
 	case c.Origin == a.Base.Origin:
 		if c.Seq <= a.Base.Seq || a.Owner == m.self {
@@ -125,7 +125,7 @@ func (m *Machine) becomeOwner(i int) {
 	a := p.known
 	switch {
 	case a.Base == (Copy{}) && a.Origin == a.Term:
-		if p.present && p.copy.Complete == false {
+		if p.present && !p.copy.Complete {
 			m.fx.Drop = append(m.fx.Drop, i)
 			p.copy = Copy{}
 		}

@@ -30,6 +30,7 @@ type Machine struct {
 	rosterChange *rosterChange
 	expected     []string // of a new cluster
 	agreed       []string // who agrees to expect them
+	floor        uint64   // ballots are above it
 	forget       string   // a member to remove from the roster
 	shunned      string   // a member whose removal was asked for: its pings are not answered
 
@@ -105,9 +106,8 @@ type partition struct {
 // bitmap is a set of partitions.
 type bitmap []uint64
 
-func (b bitmap) set(i int)      { b[i/64] |= 1 << (i % 64) }
-func (b bitmap) clear(i int)    { b[i/64] &^= 1 << (i % 64) }
-func (b bitmap) has(i int) bool { return b[i/64]&(1<<(i%64)) != 0 }
+func (b bitmap) set(i int)   { b[i/64] |= 1 << (i % 64) }
+func (b bitmap) clear(i int) { b[i/64] &^= 1 << (i % 64) }
 
 // New returns the machine of a boot that knows nothing.
 func New(self ID, o Options, now time.Duration) (*Machine, error) {
@@ -155,7 +155,7 @@ func (m *Machine) Step(e Event, now time.Duration) Effects {
 	case View:
 		m.applyView(e)
 	case Bootstrap:
-		m.expected = slices.Clone(e.Names)
+		m.expected, m.floor = slices.Clone(e.Names), uint64(e.Round)<<tagBits
 		m.bootstrap()
 	case Dead:
 		if p := m.peer(e.ID.Name); p != nil {
@@ -165,6 +165,7 @@ func (m *Machine) Step(e Event, now time.Duration) Effects {
 	case Restored:
 		p := &m.parts[e.Partition]
 		p.copy, p.present = e.Copy, true
+		p.promised = max(p.promised, e.Copy.Origin) // new terms are above those of copies
 	case Journaled:
 		p := &m.parts[e.Partition]
 		p.journal, p.repayAt = true, m.now

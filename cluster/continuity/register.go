@@ -12,6 +12,9 @@ import (
 // replaced: a candidate asks a majority to promise a ballot, learns the value with
 // the highest ballot that any of them accepted, computes the next value from it,
 // and asks a majority to accept that.
+//
+// A vote counts only within [Options.VoteTimeout] of the question. A voter that has
+// lost its memory relies on that: see collectVotes.
 
 // reason is why a candidate proposes.
 type reason uint8
@@ -41,6 +44,7 @@ type proposal struct {
 	seen    uint64
 	tries   int
 	created time.Duration
+	reached time.Duration // when a majority had first promised, 0: not yet
 	started time.Duration
 	retryAt time.Duration
 
@@ -80,7 +84,7 @@ func (m *Machine) prepare(i int) {
 		m.retryLater(r)
 		return
 	}
-	r.ballot = ballotAbove(max(p.promised, r.seen), m.tag)
+	r.ballot = ballotAbove(max(p.promised, r.seen, m.floor), m.tag)
 	r.phase, r.started, r.accepts = 1, m.now, nil
 	p.promised = r.ballot
 	r.promises = append(r.promises[:0], promise{
@@ -104,7 +108,10 @@ func (m *Machine) retryLater(r *proposal) {
 func (m *Machine) tickProposal(i int) {
 	p := &m.parts[i]
 	r := p.proposal
+	late := m.now-r.started >= m.o.VoteTimeout
 	switch {
+	case r.phase != 0 && late:
+		m.retryLater(r)
 	case r.phase == 0 && m.now >= r.retryAt:
 		if !r.sent && !m.stillWanted(i) {
 			p.proposal = nil
@@ -114,11 +121,6 @@ func (m *Machine) tickProposal(i int) {
 		m.prepare(i)
 	case r.phase == 1:
 		m.endPhase1(i)
-		if p.proposal == r && r.phase == 1 && m.now-r.started >= m.o.VoteTimeout {
-			m.retryLater(r)
-		}
-	case r.phase == 2 && m.now-r.started >= m.o.VoteTimeout:
-		m.retryLater(r)
 	}
 }
 
@@ -167,7 +169,7 @@ func (m *Machine) onPrepare(msg *Message, e *Entry) {
 
 func (m *Machine) onPromise(msg *Message, e *Entry) {
 	r := m.parts[e.Partition].proposal
-	if r == nil || r.phase != 1 || r.ballot != e.Ballot || msg.Epoch != m.roster.Epoch || !m.roster.has(msg.From.Name) {
+	if r == nil || r.phase != 1 || r.ballot != e.Ballot || m.now-r.started >= m.o.VoteTimeout || msg.Epoch != m.roster.Epoch || !m.roster.has(msg.From.Name) {
 		return
 	}
 	r.promises = slices.DeleteFunc(r.promises, func(o promise) bool { return o.from.Name == msg.From.Name })
@@ -184,6 +186,9 @@ func (m *Machine) endPhase1(i int) {
 	r := p.proposal
 	if len(r.promises) < m.roster.majority() {
 		return
+	}
+	if r.reached == 0 {
+		r.reached = m.now
 	}
 	var best promise
 	for _, o := range r.promises {
@@ -251,8 +256,8 @@ func (m *Machine) onAccept(msg *Message, e *Entry) {
 
 func (m *Machine) onAccepted(msg *Message, e *Entry) {
 	r := m.parts[e.Partition].proposal
-	if r == nil || r.phase != 2 || r.ballot != e.Ballot || msg.Epoch != m.roster.Epoch || !m.roster.has(msg.From.Name) ||
-		slices.Contains(r.accepts, msg.From.Name) {
+	if r == nil || r.phase != 2 || r.ballot != e.Ballot || m.now-r.started >= m.o.VoteTimeout || msg.Epoch != m.roster.Epoch ||
+		!m.roster.has(msg.From.Name) || slices.Contains(r.accepts, msg.From.Name) {
 		return
 	}
 	r.accepts = append(r.accepts, msg.From.Name)

@@ -278,8 +278,8 @@ func (m *Machine) answeredAt(p *peer) time.Duration {
 
 // handleRoster handles what concerns the roster and vote tables.
 func (m *Machine) handleRoster(msg *Message, e *Entry) {
-	same := msg.Epoch == m.roster.Epoch
 	r, v := m.rosterChange, &m.rosterVote
+	counts := r != nil && r.ballot == e.Ballot && m.now-r.started < m.o.VoteTimeout && msg.Epoch == m.roster.Epoch && m.roster.has(msg.From.Name)
 	switch e.Kind {
 	case RosterIs:
 		m.adoptRoster(e.Roster)
@@ -304,7 +304,7 @@ func (m *Machine) handleRoster(msg *Message, e *Entry) {
 			m.send(msg.From, Entry{Kind: RosterPromise, Ballot: e.Ballot, Accepted: v.accepted, Roster: v.value, Flag: agrees})
 		}
 	case RosterPromise:
-		if same && r != nil && r.phase == 1 && r.ballot == e.Ballot && m.roster.has(msg.From.Name) {
+		if counts && r.phase == 1 {
 			r.promises = slices.DeleteFunc(r.promises, func(o rosterPromise) bool { return o.name == msg.From.Name })
 			r.promises = append(r.promises, rosterPromise{name: msg.From.Name, accepted: e.Accepted, value: e.Roster, agrees: e.Flag})
 			m.endRosterPhase1()
@@ -320,7 +320,7 @@ func (m *Machine) handleRoster(msg *Message, e *Entry) {
 			m.send(msg.From, Entry{Kind: RosterAccepted, Ballot: e.Ballot})
 		}
 	case RosterAccepted:
-		if same && r != nil && r.phase == 2 && r.ballot == e.Ballot && m.roster.has(msg.From.Name) && !slices.Contains(r.accepts, msg.From.Name) {
+		if counts && r.phase == 2 && !slices.Contains(r.accepts, msg.From.Name) {
 			r.accepts = append(r.accepts, msg.From.Name)
 			m.endRosterPhase2()
 		}

@@ -208,6 +208,7 @@ func TestLeaverHandsOver(t *testing.T) {
 	s.members["n1"].state = Leaving
 	took := s.until(t, 10*time.Second, "gone", func() bool { return n.left })
 	t.Logf("handed over %d partitions in %v", len(owned), took)
+	s.run(t, 100*time.Millisecond)
 	if o, h, j := n.m.Holdings(); o+h+j > 0 || s.nodes[0].m.Roster().has("n1") {
 		t.Errorf("owns %d, heir of %d, journals %d, roster %v", o, h, j, s.nodes[0].m.Roster())
 	}
@@ -263,4 +264,70 @@ func TestMajorityLosesItsMemory(t *testing.T) {
 	s.run(t, 10*time.Second)
 	s.checkEnd()
 	s.run(t, 0)
+}
+
+// TestRestartFromDisk restarts all members with copies that they had, of which the
+// freshest are served.
+func TestRestartFromDisk(t *testing.T) {
+	s := calm(t, 3)
+	type kept struct {
+		copies [simPartitions]Copy
+		stores [simPartitions]*simStore
+	}
+	disks := map[string]kept{}
+	var want [simPartitions]simContent
+	for _, name := range s.names() {
+		var k kept
+		n := s.node(name)
+		for p := range simPartitions {
+			k.copies[p], k.stores[p] = n.m.Copy(p), n.stores[p]
+			if n.m.Current(p).Owner == n.id {
+				n.record(p, uint64(100+p), 5, false, func() {}) // its heir does not have this
+				k.copies[p] = n.m.Copy(p)
+				want[p] = content(n.stores[p])
+			}
+		}
+		disks[name] = k
+	}
+	for _, name := range s.names() {
+		s.node(name).stop()
+	}
+	for _, name := range s.names() {
+		n := s.start(name, Joining, nil)
+		for p := range simPartitions {
+			n.stores[p] = disks[name].stores[p]
+			n.step(Restored{p, disks[name].copies[p]})
+		}
+		n.step(Bootstrap{Names: s.expect})
+	}
+	for p := range simPartitions {
+		s.history.parts[p].contents = map[Copy]simContent{} // terms of the same number may return
+	}
+	s.run(t, 5*time.Second)
+	s.checkEnd()
+	s.run(t, 0)
+	for p := range simPartitions {
+		if got := content(s.decider(p).stores[p]); got != want[p] {
+			t.Errorf("p%d: %+v, want %+v", p, got, want[p])
+		}
+	}
+}
+
+// TestLateVotesDoNotCount checks that a vote counts only for as long as a voter that
+// restarts waits.
+func TestLateVotesDoNotCount(t *testing.T) {
+	m, now := machineOf(t, 3)
+	m.propose(0, changeHeir, ID{})
+	ballot := m.parts[0].proposal.ballot
+	promise := Received{Message{From: ID{"n01", 1}, To: m.self, Epoch: 1, Entries: []Entry{{Kind: Promise, Partition: 0, Ballot: ballot}}}}
+	m.Step(promise, now+m.o.VoteTimeout)
+	if r := m.parts[0].proposal; r.phase != 1 || len(r.promises) != 1 {
+		t.Errorf("phase %d with %d promises after a late promise, want 1, 1", r.phase, len(r.promises))
+	}
+	m, now = machineOf(t, 3)
+	m.propose(0, changeHeir, ID{})
+	m.Step(promise, now+m.o.VoteTimeout-1)
+	if r := m.parts[0].proposal; r.phase != 2 {
+		t.Errorf("phase %d after a promise in time, want 2", r.phase)
+	}
 }

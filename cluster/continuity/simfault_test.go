@@ -235,6 +235,6 @@ func (s *sim) bootstrapAgain() {
 		}
 	}
 	for _, name := range names {
-		s.members[name].node.step(Bootstrap{Names: names})
+		s.members[name].node.step(Bootstrap{Names: names, Round: uint32(s.now / time.Second)})
 	}
 }

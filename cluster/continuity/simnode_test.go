@@ -26,7 +26,6 @@ type simNode struct {
 	spent   [simPartitions]int64        // in fallback
 	open    [simPartitions][]simCharge  // reservations of calls that came in here
 	origin  [simPartitions]uint64       // of the owner that was told of them
-	applied time.Duration               // until when an apply that was acknowledged too early takes
 	left    bool
 }
 
@@ -66,7 +65,7 @@ func (s *sim) start(name string, state MemberState, expect []string) *simNode {
 	s.logf("start %s", n.id)
 	n.step(View{})
 	if expect != nil {
-		n.step(Bootstrap{Names: expect})
+		n.step(Bootstrap{Names: expect, Round: uint32(s.now / time.Second)})
 	}
 	s.at(s.between(0, TickInterval), n.tick)
 	s.at(s.between(0, 300*time.Millisecond), n.gossip)

@@ -2,8 +2,6 @@
 
 package continuity
 
-import "slices"
-
 // simStore is the state of a partition: one key, its level, and the ids that were
 // charged. Each record has the number of its last change.
 type simStore struct {
@@ -83,14 +81,4 @@ func (st *simStore) sum() (total int64) {
 		total += c.cost
 	}
 	return total
-}
-
-// ids returns the ids in ascending order.
-func (st *simStore) ids() []uint64 {
-	ids := make([]uint64, 0, len(st.charges))
-	for _, c := range st.charges {
-		ids = append(ids, c.id)
-	}
-	slices.Sort(ids)
-	return ids
 }

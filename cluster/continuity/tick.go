@@ -92,7 +92,7 @@ func (m *Machine) receive(msg Message) {
 	}
 	for n := range msg.Entries {
 		e := &msg.Entries[n]
-		if e.Partition < 0 || e.Partition >= len(m.parts) {
+		if e.Partition < 0 || e.Partition >= len(m.parts) || max(e.Ballot, e.Accepted, e.Value.Term)>>tagBits > lastRound {
 			continue
 		}
 		m.handle(&msg, e)

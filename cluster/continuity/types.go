@@ -142,7 +142,10 @@ const maxLag = 100 * time.Millisecond
 func withDrift(d time.Duration) time.Duration { return d + d/50 }
 
 // Parts of a ballot or term: the round, and the tag of the boot that chose it.
-const tagBits = 32
+const (
+	tagBits   = 32
+	lastRound = 1<<32 - 2 // higher ones are not believed, so that there is always another
+)
 
 // tagOf returns the tag of a boot. Two boots have the same tag with probability
 // 2^-32.

@@ -9,7 +9,9 @@ import (
 
 // A member that has just started, or joined the roster, has forgotten or never had
 // votes that others count on. It votes only after it has the votes of so many
-// others that every majority of the past is among them.
+// others that every majority of the past is among them. It asks only after
+// [Options.VoteTimeout]: until then others may count a vote of its last boot for a
+// proposal that those whom it asks have not accepted yet.
 
 // votesFrom says that the votes of a member were received in this epoch.
 type votesFrom struct {
@@ -23,7 +25,7 @@ const collectEvery = 200 * time.Millisecond
 // collectVotes asks for the votes of others until this member may vote, and has
 // what a majority knows in this epoch.
 func (m *Machine) collectVotes() {
-	if !m.roster.has(m.self.Name) || m.ready && m.settled == m.roster.Epoch || m.now < m.nextCollect {
+	if !m.roster.has(m.self.Name) || m.ready && m.settled == m.roster.Epoch || m.now < max(m.nextCollect, m.booted+withDrift(m.o.VoteTimeout)) {
 		return
 	}
 	m.nextCollect = m.now + collectEvery
