@@ -63,7 +63,7 @@ func (m *Machine) nextOwner(i int, r *proposal, current Arrangement) (Arrangemen
 	if current.Term != 0 && next.Base.Origin != current.Origin {
 		patience = claimPatience
 	}
-	if len(r.promises) < len(m.roster.Names) && m.now-r.reached < patience {
+	if len(r.promises) < len(m.roster.Names) && (m.now-r.started < claimWait || m.now-r.reached < patience) {
 		return current, wait
 	}
 	return next, goOn

@@ -138,15 +138,19 @@ func (m *Machine) wantedRoster() (Roster, bool) {
 		}
 	}
 	for i := range m.peers {
-		p := &m.peers[i]
-		in := m.roster.has(p.Name)
-		switch {
-		case !in && p.inView && p.stays && m.now-p.contact <= m.o.HeirSilence:
+		if p := &m.peers[i]; !m.roster.has(p.Name) && p.inView && p.stays && m.now-p.contact <= m.o.HeirSilence {
 			next.Names = append(slices.Clone(m.roster.Names), p.Name)
 			slices.Sort(next.Names)
 			return next, true
-		case in && (p.Name == m.forget || m.now-max(p.heard, m.booted) > m.o.Forget):
-			next.Names = without(m.roster.Names, p.Name)
+		}
+	}
+	for _, name := range m.roster.Names {
+		heard := m.booted
+		if p := m.peer(name); p != nil {
+			heard = max(heard, p.heard)
+		}
+		if name != m.self.Name && (name == m.forget || m.now-heard > m.o.Forget) {
+			next.Names = without(m.roster.Names, name)
 			return next, true
 		}
 	}

@@ -66,8 +66,10 @@ type sim struct {
 	slow         time.Duration // what delay is at least while faults happen
 	maxDelay     time.Duration // most that delay ever was
 	cut          map[[2]string]bool
-	faults       bool // whether faults still happen
-	forgotten    bool // whether a majority has ever lost its memory at once
+	joined       map[[2]string]time.Duration // when a cut ended
+	faults       bool                        // whether faults still happen
+	buried       bool                        // whether a member has ended for good without leaving
+	forgotten    bool                        // whether a majority has ever lost its memory at once
 
 	// What gossip knows.
 	members map[string]*simMember
@@ -115,7 +117,7 @@ func (c *simCounters) add(d *simCounters) {
 
 func newSim(seed uint64, broken bug) *sim {
 	s := &sim{
-		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), broken: broken, cut: map[[2]string]bool{}, members: map[string]*simMember{},
+		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), broken: broken, cut: map[[2]string]bool{}, joined: map[[2]string]time.Duration{}, members: map[string]*simMember{},
 		delay: time.Millisecond,
 	}
 	s.o = Defaults(simPartitions)

@@ -2,7 +2,10 @@
 
 package continuity
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // simHistory is what an observer of the whole cluster knows. It checks the promises
 // I1 to I5 of the cluster.
@@ -237,9 +240,18 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	t.contents[Copy{Origin: a.Origin, Seq: st.seq, Complete: true}] = content(st)
 }
 
-// reach reports whether a boot exists and can talk to n.
+// reach reports whether a boot exists and could talk to n for as long as a candidate
+// waits for copies.
 func (s *sim) reach(n, other *simNode) bool {
-	return other != nil && other.alive() && !other.paused && !s.cut[[2]string{n.name, other.name}] && !s.cut[[2]string{other.name, n.name}]
+	if other == nil || !other.alive() || other.paused || other.resumed > 0 && s.now-other.resumed < 2*claimPatience {
+		return false
+	}
+	for _, pair := range [][2]string{{n.name, other.name}, {other.name, n.name}} {
+		if at, ok := s.joined[pair]; s.cut[pair] || ok && s.now-at < 2*claimPatience {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *sim) count(planned, bothGone bool, t *simTruth) {
@@ -264,6 +276,11 @@ func (s *sim) checkEnd() {
 		} else if m.node != nil {
 			owned, heir, journals := m.node.m.Holdings()
 			s.fail("liveness: %s is still %d: voter %v, roster %v, owns %d, heir of %d, journals %d", m.node.id, m.state, m.node.m.Voter(), m.node.m.Roster(), owned, heir, journals)
+		}
+	}
+	for _, n := range s.nodes {
+		if !slices.Equal(n.m.Roster().Names, serving) {
+			s.fail("liveness: %s has the roster %v, want %v", n.id, n.m.Roster(), serving)
 		}
 	}
 	for p := range simPartitions {

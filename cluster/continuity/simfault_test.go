@@ -75,7 +75,7 @@ func (s *sim) fault() {
 		s.counters.cuts++
 		s.logf("cut %s -> %s", name, other)
 		s.cut[[2]string{name, other}] = true
-		s.at(s.between(100*time.Millisecond, 6*time.Second), func() { delete(s.cut, [2]string{name, other}) })
+		s.at(s.between(100*time.Millisecond, 6*time.Second), func() { s.join([2]string{name, other}) })
 	case 4:
 		s.split()
 	case 5:
@@ -114,6 +114,11 @@ func (s *sim) crash(m *simMember) {
 			s.at(s.between(2*time.Millisecond, 60*time.Millisecond), func() { n.do(func() { n.step(Dead{id}) }) })
 		}
 	}
+	if !s.buried && len(s.members) > 4 && s.chance(0.1) {
+		s.logf("%s does not come back", m.name)
+		s.buried, m.left = true, true
+		return
+	}
 	s.at(s.between(20*time.Millisecond, 4*time.Second), func() { s.restart(m) })
 }
 
@@ -136,7 +141,7 @@ func (s *sim) resume(n *simNode) {
 		return
 	}
 	s.logf("resume %s", n.id)
-	n.paused = false
+	n.paused, n.resumed = false, s.now
 	held := n.held
 	n.held = nil
 	for _, f := range held {
@@ -163,7 +168,7 @@ func (s *sim) split() {
 	}
 	s.at(s.between(200*time.Millisecond, 7*time.Second), func() {
 		for _, pair := range pairs {
-			delete(s.cut, pair)
+			s.join(pair)
 		}
 	})
 }
@@ -183,10 +188,18 @@ func (s *sim) separate(p int) {
 			s.cut[back] = true
 		}
 		s.at(s.between(100*time.Millisecond, 5*time.Second), func() {
-			delete(s.cut, pair)
-			delete(s.cut, back)
+			s.join(pair)
+			s.join(back)
 		})
 		return
+	}
+}
+
+// join ends a cut.
+func (s *sim) join(pair [2]string) {
+	if s.cut[pair] {
+		delete(s.cut, pair)
+		s.joined[pair] = s.now
 	}
 }
 
@@ -211,7 +224,11 @@ func (s *sim) heal() {
 	s.logf("heal")
 	s.faults = false
 	s.loss, s.repeat, s.delay = 0, 0, time.Millisecond
-	clear(s.cut)
+	for _, a := range s.names() {
+		for _, b := range s.names() {
+			s.join([2]string{a, b})
+		}
+	}
 	for _, name := range s.names() {
 		m := s.members[name]
 		if m.node != nil {
@@ -221,6 +238,22 @@ func (s *sim) heal() {
 		}
 	}
 	s.at(time.Second, s.bootstrapAgain)
+	s.at(4*time.Second, s.forgetBuried)
+}
+
+// forgetBuried is what an operator does if members have ended for good and too many
+// others have lost their memory.
+func (s *sim) forgetBuried() {
+	for _, n := range s.nodes {
+		for _, name := range n.m.Roster().Names {
+			if m := s.members[name]; m.node == nil && m.left && !n.m.Voter() {
+				s.forgotten = true
+				s.logf("%s forgets %s", n.id, name)
+				n.step(Forget{Name: name, Force: true})
+				return
+			}
+		}
+	}
 }
 
 // bootstrapAgain is what an operator does if all members have lost the roster.

@@ -9,15 +9,16 @@ import (
 
 // simNode is one boot of a member: the machine and its host.
 type simNode struct {
-	s      *sim
-	name   string
-	id     ID
-	m      *Machine
-	offset time.Duration
-	rate   float64
-	paused bool
-	held   []func() // what happens when the process runs again
-	missed map[string]time.Duration
+	s       *sim
+	name    string
+	id      ID
+	m       *Machine
+	offset  time.Duration
+	rate    float64
+	paused  bool
+	resumed time.Duration // when a pause ended
+	held    []func()      // what happens when the process runs again
+	missed  map[string]time.Duration
 
 	stores  [simPartitions]*simStore
 	waiting [simPartitions][]*simAnswer // large charges that wait for the heir
