@@ -41,7 +41,8 @@ type (
 	// Bootstrap says that a new cluster is expected to consist of these members,
 	// sorted by name. It has no effect once there is a roster. Terms start above
 	// Round: with the time in seconds since 1970, they also increase if all members
-	// have lost their memory.
+	// have lost their memory. Another set replaces the first one: an operator may
+	// name it if that one cannot come together, and must do so at all members.
 	Bootstrap struct {
 		Names []string
 		Round uint32
@@ -164,8 +165,9 @@ type Durable struct {
 }
 
 // Repay asks the host to report charges to the owner: those of its journal, and
-// those of its own copy after change After. The owner ignores ids that it knows
-// and adds the others, even above the limit.
+// those of its own copy after change After that were answered. Callers without an
+// answer ask again. The owner ignores ids that it knows and adds the others, even
+// above the limit.
 type Repay struct {
 	Partition int
 	Owner     ID

@@ -155,6 +155,9 @@ func (m *Machine) Step(e Event, now time.Duration) Effects {
 	case View:
 		m.applyView(e)
 	case Bootstrap:
+		if !slices.Equal(m.expected, e.Names) {
+			m.agreed = nil
+		}
 		m.expected, m.floor = slices.Clone(e.Names), uint64(e.Round)<<tagBits
 		m.bootstrap()
 	case Dead:

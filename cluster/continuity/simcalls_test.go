@@ -2,7 +2,10 @@
 
 package continuity
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // simCall is one call of a client. A retry has the same id.
 type simCall struct {
@@ -105,7 +108,7 @@ func (n *simNode) decide(p int, id uint64, cost int64, answer func(simVerdict)) 
 	n.s.history.decided(n, p)
 	if i, ok := st.index[id]; ok {
 		if n.m.Waits() && st.charges[i].seq > n.m.DurableSeq(p) {
-			n.wait(p, st.seq, func() { n.answered(p, id, cost, answer) })
+			n.wait(p, id, st.seq, func() { n.answered(p, id, cost, answer) })
 			return
 		}
 		n.answered(p, id, cost, answer)
@@ -132,11 +135,16 @@ func (n *simNode) record(p int, id uint64, cost int64, large bool, answer func()
 		answer()
 		return
 	}
-	n.wait(p, seq, answer)
+	n.wait(p, id, seq, answer)
 }
 
-func (n *simNode) wait(p int, seq uint64, answer func()) {
-	n.waiting[p] = append(n.waiting[p], &simAnswer{seq, answer})
+func (n *simNode) wait(p int, id, seq uint64, answer func()) {
+	n.waiting[p] = append(n.waiting[p], &simAnswer{id, seq, answer})
+}
+
+// waits reports whether the caller of a charge has no answer yet.
+func (n *simNode) waits(p int, id uint64) bool {
+	return slices.ContainsFunc(n.waiting[p], func(a *simAnswer) bool { return a.id == id })
 }
 
 // answered sends the answer of an exact decision.
@@ -174,7 +182,7 @@ func (n *simNode) repay(r Repay) {
 	p := r.Partition
 	if r.FromCopy {
 		for _, c := range n.stores[p].charges {
-			if c.seq > r.After {
+			if c.seq > r.After && !n.waits(p, c.id) {
 				n.journal[p] = append(n.journal[p], simCharge{id: c.id, cost: c.cost})
 			}
 		}
@@ -224,7 +232,7 @@ func (n *simNode) addCharges(p int, charges []simCharge, done func()) {
 		return
 	}
 	if n.m.Waits() && st.seq > n.m.DurableSeq(p) {
-		n.wait(p, st.seq, done)
+		n.wait(p, 0, st.seq, done)
 	} else {
 		done()
 	}

@@ -31,6 +31,7 @@ type simNode struct {
 }
 
 type simAnswer struct {
+	id     uint64 // 0: a report
 	seq    uint64
 	answer func()
 }
