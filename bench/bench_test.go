@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"context"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -48,7 +49,7 @@ func BenchmarkPool(b *testing.B) {
 	}
 	p.calls.done()
 	<-p.calls.idle
-	close(p.tasks)
+	p.close()
 	p.running.Wait()
 }
 
@@ -75,4 +76,26 @@ func BenchmarkPaced(b *testing.B) {
 	b.ReportMetric(float64(r.Pacer.Lateness.P50.Microseconds()), "late-p50-us")
 	b.ReportMetric(float64(r.Pacer.Lateness.P99.Microseconds()), "late-p99-us")
 	b.ReportMetric(float64(r.ClientCPU)/float64(b.N), "cpu-ns/op")
+}
+
+// BenchmarkRefused measures an open loop whose calls are refused at once: what is left of
+// the harness under overload.
+func BenchmarkRefused(b *testing.B) {
+	refusal := &OverloadedError{}
+	o := Options{Target: CheckFunc(func(context.Context, *Call) (Answer, error) { return Answer{}, refusal }), Interval: time.Second}
+	r := &runState{target: o.Target, timeout: time.Second, start: time.Now(), requestCtx: b.Context(), recorder: newRecorder(&o)}
+	p := newPool(r, 1000)
+	c := new(planned)
+	begin := cpuTime()
+	b.ReportAllocs()
+	for b.Loop() {
+		for !p.submit(c) {
+			runtime.Gosched()
+		}
+	}
+	p.calls.done()
+	<-p.calls.idle
+	b.ReportMetric(float64(cpuTime()-begin)/float64(b.N), "cpu-ns/op")
+	p.close()
+	p.running.Wait()
 }

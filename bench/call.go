@@ -50,7 +50,8 @@ const (
 	Allowed  Outcome = iota + 1
 	Degraded         // allowed with a smaller grant
 	Denied
-	Failed // an error: no decision was made
+	Failed  // an error: no decision was made
+	Refused // an [ErrOverloaded]: nothing was decided or charged
 )
 
 // Answer is what a target answered to one request.

@@ -23,7 +23,7 @@ type Event struct {
 	// Due is when the request should have been sent, Sent when it was sent, and Done
 	// when its answer arrived.
 	Due, Sent, Done time.Duration
-	Answer          Answer // only Route and Owner are set for OpProgress and OpSettle
+	Answer          Answer // only Route and Owner are set for OpProgress and OpSettle, only Outcome for a refusal
 	Usage           Usage  // set for OpProgress and OpSettle
 	Err             error  // not nil if no decision was made
 }

@@ -10,7 +10,8 @@ import (
 )
 
 // Latency is a latency distribution. It includes failed requests, with the time
-// that the caller waited, and leaves out dropped calls.
+// that the caller waited, and leaves out dropped calls. Refused calls are only in those
+// with the outcome Refused.
 type Latency struct {
 	Op      Op      `json:"op,omitzero"`
 	Route   string  `json:"route,omitempty"`  // empty means all routes

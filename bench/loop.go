@@ -54,7 +54,7 @@ func newLoop(r *runState, o *Options, p *planner) loop {
 	pool := newPool(r, o.Callers)
 	return &openLoop{pool: pool, pacer: pacer{
 		planner: p, pool: pool, recorder: r.recorder, shard: r.recorder.shard(0), sleeper: sleeper{start: r.start},
-		lateness: newHistogram(), interval: o.Interval,
+		lateness: newHistogram(), interval: o.Interval, maxLag: o.MaxLag,
 	}}
 }
 
@@ -77,7 +77,7 @@ func (l *openLoop) idle() <-chan struct{} { return l.calls.idle }
 func (l *openLoop) abort()                { close(l.aborted) }
 
 func (l *openLoop) stop(all bool) {
-	close(l.tasks)
+	l.close()
 	if all {
 		l.running.Wait()
 	}
@@ -86,6 +86,9 @@ func (l *openLoop) stop(all bool) {
 func (l *openLoop) addTo(r *Result) error {
 	lateness, err := newLatency(l.pacer.lateness)
 	r.Pacer = &Pacer{Lateness: lateness, Missed: l.pacer.missed}
+	if r.Duration > 0 {
+		r.Pacer.KeptRate = float64(l.pacer.kept) / r.Duration.Seconds()
+	}
 	return err
 }
 
@@ -138,6 +141,13 @@ func (l *closedLoop) caller(ctx context.Context) {
 		l.recorder.countOffered(a.shard, now, false)
 		l.inFlight.Add(1)
 		h := a.sendFirst(&c.call, now, now)
+		if a.retryAfter > 0 {
+			l.inFlight.Add(-1)
+			if !l.backOff(ctx, a.retryAfter) {
+				return
+			}
+			continue
+		}
 		for h != nil {
 			if h.nextDue > l.now() {
 				h.resume = ready
@@ -155,6 +165,22 @@ func (l *closedLoop) caller(ctx context.Context) {
 			}
 		}
 		l.inFlight.Add(-1)
+	}
+}
+
+// backOff waits after a refusal, as callers should. It returns false if ctx ended or the
+// run time is over.
+func (l *closedLoop) backOff(ctx context.Context, wait time.Duration) bool {
+	if l.end != Never {
+		wait = min(wait, l.end-l.now())
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -91,7 +91,7 @@ func assertAddsUp(t testing.TB, r *Result) {
 	if at != r.Warmup+r.Duration {
 		t.Errorf("series end at %v, the measured part at %v", at, r.Warmup+r.Duration)
 	}
-	ended := r.Achieved() + r.Failed + r.Dropped
+	ended := r.Achieved() + r.Failed + r.Refused + r.Dropped
 	if r.Unfinished == 0 && r.Offered != ended {
 		t.Errorf("offered %d, but %d ended: %+v", r.Offered, ended, r.Counts)
 	}

@@ -6,7 +6,7 @@ import "fmt"
 
 var opNames = [...]string{"", "check", "reserve", "progress", "settle"}
 
-var outcomeNames = [...]string{"", "allowed", "degraded", "denied", "failed"}
+var outcomeNames = [...]string{"", "allowed", "degraded", "denied", "failed", "refused"}
 
 // String returns the lower-case name, or "" for the zero value.
 func (o Op) String() string { return nameOf(opNames[:], int(o)) }

@@ -41,6 +41,11 @@ type Options struct {
 	// Timeout is the time for one request, from when it is sent. Its context may
 	// end up to 2 % later. 0 means DefaultTimeout.
 	Timeout time.Duration
+	// MaxLag is how late a call of an open loop may be sent. A call that the harness would
+	// send later is dropped and counted as missed, like those that are more than half as
+	// late, so that they do not delay the others. 0 means that calls are sent however late they are, until a second after the end
+	// of the run.
+	MaxLag time.Duration
 	// DrainTimeout is how long LLM calls may continue when no more calls are sent.
 	// After that they are settled at once, with what they generated so far. 0 means
 	// DefaultDrainTimeout; a negative value means no wait.
@@ -75,7 +80,7 @@ func (o *Options) withDefaults() (Options, error) {
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"warmup", n.Warmup}, {"duration", n.Duration}, {"timeout", n.Timeout}, {"interval", n.Interval}} {
+	}{{"warmup", n.Warmup}, {"duration", n.Duration}, {"timeout", n.Timeout}, {"interval", n.Interval}, {"max_lag", n.MaxLag}} {
 		if d.value < 0 {
 			fail("%s: must not be negative, got %v", d.name, d.value)
 		}

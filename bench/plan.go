@@ -11,7 +11,7 @@ import (
 
 const (
 	batchSize    = 128 // calls that are planned together
-	batchesAhead = 32  // how far planning is ahead of sending
+	batchesAhead = 256 // how far planning is ahead of sending: 80 ms at 400,000 calls per second
 )
 
 // planned is a call and the time at which it is due.

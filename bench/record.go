@@ -3,7 +3,6 @@
 package bench
 
 import (
-	"cmp"
 	"runtime"
 	"slices"
 	"strings"
@@ -66,6 +65,7 @@ type sample struct {
 	route           string
 	due, sent, done time.Duration
 	err             error
+	heldBack        bool // refused without being sent
 }
 
 // shard is a part of the recorder. Its lock is rarely contended.
@@ -75,10 +75,12 @@ type shard struct {
 	rows    []row
 	routes  int
 	service [OpSettle + 1]*hdrhistogram.Histogram
+	refused [OpSettle + 1]refusals
 
 	series       []Counts // by interval
 	after        Counts
 	completed    int64
+	heldBack     int64
 	lastSeen     time.Duration     // when a measured check or reserve was last due or answered
 	uncollected  []intervalLatency // of intervals that are not collected yet
 	spare        *hdrhistogram.Histogram
@@ -96,6 +98,10 @@ type row struct {
 	route   string
 	h       *hdrhistogram.Histogram
 }
+
+// refusals are the latencies of refused calls that were not held back, from the due time
+// and from when they were sent; nil if there are none.
+type refusals struct{ due, sent *hdrhistogram.Histogram }
 
 // intervalLatency is the distribution of one interval.
 type intervalLatency struct {
@@ -134,7 +140,7 @@ func (r *recorder) countOffered(s *shard, due time.Duration, dropped bool) {
 // countMissed counts n calls that were never dispatched, all in the interval of the
 // first of them.
 func (r *recorder) countMissed(s *shard, due time.Duration, n int64) {
-	i := r.window.index(max(due, r.window.from))
+	i := r.window.index(due)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.countsOf(i)
@@ -149,10 +155,14 @@ func (r *recorder) recordAnswer(s *shard, q *sample) {
 	decides := q.op == OpCheck || q.op == OpReserve
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if q.outcome == Failed && measured {
-		s.countError(q.op, q.err)
-	}
-	if measured {
+	switch {
+	case !measured:
+	case q.outcome == Refused:
+		s.recordRefusal(q)
+	default:
+		if q.outcome == Failed {
+			s.countError(q.op, q.err)
+		}
 		recordValue(s.row(q.op, q.outcome, q.route), q.done-q.due)
 		if s.service[q.op] == nil {
 			s.service[q.op] = newHistogram()
@@ -162,7 +172,7 @@ func (r *recorder) recordAnswer(s *shard, q *sample) {
 	if !decides {
 		return
 	}
-	if q.done >= r.window.from && q.done < end && q.outcome != Failed {
+	if q.done >= r.window.from && q.done < end && q.outcome != Failed && q.outcome != Refused {
 		s.completed++
 	}
 	i := r.window.index(q.done)
@@ -178,9 +188,24 @@ func (r *recorder) recordAnswer(s *shard, q *sample) {
 		s.countsOf(i).count(q.outcome)
 	}
 	s.lastSeen = max(s.lastSeen, q.done)
-	if i >= s.nextInterval {
+	if i >= s.nextInterval && q.outcome != Refused {
 		recordValue(s.intervalHistogram(i), q.done-q.due)
 	}
+}
+
+// recordRefusal records a refused check or reserve. It is cheap, since under overload
+// there are many.
+func (s *shard) recordRefusal(q *sample) {
+	if q.heldBack {
+		s.heldBack++
+		return
+	}
+	h := &s.refused[q.op]
+	if h.due == nil {
+		h.due, h.sent = newHistogram(), newHistogram()
+	}
+	recordValue(h.due, q.done-q.due)
+	recordValue(h.sent, q.done-q.sent)
 }
 
 // countLLM adds l for an LLM call that was due at due.
@@ -298,97 +323,4 @@ func (r *recorder) lastSeen() time.Duration {
 		s.mu.Unlock()
 	}
 	return last
-}
-
-// totals are the sums over all shards.
-type totals struct {
-	latencies []Latency
-	series    []Counts // by interval, including the warm-up
-	after     Counts
-	completed int64
-	llm       LLMCounts
-	errs      []ErrorCount
-}
-
-// total merges the shards.
-func (r *recorder) total() (*totals, error) {
-	t := new(totals)
-	merged := make(map[rowKey]*hdrhistogram.Histogram)
-	for i := range r.shards {
-		r.shards[i].mergeInto(t, merged)
-	}
-	slices.SortStableFunc(t.errs, func(a, b ErrorCount) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Op, b.Op), strings.Compare(a.Message, b.Message))
-	})
-	for k, h := range merged {
-		l, err := newLatency(h)
-		if err != nil {
-			return nil, err
-		}
-		l.Op, l.Outcome, l.Route, l.ServiceTime = k.op, k.outcome, k.route, k.service
-		t.latencies = append(t.latencies, l)
-	}
-	slices.SortFunc(t.latencies, func(a, b Latency) int {
-		return cmp.Or(
-			cmp.Compare(a.Op, b.Op),
-			compareBool(a.ServiceTime, b.ServiceTime),
-			strings.Compare(a.Route, b.Route),
-			cmp.Compare(a.Outcome, b.Outcome),
-		)
-	})
-	return t, nil
-}
-
-// rowKey identifies a row of Result.Latencies.
-type rowKey struct {
-	op      Op
-	outcome Outcome
-	route   string
-	service bool
-}
-
-func (s *shard) mergeInto(t *totals, merged map[rowKey]*hdrhistogram.Histogram) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	into := func(k rowKey, h *hdrhistogram.Histogram) {
-		if merged[k] == nil {
-			merged[k] = newHistogram()
-		}
-		merged[k].Merge(h)
-	}
-	for _, r := range s.rows {
-		into(rowKey{op: r.op}, r.h)
-		into(rowKey{op: r.op, outcome: r.outcome}, r.h)
-		if r.route != "" {
-			into(rowKey{op: r.op, route: r.route}, r.h)
-			into(rowKey{op: r.op, route: r.route, outcome: r.outcome}, r.h)
-		}
-	}
-	for op, h := range s.service {
-		if h != nil {
-			into(rowKey{op: Op(op), service: true}, h)
-		}
-	}
-	for len(t.series) < len(s.series) {
-		t.series = append(t.series, Counts{})
-	}
-	for i, c := range s.series {
-		t.series[i].add(c)
-	}
-	t.after.add(s.after)
-	t.completed += s.completed
-	t.llm.add(s.llm)
-	for _, e := range s.errs {
-		t.errs = mergeError(t.errs, e)
-	}
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
 }

@@ -20,6 +20,8 @@ type Result struct {
 	// Completed is the number of decisions that arrived in the measured part,
 	// whenever their calls were due.
 	Completed int64 `json:"in_time"`
+	// HeldBack is the part of Counts.Refused that the target did not send.
+	HeldBack int64 `json:"held_back"`
 	// After is the part of Counts that was answered after the measured part. Series
 	// and After add up to Counts.
 	After Counts    `json:"after"`
@@ -54,6 +56,7 @@ type Counts struct {
 	Degraded int64 `json:"degraded"`
 	Denied   int64 `json:"denied"`
 	Failed   int64 `json:"failed"`  // no decision was made
+	Refused  int64 `json:"refused"` // by an overloaded limiter: nothing was decided or charged
 	Dropped  int64 `json:"dropped"` // not sent, because too many were in flight or the schedule was late
 }
 
@@ -66,6 +69,7 @@ func (c *Counts) add(d Counts) {
 	c.Degraded += d.Degraded
 	c.Denied += d.Denied
 	c.Failed += d.Failed
+	c.Refused += d.Refused
 	c.Dropped += d.Dropped
 }
 
@@ -79,6 +83,8 @@ func (c *Counts) count(o Outcome) {
 		c.Denied++
 	case Failed:
 		c.Failed++
+	case Refused:
+		c.Refused++
 	}
 }
 
@@ -112,7 +118,7 @@ type Interval struct {
 	InFlight int64 `json:"under_way"` // requests without an answer at its end
 	Held     int64 `json:"held"`      // LLM calls between two requests at its end
 	// P50 and P99 are latencies, from the due time, of the checks and reserves that
-	// were answered in it.
+	// were answered in it. Refusals are no answers.
 	P50 time.Duration `json:"p50_ns"`
 	P99 time.Duration `json:"p99_ns"`
 }
@@ -130,8 +136,13 @@ type Pacer struct {
 	// of the latencies.
 	Lateness Latency `json:"lateness"`
 	// Missed is the number of calls that were not dispatched at all, because the
-	// harness was more than a second late at the end. They count as dropped too.
+	// harness was later than Options.MaxLag, or more than a second late at the end. They
+	// count as dropped too.
 	Missed int64 `json:"missed"`
+	// KeptRate is the rate at which calls were sent in the measured part. If the harness
+	// kept the schedule, it is that of the schedule without the calls that were dropped
+	// because too many were in flight.
+	KeptRate float64 `json:"kept_per_second"`
 }
 
 // Late reports whether the harness failed to keep the schedule. The load was then
@@ -155,9 +166,15 @@ func (r *Result) Latency(op Op) *Latency { return r.Find(op, "", 0) }
 
 // ServiceTime returns the latencies of all requests of an operation, measured from
 // when they were sent. It returns nil if there were none.
-func (r *Result) ServiceTime(op Op) *Latency {
+func (r *Result) ServiceTime(op Op) *Latency { return r.findService(op, 0) }
+
+// Refusals returns how long refusals of an operation took, from when the calls were sent.
+// Calls that the target held back are not included. It returns nil if there were none.
+func (r *Result) Refusals(op Op) *Latency { return r.findService(op, Refused) }
+
+func (r *Result) findService(op Op, outcome Outcome) *Latency {
 	for i := range r.Latencies {
-		if l := &r.Latencies[i]; l.Op == op && l.ServiceTime {
+		if l := &r.Latencies[i]; l.Op == op && l.Outcome == outcome && l.ServiceTime {
 			return l
 		}
 	}

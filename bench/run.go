@@ -126,7 +126,7 @@ func (r *runState) result(o *Options, c *collector) (*Result, error) {
 	result := &Result{
 		Target: o.Target.Name(), OpenLoop: o.open(), Callers: o.Callers, Started: r.start,
 		Warmup: o.Warmup, Duration: max(0, w.endTime()-w.from),
-		After: t.after, Completed: t.completed, LLM: t.llm,
+		After: t.after, Completed: t.completed, HeldBack: t.heldBack, LLM: t.llm,
 		Latencies: t.latencies, Series: series(w, c.points, t.series), Errors: t.errs,
 		ClientCPU: c.cpuEnd - c.cpuBegin,
 	}

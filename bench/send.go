@@ -38,6 +38,12 @@ type sender struct {
 	*runState
 	shard     *shard
 	deadlines *deadlineCache
+	// retryAfter is when to try again after the last call, if that was refused; otherwise
+	// it is 0.
+	retryAfter time.Duration
+	// refusedAt is when the last call was refused; 0 if it was not. It is nearly now for a
+	// sender that has not waited since.
+	refusedAt time.Duration
 }
 
 func (r *runState) newSender() *sender {
@@ -86,10 +92,14 @@ func (a *sender) sendFirst(c *Call, due, now time.Duration) *llmCall {
 		answer, q.err = a.target.Check(ctx, c)
 	}
 	q.done = a.now()
+	a.retryAfter, a.refusedAt = 0, 0
 	switch {
 	case q.err != nil:
 		q.outcome = Failed
-		if errors.Is(q.err, ErrNoReservations) {
+		if r := refusal(q.err); r != nil {
+			q.outcome, q.heldBack, answer.Outcome = Refused, r.HeldBack, Refused
+			a.retryAfter, a.refusedAt = max(r.RetryAfter, minBackoff), q.done
+		} else if errors.Is(q.err, ErrNoReservations) {
 			a.fail(fmt.Errorf("bench: the workload has LLM calls: %w", q.err))
 		}
 	case answer.Outcome == 0:
@@ -108,6 +118,9 @@ func (a *sender) sendFirst(c *Call, due, now time.Duration) *llmCall {
 	a.recorder.countLLM(a.shard, due, LLMCounts{Held: 1})
 	return newLLMCall(c, due, q.done, &answer)
 }
+
+// minBackoff is the least time that a caller of a closed loop waits after a refusal.
+const minBackoff = 5 * time.Millisecond
 
 // sendNext sends the next request of an LLM call. It returns false after the last
 // one.

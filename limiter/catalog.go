@@ -21,7 +21,6 @@ import (
 type Catalog struct {
 	limits  atomic.Pointer[[]*limit]
 	schemas atomic.Pointer[[]*schema]
-	tiers   atomic.Pointer[tierNames]
 	counter *schema // of all counters
 
 	mu struct {
@@ -39,8 +38,7 @@ func NewCatalog() *Catalog {
 	c.mu.schemaIDs = map[string]uint32{}
 	c.mu.bucketIDs = map[bucketKey]uint32{}
 	c.limits.Store(&[]*limit{})
-	c.schemas.Store(&[]*schema{{}}) // schema 0 is for records without limits
-	c.tiers.Store(&tierNames{ids: map[string]uint32{}})
+	c.schemas.Store(&[]*schema{{}})                                   // schema 0 is for records without limits
 	c.counter = c.schemaLocked([]*limit{c.limitLocked(counterLimit)}) // c is not shared yet
 	return c
 }

@@ -8,13 +8,17 @@ import "github.com/cespare/xxhash/v2"
 func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reserve bool) error {
 	now = p.tick(now)
 	var id idKey
+	var keyHash uint64
 	var body uint32
 	if r.ID != "" {
 		account := p.accounts.find(root)
-		if reserve && p.isWithdrawn(account, root, r.Attempt) {
+		if p.isWithdrawn(account, root, r.Attempt) {
 			return ErrWithdrawn
 		}
-		id, body = idKeyOf(root, r.ID), bodyDigest(r, reserve)
+		id = idKeyOf(root, r.ID)
+		p.preload(account, id)
+		keyHash = xxhash.Sum64String(r.Key)
+		body = bodyDigest(r, keyHash, reserve)
 		if _, entry := p.findEntry(account, id); entry != nil {
 			return p.repeat(entry, body, r, d, now)
 		}
@@ -68,6 +72,7 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	if entry != nil {
 		entry.body = body
 		if reserve {
+			p.reservations.at(entry.reservation()).keyHash = keyHash
 			if entry.value[1] = granted; outcome == Degraded {
 				entry.set(flagDegraded)
 			}
@@ -91,10 +96,10 @@ func (p *partition) repeat(entry *idEntry, body uint32, r *Request, d *Decision,
 	case entry.state() == idCancelled:
 		return &ConflictError{"the reservation was cancelled"}
 	case entry.isReservation():
-		p.addAttempt(entry, r.Attempt)
-		p.advanceRecords(entry, r.Key, now)
+		p.addAttempt(entry, r.Attempt, 0)
 		p.replayReservation(entry, r.Key, d, now)
 	default:
+		p.addAttempt(entry, r.Attempt, r.Plan.Version)
 		p.replayCheck(entry, r, d, now)
 	}
 	return nil
@@ -105,9 +110,9 @@ func (d *Decision) saveCosts(entry *idEntry) {
 	for i := range d.assessments {
 		switch a := &d.assessments[i]; a.limit.dim {
 		case dimTokens:
-			entry.value[0] = a.cost
+			entry.value[0] |= a.cost // beside the tags of attempts
 		case dimSpend:
-			entry.value[1] = a.cost
+			entry.value[1] |= a.cost
 		}
 	}
 }
@@ -128,22 +133,22 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 		}
 		return nil
 	case !reserve && r.Force: // may be replayed as late as a settle
+		entry.set(flagPermanent)
 		p.pushEnded(entryID, now)
 		return entry
 	case !reserve:
+		p.addAttempt(entry, r.Attempt, r.Plan.Version)
 		p.pushCheck(entryID, now)
 		return entry
 	}
 	reservationID, res := p.reservations.alloc()
-	entry.value[0] = int64(reservationID)
+	entry.setReservation(reservationID, p.terms.share(&r.Plan.Rates, r.Plan.Tier, r.Plan.Version))
 	ttl := r.TTL
 	if ttl <= 0 {
 		ttl = DefaultTTL
 	}
-	res.keyHash, res.ttl, res.input = xxhash.Sum64String(r.Key), int64(ttl), r.InputTokens
-	res.rates = p.rates.share(&r.Plan.Rates)
-	res.tier, res.version = p.engine.catalog.tierID(r.Plan.Tier)<<8, r.Plan.Version
-	p.addAttempt(entry, r.Attempt)
+	res.ttl, res.input = int64(ttl), r.InputTokens
+	p.addAttempt(entry, r.Attempt, 0)
 	entry.due = satAdd(int64(ttl), now.Mono)
 	p.heapPush(entryID)
 	return entry
@@ -189,7 +194,7 @@ func (p *partition) dropExcess(a *assessment) int64 {
 // addCharge records in entry a charge that is about to be made. dropped is the part
 // that the bucket will not be charged.
 func (p *partition) addCharge(entry *idEntry, a *assessment, dropped int64, r *Request, now Time) {
-	c := p.appendCharge(p.reservations.at(entry.reservation()), r.Plan.Levels[a.level].End)
+	c := p.appendCharge(entry, r.Plan.Levels[a.level].End)
 	c.limit, c.estimate, c.handle = a.limit.id, a.cost, p.handleOf(a.rec, a.recordID)
 	switch {
 	case a.takesCost():
@@ -203,8 +208,7 @@ func (p *partition) addCharge(entry *idEntry, a *assessment, dropped int64, r *R
 // chargedAt returns the [charge].at of a charge that is about to be made.
 func (p *partition) chargedAt(a *assessment, now Time) int64 {
 	if a.limit.Algorithm == TokenBucket {
-		buckets := len(p.engine.catalog.schema(a.rec.schema).limits)
-		return p.openMark(a.rec, int(a.pos), buckets)
+		return p.openMark(a.rec, int(a.pos))
 	}
 	return a.limit.currentPeriod(*a.bucket, now)
 }
@@ -231,7 +235,7 @@ func (p *partition) peekSet(d *Decision, s *schema, scope, model string, now Tim
 		var scratch ring
 		st := LimitState{Scope: scope}
 		b, r := p.peekBucket(rec, l, &scratch, now)
-		l.reportBucket(&st, b, r, now)
+		l.reportBucket(&st, &b, r, now)
 		d.Limits = append(d.Limits, st)
 	}
 }

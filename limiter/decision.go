@@ -8,14 +8,17 @@ import (
 )
 
 // reportBucket fills in the state of a limit from its bucket.
-func (l *limit) reportBucket(st *LimitState, b bucket, r *ring, now Time) {
-	l.report(st, l.capacity-l.used(b, r), l.reset(b, r, now))
-}
-
-// report fills in the state of a limit. remaining is negative in debt.
-func (l *limit) report(st *LimitState, remaining, reset int64) {
+func (l *limit) reportBucket(st *LimitState, b *bucket, r *ring, now Time) {
+	var used, reset int64
+	if l.Algorithm == TokenBucket && b.hi == 0 && b.lo != 0 && l.Amount != 0 { // the usual case: one division each
+		level := b.level()
+		used, reset = level.divCeil(l.window), satAdd(level.divCeil(l.Amount), max(now.Wall, 0))
+	} else {
+		used, reset = l.used(*b, r), l.reset(*b, r, now)
+	}
 	st.Name, st.Dimension, st.Algorithm, st.Shadow = l.Name, l.Dimension, l.Algorithm, l.Shadow
 	st.Limit, st.Capacity = l.Amount, l.capacity
+	remaining := l.capacity - used // negative in debt
 	st.Remaining, st.Debt = max(remaining, 0), max(-remaining, 0)
 	st.Window, st.ResetAt = l.Window, reset
 	if l.Calendar != NoCalendar {
@@ -26,13 +29,11 @@ func (l *limit) report(st *LimitState, remaining, reset int64) {
 
 // reportLimits fills in d.Limits from the assessments.
 func (p *partition) reportLimits(d *Decision, r *Request, now Time) {
-	if cap(d.Limits) < len(d.assessments) {
-		d.Limits = make([]LimitState, len(d.assessments))
-	}
+	d.makeRoom(len(d.assessments))
 	d.Limits = d.Limits[:len(d.assessments)]
 	for i := range d.assessments {
 		a, st := &d.assessments[i], &d.Limits[i]
-		a.limit.reportBucket(st, *a.bucket, a.ring, now)
+		a.limit.reportBucket(st, a.bucket, a.ring, now)
 		st.Scope = r.Key[:r.Plan.Levels[a.level].End]
 		st.Cost, st.Reserved, st.Exceeded = a.cost, 0, a.reason != NoReason
 	}
@@ -109,15 +110,16 @@ func denyFull(d *Decision, reason Reason, wait int64) {
 	d.Outcome, d.Reason, d.Binding, d.RetryAfter = Denied, reason, -1, time.Duration(wait)
 }
 
-// replayReservation fills in d with the decision of a known reservation. Its records
-// must have been advanced to now.
+// replayReservation fills in d with the decision of a known reservation.
 func (p *partition) replayReservation(entry *idEntry, key string, d *Decision, now Time) {
 	p.reportReservation(entry, key, d, now)
 	d.Outcome, d.Replayed = entry.outcome(), true
 	d.Status = Held // as in the first answer
+	var it chargeIterator
+	it.start(p, entry, "")
 	for i := range d.Limits {
-		st := &d.Limits[i]
-		st.Cost, st.Reserved = p.chargeAt(entry, i).estimate, 0
+		it.next()
+		d.Limits[i].Cost, d.Limits[i].Reserved = it.charge.estimate, 0
 	}
 	d.Binding = d.tightest(true)
 }
@@ -129,87 +131,74 @@ func (p *partition) replayCheck(entry *idEntry, r *Request, d *Decision, now Tim
 	d.Replayed = true
 	d.Binding = d.tightest(false)
 	for i := range d.Limits {
-		st := &d.Limits[i]
-		switch st.Dimension {
-		case Requests:
-			st.Cost = r.Requests
-		case InputTokens:
-			st.Cost = r.InputTokens
-		case OutputTokens:
-			st.Cost = r.OutputTokens
-		case Tokens:
-			st.Cost = entry.value[0]
-		case Spend:
-			st.Cost = entry.value[1]
-		case Concurrent:
-		default:
-			st.Cost, _ = customCost(r.Costs, st.Dimension)
+		if st := &d.Limits[i]; st.Dimension != Concurrent {
+			st.Cost = entry.checkCost(r, st.Dimension)
 		}
 	}
 }
 
-// reportReservation fills in d with the current state of a reservation's limits. Its
-// records must have been advanced to now.
+// checkCost returns what a remembered check cost in a dimension. r is its request.
+func (entry *idEntry) checkCost(r *Request, dimension Dimension) (cost int64) {
+	switch dimension {
+	case Requests:
+		return r.Requests
+	case InputTokens:
+		return r.InputTokens
+	case OutputTokens:
+		return r.OutputTokens
+	case Tokens:
+		return entry.tokens()
+	case Spend:
+		return entry.spend()
+	case Concurrent:
+		return 0
+	}
+	cost, _ = customCost(r.Costs, dimension)
+	return cost
+}
+
+// reportReservation fills in d with the state of a reservation and of its limits as of
+// now.
 func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, now Time) {
-	res := p.reservations.at(entry.reservation())
-	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = Allowed, NoReason, 0, false
-	d.Tier, d.PolicyVersion = p.engine.catalog.tierName(res.tierID()), res.version
-	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted(), -1, entry.status()
-	d.Limits = d.Limits[:0]
-	var last *charge // the charge before, and its record if that exists
-	var rec *record
-	for i := range res.chargeCount() {
-		block, j := p.chargeBlockOf(entry, i)
-		c := &block.charges[j]
-		st := LimitState{Scope: key[:min(int(block.scopeEnd[j])+1, len(key))], Cost: c.charged - c.dropped, Reserved: c.estimate, Exceeded: c.exceeded()}
-		if c.exceeded() {
-			st.Reserved = 0 // was not charged
-		}
-		if last == nil || c.handle != last.handle {
-			rec, _, _ = p.recordOf(entry, i, key)
-		}
-		last = c
-		pos := -1
-		if rec != nil {
-			pos = p.engine.catalog.schema(rec.schema).find(p.engine.catalog.limit(c.limit).bucketID)
-		}
-		if pos >= 0 {
-			l, b := p.engine.catalog.schema(rec.schema).limits[pos], *p.bucketAt(rec, pos)
-			l.reportBucket(&st, b, p.ringOf(l, b, now), now)
-		} else { // the record was removed, because nothing of it was used
-			var b bucket
-			l := p.engine.catalog.limit(c.limit)
-			l.advance(&b, nil, 0, now)
-			l.reportBucket(&st, b, nil, now)
-		}
-		d.Limits = append(d.Limits, st)
+	p.reportEntry(entry, d)
+	d.makeRoom(int(p.reservations.at(entry.reservation()).count))
+	var it chargeIterator
+	for it.start(p, entry, key); it.next(); {
+		p.advanceOnce(&it, now)
+		p.reportCharge(&it, d, now)
 	}
 }
 
-// pinsRecord reports whether the charge may still change. While it may, its record
-// must not be removed.
-func (c *charge) pinsRecord(entry *idEntry) bool { return !c.exceeded() && entry.canChange() }
+// reportEntry fills in d with the state of a reservation, without its limits.
+func (p *partition) reportEntry(entry *idEntry, d *Decision) {
+	terms := p.terms.at(entry.terms())
+	d.Outcome, d.Reason, d.RetryAfter, d.Replayed = Allowed, NoReason, 0, false
+	d.Tier, d.PolicyVersion = terms.tier, terms.version
+	d.GrantedOutputTokens, d.Binding, d.Status = entry.granted(), -1, entry.status()
+}
 
-// recordOf returns the record of a charge and the position of its bucket. If the
-// charge does not pin the record, that may be gone and its handle reused, so the name
-// is compared with key.
-func (p *partition) recordOf(entry *idEntry, i int, key string) (*record, int, bool) {
-	c := p.chargeAt(entry, i)
-	rec := p.byHandle(c.handle)
-	if rec == nil {
-		return nil, 0, false
+// makeRoom empties d.Limits and makes room for n.
+func (d *Decision) makeRoom(n int) {
+	if cap(d.Limits) < n {
+		d.Limits = make([]LimitState, n)
 	}
-	if !c.pinsRecord(entry) {
-		name := rec.name[:min(int(rec.length), inlineName)]
-		if rec.length > inlineName {
-			var buf [maxName]byte
-			name = p.appendName(buf[:0], rec)
-		}
-		scope := p.scope(entry, i, key)
-		if n := len(scope); n > len(name) || string(name[:n]) != scope || n < len(name) && name[n] != 0 {
-			return nil, 0, false
-		}
+	d.Limits = d.Limits[:0]
+}
+
+// reportCharge appends the limit of a charge to d, as of now. Its record must have been
+// advanced to now. d must have room.
+func (p *partition) reportCharge(it *chargeIterator, d *Decision, now Time) {
+	d.Limits = d.Limits[:len(d.Limits)+1]
+	st, c := &d.Limits[len(d.Limits)-1], it.charge
+	st.Scope, st.Cost, st.Reserved, st.Exceeded = it.scope(), c.charged-c.dropped, c.estimate, c.exceeded()
+	if st.Exceeded {
+		st.Reserved = 0 // was not charged
 	}
-	pos := p.engine.catalog.schema(rec.schema).find(p.engine.catalog.limit(c.limit).bucketID)
-	return rec, pos, pos >= 0
+	if it.bucket != nil {
+		it.limit.reportBucket(st, it.bucket, p.ringOf(it.limit, *it.bucket, now), now)
+		return
+	}
+	var b bucket // the record was removed, because nothing of it was used
+	it.limit.advance(&b, nil, 0, now)
+	it.limit.reportBucket(st, &b, nil, now)
 }

@@ -62,9 +62,6 @@ func TestCountersNeedNoDefinitions(t *testing.T) {
 	if l, s, m := sizes(); l != limits || s != schemas || m != mappings {
 		t.Errorf("the catalog has %d limits, %d schemas and %d mappings, want %d, %d and %d as before", l, s, m, limits, schemas, mappings)
 	}
-	if names := e.catalog.tiers.Load().names; len(names) != 0 {
-		t.Errorf("the catalog has tiers %q, want none", names)
-	}
 }
 
 // TestSnapshotRejectsMixedRecords checks that records named like counters must have the

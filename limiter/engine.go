@@ -159,6 +159,18 @@ func (e *Engine) Withdraw(now Time, key, id string, attempt uint64) {
 	s.withdraw(now, root, key, id, attempt)
 }
 
+// WithdrawCheck withdraws r.Attempt of the check r, whose answer did not reach its
+// caller. It refunds the check and frees its id for reuse, unless another attempt, not
+// withdrawn, got its answer or the policy has changed. A token bucket keeps what it has
+// refilled since the check, and a shadow limit the whole charge. If the attempt arrives
+// within the next 30 s, Check rejects it with [ErrWithdrawn], as Withdraw does. d is
+// memory for the engine and gets no decision.
+func (e *Engine) WithdrawCheck(now Time, r *Request, d *Decision) {
+	s, root := e.lock(r.Key)
+	defer s.Unlock()
+	s.withdrawCheck(now, root, r, d)
+}
+
 // Peek reports the state of the limits of r without changing it. The costs and
 // the id of r are ignored.
 func (e *Engine) Peek(now Time, r *Request, d *Decision) {

@@ -17,7 +17,7 @@ var (
 	// ErrConflict means that the request id was used before with another operation
 	// or other numbers, or that its reservation has ended in another way.
 	ErrConflict = errors.New("request_id_conflict")
-	// ErrWithdrawn means that this attempt of a reserve was withdrawn before it
+	// ErrWithdrawn means that this attempt of a call was withdrawn before it
 	// arrived.
 	ErrWithdrawn = errors.New("attempt was withdrawn before it arrived")
 )

@@ -2,6 +2,8 @@
 
 package limiter
 
+import "slices"
+
 // idIndex finds entries by a hash of their id. Like a directory of records it uses
 // extendible hashing: it consists of tables of bounded size, so that growing moves the
 // cells of one table only, however many ids a root has.
@@ -30,24 +32,36 @@ const (
 	maxIDDepth = 16
 )
 
-// home returns the position where the search for a hash begins. It depends on the high
-// bits of the hash.
-func (t *idTable) home(h uint32) int { return int(uint64(h) * uint64(len(t.cells)) >> 32) }
+// home returns the position where the search for a hash begins in a table of so many cells.
+// It depends on the high bits of the hash.
+func home(h uint32, cells int) int { return int(uint64(h) * uint64(cells) >> 32) }
 
-func (t *idTable) after(pos int) int {
-	if pos++; pos == len(t.cells) {
-		return 0
+// find returns the position of the first cell with a hash from pos on, or -1.
+func (t *idTable) find(h uint32, pos int) int {
+	for cells := t.cells; len(cells) > 0; pos++ {
+		if pos == len(cells) {
+			pos = 0
+		}
+		switch cell := cells[pos]; {
+		case cell == 0:
+			return -1
+		case uint32(cell>>32) == h:
+			return pos
+		}
 	}
-	return pos
+	return -1
 }
 
 // place stores a cell. The table must have an empty one.
 func (t *idTable) place(cell uint64) {
-	pos := t.home(uint32(cell >> 32))
-	for t.cells[pos] != 0 {
-		pos = t.after(pos)
+	cells := t.cells
+	pos := home(uint32(cell>>32), len(cells))
+	for cells[pos] != 0 {
+		if pos++; pos == len(cells) {
+			pos = 0
+		}
 	}
-	t.cells[pos] = cell
+	cells[pos] = cell
 	t.n++
 }
 
@@ -71,7 +85,7 @@ func (x *idIndex) insert(h, entryID uint32) {
 	t := x.table(h)
 	for int(t.n) >= len(t.cells)*5/6 {
 		if len(t.cells) < maxIDCells || !x.split(h, t) {
-			t.resize(len(t.cells)*5/4 + 4)
+			t.grow()
 		}
 		t = x.table(h)
 	}
@@ -79,9 +93,21 @@ func (x *idIndex) insert(h, entryID uint32) {
 	x.n++
 }
 
-func (t *idTable) resize(cells int) {
-	old := t.cells
-	t.cells, t.n = make([]uint64, cells), 0
+// newCells returns at least n empty cells, as many as the memory has room for that the
+// allocator gives for n.
+func newCells(n int) []uint64 {
+	cells := slices.Grow([]uint64(nil), n)
+	return cells[:cap(cells)]
+}
+
+// grow makes a small table a quarter larger, for short searches, and a large one an eighth,
+// or as much as the allocator rounds that up to.
+func (t *idTable) grow() {
+	old, step := t.cells, len(t.cells)/4
+	if len(old) > maxIDCells/2 {
+		step = len(old) / 8
+	}
+	t.cells, t.n = newCells(len(old)+step+4), 0
 	for _, cell := range old {
 		if cell != 0 {
 			t.place(cell)
@@ -105,8 +131,8 @@ func (x *idIndex) split(h uint32, t *idTable) bool {
 	}
 	old, bit := t.cells, uint32(1)<<t.depth
 	cells := int(t.n) * 21 / 32 // room if the halves are uneven
-	*t = idTable{cells: make([]uint64, cells), depth: t.depth + 1}
-	twin := &idTable{cells: make([]uint64, cells), depth: t.depth} // already one deeper
+	*t = idTable{cells: newCells(cells), depth: t.depth + 1}
+	twin := &idTable{cells: newCells(cells), depth: t.depth} // already one deeper
 	o.all = append(o.all, twin)
 	for i := range o.prefixes {
 		if o.prefixes[i] == number && uint32(i)&bit != 0 {
@@ -122,7 +148,7 @@ func (x *idIndex) split(h uint32, t *idTable) bool {
 			half = twin
 		}
 		if int(half.n) >= len(half.cells)*5/6 {
-			half.resize(len(half.cells)*5/4 + 4)
+			half.grow()
 		}
 		half.place(cell)
 	}
@@ -132,28 +158,35 @@ func (x *idIndex) split(h uint32, t *idTable) bool {
 // remove deletes a cell and moves later ones back, so that it leaves no gap.
 func (x *idIndex) remove(h, entryID uint32) {
 	t := x.table(h)
-	pos := t.home(h)
-	for cell := uint64(h)<<32 | uint64(entryID); t.cells[pos] != cell; {
-		pos = t.after(pos)
-	}
-	for next := t.after(pos); t.cells[next] != 0; next = t.after(next) {
-		home := t.home(uint32(t.cells[next] >> 32))
-		if t.distance(home, next) >= t.distance(pos, next) { // may move back to pos
-			t.cells[pos] = t.cells[next]
-			pos = next
+	cells := t.cells
+	pos := home(h, len(cells))
+	for cell := uint64(h)<<32 | uint64(entryID); cells[pos] != cell; {
+		if pos++; pos == len(cells) {
+			pos = 0
 		}
 	}
-	t.cells[pos] = 0
+	steps := 0 // from pos to next
+	for next := pos; ; {
+		steps++
+		if next++; next == len(cells) {
+			next = 0
+		}
+		cell := cells[next]
+		if cell == 0 {
+			break
+		}
+		fromHome := next - home(uint32(cell>>32), len(cells))
+		if fromHome < 0 {
+			fromHome += len(cells)
+		}
+		if fromHome >= steps { // a search for it passes pos
+			cells[pos] = cell
+			pos, steps = next, 0
+		}
+	}
+	cells[pos] = 0
 	t.n--
 	x.n--
-}
-
-// distance returns the steps from one position to another.
-func (t *idTable) distance(from, to int) int {
-	if to < from {
-		to += len(t.cells)
-	}
-	return to - from
 }
 
 // trim frees the tables of an index without cells.

@@ -36,8 +36,8 @@ func TestIDIndexIsMap(t *testing.T) {
 			}
 			for entry, h := range want {
 				table, steps := x.table(h), 0
-				for pos := table.home(h); table.cells[pos] != uint64(h)<<32|uint64(entry); pos = table.after(pos) {
-					if steps++; table.cells[pos] == 0 || steps > len(table.cells) {
+				for pos := table.find(h, home(h, len(table.cells))); pos < 0 || uint32(table.cells[pos]) != entry; pos = table.find(h, pos+1) {
+					if steps++; pos < 0 || steps > len(table.cells) {
 						t.Fatalf("entry %d of %d is not found", entry, len(want))
 					}
 				}

@@ -22,19 +22,22 @@ type idEntry struct {
 	body uint32 // digest of the request
 	due  int64  // Mono: end of a live lease, else of the retention
 	// value depends on the state. A check keeps its costs in tokens and spend, which
-	// depend on the policy; its other costs are in the request. A count keeps the usage
+	// depend on the policy, and above costBits the tags of its attempts; its other costs
+	// are in the request. A count keeps the usage
 	// and the end of its window. A reservation keeps its id in
-	// partition.reservations, and its grant.
+	// partition.reservations with that of its terms, and its grant.
 	value [2]int64
 	next  uint32 // entry in its idQueue; of a live reservation, the position in leaseHeap
 	owner uint32 // account<<8 | flags
 }
 
-// The flags of an entry: its state, and bits that only reservations have.
+// The flags of an entry: its state, and more bits. Only reservations are degraded.
 const (
 	stateMask     = 7
 	flagDegraded  = 1 << 3
 	flagPermanent = 1 << 4 // an attempt that cannot be withdrawn got the answer
+	// flagMoreCharges is set if there are blocks of charges beside the reservation's own.
+	flagMoreCharges = 1 << 5
 )
 
 // idState is the state of an entry. The last four are reservations.
@@ -59,7 +62,21 @@ func (entry *idEntry) set(flag uint32)     { entry.owner |= flag }
 func (entry *idEntry) setState(s idState)  { entry.owner = entry.owner&^stateMask | uint32(s) }
 func (entry *idEntry) key() idKey          { return idKey{entry.hash, entry.more} }
 func (entry *idEntry) reservation() uint32 { return uint32(entry.value[0]) }
+func (entry *idEntry) terms() uint32       { return uint32(entry.value[0] >> 32) }
 func (entry *idEntry) granted() int64      { return entry.value[1] }
+
+func (entry *idEntry) setReservation(reservationID, termsID uint32) {
+	entry.value[0] = int64(termsID)<<32 | int64(reservationID)
+}
+
+// costBits is how many bits the largest cost has.
+const costBits = 54
+
+const costMask = 1<<costBits - 1
+
+// tokens and spend are the costs of a check.
+func (entry *idEntry) tokens() int64 { return entry.value[0] & costMask }
+func (entry *idEntry) spend() int64  { return entry.value[1] & costMask }
 
 // status returns the status of a reservation, else NoStatus.
 func (entry *idEntry) status() Status {
@@ -77,48 +94,6 @@ func (entry *idEntry) outcome() Outcome {
 		return Degraded
 	}
 	return Allowed
-}
-
-// reservation is the part of an id entry that only reservations have.
-type reservation struct {
-	keyHash  uint64
-	ttl      int64     // lease; of a settled one, the digest of its final settle
-	input    int64     // estimate
-	progress amounts   // highest so far
-	attempts [2]uint64 // that got the answer and may be withdrawn; 0 = none
-	version  uint64    // of the policy that decided
-	rates    uint32    // in partition.rates
-	tier     uint32    // id of its name<<8 | number of charges
-	block    chargeBlock
-}
-
-func (res *reservation) tierID() uint32 { return res.tier >> 8 }
-
-func (res *reservation) chargeCount() int { return int(res.tier & 0xff) }
-
-// charge is one limit of a reservation, and what it was charged.
-type charge struct {
-	handle   uint32 // of its record
-	limit    uint32 // id at the time of the decision
-	estimate int64
-	charged  int64 // current charge, including dropped
-	dropped  int64 // what exceeded the bucket's maximum debt
-	at       int64 // a token bucket's mark, a fixed window's end, or a sub-window; or notCharged
-}
-
-// notCharged is the charge.at of a shadow limit that the request exceeded.
-const notCharged = -1 << 63
-
-func (c *charge) exceeded() bool { return c.at == notCharged }
-
-const chargesPerBlock = 4
-
-// chargeBlock is a list of charges with the end of each one's scope in the key. The
-// first is part of the reservation.
-type chargeBlock struct {
-	charges  [chargesPerBlock]charge
-	next     uint32
-	scopeEnd [chargesPerBlock]uint8 // less 1
 }
 
 // How long ids are remembered, in nanoseconds.
@@ -169,8 +144,8 @@ func mixCosts(h uint64, costs []Cost) uint64 {
 }
 
 // bodyDigest identifies the body of a request, to detect another one with the same id.
-func bodyDigest(r *Request, reserve bool) uint32 {
-	h := mixString(uint64(boolInt(reserve)), r.Key)
+func bodyDigest(r *Request, keyHash uint64, reserve bool) uint32 {
+	h := mix(uint64(boolInt(reserve)), keyHash) // keys are not empty
 	h = mixString(h, r.Tier)
 	h = mixString(h, r.Model)
 	h = mix(h^uint64(r.Requests), uint64(r.InputTokens))
@@ -207,22 +182,36 @@ func (p *partition) lookUp(account uint32, k idKey) (uint32, *idEntry) {
 	}
 	h := p.engine.position(k)
 	t := p.ids.table(h)
-	if t.n == 0 {
-		return 0, nil
-	}
-	for pos := t.home(h); t.cells[pos] != 0; pos = t.after(pos) {
-		cell := t.cells[pos]
-		if uint32(cell>>32) != h {
-			continue
-		}
-		entryID := uint32(cell)
+	for pos := t.find(h, home(h, len(t.cells))); pos >= 0; pos = t.find(h, pos+1) {
+		entryID := uint32(t.cells[pos])
 		entry := p.entries.at(entryID)
-		if entry.hash != k.hash || entry.more != k.more || entry.account() != account {
-			continue
+		if entry.hash == k.hash && entry.more == k.more && entry.account() == account {
+			return entryID, entry
 		}
-		return entryID, entry
 	}
 	return 0, nil
+}
+
+// preload reads what a new id of an account will need, so that the CPU waits for all of it
+// at once: its place in the index and, if there is no room left, the oldest ids.
+func (p *partition) preload(account uint32, k idKey) {
+	if account == 0 {
+		return
+	}
+	sum, h := uint64(0), p.engine.position(k)
+	if cells := p.ids.table(h).cells; len(cells) > 0 {
+		sum += cells[home(h, len(cells))]
+	}
+	if p.idQuota == 0 {
+		a := p.accounts.at(account)
+		if a.checks.head != 0 {
+			sum += p.entries.at(a.checks.head).hash
+		}
+		if a.ended.head != 0 {
+			sum += p.entries.at(a.ended.head).hash
+		}
+	}
+	keepRead(uint8(sum))
 }
 
 // position returns the hash of an id in the index. It is seeded per engine, so that
@@ -254,78 +243,6 @@ func (p *partition) insertEntry(account uint32, k idKey, s idState) (uint32, *id
 	return entryID, entry
 }
 
-// chargeCount returns the number of charges of a reservation.
-func (p *partition) chargeCount(entry *idEntry) int {
-	if !entry.isReservation() {
-		return 0
-	}
-	return p.reservations.at(entry.reservation()).chargeCount()
-}
-
-// chargeBlockOf returns the block of charge i of a reservation, and its position there.
-func (p *partition) chargeBlockOf(entry *idEntry, i int) (*chargeBlock, int) {
-	block := &p.reservations.at(entry.reservation()).block
-	for ; i >= chargesPerBlock; i -= chargesPerBlock {
-		block = p.charges.at(block.next)
-	}
-	return block, i
-}
-
-// chargeAt returns charge i of a reservation.
-func (p *partition) chargeAt(entry *idEntry, i int) *charge {
-	block, i := p.chargeBlockOf(entry, i)
-	return &block.charges[i]
-}
-
-// scope returns the scope of charge i of a reservation of key.
-func (p *partition) scope(entry *idEntry, i int, key string) string {
-	block, i := p.chargeBlockOf(entry, i)
-	return key[:min(int(block.scopeEnd[i])+1, len(key))]
-}
-
-// appendCharge appends a zero charge to a reservation. key[:scopeEnd] is its scope.
-func (p *partition) appendCharge(res *reservation, scopeEnd int) *charge {
-	i := res.chargeCount()
-	res.tier++
-	block := &res.block
-	for ; i >= chargesPerBlock; i -= chargesPerBlock {
-		if block.next == 0 {
-			block.next, _ = p.charges.alloc()
-		}
-		block = p.charges.at(block.next)
-	}
-	block.scopeEnd[i] = uint8(scopeEnd - 1)
-	return &block.charges[i]
-}
-
-// eachPendingCharge calls f for every charge to a bucket of rec that may still change.
-func (p *partition) eachPendingCharge(rec *record, bucketID uint32, f func(*charge)) {
-	if rec.pins == 0 {
-		return
-	}
-	visit := func(entryID uint32) {
-		entry := p.entries.at(entryID)
-		for i := range p.chargeCount(entry) {
-			c := p.chargeAt(entry, i)
-			if c.handle == rec.handle && c.pinsRecord(entry) && p.engine.catalog.limit(c.limit).bucketID == bucketID {
-				p.beforeIDChanges(entryID)
-				f(c)
-			}
-		}
-	}
-	for _, entryID := range p.leaseHeap {
-		visit(entryID)
-	}
-	if p.expired == 0 {
-		return
-	}
-	for entryID := p.entries.next(0); entryID != 0; entryID = p.entries.next(entryID) {
-		if p.entries.at(entryID).state() == idExpired {
-			visit(entryID)
-		}
-	}
-}
-
 // deleteEntry removes an entry that is in no queue. Its charges must be final.
 func (p *partition) deleteEntry(entryID uint32) {
 	entry := p.entries.at(entryID)
@@ -354,7 +271,10 @@ func (p *partition) freeEntryParts(entryID uint32, entry *idEntry) {
 	p.beforeIDChanges(entryID)
 	switch entry.state() {
 	case idExpired:
-		p.finalizeCharges(entry)
+		var it chargeIterator
+		for it.start(p, entry, ""); it.next(); {
+			p.finalize(&it)
+		}
 		p.expired--
 	case idWithdrawal:
 		p.accounts.at(entry.account()).withdrawals--
@@ -363,12 +283,13 @@ func (p *partition) freeEntryParts(entryID uint32, entry *idEntry) {
 	if !entry.isReservation() {
 		return
 	}
-	res := p.reservations.at(entry.reservation())
-	for blockID := res.block.next; blockID != 0; {
-		next := p.charges.at(blockID).next
-		p.charges.free(blockID)
-		blockID = next
+	if entry.is(flagMoreCharges) { // else the reservation, which may be out of the cache, is not read
+		for blockID := p.reservations.at(entry.reservation()).block.next; blockID != 0; {
+			next := p.charges.at(blockID).next
+			p.charges.free(blockID)
+			blockID = next
+		}
 	}
-	p.rates.release(res.rates)
+	p.terms.release(entry.terms())
 	p.reservations.free(entry.reservation())
 }

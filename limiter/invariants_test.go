@@ -17,7 +17,7 @@ func (p *partition) check(t *rapid.T) {
 	cat := p.engine.catalog
 	pins, marks := map[uint32]uint32{}, map[uint32]int{}
 	queued, tombstones, expired := len(p.leaseHeap), 0, 0
-	perAccount, withdrawals, rates := map[uint32]uint32{}, map[uint32]uint32{}, map[uint32]uint32{}
+	perAccount, withdrawals, terms := map[uint32]uint32{}, map[uint32]uint32{}, map[uint32]uint32{}
 	for id := p.entries.next(0); id != 0; id = p.entries.next(id) {
 		entry := p.entries.at(id)
 		perAccount[entry.account()]++
@@ -37,14 +37,14 @@ func (p *partition) check(t *rapid.T) {
 			expired++
 		}
 		if entry.isReservation() {
-			rates[p.reservations.at(entry.reservation()).rates]++
+			terms[entry.terms()]++
 		}
-		for i := range p.chargeCount(entry) {
-			c := p.chargeAt(entry, i)
-			if !c.pinsRecord(entry) {
+		var it chargeIterator
+		for it.start(p, entry, ""); it.next(); {
+			if !it.pins {
 				continue
 			}
-			rec := p.byHandle(c.handle)
+			c, rec := it.charge, p.byHandle(it.charge.handle)
 			if rec == nil || rec.handle != c.handle {
 				t.Fatalf("id entry %d charges a record that does not exist", id)
 			}
@@ -54,6 +54,9 @@ func (p *partition) check(t *rapid.T) {
 			pos := have.find(cat.limit(c.limit).bucketID)
 			if pos < 0 {
 				t.Fatalf("id entry %d charges a limit that its record lacks", id)
+			}
+			if it.rec != rec || it.pos != pos || it.limit != have.limits[pos] || it.bucket != p.bucketAt(rec, pos) {
+				t.Fatalf("id entry %d: a charge is of bucket %d of another record, want %d", id, it.pos, pos)
 			}
 			if have.limits[pos].Algorithm == TokenBucket {
 				marks[at]++
@@ -118,13 +121,13 @@ func (p *partition) check(t *rapid.T) {
 	if accounts != len(perAccount) || accounts != p.accounts.index.n || len(p.accounts.all)-len(p.accounts.free) != accounts {
 		t.Fatalf("%d accounts, %d indexed, want %d", accounts, p.accounts.index.n, len(perAccount))
 	}
-	for id, uses := range rates {
-		if p.rates.all[id-1].uses != uses {
-			t.Fatalf("rates %d have %d uses, want %d", id, p.rates.all[id-1].uses, uses)
+	for id, uses := range terms {
+		if p.terms.all[id-1].uses != uses {
+			t.Fatalf("terms %d have %d uses, want %d", id, p.terms.all[id-1].uses, uses)
 		}
 	}
-	if len(rates) != p.rates.index.n || expired != int(p.expired) {
-		t.Fatalf("%d rates and %d expired reservations, want %d and %d", p.rates.index.n, p.expired, len(rates), expired)
+	if len(terms) != p.terms.index.n || expired != int(p.expired) {
+		t.Fatalf("%d terms and %d expired reservations, want %d and %d", p.terms.index.n, p.expired, len(terms), expired)
 	}
 	if queued != int(p.entries.n) || p.ids.n+tombstones != int(p.entries.n) {
 		t.Fatalf("%d ids queued, %d indexed, %d tombstones, want %d", queued, p.ids.n, tombstones, p.entries.n)

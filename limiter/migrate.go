@@ -63,7 +63,7 @@ func (p *partition) migrateBucket(rec *record, from, to *limit, b bucket, t *tim
 			*stored = *newRing
 			next.lo = uint64(ringID)
 		}
-		t.reset()
+		*t = timeline{}
 		p.eachPendingCharge(rec, to.bucketID, func(c *charge) {
 			if c.at = to.currentPeriod(next, now); to.Algorithm == TokenBucket {
 				c.at = t.addMark(next.level())
@@ -127,7 +127,7 @@ func rescale(w wide, from, to int64) wide {
 func (p *partition) setTimelines(rec *record, of []timeline) {
 	live := 0
 	for i := range of {
-		live += of[i].live
+		live += int(of[i].live)
 	}
 	if live == 0 {
 		p.freeTimelines(rec)

@@ -19,37 +19,39 @@ type partition struct {
 	*memory
 }
 
-// memory is the part of a partition that not every call needs.
+// memory is the part of a partition that not every call needs. Its fields are in lines of
+// the CPU's cache: a slab is one line, and each comment begins a new one.
 type memory struct {
 	// What every call with an id reads.
 	accounts   accounts // of the roots with remembered ids
-	entries    slab[idEntry]
-	ids        idIndex // of entries by request id
 	idQuota    int
-	idsDue     int64  // when runDue visits the ended ids next
-	idsNext    int64  // the first due time that the current visit has left
-	dueAccount uint32 // where the current visit continues, or 0
-	expired    uint32 // entries whose lease expired
-
-	// What reservations read.
-	reservations   slab[reservation]
-	charges        slab[chargeBlock]
-	leaseHeap      []uint32 // entries of live reservations by due
-	rates          sharedRates
-	handles        slab[uint32] // -> id of the record
-	timelines      slab[timelines]
+	snapshot   *snapshot // in progress, or nil
+	idsDue     int64     // when runDue visits the ended ids next
+	idsNext    int64     // the first due time that the current visit has left
+	dueAccount uint32    // where the current visit continues, or 0
+	expired    uint32    // entries whose lease expired
+	// One line each.
+	entries      slab[idEntry]
+	reservations slab[reservation]
+	handles      slab[uint32] // -> id of the record
+	timelines    slab[timelines]
+	// What else is read for ids and reservations.
+	ids            idIndex // of entries by request id
+	keyQuota       int
+	trimmed        int          // chunks of the slabs that the sweep has trimmed after sweptRecord
+	leaseHeap      []uint32     // entries of live reservations by due
 	spareTimelines [][]timeline // for reuse
+	clockHand      uint32       // the record that evict examined last
+	sweptRecord    uint32       // the record that the sweep visited last
+	_              uint64
+	terms          sharedTerms
 
+	charges      slab[chargeBlock]
 	bucketBlocks slab[bucketBlock]
 	names        slab[nameBlock]
 	rings        slab[ring]
 	roots        rootSizes
-	clockHand    uint32 // the record that evict examined last
-	keyQuota     int
-	sweptRecord  uint32 // the record that the sweep visited last
-	trimmed      int    // chunks of the slabs that the sweep has trimmed after them
 	stats        partitionStats
-	snapshot     *snapshot // in progress, or nil
 }
 
 func newPartition(e *Engine) partition {
@@ -144,19 +146,23 @@ func (p *partition) assembleSet(d *Decision, s *schema, scope, model string, lev
 func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) (denied, shrink bool, err error) {
 	var v vector
 	var lastMode Estimate
+	var lastLevel uint8
 	unpriced := !r.Plan.Rates.Priced && !r.Force && (r.InputTokens > 0 || output > 0)
 	rigid := false
 	for i := range d.assessments {
 		a := &d.assessments[i]
 		l := a.limit
-		mode := Estimate{}
-		if reserve {
-			mode = r.Plan.Levels[a.level].Estimate
-		}
-		if i == 0 || mode != lastMode {
-			lastMode = mode
-			if err := r.cost(mode, output, reserve, &v); err != nil {
-				return false, false, err
+		if i == 0 || a.level != lastLevel {
+			lastLevel = a.level
+			mode := Estimate{}
+			if reserve {
+				mode = r.Plan.Levels[a.level].Estimate
+			}
+			if i == 0 || mode != lastMode {
+				lastMode = mode
+				if err := r.cost(mode, output, reserve, &v); err != nil {
+					return false, false, err
+				}
 			}
 		}
 		if l.dim == dimCustom {

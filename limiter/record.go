@@ -54,10 +54,11 @@ type timelines struct {
 }
 
 // openMark adds a mark to the timeline of token bucket i for a charge made now.
-func (p *partition) openMark(rec *record, i, buckets int) int64 {
+func (p *partition) openMark(rec *record, i int) int64 {
 	if rec.timelinesID == 0 {
 		timelinesID, tls := p.timelines.alloc()
 		rec.timelinesID = timelinesID
+		buckets := len(p.engine.catalog.schema(rec.schema).limits)
 		if n := len(p.spareTimelines); n > 0 && cap(p.spareTimelines[n-1]) >= buckets {
 			tls.byBucket, p.spareTimelines = p.spareTimelines[n-1][:buckets], p.spareTimelines[:n-1] // none is live
 		} else {
@@ -65,12 +66,8 @@ func (p *partition) openMark(rec *record, i, buckets int) int64 {
 		}
 	}
 	tls := p.timelines.at(rec.timelinesID)
-	t := &tls.byBucket[i]
-	if t.live == 0 {
-		t.reset()
-	}
 	tls.live++
-	return t.addMark(p.bucketAt(rec, i).level())
+	return tls.byBucket[i].addMark(p.bucketAt(rec, i).level())
 }
 
 // closeMark removes a mark, and frees the timelines if it was the last.
@@ -91,10 +88,11 @@ func (p *partition) freeTimelines(rec *record) {
 	}
 	if of := p.timelines.at(rec.timelinesID).byBucket; len(p.spareTimelines) < maxSpare {
 		for i := range of {
-			of[i].live = 0 // reset on the next use
+			of[i].live = 0
 		}
 		p.spareTimelines = append(p.spareTimelines, of)
 	}
+	*p.timelines.at(rec.timelinesID) = timelines{}
 	p.timelines.free(rec.timelinesID)
 	rec.timelinesID = 0
 }
@@ -226,6 +224,17 @@ func (p *partition) named(rec *record, scope, model string) bool {
 		name = p.appendName(buf[:0], rec)
 	}
 	return string(name[:len(scope)]) == scope && (model == "" || name[len(scope)] == 0 && string(name[len(scope)+1:]) == model)
+}
+
+// isOfScope reports whether the scope in the record's name is that one.
+func (p *partition) isOfScope(rec *record, scope string) bool {
+	name := rec.name[:min(int(rec.length), inlineName)]
+	if rec.length > inlineName {
+		var buf [maxName]byte
+		name = p.appendName(buf[:0], rec)
+	}
+	n := len(scope)
+	return n <= len(name) && string(name[:n]) == scope && (n == len(name) || name[n] == 0)
 }
 
 // maxName is the length of the longest name: a key, NUL and a model of 256 bytes.

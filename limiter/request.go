@@ -21,7 +21,7 @@ const MaxLevels = 4
 type Plan struct {
 	Levels        [MaxLevels]Level
 	Count         int    // levels in use, from the root down
-	Tier          string // of the most specific level
+	Tier          string // of the most specific level; kept for reservations
 	Rates         Rates
 	DefaultOutput int64 // output tokens of a reserve that names none
 	Version       uint64
@@ -70,11 +70,12 @@ type Request struct {
 	OutputTokens int64
 	Costs        []Cost
 
-	// The following fields are for Reserve only.
-
 	// Attempt identifies one attempt among several with the same ID, so that it can
 	// be withdrawn. An attempt 0 cannot be. It is not part of the request's identity.
-	Attempt         uint64
+	Attempt uint64
+
+	// The following fields are for Reserve only.
+
 	MinOutputTokens int64         // 0: max(256, OutputTokens/8)
 	Choices         int64         // n; 0 means 1
 	TTL             time.Duration // lease; 0 means [DefaultTTL]

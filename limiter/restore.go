@@ -44,7 +44,7 @@ type restorer struct {
 	partition int
 	limits    map[uint64]*limit // by their ids in the snapshot, as all that follow
 	schemas   map[uint64]*schema
-	tiers     map[uint64]uint32
+	tiers     map[uint64]string
 	handles   map[uint64]uint32 // handle in the snapshot -> handle
 	ids       []decoder         // of id entries, which are read last
 	marks     int               // in all timelines
@@ -85,7 +85,7 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 func newRestorer(p *partition, now Time, number int, data []byte) *restorer {
 	return &restorer{
 		decoder: decoder{buf: data[len(snapshotMagic) : len(data)-8], size: len(data)}, now: now, partition: number, p: p,
-		limits: map[uint64]*limit{}, schemas: map[uint64]*schema{}, tiers: map[uint64]uint32{}, handles: map[uint64]uint32{},
+		limits: map[uint64]*limit{}, schemas: map[uint64]*schema{}, tiers: map[uint64]string{}, handles: map[uint64]uint32{},
 		claims: map[claim]bool{},
 	}
 }
@@ -99,7 +99,7 @@ func (d *restorer) item(zone func(string) (*time.Location, error)) bool {
 		d.schema()
 	case tagTier:
 		id := d.uint()
-		d.tiers[id] = d.p.engine.catalog.tierID(d.string(256, "tier"))
+		d.tiers[id] = d.string(256, "tier")
 	case tagRecord:
 		d.record()
 	case tagID:
@@ -220,7 +220,7 @@ func (d *restorer) record() {
 	rec.denied = denied
 	for i := range buckets {
 		*d.p.bucketAt(rec, i) = buckets[i]
-		d.marks += timelines[i].live
+		d.marks += int(timelines[i].live)
 	}
 	if limitOfCounter != 0 {
 		rec.buckets[1].lo = limitOfCounter
@@ -293,8 +293,9 @@ func (d *restorer) timeline(t *timeline) {
 	if n == 0 || d.err != nil {
 		return
 	}
-	t.reset()
-	t.base, t.waste, t.next = d.wide(), d.wide(), int64(d.upTo(1<<62, "mark"))
+	m := &marks{}
+	t.more, t.many = m, true
+	m.base, m.waste, m.next = d.wide(), d.wide(), int64(d.upTo(1<<62, "mark"))
 	for i := range n {
 		b := block{seq: int64(d.upTo(1<<59, "block")), n: uint8(d.upTo(blockSize, "marks")), dead: uint8(d.upTo(255, "dead")), lowest: maxWide}
 		for j := range int(b.n) {
@@ -304,15 +305,15 @@ func (d *restorer) timeline(t *timeline) {
 				t.live++
 			}
 		}
-		if len(t.blocks) > 0 && b.seq <= t.blocks[len(t.blocks)-1].seq {
+		if len(m.blocks) > 0 && b.seq <= m.blocks[len(m.blocks)-1].seq {
 			d.fail("blocks of a timeline are out of order")
 			return
 		}
-		if full := i < n-1 || t.next%blockSize == 0; !b.valid(t.next, full) {
-			d.fail("marks of block %d are invalid before mark %d", b.seq, t.next)
+		if full := i < n-1 || m.next%blockSize == 0; !b.valid(m.next, full) {
+			d.fail("marks of block %d are invalid before mark %d", b.seq, m.next)
 			return
 		}
-		t.blocks = append(t.blocks, b)
+		m.blocks = append(m.blocks, b)
 	}
 }
 
@@ -329,10 +330,14 @@ func (b *block) valid(next int64, full bool) bool {
 
 // hasMark reports whether mark is live. t may be nil.
 func (t *timeline) hasMark(mark int64) bool {
-	if t == nil || mark < 0 || mark >= t.next {
+	if t == nil || !t.many {
+		return t != nil && t.live > 0 && mark == firstMark
+	}
+	m := t.more
+	if mark < 0 || mark >= m.next {
 		return false
 	}
-	b := &t.blocks[t.find(mark)]
+	b := &m.blocks[m.find(mark)]
 	bit := mark % blockSize
 	return b.seq == mark/blockSize && bit < int64(b.n) && b.dead>>bit&1 == 0
 }

@@ -63,6 +63,7 @@ func (d *restorer) entry() (entryID uint32) {
 	}
 	entryID, entry := d.p.insertEntry(account, k, s)
 	entry.body, entry.due = uint32(moreAndBody), d.now.Mono+age
+	entry.set(flagPermanent) // the snapshot does not have the attempts
 	d.p.expired += uint32(boolInt(s == idExpired))
 	if entry.isReservation() {
 		d.reservation(entry)
@@ -92,18 +93,16 @@ func (d *restorer) enqueue(entryID uint32, entry *idEntry) {
 }
 
 func (d *restorer) reservation(entry *idEntry) {
-	tier := d.uint()
-	tierID, tierKnown := d.tiers[tier]
-	if d.err == nil && !tierKnown {
-		d.fail("tier %d is not defined", tier)
+	number := d.uint()
+	tier, known := d.tiers[number]
+	if d.err == nil && !known {
+		d.fail("tier %d is not defined", number)
 	}
 	if d.err != nil {
 		return
 	}
 	reservationID, res := d.p.reservations.alloc()
-	entry.value[0] = int64(reservationID)
-	entry.set(flagPermanent) // the snapshot does not have the attempts
-	res.tier, res.version = tierID<<8, d.fixed()
+	version := d.fixed()
 	if d.bool() {
 		entry.set(flagDegraded)
 	}
@@ -121,16 +120,16 @@ func (d *restorer) reservation(entry *idEntry) {
 	for _, n := range rates.numbers() {
 		*n = d.natural("rate")
 	}
-	res.rates = d.p.rates.share(&rates)
+	entry.setReservation(reservationID, d.p.terms.share(&rates, tier, version))
 	if res.progress.cached > res.progress.input {
 		d.fail("usage of a lease is out of range")
 	}
 	for range d.upTo(2*MaxLevels*maxLimits, "limits of a reservation") {
-		d.charge(entry, res)
+		d.charge(entry)
 	}
 }
 
-func (d *restorer) charge(entry *idEntry, res *reservation) {
+func (d *restorer) charge(entry *idEntry) {
 	l := d.limitRef()
 	if d.err != nil {
 		return
@@ -144,14 +143,14 @@ func (d *restorer) charge(entry *idEntry, res *reservation) {
 		d.fail("the scope of a charge is empty")
 		return
 	}
-	c := d.p.appendCharge(res, scopeEnd)
+	c := d.p.appendCharge(entry, scopeEnd)
 	c.limit = l.id
 	if d.bool() {
 		c.at = notCharged
 	}
 	c.estimate, c.charged, c.dropped = d.natural("estimate"), d.natural("charged"), d.natural("dropped")
 	c.handle = d.handles[d.upTo(math.MaxUint32, "handle")]
-	if !c.pinsRecord(entry) || d.err != nil {
+	if c.exceeded() || !entry.canChange() || d.err != nil {
 		return
 	}
 	if c.handle == 0 {

@@ -22,18 +22,18 @@ func TestInvalidTimelinesAreRejected(t *testing.T) {
 	}{
 		{"as it is", func(*timeline) {}, ""},
 		{"no charge has the marks", func(tl *timeline) {
-			tl.blocks[1].seq += 1 << 40
-			tl.next += 1 << 40 * blockSize
+			tl.more.blocks[1].seq += 1 << 40
+			tl.more.next += 1 << 40 * blockSize
 		}, "a charge to \"tokens\" has no mark"},
-		{"a mark is left out", func(tl *timeline) { tl.next++ }, "block 1 are invalid"},
-		{"a block is left out, whose marks would go to another", func(tl *timeline) { tl.next += blockSize }, "block 1 are invalid"},
-		{"a mark comes again", func(tl *timeline) { tl.next-- }, "block 1 are invalid"},
-		{"the first block is not full", func(tl *timeline) { tl.blocks[0].n-- }, "block 0 are invalid"},
-		{"a block of nothing", func(tl *timeline) { tl.blocks[0].n = 0 }, "block 0 are invalid"},
-		{"all are dead", func(tl *timeline) { tl.blocks[1].dead = 1<<3 - 1 }, "block 1 are invalid"},
-		{"all of a full one are dead", func(tl *timeline) { tl.blocks[0].dead = 1<<blockSize - 1 }, "block 0 are invalid"},
-		{"one is dead before it comes", func(tl *timeline) { tl.blocks[1].dead = 1 << 3 }, "block 1 are invalid"},
-		{"a block comes twice", func(tl *timeline) { tl.blocks[1].seq = 0 }, "out of order"},
+		{"a mark is left out", func(tl *timeline) { tl.more.next++ }, "block 1 are invalid"},
+		{"a block is left out, whose marks would go to another", func(tl *timeline) { tl.more.next += blockSize }, "block 1 are invalid"},
+		{"a mark comes again", func(tl *timeline) { tl.more.next-- }, "block 1 are invalid"},
+		{"the first block is not full", func(tl *timeline) { tl.more.blocks[0].n-- }, "block 0 are invalid"},
+		{"a block of nothing", func(tl *timeline) { tl.more.blocks[0].n = 0 }, "block 0 are invalid"},
+		{"all are dead", func(tl *timeline) { tl.more.blocks[1].dead = 1<<3 - 1 }, "block 1 are invalid"},
+		{"all of a full one are dead", func(tl *timeline) { tl.more.blocks[0].dead = 1<<blockSize - 1 }, "block 0 are invalid"},
+		{"one is dead before it comes", func(tl *timeline) { tl.more.blocks[1].dead = 1 << 3 }, "block 1 are invalid"},
+		{"a block comes twice", func(tl *timeline) { tl.more.blocks[1].seq = 0 }, "out of order"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := New(Options{})

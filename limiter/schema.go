@@ -5,7 +5,6 @@ package limiter
 import (
 	"encoding/binary"
 	"maps"
-	"slices"
 	"sync/atomic"
 )
 
@@ -159,35 +158,3 @@ func (c *Catalog) mapping(have, want *schema) *mapping {
 	want.mappings.Store(&grown)
 	return m
 }
-
-// tierNames assigns ids to the names of tiers, for remembered decisions.
-type tierNames struct {
-	ids   map[string]uint32
-	names []string
-}
-
-func (c *Catalog) tierID(name string) uint32 {
-	if id, ok := c.tiers.Load().ids[name]; ok {
-		return id
-	}
-	c.AddTiers(name)
-	return c.tiers.Load().ids[name]
-}
-
-// AddTiers assigns ids to the names of tiers that have none yet. A policy adds all its
-// tiers at once, so that no decision has to.
-func (c *Catalog) AddTiers(names ...string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	old := c.tiers.Load()
-	grown := &tierNames{ids: maps.Clone(old.ids), names: slices.Clip(old.names)}
-	for _, name := range names {
-		if _, ok := grown.ids[name]; !ok {
-			grown.ids[name] = uint32(len(grown.names))
-			grown.names = append(grown.names, name)
-		}
-	}
-	c.tiers.Store(grown)
-}
-
-func (c *Catalog) tierName(id uint32) string { return c.tiers.Load().names[id] }

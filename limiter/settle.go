@@ -13,7 +13,7 @@ import (
 // settle applies cumulative usage to a reservation.
 func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 	now = p.tick(now)
-	entryID, entry, err := p.findReservation(now, root, u.Key, u.ID)
+	entryID, entry, err := p.findReservation(root, u.Key, u.ID)
 	if err != nil {
 		return err
 	}
@@ -33,36 +33,42 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		return err
 	}
 	var v vector
-	if err := p.rates.at(res.rates).cost(n, &v); err != nil {
+	if err := p.terms.at(entry.terms()).cost(n, &v); err != nil {
 		return err
 	}
-	if err := p.checkOverflow(entry, u, &v); err != nil {
+	if err := p.prepare(entry, u, &v, now); err != nil {
 		return err
 	}
 	p.beforeIDChanges(entryID)
-	for i := range p.chargeCount(entry) {
-		p.correct(entry, i, now, p.target(p.chargeAt(entry, i), u, &v))
+	d.makeRoom(int(res.count))
+	var it chargeIterator
+	for it.start(p, entry, u.Key); it.next(); {
+		p.correct(&it, now, it.target(u, &v))
+		if u.Final {
+			p.finalize(&it)
+		}
+		p.reportCharge(&it, d, now)
 	}
-	if !u.Final {
+	switch {
+	case u.Final:
+		p.end(entryID, entry, idSettled, now)
+		res.ttl = finalDigest(u)
+	default:
 		res.progress = n
 		entry.set(flagPermanent) // a caller uses the reservation
 		if entry.state() == idHeld {
 			entry.due = satAdd(res.ttl, now.Mono)
 			p.heapFix(int(entry.next))
 		}
-		p.reportReservation(entry, u.Key, d, now)
-		return nil
 	}
-	p.finish(entryID, entry, idSettled, now)
-	res.ttl = finalDigest(u)
-	p.reportReservation(entry, u.Key, d, now)
+	p.reportEntry(entry, d)
 	return nil
 }
 
 // cancel refunds the whole charge of a reservation.
 func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) error {
 	now = p.tick(now)
-	entryID, entry, err := p.findReservation(now, root, key, id)
+	entryID, entry, err := p.findReservation(root, key, id)
 	if err != nil {
 		return err
 	}
@@ -71,15 +77,26 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 		return &ConflictError{"the reservation was settled"}
 	case idHeld, idExpired:
 		p.beforeIDChanges(entryID)
-		p.refundAll(entry, now)
-		p.finish(entryID, entry, idCancelled, now)
+		p.refundAll(entry, key, now)
+		p.end(entryID, entry, idCancelled, now)
 	}
 	p.reportReservation(entry, key, d, now)
 	return nil
 }
 
-// findReservation returns the entry of a reservation, with its records advanced to now.
-func (p *partition) findReservation(now Time, root uint64, key, id string) (uint32, *idEntry, error) {
+// refundAll refunds the whole charge of a reservation and makes that final. The caller
+// must end the reservation.
+func (p *partition) refundAll(entry *idEntry, key string, now Time) {
+	var it chargeIterator
+	for it.start(p, entry, key); it.next(); {
+		p.advanceOnce(&it, now)
+		p.correct(&it, now, 0)
+		p.finalize(&it)
+	}
+}
+
+// findReservation returns the entry of a reservation.
+func (p *partition) findReservation(root uint64, key, id string) (uint32, *idEntry, error) {
 	entryID, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, id))
 	switch {
 	case entry == nil:
@@ -89,23 +106,14 @@ func (p *partition) findReservation(now Time, root uint64, key, id string) (uint
 	case p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key):
 		return 0, nil, &ConflictError{"the id was reserved under another key"}
 	}
-	p.advanceRecords(entry, key, now)
 	return entryID, entry, nil
 }
 
-// advanceRecords advances the records that a reservation charges, each once. Charges to
-// the same record are adjacent.
-func (p *partition) advanceRecords(entry *idEntry, key string, now Time) {
-	var lastHandle uint32
-	for i := range p.chargeCount(entry) {
-		c := p.chargeAt(entry, i)
-		if c.handle == lastHandle {
-			continue
-		}
-		lastHandle = c.handle
-		if rec, _, _ := p.recordOf(entry, i, key); rec != nil {
-			p.advance(rec, now)
-		}
+// advanceOnce advances the record of a charge to now, unless the charge before did.
+// Charges to the same record are adjacent.
+func (p *partition) advanceOnce(it *chargeIterator, now Time) {
+	if it.newRecord && it.rec != nil {
+		p.advance(it.rec, now)
 	}
 }
 
@@ -136,20 +144,22 @@ func (res *reservation) amounts(u *Usage) (amounts, error) {
 	return n, nil
 }
 
-// target returns what the charge must be after usage u with cost v.
-func (p *partition) target(c *charge, u *Usage, v *vector) int64 {
-	var target int64
-	switch l := p.engine.catalog.limit(c.limit); l.dim {
-	case dimRequests, dimConcurrent:
+// target returns what the charge must be after usage u with cost v. Usage that is final
+// frees slots.
+func (it *chargeIterator) target(u *Usage, v *vector) int64 {
+	c, target := it.charge, int64(0)
+	switch it.limit.dim {
+	case dimRequests:
 		return c.charged
+	case dimConcurrent:
 	case dimCustom:
-		cost, ok := customCost(u.Costs, l.Dimension)
+		cost, ok := customCost(u.Costs, it.limit.Dimension)
 		if !ok {
 			return c.charged
 		}
 		target = cost
 	default:
-		target = v[l.dim]
+		target = v[it.limit.dim]
 	}
 	if u.Final {
 		return target
@@ -157,50 +167,38 @@ func (p *partition) target(c *charge, u *Usage, v *vector) int64 {
 	return max(target, c.charged) // progress never lowers a charge
 }
 
-// checkOverflow returns an error if the count of a window could overflow, before
-// anything is changed.
-func (p *partition) checkOverflow(entry *idEntry, u *Usage, v *vector) error {
-	for i := range p.chargeCount(entry) {
-		c := p.chargeAt(entry, i)
-		if !c.pinsRecord(entry) {
+// prepare advances the records of a reservation to now. It returns an error if the count
+// of a window could overflow, before a charge is changed.
+func (p *partition) prepare(entry *idEntry, u *Usage, v *vector, now Time) error {
+	var it chargeIterator
+	for it.start(p, entry, u.Key); it.next(); {
+		p.advanceOnce(&it, now)
+		if !it.pins || it.bucket == nil || it.limit.Algorithm == TokenBucket {
 			continue
 		}
-		rec, pos, ok := p.recordOf(entry, i, "")
-		if !ok {
-			continue
-		}
-		l := p.engine.catalog.schema(rec.schema).limits[pos]
-		if l.Algorithm == TokenBucket {
-			continue
-		}
-		b := *p.bucketAt(rec, pos)
-		used := int64(b.lo)
-		if l.Algorithm == SlidingWindow {
+		used := int64(it.bucket.lo)
+		if it.limit.Algorithm == SlidingWindow {
 			used = 0
-			if b.lo != 0 {
-				used = p.rings.at(uint32(b.lo)).sum
+			if it.bucket.lo != 0 {
+				used = p.rings.at(uint32(it.bucket.lo)).sum
 			}
 		}
-		if err := l.checkRange(used, p.target(c, u, v)-c.charged); err != nil {
+		if err := it.limit.checkRange(used, it.target(u, v)-it.charge.charged); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// correct changes charge i of a reservation to target, as if that had been charged at
-// reserve time. Its record must have been advanced to now.
-func (p *partition) correct(entry *idEntry, i int, now Time, target int64) {
-	c := p.chargeAt(entry, i)
+// correct changes a charge to target, as if that had been charged at reserve time. Its
+// record must have been advanced to now.
+func (p *partition) correct(it *chargeIterator, now Time, target int64) {
+	c := it.charge
 	delta := target - c.charged
-	if !c.pinsRecord(entry) || delta == 0 {
+	if !it.pins || delta == 0 || it.bucket == nil {
 		return
 	}
-	rec, pos, ok := p.recordOf(entry, i, "")
-	if !ok {
-		return
-	}
-	l, b := p.engine.catalog.schema(rec.schema).limits[pos], p.bucketAt(rec, pos)
+	l, b := it.limit, it.bucket
 	c.charged = target
 	switch l.Algorithm {
 	case TokenBucket:
@@ -209,7 +207,7 @@ func (p *partition) correct(entry *idEntry, i int, now Time, target int64) {
 			c.dropped -= back
 			delta += back
 		}
-		over := p.correctBucket(l, b, p.timelineOf(rec, pos), c.at, delta)
+		over := p.correctBucket(l, b, p.timelineOf(it.rec, it.pos), c.at, delta)
 		c.dropped += over
 		p.stats.overrun(l, over)
 	case SlidingWindow:
@@ -247,11 +245,22 @@ func (p *partition) correctBucket(l *limit, b *bucket, t *timeline, mark int64, 
 	return dropped
 }
 
-// finish ends a reservation: it frees the slots and makes the charges final.
-func (p *partition) finish(entryID uint32, entry *idEntry, s idState, now Time) {
+// finalize makes a charge final and unpins its record.
+func (p *partition) finalize(it *chargeIterator) {
+	if !it.pins {
+		return
+	}
+	p.beforeRecordChanges(it.rec)
+	it.rec.pins--
+	if it.bucket != nil && it.limit.Algorithm == TokenBucket {
+		p.closeMark(it.rec, it.pos, it.charge.at)
+	}
+}
+
+// end ends a reservation, whose charges must be final.
+func (p *partition) end(entryID uint32, entry *idEntry, s idState, now Time) {
 	switch {
 	case entry.state() == idHeld:
-		p.releaseSlots(entry, now)
 		p.heapRemove(entryID)
 		if s == idCancelled {
 			p.pushCheck(entryID, now)
@@ -264,7 +273,6 @@ func (p *partition) finish(entryID uint32, entry *idEntry, s idState, now Time) 
 			entry.due = min(entry.due, now.Mono+checkRetention)
 		}
 	}
-	p.finalizeCharges(entry)
 	entry.setState(s)
 }
 
@@ -274,21 +282,22 @@ func (p *partition) expire(entryID uint32, now Time) {
 	entry := p.entries.at(entryID)
 	res := p.reservations.at(entry.reservation())
 	p.beforeIDChanges(entryID)
-	p.advanceRecords(entry, "", now)
-	p.releaseSlots(entry, now)
 	var inputCost, progressCost vector
 	// Both were computed before without an error.
-	_ = p.rates.at(res.rates).cost(amounts{input: res.input}, &inputCost)
-	_ = p.rates.at(res.rates).cost(res.progress, &progressCost)
-	for i := range p.chargeCount(entry) {
-		c := p.chargeAt(entry, i)
-		switch dim := p.engine.catalog.limit(c.limit).dim; dim {
-		case dimRequests, dimConcurrent, dimCustom:
+	_ = p.terms.at(entry.terms()).cost(amounts{input: res.input}, &inputCost)
+	_ = p.terms.at(entry.terms()).cost(res.progress, &progressCost)
+	var it chargeIterator
+	for it.start(p, entry, ""); it.next(); {
+		p.advanceOnce(&it, now)
+		switch dim := it.limit.dim; dim {
+		case dimConcurrent:
+			p.correct(&it, now, 0)
+		case dimRequests, dimCustom:
 		default:
-			if p.windowOver(entry, i) {
+			if it.windowOver() {
 				continue // nothing can be refunded, so a late settle starts from the full charge
 			}
-			p.correct(entry, i, now, max(inputCost[dim], progressCost[dim]))
+			p.correct(&it, now, max(inputCost[dim], progressCost[dim]))
 		}
 	}
 	p.heapRemove(entryID)
@@ -299,42 +308,6 @@ func (p *partition) expire(entryID uint32, now Time) {
 }
 
 // windowOver reports whether the charge belongs to a fixed window that is over.
-func (p *partition) windowOver(entry *idEntry, i int) bool {
-	c := p.chargeAt(entry, i)
-	if !c.pinsRecord(entry) {
-		return false
-	}
-	rec, pos, ok := p.recordOf(entry, i, "")
-	if !ok || p.engine.catalog.schema(rec.schema).limits[pos].Algorithm != FixedWindow {
-		return false
-	}
-	return p.bucketAt(rec, pos).hi != c.at
-}
-
-// releaseSlots frees the concurrency slots of a reservation.
-func (p *partition) releaseSlots(entry *idEntry, now Time) {
-	for i := range p.chargeCount(entry) {
-		if p.engine.catalog.limit(p.chargeAt(entry, i).limit).dim == dimConcurrent {
-			p.correct(entry, i, now, 0)
-		}
-	}
-}
-
-// finalizeCharges makes the charges of a reservation final and unpins its records.
-func (p *partition) finalizeCharges(entry *idEntry) {
-	for i := range p.chargeCount(entry) {
-		c := p.chargeAt(entry, i)
-		if !c.pinsRecord(entry) {
-			continue
-		}
-		rec := p.byHandle(c.handle)
-		p.beforeRecordChanges(rec)
-		rec.pins--
-		l := p.engine.catalog.limit(c.limit)
-		if pos := p.engine.catalog.schema(rec.schema).find(l.bucketID); pos >= 0 {
-			if p.engine.catalog.schema(rec.schema).limits[pos].Algorithm == TokenBucket {
-				p.closeMark(rec, pos, c.at)
-			}
-		}
-	}
+func (it *chargeIterator) windowOver() bool {
+	return it.pins && it.bucket != nil && it.limit.Algorithm == FixedWindow && it.bucket.hi != it.charge.at
 }

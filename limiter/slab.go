@@ -10,10 +10,10 @@ const chunkSize = 64
 // mean "none". Values never move: growing copies only pointers to chunks. The lowest
 // free id is used first.
 type slab[T any] struct {
-	first     *[chunkSize]T // chunk 0; most partitions need no other
-	firstUsed uint64        // a bit per value
-	hint      uint32        // no chunk below it has room
-	n         uint32        // values in use
+	first     []T    // chunk 0; most partitions need no other
+	firstUsed uint64 // a bit per value
+	hint      uint32 // no chunk below it has room
+	n         uint32 // values in use
 	more      []moreValues[T]
 }
 
@@ -31,11 +31,14 @@ func (s *slab[T]) used(c uint32) *uint64 {
 }
 
 func (s *slab[T]) at(id uint32) *T {
-	id--
-	if id < chunkSize {
+	if id--; id < chunkSize {
 		return &s.first[id]
 	}
-	return &s.more[id/chunkSize-1].values[id%chunkSize]
+	chunk := s.more[id/chunkSize-1].values
+	if chunk == nil { // saves the compiler's check, which reads the first bytes of the chunk
+		return nil
+	}
+	return &chunk[id%chunkSize]
 }
 
 // has reports whether id is in use.
@@ -50,26 +53,35 @@ func (s *slab[T]) alloc() (uint32, *T) {
 	for int(s.hint) <= len(s.more) && *s.used(s.hint) == ^uint64(0) {
 		s.hint++
 	}
-	values := &s.first
-	if s.hint > 0 {
-		if int(s.hint) > len(s.more) {
+	if s.hint == 0 {
+		if s.first == nil {
+			s.first = make([]T, chunkSize)
+		}
+	} else {
+		if n := len(s.more); int(s.hint) > n {
+			if n == cap(s.more) {
+				s.more = append(make([]moreValues[T], 0, n+n/4+1), s.more...)
+			}
 			s.more = append(s.more, moreValues[T]{})
 		}
-		values = &s.more[s.hint-1].values
-	}
-	if *values == nil {
-		*values = new([chunkSize]T)
+		if chunk := &s.more[s.hint-1]; chunk.values == nil {
+			chunk.values = new([chunkSize]T)
+		}
 	}
 	used := s.used(s.hint)
 	bit := bits.TrailingZeros64(^*used)
 	*used |= 1 << bit
 	s.n++
-	return s.hint*chunkSize + uint32(bit) + 1, &(*values)[bit]
+	id := s.hint*chunkSize + uint32(bit) + 1
+	v := s.at(id)
+	var zero T
+	*v = zero
+	return id, v
 }
 
+// free frees a value. It does not touch it, since it may not be in the cache. What it
+// points to stays reachable until the value is used again.
 func (s *slab[T]) free(id uint32) {
-	var zero T
-	*s.at(id) = zero
 	id--
 	*s.used(id / chunkSize) &^= 1 << (id % chunkSize)
 	s.hint = min(s.hint, id/chunkSize)

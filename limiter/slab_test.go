@@ -19,6 +19,31 @@ func TestRecordIsTwoCacheLines(t *testing.T) {
 	}
 }
 
+// TestMemoryIsInCacheLines keeps the fields of memory in as few lines as possible.
+func TestMemoryIsInCacheLines(t *testing.T) {
+	const line = 64
+	var m memory
+	if n := unsafe.Sizeof(slab[idEntry]{}); n != line {
+		t.Errorf("a slab has %d bytes, want %d", n, line)
+	}
+	for _, f := range []struct {
+		name   string
+		offset uintptr
+	}{
+		{"entries", unsafe.Offsetof(m.entries)},
+		{"reservations", unsafe.Offsetof(m.reservations)},
+		{"handles", unsafe.Offsetof(m.handles)},
+		{"timelines", unsafe.Offsetof(m.timelines)},
+		{"ids", unsafe.Offsetof(m.ids)},
+		{"leaseHeap", unsafe.Offsetof(m.leaseHeap)},
+		{"terms", unsafe.Offsetof(m.terms)},
+	} {
+		if f.offset%line != 0 {
+			t.Errorf("%s has offset %d, want the begin of a line of %d", f.name, f.offset, line)
+		}
+	}
+}
+
 // TestDirectoryIsMap compares a directory with a map while it grows and splits. There are
 // so few hashes that runs collide and wrap around.
 func TestDirectoryIsMap(t *testing.T) {

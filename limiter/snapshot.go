@@ -10,12 +10,13 @@ import (
 const snapshotMagic = "brs\x04"
 
 // A snapshot is a list of items. Each begins with its tag. Limits, schemas and tiers
-// are written before the first item that refers to them, by their ids in the catalog.
+// are written before the first item that refers to them, by their ids in the catalog;
+// tiers by their number in the snapshot.
 const (
 	tagEnd    = iota // the last item
 	tagLimit         // id, definition
 	tagSchema        // id, ids of its limits
-	tagTier          // id, name
+	tagTier          // number, name
 	tagRecord        // see snapshot.record
 	tagID            // length, see snapshot.entry
 )
@@ -68,7 +69,7 @@ type snapshot struct {
 	idsEnd       uint32 // ids from here on were added since it began
 	limits       bitset // definitions that are written, by id
 	schemas      bitset
-	tiers        bitset
+	tiers        map[string]uint64 // numbers of the names that are written
 }
 
 // snapshotChunk is the size of a chunk. A call never copies more to extend the buffer.
@@ -77,7 +78,7 @@ const snapshotChunk = 4 * snapshotStep
 func newChunk() []byte { return make([]byte, 0, snapshotChunk+snapshotStep) }
 
 func (e *Engine) beginSnapshot(now Time, partition int, buf []byte) *snapshot {
-	s := &snapshot{start: len(buf), shard: &e.shards[partition]}
+	s := &snapshot{start: len(buf), shard: &e.shards[partition], tiers: map[string]uint64{}}
 	if s.buf, s.spare = e.spareChunks[0], e.spareChunks[1]; s.buf == nil {
 		s.buf, s.spare = newChunk(), newChunk()
 	}
@@ -235,13 +236,15 @@ func (s *snapshot) useSchema(of *schema) {
 	}
 }
 
-func (s *snapshot) useTier(id uint32) {
-	if s.tiers.set(id) {
+// useTier writes the name of a tier with a number, if it is not written yet.
+func (s *snapshot) useTier(name string) {
+	if _, ok := s.tiers[name]; ok {
 		return
 	}
+	s.tiers[name] = uint64(len(s.tiers))
 	s.item(tagTier)
-	s.uint(uint64(id))
-	s.string(s.shard.engine.catalog.tierName(id))
+	s.uint(s.tiers[name])
+	s.string(name)
 }
 
 // record writes a record, which must have been advanced to s.now. Charges refer to it
@@ -307,12 +310,18 @@ func (s *snapshot) timeline(t *timeline) {
 		s.uint(0)
 		return
 	}
-	s.uint(uint64(len(t.blocks)))
-	s.wide(t.base)
-	s.wide(t.waste)
-	s.uint(uint64(t.next))
-	for i := range t.blocks {
-		b := &t.blocks[i]
+	m := t.more
+	if !t.many {
+		one := timeline{low: t.low}
+		one.makeMany()
+		m = one.more
+	}
+	s.uint(uint64(len(m.blocks)))
+	s.wide(m.base)
+	s.wide(m.waste)
+	s.uint(uint64(m.next))
+	for i := range m.blocks {
+		b := &m.blocks[i]
 		s.uint(uint64(b.seq))
 		s.uint(uint64(b.n))
 		s.uint(uint64(b.dead))

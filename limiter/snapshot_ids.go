@@ -7,9 +7,10 @@ package limiter
 func (s *snapshot) entry(entry *idEntry) {
 	p := &s.shard.partition
 	if entry.isReservation() {
-		s.useTier(p.reservations.at(entry.reservation()).tierID())
-		for i := range p.chargeCount(entry) {
-			s.useLimit(p.engine.catalog.limit(p.chargeAt(entry, i).limit))
+		s.useTier(p.terms.at(entry.terms()).tier)
+		var it chargeIterator
+		for it.start(p, entry, ""); it.next(); {
+			s.useLimit(p.engine.catalog.limit(it.charge.limit))
 		}
 	}
 	s.item(tagID)
@@ -20,9 +21,13 @@ func (s *snapshot) entry(entry *idEntry) {
 	s.fixed(uint64(entry.more)<<32 | uint64(entry.body))
 	s.int(entry.due - s.now.Mono)
 	s.uint(uint64(entry.state()))
-	if entry.isReservation() {
+	switch {
+	case entry.isReservation():
 		s.reservation(entry)
-	} else {
+	case entry.state() == idCheck:
+		s.int(entry.tokens())
+		s.int(entry.spend())
+	default:
 		s.int(entry.value[0])
 		s.int(entry.value[1])
 	}
@@ -32,8 +37,9 @@ func (s *snapshot) entry(entry *idEntry) {
 func (s *snapshot) reservation(entry *idEntry) {
 	p := &s.shard.partition
 	res := p.reservations.at(entry.reservation())
-	s.uint(uint64(res.tierID()))
-	s.fixed(res.version)
+	terms := p.terms.at(entry.terms())
+	s.uint(s.tiers[terms.tier])
+	s.fixed(terms.version)
 	s.bool(entry.is(flagDegraded))
 	s.int(entry.granted())
 	s.fixed(res.keyHash)
@@ -41,41 +47,33 @@ func (s *snapshot) reservation(entry *idEntry) {
 	for _, n := range [...]int64{res.input, res.progress.input, res.progress.cached, res.progress.output} {
 		s.int(n)
 	}
-	rates := p.rates.at(res.rates)
-	s.bool(rates.Priced)
-	for _, n := range rates.numbers() {
+	s.bool(terms.Priced)
+	for _, n := range terms.numbers() {
 		s.int(*n)
 	}
-	s.uint(uint64(res.chargeCount()))
-	for i := range res.chargeCount() {
-		s.charge(entry, i)
+	s.uint(uint64(res.count))
+	var it chargeIterator
+	for it.start(p, entry, ""); it.next(); {
+		s.charge(&it)
 	}
-}
-
-// numbers lists the numeric fields of the rates.
-func (r *Rates) numbers() [6]*int64 {
-	return [...]*int64{&r.InputPrice, &r.CachedInputPrice, &r.OutputPrice, &r.Weights.Input, &r.Weights.CachedInput, &r.Weights.Output}
 }
 
 // charge writes a charge. Its period is needed only while the charge may change.
-func (s *snapshot) charge(entry *idEntry, i int) {
-	block, j := s.shard.chargeBlockOf(entry, i)
-	c := &block.charges[j]
+func (s *snapshot) charge(it *chargeIterator) {
+	c := it.charge
 	s.uint(uint64(c.limit))
-	s.uint(uint64(block.scopeEnd[j]) + 1)
+	s.uint(uint64(it.block.scopeEnd[it.i]) + 1)
 	s.bool(c.exceeded())
 	for _, n := range [...]int64{c.estimate, c.charged, c.dropped} {
 		s.int(n)
 	}
 	s.uint(uint64(c.handle))
-	if !c.pinsRecord(entry) {
+	if !it.pins {
 		return
 	}
 	at := c.at
-	if rec, pos, ok := s.shard.recordOf(entry, i, ""); ok {
-		if l := s.shard.engine.catalog.schema(rec.schema).limits[pos]; l.Algorithm == SlidingWindow {
-			at = s.age(l, at)
-		}
+	if it.bucket != nil && it.limit.Algorithm == SlidingWindow {
+		at = s.age(it.limit, at)
 	}
 	s.int(at)
 }

@@ -21,15 +21,29 @@ package limiter
 // Segments are stored in blocks of eight with a pending addition each, so that a change
 // takes eight steps and one per block. A removed mark is dead until all marks of its
 // block are; then the block is merged into the one before.
+//
+// As long as the first mark is the only one, there are no blocks: a key with one reservation
+// at a time needs no more than its lowest z. No level before the mark matters then, since
+// none was below 0, and so the waste is what the lowest z is below 0.
 type timeline struct {
-	blocks []block
-	base   wide  // lowest z before the first block's first mark
-	waste  wide  // refill wasted since the timeline was reset
-	next   int64 // the next mark
-	live   int   // marks that are not dead
+	low  wide // lowest z since the first mark, while there is no other
+	more *marks
+	live uint32 // marks that are not dead
+	many bool   // there was more than one mark, and more has them
 }
 
-const blockSize = 8
+// marks are the marks of a timeline that has had more than one.
+type marks struct {
+	base   wide  // lowest z before the first block's first mark, or 0 if that is more
+	waste  wide  // refill wasted since the timeline was reset
+	next   int64 // the next mark
+	blocks []block
+}
+
+const (
+	blockSize = 8
+	firstMark = 0
+)
 
 type block struct {
 	seq     int64 // its marks are seq*blockSize + 0..n-1
@@ -40,19 +54,31 @@ type block struct {
 	low     [blockSize]wide
 }
 
-// reset makes t the empty timeline of a bucket.
-func (t *timeline) reset() {
-	*t = timeline{blocks: t.blocks[:0], base: maxWide}
+// wasteOf returns the refill that was wasted if z was that low.
+func wasteOf(lowest wide) wide {
+	if lowest.negative() {
+		return lowest.neg()
+	}
+	return wide{}
 }
 
 // observe records the current level. It must be called after refill and before a charge.
 func (t *timeline) observe(used wide) {
-	z := used.sub(t.waste)
-	if len(t.blocks) == 0 {
-		t.base = minWide(t.base, z)
+	if t.many {
+		t.more.blocks[len(t.more.blocks)-1].lower(used.sub(t.more.waste))
 		return
 	}
-	t.blocks[len(t.blocks)-1].lower(z)
+	t.low = minWide(t.low, used.sub(wasteOf(t.low)))
+}
+
+// makeMany gives a timeline of one mark a block. It may reuse the memory of earlier ones.
+func (t *timeline) makeMany() {
+	if t.more == nil {
+		t.more = &marks{}
+	}
+	*t.more = marks{waste: wasteOf(t.low), next: firstMark + 1, blocks: t.more.blocks[:0]}
+	t.more.blocks = append(t.more.blocks, block{seq: firstMark / blockSize, n: 1, lowest: t.low, low: [blockSize]wide{t.low}})
+	t.many = true
 }
 
 // lower lowers the last segment of the block to z.
@@ -64,38 +90,69 @@ func (b *block) lower(z wide) {
 	b.lowest = minWide(b.lowest, z)
 }
 
-// drain lowers used by refill and adds what is wasted to t.waste.
+// drain lowers used by refill and notes what is wasted.
 func (t *timeline) drain(used, refill wide) wide {
+	wasted := wide{}
 	if used.less(refill) {
-		t.waste = t.waste.add(refill.sub(used))
-		used = wide{}
+		wasted, used = refill.sub(used), wide{}
 	} else {
 		used = used.sub(refill)
 	}
-	t.observe(used)
+	if t.many {
+		t.more.waste = t.more.waste.add(wasted)
+		t.observe(used)
+	} else {
+		t.low = minWide(t.low, used.sub(wasteOf(t.low).add(wasted)))
+	}
 	return used
 }
 
 // addMark returns the mark of a charge that is about to be made at level used.
 func (t *timeline) addMark(used wide) int64 {
-	t.observe(used)
-	seq := t.next / blockSize
-	if n := len(t.blocks); n == 0 || t.blocks[n-1].seq != seq {
-		t.blocks = append(t.blocks, block{seq: seq, lowest: maxWide})
+	if t.live == 0 {
+		t.low, t.live, t.many = maxWide, 1, false
+		return firstMark
 	}
-	b := &t.blocks[len(t.blocks)-1]
+	t.observe(used)
+	if !t.many {
+		t.makeMany()
+	}
+	m := t.more
+	seq := m.next / blockSize
+	if n := len(m.blocks); m.blocks[n-1].seq != seq {
+		m.blocks = append(m.blocks, block{seq: seq, lowest: maxWide})
+	}
+	b := &m.blocks[len(m.blocks)-1]
 	b.low[b.n] = maxWide
 	b.n++
 	t.live++
-	t.next++
-	return t.next - 1
+	m.next++
+	return m.next - 1
 }
 
 // shift changes the charge at mark by delta and returns the new level.
 func (t *timeline) shift(mark int64, delta, used wide) wide {
 	t.observe(used)
-	i := t.find(mark)
-	b := &t.blocks[i]
+	if !t.many {
+		z := used.sub(wasteOf(t.low)).add(delta)
+		t.low = t.low.add(delta)
+		return z.add(wasteOf(t.low))
+	}
+	m := t.more
+	z := used.sub(m.waste).add(delta)
+	m.shiftBlocks(mark, delta)
+	lowest := m.base
+	for i := range m.blocks {
+		lowest = minWide(lowest, m.blocks[i].lowest)
+	}
+	m.waste = wasteOf(lowest)
+	return z.add(m.waste)
+}
+
+// shiftBlocks adds delta to all segments from a mark on.
+func (m *marks) shiftBlocks(mark int64, delta wide) {
+	i := m.find(mark)
+	b := &m.blocks[i]
 	b.lowest = maxWide
 	first := int(mark % blockSize)
 	for j := range b.low[:b.n] {
@@ -104,48 +161,41 @@ func (t *timeline) shift(mark int64, delta, used wide) wide {
 		}
 		b.lowest = minWide(b.lowest, b.low[j].add(b.pending))
 	}
-	for j := i + 1; j < len(t.blocks); j++ {
-		t.blocks[j].pending = t.blocks[j].pending.add(delta)
-		t.blocks[j].lowest = t.blocks[j].lowest.add(delta)
+	for j := i + 1; j < len(m.blocks); j++ {
+		m.blocks[j].pending = m.blocks[j].pending.add(delta)
+		m.blocks[j].lowest = m.blocks[j].lowest.add(delta)
 	}
-	lowest := t.base
-	for j := range t.blocks {
-		lowest = minWide(lowest, t.blocks[j].lowest)
-	}
-	z := used.sub(t.waste).add(delta)
-	t.waste = wide{}
-	if lowest.negative() {
-		t.waste = lowest.neg()
-	}
-	return z.add(t.waste)
 }
 
 // removeMark removes the mark of a charge that is final.
 func (t *timeline) removeMark(mark int64) {
-	t.live--
-	i := t.find(mark)
-	b := &t.blocks[i]
+	if t.live--; !t.many {
+		return // it was the only one
+	}
+	m := t.more
+	i := m.find(mark)
+	b := &m.blocks[i]
 	b.dead |= 1 << (mark % blockSize)
 	if b.dead != 1<<b.n-1 {
 		return
 	}
 	if i == 0 {
-		t.base = minWide(t.base, b.lowest)
+		m.base = minWide(m.base, b.lowest)
 	} else if b.lowest != maxWide {
-		t.blocks[i-1].lower(b.lowest)
+		m.blocks[i-1].lower(b.lowest)
 	}
-	if i == len(t.blocks)-1 {
-		t.next = (b.seq + 1) * blockSize
+	if i == len(m.blocks)-1 {
+		m.next = (b.seq + 1) * blockSize
 	}
-	t.blocks = append(t.blocks[:i], t.blocks[i+1:]...)
+	m.blocks = append(m.blocks[:i], m.blocks[i+1:]...)
 }
 
 // find returns the position of the block of a live mark.
-func (t *timeline) find(mark int64) int {
-	lo, hi := 0, len(t.blocks)-1
+func (m *marks) find(mark int64) int {
+	lo, hi := 0, len(m.blocks)-1
 	for lo < hi {
 		mid := (lo + hi + 1) / 2
-		if t.blocks[mid].seq <= mark/blockSize {
+		if m.blocks[mid].seq <= mark/blockSize {
 			lo = mid
 		} else {
 			hi = mid - 1
@@ -156,12 +206,19 @@ func (t *timeline) find(mark int64) int {
 
 // rescale applies f to every level, when the window of the bucket changes.
 func (t *timeline) rescale(f func(wide) wide) {
-	if t.base.hi != maxWide.hi {
-		t.base = f(t.base)
+	if !t.many {
+		if t.low.hi != maxWide.hi {
+			t.low = f(t.low)
+		}
+		return
 	}
-	t.waste = f(t.waste)
-	for i := range t.blocks {
-		b := &t.blocks[i]
+	m := t.more
+	if m.base.hi != maxWide.hi {
+		m.base = f(m.base)
+	}
+	m.waste = f(m.waste)
+	for i := range m.blocks {
+		b := &m.blocks[i]
 		for j := range b.low[:b.n] {
 			b.low[j] = f(b.low[j].add(b.pending))
 		}

@@ -62,6 +62,13 @@ func (w wide) divFloor(d int64) (q, r int64) {
 
 // divCeil is like divFloor, but rounds up.
 func (w wide) divCeil(d int64) int64 {
+	if w.hi == 0 {
+		q := w.lo / uint64(d)
+		if q*uint64(d) != w.lo {
+			q++
+		}
+		return int64(min(q, math.MaxInt64))
+	}
 	q, r := w.divFloor(d)
 	if r > 0 && q < math.MaxInt64 {
 		q++

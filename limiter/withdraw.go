@@ -2,42 +2,89 @@
 
 package limiter
 
-import "github.com/cespare/xxhash/v2"
+import (
+	"slices"
 
-// addAttempt notes that an attempt got the answer of a reservation. While all attempts
-// that got it may be withdrawn, no caller is known to use the reservation.
-func (p *partition) addAttempt(entry *idEntry, attempt uint64) {
+	"github.com/cespare/xxhash/v2"
+)
+
+// The attempts that got the answer of an entry are listed by tags: those of a
+// reservation in the reservation, and those of a check in the bits of its costs that no
+// cost has. Two attempts of one id have the same tag with a probability of 2^-32 or, of
+// a check, 1/63. Then a withdrawal of one that did not arrive withdraws the other.
+const (
+	checkTags    = 3 // as many attempts as the client library makes
+	checkTagBits = 6
+	spareBits    = 64 - costBits
+)
+
+// attemptTag returns the tag of an attempt, not 0. The tag of a check depends on the
+// policy version: a check can only be withdrawn under the policy that decided it, because
+// its charges are computed again. Of a reservation the version is 0.
+func (entry *idEntry) attemptTag(attempt, version uint64) uint32 {
+	tag := mix(attempt, version)
+	if !entry.isReservation() {
+		return uint32(tag%(1<<checkTagBits-1)) + 1
+	}
+	return max(uint32(tag), 1)
+}
+
+// attempts returns the tags of the attempts of an entry; 0 means none.
+func (p *partition) attempts(entry *idEntry) (tags [4]uint32, n int) {
+	if entry.isReservation() {
+		return p.reservations.at(entry.reservation()).attempts, len(tags)
+	}
+	packed := uint64(entry.value[0])>>costBits | uint64(entry.value[1])>>costBits<<spareBits
+	for i := range checkTags {
+		tags[i] = uint32(packed >> (i * checkTagBits) & (1<<checkTagBits - 1))
+	}
+	return tags, checkTags
+}
+
+func (p *partition) setAttempts(entry *idEntry, tags [4]uint32) {
+	if entry.isReservation() {
+		p.reservations.at(entry.reservation()).attempts = tags
+		return
+	}
+	var packed uint64
+	for i := range checkTags {
+		packed |= uint64(tags[i]) << (i * checkTagBits)
+	}
+	entry.value[0] = entry.tokens() | int64(packed<<costBits)
+	entry.value[1] = entry.spend() | int64(packed>>spareBits<<costBits)
+}
+
+// addAttempt notes that an attempt got the answer of an entry. While all attempts that
+// got it may be withdrawn, no caller is known to use the answer.
+func (p *partition) addAttempt(entry *idEntry, attempt, version uint64) {
 	if attempt == 0 {
 		entry.set(flagPermanent)
 		return
 	}
-	free := -1
-	attempts := &p.reservations.at(entry.reservation()).attempts
-	for i, a := range attempts {
-		switch a {
-		case attempt:
-			return
-		case 0:
-			free = i
-		}
+	tags, n := p.attempts(entry)
+	tag := entry.attemptTag(attempt, version)
+	if slices.Contains(tags[:n], tag) {
+		return
 	}
+	free := slices.Index(tags[:n], 0)
 	if free < 0 { // too many to list
 		entry.set(flagPermanent)
 		return
 	}
-	attempts[free] = attempt
+	tags[free] = tag
+	p.setAttempts(entry, tags)
 }
 
 // removeAttempt removes an attempt and reports whether it was the last one.
-func (p *partition) removeAttempt(entry *idEntry, attempt uint64) (last bool) {
-	attempts := &p.reservations.at(entry.reservation()).attempts
-	for i, a := range attempts {
-		if a == attempt {
-			attempts[i] = 0
-			return !entry.is(flagPermanent) && *attempts == [len(attempts)]uint64{}
-		}
+func (p *partition) removeAttempt(entry *idEntry, attempt, version uint64) (last bool) {
+	tags, n := p.attempts(entry)
+	i := slices.Index(tags[:n], entry.attemptTag(attempt, version))
+	if i < 0 {
+		return false
 	}
-	return false
+	tags[i] = 0
+	p.setAttempts(entry, tags)
+	return !entry.is(flagPermanent) && tags == [4]uint32{}
 }
 
 // attemptKey identifies a withdrawn attempt among the request ids.
@@ -54,31 +101,83 @@ func (p *partition) isWithdrawn(account uint32, root, attempt uint64) bool {
 	return entry != nil
 }
 
+// findToWithdraw remembers that an attempt is withdrawn. It returns the entry of its
+// request id, or nil if there is none or if the attempt was withdrawn before.
+func (p *partition) findToWithdraw(now Time, root uint64, id string, attempt uint64) (uint32, *idEntry) {
+	if attempt == 0 || p.isWithdrawn(p.accounts.find(root), root, attempt) {
+		return 0, nil
+	}
+	p.rememberWithdrawal(now, root, attempt)
+	return p.findEntry(p.accounts.find(root), idKeyOf(root, id))
+}
+
 // withdraw withdraws an attempt of a reserve, whether it has arrived or not.
 func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint64) {
 	now = p.tick(now)
-	if attempt == 0 || p.isWithdrawn(p.accounts.find(root), root, attempt) {
-		return
-	}
-	p.rememberWithdrawal(now, root, attempt)
-	entryID, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, id))
+	entryID, entry := p.findToWithdraw(now, root, id, attempt)
 	if entry == nil || !entry.isReservation() {
 		return
 	}
-	if p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key) || !p.removeAttempt(entry, attempt) {
+	if p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key) || !p.removeAttempt(entry, attempt, 0) {
 		return
 	}
 	p.beforeIDChanges(entryID)
-	p.advanceRecords(entry, key, now)
 	switch entry.state() {
 	case idHeld:
-		p.refundAll(entry, now)
+		p.refundAll(entry, key, now)
 		p.heapRemove(entryID)
-		p.finalizeCharges(entry)
+		entry.setState(idCancelled)
 		p.deleteEntry(entryID)
 	case idExpired:
-		p.refundAll(entry, now)
+		p.refundAll(entry, key, now)
+		p.expired--
+		entry.setState(idCancelled)
 		p.buryEntry(entryID)
+	}
+}
+
+// withdrawCheck withdraws an attempt of a check, whether it has arrived or not.
+func (p *partition) withdrawCheck(now Time, root uint64, r *Request, d *Decision) {
+	now = p.tick(now)
+	entryID, entry := p.findToWithdraw(now, root, r.ID, r.Attempt)
+	if entry == nil || entry.state() != idCheck || entry.body != bodyDigest(r, xxhash.Sum64String(r.Key), false) || !p.removeAttempt(entry, r.Attempt, r.Plan.Version) {
+		return
+	}
+	p.beforeIDChanges(entryID)
+	p.assemble(d, r, now)
+	for i := range d.assessments {
+		a := &d.assessments[i]
+		// A shadow limit that was exceeded was not charged, which is not remembered.
+		if a.rec != nil && !a.limit.Shadow {
+			a.refund(entry.checkCost(r, a.limit.Dimension), now.Mono+checkRetention-entry.due, now)
+		}
+	}
+	p.buryEntry(entryID)
+}
+
+// refund refunds a cost that was charged age nanoseconds ago. It never refunds what the
+// limit has given back since.
+//
+// A token bucket has no mark of the charge of a check. Its level was never below what
+// the refill since has left of the cost, so refunding that much leaves at least the
+// level that there would be without the charge.
+func (a *assessment) refund(cost, age int64, now Time) {
+	l, b := a.limit, a.bucket
+	switch l.Algorithm {
+	case TokenBucket:
+		left := mulWide(cost, l.window).sub(mulWide(l.Amount, age))
+		if left.negative() {
+			return
+		}
+		b.setLevel(b.level().sub(minWide(left, b.level())))
+	case SlidingWindow:
+		if k := floorDiv(now.Mono-age, l.sub); a.ring != nil && a.ring.contains(k) {
+			a.ring.add(k, -min(cost, *a.ring.count(k)))
+		}
+	case FixedWindow:
+		if now.Wall-age >= l.windowAt(b.hi-1).start {
+			b.lo -= min(uint64(cost), b.lo)
+		}
 	}
 }
 
@@ -98,11 +197,4 @@ func (p *partition) rememberWithdrawal(now Time, root, attempt uint64) {
 	pool.observe(root, n+1)
 	entryID, _ := p.insertEntry(account, attemptKey(root, attempt), idWithdrawal)
 	p.pushCheck(entryID, now)
-}
-
-// refundAll refunds the whole charge of a reservation.
-func (p *partition) refundAll(entry *idEntry, now Time) {
-	for i := range p.chargeCount(entry) {
-		p.correct(entry, i, now, 0)
-	}
 }

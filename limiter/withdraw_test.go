@@ -50,6 +50,7 @@ func TestWithdraw(t *testing.T) {
 		{"one attempt of two", []step{reserve(1), reserve(2), withdraw(1)}, 150, 1},
 		{"one attempt of two, twice", []step{reserve(1), reserve(2), withdraw(1), withdraw(1)}, 150, 1},
 		{"two attempts of three", []step{reserve(1), reserve(2), reserve(3), withdraw(1), withdraw(2)}, 150, 1},
+		{"all of three attempts", []step{reserve(1), reserve(2), reserve(3), withdraw(3), withdraw(1), withdraw(2)}, 0, 0},
 		{"another attempt", []step{reserve(1), withdraw(2)}, 150, 1},
 		{"a call without attempt before", []step{reserve(0), reserve(1), withdraw(1)}, 150, 1},
 		{"a call without attempt after", []step{reserve(1), reserve(0), withdraw(1)}, 150, 1},
@@ -133,7 +134,7 @@ type idModel struct {
 }
 
 func (s *idModel) addAttempt(attempt uint64) {
-	if s.permanent = s.permanent || attempt == 0 || len(s.attempts) == 2 && !s.attempts[attempt]; attempt != 0 {
+	if s.permanent = s.permanent || attempt == 0 || len(s.attempts) == 4 && !s.attempts[attempt]; attempt != 0 {
 		s.attempts[attempt] = true
 	}
 }
@@ -278,7 +279,7 @@ func TestWithdrawIsTheModel(t *testing.T) {
 		final := int64(0) // charges of forgotten ids
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			id := rapid.SampledFrom([]string{"a", "a", "a", "b"}).Draw(t, "id")
-			attempt := rapid.SampledFrom([]uint64{1, 1, 1, 2, 3, 0}).Draw(t, "attempt")
+			attempt := rapid.SampledFrom([]uint64{1, 1, 1, 2, 3, 4, 5, 0}).Draw(t, "attempt")
 			var err, want error
 			var d limiter.Decision
 			op := rapid.SampledFrom([]string{"reserve", "reserve", "reserve", "withdraw", "withdraw", "withdraw", "progress", "settle", "cancel", "pass", "pass", "move"}).Draw(t, "op")

@@ -53,6 +53,7 @@ func (a *Auditor) Report() *Report {
 		defer s.mu.Unlock() // held until the report is done
 		total.Events += s.mu.events
 		total.Ignored += s.mu.ignored
+		total.Refused += s.mu.refused
 		all = slices.AppendSeq(all, maps.Values(s.mu.roots))
 	}
 	slices.SortFunc(all, func(a, b *root) int { return cmp.Compare(b.n, a.n) }) // largest first

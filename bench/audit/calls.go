@@ -56,8 +56,11 @@ type history struct {
 	byDone       []int32 // the calls by done
 	reservations []reservation
 	denials      []denial // by sent
-	answers      Answers
-	ids          int64
+	// deniedInFallback are requests that must not be charged, although their owner may
+	// have decided them.
+	deniedInFallback []*record
+	answers          Answers
+	ids              int64
 }
 
 // history groups the log of a root by id.
@@ -180,6 +183,10 @@ func (h *history) add(group []*record, o *Options) {
 			}
 			if !rec.replayed {
 				fresh++
+			}
+		case otherDenial:
+			if rec.decider != 0 {
+				h.deniedInFallback = append(h.deniedInFallback, rec)
 			}
 		case denied:
 			h.denials = append(h.denials, denial{request: rec, nearest: -1})

@@ -48,15 +48,23 @@ func (e *examiner) compareCharges(ra *rootAudit, n int32, report *Report) {
 	if finding.Excess == 0 && finding.Missing == 0 {
 		return
 	}
+	suspect := func(id, why string, cost int64) {
+		if finding.Suspected++; finding.Suspected <= maxSuspects {
+			finding.Suspects = append(finding.Suspects, Suspect{ID: id, Why: why, Cost: cost})
+		}
+	}
+	if finding.Excess > 0 {
+		for _, r := range ra.deniedInFallback {
+			if l := st.limitFor(r.caller); l != nil {
+				suspect(r.id, "denied without its owner", e.deniedCost(l, ra.callers[r.caller].model, r))
+			}
+		}
+	}
 	for _, i := range e.calls(ra, st) {
 		c := &ra.calls[i]
-		why := ra.suspectReason(c)
-		if why == "" {
-			continue
-		}
-		if finding.Suspected++; finding.Suspected <= maxSuspects {
+		if why := ra.suspectReason(c); why != "" {
 			ch := ra.charges(e.options, st.limitFor(c.request.caller), ra.callers[c.request.caller].model, c)
-			finding.Suspects = append(finding.Suspects, Suspect{ID: c.request.id, Why: why, Cost: ch.estimate})
+			suspect(c.request.id, why, ch.estimate)
 		}
 	}
 	report.Charges = append(report.Charges, finding)

@@ -23,6 +23,10 @@
 //     separately: OverAdmission.Amount is without it, WithFallback includes it, and
 //     BeyondBound is what exceeds the declared mode.
 //
+// A request that failed may have been charged or not. One that was refused because of
+// overload ([bench.ErrOverloaded]) must not have been charged: if it was, the usage after
+// the run is a surplus.
+//
 // A reservation counts with its estimate until its settle is sent or its lease may
 // have expired, and then with its usage, as if that had been charged from the start.
 // Usage beyond the estimate is never an over-admission, but it takes room.

@@ -4,6 +4,7 @@ package audit_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -112,5 +113,27 @@ func TestManyMembers(t *testing.T) {
 	r := run(t, audit.Options{Limits: []audit.Limit{limit}, Members: 300}, events)
 	if d := dimension(t, r, audit.Requests); d.BeyondBound != 0 || d.Fallback != 300 {
 		t.Errorf("%+v, want 300 admitted, none beyond", d)
+	}
+}
+
+// A call that was denied in fallback must not be charged, even if its owner has decided
+// it late. The finding names it.
+func TestDeniedInFallbackIsNotCharged(t *testing.T) {
+	denied := bench.Answer{Outcome: bench.Denied, Reason: "owner_unreachable", Route: "fallback", Owner: "a"}
+	events := []bench.Event{
+		event(bench.OpCheck, check("k", 0, 1), at(0), at(0)+ms/2, bench.Answer{Outcome: bench.Allowed, Route: "local", Owner: "b"}),
+		event(bench.OpCheck, check("k", 1, 3), at(1), at(1)+ms/2, denied),
+	}
+	for used, excess := range map[int64]int64{1: 0, 4: 3} {
+		r := run(t, audit.Options{Limits: []audit.Limit{requests(90)}, Members: 3}, events, usedOf("k", audit.Requests, used))
+		if d := dimension(t, r, audit.Requests); d.Excess != excess || d.Missing != 0 || r.OK != (excess == 0) {
+			t.Errorf("%d used: ok %v, %+v, want an excess of %d", used, r.OK, d, excess)
+		}
+		for _, c := range r.Charges {
+			want := []audit.Suspect{{ID: events[1].Call.ID, Why: "denied without its owner", Cost: 3}}
+			if !slices.Equal(c.Suspects, want) {
+				t.Errorf("suspects = %+v, want %+v", c.Suspects, want)
+			}
+		}
 	}
 }

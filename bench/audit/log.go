@@ -3,6 +3,7 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -43,6 +44,7 @@ type shard struct {
 		roots   map[string]*root
 		events  int64
 		ignored int64
+		refused int64
 	}
 }
 
@@ -120,8 +122,17 @@ func (a *Auditor) Add(e *bench.Event) {
 		s.mu.Unlock()
 		return
 	}
-	rec, reason := a.recordOf(e)
 	s := a.shard(e.Call.Key)
+	if refused(e) {
+		// It charges nothing, so the log is complete without it. If it was charged, final
+		// usage is more than the log explains.
+		s.mu.Lock()
+		s.mu.events++
+		s.mu.refused++
+		s.mu.Unlock()
+		return
+	}
+	rec, reason := a.recordOf(e)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.events++
@@ -134,6 +145,15 @@ func (a *Auditor) Add(e *bench.Event) {
 		}
 		c.root.reasons[reason]++
 	}
+}
+
+// refused reports whether a check or reserve was refused because of overload. Settles must
+// not be refused: such a settle has failed.
+func refused(e *bench.Event) bool {
+	if e.Op != bench.OpCheck && e.Op != bench.OpReserve {
+		return false
+	}
+	return e.Answer.Outcome == bench.Refused || e.Err != nil && errors.Is(e.Err, bench.ErrOverloaded)
 }
 
 // recordOf converts an event. For a denial that no limit caused it returns the reason.

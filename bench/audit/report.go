@@ -46,6 +46,7 @@ type Answers struct {
 	Degraded int64 `json:"degraded,omitempty"`
 	Denied   int64 `json:"denied"` // for any reason
 	Failed   int64 `json:"failed"`
+	Refused  int64 `json:"refused,omitempty"`  // because of overload; they must not be charged
 	Fallback int64 `json:"fallback,omitempty"` // admitted in fallback
 	// Retried is the number of ids that were sent more than once, and
 	// DuplicateAdmissions of those that were admitted more than once without an answer
@@ -76,6 +77,7 @@ func (a *Answers) add(b Answers) {
 	a.Degraded += b.Degraded
 	a.Denied += b.Denied
 	a.Failed += b.Failed
+	a.Refused += b.Refused
 	a.Fallback += b.Fallback
 	a.Retried += b.Retried
 	a.DuplicateAdmissions += b.DuplicateAdmissions

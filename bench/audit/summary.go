@@ -98,6 +98,9 @@ func (r *Report) write(w io.Writer) {
 	if r.Failed > 0 {
 		fmt.Fprintf(w, "- %s no answer and may have been charged or not\n", plural(r.Failed, "request got", "requests got"))
 	}
+	if r.Refused > 0 {
+		fmt.Fprintf(w, "- %s refused because of overload and must not be charged\n", plural(r.Refused, "request was", "requests were"))
+	}
 	if r.DuplicateAdmissions > 0 {
 		fmt.Fprintf(w, "- %s admitted more than once without an answer marked as a replay\n", plural(r.DuplicateAdmissions, "id was", "ids were"))
 	}

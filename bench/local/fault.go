@@ -20,6 +20,7 @@ const (
 	Leave   FaultKind = "leave"   // stops the node gracefully; it hands its keys off
 	Join    FaultKind = "join"    // starts a new node, or one that is down
 	Restart FaultKind = "restart" // rolling restart: nodes leave and start one after the other
+	Busy    FaultKind = "busy"    // starts processes that use the processors beside the nodes for a time
 
 	// Crash is only the kind of a [Mark]: a node ended without being told to.
 	Crash FaultKind = "crash"
@@ -31,20 +32,27 @@ const rolling = "rolling"
 // faultSyntax is the syntax of each kind.
 var faultSyntax = map[FaultKind]string{
 	Kill:    "NODE@TIME such as 2@10s",
-	Pause:   "NODE@TIME+TIME such as 1@5s+3s",
+	Pause:   "NODE@TIME+TIME such as 1@5s+3s, or NODE@TIME+TIME/TIME such as 1@5s+300ms/1s for one each second",
 	Leave:   "NODE@TIME such as 3@20s",
 	Join:    "@TIME such as @30s, or NODE@TIME for one that is down",
+	Busy:    "PROCESSES@TIME+TIME such as 8@10s+60s",
 	Restart: "rolling@TIME such as rolling@15s, or rolling@TIME/TIME such as rolling@15s/5s",
 }
 
-// Fault is something that happens to a node during a run.
+// Fault is something that happens to a node, or to the machine, during a run.
 type Fault struct {
-	Kind     FaultKind
-	Node     int           // from 1; 0 means a new node for Join, and all nodes for Restart
-	At       time.Duration // since the start of the run
-	Duration time.Duration // of a Pause
-	Interval time.Duration // of a Restart: time between one node being ready and the next restart
+	Kind      FaultKind
+	Node      int           // from 1; 0 means a new node for Join, and all nodes for Restart and Busy
+	Processes int           // of a Busy
+	At        time.Duration // since the start of the run
+	Duration  time.Duration // of a Pause or a Busy
+	// Interval is, of a Restart, the time between one node being ready and the next restart.
+	// If it is not 0, a Pause begins again each Interval until the end of the run.
+	Interval time.Duration
 }
+
+// maxProcesses is the maximum number of processes of a Busy.
+const maxProcesses = 256
 
 // ParseFault parses the value of a flag, such as 2@10s for --kill.
 func ParseFault(kind FaultKind, text string) (Fault, error) {
@@ -67,6 +75,12 @@ func parseFault(kind FaultKind, text string) (f Fault, err error) {
 	}
 	switch {
 	case kind == Restart && node == rolling, kind == Join && node == "":
+	case kind == Busy:
+		n, err := strconv.ParseUint(node, 10, 16)
+		if err != nil || n == 0 || n > maxProcesses {
+			return f, fmt.Errorf("%q is not a number of processes from 1 to %d", node, maxProcesses)
+		}
+		f.Processes = int(n)
 	case kind == Restart:
 		return f, fmt.Errorf("must begin with %s, got %q", rolling, node)
 	default:
@@ -77,16 +91,25 @@ func parseFault(kind FaultKind, text string) (f Fault, err error) {
 		f.Node = int(n)
 	}
 	switch kind {
-	case Pause:
+	case Pause, Busy:
 		var length string
 		if at, length, ok = strings.Cut(at, "+"); !ok {
-			return f, errors.New("the length of the pause is missing")
+			return f, errors.New("the time that it lasts is missing")
+		}
+		if before, every, repeats := strings.Cut(length, "/"); repeats && kind == Pause {
+			if f.Interval, err = parseTime(every); err != nil {
+				return f, err
+			}
+			length = before
 		}
 		if f.Duration, err = parseTime(length); err != nil {
 			return f, err
 		}
 		if f.Duration == 0 {
-			return f, errors.New("the length of the pause must not be 0s")
+			return f, errors.New("the time that it lasts must not be 0s")
+		}
+		if f.Interval != 0 && f.Interval <= f.Duration {
+			return f, errors.New("the interval must be longer than the pause")
 		}
 	case Restart:
 		var wait string
@@ -114,14 +137,16 @@ func (f Fault) String() string {
 	switch {
 	case f.Kind == Restart:
 		node = rolling
+	case f.Kind == Busy:
+		node = strconv.Itoa(f.Processes)
 	case f.Node != 0:
 		node = strconv.Itoa(f.Node)
 	}
 	text := fmt.Sprintf("--%s %s@%s", f.Kind, node, formatDuration(f.At))
-	switch {
-	case f.Kind == Pause:
+	if f.Duration != 0 {
 		text += "+" + formatDuration(f.Duration)
-	case f.Interval != 0:
+	}
+	if f.Interval != 0 {
 		text += "/" + formatDuration(f.Interval)
 	}
 	return text

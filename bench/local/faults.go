@@ -16,14 +16,22 @@ const restartRetryInterval = 200 * time.Millisecond
 // execute applies a fault. It calls next when the next fault of the node may begin.
 func (r *run) execute(ctx context.Context, s step, next func()) {
 	nodes := r.cluster.allNodes()
-	if s.Kind == Restart {
+	switch s.Kind {
+	case Restart:
 		r.restartAll(ctx, s.Fault, nodes)
+		return
+	case Busy:
+		next() // it has no node that others wait for
+		r.beBusy(ctx, s.Fault)
 		return
 	}
 	n := nodes[s.node-1]
 	text := fmt.Sprintf("%s %s", s.Kind, n.name)
 	if s.Kind == Pause {
 		text += " for " + formatDuration(s.Duration)
+	}
+	if s.Kind == Pause && s.Interval != 0 {
+		text += " each " + formatDuration(s.Interval)
 	}
 	if err := n.acquire(ctx); err != nil {
 		r.fail(r.addMark(s.Kind, n.name, text), err)
@@ -66,11 +74,24 @@ func (r *run) apply(ctx context.Context, f Fault, n *node) (want func(*status) e
 		ch.kill()
 		return ringLacks(boot), nil
 	case Pause:
-		return ringHas(boot), pause(ctx, n, ch, f.Duration)
+		return ringHas(boot), pauseEach(ctx, n, ch, f.Duration, f.Interval)
 	case Leave:
 		return ringLacks(boot), leave(ctx, n, ch)
 	}
 	return nil, fmt.Errorf("unknown kind of fault %q", f.Kind)
+}
+
+// pauseEach pauses a node once, or each interval until ctx is done if that is not 0.
+func pauseEach(ctx context.Context, n *node, ch *child, length, interval time.Duration) error {
+	for next := time.Now(); ; {
+		if err := pause(ctx, n, ch, length); err != nil || interval == 0 {
+			return err
+		}
+		next = next.Add(interval)
+		if !sleep(ctx, next) {
+			return nil
+		}
+	}
 }
 
 // pause suspends a node for a time, or until ctx is done.

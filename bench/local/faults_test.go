@@ -4,6 +4,7 @@ package local
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -139,6 +140,57 @@ func TestPause(t *testing.T) {
 	}
 	// A short one is not even missed.
 	checkMarks(t, r.run(1, "pause 2@0s+200ms"), "pause bench-2 for 200ms")
+}
+
+// TestPauseEachInterval: the node stands still again and again, and runs afterwards.
+func TestPauseEachInterval(t *testing.T) {
+	t.Parallel()
+	r := startCluster(t, 1, nil)
+	p := mustPlan(t, 1, "pause 1@0s+50ms/100ms")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan result, 1)
+	go func() {
+		record, err := r.Run(ctx, time.Now(), p)
+		ended <- result{record, err}
+	}()
+	for i := range 3 {
+		waittest.Until(t, fmt.Sprintf("pause %d", i+1), func() bool { return r.Nodes()[0].Paused })
+		waittest.Until(t, fmt.Sprintf("the end of pause %d", i+1), func() bool { return !r.Nodes()[0].Paused })
+	}
+	cancel()
+	got := <-ended
+	if got.err != nil || len(got.record.Marks) != 1 || got.record.Marks[0].Text != "pause bench-1 for 50ms each 100ms" {
+		t.Errorf("Run = %+v, %v, want one mark", got.record, got.err)
+	}
+	if r.Nodes()[0].Paused || get(t, "http://"+r.HTTPAddrs()[0]+"/readyz") != http.StatusOK {
+		t.Error("bench-1 is paused after the run")
+	}
+}
+
+// TestBusy: the processes use the processors for their time, and are gone afterwards.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	r := startCluster(t, 1, nil)
+	p := mustPlan(t, 1, "busy 2@0s+500ms")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	record, err := r.Run(ctx, time.Now(), p)
+	if err != nil || len(record.Marks) != 1 {
+		t.Fatalf("Run = %+v, %v, want one mark", record, err)
+	}
+	m := record.Marks[0]
+	if m.Kind != Busy || m.EffectiveAt == 0 || m.Problem != "" {
+		t.Errorf("mark %+v, want that it took effect", m)
+	}
+	before, used, found := strings.Cut(strings.TrimSuffix(m.Text, " of CPU time"), ", which used ")
+	took, err := time.ParseDuration(used)
+	if err != nil || !found || before != "2 busy processes for 500ms" || took < 20*time.Millisecond || took > 10*time.Second {
+		t.Errorf("mark %q: %v, want the CPU time of both", m.Text, err)
+	}
+	if runtime.GOOS == "linux" && (record.Bench.Name != "bench" || len(record.Bench.Samples) == 0) {
+		t.Errorf("usage of the bench: %+v, want samples", record.Bench)
+	}
 }
 
 func TestAPauseEndsWithTheRun(t *testing.T) {

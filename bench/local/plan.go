@@ -82,6 +82,8 @@ func (r *planChecker) check(f Fault) (node int, err error) {
 		return 0, fmt.Errorf("must be within the run, which takes %s", formatDuration(r.length))
 	case f.Kind == Restart:
 		return 0, r.restart(f)
+	case f.Kind == Busy:
+		return 0, r.busy(f)
 	case f.Kind == Join && f.Node == 0:
 		if len(r.nodes) == maxNodes {
 			return 0, fmt.Errorf("must be at most %d nodes", maxNodes)
@@ -100,6 +102,16 @@ func (r *planChecker) restart(f Fault) error {
 	}
 	if !slices.ContainsFunc(r.nodes, func(n plannedNode) bool { return n.down == "" }) {
 		return errors.New("no node is running at that time")
+	}
+	return nil
+}
+
+func (r *planChecker) busy(f Fault) error {
+	switch {
+	case f.Node != 0 || f.Processes < 1 || f.Processes > maxProcesses:
+		return fmt.Errorf("must be of 1 to %d processes and no node", maxProcesses)
+	case f.Duration <= 0 || f.Duration > r.length-f.At:
+		return fmt.Errorf("must end within the run, which takes %s", formatDuration(r.length))
 	}
 	return nil
 }
@@ -126,6 +138,9 @@ func (n *plannedNode) apply(f Fault, length time.Duration) error {
 			return fmt.Errorf("must end within the run, which takes %s", formatDuration(length))
 		}
 		n.pausedUntil = f.At + f.Duration
+		if f.Interval != 0 {
+			n.pausedUntil = length
+		}
 	}
 	return nil
 }

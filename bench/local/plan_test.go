@@ -26,6 +26,8 @@ func TestParseFault(t *testing.T) {
 		{Kill, "1@1h", Fault{Node: 1, At: time.Hour}, ""},
 		{Pause, "1@5s+3s", Fault{Node: 1, At: 5 * time.Second, Duration: 3 * time.Second}, ""},
 		{Pause, "1@500ms+1.5s", Fault{Node: 1, At: time.Second / 2, Duration: 1500 * time.Millisecond}, ""},
+		{Pause, "1@5s+300ms/1s", Fault{Node: 1, At: 5 * time.Second, Duration: 300 * time.Millisecond, Interval: time.Second}, ""},
+		{Busy, "8@10s+60s", Fault{Processes: 8, At: 10 * time.Second, Duration: time.Minute}, "--busy 8@10s+1m"},
 		{Leave, "3@20s", Fault{Node: 3, At: 20 * time.Second}, ""},
 		{Join, "@30s", Fault{At: 30 * time.Second}, ""},
 		{Join, "2@30s", Fault{Node: 2, At: 30 * time.Second}, ""},
@@ -65,9 +67,17 @@ func TestParseFaultRejects(t *testing.T) {
 		{Kill, "2@+1s", `"+1s" is not a duration`},
 		{Kill, "2@10s+3s", `"10s+3s" is not a duration`},
 		{Kill, "2@10s/3s", `"10s/3s" is not a duration`},
-		{Pause, "1@5s", `pause: must be NODE@TIME+TIME such as 1@5s+3s, got "1@5s": the length of the pause is missing`},
+		{Pause, "1@5s", `pause: must be NODE@TIME+TIME such as 1@5s+3s, or NODE@TIME+TIME/TIME such as 1@5s+300ms/1s for one each second, got "1@5s": the time that it lasts is missing`},
+		{Pause, "1@5s+300ms/", `"" is not a duration`},
+		{Pause, "1@5s+300ms/300ms", "the interval must be longer than the pause"},
+		{Busy, "8@10s", `busy: must be PROCESSES@TIME+TIME such as 8@10s+60s, got "8@10s": the time that it lasts is missing`},
+		{Busy, "0@10s+1s", `"0" is not a number of processes from 1 to 256`},
+		{Busy, "257@10s+1s", `"257" is not a number of processes`},
+		{Busy, "@10s+1s", `"" is not a number of processes`},
+		{Busy, "2@10s+0s", "the time that it lasts must not be 0s"},
+		{Busy, "2@10s+2s/3s", `"2s/3s" is not a duration`},
 		{Pause, "1@5s+", `"" is not a duration`},
-		{Pause, "1@5s+0s", "the length of the pause must not be 0s"},
+		{Pause, "1@5s+0s", "the time that it lasts must not be 0s"},
 		{Pause, "1@5s++3s", `"+3s" is not a duration`},
 		{Pause, "1@+3s", `"" is not a duration`},
 		{Leave, "all@5s", `"all" is not a node number`},
@@ -88,7 +98,7 @@ func TestParseFaultRejects(t *testing.T) {
 }
 
 func FuzzParseFault(f *testing.F) {
-	for _, text := range []string{"2@10s", "1@5s+3s", "@30s", "rolling@15s/5s", "1@1h0m0.5s"} {
+	for _, text := range []string{"2@10s", "1@5s+3s", "1@5s+300ms/1s", "8@10s+60s", "@30s", "rolling@15s/5s", "1@1h0m0.5s"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -165,6 +175,8 @@ func TestNewPlanRejects(t *testing.T) {
 		{[]string{"pause 1@5s+3s", "kill 1@7s"}, "--kill 1@7s: bench-1 is paused until 8s"},
 		{[]string{"pause 1@5s+3s", "pause 1@7s+1s"}, "bench-1 is paused until 8s"},
 		{[]string{"pause 1@50s+11s"}, "--pause 1@50s+11s: must end within the run, which takes 1m"},
+		{[]string{"pause 1@5s+300ms/1s", "kill 1@59s"}, "--kill 1@59s: bench-1 is paused until 1m"},
+		{[]string{"busy 8@50s+11s"}, "--busy 8@50s+11s: must end within the run, which takes 1m"},
 		{[]string{"pause 1@1s+2562047h"}, "must end within the run"},
 		{[]string{"join 2@10s"}, "--join 2@10s: bench-2 is running at that time"},
 		{[]string{"kill 2@10s", "join 2@20s", "join 2@30s"}, "--join 2@30s: bench-2 is running at that time"},

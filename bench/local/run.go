@@ -30,7 +30,9 @@ type Mark struct {
 type Record struct {
 	Marks []Mark      `json:"marks"` // by At
 	Nodes []NodeUsage `json:"nodes,omitempty"`
-	Note  string      `json:"note,omitempty"` // why Nodes is empty
+	// Bench is the usage of this process.
+	Bench NodeUsage `json:"bench,omitzero"`
+	Note  string    `json:"note,omitempty"` // why Nodes is empty
 }
 
 // CPU returns the CPU time of all nodes.
@@ -82,7 +84,7 @@ func (c *Cluster) Run(ctx context.Context, start time.Time, p *Plan) (*Record, e
 	c.mu.Lock()
 	c.mu.run = nil
 	c.mu.Unlock()
-	record := &Record{Marks: r.sorted(), Nodes: u.nodes, Note: u.note}
+	record := &Record{Marks: r.sorted(), Nodes: u.nodes, Bench: u.own, Note: u.note}
 	problems := append(r.problems(), c.takeCrashes()...)
 	if c.ctx.Err() != nil {
 		problems = append(problems, errStopped)

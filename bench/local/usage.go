@@ -4,6 +4,7 @@ package local
 
 import (
 	"context"
+	"os"
 	"time"
 )
 
@@ -37,7 +38,8 @@ func (u *NodeUsage) add(s Sample) {
 // usageSampler samples the usage of nodes during a run.
 type usageSampler struct {
 	nodes []NodeUsage
-	note  string // why nodes is empty
+	own   NodeUsage // of this process
+	note  string    // why nodes is empty
 }
 
 // sampleInterval is the time between two samples.
@@ -58,6 +60,8 @@ func (u *usageSampler) sample(ctx context.Context, start time.Time, nodes []*nod
 		}
 		u.nodes[i].Name, before[i] = n.name, now.CPU
 	}
+	u.own.Name = "bench"
+	own, _ := ProcessUsage(os.Getpid())
 	for due := start; ; due = due.Add(sampleInterval) {
 		more := sleep(ctx, due)
 		at := time.Since(start)
@@ -65,6 +69,9 @@ func (u *usageSampler) sample(ctx context.Context, start time.Time, nodes []*nod
 			if now, err := n.usage(); err == nil {
 				u.nodes[i].add(Sample{At: at, CPU: now.CPU - before[i], RSS: now.RSS})
 			}
+		}
+		if now, err := ProcessUsage(os.Getpid()); err == nil {
+			u.own.add(Sample{At: at, CPU: now.CPU - own.CPU, RSS: now.RSS})
 		}
 		if !more {
 			return

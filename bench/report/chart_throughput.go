@@ -15,6 +15,7 @@ func throughputChart(id string, t *Target, highest float64) *chart {
 		{"offered", "ink dashed", false, func(i *Interval) int64 { return i.Offered }, true},
 		{"denied", "s2", false, func(i *Interval) int64 { return i.Denied }, true},
 		{"degraded", "s5", false, func(i *Interval) int64 { return i.Degraded }, false},
+		{"refused", "s4", false, func(i *Interval) int64 { return i.Refused }, false},
 		{"failed", "bad", false, func(i *Interval) int64 { return i.Failed }, false},
 		{"dropped", "bad dashed", false, func(i *Interval) int64 { return i.Dropped }, false},
 	}

@@ -90,7 +90,7 @@ func Compare(a, b *Run, o CompareOptions) (*Comparison, error) {
 	judged := 0
 	for _, p := range pairs {
 		for i := range metrics {
-			if _, _, ok := metrics[i].both(a, b, p); ok {
+			if _, _, ok := metrics[i].both(a, b, p); ok && !metrics[i].absent(p) {
 				judged++
 			}
 		}
@@ -206,6 +206,11 @@ func valueOrNone(s string) string {
 	return clean(s, 80)
 }
 
+// absent reports whether an optional metric is zero in both runs.
+func (m *metric) absent(p [2]*Target) bool {
+	return m.optional && m.value(p[0]) == 0 && m.value(p[1]) == 0
+}
+
 // both returns the samples of a metric in both runs, and whether there are enough.
 func (m *metric) both(a, b *Run, p [2]*Target) (sa, sb sample, ok bool) {
 	sa, ka := m.samples(a, p[0])
@@ -216,7 +221,7 @@ func (m *metric) both(a, b *Run, p [2]*Target) (sa, sb sample, ok bool) {
 func (m *metric) compare(a, b *Run, p [2]*Target, bs *bootstrap, failOver float64) (Delta, bool) {
 	va, vb := m.value(p[0]), m.value(p[1])
 	d := Delta{Target: p[1].Name, Metric: m.name, Unit: m.unit, Better: m.better, A: optional(va), B: optional(vb), Finding: FindingNotJudged}
-	if d.A == nil && d.B == nil {
+	if d.A == nil && d.B == nil || m.absent(p) {
 		return d, false
 	}
 	sa, sb, enough := m.both(a, b, p)

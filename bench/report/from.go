@@ -13,12 +13,9 @@ import (
 // to the result.
 func NewTarget(r *bench.Result) (Target, error) {
 	t := Target{
-		Name: r.Target, Duration: r.Duration, Completed: r.Completed, Unfinished: r.Unfinished,
-		Counts: fromCounts(r.Counts),
-		LLM: LLMCounts{
-			Held: r.LLM.Held, Reported: r.LLM.Reported, Settled: r.LLM.Settled,
-			CutShort: r.LLM.CutShort, SettlesFailed: r.LLM.SettlesFailed, ReportsFailed: r.LLM.ReportsFailed,
-		},
+		Name: r.Target, Duration: r.Duration, Completed: r.Completed, Unfinished: r.Unfinished, HeldBack: r.HeldBack,
+		Counts: NewCounts(r.Counts),
+		LLM:    NewLLMCounts(r.LLM),
 	}
 	all, err := r.Overall()
 	if err != nil {
@@ -49,7 +46,7 @@ func NewTarget(r *bench.Result) (Target, error) {
 	}
 	if r.Pacer != nil {
 		l := &r.Pacer.Lateness
-		t.Pacer = &Pacer{P50: l.P50, P99: l.P99, Max: l.Max, Missed: r.Pacer.Missed, Late: r.Pacer.Late()}
+		t.Pacer = &Pacer{P50: l.P50, P99: l.P99, Max: l.Max, Missed: r.Pacer.Missed, Late: r.Pacer.Late(), KeptRate: r.Pacer.KeptRate}
 	}
 	if r.ClientCPU > 0 {
 		t.Resources = &Resources{Client: Process{CPU: r.ClientCPU}}
@@ -65,11 +62,20 @@ func NewInterval(iv bench.Interval, r *bench.Result) Interval {
 	if r != nil {
 		at -= r.Warmup
 	}
-	return Interval{At: at, Length: iv.Length, Counts: fromCounts(iv.Counts), P50: iv.P50, P99: iv.P99}
+	return Interval{At: at, Length: iv.Length, Counts: NewCounts(iv.Counts), P50: iv.P50, P99: iv.P99}
 }
 
-func fromCounts(c bench.Counts) Counts {
-	return Counts{Offered: c.Offered, Achieved: c.Achieved(), Denied: c.Denied, Degraded: c.Degraded, Failed: c.Failed, Dropped: c.Dropped}
+// NewLLMCounts converts counts of LLM calls.
+func NewLLMCounts(l bench.LLMCounts) LLMCounts {
+	return LLMCounts{
+		Held: l.Held, Reported: l.Reported, Settled: l.Settled,
+		CutShort: l.CutShort, SettlesFailed: l.SettlesFailed, ReportsFailed: l.ReportsFailed,
+	}
+}
+
+// NewCounts converts counts.
+func NewCounts(c bench.Counts) Counts {
+	return Counts{Offered: c.Offered, Achieved: c.Achieved(), Denied: c.Denied, Degraded: c.Degraded, Failed: c.Failed, Refused: c.Refused, Dropped: c.Dropped}
 }
 
 func fromLatency(l *bench.Latency) (Latency, error) {

@@ -64,6 +64,10 @@ func TestGolden(t *testing.T) {
 		"compared.json":    compared.WriteJSON,
 		"run.json":         func(w io.Writer) error { return Write(w, versus) },
 		"latency.alt.txt":  func(w io.Writer) error { return writeAlt(w, versus, LatencyPicture) },
+		"overload.txt":     func(w io.Writer) error { return WriteSummary(w, overloadedRun(t), TextOptions{}) },
+		"overload.html":    func(w io.Writer) error { return WriteHTML(w, overloadedRun(t)) },
+		"overload.svg":     func(w io.Writer) error { return SVG(w, overloadedRun(t), OverloadPicture) },
+		"overload.alt.txt": func(w io.Writer) error { return writeAlt(w, overloadedRun(t), OverloadPicture) },
 		"admitted.alt.txt": func(w io.Writer) error { return writeAlt(w, versus, AdmittedPicture) },
 	} {
 		t.Run(name, func(t *testing.T) {

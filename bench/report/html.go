@@ -72,16 +72,27 @@ func WriteHTML(w io.Writer, r *Run) error {
 	for _, f := range r.Flags {
 		p.Flags = append(p.Flags, Flag{clean(f.Name, 100), clean(f.Value, 2000)})
 	}
-	if len(r.Targets) == 1 {
-		p.Tiles = tiles(&r.Targets[0])
-	} else {
+	switch only := &r.Targets[0]; {
+	case len(r.Targets) == 1 && only.Overload != nil:
+		p.Tiles = overloadTiles(only.Overload)
+	case len(r.Targets) == 1:
+		p.Tiles = tiles(only)
+	case r.overloaded():
+		t := overloadSummaryTable(r)
+		p.Summary = &tableView{t.head, t.rows}
+	default:
 		t := summaryTable(r)
 		p.Summary = &tableView{t.head, t.rows}
 	}
 	for i := range r.Targets {
 		t := &r.Targets[i]
-		if w := t.warning(); w != "" {
+		if t.Overload != nil {
+			p.Verdicts = append(p.Verdicts, overloadVerdict(t))
+		} else if w := t.warning(); w != "" {
 			p.Verdicts = append(p.Verdicts, verdict{Title: "Load on " + clean(t.Name, 60), Text: strings.ToUpper(w[:1]) + w[1:] + ".", Class: "bad", Sign: "!"})
+		}
+		if text := t.refusals(); text != "" && t.Overload == nil {
+			p.Verdicts = append(p.Verdicts, verdict{Title: "Overload of " + clean(t.Name, 60), Text: text + ".", Sign: "?"})
 		}
 		if t.Audit == nil && len(r.Targets) > 1 {
 			continue
@@ -100,6 +111,36 @@ func WriteHTML(w io.Writer, r *Run) error {
 	}
 	_, err = w.Write(out.Bytes())
 	return err
+}
+
+// overloadVerdict says whether goodput holds, and where the harness did not keep up.
+func overloadVerdict(t *Target) verdict {
+	_, notes := t.overloadSummary(false)
+	var text strings.Builder
+	for _, sentence := range append([]string{strings.Replace(t.Overload.Summary(), "COLLAPSED", "collapsed", 1)}, notes...) {
+		text.WriteString(strings.ToUpper(sentence[:1]) + sentence[1:] + ". ")
+	}
+	v := verdict{Title: "Overload of " + clean(t.Name, 60), Text: strings.TrimSpace(text.String()), Class: t.Overload.class(), Sign: "✓"}
+	if v.Class == "bad" {
+		v.Sign = "✗"
+	}
+	return v
+}
+
+// overloadSummaryTable has the steps of all targets.
+func overloadSummaryTable(r *Run) table {
+	var all table
+	for i := range r.Targets {
+		if r.Targets[i].Overload == nil {
+			continue
+		}
+		t := r.Targets[i].Overload.table()
+		all.head = append([]string{"target"}, t.head...)
+		for _, row := range t.rows {
+			all.rows = append(all.rows, append([]string{clean(r.Targets[i].Name, 40)}, row...))
+		}
+	}
+	return all
 }
 
 func title(r *Run) string {
@@ -124,6 +165,9 @@ func subtitle(r *Run) string {
 		if l.RatePerSecond > 0 {
 			s += ", " + formatRate(l.RatePerSecond) + " calls per second"
 		}
+		if r.overloaded() {
+			s = "overload"
+		}
 		if l.Arrivals != "" {
 			s += " (" + clean(l.Arrivals, 40) + ")"
 		}
@@ -147,7 +191,7 @@ func tiles(t *Target) []tile {
 	if t.Failed+t.Dropped > 0 {
 		failed.Class = "bad"
 	}
-	return []tile{
+	list := []tile{
 		{Name: "decisions/s", Value: formatRate(t.Rate()), Note: "offered " + formatRate(perSecond(t.Offered, t.Duration))},
 		{Name: "p50", Value: formatDuration(l.at(50))},
 		{Name: "p99", Value: formatDuration(l.at(99)), Note: "p99.9 " + formatDuration(l.at(99.9))},
@@ -155,6 +199,10 @@ func tiles(t *Target) []tile {
 		{Name: "denied", Value: formatPercent(share(t.Denied, t.Achieved)), Note: amount.Group(t.Denied) + " denied, " + amount.Group(t.Degraded) + " degraded"},
 		failed,
 	}
+	if t.Refused > 0 {
+		list = append(list, tile{Name: "refused", Value: formatPercent(share(t.Refused, t.Offered)), Note: amount.Group(t.Refused) + " calls"})
+	}
+	return list
 }
 
 func maxOf(l *Latency) time.Duration {
@@ -209,6 +257,7 @@ func sections(r *Run) ([]section, error) {
 	if len(ratios) > 0 {
 		add("Side by side", pairsChart(ratios))
 	}
+	add("Overload", overloadChart(r))
 	latency := []*chart{latencyChart("latency", "Latency by percentile", overallCurves(r))}
 	for i := range r.Targets {
 		title := "By operation and route"

@@ -125,6 +125,21 @@ func (t *Target) settles() *Latency {
 	return nil
 }
 
+// refusedOutcome is the outcome of refused calls, which are no answers.
+const refusedOutcome = "refused"
+
+// refused returns the distribution of refusals, from when the calls were sent, or nil if
+// there are none.
+func (t *Target) refused() *Latency {
+	var parts []*Latency
+	for i := range t.Latencies {
+		if l := &t.Latencies[i]; l.Op != "" && l.Outcome == refusedOutcome && l.ServiceTime && l.Route == "" {
+			parts = append(parts, l)
+		}
+	}
+	return sumOf(parts)
+}
+
 // Overall returns the distribution of all decisions of a target. If the document lacks
 // it, that is the sum of checks and reserves. It is nil if there are none.
 func (t *Target) Overall() *Latency {
@@ -139,6 +154,11 @@ func (t *Target) Overall() *Latency {
 			parts = append(parts, l)
 		}
 	}
+	return sumOf(parts)
+}
+
+// sumOf adds distributions. It returns nil if there are none.
+func sumOf(parts []*Latency) *Latency {
 	if len(parts) < 2 {
 		if len(parts) == 1 {
 			return parts[0]

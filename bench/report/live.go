@@ -185,8 +185,11 @@ func (l *Live) line(iv *Interval) string {
 		denied = "  denied " + formatPercent(share(iv.Denied, iv.Achieved))
 	}
 	bad := ""
+	if iv.Refused > 0 {
+		bad = "  refused " + formatPercent(share(iv.Refused, iv.Offered))
+	}
 	if n := iv.Failed + iv.Dropped; n > 0 {
-		bad = "  failed " + amount.Group(n)
+		bad += "  failed " + amount.Group(n)
 	}
 	at := l.clock()
 	used := utf8.RuneCountInString(at + "  " + numbers + denied + bad)
@@ -236,9 +239,13 @@ func (l *Live) plain() {
 	if l.name != "" {
 		name = strings.TrimSuffix(l.name, ":") + ": " // the name "null:" ends in a colon
 	}
-	fmt.Fprintf(l.w, "%s%s: offered %s/s, achieved %s/s, p99 at most %s, denied %s, failed %s\n", name, l.clock(),
+	refused := ""
+	if l.sum.Refused > 0 {
+		refused = ", refused " + formatPercent(share(l.sum.Refused, l.sum.Offered))
+	}
+	fmt.Fprintf(l.w, "%s%s: offered %s/s, achieved %s/s, p99 at most %s, denied %s, failed %s%s\n", name, l.clock(),
 		formatRate(perSecond(l.sum.Offered, length)), formatRate(perSecond(l.sum.Achieved, length)), formatP99(l.worst),
-		formatPercent(share(l.sum.Denied, l.sum.Achieved)), amount.Group(l.sum.Failed+l.sum.Dropped))
+		formatPercent(share(l.sum.Denied, l.sum.Achieved)), amount.Group(l.sum.Failed+l.sum.Dropped), refused)
 	l.sum, l.worst, l.since = Counts{}, 0, l.until
 }
 
@@ -248,6 +255,7 @@ func (c *Counts) add(o Counts) {
 	c.Denied += o.Denied
 	c.Degraded += o.Degraded
 	c.Failed += o.Failed
+	c.Refused += o.Refused
 	c.Dropped += o.Dropped
 }
 

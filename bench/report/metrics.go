@@ -29,6 +29,7 @@ type metric struct {
 	ofTurn     func(*Turn) float64
 	log        bool // compare logarithms: the values are never zero
 	points     bool // a share: changes are in percentage points
+	optional   bool // left out of comparisons if it is zero in both runs
 }
 
 // The units of metrics.
@@ -75,6 +76,11 @@ var metrics = []metric{
 		name: "failed", unit: unitShare, better: LowerIsBetter, points: true,
 		value:      func(t *Target) float64 { return share(t.Failed+t.Dropped, t.Offered) },
 		ofInterval: func(iv *Interval) float64 { return share(iv.Failed+iv.Dropped, iv.Offered) },
+	},
+	{
+		name: "refused", unit: unitShare, better: LowerIsBetter, points: true, optional: true,
+		value:      func(t *Target) float64 { return share(t.Refused, t.Offered) },
+		ofInterval: func(iv *Interval) float64 { return share(iv.Refused, iv.Offered) },
 	},
 	{
 		name: "server_cpu", unit: unitCPUTime, better: LowerIsBetter, log: true,

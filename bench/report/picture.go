@@ -15,6 +15,7 @@ type Picture string
 const (
 	LatencyPicture  Picture = "latency"
 	AdmittedPicture Picture = "admitted"
+	OverloadPicture Picture = "overload"
 )
 
 // SVG writes one picture as a file. It follows the reader's colour scheme, and has a title
@@ -69,8 +70,10 @@ func picture(r *Run, kind Picture) (*chart, error) {
 				c = coursesChart("admitted", &r.Targets[i], drawnCourses)
 			}
 		}
+	case OverloadPicture:
+		c = overloadChart(r)
 	default:
-		return nil, fmt.Errorf("picture: must be latency or admitted, got %q", kind)
+		return nil, fmt.Errorf("picture: must be latency, admitted or overload, got %q", kind)
 	}
 	if c == nil {
 		return nil, fmt.Errorf("the run has no data for the picture %q", kind)

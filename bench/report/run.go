@@ -5,6 +5,8 @@ package report
 import (
 	"fmt"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // FormatVersion is the format version that this package writes, and the only one that it
@@ -50,7 +52,10 @@ type Target struct {
 	Counts                    // of the requests that were due in the measured part
 	// Completed is the number of decisions that arrived in the measured part, whenever
 	// their requests were due.
-	Completed  int64     `json:"in_time"`
+	Completed int64 `json:"in_time"`
+	// HeldBack is the part of Counts.Refused that the target did not send, because the
+	// limiter had refused others.
+	HeldBack   int64     `json:"held_back,omitempty"`
 	Unfinished int64     `json:"unfinished,omitempty"` // calls that had not ended when the run stopped waiting
 	LLM        LLMCounts `json:"llm,omitzero"`
 	// CallsModel says that the target made LLM calls itself: a reserve returned with the
@@ -63,6 +68,9 @@ type Target struct {
 	Marks      []Mark       `json:"marks,omitempty"`
 	Resources  *Resources   `json:"resources,omitempty"`
 	Audit      *Audit       `json:"audit,omitempty"`
+	// Overload is nil unless the run measured it. The other numbers are then those of all
+	// its steps together.
+	Overload *Overload `json:"overload,omitempty"`
 }
 
 // Counts are numbers of checks and reserves.
@@ -71,8 +79,10 @@ type Counts struct {
 	Achieved int64 `json:"achieved"` // decided: allowed, degraded or denied
 	Denied   int64 `json:"denied"`
 	Degraded int64 `json:"degraded"`
-	Failed   int64 `json:"failed"`  // sent, but no decision arrived
-	Dropped  int64 `json:"dropped"` // not sent: too many in flight, or the schedule was late
+	Failed   int64 `json:"failed"` // sent, but no decision arrived
+	// Refused calls met an overloaded limiter: nothing was decided or charged.
+	Refused int64 `json:"refused,omitempty"`
+	Dropped int64 `json:"dropped"` // not sent: too many in flight, or the schedule was late
 }
 
 // LLMCounts are numbers of LLM calls.
@@ -94,6 +104,8 @@ type Pacer struct {
 	Missed int64         `json:"missed"` // calls that were not dispatched at all
 	// Late says that the load was therefore not the configured one.
 	Late bool `json:"late"`
+	// KeptRate is the rate per second at which calls were sent; 0 in older documents.
+	KeptRate float64 `json:"kept_per_second,omitempty"`
 }
 
 // warning returns a warning if the harness did not keep its schedule, or "".
@@ -101,8 +113,27 @@ func (t *Target) warning() string {
 	if t.Pacer == nil || !t.Pacer.Late {
 		return ""
 	}
-	return fmt.Sprintf("the harness could not keep the schedule (p99 lateness %s, %s not sent): the load was lower than configured, and latencies are partly those of the harness",
-		formatDuration(t.Pacer.P99), plural(t.Pacer.Missed, "call"))
+	load := "the load was lower than configured"
+	if t.Pacer.KeptRate > 0 {
+		load = fmt.Sprintf("it sent %s of %s calls per second", formatRate(t.Pacer.KeptRate), formatRate(perSecond(t.Offered, t.Duration)))
+	}
+	return fmt.Sprintf("the harness could not keep the schedule (p99 lateness %s, %s not sent): %s, and latencies are partly those of the harness",
+		formatDuration(t.Pacer.P99), plural(t.Pacer.Missed, "call"), load)
+}
+
+// refusals returns a sentence about refused calls, or "" if there are none.
+func (t *Target) refusals() string {
+	if t.Refused == 0 {
+		return ""
+	}
+	text := plural(t.Refused, "call") + " refused because of overload, " + formatPercent(share(t.Refused, t.Offered))
+	if t.HeldBack > 0 {
+		text += "; " + amount.Group(t.HeldBack) + " of them not sent, after others were refused"
+	}
+	if l := t.refused(); l != nil {
+		text += fmt.Sprintf("; refused within %s (p50), %s (p99)", formatDuration(l.at(50)), formatDuration(l.at(99)))
+	}
+	return text
 }
 
 // ErrorCount is the number of failures with one message.

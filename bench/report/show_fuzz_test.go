@@ -31,7 +31,23 @@ func (n *numbers) next() int64 {
 func (n *numbers) duration() time.Duration { return time.Duration(n.next()) }
 
 func (n *numbers) counts() Counts {
-	return Counts{n.next(), n.next(), n.next(), n.next(), n.next(), n.next()}
+	return Counts{n.next(), n.next(), n.next(), n.next(), n.next(), n.next(), n.next()}
+}
+
+// overload returns nil at the end of the input.
+func (n *numbers) overload() *Overload {
+	steps := n.next() % 6
+	if steps == 0 {
+		return nil
+	}
+	o := &Overload{Capacity: float64(n.next())}
+	for i := range steps {
+		o.Steps = append(o.Steps, OverloadStep{
+			Times: float64(i + 1), Offered: float64(n.next()), Sent: float64(n.next()), Answered: float64(n.next()), Calls: n.counts(),
+			P50: n.duration(), P99: n.duration(), RefusedP99: n.duration(), LateP99: n.duration(), Missed: n.next(), Watched: n.duration(), Recovery: n.duration() - 1,
+		})
+	}
+	return o
 }
 
 func (n *numbers) target(name string) Target {
@@ -67,6 +83,7 @@ func (n *numbers) target(name string) Target {
 		}
 		t.Audit.UsageSeries = append(t.Audit.UsageSeries, k)
 	}
+	t.Overload = n.overload()
 	p := Process{CPU: n.duration(), PeakRSS: n.next()}
 	at = 0
 	for range n.next() % 9 {
@@ -99,7 +116,7 @@ func FuzzShow(f *testing.F) {
 		if err := WriteHTML(&b, r); err != nil {
 			t.Fatalf("HTML: %v", err)
 		}
-		for _, kind := range []Picture{LatencyPicture, AdmittedPicture} {
+		for _, kind := range []Picture{LatencyPicture, AdmittedPicture, OverloadPicture} {
 			var svg bytes.Buffer
 			if err := SVG(&svg, r, kind); err == nil {
 				wellFormed(t, svg.String())

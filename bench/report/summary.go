@@ -5,6 +5,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -24,8 +25,12 @@ func WriteSummary(w io.Writer, r *Run, o TextOptions) error {
 	var b strings.Builder
 	style := newStyle(o.Colour)
 	fmt.Fprintf(&b, "%s\n%s\n\n", style.bold(title(r)), subtitle(r))
-	summaryTable(r).text(&b, style)
-	b.WriteString("\n")
+	if r.overloaded() {
+		writeOverload(&b, r, style)
+	} else {
+		summaryTable(r).text(&b, style)
+		b.WriteString("\n")
+	}
 	if ratios, err := PairedRatios(r, CompareOptions{Seed: r.Seed}); err == nil && len(ratios) > 0 {
 		ratiosTable(ratios).text(&b, style)
 		b.WriteString("\n")
@@ -37,8 +42,13 @@ func WriteSummary(w io.Writer, r *Run, o TextOptions) error {
 			name += " of " + clean(t.Name, 40)
 		}
 		fmt.Fprintf(&b, "%s: %s\n", name, style.verdict(t.Audit, clean(t.Audit.Summary(), 600)))
-		if w := t.warning(); w != "" {
+		if t.Overload != nil {
+			fmt.Fprintf(&b, "  overload: %s\n", style.coloured(t.Overload.class(), t.Overload.Summary()))
+		} else if w := t.warning(); w != "" {
 			fmt.Fprintf(&b, "  %s\n", style.red("warning: "+w))
+		}
+		if text := t.refusals(); text != "" && t.Overload == nil {
+			fmt.Fprintf(&b, "  %s\n", text)
 		}
 		if t.CallsModel {
 			l := t.settles()
@@ -68,16 +78,45 @@ func WriteSummary(w io.Writer, r *Run, o TextOptions) error {
 	return err
 }
 
+// writeOverload writes the steps of each target.
+func writeOverload(b *strings.Builder, r *Run, style style) {
+	for i := range r.Targets {
+		t := &r.Targets[i]
+		if t.Overload == nil {
+			continue
+		}
+		head, notes := t.overloadSummary(len(r.Targets) > 1)
+		b.WriteString(head + "\n\n")
+		t.Overload.table().text(b, style)
+		for _, text := range notes {
+			b.WriteString(style.red("warning: "+text) + "\n")
+		}
+		b.WriteString("\n")
+	}
+	for line := range strings.Lines(overloadNote + "\n") {
+		b.WriteString(style.dim(strings.TrimSuffix(line, "\n")) + "\n")
+	}
+	b.WriteString("\n")
+}
+
 func summaryTable(r *Run) table {
 	t := table{head: []string{"target", "offered/s", "achieved/s", "p50", "p99", "p99.9", "max", "denied", "failed"}}
+	refused := slices.ContainsFunc(r.Targets, func(x Target) bool { return x.Refused > 0 })
+	if refused {
+		t.head = append(t.head, "refused")
+	}
 	for i := range r.Targets {
 		x := &r.Targets[i]
 		l := x.Overall()
-		t.rows = append(t.rows, []string{
+		row := []string{
 			clean(x.Name, 40), formatRate(perSecond(x.Offered, x.Duration)), formatRate(x.Rate()),
 			formatDuration(l.at(50)), formatDuration(l.at(99)), formatDuration(l.at(99.9)), formatDuration(maxOf(l)),
 			formatPercent(share(x.Denied, x.Achieved)), formatPercent(share(x.Failed+x.Dropped, x.Offered)),
-		})
+		}
+		if refused {
+			row = append(row, formatPercent(share(x.Refused, x.Offered)))
+		}
+		t.rows = append(t.rows, row)
 	}
 	return t
 }
@@ -146,7 +185,12 @@ func (s style) green(text string) string { return s.wrap("32", text) }
 func (s style) red(text string) string   { return s.wrap("31;1", text) }
 
 func (s style) verdict(a *Audit, text string) string {
-	switch a.class() {
+	return s.coloured(a.class(), text)
+}
+
+// coloured colours a verdict by its class.
+func (s style) coloured(class, text string) string {
+	switch class {
 	case "good":
 		return s.green(text)
 	case "bad":

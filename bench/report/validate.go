@@ -94,6 +94,7 @@ func (v *validator) counts(at string, c *Counts) {
 		{"denied", c.Denied},
 		{"degraded", c.Degraded},
 		{"failed", c.Failed},
+		{"refused", c.Refused},
 		{"dropped", c.Dropped},
 	} {
 		v.nonNegative(at+"."+f.name, f.n)
@@ -105,13 +106,13 @@ func (v *validator) target(at string, t *Target) {
 	v.counts(at, &t.Counts)
 	v.nonNegative(at+".in_time", t.Completed)
 	v.nonNegative(at+".unfinished", t.Unfinished)
-	for _, n := range []int64{t.LLM.Held, t.LLM.Reported, t.LLM.Settled, t.LLM.CutShort, t.LLM.SettlesFailed, t.LLM.ReportsFailed} {
-		v.nonNegative(at+".llm", n)
-	}
+	v.nonNegative(at+".held_back", t.HeldBack)
+	v.llm(at+".llm", &t.LLM)
 	if p := t.Pacer; p != nil {
 		for _, n := range []int64{int64(p.P50), int64(p.P99), int64(p.Max), p.Missed} {
 			v.nonNegative(at+".pacer", n)
 		}
+		v.rate(at+".pacer.kept_per_second", p.KeptRate)
 	}
 	if v.size(at+".latencies", len(t.Latencies), maxLatencies) {
 		for i := range t.Latencies {
@@ -142,6 +143,15 @@ func (v *validator) target(at string, t *Target) {
 	}
 	if t.Audit != nil {
 		v.audit(at+".audit", t.Audit)
+	}
+	if t.Overload != nil {
+		v.overload(at+".overload", t.Overload)
+	}
+}
+
+func (v *validator) llm(at string, l *LLMCounts) {
+	for _, n := range []int64{l.Held, l.Reported, l.Settled, l.CutShort, l.SettlesFailed, l.ReportsFailed} {
+		v.nonNegative(at, n)
 	}
 }
 

@@ -61,6 +61,11 @@ type Options struct {
 	Timeout      time.Duration // of a request; 0 means bench.DefaultTimeout
 	ReadyTimeout time.Duration // until all targets answer; 0 means DefaultReadyTimeout
 
+	// Overload finds the capacity of each target and then offers it multiples of that; see
+	// [report.Overload]. Duration is divided by the multiples. Rate is where the search
+	// begins; 0 means 1,000. There is one round, without faults.
+	Overload bool
+
 	// Policy is the policy file or directory of the local cluster, and the policy by
 	// which targets are audited. Empty means DefaultPolicy for a local cluster, and no
 	// audit of other servers.
@@ -89,13 +94,18 @@ func (o *Options) TurnLength() time.Duration {
 }
 
 // measuredTurn returns the length of the measured part of one turn.
-func (o *Options) measuredTurn() time.Duration { return o.Duration / time.Duration(max(o.Rounds, 1)) }
+func (o *Options) measuredTurn() time.Duration {
+	if o.Overload {
+		return o.Duration / time.Duration(len(overloadTimes))
+	}
+	return o.Duration / time.Duration(max(o.Rounds, 1))
+}
 
 func (o *Options) withDefaults() *Options {
 	n := *o
 	if n.Rounds == 0 {
 		n.Rounds = 1
-		if len(n.Versus) > 0 {
+		if len(n.Versus) > 0 && !n.Overload {
 			n.Rounds = DefaultRounds
 		}
 	}
@@ -145,7 +155,7 @@ func (o *Options) Validate() error {
 		if err := n.checkTraceLength(); err != nil {
 			problems = append(problems, err)
 		}
-	case !replay && n.Rate == 0 && n.Callers == 0:
+	case !replay && n.Rate == 0 && n.Callers == 0 && !n.Overload:
 		fail("rate: must be set without callers")
 	}
 	if n.Arrivals != Constant && n.Arrivals != Poisson {
@@ -153,7 +163,7 @@ func (o *Options) Validate() error {
 	}
 	if n.Rounds < 0 {
 		fail("rounds: must not be negative, got %d", n.Rounds)
-	} else if n.measuredTurn() < minTurn {
+	} else if n.measuredTurn() < minTurn && !n.Overload {
 		fail("for: must be at least %s per round, got %s in %d rounds", minTurn, n.Duration, n.Rounds)
 	}
 	if n.ReadyTimeout < 0 {
@@ -161,6 +171,18 @@ func (o *Options) Validate() error {
 	}
 	if n.Warmup < 0 {
 		fail("warmup: must not be negative, got %s", n.Warmup)
+	}
+	if n.Overload {
+		switch {
+		case n.replay():
+			fail("overload: must not be set for a replay, which has its own rate")
+		case n.Rounds > 1:
+			fail("overload: needs one round, got %d", n.Rounds)
+		case len(n.Faults) > 0:
+			fail("overload: must not be set together with faults")
+		case n.measuredTurn() < minOverloadStep:
+			fail("for: must be at least %s for each of %d loads, got %s", minOverloadStep, len(overloadTimes), n.Duration)
+		}
 	}
 	if len(n.Faults) > 0 {
 		switch {

@@ -203,6 +203,12 @@ func (r *runner) close() error {
 
 // runRounds measures the targets in turns. Every other round is in reverse order.
 func (r *runner) runRounds(ctx context.Context) error {
+	if r.o.Overload {
+		if err := r.runOverload(ctx); err != nil {
+			return err
+		}
+		return r.readUsage(ctx)
+	}
 	for n := range r.o.Rounds {
 		order := slices.Clone(r.targets)
 		if n%2 == 1 {
@@ -221,6 +227,16 @@ func (r *runner) runRounds(ctx context.Context) error {
 		r.completeRounds = append(r.completeRounds, round)
 	}
 	for _, s := range r.targets {
+		for _, text := range s.addStarvation(r.o.Faults) {
+			r.o.Log(text)
+		}
+	}
+	return r.readUsage(ctx)
+}
+
+// readUsage reads the final usage from all targets.
+func (r *runner) readUsage(ctx context.Context) error {
+	for _, s := range r.targets {
 		if err := s.readUsage(ctx, r.o); err != nil {
 			return err
 		}
@@ -235,10 +251,8 @@ func (r *runner) arrivals(calls *workload.Workload) (bench.Arrivals, error) {
 		return bench.Times(calls.Times(), 1)
 	case r.o.Rate == 0:
 		return nil, nil //nolint:nilnil // nil means a closed loop
-	case r.o.Arrivals == Constant:
-		return bench.Constant(r.o.Rate)
 	default:
-		return bench.Poisson(r.o.Rate, calls.Spec().Seed)
+		return r.arrivalsAt(r.o.Rate, calls)
 	}
 }
 
@@ -258,6 +272,8 @@ func (r *runner) document() (*report.Run, error) {
 	switch {
 	case o.replay():
 		run.Load.Arrivals = "trace"
+	case o.Overload:
+		run.Load.RatePerSecond = 0
 	case o.Rate == 0:
 		run.Load.Loop, run.Load.Arrivals, run.Load.Callers = "closed", "", int64(o.Callers)
 	}

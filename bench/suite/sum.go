@@ -19,7 +19,8 @@ import (
 type totals struct {
 	total     report.Target // without latencies and resources
 	latencies map[latencyKey]*hdrhistogram.Histogram
-	client    time.Duration // CPU time
+	client    time.Duration   // CPU time
+	samples   []report.Sample // of this process
 	servers   []report.Process
 }
 
@@ -74,6 +75,8 @@ func (s *totals) count(t *report.Target) {
 		{&total.Denied, &t.Denied},
 		{&total.Degraded, &t.Degraded},
 		{&total.Failed, &t.Failed},
+		{&total.Refused, &t.Refused},
+		{&total.HeldBack, &t.HeldBack},
 		{&total.Dropped, &t.Dropped},
 		{&total.Completed, &t.Completed},
 		{&total.Unfinished, &t.Unfinished},
@@ -87,6 +90,11 @@ func (s *totals) count(t *report.Target) {
 		*n[0] += *n[1]
 	}
 	if p := t.Pacer; p != nil {
+		// Before the duration is added: KeptRate is the mean of all rounds.
+		kept := p.KeptRate * t.Duration.Seconds()
+		if total.Pacer != nil {
+			kept += total.Pacer.KeptRate * total.Duration.Seconds()
+		}
 		if total.Pacer == nil {
 			total.Pacer = &report.Pacer{}
 		}
@@ -94,6 +102,9 @@ func (s *totals) count(t *report.Target) {
 		w := total.Pacer
 		w.P50, w.P99, w.Max = max(w.P50, p.P50), max(w.P99, p.P99), max(w.Max, p.Max)
 		w.Missed, w.Late = w.Missed+p.Missed, w.Late || p.Late
+		if all := (total.Duration + t.Duration).Seconds(); all > 0 {
+			w.KeptRate = kept / all
+		}
 	}
 	for _, e := range t.Errors {
 		i := slices.IndexFunc(total.Errors, func(known report.ErrorCount) bool { return known.Message == e.Message })
@@ -138,6 +149,7 @@ func (s *totals) record(r *local.Record) {
 		}
 		s.total.Marks = append(s.total.Marks, report.Mark{At: begin + max(m.At, 0), Kind: string(m.Kind), Detail: what})
 	}
+	s.samples = addSamples(s.samples, begin, r.Bench.Samples)
 	for _, n := range r.Nodes {
 		i := slices.IndexFunc(s.servers, func(p report.Process) bool { return p.Name == n.Name })
 		if i < 0 {
@@ -145,16 +157,26 @@ func (s *totals) record(r *local.Record) {
 			s.servers = append(s.servers, report.Process{Name: n.Name})
 		}
 		p := &s.servers[i]
-		for _, sample := range n.Samples {
-			at := begin + max(sample.At, 0)
-			if last := len(p.Samples) - 1; last >= 0 {
-				at = max(at, p.Samples[last].At)
-			}
-			p.Samples = append(p.Samples, report.Sample{At: at, CPU: p.CPU + max(sample.CPU, 0), RSS: sample.RSS})
-		}
+		p.Samples = addSamples(p.Samples, begin, n.Samples)
 		p.CPU += n.CPU
 		p.PeakRSS = max(p.PeakRSS, n.PeakRSS)
 	}
+}
+
+// addSamples adds the samples of a turn that began at begin.
+func addSamples(list []report.Sample, begin time.Duration, samples []local.Sample) []report.Sample {
+	var before time.Duration
+	if last := len(list) - 1; last >= 0 {
+		before = list[last].CPU
+	}
+	for _, sample := range samples {
+		at := begin + max(sample.At, 0)
+		if last := len(list) - 1; last >= 0 {
+			at = max(at, list[last].At)
+		}
+		list = append(list, report.Sample{At: at, CPU: before + max(sample.CPU, 0), RSS: sample.RSS})
+	}
+	return list
 }
 
 // report returns the target's part of the document.
@@ -162,8 +184,9 @@ func (s *measuredTarget) report(r *runner) (*report.Target, error) {
 	t := s.totals.total
 	t.Name, t.Description, t.Audit = s.name, s.description, s.auditResult(r)
 	t.CallsModel = CallsModels(s.kind + ":")
+	t.Overload = s.overload
 	t.Resources = &report.Resources{
-		Client:  report.Process{Name: "bench", CPU: s.totals.client},
+		Client:  report.Process{Name: "bench", CPU: s.totals.client, Samples: s.totals.samples},
 		Servers: s.totals.servers,
 	}
 	t.Resources.PerMillion(t.Completed)

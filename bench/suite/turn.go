@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,12 +31,26 @@ type measuredTarget struct {
 	started    time.Time // begin of its log, which spans all rounds
 	auditor    *audit.Auditor
 	callers    callerSet
-	startDelay []time.Duration // by round: time from begin to the start of the run
+	overload   *report.Overload // nil unless it is measured
+	mu         sync.Mutex
+	startDelay map[int]time.Duration // by round: time from begin to the start of the run; protected by mu
+	fallback   atomic.Bool           // an answer came without the owner
 	totals     totals
 }
 
-// callerSet collects the first maxCallers callers. It is not safe for concurrent use.
+func (s *measuredTarget) setStartDelay(round int, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.startDelay == nil {
+		s.startDelay = map[int]time.Duration{}
+	}
+	s.startDelay[round] = d
+}
+
+// callerSet collects the first callers of each round, up to maxCallers in a run. It is
+// safe for concurrent use by different rounds.
 type callerSet struct {
+	mu    sync.Mutex
 	known map[caller]bool
 	list  []caller
 }
@@ -49,19 +64,23 @@ type caller struct {
 // maxCallers is the maximum number of callers whose usage is read after the run.
 const maxCallers = 2_000
 
-func (c *callerSet) add(call *bench.Call, round int) {
-	if len(c.list) == maxCallers {
-		return
+// add adds the caller of a call. It returns false if the set is full.
+func (c *callerSet) add(call *bench.Call, round int, limit int) (more bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.list) >= limit {
+		return false
 	}
 	who := caller{call.Key, call.Tier, call.Model, round}
 	if c.known[who] {
-		return
+		return true
 	}
 	if c.known == nil {
 		c.known = map[caller]bool{}
 	}
 	c.known[who] = true
 	c.list = append(c.list, who)
+	return true
 }
 
 // workload returns the calls of one turn. All targets get the same calls, except for ids
@@ -74,7 +93,7 @@ func (r *runner) workload(s *measuredTarget, round int) (*workload.Workload, err
 	run := strconv.FormatInt(r.began.UnixMilli(), 36)
 	spec.IDPrefix = fmt.Sprintf("%s%s%d-", run, s.letter, round)
 	switch {
-	case r.o.Rounds > 1 || len(r.o.Versus) > 0:
+	case r.o.Rounds > 1 || len(r.o.Versus) > 0 || r.o.Overload:
 		spec.KeyPrefix += fmt.Sprintf("%s%d-", s.letter, round)
 		if !s.local {
 			spec.KeyPrefix = run + spec.KeyPrefix
@@ -83,6 +102,27 @@ func (r *runner) workload(s *measuredTarget, round int) (*workload.Workload, err
 		spec.KeyPrefix = run + "-"
 	}
 	return workload.New(spec)
+}
+
+// maxCallers returns how many callers may be known after a round.
+func (o *Options) maxCallers(round int) int {
+	if !o.Overload {
+		return maxCallers
+	}
+	return min((round+1)*overloadCallers, 5*maxCallers) // some of each load
+}
+
+// load is what is sent to a target in one turn, or in one part of it.
+type load struct {
+	round            int // no two loads of a target have the same
+	calls            *workload.Workload
+	arrivals         bench.Arrivals // nil: a closed loop
+	warmup, duration time.Duration
+	interval         time.Duration // 0: the default
+	drain            time.Duration // 0: the default
+	maxLag           time.Duration // 0: the default
+	longest          time.Duration // of an LLM call; 0: no bound
+	silent           bool          // not shown while it runs
 }
 
 // runTurn measures one turn of a target. If ctx ends, the error is its cause.
@@ -95,57 +135,85 @@ func (r *runner) runTurn(ctx context.Context, s *measuredTarget, round int) (*re
 	if err != nil {
 		return nil, err
 	}
-	length := r.o.measuredTurn()
 	r.o.OnTurnStart(s.name)
-	begin := time.Now()
-	if s.started.IsZero() {
-		s.started = begin
-		if err := s.startAudit(r); err != nil {
-			return nil, err
-		}
-	}
-	offset, models := begin.Sub(s.started), CallsModels(s.kind+":")
-
-	watched := r.superviseCluster(ctx, s, begin.Add(r.o.Warmup), length)
-	result, err := bench.Run(ctx, bench.Options{
-		Target: s.target, Arrivals: arrivals, Callers: r.o.Callers,
-		Duration: length, Warmup: r.o.Warmup, Timeout: r.o.Timeout,
-		Workload: bench.WorkloadFunc(func(c *bench.Call) bool {
-			if !calls.Next(c) {
-				return false
-			}
-			if models {
-				c.Duration, c.ProgressReports = 0, 0 // the model decides
-			}
-			s.callers.add(c, round)
-			return true
-		}),
-		OnEvent: func(e bench.Event) {
-			if s.auditor != nil {
-				e.Due, e.Sent, e.Done = e.Due+offset, e.Sent+offset, e.Done+offset
-				s.auditor.Add(&e)
-			}
-		},
-		OnInterval: func(iv bench.Interval) { r.o.OnInterval(report.NewInterval(iv, nil)) },
-	})
-	record, problem := watched()
+	result, record, err := r.measure(ctx, s, &load{round: round, calls: calls, arrivals: arrivals, warmup: r.o.Warmup, duration: r.o.measuredTurn()})
 	r.o.OnTurnEnd()
 	if result == nil {
-		return nil, errors.Join(err, problem)
+		return nil, err
 	}
-	s.startDelay = append(s.startDelay, result.Started.Sub(begin))
 	turn, failed := s.totals.add(result, record)
 	if failed != nil {
 		return nil, failed
 	}
 	turn.Target = s.name
-	if err != nil {
-		return &turn, err
+	return &turn, err
+}
+
+// begin begins the log of a target, once.
+func (s *measuredTarget) begin(r *runner, at time.Time) error {
+	if !s.started.IsZero() {
+		return nil
 	}
-	if problem != nil {
+	s.started = at
+	return s.startAudit(r)
+}
+
+// measure sends a load to a target. The record is nil if the target is not the local
+// cluster. If ctx ends, the result is what was measured, and the error its cause.
+func (r *runner) measure(ctx context.Context, s *measuredTarget, l *load) (*bench.Result, *local.Record, error) {
+	begin := time.Now()
+	if err := s.begin(r, begin); err != nil {
+		return nil, nil, err
+	}
+	offset, models := begin.Sub(s.started), CallsModels(s.kind+":")
+	watched := func() (*local.Record, error) { return nil, nil } //nolint:nilnil // no cluster, no record
+	if !l.silent {
+		watched = r.superviseCluster(ctx, s, begin.Add(l.warmup), l.duration)
+	}
+	more, limit := true, r.o.maxCallers(l.round)
+	result, err := bench.Run(ctx, bench.Options{
+		Target: s.target, Arrivals: l.arrivals, Callers: r.o.Callers,
+		Duration: l.duration, Warmup: l.warmup, Timeout: r.o.Timeout,
+		Interval: l.interval, DrainTimeout: l.drain, MaxLag: l.maxLag,
+		Workload: bench.WorkloadFunc(func(c *bench.Call) bool {
+			if !l.calls.Next(c) {
+				return false
+			}
+			if models {
+				c.Duration, c.ProgressReports = 0, 0 // the model decides
+			}
+			if l.longest > 0 {
+				c.Duration = min(c.Duration, l.longest)
+			}
+			if more {
+				more = s.callers.add(c, l.round, limit)
+			}
+			return true
+		}),
+		OnEvent: func(e bench.Event) {
+			if e.Answer.Route == "fallback" && !s.fallback.Load() {
+				s.fallback.Store(true)
+			}
+			if s.auditor != nil {
+				e.Due, e.Sent, e.Done = e.Due+offset, e.Sent+offset, e.Done+offset
+				s.auditor.Add(&e)
+			}
+		},
+		OnInterval: func(iv bench.Interval) {
+			if !l.silent {
+				r.o.OnInterval(report.NewInterval(iv, nil))
+			}
+		},
+	})
+	record, problem := watched()
+	if result == nil {
+		return nil, nil, errors.Join(err, problem)
+	}
+	s.setStartDelay(l.round, result.Started.Sub(begin))
+	if problem != nil && err == nil {
 		r.o.Log("cluster: " + problem.Error()) // the measurements are still valid
 	}
-	return &turn, nil
+	return result, record, err
 }
 
 // superviseCluster injects faults into the cluster and samples its usage, if it is the
@@ -207,8 +275,8 @@ func (s *measuredTarget) startAudit(r *runner) (err error) {
 	return err
 }
 
-// outboxDelay is how long usage that was accepted in fallback may take to reach its
-// owner.
+// outboxDelay is how long owners may take to hear of what was decided without them: usage
+// that was accepted in fallback, and withdrawals of what was denied there.
 const outboxDelay = 2 * time.Second
 
 // readUsage reads the final usage from the target. Callers whose usage cannot be read
@@ -218,7 +286,7 @@ func (s *measuredTarget) readUsage(ctx context.Context, o *Options) error {
 	if !ok || s.auditor == nil || s.kind == redisPlain { // redis also counts denied calls
 		return nil
 	}
-	if len(o.Faults) > 0 {
+	if len(o.Faults) > 0 || o.Overload || s.fallback.Load() {
 		wait := time.NewTimer(outboxDelay)
 		defer wait.Stop()
 		select {

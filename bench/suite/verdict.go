@@ -119,6 +119,9 @@ func NewAudit(found *audit.Report) *report.Audit {
 	if found.Failed > 0 {
 		text = append(text, fmt.Sprintf("%d requests got no answer and may have been charged or not.", found.Failed))
 	}
+	if found.Refused > 0 {
+		text = append(text, fmt.Sprintf("%d requests were refused because of overload, which must charge nothing.", found.Refused))
+	}
 	if found.Unjudged > 0 {
 		text = append(text, fmt.Sprintf("%d denials were of calls without a known limit.", found.Unjudged))
 	}

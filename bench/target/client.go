@@ -76,7 +76,7 @@ func (l *clientTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, 
 		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 	if err != nil {
-		return bench.Answer{}, withoutKey(err, c.Key)
+		return bench.Answer{}, clientError(err, c.Key)
 	}
 	return fromDecision(d, 0)
 }
@@ -89,7 +89,7 @@ func (l *clientTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer
 		TTL: leaseFor(c),
 	})
 	if err != nil {
-		return bench.Answer{}, withoutKey(err, c.Key)
+		return bench.Answer{}, clientError(err, c.Key)
 	}
 	return fromDecision(r.Decision, r.Granted())
 }
@@ -104,6 +104,14 @@ func (l *clientTarget) Settle(ctx context.Context, u bench.Usage) (bench.Answer,
 	}
 	s, err := report(ctx, used)
 	return bench.Answer{Route: string(s.Route), Owner: s.Owner}, withoutKey(err, u.Key)
+}
+
+// clientError converts the error of a check or reserve.
+func clientError(err error, key string) error {
+	if r := refusalOf(err); r != nil {
+		return r
+	}
+	return withoutKey(err, key)
 }
 
 // withoutKey removes the operation and the key from an error of the library, so that

@@ -23,15 +23,16 @@ import (
 var grpcKind = Kind{
 	Name: "grpc", Syntax: "grpc:HOST:PORT",
 	Measures:    "bucketring through a generated gRPC stub, as from any language: one unary RPC per request to one node, on one connection. The node forwards to the owner of the key if that is another node.",
-	Limitations: "Nothing is retried: when the node fails, requests fail until gRPC has reconnected, which takes up to two seconds. It does not measure batches, the ring or several nodes.",
+	Limitations: "Nothing is retried: when the node fails, requests fail until gRPC has reconnected, which takes up to two seconds. It does not measure batches, the ring or several nodes. After refusals because of overload it holds back calls, as callers should: these count as refused too.",
 }
 
 // grpcTarget uses the generated stub. It does less than the client library, which
 // gives every attempt a context of its own and handles failures.
 type grpcTarget struct {
 	base
-	conn *grpc.ClientConn
-	stub pb.RateLimiterClient
+	conn     *grpc.ClientConn
+	stub     pb.RateLimiterClient
+	throttle *throttle
 }
 
 func openGRPC(k *kind, rest string, o Options) (builtin, error) {
@@ -43,7 +44,7 @@ func openGRPC(k *kind, rest string, o Options) (builtin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &grpcTarget{base{k, k.Name + ":" + at, o.Timeout}, conn, pb.NewRateLimiterClient(conn)}, nil
+	return &grpcTarget{base{k, k.Name + ":" + at, o.Timeout}, conn, pb.NewRateLimiterClient(conn), newThrottle()}, nil
 }
 
 // dial returns one connection. It reconnects as quickly as the client library, so
@@ -83,20 +84,23 @@ func (u *grpcTarget) ready(ctx context.Context) error {
 
 // Check implements [bench.Target].
 func (u *grpcTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+	if err := u.throttle.admit(); err != nil {
+		return bench.Answer{}, err
+	}
 	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()
 	d, err := u.stub.Check(ctx, &pb.CheckRequest{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestId: c.ID,
 		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
-	if err != nil {
-		return bench.Answer{}, grpcError("check", err)
-	}
-	return fromProto(d)
+	return u.decision("check", d, err)
 }
 
 // Reserve implements [bench.Target].
 func (u *grpcTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
+	if err := u.throttle.admit(); err != nil {
+		return bench.Answer{}, err
+	}
 	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()
 	q := &pb.ReserveRequest{
@@ -107,8 +111,17 @@ func (u *grpcTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, 
 		q.TtlSeconds = new(l)
 	}
 	d, err := u.stub.Reserve(ctx, q)
+	return u.decision("reserve", d, err)
+}
+
+// decision converts the answer to a check or reserve.
+func (u *grpcTarget) decision(what string, d *pb.Decision, err error) (bench.Answer, error) {
 	if err != nil {
-		return bench.Answer{}, grpcError("reserve", err)
+		err = grpcError(what, err)
+	}
+	u.throttle.observe(err)
+	if err != nil {
+		return bench.Answer{}, err
 	}
 	return fromProto(d)
 }
@@ -166,9 +179,13 @@ func enumName(name, prefix string) string { return strings.ToLower(strings.TrimP
 // leaseSeconds returns leaseFor in seconds, rounded up.
 func leaseSeconds(c *bench.Call) int64 { return int64((leaseFor(c) + time.Second - 1) / time.Second) }
 
-// grpcError wraps an error of an RPC.
+// grpcError wraps an error of an RPC, or returns the refusal that it is.
 func grpcError(what string, err error) error {
 	switch status.Code(err) {
+	case codes.ResourceExhausted:
+		if r := refusalOf(err); r != nil {
+			return r
+		}
 	case codes.DeadlineExceeded:
 		return wrapError(what, err, true)
 	case codes.Canceled:

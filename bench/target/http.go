@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/bucketring/bucketring/bench"
@@ -20,7 +21,7 @@ var (
 	httpKind = Kind{
 		Name: "http", Syntax: "http://HOST:PORT",
 		Measures:    "bucketring through its JSON API: one HTTP/1.1 request per check, reserve or settle to one node, on keep-alive connections.",
-		Limitations: "Most of its cost is HTTP and JSON on both sides. Nothing is retried. Its answers do not say whether they are replays, nor enough about limits to read their usage.",
+		Limitations: "Most of its cost is HTTP and JSON on both sides. Nothing is retried. Its answers do not say whether they are replays, nor enough about limits to read their usage. After refusals because of overload it holds back calls, as callers should. So it does if calls have waited for a free connection for 200 ms, or more than 1,024 wait: these count as refused too.",
 	}
 	httpsKind = Kind{
 		Name: "https", Syntax: "https://HOST:PORT",
@@ -31,8 +32,10 @@ var (
 // httpTarget uses the JSON API.
 type httpTarget struct {
 	base
-	root   string
-	client *http.Client
+	root     string
+	client   *http.Client
+	conns    *connections
+	throttle *throttle
 }
 
 func openHTTP(k *kind, rest string, o Options) (builtin, error) {
@@ -49,9 +52,9 @@ func openHTTP(k *kind, rest string, o Options) (builtin, error) {
 	if err != nil {
 		return nil, err
 	}
-	connections := o.Connections
-	if connections == 0 {
-		connections = DefaultConnections
+	count := o.Connections
+	if count == 0 {
+		count = DefaultConnections
 	}
 	transport := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
@@ -60,16 +63,16 @@ func openHTTP(k *kind, rest string, o Options) (builtin, error) {
 		DisableCompression:  true,
 		// All connections are to one host. They stay open between two bursts, and a
 		// stalled node does not make the client open one for every waiting call.
-		MaxIdleConns:        connections,
-		MaxIdleConnsPerHost: connections,
-		MaxConnsPerHost:     connections,
+		MaxIdleConns:        count,
+		MaxIdleConnsPerHost: count,
+		MaxConnsPerHost:     count,
 		IdleConnTimeout:     time.Minute,
 	}
 	root := k.Name + "://" + at
 	return &httpTarget{base{k, root, o.Timeout}, root, &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	}, newConnections(count), newThrottle()}, nil
 }
 
 func (w *httpTarget) describe() string { return "" }
@@ -146,6 +149,10 @@ func (w *httpTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, 
 func (w *httpTarget) Settle(ctx context.Context, u bench.Usage) (bench.Answer, error) {
 	ctx, cancel := w.withTimeout(ctx)
 	defer cancel()
+	if err := w.conns.acquire(ctx, w.throttle.now(), true); err != nil {
+		return bench.Answer{}, connError(ctx, "/v1/settle", err)
+	}
+	defer w.conns.release()
 	var s settlementBody
 	err := w.send(ctx, http.MethodPost, "/v1/settle", &settleBody{
 		Key: u.Key, RequestID: u.ID, InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, Final: u.Final,
@@ -160,10 +167,15 @@ func (w *httpTarget) Close() error {
 }
 
 func (w *httpTarget) decide(ctx context.Context, path string, body any) (bench.Answer, error) {
+	if err := w.throttle.admit(); err != nil {
+		return bench.Answer{}, err
+	}
 	ctx, cancel := w.withTimeout(ctx)
 	defer cancel()
 	var d decisionBody
-	if err := w.send(ctx, http.MethodPost, path, body, &d); err != nil {
+	err := w.exchange(ctx, path, body, &d)
+	w.throttle.observe(err)
+	if err != nil {
 		return bench.Answer{}, err
 	}
 	outcome, err := parseOutcome(d.Outcome)
@@ -173,11 +185,24 @@ func (w *httpTarget) decide(ctx context.Context, path string, body any) (bench.A
 	return bench.Answer{Outcome: outcome, Reason: d.Reason, ID: d.RequestID, GrantedOutputTokens: d.Granted, Route: d.Route, Owner: d.Owner}, nil
 }
 
+// exchange sends a check or reserve when a connection is free.
+func (w *httpTarget) exchange(ctx context.Context, path string, body any, d *decisionBody) error {
+	switch err := w.conns.acquire(ctx, w.throttle.now(), false); {
+	case errors.Is(err, bench.ErrOverloaded):
+		return err
+	case err != nil:
+		return connError(ctx, path, err)
+	}
+	defer w.conns.release()
+	return w.send(ctx, http.MethodPost, path, body, d)
+}
+
 // maxResponseBytes bounds how much of a response is read.
 const maxResponseBytes = 1 << 20
 
 // send sends body and decodes the response into out, unless that is nil. Status 429
-// is an answer if out is a decision, and an error otherwise.
+// is an answer if out is a decision, and an error otherwise. A refusal because of overload
+// is a [bench.OverloadedError].
 func (w *httpTarget) send(ctx context.Context, method, path string, body, out any) error {
 	var payload io.Reader
 	if body != nil {
@@ -208,6 +233,10 @@ func (w *httpTarget) send(ctx context.Context, method, path string, body, out an
 		var p errorBody
 		if json.Unmarshal(text, &p) != nil || p.Code == "" {
 			return fmt.Errorf("%s: status %d without the error body of a bucketring node: %s", path, code, firstLine(text))
+		}
+		if code == http.StatusServiceUnavailable && p.Code == "overloaded" {
+			seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")) // 0 if it is missing
+			return &bench.OverloadedError{RetryAfter: time.Duration(seconds) * time.Second}
 		}
 		return fmt.Errorf("%s: status %d: %s: %s", path, code, p.Code, p.Message)
 	}

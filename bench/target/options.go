@@ -78,7 +78,7 @@ type Options struct {
 	Insecure bool
 
 	// Connections is the maximum number of connections of http, redis and redis-lua;
-	// requests wait for a free one. gRPC targets have one connection. 0 means
+	// requests wait for a free one, of http only as many as can be sent soon. gRPC targets have one connection. 0 means
 	// [DefaultConnections] for http, and the default of go-redis, 10 per processor,
 	// for redis.
 	Connections int

@@ -69,6 +69,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.Var(&b.rate, "rate", "calls per second, sent on schedule, such as 20k (default "+amount.Group(defaultBenchRate)+")")
 	f.IntVar(&o.Callers, "callers", 0, "without --rate: number of callers, each of which waits for its answer; with --rate: maximum number of calls in progress")
 	f.StringVar(&b.arrivals, "arrivals", string(suite.Poisson), "distribution of the times between calls: poisson or constant")
+	f.BoolVar(&o.Overload, "overload", false, "find the capacity of each target, then offer 0.9, 1, 2, 4 and 10 times as much, for 5s each unless --for is set; --rate is where the search begins")
 	f.DurationVar(&o.Duration, "for", 10*time.Second, "measured time of each target, over all rounds")
 	f.DurationVar(&o.Warmup, "warmup", 2*time.Second, "unmeasured time before each round")
 	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer; for targets that call models the default is 1m")
@@ -93,10 +94,11 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 		help string
 	}{
 		{local.Kill, "crash a node, such as 1@10s for node 1 after 10 s"},
-		{local.Pause, "pause a node for a time, such as 1@10s+2s"},
+		{local.Pause, "pause a node for a time, such as 1@10s+2s, or again each second, such as 1@10s+300ms/1s"},
 		{local.Leave, "let a node leave, such as 2@10s"},
 		{local.Join, "let an additional node join, such as @10s, or a stopped one rejoin, such as 2@15s"},
 		{local.Restart, "restart all nodes one after the other, such as rolling@15s"},
+		{local.Busy, "run processes that use the processors beside the nodes, such as 8@10s+60s for 8 of them for a minute"},
 	} {
 		flag := &faultFlag{kind: fault.kind}
 		b.faults = append(b.faults, flag)
@@ -147,6 +149,9 @@ func (b *benchFlags) resolve(cmd *cobra.Command, s *streams) error {
 	if o.Target == nullTarget && !given("calibrate") {
 		b.calibrate = true // the null target has no other use
 	}
+	if o.Overload {
+		b.setOverloadDefaults(given)
+	}
 	o.Rate = float64(b.rate)
 	o.Arrivals = suite.Arrival(b.arrivals)
 	for _, f := range b.faults {
@@ -170,7 +175,7 @@ func (b *benchFlags) resolve(cmd *cobra.Command, s *streams) error {
 
 // setLoadDefaults sets the defaults of a load that is no replay.
 func (b *benchFlags) setLoadDefaults() error {
-	if b.rate == 0 && b.options.Callers == 0 {
+	if b.rate == 0 && b.options.Callers == 0 && !b.options.Overload {
 		b.rate = defaultBenchRate
 	}
 	if b.keys.text == "" {
@@ -182,6 +187,16 @@ func (b *benchFlags) setLoadDefaults() error {
 		return b.tiers.Set(defaultBenchTier)
 	}
 	return nil
+}
+
+// setOverloadDefaults sets the defaults of a run that measures overload.
+func (b *benchFlags) setOverloadDefaults(given func(flag string) bool) {
+	if !given("for") {
+		b.options.Duration = 25 * time.Second
+	}
+	if !given("warmup") {
+		b.options.Warmup = time.Second
+	}
 }
 
 // checkReservations rejects --llm for targets that only support checks.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,17 +31,17 @@ report is one self-contained file, without scripts, for light and dark mode.`,
 	flags := cmd.Flags()
 	page := flags.StringP("output", "o", "", "write an HTML report to this file")
 	svg := flags.String("svg", "", "write an SVG chart to this file")
-	kind := flags.String("kind", string(report.LatencyPicture), "chart of --svg: latency or admitted")
+	kind := flags.String("kind", string(report.LatencyPicture), "chart of --svg: latency, admitted or overload")
 	hgrm := flags.String("hgrm", "", "write the latencies to this file, in the format of HdrHistogram plotters")
 	target := flags.String("target", "", "target of --hgrm (default: the first)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		kinds := []string{string(report.LatencyPicture), string(report.AdmittedPicture)}
-		if near := nearest.Word(*kind, kinds); *kind != kinds[0] && *kind != kinds[1] {
+		kinds := []string{string(report.LatencyPicture), string(report.AdmittedPicture), string(report.OverloadPicture)}
+		if near := nearest.Word(*kind, kinds); !slices.Contains(kinds, *kind) {
 			hint := ""
 			if near != "" {
 				hint = cmd.CommandPath() + " --kind " + near
 			}
-			return usageError(cmd, fmt.Errorf("--kind: must be %s, got %q", strings.Join(kinds, " or "), *kind), hint)
+			return usageError(cmd, fmt.Errorf("--kind: must be latency, admitted or overload, got %q", *kind), hint)
 		}
 		run, err := readRun(cmd, args[0])
 		if err != nil {

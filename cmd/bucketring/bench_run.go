@@ -31,6 +31,9 @@ cause faults, at times since the end of the warm-up. Without --local, --servers 
 --target, the target is the node at ` + defaultServer + `. The answers of running nodes are
 audited if --policy is their policy.
 
+--overload shows what happens when more is asked than a target can answer. It exits
+with 1 if goodput, which is what is answered in time, falls below 85 % of its peak.
+
 With --vs, targets take turns under the same load, and the ratio in each round is
 compared. Redis targets have one limit per key, of 1,000 requests per minute.
 
@@ -46,6 +49,7 @@ Targets:
   bucketring bench run --local 3 --for 30s --vs redis://localhost:6379 --vs redis-lua://localhost:6379
   bucketring bench run --local 3 --trace azure --speed 10 --for 1m
   bucketring bench run --local 3 --callers 128 --target grpc:
+  bucketring bench run --local 3 --keys uniform:200k --overload --vs redis-lua://localhost:6379
   bucketring bench run --target openai:http://127.0.0.1:8080 --vs openai:http://127.0.0.1:9000 --rate 50 --for 50s
   bucketring bench run --servers 127.0.0.1:6471 --policy policy.yaml --rate 500 --out run.json`,
 		Args: exactArgs(),
@@ -127,6 +131,9 @@ func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 	// The audits of the targets of --vs are only in the report.
 	if a := run.Targets[0].Audit; a != nil && a.Verdict == report.Violated {
 		return errorWithHint(fmt.Errorf("%s exceeded its limits: see the audit above", run.Targets[0].Name), "")
+	}
+	if o := run.Targets[0].Overload; o != nil && o.Collapsed() {
+		return errorWithHint(fmt.Errorf("the goodput of %s collapses under overload: see above", run.Targets[0].Name), "")
 	}
 	return nil
 }

@@ -99,3 +99,24 @@ func TestBenchLocal(t *testing.T) {
 		t.Errorf("compare: got %s%s", stdout, stderr)
 	}
 }
+
+// Mistakes in the flags of an overload run, and of faults, are found before anything starts.
+func TestBenchOverloadMistakes(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--overload", "--rounds", "2"}, "overload: needs one round, got 2"},
+		{[]string{"--overload", "--trace", "azure"}, "overload: must not be set for a replay"},
+		{[]string{"--overload", "--for", "1s"}, "for: must be at least 500ms for each of 5 loads, got 1s"},
+		{[]string{"--overload", "--busy", "8@1s+2s"}, "overload: must not be set together with faults"},
+		{[]string{"--busy", "8@9s+2s"}, "--busy 8@9s+2s: must end within the run, which takes 10s"},
+		{[]string{"--busy", "8@9s"}, "busy: must be PROCESSES@TIME+TIME"},
+		{[]string{"--pause", "1@1s+300ms/100ms"}, "the interval must be longer than the pause"},
+	} {
+		stdout, stderr, code := inProcess(t, append([]string{"bench", "run", "--local", "1", "--out", "", "--report", ""}, c.args...)...)
+		if code != 2 || !strings.Contains(stderr, c.want) {
+			t.Errorf("%v = exit %d, want 2 with %q:\n%s%s", c.args, code, c.want, stdout, stderr)
+		}
+	}
+}

@@ -31,18 +31,18 @@ var allowedImports = map[string][]string{
 	"bench/audit":    {"bench"},
 	"bench/local":    {},
 	"bench/report":   {"bench", "internal/buildinfo"},
-	"bench/target":   {"bench", "rpc/client", "rpc/pb"},
+	"bench/target":   {"bench", "internal/overload", "rpc/client", "rpc/pb"},
 	"bench/workload": {"bench", "internal/trace"},
 	"bench":          {},
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/listenlimit", "internal/snapshotfile"},
+	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/listenlimit", "internal/overload", "internal/snapshotfile"},
 
 	// The wire.
 	"rpc/httpapi/statuspage": {},
 	"rpc/httpapi":            {"internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
-	"rpc/server":             {"internal/listenlimit", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/pb", "limiter/policy", "limiter"},
+	"rpc/server":             {"internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":              {"internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
 	"rpc/client/middleware":  {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
 	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
@@ -50,7 +50,7 @@ var allowedImports = map[string][]string{
 	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest", "internal/overload"},
 	"rpc/peer":               {"rpc/server", "rpc/internal/call", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
-	"rpc/client":             {"rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
+	"rpc/client":             {"internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
 	"rpc/pb":                 {},
 
 	// Formats of messages.
@@ -62,7 +62,7 @@ var allowedImports = map[string][]string{
 	// Connections between processes.
 	"rpc/internal/codec":           {"rpc/pb"},
 	"rpc/internal/codec/fieldtest": {}, // for tests
-	"rpc/internal/link":            {"rpc/internal/codec", "rpc/pb"},
+	"rpc/internal/link":            {"internal/overload", "rpc/internal/codec", "rpc/pb"},
 	"rpc/internal/outbox":          {"rpc/pb"},
 
 	// Decisions.
@@ -108,7 +108,7 @@ var allowedImports = map[string][]string{
 var sharedLeaves = []string{"internal/amount", "internal/freeport", "internal/keypath", "internal/notify", "internal/text"}
 
 // pure lists the packages without I/O, clocks and goroutines.
-var pure = []string{"internal/amount", "internal/keypath", "internal/text", "limiter", "limiter/fallback", "ring", "cluster/ownership", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest"}
+var pure = []string{"internal/amount", "internal/keypath", "internal/text", "limiter", "limiter/fallback", "ring", "cluster/ownership", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
 
 // impure lists the packages, and all below them, that pure packages must not import.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}

@@ -8,6 +8,7 @@ package listenlimit
 
 import (
 	"cmp"
+	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -193,8 +194,13 @@ type Peer struct {
 	// Counts are for the server of the connections.
 	Counts [8]atomic.Int64
 
-	conns map[*Conn]struct{} // guarded by Listener.mu
+	active atomic.Int64       // requests of HTTP in progress
+	conns  map[*Conn]struct{} // guarded by Listener.mu
 }
+
+// Active returns how many requests of HTTP/1 the peer has in progress, on a server with
+// [HTTPState].
+func (p *Peer) Active() int64 { return p.active.Load() }
 
 // A Conn is a connection of a [Listener].
 type Conn struct {
@@ -290,6 +296,24 @@ func (c *Conn) Close() error {
 	return err
 }
 
+// connKey is the key of a connection in the contexts of its requests.
+type connKey struct{}
+
+// HTTPContext is for http.Server.ConnContext: see [FromContext].
+func HTTPContext(ctx context.Context, c net.Conn) context.Context {
+	if limited, ok := c.(*Conn); ok {
+		return context.WithValue(ctx, connKey{}, limited)
+	}
+	return ctx
+}
+
+// FromContext returns the connection of a request of HTTP, or nil if it is not one of a
+// [Listener], or its server does not use [HTTPContext].
+func FromContext(ctx context.Context) *Conn {
+	c, _ := ctx.Value(connKey{}).(*Conn)
+	return c
+}
+
 // HTTPState is for http.Server.ConnState: it tells connections when they are idle.
 func HTTPState(c net.Conn, state http.ConnState) {
 	limited, ok := c.(*Conn)
@@ -298,10 +322,17 @@ func HTTPState(c net.Conn, state http.ConnState) {
 	}
 	switch state {
 	case http.StateActive:
-		limited.active.Store(1)
+		limited.setActive(1)
 	case http.StateIdle:
 		limited.idleSince.Store(time.Now().UnixNano())
-		limited.active.Store(0)
-	case http.StateNew, http.StateHijacked, http.StateClosed:
+		limited.setActive(0)
+	case http.StateHijacked, http.StateClosed:
+		limited.setActive(0)
+	case http.StateNew:
 	}
+}
+
+// setActive sets how many requests of HTTP/1 the connection has in progress, 0 or 1.
+func (c *Conn) setActive(n int64) {
+	c.peer.active.Add(n - c.active.Swap(n))
 }

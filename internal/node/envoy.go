@@ -59,7 +59,7 @@ func (n *Node) openEnvoy() (err error) {
 	if e.service, err = envoy.New(envoy.Options{
 		Counter: n.router, Policy: n.router,
 		Shadow: c.EnvoyShadow, Headers: c.EnvoyHeaders, Body: c.EnvoyBody, Metadata: c.EnvoyMetadata, Prefix: c.EnvoyPrefix,
-		Registry: n.registry,
+		Registry: n.registry, Admission: n.admission,
 	}); err != nil {
 		return err
 	}

@@ -90,6 +90,8 @@ type Node struct {
 	connections  *ConnectionLimit
 	streams      *server.StreamLimits
 	rejections   *server.Rejections
+	admission    *server.Admission
+	processors   *processorQueue
 	health       *health.Server
 	grpc         *grpc.Server
 	http         *http.Server
@@ -187,6 +189,8 @@ func (n *Node) openLimits() {
 	n.connections = NewConnectionLimit(c.MaxConnections, listeners, n.registry, n.log)
 	n.rejections = server.NewRejections(n.registry)
 	n.streams = server.NewStreamLimits(n.registry, n.isMember)
+	n.admission = server.NewAdmission(n.registry)
+	n.processors = newProcessorQueue(n.registry, n.admission, n.log)
 }
 
 // isMember reports whether a remote address is that of another member.
@@ -211,11 +215,12 @@ func (n *Node) openCluster() (err error) {
 		return err
 	}
 	local := server.New(server.Options{
-		Engine:   n.engine,
-		Policy:   func() server.Policy { return n.policies.Current() },
-		Now:      n.now,
-		Name:     n.config.Name,
-		Registry: n.registry,
+		Engine:    n.engine,
+		Policy:    func() server.Policy { return n.policies.Current() },
+		Now:       n.now,
+		Name:      n.config.Name,
+		Registry:  n.registry,
+		Admission: n.admission,
 	})
 	n.router, err = peer.New(peer.Options{
 		Name: n.config.Name, Boot: uint64(n.boot.ID),
@@ -230,7 +235,7 @@ func (n *Node) openCluster() (err error) {
 // openServers creates the servers, which do not serve yet.
 func (n *Node) openServers() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Services: n.services()})
+	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission, Services: n.services()})
 	n.openEnvoyServers()
 	pb.RegisterPeerServer(n.grpc, n.router.Peer())
 	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
@@ -240,6 +245,7 @@ func (n *Node) openServers() {
 		Status:     func() any { return n.Status() },
 		StatusPage: n.statusPage,
 		Rejections: n.rejections,
+		Admission:  n.admission,
 		Logger:     n.log,
 	}))
 	n.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)
@@ -291,6 +297,7 @@ func (n *Node) Run(ctx context.Context) error {
 		group.Go(func() error { return n.snapshotter.run(work, every) })
 	}
 	group.Go(func() error { return n.sweep(work) })
+	group.Go(func() error { return n.processors.watch(work) })
 	group.Go(func() error { return n.policies.Run(work) })
 	n.runEnvoy(work, group)
 

@@ -51,6 +51,17 @@ func (t *Throttle) Admit(now int64) (admitted bool, retry time.Duration) {
 	return true, 0
 }
 
+// Full reports whether Admit would not admit a call, and counts that call as held back
+// then. If it reports false, nothing has changed.
+func (t *Throttle) Full(now int64) (retry time.Duration, full bool) {
+	t.advance(now)
+	if t.gap == 0 || t.next-now <= throttleBurst {
+		return 0, false
+	}
+	t.held++
+	return time.Duration(t.next - now - throttleBurst), true
+}
+
 // Answered records calls that were answered, whatever the answer is.
 func (t *Throttle) Answered(now int64, calls int) {
 	t.advance(now)

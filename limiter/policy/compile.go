@@ -35,7 +35,6 @@ func (p *parser) compile(catalog *limiter.Catalog) *Policy {
 		policy.tierNames = append(policy.tierNames, d.name)
 	}
 	slices.Sort(policy.tierNames)
-	catalog.AddTiers(policy.tierNames...)
 	policy.defaultTier = policy.tiers[p.defaultTier.name]
 	var rules []*rule
 	for _, d := range p.assign {

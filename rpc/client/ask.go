@@ -38,6 +38,7 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 	if err != nil {
 		return err
 	}
+	c.budget.Deposit()
 	e := call.wrapping()
 	e.hints = hints{&c.strings, f.key, f.requestID}
 	// The owner does not know the id of a reservation made in fallback; every node
@@ -48,7 +49,10 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 			return err
 		}
 	}
-	answer, err := askAny(ctx, c, &attempts, m, req)
+	if c.ring != nil { // else nobody withdraws them
+		m = withAttempts(e, m)
+	}
+	answer, err := askAny(ctx, c, &attempts, m, req, mayBeRefused(&e.item))
 	if err != nil {
 		return err
 	}
@@ -76,44 +80,81 @@ func (c *Client) askOwner(ctx context.Context, a *attempts, key string, e *envel
 }
 
 // askMember asks one member. An error ends the call.
+//
+// A member that does not answer anything for its share of the deadline may be gone: the
+// call is not answered then, and another node is asked. One that answers other calls is
+// slow; another node would only ask it again, so the call waits until its deadline.
 func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelope, d link.Decoder) (outcome, error) {
 	if a.made >= c.maxAttempts {
 		return outcome{}, nil
 	}
-	e.ctx = link.WithDeadline(ctx, time.Now().Add(c.attemptTimeout(a)))
+	p.node.budget.Deposit()
+	e.ctx = link.WithDeadline(ctx, a.deadline).WithPatience(c.attemptTimeout(a))
 	e.unanswered.number(&e.item)
 	err := p.link.DoInto(&e.ctx, &e.item, d)
 	if err == nil {
-		rejected := e.outcome.rejected
-		if rejected == nil {
-			p.node.setHealthy(true)
-			return e.outcome, nil
-		}
-		err = itemStatus(rejected)
-		if !retryable(err) {
-			p.node.setHealthy(true)
-			return outcome{}, itemError(rejected, err)
-		}
-		a.failed(p.node, err)
-		return outcome{}, nil
+		return c.takeOutcome(a, p.node, e)
 	}
-	if ctx.Err() == context.Canceled {
-		return outcome{}, ctx.Err()
+	sent := link.MayBeDecided(err)
+	if sent {
+		e.unanswered.add(&e.item)
 	}
 	switch {
-	case errors.Is(err, link.ErrTimeout):
+	case ctx.Err() == context.Canceled:
+		return outcome{}, ctx.Err()
+	case errors.Is(err, link.ErrOverloaded):
+		return outcome{}, overloadedByLink(err)
+	case link.IsSlow(err) && !sent && mayBeRefused(&e.item):
+		return outcome{}, overloaded(lateRetry, err.Error())
+	case link.IsSlow(err):
 		a.failed(p.node, status.Error(codes.DeadlineExceeded, err.Error()))
-		e.unanswered.add(&e.item)
-	case errors.Is(err, link.ErrBroken):
+		return outcome{}, a.unreachable()
+	case errors.Is(err, link.ErrTimeout): // even if it was not sent: the member may be slow
+		a.failed(p.node, status.Error(codes.DeadlineExceeded, err.Error()))
+	case errors.Is(err, link.ErrBroken) && sent:
 		a.failed(p.node, status.Error(codes.Unavailable, err.Error()))
-		e.unanswered.add(&e.item)
-	case errors.Is(err, link.ErrBreakerOpen): // not sent
+	case errors.Is(err, link.ErrBroken), errors.Is(err, link.ErrBreakerOpen): // not sent: the next attempt is no retry
 	default:
 		return outcome{}, nil
 	}
 	p.node.setHealthy(false)
 	c.ring.reportStale(p.node)
 	return outcome{}, nil
+}
+
+// lateRetry is when to try a call again that was not sent in time.
+const lateRetry = 250 * time.Millisecond
+
+// takeOutcome returns what a member said, or the error that ends the call.
+func (c *Client) takeOutcome(a *attempts, n *node, e *envelope) (outcome, error) {
+	rejected := e.outcome.rejected
+	if rejected == nil {
+		n.setHealthy(true)
+		return e.outcome, nil
+	}
+	err := itemStatus(rejected)
+	if retryable(err) {
+		a.failed(n, err)
+		return outcome{}, nil
+	}
+	n.setHealthy(true)
+	return outcome{}, itemError(rejected, err)
+}
+
+// refuse returns an error if the link to the owner of a key refuses calls now, so that
+// they cost as little as possible.
+func (c *Client) refuse(ctx context.Context, key string) error {
+	if c.ring == nil || ctx.Err() != nil {
+		return nil
+	}
+	m := c.ring.view.Load().owner(key)
+	if m == nil || !m.direct() {
+		return nil
+	}
+	if err := m.peer.link.Refuse(ctx); err != nil {
+		return overloadedByLink(err)
+	}
+	return nil
 }
 
 // itemStatus returns the error of an item of a batch as a gRPC status.
@@ -127,8 +168,13 @@ func itemStatus(e *pb.Error) error {
 
 // itemError is [callError] for an item of a batch.
 func itemError(e *pb.Error, err error) error {
-	if status.Code(err) == codes.InvalidArgument {
+	switch status.Code(err) {
+	case codes.InvalidArgument:
 		return &InvalidError{Field: e.GetField(), Message: e.GetMessage(), status: err}
+	case codes.ResourceExhausted:
+		if ms := e.GetRetryAfterMs(); ms > 0 {
+			return overloaded(time.Duration(ms)*time.Millisecond, e.GetMessage())
+		}
 	}
 	return callError(err)
 }

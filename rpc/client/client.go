@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/bucketring/bucketring/internal/overload"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -22,6 +23,7 @@ type Client struct {
 	next        atomic.Uint32 // round robin over the nodes, for calls that are sent alone
 	timeout     time.Duration
 	maxAttempts int
+	budget      overload.RetryBudget
 	ring        *ringWatcher   // nil if Options.DisableOwnerRouting
 	strings     stringInterner // of answers
 	settler     settler
@@ -52,9 +54,9 @@ func Dial(o Options) (*Client, error) {
 	}
 	if !o.DisableOwnerRouting {
 		c.watchRing(o, o.dialOptions(maxPeerBackoff))
-		if err := c.startWithdrawer(o); err != nil {
-			return nil, errors.Join(fmt.Errorf("dial: %w", err), c.Close())
-		}
+	}
+	if err := c.startWithdrawer(o); err != nil {
+		return nil, errors.Join(fmt.Errorf("dial: %w", err), c.Close())
 	}
 	return c, nil
 }
@@ -80,12 +82,19 @@ func (c *Client) Close() error {
 // Check charges a known cost at once and for good. It does not count against
 // concurrency limits.
 func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
+	if err := c.refuse(ctx, call.Key); err != nil {
+		return Decision{}, &callFailure{"check", call.Key, err}
+	}
 	if call.RequestID == "" {
 		call.RequestID = newID()
 	}
 	w := call.wire()
 	if err := ask(ctx, c, pb.RateLimiterClient.Check, call.fields(), &w.request, w); err != nil {
-		return Decision{}, fmt.Errorf("check %s: %w", call.Key, err)
+		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
+		return Decision{}, &callFailure{"check", call.Key, err}
+	}
+	if w.answer.Denied() {
+		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
 	}
 	return w.answer, nil
 }
@@ -96,18 +105,23 @@ func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
 // It also returns a reservation when the call was denied: check
 // [Decision.Denied] before running anything.
 //
-// After [ErrUnreachable] a node may hold the reservation all the same, until its
-// lease expires. A caller that set the RequestID may repeat the call.
+// After [ErrUnreachable] a node may hold the reservation all the same. The client takes
+// it back in the background; if that fails, too, its lease expires. A caller that set the
+// RequestID may repeat the call: the repetition is not taken back.
 func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) {
+	if err := c.refuse(ctx, e.Key); err != nil {
+		return nil, &callFailure{"reserve", e.Key, err}
+	}
 	if e.RequestID == "" {
 		e.RequestID = newID()
 	}
 	w := e.wire()
 	if err := ask(ctx, c, pb.RateLimiterClient.Reserve, e.fields(), &w.request, w); err != nil {
-		return nil, fmt.Errorf("reserve %s: %w", e.Key, err)
+		c.withdraw(e.Key, e.RequestID, w.unanswered, nil)
+		return nil, &callFailure{"reserve", e.Key, err}
 	}
 	if w.answer.Denied() {
-		c.withdraw(e.Key, e.RequestID, w.unanswered)
+		c.withdraw(e.Key, e.RequestID, w.unanswered, nil)
 	}
 	return &Reservation{
 		Decision: w.answer,
@@ -130,9 +144,12 @@ func (c *Client) Reservation(key, requestID string) *Reservation {
 
 // Peek returns the state of every limit of a key and changes nothing.
 func (c *Client) Peek(ctx context.Context, q Query) (State, error) {
+	if err := c.refuse(ctx, q.Key); err != nil {
+		return State{}, &callFailure{"peek", q.Key, err}
+	}
 	w := q.wire()
 	if err := ask(ctx, c, pb.RateLimiterClient.Peek, q.fields(), &w.request, w); err != nil {
-		return State{}, fmt.Errorf("peek %s: %w", q.Key, err)
+		return State{}, &callFailure{"peek", q.Key, err}
 	}
 	return w.answer, nil
 }

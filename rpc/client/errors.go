@@ -6,10 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/bucketring/bucketring/rpc/internal/link"
 )
 
 // Errors to be tested for with [errors.Is].
@@ -18,6 +22,10 @@ var (
 	// gRPC status of the last attempt, and [context.DeadlineExceeded] if the time ran
 	// out.
 	ErrUnreachable = errors.New("no node could be reached")
+	// ErrOverloaded means that the call was refused at once, because more is asked than
+	// can be answered in time. Nothing was charged, and no other node would answer
+	// sooner. The error is an [OverloadedError].
+	ErrOverloaded = errors.New("overloaded")
 	// ErrUnknownReservation means that there is no reservation with that request id
 	// under the key.
 	ErrUnknownReservation = errors.New("unknown reservation")
@@ -25,6 +33,61 @@ var (
 	// reservation has already ended differently.
 	ErrConflict = errors.New("request id conflict")
 )
+
+// OverloadedError is an [ErrOverloaded] that says when to try again. It has a gRPC
+// status with the code RESOURCE_EXHAUSTED and a RetryInfo.
+type OverloadedError struct {
+	RetryAfter time.Duration // more than 0
+
+	message string // of the node; "": this client refused the call
+}
+
+// Error implements error.
+func (e *OverloadedError) Error() string {
+	message := e.message
+	if message == "" {
+		message = "more is asked than the owner answers in time"
+	}
+	return fmt.Sprintf("%v: %s: try again in %s", ErrOverloaded, message, e.RetryAfter)
+}
+
+// Is reports whether target is ErrOverloaded.
+func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded }
+
+// GRPCStatus returns the status of the refusal.
+func (e *OverloadedError) GRPCStatus() *status.Status {
+	plain := status.New(codes.ResourceExhausted, e.Error())
+	full, err := plain.WithDetails(
+		&errdetails.ErrorInfo{Reason: "overloaded", Domain: "bucketring"},
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)},
+	)
+	if err != nil {
+		return plain
+	}
+	return full
+}
+
+func overloaded(retryAfter time.Duration, message string) error {
+	return &OverloadedError{RetryAfter: max(retryAfter, time.Millisecond), message: message}
+}
+
+// overloadedByLink returns the error for a link.ErrOverloaded.
+func overloadedByLink(err error) error {
+	if e, ok := errors.AsType[*link.OverloadedError](err); ok {
+		return overloaded(e.RetryAfter, "")
+	}
+	return overloaded(0, "")
+}
+
+// callFailure is the error of a call. It is formatted only when it is read, because under
+// overload most calls fail.
+type callFailure struct {
+	verb, key string
+	err       error
+}
+
+func (e *callFailure) Error() string { return e.verb + " " + e.key + ": " + e.err.Error() }
+func (e *callFailure) Unwrap() error { return e.err }
 
 // InvalidError means that a request is invalid. Nothing was charged.
 type InvalidError struct {
@@ -68,6 +131,12 @@ func callError(err error) error {
 		return &statusError{ErrConflict, err}
 	case codes.InvalidArgument:
 		return invalid(s)
+	case codes.ResourceExhausted:
+		for _, detail := range s.Details() {
+			if retry, ok := detail.(*errdetails.RetryInfo); ok {
+				return overloaded(retry.GetRetryDelay().AsDuration(), s.Message())
+			}
+		}
 	}
 	return err
 }

@@ -33,6 +33,7 @@ type fake struct {
 	plaintext bool                 // for loopback addresses only
 	// reserve makes the answer to a reserve; nil: all that is asked for.
 	reserve func(*pb.ReserveRequest) *pb.Decision
+	check   func(*pb.CheckRequest) *pb.Decision // as reserve
 
 	mu struct {
 		sync.Mutex
@@ -271,7 +272,12 @@ func (n *fakeNode) Check(ctx context.Context, r *pb.CheckRequest) (*pb.Decision,
 	if err != nil {
 		return nil, err
 	}
-	return &pb.Decision{Outcome: pb.Outcome_OUTCOME_ALLOWED, RequestId: r.GetRequestId(), Replayed: replayed, Route: pb.Route_ROUTE_LOCAL}, nil
+	d := &pb.Decision{Outcome: pb.Outcome_OUTCOME_ALLOWED, RequestId: r.GetRequestId(), Route: pb.Route_ROUTE_LOCAL}
+	if n.cluster.check != nil {
+		d = n.cluster.check(r)
+	}
+	d.Replayed = replayed
+	return d, nil
 }
 
 func (n *fakeNode) Reserve(ctx context.Context, r *pb.ReserveRequest) (*pb.Decision, error) {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/overload"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -33,6 +34,9 @@ type node struct {
 	addr string
 	conn *grpc.ClientConn
 	api  pb.RateLimiterClient
+
+	budget overload.RetryBudget // of calls that go elsewhere because n failed
+	load   unaryLoad
 
 	// suspectUntil is in Unix nanoseconds; 0 if the node answered last time.
 	suspectUntil atomic.Int64
@@ -100,7 +104,7 @@ type attempts struct {
 	start    time.Time
 	deadline time.Time // of all attempts
 	made     int       // including those in batches
-	addr     string    // of the last attempt
+	node     *node     // of the last attempt
 	err      error     // its gRPC status
 }
 
@@ -118,19 +122,20 @@ func (c *Client) newAttempts(ctx context.Context) (attempts, error) {
 	return a, nil
 }
 
-// askAny sends req to one node after the other until one answers, the deadline has
-// passed or the attempts are used up.
+// askAny sends req to one node after the other until one answers or refuses it, the
+// deadline has passed or the attempts are used up. Ordinary calls may be refused.
 func askAny[Req, Res any](
 	ctx context.Context, c *Client, a *attempts,
 	method method[Req, Res],
 	req Req,
+	ordinary bool,
 ) (res Res, err error) {
 	if _, limited := ctx.Deadline(); !limited {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
 		defer cancel()
 	}
-	if a.made >= c.maxAttempts {
+	if a.made > 0 && !c.mayRetry(a) {
 		return res, a.unreachable()
 	}
 	if ctx.Err() != nil {
@@ -144,7 +149,14 @@ func askAny[Req, Res any](
 	for {
 		n := pick(first, c.seeds, extra)
 		first++
-		res, err = askNode(ctx, c.attemptTimeout(a), n.api, method, req)
+		if err = n.load.begin(ordinary); err != nil {
+			return res, err
+		}
+		n.budget.Deposit()
+		began := time.Now()
+		var slow bool
+		res, slow, err = askNode(ctx, n, c.attemptTimeout(a), method, req)
+		n.load.end(ordinary, began, err)
 		if err == nil {
 			n.setHealthy(true)
 			return res, nil
@@ -154,11 +166,13 @@ func askAny[Req, Res any](
 		}
 		a.failed(n, err)
 		retry := retryable(err)
-		n.setHealthy(!retry)
+		if !slow {
+			n.setHealthy(!retry)
+		}
 		if !retry {
 			return res, callError(err)
 		}
-		retry = a.made < c.maxAttempts && time.Since(a.start) < retryWindow && a.backOff(ctx, len(c.seeds)+len(extra))
+		retry = c.mayRetry(a) && a.backOff(ctx, len(c.seeds)+len(extra))
 		if ctx.Err() == context.Canceled {
 			return res, ctx.Err()
 		}
@@ -166,16 +180,6 @@ func askAny[Req, Res any](
 			return res, a.unreachable()
 		}
 	}
-}
-
-func askNode[Req, Res any](
-	ctx context.Context, timeout time.Duration, api pb.RateLimiterClient,
-	method method[Req, Res],
-	req Req,
-) (Res, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	return method(api, ctx, req)
 }
 
 // retryable reports whether err means that no node answered.
@@ -187,13 +191,23 @@ func retryable(err error) bool {
 // failed counts an attempt that ended with err.
 func (a *attempts) failed(n *node, err error) {
 	a.made++
-	a.addr, a.err = n.addr, err
+	a.node, a.err = n, err
 }
 
-func (a *attempts) unreachable() error { return &unreachableError{a.addr, a.made, a.err} }
+func (a *attempts) unreachable() error { return &unreachableError{a.node.addr, a.made, a.err} }
 
-// attemptTimeout returns how long the next attempt may take: an even share of the
-// time left.
+// minRetryTime is the least time that an attempt needs.
+const minRetryTime = time.Millisecond
+
+// mayRetry reports whether a call that was sent before may be sent again, and takes the
+// retry from the budgets of the client and of the node that failed.
+func (c *Client) mayRetry(a *attempts) bool {
+	return a.made < c.maxAttempts && time.Since(a.start) < retryWindow && time.Until(a.deadline) > minRetryTime &&
+		a.node.budget.Withdraw() && c.budget.Withdraw()
+}
+
+// attemptTimeout returns how long the next attempt waits for a node that does not answer
+// anything: an even share of the time left.
 func (c *Client) attemptTimeout(a *attempts) time.Duration {
 	return min(time.Until(a.deadline)/time.Duration(c.maxAttempts-a.made), c.timeout)
 }

@@ -35,6 +35,9 @@ type MemberStatus struct {
 	BreakerOpen    bool // it did not answer; other nodes are asked for a while
 	Queued         int  // calls
 	InFlight       int  // batches
+	// Refused counts the calls that were not sent, with ErrOverloaded, because the
+	// member would not answer them in time.
+	Refused uint64
 }
 
 // Status returns what c knows of its cluster. It is for people and tests, and too
@@ -59,7 +62,7 @@ func (c *Client) Status() ClusterStatus {
 		if m.peer != nil {
 			l := m.peer.link.Status()
 			s.Members[i].Connected, s.Members[i].BreakerOpen = l.Connected, l.BreakerOpen
-			s.Members[i].Queued, s.Members[i].InFlight = l.Queued, l.InFlight
+			s.Members[i].Queued, s.Members[i].InFlight, s.Members[i].Refused = l.Queued, l.InFlight, l.Refused
 		}
 	}
 	for _, i := range v.owners {

@@ -7,19 +7,24 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/rpc/internal/outbox"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// An owner that does not answer a reserve in time may decide it all the same, while
-// another node denies it in its place. Such attempts are withdrawn at the owner, so
-// that they do not hold a slot until their lease expires.
+// An owner that does not answer a check or a reserve in time may decide it all the same,
+// while another node denies it in its place, or the call fails. Such attempts are
+// withdrawn at the owner, so that a call that was not admitted costs nothing and holds no
+// slot until its lease expires. A call that was refused, or never sent, needs no
+// withdrawal.
 
 const (
-	maxWithdrawals = 4096 // pending; further ones are left to expire
+	maxWithdrawals = 4096 // pending; further reserves are left to expire
 	withdrawWithin = time.Minute
 )
 
@@ -29,7 +34,7 @@ type withdrawer struct {
 	done   chan struct{}
 }
 
-// startWithdrawer starts c.withdrawer. It needs c.ring and c.settler.
+// startWithdrawer starts c.withdrawer. It needs c.settler, and c.ring if there is one.
 func (c *Client) startWithdrawer(o Options) error {
 	box, err := outbox.New(outbox.Options{
 		Deliver:    c.deliverWithdrawal,
@@ -56,13 +61,30 @@ func (w *withdrawer) close() {
 	}
 }
 
-// attemptIDs are the ids of attempts to reserve that were not answered.
+// attemptIDs are the ids of attempts that were not answered.
 type attemptIDs []uint64
 
-// number gives an item that is about to be sent an attempt id, if it is a reserve.
+// number gives an item that is about to be sent an attempt id, if it is a check or a
+// reserve.
 func (a attemptIDs) number(item *pb.Item) {
-	if item.GetReserve() != nil {
+	if item.GetReserve() != nil || item.GetCheck() != nil {
 		item.Attempt = rand.Uint64() | 1
+	}
+}
+
+// withAttempts returns m with an attempt id for each call, if it is a check or a reserve.
+// Those that were not answered are recorded in e.
+func withAttempts[Req, Res any](e *envelope, m method[Req, Res]) method[Req, Res] {
+	if e.item.GetReserve() == nil && e.item.GetCheck() == nil {
+		return m
+	}
+	return func(api pb.RateLimiterClient, ctx context.Context, req Req, o ...grpc.CallOption) (Res, error) {
+		attempt := rand.Uint64() | 1
+		res, err := m(api, requestid.WithAttempt(ctx, attempt), req, o...)
+		if err != nil && (retryable(err) || status.Code(err) == codes.Canceled) {
+			e.unanswered = append(e.unanswered, attempt)
+		}
+		return res, err
 	}
 }
 
@@ -73,12 +95,14 @@ func (a *attemptIDs) add(item *pb.Item) {
 	}
 }
 
-// withdraw withdraws the unanswered attempts of a reserve that another node denied.
-func (c *Client) withdraw(key, id string, unanswered attemptIDs) {
+// withdraw withdraws the unanswered attempts of a call that another node denied, or that
+// failed. check is nil for a reserve.
+func (c *Client) withdraw(key, id string, unanswered attemptIDs, check *pb.CheckRequest) {
 	for _, attempt := range unanswered {
 		w := cancelWire(key, id)
 		w.item.Attempt = attempt
-		_ = c.withdrawer.outbox.Put(&w.item) // if the outbox is full, the lease expires
+		w.item.Withdrawn = proto.CloneOf(check) // its costs are the caller's map
+		_ = c.withdrawer.outbox.Put(&w.item)    // if it is full, a lease expires and a charge stays
 	}
 }
 
@@ -90,7 +114,7 @@ func (c *Client) deliverWithdrawal(ctx context.Context, item *pb.Item) error {
 		return err
 	}
 	r, call := item.GetCancel(), &settlementCall{}
-	call.item.Call, call.item.Attempt = item.GetCall(), item.GetAttempt()
+	call.item.Call, call.item.Attempt, call.item.Withdrawn = item.GetCall(), item.GetAttempt(), item.GetWithdrawn()
 	call.hints = hints{&c.strings, r.GetKey(), r.GetRequestId()}
 	answered, err := c.askOwner(ctx, &attempts, r.GetKey(), &call.envelope, call)
 	if err == nil && !answered {

@@ -3,16 +3,21 @@
 package client_test
 
 import (
+	"context"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// TestWithdraw: the owner does not answer a reserve in time, and another node does. If
+// TestWithdraw: the owner does not answer a call in time, and another node does. If
 // that denied it, the attempt is withdrawn at the owner; if it admitted it, or if the
 // owner itself denied it, it is not.
 func TestWithdraw(t *testing.T) {
@@ -25,14 +30,16 @@ func TestWithdraw(t *testing.T) {
 		{name: "late, denied", late: true, denied: true, want: true},
 		{name: "late, admitted", late: true},
 		{name: "denied in time", denied: true},
-		{name: "check", late: true, denied: true, check: true},
+		{name: "check, late, denied", late: true, denied: true, check: true, want: true},
+		{name: "check, late, admitted", late: true, check: true},
+		{name: "check, denied in time", denied: true, check: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			runRing(t, client.Options{Timeout: 3 * time.Second}, []string{"a", "b"}, func(t scene) {
 				if tt.denied {
-					t.reserve = func(r *pb.ReserveRequest) *pb.Decision {
-						return &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED, RequestId: r.GetRequestId()}
-					}
+					deny := func(id string) *pb.Decision { return &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED, RequestId: id} }
+					t.reserve = func(r *pb.ReserveRequest) *pb.Decision { return deny(r.GetRequestId()) }
+					t.check = func(r *pb.CheckRequest) *pb.Decision { return deny(r.GetRequestId()) }
 				}
 				var mu sync.Mutex
 				var reserved, cancelled []*pb.Item
@@ -53,7 +60,10 @@ func TestWithdraw(t *testing.T) {
 				})
 				key := keyOf(t.ring(1, "a", "b"), "a")
 				if tt.check {
-					checkKey(t, key)
+					d, err := t.c.Check(t.Context(), client.Call{Key: key, RequestID: "r", InputTokens: 7})
+					if err != nil || d.Denied() != tt.denied {
+						t.Fatalf("Check() = %+v, %v", d, err)
+					}
 				} else {
 					r, err := t.c.Reserve(t.Context(), client.Estimate{Key: key, RequestID: "r"})
 					if err != nil || r.Denied() != tt.denied {
@@ -67,13 +77,91 @@ func TestWithdraw(t *testing.T) {
 				if len(reserved) != 1 || len(cancelled) > 0 != tt.want {
 					t.Fatalf("the owner had %d questions and %d withdrawals, want 1 and some: %v", len(reserved), len(cancelled), tt.want)
 				}
-				if attempt := reserved[0].GetAttempt(); (attempt == 0) != tt.check {
-					t.Errorf("the question has the number %d", attempt)
+				if reserved[0].GetAttempt() == 0 {
+					t.Error("the question has no number")
 				}
 				for _, c := range cancelled { // it may be told twice
 					q := reserved[0]
 					if c.GetAttempt() != q.GetAttempt() || c.GetCancel().GetKey() != key || c.GetCancel().GetRequestId() != "r" {
 						t.Errorf("withdrawal %v of %v", c, q)
+					}
+					if !proto.Equal(c.GetWithdrawn(), q.GetCheck()) {
+						t.Errorf("withdrawn = %v, want %v", c.GetWithdrawn(), q.GetCheck())
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestWithdrawUnary: also an attempt that was sent alone, to a node that did not answer,
+// is withdrawn at the owner if another node denies the call.
+func TestWithdrawUnary(t *testing.T) {
+	for _, verb := range []string{"check", "reserve"} {
+		t.Run(verb, func(t *testing.T) {
+			runRing(t, client.Options{Timeout: 3 * time.Second}, []string{"a", "b"}, func(t scene) {
+				t.reserve = func(*pb.ReserveRequest) *pb.Decision { return &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED} }
+				t.check = func(*pb.CheckRequest) *pb.Decision { return &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED} }
+				var mu sync.Mutex
+				var batched, withdrawn []uint64
+				t.nodes["a"].batches(func(b *pb.Batch, _ *pb.Answers) {
+					mu.Lock()
+					first := len(batched) == 0
+					for _, item := range b.GetItems() {
+						if item.GetCancel() != nil {
+							withdrawn = append(withdrawn, item.GetAttempt())
+						} else {
+							batched = append(batched, item.GetAttempt())
+						}
+					}
+					mu.Unlock()
+					if first {
+						time.Sleep(2 * time.Second)
+					}
+				})
+				var unary []uint64
+				for _, n := range t.nodes {
+					n.behave(func(ctx context.Context, _ int) error {
+						attempt := requestid.AttemptOf(ctx)
+						if attempt == 0 { // in a batch
+							return nil
+						}
+						mu.Lock()
+						unary = append(unary, attempt)
+						first := len(unary) == 1
+						mu.Unlock()
+						if first {
+							return silent(ctx, 0)
+						}
+						return nil
+					})
+				}
+				key := keyOf(t.ring(1, "a", "b"), "a")
+				var denied bool
+				var err error
+				if verb == "check" {
+					var d client.Decision
+					d, err = t.c.Check(t.Context(), client.Call{Key: key})
+					denied = d.Denied()
+				} else {
+					var r *client.Reservation
+					if r, err = t.c.Reserve(t.Context(), client.Estimate{Key: key}); err == nil {
+						denied = r.Denied()
+					}
+				}
+				if err != nil || !denied {
+					t.Fatalf("%s: denied = %v, %v, want a denial", verb, denied, err)
+				}
+				time.Sleep(20 * time.Second)
+				synctest.Wait()
+				mu.Lock()
+				defer mu.Unlock()
+				if len(batched) != 1 || len(unary) != 2 || unary[0] == unary[1] {
+					t.Fatalf("attempts in batches %v and alone %v, want one and two", batched, unary)
+				}
+				for attempt, want := range map[uint64]bool{batched[0]: true, unary[0]: true, unary[1]: false} {
+					if slices.Contains(withdrawn, attempt) != want {
+						t.Errorf("withdrawn = %v, want attempt %d in it: %v", withdrawn, attempt, want)
 					}
 				}
 			})

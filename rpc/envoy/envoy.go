@@ -62,6 +62,8 @@ type Options struct {
 	Counter Counter
 	// Policy decides for descriptors with a bucketring.key.
 	Policy Policy
+	// Admission refuses requests. Nil: all are admitted.
+	Admission *server.Admission
 	// Shadow decides and counts, and answers OK to every request.
 	Shadow bool
 	// Headers is the prefix of rate-limit headers: RateLimit adds RateLimit-Limit,
@@ -175,6 +177,12 @@ func (s *Service) decide(ctx context.Context, rules *ruleset, r *rls.RateLimitRe
 		return nil, errNoRules
 	}
 	ev := s.classify(rules, r)
+	if !ev.correctsUsage() {
+		if err := s.options.Admission.Begin(ctx, server.FromEnvoy); err != nil {
+			return nil, err
+		}
+		defer s.options.Admission.End()
+	}
 	if err := ev.decide(ctx); err != nil {
 		return nil, err
 	}

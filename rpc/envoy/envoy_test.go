@@ -5,6 +5,8 @@ package envoy
 import (
 	"encoding/json"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +18,9 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/bucketring/bucketring/internal/overload"
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 const testRules = `
@@ -348,5 +352,34 @@ descriptors:
 	}
 	if d := cmp.Diff([]any{map[string]any{"entries": []any{"a=1"}, "hitsAddend": 5.0}, map[string]any{"entries": []any{"b=9"}, "hitsAddend": 1.0}}, last["descriptors"]); d != "" {
 		t.Errorf("descriptors (-want +got):\n%s", d)
+	}
+}
+
+// TestOverloaded: an overloaded node refuses a request, unless it corrects what was used.
+func TestOverloaded(t *testing.T) {
+	admission := server.NewAdmission(nil)
+	w := newWorld(t, "domain: any\ndescriptors: [{key: a, rate_limit: {unit: minute, requests_per_unit: 5}}]", func(o *Options) { o.Admission = admission })
+	w.ask(request("any a=b +2"))
+	admission.Refuse(overload.Whole)
+	for _, text := range []string{"any a=b", "any bucketring.key=k", "any a=b +1; c=d"} {
+		if _, err := w.ShouldRateLimit(t.Context(), request(text)); grpcstatus.Code(err) != codes.ResourceExhausted || server.Describe(err).GetRetryAfterMs() == 0 {
+			t.Errorf("%q = %v, want an overloaded node", text, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"any a=b -1": "OK: OK 5/minute left 4 in 40s",
+		"any bucketring.key=k bucketring.dimension=tokens bucketring.mode=charge +90": "OK: OK 100/minute left 10 in 40s",
+	} {
+		if got := brief(w.ask(request(text))); got != want {
+			t.Errorf("%q = %s, want %s", text, got, want)
+		}
+	}
+	answer := httptest.NewRecorder()
+	w.HTTP(func() error { return nil }).ServeHTTP(answer, httptest.NewRequest(http.MethodPost, "/json", strings.NewReader(`{"domain":"any","descriptors":[{"entries":[{"key":"a","value":"b"}]}]}`)))
+	if answer.Code != http.StatusServiceUnavailable || answer.Header().Get("Retry-After") != "1" {
+		t.Errorf("/json = %d, Retry-After %q, want 503 and 1", answer.Code, answer.Header().Get("Retry-After"))
+	}
+	if got := admission.Refused(); got != 4 {
+		t.Errorf("%d refused, want 4", got)
 	}
 }

@@ -64,6 +64,17 @@ type counterLimit struct {
 	name   string
 }
 
+// correctsUsage reports whether a descriptor gives hits back, or charges what was used
+// already: such a request is never refused because of overload.
+func (ev *evaluation) correctsUsage() bool {
+	for i := range ev.descriptors {
+		if d := &ev.descriptors[i]; d.giveBack || d.call.charge {
+			return true
+		}
+	}
+	return false
+}
+
 // classify decides the kind of each descriptor.
 func (s *Service) classify(rules *ruleset, r *rls.RateLimitRequest) *evaluation {
 	ev := &evaluation{service: s, rules: rules, request: r, descriptors: make([]descriptor, len(r.GetDescriptors()))}

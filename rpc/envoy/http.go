@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // maxJSON is the largest body of a request, as that of the other APIs.
@@ -68,8 +70,11 @@ func (s *Service) serveJSON(w http.ResponseWriter, r *http.Request) {
 	answer, err := s.ShouldRateLimit(r.Context(), &request)
 	if err != nil {
 		status := http.StatusServiceUnavailable
-		if grpcstatus.Code(err) == codes.InvalidArgument {
+		switch {
+		case grpcstatus.Code(err) == codes.InvalidArgument:
 			status = http.StatusBadRequest
+		case server.Describe(err).GetRetryAfterMs() > 0:
+			w.Header().Set("Retry-After", "1")
 		}
 		http.Error(w, grpcstatus.Convert(err).Message(), status)
 		return

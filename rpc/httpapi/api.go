@@ -40,6 +40,8 @@ type Options struct {
 	Status func() any
 	// StatusPage returns what /status shows to browsers. Nil: they get JSON.
 	StatusPage func() statuspage.Status
+	// Admission refuses new calls. Nil: all are admitted.
+	Admission *server.Admission
 	// Rejections counts what is rejected before it is a call. Nil: nothing is counted.
 	Rejections *server.Rejections
 	// Logger gets panics and internal errors. Default: slog.Default.
@@ -57,15 +59,15 @@ func New(o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a := &api{service: o.Service, now: o.Now, ready: o.Ready, status: o.Status, page: o.StatusPage, log: o.Logger, rejections: o.Rejections}
+	a := &api{service: o.Service, now: o.Now, ready: o.Ready, status: o.Status, page: o.StatusPage, log: o.Logger, rejections: o.Rejections, admission: o.Admission}
 	a.bodies = share.New(share.Limits{Total: maxBodies, PerAddress: maxBodiesPerAddress})
 	a.buffers.New = func() any { return new(bytes.Buffer) }
 	a.routes = map[string]route{
-		"/v1/check":   {http.MethodPost, a.check},
-		"/v1/reserve": {http.MethodPost, a.reserve},
+		"/v1/check":   {http.MethodPost, a.admitted(a.check)},
+		"/v1/reserve": {http.MethodPost, a.admitted(a.reserve)},
 		"/v1/settle":  {http.MethodPost, a.settle},
 		"/v1/cancel":  {http.MethodPost, a.cancel},
-		"/v1/limits":  {http.MethodGet, a.limits},
+		"/v1/limits":  {http.MethodGet, a.admitted(a.limits)},
 		"/v1/owner":   {http.MethodGet, a.owner},
 		"/livez":      {http.MethodGet, a.livez},
 		"/healthz":    {http.MethodGet, a.livez},
@@ -99,6 +101,7 @@ func NewServer(h http.Handler) *http.Server {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ConnState:         listenlimit.HTTPState,
+		ConnContext:       listenlimit.HTTPContext,
 	}
 }
 
@@ -115,6 +118,7 @@ type api struct {
 	buffers sync.Pool // of *bytes.Buffer, for request and answer bodies
 
 	rejections *server.Rejections
+	admission  *server.Admission
 }
 
 // route is a path's method and handler. An error of handle becomes a [problem].
@@ -158,6 +162,17 @@ func (a *api) dispatch(w http.ResponseWriter, r *http.Request) error {
 		return p
 	}
 	return found.handle(w, r)
+}
+
+// admitted refuses a request, unless it is admitted, before its body is read.
+func (a *api) admitted(handle func(http.ResponseWriter, *http.Request) error) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if err := a.admission.Begin(r.Context(), server.FromHTTP); err != nil {
+			return err
+		}
+		defer a.admission.End()
+		return handle(w, r)
+	}
 }
 
 func (a *api) recover(w http.ResponseWriter, r *http.Request) {

@@ -1466,13 +1466,16 @@ type Item struct {
 	// Members only: the call was decided without the owner, which now charges it
 	// whatever the limits say.
 	Replay bool `protobuf:"varint,8,opt,name=replay,proto3" json:"replay,omitempty"`
-	// A random number that identifies one attempt to send a reserve, among all with
-	// the same request id. A cancel with this number withdraws the attempt, because
-	// its answer did not arrive: the reservation ends unless another attempt was
-	// answered, its request id is free again, and a reserve that arrives after its
-	// withdrawal is not decided. 0: none; a cancel then ends the reservation whatever
-	// attempts there were.
-	Attempt       uint64 `protobuf:"fixed64,10,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// A random number that identifies one attempt to send a check or a reserve, among
+	// all with the same request id, so that the attempt can be withdrawn because its
+	// answer did not arrive: the call is charged nothing unless another attempt was
+	// answered, its request id is free again, and an attempt that arrives after its
+	// withdrawal is not decided. A cancel with this number withdraws an attempt.
+	// 0: none; a cancel then ends the reservation whatever attempts there were.
+	Attempt uint64 `protobuf:"fixed64,10,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// With a cancel that withdraws an attempt of a check: the check, which has the key of
+	// the cancel. The owner computes from it what was charged. Absent: a reserve.
+	Withdrawn     *CheckRequest `protobuf:"bytes,11,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1594,6 +1597,13 @@ func (x *Item) GetAttempt() uint64 {
 		return x.Attempt
 	}
 	return 0
+}
+
+func (x *Item) GetWithdrawn() *CheckRequest {
+	if x != nil {
+		return x.Withdrawn
+	}
+	return nil
 }
 
 type isItem_Call interface {
@@ -2632,7 +2642,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05Batch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12)\n" +
-	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xc0\x03\n" +
+	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xfb\x03\n" +
 	"\x04Item\x123\n" +
 	"\x05check\x18\x01 \x01(\v2\x1b.bucketring.v1.CheckRequestH\x00R\x05check\x129\n" +
 	"\areserve\x18\x02 \x01(\v2\x1d.bucketring.v1.ReserveRequestH\x00R\areserve\x126\n" +
@@ -2644,7 +2654,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x04term\x18\a \x01(\x04R\x04term\x12\x16\n" +
 	"\x06replay\x18\b \x01(\bR\x06replay\x12\x18\n" +
 	"\aattempt\x18\n" +
-	" \x01(\x06R\aattemptB\x06\n" +
+	" \x01(\x06R\aattempt\x129\n" +
+	"\twithdrawn\x18\v \x01(\v2\x1b.bucketring.v1.CheckRequestR\twithdrawnB\x06\n" +
 	"\x04call\"\xf7\x01\n" +
 	"\fCountRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2832,40 +2843,41 @@ var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
 	8,  // 21: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
 	9,  // 22: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
 	19, // 23: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
-	4,  // 24: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
-	21, // 25: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
-	10, // 26: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
-	12, // 27: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
-	13, // 28: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
-	14, // 29: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
-	23, // 30: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
-	22, // 31: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
-	2,  // 32: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
-	26, // 33: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
-	29, // 34: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
-	5,  // 35: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
-	6,  // 36: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
-	7,  // 37: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
-	8,  // 38: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
-	9,  // 39: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
-	15, // 40: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
-	17, // 41: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
-	24, // 42: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
-	27, // 43: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
-	10, // 44: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
-	10, // 45: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
-	12, // 46: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
-	12, // 47: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
-	13, // 48: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
-	16, // 49: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
-	20, // 50: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
-	25, // 51: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
-	28, // 52: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
-	44, // [44:53] is the sub-list for method output_type
-	35, // [35:44] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	5,  // 24: bucketring.v1.Item.withdrawn:type_name -> bucketring.v1.CheckRequest
+	4,  // 25: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
+	21, // 26: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
+	10, // 27: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
+	12, // 28: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
+	13, // 29: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
+	14, // 30: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
+	23, // 31: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
+	22, // 32: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
+	2,  // 33: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
+	26, // 34: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
+	29, // 35: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
+	5,  // 36: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
+	6,  // 37: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
+	7,  // 38: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
+	8,  // 39: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
+	9,  // 40: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
+	15, // 41: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
+	17, // 42: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
+	24, // 43: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
+	27, // 44: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
+	10, // 45: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
+	10, // 46: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
+	12, // 47: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
+	12, // 48: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
+	13, // 49: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
+	16, // 50: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
+	20, // 51: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
+	25, // 52: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
+	28, // 53: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
+	45, // [45:54] is the sub-list for method output_type
+	36, // [36:45] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_bucketring_proto_init() }

@@ -323,7 +323,7 @@ func TestCountAtAnEarlierVersion(t *testing.T) {
 		q.Fill(request)
 		c := call.Of(request)
 		f := &forward{Call: &c}
-		n.accept(n.limit(waittest.Context(t, testWait), time.Now()), f, server.Failed(wrongField(field, "none", "is unknown")))
+		n.accept(n.limit(waittest.Context(t, testWait), time.Now(), 1), f, server.Failed(wrongField(field, "none", "is unknown")))
 		if got := f.result.GetCounted().GetRoute(); got != want || want == 0 && code(f.result) != codes.InvalidArgument {
 			t.Errorf("an error of %s became %v, want route %v", field, f.result, want)
 		}

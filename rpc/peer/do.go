@@ -54,7 +54,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 		if forwards == nil {
 			forwards = make([]forward, 0, len(calls)-i)
 			began = time.Now()
-			limited = r.limit(ctx, began)
+			limited = r.limit(ctx, began, len(calls))
 		}
 		forwards = append(forwards, forward{Call: c, index: i})
 		r.start(limited, v, &forwards[len(forwards)-1])

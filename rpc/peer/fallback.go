@@ -115,17 +115,13 @@ func (r *Router) enqueue(item *pb.Item) (rejected *pb.Result) {
 	return nil
 }
 
-// withdraw takes a reserve back at an owner that may have decided it and whose
-// answer did not arrive. If the outbox is full, a reservation that is held there
-// ends with its lease.
+// withdraw takes a check or a reserve back at an owner that may have decided it and
+// whose answer did not arrive. If the outbox is full, a reservation that is held there
+// ends with its lease, and the charge of a check stays.
 func (r *Router) withdraw(f *forward) {
-	if !f.unanswered || f.Kind != call.Reserve || f.Attempt == 0 {
-		return
+	if f.unanswered && f.Attempt != 0 {
+		_ = r.outbox.Put(f.Withdrawal())
 	}
-	_ = r.outbox.Put(&pb.Item{
-		Call:    &pb.Item_Cancel{Cancel: &pb.CancelRequest{Key: f.Key, RequestId: f.RequestID}},
-		Attempt: f.Attempt,
-	})
 }
 
 // deliver sends an item of the outbox to its owner. Its error has a gRPC status.

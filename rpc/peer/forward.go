@@ -5,6 +5,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -39,12 +40,17 @@ type forward struct {
 
 // limit returns a context that leaves an eighth of the caller's time, from now on,
 // for an answer without the owner.
-func (r *Router) limit(ctx context.Context, now time.Time) *link.DeadlineContext {
+//
+// The calls of one request are sent in their order.
+func (r *Router) limit(ctx context.Context, now time.Time, calls int) *link.DeadlineContext {
 	wait := r.timeout
 	if at, ok := ctx.Deadline(); ok {
 		wait = min(wait, at.Sub(now)/8*7)
 	}
 	limited := link.WithDeadline(ctx, now.Add(wait))
+	if calls > 1 {
+		limited = limited.InTurn()
+	}
 	return &limited
 }
 
@@ -82,12 +88,18 @@ func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *routingTable, f *for
 
 // startAt sends f to a member that may be its owner.
 func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) {
-	if f.Kind == call.Reserve && f.Attempt == 0 && f.Origin != call.Outbox {
+	f.to = to
+	if f.mayBeRefused() {
+		if err := to.peer.link.Refuse(ctx); err != nil {
+			f.refuse(err)
+			return
+		}
+	}
+	if (f.Kind == call.Check || f.Kind == call.Reserve) && f.Attempt == 0 && f.Origin != call.Outbox {
 		f.Attempt = rand.Uint64() | 1
 	}
 	item := f.Item(false)
 	item.Term = f.table.roles.Term(f.Partition)
-	f.to = to
 	f.pending = to.peer.link.Start(ctx, item)
 }
 
@@ -97,9 +109,9 @@ func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 	for f.pending != nil {
 		result, err := f.pending.Wait(ctx)
 		f.pending = nil
-		f.unanswered = f.unanswered || mayBeDecided(err)
+		f.unanswered = f.unanswered || link.MayBeDecided(err)
 		if err == nil && code(result) == codes.DeadlineExceeded {
-			err = link.ErrTimeout // it was too late there: nothing was decided
+			err = errTooLate
 		}
 		if err != nil {
 			r.retry(ctx, f, err)
@@ -133,11 +145,9 @@ func (r *Router) learnTerm(partition int, term uint64) {
 	}
 }
 
-// mayBeDecided reports whether a call that ended with err may have been decided by
-// the member that it was sent to.
-func mayBeDecided(err error) bool {
-	return errors.Is(err, link.ErrTimeout) || errors.Is(err, link.ErrBroken) || errors.Is(err, link.ErrClosed)
-}
+// errTooLate is the error of a call that came to its owner after its deadline: nothing
+// was decided.
+var errTooLate = fmt.Errorf("%w: it came to the member too late", link.ErrTimeout)
 
 // accept takes the result of the member that was asked.
 func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result) {
@@ -183,21 +193,23 @@ func (r *Router) redirect(ctx *link.DeadlineContext, f *forward, to *pb.Redirect
 }
 
 // Members follow the same membership, some 100 ms apart. A call that they redirect
-// to each other waits for that, and no longer.
+// to each other waits for that, twice as long each time, and no longer than 300 ms: a
+// ring that changes must not multiply the calls.
 const (
 	bounceWait = 20 * time.Millisecond
-	maxBounces = 12
+	maxBounces = 4
 )
 
 // bounce waits a moment for members to agree on who owns the partition of f, and
 // begins anew. If they do not agree, f is decided in fallback.
 func (r *Router) bounce(ctx *link.DeadlineContext, f *forward) {
 	at, _ := ctx.Deadline()
-	if f.bounces++; f.Origin == call.Outbox || f.bounces > maxBounces || time.Until(at) < 2*bounceWait {
+	wait := bounceWait << f.bounces
+	if f.bounces++; f.Origin == call.Outbox || f.bounces > maxBounces || time.Until(at) < wait+bounceWait {
 		r.fallBack(f, causeRedirect)
 		return
 	}
-	pause := time.NewTimer(bounceWait)
+	pause := time.NewTimer(wait)
 	defer pause.Stop()
 	select {
 	case <-pause.C:
@@ -235,9 +247,43 @@ func (r *Router) retry(ctx *link.DeadlineContext, f *forward, err error) {
 			return
 		}
 	}
+	overloaded := errors.Is(err, link.ErrOverloaded) || errors.Is(err, errTooLate) || link.IsSlow(err) && !link.MayBeDecided(err)
+	if overloaded && f.mayBeRefused() {
+		f.refuse(err)
+		return
+	}
 	if cause, ok := causeOf(err); ok {
 		r.fallBack(f, cause)
 		return
 	}
+	r.withdraw(f)
 	f.result = server.Failed(grpcstatus.FromContextError(err).Err()) // the caller has gone
+}
+
+// mayBeRefused reports whether f may be refused because its owner is overloaded.
+func (f *forward) mayBeRefused() bool {
+	switch f.Kind {
+	case call.Check, call.Reserve, call.Peek:
+	case call.Count:
+		if f.Count().GetGiveBack() {
+			return false
+		}
+	default:
+		return false
+	}
+	return !f.Replay && f.Origin != call.Outbox
+}
+
+// lateRetry is when a call may be sent again that its owner did not take in time.
+const lateRetry = 250 * time.Millisecond
+
+// refuse ends a call that its owner would not answer in time: err is [link.ErrOverloaded],
+// or it was not sent in time, or came to the owner too late. Nothing was charged. It is
+// not decided in fallback, whose decisions the owner would have to charge later.
+func (f *forward) refuse(err error) {
+	retry := lateRetry
+	if e, ok := errors.AsType[*link.OverloadedError](err); ok {
+		retry = e.RetryAfter
+	}
+	f.result = server.Failed(server.Overloaded("the owner of the key is asked more than it answers in time", retry))
 }

@@ -24,6 +24,7 @@ type metrics struct {
 	batches    prometheus.Counter
 	items      prometheus.Histogram
 	redirects  prometheus.Counter
+	refused    *prometheus.CounterVec // by member
 	contested  prometheus.Counter
 	gained     prometheus.Counter
 	lost       prometheus.Counter
@@ -50,6 +51,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "bucketring_redirects_total",
 			Help: "Forwarded calls that the asked member did not own.",
 		}),
+		refused: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "bucketring_forward_refused_total",
+			Help: "Calls refused because their owner is asked more than it answers in time, before they were sent to it.",
+		}, []string{"peer"}),
 		watchers: f.NewGauge(prometheus.GaugeOpts{
 			Name: "bucketring_ring_watchers",
 			Help: "Clients that watch the ring of this node.",

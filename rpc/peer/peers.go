@@ -58,7 +58,13 @@ func (r *Router) newPeer(m Member) (*peer, error) {
 		Ring:    func() uint64 { return r.table.Load().roles.Table().Digest() },
 		Timeout: r.timeout,
 		Events: link.Events{
-			Batch: r.metrics.sent,
+			Batch:   r.metrics.sent,
+			Refused: r.metrics.refused.WithLabelValues(m.Name).Inc,
+			Overloaded: func(o link.Overload) {
+				r.log.Warn("calls are refused because a member answers too slowly", "member", m.Name, "address", m.GRPC,
+					"refused", o.Refused, "queued", o.Queued, "answers_per_second", o.Rate,
+					"round_trip", o.RoundTrip.Round(100*time.Microsecond), "refused_by_member", o.Throttled)
+			},
 			Breaker: func(open bool) {
 				if open {
 					r.log.Warn("member does not answer, deciding in fallback", "member", m.Name, "address", m.GRPC)

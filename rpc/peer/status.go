@@ -44,6 +44,9 @@ type LinkStatus struct {
 	BreakerOpen bool `json:"breaker_open"`
 	Queued      int  `json:"queued"`    // calls
 	InFlight    int  `json:"in_flight"` // batches
+	// Refused counts the calls that were refused because the member would not answer
+	// them in time.
+	Refused int `json:"refused"`
 }
 
 // Status returns the state of the router. It is safe for concurrent use.
@@ -67,7 +70,7 @@ func (r *Router) Status() Status {
 		}
 		if m.peer != nil {
 			l := m.peer.link.Status()
-			shown.Link = &LinkStatus{Connected: l.Connected, BreakerOpen: l.BreakerOpen, Queued: l.Queued, InFlight: l.InFlight}
+			shown.Link = &LinkStatus{Connected: l.Connected, BreakerOpen: l.BreakerOpen, Queued: l.Queued, InFlight: l.InFlight, Refused: int(l.Refused)}
 		}
 		s.Members = append(s.Members, shown)
 	}

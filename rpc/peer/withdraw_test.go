@@ -83,6 +83,59 @@ func TestLateReserve(t *testing.T) {
 	}
 }
 
+// TestLateCheck: an owner decides a check that the fallback denied meanwhile, or
+// admitted. What was denied is charged to no limit, and what was admitted once.
+func TestLateCheck(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		tier    string
+		outcome pb.Outcome
+		used    int64
+	}{{"closed", pb.Outcome_OUTCOME_DENIED, 0}, {"share", pb.Outcome_OUTCOME_ALLOWED, 3}} {
+		for _, form := range []string{"check", "batch"} {
+			t.Run(tt.tier+"/"+form, func(t *testing.T) {
+				t.Parallel()
+				nodes := newCluster(t, 2) // with a timeout that does not end the stream
+				asked, owner := nodes[0], nodes[1]
+				key := owner.ownedBy(0) + "/u"
+				ctx := waittest.Context(t, testWait)
+				eventuallyForwarded(t, asked, func() (pb.Route, error) { // the stream is there
+					d, err := asked.Check(ctx, &pb.CheckRequest{Key: owner.ownedBy(1), RequestId: "open"})
+					return d.GetRoute(), err
+				})
+				decided := owner.metric("bucketring_decisions_total", tt.tier, "allowed")
+				owner.listener.setFrozen(true)
+				q := &pb.CheckRequest{Key: key, Tier: tt.tier, RequestId: "late", Requests: new(int64(3))}
+				short := waittest.Context(t, time.Second)
+				var d *pb.Decision
+				if form == "check" {
+					var err error
+					if d, err = asked.Check(short, q); err != nil {
+						t.Fatalf("Check() = %v", err)
+					}
+				} else {
+					b, err := asked.Batch(short, batchOf(q))
+					if err != nil || b.Results[0].GetDecision() == nil {
+						t.Fatalf("Batch() = %v, %v", b, err)
+					}
+					d = b.Results[0].GetDecision()
+				}
+				if d.Route != pb.Route_ROUTE_FALLBACK || d.Outcome != tt.outcome {
+					t.Fatalf("the answer is %v, want %v in fallback", d, tt.outcome)
+				}
+				owner.listener.setFrozen(false)
+				waittest.Until(t, "the owner to decide late", func() bool {
+					return owner.metric("bucketring_decisions_total", tt.tier, "allowed") > decided
+				})
+				waittest.Until(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
+				if used := owner.used(key, tt.tier, "requests"); used != tt.used {
+					t.Errorf("the owner has %d requests, want %d", used, tt.used)
+				}
+			})
+		}
+	}
+}
+
 // TestDeniedAndRetried: the caller of a reserve that was denied in fallback asks
 // again with the same id. It gets an answer of the owner, which what is told of
 // the first time does not undo.

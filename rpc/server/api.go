@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -47,7 +48,11 @@ func (m *batch) release() {
 func (a API) do(ctx context.Context, request proto.Message) *pb.Result {
 	m := batches.Get().(*batch)
 	defer m.release()
-	m.calls = append(m.calls, call.Of(request))
+	c := call.Of(request)
+	if c.Kind == call.Check || c.Kind == call.Reserve {
+		c.Attempt = requestid.AttemptOf(ctx)
+	}
+	m.calls = append(m.calls, c)
 	results := a.Decider.Do(ctx, m.calls)
 	defer results.Release()
 	return results.Get(0)

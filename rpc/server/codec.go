@@ -4,6 +4,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"sync"
 	"unicode/utf8"
@@ -161,10 +162,17 @@ func handling(u UnaryService, guard guard) *grpc.ServiceDesc {
 	methods := make([]grpc.MethodDesc, len(desc.Methods))
 	for i, m := range desc.Methods {
 		handle, name := m.Handler, "/"+desc.ServiceName+"/"+m.MethodName
+		refusable := slices.Contains(u.refusable, m.MethodName)
 		m.Handler = func(srv any, ctx context.Context, receive func(any) error, interceptor grpc.UnaryServerInterceptor) (answer any, err error) {
 			defer guard.recover(name, &err)
 			if err := guard.streams.check(ctx); err != nil {
 				return nil, err
+			}
+			if refusable {
+				if err := guard.admission.Begin(ctx, FromGRPC); err != nil {
+					return nil, err
+				}
+				defer guard.admission.End()
 			}
 			in := pool.Get().(*incoming)
 			in.receive = receive

@@ -41,6 +41,9 @@ func (s *Service) release(x *scratch) {
 		x.count, x.counted = limiter.CountRequest{}, limiter.CountResult{}
 	case call.Settle, call.Cancel:
 		x.used = limiter.Usage{}
+		if x.request.Key != "" { // of a check to withdraw
+			x.request, x.plan = limiter.Request{}, limiter.Plan{}
+		}
 	default:
 		x.request, x.plan = limiter.Request{}, limiter.Plan{}
 	}
@@ -68,6 +71,9 @@ func (x *scratch) validate(c *call.Call) error {
 		return x.usage(c.Settle(), c.RequestID)
 	case call.Cancel:
 		x.callerID = c.CallerID()
+		if c.Withdrawn != nil {
+			return x.withdrawn(c)
+		}
 		x.used.Key, x.used.ID = c.Key, c.RequestID
 		return checkReservation(c.Key, c.RequestID)
 	case call.Peek:
@@ -116,6 +122,14 @@ func (x *scratch) check(r *pb.CheckRequest, id string) (err error) {
 	q.InputTokens, q.OutputTokens, q.ID = r.InputTokens, r.OutputTokens, id
 	q.Costs, err = x.ownCosts(r.Costs)
 	return err
+}
+
+// withdrawn validates the check that c withdraws and fills x.request.
+func (x *scratch) withdrawn(c *call.Call) error {
+	if key := c.Withdrawn.GetKey(); key != c.Key {
+		return wrongText("withdrawn.key", key, "must be the key of the cancel")
+	}
+	return x.check(c.Withdrawn, c.RequestID)
 }
 
 // reserve validates r and fills x.request.

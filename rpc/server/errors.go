@@ -34,23 +34,26 @@ const (
 
 // callError is the error of a call, in the form of the wire. So errors of this member
 // and of others are the same.
-type callError struct{ described *pb.Error }
+type callError struct {
+	described *pb.Error
+	status    *grpcstatus.Status // if it was made already
+}
 
 // wire returns err with a gRPC status.
-func wire(err error) error { return &callError{Describe(err)} }
+func wire(err error) error { return &callError{described: Describe(err)} }
 
 // Overloaded returns the error of a call that is refused before anything is done,
 // because more is asked than can be answered in time. It may be sent again after
 // retryAfter, which is rounded up to whole milliseconds.
 func Overloaded(message string, retryAfter time.Duration) error {
 	ms := max(int64((retryAfter+time.Millisecond-1)/time.Millisecond), 1)
-	return &callError{&pb.Error{Code: int32(codes.ResourceExhausted), Message: message, RetryAfterMs: ms}}
+	return &callError{described: &pb.Error{Code: int32(codes.ResourceExhausted), Message: message, RetryAfterMs: ms}}
 }
 
 // ErrorOf returns the error of a result; nil if it is an answer.
 func ErrorOf(r *pb.Result) error {
 	if e := r.GetError(); e != nil {
-		return &callError{e}
+		return &callError{described: e}
 	}
 	return nil
 }
@@ -74,6 +77,9 @@ func (e *callError) Is(target error) bool {
 
 // GRPCStatus is how grpc-go finds out what to send.
 func (e *callError) GRPCStatus() *grpcstatus.Status {
+	if e.status != nil {
+		return e.status
+	}
 	plain := grpcstatus.New(codes.Code(e.described.GetCode()), e.described.GetMessage())
 	var detail protoadapt.MessageV1
 	switch plain.Code() {
@@ -127,8 +133,8 @@ func Describe(err error) *pb.Error {
 		code = codes.NotFound
 	case errors.Is(err, limiter.ErrConflict):
 		code = codes.AlreadyExists
-	case errors.Is(err, limiter.ErrWithdrawn): // the caller has given up
-		code = codes.DeadlineExceeded
+	case errors.Is(err, limiter.ErrWithdrawn): // the caller has given up: nobody decides instead
+		code = codes.Canceled
 	default:
 		if st, ok := grpcstatus.FromError(err); ok {
 			return describeStatus(st)

@@ -353,36 +353,6 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestWithdrawal: a cancel with the number of a sending answers as one without,
-// whatever it finds, and the sending is not decided afterwards.
-func TestWithdrawal(t *testing.T) {
-	n := newNode(t)
-	sending := func(call proto.Message, attempt uint64) *pb.Item {
-		i := item(call)
-		i.Attempt = attempt
-		return i
-	}
-	q := &pb.ReserveRequest{Key: "acme/alice", RequestId: "r", MaxOutputTokens: new(int64(10))}
-	back := &pb.CancelRequest{Key: "acme/alice", RequestId: "r"}
-	for _, tt := range []struct {
-		what string
-		item *pb.Item
-		want string
-	}{
-		{"reserve", sending(q, 1), "r allowed"},
-		{"withdrawal", sending(back, 1), "r cancelled"},
-		{"a late copy", sending(q, 1), "DeadlineExceeded"},
-		{"a retry", sending(q, 2), "r allowed"},
-		{"a second withdrawal", sending(back, 1), "r cancelled"},
-		{"settle of the retry", item(&pb.SettleRequest{Key: "acme/alice", RequestId: "r"}), "r settled"},
-		{"withdrawal under a wrong key", sending(&pb.CancelRequest{Key: "acme//alice", RequestId: "r"}, 2), "InvalidArgument key"},
-	} {
-		if got := brief(answers(n.Service, tt.item)[0]); got != tt.want {
-			t.Errorf("%s = %s, want %s", tt.what, got, tt.want)
-		}
-	}
-}
-
 // TestValidate finds what a call would be refused for before any policy.
 func TestValidate(t *testing.T) {
 	n := newNode(t)

@@ -39,8 +39,10 @@ const (
 	maxMessage = 256 << 10
 	// maxHeaders bounds the metadata of a call, in bytes as HTTP/2 counts them.
 	maxHeaders = 16 << 10
-	// maxStreams bounds the streams of a connection: a client waits with more.
-	maxStreams = 256
+	// maxStreams bounds the streams of a connection: a client waits with more, and is not
+	// told why. So it is larger than how many calls an overloaded node has in progress,
+	// with few processors, and smaller than the share of an address.
+	maxStreams = 512
 	// streamWindow is how much of a message is received before a handler reads it, and
 	// connWindow how much may be on its way.
 	streamWindow = 64 << 10
@@ -63,6 +65,8 @@ type GRPCOptions struct {
 	Streams *StreamLimits
 	// Rejections counts what is rejected before it is a call. Nil: nothing is counted.
 	Rejections *Rejections
+	// Admission refuses new calls of RateLimiter. Nil: all are admitted.
+	Admission *Admission
 	// Services are served, too, and shown by reflection.
 	Services []UnaryService
 	// Server options such as credentials; they come last.
@@ -76,6 +80,8 @@ type UnaryService struct {
 	// Undecodable answers a message that cannot be decoded, for the given reason.
 	// [Describe] names the field if a text is not UTF-8. Nil: that reason is the error.
 	Undecodable func(error) (any, error)
+
+	refusable []string // methods that the Admission may refuse
 }
 
 // NewGRPC returns a server with the RateLimiter service, unless svc is nil, with
@@ -99,7 +105,7 @@ func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 	if o.Streams == nil {
 		o.Streams = NewStreamLimits(nil, nil)
 	}
-	guard := guard{o.Logger, o.Streams, o.Rejections}
+	guard := guard{o.Logger, o.Streams, o.Rejections, o.Admission}
 	// Windows are fixed, because grpc-go's would grow up to 16 MiB for a peer that
 	// sends much. Larger ones, and larger buffers, were measured to be no better. Nor
 	// are stream workers, of which each long stream would keep one.
@@ -126,7 +132,8 @@ func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 	}, o.Server...)...)
 	shown := public{s, []string{healthpb.Health_ServiceDesc.ServiceName, reflectionpb.ServerReflection_ServiceDesc.ServiceName}}
 	if svc != nil {
-		o.Services = append([]UnaryService{{Desc: pb.RateLimiter_ServiceDesc, Server: svc}}, o.Services...)
+		own := UnaryService{Desc: pb.RateLimiter_ServiceDesc, Server: admittedBatches{svc, o.Admission}, refusable: newMethods}
+		o.Services = append([]UnaryService{own}, o.Services...)
 	}
 	for _, u := range o.Services {
 		s.RegisterService(handling(u, guard), u.Server)
@@ -194,6 +201,7 @@ type guard struct {
 	log        *slog.Logger
 	streams    *StreamLimits
 	rejections *Rejections
+	admission  *Admission
 }
 
 // stream is an interceptor: streams are long, so what it costs does not matter.

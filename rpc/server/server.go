@@ -38,6 +38,8 @@ type Options struct {
 	Name string
 	// Registry registers the metrics. Nil: they are not exported.
 	Registry prometheus.Registerer
+	// Admission refuses items of the streams of clients. Nil: all are admitted.
+	Admission *Admission
 	// NewID makes the id of a call without one. Default: 128 random bits in
 	// hexadecimal.
 	NewID func() string
@@ -54,6 +56,7 @@ type Service struct {
 	owner     string
 	route     pb.Route
 	metrics   *metrics
+	admission *Admission
 	scratches sync.Pool // of *scratch
 	results   sync.Pool // of *Results
 	version   atomic.Pointer[versionText]
@@ -68,13 +71,14 @@ func New(o Options) *Service {
 		o.NewID = randomID
 	}
 	s := &Service{
-		engine:  o.Engine,
-		policy:  o.Policy,
-		now:     o.Now,
-		newID:   o.NewID,
-		owner:   o.Name,
-		route:   pb.Route_ROUTE_LOCAL,
-		metrics: newMetrics(o.Registry, o.Engine.Stats),
+		engine:    o.Engine,
+		policy:    o.Policy,
+		now:       o.Now,
+		newID:     o.NewID,
+		owner:     o.Name,
+		route:     pb.Route_ROUTE_LOCAL,
+		metrics:   newMetrics(o.Registry, o.Engine.Stats),
+		admission: o.Admission,
 	}
 	s.init()
 	return s
@@ -102,11 +106,18 @@ func (s *Service) Do(ctx context.Context, calls []call.Call) *Results {
 
 // Decide decides the calls that have no result yet.
 func (s *Service) Decide(calls []call.Call, results *Results) {
-	now, decided := s.now(), 0
+	now, decided, asked := s.now(), 0, 0
 	for i := range calls {
 		c, r := &calls[i], &results.list[i]
 		if r.done != nil {
 			continue
+		}
+		if c.Origin == call.ClientStream && isNew(c.Kind) && !c.Expired {
+			asked++
+			if err := s.admission.AdmitItem(len(calls)); err != nil {
+				results.SetError(i, err)
+				continue
+			}
 		}
 		x := s.newScratch()
 		if err := s.decide(now, x, c, len(calls) == 1); err != nil {
@@ -137,6 +148,7 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 			decided++
 		}
 	}
+	s.admission.countItems(asked)
 	s.observeSince(now, decided)
 }
 
@@ -156,8 +168,7 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 		return err
 	case call.Cancel:
 		if c.Attempt != 0 {
-			s.withdraw(now, x, c.Attempt)
-			return nil
+			return s.withdraw(now, x, c)
 		}
 		err := s.engine.Cancel(now, x.used.Key, x.used.ID, &x.decision)
 		s.countSettle(x, err)
@@ -184,12 +195,19 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 	return nil
 }
 
-// withdraw takes back one attempt of a reserve. It is not counted as a settlement,
-// because the caller never had the reservation.
-func (s *Service) withdraw(now limiter.Time, x *scratch, attempt uint64) {
-	s.engine.Withdraw(now, x.used.Key, x.used.ID, attempt)
+// withdraw takes back one attempt of a check or a reserve. It is not counted as a
+// settlement, because the caller never had the answer.
+func (s *Service) withdraw(now limiter.Time, x *scratch, c *call.Call) error {
 	d := &x.decision
+	if c.Withdrawn == nil {
+		s.engine.Withdraw(now, x.used.Key, x.used.ID, c.Attempt)
+	} else if err := s.resolve(x); err != nil {
+		return err
+	} else {
+		s.engine.WithdrawCheck(now, &x.request, d)
+	}
 	d.Status, d.Tier, d.PolicyVersion, d.Limits = limiter.Cancelled, "", 0, d.Limits[:0]
+	return nil
 }
 
 // ValidateBatch returns an error if a batch of a stream is too large. The error has

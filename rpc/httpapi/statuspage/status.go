@@ -88,6 +88,9 @@ type Link struct {
 	BreakerOpen bool
 	Queued      int // calls
 	InFlight    int // batches
+	// Refused counts the calls that were refused because the member would not answer
+	// them in time.
+	Refused int
 }
 
 // Departure is a member that left or crashed.

@@ -81,9 +81,11 @@ type Call struct {
 	Replay bool
 	// Expired means that the deadline of the caller has passed.
 	Expired bool
-	// Attempt identifies one attempt of a reserve. A cancel with an attempt withdraws
-	// only that one. 0: none.
+	// Attempt identifies one attempt of a check or a reserve. A cancel with an attempt
+	// withdraws only that one. 0: none.
 	Attempt uint64
+	// Withdrawn is the check of which a cancel withdraws an attempt. Nil: a reserve.
+	Withdrawn *pb.CheckRequest
 	// Term is the highest term of the partition that the sender knows of.
 	Term uint64
 	// Err, if not nil, is why the call is rejected.
@@ -151,6 +153,9 @@ func FromItem(item *pb.Item, origin Origin) Call {
 		c = Of(q.Count)
 	}
 	c.Origin, c.Replay, c.Attempt, c.Term = origin, item.GetReplay(), item.GetAttempt(), item.GetTerm()
+	if c.Kind == Cancel && c.Attempt != 0 {
+		c.Withdrawn = item.GetWithdrawn()
+	}
 	c.Expired = item.GetTimeoutNanos() < 0
 	if origin == API || origin == ClientStream {
 		switch {
@@ -201,7 +206,17 @@ func (c *Call) Item(toDecider bool) *pb.Item {
 		r = withID(r, id)
 	}
 	item := itemOf(r)
-	item.Replay, item.Attempt = c.Replay, c.Attempt
+	item.Replay, item.Attempt, item.Withdrawn = c.Replay, c.Attempt, c.Withdrawn
+	return item
+}
+
+// Withdrawal returns an item that withdraws the attempt of a check or a reserve.
+func (c *Call) Withdrawal() *pb.Item {
+	item := itemOf(&pb.CancelRequest{Key: c.Key, RequestId: c.RequestID})
+	item.Attempt = c.Attempt
+	if q := c.Check(); q != nil {
+		item.Withdrawn = proto.CloneOf(q)
+	}
 	return item
 }
 
@@ -210,7 +225,7 @@ func (c *Call) Item(toDecider bool) *pb.Item {
 func (c *Call) Copy() *pb.Item {
 	item := itemOf(withID(c.request, c.RequestID))
 	if c.Kind == Cancel {
-		item.Attempt = c.Attempt
+		item.Attempt, item.Withdrawn = c.Attempt, proto.CloneOf(c.Withdrawn)
 	}
 	return item
 }

@@ -96,3 +96,44 @@ func PeerAnswers(m []byte) (answers []byte, err error) {
 }
 
 func malformed(n int) error { return fmt.Errorf("answers: %w", protowire.ParseError(n)) }
+
+// IsOverloaded reports whether an encoded pb.Result is the refusal of a call because the
+// member is overloaded. It costs next to nothing for results that are answers.
+func IsOverloaded(result []byte) bool {
+	for len(result) > 0 {
+		number, kind, n := protowire.ConsumeTag(result)
+		if n < 0 {
+			return false
+		}
+		result = result[n:]
+		switch {
+		case number == resultTerm && kind == protowire.VarintType:
+			_, n = protowire.ConsumeVarint(result)
+		case number == resultError && kind == protowire.BytesType:
+			encoded, n := protowire.ConsumeBytes(result)
+			return n >= 0 && hasRetryAfter(encoded)
+		default:
+			return false // a result has one field beside its term
+		}
+		if n < 0 {
+			return false
+		}
+		result = result[n:]
+	}
+	return false
+}
+
+// hasRetryAfter reports whether an encoded pb.Error says when to retry.
+func hasRetryAfter(encoded []byte) bool {
+	for len(encoded) > 0 {
+		number, _, n := protowire.ConsumeField(encoded)
+		if n < 0 {
+			return false
+		}
+		if number == errorRetryAfter {
+			return true
+		}
+		encoded = encoded[n:]
+	}
+	return false
+}

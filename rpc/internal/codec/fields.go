@@ -24,7 +24,10 @@ var (
 	resultDecision   = number(&pb.Result{}, "decision")
 	resultSettlement = number(&pb.Result{}, "settlement")
 	resultLimits     = number(&pb.Result{}, "limits")
+	resultError      = number(&pb.Result{}, "error")
 	resultTerm       = number(&pb.Result{}, "term")
+
+	errorRetryAfter = number(&pb.Error{}, "retry_after_ms")
 )
 
 // number panics if m has no such field.

@@ -73,6 +73,16 @@ func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
+// refused returns how many of the calls the member refused because it is overloaded.
+func (a *Answers) refused() (n int) {
+	for _, result := range a.results {
+		if codec.IsOverloaded(result) {
+			n++
+		}
+	}
+	return n
+}
+
 // Frame returns the message that was received. It is valid until the next receive.
 func (a *Answers) Frame() []byte { return a.frame }
 

@@ -23,8 +23,11 @@ type batch struct {
 	msg   pb.Batch   // with wire as its unknown fields
 	wire  []byte     // the items
 
-	// Guarded by Link.mu: it is used again when both are false.
-	unanswered, sending bool
+	// What follows is guarded by Link.mu.
+	sent     sentBatch
+	ordinary int // calls that the member may refuse
+
+	unanswered, sending bool // the batch is used again when both are false
 }
 
 // Decoded returns b as its receiver decodes it, for streams that are not gRPC's.
@@ -37,28 +40,21 @@ func Decoded(b *pb.Batch) (*pb.Batch, error) {
 	return c, proto.Unmarshal(wire, c)
 }
 
-// nextBatchLocked makes a batch for s of the queued calls, and marks s as sending.
-// It returns nil if all of them are past their deadline: the timer ends those.
+// nextBatchLocked makes a batch for s of the queued calls, and marks s as sending. It
+// returns nil if none of them can be answered in time.
 func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 	b := l.newBatchLocked()
-	for p := l.mu.queue.head; p != nil && len(b.calls) < l.o.MaxItems; {
-		next := p.next
-		if p.deadline > now {
-			if len(b.calls) > 0 && len(b.wire)+len(p.wire)+overhead > l.o.MaxBytes {
-				break
-			}
-			l.mu.queue.remove(p)
-			p.state, p.batch, p.at = inFlight, b, len(b.calls)
-			p.sends++
-			b.calls = append(b.calls, p)
-			b.wire = codec.AppendItem(b.wire, p.wire, p.deadline-now)
-		}
-		p = next
-	}
+	limit := l.mu.admission.batchLimit(now)
+	b.ordinary = 0
+	full := l.fillLocked(b, &l.mu.queue.urgent, limit, now)
+	urgent := len(b.calls)
+	full = l.fillLocked(b, &l.mu.queue.others, limit, now) || full
 	if len(b.calls) == 0 {
 		l.mu.freeBatches = append(l.mu.freeBatches, b)
 		return nil
 	}
+	b.sent = l.mu.admission.took(now, urgent, len(b.calls)-urgent, l.mu.queue.others.n, full, l.batchesInFlightLocked() > 0)
+	l.updatePressedLocked(now)
 	s.sequence++
 	b.msg.Sequence = s.sequence
 	b.msg.ProtoReflect().SetUnknown(b.wire)
@@ -67,6 +63,38 @@ func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 	s.sending = true
 	l.mu.breaker.markOutstanding(now)
 	return b
+}
+
+// fillLocked moves calls of a list to b, as long as there is room, and reports whether
+// some are left. A call that is past its deadline stays: the timer ends it. One that has
+// less time left than any batch took lately is ended.
+func (l *Link) fillLocked(b *batch, from *list, limit int, now int64) (full bool) {
+	least := l.mu.admission.leastRoundTrip(now)
+	late := 0
+	for p := from.head; p != nil; {
+		next := p.next
+		switch {
+		case p.deadline <= now:
+		case p.deadline <= now+least && p.sends == 0:
+			l.failLocked(p, errUnsent)
+			late++
+		case len(b.calls) >= limit, len(b.calls) > 0 && len(b.wire)+len(p.wire)+overhead > l.o.MaxBytes:
+			l.recordFailureLocked(ErrTimeout, late)
+			return true
+		default:
+			l.mu.queue.remove(p)
+			p.state, p.batch, p.at = inFlight, b, len(b.calls)
+			p.sends++
+			if p.class == ordinary {
+				b.ordinary++
+			}
+			b.calls = append(b.calls, p)
+			b.wire = codec.AppendItem(b.wire, p.wire, p.deadline-now)
+		}
+		p = next
+	}
+	l.recordFailureLocked(ErrTimeout, late)
+	return false
 }
 
 func (l *Link) newBatchLocked() *batch {

@@ -7,9 +7,12 @@ package link
 //
 // It opens when batches are outstanding and no answer has come for a whole
 // timeout, or for a quarter of it if several calls timed out meanwhile. Calls with
-// short deadlines alone therefore do not open it. Any answer closes it.
+// short deadlines alone therefore do not open it. If round trips are long, as they are
+// between processes that wait for the CPU, the quarter becomes 8 of them, up to the
+// timeout: a slow member is not gone. Any answer closes the breaker.
 type breaker struct {
-	timeout int64
+	timeout   int64
+	roundTrip int64 // the usual one, of batches
 
 	open bool
 	// outstandingSince is when the member was first asked after its last answer;
@@ -64,9 +67,15 @@ func (b *breaker) timedOut(now int64, calls int) bool {
 		return false
 	}
 	b.timeouts += calls
-	early := !b.open && b.timeouts >= maxTimeouts && now-b.outstandingSince >= b.timeout/4
+	early := !b.open && b.timeouts >= maxTimeouts && now-b.outstandingSince >= b.patience()
 	return early || b.unresponsive(now)
 }
+
+// patience returns the least silence that can mean that the member is gone.
+func (b *breaker) patience() int64 { return max(b.timeout/4, b.patienceOf(0)) }
+
+// patienceOf returns for how long a call waits that would wait for d.
+func (b *breaker) patienceOf(d int64) int64 { return max(d, min(8*b.roundTrip, b.timeout)) }
 
 // unresponsive reports whether an answer has been outstanding for the whole
 // timeout.

@@ -19,10 +19,15 @@ type Pending struct {
 	err  error
 
 	wire     []byte // the encoded item; after success, the encoded result
+	class    class
+	started  int64
 	deadline int64
+	patience int64 // see WithPatience; 0: until the deadline
 
 	// What follows is guarded by Link.mu.
 	state      state
+	wakeAt     int64 // when to look at it in Link.mu.deadlines: not after deadline
+	doubted    bool  // its patience seemed to be over, see patientUntilLocked
 	probe      bool  // of an open breaker
 	sends      uint8 // how often it was sent
 	heapIndex  int   // in Link.mu.deadlines
@@ -41,9 +46,10 @@ const (
 )
 
 // Do sends item and waits for its result, for as long as the deadline of ctx and
-// Options.Timeout allow. It returns ErrTimeout at the deadline, the error of ctx if
-// that is cancelled, ErrAnswer if the result cannot be decoded, one of the other
-// errors of this package, or an error that says why the item cannot be encoded.
+// Options.Timeout allow. It returns ErrTimeout at the deadline, or earlier if it can see
+// that the call will miss it, ErrOverloaded at once, the error of ctx if that is
+// cancelled, ErrAnswer if the result cannot be decoded, one of the other errors of this
+// package, or an error that says why the item cannot be encoded.
 //
 // The caller owns the result. The item is not used after Do has returned.
 func (l *Link) Do(ctx context.Context, item *pb.Item) (*pb.Result, error) {
@@ -53,6 +59,11 @@ func (l *Link) Do(ctx context.Context, item *pb.Item) (*pb.Result, error) {
 // DoInto is like Do, but d decodes the result, in the goroutine of the caller. An
 // error of d is wrapped together with ErrAnswer.
 func (l *Link) DoInto(ctx context.Context, item *pb.Item, d Decoder) error {
+	if classOf(item) == ordinary {
+		if err := l.Refuse(ctx); err != nil {
+			return err
+		}
+	}
 	return l.Start(ctx, item).WaitInto(ctx, d)
 }
 
@@ -66,6 +77,11 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 	if !ok {
 		p = &Pending{link: l, done: make(chan struct{}, 1)}
 	}
+	if p.class = classOf(item); p.class == ordinary {
+		if err := l.Refuse(ctx); err != nil {
+			return p.reject(err)
+		}
+	}
 	if err := p.encode(item); err != nil {
 		return p.reject(err)
 	}
@@ -73,21 +89,37 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 		return p.reject(asTimeout(err))
 	}
 	now := l.now()
-	p.deadline = now + int64(l.o.Timeout)
-	if d, ok := ctx.Deadline(); ok {
-		p.deadline = min(p.deadline, int64(d.Sub(l.base)))
+	p.started, p.deadline = now, l.deadline(ctx, now)
+	p.wakeAt = p.deadline
+	if d, ok := ctx.(*DeadlineContext); ok {
+		if d.patience > 0 {
+			p.patience = int64(d.patience)
+			p.wakeAt = min(p.deadline, now+p.patience-p.looksApart())
+		}
+		if d.inTurn && p.class == urgent {
+			p.class = kept
+		}
 	}
 
 	l.mu.Lock()
 	if err := l.admitLocked(p, now); err != nil {
-		l.recordFailureLocked(err, 1)
+		refused := errors.Is(err, ErrOverloaded)
+		if refused {
+			l.recordRefusalLocked(now)
+		} else {
+			l.recordFailureLocked(err, 1)
+		}
 		l.unlock()
+		if refused && l.o.Events.Refused != nil {
+			l.o.Events.Refused()
+		}
 		return p.reject(err)
 	}
 	p.state = queued
 	l.mu.queue.push(p)
+	l.updatePressedLocked(now)
 	l.mu.deadlines.push(p)
-	l.armTimerLocked(p.deadline)
+	l.armTimerLocked(p.wakeAt)
 
 	s := l.mu.current
 	switch {
@@ -125,12 +157,27 @@ func (l *Link) admitLocked(p *Pending, now int64) error {
 	case l.mu.current == nil && l.mu.opening == nil && now < l.mu.retryAt:
 		return l.mu.openErr
 	}
+	if !l.mu.breaker.open && p.class == ordinary {
+		if err := l.overloadedLocked(now, p.deadline); err != nil {
+			return err
+		}
+		l.mu.throttle.Admit(now)
+	}
 	admitted, probe := l.mu.breaker.admit(now)
 	if !admitted {
 		return ErrBreakerOpen
 	}
 	p.probe = probe
 	return nil
+}
+
+// deadline returns when a call with ctx ends at the latest.
+func (l *Link) deadline(ctx context.Context, now int64) int64 {
+	at := now + int64(l.o.Timeout)
+	if d, ok := ctx.Deadline(); ok {
+		at = min(at, int64(d.Sub(l.base)))
+	}
+	return at
 }
 
 // reject ends a call that was not queued.
@@ -183,9 +230,13 @@ func asTimeout(err error) error {
 func (l *Link) abandon(p *Pending, err error) {
 	l.mu.Lock()
 	if p.state != ended {
+		timeout := err == ErrTimeout //nolint:errorlint // from asTimeout
+		if timeout {
+			err = l.timeoutLocked(p)
+		}
 		l.failLocked(p, err)
 		l.recordFailureLocked(err, 1)
-		if err == ErrTimeout { //nolint:errorlint // from asTimeout
+		if timeout {
 			l.timedOutLocked(l.now(), 1)
 		}
 	}
@@ -216,8 +267,13 @@ func (l *Link) endLocked(p *Pending, err error) {
 
 // failQueueLocked fails all queued calls, and returns how many.
 func (l *Link) failQueueLocked(err error) (n int) {
-	for p := l.mu.queue.head; p != nil; p = l.mu.queue.head {
-		l.failLocked(p, err)
+	unsent := &unsentError{err}
+	for p := l.mu.queue.first(); p != nil; p = l.mu.queue.first() {
+		if p.sends == 0 {
+			l.failLocked(p, unsent)
+		} else {
+			l.failLocked(p, err)
+		}
 		n++
 	}
 	return n
@@ -232,53 +288,6 @@ func (p *Pending) recycle() {
 	}
 	*p = Pending{link: p.link, done: p.done, wire: wire}
 	p.link.pendings.Put(p)
-}
-
-// queue is a FIFO list of calls.
-type queue struct {
-	head, tail *Pending
-	n          int
-	bytes      int // of the items
-}
-
-func (q *queue) push(p *Pending) {
-	p.prev, p.next = q.tail, nil
-	if q.tail != nil {
-		q.tail.next = p
-	} else {
-		q.head = p
-	}
-	q.tail = p
-	q.n++
-	q.bytes += len(p.wire)
-}
-
-func (q *queue) pushFront(p *Pending) {
-	p.prev, p.next = nil, q.head
-	if q.head != nil {
-		q.head.prev = p
-	} else {
-		q.tail = p
-	}
-	q.head = p
-	q.n++
-	q.bytes += len(p.wire)
-}
-
-func (q *queue) remove(p *Pending) {
-	if p.prev != nil {
-		p.prev.next = p.next
-	} else {
-		q.head = p.next
-	}
-	if p.next != nil {
-		p.next.prev = p.prev
-	} else {
-		q.tail = p.prev
-	}
-	p.prev, p.next = nil, nil
-	q.n--
-	q.bytes -= len(p.wire)
 }
 
 // maxItem is far above what a valid call needs, and below the message size limit of

@@ -21,7 +21,7 @@ func (l *Link) armTimerLocked(deadline int64) {
 	}
 }
 
-// expire ends the calls whose deadline has passed.
+// expire ends the calls whose deadline or patience is over.
 func (l *Link) expire() {
 	l.mu.Lock()
 	defer l.unlock()
@@ -30,17 +30,51 @@ func (l *Link) expire() {
 	}
 	now := l.now()
 	n := 0
-	for p := l.mu.deadlines.first(); p != nil && p.deadline <= now; p = l.mu.deadlines.first() {
-		l.failLocked(p, ErrTimeout)
+	for p := l.mu.deadlines.first(); p != nil && p.wakeAt <= now; p = l.mu.deadlines.first() {
+		if at := l.patientUntilLocked(p, now); at > now {
+			l.mu.deadlines.remove(p)
+			p.wakeAt = at
+			l.mu.deadlines.push(p)
+			continue
+		}
+		l.failLocked(p, l.timeoutLocked(p))
 		n++
 	}
 	l.recordFailureLocked(ErrTimeout, n)
 	l.timedOutLocked(now, n)
 	l.mu.timerAt = never
 	if p := l.mu.deadlines.first(); p != nil {
-		l.armTimerLocked(p.deadline)
+		l.armTimerLocked(p.wakeAt)
 	}
 }
+
+// patientUntilLocked returns when to look again at a call whose wakeAt has come; not after
+// now if it is to end.
+//
+// A call that loses its patience was looked at twice, some time apart: if this process has
+// not run for a while, an answer may be waiting to be read.
+func (l *Link) patientUntilLocked(p *Pending, now int64) int64 {
+	if p.deadline <= now {
+		return p.deadline
+	}
+	over := max(p.started, l.mu.admission.lastAnswer) + l.mu.breaker.patienceOf(p.patience)
+	apart := p.looksApart()
+	switch {
+	case l.stalledLocked(now):
+		p.doubted = false
+		over = now + p.patience
+	case over > now+apart:
+		p.doubted = false
+		over -= apart
+	case !p.doubted:
+		p.doubted = true
+		over = max(over, now+apart)
+	}
+	return min(over, p.deadline)
+}
+
+// looksApart returns the time between two looks at a call.
+func (p *Pending) looksApart() int64 { return min(int64(20*time.Millisecond), p.patience/4) }
 
 // timedOutLocked informs the breaker of calls that timed out.
 func (l *Link) timedOutLocked(now int64, calls int) {
@@ -57,16 +91,16 @@ func (l *Link) timedOutLocked(now int64, calls int) {
 // overdue. Answers may be waiting to be read then, so calls that time out say
 // nothing about the member.
 func (l *Link) stalledLocked(now int64) bool {
-	return l.mu.timerAt != never && now-l.mu.timerAt > int64(l.o.Timeout)/8
+	return l.mu.timerAt != never && now-l.mu.timerAt > int64(l.o.Timeout)/32
 }
 
-// heap is a 4-ary min-heap of calls by deadline. Deadlines are mostly added and
+// heap is a 4-ary min-heap of calls by wakeAt. Deadlines are mostly added and
 // removed in order, which is cheap.
 type heap []heapEntry
 
 type heapEntry struct {
-	deadline int64
-	p        *Pending
+	at int64 // p.wakeAt
+	p  *Pending
 }
 
 func (h heap) first() *Pending {
@@ -78,7 +112,7 @@ func (h heap) first() *Pending {
 
 func (h *heap) push(p *Pending) {
 	*h = append(*h, heapEntry{})
-	h.up(len(*h)-1, heapEntry{p.deadline, p})
+	h.up(len(*h)-1, heapEntry{p.wakeAt, p})
 }
 
 func (h *heap) remove(p *Pending) {
@@ -89,7 +123,7 @@ func (h *heap) remove(p *Pending) {
 	if at == last {
 		return
 	}
-	if at > 0 && moved.deadline < (*h)[(at-1)/4].deadline {
+	if at > 0 && moved.at < (*h)[(at-1)/4].at {
 		h.up(at, moved)
 	} else {
 		h.down(at, moved)
@@ -100,7 +134,7 @@ func (h *heap) remove(p *Pending) {
 func (h *heap) up(i int, d heapEntry) {
 	for i > 0 {
 		parent := (i - 1) / 4
-		if (*h)[parent].deadline <= d.deadline {
+		if (*h)[parent].at <= d.at {
 			break
 		}
 		h.set(i, (*h)[parent])
@@ -114,11 +148,11 @@ func (h *heap) down(i int, d heapEntry) {
 	for {
 		least := -1
 		for c := 4*i + 1; c < min(4*i+5, len(*h)); c++ {
-			if least < 0 || (*h)[c].deadline < (*h)[least].deadline {
+			if least < 0 || (*h)[c].at < (*h)[least].at {
 				least = c
 			}
 		}
-		if least < 0 || d.deadline <= (*h)[least].deadline {
+		if least < 0 || d.at <= (*h)[least].at {
 			break
 		}
 		h.set(i, (*h)[least])

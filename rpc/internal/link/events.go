@@ -2,21 +2,41 @@
 
 package link
 
+import "time"
+
 // Events are called without locks held, by any goroutine of the link or of its
 // callers, and must return quickly. Nil fields are not called.
 type Events struct {
 	Batch  func(items int)            // a batch was sent
-	Failed func(err error, calls int) // calls ended without an answer
+	Failed func(err error, calls int) // calls ended without an answer, after they were started
+	// Refused reports each call that was refused because of overload, so it must be
+	// very quick. Failed does not report these calls.
+	Refused func()
+	// Overloaded is called while calls are refused, at most once a minute.
+	Overloaded func(Overload)
 	// Breaker reports that the breaker opened or closed. Calls do not overlap, and
 	// the last one has the current state.
 	Breaker func(open bool)
 }
 
+// overloadInterval is the least time between two calls of Events.Overloaded.
+const overloadInterval = time.Minute
+
+// Overload says why calls are refused.
+type Overload struct {
+	Refused   uint64        // calls, since it was said last
+	Throttled bool          // the member refuses calls itself
+	Queued    int           // calls
+	Rate      int64         // of answers, per second
+	RoundTrip time.Duration // of batches
+}
+
 // event is reported when the lock is released.
 type event struct {
-	err     error
-	calls   int
-	breaker bool // it opened or closed
+	err      error
+	calls    int
+	breaker  bool // it opened or closed
+	overload *Overload
 }
 
 func (l *Link) recordFailureLocked(err error, calls int) {
@@ -37,9 +57,12 @@ func (l *Link) unlock() {
 	l.mu.events = nil
 	l.mu.Unlock()
 	for _, e := range events {
-		if e.breaker {
+		switch {
+		case e.breaker:
 			l.reportBreaker()
-		} else {
+		case e.overload != nil:
+			l.o.Events.Overloaded(*e.overload)
+		default:
 			l.o.Events.Failed(e.err, e.calls)
 		}
 	}

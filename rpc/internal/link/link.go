@@ -8,26 +8,21 @@
 // Every call ends once: with its result, or with an error within its deadline. A
 // call is sent again only if the member ended its stream with OK, which means that
 // it has not read the call.
+//
+// A call that would wait too long is refused at once with [ErrOverloaded], except one
+// that ends or corrects what was decided before: these are never refused because of
+// overload, and are sent first.
 package link
 
 import (
 	"context"
-	"errors"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/overload"
 	"github.com/bucketring/bucketring/rpc/pb"
-)
-
-// Errors of a call that has no answer. After ErrBroken, ErrTimeout and ErrClosed
-// the member may have decided the call all the same.
-var (
-	ErrBroken      = errors.New("connection is broken")
-	ErrBreakerOpen = errors.New("breaker is open")               // not sent
-	ErrQueueFull   = errors.New("queue is full")                 // not sent
-	ErrTimeout     = errors.New("no answer within the deadline") // of the call
-	ErrClosed      = errors.New("link is closed")
 )
 
 // Stream is a bidirectional stream of batches, as gRPC generates it. Send and
@@ -54,7 +49,7 @@ type Options struct {
 
 	MaxItems int           // per batch; 0: 512
 	MaxBytes int           // per batch, unless one item is larger; 0: 64 KiB
-	MaxQueue int           // calls waiting to be sent; 0: 65,536
+	MaxQueue int           // calls waiting to be sent, if overload does not bound them; 0: 65,536
 	Timeout  time.Duration // bounds how long a call waits; 0: 1 s
 	// Rotate is the age, plus or minus a tenth, at which a stream in use is
 	// replaced. It must be less than the grace period that the server gives to
@@ -96,10 +91,13 @@ type Link struct {
 		sync.Mutex
 		closed bool
 
-		queue     queue // calls waiting to be sent
-		deadlines heap  // of all calls that have not ended
-		timer     *time.Timer
-		timerAt   int64 // when timer fires; never if it is not set
+		queue      queue // calls waiting to be sent
+		admission  admission
+		throttle   overload.Throttle // of ordinary calls, while the member refuses some
+		throttling bool              // throttle may not admit everything
+		deadlines  heap              // of all calls that have not ended
+		timer      *time.Timer
+		timerAt    int64 // when timer fires; never if it is not set
 
 		current  *stream // takes new batches
 		opening  *stream // will replace current
@@ -114,7 +112,16 @@ type Link struct {
 		breaker     breaker
 		freeBatches []*batch
 		events      []event // to be reported by unlock
+
+		refused    uint64 // calls
+		reported   uint64 // of them, by Events.Overloaded
+		reportNext int64  // when that may be called again
 	}
+
+	// pressed means that the next ordinary call may be refused. It is set with mu held,
+	// and read without, so that a call that is not refused takes no lock for that. It is a
+	// hint: it may be true for too long, and what it misses is refused with mu held.
+	pressed atomic.Bool
 
 	reported struct { // locked before mu
 		sync.Mutex
@@ -133,6 +140,7 @@ func New(o Options) *Link {
 	l := &Link{o: o.withDefaults(), base: time.Now()}
 	l.mu.timerAt = never
 	l.mu.breaker = newBreaker(int64(l.o.Timeout))
+	l.mu.admission = newAdmission(l.o.MaxItems)
 	return l
 }
 
@@ -142,8 +150,9 @@ func (l *Link) now() int64 { return int64(time.Since(l.base)) }
 type Status struct {
 	Connected   bool // has an open stream
 	BreakerOpen bool
-	Queued      int // calls
-	InFlight    int // batches
+	Queued      int    // calls
+	InFlight    int    // batches
+	Refused     uint64 // calls, because of overload, since New
 }
 
 // Status returns a snapshot of l.
@@ -155,6 +164,7 @@ func (l *Link) Status() Status {
 		BreakerOpen: l.mu.breaker.open,
 		Queued:      l.mu.queue.n,
 		InFlight:    l.batchesInFlightLocked(),
+		Refused:     l.mu.refused,
 	}
 }
 

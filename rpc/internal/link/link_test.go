@@ -397,7 +397,7 @@ func TestHeap(t *testing.T) {
 		x = x*6364136223846793005 + 1442695040888963407
 		switch {
 		case x>>60 < 9 || len(in) == 0:
-			p := &Pending{deadline: int64(x >> 33 & 0xff)}
+			p := &Pending{wakeAt: int64(x >> 33 & 0xff)}
 			h.push(p)
 			in = append(in, p)
 		default:
@@ -411,9 +411,9 @@ func TestHeap(t *testing.T) {
 			}
 		}
 		if len(in) > 0 {
-			first := slices.MinFunc(in, func(a, b *Pending) int { return int(a.deadline - b.deadline) })
-			if h.first().deadline != first.deadline {
-				t.Fatalf("first() has %d, want %d", h.first().deadline, first.deadline)
+			first := slices.MinFunc(in, func(a, b *Pending) int { return int(a.wakeAt - b.wakeAt) })
+			if h.first().wakeAt != first.wakeAt {
+				t.Fatalf("first() has %d, want %d", h.first().wakeAt, first.wakeAt)
 			}
 		}
 		if len(h) != len(in) {

@@ -62,8 +62,8 @@ func (l *Link) canSendLocked(s *stream) bool {
 	switch n := len(s.batches); {
 	case n == 0:
 		return true
-	case n < maxInFlight:
-		return q.n >= len(s.batches[n-1].calls) || q.n >= l.o.MaxItems || q.bytes+q.n*overhead >= l.o.MaxBytes
+	case n < maxInFlight && !l.mu.admission.probing(l.mu.admission.lastAnswer):
+		return q.n >= len(s.batches[n-1].calls) || q.n >= l.mu.admission.limit || q.bytes+q.n*overhead >= l.o.MaxBytes
 	default:
 		return false
 	}
@@ -159,6 +159,7 @@ func (l *Link) receiver(s *stream, delay time.Duration) {
 func (l *Link) deliver(s *stream, answers *Answers) error {
 	defer answers.free()
 	now := l.now()
+	refused := answers.refused()
 	l.mu.Lock()
 	if s.closed {
 		l.unlock()
@@ -172,8 +173,17 @@ func (l *Link) deliver(s *stream, answers *Answers) error {
 	s.batches = append(s.batches[:0], s.batches[1:]...)
 	s.answered = true
 	l.mu.backoff = 0
-	if l.mu.breaker.answered(now, l.batchesInFlightLocked() > 0) {
+	inFlight := l.batchesInFlightLocked() > 0
+	if l.mu.breaker.answered(now, inFlight) {
 		l.recordBreakerLocked()
+	}
+	l.mu.admission.answer(now, b.sent, len(b.calls)-refused, !inFlight && l.mu.queue.n == 0)
+	l.mu.breaker.roundTrip = l.mu.admission.roundTrip
+	l.mu.throttle.Answered(now, max(b.ordinary-refused, 0))
+	if refused > 0 {
+		l.mu.throttle.Refused(now, refused)
+		l.mu.throttling = true
+		l.updatePressedLocked(now)
 	}
 	for _, p := range b.calls {
 		if p != nil {

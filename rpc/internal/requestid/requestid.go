@@ -6,7 +6,8 @@
 //
 //	fallback:<member>:<the id at the owner>
 //
-// It may be longer than the ids that callers can choose.
+// It may be longer than the ids that callers can choose. The package also carries the
+// attempt of a unary call, which identifies one of several with the same request id.
 package requestid
 
 import "strings"
