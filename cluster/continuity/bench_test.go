@@ -46,11 +46,13 @@ type fixedTargets []string
 func (f fixedTargets) Owner(p int) string { return f[p%len(f)] }
 func (f fixedTargets) Heir(p int) string  { return f[(p+1)%len(f)] }
 
-// beatAll lets all others answer all pings and beats.
-func beatAll(m *Machine, now time.Duration) {
-	fx := m.Step(Tick{}, now)
-	for _, msg := range fx.Messages {
-		reply := Message{From: msg.To, To: msg.From, Epoch: msg.Epoch}
+// beatAll is a heartbeat of the cluster: a tick, the pings and beats of all others,
+// and their answers.
+func beatAll(m *Machine, now time.Duration, in map[ID]*other) {
+	for _, msg := range m.Step(Tick{}, now).Messages {
+		o := in[msg.To]
+		reply := &o.message
+		reply.Entries = append(reply.Entries[:0], Entry{Kind: Ping, Sent: now, Digest: m.digest, Flag: true})
 		for _, e := range msg.Entries {
 			switch e.Kind {
 			case Ping:
@@ -61,8 +63,31 @@ func beatAll(m *Machine, now time.Duration) {
 			default:
 			}
 		}
-		m.Step(Received{reply}, now)
+		for _, i := range o.beats {
+			reply.Entries = append(reply.Entries, Entry{Kind: Beat, Partition: i, Value: m.parts[i].known, Sent: now})
+		}
+		m.Step(Received{*reply}, now)
 	}
+}
+
+// other is another member: its messages, and the partitions of which it asks for
+// leases.
+type other struct {
+	message Message
+	beats   []int
+}
+
+func others(m *Machine) map[ID]*other {
+	in := map[ID]*other{}
+	for i := range m.peers {
+		in[m.peers[i].ID] = &other{message: Message{From: m.peers[i].ID, To: m.self, Epoch: 1}}
+	}
+	for i := range m.parts {
+		if k := m.parts[i].known; k.Heir == m.self {
+			in[k.Owner].beats = append(in[k.Owner].beats, i)
+		}
+	}
+	return in
 }
 
 // BenchmarkHeartbeat measures what a member does in each 100 ms when nothing
@@ -71,10 +96,16 @@ func BenchmarkHeartbeat(b *testing.B) {
 	for _, n := range []int{3, 100} {
 		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
 			m, now := machineOf(b, n)
+			in := others(m)
 			b.ReportAllocs()
 			for b.Loop() {
 				now += m.o.Heartbeat
-				beatAll(m, now)
+				beatAll(m, now, in)
+			}
+			for i := range m.parts {
+				if m.parts[i].proposal != nil {
+					b.Fatalf("p%d: a proposal is in progress", i)
+				}
 			}
 		})
 	}
@@ -83,7 +114,7 @@ func BenchmarkHeartbeat(b *testing.B) {
 // BenchmarkIdleTick measures a tick between two heartbeats.
 func BenchmarkIdleTick(b *testing.B) {
 	m, now := machineOf(b, 100)
-	beatAll(m, now+m.o.Heartbeat)
+	beatAll(m, now+m.o.Heartbeat, others(m))
 	m.Step(Tick{}, now+m.o.Heartbeat+1)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -97,7 +128,7 @@ func BenchmarkChanged(b *testing.B) {
 	for _, urgent := range []bool{false, true} {
 		b.Run(fmt.Sprintf("urgent=%v", urgent), func(b *testing.B) {
 			m, now := machineOf(b, 3)
-			beatAll(m, now+m.o.Heartbeat)
+			beatAll(m, now+m.o.Heartbeat, others(m))
 			k := m.Current(0)
 			b.ReportAllocs()
 			for seq := uint64(1); b.Loop(); seq++ {
@@ -117,7 +148,7 @@ func BenchmarkChanged(b *testing.B) {
 
 func BenchmarkDecides(b *testing.B) {
 	m, now := machineOf(b, 3)
-	beatAll(m, now+m.o.Heartbeat)
+	beatAll(m, now+m.o.Heartbeat, others(m))
 	now += m.o.Heartbeat + 1
 	b.ReportAllocs()
 	decides := 0
@@ -133,7 +164,7 @@ func BenchmarkDecides(b *testing.B) {
 
 func TestDecidesAllocatesNothing(t *testing.T) {
 	m, now := machineOf(t, 3)
-	beatAll(m, now+m.o.Heartbeat)
+	beatAll(m, now+m.o.Heartbeat, others(m))
 	now += m.o.Heartbeat + 1
 	if !m.Decides(0, now) || m.Decides(1, now) {
 		t.Fatalf("decides: %v, %v, want true, false", m.Decides(0, now), m.Decides(1, now))

@@ -45,6 +45,7 @@ type Machine struct {
 	nextTransfer uint64
 	nextWalk     time.Duration
 	nextCollect  time.Duration
+	nextAsked    int // the member of the roster that is asked for its votes next
 
 	fx      Effects
 	steps   uint64

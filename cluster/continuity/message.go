@@ -44,7 +44,7 @@ const (
 	RosterPromise  // Ballot, Accepted, Roster, Flag: the sender would vote for the roster
 	RosterAccept   // Ballot, Roster, Flag: the member that goes asks for it itself
 	RosterAccepted // Ballot
-	AskVotes       // the receiver should send its votes
+	AskVotes       // Digest: the receiver should send its votes if they are others
 	Vote           // Partition, Ballot (promised), Accepted, Value
 	VotesEnd       // Flag: the sender is a voter; Ballot, Accepted, Roster: of the register of the roster
 )

@@ -296,7 +296,7 @@ func (m *Machine) handleRoster(msg *Message, e *Entry) {
 			m.agree(msg.From.Name)
 		}
 	case AskVotes:
-		m.onAskVotes(msg)
+		m.onAskVotes(msg, e)
 	case Vote:
 		m.onVote(msg, e)
 	case VotesEnd:

@@ -29,22 +29,39 @@ func (m *Machine) collectVotes() {
 		return
 	}
 	m.nextCollect = m.now + collectEvery
-	for i := range m.peers {
-		name := m.peers[i].Name
-		if m.roster.has(name) && !slices.ContainsFunc(m.votesFrom, func(v votesFrom) bool { return v.name == name && v.voter }) {
-			m.send(m.peers[i].ID, Entry{Kind: AskVotes})
+	// As many as are needed, others in the next round.
+	n, asked := len(m.roster.Names), 0
+	for i := 0; i < n && asked < m.roster.majority(); i++ {
+		name := m.roster.Names[(m.nextAsked+i)%n]
+		p := m.peer(name)
+		if p == nil || slices.ContainsFunc(m.votesFrom, func(v votesFrom) bool { return v.name == name && v.voter }) {
+			continue
 		}
+		asked++
+		m.send(p.ID, Entry{Kind: AskVotes, Digest: m.voteDigest()})
 	}
+	m.nextAsked = (m.nextAsked + max(1, asked)) % n
 	m.countVotes()
 }
 
+// voteDigest is equal for members that have the same votes, as they have when
+// nothing is in progress. Then they are not sent.
+func (m *Machine) voteDigest() (sum uint64) {
+	for i := range m.parts {
+		p := &m.parts[i]
+		sum += digestOf(2*i, p.promised, false) + digestOf(2*i+1, p.accepted, false)
+	}
+	return sum
+}
+
 // onAskVotes sends all votes of this member in one message.
-func (m *Machine) onAskVotes(msg *Message) {
+func (m *Machine) onAskVotes(msg *Message, e *Entry) {
 	if msg.Epoch != m.roster.Epoch || !m.roster.has(msg.From.Name) || !m.roster.has(m.self.Name) {
 		return
 	}
+	same := e.Digest == m.voteDigest()
 	for i := range m.parts {
-		if p := &m.parts[i]; p.promised != 0 {
+		if p := &m.parts[i]; p.promised != 0 && !same {
 			m.send(msg.From, Entry{Kind: Vote, Partition: i, Ballot: p.promised, Accepted: p.accepted, Value: p.value})
 		}
 	}
