@@ -54,17 +54,16 @@ func beatAll(m *Machine, now time.Duration, in map[ID]*other) {
 		reply := &o.message
 		reply.Entries = append(reply.Entries[:0], Entry{Kind: Ping, Sent: now, Digest: m.digest, Flag: true})
 		for _, e := range msg.Entries {
-			switch e.Kind {
-			case Ping:
+			if e.Kind == Ping {
 				reply.Entries = append(reply.Entries, Entry{Kind: Pong, Sent: e.Sent})
-			case Beat:
-				c := Copy{Origin: e.Value.Origin, Complete: true}
-				reply.Entries = append(reply.Entries, Entry{Kind: Ack, Partition: e.Partition, Ballot: e.Value.Term, Copy: c, Sent: e.Sent})
-			default:
 			}
 		}
+		reply.Sent, reply.Answered, reply.Beats, reply.Grants = now, now, reply.Beats[:0], reply.Grants[:0]
+		for _, b := range msg.Beats {
+			reply.Grants = append(reply.Grants, Grant{b.Partition, b.Term, Copy{Origin: m.parts[b.Partition].known.Origin, Complete: true}})
+		}
 		for _, i := range o.beats {
-			reply.Entries = append(reply.Entries, Entry{Kind: Beat, Partition: i, Value: m.parts[i].known, Sent: now})
+			reply.Beats = append(reply.Beats, Beat{uint32(i), m.parts[i].known.Term})
 		}
 		m.Step(Received{*reply}, now)
 	}

@@ -108,43 +108,34 @@ func (m *Machine) receiveState(t StateTransfer) {
 	m.touch(t.Partition)
 }
 
-// onAck takes note of what a receiver has. The heir's answer to a beat is the
-// owner's lease, counted from when the beat was sent.
+// onAck takes note of what a receiver has.
 func (m *Machine) onAck(msg *Message, e *Entry) {
 	p := &m.parts[e.Partition]
-	if p.known.Owner != m.self || e.Ballot != p.known.Term || p.stale {
-		return
-	}
-	s := &p.heir
 	switch {
+	case p.known.Owner != m.self || e.Ballot != p.known.Term || p.stale:
 	case e.Transfer == 0 && msg.From == p.known.Heir:
-		if e.Sent != 0 {
-			p.heirHeard = max(p.heirHeard, e.Sent)
-			// A proposal of this member may be completed by another one, and the next heir
-			// does not know of leases that this heir grants from now on.
-			if until := e.Sent + m.o.Lease; !p.sticky() && until > p.leaseUntil {
-				p.leaseUntil = until
-				m.fx.Leases = append(m.fx.Leases, Lease{Partition: e.Partition, Until: until})
-			}
-		}
+		m.noteCopy(e.Partition, &p.heir, e.Copy)
 	case p.export != nil && e.Transfer == p.export.transfer && msg.From == p.export.to:
-		s = &p.export.stream
-	default:
-		return
+		m.noteCopy(e.Partition, &p.export.stream, e.Copy)
 	}
+}
+
+// noteCopy takes note of what a receiver has, and does what follows from it.
+func (m *Machine) noteCopy(i int, s *stream, c Copy) {
+	p := &m.parts[i]
 	s.heard = true
-	if e.Copy.Complete && e.Copy.Origin == p.known.Origin {
-		if s.complete && e.Copy.Seq > s.seq && p.export != nil && s == &p.export.stream {
+	if c.Complete && c.Origin == p.known.Origin {
+		if s.complete && c.Seq > s.seq && p.export != nil && s == &p.export.stream {
 			p.export.rounds++
 		}
 		s.complete = true
-		s.seq = max(s.seq, e.Copy.Seq)
+		s.seq = max(s.seq, c.Seq)
 	}
-	m.noteSynced(e.Partition)
-	m.noteDurable(e.Partition)
-	m.flush(e.Partition)
-	m.advanceExport(e.Partition)
-	m.touch(e.Partition)
+	m.noteSynced(i)
+	m.noteDurable(i)
+	m.flush(i)
+	m.advanceExport(i)
+	m.touch(i)
 }
 
 // noteSynced announces that the heir has a complete copy.

@@ -185,17 +185,24 @@ func (m *Machine) Step(e Event, now time.Duration) Effects {
 	return m.fx
 }
 
-// send adds an entry to the message to a member.
-func (m *Machine) send(to ID, e Entry) {
+// message returns the message to a member in this step, or nil if it has ended.
+func (m *Machine) message(to ID) *Message {
 	p := m.peer(to.Name)
 	if p == nil || p.ID != to {
-		return // it has ended
+		return nil
 	}
 	if p.outStep != m.steps {
 		p.outStep, p.out = m.steps, len(m.out)
 		m.out = append(m.out, Message{From: m.self, To: to, Epoch: m.roster.Epoch})
 	}
-	m.out[p.out].Entries = append(m.out[p.out].Entries, e)
+	return &m.out[p.out]
+}
+
+// send adds an entry to the message to a member.
+func (m *Machine) send(to ID, e Entry) {
+	if msg := m.message(to); msg != nil {
+		msg.Entries = append(msg.Entries, e)
+	}
 }
 
 // sendVoters sends an entry to all other members of the roster.

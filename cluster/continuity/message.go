@@ -10,6 +10,25 @@ type Message struct {
 	From, To ID
 	Epoch    uint64 // of the roster of the sender
 	Entries  []Entry
+
+	// The heartbeats of the partitions that the two hold together.
+	Sent     time.Duration // when Beats were sent
+	Beats    []Beat
+	Answered time.Duration // the Sent of what Grants answer
+	Grants   []Grant
+}
+
+// Beat asks the heir for a lease.
+type Beat struct {
+	Partition uint32
+	Term      uint64
+}
+
+// Grant is the heir's answer to a beat. It says what the heir has.
+type Grant struct {
+	Partition uint32
+	Term      uint64
+	Copy      Copy
 }
 
 // Kind is the kind of an [Entry].
@@ -24,10 +43,10 @@ const (
 	AskKnown             // the receiver should send all that it knows
 
 	// Between owner and heir, or owner and successor.
-	Beat  // Partition, Value, Sent: asks for a lease
 	Offer // Partition, Value, Transfer, Flag: asks to receive a copy; as the next owner
-	Ack   // Partition, Ballot (the term), Copy, Sent (0: no lease), Transfer (0: as the heir)
+	Ack   // Partition, Ballot (the term), Copy, Transfer (0: as the heir)
 	Retry // Partition, Transfer: not now
+	Ask   // Partition, Ballot: a beat had this term, which is not known here
 
 	// Of the registers of partitions.
 	Prepare  // Partition, Ballot, Value (what the candidate knows)

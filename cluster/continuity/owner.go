@@ -5,28 +5,73 @@ package continuity
 // beat asks the heir for a lease.
 func (m *Machine) beat(i int) {
 	p := &m.parts[i]
-	if p.known.Owner == m.self && !p.stale {
-		m.send(p.known.Heir, Entry{Kind: Beat, Partition: i, Value: p.known, Sent: m.now})
+	if p.known.Owner != m.self || p.stale {
+		return
+	}
+	if msg := m.message(p.known.Heir); msg != nil {
+		msg.Sent = m.now
+		msg.Beats = append(msg.Beats, Beat{Partition: uint32(i), Term: p.known.Term})
 	}
 }
 
-// onBeat grants the owner a lease: until it is over, this member takes nothing over.
-func (m *Machine) onBeat(msg *Message, e *Entry) {
-	p := &m.parts[e.Partition]
-	m.learn(e.Partition, e.Value)
-	switch {
-	case p.known.Term > e.Value.Term:
+// onBeats grants leases: until they are over, this member takes nothing over.
+func (m *Machine) onBeats(msg *Message) {
+	contact := m.inContact()
+	for _, b := range msg.Beats {
+		i := int(b.Partition)
+		if i >= len(m.parts) || b.Term>>tagBits > lastRound {
+			continue
+		}
+		p := &m.parts[i]
+		switch {
+		case p.known.Term > b.Term:
+			m.send(msg.From, Entry{Kind: Known, Partition: i, Value: p.known, Flag: p.synced})
+			continue
+		case p.known.Term < b.Term:
+			m.send(msg.From, Entry{Kind: Ask, Partition: i, Ballot: b.Term})
+			continue
+		case p.known.Owner != msg.From || p.known.Heir != m.self || p.stale || p.sticky() || !contact:
+			continue
+		}
+		if p.proposal != nil { // nothing was proposed yet
+			p.proposal = nil
+			m.touch(i)
+		}
+		p.granted = m.now + withDrift(m.o.Lease)
+		if reply := m.message(msg.From); reply != nil {
+			reply.Answered = msg.Sent
+			reply.Grants = append(reply.Grants, Grant{Partition: b.Partition, Term: b.Term, Copy: p.copy})
+		}
+	}
+}
+
+// onGrants renews leases, counted from when the beats were sent.
+func (m *Machine) onGrants(msg *Message) {
+	for _, g := range msg.Grants {
+		i := int(g.Partition)
+		if i >= len(m.parts) {
+			continue
+		}
+		p := &m.parts[i]
+		if p.known.Owner != m.self || p.known.Term != g.Term || p.known.Heir != msg.From || p.stale {
+			continue
+		}
+		p.heirHeard = max(p.heirHeard, msg.Answered)
+		// A proposal of this member may be completed by another one, and the next heir
+		// does not know of leases that this heir grants from now on.
+		if until := msg.Answered + m.o.Lease; !p.sticky() && until > p.leaseUntil {
+			p.leaseUntil = until
+			m.fx.Leases = append(m.fx.Leases, Lease{Partition: i, Until: until})
+		}
+		m.noteCopy(i, &p.heir, g.Copy)
+	}
+}
+
+// onAsk tells an heir that it is one.
+func (m *Machine) onAsk(msg *Message, e *Entry) {
+	if p := &m.parts[e.Partition]; p.known.Term >= e.Ballot {
 		m.send(msg.From, Entry{Kind: Known, Partition: e.Partition, Value: p.known, Flag: p.synced})
-		return
-	case p.known.Owner != msg.From || p.known.Heir != m.self || p.stale || p.sticky() || !m.inContact():
-		return
 	}
-	if p.proposal != nil { // nothing was proposed yet
-		p.proposal = nil
-		m.touch(e.Partition)
-	}
-	p.granted = m.now + withDrift(m.o.Lease)
-	m.send(msg.From, Entry{Kind: Ack, Partition: e.Partition, Ballot: e.Value.Term, Copy: p.copy, Sent: e.Sent})
 }
 
 // heirFails reports whether the heir is gone or has been silent for too long.

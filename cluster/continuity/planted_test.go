@@ -45,6 +45,11 @@ func (s *sim) plantAfter(n *simNode, e Event) {
 	if !ok {
 		return
 	}
+	for _, g := range r.Message.Grants {
+		if p := &n.m.parts[g.Partition]; s.broken == leaseFromReceipt && p.known.Owner == n.id && p.known.Term == g.Term && !p.sticky() {
+			p.leaseUntil = n.clock() + s.o.Lease
+		}
+	}
 	for _, x := range r.Message.Entries {
 		if x.Partition < 0 {
 			continue
@@ -53,8 +58,6 @@ func (s *sim) plantAfter(n *simNode, e Event) {
 		switch {
 		case s.broken == acceptsOldTerm && x.Kind == Known && x.Value.Term < p.known.Term && x.Value.Owner == n.id:
 			p.known = x.Value
-		case s.broken == leaseFromReceipt && x.Kind == Ack && x.Sent != 0 && p.known.Owner == n.id && !p.sticky():
-			p.leaseUntil = n.clock() + s.o.Lease
 		case s.broken == servesEmpty && x.Kind == Ack && p.export != nil && p.export.transfer == x.Transfer:
 			p.export.complete, p.export.seq = true, p.copy.Seq
 		}

@@ -97,6 +97,8 @@ func (m *Machine) receive(msg Message) {
 		}
 		m.handle(&msg, e)
 	}
+	m.onBeats(&msg)
+	m.onGrants(&msg)
 }
 
 func (m *Machine) handle(msg *Message, e *Entry) {
@@ -115,8 +117,8 @@ func (m *Machine) handle(msg *Message, e *Entry) {
 				m.send(msg.From, Entry{Kind: Known, Partition: i, Value: p.known, Flag: p.synced})
 			}
 		}
-	case Beat:
-		m.onBeat(msg, e)
+	case Ask:
+		m.onAsk(msg, e)
 	case Offer:
 		m.onOffer(msg, e)
 	case Ack:
