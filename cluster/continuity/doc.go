@@ -42,6 +42,9 @@
 // must have had a majority in reach within [Options.Contact]. So a member that is
 // removed from the roster, which takes longer, is known to hold nothing.
 //
+// With two members neither has a majority alone: when one is lost, the other is
+// fenced until the lost one returns or an operator forgets it.
+//
 // While a change that the owner proposed may be completed by others, it does not
 // extend its lease: the next heir does not know of the grants of the last one.
 //
