@@ -108,8 +108,8 @@ func (l *clientTarget) Settle(ctx context.Context, u bench.Usage) (bench.Answer,
 
 // clientError converts the error of a check or reserve.
 func clientError(err error, key string) error {
-	if r := refusalOf(err); r != nil {
-		return r
+	if e, ok := errors.AsType[*client.OverloadedError](err); ok {
+		return &bench.OverloadedError{RetryAfter: e.RetryAfter}
 	}
 	return withoutKey(err, key)
 }
