@@ -217,6 +217,38 @@ func TestLeaverHandsOver(t *testing.T) {
 	s.run(t, 0)
 }
 
+// TestMovesAreShort checks that a planned move stops decisions for a few round trips
+// and the time that decisions in progress take.
+func TestMovesAreShort(t *testing.T) {
+	s := calm(t, 3)
+	s.start("x1", Joining, nil)
+	var since, longest [simPartitions]time.Duration
+	for end := s.now + 10*time.Second; s.now < end; s.run(t, 50*time.Microsecond) {
+		for p := range simPartitions {
+			switch {
+			case s.decider(p) != nil:
+				since[p] = 0
+			case since[p] == 0:
+				since[p] = s.now
+			default:
+				longest[p] = max(longest[p], s.now-since[p])
+			}
+		}
+	}
+	s.checkEnd()
+	s.run(t, 0)
+	if len(s.ownedBy("x1")) == 0 {
+		t.Fatal("nothing moved")
+	}
+	const drain = 2 * time.Millisecond
+	for p, d := range longest {
+		if d > drain+6*2*s.delay {
+			t.Errorf("p%d: nobody decided for %v, want at most the drain and 6 round trips of at most %v", p, d, 2*s.delay)
+		}
+	}
+	t.Logf("longest pauses: %v", longest)
+}
+
 // TestNewClusterForgetsNothing checks that no partition is created before all
 // expected members agree, and then once.
 func TestNewClusterForgetsNothing(t *testing.T) {

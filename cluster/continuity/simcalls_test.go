@@ -162,7 +162,6 @@ func (n *simNode) fallBack(c *simCall) {
 	}
 	c.done = true
 	n.spent[c.p] += c.cost
-	n.s.counters.fallback++
 	n.s.history.admit(n, c, false)
 	charge := simCharge{id: c.id, cost: c.cost}
 	if c.cost >= simLarge {

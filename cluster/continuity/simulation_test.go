@@ -5,6 +5,7 @@ package continuity
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -14,8 +15,11 @@ var (
 	first = flag.Int("first", 0, "the first seed of TestSim")
 )
 
+// regressions are seeds that have found bugs of the protocol.
+var regressions = []int{33, 432, 515, 2209, 3319, 5902, 6619, 8092}
+
 // TestSim runs the simulator. To repeat one seed, use -run 'TestSim/seed_N$', with
-// -first N if N is not in the fixed set.
+// -first N -seeds 1 if N is not in the fixed set.
 func TestSim(t *testing.T) {
 	n := 40
 	switch {
@@ -24,8 +28,16 @@ func TestSim(t *testing.T) {
 	case testing.Short():
 		n = 8
 	}
-	var total simCounters
+	run := slices.Clone(regressions)
+	if *seeds > 0 {
+		run = nil
+	}
 	for seed := *first; seed < *first+n; seed++ {
+		run = append(run, seed)
+	}
+	var total simCounters
+	slices.Sort(run)
+	for _, seed := range slices.Compact(run) {
 		t.Run(fmt.Sprintf("seed_%d", seed), func(t *testing.T) {
 			s := runSim(uint64(seed), noBug, false)
 			if s.failure != "" {
