@@ -10,6 +10,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 BIN     := $(CURDIR)/bin
 FUZZ    ?= 10s
 FLOODS  ?= 10m
+SEEDS   ?= 20000
+FIRST   ?= 0
 
 .PHONY: help
 help: ## this list
@@ -44,6 +46,10 @@ fuzz: ## every fuzz target for FUZZ=10s
 	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) "./$$(dirname "$$file")"; \
 	  done; \
 	done
+
+.PHONY: sim
+sim: ## the simulator of cluster/continuity with SEEDS=20000 seeds from FIRST=0 on; a failure prints its seed
+	go test -count 1 -timeout 24h -run '^TestSim$$' ./cluster/continuity -seeds $(SEEDS) -first $(FIRST)
 
 .PHONY: floods
 floods: ## every flood of internal/isolation at once against three nodes, for FLOODS=10m; Linux

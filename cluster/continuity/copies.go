@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+import "time"
+
+// stream is what an owner knows of the copy of its heir, or of its successor.
+type stream struct {
+	to       ID
+	transfer uint64 // 0: to the heir
+	heard    bool   // whether the receiver has said what it has
+	complete bool
+	seq      uint64 // that the receiver has acknowledged
+	sent     uint64 // that was sent last
+	sentAt   time.Duration
+	fullAt   time.Duration // when all records were sent, 0: not yet
+}
+
+// covers reports whether the receiver has everything until seq.
+func (s *stream) covers(seq uint64) bool { return s.complete && s.seq >= seq }
+
+// export is a copy on its way to a new heir or to the next owner.
+type export struct {
+	stream
+	move    bool
+	started time.Duration
+	offered time.Duration
+	rounds  int
+}
+
+// sealBelow is how many changes the next owner may lack when the partition is
+// sealed; maxRounds is after how many rounds it is sealed anyway.
+const (
+	sealBelow = 256
+	maxRounds = 3
+)
+
+// changed takes note of a change of the owner's state.
+func (m *Machine) changed(e Changed) {
+	p := &m.parts[e.Partition]
+	if p.known.Owner != m.self || e.Seq <= p.copy.Seq {
+		return
+	}
+	if p.durable >= p.copy.Seq {
+		p.unackedSince = m.now
+	}
+	p.copy.Seq = e.Seq
+	m.busy.set(e.Partition)
+	if e.Urgent {
+		m.flush(e.Partition)
+	}
+}
+
+// flush sends what heir and successor lack.
+func (m *Machine) flush(i int) {
+	p := &m.parts[i]
+	m.pump(i, &p.heir)
+	if p.export != nil {
+		m.pump(i, &p.export.stream)
+	}
+}
+
+// pump sends what a receiver lacks, unless it is on its way.
+func (m *Machine) pump(i int, s *stream) {
+	p := &m.parts[i]
+	if !s.heard || s.to.IsZero() {
+		return
+	}
+	t := StateTransfer{
+		From: m.self, To: s.to, Partition: i, Term: p.known.Term, Origin: p.known.Origin, Transfer: s.transfer, Through: p.copy.Seq,
+	}
+	switch {
+	case !s.complete && (s.fullAt == 0 || m.now-s.fullAt >= resendSnapshot):
+		t.Full, s.fullAt = true, m.now
+	case s.complete && p.copy.Seq > s.seq && (p.copy.Seq > s.sent || m.now-s.sentAt >= resendDelta):
+		t.After, s.sent, s.sentAt = s.seq, p.copy.Seq, m.now
+	default:
+		return
+	}
+	m.fx.States = append(m.fx.States, t)
+}
+
+// receiveState says whether to apply what an owner sent, and acknowledges it.
+func (m *Machine) receiveState(t StateTransfer) {
+	if t.To != m.self || m.meet(t.From) == nil || t.Partition < 0 || t.Partition >= len(m.parts) {
+		return
+	}
+	p := &m.parts[t.Partition]
+	if t.Term < p.known.Term {
+		m.send(t.From, Entry{Kind: Known, Partition: t.Partition, Value: p.known, Flag: p.synced})
+		return
+	}
+	asHeir := t.Transfer == 0 && p.known.Heir == m.self
+	if t.Term != p.known.Term || t.From != p.known.Owner || !asHeir && p.warming != t.Transfer || p.stale || p.sticky() {
+		return
+	}
+	upToDate := p.copy.Complete && p.copy.Origin == t.Origin
+	switch {
+	case upToDate && p.copy.Seq >= t.Through:
+	case t.Full:
+		p.copy = Copy{Origin: t.Origin, Seq: t.Through, Complete: true}
+		p.present, m.fx.Apply = true, true
+	case upToDate && p.copy.Seq >= t.After:
+		p.copy.Seq = t.Through
+		m.fx.Apply = true
+	}
+	m.send(t.From, Entry{Kind: Ack, Partition: t.Partition, Ballot: t.Term, Copy: p.copy, Transfer: t.Transfer})
+	m.touch(t.Partition)
+}
+
+// onAck takes note of what a receiver has.
+func (m *Machine) onAck(msg *Message, e *Entry) {
+	p := &m.parts[e.Partition]
+	switch {
+	case p.known.Owner != m.self || e.Ballot != p.known.Term || p.stale:
+	case e.Transfer == 0 && msg.From == p.known.Heir:
+		m.noteCopy(e.Partition, &p.heir, e.Copy)
+	case p.export != nil && e.Transfer == p.export.transfer && msg.From == p.export.to:
+		m.noteCopy(e.Partition, &p.export.stream, e.Copy)
+	}
+}
+
+// noteCopy takes note of what a receiver has, and does what follows from it.
+func (m *Machine) noteCopy(i int, s *stream, c Copy) {
+	p := &m.parts[i]
+	s.heard = true
+	if c.Complete && c.Origin == p.known.Origin {
+		if s.complete && c.Seq > s.seq && p.export != nil && s == &p.export.stream {
+			p.export.rounds++
+		}
+		s.complete = true
+		s.seq = max(s.seq, c.Seq)
+	}
+	m.noteSynced(i)
+	m.noteDurable(i)
+	m.flush(i)
+	m.advanceExport(i)
+	m.touch(i)
+}
+
+// noteSynced announces that the heir has a complete copy.
+func (m *Machine) noteSynced(i int) {
+	p := &m.parts[i]
+	if !p.synced && p.heir.complete && p.heir.to == p.known.Heir && !p.known.Heir.IsZero() {
+		m.setKnown(i, p.known, true)
+		m.sendAll(Entry{Kind: Known, Partition: i, Value: p.known, Flag: true})
+	}
+}
+
+// noteDurable reports what survives the owner. While the heir is being replaced,
+// both have to have it.
+func (m *Machine) noteDurable(i int) {
+	p := &m.parts[i]
+	if !p.heir.complete || p.known.Heir.IsZero() {
+		return
+	}
+	seq := p.heir.seq
+	if p.proposal != nil && p.proposal.reason == changeHeir && p.export != nil && !p.export.move {
+		seq = min(seq, p.export.seq)
+	}
+	if seq > p.durable {
+		p.durable = seq
+		p.unackedSince = m.now // the changes after seq are younger than its last round trip
+		m.fx.Durable = append(m.fx.Durable, Durable{Partition: i, Seq: seq})
+	}
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+import "time"
+
+// Event is an input of [Machine.Step].
+type Event interface{ event() }
+
+// MemberState is the state of a member in a [View].
+type MemberState uint8
+
+// The states of a member.
+const (
+	Joining MemberState = iota // may get votes, not partitions
+	Serving
+	Leaving // hands over its partitions
+)
+
+// Member is a member in a [View].
+type Member struct {
+	ID
+	State MemberState
+}
+
+// Targets are the owner and the heir that the ring names for each partition, "" for
+// nobody. They only name candidates.
+type Targets interface {
+	Owner(partition int) string
+	Heir(partition int) string
+}
+
+type (
+	// View is what gossip shows: the members, sorted by name, with the newest boot
+	// of each, and the ring of those that serve. It may be late or wrong.
+	View struct {
+		Members []Member
+		Targets Targets
+	}
+
+	// Bootstrap says that a new cluster is expected to consist of these members,
+	// sorted by name. It has no effect once there is a roster. Terms start above
+	// Round: with the time in seconds since 1970, they also increase if all members
+	// have lost their memory. Another set replaces the first one: an operator may
+	// name it if that one cannot come together, and must do so at all members.
+	Bootstrap struct {
+		Names []string
+		Round uint32
+	}
+
+	// Received is a message of an authenticated member.
+	Received struct{ Message Message }
+
+	// StateReceived is a complete [StateTransfer] of an authenticated member, with
+	// its records. The host applies them if [Effects.Apply] says so.
+	StateReceived struct{ Transfer StateTransfer }
+
+	// Tick is due every [TickInterval].
+	Tick struct{}
+
+	// Changed says that the owner's state of a partition has changed, and that Seq
+	// is the number of its last change. Urgent changes are sent at once.
+	Changed struct {
+		Partition int
+		Seq       uint64
+		Urgent    bool
+	}
+
+	// Drained answers [Effects.Seal]: the host decides nothing more for the
+	// partition, and Seq is the number of the last change.
+	Drained struct {
+		Partition int
+		Seq       uint64
+	}
+
+	// Dead says that this process does not exist any more: connections to both of
+	// its ports were refused.
+	Dead struct{ ID ID }
+
+	// Restored says that the host has read a copy from disk. It comes before the
+	// first view.
+	Restored struct {
+		Partition int
+		Copy      Copy
+	}
+
+	// Journaled says that the host has admitted charges in fallback and has to
+	// report them to the owner.
+	Journaled struct{ Partition int }
+
+	// Repaid says that the owner has all that [Effects.Repay] asked to report, and
+	// that nothing was journaled since.
+	Repaid struct{ Partition int }
+
+	// Forget is an operator's word that a member will not come back. With Force it
+	// needs no votes, for clusters that have lost their majority: if the member or
+	// the majority does run somewhere, there may be two owners.
+	Forget struct {
+		Name  string
+		Force bool
+	}
+)
+
+func (View) event()          {}
+func (Bootstrap) event()     {}
+func (Received) event()      {}
+func (StateReceived) event() {}
+func (Tick) event()          {}
+func (Changed) event()       {}
+func (Drained) event()       {}
+func (Dead) event()          {}
+func (Restored) event()      {}
+func (Journaled) event()     {}
+func (Repaid) event()        {}
+func (Forget) event()        {}
+
+// Effects are what the host has to do, in the order of the fields: a message is
+// sent only after the records have been applied.
+type Effects struct {
+	// Repay lists what has to be reported to owners.
+	Repay []Repay
+	// Drop lists the copies that are not needed any more.
+	Drop []int
+	// Apply says that the records of the StateReceived are to be applied; if the
+	// transfer is full, they replace all others.
+	Apply bool
+	// Changes has an entry for each partition whose role, term, owner or heir has
+	// changed.
+	Changes []Change
+	// Leases renews leases. Until then the owner may decide; see [Machine.Decides].
+	Leases []Lease
+	// Seal lists the partitions for which the host stops deciding, waits for
+	// decisions in progress, and answers with [Drained].
+	Seal []int
+	// Durable says which changes the heir has.
+	Durable []Durable
+	// Lost lists partitions whose holders are all gone and of which no copy with
+	// the latest changes was found.
+	Lost []int
+	// States are to be filled with records and sent.
+	States []StateTransfer
+	// Messages are to be sent.
+	Messages []Message
+	// Left says that this member has left the roster and may stop.
+	Left bool
+}
+
+// Change is what a router has to know of a partition.
+type Change struct {
+	Partition int
+	Role      Role
+	Current   Arrangement
+}
+
+// Lease says until when, on the clock of the events, the owner may decide.
+type Lease struct {
+	Partition int
+	Until     time.Duration
+}
+
+// Durable says that the heir has all changes of a partition until Seq.
+type Durable struct {
+	Partition int
+	Seq       uint64
+}
+
+// Repay asks the host to report charges to the owner: those of its journal, and
+// those of its own copy after change After that were answered. Callers without an
+// answer ask again. The owner ignores ids that it knows and adds the others, even
+// above the limit.
+type Repay struct {
+	Partition int
+	Owner     ID
+	FromCopy  bool
+	After     uint64
+}

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// never is a time before all others.
+const never = time.Duration(math.MinInt64 / 4)
+
+// Machine is the ownership protocol of one boot of one member. It is not safe for
+// concurrent use. What it does depends on its events and their times only.
+type Machine struct {
+	o       Options
+	self    ID
+	tag     uint32
+	booted  time.Duration
+	now     time.Duration
+	leaving bool
+	targets Targets
+	peers   []peer // all others, sorted by name
+
+	roster       Roster
+	rosterVote   rosterVote
+	rosterChange *rosterChange
+	expected     []string // of a new cluster
+	agreed       []string // who agrees to expect them
+	floor        uint64   // ballots are above it
+	forget       string   // a member to remove from the roster
+	shunned      string   // a member whose removal was asked for: its pings are not answered
+
+	ready     bool // whether this member votes
+	settled   uint64
+	votesFrom []votesFrom
+
+	parts        []partition
+	busy         bitmap // partitions that a tick has to look at
+	digest       uint64 // of all known arrangements
+	contactUntil time.Duration
+	nextTransfer uint64
+	nextWalk     time.Duration
+	nextCollect  time.Duration
+	nextAsked    int // the member of the roster that is asked for its votes next
+
+	fx      Effects
+	steps   uint64
+	out     []Message
+	touched []int
+}
+
+// peer is another member, in its newest boot.
+type peer struct {
+	ID
+	state     MemberState
+	inView    bool
+	stays     bool          // whether it said that it is not leaving
+	dead      uint64        // the newest boot that is proven dead
+	heard     time.Duration // when the last message came
+	contact   time.Duration // when this member sent the last ping that the peer answered
+	answered  time.Duration // when this member last answered a ping of the peer
+	differs   int           // pings in a row with another digest
+	nextKnown time.Duration // when to ask for all arrangements again
+	outStep   uint64        // the step in which out is the index of the message to it
+	out       int
+}
+
+// partition is the state of one partition.
+type partition struct {
+	// Of the register: the votes of this member.
+	promised, accepted uint64
+	value              Arrangement
+
+	known  Arrangement // the highest that is known to be chosen
+	synced bool        // whether its heir is known to have a complete copy
+	stale  bool        // the roster has changed without this member: ask before acting on known
+
+	copy    Copy
+	present bool // whether the host has records, complete or not
+	journal bool // whether there is something to report to the owner
+	owned   bool // whether this boot has ever been the owner
+
+	// As the owner.
+	sealed, drained bool
+	sealedAt        time.Duration
+	leaseUntil      time.Duration
+	heirHeard       time.Duration
+	heir            stream
+	durable         uint64
+	unackedSince    time.Duration // when the first change was made that the heir has not acknowledged
+	export          *export
+	repayAt         time.Duration
+
+	// As the heir, and as a receiver of a copy.
+	granted  time.Duration // until when the owner may count on a lease
+	warming  uint64        // the transfer
+	warmedAt time.Duration
+
+	proposal *proposal
+	shown    Change
+}
+
+// bitmap is a set of partitions.
+type bitmap []uint64
+
+func (b bitmap) set(i int)   { b[i/64] |= 1 << (i % 64) }
+func (b bitmap) clear(i int) { b[i/64] &^= 1 << (i % 64) }
+
+// New returns the machine of a boot that knows nothing.
+func New(self ID, o Options, now time.Duration) (*Machine, error) {
+	switch {
+	case self.Name == "" || self.Boot == 0:
+		return nil, errors.New("self: must have a name and a boot")
+	case o.Partitions < 1:
+		return nil, errors.New("partitions: must be positive")
+	case o.Forget <= withDrift(o.Contact+o.Lease):
+		return nil, errors.New("forget: must be longer than contact and lease together")
+	}
+	m := &Machine{
+		o: o, self: self, tag: tagOf(self), booted: now, now: now, targets: noTargets{},
+		parts: make([]partition, o.Partitions), busy: make(bitmap, (o.Partitions+63)/64), contactUntil: never, nextWalk: now, nextCollect: now,
+	}
+	for i := range m.parts {
+		m.parts[i].shown.Partition = i
+	}
+	return m, nil
+}
+
+// noTargets is the ring before the first view.
+type noTargets struct{}
+
+func (noTargets) Owner(int) string { return "" }
+func (noTargets) Heir(int) string  { return "" }
+
+// Step returns the effects of an event at a time of a clock that never goes back
+// and also counts the time in which the process was suspended.
+func (m *Machine) Step(e Event, now time.Duration) Effects {
+	m.now = max(m.now, now)
+	m.steps++
+	m.fx, m.out, m.touched = Effects{}, nil, m.touched[:0]
+	switch e := e.(type) {
+	case Received:
+		m.receive(e.Message)
+	case StateReceived:
+		m.receiveState(e.Transfer)
+	case Tick:
+		m.tick()
+	case Changed:
+		m.changed(e)
+	case Drained:
+		m.drainedUntil(e)
+	case View:
+		m.applyView(e)
+	case Bootstrap:
+		if !slices.Equal(m.expected, e.Names) {
+			m.agreed = nil
+		}
+		m.expected, m.floor = slices.Clone(e.Names), uint64(e.Round)<<tagBits
+		m.bootstrap()
+	case Dead:
+		if p := m.peer(e.ID.Name); p != nil {
+			p.dead = max(p.dead, e.ID.Boot)
+			m.walk()
+		}
+	case Restored:
+		p := &m.parts[e.Partition]
+		p.copy, p.present = e.Copy, true
+		p.promised = max(p.promised, e.Copy.Origin) // new terms are above those of copies
+	case Journaled:
+		p := &m.parts[e.Partition]
+		p.journal, p.repayAt = true, m.now
+		m.touch(e.Partition)
+	case Repaid:
+		m.parts[e.Partition].journal = false
+		m.touch(e.Partition)
+	case Forget:
+		m.forgetMember(e)
+	}
+	m.publish()
+	m.fx.Messages = m.out
+	return m.fx
+}
+
+// message returns the message to a member in this step, or nil if it has ended.
+func (m *Machine) message(to ID) *Message {
+	p := m.peer(to.Name)
+	if p == nil || p.ID != to {
+		return nil
+	}
+	if p.outStep != m.steps {
+		p.outStep, p.out = m.steps, len(m.out)
+		m.out = append(m.out, Message{From: m.self, To: to, Epoch: m.roster.Epoch})
+	}
+	return &m.out[p.out]
+}
+
+// send adds an entry to the message to a member.
+func (m *Machine) send(to ID, e Entry) {
+	if msg := m.message(to); msg != nil {
+		msg.Entries = append(msg.Entries, e)
+	}
+}
+
+// sendVoters sends an entry to all other members of the roster.
+func (m *Machine) sendVoters(e Entry) {
+	for i := range m.peers {
+		if m.roster.has(m.peers[i].Name) {
+			m.send(m.peers[i].ID, e)
+		}
+	}
+}
+
+func (m *Machine) sendAll(e Entry) {
+	for i := range m.peers {
+		m.send(m.peers[i].ID, e)
+	}
+}
+
+// touch marks a partition whose role may have changed, and which the next tick
+// has to look at.
+func (m *Machine) touch(i int) {
+	m.busy.set(i)
+	m.touched = append(m.touched, i)
+}
+
+// publish reports what has changed for routers.
+func (m *Machine) publish() {
+	slices.Sort(m.touched)
+	for _, i := range slices.Compact(m.touched) {
+		p := &m.parts[i]
+		c := Change{Partition: i, Role: m.Role(i), Current: p.known}
+		if c != p.shown {
+			p.shown = c
+			m.fx.Changes = append(m.fx.Changes, c)
+		}
+	}
+}
+
+// peer returns another member, or nil.
+func (m *Machine) peer(name string) *peer {
+	i, ok := slices.BinarySearchFunc(m.peers, name, func(p peer, name string) int { return strings.Compare(p.Name, name) })
+	if !ok {
+		return nil
+	}
+	return &m.peers[i]
+}
+
+// meet returns the peer of an ID, new or in its new boot, or nil if the ID is of an
+// earlier boot or of this member.
+func (m *Machine) meet(id ID) *peer {
+	if id.Name == m.self.Name || id.IsZero() {
+		return nil
+	}
+	i, ok := slices.BinarySearchFunc(m.peers, id.Name, func(p peer, name string) int { return strings.Compare(p.Name, name) })
+	if !ok {
+		m.peers = slices.Insert(m.peers, i, peer{})
+	}
+	p := &m.peers[i]
+	switch {
+	case p.Boot > id.Boot:
+		return nil
+	case p.Boot < id.Boot:
+		*p = peer{ID: id, state: p.state, inView: p.inView, dead: p.dead, heard: never, contact: never, answered: p.answered}
+		if !ok {
+			p.answered = never
+		}
+	}
+	return p
+}
+
+func (m *Machine) applyView(v View) {
+	for i := range m.peers {
+		m.peers[i].inView = false
+	}
+	for _, member := range v.Members {
+		if member.ID == m.self {
+			m.leaving = m.leaving || member.State == Leaving
+			continue
+		}
+		if p := m.meet(member.ID); p != nil {
+			p.inView, p.state = true, member.State
+		}
+	}
+	m.peers = slices.DeleteFunc(m.peers, func(p peer) bool { return !p.inView && !m.roster.has(p.Name) })
+	if v.Targets != nil {
+		m.targets = v.Targets
+	}
+	m.walk()
+}
+
+// dead reports whether a boot is proven to have ended, or was replaced by a newer
+// boot of the same member.
+func (m *Machine) dead(id ID) bool {
+	switch {
+	case id.IsZero() || id == m.self:
+		return false
+	case id.Name == m.self.Name:
+		return true // this boot has replaced it
+	}
+	p := m.peer(id.Name)
+	return p != nil && (p.Boot > id.Boot || p.dead >= id.Boot)
+}
+
+// gone reports whether a boot is dead or its member is not in the roster.
+func (m *Machine) gone(id ID) bool { return m.dead(id) || m.removed(id) }
+
+// removed reports whether the member of a boot is not in the roster. It cannot have
+// granted leases, or decided without an heir, since it was removed.
+func (m *Machine) removed(id ID) bool {
+	return !id.IsZero() && m.roster.Epoch > 0 && !m.roster.has(id.Name)
+}
+
+// usable returns the current boot of a member that can receive partitions, if it
+// has answered lately.
+func (m *Machine) usable(name string) (ID, bool) {
+	p := m.peer(name)
+	if p == nil || p.state != Serving || !m.roster.has(name) || p.dead >= p.Boot || m.now-p.contact > m.o.HeirSilence {
+		return ID{}, false
+	}
+	return p.ID, true
+}
+
+// inContact reports whether a majority of the roster has answered within
+// [Options.Contact].
+func (m *Machine) inContact() bool {
+	return m.roster.has(m.self.Name) && (len(m.roster.Names) == 1 || m.now < m.contactUntil)
+}
+
+// updateContact computes until when a majority is in contact.
+func (m *Machine) updateContact() {
+	times := make([]time.Duration, 0, len(m.roster.Names))
+	for _, name := range m.roster.Names {
+		if name == m.self.Name {
+			times = append(times, m.now)
+		} else if p := m.peer(name); p != nil {
+			times = append(times, p.contact)
+		} else {
+			times = append(times, never)
+		}
+	}
+	slices.Sort(times)
+	if n := len(times) - m.roster.majority(); n >= 0 && len(times) > 0 {
+		m.contactUntil = times[n] + m.o.Contact
+	}
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+// bug is an error that is planted on purpose.
+type bug uint8
+
+const (
+	noBug            bug = iota
+	dropsDirtySet        // deltas have no records
+	skipsSeal            // the owner decides while it is sealed
+	acksBeforeApply      // copies are acknowledged before they are stored
+	votesTwice           // a voter forgets what it promised
+	forgetsVotes         // a voter votes right after it has started
+	ignoresLease         // the owner does not look at the clock before it decides
+	acceptsOldTerm       // a late announcement of an old term is believed
+	takesOverEarly       // the heir does not wait until its grant is over
+	leaseFromReceipt     // the owner counts the lease from the acknowledgement
+	answersEarly         // large charges do not wait for the heir
+	servesEmpty          // a successor is given the partition before it has the copy
+)
+
+// plant breaks the machine before a step.
+func (s *sim) plant(n *simNode, e Event) {
+	switch s.broken {
+	case votesTwice:
+		if r, ok := e.(Received); ok {
+			for _, x := range r.Message.Entries {
+				if x.Kind == Prepare || x.Kind == Accept {
+					p := &n.m.parts[x.Partition]
+					p.promised = min(p.promised, x.Ballot)
+				}
+			}
+		}
+	case takesOverEarly:
+		for i := range n.m.parts {
+			n.m.parts[i].granted = 0
+		}
+	}
+}
+
+// plantAfter breaks the machine after a step.
+func (s *sim) plantAfter(n *simNode, e Event) {
+	r, ok := e.(Received)
+	if !ok {
+		return
+	}
+	for _, g := range r.Message.Grants {
+		if p := &n.m.parts[g.Partition]; s.broken == leaseFromReceipt && p.known.Owner == n.id && p.known.Term == g.Term && !p.sticky() {
+			p.leaseUntil = n.clock() + s.o.Lease
+		}
+	}
+	for _, x := range r.Message.Entries {
+		if x.Partition < 0 {
+			continue
+		}
+		p := &n.m.parts[x.Partition]
+		switch {
+		case s.broken == acceptsOldTerm && x.Kind == Known && x.Value.Term < p.known.Term && x.Value.Owner == n.id:
+			p.known = x.Value
+		case s.broken == servesEmpty && x.Kind == Ack && p.export != nil && p.export.transfer == x.Transfer:
+			p.export.complete, p.export.seq = true, p.copy.Seq
+		}
+	}
+}
+
+// mayDecide is what the host asks before it decides.
+func (n *simNode) mayDecide(p int) bool {
+	switch part := &n.m.parts[p]; {
+	case n.s.broken == skipsSeal && part.sealed:
+		return part.known.Owner == n.id
+	case n.s.broken == ignoresLease:
+		return n.m.Decides(p, n.m.now)
+	}
+	return n.m.Decides(p, n.clock())
+}
+
+// plantedBugs has every bug with its name and a seed that finds it, which is tried
+// first.
+var plantedBugs = []struct {
+	name string
+	bug  bug
+	seed int
+}{
+	{"drops the dirty set", dropsDirtySet, 0},
+	{"skips the seal", skipsSeal, 1},
+	{"acknowledges before it applies", acksBeforeApply, 0},
+	{"votes twice in a term", votesTwice, 29},
+	{"ignores the lease after a pause", ignoresLease, 15},
+	{"accepts an old term", acceptsOldTerm, 105},
+	{"takes over before the grant is over", takesOverEarly, 0},
+	{"counts the lease from the receipt", leaseFromReceipt, 77},
+	{"answers before the heir has it", answersEarly, 3},
+	{"hands over before the copy is complete", servesEmpty, 0},
+}

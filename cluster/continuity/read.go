@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+import "time"
+
+// Decides reports whether this member decides exactly for a partition at a time.
+// A host that answers from its own copy of the roles and leases must ask before
+// it decides and again before it answers.
+func (m *Machine) Decides(partition int, now time.Duration) bool {
+	p := &m.parts[partition]
+	switch {
+	case p.known.Owner != m.self || p.sealed || p.stale || !m.roster.has(m.self.Name):
+		return false
+	case p.known.Heir.IsZero() && !p.sticky():
+		return len(m.roster.Names) == 1 || now < m.contactUntil
+	}
+	return now < p.leaseUntil
+}
+
+// Waits reports whether large charges wait until [Effects.Durable] covers them:
+// always, unless this member is the whole roster.
+func (m *Machine) Waits() bool { return len(m.roster.Names) > 1 }
+
+// Lags reports whether the heir is so far behind that small charges wait as well.
+func (m *Machine) Lags(partition int, now time.Duration) bool {
+	p := &m.parts[partition]
+	return p.copy.Seq > p.durable && now-p.unackedSince > maxLag
+}
+
+// Current returns the arrangement of a partition that is known to be chosen.
+func (m *Machine) Current(partition int) Arrangement { return m.parts[partition].known }
+
+// Copy returns what the host has of a partition.
+func (m *Machine) Copy(partition int) Copy { return m.parts[partition].copy }
+
+// Synced reports whether the heir of a partition is known to have a complete copy.
+func (m *Machine) Synced(partition int) bool { return m.parts[partition].synced }
+
+// DurableSeq returns the last change that the heir is known to have.
+func (m *Machine) DurableSeq(partition int) uint64 { return m.parts[partition].durable }
+
+// Voter reports whether this member votes.
+func (m *Machine) Voter() bool { return m.ready && m.roster.has(m.self.Name) }
+
+// Roster returns the members whose votes count.
+func (m *Machine) Roster() Roster { return m.roster }
+
+// Holdings counts the partitions that this member owns or is the heir of, and
+// those with something to report to their owners.
+func (m *Machine) Holdings() (owned, heir, journals int) {
+	for i := range m.parts {
+		p := &m.parts[i]
+		switch m.self {
+		case p.known.Owner:
+			owned++
+		case p.known.Heir:
+			heir++
+		}
+		if p.journal {
+			journals++
+		}
+	}
+	return owned, heir, journals
+}
+
+// Role returns the role of this member for a partition at the time of the last
+// event.
+func (m *Machine) Role(partition int) Role {
+	p := &m.parts[partition]
+	switch {
+	case p.known.Owner == m.self && p.sealed:
+		return Sealed
+	case p.known.Owner == m.self && !m.Decides(partition, m.now):
+		return Fenced
+	case p.known.Owner == m.self && p.export != nil:
+		return Exporting
+	case p.known.Owner == m.self:
+		return Active
+	case p.journal:
+		return Reconciling
+	case p.proposal != nil:
+		return Promoting
+	case p.known.Heir == m.self && m.self.Boot != 0:
+		return Backup
+	case p.warming != 0:
+		return Warming
+	case p.owned:
+		return Relay
+	}
+	return None
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+import (
+	"slices"
+	"time"
+)
+
+// simHistory is what an observer of the whole cluster knows. It checks the promises
+// I1 to I5 of the cluster.
+type simHistory struct {
+	s        *sim
+	lastCall time.Duration
+	parts    [simPartitions]simTruth
+}
+
+// simTruth is the history of a partition.
+type simTruth struct {
+	origin   uint64 // of the last owner
+	owner    *simNode
+	heir     *simNode // that had everything which was durable
+	durable  uint64
+	log      []simLogged // of the last owner
+	contents map[Copy]simContent
+	next     map[uint64]Arrangement // what replaced an arrangement
+	exact    map[uint64]bool        // ids that an owner has admitted
+	spent    int64                  // their sum
+	lost     int64                  // what crashes have lost
+	lostIDs  map[uint64]bool
+	calls    []simAdmitted
+}
+
+type simLogged struct {
+	id, seq  uint64
+	cost     int64
+	at       time.Duration
+	answered bool
+}
+
+type simContent struct {
+	level int64
+	n     int
+}
+
+type simAdmitted struct {
+	id      uint64
+	cost    int64
+	ingress *simNode
+}
+
+func (t *simTruth) heirID() ID {
+	if t.heir == nil {
+		return ID{}
+	}
+	return t.heir.id
+}
+
+func newSimHistory(s *sim) *simHistory {
+	h := &simHistory{s: s}
+	for p := range h.parts {
+		h.parts[p] = simTruth{contents: map[Copy]simContent{}, next: map[uint64]Arrangement{}, exact: map[uint64]bool{}, lostIDs: map[uint64]bool{}}
+	}
+	return h
+}
+
+// learned checks that every arrangement is replaced by one other, which is why
+// there cannot be two owners.
+func (h *simHistory) learned(n *simNode, p int, a Arrangement) {
+	next := h.parts[p].next
+	other, ok := next[a.Prev]
+	if a.Prev != 0 && ok && other != a && !h.s.forgotten {
+		h.s.fail("I1: %s knows that %x of p%d was replaced by %s, but it was replaced by %s", n.id, a.Prev, p, a, other)
+	}
+	next[a.Prev] = a
+}
+
+// checkOwners is I1: it is called after each step of n, which is when n can become
+// one that decides.
+func (s *sim) checkOwners(n *simNode) {
+	for p := range simPartitions {
+		if !n.m.Decides(p, n.clock()) {
+			continue
+		}
+		for _, o := range s.nodes {
+			if o != n && o.m.Decides(p, o.clock()) {
+				s.fail("I1: %s (%s) and %s (%s) both decide for p%d", n.id, n.m.Current(p), o.id, o.m.Current(p), p)
+			}
+		}
+	}
+}
+
+// decided is I1 for hosts: n decides now.
+func (h *simHistory) decided(n *simNode, p int) {
+	for _, o := range h.s.nodes {
+		if o != n && o.m.Decides(p, o.clock()) {
+			h.s.fail("I1: %s decides for p%d, of which %s is the owner", n.id, p, o.id)
+		}
+	}
+	if c := n.m.Current(p); h.parts[p].origin != c.Origin {
+		h.newOwner(n, Change{Partition: p, Current: c}) // all who knew of later owners have lost their memory
+	}
+}
+
+func content(st *simStore) simContent { return simContent{st.level, len(st.charges)} }
+
+// charged notes a charge of an owner.
+func (h *simHistory) charged(n *simNode, p int, id uint64, cost int64) {
+	t := &h.parts[p]
+	st := n.stores[p]
+	origin := n.m.Current(p).Origin
+	t.contents[Copy{Origin: origin, Seq: st.seq, Complete: true}] = content(st)
+	if t.owner == n && t.origin == origin {
+		t.log = append(t.log, simLogged{id: id, seq: st.seq, cost: cost, at: h.s.now})
+	}
+	if cost >= simLarge {
+		h.s.counters.large++
+	} else {
+		h.s.counters.small++
+	}
+}
+
+// durable notes what owner and heir both have.
+func (h *simHistory) durable(n *simNode, p int, seq uint64) {
+	t := &h.parts[p]
+	if t.owner != n {
+		return
+	}
+	t.durable = max(t.durable, seq)
+}
+
+// heirIs notes who is the heir now, and has everything that was durable, unless it
+// has just ended.
+func (h *simHistory) heirIs(n *simNode, p int, heir ID) {
+	t := &h.parts[p]
+	if t.owner != n || heir.IsZero() {
+		return
+	}
+	t.heir = nil
+	if m := h.s.members[heir.Name]; m.node != nil && m.node.id == heir {
+		t.heir = m.node
+	}
+}
+
+// answered is I3: what owners admit is within the limit, except for what crashes
+// have lost.
+func (h *simHistory) answered(n *simNode, p int, id uint64, cost int64) {
+	t := &h.parts[p]
+	if t.exact[id] {
+		return
+	}
+	t.exact[id] = true
+	t.spent += cost
+	h.s.counters.exact++
+	for i := range t.log {
+		if t.log[i].id == id {
+			t.log[i].answered = true
+		}
+	}
+	if t.spent > simLimit+t.lost {
+		h.s.fail("I3: p%d: %s has admitted %d of %d; crashes have lost %d", p, n.id, t.spent, simLimit, t.lost)
+	}
+}
+
+// admit notes that a client was told that its call may run.
+func (h *simHistory) admit(n *simNode, c *simCall, exact bool) {
+	t := &h.parts[c.p]
+	if !exact {
+		h.s.counters.fallback++
+	}
+	h.s.logf("%s p%d admits #%d %d exact %v", n.id, c.p, c.id, c.cost, exact)
+	t.calls = append(t.calls, simAdmitted{c.id, c.cost, n})
+}
+
+// forgive accepts that everything is lost: no copy was found.
+func (h *simHistory) forgive(p int) { h.s.counters.losses++ }
+
+// newOwner checks what an owner starts from.
+func (h *simHistory) newOwner(n *simNode, c Change) {
+	s, p, a := h.s, c.Partition, c.Current
+	t := &h.parts[p]
+	st := n.stores[p]
+	if a.Origin < t.origin && t.owner.alive() {
+		if n.m.Decides(p, n.clock()) {
+			s.fail("I1: %s becomes the owner of p%d at %x, after %x", n.id, p, a.Origin, t.origin)
+		}
+		return // it has learned late that it was the owner
+	}
+	planned := !a.Heir.IsZero() && t.owner != nil && a.Heir == t.owner.id
+	base := Copy{Origin: a.Base.Origin, Seq: n.m.Copy(p).Seq, Complete: true}
+	if want, ok := t.contents[base]; ok && want != content(st) {
+		s.fail("I2: %s starts with %+v as the copy %+v of p%d, want %+v", n.id, content(st), base, p, want)
+	}
+	if got, want := st.sum(), st.level; got != want {
+		s.fail("I4: %s starts p%d with level %d, but its ids were charged %d", n.id, p, want, got)
+	}
+	bothGone := t.owner == nil || !t.owner.alive() && !s.reach(n, t.heir)
+	first, last := time.Duration(-1), time.Duration(-1)
+	for _, l := range t.log {
+		if st.has(l.id) {
+			continue
+		}
+		switch {
+		case planned:
+			s.fail("I2: %s takes p%d over from %s without charge #%d of %d (seq %d)", n.id, p, t.owner.id, l.id, l.cost, l.seq)
+		case bothGone:
+		case l.seq <= t.durable:
+			s.fail("I3: %s starts p%d without charge %d (seq %d), which %s and %v had", n.id, p, l.id, l.seq, t.owner.id, t.heirID())
+		case l.answered && l.cost >= simLarge:
+			s.fail("I3: %s starts p%d without the large charge #%d of %d (seq %d)", n.id, p, l.id, l.cost, l.seq)
+		case l.answered:
+			if first < 0 {
+				first = l.at
+			}
+			last = l.at
+		}
+		t.lostIDs[l.id] = true
+		s.logf("%s p%d lacks #%d %d of %s, both gone %v", n.id, p, l.id, l.cost, t.owner.id, bothGone)
+		if l.answered {
+			t.lost += l.cost
+		}
+	}
+	if bound := maxLag + 2*TickInterval + 2*s.maxDelay; last-first > bound {
+		s.fail("I3: %s starts p%d without the small charges of %v, want at most %v", n.id, p, last-first, bound)
+	}
+	if bothGone && t.owner != nil { // and what earlier owners had
+		for _, l := range t.owner.stores[p].charges {
+			if st.has(l.id) || t.lostIDs[l.id] {
+				continue
+			}
+			t.lostIDs[l.id] = true
+			if t.exact[l.id] {
+				t.lost += l.cost
+			}
+		}
+	}
+	s.count(planned, bothGone, t)
+	t.origin, t.owner, t.heir, t.log, t.durable = a.Origin, n, nil, nil, 0
+	st.seq = max(st.seq, n.m.Copy(p).Seq)
+	t.contents[Copy{Origin: a.Origin, Seq: st.seq, Complete: true}] = content(st)
+}
+
+// reach reports whether a boot exists and could talk to n for as long as a candidate
+// waits for copies.
+func (s *sim) reach(n, other *simNode) bool {
+	if other == nil || !other.alive() || other.paused || other.resumed > 0 && s.now-other.resumed < 2*claimPatience {
+		return false
+	}
+	for _, pair := range [][2]string{{n.name, other.name}, {other.name, n.name}} {
+		if at, ok := s.joined[pair]; s.cut[pair] || ok && s.now-at < 2*claimPatience {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *sim) count(planned, bothGone bool, t *simTruth) {
+	switch {
+	case planned:
+		s.counters.moves++
+	case t.owner == nil:
+	case bothGone:
+		s.counters.claims++
+	default:
+		s.counters.takeovers++
+	}
+}
+
+// checkEnd is the liveness after all faults have ended: one owner, which the ring
+// names, one heir with a complete copy, and all journals reported.
+func (s *sim) checkEnd() {
+	var serving hashTargets
+	for _, name := range s.names() {
+		if m := s.members[name]; m.node != nil && m.state == Serving {
+			serving = append(serving, name)
+		} else if m.node != nil {
+			owned, heir, journals := m.node.m.Holdings()
+			s.fail("liveness: %s is still %d: voter %v, roster %v, owns %d, heir of %d, journals %d", m.node.id, m.state, m.node.m.Voter(), m.node.m.Roster(), owned, heir, journals)
+		}
+	}
+	for _, n := range s.nodes {
+		if !slices.Equal(n.m.Roster().Names, serving) {
+			s.fail("liveness: %s has the roster %v, want %v", n.id, n.m.Roster(), serving)
+		}
+	}
+	for p := range simPartitions {
+		var owner *simNode
+		for _, n := range s.nodes {
+			if n.m.Decides(p, n.clock()) {
+				owner = n
+			}
+		}
+		t := &s.history.parts[p]
+		switch {
+		case owner == nil:
+			s.fail("liveness: nobody decides for p%d", p)
+		case owner.name != serving.Owner(p):
+			s.fail("liveness: %s decides for p%d, want %s", owner.id, p, serving.Owner(p))
+		case len(serving) > 1 && (!owner.m.Synced(p) || owner.m.Current(p).Heir.Name != serving.Heir(p)):
+			s.fail("liveness: p%d: heir %s, synced %v, want %s", p, owner.m.Current(p).Heir, owner.m.Synced(p), serving.Heir(p))
+		}
+		if s.failure != "" {
+			return
+		}
+		st := owner.stores[p]
+		if st.sum() != st.level {
+			s.fail("I4: p%d has level %d, but its ids were charged %d", p, st.level, st.sum())
+		}
+		for _, c := range t.calls {
+			if !st.has(c.id) && (c.ingress.alive() && c.cost >= simLarge || !t.lostIDs[c.id] && c.ingress.alive()) {
+				s.fail("I2: p%d: charge #%d of %d is missing at %s", p, c.id, c.cost, owner.id)
+			}
+		}
+		for _, n := range s.nodes {
+			if n.m.Current(p) != owner.m.Current(p) {
+				s.fail("liveness: %s knows %s for p%d, %s knows %s", n.id, n.m.Current(p), p, owner.id, owner.m.Current(p))
+			}
+			if len(n.journal[p]) > 0 {
+				s.fail("liveness: %s still has %d charges of p%d to report", n.id, len(n.journal[p]), p)
+			}
+		}
+	}
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+import (
+	"math/bits"
+	"time"
+)
+
+// repayEvery is the time between two requests to report a journal.
+const repayEvery = 500 * time.Millisecond
+
+// tick looks at the partitions with something to do, and at all of them once per
+// heartbeat.
+func (m *Machine) tick() {
+	m.bootstrap()
+	m.collectVotes()
+	m.tickRoster()
+	if m.now >= m.nextWalk {
+		m.nextWalk = m.now + m.o.Heartbeat
+		m.ping()
+		m.walk()
+	}
+	for w, word := range m.busy {
+		for ; word != 0; word &= word - 1 {
+			i := w*64 + bits.TrailingZeros64(word)
+			p := &m.parts[i]
+			if p.proposal != nil {
+				m.tickProposal(i)
+			}
+			if p.known.Owner == m.self {
+				m.flush(i)
+				m.advanceExport(i)
+			}
+			if p.proposal == nil && (p.known.Owner != m.self || p.export == nil && p.heir.covers(p.copy.Seq)) {
+				m.busy.clear(i)
+			}
+		}
+	}
+}
+
+// walk does what is due for every partition.
+func (m *Machine) walk() {
+	m.updateContact()
+	transfers := 0
+	for i := range m.parts {
+		if m.parts[i].export != nil {
+			transfers++
+		}
+	}
+	for i := range m.parts {
+		p := &m.parts[i]
+		if p.warming != 0 && m.now-p.warmedAt > 5*time.Second {
+			p.warming = 0
+			m.touch(i)
+		}
+		switch {
+		case p.stale:
+			m.propose(i, resolve, ID{})
+		case p.known.Owner == m.self:
+			m.tend(i, &transfers)
+		case p.proposal == nil && m.mayTakeOver(i):
+			m.propose(i, takeOver, ID{})
+		default:
+			m.dropIfUseless(i)
+		}
+		if p.journal && m.now >= p.repayAt && p.known.Term != 0 {
+			p.repayAt = m.now + repayEvery
+			m.fx.Repay = append(m.fx.Repay, Repay{Partition: i, Owner: p.known.Owner})
+		}
+	}
+}
+
+func (m *Machine) ping() {
+	for i := range m.peers {
+		m.send(m.peers[i].ID, Entry{Kind: Ping, Sent: m.now, Digest: m.digest, Flag: !m.leaving})
+	}
+}
+
+// receive handles the entries of a message in order.
+func (m *Machine) receive(msg Message) {
+	if msg.To != m.self {
+		return // it was meant for an earlier boot
+	}
+	p := m.meet(msg.From)
+	if p == nil {
+		return
+	}
+	p.heard = m.now
+	if msg.Epoch < m.roster.Epoch {
+		m.send(msg.From, Entry{Kind: RosterIs, Roster: m.roster})
+	}
+	for n := range msg.Entries {
+		e := &msg.Entries[n]
+		if e.Partition < 0 || e.Partition >= len(m.parts) || max(e.Ballot, e.Accepted, e.Value.Term)>>tagBits > lastRound {
+			continue
+		}
+		m.handle(&msg, e)
+	}
+	m.onBeats(&msg)
+	m.onGrants(&msg)
+}
+
+func (m *Machine) handle(msg *Message, e *Entry) {
+	switch e.Kind {
+	case Ping:
+		m.onPing(msg, e)
+	case Pong:
+		if p := m.peer(msg.From.Name); p != nil && e.Sent > p.contact {
+			p.contact = e.Sent
+		}
+	case Known:
+		m.onKnown(e)
+	case AskKnown:
+		for i := range m.parts {
+			if p := &m.parts[i]; p.known.Term != 0 {
+				m.send(msg.From, Entry{Kind: Known, Partition: i, Value: p.known, Flag: p.synced})
+			}
+		}
+	case Ask:
+		m.onAsk(msg, e)
+	case Offer:
+		m.onOffer(msg, e)
+	case Ack:
+		m.onAck(msg, e)
+	case Retry:
+		m.onRetry(msg, e)
+	case Prepare:
+		m.onPrepare(msg, e)
+	case Promise:
+		m.onPromise(msg, e)
+	case Accept:
+		m.onAccept(msg, e)
+	case Accepted:
+		m.onAccepted(msg, e)
+	case Refused:
+		m.onRefused(e)
+	default:
+		m.handleRoster(msg, e)
+	}
+}
+
+// onPing answers, and asks for all arrangements if the other side has known
+// others for some time.
+func (m *Machine) onPing(msg *Message, e *Entry) {
+	p := m.peer(msg.From.Name)
+	p.stays = e.Flag
+	if p.Name != m.shunned {
+		p.answered = m.now
+		m.send(msg.From, Entry{Kind: Pong, Sent: e.Sent})
+	}
+	if e.Digest == m.digest {
+		p.differs = 0
+		return
+	}
+	p.differs++
+	if p.differs >= 3 && m.now >= p.nextKnown {
+		p.nextKnown = m.now + time.Second
+		m.send(msg.From, Entry{Kind: AskKnown})
+	}
+}

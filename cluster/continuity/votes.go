@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+import (
+	"slices"
+	"time"
+)
+
+// A member that has just started, or joined the roster, has forgotten or never had
+// votes that others count on. It votes only after it has the votes of so many
+// others that every majority of the past is among them. It asks only after
+// [Options.VoteTimeout]: until then others may count a vote of its last boot for a
+// proposal that those whom it asks have not accepted yet.
+
+// votesFrom says that the votes of a member were received in this epoch.
+type votesFrom struct {
+	name  string
+	voter bool
+}
+
+// collectEvery is the time between two requests for votes.
+const collectEvery = 200 * time.Millisecond
+
+// collectVotes asks for the votes of others until this member may vote, and has
+// what a majority knows in this epoch.
+func (m *Machine) collectVotes() {
+	if !m.roster.has(m.self.Name) || m.ready && m.settled == m.roster.Epoch || m.now < max(m.nextCollect, m.booted+withDrift(m.o.VoteTimeout)) {
+		return
+	}
+	m.nextCollect = m.now + collectEvery
+	// As many as are needed, others in the next round.
+	n, asked := len(m.roster.Names), 0
+	for i := 0; i < n && asked < m.roster.majority(); i++ {
+		name := m.roster.Names[(m.nextAsked+i)%n]
+		p := m.peer(name)
+		if p == nil || slices.ContainsFunc(m.votesFrom, func(v votesFrom) bool { return v.name == name && v.voter }) {
+			continue
+		}
+		asked++
+		m.send(p.ID, Entry{Kind: AskVotes, Digest: m.voteDigest()})
+	}
+	m.nextAsked = (m.nextAsked + max(1, asked)) % n
+	m.countVotes()
+}
+
+// voteDigest is equal for members that have the same votes, as they have when
+// nothing is in progress. Then they are not sent.
+func (m *Machine) voteDigest() (sum uint64) {
+	for i := range m.parts {
+		p := &m.parts[i]
+		sum += digestOf(2*i, p.promised, false) + digestOf(2*i+1, p.accepted, false)
+	}
+	return sum
+}
+
+// onAskVotes sends all votes of this member in one message.
+func (m *Machine) onAskVotes(msg *Message, e *Entry) {
+	if msg.Epoch != m.roster.Epoch || !m.roster.has(msg.From.Name) || !m.roster.has(m.self.Name) {
+		return
+	}
+	same := e.Digest == m.voteDigest()
+	for i := range m.parts {
+		if p := &m.parts[i]; p.promised != 0 && !same {
+			m.send(msg.From, Entry{Kind: Vote, Partition: i, Ballot: p.promised, Accepted: p.accepted, Value: p.value})
+		}
+	}
+	v := &m.rosterVote
+	m.send(msg.From, Entry{Kind: VotesEnd, Flag: m.ready, Ballot: v.promised, Accepted: v.accepted, Roster: v.value})
+}
+
+// onVote remembers a vote of another member as if it were this member's own.
+func (m *Machine) onVote(msg *Message, e *Entry) {
+	if msg.Epoch != m.roster.Epoch {
+		return
+	}
+	p := &m.parts[e.Partition]
+	p.promised = max(p.promised, e.Ballot)
+	if e.Accepted > p.accepted {
+		p.accepted, p.value = e.Accepted, e.Value
+	}
+}
+
+func (m *Machine) onVotesEnd(msg *Message, e *Entry) {
+	if msg.Epoch != m.roster.Epoch || !m.roster.has(msg.From.Name) {
+		return
+	}
+	v := &m.rosterVote
+	v.promised = max(v.promised, e.Ballot)
+	if e.Accepted > v.accepted {
+		v.accepted, v.value = e.Accepted, e.Roster
+	}
+	m.votesFrom = slices.DeleteFunc(m.votesFrom, func(o votesFrom) bool { return o.name == msg.From.Name })
+	m.votesFrom = append(m.votesFrom, votesFrom{name: msg.From.Name, voter: e.Flag})
+	m.countVotes()
+}
+
+// countVotes decides whether this member may vote, and whether it is settled.
+func (m *Machine) countVotes() {
+	n, voters := len(m.roster.Names), 0
+	for _, v := range m.votesFrom {
+		if v.voter {
+			voters++
+		}
+	}
+	if !m.ready && (voters >= n-m.roster.majority()+1 || len(m.votesFrom) == n-1) {
+		// Either some voter of every majority has answered, or everybody has: then
+		// nobody remembers more.
+		m.ready = true
+		m.walk()
+	}
+	if m.ready && voters+1 >= m.roster.majority() {
+		m.settled = m.roster.Epoch
+	}
+}
