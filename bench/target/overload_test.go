@@ -23,6 +23,7 @@ import (
 
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/internal/waittest"
+	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -160,7 +161,6 @@ func TestTargetsHoldBackAfterRefusals(t *testing.T) {
 	}
 }
 
-// The client library is mapped by the status of its errors.
 func TestRefusalOf(t *testing.T) {
 	const why = "too many streams"
 	for _, c := range []struct {
@@ -178,9 +178,17 @@ func TestRefusalOf(t *testing.T) {
 		if (got == nil) != (c.want == nil) || got != nil && *got != *c.want {
 			t.Errorf("%s: refusalOf = %+v, want %+v", c.name, got, c.want)
 		}
-		if errors.Is(clientError(c.err, "acme"), bench.ErrOverloaded) != (c.want != nil) {
-			t.Errorf("%s: clientError = %v", c.name, clientError(c.err, "acme"))
-		}
+	}
+}
+
+func TestRefusalOfTheLibrary(t *testing.T) {
+	refused := fmt.Errorf("check acme: %w", &client.OverloadedError{RetryAfter: time.Second})
+	want := bench.OverloadedError{RetryAfter: time.Second}
+	if got, ok := clientError(refused, "acme").(*bench.OverloadedError); !ok || *got != want {
+		t.Errorf("clientError = %+v, want %+v", got, want)
+	}
+	if err := clientError(errors.New("check acme: cut off"), "acme"); errors.Is(err, bench.ErrOverloaded) {
+		t.Errorf("clientError = %v, want no refusal", err)
 	}
 }
 
