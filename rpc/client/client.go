@@ -47,7 +47,7 @@ func Dial(o Options) (*Client, error) {
 			return nil, errors.Join(fmt.Errorf("dial %s: %w", addr, err), c.Close())
 		}
 		conn.Connect()
-		c.seeds = append(c.seeds, &node{addr: addr, conn: conn, api: pb.NewRateLimiterClient(conn)})
+		c.seeds = append(c.seeds, newNode(addr, conn))
 	}
 	if err := c.startSettler(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("dial: %w", err), c.Close())

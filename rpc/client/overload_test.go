@@ -338,3 +338,30 @@ func TestTooLateAtASlowOwner(t *testing.T) {
 		}
 	})
 }
+
+// Many settles at once, without batches, are all answered, and few are in flight.
+func TestUrgentUnaryCallsWait(t *testing.T) {
+	run(t, client.Options{}, []string{"a"}, func(t scene) {
+		var inFlight, most atomic.Int64
+		t.nodes["a"].behave(func(context.Context, int) error {
+			n := inFlight.Add(1)
+			defer inFlight.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			time.Sleep(50 * time.Millisecond)
+			return nil
+		})
+		var wg sync.WaitGroup
+		for range 2000 {
+			wg.Go(func() {
+				if _, err := t.c.Reservation("acme/alice", "r").Settle(t.Context(), client.Usage{}); err != nil {
+					t.Errorf("Settle() = %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := most.Load(); n > 256 || n < 100 {
+			t.Errorf("%d settles were in flight at once, want at most 256", n)
+		}
+	})
+}

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/bucketring/bucketring/rpc/internal/link"
-	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 // closeDelay is how long after the longest call the connection to a member that left
@@ -119,7 +118,7 @@ func (ps *peers) addLocked(target string) (*peer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", target, err)
 		}
-		n = &node{addr: target, conn: conn, api: pb.NewRateLimiterClient(conn)}
+		n = newNode(target, conn)
 	}
 	p := &peer{node: n, seed: seed, inRing: true}
 	p.link = link.New(link.Options{

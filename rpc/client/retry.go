@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,12 @@ type node struct {
 
 	// suspectUntil is in Unix nanoseconds; 0 if the node answered last time.
 	suspectUntil atomic.Int64
+}
+
+func newNode(addr string, conn *grpc.ClientConn) *node {
+	n := &node{addr: addr, conn: conn, api: pb.NewRateLimiterClient(conn)}
+	n.load.urgent = make(chan struct{}, slowUnaryInFlight)
+	return n
 }
 
 // How likely a node is to answer, best first.
@@ -149,8 +156,15 @@ func askAny[Req, Res any](
 	for {
 		n := pick(first, c.seeds, extra)
 		first++
-		if err = n.load.begin(ordinary); err != nil {
-			return res, err
+		if err = n.load.begin(ctx, ordinary); err != nil {
+			switch {
+			case errors.Is(err, ErrOverloaded):
+				return res, err
+			case ctx.Err() == context.Canceled:
+				return res, ctx.Err()
+			}
+			a.failed(n, err)
+			return res, a.unreachable()
 		}
 		n.budget.Deposit()
 		began := time.Now()

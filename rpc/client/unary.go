@@ -28,9 +28,13 @@ const (
 
 // unaryLoad holds unary calls to one node back when that refuses some, or when too many
 // are in flight. Links do so for calls in batches. It is safe for concurrent use.
+//
+// What ends or corrects a decision is never refused. So that many of these calls at once
+// do not take the CPU from the links, slowUnaryInFlight are sent and the others wait.
 type unaryLoad struct {
 	inFlight   atomic.Int64
-	lastAnswer atomic.Int64 // in Unix nanoseconds
+	lastAnswer atomic.Int64  // in Unix nanoseconds
+	urgent     chan struct{} // has a value for each call in flight that is not ordinary
 
 	mu struct {
 		sync.Mutex
@@ -40,13 +44,19 @@ type unaryLoad struct {
 	}
 }
 
-// begin returns an ErrOverloaded if an ordinary call must not be sent now. Otherwise end
-// must be called.
-func (u *unaryLoad) begin(ordinary bool) error {
-	n := u.inFlight.Add(1)
+// begin returns an ErrOverloaded if an ordinary call must not be sent now, and waits with
+// any other call until there is room. It fails when ctx ends. Otherwise end must be called.
+func (u *unaryLoad) begin(ctx context.Context, ordinary bool) error {
 	if !ordinary {
-		return nil
+		select {
+		case u.urgent <- struct{}{}:
+			u.inFlight.Add(1)
+			return nil
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		}
 	}
+	n := u.inFlight.Add(1)
 	now := time.Now().UnixNano()
 	u.mu.Lock()
 	admitted, retry := n <= slowUnaryInFlight || n <= maxUnaryInFlight && !u.slowLocked(now), unaryRetry
@@ -93,6 +103,9 @@ func (u *unaryLoad) advanceLocked(now int64) {
 // end records how a call ended that began at a time.
 func (u *unaryLoad) end(ordinary bool, began time.Time, err error) {
 	u.inFlight.Add(-1)
+	if !ordinary {
+		<-u.urgent
+	}
 	if err != nil && retryable(err) {
 		return
 	}

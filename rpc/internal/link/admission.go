@@ -72,7 +72,6 @@ const (
 	minBatch = 256
 
 	queueDelay     = int64(20 * time.Millisecond)  // of a queue that does not empty
-	urgentDelay    = int64(40 * time.Millisecond)  // of urgent calls, beyond which no others are admitted
 	burstDelay     = int64(100 * time.Millisecond) // of the longest burst beyond maxBurst
 	batchDelay     = int64(10 * time.Millisecond)  // of a batch
 	queueInterval  = int64(100 * time.Millisecond)
@@ -120,7 +119,7 @@ func (a *admission) overloaded(now int64) bool { return now-a.refusedAt <= recen
 // full reports whether admits refuses any call: the queue is at its bound, or urgent calls
 // alone will take too long.
 func (a *admission) full(now int64, queued, urgent int) bool {
-	return queued >= a.bound || urgent >= minQueue && now-a.saturated <= recently && urgent > a.during(urgentDelay)
+	return queued >= a.bound || urgent >= 2*minQueue && now-a.saturated <= recently && urgent > a.during(burstDelay)
 }
 
 // wait returns how long a queue of so many calls takes to be sent, while urgent ones are

@@ -349,11 +349,11 @@ func TestUrgentCallsCount(t *testing.T) {
 	if got, want := a.wait(now, 500), int64(100*time.Millisecond); got < want*8/10 || got > want*12/10 {
 		t.Errorf("500 calls wait for %v, want about %v: half of the answers are for urgent calls", time.Duration(got), time.Duration(want))
 	}
-	if !a.admits(now, 0, 300, now+int64(time.Second)) {
-		t.Error("refused behind 30 ms of urgent calls")
+	if !a.admits(now, 0, 900, now+int64(time.Second)) {
+		t.Error("refused behind 90 ms of urgent calls")
 	}
-	if a.admits(now, 0, 600, now+int64(time.Second)) {
-		t.Error("admitted behind 60 ms of urgent calls")
+	if a.admits(now, 0, 1500, now+int64(time.Second)) {
+		t.Error("admitted behind 150 ms of urgent calls")
 	}
 }
 

@@ -67,17 +67,19 @@ func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 
 // fillLocked moves calls of a list to b, as long as there is room, and reports whether
 // some are left. A call that is past its deadline stays: the timer ends it. One that has
-// less time left than any batch took lately is ended. While calls are refused, one that has
+// less time left than any batch took lately is ended, and after it has waited, one that has
+// less than batches usually take: a queue would otherwise send each call just in time to be
+// answered too late. While calls are refused, one that has
 // waited for a quarter of the timeout is refused, too, in favour of those behind it:
 // urgent calls kept it waiting, or a burst.
 func (l *Link) fillLocked(b *batch, from *list, limit int, now int64) (full bool) {
-	least := l.mu.admission.leastRoundTrip(now)
+	least, usual := l.mu.admission.leastRoundTrip(now), l.mu.admission.roundTrip
 	late, refused := 0, 0
 	for p := from.head; p != nil; {
 		next := p.next
 		switch {
 		case p.deadline <= now:
-		case p.deadline <= now+least && p.sends == 0:
+		case p.sends == 0 && (p.deadline <= now+least || p.deadline <= now+usual && p.started < now-usual):
 			l.failLocked(p, errUnsent)
 			late++
 		case p.class == ordinary && p.sends == 0 && now-p.started > int64(l.o.Timeout)/4 && l.mu.admission.overloaded(now):
