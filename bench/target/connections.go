@@ -13,9 +13,10 @@ import (
 // waits until its deadline and none is answered in time.
 //
 // Many may wait after a stall or a burst. If calls have waited all the time for
-// standingTime, more is asked than the connections carry, and only a few may: this is the
-// rule by which CoDel tells a standing queue from a burst (Nichols and Jacobson,
-// "Controlling queue delay", 2012). It ends when no call was refused for a while.
+// standingTime, more is asked than the connections carry, and only as many may as there
+// are connections, or 16: this is the rule by which CoDel tells a standing queue from a
+// burst (Nichols and Jacobson, "Controlling queue delay", 2012). It ends when no call was
+// refused for a while.
 type connections struct {
 	free chan struct{} // an element for each free connection
 	few  int64
@@ -32,7 +33,7 @@ const (
 )
 
 func newConnections(n int) *connections {
-	c := &connections{free: make(chan struct{}, n), few: int64(max(n/8, 4)), many: int64(max(8*n, 1024))}
+	c := &connections{free: make(chan struct{}, n), few: int64(max(n, 16)), many: int64(max(8*n, 1024))}
 	for range n {
 		c.free <- struct{}{}
 	}
