@@ -118,6 +118,11 @@ func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelop
 		return outcome{}, nil
 	}
 	p.node.setHealthy(false)
+	for _, seed := range c.seeds {
+		if seed.addr == p.node.addr { // the same member: the next attempt goes to another one
+			seed.setHealthy(false)
+		}
+	}
 	c.ring.reportStale(p.node)
 	return outcome{}, nil
 }
