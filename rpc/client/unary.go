@@ -138,34 +138,17 @@ func mayBeRefused(item *pb.Item) bool {
 }
 
 // askNode asks one node, and reports whether the node is slow, and not gone: it has
-// answered other calls meanwhile. After a time without any answer of the node the error
-// has the code DeadlineExceeded.
+// answered other calls meanwhile.
 func askNode[Req, Res any](
 	ctx context.Context, n *node, patience time.Duration,
 	method method[Req, Res],
 	req Req,
 ) (res Res, slow bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
+	// The node gets no more time than that: it decides in fallback before, if the owner of
+	// the key is gone.
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	began := time.Now().UnixNano()
-	var silent atomic.Bool
-	var timer *time.Timer
-	armed := make(chan struct{}) // closed when timer is set
-	timer = time.AfterFunc(patience, func() {
-		<-armed
-		since := max(n.load.lastAnswer.Load(), began)
-		if left := patience - time.Duration(time.Now().UnixNano()-since); left > 0 {
-			timer.Reset(left)
-			return
-		}
-		silent.Store(true)
-		cancel()
-	})
-	close(armed)
-	defer timer.Stop()
 	res, err = method(n.api, ctx, req)
-	if err != nil && silent.Load() {
-		err = status.Error(codes.DeadlineExceeded, "no answer within "+patience.String())
-	}
 	return res, status.Code(err) == codes.DeadlineExceeded && n.load.lastAnswer.Load() > began, err
 }
