@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/cputime"
 )
 
 // BenchmarkRecord records with one shard per goroutine.
@@ -86,7 +88,7 @@ func BenchmarkRefused(b *testing.B) {
 	r := &runState{target: o.Target, timeout: time.Second, start: time.Now(), requestCtx: b.Context(), recorder: newRecorder(&o)}
 	p := newPool(r, 1000)
 	c := new(planned)
-	begin := cpuTime()
+	begin := cputime.Used()
 	b.ReportAllocs()
 	for b.Loop() {
 		for !p.submit(c) {
@@ -95,7 +97,7 @@ func BenchmarkRefused(b *testing.B) {
 	}
 	p.calls.done()
 	<-p.calls.idle
-	b.ReportMetric(float64(cpuTime()-begin)/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(cputime.Used()-begin)/float64(b.N), "cpu-ns/op")
 	p.close()
 	p.running.Wait()
 }

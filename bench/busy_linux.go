@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/cputime"
 )
 
 // tick is the unit of /proc/stat on every known architecture.
@@ -26,7 +28,7 @@ func readCPUUsage() cpuUsage {
 		return cpuUsage{}
 	}
 	u := parseCPUUsage(line)
-	u.own = cpuTime()
+	u.own = cputime.Used()
 	return u
 }
 

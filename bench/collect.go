@@ -2,7 +2,11 @@
 
 package bench
 
-import "time"
+import (
+	"time"
+
+	"github.com/bucketring/bucketring/internal/cputime"
+)
 
 // collector closes the intervals of a run: it reads the recorder at the end of each.
 type collector struct {
@@ -24,7 +28,7 @@ func (c *collector) run() {
 	defer close(c.done)
 	w := &c.state.recorder.window
 	if w.warmupIntervals == 0 {
-		c.cpuBegin = cpuTime()
+		c.cpuBegin = cputime.Used()
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -37,7 +41,7 @@ func (c *collector) run() {
 			return
 		}
 		if c.next+1 == w.warmupIntervals {
-			c.cpuBegin = cpuTime()
+			c.cpuBegin = cputime.Used()
 		}
 		c.collectInterval(end)
 	}
@@ -62,7 +66,7 @@ func (c *collector) collectInterval(end time.Duration) {
 }
 
 // sendingDone is called when all calls were sent.
-func (c *collector) sendingDone() { c.cpuEnd = cpuTime() }
+func (c *collector) sendingDone() { c.cpuEnd = cputime.Used() }
 
 // finish collects the remaining intervals. The measured part is over.
 func (c *collector) finish() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/bench/audit"
+	"github.com/bucketring/bucketring/internal/cputime"
 )
 
 // BenchmarkFiveMillion audits a run of 5 million events under four limits: over
@@ -62,10 +63,10 @@ func BenchmarkFiveMillion(b *testing.B) {
 					a.Add(&e)
 				}
 				added := time.Now()
-				cpu := cpuTime()
+				cpu := cputime.Used()
 				r := a.Report()
 				took += time.Since(added)
-				used += cpuTime() - cpu
+				used += cputime.Used() - cpu
 				b.ReportMetric(float64(added.Sub(begin))/n, "ns/add")
 				if r.Events != n {
 					b.Fatalf("%d events", r.Events)

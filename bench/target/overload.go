@@ -13,7 +13,6 @@ import (
 
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/internal/overload"
-	"github.com/bucketring/bucketring/rpc/client"
 )
 
 // errHeldBack is the error of a call that is not sent.
@@ -67,9 +66,6 @@ func (t *throttle) observe(err error) {
 // overload has the code RESOURCE_EXHAUSTED with a RetryInfo; without one it is something
 // else, such as too many streams.
 func refusalOf(err error) *bench.OverloadedError {
-	if e, ok := errors.AsType[*client.OverloadedError](err); ok { // without making its status
-		return &bench.OverloadedError{RetryAfter: e.RetryAfter}
-	}
 	var from interface{ GRPCStatus() *status.Status }
 	if !errors.As(err, &from) {
 		return nil

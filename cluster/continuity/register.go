@@ -167,9 +167,15 @@ func (m *Machine) onPrepare(msg *Message, e *Entry) {
 	})
 }
 
+// counts reports whether a vote counts for a proposal that began at a time: it is for its
+// ballot, not late, and of a member of the present roster.
+func (m *Machine) counts(msg *Message, e *Entry, ballot uint64, began time.Duration) bool {
+	return e.Ballot == ballot && m.now-began < m.o.VoteTimeout && msg.Epoch == m.roster.Epoch && m.roster.has(msg.From.Name)
+}
+
 func (m *Machine) onPromise(msg *Message, e *Entry) {
 	r := m.parts[e.Partition].proposal
-	if r == nil || r.phase != 1 || r.ballot != e.Ballot || m.now-r.started >= m.o.VoteTimeout || msg.Epoch != m.roster.Epoch || !m.roster.has(msg.From.Name) {
+	if r == nil || r.phase != 1 || !m.counts(msg, e, r.ballot, r.started) {
 		return
 	}
 	r.promises = slices.DeleteFunc(r.promises, func(o promise) bool { return o.from.Name == msg.From.Name })
@@ -256,8 +262,7 @@ func (m *Machine) onAccept(msg *Message, e *Entry) {
 
 func (m *Machine) onAccepted(msg *Message, e *Entry) {
 	r := m.parts[e.Partition].proposal
-	if r == nil || r.phase != 2 || r.ballot != e.Ballot || m.now-r.started >= m.o.VoteTimeout || msg.Epoch != m.roster.Epoch ||
-		!m.roster.has(msg.From.Name) || slices.Contains(r.accepts, msg.From.Name) {
+	if r == nil || r.phase != 2 || !m.counts(msg, e, r.ballot, r.started) || slices.Contains(r.accepts, msg.From.Name) {
 		return
 	}
 	r.accepts = append(r.accepts, msg.From.Name)

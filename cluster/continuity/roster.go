@@ -283,7 +283,7 @@ func (m *Machine) answeredAt(p *peer) time.Duration {
 // handleRoster handles what concerns the roster and vote tables.
 func (m *Machine) handleRoster(msg *Message, e *Entry) {
 	r, v := m.rosterChange, &m.rosterVote
-	counts := r != nil && r.ballot == e.Ballot && m.now-r.started < m.o.VoteTimeout && msg.Epoch == m.roster.Epoch && m.roster.has(msg.From.Name)
+	counts := r != nil && m.counts(msg, e, r.ballot, r.started)
 	switch e.Kind {
 	case RosterIs:
 		m.adoptRoster(e.Roster)

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/bucketring/bucketring/internal/cputime"
 	"github.com/bucketring/bucketring/internal/overload"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -86,7 +87,7 @@ func (q *processorQueue) update(now time.Time, m overload.Sample) {
 
 // sample returns what happened since the last sample.
 func (q *processorQueue) sample(now time.Time) overload.Sample {
-	cpu := processTime()
+	cpu := cputime.Used()
 	s := overload.Sample{Elapsed: now.Sub(q.at), CPU: cpu - q.cpu, Processors: runtime.GOMAXPROCS(0)}
 	calls, items := q.admission.Asked()
 	asked := time.Duration(calls)*callTime + time.Duration(items)*itemTime

@@ -54,9 +54,9 @@ func Dial(o Options) (*Client, error) {
 	}
 	if !o.DisableOwnerRouting {
 		c.watchRing(o, o.dialOptions(maxPeerBackoff))
-	}
-	if err := c.startWithdrawer(o); err != nil {
-		return nil, errors.Join(fmt.Errorf("dial: %w", err), c.Close())
+		if err := c.startWithdrawer(o); err != nil {
+			return nil, errors.Join(fmt.Errorf("dial: %w", err), c.Close())
+		}
 	}
 	return c, nil
 }

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 )
 
@@ -56,15 +56,7 @@ func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded
 
 // GRPCStatus returns the status of the refusal.
 func (e *OverloadedError) GRPCStatus() *status.Status {
-	plain := status.New(codes.ResourceExhausted, e.Error())
-	full, err := plain.WithDetails(
-		&errdetails.ErrorInfo{Reason: "overloaded", Domain: "bucketring"},
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)},
-	)
-	if err != nil {
-		return plain
-	}
-	return full
+	return codec.RefusalStatus(e.Error(), e.RetryAfter)
 }
 
 func overloaded(retryAfter time.Duration, message string) error {
@@ -132,10 +124,8 @@ func callError(err error) error {
 	case codes.InvalidArgument:
 		return invalid(s)
 	case codes.ResourceExhausted:
-		for _, detail := range s.Details() {
-			if retry, ok := detail.(*errdetails.RetryInfo); ok {
-				return overloaded(retry.GetRetryDelay().AsDuration(), s.Message())
-			}
+		if d, refused := codec.RetryAfter(s); refused {
+			return overloaded(d, s.Message())
 		}
 	}
 	return err

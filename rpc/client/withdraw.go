@@ -34,7 +34,7 @@ type withdrawer struct {
 	done   chan struct{}
 }
 
-// startWithdrawer starts c.withdrawer. It needs c.settler, and c.ring if there is one.
+// startWithdrawer starts c.withdrawer. It needs c.ring and c.settler.
 func (c *Client) startWithdrawer(o Options) error {
 	box, err := outbox.New(outbox.Options{
 		Deliver:    c.deliverWithdrawal,

@@ -13,9 +13,9 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -27,9 +27,7 @@ const (
 	ReasonConflict = "request_id_conflict"
 	// ReasonOverloaded comes with ResourceExhausted, and with a RetryInfo: more is asked
 	// than can be answered in time, and the call was refused before anything was done.
-	ReasonOverloaded = "overloaded"
-
-	errorDomain = "bucketring"
+	ReasonOverloaded = codec.ReasonOverloaded
 )
 
 // callError is the error of a call, in the form of the wire. So errors of this member
@@ -88,14 +86,7 @@ func (e *callError) GRPCStatus() *grpcstatus.Status {
 		if ms == 0 {
 			return plain
 		}
-		full, err := plain.WithDetails(
-			&errdetails.ErrorInfo{Reason: ReasonOverloaded, Domain: errorDomain},
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Duration(ms) * time.Millisecond)},
-		)
-		if err != nil {
-			return plain
-		}
-		return full
+		return codec.RefusalStatus(e.described.GetMessage(), time.Duration(ms)*time.Millisecond)
 	case codes.InvalidArgument:
 		field := e.described.GetField()
 		if field == "" {
@@ -106,9 +97,9 @@ func (e *callError) GRPCStatus() *grpcstatus.Status {
 			Description: strings.TrimPrefix(e.described.GetMessage(), field+": "),
 		}}}
 	case codes.NotFound:
-		detail = &errdetails.ErrorInfo{Reason: ReasonUnknownReservation, Domain: errorDomain}
+		detail = &errdetails.ErrorInfo{Reason: ReasonUnknownReservation, Domain: codec.ErrorDomain}
 	case codes.AlreadyExists:
-		detail = &errdetails.ErrorInfo{Reason: ReasonConflict, Domain: errorDomain}
+		detail = &errdetails.ErrorInfo{Reason: ReasonConflict, Domain: codec.ErrorDomain}
 	default:
 		return plain
 	}

@@ -8,10 +8,9 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 )
 
 // Errors of a call that has no answer. [MayBeDecided] reports whether the member may have
@@ -41,15 +40,7 @@ func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded
 
 // GRPCStatus returns the status that a node would refuse the call with.
 func (e *OverloadedError) GRPCStatus() *status.Status {
-	plain := status.New(codes.ResourceExhausted, e.Error())
-	full, err := plain.WithDetails(
-		&errdetails.ErrorInfo{Reason: "overloaded", Domain: "bucketring"},
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)},
-	)
-	if err != nil {
-		return plain
-	}
-	return full
+	return codec.RefusalStatus(e.Error(), e.RetryAfter)
 }
 
 // overloaded has the errors for retries after 1, 2, 3... ms, so that a refusal allocates

@@ -2,16 +2,17 @@
 
 //go:build unix
 
-package bench
+// Package cputime reads the processor time of this process.
+package cputime
 
 import (
 	"syscall"
 	"time"
 )
 
-// cpuTime returns the CPU time that this process has used so far, user and
-// system, or 0 if it is unknown.
-func cpuTime() time.Duration {
+// Used returns the processor time that this process has used, in its own code and in the
+// kernel; 0 if it is unknown.
+func Used() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
