@@ -79,9 +79,11 @@ generate: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/proto
 	cd rpc/proto && PATH="$(BIN):$$PATH" $(BIN)/buf generate --template buf.gen.vtproto.yaml --type bucketring.v1.Result
 
 .PHONY: verify
-verify: generate ## fail if generated code or go.mod is not what is committed
+verify: generate ## fail if generated code or go.mod is not what is committed, or another system cannot build the binary
 	go mod tidy -diff
 	git diff --exit-code -- rpc/pb
+	GOOS=darwin go build -o /dev/null ./cmd/bucketring
+	GOOS=windows go build -o /dev/null ./cmd/bucketring
 
 .PHONY: check
 check: verify lint test race ## verify, lint, test and race: run it before a push

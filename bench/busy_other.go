@@ -4,4 +4,4 @@
 
 package bench
 
-func cpuOfAll() cpuUse { return cpuUse{} }
+func readCPUUsage() cpuUsage { return cpuUsage{} }

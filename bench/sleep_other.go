@@ -6,6 +6,6 @@ package bench
 
 import "time"
 
-func nap(time.Duration) bool { return false }
+func nanosleep(time.Duration) bool { return false }
 
-func exactly(f func()) { f() }
+func withPreciseSleep(f func()) { f() }
