@@ -81,6 +81,10 @@ func (c *Client) Close() error {
 
 // Check charges a known cost at once and for good. It does not count against
 // concurrency limits.
+//
+// After [ErrUnreachable] a node may have charged it all the same. The client takes that
+// back in the background, as far as it can. A caller that set the RequestID may repeat
+// the call: the repetition is not taken back.
 func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
 	if err := c.refuse(ctx, call.Key); err != nil {
 		return Decision{}, &callFailure{"check", call.Key, err}
