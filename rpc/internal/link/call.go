@@ -232,7 +232,7 @@ func (l *Link) abandon(p *Pending, err error) {
 	if p.state != ended {
 		timeout := err == ErrTimeout //nolint:errorlint // from asTimeout
 		if timeout {
-			err = l.timeoutLocked(p)
+			err = l.timeoutLocked(p, l.now())
 		}
 		l.failLocked(p, err)
 		l.recordFailureLocked(err, 1)

@@ -37,7 +37,7 @@ func (l *Link) expire() {
 			l.mu.deadlines.push(p)
 			continue
 		}
-		l.failLocked(p, l.timeoutLocked(p))
+		l.failLocked(p, l.timeoutLocked(p, now))
 		n++
 	}
 	l.recordFailureLocked(ErrTimeout, n)

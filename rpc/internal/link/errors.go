@@ -79,13 +79,14 @@ var timeouts = [2][2]*timeoutError{{{false, false}, errUnsent}, {{true, false}, 
 // errUnsent is the error of a call that was not sent in time to a member that answers.
 var errUnsent = &timeoutError{sent: false, alive: true}
 
-// timeoutLocked returns the error of a call that ran out of time.
-func (l *Link) timeoutLocked(p *Pending) error {
+// timeoutLocked returns the error of a call that ran out of time. A member that answered
+// after the call was started, and has been silent since then for long, may be gone.
+func (l *Link) timeoutLocked(p *Pending, now int64) error {
 	sent, alive := 0, 0
 	if p.sends > 0 {
 		sent = 1
 	}
-	if l.mu.admission.lastAnswer > p.started {
+	if last := l.mu.admission.lastAnswer; last > p.started && now-last < l.mu.breaker.patience() {
 		alive = 1
 	}
 	return timeouts[sent][alive]
@@ -109,8 +110,8 @@ func MayBeDecided(err error) bool {
 }
 
 // IsSlow reports whether err is an ErrTimeout, and the member has answered other calls
-// since the call was started: it is not gone, and to ask another member in its place
-// would only add load.
+// since the call was started, and lately: it is not gone, and to ask another member in its
+// place would only add load.
 func IsSlow(err error) bool {
 	e, ok := errors.AsType[*timeoutError](err)
 	return ok && e.alive

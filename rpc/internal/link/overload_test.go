@@ -372,6 +372,38 @@ func TestPatience(t *testing.T) {
 	})
 }
 
+// A member that answers once after a call was started, and then never, is not slow: it may
+// be gone, and the call is for others to decide.
+func TestMemberThatFallsSilentIsNotSlow(t *testing.T) {
+	answered := false
+	f := &fake{handle: func(_ int, p *pipe) error {
+		return Serve(p, nil, func(b *pb.Batch) *pb.Answers {
+			if answered {
+				<-p.Context().Done()
+			}
+			answered = true
+			time.Sleep(50 * time.Millisecond)
+			return echo(b)
+		})
+	}}
+	bubble(t, f, Options{}, func(t *testing.T, l *Link) {
+		ctx := WithDeadline(t.Context(), time.Now().Add(900*time.Millisecond))
+		var calls []*Pending
+		for range 3 { // two in flight, and one that is never sent
+			calls = append(calls, l.Start(&ctx, check("k")))
+			synctest.Wait()
+		}
+		if _, err := calls[0].Wait(&ctx); err != nil {
+			t.Errorf("the first call: %v", err)
+		}
+		for i, p := range calls[1:] {
+			if _, err := p.Wait(&ctx); !errors.Is(err, ErrTimeout) || IsSlow(err) {
+				t.Errorf("call %d ended with %v, want a timeout of a member that may be gone", i+1, err)
+			}
+		}
+	})
+}
+
 // A member that answers every 200 ms, each time later than the calls wait, is slow and
 // not gone: the breaker stays closed. Once it is silent, the breaker opens.
 func TestSlowMemberDoesNotOpenTheBreaker(t *testing.T) {
