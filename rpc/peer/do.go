@@ -9,7 +9,6 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
-	"github.com/bucketring/bucketring/cluster/ownership"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -32,37 +31,37 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 		results.Fail(grpcstatus.FromContextError(err).Err())
 		return results
 	}
-	v := r.table.Load()
+	v, now := r.table.Load(), r.owners.Now()
 	var forwards []forward
 	var limited *link.DeadlineContext
 	var began time.Time
-	var terms ownership.TermReports
-	for i := range calls {
-		c := &calls[i]
-		decide, learn := v.admit(c)
-		if learn {
-			terms = append(terms, ownership.TermReport{Partition: c.Partition, Term: c.Term})
-		}
-		result := r.place(v, c, decide)
-		if result != forwarded {
-			if result != nil {
-				results.Set(i, result)
-			}
-			continue
-		}
+	start := func(i int) {
 		results.Set(i, forwarded)
 		if forwards == nil {
 			forwards = make([]forward, 0, len(calls)-i)
 			began = time.Now()
 			limited = r.limit(ctx, began, len(calls))
 		}
-		forwards = append(forwards, forward{Call: c, index: i})
+		forwards = append(forwards, forward{Call: &calls[i], index: i})
 		r.start(limited, v, &forwards[len(forwards)-1])
 	}
-	if terms != nil {
-		r.learn(terms)
+	for i := range calls {
+		switch result := r.place(v, &calls[i], now); result {
+		case nil:
+		case forwarded:
+			start(i)
+		default:
+			results.Set(i, result)
+		}
 	}
 	r.local.Decide(calls, results)
+	for _, i := range r.confirm(ctx, calls, results) {
+		if c := &calls[i]; c.Origin.Streamed() {
+			results.Set(i, r.redirect(c))
+		} else {
+			start(i)
+		}
+	}
 	for i := range calls {
 		if c := &calls[i]; c.Kind.EndsReservation() && c.Origin != call.Outbox && results.Code(i) == codes.NotFound {
 			if result, known := r.endInFallback(c); known {
@@ -84,21 +83,15 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 // Reject implements [server.Decider].
 func (r *Router) Reject(err error) error { return r.local.Reject(err) }
 
-// admit reports whether this member decides for the partition of c, and whether the
-// term in c is newer and must be learned.
-func (v *routingTable) admit(c *call.Call) (decide, learn bool) {
-	if !c.Origin.Streamed() {
-		return v.mine(c.Partition), false
-	}
-	admission := v.roles.Admit(c.Partition, c.Term)
-	return admission.Decide || v.alone, admission.Learn && c.Origin == call.MemberStream
-}
-
 // place chooses where a call is decided. It returns nil for the local service,
 // forwarded for another member, and otherwise the result.
-func (r *Router) place(v *routingTable, c *call.Call, mine bool) *pb.Result {
+func (r *Router) place(v *routingTable, c *call.Call, now time.Duration) *pb.Result {
 	if c.Err != nil || c.Expired && !c.Origin.Streamed() {
 		return nil // the local service rejects it
+	}
+	mine := r.mine(v, c.Partition, now)
+	if c.Origin == call.MemberStream && c.Term != 0 && mine {
+		mine = c.Term <= r.owners.Place(c.Partition).Term // else the sender knows of a later owner
 	}
 	if c.Decider == r.name {
 		if result, known := r.endInFallback(c); known || c.Origin.Streamed() && !mine {
@@ -112,10 +105,10 @@ func (r *Router) place(v *routingTable, c *call.Call, mine bool) *pb.Result {
 				return redirectTo(m)
 			}
 		}
-		if mine {
-			return nil
+		if mine || r.owners.Place(c.Partition).Role.Brief() {
+			return nil // confirm redirects it if it was not decided
 		}
-		return redirectTo(v.owner(c.Partition))
+		return r.redirect(c)
 	}
 	if mine && !elsewhere {
 		return nil
@@ -129,6 +122,11 @@ func (r *Router) place(v *routingTable, c *call.Call, mine bool) *pb.Result {
 		c.RequestID = r.local.NewID() // charged once, however often it is sent
 	}
 	return forwarded
+}
+
+// redirect returns a redirect to the owner of a call.
+func (r *Router) redirect(c *call.Call) *pb.Result {
+	return redirectTo(r.ownerOf(r.table.Load(), c.Partition))
 }
 
 // endInFallback settles or cancels a reservation that this member made in fallback.
@@ -159,7 +157,7 @@ func decideAt(s *server.Service, c *call.Call) *pb.Result {
 	return results.Get(0)
 }
 
-// redirectTo returns a redirect to a member, or to none if m is nil.
+// redirectTo returns a redirect to a member, or to none if m is nil or this process.
 func redirectTo(m *memberConn) *pb.Result {
 	to := &pb.Redirect{}
 	if m != nil {
