@@ -41,7 +41,7 @@ func (m *Machine) LagsAfter(partition int) time.Duration {
 	if p.copy.Seq <= p.durable {
 		return always
 	}
-	return p.unackedSince + maxLag
+	return p.unackedSince + MaxLag
 }
 
 // Acknowledged returns the last change that all receivers of changes of a partition
