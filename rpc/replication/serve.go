@@ -104,7 +104,9 @@ func (h *Host) rejected(result string, err error) {
 	if result == handshake.Malformed {
 		return
 	}
-	h.command(func(l *loop) { l.moves.problem(l.log, "member rejected", "result", result, "reason", grpcstatus.Convert(err).Message()) })
+	h.command(func(l *loop) {
+		l.moves.problem(l.log, "member rejected", "result", result, "reason", grpcstatus.Convert(err).Message())
+	})
 }
 
 // control receives frames.
