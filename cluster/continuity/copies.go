@@ -10,9 +10,9 @@ type stream struct {
 	transfer uint64 // 0: to the heir
 	heard    bool   // whether the receiver has said what it has
 	complete bool
-	seq      uint64 // that the receiver has acknowledged
-	sent     uint64 // that was sent last
-	sentAt   time.Duration
+	seq      uint64        // that the receiver has acknowledged
+	sent     uint64        // that was sent last
+	waiting  time.Duration // since when nothing new was acknowledged, if sent is above seq
 	fullAt   time.Duration // when all records were sent, 0: not yet
 }
 
@@ -72,8 +72,14 @@ func (m *Machine) pump(i int, s *stream) {
 	switch {
 	case !s.complete && (s.fullAt == 0 || m.now-s.fullAt >= resendSnapshot):
 		t.Full, s.fullAt = true, m.now
-	case s.complete && p.copy.Seq > s.seq && (p.copy.Seq > s.sent || m.now-s.sentAt >= resendDelta):
-		t.After, s.sent, s.sentAt = s.seq, p.copy.Seq, m.now
+	case s.complete && s.sent > s.seq && m.now-s.waiting >= resendDelta:
+		t.After, s.sent, s.waiting = s.seq, p.copy.Seq, m.now
+	case s.complete && p.copy.Seq > max(s.seq, s.sent):
+		// What is on its way is not sent twice. If it is lost, all is repeated later.
+		if s.sent <= s.seq {
+			s.waiting = m.now
+		}
+		t.After, s.sent = max(s.seq, s.sent), p.copy.Seq
 	default:
 		return
 	}
@@ -129,7 +135,9 @@ func (m *Machine) noteCopy(i int, s *stream, c Copy) {
 			p.export.rounds++
 		}
 		s.complete = true
-		s.seq = max(s.seq, c.Seq)
+		if c.Seq > s.seq {
+			s.seq, s.waiting = c.Seq, m.now
+		}
 	}
 	m.noteSynced(i)
 	m.noteDurable(i)

@@ -127,7 +127,8 @@ type Effects struct {
 	// Changes has an entry for each partition whose role, term, owner or heir has
 	// changed.
 	Changes []Change
-	// Leases renews leases. Until then the owner may decide; see [Machine.Decides].
+	// Leases has an entry for each partition for which the answer of
+	// [Machine.Decides] has changed: it is true until then. It may be earlier than before.
 	Leases []Lease
 	// Seal lists the partitions for which the host stops deciding, waits for
 	// decisions in progress, and answers with [Drained].
@@ -152,7 +153,9 @@ type Change struct {
 	Current   Arrangement
 }
 
-// Lease says until when, on the clock of the events, the owner may decide.
+// Lease says until when, on the clock of the events, this member decides for a
+// partition if no other Lease of it follows. The time is in the past, and may be
+// negative, if it does not.
 type Lease struct {
 	Partition int
 	Until     time.Duration

@@ -10,8 +10,11 @@ import (
 	"time"
 )
 
-// never is a time before all others.
-const never = time.Duration(math.MinInt64 / 4)
+// never is a time before all others, and always one after all others.
+const (
+	never  = time.Duration(math.MinInt64 / 4)
+	always = time.Duration(math.MaxInt64)
+)
 
 // Machine is the ownership protocol of one boot of one member. It is not safe for
 // concurrent use. What it does depends on its events and their times only.
@@ -100,8 +103,9 @@ type partition struct {
 	warming  uint64        // the transfer
 	warmedAt time.Duration
 
-	proposal *proposal
-	shown    Change
+	proposal   *proposal
+	shown      Change
+	shownUntil time.Duration
 }
 
 // bitmap is a set of partitions.
@@ -126,6 +130,7 @@ func New(self ID, o Options, now time.Duration) (*Machine, error) {
 	}
 	for i := range m.parts {
 		m.parts[i].shown.Partition = i
+		m.parts[i].shownUntil = never
 	}
 	return m, nil
 }
@@ -236,6 +241,10 @@ func (m *Machine) publish() {
 		if c != p.shown {
 			p.shown = c
 			m.fx.Changes = append(m.fx.Changes, c)
+		}
+		if until := m.decidesUntil(i); until != p.shownUntil {
+			p.shownUntil = until
+			m.fx.Leases = append(m.fx.Leases, Lease{Partition: i, Until: until})
 		}
 	}
 }

@@ -61,7 +61,6 @@ func (m *Machine) onGrants(msg *Message) {
 		// does not know of leases that this heir grants from now on.
 		if until := msg.Answered + m.o.Lease; !p.sticky() && until > p.leaseUntil {
 			p.leaseUntil = until
-			m.fx.Leases = append(m.fx.Leases, Lease{Partition: i, Until: until})
 		}
 		m.noteCopy(i, &p.heir, g.Copy)
 	}

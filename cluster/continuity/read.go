@@ -8,14 +8,21 @@ import "time"
 // A host that answers from its own copy of the roles and leases must ask before
 // it decides and again before it answers.
 func (m *Machine) Decides(partition int, now time.Duration) bool {
+	return now < m.decidesUntil(partition)
+}
+
+// decidesUntil returns until when this member decides if nothing else happens.
+func (m *Machine) decidesUntil(partition int) time.Duration {
 	p := &m.parts[partition]
 	switch {
 	case p.known.Owner != m.self || p.sealed || p.stale || !m.roster.has(m.self.Name):
-		return false
-	case p.known.Heir.IsZero() && !p.sticky():
-		return len(m.roster.Names) == 1 || now < m.contactUntil
+		return never
+	case !p.known.Heir.IsZero() || p.sticky():
+		return p.leaseUntil
+	case len(m.roster.Names) == 1:
+		return always
 	}
-	return now < p.leaseUntil
+	return m.contactUntil
 }
 
 // Waits reports whether large charges wait until [Effects.Durable] covers them:
@@ -24,8 +31,38 @@ func (m *Machine) Waits() bool { return len(m.roster.Names) > 1 }
 
 // Lags reports whether the heir is so far behind that small charges wait as well.
 func (m *Machine) Lags(partition int, now time.Duration) bool {
+	return now > m.LagsAfter(partition)
+}
+
+// LagsAfter returns after which time [Machine.Lags] holds if nothing else happens.
+// Only [Changed], [Drained], [Effects.Durable] and a new owner change it.
+func (m *Machine) LagsAfter(partition int) time.Duration {
 	p := &m.parts[partition]
-	return p.copy.Seq > p.durable && now-p.unackedSince > maxLag
+	if p.copy.Seq <= p.durable {
+		return always
+	}
+	return p.unackedSince + MaxLag
+}
+
+// Acknowledged returns the last change that all receivers of changes of a partition
+// have, so that the host may forget which they were. It is 0 while one of them has no
+// complete copy.
+func (m *Machine) Acknowledged(partition int) uint64 {
+	p := &m.parts[partition]
+	seq := p.copy.Seq
+	if !p.known.Heir.IsZero() {
+		if !p.heir.complete {
+			return 0
+		}
+		seq = min(seq, p.heir.seq)
+	}
+	if p.export != nil {
+		if !p.export.complete {
+			return 0
+		}
+		seq = min(seq, p.export.seq)
+	}
+	return seq
 }
 
 // Current returns the arrangement of a partition that is known to be chosen.

@@ -220,7 +220,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 			t.lost += l.cost
 		}
 	}
-	if bound := maxLag + 2*TickInterval + 2*s.maxDelay; last-first > bound {
+	if bound := MaxLag + 2*TickInterval + 2*s.maxDelay; last-first > bound {
 		s.fail("I3: %s starts p%d without the small charges of %v, want at most %v", n.id, p, last-first, bound)
 	}
 	if bothGone && t.owner != nil { // and what earlier owners had

@@ -20,6 +20,7 @@ type simNode struct {
 	held    []func()      // what happens when the process runs again
 	missed  map[string]time.Duration
 
+	until   [simPartitions]time.Duration // as the effects say, until when the node decides
 	stores  [simPartitions]*simStore
 	waiting [simPartitions][]*simAnswer // large charges that wait for the heir
 	journal [simPartitions][]simCharge  // what has to be reported to the owner
@@ -61,7 +62,7 @@ func (s *sim) start(name string, state MemberState, expect []string) *simNode {
 	n.m = machine
 	m.node, m.state, m.left = n, state, false
 	for p := range n.stores {
-		n.stores[p] = newSimStore()
+		n.stores[p], n.until[p] = newSimStore(), never
 	}
 	s.nodes = append(s.nodes, n)
 	s.logf("start %s", n.id)
@@ -157,6 +158,14 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 	n.s.plant(n, e)
 	fx := n.m.Step(e, n.clock())
 	n.s.plantAfter(n, e)
+	for _, l := range fx.Leases {
+		n.until[l.Partition] = l.Until
+	}
+	for p, until := range n.until {
+		if got, want := n.clock() < until, n.m.Decides(p, n.clock()); got != want {
+			n.s.fail("%s p%d: decides by the effects: %v, by the machine: %v", n.id, p, got, want)
+		}
+	}
 	for _, r := range fx.Repay {
 		n.repay(r)
 	}

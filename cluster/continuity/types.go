@@ -133,9 +133,9 @@ const (
 	resendSnapshot = time.Second
 )
 
-// maxLag is how long changes may lack the heir's acknowledgement before all
+// MaxLag is how long changes may lack the heir's acknowledgement before all
 // charges wait for it. It bounds what a crash can lose.
-const maxLag = 100 * time.Millisecond
+const MaxLag = 100 * time.Millisecond
 
 // withDrift returns a duration that has passed on this member's clock only after d
 // has passed on the clock of any other member.

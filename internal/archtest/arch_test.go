@@ -40,18 +40,20 @@ var allowedImports = map[string][]string{
 	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/listenlimit", "internal/overload", "internal/snapshotfile"},
 
 	// The wire.
-	"rpc/httpapi/statuspage": {},
-	"rpc/httpapi":            {"internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
-	"rpc/server":             {"internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
-	"rpc/proxy":              {"internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
-	"rpc/client/middleware":  {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
-	"rpc/internal/dialect":   {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
-	"rpc/envoy":              {"rpc/envoy/config", "rpc/internal/explain", "rpc/server", "rpc/pb", "limiter"},
-	"rpc/envoy/xds":          {"rpc/envoy/config", "limiter"},
-	"rpc/envoy/config":       {"limiter", "internal/yamldoc", "internal/nearest"},
-	"rpc/peer":               {"rpc/server", "rpc/internal/call", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
-	"rpc/client":             {"internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
-	"rpc/pb":                 {},
+	"rpc/httpapi/statuspage":        {},
+	"rpc/httpapi":                   {"internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
+	"rpc/server":                    {"internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
+	"rpc/proxy":                     {"internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
+	"rpc/client/middleware":         {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
+	"rpc/internal/dialect":          {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
+	"rpc/envoy":                     {"rpc/envoy/config", "rpc/internal/explain", "rpc/server", "rpc/pb", "limiter"},
+	"rpc/envoy/xds":                 {"rpc/envoy/config", "limiter"},
+	"rpc/envoy/config":              {"limiter", "internal/yamldoc", "internal/nearest"},
+	"rpc/peer":                      {"rpc/internal/handshake", "rpc/server", "rpc/internal/call", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/pb", "cluster/ownership", "ring", "limiter"},
+	"rpc/replication":               {"rpc/replication/internal/wire", "rpc/internal/handshake", "rpc/pb", "cluster/continuity", "limiter"},
+	"rpc/replication/internal/wire": {"cluster/continuity"},
+	"rpc/client":                    {"internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
+	"rpc/pb":                        {},
 
 	// Formats of messages.
 	"rpc/internal/call":      {"rpc/internal/requestid", "rpc/pb", "ring", "limiter"},
@@ -60,6 +62,7 @@ var allowedImports = map[string][]string{
 	"rpc/internal/explain":   {},
 
 	// Connections between processes.
+	"rpc/internal/handshake":       {"rpc/pb"},
 	"rpc/internal/codec":           {"rpc/pb"},
 	"rpc/internal/codec/fieldtest": {}, // for tests
 	"rpc/internal/link":            {"internal/overload", "rpc/internal/codec", "rpc/pb"},

@@ -33,6 +33,8 @@ type PeerMessage struct {
 	//	*PeerMessage_Hello
 	//	*PeerMessage_Proof
 	//	*PeerMessage_Batch
+	//	*PeerMessage_Control
+	//	*PeerMessage_Copy
 	Message       isPeerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -102,6 +104,24 @@ func (x *PeerMessage) GetBatch() *Batch {
 	return nil
 }
 
+func (x *PeerMessage) GetControl() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*PeerMessage_Control); ok {
+			return x.Control
+		}
+	}
+	return nil
+}
+
+func (x *PeerMessage) GetCopy() *CopyChunk {
+	if x != nil {
+		if x, ok := x.Message.(*PeerMessage_Copy); ok {
+			return x.Copy
+		}
+	}
+	return nil
+}
+
 type isPeerMessage_Message interface {
 	isPeerMessage_Message()
 }
@@ -118,11 +138,25 @@ type PeerMessage_Batch struct {
 	Batch *Batch `protobuf:"bytes,3,opt,name=batch,proto3,oneof"`
 }
 
+type PeerMessage_Control struct {
+	// A message of the ownership protocol, with the changes that belong to it, in
+	// the format of rpc/replication/internal/wire. Of Control.
+	Control []byte `protobuf:"bytes,4,opt,name=control,proto3,oneof"`
+}
+
+type PeerMessage_Copy struct {
+	Copy *CopyChunk `protobuf:"bytes,5,opt,name=copy,proto3,oneof"`
+}
+
 func (*PeerMessage_Hello) isPeerMessage_Message() {}
 
 func (*PeerMessage_Proof) isPeerMessage_Message() {}
 
 func (*PeerMessage_Batch) isPeerMessage_Message() {}
+
+func (*PeerMessage_Control) isPeerMessage_Message() {}
+
+func (*PeerMessage_Copy) isPeerMessage_Message() {}
 
 type PeerAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -213,9 +247,13 @@ type PeerHello struct {
 	// Whom the caller wants to talk to.
 	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
 	// 32 random bytes.
-	Nonce         []byte `protobuf:"bytes,4,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Nonce []byte `protobuf:"bytes,4,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// The version of the protocol between members that the sender speaks, and the
+	// lowest that it understands.
+	Protocol        uint32 `protobuf:"varint,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	MinimumProtocol uint32 `protobuf:"varint,6,opt,name=minimum_protocol,json=minimumProtocol,proto3" json:"minimum_protocol,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *PeerHello) Reset() {
@@ -276,16 +314,34 @@ func (x *PeerHello) GetNonce() []byte {
 	return nil
 }
 
+func (x *PeerHello) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *PeerHello) GetMinimumProtocol() uint32 {
+	if x != nil {
+		return x.MinimumProtocol
+	}
+	return 0
+}
+
 type PeerWelcome struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Member string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
 	Boot   uint64                 `protobuf:"fixed64,2,opt,name=boot,proto3" json:"boot,omitempty"`
 	// 32 random bytes.
 	Nonce []byte `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	// HMAC-SHA256 over all of the above with the cluster key; empty without one.
-	Mac           []byte `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// HMAC-SHA256 over both messages, except this field, with the cluster key; empty
+	// without one.
+	Mac []byte `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`
+	// As in the hello.
+	Protocol        uint32 `protobuf:"varint,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	MinimumProtocol uint32 `protobuf:"varint,6,opt,name=minimum_protocol,json=minimumProtocol,proto3" json:"minimum_protocol,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *PeerWelcome) Reset() {
@@ -346,6 +402,20 @@ func (x *PeerWelcome) GetMac() []byte {
 	return nil
 }
 
+func (x *PeerWelcome) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *PeerWelcome) GetMinimumProtocol() uint32 {
+	if x != nil {
+		return x.MinimumProtocol
+	}
+	return 0
+}
+
 type PeerProof struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Likewise, and never equal to the owner's. Empty without a cluster key.
@@ -391,35 +461,101 @@ func (x *PeerProof) GetMac() []byte {
 	return nil
 }
 
+// CopyChunk is a part of all records of a partition. The chunks of one copy follow
+// each other. The last one has the header.
+type CopyChunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the copy is, in the format of rpc/replication/internal/wire.
+	Header        []byte `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Records       []byte `protobuf:"bytes,2,opt,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyChunk) Reset() {
+	*x = CopyChunk{}
+	mi := &file_bucketring_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyChunk) ProtoMessage() {}
+
+func (x *CopyChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyChunk.ProtoReflect.Descriptor instead.
+func (*CopyChunk) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CopyChunk) GetHeader() []byte {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *CopyChunk) GetRecords() []byte {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
 var File_bucketring_v1_peer_proto protoreflect.FileDescriptor
 
 const file_bucketring_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x18bucketring/v1/peer.proto\x12\rbucketring.v1\x1a\x1ebucketring/v1/bucketring.proto\"\xaa\x01\n" +
+	"\x18bucketring/v1/peer.proto\x12\rbucketring.v1\x1a\x1ebucketring/v1/bucketring.proto\"\xf6\x01\n" +
 	"\vPeerMessage\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.bucketring.v1.PeerHelloH\x00R\x05hello\x120\n" +
 	"\x05proof\x18\x02 \x01(\v2\x18.bucketring.v1.PeerProofH\x00R\x05proof\x12,\n" +
-	"\x05batch\x18\x03 \x01(\v2\x14.bucketring.v1.BatchH\x00R\x05batchB\t\n" +
+	"\x05batch\x18\x03 \x01(\v2\x14.bucketring.v1.BatchH\x00R\x05batch\x12\x1a\n" +
+	"\acontrol\x18\x04 \x01(\fH\x00R\acontrol\x12.\n" +
+	"\x04copy\x18\x05 \x01(\v2\x18.bucketring.v1.CopyChunkH\x00R\x04copyB\t\n" +
 	"\amessage\"\x82\x01\n" +
 	"\n" +
 	"PeerAnswer\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.bucketring.v1.PeerWelcomeH\x00R\awelcome\x122\n" +
 	"\aanswers\x18\x02 \x01(\v2\x16.bucketring.v1.AnswersH\x00R\aanswersB\b\n" +
-	"\x06answer\"c\n" +
+	"\x06answer\"\xaa\x01\n" +
 	"\tPeerHello\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\x06R\x04boot\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x14\n" +
-	"\x05nonce\x18\x04 \x01(\fR\x05nonce\"a\n" +
+	"\x05nonce\x18\x04 \x01(\fR\x05nonce\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\rR\bprotocol\x12)\n" +
+	"\x10minimum_protocol\x18\x06 \x01(\rR\x0fminimumProtocol\"\xa8\x01\n" +
 	"\vPeerWelcome\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\x06R\x04boot\x12\x14\n" +
 	"\x05nonce\x18\x03 \x01(\fR\x05nonce\x12\x10\n" +
-	"\x03mac\x18\x04 \x01(\fR\x03mac\"\x1d\n" +
+	"\x03mac\x18\x04 \x01(\fR\x03mac\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\rR\bprotocol\x12)\n" +
+	"\x10minimum_protocol\x18\x06 \x01(\rR\x0fminimumProtocol\"\x1d\n" +
 	"\tPeerProof\x12\x10\n" +
-	"\x03mac\x18\x01 \x01(\fR\x03mac2M\n" +
+	"\x03mac\x18\x01 \x01(\fR\x03mac\"=\n" +
+	"\tCopyChunk\x12\x16\n" +
+	"\x06header\x18\x01 \x01(\fR\x06header\x12\x18\n" +
+	"\arecords\x18\x02 \x01(\fR\arecords2\xd6\x01\n" +
 	"\x04Peer\x12E\n" +
-	"\bExchange\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01B,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
+	"\bExchange\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01\x12D\n" +
+	"\aControl\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01\x12A\n" +
+	"\x04Copy\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01B,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
 
 var (
 	file_bucketring_v1_peer_proto_rawDescOnce sync.Once
@@ -433,29 +569,35 @@ func file_bucketring_v1_peer_proto_rawDescGZIP() []byte {
 	return file_bucketring_v1_peer_proto_rawDescData
 }
 
-var file_bucketring_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_bucketring_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_bucketring_v1_peer_proto_goTypes = []any{
 	(*PeerMessage)(nil), // 0: bucketring.v1.PeerMessage
 	(*PeerAnswer)(nil),  // 1: bucketring.v1.PeerAnswer
 	(*PeerHello)(nil),   // 2: bucketring.v1.PeerHello
 	(*PeerWelcome)(nil), // 3: bucketring.v1.PeerWelcome
 	(*PeerProof)(nil),   // 4: bucketring.v1.PeerProof
-	(*Batch)(nil),       // 5: bucketring.v1.Batch
-	(*Answers)(nil),     // 6: bucketring.v1.Answers
+	(*CopyChunk)(nil),   // 5: bucketring.v1.CopyChunk
+	(*Batch)(nil),       // 6: bucketring.v1.Batch
+	(*Answers)(nil),     // 7: bucketring.v1.Answers
 }
 var file_bucketring_v1_peer_proto_depIdxs = []int32{
 	2, // 0: bucketring.v1.PeerMessage.hello:type_name -> bucketring.v1.PeerHello
 	4, // 1: bucketring.v1.PeerMessage.proof:type_name -> bucketring.v1.PeerProof
-	5, // 2: bucketring.v1.PeerMessage.batch:type_name -> bucketring.v1.Batch
-	3, // 3: bucketring.v1.PeerAnswer.welcome:type_name -> bucketring.v1.PeerWelcome
-	6, // 4: bucketring.v1.PeerAnswer.answers:type_name -> bucketring.v1.Answers
-	0, // 5: bucketring.v1.Peer.Exchange:input_type -> bucketring.v1.PeerMessage
-	1, // 6: bucketring.v1.Peer.Exchange:output_type -> bucketring.v1.PeerAnswer
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	6, // 2: bucketring.v1.PeerMessage.batch:type_name -> bucketring.v1.Batch
+	5, // 3: bucketring.v1.PeerMessage.copy:type_name -> bucketring.v1.CopyChunk
+	3, // 4: bucketring.v1.PeerAnswer.welcome:type_name -> bucketring.v1.PeerWelcome
+	7, // 5: bucketring.v1.PeerAnswer.answers:type_name -> bucketring.v1.Answers
+	0, // 6: bucketring.v1.Peer.Exchange:input_type -> bucketring.v1.PeerMessage
+	0, // 7: bucketring.v1.Peer.Control:input_type -> bucketring.v1.PeerMessage
+	0, // 8: bucketring.v1.Peer.Copy:input_type -> bucketring.v1.PeerMessage
+	1, // 9: bucketring.v1.Peer.Exchange:output_type -> bucketring.v1.PeerAnswer
+	1, // 10: bucketring.v1.Peer.Control:output_type -> bucketring.v1.PeerAnswer
+	1, // 11: bucketring.v1.Peer.Copy:output_type -> bucketring.v1.PeerAnswer
+	9, // [9:12] is the sub-list for method output_type
+	6, // [6:9] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_peer_proto_init() }
@@ -468,6 +610,8 @@ func file_bucketring_v1_peer_proto_init() {
 		(*PeerMessage_Hello)(nil),
 		(*PeerMessage_Proof)(nil),
 		(*PeerMessage_Batch)(nil),
+		(*PeerMessage_Control)(nil),
+		(*PeerMessage_Copy)(nil),
 	}
 	file_bucketring_v1_peer_proto_msgTypes[1].OneofWrappers = []any{
 		(*PeerAnswer_Welcome)(nil),
@@ -479,7 +623,7 @@ func file_bucketring_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bucketring_v1_peer_proto_rawDesc), len(file_bucketring_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,8 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Peer_Exchange_FullMethodName = "/bucketring.v1.Peer/Exchange"
+	Peer_Control_FullMethodName  = "/bucketring.v1.Peer/Control"
+	Peer_Copy_FullMethodName     = "/bucketring.v1.Peer/Copy"
 )
 
 // PeerClient is the client API for Peer service.
@@ -44,6 +46,14 @@ type PeerClient interface {
 	//	Batch        ->
 	//	             <-     Answers
 	Exchange(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerMessage, PeerAnswer], error)
+	// Control carries what the sender says about who holds which partition, and
+	// the changes of partitions, to their heirs and next owners. It begins with the
+	// same handshake. Each member opens one to each other member; nothing is
+	// answered after the handshake.
+	Control(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerMessage, PeerAnswer], error)
+	// Copy carries all records of partitions, in chunks. Otherwise it is as Control.
+	// It has a connection of its own, so that Control never waits for it.
+	Copy(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerMessage, PeerAnswer], error)
 }
 
 type peerClient struct {
@@ -67,6 +77,32 @@ func (c *peerClient) Exchange(ctx context.Context, opts ...grpc.CallOption) (grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_ExchangeClient = grpc.BidiStreamingClient[PeerMessage, PeerAnswer]
 
+func (c *peerClient) Control(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerMessage, PeerAnswer], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[1], Peer_Control_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PeerMessage, PeerAnswer]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_ControlClient = grpc.BidiStreamingClient[PeerMessage, PeerAnswer]
+
+func (c *peerClient) Copy(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerMessage, PeerAnswer], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[2], Peer_Copy_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PeerMessage, PeerAnswer]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_CopyClient = grpc.BidiStreamingClient[PeerMessage, PeerAnswer]
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -84,6 +120,14 @@ type PeerServer interface {
 	//	Batch        ->
 	//	             <-     Answers
 	Exchange(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error
+	// Control carries what the sender says about who holds which partition, and
+	// the changes of partitions, to their heirs and next owners. It begins with the
+	// same handshake. Each member opens one to each other member; nothing is
+	// answered after the handshake.
+	Control(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error
+	// Copy carries all records of partitions, in chunks. Otherwise it is as Control.
+	// It has a connection of its own, so that Control never waits for it.
+	Copy(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -96,6 +140,12 @@ type UnimplementedPeerServer struct{}
 
 func (UnimplementedPeerServer) Exchange(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error {
 	return status.Error(codes.Unimplemented, "method Exchange not implemented")
+}
+func (UnimplementedPeerServer) Control(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error {
+	return status.Error(codes.Unimplemented, "method Control not implemented")
+}
+func (UnimplementedPeerServer) Copy(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error {
+	return status.Error(codes.Unimplemented, "method Copy not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -125,6 +175,20 @@ func _Peer_Exchange_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_ExchangeServer = grpc.BidiStreamingServer[PeerMessage, PeerAnswer]
 
+func _Peer_Control_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PeerServer).Control(&grpc.GenericServerStream[PeerMessage, PeerAnswer]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_ControlServer = grpc.BidiStreamingServer[PeerMessage, PeerAnswer]
+
+func _Peer_Copy_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PeerServer).Copy(&grpc.GenericServerStream[PeerMessage, PeerAnswer]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_CopyServer = grpc.BidiStreamingServer[PeerMessage, PeerAnswer]
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -136,6 +200,18 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Exchange",
 			Handler:       _Peer_Exchange_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Control",
+			Handler:       _Peer_Control_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Copy",
+			Handler:       _Peer_Copy_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

@@ -4,17 +4,14 @@ package peer
 
 import (
 	"fmt"
-	"io"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/internal/waittest"
+	"github.com/bucketring/bucketring/rpc/internal/handshake"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -32,15 +29,15 @@ func TestKeys(t *testing.T) {
 		aToB, bToA bool   // answered by the owner
 		result     string // of a handshake
 	}{
-		{"no keys", nil, nil, true, true, handshakeOK},
-		{"one key", [][]byte{key1}, [][]byte{key1}, true, true, handshakeOK},
-		{"a new key is known", [][]byte{key1}, [][]byte{key1, key2}, true, true, handshakeOK},
-		{"a new key is used by one", [][]byte{key1, key2}, [][]byte{key2, key1}, true, true, handshakeOK},
-		{"an old key is gone from one", [][]byte{key2}, [][]byte{key2, key1}, true, true, handshakeOK},
-		{"a new key that one does not know", [][]byte{key1}, [][]byte{key2, key1}, false, false, handshakeWrongKey},
-		{"different keys", [][]byte{key1}, [][]byte{key2}, false, false, handshakeWrongKey},
-		{"one has none", [][]byte{key1}, nil, false, false, handshakeNoKey},
-		{"the other has none", nil, [][]byte{key1}, false, false, handshakeNoKey},
+		{"no keys", nil, nil, true, true, handshake.OK},
+		{"one key", [][]byte{key1}, [][]byte{key1}, true, true, handshake.OK},
+		{"a new key is known", [][]byte{key1}, [][]byte{key1, key2}, true, true, handshake.OK},
+		{"a new key is used by one", [][]byte{key1, key2}, [][]byte{key2, key1}, true, true, handshake.OK},
+		{"an old key is gone from one", [][]byte{key2}, [][]byte{key2, key1}, true, true, handshake.OK},
+		{"a new key that one does not know", [][]byte{key1}, [][]byte{key2, key1}, false, false, handshake.WrongKey},
+		{"different keys", [][]byte{key1}, [][]byte{key2}, false, false, handshake.WrongKey},
+		{"one has none", [][]byte{key1}, nil, false, false, handshake.NoKey},
+		{"the other has none", nil, [][]byte{key1}, false, false, handshake.NoKey},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := &clock{}
@@ -59,7 +56,7 @@ func TestKeys(t *testing.T) {
 			waittest.Until(t, "the end of a handshake to be counted", func() bool {
 				return a.metric("bucketring_peer_handshakes_total", tt.result)+b.metric("bucketring_peer_handshakes_total", tt.result) > 0
 			})
-			if n := a.metric("bucketring_peer_handshakes_total", handshakeOK); tt.aToB && n == 0 {
+			if n := a.metric("bucketring_peer_handshakes_total", handshake.OK); tt.aToB && n == 0 {
 				t.Error("no handshake was counted as ok")
 			}
 		})
@@ -83,7 +80,7 @@ func TestWrongMember(t *testing.T) {
 			t.Errorf("%s: %v, %v, want a fallback", name, d, err)
 		}
 	}
-	if n := a.metric("bucketring_peer_handshakes_total", handshakeWrongMember, sideCaller); n == 0 {
+	if n := a.metric("bucketring_peer_handshakes_total", handshake.WrongMember, handshake.Caller); n == 0 {
 		t.Error("no wrong member was counted by the caller")
 	}
 }
@@ -92,7 +89,7 @@ func TestWrongMember(t *testing.T) {
 type impostor struct {
 	t      *testing.T
 	stream interface {
-		callerStream
+		handshake.CallerStream
 		CloseSend() error
 	}
 }
@@ -124,65 +121,24 @@ func (i *impostor) batch(mac []byte) (*pb.PeerAnswer, error) {
 	return i.stream.Recv()
 }
 
-func TestProofs(t *testing.T) {
-	n := newNode(t, "n", &clock{}, withKeys(key1, key2))
-	hello := func() *pb.PeerHello { return &pb.PeerHello{Member: "m", Boot: 7, Owner: "n", Nonce: newNonce()} }
-	with := func(change func(*pb.PeerHello)) *pb.PeerHello {
-		h := hello()
-		change(h)
-		return h
-	}
-	old := hello()
-	oldWelcome, err := dialPeer(t, n).hello(old)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct {
-		name  string
-		prove func(*pb.PeerHello, *pb.PeerWelcome) []byte
-		want  codes.Code
+// TestNoBatchWithoutProof: nothing is decided for who does not prove that it has the
+// key.
+func TestNoBatchWithoutProof(t *testing.T) {
+	n := newNode(t, "n", &clock{}, withKeys(key1))
+	hello := &pb.PeerHello{Member: "m", Boot: 7, Owner: "n", Nonce: make([]byte, 32), Protocol: 1, MinimumProtocol: 1}
+	for name, tt := range map[string]struct {
+		mac  []byte
+		want codes.Code
 	}{
-		{"the key", func(h *pb.PeerHello, w *pb.PeerWelcome) []byte { return sign([][]byte{key1}, sideCaller, h, w) }, codes.OK},
-		{"the other key", func(h *pb.PeerHello, w *pb.PeerWelcome) []byte { return sign([][]byte{key2}, sideCaller, h, w) }, codes.OK},
-		{"no key", func(*pb.PeerHello, *pb.PeerWelcome) []byte { return nil }, codes.Unauthenticated},
-		{"another key", func(h *pb.PeerHello, w *pb.PeerWelcome) []byte { return sign([][]byte{[]byte("x")}, sideCaller, h, w) }, codes.PermissionDenied},
-		{"the owner's own proof", func(_ *pb.PeerHello, w *pb.PeerWelcome) []byte { return w.Mac }, codes.PermissionDenied},
-		{"the owner's side", func(h *pb.PeerHello, w *pb.PeerWelcome) []byte { return sign([][]byte{key1}, sideOwner, h, w) }, codes.PermissionDenied},
-		{"of another handshake", func(*pb.PeerHello, *pb.PeerWelcome) []byte {
-			return sign([][]byte{key1}, sideCaller, old, oldWelcome)
-		}, codes.PermissionDenied},
-		{"for another member", func(h *pb.PeerHello, w *pb.PeerWelcome) []byte {
-			other := proto.CloneOf(h)
-			other.Member = "x"
-			return sign([][]byte{key1}, sideCaller, other, w)
-		}, codes.PermissionDenied},
-		{"cut short", func(h *pb.PeerHello, w *pb.PeerWelcome) []byte { return sign([][]byte{key1}, sideCaller, h, w)[:31] }, codes.PermissionDenied},
+		"no proof":    {nil, codes.Unauthenticated},
+		"wrong proof": {make([]byte, 32), codes.PermissionDenied},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			i, h := dialPeer(t, n), hello()
-			w, err := i.hello(h)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if wrong := verify([][]byte{key1}, sideOwner, h, w, w.Mac); wrong != nil {
-				t.Errorf("the owner's proof: %v", wrong)
-			}
-			answer, err := i.batch(tt.prove(h, w))
-			if grpcstatus.Code(err) != tt.want || (err == nil) != (len(answer.GetAnswers().GetResults()) == 1) {
-				t.Errorf("batch = %v, %v, want %v", answer, err, tt.want)
-			}
-			if err != nil && !strings.Contains(err.Error(), sameKey) {
-				t.Errorf("error = %v, want one that says what to do", err)
-			}
-		})
-	}
-	for name, h := range map[string]*pb.PeerHello{
-		"for somebody else": with(func(h *pb.PeerHello) { h.Owner = "x" }),
-		"short nonce":       with(func(h *pb.PeerHello) { h.Nonce = h.Nonce[1:] }),
-		"endless name":      with(func(h *pb.PeerHello) { h.Member = strings.Repeat("x", 256) }),
-	} {
-		if w, err := dialPeer(t, n).hello(h); grpcstatus.Code(err) != codes.FailedPrecondition {
-			t.Errorf("%s: %v, %v, want FailedPrecondition", name, w, err)
+		i := dialPeer(t, n)
+		if _, err := i.hello(hello); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := i.batch(tt.mac); grpcstatus.Code(err) != tt.want {
+			t.Errorf("%s: %v, %v, want %v", name, answer, err, tt.want)
 		}
 	}
 	i := dialPeer(t, n)
@@ -191,100 +147,6 @@ func TestProofs(t *testing.T) {
 	}
 	if m, err := i.stream.Recv(); grpcstatus.Code(err) != codes.FailedPrecondition {
 		t.Errorf("a batch without a handshake = %v, %v, want FailedPrecondition", m, err)
-	}
-}
-
-// TestSignaturesCoverEverything: whatever one side says otherwise makes another
-// signature, and no two fields can be traded for each other.
-func TestSignaturesCoverEverything(t *testing.T) {
-	hello := &pb.PeerHello{Member: "ab", Boot: 1, Owner: "c", Nonce: newNonce()}
-	welcome := &pb.PeerWelcome{Member: "c", Boot: 2, Nonce: newNonce()}
-	seen := map[string]string{}
-	add := func(what string, mac []byte) {
-		if before, ok := seen[string(mac)]; ok {
-			t.Errorf("%s and %s have the same signature", what, before)
-		}
-		seen[string(mac)] = what
-	}
-	change := func(what string, f func(h *pb.PeerHello, w *pb.PeerWelcome)) {
-		h, w := proto.CloneOf(hello), proto.CloneOf(welcome)
-		f(h, w)
-		add(what, signature(key1, sideOwner, h, w))
-		add(what+", caller", signature(key1, sideCaller, h, w))
-	}
-	change("nothing", func(*pb.PeerHello, *pb.PeerWelcome) {})
-	change("caller", func(h *pb.PeerHello, _ *pb.PeerWelcome) { h.Member = "x" })
-	change("caller's boot", func(h *pb.PeerHello, _ *pb.PeerWelcome) { h.Boot++ })
-	change("wanted", func(h *pb.PeerHello, _ *pb.PeerWelcome) { h.Owner = "x" })
-	change("moved between names", func(h *pb.PeerHello, _ *pb.PeerWelcome) { h.Member, h.Owner = "a", "bc" })
-	change("caller's nonce", func(h *pb.PeerHello, _ *pb.PeerWelcome) { h.Nonce[31]++ })
-	change("owner", func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Member = "x" })
-	change("owner's boot", func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Boot++ })
-	change("owner's nonce", func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Nonce[0]++ })
-	change("nonces traded", func(h *pb.PeerHello, w *pb.PeerWelcome) { h.Nonce, w.Nonce = w.Nonce, h.Nonce })
-	add("another key", signature(key2, sideOwner, hello, welcome))
-}
-
-// script is the other end of greet.
-type script struct {
-	sent    []*pb.PeerMessage
-	answers func(*pb.PeerMessage) *pb.PeerAnswer
-}
-
-func (s *script) Send(m *pb.PeerMessage) error {
-	s.sent = append(s.sent, m)
-	return nil
-}
-
-func (s *script) Recv() (*pb.PeerAnswer, error) {
-	if a := s.answers(s.sent[len(s.sent)-1]); a != nil {
-		return a, nil
-	}
-	return nil, io.EOF
-}
-
-// TestGreet: a caller says nothing more to who is not the member that it wants.
-func TestGreet(t *testing.T) {
-	n := newNode(t, "n", &clock{}, withKeys(key1))
-	to := Member{Name: "o", Boot: 5, GRPC: "127.0.0.1:1"}
-	welcome := func(change func(*pb.PeerHello, *pb.PeerWelcome)) func(*pb.PeerMessage) *pb.PeerAnswer {
-		return func(m *pb.PeerMessage) *pb.PeerAnswer {
-			w := &pb.PeerWelcome{Member: "o", Boot: 5, Nonce: newNonce()}
-			w.Mac = sign([][]byte{key1}, sideOwner, m.GetHello(), w)
-			change(m.GetHello(), w)
-			return &pb.PeerAnswer{Answer: &pb.PeerAnswer_Welcome{Welcome: w}}
-		}
-	}
-	for _, tt := range []struct {
-		name    string
-		answers func(*pb.PeerMessage) *pb.PeerAnswer
-		want    string // result
-	}{
-		{"right", welcome(func(*pb.PeerHello, *pb.PeerWelcome) {}), handshakeOK},
-		{"no key", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Mac = nil }), handshakeNoKey},
-		{"another key", welcome(func(h *pb.PeerHello, w *pb.PeerWelcome) { w.Mac = sign([][]byte{key2}, sideOwner, h, w) }), handshakeWrongKey},
-		{"the caller's side", welcome(func(h *pb.PeerHello, w *pb.PeerWelcome) { w.Mac = sign([][]byte{key1}, sideCaller, h, w) }), handshakeWrongKey},
-		{"another name", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Member = "x" }), handshakeWrongMember},
-		{"another boot", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Boot++ }), handshakeWrongMember},
-		{"no nonce", welcome(func(_ *pb.PeerHello, w *pb.PeerWelcome) { w.Nonce = nil }), handshakeMalformed},
-		{"answers", func(*pb.PeerMessage) *pb.PeerAnswer { return &pb.PeerAnswer{} }, handshakeMalformed},
-		{"gone", func(*pb.PeerMessage) *pb.PeerAnswer { return nil }, handshakeBroken},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			s := &script{answers: tt.answers}
-			err := n.handshakeAsCaller(s, to)
-			got := handshakeOK
-			if err != nil {
-				got = resultOf(err)
-			}
-			if got != tt.want {
-				t.Errorf("greet() = %v (%s), want %s", err, got, tt.want)
-			}
-			proved := slices.ContainsFunc(s.sent, func(m *pb.PeerMessage) bool { return m.GetProof() != nil })
-			if proved != (tt.want == handshakeOK) {
-				t.Errorf("a proof was sent: %v", proved)
-			}
-		})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bucketring/bucketring/cluster/ownership"
 	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/internal/handshake"
 )
 
 // fallbackLabels name a counter of fallbacks.
@@ -90,8 +91,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		Name: "bucketring_peer_handshakes_total",
 		Help: "Handshakes of streams between members, by side and result.",
 	}, []string{"side", "result"})
-	for _, side := range []string{sideCaller, sideOwner} {
-		for _, result := range handshakeResults {
+	for _, side := range []string{handshake.Caller, handshake.Owner} {
+		for _, result := range handshake.Results {
 			m.handshakes[side+" "+result] = handshakes.WithLabelValues(side, result)
 		}
 	}

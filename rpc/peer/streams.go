@@ -4,7 +4,6 @@ package peer
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/codec"
+	"github.com/bucketring/bucketring/rpc/internal/handshake"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -25,6 +25,11 @@ const (
 	minLogInterval = time.Minute
 )
 
+// self is this member in handshakes.
+func (r *Router) self() handshake.Self {
+	return handshake.Self{Name: r.name, Boot: r.boot, Keys: r.keys, Versions: handshake.Current()}
+}
+
 // open starts a stream to a member, for its link.
 func (r *Router) open(ctx context.Context, client pb.PeerClient, to Member) (link.Stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -34,17 +39,17 @@ func (r *Router) open(ctx context.Context, client pb.PeerClient, to Member) (lin
 		return nil, err
 	}
 	late := time.AfterFunc(handshakeTimeout, cancel)
-	err = r.handshakeAsCaller(stream, to)
+	_, err = r.self().AsCaller(stream, handshake.Member{Name: to.Name, Boot: to.Boot, Address: to.GRPC})
 	if err == nil && !late.Stop() {
 		err = context.DeadlineExceeded
 	}
-	r.countHandshake(sideCaller, to.Name, err)
+	r.countHandshake(handshake.Caller, to.Name, err)
 	if err != nil {
 		late.Stop()
 		cancel()
 		return nil, err
 	}
-	return &batchStream{stream: stream, rejected: func(err error) { r.countHandshake(sideCaller, to.Name, err) }}, nil
+	return &batchStream{stream: stream, rejected: func(err error) { r.countHandshake(handshake.Caller, to.Name, err) }}, nil
 }
 
 // batchStream is a stream to a member after the handshake.
@@ -95,22 +100,25 @@ func (p *peerService) Exchange(stream grpc.BidiStreamingServer[pb.PeerMessage, p
 		return err
 	}
 	done := make(chan error, 1) // cap 1: the handshake may end after this call has
-	go func() { done <- r.handshakeAsOwner(stream) }()
+	go func() {
+		_, err := r.self().AsOwner(stream)
+		done <- err
+	}()
 	late := time.NewTimer(handshakeTimeout)
 	defer late.Stop()
 	var err error
 	select {
 	case err = <-done:
 	case <-late.C:
-		err = reject(handshakeBroken, codes.DeadlineExceeded, "the handshake took more than %s", handshakeTimeout)
+		err = handshake.TimedOut(handshakeTimeout)
 	case <-r.drain:
 		return r.checkDraining()
 	}
 	if err != nil {
-		r.countHandshake(sideOwner, "", err)
+		r.countHandshake(handshake.Owner, "", err)
 		return err
 	}
-	r.countHandshake(sideOwner, "", nil)
+	r.countHandshake(handshake.Owner, "", nil)
 	return r.serve(answerStream{stream}, call.MemberStream)
 }
 
@@ -141,36 +149,18 @@ func (s answerStream) Recv() (*pb.Batch, error) {
 // countHandshake counts a handshake, and logs why one was rejected, at most once in
 // minLogInterval.
 func (r *Router) countHandshake(side, member string, err error) {
-	result := handshakeOK
-	if err != nil {
-		result = resultOf(err)
-	}
+	result := handshake.ResultOf(err)
 	r.metrics.handshakes[side+" "+result].Inc()
-	if result == handshakeOK || result == handshakeBroken {
+	if result == handshake.OK || result == handshake.Broken {
 		return
 	}
 	log := &r.rejectionLog.keys
-	if result == handshakeWrongMember {
+	if result == handshake.WrongMember {
 		log = &r.rejectionLog.members
 	}
 	if log.allow(time.Now()) {
 		r.log.Warn("member rejected", "side", side, "member", member, "reason", grpcstatus.Convert(err).Message())
 	}
-}
-
-func resultOf(err error) string {
-	if wrong, ok := errors.AsType[*rejection](err); ok {
-		return wrong.result
-	}
-	switch grpcstatus.Code(err) {
-	case codes.Unauthenticated:
-		return handshakeNoKey
-	case codes.PermissionDenied:
-		return handshakeWrongKey
-	case codes.FailedPrecondition:
-		return handshakeWrongMember
-	}
-	return handshakeBroken
 }
 
 // logLimiter lets a line of the log through at most once in minLogInterval.

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replication
+
+import (
+	"context"
+	"math/bits"
+	"sync"
+	"time"
+
+	"github.com/bucketring/bucketring/cluster/continuity"
+)
+
+// maxBatch bounds the frames that are handled before anything is sent. More of them share
+// messages, and make those wait longer.
+const maxBatch = 128
+
+// loop runs the machine. All its fields are of the one goroutine that is in run.
+type loop struct {
+	*Host
+	ctx  context.Context
+	m    *continuity.Machine
+	open []bool // in the engine
+
+	links   map[continuity.ID]*link
+	outs    map[continuity.ID]*out // what is to be sent, by member
+	pending []*out                 // those with something to send
+	drained []continuity.Drained   // answers to Seal
+	tracked []bool
+	moves   moves
+
+	running sync.WaitGroup // of links
+}
+
+func newLoop(h *Host, m *continuity.Machine) *loop {
+	return &loop{
+		Host: h, m: m, open: make([]bool, len(h.parts)), tracked: make([]bool, len(h.parts)),
+		links: map[continuity.ID]*link{}, outs: map[continuity.ID]*out{},
+	}
+}
+
+func (l *loop) run(ctx context.Context) {
+	l.ctx = ctx
+	ticker := time.NewTicker(continuity.TickInterval)
+	defer ticker.Stop()
+	for {
+		tick := false
+		var frame *inbound
+		var full *fullCopy
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			tick = true
+		case <-l.wake.C():
+		case <-l.commands.due.C():
+		case frame = <-l.frames:
+		case full = <-l.copies:
+		}
+		l.reportChanges()
+		if full != nil {
+			l.receiveCopy(full)
+		}
+		for n := 0; frame != nil; n++ {
+			l.receive(frame)
+			frame = nil
+			if n < maxBatch {
+				select {
+				case frame = <-l.frames:
+				default:
+				}
+			}
+		}
+		l.runCommands()
+		if tick {
+			l.step(continuity.Tick{})
+			l.moves.report(l.log, l.clock())
+		}
+		l.flush()
+	}
+}
+
+func (l *loop) runCommands() {
+	l.commands.Lock()
+	list := l.commands.list
+	l.commands.list = nil
+	l.commands.Unlock()
+	for _, f := range list {
+		f(l)
+	}
+}
+
+// reportChanges tells the machine which partitions have changed.
+func (l *loop) reportChanges() {
+	l.awake.Store(false)
+	for w := range l.dirty {
+		var urgent, word uint64
+		if l.urgent[w].Load() != 0 {
+			urgent = l.urgent[w].Swap(0)
+		}
+		if l.dirty[w].Load() != 0 {
+			word = l.dirty[w].Swap(0)
+		}
+		for word |= urgent; word != 0; word &= word - 1 {
+			bit := bits.TrailingZeros64(word)
+			i := w*64 + bit
+			l.step(continuity.Changed{Partition: i, Seq: l.engine.Seq(i), Urgent: urgent&(1<<bit) != 0})
+			l.parts[i].lags.Store(int64(l.m.LagsAfter(i)))
+		}
+	}
+	l.lookedAt.Store(int64(l.clock()))
+}
+
+// step gives an event to the machine and acts on the effects.
+func (l *loop) step(e continuity.Event) { l.stepState(e, nil) }
+
+// stepState also has what applies the records of a StateReceived.
+func (l *loop) stepState(e continuity.Event, apply func() error) {
+	var before continuity.Copy
+	state, isState := e.(continuity.StateReceived)
+	if isState && state.Transfer.Partition >= 0 && state.Transfer.Partition < len(l.parts) {
+		before = l.m.Copy(state.Transfer.Partition)
+	}
+	fx, failed := l.m.Step(e, l.clock()), false
+	for _, r := range fx.Repay {
+		l.report(r)
+	}
+	for _, i := range fx.Drop {
+		l.engine.Clear(i)
+	}
+	if fx.Apply {
+		if err := apply(); err != nil {
+			l.metrics.applyFailed.Inc()
+			l.moves.problem(l.log, "records from another member cannot be applied", "member", state.Transfer.From.Name,
+				"partition", state.Transfer.Partition, "full", state.Transfer.Full, "error", err)
+			failed = true
+			fx.Messages = nil // not acknowledged: the sender repeats it
+		}
+	}
+	for i := range fx.Changes {
+		l.changed(&fx.Changes[i])
+	}
+	for _, lease := range fx.Leases {
+		l.parts[lease.Partition].until.Store(int64(lease.Until))
+	}
+	if _, isTick := e.(continuity.Tick); isTick || len(fx.Changes) > 0 {
+		l.waits.Store(l.m.Waits())
+	}
+	if len(fx.Lost) > 0 {
+		l.metrics.lost.Add(float64(len(fx.Lost)))
+		l.log.Error("all members that held the latest state of partitions are gone: charges may be lost",
+			"partitions", len(fx.Lost), "first", fx.Lost[0])
+	}
+	for _, i := range fx.Seal {
+		l.open[i] = false
+		l.drained = append(l.drained, continuity.Drained{Partition: i, Seq: l.engine.Close(i)})
+	}
+	for _, d := range fx.Durable {
+		l.durable(d)
+	}
+	for i := range fx.States {
+		l.queueState(&fx.States[i])
+	}
+	for i := range fx.Messages {
+		l.queueMessage(&fx.Messages[i])
+	}
+	if fx.Left {
+		select {
+		case <-l.left:
+		default:
+			close(l.left)
+			l.log.Info("this member has handed over all partitions and left the roster")
+		}
+	}
+	if failed {
+		l.step(continuity.Restored{Partition: state.Transfer.Partition, Copy: before})
+	}
+	for len(l.drained) > 0 {
+		d := l.drained[0]
+		l.drained = l.drained[1:]
+		l.step(d)
+		l.parts[d.Partition].lags.Store(int64(l.m.LagsAfter(d.Partition)))
+	}
+}
+
+// changed opens or closes a partition, and publishes who holds it.
+func (l *loop) changed(c *continuity.Change) {
+	i, p := c.Partition, &l.parts[c.Partition]
+	old := p.place.Load()
+	a := &c.Current
+	mine, was := a.Owner == l.self, old.Owner == l.self
+	lost := was && (!mine || a.Origin != old.Origin)
+	if a.Origin != old.Origin || mine != was {
+		p.durable.Store(0)
+	}
+	decides := c.Role == continuity.Active || c.Role == continuity.Exporting
+	switch {
+	case decides && !l.open[i]:
+		if l.m.Waits() {
+			l.track(i, true)
+		}
+		l.engine.Open(i, l.m.Copy(i).Seq)
+		l.open[i] = true
+	case !decides && l.open[i]:
+		p.until.Store(never)
+		l.engine.Close(i)
+		l.open[i] = false
+		if mine {
+			l.Changed(i, true)
+		}
+	}
+	if !mine {
+		l.track(i, false)
+	}
+	l.moves.note(was, mine, lost)
+	p.lags.Store(int64(l.m.LagsAfter(i)))
+	p.show(&Place{Role: c.Role, Owner: a.Owner, Heir: a.Heir, Term: a.Term, Origin: a.Origin}, lost)
+	if l.onChange != nil {
+		l.onChange(i, c.Current, c.Role)
+	}
+}
+
+// track has the engine list the changes of a partition, or not.
+func (l *loop) track(i int, on bool) {
+	if l.tracked[i] != on {
+		l.tracked[i] = on
+		l.engine.Track(i, on)
+	}
+}
+
+// durable answers those who wait, and forgets changes that all have.
+func (l *loop) durable(d continuity.Durable) {
+	p := &l.parts[d.Partition]
+	p.durable.Store(d.Seq)
+	p.lags.Store(int64(l.m.LagsAfter(d.Partition)))
+	p.release(d.Seq)
+	if seq := l.m.Acknowledged(d.Partition); seq > 0 {
+		l.engine.ForgetChanges(d.Partition, seq)
+	}
+}
+
+func (l *loop) report(r continuity.Repay) {
+	if l.onReport == nil {
+		l.event(continuity.Repaid{Partition: r.Partition})
+		return
+	}
+	l.onReport(r)
+}
+
+// receive handles a frame: first the changes, which are acknowledged, then the message.
+func (l *loop) receive(f *inbound) {
+	if len(f.frame.States) > 0 {
+		reader, err := l.engine.ReadChanges(f.frame.Records)
+		if err != nil {
+			l.metrics.applyFailed.Inc()
+			l.moves.problem(l.log, "changes from another member cannot be read", "member", f.frame.Message.From.Name, "error", err)
+		} else {
+			now := l.now()
+			for i := range f.frame.States {
+				t := f.frame.States[i]
+				l.stepState(continuity.StateReceived{Transfer: t}, func() error { return reader.Apply(now, t.Partition) })
+			}
+		}
+	}
+	l.step(continuity.Received{Message: f.frame.Message})
+	f.release()
+}
+
+func (l *loop) receiveCopy(c *fullCopy) {
+	l.metrics.copiesReceived.Inc()
+	l.stepState(continuity.StateReceived{Transfer: c.transfer}, func() error {
+		return l.engine.Restore(l.now(), c.transfer.Partition, c.records)
+	})
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replication
+
+import (
+	"slices"
+
+	"github.com/bucketring/bucketring/cluster/continuity"
+	"github.com/bucketring/bucketring/rpc/replication/internal/wire"
+)
+
+// maxRecords is after how many bytes of changes a frame is sent without waiting for more.
+const maxRecords = 512 << 10
+
+// out is what is to be sent to a member at the end of a round of the loop. Messages of
+// several steps become one, since messages may be reordered: all entries first, then
+// beats, then grants, as the receiver handles them.
+type out struct {
+	to       continuity.ID
+	pending  bool
+	messages []continuity.Message
+	states   []continuity.StateTransfer // without Full
+
+	changes Changes
+	encoder wire.Encoder
+	frame   wire.Frame
+}
+
+func (l *loop) out(to continuity.ID) *out {
+	o := l.outs[to]
+	if o == nil {
+		o = &out{to: to, changes: l.engine.NewChanges()}
+		l.outs[to] = o
+	}
+	if !o.pending {
+		o.pending = true
+		l.pending = append(l.pending, o)
+	}
+	return o
+}
+
+func (l *loop) queueMessage(m *continuity.Message) {
+	o := l.out(m.To)
+	if n := len(o.messages); n > 0 && merge(&o.messages[n-1], m) {
+		return
+	}
+	o.messages = append(o.messages, *m)
+}
+
+// merge adds b to a, if one message can say both.
+func merge(a, b *continuity.Message) bool {
+	switch {
+	case a.Epoch != b.Epoch || len(a.Entries)+len(b.Entries) > wire.MaxEntries:
+		return false
+	case len(a.Beats) > 0 && len(b.Beats) > 0 && a.Sent != b.Sent, len(a.Grants) > 0 && len(b.Grants) > 0 && a.Answered != b.Answered:
+		return false
+	}
+	if len(b.Beats) > 0 {
+		a.Sent = b.Sent
+	}
+	if len(b.Grants) > 0 {
+		a.Answered = b.Answered
+	}
+	a.Entries = append(a.Entries, b.Entries...)
+	a.Beats = append(a.Beats, b.Beats...)
+	a.Grants = append(a.Grants, b.Grants...)
+	return true
+}
+
+// queueState has records sent: changes with the next message, a full copy by the copier.
+func (l *loop) queueState(t *continuity.StateTransfer) {
+	l.track(t.Partition, true)
+	if t.Full {
+		l.copy(*t)
+		return
+	}
+	o := l.out(t.To)
+	for i := range o.states {
+		if s := &o.states[i]; s.Partition == t.Partition && s.Transfer == t.Transfer && s.Term == t.Term {
+			s.After = min(s.After, t.After)
+			s.Through = max(s.Through, t.Through)
+			return
+		}
+	}
+	o.states = append(o.states, *t)
+}
+
+// copy has all records of a partition sent.
+func (l *loop) copy(t continuity.StateTransfer) {
+	if k := l.links[t.To]; k != nil {
+		k.copier.add(t)
+	}
+}
+
+// flush sends what the steps of this round have queued. The records of changes are read now.
+func (l *loop) flush() {
+	for _, o := range l.pending {
+		o.pending = false
+		if k := l.links[o.to]; k != nil && k.up.Load() {
+			l.send(k, o)
+		} else {
+			l.metrics.dropped.Add(float64(len(o.messages)))
+		}
+		clear(o.messages)
+		o.messages, o.states = o.messages[:0], o.states[:0]
+	}
+	l.pending = l.pending[:0]
+}
+
+func (l *loop) send(k *link, o *out) {
+	f := &o.frame
+	emit := func(m continuity.Message) {
+		f.Message, f.Records = m, nil
+		if len(f.States) > 0 {
+			f.Records = o.changes.Bytes()
+		}
+		buf := buffers.Get().(*[]byte)
+		*buf = o.encoder.AppendFrame((*buf)[:0], f)
+		k.enqueue(buf)
+		f.States = f.States[:0]
+	}
+	f.States = f.States[:0]
+	if len(o.states) > 0 {
+		o.changes.Reset()
+		now := l.now()
+		for _, t := range o.states {
+			through, ok := o.changes.Append(now, t.Partition, t.After)
+			if !ok {
+				t.Full, t.After = true, 0
+				l.copy(t)
+				continue
+			}
+			// More may have changed since the step. The machine hears of it before the next
+			// one.
+			if through > t.Through {
+				l.Changed(t.Partition, false)
+			}
+			t.Through = max(t.Through, through)
+			f.States = append(f.States, t)
+			if len(o.changes.Bytes()) > maxRecords {
+				emit(continuity.Message{From: l.self, To: o.to, Epoch: l.m.Roster().Epoch})
+				o.changes.Reset()
+			}
+		}
+	}
+	last := len(o.messages) - 1
+	for i := range max(0, last) {
+		// The changes go with the last message, so that none is split.
+		states := f.States
+		f.States = nil
+		emit(o.messages[i])
+		f.States = states
+	}
+	switch {
+	case last >= 0:
+		emit(o.messages[last])
+	case len(f.States) > 0:
+		emit(continuity.Message{From: l.self, To: o.to, Epoch: l.m.Roster().Epoch})
+	}
+}
+
+// updateLinks connects to the members of a view, and ends the connections to those that
+// were replaced by a later boot, or are neither in the view nor in the roster.
+func (l *loop) updateLinks(v continuity.View, addresses map[string]Address) {
+	wanted := map[string]continuity.ID{}
+	for _, m := range v.Members {
+		if m.ID == l.self || m.Name == l.self.Name {
+			continue
+		}
+		wanted[m.Name] = m.ID
+		address, known := addresses[m.Name]
+		k := l.links[m.ID]
+		switch {
+		case !known || k != nil && k.address == address:
+		default:
+			if k != nil {
+				k.stop()
+			}
+			l.links[m.ID] = l.connect(m.ID, address)
+		}
+	}
+	roster := l.m.Roster().Names
+	for id, k := range l.links {
+		now, inView := wanted[id.Name]
+		if inView && now == id || !inView && slices.Contains(roster, id.Name) {
+			continue
+		}
+		k.stop()
+		delete(l.links, id)
+		delete(l.outs, id)
+	}
+}
+
+// closeLinks ends all connections and waits for their goroutines.
+func (l *loop) closeLinks() {
+	for _, k := range l.links {
+		k.stop()
+	}
+	l.running.Wait()
+}

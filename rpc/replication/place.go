@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replication
+
+import (
+	"context"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bucketring/bucketring/cluster/continuity"
+)
+
+// Place says who holds a partition, as this member knows it. It is immutable.
+type Place struct {
+	Role continuity.Role // of this member
+	// Owner decides, and Heir has a copy. Both are zero before the partition has had an
+	// owner, and Heir is zero while there is none.
+	Owner, Heir continuity.ID
+	// Term is that of the arrangement, and Origin the term at which Owner became the owner.
+	Term, Origin uint64
+}
+
+// partition is what the hot path knows of one. The loop writes it.
+type partition struct {
+	until   atomic.Int64 // until when this member decides, on the clock of the host
+	lags    atomic.Int64 // after when small charges wait as well
+	durable atomic.Uint64
+	place   atomic.Pointer[Place]
+
+	waiting struct {
+		sync.Mutex
+		list []*waiter
+		next chan struct{} // closed when place changes; nil: nobody waits
+	}
+}
+
+const (
+	never  = math.MinInt64
+	always = math.MaxInt64
+)
+
+// maxStall is for how long the loop may not have looked for changes before all charges wait
+// for the heir. It looks every 20 ms.
+const maxStall = 60 * time.Millisecond
+
+// Clock returns the time on the clock of the leases.
+func (h *Host) Clock() time.Duration { return h.clock() }
+
+// Decides reports whether this member decides for a partition at a time of [Host.Clock].
+// It takes no lock. The time must have been read after a decision to be answered, or just
+// before a decision to be made.
+func (h *Host) Decides(partition int, now time.Duration) bool {
+	return int64(now) < h.parts[partition].until.Load()
+}
+
+// Place returns who holds a partition. It takes no lock.
+func (h *Host) Place(partition int) Place { return *h.parts[partition].place.Load() }
+
+// Waits reports whether large charges have to [Host.Wait] for the heir: always, unless
+// this member is the whole roster. It takes no lock.
+func (h *Host) Waits() bool { return h.waits.Load() }
+
+// Lags reports whether the heir of a partition is so far behind that all charges wait for
+// it. It takes no lock.
+func (h *Host) Lags(partition int, now time.Duration) bool {
+	return int64(now) > h.parts[partition].lags.Load() || now-time.Duration(h.lookedAt.Load()) > maxStall
+}
+
+// Changed takes note that a partition has changed in the engine. If urgent, the heir is
+// sent the changes now, otherwise within 20 ms. It does not allocate.
+func (h *Host) Changed(partition int, urgent bool) {
+	word, bit := partition/64, uint64(1)<<(partition%64)
+	if h.dirty[word].Load()&bit == 0 {
+		h.dirty[word].Or(bit)
+	}
+	if urgent {
+		if h.urgent[word].Load()&bit == 0 {
+			h.urgent[word].Or(bit)
+		}
+		if !h.awake.Swap(true) {
+			h.wake.Set()
+		}
+	}
+}
+
+// Await waits until the place of a partition is as ok wants, and returns it. The error is
+// that of ctx.
+func (h *Host) Await(ctx context.Context, partition int, ok func(Place) bool) (Place, error) {
+	p := &h.parts[partition]
+	for {
+		p.waiting.Lock()
+		place := *p.place.Load()
+		if p.waiting.next == nil {
+			p.waiting.next = make(chan struct{})
+		}
+		next := p.waiting.next
+		p.waiting.Unlock()
+		if ok(place) {
+			return place, nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return place, ctx.Err()
+		}
+	}
+}
