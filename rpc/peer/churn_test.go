@@ -96,7 +96,7 @@ func TestLeaveUnderLoad(t *testing.T) {
 	l := startLoad(t, a, b)
 	l.more(t, 500)
 	leaving := topologyOf(a, b)
-	leaving.Others = []Member{c.member()}
+	leaving.Leaving = []Member{c.member()}
 	for _, n := range nodes {
 		if err := n.SetTopology(leaving); err != nil {
 			t.Fatal(err)

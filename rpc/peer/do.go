@@ -31,11 +31,14 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 		results.Fail(grpcstatus.FromContextError(err).Err())
 		return results
 	}
-	v, now := r.table.Load(), r.owners.Now()
+	v, now := r.table.Load(), r.owners.Clock()
 	var forwards []forward
 	var limited *link.DeadlineContext
 	var began time.Time
 	start := func(i int) {
+		if c := &calls[i]; c.RequestID == "" && c.Kind.IsNew() {
+			c.RequestID = r.local.NewID() // charged once, however often it is sent
+		}
 		results.Set(i, forwarded)
 		if forwards == nil {
 			forwards = make([]forward, 0, len(calls)-i)
@@ -48,6 +51,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 	for i := range calls {
 		switch result := r.place(v, &calls[i], now); result {
 		case nil:
+			results.SetSince(i, r.owners.Place(calls[i].Partition).Origin)
 		case forwarded:
 			start(i)
 		default:
@@ -105,21 +109,22 @@ func (r *Router) place(v *routingTable, c *call.Call, now time.Duration) *pb.Res
 				return redirectTo(m)
 			}
 		}
-		if mine || r.owners.Place(c.Partition).Role.Brief() {
+		if mine || passing(r.owners.Place(c.Partition).Role) {
 			return nil // confirm redirects it if it was not decided
 		}
 		return r.redirect(c)
 	}
-	if mine && !elsewhere {
-		return nil
-	}
-	if c.Origin != call.Outbox {
+	mine = mine && !elsewhere
+	if !mine && c.Origin != call.Outbox {
 		if err := r.local.Validate(c); err != nil {
 			return server.Failed(err)
 		}
 	}
-	if c.RequestID == "" && (c.Kind == call.Check || c.Kind == call.Reserve || c.Kind == call.Count) {
-		c.RequestID = r.local.NewID() // charged once, however often it is sent
+	if mine {
+		if c.RequestID == "" && c.Kind.IsNew() && r.owners.Waits() {
+			c.RequestID = r.local.NewID() // perhaps another member decides it in the end
+		}
+		return nil
 	}
 	return forwarded
 }

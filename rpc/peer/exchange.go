@@ -59,7 +59,6 @@ type answeredStream struct {
 // answering is the memory for the answers to a batch.
 type answering struct {
 	calls   []call.Call
-	terms   []uint64
 	wire    []byte
 	answers pb.Answers // with wire as its unknown fields
 }
@@ -99,13 +98,9 @@ func (s *answeredStream) answer(b *pb.Batch) *pb.Answers {
 			a.calls[i] = call.FromItem(item, s.origin)
 		}
 		results = r.Do(context.Background(), a.calls)
-		v := r.table.Load()
-		for i := range a.calls {
-			a.terms[i] = v.roles.Term(a.calls[i].Partition)
-		}
-		a.answers.Ring = v.roles.Table().Digest()
+		a.answers.Ring = r.table.Load().ring.Digest()
 	}
-	a.wire = results.Append(a.wire, a.terms)
+	a.wire = results.Append(a.wire)
 	results.Release()
 	a.answers.Sequence = b.GetSequence()
 	a.answers.ProtoReflect().SetUnknown(a.wire)
@@ -115,10 +110,8 @@ func (s *answeredStream) answer(b *pb.Batch) *pb.Answers {
 // begin makes room for n items.
 func (a *answering) begin(n int) {
 	if cap(a.calls) > 2*server.MaxBatchItems { // of a batch that was rejected
-		a.calls, a.terms = nil, nil
+		a.calls = nil
 	}
 	a.calls = slices.Grow(a.calls[:0], n)[:n]
-	a.terms = slices.Grow(a.terms[:0], n)[:n]
-	clear(a.terms)
 	a.wire = a.wire[:0]
 }

@@ -21,11 +21,12 @@ const (
 	causeBreaker  cause = "breaker"    // the circuit breaker is open: earlier calls were not answered
 	causeFull     cause = "queue_full" // of calls for the owner
 	causeLate     cause = "late"       // no answer in time
-	causeRedirect cause = "redirect"   // two members redirect to each other
-	causeNoOwner  cause = "no_owner"   // no known member serves
+	causeRedirect cause = "redirect"   // no member says that it is the owner
+	causeNoOwner  cause = "no_owner"   // the member that made the reservation is not known
+	causeNoLease  cause = "no_lease"   // this member is the owner, and has no lease of its heir
 )
 
-var causes = [...]cause{causeBroken, causeBreaker, causeFull, causeLate, causeRedirect, causeNoOwner}
+var causes = [...]cause{causeBroken, causeBreaker, causeFull, causeLate, causeRedirect, causeNoOwner, causeNoLease}
 
 // causeOf returns the cause for an error of a link; false if the caller cancelled the
 // call.
@@ -131,14 +132,8 @@ func (r *Router) deliver(ctx context.Context, item *pb.Item) error {
 	return server.ErrorOf(results.Get(0))
 }
 
-// ownerOf returns the member to which the outbox would deliver a call now.
-func (r *Router) ownerOf(item *pb.Item) string {
-	v, c := r.table.Load(), call.FromItem(item, call.Outbox)
-	if v.mine(c.Partition) {
-		return r.name
-	}
-	if m := v.owner(c.Partition); m != nil {
-		return m.Name
-	}
-	return ""
+// ownerOfItem returns the member to which the outbox would deliver a call now.
+func (r *Router) ownerOfItem(item *pb.Item) string {
+	c := call.FromItem(item, call.Outbox)
+	return r.owners.Place(c.Partition).Owner.Name
 }

@@ -96,7 +96,7 @@ func requestOf(item *pb.Item) protoreflect.Message {
 func TestEveryFieldReachesTheOwner(t *testing.T) {
 	nodes := newCluster(t, 2)
 	asked, key := nodes[0], nodes[1].ownedBy(0)
-	owner := asked.table.Load().owner(call.Of(&pb.PeekRequest{Key: key}).Partition)
+	owner := asked.ownerOf(asked.table.Load(), call.Of(&pb.PeekRequest{Key: key}).Partition)
 	owner.peer.link.Close()
 	stream := &recorder{answers: make(chan *pb.Answers, 1)}
 	owner.peer.link = link.New(link.Options{

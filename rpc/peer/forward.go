@@ -12,10 +12,11 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
-	"github.com/bucketring/bucketring/cluster/ownership"
+	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/replication"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -29,6 +30,7 @@ type forward struct {
 	table     *routingTable
 	to        *memberConn // the member that it was sent to last
 	pending   *link.Pending
+	waits     bool // for members to agree on the owner; see bounce
 
 	unanswered bool // a member may have decided it whose answer did not arrive
 	redirected bool // by the owner, or by a member with another routing table
@@ -74,16 +76,32 @@ func (r *Router) start(ctx *link.DeadlineContext, v *routingTable, f *forward) {
 // startAtOwner sends f to its owner, or decides it if that is this member.
 func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *routingTable, f *forward) {
 	f.table, f.toDecider = v, false
-	if v.mine(f.Partition) {
-		f.result = decideAt(r.local, f.Call)
-		return
+	place := r.owners.Place(f.Partition)
+	owner := r.ownerOf(v, f.Partition)
+	switch {
+	case r.mine(v, f.Partition, r.owners.Clock()):
+		f.result, f.waits = r.decideHere(ctx, f.Call)
+	case owner != nil && owner.peer != nil:
+		r.startAt(ctx, f, owner)
+	case v.fenced || place.Role == continuity.Fenced:
+		r.fallBack(f, causeNoLease)
+	default:
+		f.waits = true // the partition gets its first or its next owner
 	}
-	owner := v.owner(f.Partition)
-	if owner == nil || owner.peer == nil { // or this process, which is fenced
-		r.fallBack(f, causeNoOwner)
-		return
+}
+
+// decideHere decides a call in this process. It returns no result if this process may not
+// answer it.
+func (r *Router) decideHere(ctx context.Context, c *call.Call) (result *pb.Result, unconfirmed bool) {
+	calls := []call.Call{*c}
+	results := r.local.NewResults(1)
+	defer results.Release()
+	results.SetSince(0, r.owners.Place(c.Partition).Origin)
+	r.local.Decide(calls, results)
+	if len(r.confirm(ctx, calls, results)) > 0 {
+		return nil, true
 	}
-	r.startAt(ctx, f, owner)
+	return results.Get(0), false
 }
 
 // startAt sends f to a member that may be its owner.
@@ -99,14 +117,19 @@ func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) 
 		f.Attempt = rand.Uint64() | 1
 	}
 	item := f.Item(false)
-	item.Term = f.table.roles.Term(f.Partition)
+	item.Term = r.owners.Place(f.Partition).Term
 	f.pending = to.peer.link.Start(ctx, item)
 }
 
 // finish waits for the result of f. It follows redirects, and falls back if the owner
 // does not answer.
 func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
-	for f.pending != nil {
+	for f.pending != nil || f.waits {
+		if f.waits {
+			f.waits = false
+			r.bounce(ctx, f)
+			continue
+		}
 		result, err := f.pending.Wait(ctx)
 		f.pending = nil
 		f.unanswered = f.unanswered || link.MayBeDecided(err)
@@ -117,10 +140,8 @@ func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 			r.retry(ctx, f, err)
 			continue
 		}
-		r.learnTerm(f.Partition, result.GetTerm())
-		result.Term = 0 // terms are between members
 		if to := result.GetRedirect(); to != nil {
-			r.redirect(ctx, f, to)
+			r.follow(ctx, f, to)
 		} else {
 			r.accept(ctx, f, result)
 		}
@@ -135,13 +156,6 @@ func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 	}
 	if s := f.result.GetSettlement(); s != nil {
 		s.RequestId = f.CallerID() // the owner has another one
-	}
-}
-
-// learnTerm takes a term that the asked member knows of.
-func (r *Router) learnTerm(partition int, term uint64) {
-	if term > r.table.Load().roles.Term(partition) {
-		r.learn(ownership.TermReports{{Partition: partition, Term: term}})
 	}
 }
 
@@ -167,9 +181,9 @@ func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result
 	f.result = result
 }
 
-// redirect follows a redirect, once. If the owner has changed since f was sent,
+// follow follows a redirect, once. If the owner has changed since f was sent,
 // the routing table says where to; if not, the member that was asked does.
-func (r *Router) redirect(ctx *link.DeadlineContext, f *forward, to *pb.Redirect) {
+func (r *Router) follow(ctx *link.DeadlineContext, f *forward, to *pb.Redirect) {
 	r.metrics.redirects.Inc()
 	if f.redirected {
 		r.bounce(ctx, f)
@@ -177,7 +191,7 @@ func (r *Router) redirect(ctx *link.DeadlineContext, f *forward, to *pb.Redirect
 	}
 	f.redirected = true
 	now := r.table.Load()
-	if f.toDecider || now.target(f) != f.to.Member {
+	if f.toDecider || r.target(now, f) != f.to.Member {
 		r.startAtOwner(ctx, now, f)
 		return
 	}
@@ -192,38 +206,40 @@ func (r *Router) redirect(ctx *link.DeadlineContext, f *forward, to *pb.Redirect
 	r.startAt(ctx, f, m)
 }
 
-// Members follow the same membership, some 100 ms apart. A call that they redirect
-// to each other waits for that, twice as long each time, and no longer than 300 ms: a
-// ring that changes must not multiply the calls.
+// Members learn of a new owner within milliseconds, and choose one within some 100 ms
+// when the last one has crashed. A call that no member decides waits for that, twice as
+// long each time, so that it is not sent too often: a cluster that changes must not
+// multiply the calls.
 const (
-	bounceWait = 20 * time.Millisecond
-	maxBounces = 4
+	bounceWait    = 20 * time.Millisecond
+	maxBounceWait = 160 * time.Millisecond
 )
 
-// bounce waits a moment for members to agree on who owns the partition of f, and
-// begins anew. If they do not agree, f is decided in fallback.
+// bounce waits until this member learns of another owner of the partition of f, or for a
+// moment, and begins anew. If there is no time left, f is decided in fallback.
 func (r *Router) bounce(ctx *link.DeadlineContext, f *forward) {
 	at, _ := ctx.Deadline()
-	wait := bounceWait << f.bounces
-	if f.bounces++; f.Origin == call.Outbox || f.bounces > maxBounces || time.Until(at) < wait+bounceWait {
+	wait := min(bounceWait<<f.bounces, maxBounceWait)
+	if f.bounces++; f.Origin == call.Outbox || time.Until(at) < wait+bounceWait {
 		r.fallBack(f, causeRedirect)
 		return
 	}
-	pause := time.NewTimer(wait)
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-		f.redirected, f.rerouted = false, false
-		r.startAtOwner(ctx, r.table.Load(), f)
-	case <-ctx.Done(): // the caller has gone
-		f.result = server.Failed(grpcstatus.FromContextError(context.Cause(ctx)).Err())
+	pause, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	was := r.owners.Place(f.Partition)
+	_, _ = r.owners.Await(pause, f.Partition, func(now replication.Place) bool { return now != was }) // an error: the pause is over
+	if err := context.Cause(ctx); err != nil {                                                        // the caller has gone
+		f.result = server.Failed(grpcstatus.FromContextError(err).Err())
+		return
 	}
+	f.redirected, f.rerouted = false, false
+	r.startAtOwner(ctx, r.table.Load(), f)
 }
 
 // target returns the member that f would be sent to now; the zero Member
 // if there is none.
-func (v *routingTable) target(f *forward) Member {
-	m := v.owner(f.Partition)
+func (r *Router) target(v *routingTable, f *forward) Member {
+	m := r.ownerOf(v, f.Partition)
 	if f.toDecider {
 		m = v.member(f.Decider)
 	}
@@ -237,7 +253,7 @@ func (v *routingTable) target(f *forward) Member {
 // asked now, because the one that was asked leaves, that one is asked, once.
 func (r *Router) retry(ctx *link.DeadlineContext, f *forward, err error) {
 	if errors.Is(err, link.ErrClosed) || errors.Is(err, link.ErrBroken) {
-		if now := r.table.Load(); !f.rerouted && now.target(f) != f.to.Member {
+		if now := r.table.Load(); !f.rerouted && r.target(now, f) != f.to.Member {
 			f.rerouted = true
 			if f.toDecider {
 				r.start(ctx, now, f)

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/fallback"
 	"github.com/bucketring/bucketring/limiter/policy"
@@ -76,6 +77,7 @@ type node struct {
 	address  string
 	options  Options
 	registry *prometheus.Registry
+	owners   *ringOwners
 	listener *icebox
 	grpc     *grpc.Server
 
@@ -92,7 +94,7 @@ func newNode(t testing.TB, name string, c *clock, change ...func(*Options)) *nod
 	if err != nil {
 		t.Fatalf("policy: %v", err)
 	}
-	n := &node{t: t, clock: c, registry: prometheus.NewRegistry()}
+	n := &node{t: t, clock: c, registry: prometheus.NewRegistry(), owners: newRingOwners()}
 	local := server.New(server.Options{
 		Engine: engine, Policy: func() server.Policy { return p }, Now: c.now, Name: name, Registry: n.registry,
 	})
@@ -100,6 +102,7 @@ func newNode(t testing.TB, name string, c *clock, change ...func(*Options)) *nod
 	n.options = Options{
 		Name:     name,
 		Boot:     boots.Add(1),
+		Owners:   n.owners,
 		Local:    local,
 		Fallback: local.Fallback(aside, func() server.Policy { return policies.Policy(p, n.Roster()) }),
 		Dial:     []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
@@ -109,6 +112,8 @@ func newNode(t testing.TB, name string, c *clock, change ...func(*Options)) *nod
 	for _, f := range change {
 		f(&n.options)
 	}
+	n.owners.self = continuity.ID{Name: n.options.Name, Boot: n.options.Boot}
+	n.owners.alone()
 	if n.Router, err = New(n.options); err != nil {
 		t.Fatalf("New(%s) = %v", name, err)
 	}
@@ -195,7 +200,7 @@ func newCluster(t testing.TB, n int, change ...func(*Options)) []*node {
 func (n *node) ownedBy(i int) string {
 	v := n.table.Load()
 	for j := 0; ; j++ {
-		if key := fmt.Sprint("key", j); v.mine(ring.PartitionOf(key)) {
+		if key := fmt.Sprint("key", j); n.mine(v, ring.PartitionOf(key), 0) {
 			if i--; i < 0 {
 				return key
 			}

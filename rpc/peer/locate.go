@@ -12,7 +12,6 @@ import (
 
 	grpcstatus "google.golang.org/grpc/status"
 
-	"github.com/bucketring/bucketring/cluster/ownership"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -39,7 +38,6 @@ func (r *Router) Locate(ctx context.Context, q *pb.LocateRequest) (*pb.LocateRes
 		return nil, wrongField("keys", strconv.Itoa(len(keys)), fmt.Sprintf("must be at most %d", maxLocate))
 	}
 	v := r.table.Load()
-	table := v.roles.Table()
 	located := make([]*pb.Location, len(keys))
 	for i, key := range keys {
 		peek := call.Of(&pb.PeekRequest{Key: key})
@@ -51,27 +49,26 @@ func (r *Router) Locate(ctx context.Context, q *pb.LocateRequest) (*pb.LocateRes
 			return nil, server.ErrorOf(&pb.Result{Result: &pb.Result_Error{Error: wrong}})
 		}
 		p := peek.Partition
-		at := &pb.Location{Key: key, Partition: int32(p), State: v.roles.Role(p).String(), Term: v.roles.Term(p)}
-		if m := v.owner(p); m != nil {
-			at.Owner, at.Address, at.Heir = m.Name, m.GRPC, table.Heir(p)
-		} else if v.alone {
-			at.Owner, at.State = r.name, ownership.Active.String()
+		place := r.owners.Place(p)
+		at := &pb.Location{Key: key, Partition: int32(p), State: place.Role.String(), Term: place.Term, Owner: place.Owner.Name, Heir: place.Heir.Name}
+		if m := r.ownerOf(v, p); m != nil {
+			at.Address = m.GRPC
 		}
 		located[i] = at
 	}
 	if !q.GetAlone() {
-		v.askOwners(ctx, located)
+		r.askOwners(ctx, v, located)
 	}
 	return &pb.LocateResponse{Locations: located}, nil
 }
 
 // askOwners sets the state and the term of partitions that other members own.
-func (v *routingTable) askOwners(ctx context.Context, located []*pb.Location) {
+func (r *Router) askOwners(ctx context.Context, v *routingTable, located []*pb.Location) {
 	ctx, cancel := context.WithTimeout(ctx, locateTimeout)
 	defer cancel()
 	theirs := map[*memberConn][]*pb.Location{}
 	for _, l := range located {
-		if m := v.owner(int(l.GetPartition())); m != nil && m.peer != nil {
+		if m := r.ownerOf(v, int(l.GetPartition())); m != nil && m.peer != nil {
 			theirs[m] = append(theirs[m], l)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"github.com/bucketring/bucketring/cluster/ownership"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/handshake"
 )
@@ -26,9 +25,6 @@ type metrics struct {
 	items      prometheus.Histogram
 	redirects  prometheus.Counter
 	refused    *prometheus.CounterVec // by member
-	contested  prometheus.Counter
-	gained     prometheus.Counter
-	lost       prometheus.Counter
 	watchers   prometheus.Gauge
 	fallbacks  map[fallbackLabels]prometheus.Counter
 	byCause    map[cause]*atomic.Uint64 // the same, for the status
@@ -60,10 +56,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "bucketring_ring_watchers",
 			Help: "Clients that watch the ring of this node.",
 		}),
-		contested: f.NewCounter(prometheus.CounterOpts{
-			Name: "bucketring_terms_contested_total",
-			Help: "Partitions owned here for which another member had a higher term.",
-		}),
 		dropped: f.NewCounter(prometheus.CounterOpts{
 			Name: "bucketring_outbox_dropped_total",
 			Help: "Calls in the outbox that were never charged at their owner, because it rejected them or they became too old.",
@@ -72,11 +64,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		byCause:    map[cause]*atomic.Uint64{},
 		handshakes: map[string]prometheus.Counter{},
 	}
-	moves := f.NewCounterVec(prometheus.CounterOpts{
-		Name: "bucketring_ring_moves_total",
-		Help: "Partitions that this node gained or lost.",
-	}, []string{"direction"})
-	m.gained, m.lost = moves.WithLabelValues("gained"), moves.WithLabelValues("lost")
 	fallbacks := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "bucketring_fallbacks_total",
 		Help: "Calls decided without the owner of their key, by cause and kind of call.",
@@ -118,12 +105,6 @@ func (m *metrics) causes() map[string]uint64 {
 	return n
 }
 
-func (m *metrics) moved(fx ownership.Effects) {
-	m.gained.Add(float64(len(fx.Gained)))
-	m.lost.Add(float64(len(fx.Lost)))
-	m.contested.Add(float64(len(fx.Contested)))
-}
-
 // collector reads gauges once per scrape.
 type collector struct {
 	router                                              *Router
@@ -161,7 +142,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	v := c.router.table.Load()
 	gauge(c.members, len(v.members))
-	gauge(c.partitions, v.owned())
+	gauge(c.partitions, c.router.owned())
 	gauge(c.roster, v.roster)
 	gauge(c.outbox, c.router.outbox.Len())
 	for _, m := range v.all() {

@@ -20,15 +20,17 @@ import (
 // DefaultTimeout is the default of [Options].Timeout.
 const DefaultTimeout = time.Second
 
-// Options configure a [Router]. Name, Boot, Local and Fallback are needed.
+// Options configure a [Router]. Name, Boot, Local, Fallback and Owners are needed.
 type Options struct {
-	// Name is the name of this member, which the ring hashes, and Boot is the id of
-	// this run of it.
+	// Name is the name of this member, which the ring hashes. Boot identifies this run of
+	// it, and is greater in each later run.
 	Name string
 	Boot uint64
 	// Local decides for the partitions that this member owns, Fallback for all others
 	// when their owner cannot be reached.
 	Local, Fallback *server.Service
+	// Owners says who decides for each partition.
+	Owners Owners
 	// Keys returns the cluster keys. The first one signs, and all are accepted. It is
 	// called for each handshake, so keys may change. Nil, or no keys: members need none.
 	Keys func() [][]byte
@@ -63,13 +65,16 @@ func (o Options) Validate() error {
 		add("name: must not be empty or contain %q, got %q", requestid.Separator, o.Name)
 	}
 	if o.Boot == 0 {
-		add("boot: must be a random number, got 0")
+		add("boot: must not be 0")
 	}
 	if o.Local == nil {
 		add("local: must be set")
 	}
 	if o.Fallback == nil {
 		add("fallback: must be set")
+	}
+	if o.Owners == nil {
+		add("owners: must be set")
 	}
 	if o.Timeout < 0 {
 		add("timeout: must not be negative, got %s", o.Timeout)

@@ -148,7 +148,7 @@ func TestLinkErrors(t *testing.T) {
 		{"settle that came too late", settle, errTooLate, false},
 	} {
 		c := tt.call
-		f := &forward{Call: &c, to: asked.table.Load().owner(c.Partition)}
+		f := &forward{Call: &c, to: asked.ownerOf(asked.table.Load(), c.Partition)}
 		asked.retry(asked.limit(waittest.Context(t, testWait), time.Now(), 1), f, tt.err)
 		if f.result == nil {
 			t.Errorf("%s: no result", tt.name)

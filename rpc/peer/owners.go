@@ -4,58 +4,31 @@ package peer
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
-	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/replication"
 )
 
 // Owners says which member decides for each partition, and gives what is decided to
-// the heirs. Its methods are safe for concurrent use; those that each call asks take no
-// lock and allocate nothing. [replication.Host] implements it.
+// the heirs. [replication.Host] implements it, and documents its methods. They are safe
+// for concurrent use; those that each call asks take no lock and allocate nothing.
 type Owners interface {
-	// Now reads the clock of leases, which also counts the time in which the machine
-	// was suspended.
-	Now() time.Duration
-	// Decides reports whether this member decides for a partition at a time of that
-	// clock. The answer is needed before a decision and again before its answer.
+	Clock() time.Duration
 	Decides(partition int, now time.Duration) bool
-	// Place returns what this member knows of a partition.
-	Place(partition int) Place
-	// Await waits until a partition has another place than the one given.
-	Await(ctx context.Context, partition int, from Place) error
-
-	// Changed takes note that a decision was the change of a partition with that
-	// number. Urgent changes are sent to the heir at once.
-	Changed(partition int, seq uint64, urgent bool)
-	// Waits reports whether large charges wait for the heir, and Lags whether small ones
-	// of a partition do so as well.
+	Place(partition int) replication.Place
+	Await(ctx context.Context, partition int, ok func(replication.Place) bool) (replication.Place, error)
+	Changed(partition int, urgent bool)
 	Waits() bool
 	Lags(partition int, now time.Duration) bool
-	// Durable waits until the heir of a partition has its changes up to a number. It
-	// returns [ErrNotOwner] if this member stops being the owner first.
-	Durable(ctx context.Context, partition int, seq uint64) error
-
-	// Follow tells what the membership sees. Only one goroutine calls it.
-	Follow(t Topology, targets *ring.Table)
-	// Roster returns the number of members that may be deciding; 0 while it is not known.
-	Roster() int
+	WaitSince(ctx context.Context, partition int, origin, seq uint64) error
+	SetView(v continuity.View, addresses map[string]replication.Address)
 }
 
-// Place is what a member knows of a partition.
-type Place struct {
-	Role  continuity.Role // of this member
-	Owner continuity.ID   // zero: none is known
-	Heir  string          // its name; "": none
-	Term  uint64
-}
+var _ Owners = (*replication.Host)(nil)
 
-// ErrNotOwner is the error of a decision that this member may not answer: it is not the
-// owner of the partition any more. Nothing of it counts, unless the heir has it.
-var ErrNotOwner = errors.New("this member is not the owner of the partition any more")
-
-// mine reports whether this process decides for a partition now.
+// mine reports whether this process decides for a partition at a time of the clock of
+// the owners. It is asked before a decision, and again before its answer.
 func (r *Router) mine(v *routingTable, partition int, now time.Duration) bool {
 	return !v.fenced && r.owners.Decides(partition, now)
 }
@@ -69,3 +42,6 @@ func (r *Router) ownerOf(v *routingTable, partition int) *memberConn {
 	}
 	return nil
 }
+
+// passing reports whether a role ends within milliseconds: a call waits for the next one.
+func passing(r continuity.Role) bool { return r == continuity.Sealed || r == continuity.Promoting }

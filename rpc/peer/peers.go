@@ -55,7 +55,7 @@ func (r *Router) newPeer(m Member) (*peer, error) {
 	client := pb.NewPeerClient(conn)
 	return &peer{conn: conn, link: link.New(link.Options{
 		Open:    func(ctx context.Context) (link.Stream, error) { return r.open(ctx, client, m) },
-		Ring:    func() uint64 { return r.table.Load().roles.Table().Digest() },
+		Ring:    func() uint64 { return r.table.Load().ring.Digest() },
 		Timeout: r.timeout,
 		Events: link.Events{
 			Batch:   r.metrics.sent,

@@ -11,8 +11,8 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/bucketring/bucketring/cluster/ownership"
 	"github.com/bucketring/bucketring/internal/notify"
+	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/internal/outbox"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -26,6 +26,7 @@ type Router struct {
 	name            string
 	boot            uint64
 	local, fallback *server.Service
+	owners          Owners
 	keys            func() [][]byte
 	dial            []grpc.DialOption
 	timeout         time.Duration
@@ -33,8 +34,10 @@ type Router struct {
 	metrics         *metrics
 	outbox          *outbox.Outbox
 
-	table   atomic.Pointer[routingTable] // never nil
-	tableMu sync.Mutex                   // held to replace table
+	table atomic.Pointer[routingTable] // never nil; SetTopology replaces it
+
+	feed          atomic.Pointer[feed] // never nil; publishRings replaces it
+	ownersChanged notify.Signal
 
 	counting sync.Pool // of *counting
 
@@ -52,51 +55,48 @@ type Router struct {
 
 var _ pb.RateLimiterServer = (*Router)(nil)
 
-// New returns a router that knows no other member: it decides all calls itself until
-// SetTopology. The caller must Run it.
+// New returns a router that knows no other member. The caller must Run it.
 func New(o Options) (*Router, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	o = o.withDefaults()
-	roles, err := ownership.New(o.Name, o.Boot)
-	if err != nil {
-		return nil, err
-	}
 	r := &Router{
-		name: o.Name, boot: o.Boot, local: o.Local, fallback: o.Fallback,
+		name: o.Name, boot: o.Boot, local: o.Local, fallback: o.Fallback, owners: o.Owners,
 		keys: o.Keys, dial: o.Dial, timeout: o.Timeout, log: o.Logger,
 		metrics: newMetrics(o.Registry), drain: make(chan struct{}),
 	}
 	r.Decider = r
 	r.counting.New = func() any { return new(counting) }
 	r.retired.due = notify.New()
+	var err error
 	if r.outbox, err = outbox.New(outbox.Options{
 		Deliver:    r.deliver,
-		Owner:      r.ownerOf,
+		Owner:      r.ownerOfItem,
 		MaxEntries: o.MaxOutbox,
 		Logger:     o.Logger,
 		Events:     outbox.Events{Dropped: func(*pb.Item, outbox.Reason, error) { r.metrics.dropped.Inc() }},
 	}); err != nil {
 		return nil, err
 	}
-	first := &routingTable{roles: roles, alone: true, roster: 1}
-	first.feed = newFeed(1, first)
-	r.table.Store(first)
+	r.table.Store(&routingTable{roster: 1, ring: &ring.Table{}})
+	r.ownersChanged = notify.New()
+	r.feed.Store(&feed{ring: r.ringNow(), changed: make(chan struct{})})
 	if o.Registry != nil {
 		o.Registry.MustRegister(newCollector(r))
 	}
 	return r, nil
 }
 
-// Run delivers the outbox to owners and closes the links to members that left. It
+// Run delivers the outbox to owners, tells watchers of new owners, and closes the links to members that left. It
 // returns when ctx is done, after it has closed all links. Before that, the caller
 // should stop new calls and call [Router.Flush].
 func (r *Router) Run(ctx context.Context) error {
-	var closer sync.WaitGroup
-	closer.Go(func() { r.closeRetired(ctx) })
+	var others sync.WaitGroup
+	others.Go(func() { r.closeRetired(ctx) })
+	others.Go(func() { r.publishRings(ctx) })
 	err := r.outbox.Run(ctx)
-	closer.Wait()
+	others.Wait()
 	r.outbox.Close()
 	r.closePeers()
 	return err

@@ -8,47 +8,30 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/bucketring/bucketring/cluster/ownership"
+	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
+	"github.com/bucketring/bucketring/rpc/replication"
 )
 
-// routingTable is all that a call needs to know of the cluster. It is immutable once
-// it is published. A call loads it once, and again only after a failed attempt, to
-// see whether the topology has changed.
+// routingTable is what a call needs to know of the members. It is immutable once it is
+// published. A call loads it once, and again only after a failed attempt, to see whether
+// the topology has changed. Who owns what is known to [Owners].
 type routingTable struct {
-	// number counts topologies. Tables with the same number differ in terms only.
-	number uint64
-	roles  *ownership.State
-	// alone: no member serves, and no other boot has this node's name. The node
-	// decides all calls, as when it starts or is the last to leave.
-	alone  bool
+	number uint64      // counts topologies
+	ring   *ring.Table // whom the members that serve make the owners in the end
+	fenced bool        // a newer run of this member serves
 	roster int
-	// members that serve, by the index that the table gives them. The one that
-	// is this process has no peer.
+	// members that serve, sorted by name. The one that is this process has no peer.
 	members []*memberConn
-	// others are alive and own nothing.
+	// others are alive and not on the ring.
 	others []*memberConn
-	feed   *feed
 }
 
 // memberConn is a member and the connection to it.
 type memberConn struct {
 	Member
 	peer *peer // nil: this process
-}
-
-// mine reports whether this process decides for a partition.
-func (v *routingTable) mine(partition int) bool {
-	return v.alone || v.roles.Role(partition) == ownership.Active
-}
-
-// owner returns the owner of a partition; nil if it has none.
-func (v *routingTable) owner(partition int) *memberConn {
-	if i := v.roles.Table().OwnerIndex(partition); i >= 0 {
-		return v.members[i]
-	}
-	return nil
 }
 
 // member returns a member by name; nil if there is none. Of two boots of this
@@ -83,19 +66,14 @@ func (r *Router) SetTopology(t Topology) error {
 		names[i] = m.Name
 	}
 	slices.Sort(names)
-	table := old.roles.Table()
+	table := old.ring
 	if !slices.Equal(names, table.Members()) {
 		var err error
 		if table, err = ring.New(names); err != nil {
 			return fmt.Errorf("set topology: %w", err)
 		}
 	}
-	next := &routingTable{
-		number: old.number + 1,
-		alone:  len(names) == 0 && !t.Fenced,
-		roster: t.Roster,
-		feed:   old.feed,
-	}
+	next := &routingTable{number: old.number + 1, ring: table, fenced: t.Fenced, roster: t.Roster}
 	known := map[Member]*peer{}
 	for _, m := range old.all() {
 		if m.peer != nil {
@@ -124,7 +102,7 @@ func (r *Router) SetTopology(t Topology) error {
 	}
 	var err, err2 error
 	next.members, err = place(t.Serving)
-	next.others, err2 = place(t.Others)
+	next.others, err2 = place(slices.Concat(t.Joining, t.Leaving))
 	if err := errors.Join(err, err2); err != nil {
 		for m, p := range known {
 			if o := old.peerOf(m); o != p {
@@ -133,7 +111,13 @@ func (r *Router) SetTopology(t Topology) error {
 		}
 		return fmt.Errorf("set topology: %w", err)
 	}
-	r.publish(next, ownership.RingChange{Table: table, Fenced: t.Fenced})
+	r.table.Store(next)
+	if table != old.ring || t.Fenced != old.fenced {
+		r.log.Info("ring changed", "ring_digest", hex(table.Digest()), "serving", len(next.members), "fenced", t.Fenced)
+	}
+	view, addresses := t.view(table)
+	r.owners.SetView(view, addresses)
+	r.OwnersChanged()
 	r.outbox.RetryNow()
 	for _, p := range known {
 		if !kept[p] {
@@ -156,12 +140,25 @@ func (v *routingTable) peerOf(m Member) *peer {
 	return nil
 }
 
+// view returns a topology in the form of the ownership protocol.
+func (t *Topology) view(targets *ring.Table) (continuity.View, map[string]replication.Address) {
+	v, addresses := continuity.View{Targets: targets}, map[string]replication.Address{}
+	for state, members := range map[continuity.MemberState][]Member{continuity.Joining: t.Joining, continuity.Serving: t.Serving, continuity.Leaving: t.Leaving} {
+		for _, m := range members {
+			v.Members = append(v.Members, continuity.Member{ID: continuity.ID{Name: m.Name, Boot: m.Boot}, State: state})
+			addresses[m.Name] = replication.Address{GRPC: m.GRPC, Gossip: m.Gossip}
+		}
+	}
+	slices.SortFunc(v.Members, func(a, b continuity.Member) int { return strings.Compare(a.Name, b.Name) })
+	return v, addresses
+}
+
 func (t *Topology) validate() error {
 	if t.Roster < 1 {
 		return fmt.Errorf("roster: must be at least 1, got %d", t.Roster)
 	}
 	seen := map[string]bool{}
-	for _, m := range slices.Concat(t.Serving, t.Others) {
+	for _, m := range slices.Concat(t.Serving, t.Joining, t.Leaving) {
 		switch {
 		case m.Name == "" || strings.Contains(m.Name, requestid.Separator):
 			return fmt.Errorf("member: name must not be empty or contain %q, got %q", requestid.Separator, m.Name)
@@ -173,46 +170,4 @@ func (t *Topology) validate() error {
 		seen[m.Name] = true
 	}
 	return nil
-}
-
-// publish makes next the routing table, with the roles that follow from e.
-func (r *Router) publish(next *routingTable, e ownership.RingChange) {
-	r.tableMu.Lock()
-	defer r.tableMu.Unlock()
-	old := r.table.Load()
-	var fx ownership.Effects
-	next.roles, fx = ownership.Step(old.roles, e)
-	next.feed = old.feed.follow(next)
-	r.table.Store(next)
-	if next.feed != old.feed {
-		close(old.feed.changed)
-	}
-	r.metrics.moved(fx)
-	if next.roles != old.roles {
-		r.log.Info("ring changed", "ring_digest", hex(e.Table.Digest()), "serving", len(next.members),
-			"fenced", e.Fenced, "gained", len(fx.Gained), "lost", len(fx.Lost))
-	}
-}
-
-// learn takes terms that a member knows of.
-func (r *Router) learn(reports ownership.TermReports) {
-	r.tableMu.Lock()
-	defer r.tableMu.Unlock()
-	now := r.table.Load()
-	roles, fx := ownership.Step(now.roles, reports)
-	if roles == now.roles {
-		return
-	}
-	next := *now
-	next.roles = roles
-	r.table.Store(&next)
-	r.metrics.moved(fx)
-}
-
-// owned counts the partitions that this process decides for.
-func (v *routingTable) owned() int {
-	if v.alone {
-		return ring.Partitions
-	}
-	return v.roles.Count(ownership.Active)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -19,7 +20,7 @@ func TestStaleViews(t *testing.T) {
 	b.see(a, b, c)
 	c.see(a, b, c)
 	inB, inC := b.ownedBy(60), c.ownedBy(60)
-	if err := a.SetTopology(Topology{Serving: []Member{b.member()}, Others: []Member{c.member()}, Roster: 2}); err != nil {
+	if err := a.SetTopology(Topology{Serving: []Member{b.member()}, Leaving: []Member{c.member()}, Roster: 2}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -127,52 +128,19 @@ func TestNobodyServes(t *testing.T) {
 	}
 }
 
-// TestTermsTravel: after one call both sides know of the highest term.
-func TestTermsTravel(t *testing.T) {
+// TestLaterTerm: a member that is asked by one who knows of a later owner does not decide.
+func TestLaterTerm(t *testing.T) {
 	nodes := newCluster(t, 2)
-	a, b := nodes[0], nodes[1]
+	b := nodes[1]
 	key := b.ownedBy(0)
-	p := ring.PartitionOf(key)
-	term := func(n *node) uint64 { return n.table.Load().roles.Term(p) }
-	if term(a) != 0 || term(b) == 0 {
-		t.Fatalf("terms %#x and %#x, want none at a", term(a), term(b))
-	}
-	if _, err := a.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: key}); err != nil {
-		t.Fatal(err)
-	}
-	if term(a) != term(b) {
-		t.Errorf("a knows of term %#x, want that of the owner, %#x", term(a), term(b))
-	}
-	a.see(a) // a takes it over, and gives it back
-	a.see(a, b)
-	taken := term(a)
-	if taken <= term(b) {
-		t.Fatalf("a took term %#x, want one above %#x", taken, term(b))
-	}
-	if _, err := a.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: key}); err != nil {
-		t.Fatal(err)
-	}
-	if term(b) <= taken || term(a) != term(b) {
-		t.Errorf("terms %#x and %#x, want the same at both, above %#x", term(a), term(b), taken)
-	}
-	if n := b.metric("bucketring_terms_contested_total"); n != 1 {
-		t.Errorf("%v contested, want 1", n)
-	}
-	before := term(b)
-	client := pb.NewRateLimiterClient(b.conn())
-	stream, err := client.Exchange(waittest.Context(t, testWait))
-	if err != nil {
-		t.Fatal(err)
-	}
-	item := &pb.Item{Call: &pb.Item_Check{Check: &pb.CheckRequest{Key: key}}, Term: before + 1<<40}
-	if err := stream.Send(&pb.Batch{Sequence: 1, Items: []*pb.Item{item}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stream.Recv(); err != nil {
-		t.Fatal(err)
-	}
-	if term(b) != before {
-		t.Errorf("a client raised the term from %#x to %#x", before, term(b))
+	c := call.FromItem(itemOf(&pb.CheckRequest{Key: key}), call.MemberStream)
+	for term, decided := range map[uint64]bool{0: true, b.owners.Place(c.Partition).Term: true, b.owners.Place(c.Partition).Term + 1: false} {
+		c.Term = term
+		results := b.Do(waittest.Context(t, testWait), []call.Call{c})
+		if got := results.Get(0); got.GetDecision() != nil != decided || decided == (got.GetRedirect() != nil) {
+			t.Errorf("term %d: %v, want a decision: %v", term, got, decided)
+		}
+		results.Release()
 	}
 }
 
@@ -186,7 +154,7 @@ func TestTopologyIsRefused(t *testing.T) {
 		"no name":        {Serving: []Member{{GRPC: "127.0.0.1:1"}}, Roster: 1},
 		"separator":      {Serving: []Member{{Name: "a:b", GRPC: "127.0.0.1:1"}}, Roster: 1},
 		"no address":     {Serving: []Member{{Name: "b"}}, Roster: 1},
-		"twice":          {Serving: []Member{m}, Others: []Member{m}, Roster: 1},
+		"twice":          {Serving: []Member{m}, Leaving: []Member{m}, Roster: 1},
 		"too many":       {Serving: manyMembers(ring.MaxMembers + 1), Roster: 1},
 		"no such target": {Serving: []Member{m, {Name: "b", GRPC: "%zz"}}, Roster: 1},
 	} {

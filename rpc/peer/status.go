@@ -5,6 +5,7 @@ package peer
 import (
 	"fmt"
 
+	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/ring"
 )
 
@@ -34,7 +35,7 @@ type MemberStatus struct {
 	// Self: it is this node, and has no link.
 	Self       bool        `json:"self,omitempty"`
 	Serving    bool        `json:"serving"`
-	Partitions int         `json:"partitions"` // that the ring gives it
+	Partitions int         `json:"partitions"` // that it owns
 	Link       *LinkStatus `json:"link,omitempty"`
 }
 
@@ -52,22 +53,17 @@ type LinkStatus struct {
 // Status returns the state of the router. It is safe for concurrent use.
 func (r *Router) Status() Status {
 	v := r.table.Load()
-	table := v.roles.Table()
 	s := Status{
-		View: v.number, Ring: hex(table.Digest()), Fenced: v.roles.Fenced(), Roster: v.roster, Owned: v.owned(),
+		View: v.number, Ring: hex(v.ring.Digest()), Fenced: v.fenced, Roster: r.Roster(), Owned: r.owned(),
 		Members: []MemberStatus{}, Outbox: r.outbox.Len(), Fallbacks: r.metrics.causes(),
 	}
-	partitions := make([]int, len(v.members))
+	partitions := map[continuity.ID]int{}
 	for p := range ring.Partitions {
-		if i := table.OwnerIndex(p); i >= 0 {
-			partitions[i]++
-		}
+		partitions[r.owners.Place(p).Owner]++
 	}
 	for i, m := range v.all() {
 		shown := MemberStatus{Name: m.Name, Boot: hex(m.Boot), GRPC: m.GRPC, Self: m.peer == nil, Serving: i < len(v.members)}
-		if shown.Serving {
-			shown.Partitions = partitions[i]
-		}
+		shown.Partitions = partitions[continuity.ID{Name: m.Name, Boot: m.Boot}]
 		if m.peer != nil {
 			l := m.peer.link.Status()
 			shown.Link = &LinkStatus{Connected: l.Connected, BreakerOpen: l.BreakerOpen, Queued: l.Queued, InFlight: l.InFlight, Refused: int(l.Refused)}
@@ -86,22 +82,26 @@ type OwnerRun struct {
 // Owners returns the owners of all partitions in order. Consecutive runs have
 // different owners. It is safe for concurrent use.
 func (r *Router) Owners() []OwnerRun {
-	v := r.table.Load()
-	if v.alone {
-		return []OwnerRun{{r.name, ring.Partitions}}
-	}
 	var runs []OwnerRun
 	for p := range ring.Partitions {
-		name := ""
-		if m := v.owner(p); m != nil {
-			name = m.Name
-		}
+		name := r.owners.Place(p).Owner.Name
 		if len(runs) == 0 || runs[len(runs)-1].Owner != name {
 			runs = append(runs, OwnerRun{Owner: name})
 		}
 		runs[len(runs)-1].Partitions++
 	}
 	return runs
+}
+
+// owned counts the partitions that this process decides for.
+func (r *Router) owned() (n int) {
+	v, now := r.table.Load(), r.owners.Clock()
+	for p := range ring.Partitions {
+		if r.mine(v, p, now) {
+			n++
+		}
+	}
+	return n
 }
 
 func hex(n uint64) string { return fmt.Sprintf("%016x", n) }

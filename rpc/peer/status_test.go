@@ -10,7 +10,7 @@ import (
 
 func TestOwners(t *testing.T) {
 	nodes := newCluster(t, 3)
-	table := nodes[0].table.Load().roles.Table()
+	table := nodes[0].table.Load().ring
 	at, counts := 0, map[string]int{}
 	last := ""
 	for _, run := range nodes[0].Owners() {
@@ -32,25 +32,6 @@ func TestOwners(t *testing.T) {
 	for _, m := range nodes[0].Status().Members {
 		if counts[m.Name] != m.Partitions {
 			t.Errorf("%s owns %d partitions, want %d as in Status", m.Name, counts[m.Name], m.Partitions)
-		}
-	}
-}
-
-func TestOwnersOfNobody(t *testing.T) {
-	a, b := newNode(t, "a", &clock{}), newNode(t, "b", &clock{})
-	for _, tt := range []struct {
-		name  string
-		see   Topology
-		owner string
-	}{
-		{"alone", Topology{Others: []Member{b.member()}, Roster: 1}, "a"},
-		{"fenced", Topology{Others: []Member{b.member()}, Roster: 1, Fenced: true}, ""},
-	} {
-		if err := a.SetTopology(tt.see); err != nil {
-			t.Fatalf("%s: %v", tt.name, err)
-		}
-		if got := a.Owners(); len(got) != 1 || got[0] != (OwnerRun{tt.owner, ring.Partitions}) {
-			t.Errorf("%s: owners %v, want %q of all", tt.name, got, tt.owner)
 		}
 	}
 }

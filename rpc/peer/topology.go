@@ -2,19 +2,20 @@
 
 package peer
 
-// Member is one boot of a member and its address.
+// Member is one boot of a member and its addresses.
 type Member struct {
-	Name string
-	Boot uint64
-	GRPC string // host:port
+	Name   string
+	Boot   uint64 // greater in each later run
+	GRPC   string // host:port
+	Gossip string // host:port; "": not known
 }
 
 // Topology lists the members that the membership sees.
 type Topology struct {
 	// Serving are the members on the ring.
 	Serving []Member
-	// Others are alive but not on the ring: they are joining or leaving.
-	Others []Member
+	// Joining and Leaving are alive but not on the ring.
+	Joining, Leaving []Member
 	// Fenced: another boot has the name of this member, which decides nothing.
 	Fenced bool
 	// Roster is the number of members that may be deciding, at least 1.

@@ -18,6 +18,7 @@ import (
 	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/replication"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -59,7 +60,7 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	// What makes no difference to watchers sends nothing; what does comes next.
-	if err := a.SetTopology(Topology{Serving: []Member{a.member(), b.member()}, Others: []Member{{Name: "c", Boot: 1, GRPC: "127.0.0.1:1"}}, Roster: 3}); err != nil {
+	if err := a.SetTopology(Topology{Serving: []Member{a.member(), b.member()}, Leaving: []Member{{Name: "c", Boot: 1, GRPC: "127.0.0.1:1"}}, Roster: 3}); err != nil {
 		t.Fatal(err)
 	}
 	newer := b.member()
@@ -80,7 +81,7 @@ func TestWatch(t *testing.T) {
 		if got.Number <= last {
 			t.Fatalf("ring %d came after %d", got.Number, last)
 		}
-		if last = got.Number; last == a.table.Load().feed.ring.Number {
+		if last = got.Number; last == a.feed.Load().ring.Number {
 			break
 		}
 	}
@@ -94,9 +95,7 @@ func TestLocate(t *testing.T) {
 	if err != nil || alone.Locations[0].Owner != "a" || alone.Locations[0].State != "active" {
 		t.Errorf("Locate() alone = %v, %v, want a", alone, err)
 	}
-	if err := a.SetTopology(Topology{Fenced: true, Roster: 1}); err != nil {
-		t.Fatal(err)
-	}
+	a.owners.set(func(int) replication.Place { return replication.Place{} })
 	nobody, err := a.Locate(ctx, &pb.LocateRequest{Keys: []string{"k"}})
 	if err != nil || nobody.Locations[0].Owner != "" || nobody.Locations[0].Heir != "" {
 		t.Errorf("Locate() with nobody = %v, %v, want none", nobody, err)
@@ -126,9 +125,9 @@ func TestLocate(t *testing.T) {
 				if alone {
 					says = n
 				}
-				roles := says.table.Load().roles
+				place := says.owners.Place(p)
 				if l.Key != keys[i] || int(l.Partition) != p || l.Owner != owner.name || l.Heir != table.Heir(p) ||
-					l.Address != owner.address || l.State != roles.Role(p).String() || l.Term != roles.Term(p) {
+					l.Address != owner.address || l.State != place.Role.String() || l.Term != place.Term {
 					t.Fatalf("location of %s at %s, alone %t = %v", keys[i], n.name, alone, l)
 				}
 				if !alone && (l.State != "active" || l.Term == 0) {
@@ -171,14 +170,14 @@ func TestLocate(t *testing.T) {
 func TestStatus(t *testing.T) {
 	nodes := newCluster(t, 2)
 	a, b := nodes[0], nodes[1]
-	if err := a.SetTopology(Topology{Serving: []Member{a.member(), b.member()}, Others: []Member{{Name: "c", Boot: 9, GRPC: "127.0.0.1:1"}}, Roster: 4}); err != nil {
+	if err := a.SetTopology(Topology{Serving: []Member{a.member(), b.member()}, Leaving: []Member{{Name: "c", Boot: 9, GRPC: "127.0.0.1:1"}}, Roster: 4}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Check(waittest.Context(t, testWait), &pb.CheckRequest{Key: b.ownedBy(0)}); err != nil {
 		t.Fatal(err)
 	}
 	s := a.Status()
-	table := a.table.Load().roles.Table()
+	table := a.table.Load().ring
 	want := Status{
 		View: 2, Ring: hex(table.Digest()), Roster: 4, Owned: len(table.Owned(a.name)),
 		Members: []MemberStatus{
@@ -186,7 +185,7 @@ func TestStatus(t *testing.T) {
 			{Name: b.name, Boot: hex(b.boot), GRPC: b.address, Serving: true, Partitions: len(table.Owned(b.name)), Link: &LinkStatus{Connected: true}},
 			{Name: "c", Boot: hex(9), GRPC: "127.0.0.1:1", Link: &LinkStatus{}},
 		},
-		Fallbacks: map[string]uint64{"broken": 0, "breaker": 0, "queue_full": 0, "late": 0, "redirect": 0, "no_owner": 0},
+		Fallbacks: map[string]uint64{"broken": 0, "breaker": 0, "queue_full": 0, "late": 0, "redirect": 0, "no_lease": 0, "no_owner": 0},
 	}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Errorf("status differs (-want +got):\n%s", diff)

@@ -42,13 +42,16 @@ type Changes interface {
 	Append(now limiter.Time, partition int, after uint64) (through uint64, ok bool)
 	// Bytes returns what was added since the last Reset. It is valid until the next call.
 	Bytes() []byte
+	// Len returns about how long Bytes is.
+	Len() int
 	// Reset forgets what was added.
 	Reset()
 }
 
 // ChangeReader reads the changes of the partitions of one message.
 type ChangeReader interface {
-	// Apply changes a closed partition to which changes in the message belong. After an
-	// error the partition is as before.
-	Apply(now limiter.Time, partition int) error
+	// Apply changes a closed partition to which changes in the message belong: those
+	// through the one with that number. Calls are in the order in which the changes were
+	// appended; some may be left out. After an error the partition is as before, or empty.
+	Apply(now limiter.Time, partition int, through uint64) error
 }

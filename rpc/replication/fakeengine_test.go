@@ -186,6 +186,8 @@ func (c *fakeChanges) Append(_ limiter.Time, partition int, after uint64) (uint6
 	return p.seq, true
 }
 
+func (c *fakeChanges) Len() int { return len(c.Bytes()) }
+
 func (c *fakeChanges) Bytes() []byte {
 	b, err := json.Marshal(c.added)
 	if err != nil {
@@ -205,7 +207,7 @@ type fakeReader struct {
 	added  map[int]fakeRecords
 }
 
-func (r *fakeReader) Apply(_ limiter.Time, partition int) error {
+func (r *fakeReader) Apply(_ limiter.Time, partition int, _ uint64) error {
 	added, ok := r.added[partition]
 	if !ok || r.engine.fails() {
 		return errors.New("apply: no such partition, or it is to fail")

@@ -173,6 +173,9 @@ func (l *loop) stepState(e continuity.Event, apply func() error) {
 		}
 	}
 	if failed {
+		if l.engine.Seq(state.Transfer.Partition) < before.Seq {
+			before = continuity.Copy{} // the engine has cleared it
+		}
 		l.step(continuity.Restored{Partition: state.Transfer.Partition, Copy: before})
 	}
 	for len(l.drained) > 0 {
@@ -258,7 +261,7 @@ func (l *loop) receive(f *inbound) {
 			now := l.now()
 			for i := range f.frame.States {
 				t := f.frame.States[i]
-				l.stepState(continuity.StateReceived{Transfer: t}, func() error { return reader.Apply(now, t.Partition) })
+				l.stepState(continuity.StateReceived{Transfer: t}, func() error { return reader.Apply(now, t.Partition, t.Through) })
 			}
 		}
 	}

@@ -137,7 +137,7 @@ func (l *loop) send(k *link, o *out) {
 			}
 			t.Through = max(t.Through, through)
 			f.States = append(f.States, t)
-			if len(o.changes.Bytes()) > maxRecords {
+			if o.changes.Len() > maxRecords {
 				emit(continuity.Message{From: l.self, To: o.to, Epoch: l.m.Roster().Epoch})
 				o.changes.Reset()
 			}

@@ -25,12 +25,12 @@ import (
 func inBytes(t interface {
 	Helper()
 	Fatalf(string, ...any)
-}, s *Service, results []*pb.Result, terms []uint64, calls ...*scratch,
+}, s *Service, results []*pb.Result, calls ...*scratch,
 ) []*pb.Result {
 	t.Helper()
 	d := resultsOf(s, results, calls)
 	before := []byte("before")
-	wire := d.Append(before, terms)
+	wire := d.Append(before)
 	var a pb.Answers
 	if err := proto.Unmarshal(wire[len(before):], &a); err != nil {
 		t.Fatalf("Unmarshal(%x) = %v", wire, err)
@@ -39,18 +39,14 @@ func inBytes(t interface {
 }
 
 // inMessages is the same in messages that are made for each answer.
-func inMessages(s *Service, terms []uint64, calls ...*scratch) []*pb.Result {
-	results := resultsOf(s, make([]*pb.Result, len(calls)), calls).All()
-	for i, r := range results {
-		r.Term = terms[i]
-	}
-	return results
+func inMessages(s *Service, calls ...*scratch) []*pb.Result {
+	return resultsOf(s, make([]*pb.Result, len(calls)), calls).All()
 }
 
 func resultsOf(s *Service, done []*pb.Result, calls []*scratch) *Results {
 	r := &Results{service: s}
 	for i, x := range calls {
-		r.list = append(r.list, result{done[i], x})
+		r.list = append(r.list, result{done: done[i], scratch: x})
 	}
 	return r
 }
@@ -95,9 +91,8 @@ func anyCall(t *rapid.T) *scratch {
 func sameOnTheWire(t *rapid.T) {
 	s := &Service{owner: rapid.SampledFrom([]string{"", "node1", strings.Repeat("n", 200)}).Draw(t, "owner"), route: pb.Route(rapid.IntRange(0, 4).Draw(t, "route"))}
 	calls := rapid.SliceOfN(rapid.Custom(anyCall), 0, 4).Draw(t, "calls")
-	terms := rapid.SliceOfN(rapid.Uint64(), len(calls), len(calls)).Draw(t, "terms")
-	want := inMessages(s, terms, calls...)
-	if diff := cmp.Diff(want, inBytes(t, s, make([]*pb.Result, len(calls)), terms, calls...), protocmp.Transform()); diff != "" && len(calls) > 0 {
+	want := inMessages(s, calls...)
+	if diff := cmp.Diff(want, inBytes(t, s, make([]*pb.Result, len(calls)), calls...), protocmp.Transform()); diff != "" && len(calls) > 0 {
 		t.Errorf("results in reused memory (+) and in their own (-):\n%s", diff)
 	}
 }
@@ -122,10 +117,7 @@ func TestEveryFieldIsFilled(t *testing.T) {
 		{kind: call.Count, count: limiter.CountRequest{Limit: 1}, counted: limiter.CountResult{Used: 2, End: 3, Reset: 4, Full: true, Replayed: true}},
 	} {
 		c.request.ID = "i"
-		result := inBytes(t, s, make([]*pb.Result, 1), []uint64{7}, c)[0]
-		if result.Term != 7 {
-			t.Errorf("%s: term = %d, want 7", c.kind.String(), result.Term)
-		}
+		result := inBytes(t, s, make([]*pb.Result, 1), c)[0]
 		fields := result.ProtoReflect()
 		kind := fields.WhichOneof(fields.Descriptor().Oneofs().Get(0))
 		answer := fields.Get(kind).Message()
@@ -175,15 +167,12 @@ func TestDecide(t *testing.T) {
 		item(&pb.CheckRequest{Key: "a", InputTokens: 1, RequestId: "1"}),
 		nil,
 	}
-	results, terms := n.NewResults(len(items)), make([]uint64, len(items))
-	for i := range terms {
-		terms[i] = uint64(i)
-	}
+	results := n.NewResults(len(items))
 	results.Set(3, &pb.Result{Result: &pb.Result_Redirect{Redirect: &pb.Redirect{Owner: "node2"}}})
 	n.Decide(callsOf(items...), results)
 	results.Set(6, &pb.Result{Result: &pb.Result_Settlement{Settlement: &pb.Settlement{RequestId: "never", Status: 3}}})
 	var a pb.Answers
-	if err := proto.Unmarshal(results.Append(nil, terms), &a); err != nil {
+	if err := proto.Unmarshal(results.Append(nil), &a); err != nil {
 		t.Fatal(err)
 	}
 	results.Release()
@@ -194,11 +183,6 @@ func TestDecide(t *testing.T) {
 	if diff := cmp.Diff(want, briefs(a.Results)); diff != "" {
 		t.Errorf("results differ (-want +got):\n%s", diff)
 	}
-	for i, r := range a.Results {
-		if r.Term != uint64(i) {
-			t.Errorf("term of item %d = %d", i, r.Term)
-		}
-	}
 }
 
 // What cannot be encoded costs the others nothing.
@@ -207,8 +191,8 @@ func TestAppendResult(t *testing.T) {
 		{Result: &pb.Result_Error{Error: &pb.Error{Code: int32(codes.Internal), Message: "no\xfftext"}}},
 		{Result: &pb.Result_Error{Error: &pb.Error{Code: int32(codes.Internal), Message: strings.Repeat("long", 5000)}}},
 	}
-	got := inBytes(t, &Service{}, results, []uint64{1, 2}, nil, nil)
-	if len(got) != 2 || got[0].Result != nil || got[1].Term != 2 || len(got[1].GetError().GetMessage()) != 20_000 {
+	got := inBytes(t, &Service{}, results, nil, nil)
+	if len(got) != 2 || got[0].Result != nil || len(got[1].GetError().GetMessage()) != 20_000 {
 		t.Errorf("results = %v", got)
 	}
 }

@@ -103,7 +103,7 @@ func BenchmarkAnswerWire(b *testing.B) {
 			}
 			at := 0
 			var out, wire []byte
-			calls, terms := make([]call.Call, size), make([]uint64, size)
+			calls := make([]call.Call, size)
 			answers := &pb.Answers{Ring: 1}
 			b.ReportAllocs()
 			for b.Loop() {
@@ -115,7 +115,7 @@ func BenchmarkAnswerWire(b *testing.B) {
 					calls[i] = call.FromItem(item, call.ClientStream)
 				}
 				results := s.Do(context.Background(), calls)
-				wire = results.Append(wire[:0], terms)
+				wire = results.Append(wire[:0])
 				results.Release()
 				answers.Sequence = batch.Sequence
 				answers.ProtoReflect().SetUnknown(wire)

@@ -3,9 +3,13 @@
 package server
 
 import (
+	"errors"
+
 	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -32,6 +36,8 @@ type Results struct {
 type result struct {
 	done    *pb.Result
 	scratch *scratch
+	closed  bool   // the engine does not decide for the partition
+	since   uint64 // see SetSince
 }
 
 // NewResults returns results for n calls, none of which has one yet.
@@ -51,6 +57,47 @@ func (r *Results) Set(i int, done *pb.Result) {
 	}
 	r.list[i] = result{done: done}
 }
+
+// SetSince notes since which term this member has owned the partition of call i, for
+// [Results.Change].
+func (r *Results) SetSince(i int, term uint64) { r.list[i].since = term }
+
+// Change is what this member changed when it decided a call.
+type Change struct {
+	Decided bool   // this member decided the call
+	Closed  bool   // it did not, because its engine does not decide for the partition
+	Seq     uint64 // number of the change of the partition; 0: nothing was changed
+	Large   bool   // it is not to be answered before another member has it
+	Since   uint64 // the term that SetSince noted
+}
+
+// Change returns what the decision of call i has changed.
+func (r *Results) Change(i int) Change {
+	one := &r.list[i]
+	c := Change{Decided: one.scratch != nil && one.done == nil, Closed: one.closed, Since: one.since}
+	switch x := one.scratch; {
+	case !c.Decided:
+	case x.kind == call.Count:
+		c.Seq, c.Large = x.counted.Change, x.counted.Large
+	default:
+		c.Seq, c.Large = x.decision.Change, x.decision.Large
+	}
+	return c
+}
+
+// fail makes err, with which the engine answered, the result of call i.
+func (r *Results) fail(i int, err error) {
+	if errors.Is(err, limiter.ErrClosed) {
+		r.SetError(i, errNotOwner)
+		r.list[i].closed = true
+		return
+	}
+	r.SetError(i, r.service.Reject(err))
+}
+
+// errNotOwner is the error of a call that came to a member which does not decide for its
+// key. Routers replace it.
+var errNotOwner = grpcstatus.Error(codes.Unavailable, "this member does not own the key")
 
 // SetError makes err the result of call i.
 func (r *Results) SetError(i int, err error) { r.Set(i, Failed(err)) }
@@ -98,14 +145,13 @@ func (r *Results) All() []*pb.Result {
 	return all
 }
 
-// Append appends every result, encoded as a field of pb.Answers, with its term.
-func (r *Results) Append(wire []byte, terms []uint64) []byte {
+// Append appends every result, encoded as a field of pb.Answers.
+func (r *Results) Append(wire []byte) []byte {
 	for i := range r.list {
 		done := r.list[i].done
 		if done == nil {
 			done = r.reply.result(r.service, r.list[i].scratch)
 		}
-		done.Term = terms[i]
 		wire = codec.AppendResult(wire, done)
 	}
 	return wire

@@ -122,7 +122,7 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 		x := s.newScratch()
 		if err := s.decide(now, x, c, len(calls) == 1); err != nil {
 			s.release(x)
-			results.SetError(i, s.Reject(err))
+			results.fail(i, err)
 			continue
 		}
 		r.scratch = x
@@ -143,7 +143,7 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 		if err := checks.errs[j]; err != nil {
 			s.release(r.scratch)
 			r.scratch = nil
-			results.SetError(i, s.Reject(err))
+			results.fail(i, err)
 		} else if s.countDecision(r.scratch) {
 			decided++
 		}

@@ -41,6 +41,9 @@ func (k Kind) String() string { return kindNames[k] }
 // EndsReservation reports whether k is a settle or a cancel.
 func (k Kind) EndsReservation() bool { return k == Settle || k == Cancel }
 
+// IsNew reports whether k is charged once for each request id.
+func (k Kind) IsNew() bool { return k == Check || k == Reserve || k == Count }
+
 // Origin is where a call comes from. It determines how a call is handled if another
 // member owns its key.
 type Origin uint8
