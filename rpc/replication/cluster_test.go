@@ -135,7 +135,7 @@ func (c *cluster) start(name string) *member {
 	l, m2 := listen(c.t), listen(c.t)
 	m.gossip = m2
 	m.address = Address{GRPC: l.Addr().String(), Gossip: m2.Addr().String()}
-	m.grpc = grpc.NewServer()
+	m.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(256<<10), grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(1<<20)) // as in a node
 	pb.RegisterPeerServer(m.grpc, host.Peer(nil))
 	m.running.Go(func() {
 		if err := m.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {

@@ -4,6 +4,7 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -107,16 +108,16 @@ func TestWait(t *testing.T) {
 		if m == owner {
 			continue
 		}
-		if err := m.Wait(ctx, 3, 1); err != ErrLost {
+		if err := m.Wait(ctx, 3, 1); !errors.Is(err, ErrLost) {
 			t.Errorf("Wait() at %s, which is not the owner = %v, want ErrLost", name, err)
 		}
 	}
-	if err := owner.WaitSince(ctx, 3, origin-1, 0); err != ErrLost {
+	if err := owner.WaitSince(ctx, 3, origin-1, 0); !errors.Is(err, ErrLost) {
 		t.Errorf("WaitSince() an earlier time as the owner = %v, want ErrLost", err)
 	}
 	short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
-	if err := owner.Wait(short, 3, 1000); err != context.DeadlineExceeded {
+	if err := owner.Wait(short, 3, 1000); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Wait() for what nobody changed = %v, want the error of the context", err)
 	}
 	ended := make(chan error, 1)
@@ -134,7 +135,7 @@ func TestWait(t *testing.T) {
 		next <- place
 	}()
 	owner.kill()
-	if err := <-ended; err != ErrLost {
+	if err := <-ended; !errors.Is(err, ErrLost) {
 		t.Errorf("Wait() of a host that ends = %v, want ErrLost", err)
 	}
 	if place := <-next; place.Owner != other.self || place.Origin == origin {
@@ -212,7 +213,7 @@ func TestPacer(t *testing.T) {
 		t.Errorf("after 5000 bytes at 1000 a second, the next ones wait for %s, want 5s", next)
 	}
 	cancel()
-	if err := p.pace(ctx, 1); err != context.Canceled {
+	if err := p.pace(ctx, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("pace() = %v, want the error of the context", err)
 	}
 }

@@ -2,9 +2,7 @@
 
 package replication
 
-import (
-	"time"
-)
+import "time"
 
 // announceTimeout is how long a member that has left waits for others to know.
 const announceTimeout = 5 * time.Second
