@@ -9,6 +9,9 @@ func (m *Machine) beat(i int) {
 		return
 	}
 	if msg := m.message(p.known.Heir); msg != nil {
+		if msg.Beats == nil {
+			msg.Beats = make([]Beat, 0, m.peer(p.known.Heir.Name).beats)
+		}
 		msg.Sent = m.now
 		msg.Beats = append(msg.Beats, Beat{Partition: uint32(i), Term: p.known.Term})
 	}
@@ -39,6 +42,9 @@ func (m *Machine) onBeats(msg *Message) {
 		}
 		p.granted = m.now + withDrift(m.o.Lease)
 		if reply := m.message(msg.From); reply != nil {
+			if reply.Grants == nil {
+				reply.Grants = make([]Grant, 0, len(msg.Beats))
+			}
 			reply.Answered = msg.Sent
 			reply.Grants = append(reply.Grants, Grant{Partition: b.Partition, Term: b.Term, Copy: p.copy})
 		}

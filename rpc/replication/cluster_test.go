@@ -79,6 +79,7 @@ type cluster struct {
 	members    map[string]*member
 	boots      uint64
 	changed    func(*member, int, continuity.Role) // may be nil
+	prepare    func(*member)                       // before Run; may be nil
 }
 
 func newCluster(t testing.TB, partitions int, names ...string) *cluster {
@@ -128,10 +129,13 @@ func (c *cluster) start(name string) *member {
 		c.t.Fatal(err)
 	}
 	m.Host = host
+	if c.prepare != nil {
+		c.prepare(m)
+	}
 	l, m2 := listen(c.t), listen(c.t)
 	m.gossip = m2
 	m.address = Address{GRPC: l.Addr().String(), Gossip: m2.Addr().String()}
-	m.grpc = grpc.NewServer()
+	m.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(256<<10), grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(1<<20)) // as in a node
 	pb.RegisterPeerServer(m.grpc, host.Peer(nil))
 	m.running.Go(func() {
 		if err := m.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
@@ -256,7 +260,7 @@ func (c *cluster) settled() bool {
 	}
 	for _, m := range c.members {
 		s, err := m.Status(context.Background())
-		if err != nil || s.Copying+s.WithoutHeir+s.WithoutOwner > 0 || !slices.Equal(s.Roster.Names, serving) {
+		if err != nil || len(serving) > 1 && s.Copying+s.WithoutHeir > 0 || s.WithoutOwner > 0 || !slices.Equal(s.Roster.Names, serving) {
 			return false
 		}
 	}
@@ -265,6 +269,20 @@ func (c *cluster) settled() bool {
 
 func (c *cluster) settle() {
 	c.t.Helper()
+	defer func() {
+		if !c.t.Failed() {
+			return
+		}
+		for name, m := range c.members {
+			s, err := m.Status(context.Background())
+			c.t.Logf("%s: %+v, %v", name, s, err)
+			for p := range c.partitions {
+				if place := m.Place(p); place.Role != continuity.Active && place.Owner == m.self || place.Owner.IsZero() || place.Heir.IsZero() {
+					c.t.Logf("%s: partition %d: %+v", name, p, place)
+				}
+			}
+		}
+	}()
 	waittest.Until(c.t, "the owners and heirs that the ring names", c.settled)
 }
 

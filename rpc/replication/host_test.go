@@ -191,7 +191,9 @@ func (m *pauses) String() string {
 		return "no moves"
 	}
 	slices.Sort(m.took)
-	at := func(q float64) time.Duration { return m.took[int(q*float64(len(m.took)-1))].Round(10 * time.Microsecond) }
+	at := func(q float64) time.Duration {
+		return m.took[int(q*float64(len(m.took)-1))].Round(10 * time.Microsecond)
+	}
 	return fmt.Sprintf("%d moves, pause p50 %s p99 %s max %s", len(m.took), at(0.5), at(0.99), at(1))
 }
 

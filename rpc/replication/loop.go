@@ -28,6 +28,7 @@ type loop struct {
 	drained []continuity.Drained   // answers to Seal
 	tracked []bool
 	moves   moves
+	leave   leave
 
 	running sync.WaitGroup // of links
 }
@@ -75,6 +76,7 @@ func (l *loop) run(ctx context.Context) {
 		if tick {
 			l.step(continuity.Tick{})
 			l.moves.report(l.log, l.clock())
+			l.leave.tick(l)
 		}
 		l.flush()
 	}
@@ -95,11 +97,11 @@ func (l *loop) reportChanges() {
 	l.awake.Store(false)
 	for w := range l.dirty {
 		var urgent, word uint64
-		if l.urgent[w].Load() != 0 {
-			urgent = l.urgent[w].Swap(0)
-		}
 		if l.dirty[w].Load() != 0 {
 			word = l.dirty[w].Swap(0)
+		}
+		if l.urgent[w].Load() != 0 {
+			urgent = l.urgent[w].Swap(0)
 		}
 		for word |= urgent; word != 0; word &= word - 1 {
 			bit := bits.TrailingZeros64(word)
@@ -165,12 +167,7 @@ func (l *loop) stepState(e continuity.Event, apply func() error) {
 		l.queueMessage(&fx.Messages[i])
 	}
 	if fx.Left {
-		select {
-		case <-l.left:
-		default:
-			close(l.left)
-			l.log.Info("this member has handed over all partitions and left the roster")
-		}
+		l.leave.begin(l)
 	}
 	if failed {
 		if l.engine.Seq(state.Transfer.Partition) < before.Seq {
@@ -266,6 +263,7 @@ func (l *loop) receive(f *inbound) {
 		}
 	}
 	l.step(continuity.Received{Message: f.frame.Message})
+	l.leave.heard(f.frame.Message.From.Name, f.frame.Message.Epoch)
 	f.release()
 }
 
