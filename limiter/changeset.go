@@ -2,7 +2,10 @@
 
 package limiter
 
-import "math"
+import (
+	"bytes"
+	"math"
+)
 
 // changeSet is what a message changes in one partition. It is reused.
 type changeSet struct {
@@ -42,10 +45,10 @@ func (d *restorer) collect() {
 			outer := d.decoder
 			d.decoder = part
 			d.uint() // pins
-			scope, model := splitName([]byte(d.string(maxName, "name")))
+			scope, model, _ := bytes.Cut(d.bytes(maxName, "name"), []byte{0})
 			part.err, d.decoder = d.err, outer
 			if d.err = part.err; d.err == nil {
-				if _, rec := d.p.find(scope, model); rec == nil {
+				if _, rec := d.p.find(string(scope), string(model)); rec == nil {
 					c.newKeys++
 				}
 			}
@@ -105,12 +108,13 @@ func (d *restorer) returnRoom() {
 	d.p.idPool().left.Add(int64(d.changes.ids))
 }
 
-// takeRoom takes a unit of the room, which is n. If there is none, what must stay gets one
-// nevertheless.
-func (d *restorer) takeRoom(pool *quota, n *int, mustStay bool) bool {
+// takeRoom takes a unit of the room, which is n, or of what was removed meanwhile. If there
+// is none, what must stay gets one nevertheless.
+func (d *restorer) takeRoom(pool *quota, local, n *int, mustStay bool) bool {
 	switch {
 	case *n > 0:
 		*n--
+	case pool.acquire(local):
 	case mustStay:
 		pool.left.Add(-1)
 	default:
@@ -181,6 +185,7 @@ func (d *restorer) takeAway(id removedID, next *entryHead) (entryID uint32) {
 		return 0
 	case next == nil || next.state == idHeld || next.body != entry.body || next.due > entry.due+generation:
 		p.buryEntry(entryID)
+		p.noteDue(entry.due)
 		return 0
 	}
 	if entry.isReservation() {
@@ -198,7 +203,7 @@ func (d *restorer) changeEntry(e *changedEntry) {
 	p, c := d.p, d.changes
 	if e.entryID == 0 {
 		live := e.state == idHeld || e.state == idExpired
-		if d.takeRoom(p.idPool(), &c.ids, live) {
+		if d.takeRoom(p.idPool(), &p.idQuota, &c.ids, live) {
 			c.due = d.addEntry(e.entryHead, c.due)
 		}
 		return
@@ -216,7 +221,7 @@ func (d *restorer) changeEntry(e *changedEntry) {
 
 // replaceRecord returns the record that a message changes, with buckets to be filled. It
 // creates it if necessary. rec is the one that has the name, or nil.
-func (d *restorer) replaceRecord(recordID uint32, rec *record, name, scope, model string, of *schema, handle, pins uint32) (uint32, *record) {
+func (d *restorer) replaceRecord(recordID uint32, rec *record, name []byte, scope, model string, of *schema, handle, pins uint32) (uint32, *record) {
 	p := d.p
 	if other := p.byHandle(handle); other != nil && other != rec { // it was removed at the owner
 		if other.pins > 0 {
@@ -226,7 +231,7 @@ func (d *restorer) replaceRecord(recordID uint32, rec *record, name, scope, mode
 		p.remove(*p.handles.at(handle))
 	}
 	if rec == nil {
-		if !d.takeRoom(p.keyPool(), &d.changes.keys, pins > 0) {
+		if !d.takeRoom(p.keyPool(), &p.keyQuota, &d.changes.keys, pins > 0) {
 			d.freeRings(of)
 			return 0, nil
 		}

@@ -124,13 +124,16 @@ func (d *decoder) part() decoder {
 
 func (d *decoder) bool() bool { return d.upTo(1, "flag") == 1 }
 
-func (d *decoder) string(limit int, what string) string {
+func (d *decoder) string(limit int, what string) string { return string(d.bytes(limit, what)) }
+
+// bytes reads a string without copying it.
+func (d *decoder) bytes(limit int, what string) []byte {
 	n := int(d.upTo(uint64(limit), what))
 	if n > len(d.buf) {
 		d.fail("%w", errTruncated)
-		return ""
+		return nil
 	}
-	s := string(d.buf[:n])
+	b := d.buf[:n]
 	d.buf = d.buf[n:]
-	return s
+	return b
 }

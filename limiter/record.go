@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"hash/maphash"
 	"math"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -64,16 +65,30 @@ func (p *partition) openMark(rec *record, i int) int64 {
 	if rec.timelinesID == 0 {
 		timelinesID, tls := p.timelines.alloc()
 		rec.timelinesID = timelinesID
-		buckets := len(p.engine.catalog.schema(rec.schema).limits)
-		if n := len(p.spareTimelines); n > 0 && cap(p.spareTimelines[n-1]) >= buckets {
-			tls.byBucket, p.spareTimelines = p.spareTimelines[n-1][:buckets], p.spareTimelines[:n-1] // none is live
-		} else {
-			tls.byBucket = make([]timeline, buckets, max(buckets, bucketsPerRecord))
-		}
+		tls.byBucket = p.timelineList(len(p.engine.catalog.schema(rec.schema).limits))
 	}
 	tls := p.timelines.at(rec.timelinesID)
 	tls.live++
 	return tls.byBucket[i].addMark(p.bucketAt(rec, i).level())
+}
+
+// timelineList returns a list of timelines, of which none is live.
+func (p *partition) timelineList(buckets int) []timeline {
+	if n := len(p.spareTimelines); n > 0 && cap(p.spareTimelines[n-1]) >= buckets {
+		spare := p.spareTimelines[n-1][:buckets]
+		p.spareTimelines = p.spareTimelines[:n-1]
+		return spare
+	}
+	return make([]timeline, buckets, max(buckets, bucketsPerRecord))
+}
+
+// copyTimelines gives a record copies of timelines. It must have none.
+func (p *partition) copyTimelines(rec *record, of []timeline) {
+	if slices.ContainsFunc(of, func(t timeline) bool { return t.live > 0 }) {
+		list := p.timelineList(len(of))
+		copy(list, of)
+		p.setTimelines(rec, list)
+	}
 }
 
 // closeMark removes a mark, and frees the timelines if it was the last.

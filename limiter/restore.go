@@ -3,6 +3,7 @@
 package limiter
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"slices"
@@ -203,9 +204,14 @@ func (d *restorer) record() {
 	if d.changes != nil {
 		pins = uint32(d.upTo(math.MaxUint32, "pins"))
 	}
-	name := d.string(maxName, "name")
+	name := d.bytes(maxName, "name")
 	denied := d.bool()
-	scope, model, hasModel := strings.Cut(name, "\x00")
+	end := bytes.IndexByte(name, 0)
+	hasModel := end >= 0
+	if !hasModel {
+		end = len(name)
+	}
+	scope, model := string(name[:end]), string(name[min(end+1, len(name)):])
 	if d.err == nil && (scope == "" || PartitionOf(scope) != d.partition) {
 		d.fail("record %q: name is empty or of another partition", name)
 	}
@@ -249,9 +255,7 @@ func (d *restorer) record() {
 	if of == d.catalog.counter {
 		rec.buckets[1].lo = limitOfCounter
 	}
-	if marked := func(t timeline) bool { return t.live > 0 }; slices.ContainsFunc(d.timelines, marked) {
-		d.p.setTimelines(rec, slices.Clone(d.timelines))
-	}
+	d.p.copyTimelines(rec, d.timelines)
 	if handle != 0 && rec.handle == 0 {
 		rec.handle = handle
 		*d.p.handles.allocAt(handle) = recordID
@@ -270,7 +274,7 @@ func (d *restorer) recordBuckets(of *schema) {
 
 // place returns the record of a name, with buckets to be filled. It returns nil if there is
 // no room for it.
-func (d *restorer) place(name, scope, model string, of *schema, handle, pins uint32) (uint32, *record) {
+func (d *restorer) place(name []byte, scope, model string, of *schema, handle, pins uint32) (uint32, *record) {
 	recordID, rec := d.p.find(scope, model)
 	switch {
 	case d.changes != nil:
@@ -285,8 +289,8 @@ func (d *restorer) place(name, scope, model string, of *schema, handle, pins uin
 	return d.insertRecord(name, scope, model, of)
 }
 
-func (d *restorer) insertRecord(name, scope, model string, of *schema) (uint32, *record) {
-	recordID, rec := d.p.insert([]byte(name), d.p.hashName(scope, model), of, d.now)
+func (d *restorer) insertRecord(name []byte, scope, model string, of *schema) (uint32, *record) {
+	recordID, rec := d.p.insert(name, d.p.hashName(scope, model), of, d.now)
 	if rec == nil {
 		d.fail("record %q: no room in its table", name)
 	}
@@ -355,8 +359,8 @@ func (d *restorer) timeline(t *timeline) {
 	if n == 0 || d.err != nil {
 		return
 	}
-	m := &marks{}
-	t.more, t.many = m, true
+	var read marks
+	m := &read
 	m.base, m.waste, m.next = d.wide(), d.wide(), int64(d.upTo(1<<62, "mark"))
 	for i := range n {
 		b := block{seq: int64(d.upTo(1<<59, "block")), n: uint8(d.upTo(blockSize, "marks")), dead: uint8(d.upTo(255, "dead")), lowest: maxWide}
@@ -375,8 +379,19 @@ func (d *restorer) timeline(t *timeline) {
 			d.fail("marks of block %d are invalid before mark %d", b.seq, m.next)
 			return
 		}
+		if n == 1 && b.isFirst(m) {
+			t.low = b.low[0]
+			return
+		}
 		m.blocks = append(m.blocks, b)
 	}
+	t.more, t.many = &marks{m.base, m.waste, m.next, m.blocks}, true
+}
+
+// isFirst reports whether a block and marks are those that makeMany makes of a timeline of
+// one mark.
+func (b *block) isFirst(m *marks) bool {
+	return m.next == firstMark+1 && b.seq == firstMark/blockSize && b.n == 1 && m.base == wide{} && m.waste == wasteOf(b.low[0])
 }
 
 // valid reports whether a block may belong to a timeline whose next mark is next. It
