@@ -148,7 +148,7 @@ func (s *streams) runDev(ctx context.Context, configs []*config.Config, log *slo
 	return addPortHint(group.Wait())
 }
 
-// start runs the first node and, once it is ready, the others, which join it. It
+// start runs the first node and, once others can reach it, the others, which join it. It
 // returns when every node serves and sees all others, or when ctx is done.
 func (c *devCluster) start(ctx context.Context, configs []*config.Config) error {
 	for i, conf := range configs {
@@ -159,7 +159,7 @@ func (c *devCluster) start(ctx context.Context, configs []*config.Config) error 
 			return err
 		}
 		if i == 0 {
-			if err := c.nodes[0].AwaitServing(ctx, 1); err != nil {
+			if err := c.nodes[0].AwaitMembers(ctx, 1); err != nil {
 				return nil // the node stopped; its Run returns the reason
 			}
 		}

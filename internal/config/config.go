@@ -20,10 +20,12 @@ type Config struct {
 	Advertise string   `key:"advertise" help:"host or host:port at which other members reach this one; the port is that of gossip; empty means the address of --gossip"`
 	Join      []string `key:"join" help:"members to join, separated by commas: host or host:port of their gossip, resolved again for each attempt; this node may be in the list; empty means to start a cluster"`
 
-	Cluster        string        `key:"cluster" default:"bucketring" help:"name of the cluster; nodes of other clusters are rejected"`
-	ClusterKeyFile string        `key:"cluster_key_file" help:"file with a base64 key of 16, 24 or 32 bytes per line: the first encrypts gossip and authenticates members, all are accepted; read again on SIGHUP"`
-	JoinTimeout    time.Duration `key:"join_timeout" default:"5s" help:"time to wait at start until a member of --join answers; afterwards the node starts alone and keeps trying"`
-	ForwardTimeout time.Duration `key:"forward_timeout" default:"1s" help:"time that the owner of a key has to answer before this node decides without it"`
+	Cluster         string        `key:"cluster" default:"bucketring" help:"name of the cluster; nodes of other clusters are rejected"`
+	ClusterKeyFile  string        `key:"cluster_key_file" help:"file with a base64 key of 16, 24 or 32 bytes per line: the first encrypts gossip and authenticates members, all are accepted; read again on SIGHUP"`
+	JoinTimeout     time.Duration `key:"join_timeout" default:"5s" help:"time to wait at start until a member of --join answers; afterwards the node starts alone and keeps trying"`
+	BootstrapExpect int           `key:"bootstrap_expect" help:"number of members that a new cluster begins with; 0 means this node and those of --join"`
+	HandoverTimeout time.Duration `key:"handover_timeout" default:"30s" help:"time at shutdown for other members to take over all partitions of this node"`
+	ForwardTimeout  time.Duration `key:"forward_timeout" default:"1s" help:"time that the owner of a key has to answer before this node decides without it"`
 
 	Policy        string        `key:"policy" help:"policy file or directory, reloaded when it changes; empty means the built-in policy"`
 	Data          string        `key:"data" help:"directory that keeps usage across restarts; empty means memory only"`

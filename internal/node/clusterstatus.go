@@ -89,7 +89,9 @@ func (n *Node) clusterStatus(routed peer.Status) ClusterStatus {
 	}
 	for _, m := range c.View.Members {
 		status := member(m)
-		if i := slices.IndexFunc(routed.Members, func(r peer.MemberStatus) bool { return r.Boot == m.Boot.ID.String() }); i >= 0 {
+		if i := slices.IndexFunc(routed.Members, func(r peer.MemberStatus) bool {
+			return r.Name == m.Name && r.Boot == cluster.ID(runNumber(m.Boot)).String()
+		}); i >= 0 {
 			status.Partitions, status.Link = routed.Members[i].Partitions, routed.Members[i].Link
 		}
 		s.Members = append(s.Members, status)

@@ -16,11 +16,10 @@ import (
 
 // Bounds of the steps of joining and leaving.
 const (
-	joinRingTimeout  = 5 * time.Second // until this node's view has it in the ring
-	leaveRingTimeout = 2 * time.Second // until this node's view has it no longer in the ring
-	redirectTime     = time.Second     // until the other members have the same view
-	flushTimeout     = 3 * time.Second // until the outbox is empty
-	leaveTimeout     = 3 * time.Second // until the departure is announced
+	joinRingTimeout = 5 * time.Second // until this node's view has it in the ring
+	redirectTime    = time.Second     // until the other members have the same view
+	flushTimeout    = 3 * time.Second // until the outbox is empty
+	leaveTimeout    = 3 * time.Second // until the departure is announced
 )
 
 // gossipRun is a running cluster. It runs longer than everything else in the
@@ -137,11 +136,14 @@ func topologyOf(v *cluster.View) peer.Topology {
 		if !m.GRPC.IsValid() {
 			continue // peers cannot connect to it
 		}
-		member := peer.Member{Name: m.Name, Boot: uint64(m.Boot.ID), GRPC: m.GRPC.String()}
-		if m.State == cluster.Serving {
+		member := peer.Member{Name: m.Name, Boot: runNumber(m.Boot), GRPC: m.GRPC.String(), Gossip: addressText(m.Gossip)}
+		switch m.State {
+		case cluster.Serving:
 			t.Serving = append(t.Serving, member)
-		} else {
-			t.Others = append(t.Others, member)
+		case cluster.Leaving:
+			t.Leaving = append(t.Leaving, member)
+		default:
+			t.Joining = append(t.Joining, member)
 		}
 	}
 	return t
@@ -177,6 +179,9 @@ func (n *Node) join(ctx context.Context) {
 		n.log.Warn("none of the members to join can be reached, starting without them: until they are reached, both sides admit calls independently",
 			"join", n.config.Join, "join_timeout", n.config.JoinTimeout, "error", n.cluster.Status().Problem)
 	}
+	if err := n.enterRoster(ctx); err != nil {
+		return // the node shuts down
+	}
 	if err := n.cluster.SetState(cluster.Serving); err != nil {
 		n.log.Error("node cannot join the ring", "error", err) // impossible: its state was joining
 		return
@@ -184,7 +189,11 @@ func (n *Node) join(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, joinRingTimeout)
 	defer cancel()
 	complete := func(v *cluster.View) bool { return n.inRing(v) && len(v.Serving()) >= n.expectedMembers }
-	if err := n.appliedView.wait(bounded, complete); err != nil && ctx.Err() == nil {
+	err := n.appliedView.wait(bounded, complete)
+	if err == nil {
+		err = n.awaitOwners(bounded)
+	}
+	if err != nil && ctx.Err() == nil {
 		v := n.cluster.View()
 		n.log.Warn("ring is incomplete after the timeout, starting anyway",
 			"timeout", joinRingTimeout, "serving", len(v.Serving()), "expected", n.expectedMembers, "fenced", v.SelfFenced())
@@ -192,7 +201,7 @@ func (n *Node) join(ctx context.Context) {
 }
 
 // leaveRing leaves the ring, if other members are in it, and waits until they
-// have the new ring. The node still answers calls.
+// have taken over everything. The node still answers calls.
 func (n *Node) leaveRing() error {
 	if v := n.cluster.View(); n.skipLeave || !n.inRing(v) || !n.othersInRing(v) {
 		return nil
@@ -200,13 +209,9 @@ func (n *Node) leaveRing() error {
 	if err := n.cluster.SetState(cluster.Leaving); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaveRingTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), n.config.HandoverTimeout)
 	defer cancel()
-	err := n.appliedView.wait(ctx, func(v *cluster.View) bool { return !n.inRing(v) })
-	if err != nil {
-		n.log.Warn("node is still in the ring after the timeout, leaving anyway", "timeout", leaveRingTimeout)
-		return nil
-	}
+	n.handOver(ctx)
 	if n.othersInRing(n.cluster.View()) {
 		time.Sleep(redirectTime) // calls that others still send here are redirected
 	}

@@ -41,6 +41,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/peer"
+	"github.com/bucketring/bucketring/rpc/replication"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -83,6 +84,8 @@ type Node struct {
 	boot        cluster.Boot
 	keys        *clusterKeys
 	cluster     *cluster.Cluster
+	replication *replication.Host
+	replicating *replicationRun // nil before Run
 	router      *peer.Router
 	appliedView appliedView   // the latest view that the router uses
 	envoy       *envoyService // nil: off
@@ -222,9 +225,12 @@ func (n *Node) openCluster() (err error) {
 		Registry:  n.registry,
 		Admission: n.admission,
 	})
+	if n.replication, err = n.newReplication(); err != nil {
+		return err
+	}
 	n.router, err = peer.New(peer.Options{
-		Name: n.config.Name, Boot: uint64(n.boot.ID),
-		Local: local, Fallback: n.newFallback(local),
+		Name: n.config.Name, Boot: runNumber(n.boot),
+		Local: local, Fallback: n.newFallback(local), Owners: n.replication,
 		Keys: n.keys.current, Timeout: n.config.ForwardTimeout,
 		Dial:   []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 		Logger: n.log, Registry: n.registry,
@@ -237,7 +243,7 @@ func (n *Node) openServers() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission, Services: n.services()})
 	n.openEnvoyServers()
-	pb.RegisterPeerServer(n.grpc, n.router.Peer())
+	pb.RegisterPeerServer(n.grpc, n.replication.Peer(n.router.Peer()))
 	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
 		Service:    n.router,
 		Ready:      n.Ready,
@@ -285,10 +291,11 @@ func (n *Node) Run(ctx context.Context) error {
 		n.cleanups.push("save state", n.snapshotter.save)
 	}
 	gossip := startGossip(n.cluster)
+	n.replicating = startReplication(n.replication)
 	n.cleanups.push("leave the cluster", func() error { return n.leaveCluster(gossip) })
 	n.cleanups.push("stop background work", func() error {
 		stop()
-		return group.Wait()
+		return errors.Join(group.Wait(), n.replicating.stop())
 	})
 	group.Go(func() error { return gossip.watch(work) })
 	group.Go(func() error { return n.router.Run(work) })

@@ -53,6 +53,11 @@ func (n *Node) flushOutbox() error {
 func (n *Node) stopServers() error {
 	n.health.Shutdown()
 	n.router.Drain() // otherwise the streams of peers would never end
+	if n.replication.Waits() {
+		if err := n.replicating.stop(); err != nil { // likewise
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), n.config.ShutdownTimeout)
 	defer cancel()
 

@@ -73,6 +73,11 @@ func (n *Node) GossipAddr() string {
 	return n.config.Gossip
 }
 
+// AwaitMembers waits until this node sees at least that many members, itself included.
+func (n *Node) AwaitMembers(ctx context.Context, members int) error {
+	return n.appliedView.wait(ctx, func(v *cluster.View) bool { return len(v.Members) >= members })
+}
+
 // AwaitServing waits until the ring that this node uses has that many members.
 func (n *Node) AwaitServing(ctx context.Context, members int) error {
 	return n.appliedView.wait(ctx, func(v *cluster.View) bool { return len(v.Serving()) == members })

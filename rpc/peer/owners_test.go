@@ -16,8 +16,8 @@ import (
 // ringOwners are owners as the ring names them, at once and without an agreement. They
 // give nothing to heirs.
 type ringOwners struct {
-	self  continuity.ID
-	now   atomic.Pointer[ownersNow]
+	self continuity.ID
+	now  atomic.Pointer[ownersNow]
 
 	waits   atomic.Bool
 	changed atomic.Int64
@@ -57,12 +57,14 @@ func (o *ringOwners) alone() {
 	o.set(func(int) replication.Place { return replication.Place{Role: continuity.Active, Owner: o.self} })
 }
 
-func (o *ringOwners) Clock() time.Duration                { return 0 }
-func (o *ringOwners) Place(p int) replication.Place       { return o.now.Load().places[p] }
-func (o *ringOwners) Changed(int, bool)                   { o.changed.Add(1) }
-func (o *ringOwners) Waits() bool                         { return o.waits.Load() }
-func (o *ringOwners) Lags(int, time.Duration) bool        { return false }
-func (o *ringOwners) Decides(p int, _ time.Duration) bool { return o.Place(p).Role == continuity.Active }
+func (o *ringOwners) Clock() time.Duration          { return 0 }
+func (o *ringOwners) Place(p int) replication.Place { return o.now.Load().places[p] }
+func (o *ringOwners) Changed(int, bool)             { o.changed.Add(1) }
+func (o *ringOwners) Waits() bool                   { return o.waits.Load() }
+func (o *ringOwners) Lags(int, time.Duration) bool  { return false }
+func (o *ringOwners) Decides(p int, _ time.Duration) bool {
+	return o.Place(p).Role == continuity.Active
+}
 
 func (o *ringOwners) Await(ctx context.Context, p int, ok func(replication.Place) bool) (replication.Place, error) {
 	for {
