@@ -218,12 +218,16 @@ func (n *Node) leaveRing() error {
 	return nil
 }
 
-// leaveCluster announces the departure, if other members stay, and ends gossip.
-func (n *Node) leaveCluster(g *gossipRun) error {
-	othersStay := slices.ContainsFunc(n.cluster.View().Members, func(m cluster.Member) bool {
+// othersStay reports whether there are other members that do not leave.
+func (n *Node) othersStay() bool {
+	return slices.ContainsFunc(n.cluster.View().Members, func(m cluster.Member) bool {
 		return m.Name != n.config.Name && m.State != cluster.Leaving
 	})
-	if othersStay && !n.skipLeave {
+}
+
+// leaveCluster announces the departure, if other members stay, and ends gossip.
+func (n *Node) leaveCluster(g *gossipRun) error {
+	if n.othersStay() && !n.skipLeave {
 		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 		defer cancel()
 		if err := n.cluster.Leave(ctx); err != nil {

@@ -35,7 +35,7 @@ func TestTopologyOfAView(t *testing.T) {
 	})
 	want := peer.Topology{
 		Serving: []peer.Member{{Name: "a", Boot: 1, GRPC: "10.0.0.1:6471"}},
-		Leaving:  []peer.Member{{Name: "b", Boot: 2, GRPC: "10.0.0.1:6471"}, {Name: "c", Boot: 3, GRPC: "10.0.0.1:6471"}},
+		Leaving: []peer.Member{{Name: "b", Boot: 2, GRPC: "10.0.0.1:6471"}, {Name: "c", Boot: 3, GRPC: "10.0.0.1:6471"}},
 		Roster:  5,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -56,11 +56,21 @@ func (r *replicationRun) stop() error {
 // it off the roster. It logs what could not be handed over in time.
 func (n *Node) handOver(ctx context.Context) {
 	start := time.Now()
-	select {
-	case <-n.replication.Left():
-		n.log.Info("handed over", "duration", time.Since(start).Round(time.Millisecond))
-		return
-	case <-ctx.Done():
+	poll := time.NewTicker(formationPoll)
+	defer poll.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-n.replication.Left():
+			n.log.Info("handed over", "duration", time.Since(start).Round(time.Millisecond))
+			return
+		case <-poll.C:
+			if !n.othersStay() {
+				n.log.Info("nobody stays to take over: what is not on disk is lost")
+				return
+			}
+		case <-ctx.Done():
+			waiting = false
+		}
 	}
 	short, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

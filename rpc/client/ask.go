@@ -70,12 +70,15 @@ func (c *Client) askOwner(ctx context.Context, a *attempts, key string, e *envel
 	if result.redirect == nil {
 		return result.answered, err
 	}
+	e.unanswered.add(&e.item) // it may have been decided, and stopped being the owner's to answer
 	c.ring.reportStale(m.peer.node)
 	next := c.ring.view.Load().member(result.redirect.GetOwner())
 	if next == nil || next.peer == m.peer || !next.direct() {
 		return false, nil
 	}
-	result, err = c.askMember(ctx, a, next.peer, e, d)
+	if result, err = c.askMember(ctx, a, next.peer, e, d); result.redirect != nil {
+		e.unanswered.add(&e.item)
+	}
 	return result.answered, err
 }
 

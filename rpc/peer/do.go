@@ -4,6 +4,7 @@ package peer
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -35,7 +36,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 	var forwards []forward
 	var limited *link.DeadlineContext
 	var began time.Time
-	start := func(i int) {
+	start := func(i int, decided bool) {
 		if c := &calls[i]; c.RequestID == "" && c.Kind.IsNew() {
 			c.RequestID = r.local.NewID() // charged once, however often it is sent
 		}
@@ -45,7 +46,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 			began = time.Now()
 			limited = r.limit(ctx, began, len(calls))
 		}
-		forwards = append(forwards, forward{Call: &calls[i], index: i})
+		forwards = append(forwards, forward{Call: &calls[i], index: i, unanswered: decided})
 		r.start(limited, v, &forwards[len(forwards)-1])
 	}
 	for i := range calls {
@@ -53,7 +54,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 		case nil:
 			results.SetSince(i, r.owners.Place(calls[i].Partition).Origin)
 		case forwarded:
-			start(i)
+			start(i, false)
 		default:
 			results.Set(i, result)
 		}
@@ -63,7 +64,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 		if c := &calls[i]; c.Origin.Streamed() {
 			results.Set(i, r.redirect(c))
 		} else {
-			start(i)
+			start(i, true)
 		}
 	}
 	for i := range calls {
@@ -122,7 +123,10 @@ func (r *Router) place(v *routingTable, c *call.Call, now time.Duration) *pb.Res
 	}
 	if mine {
 		if c.RequestID == "" && c.Kind.IsNew() && r.owners.Waits() {
-			c.RequestID = r.local.NewID() // perhaps another member decides it in the end
+			c.RequestID = r.local.NewID() // perhaps another member answers it in the end
+		}
+		if c.Attempt == 0 && (c.Kind == call.Check || c.Kind == call.Reserve) && r.owners.Waits() {
+			c.Attempt = rand.Uint64() | 1
 		}
 		return nil
 	}

@@ -80,7 +80,7 @@ func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *routingTable, f *for
 	owner := r.ownerOf(v, f.Partition)
 	switch {
 	case r.mine(v, f.Partition, r.owners.Clock()):
-		f.result, f.waits = r.decideHere(ctx, f.Call)
+		r.decideHere(ctx, f)
 	case owner != nil && owner.peer != nil:
 		r.startAt(ctx, f, owner)
 	case v.fenced || place.Role == continuity.Fenced:
@@ -90,18 +90,26 @@ func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *routingTable, f *for
 	}
 }
 
-// decideHere decides a call in this process. It returns no result if this process may not
-// answer it.
-func (r *Router) decideHere(ctx context.Context, c *call.Call) (result *pb.Result, unconfirmed bool) {
-	calls := []call.Call{*c}
+// decideHere decides f in this process. There is no result if this process may not answer.
+func (r *Router) decideHere(ctx context.Context, f *forward) {
+	f.number()
+	c, calls := f.Call, []call.Call{*f.Call}
 	results := r.local.NewResults(1)
 	defer results.Release()
 	results.SetSince(0, r.owners.Place(c.Partition).Origin)
 	r.local.Decide(calls, results)
 	if len(r.confirm(ctx, calls, results)) > 0 {
-		return nil, true
+		f.waits, f.unanswered = true, true
+		return
 	}
-	return results.Get(0), false
+	f.result = results.Get(0)
+}
+
+// number gives a check or a reserve the id of an attempt, by which it can be withdrawn.
+func (f *forward) number() {
+	if (f.Kind == call.Check || f.Kind == call.Reserve) && f.Attempt == 0 && f.Origin != call.Outbox {
+		f.Attempt = rand.Uint64() | 1
+	}
 }
 
 // startAt sends f to a member that may be its owner.
@@ -109,13 +117,11 @@ func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) 
 	f.to = to
 	if f.mayBeRefused() {
 		if err := to.peer.link.Refuse(ctx); err != nil {
-			f.refuse(err)
+			r.refuse(f, err)
 			return
 		}
 	}
-	if (f.Kind == call.Check || f.Kind == call.Reserve) && f.Attempt == 0 && f.Origin != call.Outbox {
-		f.Attempt = rand.Uint64() | 1
-	}
+	f.number()
 	item := f.Item(false)
 	item.Term = r.owners.Place(f.Partition).Term
 	f.pending = to.peer.link.Start(ctx, item)
@@ -185,6 +191,7 @@ func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result
 // the routing table says where to; if not, the member that was asked does.
 func (r *Router) follow(ctx *link.DeadlineContext, f *forward, to *pb.Redirect) {
 	r.metrics.redirects.Inc()
+	f.unanswered = true // the member may have decided it, and not be the owner any more
 	if f.redirected {
 		r.bounce(ctx, f)
 		return
@@ -265,7 +272,7 @@ func (r *Router) retry(ctx *link.DeadlineContext, f *forward, err error) {
 	}
 	overloaded := errors.Is(err, link.ErrOverloaded) || errors.Is(err, errTooLate) || link.IsSlow(err) && !link.MayBeDecided(err)
 	if overloaded && f.mayBeRefused() {
-		f.refuse(err)
+		r.refuse(f, err)
 		return
 	}
 	if cause, ok := causeOf(err); ok {
@@ -294,9 +301,11 @@ func (f *forward) mayBeRefused() bool {
 const lateRetry = 250 * time.Millisecond
 
 // refuse ends a call that its owner would not answer in time: err is [link.ErrOverloaded],
-// or it was not sent in time, or came to the owner too late. Nothing was charged. It is
-// not decided in fallback, whose decisions the owner would have to charge later.
-func (f *forward) refuse(err error) {
+// or it was not sent in time, or came to the owner too late. It is not decided in
+// fallback, whose decisions the owner would have to charge later. What an earlier owner
+// may have charged is withdrawn.
+func (r *Router) refuse(f *forward, err error) {
+	r.withdraw(f)
 	retry := lateRetry
 	if e, ok := errors.AsType[*link.OverloadedError](err); ok {
 		retry = e.RetryAfter
