@@ -153,7 +153,9 @@ func (cs offered) quantile(thousandths int) time.Duration {
 }
 
 func (cs offered) String() string {
-	count := func(outcome bench.Outcome) int { return len(cs.of(func(c *offeredCall) bool { return c.outcome == outcome })) }
+	count := func(outcome bench.Outcome) int {
+		return len(cs.of(func(c *offeredCall) bool { return c.outcome == outcome }))
+	}
 	text := fmt.Sprintf("%d calls, %d answered, %d refused, %d failed, %d in fallback, p50 %v, p99 %v", len(cs), cs.answered(), count(bench.Refused),
 		count(bench.Failed), len(cs.of(func(c *offeredCall) bool { return c.fallback })),
 		cs.quantile(500).Round(10*time.Microsecond), cs.quantile(990).Round(10*time.Microsecond))

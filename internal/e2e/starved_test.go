@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/bench"
 )
 
 // TestStarved runs busy processes beside a cluster that has little to do: it answers as
@@ -17,8 +19,8 @@ import (
 // late, and asked again.
 func TestStarved(t *testing.T) {
 	const (
-		rate      = 3000
-		processes = 4
+		rate      = 5000
+		processes = 8
 		begin     = 5 * time.Second
 		end       = 17 * time.Second
 		length    = 25 * time.Second
@@ -46,8 +48,13 @@ func TestStarved(t *testing.T) {
 	if was < rate/2 {
 		t.Fatalf("%.0f calls are answered each second before the processes start, want about %d", was, rate)
 	}
-	if share := min(1, left/quiet); is < was*share/2 {
-		t.Errorf("%.0f calls are answered each second with %.0f %% of the processor time, want at least half of that share of %.0f", is, 100*share, was)
+	if share := min(1, left/quiet); is < was*share*8/10 {
+		t.Errorf("%.0f calls are answered each second with %.0f %% of the processor time, want at least nearly that share of %.0f", is, 100*share, was)
+	}
+	// What cannot be answered in time is refused at once, and no member is taken for dead.
+	failed := len(beside.of(func(c *offeredCall) bool { return c.outcome == bench.Failed }))
+	if fallback := len(beside.of(func(c *offeredCall) bool { return c.fallback })); failed+fallback > len(beside)/50 {
+		t.Errorf("of %d calls %d failed and %d were decided in fallback, want few", len(beside), failed, fallback)
 	}
 	for at := end + settling; at+time.Second <= length; at += time.Second {
 		if after := load.due(at, at+time.Second); after.answered() < len(after)*8/10 || len(after) < rate/2 {
