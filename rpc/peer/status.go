@@ -47,6 +47,8 @@ type LinkStatus struct {
 	// Refused counts the calls that were refused because the member would not answer
 	// them in time.
 	Refused int `json:"refused"`
+	// RefusedInMinute are those of the last minute.
+	RefusedInMinute int `json:"refused_in_minute"`
 }
 
 // Status returns the state of the router. It is safe for concurrent use.
@@ -70,7 +72,7 @@ func (r *Router) Status() Status {
 		}
 		if m.peer != nil {
 			l := m.peer.link.Status()
-			shown.Link = &LinkStatus{Connected: l.Connected, BreakerOpen: l.BreakerOpen, Queued: l.Queued, InFlight: l.InFlight, Refused: int(l.Refused)}
+			shown.Link = &LinkStatus{Connected: l.Connected, BreakerOpen: l.BreakerOpen, Queued: l.Queued, InFlight: l.InFlight, Refused: int(l.Refused), RefusedInMinute: int(l.RefusedInMinute)}
 		}
 		s.Members = append(s.Members, shown)
 	}
