@@ -27,8 +27,8 @@ func TestStarved(t *testing.T) {
 		settling  = 3 * time.Second // after which all is as before
 	)
 	ps := startProcesses(t, 3)
-	moves := ps.members.metric(t, "bucketring_ring_moves_total")
-	load := ps.members.startOffer(t, "keys=uniform:200k tiers=plenty=1 llm=100%:ttft=100ms-300ms,speed=1000-2000", rate, length, time.Second)
+	moves := ps.metric(t, "bucketring_ring_moves_total")
+	load := ps.startOffer(t, "keys=uniform:200k tiers=plenty=1 llm=100%:ttft=100ms-300ms,speed=1000-2000", rate, length, time.Second)
 	cores := func(from, to time.Duration) float64 {
 		load.sleepUntil(from)
 		before, began := ps.processorTime(t), time.Now()
@@ -61,10 +61,10 @@ func TestStarved(t *testing.T) {
 			t.Errorf("%v after the busy processes have ended: %v, want nearly all of %d answered", at-end, after, rate)
 		}
 	}
-	if n := ps.members.metric(t, "bucketring_ring_moves_total") - moves; n != 0 {
+	if n := ps.metric(t, "bucketring_ring_moves_total") - moves; n != 0 {
 		t.Errorf("%.0f partitions changed their owner, want none: no member was gone", n)
 	}
-	if err := ps.members.oneView(t.Context()); err != nil {
+	if err := ps.oneView(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

@@ -88,7 +88,7 @@ type refusedCall struct {
 func refusedByLink(verb, key string, err error) error {
 	e := new(refusedCall)
 	var from *link.OverloadedError
-	if from, _ = err.(*link.OverloadedError); from == nil { //nolint:errorlint // the common case, without a search
+	if from, _ = err.(*link.OverloadedError); from == nil { // the common case, without a search
 		from, _ = errors.AsType[*link.OverloadedError](err)
 	}
 	if e.overload.RetryAfter = time.Millisecond; from != nil {
