@@ -73,7 +73,7 @@ const probeKey = "bench-ready"
 func (l *clientTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	d, err := l.client.Check(ctx, client.Call{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
+		Requests: requests(c), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 	if err != nil {
 		return bench.Answer{}, clientError(err, c.Key)
@@ -85,7 +85,7 @@ func (l *clientTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, 
 func (l *clientTarget) Reserve(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	r, err := l.client.Reserve(ctx, client.Estimate{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
-		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutputTokens,
+		Requests: requests(c), InputTokens: c.InputTokens, MaxOutputTokens: &c.MaxOutputTokens,
 		TTL: leaseFor(c),
 	})
 	if err != nil {
@@ -106,10 +106,18 @@ func (l *clientTarget) Settle(ctx context.Context, u bench.Usage) (bench.Answer,
 	return bench.Answer{Route: string(s.Route), Owner: s.Owner}, withoutKey(err, u.Key)
 }
 
+// requests returns the number of requests of a call; nil stands for one.
+func requests(c *bench.Call) *int64 {
+	if c.Requests <= 1 && c.Requests >= 0 {
+		return nil
+	}
+	return &c.Requests
+}
+
 // clientError converts the error of a check or reserve.
 func clientError(err error, key string) error {
 	if e, ok := errors.AsType[*client.OverloadedError](err); ok {
-		return &bench.OverloadedError{RetryAfter: e.RetryAfter}
+		return refusedFor(e.RetryAfter)
 	}
 	return withoutKey(err, key)
 }

@@ -18,6 +18,23 @@ import (
 // errHeldBack is the error of a call that is not sent.
 var errHeldBack = &bench.OverloadedError{HeldBack: true}
 
+// refusals has the errors for retries after 0, 1, 2... ms, since there are many of them
+// under overload.
+var refusals = func() (errs [257]bench.OverloadedError) {
+	for ms := range errs {
+		errs[ms].RetryAfter = time.Duration(ms) * time.Millisecond
+	}
+	return errs
+}()
+
+// refusedFor returns the error of a call that may be sent again after d.
+func refusedFor(d time.Duration) *bench.OverloadedError {
+	if ms := d / time.Millisecond; d%time.Millisecond == 0 && ms >= 0 && int(ms) < len(refusals) {
+		return &refusals[ms]
+	}
+	return &bench.OverloadedError{RetryAfter: d}
+}
+
 // throttle holds back calls to a server that refuses, as a good caller does: see
 // [overload.Throttle]. It is safe for concurrent use.
 type throttle struct {
@@ -76,7 +93,7 @@ func refusalOf(err error) *bench.OverloadedError {
 	}
 	for _, detail := range st.Details() {
 		if retry, ok := detail.(*errdetails.RetryInfo); ok {
-			return &bench.OverloadedError{RetryAfter: retry.GetRetryDelay().AsDuration()}
+			return refusedFor(retry.GetRetryDelay().AsDuration())
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -80,10 +81,17 @@ Targets:
 	return cmd
 }
 
+// benchGCPercent is the GOGC of a run unless the environment sets it. The load has the same
+// processors as a local cluster, and its log only grows. The nodes are other processes.
+const benchGCPercent = 400
+
 // runBench runs the benchmark and writes its result, even if it was interrupted.
 func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 	ctx, stop := onSignals(cmd.Context(), func() {})
 	defer stop()
+	if gogc, _ := s.lookupEnv("GOGC"); gogc == "" {
+		debug.SetGCPercent(benchGCPercent)
+	}
 	o := &b.options
 	live := report.NewLive(s.err, s.liveOptions(o.TurnLength()))
 	defer live.Close()

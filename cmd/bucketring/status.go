@@ -169,6 +169,14 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 	if n.Policy.LastError != "" {
 		add("the policy files cannot be used, so the previous policy stays in force: %s", n.Policy.LastError)
 	}
+	if n.RefusedInMinute > 0 {
+		add("this node is overloaded: it refused %s new calls in the last minute", amount.Group(n.RefusedInMinute))
+	}
+	for _, m := range c.Members {
+		if m.Link != nil && m.Link.RefusedInMinute > 0 {
+			add("%s answers too slowly: this node refused %s calls for its keys in the last minute", m.Name, amount.Group(int64(m.Link.RefusedInMinute)))
+		}
+	}
 	for _, d := range c.Departed {
 		if slices.ContainsFunc(c.Members, func(m node.MemberStatus) bool { return m.Name == d.Name }) {
 			continue // it rejoined

@@ -20,14 +20,14 @@ func TestStatusShowsWarnings(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	const one, two = cluster.ID(0x11), cluster.ID(0x22)
 	status := &node.Status{
-		Name: "n1", Version: "v1", NotReady: "fenced: somebody else", UptimeSeconds: 75,
+		Name: "n1", Version: "v1", NotReady: "fenced: somebody else", UptimeSeconds: 75, RefusedInMinute: 2400,
 		Policy: source.Status{Version: one.String(), Status: filewatch.Status{LastError: "reload policy: policy.yaml:2:3: no"}},
 		Cluster: node.ClusterStatus{
 			Label: "prod", RingDigest: "00000000000000aa", View: 7, Roster: 4, Fenced: true,
 			Members: []node.MemberStatus{
 				{Name: "n1", State: "serving", Partitions: 1024, HTTP: "10.0.0.1:6470", GRPC: "10.0.0.1:6471", PolicyDigest: one, Link: &peer.LinkStatus{Connected: true, Queued: 1200}},
 				{Name: "n2", State: "serving", Partitions: 3072, HTTP: "10.0.0.2:6470", GRPC: "10.0.0.2:6471", PolicyDigest: two, Link: &peer.LinkStatus{BreakerOpen: true}},
-				{Name: "n3", State: "leaving", GRPC: "10.0.0.3:6471", PolicyDigest: one, Link: &peer.LinkStatus{Connected: true}},
+				{Name: "n3", State: "leaving", GRPC: "10.0.0.3:6471", PolicyDigest: one, Link: &peer.LinkStatus{Connected: true, RefusedInMinute: 31}},
 				{Name: "n4", Self: true, State: "joining", GRPC: "10.0.0.4:6471", PolicyDigest: one},
 				{Name: "n5", State: "joining", GRPC: "10.0.0.5:6471", PolicyDigest: one},
 			},
@@ -59,6 +59,8 @@ n5      joining  0           0000000000000011  -              10.0.0.5:6471  -
 ! policies differ: 0000000000000011 on n1, n3; 0000000000000022 on n2
 ! rules for Envoy differ: 0000000000000022 on n2; 0000000000000011 on n4
 ! the policy files cannot be used, so the previous policy stays in force: reload policy: policy.yaml:2:3: no
+! this node is overloaded: it refused 2,400 new calls in the last minute
+! n3 answers too slowly: this node refused 31 calls for its keys in the last minute
 ! departed: n6 left 1m30s ago
 ! departed: n7 crashed 3s ago, and stays in the roster of 4 members until it is forgotten
 ! missing members cannot be reached: 1 error occurred: * failed to join 10.0.0.7:6472: i/o timeout

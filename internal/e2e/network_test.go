@@ -45,6 +45,13 @@ func TestNetworkFaults(t *testing.T) {
 
 	t.Run("another cluster key", func(t *testing.T) { c.surviveRotation(t, keys, first) })
 	t.Run("50 ms and 5 % loss", func(t *testing.T) { c.surviveSlow(t, c.members[2], wire) })
+	t.Run("50 ms to the owner", func(t *testing.T) {
+		c.wantSlowOwnerAlone(t, c.members[2], func(stop <-chan struct{}) {
+			wire.out.set(50*time.Millisecond, 0)
+			<-stop
+			wire.out.set(0, 0)
+		})
+	})
 	t.Run("one way between two", func(t *testing.T) { c.surviveCut(t, n) })
 	t.Run("one way to all", func(t *testing.T) {
 		c.survive(t, c.members[2], fault{

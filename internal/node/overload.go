@@ -48,6 +48,10 @@ type processorQueue struct {
 	at        time.Time
 	queued    atomic.Int64 // nanoseconds, of the last sample
 
+	counted       int64 // calls that are in recent
+	recent        overload.Recent
+	refusedLately atomic.Int64 // in the last minute
+
 	refused int64     // when the last line was logged
 	logNext time.Time // not before
 }
@@ -82,6 +86,10 @@ func (q *processorQueue) update(now time.Time, m overload.Sample) {
 	q.admission.Refuse(q.shedder.Update(m))
 	q.admission.SetBound(q.bound.Update(m, q.admission.Calls()))
 	q.queued.Store(int64(q.shedder.Queued()))
+	refused := q.admission.Refused()
+	q.recent.Add(now.UnixNano(), refused-q.counted)
+	q.counted = refused
+	q.refusedLately.Store(q.recent.Sum(now.UnixNano()))
 	q.report(now)
 }
 

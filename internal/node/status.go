@@ -97,6 +97,9 @@ type Status struct {
 	State         StateStatus   `json:"state"`
 	Cluster       ClusterStatus `json:"cluster"`
 	Envoy         *EnvoyStatus  `json:"envoy,omitempty"` // nil: off
+	// RefusedInMinute are the new calls that the node refused in the last minute, because
+	// it was overloaded.
+	RefusedInMinute int64 `json:"refused_in_minute"`
 }
 
 // StateStatus counts the state in memory.
@@ -120,6 +123,8 @@ func (n *Node) Status() Status {
 		State:         StateStatus{Keys: stats.Keys, Reservations: stats.Reservations, RequestIDs: stats.IDs},
 		Cluster:       n.clusterStatus(n.router.Status()),
 		Envoy:         n.envoyStatus(),
+
+		RefusedInMinute: n.processors.refusedLately.Load(),
 	}
 	if err := n.Ready(); err != nil {
 		s.NotReady = err.Error()

@@ -149,9 +149,9 @@ func (c *Client) takeOutcome(a *attempts, n *node, e *envelope) (outcome, error)
 	return outcome{}, itemError(rejected, err)
 }
 
-// refuse returns an error if the link to the owner of a key refuses calls now, so that
-// they cost as little as possible.
-func (c *Client) refuse(ctx context.Context, key string) error {
+// refuse returns the error of a call if the link to the owner of its key refuses calls now,
+// so that they cost as little as possible.
+func (c *Client) refuse(ctx context.Context, verb, key string) error {
 	if c.ring == nil || ctx.Err() != nil {
 		return nil
 	}
@@ -160,7 +160,7 @@ func (c *Client) refuse(ctx context.Context, key string) error {
 		return nil
 	}
 	if err := m.peer.link.Refuse(ctx); err != nil {
-		return overloadedByLink(err)
+		return refusedByLink(verb, key, err)
 	}
 	return nil
 }

@@ -4,9 +4,11 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,9 +28,15 @@ type echo struct {
 	pb.UnimplementedRateLimiterServer
 	ring   *pb.Ring
 	limits []*pb.LimitState
+	mute   atomic.Bool // batches get no answers
 }
 
 func startEcho(tb testing.TB, limits int, plain bool) *client.Client {
+	c, _ := startMutableEcho(tb, limits, plain)
+	return c
+}
+
+func startMutableEcho(tb testing.TB, limits int, plain bool) (*client.Client, *echo) {
 	tb.Helper()
 	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -45,7 +53,7 @@ func startEcho(tb testing.TB, limits int, plain bool) *client.Client {
 	pb.RegisterRateLimiterServer(s, e)
 	go func() { _ = s.Serve(l) }()
 	tb.Cleanup(s.Stop)
-	c, err := client.Dial(client.Options{Addrs: []string{l.Addr().String()}, DisableOwnerRouting: plain, Timeout: 10 * time.Second})
+	c, err := client.Dial(client.Options{Addrs: []string{l.Addr().String()}, DisableOwnerRouting: plain, Timeout: time.Minute})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -57,7 +65,7 @@ func startEcho(tb testing.TB, limits int, plain bool) *client.Client {
 		members := c.Status().Members
 		return plain || len(members) == 1 && members[0].Connected
 	})
-	return c
+	return c, e
 }
 
 func (e *echo) decide(r *pb.CheckRequest) *pb.Decision {
@@ -81,6 +89,9 @@ func (e *echo) Watch(_ *pb.WatchRequest, s grpc.ServerStreamingServer[pb.Ring]) 
 
 func (e *echo) Exchange(s grpc.BidiStreamingServer[pb.Batch, pb.Answers]) error {
 	return link.Serve(s, nil, func(b *pb.Batch) *pb.Answers {
+		if e.mute.Load() {
+			<-s.Context().Done()
+		}
 		out := &pb.Answers{Sequence: b.GetSequence(), Results: make([]*pb.Result, len(b.GetItems()))}
 		for i, item := range b.GetItems() {
 			out.Results[i] = &pb.Result{Result: &pb.Result_Decision{Decision: e.decide(item.GetCheck())}}
@@ -115,6 +126,52 @@ func BenchmarkCheck(b *testing.B) {
 				wg.Wait()
 			})
 		}
+	}
+}
+
+// startRefusing returns a client that refuses calls, because its queue is full.
+func startRefusing(tb testing.TB) *client.Client {
+	c, e := startMutableEcho(tb, 0, false)
+	e.mute.Store(true)
+	ctx, cancel := context.WithCancel(context.Background())
+	var calls sync.WaitGroup
+	tb.Cleanup(func() { cancel(); calls.Wait() })
+	waittest.Until(tb, "a call to be refused", func() bool {
+		var refused atomic.Bool
+		for range 1000 {
+			calls.Go(func() {
+				if _, err := c.Check(ctx, client.Call{Key: "acme/alice"}); errors.Is(err, client.ErrOverloaded) {
+					refused.Store(true)
+				}
+			})
+		}
+		return refused.Load()
+	})
+	return c
+}
+
+// BenchmarkRefused measures a check that is refused because the queue is full.
+func BenchmarkRefused(b *testing.B) {
+	c := startRefusing(b)
+	ctx := context.Background()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Check(ctx, client.Call{Key: "acme/alice", InputTokens: 1}); err == nil {
+			b.Fatal("a call was answered")
+		}
+	}
+}
+
+// TestRefusalAllocations bounds the allocations of a call that is refused: its error only.
+func TestRefusalAllocations(t *testing.T) {
+	c := startRefusing(t)
+	ctx := context.Background()
+	if got := testing.AllocsPerRun(1000, func() {
+		if _, err := c.Check(ctx, client.Call{Key: "acme/alice", InputTokens: 1}); !errors.Is(err, client.ErrOverloaded) {
+			t.Fatalf("Check() = %v, want ErrOverloaded", err)
+		}
+	}); got > 1 {
+		t.Errorf("a refused check makes %.1f allocations, want at most 1", got)
 	}
 }
 

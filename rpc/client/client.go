@@ -86,8 +86,8 @@ func (c *Client) Close() error {
 // back in the background, as far as it can. A caller that set the RequestID may repeat
 // the call: the repetition is not taken back.
 func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
-	if err := c.refuse(ctx, call.Key); err != nil {
-		return Decision{}, &callFailure{"check", call.Key, err}
+	if err := c.refuse(ctx, "check", call.Key); err != nil {
+		return Decision{}, err
 	}
 	if call.RequestID == "" {
 		call.RequestID = newID()
@@ -113,8 +113,8 @@ func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
 // it back in the background; if that fails, too, its lease expires. A caller that set the
 // RequestID may repeat the call: the repetition is not taken back.
 func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) {
-	if err := c.refuse(ctx, e.Key); err != nil {
-		return nil, &callFailure{"reserve", e.Key, err}
+	if err := c.refuse(ctx, "reserve", e.Key); err != nil {
+		return nil, err
 	}
 	if e.RequestID == "" {
 		e.RequestID = newID()
@@ -148,8 +148,8 @@ func (c *Client) Reservation(key, requestID string) *Reservation {
 
 // Peek returns the state of every limit of a key and changes nothing.
 func (c *Client) Peek(ctx context.Context, q Query) (State, error) {
-	if err := c.refuse(ctx, q.Key); err != nil {
-		return State{}, &callFailure{"peek", q.Key, err}
+	if err := c.refuse(ctx, "peek", q.Key); err != nil {
+		return State{}, err
 	}
 	w := q.wire()
 	if err := ask(ctx, c, pb.RateLimiterClient.Peek, q.fields(), &w.request, w); err != nil {

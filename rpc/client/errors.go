@@ -78,6 +78,26 @@ type callFailure struct {
 	err       error
 }
 
+// refusedCall is the error of a call that its link refuses, in one allocation, since under
+// overload most calls end so.
+type refusedCall struct {
+	failure  callFailure
+	overload OverloadedError
+}
+
+func refusedByLink(verb, key string, err error) error {
+	e := new(refusedCall)
+	var from *link.OverloadedError
+	if from, _ = err.(*link.OverloadedError); from == nil { // the common case, without a search
+		from, _ = errors.AsType[*link.OverloadedError](err)
+	}
+	if e.overload.RetryAfter = time.Millisecond; from != nil {
+		e.overload.RetryAfter = max(from.RetryAfter, time.Millisecond)
+	}
+	e.failure = callFailure{verb, key, &e.overload}
+	return &e.failure
+}
+
 func (e *callFailure) Error() string { return e.verb + " " + e.key + ": " + e.err.Error() }
 func (e *callFailure) Unwrap() error { return e.err }
 

@@ -48,6 +48,8 @@ type LinkStatus struct {
 	// Refused counts the calls that were refused because the member would not answer
 	// them in time.
 	Refused int `json:"refused"`
+	// RefusedInMinute are those of the last minute.
+	RefusedInMinute int `json:"refused_in_minute"`
 }
 
 // Status returns the state of the router. It is safe for concurrent use.
@@ -66,7 +68,7 @@ func (r *Router) Status() Status {
 		shown.Partitions = partitions[continuity.ID{Name: m.Name, Boot: m.Boot}]
 		if m.peer != nil {
 			l := m.peer.link.Status()
-			shown.Link = &LinkStatus{Connected: l.Connected, BreakerOpen: l.BreakerOpen, Queued: l.Queued, InFlight: l.InFlight, Refused: int(l.Refused)}
+			shown.Link = &LinkStatus{Connected: l.Connected, BreakerOpen: l.BreakerOpen, Queued: l.Queued, InFlight: l.InFlight, Refused: int(l.Refused), RefusedInMinute: int(l.RefusedInMinute)}
 		}
 		s.Members = append(s.Members, shown)
 	}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -31,6 +32,7 @@ type incoming struct {
 	receive func(any) error // grpc's, which asks the codec
 	message any
 	err     error // of decoding
+	why     Rejection
 
 	read func(any) error // in.decode, bound once
 }
@@ -62,10 +64,43 @@ func (c grpcCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	if err := c.CodecV2.Unmarshal(data, in.message); err != nil {
-		in.err = undecodable(data.Materialize(), in.message, err)
+	// The decoder makes one slice of many, too, and finds that it is one already.
+	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buffer.Free()
+	encoded := buffer.ReadOnlyData()
+	if in.err = tooManyElements(encoded, in.message); in.err != nil {
+		in.why = TooLarge
+	} else if err := c.CodecV2.Unmarshal(mem.BufferSlice{buffer}, in.message); err != nil {
+		in.err, in.why = undecodable(encoded, in.message, err), BadMessage
 	}
 	return nil
+}
+
+// maxElements is far above the strings, messages and elements of lists that any message
+// has at its top level: a batch has at most MaxItems. What a handler accepts is less.
+const maxElements = 2 * MaxItems
+
+// tooManyElements returns an error if a message has so many elements that it must not be
+// decoded: they would take 80 times the memory of the message.
+func tooManyElements(encoded []byte, message any) error {
+	if len(encoded) <= 2*maxElements { // each has a tag and a length
+		return nil
+	}
+	most := MaxItems
+	_, fromMember := message.(*pb.PeerMessage)
+	if _, ofStream := message.(*pb.Batch); ofStream || fromMember {
+		most = MaxBatchItems
+	}
+	n := codec.Elements(encoded, fromMember)
+	if n <= maxElements {
+		return nil
+	}
+	switch message.(type) {
+	case *pb.Batch, *pb.BatchRequest, *pb.PeerMessage:
+		return wire(tooMany(n, most))
+	default:
+		return grpcstatus.Errorf(codes.InvalidArgument, "the message has %d elements, and at most %d are decoded", n, maxElements)
+	}
 }
 
 func undecodable(data []byte, message any, err error) error {
@@ -143,7 +178,7 @@ func (s *decodingStream) SendMsg(message any) error {
 func (s *decodingStream) RecvMsg(message any) error {
 	err := s.in.decode(message)
 	if s.in.err != nil {
-		s.rejections.Count(GRPCInterface, BadMessage)
+		s.rejections.Count(GRPCInterface, s.in.why)
 	}
 	s.in.message, s.in.err = nil, nil
 	return err
@@ -178,7 +213,7 @@ func handling(u UnaryService, guard guard) *grpc.ServiceDesc {
 			in.receive = receive
 			answer, err = handle(srv, ctx, in.read, interceptor)
 			if in.err != nil {
-				guard.rejections.Count(GRPCInterface, BadMessage)
+				guard.rejections.Count(GRPCInterface, in.why)
 				if u.Undecodable != nil {
 					answer, err = u.Undecodable(in.err)
 				}

@@ -91,6 +91,8 @@ type Link struct {
 	// Refused counts the calls that were refused because the member would not answer
 	// them in time.
 	Refused int
+	// RefusedInMinute are those of the last minute.
+	RefusedInMinute int
 }
 
 // Departure is a member that left or crashed.

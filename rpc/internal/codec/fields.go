@@ -19,6 +19,7 @@ var (
 	answersSequence = number(&pb.Answers{}, "sequence")
 	answersResults  = number(&pb.Answers{}, "results")
 
+	peerBatch   = number(&pb.PeerMessage{}, "batch")
 	peerAnswers = number(&pb.PeerAnswer{}, "answers")
 
 	resultDecision   = number(&pb.Result{}, "decision")

@@ -113,9 +113,10 @@ type Link struct {
 		freeBatches []*batch
 		events      []event // to be reported by unlock
 
-		refused    uint64 // calls
-		reported   uint64 // of them, by Events.Overloaded
-		reportNext int64  // when that may be called again
+		refused       uint64 // calls
+		refusedLately overload.Recent
+		reported      uint64 // of them, by Events.Overloaded
+		reportNext    int64  // when that may be called again
 	}
 
 	// pressed means that the next ordinary call may be refused. It is set with mu held,
@@ -153,6 +154,8 @@ type Status struct {
 	Queued      int    // calls
 	InFlight    int    // batches
 	Refused     uint64 // calls, because of overload, since New
+	// RefusedInMinute are those of the last minute.
+	RefusedInMinute int64
 }
 
 // Status returns a snapshot of l.
@@ -165,6 +168,8 @@ func (l *Link) Status() Status {
 		Queued:      l.mu.queue.n,
 		InFlight:    l.batchesInFlightLocked(),
 		Refused:     l.mu.refused,
+
+		RefusedInMinute: l.mu.refusedLately.Sum(l.now()),
 	}
 }
 

@@ -505,6 +505,20 @@ func TestRefusalAllocatesNothing(t *testing.T) {
 	}
 }
 
+func TestRefusedInMinute(t *testing.T) {
+	l := full(t)
+	item, d := check("k"), new(decoded)
+	before := l.Status()
+	for range 5 {
+		if err := l.DoInto(t.Context(), item, d); !errors.Is(err, ErrOverloaded) {
+			t.Fatalf("DoInto() = %v, want ErrOverloaded", err)
+		}
+	}
+	if got := l.Status(); got.RefusedInMinute != before.RefusedInMinute+5 || got.Refused != before.Refused+5 {
+		t.Errorf("after 5 refusals %d in the last minute and %d in all, before %d and %d", got.RefusedInMinute, got.Refused, before.RefusedInMinute, before.Refused)
+	}
+}
+
 // BenchmarkRefused measures a call that is refused because the queue is full.
 func BenchmarkRefused(b *testing.B) {
 	l := full(b)

@@ -50,6 +50,7 @@ func (l *Link) overloadedLocked(now, deadline int64) error {
 // recordRefusalLocked counts a refused call.
 func (l *Link) recordRefusalLocked(now int64) {
 	l.mu.refused++
+	l.mu.refusedLately.Add(now, 1)
 	if l.o.Events.Overloaded != nil && now >= l.mu.reportNext {
 		l.mu.reportNext = now + int64(overloadInterval)
 		l.mu.events = append(l.mu.events, event{overload: &Overload{
