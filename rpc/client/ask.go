@@ -66,19 +66,19 @@ func (c *Client) askOwner(ctx context.Context, a *attempts, key string, e *envel
 	if m == nil || !m.direct() {
 		return false, nil
 	}
+	e.unanswered.number(&e.item)
 	result, err := c.askMember(ctx, a, m.peer, e, d)
 	if result.redirect == nil {
 		return result.answered, err
 	}
-	e.unanswered.add(&e.item) // it may have been decided, and stopped being the owner's to answer
+	e.unanswered.add(&e.item) // the member may have decided it, and not be the owner any more
 	c.ring.reportStale(m.peer.node)
 	next := c.ring.view.Load().member(result.redirect.GetOwner())
 	if next == nil || next.peer == m.peer || !next.direct() {
 		return false, nil
 	}
-	if result, err = c.askMember(ctx, a, next.peer, e, d); result.redirect != nil {
-		e.unanswered.add(&e.item)
-	}
+	// To the next owner it is the same attempt: what the last one has decided comes along.
+	result, err = c.askMember(ctx, a, next.peer, e, d)
 	return result.answered, err
 }
 
@@ -93,7 +93,6 @@ func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelop
 	}
 	p.node.budget.Deposit()
 	e.ctx = link.WithDeadline(ctx, a.deadline).WithPatience(c.attemptTimeout(a))
-	e.unanswered.number(&e.item)
 	err := p.link.DoInto(&e.ctx, &e.item, d)
 	if err == nil {
 		return c.takeOutcome(a, p.node, e)

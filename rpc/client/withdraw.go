@@ -5,6 +5,7 @@ package client
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -90,7 +91,7 @@ func withAttempts[Req, Res any](e *envelope, m method[Req, Res]) method[Req, Res
 
 // add records that item was not answered.
 func (a *attemptIDs) add(item *pb.Item) {
-	if item.GetAttempt() != 0 {
+	if item.GetAttempt() != 0 && !slices.Contains(*a, item.GetAttempt()) {
 		*a = append(*a, item.GetAttempt())
 	}
 }
