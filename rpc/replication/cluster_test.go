@@ -51,6 +51,18 @@ func newTargets(names []string, partitions int) targets {
 func (t targets) Owner(p int) string { return t[p][0] }
 func (t targets) Heir(p int) string  { return t[p][1] }
 
+// ring returns the targets of some members.
+func (c *cluster) ring(names []string) targets {
+	key := strings.Join(names, " ")
+	if c.rings == nil {
+		c.rings = map[string]targets{}
+	}
+	if c.rings[key] == nil {
+		c.rings[key] = newTargets(names, c.partitions)
+	}
+	return c.rings[key]
+}
+
 // member is one boot of a member in a test.
 type member struct {
 	*Host
@@ -78,6 +90,7 @@ type cluster struct {
 	direct     bool // no proxies
 	members    map[string]*member
 	boots      uint64
+	rings      map[string]targets                  // by the names of the members
 	changed    func(*member, int, continuity.Role) // may be nil
 	prepare    func(*member)                       // before Run; may be nil
 }
@@ -188,7 +201,7 @@ func (c *cluster) show() {
 	}
 	slices.SortFunc(v.Members, func(a, b continuity.Member) int { return strings.Compare(a.Name, b.Name) })
 	slices.Sort(serving)
-	v.Targets = newTargets(serving, c.partitions)
+	v.Targets = c.ring(serving)
 	for _, m := range c.members {
 		addresses := map[string]Address{}
 		for name, o := range c.members {
@@ -247,7 +260,7 @@ func (c *cluster) settled() bool {
 		}
 	}
 	slices.Sort(serving)
-	want := newTargets(serving, c.partitions)
+	want := c.ring(serving)
 	for p := range c.partitions {
 		who := c.deciders(p)
 		if len(who) != 1 || who[0] != want.Owner(p) {
