@@ -311,7 +311,7 @@ func copiedMessage(t testing.TB) (full, message []byte) {
 	for i := range 12 {
 		owner.reserve(noon.Add(time.Second), &limiter.Request{Key: "acme/alice", Model: "m", Plan: p, Requests: 1, ID: fmt.Sprint("more", i), Attempt: uint64(i)})
 	}
-	owner.Withdraw(noon.Add(time.Second), "acme/alice", "more5", 5)
+	_, _ = owner.Withdraw(noon.Add(time.Second), "acme/alice", "more5", 5)
 	owner.count(noon.Add(time.Second), limiter.CountRequest{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Limit: 5, Hits: 7, ID: "again"})
 	return full, owner.changes(noon.Add(time.Second), seq)
 }

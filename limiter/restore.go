@@ -118,7 +118,7 @@ func (d *restorer) item(zone func(string) (*time.Location, error)) bool {
 		d.schema()
 	case tagTier:
 		id := d.uint()
-		d.tiers[id] = d.string(256, "tier")
+		d.tiers[id] = d.string("tier")
 	case tagRecord:
 		d.record()
 	case tagID:
@@ -131,8 +131,8 @@ func (d *restorer) item(zone func(string) (*time.Location, error)) bool {
 
 func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	id := d.uint()
-	l := Limit{Name: d.string(256, "name"), Dimension: Dimension(d.string(256, "dimension"))}
-	if name := d.string(256, "zone"); name != "" && d.err == nil {
+	l := Limit{Name: d.string("name"), Dimension: Dimension(d.string("dimension"))}
+	if name := d.string("zone"); name != "" && d.err == nil {
 		z, err := zone(name)
 		if err != nil {
 			d.fail("zone %q: %w", name, err)
