@@ -70,6 +70,7 @@ type member struct {
 	name    string
 	state   continuity.MemberState
 	engine  *fakeEngine
+	limiter *limiter.Engine   // or nil
 	proxies map[string]*proxy // to other members, by name
 	grpc    *grpc.Server
 	gossip  net.Listener
@@ -93,6 +94,7 @@ type cluster struct {
 	rings      map[string]targets                  // by the names of the members
 	changed    func(*member, int, continuity.Role) // may be nil
 	prepare    func(*member)                       // before Run; may be nil
+	limiter    bool                                // members have a limiter's engine, and not the fake one
 }
 
 func newCluster(t testing.TB, partitions int, names ...string) *cluster {
@@ -123,9 +125,14 @@ func (c *cluster) start(name string) *member {
 		level = slog.LevelDebug
 	}
 	m := &member{t: c.t, name: name, state: continuity.Serving, engine: newFakeEngine(c.partitions), proxies: map[string]*proxy{}}
+	engine := Engine(m.engine)
+	if c.limiter {
+		m.limiter = limiter.New(limiter.Options{})
+		engine = LimiterEngine(m.limiter, time.LoadLocation)
+	}
 	machine := newClock()
 	host, err := New(Options{
-		Name: name, Boot: c.boots, Engine: m.engine, Protocol: c.protocol,
+		Name: name, Boot: c.boots, Engine: engine, Protocol: c.protocol,
 		Now:   func() limiter.Time { return limiter.Time{Mono: time.Now().UnixNano(), Wall: time.Now().UnixNano()} },
 		Clock: func() time.Duration { return machine.now() + time.Duration(m.offset.Load()) },
 		Keys:  func() [][]byte { return c.keys },
