@@ -296,7 +296,7 @@ func (c *cluster) settle() {
 		for name, m := range c.members {
 			s, err := m.Status(context.Background())
 			c.t.Logf("%s: %+v, %v", name, s, err)
-			for p := range c.partitions {
+			for p := range min(c.partitions, 256) {
 				if place := m.Place(p); place.Role != continuity.Active && place.Owner == m.self || place.Owner.IsZero() || place.Heir.IsZero() {
 					c.t.Logf("%s: partition %d: %+v", name, p, place)
 				}
