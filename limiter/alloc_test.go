@@ -107,7 +107,7 @@ func TestNoAllocations(t *testing.T) {
 			{"Reserve and Withdraw", func() {
 				r.ID, r.Attempt = id(), r.Attempt+1
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				n.Withdraw(now, key, r.ID, r.Attempt)
+				_, _ = n.Withdraw(now, key, r.ID, r.Attempt)
 				if err := n.Reserve(now, r, &d); !errors.Is(err, limiter.ErrWithdrawn) {
 					t.Fatalf("Reserve() after its withdrawal = %v, want %v", err, limiter.ErrWithdrawn)
 				}
@@ -116,7 +116,7 @@ func TestNoAllocations(t *testing.T) {
 				r.ID, r.Attempt = id(), r.Attempt+1
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
 				now = now.Add(31 * time.Second)
-				n.Withdraw(now, key, r.ID, r.Attempt)
+				_, _ = n.Withdraw(now, key, r.ID, r.Attempt)
 			}},
 			{"Peek", func() {
 				n.Peek(now, r, &d)

@@ -7,6 +7,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -133,6 +136,32 @@ func TestClosedPartition(t *testing.T) {
 	}
 	if err := n.ApplyFull(noon, acme, before, time.LoadLocation); !errors.Is(err, limiter.ErrOpen) {
 		t.Errorf("ApplyFull() to an open partition = %v, want %v", err, limiter.ErrOpen)
+	}
+}
+
+// TestCloseIsABarrier checks that nothing changes once Close has returned, while others
+// make calls.
+func TestCloseIsABarrier(t *testing.T) {
+	n := newNode(t, limiter.Options{})
+	p := n.plan("acme", limiter.Limit{Name: "requests", Dimension: limiter.Requests, Algorithm: limiter.FixedWindow, Calendar: limiter.Day, Amount: 1e9})
+	var latest atomic.Uint64 // of all changes that calls made
+	var calls sync.WaitGroup
+	for range 4 {
+		calls.Go(func() {
+			r := &limiter.Request{Key: "acme", Plan: p, Requests: 1}
+			for d := (limiter.Decision{}); n.Check(noon, r, &d) == nil; {
+				for old := latest.Load(); old < d.Change && !latest.CompareAndSwap(old, d.Change); old = latest.Load() {
+				}
+			}
+		})
+	}
+	for latest.Load() < 1000 {
+		runtime.Gosched()
+	}
+	seq := n.Close(acme)
+	calls.Wait()
+	if got := latest.Load(); got != seq || n.Seq(acme) != seq {
+		t.Errorf("Close() = %d, and calls made changes up to %d, Seq() = %d", seq, got, n.Seq(acme))
 	}
 }
 
@@ -282,7 +311,7 @@ func copiedMessage(t testing.TB) (full, message []byte) {
 	for i := range 12 {
 		owner.reserve(noon.Add(time.Second), &limiter.Request{Key: "acme/alice", Model: "m", Plan: p, Requests: 1, ID: fmt.Sprint("more", i), Attempt: uint64(i)})
 	}
-	owner.Withdraw(noon.Add(time.Second), "acme/alice", "more5", 5)
+	_, _ = owner.Withdraw(noon.Add(time.Second), "acme/alice", "more5", 5)
 	owner.count(noon.Add(time.Second), limiter.CountRequest{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Limit: 5, Hits: 7, ID: "again"})
 	return full, owner.changes(noon.Add(time.Second), seq)
 }

@@ -124,7 +124,8 @@ func (d *decoder) part() decoder {
 
 func (d *decoder) bool() bool { return d.upTo(1, "flag") == 1 }
 
-func (d *decoder) string(limit int, what string) string { return string(d.bytes(limit, what)) }
+// string reads a name of at most 256 bytes.
+func (d *decoder) string(what string) string { return string(d.bytes(256, what)) }
 
 // bytes reads a string without copying it.
 func (d *decoder) bytes(limit int, what string) []byte {

@@ -229,11 +229,11 @@ func TestInvariants(t *testing.T) {
 				}
 			case 10, 11:
 				if len(sent) == 0 || rapid.IntRange(0, 3).Draw(t, "any") == 0 {
-					e.Withdraw(now, k, id.Draw(t, "id"), attempt.Draw(t, "attempt"))
+					_, _ = e.Withdraw(now, k, id.Draw(t, "id"), attempt.Draw(t, "attempt"))
 					break
 				}
 				r := rapid.SampledFrom(sent[max(0, len(sent)-3):]).Draw(t, "sent")
-				e.Withdraw(now, r.Key, r.ID, r.Attempt)
+				_, _ = e.Withdraw(now, r.Key, r.ID, r.Attempt)
 			case 12, 13:
 				q := &CountRequest{Key: k, Window: Window{Unit: Unit(rapid.IntRange(1, 3).Draw(t, "unit"))}, Hits: rapid.Int64Range(0, 9).Draw(t, "hits"), GiveBack: rapid.Bool().Draw(t, "back"), Force: rapid.Bool().Draw(t, "force")}
 				if rapid.Bool().Draw(t, "with an id") {

@@ -17,7 +17,7 @@ import (
 // newReplication returns the host of the ownership protocol, which decides nothing yet.
 func (n *Node) newReplication() (*replication.Host, error) {
 	return replication.New(replication.Options{
-		Name: n.config.Name, Boot: runNumber(n.boot), Engine: replication.Records(n.engine), Now: n.now,
+		Name: n.config.Name, Boot: runNumber(n.boot), Engine: replication.LimiterEngine(n.engine, time.LoadLocation), Now: n.now,
 		Keys: n.keys.current, Dial: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 		Changed: func(int, continuity.Arrangement, continuity.Role) { n.router.OwnersChanged() },
 		Logger:  n.log, Registry: n.registry,

@@ -83,6 +83,43 @@ func BenchmarkWait(b *testing.B) {
 	}
 }
 
+// BenchmarkMoves measures a cluster of 4,096 partitions under load: until a new cluster of
+// three has an owner and an heir for each, until a fourth member has joined and all moves are
+// done, for how long a move stops a partition, and until all partitions have an owner
+// again after a member was killed.
+func BenchmarkMoves(b *testing.B) {
+	const partitions = 4096
+	for b.Loop() {
+		moves := &pauses{sealed: map[int]time.Time{}}
+		c := &cluster{t: b, partitions: partitions, protocol: DefaultProtocol(partitions), direct: true, changed: moves.changed}
+		began := time.Now()
+		c.begin("a", "b", "c")
+		c.settle()
+		b.ReportMetric(time.Since(began).Seconds(), "bootstrap-s")
+		w := c.call(2)
+		w.more(100)
+		began = time.Now()
+		c.start("d")
+		c.show()
+		w.see()
+		c.settle()
+		b.ReportMetric(time.Since(began).Seconds(), "join-s")
+		b.ReportMetric(float64(len(moves.took)), "moves")
+		b.ReportMetric(float64(moves.quantile(0.5).Microseconds())/1000, "pause-p50-ms")
+		b.ReportMetric(float64(moves.quantile(0.99).Microseconds())/1000, "pause-p99-ms")
+		began = time.Now()
+		c.remove("b")
+		w.see()
+		waittest.Until(b, "an owner for all partitions", c.allDecided)
+		b.ReportMetric(float64(time.Since(began).Milliseconds()), "takeover-ms")
+		c.show()
+		w.check()
+		for _, m := range c.members {
+			m.kill()
+		}
+	}
+}
+
 // BenchmarkHotPath measures what a decision asks.
 func BenchmarkHotPath(b *testing.B) {
 	c := benchCluster(b, 64)

@@ -4,11 +4,13 @@ package replication
 
 import (
 	"context"
+	"fmt"
 	"math/bits"
 	"sync"
 	"time"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
+	"github.com/bucketring/bucketring/rpc/replication/internal/wire"
 )
 
 // maxBatch bounds the frames that are handled before anything is sent. More of them share
@@ -133,7 +135,7 @@ func (l *loop) stepState(e continuity.Event, apply func() error) {
 	if fx.Apply {
 		if err := apply(); err != nil {
 			l.metrics.applyFailed.Inc()
-			l.moves.problem(l.log, "records from another member cannot be applied", "member", state.Transfer.From.Name,
+			l.moves.problem(l.log, "records cannot be applied", "member", state.Transfer.From.Name,
 				"partition", state.Transfer.Partition, "full", state.Transfer.Full, "error", err)
 			failed = true
 			fx.Messages = nil // not acknowledged: the sender repeats it
@@ -171,7 +173,7 @@ func (l *loop) stepState(e continuity.Event, apply func() error) {
 	}
 	if failed {
 		if l.engine.Seq(state.Transfer.Partition) < before.Seq {
-			before = continuity.Copy{} // the engine has cleared it
+			before = continuity.Copy{} // it was cleared
 		}
 		l.step(continuity.Restored{Partition: state.Transfer.Partition, Copy: before})
 	}
@@ -250,16 +252,9 @@ func (l *loop) report(r continuity.Repay) {
 // receive handles a frame: first the changes, which are acknowledged, then the message.
 func (l *loop) receive(f *inbound) {
 	if len(f.frame.States) > 0 {
-		reader, err := l.engine.ReadChanges(f.frame.Records)
-		if err != nil {
+		if err := l.receiveChanges(&f.frame); err != nil {
 			l.metrics.applyFailed.Inc()
-			l.moves.problem(l.log, "changes from another member cannot be read", "member", f.frame.Message.From.Name, "error", err)
-		} else {
-			now := l.now()
-			for i := range f.frame.States {
-				t := f.frame.States[i]
-				l.stepState(continuity.StateReceived{Transfer: t}, func() error { return reader.Apply(now, t.Partition, t.Through) })
-			}
+			l.moves.problem(l.log, "changes cannot be read", "member", f.frame.Message.From.Name, "error", err)
 		}
 	}
 	l.step(continuity.Received{Message: f.frame.Message})
@@ -267,9 +262,26 @@ func (l *loop) receive(f *inbound) {
 	f.release()
 }
 
+// receiveChanges applies the changes of a frame, one partition after the other.
+func (l *loop) receiveChanges(f *wire.Frame) error {
+	reader, err := l.engine.ReadChanges(f.Records)
+	if err != nil {
+		return err
+	}
+	now := l.now()
+	for i := range f.States {
+		t := &f.States[i]
+		if t.Through > t.After && (!reader.Next() || reader.Partition() != t.Partition) {
+			return fmt.Errorf("changes of partition %d, which is number %d of %d, are not there", t.Partition, i+1, len(f.States))
+		}
+		l.stepState(continuity.StateReceived{Transfer: *t}, func() error { return reader.Apply(now) })
+	}
+	return nil
+}
+
 func (l *loop) receiveCopy(c *fullCopy) {
 	l.metrics.copiesReceived.Inc()
 	l.stepState(continuity.StateReceived{Transfer: c.transfer}, func() error {
-		return l.engine.Restore(l.now(), c.transfer.Partition, c.records)
+		return l.engine.ApplyFull(l.now(), c.transfer.Partition, c.records)
 	})
 }
