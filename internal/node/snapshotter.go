@@ -74,7 +74,7 @@ func (s *snapshotter) restore() error {
 	}
 	var oldest time.Duration
 	partitions := 0
-	err = snapshotfile.Read(s.path, func(partition int, data []byte, wall int64) error {
+	err = snapshotfile.ReadOld(s.path, func(partition int, data []byte, wall int64) error {
 		now := s.now()
 		downtime := max(0, time.Duration(now.Wall-wall)) // negative if the clock was set back
 		oldest = max(oldest, downtime)

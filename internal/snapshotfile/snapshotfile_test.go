@@ -28,7 +28,7 @@ func save(t *testing.T, path string, wall int64, state map[int]string) {
 // restored returns the state in path, and the wall clock less the number of each partition.
 func restored(path string) (wall int64, state map[int]string, err error) {
 	state = map[int]string{}
-	err = Read(path, func(p int, data []byte, w int64) error {
+	err = ReadOld(path, func(p int, data []byte, w int64) error {
 		wall, state[p] = w-int64(p), string(data)
 		return nil
 	})
@@ -92,7 +92,7 @@ func TestRestoreErrorIsReturned(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	save(t, path, 42, map[int]string{1: "hello"})
 	cause := errors.New("cause")
-	if err := Read(path, func(int, []byte, int64) error { return cause }); !errors.Is(err, cause) {
+	if err := ReadOld(path, func(int, []byte, int64) error { return cause }); !errors.Is(err, cause) {
 		t.Errorf("Read = %v, want %v", err, cause)
 	}
 }
@@ -149,6 +149,6 @@ func FuzzRead(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_ = Read(path, func(int, []byte, int64) error { return nil }) // must not panic
+		_ = ReadOld(path, func(int, []byte, int64) error { return nil }) // must not panic
 	})
 }

@@ -1,12 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package snapshotfile stores the state of all partitions in one file. The file is
-// replaced atomically and protected by a checksum.
-//
-// Its layout is, in little-endian order: an 8-byte magic; for each partition with
-// state its number and its length (uint32), the wall time of its snapshot in Unix
-// nanoseconds (int64) and its data; then 0xFFFFFFFF and the xxHash64 of everything
-// before.
 package snapshotfile
 
 import (
@@ -24,18 +17,12 @@ import (
 
 const (
 	magic    = "bktrng\x00\x01" // the last byte is the version of this layout
-	headSize = 4 + 4 + 8        // of the header of a partition
-	endMark  = 1<<32 - 1
-	sumSize  = 8
-	maxPart  = 1 << 31 // largest partition, in bytes
+	oldHead = 4 + 4 + 8        // of the header of a partition
+	oldEnd  = 1<<32 - 1
+	oldSum  = 8
+	oldMax  = 1 << 31 // largest partition, in bytes
 )
 
-var (
-	// ErrCorrupt means that a file is not what Write wrote.
-	ErrCorrupt = errors.New("corrupt snapshot")
-	// ErrLocked means that another process has locked the file.
-	ErrLocked = errors.New("in use by another process")
-)
 
 // A SnapshotFunc appends the state of a partition to buf. It returns the result and
 // the wall time of the state in Unix nanoseconds. Empty data means no state.
@@ -89,8 +76,8 @@ func encode(f io.Writer, partitions int, snapshot SnapshotFunc) (size int64, err
 		if buf, wall = snapshot(p, buf[:0]); len(buf) == 0 {
 			continue
 		}
-		if len(buf) > maxPart {
-			return 0, fmt.Errorf("partition %d has %d bytes, more than the maximum of %d", p, len(buf), maxPart)
+		if len(buf) > oldMax {
+			return 0, fmt.Errorf("partition %d has %d bytes, more than the maximum of %d", p, len(buf), oldMax)
 		}
 		head = binary.LittleEndian.AppendUint32(head[:0], uint32(p))
 		head = binary.LittleEndian.AppendUint32(head, uint32(len(buf)))
@@ -98,39 +85,39 @@ func encode(f io.Writer, partitions int, snapshot SnapshotFunc) (size int64, err
 		put(head)
 		put(buf)
 	}
-	put(binary.LittleEndian.AppendUint32(nil, endMark))
+	put(binary.LittleEndian.AppendUint32(nil, oldEnd))
 	put(binary.LittleEndian.AppendUint64(nil, sum.Sum64()))
 	return size, errors.Join(err, file.Flush())
 }
 
-// Read verifies the file at path and then calls restore for each partition in it. If
+// ReadOld verifies the file at path and then calls restore for each partition in it. If
 // the file is damaged, Read restores nothing and returns an [ErrCorrupt]. If there is
 // no file it returns an [os.ErrNotExist].
-func Read(path string, restore RestoreFunc) error {
+func ReadOld(path string, restore RestoreFunc) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
 	defer f.Close()
-	if err := verify(f); err != nil {
+	if err := verifyOld(f); err != nil {
 		return fmt.Errorf("read snapshot %s: %w", path, err)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("read snapshot %s: %w", path, err)
 	}
-	if err := decode(bufio.NewReaderSize(f, 1<<16), restore); err != nil {
+	if err := decodeOld(bufio.NewReaderSize(f, 1<<16), restore); err != nil {
 		return fmt.Errorf("read snapshot %s: %w", path, err)
 	}
 	return nil
 }
 
-// verify checks the magic and the checksum of the whole file.
-func verify(f *os.File) error {
+// verifyOld checks the magic and the checksum of the whole file.
+func verifyOld(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	body := info.Size() - sumSize
+	body := info.Size() - oldSum
 	if body < int64(len(magic))+4 {
 		return fmt.Errorf("%w: file has only %d bytes", ErrCorrupt, info.Size())
 	}
@@ -143,7 +130,7 @@ func verify(f *os.File) error {
 	if _, err := io.CopyN(sum, r, body); err != nil {
 		return err
 	}
-	var stored [sumSize]byte
+	var stored [oldSum]byte
 	if _, err := io.ReadFull(r, stored[:]); err != nil {
 		return err
 	}
@@ -153,8 +140,8 @@ func verify(f *os.File) error {
 	return nil
 }
 
-func decode(r io.Reader, restore RestoreFunc) error {
-	var head [headSize]byte
+func decodeOld(r io.Reader, restore RestoreFunc) error {
+	var head [oldHead]byte
 	if _, err := io.ReadFull(r, head[:len(magic)]); err != nil {
 		return err
 	}
@@ -164,7 +151,7 @@ func decode(r io.Reader, restore RestoreFunc) error {
 			return err
 		}
 		p := binary.LittleEndian.Uint32(head[:])
-		if p == endMark {
+		if p == oldEnd {
 			return nil
 		}
 		if _, err := io.ReadFull(r, head[4:]); err != nil {
@@ -172,7 +159,7 @@ func decode(r io.Reader, restore RestoreFunc) error {
 		}
 		size := int(binary.LittleEndian.Uint32(head[4:]))
 		wall := int64(binary.LittleEndian.Uint64(head[8:]))
-		if size > maxPart {
+		if size > oldMax {
 			return fmt.Errorf("%w: partition %d has %d bytes", ErrCorrupt, p, size)
 		}
 		data = slices.Grow(data[:0], size)[:size]
