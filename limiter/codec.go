@@ -29,6 +29,7 @@ func (e *encoder) setLength(at int) {
 type decoder struct {
 	buf  []byte // not read yet
 	size int    // of the whole input, for error messages
+	what string // the input is, for error messages
 	err  error
 }
 
@@ -36,7 +37,7 @@ var errTruncated = errors.New("ends too early")
 
 func (d *decoder) fail(format string, args ...any) {
 	if d.err == nil {
-		d.err = fmt.Errorf("snapshot: byte %d: %w", d.size-len(d.buf), fmt.Errorf(format, args...))
+		d.err = fmt.Errorf("%s: byte %d: %w", d.what, d.size-len(d.buf), fmt.Errorf(format, args...))
 	}
 	d.buf = nil
 }
@@ -118,7 +119,7 @@ func (d *decoder) part() decoder {
 	rest := d.buf[4:]
 	n := binary.LittleEndian.Uint32(d.buf)
 	d.buf = rest[n:]
-	return decoder{buf: rest[:n], size: d.size - len(d.buf)}
+	return decoder{buf: rest[:n], size: d.size - len(d.buf), what: d.what}
 }
 
 func (d *decoder) bool() bool { return d.upTo(1, "flag") == 1 }

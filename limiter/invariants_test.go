@@ -165,7 +165,7 @@ func stressSets(t *rapid.T, c *Catalog) []*LimitSet {
 // snapshotItems returns the items of a snapshot, sorted.
 func snapshotItems(t *rapid.T, e *Engine, now Time, data []byte) (items []string) {
 	fresh := newPartition(e)
-	d := newRestorer(&fresh, now, PartitionOf("r"), data)
+	d := newRestorer(&fresh, now, PartitionOf("r"), data[len(snapshotMagic):len(data)-8])
 	for more := true; more; {
 		before := d.buf
 		more = d.item(nil)

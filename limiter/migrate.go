@@ -6,11 +6,13 @@ package limiter
 // buckets for all limits of want, and returns their positions. A limit of the same
 // dimension and name keeps its usage. Limits that are not in want stay as long as they
 // have usage or open reservations.
-func (p *partition) migrate(rec *record, want *schema, now Time) *mapping {
+func (p *partition) migrate(rec *record, recordID uint32, want *schema, now Time) *mapping {
 	have := p.engine.catalog.schema(rec.schema)
 	if m := p.engine.catalog.mapping(have, want); m != nil {
 		return m
 	}
+	p.seq++
+	p.recordChanged(rec, recordID)
 	next := append([]*limit(nil), want.limits...)
 	for i, l := range have.limits {
 		b := *p.bucketAt(rec, i)

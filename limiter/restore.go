@@ -26,50 +26,54 @@ func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string)
 	s := &e.shards[partition]
 	s.Lock()
 	defer s.Unlock()
-	e.keys.left.Add(int64(int(s.records.n) + s.keyQuota - int(fresh.records.n)))
-	e.ids.left.Add(int64(int(s.entries.n) + s.idQuota - int(fresh.entries.n)))
-	fresh.stats = s.stats
-	s.mono, s.nextDue = max(now.Mono, s.mono), fresh.nextDue
-	s.records, s.memory = fresh.records, fresh.memory
-	s.roots.shared = &e.largest[partition]
-	s.roots.shared.Store(s.roots.count)
+	s.mono = max(now.Mono, s.mono)
+	s.replace(fresh, partition)
+	s.seq = max(s.seq, fresh.seq) + uint64(boolInt(s.records.tracked))
+	s.forgetAllChanges()
 	return nil
 }
 
-// restorer builds a partition from a snapshot.
+// restorer builds a partition from a snapshot, or changes one as a message of changes says.
 type restorer struct {
 	decoder
+	*definitions
 	p         *partition
 	now       Time
 	partition int
-	limits    map[uint64]*limit // by their ids in the snapshot, as all that follow
-	schemas   map[uint64]*schema
-	tiers     map[uint64]string
-	handles   map[uint64]uint32 // handle in the snapshot -> handle
-	ids       []decoder         // of id entries, which are read last
-	marks     int               // in all timelines
+	changes   *changeSet // nil for a snapshot
+	buckets   []bucket   // of the record that is being read, for reuse
+	timelines []timeline
+	ids       []decoder // of id entries, which are read last
+	marks     int       // in all timelines
 	claims    map[claim]bool
+}
+
+// definitions are what items refer to, by their ids in the snapshot or message.
+type definitions struct {
+	catalog *Catalog
+	limits  map[uint64]*limit
+	schemas map[uint64]*schema
+	tiers   map[uint64]string
+}
+
+func newDefinitions(c *Catalog) *definitions {
+	return &definitions{c, map[uint64]*limit{}, map[uint64]*schema{}, map[uint64]string{}}
 }
 
 // claim identifies the mark of a charge to a token bucket.
 type claim struct {
-	record uint32
+	handle uint32
 	pos    int
 	mark   int64
 }
 
 func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*time.Location, error)) (*partition, error) {
-	const frame = len(snapshotMagic) + 8
-	if len(data) < frame || string(data[:len(snapshotMagic)]) != snapshotMagic {
-		return nil, fmt.Errorf("snapshot: not a snapshot of this version (%d bytes)", len(data))
-	}
-	body := data[:len(data)-8]
-	sum := decoder{buf: data[len(body):], size: len(data)}
-	if got := sum.fixed(); got != xxhash.Sum64(body) {
-		return nil, fmt.Errorf("snapshot: wrong checksum: the data is corrupt")
+	body, err := checkFrame(data, snapshotMagic, "snapshot")
+	if err != nil {
+		return nil, err
 	}
 	fresh := newPartition(e)
-	d := newRestorer(&fresh, now, number, data)
+	d := newRestorer(&fresh, now, number, body)
 	for d.item(zone) {
 	}
 	d.entries()
@@ -82,12 +86,26 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 	return d.p, d.err
 }
 
-func newRestorer(p *partition, now Time, number int, data []byte) *restorer {
-	return &restorer{
-		decoder: decoder{buf: data[len(snapshotMagic) : len(data)-8], size: len(data)}, now: now, partition: number, p: p,
-		limits: map[uint64]*limit{}, schemas: map[uint64]*schema{}, tiers: map[uint64]string{}, handles: map[uint64]uint32{},
-		claims: map[claim]bool{},
+// checkFrame returns what is between the magic and the checksum of a snapshot or message.
+func checkFrame(data []byte, magic, what string) (body []byte, err error) {
+	if len(data) < len(magic)+8 || string(data[:len(magic)]) != magic {
+		return nil, fmt.Errorf("%s: not a %s of this version (%d bytes)", what, what, len(data))
 	}
+	body = data[:len(data)-8]
+	sum := decoder{buf: data[len(body):]}
+	if got := sum.fixed(); got != xxhash.Sum64(body) {
+		return nil, fmt.Errorf("%s: wrong checksum: the data is corrupt", what)
+	}
+	return body[len(magic):], nil
+}
+
+func newRestorer(p *partition, now Time, number int, body []byte) *restorer {
+	d := &restorer{
+		decoder: decoder{buf: body, size: len(snapshotMagic) + len(body), what: "snapshot"}, now: now, partition: number, p: p,
+		definitions: newDefinitions(p.engine.catalog), claims: map[claim]bool{},
+	}
+	p.seq = d.uint()
+	return d
 }
 
 // item reads an item, and returns whether there are more.
@@ -126,7 +144,7 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	l.Calendar = Calendar(d.upTo(uint64(Year), "calendar"))
 	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
 	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
-	l.Closed, l.FullCapacity = d.bool(), d.int()
+	l.Closed, l.FullCapacity, l.Async = d.bool(), d.int(), d.bool()
 	switch {
 	case d.err != nil:
 		return
@@ -134,17 +152,16 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 		if l != counterLimit {
 			d.fail("limit %q: not the definition of counters", l.Name)
 		}
-		d.limits[id] = d.p.engine.catalog.counter.limits[0]
+		d.limits[id] = d.catalog.counter.limits[0]
 		return
 	}
 	if problems := l.validate(); problems != nil {
 		d.fail("%w", problems[0])
 		return
 	}
-	cat := d.p.engine.catalog
-	cat.mu.Lock()
-	defer cat.mu.Unlock()
-	d.limits[id] = cat.limitLocked(l)
+	d.catalog.mu.Lock()
+	defer d.catalog.mu.Unlock()
+	d.limits[id] = d.catalog.limitLocked(l)
 }
 
 // limitRef reads a reference to a limit.
@@ -173,68 +190,113 @@ func (d *restorer) schema() {
 		of.limits = append(of.limits, l)
 	}
 	if d.err == nil {
-		d.schemas[id] = d.p.engine.catalog.schemaOf(of.limits)
+		d.schemas[id] = d.catalog.schemaOf(of.limits)
 	}
 }
 
+// maxHandle bounds handles, so that invalid ones take little memory.
+const maxHandle = 1 << 26
+
+// record reads a record. In a message of changes it may replace one.
 func (d *restorer) record() {
+	pins := uint32(0)
+	if d.changes != nil {
+		pins = uint32(d.upTo(math.MaxUint32, "pins"))
+	}
 	name := d.string(maxName, "name")
 	denied := d.bool()
-	scope, model := splitName([]byte(name))
-	if recordID, _ := d.p.find(scope, model); d.err == nil && (scope == "" || recordID != 0 || PartitionOf(scope) != d.partition) {
-		d.fail("record %q: name is empty, repeated, or of another partition", name)
+	scope, model, hasModel := strings.Cut(name, "\x00")
+	if d.err == nil && (scope == "" || PartitionOf(scope) != d.partition) {
+		d.fail("record %q: name is empty or of another partition", name)
 	}
-	if strings.HasSuffix(name, "\x00") {
+	if hasModel && model == "" {
 		d.fail("record %q: model is empty", name) // find would not return it
 	}
-	handle, schemaID := d.upTo(math.MaxUint32, "handle"), d.uint()
+	handle := uint32(d.upTo(maxHandle, "handle"))
+	schemaID := d.uint()
 	of := d.schemas[schemaID]
-	if of == nil {
+	switch {
+	case d.err != nil:
+	case of == nil:
 		d.fail("record %q: schema %d is not defined", name, schemaID)
-		return
-	}
-	if _, twin := d.handles[handle]; twin {
-		d.fail("record %q: its handle is that of another", name)
-		return
-	}
-	if d.err == nil && !d.validLimits(model, of.limits) {
+	case handle == 0 && d.changes != nil:
+		d.fail("record %q: it has no handle", name)
+	case !d.validLimits(model, of.limits):
 		d.fail("record %q: limits and name do not match", name)
+	}
+	if d.err != nil {
 		return
 	}
-	buckets, timelines := make([]bucket, len(of.limits)), make([]timeline, len(of.limits))
-	for i, l := range of.limits {
-		buckets[i] = d.bucket(l, &timelines[i])
-	}
+	d.recordBuckets(of)
 	limitOfCounter := uint64(0)
-	if of == d.p.engine.catalog.counter {
+	if of == d.catalog.counter {
 		limitOfCounter = d.upTo(MaxAmount, "limit of a counter")
 	}
 	if d.err != nil {
 		return
 	}
+	recordID, rec := d.place(name, scope, model, of, handle, pins)
+	if rec == nil {
+		return
+	}
+	if rec.flags &^= recordDenied; denied {
+		rec.flags |= recordDenied
+	}
+	for i := range d.buckets {
+		*d.p.bucketAt(rec, i) = d.buckets[i]
+		d.marks += int(d.timelines[i].live)
+	}
+	if of == d.catalog.counter {
+		rec.buckets[1].lo = limitOfCounter
+	}
+	if marked := func(t timeline) bool { return t.live > 0 }; slices.ContainsFunc(d.timelines, marked) {
+		d.p.setTimelines(rec, slices.Clone(d.timelines))
+	}
+	if handle != 0 && rec.handle == 0 {
+		rec.handle = handle
+		*d.p.handles.allocAt(handle) = recordID
+	}
+}
+
+// recordBuckets reads the buckets and timelines of a record.
+func (d *restorer) recordBuckets(of *schema) {
+	d.buckets, d.timelines = slices.Grow(d.buckets[:0], len(of.limits)), slices.Grow(d.timelines[:0], len(of.limits))
+	for _, l := range of.limits {
+		var t timeline
+		d.buckets = append(d.buckets, d.bucket(l, &t))
+		d.timelines = append(d.timelines, t)
+	}
+}
+
+// place returns the record of a name, with buckets to be filled. It returns nil if there is
+// no room for it.
+func (d *restorer) place(name, scope, model string, of *schema, handle, pins uint32) (uint32, *record) {
+	recordID, rec := d.p.find(scope, model)
+	switch {
+	case d.changes != nil:
+		return d.replaceRecord(recordID, rec, name, scope, model, of, handle, pins)
+	case rec != nil:
+		d.fail("record %q: name is repeated", name)
+		return 0, nil
+	case d.p.handles.has(handle):
+		d.fail("record %q: its handle is that of another", name)
+		return 0, nil
+	}
+	return d.insertRecord(name, scope, model, of)
+}
+
+func (d *restorer) insertRecord(name, scope, model string, of *schema) (uint32, *record) {
 	recordID, rec := d.p.insert([]byte(name), d.p.hashName(scope, model), of, d.now)
 	if rec == nil {
 		d.fail("record %q: no room in its table", name)
-		return
 	}
-	rec.denied = denied
-	for i := range buckets {
-		*d.p.bucketAt(rec, i) = buckets[i]
-		d.marks += int(timelines[i].live)
-	}
-	if limitOfCounter != 0 {
-		rec.buckets[1].lo = limitOfCounter
-	}
-	d.p.setTimelines(rec, timelines)
-	if handle != 0 {
-		d.handles[handle] = d.p.handleOf(rec, recordID)
-	}
+	return recordID, rec
 }
 
 // validLimits reports whether a record may have these limits. Counters have the limit of
 // counters only, and other records do not have it.
 func (d *restorer) validLimits(model string, limits []*limit) bool {
-	counterLimits := d.p.engine.catalog.counter.limits
+	counterLimits := d.catalog.counter.limits
 	if strings.HasPrefix(model, counterMark) {
 		return slices.Equal(limits, counterLimits)
 	}

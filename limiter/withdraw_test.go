@@ -57,7 +57,7 @@ func TestWithdraw(t *testing.T) {
 		{"admitted in fallback", []step{reserve(1), force, withdraw(1)}, 150, 1},
 		{"admitted in fallback afterwards", []step{reserve(1), withdraw(1), force}, 150, 1},
 		{"another attempt after it", []step{reserve(1), withdraw(1), reserve(2)}, 150, 1},
-		{"after a restart", []step{reserve(1), restart, withdraw(1)}, 150, 1},
+		{"after a restart", []step{reserve(1), restart, withdraw(1)}, 0, 0},
 		{"attempt 0", []step{reserve(1), withdraw(0)}, 150, 1},
 		{"settled", []step{reserve(1), func(n *node, r limiter.Request) {
 			n.settle(noon, limiter.Usage{Key: key, ID: r.ID, InputTokens: 100, OutputTokens: 7, Final: true})
@@ -249,13 +249,6 @@ func (m *withdrawModel) withdraw(id string, attempt uint64) {
 	}
 }
 
-// restart forgets which attempts got an answer.
-func (m *withdrawModel) restart() {
-	for _, s := range m.ids {
-		s.permanent = true
-	}
-}
-
 func (m *withdrawModel) used() (tokens, slots int64) {
 	for _, s := range m.ids {
 		if tokens += s.tokens; s.status == limiter.Held {
@@ -306,7 +299,6 @@ func TestWithdrawIsTheModel(t *testing.T) {
 					}
 				}
 			case "move":
-				m.restart()
 				part := limiter.PartitionOf(key)
 				if err := e.Restore(m.now, part, e.Snapshot(m.now, part, nil), nil); err != nil {
 					t.Fatalf("Restore() = %v", err)

@@ -67,7 +67,7 @@ func TestWithdrawCheck(t *testing.T) {
 			if err := n.Restore(noon, p, n.Snapshot(noon, p, nil), nil); err != nil {
 				n.t.Fatal(err)
 			}
-		}, withdraw(1)}, 150},
+		}, withdraw(1)}, 0},
 		{"attempt 0", []step{check(0), withdraw(0)}, 150},
 		{"as a reserve", []step{check(1), func(n *node, r limiter.Request) { n.Withdraw(noon, key, r.ID, 1) }}, 150},
 		{"of a reserve", []step{func(n *node, r limiter.Request) {
