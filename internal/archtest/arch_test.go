@@ -37,7 +37,7 @@ var allowedImports = map[string][]string{
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/listenlimit", "internal/overload", "internal/snapshotfile"},
+	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/listenlimit", "internal/overload"},
 
 	// The wire.
 	"rpc/httpapi/statuspage": {},
@@ -92,6 +92,7 @@ var allowedImports = map[string][]string{
 	"internal/buildinfo":    {},
 	"internal/config":       {"internal/nearest", "internal/yamldoc"},
 	"internal/filewatch":    {"internal/yamldoc"},
+	"internal/journal":      {"internal/snapshotfile"},
 	"internal/listenlimit":  {"internal/share"},
 	"internal/nearest":      {},
 	"internal/overload":     {},

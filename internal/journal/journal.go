@@ -127,17 +127,24 @@ type Journal struct {
 	mu      sync.Mutex
 	current // the journal that is written
 
+	applied appliedMessages // has a lock of its own
+
 	// Of the goroutine of Run that writes blocks.
 	lastGeneration uint64    // the highest that was ever used
 	lastSync       time.Time // when the last fsync began
+	collected      time.Time // all changes before are written
 	retryAt        time.Time // of a new generation after a failure
 	retryAfter     time.Duration
-	behind         bool          // the last collect did not write all
+	behind         bool // the last collect did not write all
+	deferred       bool // see unlisted
 	block, data    []byte
 	cursors        []Cursor
 	full, cleared  []int
 	syncing        []written
 	forgotten      []uint64 // see State.Forget
+	// unlisted is After+1 of a cursor whose changes were not listed. Either they come as
+	// a message of Applied before the next collect, or the partition is written as a whole.
+	unlisted []uint64
 }
 
 // current is what the goroutines share; locked by mu.
@@ -160,9 +167,9 @@ type current struct {
 	snapshotBegan   time.Time
 	snapshotRetryAt time.Time
 	snapshotRetry   time.Duration // how long the last one was waited for
-	writing         bool  // a snapshot is due or being written
-	snapshotErr     error // of the last snapshot; nil: it succeeded
-	lastSynced      time.Time
+	writing         bool          // a snapshot is due or being written
+	snapshotErr     error         // of the last snapshot; nil: it succeeded
+	lastSynced      time.Time     // all changes before are on disk
 }
 
 // written is what the journal has of a partition, with its snapshot.
@@ -180,7 +187,8 @@ func Open(o Options) (*Journal, error) {
 		o: o, fs: o.FS, log: o.Logger, metrics: newMetrics(o.Registry), snapshotDue: notify.New(),
 		restored: make([]Copy, o.Partitions), found: make([]bool, o.Partitions),
 	}
-	j.written, j.durable, j.forgotten = make([]written, o.Partitions), make([]uint64, o.Partitions), make([]uint64, o.Partitions)
+	j.written, j.durable = make([]written, o.Partitions), make([]uint64, o.Partitions)
+	j.forgotten, j.unlisted = make([]uint64, o.Partitions), make([]uint64, o.Partitions)
 	if o.Dir != "" {
 		if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 			return nil, fmt.Errorf("create data directory: %w", err)
@@ -217,6 +225,9 @@ func (j *Journal) Flush() error {
 		j.restart()
 	}
 	j.collect()
+	if j.deferred {
+		j.collect()
+	}
 	if j.isPending() {
 		j.snapshotAll(context.Background())
 	}
@@ -262,9 +273,9 @@ func (j *Journal) unlock() error {
 // Status is the status of a [Journal].
 type Status struct {
 	Generation    uint64     `json:"generation"`
-	JournalBytes  int64      `json:"journal_bytes"`  // in all journals
-	SnapshotBytes int64      `json:"snapshot_bytes"` // in the last snapshot
-	LastSync      *time.Time `json:"last_sync,omitempty"`
+	JournalBytes  int64      `json:"journal_bytes"`              // in all journals
+	SnapshotBytes int64      `json:"snapshot_bytes"`             // in the last snapshot
+	LastSync      *time.Time `json:"last_sync,omitempty"`        // all changes before are on disk
 	Failing       string     `json:"failing,omitempty"`          // why changes are not on disk
 	SnapshotError string     `json:"snapshot_failing,omitempty"` // why journals are not replaced by a snapshot
 }

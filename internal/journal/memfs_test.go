@@ -207,7 +207,9 @@ func (m *memFile) Sync() error {
 }
 
 // killed returns the files as the next process sees them if this one is killed.
-func (f *memFS) killed() *memFS { return f.copy(f.names, f.ops, func(m, to *memFile) { to.data = slices.Clone(m.data) }) }
+func (f *memFS) killed() *memFS {
+	return f.copy(f.names, f.ops, func(m, to *memFile) { to.data = slices.Clone(m.data) })
+}
 
 // powerLost returns the files after a power loss. A random prefix of what was not synced
 // is there, and perhaps zeros instead of some blocks of it, since disks write in any

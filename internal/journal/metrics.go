@@ -24,7 +24,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{
 		failing:          gauge("journal_failing", "Whether changes cannot be written to the journal: 1 or 0. A crash loses them."),
 		size:             gauge("journal_size_bytes", "Size of all journals in the data directory."),
-		lastSync:         gauge("journal_last_sync_timestamp_seconds", "When the last fsync of the journal that succeeded began."),
+		lastSync:         gauge("journal_last_sync_timestamp_seconds", "All changes before are on disk."),
 		snapshotSize:     gauge("snapshot_size_bytes", "Size of the last snapshot written."),
 		lastSnapshot:     gauge("snapshot_last_success_timestamp_seconds", "When the last snapshot was written."),
 		corrupt:          gauge("corrupt_snapshots", "Corrupt snapshots and journals in the data directory, which were not restored."),

@@ -142,15 +142,13 @@ func (j *Journal) restart() {
 
 // collect writes what has changed since it was called last.
 func (j *Journal) collect() {
-	j.mu.Lock()
-	if j.failed {
-		j.mu.Unlock()
+	began := time.Now()
+	if j.behind, j.deferred = true, false; j.isFailed() || !j.writeApplied() {
 		return
 	}
+	j.mu.Lock()
 	j.findChanges()
 	j.mu.Unlock()
-
-	j.behind = true
 	for len(j.cursors) > 0 {
 		if !j.writeChanges() {
 			return
@@ -161,7 +159,9 @@ func (j *Journal) collect() {
 			return
 		}
 	}
-	j.behind = len(j.cleared) > 0 && !j.writeCleared()
+	if len(j.cleared) == 0 || j.writeCleared() {
+		j.behind, j.collected = j.deferred, began
+	}
 }
 
 // findChanges fills cursors, full and cleared.
@@ -218,7 +218,12 @@ func (j *Journal) writeChanges() bool {
 	head = binary.AppendUvarint(head, uint64(listed))
 	for i, c := range j.cursors[:done] {
 		if !c.Listed {
-			j.full = append(j.full, c.Partition)
+			if j.unlisted[c.Partition] == c.After+1 {
+				j.full = append(j.full, c.Partition)
+			} else {
+				j.deferred = true
+			}
+			j.unlisted[c.Partition] = c.After + 1
 			continue
 		}
 		s := section{partition: c.Partition, origin: copies[i].Origin, seq: c.Through}
@@ -271,7 +276,7 @@ func (j *Journal) writeFull(partition int) bool {
 	if !j.write(j.block, wall) {
 		return false
 	}
-	j.written[partition] = written{true, c}
+	j.written[partition], j.unlisted[partition] = written{true, c}, 0
 	return true
 }
 
@@ -363,10 +368,9 @@ func (j *Journal) sync() {
 	if pending || j.behind {
 		return
 	}
-	now := time.Now()
-	j.metrics.lastSync.Set(float64(now.UnixNano()) / 1e9)
+	j.metrics.lastSync.Set(float64(j.collected.UnixNano()) / 1e9)
 	j.mu.Lock()
-	j.lastSynced = now
+	j.lastSynced = j.collected
 	j.mu.Unlock()
 	j.retryAfter = 0
 	j.report(nil)

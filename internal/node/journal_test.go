@@ -12,24 +12,23 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
+	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/snapshotfile"
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// testSnapshotter is a snapshotter with its engine and a manual clock.
-type testSnapshotter struct {
-	*snapshotter
-	t      *testing.T
-	engine *limiter.Engine
-	clock  limiter.Time
-	plan   limiter.Plan
-	log    bytes.Buffer
+// testKeeper is an engine with its journal and a manual clock.
+type testKeeper struct {
+	t       *testing.T
+	journal *journal.Journal
+	engine  *limiter.Engine
+	clock   limiter.Time
+	plan    limiter.Plan
+	log     bytes.Buffer
 }
 
-// boot opens dir at a wall clock, with a monotonic clock that starts at 0.
-func boot(t *testing.T, dir string, wall time.Time) *testSnapshotter {
+// tryBoot opens dir at a wall clock.
+func tryBoot(t *testing.T, dir string, wall time.Time) (*testKeeper, error) {
 	t.Helper()
 	catalog := limiter.NewCatalog()
 	set, err := catalog.LimitSet([]limiter.Limit{
@@ -40,35 +39,52 @@ func boot(t *testing.T, dir string, wall time.Time) *testSnapshotter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &testSnapshotter{t: t, clock: limiter.Time{Wall: wall.UnixNano()}}
+	w := &testKeeper{t: t, clock: limiter.Time{Mono: int64(clockStart), Wall: wall.UnixNano()}}
 	w.plan = limiter.Plan{Tier: "t", Count: 1, Rates: limiter.Rates{Priced: true, InputPrice: 100_000_000, OutputPrice: 100_000_000, Weights: limiter.DefaultWeights}}
 	w.plan.Levels[0] = limiter.Level{End: len("acme"), Tier: "t", Limits: set}
 	w.engine = limiter.New(limiter.Options{Catalog: catalog})
-	w.snapshotter, err = newSnapshotter(dir, w.engine, func() limiter.Time { return w.clock }, slog.New(slog.NewTextHandler(&w.log, nil)), prometheus.NewRegistry())
+	w.journal, err = openJournal(journal.Options{Dir: dir, Logger: slog.New(slog.NewTextHandler(&w.log, nil))}, w.engine, func() limiter.Time { return w.clock })
+	if err != nil {
+		return w, err
+	}
+	openPartitions(w.journal, w.engine)
+	t.Cleanup(func() { _ = w.journal.Close() })
+	return w, nil
+}
+
+func boot(t *testing.T, dir string, wall time.Time) *testKeeper {
+	t.Helper()
+	w, err := tryBoot(t, dir, wall)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = w.close() })
 	return w
 }
 
-// reboot closes the snapshotter and opens dir again.
-func (w *testSnapshotter) reboot(dir string, wall time.Time) *testSnapshotter {
+// save writes all changes to the journal, as a shutdown does.
+func (w *testKeeper) save() {
 	w.t.Helper()
-	if err := w.close(); err != nil {
+	if err := w.journal.Flush(); err != nil {
 		w.t.Fatal(err)
 	}
-	return boot(w.t, dir, wall)
 }
 
-func (w *testSnapshotter) pass(d time.Duration) { w.clock = w.clock.Add(d) }
+// close ends the use of the directory, as the end of the process does.
+func (w *testKeeper) close() {
+	w.t.Helper()
+	if err := w.journal.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+}
 
-func (w *testSnapshotter) request(tokens int64) *limiter.Request {
+func (w *testKeeper) pass(d time.Duration) { w.clock = w.clock.Add(d) }
+
+func (w *testKeeper) request(tokens int64) *limiter.Request {
 	return &limiter.Request{Key: "acme", Plan: &w.plan, InputTokens: tokens}
 }
 
 // left returns what remains of tokens, of spend and of slots.
-func (w *testSnapshotter) left() [3]int64 {
+func (w *testKeeper) left() [3]int64 {
 	w.t.Helper()
 	var d limiter.Decision
 	w.engine.Peek(w.clock, w.request(0), &d)
@@ -79,7 +95,7 @@ func (w *testSnapshotter) left() [3]int64 {
 	return left
 }
 
-func (w *testSnapshotter) reserve(id string, tokens int64, ttl time.Duration) limiter.Outcome {
+func (w *testKeeper) reserve(id string, tokens int64, ttl time.Duration) limiter.Outcome {
 	w.t.Helper()
 	var d limiter.Decision
 	r := w.request(tokens)
@@ -105,45 +121,38 @@ func TestRestartKeepsUsage(t *testing.T) {
 		{"overnight", 12 * time.Hour, [3]int64{6000, 1_000_000, 1}},
 		{"a year", 365 * 24 * time.Hour, [3]int64{6000, 1_000_000, 1}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "made", "by the snapshotter")
-			before := boot(t, dir, noon)
-			before.pass(3 * time.Second)
-			if got := before.reserve("r1", 4000, 40*time.Second); got != limiter.Allowed {
-				t.Fatalf("Reserve = %s, want allowed", got)
-			}
-			if err := before.save(); err != nil {
-				t.Fatal(err)
-			}
+		for _, in := range []string{"snapshot", "journal"} {
+			t.Run(test.name+" in the "+in, func(t *testing.T) {
+				dir := filepath.Join(t.TempDir(), "made", "by the journal")
+				before := boot(t, dir, noon)
+				if in == "journal" {
+					before.save() // the snapshot is empty
+				}
+				before.pass(3 * time.Second)
+				if got := before.reserve("r1", 4000, 40*time.Second); got != limiter.Allowed {
+					t.Fatalf("Reserve = %s, want allowed", got)
+				}
+				before.save()
+				before.close()
 
-			after := before.reboot(dir, noon.Add(3*time.Second+test.downtime))
-			if err := after.restore(); err != nil {
-				t.Fatal(err)
-			}
-			if got := after.left(); got != test.want {
-				t.Errorf("left after %s = %v, want %v", test.downtime, got, test.want)
-			}
-		})
+				after := boot(t, dir, noon.Add(3*time.Second+test.downtime))
+				if got := after.left(); got != test.want {
+					t.Errorf("left after %s = %v, want %v", test.downtime, got, test.want)
+				}
+			})
+		}
 	}
 }
 
 // Repeated restarts lose nothing.
 func TestManyRestarts(t *testing.T) {
 	dir := t.TempDir()
-	first := boot(t, dir, noon)
-	first.reserve("r1", 6000, time.Hour)
-	if err := first.save(); err != nil {
-		t.Fatal(err)
-	}
-	last := first
-	for i := range 10 {
-		last = last.reboot(dir, noon.Add(time.Duration(i+1)*time.Second))
-		if err := last.restore(); err != nil {
-			t.Fatal(err)
-		}
-		if err := last.save(); err != nil {
-			t.Fatal(err)
-		}
+	last := boot(t, dir, noon)
+	last.reserve("r1", 6000, time.Hour)
+	for i := range 30 {
+		last.save()
+		last.close()
+		last = boot(t, dir, noon.Add(time.Duration(i/3+1)*time.Second))
 	}
 	if got, want := last.left(), ([3]int64{1000, 400_000, 0}); got != want {
 		t.Errorf("left = %v, want %v", got, want)
@@ -155,16 +164,9 @@ func TestManyRestarts(t *testing.T) {
 
 func TestDataDirectoryHasOneUser(t *testing.T) {
 	dir := t.TempDir()
-	w := boot(t, dir, noon)
-	if _, err := newSnapshotter(dir, w.engine, w.now, w.snapshotter.log, prometheus.NewRegistry()); !errors.Is(err, snapshotfile.ErrLocked) {
-		t.Errorf("newSnapshotter for a directory in use = %v, want ErrLocked", err)
-	}
-}
-
-func TestNoSnapshotIsFine(t *testing.T) {
-	w := boot(t, t.TempDir(), noon)
-	if err := w.restore(); err != nil {
-		t.Errorf("restore = %v, want nil", err)
+	boot(t, dir, noon)
+	if _, err := tryBoot(t, dir, noon); !errors.Is(err, snapshotfile.ErrLocked) {
+		t.Errorf("open a directory in use = %v, want ErrLocked", err)
 	}
 }
 
@@ -172,10 +174,13 @@ func TestCorruptSnapshotIsRenamed(t *testing.T) {
 	dir := t.TempDir()
 	w := boot(t, dir, noon)
 	w.reserve("r1", 4000, time.Minute)
-	if err := w.save(); err != nil {
-		t.Fatal(err)
+	w.save()
+	w.close()
+	snapshots, err := filepath.Glob(filepath.Join(dir, "snapshot-*"))
+	if err != nil || len(snapshots) != 1 {
+		t.Fatalf("snapshots = %v, %v, want one", snapshots, err)
 	}
-	path := filepath.Join(dir, snapshotName)
+	path := snapshots[0]
 	damaged, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -185,10 +190,9 @@ func TestCorruptSnapshotIsRenamed(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	w = w.reboot(dir, noon)
-	err = w.restore()
+	w, err = tryBoot(t, dir, noon)
 	if err == nil || !strings.Contains(err.Error(), "corrupt") || !strings.Contains(err.Error(), "renamed to") {
-		t.Fatalf("restore = %v, want that the file is corrupt and renamed", err)
+		t.Fatalf("open = %v, want that the file is corrupt and renamed", err)
 	}
 	if got, want := w.left(), ([3]int64{6000, 1_000_000, 1}); got != want {
 		t.Errorf("left = %v, want %v: nothing may come from a corrupt file", got, want)
@@ -201,10 +205,7 @@ func TestCorruptSnapshotIsRenamed(t *testing.T) {
 		t.Errorf("the renamed file has other content (%v)", err)
 	}
 
-	w = w.reboot(dir, noon)
-	if err := w.restore(); err != nil {
-		t.Fatalf("restore = %v, want a start without the corrupt file", err)
-	}
+	w = boot(t, dir, noon)
 	if !strings.Contains(w.log.String(), "is not counted") {
 		t.Errorf("log = %s, want a warning", w.log.String())
 	}
