@@ -142,13 +142,24 @@ func (p *partition) list(ref reference) {
 	}
 }
 
-// idRemoved must be called when an id is removed that a copy does not remove itself: before
-// its retention is over, or while its charges may change.
-func (p *partition) idRemoved(entry *idEntry) {
-	if p.records.closed {
-		return
+// mustTellRemoval reports whether an id that is removed now must be removed from copies.
+// They remove ids whose retention is over themselves, but not a reservation of which they
+// may not know yet that it has ended.
+func (p *partition) mustTellRemoval(entry *idEntry) bool {
+	switch {
+	case entry.due > p.mono, entry.state() == idExpired:
+		return true
+	case entry.isReservation():
+		return len(p.changes.refs)+len(p.changes.removed) > 0
 	}
-	p.seq++
+	return false
+}
+
+// idRemoved lists an id that is removed. In a closed partition that is no change.
+func (p *partition) idRemoved(entry *idEntry) {
+	if !p.records.closed {
+		p.seq++
+	}
 	if !p.records.tracked {
 		return
 	}

@@ -105,12 +105,13 @@ func (d *restorer) returnRoom() {
 	d.p.idPool().left.Add(int64(d.changes.ids))
 }
 
-// takeRoom takes a unit of the room, which is n. If there is none, what must stay gets one
-// nevertheless.
-func (d *restorer) takeRoom(pool *quota, n *int, mustStay bool) bool {
+// takeRoom takes a unit of the room, which is n, or of what was removed meanwhile. If there
+// is none, what must stay gets one nevertheless.
+func (d *restorer) takeRoom(pool *quota, local, n *int, mustStay bool) bool {
 	switch {
 	case *n > 0:
 		*n--
+	case pool.acquire(local):
 	case mustStay:
 		pool.left.Add(-1)
 	default:
@@ -181,6 +182,7 @@ func (d *restorer) takeAway(id removedID, next *entryHead) (entryID uint32) {
 		return 0
 	case next == nil || next.state == idHeld || next.body != entry.body || next.due > entry.due+generation:
 		p.buryEntry(entryID)
+		p.noteDue(entry.due)
 		return 0
 	}
 	if entry.isReservation() {
@@ -198,7 +200,7 @@ func (d *restorer) changeEntry(e *changedEntry) {
 	p, c := d.p, d.changes
 	if e.entryID == 0 {
 		live := e.state == idHeld || e.state == idExpired
-		if d.takeRoom(p.idPool(), &c.ids, live) {
+		if d.takeRoom(p.idPool(), &p.idQuota, &c.ids, live) {
 			c.due = d.addEntry(e.entryHead, c.due)
 		}
 		return
@@ -226,7 +228,7 @@ func (d *restorer) replaceRecord(recordID uint32, rec *record, name, scope, mode
 		p.remove(*p.handles.at(handle))
 	}
 	if rec == nil {
-		if !d.takeRoom(p.keyPool(), &d.changes.keys, pins > 0) {
+		if !d.takeRoom(p.keyPool(), &p.keyQuota, &d.changes.keys, pins > 0) {
 			d.freeRings(of)
 			return 0, nil
 		}

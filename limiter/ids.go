@@ -271,7 +271,7 @@ func (p *partition) freeEntryParts(entryID uint32, entry *idEntry) {
 		return
 	}
 	p.beforeIDChanges(entryID)
-	if entry.due > p.mono || entry.state() == idExpired {
+	if p.mustTellRemoval(entry) {
 		p.idRemoved(entry)
 	}
 	switch entry.state() {
