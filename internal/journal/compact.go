@@ -182,6 +182,9 @@ func (j *Journal) snapshotPartition(partition int, generation uint64, s *snapsho
 		return false, nil
 	}
 	data, seq, wall := j.o.State.Snapshot(partition, s.Data[:0])
+	if c.Seq = seq; j.pending { // the journal is worth nothing without this snapshot
+		j.written[partition] = written{true, c}
+	}
 	*s = snapshotfile.Section{Partition: partition, Wall: wall, Position: uint64(j.size), Origin: c.Origin, Seq: seq, Complete: c.Complete, Data: data}
 	return true, nil
 }

@@ -224,12 +224,11 @@ func (j *Journal) Flush() error {
 	if j.isFailed() {
 		j.restart()
 	}
-	j.collect()
-	if j.deferred {
-		j.collect()
-	}
 	if j.isPending() {
 		j.snapshotAll(context.Background())
+	}
+	if j.collect(); j.deferred {
+		j.collect()
 	}
 	if j.sync(); !j.isFailed() { // the end is written only after the rest is on disk
 		j.mu.Lock()

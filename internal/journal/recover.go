@@ -246,18 +246,20 @@ func (r *recovery) apply(l *link, b *block) error {
 	switch kind := in.uint(); kind {
 	case kindChanges:
 		clear(r.wanted)
+		some := false
 		for n := in.uint(); n > 0 && !in.bad; n-- {
 			s := in.section(r.o.Partitions)
 			if in.bad || has(s.partition) {
 				continue
 			}
 			r.wanted[s.partition] = s.flags&flagMessage != 0
+			some = some || r.wanted[s.partition]
 			found(s)
 		}
 		if in.bad {
 			break
 		}
-		if len(in.buf) > 0 {
+		if some {
 			return r.o.State.Apply(in.buf, b.wall, func(partition int) bool { return r.wanted[partition] })
 		}
 	case kindFull:
