@@ -99,7 +99,7 @@ func (j *Journal) snapshotAll(ctx context.Context) {
 func (j *Journal) reportSnapshot(size int64, err error) {
 	now := time.Now()
 	j.mu.Lock()
-	before := j.snapshotErr
+	before, pending := j.snapshotErr, j.pending
 	j.snapshotErr, j.writing = err, false
 	if err != nil {
 		j.snapshotRetryAt = now.Add(min(max(2*j.snapshotRetry, minRetry), maxRetry))
@@ -110,6 +110,9 @@ func (j *Journal) reportSnapshot(size int64, err error) {
 	j.mu.Unlock()
 	if err != nil {
 		j.metrics.snapshotFailures.Inc()
+		if pending {
+			j.report(err) // nothing is durable without the snapshot
+		}
 	} else {
 		j.metrics.snapshotSize.Set(float64(size))
 		j.metrics.lastSnapshot.Set(float64(now.UnixNano()) / 1e9)

@@ -69,9 +69,12 @@ func (w *world) change() {
 // write does something that the goroutine of step does.
 func (w *world) write() {
 	j := w.journal
-	switch w.int("write", 4) {
+	switch w.int("write", 5) {
 	case 0:
 		j.sync()
+	case 2:
+		j.hot = append(j.hot[:0], w.int("hot", testPartitions), w.int("hot", testPartitions))
+		j.collectHot()
 	case 1:
 		if j.isFailed() {
 			j.restart()

@@ -25,6 +25,7 @@ const (
 func snapshotName(generation uint64) string {
 	return snapshotPrefix + strconv.FormatUint(generation, 10)
 }
+
 func journalName(generation uint64) string {
 	return journalPrefix + strconv.FormatUint(generation, 10)
 }
@@ -86,6 +87,7 @@ func (j *Journal) newJournal(previous uint64, end int64) (f File, h header, name
 		err = j.fs.Sync()
 	}
 	if err != nil {
+		_ = j.fs.Remove(name + newSuffix) // the next start removes it, too
 		return nil, h, named, errors.Join(fmt.Errorf("create %s: %w", name, err), f.Close())
 	}
 	return f, h, true, nil

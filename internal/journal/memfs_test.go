@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"sync"
 	"syscall"
@@ -216,10 +217,7 @@ func (f *memFS) killed() *memFS {
 // order.
 func (f *memFS) powerLost() *memFS {
 	f.mu.Lock()
-	names := map[string]*memFile{}
-	for name, file := range f.durable {
-		names[name] = file
-	}
+	names := maps.Clone(f.durable)
 	for _, op := range f.ops[:f.chaos(len(f.ops)+1)] {
 		op(names)
 	}
@@ -261,9 +259,7 @@ func (f *memFS) copy(names map[string]*memFile, ops []func(map[string]*memFile),
 		to.names[name] = copyOf(name, m)
 	}
 	if ops == nil {
-		for name, m := range to.names {
-			to.durable[name] = m
-		}
+		to.durable = maps.Clone(to.names)
 		return to
 	}
 	for name, m := range f.durable {

@@ -28,7 +28,6 @@ type recovery struct {
 	clean      bool    // the last journal ends orderly
 	blocks     int
 	partitions int // in the snapshot
-	oldest     int64
 	wanted     []bool
 }
 
@@ -47,8 +46,7 @@ func (j *Journal) recover() error {
 	r := &recovery{Journal: j, positions: make([]int64, j.o.Partitions), wanted: make([]bool, j.o.Partitions)}
 	began := time.Now()
 	if err = r.read(&fs); err != nil {
-		var damage *DamageError
-		if errors.As(err, &damage) {
+		if damage, ok := errors.AsType[*DamageError](err); ok {
 			return errors.Join(j.keepAside(damage), err)
 		}
 		return err

@@ -17,6 +17,9 @@ const (
 	// messageSize is about how many bytes of changes are collected under one hold of mu
 	// and written as one block.
 	messageSize = 1 << 20
+	// Partitions with so many changes since they were collected last are collected that
+	// many times more often.
+	hotChanges, hotTicks = 256, 10
 	// maxJournals is how many journals may continue a snapshot. Each start adds one.
 	maxJournals = 16
 	// Bounds of the time between attempts after a failure.
@@ -28,14 +31,18 @@ const (
 func (j *Journal) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		tick := time.NewTicker(j.o.CollectEvery)
+		tick := time.NewTicker(j.o.CollectEvery / hotTicks)
 		defer tick.Stop()
-		for {
+		for n := 1; ; n++ {
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-tick.C:
+			}
+			if n%hotTicks == 0 {
 				j.step(time.Now())
+			} else {
+				j.collectHot()
 			}
 		}
 	})
@@ -147,41 +154,65 @@ func (j *Journal) collect() {
 		return
 	}
 	j.mu.Lock()
-	j.findChanges()
+	j.cursors, j.full, j.cleared, j.hot = j.cursors[:0], j.full[:0], j.cleared[:0], j.hot[:0]
+	for p := range j.written {
+		j.findChanges(p)
+	}
 	j.mu.Unlock()
-	for len(j.cursors) > 0 {
-		if !j.writeChanges() {
-			return
-		}
-	}
-	for _, p := range j.full {
-		if !j.writeFull(p) {
-			return
-		}
-	}
-	if len(j.cleared) == 0 || j.writeCleared() {
+	if j.writeFound() {
 		j.behind, j.collected = j.deferred, began
 	}
 }
 
-// findChanges fills cursors, full and cleared.
-func (j *Journal) findChanges() {
+// collectHot writes what has changed in the partitions that change most, so that they are
+// not locked for long when collect comes to them.
+func (j *Journal) collectHot() {
+	if len(j.hot) == 0 || j.isFailed() || !j.writeApplied() {
+		return
+	}
+	j.mu.Lock()
 	j.cursors, j.full, j.cleared = j.cursors[:0], j.full[:0], j.cleared[:0]
-	for p := range j.written {
-		w := &j.written[p]
-		c, held := j.o.Copy(p)
-		if !held {
-			if w.held {
-				j.cleared = append(j.cleared, p)
-			}
-			continue
+	for _, p := range j.hot {
+		j.findChanges(p)
+	}
+	j.hot = j.hot[:0]
+	j.mu.Unlock()
+	j.writeFound()
+}
+
+// writeFound writes cursors, full and cleared. It returns false if that failed.
+func (j *Journal) writeFound() bool {
+	for len(j.cursors) > 0 {
+		if !j.writeChanges() {
+			return false
 		}
-		switch c.Seq = j.o.State.Seq(p); {
-		case !w.held && c == (Copy{Complete: true}): // nothing yet
-		case !w.held || c.Seq < w.Seq:
-			j.full = append(j.full, p)
-		case c != w.Copy:
-			j.cursors = append(j.cursors, Cursor{Partition: p, After: w.Seq})
+	}
+	for _, p := range j.full {
+		if !j.writeFull(p) {
+			return false
+		}
+	}
+	return len(j.cleared) == 0 || j.writeCleared()
+}
+
+// findChanges adds a partition to cursors, full or cleared if it has changed. It needs mu.
+func (j *Journal) findChanges(p int) {
+	w := &j.written[p]
+	c, held := j.o.Copy(p)
+	if !held {
+		if w.held {
+			j.cleared = append(j.cleared, p)
+		}
+		return
+	}
+	switch c.Seq = j.o.State.Seq(p); {
+	case !w.held && c == (Copy{Complete: true}): // nothing yet
+	case !w.held || c.Seq < w.Seq:
+		j.full = append(j.full, p)
+	case c != w.Copy:
+		j.cursors = append(j.cursors, Cursor{Partition: p, After: w.Seq})
+		if c.Seq-w.Seq >= hotChanges {
+			j.hot = append(j.hot, p)
 		}
 	}
 }
@@ -206,9 +237,9 @@ func (j *Journal) writeChanges() bool {
 	if cap(j.block) < room {
 		j.block = make([]byte, room, room+2*messageSize)
 	}
-	message, done, wall := j.o.State.Changes(j.cursors, j.block[:room], messageSize)
-	j.block = message
-	message = message[room:]
+	var done int
+	var wall int64
+	j.block, done, wall = j.o.State.Changes(j.cursors, j.block[:room], messageSize)
 
 	head := append(beginBlock(make([]byte, 0, room)), kindChanges)
 	listed := 0

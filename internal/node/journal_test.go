@@ -5,12 +5,16 @@ package node
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/snapshotfile"
@@ -209,4 +213,62 @@ func TestCorruptSnapshotIsRenamed(t *testing.T) {
 	if !strings.Contains(w.log.String(), "is not counted") {
 		t.Errorf("log = %s, want a warning", w.log.String())
 	}
+}
+
+// Whatever was decided, a node that reads the journal has the state of the one that wrote it.
+func TestJournalIsTheState(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		dir := t.TempDir()
+		w := boot(t, dir, noon)
+		states := func() (all []string) {
+			for i := range 12 {
+				var d limiter.Decision
+				w.engine.Peek(w.clock, &limiter.Request{Key: fmt.Sprintf("acme%d", i), Plan: &w.plan}, &d)
+				text := ""
+				for _, l := range d.Limits {
+					text += fmt.Sprintf("%+v, ", l)
+				}
+				all = append(all, text)
+			}
+			return all
+		}
+		reboot := func() {
+			w.save()
+			before, wall := states(), w.clock.Wall
+			w.close()
+			w = boot(t, dir, time.Unix(0, wall))
+			w.plan.Levels[0].End = len("acme0")
+			if after := states(); !slices.Equal(before, after) {
+				rt.Fatalf("after a restart:\n%q\nwant\n%q", after, before)
+			}
+		}
+		w.plan.Levels[0].End = len("acme0")
+		rt.Repeat(map[string]func(*rapid.T){
+			"reserve": func(rt *rapid.T) {
+				r := w.request(rapid.Int64Range(1, 4000).Draw(rt, "tokens"))
+				r.Key = fmt.Sprintf("acme%d", rapid.IntRange(0, 9).Draw(rt, "key"))
+				r.ID, r.TTL = fmt.Sprintf("r%d", rapid.IntRange(0, 5).Draw(rt, "id")), time.Duration(rapid.IntRange(1, 60).Draw(rt, "ttl"))*time.Second
+				var d limiter.Decision
+				_ = w.engine.Reserve(w.clock, r, &d) // a conflict changes nothing
+			},
+			"settle": func(rt *rapid.T) {
+				u := limiter.Usage{Key: fmt.Sprintf("acme%d", rapid.IntRange(0, 9).Draw(rt, "key")), ID: fmt.Sprintf("r%d", rapid.IntRange(0, 5).Draw(rt, "id"))}
+				u.InputTokens, u.Final = rapid.Int64Range(0, 6000).Draw(rt, "usage"), rapid.Bool().Draw(rt, "final")
+				var d limiter.Decision
+				_ = w.engine.Settle(w.clock, &u, &d)
+			},
+			"cancel": func(rt *rapid.T) {
+				var d limiter.Decision
+				_ = w.engine.Cancel(w.clock, fmt.Sprintf("acme%d", rapid.IntRange(0, 9).Draw(rt, "key")), fmt.Sprintf("r%d", rapid.IntRange(0, 5).Draw(rt, "id")), &d)
+			},
+			"pass":  func(rt *rapid.T) { w.pass(time.Duration(rapid.IntRange(0, 20).Draw(rt, "seconds")) * time.Second) },
+			"flush": func(*rapid.T) { w.save() },
+			"reboot": func(rt *rapid.T) {
+				if rapid.IntRange(0, 4).Draw(rt, "whether") == 0 {
+					reboot()
+				}
+			},
+		})
+		reboot()
+	})
 }
