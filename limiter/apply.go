@@ -53,7 +53,7 @@ func (e *Engine) ReadChanges(data []byte, zone func(string) (*time.Location, err
 			r.schema()
 		case tagTier:
 			id := r.uint()
-			r.tiers[id] = r.string(256, "tier")
+			r.tiers[id] = r.string("tier")
 		default:
 			r.fail("a definition is of no kind")
 		}

@@ -2,7 +2,10 @@
 
 package limiter
 
-import "math"
+import (
+	"bytes"
+	"math"
+)
 
 // changeSet is what a message changes in one partition. It is reused.
 type changeSet struct {
@@ -42,10 +45,10 @@ func (d *restorer) collect() {
 			outer := d.decoder
 			d.decoder = part
 			d.uint() // pins
-			scope, model := splitName([]byte(d.string(maxName, "name")))
+			scope, model, _ := bytes.Cut(d.bytes(maxName, "name"), []byte{0})
 			part.err, d.decoder = d.err, outer
 			if d.err = part.err; d.err == nil {
-				if _, rec := d.p.find(scope, model); rec == nil {
+				if _, rec := d.p.find(string(scope), string(model)); rec == nil {
 					c.newKeys++
 				}
 			}
@@ -218,7 +221,7 @@ func (d *restorer) changeEntry(e *changedEntry) {
 
 // replaceRecord returns the record that a message changes, with buckets to be filled. It
 // creates it if necessary. rec is the one that has the name, or nil.
-func (d *restorer) replaceRecord(recordID uint32, rec *record, name, scope, model string, of *schema, handle, pins uint32) (uint32, *record) {
+func (d *restorer) replaceRecord(recordID uint32, rec *record, name []byte, scope, model string, of *schema, handle, pins uint32) (uint32, *record) {
 	p := d.p
 	if other := p.byHandle(handle); other != nil && other != rec { // it was removed at the owner
 		if other.pins > 0 {

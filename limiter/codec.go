@@ -124,13 +124,17 @@ func (d *decoder) part() decoder {
 
 func (d *decoder) bool() bool { return d.upTo(1, "flag") == 1 }
 
-func (d *decoder) string(limit int, what string) string {
+// string reads a name of at most 256 bytes.
+func (d *decoder) string(what string) string { return string(d.bytes(256, what)) }
+
+// bytes reads a string without copying it.
+func (d *decoder) bytes(limit int, what string) []byte {
 	n := int(d.upTo(uint64(limit), what))
 	if n > len(d.buf) {
 		d.fail("%w", errTruncated)
-		return ""
+		return nil
 	}
-	s := string(d.buf[:n])
+	b := d.buf[:n]
 	d.buf = d.buf[n:]
-	return s
+	return b
 }

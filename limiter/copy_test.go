@@ -195,7 +195,7 @@ func (r *replicator) apply(t *rapid.T, now Time, data []byte, mayLack bool) {
 		t.Fatalf("ReadChanges() = %v", err)
 	}
 	for in.Next() {
-		if err := r.heir.Apply(r.heir.at(now), in); err != nil && !(mayLack && errors.Is(err, ErrGap)) {
+		if err := r.heir.Apply(r.heir.at(now), in); err != nil && (!mayLack || !errors.Is(err, ErrGap)) {
 			t.Fatalf("Apply() = %v", err)
 		}
 	}
@@ -282,4 +282,64 @@ func compare(t *rapid.T, a, b *side, now *Time) {
 		a.part().check(t)
 		b.part().check(t)
 	}
+}
+
+// TestCopiesWithoutRoom makes random calls to an engine with room for few keys and ids,
+// whose removals its copy must follow, and whose copy has room for as few. The copy stays
+// within its bounds, except for reservations and what they charge, and is consistent.
+func TestCopiesWithoutRoom(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := Time{Mono: 1e9, Wall: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC).UnixNano()}
+		keys, ids := rapid.IntRange(4, 30).Draw(t, "room for keys"), rapid.IntRange(4, 40).Draw(t, "room for ids")
+		owner, heir := &side{Engine: New(Options{MaxKeys: 12, MaxKeysPerRoot: 8, MaxIDs: 20})}, &side{Engine: New(Options{MaxKeys: keys, MaxIDs: ids})}
+		heir.sets, owner.sets = stressSets(t, heir.catalog), stressSets(t, owner.catalog)
+		heir.Close(copyPart)
+		owner.Track(copyPart, true)
+		r := &replicator{owner: owner, heir: heir}
+		for range rapid.IntRange(0, 100).Draw(t, "steps") {
+			switch rapid.IntRange(0, 7).Draw(t, "what") {
+			case 0:
+				now = now.Add(drawPass(t))
+			case 1, 2:
+				r.step(t, now)
+			case 3:
+				owner.Sweep(owner.at(now), 2*Partitions)
+			case 4:
+				heir.Sweep(heir.at(now), 2*Partitions)
+			default:
+				_, _, _ = drawCall(t)(owner, owner.at(now))
+			}
+			owner.part().check(t)
+			p := heir.part()
+			p.check(t)
+			s := heir.Stats()
+			if s.Keys+s.IDs+s.Reservations > 0 {
+				t.Fatalf("Stats() = %+v, want copies only", s)
+			}
+			pinned, live := 0, len(p.leaseHeap)+int(p.expired)
+			for id := nextRecord(&p.records, 0); id != 0; id = nextRecord(&p.records, id) {
+				pinned += int(boolInt(p.records.at(id).pins > 0))
+			}
+			if s.CopiedKeys > keys+pinned || s.CopiedIDs > ids+live {
+				t.Fatalf("a copy has %d keys, of which %d are pinned, and %d ids, of which %d are live, want at most %d and %d besides these", s.CopiedKeys, pinned, s.CopiedIDs, live, keys, ids)
+			}
+			if k, i := heir.copiedKeys.left.Load()+int64(s.CopiedKeys+p.keyQuota), heir.copiedIDs.left.Load()+int64(s.CopiedIDs+p.idQuota); k != int64(keys) || i != int64(ids) {
+				t.Fatalf("the copies account for room for %d keys and %d ids, want %d and %d", k, i, keys, ids)
+			}
+		}
+		if r.run != nil {
+			r.run.Finish()
+		}
+		seq := owner.Close(copyPart)
+		r.send(t, now, heir.Seq(copyPart))
+		heir.Open(copyPart, seq)
+		for range 20 {
+			_, _, _ = drawCall(t)(heir, heir.at(now))
+			heir.Sweep(heir.at(now), 2*Partitions)
+			heir.part().check(t)
+			if s := heir.Stats(); heir.keys.left.Load()+int64(s.Keys+heir.part().keyQuota) != int64(keys) || heir.ids.left.Load()+int64(s.IDs+heir.part().idQuota) != int64(ids) || s.CopiedKeys+s.CopiedIDs > 0 {
+				t.Fatalf("after taking over: %+v, with room for %d and %d more", s, heir.keys.left.Load(), heir.ids.left.Load())
+			}
+		}
+	})
 }

@@ -165,12 +165,18 @@ func (s *stateEncoder) timeline(t *timeline) {
 		s.uint(0)
 		return
 	}
-	m := t.more
-	if !t.many {
-		one := timeline{low: t.low}
-		one.makeMany()
-		m = one.more
+	if !t.many { // as makeMany would make it
+		s.uint(1)
+		s.wide(wide{})
+		s.wide(wasteOf(t.low))
+		s.uint(firstMark + 1)
+		s.uint(firstMark / blockSize)
+		s.uint(1)
+		s.uint(0)
+		s.wide(t.low)
+		return
 	}
+	m := t.more
 	s.uint(uint64(len(m.blocks)))
 	s.wide(m.base)
 	s.wide(m.waste)

@@ -124,19 +124,3 @@ func rescale(w wide, from, to int64) wide {
 	units, rest := w.divFloor(from)
 	return mulWide(units, to).add(wide{0, uint64(mulWide(rest, to).divCeil(from))})
 }
-
-// setTimelines replaces the timelines of a record.
-func (p *partition) setTimelines(rec *record, of []timeline) {
-	live := 0
-	for i := range of {
-		live += int(of[i].live)
-	}
-	if live == 0 {
-		p.freeTimelines(rec)
-		return
-	}
-	if rec.timelinesID == 0 {
-		rec.timelinesID, _ = p.timelines.alloc()
-	}
-	*p.timelines.at(rec.timelinesID) = timelines{byBucket: of, live: live}
-}

@@ -38,6 +38,7 @@ func (e *Engine) Open(partition int, seq uint64) {
 	s.records.closed = false
 	s.joinPools(partition)
 	s.seq = max(s.seq, seq)
+	s.idsDue = min(s.idsDue, s.idsNext) // expired reservations may be removed from now on
 	s.nextDue = min(s.nextDue, s.idsDue)
 	if len(s.leaseHeap) > 0 {
 		s.nextDue = min(s.nextDue, s.entries.at(s.leaseHeap[0]).due)

@@ -112,7 +112,7 @@ func (p *partition) removeDue(now Time, n int) {
 // removable reports whether an entry may be removed, whose retention is over. In a copy an
 // expired reservation is removed together with its charges, when the owner removed it.
 func (p *partition) removable(entry *idEntry, now Time) bool {
-	return entry.due <= now.Mono && !(p.records.closed && entry.state() == idExpired)
+	return entry.due <= now.Mono && (!p.records.closed || entry.state() != idExpired)
 }
 
 // heapPush adds an entry to leaseHeap, a binary heap ordered by due. Each entry knows

@@ -52,60 +52,6 @@ type bucketBlock struct {
 	buckets [bucketsPerRecord]bucket
 }
 
-// timelines are the timelines of a record. Only those of token buckets with an open
-// reservation are in use.
-type timelines struct {
-	byBucket []timeline
-	live     int // marks, over all timelines
-}
-
-// openMark adds a mark to the timeline of token bucket i for a charge made now.
-func (p *partition) openMark(rec *record, i int) int64 {
-	if rec.timelinesID == 0 {
-		timelinesID, tls := p.timelines.alloc()
-		rec.timelinesID = timelinesID
-		buckets := len(p.engine.catalog.schema(rec.schema).limits)
-		if n := len(p.spareTimelines); n > 0 && cap(p.spareTimelines[n-1]) >= buckets {
-			tls.byBucket, p.spareTimelines = p.spareTimelines[n-1][:buckets], p.spareTimelines[:n-1] // none is live
-		} else {
-			tls.byBucket = make([]timeline, buckets, max(buckets, bucketsPerRecord))
-		}
-	}
-	tls := p.timelines.at(rec.timelinesID)
-	tls.live++
-	return tls.byBucket[i].addMark(p.bucketAt(rec, i).level())
-}
-
-// closeMark removes a mark, and frees the timelines if it was the last.
-func (p *partition) closeMark(rec *record, i int, mark int64) {
-	if !p.timelineOf(rec, i).hasMark(mark) { // not that of a valid copy
-		return
-	}
-	tls := p.timelines.at(rec.timelinesID)
-	tls.byBucket[i].removeMark(mark)
-	if tls.live--; tls.live == 0 {
-		p.freeTimelines(rec)
-	}
-}
-
-// maxSpare is the most lists of timelines that a partition keeps for reuse.
-const maxSpare = 8
-
-func (p *partition) freeTimelines(rec *record) {
-	if rec.timelinesID == 0 {
-		return
-	}
-	if of := p.timelines.at(rec.timelinesID).byBucket; len(p.spareTimelines) < maxSpare {
-		for i := range of {
-			of[i].live = 0
-		}
-		p.spareTimelines = append(p.spareTimelines, of)
-	}
-	*p.timelines.at(rec.timelinesID) = timelines{}
-	p.timelines.free(rec.timelinesID)
-	rec.timelinesID = 0
-}
-
 // bucketAt returns bucket i of a record.
 func (p *partition) bucketAt(rec *record, i int) *bucket {
 	if i < bucketsPerRecord {
@@ -116,17 +62,6 @@ func (p *partition) bucketAt(rec *record, i int) *bucket {
 		block = p.bucketBlocks.at(block.next)
 	}
 	return &block.buckets[i]
-}
-
-// timelineOf returns the timeline of bucket i if it is in use, else nil.
-func (p *partition) timelineOf(rec *record, i int) *timeline {
-	if rec.timelinesID == 0 {
-		return nil
-	}
-	if t := &p.timelines.at(rec.timelinesID).byBucket[i]; t.live > 0 {
-		return t
-	}
-	return nil
 }
 
 // ringOf returns the ring of a sliding window, advanced to now. It returns nil for

@@ -3,6 +3,7 @@
 package limiter
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"slices"
@@ -117,7 +118,7 @@ func (d *restorer) item(zone func(string) (*time.Location, error)) bool {
 		d.schema()
 	case tagTier:
 		id := d.uint()
-		d.tiers[id] = d.string(256, "tier")
+		d.tiers[id] = d.string("tier")
 	case tagRecord:
 		d.record()
 	case tagID:
@@ -130,8 +131,8 @@ func (d *restorer) item(zone func(string) (*time.Location, error)) bool {
 
 func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	id := d.uint()
-	l := Limit{Name: d.string(256, "name"), Dimension: Dimension(d.string(256, "dimension"))}
-	if name := d.string(256, "zone"); name != "" && d.err == nil {
+	l := Limit{Name: d.string("name"), Dimension: Dimension(d.string("dimension"))}
+	if name := d.string("zone"); name != "" && d.err == nil {
 		z, err := zone(name)
 		if err != nil {
 			d.fail("zone %q: %w", name, err)
@@ -203,9 +204,14 @@ func (d *restorer) record() {
 	if d.changes != nil {
 		pins = uint32(d.upTo(math.MaxUint32, "pins"))
 	}
-	name := d.string(maxName, "name")
+	name := d.bytes(maxName, "name")
 	denied := d.bool()
-	scope, model, hasModel := strings.Cut(name, "\x00")
+	end := bytes.IndexByte(name, 0)
+	hasModel := end >= 0
+	if !hasModel {
+		end = len(name)
+	}
+	scope, model := string(name[:end]), string(name[min(end+1, len(name)):])
 	if d.err == nil && (scope == "" || PartitionOf(scope) != d.partition) {
 		d.fail("record %q: name is empty or of another partition", name)
 	}
@@ -249,9 +255,7 @@ func (d *restorer) record() {
 	if of == d.catalog.counter {
 		rec.buckets[1].lo = limitOfCounter
 	}
-	if marked := func(t timeline) bool { return t.live > 0 }; slices.ContainsFunc(d.timelines, marked) {
-		d.p.setTimelines(rec, slices.Clone(d.timelines))
-	}
+	d.p.copyTimelines(rec, d.timelines)
 	if handle != 0 && rec.handle == 0 {
 		rec.handle = handle
 		*d.p.handles.allocAt(handle) = recordID
@@ -270,7 +274,7 @@ func (d *restorer) recordBuckets(of *schema) {
 
 // place returns the record of a name, with buckets to be filled. It returns nil if there is
 // no room for it.
-func (d *restorer) place(name, scope, model string, of *schema, handle, pins uint32) (uint32, *record) {
+func (d *restorer) place(name []byte, scope, model string, of *schema, handle, pins uint32) (uint32, *record) {
 	recordID, rec := d.p.find(scope, model)
 	switch {
 	case d.changes != nil:
@@ -285,8 +289,8 @@ func (d *restorer) place(name, scope, model string, of *schema, handle, pins uin
 	return d.insertRecord(name, scope, model, of)
 }
 
-func (d *restorer) insertRecord(name, scope, model string, of *schema) (uint32, *record) {
-	recordID, rec := d.p.insert([]byte(name), d.p.hashName(scope, model), of, d.now)
+func (d *restorer) insertRecord(name []byte, scope, model string, of *schema) (uint32, *record) {
+	recordID, rec := d.p.insert(name, d.p.hashName(scope, model), of, d.now)
 	if rec == nil {
 		d.fail("record %q: no room in its table", name)
 	}
@@ -348,58 +352,4 @@ func (d *restorer) ring(l *limit, b *bucket) {
 			r.add(k, c)
 		}
 	}
-}
-
-func (d *restorer) timeline(t *timeline) {
-	n := d.count("blocks")
-	if n == 0 || d.err != nil {
-		return
-	}
-	m := &marks{}
-	t.more, t.many = m, true
-	m.base, m.waste, m.next = d.wide(), d.wide(), int64(d.upTo(1<<62, "mark"))
-	for i := range n {
-		b := block{seq: int64(d.upTo(1<<59, "block")), n: uint8(d.upTo(blockSize, "marks")), dead: uint8(d.upTo(255, "dead")), lowest: maxWide}
-		for j := range int(b.n) {
-			b.low[j] = d.wide()
-			b.lowest = minWide(b.lowest, b.low[j])
-			if b.dead>>j&1 == 0 {
-				t.live++
-			}
-		}
-		if len(m.blocks) > 0 && b.seq <= m.blocks[len(m.blocks)-1].seq {
-			d.fail("blocks of a timeline are out of order")
-			return
-		}
-		if full := i < n-1 || m.next%blockSize == 0; !b.valid(m.next, full) {
-			d.fail("marks of block %d are invalid before mark %d", b.seq, m.next)
-			return
-		}
-		m.blocks = append(m.blocks, b)
-	}
-}
-
-// valid reports whether a block may belong to a timeline whose next mark is next. It
-// must have a live mark, no dead bits beyond its marks, and be full unless the next
-// mark is to be added to it.
-func (b *block) valid(next int64, full bool) bool {
-	end := b.seq*blockSize + int64(b.n)
-	if full {
-		return b.n == blockSize && b.dead != 1<<blockSize-1 && end <= next
-	}
-	return b.n > 0 && b.dead < 1<<b.n-1 && end == next
-}
-
-// hasMark reports whether mark is live. t may be nil.
-func (t *timeline) hasMark(mark int64) bool {
-	if t == nil || !t.many {
-		return t != nil && t.live > 0 && mark == firstMark
-	}
-	m := t.more
-	if mark < 0 || mark >= m.next {
-		return false
-	}
-	b := &m.blocks[m.find(mark)]
-	bit := mark % blockSize
-	return b.seq == mark/blockSize && bit < int64(b.n) && b.dead>>bit&1 == 0
 }

@@ -287,6 +287,7 @@ func (p *partition) end(entryID uint32, entry *idEntry, s idState, now Time) {
 		p.expired--
 		if s == idCancelled { // it keeps its place in the queue
 			entry.due = min(entry.due, now.Mono+checkRetention)
+			p.noteDue(entry.due)
 		}
 	}
 	entry.setState(s)
