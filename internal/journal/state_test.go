@@ -179,7 +179,7 @@ func open(t testing.TB, fs FS) (*Journal, *testState) {
 }
 
 func testOptions(fs FS, s *testState) Options {
-	return Options{FS: fs, Partitions: testPartitions, State: s, Copy: s.copyOf, MaxSize: 2000}
+	return Options{FS: fs, Partitions: testPartitions, State: s, Copy: s.copyOf, MaxSize: 300}
 }
 
 // settle completes what is pending, and syncs.
