@@ -42,6 +42,10 @@ func (e *Engine) ReadChanges(data []byte, zone func(string) (*time.Location, err
 	r := &StateReader{restorer: restorer{definitions: newDefinitions(e.catalog)}}
 	r.decoder = decoder{buf: body, size: len(changesMagic) + len(body), what: "message of changes"}
 	n := r.count("definitions")
+	if n > len(r.buf) {
+		r.fail("%w", errTruncated)
+		return nil, r.err
+	}
 	sections := r.decoder
 	sections.buf = r.buf[n:]
 	r.buf = r.buf[:n]

@@ -112,7 +112,13 @@ func dropFirst[T any](list []T, n int) []T {
 
 // recordChanged must be called after a change of a record that other nodes must know.
 func (p *partition) recordChanged(rec *record, recordID uint32) {
-	if p.records.tracked && rec.flags&recordListed == 0 {
+	if p.records.tracked {
+		p.listRecord(rec, recordID)
+	}
+}
+
+func (p *partition) listRecord(rec *record, recordID uint32) {
+	if rec.flags&recordListed == 0 {
 		rec.flags |= recordListed
 		p.list(reference(p.handleOf(rec, recordID)))
 	}
@@ -122,13 +128,12 @@ func (p *partition) recordChanged(rec *record, recordID uint32) {
 // reservation, except its removal.
 func (p *partition) entryChanged(entryID uint32) {
 	p.beforeIDChanges(entryID)
-	p.listEntry(entryID)
+	if p.records.tracked {
+		p.listEntry(entryID)
+	}
 }
 
 func (p *partition) listEntry(entryID uint32) {
-	if !p.records.tracked {
-		return
-	}
 	if entry := p.entries.at(entryID); !entry.is(flagListed) {
 		entry.set(flagListed)
 		p.list(entryReference | reference(entryID))

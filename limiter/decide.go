@@ -182,18 +182,31 @@ func (p *partition) chargeAll(d *Decision, r *Request, entry *idEntry, now Time)
 		}
 		if entry != nil && entry.isReservation() {
 			p.addCharge(entry, a, dropped, r, now)
-			p.recordChanged(a.rec, a.recordID)
 		}
 		if a.cost > 0 && a.takesCost() {
-			changed, d.Large = true, d.Large || a.cost >= a.limit.large
-			p.recordChanged(a.rec, a.recordID)
+			changed = true
+			if a.cost >= a.limit.large {
+				d.Large = true
+			}
 			if a.limit.Algorithm == SlidingWindow {
 				a.ring = p.ensureRing(a.limit, a.bucket, now)
 			}
 			a.limit.charge(a.bucket, a.ring, a.cost)
 		}
 	}
+	if p.records.tracked {
+		p.listCharged(d, entry != nil && entry.isReservation())
+	}
 	return changed
+}
+
+// listCharged lists the records that were charged, or are referred to by a reservation.
+func (p *partition) listCharged(d *Decision, reserved bool) {
+	for i := range d.assessments {
+		if a := &d.assessments[i]; reserved || a.cost > 0 && a.takesCost() {
+			p.recordChanged(a.rec, a.recordID)
+		}
+	}
 }
 
 // dropExcess reduces a cost by what exceeds the bucket's maximum debt, and returns

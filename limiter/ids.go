@@ -236,7 +236,9 @@ func (p *partition) insertEntry(account uint32, k idKey, s idState) (uint32, *id
 	entry.hash, entry.more, entry.owner = k.hash, k.more, account<<8|uint32(s)
 	p.ids.insert(p.engine.position(k), entryID)
 	p.idAdded(entryID)
-	p.listEntry(entryID)
+	if p.records.tracked {
+		p.listEntry(entryID)
+	}
 	a := p.accounts.at(account)
 	a.n++
 	if s == idWithdrawal {

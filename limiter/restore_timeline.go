@@ -59,7 +59,10 @@ func (t *timeline) hasMark(mark int64) bool {
 	if t == nil || !t.many {
 		return t != nil && t.live > 0 && mark == firstMark
 	}
-	m := t.more
+	return t.more.has(mark)
+}
+
+func (m *marks) has(mark int64) bool {
 	if mark < 0 || mark >= m.next {
 		return false
 	}

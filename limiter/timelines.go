@@ -44,11 +44,12 @@ func (p *partition) copyTimelines(rec *record, of []timeline) {
 
 // closeMark removes a mark, and frees the timelines if it was the last.
 func (p *partition) closeMark(rec *record, i int, mark int64) {
-	if !p.timelineOf(rec, i).hasMark(mark) { // not that of a valid copy
+	t := p.timelineOf(rec, i)
+	if !t.hasMark(mark) { // not that of a valid copy
 		return
 	}
+	t.removeMark(mark)
 	tls := p.timelines.at(rec.timelinesID)
-	tls.byBucket[i].removeMark(mark)
 	if tls.live--; tls.live == 0 {
 		p.freeTimelines(rec)
 	}
