@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -62,7 +64,7 @@ func TestScripts(t *testing.T) {
 			"post":     post,
 			"call":     call,
 			"status":   awaitStatus,
-			"snapshot": awaitSnapshot,
+			"synced":   awaitSync,
 			"break":    breakFile,
 			"exitcode": exitCode,
 		},
@@ -152,18 +154,21 @@ func awaitStatus(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// snapshot FILE waits for the second snapshot from now, which is the first that began
-// after now.
-func awaitSnapshot(ts *testscript.TestScript, _ bool, args []string) {
-	for range 2 {
-		before, err := os.Stat(ts.MkAbs(args[0]))
+// synced waits until all that was decided before is on disk.
+func awaitSync(ts *testscript.TestScript, _ bool, _ []string) {
+	began := time.Now()
+	wait(ts, "a sync of the journal", func() bool {
+		resp, err := http.Get("http://" + ts.Getenv("HTTP") + "/status")
 		ts.Check(err)
-		wait(ts, "a snapshot", func() bool {
-			after, err := os.Stat(ts.MkAbs(args[0]))
-			ts.Check(err)
-			return !os.SameFile(before, after)
-		})
-	}
+		defer resp.Body.Close()
+		var status struct {
+			Journal struct {
+				LastSync time.Time `json:"last_sync"`
+			} `json:"journal"`
+		}
+		ts.Check(json.NewDecoder(resp.Body).Decode(&status))
+		return status.Journal.LastSync.After(began)
+	})
 }
 
 // exitcode CODE COMMAND... runs a command and fails unless it exits with the code.
@@ -181,9 +186,13 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// break FILE flips a bit in the middle of a file.
+// break PATTERN flips a bit in the middle of the only file whose name matches.
 func breakFile(ts *testscript.TestScript, _ bool, args []string) {
-	path := ts.MkAbs(args[0])
+	paths, err := filepath.Glob(ts.MkAbs(args[0]))
+	if ts.Check(err); len(paths) != 1 {
+		ts.Fatalf("%s matches %v, want one file", args[0], paths)
+	}
+	path := paths[0]
 	text, err := os.ReadFile(path)
 	ts.Check(err)
 	text[len(text)/2] ^= 1

@@ -37,7 +37,7 @@ var allowedImports = map[string][]string{
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/listenlimit", "internal/overload", "internal/snapshotfile"},
+	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/listenlimit", "internal/overload"},
 
 	// The wire.
 	"rpc/httpapi/statuspage":        {},
@@ -49,7 +49,7 @@ var allowedImports = map[string][]string{
 	"rpc/envoy":                     {"rpc/envoy/config", "rpc/internal/explain", "rpc/server", "rpc/pb", "limiter"},
 	"rpc/envoy/xds":                 {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":              {"limiter", "internal/yamldoc", "internal/nearest"},
-	"rpc/peer":                      {"rpc/internal/handshake", "rpc/server", "rpc/internal/call", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/handshake", "rpc/replication", "rpc/pb", "cluster/continuity", "ring", "limiter"},
+	"rpc/peer":                      {"rpc/server", "rpc/internal/call", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/handshake", "rpc/replication", "rpc/pb", "cluster/continuity", "ring", "limiter"},
 	"rpc/replication":               {"rpc/replication/internal/wire", "rpc/internal/handshake", "rpc/pb", "cluster/continuity", "limiter"},
 	"rpc/replication/internal/wire": {"cluster/continuity"},
 	"rpc/client":                    {"internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
@@ -95,6 +95,7 @@ var allowedImports = map[string][]string{
 	"internal/buildinfo":    {},
 	"internal/config":       {"internal/nearest", "internal/yamldoc"},
 	"internal/filewatch":    {"internal/yamldoc"},
+	"internal/journal":      {"internal/snapshotfile"},
 	"internal/listenlimit":  {"internal/share"},
 	"internal/nearest":      {},
 	"internal/overload":     {},

@@ -29,7 +29,7 @@ type Config struct {
 
 	Policy        string        `key:"policy" help:"policy file or directory, reloaded when it changes; empty means the built-in policy"`
 	Data          string        `key:"data" help:"directory that keeps usage across restarts; empty means memory only"`
-	SnapshotEvery time.Duration `key:"snapshot_every" default:"10s" help:"time between snapshots into the data directory; 0 means only at shutdown"`
+	SnapshotEvery time.Duration `key:"snapshot_every" default:"1m" help:"least time between snapshots, which replace a journal in the data directory that has grown large"`
 
 	EnvoyConfig   string `key:"envoy_config" help:"file or directory with the rules of Envoy's rate limit service, in the format of envoyproxy/ratelimit, reloaded when it changes; this or --envoy-xds turns the service on, at the address of --grpc"`
 	EnvoyXDS      string `key:"envoy_xds" help:"host:port of a control plane that serves the rules of Envoy's rate limit service, such as Envoy Gateway"`

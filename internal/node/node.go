@@ -2,11 +2,11 @@
 
 // Package node assembles one bucketring node and runs it: the engine, the policy,
 // the cluster membership, the router that forwards calls to their owners, the gRPC
-// and HTTP servers, and the snapshots that keep usage across restarts. A single
+// and HTTP servers, and the journal that keeps usage across restarts. A single
 // node is a cluster of one.
 //
 // [New] does what can fail, so that an invalid policy, a port in use or a corrupt
-// snapshot is an error before anything runs. [Node.Run] serves until its context is
+// journal is an error before anything runs. [Node.Run] serves until its context is
 // done and then shuts down in bounded time: it turns unready, leaves the ring,
 // waits for the drain delay, flushes the outbox, waits for calls in flight, leaves
 // the cluster, and saves its state.
@@ -34,6 +34,7 @@ import (
 
 	"github.com/bucketring/bucketring/cluster"
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
@@ -78,7 +79,8 @@ type Node struct {
 	engine         *limiter.Engine
 	fallbackEngine *limiter.Engine // decides when an owner cannot be reached
 	policies       *source.Store
-	snapshotter    *snapshotter // nil: memory only
+	lists          *changeLists
+	journal        *journal.Journal // nil: memory only
 	registry       *prometheus.Registry
 
 	boot        cluster.Boot
@@ -157,13 +159,14 @@ func (n *Node) assemble() error {
 	return n.openProxy()
 }
 
-// openState creates the engine and the policy, and restores the last snapshot.
+// openState creates the engine and the policy, and restores the state on disk.
 func (n *Node) openState() (err error) {
 	c := n.config
 	catalog := limiter.NewCatalog()
 	n.engine = limiter.New(limiter.Options{
 		Catalog: catalog, MaxKeys: c.MaxKeys, MaxKeysPerRoot: c.MaxKeysPerRoot, MaxIDs: c.MaxIDs,
 	})
+	n.lists = newChangeLists(n.engine)
 	if n.policies, err = source.New(source.Options{
 		Path: c.Policy, Catalog: catalog, Logger: n.log,
 		OnChange: func(p *policy.Policy) { n.cluster.SetPolicy(cluster.ID(p.Version())) },
@@ -174,11 +177,7 @@ func (n *Node) openState() (err error) {
 	if c.Data == "" {
 		return nil
 	}
-	if n.snapshotter, err = newSnapshotter(c.Data, n.engine, n.now, n.log, n.registry); err != nil {
-		return err
-	}
-	n.cleanups.push("release data directory", n.snapshotter.close)
-	return n.snapshotter.restore()
+	return n.newJournal()
 }
 
 // openLimits creates the limits of connections and streams.
@@ -272,13 +271,16 @@ func (n *Node) listen(name, address string, member func(netip.Addr) bool, refusa
 	return n.connections.Limit(l, name, member, refusal), nil
 }
 
-// clock returns a function that reads the machine's clocks. Its monotonic clock
-// starts at 0 now.
+// clockStart is what the monotonic clock of a node starts at, so that it has times for
+// what happened in the years before.
+const clockStart = 10 * 365 * 24 * time.Hour
+
+// clock returns a function that reads the machine's clocks.
 func clock() func() limiter.Time {
 	base := time.Now()
 	return func() limiter.Time {
 		t := time.Now()
-		return limiter.Time{Mono: int64(t.Sub(base)), Wall: t.UnixNano()}
+		return limiter.Time{Mono: int64(clockStart + t.Sub(base)), Wall: t.UnixNano()}
 	}
 }
 
@@ -287,8 +289,8 @@ func clock() func() limiter.Time {
 func (n *Node) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group, work := errgroup.WithContext(work)
-	if n.snapshotter != nil {
-		n.cleanups.push("save state", n.snapshotter.save)
+	if n.journal != nil {
+		n.cleanups.push("save state", n.journal.Flush)
 	}
 	gossip := startGossip(n.cluster)
 	n.replicating = startReplication(n.replication)
@@ -300,8 +302,8 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return gossip.watch(work) })
 	group.Go(func() error { return n.router.Run(work) })
 	group.Go(func() error { return n.followViews(work) })
-	if every := n.config.SnapshotEvery; n.snapshotter != nil && every > 0 {
-		group.Go(func() error { return n.snapshotter.run(work, every) })
+	if n.journal != nil {
+		group.Go(func() error { return n.journal.Run(work) })
 	}
 	group.Go(func() error { return n.sweep(work) })
 	group.Go(func() error { return n.processors.watch(work) })

@@ -313,24 +313,26 @@ func TestRestartOverHTTP(t *testing.T) {
 	}
 }
 
-func TestSnapshotsWhileRunning(t *testing.T) {
-	data := t.TempDir()
-	r := start(t, func(c *config.Config) { c.Data, c.SnapshotEvery = data, time.Millisecond })
-	waittest.Until(t, "a snapshot", func() bool {
-		_, err := os.Stat(filepath.Join(data, snapshotName))
-		return err == nil
+// Usage is on disk while the node runs, so a copy of the directory is as good as the
+// directory after a crash.
+func TestJournalWhileRunning(t *testing.T) {
+	data, crashed := t.TempDir(), t.TempDir()
+	r := start(t, func(c *config.Config) { c.Data = data })
+	r.check(9000)
+	checked := time.Now()
+	waittest.Until(t, "an fsync", func() bool {
+		last := r.Status().Journal.LastSync
+		return last != nil && last.After(checked)
 	})
-	// A failure and the next success are logged once each.
-	if err := os.Rename(data, data+".gone"); err != nil {
+	if err := os.CopyFS(filepath.Join(crashed, "data"), os.DirFS(data)); err != nil {
 		t.Fatal(err)
 	}
-	waittest.Until(t, "an error", func() bool { return strings.Contains(r.log.String(), "snapshot failed") })
-	if err := os.Rename(data+".gone", data); err != nil {
-		t.Fatal(err)
+	second := start(t, func(c *config.Config) { c.Data = filepath.Join(crashed, "data") })
+	if status, _ := second.check(9000); status != http.StatusTooManyRequests {
+		t.Errorf("check after a crash = %d, want 429", status)
 	}
-	waittest.Until(t, "recovery", func() bool { return strings.Contains(r.log.String(), "snapshots succeed again") })
-	if n := strings.Count(r.log.String(), "snapshot failed"); n != 1 {
-		t.Errorf("the failure was logged %d times, want 1", n)
+	if _, text := second.get("/metrics"); !strings.Contains(text, "\nbucketring_journal_failing 0\n") {
+		t.Error("/metrics does not show that the journal works")
 	}
 }
 

@@ -11,17 +11,27 @@ import (
 
 	"github.com/bucketring/bucketring/cluster"
 	"github.com/bucketring/bucketring/cluster/continuity"
+	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/replication"
 )
 
 // newReplication returns the host of the ownership protocol, which decides nothing yet.
 func (n *Node) newReplication() (*replication.Host, error) {
-	return replication.New(replication.Options{
-		Name: n.config.Name, Boot: runNumber(n.boot), Engine: replication.LimiterEngine(n.engine, time.LoadLocation), Now: n.now,
+	h, err := replication.New(replication.Options{
+		Name: n.config.Name, Boot: runNumber(n.boot), Engine: n.replicatedEngine(), Now: n.now,
 		Keys: n.keys.current, Dial: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 		Changed: func(int, continuity.Arrangement, continuity.Role) { n.router.OwnersChanged() },
 		Logger:  n.log, Registry: n.registry,
 	})
+	if err != nil || n.journal == nil {
+		return h, err
+	}
+	for p := range limiter.Partitions {
+		if c, ok := n.journal.Restored(p); ok {
+			h.Restored(p, continuity.Copy{Origin: c.Origin, Seq: c.Seq, Complete: c.Complete})
+		}
+	}
+	return h, nil
 }
 
 // runNumber returns the number of a run of a member, which is greater in each later run.

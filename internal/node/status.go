@@ -11,6 +11,7 @@ import (
 
 	"github.com/bucketring/bucketring/cluster"
 	"github.com/bucketring/bucketring/internal/buildinfo"
+	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/limiter/policy/source"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -85,18 +86,19 @@ func (n *Node) AwaitServing(ctx context.Context, members int) error {
 
 // Status is the status of a node.
 type Status struct {
-	Name          string        `json:"name"`
-	Version       string        `json:"version"`
-	Ready         bool          `json:"ready"`
-	NotReady      string        `json:"not_ready,omitempty"` // the reason
-	UptimeSeconds int64         `json:"uptime_seconds"`
-	HTTP          string        `json:"http"`
-	GRPC          string        `json:"grpc"`
-	Gossip        string        `json:"gossip"`
-	Policy        source.Status `json:"policy"`
-	State         StateStatus   `json:"state"`
-	Cluster       ClusterStatus `json:"cluster"`
-	Envoy         *EnvoyStatus  `json:"envoy,omitempty"` // nil: off
+	Name          string          `json:"name"`
+	Version       string          `json:"version"`
+	Ready         bool            `json:"ready"`
+	NotReady      string          `json:"not_ready,omitempty"` // the reason
+	UptimeSeconds int64           `json:"uptime_seconds"`
+	HTTP          string          `json:"http"`
+	GRPC          string          `json:"grpc"`
+	Gossip        string          `json:"gossip"`
+	Policy        source.Status   `json:"policy"`
+	State         StateStatus     `json:"state"`
+	Journal       *journal.Status `json:"journal,omitempty"` // nil: memory only
+	Cluster       ClusterStatus   `json:"cluster"`
+	Envoy         *EnvoyStatus    `json:"envoy,omitempty"` // nil: off
 	// RefusedInMinute are the new calls that the node refused in the last minute, because
 	// it was overloaded.
 	RefusedInMinute int64 `json:"refused_in_minute"`
@@ -121,6 +123,7 @@ func (n *Node) Status() Status {
 		Gossip:        n.GossipAddr(),
 		Policy:        n.policies.Status(),
 		State:         StateStatus{Keys: stats.Keys, Reservations: stats.Reservations, RequestIDs: stats.IDs},
+		Journal:       n.journalStatus(),
 		Cluster:       n.clusterStatus(n.router.Status()),
 		Envoy:         n.envoyStatus(),
 

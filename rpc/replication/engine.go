@@ -56,9 +56,12 @@ type ChangeReader interface {
 	// Next goes to the next partition. It returns false if there is none, or if it cannot be
 	// read.
 	Next() bool
-	// Partition returns the current one.
-	Partition() int
+	// Section returns the current one, and that its changes are those after one number
+	// through another.
+	Section() (partition int, after, through uint64)
 	// Apply applies the changes of the current partition, which must be closed. After an
 	// error the partition is as before, or empty as after Clear.
 	Apply(now limiter.Time) error
+	// Close ends the use of the message, of which not all may have been read.
+	Close()
 }

@@ -203,7 +203,11 @@ func (r *fakeReader) Next() bool {
 	return r.decoder.More() && r.decoder.Decode(&r.current) == nil
 }
 
-func (r *fakeReader) Partition() int { return r.current.Partition }
+func (r *fakeReader) Section() (partition int, after, through uint64) {
+	return r.current.Partition, 0, 0
+}
+
+func (r *fakeReader) Close() {}
 
 func (r *fakeReader) Apply(limiter.Time) error {
 	partition := r.current.Partition

@@ -158,6 +158,9 @@ func (h *Host) Forget(name string, force bool) {
 // Restored says that the engine has a copy of a partition that was read from disk. It must
 // be called before the first SetView.
 func (h *Host) Restored(partition int, c continuity.Copy) {
+	shown := c
+	shown.Seq = 0
+	h.parts[partition].copy.Store(&shown)
 	h.event(continuity.Restored{Partition: partition, Copy: c})
 }
 

@@ -51,11 +51,8 @@ type limiterReader struct {
 	*limiter.StateReader
 }
 
-// Partition implements ChangeReader.
-func (r limiterReader) Partition() int {
-	partition, _, _ := r.Section()
-	return partition
-}
-
 // Apply implements ChangeReader.
 func (r limiterReader) Apply(now limiter.Time) error { return r.engine.Apply(now, r.StateReader) }
+
+// Close implements ChangeReader.
+func (r limiterReader) Close() {}

@@ -29,6 +29,7 @@ type loop struct {
 	pending []*out                 // those with something to send
 	drained []continuity.Drained   // answers to Seal
 	tracked []bool
+	polled  int // the partition that pollSeqs looked at last
 	moves   moves
 	leave   leave
 
@@ -76,6 +77,7 @@ func (l *loop) run(ctx context.Context) {
 		}
 		l.runCommands()
 		if tick {
+			l.pollSeqs()
 			l.step(continuity.Tick{})
 			l.moves.report(l.log, l.clock())
 			l.leave.tick(l)
@@ -168,6 +170,12 @@ func (l *loop) stepState(e continuity.Event, apply func() error) {
 	for i := range fx.Messages {
 		l.queueMessage(&fx.Messages[i])
 	}
+	if isState {
+		l.publishCopy(state.Transfer.Partition)
+	}
+	for _, i := range fx.Drop {
+		l.publishCopy(i)
+	}
 	if fx.Left {
 		l.leave.begin(l)
 	}
@@ -216,11 +224,38 @@ func (l *loop) changed(c *continuity.Change) {
 	}
 	l.moves.note(was, mine, lost)
 	p.lags.Store(int64(l.m.LagsAfter(i)))
+	l.publishCopy(i)
 	p.show(&Place{Role: c.Role, Owner: a.Owner, Heir: a.Heir, Term: a.Term, Origin: a.Origin}, lost)
 	if l.onChange != nil {
 		l.onChange(i, c.Current, c.Role)
 	}
 }
+
+// publishCopy publishes which copy of a partition the engine has.
+func (l *loop) publishCopy(i int) {
+	if i < 0 || i >= len(l.parts) {
+		return
+	}
+	c := l.m.Copy(i)
+	c.Seq = 0 // the engine knows it
+	if p := &l.parts[i].copy; p.Load() == nil || *p.Load() != c {
+		p.Store(&c)
+	}
+}
+
+// pollSeqs tells the machine of changes that no call has made, such as the end of leases.
+// It looks at all partitions in about a second.
+func (l *loop) pollSeqs() {
+	for range polledAtOnce {
+		l.polled = (l.polled + 1) % len(l.parts)
+		if l.open[l.polled] && l.engine.Seq(l.polled) > l.m.Copy(l.polled).Seq {
+			l.Changed(l.polled, false)
+		}
+	}
+}
+
+// polledAtOnce is how many partitions each tick looks at.
+const polledAtOnce = 64
 
 // track has the engine list the changes of a partition, or not.
 func (l *loop) track(i int, on bool) {
@@ -268,15 +303,25 @@ func (l *loop) receiveChanges(f *wire.Frame) error {
 	if err != nil {
 		return err
 	}
+	defer reader.Close()
 	now := l.now()
 	for i := range f.States {
 		t := &f.States[i]
-		if t.Through > t.After && (!reader.Next() || reader.Partition() != t.Partition) {
+		if t.Through > t.After && !nextIs(reader, t.Partition) {
 			return fmt.Errorf("changes of partition %d, which is number %d of %d, are not there", t.Partition, i+1, len(f.States))
 		}
 		l.stepState(continuity.StateReceived{Transfer: *t}, func() error { return reader.Apply(now) })
 	}
 	return nil
+}
+
+// nextIs goes to the next partition in a message, and reports whether it is that one.
+func nextIs(r ChangeReader, partition int) bool {
+	if !r.Next() {
+		return false
+	}
+	p, _, _ := r.Section()
+	return p == partition
 }
 
 func (l *loop) receiveCopy(c *fullCopy) {

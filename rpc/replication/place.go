@@ -28,6 +28,7 @@ type partition struct {
 	lags    atomic.Int64 // after when small charges wait as well
 	durable atomic.Uint64
 	place   atomic.Pointer[Place]
+	copy    atomic.Pointer[continuity.Copy] // without Seq; nil: none yet
 
 	waiting struct {
 		sync.Mutex
@@ -57,6 +58,16 @@ func (h *Host) Decides(partition int, now time.Duration) bool {
 
 // Place returns who holds a partition. It takes no lock.
 func (h *Host) Place(partition int) Place { return *h.parts[partition].place.Load() }
+
+// Copy returns what the engine has of a partition, without the number of the last change,
+// or false if it has nothing. It takes no lock.
+func (h *Host) Copy(partition int) (continuity.Copy, bool) {
+	c := h.parts[partition].copy.Load()
+	if c == nil || c.Origin == 0 && !c.Complete {
+		return continuity.Copy{}, false
+	}
+	return *c, true
+}
 
 // Waits reports whether large charges have to [Host.Wait] for the heir: always, unless
 // this member is the whole roster. It takes no lock.
