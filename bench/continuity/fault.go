@@ -150,6 +150,9 @@ func faultOf(c Campaign, marks []local.Mark) *fault {
 			repaired = m.At
 		}
 	}
+	if c.Kind == FullKill { // before, there was nobody to ask
+		defer func() { f.outages = []outage{{f.victims, repaired, f.end}} }()
+	}
 	for _, m := range marks {
 		var number int
 		if _, err := fmt.Sscanf(m.Node, "bench-%d", &number); err != nil || m.Kind == local.Join {

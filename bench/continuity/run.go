@@ -125,13 +125,16 @@ func (r *campaignRun) connect(ctx context.Context) error {
 	return target.Ready(ctx, t)
 }
 
+// maxScale keeps every charge of a tier other than small at 1 % of a limit or more.
+const maxScale = 3
+
 // scale makes limits larger for faults that last longer.
 func (r *campaignRun) scale() int {
 	length := 15 * time.Second
 	if r.campaign.Kind == Split {
 		length = faultAt + r.options.SplitFor + 10*time.Second
 	}
-	return int(max(1, length/(15*time.Second)))
+	return int(min(max(1, length/(15*time.Second)), maxScale))
 }
 
 // inject causes the fault.

@@ -104,8 +104,12 @@ func (r *Result) judge() {
 	r.check("unknown reservations", amount.Group(r.UnknownAllowed), amount.Group(r.Unknown), r.Unknown > r.UnknownAllowed)
 	r.checkErrors(p)
 	r.checkLatency(p)
-	r.checkRecovery("exact again, keys that the victim owned", p.ownedExact, r.Owned)
-	r.checkRecovery("exact again, keys that it was heir of", p.heirExact, r.Heir)
+	if r.Kind == FullKill {
+		r.checkRecovery("exact again, after the start", p.ownedExact, r.Owned)
+	} else {
+		r.checkRecovery("exact again, keys that the victim owned", p.ownedExact, r.Owned)
+		r.checkRecovery("exact again, keys that it was heir of", p.heirExact, r.Heir)
+	}
 	if p.oneRing != none {
 		r.check("one ring after the split", "within "+p.oneRing.String(), round(oneRing), oneRing > p.oneRing)
 	}

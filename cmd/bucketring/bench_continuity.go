@@ -33,7 +33,7 @@ in full, which takes about two hours. Splits use network namespaces and need roo
 		Example: `  bucketring bench continuity --restarts-of-3 2 --kills 2 --pauses 1
   bucketring bench continuity --splits-2-1 1
   bucketring bench continuity -o json > continuity.json
-  bucketring bench continuity --binary ./bucketring-before --kills 5`,
+  bucketring bench continuity --binary before/bucketring --kills 5`,
 		Args: exactArgs(),
 	}
 	var o continuity.Options
