@@ -57,7 +57,7 @@ func (e *eachNode) Settle(ctx context.Context, u bench.Usage) (bench.Answer, err
 
 // ReadUsage implements [bench.UsageReader].
 func (e *eachNode) ReadUsage(ctx context.Context, key, tier, model string) ([]bench.LimitUsage, error) {
-	return e.nodes[0].(bench.UsageReader).ReadUsage(ctx, key, tier, model) //nolint:errcheck // grpc: targets implement it
+	return e.nodes[0].(bench.UsageReader).ReadUsage(ctx, key, tier, model) // grpc: targets implement it
 }
 
 // Close implements [bench.Target].

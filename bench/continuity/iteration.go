@@ -10,9 +10,8 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/bench/audit"

@@ -121,7 +121,7 @@ func (r *campaignRun) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.target = t.(usageTarget) //nolint:errcheck // client: targets implement it
+	r.target = t.(usageTarget) // client: targets implement it
 	return target.Ready(ctx, t)
 }
 

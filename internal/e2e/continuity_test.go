@@ -27,7 +27,7 @@ func TestContinuity(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, binary(t), append([]string{"bench", "continuity", "-o", "json", "--rate", "200"}, args...)...)
+			cmd := exec.CommandContext(ctx, binary(t), append([]string{"bench", "continuity", "-o", "json"}, args...)...)
 			var out, errs bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &errs
 			err := cmd.Run()
