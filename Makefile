@@ -12,6 +12,7 @@ FUZZ    ?= 10s
 FLOODS  ?= 10m
 SEEDS   ?= 20000
 FIRST   ?= 0
+CAMPAIGNS ?=
 
 .PHONY: help
 help: ## this list
@@ -58,6 +59,10 @@ floods: ## every flood of internal/isolation at once against three nodes, for FL
 .PHONY: bench
 bench: ## the engine's benchmarks, on one core and on two
 	go test -run '^$$' -bench . -benchmem -cpu 1,2 ./limiter/...
+
+.PHONY: continuity
+continuity: build ## docs/continuity.md: restarts, kills, pauses and splits under load, in two hours; needs root, or CAMPAIGNS="--kills 5"
+	$(BIN)/bucketring bench continuity $(CAMPAIGNS)
 
 .PHONY: bench-reports
 bench-reports: build ## docs/bench: the Azure trace against Redis, in twenty minutes; needs redis-server and an idle machine

@@ -15,8 +15,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/bucketring/bucketring/internal/freeport"
 )
 
 // envPrefix is the prefix of bucketring's environment variables.
@@ -169,11 +167,12 @@ func (c *Cluster) addNodes(total int) error {
 
 func (c *Cluster) addNodesLocked(total int) error {
 	for len(c.mu.nodes) < total {
-		p, err := c.o.pickPorts()
+		number := len(c.mu.nodes) + 1
+		p, err := c.o.portsOf(number)
 		if err != nil {
 			return err
 		}
-		c.mu.nodes = append(c.mu.nodes, newNode(len(c.mu.nodes)+1, p))
+		c.mu.nodes = append(c.mu.nodes, newNode(number, p))
 	}
 	return nil
 }
@@ -188,7 +187,11 @@ func (c *Cluster) allNodes() []*node {
 // cluster if there are none.
 func (c *Cluster) launch(n *node, peers []*node) (*child, error) {
 	args := c.args(n, peers)
-	cmd := exec.Command(c.o.Binary, args...)
+	command := append([]string{c.o.Binary}, args...)
+	if c.o.Network != nil {
+		command = c.o.Network.inside(n.name, command)
+	}
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = environment(c.o.Env)
 	c.mu.Lock() // either Stop sees the child, or this sees stopping
 	defer c.mu.Unlock()
@@ -209,13 +212,14 @@ func (c *Cluster) args(n *node, peers []*node) []string {
 	p := n.listenPorts()
 	args := []string{
 		"serve", "--name", n.name, "--cluster", c.label,
-		"--http", freeport.Address(p.http), "--grpc", freeport.Address(p.grpc), "--gossip", freeport.Address(p.gossip),
+		"--http", p.address(p.http), "--grpc", p.address(p.grpc), "--gossip", p.address(p.gossip),
 		"--log-format", "text",
 	}
 	var join []string
 	for _, peer := range peers {
 		if peer != n {
-			join = append(join, freeport.Address(peer.listenPorts().gossip))
+			at := peer.listenPorts()
+			join = append(join, at.address(at.gossip))
 		}
 	}
 	if len(join) > 0 {

@@ -195,6 +195,9 @@ func (c *Cluster) tryStart(ctx context.Context, n *node) error {
 			peers = append(peers, p)
 		}
 	}
+	if len(peers) == 0 { // all are down: those that start at the same time find each other
+		peers = c.allNodes()
+	}
 	ch, err := c.launch(n, peers)
 	if err != nil {
 		return err

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/bucketring/bucketring/internal/freeport"
 )
 
 // node is a member of the cluster, running or not.
@@ -174,7 +172,7 @@ type Node struct {
 func (n *node) info() Node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	i := Node{Name: n.name, HTTP: freeport.Address(n.mu.ports.http), GRPC: freeport.Address(n.mu.ports.grpc), Paused: n.mu.state == paused}
+	i := Node{Name: n.name, HTTP: n.mu.ports.address(n.mu.ports.http), GRPC: n.mu.ports.address(n.mu.ports.grpc), Paused: n.mu.state == paused}
 	if n.mu.state != down {
 		i.PID = n.mu.child.process.Pid
 	}

@@ -32,6 +32,9 @@ type Options struct {
 	// Env is added to the environment of each node. Nodes inherit the environment of
 	// this process, except bucketring's variables.
 	Env []string
+	// Network gives each node a network namespace of its own, so that the network between
+	// them can be cut. Nil means that all nodes listen on loopback.
+	Network *Network
 	// StartTimeout is the time for the nodes to agree on one ring, and for the start of
 	// each later node. 0 means 30 s.
 	StartTimeout time.Duration
@@ -85,7 +88,21 @@ func (o Options) Validate() error {
 	if o.StopTimeout < 0 {
 		problems = append(problems, fmt.Errorf("stop_timeout: must not be negative, got %s", o.StopTimeout))
 	}
+	if o.Network != nil && o.Nodes > o.Network.nodes {
+		problems = append(problems, fmt.Errorf("nodes: the network has namespaces for %d nodes, got %d", o.Network.nodes, o.Nodes))
+	}
 	return errors.Join(problems...)
+}
+
+// portsOf returns where the n-th node listens.
+func (o *Options) portsOf(n int) (ports, error) {
+	if o.Network == nil {
+		return o.pickPorts()
+	}
+	if n > o.Network.nodes {
+		return ports{}, fmt.Errorf("%s: the network has namespaces for %d nodes", nameOf(n), o.Network.nodes)
+	}
+	return ports{o.Network.host(n), 6470, 6471, 6472}, nil
 }
 
 // prepare creates the directory and writes the policy into it. It returns a function

@@ -2,11 +2,26 @@
 
 package local
 
-import "github.com/bucketring/bucketring/internal/freeport"
+import (
+	"net"
+	"strconv"
 
-// ports are where a node listens on loopback. They do not change when it is restarted,
-// so that others find it again.
-type ports struct{ http, grpc, gossip int }
+	"github.com/bucketring/bucketring/internal/freeport"
+)
+
+// ports are where a node listens. They do not change when it is restarted, so that
+// others find it again.
+type ports struct {
+	host               string // empty means loopback
+	http, grpc, gossip int
+}
+
+func (p ports) address(port int) string {
+	if p.host == "" {
+		return freeport.Address(port)
+	}
+	return net.JoinHostPort(p.host, strconv.Itoa(port))
+}
 
 // freePorts returns three ports that were free when it looked, and that it has not
 // returned before.

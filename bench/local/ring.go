@@ -11,8 +11,6 @@ import (
 	"net/http"
 	"slices"
 	"time"
-
-	"github.com/bucketring/bucketring/internal/freeport"
 )
 
 const (
@@ -55,7 +53,8 @@ func (s *status) inRing(boot string) bool { return slices.Contains(s.ringBoots()
 func (c *Cluster) fetchStatus(ctx context.Context, n *node) (*status, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+freeport.Address(n.listenPorts().http)+"/status", nil)
+	at := n.listenPorts()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at.address(at.http)+"/status", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +72,7 @@ func (c *Cluster) fetchStatus(ctx context.Context, n *node) (*status, error) {
 		return nil, fmt.Errorf("decode the status of %s: %w", n.name, err)
 	}
 	if s.Name != n.name || s.Cluster.Label != c.label {
-		return nil, fmt.Errorf("want %s at %s, got %s of cluster %s", n.name, freeport.Address(n.listenPorts().http), s.Name, s.Cluster.Label)
+		return nil, fmt.Errorf("want %s at %s, got %s of cluster %s", n.name, at.address(at.http), s.Name, s.Cluster.Label)
 	}
 	return &s, nil
 }
@@ -132,6 +131,12 @@ func (c *Cluster) awaitRing(ctx context.Context, want func(*status) error) error
 		}
 		return nil
 	})
+}
+
+// AwaitOneRing waits until all running nodes are ready and have the same ring, of exactly
+// that many members. The error says what was different when ctx was done.
+func (c *Cluster) AwaitOneRing(ctx context.Context, members int) error {
+	return c.awaitRing(ctx, ringSize(members))
 }
 
 // ringLacks is satisfied by a ring without a boot id.

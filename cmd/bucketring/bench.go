@@ -31,7 +31,7 @@ compared side by side with other limiters.`,
   bucketring bench report run.json -o report.html
   bucketring bench compare before.json after.json --fail-over 5%`,
 	})
-	for _, c := range []*cobra.Command{newBenchRun(s), newBenchReport(s), newBenchCompare(s), newBenchBusy()} {
+	for _, c := range []*cobra.Command{newBenchRun(s), newBenchReport(s), newBenchCompare(s), newBenchContinuity(s), newBenchBusy()} {
 		c.Flags().SortFlags = false
 		cmd.AddCommand(c)
 	}

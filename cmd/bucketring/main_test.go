@@ -252,7 +252,7 @@ func TestHelp(t *testing.T) {
 // TestExamplesParse checks that every flag in an example exists.
 func TestExamplesParse(t *testing.T) {
 	var out bytes.Buffer
-	flagName := regexp.MustCompile(`(?:^| )--?([a-z-]+)`)
+	flagName := regexp.MustCompile(`(?:^| )--?([a-z][a-z0-9-]*)`)
 	tree(testRoot(&out), func(cmd *cobra.Command) {
 		for line := range strings.Lines(cmd.Example) {
 			words := strings.Fields(line)

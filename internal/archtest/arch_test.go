@@ -27,13 +27,14 @@ var allowedImports = map[string][]string{
 	"cmd/bucketring": {"bench", "bench/...", "internal/...", "limiter/policy/...", "limiter", "rpc/client", "rpc/envoy/config", "rpc/httpapi", "rpc/proxy", "rpc/server", "rpc/pb"},
 
 	// Benchmarks. They reach servers through public protocols and rpc/client.
-	"bench/suite":    {"bench", "bench/audit", "bench/local", "bench/report", "bench/target", "bench/workload", "limiter/policy/source", "limiter/policy", "limiter"},
-	"bench/audit":    {"bench"},
-	"bench/local":    {},
-	"bench/report":   {"bench", "internal/buildinfo"},
-	"bench/target":   {"bench", "internal/overload", "rpc/client", "rpc/pb"},
-	"bench/workload": {"bench", "internal/trace"},
-	"bench":          {},
+	"bench/continuity": {"bench", "bench/audit", "bench/local", "bench/suite", "bench/target", "rpc/client", "limiter/policy", "limiter"},
+	"bench/suite":      {"bench", "bench/audit", "bench/local", "bench/report", "bench/target", "bench/workload", "limiter/policy/source", "limiter/policy", "limiter"},
+	"bench/audit":      {"bench"},
+	"bench/local":      {},
+	"bench/report":     {"bench", "internal/buildinfo"},
+	"bench/target":     {"bench", "internal/overload", "rpc/client", "rpc/pb"},
+	"bench/workload":   {"bench", "internal/trace"},
+	"bench":            {},
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/bucketring/bucketring/bench"
+)
+
+// class is a kind of keys and of their calls.
+type class struct {
+	tier   string
+	keys   int
+	weight int // share of the calls
+	llm    int // percent of its calls that reserve, report progress and settle
+}
+
+// small is the tier whose charges are below 1 % of the limit. Those of all others are above.
+const small = "small"
+
+// classes are all keys of an iteration. Some of the keys of each reach a limit.
+var classes = []class{
+	{"budget", 40, 25, 100},
+	{small, 8, 45, 0},
+	{"share", 40, 20, 50},
+	{"open", 12, 5, 0},
+	{"rate", 16, 5, 0},
+}
+
+// policyText returns the policy of a cluster. The amounts are for iterations of about 15 s,
+// times scale. Nothing comes back during the day, except in the tier rate, so the audit is exact.
+func policyText(scale int) string {
+	return fmt.Sprintf(`
+tiers:
+  budget:
+    limits:
+      - { dimension: requests, limit: %d, window: day, unreachable: closed }
+      - { dimension: tokens, limit: %d, window: day, unreachable: closed }
+      - { dimension: spend, limit: $%d.%06d, window: day, unreachable: closed }
+  small:
+    limits:
+      - { dimension: requests, limit: %d, window: day, unreachable: closed }
+  share:
+    limits:
+      - { dimension: requests, limit: %d, window: day, unreachable: share }
+      - { dimension: tokens, limit: %d, window: day, unreachable: share }
+      - { dimension: spend, limit: $%d.%06d, window: day, unreachable: share }
+  open:
+    limits:
+      - { dimension: requests, limit: %d, window: day, unreachable: open }
+  rate:
+    limits:
+      - { dimension: requests, limit: 60, window: 1m, unreachable: share }
+      - { dimension: tokens, limit: 30_000, window: 1m, unreachable: share }
+default_tier: budget
+prices:
+  "*": { input: 1.00, output: 3.00 }
+`, 32*scale, 24_000*scale, 40_000*scale/1e6, 40_000*scale%1e6,
+		250*scale,
+		24*scale, 20_000*scale, 30_000*scale/1e6, 30_000*scale%1e6,
+		30*scale)
+}
+
+// key is a key of an iteration.
+type key struct{ name, tier string }
+
+// load makes the calls of an iteration. Only one goroutine may use it.
+type load struct {
+	prefix string
+	random *rand.Rand
+	keys   []key
+	index  map[string]int32 // name -> index
+	first  []int            // by class: index of its first key
+	weight int              // of all classes
+	calls  int64
+}
+
+// newLoad returns the load of an iteration. No two with different prefixes share keys.
+func newLoad(prefix string, seed uint64) *load {
+	l := &load{prefix: prefix, random: rand.New(rand.NewPCG(seed, 0x636f6e74)), index: map[string]int32{}} //nolint:gosec // reproducible
+	for _, c := range classes {
+		l.first = append(l.first, len(l.keys))
+		l.weight += c.weight
+		for i := range c.keys {
+			k := key{fmt.Sprintf("%s-%s-%d", prefix, c.tier, i), c.tier}
+			l.index[k.name] = int32(len(l.keys))
+			l.keys = append(l.keys, k)
+		}
+	}
+	return l
+}
+
+// Next implements [bench.Workload]. It has no end.
+func (l *load) Next(c *bench.Call) bool {
+	n := l.random.IntN(l.weight)
+	i := 0
+	for n >= classes[i].weight {
+		n -= classes[i].weight
+		i++
+	}
+	cl := &classes[i]
+	// The first keys of a class get three times as many calls as the last ones.
+	at := l.random.IntN(cl.keys)
+	if l.random.IntN(2) == 0 {
+		at /= 2
+	}
+	l.calls++
+	c.Key, c.Tier, c.ID = l.keys[l.first[i]+at].name, cl.tier, fmt.Sprintf("%s-%d", l.prefix, l.calls)
+	c.InputTokens, c.OutputTokens = 100+l.random.Int64N(600), 50+l.random.Int64N(500)
+	if c.LLM = l.random.IntN(100) < cl.llm; c.LLM {
+		c.MaxOutputTokens = c.OutputTokens + l.random.Int64N(500)
+		c.Duration = 300*time.Millisecond + time.Duration(l.random.Int64N(int64(2*time.Second)))
+		c.ProgressReports = 2
+	}
+	return true
+}
+
+// isSmall reports whether the charges of a key are below 1 % of its limits.
+func isSmall(key string) bool { return strings.Contains(key, "-"+small+"-") }
