@@ -136,11 +136,14 @@ func (r *running) keyOf(owner string) string {
 func TestThreeNodesAreOneLimiter(t *testing.T) {
 	t.Parallel()
 	nodes := startCluster(t, 3, nil)
-	for _, m := range nodes[0].Status().Cluster.Members {
-		if m.Partitions < ring.Partitions/4 {
-			t.Errorf("%s owns %d partitions, want about a third of %d", m.Name, m.Partitions, ring.Partitions)
+	waittest.Until(t, "each node to own about a third of the partitions", func() bool {
+		for _, m := range nodes[0].Status().Cluster.Members {
+			if m.Partitions < ring.Partitions/4 {
+				return false
+			}
 		}
-	}
+		return true
+	})
 	for _, owner := range nodes {
 		key := nodes[0].keyOf(owner.Name())
 		for i, asked := range nodes {
@@ -207,6 +210,9 @@ func TestOneCrashes(t *testing.T) {
 		if err := n.Ready(); err != nil {
 			t.Errorf("%s: Ready = %v, want nil", n.Name(), err)
 		}
+	}
+	for _, n := range []*running{first, second} {
+		waittest.Until(t, n.Name()+" to miss n3", func() bool { return len(n.Status().Cluster.Departed) > 0 })
 	}
 	agree(t, first, second)
 	for _, n := range []*running{first, second} {

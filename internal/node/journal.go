@@ -31,6 +31,9 @@ func (n *Node) newJournal() (err error) {
 	n.journal, err = openJournal(journal.Options{
 		Dir: n.config.Data, SnapshotEvery: n.config.SnapshotEvery, Logger: n.log, Registry: n.registry,
 		Copy: func(partition int) (journal.Copy, bool) {
+			if n.replication == nil { // it is made when the journal has been read
+				return journal.Copy{}, false
+			}
 			c, ok := n.replication.Copy(partition)
 			return journal.Copy{Origin: c.Origin, Complete: c.Complete}, ok
 		},

@@ -19,7 +19,7 @@ import (
 func TestTopologyOfAView(t *testing.T) {
 	at := netip.MustParseAddrPort("10.0.0.1:6471")
 	member := func(name string, boot cluster.ID, state cluster.State, grpc netip.AddrPort) cluster.Member {
-		return cluster.Member{Name: name, Boot: cluster.Boot{ID: boot}, State: state, GRPC: grpc}
+		return cluster.Member{Name: name, Boot: cluster.Boot{ID: boot, Started: time.Unix(0, int64(boot))}, State: state, GRPC: grpc}
 	}
 	got := topologyOf(&cluster.View{
 		Members: []cluster.Member{
@@ -35,7 +35,8 @@ func TestTopologyOfAView(t *testing.T) {
 	})
 	want := peer.Topology{
 		Serving: []peer.Member{{Name: "a", Boot: 1, GRPC: "10.0.0.1:6471"}},
-		Leaving: []peer.Member{{Name: "b", Boot: 2, GRPC: "10.0.0.1:6471"}, {Name: "c", Boot: 3, GRPC: "10.0.0.1:6471"}},
+		Joining: []peer.Member{{Name: "b", Boot: 2, GRPC: "10.0.0.1:6471"}},
+		Leaving: []peer.Member{{Name: "c", Boot: 3, GRPC: "10.0.0.1:6471"}},
 		Roster:  5,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
