@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -352,6 +353,7 @@ func FuzzApply(f *testing.F) {
 	full, message := copiedMessage(f)
 	now := noon.Add(2 * time.Second)
 	f.Add(message, 0, byte(0))
+	f.Add([]byte("brd\x01A"+strings.Repeat("0", 73)), 0, byte(0)) // more definitions than bytes
 	for i := range 200 {
 		f.Add(message, i*len(message)/200, byte(1+i%255))
 	}
