@@ -20,6 +20,7 @@ func (m *Machine) beat(i int) {
 // onBeats grants leases: until they are over, this member takes nothing over.
 func (m *Machine) onBeats(msg *Message) {
 	contact := m.inContact()
+	var reply *Message // stays where it is: nothing else is sent meanwhile
 	for _, b := range msg.Beats {
 		i := int(b.Partition)
 		if i >= len(m.parts) || b.Term>>tagBits > lastRound {
@@ -41,7 +42,10 @@ func (m *Machine) onBeats(msg *Message) {
 			m.touch(i)
 		}
 		p.granted = m.now + withDrift(m.o.Lease)
-		if reply := m.message(msg.From); reply != nil {
+		if reply == nil {
+			reply = m.message(msg.From)
+		}
+		if reply != nil {
 			if reply.Grants == nil {
 				reply.Grants = make([]Grant, 0, len(msg.Beats))
 			}
