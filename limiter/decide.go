@@ -147,7 +147,7 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 		}
 		return nil
 	case !reserve && r.Force: // may be replayed as late as a settle
-		entry.set(flagPermanent)
+		p.addAttempt(entry, r.Attempt, r.Plan.Version)
 		p.pushEnded(entryID, now)
 		return entry
 	case !reserve:

@@ -183,10 +183,20 @@ func (p *partition) refundCheck(now Time, entryID uint32, entry *idEntry, r *Req
 		// A shadow limit that was exceeded was not charged, which is not remembered.
 		if a.rec != nil && !a.limit.Shadow {
 			p.recordChanged(a.rec, a.recordID)
-			a.refund(entry.checkCost(r, a.limit.Dimension), now.Mono+checkRetention-entry.due, now)
+			a.refund(entry.checkCost(r, a.limit.Dimension), entry.age(now), now)
 		}
 	}
 	p.buryEntry(entryID)
+}
+
+// age returns how long ago a check was charged, in nanoseconds, until the check has been
+// remembered for endedRetention-checkRetention.
+func (entry *idEntry) age(now Time) int64 {
+	left := entry.due - now.Mono
+	if left > checkRetention { // it was forced
+		return endedRetention - left
+	}
+	return checkRetention - left
 }
 
 // refund refunds a cost that was charged age nanoseconds ago. It never refunds what the

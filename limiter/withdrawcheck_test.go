@@ -60,6 +60,10 @@ func TestWithdrawCheck(t *testing.T) {
 		{"admitted in fallback before", []step{func(n *node, r limiter.Request) {
 			r.Force, r.Attempt = true, 1
 			n.check(noon, &r)
+		}, withdraw(1)}, 0},
+		{"admitted in fallback without an attempt", []step{func(n *node, r limiter.Request) {
+			r.Force, r.Attempt = true, 0
+			n.check(noon, &r)
 		}, withdraw(1)}, 150},
 		{"another attempt after it", []step{check(1), withdraw(1), check(2)}, 150},
 		{"after a restart", []step{check(1), func(n *node, _ limiter.Request) {

@@ -91,14 +91,15 @@ func (n *Node) expected() (members int, explicit bool) {
 	return len(addresses) + self, false
 }
 
-// awaitOwners waits until every partition has an owner, so that calls from now on are
-// decided by the members that hold them.
+// awaitOwners waits until every partition has an owner and, if there are other members, an
+// heir, so that calls from now on need not wait for either.
 func (n *Node) awaitOwners(ctx context.Context) error {
 	poll := time.NewTicker(formationPoll)
 	defer poll.Stop()
 	for {
 		status, err := n.replication.Status(ctx)
-		if err != nil || status.WithoutOwner == 0 && status.Voter {
+		heirs := len(status.Roster.Names) < 2 || status.WithoutHeir == 0
+		if err != nil || status.Voter && status.WithoutOwner == 0 && heirs {
 			return err
 		}
 		select {

@@ -75,6 +75,7 @@ func (c *Client) askOwner(ctx context.Context, a *attempts, key string, e *envel
 	c.ring.reportStale(m.peer.node)
 	next := c.ring.view.Load().member(result.redirect.GetOwner())
 	if next == nil || next.peer == m.peer || !next.direct() {
+		a.redirected++
 		return false, nil
 	}
 	// To the next owner it is the same attempt: what the last one has decided comes along.
@@ -88,7 +89,7 @@ func (c *Client) askOwner(ctx context.Context, a *attempts, key string, e *envel
 // call is not answered then, and another node is asked. One that answers other calls is
 // slow; another node would only ask it again, so the call waits until its deadline.
 func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelope, d link.Decoder) (outcome, error) {
-	if a.made >= c.maxAttempts {
+	if a.used() >= c.maxAttempts {
 		return outcome{}, nil
 	}
 	p.node.budget.Deposit()

@@ -40,6 +40,7 @@ type routed struct {
 const clusterPolicy = `
 tiers:
   thousand: { requests: 1000/day }
+  million: { requests: 1_000_000/day }
 default_tier: thousand
 `
 

@@ -108,11 +108,12 @@ func pick(first uint32, seeds, extra []*node) *node {
 
 // attempts is the retry state of one call.
 type attempts struct {
-	start    time.Time
-	deadline time.Time // of all attempts
-	made     int       // including those in batches
-	node     *node     // of the last attempt
-	err      error     // its gRPC status
+	start      time.Time
+	deadline   time.Time // of all attempts
+	made       int       // including those in batches
+	redirected int       // attempts that ended with a redirect that could not be followed
+	node       *node     // of the last attempt
+	err        error     // its gRPC status
 }
 
 // newAttempts returns the retry state of a call that starts now. It fails if ctx has
@@ -208,6 +209,10 @@ func (a *attempts) failed(n *node, err error) {
 	a.node, a.err = n, err
 }
 
+// used returns how many attempts were sent and may have been decided. An owner remembers
+// no more of them than a call may make.
+func (a *attempts) used() int { return a.made + a.redirected }
+
 func (a *attempts) unreachable() error { return &unreachableError{a.node.addr, a.made, a.err} }
 
 // minRetryTime is the least time that an attempt needs.
@@ -216,14 +221,14 @@ const minRetryTime = time.Millisecond
 // mayRetry reports whether a call that was sent before may be sent again, and takes the
 // retry from the budgets of the client and of the node that failed.
 func (c *Client) mayRetry(a *attempts) bool {
-	return a.made < c.maxAttempts && time.Since(a.start) < retryWindow && time.Until(a.deadline) > minRetryTime &&
+	return a.used() < c.maxAttempts && time.Since(a.start) < retryWindow && time.Until(a.deadline) > minRetryTime &&
 		a.node.budget.Withdraw() && c.budget.Withdraw()
 }
 
 // attemptTimeout returns how long the next attempt waits for a node that does not answer
 // anything: an even share of the time left.
 func (c *Client) attemptTimeout(a *attempts) time.Duration {
-	return min(time.Until(a.deadline)/time.Duration(c.maxAttempts-a.made), c.timeout)
+	return min(time.Until(a.deadline)/time.Duration(max(1, c.maxAttempts-a.used())), c.timeout)
 }
 
 // backOff waits before the next attempt, if each of the nodes was tried. It reports

@@ -76,6 +76,7 @@ func (r *Router) decideInFallback(f *forward) {
 	}
 	replay := f.Copy()
 	replay.Replay = true
+	replay.Attempt = f.Attempt // a caller that does not get the answer withdraws it
 	if rejected := r.enqueue(replay); rejected != nil {
 		f.result = rejected
 		return

@@ -236,6 +236,7 @@ func (r *Router) bounce(ctx *link.DeadlineContext, f *forward) {
 	was := r.owners.Place(f.Partition)
 	_, _ = r.owners.Await(pause, f.Partition, func(now replication.Place) bool { return now != was }) // an error: the pause is over
 	if err := context.Cause(ctx); err != nil {                                                        // the caller has gone
+		r.withdraw(f)
 		f.result = server.Failed(grpcstatus.FromContextError(err).Err())
 		return
 	}
