@@ -387,7 +387,7 @@ func (e *examiner) checkUnder(ra *rootAudit, n int32) {
 		strict.Amount = min(strict.Amount, p.limit.Amount)
 	}
 	strict.Burst = st.limit.capacity()
-	if !e.roomChecker.reset(&strict, list, dones, ra.last, int64(e.options.ClockSkew)) {
+	if !e.roomChecker.reset(&strict, list, dones, ra.last, e.options.lateness()) {
 		return // it refills too fast to be judged
 	}
 	for _, i := range denied {

@@ -125,7 +125,7 @@ func (e *examiner) refillBounds(ra *rootAudit, n int32, reported *KeyUsage) (low
 	}
 	e.suspects, e.admissions = list, least
 	sortSuspects(list)
-	if !e.roomChecker.reset(l, list, nil, max(ra.last, int64(reported.Done)), int64(e.options.ClockSkew)) {
+	if !e.roomChecker.reset(l, list, nil, max(ra.last, int64(reported.Done)), e.options.lateness()) {
 		return 0, 0, false
 	}
 	high = l.capacity() - e.roomChecker.room(int64(reported.Sent), int64(reported.Done))

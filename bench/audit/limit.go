@@ -111,6 +111,10 @@ type Options struct {
 	// ClockSkew is how far the clocks of the limiter and of the log may drift apart
 	// during the run. 0 is right on one machine.
 	ClockSkew time.Duration
+	// RefillDelay is for how long limits may have been without refill while their state
+	// moved between nodes. It allows that much more usage and denials, and never more
+	// admissions.
+	RefillDelay time.Duration
 	// Members is the least number of members among which a limit was shared in fallback.
 	// 0 means unknown: shares are not judged.
 	Members int
@@ -144,6 +148,9 @@ func (o Options) Validate() error {
 		if err := o.Limits[i].validate(); err != nil {
 			problems = append(problems, fmt.Errorf("limits[%d] %s: %w", i, o.Limits[i].Dimension, err))
 		}
+	}
+	if o.RefillDelay < 0 {
+		problems = append(problems, fmt.Errorf("refill_delay: must not be negative, got %v", o.RefillDelay))
 	}
 	if o.ClockSkew < 0 {
 		problems = append(problems, fmt.Errorf("clock_skew: must not be negative, got %v", o.ClockSkew))
@@ -204,6 +211,9 @@ func (l *Limit) name() string {
 	}
 	return l.Name
 }
+
+// lateness is how far refill may be behind that of a clock, in nanoseconds.
+func (o *Options) lateness() int64 { return int64(o.ClockSkew + o.RefillDelay) }
 
 // capacity returns the largest cost of one call.
 func (l *Limit) capacity() int64 {

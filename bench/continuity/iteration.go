@@ -89,6 +89,7 @@ func (r *campaignRun) iterate(ctx context.Context, n int) (*Iteration, error) {
 	begin := time.Now()
 	limits := suite.PolicyAuditOptions(r.policy, begin, true)
 	limits.ClockSkew, limits.Members, limits.MaxFindings = time.Millisecond, r.campaign.Nodes, maxFindings
+	limits.RefillDelay = refillDelay
 	auditor, err := audit.New(limits)
 	if err != nil {
 		return nil, err
@@ -233,3 +234,7 @@ func (it *Iteration) recover(l *runLog, f *fault, where []location) {
 		}))
 	}
 }
+
+// refillDelay is for how long a limit may be without refill during an iteration, in which
+// its state moves twice or more for each node. It only allows more denials.
+const refillDelay = time.Second

@@ -251,6 +251,22 @@ const (
 	remoteClockSkew = 50 * time.Millisecond
 )
 
+// moveDelay is how long the state of a limit may be on its way when it moves to another
+// node. Ages are sent, and not times, so a limit is not refilled for that long.
+const moveDelay = 100 * time.Millisecond
+
+// RefillDelay returns for how long faults may delay the refill of a limit, on so many nodes.
+func RefillDelay(nodes int, faults []local.Fault) (d time.Duration) {
+	for _, f := range faults {
+		moves := 2 // away, and back
+		if f.Kind == local.Restart {
+			moves *= nodes
+		}
+		d += time.Duration(moves) * moveDelay
+	}
+	return d
+}
+
 // startAudit creates the auditor, if the limits of the target are known.
 func (s *measuredTarget) startAudit(r *runner) (err error) {
 	var o audit.Options
@@ -267,6 +283,7 @@ func (s *measuredTarget) startAudit(r *runner) (err error) {
 	o.ClockSkew = localClockSkew
 	if s.local {
 		o.Members = r.o.members()
+		o.RefillDelay = RefillDelay(r.o.LocalNodes, r.o.Faults)
 	} else {
 		o.ClockSkew = remoteClockSkew
 	}
