@@ -70,7 +70,9 @@
 // The former owner becomes the heir, because it has all records; the new owner then
 // copies to the heir that the ring names and changes the heir. Before votes are
 // asked for, a seal ends by itself after [Options.SealTimeout]. Afterwards only
-// another vote can end it, since the successor may already be the owner.
+// another vote can end it, since the successor may already be the owner. A member that
+// has acknowledged a complete copy keeps it until it learns how the move ended, however
+// late that is.
 //
 // # Rosters
 //
@@ -89,8 +91,8 @@
 //   - I2: a planned move keeps every charge.
 //   - I3: when an owner is lost, what its heir had not acknowledged is lost: no
 //     charge that waited for the heir, and small ones of at most 100 ms, usually 20
-//     ms, since an owner that hears nothing for longer lets all of them wait
-//     ([Machine.Lags]). If the owner comes back, it reports them.
+//     ms, since an owner lets all of them wait as soon as the first one has waited for
+//     longer ([Machine.Lags]). If the owner comes back, it reports them.
 //   - Owner and heir lost within the time that it takes to notice and to copy
 //     (about half a second): the partition starts from the freshest copy that any
 //     member has kept, or empty, and callers report their open reservations.

@@ -94,7 +94,9 @@ type partition struct {
 	heirHeard       time.Duration
 	heir            stream
 	durable         uint64
-	unackedSince    time.Duration // when the first change was made that the heir has not acknowledged
+	unackedSince    time.Duration // all changes that the heir has not acknowledged were made then or later
+	marks           [lagMarks]mark
+	marked          int // how many marks are in use
 	export          *export
 	repayAt         time.Duration
 
@@ -102,6 +104,7 @@ type partition struct {
 	granted  time.Duration // until when the owner may count on a lease
 	warming  uint64        // the transfer
 	warmedAt time.Duration
+	held     uint64 // the transfer for which a complete copy was acknowledged, which the owner may count on; 0: none
 
 	proposal   *proposal
 	shown      Change

@@ -45,7 +45,7 @@ const (
 	// Between owner and heir, or owner and successor.
 	Offer // Partition, Value, Transfer, Flag: asks to receive a copy; as the next owner
 	Ack   // Partition, Ballot (the term), Copy, Transfer (0: as the heir)
-	Retry // Partition, Transfer: not now
+	Retry // Partition, Transfer: not now; from the owner: the transfer is over
 	Ask   // Partition, Ballot: a beat had this term, which is not known here
 
 	// Of the registers of partitions.

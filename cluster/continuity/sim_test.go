@@ -64,7 +64,6 @@ type sim struct {
 	loss, repeat float64
 	delay        time.Duration // most of a message
 	slow         time.Duration // what delay is at least while faults happen
-	maxDelay     time.Duration // most that delay ever was
 	cut          map[[2]string]bool
 	joined       map[[2]string]time.Duration // when a cut ended
 	faults       bool                        // whether faults still happen

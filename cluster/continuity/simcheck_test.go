@@ -180,11 +180,13 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	s, p, a := h.s, c.Partition, c.Current
 	t := &h.parts[p]
 	st := n.stores[p]
-	if a.Origin < t.origin && t.owner.alive() {
-		if n.m.Decides(p, n.clock()) {
+	if a.Origin < t.origin {
+		switch {
+		case !n.m.Decides(p, n.clock()):
+			return // it has learned late that it was the owner; decided looks again if it should decide
+		case t.owner.alive() || !s.forgotten:
 			s.fail("I1: %s becomes the owner of p%d at %x, after %x", n.id, p, a.Origin, t.origin)
 		}
-		return // it has learned late that it was the owner
 	}
 	planned := !a.Heir.IsZero() && t.owner != nil && a.Heir == t.owner.id
 	base := Copy{Origin: a.Base.Origin, Seq: n.m.Copy(p).Seq, Complete: true}
@@ -220,7 +222,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 			t.lost += l.cost
 		}
 	}
-	if bound := MaxLag + 2*TickInterval + 2*s.maxDelay; last-first > bound {
+	if bound := withDrift(MaxLag); last-first > bound {
 		s.fail("I3: %s starts p%d without the small charges of %v, want at most %v", n.id, p, last-first, bound)
 	}
 	if bothGone && t.owner != nil { // and what earlier owners had

@@ -16,7 +16,6 @@ func runSim(seed uint64, broken bug, tracing bool) *sim {
 		s.o.HeirSilence = s.o.Lease + s.between(-20*time.Millisecond, 120*time.Millisecond)
 		s.slow = s.between(20*time.Millisecond, 80*time.Millisecond)
 	}
-	s.maxDelay = max(s.delay, s.slow)
 	var expect []string
 	for i := range n {
 		expect = append(expect, fmt.Sprintf("n%d", i))
@@ -81,7 +80,6 @@ func (s *sim) fault() {
 	case 5:
 		s.loss, s.repeat = s.rng.Float64()*0.2, s.rng.Float64()*0.2
 		s.delay = s.between(time.Millisecond, 60*time.Millisecond)
-		s.maxDelay = max(s.maxDelay, s.delay)
 		s.at(s.between(time.Second, 4*time.Second), func() { s.loss, s.repeat, s.delay = 0, 0, max(time.Millisecond, s.slow) })
 	case 6:
 		s.leave(m)

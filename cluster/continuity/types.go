@@ -137,6 +137,9 @@ const (
 // charges wait for it. It bounds what a crash can lose.
 const MaxLag = 100 * time.Millisecond
 
+// lagMarks is how many times an owner remembers, to know the age of its changes.
+const lagMarks = int(MaxLag / TickInterval)
+
 // withDrift returns a duration that has passed on this member's clock only after d
 // has passed on the clock of any other member.
 func withDrift(d time.Duration) time.Duration { return d + d/50 }
