@@ -18,6 +18,8 @@ const (
 	leaseFromReceipt     // the owner counts the lease from the acknowledgement
 	answersEarly         // large charges do not wait for the heir
 	servesEmpty          // a successor is given the partition before it has the copy
+	refundsTwice         // a settle that comes twice corrects twice
+	settlesEarly         // a settle is acknowledged before the heir has it
 )
 
 // plant breaks the machine before a step.
@@ -48,6 +50,7 @@ func (s *sim) plantAfter(n *simNode, e Event) {
 	for _, g := range r.Message.Grants {
 		if p := &n.m.parts[g.Partition]; s.broken == leaseFromReceipt && p.known.Owner == n.id && p.known.Term == g.Term && !p.sticky() {
 			p.leaseUntil = n.clock() + s.o.Lease
+			n.until[g.Partition] = n.m.decidesUntil(int(g.Partition))
 		}
 	}
 	for _, x := range r.Message.Entries {
@@ -92,4 +95,6 @@ var plantedBugs = []struct {
 	{"counts the lease from the receipt", leaseFromReceipt, 77},
 	{"answers before the heir has it", answersEarly, 3},
 	{"hands over before the copy is complete", servesEmpty, 0},
+	{"acknowledges settles before the heir has them", settlesEarly, 0},
+	{"corrects twice", refundsTwice, 0},
 }

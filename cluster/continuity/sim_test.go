@@ -70,6 +70,12 @@ type sim struct {
 	buried       bool                        // whether a member has ended for good without leaving
 	forgotten    bool                        // whether a majority has ever lost its memory at once
 
+	// What a seed may have besides.
+	settles    bool                        // calls end with a correction of their charge
+	falseViews bool                        // gossip shows some members for some time that a live one is gone
+	overlaps   bool                        // a member is started again while its last boot still runs
+	hidden     map[[2]string]time.Duration // until when the first does not see the second
+
 	// What gossip knows.
 	members map[string]*simMember
 	expect  []string // what members are told to form a cluster of
@@ -94,6 +100,7 @@ type simMember struct {
 // simCounters count what happened, to show that the faults are real.
 type simCounters struct {
 	moves, takeovers, claims, losses, denied, exact, fallback, repaid, crashes, pauses, cuts, joins, leaves, large, small int
+	settles, falseViews, overlaps                                                                                         int
 }
 
 func (c *simCounters) add(d *simCounters) {
@@ -112,11 +119,14 @@ func (c *simCounters) add(d *simCounters) {
 	c.leaves += d.leaves
 	c.large += d.large
 	c.small += d.small
+	c.settles += d.settles
+	c.falseViews += d.falseViews
+	c.overlaps += d.overlaps
 }
 
 func newSim(seed uint64, broken bug) *sim {
 	s := &sim{
-		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), broken: broken, cut: map[[2]string]bool{}, joined: map[[2]string]time.Duration{}, members: map[string]*simMember{},
+		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), broken: broken, cut: map[[2]string]bool{}, joined: map[[2]string]time.Duration{}, hidden: map[[2]string]time.Duration{}, members: map[string]*simMember{},
 		delay: time.Millisecond,
 	}
 	s.o = Defaults(simPartitions)
@@ -237,7 +247,7 @@ func (s *sim) view(n *simNode) View {
 	var serving hashTargets
 	for _, name := range s.names() {
 		m := s.members[name]
-		if m.left || m.node == nil && s.now-m.ended > 3*time.Second || n.misses(name) {
+		if m.left || m.node == nil && s.now-m.ended > 3*time.Second || n.misses(name) || s.now < s.hidden[[2]string{n.name, name}] {
 			continue
 		}
 		if n.name != name && s.faults && s.chance(0.1) {

@@ -4,6 +4,7 @@ package continuity
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"time"
 )
 
@@ -11,6 +12,8 @@ import (
 func runSim(seed uint64, broken bug, tracing bool) *sim {
 	s := newSim(seed, broken)
 	s.tracing = tracing
+	options := rand.New(rand.NewPCG(seed, 1))
+	s.settles, s.falseViews, s.overlaps = options.IntN(2) == 0, options.IntN(3) == 0, options.IntN(3) == 0
 	n := 3 + s.rng.IntN(5)
 	if s.chance(0.3) { // owner and heir act at the same time, and messages are slow
 		s.o.HeirSilence = s.o.Lease + s.between(-20*time.Millisecond, 120*time.Millisecond)
@@ -54,6 +57,11 @@ func (s *sim) fault() {
 	name := s.names()[s.rng.IntN(len(s.members))]
 	m := s.members[name]
 	other := s.names()[s.rng.IntN(len(s.members))]
+	switch {
+	case s.falseViews && s.chance(0.15):
+		s.hide(name)
+		return
+	}
 	kind := s.rng.IntN(11)
 	if s.slow > 0 && s.chance(0.5) {
 		kind = 9
@@ -193,6 +201,18 @@ func (s *sim) separate(p int) {
 	}
 }
 
+// hide lets gossip show some members that a live one is gone.
+func (s *sim) hide(name string) {
+	s.counters.falseViews++
+	until := s.now + s.between(time.Second, 6*time.Second)
+	s.logf("gossip loses %s until %v", name, until)
+	for _, other := range s.names() {
+		if other != name && s.chance(0.7) {
+			s.hidden[[2]string{other, name}] = until
+		}
+	}
+}
+
 // join ends a cut.
 func (s *sim) join(pair [2]string) {
 	if s.cut[pair] {
@@ -222,6 +242,7 @@ func (s *sim) heal() {
 	s.logf("heal")
 	s.faults = false
 	s.loss, s.repeat, s.delay = 0, 0, time.Millisecond
+	clear(s.hidden)
 	for _, a := range s.names() {
 		for _, b := range s.names() {
 			s.join([2]string{a, b})

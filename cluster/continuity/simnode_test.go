@@ -157,10 +157,10 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 	}
 	n.s.plant(n, e)
 	fx := n.m.Step(e, n.clock())
-	n.s.plantAfter(n, e)
 	for _, l := range fx.Leases {
 		n.until[l.Partition] = l.Until
 	}
+	n.s.plantAfter(n, e)
 	for p, until := range n.until {
 		if got, want := n.clock() < until, n.m.Decides(p, n.clock()); got != want {
 			n.s.fail("%s p%d: decides by the effects: %v, by the machine: %v", n.id, p, got, want)
@@ -176,8 +176,8 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 		t := e.(StateReceived).Transfer
 		if n.s.broken == acksBeforeApply {
 			n.s.at(40*time.Millisecond, func() { n.do(func() { n.stores[t.Partition].apply(records, t.Full) }) })
-		} else {
-			n.stores[t.Partition].apply(records, t.Full)
+		} else if st := n.stores[t.Partition]; !st.apply(records, t.Full) {
+			n.s.fail("I5: %s p%d has level %d after change %d, but its ids were charged %d", n.id, t.Partition, st.level, st.seq, st.total)
 		}
 	}
 	for _, c := range fx.Changes {
