@@ -25,7 +25,7 @@
 //
 //   - the owner: with another heir, with none, or with its successor as the owner
 //   - the heir: with itself as the owner, when its last grant to the owner is over,
-//     or as soon as a majority finds the owner's process dead
+//     or as soon as members of each majority find the owner's process dead
 //   - the member that the ring names: when there has never been an owner; or when
 //     owner and heir cannot decide or grant any more. It then proposes the member
 //     with the freshest copy
@@ -87,7 +87,14 @@
 //
 //   - I1: at most one member decides for a partition at any instant, strictly. It
 //     rests on: clocks whose rates differ by less than 2 %, a clock that counts
-//     suspension, one process per member name, [Dead] only for dead processes.
+//     suspension, boots that increase, [Dead] only for dead processes.
+//   - A member that is started again while its last boot still runs: the newer boot
+//     wins, and I1 holds if the roster has other members. Who has met the newer boot
+//     does not answer the older one, which stops as soon as it hears of it. What it
+//     owns is taken over when its lease is over or it is proven dead; what it owned
+//     without an heir, and its place in the roster, when it is proven dead or had no
+//     majority in reach for [Options.Contact]. It loses what a crash loses, and what
+//     it had to report.
 //   - I2: a planned move keeps every charge.
 //   - I3: when an owner is lost, what its heir had not acknowledged is lost: no
 //     charge that waited for the heir, and small ones of at most 100 ms, usually 20

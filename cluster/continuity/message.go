@@ -66,6 +66,8 @@ const (
 	AskVotes       // Digest: the receiver should send its votes if they are others
 	Vote           // Partition, Ballot (promised), Accepted, Value
 	VotesEnd       // Flag: the sender is a voter; Ballot, Accepted, Roster: of the register of the roster
+
+	NewBoot // Value.Owner: a newer boot of a member
 )
 
 // Entry is a part of a message. Kind says which fields are used.

@@ -20,6 +20,7 @@ const (
 	servesEmpty          // a successor is given the partition before it has the copy
 	refundsTwice         // a settle that comes twice corrects twice
 	settlesEarly         // a settle is acknowledged before the heir has it
+	replacedIsDead       // a boot counts as dead as soon as a newer one of its member is known
 )
 
 // plant breaks the machine before a step.
@@ -31,6 +32,14 @@ func (s *sim) plant(n *simNode, e Event) {
 				if x.Kind == Prepare || x.Kind == Accept {
 					p := &n.m.parts[x.Partition]
 					p.promised = min(p.promised, x.Ballot)
+				}
+			}
+		}
+	case replacedIsDead:
+		for i := range n.m.parts {
+			for _, id := range []ID{n.m.parts[i].known.Owner, n.m.parts[i].known.Heir} {
+				if p := n.m.peer(id.Name); p != nil && p.Boot > id.Boot {
+					p.noteDead(id.Boot)
 				}
 			}
 		}
@@ -61,6 +70,7 @@ func (s *sim) plantAfter(n *simNode, e Event) {
 		switch {
 		case s.broken == acceptsOldTerm && x.Kind == Known && x.Value.Term < p.known.Term && x.Value.Owner == n.id:
 			p.known = x.Value
+			n.until[x.Partition] = n.m.decidesUntil(x.Partition)
 		case s.broken == servesEmpty && x.Kind == Ack && p.export != nil && p.export.transfer == x.Transfer:
 			p.export.complete, p.export.seq = true, p.copy.Seq
 		}
@@ -97,4 +107,5 @@ var plantedBugs = []struct {
 	{"hands over before the copy is complete", servesEmpty, 0},
 	{"acknowledges settles before the heir has them", settlesEarly, 0},
 	{"corrects twice", refundsTwice, 0},
+	{"takes a replaced boot for dead", replacedIsDead, 0},
 }

@@ -253,9 +253,9 @@ func (m *Machine) mayAcceptRoster(from ID, r Roster, leave bool) bool {
 		switch {
 		case m.settled != m.roster.Epoch:
 			return false
-		case leave && from.Name == name, m.rosterVote.accepted != 0 && slices.Equal(m.rosterVote.value.Names, r.Names):
+		case leave && from.Name == name && !m.replacing(p), m.rosterVote.accepted != 0 && slices.Equal(m.rosterVote.value.Names, r.Names):
 			// It holds nothing, or this member does not answer it any more.
-		case p != nil && m.gone(p.ID):
+		case p != nil && m.dead(p.ID) && !m.replacing(p):
 		case m.now < max(m.answeredAt(p), m.booted)+withDrift(m.o.Contact+m.o.Lease):
 			return false
 		}

@@ -75,6 +75,7 @@ type sim struct {
 	falseViews bool                        // gossip shows some members for some time that a live one is gone
 	overlaps   bool                        // a member is started again while its last boot still runs
 	hidden     map[[2]string]time.Duration // until when the first does not see the second
+	deaf       map[simReach]bool           // which boots of a member another one cannot reach
 
 	// What gossip knows.
 	members map[string]*simMember
@@ -87,11 +88,18 @@ type sim struct {
 	counters simCounters
 }
 
+// simReach is a member and a boot of another one.
+type simReach struct {
+	name string
+	boot ID
+}
+
 // simMember is a member, whether it runs or not.
 type simMember struct {
 	name  string
 	state MemberState
 	node  *simNode      // nil: it does not run
+	old   *simNode      // an earlier boot that still runs
 	ended time.Duration // when it stopped
 	left  bool
 	boots uint64 // the last boot
@@ -126,7 +134,7 @@ func (c *simCounters) add(d *simCounters) {
 
 func newSim(seed uint64, broken bug) *sim {
 	s := &sim{
-		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), broken: broken, cut: map[[2]string]bool{}, joined: map[[2]string]time.Duration{}, hidden: map[[2]string]time.Duration{}, members: map[string]*simMember{},
+		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), broken: broken, cut: map[[2]string]bool{}, joined: map[[2]string]time.Duration{}, hidden: map[[2]string]time.Duration{}, deaf: map[simReach]bool{}, members: map[string]*simMember{},
 		delay: time.Millisecond,
 	}
 	s.o = Defaults(simPartitions)
@@ -211,7 +219,10 @@ func (s *sim) transmit(from *simNode, to ID, deliver func(*simNode)) {
 		}
 		s.at(s.between(50*time.Microsecond, s.delay), func() {
 			n := target.node
-			if n == nil || s.cut[[2]string{from.name, to.Name}] {
+			if target.old != nil && target.old.id == to {
+				n = target.old
+			}
+			if n == nil || s.cut[[2]string{from.name, to.Name}] || s.deaf[simReach{from.name, n.id}] || s.deaf[simReach{n.name, from.id}] {
 				return
 			}
 			n.do(func() { deliver(n) })

@@ -164,8 +164,10 @@ func (h *simHistory) heirIs(n *simNode, p int, heir ID) {
 		return
 	}
 	t.heir = nil
-	if m := h.s.members[heir.Name]; m.node != nil && m.node.id == heir {
-		t.heir = m.node
+	for _, o := range h.s.nodes {
+		if o.id == heir {
+			t.heir = o
+		}
 	}
 }
 
@@ -227,7 +229,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	if got, want := st.sum(), st.level; got != want {
 		s.fail("I4: %s starts p%d with level %d, but its ids were charged %d", n.id, p, want, got)
 	}
-	bothGone := t.owner == nil || !t.owner.alive() && !s.reach(n, t.heir)
+	bothGone := t.owner == nil || (!t.owner.alive() || t.owner.superseded()) && !s.reach(n, t.heir)
 	first, last := time.Duration(-1), time.Duration(-1)
 	ended := t.ended()
 	for _, l := range t.log {
@@ -286,7 +288,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 // reach reports whether a boot exists and could talk to n for as long as a candidate
 // waits for copies.
 func (s *sim) reach(n, other *simNode) bool {
-	if other == nil || !other.alive() || other.paused || other.resumed > 0 && s.now-other.resumed < 2*claimPatience {
+	if other == nil || !other.alive() || other.superseded() || other.paused || other.resumed > 0 && s.now-other.resumed < 2*claimPatience {
 		return false
 	}
 	for _, pair := range [][2]string{{n.name, other.name}, {other.name, n.name}} {

@@ -138,6 +138,8 @@ func (m *Machine) handle(msg *Message, e *Entry) {
 		m.onAccepted(msg, e)
 	case Refused:
 		m.onRefused(e)
+	case NewBoot:
+		m.meet(e.Value.Owner)
 	default:
 		m.handleRoster(msg, e)
 	}

@@ -70,6 +70,9 @@ func (r Roster) has(name string) bool { return indexOf(r.Names, name) >= 0 }
 // majority returns how many members are a strict majority.
 func (r Roster) majority() int { return len(r.Names)/2 + 1 }
 
+// inEach returns how many members there must be so that one of them is in each majority.
+func (r Roster) inEach() int { return len(r.Names) - r.majority() + 1 }
+
 // Role is the role of this member for a partition.
 type Role uint8
 
