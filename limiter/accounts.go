@@ -203,6 +203,10 @@ func (p *partition) largestGives(a *idAccount) bool {
 		return true
 	}
 	defer s.Unlock()
+	if s.records.closed {
+		p.engine.ids.largest.Store(0) // another will be observed
+		return false
+	}
 	return s.giveUp(a.n, hint&partitionMask)
 }
 
@@ -247,7 +251,7 @@ func (p *partition) forgetOldest(a *idAccount) bool {
 	if q.head == 0 || a.ended.head != 0 && p.entries.at(a.ended.head).due < p.entries.at(q.head).due {
 		q = &a.ended
 	}
-	if q.head == 0 {
+	if q.head == 0 || p.records.closed && p.entries.at(q.head).state() == idExpired {
 		return false
 	}
 	entryID := p.pop(q)

@@ -5,21 +5,34 @@ package limiter_test
 import (
 	"errors"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/bucketring/bucketring/limiter"
 )
 
+// cut cuts the list of changes of acme, and returns the number of the last change.
+func (n *node) cut(now limiter.Time) uint64 {
+	seq := n.Seq(limiter.PartitionOf("acme"))
+	if seq > 0 {
+		var w limiter.StateWriter
+		_, _ = n.AppendChanges(now, limiter.PartitionOf("acme"), seq-1, &w)
+	}
+	return seq
+}
+
 // TestNoAllocations checks that calls for existing keys do not allocate, with and without
-// ids, on one level and on two.
+// ids, on one level and on two, and also while changes are listed.
 func TestNoAllocations(t *testing.T) {
 	limits := append(tokenLimits(), limiter.Limit{Name: "images", Dimension: "images", Algorithm: limiter.TokenBucket, Amount: 1e9, Window: time.Minute})
 	for i := range limits {
 		limits[i].Amount, limits[i].Burst = 1e12, 0
 	}
-	for name, levels := range map[string]int{"one level": 1, "two levels": 2} {
+	for name, levels := range map[string]int{"one level": 1, "two levels": 2, "two levels, tracked": 2} {
 		n := newNode(t, limiter.Options{MaxIDs: 256})
+		isTracked := strings.HasSuffix(name, "tracked")
+		n.Track(limiter.PartitionOf("acme"), isTracked)
 		sets := []*limiter.LimitSet{mustSet(t, n.catalog, limits...), mustSet(t, n.catalog, limits[:4]...)}
 		p := plan("acme/alice", sets[2-levels:]...)
 		if levels == 1 {
@@ -94,7 +107,7 @@ func TestNoAllocations(t *testing.T) {
 			{"Reserve and Withdraw", func() {
 				r.ID, r.Attempt = id(), r.Attempt+1
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
-				n.Withdraw(now, key, r.ID, r.Attempt)
+				_, _ = n.Withdraw(now, key, r.ID, r.Attempt)
 				if err := n.Reserve(now, r, &d); !errors.Is(err, limiter.ErrWithdrawn) {
 					t.Fatalf("Reserve() after its withdrawal = %v, want %v", err, limiter.ErrWithdrawn)
 				}
@@ -103,7 +116,7 @@ func TestNoAllocations(t *testing.T) {
 				r.ID, r.Attempt = id(), r.Attempt+1
 				ok("Reserve", n.Reserve(now, r, &d), limiter.Allowed)
 				now = now.Add(31 * time.Second)
-				n.Withdraw(now, key, r.ID, r.Attempt)
+				_, _ = n.Withdraw(now, key, r.ID, r.Attempt)
 			}},
 			{"Peek", func() {
 				n.Peek(now, r, &d)
@@ -143,6 +156,11 @@ func TestNoAllocations(t *testing.T) {
 			for range 300 {
 				c.f() // grow the tables
 			}
+			n.ForgetChanges(limiter.PartitionOf("acme"), n.cut(now))
+			for range 300 {
+				c.f() // grow the list of changes
+			}
+			n.ForgetChanges(limiter.PartitionOf("acme"), n.cut(now))
 			if allocs := testing.AllocsPerRun(200, c.f); allocs != 0 {
 				t.Errorf("%s, %s: %v allocations, want 0", c.call, name, allocs)
 			}

@@ -165,7 +165,7 @@ func (p *partition) eachPendingCharge(rec *record, bucketID uint32, f func(*char
 		var it chargeIterator
 		for it.start(p, p.entries.at(entryID), ""); it.next(); {
 			if it.pins && it.rec == rec && it.limit.bucketID == bucketID {
-				p.beforeIDChanges(entryID)
+				p.entryChanged(entryID)
 				f(it.charge)
 			}
 		}

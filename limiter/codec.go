@@ -29,6 +29,7 @@ func (e *encoder) setLength(at int) {
 type decoder struct {
 	buf  []byte // not read yet
 	size int    // of the whole input, for error messages
+	what string // the input is, for error messages
 	err  error
 }
 
@@ -36,7 +37,7 @@ var errTruncated = errors.New("ends too early")
 
 func (d *decoder) fail(format string, args ...any) {
 	if d.err == nil {
-		d.err = fmt.Errorf("snapshot: byte %d: %w", d.size-len(d.buf), fmt.Errorf(format, args...))
+		d.err = fmt.Errorf("%s: byte %d: %w", d.what, d.size-len(d.buf), fmt.Errorf(format, args...))
 	}
 	d.buf = nil
 }
@@ -118,18 +119,22 @@ func (d *decoder) part() decoder {
 	rest := d.buf[4:]
 	n := binary.LittleEndian.Uint32(d.buf)
 	d.buf = rest[n:]
-	return decoder{buf: rest[:n], size: d.size - len(d.buf)}
+	return decoder{buf: rest[:n], size: d.size - len(d.buf), what: d.what}
 }
 
 func (d *decoder) bool() bool { return d.upTo(1, "flag") == 1 }
 
-func (d *decoder) string(limit int, what string) string {
+// string reads a name of at most 256 bytes.
+func (d *decoder) string(what string) string { return string(d.bytes(256, what)) }
+
+// bytes reads a string without copying it.
+func (d *decoder) bytes(limit int, what string) []byte {
 	n := int(d.upTo(uint64(limit), what))
 	if n > len(d.buf) {
 		d.fail("%w", errTruncated)
-		return ""
+		return nil
 	}
-	s := string(d.buf[:n])
+	b := d.buf[:n]
 	d.buf = d.buf[n:]
-	return s
+	return b
 }

@@ -63,13 +63,16 @@ type CountResult struct {
 	Full bool
 	// Replayed means that Used and End are those of the earlier answer to a known id.
 	Replayed bool
+	// Change and Large are as in [Decision]. Hits are large from 1 % of the request's limit.
+	Change uint64
+	Large  bool
 }
 
 // Count adds the hits of q to a counter, even beyond the limit of q, and reports the
 // counter in d. Windows are those of [Window.Bounds]; one that is open stays open
 // until its end even if the clock steps back. A request of 0 hits creates no state.
 // Repeating q.ID returns the same result for 30 s, or for 10 minutes if q.Force is
-// set. The error is a [*FieldError] or matches [ErrConflict].
+// set. The error is a [*FieldError], [ErrClosed], or matches [ErrConflict].
 func (e *Engine) Count(now Time, q *CountRequest, d *CountResult) error {
 	s, root := e.lock(q.Key)
 	defer s.Unlock()
@@ -77,6 +80,10 @@ func (e *Engine) Count(now Time, q *CountRequest, d *CountResult) error {
 }
 
 func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult) error {
+	if p.records.closed {
+		d.Change, d.Large = 0, false
+		return ErrClosed
+	}
 	now = p.tick(now)
 	var id idKey
 	var body uint32
@@ -87,13 +94,13 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 				return &ConflictError{"the id was used for another request"}
 			}
 			d.set(q, now, bucket{hi: entry.value[1], lo: uint64(entry.value[0])})
-			d.Replayed = true
+			d.Replayed, d.Change, d.Large = true, p.seq, true
 			return nil
 		}
 	}
 	var buf [maxCounterName]byte
 	window := string(q.Window.appendName(buf[:0]))
-	_, rec := p.find(q.Key, window)
+	recordID, rec := p.find(q.Key, window)
 	var b bucket
 	if rec != nil {
 		p.advance(rec, now)
@@ -115,7 +122,7 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 		return numberError("hits", hits, "does not fit the counter")
 	default:
 		if rec == nil {
-			if rec, _ = p.create(keypath.Root(q.Key), q.Key, window, p.engine.catalog.counter, now); rec == nil {
+			if recordID, rec, _ = p.create(keypath.Root(q.Key), q.Key, window, p.engine.catalog.counter, now); rec == nil {
 				p.stats.tableFull++
 				d.set(q, now, b)
 				d.Over, d.Full = true, true
@@ -123,6 +130,12 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 			}
 		}
 		b.lo += uint64(hits)
+	}
+	change, large := p.seq, false
+	if rec != nil && hits != 0 {
+		p.seq++
+		p.recordChanged(rec, recordID)
+		large = !q.GiveBack && hits >= (q.Limit+99)/100
 	}
 	if rec != nil {
 		rec.buckets[0] = b
@@ -133,6 +146,9 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 	d.set(q, now, b)
 	if q.ID != "" && q.Hits > 0 {
 		p.rememberCount(now, root, q, id, body, b)
+	}
+	if p.seq != change {
+		d.Change, d.Large = p.seq, large
 	}
 	return nil
 }
@@ -151,6 +167,7 @@ func (p *partition) rememberCount(now Time, root uint64, q *CountRequest, id idK
 		p.stats.forgotten++
 		return
 	}
+	p.seq++
 	entry.body, entry.value = body, [2]int64{int64(b.lo), b.hi}
 	if q.Force {
 		p.pushEnded(entryID, now)

@@ -80,11 +80,17 @@ func TestCountIsTheModel(t *testing.T) {
 			switch err := n.Count(now, &q, &got); {
 			case conflict != errors.Is(err, limiter.ErrConflict) || err != nil && !conflict:
 				rt.Fatalf("step %d: Count(%+v) = %v, want a conflict: %v", i, q, err, conflict)
-			case err == nil && got != want:
+			case err == nil && without(got) != want:
 				rt.Fatalf("step %d: Count(%+v) = %+v, want %+v", i, q, got, want)
 			}
 		}
 	})
+}
+
+// without returns the result without what the model does not have.
+func without(d limiter.CountResult) limiter.CountResult {
+	d.Change, d.Large = 0, false
+	return d
 }
 
 // countModel is a naive model of all counters.

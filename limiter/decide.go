@@ -6,6 +6,9 @@ import "github.com/cespare/xxhash/v2"
 
 // decide is Check, and Reserve if reserve is set.
 func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reserve bool) error {
+	if err := p.begin(d); err != nil {
+		return err
+	}
 	now = p.tick(now)
 	var id idKey
 	var keyHash uint64
@@ -19,8 +22,8 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		p.preload(account, id)
 		keyHash = xxhash.Sum64String(r.Key)
 		body = bodyDigest(r, keyHash, reserve)
-		if _, entry := p.findEntry(account, id); entry != nil {
-			return p.repeat(entry, body, r, d, now)
+		if entryID, entry := p.findEntry(account, id); entry != nil {
+			return p.repeat(entryID, entry, body, r, d, now)
 		}
 	}
 	allExist := p.assemble(d, r, now)
@@ -81,7 +84,10 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 			d.saveCosts(entry)
 		}
 	}
-	p.chargeAll(d, r, entry, now)
+	if p.chargeAll(d, r, entry, now) || entry != nil {
+		p.seq++
+		d.Change, d.Large = p.seq, d.Large || reserve
+	}
 	d.Outcome, d.GrantedOutputTokens = outcome, granted
 	p.reportLimits(d, r, now)
 	d.Binding = d.tightest(reserve)
@@ -89,19 +95,27 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 }
 
 // repeat answers a request whose id is known.
-func (p *partition) repeat(entry *idEntry, body uint32, r *Request, d *Decision, now Time) error {
+func (p *partition) repeat(entryID uint32, entry *idEntry, body uint32, r *Request, d *Decision, now Time) error {
 	switch {
 	case entry.body != body || entry.state() == idCount || entry.state() == idWithdrawal:
 		return &ConflictError{"the id was used for another request"}
 	case entry.state() == idCancelled:
 		return &ConflictError{"the reservation was cancelled"}
-	case entry.isReservation():
-		p.addAttempt(entry, r.Attempt, 0)
+	}
+	p.entryChanged(entryID)
+	version := r.Plan.Version
+	if entry.isReservation() {
+		version = 0
+	}
+	if p.addAttempt(entry, r.Attempt, version) {
+		p.seq++
+	}
+	if entry.isReservation() {
 		p.replayReservation(entry, r.Key, d, now)
-	default:
-		p.addAttempt(entry, r.Attempt, r.Plan.Version)
+	} else {
 		p.replayCheck(entry, r, d, now)
 	}
+	d.repeats(p)
 	return nil
 }
 
@@ -155,24 +169,42 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 }
 
 // chargeAll charges the cost of every assessment and records the charges in entry if
-// it is a reservation. entry may be nil.
-func (p *partition) chargeAll(d *Decision, r *Request, entry *idEntry, now Time) {
+// it is a reservation. entry may be nil. It sets d.Large and reports whether anything was
+// charged.
+func (p *partition) chargeAll(d *Decision, r *Request, entry *idEntry, now Time) (changed bool) {
 	for i := range d.assessments {
 		a := &d.assessments[i]
 		dropped := int64(0)
 		if r.Force {
 			dropped = p.dropExcess(a)
 		} else {
-			a.rec.denied = false
+			a.rec.flags &^= recordDenied
 		}
 		if entry != nil && entry.isReservation() {
 			p.addCharge(entry, a, dropped, r, now)
 		}
 		if a.cost > 0 && a.takesCost() {
+			changed = true
+			if a.cost >= a.limit.large {
+				d.Large = true
+			}
 			if a.limit.Algorithm == SlidingWindow {
 				a.ring = p.ensureRing(a.limit, a.bucket, now)
 			}
 			a.limit.charge(a.bucket, a.ring, a.cost)
+		}
+	}
+	if p.records.tracked {
+		p.listCharged(d, entry != nil && entry.isReservation())
+	}
+	return changed
+}
+
+// listCharged lists the records that were charged, or are referred to by a reservation.
+func (p *partition) listCharged(d *Decision, reserved bool) {
+	for i := range d.assessments {
+		if a := &d.assessments[i]; reserved || a.cost > 0 && a.takesCost() {
+			p.recordChanged(a.rec, a.recordID)
 		}
 	}
 }

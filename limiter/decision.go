@@ -39,6 +39,25 @@ func (p *partition) reportLimits(d *Decision, r *Request, now Time) {
 	}
 }
 
+// begin prepares d for a call that may change state. The error is ErrClosed.
+func (p *partition) begin(d *Decision) error {
+	d.Change, d.Large = 0, false
+	if p.records.closed {
+		return ErrClosed
+	}
+	return nil
+}
+
+// numberChange takes the next number for a change of a reservation.
+func (p *partition) numberChange(d *Decision) {
+	p.seq++
+	d.Change, d.Large = p.seq, true
+}
+
+// repeats marks a decision that depends on earlier changes. Which ones is not known, so it
+// is as if it depended on the latest.
+func (d *Decision) repeats(p *partition) { d.Change, d.Large = p.seq, true }
+
 // tightest returns the index of the enforced limit with the smallest share remaining,
 // or -1. Concurrency limits count only if the request takes slots.
 func (d *Decision) tightest(takesSlots bool) int {
@@ -73,7 +92,7 @@ func (p *partition) deny(d *Decision, now Time) {
 			continue
 		}
 		if a.rec != nil {
-			a.rec.denied = true
+			a.rec.flags |= recordDenied
 		}
 		wait := int64(-1)
 		switch a.reason {

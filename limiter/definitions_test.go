@@ -14,7 +14,7 @@ import (
 func fullLimit(t *testing.T) Limit {
 	l := Limit{
 		Name: "n", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Window: time.Hour, Calendar: Day, Zone: time.FixedZone("Z", 3600),
-		Burst: 4, Shadow: true, Degrade: true, Unreachable: Open, Closed: true, FullCapacity: 5,
+		Burst: 4, Shadow: true, Degrade: true, Unreachable: Open, Async: true, Closed: true, FullCapacity: 5,
 	}
 	v := reflect.ValueOf(l)
 	for i := range v.NumField() {
@@ -87,7 +87,7 @@ func TestSnapshotRejectsMixedRecords(t *testing.T) {
 		{counterMark + "1", e.catalog.counter, true},
 		{"m", bucket.schema, true},
 	} {
-		rec, _ := shard.create("k", "k", tt.model, tt.of, now)
+		_, rec, _ := shard.create("k", "k", tt.model, tt.of, now)
 		data := e.Snapshot(now, PartitionOf("k"), nil)
 		if err := New(Options{}).Restore(now, PartitionOf("k"), data, nil); (err == nil) != tt.good {
 			t.Errorf("Restore of %q with %d limits = %v, want it to be good: %v", tt.model, len(tt.of.limits), err, tt.good)

@@ -14,6 +14,10 @@ type directory struct {
 	others *tables
 	n      int32 // records
 	epoch  uint8 // changes with every snapshot; a record that lags is not written yet
+
+	// The state of the partition, kept here because there is room in its cache lines.
+	closed  bool // it makes no decisions, see Engine.Close
+	tracked bool // it lists its changes
 }
 
 // tables are used once the first table has split.
@@ -127,7 +131,7 @@ const minPlaces = 32
 // may move the records of that table.
 func (d *directory) shrink(id uint32, hash func(*record) uint64, moved func(*record, uint32)) {
 	if d.n == 0 {
-		*d = directory{epoch: d.epoch}
+		*d = directory{epoch: d.epoch, closed: d.closed, tracked: d.tracked}
 		return
 	}
 	t := d.tableAt(id >> tableBits)

@@ -19,13 +19,14 @@ type Options struct {
 	// Catalog holds the limit definitions that the engine's records refer to.
 	// Default: a new catalog, which [Engine.Catalog] returns.
 	Catalog *Catalog
-	// MaxKeys is the most records that the engine holds. Default: 10,000,000.
+	// MaxKeys is the most records that the engine holds in open partitions, and again in
+	// closed ones. Default: 10,000,000.
 	MaxKeys int
 	// MaxKeysPerRoot is the most under one root. Default: a quarter of MaxKeys, at
 	// least 1,000. A root may also hold at most three times as many as are free.
 	MaxKeysPerRoot int
-	// MaxIDs is the most request ids that the engine remembers, including those of
-	// reservations. One root gets at most three quarters of them, and less the more
+	// MaxIDs is the most request ids that the engine remembers in open partitions, and
+	// again in closed ones, including those of reservations. One root gets at most three quarters of them, and less the more
 	// others have. A root with its share forgets its own oldest id for a new one.
 	// Default: 1,048,576.
 	MaxIDs int
@@ -56,6 +57,8 @@ type Engine struct {
 	maxPerRoot     int
 	keys           *quota
 	ids            *idPool
+	copiedKeys     *quota // of closed partitions
+	copiedIDs      *quota
 	idSeed         uint64                    // of the index of ids; no decision depends on it
 	reserve        int64                     // see keepReserve
 	largest        [Partitions]atomic.Uint32 // rootSizes.count of each partition
@@ -77,7 +80,7 @@ func New(o Options) *Engine {
 	o = o.withDefaults()
 	e := &Engine{
 		catalog: o.Catalog, seed: maphash.MakeSeed(), maxPerRoot: o.MaxKeysPerRoot,
-		keys: newQuota(o.MaxKeys), ids: &idPool{quota: *newQuota(o.MaxIDs), reserve: int64(o.MaxIDs / idReserve)}, reserve: int64(o.MaxKeys / reserve),
+		keys: newQuota(o.MaxKeys), copiedKeys: newQuota(o.MaxKeys), copiedIDs: newQuota(o.MaxIDs), ids: &idPool{quota: *newQuota(o.MaxIDs), reserve: int64(o.MaxIDs / idReserve)}, reserve: int64(o.MaxKeys / reserve),
 	}
 	e.idSeed = maphash.String(e.seed, "ids")
 	for i := range e.shards {
@@ -106,7 +109,7 @@ func (e *Engine) lock(key string) (*shard, uint64) {
 // Concurrency limits are reported but not charged. Repeating r.ID returns the same
 // decision for 30 s, or for 10 minutes if r.Force is set, with the limits as they are
 // then. The error is a
-// [*FieldError] or matches [ErrConflict].
+// [*FieldError], [ErrWithdrawn], [ErrClosed], or matches [ErrConflict].
 func (e *Engine) Check(now Time, r *Request, d *Decision) error {
 	s, root := e.lock(r.Key)
 	defer s.Unlock()
@@ -117,7 +120,7 @@ func (e *Engine) Check(now Time, r *Request, d *Decision) error {
 // until the reservation is settled or cancelled or its lease expires. Repeating
 // r.ID returns the same decision until 10 minutes after the reservation's end, with the
 // limits as they are then. The
-// error is a [*FieldError], [ErrWithdrawn], or matches [ErrConflict].
+// error is a [*FieldError], [ErrWithdrawn], [ErrClosed], or matches [ErrConflict].
 func (e *Engine) Reserve(now Time, r *Request, d *Decision) error {
 	if r.ID == "" {
 		return &FieldError{Field: "request_id", Value: `""`, Problem: "must not be empty for a reservation"}
@@ -132,7 +135,7 @@ func (e *Engine) Reserve(now Time, r *Request, d *Decision) error {
 // reordered copies are harmless. A report of progress extends the lease and never
 // lowers the charge; a final report replaces it and ends the reservation. An
 // expired reservation can still be settled. The error is [ErrUnknownReservation],
-// a [*FieldError], or matches [ErrConflict].
+// [ErrClosed], a [*FieldError], or matches [ErrConflict].
 func (e *Engine) Settle(now Time, u *Usage, d *Decision) error {
 	s, root := e.lock(u.Key)
 	defer s.Unlock()
@@ -140,7 +143,8 @@ func (e *Engine) Settle(now Time, u *Usage, d *Decision) error {
 }
 
 // Cancel refunds the whole charge of reservation id of key, for a call that never
-// ran. The id is remembered for another 30 s. The error is [ErrUnknownReservation] or matches [ErrConflict].
+// ran. The id is remembered for another 30 s. The error is
+// [ErrUnknownReservation], [ErrClosed], or matches [ErrConflict].
 func (e *Engine) Cancel(now Time, key, id string, d *Decision) error {
 	s, root := e.lock(key)
 	defer s.Unlock()
@@ -152,11 +156,12 @@ func (e *Engine) Cancel(now Time, key, id string, d *Decision) error {
 // reservation was settled or another attempt, not withdrawn, got its answer.
 // If the attempt arrives within the next 30 s, Reserve rejects it with
 // [ErrWithdrawn]. Withdrawals are not remembered while the root has its share of
-// [Options].MaxIDs.
-func (e *Engine) Withdraw(now Time, key, id string, attempt uint64) {
+// [Options].MaxIDs. It returns the number of the last change, as [Decision].Change; a
+// withdrawal is always large. The error is [ErrClosed].
+func (e *Engine) Withdraw(now Time, key, id string, attempt uint64) (change uint64, err error) {
 	s, root := e.lock(key)
 	defer s.Unlock()
-	s.withdraw(now, root, key, id, attempt)
+	return s.withdraw(now, root, key, id, attempt)
 }
 
 // WithdrawCheck withdraws r.Attempt of the check r, whose answer did not reach its
@@ -164,11 +169,12 @@ func (e *Engine) Withdraw(now Time, key, id string, attempt uint64) {
 // withdrawn, got its answer or the policy has changed. A token bucket keeps what it has
 // refilled since the check, and a shadow limit the whole charge. If the attempt arrives
 // within the next 30 s, Check rejects it with [ErrWithdrawn], as Withdraw does. d is
-// memory for the engine and gets no decision.
-func (e *Engine) WithdrawCheck(now Time, r *Request, d *Decision) {
+// memory for the engine and gets no decision, except Change and Large. The error is
+// [ErrClosed].
+func (e *Engine) WithdrawCheck(now Time, r *Request, d *Decision) error {
 	s, root := e.lock(r.Key)
 	defer s.Unlock()
-	s.withdrawCheck(now, root, r, d)
+	return s.withdrawCheck(now, root, r, d)
 }
 
 // Peek reports the state of the limits of r without changing it. The costs and

@@ -20,6 +20,9 @@ var (
 	// ErrWithdrawn means that this attempt of a call was withdrawn before it
 	// arrived.
 	ErrWithdrawn = errors.New("attempt was withdrawn before it arrived")
+	// ErrClosed means that the engine does not decide for the key's partition, see
+	// [Engine.Close].
+	ErrClosed = errors.New("partition is closed")
 )
 
 // FieldError reports an invalid field of a request.

@@ -116,7 +116,8 @@ type rootSizes struct {
 	of    map[uint64]uint32 // by the hash of the root
 	top   uint64            // the root with the most, as far as is known
 	count uint32            // of top
-	// shared is count for other partitions. It is nil until the partition is in use.
+	// shared is count for other partitions. It is nil while the partition is closed, or
+	// not in use yet.
 	shared *atomic.Uint32
 }
 
@@ -204,6 +205,9 @@ func (p *partition) reclaim(now Time, root uint64, size uint32) (wait int64) {
 		wait = min(wait, soon)
 	case !s.TryLock(): // waiting with a lock held could be a deadlock
 		wait = min(wait, roomRetry)
+	case s.records.closed: // meanwhile
+		s.Unlock()
+		wait = min(wait, roomRetry)
 	default:
 		soon := s.evict(now, search{root: s.roots.top})
 		s.returnQuota()
@@ -218,7 +222,7 @@ func (p *partition) reclaim(now Time, root uint64, size uint32) (wait int64) {
 
 // returnQuota gives the partition's unused quota to all partitions.
 func (p *partition) returnQuota() {
-	p.engine.keys.left.Add(int64(p.keyQuota))
+	p.keyPool().left.Add(int64(p.keyQuota))
 	p.keyQuota = 0
 }
 
@@ -238,7 +242,7 @@ func (e *Engine) keepReserve(now Time) (removed int) {
 		s.Lock()
 		before := removed
 		for range reserveStep {
-			if s.evict(now, search{root: s.roots.top}) == 0 {
+			if !s.records.closed && s.evict(now, search{root: s.roots.top}) == 0 {
 				removed++
 			}
 		}
@@ -290,7 +294,7 @@ func (p *partition) evict(now Time, which search) (wait int64) {
 			p.remove(p.clockHand)
 			p.stats.evicted[EvictLossless]++
 			return 0
-		case rec.denied:
+		case rec.flags&recordDenied != 0:
 			wait = min(wait, p.unusedIn(rec, now))
 			continue
 		case c.budget == budgetUsed:

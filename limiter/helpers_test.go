@@ -165,6 +165,7 @@ func tidy(d limiter.Decision) limiter.Decision {
 	if d.RetryAfter < 0 {
 		d.RetryAfter = -1
 	}
+	d.Change, d.Large = 0, false // the oracle has none
 	if len(d.Limits) == 0 {
 		d.Limits = nil
 	}

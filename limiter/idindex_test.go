@@ -87,7 +87,7 @@ func TestFloodsAtOnce(t *testing.T) {
 					_ = e.Cancel(now, root, r.ID, &d)
 				case 2:
 					_ = e.Reserve(now, r, &d)
-					e.Withdraw(now, root, r.ID, r.Attempt)
+					_, _ = e.Withdraw(now, root, r.ID, r.Attempt)
 				default:
 					_ = e.Reserve(now, r, &d)
 					_ = e.Settle(now, &Usage{Key: root, ID: r.ID, Final: true}, &d)

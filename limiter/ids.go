@@ -38,6 +38,7 @@ const (
 	flagPermanent = 1 << 4 // an attempt that cannot be withdrawn got the answer
 	// flagMoreCharges is set if there are blocks of charges beside the reservation's own.
 	flagMoreCharges = 1 << 5
+	flagListed      = 1 << 6 // is in the list of changes, after the last cut
 )
 
 // idState is the state of an entry. The last four are reservations.
@@ -235,6 +236,9 @@ func (p *partition) insertEntry(account uint32, k idKey, s idState) (uint32, *id
 	entry.hash, entry.more, entry.owner = k.hash, k.more, account<<8|uint32(s)
 	p.ids.insert(p.engine.position(k), entryID)
 	p.idAdded(entryID)
+	if p.records.tracked {
+		p.listEntry(entryID)
+	}
 	a := p.accounts.at(account)
 	a.n++
 	if s == idWithdrawal {
@@ -249,7 +253,7 @@ func (p *partition) deleteEntry(entryID uint32) {
 	account := entry.account()
 	p.freeEntryParts(entryID, entry)
 	p.entries.free(entryID)
-	p.engine.ids.release(&p.idQuota)
+	p.idPool().release(&p.idQuota)
 	p.accounts.at(account).n--
 	p.accounts.release(account)
 }
@@ -269,6 +273,9 @@ func (p *partition) freeEntryParts(entryID uint32, entry *idEntry) {
 		return
 	}
 	p.beforeIDChanges(entryID)
+	if p.mustTellRemoval(entry) {
+		p.idRemoved(entry)
+	}
 	switch entry.state() {
 	case idExpired:
 		var it chargeIterator
@@ -280,9 +287,13 @@ func (p *partition) freeEntryParts(entryID uint32, entry *idEntry) {
 		p.accounts.at(entry.account()).withdrawals--
 	}
 	p.ids.remove(p.engine.position(entry.key()), entryID)
-	if !entry.isReservation() {
-		return
+	if entry.isReservation() {
+		p.freeReservation(entry)
 	}
+}
+
+// freeReservation frees the reservation of an entry, which must get another state.
+func (p *partition) freeReservation(entry *idEntry) {
 	if entry.is(flagMoreCharges) { // else the reservation, which may be out of the cache, is not read
 		for blockID := p.reservations.at(entry.reservation()).block.next; blockID != 0; {
 			next := p.charges.at(blockID).next

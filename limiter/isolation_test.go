@@ -94,7 +94,7 @@ var floods = []struct {
 	}},
 	{"withdrawals", func(n *isolated, now limiter.Time, id string) {
 		attempt, _ := strconv.ParseUint(id, 10, 64)
-		n.Withdraw(now, "flood", id, attempt+1)
+		_, _ = n.Withdraw(now, "flood", id, attempt+1)
 	}},
 	{"live reserves", func(n *isolated, now limiter.Time, id string) {
 		if d := n.reserve(now, n.request("flood", id)); d.Outcome != limiter.Allowed && d.Reason != limiter.IDsFull {

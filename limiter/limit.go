@@ -93,6 +93,9 @@ type Limit struct {
 	Shadow      bool // counts and reports, but never denies
 	Degrade     bool // shrink the output of a reserve instead of denying it
 	Unreachable Unreachable
+	// Async lets answers be sent before another node has the charge, however large it is,
+	// see [Decision].Large.
+	Async bool
 
 	// The following fields are set for decisions in fallback, and never by a policy.
 

@@ -6,11 +6,13 @@ package limiter
 // buckets for all limits of want, and returns their positions. A limit of the same
 // dimension and name keeps its usage. Limits that are not in want stay as long as they
 // have usage or open reservations.
-func (p *partition) migrate(rec *record, want *schema, now Time) *mapping {
+func (p *partition) migrate(rec *record, recordID uint32, want *schema, now Time) *mapping {
 	have := p.engine.catalog.schema(rec.schema)
 	if m := p.engine.catalog.mapping(have, want); m != nil {
 		return m
 	}
+	p.seq++
+	p.recordChanged(rec, recordID)
 	next := append([]*limit(nil), want.limits...)
 	for i, l := range have.limits {
 		b := *p.bucketAt(rec, i)
@@ -121,20 +123,4 @@ func rescale(w wide, from, to int64) wide {
 	}
 	units, rest := w.divFloor(from)
 	return mulWide(units, to).add(wide{0, uint64(mulWide(rest, to).divCeil(from))})
-}
-
-// setTimelines replaces the timelines of a record.
-func (p *partition) setTimelines(rec *record, of []timeline) {
-	live := 0
-	for i := range of {
-		live += int(of[i].live)
-	}
-	if live == 0 {
-		p.freeTimelines(rec)
-		return
-	}
-	if rec.timelinesID == 0 {
-		rec.timelinesID, _ = p.timelines.alloc()
-	}
-	*p.timelines.at(rec.timelinesID) = timelines{byBucket: of, live: live}
 }

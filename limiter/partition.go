@@ -15,6 +15,7 @@ type partition struct {
 	engine  *Engine // never changes
 	mono    int64   // latest time seen
 	nextDue int64   // a lower bound of when work is due, see runDue
+	seq     uint64  // number of the last change
 	records directory
 	*memory
 }
@@ -52,6 +53,7 @@ type memory struct {
 	rings        slab[ring]
 	roots        rootSizes
 	stats        partitionStats
+	changes      changes // since they are tracked
 }
 
 func newPartition(e *Engine) partition {
@@ -110,7 +112,7 @@ func (p *partition) assembleSet(d *Decision, s *schema, scope, model string, lev
 	if rec != nil {
 		p.advanceTo(rec, s, now)
 		if rec.schema != s.id {
-			m = p.migrate(rec, s, now)
+			m = p.migrate(rec, recordID, s, now)
 		}
 	}
 	from := len(d.assessments)
@@ -252,7 +254,7 @@ func (p *partition) createMissing(d *Decision, r *Request, now Time) (wait int64
 		_, rec := p.find(scope, model)
 		if rec == nil {
 			var soon int64
-			if rec, soon = p.create(root, scope, model, set.schema, now); rec == nil {
+			if _, rec, soon = p.create(root, scope, model, set.schema, now); rec == nil {
 				wait = max(wait, soon)
 				continue
 			}

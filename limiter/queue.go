@@ -60,17 +60,17 @@ const (
 )
 
 // runDue ends expired leases and removes ids after their retention, at most maxDue. If
-// more are due, nextDue is in the past.
+// more are due, nextDue is in the past. In a closed partition leases do not end.
 func (p *partition) runDue(now Time) {
 	left := maxDue
-	for ; left > 0 && len(p.leaseHeap) > 0 && p.entries.at(p.leaseHeap[0]).due <= now.Mono; left-- {
+	for ; !p.records.closed && left > 0 && len(p.leaseHeap) > 0 && p.entries.at(p.leaseHeap[0]).due <= now.Mono; left-- {
 		p.expire(p.leaseHeap[0], now)
 	}
 	if p.idsDue <= now.Mono {
 		p.removeDue(now, left)
 	}
 	p.nextDue = p.idsDue
-	if len(p.leaseHeap) > 0 {
+	if len(p.leaseHeap) > 0 && !p.records.closed {
 		p.nextDue = min(p.nextDue, p.entries.at(p.leaseHeap[0]).due)
 	}
 }
@@ -89,7 +89,7 @@ func (p *partition) removeDue(now Time, n int) {
 		a := p.accounts.at(account)
 		a.n++ // keeps the account
 		for _, q := range [...]*idQueue{&a.checks, &a.ended} {
-			for ; n > 0 && q.head != 0 && p.entries.at(q.head).due <= now.Mono; n-- {
+			for ; n > 0 && q.head != 0 && p.removable(p.entries.at(q.head), now); n-- {
 				p.deleteEntry(p.pop(q))
 			}
 			if q.head != 0 {
@@ -107,6 +107,12 @@ func (p *partition) removeDue(now Time, n int) {
 	if p.idsDue = p.idsNext; p.idsDue != math.MaxInt64 {
 		p.idsDue = max(p.idsDue, now.Mono+generation)
 	}
+}
+
+// removable reports whether an entry may be removed, whose retention is over. In a copy an
+// expired reservation is removed together with its charges, when the owner removed it.
+func (p *partition) removable(entry *idEntry, now Time) bool {
+	return entry.due <= now.Mono && (!p.records.closed || entry.state() != idExpired)
 }
 
 // heapPush adds an entry to leaseHeap, a binary heap ordered by due. Each entry knows

@@ -22,7 +22,7 @@ type record struct {
 	moreName    uint32           // first block of the name beyond the inline part, 0 = none
 	handle      uint32           // stable reference for reservations, 0 = none yet
 	length      uint16           // of the name
-	denied      bool             // denied its latest request, so it is never evicted
+	flags       uint8            // recordDenied, recordListed
 	epoch       uint8            // that of the directory, once a snapshot in progress has the record
 	name        [inlineName]byte // scope, or scope NUL model
 	buckets     [bucketsPerRecord]bucket
@@ -32,6 +32,12 @@ const (
 	inlineName       = 28
 	bucketsPerRecord = 4
 	blockName        = 60
+)
+
+// The flags of a record.
+const (
+	recordDenied = 1 << iota // denied its latest request, so it is never evicted
+	recordListed             // is in the list of changes, after the last cut
 )
 
 // nameBlock continues a long name.
@@ -46,57 +52,6 @@ type bucketBlock struct {
 	buckets [bucketsPerRecord]bucket
 }
 
-// timelines are the timelines of a record. Only those of token buckets with an open
-// reservation are in use.
-type timelines struct {
-	byBucket []timeline
-	live     int // marks, over all timelines
-}
-
-// openMark adds a mark to the timeline of token bucket i for a charge made now.
-func (p *partition) openMark(rec *record, i int) int64 {
-	if rec.timelinesID == 0 {
-		timelinesID, tls := p.timelines.alloc()
-		rec.timelinesID = timelinesID
-		buckets := len(p.engine.catalog.schema(rec.schema).limits)
-		if n := len(p.spareTimelines); n > 0 && cap(p.spareTimelines[n-1]) >= buckets {
-			tls.byBucket, p.spareTimelines = p.spareTimelines[n-1][:buckets], p.spareTimelines[:n-1] // none is live
-		} else {
-			tls.byBucket = make([]timeline, buckets, max(buckets, bucketsPerRecord))
-		}
-	}
-	tls := p.timelines.at(rec.timelinesID)
-	tls.live++
-	return tls.byBucket[i].addMark(p.bucketAt(rec, i).level())
-}
-
-// closeMark removes a mark, and frees the timelines if it was the last.
-func (p *partition) closeMark(rec *record, i int, mark int64) {
-	tls := p.timelines.at(rec.timelinesID)
-	tls.byBucket[i].removeMark(mark)
-	if tls.live--; tls.live == 0 {
-		p.freeTimelines(rec)
-	}
-}
-
-// maxSpare is the most lists of timelines that a partition keeps for reuse.
-const maxSpare = 8
-
-func (p *partition) freeTimelines(rec *record) {
-	if rec.timelinesID == 0 {
-		return
-	}
-	if of := p.timelines.at(rec.timelinesID).byBucket; len(p.spareTimelines) < maxSpare {
-		for i := range of {
-			of[i].live = 0
-		}
-		p.spareTimelines = append(p.spareTimelines, of)
-	}
-	*p.timelines.at(rec.timelinesID) = timelines{}
-	p.timelines.free(rec.timelinesID)
-	rec.timelinesID = 0
-}
-
 // bucketAt returns bucket i of a record.
 func (p *partition) bucketAt(rec *record, i int) *bucket {
 	if i < bucketsPerRecord {
@@ -107,17 +62,6 @@ func (p *partition) bucketAt(rec *record, i int) *bucket {
 		block = p.bucketBlocks.at(block.next)
 	}
 	return &block.buckets[i]
-}
-
-// timelineOf returns the timeline of bucket i if it is in use, else nil.
-func (p *partition) timelineOf(rec *record, i int) *timeline {
-	if rec.timelinesID == 0 {
-		return nil
-	}
-	if t := &p.timelines.at(rec.timelinesID).byBucket[i]; t.live > 0 {
-		return t
-	}
-	return nil
 }
 
 // ringOf returns the ring of a sliding window, advanced to now. It returns nil for
@@ -266,23 +210,23 @@ func (p *partition) setName(rec *record, name []byte) {
 // create adds a record with the buckets of a schema. There must be none of that name.
 // If there is no quota it evicts another record. If it cannot, it returns nil and the
 // nanoseconds until it may. It may move other records.
-func (p *partition) create(root, scope, model string, s *schema, now Time) (rec *record, wait int64) {
+func (p *partition) create(root, scope, model string, s *schema, now Time) (recordID uint32, rec *record, wait int64) {
 	if wait := p.makeRoom(root, scope, model, now); wait != 0 {
 		if wait == math.MaxInt64 {
 			wait = roomRetry
 		}
-		return nil, wait
+		return 0, nil, wait
 	}
 	var buf [maxName]byte
 	name := append(buf[:0], scope...)
 	if model != "" {
 		name = append(append(name, 0), model...)
 	}
-	if _, rec = p.insert(name, p.hashName(scope, model), s, now); rec == nil {
-		p.engine.keys.release(&p.keyQuota)
-		return nil, roomRetry
+	if recordID, rec = p.insert(name, p.hashName(scope, model), s, now); rec == nil {
+		p.keyPool().release(&p.keyQuota)
+		return 0, nil, roomRetry
 	}
-	return rec, 0
+	return recordID, rec, 0
 }
 
 func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint32, *record) {
@@ -360,17 +304,22 @@ func (p *partition) freeBucketBlocks(rec *record) {
 	rec.moreBuckets = 0
 }
 
+// freeRings frees the rings of a record. Its buckets must be set again.
+func (p *partition) freeRings(rec *record) {
+	for i, l := range p.engine.catalog.schema(rec.schema).limits {
+		if b := p.bucketAt(rec, i); l.Algorithm == SlidingWindow && b.lo != 0 {
+			p.rings.free(uint32(b.lo))
+		}
+	}
+}
+
 // remove removes a record. It must not be pinned.
 func (p *partition) remove(recordID uint32) {
 	rec := p.records.at(recordID)
 	p.beforeRecordChanges(rec)
 	var buf [maxName]byte
 	name := p.appendName(buf[:0], rec)
-	for i, l := range p.engine.catalog.schema(rec.schema).limits {
-		if b := p.bucketAt(rec, i); l.Algorithm == SlidingWindow && b.lo != 0 {
-			p.rings.free(uint32(b.lo))
-		}
-	}
+	p.freeRings(rec)
 	p.freeBucketBlocks(rec)
 	for blockID := rec.moreName; blockID != 0; {
 		next := p.names.at(blockID).next
@@ -382,7 +331,7 @@ func (p *partition) remove(recordID uint32) {
 		p.handles.free(rec.handle)
 	}
 	p.records.remove(recordID)
-	p.engine.keys.release(&p.keyQuota)
+	p.keyPool().release(&p.keyQuota)
 	if root, ok := rootOfName(name); ok {
 		p.roots.remove(xxhash.Sum64(root))
 	}

@@ -167,6 +167,16 @@ type Decision struct {
 	// Status is the reservation's status after Reserve, Settle and Cancel.
 	Status Status
 
+	// Change is the number of the last change that the decision depends on: of the one
+	// that this call made or, for a repeated call, of the latest of the partition. It is
+	// 0 if the call changed nothing. Withdrawals always have one.
+	Change uint64
+	// Large means that the caller should learn of the decision only when another node
+	// has the change: the call charged at least 1 % of the capacity of an enforced limit
+	// that is not [Limit].Async, or it is a reserve, a settle, a cancel, a withdrawal or
+	// a repeated call.
+	Large bool
+
 	assessments []assessment // scratch space, reused
 }
 

@@ -3,6 +3,7 @@
 package limiter
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"slices"
@@ -26,50 +27,54 @@ func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string)
 	s := &e.shards[partition]
 	s.Lock()
 	defer s.Unlock()
-	e.keys.left.Add(int64(int(s.records.n) + s.keyQuota - int(fresh.records.n)))
-	e.ids.left.Add(int64(int(s.entries.n) + s.idQuota - int(fresh.entries.n)))
-	fresh.stats = s.stats
-	s.mono, s.nextDue = max(now.Mono, s.mono), fresh.nextDue
-	s.records, s.memory = fresh.records, fresh.memory
-	s.roots.shared = &e.largest[partition]
-	s.roots.shared.Store(s.roots.count)
+	s.mono = max(now.Mono, s.mono)
+	s.replace(fresh, partition)
+	s.seq = max(s.seq, fresh.seq) + uint64(boolInt(s.records.tracked))
+	s.forgetAllChanges()
 	return nil
 }
 
-// restorer builds a partition from a snapshot.
+// restorer builds a partition from a snapshot, or changes one as a message of changes says.
 type restorer struct {
 	decoder
+	*definitions
 	p         *partition
 	now       Time
 	partition int
-	limits    map[uint64]*limit // by their ids in the snapshot, as all that follow
-	schemas   map[uint64]*schema
-	tiers     map[uint64]string
-	handles   map[uint64]uint32 // handle in the snapshot -> handle
-	ids       []decoder         // of id entries, which are read last
-	marks     int               // in all timelines
+	changes   *changeSet // nil for a snapshot
+	buckets   []bucket   // of the record that is being read, for reuse
+	timelines []timeline
+	ids       []decoder // of id entries, which are read last
+	marks     int       // in all timelines
 	claims    map[claim]bool
+}
+
+// definitions are what items refer to, by their ids in the snapshot or message.
+type definitions struct {
+	catalog *Catalog
+	limits  map[uint64]*limit
+	schemas map[uint64]*schema
+	tiers   map[uint64]string
+}
+
+func newDefinitions(c *Catalog) *definitions {
+	return &definitions{c, map[uint64]*limit{}, map[uint64]*schema{}, map[uint64]string{}}
 }
 
 // claim identifies the mark of a charge to a token bucket.
 type claim struct {
-	record uint32
+	handle uint32
 	pos    int
 	mark   int64
 }
 
 func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*time.Location, error)) (*partition, error) {
-	const frame = len(snapshotMagic) + 8
-	if len(data) < frame || string(data[:len(snapshotMagic)]) != snapshotMagic {
-		return nil, fmt.Errorf("snapshot: not a snapshot of this version (%d bytes)", len(data))
-	}
-	body := data[:len(data)-8]
-	sum := decoder{buf: data[len(body):], size: len(data)}
-	if got := sum.fixed(); got != xxhash.Sum64(body) {
-		return nil, fmt.Errorf("snapshot: wrong checksum: the data is corrupt")
+	body, err := checkFrame(data, snapshotMagic, "snapshot")
+	if err != nil {
+		return nil, err
 	}
 	fresh := newPartition(e)
-	d := newRestorer(&fresh, now, number, data)
+	d := newRestorer(&fresh, now, number, body)
 	for d.item(zone) {
 	}
 	d.entries()
@@ -82,12 +87,26 @@ func (e *Engine) decode(now Time, number int, data []byte, zone func(string) (*t
 	return d.p, d.err
 }
 
-func newRestorer(p *partition, now Time, number int, data []byte) *restorer {
-	return &restorer{
-		decoder: decoder{buf: data[len(snapshotMagic) : len(data)-8], size: len(data)}, now: now, partition: number, p: p,
-		limits: map[uint64]*limit{}, schemas: map[uint64]*schema{}, tiers: map[uint64]string{}, handles: map[uint64]uint32{},
-		claims: map[claim]bool{},
+// checkFrame returns what is between the magic and the checksum of a snapshot or message.
+func checkFrame(data []byte, magic, what string) (body []byte, err error) {
+	if len(data) < len(magic)+8 || string(data[:len(magic)]) != magic {
+		return nil, fmt.Errorf("%s: not a %s of this version (%d bytes)", what, what, len(data))
 	}
+	body = data[:len(data)-8]
+	sum := decoder{buf: data[len(body):]}
+	if got := sum.fixed(); got != xxhash.Sum64(body) {
+		return nil, fmt.Errorf("%s: wrong checksum: the data is corrupt", what)
+	}
+	return body[len(magic):], nil
+}
+
+func newRestorer(p *partition, now Time, number int, body []byte) *restorer {
+	d := &restorer{
+		decoder: decoder{buf: body, size: len(snapshotMagic) + len(body), what: "snapshot"}, now: now, partition: number, p: p,
+		definitions: newDefinitions(p.engine.catalog), claims: map[claim]bool{},
+	}
+	p.seq = d.uint()
+	return d
 }
 
 // item reads an item, and returns whether there are more.
@@ -99,7 +118,7 @@ func (d *restorer) item(zone func(string) (*time.Location, error)) bool {
 		d.schema()
 	case tagTier:
 		id := d.uint()
-		d.tiers[id] = d.string(256, "tier")
+		d.tiers[id] = d.string("tier")
 	case tagRecord:
 		d.record()
 	case tagID:
@@ -112,8 +131,8 @@ func (d *restorer) item(zone func(string) (*time.Location, error)) bool {
 
 func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	id := d.uint()
-	l := Limit{Name: d.string(256, "name"), Dimension: Dimension(d.string(256, "dimension"))}
-	if name := d.string(256, "zone"); name != "" && d.err == nil {
+	l := Limit{Name: d.string("name"), Dimension: Dimension(d.string("dimension"))}
+	if name := d.string("zone"); name != "" && d.err == nil {
 		z, err := zone(name)
 		if err != nil {
 			d.fail("zone %q: %w", name, err)
@@ -126,7 +145,7 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	l.Calendar = Calendar(d.upTo(uint64(Year), "calendar"))
 	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
 	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
-	l.Closed, l.FullCapacity = d.bool(), d.int()
+	l.Closed, l.FullCapacity, l.Async = d.bool(), d.int(), d.bool()
 	switch {
 	case d.err != nil:
 		return
@@ -134,17 +153,16 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 		if l != counterLimit {
 			d.fail("limit %q: not the definition of counters", l.Name)
 		}
-		d.limits[id] = d.p.engine.catalog.counter.limits[0]
+		d.limits[id] = d.catalog.counter.limits[0]
 		return
 	}
 	if problems := l.validate(); problems != nil {
 		d.fail("%w", problems[0])
 		return
 	}
-	cat := d.p.engine.catalog
-	cat.mu.Lock()
-	defer cat.mu.Unlock()
-	d.limits[id] = cat.limitLocked(l)
+	d.catalog.mu.Lock()
+	defer d.catalog.mu.Unlock()
+	d.limits[id] = d.catalog.limitLocked(l)
 }
 
 // limitRef reads a reference to a limit.
@@ -173,68 +191,116 @@ func (d *restorer) schema() {
 		of.limits = append(of.limits, l)
 	}
 	if d.err == nil {
-		d.schemas[id] = d.p.engine.catalog.schemaOf(of.limits)
+		d.schemas[id] = d.catalog.schemaOf(of.limits)
 	}
 }
 
+// maxHandle bounds handles, so that invalid ones take little memory.
+const maxHandle = 1 << 26
+
+// record reads a record. In a message of changes it may replace one.
 func (d *restorer) record() {
-	name := d.string(maxName, "name")
-	denied := d.bool()
-	scope, model := splitName([]byte(name))
-	if recordID, _ := d.p.find(scope, model); d.err == nil && (scope == "" || recordID != 0 || PartitionOf(scope) != d.partition) {
-		d.fail("record %q: name is empty, repeated, or of another partition", name)
+	pins := uint32(0)
+	if d.changes != nil {
+		pins = uint32(d.upTo(math.MaxUint32, "pins"))
 	}
-	if strings.HasSuffix(name, "\x00") {
+	name := d.bytes(maxName, "name")
+	denied := d.bool()
+	end := bytes.IndexByte(name, 0)
+	hasModel := end >= 0
+	if !hasModel {
+		end = len(name)
+	}
+	scope, model := string(name[:end]), string(name[min(end+1, len(name)):])
+	if d.err == nil && (scope == "" || PartitionOf(scope) != d.partition) {
+		d.fail("record %q: name is empty or of another partition", name)
+	}
+	if hasModel && model == "" {
 		d.fail("record %q: model is empty", name) // find would not return it
 	}
-	handle, schemaID := d.upTo(math.MaxUint32, "handle"), d.uint()
+	handle := uint32(d.upTo(maxHandle, "handle"))
+	schemaID := d.uint()
 	of := d.schemas[schemaID]
-	if of == nil {
+	switch {
+	case d.err != nil:
+	case of == nil:
 		d.fail("record %q: schema %d is not defined", name, schemaID)
-		return
-	}
-	if _, twin := d.handles[handle]; twin {
-		d.fail("record %q: its handle is that of another", name)
-		return
-	}
-	if d.err == nil && !d.validLimits(model, of.limits) {
+	case handle == 0 && d.changes != nil:
+		d.fail("record %q: it has no handle", name)
+	case !d.validLimits(model, of.limits):
 		d.fail("record %q: limits and name do not match", name)
+	}
+	if d.err != nil {
 		return
 	}
-	buckets, timelines := make([]bucket, len(of.limits)), make([]timeline, len(of.limits))
-	for i, l := range of.limits {
-		buckets[i] = d.bucket(l, &timelines[i])
-	}
+	d.recordBuckets(of)
 	limitOfCounter := uint64(0)
-	if of == d.p.engine.catalog.counter {
+	if of == d.catalog.counter {
 		limitOfCounter = d.upTo(MaxAmount, "limit of a counter")
 	}
 	if d.err != nil {
 		return
 	}
-	recordID, rec := d.p.insert([]byte(name), d.p.hashName(scope, model), of, d.now)
+	recordID, rec := d.place(name, scope, model, of, handle, pins)
 	if rec == nil {
-		d.fail("record %q: no room in its table", name)
 		return
 	}
-	rec.denied = denied
-	for i := range buckets {
-		*d.p.bucketAt(rec, i) = buckets[i]
-		d.marks += int(timelines[i].live)
+	if rec.flags &^= recordDenied; denied {
+		rec.flags |= recordDenied
 	}
-	if limitOfCounter != 0 {
+	for i := range d.buckets {
+		*d.p.bucketAt(rec, i) = d.buckets[i]
+		d.marks += int(d.timelines[i].live)
+	}
+	if of == d.catalog.counter {
 		rec.buckets[1].lo = limitOfCounter
 	}
-	d.p.setTimelines(rec, timelines)
-	if handle != 0 {
-		d.handles[handle] = d.p.handleOf(rec, recordID)
+	d.p.copyTimelines(rec, d.timelines)
+	if handle != 0 && rec.handle == 0 {
+		rec.handle = handle
+		*d.p.handles.allocAt(handle) = recordID
 	}
+}
+
+// recordBuckets reads the buckets and timelines of a record.
+func (d *restorer) recordBuckets(of *schema) {
+	d.buckets, d.timelines = slices.Grow(d.buckets[:0], len(of.limits)), slices.Grow(d.timelines[:0], len(of.limits))
+	for _, l := range of.limits {
+		var t timeline
+		d.buckets = append(d.buckets, d.bucket(l, &t))
+		d.timelines = append(d.timelines, t)
+	}
+}
+
+// place returns the record of a name, with buckets to be filled. It returns nil if there is
+// no room for it.
+func (d *restorer) place(name []byte, scope, model string, of *schema, handle, pins uint32) (uint32, *record) {
+	recordID, rec := d.p.find(scope, model)
+	switch {
+	case d.changes != nil:
+		return d.replaceRecord(recordID, rec, name, scope, model, of, handle, pins)
+	case rec != nil:
+		d.fail("record %q: name is repeated", name)
+		return 0, nil
+	case d.p.handles.has(handle):
+		d.fail("record %q: its handle is that of another", name)
+		return 0, nil
+	}
+	return d.insertRecord(name, scope, model, of)
+}
+
+func (d *restorer) insertRecord(name []byte, scope, model string, of *schema) (uint32, *record) {
+	recordID, rec := d.p.insert(name, d.p.hashName(scope, model), of, d.now)
+	if rec == nil {
+		d.fail("record %q: no room in its table", name)
+	}
+	return recordID, rec
 }
 
 // validLimits reports whether a record may have these limits. Counters have the limit of
 // counters only, and other records do not have it.
 func (d *restorer) validLimits(model string, limits []*limit) bool {
-	counterLimits := d.p.engine.catalog.counter.limits
+	counterLimits := d.catalog.counter.limits
 	if strings.HasPrefix(model, counterMark) {
 		return slices.Equal(limits, counterLimits)
 	}
@@ -286,58 +352,4 @@ func (d *restorer) ring(l *limit, b *bucket) {
 			r.add(k, c)
 		}
 	}
-}
-
-func (d *restorer) timeline(t *timeline) {
-	n := d.count("blocks")
-	if n == 0 || d.err != nil {
-		return
-	}
-	m := &marks{}
-	t.more, t.many = m, true
-	m.base, m.waste, m.next = d.wide(), d.wide(), int64(d.upTo(1<<62, "mark"))
-	for i := range n {
-		b := block{seq: int64(d.upTo(1<<59, "block")), n: uint8(d.upTo(blockSize, "marks")), dead: uint8(d.upTo(255, "dead")), lowest: maxWide}
-		for j := range int(b.n) {
-			b.low[j] = d.wide()
-			b.lowest = minWide(b.lowest, b.low[j])
-			if b.dead>>j&1 == 0 {
-				t.live++
-			}
-		}
-		if len(m.blocks) > 0 && b.seq <= m.blocks[len(m.blocks)-1].seq {
-			d.fail("blocks of a timeline are out of order")
-			return
-		}
-		if full := i < n-1 || m.next%blockSize == 0; !b.valid(m.next, full) {
-			d.fail("marks of block %d are invalid before mark %d", b.seq, m.next)
-			return
-		}
-		m.blocks = append(m.blocks, b)
-	}
-}
-
-// valid reports whether a block may belong to a timeline whose next mark is next. It
-// must have a live mark, no dead bits beyond its marks, and be full unless the next
-// mark is to be added to it.
-func (b *block) valid(next int64, full bool) bool {
-	end := b.seq*blockSize + int64(b.n)
-	if full {
-		return b.n == blockSize && b.dead != 1<<blockSize-1 && end <= next
-	}
-	return b.n > 0 && b.dead < 1<<b.n-1 && end == next
-}
-
-// hasMark reports whether mark is live. t may be nil.
-func (t *timeline) hasMark(mark int64) bool {
-	if t == nil || !t.many {
-		return t != nil && t.live > 0 && mark == firstMark
-	}
-	m := t.more
-	if mark < 0 || mark >= m.next {
-		return false
-	}
-	b := &m.blocks[m.find(mark)]
-	bit := mark % blockSize
-	return b.seq == mark/blockSize && bit < int64(b.n) && b.dead>>bit&1 == 0
 }

@@ -9,15 +9,14 @@ import (
 	"time"
 )
 
-// entries reads the id entries.
+// entries reads the id entries of a snapshot.
 func (d *restorer) entries() {
 	outer := d.decoder
 	var due []uint32
 	for _, d.decoder = range d.ids {
-		if entryID := d.entry(); d.err == nil && len(d.buf) > 0 {
-			d.fail("%d bytes of trailing data in a request id", len(d.buf))
-		} else if d.err == nil && d.p.entries.at(entryID).state() != idHeld {
-			due = append(due, entryID)
+		h := d.entryHead()
+		if d.err == nil {
+			due = d.addEntry(h, due)
 		}
 		if d.err != nil {
 			outer.err = cmp.Or(outer.err, d.err)
@@ -25,58 +24,96 @@ func (d *restorer) entries() {
 		}
 	}
 	d.decoder = outer
+	d.enqueueAll(due)
+}
+
+// addEntry reads the rest of a new entry. Unless it is live, it is appended to due.
+func (d *restorer) addEntry(h entryHead, due []uint32) []uint32 {
+	account := d.p.accounts.ensure(h.root)
+	_, twin := d.p.lookUp(account, h.key)
+	switch {
+	case account == 0:
+		d.fail("request ids of too many roots")
+	case twin != nil:
+		d.fail("a request id is repeated")
+	}
+	if d.err != nil {
+		if d.changes != nil {
+			d.changes.ids++ // it does not need its room
+		}
+		return due
+	}
+	entryID, entry := d.p.insertEntry(account, h.key, h.state)
+	if d.entry(h, entry); d.err == nil && h.state == idHeld {
+		d.p.heapPush(entryID)
+		return due
+	}
+	return append(due, entryID)
+}
+
+// enqueueAll adds entries to queues, in the order of their due times.
+func (d *restorer) enqueueAll(due []uint32) {
+	if d.err != nil {
+		return
+	}
 	slices.SortFunc(due, func(a, b uint32) int { return cmp.Compare(d.p.entries.at(a).due, d.p.entries.at(b).due) })
 	for _, entryID := range due {
 		d.enqueue(entryID, d.p.entries.at(entryID))
 	}
 }
 
-// entry reads a remembered request id.
-func (d *restorer) entry() (entryID uint32) {
-	root := d.fixed()
-	k := idKey{hash: d.fixed()}
+// entryHead is the first part of an entry's item.
+type entryHead struct {
+	root      uint64
+	key       idKey
+	body      uint32
+	due       int64
+	state     idState
+	permanent bool
+}
+
+func (d *restorer) entryHead() (h entryHead) {
+	h.root = d.fixed()
+	h.key.hash = d.fixed()
 	moreAndBody := d.fixed()
-	k.more = uint32(moreAndBody >> 32)
+	h.key.more, h.body = uint32(moreAndBody>>32), uint32(moreAndBody)
 	age := d.int()
-	s := idState(d.upTo(uint64(idExpired), "state"))
+	h.state = idState(d.upTo(uint64(idExpired), "state"))
+	h.permanent = d.bool()
+	h.due = d.now.Mono + age
 	switch {
 	case d.err != nil:
-		return 0
-	case root%Partitions != uint64(d.partition):
+	case h.root%Partitions != uint64(d.partition):
 		d.fail("a request id is of another partition")
-		return 0
-	case s == idForgotten:
+	case h.state == idForgotten:
 		d.fail("a request id is forgotten")
-		return 0
 	case age < -int64(time.Hour)*24*365 || age > int64(time.Hour)*24*365:
 		d.fail("due time %d of a request id is out of range", age)
-		return 0
 	}
-	account := d.p.accounts.ensure(root)
-	if account == 0 {
-		d.fail("request ids of too many roots")
-		return 0
+	return h
+}
+
+// entry reads the rest of an item into an entry that has the key and state of its head.
+func (d *restorer) entry(h entryHead, entry *idEntry) {
+	entry.body, entry.due = h.body, h.due
+	if h.permanent {
+		entry.set(flagPermanent)
 	}
-	if _, twin := d.p.lookUp(account, k); twin != nil {
-		d.fail("a request id is repeated")
-		return 0
-	}
-	entryID, entry := d.p.insertEntry(account, k, s)
-	entry.body, entry.due = uint32(moreAndBody), d.now.Mono+age
-	entry.set(flagPermanent) // the snapshot does not have the attempts
-	d.p.expired += uint32(boolInt(s == idExpired))
+	d.p.expired += uint32(boolInt(h.state == idExpired))
 	if entry.isReservation() {
 		d.reservation(entry)
 	} else {
 		entry.value = [2]int64{d.natural("value"), d.int()}
-		if s != idCount && (entry.value[0] > MaxAmount || entry.value[1] < 0 || entry.value[1] > MaxAmount) {
+		if h.state != idCount && (entry.value[0] > MaxAmount || entry.value[1] < 0 || entry.value[1] > MaxAmount) {
 			d.fail("costs of a check are out of range")
 		}
+		if h.state == idCheck {
+			entry.setPackedTags(d.upTo(1<<(checkTags*checkTagBits)-1, "attempts"))
+		}
 	}
-	if d.err == nil && s == idHeld {
-		d.p.heapPush(entryID)
+	if len(d.buf) > 0 {
+		d.fail("%d bytes of trailing data in a request id", len(d.buf))
 	}
-	return entryID
 }
 
 // enqueue adds an entry to a queue. Entries come by due time.
@@ -110,6 +147,9 @@ func (d *restorer) reservation(entry *idEntry) {
 	res.keyHash, res.ttl = d.fixed(), int64(d.fixed())
 	if entry.state() != idSettled && res.ttl < 0 {
 		d.fail("lease: must not be negative, got %d", res.ttl)
+	}
+	for i := range res.attempts {
+		res.attempts[i] = uint32(d.upTo(math.MaxUint32, "attempt"))
 	}
 	for _, n := range [...]*int64{&res.input, &res.progress.input, &res.progress.cached, &res.progress.output} {
 		if *n = d.natural("usage"); *n > MaxAmount {
@@ -149,11 +189,12 @@ func (d *restorer) charge(entry *idEntry) {
 		c.at = notCharged
 	}
 	c.estimate, c.charged, c.dropped = d.natural("estimate"), d.natural("charged"), d.natural("dropped")
-	c.handle = d.handles[d.upTo(math.MaxUint32, "handle")]
+	c.handle = uint32(d.upTo(maxHandle, "handle"))
 	if c.exceeded() || !entry.canChange() || d.err != nil {
 		return
 	}
-	if c.handle == 0 {
+	rec := d.p.byHandle(c.handle)
+	if rec == nil {
 		d.fail("a charge to %q has no record", l.Name)
 		return
 	}
@@ -161,10 +202,8 @@ func (d *restorer) charge(entry *idEntry) {
 		d.fail("period of a charge is out of range")
 		return
 	}
-	recordID := *d.p.handles.at(c.handle)
-	rec := d.p.records.at(recordID)
 	rec.pins++
-	have := d.p.engine.catalog.schema(rec.schema)
+	have := d.catalog.schema(rec.schema)
 	pos := have.find(l.bucketID)
 	if pos < 0 {
 		return
@@ -173,11 +212,13 @@ func (d *restorer) charge(entry *idEntry) {
 	case SlidingWindow:
 		c.at = d.subWindow(have.limits[pos], c.at)
 	case TokenBucket:
-		key := claim{recordID, pos, c.at}
+		key := claim{c.handle, pos, c.at}
 		if !d.p.timelineOf(rec, pos).hasMark(c.at) || d.claims[key] {
 			d.fail("a charge to %q has no mark", l.Name)
 			return
 		}
-		d.claims[key] = true
+		if d.changes == nil {
+			d.claims[key] = true
+		}
 	}
 }

@@ -5,6 +5,7 @@ package limiter
 import (
 	"encoding/binary"
 	"maps"
+	"math"
 	"sync/atomic"
 )
 
@@ -39,6 +40,7 @@ type limit struct {
 	window   int64 // ns
 	full     wide  // capacity in units x ns
 	sub      int64 // length of a sliding window's sub-window, ns
+	large    int64 // costs from here on make a decision Large
 	span     atomic.Pointer[span]
 }
 
@@ -97,6 +99,10 @@ func (c *Catalog) limitLocked(l Limit) *limit {
 	}
 	if l.Algorithm == TokenBucket {
 		n.full = mulWide(n.capacity, n.window)
+	}
+	n.large = max(n.capacity/100+boolInt(n.capacity%100 != 0), 1)
+	if l.Async || l.Shadow {
+		n.large = math.MaxInt64
 	}
 	n.sub = (n.window + subWindows - 1) / subWindows
 	c.mu.limitIDs[identity] = n.id

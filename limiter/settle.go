@@ -12,6 +12,9 @@ import (
 
 // settle applies cumulative usage to a reservation.
 func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
+	if err := p.begin(d); err != nil {
+		return err
+	}
 	now = p.tick(now)
 	entryID, entry, err := p.findReservation(root, u.Key, u.ID)
 	if err != nil {
@@ -26,6 +29,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 			return &ConflictError{"the reservation was settled with other numbers"}
 		}
 		p.reportReservation(entry, u.Key, d, now) // a repeated settle, or late progress
+		d.repeats(p)
 		return nil
 	}
 	n, err := res.amounts(u)
@@ -39,7 +43,8 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 	if err := p.prepare(entry, u, &v, now); err != nil {
 		return err
 	}
-	p.beforeIDChanges(entryID)
+	p.numberChange(d)
+	p.entryChanged(entryID)
 	d.makeRoom(int(res.count))
 	var it chargeIterator
 	for it.start(p, entry, u.Key); it.next(); {
@@ -67,6 +72,9 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 
 // cancel refunds the whole charge of a reservation.
 func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) error {
+	if err := p.begin(d); err != nil {
+		return err
+	}
 	now = p.tick(now)
 	entryID, entry, err := p.findReservation(root, key, id)
 	if err != nil {
@@ -76,9 +84,12 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 	case idSettled:
 		return &ConflictError{"the reservation was settled"}
 	case idHeld, idExpired:
-		p.beforeIDChanges(entryID)
+		p.numberChange(d)
+		p.entryChanged(entryID)
 		p.refundAll(entry, key, now)
 		p.end(entryID, entry, idCancelled, now)
+	default:
+		d.repeats(p)
 	}
 	p.reportReservation(entry, key, d, now)
 	return nil
@@ -198,6 +209,7 @@ func (p *partition) correct(it *chargeIterator, now Time, target int64) {
 	if !it.pins || delta == 0 || it.bucket == nil {
 		return
 	}
+	p.recordChanged(it.rec, 0) // it has a handle
 	l, b := it.limit, it.bucket
 	c.charged = target
 	switch l.Algorithm {
@@ -233,6 +245,9 @@ func (p *partition) correct(it *chargeIterator, now Time, target int64) {
 // the units that are dropped because they exceed the maximum debt.
 func (p *partition) correctBucket(l *limit, b *bucket, t *timeline, mark int64, delta int64) (dropped int64) {
 	before := b.level()
+	if !t.hasMark(mark) { // not that of a valid copy
+		return 0
+	}
 	if delta < 0 {
 		b.setLevel(t.shift(mark, mulWide(-delta, l.window).neg(), before))
 		return 0
@@ -251,6 +266,7 @@ func (p *partition) finalize(it *chargeIterator) {
 		return
 	}
 	p.beforeRecordChanges(it.rec)
+	p.recordChanged(it.rec, 0)
 	it.rec.pins--
 	if it.bucket != nil && it.limit.Algorithm == TokenBucket {
 		p.closeMark(it.rec, it.pos, it.charge.at)
@@ -271,6 +287,7 @@ func (p *partition) end(entryID uint32, entry *idEntry, s idState, now Time) {
 		p.expired--
 		if s == idCancelled { // it keeps its place in the queue
 			entry.due = min(entry.due, now.Mono+checkRetention)
+			p.noteDue(entry.due)
 		}
 	}
 	entry.setState(s)
@@ -281,7 +298,8 @@ func (p *partition) end(entryID uint32, entry *idEntry, s idState, now Time) {
 func (p *partition) expire(entryID uint32, now Time) {
 	entry := p.entries.at(entryID)
 	res := p.reservations.at(entry.reservation())
-	p.beforeIDChanges(entryID)
+	p.seq++
+	p.entryChanged(entryID)
 	var inputCost, progressCost vector
 	// Both were computed before without an error.
 	_ = p.terms.at(entry.terms()).cost(amounts{input: res.input}, &inputCost)

@@ -79,6 +79,30 @@ func (s *slab[T]) alloc() (uint32, *T) {
 	return id, v
 }
 
+// allocAt takes a value that must be free.
+func (s *slab[T]) allocAt(id uint32) *T {
+	id--
+	c := id / chunkSize
+	if c == 0 {
+		if s.first == nil {
+			s.first = make([]T, chunkSize)
+		}
+	} else {
+		if missing := int(c) - len(s.more); missing > 0 {
+			s.more = append(s.more, make([]moreValues[T], missing)...)
+		}
+		if chunk := &s.more[c-1]; chunk.values == nil {
+			chunk.values = new([chunkSize]T)
+		}
+	}
+	*s.used(c) |= 1 << (id % chunkSize)
+	s.n++
+	v := s.at(id + 1)
+	var zero T
+	*v = zero
+	return v
+}
+
 // free frees a value. It does not touch it, since it may not be in the cache. What it
 // points to stays reachable until the value is used again.
 func (s *slab[T]) free(id uint32) {

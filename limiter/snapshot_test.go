@@ -210,7 +210,6 @@ func FuzzRestore(f *testing.F) {
 			binary.LittleEndian.PutUint64(data[len(data)-8:], xxhash.Sum64(data[:len(data)-8]))
 		}
 		n := &node{before.Engine, t, before.catalog}
-		p := n.plan("acme/alice", tokenLimits()...)
 		was := n.Snapshot(now, part, nil)
 		if err := n.Restore(now, part, data, time.LoadLocation); err != nil {
 			if got := n.Snapshot(now, part, nil); !bytes.Equal(got, was) {
@@ -218,31 +217,38 @@ func FuzzRestore(f *testing.F) {
 			}
 			return
 		}
-		var d limiter.Decision
-		var c limiter.CountResult
-		for i, later := range []time.Duration{0, time.Second, time.Hour} {
-			at := now.Add(later)
-			r := &limiter.Request{Key: "acme/alice", Model: "m", Plan: p, Requests: 1, InputTokens: 9, ID: fmt.Sprint("f", i)}
-			n.Peek(at, r, &d)
-			_ = n.Reserve(at, r, &d)
-			for _, id := range []string{"r0", "r1", "r2", "r3", r.ID} {
-				_ = n.Settle(at, &limiter.Usage{Key: r.Key, ID: id, InputTokens: 30, OutputTokens: 2, Final: i > 0}, &d)
-				_ = n.Cancel(at, r.Key, id, &d)
-			}
-			for _, id := range []string{"", "hits", r.ID, "more hits"} {
-				q := &limiter.CountRequest{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Hits: 7, ID: id, GiveBack: i == 1}
-				if _ = n.Count(at, q, &c); c.Used < 0 {
-					t.Fatalf("Count(%+v) = %+v, want at least 0 used", q, c)
-				}
-			}
-			n.Sweep(at, 10)
-			again := n.Snapshot(at, part, nil)
-			if err := n.Restore(at, part, again, time.LoadLocation); err != nil {
-				t.Fatalf("Restore of the snapshot of a restored partition = %v", err)
-			}
-		}
+		useRestored(t, n, now)
 		if err := n.Restore(now, part, seed.Snapshot(now, limiter.PartitionOf("acme"), nil), time.LoadLocation); err != nil {
 			t.Fatalf("Restore = %v, want no error", err)
 		}
 	})
+}
+
+// useRestored makes calls to state that a fuzzed input made.
+func useRestored(t *testing.T, n *node, now limiter.Time) {
+	t.Helper()
+	part, p := limiter.PartitionOf("acme"), n.plan("acme/alice", tokenLimits()...)
+	var d limiter.Decision
+	var c limiter.CountResult
+	for i, later := range []time.Duration{0, time.Second, time.Hour} {
+		at := now.Add(later)
+		r := &limiter.Request{Key: "acme/alice", Model: "m", Plan: p, Requests: 1, InputTokens: 9, ID: fmt.Sprint("f", i)}
+		n.Peek(at, r, &d)
+		_ = n.Reserve(at, r, &d)
+		for _, id := range []string{"r0", "r1", "r2", "r3", r.ID} {
+			_ = n.Settle(at, &limiter.Usage{Key: r.Key, ID: id, InputTokens: 30, OutputTokens: 2, Final: i > 0}, &d)
+			_ = n.Cancel(at, r.Key, id, &d)
+		}
+		for _, id := range []string{"", "hits", r.ID, "more hits"} {
+			q := &limiter.CountRequest{Key: "acme", Window: limiter.Window{Unit: limiter.UnitYear, Multiple: 2}, Hits: 7, ID: id, GiveBack: i == 1}
+			if _ = n.Count(at, q, &c); c.Used < 0 {
+				t.Fatalf("Count(%+v) = %+v, want at least 0 used", q, c)
+			}
+		}
+		n.Sweep(at, 10)
+		again := n.Snapshot(at, part, nil)
+		if err := n.Restore(at, part, again, time.LoadLocation); err != nil {
+			t.Fatalf("Restore of the snapshot of a restored partition = %v", err)
+		}
+	}
 }

@@ -84,7 +84,7 @@ func (p *partition) trim() (more bool) {
 	if p.trimmed = to; !more {
 		p.trimmed = 0
 		p.ids.trim()
-		if largest := p.largestAccount(); largest != 0 {
+		if largest := p.largestAccount(); largest != 0 && !p.records.closed {
 			a := p.accounts.at(largest)
 			p.engine.ids.observe(a.root, a.n)
 		}
@@ -94,9 +94,10 @@ func (p *partition) trim() (more bool) {
 
 // partitionStats are the counters of one partition.
 type partitionStats struct {
-	expired, forgotten, tableFull, idsFull int64
-	evicted                                [evictionReasons]int64
-	overruns, budgetsEvicted               map[Dimension]int64
+	expired, forgotten, tableFull, idsFull, copyDropped int64
+
+	evicted                  [evictionReasons]int64
+	overruns, budgetsEvicted map[Dimension]int64
 }
 
 // budgetEvicted counts what was used of a budget that was evicted. Units of counters are
@@ -121,9 +122,12 @@ func (c *partitionStats) overrun(l *limit, units int64) {
 
 // Stats are sums over all partitions. The int64 fields only ever grow.
 type Stats struct {
-	Keys         int                    // records: one for each level of a key, and for each model with its own limits
-	Reservations int                    // live reservations
-	IDs          int                    // remembered request ids, including those of live reservations
+	Keys         int                    // records in open partitions: one for each level of a key, and for each model with its own limits
+	Reservations int                    // live reservations in open partitions
+	IDs          int                    // remembered request ids in open partitions, including those of live reservations
+	CopiedKeys   int                    // records in closed partitions
+	CopiedIDs    int                    // remembered request ids in closed partitions
+	CopyDropped  int64                  // records and ids that closed partitions dropped for lack of room
 	Expired      int64                  // leases that expired
 	Forgotten    int64                  // request ids forgotten before their time, for lack of room
 	Evicted      [evictionReasons]int64 // records evicted, by [EvictionReason]
@@ -147,9 +151,15 @@ func (e *Engine) Stats() Stats {
 	for i := range e.shards {
 		shard := &e.shards[i]
 		shard.Lock()
-		s.Keys += int(shard.records.n)
-		s.Reservations += len(shard.leaseHeap)
-		s.IDs += int(shard.entries.n)
+		if shard.records.closed {
+			s.CopiedKeys += int(shard.records.n)
+			s.CopiedIDs += int(shard.entries.n)
+		} else {
+			s.Keys += int(shard.records.n)
+			s.Reservations += len(shard.leaseHeap)
+			s.IDs += int(shard.entries.n)
+		}
+		s.CopyDropped += shard.stats.copyDropped
 		s.Expired += shard.stats.expired
 		s.Forgotten += shard.stats.forgotten
 		s.TableFull += shard.stats.tableFull

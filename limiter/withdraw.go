@@ -34,11 +34,21 @@ func (p *partition) attempts(entry *idEntry) (tags [4]uint32, n int) {
 	if entry.isReservation() {
 		return p.reservations.at(entry.reservation()).attempts, len(tags)
 	}
-	packed := uint64(entry.value[0])>>costBits | uint64(entry.value[1])>>costBits<<spareBits
+	packed := entry.packedTags()
 	for i := range checkTags {
 		tags[i] = uint32(packed >> (i * checkTagBits) & (1<<checkTagBits - 1))
 	}
 	return tags, checkTags
+}
+
+// packedTags returns the tags of the attempts of a check.
+func (entry *idEntry) packedTags() uint64 {
+	return uint64(entry.value[0])>>costBits | uint64(entry.value[1])>>costBits<<spareBits
+}
+
+func (entry *idEntry) setPackedTags(packed uint64) {
+	entry.value[0] = entry.tokens() | int64(packed<<costBits)
+	entry.value[1] = entry.spend() | int64(packed>>spareBits<<costBits)
 }
 
 func (p *partition) setAttempts(entry *idEntry, tags [4]uint32) {
@@ -50,29 +60,31 @@ func (p *partition) setAttempts(entry *idEntry, tags [4]uint32) {
 	for i := range checkTags {
 		packed |= uint64(tags[i]) << (i * checkTagBits)
 	}
-	entry.value[0] = entry.tokens() | int64(packed<<costBits)
-	entry.value[1] = entry.spend() | int64(packed>>spareBits<<costBits)
+	entry.setPackedTags(packed)
 }
 
 // addAttempt notes that an attempt got the answer of an entry. While all attempts that
 // got it may be withdrawn, no caller is known to use the answer.
-func (p *partition) addAttempt(entry *idEntry, attempt, version uint64) {
+func (p *partition) addAttempt(entry *idEntry, attempt, version uint64) (changed bool) {
 	if attempt == 0 {
+		changed = !entry.is(flagPermanent)
 		entry.set(flagPermanent)
-		return
+		return changed
 	}
 	tags, n := p.attempts(entry)
 	tag := entry.attemptTag(attempt, version)
 	if slices.Contains(tags[:n], tag) {
-		return
+		return false
 	}
 	free := slices.Index(tags[:n], 0)
 	if free < 0 { // too many to list
+		changed = !entry.is(flagPermanent)
 		entry.set(flagPermanent)
-		return
+		return changed
 	}
 	tags[free] = tag
 	p.setAttempts(entry, tags)
+	return true
 }
 
 // removeAttempt removes an attempt and reports whether it was the last one.
@@ -107,26 +119,37 @@ func (p *partition) findToWithdraw(now Time, root uint64, id string, attempt uin
 	if attempt == 0 || p.isWithdrawn(p.accounts.find(root), root, attempt) {
 		return 0, nil
 	}
+	p.seq++
 	p.rememberWithdrawal(now, root, attempt)
 	return p.findEntry(p.accounts.find(root), idKeyOf(root, id))
 }
 
 // withdraw withdraws an attempt of a reserve, whether it has arrived or not.
-func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint64) {
+func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint64) (change uint64, err error) {
+	if p.records.closed {
+		return 0, ErrClosed
+	}
 	now = p.tick(now)
-	entryID, entry := p.findToWithdraw(now, root, id, attempt)
-	if entry == nil || !entry.isReservation() {
+	if entryID, entry := p.findToWithdraw(now, root, id, attempt); entry != nil && entry.isReservation() {
+		p.withdrawReservation(now, entryID, entry, key, attempt)
+	}
+	return p.seq, nil
+}
+
+func (p *partition) withdrawReservation(now Time, entryID uint32, entry *idEntry, key string, attempt uint64) {
+	if p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key) {
 		return
 	}
-	if p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key) || !p.removeAttempt(entry, attempt, 0) {
+	p.entryChanged(entryID)
+	if !p.removeAttempt(entry, attempt, 0) {
 		return
 	}
-	p.beforeIDChanges(entryID)
 	switch entry.state() {
 	case idHeld:
 		p.refundAll(entry, key, now)
 		p.heapRemove(entryID)
 		entry.setState(idCancelled)
+		entry.due = p.mono + 1 // it is removed before its time, even if it was due
 		p.deleteEntry(entryID)
 	case idExpired:
 		p.refundAll(entry, key, now)
@@ -137,18 +160,29 @@ func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint
 }
 
 // withdrawCheck withdraws an attempt of a check, whether it has arrived or not.
-func (p *partition) withdrawCheck(now Time, root uint64, r *Request, d *Decision) {
-	now = p.tick(now)
-	entryID, entry := p.findToWithdraw(now, root, r.ID, r.Attempt)
-	if entry == nil || entry.state() != idCheck || entry.body != bodyDigest(r, xxhash.Sum64String(r.Key), false) || !p.removeAttempt(entry, r.Attempt, r.Plan.Version) {
-		return
+func (p *partition) withdrawCheck(now Time, root uint64, r *Request, d *Decision) error {
+	if err := p.begin(d); err != nil {
+		return err
 	}
-	p.beforeIDChanges(entryID)
+	now = p.tick(now)
+	if entryID, entry := p.findToWithdraw(now, root, r.ID, r.Attempt); entry != nil && entry.state() == idCheck && entry.body == bodyDigest(r, xxhash.Sum64String(r.Key), false) {
+		p.entryChanged(entryID)
+		if p.removeAttempt(entry, r.Attempt, r.Plan.Version) {
+			p.refundCheck(now, entryID, entry, r, d)
+		}
+	}
+	d.repeats(p)
+	return nil
+}
+
+// refundCheck refunds a check and forgets it.
+func (p *partition) refundCheck(now Time, entryID uint32, entry *idEntry, r *Request, d *Decision) {
 	p.assemble(d, r, now)
 	for i := range d.assessments {
 		a := &d.assessments[i]
 		// A shadow limit that was exceeded was not charged, which is not remembered.
 		if a.rec != nil && !a.limit.Shadow {
+			p.recordChanged(a.rec, a.recordID)
 			a.refund(entry.checkCost(r, a.limit.Dimension), now.Mono+checkRetention-entry.due, now)
 		}
 	}

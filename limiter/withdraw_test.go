@@ -27,7 +27,7 @@ func TestWithdraw(t *testing.T) {
 		}
 	}
 	withdraw := func(attempt uint64) step {
-		return func(n *node, r limiter.Request) { n.Withdraw(noon, r.Key, r.ID, attempt) }
+		return func(n *node, r limiter.Request) { _, _ = n.Withdraw(noon, r.Key, r.ID, attempt) }
 	}
 	force := func(n *node, r limiter.Request) {
 		r.Force = true
@@ -57,17 +57,17 @@ func TestWithdraw(t *testing.T) {
 		{"admitted in fallback", []step{reserve(1), force, withdraw(1)}, 150, 1},
 		{"admitted in fallback afterwards", []step{reserve(1), withdraw(1), force}, 150, 1},
 		{"another attempt after it", []step{reserve(1), withdraw(1), reserve(2)}, 150, 1},
-		{"after a restart", []step{reserve(1), restart, withdraw(1)}, 150, 1},
+		{"after a restart", []step{reserve(1), restart, withdraw(1)}, 0, 0},
 		{"attempt 0", []step{reserve(1), withdraw(0)}, 150, 1},
 		{"settled", []step{reserve(1), func(n *node, r limiter.Request) {
 			n.settle(noon, limiter.Usage{Key: key, ID: r.ID, InputTokens: 100, OutputTokens: 7, Final: true})
 		}, withdraw(1)}, 107, 0},
 		{"expired", []step{reserve(1), func(n *node, r limiter.Request) {
-			n.Withdraw(noon.Add(21*time.Second), r.Key, r.ID, 1)
+			_, _ = n.Withdraw(noon.Add(21*time.Second), r.Key, r.ID, 1)
 		}}, 0, 0},
 		{"expired, then another attempt", []step{reserve(1), func(n *node, r limiter.Request) {
 			late := noon.Add(21 * time.Second)
-			n.Withdraw(late, r.Key, r.ID, 1)
+			_, _ = n.Withdraw(late, r.Key, r.ID, 1)
 			r.Attempt = 2
 			if d := n.reserve(late, &r); d.Replayed || d.Status != limiter.Held {
 				n.t.Errorf("the id again = %+v, want a new reservation", d)
@@ -80,7 +80,7 @@ func TestWithdraw(t *testing.T) {
 		{"with progress", []step{reserve(1), func(n *node, r limiter.Request) {
 			n.settle(noon, limiter.Usage{Key: key, ID: r.ID, InputTokens: 100, OutputTokens: 7})
 		}, withdraw(1)}, 150, 1},
-		{"under another key", []step{reserve(1), func(n *node, r limiter.Request) { n.Withdraw(noon, "acme/bob", r.ID, 1) }}, 150, 1},
+		{"under another key", []step{reserve(1), func(n *node, r limiter.Request) { _, _ = n.Withdraw(noon, "acme/bob", r.ID, 1) }}, 150, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := newNode(t, limiter.Options{})
@@ -103,7 +103,7 @@ func TestWithdrawnBeforeArrival(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	r := &limiter.Request{Key: "acme/alice", ID: "r", InputTokens: 100, Attempt: 1}
 	r.Plan = n.plan(r.Key, tokenLimits()...)
-	n.Withdraw(noon, r.Key, r.ID, 1)
+	_, _ = n.Withdraw(noon, r.Key, r.ID, 1)
 	p := limiter.PartitionOf(r.Key)
 	if err := n.Restore(noon, p, n.Snapshot(noon, p, nil), nil); err != nil { // survives a restart
 		t.Fatal(err)
@@ -249,13 +249,6 @@ func (m *withdrawModel) withdraw(id string, attempt uint64) {
 	}
 }
 
-// restart forgets which attempts got an answer.
-func (m *withdrawModel) restart() {
-	for _, s := range m.ids {
-		s.permanent = true
-	}
-}
-
 func (m *withdrawModel) used() (tokens, slots int64) {
 	for _, s := range m.ids {
 		if tokens += s.tokens; s.status == limiter.Held {
@@ -290,7 +283,7 @@ func TestWithdrawIsTheModel(t *testing.T) {
 				want, err = m.reserve(id, attempt), e.Reserve(m.now, r, &d)
 			case "withdraw":
 				m.withdraw(id, attempt)
-				e.Withdraw(m.now, key, id, attempt)
+				_, _ = e.Withdraw(m.now, key, id, attempt)
 			case "progress", "settle":
 				u := &limiter.Usage{Key: key, ID: id, InputTokens: sentInput, OutputTokens: rapid.Int64Range(0, 90).Draw(t, "output"), Final: op == "settle"}
 				want, err = m.settle(id, u.OutputTokens, u.Final), e.Settle(m.now, u, &d)
@@ -306,7 +299,6 @@ func TestWithdrawIsTheModel(t *testing.T) {
 					}
 				}
 			case "move":
-				m.restart()
 				part := limiter.PartitionOf(key)
 				if err := e.Restore(m.now, part, e.Snapshot(m.now, part, nil), nil); err != nil {
 					t.Fatalf("Restore() = %v", err)
@@ -333,7 +325,7 @@ func TestWithdrawalsLeaveRoom(t *testing.T) {
 	const ids = 64
 	n := newNode(t, limiter.Options{MaxIDs: ids})
 	for i := range uint64(10 * ids) {
-		n.Withdraw(noon, "flood", "r", 1+i)
+		_, _ = n.Withdraw(noon, "flood", "r", 1+i)
 	}
 	if got := n.Stats().IDs; got < ids/2 || got > ids*3/4 {
 		t.Errorf("%d of %d ids are remembered, want between 1/2 and 3/4", got, ids)
@@ -344,7 +336,7 @@ func TestWithdrawalsLeaveRoom(t *testing.T) {
 		r.ID = strconv.Itoa(i)
 		wantOutcome(t, "Reserve("+r.ID+")", n.reserve(noon, r), limiter.Allowed)
 	}
-	n.Withdraw(noon, r.Key, r.ID, 1)
+	_, _ = n.Withdraw(noon, r.Key, r.ID, 1)
 	if got := n.Stats().Reservations; got != ids/4-1 {
 		t.Errorf("%d reservations after a withdrawal that is not remembered, want %d", got, ids/4-1)
 	}

@@ -27,14 +27,14 @@ func TestWithdrawCheck(t *testing.T) {
 	withdraw := func(attempt uint64) step {
 		return func(n *node, r limiter.Request) {
 			r.Attempt = attempt
-			n.WithdrawCheck(noon, &r, new(limiter.Decision))
+			_ = n.WithdrawCheck(noon, &r, new(limiter.Decision))
 		}
 	}
 	change := func(f func(*limiter.Request)) step {
 		return func(n *node, r limiter.Request) {
 			r.Attempt = 1
 			f(&r)
-			n.WithdrawCheck(noon, &r, new(limiter.Decision))
+			_ = n.WithdrawCheck(noon, &r, new(limiter.Decision))
 		}
 	}
 	for _, tt := range []struct {
@@ -67,9 +67,9 @@ func TestWithdrawCheck(t *testing.T) {
 			if err := n.Restore(noon, p, n.Snapshot(noon, p, nil), nil); err != nil {
 				n.t.Fatal(err)
 			}
-		}, withdraw(1)}, 150},
+		}, withdraw(1)}, 0},
 		{"attempt 0", []step{check(0), withdraw(0)}, 150},
-		{"as a reserve", []step{check(1), func(n *node, r limiter.Request) { n.Withdraw(noon, key, r.ID, 1) }}, 150},
+		{"as a reserve", []step{check(1), func(n *node, r limiter.Request) { _, _ = n.Withdraw(noon, key, r.ID, 1) }}, 150},
 		{"of a reserve", []step{func(n *node, r limiter.Request) {
 			r.Attempt = 1
 			n.reserve(noon, &r)
@@ -107,7 +107,7 @@ func TestWithdrawnCheckBeforeArrival(t *testing.T) {
 	r := &limiter.Request{Key: "acme/alice", ID: "c", InputTokens: 100, Attempt: 1}
 	r.Plan = n.plan(r.Key, tokenLimits()...)
 	var d limiter.Decision
-	n.WithdrawCheck(noon, r, &d)
+	_ = n.WithdrawCheck(noon, r, &d)
 	if err := n.Check(noon.Add(30*time.Second-1), r, &d); !errors.Is(err, limiter.ErrWithdrawn) {
 		t.Errorf("Check() = %v, want %v", err, limiter.ErrWithdrawn)
 	}
@@ -147,7 +147,7 @@ func TestWithdrawnCheckNeverHappened(t *testing.T) {
 		var open []string
 		kept := int64(0) // refill of the withdrawn checks, in nanoseconds
 		withdraw := func(s sent) {
-			with.WithdrawCheck(now, &s.request, &d)
+			_ = with.WithdrawCheck(now, &s.request, &d)
 			kept += min(now.Mono-s.at.Mono, s.request.InputTokens*int64(time.Minute)/rate)
 		}
 		for i := range rapid.IntRange(1, 40).Draw(t, "steps") {

@@ -89,7 +89,7 @@ func (m *Machine) supersede() {
 	if m.superseded {
 		return
 	}
-	m.superseded, m.ready, m.rosterChange = true, false, nil
+	m.superseded, m.member, m.ready, m.rosterChange = true, false, false, nil
 	for i := range m.parts {
 		m.parts[i].proposal = nil
 		m.touch(i)

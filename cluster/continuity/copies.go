@@ -172,7 +172,14 @@ func (m *Machine) onAck(msg *Message, e *Entry) {
 func (m *Machine) noteCopy(i int, s *stream, c Copy) {
 	p := &m.parts[i]
 	s.heard = true
-	if c.Complete && c.Origin == p.known.Origin {
+	switch {
+	case !c.Complete || c.Origin != p.known.Origin:
+		// The copy was lost, if this is not an old message. All records are sent, again at
+		// worst.
+		if s.complete && (s.fullAt == 0 || m.now-s.fullAt >= resendSnapshot) {
+			s.complete, s.fullAt = false, 0
+		}
+	default:
 		if s.complete && c.Seq > s.seq && p.export != nil && s == &p.export.stream {
 			p.export.rounds++
 		}

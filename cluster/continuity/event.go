@@ -129,6 +129,7 @@ type Effects struct {
 	Changes []Change
 	// Leases has an entry for each partition for which the answer of
 	// [Machine.Decides] has changed: it is true until then. It may be earlier than before.
+	// The slice is valid until the next step.
 	Leases []Lease
 	// Seal lists the partitions for which the host stops deciding, waits for
 	// decisions in progress, and answers with [Drained].

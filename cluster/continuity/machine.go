@@ -31,6 +31,7 @@ type Machine struct {
 	peers      []peer // all others, sorted by name
 
 	roster       Roster
+	member       bool // whether this member is in it, in its newest boot
 	rosterVote   rosterVote
 	rosterChange *rosterChange
 	expected     []string // of a new cluster
@@ -56,6 +57,7 @@ type Machine struct {
 	steps   uint64
 	out     []Message
 	touched []int
+	leases  []Lease // the memory of Effects.Leases
 }
 
 // peer is another member, in its newest boot.
@@ -73,6 +75,7 @@ type peer struct {
 	answered  time.Duration // when this member last answered a ping of the peer
 	differs   int           // pings in a row with another digest
 	nextKnown time.Duration // when to ask for all arrangements again
+	beats     int           // how many were in the last heartbeat
 	outStep   uint64        // the step in which out is the index of the message to it
 	out       int
 }
@@ -197,6 +200,11 @@ func (m *Machine) Step(e Event, now time.Duration) Effects {
 		m.forgetMember(e)
 	}
 	m.publish()
+	for i := range m.out {
+		if p := m.peer(m.out[i].To.Name); p != nil && len(m.out[i].Beats) > 0 {
+			p.beats = len(m.out[i].Beats)
+		}
+	}
 	m.fx.Messages = m.out
 	return m.fx
 }
@@ -246,6 +254,7 @@ func (m *Machine) touch(i int) {
 // publish reports what has changed for routers.
 func (m *Machine) publish() {
 	slices.Sort(m.touched)
+	m.leases = m.leases[:0]
 	for _, i := range slices.Compact(m.touched) {
 		p := &m.parts[i]
 		c := Change{Partition: i, Role: m.Role(i), Current: p.known}
@@ -255,9 +264,10 @@ func (m *Machine) publish() {
 		}
 		if until := m.decidesUntil(i); until != p.shownUntil {
 			p.shownUntil = until
-			m.fx.Leases = append(m.fx.Leases, Lease{Partition: i, Until: until})
+			m.leases = append(m.leases, Lease{Partition: i, Until: until})
 		}
 	}
+	m.fx.Leases = m.leases
 }
 
 // peer returns another member, or nil.
@@ -335,7 +345,7 @@ func (m *Machine) usable(name string) (ID, bool) {
 // inContact reports whether a majority of the roster has answered within
 // [Options.Contact].
 func (m *Machine) inContact() bool {
-	return !m.superseded && m.roster.has(m.self.Name) && (len(m.roster.Names) == 1 || m.now < m.contactUntil)
+	return m.member && (len(m.roster.Names) == 1 || m.now < m.contactUntil)
 }
 
 // updateContact computes until when a majority is in contact.

@@ -9,6 +9,9 @@ func (m *Machine) beat(i int) {
 		return
 	}
 	if msg := m.message(p.known.Heir); msg != nil {
+		if msg.Beats == nil {
+			msg.Beats = make([]Beat, 0, m.peer(p.known.Heir.Name).beats)
+		}
 		msg.Sent = m.now
 		msg.Beats = append(msg.Beats, Beat{Partition: uint32(i), Term: p.known.Term})
 	}
@@ -17,6 +20,7 @@ func (m *Machine) beat(i int) {
 // onBeats grants leases: until they are over, this member takes nothing over.
 func (m *Machine) onBeats(msg *Message) {
 	contact := m.inContact()
+	var reply *Message // stays where it is: nothing else is sent meanwhile
 	for _, b := range msg.Beats {
 		i := int(b.Partition)
 		if i >= len(m.parts) || b.Term>>tagBits > lastRound {
@@ -38,7 +42,13 @@ func (m *Machine) onBeats(msg *Message) {
 			m.touch(i)
 		}
 		p.granted = m.now + withDrift(m.o.Lease)
-		if reply := m.message(msg.From); reply != nil {
+		if reply == nil {
+			reply = m.message(msg.From)
+		}
+		if reply != nil {
+			if reply.Grants == nil {
+				reply.Grants = make([]Grant, 0, len(msg.Beats))
+			}
 			reply.Answered = msg.Sent
 			reply.Grants = append(reply.Grants, Grant{Partition: b.Partition, Term: b.Term, Copy: p.copy})
 		}

@@ -15,7 +15,7 @@ func (m *Machine) Decides(partition int, now time.Duration) bool {
 func (m *Machine) decidesUntil(partition int) time.Duration {
 	p := &m.parts[partition]
 	switch {
-	case p.known.Owner != m.self || p.sealed || p.stale || m.superseded || !m.roster.has(m.self.Name):
+	case p.sealed || p.stale || !m.member || p.known.Owner != m.self:
 		return never
 	case !p.known.Heir.IsZero() || p.sticky():
 		return p.leaseUntil
@@ -78,7 +78,7 @@ func (m *Machine) Synced(partition int) bool { return m.parts[partition].synced 
 func (m *Machine) DurableSeq(partition int) uint64 { return m.parts[partition].durable }
 
 // Voter reports whether this member votes.
-func (m *Machine) Voter() bool { return m.ready && !m.superseded && m.roster.has(m.self.Name) }
+func (m *Machine) Voter() bool { return m.ready && m.member }
 
 // Roster returns the members whose votes count.
 func (m *Machine) Roster() Roster { return m.roster }

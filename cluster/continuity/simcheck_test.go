@@ -233,7 +233,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	first, last := time.Duration(-1), time.Duration(-1)
 	ended := t.ended()
 	for _, l := range t.log {
-		if st.has(l.id) && !(l.settle && st.missesSettle(l.id)) {
+		if st.has(l.id) && (!l.settle || !st.missesSettle(l.id)) {
 			continue
 		}
 		switch {

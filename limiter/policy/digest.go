@@ -107,6 +107,9 @@ func (d *limitDef) text() string {
 	if d.Unreachable != defaultUnreachable(d.Dimension) {
 		s += " unreachable=" + d.Unreachable.String()
 	}
+	if d.Async {
+		s += " durability=async"
+	}
 	if d.Zone != nil {
 		s += " zone=" + d.Zone.String()
 	}

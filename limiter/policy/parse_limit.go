@@ -12,8 +12,8 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// limitModes reads the algorithm of a limit, and what happens if it is exceeded or
-// its owner is unreachable.
+// limitModes reads the algorithm of a limit, what happens if it is exceeded or its owner
+// is unreachable, and whether checks wait for a second member.
 func (p *parser) limitModes(d *limitDef, what string) bool {
 	ok := true
 	if v, has := d.at["algorithm"]; has {
@@ -35,6 +35,11 @@ func (p *parser) limitModes(d *limitDef, what string) bool {
 	if v, has := d.at["mode"]; has {
 		i, good := p.r.Word(v, what+": mode", "enforce", "shadow")
 		d.Shadow = good && i == 1
+		ok = ok && good
+	}
+	if v, has := d.at["durability"]; has {
+		i, good := p.r.Word(v, what+": durability", "sync", "async")
+		d.Async = good && i == 1
 		ok = ok && good
 	}
 	d.Unreachable = defaultUnreachable(d.Dimension)

@@ -188,6 +188,25 @@ prices: { "*": { input: 1.00, output: 3 } }
 	}
 }
 
+func TestDurability(t *testing.T) {
+	parse := func(durability string) *Policy {
+		return mustParse(t, "tiers: { free: { limits: [{ dimension: requests, limit: 5, window: 1m"+durability+" }] } }\ndefault_tier: free\n")
+	}
+	for durability, want := range map[string]bool{"": false, ", durability: sync": false, ", durability: async": true} {
+		var plan limiter.Plan
+		p := parse(durability)
+		if err := p.Resolve("k", "", "", &plan); err != nil {
+			t.Fatal(err)
+		}
+		if got := plan.Levels[0].Limits.Limits()[0].Async; got != want {
+			t.Errorf("a limit with %q: Async = %v, want %v", durability, got, want)
+		}
+		if got := p.VersionString() != parse("").VersionString(); got != want {
+			t.Errorf("a limit with %q is another policy: %v, want %v", durability, got, want)
+		}
+	}
+}
+
 func TestDigestPinned(t *testing.T) {
 	// Members of a cluster compare digests: another form of the canonical
 	// content is a change to the wire.

@@ -35,6 +35,7 @@ type PeerMessage struct {
 	//	*PeerMessage_Batch
 	//	*PeerMessage_Control
 	//	*PeerMessage_Copy
+	//	*PeerMessage_ControlPart
 	Message       isPeerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -122,6 +123,15 @@ func (x *PeerMessage) GetCopy() *CopyChunk {
 	return nil
 }
 
+func (x *PeerMessage) GetControlPart() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*PeerMessage_ControlPart); ok {
+			return x.ControlPart
+		}
+	}
+	return nil
+}
+
 type isPeerMessage_Message interface {
 	isPeerMessage_Message()
 }
@@ -148,6 +158,12 @@ type PeerMessage_Copy struct {
 	Copy *CopyChunk `protobuf:"bytes,5,opt,name=copy,proto3,oneof"`
 }
 
+type PeerMessage_ControlPart struct {
+	// The beginning of a control message that is too large for one. The next ones
+	// follow at once, and the last part is control.
+	ControlPart []byte `protobuf:"bytes,6,opt,name=control_part,json=controlPart,proto3,oneof"`
+}
+
 func (*PeerMessage_Hello) isPeerMessage_Message() {}
 
 func (*PeerMessage_Proof) isPeerMessage_Message() {}
@@ -157,6 +173,8 @@ func (*PeerMessage_Batch) isPeerMessage_Message() {}
 func (*PeerMessage_Control) isPeerMessage_Message() {}
 
 func (*PeerMessage_Copy) isPeerMessage_Message() {}
+
+func (*PeerMessage_ControlPart) isPeerMessage_Message() {}
 
 type PeerAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -520,13 +538,14 @@ var File_bucketring_v1_peer_proto protoreflect.FileDescriptor
 
 const file_bucketring_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x18bucketring/v1/peer.proto\x12\rbucketring.v1\x1a\x1ebucketring/v1/bucketring.proto\"\xf6\x01\n" +
+	"\x18bucketring/v1/peer.proto\x12\rbucketring.v1\x1a\x1ebucketring/v1/bucketring.proto\"\x9b\x02\n" +
 	"\vPeerMessage\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.bucketring.v1.PeerHelloH\x00R\x05hello\x120\n" +
 	"\x05proof\x18\x02 \x01(\v2\x18.bucketring.v1.PeerProofH\x00R\x05proof\x12,\n" +
 	"\x05batch\x18\x03 \x01(\v2\x14.bucketring.v1.BatchH\x00R\x05batch\x12\x1a\n" +
 	"\acontrol\x18\x04 \x01(\fH\x00R\acontrol\x12.\n" +
-	"\x04copy\x18\x05 \x01(\v2\x18.bucketring.v1.CopyChunkH\x00R\x04copyB\t\n" +
+	"\x04copy\x18\x05 \x01(\v2\x18.bucketring.v1.CopyChunkH\x00R\x04copy\x12#\n" +
+	"\fcontrol_part\x18\x06 \x01(\fH\x00R\vcontrolPartB\t\n" +
 	"\amessage\"\x82\x01\n" +
 	"\n" +
 	"PeerAnswer\x126\n" +
@@ -612,6 +631,7 @@ func file_bucketring_v1_peer_proto_init() {
 		(*PeerMessage_Batch)(nil),
 		(*PeerMessage_Control)(nil),
 		(*PeerMessage_Copy)(nil),
+		(*PeerMessage_ControlPart)(nil),
 	}
 	file_bucketring_v1_peer_proto_msgTypes[1].OneofWrappers = []any{
 		(*PeerAnswer_Welcome)(nil),

@@ -51,6 +51,18 @@ func newTargets(names []string, partitions int) targets {
 func (t targets) Owner(p int) string { return t[p][0] }
 func (t targets) Heir(p int) string  { return t[p][1] }
 
+// ring returns the targets of some members.
+func (c *cluster) ring(names []string) targets {
+	key := strings.Join(names, " ")
+	if c.rings == nil {
+		c.rings = map[string]targets{}
+	}
+	if c.rings[key] == nil {
+		c.rings[key] = newTargets(names, c.partitions)
+	}
+	return c.rings[key]
+}
+
 // member is one boot of a member in a test.
 type member struct {
 	*Host
@@ -58,6 +70,7 @@ type member struct {
 	name    string
 	state   continuity.MemberState
 	engine  *fakeEngine
+	limiter *limiter.Engine   // or nil
 	proxies map[string]*proxy // to other members, by name
 	grpc    *grpc.Server
 	gossip  net.Listener
@@ -78,7 +91,10 @@ type cluster struct {
 	direct     bool // no proxies
 	members    map[string]*member
 	boots      uint64
+	rings      map[string]targets                  // by the names of the members
 	changed    func(*member, int, continuity.Role) // may be nil
+	prepare    func(*member)                       // before Run; may be nil
+	limiter    bool                                // members have a limiter's engine, and not the fake one
 }
 
 func newCluster(t testing.TB, partitions int, names ...string) *cluster {
@@ -109,9 +125,14 @@ func (c *cluster) start(name string) *member {
 		level = slog.LevelDebug
 	}
 	m := &member{t: c.t, name: name, state: continuity.Serving, engine: newFakeEngine(c.partitions), proxies: map[string]*proxy{}}
+	engine := Engine(m.engine)
+	if c.limiter {
+		m.limiter = limiter.New(limiter.Options{})
+		engine = LimiterEngine(m.limiter, time.LoadLocation)
+	}
 	machine := newClock()
 	host, err := New(Options{
-		Name: name, Boot: c.boots, Engine: m.engine, Protocol: c.protocol,
+		Name: name, Boot: c.boots, Engine: engine, Protocol: c.protocol,
 		Now:   func() limiter.Time { return limiter.Time{Mono: time.Now().UnixNano(), Wall: time.Now().UnixNano()} },
 		Clock: func() time.Duration { return machine.now() + time.Duration(m.offset.Load()) },
 		Keys:  func() [][]byte { return c.keys },
@@ -128,10 +149,13 @@ func (c *cluster) start(name string) *member {
 		c.t.Fatal(err)
 	}
 	m.Host = host
+	if c.prepare != nil {
+		c.prepare(m)
+	}
 	l, m2 := listen(c.t), listen(c.t)
 	m.gossip = m2
 	m.address = Address{GRPC: l.Addr().String(), Gossip: m2.Addr().String()}
-	m.grpc = grpc.NewServer()
+	m.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(256<<10), grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(1<<20)) // as in a node
 	pb.RegisterPeerServer(m.grpc, host.Peer(nil))
 	m.running.Go(func() {
 		if err := m.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
@@ -184,7 +208,7 @@ func (c *cluster) show() {
 	}
 	slices.SortFunc(v.Members, func(a, b continuity.Member) int { return strings.Compare(a.Name, b.Name) })
 	slices.Sort(serving)
-	v.Targets = newTargets(serving, c.partitions)
+	v.Targets = c.ring(serving)
 	for _, m := range c.members {
 		addresses := map[string]Address{}
 		for name, o := range c.members {
@@ -243,7 +267,7 @@ func (c *cluster) settled() bool {
 		}
 	}
 	slices.Sort(serving)
-	want := newTargets(serving, c.partitions)
+	want := c.ring(serving)
 	for p := range c.partitions {
 		who := c.deciders(p)
 		if len(who) != 1 || who[0] != want.Owner(p) {
@@ -256,7 +280,7 @@ func (c *cluster) settled() bool {
 	}
 	for _, m := range c.members {
 		s, err := m.Status(context.Background())
-		if err != nil || s.Copying+s.WithoutHeir+s.WithoutOwner > 0 || !slices.Equal(s.Roster.Names, serving) {
+		if err != nil || len(serving) > 1 && s.Copying+s.WithoutHeir > 0 || s.WithoutOwner > 0 || !slices.Equal(s.Roster.Names, serving) {
 			return false
 		}
 	}
@@ -265,6 +289,20 @@ func (c *cluster) settled() bool {
 
 func (c *cluster) settle() {
 	c.t.Helper()
+	defer func() {
+		if !c.t.Failed() {
+			return
+		}
+		for name, m := range c.members {
+			s, err := m.Status(context.Background())
+			c.t.Logf("%s: %+v, %v", name, s, err)
+			for p := range min(c.partitions, 256) {
+				if place := m.Place(p); place.Role != continuity.Active && place.Owner == m.self || place.Owner.IsZero() || place.Heir.IsZero() {
+					c.t.Logf("%s: partition %d: %+v", name, p, place)
+				}
+			}
+		}
+	}()
 	waittest.Until(c.t, "the owners and heirs that the ring names", c.settled)
 }
 

@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	chunkBytes = 256 << 10
+	// chunkBytes is as partBytes, of a copy.
+	chunkBytes = 192 << 10
 	// maxCopy bounds the bytes of the records of one partition that a member accepts.
 	maxCopy = 1 << 30
 	// copierIdle is after what time without copies their connection is closed.

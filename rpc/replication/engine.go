@@ -23,32 +23,42 @@ type Engine interface {
 	// SnapshotAt appends all records of a partition to buf. They are its state after the
 	// change with the number seq.
 	SnapshotAt(now limiter.Time, partition int, buf []byte) (extended []byte, seq uint64)
-	// Restore replaces all records of a closed partition by those of a snapshot. After an
+	// ApplyFull replaces all records of a closed partition by those of a snapshot. After an
 	// error the partition is as before.
-	Restore(now limiter.Time, partition int, records []byte) error
-	// Clear drops all records of a closed partition.
+	ApplyFull(now limiter.Time, partition int, snapshot []byte) error
+	// Clear drops all records of a closed partition. The number of its last change is 0
+	// then.
 	Clear(partition int)
 	// NewChanges returns a writer for the changes of one message after another.
 	NewChanges() Changes
-	// ReadChanges reads what [Changes.Bytes] returned elsewhere.
-	ReadChanges(data []byte) (ChangeReader, error)
+	// ReadChanges reads what [Changes.Message] returned elsewhere.
+	ReadChanges(message []byte) (ChangeReader, error)
 }
 
-// Changes collects the changes of some partitions.
+// Changes collects the changes of some partitions for a message.
 type Changes interface {
 	// Append adds all records of a partition that changed after a number, as they are at
-	// one instant, and returns the number of the last change that they include. If not
-	// ok, the list does not reach back so far: nothing is added, and a snapshot is needed.
+	// one instant, and returns the number of the last change. If that is not above after,
+	// it adds nothing. If not ok, it adds nothing because the list does not reach back so far:
+	// a snapshot is needed.
 	Append(now limiter.Time, partition int, after uint64) (through uint64, ok bool)
-	// Bytes returns what was added since the last Reset. It is valid until the next call.
-	Bytes() []byte
-	// Reset forgets what was added.
+	// Len returns about how many bytes the message has.
+	Len() int
+	// Message returns the message. It is valid until the next call.
+	Message() []byte
+	// Reset begins another message.
 	Reset()
 }
 
-// ChangeReader reads the changes of the partitions of one message.
+// ChangeReader reads a message partition by partition, in the order in which they were
+// appended.
 type ChangeReader interface {
-	// Apply changes a closed partition to which changes in the message belong. After an
-	// error the partition is as before.
-	Apply(now limiter.Time, partition int) error
+	// Next goes to the next partition. It returns false if there is none, or if it cannot be
+	// read.
+	Next() bool
+	// Partition returns the current one.
+	Partition() int
+	// Apply applies the changes of the current partition, which must be closed. After an
+	// error the partition is as before, or empty as after Clear.
+	Apply(now limiter.Time) error
 }

@@ -3,6 +3,7 @@
 package replication
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,10 +18,9 @@ var errClosed = errors.New("closed")
 // fakeEngine charges ids. The charges are its records.
 type fakeEngine struct {
 	parts []fakePartition
-	// applyFails makes the next applications fail.
-	mu struct {
+	mu    struct {
 		sync.Mutex
-		applyFails int
+		failures []int // of the next applications
 	}
 }
 
@@ -118,35 +118,26 @@ func (e *fakeEngine) Clear(partition int) {
 
 // fakeRecords are records on their way.
 type fakeRecords struct {
-	Through uint64
-	Charges map[string]fakeCharge
+	Partition int
+	Through   uint64
+	Charges   map[string]fakeCharge
 }
 
 func (e *fakeEngine) SnapshotAt(_ limiter.Time, partition int, buf []byte) ([]byte, uint64) {
 	p := &e.parts[partition]
 	p.Lock()
 	defer p.Unlock()
-	b, err := json.Marshal(fakeRecords{p.seq, p.charges})
+	b, err := json.Marshal(fakeRecords{partition, p.seq, p.charges})
 	if err != nil {
 		panic(err)
 	}
 	return append(buf, b...), p.seq
 }
 
-func (e *fakeEngine) fails() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.mu.applyFails == 0 {
-		return false
-	}
-	e.mu.applyFails--
-	return true
-}
-
-func (e *fakeEngine) Restore(_ limiter.Time, partition int, records []byte) error {
+func (e *fakeEngine) ApplyFull(_ limiter.Time, partition int, records []byte) error {
 	var r fakeRecords
-	if err := json.Unmarshal(records, &r); err != nil || e.fails() {
-		return fmt.Errorf("restore: %w", errors.Join(err, errClosed))
+	if err := json.Unmarshal(records, &r); err != nil || e.fails() != failNot {
+		return fmt.Errorf("apply full: %w", errors.Join(err, errClosed))
 	}
 	p := &e.parts[partition]
 	p.Lock()
@@ -161,13 +152,13 @@ func (e *fakeEngine) Restore(_ limiter.Time, partition int, records []byte) erro
 
 func (e *fakeEngine) NewChanges() Changes { return &fakeChanges{engine: e} }
 
+// fakeChanges are JSON, one value after another.
 type fakeChanges struct {
 	engine *fakeEngine
-	added  map[int]fakeRecords
 	buf    []byte
 }
 
-func (c *fakeChanges) Reset() { c.added = map[int]fakeRecords{} }
+func (c *fakeChanges) Reset() { c.buf = c.buf[:0] }
 
 func (c *fakeChanges) Append(_ limiter.Time, partition int, after uint64) (uint64, bool) {
 	p := &c.engine.parts[partition]
@@ -176,47 +167,85 @@ func (c *fakeChanges) Append(_ limiter.Time, partition int, after uint64) (uint6
 	if !p.tracked || after < p.start {
 		return 0, false
 	}
-	r := fakeRecords{p.seq, map[string]fakeCharge{}}
+	if after >= p.seq {
+		return p.seq, true
+	}
+	r := fakeRecords{partition, p.seq, map[string]fakeCharge{}}
 	for id, charge := range p.charges {
 		if charge.Seq > after {
 			r.Charges[id] = charge
 		}
 	}
-	c.added[partition] = r
-	return p.seq, true
-}
-
-func (c *fakeChanges) Bytes() []byte {
-	b, err := json.Marshal(c.added)
+	b, err := json.Marshal(r)
 	if err != nil {
 		panic(err)
 	}
-	c.buf = b
-	return b
+	c.buf = append(c.buf, b...)
+	return p.seq, true
 }
 
-func (e *fakeEngine) ReadChanges(data []byte) (ChangeReader, error) {
-	r := &fakeReader{engine: e}
-	return r, json.Unmarshal(data, &r.added)
+func (c *fakeChanges) Len() int { return len(c.buf) }
+
+func (c *fakeChanges) Message() []byte { return c.buf }
+
+func (e *fakeEngine) ReadChanges(message []byte) (ChangeReader, error) {
+	return &fakeReader{engine: e, decoder: json.NewDecoder(bytes.NewReader(message))}, nil
 }
 
 type fakeReader struct {
-	engine *fakeEngine
-	added  map[int]fakeRecords
+	engine  *fakeEngine
+	decoder *json.Decoder
+	current fakeRecords
 }
 
-func (r *fakeReader) Apply(_ limiter.Time, partition int) error {
-	added, ok := r.added[partition]
-	if !ok || r.engine.fails() {
-		return errors.New("apply: no such partition, or it is to fail")
-	}
+func (r *fakeReader) Next() bool {
+	r.current = fakeRecords{}
+	return r.decoder.More() && r.decoder.Decode(&r.current) == nil
+}
+
+func (r *fakeReader) Partition() int { return r.current.Partition }
+
+func (r *fakeReader) Apply(limiter.Time) error {
+	partition := r.current.Partition
 	p := &r.engine.parts[partition]
 	p.Lock()
 	defer p.Unlock()
 	if !p.closed {
 		panic(fmt.Sprintf("partition %d is open and gets changes", partition))
 	}
-	maps.Copy(p.charges, added.Charges)
-	p.seq = max(p.seq, added.Through)
+	switch r.engine.fails() {
+	case failUnchanged:
+		return errors.New("apply: it is to fail")
+	case failCleared:
+		p.charges, p.seq, p.start = map[string]fakeCharge{}, 0, 0
+		return errors.New("apply: it is to fail and to clear the copy")
+	}
+	maps.Copy(p.charges, r.current.Charges)
+	p.seq = max(p.seq, r.current.Through)
 	return nil
+}
+
+// How the next applications fail.
+const (
+	failNot = iota
+	failUnchanged
+	failCleared
+)
+
+// fail makes the next applications fail.
+func (e *fakeEngine) fail(how ...int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.failures = how
+}
+
+func (e *fakeEngine) fails() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.mu.failures) == 0 {
+		return failNot
+	}
+	how := e.mu.failures[0]
+	e.mu.failures = e.mu.failures[1:]
+	return how
 }

@@ -190,9 +190,22 @@ func (m *pauses) String() string {
 	if len(m.took) == 0 {
 		return "no moves"
 	}
+	return fmt.Sprintf("%d moves, pause p50 %s p99 %s max %s", len(m.took), m.quantile(0.5), m.quantile(0.99), m.quantile(1))
+}
+
+func (m *pauses) quantile(q float64) time.Duration {
 	slices.Sort(m.took)
-	at := func(q float64) time.Duration { return m.took[int(q*float64(len(m.took)-1))].Round(10 * time.Microsecond) }
-	return fmt.Sprintf("%d moves, pause p50 %s p99 %s max %s", len(m.took), at(0.5), at(0.99), at(1))
+	return m.took[int(q*float64(len(m.took)-1))].Round(10 * time.Microsecond)
+}
+
+// allDecided reports whether each partition is decided by one member.
+func (c *cluster) allDecided() bool {
+	for p := range c.partitions {
+		if len(c.deciders(p)) != 1 {
+			return false
+		}
+	}
+	return true
 }
 
 // TestPlannedMovesLoseNothing: a fourth member joins and another one leaves under load.
@@ -257,14 +270,7 @@ func TestCrashIsNoticedByTheClosedPorts(t *testing.T) {
 	began := time.Now()
 	c.remove("b") // gossip shows b for some time
 	w.see()
-	waittest.Until(t, "an owner for all partitions", func() bool {
-		for p := range c.partitions {
-			if len(c.deciders(p)) != 1 {
-				return false
-			}
-		}
-		return true
-	})
+	waittest.Until(t, "an owner for all partitions", c.allDecided)
 	t.Logf("takeover of all partitions after %s", time.Since(began).Round(time.Millisecond))
 	w.more(100)
 	c.show() // gossip has noticed
@@ -379,20 +385,22 @@ func TestStoppedLoopIsReplaced(t *testing.T) {
 	w.check()
 }
 
-// TestRecordsThatCannotBeApplied are sent again, and are not acknowledged.
+// TestRecordsThatCannotBeApplied are sent again, and are not acknowledged. If the copy is
+// lost with them, all records are sent.
 func TestRecordsThatCannotBeApplied(t *testing.T) {
 	c := newCluster(t, 16, "a", "b", "c")
 	c.settle()
+	ctx := waittest.Context(t, testWait)
 	owner := c.members[c.deciders(3)[0]]
 	heir := c.members[owner.Place(3).Heir.Name]
-	heir.engine.mu.Lock()
-	heir.engine.mu.applyFails = 3
-	heir.engine.mu.Unlock()
-	if err := c.charge(waittest.Context(t, testWait), []*member{owner}, 3, "id"); err != nil {
-		t.Fatal(err)
-	}
-	if got, _ := heir.engine.state(3); got["id"].Cost != 1 {
-		t.Errorf("heir has %v, want the charge", got)
+	for i, how := range [][]int{{failUnchanged, failUnchanged, failUnchanged}, {failCleared}, {failUnchanged, failCleared, failUnchanged}} {
+		heir.engine.fail(how...)
+		if err := c.charge(ctx, []*member{owner}, 3, fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := heir.engine.state(3); len(got) != i+1 {
+			t.Errorf("heir has %v, want %d charges", got, i+1)
+		}
 	}
 	c.settle()
 }

@@ -34,6 +34,9 @@ const (
 	window = 4 << 20
 	// maxFrame bounds the bytes of a frame: the changes of one partition may be in it.
 	maxFrame = 64 << 20
+	// partBytes is how much of a frame is in one gRPC message, of which a server accepts
+	// 256 KiB.
+	partBytes = 192 << 10
 	// keptBuffer is the size of the largest buffer that is used again.
 	keptBuffer = 1 << 20
 )
@@ -53,7 +56,6 @@ type link struct {
 	host    *Host
 	to      continuity.ID
 	address Address
-	conn    *grpc.ClientConn
 	copier  *copier
 	cancel  context.CancelFunc
 
@@ -124,16 +126,17 @@ func (k *link) run(ctx context.Context) {
 			return
 		}
 		k.failed(err)
-		if time.Since(began) > maxBackoff {
-			wait = minBackoff
-		}
 		if probe.run(ctx) {
 			return
+		}
+		if time.Since(began) > maxBackoff { // servers end old connections
+			wait = 0
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
 		}
+		wait = max(wait, minBackoff/2)
 	}
 }
 
@@ -209,7 +212,7 @@ func (k *link) exchange(ctx context.Context, client pb.PeerClient) error {
 			k.queued.Add(-int64(len(*b)))
 			k.host.metrics.framesSent.Inc()
 			k.host.metrics.bytesSent.Add(float64(len(*b)))
-			err := stream.Send(&pb.PeerMessage{Message: &pb.PeerMessage_Control{Control: *b}})
+			err := sendFrame(stream, *b)
 			recycle(b)
 			if errors.Is(err, io.EOF) {
 				return streamEnded(<-ended)
@@ -219,6 +222,17 @@ func (k *link) exchange(ctx context.Context, client pb.PeerClient) error {
 			}
 		}
 	}
+}
+
+// sendFrame sends a frame in as many messages as it takes.
+func sendFrame(stream callerStream, b []byte) error {
+	for len(b) > partBytes {
+		if err := stream.Send(&pb.PeerMessage{Message: &pb.PeerMessage_ControlPart{ControlPart: b[:partBytes]}}); err != nil {
+			return err
+		}
+		b = b[partBytes:]
+	}
+	return stream.Send(&pb.PeerMessage{Message: &pb.PeerMessage_Control{Control: b}})
 }
 
 func streamEnded(err error) error {

@@ -4,11 +4,13 @@ package replication
 
 import (
 	"context"
+	"fmt"
 	"math/bits"
 	"sync"
 	"time"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
+	"github.com/bucketring/bucketring/rpc/replication/internal/wire"
 )
 
 // maxBatch bounds the frames that are handled before anything is sent. More of them share
@@ -28,6 +30,7 @@ type loop struct {
 	drained []continuity.Drained   // answers to Seal
 	tracked []bool
 	moves   moves
+	leave   leave
 
 	running sync.WaitGroup // of links
 }
@@ -75,6 +78,7 @@ func (l *loop) run(ctx context.Context) {
 		if tick {
 			l.step(continuity.Tick{})
 			l.moves.report(l.log, l.clock())
+			l.leave.tick(l)
 		}
 		l.flush()
 	}
@@ -95,11 +99,11 @@ func (l *loop) reportChanges() {
 	l.awake.Store(false)
 	for w := range l.dirty {
 		var urgent, word uint64
-		if l.urgent[w].Load() != 0 {
-			urgent = l.urgent[w].Swap(0)
-		}
 		if l.dirty[w].Load() != 0 {
 			word = l.dirty[w].Swap(0)
+		}
+		if l.urgent[w].Load() != 0 {
+			urgent = l.urgent[w].Swap(0)
 		}
 		for word |= urgent; word != 0; word &= word - 1 {
 			bit := bits.TrailingZeros64(word)
@@ -131,7 +135,7 @@ func (l *loop) stepState(e continuity.Event, apply func() error) {
 	if fx.Apply {
 		if err := apply(); err != nil {
 			l.metrics.applyFailed.Inc()
-			l.moves.problem(l.log, "records from another member cannot be applied", "member", state.Transfer.From.Name,
+			l.moves.problem(l.log, "records cannot be applied", "member", state.Transfer.From.Name,
 				"partition", state.Transfer.Partition, "full", state.Transfer.Full, "error", err)
 			failed = true
 			fx.Messages = nil // not acknowledged: the sender repeats it
@@ -165,14 +169,12 @@ func (l *loop) stepState(e continuity.Event, apply func() error) {
 		l.queueMessage(&fx.Messages[i])
 	}
 	if fx.Left {
-		select {
-		case <-l.left:
-		default:
-			close(l.left)
-			l.log.Info("this member has handed over all partitions and left the roster")
-		}
+		l.leave.begin(l)
 	}
 	if failed {
+		if l.engine.Seq(state.Transfer.Partition) < before.Seq {
+			before = continuity.Copy{} // it was cleared
+		}
 		l.step(continuity.Restored{Partition: state.Transfer.Partition, Copy: before})
 	}
 	for len(l.drained) > 0 {
@@ -250,25 +252,36 @@ func (l *loop) report(r continuity.Repay) {
 // receive handles a frame: first the changes, which are acknowledged, then the message.
 func (l *loop) receive(f *inbound) {
 	if len(f.frame.States) > 0 {
-		reader, err := l.engine.ReadChanges(f.frame.Records)
-		if err != nil {
+		if err := l.receiveChanges(&f.frame); err != nil {
 			l.metrics.applyFailed.Inc()
-			l.moves.problem(l.log, "changes from another member cannot be read", "member", f.frame.Message.From.Name, "error", err)
-		} else {
-			now := l.now()
-			for i := range f.frame.States {
-				t := f.frame.States[i]
-				l.stepState(continuity.StateReceived{Transfer: t}, func() error { return reader.Apply(now, t.Partition) })
-			}
+			l.moves.problem(l.log, "changes cannot be read", "member", f.frame.Message.From.Name, "error", err)
 		}
 	}
 	l.step(continuity.Received{Message: f.frame.Message})
+	l.leave.heard(f.frame.Message.From.Name, f.frame.Message.Epoch)
 	f.release()
+}
+
+// receiveChanges applies the changes of a frame, one partition after the other.
+func (l *loop) receiveChanges(f *wire.Frame) error {
+	reader, err := l.engine.ReadChanges(f.Records)
+	if err != nil {
+		return err
+	}
+	now := l.now()
+	for i := range f.States {
+		t := &f.States[i]
+		if t.Through > t.After && (!reader.Next() || reader.Partition() != t.Partition) {
+			return fmt.Errorf("changes of partition %d, which is number %d of %d, are not there", t.Partition, i+1, len(f.States))
+		}
+		l.stepState(continuity.StateReceived{Transfer: *t}, func() error { return reader.Apply(now) })
+	}
+	return nil
 }
 
 func (l *loop) receiveCopy(c *fullCopy) {
 	l.metrics.copiesReceived.Inc()
 	l.stepState(continuity.StateReceived{Transfer: c.transfer}, func() error {
-		return l.engine.Restore(l.now(), c.transfer.Partition, c.records)
+		return l.engine.ApplyFull(l.now(), c.transfer.Partition, c.records)
 	})
 }

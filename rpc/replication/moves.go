@@ -42,11 +42,11 @@ func (m *moves) report(log *slog.Logger, now time.Duration) {
 }
 
 // problem logs what should not happen, at most once in minProblemInterval.
-func (m *moves) problem(log *slog.Logger, message string, args ...any) {
+func (m *moves) problem(log *slog.Logger, what string, args ...any) {
 	now := time.Now()
 	if now.Before(m.nextProblem) {
 		return
 	}
 	m.nextProblem = now.Add(minProblemInterval)
-	log.Error(message, args...)
+	log.Error("problem with the replication from another member", append([]any{"problem", what}, args...)...)
 }

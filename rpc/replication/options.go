@@ -83,7 +83,7 @@ const partitions = 4096
 // (4,096 / MaxTransfers) heartbeats.
 func DefaultProtocol(partitions int) continuity.Options {
 	o := continuity.Defaults(partitions)
-	o.MaxTransfers = 128
+	o.MaxTransfers = 64
 	return o
 }
 

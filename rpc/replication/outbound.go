@@ -112,7 +112,7 @@ func (l *loop) send(k *link, o *out) {
 	emit := func(m continuity.Message) {
 		f.Message, f.Records = m, nil
 		if len(f.States) > 0 {
-			f.Records = o.changes.Bytes()
+			f.Records = o.changes.Message()
 		}
 		buf := buffers.Get().(*[]byte)
 		*buf = o.encoder.AppendFrame((*buf)[:0], f)
@@ -135,9 +135,9 @@ func (l *loop) send(k *link, o *out) {
 			if through > t.Through {
 				l.Changed(t.Partition, false)
 			}
-			t.Through = max(t.Through, through)
+			t.Through = max(t.After, through) // equal: nothing was added
 			f.States = append(f.States, t)
-			if len(o.changes.Bytes()) > maxRecords {
+			if o.changes.Len() > maxRecords {
 				emit(continuity.Message{From: l.self, To: o.to, Epoch: l.m.Roster().Epoch})
 				o.changes.Reset()
 			}

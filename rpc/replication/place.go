@@ -72,16 +72,15 @@ func (h *Host) Lags(partition int, now time.Duration) bool {
 // sent the changes now, otherwise within 20 ms. It does not allocate.
 func (h *Host) Changed(partition int, urgent bool) {
 	word, bit := partition/64, uint64(1)<<(partition%64)
+	// The loop reads dirty first, so what it finds there has its urgent bit already.
+	if urgent && h.urgent[word].Load()&bit == 0 {
+		h.urgent[word].Or(bit)
+	}
 	if h.dirty[word].Load()&bit == 0 {
 		h.dirty[word].Or(bit)
 	}
-	if urgent {
-		if h.urgent[word].Load()&bit == 0 {
-			h.urgent[word].Or(bit)
-		}
-		if !h.awake.Swap(true) {
-			h.wake.Set()
-		}
+	if urgent && !h.awake.Swap(true) {
+		h.wake.Set()
 	}
 }
 

@@ -111,13 +111,27 @@ func (h *Host) rejected(result string, err error) {
 
 // control receives frames.
 func (h *Host) control(stream ownerStream, from continuity.ID) error {
+	var parts []byte
 	for {
 		m, err := stream.Recv()
 		if err != nil {
 			return err
 		}
+		b := m.GetControl()
+		if part := m.GetControlPart(); part != nil || parts != nil {
+			if len(parts)+len(part)+len(b) > maxFrame {
+				return grpcstatus.Errorf(codes.InvalidArgument, "a frame has at most %d bytes", maxFrame)
+			}
+			parts = append(append(parts, part...), b...)
+		}
+		if b == nil {
+			continue
+		}
+		if parts != nil {
+			b, parts = parts, nil
+		}
 		f := inbounds.Get().(*inbound)
-		if err := wire.DecodeFrame(m.GetControl(), &f.frame); err != nil {
+		if err := wire.DecodeFrame(b, &f.frame); err != nil {
 			return grpcstatus.Error(codes.InvalidArgument, fmt.Sprintf("frame of %s: %v", from.Name, err))
 		}
 		if f.frame.Message.From != from {

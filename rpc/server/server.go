@@ -199,12 +199,15 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 // settlement, because the caller never had the answer.
 func (s *Service) withdraw(now limiter.Time, x *scratch, c *call.Call) error {
 	d := &x.decision
+	var err error
 	if c.Withdrawn == nil {
-		s.engine.Withdraw(now, x.used.Key, x.used.ID, c.Attempt)
-	} else if err := s.resolve(x); err != nil {
+		d.Change, err = s.engine.Withdraw(now, x.used.Key, x.used.ID, c.Attempt)
+		d.Large = true
+	} else if err = s.resolve(x); err == nil {
+		err = s.engine.WithdrawCheck(now, &x.request, d)
+	}
+	if err != nil {
 		return err
-	} else {
-		s.engine.WithdrawCheck(now, &x.request, d)
 	}
 	d.Status, d.Tier, d.PolicyVersion, d.Limits = limiter.Cancelled, "", 0, d.Limits[:0]
 	return nil

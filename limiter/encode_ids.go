@@ -4,8 +4,8 @@ package limiter
 
 // entry writes an id entry with its reservation. The item has a length, because it is
 // read after all records, which it refers to.
-func (s *snapshot) entry(entry *idEntry) {
-	p := &s.shard.partition
+func (s *stateEncoder) entry(entry *idEntry) {
+	p := s.p
 	if entry.isReservation() {
 		s.useTier(p.terms.at(entry.terms()).tier)
 		var it chargeIterator
@@ -21,12 +21,14 @@ func (s *snapshot) entry(entry *idEntry) {
 	s.fixed(uint64(entry.more)<<32 | uint64(entry.body))
 	s.int(entry.due - s.now.Mono)
 	s.uint(uint64(entry.state()))
+	s.bool(entry.is(flagPermanent))
 	switch {
 	case entry.isReservation():
 		s.reservation(entry)
 	case entry.state() == idCheck:
 		s.int(entry.tokens())
 		s.int(entry.spend())
+		s.uint(entry.packedTags())
 	default:
 		s.int(entry.value[0])
 		s.int(entry.value[1])
@@ -34,8 +36,8 @@ func (s *snapshot) entry(entry *idEntry) {
 	s.setLength(lengthAt)
 }
 
-func (s *snapshot) reservation(entry *idEntry) {
-	p := &s.shard.partition
+func (s *stateEncoder) reservation(entry *idEntry) {
+	p := s.p
 	res := p.reservations.at(entry.reservation())
 	terms := p.terms.at(entry.terms())
 	s.uint(s.tiers[terms.tier])
@@ -44,6 +46,9 @@ func (s *snapshot) reservation(entry *idEntry) {
 	s.int(entry.granted())
 	s.fixed(res.keyHash)
 	s.fixed(uint64(res.ttl))
+	for _, tag := range res.attempts {
+		s.uint(uint64(tag))
+	}
 	for _, n := range [...]int64{res.input, res.progress.input, res.progress.cached, res.progress.output} {
 		s.int(n)
 	}
@@ -59,7 +64,7 @@ func (s *snapshot) reservation(entry *idEntry) {
 }
 
 // charge writes a charge. Its period is needed only while the charge may change.
-func (s *snapshot) charge(it *chargeIterator) {
+func (s *stateEncoder) charge(it *chargeIterator) {
 	c := it.charge
 	s.uint(uint64(c.limit))
 	s.uint(uint64(it.block.scopeEnd[it.i]) + 1)

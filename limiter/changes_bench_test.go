@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// benchChanged is the changed keys or reservations per message.
+const benchChanged = 256
+
+// BenchmarkChanges measures what replication costs for each changed key of four limits,
+// and for each reserve and each settle of such a key: the message, and its application.
+// Every key has a root of its own in one partition.
+func BenchmarkChanges(b *testing.B) {
+	var keys []string
+	for i := 0; len(keys) < benchChanged; i++ {
+		if key := fmt.Sprintf("user-%08x", i); limiter.PartitionOf(key) == 0 {
+			keys = append(keys, key)
+		}
+	}
+	owner, heir := limiter.New(limiter.Options{}), limiter.New(limiter.Options{})
+	owner.Track(0, true)
+	heir.Close(0)
+	r := &limiter.Request{Plan: benchPlan(b, owner, len(keys[0])), Requests: 1, InputTokens: 900, OutputTokens: 100}
+	var d limiter.Decision
+	now, next := benchStart, 0
+	step := func() { now.Mono, now.Wall = now.Mono+int64(20*time.Millisecond), now.Wall+int64(20*time.Millisecond) }
+	check := func() {
+		for _, r.Key = range keys {
+			_ = owner.Check(now, r, &d)
+		}
+	}
+	ids := make([]string, benchChanged)
+	reserve := func() {
+		for i := range ids {
+			next++
+			r.Key, r.ID = keys[i], fmt.Sprintf("%032x", next)
+			ids[i] = r.ID
+			if err := owner.Reserve(now, r, &d); err != nil || d.Outcome != limiter.Allowed {
+				b.Fatal(d.Outcome, err)
+			}
+		}
+		r.ID = ""
+	}
+	settle := func() {
+		for i := range ids {
+			if err := owner.Settle(now, &limiter.Usage{Key: keys[i], ID: ids[i], InputTokens: 900, OutputTokens: 60, Final: true}, &d); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	var w limiter.StateWriter
+	message := func() []byte {
+		w.Reset()
+		if _, ok := owner.AppendChanges(now, 0, heir.Seq(0), &w); !ok {
+			b.Fatal("the list of changes is too short")
+		}
+		return w.Message()
+	}
+	apply := func(data []byte) {
+		in, err := heir.ReadChanges(data, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for in.Next() {
+			if err := heir.Apply(now, in); err != nil {
+				b.Fatal(err)
+			}
+		}
+		owner.ForgetChanges(0, heir.Seq(0))
+	}
+	for _, row := range []struct {
+		name           string
+		before, change func()
+	}{
+		{"check", func() {}, check},
+		{"reserve", func() {}, reserve},
+		{"settle", reserve, settle},
+	} {
+		for _, what := range []string{"append", "apply"} {
+			b.Run(row.name+"/"+what, func(b *testing.B) {
+				b.ReportAllocs()
+				bytes := 0
+				for b.Loop() {
+					b.StopTimer()
+					step()
+					row.before()
+					apply(message())
+					row.change()
+					if what == "append" {
+						b.StartTimer()
+					}
+					data := message()
+					bytes = len(data)
+					if what == "apply" {
+						b.StartTimer()
+					}
+					if what == "append" {
+						b.StopTimer()
+					}
+					apply(data)
+					b.StopTimer()
+					if row.name == "reserve" {
+						settle()
+					}
+					b.StartTimer()
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/benchChanged, "ns/changed")
+				b.ReportMetric(float64(bytes)/benchChanged, "B/changed")
+			})
+		}
+	}
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replication
+
+import (
+	"time"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// LimiterEngine makes an [Engine] of a limiter's. Zone loads the time zones that limits
+// name, as time.LoadLocation does.
+func LimiterEngine(e *limiter.Engine, zone func(string) (*time.Location, error)) Engine {
+	return limiterEngine{e, zone}
+}
+
+type limiterEngine struct {
+	*limiter.Engine
+	zone func(string) (*time.Location, error)
+}
+
+// ApplyFull implements Engine.
+func (e limiterEngine) ApplyFull(now limiter.Time, partition int, snapshot []byte) error {
+	return e.Engine.ApplyFull(now, partition, snapshot, e.zone)
+}
+
+// NewChanges implements Engine.
+func (e limiterEngine) NewChanges() Changes { return &limiterChanges{engine: e.Engine} }
+
+// ReadChanges implements Engine.
+func (e limiterEngine) ReadChanges(message []byte) (ChangeReader, error) {
+	r, err := e.Engine.ReadChanges(message, e.zone)
+	if err != nil {
+		return nil, err
+	}
+	return limiterReader{e.Engine, r}, nil
+}
+
+type limiterChanges struct {
+	limiter.StateWriter
+	engine *limiter.Engine
+}
+
+// Append implements Changes.
+func (c *limiterChanges) Append(now limiter.Time, partition int, after uint64) (through uint64, ok bool) {
+	return c.engine.AppendChanges(now, partition, after, &c.StateWriter)
+}
+
+type limiterReader struct {
+	engine *limiter.Engine
+	*limiter.StateReader
+}
+
+// Partition implements ChangeReader.
+func (r limiterReader) Partition() int {
+	partition, _, _ := r.Section()
+	return partition
+}
+
+// Apply implements ChangeReader.
+func (r limiterReader) Apply(now limiter.Time) error { return r.engine.Apply(now, r.StateReader) }
