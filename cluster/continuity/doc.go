@@ -89,8 +89,9 @@
 //     rests on: clocks whose rates differ by less than 2 %, a clock that counts
 //     suspension, boots that increase, [Dead] only for dead processes.
 //   - A member that is started again while its last boot still runs: the newer boot
-//     wins, and I1 holds if the roster has other members. Who has met the newer boot
-//     does not answer the older one, which stops as soon as it hears of it. What it
+//     wins. I1 holds if the roster has other members and a majority has its memory,
+//     without the older boot. Who has met the newer boot does not answer the older
+//     one, which stops as soon as it hears of it. What it
 //     owns is taken over when its lease is over or it is proven dead; what it owned
 //     without an heir, and its place in the roster, when it is proven dead or had no
 //     majority in reach for [Options.Contact]. It loses what a crash loses, and what

@@ -217,7 +217,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		switch {
 		case !n.m.Decides(p, n.clock()):
 			return // it has learned late that it was the owner; decided looks again if it should decide
-		case t.owner.alive() || !s.forgotten:
+		case !s.forgotten || t.owner.alive() && !t.owner.superseded():
 			s.fail("I1: %s becomes the owner of p%d at %x, after %x", n.id, p, a.Origin, t.origin)
 		}
 	}
