@@ -41,14 +41,45 @@ func (m *Machine) changed(e Changed) {
 	if p.known.Owner != m.self || e.Seq <= p.copy.Seq {
 		return
 	}
-	if p.durable >= p.copy.Seq {
-		p.unackedSince = m.now
-	}
+	p.markChange(m.now)
 	p.copy.Seq = e.Seq
 	m.busy.set(e.Partition)
 	if e.Urgent {
 		m.flush(e.Partition)
 	}
+}
+
+// mark says that all changes after seq were made at a time or later.
+type mark struct {
+	seq uint64
+	at  time.Duration
+}
+
+// markChange remembers when a change is made, at least once per [TickInterval] while the
+// heir lacks changes.
+func (p *partition) markChange(now time.Duration) {
+	last := p.unackedSince
+	if p.marked > 0 {
+		last = p.marks[p.marked-1].at
+	}
+	switch {
+	case p.durable >= p.copy.Seq:
+		p.unackedSince, p.marked = now, 0
+	case p.marked < lagMarks && now-last >= TickInterval:
+		p.marks[p.marked] = mark{p.copy.Seq, now}
+		p.marked++
+	}
+}
+
+// unmark computes how old the changes after the durable ones are. An acknowledgement may
+// come late, or be read late by a process that was suspended, so its time says nothing.
+func (p *partition) unmark() {
+	n := 0
+	for n < p.marked && p.marks[n].seq <= p.durable {
+		p.unackedSince = p.marks[n].at
+		n++
+	}
+	p.marked = copy(p.marks[:], p.marks[n:p.marked])
 }
 
 // flush sends what heir and successor lack.
@@ -110,8 +141,19 @@ func (m *Machine) receiveState(t StateTransfer) {
 		p.copy.Seq = t.Through
 		m.fx.Apply = true
 	}
-	m.send(t.From, Entry{Kind: Ack, Partition: t.Partition, Ballot: t.Term, Copy: p.copy, Transfer: t.Transfer})
-	m.touch(t.Partition)
+	m.acknowledge(t.From, t.Partition, t.Transfer)
+}
+
+// acknowledge tells the owner what this member has. If it is a complete copy, the owner
+// may make this member the next owner or heir at any time, even if this member does not
+// hear of it for long. So it keeps the copy until the owner has given up the transfer.
+func (m *Machine) acknowledge(owner ID, i int, transfer uint64) {
+	p := &m.parts[i]
+	if transfer != 0 && p.copy.Complete && p.copy.Origin == p.known.Origin {
+		p.held = transfer
+	}
+	m.send(owner, Entry{Kind: Ack, Partition: i, Ballot: p.known.Term, Copy: p.copy, Transfer: transfer})
+	m.touch(i)
 }
 
 // onAck takes note of what a receiver has.
@@ -175,7 +217,7 @@ func (m *Machine) noteDurable(i int) {
 	}
 	if seq > p.durable {
 		p.durable = seq
-		p.unackedSince = m.now // the changes after seq are younger than its last round trip
+		p.unmark()
 		m.fx.Durable = append(m.fx.Durable, Durable{Partition: i, Seq: seq})
 	}
 }

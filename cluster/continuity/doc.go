@@ -25,7 +25,7 @@
 //
 //   - the owner: with another heir, with none, or with its successor as the owner
 //   - the heir: with itself as the owner, when its last grant to the owner is over,
-//     or as soon as a majority finds the owner's process dead
+//     or as soon as members of each majority find the owner's process dead
 //   - the member that the ring names: when there has never been an owner; or when
 //     owner and heir cannot decide or grant any more. It then proposes the member
 //     with the freshest copy
@@ -70,7 +70,9 @@
 // The former owner becomes the heir, because it has all records; the new owner then
 // copies to the heir that the ring names and changes the heir. Before votes are
 // asked for, a seal ends by itself after [Options.SealTimeout]. Afterwards only
-// another vote can end it, since the successor may already be the owner.
+// another vote can end it, since the successor may already be the owner. A member that
+// has acknowledged a complete copy keeps it until it learns how the move ended, however
+// late that is.
 //
 // # Rosters
 //
@@ -85,12 +87,20 @@
 //
 //   - I1: at most one member decides for a partition at any instant, strictly. It
 //     rests on: clocks whose rates differ by less than 2 %, a clock that counts
-//     suspension, one process per member name, [Dead] only for dead processes.
+//     suspension, boots that increase, [Dead] only for dead processes.
+//   - A member that is started again while its last boot still runs: the newer boot
+//     wins. I1 holds if the roster has other members and a majority has its memory,
+//     without the older boot. Who has met the newer boot does not answer the older
+//     one, which stops as soon as it hears of it. What it
+//     owns is taken over when its lease is over or it is proven dead; what it owned
+//     without an heir, and its place in the roster, when it is proven dead or had no
+//     majority in reach for [Options.Contact]. It loses what a crash loses, and what
+//     it had to report.
 //   - I2: a planned move keeps every charge.
 //   - I3: when an owner is lost, what its heir had not acknowledged is lost: no
 //     charge that waited for the heir, and small ones of at most 100 ms, usually 20
-//     ms, since an owner that hears nothing for longer lets all of them wait
-//     ([Machine.Lags]). If the owner comes back, it reports them.
+//     ms, since an owner lets all of them wait as soon as the first one has waited for
+//     longer ([Machine.Lags]). If the owner comes back, it reports them.
 //   - Owner and heir lost within the time that it takes to notice and to copy
 //     (about half a second): the partition starts from the freshest copy that any
 //     member has kept, or empty, and callers report their open reservations.

@@ -74,7 +74,7 @@ type (
 	}
 
 	// Dead says that this process does not exist any more: connections to both of
-	// its ports were refused.
+	// its ports were refused. It says nothing of other boots of the member.
 	Dead struct{ ID ID }
 
 	// Restored says that the host has read a copy from disk. It comes before the

@@ -36,7 +36,7 @@ func (m *Machine) learn(i int, a Arrangement) {
 		p.granted = m.now + withDrift(m.o.Lease)
 	}
 	if a.Origin != was.Origin || a.Heir == m.self {
-		p.warming = 0
+		p.warming, p.held = 0, 0
 	}
 	m.touch(i)
 }
@@ -135,7 +135,7 @@ func (m *Machine) becomeOwner(i int) {
 	}
 	p.copy = Copy{Origin: a.Origin, Seq: max(p.copy.Seq, a.Base.Seq), Complete: true}
 	p.present, p.owned = true, true
-	p.durable, p.unackedSince = 0, m.now
+	p.durable, p.unackedSince, p.marked = 0, m.now, 0
 	p.sealed, p.drained, p.export = false, false, nil
 	p.leaseUntil, p.heirHeard = never, m.now
 	p.heir = stream{to: a.Heir}
@@ -155,7 +155,7 @@ func (m *Machine) onKnown(e *Entry) {
 // dropIfUseless drops a copy once another member has it.
 func (m *Machine) dropIfUseless(i int) {
 	p := &m.parts[i]
-	if !p.present || p.known.Owner == m.self || p.known.Heir == m.self || !p.synced || p.promised > p.known.Term || p.warming != 0 {
+	if !p.present || p.known.Owner == m.self || p.known.Heir == m.self || !p.synced || p.promised > p.known.Term || p.warming != 0 || p.held != 0 {
 		return
 	}
 	p.present, p.copy = false, Copy{}

@@ -25,11 +25,13 @@ type Machine struct {
 	booted  time.Duration
 	now     time.Duration
 	leaving bool
-	targets Targets
-	peers   []peer // all others, sorted by name
+
+	superseded bool // a newer boot of this member runs
+	targets    Targets
+	peers      []peer // all others, sorted by name
 
 	roster       Roster
-	member       bool // whether this member is in it
+	member       bool // whether this member is in it, in its newest boot
 	rosterVote   rosterVote
 	rosterChange *rosterChange
 	expected     []string // of a new cluster
@@ -64,7 +66,10 @@ type peer struct {
 	state     MemberState
 	inView    bool
 	stays     bool          // whether it said that it is not leaving
-	dead      uint64        // the newest boot that is proven dead
+	dead      []uint64      // boots that are proven dead, the last ones
+	older     bool          // whether some boot was replaced without a proof that it is dead
+	replaced  time.Duration // when this member met the boot that replaced it
+	toldStep  uint64        // the step in which it was told of new boots
 	heard     time.Duration // when the last message came
 	contact   time.Duration // when this member sent the last ping that the peer answered
 	answered  time.Duration // when this member last answered a ping of the peer
@@ -97,7 +102,9 @@ type partition struct {
 	heirHeard       time.Duration
 	heir            stream
 	durable         uint64
-	unackedSince    time.Duration // when the first change was made that the heir has not acknowledged
+	unackedSince    time.Duration // all changes that the heir has not acknowledged were made then or later
+	marks           [lagMarks]mark
+	marked          int // how many marks are in use
 	export          *export
 	repayAt         time.Duration
 
@@ -105,6 +112,7 @@ type partition struct {
 	granted  time.Duration // until when the owner may count on a lease
 	warming  uint64        // the transfer
 	warmedAt time.Duration
+	held     uint64 // the transfer for which a complete copy was acknowledged, which the owner may count on; 0: none
 
 	proposal   *proposal
 	shown      Change
@@ -150,6 +158,9 @@ func (m *Machine) Step(e Event, now time.Duration) Effects {
 	m.now = max(m.now, now)
 	m.steps++
 	m.fx, m.out, m.touched = Effects{}, nil, m.touched[:0]
+	if m.superseded {
+		return m.fx
+	}
 	switch e := e.(type) {
 	case Received:
 		m.receive(e.Message)
@@ -171,7 +182,7 @@ func (m *Machine) Step(e Event, now time.Duration) Effects {
 		m.bootstrap()
 	case Dead:
 		if p := m.peer(e.ID.Name); p != nil {
-			p.dead = max(p.dead, e.ID.Boot)
+			p.noteDead(e.ID.Boot)
 			m.walk()
 		}
 	case Restored:
@@ -272,6 +283,9 @@ func (m *Machine) peer(name string) *peer {
 // earlier boot or of this member.
 func (m *Machine) meet(id ID) *peer {
 	if id.Name == m.self.Name || id.IsZero() {
+		if id.Name == m.self.Name && id.Boot > m.self.Boot {
+			m.supersede()
+		}
 		return nil
 	}
 	i, ok := slices.BinarySearchFunc(m.peers, id.Name, func(p peer, name string) int { return strings.Compare(p.Name, name) })
@@ -283,9 +297,10 @@ func (m *Machine) meet(id ID) *peer {
 	case p.Boot > id.Boot:
 		return nil
 	case p.Boot < id.Boot:
-		*p = peer{ID: id, state: p.state, inView: p.inView, dead: p.dead, heard: never, contact: never, answered: p.answered}
-		if !ok {
-			p.answered = never
+		if p.noteBoot(id, m.now); ok {
+			m.dropVotes(id.Name)
+		} else {
+			p.answered, p.replaced = never, never
 		}
 	}
 	return p
@@ -311,22 +326,6 @@ func (m *Machine) applyView(v View) {
 	m.walk()
 }
 
-// dead reports whether a boot is proven to have ended, or was replaced by a newer
-// boot of the same member.
-func (m *Machine) dead(id ID) bool {
-	switch {
-	case id.IsZero() || id == m.self:
-		return false
-	case id.Name == m.self.Name:
-		return true // this boot has replaced it
-	}
-	p := m.peer(id.Name)
-	return p != nil && (p.Boot > id.Boot || p.dead >= id.Boot)
-}
-
-// gone reports whether a boot is dead or its member is not in the roster.
-func (m *Machine) gone(id ID) bool { return m.dead(id) || m.removed(id) }
-
 // removed reports whether the member of a boot is not in the roster. It cannot have
 // granted leases, or decided without an heir, since it was removed.
 func (m *Machine) removed(id ID) bool {
@@ -337,7 +336,7 @@ func (m *Machine) removed(id ID) bool {
 // has answered lately.
 func (m *Machine) usable(name string) (ID, bool) {
 	p := m.peer(name)
-	if p == nil || p.state != Serving || !m.roster.has(name) || p.dead >= p.Boot || m.now-p.contact > m.o.HeirSilence {
+	if p == nil || p.state != Serving || !m.roster.has(name) || p.isDead(p.Boot) || m.now-p.contact > m.o.HeirSilence {
 		return ID{}, false
 	}
 	return p.ID, true

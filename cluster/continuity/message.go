@@ -45,7 +45,7 @@ const (
 	// Between owner and heir, or owner and successor.
 	Offer // Partition, Value, Transfer, Flag: asks to receive a copy; as the next owner
 	Ack   // Partition, Ballot (the term), Copy, Transfer (0: as the heir)
-	Retry // Partition, Transfer: not now
+	Retry // Partition, Transfer: not now; from the owner: the transfer is over
 	Ask   // Partition, Ballot: a beat had this term, which is not known here
 
 	// Of the registers of partitions.
@@ -66,6 +66,8 @@ const (
 	AskVotes       // Digest: the receiver should send its votes if they are others
 	Vote           // Partition, Ballot (promised), Accepted, Value
 	VotesEnd       // Flag: the sender is a voter; Ballot, Accepted, Roster: of the register of the roster
+
+	NewBoot // Value.Owner: a newer boot of a member
 )
 
 // Entry is a part of a message. Kind says which fields are used.

@@ -81,7 +81,10 @@ func (m *Machine) mayReplace(p *partition, r *proposal, current Arrangement) boo
 			heir++
 		}
 	}
-	ownerDead, heirDead := owner >= m.roster.majority(), heir >= m.roster.majority()
+	ownerDead, heirDead := owner >= m.roster.inEach(), heir >= m.roster.inEach()
+	if heirDead && r.heirEnd == 0 {
+		r.heirEnd = m.now
+	}
 	switch {
 	case current.Heir == m.self:
 		return ownerDead || m.now >= p.granted
@@ -91,7 +94,7 @@ func (m *Machine) mayReplace(p *partition, r *proposal, current Arrangement) boo
 		return false
 	}
 	// The heir's last grant may have been just before its end.
-	return ownerDead || m.removed(current.Owner) && m.now >= r.created+withDrift(m.o.Lease)
+	return ownerDead || m.removed(current.Owner) && m.now >= max(r.created, r.heirEnd)+withDrift(m.o.Lease)
 }
 
 // mayTakeOver reports whether this member should ask for votes to replace the
@@ -103,9 +106,9 @@ func (m *Machine) mayTakeOver(i int) bool {
 	case k.Owner == m.self:
 		return false
 	case k.Heir == m.self:
-		return m.now >= p.granted || m.gone(k.Owner)
+		return m.now >= p.granted || m.dead(k.Owner)
 	case m.targets.Owner(i) != m.self.Name:
 		return false
 	}
-	return k.Term == 0 || m.gone(k.Owner) && (k.Heir.IsZero() || m.gone(k.Heir))
+	return k.Term == 0 || m.lost(k.Owner) && (k.Heir.IsZero() || m.lost(k.Heir))
 }

@@ -153,8 +153,10 @@ func (m *Machine) tendExport(i int) {
 	}
 }
 
+// cancelExport gives up a transfer of which nothing was proposed.
 func (m *Machine) cancelExport(i int) {
 	p := &m.parts[i]
+	m.send(p.export.to, Entry{Kind: Retry, Partition: i, Transfer: p.export.transfer})
 	p.export, p.sealed, p.drained = nil, false, false
 	m.touch(i)
 }
@@ -175,14 +177,29 @@ func (m *Machine) onOffer(msg *Message, e *Entry) {
 		return
 	}
 	p.warming, p.warmedAt = e.Transfer, m.now
-	m.send(msg.From, Entry{Kind: Ack, Partition: e.Partition, Ballot: e.Value.Term, Copy: p.copy, Transfer: e.Transfer})
-	m.touch(e.Partition)
+	m.acknowledge(msg.From, e.Partition, e.Transfer)
 }
 
-// onRetry ends a transfer that the receiver does not want now.
+// onRetry ends a transfer: the receiver does not want it now, or asks whether it goes on,
+// or the owner has given it up.
 func (m *Machine) onRetry(msg *Message, e *Entry) {
 	p := &m.parts[e.Partition]
-	if x := p.export; x != nil && x.transfer == e.Transfer && x.to == msg.From && !p.sealed && p.proposal == nil {
+	x := p.export
+	switch {
+	case p.known.Owner == msg.From:
+		if p.held == e.Transfer {
+			p.held = 0
+		}
+		if p.warming == e.Transfer {
+			p.warming = 0
+		}
+		m.touch(e.Partition)
+	case p.known.Owner != m.self || p.stale:
+	case x == nil || x.to != msg.From || x.transfer != e.Transfer:
+		if p.proposal == nil {
+			m.send(msg.From, Entry{Kind: Retry, Partition: e.Partition, Transfer: e.Transfer})
+		}
+	case !p.sealed && p.proposal == nil:
 		m.cancelExport(e.Partition)
 	}
 }

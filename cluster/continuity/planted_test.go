@@ -18,6 +18,9 @@ const (
 	leaseFromReceipt     // the owner counts the lease from the acknowledgement
 	answersEarly         // large charges do not wait for the heir
 	servesEmpty          // a successor is given the partition before it has the copy
+	refundsTwice         // a settle that comes twice corrects twice
+	settlesEarly         // a settle is acknowledged before the heir has it
+	replacedIsDead       // a boot counts as dead as soon as a newer one of its member is known
 )
 
 // plant breaks the machine before a step.
@@ -29,6 +32,14 @@ func (s *sim) plant(n *simNode, e Event) {
 				if x.Kind == Prepare || x.Kind == Accept {
 					p := &n.m.parts[x.Partition]
 					p.promised = min(p.promised, x.Ballot)
+				}
+			}
+		}
+	case replacedIsDead:
+		for i := range n.m.parts {
+			for _, id := range []ID{n.m.parts[i].known.Owner, n.m.parts[i].known.Heir} {
+				if p := n.m.peer(id.Name); p != nil && p.Boot > id.Boot {
+					p.noteDead(id.Boot)
 				}
 			}
 		}
@@ -48,6 +59,7 @@ func (s *sim) plantAfter(n *simNode, e Event) {
 	for _, g := range r.Message.Grants {
 		if p := &n.m.parts[g.Partition]; s.broken == leaseFromReceipt && p.known.Owner == n.id && p.known.Term == g.Term && !p.sticky() {
 			p.leaseUntil = n.clock() + s.o.Lease
+			n.until[g.Partition] = n.m.decidesUntil(int(g.Partition))
 		}
 	}
 	for _, x := range r.Message.Entries {
@@ -58,6 +70,7 @@ func (s *sim) plantAfter(n *simNode, e Event) {
 		switch {
 		case s.broken == acceptsOldTerm && x.Kind == Known && x.Value.Term < p.known.Term && x.Value.Owner == n.id:
 			p.known = x.Value
+			n.until[x.Partition] = n.m.decidesUntil(x.Partition)
 		case s.broken == servesEmpty && x.Kind == Ack && p.export != nil && p.export.transfer == x.Transfer:
 			p.export.complete, p.export.seq = true, p.copy.Seq
 		}
@@ -92,4 +105,7 @@ var plantedBugs = []struct {
 	{"counts the lease from the receipt", leaseFromReceipt, 77},
 	{"answers before the heir has it", answersEarly, 3},
 	{"hands over before the copy is complete", servesEmpty, 0},
+	{"acknowledges settles before the heir has them", settlesEarly, 0},
+	{"corrects twice", refundsTwice, 0},
+	{"takes a replaced boot for dead", replacedIsDead, 0},
 }

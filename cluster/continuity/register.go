@@ -45,6 +45,7 @@ type proposal struct {
 	tries   int
 	created time.Duration
 	reached time.Duration // when a majority had first promised, 0: not yet
+	heirEnd time.Duration // when so many first found the heir dead that it grants no more leases, 0: not yet
 	started time.Duration
 	retryAt time.Duration
 
@@ -148,7 +149,11 @@ func (m *Machine) stillWanted(i int) bool {
 // votes reports whether a message of this kind may be answered: both sides must
 // have the same roster, and this member must remember how it voted.
 func (m *Machine) votesFor(msg *Message) bool {
-	return m.Voter() && msg.Epoch == m.roster.Epoch && m.roster.has(msg.From.Name)
+	if !m.Voter() || msg.Epoch != m.roster.Epoch || !m.roster.has(msg.From.Name) {
+		return false
+	}
+	m.tellBoots(msg.From)
+	return true
 }
 
 func (m *Machine) onPrepare(msg *Message, e *Entry) {

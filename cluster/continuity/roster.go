@@ -74,7 +74,7 @@ func (m *Machine) adoptRoster(r Roster) {
 	}
 	missed := m.roster.Epoch > 0 && (r.Epoch > m.roster.Epoch+1 || !r.has(m.self.Name))
 	m.roster, m.rosterVote, m.rosterChange, m.votesFrom, m.nextCollect, m.shunned = r, rosterVote{}, nil, nil, m.now, ""
-	if m.member = r.has(m.self.Name); !m.member {
+	if m.member = r.has(m.self.Name) && !m.superseded; !m.member {
 		m.ready = false
 	}
 	if m.forget != "" && !r.has(m.forget) {
@@ -253,9 +253,9 @@ func (m *Machine) mayAcceptRoster(from ID, r Roster, leave bool) bool {
 		switch {
 		case m.settled != m.roster.Epoch:
 			return false
-		case leave && from.Name == name, m.rosterVote.accepted != 0 && slices.Equal(m.rosterVote.value.Names, r.Names):
+		case leave && from.Name == name && !m.replacing(p), m.rosterVote.accepted != 0 && slices.Equal(m.rosterVote.value.Names, r.Names):
 			// It holds nothing, or this member does not answer it any more.
-		case p != nil && m.gone(p.ID):
+		case p != nil && m.dead(p.ID) && !m.replacing(p):
 		case m.now < max(m.answeredAt(p), m.booted)+withDrift(m.o.Contact+m.o.Lease):
 			return false
 		}

@@ -13,7 +13,7 @@ import (
 func calm(t *testing.T, n int) *sim {
 	t.Helper()
 	s := newSim(7, noBug)
-	s.tracing, s.maxDelay = true, s.delay
+	s.tracing = true
 	for i := range n {
 		s.expect = append(s.expect, fmt.Sprintf("n%d", i))
 	}

@@ -64,12 +64,18 @@ type sim struct {
 	loss, repeat float64
 	delay        time.Duration // most of a message
 	slow         time.Duration // what delay is at least while faults happen
-	maxDelay     time.Duration // most that delay ever was
 	cut          map[[2]string]bool
 	joined       map[[2]string]time.Duration // when a cut ended
 	faults       bool                        // whether faults still happen
 	buried       bool                        // whether a member has ended for good without leaving
 	forgotten    bool                        // whether a majority has ever lost its memory at once
+
+	// What a seed may have besides.
+	settles    bool                        // calls end with a correction of their charge
+	falseViews bool                        // gossip shows some members for some time that a live one is gone
+	overlaps   bool                        // a member is started again while its last boot still runs
+	hidden     map[[2]string]time.Duration // until when the first does not see the second
+	deaf       map[simReach]bool           // which boots of a member another one cannot reach
 
 	// What gossip knows.
 	members map[string]*simMember
@@ -82,11 +88,18 @@ type sim struct {
 	counters simCounters
 }
 
+// simReach is a member and a boot of another one.
+type simReach struct {
+	name string
+	boot ID
+}
+
 // simMember is a member, whether it runs or not.
 type simMember struct {
 	name  string
 	state MemberState
 	node  *simNode      // nil: it does not run
+	old   *simNode      // an earlier boot that still runs
 	ended time.Duration // when it stopped
 	left  bool
 	boots uint64 // the last boot
@@ -95,6 +108,7 @@ type simMember struct {
 // simCounters count what happened, to show that the faults are real.
 type simCounters struct {
 	moves, takeovers, claims, losses, denied, exact, fallback, repaid, crashes, pauses, cuts, joins, leaves, large, small int
+	settles, falseViews, overlaps                                                                                         int
 }
 
 func (c *simCounters) add(d *simCounters) {
@@ -113,11 +127,14 @@ func (c *simCounters) add(d *simCounters) {
 	c.leaves += d.leaves
 	c.large += d.large
 	c.small += d.small
+	c.settles += d.settles
+	c.falseViews += d.falseViews
+	c.overlaps += d.overlaps
 }
 
 func newSim(seed uint64, broken bug) *sim {
 	s := &sim{
-		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), broken: broken, cut: map[[2]string]bool{}, joined: map[[2]string]time.Duration{}, members: map[string]*simMember{},
+		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), broken: broken, cut: map[[2]string]bool{}, joined: map[[2]string]time.Duration{}, hidden: map[[2]string]time.Duration{}, deaf: map[simReach]bool{}, members: map[string]*simMember{},
 		delay: time.Millisecond,
 	}
 	s.o = Defaults(simPartitions)
@@ -202,7 +219,10 @@ func (s *sim) transmit(from *simNode, to ID, deliver func(*simNode)) {
 		}
 		s.at(s.between(50*time.Microsecond, s.delay), func() {
 			n := target.node
-			if n == nil || s.cut[[2]string{from.name, to.Name}] {
+			if target.old != nil && target.old.id == to {
+				n = target.old
+			}
+			if n == nil || s.cut[[2]string{from.name, to.Name}] || s.deaf[simReach{from.name, n.id}] || s.deaf[simReach{n.name, from.id}] {
 				return
 			}
 			n.do(func() { deliver(n) })
@@ -238,7 +258,7 @@ func (s *sim) view(n *simNode) View {
 	var serving hashTargets
 	for _, name := range s.names() {
 		m := s.members[name]
-		if m.left || m.node == nil && s.now-m.ended > 3*time.Second || n.misses(name) {
+		if m.left || m.node == nil && s.now-m.ended > 3*time.Second || n.misses(name) || s.now < s.hidden[[2]string{n.name, name}] {
 			continue
 		}
 		if n.name != name && s.faults && s.chance(0.1) {

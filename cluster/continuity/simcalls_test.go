@@ -59,6 +59,7 @@ func (n *simNode) call(c *simCall) {
 		}
 		if v == admitted {
 			s.history.admit(n, c, true)
+			n.settleLater(c)
 		} else {
 			s.counters.denied++
 		}
@@ -121,13 +122,17 @@ func (n *simNode) decide(p int, id uint64, cost int64, answer func(simVerdict)) 
 	n.record(p, id, cost, cost >= simLarge, func() { n.answered(p, id, cost, answer) })
 }
 
-// record charges and answers, after the heir has it if need be.
 func (n *simNode) record(p int, id uint64, cost int64, large bool, answer func()) {
+	n.recordCharge(p, simCharge{id: id, cost: cost}, large, answer)
+}
+
+// recordCharge charges and answers, after the heir has it if need be.
+func (n *simNode) recordCharge(p int, c simCharge, large bool, answer func()) {
 	st := n.stores[p]
 	st.seq = max(st.seq, n.m.Copy(p).Seq) + 1
-	st.charge(id, cost)
-	n.s.history.charged(n, p, id, cost)
-	n.s.logf("%s p%d charges #%d %d as %d", n.id, p, id, cost, st.seq)
+	st.charge(c)
+	n.s.history.charged(n, p, c)
+	n.s.logf("%s p%d charges #%d %d as %d", n.id, p, c.id, c.cost, st.seq)
 	waits := n.m.Waits() && (large || n.m.Lags(p, n.clock()))
 	seq := st.seq
 	n.step(Changed{Partition: p, Seq: seq, Urgent: waits})
@@ -135,7 +140,7 @@ func (n *simNode) record(p int, id uint64, cost int64, large bool, answer func()
 		answer()
 		return
 	}
-	n.wait(p, id, seq, answer)
+	n.wait(p, c.id, seq, answer)
 }
 
 func (n *simNode) wait(p int, id, seq uint64, answer func()) {
@@ -168,6 +173,7 @@ func (n *simNode) fallBack(c *simCall) {
 		n.open[c.p] = append(n.open[c.p], charge)
 	}
 	n.addJournal(c.p, charge)
+	n.settleLater(c)
 }
 
 func (n *simNode) addJournal(p int, charges ...simCharge) {
@@ -182,7 +188,7 @@ func (n *simNode) repay(r Repay) {
 	if r.FromCopy {
 		for _, c := range n.stores[p].charges {
 			if c.seq > r.After && !n.waits(p, c.id) {
-				n.journal[p] = append(n.journal[p], simCharge{id: c.id, cost: c.cost})
+				n.journal[p] = append(n.journal[p], simCharge{id: c.id, cost: c.cost, settled: c.settled})
 			}
 		}
 		n.version[p]++
@@ -223,8 +229,11 @@ func (n *simNode) addCharges(p int, charges []simCharge, done func()) {
 	st := n.stores[p]
 	n.s.history.decided(n, p)
 	for _, c := range charges {
-		if !st.has(c.id) {
-			n.record(p, c.id, c.cost, true, func() {})
+		switch {
+		case c.settled:
+			n.correctNow(p, c)
+		case !st.has(c.id):
+			n.recordCharge(p, c, true, func() {})
 		}
 	}
 	if !n.mayDecide(p) {

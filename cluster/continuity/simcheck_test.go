@@ -28,7 +28,12 @@ type simTruth struct {
 	spent    int64                  // their sum
 	lost     int64                  // what crashes have lost
 	lostIDs  map[uint64]bool
-	calls    []simAdmitted
+
+	cost        map[uint64]int64 // what was reserved for an id
+	final       map[uint64]int64 // what it was settled with
+	settles     []*simSettle
+	lostSettles map[uint64]bool
+	calls       []simAdmitted
 }
 
 type simLogged struct {
@@ -36,6 +41,7 @@ type simLogged struct {
 	cost     int64
 	at       time.Duration
 	answered bool
+	settle   bool // it corrects an earlier charge
 }
 
 type simContent struct {
@@ -49,6 +55,14 @@ type simAdmitted struct {
 	ingress *simNode
 }
 
+// net returns what a charge has come to.
+func (t *simTruth) net(id uint64, cost int64) int64 {
+	if final, ok := t.final[id]; ok {
+		return final
+	}
+	return cost
+}
+
 func (t *simTruth) heirID() ID {
 	if t.heir == nil {
 		return ID{}
@@ -59,7 +73,10 @@ func (t *simTruth) heirID() ID {
 func newSimHistory(s *sim) *simHistory {
 	h := &simHistory{s: s}
 	for p := range h.parts {
-		h.parts[p] = simTruth{contents: map[Copy]simContent{}, next: map[uint64]Arrangement{}, exact: map[uint64]bool{}, lostIDs: map[uint64]bool{}}
+		h.parts[p] = simTruth{
+			contents: map[Copy]simContent{}, next: map[uint64]Arrangement{}, exact: map[uint64]bool{}, lostIDs: map[uint64]bool{},
+			cost: map[uint64]int64{}, final: map[uint64]int64{}, lostSettles: map[uint64]bool{},
+		}
 	}
 	return h
 }
@@ -105,19 +122,29 @@ func (h *simHistory) decided(n *simNode, p int) {
 func content(st *simStore) simContent { return simContent{st.level, len(st.charges)} }
 
 // charged notes a charge of an owner.
-func (h *simHistory) charged(n *simNode, p int, id uint64, cost int64) {
+func (h *simHistory) charged(n *simNode, p int, c simCharge) {
 	t := &h.parts[p]
 	st := n.stores[p]
-	origin := n.m.Current(p).Origin
-	t.contents[Copy{Origin: origin, Seq: st.seq, Complete: true}] = content(st)
-	if t.owner == n && t.origin == origin {
-		t.log = append(t.log, simLogged{id: id, seq: st.seq, cost: cost, at: h.s.now})
+	h.noteContent(n, p)
+	if t.owner == n && t.origin == n.m.Current(p).Origin {
+		t.log = append(t.log, simLogged{id: c.id, seq: st.seq, cost: c.cost, at: h.s.now})
 	}
-	if cost >= simLarge {
+	if c.settled {
+		h.finally(t, c.id, c.cost, t.cost[c.id]-c.cost)
+	} else {
+		t.cost[c.id] = c.cost
+	}
+	if c.cost >= simLarge {
 		h.s.counters.large++
 	} else {
 		h.s.counters.small++
 	}
+}
+
+// noteContent notes what a copy of the owner's state must be.
+func (h *simHistory) noteContent(n *simNode, p int) {
+	st := n.stores[p]
+	h.parts[p].contents[Copy{Origin: n.m.Current(p).Origin, Seq: st.seq, Complete: true}] = content(st)
 }
 
 // durable notes what owner and heir both have.
@@ -137,8 +164,10 @@ func (h *simHistory) heirIs(n *simNode, p int, heir ID) {
 		return
 	}
 	t.heir = nil
-	if m := h.s.members[heir.Name]; m.node != nil && m.node.id == heir {
-		t.heir = m.node
+	for _, o := range h.s.nodes {
+		if o.id == heir {
+			t.heir = o
+		}
 	}
 }
 
@@ -150,10 +179,13 @@ func (h *simHistory) answered(n *simNode, p int, id uint64, cost int64) {
 		return
 	}
 	t.exact[id] = true
+	if final, ok := t.final[id]; ok {
+		cost = final
+	}
 	t.spent += cost
 	h.s.counters.exact++
 	for i := range t.log {
-		if t.log[i].id == id {
+		if t.log[i].id == id && !t.log[i].settle {
 			t.log[i].answered = true
 		}
 	}
@@ -170,6 +202,7 @@ func (h *simHistory) admit(n *simNode, c *simCall, exact bool) {
 	}
 	h.s.logf("%s p%d admits #%d %d exact %v", n.id, c.p, c.id, c.cost, exact)
 	t.calls = append(t.calls, simAdmitted{c.id, c.cost, n})
+	t.cost[c.id] = c.cost
 }
 
 // forgive accepts that everything is lost: no copy was found.
@@ -180,11 +213,13 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	s, p, a := h.s, c.Partition, c.Current
 	t := &h.parts[p]
 	st := n.stores[p]
-	if a.Origin < t.origin && t.owner.alive() {
-		if n.m.Decides(p, n.clock()) {
+	if a.Origin < t.origin {
+		switch {
+		case !n.m.Decides(p, n.clock()):
+			return // it has learned late that it was the owner; decided looks again if it should decide
+		case !s.forgotten || t.owner.alive() && !t.owner.superseded():
 			s.fail("I1: %s becomes the owner of p%d at %x, after %x", n.id, p, a.Origin, t.origin)
 		}
-		return // it has learned late that it was the owner
 	}
 	planned := !a.Heir.IsZero() && t.owner != nil && a.Heir == t.owner.id
 	base := Copy{Origin: a.Base.Origin, Seq: n.m.Copy(p).Seq, Complete: true}
@@ -194,10 +229,11 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	if got, want := st.sum(), st.level; got != want {
 		s.fail("I4: %s starts p%d with level %d, but its ids were charged %d", n.id, p, want, got)
 	}
-	bothGone := t.owner == nil || !t.owner.alive() && !s.reach(n, t.heir)
+	bothGone := t.owner == nil || (!t.owner.alive() || t.owner.superseded()) && !s.reach(n, t.heir)
 	first, last := time.Duration(-1), time.Duration(-1)
+	ended := t.ended()
 	for _, l := range t.log {
-		if st.has(l.id) {
+		if st.has(l.id) && (!l.settle || !st.missesSettle(l.id)) {
 			continue
 		}
 		switch {
@@ -206,6 +242,8 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		case bothGone:
 		case l.seq <= t.durable:
 			s.fail("I3: %s starts p%d without charge %d (seq %d), which %s and %v had", n.id, p, l.id, l.seq, t.owner.id, t.heirID())
+		case ended[l.id] && l.settle && !t.lostSettles[l.id]:
+			s.fail("I3: %s starts p%d without the settle of #%d (seq %d), which was acknowledged", n.id, p, l.id, l.seq)
 		case l.answered && l.cost >= simLarge:
 			s.fail("I3: %s starts p%d without the large charge #%d of %d (seq %d)", n.id, p, l.id, l.cost, l.seq)
 		case l.answered:
@@ -214,23 +252,30 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 			}
 			last = l.at
 		}
+		s.logf("%s p%d lacks #%d %d of %s, settle %v, both gone %v", n.id, p, l.id, l.cost, t.owner.id, l.settle, bothGone)
+		if l.settle {
+			t.lostSettles[l.id] = true
+			continue
+		}
 		t.lostIDs[l.id] = true
-		s.logf("%s p%d lacks #%d %d of %s, both gone %v", n.id, p, l.id, l.cost, t.owner.id, bothGone)
 		if l.answered {
-			t.lost += l.cost
+			t.lost += t.net(l.id, l.cost)
 		}
 	}
-	if bound := MaxLag + 2*TickInterval + 2*s.maxDelay; last-first > bound {
+	if bound := withDrift(MaxLag); last-first > bound {
 		s.fail("I3: %s starts p%d without the small charges of %v, want at most %v", n.id, p, last-first, bound)
 	}
 	if bothGone && t.owner != nil { // and what earlier owners had
 		for _, l := range t.owner.stores[p].charges {
+			if l.settled && st.missesSettle(l.id) {
+				t.lostSettles[l.id] = true
+			}
 			if st.has(l.id) || t.lostIDs[l.id] {
 				continue
 			}
 			t.lostIDs[l.id] = true
 			if t.exact[l.id] {
-				t.lost += l.cost
+				t.lost += t.net(l.id, l.cost)
 			}
 		}
 	}
@@ -243,7 +288,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 // reach reports whether a boot exists and could talk to n for as long as a candidate
 // waits for copies.
 func (s *sim) reach(n, other *simNode) bool {
-	if other == nil || !other.alive() || other.paused || other.resumed > 0 && s.now-other.resumed < 2*claimPatience {
+	if other == nil || !other.alive() || other.superseded() || other.paused || other.resumed > 0 && s.now-other.resumed < 2*claimPatience {
 		return false
 	}
 	for _, pair := range [][2]string{{n.name, other.name}, {other.name, n.name}} {
@@ -306,8 +351,10 @@ func (s *sim) checkEnd() {
 		if st.sum() != st.level {
 			s.fail("I4: p%d has level %d, but its ids were charged %d", p, st.level, st.sum())
 		}
+		s.history.checkCharges(p, owner)
+		ended := t.ended() // their members do not report them any more
 		for _, c := range t.calls {
-			if !st.has(c.id) && (c.ingress.alive() && c.cost >= simLarge || !t.lostIDs[c.id] && c.ingress.alive()) {
+			if !st.has(c.id) && c.ingress.alive() && (c.cost >= simLarge && !ended[c.id] || !t.lostIDs[c.id]) {
 				s.fail("I2: p%d: charge #%d of %d is missing at %s", p, c.id, c.cost, owner.id)
 			}
 		}

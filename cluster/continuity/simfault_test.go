@@ -4,6 +4,7 @@ package continuity
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"time"
 )
 
@@ -11,12 +12,13 @@ import (
 func runSim(seed uint64, broken bug, tracing bool) *sim {
 	s := newSim(seed, broken)
 	s.tracing = tracing
+	options := rand.New(rand.NewPCG(seed, 1))
+	s.settles, s.falseViews, s.overlaps = options.IntN(2) == 0, options.IntN(3) == 0, options.IntN(3) == 0
 	n := 3 + s.rng.IntN(5)
 	if s.chance(0.3) { // owner and heir act at the same time, and messages are slow
 		s.o.HeirSilence = s.o.Lease + s.between(-20*time.Millisecond, 120*time.Millisecond)
 		s.slow = s.between(20*time.Millisecond, 80*time.Millisecond)
 	}
-	s.maxDelay = max(s.delay, s.slow)
 	var expect []string
 	for i := range n {
 		expect = append(expect, fmt.Sprintf("n%d", i))
@@ -55,6 +57,14 @@ func (s *sim) fault() {
 	name := s.names()[s.rng.IntN(len(s.members))]
 	m := s.members[name]
 	other := s.names()[s.rng.IntN(len(s.members))]
+	switch {
+	case s.falseViews && s.chance(0.15):
+		s.hide(name)
+		return
+	case s.overlaps && s.chance(0.15):
+		s.overlap(m)
+		return
+	}
 	kind := s.rng.IntN(11)
 	if s.slow > 0 && s.chance(0.5) {
 		kind = 9
@@ -81,7 +91,6 @@ func (s *sim) fault() {
 	case 5:
 		s.loss, s.repeat = s.rng.Float64()*0.2, s.rng.Float64()*0.2
 		s.delay = s.between(time.Millisecond, 60*time.Millisecond)
-		s.maxDelay = max(s.maxDelay, s.delay)
 		s.at(s.between(time.Second, 4*time.Second), func() { s.loss, s.repeat, s.delay = 0, 0, max(time.Millisecond, s.slow) })
 	case 6:
 		s.leave(m)
@@ -109,17 +118,22 @@ func (s *sim) crash(m *simMember) {
 	s.counters.crashes++
 	id := m.node.id
 	m.node.stop()
-	for _, n := range s.nodes {
-		if s.chance(0.7) && !s.cut[[2]string{m.name, n.name}] && !s.cut[[2]string{n.name, m.name}] {
-			s.at(s.between(2*time.Millisecond, 60*time.Millisecond), func() { n.do(func() { n.step(Dead{id}) }) })
-		}
-	}
+	s.findDead(id)
 	if !s.buried && len(s.members) > 4 && s.chance(0.1) {
 		s.logf("%s does not come back", m.name)
 		s.buried, m.left = true, true
 		return
 	}
 	s.at(s.between(20*time.Millisecond, 4*time.Second), func() { s.restart(m) })
+}
+
+// findDead lets some members find that the ports of a boot which has ended are closed.
+func (s *sim) findDead(id ID) {
+	for _, n := range s.nodes {
+		if s.chance(0.7) && !s.cut[[2]string{id.Name, n.name}] && !s.cut[[2]string{n.name, id.Name}] {
+			s.at(s.between(2*time.Millisecond, 60*time.Millisecond), func() { n.do(func() { n.step(Dead{id}) }) })
+		}
+	}
 }
 
 func (s *sim) restart(m *simMember) {
@@ -195,6 +209,52 @@ func (s *sim) separate(p int) {
 	}
 }
 
+// hide lets gossip show some members that a live one is gone.
+func (s *sim) hide(name string) {
+	s.counters.falseViews++
+	until := s.now + s.between(time.Second, 6*time.Second)
+	s.logf("gossip loses %s until %v", name, until)
+	for _, other := range s.names() {
+		if other != name && s.chance(0.7) {
+			s.hidden[[2]string{other, name}] = until
+		}
+	}
+}
+
+// overlap starts a member again while its last boot still runs. For a moment, others reach
+// one of the two boots, or both, or none.
+func (s *sim) overlap(m *simMember) {
+	if m.node == nil || m.old != nil || m.state != Serving || len(m.node.m.Roster().Names) < 2 {
+		return
+	}
+	s.counters.overlaps++
+	old := m.node
+	m.old, m.node = old, nil
+	s.logf("%s runs beside its next boot", old.id)
+	for _, name := range s.names() {
+		reach := s.rng.IntN(6)
+		s.deaf[simReach{name, old.id}] = reach < 2
+		s.deaf[simReach{name, ID{m.name, s.nextBoot + 1}}] = reach > 0 && reach < 4
+	}
+	s.start(m.name, Joining, s.expect)
+	s.noteMemory(old.m.Roster())
+	s.at(s.between(50*time.Millisecond, 5*time.Second), func() { s.endOverlap(m, old) })
+}
+
+// endOverlap ends the older boot. Others may find its ports closed.
+func (s *sim) endOverlap(m *simMember, old *simNode) {
+	if m.old != old {
+		return
+	}
+	old.stop()
+	for reach := range s.deaf {
+		if reach.boot.Name == m.name {
+			delete(s.deaf, reach)
+		}
+	}
+	s.findDead(old.id)
+}
+
 // join ends a cut.
 func (s *sim) join(pair [2]string) {
 	if s.cut[pair] {
@@ -224,6 +284,7 @@ func (s *sim) heal() {
 	s.logf("heal")
 	s.faults = false
 	s.loss, s.repeat, s.delay = 0, 0, time.Millisecond
+	clear(s.hidden)
 	for _, a := range s.names() {
 		for _, b := range s.names() {
 			s.join([2]string{a, b})
@@ -231,6 +292,9 @@ func (s *sim) heal() {
 	}
 	for _, name := range s.names() {
 		m := s.members[name]
+		if m.old != nil {
+			s.endOverlap(m, m.old)
+		}
 		if m.node != nil {
 			s.resume(m.node)
 		} else {

@@ -78,24 +78,37 @@ func (s *sim) start(name string, state MemberState, expect []string) *simNode {
 // stop ends the process.
 func (n *simNode) stop() {
 	m := n.s.members[n.name]
-	m.node, m.ended = nil, n.s.now
+	if m.old == n {
+		m.old = nil
+	} else {
+		m.node, m.ended = nil, n.s.now
+	}
 	n.s.nodes = slices.DeleteFunc(n.s.nodes, func(o *simNode) bool { return o == n })
 	n.s.logf("stop %s", n.id)
-	voters, roster := 0, n.m.Roster()
-	for _, o := range n.s.nodes {
+	n.s.noteMemory(n.m.Roster())
+}
+
+// noteMemory notes whether the members that remember their votes are fewer than a
+// majority. Older boots do not count.
+func (s *sim) noteMemory(roster Roster) {
+	voters := 0
+	for _, o := range s.nodes {
 		if o.m.Roster().Epoch > roster.Epoch {
 			roster = o.m.Roster()
 		}
 	}
-	for _, o := range n.s.nodes {
-		if o.m.Voter() && roster.has(o.name) {
+	for _, o := range s.nodes {
+		if o.m.Voter() && roster.has(o.name) && !o.superseded() {
 			voters++
 		}
 	}
-	n.s.forgotten = n.s.forgotten || voters < roster.majority()
+	s.forgotten = s.forgotten || voters < roster.majority()
 }
 
-func (n *simNode) alive() bool { return n.s.members[n.name].node == n }
+func (n *simNode) alive() bool { return n.s.members[n.name].node == n || n.superseded() }
+
+// superseded reports whether a node runs beside a newer boot of the same member.
+func (n *simNode) superseded() bool { return n.s.members[n.name].old == n }
 
 // do runs something in the process, later if it is paused.
 func (n *simNode) do(f func()) {
@@ -127,7 +140,7 @@ func (n *simNode) gossip() {
 	if n.s.faults {
 		late = n.s.between(0, 2*time.Second)
 	}
-	if m := n.s.members[n.name]; m.state == Joining && n.m.Voter() {
+	if m := n.s.members[n.name]; m.state == Joining && n.m.Voter() && m.node == n {
 		m.state = Serving
 	}
 	v := n.s.view(n)
@@ -157,10 +170,10 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 	}
 	n.s.plant(n, e)
 	fx := n.m.Step(e, n.clock())
-	n.s.plantAfter(n, e)
 	for _, l := range fx.Leases {
 		n.until[l.Partition] = l.Until
 	}
+	n.s.plantAfter(n, e)
 	for p, until := range n.until {
 		if got, want := n.clock() < until, n.m.Decides(p, n.clock()); got != want {
 			n.s.fail("%s p%d: decides by the effects: %v, by the machine: %v", n.id, p, got, want)
@@ -176,8 +189,8 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 		t := e.(StateReceived).Transfer
 		if n.s.broken == acksBeforeApply {
 			n.s.at(40*time.Millisecond, func() { n.do(func() { n.stores[t.Partition].apply(records, t.Full) }) })
-		} else {
-			n.stores[t.Partition].apply(records, t.Full)
+		} else if st := n.stores[t.Partition]; !st.apply(records, t.Full) {
+			n.s.fail("I5: %s p%d has level %d after change %d, but its ids were charged %d", n.id, t.Partition, st.level, st.seq, st.total)
 		}
 	}
 	for _, c := range fx.Changes {
@@ -202,7 +215,7 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 		n.left = true
 		n.s.logf("%s has left", n.id)
 		n.s.at(2*time.Second, func() {
-			if n.alive() {
+			if n.alive() && !n.superseded() {
 				n.s.members[n.name].left = true
 				n.stop()
 			}

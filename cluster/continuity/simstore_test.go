@@ -10,12 +10,14 @@ type simStore struct {
 	levelSeq uint64
 	charges  []simCharge
 	index    map[uint64]int
+	total    int64 // of the charges
 }
 
 type simCharge struct {
-	id   uint64
-	cost int64
-	seq  uint64
+	id      uint64
+	cost    int64
+	seq     uint64
+	settled bool // cost is what the call came to
 }
 
 // simRecords are records on their way.
@@ -33,19 +35,32 @@ func (st *simStore) has(id uint64) bool {
 }
 
 // charge records a charge. The caller has set seq.
-func (st *simStore) charge(id uint64, cost int64) {
-	st.level += cost
+func (st *simStore) charge(c simCharge) {
+	st.level += c.cost
+	st.levelSeq, c.seq = st.seq, st.seq
+	st.put(c)
+}
+
+// correct settles a charge and returns by how much the level falls. The caller has set seq.
+func (st *simStore) correct(i int, final int64) int64 {
+	c := st.charges[i]
+	refund := c.cost - final
+	c.cost, c.settled, c.seq = final, true, st.seq
+	st.level -= refund
 	st.levelSeq = st.seq
-	st.put(simCharge{id, cost, st.seq})
+	st.put(c)
+	return refund
 }
 
 func (st *simStore) put(c simCharge) {
 	if i, ok := st.index[c.id]; ok {
 		if st.charges[i].seq < c.seq {
+			st.total += c.cost - st.charges[i].cost
 			st.charges[i] = c
 		}
 		return
 	}
+	st.total += c.cost
 	st.index[c.id] = len(st.charges)
 	st.charges = append(st.charges, c)
 }
@@ -61,7 +76,9 @@ func (st *simStore) since(after uint64, full bool) *simRecords {
 	return r
 }
 
-func (st *simStore) apply(r *simRecords, full bool) {
+// apply stores records, and reports whether the level is that of the charges: it has
+// fallen by corrections only.
+func (st *simStore) apply(r *simRecords, full bool) bool {
 	if full {
 		*st = *newSimStore()
 	}
@@ -73,6 +90,7 @@ func (st *simStore) apply(r *simRecords, full bool) {
 		st.put(c)
 		st.seq = max(st.seq, c.seq)
 	}
+	return st.level == st.total
 }
 
 // sum returns what the level must be if each id was charged once.

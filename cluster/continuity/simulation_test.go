@@ -16,7 +16,7 @@ var (
 )
 
 // regressions are seeds that have found bugs of the protocol.
-var regressions = []int{33, 432, 515, 2209, 3319, 5902, 6619, 8092}
+var regressions = []int{33, 432, 515, 2209, 3319, 5902, 6619, 8092, 104786, 117294, 118254, 124340, 203658}
 
 // TestSim runs the simulator. To repeat one seed, use -run 'TestSim/seed_N$', with
 // -first N -seeds 1 if N is not in the fixed set.
@@ -48,7 +48,7 @@ func TestSim(t *testing.T) {
 	}
 	t.Logf("%d seeds: %+v", n, total)
 	if n >= 40 && (total.moves == 0 || total.takeovers == 0 || total.claims == 0 || total.repaid == 0 || total.leaves == 0 || total.joins == 0 ||
-		total.denied == 0 || total.pauses == 0 || total.cuts == 0) {
+		total.denied == 0 || total.pauses == 0 || total.cuts == 0 || total.settles == 0 || total.falseViews == 0 || total.overlaps == 0) {
 		t.Errorf("some kinds of events never happened: %+v", total)
 	}
 }

@@ -54,6 +54,9 @@ func (m *Machine) walk() {
 			p.warming = 0
 			m.touch(i)
 		}
+		if p.held != 0 && p.warming == 0 {
+			m.send(p.known.Owner, Entry{Kind: Retry, Partition: i, Transfer: p.held})
+		}
 		switch {
 		case p.stale:
 			m.propose(i, resolve, ID{})
@@ -135,6 +138,8 @@ func (m *Machine) handle(msg *Message, e *Entry) {
 		m.onAccepted(msg, e)
 	case Refused:
 		m.onRefused(e)
+	case NewBoot:
+		m.meet(e.Value.Owner)
 	default:
 		m.handleRoster(msg, e)
 	}

@@ -70,6 +70,9 @@ func (r Roster) has(name string) bool { return indexOf(r.Names, name) >= 0 }
 // majority returns how many members are a strict majority.
 func (r Roster) majority() int { return len(r.Names)/2 + 1 }
 
+// inEach returns how many members there must be so that one of them is in each majority.
+func (r Roster) inEach() int { return len(r.Names) - r.majority() + 1 }
+
 // Role is the role of this member for a partition.
 type Role uint8
 
@@ -136,6 +139,9 @@ const (
 // MaxLag is how long changes may lack the heir's acknowledgement before all
 // charges wait for it. It bounds what a crash can lose.
 const MaxLag = 100 * time.Millisecond
+
+// lagMarks is how many times an owner remembers, to know the age of its changes.
+const lagMarks = int(MaxLag / TickInterval)
 
 // withDrift returns a duration that has passed on this member's clock only after d
 // has passed on the clock of any other member.

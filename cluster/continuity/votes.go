@@ -59,6 +59,7 @@ func (m *Machine) onAskVotes(msg *Message, e *Entry) {
 	if msg.Epoch != m.roster.Epoch || !m.roster.has(msg.From.Name) || !m.roster.has(m.self.Name) {
 		return
 	}
+	m.tellBoots(msg.From)
 	same := e.Digest == m.voteDigest()
 	for i := range m.parts {
 		if p := &m.parts[i]; p.promised != 0 && !same {
@@ -103,7 +104,7 @@ func (m *Machine) countVotes() {
 			voters++
 		}
 	}
-	if !m.ready && (voters >= n-m.roster.majority()+1 || len(m.votesFrom) == n-1) {
+	if !m.ready && (voters >= m.roster.inEach() || len(m.votesFrom) == n-1) {
 		// Either some voter of every majority has answered, or everybody has: then
 		// nobody remembers more.
 		m.ready = true
