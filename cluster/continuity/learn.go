@@ -22,6 +22,7 @@ func (m *Machine) learn(i int, a Arrangement) {
 		m.reportSurplus(i, a)
 		if was.Owner == m.self {
 			p.endOwnership()
+			m.transfersEnded = true
 		}
 	}
 	switch m.self {
@@ -102,6 +103,7 @@ func (m *Machine) keepOwnership(i int, was Arrangement) {
 	p := &m.parts[i]
 	p.heirHeard = m.now
 	p.sealed, p.drained = false, false
+	m.transfersEnded = true
 	switch x := p.export; {
 	case p.known.Heir == was.Heir:
 		if x != nil && x.move { // the move was given up by a vote

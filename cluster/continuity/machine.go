@@ -49,6 +49,8 @@ type Machine struct {
 	digest       uint64 // of all known arrangements
 	contactUntil time.Duration
 	nextTransfer uint64
+	// transfersEnded is set if some have ended since the last tick.
+	transfersEnded bool
 	nextWalk     time.Duration
 	nextCollect  time.Duration
 	nextAsked    int // the member of the roster that is asked for its votes next

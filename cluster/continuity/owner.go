@@ -115,16 +115,49 @@ func (m *Machine) tend(i int, transfers *int) {
 	case p.proposal != nil:
 	case !heir.IsZero() && m.heirFails(i) && !p.sealed:
 		m.propose(i, changeHeir, ID{})
-	case p.export == nil && *transfers < m.o.MaxTransfers:
-		if to, ok := m.usable(m.targets.Owner(i)); ok {
-			m.offer(i, to, true)
-			*transfers++
-		} else if to, ok := m.heirCandidate(i); ok && to != heir && (heir.IsZero() || to.Name == m.targets.Heir(i)) {
-			m.offer(i, to, false)
-			*transfers++
-		}
+	default:
+		m.startTransfer(i, transfers)
 	}
 	m.touch(i)
+}
+
+// startTransfer begins to copy a partition to the member that is to own it or to be its
+// heir, if there is one and not too many copies are on their way.
+func (m *Machine) startTransfer(i int, transfers *int) {
+	p := &m.parts[i]
+	if p.export != nil || p.proposal != nil || *transfers >= m.o.MaxTransfers {
+		return
+	}
+	if to, ok := m.usable(m.targets.Owner(i)); ok {
+		m.offer(i, to, true)
+		*transfers++
+	} else if to, ok := m.heirCandidate(i); ok && to != p.known.Heir && (p.known.Heir.IsZero() || to.Name == m.targets.Heir(i)) {
+		m.offer(i, to, false)
+		*transfers++
+	}
+}
+
+// startTransfers begins more transfers after some have ended.
+func (m *Machine) startTransfers() {
+	transfers := m.transfers()
+	for i := range m.parts {
+		if transfers >= m.o.MaxTransfers {
+			return
+		}
+		if p := &m.parts[i]; p.known.Owner == m.self && !p.stale && !(!p.known.Heir.IsZero() && m.heirFails(i)) {
+			m.startTransfer(i, &transfers)
+		}
+	}
+}
+
+// transfers counts the copies on their way.
+func (m *Machine) transfers() (n int) {
+	for i := range m.parts {
+		if m.parts[i].export != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // offer starts a transfer. The receiver answers with what it has.

@@ -20,7 +20,10 @@ func (m *Machine) tick() {
 		m.nextWalk = m.now + m.o.Heartbeat
 		m.ping()
 		m.walk()
+	} else if m.transfersEnded {
+		m.startTransfers()
 	}
+	m.transfersEnded = false
 	for w, word := range m.busy {
 		for ; word != 0; word &= word - 1 {
 			i := w*64 + bits.TrailingZeros64(word)
@@ -42,12 +45,7 @@ func (m *Machine) tick() {
 // walk does what is due for every partition.
 func (m *Machine) walk() {
 	m.updateContact()
-	transfers := 0
-	for i := range m.parts {
-		if m.parts[i].export != nil {
-			transfers++
-		}
-	}
+	transfers := m.transfers()
 	for i := range m.parts {
 		p := &m.parts[i]
 		if p.warming != 0 && m.now-p.warmedAt > 5*time.Second {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,15 +22,19 @@ func newHealth(s *streams) *cobra.Command {
 		Use:   "health",
 		Short: "Check whether a node is alive or ready",
 		Long: `Check over HTTP whether a node is alive or, with --ready, whether it accepts calls.
+With --safe, check whether the cluster could lose any one node now without losing a
+charge: rollouts wait for that before they restart the next node.
 Exits with 4 if not. The command needs no shell and no curl, so a container can use
 it as its health check.`,
 		Example: `  bucketring health
-  bucketring health --ready --http 127.0.0.1:6470 --timeout 1s`,
+  bucketring health --ready --http 127.0.0.1:6470 --timeout 1s
+  until bucketring health --safe; do sleep 1; done`,
 		Args: exactArgs(),
 	}
 	flags := cmd.Flags()
 	address := flags.String("http", "", "address of the node's HTTP API (default $BUCKETRING_HTTP or "+defaultHTTP+")")
 	ready := flags.Bool("ready", false, "check whether the node is ready, not only alive")
+	safe := flags.Bool("safe", false, "check whether any one node may be restarted or lost now")
 	timeout := flags.Duration("timeout", 2*time.Second, "time to wait for the answer")
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -38,8 +43,13 @@ it as its health check.`,
 			return usageError(cmd, fmt.Errorf("--http: %w", err), "")
 		}
 		path := "/livez"
-		if *ready {
+		switch {
+		case *ready && *safe:
+			return usageError(cmd, errors.New("--ready, --safe: give one of them"), "")
+		case *ready:
 			path = "/readyz?verbose"
+		case *safe:
+			path = "/safez?verbose"
 		}
 		answer := probe("http://"+target+path, *timeout)
 		if *output == formatJSON {

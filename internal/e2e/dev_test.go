@@ -26,6 +26,15 @@ type status struct {
 			Partitions   int
 			PolicyDigest string `json:"policy_digest"`
 		}
+		Replication struct {
+			Safe    bool
+			NotSafe string `json:"not_safe"`
+			Moving  int
+			Copying int
+			// Partitions without them.
+			WithoutOwner int `json:"without_owner"`
+			WithoutHeir  int `json:"without_heir"`
+		}
 	}
 }
 

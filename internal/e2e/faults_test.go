@@ -33,8 +33,9 @@ func (c *cluster) survive(t *testing.T, broken *member, f fault) {
 	others := c.but(broken)
 	prefix := f.name
 	c.awaitOneView(t, waittest.Limit)
-	healthyKeys := c.keysOf(t, others[0], prefix+"-theirs", 16)
-	healthyKeys = append(healthyKeys, c.keysOf(t, others[1], prefix+"-theirs", 16)...)
+	// Charges to keys of which the broken member is the heir wait for the next heir.
+	healthyKeys := c.keysApart(t, others[0], broken, prefix+"-theirs", 16)
+	healthyKeys = append(healthyKeys, c.keysApart(t, others[1], broken, prefix+"-theirs", 16)...)
 	brokenKeys := c.keysOf(t, broken, prefix+"-lost", 32)
 	modes := c.keysOf(t, broken, prefix+"-mode", 3)
 	exact := c.keysOf(t, others[0], prefix+"-exact", 1)[0]

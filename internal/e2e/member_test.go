@@ -5,6 +5,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -110,6 +111,15 @@ func (ms members) awaitRestart(t *testing.T, broken *member, before uint64) {
 // locate returns the owners of keys according to the member.
 func (m *member) locate(t *testing.T, keys []string) (owners []string) {
 	t.Helper()
+	for _, l := range m.locations(t, keys) {
+		owners = append(owners, l.GetOwner())
+	}
+	return owners
+}
+
+// locations returns where keys are, as the member knows it.
+func (m *member) locations(t *testing.T, keys []string) (located []*pb.Location) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waittest.Limit)
 	defer cancel()
 	for chunk := range slices.Chunk(keys, 1024) {
@@ -124,10 +134,10 @@ func (m *member) locate(t *testing.T, keys []string) (owners []string) {
 			if l.GetKey() != chunk[i] {
 				t.Fatalf("%s answered for key %q instead of %q", m.name, l.GetKey(), chunk[i])
 			}
-			owners = append(owners, l.GetOwner())
+			located = append(located, l)
 		}
 	}
-	return owners
+	return located
 }
 
 // check checks one request of a key at the member.
@@ -163,6 +173,7 @@ func (ms members) addresses() []string {
 // members.
 func (ms members) oneView(ctx context.Context) error {
 	var digest uint64
+	var owners []byte
 	for i, m := range ms {
 		ring, err := m.ring(ctx)
 		if err != nil {
@@ -181,6 +192,23 @@ func (ms members) oneView(ctx context.Context) error {
 		if ring.GetDigest() != digest || digest == 0 {
 			return fmt.Errorf("%s has ring %x, %s has %x", m.name, ring.GetDigest(), ms[0].name, digest)
 		}
+		if i == 0 {
+			owners = ring.GetOwners()
+		}
+		if !bytes.Equal(ring.GetOwners(), owners) {
+			return fmt.Errorf("%s and %s know of different owners", m.name, ms[0].name)
+		}
+	}
+	return nil
+}
+
+// moved returns an error while partitions are on their way to the owners that the ring
+// names.
+func (ms members) moved(t *testing.T) error {
+	for _, m := range ms {
+		if r := statusOf(t, m.http).Cluster.Replication; r.WithoutOwner+r.WithoutHeir+r.Copying+r.Moving > 0 {
+			return fmt.Errorf("%s: partitions are on their way: %+v", m.name, r)
+		}
 	}
 	return nil
 }
@@ -193,6 +221,9 @@ func (ms members) awaitOneView(t *testing.T, within time.Duration) time.Duration
 	for {
 		err := ms.oneView(t.Context())
 		took := time.Since(began)
+		if err == nil {
+			err = ms.moved(t)
+		}
 		if err == nil {
 			t.Logf("one view of %v after %v", ms.names(), took.Round(time.Millisecond))
 			return took
@@ -207,14 +238,21 @@ func (ms members) awaitOneView(t *testing.T, within time.Duration) time.Duration
 // keysOf returns n keys that a member owns, each with a root of its own.
 func (ms members) keysOf(t *testing.T, owner *member, prefix string, n int) (keys []string) {
 	t.Helper()
+	return ms.keysApart(t, owner, nil, prefix, n)
+}
+
+// keysApart returns n keys that a member owns, and that have another heir than one member,
+// each with a root of its own.
+func (ms members) keysApart(t *testing.T, owner, apart *member, prefix string, n int) (keys []string) {
+	t.Helper()
 	asked := ms[0]
 	for begin := 0; len(keys) < n; begin += 256 {
 		if begin > 1<<16 {
 			t.Fatalf("%s owns %d of %d keys, want at least %d", owner.name, len(keys), begin, n)
 		}
 		candidates := numbered(prefix, begin, 256)
-		for i, name := range asked.locate(t, candidates) {
-			if name == owner.name {
+		for i, l := range asked.locations(t, candidates) {
+			if l.GetOwner() == owner.name && (apart == nil || l.GetHeir() != apart.name) {
 				keys = append(keys, candidates[i])
 			}
 		}

@@ -113,7 +113,7 @@ func (c *cluster) surviveRotation(t *testing.T, f *keyFile, old string) {
 // surviveSlow gives a member a slow and lossy network. It stays a member.
 func (c *cluster) surviveSlow(t *testing.T, slow *member, w *wire) {
 	others := c.but(slow)
-	nearKeys := append(c.keysOf(t, others[0], "slow-theirs", 16), c.keysOf(t, others[1], "slow-theirs", 16)...)
+	nearKeys := append(c.keysApart(t, others[0], slow, "slow-theirs", 16), c.keysApart(t, others[1], slow, "slow-theirs", 16)...)
 	far := c.keysOf(t, slow, "slow-far", 32)
 	exact := c.keysOf(t, others[1], "slow-exact", 1)[0]
 	callers := append(viaNodes(others, "plenty"), viaClient(c.client, "plenty"))

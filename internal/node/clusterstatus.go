@@ -23,12 +23,14 @@ type ClusterStatus struct {
 	RingDigest string `json:"ring_digest"`
 	// Roster is the number of members that may be deciding somewhere, including those
 	// that crashed and are not forgotten.
-	Roster     int            `json:"roster"`
-	Members    []MemberStatus `json:"members"`
-	Fencing    []MemberStatus `json:"fencing,omitempty"` // see [cluster.View.Fenced]
-	Departed   []Departure    `json:"departed,omitempty"`
-	PolicySkew []DigestGroup  `json:"policy_skew,omitempty"` // see [cluster.View.PolicySkew]
-	EnvoySkew  []DigestGroup  `json:"envoy_skew,omitempty"`  // see [cluster.View.RulesSkew]
+	Roster int `json:"roster"`
+	// Replication is nil if it did not answer in time.
+	Replication *ReplicationStatus `json:"replication,omitempty"`
+	Members     []MemberStatus     `json:"members"`
+	Fencing     []MemberStatus     `json:"fencing,omitempty"` // see [cluster.View.Fenced]
+	Departed    []Departure        `json:"departed,omitempty"`
+	PolicySkew  []DigestGroup      `json:"policy_skew,omitempty"` // see [cluster.View.PolicySkew]
+	EnvoySkew   []DigestGroup      `json:"envoy_skew,omitempty"`  // see [cluster.View.RulesSkew]
 	// Problem says why missing members could not be reached lately.
 	Problem     string    `json:"problem,omitempty"`
 	LastContact time.Time `json:"last_contact,omitzero"`
@@ -87,6 +89,7 @@ func (n *Node) clusterStatus(routed peer.Status) ClusterStatus {
 			HTTP: addressText(m.HTTP), GRPC: addressText(m.GRPC), Gossip: addressText(m.Gossip), PolicyDigest: m.Policy, EnvoyDigest: m.Rules,
 		}
 	}
+	s.Replication = n.replicationStatus(routed.Moving)
 	for _, m := range c.View.Members {
 		status := member(m)
 		if i := slices.IndexFunc(routed.Members, func(r peer.MemberStatus) bool {

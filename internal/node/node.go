@@ -246,6 +246,7 @@ func (n *Node) openServers() {
 	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
 		Service:    n.router,
 		Ready:      n.Ready,
+		Safe:       n.Safe,
 		Metrics:    promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{Registry: n.registry}),
 		Status:     func() any { return n.Status() },
 		StatusPage: n.statusPage,

@@ -4,6 +4,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -87,4 +89,70 @@ func (n *Node) handOver(ctx context.Context) {
 	s, err := n.replication.Status(short)
 	n.log.Error("not everything was handed over in time: members that have copies take over, and other charges are lost",
 		"timeout", n.config.HandoverTimeout, "partitions_owned", s.Owned, "copies", s.Heir, "error", err)
+}
+
+// ReplicationStatus says who holds the state of partitions, as this node knows it.
+type ReplicationStatus struct {
+	// Safe: if any one member is lost now, the others take over with all its charges.
+	// Otherwise NotSafe says why not.
+	Safe    bool   `json:"safe"`
+	NotSafe string `json:"not_safe,omitempty"`
+	// Roster are the members whose votes count. Voter: that of this node does.
+	Roster []string `json:"roster"`
+	Voter  bool     `json:"voter"`
+	// Owned are the partitions for which this node decides, and Copies those whose heir it
+	// is. Roles counts all partitions by the role of this node.
+	Owned  int            `json:"partitions_owned"`
+	Copies int            `json:"partitions_copied"`
+	Roles  map[string]int `json:"roles"`
+	// Of all partitions: those without an owner or an heir, those whose heir has no complete
+	// copy yet, and those that are to get another owner.
+	WithoutOwner int `json:"without_owner"`
+	WithoutHeir  int `json:"without_heir"`
+	Copying      int `json:"copying"`
+	Moving       int `json:"moving"`
+	// LagMillis is for how long an heir of this node has lacked a charge, at most.
+	LagMillis int64 `json:"lag_ms"`
+	// Keys and IDs are the records and request ids in copies, beside those of the node's own
+	// partitions.
+	Keys int `json:"copied_keys"`
+	IDs  int `json:"copied_request_ids"`
+}
+
+// statusWait bounds the wait for the status of replication.
+const statusWait = time.Second
+
+func (n *Node) replicationStatus(moving int) *ReplicationStatus {
+	ctx, cancel := context.WithTimeout(context.Background(), statusWait)
+	defer cancel()
+	s, err := n.replication.Status(ctx)
+	if err != nil {
+		return nil
+	}
+	stats := n.engine.Stats()
+	r := &ReplicationStatus{
+		Safe: s.SafeToLose && moving == 0, NotSafe: s.WhyNot, Roster: s.Roster.Names, Voter: s.Voter, Owned: s.Owned, Copies: s.Heir, Roles: map[string]int{},
+		WithoutOwner: s.WithoutOwner, WithoutHeir: s.WithoutHeir, Copying: s.Copying, Moving: moving, LagMillis: s.Lag.Milliseconds(),
+		Keys: stats.CopiedKeys, IDs: stats.CopiedIDs,
+	}
+	if r.NotSafe == "" && moving > 0 {
+		r.NotSafe = fmt.Sprintf("%d partitions are moving to other members", moving)
+	}
+	for role, count := range s.Roles {
+		r.Roles[role.String()] = count
+	}
+	return r
+}
+
+// Safe returns nil if any one member may be lost now, or restarted, without the loss of a
+// charge, and otherwise why not.
+func (n *Node) Safe() error {
+	r := n.replicationStatus(n.router.Status().Moving)
+	switch {
+	case r == nil:
+		return errors.New("the state of replication is not known")
+	case !r.Safe:
+		return errors.New(r.NotSafe)
+	}
+	return nil
 }

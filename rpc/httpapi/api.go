@@ -34,6 +34,9 @@ type Options struct {
 	// Ready returns an error while this node should get no calls. Default: always
 	// ready.
 	Ready func() error
+	// Safe returns an error while a member that is lost now would take charges with it, or
+	// leave the others without a majority. Default: always safe.
+	Safe func() error
 	// Metrics serves /metrics. Nil: there is no such path.
 	Metrics http.Handler
 	// Status returns the JSON object that /status shows. Nil: there is no such path.
@@ -56,10 +59,13 @@ func New(o Options) http.Handler {
 	if o.Ready == nil {
 		o.Ready = func() error { return nil }
 	}
+	if o.Safe == nil {
+		o.Safe = func() error { return nil }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a := &api{service: o.Service, now: o.Now, ready: o.Ready, status: o.Status, page: o.StatusPage, log: o.Logger, rejections: o.Rejections, admission: o.Admission}
+	a := &api{service: o.Service, now: o.Now, ready: o.Ready, safe: o.Safe, status: o.Status, page: o.StatusPage, log: o.Logger, rejections: o.Rejections, admission: o.Admission}
 	a.bodies = share.New(share.Limits{Total: maxBodies, PerAddress: maxBodiesPerAddress})
 	a.buffers.New = func() any { return new(bytes.Buffer) }
 	a.routes = map[string]route{
@@ -72,6 +78,7 @@ func New(o Options) http.Handler {
 		"/livez":      {http.MethodGet, a.livez},
 		"/healthz":    {http.MethodGet, a.livez},
 		"/readyz":     {http.MethodGet, a.readyz},
+		"/safez":      {http.MethodGet, a.safez},
 	}
 	if o.Status != nil {
 		a.routes["/status"] = route{http.MethodGet, a.showStatus}
@@ -109,6 +116,7 @@ type api struct {
 	service pb.RateLimiterServer
 	now     func() time.Time
 	ready   func() error
+	safe    func() error
 	status  func() any
 	page    func() statuspage.Status // nil: no page
 	log     *slog.Logger

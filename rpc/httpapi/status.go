@@ -20,16 +20,26 @@ func (a *api) livez(w http.ResponseWriter, _ *http.Request) error {
 
 // readyz answers whether this node should get calls; with ?verbose, also why not.
 func (a *api) readyz(w http.ResponseWriter, r *http.Request) error {
-	err := a.ready()
+	writeProbe(w, r, "not ready", a.ready())
+	return nil
+}
+
+// safez answers whether the cluster may lose any one node now; with ?verbose, also why not.
+func (a *api) safez(w http.ResponseWriter, r *http.Request) error {
+	writeProbe(w, r, "not safe", a.safe())
+	return nil
+}
+
+// writeProbe answers a probe that failed with an error, or nil.
+func writeProbe(w http.ResponseWriter, r *http.Request, failure string, err error) {
 	switch {
 	case err == nil:
 		writeText(w, http.StatusOK, "ok")
 	case r.URL.Query().Has("verbose"):
-		writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
+		writeText(w, http.StatusServiceUnavailable, failure+": "+err.Error())
 	default:
-		writeText(w, http.StatusServiceUnavailable, "not ready")
+		writeText(w, http.StatusServiceUnavailable, failure)
 	}
-	return nil
 }
 
 func writeText(w http.ResponseWriter, status int, line string) {

@@ -19,7 +19,10 @@ type Status struct {
 	Fenced bool `json:"fenced,omitempty"`
 	Roster int  `json:"roster"`
 	// Owned is how many partitions this node decides for.
-	Owned   int            `json:"partitions_owned"`
+	Owned int `json:"partitions_owned"`
+	// Moving counts the partitions of all members that the ring gives to others than their
+	// owners.
+	Moving  int            `json:"partitions_moving"`
 	Members []MemberStatus `json:"members"`
 	// Outbox is the number of calls that wait for delivery to their owner.
 	Outbox int `json:"outbox"`
@@ -61,7 +64,11 @@ func (r *Router) Status() Status {
 	}
 	partitions := map[continuity.ID]int{}
 	for p := range ring.Partitions {
-		partitions[r.owners.Place(p).Owner]++
+		owner := r.owners.Place(p).Owner
+		partitions[owner]++
+		if v.ring.Owner(p) != owner.Name {
+			s.Moving++
+		}
 	}
 	for i, m := range v.all() {
 		shown := MemberStatus{Name: m.Name, Boot: hex(m.Boot), GRPC: m.GRPC, Self: m.peer == nil, Serving: i < len(v.members)}
