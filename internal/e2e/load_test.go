@@ -247,8 +247,9 @@ func (ss samples) wantAnswered(t *testing.T, what string) {
 }
 
 // wantUndisturbed compares the latency of calls before and during a fault. Calls
-// that wait for the broken member take up to a second. The bounds are far below that
-// and far above the noise of a small machine.
+// that wait for the broken member take up to a second, and those in a batch with a charge
+// that waits for its heir 50 ms. The bounds are far below the one, and above the other with
+// the noise of a small machine.
 func wantUndisturbed(t *testing.T, what string, before, during samples) {
 	t.Helper()
 	t.Logf("%s, before: %v", what, before)
@@ -261,7 +262,7 @@ func wantUndisturbed(t *testing.T, what string, before, during samples) {
 	if got, most := during.quantile(500), 3*before.quantile(500)+2*time.Millisecond; got > most {
 		t.Errorf("%s: the median during the fault is %v, want at most %v (before: %v)", what, got, most, before.quantile(500))
 	}
-	if got, most := during.quantile(990), 5*before.quantile(990)+30*time.Millisecond; got > most {
+	if got, most := during.quantile(990), 5*before.quantile(990)+120*time.Millisecond; got > most {
 		t.Errorf("%s: p99 during the fault is %v, want at most %v (before: %v)", what, got, most, before.quantile(990))
 	}
 }

@@ -59,7 +59,7 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 	return call.setAnswer(answer)
 }
 
-// askOwner asks the owner of a key, and follows one redirect. An error ends the
+// askOwner asks the owner of a key, follows redirects, and waits while nobody is the owner. An error ends the
 // call; if it is not answered, any node is to be asked.
 func (c *Client) askOwner(ctx context.Context, a *attempts, key string, e *envelope, d link.Decoder) (answered bool, err error) {
 	m := c.ring.view.Load().owner(key)
@@ -67,20 +67,51 @@ func (c *Client) askOwner(ctx context.Context, a *attempts, key string, e *envel
 		return false, nil
 	}
 	e.unanswered.number(&e.item)
-	result, err := c.askMember(ctx, a, m.peer, e, d)
-	if result.redirect == nil {
-		return result.answered, err
+	for wait := redirectWait; ; wait = min(2*wait, maxRedirectWait) {
+		result, err := c.askMember(ctx, a, m.peer, e, d)
+		if result.redirect == nil {
+			return result.answered, err
+		}
+		e.unanswered.add(&e.item) // the member may have decided it, and not be the owner any more
+		c.ring.reportStale(m.peer.node)
+		// To the next owner it is the same attempt: what the last one has decided comes along.
+		next := c.ring.view.Load().member(result.redirect.GetOwner())
+		if next != nil && next.peer != m.peer && next.direct() {
+			if result, err = c.askMember(ctx, a, next.peer, e, d); result.redirect == nil {
+				return result.answered, err
+			}
+		}
+		if !pause(ctx, a.deadline, wait) {
+			a.redirected++
+			return false, nil
+		}
+		if m = c.ring.view.Load().owner(key); m == nil || !m.direct() {
+			a.redirected++
+			return false, nil
+		}
 	}
-	e.unanswered.add(&e.item) // the member may have decided it, and not be the owner any more
-	c.ring.reportStale(m.peer.node)
-	next := c.ring.view.Load().member(result.redirect.GetOwner())
-	if next == nil || next.peer == m.peer || !next.direct() {
-		a.redirected++
-		return false, nil
+}
+
+// A member that may not decide a call, because it waits for its heir or another member takes
+// over, is asked again after a while, twice as long each time.
+const (
+	redirectWait    = 20 * time.Millisecond
+	maxRedirectWait = 160 * time.Millisecond
+)
+
+// pause waits, and reports whether a third of the time until the deadline is left then.
+func pause(ctx context.Context, deadline time.Time, wait time.Duration) bool {
+	if left := time.Until(deadline); left < 3*wait {
+		return false
 	}
-	// To the next owner it is the same attempt: what the last one has decided comes along.
-	result, err = c.askMember(ctx, a, next.peer, e, d)
-	return result.answered, err
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // askMember asks one member. An error ends the call.

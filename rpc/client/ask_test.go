@@ -127,7 +127,7 @@ func TestOwnerDies(t *testing.T) {
 	})
 }
 
-// The nodes have a newer ring than the client: one redirect is followed.
+// The nodes have a newer ring than the client: redirects are followed.
 func TestRedirects(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a", "b", "c"}, func(t scene) {
 		r := t.ring(1, "a", "b", "c")
@@ -160,7 +160,11 @@ func TestRedirects(t *testing.T) {
 			t.nodes["b"].batches(redirect(owner))
 			checkKey(t, key)
 		}
-		wantTook(t, start, 0)
+		// The member may get the consent of its heir, or another one take over: that is waited
+		// for, and leaves time to ask another node.
+		if took := time.Since(start); took > 4*client.DefaultTimeout*4/5 {
+			t.Errorf("four calls that nobody decides took %s, want less than %s each", took, client.DefaultTimeout)
+		}
 		if got := t.nodes["a"].watches() + t.nodes["b"].watches() + t.nodes["c"].watches(); got > 3 {
 			t.Errorf("nodes were asked %d times for the ring, want at most 3", got)
 		}

@@ -13,7 +13,7 @@ import (
 
 // confirmTimeout is how long the answers to a batch wait for heirs. Usually it takes one
 // round trip.
-const confirmTimeout = 100 * time.Millisecond
+const confirmTimeout = 50 * time.Millisecond
 
 // confirm gives what this member has just decided to the heirs, and waits for them where
 // the charges are large. It returns the indexes of the calls that this member may not
