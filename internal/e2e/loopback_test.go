@@ -33,7 +33,7 @@ func TestProcesses(t *testing.T) {
 				ps.survive(t, broken, fault{name: "frozen", inject: process.freeze, repair: process.thaw})
 			})
 			t.Run("killed", func(t *testing.T) {
-				ps.survive(t, broken, fault{name: "killed", inject: process.kill, repair: process.start})
+				ps.survive(t, broken, fault{name: "killed", inject: process.kill, repair: process.start, proven: true})
 			})
 			t.Run("a fast restart", func(t *testing.T) { ps.surviveFastRestart(t, broken, process) })
 			t.Run("a clean stop", func(t *testing.T) { ps.surviveStop(t, broken, process) })

@@ -84,7 +84,7 @@ func (n *Node) expected() (members int, explicit bool) {
 	addresses := slices.Compact(slices.Sorted(slices.Values(n.config.Join)))
 	for _, a := range addresses {
 		host, _, err := net.SplitHostPort(a)
-		if a == n.config.Advertise || a == n.config.Gossip || err == nil && host == n.config.Name {
+		if a == n.config.Advertise || a == n.config.Gossip || a == n.GossipAddr() || err == nil && host == n.config.Name {
 			self = 0
 		}
 	}

@@ -223,6 +223,12 @@ func (l *loop) changed(c *continuity.Change) {
 		l.track(i, false)
 	}
 	l.moves.note(was, mine, lost)
+	switch {
+	case mine && !was:
+		l.metrics.gained.Inc()
+	case was && !mine:
+		l.metrics.handedOver.Inc()
+	}
 	p.lags.Store(int64(l.m.LagsAfter(i)))
 	l.publishCopy(i)
 	p.show(&Place{Role: c.Role, Owner: a.Owner, Heir: a.Heir, Term: a.Term, Origin: a.Origin}, lost)

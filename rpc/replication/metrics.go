@@ -13,6 +13,7 @@ type metrics struct {
 	framesSent, framesReceived, bytesSent, dropped        prometheus.Counter
 	copiesSent, copiesReceived, copiesFailed, bytesCopied prometheus.Counter
 	applyFailed, lost, deaths, rejected                   prometheus.Counter
+	gained, handedOver                                    prometheus.Counter
 }
 
 // newMetrics registers the metrics, if registry is not nil.
@@ -21,7 +22,11 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return f.NewCounter(prometheus.CounterOpts{Name: "bucketring_replication_" + name + "_total", Help: help})
 	}
+	moves := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "bucketring_ring_moves_total", Help: "Partitions that this node gained or lost.",
+	}, []string{"direction"})
 	return &metrics{
+		gained: moves.WithLabelValues("gained"), handedOver: moves.WithLabelValues("lost"),
 		framesSent:     counter("frames_sent", "Messages to other members about partitions, with their changes."),
 		framesReceived: counter("frames_received", "Messages from other members about partitions, with their changes."),
 		bytesSent:      counter("sent_bytes", "Bytes of messages to other members about partitions."),
