@@ -169,3 +169,31 @@ func TestSlowLinkDoesNotLag(t *testing.T) {
 		}
 	}
 }
+
+// TestLeaverStaysWithTheLastCopy checks that a member which holds nothing any more does not
+// leave before the heir of each partition that it has a copy of is known to have one (seed
+// 210396).
+func TestLeaverStaysWithTheLastCopy(t *testing.T) {
+	m, _ := machineOf(t, 4)
+	for i := range m.parts {
+		a := m.parts[i].known
+		a.Prev, a.Term, a.Owner, a.Heir = a.Term, ballotAbove(a.Term, 9), ID{"n01", 1}, ID{"n02", 1}
+		a.Origin = a.Term
+		m.learn(i, a)
+		p := &m.parts[i] // what it had is reported and dropped
+		p.journal, p.present, p.copy = false, false, Copy{}
+	}
+	m.leaving = true
+	if _, ok := m.wantedRoster(); !ok {
+		t.Error("does not want to leave without any copy")
+	}
+	p := &m.parts[7]
+	p.present, p.copy = true, Copy{Origin: p.known.Prev, Seq: 3, Complete: true}
+	if _, ok := m.wantedRoster(); ok {
+		t.Error("wants to leave with what may be the last copy")
+	}
+	m.setKnown(7, p.known, true)
+	if _, ok := m.wantedRoster(); !ok {
+		t.Error("does not want to leave when the heir has a copy")
+	}
+}

@@ -130,7 +130,7 @@ func (m *Machine) wantedRoster() (Roster, bool) {
 	if m.leaving {
 		owned, heir, journals := m.Holdings()
 		next.Names = without(m.roster.Names, m.self.Name)
-		return next, owned+heir+journals == 0 && len(next.Names) > 0
+		return next, owned+heir+journals == 0 && len(next.Names) > 0 && (len(next.Names) == 1 || !m.mayHaveLastCopy())
 	}
 	for _, name := range m.roster.Names {
 		if _, ok := m.usable(name); ok && name < m.self.Name {
@@ -155,6 +155,17 @@ func (m *Machine) wantedRoster() (Roster, bool) {
 		}
 	}
 	return Roster{}, false
+}
+
+// mayHaveLastCopy reports whether this member has a copy of a partition whose heir is not
+// known to have one. If the owner is lost, nobody asks a member that has left.
+func (m *Machine) mayHaveLastCopy() bool {
+	for i := range m.parts {
+		if p := &m.parts[i]; p.present && p.copy.Complete && !p.synced {
+			return true
+		}
+	}
+	return false
 }
 
 func without(names []string, name string) []string {
