@@ -89,6 +89,13 @@ func (m *Machine) heirFails(i int) bool {
 	return m.gone(p.known.Heir) || m.now-p.heirHeard > m.o.HeirSilence
 }
 
+// staysAlone reports whether the heir leaves and nobody else is left: then the owner goes on
+// without it, so that it may leave.
+func (m *Machine) staysAlone(heir ID) bool {
+	p := m.peer(heir.Name)
+	return len(m.roster.Names) == 2 && !m.leaving && p != nil && p.inView && p.state == Leaving
+}
+
 // heirCandidate returns the member that should become the heir: the one that the
 // ring names, or if it does not answer, any that does.
 func (m *Machine) heirCandidate(i int) (ID, bool) {
@@ -113,7 +120,7 @@ func (m *Machine) tend(i int, transfers *int) {
 	}
 	switch {
 	case p.proposal != nil:
-	case !heir.IsZero() && m.heirFails(i) && !p.sealed:
+	case !heir.IsZero() && (m.heirFails(i) || m.staysAlone(heir)) && !p.sealed:
 		m.propose(i, changeHeir, ID{})
 	default:
 		m.startTransfer(i, transfers)
@@ -144,7 +151,7 @@ func (m *Machine) startTransfers() {
 		if transfers >= m.o.MaxTransfers {
 			return
 		}
-		if p := &m.parts[i]; p.known.Owner == m.self && !p.stale && !(!p.known.Heir.IsZero() && m.heirFails(i)) {
+		if p := &m.parts[i]; p.known.Owner == m.self && !p.stale && !(!p.known.Heir.IsZero() && (m.heirFails(i) || m.staysAlone(p.known.Heir))) {
 			m.startTransfer(i, &transfers)
 		}
 	}

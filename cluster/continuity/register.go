@@ -135,7 +135,7 @@ func (m *Machine) stillWanted(i int) bool {
 			return false
 		}
 		if r.target.IsZero() {
-			return !p.known.Heir.IsZero() && m.heirFails(i)
+			return !p.known.Heir.IsZero() && (m.heirFails(i) || m.staysAlone(p.known.Heir))
 		}
 		return p.export != nil && p.export.to == r.target
 	case move:

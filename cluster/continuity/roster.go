@@ -72,6 +72,11 @@ func (m *Machine) adoptRoster(r Roster) {
 	if r.Epoch <= m.roster.Epoch {
 		return
 	}
+	for i := range m.peers {
+		if p := &m.peers[i]; m.roster.has(p.Name) && !r.has(p.Name) {
+			p.stays = false // until it says that it stays
+		}
+	}
 	missed := m.roster.Epoch > 0 && (r.Epoch > m.roster.Epoch+1 || !r.has(m.self.Name))
 	m.roster, m.rosterVote, m.rosterChange, m.votesFrom, m.nextCollect, m.shunned = r, rosterVote{}, nil, nil, m.now, ""
 	if m.member = r.has(m.self.Name) && !m.superseded; !m.member {
