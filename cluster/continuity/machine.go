@@ -51,9 +51,9 @@ type Machine struct {
 	nextTransfer uint64
 	// transfersEnded is set if some have ended since the last tick.
 	transfersEnded bool
-	nextWalk     time.Duration
-	nextCollect  time.Duration
-	nextAsked    int // the member of the roster that is asked for its votes next
+	nextWalk       time.Duration
+	nextCollect    time.Duration
+	nextAsked      int // the member of the roster that is asked for its votes next
 
 	fx      Effects
 	steps   uint64

@@ -151,7 +151,9 @@ func (m *Machine) startTransfers() {
 		if transfers >= m.o.MaxTransfers {
 			return
 		}
-		if p := &m.parts[i]; p.known.Owner == m.self && !p.stale && !(!p.known.Heir.IsZero() && (m.heirFails(i) || m.staysAlone(p.known.Heir))) {
+		p := &m.parts[i]
+		heir := p.known.Heir
+		if p.known.Owner == m.self && !p.stale && (heir.IsZero() || !m.heirFails(i) && !m.staysAlone(heir)) {
 			m.startTransfer(i, &transfers)
 		}
 	}

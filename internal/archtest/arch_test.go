@@ -78,7 +78,6 @@ var allowedImports = map[string][]string{
 
 	// Membership and ownership.
 	"cluster/continuity": {},
-	"cluster/ownership":  {"ring"},
 	"ring":               {},
 	"cluster":            {"internal/listenlimit", "internal/share"},
 	"cluster/simnet":     {}, // for tests
@@ -114,7 +113,7 @@ var allowedImports = map[string][]string{
 var sharedLeaves = []string{"internal/amount", "internal/cputime", "internal/freeport", "internal/keypath", "internal/notify", "internal/text"}
 
 // pure lists the packages without I/O, clocks and goroutines.
-var pure = []string{"internal/amount", "internal/keypath", "internal/text", "limiter", "limiter/fallback", "ring", "cluster/ownership", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
+var pure = []string{"internal/amount", "internal/keypath", "internal/text", "limiter", "limiter/fallback", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
 
 // impure lists the packages, and all below them, that pure packages must not import.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}
