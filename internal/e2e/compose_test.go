@@ -162,6 +162,7 @@ func TestCompose(t *testing.T) {
 	t.Run("kill", func(t *testing.T) {
 		c.survive(t, last, fault{
 			name:   "kill",
+			proven: true,
 			inject: func(t *testing.T) { c.must(t, "kill", last.name) },
 			repair: func(t *testing.T) { c.must(t, "start", last.name) },
 		})
