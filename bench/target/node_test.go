@@ -47,6 +47,9 @@ descriptors:
 // startNodes starts a cluster and waits until its ring names all members.
 func startNodes(t testing.TB, count int) (nodes []*node.Node) {
 	t.Helper()
+	if testing.Short() && count > 1 {
+		t.Skip("several members with all partitions in one process take too long under the race detector")
+	}
 	path, rules := filepath.Join(t.TempDir(), "policy.yaml"), filepath.Join(t.TempDir(), "rules.yaml")
 	for path, text := range map[string]string{path: policyText, rules: envoyText} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

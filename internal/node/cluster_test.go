@@ -46,6 +46,9 @@ func startCluster(t *testing.T, n int, edit func(i int, c *config.Config)) []*ru
 // agree waits until exactly these nodes are in the ring of each of them.
 func agree(t *testing.T, nodes ...*running) {
 	t.Helper()
+	if testing.Short() && len(nodes) > 1 {
+		t.Skip("several members with all partitions in one process take too long under the race detector")
+	}
 	var names []string
 	for _, n := range nodes {
 		names = append(names, n.Name())

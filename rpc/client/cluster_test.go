@@ -79,6 +79,9 @@ func awaitSafe(t *testing.T, nodes map[string]*routed) {
 
 func startRouted(t *testing.T, name string, boot uint64) *routed {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("several members with all partitions in one process take too long under the race detector")
+	}
 	engine, aside := limiter.New(limiter.Options{}), limiter.New(limiter.Options{})
 	p, err := policy.Parse("policy.yaml", []byte(clusterPolicy), engine.Catalog())
 	if err != nil {
