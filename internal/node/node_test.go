@@ -92,6 +92,9 @@ func startWith(t *testing.T, edit func(*config.Config), change func(*Options)) *
 		OnReady:   func(*Node) { close(up) },
 		SkipLeave: true,
 	}
+	if testing.Short() && len(o.Config.Join) > 0 {
+		t.Skip("several members with all partitions in one process take too long under the race detector")
+	}
 	if change != nil {
 		change(&o)
 	}
