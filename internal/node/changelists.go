@@ -86,14 +86,11 @@ type replicated struct {
 	replication.Engine // of lists
 	lists              *changeLists
 	now                func() limiter.Time
-	copyOf             func(partition int) (c journal.Copy)
+	copyOf             func(partition int) (journal.Copy, bool)
 }
 
 func (n *Node) replicatedEngine() replication.Engine {
-	return replicated{replication.LimiterEngine(n.engine, time.LoadLocation), n.lists, n.now, func(p int) journal.Copy {
-		c, _ := n.replication.Copy(p)
-		return journal.Copy{Origin: c.Origin, Complete: c.Complete}
-	}}
+	return replicated{replication.LimiterEngine(n.engine, time.LoadLocation), n.lists, n.now, n.copyOf}
 }
 
 // Track implements replication.Engine.
@@ -127,7 +124,7 @@ func (r *journaledReader) Apply(now limiter.Time) error {
 		return err
 	}
 	if through > before {
-		c := r.engine.copyOf(partition)
+		c, _ := r.engine.copyOf(partition)
 		r.applied = append(r.applied, journal.Section{Partition: partition, After: after, Through: through, Origin: c.Origin, Complete: c.Complete})
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/peer"
 )
 
@@ -74,7 +75,7 @@ type Departure struct {
 // Envoy's rate limit service, in force.
 type DigestGroup = cluster.DigestGroup
 
-func (n *Node) clusterStatus(routed peer.Status) ClusterStatus {
+func (n *Node) clusterStatus(routed peer.Status, stats *limiter.Stats) ClusterStatus {
 	c := n.cluster.Status()
 	s := ClusterStatus{
 		Label: n.config.Cluster, Boot: c.Boot.ID, State: c.State.String(), Fenced: c.Fenced,
@@ -89,7 +90,7 @@ func (n *Node) clusterStatus(routed peer.Status) ClusterStatus {
 			HTTP: addressText(m.HTTP), GRPC: addressText(m.GRPC), Gossip: addressText(m.Gossip), PolicyDigest: m.Policy, EnvoyDigest: m.Rules,
 		}
 	}
-	s.Replication = n.replicationStatus(routed.Moving)
+	s.Replication = n.replicationStatus(routed.Moving, stats)
 	for _, m := range c.View.Members {
 		status := member(m)
 		if i := slices.IndexFunc(routed.Members, func(r peer.MemberStatus) bool {

@@ -30,19 +30,23 @@ func openJournal(o journal.Options, lists *changeLists, now func() limiter.Time)
 func (n *Node) newJournal() (err error) {
 	n.journal, err = openJournal(journal.Options{
 		Dir: n.config.Data, SnapshotEvery: n.config.SnapshotEvery, Logger: n.log, Registry: n.registry,
-		Copy: func(partition int) (journal.Copy, bool) {
-			if n.replication == nil { // it is made when the journal has been read
-				return journal.Copy{}, false
-			}
-			c, ok := n.replication.Copy(partition)
-			return journal.Copy{Origin: c.Origin, Complete: c.Complete}, ok
-		},
+		Copy: n.copyOf,
 	}, n.lists, n.now)
 	if err != nil {
 		return err
 	}
 	n.cleanups.push("release data directory", n.journal.Close)
 	return nil
+}
+
+// copyOf describes what the engine has of a partition, without the number of the last
+// change, or says that it has nothing.
+func (n *Node) copyOf(partition int) (journal.Copy, bool) {
+	if n.replication == nil { // it is made when the journal has been read
+		return journal.Copy{}, false
+	}
+	c, ok := n.replication.Copy(partition)
+	return journal.Copy{Origin: c.Origin, Complete: c.Complete}, ok
 }
 
 // journaledState is the engine as the [journal.State].

@@ -22,26 +22,27 @@ const (
 	leaveTimeout    = 3 * time.Second // until the departure is announced
 )
 
-// gossipRun is a running cluster. It runs longer than everything else in the
-// node, so that other members see it leave and not crash.
-type gossipRun struct {
+// separateRun is a part of the node that ends at a time of its own during the shutdown:
+// gossip after everything else, so that other members see it leave and not crash;
+// replication before the servers, whose streams would not end otherwise.
+type separateRun struct {
 	cancel context.CancelFunc
-	done   chan struct{} // closed when Run has returned err
+	done   chan struct{} // closed when run has returned err
 	err    error
 }
 
-func startGossip(c *cluster.Cluster) *gossipRun {
+func startRun(run func(context.Context) error) *separateRun {
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &gossipRun{cancel: cancel, done: make(chan struct{})}
+	g := &separateRun{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(g.done)
-		g.err = c.Run(ctx)
+		g.err = run(ctx)
 	}()
 	return g
 }
 
 // watch returns nil when ctx is done, or an error if gossip ends before that.
-func (g *gossipRun) watch(ctx context.Context) error {
+func (g *separateRun) watch(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
@@ -53,8 +54,9 @@ func (g *gossipRun) watch(ctx context.Context) error {
 	}
 }
 
-// stop ends gossip. Other members see a crash unless the node has left.
-func (g *gossipRun) stop() error {
+// stop ends the run. It may be called again. Other members see the end of gossip as a crash
+// unless the node has left.
+func (g *separateRun) stop() error {
 	g.cancel()
 	<-g.done
 	return g.err
@@ -114,7 +116,7 @@ func (n *Node) followViews(ctx context.Context) error {
 			return nil
 		case v, open := <-views:
 			if !open {
-				return nil // gossip ended, which gossipRun.watch reports
+				return nil // gossip ended, which separateRun.watch reports
 			}
 			n.updateHealth()
 			if t := topologyOf(v); !reflect.DeepEqual(t, last) {
@@ -226,7 +228,7 @@ func (n *Node) othersStay() bool {
 }
 
 // leaveCluster announces the departure, if other members stay, and ends gossip.
-func (n *Node) leaveCluster(g *gossipRun) error {
+func (n *Node) leaveCluster(g *separateRun) error {
 	if n.othersStay() && !n.skipLeave {
 		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 		defer cancel()

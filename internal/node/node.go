@@ -87,7 +87,7 @@ type Node struct {
 	keys        *clusterKeys
 	cluster     *cluster.Cluster
 	replication *replication.Host
-	replicating *replicationRun // nil before Run
+	replicating *separateRun // nil before Run
 	router      *peer.Router
 	appliedView appliedView   // the latest view that the router uses
 	envoy       *envoyService // nil: off
@@ -293,8 +293,8 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.journal != nil {
 		n.cleanups.push("save state", n.journal.Flush)
 	}
-	gossip := startGossip(n.cluster)
-	n.replicating = startReplication(n.replication)
+	gossip := startRun(n.cluster.Run)
+	n.replicating = startRun(n.replication.Run)
 	n.cleanups.push("leave the cluster", func() error { return n.leaveCluster(gossip) })
 	n.cleanups.push("stop background work", func() error {
 		stop()

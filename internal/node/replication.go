@@ -39,31 +39,6 @@ func (n *Node) newReplication() (*replication.Host, error) {
 // runNumber returns the number of a run of a member, which is greater in each later run.
 func runNumber(b cluster.Boot) uint64 { return uint64(b.Started.UnixNano()) }
 
-// runReplication runs the host until its context is done. It ends before the servers, whose
-// streams would not end otherwise, but after the partitions are handed over.
-type replicationRun struct {
-	cancel context.CancelFunc
-	done   chan struct{}
-	err    error
-}
-
-func startReplication(h *replication.Host) *replicationRun {
-	ctx, cancel := context.WithCancel(context.Background())
-	r := &replicationRun{cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(r.done)
-		r.err = h.Run(ctx)
-	}()
-	return r
-}
-
-// stop ends the host. It may be called again.
-func (r *replicationRun) stop() error {
-	r.cancel()
-	<-r.done
-	return r.err
-}
-
 // handOver waits until other members have everything that this one holds, and have taken
 // it off the roster. It logs what could not be handed over in time.
 func (n *Node) handOver(ctx context.Context) {
@@ -122,21 +97,27 @@ type ReplicationStatus struct {
 // statusWait bounds the wait for the status of replication.
 const statusWait = time.Second
 
-func (n *Node) replicationStatus(moving int) *ReplicationStatus {
+// risk returns the state of replication, and why no member may be lost now or "", when so
+// many partitions are to get another owner.
+func (n *Node) risk(moving int) (s replication.Status, whyNot string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), statusWait)
 	defer cancel()
-	s, err := n.replication.Status(ctx)
+	s, err = n.replication.Status(ctx)
+	if whyNot = s.WhyNot; whyNot == "" && moving > 0 {
+		whyNot = fmt.Sprintf("%d partitions are moving to other members", moving)
+	}
+	return s, whyNot, err
+}
+
+func (n *Node) replicationStatus(moving int, stats *limiter.Stats) *ReplicationStatus {
+	s, whyNot, err := n.risk(moving)
 	if err != nil {
 		return nil
 	}
-	stats := n.engine.Stats()
 	r := &ReplicationStatus{
-		Safe: s.SafeToLose && moving == 0, NotSafe: s.WhyNot, Roster: s.Roster.Names, Voter: s.Voter, Owned: s.Owned, Copies: s.Heir, Roles: map[string]int{},
+		Safe: whyNot == "", NotSafe: whyNot, Roster: s.Roster.Names, Voter: s.Voter, Owned: s.Owned, Copies: s.Heir, Roles: map[string]int{},
 		WithoutOwner: s.WithoutOwner, WithoutHeir: s.WithoutHeir, Copying: s.Copying, Moving: moving, LagMillis: s.Lag.Milliseconds(),
 		Keys: stats.CopiedKeys, IDs: stats.CopiedIDs,
-	}
-	if r.NotSafe == "" && moving > 0 {
-		r.NotSafe = fmt.Sprintf("%d partitions are moving to other members", moving)
 	}
 	for role, count := range s.Roles {
 		r.Roles[role.String()] = count
@@ -147,12 +128,12 @@ func (n *Node) replicationStatus(moving int) *ReplicationStatus {
 // Safe returns nil if any one member may be lost now, or restarted, without the loss of a
 // charge, and otherwise why not.
 func (n *Node) Safe() error {
-	r := n.replicationStatus(n.router.Status().Moving)
+	_, whyNot, err := n.risk(n.router.Status().Moving)
 	switch {
-	case r == nil:
+	case err != nil:
 		return errors.New("the state of replication is not known")
-	case !r.Safe:
-		return errors.New(r.NotSafe)
+	case whyNot != "":
+		return errors.New(whyNot)
 	}
 	return nil
 }

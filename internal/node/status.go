@@ -124,7 +124,7 @@ func (n *Node) Status() Status {
 		Policy:        n.policies.Status(),
 		State:         StateStatus{Keys: stats.Keys, Reservations: stats.Reservations, RequestIDs: stats.IDs},
 		Journal:       n.journalStatus(),
-		Cluster:       n.clusterStatus(n.router.Status()),
+		Cluster:       n.clusterStatus(n.router.Status(), &stats),
 		Envoy:         n.envoyStatus(),
 
 		RefusedInMinute: n.processors.refusedLately.Load(),

@@ -4,7 +4,6 @@ package peer
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -122,11 +121,11 @@ func (r *Router) place(v *routingTable, c *call.Call, now time.Duration) *pb.Res
 		}
 	}
 	if mine {
-		if c.RequestID == "" && c.Kind.IsNew() && r.owners.Waits() {
-			c.RequestID = r.local.NewID() // perhaps another member answers it in the end
-		}
-		if c.Attempt == 0 && (c.Kind == call.Check || c.Kind == call.Reserve) && r.owners.Waits() {
-			c.Attempt = rand.Uint64() | 1
+		if r.owners.Waits() { // perhaps another member answers it in the end
+			if c.RequestID == "" && c.Kind.IsNew() {
+				c.RequestID = r.local.NewID()
+			}
+			number(c)
 		}
 		return nil
 	}
@@ -166,7 +165,7 @@ func decideAt(s *server.Service, c *call.Call) *pb.Result {
 	return results.Get(0)
 }
 
-// redirectTo returns a redirect to a member, or to none if m is nil or this process.
+// redirectTo returns a redirect to a member, or to none if m is nil.
 func redirectTo(m *memberConn) *pb.Result {
 	to := &pb.Redirect{}
 	if m != nil {

@@ -92,7 +92,7 @@ func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *routingTable, f *for
 
 // decideHere decides f in this process. There is no result if this process may not answer.
 func (r *Router) decideHere(ctx context.Context, f *forward) {
-	f.number()
+	number(f.Call)
 	c, calls := f.Call, []call.Call{*f.Call}
 	results := r.local.NewResults(1)
 	defer results.Release()
@@ -106,9 +106,9 @@ func (r *Router) decideHere(ctx context.Context, f *forward) {
 }
 
 // number gives a check or a reserve the id of an attempt, by which it can be withdrawn.
-func (f *forward) number() {
-	if (f.Kind == call.Check || f.Kind == call.Reserve) && f.Attempt == 0 && f.Origin != call.Outbox {
-		f.Attempt = rand.Uint64() | 1
+func number(c *call.Call) {
+	if (c.Kind == call.Check || c.Kind == call.Reserve) && c.Attempt == 0 && c.Origin != call.Outbox {
+		c.Attempt = rand.Uint64() | 1
 	}
 }
 
@@ -121,7 +121,7 @@ func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) 
 			return
 		}
 	}
-	f.number()
+	number(f.Call)
 	item := f.Item(false)
 	item.Term = r.owners.Place(f.Partition).Term
 	f.pending = to.peer.link.Start(ctx, item)
