@@ -27,7 +27,8 @@ type Proxy struct {
 	MaxBody            int           `key:"max_body" default:"8388608" help:"maximum body of a metered call, in bytes"`
 	BodyMemory         int           `key:"body_memory" help:"maximum bytes of the bodies of metered calls that are in memory, of which the callers of one root get an eighth; 0 means 256 MiB, or eight times max_body if that is more"`
 	ChargeServerErrors bool          `key:"charge_server_errors" help:"keep the charge for the requests of calls that the model server answers with 5xx, as it is always kept for 4xx"`
-	Pass               []string      `key:"pass" default:"all" help:"requests that are forwarded to the model server without metering and without identification: method and path, with * at the end for all paths below; safe for requests that run no model; all for everything that is not metered"`
+	Pass               []string      `key:"pass" default:"safe" help:"requests that are forwarded to the model server without metering and without identification: method and path, with * at the end for all paths below or at the beginning for any prefix; safe for requests that run no model; all for everything that is not metered, so that anyone may run models at other endpoints free of charge"`
+	Meter              []string      `key:"meter" help:"requests to other endpoints that are metered by count, such as POST /v1/rerank or POST /v1/audio/*: each takes a request and a slot, and is charged the tokens of the usage in its answer, if there is one"`
 }
 
 // StandaloneProxy has the settings of a proxy that runs alone.

@@ -48,7 +48,10 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 		return nil, invalid("pass", err)
 	}
 	if options.Pass.All() {
-		o.Logger.Warn("unmetered requests pass without authentication; set pass to safe to pass only those that run no model", "setting", o.Prefix+"pass")
+		o.Logger.Warn("requests pass without metering and without identification; set this to safe to pass only those that run no model", "setting", o.Prefix+"pass", "opens", proxy.Opened)
+	}
+	if options.Meter, err = proxy.ParseMeter(c.Meter); err != nil {
+		return nil, invalid("meter", err)
 	}
 	if c.UpstreamKeyFile != "" {
 		if options.UpstreamKey, err = config.ReadSecret(o.Prefix+"upstream_key_file", c.UpstreamKeyFile); err != nil {

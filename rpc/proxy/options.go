@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/client/middleware"
+	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
 // Defaults of [Options].
@@ -42,11 +43,14 @@ type Options struct {
 	// [DefaultBodyTimeout].
 	BodyTimeout time.Duration
 
-	// Pass allows unmetered requests. Nil: all of them.
+	// Pass allows unmetered requests. Nil: those of [Safe].
 	Pass Pass
+	// Meter lists requests to other endpoints that are metered by count. See
+	// [middleware.Options].Count.
+	Meter Meter
 
 	// Middleware configures the metering. ForceUsage is always true, BodyTimeout is that
-	// of the proxy, and Estimate must be nil.
+	// of the proxy, and Estimate and Count must be nil.
 	Middleware middleware.Options
 }
 
@@ -73,6 +77,9 @@ func (o Options) Validate() error {
 	if o.Middleware.Estimate != nil {
 		errs = append(errs, errors.New("estimate: must not be set"))
 	}
+	if o.Middleware.Count != nil {
+		errs = append(errs, errors.New("count: must not be set, use meter"))
+	}
 	return errors.Join(append(errs, o.Middleware.Validate())...)
 }
 
@@ -87,7 +94,10 @@ func (o Options) withDefaults() Options {
 		o.BodyTimeout = DefaultBodyTimeout
 	}
 	if o.Pass == nil {
-		o.Pass = passAll()
+		o.Pass = safe()
+	}
+	if o.Middleware.Model == "" {
+		o.Middleware.Model = llm.ModelOfPath(o.Upstream.Path)
 	}
 	o.Middleware.ForceUsage = true
 	o.Middleware.BodyTimeout = -1 // the proxy bounds all bodies

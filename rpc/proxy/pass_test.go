@@ -36,27 +36,42 @@ func echo(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestWhatPasses(t *testing.T) {
-	s := start(t, setup{upstream: http.HandlerFunc(echo), edit: pass(t, "safe")})
+	s := start(t, setup{upstream: http.HandlerFunc(echo)}) // safe is the default
 	for request, want := range map[string]int{
-		"GET /v1/models":                     200,
-		"HEAD /v1/models":                    200,
-		"GET /v1/models/org/name":            200,
-		"GET /health":                        200,
-		"OPTIONS /v1/chat/completions":       200,
-		"GET /v1/chat/completions":           403,
-		"GET /metrics":                       403,
-		"POST /v1/models":                    403,
-		"POST /v1/rerank":                    403,
-		"POST /v1/audio/transcriptions":      403,
-		"POST /v1/messages/count_tokens":     403,
-		"POST /generate":                     403,
-		"GET /v1/responses/resp_1":           403,
-		"GET /v1/models/../../metrics":       403,
-		"GET /v1/models/%2e%2e/%2e%2e/reset": 403,
-		"GET /v1/realtime":                   403,
-		"POST /V1/CHAT/completions":          403,
-		"POST /":                             403,
-		"GET /V1/models":                     403,
+		"GET /v1/models":                        200,
+		"HEAD /v1/models":                       200,
+		"GET /v1/models/org/name":               200,
+		"GET /health":                           200,
+		"OPTIONS /v1/chat/completions":          200,
+		"GET /models":                           200,
+		"GET /v1beta/openai/models":             200,
+		"GET /v1/models/":                       200,
+		"POST /v1/responses/input_tokens":       200,
+		"POST /messages/count_tokens":           200,
+		"POST /v1/chat/completions":             401,
+		"GET /v1/chat/completions":              403,
+		"GET /metrics":                          403,
+		"POST /v1/models":                       403,
+		"POST /v1/rerank":                       403,
+		"POST /v1/audio/transcriptions":         403,
+		"POST /v1/messages/count_tokens":        200,
+		"PUT /v1/messages/count_tokens":         403,
+		"POST /v1/messages/batches":             403,
+		"POST /v1/responses/r/cancel":           403,
+		"POST /v4/images/generations":           403,
+		"POST /model/m/invoke":                  403,
+		"POST /v1beta/models/m:generateContent": 403,
+		"POST /generate":                        403,
+		"GET /v1/responses/resp_1":              403,
+		"GET /v1/models/../../metrics":          403,
+		"GET /v1/models/%2e%2e/%2e%2e/reset":    403,
+		"GET /v1/models/..;/..;/reset":          403,
+		"GET /v1/models/%252e%252e/reset":       403,
+		"GET /v1/models/x%5C..%5Creset":         403,
+		"GET /v1/realtime":                      403,
+		"POST /V1/CHAT/completions":             403,
+		"POST /":                                403,
+		"GET /V1/models":                        403,
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		answer := s.raw(method, path, "")
@@ -89,14 +104,16 @@ func (s *stack) raw(method, path, body string) int {
 	return answer.StatusCode
 }
 
-// No spelling of a metered path is forwarded unmetered, although Pass allows
-// everything else by default.
+// No spelling of a metered path is forwarded unmetered, even if Pass allows everything
+// else.
 func TestDisguisedPaths(t *testing.T) {
-	s := start(t, setup{upstream: http.HandlerFunc(echo)})
+	s := start(t, setup{upstream: http.HandlerFunc(echo), edit: pass(t, "all")})
 	for _, path := range []string{
 		"/v1/chat/completions", "/v1/chat/completions/", "/v1//chat/completions", "//v1/chat/completions", "/v1/./chat/completions",
 		"/v1/x/../chat/completions", "/v1/chat%2Fcompletions", "/v1/%63hat/completions", "/any/prefix/v1/messages", "/v1/messages?beta=true",
 		"/V1/chat/Completions", `/v1\chat\completions`, "/v1/chat/completions/.", "/v1/embeddings//",
+		"/chat/completions", "/completions", "/openai/deployments/gpt/chat/completions?api-version=1", "/v1beta/openai/chat/completions", "/v1/engines/m/completions",
+		"/v4/embeddings", "/v1/responses/compact", "/responses/compact/", "/v1/CHAT/completions", "/v1/chat%20/completions", "/v1/chat;x%2Fcompletions", "/v1/chat%2Fcompletions;x%2Fy",
 	} {
 		// Without a credential, a metered call is a 401.
 		if got := s.raw(http.MethodPost, path, hello); got != http.StatusUnauthorized && got != http.StatusForbidden {
@@ -114,7 +131,7 @@ func TestDisguisedPaths(t *testing.T) {
 }
 
 func TestParsePass(t *testing.T) {
-	for _, bad := range []string{"", "v1/models", "get /v1", "GET v1", "/v1/*/x*", "/v1/mod*", "GET  ", "/a/../b", "POST", "/a//b", "PO ST /x"} {
+	for _, bad := range []string{"", "v1/models", "get /v1", "GET v1", "/v1/*/x*", "/v1/mod*", "GET  ", "/a/../b", "POST", "/a//b", "PO ST /x", "*", "*x", "/a/*/b", "*/a/*", "/a%2Fb", "/a;b", "SAFE"} {
 		if _, err := proxy.ParsePass([]string{bad}); err == nil {
 			t.Errorf("ParsePass(%q) = nil, want an error", bad)
 		}

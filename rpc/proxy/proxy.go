@@ -43,6 +43,7 @@ func New(o Options) (*Proxy, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	o.Middleware.Count = func(r *http.Request) bool { return o.Meter.matches(r.Method, r.URL.Path) }
 	meter, err := middleware.New(o.Middleware)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
@@ -74,14 +75,18 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer body.end()
 	route := p.classify(r)
 	switch {
-	case isUpgrade(r.Header) && (route.endpoint || !isWebSocket(r.Header)):
+	case isUpgrade(r.Header) && (route.endpoint || route.metered || !isWebSocket(r.Header)):
 		// Calls on the upgraded connection could not be metered: those of a metered
 		// endpoint on a WebSocket, and those of all endpoints on HTTP/2.
 		p.metrics.rejected.Inc()
 		reject(w, route.dialect, http.StatusBadRequest, "upgrade_not_supported", "This endpoint does not support connection upgrades.")
 	case route.metered:
+		if route.counted {
+			body.extendOnRead() // nobody waits for all of it
+			_ = stalling.control.EnableFullDuplex()
+		}
 		p.metered.ServeHTTP(w, r)
-	case route.ambiguous || !p.options.Pass.allows(r.Method, r.URL.Path):
+	case route.ambiguous || !p.options.Pass.allows(r):
 		p.metrics.rejected.Inc()
 		reject(w, route.dialect, http.StatusForbidden, "endpoint_not_allowed", "This proxy does not forward "+text.Shorten(r.Method+" "+r.URL.Path, maxShownTarget)+".")
 	default:

@@ -4,7 +4,7 @@ package proxy
 
 import (
 	"net/http"
-	"path"
+	"net/url"
 	"strings"
 
 	"github.com/bucketring/bucketring/rpc/internal/llm"
@@ -12,7 +12,8 @@ import (
 
 // route is the classification of a request by its method, path and headers.
 type route struct {
-	metered   bool
+	metered   bool // by its body and its response, or by count
+	counted   bool // metered by count
 	endpoint  bool // the path is that of a metered endpoint, whatever the method
 	ambiguous bool // the upstream might treat the request as a metered call; reject it
 	dialect   llm.Dialect
@@ -30,14 +31,16 @@ func (p *Proxy) classify(r *http.Request) route {
 	switch {
 	case r.URL.Opaque != "" || !strings.HasPrefix(target, "/"): // ReverseProxy would send it as the request target, unchanged
 		rt.ambiguous = true
-	case isEndpoint && !isPlain(target):
+	case overridesPath(r.Header) || isEndpoint && !isPlain(target) || !p.isOnly(e, isEndpoint, r.URL):
 		rt.ambiguous = true
 	case isEndpoint && r.Method == http.MethodPost:
 		rt.metered = true
 	case isEndpoint:
-		rt.ambiguous = !isSafe(r.Method) || overridesMethod(r.Header) || r.ContentLength != 0
+		rt.ambiguous = mayBePost(r)
+	case p.options.Meter.matches(r.Method, target):
+		rt.metered, rt.counted = true, true
 	default:
-		rt.ambiguous = mayBeEndpoint(target) || mayBeEndpoint(p.options.Upstream.Path+"/"+target)
+		rt.ambiguous = p.mayBeCounted(r)
 	}
 	return rt
 }
@@ -48,11 +51,73 @@ func isSafe(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
 }
 
-// overridesMethod reports whether a header overrides the method at some servers.
-func overridesMethod(h http.Header) bool {
+// mayBePost reports whether some server runs a request that is not a POST like one:
+// because it has a body, or overrides its method.
+func mayBePost(r *http.Request) bool {
+	return !isSafe(r.Method) || r.ContentLength != 0 || overridesMethod(r)
+}
+
+// overridesMethod reports whether a header or parameter overrides the method at some
+// servers.
+func overridesMethod(r *http.Request) bool {
 	for _, name := range [...]string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
+		if _, ok := r.Header[name]; ok {
+			return true
+		}
+	}
+	return strings.Contains(r.URL.RawQuery, "_method=")
+}
+
+// overridesPath reports whether a header overrides the path at some servers.
+func overridesPath(h http.Header) bool {
+	for _, name := range [...]string{"X-Original-Url", "X-Rewrite-Url"} {
 		if _, ok := h[name]; ok {
 			return true
+		}
+	}
+	return false
+}
+
+// isOnly reports whether every server takes a path for that of endpoint e, or of no
+// endpoint.
+func (p *Proxy) isOnly(e llm.Endpoint, isEndpoint bool, u *url.URL) bool {
+	for _, base := range [...]string{"", p.options.Upstream.Path} {
+		read, ok := readings(base, u)
+		if !ok {
+			return false
+		}
+		for _, reading := range read {
+			if got, is := llm.EndpointOf(http.MethodPost, reading); is && (!isEndpoint || got != e) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// mayBeCounted reports whether some server takes a request, which Meter does not match,
+// for one that it matches.
+func (p *Proxy) mayBeCounted(r *http.Request) bool {
+	if len(p.options.Meter) == 0 || !mayBePost(r) {
+		return false
+	}
+	prefix := normalize(p.options.Upstream.Path)
+	for _, base := range [...]string{"", p.options.Upstream.Path} {
+		read, ok := readings(base, r.URL)
+		if !ok {
+			return true
+		}
+		for _, reading := range read {
+			reading = normalize(reading)
+			if base != "" {
+				reading, ok = strings.CutPrefix(reading, strings.TrimSuffix(prefix, "/"))
+				if !ok {
+					continue
+				}
+			}
+			if p.options.Meter.hasPath(reading) {
+				return true
+			}
 		}
 	}
 	return false
@@ -71,92 +136,4 @@ func isPlain(target string) bool {
 		}
 	}
 	return true
-}
-
-// maxUnescapes bounds how often mayBeEndpoint unescapes a path.
-const maxUnescapes = 8
-
-// mayBeEndpoint reports whether a lenient server might take a path for that of a
-// metered endpoint: because it ignores case, parameters or white space, accepts
-// backslashes, unescapes the path again, or truncates it.
-func mayBeEndpoint(target string) bool {
-	for range maxUnescapes {
-		for _, reading := range [...]string{target, truncate(target)} {
-			if isAlias(normalize(reading)) {
-				return true
-			}
-		}
-		unescaped := unescape(target)
-		if unescaped == target {
-			return false
-		}
-		target = unescaped
-	}
-	return true
-}
-
-// isAlias reports whether some server has a metered endpoint at a path. llama.cpp
-// has them without /v1, others have chat completions under other versions.
-func isAlias(target string) bool {
-	if strings.HasSuffix(target, "/chat/completions") {
-		return true
-	}
-	for _, spelling := range [...]string{target, "/v1" + target} {
-		if _, ok := llm.EndpointOf(http.MethodPost, spelling); ok {
-			return true
-		}
-	}
-	return false
-}
-
-// truncate cuts a path before the first query separator, fragment separator or
-// NUL byte.
-func truncate(target string) string {
-	if i := strings.IndexAny(target, "?#\x00"); i >= 0 {
-		return target[:i]
-	}
-	return target
-}
-
-// normalize returns a path as the most lenient server reads it.
-func normalize(target string) string {
-	segments := strings.Split(strings.ToLower(strings.ReplaceAll(target, `\`, "/")), "/")
-	for i, segment := range segments {
-		segment, _, _ = strings.Cut(segment, ";")
-		segments[i] = strings.TrimFunc(segment, func(c rune) bool { return c <= ' ' })
-	}
-	return path.Clean("/" + strings.Join(segments, "/"))
-}
-
-// unescape resolves the valid percent escapes of a path and keeps invalid ones.
-func unescape(target string) string {
-	if !strings.Contains(target, "%") {
-		return target
-	}
-	var b strings.Builder
-	for i := 0; i < len(target); i++ {
-		if target[i] == '%' && i+2 < len(target) {
-			high, ok1 := hexDigit(target[i+1])
-			low, ok2 := hexDigit(target[i+2])
-			if ok1 && ok2 {
-				b.WriteByte(high<<4 | low)
-				i += 2
-				continue
-			}
-		}
-		b.WriteByte(target[i])
-	}
-	return b.String()
-}
-
-func hexDigit(c byte) (byte, bool) {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0', true
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10, true
-	case c >= 'A' && c <= 'F':
-		return c - 'A' + 10, true
-	}
-	return 0, false
 }

@@ -45,6 +45,8 @@ func TestAmbiguousRequestsAreRejected(t *testing.T) {
 		"POST /v1/chat/completions%3Fx", "POST /v1/chat/completions%23x", "POST /v1/chat/completions%20", "POST /v1/chat/completions%09",
 		"POST /v1/chat/completions%00", "POST /v1/chat/completions%253Fx", "POST /v1/chat%5Ccompletions", "POST /v1/chat%255Ccompletions",
 		"POST /chat/completions", "POST /completions", "POST /embeddings/", "POST /responses", "POST /messages", // llama.cpp
+		"POST /v1/CHAT/completions", "POST /v1/chat%20/completions", // not completions
+		"POST /v1/chat%2Fcompletions;x%2Fy", "POST /v1/chat%2Fcompletions%3Bx%2Fy", "POST /v1/chat;x%2Fy/completions", "POST /v1/chat/completions%3B%2F..%2Fx",
 		"POST /api/v3/chat/completions", "POST /openai/deployments/d/chat/completions",
 		"POST /%25zz/%252e%252e/v1/chat%252Fcompletions",
 		"POST /v1/messages%3B", "POST /v1/x/%252e%252e/messages", "POST /v1/chat/completions;/",

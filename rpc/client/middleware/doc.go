@@ -22,10 +22,12 @@
 // not used is refunded, and its slot is released.
 //
 // Metered are POST requests to the endpoints of OpenAI- and Anthropic-style
-// servers: paths that end in /v1/chat/completions, /v1/completions,
-// /v1/embeddings, /v1/responses and /v1/messages. A body sent to one of them with
-// another method is rejected with 405. All other requests reach the handler
-// unchanged. [Options].Estimate meters servers with other endpoints.
+// servers: paths that end in /chat/completions, /completions, /embeddings,
+// /responses, /responses/compact and /messages, whatever is before. If the path names
+// a model, as /openai/deployments/NAME/chat/completions does, that is the model of the
+// call. A body sent to one of them with another method is rejected with 405.
+// [Options].Count meters others by count, and [Options].Estimate meters servers with
+// other endpoints. All other requests reach the handler unchanged.
 //
 // # What is charged
 //

@@ -62,6 +62,8 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 			m.reject(exchange{w: w, r: r, dialect: e.Dialect()}, &rejection{
 				status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: "This endpoint accepts a body only with POST.",
 			})
+		} else if m.options.Count != nil && m.options.Count(r) {
+			m.serveCounted(w, r, next)
 		} else {
 			next.ServeHTTP(w, r)
 		}
@@ -83,6 +85,12 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	}
 	defer b.release()
 	q, err := llm.Parse(e, b.bytes)
+	if err == nil {
+		err = q.SetPathModel(r.URL.Path)
+	}
+	if err == nil && m.options.Model != "" {
+		q.Model = m.options.Model
+	}
 	if err != nil {
 		m.reject(x, fieldRejection(err))
 		return
@@ -114,6 +122,20 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	content, changed := q.Rewrite(grant, m.options.ForceUsage)
 	q.Release()
 	m.serve(x, c, q, b, withBody(r, b, content, changed), next)
+}
+
+// serveCounted serves a call that [Options].Count meters. The body is not read.
+func (m *Middleware) serveCounted(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	x := exchange{w: w, r: r, dialect: llm.OpenAI}
+	id, err := m.options.Identify(r)
+	if err != nil {
+		m.reject(x, identityRejection(err))
+		return
+	}
+	estimate := client.Estimate{Key: id.Key, Tier: id.Tier, Model: m.options.Model, MaxOutputTokens: new(int64(0)), N: 1}
+	if c := m.reserve(x, estimate, r.URL.Path); c != nil {
+		m.serve(x, c, llm.NewUnread(), nil, r, next)
+	}
 }
 
 // serveEstimated serves a call whose cost Options.Estimate returns.

@@ -99,6 +99,17 @@ type Options struct {
 	// Nil: the endpoints of OpenAI- and Anthropic-style servers are metered.
 	Estimate func(*http.Request) (client.Estimate, bool, error)
 
+	// Count reports whether a request to no known endpoint is metered by count: it takes
+	// a request and a slot, and is charged the tokens that the usage of its response
+	// reports, if any, as input and output of no named model. Its body is not read. Limits
+	// and prices of one model do not apply to it. It is not called if Estimate is set. Nil:
+	// no such request is metered.
+	Count func(*http.Request) bool
+
+	// Model is the model of all metered requests, for a server that runs the same one
+	// whatever a request names. Estimate chooses its own. Empty: requests name it.
+	Model string
+
 	// OnDisconnect says what happens when a caller disconnects.
 	OnDisconnect DisconnectMode
 	// DrainTimeout bounds how long a call may run after its caller disconnected,

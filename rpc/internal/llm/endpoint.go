@@ -35,34 +35,73 @@ const (
 	Embeddings
 	Responses
 	Messages
+	// Other is an API method whose request is not read. Only the usage that its answer
+	// reports is known. No path belongs to it.
+	Other
 )
 
 // endpoints describes each endpoint.
 var endpoints = [...]struct {
-	path, name string
-	bound      string // the usual name of the output bound
-	fields     map[string]field
+	name   string
+	bound  string // the usual name of the output bound
+	fields map[string]field
 }{
-	ChatCompletions: {"/v1/chat/completions", "chat_completions", "max_tokens", chatFields},
-	Completions:     {"/v1/completions", "completions", "max_tokens", completionFields},
-	Embeddings:      {"/v1/embeddings", "embeddings", "", embeddingFields},
-	Responses:       {"/v1/responses", "responses", "max_output_tokens", responseFields},
-	Messages:        {"/v1/messages", "messages", "max_tokens", messageFields},
+	ChatCompletions: {"chat_completions", "max_tokens", chatFields},
+	Completions:     {"completions", "max_tokens", completionFields},
+	Embeddings:      {"embeddings", "", embeddingFields},
+	Responses:       {"responses", "max_output_tokens", responseFields},
+	Messages:        {"messages", "max_tokens", messageFields},
+	Other:           {"other", "", nil},
 }
 
-// EndpointOf returns the endpoint of a request. The path may have a prefix, and
-// repeated or trailing slashes, which servers tend to ignore.
+// paths are the ends of the paths of endpoints. An end stands before those that it
+// ends with.
+var paths = [...]struct {
+	end string
+	e   Endpoint
+}{
+	{"/chat/completions", ChatCompletions},
+	{"/completions", Completions},
+	{"/embeddings", Embeddings},
+	{"/responses", Responses},
+	{"/responses/compact", Responses},
+	{"/messages", Messages},
+}
+
+// EndpointOf returns the endpoint of a request. Servers have the endpoints under many
+// prefixes, such as /v1, /v1beta/openai, /openai/deployments/NAME and none at all, so
+// whatever is before the name of an endpoint is ignored, and so are repeated and
+// trailing slashes.
 func EndpointOf(method, requestPath string) (Endpoint, bool) {
 	if method != http.MethodPost {
 		return 0, false
 	}
 	clean := path.Clean(requestPath)
-	for e := range endpoints {
-		if strings.HasSuffix(clean, endpoints[e].path) {
-			return Endpoint(e), true
+	for i := range paths {
+		if strings.HasSuffix(clean, paths[i].end) {
+			return paths[i].e, true
 		}
 	}
 	return 0, false
+}
+
+// ModelOfPath returns the model that the path of a request names, which servers with
+// such paths use whatever the body says: NAME in /openai/deployments/NAME/… and
+// /v1/engines/NAME/…. It is empty if the path names none.
+func ModelOfPath(requestPath string) string {
+	clean := path.Clean("/" + requestPath)
+	for i := range paths {
+		if prefix, ok := strings.CutSuffix(clean, paths[i].end); ok {
+			clean = prefix
+			break
+		}
+	}
+	for _, parent := range [...]string{"/deployments/", "/engines/"} {
+		if _, name, ok := strings.Cut(clean, parent); ok {
+			return name
+		}
+	}
+	return ""
 }
 
 // Dialect returns the dialect of the endpoint.

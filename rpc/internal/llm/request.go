@@ -4,6 +4,7 @@ package llm
 
 import (
 	"slices"
+	"unicode/utf8"
 
 	"github.com/bucketring/bucketring/internal/text"
 )
@@ -87,6 +88,24 @@ func Parse(e Endpoint, body []byte) (*Request, error) {
 		return nil, err
 	}
 	return p.r, nil
+}
+
+// NewUnread returns the request of a call whose body is not read: its answer is read
+// for the usage that it reports.
+func NewUnread() *Request { return &Request{Endpoint: Other, N: 1, StoredInput: true} }
+
+// SetPathModel makes the model that the path of the request names, if there is one, the
+// model of r. Its error is a *FieldError.
+func (r *Request) SetPathModel(requestPath string) error {
+	name := ModelOfPath(requestPath)
+	if name == "" {
+		return nil
+	}
+	if !utf8.ValidString(name) {
+		return &FieldError{"model", "must be valid UTF-8 in the path, got " + text.Quote(name)}
+	}
+	r.Model = name
+	return nil
 }
 
 // Release drops the body, so that only a small Request is kept while the answer runs.

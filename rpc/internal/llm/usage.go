@@ -109,13 +109,16 @@ func (u usageBlock) usage(e Endpoint) (Usage, bool) {
 			out.Input += max(u.cacheCreation, 0) + max(u.cacheRead, 0)
 		}
 	}
+	if (e == Embeddings || e == Other) && u.input < 0 && u.output < 0 {
+		out.Input = u.total // all that rerankers and some embedding servers report
+	}
 	if out.Output < 0 && u.total >= 0 && u.input >= 0 {
 		out.Output = u.total - u.input // embeddings report no more
 		if out.Output < 0 {
 			return noUsage, false
 		}
 	}
-	if out.Output < 0 && e == Embeddings {
+	if out.Output < 0 && (e == Embeddings || e == Other) {
 		out.Output = 0
 	}
 	switch {
