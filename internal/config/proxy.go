@@ -18,7 +18,8 @@ type Proxy struct {
 	UpstreamKeyFile    string        `key:"upstream_key_file" help:"file with a credential that is sent to the model server instead of the caller's; empty means that the caller's is sent"`
 	UpstreamTimeout    time.Duration `key:"upstream_timeout" default:"10m" help:"time that the model server has until its answer begins"`
 	Identity           string        `key:"identity" help:"how callers are identified: bearer (by the api_keys of the policy), header:NAME (set by a trusted gateway) or jwt:CLAIM"`
-	JWTKeys            string        `key:"jwt_keys" help:"file with the public keys that verify tokens, in PEM or JWKS; read again on SIGHUP"`
+	IdentityForm       string        `key:"identity_form" default:"path" help:"how a header or claim becomes a key: path takes slashes as separators of segments, segment escapes the text into one segment, such as a URL"`
+	JWTKeys            string        `key:"jwt_keys" help:"file with the public keys that verify tokens, in PEM or JWKS, of which keys of unknown kinds are skipped; read again on SIGHUP"`
 	JWTSecretFile      string        `key:"jwt_secret_file" help:"file with the secret that verifies tokens signed with HS256, instead of public keys; read again on SIGHUP"`
 	JWTIssuer          string        `key:"jwt_issuer" help:"issuer that tokens must have; empty means any"`
 	JWTAudience        string        `key:"jwt_audience" help:"audience that tokens must have; empty means any"`
@@ -28,6 +29,7 @@ type Proxy struct {
 	BodyMemory         int           `key:"body_memory" help:"maximum bytes of the bodies of metered calls that are in memory, of which the callers of one root get an eighth; 0 means 256 MiB, or eight times max_body if that is more"`
 	ChargeServerErrors bool          `key:"charge_server_errors" help:"keep the charge for the requests of calls that the model server answers with 5xx, as it is always kept for 4xx"`
 	Pass               []string      `key:"pass" default:"safe" help:"requests that are forwarded to the model server without metering and without identification: method and path, with * at the end for all paths below or at the beginning for any prefix; safe for requests that run no model; all for everything that is not metered, so that anyone may run models at other endpoints free of charge"`
+	CORSOrigins        []string      `key:"cors_origins" help:"web origins whose pages may read answers, also denials and errors, such as https://chat.example.org, or * for all; the proxy then answers preflight requests itself; empty means that the model server decides"`
 	Meter              []string      `key:"meter" help:"requests to other endpoints that are metered by count, such as POST /v1/rerank or POST /v1/audio/*: each takes a request and a slot, and is charged the tokens of the usage in its answer, if there is one"`
 }
 
@@ -118,6 +120,10 @@ func (c *Proxy) validate(prefix string, p *problems) {
 		p.add(prefix+"jwt_secret_file", "must not be set together with %s", flagName(prefix+"jwt_keys"))
 	case !jwt && (hasKeys || c.JWTIssuer != "" || c.JWTAudience != ""):
 		p.add(prefix+"identity", "must be jwt:CLAIM if there are settings for tokens, got %q", c.Identity)
+	}
+	p.oneOf(prefix+"identity_form", c.IdentityForm, "path", "segment")
+	if c.IdentityForm == "segment" && c.Identity == "bearer" {
+		p.add(prefix+"identity_form", "must be path with identity bearer: the policy has the keys of its api_keys")
 	}
 	p.oneOf(prefix+"on_disconnect", c.OnDisconnect, "charge", "drain")
 	p.atLeastOne(prefix+"max_body", c.MaxBody)

@@ -198,8 +198,8 @@ type Peer struct {
 	conns  map[*Conn]struct{} // guarded by Listener.mu
 }
 
-// Active returns how many requests of HTTP/1 the peer has in progress, on a server with
-// [HTTPState].
+// Active returns how many requests of HTTP the peer has in progress, on a server with
+// [HTTPState]. A connection of HTTP/2 counts for one more than it has requests.
 func (p *Peer) Active() int64 { return p.active.Load() }
 
 // A Conn is a connection of a [Listener].
@@ -307,6 +307,18 @@ func HTTPContext(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
+// CountHTTP2 returns a handler that counts each request of HTTP/2 for [Peer.Active],
+// because one connection may have many. Its server must use [HTTPContext].
+func CountHTTP2(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := FromContext(r.Context()); c != nil && r.ProtoMajor > 1 {
+			c.peer.active.Add(1)
+			defer c.peer.active.Add(-1)
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // FromContext returns the connection of a request of HTTP, or nil if it is not one of a
 // [Listener], or its server does not use [HTTPContext].
 func FromContext(ctx context.Context) *Conn {
@@ -332,7 +344,7 @@ func HTTPState(c net.Conn, state http.ConnState) {
 	}
 }
 
-// setActive sets how many requests of HTTP/1 the connection has in progress, 0 or 1.
+// setActive sets whether the connection has requests of HTTP in progress, 0 or 1.
 func (c *Conn) setActive(n int64) {
 	c.peer.active.Add(n - c.active.Swap(n))
 }

@@ -24,6 +24,7 @@ type Proxy struct {
 	*proxy.Server
 	settings config.Proxy
 	client   *client.Client
+	log      *slog.Logger
 	jwt      *proxy.JWTVerifier // nil: identity does not use JWT
 }
 
@@ -38,7 +39,7 @@ type ProxyOptions struct {
 
 // NewProxy returns a proxy with valid settings. The caller must Close it.
 func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
-	p = &Proxy{settings: c}
+	p = &Proxy{settings: c, log: o.Logger}
 	invalid := func(key string, err error) error { return fmt.Errorf("%s%s: %w", o.Prefix, key, err) }
 	options := proxy.Options{ResponseHeaderTimeout: c.UpstreamTimeout}
 	if options.Upstream, err = proxy.ParseUpstream(c.Upstream); err != nil {
@@ -53,18 +54,24 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if options.Meter, err = proxy.ParseMeter(c.Meter); err != nil {
 		return nil, invalid("meter", err)
 	}
+	if options.Origins, err = proxy.ParseOrigins(c.CORSOrigins); err != nil {
+		return nil, invalid("cors_origins", err)
+	}
 	if c.UpstreamKeyFile != "" {
 		if options.UpstreamKey, err = config.ReadSecret(o.Prefix+"upstream_key_file", c.UpstreamKeyFile); err != nil {
 			return nil, err
 		}
 	}
 	identityOptions := proxy.IdentityOptions{Policy: o.Policy}
+	if identityOptions.Form, err = proxy.ParseIdentityForm(c.IdentityForm); err != nil {
+		return nil, invalid("identity_form", err)
+	}
 	if c.JWTKeys != "" || c.JWTSecretFile != "" {
-		keys, err := jwtKeys(c)
+		keys, err := jwtKeys(c, o.Logger)
 		if err != nil {
 			return nil, fmt.Errorf("%s%w", o.Prefix, err)
 		}
-		if p.jwt, err = proxy.NewJWTVerifier(proxy.JWTOptions{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience}); err != nil {
+		if p.jwt, err = proxy.NewJWTVerifier(proxy.JWTOptions{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Logger: o.Logger}); err != nil {
 			return nil, invalid("jwt_keys", err)
 		}
 		identityOptions.JWT = p.jwt
@@ -94,18 +101,28 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	return p, nil
 }
 
-func jwtKeys(c config.Proxy) (proxy.JWTKeys, error) {
-	key, path, parse := "jwt_keys", c.JWTKeys, proxy.ParseJWTKeys
+// jwtKeys reads the keys of tokens, and logs those that are skipped.
+func jwtKeys(c config.Proxy, log *slog.Logger) (proxy.JWTKeys, error) {
+	key, path := "jwt_keys", c.JWTKeys
 	if c.JWTSecretFile != "" {
-		key, path, parse = "jwt_secret_file", c.JWTSecretFile, proxy.ParseJWTSecret
+		key, path = "jwt_secret_file", c.JWTSecretFile
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
-	keys, err := parse(text)
+	var keys proxy.JWTKeys
+	var skipped []error
+	if c.JWTSecretFile != "" {
+		keys, err = proxy.ParseJWTSecret(text)
+	} else {
+		keys, skipped, err = proxy.ParseJWTKeys(text)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", key, path, err)
+	}
+	for _, why := range skipped {
+		log.Warn("a key for tokens is skipped", "file", path, "error", why)
 	}
 	return keys, nil
 }
@@ -115,7 +132,7 @@ func (p *Proxy) Reload() error {
 	if p.jwt == nil {
 		return nil
 	}
-	keys, err := jwtKeys(p.settings)
+	keys, err := jwtKeys(p.settings, p.log)
 	if err != nil {
 		return err
 	}

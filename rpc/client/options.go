@@ -3,6 +3,7 @@
 package client
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -31,7 +32,8 @@ type Options struct {
 	// Addrs are members of one cluster: host, host:port (default port 6471), or a
 	// gRPC target such as dns:///nodes.example:6471. The client learns the other
 	// members from them. They also get the calls that cannot be sent to the owner
-	// of their key, round robin over all their IP addresses. Empty: [DefaultAddr].
+	// of their key, round robin over all their IP addresses. A name is looked up again
+	// when a connection to one of its addresses fails. Empty: [DefaultAddr].
 	Addrs []string
 
 	// DisableOwnerRouting sends every call to Addrs, round robin and by unary
@@ -70,6 +72,8 @@ type Options struct {
 	// handlers, per-call credentials. Calls to the owner of a key share a stream, so
 	// unary interceptors do not see them.
 	DialOptions []grpc.DialOption
+
+	lookupHost func(ctx context.Context, host string) ([]string, error) // set by tests
 }
 
 func (o Options) withDefaults() Options {
@@ -84,6 +88,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxPeers == 0 {
 		o.MaxPeers = DefaultMaxPeers
+	}
+	if o.lookupHost == nil {
+		o.lookupHost = net.DefaultResolver.LookupHost
 	}
 	return o
 }
@@ -135,6 +142,7 @@ func (o Options) dialOptions(maxBackoff time.Duration) []grpc.DialOption {
 	reconnect := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff}
 	return append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
+		grpc.WithResolvers(nameResolver{o.lookupHost}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 5 * time.Second}),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
 		grpc.WithDisableServiceConfig(), // do not look up TXT records

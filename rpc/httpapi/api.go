@@ -96,12 +96,21 @@ func New(o Options) http.Handler {
 	return a
 }
 
+// maxStreams bounds the requests on one HTTP/2 connection.
+const maxStreams = 100
+
 // NewServer returns a server for h with timeouts for slow and idle clients. A body
 // must arrive within 30 s. On a listener of package listenlimit, idle connections make
-// room for others.
+// room for others. It speaks HTTP/1.1, and HTTP/2 without TLS to clients that know that
+// it does.
 func NewServer(h http.Handler) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
-		Handler:           h,
+		Handler:           listenlimit.CountHTTP2(h),
+		Protocols:         protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      45 * time.Second,

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/textproto"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
@@ -24,6 +26,59 @@ type IdentityOptions struct {
 	Policy func() *policy.Policy
 	// JWT verifies tokens. "jwt:CLAIM" requires it.
 	JWT *JWTVerifier
+	// Form says how the text of a header or a claim becomes a key.
+	Form IdentityForm
+}
+
+// IdentityForm says how the text that identifies a caller becomes a key.
+type IdentityForm uint8
+
+const (
+	// Path takes the text as a key: slashes separate its segments.
+	Path IdentityForm = iota
+	// Segment makes the text one segment, such as that of a URL. A slash becomes %2F, a
+	// percent sign %25, and each byte of what is not printable UTF-8 is escaped likewise.
+	// Different texts have different keys, and [url.PathUnescape] returns the text.
+	Segment
+)
+
+// ParseIdentityForm parses "path" or "segment".
+func ParseIdentityForm(text string) (IdentityForm, error) {
+	switch text {
+	case "path":
+		return Path, nil
+	case "segment":
+		return Segment, nil
+	}
+	return 0, fmt.Errorf("must be path or segment, got %q", text)
+}
+
+// key returns the key of a text.
+func (f IdentityForm) key(text string) string {
+	if f == Path {
+		return text
+	}
+	var b strings.Builder
+	for i := 0; i < len(text); {
+		c, size := utf8.DecodeRuneInString(text[i:])
+		if c == '/' || c == '%' || c == utf8.RuneError && size == 1 || !unicode.IsPrint(c) {
+			for _, escaped := range []byte(text[i : i+size]) {
+				fmt.Fprintf(&b, "%%%02X", escaped)
+			}
+		} else {
+			b.WriteString(text[i : i+size])
+		}
+		i += size
+	}
+	return b.String()
+}
+
+// advice is the end of the message about a text that is not a valid key.
+func (f IdentityForm) advice(text string) string {
+	if f == Path && strings.Contains(text, "/") {
+		return "; the identity form segment takes it as one segment"
+	}
+	return ""
 }
 
 // ParseIdentity returns the identifier that text names:
@@ -42,11 +97,11 @@ func ParseIdentity(text string, o IdentityOptions) (Identifier, error) {
 	case text == "bearer":
 		return o.bearer, nil
 	case kind == "header" && isToken(argument):
-		return headerIdentity(textproto.CanonicalMIMEHeaderKey(argument)), nil
+		return headerIdentity(textproto.CanonicalMIMEHeaderKey(argument), o.Form), nil
 	case kind == "jwt" && argument != "" && o.JWT == nil:
 		return nil, errors.New("jwt needs jwt_keys or jwt_secret_file")
 	case kind == "jwt" && argument != "":
-		return o.JWT.identity(argument), nil
+		return o.JWT.identity(argument, o.Form), nil
 	case text == "":
 		return nil, errors.New("must be bearer, header:NAME or jwt:CLAIM; there is no default")
 	}
@@ -65,7 +120,7 @@ func isToken(s string) bool {
 }
 
 func (o IdentityOptions) bearer(r *http.Request) (middleware.Identity, error) {
-	apiKey, err := credential(r.Header)
+	apiKey, err := credential(r.Header, "API key", "The API key is missing: send it in Authorization: Bearer or X-Api-Key.")
 	if err != nil {
 		return middleware.Identity{}, err
 	}
@@ -76,9 +131,9 @@ func (o IdentityOptions) bearer(r *http.Request) (middleware.Identity, error) {
 	return middleware.Identity{Key: key, Tier: tier}, nil
 }
 
-// credential returns the API key or token of a request. Two different ones are an
-// error, because the upstream might use the other one.
-func credential(h http.Header) (string, error) {
+// credential returns the API key or token of a request, which kind names. Two different
+// ones are an error, because the upstream might use the other one.
+func credential(h http.Header, kind, missing string) (string, error) {
 	var found []string
 	for _, v := range h.Values("Authorization") {
 		scheme, token, _ := strings.Cut(v, " ")
@@ -89,17 +144,17 @@ func credential(h http.Header) (string, error) {
 	}
 	found = append(found, h.Values("X-Api-Key")...)
 	if len(found) == 0 || found[0] == "" {
-		return "", unauthenticated("The API key is missing: send it in Authorization: Bearer or X-Api-Key.")
+		return "", unauthenticatedError(missing)
 	}
 	for _, other := range found[1:] {
 		if other != found[0] {
-			return "", unauthenticated("The request has more than one API key.")
+			return "", unauthenticated("The request has more than one %s.", kind)
 		}
 	}
 	return found[0], nil
 }
 
-func headerIdentity(name string) Identifier {
+func headerIdentity(name string, form IdentityForm) Identifier {
 	return func(r *http.Request) (middleware.Identity, error) {
 		values := r.Header.Values(name)
 		switch {
@@ -108,10 +163,11 @@ func headerIdentity(name string) Identifier {
 		case len(values) > 1:
 			return middleware.Identity{}, badRequest("The header %s occurs more than once.", name)
 		}
-		if err := limiter.ValidateKey(values[0]); err != nil {
-			return middleware.Identity{}, badRequest("The header %s is not a valid key: %s.", name, err)
+		key := form.key(values[0])
+		if err := limiter.ValidateKey(key); err != nil {
+			return middleware.Identity{}, badRequest("The header %s is not a valid key: %s%s.", name, err, form.advice(values[0]))
 		}
-		return middleware.Identity{Key: values[0]}, nil
+		return middleware.Identity{Key: key}, nil
 	}
 }
 

@@ -14,8 +14,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -95,8 +97,8 @@ func TestHeader(t *testing.T) {
 		"a/b/c/d":                "a/b/c/d",
 		strings.Repeat("x", 256): strings.Repeat("x", 256),
 		"":                       "401 The header X-Tenant, which identifies the caller, is missing.",
-		"a/b/c/d/e":              "400 The header X-Tenant is not a valid key: must have at most 4 segments.",
-		"a//b":                   "400 The header X-Tenant is not a valid key: segments must not be empty.",
+		"a/b/c/d/e":              "400 The header X-Tenant is not a valid key: must have at most 4 segments; the identity form segment takes it as one segment.",
+		"a//b":                   "400 The header X-Tenant is not a valid key: segments must not be empty; the identity form segment takes it as one segment.",
 		"a\tb":                   "400 The header X-Tenant is not a valid key: must be printable.",
 		"a\x7fb":                 "400 The header X-Tenant is not a valid key: must be printable.",
 		"a\xffb":                 "400 The header X-Tenant is not a valid key: must be valid UTF-8.",
@@ -198,11 +200,11 @@ func jwtIdentity(t *testing.T, o JWTOptions) Identifier {
 
 func TestJWT(t *testing.T) {
 	s := newSigners(t)
-	fromPEM, err := ParseJWTKeys(s.pem)
+	fromPEM, _, err := ParseJWTKeys(s.pem)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fromJWKS, err := ParseJWTKeys(s.jwks)
+	fromJWKS, _, err := ParseJWTKeys(s.jwks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,45 +218,50 @@ func TestJWT(t *testing.T) {
 		t.Fatal(err)
 	}
 	rs, es, ed, hs := jwt.SigningMethodRS256, jwt.SigningMethodES256, jwt.SigningMethodEdDSA, jwt.SigningMethodHS256
-	const good, bad = "acme/alice", "401 The token is not valid."
+	const good, bad = "acme/alice", "401 The token is not valid"
+	const badKey = "401 The token is not valid: it must be signed by a key that this proxy knows, with "
 	none := jwt.UnsafeAllowNoneSignatureType
 	for name, test := range map[string]struct {
 		keys  JWTKeys
 		token string
 		want  string
 	}{
-		"RSA by PEM":        {fromPEM, token(t, rs, s.rsa, nil, nil), good},
-		"PSS by PEM":        {fromPEM, token(t, jwt.SigningMethodPS384, s.rsa, nil, nil), good},
-		"RSA by JWKS":       {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "r"}), good},
-		"without a kid":     {fromJWKS, token(t, rs, s.rsa, nil, nil), good},
-		"EC by JWKS":        {fromJWKS, token(t, es, s.ec, nil, map[string]any{"kid": "e"}), good},
-		"Ed25519 by JWKS":   {fromJWKS, token(t, ed, s.ed, nil, map[string]any{"kid": "d"}), good},
-		"HS256":             {fromSecret, token(t, hs, secret, nil, nil), good},
-		"alg of the JWKS":   {fromJWKS, token(t, jwt.SigningMethodRS512, s.rsa, nil, map[string]any{"kid": "r"}), bad},
-		"unknown kid":       {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "x"}), bad},
-		"other kid":         {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "e"}), bad},
-		"other key":         {fromPEM, token(t, rs, other, nil, nil), bad},
-		"PEM as a secret":   {fromPEM, token(t, hs, s.pem, nil, nil), bad},
-		"modulus as secret": {fromPEM, token(t, hs, s.rsa.N.Bytes(), nil, nil), bad},
-		"none":              {fromPEM, token(t, jwt.SigningMethodNone, none, nil, nil), bad},
-		"none by secret":    {fromSecret, token(t, jwt.SigningMethodNone, none, nil, nil), bad},
-		"HS512":             {fromSecret, token(t, jwt.SigningMethodHS512, secret, nil, nil), bad},
-		"RSA for a secret":  {fromSecret, token(t, rs, s.rsa, nil, nil), bad},
-		"crit":              {fromPEM, token(t, rs, s.rsa, nil, map[string]any{"crit": []string{"b64"}, "b64": false}), bad},
-		"own jwk":           {fromPEM, token(t, rs, other, nil, map[string]any{"jwk": map[string]any{"kty": "RSA"}, "jku": "http://x"}), bad},
-		"expired":           {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": now.Add(-time.Minute).Unix()}, nil), "401 The token has expired."},
-		"no exp":            {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": nil}, nil), bad},
-		"exp is text":       {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": "never"}, nil), bad},
-		"not yet":           {fromPEM, token(t, rs, s.rsa, map[string]any{"nbf": now.Add(time.Minute).Unix()}, nil), "401 The token is not valid yet."},
-		"wrong issuer":      {fromPEM, token(t, rs, s.rsa, map[string]any{"iss": "https://other"}, nil), bad},
-		"wrong audience":    {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": []string{"a", "b"}}, nil), bad},
-		"no audience":       {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": nil}, nil), bad},
-		"no claim":          {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": nil}, nil), "401 The token has no claim sub that is a string."},
-		"claim is a number": {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": 7}, nil), "401 The token has no claim sub that is a string."},
-		"invalid key":       {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": "a//b"}, nil), "401 The claim sub of the token is not a valid key"},
-		"huge":              {fromPEM, token(t, rs, s.rsa, map[string]any{"pad": strings.Repeat("x", maxTokenBytes)}, nil), bad},
-		"garbage":           {fromPEM, "a.b.c", bad},
-		"many dots":         {fromPEM, strings.Repeat(".", 9000), bad},
+		"RSA by PEM":          {fromPEM, token(t, rs, s.rsa, nil, nil), good},
+		"PSS by PEM":          {fromPEM, token(t, jwt.SigningMethodPS384, s.rsa, nil, nil), good},
+		"RSA by JWKS":         {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "r"}), good},
+		"without a kid":       {fromJWKS, token(t, rs, s.rsa, nil, nil), good},
+		"EC by JWKS":          {fromJWKS, token(t, es, s.ec, nil, map[string]any{"kid": "e"}), good},
+		"Ed25519 by JWKS":     {fromJWKS, token(t, ed, s.ed, nil, map[string]any{"kid": "d"}), good},
+		"HS256":               {fromSecret, token(t, hs, secret, nil, nil), good},
+		"alg of the JWKS":     {fromJWKS, token(t, jwt.SigningMethodRS512, s.rsa, nil, map[string]any{"kid": "r"}), bad},
+		"unknown kid":         {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "x"}), badKey + "RS256, ES256, EdDSA."},
+		"other kid":           {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "e"}), bad},
+		"other key":           {fromPEM, token(t, rs, other, nil, nil), badKey + "RS256, RS384, RS512, PS256, PS384, PS512."},
+		"PEM as a secret":     {fromPEM, token(t, hs, s.pem, nil, nil), bad},
+		"modulus as secret":   {fromPEM, token(t, hs, s.rsa.N.Bytes(), nil, nil), bad},
+		"none":                {fromPEM, token(t, jwt.SigningMethodNone, none, nil, nil), bad},
+		"none by secret":      {fromSecret, token(t, jwt.SigningMethodNone, none, nil, nil), bad},
+		"HS512":               {fromSecret, token(t, jwt.SigningMethodHS512, secret, nil, nil), bad},
+		"RSA for a secret":    {fromSecret, token(t, rs, s.rsa, nil, nil), bad},
+		"crit":                {fromPEM, token(t, rs, s.rsa, nil, map[string]any{"crit": []string{"b64"}, "b64": false}), bad},
+		"own jwk":             {fromPEM, token(t, rs, other, nil, map[string]any{"jwk": map[string]any{"kty": "RSA"}, "jku": "http://x"}), bad},
+		"expired":             {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": now.Add(-time.Minute).Unix()}, nil), "401 The token has expired."},
+		"no exp":              {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": nil}, nil), "401 The token is not valid: it has no exp, the time at which it expires."},
+		"exp is text":         {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": "never"}, nil), "401 The token is not valid: exp, nbf and iat must be numbers."},
+		"not yet":             {fromPEM, token(t, rs, s.rsa, map[string]any{"nbf": now.Add(time.Minute).Unix()}, nil), "401 The token is not valid yet."},
+		"wrong issuer":        {fromPEM, token(t, rs, s.rsa, map[string]any{"iss": "https://other"}, nil), "401 The token is not valid: its iss must be \"https://issuer\"."},
+		"wrong audience":      {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": []string{"a", "b"}}, nil), "401 The token is not valid: its aud must contain \"models\"."},
+		"no audience":         {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": nil}, nil), "401 The token is not valid: its aud must contain \"models\"."},
+		"no claim":            {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": nil}, nil), "401 The token has no claim sub that is a string or a whole number."},
+		"claim is a number":   {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("9007199254740993")}, nil), "9007199254740993"},
+		"claim is a fraction": {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("1.5")}, nil), "401 The token has no claim sub"},
+		"claim is a power":    {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("1e3")}, nil), "401 The token has no claim sub"},
+		"claim is -0":         {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("-0")}, nil), "401 The token has no claim sub"},
+		"claim is true":       {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": true}, nil), "401 The token has no claim sub"},
+		"invalid key":         {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": "a//b"}, nil), "401 The claim sub of the token is not a valid key: segments must not be empty; the identity form segment takes it as one segment."},
+		"huge":                {fromPEM, token(t, rs, s.rsa, map[string]any{"pad": strings.Repeat("x", maxTokenBytes)}, nil), bad},
+		"garbage":             {fromPEM, "a.b.c", "401 The token is not valid: it must be a signed JWT."},
+		"many dots":           {fromPEM, strings.Repeat(".", 9000), bad},
 	} {
 		identify := jwtIdentity(t, JWTOptions{Keys: test.keys, Issuer: "https://issuer", Audience: "models"})
 		if got := who(identify, "Authorization", "Bearer "+test.token); !strings.HasPrefix(got, test.want) {
@@ -265,7 +272,7 @@ func TestJWT(t *testing.T) {
 
 func TestJWTKeysAreReplaced(t *testing.T) {
 	s := newSigners(t)
-	keys, err := ParseJWTKeys(s.pem)
+	keys, _, err := ParseJWTKeys(s.pem)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,16 +280,16 @@ func TestJWTKeysAreReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	identify, old := v.identity("sub"), token(t, jwt.SigningMethodRS256, s.rsa, nil, nil)
+	identify, old := v.identity("sub", Path), token(t, jwt.SigningMethodRS256, s.rsa, nil, nil)
 	if got := who(identify, "Authorization", "Bearer "+old); got != "acme/alice" {
 		t.Errorf("before = %q, want acme/alice", got)
 	}
-	other, err := ParseJWTKeys(publicPEM(t, &s.ec.PublicKey))
+	other, _, err := ParseJWTKeys(publicPEM(t, &s.ec.PublicKey))
 	if err != nil {
 		t.Fatal(err)
 	}
 	v.SetKeys(other)
-	if got := who(identify, "Authorization", "Bearer "+old); got != "401 The token is not valid." {
+	if got := who(identify, "Authorization", "Bearer "+old); !strings.HasPrefix(got, "401 The token is not valid") {
 		t.Errorf("after = %q, want 401", got)
 	}
 }
@@ -313,11 +320,12 @@ func TestParseJWTKeysErrors(t *testing.T) {
 		"empty JWKS":    {`{"keys":[]}`, "must be public keys"},
 		"secret":        {`{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}`, "private key"},
 		"private JWK":   {`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}]}`, "private key"},
-		"alg confusion": {strings.Replace(string(s.jwks), `"RS256"`, `"HS256"`, 1), `alg "HS256" does not match the key`},
+		"alg confusion": {`{"keys":[` + strings.Replace(keyOf(t, s.jwks, 0), `"RS256"`, `"HS256"`, 1) + `]}`, `alg "HS256" does not match the key`},
+		"secret beside": {strings.Replace(string(s.jwks), `"keys":[`, `"keys":[{"kty":"oct","k":"c2VjcmV0"},`, 1), "private key"},
 		"off the curve": {`{"keys":[{"kty":"EC","crv":"P-256","x":"` + strings.Repeat("A", 43) + `","y":"` + strings.Repeat("A", 43) + `"}]}`, "key 1"},
 		"bad exponent":  {`{"keys":[{"kty":"RSA","n":"` + strings.Repeat("A", 400) + `","e":"AQ"}]}`, "n and e"},
 	} {
-		if _, err := ParseJWTKeys([]byte(test.text)); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, _, err := ParseJWTKeys([]byte(test.text)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: ParseJWTKeys = %v, want %q", name, err, test.want)
 		}
 	}
@@ -337,4 +345,115 @@ func weakRSA(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return x509.MarshalPKCS1PublicKey(&k.PublicKey)
+}
+
+// keyOf returns a key of a JWKS.
+func keyOf(t *testing.T, jwks []byte, i int) string {
+	t.Helper()
+	var set struct{ Keys []json.RawMessage }
+	if err := json.Unmarshal(jwks, &set); err != nil {
+		t.Fatal(err)
+	}
+	return string(set.Keys[i])
+}
+
+// Keys of kinds that are not known do not keep the others from being used.
+func TestUnknownKeysAreSkipped(t *testing.T) {
+	s := newSigners(t)
+	for name, test := range map[string]struct{ key, want string }{
+		"kty":       {`{"kty":"AKP","alg":"ML-DSA-44","pub":"AA","kid":"p"}`, `kty must be RSA, EC or OKP, got "AKP"`},
+		"no kty":    {`{}`, "kty must be"},
+		"curve":     {`{"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"}`, "crv must be"},
+		"Ed448":     {`{"kty":"OKP","crv":"Ed448","x":"AA"}`, "Ed25519"},
+		"use":       {`{"kty":"RSA","use":"tls","n":"AQAB","e":"AQAB"}`, `use must be sig, got "tls"`},
+		"alg":       {strings.Replace(keyOf(t, s.jwks, 0), `"RS256"`, `"RS1"`, 1), `alg "RS1" does not match`},
+		"weak":      {`{"kty":"RSA","n":"AQAB","e":"AQAB"}`, "2048 bits"},
+		"types":     {`{"kty":"RSA","kid":7}`, "wrong type"},
+		"no object": {`[1]`, "wrong type"},
+	} {
+		keys, skipped, err := ParseJWTKeys([]byte(strings.Replace(string(s.jwks), `"keys":[`, `"keys":[`+test.key+",", 1)))
+		if err != nil || len(keys) != 3 || len(skipped) != 1 || !strings.Contains(skipped[0].Error(), "key 1 of the JWKS: ") || !strings.Contains(skipped[0].Error(), test.want) {
+			t.Errorf("%s: ParseJWTKeys = %d keys, %v, %v, want 3 and that key 1 is skipped: %s", name, len(keys), skipped, err, test.want)
+		}
+		if _, _, err := ParseJWTKeys([]byte(`{"keys":[` + test.key + `]}`)); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s alone: ParseJWTKeys = %v, want an error: %s", name, err, test.want)
+		}
+	}
+}
+
+// Whoever signs tokens without exp learns why they are rejected. A flood of them is
+// logged once.
+func TestTokensWithoutExpAreLogged(t *testing.T) {
+	s := newSigners(t)
+	keys, _, err := ParseJWTKeys(s.pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	identify := jwtIdentity(t, JWTOptions{Keys: keys, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	other, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	who(identify, "Authorization", "Bearer "+token(t, jwt.SigningMethodRS256, other, map[string]any{"exp": nil}, nil))
+	if log.Len() > 0 {
+		t.Errorf("log = %s, want nothing for a token that anyone could have made", log.String())
+	}
+	for range 3 {
+		who(identify, "Authorization", "Bearer "+token(t, jwt.SigningMethodRS256, s.rsa, map[string]any{"exp": nil}, nil))
+	}
+	if got := strings.Count(log.String(), "has no exp"); got != 1 || strings.Contains(log.String(), "eyJ") {
+		t.Errorf("logged %d times, want once, without the token: %s", got, log.String())
+	}
+	if got := who(identify); !strings.HasPrefix(got, "401 The token is missing: send a JWT") {
+		t.Errorf("no credential = %q, want that a token is missing", got)
+	}
+}
+
+// Different texts have different keys of one segment, and the text can be read back.
+func TestSegmentForm(t *testing.T) {
+	identify, err := ParseIdentity("header:x-id", IdentityOptions{Form: Segment})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"spiffe://example.org/ns/x/sa/y": "spiffe:%2F%2Fexample.org%2Fns%2Fx%2Fsa%2Fy",
+		"https://idp/users/42":           "https:%2F%2Fidp%2Fusers%2F42",
+		"https:%2F%2Fidp%2Fusers%2F42":   "https:%252F%252Fidp%252Fusers%252F42",
+		"a/b/c/d/e/f":                    "a%2Fb%2Fc%2Fd%2Fe%2Ff",
+		"a//b/":                          "a%2F%2Fb%2F",
+		"/":                              "%2F",
+		"zoë 1":                          "zoë 1",
+		"a\tb\x7f":                       "a%09b%7F",
+		"a\xffb":                         "a%FFb",
+		"a\u202eb":                       "a%E2%80%AEb",
+		"42":                             "42",
+		"":                               "401 The header X-Id, which identifies the caller, is missing.",
+		strings.Repeat("/", 100):         "400 The header X-Id is not a valid key: must be at most 256 bytes.",
+	} {
+		got := who(identify, "X-Id", text)
+		if got != want {
+			t.Errorf("%q = %q, want %q", text, got, want)
+		}
+		if back, err := url.PathUnescape(got); got[0] != '4' && (err != nil || back != text) {
+			t.Errorf("%q is read back as %q, %v", got, back, err)
+		}
+	}
+}
+
+// FuzzSegmentForm checks that the key of every text is one valid segment, from which the
+// text can be read back.
+func FuzzSegmentForm(f *testing.F) {
+	for _, text := range []string{"spiffe://a/b", "%2F", "a\x00\xff", "zoë", "%", "\u202e"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		key := Segment.key(text)
+		if back, err := url.PathUnescape(key); err != nil || back != text {
+			t.Errorf("%q became %q, which is read back as %q, %v", text, key, back, err)
+		}
+		if err := limiter.ValidateKey(key); text != "" && len(key) <= limiter.MaxKeyBytes && err != nil || strings.Contains(key, "/") {
+			t.Errorf("%q became %q: %v, want one valid segment", text, key, err)
+		}
+	})
 }

@@ -3,14 +3,18 @@
 package proxy
 
 import (
+	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
+	shown "github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
@@ -27,6 +31,9 @@ type JWTOptions struct {
 	Keys JWTKeys
 	// Issuer and Audience are the required iss and aud of tokens. Empty: any.
 	Issuer, Audience string
+	// Logger logs, once a minute at most, that tokens without exp are rejected. Nil: no
+	// logging.
+	Logger *slog.Logger
 
 	now func() time.Time // set by tests
 }
@@ -35,8 +42,11 @@ type JWTOptions struct {
 // type, whatever the token names, so that a public key is never used as an HMAC
 // secret. A JWTVerifier is safe for concurrent use.
 type JWTVerifier struct {
-	parser *jwt.Parser
-	keys   atomic.Pointer[JWTKeys]
+	parser  *jwt.Parser
+	keys    atomic.Pointer[JWTKeys]
+	options JWTOptions
+
+	noExpLogged atomic.Int64 // when, in Unix nanoseconds
 }
 
 // NewJWTVerifier returns a verifier. It fails if there are no keys.
@@ -45,7 +55,7 @@ func NewJWTVerifier(o JWTOptions) (*JWTVerifier, error) {
 		return nil, errors.New("no keys to verify tokens with")
 	}
 	options := []jwt.ParserOption{
-		jwt.WithExpirationRequired(), jwt.WithLeeway(jwtLeeway), jwt.WithStrictDecoding(), jwt.WithValidMethods(jwtMethods),
+		jwt.WithExpirationRequired(), jwt.WithLeeway(jwtLeeway), jwt.WithStrictDecoding(), jwt.WithJSONNumber(), jwt.WithValidMethods(jwtMethods),
 	}
 	if o.Issuer != "" {
 		options = append(options, jwt.WithIssuer(o.Issuer))
@@ -56,7 +66,10 @@ func NewJWTVerifier(o JWTOptions) (*JWTVerifier, error) {
 	if o.now != nil {
 		options = append(options, jwt.WithTimeFunc(o.now))
 	}
-	v := &JWTVerifier{parser: jwt.NewParser(options...)}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	v := &JWTVerifier{parser: jwt.NewParser(options...), options: o}
 	v.SetKeys(o.Keys)
 	return v, nil
 }
@@ -65,12 +78,10 @@ func NewJWTVerifier(o JWTOptions) (*JWTVerifier, error) {
 // the previous ones.
 func (v *JWTVerifier) SetKeys(keys JWTKeys) { v.keys.Store(&keys) }
 
-const errBadToken = unauthenticatedError("The token is not valid.")
-
 // identity returns an identifier that takes the key from a claim.
-func (v *JWTVerifier) identity(claim string) Identifier {
+func (v *JWTVerifier) identity(claim string, form IdentityForm) Identifier {
 	return func(r *http.Request) (middleware.Identity, error) {
-		token, err := credential(r.Header)
+		token, err := credential(r.Header, "token", "The token is missing: send a JWT in Authorization: Bearer or X-Api-Key.")
 		if err != nil {
 			return middleware.Identity{}, err
 		}
@@ -78,33 +89,80 @@ func (v *JWTVerifier) identity(claim string) Identifier {
 		if err != nil {
 			return middleware.Identity{}, err
 		}
-		key, ok := claims[claim].(string)
+		text, ok := claimText(claims[claim])
 		if !ok {
-			return middleware.Identity{}, unauthenticated("The token has no claim %s that is a string.", claim)
+			return middleware.Identity{}, unauthenticated("The token has no claim %s that is a string or a whole number.", claim)
 		}
+		key := form.key(text)
 		if err := limiter.ValidateKey(key); err != nil {
-			return middleware.Identity{}, unauthenticated("The claim %s of the token is not a valid key: %s.", claim, err)
+			return middleware.Identity{}, unauthenticated("The claim %s of the token is not a valid key: %s%s.", claim, err, form.advice(text))
 		}
 		return middleware.Identity{Key: key}, nil
 	}
 }
 
-// claims returns the claims of a valid token.
+// claimText returns a claim that is a string, or the digits of one that is a whole
+// number. Numbers are never rounded.
+func claimText(claim any) (string, bool) {
+	switch v := claim.(type) {
+	case string:
+		return v, true
+	case json.Number:
+		digits := strings.TrimPrefix(v.String(), "-")
+		return v.String(), v != "-0" && strings.Trim(digits, "0123456789") == ""
+	}
+	return "", false
+}
+
+// claims returns the claims of a valid token. The error says what was expected.
 func (v *JWTVerifier) claims(token string) (jwt.MapClaims, error) {
 	if len(token) > maxTokenBytes {
-		return nil, errBadToken
+		return nil, unauthenticated("The token is not valid: it must have at most %d bytes.", maxTokenBytes)
 	}
 	claims := jwt.MapClaims{}
-	_, err := v.parser.ParseWithClaims(token, claims, v.keys.Load().find)
+	keys := v.keys.Load()
+	_, err := v.parser.ParseWithClaims(token, claims, keys.find)
 	switch {
+	case err == nil:
+		return claims, nil
+	case errors.Is(err, jwt.ErrTokenMalformed):
+		return nil, unauthenticated("The token is not valid: it must be a signed JWT.")
+	case errors.Is(err, jwt.ErrTokenSignatureInvalid), errors.Is(err, jwt.ErrTokenUnverifiable):
+		return nil, unauthenticated("The token is not valid: it must be signed by a key that this proxy knows, with %s.", keys.algorithms())
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return nil, unauthenticated("The token has expired.")
-	case errors.Is(err, jwt.ErrTokenNotValidYet):
+	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
 		return nil, unauthenticated("The token is not valid yet.")
-	case err != nil:
-		return nil, errBadToken
+	case errors.Is(err, jwt.ErrTokenInvalidIssuer), v.options.Issuer != "" && claims["iss"] == nil:
+		return nil, unauthenticated("The token is not valid: its iss must be %s.", shown.Quote(v.options.Issuer))
+	case errors.Is(err, jwt.ErrTokenInvalidAudience), v.options.Audience != "" && claims["aud"] == nil:
+		return nil, unauthenticated("The token is not valid: its aud must contain %s.", shown.Quote(v.options.Audience))
+	case claims["exp"] == nil:
+		v.logNoExp()
+		return nil, unauthenticated("The token is not valid: it has no exp, the time at which it expires.")
 	}
-	return claims, nil
+	return nil, unauthenticated("The token is not valid: exp, nbf and iat must be numbers.")
+}
+
+// logNoExp logs that a token without exp was rejected: whoever signs it must know.
+func (v *JWTVerifier) logNoExp() {
+	now, last := time.Now().UnixNano(), v.noExpLogged.Load()
+	if (last == 0 || now-last >= int64(time.Minute)) && v.noExpLogged.CompareAndSwap(last, now) {
+		v.options.Logger.Warn("a token with a valid signature has no exp and is rejected: tokens must expire")
+	}
+}
+
+// algorithms returns the algorithms of the keys, for messages.
+func (keys *JWTKeys) algorithms() string {
+	var all []string
+	for _, k := range *keys {
+		for _, m := range k.methods {
+			if !slices.Contains(all, m) {
+				all = append(all, m)
+			}
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 // find returns the keys that may have signed a token: those with its algorithm and,

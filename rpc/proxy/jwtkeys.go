@@ -19,6 +19,8 @@ import (
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	shown "github.com/bucketring/bucketring/internal/text"
 )
 
 // JWTKeys are public keys or secrets that verify tokens.
@@ -54,22 +56,27 @@ func ParseJWTSecret(text []byte) (JWTKeys, error) {
 // ParseJWTKeys parses 1 to 64 public keys: PEM blocks (public keys or certificates)
 // or a JSON Web Key Set. RSA keys of at least 2,048 bits, ECDSA keys on P-256, P-384
 // or P-521, and Ed25519 keys are supported. Private keys and secrets are errors.
-func ParseJWTKeys(text []byte) (JWTKeys, error) {
+//
+// Other keys of a set are skipped (RFC 7517, section 5), and skipped says why, unless
+// none is left.
+func ParseJWTKeys(text []byte) (keys JWTKeys, skipped []error, err error) {
 	text = bytes.TrimSpace(text)
-	parse := parsePEM
 	if bytes.HasPrefix(text, []byte("{")) {
-		parse = parseJWKS
+		keys, skipped, err = parseJWKS(text)
+	} else {
+		keys, err = parsePEM(text)
 	}
-	keys, err := parse(text)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, nil, err
+	case len(keys) == 0 && len(skipped) > 0:
+		return nil, nil, fmt.Errorf("has no key that can be used:\n%w", errors.Join(skipped...))
 	case len(keys) == 0:
-		return nil, errors.New(jwtKeyAdvice)
+		return nil, nil, errors.New(jwtKeyAdvice)
 	case len(keys) > maxJWTKeys:
-		return nil, fmt.Errorf("must have at most %d keys, got %d", maxJWTKeys, len(keys))
+		return nil, nil, fmt.Errorf("must have at most %d keys, got %d", maxJWTKeys, len(keys))
 	}
-	return keys, nil
+	return keys, skipped, nil
 }
 
 func parsePEM(text []byte) (keys JWTKeys, err error) {
@@ -133,28 +140,51 @@ type jwk struct {
 	KeyOps                  []string        `json:"key_ops"`
 }
 
-func parseJWKS(text []byte) (keys JWTKeys, err error) {
-	var set struct{ Keys []jwk }
+func parseJWKS(text []byte) (keys JWTKeys, skipped []error, err error) {
+	var set struct{ Keys []json.RawMessage }
 	if err := json.Unmarshal(text, &set); err != nil {
-		return nil, errors.New("is not a JWKS: the JSON is invalid") // the error of Unmarshal may contain a part of a key
+		return nil, nil, errors.New("is not a JWKS: the JSON is invalid") // the error of Unmarshal may contain a part of a key
 	}
-	for i, k := range set.Keys {
-		if k.Use != "" && k.Use != "sig" || len(k.KeyOps) > 0 && !slices.Contains(k.KeyOps, "verify") {
-			continue // not for signatures
+	for i, text := range set.Keys {
+		key, err := parseJWK(text)
+		switch {
+		case errors.Is(err, errPrivateKey):
+			return nil, nil, fmt.Errorf("key %d of the JWKS: %w", i+1, err)
+		case errors.Is(err, errOtherUse):
+		case err != nil && len(skipped) < maxJWTKeys:
+			skipped = append(skipped, fmt.Errorf("key %d of the JWKS: %w", i+1, err))
+		case err == nil:
+			keys = append(keys, key)
 		}
-		key, err := k.parse()
-		if err != nil {
-			return nil, fmt.Errorf("key %d of the JWKS: %w", i+1, err)
-		}
-		keys = append(keys, key)
 	}
-	return keys, nil
+	return keys, skipped, nil
 }
 
-func (k *jwk) parse() (jwtKey, error) {
-	if k.D != nil || k.K != nil || k.Kty == "oct" {
-		return jwtKey{}, errors.New(jwtPrivateKey)
+var (
+	errPrivateKey = errors.New(jwtPrivateKey)
+	errOtherUse   = errors.New("is not for signatures")
+)
+
+func parseJWK(text []byte) (jwtKey, error) {
+	var k jwk
+	if err := json.Unmarshal(text, &k); err != nil {
+		return jwtKey{}, errors.New("is not a JWK: a member has the wrong type")
 	}
+	if k.isPrivate() {
+		return jwtKey{}, errPrivateKey
+	}
+	switch {
+	case k.Use == "enc" || len(k.KeyOps) > 0 && !slices.Contains(k.KeyOps, "verify"):
+		return jwtKey{}, errOtherUse
+	case k.Use != "" && k.Use != "sig":
+		return jwtKey{}, fmt.Errorf("use must be sig, got %s", shown.Quote(k.Use))
+	}
+	return k.parse()
+}
+
+func (k *jwk) isPrivate() bool { return k.D != nil || k.K != nil || k.Kty == "oct" }
+
+func (k *jwk) parse() (jwtKey, error) {
 	public, err := k.public()
 	if err != nil {
 		return jwtKey{}, err
@@ -166,7 +196,7 @@ func (k *jwk) parse() (jwtKey, error) {
 	key.id = k.Kid
 	if k.Alg != "" {
 		if !slices.Contains(key.methods, k.Alg) {
-			return jwtKey{}, fmt.Errorf("alg %q does not match the key: must be one of %s", k.Alg, strings.Join(key.methods, ", "))
+			return jwtKey{}, fmt.Errorf("alg %s does not match the key: must be one of %s", shown.Quote(k.Alg), strings.Join(key.methods, ", "))
 		}
 		key.methods = []string{k.Alg}
 	}
@@ -186,7 +216,7 @@ func (k *jwk) public() (any, error) {
 	case "EC":
 		curve, ok := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}[k.Crv]
 		if !ok {
-			return nil, fmt.Errorf("crv must be P-256, P-384 or P-521, got %q", k.Crv)
+			return nil, fmt.Errorf("crv must be P-256, P-384 or P-521, got %s", shown.Quote(k.Crv))
 		}
 		x, err1 := decodeBase64(k.X)
 		y, err2 := decodeBase64(k.Y)
@@ -198,11 +228,11 @@ func (k *jwk) public() (any, error) {
 	case "OKP":
 		x, err := decodeBase64(k.X)
 		if k.Crv != "Ed25519" || err != nil || len(x) != ed25519.PublicKeySize {
-			return nil, errors.New("must be an Ed25519 key")
+			return nil, errors.New("kty OKP must be an Ed25519 key")
 		}
 		return ed25519.PublicKey(x), nil
 	}
-	return nil, fmt.Errorf("kty must be RSA, EC or OKP, got %q", k.Kty)
+	return nil, fmt.Errorf("kty must be RSA, EC or OKP, got %s", shown.Quote(k.Kty))
 }
 
 func decodeBase64(text string) ([]byte, error) { return base64.RawURLEncoding.DecodeString(text) }

@@ -49,6 +49,12 @@ type Options struct {
 	// [middleware.Options].Count.
 	Meter Meter
 
+	// Origins are the web origins whose pages may read responses, also those of errors
+	// and denials. The proxy then answers preflight requests itself. Headers that the
+	// upstream sends for this purpose win. Empty: the upstream decides, and errors of the
+	// proxy cannot be read by pages of other origins.
+	Origins Origins
+
 	// Middleware configures the metering. ForceUsage is always true, BodyTimeout is that
 	// of the proxy, and Estimate and Count must be nil.
 	Middleware middleware.Options

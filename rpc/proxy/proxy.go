@@ -52,7 +52,7 @@ func New(o Options) (*Proxy, error) {
 	if p.metrics, err = newMetrics(o.Middleware.Registerer); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	p.upstream = newUpstream(o.ResponseHeaderTimeout, o.Upstream.Scheme)
+	p.upstream = newUpstream(o.ResponseHeaderTimeout)
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      p.upstream,
@@ -71,6 +71,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	stalling := newStallWriter(w, p.options.StallTimeout)
 	defer stalling.end()
 	w = stalling
+	if origins := p.options.Origins; !origins.none() {
+		if isPreflight(r) {
+			origins.answerPreflight(w, r)
+			return
+		}
+		w = &corsWriter{ResponseWriter: w, origins: origins, origin: r.Header.Get("Origin")}
+	}
 	body := timeBody(r, stalling.control, p.options.BodyTimeout)
 	defer body.end()
 	route := p.classify(r)

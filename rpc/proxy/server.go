@@ -32,12 +32,22 @@ type Server struct {
 	}
 }
 
-// NewServer returns a server for p. Do not use p with another server.
+// maxStreams bounds the requests on one HTTP/2 connection, so that it is worth few of
+// HTTP/1.
+const maxStreams = 100
+
+// NewServer returns a server for p. It speaks HTTP/1.1, and HTTP/2 without TLS to callers
+// that know that it does. Do not use p with another server.
 func NewServer(p *Proxy) *Server {
 	s := &Server{proxy: p}
 	base, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
 	s.http = &http.Server{
+		Protocols:         protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		Handler:           http.HandlerFunc(s.serve),
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: 10 * time.Second,

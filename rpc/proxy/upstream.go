@@ -10,9 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http/httpproxy"
 
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
@@ -22,10 +25,9 @@ const (
 	dialTimeout  = 10 * time.Second
 	maxIdleConns = 1024
 
-	// Uvicorn closes connections that were idle for 5 seconds. A request that is sent
-	// at that moment fails, so close them earlier.
-	idleTimeoutHTTP  = 4 * time.Second
-	idleTimeoutHTTPS = 90 * time.Second
+	// Uvicorn and Node close connections that were idle for 5 seconds, with and without
+	// TLS. A request that is sent at that moment fails, so close them earlier.
+	idleTimeout = 4 * time.Second
 
 	maxResponseHeaderBytes = 256 << 10
 )
@@ -38,18 +40,17 @@ type upstream struct {
 	down      atomic.Bool // the last request got no response
 }
 
-func newUpstream(headerTimeout time.Duration, scheme string) *upstream {
-	idle := idleTimeoutHTTP
-	if scheme == "https" {
-		idle = idleTimeoutHTTPS
-	}
+// newUpstream reads HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
+func newUpstream(headerTimeout time.Duration) *upstream {
+	through := httpproxy.FromEnvironment().ProxyFunc()
 	u := &upstream{transport: &http.Transport{
+		Proxy:                 func(r *http.Request) (*url.URL, error) { return through(r.URL) },
 		DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   dialTimeout,
 		ResponseHeaderTimeout: headerTimeout,
 		MaxIdleConns:          0,
 		MaxIdleConnsPerHost:   maxIdleConns,
-		IdleConnTimeout:       idle,
+		IdleConnTimeout:       idleTimeout,
 		DisableCompression:    true, // the Accept-Encoding of the caller is forwarded
 		ForceAttemptHTTP2:     true,
 
