@@ -71,7 +71,8 @@ func TestWhatPasses(t *testing.T) {
 		"GET /v1/realtime":                      403,
 		"POST /V1/CHAT/completions":             403,
 		"POST /":                                403,
-		"GET /V1/models":                        403,
+		"GET /v1/MODELS":                        403,
+		"GET /models/x":                         200,
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		answer := s.raw(method, path, "")
@@ -123,7 +124,7 @@ func TestDisguisedPaths(t *testing.T) {
 	if got := s.raw("post", "/v1/chat/completions", hello); got != http.StatusForbidden {
 		t.Errorf("lower-case post = %d, want 403", got)
 	}
-	for _, path := range []string{"/v1/rerank", "/v1/chat/completions/id/messages", "/v1/messages/count_tokens", "/generate"} {
+	for _, path := range []string{"/v1/rerank", "/v1/chat/completions/id/cancel", "/v1/messages/count_tokens", "/generate"} {
 		if got := s.raw(http.MethodPost, path, "{}"); got != http.StatusOK {
 			t.Errorf("POST %s = %d, want 200", path, got)
 		}

@@ -31,7 +31,7 @@ func readings(base string, u *url.URL) (read []string, ok bool) {
 		read = append(read, sent)
 	}
 	for i := 0; i < len(read); i++ {
-		for _, step := range [...]func(string) string{unescape, normalize, dropParameters, trimSpaces, truncate, replaceBackslashes} {
+		for _, step := range [...]func(string) string{unescape, unescapeButSlashes, normalize, dropParameters, trimSpaces, truncate, replaceBackslashes} {
 			if got := step(read[i]); !slices.Contains(read, got) {
 				read = append(read, got)
 			}
@@ -95,6 +95,13 @@ func trimSpaces(target string) string {
 		segments[i] = strings.TrimFunc(segment, func(c rune) bool { return c <= ' ' })
 	}
 	return strings.Join(segments, "/")
+}
+
+// unescapeButSlashes resolves the escapes of a path that are not those of slashes and
+// percent signs.
+func unescapeButSlashes(target string) string {
+	keep := strings.NewReplacer("%2f", "%252f", "%5c", "%255c", "%25", "%2525")
+	return unescape(keep.Replace(target))
 }
 
 // normalize returns a path in lower case without empty and dot segments.

@@ -24,6 +24,14 @@ var leniencies = []func(string) string{
 		}
 		return s
 	},
+	func(s string) string {
+		for i := 0; i < 256; i++ { // all but slashes and percent signs
+			if c := byte(i); c != '/' && c != '\\' && c != '%' {
+				s = strings.NewReplacer(fmt.Sprintf("%%%02X", c), string([]byte{c}), fmt.Sprintf("%%%02x", c), string([]byte{c})).Replace(s)
+			}
+		}
+		return s
+	},
 	strings.ToLower,
 	func(s string) string { return path.Clean("/" + s) },
 	func(s string) string { return strings.ReplaceAll(s, `\`, "/") },
