@@ -38,15 +38,17 @@ in the format that the caller's SDK expects.
 (see "bucketring policy hash-key"), jwt:CLAIM verifies signed tokens, and header:NAME
 trusts a header that a gateway sets. There is no default.
 
-Other requests are forwarded without metering and identification; --pass safe forwards
-only those that run no model.
+Requests that run no model, such as GET /v1/models, are forwarded without metering and
+identification, and all others are rejected. --pass allows more of them. --meter lists
+requests that run a model at other endpoints, to be metered by count.
 
 Every setting is a flag, an environment variable (BUCKETRING_PROXY_UPSTREAM for
 --upstream) and a key of the file given with --config. A node can run the proxy itself:
 see --proxy-listen of "bucketring serve".`,
 		Example: `  bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml
   bucketring proxy --upstream http://127.0.0.1:8000 --identity header:X-Tenant --servers node1,node2 --insecure
-  bucketring proxy --upstream http://127.0.0.1:8000 --identity jwt:sub --jwt-keys jwks.json --jwt-audience models --on-disconnect drain`,
+  bucketring proxy --upstream http://127.0.0.1:8000 --identity jwt:sub --jwt-keys jwks.json --jwt-audience models --on-disconnect drain
+  bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml --meter "POST /v1/rerank,POST /v1/audio/*"`,
 		Args: exactArgs(),
 	}
 	config.AddStandaloneFlags(cmd.Flags())

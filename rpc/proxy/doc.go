@@ -10,16 +10,19 @@
 //   - A POST to a metered endpoint (see [middleware]) needs an identity. It is
 //     reserved, forwarded with the granted output as its bound, and settled with the
 //     usage of the response. The response is forwarded unbuffered.
+//   - A request that [Options].Meter matches needs an identity, too. It takes a request
+//     and a slot, is forwarded unchanged, and is settled with the usage of the response.
 //   - A request that [Options].Pass allows is forwarded unchanged, without an
-//     identity and without a charge.
-//   - All other requests are rejected with 403. By default Pass allows everything.
-//     Model servers have more endpoints that run a model than are metered (rerank,
-//     score, audio, their own generate endpoints), so public proxies should restrict it.
+//     identity and without a charge. By default, these run no model: see [Safe].
+//   - All other requests are rejected with 403. Model servers have more endpoints that
+//     run a model than are known here (rerank, score, audio, their own generate
+//     endpoints).
 //
 // A request that the upstream might treat as a metered call although the proxy does
 // not is always rejected: one with another spelling of a metered path or method
-// (403), and one that upgrades its connection to anything but a WebSocket, or to a
-// WebSocket at a metered endpoint (400).
+// or a header that replaces its path (403), and one that upgrades its connection to anything but a WebSocket, or to a
+// WebSocket at a metered endpoint (400). Callers may speak HTTP/2 without TLS from the
+// first byte, and its requests are treated like all others.
 //
 // # Headers and logs
 //
