@@ -73,6 +73,10 @@ func TestValidateStandalone(t *testing.T) {
 			c.Proxy.Identity, c.Proxy.JWTKeys, c.Proxy.JWTSecretFile = "jwt:sub", "a", "b"
 		}, "jwt_secret_file: must not be set together"},
 		{"keys without jwt", func(c *StandaloneProxy) { c.Proxy.JWTKeys = "a" }, "identity: must be jwt:CLAIM if there are settings for tokens"},
+		{"identity form", func(c *StandaloneProxy) { c.Proxy.IdentityForm = "segmnt" }, `did you mean "segment"?`},
+		{"form of a policy's keys", func(c *StandaloneProxy) {
+			c.Proxy.Identity, c.Proxy.IdentityForm, c.Policy = "bearer", "segment", "p"
+		}, "identity_form: must be path with identity bearer"},
 		{"on disconnect", func(c *StandaloneProxy) { c.Proxy.OnDisconnect = "drian" }, `did you mean "drain"?`},
 		{"numbers", func(c *StandaloneProxy) { c.Proxy.MaxBody = 0 }, "max_body: must be at least 1"},
 		{"little memory for bodies", func(c *StandaloneProxy) { c.Proxy.BodyMemory = 2*c.Proxy.MaxBody - 2 }, "body_memory: must be 0 or at least twice --max-body"},

@@ -136,6 +136,9 @@ func TestBadProxySettings(t *testing.T) {
 		"proxy_upstream":          func(c *config.Config) { c.Proxy.Upstream = "ftp://x" },
 		"proxy_identity":          func(c *config.Config) { c.Proxy.Identity = "headr:x" },
 		"proxy_pass":              func(c *config.Config) { c.Proxy.Pass = []string{"x"} },
+		"proxy_meter":             func(c *config.Config) { c.Proxy.Meter = []string{"GET /x"} },
+		"proxy_cors_origins":      func(c *config.Config) { c.Proxy.CORSOrigins = []string{"chat.example.org"} },
+		"proxy_identity_form":     func(c *config.Config) { c.Proxy.IdentityForm = "x" },
 		"proxy_upstream_key_file": func(c *config.Config) { c.Proxy.UpstreamKeyFile = filepath.Join(t.TempDir(), "none") },
 		"proxy_jwt_keys":          func(c *config.Config) { c.Proxy.JWTKeys = filepath.Join(t.TempDir(), "none") },
 	} {

@@ -34,8 +34,11 @@ func TestEndpointOf(t *testing.T) {
 		{"POST", "/v1/responses/resp_1/cancel", 0, false},
 		{"POST", "/v1/messages/count_tokens", 0, false},
 		{"POST", "/v1/messages/batches", 0, false},
-		{"POST", "/chat/completions", 0, false},
-		{"POST", "/xv1/completions", 0, false},
+		{"POST", "/chat/completions", ChatCompletions, true},
+		{"POST", "/v4/completions", Completions, true},
+		{"POST", "/v1/responses/compact", Responses, true},
+		{"POST", "/v1/xcompletions", 0, false},
+		{"POST", "/v1/chatcompletions", 0, false},
 		{"POST", "", 0, false},
 	} {
 		got, ok := EndpointOf(tt.method, tt.path)
