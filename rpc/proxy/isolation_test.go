@@ -93,7 +93,7 @@ func liveHeap() int64 {
 // The rate-limit trailers of the upstream, announced or not, do not reach the callers
 // of metered calls.
 func TestUpstreamTrailersAreRemoved(t *testing.T) {
-	s := start(t, setup{upstream: handler(func(w http.ResponseWriter, r *http.Request) {
+	s := start(t, setup{edit: pass(t, "POST /v1/rerank"), upstream: handler(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/v1/chat/completions" {
 			w.Header().Set("Trailer", "X-Ratelimit-Remaining")
 		} else {
