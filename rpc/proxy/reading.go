@@ -31,7 +31,7 @@ func readings(base string, u *url.URL) (read []string, ok bool) {
 		read = append(read, sent)
 	}
 	for i := 0; i < len(read); i++ {
-		for _, step := range [...]func(string) string{unescape, unescapeButSlashes, normalize, dropParameters, trimSpaces, truncate, replaceBackslashes} {
+		for _, step := range [...]func(string) string{unescape, unescapeButSlashes, normalize, dropParameters, trimSpaces, before("?"), before("#"), before("\x00"), replaceBackslashes} {
 			if got := step(read[i]); !slices.Contains(read, got) {
 				read = append(read, got)
 			}
@@ -65,13 +65,13 @@ func isLiteral(target string) bool {
 	return true
 }
 
-// truncate cuts a path before the first query separator, fragment separator or
-// NUL byte.
-func truncate(target string) string {
-	if i := strings.IndexAny(target, "?#\x00"); i >= 0 {
-		return target[:i]
+// before returns a function that cuts a path before the first query separator, fragment
+// separator or NUL byte. Each server looks for some of them only.
+func before(separator string) func(string) string {
+	return func(target string) string {
+		target, _, _ = strings.Cut(target, separator)
+		return target
 	}
-	return target
 }
 
 func replaceBackslashes(target string) string { return strings.ReplaceAll(target, `\`, "/") }
