@@ -46,7 +46,7 @@ func TestOnlySmallChargesAreSmall(t *testing.T) {
 
 func TestSameSeedSameCalls(t *testing.T) {
 	calls := func(prefix string, seed uint64) (list []bench.Call) {
-		l := newLoad(prefix, seed)
+		l := newLoad(prefix, seed, time.Minute)
 		for range 1_000 {
 			var c bench.Call
 			l.Next(&c)
