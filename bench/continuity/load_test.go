@@ -5,6 +5,7 @@ package continuity
 import (
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/limiter"
