@@ -27,6 +27,7 @@ type Router struct {
 	boot            uint64
 	local, fallback *server.Service
 	owners          Owners
+	ownerless       ownerless
 	keys            func() [][]byte
 	dial            []grpc.DialOption
 	timeout         time.Duration
