@@ -35,6 +35,7 @@ type reports struct {
 // partitionReport is what has to be reported to the owner of one partition.
 type partitionReport struct {
 	since    time.Time
+	attempts int
 	calls    []byte // encoded one after the other
 	unknown  bool   // this member has a copy with charges of calls that it does not know
 	counted  bool   // unknown is in the metric
@@ -147,6 +148,7 @@ func (r *Router) reportAll(ctx context.Context) {
 	for _, p := range due {
 		r.reports.mu.Lock()
 		report := r.reports.mu.partitions[p]
+		report.attempts++
 		done := len(report.calls) == 0
 		if done {
 			delete(r.reports.mu.partitions, p)
