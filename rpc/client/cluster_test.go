@@ -41,6 +41,7 @@ const clusterPolicy = `
 tiers:
   thousand: { requests: 1000/day }
   million: { requests: 1_000_000/day }
+  tokens: { tokens: 1_000_000/day }
 default_tier: thousand
 `
 
