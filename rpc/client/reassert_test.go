@@ -91,19 +91,6 @@ func TestReassertNeedsTheReserve(t *testing.T) {
 	})
 }
 
-// TestSettleLaterBrings: what is delivered later brings the reservation along at once.
-func TestSettleLaterBrings(t *testing.T) {
-	runHeld(t, func(t scene, n *fakeNode, r *client.Reservation) {
-		if err := r.SettleLater(client.Usage{OutputTokens: new(int64(312))}); err != nil {
-			t.Fatalf("SettleLater() = %v", err)
-		}
-		if err := t.c.Flush(t.Context()); err != nil {
-			t.Fatalf("Flush() = %v", err)
-		}
-		wantSent(t, n, bringing(settle(312, true)))
-	})
-}
-
 // TestClusterReassert: the owner of reservations and their heir die at once. The calls go
 // on, and what they used is charged once, at the members that own the keys then.
 func TestClusterReassert(t *testing.T) {
