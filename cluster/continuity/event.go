@@ -171,7 +171,8 @@ type Durable struct {
 // Repay asks the host to report charges to the owner: those of its journal, and
 // those of its own copy after change After that were answered. Callers without an
 // answer ask again. The owner ignores ids that it knows and adds the others, even
-// above the limit.
+// above the limit. A host that did not answer them itself, or has forgotten them since
+// another member had acknowledged them, cannot report them.
 type Repay struct {
 	Partition int
 	Owner     ID
