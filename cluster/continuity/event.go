@@ -178,4 +178,8 @@ type Repay struct {
 	Owner     ID
 	FromCopy  bool
 	After     uint64
+	// Uncertain says that this member has missed who took over from it, so that After is
+	// only what its heir had acknowledged: the owner may have later changes, too. Only
+	// what it recognizes by its id can be reported without charging it twice.
+	Uncertain bool
 }
