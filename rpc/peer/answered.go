@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -65,9 +66,9 @@ func (a *answered) full(partition int) bool {
 	return len(p.older.calls)+len(p.newer.calls) >= maxAnsweredAtOnce || a.size.Load() >= maxAnswered
 }
 
-// add remembers a call, whose changes up to acknowledged the heir has. It returns the
-// encoded call instead if it has to be reported at once.
-func (a *answered) add(c *call.Call, change *server.Change, acknowledged uint64) (late []byte, err error) {
+// add remembers a call that is answered now, when the heir has the changes up to
+// acknowledged. It returns the encoded call instead if it has to be reported at once.
+func (a *answered) add(c *call.Call, change *server.Change, acknowledged uint64, now time.Duration) (late []byte, err error) {
 	p := &a.partitions[c.Partition]
 	p.Lock()
 	defer p.Unlock()
@@ -76,7 +77,7 @@ func (a *answered) add(c *call.Call, change *server.Change, acknowledged uint64)
 		if change.Seq <= p.after {
 			return nil, nil
 		}
-		return appendCall(nil, c, change)
+		return appendCall(nil, c, change, now)
 	case change.Since < p.origin:
 		return nil, nil // the owner that came between started from it
 	case change.Since > p.origin:
@@ -92,7 +93,7 @@ func (a *answered) add(c *call.Call, change *server.Change, acknowledged uint64)
 		}
 	}
 	before := cap(p.newer.calls)
-	calls, err := appendCall(p.newer.calls, c, change)
+	calls, err := appendCall(p.newer.calls, c, change, now)
 	if err != nil {
 		return nil, err
 	}
@@ -148,14 +149,15 @@ func (a *answered) trim(acknowledged func(partition int) uint64) {
 	}
 }
 
-// An encoded call is the number of its change, its attempt, its kind, the length of what
-// follows, and the request.
+// An encoded call is the number of its change, its attempt, when it was answered, its kind,
+// the length of what follows, and the request.
 const (
 	seqAt     = 0
 	attemptAt = 8
-	kindAt    = 16
-	lengthAt  = 17
-	requestAt = 21
+	timeAt    = 16
+	kindAt    = 24
+	lengthAt  = 25
+	requestAt = 29
 )
 
 var (
@@ -169,10 +171,11 @@ func fieldNumber(m proto.Message, name protoreflect.Name) protowire.Number {
 }
 
 // appendCall appends a check or a count as it is replayed.
-func appendCall(b []byte, c *call.Call, change *server.Change) ([]byte, error) {
+func appendCall(b []byte, c *call.Call, change *server.Change, now time.Duration) ([]byte, error) {
 	start := len(b)
 	b = binary.LittleEndian.AppendUint64(b, change.Seq)
 	b = binary.LittleEndian.AppendUint64(b, c.Attempt)
+	b = binary.LittleEndian.AppendUint64(b, uint64(now))
 	b = append(b, byte(c.Kind), 0, 0, 0, 0)
 	var err error
 	switch c.Kind {
@@ -205,6 +208,24 @@ func cutCall(calls []byte) (first, rest []byte) {
 }
 
 func seqOf(encoded []byte) uint64 { return binary.LittleEndian.Uint64(encoded[seqAt:]) }
+
+// timeOf returns when a call was answered, on the clock of the owners.
+func timeOf(encoded []byte) time.Duration {
+	return time.Duration(binary.LittleEndian.Uint64(encoded[timeAt:]))
+}
+
+// since returns the calls that were answered at a time or later, and how many were not.
+func since(calls []byte, at time.Duration) (young []byte, old int) {
+	for len(calls) > 0 {
+		var next []byte
+		if next, calls = cutCall(calls); timeOf(next) >= at {
+			young = append(young, next...)
+		} else {
+			old++
+		}
+	}
+	return young, old
+}
 
 // decodeCall returns an encoded call, to be replayed.
 func decodeCall(encoded []byte) (call.Call, error) {

@@ -60,7 +60,7 @@ func (r *Router) confirm(ctx context.Context, calls []call.Call, results *server
 		switch c := results.Change(i); {
 		case c.Closed || c.Decided && !r.mine(v, calls[i].Partition, now):
 			unconfirmed = append(unconfirmed, i)
-		case replicated && c.Seq != 0 && ctx.Err() == nil && !slices.Contains(unconfirmed[:waited], i) && !r.remember(&calls[i], &c):
+		case replicated && c.Seq != 0 && ctx.Err() == nil && !slices.Contains(unconfirmed[:waited], i) && !r.remember(&calls[i], &c, now):
 			unconfirmed = append(unconfirmed, i)
 		}
 	}
@@ -77,12 +77,12 @@ func (r *Router) urgent(c *call.Call, change *server.Change, now time.Duration) 
 // remember remembers a call that is answered before the heir has its change, so that the
 // change can be reported to another owner that lacks it. If it returns false, the call
 // cannot be remembered, and must not be answered: when it is asked again it waits.
-func (r *Router) remember(c *call.Call, change *server.Change) bool {
+func (r *Router) remember(c *call.Call, change *server.Change, now time.Duration) bool {
 	acknowledged := r.owners.Acknowledged(c.Partition)
 	if acknowledged >= change.Seq || c.Kind != call.Check && c.Kind != call.Count {
 		return true // others wait
 	}
-	late, err := r.answered.add(c, change, acknowledged)
+	late, err := r.answered.add(c, change, acknowledged, now)
 	if late != nil {
 		r.reportLate(c.Partition, late)
 	}

@@ -19,6 +19,11 @@ import (
 const (
 	// reportTimeout bounds one attempt to report calls.
 	reportTimeout = 2 * time.Second
+	// An owner that may have a call recognizes it by its id, for 30 s. So a call is reported
+	// to such an owner until it is maxUncertainAge old, and not for longer than
+	// uncertainFor.
+	maxUncertainAge = 20 * time.Second
+	uncertainFor    = 8 * time.Second
 	// trimInterval is the time between two looks for memory that is not needed.
 	trimInterval = time.Second
 )
@@ -40,6 +45,10 @@ type partitionReport struct {
 	unknown  bool   // this member has a copy with charges of calls that it does not know
 	counted  bool   // unknown is in the metric
 	repaying bool   // the owners wait for Repaid
+	// uncertain says that the owner may have some of calls, lost how many of them were too
+	// old to be reported then.
+	uncertain bool
+	lost      int
 }
 
 // of returns the report of a partition. The caller holds the lock.
@@ -60,12 +69,15 @@ func (r *reports) ofLocked(partition int) *partitionReport {
 func (r *Router) Report(repay continuity.Repay) {
 	p := repay.Partition
 	var calls []byte
-	unknown := false
+	unknown, old := false, 0
 	if repay.FromCopy {
 		place := r.owners.Place(p)
 		calls = r.answered.end(p, place.Origin, repay.After)
 		// Calls whose charges an heir has acknowledged are not remembered. The present owner
 		// lacks them only if that heir is lost as well.
+		if repay.Uncertain {
+			calls, old = since(calls, r.owners.Clock()-maxUncertainAge)
+		}
 		unknown = place.Owner.Boot != r.boot || place.Owner.Name != r.name || repay.After < r.owners.Acknowledged(p)
 	}
 	r.reports.mu.Lock()
@@ -73,6 +85,8 @@ func (r *Router) Report(repay continuity.Repay) {
 	report.calls = append(report.calls, calls...)
 	report.unknown = report.unknown || unknown
 	report.repaying = true
+	report.uncertain = report.uncertain || repay.Uncertain
+	report.lost += old
 	r.reports.mu.Unlock()
 	r.reports.due.Set()
 }
@@ -130,7 +144,13 @@ func (r *Router) reportAll(ctx context.Context) {
 			report.counted = true
 			unknown++
 		}
-		old := time.Since(report.since) > outbox.DefaultMaxAge
+		lost += report.lost
+		report.lost = 0
+		age := outbox.DefaultMaxAge
+		if report.uncertain {
+			age = uncertainFor
+		}
+		old := time.Since(report.since) > age
 		r.reports.mu.Unlock()
 		for len(calls) > 0 {
 			var next []byte

@@ -158,7 +158,7 @@ func TestAnsweredLate(t *testing.T) {
 	former.awaitRepaid(key)
 	for seq := uint64(4); seq <= 5; seq++ {
 		c := call.Of(small(key, fmt.Sprint("seq", seq)))
-		if !former.remember(&c, change(0, seq)) {
+		if !former.remember(&c, change(0, seq), 0) {
 			t.Fatalf("remember(%d) = false, want true", seq)
 		}
 	}
@@ -225,7 +225,7 @@ func TestRememberAllocates(t *testing.T) {
 		t.Fatal("nothing is remembered")
 	}
 	c := call.Of(q)
-	if got := testing.AllocsPerRun(200, func() { _, _ = n.answered.add(&c, change(0, 500), 500) }); got != 0 {
+	if got := testing.AllocsPerRun(200, func() { _, _ = n.answered.add(&c, change(0, 500), 500, 0) }); got != 0 {
 		t.Errorf("add() allocates %v times, want 0", got)
 	}
 	if got := cost(); got > plain {
@@ -240,7 +240,7 @@ func TestAnsweredMemory(t *testing.T) {
 	c := call.Of(small("key", "id"))
 	p := &a.partitions[c.Partition]
 	for seq := uint64(1); seq < 10_000; seq++ {
-		if _, err := a.add(&c, change(1, seq), max(seq, 10)-10); err != nil {
+		if _, err := a.add(&c, change(1, seq), max(seq, 10)-10, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -263,10 +263,10 @@ func TestAnsweredMemory(t *testing.T) {
 	if fmt.Sprint(seqs) != "[9996 9997 9998 9999]" {
 		t.Errorf("end() = %v, want the calls after 9995", seqs)
 	}
-	if _, err := a.add(&c, change(2, 1), 0); err != nil { // this member is the owner again
+	if _, err := a.add(&c, change(2, 1), 0, 0); err != nil { // this member is the owner again
 		t.Fatal(err)
 	}
-	if late, err := a.add(&c, change(1, 9_999), 0); late == nil || err != nil {
+	if late, err := a.add(&c, change(1, 9_999), 0, 0); late == nil || err != nil {
 		t.Errorf("add() of the last time as an owner = %v, %v, want a late call", late, err)
 	}
 	a.trim(func(int) uint64 { return 1 })
@@ -292,5 +292,32 @@ func TestReplayWaits(t *testing.T) {
 	}
 	if got := owner.used(owner.ownedBy(0), "thousand", "requests"); got != 1 {
 		t.Errorf("%d requests used, want 1", got)
+	}
+}
+
+// TestReportUncertain: an owner that may have a call recognizes it for 30 s. Older ones are
+// counted as lost, so that none is charged twice.
+func TestReportUncertain(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 2)
+	former, next := nodes[0], nodes[1]
+	key := former.ownedBy(0)
+	for i, at := range []time.Duration{-maxUncertainAge - 1, -maxUncertainAge} { // it is 0 now
+		c := call.Of(small(key, fmt.Sprint(i)))
+		if !former.remember(&c, change(0, uint64(i+1)), at) {
+			t.Fatalf("remember(%d) = false, want true", i)
+		}
+	}
+	former.owners.set(func(int) replication.Place {
+		return replication.Place{Role: continuity.Fenced, Owner: former.owners.self}
+	})
+	former.Report(continuity.Repay{Partition: ring.PartitionOf(key), Owner: next.owners.self, FromCopy: true, Uncertain: true})
+	takeOver(former, next, key, 0)
+	former.awaitRepaid(key)
+	if got := next.used(key, "thousand", "requests"); got != 1 {
+		t.Errorf("%d requests used at the next owner, want 1", got)
+	}
+	if got := former.metric("bucketring_repay_lost_calls_total"); got != 1 {
+		t.Errorf("%v calls lost, want 1", got)
 	}
 }
