@@ -24,6 +24,8 @@ type ringOwners struct {
 	durable atomic.Uint64
 	clock   atomic.Int64
 	awaited atomic.Int64 // calls of Await
+
+	journaled, repaid atomic.Int64
 }
 
 // ownersNow is replaced as a whole.
@@ -67,6 +69,10 @@ func (o *ringOwners) Lags(int, time.Duration) bool  { return false }
 func (o *ringOwners) Decides(p int, _ time.Duration) bool {
 	return o.Place(p).Role == continuity.Active
 }
+
+func (o *ringOwners) Acknowledged(int) uint64 { return o.durable.Load() }
+func (o *ringOwners) Journaled(int)           { o.journaled.Add(1) }
+func (o *ringOwners) Repaid(int)              { o.repaid.Add(1) }
 
 func (o *ringOwners) Await(ctx context.Context, p int, ok func(replication.Place) bool) (replication.Place, error) {
 	o.awaited.Add(1)
