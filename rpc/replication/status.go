@@ -95,6 +95,11 @@ func (l *loop) status() Status {
 func (s *Status) risk() string {
 	switch n := len(s.Roster.Names); {
 	case n == 0:
+		for _, m := range s.Members {
+			if m.Problem != "" {
+				return fmt.Sprintf("the members have not agreed on who belongs to the cluster yet: %s: %s", m.ID.Name, m.Problem)
+			}
+		}
 		return "the members have not agreed on who belongs to the cluster yet"
 	case n == 1:
 		return "there is one member only"
