@@ -22,8 +22,6 @@ func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string)
 	if err != nil {
 		return err
 	}
-	e.snapshots.Lock()
-	defer e.snapshots.Unlock()
 	s := &e.shards[partition]
 	s.Lock()
 	defer s.Unlock()
