@@ -65,6 +65,7 @@ type Engine struct {
 	sweepPartition int                       // where Sweep continues
 	snapshots      sync.Mutex                // of Snapshot, locked before a shard
 	spareChunks    [2][]byte                 // of the last snapshot, for the next; locked by snapshots
+	reads          [Partitions]sync.Mutex    // of AppendChanges in steps, locked before the shard
 	shards         [Partitions]shard
 }
 

@@ -65,8 +65,11 @@ func (s *shard) clear(e *Engine, number int) {
 }
 
 // replace replaces the state of a partition by that of fresh, which is of no pool yet. A
-// snapshot in progress is finished first.
+// snapshot and a message of changes in progress are finished first.
 func (s *shard) replace(fresh *partition, number int) {
+	if s.records.reading {
+		s.reading.finishRead()
+	}
 	if s.snapshot != nil {
 		s.snapshot.finish()
 	}

@@ -256,6 +256,7 @@ func (d *restorer) record() {
 	d.p.copyTimelines(rec, d.timelines)
 	if handle != 0 && rec.handle == 0 {
 		rec.handle = handle
+		d.p.handleTaken(handle)
 		*d.p.handles.allocAt(handle) = recordID
 	}
 }
