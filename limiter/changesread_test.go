@@ -4,7 +4,6 @@ package limiter
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 )
@@ -290,42 +289,5 @@ func TestTwoReadersOfOnePartition(t *testing.T) {
 			n.must(heir.Apply(n.now, r))
 		}
 		wantSameState(t, "a copy", n.state(heir, keys), n.state(n.owner, keys))
-	}
-}
-
-// BenchmarkChangesHold measures for how long a message of very many changes holds the lock
-// of their partition at a time.
-func BenchmarkChangesHold(b *testing.B) {
-	const keys = 60_000
-	n := newReadNode(b)
-	n.newMessage()
-	s := &n.owner.shards[n.part]
-	var begins, steps []time.Duration
-	after := uint64(0)
-	for b.Loop() {
-		b.StopTimer()
-		for i := range keys {
-			n.check(i)
-		}
-		n.writer.Reset()
-		n.writer.read.makeRoom(s.listed())
-		b.StartTimer()
-		began := time.Now()
-		through, result := n.writer.beginChanges(s, n.now, n.part, after, true)
-		begins = append(begins, time.Since(began))
-		for more := result == tooMany; more; {
-			began := time.Now()
-			more = n.writer.step(s)
-			steps = append(steps, time.Since(began))
-		}
-		n.writer.endRead()
-		n.owner.ForgetChanges(n.part, through)
-		after = through
-	}
-	// The longest ones are those in which the system ran something else.
-	for name, all := range map[string][]time.Duration{"begin": begins, "step": steps} {
-		slices.Sort(all)
-		b.ReportMetric(float64(all[len(all)/2].Nanoseconds())/1e3, name+"-p50-us")
-		b.ReportMetric(float64(all[len(all)*99/100].Nanoseconds())/1e3, name+"-p99-us")
 	}
 }

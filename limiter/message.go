@@ -51,8 +51,8 @@ func (w *StateWriter) Message() []byte {
 // instant. It appends nothing if there was no later change. The partition may be open or
 // closed.
 //
-// It holds the partition's lock for [readStep] records and ids at a time, of which each takes
-// about a microsecond, and calls are decided in between.
+// It holds the partition's lock for 64 records and ids at a time, for some 15 us, and calls
+// are decided in between. If there are more, it first holds it for 3 ns for each.
 //
 // It returns false, and appends nothing, if the list of changes does not reach back to
 // after: the receiver needs a full copy, as of [Engine.SnapshotAt]. The list begins when

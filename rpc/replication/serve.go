@@ -183,7 +183,7 @@ func (h *Host) copy(stream ownerStream, from continuity.ID) error {
 	}
 }
 
-// readCopy reads all records of a partition. That takes about a second for a million, so it
+// readCopy reads all records of a partition. That takes seconds for a million, so it
 // is done here and not in the loop, and leaves processors to calls.
 func (h *Host) readCopy(ctx context.Context, partition int, records []byte) (apply func(limiter.Time) error, err error) {
 	if partition < 0 || partition >= len(h.parts) {
