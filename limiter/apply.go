@@ -141,21 +141,48 @@ func (e *Engine) Apply(now Time, r *StateReader) error {
 // number of its last change by that of the snapshot. The error is [ErrOpen] or says what
 // is invalid, and the copy is unchanged.
 func (e *Engine) ApplyFull(now Time, partition int, data []byte, zone func(string) (*time.Location, error)) error {
-	fresh, err := e.decode(now, partition, data, zone)
+	c, err := e.ReadFull(now, partition, data, zone)
 	if err != nil {
 		return err
 	}
-	e.snapshots.Lock()
-	defer e.snapshots.Unlock()
-	s := &e.shards[partition]
+	return c.Apply(now)
+}
+
+// FullCopy is the state of a partition that was read from a snapshot. It belongs to no
+// partition until it is applied.
+type FullCopy struct {
+	partition int
+	fresh     *partition // nil: applied
+}
+
+// ReadFull reads a snapshot, as if it had been taken at now, for [FullCopy.Apply]. It takes
+// about 5 us a record, and no lock of a partition. An error says what is invalid.
+func (e *Engine) ReadFull(now Time, partition int, data []byte, zone func(string) (*time.Location, error)) (*FullCopy, error) {
+	fresh, err := e.decode(now, partition, data, zone)
+	if err != nil {
+		return nil, err
+	}
+	return &FullCopy{partition, fresh}, nil
+}
+
+// Apply is the rest of [Engine.ApplyFull]: it replaces the partition in a time that does not
+// depend on the number of records, unless a snapshot of what is replaced is in progress. It
+// may be called until it has succeeded once.
+func (c *FullCopy) Apply(now Time) error {
+	if c.fresh == nil {
+		return fmt.Errorf("apply a snapshot to partition %d: it has been applied", c.partition)
+	}
+	e := c.fresh.engine
+	s := &e.shards[c.partition]
 	s.Lock()
 	defer s.Unlock()
 	if !s.records.closed {
-		return fmt.Errorf("apply a snapshot to partition %d: %w", partition, ErrOpen)
+		return fmt.Errorf("apply a snapshot to partition %d: %w", c.partition, ErrOpen)
 	}
 	s.mono = max(now.Mono, s.mono)
-	seq := fresh.seq
-	s.replace(fresh, partition)
+	seq := c.fresh.seq
+	s.replace(c.fresh, c.partition)
+	c.fresh = nil
 	s.seq = seq
 	s.forgetAllChanges()
 	s.dropCopies(now)

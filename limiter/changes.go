@@ -13,8 +13,7 @@ package limiter
 // whenever it is read. Between two cuts a reference is listed once, and what changed
 // after any number is in the segments that end after it.
 
-// maxListed is the most references and removed ids that a partition lists. Reading that
-// many takes about 10 ms under its lock.
+// maxListed is the most references and removed ids that a partition lists.
 const maxListed = 1 << 16
 
 // maxCuts is the most segments of a list. The oldest two are joined if there are more.
@@ -68,6 +67,13 @@ func (e *Engine) Seq(partition int) uint64 {
 	s.Lock()
 	defer s.Unlock()
 	return s.seq
+}
+
+// listed returns the lengths of the list.
+func (s *shard) listed() (refs, removed int) {
+	s.Lock()
+	defer s.Unlock()
+	return len(s.changes.refs), len(s.changes.removed)
 }
 
 // ForgetChanges drops from the list what nobody needs who has all changes up to seq.
@@ -204,6 +210,23 @@ func (p *partition) cutChanges() {
 			entry.owner &^= flagListed
 		}
 	}
+	p.endSegment()
+}
+
+// from returns the cut after which all is listed that changed after a number.
+func (c *changes) from(after uint64) (from cut) {
+	for i := range c.cuts {
+		if c.cuts[i].through > after {
+			break
+		}
+		from = c.cuts[i]
+	}
+	return from
+}
+
+// endSegment ends a segment of the list, whose references must lose their marks.
+func (p *partition) endSegment() {
+	c := &p.changes
 	c.uncut = len(c.refs)
 	next := cut{p.seq, len(c.refs), len(c.removed)}
 	switch n := len(c.cuts); {

@@ -116,3 +116,68 @@ func BenchmarkChanges(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkManyChanges measures what one root with very many changed keys of four limits
+// costs: the longest time for which the message of its changes holds the lock of the
+// partition, and the reading and applying of a complete copy.
+func BenchmarkManyChanges(b *testing.B) {
+	for _, keys := range []int{1_000, 65_000} {
+		owner, heir := limiter.New(limiter.Options{}), limiter.New(limiter.Options{})
+		part := limiter.PartitionOf("root")
+		owner.Track(part, true)
+		heir.Close(part)
+		var names []string
+		for i := range keys {
+			names = append(names, fmt.Sprintf("root/%06d", i))
+		}
+		r := &limiter.Request{Plan: benchPlan(b, owner, len(names[0])), Requests: 1, InputTokens: 900, OutputTokens: 100}
+		var d limiter.Decision
+		now := benchStart
+		change := func() {
+			now.Mono, now.Wall = now.Mono+int64(time.Minute), now.Wall+int64(time.Minute)
+			for _, r.Key = range names {
+				_ = owner.Check(now, r, &d)
+			}
+		}
+		b.Run(fmt.Sprintf("keys=%d/append", keys), func(b *testing.B) {
+			var w limiter.StateWriter
+			var longest time.Duration
+			after := owner.Seq(part)
+			for b.Loop() {
+				b.StopTimer()
+				change()
+				w.Reset()
+				b.StartTimer()
+				began := time.Now()
+				through, ok := owner.AppendChanges(now, part, after, &w)
+				longest = max(longest, time.Since(began))
+				if !ok {
+					b.Fatal("the list of changes is too short")
+				}
+				owner.ForgetChanges(part, through)
+				after = through
+			}
+			b.ReportMetric(float64(longest.Microseconds()), "longest-us")
+		})
+		b.Run(fmt.Sprintf("keys=%d/copy", keys), func(b *testing.B) {
+			change()
+			data, _ := owner.SnapshotAt(now, part, nil)
+			var reading, longest time.Duration
+			for b.Loop() {
+				began := time.Now()
+				c, err := heir.ReadFull(now, part, data, nil)
+				read := time.Now()
+				if err == nil {
+					err = c.Apply(now)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+				reading += read.Sub(began)
+				longest = max(longest, time.Since(read))
+			}
+			b.ReportMetric(float64(reading.Nanoseconds())/float64(b.N)/float64(keys), "ns/key")
+			b.ReportMetric(float64(longest.Microseconds()), "longest-apply-us")
+		})
+	}
+}

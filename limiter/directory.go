@@ -18,6 +18,7 @@ type directory struct {
 	// The state of the partition, kept here because there is room in its cache lines.
 	closed  bool // it makes no decisions, see Engine.Close
 	tracked bool // it lists its changes
+	reading bool // a message of its changes is in progress
 }
 
 // tables are used once the first table has split.

@@ -63,8 +63,9 @@ type Engine struct {
 	reserve        int64                     // see keepReserve
 	largest        [Partitions]atomic.Uint32 // rootSizes.count of each partition
 	sweepPartition int                       // where Sweep continues
-	snapshots      sync.Mutex                // of Snapshot and Restore, locked before a shard
+	snapshots      sync.Mutex                // of Snapshot, locked before a shard
 	spareChunks    [2][]byte                 // of the last snapshot, for the next; locked by snapshots
+	reads          [Partitions]sync.Mutex    // of AppendChanges in steps, locked before the shard
 	shards         [Partitions]shard
 }
 

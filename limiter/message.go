@@ -17,6 +17,7 @@ type StateWriter struct {
 	count   int
 	message []byte
 	seen    [2]bitset // references written of the current partition: records, entries
+	read    changesRead
 }
 
 // Reset begins a new message.
@@ -47,8 +48,11 @@ func (w *StateWriter) Message() []byte {
 
 // AppendChanges appends to w what changed in a partition after the change numbered after, as
 // values as of now, and returns the number of the last change. All values are those of one
-// instant; reading them takes about 0.2 us a record or id under the partition's lock. It
-// appends nothing if there was no later change. The partition may be open or closed.
+// instant. It appends nothing if there was no later change. The partition may be open or
+// closed.
+//
+// It holds the partition's lock for 64 records and ids at a time, for some 15 us, and calls
+// are decided in between. If there are more, it first holds it for 3 ns for each.
 //
 // It returns false, and appends nothing, if the list of changes does not reach back to
 // after: the receiver needs a full copy, as of [Engine.SnapshotAt]. The list begins when
@@ -61,14 +65,44 @@ func (e *Engine) AppendChanges(now Time, partition int, after uint64, w *StateWr
 		w.begin(e)
 	}
 	s := &e.shards[partition]
+	through, result := w.beginChanges(s, now, partition, after, false)
+	if result == tooMany {
+		e.reads[partition].Lock()
+		defer e.reads[partition].Unlock()
+		w.read.makeRoom(s.listed())
+		through, result = w.beginChanges(s, now, partition, after, true)
+		if result == tooMany {
+			for w.step(s) {
+			}
+			w.endRead()
+		}
+	}
+	return through, result != notListed
+}
+
+// The results of beginChanges.
+const (
+	complete = iota // all changes are written, or there are none
+	notListed
+	tooMany // changes for one hold of the lock
+)
+
+// beginChanges writes changes if they are few. If there are too many, it begins to read
+// them, if it may.
+func (w *StateWriter) beginChanges(s *shard, now Time, partition int, after uint64, mayRead bool) (through uint64, result int) {
 	s.Lock()
 	defer s.Unlock()
 	now = s.tick(now)
 	switch {
 	case !s.records.tracked || after < s.changes.start:
-		return s.seq, false
+		return s.seq, notListed
 	case after >= s.seq:
-		return s.seq, true
+		return s.seq, complete
+	}
+	from := s.changes.from(after)
+	many := len(s.changes.refs)-from.refs > readStep || len(s.changes.removed)-from.removed > readStep
+	if many && !mayRead {
+		return s.seq, tooMany
 	}
 	w.p, w.now = &s.partition, now
 	w.count++
@@ -78,9 +112,13 @@ func (e *Engine) AppendChanges(now Time, partition int, after uint64, w *StateWr
 	w.uint(s.seq)
 	lengthAt := len(w.buf)
 	w.buf = append(w.buf, 0, 0, 0, 0)
-	w.changesAfter(after)
+	if many {
+		w.beginRead(from, lengthAt)
+		return s.seq, tooMany
+	}
+	w.changesFrom(from)
 	w.setLength(lengthAt)
-	return s.seq, true
+	return s.seq, complete
 }
 
 func (w *StateWriter) begin(e *Engine) {
@@ -91,17 +129,10 @@ func (w *StateWriter) begin(e *Engine) {
 	w.Reset()
 }
 
-// changesAfter writes what is listed after a change, and cuts the list.
-func (w *StateWriter) changesAfter(after uint64) {
+// changesFrom writes what is listed after a cut, and cuts the list.
+func (w *StateWriter) changesFrom(from cut) {
 	p, c := w.p, &w.p.changes
 	p.cutChanges()
-	var from cut
-	for i := range c.cuts {
-		if c.cuts[i].through > after {
-			break
-		}
-		from = c.cuts[i]
-	}
 	for _, ref := range c.refs[from.refs:] {
 		if w.seen[ref/entryReference].set(uint32(ref % entryReference)) {
 			continue
@@ -120,18 +151,22 @@ func (w *StateWriter) changesAfter(after uint64) {
 		if _, entry := p.lookUp(p.accounts.find(id.root), id.idKey); entry != nil {
 			continue // added again, so it is listed
 		}
-		w.uint(tagRemoved)
-		w.fixed(id.root)
-		w.fixed(id.hash)
-		w.uint(uint64(id.more))
+		w.removedID(id)
 	}
+}
+
+func (w *StateWriter) removedID(id removedID) {
+	w.uint(tagRemoved)
+	w.fixed(id.root)
+	w.fixed(id.hash)
+	w.uint(uint64(id.more))
 }
 
 // changedRecord writes a record with its pins, by which the receiver knows that it has the
 // reservations that charged it.
 func (w *StateWriter) changedRecord(rec *record) {
 	w.useSchema(w.p.engine.catalog.schema(rec.schema))
-	w.uint(tagRecord)
+	w.item(tagRecord)
 	lengthAt := len(w.buf)
 	w.buf = append(w.buf, 0, 0, 0, 0)
 	w.uint(uint64(rec.pins))

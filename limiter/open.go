@@ -58,17 +58,21 @@ func (e *Engine) Clear(partition int) {
 
 // clear empties a closed partition.
 func (s *shard) clear(e *Engine, number int) {
-	if s.snapshot != nil {
-		s.snapshot.finish()
-	}
 	empty := newPartition(e)
 	s.replace(&empty, number)
 	s.seq = 0
 	s.forgetAllChanges()
 }
 
-// replace replaces the state of a partition by that of fresh, which is of no pool yet.
+// replace replaces the state of a partition by that of fresh, which is of no pool yet. A
+// snapshot and a message of changes in progress are finished first.
 func (s *shard) replace(fresh *partition, number int) {
+	if s.records.reading {
+		s.reading.finishRead()
+	}
+	if s.snapshot != nil {
+		s.snapshot.finish()
+	}
 	s.leavePools()
 	fresh.stats = s.stats
 	fresh.records.closed, fresh.records.tracked = s.records.closed, s.records.tracked

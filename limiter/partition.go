@@ -53,7 +53,8 @@ type memory struct {
 	rings        slab[ring]
 	roots        rootSizes
 	stats        partitionStats
-	changes      changes // since they are tracked
+	changes      changes      // since they are tracked
+	reading      *StateWriter // of the message in progress, or nil
 }
 
 func newPartition(e *Engine) partition {

@@ -96,7 +96,7 @@ func (p *partition) advance(rec *record, now Time) {
 // advanceTo is advance for a record that is about to be migrated to want. If a fixed
 // window is over, the next one follows the calendar of want.
 func (p *partition) advanceTo(rec *record, want *schema, now Time) {
-	if rec.epoch != p.records.epoch {
+	if rec.epoch != p.records.epoch || p.records.reading {
 		p.beforeRecordChanges(rec)
 	}
 	elapsed := max(0, now.Mono-rec.advancedAt)
@@ -270,6 +270,7 @@ func (p *partition) handleOf(rec *record, recordID uint32) uint32 {
 	if rec.handle == 0 {
 		var target *uint32
 		rec.handle, target = p.handles.alloc()
+		p.handleTaken(rec.handle)
 		*target = recordID
 	}
 	return rec.handle

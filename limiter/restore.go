@@ -22,8 +22,6 @@ func (e *Engine) Restore(now Time, partition int, data []byte, zone func(string)
 	if err != nil {
 		return err
 	}
-	e.snapshots.Lock()
-	defer e.snapshots.Unlock()
 	s := &e.shards[partition]
 	s.Lock()
 	defer s.Unlock()
@@ -258,6 +256,7 @@ func (d *restorer) record() {
 	d.p.copyTimelines(rec, d.timelines)
 	if handle != 0 && rec.handle == 0 {
 		rec.handle = handle
+		d.p.handleTaken(handle)
 		*d.p.handles.allocAt(handle) = recordID
 	}
 }

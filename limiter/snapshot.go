@@ -151,8 +151,11 @@ func (s *snapshot) walk(bytes, look int) (more bool) {
 func (s *snapshot) size() int { return len(s.full)*snapshotChunk + len(s.buf) }
 
 // beforeRecordChanges must be called before a record is changed or removed. It writes
-// the record to the snapshot in progress, if there is one that does not have it yet.
+// the record to the snapshot and the message in progress, if they do not have it yet.
 func (p *partition) beforeRecordChanges(rec *record) {
+	if p.records.reading {
+		p.reading.writeOnce(reference(rec.handle))
+	}
 	if rec.epoch == p.records.epoch {
 		return
 	}
@@ -172,9 +175,12 @@ func (s *snapshot) recordMoves(rec *record, recordID uint32) {
 }
 
 // beforeIDChanges must be called before an id entry, its charges or its reservation are
-// changed or removed. It writes them to the snapshot in progress, if there is one that
-// does not have them yet.
+// changed or removed. It writes them to the snapshot and the message in progress, if they
+// do not have them yet.
 func (p *partition) beforeIDChanges(entryID uint32) {
+	if p.records.reading {
+		p.reading.writeOnce(entryReference | reference(entryID))
+	}
 	s := p.snapshot
 	if s == nil || entryID >= s.idsEnd || s.idsDone.set(entryID) {
 		return
@@ -186,6 +192,9 @@ func (p *partition) beforeIDChanges(entryID uint32) {
 
 // idAdded must be called for every new id entry.
 func (p *partition) idAdded(entryID uint32) {
+	if p.records.reading { // it may be listed because of one that was removed
+		p.reading.seen[1].unset(entryID)
+	}
 	if s := p.snapshot; s != nil && entryID < s.idsEnd {
 		s.idsDone.set(entryID)
 	}
@@ -193,6 +202,17 @@ func (p *partition) idAdded(entryID uint32) {
 
 // bitset is a set of small numbers.
 type bitset []uint64
+
+// unset removes n and reports whether it was there.
+func (b bitset) unset(n uint32) (before bool) {
+	if int(n/64) >= len(b) {
+		return false
+	}
+	word, bit := &b[n/64], uint64(1)<<(n%64)
+	before = *word&bit != 0
+	*word &^= bit
+	return before
+}
 
 // set adds n and reports whether it was there before.
 func (b *bitset) set(n uint32) (before bool) {

@@ -5,6 +5,7 @@ package limiter_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -142,6 +143,59 @@ func TestIDsDieDuringSnapshot(t *testing.T) {
 	}
 	d := again.settle(then, limiter.Usage{Key: "acme", ID: "r", InputTokens: 60_000, Final: true})
 	wantUsed(t, "the settled reservation", d, 0, 60_000-3100)
+}
+
+// TestReplacedDuringSnapshot checks that a snapshot has what it began with if the partition
+// is replaced meanwhile.
+func TestReplacedDuringSnapshot(t *testing.T) {
+	part := limiter.PartitionOf("acme")
+	empty := newNode(t, limiter.Options{}).Snapshot(noon, part, nil)
+	for name, replace := range map[string]func(n *node) error{
+		"restored": func(n *node) error { return n.Restore(noon, part, empty, time.LoadLocation) },
+		"copied":   func(n *node) error { n.Close(part); return n.ApplyFull(noon, part, empty, time.LoadLocation) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, limiter.Options{})
+			r := &limiter.Request{Key: "acme", Plan: n.plan("acme", bucketOf(6000, 100_000)), InputTokens: 300}
+			n.check(noon, r)
+			run := n.BeginSnapshot(noon, part)
+			if err := replace(n); err != nil {
+				t.Fatal(err)
+			}
+			if s := n.Stats(); s.Keys+s.CopiedKeys != 0 {
+				t.Errorf("%d keys after the partition was replaced by an empty one, want none", s.Keys+s.CopiedKeys)
+			}
+			again, err := restored(t, noon, run.Finish())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Plan = again.plan("acme", bucketOf(6000, 100_000))
+			wantUsed(t, "the snapshot", again.peek(noon, r), 0, 300)
+		})
+	}
+}
+
+// TestFullCopyIsAppliedOnce checks when a copy that was read may be applied.
+func TestFullCopyIsAppliedOnce(t *testing.T) {
+	part := limiter.PartitionOf("acme")
+	owner, heir := newNode(t, limiter.Options{}), newNode(t, limiter.Options{})
+	r := &limiter.Request{Key: "acme", Plan: owner.plan("acme", bucketOf(6000, 100_000)), InputTokens: 300}
+	owner.check(noon, r)
+	data, seq := owner.SnapshotAt(noon, part, nil)
+	c, err := heir.ReadFull(noon, part, data, time.LoadLocation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Apply(noon); !errors.Is(err, limiter.ErrOpen) {
+		t.Errorf("Apply() to an open partition = %v, want %v", err, limiter.ErrOpen)
+	}
+	heir.Close(part)
+	if err := c.Apply(noon); err != nil || heir.Seq(part) != seq || heir.Stats().CopiedKeys != 1 {
+		t.Errorf("Apply() = %v, with change %d and %d keys; want change %d and 1 key", err, heir.Seq(part), heir.Stats().CopiedKeys, seq)
+	}
+	if err := c.Apply(noon); err == nil {
+		t.Error("Apply() again succeeds, want an error")
+	}
 }
 
 func TestRestoreReplacesThePartition(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/node"
 )
 
@@ -109,6 +110,7 @@ func (s *streams) printStatus(n *node.Status, now time.Time) {
 	s.printf("%s is %s  version %s  up %s\n", n.Name, word, n.Version, formatDuration(time.Duration(n.UptimeSeconds)*time.Second))
 	s.printf("cluster %s  ring %s  view %d  policy %s\n\n", c.Label, c.RingDigest, c.View, n.Policy.Version)
 	s.printMembers(c)
+	s.printReplication(c.Replication, n.Journal, now)
 	if list := warnings(n, now); len(list) > 0 {
 		s.printf("\n")
 		for _, warning := range list {
@@ -130,6 +132,23 @@ func (s *streams) printMembers(c *node.ClusterStatus) {
 			partitions += fmt.Sprintf(" (%d%%)", (m.Partitions*100+total/2)/total)
 		}
 		row(m.Name, m.State, partitions, m.PolicyDigest.String(), cmp.Or(m.HTTP, "-"), cmp.Or(m.GRPC, "-"), s.linkState(m))
+	}
+}
+
+// printReplication prints what this node holds, what is on its way, and whether a node may
+// be lost now.
+func (s *streams) printReplication(r *node.ReplicationStatus, j *journal.Status, now time.Time) {
+	if r != nil {
+		s.printf("\ndecides for %s partitions, copies of %s; %s moving, %s being copied; heirs lag by %d ms\n",
+			amount.Group(int64(r.Owned)), amount.Group(int64(r.Copies)), amount.Group(int64(r.Moving)), amount.Group(int64(r.Copying)), r.LagMillis)
+		if r.Safe {
+			s.printf("any one node may be restarted or lost now\n")
+		} else {
+			s.printf("no node may be restarted or lost now: %s\n", r.NotSafe)
+		}
+	}
+	if j != nil && j.LastSync != nil {
+		s.printf("journal: all changes until %s ago are on disk\n", max(0, now.Sub(*j.LastSync)).Round(time.Millisecond))
 	}
 }
 
@@ -177,6 +196,11 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 			add("%s answers too slowly: this node refused %s calls for its keys in the last minute", m.Name, amount.Group(int64(m.Link.RefusedInMinute)))
 		}
 	}
+	for _, m := range c.Members {
+		if m.Replication != nil && m.Replication.Problem != "" {
+			add("no copies and no votes go to %s: %s", m.Name, m.Replication.Problem)
+		}
+	}
 	for _, d := range c.Departed {
 		if slices.ContainsFunc(c.Members, func(m node.MemberStatus) bool { return m.Name == d.Name }) {
 			continue // it rejoined
@@ -186,6 +210,12 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 			counts = fmt.Sprintf(", and stays in the roster of %d members until it is forgotten", c.Roster)
 		}
 		add("departed: %s %s %s ago%s", d.Name, d.Fate, formatDuration(max(0, now.Sub(d.At))), counts)
+	}
+	if j := n.Journal; j != nil && j.Failing != "" {
+		add("changes are not on disk, and a crash would lose them: %s", j.Failing)
+	}
+	if j := n.Journal; j != nil && j.SnapshotError != "" {
+		add("journals grow, because no snapshot can be written: %s", j.SnapshotError)
 	}
 	if c.Problem != "" {
 		add("missing members cannot be reached: %s", strings.Join(strings.Fields(c.Problem), " "))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bucketring/bucketring/cluster"
 	"github.com/bucketring/bucketring/internal/filewatch"
+	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/node"
 	"github.com/bucketring/bucketring/limiter/policy/source"
 	"github.com/bucketring/bucketring/rpc/peer"
@@ -21,13 +22,15 @@ func TestStatusShowsWarnings(t *testing.T) {
 	const one, two = cluster.ID(0x11), cluster.ID(0x22)
 	status := &node.Status{
 		Name: "n1", Version: "v1", NotReady: "fenced: somebody else", UptimeSeconds: 75, RefusedInMinute: 2400,
-		Policy: source.Status{Version: one.String(), Status: filewatch.Status{LastError: "reload policy: policy.yaml:2:3: no"}},
+		Policy:  source.Status{Version: one.String(), Status: filewatch.Status{LastError: "reload policy: policy.yaml:2:3: no"}},
+		Journal: &journal.Status{LastSync: new(now.Add(-700 * time.Millisecond)), Failing: "write journal-1: no space left on device"},
 		Cluster: node.ClusterStatus{
-			Label: "prod", RingDigest: "00000000000000aa", View: 7, Roster: 4, Fenced: true,
+			Replication: &node.ReplicationStatus{NotSafe: "12 partitions are being copied", Owned: 1024, Copies: 1365, Moving: 3, Copying: 12, LagMillis: 21},
+			Label:       "prod", RingDigest: "00000000000000aa", View: 7, Roster: 4, Fenced: true,
 			Members: []node.MemberStatus{
 				{Name: "n1", State: "serving", Partitions: 1024, HTTP: "10.0.0.1:6470", GRPC: "10.0.0.1:6471", PolicyDigest: one, Link: &peer.LinkStatus{Connected: true, Queued: 1200}},
 				{Name: "n2", State: "serving", Partitions: 3072, HTTP: "10.0.0.2:6470", GRPC: "10.0.0.2:6471", PolicyDigest: two, Link: &peer.LinkStatus{BreakerOpen: true}},
-				{Name: "n3", State: "leaving", GRPC: "10.0.0.3:6471", PolicyDigest: one, Link: &peer.LinkStatus{Connected: true, RefusedInMinute: 31}},
+				{Name: "n3", State: "leaving", GRPC: "10.0.0.3:6471", PolicyDigest: one, Link: &peer.LinkStatus{Connected: true, RefusedInMinute: 31}, Replication: &node.ReplicationLink{Problem: "n3 speaks protocol 2 only"}},
 				{Name: "n4", Self: true, State: "joining", GRPC: "10.0.0.4:6471", PolicyDigest: one},
 				{Name: "n5", State: "joining", GRPC: "10.0.0.5:6471", PolicyDigest: one},
 			},
@@ -54,6 +57,10 @@ n3      leaving  0           0000000000000011  -              10.0.0.3:6471  up
 n4      joining  0           0000000000000011  -              10.0.0.4:6471  this node
 n5      joining  0           0000000000000011  -              10.0.0.5:6471  -
 
+decides for 1,024 partitions, copies of 1,365; 3 moving, 12 being copied; heirs lag by 21 ms
+no node may be restarted or lost now: 12 partitions are being copied
+journal: all changes until 700ms ago are on disk
+
 ! this node is fenced: another node with the name n1 started later and decides instead. Stop one of them
 ! fenced: n2 at 10.0.0.9:6472 lost its name to a node that started later. Stop one of them
 ! policies differ: 0000000000000011 on n1, n3; 0000000000000022 on n2
@@ -61,8 +68,10 @@ n5      joining  0           0000000000000011  -              10.0.0.5:6471  -
 ! the policy files cannot be used, so the previous policy stays in force: reload policy: policy.yaml:2:3: no
 ! this node is overloaded: it refused 2,400 new calls in the last minute
 ! n3 answers too slowly: this node refused 31 calls for its keys in the last minute
+! no copies and no votes go to n3: n3 speaks protocol 2 only
 ! departed: n6 left 1m30s ago
 ! departed: n7 crashed 3s ago, and stays in the roster of 4 members until it is forgotten
+! changes are not on disk, and a crash would lose them: write journal-1: no space left on device
 ! missing members cannot be reached: 1 error occurred: * failed to join 10.0.0.7:6472: i/o timeout
 ! calls decided without their owner that are not yet reported to it: 3
 ! calls decided without their owner since the start: 1,206 (1,200: the owner did not answer; 5: the owner answered too late; 1: news)

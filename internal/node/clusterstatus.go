@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/peer"
 )
@@ -61,6 +62,15 @@ type MemberStatus struct {
 	EnvoyDigest  cluster.ID `json:"envoy_digest,omitzero"` // the first 16 digits of [EnvoyStatus.Digest]; 0: no rules
 	// Link is the connection from this node to the member; nil for itself.
 	Link *peer.LinkStatus `json:"link,omitempty"`
+	// Replication is the stream of the ownership protocol from this node to the member; nil
+	// for itself and before there is one.
+	Replication *ReplicationLink `json:"replication,omitempty"`
+}
+
+// ReplicationLink is the stream of the ownership protocol to a member.
+type ReplicationLink struct {
+	Connected bool   `json:"connected"`
+	Problem   string `json:"problem,omitempty"` // why it is not connected
 }
 
 // Departure is a member that departed and is not forgotten.
@@ -90,9 +100,11 @@ func (n *Node) clusterStatus(routed peer.Status, stats *limiter.Stats) ClusterSt
 			HTTP: addressText(m.HTTP), GRPC: addressText(m.GRPC), Gossip: addressText(m.Gossip), PolicyDigest: m.Policy, EnvoyDigest: m.Rules,
 		}
 	}
-	s.Replication = n.replicationStatus(routed.Moving, stats)
+	replicated, links := n.replicationStatus(routed.Moving, stats)
+	s.Replication = replicated
 	for _, m := range c.View.Members {
 		status := member(m)
+		status.Replication = links[continuity.ID{Name: m.Name, Boot: runNumber(m.Boot)}]
 		if i := slices.IndexFunc(routed.Members, func(r peer.MemberStatus) bool {
 			return r.Name == m.Name && r.Boot == cluster.ID(runNumber(m.Boot)).String()
 		}); i >= 0 {

@@ -254,6 +254,9 @@ func (n *Node) openServers() {
 		Admission:  n.admission,
 		Logger:     n.log,
 	}))
+	n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "bucketring_safe_to_lose_a_node", Help: "1 if any one node may be restarted or lost now without the loss of a charge, as this node knows it.",
+	}, func() float64 { return boolGauge(n.Safe() == nil) }))
 	n.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)
 }
 

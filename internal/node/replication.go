@@ -23,6 +23,7 @@ func (n *Node) newReplication() (*replication.Host, error) {
 		Name: n.config.Name, Boot: runNumber(n.boot), Engine: n.replicatedEngine(), Now: n.now,
 		Keys: n.keys.current, Dial: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 		Changed: func(int, continuity.Arrangement, continuity.Role) { n.router.OwnersChanged() },
+		Report:  func(repay continuity.Repay) { n.router.Report(repay) },
 		Logger:  n.log, Registry: n.registry,
 	})
 	if err != nil || n.journal == nil {
@@ -109,12 +110,18 @@ func (n *Node) risk(moving int) (s replication.Status, whyNot string, err error)
 	return s, whyNot, err
 }
 
-func (n *Node) replicationStatus(moving int, stats *limiter.Stats) *ReplicationStatus {
+// replicationStatus returns the status of replication and its streams to other members, or
+// nothing if replication does not answer.
+func (n *Node) replicationStatus(moving int, stats *limiter.Stats) (r *ReplicationStatus, links map[continuity.ID]*ReplicationLink) {
 	s, whyNot, err := n.risk(moving)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	r := &ReplicationStatus{
+	links = map[continuity.ID]*ReplicationLink{}
+	for _, m := range s.Members {
+		links[m.ID] = &ReplicationLink{Connected: m.Connected, Problem: m.Problem}
+	}
+	r = &ReplicationStatus{
 		Safe: whyNot == "", NotSafe: whyNot, Roster: s.Roster.Names, Voter: s.Voter, Owned: s.Owned, Copies: s.Heir, Roles: map[string]int{},
 		WithoutOwner: s.WithoutOwner, WithoutHeir: s.WithoutHeir, Copying: s.Copying, Moving: moving, LagMillis: s.Lag.Milliseconds(),
 		Keys: stats.CopiedKeys, IDs: stats.CopiedIDs,
@@ -122,7 +129,7 @@ func (n *Node) replicationStatus(moving int, stats *limiter.Stats) *ReplicationS
 	for role, count := range s.Roles {
 		r.Roles[role.String()] = count
 	}
-	return r
+	return r, links
 }
 
 // Safe returns nil if any one member may be lost now, or restarted, without the loss of a

@@ -24,6 +24,18 @@ func (n *Node) statusPage() statuspage.Status {
 		Cluster: pageCluster(s.Cluster),
 		Keys:    s.State.Keys, Reservations: s.State.Reservations, RequestIDs: s.State.RequestIDs,
 	}
+	if r := s.Cluster.Replication; r != nil {
+		page.Copies = &statuspage.Copies{
+			NotSafe: r.NotSafe, Voters: r.Roster, Owned: r.Owned, Copied: r.Copies, WithoutOwner: r.WithoutOwner, WithoutHeir: r.WithoutHeir,
+			Copying: r.Copying, Moving: r.Moving, Lag: time.Duration(r.LagMillis) * time.Millisecond,
+		}
+	}
+	if j := s.Journal; j != nil {
+		page.Journal = &statuspage.Journal{Bytes: j.JournalBytes, Failing: j.Failing}
+		if j.LastSync != nil {
+			page.Journal.LastSync = *j.LastSync
+		}
+	}
 	for _, r := range n.router.Owners() {
 		page.Owners = append(page.Owners, statuspage.Run(r))
 	}
@@ -61,6 +73,9 @@ func pageMembers(members []MemberStatus) []statuspage.Member {
 			Name: m.Name, Self: m.Self, State: m.State, Boot: m.Boot.String(), Started: m.Started,
 			HTTP: m.HTTP, GRPC: m.GRPC, Gossip: m.Gossip,
 			Partitions: m.Partitions, Policy: m.PolicyDigest.String(), Link: pageLink(m.Link),
+		}
+		if m.Replication != nil {
+			page[i].Problem = m.Replication.Problem
 		}
 	}
 	return page

@@ -23,9 +23,10 @@ type Engine interface {
 	// SnapshotAt appends all records of a partition to buf. They are its state after the
 	// change with the number seq.
 	SnapshotAt(now limiter.Time, partition int, buf []byte) (extended []byte, seq uint64)
-	// ApplyFull replaces all records of a closed partition by those of a snapshot. After an
-	// error the partition is as before.
-	ApplyFull(now limiter.Time, partition int, snapshot []byte) error
+	// ReadFull reads a snapshot, which may take long. What it returns replaces all records of
+	// the partition, which must be closed, by those of the snapshot, and takes little time.
+	// After an error the partition is as before.
+	ReadFull(now limiter.Time, partition int, snapshot []byte) (apply func(now limiter.Time) error, err error)
 	// Clear drops all records of a closed partition. The number of its last change is 0
 	// then.
 	Clear(partition int)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bucketring/bucketring/limiter"
 )
@@ -22,6 +23,8 @@ type fakeEngine struct {
 		sync.Mutex
 		failures []int // of the next applications
 	}
+	read    sync.Mutex   // held while a copy is read
+	reading atomic.Int64 // copies that are being read
 }
 
 type fakePartition struct {
@@ -134,20 +137,29 @@ func (e *fakeEngine) SnapshotAt(_ limiter.Time, partition int, buf []byte) ([]by
 	return append(buf, b...), p.seq
 }
 
-func (e *fakeEngine) ApplyFull(_ limiter.Time, partition int, records []byte) error {
+func (e *fakeEngine) ReadFull(_ limiter.Time, partition int, records []byte) (func(limiter.Time) error, error) {
+	e.reading.Add(1)
+	defer e.reading.Add(-1)
+	e.read.Lock()
+	defer e.read.Unlock()
 	var r fakeRecords
-	if err := json.Unmarshal(records, &r); err != nil || e.fails() != failNot {
-		return fmt.Errorf("apply full: %w", errors.Join(err, errClosed))
+	if err := json.Unmarshal(records, &r); err != nil {
+		return nil, fmt.Errorf("read full: %w", err)
 	}
-	p := &e.parts[partition]
-	p.Lock()
-	defer p.Unlock()
-	if !p.closed {
-		panic(fmt.Sprintf("partition %d is open and gets a copy", partition))
-	}
-	p.charges, p.seq, p.start = map[string]fakeCharge{}, r.Through, r.Through
-	maps.Copy(p.charges, r.Charges)
-	return nil
+	return func(limiter.Time) error {
+		if e.fails() != failNot {
+			return fmt.Errorf("apply full: %w", errClosed)
+		}
+		p := &e.parts[partition]
+		p.Lock()
+		defer p.Unlock()
+		if !p.closed {
+			panic(fmt.Sprintf("partition %d is open and gets a copy", partition))
+		}
+		p.charges, p.seq, p.start = map[string]fakeCharge{}, r.Through, r.Through
+		maps.Copy(p.charges, r.Charges)
+		return nil
+	}, nil
 }
 
 func (e *fakeEngine) NewChanges() Changes { return &fakeChanges{engine: e} }

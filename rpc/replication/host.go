@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,7 @@ type Host struct {
 	// Inputs of the loop.
 	frames   chan *inbound  // cap framesQueued; streams wait when it is full, and senders drop
 	copies   chan *fullCopy // cap 1: each is large
+	reading  chan struct{}  // holds one value for each copy that is being read; cap: how many may be
 	commands struct {
 		sync.Mutex
 		list []func(*loop)
@@ -86,7 +88,8 @@ func New(o Options) (*Host, error) {
 		metrics:   newMetrics(o.Registry), pace: pacer{rate: o.CopyRate},
 		parts: make([]partition, n), dirty: make([]atomic.Uint64, words), urgent: make([]atomic.Uint64, words), wake: notify.New(),
 		frames: make(chan *inbound, framesQueued), copies: make(chan *fullCopy, 1),
-		done: make(chan struct{}), left: make(chan struct{}),
+		reading: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		done:    make(chan struct{}), left: make(chan struct{}),
 	}
 	h.commands.due = notify.New()
 	nowhere := &Place{}

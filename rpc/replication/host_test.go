@@ -426,3 +426,40 @@ func TestForgottenChangesAreReplacedByACopy(t *testing.T) {
 		t.Errorf("heir has %v, want all three", got)
 	}
 }
+
+// TestLeasesAreRenewedWhileACopyIsRead: reading a large copy takes longer than a lease, and
+// the member goes on with the partitions that it owns.
+func TestLeasesAreRenewedWhileACopyIsRead(t *testing.T) {
+	c := newCluster(t, 16, "a", "b", "c")
+	c.settle()
+	ctx := waittest.Context(t, testWait)
+	owner := c.members[c.deciders(3)[0]]
+	heir := c.members[owner.Place(3).Heir.Name]
+	if err := owner.charge(ctx, 3, "first"); err != nil {
+		t.Fatal(err)
+	}
+	heir.engine.read.Lock()
+	if _, err := owner.engine.charge(3, "second", 1); err != nil {
+		t.Fatal(err)
+	}
+	owner.engine.ForgetChanges(3, owner.engine.Seq(3))
+	charged := make(chan error, 1) // cap 1: sent once
+	go func() { charged <- owner.charge(ctx, 3, "third") }()
+	waittest.Until(t, "the heir to read the copy", func() bool { return heir.engine.reading.Load() > 0 })
+	for p := range c.partitions {
+		if !heir.Decides(p, heir.Clock()) {
+			continue
+		}
+		before := heir.parts[p].until.Load()
+		waittest.Until(t, "the heir to renew its own leases", func() bool {
+			return heir.parts[p].until.Load() > before+int64(2*c.protocol.Heartbeat)
+		})
+	}
+	heir.engine.read.Unlock()
+	if err := <-charged; err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := heir.engine.state(3); len(got) != 3 {
+		t.Errorf("heir has %v, want all three", got)
+	}
+}

@@ -19,9 +19,13 @@ type limiterEngine struct {
 	zone func(string) (*time.Location, error)
 }
 
-// ApplyFull implements Engine.
-func (e limiterEngine) ApplyFull(now limiter.Time, partition int, snapshot []byte) error {
-	return e.Engine.ApplyFull(now, partition, snapshot, e.zone)
+// ReadFull implements Engine.
+func (e limiterEngine) ReadFull(now limiter.Time, partition int, snapshot []byte) (func(limiter.Time) error, error) {
+	c, err := e.Engine.ReadFull(now, partition, snapshot, e.zone)
+	if err != nil {
+		return nil, err
+	}
+	return c.Apply, nil
 }
 
 // NewChanges implements Engine.

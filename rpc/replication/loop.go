@@ -79,6 +79,9 @@ func (l *loop) run(ctx context.Context) {
 		if tick {
 			l.pollSeqs()
 			l.step(continuity.Tick{})
+			for _, o := range l.outs {
+				l.answered(o)
+			}
 			l.moves.report(l.log, l.clock())
 			l.leave.tick(l)
 		}
@@ -136,9 +139,7 @@ func (l *loop) stepState(e continuity.Event, apply func() error) {
 	}
 	if fx.Apply {
 		if err := apply(); err != nil {
-			l.metrics.applyFailed.Inc()
-			l.moves.problem(l.log, "records cannot be applied", "member", state.Transfer.From.Name,
-				"partition", state.Transfer.Partition, "full", state.Transfer.Full, "error", err)
+			l.applyFailed(&state.Transfer, err)
 			failed = true
 			fx.Messages = nil // not acknowledged: the sender repeats it
 		}
@@ -191,6 +192,12 @@ func (l *loop) stepState(e continuity.Event, apply func() error) {
 		l.step(d)
 		l.parts[d.Partition].lags.Store(int64(l.m.LagsAfter(d.Partition)))
 	}
+}
+
+// applyFailed counts and logs records of another member that cannot be used.
+func (l *loop) applyFailed(t *continuity.StateTransfer, err error) {
+	l.metrics.applyFailed.Inc()
+	l.moves.problem(l.log, "records cannot be applied", "member", t.From.Name, "partition", t.Partition, "full", t.Full, "error", err)
 }
 
 // changed opens or closes a partition, and publishes who holds it.
@@ -300,6 +307,9 @@ func (l *loop) receive(f *inbound) {
 	}
 	l.step(continuity.Received{Message: f.frame.Message})
 	l.leave.heard(f.frame.Message.From.Name, f.frame.Message.Epoch)
+	if o := l.outs[f.frame.Message.From]; o != nil {
+		l.answered(o)
+	}
 	f.release()
 }
 
@@ -333,6 +343,6 @@ func nextIs(r ChangeReader, partition int) bool {
 func (l *loop) receiveCopy(c *fullCopy) {
 	l.metrics.copiesReceived.Inc()
 	l.stepState(continuity.StateReceived{Transfer: c.transfer}, func() error {
-		return l.engine.ApplyFull(l.now(), c.transfer.Partition, c.records)
+		return c.apply(l.now())
 	})
 }

@@ -3,6 +3,8 @@
 package replication
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -47,6 +49,7 @@ type collector struct {
 	host        *Host
 	roles       *prometheus.Desc
 	withoutHeir *prometheus.Desc
+	lag         *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*collector)(nil)
@@ -56,6 +59,7 @@ func newCollector(h *Host) *collector {
 		host:        h,
 		roles:       prometheus.NewDesc("bucketring_partitions", "Partitions by the role of this node.", []string{"role"}, nil),
 		withoutHeir: prometheus.NewDesc("bucketring_partitions_without_heir", "Partitions of this node that no other member has a copy of.", nil, nil),
+		lag:         prometheus.NewDesc("bucketring_replication_lag_seconds", "For how long an heir of this node has lacked a charge, at most.", nil, nil),
 	}
 }
 
@@ -63,23 +67,28 @@ func newCollector(h *Host) *collector {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.roles
 	ch <- c.withoutHeir
+	ch <- c.lag
 }
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	var roles [numRoles]int
-	alone := 0
+	alone, lag, now := 0, time.Duration(0), c.host.clock()
 	for i := range c.host.parts {
 		place := c.host.parts[i].place.Load()
 		roles[place.Role]++
 		if place.Owner == c.host.self && place.Heir.IsZero() {
 			alone++
 		}
+		if place.Owner == c.host.self {
+			lag = max(lag, lagOf(time.Duration(c.host.parts[i].lags.Load()), now))
+		}
 	}
 	for r, n := range roles {
 		ch <- prometheus.MustNewConstMetric(c.roles, prometheus.GaugeValue, float64(n), continuity.Role(r).String())
 	}
 	ch <- prometheus.MustNewConstMetric(c.withoutHeir, prometheus.GaugeValue, float64(alone))
+	ch <- prometheus.MustNewConstMetric(c.lag, prometheus.GaugeValue, lag.Seconds())
 }
 
 // numRoles is the number of roles.

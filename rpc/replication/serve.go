@@ -13,6 +13,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
+	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/internal/handshake"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/replication/internal/wire"
@@ -39,7 +40,7 @@ func (f *inbound) release() {
 // fullCopy is all records of a partition from another member.
 type fullCopy struct {
 	transfer continuity.StateTransfer
-	records  []byte
+	apply    func(now limiter.Time) error
 }
 
 // Peer returns the service for the other members: Control and Copy are served by the
@@ -167,10 +168,33 @@ func (h *Host) copy(stream ownerStream, from continuity.ID) error {
 		case t.From != from || !t.Full:
 			return grpcstatus.Error(codes.PermissionDenied, fmt.Sprintf("%s sends a copy in the name of %s, or not a full one", from, t.From))
 		}
-		if err := give(stream.Context(), h, h.copies, &fullCopy{t, records}); err != nil {
-			return err
-		}
+		apply, err := h.readCopy(stream.Context(), t.Partition, records)
 		records = nil
+		switch {
+		case stream.Context().Err() != nil:
+			return stream.Context().Err()
+		case err != nil: // not acknowledged: the sender repeats it
+			h.command(func(l *loop) { l.applyFailed(&t, err) })
+		default:
+			if err := give(stream.Context(), h, h.copies, &fullCopy{t, apply}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// readCopy reads all records of a partition. That takes seconds for a million, so it
+// is done here and not in the loop, and leaves processors to calls.
+func (h *Host) readCopy(ctx context.Context, partition int, records []byte) (apply func(limiter.Time) error, err error) {
+	if partition < 0 || partition >= len(h.parts) {
+		return nil, fmt.Errorf("there is no partition %d", partition)
+	}
+	select {
+	case h.reading <- struct{}{}:
+		defer func() { <-h.reading }()
+		return h.engine.ReadFull(h.now(), partition, records)
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 

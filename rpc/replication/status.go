@@ -76,8 +76,8 @@ func (l *loop) status() Status {
 		case !l.m.Synced(i):
 			s.Copying++
 		}
-		if after := l.m.LagsAfter(i); a.Owner == l.self && after != always {
-			s.Lag = max(s.Lag, now-after+continuity.MaxLag)
+		if a.Owner == l.self {
+			s.Lag = max(s.Lag, lagOf(l.m.LagsAfter(i), now))
 		}
 	}
 	for id, k := range l.links {
@@ -91,10 +91,24 @@ func (l *loop) status() Status {
 	return s
 }
 
+// lagOf returns for how long the heir of a partition has lacked a change, if all charges wait
+// after that time.
+func lagOf(after, now time.Duration) time.Duration {
+	if after == always || after == never {
+		return 0
+	}
+	return max(0, now-after+continuity.MaxLag)
+}
+
 // risk returns why no member may be lost now.
 func (s *Status) risk() string {
 	switch n := len(s.Roster.Names); {
 	case n == 0:
+		for _, m := range s.Members {
+			if m.Problem != "" {
+				return fmt.Sprintf("the members have not agreed on who belongs to the cluster yet: %s: %s", m.ID.Name, m.Problem)
+			}
+		}
 		return "the members have not agreed on who belongs to the cluster yet"
 	case n == 1:
 		return "there is one member only"

@@ -48,7 +48,7 @@ func troubled() Status {
 				{
 					Name: "node-3", State: "serving", Boot: "000000000000000c", Started: noon.Add(-time.Hour),
 					HTTP: "[fd00::3]:6470", GRPC: "[fd00::3]:6471", Gossip: "[fd00::3]:6472", Policy: "a0daaaec65f16c3a",
-					Partitions: 1800, Link: &Link{BreakerOpen: true, Queued: 1200},
+					Partitions: 1800, Link: &Link{BreakerOpen: true, Queued: 1200}, Problem: "node-3 speaks protocol 2 only",
 				},
 				{Name: "node-5", State: "joining", Boot: "000000000000000e", Started: noon, Policy: "54e69cc153dee5ac", Link: &Link{}},
 			},
@@ -69,7 +69,12 @@ func troubled() Status {
 			Outbox: 1234, Fallbacks: map[string]uint64{"breaker": 1_200_000, "late": 3, "broken": 0},
 			Keys: []string{"00000000000000aa", "00000000000000bb"},
 		},
-		Keys: 123456, Reservations: 12, RequestIDs: 99999,
+		Copies: &Copies{
+			NotSafe: "12 partitions are being copied", Voters: []string{"node-1", "node-2", "node-3"}, Owned: 1365, Copied: 1366,
+			Copying: 12, Moving: 1200, WithoutHeir: 3, WithoutOwner: 1, Lag: 21 * time.Millisecond,
+		},
+		Journal: &Journal{LastSync: noon.Add(-time.Second), Bytes: 1 << 20, Failing: "no space left on device"},
+		Keys:    123456, Reservations: 12, RequestIDs: 99999,
 	}
 	owners := []string{"node-2", "node-3", "node-2", ""}
 	for i, n := range []int{1000, 1800, 1200, 96} {
@@ -142,8 +147,9 @@ func TestHostileTexts(t *testing.T) {
 }
 
 func everywhere(text string) Status {
-	member := Member{Name: text, State: text, Boot: text, HTTP: text, GRPC: text, Gossip: text, Policy: text, Link: &Link{BreakerOpen: true}}
+	member := Member{Name: text, State: text, Boot: text, HTTP: text, GRPC: text, Gossip: text, Policy: text, Link: &Link{BreakerOpen: true}, Problem: text}
 	return Status{
+		Copies: &Copies{NotSafe: text, Voters: []string{text}}, Journal: &Journal{Failing: text},
 		Name: text, Boot: text, Version: text, NotReady: text, HTTP: text, GRPC: text, Gossip: text,
 		Policy: Policy{Path: text, Version: text, Digest: text, LastError: text},
 		Cluster: Cluster{

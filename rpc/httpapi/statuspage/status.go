@@ -21,11 +21,33 @@ type Status struct {
 	Gossip   string
 	Policy   Policy
 	Cluster  Cluster
+	// Copies says who holds the state of partitions; nil: not known.
+	Copies  *Copies
+	Journal *Journal // nil: there is none
 	// Owners are the owners of all partitions, from 0 on.
 	Owners       []Run
 	Keys         int
 	Reservations int
 	RequestIDs   int
+}
+
+// Copies says who holds the state of partitions, as the node knows it.
+type Copies struct {
+	NotSafe string   // why no node may be lost now; "": any one may be
+	Voters  []string // the members whose votes count
+	// Partitions for which this node decides, and those whose heir it is.
+	Owned, Copied int
+	// Of all partitions: those without an owner or an heir, those that are being copied to
+	// an heir, and those that are to get another owner.
+	WithoutOwner, WithoutHeir, Copying, Moving int
+	Lag                                        time.Duration // of the heirs of this node
+}
+
+// Journal is the journal of the data directory.
+type Journal struct {
+	LastSync time.Time // zero: not yet
+	Bytes    int64
+	Failing  string // why changes are not on disk; "": they are
 }
 
 // Run is a number of adjacent partitions with one owner; "": none.
@@ -79,7 +101,8 @@ type Member struct {
 	Gossip     string
 	Partitions int
 	Policy     string
-	Link       *Link // nil: none, as to itself
+	Link       *Link  // nil: none, as to itself
+	Problem    string // why no copies and no votes go to it; "": they do
 }
 
 // Link is the state of the link to a member.
@@ -141,6 +164,12 @@ func noticesOf(s Status) []notice {
 	}
 	add(len(unreachable) > 0, "Members do not answer this node.",
 		strings.Join(unreachable, ", ")+": the breaker is open. Calls for their keys are decided by fallback until they answer again.")
+	for _, m := range c.Members {
+		add(m.Problem != "", "No copies and no votes go to "+m.Name+".", m.Problem)
+	}
+	if j := s.Journal; j != nil {
+		add(j.Failing != "", "Changes are not on disk.", "A crash would lose them: "+j.Failing)
+	}
 	add(len(crashed) > 0, "Members crashed.", strings.Join(crashed, ", "))
 	add(c.Problem != "", "Members are missing.", c.Problem)
 	add(len(c.Skew) > 0, "Members have different policies.", "The answer to a call depends on which member owns its key.")
