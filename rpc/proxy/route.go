@@ -79,7 +79,7 @@ func overridesPath(h http.Header) bool {
 }
 
 // isOnly reports whether every server takes a path for that of endpoint e, or of no
-// endpoint.
+// endpoint, and for one below the path of the upstream.
 func (p *Proxy) isOnly(e llm.Endpoint, isEndpoint bool, u *url.URL) bool {
 	for _, base := range [...]string{"", p.options.Upstream.Path} {
 		read, ok := readings(base, u)
@@ -90,9 +90,19 @@ func (p *Proxy) isOnly(e llm.Endpoint, isEndpoint bool, u *url.URL) bool {
 			if got, is := llm.EndpointOf(http.MethodPost, reading); is && (!isEndpoint || got != e) {
 				return false
 			}
+			if base != "" && leaves(base, reading) {
+				return false
+			}
 		}
 	}
 	return true
+}
+
+// leaves reports whether dot segments lead a path out of that of the upstream, to
+// requests that no setting is about.
+func leaves(base, target string) bool {
+	base = strings.TrimSuffix(normalize(base), "/") + "/"
+	return isLiteral(base) && !strings.HasPrefix(normalize(target)+"/", base)
 }
 
 // mayBeCounted reports whether some server takes a request, which Meter does not match,

@@ -56,7 +56,7 @@ func TestAmbiguousRequestsAreRejected(t *testing.T) {
 	for base, own := range map[string][]string{
 		"":         {"POST /v1//messages/"},
 		"/v1":      {"POST /chat/completions", "POST /completions/", "POST //messages", "POST /x/../chat%2Fcompletions"},
-		"/v1/chat": {"POST /completions", "POST /../messages", "POST /COMPLETIONS"},
+		"/v1/chat": {"POST /completions", "POST /../messages", "POST /COMPLETIONS", "POST /../rerank", "POST /x%2F..%2F../rerank", `POST /..\rerank`, "GET /../models"},
 		"/base":    {"POST /v1//messages/"},
 	} {
 		var reached atomic.Pointer[string]
