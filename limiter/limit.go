@@ -113,11 +113,19 @@ type Limit struct {
 const MaxAmount = amount.Max
 
 // Rates convert usage to quota tokens and money. Prices are in millionths of a US
-// dollar per million tokens.
+// dollar per million tokens, fees in millionths of a US dollar. All are between 0 and
+// [MaxAmount].
 type Rates struct {
 	Priced                                    bool // whether the model has a price
 	InputPrice, CachedInputPrice, OutputPrice int64
-	Weights                                   Weights
+	// Prices of input that is written to a cache: for five minutes or an unknown time,
+	// and for an hour.
+	CacheWritePrice, CacheWrite1hPrice int64
+	// Fees of one request, image and search.
+	RequestFee, ImageFee, SearchFee int64
+	ServiceTiers                    ServiceTiers
+	// Weights of cache writes are those of input.
+	Weights Weights
 }
 
 // Weights say how many millionths of a quota token one token counts. The zero
