@@ -64,7 +64,7 @@ func FuzzMeter(f *testing.F) {
 	for _, s := range []string{
 		chatDelta + chatStop + chatUsage + done, hiddenCRLF.Replace(continuous + chatUsage), hiddenCR.Replace(chatDelta + chatUsage),
 		anthropicStart + anthropicDelta + anthropicUsage + anthropicStop, responseCreated + responseDelta + responseText,
-		"\xef\xbb\xbf: x\n\nid: 1\n" + chatUsage, `{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}`,
+		"\xef\xbb\xbf: x\n\nid: 1\n" + chatUsage, spacedNull + firstNull + chatDelta, `{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}`,
 	} {
 		for e := range endpoints {
 			f.Add(uint8(e), true, true, []byte(s), []byte{3, 50, 0, 200})
@@ -72,7 +72,7 @@ func FuzzMeter(f *testing.F) {
 	}
 	f.Add(uint8(1), true, false, []byte("\xefdata:{\"choices\",\"usage\"0{}}"), []byte("0")) // only the first byte of a byte order mark
 	f.Fuzz(func(t *testing.T, endpoint uint8, events, asked bool, answer, steps []byte) {
-		r := Request{Endpoint: Endpoint(endpoint % uint8(len(endpoints))), N: 1, Stream: events, IncludeUsage: asked, InputBytes: 1}
+		r := Request{Endpoint: Endpoint(endpoint % uint8(len(endpoints))), N: 1, Stream: events, IncludeUsage: asked, usageAsked: !asked, InputBytes: 1}
 		kind := "application/json"
 		if events {
 			kind = "text/event-stream"
