@@ -28,6 +28,9 @@ type ending struct {
 	textOutput    int64 // output estimated from the bytes of text
 	outputGuess   int64 // best estimate of the output: textOutput or the count of pieces
 	usageRejected bool  // the usage of the response is not plausible
+
+	// The counts of rejected usage that can be true, see [llm.Meter.Claim]. 0: none.
+	claimedInput, claimedOutput int64
 }
 
 // charge is what a call is settled with.
@@ -61,7 +64,10 @@ func (c *Call) charge(e ending) charge {
 	switch {
 	case !e.metered:
 		estimated.usage.OutputTokens = min(c.maxOutput(), amount.Max-c.estimate.InputTokens)
-	case !e.usageRejected && e.usage.Input >= 0: // the input is known, but not the final output
+	case e.usageRejected:
+		input := max(c.estimate.InputTokens, e.claimedInput)
+		estimated.usage = ChargedUsage{InputTokens: input, OutputTokens: min(max(e.outputGuess, e.claimedOutput), amount.Max-input)}
+	case e.usage.Input >= 0: // the input is known, but not the final output
 		estimated.usage = response
 		estimated.usage.OutputTokens = min(e.outputGuess, amount.Max-e.usage.Input)
 	}

@@ -196,6 +196,10 @@ func (w *writer) readMeter(e *ending) {
 	if reported || w.meter.Finished() {
 		e.incomplete = false // whatever happened after the end of the response
 	}
+	if e.usageRejected {
+		input, output := w.meter.Claim()
+		e.claimedInput, e.claimedOutput = max(input, 0), w.capAtGrant(max(output, 0))
+	}
 	if q.MaxOutput != 0 {
 		e.textOutput = w.capAtGrant(w.estimator.tokens(w.call.Key(), q.Model, w.meter.OutputBytes()))
 		e.outputGuess = max(w.meter.StreamedTokens(), e.textOutput)

@@ -210,9 +210,10 @@ func (m *Meter) readUsage(final bool) {
 // readTier reads the service tier of the document, outside of its usage block.
 func (m *Meter) readTier() { m.setTier(m.doc.tierValue()) }
 
-// setTier sets the service tier, unless name is empty.
+// setTier sets the service tier, unless name is empty or auto. That is what a caller may
+// ask for, and not a tier that a call can get.
 func (m *Meter) setTier(name []byte) {
-	if len(name) > 0 && m.serviceTier != string(name) {
+	if len(name) > 0 && string(name) != "auto" && m.serviceTier != string(name) {
 		m.serviceTier = string(name)
 	}
 }
