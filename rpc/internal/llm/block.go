@@ -16,6 +16,7 @@ type usageBlock struct {
 	writes, write, write1h int64 // input that was written to a cache: all, for minutes, for an hour
 	reasoning              int64
 	images, searches       int64
+	sources                int64 // searches that are counted outside of the tools
 	serviceTier            []byte // valid as long as the text
 
 	openAI    bool // the input has OpenAI's name
@@ -24,7 +25,7 @@ type usageBlock struct {
 	invalid   bool // a count is not a whole number, or out of bounds
 }
 
-var emptyBlock = usageBlock{input: -1, output: -1, total: -1, cached: -1, writes: -1, write: -1, write1h: -1, reasoning: -1, images: -1, searches: -1}
+var emptyBlock = usageBlock{input: -1, output: -1, total: -1, cached: -1, writes: -1, write: -1, write1h: -1, reasoning: -1, images: -1, searches: -1, sources: -1}
 
 // read reads a usage object of any of the formats.
 func (b *usageBlock) read(s *scanner, text []byte) {
@@ -52,7 +53,7 @@ func (b *usageBlock) member(s *scanner) {
 		b.number(s, &b.total)
 	case "reasoning_tokens":
 		b.number(s, &b.reasoning)
-	case "thoughtsTokenCount", "thoughts_tokens":
+	case "thoughtsTokenCount":
 		b.thoughts = true
 		b.number(s, &b.reasoning)
 	case "prompt_tokens_details", "input_tokens_details", "prompt_token_details", "input_token_details":
@@ -62,7 +63,7 @@ func (b *usageBlock) member(s *scanner) {
 	case "server_tool_use", "server_side_tool_usage_details":
 		b.object(s, (*usageBlock).toolUse)
 	case "num_search_queries", "num_sources_used":
-		b.extra(s, &b.searches)
+		b.extra(s, &b.sources)
 	case "image_count", "num_images", "generated_images":
 		b.extra(s, &b.images)
 	case "service_tier":
@@ -75,7 +76,7 @@ func (b *usageBlock) member(s *scanner) {
 // cache reads a count of cached input, which may be at two levels.
 func (b *usageBlock) cache(s *scanner) {
 	switch string(s.name()) {
-	case "cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens", "cachedContentTokenCount":
+	case "cached_tokens", "prompt_cache_hit_tokens", "cachedContentTokenCount":
 		b.number(s, &b.cached)
 	case "cache_read_input_tokens", "cacheReadInputTokens":
 		b.anthropic = true
@@ -114,13 +115,27 @@ func (b *usageBlock) cacheLifetime(s *scanner) {
 	}
 }
 
+// toolUse reads the calls of one tool of the server. There may be several that search.
 func (b *usageBlock) toolUse(s *scanner) {
+	calls := int64(-1)
 	switch string(s.name()) {
-	case "web_search_requests", "web_search_calls":
-		b.extra(s, &b.searches)
+	case "web_search_requests", "web_search_calls", "x_search_calls":
+		b.extra(s, &calls)
+		b.searches = addCount(b.searches, calls)
+	case "image_generation_calls":
+		b.extra(s, &calls)
+		b.images = addCount(b.images, calls)
 	default:
 		s.skip()
 	}
+}
+
+// addCount adds two counts, either of which may be absent.
+func addCount(a, b int64) int64 {
+	if a < 0 || b < 0 {
+		return max(a, b)
+	}
+	return min(a+b, amount.Max)
 }
 
 // object reads the members of an object. Anything else is skipped.

@@ -48,7 +48,7 @@ func (b *usageBlock) usage(e Endpoint) (Usage, bool) {
 	}
 	u := Usage{
 		Input: b.input, CachedInput: b.cached, CacheWrite: b.write, CacheWrite1h: b.write1h,
-		Output: b.output, Reasoning: b.reasoning, Images: b.images, Searches: b.searches,
+		Output: b.output, Reasoning: b.reasoning, Images: b.images, Searches: max(b.searches, b.sources),
 	}
 	if rest := b.writes - max(b.write1h, 0); b.writes >= 0 && rest > u.CacheWrite {
 		u.CacheWrite = rest // what is not for an hour is for minutes
