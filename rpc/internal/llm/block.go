@@ -16,7 +16,7 @@ type usageBlock struct {
 	writes, write, write1h int64 // input that was written to a cache: all, for minutes, for an hour
 	reasoning              int64
 	images, searches       int64
-	sources                int64 // searches that are counted outside of the tools
+	sources                int64  // searches that are counted outside of the tools
 	serviceTier            []byte // valid as long as the text
 
 	openAI    bool // the input has OpenAI's name
