@@ -198,7 +198,10 @@ func (w *writer) readMeter(e *ending) {
 	}
 	if e.usageRejected {
 		input, output := w.meter.Claim()
-		e.claimedInput, e.claimedOutput = max(input, 0), w.capAtGrant(max(output, 0))
+		e.claimedInput = max(input, 0)
+		if output == w.capAtGrant(output) {
+			e.claimedOutput = max(output, 0)
+		}
 	}
 	if q.MaxOutput != 0 {
 		e.textOutput = w.capAtGrant(w.estimator.tokens(w.call.Key(), q.Model, w.meter.OutputBytes()))

@@ -5,6 +5,8 @@ package llm
 import (
 	"mime"
 	"strings"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // A Meter reads one answer in pieces of any size, and holds a few KiB of it at most.
@@ -136,22 +138,25 @@ func (m *Meter) UsageRejected() bool { return m.usageRejected || m.final && m.is
 // Claim returns the largest input and output that rejected blocks report, or -1. A call
 // whose usage was rejected is charged for the larger of an estimate and the claim, each
 // for input and output, and for no cached input: a lie makes a call no cheaper than the
-// numbers in it. Not believed are counts that are no count, and an input of more tokens
-// than the prompt has bytes.
+// numbers in it. Not plausible, and so no claim, are values that are no count, an input of
+// more tokens than the prompt has bytes, and counts whose sum is beyond 2^53. Nor is an
+// output beyond what was granted, which the meter does not know.
 func (m *Meter) Claim() (input, output int64) {
-	input, output = m.claim.input, m.claim.output
 	if m.UsageRejected() {
-		return m.larger(input, m.usage.Input), max(output, m.usage.Output)
+		m.addClaim(m.usage.Input, m.usage.Output)
 	}
-	return input, output
+	return m.claim.input, m.claim.output
 }
 
-// larger returns the larger of two inputs, if it can be true.
-func (m *Meter) larger(input, claim int64) int64 {
-	if claim > m.maxClaim {
-		return input
+// addClaim adds the counts of rejected usage to the claim.
+func (m *Meter) addClaim(input, output int64) {
+	if max(input, 0)+max(output, 0) > amount.Max {
+		return
 	}
-	return max(input, claim)
+	if input <= m.maxClaim {
+		m.claim.input = max(m.claim.input, input)
+	}
+	m.claim.output = max(m.claim.output, output)
 }
 
 // isImplausible reports whether usage has no input for a prompt, or no output for an
@@ -189,8 +194,8 @@ func (m *Meter) readUsage(final bool) {
 	u, ok := m.block.usage(m.e)
 	if !ok {
 		m.usageRejected = true
-		m.claim.input = m.larger(m.larger(m.claim.input, m.usage.Input), m.block.input)
-		m.claim.output = max(m.claim.output, m.usage.Output, m.block.output)
+		m.addClaim(m.usage.Input, m.usage.Output)
+		m.addClaim(m.block.input, m.block.output)
 		m.usage, m.final = noUsage, false
 		return
 	}
