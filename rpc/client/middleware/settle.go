@@ -25,9 +25,9 @@ type ending struct {
 	// metered is true if the response was read. The fields below are then set.
 	metered       bool
 	usage         llm.Usage // of the response
-	textOutput    int64 // output estimated from the bytes of text
-	outputGuess   int64 // best estimate of the output: textOutput or the count of pieces
-	usageRejected bool  // the usage of the response is not plausible
+	textOutput    int64     // output estimated from the bytes of text
+	outputGuess   int64     // best estimate of the output: textOutput or the count of pieces
+	usageRejected bool      // the usage of the response is not plausible
 }
 
 // charge is what a call is settled with.
