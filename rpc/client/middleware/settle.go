@@ -105,14 +105,11 @@ func mergeReported(best charge, reported *client.Usage, incomplete bool) charge 
 	u := &best.usage
 	override(&u.InputTokens, reported.InputTokens)
 	override(&u.OutputTokens, reported.OutputTokens)
-	if reported.CachedInputTokens > 0 {
-		u.CachedInputTokens = reported.CachedInputTokens
-	}
 	for _, part := range [...]struct {
 		to       *int64
 		reported int64
 	}{
-		{&u.CacheWriteTokens, reported.CacheWriteTokens}, {&u.CacheWrite1hTokens, reported.CacheWrite1hTokens},
+		{&u.CachedInputTokens, reported.CachedInputTokens}, {&u.CacheWriteTokens, reported.CacheWriteTokens}, {&u.CacheWrite1hTokens, reported.CacheWrite1hTokens},
 		{&u.Images, reported.Images}, {&u.Searches, reported.Searches},
 	} {
 		if part.reported > 0 {
