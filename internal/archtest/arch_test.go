@@ -70,11 +70,12 @@ var allowedImports = map[string][]string{
 	"rpc/internal/outbox":          {"rpc/pb"},
 
 	// Decisions.
-	"limiter/policy/source":   {"limiter/policy", "limiter", "internal/filewatch", "internal/yamldoc"},
-	"limiter/policy/scenario": {"limiter/policy", "limiter", "internal/yamldoc"},
-	"limiter/policy":          {"limiter", "internal/yamldoc", "internal/nearest"},
-	"limiter/fallback":        {"limiter"},
-	"limiter":                 {},
+	"limiter/policy/pricelist": {"limiter/policy", "limiter"},
+	"limiter/policy/source":    {"limiter/policy", "limiter", "internal/filewatch", "internal/yamldoc"},
+	"limiter/policy/scenario":  {"limiter/policy", "limiter", "internal/yamldoc"},
+	"limiter/policy":           {"limiter", "internal/yamldoc", "internal/nearest"},
+	"limiter/fallback":         {"limiter"},
+	"limiter":                  {},
 
 	// Membership and ownership.
 	"cluster/continuity": {},

@@ -36,9 +36,9 @@ type ChargedUsage struct {
 	CacheWriteTokens, CacheWrite1hTokens int64
 	OutputTokens                         int64 // of all choices
 	Images, Searches                     int64
-	ServiceTier                          string // that the model gave; "": unknown
-	Rejected                             bool   // no fee is due for the request
-	Costs             map[string]int64 // in the operator's own dimensions
+	ServiceTier                          string           // that the model gave; "": unknown
+	Rejected                             bool             // no fee is due for the request
+	Costs                                map[string]int64 // in the operator's own dimensions
 }
 
 // Result describes a call that has ended.

@@ -25,9 +25,9 @@ type ending struct {
 	// metered is true if the response was read. The fields below are then set.
 	metered       bool
 	usage         llm.Usage // of the response
-	textOutput    int64 // output estimated from the bytes of text
-	outputGuess   int64 // best estimate of the output: textOutput or the count of pieces
-	usageRejected bool  // the usage of the response is not plausible
+	textOutput    int64     // output estimated from the bytes of text
+	outputGuess   int64     // best estimate of the output: textOutput or the count of pieces
+	usageRejected bool      // the usage of the response is not plausible
 
 	// The counts of rejected usage that can be true, see [llm.Meter.Claim]. 0: none.
 	claimedInput, claimedOutput int64
@@ -111,14 +111,11 @@ func mergeReported(best charge, reported *client.Usage, incomplete bool) charge 
 	u := &best.usage
 	override(&u.InputTokens, reported.InputTokens)
 	override(&u.OutputTokens, reported.OutputTokens)
-	if reported.CachedInputTokens > 0 {
-		u.CachedInputTokens = reported.CachedInputTokens
-	}
 	for _, part := range [...]struct {
 		to       *int64
 		reported int64
 	}{
-		{&u.CacheWriteTokens, reported.CacheWriteTokens}, {&u.CacheWrite1hTokens, reported.CacheWrite1hTokens},
+		{&u.CachedInputTokens, reported.CachedInputTokens}, {&u.CacheWriteTokens, reported.CacheWriteTokens}, {&u.CacheWrite1hTokens, reported.CacheWrite1hTokens},
 		{&u.Images, reported.Images}, {&u.Searches, reported.Searches},
 	} {
 		if part.reported > 0 {

@@ -23,6 +23,8 @@ const (
 type Request struct {
 	Endpoint Endpoint
 	Model    string // "": the server's default
+	// ServiceTier is what the caller asks for, such as flex or priority. "": nothing.
+	ServiceTier string
 
 	// MaxOutput is the output bound of one choice in tokens: the largest of
 	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: absent. 0 for
