@@ -56,6 +56,7 @@ func (b *usageBlock) usage(e Endpoint) (Usage, bool) {
 	if e == Embeddings {
 		u.Input = max(u.Input, b.total)
 		u.Output = max(u.Output, 0)
+		u.Reasoning = min(u.Reasoning, u.Output)
 	} else if !b.resolve(&u, e) {
 		return noUsage, false
 	}
