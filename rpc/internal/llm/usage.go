@@ -86,8 +86,8 @@ func (b *usageBlock) resolve(u *Usage, e Endpoint) bool {
 	if u.Input >= 0 {
 		u.Output = max(u.Output, b.total-u.Input)
 	}
-	if u.Reasoning > u.Output || b.thoughts && b.total < 0 {
-		u.Output = reported + max(u.Reasoning, 0)
+	if u.Reasoning > u.Output || b.thoughts {
+		u.Output = max(u.Output, reported+max(u.Reasoning, 0))
 	}
 	return true
 }
