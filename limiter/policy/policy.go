@@ -82,6 +82,8 @@ type Policy struct {
 	// come from callers and are looked up each time.
 	models map[string]modelSettings
 
+	warnings Problems
+
 	facts   []fact // canonical content, sorted
 	digest  string
 	version uint64
