@@ -85,6 +85,13 @@ type Limit struct {
 	// when Calendar is NoCalendar. Zero for Concurrency and for calendar windows.
 	Window   time.Duration
 	Calendar Calendar
+	// StartDay is the day of the month, from 1, on which windows of Calendar Month begin; in
+	// a shorter month it is the last day. 0 means 1.
+	StartDay int
+	// StartMinute is when windows of Calendar Day begin, in minutes after midnight. If the
+	// local clock skips that time, it is the moment of the change; if the clock shows it
+	// twice, it is the first.
+	StartMinute int
 	// Zone is where calendar windows begin and end; nil means UTC.
 	Zone *time.Location
 	// Burst is a token bucket's capacity; zero means Amount.

@@ -144,6 +144,7 @@ func drawLimit(t *rapid.T, name string, a limiter.Algorithm) limiter.Limit {
 		l.Window = 0
 		l.Calendar = limiter.Calendar(rapid.IntRange(int(limiter.Hour), int(limiter.Year)).Draw(t, "unit"))
 		l.Zone = rapid.SampledFrom(zones).Draw(t, "zone")
+		drawStart(t, &l)
 	}
 	return l
 }

@@ -30,6 +30,8 @@
 //   - A window given as a word is a calendar window if the algorithm is
 //     fixed_window, and a length otherwise. A window given as a duration (24h) is
 //     always a length. Fixed windows of a length align to the Unix epoch.
+//   - starts says on which day of the month a window of a month begins (in a shorter
+//     month, the last day counts), or at which time of the day one of a day.
 //   - The default algorithm is concurrency for concurrent, fixed_window for spend
 //     and for the words day, week, month and year, and token_bucket otherwise.
 //   - A call without a model has the price and weights of "*". Of the limits that
@@ -81,6 +83,8 @@ type Policy struct {
 	// models has the settings of every name that the files mention. Other names
 	// come from callers and are looked up each time.
 	models map[string]modelSettings
+
+	warnings Problems
 
 	facts   []fact // canonical content, sorted
 	digest  string
