@@ -44,8 +44,10 @@ type memory struct {
 	spareTimelines [][]timeline // for reuse
 	clockHand      uint32       // the record that evict examined last
 	sweptRecord    uint32       // the record that the sweep visited last
-	_              uint64
-	terms          sharedTerms
+	// extras has those of the progress of reservations, by id, if there are any. Few have
+	// some, so they do not take room in every reservation.
+	extras map[uint32]extras
+	terms  sharedTerms
 
 	charges      slab[chargeBlock]
 	bucketBlocks slab[bucketBlock]

@@ -70,11 +70,12 @@ var allowedImports = map[string][]string{
 	"rpc/internal/outbox":          {"rpc/pb"},
 
 	// Decisions.
-	"limiter/policy/source":   {"limiter/policy", "limiter", "internal/filewatch", "internal/yamldoc"},
-	"limiter/policy/scenario": {"limiter/policy", "limiter", "internal/yamldoc"},
-	"limiter/policy":          {"limiter", "internal/yamldoc", "internal/nearest"},
-	"limiter/fallback":        {"limiter"},
-	"limiter":                 {},
+	"limiter/policy/pricelist": {"limiter/policy", "limiter"},
+	"limiter/policy/source":    {"limiter/policy", "limiter", "internal/filewatch", "internal/yamldoc"},
+	"limiter/policy/scenario":  {"limiter/policy", "limiter", "internal/yamldoc"},
+	"limiter/policy":           {"limiter", "internal/yamldoc", "internal/nearest"},
+	"limiter/fallback":         {"limiter"},
+	"limiter":                  {},
 
 	// Membership and ownership.
 	"cluster/continuity": {},
@@ -82,14 +83,15 @@ var allowedImports = map[string][]string{
 	"cluster":            {"internal/listenlimit", "internal/share"},
 	"cluster/simnet":     {}, // for tests
 
-	// Leaves. Every package may import these seven.
-	"internal/amount":   {},
-	"internal/cputime":  {},
-	"internal/freeport": {},
-	"internal/keypath":  {},
-	"internal/notify":   {},
-	"internal/text":     {},
-	"internal/waittest": {}, // for tests
+	// Leaves. Every package may import these eight.
+	"internal/amount":      {},
+	"internal/cputime":     {},
+	"internal/freeport":    {},
+	"internal/keypath":     {},
+	"internal/notify":      {},
+	"internal/servicetier": {},
+	"internal/text":        {},
+	"internal/waittest":    {}, // for tests
 
 	// More leaves.
 	"internal/buildinfo":    {},
@@ -110,10 +112,10 @@ var allowedImports = map[string][]string{
 }
 
 // sharedLeaves may be imported by every package.
-var sharedLeaves = []string{"internal/amount", "internal/cputime", "internal/freeport", "internal/keypath", "internal/notify", "internal/text"}
+var sharedLeaves = []string{"internal/amount", "internal/cputime", "internal/freeport", "internal/keypath", "internal/notify", "internal/servicetier", "internal/text"}
 
 // pure lists the packages without I/O, clocks and goroutines.
-var pure = []string{"internal/amount", "internal/keypath", "internal/text", "limiter", "limiter/fallback", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
+var pure = []string{"internal/amount", "internal/keypath", "internal/servicetier", "internal/text", "limiter", "limiter/fallback", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
 
 // impure lists the packages, and all below them, that pure packages must not import.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}

@@ -58,8 +58,12 @@ func parseFiles(files []File, catalog *limiter.Catalog, most counts) (*Policy, e
 		return nil, err
 	}
 	policy := p.compile(catalog)
+	if err := p.r.Err(); err != nil {
+		return nil, err
+	}
 	policy.computeDigest()
-	return policy, p.r.Err()
+	policy.warnings = p.warn(policy)
+	return policy, nil
 }
 
 // defaultOutputTokens is the maximum output of a reserve that gives none, unless

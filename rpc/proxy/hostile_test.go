@@ -184,7 +184,8 @@ func TestUpstreamFailures(t *testing.T) {
 		"usage: overflow": {withUsage(`{"prompt_tokens":5,"completion_tokens":99999999999999999999999}`), 200, middleware.SourceEstimated, 1, 50},
 		"usage: beyond":   {withUsage(`{"prompt_tokens":9007199254740993,"completion_tokens":1}`), 200, middleware.SourceEstimated, 1, 50},
 		"usage: parts":    {withUsage(`{"prompt_tokens":5,"completion_tokens":10,"prompt_tokens_details":{"cached_tokens":50}}`), 200, middleware.SourceEstimated, 1, 50},
-		"usage: text":     {withUsage(`{"prompt_tokens":"5","completion_tokens":"10"}`), 200, middleware.SourceEstimated, 1, 50},
+		"usage: text":     {withUsage(`{"prompt_tokens":"many","completion_tokens":"10"}`), 200, middleware.SourceEstimated, 10, 50},
+		"usage: quoted":   {withUsage(`{"prompt_tokens":"5","completion_tokens":"10"}`), 200, middleware.SourceReported, 10, 10},
 		"is compressed": {
 			func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Encoding", "br")

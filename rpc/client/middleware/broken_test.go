@@ -268,6 +268,33 @@ func TestImplausibleUsage(t *testing.T) {
 	}
 }
 
+// TestRejectedUsageIsNoDiscount: a call whose usage was rejected is charged for the larger
+// of the estimate and what the usage claims, if that can be true.
+func TestRejectedUsageIsNoDiscount(t *testing.T) {
+	for _, test := range []struct {
+		usage         string
+		input, output int64 // least and exact
+	}{
+		{`{"prompt_tokens":400,"completion_tokens":-5}`, 400, 10},
+		{`{"prompt_tokens":-1,"completion_tokens":500}`, 0, 500},
+		{`{"prompt_tokens":400,"completion_tokens":500,"prompt_tokens_details":{"cached_tokens":401}}`, 400, 500},
+		{`{"prompt_tokens":0,"completion_tokens":500}`, 0, 500},
+		{`{"prompt_tokens":-1,"completion_tokens":1001}`, 0, 10}, // beyond the grant
+	} {
+		t.Run(test.usage, func(t *testing.T) {
+			_, c := start(t)
+			s := serve(t, middleware.Options{Client: c}, whole(200, completion(strings.Repeat("a", 30), test.usage)))
+			s.post(t, chat, ask(""))
+			r := s.result(t)
+			if r.Source != middleware.SourceEstimated || !r.UsageRejected || r.Charged.OutputTokens != test.output ||
+				r.Charged.InputTokens < test.input || test.input > 0 && r.Charged.InputTokens != test.input || r.Charged.InputTokens == 0 || r.Charged.CachedInputTokens != 0 {
+				t.Errorf("charged %+v, %s, rejected %v, want input %d, output %d, estimated", r.Charged, r.Source, r.UsageRejected, test.input, test.output)
+			}
+			wantUsed(t, c, "free", "tokens", r.Charged.InputTokens+r.Charged.OutputTokens)
+		})
+	}
+}
+
 // SetUsage takes precedence over the usage of the response, if it is plausible.
 func TestSetUsage(t *testing.T) {
 	for name, test := range map[string]struct {

@@ -33,7 +33,8 @@
 //   - If there is no usage, or it is not plausible, an estimate that errs high: the
 //     estimated input, and the larger of the number of streamed pieces and the
 //     tokens estimated from the bytes of text. It is never 0. Partial counts that
-//     the server has reported replace their estimates.
+//     the server has reported replace their estimates. If usage that is not plausible
+//     claims more input or output, and that can be true, the claim is charged.
 //   - For a call that was interrupted because the caller disconnected, the model
 //     server failed or the handler panicked: its input, and the output up to then.
 //     [Options].OnDisconnect decides whether the model is stopped when the caller

@@ -99,6 +99,7 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	estimate := client.Estimate{
 		Key: id.Key, Tier: id.Tier, Model: q.Model,
 		InputTokens: min(input, amount.Max), MinOutputTokens: minOutput, N: q.N,
+		ServiceTier: knownServiceTier(q.ServiceTier),
 	}
 	if q.MaxOutput >= 0 { // else the policy's default
 		estimate.MaxOutputTokens = new(q.MaxOutput)

@@ -124,7 +124,7 @@ type Options struct {
 
 	// ForceUsage asks the model server for the usage of a stream
 	// (stream_options.include_usage) if the caller did not, and removes the extra
-	// chunk from the response. Set it only if the model server supports the option.
+	// chunk and null usage from the response. Set it only if the model server supports the option.
 	ForceUsage bool
 
 	// MinOutputTokens is the smallest useful output of each choice, for policies that

@@ -31,8 +31,14 @@ const (
 type ChargedUsage struct {
 	InputTokens       int64 // including cached ones
 	CachedInputTokens int64
-	OutputTokens      int64            // of all choices
-	Costs             map[string]int64 // in the operator's own dimensions
+	// Input that was written to a cache: for five minutes or an unknown time, and for an
+	// hour.
+	CacheWriteTokens, CacheWrite1hTokens int64
+	OutputTokens                         int64 // of all choices
+	Images, Searches                     int64
+	ServiceTier                          string           // that the model gave; "": unknown
+	Rejected                             bool             // no fee is due for the request
+	Costs                                map[string]int64 // in the operator's own dimensions
 }
 
 // Result describes a call that has ended.

@@ -3,13 +3,16 @@
 package middleware
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"time"
 
 	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/servicetier"
 	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
 // An ending is what is known about a call when its handler has returned.
@@ -21,12 +24,13 @@ type ending struct {
 
 	// metered is true if the response was read. The fields below are then set.
 	metered       bool
-	input         int64 // from the usage of the response; -1: absent
-	cached        int64
-	output        int64
-	textOutput    int64 // output estimated from the bytes of text
-	outputGuess   int64 // best estimate of the output: textOutput or the count of pieces
-	usageRejected bool  // the usage of the response is not plausible
+	usage         llm.Usage // of the response
+	textOutput    int64     // output estimated from the bytes of text
+	outputGuess   int64     // best estimate of the output: textOutput or the count of pieces
+	usageRejected bool      // the usage of the response is not plausible
+
+	// The counts of rejected usage that can be true, see [llm.Meter.Claim]. 0: none.
+	claimedInput, claimedOutput int64
 }
 
 // charge is what a call is settled with.
@@ -44,8 +48,8 @@ func (c *Call) charge(e ending) charge {
 	if notRun {
 		return charge{source: SourceCancelled}
 	}
-	response := ChargedUsage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: e.output}
-	complete := e.metered && e.input >= 0 && e.output >= 0
+	response := chargedUsageOf(&e.usage)
+	complete := e.metered && e.usage.Input >= 0 && e.usage.Output >= 0
 	if complete && !plausible(response.clientUsage()) {
 		e.usageRejected, complete, e.outputGuess = true, false, e.textOutput
 	}
@@ -60,8 +64,12 @@ func (c *Call) charge(e ending) charge {
 	switch {
 	case !e.metered:
 		estimated.usage.OutputTokens = min(c.maxOutput(), amount.Max-c.estimate.InputTokens)
-	case !e.usageRejected && e.input >= 0: // the input is known, but not the final output
-		estimated.usage = ChargedUsage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: min(e.outputGuess, amount.Max-e.input)}
+	case e.usageRejected:
+		input := max(c.estimate.InputTokens, e.claimedInput)
+		estimated.usage = ChargedUsage{InputTokens: input, OutputTokens: min(max(e.outputGuess, e.claimedOutput), amount.Max-input)}
+	case e.usage.Input >= 0: // the input is known, but not the final output
+		estimated.usage = response
+		estimated.usage.OutputTokens = min(e.outputGuess, amount.Max-e.usage.Input)
 	}
 	best := estimated
 	if complete {
@@ -73,11 +81,29 @@ func (c *Call) charge(e ending) charge {
 	case reported != nil:
 		best.usageRejected = true
 	case e.failed && !complete && !e.usageRejected && !ran && e.rejected:
-		return charge{usage: ChargedUsage{Costs: c.noCosts()}, source: SourceRejected}
+		return charge{usage: ChargedUsage{Costs: c.noCosts(), Rejected: true}, source: SourceRejected}
 	case e.failed && !complete && !e.usageRejected && !ran:
 		return charge{source: SourceCancelled}
 	}
 	return best
+}
+
+// chargedUsageOf returns the usage of a response. Counts that are unknown are 0.
+func chargedUsageOf(u *llm.Usage) ChargedUsage {
+	return ChargedUsage{
+		InputTokens: u.Input, CachedInputTokens: max(u.CachedInput, 0), OutputTokens: u.Output,
+		CacheWriteTokens: max(u.CacheWrite, 0), CacheWrite1hTokens: max(u.CacheWrite1h, 0),
+		Images: max(u.Images, 0), Searches: max(u.Searches, 0), ServiceTier: knownServiceTier(u.ServiceTier),
+	}
+}
+
+// knownServiceTier returns a service tier that a caller or a model named, or "" if no
+// policy can have it.
+func knownServiceTier(name string) string {
+	if servicetier.Problem(name) != "" {
+		return ""
+	}
+	return name
 }
 
 // mergeReported returns best with the values set by SetUsage in place of its own.
@@ -85,10 +111,22 @@ func mergeReported(best charge, reported *client.Usage, incomplete bool) charge 
 	u := &best.usage
 	override(&u.InputTokens, reported.InputTokens)
 	override(&u.OutputTokens, reported.OutputTokens)
-	if reported.CachedInputTokens > 0 {
-		u.CachedInputTokens = reported.CachedInputTokens
+	for _, part := range [...]struct {
+		to       *int64
+		reported int64
+	}{
+		{&u.CachedInputTokens, reported.CachedInputTokens}, {&u.CacheWriteTokens, reported.CacheWriteTokens}, {&u.CacheWrite1hTokens, reported.CacheWrite1hTokens},
+		{&u.Images, reported.Images}, {&u.Searches, reported.Searches},
+	} {
+		if part.reported > 0 {
+			*part.to = part.reported
+		}
 	}
 	u.CachedInputTokens = min(u.CachedInputTokens, u.InputTokens)
+	u.CacheWriteTokens = min(u.CacheWriteTokens, u.InputTokens-u.CachedInputTokens)
+	u.CacheWrite1hTokens = min(u.CacheWrite1hTokens, u.InputTokens-u.CachedInputTokens-u.CacheWriteTokens)
+	u.ServiceTier = cmp.Or(knownServiceTier(reported.ServiceTier), u.ServiceTier)
+	u.Rejected = reported.Rejected
 	u.Costs = reported.Costs
 	best.source = SourceReported
 	if incomplete {
@@ -108,7 +146,7 @@ func override(to, reported *int64) {
 // [amount.Max], and no part is larger than its whole.
 func plausible(u client.Usage) bool {
 	input, output := orZero(u.InputTokens), orZero(u.OutputTokens)
-	for _, n := range [...]int64{input, u.CachedInputTokens, output} {
+	for _, n := range [...]int64{input, u.CachedInputTokens, u.CacheWriteTokens, u.CacheWrite1hTokens, output, u.Images, u.Searches} {
 		if n < 0 || n > amount.Max {
 			return false
 		}
@@ -118,7 +156,7 @@ func plausible(u client.Usage) bool {
 			return false
 		}
 	}
-	return input+output <= amount.Max && (u.InputTokens == nil || u.CachedInputTokens <= input)
+	return input+output <= amount.Max && (u.InputTokens == nil || u.CachedInputTokens+u.CacheWriteTokens+u.CacheWrite1hTokens <= input)
 }
 
 func orZero(n *int64) int64 {
@@ -188,7 +226,7 @@ func (c *Call) cancel() (deferred bool, err error) {
 	if err == nil || isRejected(err) {
 		return false, err
 	}
-	return c.deferSettlement(ChargedUsage{Costs: c.noCosts()}.clientUsage(), err)
+	return c.deferSettlement(ChargedUsage{Costs: c.noCosts(), Rejected: true}.clientUsage(), err)
 }
 
 // noCosts returns costs that refund those of the estimate.
@@ -221,5 +259,9 @@ func isRejected(err error) bool {
 
 // clientUsage returns u as a usage whose token counts are all known.
 func (u ChargedUsage) clientUsage() client.Usage {
-	return client.Usage{InputTokens: &u.InputTokens, CachedInputTokens: u.CachedInputTokens, OutputTokens: &u.OutputTokens, Costs: u.Costs}
+	return client.Usage{
+		InputTokens: &u.InputTokens, CachedInputTokens: u.CachedInputTokens, OutputTokens: &u.OutputTokens, Costs: u.Costs,
+		CacheWriteTokens: u.CacheWriteTokens, CacheWrite1hTokens: u.CacheWrite1hTokens,
+		Images: u.Images, Searches: u.Searches, ServiceTier: u.ServiceTier, Rejected: u.Rejected,
+	}
 }

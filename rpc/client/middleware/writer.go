@@ -155,7 +155,7 @@ func (w *writer) ending(returned bool) ending {
 		w.start(http.StatusOK) // the server sends this status
 	}
 	dialect.RemoveTrailers(w.inner.Header())
-	e := ending{status: w.status, input: -1, cached: -1, output: -1, metered: w.request != nil}
+	e := ending{status: w.status, usage: llm.Usage{Input: -1, Output: -1}, metered: w.request != nil}
 	disconnected := w.broken || w.exchange.r.Context().Err() != nil
 	e.incomplete = !returned || disconnected && !w.drain
 	hasOutput := w.request == nil && w.status < http.StatusMultipleChoices
@@ -181,7 +181,7 @@ func (w *writer) readMeter(e *ending) {
 	final, reported := w.meter.Usage()
 	e.usageRejected = w.meter.UsageRejected()
 	if reported {
-		e.input, e.cached, e.output = final.Input, final.CachedInput, final.Output
+		e.usage = final
 		if q.InputTokens == 0 && !q.StoredInput {
 			w.estimator.learn(w.call.Key(), q.Model, q.InputBytes, final.Input)
 		}
@@ -189,11 +189,19 @@ func (w *writer) readMeter(e *ending) {
 		partial := w.meter.PartialUsage()
 		hasPrompt := q.InputBytes > 0 || q.InputTokens > 0
 		if partial.Input > 0 || !hasPrompt { // a count of 0 for a prompt is not plausible
-			e.input, e.cached = partial.Input, partial.CachedInput
+			e.usage = partial
+			e.usage.Output = -1
 		}
 	}
 	if reported || w.meter.Finished() {
 		e.incomplete = false // whatever happened after the end of the response
+	}
+	if e.usageRejected {
+		input, output := w.meter.Claim()
+		e.claimedInput = max(input, 0)
+		if output == w.capAtGrant(output) {
+			e.claimedOutput = max(output, 0)
+		}
 	}
 	if q.MaxOutput != 0 {
 		e.textOutput = w.capAtGrant(w.estimator.tokens(w.call.Key(), q.Model, w.meter.OutputBytes()))

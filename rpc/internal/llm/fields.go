@@ -13,6 +13,7 @@ type field uint8
 const (
 	unknownField field = iota
 	modelField
+	serviceTierField
 	boundField   // of the output
 	minimumField // of the output
 	choicesField
@@ -40,7 +41,8 @@ var (
 	})
 	completionFields = merge(generationFields, map[string]field{"prompt": promptField, "suffix": textField})
 	generationFields = map[string]field{ // of chat and other completions
-		"model": modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "n_predict": boundField, "min_tokens": minimumField,
+		"service_tier": serviceTierField,
+		"model":        modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "n_predict": boundField, "min_tokens": minimumField,
 		"n": choicesField, "best_of": choicesField, "n_cmpl": choicesField, "stream": streamField, "stream_options": streamOptionsField,
 		"response_format": formatField, "structured_outputs": grammarField, "guided_json": grammarField,
 		"guided_regex": grammarField, "guided_choice": grammarField, "guided_grammar": grammarField,
@@ -50,13 +52,13 @@ var (
 		"model": modelField, "input": promptField, "messages": contentField, "chat_template": textField, "chat_template_kwargs": textField,
 	}
 	responseFields = map[string]field{
-		"model": modelField, "max_output_tokens": boundField, "stream": streamField,
+		"model": modelField, "service_tier": serviceTierField, "max_output_tokens": boundField, "stream": streamField,
 		"input": contentField, "instructions": textField, "tools": toolsField, "tool_choice": toolChoiceField,
 		"text": formatObjectField, "structured_outputs": grammarField,
 		"previous_response_id": storedField, "conversation": storedField, "prompt": storedField, "background": backgroundField,
 	}
 	messageFields = map[string]field{
-		"model": modelField, "max_tokens": boundField, "stream": streamField,
+		"model": modelField, "service_tier": serviceTierField, "max_tokens": boundField, "stream": streamField,
 		"messages": contentField, "system": contentField, "tools": toolsField, "tool_choice": toolChoiceField, "mcp_servers": textField,
 		"output_format": formatField, "output_config": formatObjectField, "thinking": thinkingField, "container": storedField,
 	}

@@ -5,6 +5,7 @@ package llm
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/bucketring/bucketring/internal/amount"
@@ -59,12 +60,59 @@ func FuzzRewrite(f *testing.F) {
 	})
 }
 
+// FuzzUsage: whatever two usage blocks say, what is read of them can be charged, and the
+// second one takes no output away.
+func FuzzUsage(f *testing.F) {
+	for _, file := range []string{"usage.json", "reported.json"} {
+		for _, c := range answerCases(f, file) {
+			if _, block, ok := strings.Cut(c.Answer, `"usage":`); ok {
+				for e := range endpoints {
+					f.Add(uint8(e), []byte(block), []byte(`{"prompt_tokens":"7","completion_tokens":2,"total_tokens":30}`))
+				}
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, endpoint uint8, first, second []byte) {
+		e := Endpoint(endpoint % uint8(len(endpoints)))
+		var s scanner
+		sum := noUsage
+		for _, text := range [][]byte{first, second} {
+			var b usageBlock
+			b.read(&s, text)
+			u, ok := b.usage(e)
+			if !ok {
+				continue
+			}
+			checkUsage(t, u, text)
+			before := sum
+			sum = combine(sum, u, e)
+			checkUsage(t, sum, first, second)
+			if sum.Output < before.Output || sum.Searches < before.Searches || sum.Images < before.Images || before.Input > 0 && sum.Input <= 0 {
+				t.Fatalf("%v: %q then %q: %+v becomes %+v", e, first, second, before, sum)
+			}
+		}
+	})
+}
+
+// checkUsage fails if a usage cannot be charged.
+func checkUsage(t *testing.T, u Usage, text ...[]byte) {
+	t.Helper()
+	for _, n := range []int64{u.Input, u.CachedInput, u.CacheWrite, u.CacheWrite1h, u.Output, u.Reasoning, u.Images, u.Searches} {
+		if n < -1 || n > amount.Max {
+			t.Fatalf("%q has usage %+v", text, u)
+		}
+	}
+	if u.Input >= 0 && u.inputParts() > u.Input || u.Reasoning > max(u.Output, 0) && u.Output >= 0 || max(u.Input, 0)+max(u.Output, 0) > amount.Max {
+		t.Fatalf("%q has usage %+v", text, u)
+	}
+}
+
 // FuzzMeter: the pieces in which an answer comes do not matter.
 func FuzzMeter(f *testing.F) {
 	for _, s := range []string{
 		chatDelta + chatStop + chatUsage + done, hiddenCRLF.Replace(continuous + chatUsage), hiddenCR.Replace(chatDelta + chatUsage),
 		anthropicStart + anthropicDelta + anthropicUsage + anthropicStop, responseCreated + responseDelta + responseText,
-		"\xef\xbb\xbf: x\n\nid: 1\n" + chatUsage, `{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}`,
+		"\xef\xbb\xbf: x\n\nid: 1\n" + chatUsage, spacedNull + firstNull + chatDelta, `{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}`,
 	} {
 		for e := range endpoints {
 			f.Add(uint8(e), true, true, []byte(s), []byte{3, 50, 0, 200})
@@ -72,7 +120,7 @@ func FuzzMeter(f *testing.F) {
 	}
 	f.Add(uint8(1), true, false, []byte("\xefdata:{\"choices\",\"usage\"0{}}"), []byte("0")) // only the first byte of a byte order mark
 	f.Fuzz(func(t *testing.T, endpoint uint8, events, asked bool, answer, steps []byte) {
-		r := Request{Endpoint: Endpoint(endpoint % uint8(len(endpoints))), N: 1, Stream: events, IncludeUsage: asked, InputBytes: 1}
+		r := Request{Endpoint: Endpoint(endpoint % uint8(len(endpoints))), N: 1, Stream: events, IncludeUsage: asked, usageAsked: !asked, InputBytes: 1}
 		kind := "application/json"
 		if events {
 			kind = "text/event-stream"

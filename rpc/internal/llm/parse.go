@@ -78,7 +78,9 @@ func (p *parser) readMember(name []byte) {
 	}
 	switch kind {
 	case modelField:
-		r.Model = p.modelName()
+		r.Model = p.validText()
+	case serviceTierField:
+		r.ServiceTier = p.validText()
 	case boundField:
 		least := int64(1)
 		if r.Endpoint == Completions || r.Endpoint == Messages {
@@ -231,9 +233,9 @@ func (at span) in(b []byte) []byte {
 // wrongType records that the next value is of the wrong type.
 func (p *parser) wrongType(want string) { p.fail("must be " + want + ", got " + p.describeNext()) }
 
-// modelName reads a model name. It rejects U+FFFD, which replaces half a surrogate
-// pair: two different names must not become one.
-func (p *parser) modelName() string {
+// validText reads the name of a model or a service tier. It rejects U+FFFD, which
+// replaces half a surrogate pair: two different names must not become one.
+func (p *parser) validText() string {
 	if p.peek() != '"' {
 		p.wrongType("a string")
 		return ""

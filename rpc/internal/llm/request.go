@@ -5,6 +5,7 @@ package llm
 import (
 	"slices"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/text"
 )
 
@@ -22,6 +23,8 @@ const (
 type Request struct {
 	Endpoint Endpoint
 	Model    string // "": the server's default
+	// ServiceTier is what the caller asks for, such as flex or priority. "": nothing.
+	ServiceTier string
 
 	// MaxOutput is the output bound of one choice in tokens: the largest of
 	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: absent. 0 for
@@ -37,6 +40,7 @@ type Request struct {
 
 	Stream       bool
 	IncludeUsage bool // the caller asked for the usage chunk
+	usageAsked   bool // Rewrite asked for it instead
 
 	// InputBytes is about how many bytes the model reads: the strings (unescaped),
 	// numbers and names in messages, tools, schemas, prompts and inputs. Names stand
@@ -92,6 +96,18 @@ func Parse(e Endpoint, body []byte) (*Request, error) {
 // Release drops the body, so that only a small Request is kept while the answer runs.
 // Rewrite must not be called after it.
 func (r *Request) Release() { r.body = nil }
+
+// maxInputTokens is more than the number of tokens that the model reads: a token is a
+// byte of the prompt at least. Templates of servers and their tools add some.
+func (r *Request) maxInputTokens() int64 {
+	if r.StoredInput {
+		return amount.Max
+	}
+	return r.InputBytes + r.InputTokens + templateTokens
+}
+
+// templateTokens is more than what templates and tools of servers usually add.
+const templateTokens = 1 << 10
 
 // pathName is a name as a part of a path, quoted unless it is short and plain.
 func pathName(b []byte) string {

@@ -38,6 +38,7 @@ func (r *Request) Rewrite(grant int64, askUsage bool) (result []byte, changed bo
 		edits, added = r.boundEdits(edits, grant)
 	}
 	if askUsage && r.Stream && !r.IncludeUsage && r.Endpoint.hasUsageChunk() {
+		r.usageAsked = true
 		switch {
 		case r.includeUsage.end > 0:
 			edits = append(edits, edit{r.includeUsage.start, r.includeUsage.end, "true"})
