@@ -96,7 +96,7 @@ func (p *parser) readMember(name []byte) {
 	case streamOptionsField:
 		p.streamOptions(start)
 	case contentField:
-		r.InputBytes += p.countContent()
+		r.InputBytes += p.countContent(true)
 	case textField:
 		r.InputBytes += p.countText()
 	case toolsField:

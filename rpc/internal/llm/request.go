@@ -10,12 +10,16 @@ import (
 
 // What an image, audio, video or file in a prompt counts for in Request.InputBytes,
 // whatever its size: at three bytes per token about 1,600, 1,000, 10,000 and 3,000
-// tokens. The usage block of the answer has the real number.
+// tokens. The usage block of the answer has the real number. A long string of base64
+// where no text is expected, such as encrypted reasoning, a signature or the result of
+// an image tool, counts for its size up to OpaqueBytes: about 2,000 tokens.
 const (
 	ImageBytes = 4_800
 	AudioBytes = 3_000
 	VideoBytes = 30_000
 	FileBytes  = 9_000
+
+	OpaqueBytes = 6_000
 )
 
 // Request is what the body of a call says about its cost.
@@ -41,8 +45,16 @@ type Request struct {
 	// InputBytes is about how many bytes the model reads: the strings (unescaped),
 	// numbers and names in messages, tools, schemas, prompts and inputs. Names stand
 	// for what the server's template adds. An image, audio, video or file counts for
-	// ImageBytes, AudioBytes, VideoBytes or FileBytes, inline or not.
+	// ImageBytes, AudioBytes, VideoBytes or FileBytes, inline or not, and encoded data
+	// for OpaqueBytes at most.
 	InputBytes int64
+	// OpaqueBytes is what InputBytes leaves out of encoded data of unknown parts. A
+	// server may have given it to the model, so without a report of its usage the call
+	// is charged for it.
+	OpaqueBytes int64
+	// FixedSize: InputBytes includes parts that do not count for their size, so it says
+	// nothing about bytes per token.
+	FixedSize bool
 	// InputTokens is the number of tokens of prompts that are token ids, in addition
 	// to InputBytes.
 	InputTokens int64
