@@ -28,8 +28,8 @@ type Request struct {
 	Model    string // "": the server's default
 
 	// MaxOutput is the output bound of one choice in tokens: the largest of
-	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: absent. 0 for
-	// embeddings.
+	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: there is none,
+	// because they are absent, null or -1. 0 for embeddings.
 	MaxOutput int64
 	// MinOutput is the least output that the server accepts or that is of use, at most
 	// MaxOutput: the largest of min_tokens, thinking.budget_tokens + 256, and 16 for
@@ -74,13 +74,21 @@ type Request struct {
 	optionsStart  int        // offset of the first member of stream_options; 0: it is null or absent
 	optionsEmpty  bool       // stream_options has no members
 	includeUsage  memberSpan // stream_options.include_usage
+	addedOptions  edit       // the stream_options that Rewrite added, at its place in the result
 }
 
 // memberSpan is the span of a member's value in the body. If end is 0, it is absent.
 type memberSpan struct {
-	start, end int
-	n          int64 // a bound; -1: null
+	start, end  int
+	n           int64 // a bound, noBound or nullBound
+	nonstandard bool  // a bound that only some servers know
 }
+
+// Values of a member that bounds the output.
+const (
+	noBound   = -1 // as sent
+	nullBound = -2 // null, of the member that Rewrite would add
+)
 
 // FieldError is a problem of one field of a request.
 type FieldError struct {
