@@ -152,6 +152,9 @@ func bodyDigest(r *Request, keyHash uint64, reserve bool) uint32 {
 	h = mix(h^uint64(r.Requests), uint64(r.InputTokens))
 	h = mix(h^uint64(r.OutputTokens), uint64(r.MinOutputTokens))
 	h = mix(h^uint64(r.Choices), uint64(r.TTL))
+	if r.EstimatedInput {
+		h = mix(h, 1)
+	}
 	return uint32(mixCosts(h, r.Costs))
 }
 
