@@ -98,7 +98,11 @@ func resolveText(p *Policy, c Call) string {
 	if r.Priced {
 		priced = price{r.InputPrice, r.CachedInputPrice, r.OutputPrice}.text()
 	}
-	fmt.Fprintf(&b, "tier %s; %s; weights %s; default output %d\n", plan.Tier, priced, weightsText(r.Weights), plan.DefaultOutput)
+	fmt.Fprintf(&b, "tier %s; %s; weights %s; default output %d", plan.Tier, priced, weightsText(r.Weights), plan.DefaultOutput)
+	if plan.BoundOutput {
+		b.WriteString("; output bounded")
+	}
+	b.WriteString("\n")
 	return b.String()
 }
 

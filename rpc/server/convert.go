@@ -167,6 +167,7 @@ func (x *scratch) reserve(r *pb.ReserveRequest, id string) (err error) {
 		return err
 	}
 	q.InputTokens, q.ID, q.TTL = r.InputTokens, id, time.Duration(ttl)*time.Second
+	q.EstimatedInput = r.EstimatedInput
 	if r.MaxOutputTokens == nil {
 		q.OutputTokens = -1 // the policy's default
 	}
