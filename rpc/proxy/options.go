@@ -45,8 +45,8 @@ type Options struct {
 	// Pass allows unmetered requests. Nil: all of them.
 	Pass Pass
 
-	// Middleware configures the metering. ForceUsage is always true, BodyTimeout is that
-	// of the proxy, and Estimate must be nil.
+	// Middleware configures the metering. BodyTimeout is that of the proxy, and Estimate
+	// must be nil.
 	Middleware middleware.Options
 }
 
@@ -89,7 +89,6 @@ func (o Options) withDefaults() Options {
 	if o.Pass == nil {
 		o.Pass = passAll()
 	}
-	o.Middleware.ForceUsage = true
 	o.Middleware.BodyTimeout = -1 // the proxy bounds all bodies
 	return o
 }

@@ -182,9 +182,10 @@ func (w *writer) readMeter(e *ending) {
 	e.usageRejected = w.meter.UsageRejected()
 	if reported {
 		e.input, e.cached, e.output = final.Input, final.CachedInput, final.Output
-		if q.InputTokens == 0 && !q.StoredInput {
+		if q.InputTokens == 0 && !q.StoredInput && !q.FixedSize {
 			w.estimator.learn(w.call.Key(), q.Model, q.InputBytes, final.Input)
 		}
+		w.call.metering.metrics.accuracy.add(q.Model, w.call.predicted, final.Input)
 	} else {
 		partial := w.meter.PartialUsage()
 		hasPrompt := q.InputBytes > 0 || q.InputTokens > 0
@@ -196,7 +197,7 @@ func (w *writer) readMeter(e *ending) {
 		e.incomplete = false // whatever happened after the end of the response
 	}
 	if q.MaxOutput != 0 {
-		e.textOutput = w.capAtGrant(w.estimator.tokens(w.call.Key(), q.Model, w.meter.OutputBytes()))
+		e.textOutput = w.capAtGrant(w.estimator.text(w.call.Key(), q.Model, w.meter.OutputBytes()))
 		e.outputGuess = max(w.meter.StreamedTokens(), e.textOutput)
 		if !e.usageRejected && w.meter.UsageIsCurrent() {
 			e.outputGuess = w.meter.StreamedTokens()
@@ -204,8 +205,12 @@ func (w *writer) readMeter(e *ending) {
 	}
 }
 
-// capAtGrant returns n, or the granted output of all choices if that is less.
+// capAtGrant returns n, or the granted output of all choices if that is less and bounds
+// the call.
 func (w *writer) capAtGrant(n int64) int64 {
+	if !w.call.bounded {
+		return n
+	}
 	if granted := w.call.maxOutput(); granted > 0 {
 		return min(n, granted)
 	}

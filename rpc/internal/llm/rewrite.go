@@ -35,7 +35,7 @@ type edit struct {
 func (r *Request) Rewrite(grant int64, askUsage bool) (result []byte, changed bool) {
 	var buf [5]edit
 	edits := r.boundEdits(buf[:0], grant)
-	if askUsage && r.Stream && !r.IncludeUsage && r.Endpoint.hasUsageChunk() {
+	if askUsage && r.NeedsUsageOption() {
 		switch {
 		case r.includeUsage.end > 0:
 			edits = append(edits, edit{start: r.includeUsage.start, end: r.includeUsage.end, text: "true"})
@@ -51,6 +51,12 @@ func (r *Request) Rewrite(grant int64, askUsage bool) (result []byte, changed bo
 		return r.body, false
 	}
 	return r.apply(edits), true
+}
+
+// NeedsUsageOption reports whether the request is a stream that reports its usage only if
+// it is asked for, and the caller did not.
+func (r *Request) NeedsUsageOption() bool {
+	return r.Stream && !r.IncludeUsage && r.Endpoint.hasUsageChunk()
 }
 
 // AddedStreamOptions reports whether Rewrite added stream_options to a request that had
