@@ -16,6 +16,7 @@ import (
 	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/proxy"
 )
 
@@ -81,6 +82,9 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	m.Lease, m.BodyMemory, m.ChargeServerErrors = c.Lease, int64(c.BodyMemory), c.ChargeServerErrors
 	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.OnDisconnect); err != nil {
 		return nil, invalid("on_disconnect", err)
+	}
+	if m.StreamUsage, err = middleware.ParseStreamUsage(c.StreamUsage); err != nil {
+		return nil, invalid("stream_usage", err)
 	}
 	handler, err := proxy.New(options)
 	if err != nil {
