@@ -16,7 +16,6 @@ import (
 	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/client"
-	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/proxy"
 )
 
@@ -83,7 +82,7 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.OnDisconnect); err != nil {
 		return nil, invalid("on_disconnect", err)
 	}
-	if m.StreamUsage, err = middleware.ParseStreamUsage(c.StreamUsage); err != nil {
+	if m.StreamUsage, err = proxy.ParseStreamUsage(c.StreamUsage); err != nil {
 		return nil, invalid("stream_usage", err)
 	}
 	handler, err := proxy.New(options)

@@ -139,3 +139,8 @@ func ParseDisconnectMode(text string) (middleware.DisconnectMode, error) {
 	}
 	return 0, fmt.Errorf("must be charge or drain, got %q", text)
 }
+
+// ParseStreamUsage parses "auto", "always" or "never".
+func ParseStreamUsage(text string) (middleware.StreamUsage, error) {
+	return middleware.ParseStreamUsage(text)
+}
