@@ -139,7 +139,6 @@ func (f *field) read(d *json.Decoder) error {
 	default:
 		panic(fmt.Sprintf("field %s goes to a %T", f.name, f.to))
 	}
-	return nil
 }
 
 // readText reads a string. It rejects U+FFFD, which encoding/json puts in place of
