@@ -156,6 +156,9 @@ func bodyDigest(r *Request, keyHash uint64, reserve bool) uint32 {
 	if r.ServiceTier != "" { // else the digest is that of versions without it
 		h = mixString(h, r.ServiceTier)
 	}
+	if r.EstimatedInput {
+		h = mix(h, 1)
+	}
 	return uint32(mixCosts(h, r.Costs))
 }
 

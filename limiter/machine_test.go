@@ -171,6 +171,9 @@ func (m *machine) reserve() {
 		r.OutputTokens = -1
 	}
 	r.TTL = time.Duration(m.draw("ttl", 1, 40)) * time.Second
+	if r.EstimatedInput = rapid.Bool().Draw(m.t, "estimated input"); r.EstimatedInput && rapid.Bool().Draw(m.t, "a high estimate") {
+		r.InputTokens *= 10
+	}
 	m.call(r, true)
 }
 

@@ -24,6 +24,7 @@ type Plan struct {
 	Tier          string // of the most specific level; kept for reservations
 	Rates         Rates
 	DefaultOutput int64 // output tokens of a reserve that names none
+	BoundOutput   bool  // such a reserve must be run with its grant as its bound; for callers of the engine
 	Version       uint64
 }
 
@@ -80,6 +81,10 @@ type Request struct {
 
 	// The following fields are for Reserve only.
 
+	// EstimatedInput means that InputTokens is an estimate. Instead of denying it with
+	// [ExceedsCapacity], the engine reserves as much of it as fits the whole capacity of
+	// every limit.
+	EstimatedInput  bool
 	MinOutputTokens int64         // 0: max(256, OutputTokens/8)
 	Choices         int64         // n; 0 means 1
 	TTL             time.Duration // lease; 0 means [DefaultTTL]

@@ -27,6 +27,7 @@ type Proxy struct {
 	MaxBody            int           `key:"max_body" default:"8388608" help:"maximum body of a metered call, in bytes"`
 	BodyMemory         int           `key:"body_memory" help:"maximum bytes of the bodies of metered calls that are in memory, of which the callers of one root get an eighth; 0 means 256 MiB, or eight times max_body if that is more"`
 	ChargeServerErrors bool          `key:"charge_server_errors" help:"keep the charge for the requests of calls that the model server answers with 5xx, as it is always kept for 4xx"`
+	StreamUsage        string        `key:"stream_usage" default:"auto" help:"whether the model server is asked for the usage of streams: auto asks, and sends a call once more without asking if the server refuses stream_options; always; never"`
 	Pass               []string      `key:"pass" default:"all" help:"requests that are forwarded to the model server without metering and without identification: method and path, with * at the end for all paths below; safe for requests that run no model; all for everything that is not metered"`
 }
 

@@ -82,6 +82,9 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.OnDisconnect); err != nil {
 		return nil, invalid("on_disconnect", err)
 	}
+	if m.StreamUsage, err = proxy.ParseStreamUsage(c.StreamUsage); err != nil {
+		return nil, invalid("stream_usage", err)
+	}
 	handler, err := proxy.New(options)
 	if err != nil {
 		_ = p.client.Close() // has no pending settlements

@@ -54,7 +54,7 @@ type identity string
 
 func identify(operation string, r *limiter.Request) identity {
 	return identity(fmt.Sprint(operation, "|", r.Key, "|", r.Tier, "|", r.Model, "|", r.Requests, r.InputTokens, r.OutputTokens,
-		r.Costs, r.MinOutputTokens, max(r.Choices, 1), r.TTL, r.ServiceTier))
+		r.Costs, r.MinOutputTokens, max(r.Choices, 1), r.TTL, r.ServiceTier, r.EstimatedInput))
 }
 
 // advance advances the oracle to now: it ends expired leases and forgets old ids. It

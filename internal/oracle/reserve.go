@@ -46,12 +46,17 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 		}
 		return o.replay(now, res), nil
 	}
-	filled := *r
-	if r = &filled; r.OutputTokens < 0 {
+	filled, unbounded := *r, r.OutputTokens < 0
+	if r = &filled; unbounded {
 		r.OutputTokens = r.Plan.DefaultOutput
 	}
 	assessments := o.assess(r, true)
 	d := o.decide(now, r, assessments, true)
+	if d.Outcome == limiter.Denied && r.EstimatedInput && exceedsCapacity(assessments) {
+		o.reduceEstimate(now, r, unbounded)
+		assessments = o.assess(r, true)
+		d = o.decide(now, r, assessments, true)
+	}
 	if d.Outcome == limiter.Denied {
 		d.Limits = states(now, assessments)
 		d.Binding = binding(d, assessments)

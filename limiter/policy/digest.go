@@ -29,6 +29,9 @@ func (p *Policy) computeDigest() {
 	add("default_output_tokens", "", fmt.Sprint(p.defaultOutput))
 	for _, t := range p.tiers {
 		add("tier "+t.name, "estimate", estimateText(t.estimate))
+		if t.bound {
+			add("tier "+t.name, "bound_output", "true")
+		}
 		for i := range t.defs {
 			add("tier "+t.name, t.defs[i].title(), t.defs[i].text())
 		}
@@ -46,6 +49,9 @@ func (p *Policy) computeDigest() {
 	}
 	for _, e := range p.outputs.entries {
 		add("model "+e.pattern.text, "default_output_tokens", fmt.Sprint(e.value))
+	}
+	for _, e := range p.bounds.entries {
+		add("model "+e.pattern.text, "bound_output", fmt.Sprint(e.value))
 	}
 	p.facts = append(p.facts, p.apiKeys.facts()...)
 	slices.SortFunc(p.facts, func(a, b fact) int {

@@ -84,6 +84,7 @@ type parser struct {
 	prices        []rankedEntry[price]
 	weights       []rankedEntry[limiter.Weights]
 	outputs       []rankedEntry[int64]
+	bounds        []rankedEntry[bool]
 	apiKeys       []apiKeyDef
 	defaultOutput *int64
 
@@ -278,6 +279,11 @@ func (p *parser) name(n yamldoc.Node, what string) (string, bool) {
 // count reads a whole number.
 func (p *parser) count(n yamldoc.Node, what string) (int64, bool) {
 	return p.number(n, what, parseCount)
+}
+
+func (p *parser) boolean(n yamldoc.Node, what string) (value, ok bool) {
+	i, ok := p.r.Word(n, what, "false", "true")
+	return i == 1, ok
 }
 
 func (p *parser) number(n yamldoc.Node, what string, parse func(string) (int64, error)) (int64, bool) {

@@ -104,7 +104,7 @@ func (p *parser) parseModels(n yamldoc.Node) {
 		if !ok {
 			continue
 		}
-		for _, g := range p.r.Fields(f.Value, fmt.Sprintf("model %q", model), []string{"weights", "default_output_tokens"}) {
+		for _, g := range p.r.Fields(f.Value, fmt.Sprintf("model %q", model), []string{"weights", "default_output_tokens", "bound_output"}) {
 			switch g.Name {
 			case "weights":
 				given, ok := p.byTokenKind(g.Value, fmt.Sprintf("the weights of %q", model), parseWeight)
@@ -114,6 +114,10 @@ func (p *parser) parseModels(n yamldoc.Node) {
 			case "default_output_tokens":
 				if v, ok := p.count(g.Value, g.Name); ok {
 					p.outputs = append(p.outputs, rankedEntry[int64]{newPattern(model), v, f.Key})
+				}
+			case "bound_output":
+				if v, ok := p.boolean(g.Value, g.Name); ok {
+					p.bounds = append(p.bounds, rankedEntry[bool]{newPattern(model), v, f.Key})
 				}
 			}
 		}
@@ -137,7 +141,7 @@ func weightsOf(given map[string]int64) limiter.Weights {
 // modelKey reads the name or pattern of a model that is a key of a section.
 func (p *parser) modelKey(n yamldoc.Node, section string) (string, bool) {
 	model, ok := p.patternText(n, "model")
-	have := len(p.prices) + len(p.weights) + len(p.outputs)
+	have := len(p.prices) + len(p.weights) + len(p.outputs) + len(p.bounds)
 	return model, ok && p.define(n, fmt.Sprintf("%q under %s", model, section)) && p.room(n, "prices and models", have, p.most.models)
 }
 

@@ -46,7 +46,7 @@
 //   - A file has only the SHA-256 of an API key: see [HashAPIKey]. No message
 //     repeats text under api_keys, because people may paste an API key there.
 //   - If several entries of models match, the most specific one that has weights
-//     gives the weights, and likewise for default_output_tokens.
+//     gives the weights, and likewise for default_output_tokens and bound_output.
 //
 // All problems of all files are reported together, as [Problems].
 package policy
@@ -77,6 +77,7 @@ type Policy struct {
 	prices        ranked[price]
 	weights       ranked[limiter.Weights]
 	outputs       ranked[int64]
+	bounds        ranked[bool]
 	apiKeys       apiKeys
 	defaultOutput int64
 
@@ -95,6 +96,7 @@ type Policy struct {
 type tier struct {
 	name     string
 	estimate limiter.Estimate
+	bound    bool              // bound_output
 	base     *limiter.LimitSet // of limits that name no models; nil if none
 	groups   []group           // of limits that name models
 	models   groupIndex
@@ -155,10 +157,12 @@ type price struct {
 	serviceTiers               limiter.ServiceTiers
 }
 
-// modelSettings are the rates and the default output of calls for a model.
+// modelSettings are the rates and the default output of calls for a model, and whether
+// calls without a bound get the default as their bound.
 type modelSettings struct {
 	rates         limiter.Rates
 	defaultOutput int64
+	boundOutput   bool
 }
 
 // rates returns the rates with this price and the default weights.
@@ -172,7 +176,7 @@ func (v *price) rates() limiter.Rates {
 }
 
 func (p *Policy) modelSettingsFor(name string) modelSettings {
-	m := modelSettings{limiter.Rates{Weights: limiter.DefaultWeights}, p.defaultOutput}
+	m := modelSettings{rates: limiter.Rates{Weights: limiter.DefaultWeights}, defaultOutput: p.defaultOutput}
 	if e := p.prices.find(name); e != nil {
 		m.rates = e.value.rates()
 	}
@@ -181,6 +185,9 @@ func (p *Policy) modelSettingsFor(name string) modelSettings {
 	}
 	if e := p.outputs.find(name); e != nil {
 		m.defaultOutput = e.value
+	}
+	if e := p.bounds.find(name); e != nil {
+		m.boundOutput = e.value
 	}
 	return m
 }

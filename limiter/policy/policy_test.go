@@ -101,7 +101,11 @@ func resolveText(p *Policy, c Call) string {
 			r.RequestFee, r.ImageFee, r.SearchFee, r.ServiceTiers,
 		}.text()
 	}
-	fmt.Fprintf(&b, "tier %s; %s; weights %s; default output %d\n", plan.Tier, priced, weightsText(r.Weights), plan.DefaultOutput)
+	fmt.Fprintf(&b, "tier %s; %s; weights %s; default output %d", plan.Tier, priced, weightsText(r.Weights), plan.DefaultOutput)
+	if plan.BoundOutput {
+		b.WriteString("; output bounded")
+	}
+	b.WriteString("\n")
 	return b.String()
 }
 

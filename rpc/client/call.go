@@ -49,6 +49,10 @@ type Estimate struct {
 
 	Requests    *int64 // nil: 1
 	InputTokens int64
+	// EstimatedInput says that InputTokens is an estimate. Where it does not fit the
+	// whole capacity of a limit, the part that fits is reserved, instead of a denial with
+	// the reason [ExceedsCapacity].
+	EstimatedInput bool
 	// MaxOutputTokens is per choice. Nil: the policy's default for the model. 0: the
 	// call generates no output, such as an embedding.
 	MaxOutputTokens *int64
@@ -78,7 +82,7 @@ func (e *Estimate) wire() *reserveCall {
 	r := &w.request
 	r.Key, r.Tier, r.Model, r.RequestId = e.Key, e.Tier, e.Model, e.RequestID
 	r.Requests = e.Requests
-	r.InputTokens = e.InputTokens
+	r.InputTokens, r.EstimatedInput = e.InputTokens, e.EstimatedInput
 	r.MaxOutputTokens, r.MinOutputTokens = e.MaxOutputTokens, unlessZero(e.MinOutputTokens)
 	r.N = unlessZero(e.N)
 	r.Costs, r.ServiceTier = e.Costs, e.ServiceTier

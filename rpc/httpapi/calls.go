@@ -44,6 +44,7 @@ func (a *api) reserve(w http.ResponseWriter, r *http.Request) error {
 		{"input_tokens", &q.InputTokens},
 		{"max_output_tokens", &q.MaxOutputTokens},
 		{"min_output_tokens", &q.MinOutputTokens},
+		{"estimated_input", &q.EstimatedInput},
 		{"n", &q.N},
 		{"costs", &q.Costs},
 		{"service_tier", &q.ServiceTier},

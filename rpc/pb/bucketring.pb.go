@@ -453,9 +453,13 @@ type ReserveRequest struct {
 	RequestId string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The service tier that the caller asks the model for. A dearer one raises the
 	// estimate; a cheaper one does not lower it, because it may not be given.
-	ServiceTier   string `protobuf:"bytes,12,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ServiceTier string `protobuf:"bytes,12,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
+	// input_tokens is an estimate. Where it does not fit the whole capacity of a limit,
+	// the part that fits is reserved instead of a denial with the reason
+	// exceeds_capacity.
+	EstimatedInput bool `protobuf:"varint,13,opt,name=estimated_input,json=estimatedInput,proto3" json:"estimated_input,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ReserveRequest) Reset() {
@@ -570,6 +574,13 @@ func (x *ReserveRequest) GetServiceTier() string {
 		return x.ServiceTier
 	}
 	return ""
+}
+
+func (x *ReserveRequest) GetEstimatedInput() bool {
+	if x != nil {
+		return x.EstimatedInput
+	}
+	return false
 }
 
 type SettleRequest struct {
@@ -868,7 +879,10 @@ type Decision struct {
 	Owner string `protobuf:"bytes,10,opt,name=owner,proto3" json:"owner,omitempty"`
 	Route Route  `protobuf:"varint,11,opt,name=route,proto3,enum=bucketring.v1.Route" json:"route,omitempty"`
 	// The answer of an earlier call with the same request id.
-	Replayed      bool `protobuf:"varint,12,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	Replayed bool `protobuf:"varint,12,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	// Reserve only: a call without a bound of its own must be sent with
+	// granted_output_tokens as its bound, although the outcome is allowed.
+	BoundOutput   bool `protobuf:"varint,13,opt,name=bound_output,json=boundOutput,proto3" json:"bound_output,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -983,6 +997,13 @@ func (x *Decision) GetRoute() Route {
 func (x *Decision) GetReplayed() bool {
 	if x != nil {
 		return x.Replayed
+	}
+	return false
+}
+
+func (x *Decision) GetBoundOutput() bool {
+	if x != nil {
+		return x.BoundOutput
 	}
 	return false
 }
@@ -2617,7 +2638,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\v\n" +
-	"\t_requests\"\xb6\x04\n" +
+	"\t_requests\"\xdf\x04\n" +
 	"\x0eReserveRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x14\n" +
@@ -2633,7 +2654,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"ttlSeconds\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\v \x01(\tR\trequestId\x12!\n" +
-	"\fservice_tier\x18\f \x01(\tR\vserviceTier\x1a8\n" +
+	"\fservice_tier\x18\f \x01(\tR\vserviceTier\x12'\n" +
+	"\x0festimated_input\x18\r \x01(\bR\x0eestimatedInput\x1a8\n" +
 	"\n" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2680,7 +2702,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\vPeekRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x14\n" +
-	"\x05model\x18\x03 \x01(\tR\x05model\"\x90\x04\n" +
+	"\x05model\x18\x03 \x01(\tR\x05model\"\xb3\x04\n" +
 	"\bDecision\x120\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x16.bucketring.v1.OutcomeR\aoutcome\x12-\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x15.bucketring.v1.ReasonR\x06reason\x12\x1d\n" +
@@ -2696,7 +2718,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05owner\x18\n" +
 	" \x01(\tR\x05owner\x12*\n" +
 	"\x05route\x18\v \x01(\x0e2\x14.bucketring.v1.RouteR\x05route\x12\x1a\n" +
-	"\breplayed\x18\f \x01(\bR\breplayedB\x18\n" +
+	"\breplayed\x18\f \x01(\bR\breplayed\x12!\n" +
+	"\fbound_output\x18\r \x01(\bR\vboundOutputB\x18\n" +
 	"\x16_granted_output_tokensB\n" +
 	"\n" +
 	"\b_binding\"\x88\x03\n" +

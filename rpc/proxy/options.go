@@ -45,8 +45,8 @@ type Options struct {
 	// Pass allows unmetered requests. Nil: all of them.
 	Pass Pass
 
-	// Middleware configures the metering. ForceUsage is always true, BodyTimeout is that
-	// of the proxy, and Estimate must be nil.
+	// Middleware configures the metering. BodyTimeout is that of the proxy, and Estimate
+	// must be nil.
 	Middleware middleware.Options
 }
 
@@ -89,7 +89,6 @@ func (o Options) withDefaults() Options {
 	if o.Pass == nil {
 		o.Pass = passAll()
 	}
-	o.Middleware.ForceUsage = true
 	o.Middleware.BodyTimeout = -1 // the proxy bounds all bodies
 	return o
 }
@@ -139,4 +138,9 @@ func ParseDisconnectMode(text string) (middleware.DisconnectMode, error) {
 		return middleware.Drain, nil
 	}
 	return 0, fmt.Errorf("must be charge or drain, got %q", text)
+}
+
+// ParseStreamUsage parses "auto", "always" or "never".
+func ParseStreamUsage(text string) (middleware.StreamUsage, error) {
+	return middleware.ParseStreamUsage(text)
 }

@@ -174,6 +174,7 @@ func (x *scratch) reserve(r *pb.ReserveRequest, id string) (err error) {
 		return err
 	}
 	q.InputTokens, q.ID, q.TTL, q.ServiceTier = r.InputTokens, id, time.Duration(ttl)*time.Second, r.ServiceTier
+	q.EstimatedInput = r.EstimatedInput
 	if r.MaxOutputTokens == nil {
 		q.OutputTokens = -1 // the policy's default
 	}

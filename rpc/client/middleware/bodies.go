@@ -138,6 +138,13 @@ func (b *body) publish(content []byte) {
 	b.mu.bytes = content
 }
 
+// content returns what was published, or nil if it was released.
+func (b *body) content() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.bytes
+}
+
 // release drops the body.
 func (b *body) release() {
 	b.mu.Lock()

@@ -222,19 +222,21 @@ func TestNoUsage(t *testing.T) {
 	for name, test := range map[string]struct {
 		handler http.HandlerFunc
 		output  int64
+		members string // of the request
 	}{
-		"a whole answer":             {whole(200, completion(strings.Repeat("a", 30), "")), 10},
-		"a stream":                   {streaming(event("a"), event("b"), doneEvent), 2},
-		"several tokens in an event": {streaming(event(strings.Repeat("a", 30)), doneEvent), 10},
-		"a null":                     {whole(200, completion(strings.Repeat("a", 30), "null")), 10},
-		"output only":                {whole(200, completion(strings.Repeat("a", 30), `{"completion_tokens":5}`)), 5},
-		"more than was granted":      {whole(200, completion(strings.Repeat("a", 9000), "")), 1000},
-		"an empty response":          {func(http.ResponseWriter, *http.Request) {}, 0},
+		"a whole answer":             {whole(200, completion(strings.Repeat("a", 30), "")), 10, ""},
+		"a stream":                   {streaming(event("a"), event("b"), doneEvent), 2, ""},
+		"several tokens in an event": {streaming(event(strings.Repeat("a", 30)), doneEvent), 10, ""},
+		"a null":                     {whole(200, completion(strings.Repeat("a", 30), "null")), 10, ""},
+		"output only":                {whole(200, completion(strings.Repeat("a", 30), `{"completion_tokens":5}`)), 5, ""},
+		"more than the bound":        {whole(200, completion(strings.Repeat("a", 9000), "")), 1000, `,"max_tokens":1000`},
+		"more than was reserved":     {whole(200, completion(strings.Repeat("a", 9000), "")), 3000, ""},
+		"an empty response":          {func(http.ResponseWriter, *http.Request) {}, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, c := start(t)
 			s := serve(t, middleware.Options{Client: c}, test.handler)
-			s.post(t, chat, ask(""))
+			s.post(t, chat, ask(test.members))
 			r := s.result(t)
 			wantEstimate(t, c, r, middleware.SourceEstimated, test.output)
 			if r.UsageRejected {

@@ -24,6 +24,12 @@ type Call struct {
 	started     time.Time
 	ctx         context.Context // of the request; used for its values only
 
+	// Of a call whose body the middleware has read.
+	predicted    int64 // input tokens
+	bounded      bool  // the body has a bound of the output
+	boundAdded   bool  // the middleware has added it
+	usageRefused bool  // the model server refuses to be asked for the usage of a stream
+
 	output atomic.Int64 // output tokens up to now, reported as progress; 0: unknown
 
 	mu struct {
@@ -47,10 +53,28 @@ func FromContext(ctx context.Context) (*Call, bool) {
 // Decision returns the decision about the reservation.
 func (c *Call) Decision() client.Decision { return c.reservation.Decision }
 
-// Granted returns the largest number of output tokens of each choice. Unless
-// Options.Estimate is set, the body of the handler's request already has it as
-// its bound.
+// Granted returns the output tokens of each choice that the call may generate. Unless
+// Options.Estimate is set, the body of the handler's request already has the bound that
+// it needs: if the caller set none, and the decision is neither degraded nor bounds the
+// output, it has none, and what is generated beyond the grant is charged too.
 func (c *Call) Granted() int64 { return c.reservation.Granted() }
+
+// bound returns the bound for the body of the request, whose own bound is asked: the
+// grant if it is lower, or if the caller set none (negative) and the policy wants one. -1:
+// leave the body as it is.
+func (c *Call) bound(asked int64) int64 {
+	granted := c.Granted()
+	c.bounded = asked >= 0
+	switch {
+	case granted <= 0 || asked >= 0 && granted >= asked:
+		return -1
+	case asked < 0 && c.reservation.Outcome != client.Degraded && !c.reservation.BoundOutput:
+		return -1
+	}
+	c.boundAdded = asked < 0
+	c.bounded = true
+	return granted
+}
 
 // RequestID returns the id of the reservation.
 func (c *Call) RequestID() string { return c.reservation.RequestID }

@@ -16,8 +16,9 @@
 // The middleware reads the request body, estimates the largest cost of the call
 // and reserves it under a new request id. It answers a denial itself, in the
 // format of the caller's SDK, and does not call the handler. Otherwise the handler
-// runs. Its request has the granted output as max_tokens, and [FromContext]
-// returns the [Call]. The response is forwarded unbuffered and metered on the way.
+// runs. If less output is granted than its request asks for, its max_tokens is lowered. A
+// request without a bound gets one only if the decision is degraded or the policy bounds the
+// output. [FromContext] returns the [Call]. The response is forwarded unbuffered and metered on the way.
 // When the handler has returned, the call is settled once: what was reserved and
 // not used is refunded, and its slot is released.
 //
@@ -58,10 +59,11 @@
 //
 // # Estimates
 //
-// The bytes per token of each root (the first segment of a key) and model are
-// learned from the reported usage of finished calls. Until then the mean of the
-// model's other roots is used, in which no root has more than an eighth of the
-// weight, and which is at least 3 bytes per token: what one root sends changes no
-// estimate of a root with calls of its own, and never makes those of a new root
-// higher than if nobody had used the model.
+// The bytes per token of each root (the first segment of a key) and model, and the
+// overhead of a prompt, are learned from the reported usage of finished calls. Until then
+// the mean bytes per token of the model's other roots are used, in which no root has more
+// than an eighth of the weight, and which are at least 3: what one root sends changes no
+// estimate of a root with calls of its own, and never makes those of a new root higher
+// than if nobody had used the model. Images, files and encoded data count for a bounded
+// size. An estimate above the whole capacity of a limit reserves that capacity.
 package middleware

@@ -27,6 +27,8 @@ type metrics struct {
 	running       prometheus.Gauge
 	rejections    *prometheus.CounterVec
 	bodyBytes     prometheus.Gauge
+	usageRefused  prometheus.Counter
+	accuracy      *accuracy
 }
 
 // newMetrics registers the metrics, or returns those that another middleware has
@@ -65,13 +67,19 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "bucketring_middleware_body_bytes",
 			Help: "Bytes reserved for the bodies of metered calls that are in memory.",
 		}),
+		usageRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_middleware_streams_without_usage_total",
+			Help: "Streams that were sent without asking for their usage, because the model server refuses that. They are charged an estimate.",
+		}),
+		accuracy: newAccuracy(),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	err := errors.Join(register(reg, &m.calls), register(reg, &m.settles), register(reg, &m.usageRejected),
 		register(reg, &m.deferred), register(reg, &m.failures), register(reg, &m.running),
-		register(reg, &m.rejections), register(reg, &m.bodyBytes))
+		register(reg, &m.rejections), register(reg, &m.bodyBytes),
+		register(reg, &m.usageRefused), m.accuracy.register(reg))
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +120,9 @@ func (m *metrics) settled(r *Result) {
 	m.settles.WithLabelValues(string(r.Source)).Inc()
 	if r.UsageRejected {
 		m.usageRejected.Inc()
+	}
+	if r.UsageRefused {
+		m.usageRefused.Inc()
 	}
 	if r.Deferred {
 		m.deferred.Inc()

@@ -30,6 +30,8 @@ type Middleware struct {
 	metering  *metering
 	bodies    *bodyBudget
 	estimator estimator
+	refusals  refusals
+	now       func() time.Time
 }
 
 // New returns a middleware. The error names every invalid option.
@@ -42,7 +44,7 @@ func New(o Options) (*Middleware, error) {
 		return nil, fmt.Errorf("middleware: %w", err)
 	}
 	o = o.withDefaults()
-	return &Middleware{options: o, metering: metering, bodies: newBodyBudget(o, metering.metrics.bodyBytes)}, nil
+	return &Middleware{options: o, metering: metering, bodies: newBodyBudget(o, metering.metrics.bodyBytes), now: time.Now}, nil
 }
 
 // Handler returns a handler that meters calls and then calls next. Middleware
@@ -92,13 +94,13 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 		m.reject(x, rejection)
 		return
 	}
-	input := m.estimator.tokens(id.Key, q.Model, q.InputBytes) + q.InputTokens
+	input := m.estimator.prompt(id.Key, q.Model, q.InputBytes) + q.InputTokens
 	if q.StoredInput {
 		input += storedInputTokens
 	}
 	estimate := client.Estimate{
 		Key: id.Key, Tier: id.Tier, Model: q.Model,
-		InputTokens: min(input, amount.Max), MinOutputTokens: minOutput, N: q.N,
+		InputTokens: min(input, amount.Max), EstimatedInput: true, MinOutputTokens: minOutput, N: q.N,
 		ServiceTier: knownServiceTier(q.ServiceTier),
 	}
 	if q.MaxOutput >= 0 { // else the policy's default
@@ -108,11 +110,13 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	if c == nil {
 		return
 	}
-	grant := int64(-1) // keep the bound of the request
-	if granted := c.Granted(); granted > 0 && q.MaxOutput != 0 && (q.MaxOutput < 0 || granted < q.MaxOutput) {
-		grant = granted
-	}
-	content, changed := q.Rewrite(grant, m.options.ForceUsage)
+	// Without a report of its usage, the call is charged as if the model had read all.
+	c.estimate.InputTokens = min(input+m.estimator.text(id.Key, q.Model, q.OpaqueBytes), amount.Max)
+	c.predicted = estimate.InputTokens
+	grant := c.bound(q.MaxOutput)
+	ask, refused := m.asksUsage(q)
+	c.usageRefused = refused
+	content, changed := q.Rewrite(grant, ask)
 	q.Release()
 	m.serve(x, c, q, b, withBody(r, b, content, changed), next)
 }
@@ -187,6 +191,6 @@ func (m *Middleware) serve(x exchange, c *Call, q *llm.Request, b *body, r *http
 	defer func() { // does not recover: a panic goes on afterwards
 		c.finish(w.ending(returned))
 	}()
-	next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, contextKey{}, c)))
+	m.run(w, r.WithContext(context.WithValue(ctx, contextKey{}, c)), next)
 	returned = true
 }

@@ -24,6 +24,7 @@ import (
 const rules = `
 tiers:
   free: { requests: 10/min, tokens: 10_000/min, concurrent: 2 }
+  bounded: { requests: 10/min, tokens: 10_000/min, concurrent: 2, bound_output: true }
   big:  { requests: 10_000/min, tokens: 10_000_000/min, concurrent: 100 }
   soft:
     concurrent: 2

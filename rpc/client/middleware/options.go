@@ -122,10 +122,8 @@ type Options struct {
 	// Negative: the server bounds it otherwise. 0: [DefaultBodyTimeout].
 	BodyTimeout time.Duration
 
-	// ForceUsage asks the model server for the usage of a stream
-	// (stream_options.include_usage) if the caller did not, and removes the extra
-	// chunk and null usage from the response. Set it only if the model server supports the option.
-	ForceUsage bool
+	// StreamUsage says whether the model server is asked for the usage of streams.
+	StreamUsage StreamUsage
 
 	// MinOutputTokens is the smallest useful output of each choice, for policies that
 	// grant less output instead of denying. The request header
@@ -167,6 +165,9 @@ func (o Options) Validate() error {
 	}
 	if o.OnDisconnect > Drain {
 		errs = append(errs, fmt.Errorf("on_disconnect: must be charge_streamed or drain, got %v", o.OnDisconnect))
+	}
+	if o.StreamUsage > StreamUsageNever {
+		errs = append(errs, fmt.Errorf("stream_usage: must be auto, always or never, got %v", o.StreamUsage))
 	}
 	if o.DrainTimeout < 0 {
 		errs = append(errs, fmt.Errorf("drain_timeout: must not be negative, got %v", o.DrainTimeout))

@@ -88,6 +88,8 @@ func (x exchange) setHeaders(h http.Header, c *Call) {
 			asked = *n
 		}
 		dialect.SetDegradedHeaders(h, asked, c.Granted(), c.reservation.Binding)
+	} else if c.boundAdded {
+		dialect.SetDegradedHeaders(h, -1, c.Granted(), client.LimitState{})
 	}
 }
 

@@ -60,6 +60,9 @@ type Result struct {
 	// UsageRejected is true if the reported usage was not plausible and was replaced
 	// by an estimate.
 	UsageRejected bool
+	// UsageRefused is true if the call is a stream and was sent without asking for its
+	// usage, because the model server refuses that.
+	UsageRefused bool
 	// Deferred is true if no node could be reached, and the settlement waits in the
 	// client.
 	Deferred bool

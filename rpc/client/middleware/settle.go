@@ -180,6 +180,7 @@ func (c *Call) finish(e ending) {
 		Key: c.reservation.Key, Tier: c.reservation.Tier, Model: c.estimate.Model, RequestID: c.reservation.RequestID, Method: c.method,
 		Outcome: c.reservation.Outcome, Reason: c.reservation.Reason,
 		RequestedOutputTokens: max(orZero(c.estimate.MaxOutputTokens), 0), GrantedOutputTokens: c.reservation.Granted(), Status: e.status,
+		UsageRefused: c.usageRefused,
 	}
 	if !c.reservation.Denied() {
 		c.metering.renewer.remove(c)

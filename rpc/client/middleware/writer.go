@@ -182,9 +182,10 @@ func (w *writer) readMeter(e *ending) {
 	e.usageRejected = w.meter.UsageRejected()
 	if reported {
 		e.usage = final
-		if q.InputTokens == 0 && !q.StoredInput {
+		if q.InputTokens == 0 && !q.StoredInput && !q.FixedSize {
 			w.estimator.learn(w.call.Key(), q.Model, q.InputBytes, final.Input)
 		}
+		w.call.metering.metrics.accuracy.add(q.Model, w.call.predicted, final.Input)
 	} else {
 		partial := w.meter.PartialUsage()
 		hasPrompt := q.InputBytes > 0 || q.InputTokens > 0
@@ -204,7 +205,7 @@ func (w *writer) readMeter(e *ending) {
 		}
 	}
 	if q.MaxOutput != 0 {
-		e.textOutput = w.capAtGrant(w.estimator.tokens(w.call.Key(), q.Model, w.meter.OutputBytes()))
+		e.textOutput = w.capAtGrant(w.estimator.text(w.call.Key(), q.Model, w.meter.OutputBytes()))
 		e.outputGuess = max(w.meter.StreamedTokens(), e.textOutput)
 		if !e.usageRejected && w.meter.UsageIsCurrent() {
 			e.outputGuess = w.meter.StreamedTokens()
@@ -212,8 +213,12 @@ func (w *writer) readMeter(e *ending) {
 	}
 }
 
-// capAtGrant returns n, or the granted output of all choices if that is less.
+// capAtGrant returns n, or the granted output of all choices if that is less and bounds
+// the call.
 func (w *writer) capAtGrant(n int64) int64 {
+	if !w.call.bounded {
+		return n
+	}
 	if granted := w.call.maxOutput(); granted > 0 {
 		return min(n, granted)
 	}

@@ -40,10 +40,10 @@ const (
 // endpoints describes each endpoint.
 var endpoints = [...]struct {
 	path, name string
-	bound      string // the usual name of the output bound
+	bound      string // the output bound that is added to a request without one
 	fields     map[string]field
 }{
-	ChatCompletions: {"/v1/chat/completions", "chat_completions", "max_tokens", chatFields},
+	ChatCompletions: {"/v1/chat/completions", "chat_completions", "max_completion_tokens", chatFields},
 	Completions:     {"/v1/completions", "completions", "max_tokens", completionFields},
 	Embeddings:      {"/v1/embeddings", "embeddings", "", embeddingFields},
 	Responses:       {"/v1/responses", "responses", "max_output_tokens", responseFields},

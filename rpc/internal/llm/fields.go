@@ -98,7 +98,7 @@ var mediumBytes = [...]int64{noMedium: 0, image: ImageBytes, audio: AudioBytes, 
 // mediumOf returns the medium of the type of a part.
 func mediumOf(kind []byte) medium {
 	switch string(kind) {
-	case "image_url", "input_image", "image", "image_file", "image_embeds", "computer_screenshot":
+	case "image_url", "input_image", "image", "image_file", "image_embeds", "computer_screenshot", "image_generation_call":
 		return image
 	case "input_audio", "audio_url", "audio":
 		return audio
@@ -115,8 +115,57 @@ func mediumOf(kind []byte) medium {
 func isPayload(name []byte) bool {
 	switch string(name) {
 	case "image_url", "image_embeds", "image_file", "input_audio", "audio_url", "video_url", "input_video",
-		"file", "file_data", "file_url", "file_id", "source":
+		"image", "audio", "video", "file", "file_data", "file_url", "file_id", "source":
 		return true
 	}
 	return false
+}
+
+// isText reports whether a string in a member with that name is text, whatever it looks
+// like: servers give it to the model as it is.
+func isText(name []byte) bool {
+	switch string(name) {
+	case "content", "text", "output", "thinking", "reasoning", "reasoning_content", "refusal", "summary", "transcript",
+		"instructions", "title", "context", "name", "code", "query", "role":
+		return true
+	}
+	return false
+}
+
+// isTextType reports whether all of a part, or of the source of a document, is text.
+func isTextType(kind []byte) bool {
+	switch string(kind) {
+	case "text", "input_text", "output_text", "refusal", "content":
+		return true
+	}
+	return false
+}
+
+// minEncodedBytes is the size of the shortest string that is taken for encoded data.
+// Words and identifiers are shorter.
+const minEncodedBytes = 256
+
+// isEncoded reports whether the inside of a string is encoded data: base64 in one of its
+// alphabets, with or without the head of a data URL.
+func isEncoded(s []byte) bool {
+	if len(s) < minEncodedBytes {
+		return false
+	}
+	if bytes.HasPrefix(s, []byte("data:")) {
+		comma := bytes.IndexByte(s[:minEncodedBytes], ',')
+		if comma < 0 {
+			return false
+		}
+		s = s[comma+1:]
+	}
+	for i, c := range s {
+		switch {
+		case isNameByte(c) && c != '$', c == '+', c == '/':
+		case c == '=' && len(s)-i <= 2: // padding
+		case c == '\\' && i+1 < len(s) && (s[i+1] == '/' || s[i+1] == 'n' || s[i+1] == 'r'): // escapes in base64 with lines
+		default:
+			return false
+		}
+	}
+	return true
 }

@@ -17,6 +17,8 @@ var seeds = []string{
 	`{"m\u0061x_tokens":1e3,"stream":true,"stream_options":{"include_usage":false,"x":null}}`,
 	`{"prompt":[[1,2],[3]],"best_of":3}`, `{"input":"a","max_output_tokens":null,"text":{"format":{"type":"json_schema"}}}`,
 	`{"thinking":{"type":"enabled","budget_tokens":1024},"tools":[{"name":"f"}],"tool_choice":{"type":"none"}}`,
+	`{"max_tokens":-1,"n_predict":-1,"max_completion_tokens":null,"stream":true}`, `{"max_tokens":7,"n_predict":-1,"stream":true,"stream_options":null}`,
+	`{"messages":[{"content":[{"type":"redacted_thinking","data":"` + strings.Repeat("Ab+/", 80) + `=="},{"source":{"type":"text","data":"` + strings.Repeat("Ab-_", 80) + `"},"type":"document"}]}]}`,
 	`{"a":1,"a":2}`, `{"Max_Tokens":1}`, "{\"a\":\"\\ud83d\\ude00\"}", `{"prompt":["a",{"b":[true,null,-0.5e-7]}]}`,
 }
 
@@ -42,7 +44,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("Parse(%q) succeeds, want an error: it is not JSON", body)
 		}
 		if r.MaxOutput < -1 || r.MaxOutput > amount.Max || r.N < 1 || r.N > amount.Max || r.MinOutput < 0 || r.MaxOutput >= 0 && r.MinOutput > r.MaxOutput ||
-			r.InputBytes < 0 || r.InputTokens < 0 || r.InputTokens > int64(len(body)) {
+			r.InputBytes < 0 || r.OpaqueBytes < 0 || r.OpaqueBytes > int64(len(body)) || r.InputTokens < 0 || r.InputTokens > int64(len(body)) {
 			t.Fatalf("Parse(%q) = %+v", body, r)
 		}
 	})

@@ -86,8 +86,8 @@ func (p *parser) readMember(name []byte) {
 		if r.Endpoint == Completions || r.Endpoint == Messages {
 			least = 0 // returns only log probabilities of the prompt, or fills a cache
 		}
-		n := p.wholeNumber(least)
-		p.addBound(memberSpan{start, p.i, n})
+		n := p.bound(least)
+		p.addBound(memberSpan{start, p.i, n, string(name) == "n_predict"})
 		r.MaxOutput = max(r.MaxOutput, n)
 	case minimumField:
 		r.MinOutput = p.wholeNumber(0)
@@ -98,7 +98,7 @@ func (p *parser) readMember(name []byte) {
 	case streamOptionsField:
 		p.streamOptions(start)
 	case contentField:
-		r.InputBytes += p.countContent()
+		r.InputBytes += p.countContent(true)
 	case textField:
 		r.InputBytes += p.countText()
 	case toolsField:
@@ -146,7 +146,7 @@ func (p *parser) keepNull(kind field, start int) {
 	switch {
 	case p.failed():
 	case kind == boundField && string(p.name()) == endpoints[p.r.Endpoint].bound:
-		p.addBound(memberSpan{start, p.i, -1})
+		p.addBound(memberSpan{start: start, end: p.i, n: nullBound})
 	case kind == streamOptionsField:
 		p.r.streamOptions = memberSpan{start: start, end: p.i}
 	}
@@ -279,6 +279,16 @@ func (p *parser) wholeNumber(least int64) int64 {
 		p.fail("must be at most " + amount.MaxText + ", got " + got)
 	}
 	return n
+}
+
+// bound reads an output bound: a whole number from least to 2^53, or noBound.
+func (p *parser) bound(least int64) int64 {
+	at := p.nextStart()
+	if p.peek() == '-' && string(p.scalar()) == "-1" {
+		return noBound
+	}
+	p.i = at
+	return p.wholeNumber(least)
 }
 
 // parseWhole parses a JSON number in any notation, since servers in Python read 1e3 as

@@ -11,12 +11,16 @@ import (
 
 // What an image, audio, video or file in a prompt counts for in Request.InputBytes,
 // whatever its size: at three bytes per token about 1,600, 1,000, 10,000 and 3,000
-// tokens. The usage block of the answer has the real number.
+// tokens. The usage block of the answer has the real number. A long string of base64
+// where no text is expected, such as encrypted reasoning, a signature or the result of
+// an image tool, counts for its size up to OpaqueBytes: about 2,000 tokens.
 const (
 	ImageBytes = 4_800
 	AudioBytes = 3_000
 	VideoBytes = 30_000
 	FileBytes  = 9_000
+
+	OpaqueBytes = 6_000
 )
 
 // Request is what the body of a call says about its cost.
@@ -27,8 +31,8 @@ type Request struct {
 	ServiceTier string
 
 	// MaxOutput is the output bound of one choice in tokens: the largest of
-	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: absent. 0 for
-	// embeddings.
+	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: there is none,
+	// because they are absent, null or -1. 0 for embeddings.
 	MaxOutput int64
 	// MinOutput is the least output that the server accepts or that is of use, at most
 	// MaxOutput: the largest of min_tokens, thinking.budget_tokens + 256, and 16 for
@@ -45,8 +49,16 @@ type Request struct {
 	// InputBytes is about how many bytes the model reads: the strings (unescaped),
 	// numbers and names in messages, tools, schemas, prompts and inputs. Names stand
 	// for what the server's template adds. An image, audio, video or file counts for
-	// ImageBytes, AudioBytes, VideoBytes or FileBytes, inline or not.
+	// ImageBytes, AudioBytes, VideoBytes or FileBytes, inline or not, and encoded data
+	// for OpaqueBytes at most.
 	InputBytes int64
+	// OpaqueBytes is what InputBytes leaves out of encoded data of unknown parts. A
+	// server may have given it to the model, so without a report of its usage the call
+	// is charged for it.
+	OpaqueBytes int64
+	// FixedSize: InputBytes includes parts that do not count for their size, so it says
+	// nothing about bytes per token.
+	FixedSize bool
 	// InputTokens is the number of tokens of prompts that are token ids, in addition
 	// to InputBytes.
 	InputTokens int64
@@ -66,13 +78,21 @@ type Request struct {
 	optionsStart  int        // offset of the first member of stream_options; 0: it is null or absent
 	optionsEmpty  bool       // stream_options has no members
 	includeUsage  memberSpan // stream_options.include_usage
+	addedOptions  edit       // the stream_options that Rewrite added, at its place in the result
 }
 
 // memberSpan is the span of a member's value in the body. If end is 0, it is absent.
 type memberSpan struct {
-	start, end int
-	n          int64 // a bound; -1: null
+	start, end  int
+	n           int64 // a bound, noBound or nullBound
+	nonstandard bool  // a bound that only some servers know
 }
+
+// Values of a member that bounds the output.
+const (
+	noBound   = -1 // as sent
+	nullBound = -2 // null, of the member that Rewrite would add
+)
 
 // FieldError is a problem of one field of a request.
 type FieldError struct {
