@@ -107,7 +107,6 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	pr.SetXForwarded()
 	h := pr.Out.Header
 	if _, metered := middleware.FromContext(pr.In.Context()); metered {
-		h.Del("Accept-Encoding") // the response must be readable
 		preventRetries(h)
 		for name := range h {
 			if strings.HasPrefix(name, "X-Bucketring-") {

@@ -17,6 +17,12 @@ const (
 	outcomeOverloaded  = "overloaded"  // refused because more is asked than can be answered in time
 )
 
+// Values of the label result of responses with a Content-Encoding.
+const (
+	responseDecoded   = "decoded"
+	responseEstimated = "estimated"
+)
+
 // metrics count calls. All label values are constants.
 type metrics struct {
 	calls         *prometheus.CounterVec
@@ -27,6 +33,7 @@ type metrics struct {
 	running       prometheus.Gauge
 	rejections    *prometheus.CounterVec
 	bodyBytes     prometheus.Gauge
+	encoded       *prometheus.CounterVec
 }
 
 // newMetrics registers the metrics, or returns those that another middleware has
@@ -65,13 +72,17 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "bucketring_middleware_body_bytes",
 			Help: "Bytes reserved for the bodies of metered calls that are in memory.",
 		}),
+		encoded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bucketring_middleware_encoded_responses_total",
+			Help: "Responses to metered calls with a Content-Encoding, by result: decoded, or estimated because they could not be decoded.",
+		}, []string{"result"}),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	err := errors.Join(register(reg, &m.calls), register(reg, &m.settles), register(reg, &m.usageRejected),
 		register(reg, &m.deferred), register(reg, &m.failures), register(reg, &m.running),
-		register(reg, &m.rejections), register(reg, &m.bodyBytes))
+		register(reg, &m.rejections), register(reg, &m.bodyBytes), register(reg, &m.encoded))
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +91,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	for _, source := range []Source{SourceReported, SourceEstimated, SourcePartial, SourceRejected, SourceCancelled} {
 		m.settles.WithLabelValues(string(source))
+	}
+	for _, result := range []string{responseDecoded, responseEstimated} {
+		m.encoded.WithLabelValues(result)
 	}
 	for _, reason := range []string{codeBodyShare, codeBodyMemory} {
 		m.rejections.WithLabelValues(reason)
@@ -105,6 +119,15 @@ func (m *metrics) decided(o client.Outcome) { m.calls.WithLabelValues(string(o))
 func (m *metrics) undecided(outcome, reason string) {
 	m.calls.WithLabelValues(outcome).Inc()
 	m.rejections.WithLabelValues(reason).Inc()
+}
+
+// responseEncoded counts a response with a content coding.
+func (m *metrics) responseEncoded(decoded bool) {
+	result := responseEstimated
+	if decoded {
+		result = responseDecoded
+	}
+	m.encoded.WithLabelValues(result).Inc()
 }
 
 func (m *metrics) settled(r *Result) {

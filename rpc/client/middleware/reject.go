@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/coding"
 	"github.com/bucketring/bucketring/rpc/internal/dialect"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
@@ -40,6 +41,9 @@ func (m *Middleware) reject(x exchange, why *rejection) {
 	m.metering.metrics.undecided(outcome, why.code)
 	if why.status == http.StatusServiceUnavailable || why.status == http.StatusTooManyRequests {
 		x.w.Header().Set("Retry-After", "1")
+	}
+	if why.code == codeUnsupportedEncoding {
+		x.w.Header().Set("Accept-Encoding", coding.Accepted)
 	}
 	if why.discard {
 		_ = http.NewResponseController(x.w).EnableFullDuplex() // else the server would read the body before it responds
