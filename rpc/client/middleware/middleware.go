@@ -45,9 +45,9 @@ func New(o Options) (*Middleware, error) {
 	return &Middleware{options: o, metering: metering, bodies: newBodyBudget(o, metering.metrics.bodyBytes)}, nil
 }
 
-// Handler returns a handler that meters calls and then calls next. Middleware
-// that compresses responses must wrap this handler, not next: the usage in a
-// compressed response cannot be read, and the call is charged by its size.
+// Handler returns a handler that meters calls and then calls next. The response of next
+// is read also if it is compressed with zstd, gzip or deflate. With other codings, the call
+// is charged by its size, so middleware that uses them must wrap this handler.
 //
 // The ResponseWriter that next gets does not support hijacking.
 func (m *Middleware) Handler(next http.Handler) http.Handler {

@@ -105,8 +105,8 @@ type Options struct {
 	// with OnDisconnect set to [Drain]. 0: [DefaultDrainTimeout].
 	DrainTimeout time.Duration
 
-	// MaxBodyBytes bounds the body of a metered request. A larger one is rejected
-	// with 413. At most 1 GiB. 0: [DefaultMaxBodyBytes].
+	// MaxBodyBytes bounds the body of a metered request, before and after it is
+	// decoded. A larger one is rejected with 413. At most 1 GiB. 0: [DefaultMaxBodyBytes].
 	MaxBodyBytes int64
 	// BodyMemory bounds the bytes of all bodies of metered requests that are in memory.
 	// A body counts from its declaration on, or as it grows if its length is not
