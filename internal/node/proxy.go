@@ -4,6 +4,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/proxy"
 )
 
@@ -23,6 +25,7 @@ import (
 type Proxy struct {
 	*proxy.Server
 	settings config.Proxy
+	handler  *proxy.Proxy
 	client   *client.Client
 	jwt      *proxy.JWTVerifier // nil: identity does not use JWT
 }
@@ -82,12 +85,22 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.OnDisconnect); err != nil {
 		return nil, invalid("on_disconnect", err)
 	}
+	if m.WhenUndecided, err = proxy.ParseUndecidedMode(c.WhenNoDecision); err != nil {
+		return nil, invalid("when_no_decision", err)
+	}
+	if m.AccessLog, err = proxy.ParseAccessLog(c.AccessLog); err != nil {
+		return nil, invalid("access_log", err)
+	}
+	m.AccessLogPlainKeys = c.AccessLogKeys == "plain"
+	if m.WhenUndecided == middleware.AllowUndecided {
+		o.Logger.Warn("metered calls run without limits while no node answers", "setting", o.Prefix+"when_no_decision")
+	}
 	handler, err := proxy.New(options)
 	if err != nil {
 		_ = p.client.Close() // has no pending settlements
 		return nil, err
 	}
-	p.Server = proxy.NewServer(handler)
+	p.Server, p.handler = proxy.NewServer(handler), handler
 	return p, nil
 }
 
@@ -131,7 +144,7 @@ func (p *Proxy) Drain(ctx context.Context) error {
 	}
 	flushCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
-	return p.client.Flush(flushCtx)
+	return errors.Join(p.handler.Flush(flushCtx), p.client.Flush(flushCtx))
 }
 
 // Close ends the connections to nodes.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/bucketring/bucketring/rpc/internal/coding"
 	"github.com/bucketring/bucketring/rpc/internal/dialect"
@@ -35,6 +36,7 @@ type writer struct {
 	late     bool         // the caller had disconnected when the response started
 	broken   bool         // a write to the caller has failed
 	bytes    int64        // written by the handler
+	first    time.Time    // when the first of them was written
 }
 
 var (
@@ -101,6 +103,9 @@ func (w *writer) start(status int) {
 func (w *writer) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
+	}
+	if w.bytes == 0 && len(p) > 0 {
+		w.first = time.Now()
 	}
 	w.bytes += int64(len(p))
 	if w.decoding != nil {
@@ -179,7 +184,7 @@ func (w *writer) ending(returned bool) ending {
 		w.start(http.StatusOK) // the server sends this status
 	}
 	dialect.RemoveTrailers(w.inner.Header())
-	e := ending{status: w.status, input: -1, cached: -1, output: -1, metered: w.request != nil}
+	e := ending{status: w.status, firstByte: w.first, input: -1, cached: -1, output: -1, metered: w.request != nil}
 	disconnected := w.broken || w.exchange.r.Context().Err() != nil
 	e.incomplete = !returned || disconnected && !w.drain
 	hasOutput := w.request == nil && w.status < http.StatusMultipleChoices
