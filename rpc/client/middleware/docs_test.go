@@ -51,9 +51,17 @@ func TestDocsListTheMetrics(t *testing.T) {
 	for _, sample := range samples(reg) {
 		name, labels, labelled := strings.Cut(sample, "{")
 		name, _, _ = strings.Cut(name, " ")
+		if i := strings.Index(name, "_seconds_"); i >= 0 { // a part of a histogram
+			name = name[:i+len("_seconds")]
+		}
 		if labelled {
-			label, _, _ := strings.Cut(labels, "=")
-			name += "{" + label + "}"
+			var names []string
+			for label := range strings.SplitSeq(labels[:strings.Index(labels, "}")], ",") {
+				if label, _, _ = strings.Cut(label, "="); label != "le" {
+					names = append(names, label)
+				}
+			}
+			name += "{" + strings.Join(names, ",") + "}"
 		}
 		want = append(want, name)
 	}

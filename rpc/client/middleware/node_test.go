@@ -25,6 +25,7 @@ const rules = `
 tiers:
   free: { requests: 10/min, tokens: 10_000/min, concurrent: 2 }
   big:  { requests: 10_000/min, tokens: 10_000_000/min, concurrent: 100 }
+  paid: { spend: $100/day }
   soft:
     concurrent: 2
     limits: [{ name: tokens, dimension: tokens, limit: 2_000, window: 1m, on_exceed: degrade }]
