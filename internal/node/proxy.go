@@ -17,7 +17,6 @@ import (
 	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/client"
-	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/proxy"
 )
 
@@ -92,7 +91,7 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 		return nil, invalid("access_log", err)
 	}
 	m.AccessLogPlainKeys = c.AccessLogKeys == "plain"
-	if m.WhenUndecided == middleware.AllowUndecided {
+	if c.WhenNoDecision == "allow" {
 		o.Logger.Warn("metered calls run without limits while no node answers", "setting", o.Prefix+"when_no_decision")
 	}
 	handler, err := proxy.New(options)
