@@ -64,7 +64,7 @@ func TestAccessLog(t *testing.T) {
 			{"outcome": "unreachable", "status": 503., "model": "m", "reason": "limiter_unreachable"},
 		} {
 			line := lines[i]
-				for name, value := range want {
+			for name, value := range want {
 				if line[name] != value {
 					t.Errorf("line %d: %s = %v, want %v: %v", i, name, line[name], value, line)
 				}
