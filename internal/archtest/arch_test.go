@@ -45,7 +45,7 @@ var allowedImports = map[string][]string{
 	"rpc/httpapi":                   {"internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
 	"rpc/server":                    {"internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":                     {"internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
-	"rpc/client/middleware":         {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
+	"rpc/client/middleware":         {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "rpc/internal/coding"},
 	"rpc/internal/dialect":          {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
 	"rpc/envoy":                     {"rpc/envoy/config", "rpc/internal/explain", "rpc/server", "rpc/pb", "limiter"},
 	"rpc/envoy/xds":                 {"rpc/envoy/config", "limiter"},
@@ -60,6 +60,7 @@ var allowedImports = map[string][]string{
 	"rpc/internal/call":      {"rpc/internal/requestid", "rpc/pb", "ring", "limiter"},
 	"rpc/internal/requestid": {},
 	"rpc/internal/llm":       {},
+	"rpc/internal/coding":    {},
 	"rpc/internal/explain":   {},
 
 	// Connections between processes.

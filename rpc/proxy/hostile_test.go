@@ -57,8 +57,8 @@ func TestBadRequests(t *testing.T) {
 			t.Errorf("%s: answer = %d %s, want %d with param %q", name, answer.StatusCode, body, test.status, test.param)
 		}
 	}
-	if answer := s.post("/v1/chat/completions", hello, "Content-Encoding", "gzip"); answer.StatusCode != http.StatusUnsupportedMediaType {
-		t.Errorf("an encoded body = %d, want 415", answer.StatusCode)
+	if answer := s.post("/v1/chat/completions", hello, "Content-Encoding", "br"); answer.StatusCode != http.StatusUnsupportedMediaType {
+		t.Errorf("a body in brotli = %d, want 415", answer.StatusCode)
 	}
 	if answer := s.post("/v1/chat/completions", hello, "Connection", "Upgrade", "Upgrade", "websocket"); answer.StatusCode != http.StatusBadRequest {
 		t.Errorf("an upgrade = %d, want 400", answer.StatusCode)

@@ -129,6 +129,27 @@ func headerProblem(text string) string {
 	return ""
 }
 
+// ParseUndecidedMode parses "deny" or "allow".
+func ParseUndecidedMode(text string) (middleware.UndecidedMode, error) {
+	switch text {
+	case "deny":
+		return middleware.DenyUndecided, nil
+	case "allow":
+		return middleware.AllowUndecided, nil
+	}
+	return 0, fmt.Errorf("must be deny or allow, got %q", text)
+}
+
+// ParseAccessLog parses "off", "sampled" or "on".
+func ParseAccessLog(text string) (middleware.AccessLog, error) {
+	for _, a := range [...]middleware.AccessLog{middleware.AccessLogOff, middleware.AccessLogSampled, middleware.AccessLogOn} {
+		if text == a.String() {
+			return a, nil
+		}
+	}
+	return 0, fmt.Errorf("must be off, sampled or on, got %q", text)
+}
+
 // ParseDisconnectMode parses "charge" or "drain".
 func ParseDisconnectMode(text string) (middleware.DisconnectMode, error) {
 	switch text {

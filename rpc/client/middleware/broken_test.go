@@ -4,11 +4,8 @@ package middleware_test
 
 import (
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -328,35 +325,6 @@ func TestSetUsage(t *testing.T) {
 				t.Errorf("UsageRejected = %v, want %v", r.UsageRejected, test.rejected)
 			}
 			wantUsed(t, c, "free", "tokens", test.input+test.output)
-		})
-	}
-}
-
-// An encoded response is charged a token per byte, and at most the grant.
-func TestEncodedAnswer(t *testing.T) {
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	_, _ = io.WriteString(z, completion(strings.Repeat("Because. ", 100), usage40))
-	_ = z.Close()
-	size := int64(b.Len())
-	for name, test := range map[string]struct {
-		members string
-		output  int64
-	}{
-		"few bytes":       {``, size},
-		"a smaller grant": {`,"max_tokens":20`, 20},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, c := start(t)
-			s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Encoding", "gzip")
-				_, _ = w.Write(b.Bytes())
-			})
-			a, text := s.post(t, chat, ask(test.members), "Accept-Encoding", "gzip")
-			if text != b.String() || a.Header.Get("Content-Encoding") != "gzip" {
-				t.Errorf("the caller got %d bytes, want the %d that were answered", len(text), size)
-			}
-			wantEstimate(t, c, s.result(t), middleware.SourceEstimated, test.output)
 		})
 	}
 }

@@ -19,6 +19,7 @@ import (
 type Call struct {
 	metering    *metering
 	reservation *client.Reservation
+	undecided   bool // no node answered; the reservation is not one
 	estimate    client.Estimate
 	method      string
 	started     time.Time
@@ -52,6 +53,10 @@ func FromContext(ctx context.Context) (*Call, bool) {
 
 // Decision returns the decision about the reservation.
 func (c *Call) Decision() client.Decision { return c.reservation.Decision }
+
+// Undecided reports whether the call runs without a decision, because no node answered.
+// See [AllowUndecided].
+func (c *Call) Undecided() bool { return c.undecided }
 
 // Granted returns the output tokens of each choice that the call may generate. Unless
 // Options.Estimate is set, the body of the handler's request already has the bound that
@@ -149,8 +154,11 @@ func (c *Call) reportProgress() error {
 
 // maxOutput returns the granted output tokens of all choices together.
 func (c *Call) maxOutput() int64 {
-	n := max(c.estimate.N, 1)
-	if g := c.reservation.Granted(); g <= amount.Max/n {
+	n, g := max(c.estimate.N, 1), c.reservation.Granted()
+	if c.undecided {
+		g = max(orZero(c.estimate.MaxOutputTokens), 0)
+	}
+	if g <= amount.Max/n {
 		return g * n
 	}
 	return amount.Max

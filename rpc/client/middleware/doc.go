@@ -52,8 +52,9 @@
 //
 // # Failing closed
 //
-// A call that cannot be metered is rejected with an error that names the cause: an
-// encoded, too large or invalid body, an unknown caller, or no reachable node. A
+// A call that cannot be metered is rejected with an error that names the cause: a body
+// that is too large, invalid or in an unknown encoding, an unknown caller, or no reachable
+// node. Bodies in zstd, gzip and deflate are decoded, of requests and of responses. A
 // settlement that reaches no node waits in the client: see
 // [client.Reservation.SettleLater], and flush the client before closing it.
 //

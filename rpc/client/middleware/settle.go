@@ -17,10 +17,11 @@ import (
 
 // An ending is what is known about a call when its handler has returned.
 type ending struct {
-	status     int  // HTTP status of the response; 0: no response
-	incomplete bool // the caller disconnected, the handler panicked, or the response was cut off
-	failed     bool // the response has an error status and no output
-	rejected   bool // failed with a status that keeps the charge for the request
+	status     int       // HTTP status of the response; 0: no response
+	firstByte  time.Time // of the response; zero: none
+	incomplete bool      // the caller disconnected, the handler panicked, or the response was cut off
+	failed     bool      // the response has an error status and no output
+	rejected   bool      // failed with a status that keeps the charge for the request
 
 	// metered is true if the response was read. The fields below are then set.
 	metered       bool
@@ -186,10 +187,14 @@ func (c *Call) finish(e ending) {
 		c.metering.renewer.remove(c)
 		ch := c.charge(e)
 		r.Charged, r.Source, r.UsageRejected = ch.usage, ch.source, ch.usageRejected
-		if ch.source == SourceCancelled {
+		switch {
+		case c.undecided:
+			r.Outcome = OutcomeUndecided
+			r.Deferred, r.Err = c.chargeLater(ch)
+		case ch.source == SourceCancelled:
 			r.Deferred, r.Err = c.cancel()
-		} else {
-			r.Deferred, r.Err = c.settle(ch.usage.clientUsage())
+		default:
+			r.spend, r.Deferred, r.Err = c.settle(ch.usage.clientUsage())
 		}
 		c.metering.metrics.settled(&r)
 		if r.Err != nil {
@@ -197,26 +202,42 @@ func (c *Call) finish(e ending) {
 		}
 	}
 	r.Duration = time.Since(c.started)
+	if !e.firstByte.IsZero() {
+		r.FirstByte = e.firstByte.Sub(c.started)
+	}
+	c.metering.report(&r)
 	if c.metering.onDone != nil {
 		c.metering.onDone(r)
 	}
 }
 
-// settle reports the final usage. If no node can be reached, it leaves the usage
-// to the client's outbox and returns true.
-func (c *Call) settle(u client.Usage) (deferred bool, err error) {
+// settle reports the final usage, and returns the microdollars that it was charged, as far
+// as a limit tells. If no node can be reached, it leaves the usage to the client's outbox
+// and returns true.
+func (c *Call) settle(u client.Usage) (spend int64, deferred bool, err error) {
 	ctx := context.WithoutCancel(c.ctx)
-	_, err = c.reservation.Settle(ctx, u)
+	settled, err := c.reservation.Settle(ctx, u)
 	if _, invalid := errors.AsType[*client.InvalidError](err); invalid && u.Costs != nil {
 		// Settle without the invalid costs, so that the slot is released.
 		u.Costs = nil
-		_, err2 := c.reservation.Settle(ctx, u)
-		return false, errors.Join(err, err2)
+		settled, err2 := c.reservation.Settle(ctx, u)
+		return spendOf(settled), false, errors.Join(err, err2)
 	}
 	if err == nil || isRejected(err) {
-		return false, err
+		return spendOf(settled), false, err
 	}
-	return c.deferSettlement(u, err)
+	deferred, err = c.deferSettlement(u, err)
+	return 0, deferred, err
+}
+
+// spendOf returns the microdollars of a settled call: all limits of spend have the same.
+func spendOf(s client.Settlement) int64 {
+	for i := range s.Limits {
+		if s.Limits[i].Dimension == "spend" {
+			return s.Limits[i].Cost
+		}
+	}
+	return 0
 }
 
 // cancel refunds the whole reservation. If no node can be reached, it leaves a
