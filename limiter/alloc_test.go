@@ -52,9 +52,12 @@ func TestNoAllocations(t *testing.T) {
 		}
 		r := &limiter.Request{
 			Key: key, Plan: p, Requests: 1, InputTokens: 100, OutputTokens: 50,
-			Costs: []limiter.Cost{{Dimension: "images", Amount: 1}},
+			Costs: []limiter.Cost{{Dimension: "images", Amount: 1}}, ServiceTier: "priority",
 		}
-		u := &limiter.Usage{Key: key, InputTokens: 90, CachedInputTokens: 10, OutputTokens: 70, Costs: r.Costs}
+		p.Rates = prices(t)
+		u := &limiter.Usage{
+			Key: key, InputTokens: 90, CachedInputTokens: 10, CacheWriteTokens: 20, OutputTokens: 70, Costs: r.Costs, Images: 1, ServiceTier: "flex",
+		}
 		var d limiter.Decision
 		q := &limiter.CountRequest{Key: key, Window: limiter.Window{Unit: limiter.UnitMonth, Multiple: 12}, Limit: 5}
 		var c limiter.CountResult

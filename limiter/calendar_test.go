@@ -81,11 +81,12 @@ func TestCalendarWindows(t *testing.T) {
 func TestCalendarAgreesWithLabels(t *testing.T) {
 	names := []string{
 		"UTC", "America/New_York", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe", "America/Sao_Paulo", "America/Havana",
-		"Africa/Cairo", "Asia/Tehran", "Asia/Beirut", "America/Nuuk", "America/St_Johns", "Pacific/Chatham", "Atlantic/Azores", "America/Santiago", "Asia/Gaza",
+		"Pacific/Apia", "Africa/Cairo", "Asia/Tehran", "Asia/Beirut", "America/Nuuk", "America/St_Johns", "Pacific/Chatham", "Atlantic/Azores", "America/Santiago", "Asia/Gaza",
 	}
 	from, until := time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano(), time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
 	rapid.Check(t, func(rt *rapid.T) {
 		l := budget(limiter.Calendar(rapid.IntRange(int(limiter.Hour), int(limiter.Year)).Draw(rt, "unit")), zone(rapid.SampledFrom(names).Draw(rt, "zone")))
+		drawStart(rt, &l)
 		wall := rapid.Int64Range(from, until).Draw(rt, "wall")
 		if rapid.Bool().Draw(rt, "near a change") {
 			if _, change := time.Unix(0, wall).In(l.Zone).ZoneBounds(); !change.IsZero() {
@@ -97,6 +98,58 @@ func TestCalendarAgreesWithLabels(t *testing.T) {
 		now := limiter.Time{Mono: 1, Wall: wall}
 		sameDecision(rt, time.Unix(0, wall).In(l.Zone).String(), n.peek(now, r), oracle.New().Peek(now, r))
 	})
+}
+
+// drawStart draws when the windows of a limit begin, often near the changes of clocks.
+func drawStart(t *rapid.T, l *limiter.Limit) {
+	switch l.Calendar {
+	case limiter.Day:
+		l.StartMinute = rapid.OneOf(rapid.IntRange(0, 24*60-1), rapid.SampledFrom([]int{0, 30, 60, 90, 120, 150, 180, 23 * 60})).Draw(t, "start minute")
+	case limiter.Month:
+		l.StartDay = rapid.IntRange(0, 31).Draw(t, "start day")
+	}
+}
+
+func TestStartsOfCalendarWindows(t *testing.T) {
+	const hour = time.Hour
+	for _, c := range []struct {
+		name, zone  string
+		day, minute int
+		in          string // an instant in the window
+		start, end  string
+		length      time.Duration
+	}{
+		{"a month from the 15th", "UTC", 15, 0, "2026-03-14 23:59:59", "2026-02-15 00:00:00", "2026-03-15 00:00:00", 28 * 24 * hour},
+		{"on the 15th", "UTC", 15, 0, "2026-03-15 00:00:00", "2026-03-15 00:00:00", "2026-04-15 00:00:00", 31 * 24 * hour},
+		{"a month from the 15th, over a year's end", "Asia/Kolkata", 15, 0, "2027-01-03 00:00:00", "2026-12-15 00:00:00", "2027-01-15 00:00:00", 31 * 24 * hour},
+		{"a month with a change of the clock", "Europe/Berlin", 15, 0, "2026-04-01 00:00:00", "2026-03-15 00:00:00", "2026-04-15 00:00:00", 31*24*hour - hour},
+		{"the 31st of January", "UTC", 31, 0, "2026-02-10 00:00:00", "2026-01-31 00:00:00", "2026-02-28 00:00:00", 28 * 24 * hour},
+		{"February has no 31st", "UTC", 31, 0, "2026-03-10 00:00:00", "2026-02-28 00:00:00", "2026-03-31 00:00:00", 31 * 24 * hour},
+		{"a leap year has no 30th of February", "UTC", 30, 0, "2028-02-29 12:00:00", "2028-02-29 00:00:00", "2028-03-30 00:00:00", 30 * 24 * hour},
+		{"a day from nine", "America/New_York", 0, 9 * 60, "2026-07-05 08:59:59", "2026-07-04 09:00:00", "2026-07-05 09:00:00", 24 * hour},
+		{"the day of 23 hours from nine", "America/New_York", 0, 9 * 60, "2026-03-08 08:59:59", "2026-03-07 09:00:00", "2026-03-08 09:00:00", 23 * hour},
+		{"the day of 25 hours from nine", "Europe/Berlin", 0, 9 * 60, "2026-10-25 00:00:00", "2026-10-24 09:00:00", "2026-10-25 09:00:00", 25 * hour},
+		{"the start is skipped", "America/New_York", 0, 150, "2026-03-08 12:00:00", "2026-03-08 03:00:00", "2026-03-09 02:30:00", 23*hour + 30*time.Minute},
+		{"the start occurs twice", "America/New_York", 0, 90, "2026-11-01 12:00:00", "2026-11-01 01:30:00", "2026-11-02 01:30:00", 25 * hour},
+	} {
+		l := budget(limiter.Day, zone(c.zone))
+		if c.day != 0 {
+			l.Calendar = limiter.Month
+		}
+		l.StartDay, l.StartMinute = c.day, c.minute
+		n := newNode(t, limiter.Options{})
+		p := n.plan("k", l)
+		start, end := at(t, c.zone, c.start), at(t, c.zone, c.end)
+		for _, now := range []limiter.Time{start, at(t, c.zone, c.in), {Mono: noon.Mono, Wall: end.Wall - 1}} {
+			s := n.peek(now, &limiter.Request{Key: "k", Plan: p}).Limits[0]
+			if s.ResetAt != end.Wall || s.Window != c.length {
+				t.Errorf("%s: reset_at = %s, window = %s, want %s, %s", c.name, time.Unix(0, s.ResetAt).In(zone(c.zone)), s.Window, c.end, c.length)
+			}
+		}
+		if s := n.peek(limiter.Time{Mono: noon.Mono, Wall: start.Wall - 1}, &limiter.Request{Key: "k", Plan: p}).Limits[0]; s.ResetAt != start.Wall {
+			t.Errorf("%s: the window before ends at %s, want %s", c.name, time.Unix(0, s.ResetAt).In(zone(c.zone)), c.start)
+		}
+	}
 }
 
 // TestZoneChangeOpensNoWindowEarly checks that a new zone applies after the next reset.

@@ -141,6 +141,12 @@ func (l *Limit) validate() (problems []error) {
 	if l.Calendar != NoCalendar && l.Algorithm != FixedWindow {
 		bad("window", "calendar windows need algorithm fixed_window")
 	}
+	if l.StartDay < 0 || l.StartDay > 31 || l.StartDay != 0 && l.Calendar != Month {
+		bad("starts", "must be a day of the month from 1 to 31, for windows of a month, got %d", l.StartDay)
+	}
+	if l.StartMinute < 0 || l.StartMinute >= 24*60 || l.StartMinute != 0 && l.Calendar != Day {
+		bad("starts", "must be a time before 24:00, for windows of a day, got minute %d", l.StartMinute)
+	}
 	if l.Closed && l.Shadow {
 		bad("closed", "must not be combined with shadow mode")
 	}
@@ -177,7 +183,7 @@ func (l *Limit) identity() string {
 	for _, s := range [...]string{l.Name, string(l.Dimension), zone} {
 		b = append(append(b, s...), 0)
 	}
-	for _, n := range [...]int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity, boolInt(l.Async)} {
+	for _, n := range [...]int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), int64(l.StartDay), int64(l.StartMinute), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity, boolInt(l.Async)} {
 		b = append(strconv.AppendInt(b, n, 10), 0)
 	}
 	return string(b)

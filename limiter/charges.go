@@ -13,6 +13,29 @@ type reservation struct {
 	count    uint32 // charges
 }
 
+// extrasOf returns the extras of the progress of a reservation.
+func (p *partition) extrasOf(entry *idEntry) extras {
+	if !entry.is(flagExtras) {
+		return extras{}
+	}
+	return p.extras[entry.reservation()]
+}
+
+// setExtras sets the extras of the progress of a reservation.
+func (p *partition) setExtras(entry *idEntry, x extras) {
+	switch {
+	case x != extras{}:
+		if p.extras == nil {
+			p.extras = map[uint32]extras{}
+		}
+		p.extras[entry.reservation()] = x
+		entry.set(flagExtras)
+	case entry.is(flagExtras):
+		delete(p.extras, entry.reservation())
+		entry.owner &^= flagExtras
+	}
+}
+
 // charge is one limit of a reservation, and what it was charged.
 type charge struct {
 	handle   uint32 // of its record

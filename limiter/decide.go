@@ -31,26 +31,23 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	if reserve && requested < 0 {
 		requested = r.Plan.DefaultOutput
 	}
-	denied, mayShrink, err := p.assess(d, r, requested, reserve)
+	outcome, granted, err := p.grant(d, r, requested, reserve)
 	if err != nil {
 		return err
 	}
-	outcome, granted := Allowed, int64(0)
-	if reserve {
-		granted = requested
-	}
-	if mayShrink && reserve {
-		output, ok, err := p.shrink(d, r, requested)
-		if err != nil {
+	if outcome == Denied && reserve && r.EstimatedInput && d.exceedsCapacity() {
+		reduced := *r
+		if requested, err = p.reduceEstimate(d, &reduced, requested); err != nil {
 			return err
 		}
-		if ok {
-			outcome, granted, denied = Degraded, output, false
+		if outcome, granted, err = p.grant(d, &reduced, requested, reserve); err != nil {
+			return err
 		}
+		r = &reduced
 	}
 	d.Tier, d.PolicyVersion, d.Replayed = r.Plan.Tier, r.Plan.Version, false
 	d.Reason, d.RetryAfter, d.GrantedOutputTokens, d.Status = NoReason, 0, 0, NoStatus
-	if denied {
+	if outcome == Denied {
 		p.reportLimits(d, r, now)
 		p.deny(d, now)
 		return nil
@@ -92,6 +89,32 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	p.reportLimits(d, r, now)
 	d.Binding = d.tightest(reserve)
 	return nil
+}
+
+// grant assesses a request. The outcome of a reserve is Degraded if it fits with less
+// output than requested.
+func (p *partition) grant(d *Decision, r *Request, requested int64, reserve bool) (o Outcome, granted int64, err error) {
+	denied, mayShrink, err := p.assess(d, r, requested, reserve)
+	switch {
+	case err != nil:
+		return 0, 0, err
+	case !reserve && denied:
+		return Denied, 0, nil
+	case !reserve:
+		return Allowed, 0, nil
+	case mayShrink:
+		output, ok, err := p.shrink(d, r, requested)
+		if err != nil {
+			return 0, 0, err
+		}
+		if ok {
+			return Degraded, output, nil
+		}
+	}
+	if denied {
+		return Denied, 0, nil
+	}
+	return Allowed, requested, nil
 }
 
 // repeat answers a request whose id is known.
@@ -156,7 +179,7 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 		return entry
 	}
 	reservationID, res := p.reservations.alloc()
-	entry.setReservation(reservationID, p.terms.share(&r.Plan.Rates, r.Plan.Tier, r.Plan.Version))
+	entry.setReservation(reservationID, p.terms.share(&r.Plan.Rates, r.basis(true), r.Plan.Tier, r.Plan.Version))
 	ttl := r.TTL
 	if ttl <= 0 {
 		ttl = DefaultTTL

@@ -16,6 +16,12 @@ const (
 	tagRemoved          // of a message: root and key of an id
 )
 
+// Where the start of a limit's windows is in the number of its calendar.
+const (
+	startDayBits    = 3
+	startMinuteBits = 8
+)
+
 // stateEncoder writes items with the state of a partition. Times are relative to now.
 type stateEncoder struct {
 	encoder
@@ -68,7 +74,8 @@ func (s *stateEncoder) useLimit(l *limit) {
 	d.uint(uint64(l.Algorithm))
 	d.int(l.Amount)
 	d.int(int64(l.Window))
-	d.uint(uint64(l.Calendar))
+	// Without a start, the number is that of versions that know no starts.
+	d.uint(uint64(l.Calendar) | uint64(l.StartDay)<<startDayBits | uint64(l.StartMinute)<<startMinuteBits)
 	d.int(l.Burst)
 	d.bool(l.Shadow)
 	d.bool(l.Degrade)

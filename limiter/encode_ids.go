@@ -61,6 +61,23 @@ func (s *stateEncoder) reservation(entry *idEntry) {
 	for it.start(p, entry, ""); it.next(); {
 		s.charge(&it)
 	}
+	s.extras(entry)
+}
+
+// extras writes what few reservations have. Without it, the item is that of versions that
+// know no extras.
+func (s *stateEncoder) extras(entry *idEntry) {
+	terms, x := s.p.terms.at(entry.terms()), s.p.extrasOf(entry)
+	if x == (extras{}) && terms.hasUsualExtras() {
+		return
+	}
+	for _, n := range x.numbers() {
+		s.int(*n)
+	}
+	for _, n := range terms.extraNumbers() {
+		s.int(*n)
+	}
+	s.string(terms.ServiceTiers.table)
 }
 
 // charge writes a charge. Its period is needed only while the charge may change.

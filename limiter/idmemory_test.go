@@ -33,9 +33,9 @@ func TestMemoryOfIDs(t *testing.T) {
 		{name: "checks of one root", roots: 1, most: 64},
 		{name: "checks of 1,024 roots", roots: 1024, most: 64},
 		{name: "live reservations of one root", roots: 1, most: 320, reservation: true},
-		{name: "live reservations of 1,024 roots", roots: 1024, most: 320, reservation: true},
+		{name: "live reservations of 1,024 roots", roots: 1024, most: 321, reservation: true},
 		{name: "settled reservations of one root", roots: 1, most: 320, reservation: true, settle: true},
-		{name: "settled reservations of 1,024 roots", roots: 1024, most: 320, reservation: true, settle: true},
+		{name: "settled reservations of 1,024 roots", roots: 1024, most: 321, reservation: true, settle: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := New(Options{MaxIDs: 2 * ids})

@@ -39,6 +39,7 @@ const (
 	// flagMoreCharges is set if there are blocks of charges beside the reservation's own.
 	flagMoreCharges = 1 << 5
 	flagListed      = 1 << 6 // is in the list of changes, after the last cut
+	flagExtras      = 1 << 7 // of a reservation: its progress is in memory.extras
 )
 
 // idState is the state of an entry. The last four are reservations.
@@ -152,6 +153,12 @@ func bodyDigest(r *Request, keyHash uint64, reserve bool) uint32 {
 	h = mix(h^uint64(r.Requests), uint64(r.InputTokens))
 	h = mix(h^uint64(r.OutputTokens), uint64(r.MinOutputTokens))
 	h = mix(h^uint64(r.Choices), uint64(r.TTL))
+	if r.ServiceTier != "" { // else the digest is that of versions without it
+		h = mixString(h, r.ServiceTier)
+	}
+	if r.EstimatedInput {
+		h = mix(h, 1)
+	}
 	return uint32(mixCosts(h, r.Costs))
 }
 
@@ -161,6 +168,12 @@ func finalDigest(u *Usage) int64 {
 	h := uint64(1)
 	for _, n := range [...]int64{max(u.InputTokens, -1), max(u.CachedInputTokens, 0), max(u.OutputTokens, -1)} {
 		h = mix(h, uint64(n))
+	}
+	if x := u.extras(); x != (extras{}) || u.ServiceTier != "" || u.Rejected { // else the digest is that of versions without them
+		for _, n := range [...]int64{x.write, x.write1h, x.images, x.searches, boolInt(u.Rejected)} {
+			h = mix(h, uint64(n))
+		}
+		h = mixString(h, u.ServiceTier)
 	}
 	return int64(mixCosts(h, u.Costs))
 }
@@ -301,6 +314,7 @@ func (p *partition) freeReservation(entry *idEntry) {
 			blockID = next
 		}
 	}
+	p.setExtras(entry, extras{})
 	p.terms.release(entry.terms())
 	p.reservations.free(entry.reservation())
 }

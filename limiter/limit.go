@@ -85,6 +85,13 @@ type Limit struct {
 	// when Calendar is NoCalendar. Zero for Concurrency and for calendar windows.
 	Window   time.Duration
 	Calendar Calendar
+	// StartDay is the day of the month, from 1, on which windows of Calendar Month begin; in
+	// a shorter month it is the last day. 0 means 1.
+	StartDay int
+	// StartMinute is when windows of Calendar Day begin, in minutes after midnight. If the
+	// local clock skips that time, it is the moment of the change; if the clock shows it
+	// twice, it is the first.
+	StartMinute int
 	// Zone is where calendar windows begin and end; nil means UTC.
 	Zone *time.Location
 	// Burst is a token bucket's capacity; zero means Amount.
@@ -113,11 +120,19 @@ type Limit struct {
 const MaxAmount = amount.Max
 
 // Rates convert usage to quota tokens and money. Prices are in millionths of a US
-// dollar per million tokens.
+// dollar per million tokens, fees in millionths of a US dollar. All are between 0 and
+// [MaxAmount].
 type Rates struct {
 	Priced                                    bool // whether the model has a price
 	InputPrice, CachedInputPrice, OutputPrice int64
-	Weights                                   Weights
+	// Prices of input that is written to a cache: for five minutes or an unknown time,
+	// and for an hour.
+	CacheWritePrice, CacheWrite1hPrice int64
+	// Fees of one request, image and search.
+	RequestFee, ImageFee, SearchFee int64
+	ServiceTiers                    ServiceTiers
+	// Weights of cache writes are those of input.
+	Weights Weights
 }
 
 // Weights say how many millionths of a quota token one token counts. The zero

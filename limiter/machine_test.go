@@ -82,7 +82,12 @@ func (m *machine) request() *limiter.Request {
 		OutputTokens: m.draw("output", 0, m.scale),
 		Costs:        []limiter.Cost{{Dimension: "images", Amount: m.draw("images", 0, m.scale/2)}},
 		Force:        rapid.IntRange(0, 5).Draw(m.t, "force") == 0,
+		ServiceTier:  m.serviceTier(),
 	}
+}
+
+func (m *machine) serviceTier() string {
+	return rapid.SampledFrom([]string{"", "", "flex", "odd", "priority", "other"}).Draw(m.t, "service tier")
 }
 
 // clock returns the engine's time.
@@ -166,6 +171,9 @@ func (m *machine) reserve() {
 		r.OutputTokens = -1
 	}
 	r.TTL = time.Duration(m.draw("ttl", 1, 40)) * time.Second
+	if r.EstimatedInput = rapid.Bool().Draw(m.t, "estimated input"); r.EstimatedInput && rapid.Bool().Draw(m.t, "a high estimate") {
+		r.InputTokens *= 10
+	}
 	m.call(r, true)
 }
 
@@ -206,6 +214,14 @@ func (m *machine) settle(final bool) {
 		if rapid.Bool().Draw(m.t, "has cached") {
 			u.CachedInputTokens = m.draw("cached", 0, u.InputTokens)
 		}
+		if rapid.Bool().Draw(m.t, "has writes") {
+			u.CacheWriteTokens = m.draw("written", -1, u.InputTokens-max(u.CachedInputTokens, 0))
+			u.CacheWrite1hTokens = m.draw("written for an hour", 0, u.InputTokens-max(u.CachedInputTokens, 0)-max(u.CacheWriteTokens, 0))
+		}
+	}
+	if rapid.Bool().Draw(m.t, "has fees") {
+		u.Images, u.Searches = m.draw("fee images", -1, 5), m.draw("searches", 0, 5)
+		u.ServiceTier, u.Rejected = m.serviceTier(), rapid.Bool().Draw(m.t, "rejected")
 	}
 	if rapid.Bool().Draw(m.t, "has output") {
 		u.OutputTokens = m.draw("used output", 0, m.scale*3/2)

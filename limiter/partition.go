@@ -44,8 +44,10 @@ type memory struct {
 	spareTimelines [][]timeline // for reuse
 	clockHand      uint32       // the record that evict examined last
 	sweptRecord    uint32       // the record that the sweep visited last
-	_              uint64
-	terms          sharedTerms
+	// extras has those of the progress of reservations, by id, if there are any. Few have
+	// some, so they do not take room in every reservation.
+	extras map[uint32]extras
+	terms  sharedTerms
 
 	charges      slab[chargeBlock]
 	bucketBlocks slab[bucketBlock]
@@ -205,15 +207,25 @@ func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) 
 // grantStep divides every reduced grant.
 const grantStep = 16
 
-// shrink searches the largest output that every limit admits, a multiple of grantStep
-// below the one asked for. It leaves the assessments set for that output or, if there
-// is none, for the smallest that could be granted.
-func (p *partition) shrink(d *Decision, r *Request, requested int64) (granted int64, ok bool, err error) {
+// leastSteps returns the least output that may be granted, in steps of grantStep.
+func (r *Request) leastSteps(requested int64) int64 {
 	minimum := r.MinOutputTokens
 	if minimum == 0 {
 		minimum = max(256, requested/8)
 	}
-	lo := (max(minimum, 1) + grantStep - 1) / grantStep // in steps
+	return (max(minimum, 1) + grantStep - 1) / grantStep
+}
+
+// leastGrant returns the least output that may be granted.
+func (r *Request) leastGrant(requested int64) int64 {
+	return min(r.leastSteps(requested)*grantStep, requested)
+}
+
+// shrink searches the largest output that every limit admits, a multiple of grantStep
+// below the one asked for. It leaves the assessments set for that output or, if there
+// is none, for the smallest that could be granted.
+func (p *partition) shrink(d *Decision, r *Request, requested int64) (granted int64, ok bool, err error) {
+	lo := r.leastSteps(requested)
 	hi := (requested - 1) / grantStep
 	try := func(output int64) bool {
 		denied, _, e := p.assess(d, r, output, true)
@@ -222,17 +234,11 @@ func (p *partition) shrink(d *Decision, r *Request, requested int64) (granted in
 		}
 		return err == nil && !denied
 	}
-	if least := min(lo*grantStep, requested); lo > hi || !try(least) {
+	if least := r.leastGrant(requested); lo > hi || !try(least) {
 		try(least)
 		return 0, false, err
 	}
-	for lo < hi {
-		if mid := (lo + hi + 1) / 2; try(mid * grantStep) {
-			lo = mid
-		} else {
-			hi = mid - 1
-		}
-	}
+	lo = largest(lo, hi, func(steps int64) bool { return try(steps * grantStep) })
 	try(lo * grantStep)
 	return lo * grantStep, true, err
 }

@@ -102,6 +102,15 @@ func newMachine(t *rapid.T, keys []string) *machine {
 	if rapid.IntRange(0, 3).Draw(t, "weighted") == 0 {
 		m.rates.Weights = limiter.Weights{Input: 700_000, CachedInput: 0, Output: 1_500_001}
 	}
+	if rapid.Bool().Draw(t, "extra prices") {
+		tiers, err := limiter.NewServiceTiers(map[string]int64{"flex": 500_000, "odd": 1_333_333, "priority": 2e6})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.rates.ServiceTiers = tiers
+		m.rates.CacheWritePrice, m.rates.CacheWrite1hPrice = 1_250_001, 2e6
+		m.rates.RequestFee, m.rates.ImageFee, m.rates.SearchFee = 3, 7, 11
+	}
 	if rapid.IntRange(0, 9).Draw(t, "unpriced") == 0 {
 		m.rates.Priced = false
 	}
@@ -135,6 +144,7 @@ func drawLimit(t *rapid.T, name string, a limiter.Algorithm) limiter.Limit {
 		l.Window = 0
 		l.Calendar = limiter.Calendar(rapid.IntRange(int(limiter.Hour), int(limiter.Year)).Draw(t, "unit"))
 		l.Zone = rapid.SampledFrom(zones).Draw(t, "zone")
+		drawStart(t, &l)
 	}
 	return l
 }

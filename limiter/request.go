@@ -24,6 +24,7 @@ type Plan struct {
 	Tier          string // of the most specific level; kept for reservations
 	Rates         Rates
 	DefaultOutput int64 // output tokens of a reserve that names none
+	BoundOutput   bool  // such a reserve must be run with its grant as its bound; for callers of the engine
 	Version       uint64
 }
 
@@ -69,6 +70,10 @@ type Request struct {
 	// choice for Reserve, where a negative number means the plan's DefaultOutput.
 	OutputTokens int64
 	Costs        []Cost
+	// ServiceTier names the factor of the prices, see [ServiceTiers]. A Check is charged
+	// with it. A Reserve is charged with it if it is above 1, because a discount that was
+	// asked for may not be given.
+	ServiceTier string
 
 	// Attempt identifies one attempt among several with the same ID, so that it can
 	// be withdrawn. An attempt 0 cannot be. It is not part of the request's identity.
@@ -76,6 +81,10 @@ type Request struct {
 
 	// The following fields are for Reserve only.
 
+	// EstimatedInput means that InputTokens is an estimate. Instead of denying it with
+	// [ExceedsCapacity], the engine reserves as much of it as fits the whole capacity of
+	// every limit.
+	EstimatedInput  bool
 	MinOutputTokens int64         // 0: max(256, OutputTokens/8)
 	Choices         int64         // n; 0 means 1
 	TTL             time.Duration // lease; 0 means [DefaultTTL]
@@ -96,13 +105,25 @@ const DefaultTTL = 30 * time.Second
 // negative numbers mean absent.
 type Usage struct {
 	Key, ID string
-	// InputTokens includes CachedInputTokens. If absent, the reserved estimate counts.
+	// InputTokens includes CachedInputTokens and the cache writes, which do not overlap.
+	// If absent, the reserved estimate counts.
 	InputTokens       int64
 	CachedInputTokens int64 // 0 if absent
+	// Input that was written to a cache: for five minutes or an unknown time, and for an
+	// hour. 0 if absent.
+	CacheWriteTokens, CacheWrite1hTokens int64
 	// OutputTokens is the sum over all choices. If absent, the last progress counts.
 	OutputTokens int64
 	Costs        []Cost // absent dimensions keep their charge
-	Final        bool
+	// Images and Searches are charged fees. 0 if absent.
+	Images, Searches int64
+	// ServiceTier is the one that was given. If empty, the reserve's counts, without a
+	// discount.
+	ServiceTier string
+	// Rejected means that the call was refused, so that no fee is due for the request.
+	// Limits on requests keep their charge.
+	Rejected bool
+	Final    bool
 }
 
 // Outcome says whether a request was admitted.

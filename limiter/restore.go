@@ -140,7 +140,10 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	}
 	l.Algorithm = Algorithm(d.upTo(uint64(counter), "algorithm"))
 	l.Amount, l.Window = d.int(), time.Duration(d.int())
-	l.Calendar = Calendar(d.upTo(uint64(Year), "calendar"))
+	calendar := d.upTo(1<<(startMinuteBits+11)-1, "calendar")
+	l.Calendar = Calendar(calendar % (1 << startDayBits))
+	l.StartDay = int(calendar >> startDayBits % (1 << (startMinuteBits - startDayBits)))
+	l.StartMinute = int(calendar >> startMinuteBits)
 	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
 	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
 	l.Closed, l.FullCapacity, l.Async = d.bool(), d.int(), d.bool()

@@ -156,17 +156,47 @@ func (d *restorer) reservation(entry *idEntry) {
 			d.fail("usage of a lease is out of range")
 		}
 	}
-	rates := Rates{Priced: d.bool()}
-	for _, n := range rates.numbers() {
+	t := terms{Rates: Rates{Priced: d.bool()}, tier: tier, version: version}
+	for _, n := range t.numbers() {
 		*n = d.natural("rate")
 	}
-	entry.setReservation(reservationID, d.p.terms.share(&rates, tier, version))
-	if res.progress.cached > res.progress.input {
-		d.fail("usage of a lease is out of range")
-	}
-	for range d.upTo(2*MaxLevels*maxLimits, "limits of a reservation") {
+	t.setUsualExtras()
+	entry.setReservation(reservationID, 0)
+	charges := d.upTo(2*MaxLevels*maxLimits, "limits of a reservation")
+	for range charges {
 		d.charge(entry)
 	}
+	var x extras
+	if len(d.buf) > 0 {
+		x = d.extras(&t)
+	}
+	if n := res.progress; n.cached+x.write+x.write1h > n.input {
+		d.fail("usage of a lease is out of range")
+	}
+	entry.setReservation(reservationID, d.p.terms.share(&t.Rates, t.basis, tier, version))
+	d.p.setExtras(entry, x)
+}
+
+// extras reads what few reservations have.
+func (d *restorer) extras(t *terms) (x extras) {
+	for _, n := range x.numbers() {
+		if *n = d.natural("usage"); *n > MaxAmount {
+			d.fail("usage of a lease is out of range")
+		}
+	}
+	for _, n := range t.extraNumbers() {
+		if *n = d.natural("rate"); *n > MaxAmount {
+			d.fail("rate of a lease is out of range")
+		}
+	}
+	if t.factor < normalFactor || t.factor > MaxServiceFactor {
+		d.fail("service tier of a lease is out of range")
+	}
+	var err error
+	if t.ServiceTiers, err = serviceTiersOf(string(d.bytes(maxServiceTable, "service tiers"))); err != nil {
+		d.fail("%w", err)
+	}
+	return x
 }
 
 func (d *restorer) charge(entry *idEntry) {

@@ -32,12 +32,12 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		d.repeats(p)
 		return nil
 	}
-	n, err := res.amounts(u)
+	n, x, err := res.amounts(u, p.extrasOf(entry))
 	if err != nil {
 		return err
 	}
-	var v vector
-	if err := p.terms.at(entry.terms()).cost(n, &v); err != nil {
+	terms, v := p.terms.at(entry.terms()), vector{}
+	if err := terms.cost(n, x, terms.basisOf(u), &v); err != nil {
 		return err
 	}
 	if err := p.prepare(entry, u, &v, now); err != nil {
@@ -58,8 +58,10 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 	case u.Final:
 		p.end(entryID, entry, idSettled, now)
 		res.ttl = finalDigest(u)
+		p.setExtras(entry, extras{})
 	default:
 		res.progress = n
+		p.setExtras(entry, x)
 		entry.set(flagPermanent) // a caller uses the reservation
 		if entry.state() == idHeld {
 			entry.due = satAdd(res.ttl, now.Mono)
@@ -128,9 +130,28 @@ func (p *partition) advanceOnce(it *chargeIterator, now Time) {
 	}
 }
 
+// extras returns the extras that u reports.
+func (u *Usage) extras() extras {
+	return extras{max(u.CacheWriteTokens, 0), max(u.CacheWrite1hTokens, 0), max(u.Images, 0), max(u.Searches, 0)}
+}
+
+// basisOf returns the basis of the usage of a reservation.
+func (t *terms) basisOf(u *Usage) basis {
+	b := t.basis
+	if u.ServiceTier != "" {
+		b.factor = t.ServiceTiers.Factor(u.ServiceTier)
+	}
+	if u.Rejected {
+		b.requests = 0
+	}
+	return b
+}
+
 // amounts returns the usage that u reports, with defaults for absent numbers. Progress
-// never decreases.
-func (res *reservation) amounts(u *Usage) (amounts, error) {
+// never decreases; of two reports the one with more input says what the input consists
+// of, and the later one if both have the same. reported are the extras of the progress.
+func (res *reservation) amounts(u *Usage, reported extras) (amounts, extras, error) {
+	x := u.extras()
 	n := amounts{input: u.InputTokens, cached: max(u.CachedInputTokens, 0), output: u.OutputTokens}
 	if n.input < 0 {
 		n.input = res.input
@@ -141,18 +162,33 @@ func (res *reservation) amounts(u *Usage) (amounts, error) {
 	for _, f := range [...]struct {
 		name  string
 		value int64
-	}{{"input_tokens", n.input}, {"output_tokens", n.output}} {
+	}{
+		{"input_tokens", n.input}, {"output_tokens", n.output}, {"cache_write_tokens", x.write}, {"cache_write_1h_tokens", x.write1h},
+		{"images", x.images}, {"searches", x.searches},
+	} {
 		if f.value > MaxAmount {
-			return n, numberError(f.name, f.value, "must be at most "+amount.MaxText)
+			return n, x, numberError(f.name, f.value, "must be at most "+amount.MaxText)
 		}
 	}
 	if n.cached > n.input {
-		return n, numberError("cached_input_tokens", n.cached, "must not be more than input_tokens, "+strconv.FormatInt(n.input, 10))
+		return n, x, numberError("cached_input_tokens", n.cached, "must not be more than input_tokens, "+strconv.FormatInt(n.input, 10))
+	}
+	if n.cached+x.write+x.write1h > n.input {
+		field, value := "cache_write_tokens", x.write
+		if x.write1h > x.write {
+			field, value = "cache_write_1h_tokens", x.write1h
+		}
+		return n, x, numberError(field, value, "is a part of input_tokens, and all parts together must not be more than "+strconv.FormatInt(n.input, 10))
 	}
 	if !u.Final {
-		n.input, n.cached, n.output = max(n.input, res.progress.input), max(n.cached, res.progress.cached), max(n.output, res.progress.output)
+		if n.input < res.progress.input {
+			n.input, n.cached = res.progress.input, res.progress.cached
+			x.write, x.write1h = reported.write, reported.write1h
+		}
+		n.output = max(n.output, res.progress.output)
+		x.images, x.searches = max(x.images, reported.images), max(x.searches, reported.searches)
 	}
-	return n, nil
+	return n, x, nil
 }
 
 // target returns what the charge must be after usage u with cost v. Usage that is final
@@ -302,8 +338,9 @@ func (p *partition) expire(entryID uint32, now Time) {
 	p.entryChanged(entryID)
 	var inputCost, progressCost vector
 	// Both were computed before without an error.
-	_ = p.terms.at(entry.terms()).cost(amounts{input: res.input}, &inputCost)
-	_ = p.terms.at(entry.terms()).cost(res.progress, &progressCost)
+	terms := p.terms.at(entry.terms())
+	_ = terms.cost(amounts{input: res.input}, extras{}, terms.basis, &inputCost)
+	_ = terms.cost(res.progress, p.extrasOf(entry), terms.basis, &progressCost)
 	var it chargeIterator
 	for it.start(p, entry, ""); it.next(); {
 		p.advanceOnce(&it, now)

@@ -8,6 +8,7 @@ import "github.com/cespare/xxhash/v2"
 // the policy changes.
 type terms struct {
 	Rates
+	basis
 	tier    string
 	version uint64 // of the policy
 }
@@ -31,27 +32,56 @@ func (t *terms) hash() uint32 {
 	for _, n := range t.numbers() {
 		h = mix(h, uint64(*n))
 	}
+	for _, n := range t.extraNumbers() {
+		h = mix(h, uint64(*n))
+	}
+	h = mixString(h, t.ServiceTiers.table)
 	return uint32(h)
 }
 
-// numbers lists the numeric fields of the rates.
+// numbers lists the prices and weights that every model has.
 func (r *Rates) numbers() [6]*int64 {
 	return [...]*int64{&r.InputPrice, &r.CachedInputPrice, &r.OutputPrice, &r.Weights.Input, &r.Weights.CachedInput, &r.Weights.Output}
 }
 
+// extraNumbers lists the other numbers of the terms.
+func (t *terms) extraNumbers() [7]*int64 {
+	return [...]*int64{&t.CacheWritePrice, &t.CacheWrite1hPrice, &t.RequestFee, &t.ImageFee, &t.SearchFee, &t.requests, &t.factor}
+}
+
+// setUsualExtras sets what terms have unless their policy or their reserve says otherwise.
+func (t *terms) setUsualExtras() {
+	t.CacheWritePrice, t.CacheWrite1hPrice = t.InputPrice, t.InputPrice
+	t.RequestFee, t.ImageFee, t.SearchFee, t.ServiceTiers = 0, 0, 0, ServiceTiers{}
+	t.basis = usualBasis
+}
+
+// hasUsualExtras reports whether setUsualExtras would change nothing.
+func (t *terms) hasUsualExtras() bool {
+	usual := *t
+	usual.setUsualExtras()
+	return *t == usual
+}
+
+// usualBasis is that of one request at the normal price.
+var usualBasis = basis{requests: 1, factor: normalFactor}
+
 func (s *sharedTerms) at(id uint32) *terms { return &s.all[id-1].terms }
 
 // share returns the id of terms and counts one more use of them.
-func (s *sharedTerms) share(rates *Rates, tier string, version uint64) uint32 {
-	if s.last == 0 || !s.at(s.last).equal(rates, tier, version) {
-		s.last = s.find(terms{*rates, tier, version})
+func (s *sharedTerms) share(rates *Rates, b basis, tier string, version uint64) uint32 {
+	if rates.RequestFee == 0 {
+		b.requests = usualBasis.requests // any number is as good, and the same one is shared
+	}
+	if s.last == 0 || !s.at(s.last).equal(rates, b, tier, version) {
+		s.last = s.find(terms{*rates, b, tier, version})
 	}
 	s.all[s.last-1].uses++
 	return s.last
 }
 
-func (t *terms) equal(rates *Rates, tier string, version uint64) bool {
-	return t.version == version && t.tier == tier && t.Rates == *rates
+func (t *terms) equal(rates *Rates, b basis, tier string, version uint64) bool {
+	return t.version == version && t.basis == b && t.tier == tier && t.Rates == *rates
 }
 
 func (s *sharedTerms) find(t terms) uint32 {

@@ -36,6 +36,14 @@ func (w wide) sub(v wide) wide {
 	return wide{int64(hi), lo}
 }
 
+// mul returns w*n for w, n >= 0, and false if that is beyond 127 bits.
+func (w wide) mul(n int64) (wide, bool) {
+	carry, lo := bits.Mul64(w.lo, uint64(n))
+	over, hi := bits.Mul64(uint64(w.hi), uint64(n))
+	hi, more := bits.Add64(hi, carry, 0)
+	return wide{int64(hi), lo}, over == 0 && more == 0 && int64(hi) >= 0
+}
+
 func (w wide) neg() wide { return wide{}.sub(w) }
 
 func (w wide) less(v wide) bool {

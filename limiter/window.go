@@ -22,37 +22,57 @@ func (l *limit) windowAt(wall int64) span {
 	if zone == nil {
 		zone = time.UTC
 	}
-	s := calendarWindow(l.Calendar, time.Unix(0, wall).In(zone))
+	s := l.calendarWindow(time.Unix(0, wall).In(zone))
 	l.span.Store(&s)
 	return s
 }
 
-func calendarWindow(unit Calendar, t time.Time) span {
+// calendarWindow returns the calendar window that contains t.
+func (l *Limit) calendarWindow(t time.Time) span {
 	y, m, d := t.Date()
-	switch unit {
+	var start func(period int) int64 // of the window that begins in a day or month
+	switch l.Calendar {
 	case Hour:
 		return hourWindow(t)
 	case Week:
 		d -= (int(t.Weekday()) + 6) % 7 // back to Monday
 		return span{dayStart(y, m, d, t.Location()), dayStart(y, m, d+7, t.Location())}
 	case Month:
-		return span{dayStart(y, m, 1, t.Location()), dayStart(y, m+1, 1, t.Location())}
+		start = func(period int) int64 { return l.monthStart(y, m+time.Month(period), t.Location()) }
 	case Year:
 		return span{dayStart(y, 1, 1, t.Location()), dayStart(y+1, 1, 1, t.Location())}
 	default:
-		return span{dayStart(y, m, d, t.Location()), dayStart(y, m, d+1, t.Location())}
+		start = func(period int) int64 { return timeOfDay(y, m, d+period, l.StartMinute, t.Location()) }
 	}
+	if s := start(0); s <= t.UnixNano() {
+		return span{s, start(1)}
+	}
+	return span{start(-1), start(0)}
 }
 
-// dayStart returns the first instant of a day. If the zone skips midnight, that is the
-// moment of the change; if midnight occurs twice, it is the first.
+// monthStart returns the first instant of the window that begins in a month.
+func (l *Limit) monthStart(y int, m time.Month, zone *time.Location) int64 {
+	last := time.Date(y, m+1, 0, 0, 0, 0, 0, time.UTC).Day()
+	return dayStart(y, m, min(max(l.StartDay, 1), last), zone)
+}
+
+// dayStart returns the first instant of a day.
 func dayStart(y int, m time.Month, d int, zone *time.Location) int64 {
-	noon := time.Date(y, m, d, 12, 0, 0, 0, zone) // normalizes the date
-	y, m, d = noon.Date()
-	t := time.Date(y, m, d, 0, 0, 0, 0, zone)
+	return timeOfDay(y, m, d, 0, zone)
+}
+
+// timeOfDay returns the first instant of a day at which so many minutes after midnight have
+// come by the local clock. If the zone skips that time, that is the moment of the change;
+// if it occurs twice, it is the first.
+func timeOfDay(y int, m time.Month, d, minute int, zone *time.Location) int64 {
+	want := time.Date(y, m, d, 0, minute, 0, 0, time.UTC) // as a reading of the clock
+	t := time.Date(y, m, d, 0, minute, 0, 0, zone)
 	from, until := t.ZoneBounds()
-	if t.Day() != d {
+	switch read := reading(t); {
+	case read.Before(want):
 		return until.UnixNano()
+	case read.After(want):
+		return from.UnixNano()
 	}
 	if !from.IsZero() {
 		_, before := from.Add(-1).Zone()
@@ -63,6 +83,12 @@ func dayStart(y int, m time.Month, d int, zone *time.Location) int64 {
 		}
 	}
 	return t.UnixNano()
+}
+
+// reading returns what the local clock shows, as a time in UTC.
+func reading(t time.Time) time.Time {
+	_, offset := t.Zone()
+	return t.UTC().Add(time.Duration(offset) * time.Second)
 }
 
 // hourWindow returns the hour of the local clock that contains t, cut where the zone's

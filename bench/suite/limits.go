@@ -151,15 +151,30 @@ func nextWindow(l *limiter.Limit, at time.Time) time.Time {
 	case limiter.Hour:
 		return in.Truncate(time.Hour).Add(time.Hour)
 	case limiter.Day:
-		return time.Date(year, month, day+1, 0, 0, 0, 0, zone)
+		start := time.Date(year, month, day, 0, l.StartMinute, 0, 0, zone)
+		if !start.After(at) {
+			start = time.Date(year, month, day+1, 0, l.StartMinute, 0, 0, zone)
+		}
+		return start
 	case limiter.Week:
 		sinceMonday := (int(in.Weekday()) + 6) % 7
 		return time.Date(year, month, day-sinceMonday+7, 0, 0, 0, 0, zone)
 	case limiter.Year:
 		return time.Date(year+1, 1, 1, 0, 0, 0, 0, zone)
 	default:
-		return time.Date(year, month+1, 1, 0, 0, 0, 0, zone)
+		start := monthStart(l, year, month, zone)
+		if !start.After(at) {
+			start = monthStart(l, year, month+1, zone)
+		}
+		return start
 	}
+}
+
+// monthStart returns when the window of a limit begins that begins in a month. In a shorter
+// month that is the last day.
+func monthStart(l *limiter.Limit, year int, month time.Month, zone *time.Location) time.Time {
+	last := time.Date(year, month+1, 0, 0, 0, 0, 0, time.UTC).Day()
+	return time.Date(year, month, min(max(l.StartDay, 1), last), 0, 0, 0, 0, zone)
 }
 
 // cost returns the cost of units under a limit, from the policy's weights and prices,
@@ -177,7 +192,7 @@ func (t *policyLimits) cost(l *audit.Limit, u audit.Units) int64 {
 		return audit.Price{Input: w.Input, Output: w.Output}.Cost(u)
 	case limiter.Spend:
 		r := t.ratesOf(u.Model)
-		return audit.Price{Input: r.InputPrice, Output: r.OutputPrice}.Cost(u)
+		return audit.Price{Input: r.InputPrice, Output: r.OutputPrice}.Cost(u) + r.RequestFee*u.Requests
 	default:
 		return 0
 	}

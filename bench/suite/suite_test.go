@@ -194,6 +194,11 @@ func TestNext(t *testing.T) {
 		{limiter.Limit{Calendar: limiter.Day, Zone: berlin}, "2026-03-28T23:00:00Z"},
 		{limiter.Limit{Calendar: limiter.Week}, "2026-03-30T00:00:00Z"},
 		{limiter.Limit{Calendar: limiter.Month}, "2026-04-01T00:00:00Z"},
+		{limiter.Limit{Calendar: limiter.Day, StartMinute: 9 * 60}, "2026-03-29T09:00:00Z"},
+		{limiter.Limit{Calendar: limiter.Day, StartMinute: 23 * 60}, "2026-03-28T23:00:00Z"},
+		{limiter.Limit{Calendar: limiter.Day, StartMinute: 9 * 60, Zone: berlin}, "2026-03-29T07:00:00Z"},
+		{limiter.Limit{Calendar: limiter.Month, StartDay: 15}, "2026-04-15T00:00:00Z"},
+		{limiter.Limit{Calendar: limiter.Month, StartDay: 31}, "2026-03-31T00:00:00Z"},
 		{limiter.Limit{Calendar: limiter.Year}, "2027-01-01T00:00:00Z"},
 	} {
 		if got := nextWindow(&c.l, at).UTC().Format(time.RFC3339); got != c.want {

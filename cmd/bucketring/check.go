@@ -41,5 +41,6 @@ func (c *apiCall) tierAndModelFlags(cmd *cobra.Command) {
 func (c *apiCall) commonFlags(cmd *cobra.Command) {
 	c.intFlag(cmd, "requests", "requests", "number of requests that the call counts as (default 1)")
 	c.costFlag(cmd)
+	c.stringFlag(cmd, "service-tier", "service tier of the model, such as flex or priority, for which the policy may have a factor")
 	c.stringFlag(cmd, "request-id", "id that makes retries of the call idempotent; empty means a random id")
 }

@@ -23,7 +23,8 @@ func newPolicyCheck(s *streams) *cobra.Command {
 		Short: "Check a policy, or rules for Envoy",
 		Long: `Read a policy file, or all files of a directory, like a node does, and report every
 problem with its position and the nearest valid word. Exits with 1 if there is a
-problem.
+problem. What is valid but probably not intended is a warning: spend that is limited
+for models without a price.
 
 With --envoy, check the rules of Envoy's rate limit service instead, with one domain
 per file, as for --envoy-config of "bucketring serve".`,
@@ -47,6 +48,9 @@ per file, as for --envoy-config of "bucketring serve".`,
 			return s.writePolicyCheck(p, problems)
 		case err != nil:
 			return s.problemsError(args[0], problems)
+		}
+		for _, w := range p.Warnings() {
+			s.notef("warning: %s\n", w)
 		}
 		s.printf("%s is a valid policy: version %s, tiers %s\n", args[0], p.VersionString(), strings.Join(p.Tiers(), ", "))
 		return nil
@@ -101,9 +105,10 @@ func (s *streams) writePolicyCheck(p *policy.Policy, problems policy.Problems) e
 		Digest   string          `json:"digest,omitempty"`
 		Tiers    []string        `json:"tiers,omitempty"`
 		Problems policy.Problems `json:"problems,omitempty"`
+		Warnings policy.Problems `json:"warnings,omitempty"`
 	}
 	if p != nil {
-		return s.writeJSON(result{OK: true, Version: p.VersionString(), Digest: p.Digest(), Tiers: p.Tiers()})
+		return s.writeJSON(result{OK: true, Version: p.VersionString(), Digest: p.Digest(), Tiers: p.Tiers(), Warnings: p.Warnings()})
 	}
 	if err := s.writeJSON(result{Problems: problems}); err != nil {
 		return err

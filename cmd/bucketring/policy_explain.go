@@ -28,6 +28,7 @@ call would cost, and which limit binds first on a key without usage.`,
 	path := flags.String("policy", "", "policy file or directory (default: the built-in policy)")
 	flags.StringVar(&call.Tier, "tier", "", "tier of the full key; empty means the tier that the policy assigns")
 	flags.StringVar(&call.Model, "model", "", "model that is called")
+	flags.StringVar(&call.ServiceTier, "service-tier", "", "service tier that the model is asked for; empty means the normal price")
 	flags.Int64Var(&call.Requests, "requests", 1, "number of requests that the call counts as")
 	flags.Int64Var(&call.InputTokens, "input-tokens", 0, "tokens of the prompt")
 	flags.Int64Var(&call.OutputTokens, "max-output-tokens", -1, "maximum tokens of the answer (default: that of the policy for the model)")
@@ -65,6 +66,7 @@ func validateCall(ctx context.Context, p *policy.Policy, call policy.Call) error
 	})
 	request := &pb.ReserveRequest{
 		Key: call.Key, Tier: call.Tier, Model: call.Model, Requests: &call.Requests, InputTokens: call.InputTokens,
+		ServiceTier: call.ServiceTier,
 	}
 	if call.OutputTokens >= 0 {
 		request.MaxOutputTokens = &call.OutputTokens

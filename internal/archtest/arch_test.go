@@ -45,7 +45,7 @@ var allowedImports = map[string][]string{
 	"rpc/httpapi":                   {"internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
 	"rpc/server":                    {"internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":                     {"internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
-	"rpc/client/middleware":         {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect"},
+	"rpc/client/middleware":         {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "rpc/internal/coding"},
 	"rpc/internal/dialect":          {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
 	"rpc/envoy":                     {"rpc/envoy/config", "rpc/internal/explain", "rpc/server", "rpc/pb", "limiter"},
 	"rpc/envoy/xds":                 {"rpc/envoy/config", "limiter"},
@@ -60,6 +60,7 @@ var allowedImports = map[string][]string{
 	"rpc/internal/call":      {"rpc/internal/requestid", "rpc/pb", "ring", "limiter"},
 	"rpc/internal/requestid": {},
 	"rpc/internal/llm":       {},
+	"rpc/internal/coding":    {},
 	"rpc/internal/explain":   {},
 
 	// Connections between processes.
@@ -70,11 +71,12 @@ var allowedImports = map[string][]string{
 	"rpc/internal/outbox":          {"rpc/pb"},
 
 	// Decisions.
-	"limiter/policy/source":   {"limiter/policy", "limiter", "internal/filewatch", "internal/yamldoc"},
-	"limiter/policy/scenario": {"limiter/policy", "limiter", "internal/yamldoc"},
-	"limiter/policy":          {"limiter", "internal/yamldoc", "internal/nearest"},
-	"limiter/fallback":        {"limiter"},
-	"limiter":                 {},
+	"limiter/policy/pricelist": {"limiter/policy", "limiter"},
+	"limiter/policy/source":    {"limiter/policy", "limiter", "internal/filewatch", "internal/yamldoc"},
+	"limiter/policy/scenario":  {"limiter/policy", "limiter", "internal/yamldoc"},
+	"limiter/policy":           {"limiter", "internal/yamldoc", "internal/nearest"},
+	"limiter/fallback":         {"limiter"},
+	"limiter":                  {},
 
 	// Membership and ownership.
 	"cluster/continuity": {},
@@ -82,14 +84,15 @@ var allowedImports = map[string][]string{
 	"cluster":            {"internal/listenlimit", "internal/share"},
 	"cluster/simnet":     {}, // for tests
 
-	// Leaves. Every package may import these seven.
-	"internal/amount":   {},
-	"internal/cputime":  {},
-	"internal/freeport": {},
-	"internal/keypath":  {},
-	"internal/notify":   {},
-	"internal/text":     {},
-	"internal/waittest": {}, // for tests
+	// Leaves. Every package may import these eight.
+	"internal/amount":      {},
+	"internal/cputime":     {},
+	"internal/freeport":    {},
+	"internal/keypath":     {},
+	"internal/notify":      {},
+	"internal/servicetier": {},
+	"internal/text":        {},
+	"internal/waittest":    {}, // for tests
 
 	// More leaves.
 	"internal/buildinfo":    {},
@@ -110,10 +113,10 @@ var allowedImports = map[string][]string{
 }
 
 // sharedLeaves may be imported by every package.
-var sharedLeaves = []string{"internal/amount", "internal/cputime", "internal/freeport", "internal/keypath", "internal/notify", "internal/text"}
+var sharedLeaves = []string{"internal/amount", "internal/cputime", "internal/freeport", "internal/keypath", "internal/notify", "internal/servicetier", "internal/text"}
 
 // pure lists the packages without I/O, clocks and goroutines.
-var pure = []string{"internal/amount", "internal/keypath", "internal/text", "limiter", "limiter/fallback", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
+var pure = []string{"internal/amount", "internal/keypath", "internal/servicetier", "internal/text", "limiter", "limiter/fallback", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
 
 // impure lists the packages, and all below them, that pure packages must not import.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}

@@ -28,6 +28,10 @@ type Proxy struct {
 	MaxBody            int           `key:"max_body" default:"8388608" help:"maximum body of a metered call, in bytes"`
 	BodyMemory         int           `key:"body_memory" help:"maximum bytes of the bodies of metered calls that are in memory, of which the callers of one root get an eighth; 0 means 256 MiB, or eight times max_body if that is more"`
 	ChargeServerErrors bool          `key:"charge_server_errors" help:"keep the charge for the requests of calls that the model server answers with 5xx, as it is always kept for 4xx"`
+	StreamUsage        string        `key:"stream_usage" default:"auto" help:"whether the model server is asked for the usage of streams: auto asks, and sends a call once more without asking if the server refuses stream_options; always; never"`
+	WhenNoDecision     string        `key:"when_no_decision" default:"deny" help:"when no node answers: deny rejects metered calls, allow runs them without limits, marks their answers and charges them when a node answers again"`
+	AccessLog          string        `key:"access_log" default:"off" help:"log metered calls, each in one line: off, sampled (one in 100) or on"`
+	AccessLogKeys      string        `key:"access_log_keys" default:"hash" help:"keys in the access log: hash, which is the same in all proxies, or plain"`
 	Pass               []string      `key:"pass" default:"safe" help:"requests that are forwarded to the model server without metering and without identification: method and path, with * at the end for all paths below or at the beginning for any prefix; safe for requests that run no model; all for everything that is not metered, so that anyone may run models at other endpoints free of charge"`
 	CORSOrigins        []string      `key:"cors_origins" help:"web origins whose pages may read answers, also denials and errors, such as https://chat.example.org, or * for all; the proxy then answers preflight requests itself; empty means that the model server decides"`
 	Meter              []string      `key:"meter" help:"requests to other endpoints that are metered by count, such as POST /v1/rerank or POST /v1/audio/*: each takes a request and a slot, and is charged the tokens of the usage in its answer, if there is one"`
@@ -126,6 +130,9 @@ func (c *Proxy) validate(prefix string, p *problems) {
 		p.add(prefix+"identity_form", "must be path with identity bearer: the policy has the keys of its api_keys")
 	}
 	p.oneOf(prefix+"on_disconnect", c.OnDisconnect, "charge", "drain")
+	p.oneOf(prefix+"when_no_decision", c.WhenNoDecision, "deny", "allow")
+	p.oneOf(prefix+"access_log", c.AccessLog, "off", "sampled", "on")
+	p.oneOf(prefix+"access_log_keys", c.AccessLogKeys, "hash", "plain")
 	p.atLeastOne(prefix+"max_body", c.MaxBody)
 	if c.BodyMemory != 0 && c.BodyMemory/2 < c.MaxBody {
 		p.add(prefix+"body_memory", "must be 0 or at least twice %s, %d, got %d", flagName(prefix+"max_body"), c.MaxBody, c.BodyMemory)

@@ -23,10 +23,10 @@ import (
 type charges map[string]int64
 
 // charge returns the charges of one call under truthPolicy.
-func charge(input, cached, output int64) charges {
+func charge(input, cached, written, output int64) charges {
 	return charges{
 		"requests": 1, "input": input, "output": output, "tokens": input + output,
-		"spend": 2*(input-cached) + cached + 3*output, "concurrent": 0,
+		"spend": 2*(input-cached-written) + cached + 5*written + 3*output, "concurrent": 0,
 	}
 }
 
@@ -62,7 +62,7 @@ func (b *ledgerCheck) record(c *modelCall, received int64) {
 func (b *ledgerCheck) expected() map[string]*bounds {
 	b.t.Helper()
 	expected := map[string]*bounds{}
-	fates := map[fate]int{}
+	fates, spoken := map[fate]int{}, map[mockllm.Dialect]int{}
 	for _, e := range b.mock.Ledger().Entries() {
 		if e.Label == "" {
 			continue
@@ -73,6 +73,7 @@ func (b *ledgerCheck) expected() map[string]*bounds {
 		}
 		delete(b.calls, e.Label) // so that a second entry is unknown
 		fates[c.fate]++
+		spoken[c.dialect]++
 		s := expected[c.key]
 		if s == nil {
 			s = &bounds{low: charges{}, high: charges{}}
@@ -93,7 +94,12 @@ func (b *ledgerCheck) expected() map[string]*bounds {
 	for label := range b.calls {
 		b.t.Errorf("the model has no call %s", label)
 	}
-	b.t.Logf("calls by fate: %v", fates)
+	b.t.Logf("calls by fate: %v, by dialect: %v", fates, spoken)
+	for _, d := range dialects {
+		if spoken[d] < 500 {
+			b.t.Errorf("%d calls in dialect %q, want 500 at least", spoken[d], d)
+		}
+	}
 	for f, least := range map[fate]int{finishes: 1500, fails: 70, breaks: 20, leaves: 90, runs: 30, noUsage: 20, drained: 40, killedStalled: 30, killedRunning: 30} {
 		if fates[f] < least {
 			b.t.Errorf("%d calls of fate %q, want %d at least", fates[f], f, least)
@@ -111,22 +117,22 @@ func (c madeCall) chargeBounds(e mockllm.Entry) (low, high charges, err error) {
 	if e.Outcome != want || c.after > 0 && (c.fate == breaks || c.fate == leaves || c.fate == killedStalled) && e.Generated != c.after {
 		return nil, nil, fmt.Errorf("the model did %+v of a call that %s after %d, want %s", e, c.fate, c.after, want)
 	}
-	truth := charge(e.Input, e.Cached, e.Generated)
+	truth := charge(e.Input, e.Cached, e.CacheWrite, e.Generated)
 	switch c.fate {
 	case fails:
 		if c.status < http.StatusInternalServerError { // rejected: only the request is charged
-			return charge(0, 0, 0), charge(0, 0, 0), nil
+			return charge(0, 0, 0, 0), charge(0, 0, 0, 0), nil
 		}
 		return charges{}, charges{}, nil
 	case runs, killedRunning:
-		return charge(e.Input, 0, c.received), truth, nil
+		return charge(e.Input, 0, 0, c.received), truth, nil
 	case noUsage:
 		// Estimates are up to a fourth too high, plus the overhead of the format.
 		input := e.Input
 		if c.endpoint != tokenIDs {
 			input += input/4 + 32
 		}
-		return truth, charge(input, 0, e.Generated+e.Generated/4+8), nil
+		return truth, charge(input, 0, 0, e.Generated+e.Generated/4+8), nil
 	}
 	return truth, truth, nil
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/bucketring/bucketring/internal/keypath"
+	"github.com/bucketring/bucketring/internal/mockllm"
 	"github.com/bucketring/bucketring/internal/trace"
 )
 
@@ -52,12 +53,14 @@ type modelCall struct {
 	model     string
 	input     int64 // tokens, as counted by the model
 	cached    int64 // tokens of input
+	written   int64 // tokens of input, to a cache
 	output    int64 // tokens that the model generates unless it is interrupted
 	reasoning int64 // tokens of output
 	after     int64 // tokens of output before the call is interrupted
 	status    int   // of a call that fails
 	stall     bool
 	bytes     int64 // of the prompt per token
+	dialect   mockllm.Dialect
 }
 
 // Names of models. The proxies calibrate their estimates per model, and the calls of
@@ -66,6 +69,9 @@ const (
 	calibratedModel = "calibrated"
 	otherModel      = "other"
 )
+
+// dialects are the ways in which the model reports usage.
+var dialects = []mockllm.Dialect{mockllm.Plain, mockllm.Beside, mockllm.Relay}
 
 // minInterrupted is the least output of an interrupted call. From there on, an
 // estimate from its text is below the number of tokens.
@@ -117,6 +123,10 @@ func (c *modelCall) choose(rng *rand.Rand) {
 		c.output += 2000 // it must not end before the caller leaves
 	case draw < 190 && c.endpoint != whole:
 		c.fate, c.cached, c.reasoning = noUsage, 0, 0
+	}
+	c.dialect = dialects[rng.IntN(len(dialects))]
+	if rng.IntN(2) == 0 && c.fate == finishes && c.endpoint == messaging {
+		c.written = (c.input - c.cached) / 3
 	}
 	if c.fate == runs || c.fate == noUsage {
 		c.key = "inexact-" + c.key // charges with bounds; those of all other keys are exact
@@ -173,7 +183,7 @@ func planDrained(n int) []*modelCall {
 		calls[i] = &modelCall{
 			label: "drained-" + strconv.Itoa(i), key: fmt.Sprintf("drained%d/user", i%3), fate: drained,
 			endpoint: []endpoint{chats, running, messaging, tokenIDs}[i%4], model: otherModel, bytes: 4,
-			input: 200 + int64(i), cached: 50, output: 400, after: 1 + int64(i),
+			input: 200 + int64(i), cached: 50, output: 400, after: 1 + int64(i), dialect: dialects[i%3],
 		}
 	}
 	return calls
@@ -215,7 +225,10 @@ func (c *modelCall) headers() map[string]string {
 		"X-User": c.key, "X-Mock-Label": c.label, "X-Mock-Seed": "1",
 		"X-Mock-Input-Tokens": n(c.input), "X-Mock-Output-Tokens": n(c.output),
 		"X-Mock-Cached-Tokens": n(c.cached), "X-Mock-Reasoning-Tokens": n(c.reasoning),
-		"X-Mock-Chunk-Tokens": "8",
+		"X-Mock-Cache-Write-Tokens": n(c.written), "X-Mock-Chunk-Tokens": "8",
+	}
+	if c.dialect != "" {
+		h["X-Mock-Dialect"] = string(c.dialect)
 	}
 	if c.after > 0 || c.fate == noUsage {
 		h["X-Mock-Chunk-Tokens"] = "1" // without usage, chunks are counted

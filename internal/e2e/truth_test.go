@@ -35,7 +35,7 @@ tiers:
       - { name: concurrent, dimension: concurrent,    limit: 100_000 }
 default_tier: truth
 prices:
-  "*": { input: 2.00, cached_input: 1.00, output: 3.00 }
+  "*": { input: 2.00, cached_input: 1.00, cache_write: 5.00, output: 3.00 }
 `
 
 const (
@@ -48,7 +48,8 @@ const (
 // TestChargesAreTheTruth makes 2,000 calls, most of them of the Azure trace, through
 // proxies over three nodes. One in ten callers leaves, one in twenty calls fails at the
 // model, some are interrupted or stall, and one proxy is killed. In the end every key
-// must be charged the usage in the ledger of the model:
+// must be charged the usage in the ledger of the model, which reports it in one of three
+// dialects at random:
 //
 //   - exactly, to the token and the micro-dollar, for calls that were complete, and
 //     for interrupted ones whose output was delivered completely;

@@ -64,7 +64,11 @@ func (m *messagesEncoder) begin(dst []byte) []byte {
 	dst = add(dst, "event: message_start\n", `data: {"type":"message_start","message":{"id":"`, m.id, `","type":"message","role":"assistant","model":`, m.model,
 		`,"content":[],"stop_reason":null,"stop_sequence":null`)
 	if m.plan.usage != usageNone {
-		dst = m.usage(add(dst, `,"usage":`), m.plan.usageBlock(1, 0))
+		u := m.plan.usageBlock(1, 0)
+		if u.dialect == Relay { // it does not know what is cached before the end
+			u.fresh, u.cacheWrite, u.cached = u.input, "0", "0"
+		}
+		dst = m.usage(add(dst, `,"usage":`), u)
 	}
 	dst = add(dst, "}}\n\n")
 	return add(dst, "event: ping\n", `data: {"type":"ping"}`, "\n\n")
@@ -127,8 +131,12 @@ func (m *messagesEncoder) chunk(dst []byte, _ int, from, to int64, _ progress) [
 func (m *messagesEncoder) end(dst []byte) []byte {
 	dst = m.stop(m.openAnswer(dst))
 	dst = add(dst, "event: message_delta\n", `data: {"type":"message_delta","delta":{"stop_reason":"`, m.reason(), `","stop_sequence":null}`)
-	if m.plan.usage != usageNone {
-		dst = add(dst, `,"usage":{"output_tokens":`, m.final().output, `}`)
+	switch u := m.final(); {
+	case m.plan.usage == usageNone:
+	case u.dialect == Relay:
+		dst = m.usage(add(dst, `,"usage":`), u)
+	default:
+		dst = add(dst, `,"usage":{"output_tokens":`, u.output, `}`)
 	}
 	dst = add(dst, "}\n\n")
 	return add(dst, "event: message_stop\n", `data: {"type":"message_stop"}`, "\n\n")

@@ -24,6 +24,7 @@
 //	X-Mock-Disconnect-After: 10      close the connection after this many tokens
 //	X-Mock-Error-After: 10           end a stream with an error after this many tokens
 //	X-Mock-Usage: none               or wrong: double, zero, negative, overflow, parts, text
+//	X-Mock-Dialect: beside           how usage is reported: plain, beside or relay
 //	X-Mock-Seed: 7                   seed of the random choices; default: the number of the call
 //	X-Mock-Label: any                label of the call in the ledger
 //

@@ -11,6 +11,9 @@ import (
 
 // openAIUsage appends the usage block of chats and completions.
 func openAIUsage(dst []byte, u usageBlock) []byte {
+	if u.dialect == Relay {
+		return add(dst, `{"prompt_tokens":`, u.input, `,"completion_tokens":`, u.output, `,"total_tokens":`, u.total, `,"prompt_cache_hit_tokens":`, u.cached, `}`)
+	}
 	return add(dst, `{"prompt_tokens":`, u.input, `,"completion_tokens":`, u.output, `,"total_tokens":`, u.total,
 		`,"prompt_tokens_details":{"cached_tokens":`, u.cached, `},"completion_tokens_details":{"reasoning_tokens":`, u.reasoning, `}}`)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,10 @@ type Options struct {
 	// the share of responses with usage that cannot be true.
 	DisconnectShare, NoUsageShare, WrongUsageShare float64
 
+	// Dialects are the ways to report usage. Each call has one of them at random. Empty:
+	// Plain.
+	Dialects []Dialect
+
 	// CallerHeader names the header that identifies the caller. Empty: Authorization
 	// without "Bearer ", or else X-Api-Key.
 	CallerHeader string
@@ -53,6 +58,24 @@ type Options struct {
 	// LedgerSize is the number of ended calls in [Ledger.Entries]. 0: 100,000.
 	LedgerSize int
 }
+
+// Dialect is how a response reports its usage.
+type Dialect string
+
+// The dialects.
+const (
+	// Plain is as OpenAI and Anthropic report it.
+	Plain Dialect = "plain"
+	// Beside has the reasoning beside the output, as xAI reports it: only the total has
+	// both. Messages have none.
+	Beside Dialect = "beside"
+	// Relay has what relays send. Numbers are text and cached input has another name, or,
+	// in a stream of messages, all input is new at the start, and the end says what was
+	// cached.
+	Relay Dialect = "relay"
+)
+
+var dialects = []Dialect{Plain, Beside, Relay}
 
 // maxBodyBytes bounds the body of a request.
 const maxBodyBytes = 64 << 20
@@ -66,6 +89,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.BytesPerToken == 0 {
 		o.BytesPerToken = 4
+	}
+	if len(o.Dialects) == 0 {
+		o.Dialects = []Dialect{Plain}
 	}
 	if len(o.Models) == 0 {
 		o.Models = []string{"mock-small", "mock-large"}
@@ -119,6 +145,11 @@ func (o Options) Validate() error {
 	share("wrong_usage_share", o.WrongUsageShare)
 	if sum > 1 || o.NoUsageShare+o.WrongUsageShare > 1 {
 		bad("fail_shares and disconnect_share, and no_usage_share and wrong_usage_share, must not exceed 1 together")
+	}
+	for _, d := range o.Dialects {
+		if !slices.Contains(dialects, d) {
+			bad("dialects: must be among %v, got %q", dialects, d)
+		}
 	}
 	if o.LedgerSize < 0 {
 		bad("ledger_size: must not be negative, got %d", o.LedgerSize)

@@ -38,8 +38,9 @@ type plan struct {
 	stallAfter, disconnectAfter, errorAfter int64 // tokens of each choice, or never
 	stall                                   time.Duration
 
-	usage usageMode
-	seed  uint64
+	usage   usageMode
+	dialect Dialect
+	seed    uint64
 }
 
 // usageMode is the usage that a response reports, as in X-Mock-Usage.
@@ -107,6 +108,7 @@ func (o *Options) newPlan(h http.Header, number int64, e endpoint, r *request) (
 	if p.disconnectAfter == 0 {
 		p.disconnectAfter = int64(position * float64(p.longest()))
 	}
+	p.dialect = o.Dialects[rng.IntN(len(o.Dialects))]
 	p.applyHeaders(&m)
 	m.checkNames()
 	if m.err != nil {
@@ -182,6 +184,12 @@ func (p *plan) applyHeaders(m *headers) {
 		}
 		p.usage = u
 	}
+	if d := Dialect(m.get("Dialect")); d != "" {
+		if !slices.Contains(dialects, d) {
+			m.fail("Dialect", fmt.Sprintf("must be one of %v", dialects))
+		}
+		p.dialect = d
+	}
 }
 
 // headers parses X-Mock-* headers and keeps the first error.
@@ -193,7 +201,7 @@ type headers struct {
 // headerNames are the known names after X-Mock-.
 var headerNames = []string{
 	"Seed", "Label", "Input-Tokens", "Cached-Tokens", "Cache-Write-Tokens", "Output-Tokens", "Reasoning-Tokens",
-	"TTFT", "Speed", "Chunk-Tokens", "Fail", "Retry-After", "Stall-After", "Stall", "Disconnect-After", "Error-After", "Usage",
+	"TTFT", "Speed", "Chunk-Tokens", "Fail", "Retry-After", "Stall-After", "Stall", "Disconnect-After", "Error-After", "Usage", "Dialect",
 }
 
 // checkNames rejects unknown X-Mock-* headers, so that a misspelt one is noticed.

@@ -59,6 +59,7 @@ func (t text) append(dst []byte, from, to int64, escaped bool) []byte {
 // usageBlock has the numbers of a usage block as JSON values.
 type usageBlock struct {
 	input, fresh, cached, cacheWrite, output, reasoning, total string
+	dialect                                                    Dialect
 }
 
 // usageBlock returns the usage to report for an output so far.
@@ -74,6 +75,11 @@ func (p *plan) usageBlock(output, reasoning int64) usageBlock {
 	case "parts": // parts larger than the whole
 		cached, reasoning = in+1000, output+1000
 	}
+	total := in + output
+	openAI := !p.showsReasoning // the endpoint is not messages
+	if p.dialect == Beside && p.usage == usageTrue && openAI {
+		output -= reasoning
+	}
 	format := func(n int64) string {
 		switch p.usage {
 		case "overflow":
@@ -81,7 +87,10 @@ func (p *plan) usageBlock(output, reasoning int64) usageBlock {
 		case "text":
 			return `"many"`
 		}
+		if p.dialect == Relay && openAI {
+			return strconv.Quote(strconv.FormatInt(n, 10))
+		}
 		return strconv.FormatInt(n, 10)
 	}
-	return usageBlock{format(in), format(in - cached - write), format(cached), format(write), format(output), format(reasoning), format(in + output)}
+	return usageBlock{format(in), format(in - cached - write), format(cached), format(write), format(output), format(reasoning), format(total), p.dialect}
 }

@@ -4,6 +4,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -23,6 +24,7 @@ import (
 type Proxy struct {
 	*proxy.Server
 	settings config.Proxy
+	handler  *proxy.Proxy
 	client   *client.Client
 	log      *slog.Logger
 	jwt      *proxy.JWTVerifier // nil: identity does not use JWT
@@ -92,12 +94,25 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.OnDisconnect); err != nil {
 		return nil, invalid("on_disconnect", err)
 	}
+	if m.StreamUsage, err = proxy.ParseStreamUsage(c.StreamUsage); err != nil {
+		return nil, invalid("stream_usage", err)
+	}
+	if m.WhenUndecided, err = proxy.ParseUndecidedMode(c.WhenNoDecision); err != nil {
+		return nil, invalid("when_no_decision", err)
+	}
+	if m.AccessLog, err = proxy.ParseAccessLog(c.AccessLog); err != nil {
+		return nil, invalid("access_log", err)
+	}
+	m.AccessLogPlainKeys = c.AccessLogKeys == "plain"
+	if c.WhenNoDecision == "allow" {
+		o.Logger.Warn("metered calls run without limits while no node answers", "setting", o.Prefix+"when_no_decision")
+	}
 	handler, err := proxy.New(options)
 	if err != nil {
 		_ = p.client.Close() // has no pending settlements
 		return nil, err
 	}
-	p.Server = proxy.NewServer(handler)
+	p.Server, p.handler = proxy.NewServer(handler), handler
 	return p, nil
 }
 
@@ -151,7 +166,7 @@ func (p *Proxy) Drain(ctx context.Context) error {
 	}
 	flushCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
-	return p.client.Flush(flushCtx)
+	return errors.Join(p.handler.Flush(flushCtx), p.client.Flush(flushCtx))
 }
 
 // Close ends the connections to nodes.

@@ -11,9 +11,14 @@ import (
 // usage is the actual or estimated usage of a request.
 type usage struct {
 	requests int64
-	input    int64 // cached included
+	input    int64 // cached included, and what is written to a cache
 	cached   int64
+	write    int64
+	write1h  int64
 	output   int64 // over all choices
+	images   int64
+	searches int64
+	factor   *big.Rat // of the prices of tokens
 	costs    map[limiter.Dimension]int64
 }
 
@@ -29,12 +34,17 @@ func cost(d limiter.Dimension, rates limiter.Rates, u usage) *big.Int {
 		return output
 	case limiter.Tokens:
 		w := rates.Weights
-		return perMillion(uncached, w.Input, cached, w.CachedInput, output, w.Output)
+		return ceil(new(big.Rat).Quo(sum(uncached, w.Input, cached, w.CachedInput, output, w.Output), rat(1e6)))
 	case limiter.Spend:
 		if !rates.Priced {
 			return new(big.Int)
 		}
-		return perMillion(uncached, rates.InputPrice, cached, rates.CachedInputPrice, output, rates.OutputPrice)
+		plain := big.NewInt(u.input - u.cached - u.write - u.write1h)
+		tokens := sum(plain, rates.InputPrice, cached, rates.CachedInputPrice, output, rates.OutputPrice)
+		tokens.Add(tokens, sum(big.NewInt(u.write), rates.CacheWritePrice, big.NewInt(u.write1h), rates.CacheWrite1hPrice, new(big.Int), 0))
+		tokens.Quo(tokens.Mul(tokens, u.factor), rat(1e6))
+		fees := sum(big.NewInt(u.requests), rates.RequestFee, big.NewInt(u.images), rates.ImageFee, big.NewInt(u.searches), rates.SearchFee)
+		return ceil(tokens.Add(tokens, fees))
 	case limiter.Concurrent:
 		return big.NewInt(1)
 	default:
@@ -42,12 +52,30 @@ func cost(d limiter.Dimension, rates limiter.Rates, u usage) *big.Int {
 	}
 }
 
-// perMillion returns ceil((a*x + b*y + c*z) / 1e6).
-func perMillion(a *big.Int, x int64, b *big.Int, y int64, c *big.Int, z int64) *big.Int {
+// sum returns a*x + b*y + c*z.
+func sum(a *big.Int, x int64, b *big.Int, y int64, c *big.Int, z int64) *big.Rat {
 	sum := new(big.Int).Mul(a, big.NewInt(x))
 	sum.Add(sum, new(big.Int).Mul(b, big.NewInt(y)))
-	sum.Add(sum, new(big.Int).Mul(c, big.NewInt(z)))
-	return ceil(new(big.Rat).SetFrac(sum, big.NewInt(1e6)))
+	return ratOf(sum.Add(sum, new(big.Int).Mul(c, big.NewInt(z))))
+}
+
+// factorOf returns the factor of a service tier.
+func factorOf(rates limiter.Rates, name string) *big.Rat {
+	for known, millionths := range rates.ServiceTiers.All() {
+		if known == name {
+			return big.NewRat(millionths, 1e6)
+		}
+	}
+	return rat(1)
+}
+
+// reservedFactor returns the factor of a reserve, which has no discount.
+func reservedFactor(r *limiter.Request) *big.Rat {
+	factor := factorOf(r.Plan.Rates, r.ServiceTier)
+	if factor.Cmp(rat(1)) < 0 {
+		return rat(1)
+	}
+	return factor
 }
 
 // estimatedOutput returns the output that is estimated for n choices of at most max

@@ -54,7 +54,7 @@ type identity string
 
 func identify(operation string, r *limiter.Request) identity {
 	return identity(fmt.Sprint(operation, "|", r.Key, "|", r.Tier, "|", r.Model, "|", r.Requests, r.InputTokens, r.OutputTokens,
-		r.Costs, r.MinOutputTokens, max(r.Choices, 1), r.TTL))
+		r.Costs, r.MinOutputTokens, max(r.Choices, 1), r.TTL, r.ServiceTier, r.EstimatedInput))
 }
 
 // advance advances the oracle to now: it ends expired leases and forgets old ids. It
@@ -205,7 +205,9 @@ func (o *Oracle) assess(r *limiter.Request, reserve bool) []*assessment {
 // costAt returns the cost of the request with that many output tokens per choice.
 func (a *assessment) costAt(output int64) *big.Int {
 	u := usage{requests: a.request.Requests, input: a.request.InputTokens, output: output, costs: costMap(a.request.Costs)}
+	u.factor = factorOf(a.request.Plan.Rates, a.request.ServiceTier)
 	if a.reserve {
+		u.factor = reservedFactor(a.request)
 		u.output = estimatedOutput(a.estimate, max(a.request.Choices, 1), output)
 	}
 	if a.limit.Dimension == limiter.Concurrent && !a.reserve {

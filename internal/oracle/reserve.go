@@ -46,12 +46,17 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 		}
 		return o.replay(now, res), nil
 	}
-	filled := *r
-	if r = &filled; r.OutputTokens < 0 {
+	filled, unbounded := *r, r.OutputTokens < 0
+	if r = &filled; unbounded {
 		r.OutputTokens = r.Plan.DefaultOutput
 	}
 	assessments := o.assess(r, true)
 	d := o.decide(now, r, assessments, true)
+	if d.Outcome == limiter.Denied && r.EstimatedInput && exceedsCapacity(assessments) {
+		o.reduceEstimate(now, r, unbounded)
+		assessments = o.assess(r, true)
+		d = o.decide(now, r, assessments, true)
+	}
 	if d.Outcome == limiter.Denied {
 		d.Limits = states(now, assessments)
 		d.Binding = binding(d, assessments)
@@ -92,7 +97,17 @@ func (o *Oracle) Settle(now limiter.Time, u *limiter.Usage) (limiter.Decision, e
 	case res.status == limiter.Settled:
 		return o.report(now, res), nil // a repeated settle, or late progress
 	}
-	used := usage{input: u.InputTokens, cached: max(u.CachedInputTokens, 0), output: u.OutputTokens}
+	used := usage{
+		requests: res.request.Requests, input: u.InputTokens, cached: max(u.CachedInputTokens, 0), output: u.OutputTokens,
+		write: max(u.CacheWriteTokens, 0), write1h: max(u.CacheWrite1hTokens, 0), images: max(u.Images, 0), searches: max(u.Searches, 0),
+		factor: reservedFactor(&res.request),
+	}
+	if u.ServiceTier != "" {
+		used.factor = factorOf(res.request.Plan.Rates, u.ServiceTier)
+	}
+	if u.Rejected {
+		used.requests = 0
+	}
 	if u.InputTokens < 0 {
 		used.input = res.request.InputTokens
 	}
@@ -100,9 +115,11 @@ func (o *Oracle) Settle(now limiter.Time, u *limiter.Usage) (limiter.Decision, e
 		used.output = res.progress.output
 	}
 	if !u.Final {
-		used.input = max(used.input, res.progress.input)
-		used.cached = max(used.cached, res.progress.cached)
+		if last := res.progress; used.input < last.input {
+			used.input, used.cached, used.write, used.write1h = last.input, last.cached, last.write, last.write1h
+		}
 		used.output = max(used.output, res.progress.output)
+		used.images, used.searches = max(used.images, res.progress.images), max(used.searches, res.progress.searches)
 		res.progress = used
 		res.deadline = now.Mono + res.ttl()
 	}
@@ -168,7 +185,9 @@ func (o *Oracle) expire(now limiter.Time, res *reservation) {
 		if h.limit.Algorithm == limiter.FixedWindow && h.account.current(now) != h.window {
 			continue // usage of a window that is over stays
 		}
-		amount := h.costOf(res.progress)
+		used := res.progress
+		used.requests, used.factor = res.request.Requests, reservedFactor(&res.request)
+		amount := h.costOf(used)
 		if h.minimum.Cmp(amount) > 0 {
 			amount = h.minimum
 		}
@@ -179,7 +198,9 @@ func (o *Oracle) expire(now limiter.Time, res *reservation) {
 
 // costOf returns the cost of usage under the limit.
 func (h *heldCharge) costOf(u usage) *big.Int {
-	u.requests = h.request.Requests
+	if h.limit.Dimension == limiter.Requests {
+		u.requests = h.request.Requests
+	}
 	return cost(h.limit.Dimension, h.request.Plan.Rates, u)
 }
 
@@ -248,7 +269,8 @@ func (res *reservation) ttl() int64 {
 
 // finalNumbers returns what two final settles must have in common to be the same.
 func finalNumbers(u limiter.Usage) string {
-	return fmt.Sprint(max(u.InputTokens, -1), max(u.CachedInputTokens, 0), max(u.OutputTokens, -1), costMap(u.Costs))
+	return fmt.Sprint(max(u.InputTokens, -1), max(u.CachedInputTokens, 0), max(u.OutputTokens, -1), costMap(u.Costs),
+		max(u.CacheWriteTokens, 0), max(u.CacheWrite1hTokens, 0), max(u.Images, 0), max(u.Searches, 0), u.ServiceTier, u.Rejected)
 }
 
 // replay returns the decision of a known reserve with the limits as they are now.

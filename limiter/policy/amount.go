@@ -156,16 +156,22 @@ func inHours(s, unit string) string {
 	return strconv.FormatInt(n*int64(windowsByName[unit].length/time.Hour), 10)
 }
 
-// formatWindow writes the window of a limit: 1m, 1h30m, day, month.
+// formatWindow writes the window of a limit: 1m, 1h30m, day, "month from 15".
 func formatWindow(l *limiter.Limit) string {
 	switch l.Calendar {
 	case limiter.Hour:
 		return "hour"
 	case limiter.Day:
+		if l.StartMinute != 0 {
+			return fmt.Sprintf("day at %02d:%02d", l.StartMinute/60, l.StartMinute%60)
+		}
 		return "day"
 	case limiter.Week:
 		return "week"
 	case limiter.Month:
+		if l.StartDay > 1 {
+			return fmt.Sprintf("month from %d", l.StartDay)
+		}
 		return "month"
 	case limiter.Year:
 		return "year"

@@ -24,6 +24,7 @@ func (p *parser) compile(catalog *limiter.Catalog) *Policy {
 		prices:        rank(p, "prices", p.prices),
 		weights:       rank(p, "models", p.weights),
 		outputs:       rank(p, "models", p.outputs),
+		bounds:        rank(p, "models", p.bounds),
 		defaultOutput: defaultOutputTokens,
 		models:        map[string]modelSettings{},
 	}
@@ -62,6 +63,9 @@ func (p *Policy) mentionedModels() []string {
 	for name := range p.outputs.exact {
 		names = append(names, name)
 	}
+	for name := range p.bounds.exact {
+		names = append(names, name)
+	}
 	return names
 }
 
@@ -74,7 +78,7 @@ const (
 )
 
 func (p *parser) compileTier(d *tierDef, catalog *limiter.Catalog) *tier {
-	t := &tier{name: d.name, estimate: d.estimate, defs: slices.Clone(d.limits)}
+	t := &tier{name: d.name, estimate: d.estimate, bound: d.bound, defs: slices.Clone(d.limits)}
 	slices.SortFunc(t.defs, func(a, b limitDef) int { return compareLimits(&a.Limit, &b.Limit) })
 	var base []limiter.Limit
 	for i := range t.defs {

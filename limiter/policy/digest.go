@@ -29,6 +29,9 @@ func (p *Policy) computeDigest() {
 	add("default_output_tokens", "", fmt.Sprint(p.defaultOutput))
 	for _, t := range p.tiers {
 		add("tier "+t.name, "estimate", estimateText(t.estimate))
+		if t.bound {
+			add("tier "+t.name, "bound_output", "true")
+		}
 		for i := range t.defs {
 			add("tier "+t.name, t.defs[i].title(), t.defs[i].text())
 		}
@@ -46,6 +49,9 @@ func (p *Policy) computeDigest() {
 	}
 	for _, e := range p.outputs.entries {
 		add("model "+e.pattern.text, "default_output_tokens", fmt.Sprint(e.value))
+	}
+	for _, e := range p.bounds.entries {
+		add("model "+e.pattern.text, "bound_output", fmt.Sprint(e.value))
 	}
 	p.facts = append(p.facts, p.apiKeys.facts()...)
 	slices.SortFunc(p.facts, func(a, b fact) int {
@@ -133,9 +139,25 @@ func estimateText(e limiter.Estimate) string {
 	return "max"
 }
 
+// text describes a price. What few prices have is left out if they have it not.
 func (v price) text() string {
-	return fmt.Sprintf("input $%s, cached_input $%s, output $%s",
+	s := fmt.Sprintf("input $%s, cached_input $%s, output $%s",
 		formatDecimal(v.input, 6), formatDecimal(v.cachedInput, 6), formatDecimal(v.output, 6))
+	for _, p := range []struct {
+		key          string
+		value, usual int64
+	}{
+		{"cache_write", v.cacheWrite, v.input}, {"cache_write_1h", v.cacheWrite1h, v.input},
+		{"request", v.request, 0}, {"image", v.image, 0}, {"search", v.search, 0},
+	} {
+		if p.value != p.usual {
+			s += fmt.Sprintf(", %s $%s", p.key, formatDecimal(p.value, 6))
+		}
+	}
+	for name, factor := range v.serviceTiers.All() {
+		s += fmt.Sprintf(", service tier %s x%s", name, formatDecimal(factor, 6))
+	}
+	return s
 }
 
 func weightsText(w limiter.Weights) string {

@@ -21,6 +21,7 @@ type Call struct {
 	InputTokens  int64
 	OutputTokens int64 // maximum of one choice; negative: the default of the policy
 	Costs        []limiter.Cost
+	ServiceTier  string // that is asked for; may be empty
 }
 
 // An Explanation says which limits apply to a call, why, and how the call would be
@@ -83,13 +84,21 @@ type ExplainedLimit struct {
 	Exceeded  bool     `json:"exceeded"`
 }
 
-// ExplainedPrice is the price of a model, in micros of a dollar per million tokens.
+// ExplainedPrice is the price of a model, in micros of a dollar per million tokens, with
+// fees in micros of a dollar each.
 type ExplainedPrice struct {
-	Key         string `json:"key"` // name or pattern under prices
-	Input       int64  `json:"input"`
-	CachedInput int64  `json:"cached_input"`
-	Output      int64  `json:"output"`
-	Text        string `json:"text"`
+	Key          string `json:"key"` // name or pattern under prices
+	Input        int64  `json:"input"`
+	CachedInput  int64  `json:"cached_input"`
+	CacheWrite   int64  `json:"cache_write"`
+	CacheWrite1h int64  `json:"cache_write_1h"`
+	Output       int64  `json:"output"`
+	Request      int64  `json:"request,omitempty"`
+	Image        int64  `json:"image,omitempty"`
+	Search       int64  `json:"search,omitempty"`
+	// ServiceTiers are factors of the prices of tokens, as decimals.
+	ServiceTiers map[string]string `json:"service_tiers,omitempty"`
+	Text         string            `json:"text"`
 }
 
 // Explain resolves c and decides it on a new, empty engine. Its errors are those of
@@ -106,7 +115,7 @@ func (p *Policy) Explain(c Call) (*Explanation, error) {
 	engine := limiter.New(limiter.Options{Catalog: p.catalog})
 	err := engine.Reserve(limiter.Time{}, &limiter.Request{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, ID: "explain", Plan: &plan,
-		Requests: c.Requests, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens, Costs: c.Costs,
+		Requests: c.Requests, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens, Costs: c.Costs, ServiceTier: c.ServiceTier,
 	}, &d)
 	if err != nil {
 		return nil, err
@@ -122,9 +131,23 @@ func (p *Policy) Explain(c Call) (*Explanation, error) {
 		x.Limits = append(x.Limits, p.explainLimit(&d.Limits[i], &plan, c.Key))
 	}
 	if e := p.prices.find(c.Model); e != nil {
-		x.Price = &ExplainedPrice{e.pattern.text, e.value.input, e.value.cachedInput, e.value.output, e.value.text()}
+		x.Price = e.value.explain(e.pattern.text)
 	}
 	return x, nil
+}
+
+func (v *price) explain(key string) *ExplainedPrice {
+	x := &ExplainedPrice{
+		Key: key, Input: v.input, CachedInput: v.cachedInput, CacheWrite: v.cacheWrite, CacheWrite1h: v.cacheWrite1h, Output: v.output,
+		Request: v.request, Image: v.image, Search: v.search, Text: v.text(),
+	}
+	for name, factor := range v.serviceTiers.All() {
+		if x.ServiceTiers == nil {
+			x.ServiceTiers = map[string]string{}
+		}
+		x.ServiceTiers[name] = formatDecimal(factor, 6)
+	}
+	return x
 }
 
 func (p *Policy) explainLevels(c Call, plan *limiter.Plan) (levels []ExplainedLevel) {

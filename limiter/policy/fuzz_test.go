@@ -23,6 +23,8 @@ func FuzzParse(f *testing.F) {
 		"", "tiers:", "tiers: {free: {requests: 1/min}}\n---\n", "a: &a [*a]", "tiers: &a {x: *a}",
 		"tiers: {a: &x {requests: 1/s}, b: {<<: *x, tokens: 5/1h}}", "\xff", "tiers: {a: {zone: Local}}",
 		"tiers: {a: {limits: [{dimension: spend, limit: $0.000001, window: month}]}}", "- -\n#\n -\n", "? [a]: b",
+		"tiers: {a: {limits: [{dimension: spend, limit: $1, window: month, starts: 31}, {name: b, dimension: spend, limit: $1, window: day, starts: 23:59}]}}",
+		"tiers: {a: {spend: $1/day}}\nprices: {m: {input: 1, output: 2, cache_write: 1.25, request: 0.01, service_tiers: {flex: 0.5, priority: 2}}}",
 	} {
 		f.Add([]byte(seed))
 	}

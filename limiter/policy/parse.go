@@ -58,8 +58,12 @@ func parseFiles(files []File, catalog *limiter.Catalog, most counts) (*Policy, e
 		return nil, err
 	}
 	policy := p.compile(catalog)
+	if err := p.r.Err(); err != nil {
+		return nil, err
+	}
 	policy.computeDigest()
-	return policy, p.r.Err()
+	policy.warnings = p.warn(policy)
+	return policy, nil
 }
 
 // defaultOutputTokens is the maximum output of a reserve that gives none, unless
@@ -80,6 +84,7 @@ type parser struct {
 	prices        []rankedEntry[price]
 	weights       []rankedEntry[limiter.Weights]
 	outputs       []rankedEntry[int64]
+	bounds        []rankedEntry[bool]
 	apiKeys       []apiKeyDef
 	defaultOutput *int64
 
@@ -274,6 +279,11 @@ func (p *parser) name(n yamldoc.Node, what string) (string, bool) {
 // count reads a whole number.
 func (p *parser) count(n yamldoc.Node, what string) (int64, bool) {
 	return p.number(n, what, parseCount)
+}
+
+func (p *parser) boolean(n yamldoc.Node, what string) (value, ok bool) {
+	i, ok := p.r.Word(n, what, "false", "true")
+	return i == 1, ok
 }
 
 func (p *parser) number(n yamldoc.Node, what string, parse func(string) (int64, error)) (int64, bool) {

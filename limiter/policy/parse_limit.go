@@ -5,6 +5,7 @@ package policy
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/internal/text"
@@ -122,13 +123,52 @@ func (p *parser) finishLimit(t *tierDef, d *limitDef, win string, at yamldoc.Nod
 	}
 	if d.Algorithm == limiter.FixedWindow && w.calendar != limiter.NoCalendar {
 		d.Calendar, d.Zone = w.calendar, t.zone
-		return true
+		return p.limitStart(d, what)
+	}
+	if v, has := d.at["starts"]; has {
+		p.r.Problem(v, "%s: starts is for fixed windows of a month or a day", what)
+		return false
 	}
 	if w.calendar != limiter.NoCalendar && w.length == 0 {
 		p.r.Problem(at, "%s: a %s has no fixed length; for %s write a duration such as 720h", what, formatWindow(&limiter.Limit{Calendar: w.calendar}), d.Algorithm)
 		return false
 	}
 	d.Window = w.length
+	return true
+}
+
+// limitStart reads when the calendar windows of d begin: the day of the month, or the time
+// of the day.
+func (p *parser) limitStart(d *limitDef, what string) bool {
+	v, has := d.at["starts"]
+	if !has {
+		return true
+	}
+	value, ok := p.r.Text(v, what+": starts")
+	if !ok {
+		return false
+	}
+	switch d.Calendar {
+	case limiter.Month:
+		day, err := parseCount(value)
+		if err != nil || day < 1 || day > 31 {
+			p.r.Problem(v, "%s: starts must be a day of the month from 1 to 31, got %s", what, text.Quote(value))
+			return false
+		}
+		if day > 1 {
+			d.StartDay = int(day)
+		}
+	case limiter.Day:
+		at, err := time.Parse("15:04", value)
+		if err != nil {
+			p.r.Problem(v, `%s: starts must be a time of the day such as "09:00", got %s`, what, text.Quote(value))
+			return false
+		}
+		d.StartMinute = 60*at.Hour() + at.Minute()
+	default:
+		p.r.Problem(v, "%s: starts is for windows of a month or a day, got window %s", what, formatWindow(&d.Limit))
+		return false
+	}
 	return true
 }
 

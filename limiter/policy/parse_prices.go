@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bucketring/bucketring/internal/yamldoc"
@@ -13,8 +14,17 @@ import (
 // maxWeight is the largest weight, in millionths.
 const maxWeight = 1000 * micros
 
-// tokenKinds are the keys of prices and weights.
+// tokenKinds are the keys of weights.
 var tokenKinds = []string{"input", "cached_input", "output"}
+
+// priceKinds are the keys of prices that are amounts of money: per million tokens, and
+// from request on for each.
+var priceKinds = []string{"input", "cached_input", "cache_write", "cache_write_1h", "output", "request", "image", "search"}
+
+// serviceTiersKey is the key of the factors of service tiers.
+const serviceTiersKey = "service_tiers"
+
+var priceKeys = append(slices.Clone(priceKinds), serviceTiersKey)
 
 func (p *parser) parsePrices(n yamldoc.Node) {
 	for _, f := range p.r.Fields(n, "prices", nil) {
@@ -23,7 +33,17 @@ func (p *parser) parsePrices(n yamldoc.Node) {
 			continue
 		}
 		what := fmt.Sprintf("the price of %q", model)
-		given, ok := p.byTokenKind(f.Value, what, parsePrice)
+		v, given := price{}, map[string]int64{}
+		ok = f.Value.IsMapping()
+		for _, g := range p.r.Fields(f.Value, what, priceKeys) {
+			good := false
+			if g.Name == serviceTiersKey {
+				v.serviceTiers, good = p.serviceTiers(g.Value, what)
+			} else {
+				given[g.Name], good = p.number(g.Value, what+": "+g.Name, parsePrice)
+			}
+			ok = ok && good
+		}
 		if !ok {
 			continue
 		}
@@ -32,15 +52,42 @@ func (p *parser) parsePrices(n yamldoc.Node) {
 				p.r.Problem(f.Value, "%s needs %s, in dollars per million tokens; write 0 if it is free", what, kind)
 			}
 		}
-		v := price{input: given["input"], cachedInput: given["input"], output: given["output"]}
-		if cached, has := given["cached_input"]; has {
-			v.cachedInput = cached
+		v.input, v.output = given["input"], given["output"]
+		v.request, v.image, v.search = given["request"], given["image"], given["search"]
+		for _, part := range []struct {
+			key string
+			to  *int64
+		}{{"cached_input", &v.cachedInput}, {"cache_write", &v.cacheWrite}, {"cache_write_1h", &v.cacheWrite1h}} {
+			*part.to = v.input
+			if own, has := given[part.key]; has {
+				*part.to = own
+			}
 		}
 		p.prices = append(p.prices, rankedEntry[price]{newPattern(model), v, f.Key})
 	}
 }
 
-// parsePrice reads dollars per million tokens; the $ may be left out.
+// serviceTiers reads the factors of service tiers.
+func (p *parser) serviceTiers(n yamldoc.Node, what string) (tiers limiter.ServiceTiers, ok bool) {
+	what += ": " + serviceTiersKey
+	factors, ok := map[string]int64{}, n.IsMapping()
+	for _, f := range p.r.Fields(n, what, nil) {
+		name, good := p.name(f.Key, what+": a service tier")
+		if factors[name], good = p.number(f.Value, what+": "+name, parseWeight); !good || name == "" {
+			ok = false
+		}
+	}
+	if !ok {
+		return tiers, false
+	}
+	tiers, err := limiter.NewServiceTiers(factors)
+	if err != nil {
+		p.r.Problem(n, "%s: %v", what, err)
+	}
+	return tiers, err == nil
+}
+
+// parsePrice reads dollars, per million tokens or each; the $ may be left out.
 func parsePrice(s string) (int64, error) { return parseDecimal(strings.TrimPrefix(s, "$"), 6) }
 
 func parseWeight(s string) (int64, error) {
@@ -57,7 +104,7 @@ func (p *parser) parseModels(n yamldoc.Node) {
 		if !ok {
 			continue
 		}
-		for _, g := range p.r.Fields(f.Value, fmt.Sprintf("model %q", model), []string{"weights", "default_output_tokens"}) {
+		for _, g := range p.r.Fields(f.Value, fmt.Sprintf("model %q", model), []string{"weights", "default_output_tokens", "bound_output"}) {
 			switch g.Name {
 			case "weights":
 				given, ok := p.byTokenKind(g.Value, fmt.Sprintf("the weights of %q", model), parseWeight)
@@ -67,6 +114,10 @@ func (p *parser) parseModels(n yamldoc.Node) {
 			case "default_output_tokens":
 				if v, ok := p.count(g.Value, g.Name); ok {
 					p.outputs = append(p.outputs, rankedEntry[int64]{newPattern(model), v, f.Key})
+				}
+			case "bound_output":
+				if v, ok := p.boolean(g.Value, g.Name); ok {
+					p.bounds = append(p.bounds, rankedEntry[bool]{newPattern(model), v, f.Key})
 				}
 			}
 		}
@@ -90,7 +141,7 @@ func weightsOf(given map[string]int64) limiter.Weights {
 // modelKey reads the name or pattern of a model that is a key of a section.
 func (p *parser) modelKey(n yamldoc.Node, section string) (string, bool) {
 	model, ok := p.patternText(n, "model")
-	have := len(p.prices) + len(p.weights) + len(p.outputs)
+	have := len(p.prices) + len(p.weights) + len(p.outputs) + len(p.bounds)
 	return model, ok && p.define(n, fmt.Sprintf("%q under %s", model, section)) && p.room(n, "prices and models", have, p.most.models)
 }
 

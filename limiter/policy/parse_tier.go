@@ -21,6 +21,7 @@ type tierDef struct {
 	at         yamldoc.Node
 	zone       *time.Location // nil: UTC
 	estimate   limiter.Estimate
+	bound      bool // bound_output
 	limits     []limitDef
 	limitNames map[string]yamldoc.Node // including limits with problems
 }
@@ -35,8 +36,8 @@ type limitDef struct {
 
 var (
 	shorthandKeys = dimensionNames()
-	tierKeys      = append([]string{"zone", "estimate", "limits"}, shorthandKeys...)
-	limitKeys     = []string{"name", "dimension", "limit", "window", "burst", "algorithm", "on_exceed", "mode", "unreachable", "durability", "models"}
+	tierKeys      = append([]string{"zone", "estimate", "bound_output", "limits"}, shorthandKeys...)
+	limitKeys     = []string{"name", "dimension", "limit", "window", "starts", "burst", "algorithm", "on_exceed", "mode", "unreachable", "durability", "models"}
 )
 
 func dimensionNames() []string {
@@ -78,6 +79,8 @@ func (p *parser) parseTier(t *tierDef, fields []yamldoc.Field) {
 		case "zone":
 		case "estimate":
 			t.estimate = p.parseEstimate(f.Value)
+		case "bound_output":
+			t.bound, _ = p.boolean(f.Value, f.Name)
 		case "limits":
 			for _, item := range p.r.Items(f.Value, "limits of tier "+t.name) {
 				if !p.room(item, "limits per tier", len(t.limitNames), p.most.limits) {

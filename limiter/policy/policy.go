@@ -30,18 +30,23 @@
 //   - A window given as a word is a calendar window if the algorithm is
 //     fixed_window, and a length otherwise. A window given as a duration (24h) is
 //     always a length. Fixed windows of a length align to the Unix epoch.
+//   - starts says on which day of the month a window of a month begins (in a shorter
+//     month, the last day counts), or at which time of the day one of a day.
 //   - The default algorithm is concurrency for concurrent, fixed_window for spend
 //     and for the words day, week, month and year, and token_bucket otherwise.
 //   - A call without a model has the price and weights of "*". Of the limits that
 //     name models, those for "*" apply to it. So leaving out the model evades no
 //     limit.
-//   - cached_input has the price and weight of input unless they are given. input
-//     and output have no default price, because tokens without a price would be
-//     free by mistake.
+//   - cached_input has the price and weight of input unless they are given, and
+//     cache_write and cache_write_1h have the price of input. The weight of input
+//     that is written to a cache is that of input. input and output have no default
+//     price, because tokens without a price would be free by mistake.
+//   - A factor under service_tiers multiplies the prices of tokens, but not the fees
+//     of requests, images and searches.
 //   - A file has only the SHA-256 of an API key: see [HashAPIKey]. No message
 //     repeats text under api_keys, because people may paste an API key there.
 //   - If several entries of models match, the most specific one that has weights
-//     gives the weights, and likewise for default_output_tokens.
+//     gives the weights, and likewise for default_output_tokens and bound_output.
 //
 // All problems of all files are reported together, as [Problems].
 package policy
@@ -72,12 +77,15 @@ type Policy struct {
 	prices        ranked[price]
 	weights       ranked[limiter.Weights]
 	outputs       ranked[int64]
+	bounds        ranked[bool]
 	apiKeys       apiKeys
 	defaultOutput int64
 
 	// models has the settings of every name that the files mention. Other names
 	// come from callers and are looked up each time.
 	models map[string]modelSettings
+
+	warnings Problems
 
 	facts   []fact // canonical content, sorted
 	digest  string
@@ -88,6 +96,7 @@ type Policy struct {
 type tier struct {
 	name     string
 	estimate limiter.Estimate
+	bound    bool              // bound_output
 	base     *limiter.LimitSet // of limits that name no models; nil if none
 	groups   []group           // of limits that name models
 	models   groupIndex
@@ -139,28 +148,46 @@ func (t *tier) perModel(model string) *limiter.LimitSet {
 	return t.sets[t.models.mask(model)]
 }
 
-// price is in millionths of a dollar per million tokens.
-type price struct{ input, cachedInput, output int64 }
+// price is what one model costs: prices in millionths of a dollar per million tokens, and
+// fees in millionths of a dollar.
+type price struct {
+	input, cachedInput, output int64
+	cacheWrite, cacheWrite1h   int64
+	request, image, search     int64
+	serviceTiers               limiter.ServiceTiers
+}
 
-// modelSettings are the rates and the default output of calls for a model.
+// modelSettings are the rates and the default output of calls for a model, and whether
+// calls without a bound get the default as their bound.
 type modelSettings struct {
 	rates         limiter.Rates
 	defaultOutput int64
+	boundOutput   bool
+}
+
+// rates returns the rates with this price and the default weights.
+func (v *price) rates() limiter.Rates {
+	return limiter.Rates{
+		Priced: true, InputPrice: v.input, CachedInputPrice: v.cachedInput, OutputPrice: v.output,
+		CacheWritePrice: v.cacheWrite, CacheWrite1hPrice: v.cacheWrite1h,
+		RequestFee: v.request, ImageFee: v.image, SearchFee: v.search,
+		ServiceTiers: v.serviceTiers, Weights: limiter.DefaultWeights,
+	}
 }
 
 func (p *Policy) modelSettingsFor(name string) modelSettings {
-	m := modelSettings{limiter.Rates{Weights: limiter.DefaultWeights}, p.defaultOutput}
+	m := modelSettings{rates: limiter.Rates{Weights: limiter.DefaultWeights}, defaultOutput: p.defaultOutput}
 	if e := p.prices.find(name); e != nil {
-		m.rates.Priced = true
-		m.rates.InputPrice = e.value.input
-		m.rates.CachedInputPrice = e.value.cachedInput
-		m.rates.OutputPrice = e.value.output
+		m.rates = e.value.rates()
 	}
 	if e := p.weights.find(name); e != nil {
 		m.rates.Weights = e.value
 	}
 	if e := p.outputs.find(name); e != nil {
 		m.defaultOutput = e.value
+	}
+	if e := p.bounds.find(name); e != nil {
+		m.boundOutput = e.value
 	}
 	return m
 }

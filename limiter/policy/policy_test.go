@@ -96,9 +96,16 @@ func resolveText(p *Policy, c Call) string {
 	r := plan.Rates
 	priced := "no price"
 	if r.Priced {
-		priced = price{r.InputPrice, r.CachedInputPrice, r.OutputPrice}.text()
+		priced = price{
+			r.InputPrice, r.CachedInputPrice, r.OutputPrice, r.CacheWritePrice, r.CacheWrite1hPrice,
+			r.RequestFee, r.ImageFee, r.SearchFee, r.ServiceTiers,
+		}.text()
 	}
-	fmt.Fprintf(&b, "tier %s; %s; weights %s; default output %d\n", plan.Tier, priced, weightsText(r.Weights), plan.DefaultOutput)
+	fmt.Fprintf(&b, "tier %s; %s; weights %s; default output %d", plan.Tier, priced, weightsText(r.Weights), plan.DefaultOutput)
+	if plan.BoundOutput {
+		b.WriteString("; output bounded")
+	}
+	b.WriteString("\n")
 	return b.String()
 }
 

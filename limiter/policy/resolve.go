@@ -29,7 +29,7 @@ func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error 
 			return p.unknownTier(tierName)
 		}
 	}
-	plan.Count = 0
+	plan.Count, plan.BoundOutput = 0, false
 	for segments, end := 1, len(keypath.Root(key)); ; segments++ {
 		t := named
 		if end < len(key) || named == nil {
@@ -43,6 +43,7 @@ func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error 
 				End: end, Tier: t.name, Limits: t.base, Model: t.perModel(model), Estimate: t.estimate,
 			}
 			plan.Count++
+			plan.BoundOutput = plan.BoundOutput || t.bound
 		}
 		if end == len(key) {
 			break
@@ -66,6 +67,7 @@ func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error 
 	plan.Tier = plan.Levels[plan.Count-1].Tier
 	plan.Rates = settings.rates
 	plan.DefaultOutput = settings.defaultOutput
+	plan.BoundOutput = plan.BoundOutput || settings.boundOutput
 	plan.Version = p.version
 	return nil
 }

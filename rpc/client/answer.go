@@ -74,6 +74,10 @@ type Decision struct {
 	// Replayed means that this is the answer to an earlier call with the same
 	// request id, and nothing more was charged.
 	Replayed bool
+	// BoundOutput means that the policy bounds the output of all calls: a call without a
+	// bound of its own must be run with the granted output as its bound. A degraded call
+	// must be in any case.
+	BoundOutput bool
 }
 
 // Allowed reports whether the call may run: the outcome is allowed or degraded.
@@ -138,6 +142,7 @@ func (c *decisionCall) setAnswer(d *pb.Decision) error {
 		Owner:         r.text(d.GetOwner()),
 		Route:         word(routeNames[:], d.GetRoute()),
 		Replayed:      d.GetReplayed(),
+		BoundOutput:   d.GetBoundOutput(),
 	}
 	if a.RequestID == "" {
 		a.RequestID = c.hints.sent

@@ -19,6 +19,7 @@ type Call struct {
 	InputTokens  int64
 	OutputTokens int64
 	Costs        map[string]int64 // in the operator's own dimensions
+	ServiceTier  string           // that the model gave; "": the normal price
 
 	// RequestID makes the call idempotent for 30 seconds. "": the client makes one.
 	RequestID string
@@ -34,7 +35,7 @@ func (c *Call) wire() *checkCall {
 	r.Key, r.Tier, r.Model, r.RequestId = c.Key, c.Tier, c.Model, c.RequestID
 	r.Requests = c.Requests
 	r.InputTokens, r.OutputTokens = c.InputTokens, c.OutputTokens
-	r.Costs = c.Costs
+	r.Costs, r.ServiceTier = c.Costs, c.ServiceTier
 	w.check.Check = r
 	w.item.Call = &w.check
 	return w
@@ -48,6 +49,10 @@ type Estimate struct {
 
 	Requests    *int64 // nil: 1
 	InputTokens int64
+	// EstimatedInput says that InputTokens is an estimate. Where it does not fit the
+	// whole capacity of a limit, the part that fits is reserved, instead of a denial with
+	// the reason [ExceedsCapacity].
+	EstimatedInput bool
 	// MaxOutputTokens is per choice. Nil: the policy's default for the model. 0: the
 	// call generates no output, such as an embedding.
 	MaxOutputTokens *int64
@@ -56,6 +61,9 @@ type Estimate struct {
 	MinOutputTokens int64
 	N               int64            // choices; 0: 1
 	Costs           map[string]int64 // in the operator's own dimensions
+	// ServiceTier is the one that the model is asked for. A dearer one raises what is
+	// held; a cheaper one does not lower it, because it may not be given.
+	ServiceTier string
 
 	// TTL is the lease, rounded up to whole seconds. Progress renews it. 0: 30 s.
 	TTL time.Duration
@@ -74,10 +82,10 @@ func (e *Estimate) wire() *reserveCall {
 	r := &w.request
 	r.Key, r.Tier, r.Model, r.RequestId = e.Key, e.Tier, e.Model, e.RequestID
 	r.Requests = e.Requests
-	r.InputTokens = e.InputTokens
+	r.InputTokens, r.EstimatedInput = e.InputTokens, e.EstimatedInput
 	r.MaxOutputTokens, r.MinOutputTokens = e.MaxOutputTokens, unlessZero(e.MinOutputTokens)
 	r.N = unlessZero(e.N)
-	r.Costs = e.Costs
+	r.Costs, r.ServiceTier = e.Costs, e.ServiceTier
 	r.TtlSeconds = unlessZero(wholeSeconds(e.TTL))
 	w.reserve.Reserve = r
 	w.item.Call = &w.reserve
@@ -90,6 +98,17 @@ type Usage struct {
 	InputTokens       *int64 // including cached ones; nil: the reserved estimate
 	CachedInputTokens int64  // a part of InputTokens
 	OutputTokens      *int64 // of all choices; nil: as last reported by Progress
+	// Parts of InputTokens that were written to a cache: for five minutes or an unknown
+	// time, and for an hour. They do not overlap with each other or CachedInputTokens.
+	CacheWriteTokens, CacheWrite1hTokens int64
+	// Images and Searches are counts that the policy may charge fees for.
+	Images, Searches int64
+	// ServiceTier is the one that the model gave. "": that of the estimate, without a
+	// discount.
+	ServiceTier string
+	// Rejected is true if the model refused the call, so that no fee is due for the
+	// request. Limits on requests keep their charge.
+	Rejected bool
 	// Costs in the operator's own dimensions. A dimension that is absent keeps its
 	// charge.
 	Costs map[string]int64
@@ -100,6 +119,11 @@ func (u *Usage) wire(key, requestID string, final bool) *settleCall {
 	r := &w.request
 	r.Key, r.RequestId = key, requestID
 	r.InputTokens, r.CachedInputTokens, r.OutputTokens = u.InputTokens, unlessZero(u.CachedInputTokens), u.OutputTokens
+	r.CacheWriteTokens, r.CacheWrite_1HTokens = unlessZero(u.CacheWriteTokens), unlessZero(u.CacheWrite1hTokens)
+	r.Images, r.Searches, r.ServiceTier = unlessZero(u.Images), unlessZero(u.Searches), u.ServiceTier
+	if u.Rejected {
+		r.Rejected = new(true)
+	}
 	r.Costs = u.Costs
 	r.Final = new(final)
 	w.settle.Settle = r

@@ -57,8 +57,8 @@ func TestRequestsOnTheWire(t *testing.T) {
 			"check", call(client.Call{Key: "k", RequestID: "id"}),
 			&pb.CheckRequest{Key: "k", RequestId: "id"},
 		}, {
-			"check, everything", call(client.Call{"k", "free", "m", new(int64(3)), 900, 100, costs, "id"}),
-			&pb.CheckRequest{Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, OutputTokens: 100, Costs: costs, RequestId: "id"},
+			"check, everything", call(client.Call{"k", "free", "m", new(int64(3)), 900, 100, costs, "flex", "id"}),
+			&pb.CheckRequest{Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, OutputTokens: 100, Costs: costs, ServiceTier: "flex", RequestId: "id"},
 		}, {
 			"check, no request", call(client.Call{Key: "k", Requests: new(int64(0)), RequestID: "id"}),
 			&pb.CheckRequest{Key: "k", Requests: new(int64(0)), RequestId: "id"},
@@ -69,10 +69,10 @@ func TestRequestsOnTheWire(t *testing.T) {
 			"reserve", reserve(client.Estimate{Key: "k", RequestID: "id"}),
 			&pb.ReserveRequest{Key: "k", RequestId: "id"},
 		}, {
-			"reserve, everything", reserve(client.Estimate{"k", "free", "m", new(int64(3)), 900, new(int64(800)), 64, 2, costs, 10 * time.Second, "id"}),
+			"reserve, everything", reserve(client.Estimate{"k", "free", "m", new(int64(3)), 900, true, new(int64(800)), 64, 2, costs, "priority", 10 * time.Second, "id"}),
 			&pb.ReserveRequest{
-				Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, MaxOutputTokens: new(int64(800)),
-				MinOutputTokens: new(int64(64)), N: new(int64(2)), Costs: costs, TtlSeconds: new(int64(10)), RequestId: "id",
+				Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, EstimatedInput: true, MaxOutputTokens: new(int64(800)),
+				MinOutputTokens: new(int64(64)), N: new(int64(2)), Costs: costs, ServiceTier: "priority", TtlSeconds: new(int64(10)), RequestId: "id",
 			},
 		}, {
 			"reserve, no output", reserve(client.Estimate{Key: "k", MaxOutputTokens: new(int64(0)), RequestID: "id"}),
@@ -87,10 +87,11 @@ func TestRequestsOnTheWire(t *testing.T) {
 			"settle", settle(client.Usage{}),
 			&pb.SettleRequest{Key: "k", RequestId: "id", Final: new(true)},
 		}, {
-			"settle, everything", settle(client.Usage{new(int64(900)), 100, new(int64(312)), costs}),
+			"settle, everything", settle(client.Usage{new(int64(900)), 100, new(int64(312)), 200, 300, 2, 3, "flex", true, costs}),
 			&pb.SettleRequest{
 				Key: "k", RequestId: "id", InputTokens: new(int64(900)), CachedInputTokens: new(int64(100)), OutputTokens: new(int64(312)),
-				Costs: costs, Final: new(true),
+				CacheWriteTokens: new(int64(200)), CacheWrite_1HTokens: new(int64(300)), Images: new(int64(2)), Searches: new(int64(3)),
+				ServiceTier: "flex", Rejected: new(true), Costs: costs, Final: new(true),
 			},
 		}, {
 			"settle, nothing used", settle(client.Usage{InputTokens: new(int64(0)), OutputTokens: new(int64(0))}),

@@ -20,6 +20,7 @@ type decisionJSON struct {
 	RequestID           string `json:"request_id"`
 	Tier                string `json:"tier"`
 	GrantedOutputTokens *int64 `json:"granted_output_tokens,omitempty"`
+	BoundOutput         bool   `json:"bound_output,omitempty"`
 	stateJSON
 }
 
@@ -75,6 +76,7 @@ func (a *api) writeDecision(w http.ResponseWriter, d *pb.Decision, model string)
 		RequestID:           d.GetRequestId(),
 		Tier:                d.GetTier(),
 		GrantedOutputTokens: d.GrantedOutputTokens,
+		BoundOutput:         d.GetBoundOutput(),
 		stateJSON:           stateOf(d),
 	}
 	status := http.StatusOK

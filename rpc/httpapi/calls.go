@@ -21,6 +21,7 @@ func (a *api) check(w http.ResponseWriter, r *http.Request) error {
 		{"input_tokens", &q.InputTokens},
 		{"output_tokens", &q.OutputTokens},
 		{"costs", &q.Costs},
+		{"service_tier", &q.ServiceTier},
 		{"request_id", &q.RequestId},
 	}); err != nil {
 		return err
@@ -43,8 +44,10 @@ func (a *api) reserve(w http.ResponseWriter, r *http.Request) error {
 		{"input_tokens", &q.InputTokens},
 		{"max_output_tokens", &q.MaxOutputTokens},
 		{"min_output_tokens", &q.MinOutputTokens},
+		{"estimated_input", &q.EstimatedInput},
 		{"n", &q.N},
 		{"costs", &q.Costs},
+		{"service_tier", &q.ServiceTier},
 		{"ttl_seconds", &q.TtlSeconds},
 		{"request_id", &q.RequestId},
 	}); err != nil {
@@ -65,8 +68,14 @@ func (a *api) settle(w http.ResponseWriter, r *http.Request) error {
 		{"request_id", &q.RequestId},
 		{"input_tokens", &q.InputTokens},
 		{"cached_input_tokens", &q.CachedInputTokens},
+		{"cache_write_tokens", &q.CacheWriteTokens},
+		{"cache_write_1h_tokens", &q.CacheWrite_1HTokens},
 		{"output_tokens", &q.OutputTokens},
+		{"images", &q.Images},
+		{"searches", &q.Searches},
 		{"costs", &q.Costs},
+		{"service_tier", &q.ServiceTier},
+		{"rejected", &q.Rejected},
 		{"final", &q.Final},
 	}); err != nil {
 		return err

@@ -126,12 +126,11 @@ func (f *field) read(d *json.Decoder) error {
 	case **int64:
 		*to = new(int64)
 		return readNumber(f.name, t, *to)
+	case *bool:
+		return readBool(f.name, t, to)
 	case **bool:
-		b, ok := t.(bool)
-		if !ok {
-			return invalid(f.name, "must be true or false, got "+describe(t))
-		}
-		*to = &b
+		*to = new(bool)
+		return readBool(f.name, t, *to)
 	case *map[string]int64:
 		if t != json.Delim('{') {
 			return invalid(f.name, "must be an object of numbers, got "+describe(t))
@@ -140,7 +139,6 @@ func (f *field) read(d *json.Decoder) error {
 	default:
 		panic(fmt.Sprintf("field %s goes to a %T", f.name, f.to))
 	}
-	return nil
 }
 
 // readText reads a string. It rejects U+FFFD, which encoding/json puts in place of
@@ -154,6 +152,15 @@ func readText(name string, t json.Token, to *string) error {
 		return invalid(name, "must be valid UTF-8, got "+text.Quote(s))
 	}
 	*to = s
+	return nil
+}
+
+func readBool(name string, t json.Token, to *bool) error {
+	b, ok := t.(bool)
+	if !ok {
+		return invalid(name, "must be true or false, got "+describe(t))
+	}
+	*to = b
 	return nil
 }
 

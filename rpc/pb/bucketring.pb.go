@@ -331,7 +331,10 @@ type CheckRequest struct {
 	Costs map[string]int64 `protobuf:"bytes,7,rep,name=costs,proto3" json:"costs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The same id again returns the same answer and charges nothing more, for
 	// 30 s. Empty: the node makes one.
-	RequestId     string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The service tier of the model by which the call is charged. Empty, or not in the
+	// policy: the normal price.
+	ServiceTier   string `protobuf:"bytes,9,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +425,13 @@ func (x *CheckRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *CheckRequest) GetServiceTier() string {
+	if x != nil {
+		return x.ServiceTier
+	}
+	return ""
+}
+
 type ReserveRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Key         string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -440,9 +450,16 @@ type ReserveRequest struct {
 	TtlSeconds *int64 `protobuf:"varint,10,opt,name=ttl_seconds,json=ttlSeconds,proto3,oneof" json:"ttl_seconds,omitempty"`
 	// The same id again returns the same answer, until 10 minutes after the
 	// reservation ended. Empty: the node makes one.
-	RequestId     string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RequestId string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The service tier that the caller asks the model for. A dearer one raises the
+	// estimate; a cheaper one does not lower it, because it may not be given.
+	ServiceTier string `protobuf:"bytes,12,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
+	// input_tokens is an estimate. Where it does not fit the whole capacity of a limit,
+	// the part that fits is reserved instead of a denial with the reason
+	// exceeds_capacity.
+	EstimatedInput bool `protobuf:"varint,13,opt,name=estimated_input,json=estimatedInput,proto3" json:"estimated_input,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ReserveRequest) Reset() {
@@ -552,6 +569,20 @@ func (x *ReserveRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *ReserveRequest) GetServiceTier() string {
+	if x != nil {
+		return x.ServiceTier
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetEstimatedInput() bool {
+	if x != nil {
+		return x.EstimatedInput
+	}
+	return false
+}
+
 type SettleRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Key       string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -565,11 +596,24 @@ type SettleRequest struct {
 	Costs        map[string]int64 `protobuf:"bytes,6,rep,name=costs,proto3" json:"costs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Absent: true. False reports progress and extends the lease.
 	Final *bool `protobuf:"varint,7,opt,name=final,proto3,oneof" json:"final,omitempty"`
+	// Parts of input_tokens that were written to a cache: for five minutes or an unknown
+	// time, and for an hour. They do not overlap with each other or cached_input_tokens.
+	CacheWriteTokens    *int64 `protobuf:"varint,8,opt,name=cache_write_tokens,json=cacheWriteTokens,proto3,oneof" json:"cache_write_tokens,omitempty"`
+	CacheWrite_1HTokens *int64 `protobuf:"varint,9,opt,name=cache_write_1h_tokens,json=cacheWrite1hTokens,proto3,oneof" json:"cache_write_1h_tokens,omitempty"`
+	// Cumulative counts that the policy may charge fees for. Absent: 0.
+	Images   *int64 `protobuf:"varint,10,opt,name=images,proto3,oneof" json:"images,omitempty"`
+	Searches *int64 `protobuf:"varint,11,opt,name=searches,proto3,oneof" json:"searches,omitempty"`
+	// The service tier that the model gave. Empty: the one of the reserve, without a
+	// discount.
+	ServiceTier string `protobuf:"bytes,12,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
+	// The model refused the call, so that no fee is due for the request. Limits on
+	// requests keep their charge. Absent: false.
+	Rejected *bool `protobuf:"varint,13,opt,name=rejected,proto3,oneof" json:"rejected,omitempty"`
 	// The reserve that this settles, as it was sent. If the reservation is not known,
 	// because the member that had it and its heir are lost, it is charged first, whatever
 	// the limits say. Its key and request id are those of the settle. Only for a reserve
 	// that was answered, less than 10 minutes ago or after a later progress that was.
-	Reservation   *ReserveRequest `protobuf:"bytes,8,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	Reservation   *ReserveRequest `protobuf:"bytes,14,opt,name=reservation,proto3" json:"reservation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -649,6 +693,48 @@ func (x *SettleRequest) GetCosts() map[string]int64 {
 func (x *SettleRequest) GetFinal() bool {
 	if x != nil && x.Final != nil {
 		return *x.Final
+	}
+	return false
+}
+
+func (x *SettleRequest) GetCacheWriteTokens() int64 {
+	if x != nil && x.CacheWriteTokens != nil {
+		return *x.CacheWriteTokens
+	}
+	return 0
+}
+
+func (x *SettleRequest) GetCacheWrite_1HTokens() int64 {
+	if x != nil && x.CacheWrite_1HTokens != nil {
+		return *x.CacheWrite_1HTokens
+	}
+	return 0
+}
+
+func (x *SettleRequest) GetImages() int64 {
+	if x != nil && x.Images != nil {
+		return *x.Images
+	}
+	return 0
+}
+
+func (x *SettleRequest) GetSearches() int64 {
+	if x != nil && x.Searches != nil {
+		return *x.Searches
+	}
+	return 0
+}
+
+func (x *SettleRequest) GetServiceTier() string {
+	if x != nil {
+		return x.ServiceTier
+	}
+	return ""
+}
+
+func (x *SettleRequest) GetRejected() bool {
+	if x != nil && x.Rejected != nil {
+		return *x.Rejected
 	}
 	return false
 }
@@ -793,7 +879,10 @@ type Decision struct {
 	Owner string `protobuf:"bytes,10,opt,name=owner,proto3" json:"owner,omitempty"`
 	Route Route  `protobuf:"varint,11,opt,name=route,proto3,enum=bucketring.v1.Route" json:"route,omitempty"`
 	// The answer of an earlier call with the same request id.
-	Replayed      bool `protobuf:"varint,12,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	Replayed bool `protobuf:"varint,12,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	// Reserve only: a call without a bound of its own must be sent with
+	// granted_output_tokens as its bound, although the outcome is allowed.
+	BoundOutput   bool `protobuf:"varint,13,opt,name=bound_output,json=boundOutput,proto3" json:"bound_output,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -908,6 +997,13 @@ func (x *Decision) GetRoute() Route {
 func (x *Decision) GetReplayed() bool {
 	if x != nil {
 		return x.Replayed
+	}
+	return false
+}
+
+func (x *Decision) GetBoundOutput() bool {
+	if x != nil {
+		return x.BoundOutput
 	}
 	return false
 }
@@ -2526,7 +2622,7 @@ var File_bucketring_v1_bucketring_proto protoreflect.FileDescriptor
 
 const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\n" +
-	"\x1ebucketring/v1/bucketring.proto\x12\rbucketring.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x02\n" +
+	"\x1ebucketring/v1/bucketring.proto\x12\rbucketring.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x02\n" +
 	"\fCheckRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x14\n" +
@@ -2536,12 +2632,13 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\routput_tokens\x18\x06 \x01(\x03R\foutputTokens\x12<\n" +
 	"\x05costs\x18\a \x03(\v2&.bucketring.v1.CheckRequest.CostsEntryR\x05costs\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\b \x01(\tR\trequestId\x1a8\n" +
+	"request_id\x18\b \x01(\tR\trequestId\x12!\n" +
+	"\fservice_tier\x18\t \x01(\tR\vserviceTier\x1a8\n" +
 	"\n" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\v\n" +
-	"\t_requests\"\x93\x04\n" +
+	"\t_requests\"\xdf\x04\n" +
 	"\x0eReserveRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x14\n" +
@@ -2556,7 +2653,9 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	" \x01(\x03H\x04R\n" +
 	"ttlSeconds\x88\x01\x01\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\v \x01(\tR\trequestId\x1a8\n" +
+	"request_id\x18\v \x01(\tR\trequestId\x12!\n" +
+	"\fservice_tier\x18\f \x01(\tR\vserviceTier\x12'\n" +
+	"\x0festimated_input\x18\r \x01(\bR\x0eestimatedInput\x1a8\n" +
 	"\n" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2565,7 +2664,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x12_max_output_tokensB\x14\n" +
 	"\x12_min_output_tokensB\x04\n" +
 	"\x02_nB\x0e\n" +
-	"\f_ttl_seconds\"\xe1\x03\n" +
+	"\f_ttl_seconds\"\xa4\x06\n" +
 	"\rSettleRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1d\n" +
 	"\n" +
@@ -2574,8 +2673,15 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x13cached_input_tokens\x18\x04 \x01(\x03H\x01R\x11cachedInputTokens\x88\x01\x01\x12(\n" +
 	"\routput_tokens\x18\x05 \x01(\x03H\x02R\foutputTokens\x88\x01\x01\x12=\n" +
 	"\x05costs\x18\x06 \x03(\v2'.bucketring.v1.SettleRequest.CostsEntryR\x05costs\x12\x19\n" +
-	"\x05final\x18\a \x01(\bH\x03R\x05final\x88\x01\x01\x12?\n" +
-	"\vreservation\x18\b \x01(\v2\x1d.bucketring.v1.ReserveRequestR\vreservation\x1a8\n" +
+	"\x05final\x18\a \x01(\bH\x03R\x05final\x88\x01\x01\x121\n" +
+	"\x12cache_write_tokens\x18\b \x01(\x03H\x04R\x10cacheWriteTokens\x88\x01\x01\x126\n" +
+	"\x15cache_write_1h_tokens\x18\t \x01(\x03H\x05R\x12cacheWrite1hTokens\x88\x01\x01\x12\x1b\n" +
+	"\x06images\x18\n" +
+	" \x01(\x03H\x06R\x06images\x88\x01\x01\x12\x1f\n" +
+	"\bsearches\x18\v \x01(\x03H\aR\bsearches\x88\x01\x01\x12!\n" +
+	"\fservice_tier\x18\f \x01(\tR\vserviceTier\x12\x1f\n" +
+	"\brejected\x18\r \x01(\bH\bR\brejected\x88\x01\x01\x12?\n" +
+	"\vreservation\x18\x0e \x01(\v2\x1d.bucketring.v1.ReserveRequestR\vreservation\x1a8\n" +
 	"\n" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2583,7 +2689,12 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\r_input_tokensB\x16\n" +
 	"\x14_cached_input_tokensB\x10\n" +
 	"\x0e_output_tokensB\b\n" +
-	"\x06_final\"@\n" +
+	"\x06_finalB\x15\n" +
+	"\x13_cache_write_tokensB\x18\n" +
+	"\x16_cache_write_1h_tokensB\t\n" +
+	"\a_imagesB\v\n" +
+	"\t_searchesB\v\n" +
+	"\t_rejected\"@\n" +
 	"\rCancelRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1d\n" +
 	"\n" +
@@ -2591,7 +2702,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\vPeekRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x14\n" +
-	"\x05model\x18\x03 \x01(\tR\x05model\"\x90\x04\n" +
+	"\x05model\x18\x03 \x01(\tR\x05model\"\xb3\x04\n" +
 	"\bDecision\x120\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x16.bucketring.v1.OutcomeR\aoutcome\x12-\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x15.bucketring.v1.ReasonR\x06reason\x12\x1d\n" +
@@ -2607,7 +2718,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05owner\x18\n" +
 	" \x01(\tR\x05owner\x12*\n" +
 	"\x05route\x18\v \x01(\x0e2\x14.bucketring.v1.RouteR\x05route\x12\x1a\n" +
-	"\breplayed\x18\f \x01(\bR\breplayedB\x18\n" +
+	"\breplayed\x18\f \x01(\bR\breplayed\x12!\n" +
+	"\fbound_output\x18\r \x01(\bR\vboundOutputB\x18\n" +
 	"\x16_granted_output_tokensB\n" +
 	"\n" +
 	"\b_binding\"\x88\x03\n" +

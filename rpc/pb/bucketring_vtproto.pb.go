@@ -54,6 +54,16 @@ func (m *Decision) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.BoundOutput {
+		i--
+		if m.BoundOutput {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x68
+	}
 	if m.Replayed {
 		i--
 		if m.Replayed {
@@ -944,6 +954,9 @@ func (m *Decision) SizeVT() (n int) {
 	if m.Replayed {
 		n += 2
 	}
+	if m.BoundOutput {
+		n += 2
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -1616,6 +1629,26 @@ func (m *Decision) UnmarshalVTUnsafe(dAtA []byte) error {
 				}
 			}
 			m.Replayed = bool(v != 0)
+		case 13:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field BoundOutput", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.BoundOutput = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -28,8 +28,8 @@
 //
 // The upstream gets the end-to-end headers of the caller, and X-Forwarded-For,
 // -Host and -Proto set by the proxy. It gets the credential of the caller, or
-// [Options].UpstreamKey in its place. Accept-Encoding is removed from metered calls,
-// because their responses must be readable.
+// [Options].UpstreamKey in its place. It gets the bodies of metered calls without
+// Content-Encoding, and is asked for responses without, because they are read.
 //
 // Prompts, responses and credentials are never logged.
 //

@@ -47,8 +47,15 @@ tiers:
   poor:    { spend: $0/day }
   single:  { concurrent: 1, limits: [{ name: day, dimension: tokens, limit: 1_000_000_000, window: day }] }
   small:   { limits: [{ name: day, dimension: tokens, limit: 1_000, window: day }] }
-assign: [{ key: "*/*", tier: std }]
-prices: { "*": { input: 1.00, output: 3.00 } }
+  books:
+    limits:
+      - { name: input,  dimension: input_tokens,  limit: 1_000_000_000, window: month }
+      - { name: output, dimension: output_tokens, limit: 1_000_000_000, window: month }
+      - { name: spend,  dimension: spend,         limit: $1_000_000,    window: month }
+assign: [{ key: "books/*", tier: books }, { key: "*/*", tier: std }]
+prices:
+  "*": { input: 1.00, output: 3.00 }
+  m:   { input: 1.00, cached_input: 0.10, cache_write: 1.25, cache_write_1h: 2.00, output: 10.00 }
 `
 
 var tiers = []string{"std", "tight", "slow", "poor", "single", "small"}

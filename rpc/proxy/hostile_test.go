@@ -57,8 +57,8 @@ func TestBadRequests(t *testing.T) {
 			t.Errorf("%s: answer = %d %s, want %d with param %q", name, answer.StatusCode, body, test.status, test.param)
 		}
 	}
-	if answer := s.post("/v1/chat/completions", hello, "Content-Encoding", "gzip"); answer.StatusCode != http.StatusUnsupportedMediaType {
-		t.Errorf("an encoded body = %d, want 415", answer.StatusCode)
+	if answer := s.post("/v1/chat/completions", hello, "Content-Encoding", "br"); answer.StatusCode != http.StatusUnsupportedMediaType {
+		t.Errorf("a body in brotli = %d, want 415", answer.StatusCode)
 	}
 	if answer := s.post("/v1/chat/completions", hello, "Connection", "Upgrade", "Upgrade", "websocket"); answer.StatusCode != http.StatusBadRequest {
 		t.Errorf("an upgrade = %d, want 400", answer.StatusCode)
@@ -184,7 +184,8 @@ func TestUpstreamFailures(t *testing.T) {
 		"usage: overflow": {withUsage(`{"prompt_tokens":5,"completion_tokens":99999999999999999999999}`), 200, middleware.SourceEstimated, 1, 50},
 		"usage: beyond":   {withUsage(`{"prompt_tokens":9007199254740993,"completion_tokens":1}`), 200, middleware.SourceEstimated, 1, 50},
 		"usage: parts":    {withUsage(`{"prompt_tokens":5,"completion_tokens":10,"prompt_tokens_details":{"cached_tokens":50}}`), 200, middleware.SourceEstimated, 1, 50},
-		"usage: text":     {withUsage(`{"prompt_tokens":"5","completion_tokens":"10"}`), 200, middleware.SourceEstimated, 1, 50},
+		"usage: text":     {withUsage(`{"prompt_tokens":"many","completion_tokens":"10"}`), 200, middleware.SourceEstimated, 10, 50},
+		"usage: quoted":   {withUsage(`{"prompt_tokens":"5","completion_tokens":"10"}`), 200, middleware.SourceReported, 10, 10},
 		"is compressed": {
 			func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Encoding", "br")

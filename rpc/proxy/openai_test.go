@@ -71,12 +71,12 @@ func TestOpenAIChat(t *testing.T) {
 			t.Errorf("the answer has no %s, want one: %v", h, raw.Header)
 		}
 	}
-	// A request without a bound gets the grant as its bound.
+	// A request without a bound is not changed.
 	if _, err := c.Chat.Completions.New(t.Context(), chat(0)); err != nil {
 		t.Fatal(err)
 	}
-	if e := s.settled("std", 2); e.MaxTokens != 1024 {
-		t.Errorf("upstream got max_tokens %d, want the policy's default of 1024", e.MaxTokens)
+	if e := s.settled("std", 2); e.MaxTokens != -1 {
+		t.Errorf("upstream got max_tokens %d, want none", e.MaxTokens)
 	}
 }
 

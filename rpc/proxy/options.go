@@ -55,8 +55,8 @@ type Options struct {
 	// proxy cannot be read by pages of other origins.
 	Origins Origins
 
-	// Middleware configures the metering. ForceUsage is always true, BodyTimeout is that
-	// of the proxy, and Estimate and Count must be nil.
+	// Middleware configures the metering. BodyTimeout is that of the proxy, and Estimate
+	// and Count must be nil.
 	Middleware middleware.Options
 }
 
@@ -105,7 +105,6 @@ func (o Options) withDefaults() Options {
 	if o.Middleware.Model == "" {
 		o.Middleware.Model = llm.ModelOfPath(o.Upstream.Path)
 	}
-	o.Middleware.ForceUsage = true
 	o.Middleware.BodyTimeout = -1 // the proxy bounds all bodies
 	return o
 }
@@ -146,6 +145,27 @@ func headerProblem(text string) string {
 	return ""
 }
 
+// ParseUndecidedMode parses "deny" or "allow".
+func ParseUndecidedMode(text string) (middleware.UndecidedMode, error) {
+	switch text {
+	case "deny":
+		return middleware.DenyUndecided, nil
+	case "allow":
+		return middleware.AllowUndecided, nil
+	}
+	return 0, fmt.Errorf("must be deny or allow, got %q", text)
+}
+
+// ParseAccessLog parses "off", "sampled" or "on".
+func ParseAccessLog(text string) (middleware.AccessLog, error) {
+	for _, a := range [...]middleware.AccessLog{middleware.AccessLogOff, middleware.AccessLogSampled, middleware.AccessLogOn} {
+		if text == a.String() {
+			return a, nil
+		}
+	}
+	return 0, fmt.Errorf("must be off, sampled or on, got %q", text)
+}
+
 // ParseDisconnectMode parses "charge" or "drain".
 func ParseDisconnectMode(text string) (middleware.DisconnectMode, error) {
 	switch text {
@@ -155,4 +175,9 @@ func ParseDisconnectMode(text string) (middleware.DisconnectMode, error) {
 		return middleware.Drain, nil
 	}
 	return 0, fmt.Errorf("must be charge or drain, got %q", text)
+}
+
+// ParseStreamUsage parses "auto", "always" or "never".
+func ParseStreamUsage(text string) (middleware.StreamUsage, error) {
+	return middleware.ParseStreamUsage(text)
 }

@@ -212,7 +212,7 @@ func TestUpstreamHeaders(t *testing.T) {
 		headers      []string
 		want         map[string]string
 	}{
-		"openai":    {"POST", "/v1/chat/completions", nil, map[string]string{"Authorization": "Bearer sk-upstream", "X-Api-Key": "", "Accept-Encoding": ""}},
+		"openai":    {"POST", "/v1/chat/completions", nil, map[string]string{"Authorization": "Bearer sk-upstream", "X-Api-Key": "", "Accept-Encoding": "identity"}},
 		"anthropic": {"POST", "/v1/messages", []string{"Authorization", "", "X-Api-Key", "sk-std"}, map[string]string{"Authorization": "", "X-Api-Key": "sk-upstream"}},
 		"passes":    {"GET", "/v1/models", nil, map[string]string{"Authorization": "Bearer sk-upstream"}},
 		"unknown":   {"GET", "/v1/models", []string{"Authorization", "Bearer sk-none"}, map[string]string{"Authorization": "Bearer sk-none"}},

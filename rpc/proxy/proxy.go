@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -27,6 +28,7 @@ type Proxy struct {
 	log      *slog.Logger
 	metrics  *metrics
 	upstream *upstream
+	meter    *middleware.Middleware
 	metered  http.Handler
 	reverse  *httputil.ReverseProxy
 }
@@ -48,7 +50,7 @@ func New(o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	p := &Proxy{options: o, log: log}
+	p := &Proxy{options: o, log: log, meter: meter}
 	if p.metrics, err = newMetrics(o.Middleware.Registerer); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
@@ -104,6 +106,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// Flush waits until the calls that ran without a decision are charged. See
+// [middleware.Middleware.Flush].
+func (p *Proxy) Flush(ctx context.Context) error { return p.meter.Flush(ctx) }
+
 // Close closes the idle connections to the upstream.
 func (p *Proxy) Close() { p.upstream.transport.CloseIdleConnections() }
 
@@ -119,7 +125,6 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	pr.SetXForwarded()
 	h := pr.Out.Header
 	if _, metered := middleware.FromContext(pr.In.Context()); metered {
-		h.Del("Accept-Encoding") // the response must be readable
 		preventRetries(h)
 		for name := range h {
 			if strings.HasPrefix(name, "X-Bucketring-") {

@@ -84,6 +84,7 @@ func (s *Service) fill(a *decisionAnswer, x *scratch, room *space) *pb.Decision 
 	p.Owner = s.owner
 	p.Route = s.route
 	p.Replayed = d.Replayed
+	p.BoundOutput = x.kind == call.Reserve && d.Outcome != limiter.Denied && x.plan.BoundOutput
 	return p
 }
 

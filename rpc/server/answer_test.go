@@ -61,6 +61,7 @@ func anyCall(t *rapid.T) *scratch {
 		callerID: text.Draw(t, "id of the reservation"),
 	}
 	c.request.ID = text.Draw(t, "id")
+	c.plan.BoundOutput = rapid.Bool().Draw(t, "bound output")
 	d := &c.decision
 	d.Outcome = limiter.Outcome(rapid.IntRange(0, 3).Draw(t, "outcome"))
 	d.Reason = limiter.Reason(rapid.IntRange(0, 5).Draw(t, "reason"))
@@ -111,7 +112,7 @@ func TestEveryFieldIsFilled(t *testing.T) {
 	answers := map[protoreflect.Name]bool{"error": true, "redirect": true} // not from a call
 	for _, c := range []*scratch{
 		{kind: call.Check, decision: limiter.Decision{Outcome: limiter.Denied, Reason: 1, Tier: "t", RetryAfter: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
-		{kind: call.Reserve, decision: limiter.Decision{Outcome: limiter.Allowed, Reason: 1, Tier: "t", GrantedOutputTokens: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
+		{kind: call.Reserve, plan: limiter.Plan{BoundOutput: true}, decision: limiter.Decision{Outcome: limiter.Allowed, Reason: 1, Tier: "t", GrantedOutputTokens: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
 		{kind: call.Settle, callerID: "r", decision: limiter.Decision{Tier: "t", Status: limiter.Held, Limits: []limiter.LimitState{full}}},
 		{kind: call.Peek, decision: limiter.Decision{Tier: "t", Limits: []limiter.LimitState{full}}},
 		{kind: call.Count, count: limiter.CountRequest{Limit: 1}, counted: limiter.CountResult{Used: 2, End: 3, Reset: 4, Full: true, Replayed: true}},
@@ -125,7 +126,7 @@ func TestEveryFieldIsFilled(t *testing.T) {
 		var absent []protoreflect.Name
 		switch c.kind {
 		case call.Check:
-			absent = append(absent, "granted_output_tokens")
+			absent = append(absent, "granted_output_tokens", "bound_output")
 		case call.Reserve:
 			absent = append(absent, "retry_after")
 		}

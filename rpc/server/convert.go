@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/servicetier"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -119,7 +120,10 @@ func (x *scratch) check(r *pb.CheckRequest, id string) (err error) {
 	if err := checkText("request_id", id, 0, maxIDBytes); err != nil {
 		return err
 	}
-	q.InputTokens, q.OutputTokens, q.ID = r.InputTokens, r.OutputTokens, id
+	if err := checkServiceTier(r.ServiceTier); err != nil {
+		return err
+	}
+	q.InputTokens, q.OutputTokens, q.ID, q.ServiceTier = r.InputTokens, r.OutputTokens, id, r.ServiceTier
 	q.Costs, err = x.ownCosts(r.Costs)
 	return err
 }
@@ -166,7 +170,11 @@ func (x *scratch) reserve(r *pb.ReserveRequest, id string) (err error) {
 	if err := checkText("request_id", id, 0, maxIDBytes); err != nil {
 		return err
 	}
-	q.InputTokens, q.ID, q.TTL = r.InputTokens, id, time.Duration(ttl)*time.Second
+	if err := checkServiceTier(r.ServiceTier); err != nil {
+		return err
+	}
+	q.InputTokens, q.ID, q.TTL, q.ServiceTier = r.InputTokens, id, time.Duration(ttl)*time.Second, r.ServiceTier
+	q.EstimatedInput = r.EstimatedInput
 	if r.MaxOutputTokens == nil {
 		q.OutputTokens = -1 // the policy's default
 	}
@@ -181,25 +189,61 @@ func (x *scratch) usage(r *pb.SettleRequest, id string) (err error) {
 	}
 	u := &x.used
 	const absent = -1
-	if u.InputTokens, err = optional("input_tokens", r.InputTokens, absent, 0, limiter.MaxAmount); err != nil {
-		return err
+	for _, f := range [...]struct {
+		name string
+		from *int64
+		to   *int64
+	}{
+		{"input_tokens", r.InputTokens, &u.InputTokens},
+		{"cached_input_tokens", r.CachedInputTokens, &u.CachedInputTokens},
+		{"cache_write_tokens", r.CacheWriteTokens, &u.CacheWriteTokens},
+		{"cache_write_1h_tokens", r.CacheWrite_1HTokens, &u.CacheWrite1hTokens},
+		{"output_tokens", r.OutputTokens, &u.OutputTokens},
+		{"images", r.Images, &u.Images},
+		{"searches", r.Searches, &u.Searches},
+	} {
+		if *f.to, err = optional(f.name, f.from, absent, 0, limiter.MaxAmount); err != nil {
+			return err
+		}
 	}
-	if u.CachedInputTokens, err = optional("cached_input_tokens", r.CachedInputTokens, absent, 0, limiter.MaxAmount); err != nil {
-		return err
+	if r.InputTokens != nil {
+		if err := checkParts(u); err != nil {
+			return err
+		}
 	}
-	if u.OutputTokens, err = optional("output_tokens", r.OutputTokens, absent, 0, limiter.MaxAmount); err != nil {
+	if err := checkServiceTier(r.ServiceTier); err != nil {
 		return err
-	}
-	if r.InputTokens != nil && u.CachedInputTokens > u.InputTokens {
-		return wrong("cached_input_tokens", decimal(u.CachedInputTokens), "must be at most input_tokens = "+decimal(u.InputTokens)+", of which it is a part")
 	}
 	if err := checkOutput("output_tokens", max(u.InputTokens, 0), 1, max(u.OutputTokens, 0)); err != nil {
 		return err
 	}
 	u.Key, u.ID = r.Key, id
 	u.Final = r.Final == nil || *r.Final
+	u.ServiceTier, u.Rejected = r.ServiceTier, r.GetRejected()
 	u.Costs, err = x.ownCosts(r.Costs)
 	return err
+}
+
+func checkServiceTier(name string) error {
+	if problem := servicetier.Problem(name); problem != "" {
+		return wrongText("service_tier", name, problem)
+	}
+	return nil
+}
+
+// checkParts validates the parts of the input, which is given.
+func checkParts(u *limiter.Usage) error {
+	const whole = ", of which it is a part"
+	cached, write, write1h := max(u.CachedInputTokens, 0), max(u.CacheWriteTokens, 0), max(u.CacheWrite1hTokens, 0)
+	switch {
+	case cached > u.InputTokens:
+		return wrong("cached_input_tokens", decimal(cached), "must be at most input_tokens = "+decimal(u.InputTokens)+whole)
+	case cached+write > u.InputTokens:
+		return wrong("cache_write_tokens", decimal(write), "with cached_input_tokens must be at most input_tokens = "+decimal(u.InputTokens)+whole)
+	case cached+write+write1h > u.InputTokens:
+		return wrong("cache_write_1h_tokens", decimal(write1h), "with cached_input_tokens and cache_write_tokens must be at most input_tokens = "+decimal(u.InputTokens)+whole)
+	}
+	return nil
 }
 
 // checkReservation validates the key and the id of a reservation.

@@ -88,6 +88,17 @@ func TestInvalid(t *testing.T) {
 		{settle(func(r *pb.SettleRequest) { r.InputTokens = new(int64(-1)) }), "input_tokens", "got -1"},
 		{settle(func(r *pb.SettleRequest) { r.OutputTokens = new(int64(math.MaxInt64)) }), "output_tokens", "got 9223372036854775807"},
 		{settle(func(r *pb.SettleRequest) { r.InputTokens, r.CachedInputTokens = new(int64(5)), new(int64(6)) }), "cached_input_tokens", "must be at most input_tokens = 5"},
+		{settle(func(r *pb.SettleRequest) {
+			r.InputTokens, r.CachedInputTokens, r.CacheWriteTokens = new(int64(5)), new(int64(3)), new(int64(3))
+		}), "cache_write_tokens", "with cached_input_tokens must be at most input_tokens = 5, of which it is a part, got 3"},
+		{settle(func(r *pb.SettleRequest) {
+			r.InputTokens, r.CacheWriteTokens, r.CacheWrite_1HTokens = new(int64(5)), new(int64(3)), new(int64(4))
+		}), "cache_write_1h_tokens", "must be at most input_tokens = 5, of which it is a part, got 4"},
+		{settle(func(r *pb.SettleRequest) { r.Images = new(int64(-1)) }), "images", "must be between 0 and 2^53, got -1"},
+		{settle(func(r *pb.SettleRequest) { r.Searches = new(int64(1<<53 + 1)) }), "searches", "must be between 0 and 2^53"},
+		{settle(func(r *pb.SettleRequest) { r.ServiceTier = strings.Repeat("t", 65) }), "service_tier", "at most 64 bytes"},
+		{reserve(func(r *pb.ReserveRequest) { r.ServiceTier = "flex\x00" }), "service_tier", "must be printable"},
+		{check(func(r *pb.CheckRequest) { r.ServiceTier = strings.Repeat("t", 65) }), "service_tier", "at most 64 bytes"},
 		{&pb.CancelRequest{Key: "acme/alice"}, "request_id", "must not be empty"},
 		{&pb.CancelRequest{RequestId: "id"}, "key", "must not be empty"},
 		{&pb.PeekRequest{Key: "a//b"}, "key", "segments must not be empty"},

@@ -41,9 +41,12 @@ var (
 	// keysOf are the keys that steps with a verb may have besides at, the verb,
 	// callKeys and expectations.
 	keysOf = map[verb][]string{
-		check:   {"id", "requests", "input_tokens", "output_tokens", "costs", "tokens"},
-		reserve: {"id", "requests", "input_tokens", "output_tokens", "costs", "min_output_tokens", "n", "ttl"},
-		settle:  {"input_tokens", "cached_input_tokens", "output_tokens", "costs", "tokens", "final"},
+		check:   {"id", "requests", "input_tokens", "output_tokens", "costs", "tokens", "service_tier"},
+		reserve: {"id", "requests", "input_tokens", "output_tokens", "costs", "min_output_tokens", "n", "ttl", "service_tier"},
+		settle: {
+			"input_tokens", "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens", "output_tokens", "images", "searches",
+			"costs", "tokens", "service_tier", "rejected", "final",
+		},
 	}
 	stepKeys = allStepKeys()
 )
@@ -210,6 +213,19 @@ func (p *parser) detail(s *step, f yamldoc.Field) {
 		s.input = p.count(f.Value, f.Name)
 	case "cached_input_tokens":
 		s.cached = p.count(f.Value, f.Name)
+	case "cache_write_tokens":
+		s.write = p.count(f.Value, f.Name)
+	case "cache_write_1h_tokens":
+		s.write1h = p.count(f.Value, f.Name)
+	case "images":
+		s.images = p.count(f.Value, f.Name)
+	case "searches":
+		s.searches = p.count(f.Value, f.Name)
+	case "service_tier":
+		s.serviceTier, _ = p.r.Text(f.Value, f.Name)
+	case "rejected":
+		i, _ := p.r.Word(f.Value, f.Name, "true", "false")
+		s.rejected = i == 0
 	case "output_tokens":
 		s.output = p.count(f.Value, f.Name)
 	case "min_output_tokens":

@@ -56,7 +56,8 @@ func (r *run) runStep() {
 	case settle:
 		err = r.engine.Settle(now, &limiter.Usage{
 			Key: s.key, ID: s.name, InputTokens: s.input, CachedInputTokens: s.cached,
-			OutputTokens: s.output, Costs: s.costs, Final: s.final,
+			CacheWriteTokens: s.write, CacheWrite1hTokens: s.write1h, Images: s.images, Searches: s.searches,
+			OutputTokens: s.output, Costs: s.costs, ServiceTier: s.serviceTier, Rejected: s.rejected, Final: s.final,
 		}, &r.decision)
 	case cancel:
 		err = r.engine.Cancel(now, s.key, s.name, &r.decision)
@@ -84,7 +85,7 @@ func (r *run) decide(now limiter.Time) error {
 	request := limiter.Request{
 		Key: s.key, Tier: s.tier, Model: s.model, ID: s.name, Plan: &r.plan,
 		Requests: s.requests, InputTokens: s.input, OutputTokens: s.output, Costs: s.costs,
-		MinOutputTokens: s.minOutput, Choices: s.choices, TTL: s.ttl,
+		MinOutputTokens: s.minOutput, Choices: s.choices, TTL: s.ttl, ServiceTier: s.serviceTier,
 	}
 	switch s.verb {
 	case check:

@@ -30,12 +30,13 @@
 //	peek: LIMIT   look at a limit, by its name or dimension
 //
 // A check or reserve may also have requests (default: 1), input_tokens,
-// output_tokens, costs and id, and a reserve min_output_tokens, n and ttl. N may then
-// be left out (check: ~). settle and cancel name the id of a reserve. A reserve
-// without output tokens asks for the default of the policy. A settle may have
-// input_tokens, cached_input_tokens, output_tokens and costs; those that are left
-// out keep their estimate. tokens: T is short for input_tokens: 0 and
-// output_tokens: T.
+// output_tokens, costs, service_tier and id, and a reserve min_output_tokens, n and
+// ttl. N may then be left out (check: ~). settle and cancel name the id of a reserve.
+// A reserve without output tokens asks for the default of the policy. A settle may
+// have input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens,
+// output_tokens, images, searches, costs, service_tier and rejected; input, output
+// and costs that are left out keep their estimate. tokens: T is short for
+// input_tokens: 0 and output_tokens: T.
 //
 // A step may have these expectations:
 //
@@ -97,10 +98,13 @@ type step struct {
 	key, tier, model string
 
 	requests, input, cached, output, minOutput, choices int64
+	write, write1h, images, searches                    int64 // 0 if absent
 
-	ttl   time.Duration
-	costs []limiter.Cost
-	final bool
+	ttl         time.Duration
+	costs       []limiter.Cost
+	serviceTier string
+	rejected    bool
+	final       bool
 
 	want expectation
 	keys map[string]yamldoc.Node

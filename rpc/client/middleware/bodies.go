@@ -100,6 +100,27 @@ func (b *bodyBudget) release(root string, n int64) {
 	b.gauge.Sub(float64(n))
 }
 
+// decoderMemory is the memory of the decoders of one body of a root.
+type decoderMemory struct {
+	budget   *bodyBudget
+	root     string
+	reserved int64
+	refused  *rejection // why it could not be reserved
+}
+
+var errNoDecoderMemory = errors.New("no memory for a decoder")
+
+// reserve implements [coding.Options].Reserve.
+func (d *decoderMemory) reserve(n int64) error {
+	if d.refused = d.budget.reserve(d.root, n); d.refused != nil {
+		return errNoDecoderMemory
+	}
+	d.reserved += n
+	return nil
+}
+
+func (d *decoderMemory) release() { d.budget.release(d.root, d.reserved) }
+
 // errBodyReleased is the error of reading a body that is no longer in memory.
 var errBodyReleased = errors.New("the request body is not kept after it was read and the response has started")
 
@@ -110,6 +131,7 @@ type body struct {
 	budget   *bodyBudget
 	root     string
 	reserved int64
+	decoded  bool   // it was received with a content coding
 	bytes    []byte // while it is received; not used afterwards
 
 	mu struct {
@@ -136,6 +158,13 @@ func (b *body) publish(content []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.mu.bytes = content
+}
+
+// content returns what was published, or nil if it was released.
+func (b *body) content() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.bytes
 }
 
 // release drops the body.

@@ -4,11 +4,8 @@ package middleware_test
 
 import (
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -222,19 +219,21 @@ func TestNoUsage(t *testing.T) {
 	for name, test := range map[string]struct {
 		handler http.HandlerFunc
 		output  int64
+		members string // of the request
 	}{
-		"a whole answer":             {whole(200, completion(strings.Repeat("a", 30), "")), 10},
-		"a stream":                   {streaming(event("a"), event("b"), doneEvent), 2},
-		"several tokens in an event": {streaming(event(strings.Repeat("a", 30)), doneEvent), 10},
-		"a null":                     {whole(200, completion(strings.Repeat("a", 30), "null")), 10},
-		"output only":                {whole(200, completion(strings.Repeat("a", 30), `{"completion_tokens":5}`)), 5},
-		"more than was granted":      {whole(200, completion(strings.Repeat("a", 9000), "")), 1000},
-		"an empty response":          {func(http.ResponseWriter, *http.Request) {}, 0},
+		"a whole answer":             {whole(200, completion(strings.Repeat("a", 30), "")), 10, ""},
+		"a stream":                   {streaming(event("a"), event("b"), doneEvent), 2, ""},
+		"several tokens in an event": {streaming(event(strings.Repeat("a", 30)), doneEvent), 10, ""},
+		"a null":                     {whole(200, completion(strings.Repeat("a", 30), "null")), 10, ""},
+		"output only":                {whole(200, completion(strings.Repeat("a", 30), `{"completion_tokens":5}`)), 5, ""},
+		"more than the bound":        {whole(200, completion(strings.Repeat("a", 9000), "")), 1000, `,"max_tokens":1000`},
+		"more than was reserved":     {whole(200, completion(strings.Repeat("a", 9000), "")), 3000, ""},
+		"an empty response":          {func(http.ResponseWriter, *http.Request) {}, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, c := start(t)
 			s := serve(t, middleware.Options{Client: c}, test.handler)
-			s.post(t, chat, ask(""))
+			s.post(t, chat, ask(test.members))
 			r := s.result(t)
 			wantEstimate(t, c, r, middleware.SourceEstimated, test.output)
 			if r.UsageRejected {
@@ -264,6 +263,33 @@ func TestImplausibleUsage(t *testing.T) {
 			if !r.UsageRejected {
 				t.Error("UsageRejected = false, want true")
 			}
+		})
+	}
+}
+
+// TestRejectedUsageIsNoDiscount: a call whose usage was rejected is charged for the larger
+// of the estimate and what the usage claims, if that can be true.
+func TestRejectedUsageIsNoDiscount(t *testing.T) {
+	for _, test := range []struct {
+		usage         string
+		input, output int64 // least and exact
+	}{
+		{`{"prompt_tokens":400,"completion_tokens":-5}`, 400, 10},
+		{`{"prompt_tokens":-1,"completion_tokens":500}`, 0, 500},
+		{`{"prompt_tokens":400,"completion_tokens":500,"prompt_tokens_details":{"cached_tokens":401}}`, 400, 500},
+		{`{"prompt_tokens":0,"completion_tokens":500}`, 0, 500},
+		{`{"prompt_tokens":-1,"completion_tokens":1001}`, 0, 10}, // beyond the grant
+	} {
+		t.Run(test.usage, func(t *testing.T) {
+			_, c := start(t)
+			s := serve(t, middleware.Options{Client: c}, whole(200, completion(strings.Repeat("a", 30), test.usage)))
+			s.post(t, chat, ask(""))
+			r := s.result(t)
+			if r.Source != middleware.SourceEstimated || !r.UsageRejected || r.Charged.OutputTokens != test.output ||
+				r.Charged.InputTokens < test.input || test.input > 0 && r.Charged.InputTokens != test.input || r.Charged.InputTokens == 0 || r.Charged.CachedInputTokens != 0 {
+				t.Errorf("charged %+v, %s, rejected %v, want input %d, output %d, estimated", r.Charged, r.Source, r.UsageRejected, test.input, test.output)
+			}
+			wantUsed(t, c, "free", "tokens", r.Charged.InputTokens+r.Charged.OutputTokens)
 		})
 	}
 }
@@ -299,35 +325,6 @@ func TestSetUsage(t *testing.T) {
 				t.Errorf("UsageRejected = %v, want %v", r.UsageRejected, test.rejected)
 			}
 			wantUsed(t, c, "free", "tokens", test.input+test.output)
-		})
-	}
-}
-
-// An encoded response is charged a token per byte, and at most the grant.
-func TestEncodedAnswer(t *testing.T) {
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	_, _ = io.WriteString(z, completion(strings.Repeat("Because. ", 100), usage40))
-	_ = z.Close()
-	size := int64(b.Len())
-	for name, test := range map[string]struct {
-		members string
-		output  int64
-	}{
-		"few bytes":       {``, size},
-		"a smaller grant": {`,"max_tokens":20`, 20},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, c := start(t)
-			s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Encoding", "gzip")
-				_, _ = w.Write(b.Bytes())
-			})
-			a, text := s.post(t, chat, ask(test.members), "Accept-Encoding", "gzip")
-			if text != b.String() || a.Header.Get("Content-Encoding") != "gzip" {
-				t.Errorf("the caller got %d bytes, want the %d that were answered", len(text), size)
-			}
-			wantEstimate(t, c, s.result(t), middleware.SourceEstimated, test.output)
 		})
 	}
 }

@@ -19,10 +19,17 @@ import (
 type Call struct {
 	metering    *metering
 	reservation *client.Reservation
+	undecided   bool // no node answered; the reservation is not one
 	estimate    client.Estimate
 	method      string
 	started     time.Time
 	ctx         context.Context // of the request; used for its values only
+
+	// Of a call whose body the middleware has read.
+	predicted    int64 // input tokens
+	bounded      bool  // the body has a bound of the output
+	boundAdded   bool  // the middleware has added it
+	usageRefused bool  // the model server refuses to be asked for the usage of a stream
 
 	output atomic.Int64 // output tokens up to now, reported as progress; 0: unknown
 
@@ -47,10 +54,32 @@ func FromContext(ctx context.Context) (*Call, bool) {
 // Decision returns the decision about the reservation.
 func (c *Call) Decision() client.Decision { return c.reservation.Decision }
 
-// Granted returns the largest number of output tokens of each choice. Unless
-// Options.Estimate is set, the body of the handler's request already has it as
-// its bound.
+// Undecided reports whether the call runs without a decision, because no node answered.
+// See [AllowUndecided].
+func (c *Call) Undecided() bool { return c.undecided }
+
+// Granted returns the output tokens of each choice that the call may generate. Unless
+// Options.Estimate is set, the body of the handler's request already has the bound that
+// it needs: if the caller set none, and the decision is neither degraded nor bounds the
+// output, it has none, and what is generated beyond the grant is charged too.
 func (c *Call) Granted() int64 { return c.reservation.Granted() }
+
+// bound returns the bound for the body of the request, whose own bound is asked: the
+// grant if it is lower, or if the caller set none (negative) and the policy wants one. -1:
+// leave the body as it is.
+func (c *Call) bound(asked int64) int64 {
+	granted := c.Granted()
+	c.bounded = asked >= 0
+	switch {
+	case granted <= 0 || asked >= 0 && granted >= asked:
+		return -1
+	case asked < 0 && c.reservation.Outcome != client.Degraded && !c.reservation.BoundOutput:
+		return -1
+	}
+	c.boundAdded = asked < 0
+	c.bounded = true
+	return granted
+}
 
 // RequestID returns the id of the reservation.
 func (c *Call) RequestID() string { return c.reservation.RequestID }
@@ -125,8 +154,11 @@ func (c *Call) reportProgress() error {
 
 // maxOutput returns the granted output tokens of all choices together.
 func (c *Call) maxOutput() int64 {
-	n := max(c.estimate.N, 1)
-	if g := c.reservation.Granted(); g <= amount.Max/n {
+	n, g := max(c.estimate.N, 1), c.reservation.Granted()
+	if c.undecided {
+		g = max(orZero(c.estimate.MaxOutputTokens), 0)
+	}
+	if g <= amount.Max/n {
 		return g * n
 	}
 	return amount.Max

@@ -16,8 +16,9 @@
 // The middleware reads the request body, estimates the largest cost of the call
 // and reserves it under a new request id. It answers a denial itself, in the
 // format of the caller's SDK, and does not call the handler. Otherwise the handler
-// runs. Its request has the granted output as max_tokens, and [FromContext]
-// returns the [Call]. The response is forwarded unbuffered and metered on the way.
+// runs. If less output is granted than its request asks for, its max_tokens is lowered. A
+// request without a bound gets one only if the decision is degraded or the policy bounds the
+// output. [FromContext] returns the [Call]. The response is forwarded unbuffered and metered on the way.
 // When the handler has returned, the call is settled once: what was reserved and
 // not used is refunded, and its slot is released.
 //
@@ -35,7 +36,8 @@
 //   - If there is no usage, or it is not plausible, an estimate that errs high: the
 //     estimated input, and the larger of the number of streamed pieces and the
 //     tokens estimated from the bytes of text. It is never 0. Partial counts that
-//     the server has reported replace their estimates.
+//     the server has reported replace their estimates. If usage that is not plausible
+//     claims more input or output, and that can be true, the claim is charged.
 //   - For a call that was interrupted because the caller disconnected, the model
 //     server failed or the handler panicked: its input, and the output up to then.
 //     [Options].OnDisconnect decides whether the model is stopped when the caller
@@ -52,17 +54,19 @@
 //
 // # Failing closed
 //
-// A call that cannot be metered is rejected with an error that names the cause: an
-// encoded, too large or invalid body, an unknown caller, or no reachable node. A
+// A call that cannot be metered is rejected with an error that names the cause: a body
+// that is too large, invalid or in an unknown encoding, an unknown caller, or no reachable
+// node. Bodies in zstd, gzip and deflate are decoded, of requests and of responses. A
 // settlement that reaches no node waits in the client: see
 // [client.Reservation.SettleLater], and flush the client before closing it.
 //
 // # Estimates
 //
-// The bytes per token of each root (the first segment of a key) and model are
-// learned from the reported usage of finished calls. Until then the mean of the
-// model's other roots is used, in which no root has more than an eighth of the
-// weight, and which is at least 3 bytes per token: what one root sends changes no
-// estimate of a root with calls of its own, and never makes those of a new root
-// higher than if nobody had used the model.
+// The bytes per token of each root (the first segment of a key) and model, and the
+// overhead of a prompt, are learned from the reported usage of finished calls. Until then
+// the mean bytes per token of the model's other roots are used, in which no root has more
+// than an eighth of the weight, and which are at least 3: what one root sends changes no
+// estimate of a root with calls of its own, and never makes those of a new root higher
+// than if nobody had used the model. Images, files and encoded data count for a bounded
+// size. An estimate above the whole capacity of a limit reserves that capacity.
 package middleware

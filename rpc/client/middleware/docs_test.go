@@ -51,9 +51,21 @@ func TestDocsListTheMetrics(t *testing.T) {
 	for _, sample := range samples(reg) {
 		name, labels, labelled := strings.Cut(sample, "{")
 		name, _, _ = strings.Cut(name, " ")
+		if base, isHistogram := strings.CutSuffix(name, "_bucket"); isHistogram {
+			name = base
+		} else if strings.HasSuffix(name, "_sum") || strings.HasSuffix(name, "_count") {
+			continue
+		}
 		if labelled {
-			label, _, _ := strings.Cut(labels, "=")
-			name += "{" + label + "}"
+			var names []string
+			for label := range strings.SplitSeq(labels[:strings.Index(labels, "}")], ",") {
+				if label, _, _ = strings.Cut(label, "="); label != "le" {
+					names = append(names, label)
+				}
+			}
+			if len(names) > 0 {
+				name += "{" + strings.Join(names, ",") + "}"
+			}
 		}
 		want = append(want, name)
 	}

@@ -17,13 +17,16 @@ const (
 	// defaultRatio is the ratio of a model that nobody has used. English has about
 	// 4,000, Chinese about 2,500.
 	defaultRatio = 3000
-	// Learned ratios stay within these bounds, so that unusual texts cannot distort
-	// the estimates much.
+	// Learned ratios and overheads stay within these bounds, so that unusual texts cannot
+	// distort the estimates much.
 	minRatio, maxRatio = 1000, 6000
+	maxOverhead        = 1024 // tokens
 
-	minLearnedBytes = 4 << 10  // a root with fewer sampled bytes of a model uses the model's ratio
-	maxSampleBytes  = 16 << 10 // weight limit of one call
-	maxLearnedBytes = 1 << 20  // above it, the weight of all samples is halved
+	// A root uses its own estimate of a model after that many bytes or calls.
+	minLearnedBytes = 4 << 10
+	minLearnedCalls = 8
+
+	maxSampleBytes = 16 << 10 // a larger text is scaled down to it
 
 	// The ratio of a model is the mean of defaultRatio and the ratios of the roots
 	// that use it, and at least defaultRatio: no text of other roots makes the estimates
@@ -34,17 +37,18 @@ const (
 )
 
 // The size of the tables: 4,096 pairs of root and model, of which a root has at
-// most 8, and 2,048 models. That is 350 KiB when they are full.
+// most 8, and 2,048 models. That is 550 KiB when they are full.
 const (
 	sampleSets, samplesPerSet = 128, 32
 	maxModelsPerRoot          = 8
 	modelSets, modelsPerSet   = 256, 8
 )
 
-// An estimator estimates how many tokens a text has from its length. It learns the
-// ratio of each root and model from calls with reported usage, and adds an eighth
-// to err high. A root that has not used a model enough gets the model's ratio. It is
-// safe for concurrent use.
+// An estimator estimates how many tokens a prompt has from its length: an overhead, such
+// as that of the server's template, and a ratio of bytes per token. It learns both for
+// each root and model from calls with reported usage, and adds an eighth to err high. A
+// root that has not used a model enough gets the model's ratio and no overhead. It is safe
+// for concurrent use.
 type estimator struct {
 	sets   [sampleSets]sampleSet // by root
 	models modelTable
@@ -57,13 +61,15 @@ type sampleSet struct {
 	uses    uint64    // counts uses of all samples; orders them for eviction
 }
 
-// samples are the bytes and tokens of the texts that a root has sent to a model.
+// samples are what a root has learned about a model.
 type samples struct {
-	root, model   uint64 // hashes
-	bytes, tokens uint64
-	lastUse       uint64    // value of sampleSet.uses
-	sum           *modelSum // nil: the table of models was full
-	share         uint64    // what sum includes of these samples
+	root, model uint64 // hashes
+	bytes       uint64 // of all texts, up to rootWeight
+	calls       uint64
+	fit         fit
+	lastUse     uint64    // value of sampleSet.uses
+	sum         *modelSum // nil: the table of models was full
+	share       uint64    // what sum includes of these samples
 }
 
 // hashSeed is random, so that nobody can choose names that share a set.
@@ -73,39 +79,53 @@ func hashesOf(key, model string) (rootHash, modelHash uint64) {
 	return maphash.String(hashSeed, keypath.Root(key)), max(maphash.String(hashSeed, model), 1)
 }
 
-// tokens estimates how many tokens n bytes of a caller with a key are, rounded up.
-func (e *estimator) tokens(key, model string, n int64) int64 {
+// prompt estimates how many tokens a prompt of n bytes of a caller with a key has.
+func (e *estimator) prompt(key, model string, n int64) int64 {
 	if n <= 0 {
 		return 0
 	}
-	r := e.ratio(key, model)
+	ratio, overhead := e.estimate(key, model)
+	return min(divide(n, ratio)+overhead, amount.Max)
+}
+
+// text estimates how many tokens a text of n bytes is, without the overhead of a prompt.
+func (e *estimator) text(key, model string, n int64) int64 {
+	if n <= 0 {
+		return 0
+	}
+	ratio, _ := e.estimate(key, model)
+	return divide(n, ratio)
+}
+
+// divide returns n bytes divided by a ratio, rounded up.
+func divide(n, ratio int64) int64 {
 	hi, lo := bits.Mul64(uint64(n), 1000)
-	lo, carry := bits.Add64(lo, uint64(r)-1, 0)
-	if hi += carry; hi >= uint64(r) {
+	lo, carry := bits.Add64(lo, uint64(ratio)-1, 0)
+	if hi += carry; hi >= uint64(ratio) {
 		return amount.Max
 	}
-	q, _ := bits.Div64(hi, lo, uint64(r))
+	q, _ := bits.Div64(hi, lo, uint64(ratio))
 	return int64(min(q, amount.Max))
 }
 
-// ratio returns the thousandths of a byte per token to estimate with.
-func (e *estimator) ratio(key, model string) int64 {
+// estimate returns the thousandths of a byte per token and the overhead to estimate with.
+func (e *estimator) estimate(key, model string) (ratio, overhead int64) {
 	root, modelHash := hashesOf(key, model)
-	if r := e.sets[root%sampleSets].ratio(root, modelHash); r > 0 {
-		return r
+	if ratio, overhead = e.sets[root%sampleSets].estimate(root, modelHash); ratio > 0 {
+		return ratio, overhead
 	}
-	return e.models.ratio(modelHash)
+	return e.models.ratio(modelHash), 0
 }
 
-// ratio returns the learned ratio of a root, or 0 if it has too few samples.
-func (s *sampleSet) ratio(root, model uint64) int64 {
+// estimate returns what a root has learned, or a ratio of 0 if it has too few samples.
+func (s *sampleSet) estimate(root, model uint64) (ratio, overhead int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.findLocked(root, model)
-	if m == nil || m.bytes < minLearnedBytes {
-		return 0
+	if m == nil || !m.known() {
+		return 0, 0
 	}
-	return m.ratio()
+	return m.fit.ratio(), m.fit.overhead + m.fit.overhead/8
 }
 
 func (s *sampleSet) findLocked(root, model uint64) *samples {
@@ -119,12 +139,10 @@ func (s *sampleSet) findLocked(root, model uint64) *samples {
 	return nil
 }
 
-func (m *samples) ratio() int64 {
-	learned := int64(m.bytes * 1000 / m.tokens)
-	return min(max(learned-learned/9, minRatio), maxRatio)
-}
+// known reports whether the samples are enough to estimate with.
+func (m *samples) known() bool { return m.bytes >= minLearnedBytes || m.calls >= minLearnedCalls }
 
-// learn adds a sample: a text of n bytes that had the given number of tokens.
+// learn adds a sample: a prompt of n bytes that had the given number of tokens.
 func (e *estimator) learn(key, model string, n, tokens int64) {
 	if n <= 0 || n > amount.Max || tokens <= 0 || tokens > amount.Max {
 		return
@@ -134,8 +152,6 @@ func (e *estimator) learn(key, model string, n, tokens int64) {
 		q, _ := bits.Div64(hi, lo, uint64(n))
 		n, tokens = maxSampleBytes, int64(q)
 	}
-	// A wrong report has no more weight than one at the bounds.
-	tokens = min(max(tokens, n*1000/maxRatio, 1), max(n*1000/minRatio, 64))
 	root, modelHash := hashesOf(key, model)
 	s := &e.sets[root%sampleSets]
 	s.mu.Lock()
@@ -144,10 +160,8 @@ func (e *estimator) learn(key, model string, n, tokens int64) {
 	if m == nil {
 		m = e.addLocked(s, root, modelHash)
 	}
-	m.bytes, m.tokens = m.bytes+uint64(n), m.tokens+uint64(tokens)
-	if m.bytes > maxLearnedBytes {
-		m.bytes, m.tokens = m.bytes/2, max(m.tokens/2, 1)
-	}
+	m.bytes, m.calls = min(m.bytes+uint64(n), rootWeight), m.calls+1
+	m.fit.add(n, tokens)
 	m.updateShare()
 }
 
@@ -184,18 +198,17 @@ func (e *estimator) addLocked(s *sampleSet, root, model uint64) *samples {
 		e.models.release(m.sum, m.share)
 	}
 	s.uses++
-	*m = samples{root: root, model: model, lastUse: s.uses, sum: e.models.acquire(model)}
+	*m = samples{root: root, model: model, fit: newFit(), lastUse: s.uses, sum: e.models.acquire(model)}
 	return m
 }
 
 // updateShare makes the sum of the model include these samples as they are now, once
 // the root has a ratio of its own.
 func (m *samples) updateShare() {
-	if m.sum == nil || m.bytes < minLearnedBytes {
+	if m.sum == nil || !m.known() {
 		return
 	}
-	weight := min(m.bytes, rootWeight)
-	share := shareOf(weight, weight*1000/uint64(m.ratio()))
+	share := shareOf(m.bytes, m.bytes*1000/uint64(m.fit.ratio()))
 	m.sum.shares.Add(share - m.share)
 	m.share = share
 }

@@ -238,7 +238,7 @@ func (g *GRPC) ending(ctx context.Context, err error, returned, sent bool) endin
 	disconnected := ctx.Err() != nil
 	failed := returned && err != nil && !disconnected && !sent
 	return ending{
-		input: -1, cached: -1, output: -1,
+		usage:      llm.Usage{Input: -1, Output: -1},
 		incomplete: !returned || err != nil && (disconnected || sent),
 		failed:     failed,
 		rejected:   failed && (!isServerError(status.Code(err)) || g.options.ChargeServerErrors),

@@ -336,7 +336,7 @@ func TestBodyIsReleasedWhenTheResponseStarts(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	bodyBytes := func() float64 { return metric(t, reg, "bucketring_middleware_body_bytes") }
 	var handler http.HandlerFunc
-	s := serve(t, middleware.Options{Client: c, Identify: identifyAs("big"), Registerer: reg}, func(w http.ResponseWriter, r *http.Request) { handler(w, r) })
+	s := serve(t, middleware.Options{Client: c, Identify: identifyAs("big"), Registerer: reg, StreamUsage: middleware.StreamUsageNever}, func(w http.ResponseWriter, r *http.Request) { handler(w, r) })
 	block := make(chan struct{})
 	handler = func(w http.ResponseWriter, r *http.Request) {
 		for range 2 { // as a transport that tries again

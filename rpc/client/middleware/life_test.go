@@ -64,15 +64,15 @@ func TestWholeAnswer(t *testing.T) {
 func TestStream(t *testing.T) {
 	_, c := start(t)
 	step := make(chan struct{}) // the caller has read the event before
-	s := serve(t, middleware.Options{Client: c, ForceUsage: true}, func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, middleware.Options{Client: c}, func(w http.ResponseWriter, r *http.Request) {
 		var q struct {
-			MaxTokens     int64 `json:"max_tokens"`
+			MaxTokens     *int64 `json:"max_completion_tokens"`
 			StreamOptions struct {
 				IncludeUsage bool `json:"include_usage"`
 			} `json:"stream_options"`
 		}
-		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || !q.StreamOptions.IncludeUsage || q.MaxTokens != 1000 {
-			t.Errorf("the handler got %+v, %v, want usage included and the policy's 1000 tokens", q, err)
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || !q.StreamOptions.IncludeUsage || q.MaxTokens != nil {
+			t.Errorf("the handler got %+v, %v, want usage included and no bound", q, err)
 		}
 		w.Header().Set("Content-Type", "text/event-stream")
 		for _, e := range []string{event("Be"), event("cause"), usageEvent(40, 2), doneEvent} {
@@ -226,7 +226,7 @@ func TestDenied(t *testing.T) {
 
 func TestManyCallsAtOnce(t *testing.T) {
 	_, c := start(t)
-	s := serve(t, middleware.Options{Client: c, Identify: identifyAs("big"), ForceUsage: true, ProgressInterval: time.Millisecond},
+	s := serve(t, middleware.Options{Client: c, Identify: identifyAs("big"), ProgressInterval: time.Millisecond},
 		streaming(event("Be"), event("cause"), usageEvent(40, 2), doneEvent))
 	const calls = 100
 	var wg sync.WaitGroup

@@ -29,8 +29,12 @@ type metering struct {
 	logger     *slog.Logger
 	registerer prometheus.Registerer
 	onDone     func(Result)
+	access     accessLog
+	undecided  UndecidedMode
 
 	// Set by start.
+	outage  *outageLog
+	late    *lateCharges
 	metrics *metrics
 	renewer *renewer
 	cancels chan struct{} // semaphore of maxCancels; never closed
@@ -72,7 +76,25 @@ func (m metering) start() (*metering, error) {
 	}
 	m.renewer = newRenewer(m.interval, (*Call).reportProgress)
 	m.cancels = make(chan struct{}, maxCancels)
-	return &m, nil
+	started := &m
+	started.access.logger = m.logger
+	started.outage = &outageLog{began: time.Now()}
+	started.late = newLateCharges(m.limiter)
+	started.late.charged = func() { started.metrics.late.WithLabelValues(lateCharged).Inc() }
+	started.late.dropped = started.lateDropped
+	return started, nil
+}
+
+// lateDropped counts and logs a charge that no node accepted.
+func (m *metering) lateDropped(c lateCharge, err error) {
+	m.metrics.late.WithLabelValues(lateDropped).Inc()
+	m.logger.Error("usage of a call without a decision was not reported", "key", c.key, "error", err)
+}
+
+// report logs and counts a call that has ended.
+func (m *metering) report(r *Result) {
+	m.metrics.ended(r)
+	m.access.write(r)
 }
 
 // reserve makes a reservation. It ignores the cancellation of ctx: the outcome of
@@ -88,6 +110,12 @@ func (m *metering) reserve(ctx context.Context, e client.Estimate, method string
 		if errors.Is(err, client.ErrUnreachable) {
 			m.cancelLost(ctx, e)
 		}
+		if noNodeAnswered(err) {
+			m.outage.add(m.logger, m.undecided, err)
+			if m.undecided == AllowUndecided {
+				return m.runUndecided(ctx, e, method, started), nil
+			}
+		}
 		return nil, err
 	}
 	c := &Call{metering: m, reservation: r, estimate: e, method: method, started: started, ctx: ctx}
@@ -97,6 +125,14 @@ func (m *metering) reserve(ctx context.Context, e client.Estimate, method string
 		m.renewer.add(c)
 	}
 	return c, nil
+}
+
+// runUndecided returns a call that runs although no node has decided it.
+func (m *metering) runUndecided(ctx context.Context, e client.Estimate, method string, started time.Time) *Call {
+	m.metrics.decided(OutcomeUndecided)
+	m.metrics.running.Inc()
+	r := &client.Reservation{Key: e.Key, Decision: client.Decision{Outcome: client.Allowed, RequestID: e.RequestID, Tier: e.Tier}}
+	return &Call{metering: m, reservation: r, undecided: true, estimate: e, method: method, started: started, ctx: ctx}
 }
 
 // cancelLost cancels, in the background, a reservation that a node may have made

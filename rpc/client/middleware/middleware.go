@@ -24,12 +24,15 @@ const (
 const storedInputTokens = 2000
 
 // A Middleware meters the calls of HTTP handlers. It is safe for concurrent use
-// and needs no Close: it has no goroutines or timers while no call is in progress.
+// and needs no Close: it has no goroutines or timers while no call is in progress. With
+// [AllowUndecided], it also has a goroutine while calls without a decision are not charged.
 type Middleware struct {
 	options   Options
 	metering  *metering
 	bodies    *bodyBudget
 	estimator estimator
+	refusals  refusals
+	now       func() time.Time
 }
 
 // New returns a middleware. The error names every invalid option.
@@ -42,12 +45,17 @@ func New(o Options) (*Middleware, error) {
 		return nil, fmt.Errorf("middleware: %w", err)
 	}
 	o = o.withDefaults()
-	return &Middleware{options: o, metering: metering, bodies: newBodyBudget(o, metering.metrics.bodyBytes)}, nil
+	return &Middleware{options: o, metering: metering, bodies: newBodyBudget(o, metering.metrics.bodyBytes), now: time.Now}, nil
 }
 
-// Handler returns a handler that meters calls and then calls next. Middleware
-// that compresses responses must wrap this handler, not next: the usage in a
-// compressed response cannot be read, and the call is charged by its size.
+// Flush waits until the calls that ran without a decision are charged, and retries at
+// once. If ctx ends before, the error says how many are left; they stay pending, in memory.
+// Flush the client afterwards. Without [AllowUndecided], Flush returns at once.
+func (m *Middleware) Flush(ctx context.Context) error { return m.metering.late.flush(ctx) }
+
+// Handler returns a handler that meters calls and then calls next. The response of next
+// is read also if it is compressed with zstd, gzip or deflate. With other codings, the call
+// is charged by its size, so middleware that uses them must wrap this handler.
 //
 // The ResponseWriter that next gets does not support hijacking.
 func (m *Middleware) Handler(next http.Handler) http.Handler {
@@ -59,7 +67,7 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 		} else if e, ok := llm.EndpointOf(http.MethodPost, r.URL.Path); ok && r.ContentLength != 0 {
 			// Some servers read the body whatever the method is.
 			w.Header().Set("Allow", http.MethodPost)
-			m.reject(exchange{w: w, r: r, dialect: e.Dialect()}, &rejection{
+			m.reject(exchange{w: w, r: r, dialect: e.Dialect(), began: time.Now(), method: e.String()}, &rejection{
 				status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: "This endpoint accepts a body only with POST.",
 			})
 		} else if m.options.Count != nil && m.options.Count(r) {
@@ -72,12 +80,13 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 
 // serveEndpoint serves a call of an OpenAI- or Anthropic-style endpoint.
 func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next http.Handler, e llm.Endpoint) {
-	x := exchange{w: w, r: r, dialect: e.Dialect()}
+	x := exchange{w: w, r: r, dialect: e.Dialect(), began: time.Now(), method: e.String()}
 	id, err := m.options.Identify(r)
 	if err != nil {
 		m.reject(x, identityRejection(err))
 		return
 	}
+	x.key = id.Key
 	b, rejection := m.readBody(x, keypath.Root(id.Key))
 	if rejection != nil {
 		m.reject(x, rejection)
@@ -95,18 +104,20 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 		m.reject(x, fieldRejection(err))
 		return
 	}
+	x.model = q.Model
 	minOutput, rejection := m.minOutput(r, q)
 	if rejection != nil {
 		m.reject(x, rejection)
 		return
 	}
-	input := m.estimator.tokens(id.Key, q.Model, q.InputBytes) + q.InputTokens
+	input := m.estimator.prompt(id.Key, q.Model, q.InputBytes) + q.InputTokens
 	if q.StoredInput {
 		input += storedInputTokens
 	}
 	estimate := client.Estimate{
 		Key: id.Key, Tier: id.Tier, Model: q.Model,
-		InputTokens: min(input, amount.Max), MinOutputTokens: minOutput, N: q.N,
+		InputTokens: min(input, amount.Max), EstimatedInput: true, MinOutputTokens: minOutput, N: q.N,
+		ServiceTier: knownServiceTier(q.ServiceTier),
 	}
 	if q.MaxOutput >= 0 { // else the policy's default
 		estimate.MaxOutputTokens = new(q.MaxOutput)
@@ -115,23 +126,26 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	if c == nil {
 		return
 	}
-	grant := int64(-1) // keep the bound of the request
-	if granted := c.Granted(); granted > 0 && q.MaxOutput != 0 && (q.MaxOutput < 0 || granted < q.MaxOutput) {
-		grant = granted
-	}
-	content, changed := q.Rewrite(grant, m.options.ForceUsage)
+	// Without a report of its usage, the call is charged as if the model had read all.
+	c.estimate.InputTokens = min(input+m.estimator.text(id.Key, q.Model, q.OpaqueBytes), amount.Max)
+	c.predicted = estimate.InputTokens
+	grant := c.bound(q.MaxOutput)
+	ask, refused := m.asksUsage(q)
+	c.usageRefused = refused
+	content, changed := q.Rewrite(grant, ask)
 	q.Release()
 	m.serve(x, c, q, b, withBody(r, b, content, changed), next)
 }
 
 // serveCounted serves a call that [Options].Count meters. The body is not read.
 func (m *Middleware) serveCounted(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	x := exchange{w: w, r: r, dialect: llm.OpenAI}
+	x := exchange{w: w, r: r, dialect: llm.OpenAI, began: time.Now(), method: r.URL.Path, model: m.options.Model}
 	id, err := m.options.Identify(r)
 	if err != nil {
 		m.reject(x, identityRejection(err))
 		return
 	}
+	x.key = id.Key
 	estimate := client.Estimate{Key: id.Key, Tier: id.Tier, Model: m.options.Model, MaxOutputTokens: new(int64(0)), N: 1}
 	if c := m.reserve(x, estimate, r.URL.Path); c != nil {
 		m.serve(x, c, llm.NewUnread(), nil, r, next)
@@ -140,7 +154,7 @@ func (m *Middleware) serveCounted(w http.ResponseWriter, r *http.Request, next h
 
 // serveEstimated serves a call whose cost Options.Estimate returns.
 func (m *Middleware) serveEstimated(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	x := exchange{w: w, r: r, dialect: llm.OpenAI}
+	x := exchange{w: w, r: r, dialect: llm.OpenAI, began: time.Now(), method: r.URL.Path}
 	estimate, metered, err := m.options.Estimate(r)
 	if err != nil {
 		m.reject(x, estimateRejection(err))
@@ -156,6 +170,7 @@ func (m *Middleware) serveEstimated(w http.ResponseWriter, r *http.Request, next
 		return
 	}
 	estimate.Key, estimate.Tier = id.Key, id.Tier
+	x.key, x.model = id.Key, estimate.Model
 	if c := m.reserve(x, estimate, r.URL.Path); c != nil {
 		m.serve(x, c, nil, nil, r, next)
 	}
@@ -171,7 +186,7 @@ func (m *Middleware) reserve(x exchange, e client.Estimate, method string) *Call
 		return nil
 	case c.reservation.Denied():
 		status := x.deny(c)
-		c.finish(ending{status: status})
+		c.finish(ending{status: status, firstByte: time.Now()})
 		return nil
 	case x.r.Context().Err() != nil: // the caller disconnected during the reservation
 		c.MarkNotRun()
@@ -208,6 +223,6 @@ func (m *Middleware) serve(x exchange, c *Call, q *llm.Request, b *body, r *http
 	defer func() { // does not recover: a panic goes on afterwards
 		c.finish(w.ending(returned))
 	}()
-	next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, contextKey{}, c)))
+	m.run(w, r.WithContext(context.WithValue(ctx, contextKey{}, c)), next)
 	returned = true
 }

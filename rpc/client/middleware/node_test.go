@@ -24,14 +24,20 @@ import (
 const rules = `
 tiers:
   free: { requests: 10/min, tokens: 10_000/min, concurrent: 2 }
+  bounded: { requests: 10/min, tokens: 10_000/min, concurrent: 2, bound_output: true }
   big:  { requests: 10_000/min, tokens: 10_000_000/min, concurrent: 100 }
   soft:
     concurrent: 2
     limits: [{ name: tokens, dimension: tokens, limit: 2_000, window: 1m, on_exceed: degrade }]
+  paid: { spend: $100/day, concurrent: 2 }
   images: { concurrent: 2, limits: [{ name: images, dimension: images, limit: 10, window: 1m }] }
 default_tier: free
 default_output_tokens: 1000
-prices: { "*": { input: 1.00, output: 3.00 } }
+prices:
+  "*": { input: 1.00, output: 3.00 }
+  claude:
+    { input: 1, cached_input: 0.10, cache_write: 1.25, cache_write_1h: 2, output: 10, request: 0.01, search: 0.02,
+      service_tiers: { flex: 0.5, priority: 2 } }
 `
 
 // A node is a real node with a clock that only advance moves.

@@ -116,8 +116,8 @@ type Options struct {
 	// with OnDisconnect set to [Drain]. 0: [DefaultDrainTimeout].
 	DrainTimeout time.Duration
 
-	// MaxBodyBytes bounds the body of a metered request. A larger one is rejected
-	// with 413. At most 1 GiB. 0: [DefaultMaxBodyBytes].
+	// MaxBodyBytes bounds the body of a metered request, before and after it is
+	// decoded. A larger one is rejected with 413. At most 1 GiB. 0: [DefaultMaxBodyBytes].
 	MaxBodyBytes int64
 	// BodyMemory bounds the bytes of all bodies of metered requests that are in memory.
 	// A body counts from its declaration on, or as it grows if its length is not
@@ -133,10 +133,8 @@ type Options struct {
 	// Negative: the server bounds it otherwise. 0: [DefaultBodyTimeout].
 	BodyTimeout time.Duration
 
-	// ForceUsage asks the model server for the usage of a stream
-	// (stream_options.include_usage) if the caller did not, and removes the extra
-	// chunk from the response. Set it only if the model server supports the option.
-	ForceUsage bool
+	// StreamUsage says whether the model server is asked for the usage of streams.
+	StreamUsage StreamUsage
 
 	// MinOutputTokens is the smallest useful output of each choice, for policies that
 	// grant less output instead of denying. The request header
@@ -160,7 +158,17 @@ type Options struct {
 	// lease. It must be shorter than Lease. 0: a third of Lease.
 	ProgressInterval time.Duration
 
-	// Logger logs settlements that failed. Nil: no logging.
+	// WhenUndecided says what happens to a call when no node answers.
+	WhenUndecided UndecidedMode
+
+	// AccessLog says which calls are logged.
+	AccessLog AccessLog
+	// AccessLogPlainKeys logs keys as they are. Otherwise, their hashes are logged, which
+	// are the same in all processes: who can guess a key can recognize its hash.
+	AccessLogPlainKeys bool
+
+	// Logger logs settlements that failed, once in a minute that no node answers, and
+	// calls if AccessLog is set. Nil: no logging.
 	Logger *slog.Logger
 	// Registerer registers the metrics. Middlewares with the same Registerer share
 	// them. Nil: no metrics.
@@ -178,6 +186,15 @@ func (o Options) Validate() error {
 	}
 	if o.OnDisconnect > Drain {
 		errs = append(errs, fmt.Errorf("on_disconnect: must be charge_streamed or drain, got %v", o.OnDisconnect))
+	}
+	if o.StreamUsage > StreamUsageNever {
+		errs = append(errs, fmt.Errorf("stream_usage: must be auto, always or never, got %v", o.StreamUsage))
+	}
+	if o.AccessLog > AccessLogOn {
+		errs = append(errs, fmt.Errorf("access_log: must be off, sampled or on, got %v", o.AccessLog))
+	}
+	if o.WhenUndecided > AllowUndecided {
+		errs = append(errs, fmt.Errorf("when_undecided: must be deny or allow, got %v", o.WhenUndecided))
 	}
 	if o.DrainTimeout < 0 {
 		errs = append(errs, fmt.Errorf("drain_timeout: must not be negative, got %v", o.DrainTimeout))
@@ -218,5 +235,7 @@ func (o Options) metering() metering {
 		logger:     o.Logger,
 		registerer: o.Registerer,
 		onDone:     o.OnDone,
+		access:     accessLog{mode: o.AccessLog, plainKeys: o.AccessLogPlainKeys},
+		undecided:  o.WhenUndecided,
 	}.withDefaults()
 }

@@ -26,6 +26,7 @@ func (n failingLimiter) Reserve(context.Context, client.Estimate) (*client.Reser
 func TestOptionsValidate(t *testing.T) {
 	_, err := middleware.New(middleware.Options{
 		OnDisconnect:     9,
+		StreamUsage:      7,
 		DrainTimeout:     -1,
 		MaxBodyBytes:     -1,
 		MinOutputTokens:  -1,
@@ -35,6 +36,7 @@ func TestOptionsValidate(t *testing.T) {
 	want := []string{
 		"middleware: identify: must be set",
 		"on_disconnect: must be charge_streamed or drain, got DisconnectMode(9)",
+		"stream_usage: must be auto, always or never, got StreamUsage(7)",
 		"drain_timeout: must not be negative, got -1ns",
 		"max_body_bytes: must be between 0 and 1 GiB, got -1",
 		"min_output_tokens: must be between 0 and 2^53, got -1",

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/coding"
 	"github.com/bucketring/bucketring/rpc/internal/dialect"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
@@ -19,6 +20,12 @@ type exchange struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	dialect llm.Dialect
+
+	// For the report of a call without a decision.
+	began  time.Time
+	method string
+	key    string // "": nobody was identified yet
+	model  string
 }
 
 // rejection is the error response to a call that got no decision.
@@ -38,8 +45,18 @@ func (m *Middleware) reject(x exchange, why *rejection) {
 		outcome = why.outcome
 	}
 	m.metering.metrics.undecided(outcome, why.code)
+	defer func() {
+		took := time.Since(x.began)
+		m.metering.report(&Result{
+			Key: x.key, Model: x.model, Method: x.method, Outcome: client.Outcome(outcome), Reason: client.Reason(why.code),
+			Status: why.status, FirstByte: took, Duration: took,
+		})
+	}()
 	if why.status == http.StatusServiceUnavailable || why.status == http.StatusTooManyRequests {
 		x.w.Header().Set("Retry-After", "1")
+	}
+	if why.code == codeUnsupportedEncoding {
+		x.w.Header().Set("Accept-Encoding", coding.Accepted)
 	}
 	if why.discard {
 		_ = http.NewResponseController(x.w).EnableFullDuplex() // else the server would read the body before it responds
@@ -82,12 +99,17 @@ func (w *statusWriter) WriteHeader(status int) {
 func (x exchange) setHeaders(h http.Header, c *Call) {
 	dialect.SetHeaders(h, x.dialect, &c.reservation.Decision, time.Now())
 	h.Set(headerRequestID, c.RequestID())
+	if c.undecided {
+		h.Set(headerUndecided, "none")
+	}
 	if c.reservation.Outcome == client.Degraded {
 		asked := int64(-1) // the policy's default
 		if n := c.estimate.MaxOutputTokens; n != nil {
 			asked = *n
 		}
 		dialect.SetDegradedHeaders(h, asked, c.Granted(), c.reservation.Binding)
+	} else if c.boundAdded {
+		dialect.SetDegradedHeaders(h, -1, c.Granted(), client.LimitState{})
 	}
 }
 

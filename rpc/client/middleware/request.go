@@ -14,8 +14,12 @@ import (
 
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/text"
+	"github.com/bucketring/bucketring/rpc/internal/coding"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
+
+// codeUnsupportedEncoding is the code of rejections for a coding that is not decoded.
+const codeUnsupportedEncoding = "unsupported_content_encoding"
 
 // maxDiscard bounds how much of a rejected body is read and discarded, so that the
 // caller sees the response instead of a broken connection.
@@ -27,20 +31,29 @@ const (
 	firstChunked  = 4 << 10
 )
 
-// readBody reads the body of a metered request of a root. The bytes that are declared
-// are reserved before; the buffer grows with those that arrive. The caller must release
-// the body.
+// readBody reads the body of a metered request of a root, and decodes it. The bytes that
+// are declared are reserved before; the buffer grows with those that arrive. The caller
+// must release the body.
 func (m *Middleware) readBody(x exchange, root string) (*body, *rejection) {
-	r := x.r
-	if isEncoded(r.Header) {
+	bounded := m.boundRead(x)
+	codings, err := coding.Of(x.r.Header)
+	if err != nil {
 		return nil, &rejection{
-			status: http.StatusUnsupportedMediaType, code: "unsupported_content_encoding",
-			message: fmt.Sprintf("Content-Encoding %s is not supported, because the cost of the call is read from its body. Send the body without encoding.", text.Quote(r.Header.Get("Content-Encoding"))),
+			status: http.StatusUnsupportedMediaType, code: codeUnsupportedEncoding, discard: true,
+			message: fmt.Sprintf("The body cannot be read: %v. Send it without encoding, or with one of %s.", err, coding.Accepted),
 		}
 	}
-	bounded := m.boundRead(x)
-	b := &body{budget: m.bodies, root: root}
-	if why := m.receive(b, r); why != nil {
+	b := &body{budget: m.bodies, root: root, decoded: len(codings) > 0}
+	var why *rejection
+	switch declared := x.r.ContentLength; {
+	case declared > m.options.MaxBodyBytes:
+		why = m.tooLarge()
+	case b.decoded:
+		why = m.decode(b, x.r.Body, codings)
+	default:
+		why = m.receive(b, x.r.Body, declared)
+	}
+	if why != nil {
 		b.release()
 		return nil, why
 	}
@@ -62,18 +75,31 @@ func (m *Middleware) boundRead(x exchange) bool {
 	return http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(m.options.BodyTimeout)) == nil
 }
 
-// receive reads b.bytes from a request.
-func (m *Middleware) receive(b *body, r *http.Request) *rejection {
-	most, declared := m.options.MaxBodyBytes, r.ContentLength
-	tooLarge := func() *rejection {
-		return &rejection{
-			status: http.StatusRequestEntityTooLarge, code: "request_too_large", discard: true,
-			message: fmt.Sprintf("The body is larger than %d bytes.", most),
-		}
+func (m *Middleware) tooLarge() *rejection {
+	return &rejection{
+		status: http.StatusRequestEntityTooLarge, code: "request_too_large", discard: true,
+		message: fmt.Sprintf("The body is larger than %d bytes.", m.options.MaxBodyBytes),
 	}
-	if declared > most {
-		return tooLarge()
+}
+
+// decode reads b.bytes from a source with content codings. The memory of the decoders is
+// reserved until then.
+func (m *Middleware) decode(b *body, source io.Reader, codings []coding.Coding) (why *rejection) {
+	memory := decoderMemory{budget: m.bodies, root: b.root}
+	defer memory.release()
+	r := coding.NewReader(source, coding.Options{Codings: codings, MaxBytes: m.options.MaxBodyBytes, Reserve: memory.reserve})
+	defer r.Close()
+	why = m.receive(b, r, -1)
+	if memory.refused != nil {
+		return memory.refused
 	}
+	return why
+}
+
+// receive reads b.bytes from a source of declared bytes, or of an unknown number if that
+// is negative.
+func (m *Middleware) receive(b *body, source io.Reader, declared int64) *rejection {
+	most := m.options.MaxBodyBytes
 	size := min(declared, firstDeclared)
 	if declared < 0 {
 		size = min(most, firstChunked)
@@ -83,24 +109,18 @@ func (m *Middleware) receive(b *body, r *http.Request) *rejection {
 	}
 	buffer := make([]byte, 0, size+llm.SpareBytes)
 	for {
-		n, err := r.Body.Read(buffer[len(buffer):cap(buffer)])
+		n, err := source.Read(buffer[len(buffer):cap(buffer)])
 		buffer = buffer[:len(buffer)+n]
 		length := int64(len(buffer))
 		if length > most {
-			return tooLarge()
+			return m.tooLarge()
 		}
 		if errors.Is(err, io.EOF) {
 			b.bytes = buffer
 			return nil
 		}
-		if _, bounded := errors.AsType[*http.MaxBytesError](err); bounded {
-			return tooLarge()
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return &rejection{status: http.StatusRequestTimeout, code: "request_timeout", message: "The body was not received in time."}
-		}
 		if err != nil {
-			return &rejection{status: http.StatusBadRequest, code: "unreadable_body", message: "The body could not be read to its end."}
+			return m.unreadable(err)
 		}
 		if len(buffer) < cap(buffer) {
 			continue
@@ -118,20 +138,26 @@ func (m *Middleware) receive(b *body, r *http.Request) *rejection {
 	}
 }
 
-// isEncoded reports whether a body has a content encoding other than identity.
-func isEncoded(h http.Header) bool {
-	for _, value := range h.Values("Content-Encoding") {
-		for coding := range strings.SplitSeq(value, ",") {
-			if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
-				return true
-			}
+// unreadable is the response to a body that could not be read because of err.
+func (m *Middleware) unreadable(err error) *rejection {
+	if _, bounded := errors.AsType[*http.MaxBytesError](err); bounded || errors.Is(err, coding.ErrTooLarge) {
+		return m.tooLarge()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &rejection{status: http.StatusRequestTimeout, code: "request_timeout", message: "The body was not received in time."}
+	}
+	if invalid, ok := errors.AsType[*coding.InvalidError](err); ok {
+		return &rejection{
+			status: http.StatusBadRequest, code: "invalid_content_encoding", discard: true,
+			message: fmt.Sprintf("The body cannot be decoded: %v.", invalid),
 		}
 	}
-	return false
+	return &rejection{status: http.StatusBadRequest, code: "unreadable_body", message: "The body could not be read to its end."}
 }
 
-// withBody returns a copy of r whose body is content, which b holds. changed is true
-// if it is not what was received.
+// withBody returns a copy of r whose body is content, which b holds, without encoding.
+// changed is true if it is not what was received. It asks for a response without
+// encoding: the usage in it is read.
 func withBody(r *http.Request, b *body, content []byte, changed bool) *http.Request {
 	b.publish(content)
 	r2 := r.Clone(r.Context())
@@ -140,7 +166,9 @@ func withBody(r *http.Request, b *body, content []byte, changed bool) *http.Requ
 	r2.ContentLength, r2.TransferEncoding, r2.Trailer = int64(len(content)), nil, nil
 	r2.Header.Set("Content-Length", strconv.Itoa(len(content)))
 	r2.Header.Del("Expect") // the body has been read
-	if changed {
+	r2.Header.Del("Content-Encoding")
+	r2.Header.Set("Accept-Encoding", "identity")
+	if changed || b.decoded {
 		for _, digest := range [...]string{"Content-Digest", "Content-MD5", "Digest", "Repr-Digest"} {
 			r2.Header.Del(digest)
 		}

@@ -31,8 +31,14 @@ const (
 type ChargedUsage struct {
 	InputTokens       int64 // including cached ones
 	CachedInputTokens int64
-	OutputTokens      int64            // of all choices
-	Costs             map[string]int64 // in the operator's own dimensions
+	// Input that was written to a cache: for five minutes or an unknown time, and for an
+	// hour.
+	CacheWriteTokens, CacheWrite1hTokens int64
+	OutputTokens                         int64 // of all choices
+	Images, Searches                     int64
+	ServiceTier                          string           // that the model gave; "": unknown
+	Rejected                             bool             // no fee is due for the request
+	Costs                                map[string]int64 // in the operator's own dimensions
 }
 
 // Result describes a call that has ended.
@@ -43,8 +49,8 @@ type Result struct {
 	RequestID string // of the reservation
 	Method    string // name of the endpoint, URL path, or full gRPC method
 
-	Outcome client.Outcome
-	Reason  client.Reason // of a denial
+	Outcome client.Outcome // of the decision, or OutcomeUndecided
+	Reason  client.Reason  // of a denial
 
 	RequestedOutputTokens int64 // of each choice; 0: the policy's default
 	GrantedOutputTokens   int64 // of each choice
@@ -54,8 +60,11 @@ type Result struct {
 	// UsageRejected is true if the reported usage was not plausible and was replaced
 	// by an estimate.
 	UsageRejected bool
+	// UsageRefused is true if the call is a stream and was sent without asking for its
+	// usage, because the model server refuses that.
+	UsageRefused bool
 	// Deferred is true if no node could be reached, and the settlement waits in the
-	// client.
+	// client, or in the middleware if there was no decision either.
 	Deferred bool
 	// Err is the error of a settlement that a node rejected or that the client could
 	// not store. The lease then decides the charge when it expires: the larger of
@@ -64,4 +73,9 @@ type Result struct {
 
 	Status   int           // HTTP status of the response; 0: no response, or gRPC
 	Duration time.Duration // from before the reservation to after the settlement
+	// FirstByte is the time from before the reservation to the first byte of the
+	// response's body. 0: none, or gRPC.
+	FirstByte time.Duration
+
+	spend int64 // microdollars that were charged; 0: unknown
 }

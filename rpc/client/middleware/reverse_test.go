@@ -85,7 +85,7 @@ func TestUpstreamDisconnects(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, c := start(t)
-			s := serve(t, middleware.Options{Client: c, ForceUsage: true}, reverse(t, test.upstream))
+			s := serve(t, middleware.Options{Client: c}, reverse(t, test.upstream))
 			if err := readAll(s.URL+chat, ask(`,"stream":true`)); (err == nil) != (test.source == middleware.SourceCancelled) {
 				t.Errorf("the caller saw %v, want a broken answer, or a 502", err)
 			}
@@ -125,7 +125,7 @@ func TestDisconnectBehindReverseProxy(t *testing.T) {
 				streaming(event(strings.Repeat("b", 1<<20)), usageEvent(40, 900), doneEvent)(w, r)
 				stopped <- r.Context().Err() != nil
 			}
-			s := serve(t, middleware.Options{Client: c, OnDisconnect: test.mode, ForceUsage: true}, reverse(t, upstream))
+			s := serve(t, middleware.Options{Client: c, OnDisconnect: test.mode}, reverse(t, upstream))
 			leave(t, s, 1)
 			close(left)
 			if got := <-stopped; got != (test.mode == middleware.ChargeStreamed) {

@@ -3,30 +3,35 @@
 package middleware
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"time"
 
 	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/servicetier"
 	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
 // An ending is what is known about a call when its handler has returned.
 type ending struct {
-	status     int  // HTTP status of the response; 0: no response
-	incomplete bool // the caller disconnected, the handler panicked, or the response was cut off
-	failed     bool // the response has an error status and no output
-	rejected   bool // failed with a status that keeps the charge for the request
+	status     int       // HTTP status of the response; 0: no response
+	firstByte  time.Time // of the response; zero: none
+	incomplete bool      // the caller disconnected, the handler panicked, or the response was cut off
+	failed     bool      // the response has an error status and no output
+	rejected   bool      // failed with a status that keeps the charge for the request
 
 	// metered is true if the response was read. The fields below are then set.
 	metered       bool
-	input         int64 // from the usage of the response; -1: absent
-	cached        int64
-	output        int64
-	textOutput    int64 // output estimated from the bytes of text
-	outputGuess   int64 // best estimate of the output: textOutput or the count of pieces
-	usageRejected bool  // the usage of the response is not plausible
+	usage         llm.Usage // of the response
+	textOutput    int64     // output estimated from the bytes of text
+	outputGuess   int64     // best estimate of the output: textOutput or the count of pieces
+	usageRejected bool      // the usage of the response is not plausible
+
+	// The counts of rejected usage that can be true, see [llm.Meter.Claim]. 0: none.
+	claimedInput, claimedOutput int64
 }
 
 // charge is what a call is settled with.
@@ -44,8 +49,8 @@ func (c *Call) charge(e ending) charge {
 	if notRun {
 		return charge{source: SourceCancelled}
 	}
-	response := ChargedUsage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: e.output}
-	complete := e.metered && e.input >= 0 && e.output >= 0
+	response := chargedUsageOf(&e.usage)
+	complete := e.metered && e.usage.Input >= 0 && e.usage.Output >= 0
 	if complete && !plausible(response.clientUsage()) {
 		e.usageRejected, complete, e.outputGuess = true, false, e.textOutput
 	}
@@ -60,8 +65,12 @@ func (c *Call) charge(e ending) charge {
 	switch {
 	case !e.metered:
 		estimated.usage.OutputTokens = min(c.maxOutput(), amount.Max-c.estimate.InputTokens)
-	case !e.usageRejected && e.input >= 0: // the input is known, but not the final output
-		estimated.usage = ChargedUsage{InputTokens: e.input, CachedInputTokens: max(e.cached, 0), OutputTokens: min(e.outputGuess, amount.Max-e.input)}
+	case e.usageRejected:
+		input := max(c.estimate.InputTokens, e.claimedInput)
+		estimated.usage = ChargedUsage{InputTokens: input, OutputTokens: min(max(e.outputGuess, e.claimedOutput), amount.Max-input)}
+	case e.usage.Input >= 0: // the input is known, but not the final output
+		estimated.usage = response
+		estimated.usage.OutputTokens = min(e.outputGuess, amount.Max-e.usage.Input)
 	}
 	best := estimated
 	if complete {
@@ -73,11 +82,29 @@ func (c *Call) charge(e ending) charge {
 	case reported != nil:
 		best.usageRejected = true
 	case e.failed && !complete && !e.usageRejected && !ran && e.rejected:
-		return charge{usage: ChargedUsage{Costs: c.noCosts()}, source: SourceRejected}
+		return charge{usage: ChargedUsage{Costs: c.noCosts(), Rejected: true}, source: SourceRejected}
 	case e.failed && !complete && !e.usageRejected && !ran:
 		return charge{source: SourceCancelled}
 	}
 	return best
+}
+
+// chargedUsageOf returns the usage of a response. Counts that are unknown are 0.
+func chargedUsageOf(u *llm.Usage) ChargedUsage {
+	return ChargedUsage{
+		InputTokens: u.Input, CachedInputTokens: max(u.CachedInput, 0), OutputTokens: u.Output,
+		CacheWriteTokens: max(u.CacheWrite, 0), CacheWrite1hTokens: max(u.CacheWrite1h, 0),
+		Images: max(u.Images, 0), Searches: max(u.Searches, 0), ServiceTier: knownServiceTier(u.ServiceTier),
+	}
+}
+
+// knownServiceTier returns a service tier that a caller or a model named, or "" if no
+// policy can have it.
+func knownServiceTier(name string) string {
+	if servicetier.Problem(name) != "" {
+		return ""
+	}
+	return name
 }
 
 // mergeReported returns best with the values set by SetUsage in place of its own.
@@ -85,10 +112,22 @@ func mergeReported(best charge, reported *client.Usage, incomplete bool) charge 
 	u := &best.usage
 	override(&u.InputTokens, reported.InputTokens)
 	override(&u.OutputTokens, reported.OutputTokens)
-	if reported.CachedInputTokens > 0 {
-		u.CachedInputTokens = reported.CachedInputTokens
+	for _, part := range [...]struct {
+		to       *int64
+		reported int64
+	}{
+		{&u.CachedInputTokens, reported.CachedInputTokens}, {&u.CacheWriteTokens, reported.CacheWriteTokens}, {&u.CacheWrite1hTokens, reported.CacheWrite1hTokens},
+		{&u.Images, reported.Images}, {&u.Searches, reported.Searches},
+	} {
+		if part.reported > 0 {
+			*part.to = part.reported
+		}
 	}
 	u.CachedInputTokens = min(u.CachedInputTokens, u.InputTokens)
+	u.CacheWriteTokens = min(u.CacheWriteTokens, u.InputTokens-u.CachedInputTokens)
+	u.CacheWrite1hTokens = min(u.CacheWrite1hTokens, u.InputTokens-u.CachedInputTokens-u.CacheWriteTokens)
+	u.ServiceTier = cmp.Or(knownServiceTier(reported.ServiceTier), u.ServiceTier)
+	u.Rejected = reported.Rejected
 	u.Costs = reported.Costs
 	best.source = SourceReported
 	if incomplete {
@@ -108,7 +147,7 @@ func override(to, reported *int64) {
 // [amount.Max], and no part is larger than its whole.
 func plausible(u client.Usage) bool {
 	input, output := orZero(u.InputTokens), orZero(u.OutputTokens)
-	for _, n := range [...]int64{input, u.CachedInputTokens, output} {
+	for _, n := range [...]int64{input, u.CachedInputTokens, u.CacheWriteTokens, u.CacheWrite1hTokens, output, u.Images, u.Searches} {
 		if n < 0 || n > amount.Max {
 			return false
 		}
@@ -118,7 +157,7 @@ func plausible(u client.Usage) bool {
 			return false
 		}
 	}
-	return input+output <= amount.Max && (u.InputTokens == nil || u.CachedInputTokens <= input)
+	return input+output <= amount.Max && (u.InputTokens == nil || u.CachedInputTokens+u.CacheWriteTokens+u.CacheWrite1hTokens <= input)
 }
 
 func orZero(n *int64) int64 {
@@ -142,15 +181,20 @@ func (c *Call) finish(e ending) {
 		Key: c.reservation.Key, Tier: c.reservation.Tier, Model: c.estimate.Model, RequestID: c.reservation.RequestID, Method: c.method,
 		Outcome: c.reservation.Outcome, Reason: c.reservation.Reason,
 		RequestedOutputTokens: max(orZero(c.estimate.MaxOutputTokens), 0), GrantedOutputTokens: c.reservation.Granted(), Status: e.status,
+		UsageRefused: c.usageRefused,
 	}
 	if !c.reservation.Denied() {
 		c.metering.renewer.remove(c)
 		ch := c.charge(e)
 		r.Charged, r.Source, r.UsageRejected = ch.usage, ch.source, ch.usageRejected
-		if ch.source == SourceCancelled {
+		switch {
+		case c.undecided:
+			r.Outcome = OutcomeUndecided
+			r.Deferred, r.Err = c.chargeLater(ch)
+		case ch.source == SourceCancelled:
 			r.Deferred, r.Err = c.cancel()
-		} else {
-			r.Deferred, r.Err = c.settle(ch.usage.clientUsage())
+		default:
+			r.spend, r.Deferred, r.Err = c.settle(ch.usage.clientUsage())
 		}
 		c.metering.metrics.settled(&r)
 		if r.Err != nil {
@@ -158,26 +202,42 @@ func (c *Call) finish(e ending) {
 		}
 	}
 	r.Duration = time.Since(c.started)
+	if !e.firstByte.IsZero() {
+		r.FirstByte = e.firstByte.Sub(c.started)
+	}
+	c.metering.report(&r)
 	if c.metering.onDone != nil {
 		c.metering.onDone(r)
 	}
 }
 
-// settle reports the final usage. If no node can be reached, it leaves the usage
-// to the client's outbox and returns true.
-func (c *Call) settle(u client.Usage) (deferred bool, err error) {
+// settle reports the final usage, and returns the microdollars that it was charged, as far
+// as a limit tells. If no node can be reached, it leaves the usage to the client's outbox
+// and returns true.
+func (c *Call) settle(u client.Usage) (spend int64, deferred bool, err error) {
 	ctx := context.WithoutCancel(c.ctx)
-	_, err = c.reservation.Settle(ctx, u)
+	settled, err := c.reservation.Settle(ctx, u)
 	if _, invalid := errors.AsType[*client.InvalidError](err); invalid && u.Costs != nil {
 		// Settle without the invalid costs, so that the slot is released.
 		u.Costs = nil
-		_, err2 := c.reservation.Settle(ctx, u)
-		return false, errors.Join(err, err2)
+		settled, err2 := c.reservation.Settle(ctx, u)
+		return spendOf(settled), false, errors.Join(err, err2)
 	}
 	if err == nil || isRejected(err) {
-		return false, err
+		return spendOf(settled), false, err
 	}
-	return c.deferSettlement(u, err)
+	deferred, err = c.deferSettlement(u, err)
+	return 0, deferred, err
+}
+
+// spendOf returns the microdollars of a settled call: all limits of spend have the same.
+func spendOf(s client.Settlement) int64 {
+	for i := range s.Limits {
+		if s.Limits[i].Dimension == "spend" {
+			return s.Limits[i].Cost
+		}
+	}
+	return 0
 }
 
 // cancel refunds the whole reservation. If no node can be reached, it leaves a
@@ -188,7 +248,7 @@ func (c *Call) cancel() (deferred bool, err error) {
 	if err == nil || isRejected(err) {
 		return false, err
 	}
-	return c.deferSettlement(ChargedUsage{Costs: c.noCosts()}.clientUsage(), err)
+	return c.deferSettlement(ChargedUsage{Costs: c.noCosts(), Rejected: true}.clientUsage(), err)
 }
 
 // noCosts returns costs that refund those of the estimate.
@@ -221,5 +281,9 @@ func isRejected(err error) bool {
 
 // clientUsage returns u as a usage whose token counts are all known.
 func (u ChargedUsage) clientUsage() client.Usage {
-	return client.Usage{InputTokens: &u.InputTokens, CachedInputTokens: u.CachedInputTokens, OutputTokens: &u.OutputTokens, Costs: u.Costs}
+	return client.Usage{
+		InputTokens: &u.InputTokens, CachedInputTokens: u.CachedInputTokens, OutputTokens: &u.OutputTokens, Costs: u.Costs,
+		CacheWriteTokens: u.CacheWriteTokens, CacheWrite1hTokens: u.CacheWrite1hTokens,
+		Images: u.Images, Searches: u.Searches, ServiceTier: u.ServiceTier, Rejected: u.Rejected,
+	}
 }

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"time"
 
+	"github.com/bucketring/bucketring/rpc/internal/coding"
 	"github.com/bucketring/bucketring/rpc/internal/dialect"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
@@ -25,13 +27,16 @@ type writer struct {
 
 	chargeServerErrors bool
 
-	body    *body        // nil: the middleware has not read it
-	request *llm.Request // nil: the response is not read
-	meter   *llm.Meter   // nil: the response is not read, is encoded, or has not started
-	status  int          // 0: the response has not started
-	late    bool         // the caller had disconnected when the response started
-	broken  bool         // a write to the caller has failed
-	bytes   int64        // written by the handler
+	bodies   *bodyBudget
+	body     *body        // nil: the middleware has not read it
+	request  *llm.Request // nil: the response is not read
+	meter    *llm.Meter   // nil: the response is not read, cannot be decoded, or has not started
+	decoding *decoding    // nil: the response is not encoded; otherwise it uses meter
+	status   int          // 0: the response has not started
+	late     bool         // the caller had disconnected when the response started
+	broken   bool         // a write to the caller has failed
+	bytes    int64        // written by the handler
+	first    time.Time    // when the first of them was written
 }
 
 var (
@@ -41,7 +46,7 @@ var (
 
 func (m *Middleware) newWriter(x exchange, c *Call, q *llm.Request, cancel context.CancelFunc) *writer {
 	return &writer{
-		inner: x.w, control: http.NewResponseController(x.w), exchange: x, call: c, request: q,
+		inner: x.w, control: http.NewResponseController(x.w), exchange: x, call: c, request: q, bodies: m.bodies,
 		estimator: &m.estimator, cancel: cancel, drain: m.options.OnDisconnect == Drain,
 		chargeServerErrors: m.options.ChargeServerErrors,
 	}
@@ -82,11 +87,15 @@ func (w *writer) start(status int) {
 	if w.request == nil {
 		return
 	}
-	if w.request.Stream {
-		h.Del("Content-Length") // the meter may remove a chunk
+	codings, err := coding.Of(h)
+	if err != nil {
+		return // the size of the response is charged
 	}
-	if !isEncoded(h) {
-		w.meter = llm.NewMeter(w.request, status, h.Get("Content-Type"))
+	w.meter = llm.NewMeter(w.request, status, h.Get("Content-Type"))
+	if len(codings) > 0 {
+		w.decoding = w.newDecoding(codings)
+	} else if w.request.Stream {
+		h.Del("Content-Length") // the meter may remove a chunk
 	}
 }
 
@@ -95,13 +104,33 @@ func (w *writer) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
+	if w.bytes == 0 && len(p) > 0 {
+		w.first = time.Now()
+	}
 	w.bytes += int64(len(p))
+	if w.decoding != nil {
+		return w.writeEncoded(p)
+	}
 	out := p
 	if w.meter != nil {
 		out = w.meter.Process(p)
 		w.call.recordOutput(w.meter.StreamedTokens())
 	}
 	if err := w.forward(out); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// writeEncoded forwards p and meters what it decodes to. The caller of a stream gets it
+// before that.
+func (w *writer) writeEncoded(p []byte) (int, error) {
+	err := w.forward(p)
+	if err == nil && w.request.Stream && !w.broken {
+		_ = w.control.Flush() // an error is that of the next write, too
+	}
+	w.decoding.write(p)
+	if err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -155,20 +184,29 @@ func (w *writer) ending(returned bool) ending {
 		w.start(http.StatusOK) // the server sends this status
 	}
 	dialect.RemoveTrailers(w.inner.Header())
-	e := ending{status: w.status, input: -1, cached: -1, output: -1, metered: w.request != nil}
+	e := ending{status: w.status, firstByte: w.first, usage: llm.Usage{Input: -1, Output: -1}, metered: w.request != nil}
 	disconnected := w.broken || w.exchange.r.Context().Err() != nil
 	e.incomplete = !returned || disconnected && !w.drain
 	hasOutput := w.request == nil && w.status < http.StatusMultipleChoices
+	decoded := w.meter != nil
+	if w.decoding != nil {
+		decoded = w.decoding.close(e.incomplete)
+	}
 	if w.meter != nil {
-		if rest := w.meter.Close(); returned {
+		if rest := w.meter.Close(); returned && w.decoding == nil {
 			_ = w.forward(rest) // the handler has returned and cannot get an error
 		}
 		w.readMeter(&e)
 		hasOutput = e.outputGuess > 0 || w.meter.OutputBytes() > 0
-	} else if w.request != nil && w.request.MaxOutput != 0 {
-		// The response is encoded. Count a token for each byte.
-		e.outputGuess = w.capAtGrant(w.bytes)
-		hasOutput = w.status < http.StatusMultipleChoices
+	}
+	if w.request != nil && !decoded && e.usage.Output < 0 {
+		if w.request.MaxOutput != 0 { // count a token for each encoded byte
+			e.outputGuess = max(e.outputGuess, w.capAtGrant(w.bytes))
+		}
+		hasOutput = hasOutput || w.status < http.StatusMultipleChoices
+	}
+	if w.decoding != nil || w.request != nil && !decoded {
+		w.call.metering.metrics.responseEncoded(decoded)
 	}
 	e.failed = w.status >= http.StatusMultipleChoices && !hasOutput && (!w.late || w.drain)
 	e.rejected = e.failed && (w.status < http.StatusInternalServerError || w.chargeServerErrors)
@@ -181,22 +219,31 @@ func (w *writer) readMeter(e *ending) {
 	final, reported := w.meter.Usage()
 	e.usageRejected = w.meter.UsageRejected()
 	if reported {
-		e.input, e.cached, e.output = final.Input, final.CachedInput, final.Output
-		if q.InputTokens == 0 && !q.StoredInput {
+		e.usage = final
+		if q.InputTokens == 0 && !q.StoredInput && !q.FixedSize {
 			w.estimator.learn(w.call.Key(), q.Model, q.InputBytes, final.Input)
 		}
+		w.call.metering.metrics.accuracy.add(q.Model, w.call.predicted, final.Input)
 	} else {
 		partial := w.meter.PartialUsage()
 		hasPrompt := q.InputBytes > 0 || q.InputTokens > 0
 		if partial.Input > 0 || !hasPrompt { // a count of 0 for a prompt is not plausible
-			e.input, e.cached = partial.Input, partial.CachedInput
+			e.usage = partial
+			e.usage.Output = -1
 		}
 	}
 	if reported || w.meter.Finished() {
 		e.incomplete = false // whatever happened after the end of the response
 	}
+	if e.usageRejected {
+		input, output := w.meter.Claim()
+		e.claimedInput = max(input, 0)
+		if granted := w.call.maxOutput(); granted <= 0 || output <= granted {
+			e.claimedOutput = max(output, 0)
+		}
+	}
 	if q.MaxOutput != 0 {
-		e.textOutput = w.capAtGrant(w.estimator.tokens(w.call.Key(), q.Model, w.meter.OutputBytes()))
+		e.textOutput = w.capAtGrant(w.estimator.text(w.call.Key(), q.Model, w.meter.OutputBytes()))
 		e.outputGuess = max(w.meter.StreamedTokens(), e.textOutput)
 		if !e.usageRejected && w.meter.UsageIsCurrent() {
 			e.outputGuess = w.meter.StreamedTokens()
@@ -204,8 +251,12 @@ func (w *writer) readMeter(e *ending) {
 	}
 }
 
-// capAtGrant returns n, or the granted output of all choices if that is less.
+// capAtGrant returns n, or the granted output of all choices if that is less and bounds
+// the call.
 func (w *writer) capAtGrant(n int64) int64 {
+	if !w.call.bounded {
+		return n
+	}
 	if granted := w.call.maxOutput(); granted > 0 {
 		return min(n, granted)
 	}

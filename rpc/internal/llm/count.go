@@ -27,9 +27,10 @@ func (p *parser) countText() int64 {
 	return n
 }
 
-// countContent is countText for the content of a prompt: an object whose type is
-// that of an image, audio, video or file counts as one of its medium.
-func (p *parser) countContent() int64 {
+// countContent is countText for the content of a prompt: an object whose type is that
+// of an image, audio, video or file counts as one of its medium, and encoded data counts
+// for at most OpaqueBytes. text: a string here is text in any case.
+func (p *parser) countContent(text bool) int64 {
 	if p.failed() {
 		return 0
 	}
@@ -40,22 +41,43 @@ func (p *parser) countContent() int64 {
 	case '[':
 		var n int64
 		for p.enter('['); p.element(); {
-			n += p.countContent()
+			n += p.countContent(text)
 		}
 		return n
+	case '"':
+		if !text {
+			n, _ := p.countString()
+			return n
+		}
 	}
 	return p.countText()
 }
 
+// countString reads a string that is either text or encoded data, and returns what it
+// counts for.
+func (p *parser) countString() (n int64, encoded bool) {
+	at := p.text()
+	n = int64(at.size)
+	if p.failed() || !isEncoded(p.b[at.start+1:at.end-1]) {
+		return n, false
+	}
+	counted := min(n, OpaqueBytes)
+	p.r.FixedSize = true
+	p.r.OpaqueBytes += n - counted
+	return counted, true
+}
+
 // countObject counts an object of a prompt. If its type is that of a medium, the
 // payload does not count, whether it comes before the type or after it. Without such
-// a type the payload counts as text. So do the arguments of tools, which may have any
-// names. inline: the object is the source of a document and holds text.
+// a type the payload counts as content, and as text if the type is text. The arguments
+// of tools, which may have any names, count as text. inline: the object is the source of
+// a document and holds text.
 func (p *parser) countObject() (n int64, inline bool) {
-	kind, payload := noMedium, int64(0)
+	kind, payload, opaque := noMedium, int64(0), int64(0) // opaque: of payload
 	for p.enter('{'); p.member(); {
 		name := p.name()
 		n += int64(len(name))
+		before := p.r.OpaqueBytes
 		switch {
 		case string(name) == "type" && p.peek() == '"':
 			at := p.text()
@@ -65,26 +87,44 @@ func (p *parser) countObject() (n int64, inline bool) {
 			n += int64(at.size)
 			value := at.in(p.b)
 			kind = mediumOf(value)
-			inline = string(value) == "text" || string(value) == "content"
+			inline = isTextType(value)
+		case isText(name):
+			n += p.countContent(true)
+		case string(name) == "input", string(name) == "arguments":
+			n += p.countText()
 		case string(name) == "source" && p.peek() == '{':
 			bytes, text := p.countObject()
 			if text {
 				n += bytes
-			} else {
-				payload += bytes
+				continue
 			}
+			payload += bytes
+			opaque += p.r.OpaqueBytes - before
+		case p.peek() == '"':
+			bytes, encoded := p.countString()
+			if !encoded && !isPayload(name) {
+				n += bytes
+				continue
+			}
+			payload += bytes
+			opaque += p.r.OpaqueBytes - before
 		case isPayload(name):
-			payload += p.countContent()
-		case string(name) == "input", string(name) == "arguments":
-			n += p.countText()
+			payload += p.countContent(false)
+			opaque += p.r.OpaqueBytes - before
 		default:
-			n += p.countContent()
+			n += p.countContent(false)
 		}
 	}
-	if kind == noMedium {
-		return n + payload, inline
+	switch {
+	case kind != noMedium:
+		p.r.FixedSize = true
+		p.r.OpaqueBytes -= opaque
+		return n + mediumBytes[kind], inline
+	case inline:
+		p.r.OpaqueBytes -= opaque
+		return n + payload + opaque, inline
 	}
-	return n + mediumBytes[kind], inline
+	return n + payload, inline
 }
 
 // countPrompt reads a prompt: a text, a list of texts, a list of token ids, or a list
@@ -96,7 +136,7 @@ func (p *parser) countPrompt() {
 			p.wrongType("a string or a list")
 			return
 		}
-		r.InputBytes += p.countContent()
+		r.InputBytes += p.countContent(true)
 		return
 	}
 	var prompts int64
@@ -129,7 +169,7 @@ func (p *parser) tokenOrText() {
 		p.scalar()
 		p.r.InputTokens++
 	case c == '"', c == '{':
-		p.r.InputBytes += p.countContent()
+		p.r.InputBytes += p.countContent(true)
 	default:
 		p.wrongType("a string or a token id")
 	}

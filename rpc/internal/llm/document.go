@@ -19,6 +19,8 @@ const (
 	deltaLabel
 	typeLabel
 	finishLabel
+	tierLabel
+	groqLabel
 	idLabel   // identifiers, which are not text
 	textLabel // generated text at any level
 )
@@ -43,6 +45,10 @@ func labelOf(name []byte) label {
 		return typeLabel
 	case "finish_reason":
 		return finishLabel
+	case "service_tier":
+		return tierLabel
+	case "x_groq":
+		return groqLabel
 	case "id", "tool_use_id", "signature":
 		return idLabel
 	case "text", "reasoning_content", "reasoning", "refusal", "arguments", "thinking", "partial_json", "name", "transcript", "input", "code":
@@ -59,8 +65,12 @@ const (
 // document reads one JSON text in pieces of any size, in bounded memory. It finds the
 // usage block and counts generated text. It does not validate the rest.
 type document struct {
-	e       Endpoint
-	mode    mode // context of the next byte
+	e          Endpoint
+	single     bool // the answer has one choice
+	removeNull bool // find the member "usage":null
+
+	read    int64 // bytes of the text so far
+	mode    mode  // context of the next byte
 	depth   int
 	objects uint64           // bit i: level i+1 is an object, not a list
 	labels  [maxLabels]label // of the current member of each level; the outermost level is 1
@@ -69,6 +79,7 @@ type document struct {
 	nameLen     int
 	inGenerated bool // the current string is generated text
 	inType      bool // the current string is the outermost type
+	inTier      bool // the current string is the service tier
 	escapeLen   int  // bytes of the current escape so far
 	escapeRune  rune // of the current escape
 
@@ -87,6 +98,9 @@ type document struct {
 	finishes   int64    // choices with a finish_reason
 	typeValue  [32]byte // the beginning of the value of type, outermost
 	typeLen    int
+	tier       [maxTierBytes]byte // the beginning of the service tier
+	tierLen    int
+	null       nullMember
 	text       int64 // bytes of generated text
 }
 
@@ -101,10 +115,14 @@ const (
 )
 
 // reset begins another text and keeps the buffer.
-func (d *document) reset() { *d = document{e: d.e, usage: d.usage[:0]} }
+func (d *document) reset() {
+	*d = document{e: d.e, single: d.single, removeNull: d.removeNull, null: nullMember{first: true}, usage: d.usage[:0]}
+}
 
 // feed reads the next bytes of the text.
 func (d *document) feed(p []byte) {
+	start := d.read
+	d.read += int64(len(p))
 	for i := 0; i < len(p); {
 		switch {
 		case d.unparsable:
@@ -120,6 +138,9 @@ func (d *document) feed(p []byte) {
 		}
 		if d.usageLevel > 0 {
 			d.capture(p[i : i+1])
+		}
+		if d.removeNull && d.depth == 1 {
+			d.null.next(p[i], start+int64(i), d.labels[1] == usageLabel)
 		}
 		d.structure(p[i])
 		if !d.unparsable {
@@ -196,6 +217,9 @@ func (d *document) beginString() {
 	if d.inType {
 		d.typeLen = 0
 	}
+	if d.inTier = d.isTier(); d.inTier {
+		d.tierLen = 0
+	}
 	if d.label() == finishLabel && d.labels[1] == choicesLabel {
 		d.finishes++
 	}
@@ -244,15 +268,30 @@ func (d *document) label() label {
 	return d.labels[d.depth]
 }
 
-// isUsage reports whether the object that begins is the usage block.
+// isUsage reports whether the object that begins is the usage block: of the document,
+// of a response or message in it, or of the only choice of a chunk (Moonshot). That of
+// the document itself is preferred.
 func (d *document) isUsage() bool {
 	switch {
 	case d.usageLevel > 0 || d.label() != usageLabel:
 		return false
 	case d.depth == 1:
 		return true
+	case d.hasUsage:
+		return false
+	case d.depth == 3:
+		return d.single && d.labels[1] == choicesLabel && !d.isObject(2)
 	}
-	return d.depth == 2 && (d.labels[1] == responseLabel || d.labels[1] == messageLabel)
+	return d.depth == 2 && (d.labels[1] == responseLabel || d.labels[1] == messageLabel || d.labels[1] == groqLabel)
+}
+
+// isTier reports whether the string that begins is the service tier of the document, or
+// of a response or message in it.
+func (d *document) isTier() bool {
+	if d.label() != tierLabel {
+		return false
+	}
+	return d.depth == 1 || d.depth == 2 && (d.labels[1] == responseLabel || d.labels[1] == messageLabel)
 }
 
 // isGenerated reports whether the string that begins is generated text. Events that
@@ -332,6 +371,11 @@ func (d *document) addChars(b []byte, size int) {
 			copy(d.typeValue[d.typeLen:], b)
 		}
 		d.typeLen += len(b)
+	case d.inTier:
+		if d.tierLen < len(d.tier) {
+			copy(d.tier[d.tierLen:], b)
+		}
+		d.tierLen += len(b)
 	case d.inGenerated:
 		d.text += int64(size)
 	}
@@ -340,6 +384,9 @@ func (d *document) addChars(b []byte, size int) {
 func (d *document) endString() {
 	wasName := d.mode == inName
 	d.mode = between
+	if !wasName {
+		d.inTier = false
+	}
 	if !wasName || d.depth >= maxLabels {
 		return
 	}
@@ -359,4 +406,12 @@ func (d *document) eventType() []byte {
 		return nil
 	}
 	return d.typeValue[:d.typeLen]
+}
+
+// tierValue is the service tier, or nil if there is none.
+func (d *document) tierValue() []byte {
+	if d.tierLen > len(d.tier) || d.inTier {
+		return nil
+	}
+	return d.tier[:d.tierLen]
 }

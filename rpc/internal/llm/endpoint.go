@@ -43,10 +43,10 @@ const (
 // endpoints describes each endpoint.
 var endpoints = [...]struct {
 	name   string
-	bound  string // the usual name of the output bound
+	bound  string // the output bound that is added to a request without one
 	fields map[string]field
 }{
-	ChatCompletions: {"chat_completions", "max_tokens", chatFields},
+	ChatCompletions: {"chat_completions", "max_completion_tokens", chatFields},
 	Completions:     {"completions", "max_tokens", completionFields},
 	Embeddings:      {"embeddings", "", embeddingFields},
 	Responses:       {"responses", "max_output_tokens", responseFields},

@@ -72,6 +72,9 @@ func (m *Meter) passEvents(p []byte) []byte {
 		end := lineEnd(p[i:])
 		m.line(p[i : i+end])
 		i += end
+		if m.doc.null.stage == nullFound {
+			from = m.removeNull(from, i)
+		}
 		if i == len(p) {
 			break
 		}
@@ -99,11 +102,51 @@ func (m *Meter) passEvents(p []byte) []byte {
 			s.held = append(s.held, p[from:]...)
 		} else {
 			s.passThrough = s.passThrough || s.hasFields()
-			s.out.addHeld(s)
-			s.out.add(from, len(p))
+			m.passButNull(from, len(p))
 		}
 	}
 	return s.out.bytes()
+}
+
+// removeNull passes the current event up to its member "usage":null, which has been
+// read up to end, and returns the position after the member. An event that had one is
+// no usage chunk.
+func (m *Meter) removeNull(from, end int) int {
+	s, d := &m.events, &m.doc
+	first, next := end-int(d.read-d.null.from), end-int(d.read-d.null.to)
+	d.null.stage = nullRemoved
+	s.passThrough = true
+	if first < 0 { // it began in an earlier piece
+		tail := s.held[len(s.held)+min(next, 0):]
+		s.held = append(s.held[:len(s.held)+first], tail...)
+		first = from
+	}
+	s.out.addHeld(s)
+	s.out.add(from, first)
+	return max(from, next)
+}
+
+// passButNull passes the current event up to end, and holds back the bytes at its end
+// that may be a member "usage":null.
+func (m *Meter) passButNull(from, end int) {
+	s, d := &m.events, &m.doc
+	pending, ok := d.null.pending(d.read)
+	if !ok || !d.removeNull || d.depth != 1 || s.part != value || !s.isData() {
+		s.out.addHeld(s)
+		s.out.add(from, end)
+		return
+	}
+	first := end - int(d.read-pending)
+	if first >= from {
+		s.out.addHeld(s)
+		s.out.add(from, first)
+		s.held = append(s.held, s.out.p[first:end]...)
+		return
+	}
+	n := len(s.held) + first - from
+	s.out.copy()
+	s.out.buf = append(s.out.buf, s.held[:n]...)
+	s.held = append(append(s.held[:0], s.held[n:]...), s.out.p[from:end]...)
 }
 
 // closeEvents ends the stream. Its last event may lack the empty line.
@@ -216,13 +259,13 @@ func (m *Meter) event(terminated bool) {
 	}
 	m.truncated = m.truncated || d.tooDeep || d.tooLong
 	m.finishes += d.finishes
+	m.readTier()
 	last := false
 	switch string(d.eventType()) {
 	case "message_stop", "response.completed", "response.incomplete", "response.failed":
 		last = true
 	}
 	if d.hasUsage {
-		m.textAfterUsage = false
 		m.readUsage(m.isFinal(last))
 	}
 	if last {
@@ -237,7 +280,7 @@ func (m *Meter) event(terminated bool) {
 func (m *Meter) isFinal(last bool) bool {
 	switch m.e {
 	case Messages:
-		return string(m.doc.eventType()) == "message_delta"
+		return last || string(m.doc.eventType()) == "message_delta"
 	case Responses:
 		return last
 	}

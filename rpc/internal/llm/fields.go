@@ -13,6 +13,7 @@ type field uint8
 const (
 	unknownField field = iota
 	modelField
+	serviceTierField
 	boundField   // of the output
 	minimumField // of the output
 	choicesField
@@ -40,7 +41,8 @@ var (
 	})
 	completionFields = merge(generationFields, map[string]field{"prompt": promptField, "suffix": textField})
 	generationFields = map[string]field{ // of chat and other completions
-		"model": modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "n_predict": boundField, "min_tokens": minimumField,
+		"service_tier": serviceTierField,
+		"model":        modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "n_predict": boundField, "min_tokens": minimumField,
 		"n": choicesField, "best_of": choicesField, "n_cmpl": choicesField, "stream": streamField, "stream_options": streamOptionsField,
 		"response_format": formatField, "structured_outputs": grammarField, "guided_json": grammarField,
 		"guided_regex": grammarField, "guided_choice": grammarField, "guided_grammar": grammarField,
@@ -50,13 +52,13 @@ var (
 		"model": modelField, "input": promptField, "messages": contentField, "chat_template": textField, "chat_template_kwargs": textField,
 	}
 	responseFields = map[string]field{
-		"model": modelField, "max_output_tokens": boundField, "stream": streamField,
+		"model": modelField, "service_tier": serviceTierField, "max_output_tokens": boundField, "stream": streamField,
 		"input": contentField, "instructions": textField, "tools": toolsField, "tool_choice": toolChoiceField,
 		"text": formatObjectField, "structured_outputs": grammarField,
 		"previous_response_id": storedField, "conversation": storedField, "prompt": storedField, "background": backgroundField,
 	}
 	messageFields = map[string]field{
-		"model": modelField, "max_tokens": boundField, "stream": streamField,
+		"model": modelField, "service_tier": serviceTierField, "max_tokens": boundField, "stream": streamField,
 		"messages": contentField, "system": contentField, "tools": toolsField, "tool_choice": toolChoiceField, "mcp_servers": textField,
 		"output_format": formatField, "output_config": formatObjectField, "thinking": thinkingField, "container": storedField,
 	}
@@ -96,7 +98,7 @@ var mediumBytes = [...]int64{noMedium: 0, image: ImageBytes, audio: AudioBytes, 
 // mediumOf returns the medium of the type of a part.
 func mediumOf(kind []byte) medium {
 	switch string(kind) {
-	case "image_url", "input_image", "image", "image_file", "image_embeds", "computer_screenshot":
+	case "image_url", "input_image", "image", "image_file", "image_embeds", "computer_screenshot", "image_generation_call":
 		return image
 	case "input_audio", "audio_url", "audio":
 		return audio
@@ -113,8 +115,57 @@ func mediumOf(kind []byte) medium {
 func isPayload(name []byte) bool {
 	switch string(name) {
 	case "image_url", "image_embeds", "image_file", "input_audio", "audio_url", "video_url", "input_video",
-		"file", "file_data", "file_url", "file_id", "source":
+		"image", "audio", "video", "file", "file_data", "file_url", "file_id", "source":
 		return true
 	}
 	return false
+}
+
+// isText reports whether a string in a member with that name is text, whatever it looks
+// like: servers give it to the model as it is.
+func isText(name []byte) bool {
+	switch string(name) {
+	case "content", "text", "output", "thinking", "reasoning", "reasoning_content", "refusal", "summary", "transcript",
+		"instructions", "title", "context", "name", "code", "query", "role":
+		return true
+	}
+	return false
+}
+
+// isTextType reports whether all of a part, or of the source of a document, is text.
+func isTextType(kind []byte) bool {
+	switch string(kind) {
+	case "text", "input_text", "output_text", "refusal", "content":
+		return true
+	}
+	return false
+}
+
+// minEncodedBytes is the size of the shortest string that is taken for encoded data.
+// Words and identifiers are shorter.
+const minEncodedBytes = 256
+
+// isEncoded reports whether the inside of a string is encoded data: base64 in one of its
+// alphabets, with or without the head of a data URL.
+func isEncoded(s []byte) bool {
+	if len(s) < minEncodedBytes {
+		return false
+	}
+	if bytes.HasPrefix(s, []byte("data:")) {
+		comma := bytes.IndexByte(s[:minEncodedBytes], ',')
+		if comma < 0 {
+			return false
+		}
+		s = s[comma+1:]
+	}
+	for i, c := range s {
+		switch {
+		case isNameByte(c) && c != '$', c == '+', c == '/':
+		case c == '=' && len(s)-i <= 2: // padding
+		case c == '\\' && i+1 < len(s) && (s[i+1] == '/' || s[i+1] == 'n' || s[i+1] == 'r'): // escapes in base64 with lines
+		default:
+			return false
+		}
+	}
+	return true
 }

@@ -5,6 +5,8 @@ package llm
 import (
 	"mime"
 	"strings"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // A Meter reads one answer in pieces of any size, and holds a few KiB of it at most.
@@ -26,13 +28,16 @@ type Meter struct {
 	textEvents int64 // events with generated text
 	text       int64 // bytes of generated text, in events that ended
 
-	block          usageBlock // merged, of an Anthropic stream
-	usage          Usage      // the last one that was accepted
+	block          usageBlock // the last one
+	usage          Usage      // all blocks that were accepted, combined
 	final          bool       // usage is that of the whole call
 	usageRejected  bool
-	textAfterUsage bool  // text came after the last usage block, which does not count it
-	maxOutput      int64 // the highest output count so far
-	usageRead      bool  // of an answer that is one document
+	claim          struct{ input, output int64 } // the largest counts of rejected blocks; -1: none
+	maxClaim       int64                         // the largest input that a rejected block may claim
+	textAfterUsage bool                          // text came after the last usage block, which does not count it
+	maxOutput      int64                         // the highest output count so far
+	serviceTier    string
+	usageRead      bool // of an answer that is one document
 }
 
 // NewMeter returns a meter for the answer to r with a status and content type:
@@ -44,12 +49,14 @@ func NewMeter(r *Request, status int, contentType string) *Meter {
 		n:        max(r.N, 1),
 		hasInput: r.InputBytes > 0 || r.InputTokens > 0,
 		failed:   status >= 400,
-		block:    usageBlock{-1, -1, -1, -1, -1, -1, -1, false},
 		usage:    noUsage,
+		maxClaim: r.maxInputTokens(),
 	}
-	m.doc.e = r.Endpoint
+	m.claim.input, m.claim.output = -1, -1
+	m.doc.e, m.doc.single = r.Endpoint, m.n == 1
 	m.stream = isStream(r, contentType)
 	m.events.hideUsage = m.stream && r.Stream && !r.IncludeUsage && r.Endpoint.hasUsageChunk()
+	m.doc.removeNull, m.doc.null.first = m.events.hideUsage && r.usageAsked, true
 	return m
 }
 
@@ -70,14 +77,19 @@ func isStream(r *Request, contentType string) bool {
 
 // Process reads the next piece from upstream and returns the bytes to send to the
 // caller now. They are valid until the next call. It passes every byte at once, but
-// for a usage chunk that the caller did not ask for: an event with usage and without
-// choices. An event that may be one is held back until it ends.
+// for what the caller did not ask for:
+//
+//   - A usage chunk, which is an event with usage and without choices. An event that
+//     may be one is held back until it ends.
+//   - A member "usage":null of an event, if the request was rewritten to ask for
+//     usage. The bytes that may be one are held back until they are known.
 func (m *Meter) Process(p []byte) []byte {
 	if m.stream {
 		return m.passEvents(p)
 	}
 	m.doc.feed(p)
 	m.truncated = m.truncated || m.doc.tooDeep || m.doc.tooLong
+	m.readTier()
 	if m.doc.hasUsage && !m.usageRead {
 		m.usageRead = true
 		m.readUsage(true)
@@ -102,22 +114,50 @@ func (m *Meter) Usage() (Usage, bool) {
 	if !m.final || m.textAfterUsage || m.usage.Input < 0 || m.usage.Output < 0 || m.isImplausible() {
 		return noUsage, false
 	}
-	return m.usage, true
+	return m.PartialUsage(), true
 }
 
 // PartialUsage returns what the answer has reported so far, such as the input at the
 // start of an Anthropic stream. Unknown counts are -1.
-func (m *Meter) PartialUsage() Usage { return m.usage }
+func (m *Meter) PartialUsage() Usage {
+	u := m.usage
+	u.ServiceTier = m.serviceTier
+	return u
+}
 
 // UsageIsCurrent reports whether PartialUsage counts all the output so far.
 func (m *Meter) UsageIsCurrent() bool {
 	return !m.textAfterUsage && m.usage.Output >= 0 && !m.isImplausible()
 }
 
-// UsageRejected reports whether a usage block was rejected because it cannot be true: a
-// count that is negative, not a number, or beyond 2^53, a part that is larger than the
-// whole, no input for a prompt, or no output for an answer with text.
+// UsageRejected reports whether a usage block was rejected because no reading of it is
+// consistent: it has a count that is negative, not a whole number, or beyond 2^53, more
+// cached than input tokens, no input for a prompt, or no output for an answer with text.
 func (m *Meter) UsageRejected() bool { return m.usageRejected || m.final && m.isImplausible() }
+
+// Claim returns the largest input and output that rejected blocks report, or -1. A call
+// whose usage was rejected is charged for the larger of an estimate and the claim, each
+// for input and output, and for no cached input: a lie makes a call no cheaper than the
+// numbers in it. Not plausible, and so no claim, are values that are no count, an input of
+// more tokens than the prompt has bytes, and counts whose sum is beyond 2^53. Nor is an
+// output beyond what was granted, which the meter does not know.
+func (m *Meter) Claim() (input, output int64) {
+	if m.UsageRejected() {
+		m.addClaim(m.usage.Input, m.usage.Output)
+	}
+	return m.claim.input, m.claim.output
+}
+
+// addClaim adds the counts of rejected usage to the claim.
+func (m *Meter) addClaim(input, output int64) {
+	if max(input, 0)+max(output, 0) > amount.Max {
+		return
+	}
+	if input <= m.maxClaim {
+		m.claim.input = max(m.claim.input, input)
+	}
+	m.claim.output = max(m.claim.output, output)
+}
 
 // isImplausible reports whether usage has no input for a prompt, or no output for an
 // answer with text.
@@ -150,17 +190,35 @@ func (m *Meter) Truncated() bool { return m.truncated }
 
 // readUsage reads the usage block of the document. final: it is that of the whole call.
 func (m *Meter) readUsage(final bool) {
-	block := readUsage(&m.scan, m.doc.usage)
-	if m.e == Messages {
-		m.block.merge(block)
-		block = m.block
-	}
-	u, ok := block.usage(m.e)
+	m.block.read(&m.scan, m.doc.usage)
+	u, ok := m.block.usage(m.e)
 	if !ok {
 		m.usageRejected = true
+		m.addClaim(m.usage.Input, m.usage.Output)
+		m.addClaim(m.block.input, m.block.output)
 		m.usage, m.final = noUsage, false
 		return
 	}
-	m.usage, m.final = u, final
-	m.maxOutput = max(m.maxOutput, u.Output)
+	m.setTier(m.block.serviceTier)
+	if u.isEmpty() && !m.usage.isEmpty() {
+		return // it takes nothing away
+	}
+	m.usage = combine(m.usage, u, m.e)
+	if !u.isEmpty() {
+		m.final, m.textAfterUsage = final, false
+		m.maxOutput = max(m.maxOutput, m.usage.Output)
+	} else {
+		m.final = m.final || final && u.Input >= 0 && u.Output >= 0
+	}
+}
+
+// readTier reads the service tier of the document, outside of its usage block.
+func (m *Meter) readTier() { m.setTier(m.doc.tierValue()) }
+
+// setTier sets the service tier, unless name is empty or auto. That is what a caller may
+// ask for, and not a tier that a call can get.
+func (m *Meter) setTier(name []byte) {
+	if len(name) > 0 && string(name) != "auto" && m.serviceTier != string(name) {
+		m.serviceTier = string(name)
+	}
 }

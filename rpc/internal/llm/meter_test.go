@@ -11,6 +11,20 @@ import (
 	"pgregory.net/rapid"
 )
 
+// used is a usage whose other counts are unknown.
+func used(input, cached, output, reasoning int64) Usage {
+	u := noUsage
+	u.Input, u.CachedInput, u.Output, u.Reasoning = input, cached, output, reasoning
+	return u
+}
+
+// anthropicUsed is the usage of anthropicStart with an output.
+func anthropicUsed(output int64) Usage {
+	u := used(60, 30, output, -1)
+	u.CacheWrite = 20
+	return u
+}
+
 // outcome is all that a meter reports.
 type outcome struct {
 	Usage         Usage
@@ -70,11 +84,12 @@ const (
 
 var (
 	streaming    = Request{Endpoint: ChatCompletions, N: 1, Stream: true, InputBytes: 10}
+	asking       = Request{Endpoint: ChatCompletions, N: 1, Stream: true, InputBytes: 10, usageAsked: true}
 	streamUsage  = Request{Endpoint: ChatCompletions, N: 1, Stream: true, InputBytes: 10, IncludeUsage: true}
-	chatUsed     = Usage{9, 4, 2, 1}
+	chatUsed     = used(9, 4, 2, 1)
 	hiddenCRLF   = strings.NewReplacer("\n", "\r\n")
 	hiddenCR     = strings.NewReplacer("\n", "\r")
-	responseUsed = Usage{8, 2, 3, 1}
+	responseUsed = used(8, 2, 3, 1)
 )
 
 func TestMeterStreams(t *testing.T) {
@@ -97,19 +112,19 @@ func TestMeterStreams(t *testing.T) {
 		{"byte order mark", streaming, "\xef\xbb\xbf" + chatUsage + done, "\xef\xbb\xbf" + done, outcome{chatUsed, true, chatUsed, 2, 0, true, false, false}},
 		{"comments", streaming, ": hi\n\n" + chatDelta + ":\n" + chatUsage + ": OPENROUTER\n\n" + done, ": hi\n\n" + chatDelta + ":\n: OPENROUTER\n\n" + done, outcome{chatUsed, true, chatUsed, 2, 2, true, false, false}},
 		{"other fields", streaming, "id: 1\nevent: x\n" + chatUsage + "retry: 5\nid\n" + done, "retry: 5\nid\n" + done, outcome{chatUsed, true, chatUsed, 2, 0, true, false, false}},
-		{"data of several lines", streaming, multiline + done, done, outcome{Usage{9, -1, 2, -1}, true, Usage{9, -1, 2, -1}, 2, 0, true, false, false}},
+		{"data of several lines", streaming, multiline + done, done, outcome{used(9, -1, 2, -1), true, used(9, -1, 2, -1), 2, 0, true, false, false}},
 		{"the last event has no end", streaming, chatDelta + strings.TrimSpace(chatUsage), chatDelta, outcome{chatUsed, true, chatUsed, 2, 2, false, false, false}},
 		{"no usage", streaming, chatDelta + chatDelta + chatStop + done, "", outcome{noUsage, false, noUsage, 2, 4, true, false, false}},
 		{"cut", streaming, chatDelta + chatDelta[:strings.Index(chatDelta, "i\"}")], "", outcome{noUsage, false, noUsage, 2, 3, false, false, false}},
-		{"continuous usage", streamUsage, continuous + continuous + chatStop + done, "", outcome{Usage{9, -1, 5, -1}, true, Usage{9, -1, 5, -1}, 5, 4, true, false, false}},
-		{"continuous usage, cut", streamUsage, continuous, "", outcome{noUsage, false, Usage{9, -1, 5, -1}, 5, 2, false, false, false}},
+		{"continuous usage", streamUsage, continuous + continuous + chatStop + done, "", outcome{used(9, -1, 5, -1), true, used(9, -1, 5, -1), 5, 4, true, false, false}},
+		{"continuous usage, cut", streamUsage, continuous, "", outcome{noUsage, false, used(9, -1, 5, -1), 5, 2, false, false, false}},
 		{
 			"usage with the last choice, no end", streamUsage, strings.Replace(chatStop, "]}", `],"usage":{"prompt_tokens":9,"completion_tokens":5}}`, 1), "",
-			outcome{Usage{9, -1, 5, -1}, true, Usage{9, -1, 5, -1}, 5, 0, false, false, false},
+			outcome{used(9, -1, 5, -1), true, used(9, -1, 5, -1), 5, 0, false, false, false},
 		},
 		{
 			"one choice of two ended", two, strings.Replace(chatStop, "]}", `],"usage":{"prompt_tokens":9,"completion_tokens":5}}`, 1), "",
-			outcome{noUsage, false, Usage{9, -1, 5, -1}, 5, 0, false, false, false},
+			outcome{noUsage, false, used(9, -1, 5, -1), 5, 0, false, false, false},
 		},
 		{
 			"completions", completions, `data: {"choices":[{"text":"a\nb","logprobs":{"tokens":["a"]}}]}` + "\n\n" + chatUsage + done, `data: {"choices":[{"text":"a\nb","logprobs":{"tokens":["a"]}}]}` + "\n\n" + done,
@@ -126,12 +141,12 @@ func TestMeterStreams(t *testing.T) {
 
 		{
 			"Anthropic", anthropic, anthropicStart + anthropicPing + anthropicDelta + anthropicTool + anthropicUsage + anthropicStop, "",
-			outcome{Usage{60, 30, 15, -1}, true, Usage{60, 30, 15, -1}, 15, 7, true, false, false},
+			outcome{anthropicUsed(15), true, anthropicUsed(15), 15, 7, true, false, false},
 		},
-		{"Anthropic, cut", anthropic, anthropicStart + anthropicDelta + anthropicDelta, "", outcome{noUsage, false, Usage{60, 30, 1, -1}, 2, 6, false, false, false}},
+		{"Anthropic, cut", anthropic, anthropicStart + anthropicDelta + anthropicDelta, "", outcome{noUsage, false, anthropicUsed(1), 2, 6, false, false, false}},
 		{
 			"Anthropic says the input again", anthropic, anthropicStart + strings.Replace(anthropicUsage, `{"output`, `{"input_tokens":12,"cache_read_input_tokens":0,"output`, 1), "",
-			outcome{Usage{62, 30, 15, -1}, true, Usage{62, 30, 15, -1}, 15, 0, false, false, false},
+			outcome{used(12, 0, 15, -1), true, used(12, 0, 15, -1), 15, 0, false, false, false},
 		},
 
 		{
@@ -156,7 +171,7 @@ func TestMeterStreams(t *testing.T) {
 }
 
 func TestMeterDocuments(t *testing.T) {
-	used := `"usage":{"prompt_tokens":9,"completion_tokens":2}`
+	block := `"usage":{"prompt_tokens":9,"completion_tokens":2}`
 	nested := `{"choices":[{"message":` + strings.Repeat("[", 70)
 	for _, tt := range []struct {
 		name   string
@@ -167,23 +182,23 @@ func TestMeterDocuments(t *testing.T) {
 		want   outcome
 	}{
 		{
-			"chat", ChatCompletions, 200, "application/json", ` {"choices":[{"message":{"content":"Hello","tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}],` + used + `} `,
-			outcome{Usage{9, -1, 2, -1}, true, Usage{9, -1, 2, -1}, 2, 8, true, false, false},
+			"chat", ChatCompletions, 200, "application/json", ` {"choices":[{"message":{"content":"Hello","tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}],` + block + `} `,
+			outcome{used(9, -1, 2, -1), true, used(9, -1, 2, -1), 2, 8, true, false, false},
 		},
-		{"chat, cut after the usage", ChatCompletions, 200, "application/json", `{"choices":[],` + used, outcome{Usage{9, -1, 2, -1}, true, Usage{9, -1, 2, -1}, 2, 0, false, false, false}},
+		{"chat, cut after the usage", ChatCompletions, 200, "application/json", `{"choices":[],` + block, outcome{used(9, -1, 2, -1), true, used(9, -1, 2, -1), 2, 0, false, false, false}},
 		{"chat, cut", ChatCompletions, 200, "application/json", `{"choices":[{"message":{"content":"Hel`, outcome{noUsage, false, noUsage, 0, 3, false, false, false}},
 		{"no usage", ChatCompletions, 200, "application/json", `{"choices":[{"message":{"content":"Hello"}}]}`, outcome{noUsage, false, noUsage, 0, 5, true, false, false}},
 		{
 			"usage elsewhere", ChatCompletions, 200, "application/json", `{"choices":[{"message":{"content":"x","usage":{"prompt_tokens":1,"completion_tokens":1}}}]}`,
 			outcome{noUsage, false, noUsage, 0, 1, true, false, false},
 		},
-		{"usage of something else", ChatCompletions, 200, "application/json", `{"message":[{` + used + `}]}`, outcome{noUsage, false, noUsage, 0, 0, true, false, false}},
-		{"completions", Completions, 200, "application/json", `{"choices":[{"text":"ab"},{"text":"\u20ac"}],` + used + `}`, outcome{Usage{9, -1, 2, -1}, true, Usage{9, -1, 2, -1}, 2, 5, true, false, false}},
+		{"usage of something else", ChatCompletions, 200, "application/json", `{"message":[{` + block + `}]}`, outcome{noUsage, false, noUsage, 0, 0, true, false, false}},
+		{"completions", Completions, 200, "application/json", `{"choices":[{"text":"ab"},{"text":"\u20ac"}],` + block + `}`, outcome{used(9, -1, 2, -1), true, used(9, -1, 2, -1), 2, 5, true, false, false}},
 		{
 			"embeddings", Embeddings, 200, "application/json", `{"data":[{"embedding":[0.1,-2e-3]}],"usage":{"prompt_tokens":8,"total_tokens":8}}`,
-			outcome{Usage{8, -1, 0, -1}, true, Usage{8, -1, 0, -1}, 0, 0, true, false, false},
+			outcome{used(8, -1, 0, -1), true, used(8, -1, 0, -1), 0, 0, true, false, false},
 		},
-		{"embeddings, no total", Embeddings, 200, "application/json", `{"usage":{"prompt_tokens":8}}`, outcome{Usage{8, -1, 0, -1}, true, Usage{8, -1, 0, -1}, 0, 0, true, false, false}},
+		{"embeddings, no total", Embeddings, 200, "application/json", `{"usage":{"prompt_tokens":8}}`, outcome{used(8, -1, 0, -1), true, used(8, -1, 0, -1), 0, 0, true, false, false}},
 		{
 			"responses", Responses, 200, "application/json", `{"instructions":"be","output":[{"type":"message","content":[{"text":"Hello"}]},{"type":"function_call","arguments":"{}"}],"usage":` +
 				`{"input_tokens":8,"input_tokens_details":{"cached_tokens":2},"output_tokens":3,"output_tokens_details":{"reasoning_tokens":1}}}`,
@@ -192,11 +207,11 @@ func TestMeterDocuments(t *testing.T) {
 		{
 			"Anthropic", Messages, 200, "application/json", `{"type":"message","content":[{"type":"text","text":"Hello"},{"type":"tool_use","id":"i","input":{"city":"Bern"}}],` +
 				`"usage":{"input_tokens":10,"cache_creation_input_tokens":20,"cache_read_input_tokens":30,"output_tokens":5}}`,
-			outcome{Usage{60, 30, 5, -1}, true, Usage{60, 30, 5, -1}, 5, 9, true, false, false},
+			outcome{anthropicUsed(5), true, anthropicUsed(5), 5, 9, true, false, false},
 		},
 		{
 			"Anthropic, no cache", Messages, 200, "application/json", `{"usage":{"input_tokens":10,"cache_creation_input_tokens":null,"output_tokens":5}}`,
-			outcome{Usage{10, -1, 5, -1}, true, Usage{10, -1, 5, -1}, 5, 0, true, false, false},
+			outcome{used(10, -1, 5, -1), true, used(10, -1, 5, -1), 5, 0, true, false, false},
 		},
 		{"an error", ChatCompletions, 400, "application/json", `{"error":{"message":"no"}}`, outcome{noUsage, false, noUsage, 0, 0, true, false, false}},
 		{"an error in HTML", ChatCompletions, 502, "text/html", `<h1>Bad gateway</h1>`, outcome{noUsage, false, noUsage, 0, 0, false, false, false}},
@@ -207,7 +222,7 @@ func TestMeterDocuments(t *testing.T) {
 			"usage too long", ChatCompletions, 200, "application/json", `{"usage":{"x":"` + strings.Repeat("x", maxUsageBytes) + `","prompt_tokens":9,"completion_tokens":2}}`,
 			outcome{noUsage, false, noUsage, 0, 0, true, false, true},
 		},
-		{"problem+json", ChatCompletions, 200, "application/problem+json; charset=utf-8; q", `{` + used + `}`, outcome{Usage{9, -1, 2, -1}, true, Usage{9, -1, 2, -1}, 2, 0, true, false, false}},
+		{"problem+json", ChatCompletions, 200, "application/problem+json; charset=utf-8; q", `{` + block + `}`, outcome{used(9, -1, 2, -1), true, used(9, -1, 2, -1), 2, 0, true, false, false}},
 	} {
 		m := NewMeter(&Request{Endpoint: tt.e, N: 1, InputBytes: 10}, tt.status, tt.kind)
 		if got := run(m, tt.answer); got != tt.answer {
@@ -254,12 +269,15 @@ func TestImplausibleUsage(t *testing.T) {
 		{ChatCompletions, `{"prompt_tokens":1e300,"completion_tokens":2}`},
 		{ChatCompletions, `{"prompt_tokens":99999999999999999999999,"completion_tokens":2}`},
 		{ChatCompletions, `{"prompt_tokens":1.5,"completion_tokens":2}`},
-		{ChatCompletions, `{"prompt_tokens":"9","completion_tokens":2}`},
+		{ChatCompletions, `{"prompt_tokens":"nine","completion_tokens":2}`},
+		{ChatCompletions, `{"prompt_tokens":"-9","completion_tokens":2}`},
+		{ChatCompletions, `{"prompt_tokens":"","completion_tokens":2}`},
+		{ChatCompletions, `{"prompt_tokens":true,"completion_tokens":2}`},
 		{ChatCompletions, `{"prompt_tokens":{},"completion_tokens":2}`},
 		{ChatCompletions, `{"prompt_tokens":9,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":10}}`},
 		{ChatCompletions, `{"prompt_tokens":9,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":-1}}`},
-		{ChatCompletions, `{"prompt_tokens":9,"completion_tokens":2,"completion_tokens_details":{"reasoning_tokens":3}}`},
-		{ChatCompletions, `{"prompt_tokens":9,"total_tokens":8}`},
+		{ChatCompletions, `{"prompt_tokens":9,"completion_tokens":2,"total_tokens":-11}`},
+		{ChatCompletions, `{"prompt_tokens":9,"completion_tokens":9007199254740992}`},
 		{ChatCompletions, `{"prompt_tokens":9,"completion_tokens":2x}`},
 		{ChatCompletions, `{"prompt_tokens":0,"completion_tokens":2}`},
 		{ChatCompletions, `{"prompt_tokens":9,"completion_tokens":0}`},
@@ -276,7 +294,7 @@ func TestImplausibleUsage(t *testing.T) {
 		}
 	}
 	for _, usage := range []string{
-		`null`, `[]`, `{}`, `{"prompt_tokens":9}`, `{"completion_tokens":2}`, `{"prompt_tokens":null,"completion_tokens":null,"total_tokens":null}`,
+		`null`, `[]`, `{}`, `{"prompt_tokens":9}`, `{"prompt_tokens":9,"total_tokens":8}`, `{"completion_tokens":2}`, `{"prompt_tokens":null,"completion_tokens":null,"total_tokens":null}`,
 	} {
 		m := NewMeter(&Request{N: 1, InputBytes: 10}, 200, "application/json")
 		run(m, `{"usage":`+usage+`}`)
@@ -412,11 +430,13 @@ func TestAnySplit(t *testing.T) {
 		chatDelta, chatStop, chatUsage, done, continuous, anthropicStart, anthropicDelta, anthropicTool, anthropicPing, anthropicUsage, anthropicStop,
 		responseCreated, responseDelta, responseText, fmt.Sprintf(responseEnd, "completed"), ": comment\n\n", ":\n", "\n", "\r", "\r\n", "id: 1\n", "event: x\n",
 		"data: hello\n\n", "data: {\"choices\":\ndata: [],\"usage\":{}}\n\n", "data\n\n", "\xef\xbb\xbf", "data:", "{", "}", `"\u00e4\\"`, `{"choices":[],` + `"usage":{"prompt_tokens":3,"completion_tokens":4}}`,
+		spacedNull, firstNull, `data: {"usage":null`, `,"usage":`, "null", ` ,"usage" : null `, strings.Repeat(" ", maxNullBytes),
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		r := Request{
 			Endpoint: Endpoint(rapid.IntRange(0, int(Messages)).Draw(t, "endpoint")), N: 1, InputBytes: 10,
 			Stream: rapid.Bool().Draw(t, "stream"), IncludeUsage: rapid.Bool().Draw(t, "include usage"),
+			usageAsked: rapid.Bool().Draw(t, "usage asked"),
 		}
 		answer := strings.Join(rapid.SliceOfN(rapid.SampledFrom(pieces), 0, 8).Draw(t, "answer"), "")
 		answer = rapid.SampledFrom([]*strings.Replacer{strings.NewReplacer(), hiddenCRLF, hiddenCR}).Draw(t, "line ends").Replace(answer)
@@ -428,14 +448,16 @@ func TestAnySplit(t *testing.T) {
 
 // TestEverySplit cuts at every byte, and into single bytes.
 func TestEverySplit(t *testing.T) {
-	answers := chatDelta + chatUsage + done
+	answers := chatDelta + chatUsage + spacedNull + done
 	for _, ends := range []*strings.Replacer{strings.NewReplacer(), hiddenCRLF, hiddenCR} {
 		answer := ends.Replace("\xef\xbb\xbf: x\n" + answers)
 		all := make([]int, len(answer))
 		for i := range answer {
 			all[i] = i
 			checkSplit(t, streaming, "text/event-stream", answer, []int{i})
+			checkSplit(t, asking, "text/event-stream", answer, []int{i})
 		}
 		checkSplit(t, streaming, "text/event-stream", answer, all)
+		checkSplit(t, asking, "text/event-stream", answer, all)
 	}
 }

@@ -78,14 +78,16 @@ func (p *parser) readMember(name []byte) {
 	}
 	switch kind {
 	case modelField:
-		r.Model = p.modelName()
+		r.Model = p.validText()
+	case serviceTierField:
+		r.ServiceTier = p.validText()
 	case boundField:
 		least := int64(1)
 		if r.Endpoint == Completions || r.Endpoint == Messages {
 			least = 0 // returns only log probabilities of the prompt, or fills a cache
 		}
-		n := p.wholeNumber(least)
-		p.addBound(memberSpan{start, p.i, n})
+		n := p.bound(least)
+		p.addBound(memberSpan{start, p.i, n, string(name) == "n_predict"})
 		r.MaxOutput = max(r.MaxOutput, n)
 	case minimumField:
 		r.MinOutput = p.wholeNumber(0)
@@ -96,7 +98,7 @@ func (p *parser) readMember(name []byte) {
 	case streamOptionsField:
 		p.streamOptions(start)
 	case contentField:
-		r.InputBytes += p.countContent()
+		r.InputBytes += p.countContent(true)
 	case textField:
 		r.InputBytes += p.countText()
 	case toolsField:
@@ -144,7 +146,7 @@ func (p *parser) keepNull(kind field, start int) {
 	switch {
 	case p.failed():
 	case kind == boundField && string(p.name()) == endpoints[p.r.Endpoint].bound:
-		p.addBound(memberSpan{start, p.i, -1})
+		p.addBound(memberSpan{start: start, end: p.i, n: nullBound})
 	case kind == streamOptionsField:
 		p.r.streamOptions = memberSpan{start: start, end: p.i}
 	}
@@ -231,9 +233,9 @@ func (at span) in(b []byte) []byte {
 // wrongType records that the next value is of the wrong type.
 func (p *parser) wrongType(want string) { p.fail("must be " + want + ", got " + p.describeNext()) }
 
-// modelName reads a model name. It rejects U+FFFD, which replaces half a surrogate
-// pair: two different names must not become one.
-func (p *parser) modelName() string {
+// validText reads the name of a model or a service tier. It rejects U+FFFD, which
+// replaces half a surrogate pair: two different names must not become one.
+func (p *parser) validText() string {
 	if p.peek() != '"' {
 		p.wrongType("a string")
 		return ""
@@ -277,6 +279,16 @@ func (p *parser) wholeNumber(least int64) int64 {
 		p.fail("must be at most " + amount.MaxText + ", got " + got)
 	}
 	return n
+}
+
+// bound reads an output bound: a whole number from least to 2^53, or noBound.
+func (p *parser) bound(least int64) int64 {
+	at := p.nextStart()
+	if p.peek() == '-' && string(p.scalar()) == "-1" {
+		return noBound
+	}
+	p.i = at
+	return p.wholeNumber(least)
 }
 
 // parseWhole parses a JSON number in any notation, since servers in Python read 1e3 as

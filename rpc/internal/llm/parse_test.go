@@ -80,6 +80,8 @@ func TestParse(t *testing.T) {
 			"null is absent", ChatCompletions, `{"max_tokens":null,"n":null,"model":null,"stream":null,"stream_options":null,"tools":null,"messages":null,"response_format":null}`,
 			Request{MaxOutput: -1, N: 1},
 		},
+		{"no bound", ChatCompletions, `{"max_tokens":-1,"max_completion_tokens":null,"n_predict": -1}`, Request{MaxOutput: -1, N: 1}},
+		{"no bound beside a bound", ChatCompletions, `{"n_predict":-1,"max_tokens":5}`, Request{MaxOutput: 5, N: 1}},
 		{"other notations", ChatCompletions, `{"max_tokens":1e3,"n":2.0}`, Request{MaxOutput: 1000, N: 2}},
 		{"the most", ChatCompletions, `{"max_tokens":9007199254740992}`, Request{MaxOutput: 1 << 53, N: 1}},
 		{"best_of", ChatCompletions, `{"n":2,"best_of":5}`, Request{MaxOutput: -1, N: 5}},
@@ -153,11 +155,12 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestMedia: an image has the same cost however it is sent, and text does not pass for
-// an image.
+// TestMedia: an image has the same cost however it is sent, encoded data is not text, and
+// text does not pass for either.
 func TestMedia(t *testing.T) {
 	data := "data:image/png;base64," + strings.Repeat("A", 100_000)
 	text := strings.Repeat("A", 100_000)
+	prose := strings.Repeat("word ", 20_000)
 	for _, tt := range []struct {
 		name    string
 		e       Endpoint
@@ -172,7 +175,23 @@ func TestMedia(t *testing.T) {
 		{"chat file", ChatCompletions, `{"type":"file","file":{"file_data":"` + data + `"}}`, FileBytes, 50},
 		{"vLLM video", ChatCompletions, `{"type":"video_url","video_url":{"url":"` + data + `"}}`, VideoBytes, 50},
 		{"a text that looks like one", ChatCompletions, `{"type":"text","text":"` + data + `"}`, 100_000, 50},
-		{"a payload without a type", ChatCompletions, `{"image_url":{"url":"` + data + `"}}`, 100_000, 50},
+		{"a payload without a type", ChatCompletions, `{"image_url":{"url":"` + data + `"}}`, OpaqueBytes, 50},
+		{"prose as a payload without a type", ChatCompletions, `{"image_url":{"url":"` + prose + `"}}`, 100_000, 50},
+		{"prose in an image", ChatCompletions, `{"type":"image","caption":"` + prose + `"}`, ImageBytes + 100_000, 50},
+		{"Qwen's image", ChatCompletions, `{"type":"image","image":"` + data + `"}`, ImageBytes, 50},
+		{"assistant's audio", ChatCompletions, `{"type":"audio","audio":{"data":"` + text + `","transcript":"hello"}}`, AudioBytes, 50},
+		{"details of reasoning", ChatCompletions, `{"reasoning_details":[{"type":"reasoning.encrypted","data":"` + text + `"}]}`, OpaqueBytes, 60},
+		{"a signature of a thought", ChatCompletions, `{"extra_content":{"google":{"thought_signature":"` + text + `"}}}`, OpaqueBytes, 60},
+		{"chunks of an unknown part", ChatCompletions, `{"type":"new","chunks":["` + text + `","` + text + `"]}`, 2 * OpaqueBytes, 60},
+		{"base64 with lines", ChatCompletions, `{"type":"new","blob":"` + strings.Repeat(strings.Repeat("A", 76)+`\r\n`, 1000) + `=="}`, OpaqueBytes, 60},
+		{"short data", ChatCompletions, `{"type":"new","blob":"` + text[:2000] + `"}`, 2000, 60},
+		{"result of an image tool", Responses, `{"type":"image_generation_call","id":"i","status":"completed","result":"` + text + `"}`, ImageBytes, 80},
+		{"encrypted reasoning", Responses, `{"type":"reasoning","summary":[{"type":"summary_text","text":"ok"}],"encrypted_content":"` + text + `"}`, OpaqueBytes, 100},
+		{"output of a function", Responses, `{"type":"function_call_output","call_id":"c","output":"` + text + `"}`, 100_000, 80},
+		{"thinking with a signature", Messages, `{"type":"thinking","thinking":"so","signature":"` + text + `"}`, OpaqueBytes, 60},
+		{"thinking in base64", Messages, `{"type":"thinking","thinking":"` + text + `"}`, 100_000, 60},
+		{"redacted thinking", Messages, `{"type":"redacted_thinking","data":"` + text + `"}`, OpaqueBytes, 60},
+		{"search results", Messages, `{"type":"web_search_tool_result","content":[{"type":"web_search_result","title":"t","encrypted_content":"` + text + `"}]}`, OpaqueBytes, 120},
 		{"a payload of a text", ChatCompletions, `{"type":"text","image_url":{"url":"` + data + `"}}`, 100_000, 60},
 		{"responses image", Responses, `{"type":"input_image","image_url":"` + data + `"}`, ImageBytes, 50},
 		{"responses file", Responses, `{"type":"input_file","file_data":"` + data + `","filename":"a"}`, FileBytes, 50},
@@ -194,6 +213,33 @@ func TestMedia(t *testing.T) {
 		}
 		if most := tt.least + tt.most; r.InputBytes < tt.least || r.InputBytes > most {
 			t.Errorf("%s: %d bytes, want %d to %d", tt.name, r.InputBytes, tt.least, most)
+		}
+	}
+}
+
+// TestOpaqueBytes: what encoded data does not count for is known, because a call without
+// reported usage is charged for it.
+func TestOpaqueBytes(t *testing.T) {
+	data := strings.Repeat("A", 100_000)
+	for _, tt := range []struct {
+		content string
+		opaque  int64
+		fixed   bool
+	}{
+		{`{"type":"redacted_thinking","data":"` + data + `"}`, 100_000 - OpaqueBytes, true},
+		{`{"type":"thinking","signature":"` + data[:300] + `"}`, 0, true},
+		{`{"type":"image","source":{"type":"base64","data":"` + data + `"}}`, 0, true},
+		{`{"source":{"type":"base64","data":"` + data + `"},"type":"image"}`, 0, true},
+		{`{"type":"text","text":"x","data":"` + data + `"}`, 0, true},
+		{`{"type":"new","a":["` + data + `",{"b":"` + data + `"}]}`, 2 * (100_000 - OpaqueBytes), true},
+		{`{"type":"text","text":"` + data + `"}`, 0, false},
+	} {
+		r, err := Parse(Messages, []byte(`{"messages":[{"role":"user","content":[`+tt.content+`]}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.OpaqueBytes != tt.opaque || r.FixedSize != tt.fixed {
+			t.Errorf("%.40s: %d opaque bytes, fixed size %v, want %d, %v", tt.content, r.OpaqueBytes, r.FixedSize, tt.opaque, tt.fixed)
 		}
 	}
 }
@@ -246,7 +292,8 @@ func TestParseErrors(t *testing.T) {
 		{ChatCompletions, `{"max_tokens":9007199254740993}`, "max_tokens: must be at most 2^53, got 9007199254740993"},
 		{ChatCompletions, `{"max_tokens":1e400}`, "max_tokens: must be at most 2^53, got 1e400"},
 		{ChatCompletions, `{"max_tokens":18446744073709551617}`, "max_tokens: must be at most 2^53, got 18446744073709551617"},
-		{Completions, `{"max_tokens":-1}`, "max_tokens: must be a whole number of at least 0, got -1"},
+		{Completions, `{"max_tokens":-2}`, "max_tokens: must be a whole number of at least 0, got -2"},
+		{ChatCompletions, `{"n_predict":-1.5}`, "n_predict: must be a whole number of at least 1, got -1.5"},
 		{ChatCompletions, `{"n":0}`, "n: must be a whole number of at least 1, got 0"},
 		{ChatCompletions, `{"best_of":-1e99}`, "best_of: must be a whole number of at least 1, got -1e99"},
 		{Completions, `{"n":9007199254740992,"prompt":["a","b"]}`, "n: must be at most 2^53 for all prompts together, got 9007199254740992"},

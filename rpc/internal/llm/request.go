@@ -6,27 +6,34 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/text"
 )
 
 // What an image, audio, video or file in a prompt counts for in Request.InputBytes,
 // whatever its size: at three bytes per token about 1,600, 1,000, 10,000 and 3,000
-// tokens. The usage block of the answer has the real number.
+// tokens. The usage block of the answer has the real number. A long string of base64
+// where no text is expected, such as encrypted reasoning, a signature or the result of
+// an image tool, counts for its size up to OpaqueBytes: about 2,000 tokens.
 const (
 	ImageBytes = 4_800
 	AudioBytes = 3_000
 	VideoBytes = 30_000
 	FileBytes  = 9_000
+
+	OpaqueBytes = 6_000
 )
 
 // Request is what the body of a call says about its cost.
 type Request struct {
 	Endpoint Endpoint
 	Model    string // "": the server's default
+	// ServiceTier is what the caller asks for, such as flex or priority. "": nothing.
+	ServiceTier string
 
 	// MaxOutput is the output bound of one choice in tokens: the largest of
-	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: absent. 0 for
-	// embeddings.
+	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: there is none,
+	// because they are absent, null or -1. 0 for embeddings.
 	MaxOutput int64
 	// MinOutput is the least output that the server accepts or that is of use, at most
 	// MaxOutput: the largest of min_tokens, thinking.budget_tokens + 256, and 16 for
@@ -38,12 +45,21 @@ type Request struct {
 
 	Stream       bool
 	IncludeUsage bool // the caller asked for the usage chunk
+	usageAsked   bool // Rewrite asked for it instead
 
 	// InputBytes is about how many bytes the model reads: the strings (unescaped),
 	// numbers and names in messages, tools, schemas, prompts and inputs. Names stand
 	// for what the server's template adds. An image, audio, video or file counts for
-	// ImageBytes, AudioBytes, VideoBytes or FileBytes, inline or not.
+	// ImageBytes, AudioBytes, VideoBytes or FileBytes, inline or not, and encoded data
+	// for OpaqueBytes at most.
 	InputBytes int64
+	// OpaqueBytes is what InputBytes leaves out of encoded data of unknown parts. A
+	// server may have given it to the model, so without a report of its usage the call
+	// is charged for it.
+	OpaqueBytes int64
+	// FixedSize: InputBytes includes parts that do not count for their size, so it says
+	// nothing about bytes per token.
+	FixedSize bool
 	// InputTokens is the number of tokens of prompts that are token ids, in addition
 	// to InputBytes.
 	InputTokens int64
@@ -63,13 +79,21 @@ type Request struct {
 	optionsStart  int        // offset of the first member of stream_options; 0: it is null or absent
 	optionsEmpty  bool       // stream_options has no members
 	includeUsage  memberSpan // stream_options.include_usage
+	addedOptions  edit       // the stream_options that Rewrite added, at its place in the result
 }
 
 // memberSpan is the span of a member's value in the body. If end is 0, it is absent.
 type memberSpan struct {
-	start, end int
-	n          int64 // a bound; -1: null
+	start, end  int
+	n           int64 // a bound, noBound or nullBound
+	nonstandard bool  // a bound that only some servers know
 }
+
+// Values of a member that bounds the output.
+const (
+	noBound   = -1 // as sent
+	nullBound = -2 // null, of the member that Rewrite would add
+)
 
 // FieldError is a problem of one field of a request.
 type FieldError struct {
@@ -111,6 +135,18 @@ func (r *Request) SetPathModel(requestPath string) error {
 // Release drops the body, so that only a small Request is kept while the answer runs.
 // Rewrite must not be called after it.
 func (r *Request) Release() { r.body = nil }
+
+// maxInputTokens is more than the number of tokens that the model reads: a token is a
+// byte of the prompt at least. Templates of servers and their tools add some.
+func (r *Request) maxInputTokens() int64 {
+	if r.StoredInput {
+		return amount.Max
+	}
+	return r.InputBytes + r.InputTokens + templateTokens
+}
+
+// templateTokens is more than what templates and tools of servers usually add.
+const templateTokens = 1 << 10
 
 // pathName is a name as a part of a path, quoted unless it is short and plain.
 func pathName(b []byte) string {

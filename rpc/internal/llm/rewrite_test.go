@@ -29,17 +29,26 @@ func TestRewrite(t *testing.T) {
 		{"both lowered", ChatCompletions, `{"max_tokens":100,"max_completion_tokens":200}`, 64, false, `{"max_tokens":64,"max_completion_tokens":64}`},
 		{"the higher one lowered", ChatCompletions, `{"max_completion_tokens":200,"max_tokens":100}`, 160, false, `{"max_completion_tokens":160,"max_tokens":100}`},
 		{"only the one that is there", ChatCompletions, `{"max_tokens":null,"max_completion_tokens":200}`, 64, false, `{"max_tokens":null,"max_completion_tokens":64}`},
-		{"added", ChatCompletions, `{"a":1}`, 64, false, `{"max_tokens":64,"a":1}`},
-		{"added to nothing", ChatCompletions, `{ }`, 64, false, `{"max_tokens":64 }`},
-		{"in place of null", ChatCompletions, `{"max_completion_tokens":null,"max_tokens":null}`, 64, false, `{"max_completion_tokens":null,"max_tokens":64}`},
-		{"beside null", ChatCompletions, `{"max_completion_tokens":null}`, 64, false, `{"max_tokens":64,"max_completion_tokens":null}`},
+		{"added", ChatCompletions, `{"a":1}`, 64, false, `{"max_completion_tokens":64,"a":1}`},
+		{"added to nothing", ChatCompletions, `{ }`, 64, false, `{"max_completion_tokens":64 }`},
+		{"in place of null", ChatCompletions, `{"max_completion_tokens":null,"max_tokens":null}`, 64, false, `{"max_completion_tokens":64,"max_tokens":null}`},
+		{"beside null", ChatCompletions, `{"max_tokens":null}`, 64, false, `{"max_completion_tokens":64,"max_tokens":null}`},
+		{"no bound stays", ChatCompletions, `{"max_tokens":-1}`, -1, false, `{"max_tokens":-1}`},
+		{"in place of no bound", ChatCompletions, `{"max_tokens": -1}`, 64, false, `{"max_tokens": 64}`},
+		{"in place of no bound and null", ChatCompletions, `{"max_completion_tokens":null,"max_tokens":-1}`, 64, false, `{"max_completion_tokens":64,"max_tokens":64}`},
+		{"in place of llama.cpp's no bound", Completions, `{"n_predict":-1}`, 64, false, `{"max_tokens":64,"n_predict":64}`},
+		{"no bound beside a bound", ChatCompletions, `{"max_tokens":16,"n_predict":-1}`, -1, false, `{"max_tokens":16,"n_predict":16}`},
+		{"no bound beside a lowered bound", ChatCompletions, `{"max_tokens":16,"n_predict":-1}`, 8, false, `{"max_tokens":8,"n_predict":8}`},
+		{"no bound of Responses", Responses, `{"max_output_tokens":-1}`, 64, false, `{"max_output_tokens":64}`},
 		{"a name in escapes", ChatCompletions, `{"m\u0061x_tokens":100}`, 64, false, `{"m\u0061x_tokens":64}`},
 		{"completions", Completions, `{"prompt":"a"}`, 16, false, `{"max_tokens":16,"prompt":"a"}`},
 		{"responses", Responses, `{"input":"a","stream":true}`, 16, true, `{"max_output_tokens":16,"input":"a","stream":true}`},
 		{"messages", Messages, `{"max_tokens":99,"stream":true}`, 16, true, `{"max_tokens":16,"stream":true}`},
 		{"embeddings", Embeddings, `{"input":"a"}`, 16, true, `{"input":"a"}`},
 		{"usage", ChatCompletions, `{"stream":true}`, -1, true, `{"stream_options":{"include_usage":true},"stream":true}`},
-		{"usage and bound", ChatCompletions, `{"stream":true}`, 16, true, `{"max_tokens":16,"stream_options":{"include_usage":true},"stream":true}`},
+		{"usage and bound", ChatCompletions, `{"stream":true}`, 16, true, `{"max_completion_tokens":16,"stream_options":{"include_usage":true},"stream":true}`},
+		{"usage and a later bound", ChatCompletions, `{"stream":true,"max_tokens":99}`, 16, true, `{"stream_options":{"include_usage":true},"stream":true,"max_tokens":16}`},
+		{"bound before null options", Completions, `{"stream":true,"max_tokens":99,"stream_options":null}`, 16, true, `{"stream":true,"max_tokens":16,"stream_options":{"include_usage":true}}`},
 		{"usage, no stream", ChatCompletions, `{"stream":false}`, -1, true, `{"stream":false}`},
 		{"usage asked for", ChatCompletions, `{"stream":true,"stream_options":{"include_usage":true}}`, -1, true, `{"stream":true,"stream_options":{"include_usage":true}}`},
 		{"usage not asked for", ChatCompletions, `{"stream_options":{"a":1,"include_usage": false},"stream":true}`, -1, true, `{"stream_options":{"a":1,"include_usage": true},"stream":true}`},
@@ -92,8 +101,8 @@ func drawBody(t *rapid.T) (Endpoint, []byte) {
 		"tools":    rapid.SampledFrom([]string{"[]", "null", `[{"function":{"parameters":{"max_tokens":{"type":"integer"}}}}]`}),
 		"future":   rapid.SampledFrom([]string{"1.50", `"max_tokens"`, `{"max_tokens":1,"stream_options":{}}`, "[[{}],null]"}),
 	}
-	for _, name := range []string{"max_tokens", "max_completion_tokens", "max_output_tokens"} {
-		values[name] = rapid.OneOf(number, rapid.Just("null"))
+	for _, name := range []string{"max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"} {
+		values[name] = rapid.OneOf(number, rapid.Just("null"), rapid.Just("-1"))
 	}
 	var names []string
 	for name := range values {
@@ -188,10 +197,20 @@ func checkRewrite(t fataler, e Endpoint, body []byte, grant int64, usage bool) {
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Fatalf("%s\nbecomes %s\nall else (-before +after):\n%s", body, got, diff)
 	}
+	if r.AddedStreamOptions() {
+		without := r.WithoutStreamOptions(got)
+		plain, err := Parse(e, slices.Clip(body))
+		if err != nil {
+			t.Fatalf("the caller's body is changed to %s: %v", body, err)
+		}
+		if want, _ := plain.Rewrite(grant, false); string(without) != string(want) {
+			t.Fatalf("%s\nbecomes %s\nand without stream_options %s\nwant %s", body, got, without, want)
+		}
+	}
 	if then, changed := again.Rewrite(grant, usage); string(then) != string(got) || changed {
 		t.Fatalf("%s\nbecomes %s\nand then %s", body, got, then)
 	}
-	if len(got) > len(body)+len(`"max_output_tokens":9007199254740992,"stream_options":{"include_usage":true},`) {
+	if len(got) > len(body)+SpareBytes {
 		t.Fatalf("%s\nbecomes %s\nwhich is too long", body, got)
 	}
 }
@@ -199,7 +218,7 @@ func checkRewrite(t fataler, e Endpoint, body []byte, grant int64, usage bool) {
 // isAdded reports whether a member is one that Rewrite adds.
 func isAdded(member string) bool {
 	switch member {
-	case `"max_tokens":?`, `"max_output_tokens":?`, `"stream_options":?`:
+	case `"max_tokens":?`, `"max_completion_tokens":?`, `"max_output_tokens":?`, `"stream_options":?`:
 		return true
 	}
 	return false

@@ -25,7 +25,7 @@ func checkSplit(t fataler, r Request, kind, answer string, cuts []int) {
 	if !whole.events.hideUsage && passed != answer {
 		t.Fatalf("%q\npasses %q, want it all", answer, passed)
 	}
-	if want, ok := withoutUsageChunks(answer); ok && whole.events.hideUsage && passed != want {
+	if want, ok := expectedPass(answer, r.usageAsked); ok && whole.events.hideUsage && passed != want {
 		t.Fatalf("%q\npasses %q\n  want %q", answer, passed, want)
 	}
 	if u, ok := whole.Usage(); ok && (u.Input < 0 || u.Output < 0 || u.CachedInput > u.Input || u.Reasoning > u.Output || u.Input > amount.Max || u.Output > amount.Max) {
@@ -33,9 +33,10 @@ func checkSplit(t fataler, r Request, kind, answer string, cuts []int) {
 	}
 }
 
-// withoutUsageChunks removes the usage chunks of a stream, in a simple and slow way. It
-// is false if the result is undefined, because an event with usage is not JSON.
-func withoutUsageChunks(answer string) (string, bool) {
+// expectedPass removes the usage chunks of a stream, and nulls as the usage of events
+// if asked is set, in a simple and slow way. It is false if the result is undefined,
+// because an event with usage is not JSON.
+func expectedPass(answer string, asked bool) (string, bool) {
 	var out, event, data strings.Builder
 	fields := 0
 	answer, marked := strings.CutPrefix(answer, "\xef\xbb\xbf")
@@ -48,7 +49,10 @@ func withoutUsageChunks(answer string) (string, bool) {
 		if strings.Contains(text, `"usage"`) && !json.Valid([]byte(text)) {
 			undefined = true
 		}
-		if !isUsageChunk(text) {
+		if member, ok := nullUsage(text); ok && asked {
+			undefined = undefined || len(member) > maxNullBytes || strings.ContainsAny(member, "\r\n") || strings.Count(event.String(), member) != 1
+			out.WriteString(strings.Replace(event.String(), member, "", 1))
+		} else if !isUsageChunk(text) {
 			out.WriteString(event.String())
 		}
 		event.Reset()
@@ -90,4 +94,38 @@ func isUsageChunk(text string) bool {
 	var usage map[string]json.RawMessage
 	return chunk["choices"] != nil && json.Unmarshal(chunk["choices"], &choices) == nil && choices != nil && len(choices) == 0 &&
 		chunk["usage"] != nil && json.Unmarshal(chunk["usage"], &usage) == nil && usage != nil
+}
+
+// nullUsage returns the text of the first member "usage":null of an object with the comma
+// that belongs to it.
+func nullUsage(text string) (string, bool) {
+	if !json.Valid([]byte(text)) {
+		return "", false
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return "", false
+	}
+	for first := true; d.More(); first = false {
+		before := int(d.InputOffset())
+		before += strings.IndexAny(text[before:], `,"`)
+		name, err := d.Token()
+		if err != nil {
+			return "", false
+		}
+		isUsage := name == "usage" && strings.HasSuffix(text[:d.InputOffset()], `"usage"`) // not escaped
+		var value json.RawMessage
+		if d.Decode(&value) != nil {
+			return "", false
+		}
+		if !isUsage || string(value) != "null" {
+			continue
+		}
+		after := int(d.InputOffset())
+		if first && d.More() {
+			after += strings.IndexByte(text[after:], '"')
+		}
+		return text[before:after], true
+	}
+	return "", false
 }

@@ -56,8 +56,13 @@ func TestBoundOfLlamaCPP(t *testing.T) {
 	if want := `{"messages":[],"max_tokens":1,"n_predict":10,"max_completion_tokens":10,"n":1,"n_cmpl":3}`; string(got) != want {
 		t.Errorf("Rewrite(10) = %s, want %s", got, want)
 	}
-	if _, err := Parse(Completions, []byte(`{"prompt":"x","n_predict":-1}`)); err == nil {
-		t.Error("Parse = nil, want an error: the caller must not remove the bound")
+	r, err = Parse(Completions, []byte(`{"prompt":"x","max_tokens":9,"n_predict":-1}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _ = r.Rewrite(-1, false)
+	if want := `{"prompt":"x","max_tokens":9,"n_predict":9}`; string(got) != want {
+		t.Errorf("Rewrite(-1) = %s, want %s: the caller must not remove the bound", got, want)
 	}
 }
 

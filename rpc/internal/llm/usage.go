@@ -4,128 +4,189 @@ package llm
 
 import "github.com/bucketring/bucketring/internal/amount"
 
-// Usage is what a call used, in tokens. -1: unknown.
+// Usage is what a call used, in tokens unless a field says otherwise. -1: unknown.
 type Usage struct {
-	Input       int64 // cached or not; for Anthropic the sum of its three counts
-	CachedInput int64 // the part of Input that was read from a cache
-	Output      int64 // including reasoning
-	Reasoning   int64 // the part of Output that is reasoning
+	Input        int64 // all of it: new, read from a cache and written to one
+	CachedInput  int64 // the part of Input that was read from a cache
+	CacheWrite   int64 // the part of Input that was written to a cache for minutes
+	CacheWrite1h int64 // the part of Input that was written to a cache for an hour
+	Output       int64 // including reasoning
+	Reasoning    int64 // the part of Output that is reasoning
+	Images       int64 // number of generated images
+	Searches     int64 // number of web searches
+
+	ServiceTier string // as the server calls it, such as flex or priority; "": unknown
 }
 
-var noUsage = Usage{-1, -1, -1, -1}
+var noUsage = Usage{Input: -1, CachedInput: -1, CacheWrite: -1, CacheWrite1h: -1, Output: -1, Reasoning: -1, Images: -1, Searches: -1}
 
-// usageBlock is a usage object as sent. -1: absent or null.
-type usageBlock struct {
-	input, output, total     int64
-	cacheCreation, cacheRead int64 // Anthropic: in addition to input
-	cached                   int64 // OpenAI: a part of input
-	reasoning                int64 // a part of output
-	invalid                  bool  // a count is not a number, or out of bounds
+// inputParts returns the parts of the input that have prices of their own.
+func (u *Usage) inputParts() int64 {
+	return max(u.CachedInput, 0) + max(u.CacheWrite, 0) + max(u.CacheWrite1h, 0)
 }
 
-// readUsage reads a usage object of any of the formats.
-func readUsage(s *scanner, text []byte) usageBlock {
-	u := usageBlock{-1, -1, -1, -1, -1, -1, -1, false}
-	s.reset(text)
-	for s.enter('{'); s.member(); {
-		switch string(s.name()) {
-		case "prompt_tokens", "input_tokens":
-			u.number(s, &u.input)
-		case "completion_tokens", "output_tokens":
-			u.number(s, &u.output)
-		case "total_tokens":
-			u.number(s, &u.total)
-		case "cache_creation_input_tokens":
-			u.number(s, &u.cacheCreation)
-		case "cache_read_input_tokens":
-			u.number(s, &u.cacheRead)
-		case "prompt_tokens_details", "input_tokens_details":
-			u.detail(s, "cached_tokens", "", &u.cached)
-		case "completion_tokens_details", "output_tokens_details":
-			u.detail(s, "reasoning_tokens", "thinking_tokens", &u.reasoning)
-		default:
-			s.skip()
+// hasInputParts reports whether a part of the input is known.
+func (u *Usage) hasInputParts() bool { return max(u.CachedInput, u.CacheWrite, u.CacheWrite1h) >= 0 }
+
+// usage returns the usage that the block reports at endpoint e. It is false if no
+// reading of the block is consistent.
+//
+// Servers agree on the names of the counts more than on what they include:
+//
+//   - Cached and written input is a part of the input, except where it is beside it:
+//     in the Messages format, where the total says so, and where Anthropic's names
+//     have larger counts than the input.
+//   - Reasoning is a part of the output, except where the total has more than input
+//     and output: the rest is output then. Without such a total, reasoning that
+//     exceeds the output is beside it.
+//   - A total that is smaller than its parts is ignored.
+//   - A missing input or output is what the total leaves. Embeddings have no output:
+//     their total is input, and so is that of Other endpoints if they report no more.
+func (b *usageBlock) usage(e Endpoint) (Usage, bool) {
+	if b.invalid {
+		return noUsage, false
+	}
+	u := Usage{
+		Input: b.input, CachedInput: b.cached, CacheWrite: b.write, CacheWrite1h: b.write1h,
+		Output: b.output, Reasoning: b.reasoning, Images: b.images, Searches: max(b.searches, b.sources),
+	}
+	if rest := b.writes - max(b.write1h, 0); b.writes >= 0 && rest > u.CacheWrite {
+		u.CacheWrite = rest // what is not for an hour is for minutes
+	}
+	if e == Embeddings {
+		u.Input = max(u.Input, b.total)
+		u.Output = max(u.Output, 0)
+		u.Reasoning = min(u.Reasoning, u.Output)
+	} else if e == Other && b.input < 0 && b.output < 0 {
+		u.Input, u.Output = b.total, 0 // all that rerankers report
+	} else if !b.resolve(&u, e) {
+		return noUsage, false
+	}
+	if max(u.Input, 0)+max(u.Output, 0) > amount.Max || u.Input >= 0 && u.inputParts() > u.Input {
+		return noUsage, false
+	}
+	return u, true
+}
+
+// resolve sets the input and the output of u. It is false if the parts of the input
+// are larger than the input.
+func (b *usageBlock) resolve(u *Usage, e Endpoint) bool {
+	switch { // what the total leaves
+	case b.total < 0:
+	case u.Output < 0 && u.Input >= 0 && b.total >= u.Input:
+		u.Output = b.total - u.Input
+	case u.Input < 0 && u.Output >= 0 && b.total >= u.Output:
+		u.Input = b.total - u.Output
+	}
+	if b.isPartBeside(u, e) {
+		u.Input += u.inputParts()
+	}
+	if u.Output < 0 && e == Other {
+		u.Output = 0
+	}
+	if u.Output < 0 {
+		return true
+	}
+	reported := u.Output
+	if u.Input >= 0 {
+		u.Output = max(u.Output, b.total-u.Input)
+	}
+	if u.Reasoning > u.Output || b.thoughts {
+		u.Output = max(u.Output, reported+max(u.Reasoning, 0))
+	}
+	return true
+}
+
+// isPartBeside reports whether the parts of the input are beside it.
+func (b *usageBlock) isPartBeside(u *Usage, e Endpoint) bool {
+	parts := u.inputParts()
+	if u.Input < 0 || parts == 0 {
+		return false
+	}
+	if u.Output >= 0 && b.total >= 0 {
+		thought := max(u.Reasoning, 0)
+		switch b.total - u.Input - u.Output {
+		case 0:
+			if parts <= u.Input {
+				return false
+			}
+		case thought: // reasoning beside the output is the dearer reading
+			return e == Messages
+		case parts, parts + thought:
+			return true
 		}
 	}
-	if s.failed() {
-		u.invalid = true
+	return e == Messages && !b.openAI || b.anthropic && parts > u.Input
+}
+
+// combine returns what two usage blocks of one answer say together. It is the only
+// place where blocks are combined, for all formats:
+//
+//   - A later block replaces an earlier one, and what it lacks stays: an absent or null
+//     count, or a block with nothing but zeros, takes nothing away.
+//   - The input and its parts belong together: a block that has both replaces both, so
+//     that input which an earlier block counted as new and a later one as cached counts
+//     once. A block that has the input alone keeps the parts: inside its input, or, in
+//     the Messages format, beside it if it is smaller than the earlier input.
+//   - Counts of output, images and searches are cumulative, and what was generated
+//     stays generated: a later smaller count is ignored.
+func combine(earlier, later Usage, e Endpoint) Usage {
+	u := earlier
+	if later.Output >= u.Output {
+		u.Output = later.Output
+		if later.Reasoning >= 0 {
+			u.Reasoning = later.Reasoning
+		}
+		u.Reasoning = min(u.Reasoning, max(u.Output, -1))
+	}
+	u.Images = max(u.Images, later.Images)
+	u.Searches = max(u.Searches, later.Searches)
+	beside := e == Messages
+	switch {
+	case later.Input > 0 && later.hasInputParts(), u.Input < 0 && !u.hasInputParts():
+		u.setInput(&later)
+	case later.Input > 0 && beside && later.Input < u.Input:
+		u.Input = later.Input + u.inputParts()
+	case later.Input > 0:
+		u.Input = later.Input
+		if u.inputParts() > u.Input {
+			u.CachedInput, u.CacheWrite, u.CacheWrite1h = -1, -1, -1
+		}
+	case later.Input < 0 && later.inputParts() > 0:
+		u.setInputParts(&later, beside)
+	}
+	if max(u.Input, 0)+max(u.Output, 0) > amount.Max {
+		return earlier
 	}
 	return u
 }
 
-// number reads a count of tokens.
-func (u *usageBlock) number(s *scanner, to *int64) {
-	if c := s.peek(); c != '-' && (c < '0' || c > '9') {
-		if c != 'n' {
-			u.invalid = true
-		}
-		s.skip()
-		return
-	}
-	n, ok := parseWhole(s.scalar())
-	if !ok || n < 0 || n > amount.Max {
-		u.invalid = true
-		return
-	}
-	*to = n
+// setInput copies the input and its parts.
+func (u *Usage) setInput(from *Usage) {
+	u.Input, u.CachedInput, u.CacheWrite, u.CacheWrite1h = from.Input, from.CachedInput, from.CacheWrite, from.CacheWrite1h
 }
 
-// detail reads one member of an object. It may have one of two names.
-func (u *usageBlock) detail(s *scanner, name, orName string, to *int64) {
-	if s.peek() != '{' {
-		s.skip()
-		return
+// setInputParts sets the known parts of the input, unless they do not fit into it.
+func (u *Usage) setInputParts(from *Usage, beside bool) {
+	next := *u
+	if from.CachedInput >= 0 {
+		next.CachedInput = from.CachedInput
 	}
-	for s.enter('{'); s.member(); {
-		if at := s.name(); string(at) == name || string(at) == orName {
-			u.number(s, to)
-		} else {
-			s.skip()
-		}
+	if from.CacheWrite >= 0 {
+		next.CacheWrite = from.CacheWrite
+	}
+	if from.CacheWrite1h >= 0 {
+		next.CacheWrite1h = from.CacheWrite1h
+	}
+	if beside && u.Input >= 0 {
+		next.Input += next.inputParts() - u.inputParts()
+	}
+	if next.Input < 0 || next.inputParts() <= next.Input {
+		*u = next
 	}
 }
 
-// merge merges a later block of an Anthropic stream. Its counts are cumulative, so
-// they never decrease.
-func (u *usageBlock) merge(later usageBlock) {
-	u.input = max(u.input, later.input)
-	u.output = max(u.output, later.output)
-	u.cacheCreation = max(u.cacheCreation, later.cacheCreation)
-	u.cacheRead = max(u.cacheRead, later.cacheRead)
-	u.reasoning = max(u.reasoning, later.reasoning)
-	u.invalid = u.invalid || later.invalid
-}
-
-// usage is the usage that the block reports at endpoint e. It is false if it cannot
-// be true.
-func (u usageBlock) usage(e Endpoint) (Usage, bool) {
-	if u.invalid {
-		return noUsage, false
-	}
-	out := Usage{Input: u.input, CachedInput: u.cached, Output: u.output, Reasoning: u.reasoning}
-	if e == Messages {
-		out.CachedInput = u.cacheRead
-		if u.input >= 0 {
-			out.Input += max(u.cacheCreation, 0) + max(u.cacheRead, 0)
-		}
-	}
-	if (e == Embeddings || e == Other) && u.input < 0 && u.output < 0 {
-		out.Input = u.total // all that rerankers and some embedding servers report
-	}
-	if out.Output < 0 && u.total >= 0 && u.input >= 0 {
-		out.Output = u.total - u.input // embeddings report no more
-		if out.Output < 0 {
-			return noUsage, false
-		}
-	}
-	if out.Output < 0 && (e == Embeddings || e == Other) {
-		out.Output = 0
-	}
-	switch {
-	case out.Input > amount.Max,
-		out.Input >= 0 && out.CachedInput > out.Input,
-		out.Output >= 0 && out.Reasoning > out.Output:
-		return noUsage, false
-	}
-	return out, true
+// isEmpty reports whether a block has no count above zero.
+func (u *Usage) isEmpty() bool {
+	return max(u.Input, u.CachedInput, u.CacheWrite, u.CacheWrite1h, u.Output, u.Images, u.Searches) <= 0
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/keypath"
+	"github.com/bucketring/bucketring/internal/servicetier"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -104,16 +105,25 @@ func isFinal(s *pb.SettleRequest) bool { return s.Final == nil || *s.Final }
 // reservation, among other reasons.
 func supersedes(final, progress *pb.SettleRequest) bool {
 	return (final.Reservation != nil || progress.Reservation == nil) && (final.OutputTokens != nil || progress.OutputTokens == nil) && sameDimensions(final, progress) && inRange(final) &&
-		(final.GetCachedInputTokens() == 0 || final.InputTokens != nil && final.GetCachedInputTokens() <= final.GetInputTokens())
+		(cacheTokens(final) == 0 || final.InputTokens != nil && cacheTokens(final) <= final.GetInputTokens())
+}
+
+// cacheTokens returns the sum of the parts of the input that were read from a cache or
+// written to one. The numbers of s must be in range.
+func cacheTokens(s *pb.SettleRequest) int64 {
+	return s.GetCachedInputTokens() + s.GetCacheWriteTokens() + s.GetCacheWrite_1HTokens()
 }
 
 // canCombine reports whether the highest numbers of two progress reports have the
 // same effect as both reports. That is not certain if only one of them has an input
-// or a certain cost, because the owner fills in what is absent, nor if their cached
-// input differs, because more of it lowers the price and the owner rejects more of it
-// than there is input.
+// or a certain cost, because the owner fills in what is absent, nor if the parts of
+// their input differ, because cached input lowers the price and the owner rejects more
+// of a part than there is input, nor if they are charged by other rules.
 func canCombine(a, b *pb.SettleRequest) bool {
 	return (a.InputTokens == nil) == (b.InputTokens == nil) && a.GetCachedInputTokens() == b.GetCachedInputTokens() &&
+		a.GetCacheWriteTokens() == b.GetCacheWriteTokens() && a.GetCacheWrite_1HTokens() == b.GetCacheWrite_1HTokens() &&
+		a.GetImages() == b.GetImages() && a.GetSearches() == b.GetSearches() &&
+		a.GetServiceTier() == b.GetServiceTier() && a.GetRejected() == b.GetRejected() &&
 		sameDimensions(a, b) && inRange(a) && inRange(b)
 }
 
@@ -139,7 +149,9 @@ func inRange(s *pb.SettleRequest) bool {
 			return false
 		}
 	}
-	return ok(s.GetInputTokens()) && ok(s.GetCachedInputTokens()) && ok(s.GetOutputTokens())
+	return ok(s.GetInputTokens()) && ok(s.GetCachedInputTokens()) && ok(s.GetOutputTokens()) &&
+		ok(s.GetCacheWriteTokens()) && ok(s.GetCacheWrite_1HTokens()) && ok(s.GetImages()) && ok(s.GetSearches()) &&
+		servicetier.Problem(s.GetServiceTier()) == ""
 }
 
 // combine returns one progress report in place of two. It changes neither.

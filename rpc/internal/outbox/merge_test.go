@@ -284,6 +284,11 @@ func drawSettle(rt *rapid.T) *pb.Item {
 	if rapid.IntRange(0, 2).Draw(rt, "input too") == 0 {
 		s.InputTokens, s.CachedInputTokens = number("input", 0), number("cached", 0)
 	}
+	if rapid.IntRange(0, 2).Draw(rt, "fees too") == 0 {
+		s.CacheWriteTokens, s.CacheWrite_1HTokens = number("written", 0), number("written for an hour", 0)
+		s.Images, s.Searches = number("fee images", 0), number("searches", -1)
+		s.ServiceTier = rapid.SampledFrom([]string{"", "flex", "priority"}).Draw(rt, "service tier")
+	}
 	if rapid.IntRange(0, 2).Draw(rt, "costs") == 0 {
 		s.Costs = map[string]int64{}
 		for _, dimension := range []string{"images", "sounds", "NO"} {

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package middleware_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/bucketring/bucketring/internal/waittest"
+	"github.com/bucketring/bucketring/rpc/client"
+	"github.com/bucketring/bucketring/rpc/client/middleware"
+)
+
+// flaky is a client that reaches no node while it is down.
+type flaky struct {
+	*client.Client
+	down atomic.Bool
+}
+
+func (f *flaky) Reserve(ctx context.Context, e client.Estimate) (*client.Reservation, error) {
+	if f.down.Load() {
+		return nil, fmt.Errorf("reserve: %w", client.ErrUnreachable)
+	}
+	return f.Client.Reserve(ctx, e)
+}
+
+// A call that runs while no node answers is marked and counted, and charged when one
+// answers: also beyond the limits.
+func TestUndecidedCallsAreChargedLater(t *testing.T) {
+	_, c := start(t)
+	limits := &flaky{Client: c}
+	reg, log := prometheus.NewRegistry(), &syncBuffer{}
+	var undecided atomic.Int64
+	m, err := middleware.New(middleware.Options{
+		Client: limits, Identify: identify, WhenUndecided: middleware.AllowUndecided, Registerer: reg,
+		Logger: slog.New(slog.NewJSONHandler(log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if call, _ := middleware.FromContext(r.Context()); call.Undecided() {
+			undecided.Add(1)
+		}
+		whole(200, completion("Because.", `{"prompt_tokens":900,"completion_tokens":100,"total_tokens":1000}`))(w, r)
+	}))
+	post := func() http.Header {
+		t.Helper()
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, chat, strings.NewReader(ask(""))))
+		if w.Code != 200 {
+			t.Fatalf("a call = %d %s, want 200", w.Code, w.Body)
+		}
+		return w.Header()
+	}
+	if h := post(); h.Get("X-Bucketring-Decision") != "" {
+		t.Errorf("a decided call is marked: %v", h)
+	}
+	limits.down.Store(true)
+	for range 12 { // the limits are 10 requests and 10,000 tokens
+		if h := post(); h.Get("X-Bucketring-Decision") != "none" || h.Get("X-Ratelimit-Limit-Requests") != "" {
+			t.Errorf("an undecided call has headers %v, want the mark and no limits", h)
+		}
+	}
+	if n := undecided.Load(); n != 12 {
+		t.Errorf("%d calls are undecided for the handler, want 12", n)
+	}
+	ended, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := m.Flush(ended); err == nil || !strings.Contains(err.Error(), "12 calls") {
+		t.Errorf("Flush() = %v, want an error that 12 calls are left", err)
+	}
+	limits.down.Store(false)
+	ctx, cancel := context.WithTimeout(t.Context(), waittest.Limit)
+	defer cancel()
+	if err := m.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantUsed(t, c, "free", "tokens", 13_000)
+	wantUsed(t, c, "free", "requests", 10) // the others have no room
+	wantUsed(t, c, "free", "concurrent", 0)
+	lines := samples(reg)
+	for _, want := range []string{
+		`bucketring_middleware_calls_total{outcome="undecided"} 12`,
+		`bucketring_middleware_calls_total{outcome="allowed"} 1`,
+		`bucketring_middleware_calls_running 0`,
+		`bucketring_middleware_undecided_charges_total{result="charged"} 12`,
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	if n := len(logged(t, log, "no node answers: calls run without limits and are charged later")); n != 1 {
+		t.Errorf("%d lines say that no node answers, want 1 in the minute", n)
+	}
+}
+
+// By default the calls are rejected, and one line in a minute says so. An overloaded node
+// is one that answers.
+func TestUndecidedCallsAreRejected(t *testing.T) {
+	for name, test := range map[string]struct {
+		err   error
+		mode  middleware.UndecidedMode
+		lines int
+	}{
+		"unreachable":         {client.ErrUnreachable, middleware.DenyUndecided, 1},
+		"overloaded":          {client.ErrOverloaded, middleware.AllowUndecided, 0},
+		"overloaded, too":     {fmt.Errorf("%w: %w", client.ErrOverloaded, client.ErrUnreachable), middleware.AllowUndecided, 0},
+		"an invalid key":      {&client.InvalidError{Field: "key"}, middleware.AllowUndecided, 0},
+		"an unexpected error": {fmt.Errorf("internal"), middleware.AllowUndecided, 0},
+	} {
+		log := &syncBuffer{}
+		s := serve(t, middleware.Options{Client: failingLimiter{test.err}, WhenUndecided: test.mode, Logger: slog.New(slog.NewJSONHandler(log, nil))}, func(http.ResponseWriter, *http.Request) {
+			t.Errorf("%s: a call without a decision ran", name)
+		})
+		for range 3 {
+			s.post(t, chat, ask(""))
+		}
+		if n := len(logged(t, log, "no node answers: calls are rejected")); n != test.lines {
+			t.Errorf("%s: %d lines, want %d", name, n, test.lines)
+		}
+	}
+}
+
+// A charge that no node will ever accept is dropped, logged and counted.
+func TestUndecidedChargeIsDropped(t *testing.T) {
+	_, c := start(t)
+	limits := &flaky{Client: c}
+	limits.down.Store(true)
+	reg, log := prometheus.NewRegistry(), &syncBuffer{}
+	m, err := middleware.New(middleware.Options{
+		Client: limits, Identify: identifyAs("unknown"), WhenUndecided: middleware.AllowUndecided, Registerer: reg,
+		Logger: slog.New(slog.NewJSONHandler(log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Handler(whole(200, completion("Because.", usage40))).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, chat, strings.NewReader(ask(""))))
+	limits.down.Store(false)
+	ctx, cancel := context.WithTimeout(t.Context(), waittest.Limit)
+	defer cancel()
+	if err := m.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if want := `bucketring_middleware_undecided_charges_total{result="dropped"} 1`; !slices.Contains(samples(reg), want) {
+		t.Errorf("metrics lack %s", want)
+	}
+	if n := len(logged(t, log, "usage of a call without a decision was not reported")); n != 1 {
+		t.Errorf("%d lines say that a charge was dropped, want 1", n)
+	}
+}
