@@ -36,7 +36,7 @@ type limitDef struct {
 var (
 	shorthandKeys = dimensionNames()
 	tierKeys      = append([]string{"zone", "estimate", "limits"}, shorthandKeys...)
-	limitKeys     = []string{"name", "dimension", "limit", "window", "burst", "algorithm", "on_exceed", "mode", "unreachable", "durability", "models"}
+	limitKeys     = []string{"name", "dimension", "limit", "window", "burst", "algorithm", "on_exceed", "mode", "unreachable", "durability", "show", "models"}
 )
 
 func dimensionNames() []string {

@@ -62,6 +62,8 @@ type limitJSON struct {
 	Debt      int64  `json:"debt,omitempty"`
 	Shadow    bool   `json:"shadow,omitempty"`
 	Exceeded  bool   `json:"exceeded,omitempty"`
+	Hidden    bool   `json:"hidden,omitempty"`    // its numbers are not for callers
+	PerModel  bool   `json:"per_model,omitempty"` // counts each model on its own
 }
 
 // writeDecision answers a call of model with d.
@@ -80,9 +82,7 @@ func (a *api) writeDecision(w http.ResponseWriter, d *pb.Decision, model string)
 	status := http.StatusOK
 	if d.GetOutcome() == pb.Outcome_OUTCOME_DENIED {
 		status = http.StatusTooManyRequests
-		if x.RetryAfter >= 0 {
-			explain.SetRetryAfter(h, x.RetryAfter)
-		}
+		explain.SetAdvice(h, explain.AdviceOf(&x))
 		j.denialJSON = &denialJSON{Error: "rate_limit_exceeded", Message: explain.Message(&x), Facts: explain.FactsOf(&x)}
 	}
 	a.write(w, status, j)
@@ -126,6 +126,8 @@ func stateOf(answer interface {
 			Debt:      l.GetDebt(),
 			Shadow:    l.GetShadow(),
 			Exceeded:  l.GetExceeded(),
+			Hidden:    l.GetHidden(),
+			PerModel:  l.GetPerModel(),
 		}
 	}
 	return s
@@ -156,6 +158,8 @@ func explained(d *pb.Decision, model string) explain.Decision {
 			ResetAt:   timeOf(l.GetResetAt()),
 			Cost:      l.GetCost(),
 			Shadow:    l.GetShadow(),
+			Hidden:    l.GetHidden(),
+			PerModel:  l.GetPerModel(),
 		}
 	}
 	if i := int(d.GetBinding()); d.Binding != nil && i >= 0 && i < len(x.Limits) {
