@@ -60,7 +60,7 @@ var allowedImports = map[string][]string{
 	"rpc/internal/call":      {"rpc/internal/requestid", "rpc/pb", "ring", "limiter"},
 	"rpc/internal/requestid": {},
 	"rpc/internal/llm":       {},
-	"rpc/internal/explain":   {},
+	"rpc/internal/explain":   {"rpc/pb"},
 
 	// Connections between processes.
 	"rpc/internal/handshake":       {"rpc/pb"},

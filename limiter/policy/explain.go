@@ -78,7 +78,7 @@ type ExplainedLimit struct {
 	Models    []string `json:"models,omitempty"`
 	Shadow    bool     `json:"shadow,omitempty"`
 	Hidden    bool     `json:"hidden,omitempty"` // show: false
-	Text      string   `json:"text"` // as in [Diff]
+	Text      string   `json:"text"`             // as in [Diff]
 	Cost      int64    `json:"cost"`
 	Remaining int64    `json:"remaining"` // after the call
 	Exceeded  bool     `json:"exceeded"`

@@ -69,7 +69,7 @@ type limitJSON struct {
 // writeDecision answers a call of model with d.
 func (a *api) writeDecision(w http.ResponseWriter, d *pb.Decision, model string) {
 	h, now := w.Header(), a.now()
-	x := explained(d, model)
+	x := explain.FromWire(d, model)
 	explain.SetHeaders(h, &x, now)
 	explain.SetOpenAIHeaders(h, x.Limits, now)
 	j := &decisionJSON{
@@ -131,41 +131,6 @@ func stateOf(answer interface {
 		}
 	}
 	return s
-}
-
-// explained converts the decision about a call of model.
-func explained(d *pb.Decision, model string) explain.Decision {
-	x := explain.Decision{
-		Reason:     enumName(d.GetReason().String(), "REASON_"),
-		Model:      model,
-		RetryAfter: -1,
-		Limits:     make([]explain.Limit, len(d.GetLimits())),
-	}
-	if d.RetryAfter != nil {
-		x.RetryAfter = d.RetryAfter.AsDuration()
-	}
-	for i, l := range d.GetLimits() {
-		x.Limits[i] = explain.Limit{
-			Name:      l.GetName(),
-			Dimension: l.GetDimension(),
-			Scope:     l.GetScope(),
-			Algorithm: l.GetAlgorithm(),
-			Limit:     l.GetLimit(),
-			Capacity:  l.GetCapacity(),
-			Remaining: l.GetRemaining(),
-			Debt:      l.GetDebt(),
-			Window:    l.GetWindow().AsDuration(),
-			ResetAt:   timeOf(l.GetResetAt()),
-			Cost:      l.GetCost(),
-			Shadow:    l.GetShadow(),
-			Hidden:    l.GetHidden(),
-			PerModel:  l.GetPerModel(),
-		}
-	}
-	if i := int(d.GetBinding()); d.Binding != nil && i >= 0 && i < len(x.Limits) {
-		x.Binding = &x.Limits[i]
-	}
-	return x
 }
 
 // enumName is a value of a protobuf enum as JSON has it: OUTCOME_ALLOWED is allowed.

@@ -21,7 +21,7 @@ import (
 // TestDenialMessage: a message has the facts of the binding limit.
 func TestDenialMessage(t *testing.T) {
 	message := func(d *pb.Decision, model string) string {
-		x := explained(d, model)
+		x := explain.FromWire(d, model)
 		return explain.Message(&x)
 	}
 	binding := int32(1)

@@ -39,7 +39,12 @@ func WriteDenial(w http.ResponseWriter, d Dialect, dec *client.Decision, model s
 	if explain.NotQuota(x.Reason) {
 		status = unavailableStatus(d)
 	}
-	write(w, d, status, denialError(d, &x), dec.RequestID)
+	e := explain.OpenAIDenial(&x)
+	if d == llm.Anthropic {
+		e = explain.AnthropicDenial(&x)
+	}
+	e.RequestID = dec.RequestID
+	write(w, d, status, &e)
 }
 
 // Message says, in a sentence for people, why a call of model was denied.
@@ -96,33 +101,4 @@ func unavailableStatus(d Dialect) int {
 		return StatusOverloaded
 	}
 	return http.StatusServiceUnavailable
-}
-
-func denialError(d Dialect, x *explain.Decision) problem {
-	e := problem{Problem: Problem{Message: explain.Message(x)}, Facts: explain.FactsOf(x)}
-	reason, dimension := client.Reason(x.Reason), e.Dimension
-	switch {
-	case d == llm.Anthropic && explain.NotQuota(x.Reason):
-		e.Type = "overloaded_error"
-	case d == llm.Anthropic:
-		e.Type = "rate_limit_error"
-	case explain.NotQuota(x.Reason):
-		e.Type, e.Code = "server_error", x.Reason
-	case reason == client.NoPrice, dimension == explain.Spend:
-		e.Type, e.Code = "insufficient_quota", "insufficient_quota"
-	default:
-		e.Type, e.Code = openAIType(dimension), "rate_limit_exceeded"
-	}
-	return e
-}
-
-// openAIType is OpenAI's error type for a limit of a dimension.
-func openAIType(dimension string) string {
-	switch dimension {
-	case explain.Tokens, explain.InputTokens, explain.OutputTokens:
-		return explain.Tokens
-	case explain.Requests, explain.Concurrent, "":
-		return explain.Requests
-	}
-	return dimension // the operator's own
 }
