@@ -40,9 +40,9 @@ type Config struct {
 	EnvoyKeyFile  string `key:"envoy_key_file" help:"private key of --envoy-cert-file, in PEM"`
 	EnvoyCAFile   string `key:"envoy_ca_file" help:"CA certificates in PEM that verify Envoy at --envoy-listen and the control plane at --envoy-xds; empty means that neither is verified"`
 
-	EnvoyClientSAN             string        `key:"envoy_client_san" help:"DNS name or URI that Envoy's certificate at --envoy-listen must have; empty means any certificate of --envoy-ca-file"`
-	EnvoyMaxConnectionAge      time.Duration `key:"envoy_max_connection_age" default:"30m" help:"age at which connections to --envoy-listen are ended, at random up to 10% earlier or later, so that Envoy connects to new nodes"`
-	EnvoyMaxConnectionAgeGrace time.Duration `key:"envoy_max_connection_age_grace" default:"1m" help:"time after --envoy-max-connection-age for calls in progress to finish"`
+	EnvoyClientSAN       string        `key:"envoy_client_san" help:"DNS name or URI that Envoy's certificate at --envoy-listen must have; empty means any certificate of --envoy-ca-file"`
+	EnvoyConnectionAge   time.Duration `key:"envoy_connection_age" default:"30m" help:"age at which connections to --envoy-listen are ended, at random up to 10% earlier or later, so that Envoy connects to new nodes"`
+	EnvoyConnectionGrace time.Duration `key:"envoy_connection_grace" default:"1m" help:"time after --envoy-connection-age for calls in progress to finish"`
 
 	EnvoyShadow   bool   `key:"envoy_shadow" help:"shadow mode: count calls, but always answer OK to Envoy"`
 	EnvoyHeaders  string `key:"envoy_headers" help:"prefix of the headers with limits for Envoy's callers: RateLimit gives RateLimit-Limit, -Remaining and -Reset, with Retry-After; empty means none"`

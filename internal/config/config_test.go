@@ -187,8 +187,8 @@ func TestValidate(t *testing.T) {
 		{"envoy with a wildcard for its clients", func(c *Config) {
 			c.EnvoyConfig, c.EnvoyListen, c.EnvoyCertFile, c.EnvoyKeyFile, c.EnvoyCAFile, c.EnvoyClientSAN = "rules", ":8081", "c", "k", "ca", "*.example"
 		}, []string{"envoy_client_san: must be a DNS name or a URI"}},
-		{"envoy with no age of connections", func(c *Config) { c.EnvoyMaxConnectionAge, c.EnvoyMaxConnectionAgeGrace = 0, -1 }, []string{
-			"envoy_max_connection_age: must be at least 1s, got 0s", "envoy_max_connection_age_grace: must be at least 1s, got -1ns",
+		{"envoy with no age of connections", func(c *Config) { c.EnvoyConnectionAge, c.EnvoyConnectionGrace = 0, -1 }, []string{
+			"envoy_connection_age: must be at least 1s, got 0s", "envoy_connection_grace: must be at least 1s, got -1ns",
 		}},
 		{"envoy with rules from another machine", func(c *Config) { c.EnvoyXDS = "gateway:18001" }, []string{"envoy_xds: gateway:18001 is another machine"}},
 		{"envoy over HTTP", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP = "rules", "127.0.0.1:8080" }, nil},

@@ -96,11 +96,11 @@ func (c *Config) validateEnvoyClients(p *problems) {
 			p.add("envoy_client_san", "must be a DNS name or a URI such as spiffe://cluster.local/ns/envoy, without wildcards, got %q", c.EnvoyClientSAN)
 		}
 	}
-	if c.EnvoyMaxConnectionAge < time.Second {
-		p.add("envoy_max_connection_age", "must be at least 1s, got %s", c.EnvoyMaxConnectionAge)
+	if c.EnvoyConnectionAge < time.Second {
+		p.add("envoy_connection_age", "must be at least 1s, got %s", c.EnvoyConnectionAge)
 	}
-	if c.EnvoyMaxConnectionAgeGrace < time.Second {
-		p.add("envoy_max_connection_age_grace", "must be at least 1s, got %s", c.EnvoyMaxConnectionAgeGrace)
+	if c.EnvoyConnectionGrace < time.Second {
+		p.add("envoy_connection_grace", "must be at least 1s, got %s", c.EnvoyConnectionGrace)
 	}
 }
 

@@ -132,7 +132,7 @@ func (n *Node) openEnvoyServers() {
 		return
 	}
 	o := server.GRPCOptions{
-		MaxConnectionAge: n.config.EnvoyMaxConnectionAge, MaxConnectionAgeGrace: n.config.EnvoyMaxConnectionAgeGrace,
+		MaxConnectionAge: n.config.EnvoyConnectionAge, MaxConnectionAgeGrace: n.config.EnvoyConnectionGrace,
 		Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Services: n.services(),
 	}
 	if n.config.EnvoyCertFile != "" {

@@ -109,7 +109,7 @@ func TestEnvoyConnectionAge(t *testing.T) {
 	rules := withEnvoy(t, envoyRulesText)
 	r := startWith(t, func(c *config.Config) {
 		rules(c)
-		c.EnvoyListen, c.EnvoyMaxConnectionAge, c.EnvoyMaxConnectionAgeGrace = "127.0.0.1:0", time.Second, time.Second
+		c.EnvoyListen, c.EnvoyConnectionAge, c.EnvoyConnectionGrace = "127.0.0.1:0", time.Second, time.Second
 	}, nil)
 	_, conn, err := askEnvoy(t, r.EnvoyAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
