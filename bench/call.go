@@ -25,6 +25,9 @@ type Call struct {
 	// times, evenly spaced.
 	Duration        time.Duration
 	ProgressReports int
+	// Lease is the time to live of the reservation without a report; 0: the target's
+	// default, or more if reports are further apart.
+	Lease time.Duration
 }
 
 // Workload plans calls. The same seed gives the same calls in the same order. It

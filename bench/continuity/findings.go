@@ -48,8 +48,8 @@ type Findings struct {
 	Twice Amounts `json:"charged_twice"`
 	// Lost is what the final usage lacks, without Allowed.
 	Lost Amounts `json:"lost"`
-	// Allowed is the part of what was admitted beyond limits, or lost, that the published
-	// bound allows.
+	// Allowed is the part of what was admitted beyond limits, lost, or charged twice that
+	// the published bound allows.
 	Allowed Amounts `json:"allowed"`
 	// Again is the number of ids that were admitted twice as if they were new.
 	Again int64 `json:"admitted_again"`
@@ -98,14 +98,33 @@ func (t *tolerance) of(l *audit.LimitRef) int64 {
 	var sum int64
 	for i := range t.log.samples {
 		s := &t.log.samples[i]
-		if s.call.Key != l.Scope || s.result != admitted || s.done < t.fault-window || s.sent > t.fault+window {
-			continue
+		if s.call.Key == l.Scope && s.result == admitted && s.done >= t.fault-window && s.sent <= t.fault+window {
+			sum += t.costOf(l, s)
 		}
-		output := s.call.OutputTokens
-		if s.op != bench.OpCheck {
-			output = s.call.MaxOutputTokens
+	}
+	return sum
+}
+
+// costOf returns what a sample costs.
+func (t *tolerance) costOf(l *audit.LimitRef, s *sample) int64 {
+	output := s.call.OutputTokens
+	if s.op != bench.OpCheck {
+		output = s.call.MaxOutputTokens
+	}
+	return t.cost(&audit.Limit{Dimension: l.Dimension}, audit.Units{Model: s.call.Model, Requests: 1, Input: s.call.InputTokens, Output: output})
+}
+
+// twice returns what may be charged twice of a limit: checks that were in flight when the
+// fault began, and were not answered by an owner.
+func (t *tolerance) twice(l *audit.LimitRef) (sum int64) {
+	if !t.promise.inFlight {
+		return 0
+	}
+	for i := range t.log.samples {
+		s := &t.log.samples[i]
+		if s.call.Key == l.Scope && s.op == bench.OpCheck && !s.exact() && s.sent <= t.fault && s.done >= t.fault {
+			sum += t.costOf(l, s)
 		}
-		sum += t.cost(&audit.Limit{Dimension: l.Dimension}, audit.Units{Model: s.call.Model, Requests: 1, Input: s.call.InputTokens, Output: output})
 	}
 	return sum
 }
@@ -152,7 +171,9 @@ func findings(r *audit.Report, t *tolerance) *Findings {
 		if t.promise.lossWindow > 0 { // a settle that was lost leaves its estimate
 			excess -= min(excess, t.of(&c.LimitRef))
 		}
-		f.Twice.add(c.Dimension, excess)
+		twice := min(excess, t.twice(&c.LimitRef))
+		f.Allowed.add(c.Dimension, twice)
+		f.Twice.add(c.Dimension, excess-twice)
 	}
 	return f
 }

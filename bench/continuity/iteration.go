@@ -71,12 +71,15 @@ type Message struct {
 // errIterationOver ends the load of an iteration.
 var errIterationOver = errors.New("the iteration is over")
 
+// usualLease is the lease of a reservation that names none.
+const usualLease = 30 * time.Second
+
 // usageWait bounds the time for owners to hear of what was decided without them.
 const usageWait = 6 * time.Second
 
 // iterate runs the n-th iteration, from 0.
 func (r *campaignRun) iterate(ctx context.Context, n int) (*Iteration, error) {
-	load := newLoad(fmt.Sprintf("c%d", n), r.options.Seed+uint64(n))
+	load := newLoad(fmt.Sprintf("c%d", n), r.options.Seed+uint64(n), r.options.SplitFor+usualLease)
 	victim := n%r.campaign.Nodes + 1
 	where, err := locate(ctx, r.cluster.HTTPAddrs()[0], load.keys)
 	if err != nil {

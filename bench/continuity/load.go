@@ -77,11 +77,14 @@ type load struct {
 	first  []int            // by class: index of its first key
 	weight int              // of all classes
 	calls  int64
+	// lease outlasts a split: a settle that waits for its end finds its reservation. One
+	// that had expired would charge its last report until then.
+	lease time.Duration
 }
 
 // newLoad returns the load of an iteration. No two with different prefixes share keys.
-func newLoad(prefix string, seed uint64) *load {
-	l := &load{prefix: prefix, random: rand.New(rand.NewPCG(seed, 0x636f6e74)), index: map[string]int32{}} //nolint:gosec // reproducible
+func newLoad(prefix string, seed uint64, lease time.Duration) *load {
+	l := &load{prefix: prefix, lease: lease, random: rand.New(rand.NewPCG(seed, 0x636f6e74)), index: map[string]int32{}} //nolint:gosec // reproducible
 	for _, c := range classes {
 		l.first = append(l.first, len(l.keys))
 		l.weight += c.weight
@@ -115,6 +118,7 @@ func (l *load) Next(c *bench.Call) bool {
 		c.MaxOutputTokens = c.OutputTokens + l.random.Int64N(500)
 		c.Duration = 300*time.Millisecond + time.Duration(l.random.Int64N(int64(2*time.Second)))
 		c.ProgressReports = 2
+		c.Lease = l.lease
 	}
 	return true
 }

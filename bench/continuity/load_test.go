@@ -5,6 +5,7 @@ package continuity
 import (
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/limiter"
@@ -46,7 +47,7 @@ func TestOnlySmallChargesAreSmall(t *testing.T) {
 
 func TestSameSeedSameCalls(t *testing.T) {
 	calls := func(prefix string, seed uint64) (list []bench.Call) {
-		l := newLoad(prefix, seed)
+		l := newLoad(prefix, seed, time.Minute)
 		for range 1_000 {
 			var c bench.Call
 			l.Next(&c)

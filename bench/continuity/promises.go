@@ -18,6 +18,10 @@ type promise struct {
 	// smallWindow is the same for charges below 1 % of their limit, whose answers do not
 	// wait for the heir: the time between two flushes and one round trip.
 	smallWindow time.Duration
+	// inFlight: checks that were in flight when the fault began may be charged twice, or be
+	// denied and charged. Their ids are remembered for 30 s, so that after a longer fault
+	// their owner charges again what was decided without it.
+	inFlight bool
 	// errorShare is the highest share of requests that may fail, in millionths. none means
 	// that it is shown and not promised, as everywhere below.
 	errorShare int64
@@ -60,7 +64,7 @@ var promises = map[Kind]promise{
 		ownedExact: takeoverOfSilent, heirExact: otherHeir, oneRing: none,
 	},
 	Split: {
-		smallWindow: flushAndAnswer, errorShare: errorMillionths, p99Times: none, p999: none,
+		smallWindow: flushAndAnswer, inFlight: true, errorShare: errorMillionths, p99Times: none, p999: none,
 		ownedExact: takeoverOfSilent, heirExact: otherHeir, oneRing: healed,
 	},
 	FullKill: {

@@ -35,6 +35,8 @@ type Options struct {
 	// LocalNodes, if above 0, starts a cluster of that many nodes on this machine. Each
 	// node is a process of Binary, or of this executable if Binary is empty.
 	LocalNodes int
+	// Persist says that these nodes write their state to disk.
+	Persist bool
 	Binary     string
 	// Target is the spec of the target, for package target. With LocalNodes, the specs
 	// "", "client:", "grpc:" and "http:" mean the local cluster. Versus are the specs of

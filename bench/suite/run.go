@@ -74,7 +74,7 @@ type runner struct {
 func (r *runner) startCluster(ctx context.Context) (err error) {
 	clusterCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, cancel)()
-	options := local.Options{Nodes: r.o.LocalNodes, Binary: r.o.Binary, Policy: r.o.Policy, Log: r.o.Log}
+	options := local.Options{Nodes: r.o.LocalNodes, Binary: r.o.Binary, Policy: r.o.Policy, Persist: r.o.Persist, Log: r.o.Log}
 	if options.Policy == "" {
 		options.PolicyText = defaultPolicy
 	}

@@ -177,9 +177,12 @@ const (
 	maxLease     = time.Hour
 )
 
-// leaseFor returns the time to live of the reservation of c: twice the time between
-// two progress reports, so that a late report still renews it. 0 means the default.
+// leaseFor returns the time to live of the reservation of c: its own, or twice the time
+// between two progress reports, so that a late report still renews it. 0 means the default.
 func leaseFor(c *bench.Call) time.Duration {
+	if c.Lease > 0 {
+		return min(c.Lease, maxLease)
+	}
 	gap := c.Duration / time.Duration(max(c.ProgressReports, 0)+1)
 	if gap <= defaultLease/2 {
 		return 0

@@ -171,10 +171,15 @@ type Durable struct {
 // Repay asks the host to report charges to the owner: those of its journal, and
 // those of its own copy after change After that were answered. Callers without an
 // answer ask again. The owner ignores ids that it knows and adds the others, even
-// above the limit.
+// above the limit. A host that did not answer them itself, or has forgotten them since
+// another member had acknowledged them, cannot report them.
 type Repay struct {
 	Partition int
 	Owner     ID
 	FromCopy  bool
 	After     uint64
+	// Uncertain says that this member has missed who took over from it, so that After is
+	// only what its heir had acknowledged: the owner may have later changes, too. Only
+	// what it recognizes by its id can be reported without charging it twice.
+	Uncertain bool
 }

@@ -19,7 +19,7 @@ func (m *Machine) learn(i int, a Arrangement) {
 		p.proposal = nil
 	}
 	if a.Origin != was.Origin {
-		m.reportSurplus(i, a)
+		m.reportSurplus(i, was, a)
 		if was.Owner == m.self {
 			p.endOwnership()
 			m.transfersEnded = true
@@ -75,11 +75,14 @@ func (p *partition) adopt(a Arrangement) {
 
 // reportSurplus reports to a new owner the changes that this member has and that
 // the new owner did not start from: those of an owner that was cut off, or of a
-// copy that nobody found in time.
-func (m *Machine) reportSurplus(i int, a Arrangement) {
+// copy that nobody found in time. If others were the owner in between, a former owner
+// does not know what they started from, only what its heir had.
+func (m *Machine) reportSurplus(i int, was, a Arrangement) {
 	p := &m.parts[i]
-	c, after := p.copy, uint64(0)
+	c, after, uncertain := p.copy, uint64(0), false
 	switch {
+	case was.Owner == m.self && was.Origin == c.Origin && c.Complete && c.Origin < a.Base.Origin && c.Seq > p.durable:
+		after, uncertain = p.durable, true
 	case !c.Complete || a.Owner == m.self && c.Origin != a.Base.Origin || c.Origin == a.Origin || c.Origin < a.Base.Origin:
 		return
 	case c.Origin == a.Base.Origin:
@@ -88,7 +91,7 @@ func (m *Machine) reportSurplus(i int, a Arrangement) {
 		}
 		after = a.Base.Seq
 	}
-	m.fx.Repay = append(m.fx.Repay, Repay{Partition: i, Owner: a.Owner, FromCopy: true, After: after})
+	m.fx.Repay = append(m.fx.Repay, Repay{Partition: i, Owner: a.Owner, FromCopy: true, After: after, Uncertain: uncertain})
 	p.journal, p.repayAt = true, m.now+repayEvery
 }
 

@@ -20,6 +20,7 @@ const (
 	servesEmpty          // a successor is given the partition before it has the copy
 	refundsTwice         // a settle that comes twice corrects twice
 	settlesEarly         // a settle is acknowledged before the heir has it
+	reportsNothing       // an owner that was cut off does not report what it answered
 	replacedIsDead       // a boot counts as dead as soon as a newer one of its member is known
 )
 
@@ -107,5 +108,6 @@ var plantedBugs = []struct {
 	{"hands over before the copy is complete", servesEmpty, 0},
 	{"acknowledges settles before the heir has them", settlesEarly, 0},
 	{"corrects twice", refundsTwice, 0},
+	{"reports nothing", reportsNothing, 0},
 	{"takes a replaced boot for dead", replacedIsDead, 0},
 }

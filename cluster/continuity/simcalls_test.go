@@ -2,10 +2,7 @@
 
 package continuity
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // simCall is one call of a client. A retry has the same id.
 type simCall struct {
@@ -137,6 +134,9 @@ func (n *simNode) recordCharge(p int, c simCharge, large bool, answer func()) {
 	seq := st.seq
 	n.step(Changed{Partition: p, Seq: seq, Urgent: waits})
 	if !waits || n.s.broken == answersEarly {
+		if n.m.Waits() {
+			n.early[p] = append(n.early[p], simEarly{c.id, seq})
+		}
 		answer()
 		return
 	}
@@ -145,11 +145,6 @@ func (n *simNode) recordCharge(p int, c simCharge, large bool, answer func()) {
 
 func (n *simNode) wait(p int, id, seq uint64, answer func()) {
 	n.waiting[p] = append(n.waiting[p], &simAnswer{id, seq, answer})
-}
-
-// waits reports whether the caller of a charge has no answer yet.
-func (n *simNode) waits(p int, id uint64) bool {
-	return slices.ContainsFunc(n.waiting[p], func(a *simAnswer) bool { return a.id == id })
 }
 
 // answered sends the answer of an exact decision.
@@ -182,15 +177,19 @@ func (n *simNode) addJournal(p int, charges ...simCharge) {
 	n.step(Journaled{p})
 }
 
-// repay reports charges to the owner.
+// repay reports charges to the owner. As a host does, it knows only those that it has
+// answered itself and that no heir had, not those of other copies.
 func (n *simNode) repay(r Repay) {
 	p := r.Partition
 	if r.FromCopy {
-		for _, c := range n.stores[p].charges {
-			if c.seq > r.After && !n.waits(p, c.id) {
+		st := n.stores[p]
+		for _, e := range n.early[p] {
+			if i, ok := st.index[e.id]; ok && e.seq > r.After && n.s.broken != reportsNothing {
+				c := st.charges[i]
 				n.journal[p] = append(n.journal[p], simCharge{id: c.id, cost: c.cost, settled: c.settled})
 			}
 		}
+		n.early[p] = nil
 		n.version[p]++
 	}
 	n.s.logf("%s p%d reports %d to %s: %+v", n.id, p, len(n.journal[p]), r.Owner, r)

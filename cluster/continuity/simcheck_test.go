@@ -3,6 +3,7 @@
 package continuity
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -28,6 +29,9 @@ type simTruth struct {
 	spent    int64                  // their sum
 	lost     int64                  // what crashes have lost
 	lostIDs  map[uint64]bool
+	// repayable are the charges that a takeover has lost, and who has answered them: that
+	// boot must report them if it does not end.
+	repayable map[uint64]*simNode
 
 	cost        map[uint64]int64 // what was reserved for an id
 	final       map[uint64]int64 // what it was settled with
@@ -75,7 +79,8 @@ func newSimHistory(s *sim) *simHistory {
 	for p := range h.parts {
 		h.parts[p] = simTruth{
 			contents: map[Copy]simContent{}, next: map[uint64]Arrangement{}, exact: map[uint64]bool{}, lostIDs: map[uint64]bool{},
-			cost: map[uint64]int64{}, final: map[uint64]int64{}, lostSettles: map[uint64]bool{},
+			repayable: map[uint64]*simNode{},
+			cost:      map[uint64]int64{}, final: map[uint64]int64{}, lostSettles: map[uint64]bool{},
 		}
 	}
 	return h
@@ -258,8 +263,12 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 			continue
 		}
 		t.lostIDs[l.id] = true
+		delete(t.repayable, l.id)
 		if l.answered {
 			t.lost += t.net(l.id, l.cost)
+			if !bothGone {
+				t.repayable[l.id] = t.owner
+			}
 		}
 	}
 	if bound := withDrift(MaxLag); last-first > bound {
@@ -274,6 +283,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 				continue
 			}
 			t.lostIDs[l.id] = true
+			delete(t.repayable, l.id)
 			if t.exact[l.id] {
 				t.lost += t.net(l.id, l.cost)
 			}
@@ -352,6 +362,12 @@ func (s *sim) checkEnd() {
 			s.fail("I4: p%d has level %d, but its ids were charged %d", p, st.level, st.sum())
 		}
 		s.history.checkCharges(p, owner)
+		for _, id := range slices.Sorted(maps.Keys(t.repayable)) {
+			n := t.repayable[id]
+			if !st.has(id) && n.alive() && !n.superseded() {
+				s.fail("I2: p%d: charge #%d, which %s has answered, was not reported to %s", p, id, n.id, owner.id)
+			}
+		}
 		ended := t.ended() // their members do not report them any more
 		for _, c := range t.calls {
 			if !st.has(c.id) && c.ingress.alive() && (c.cost >= simLarge && !ended[c.id] || !t.lostIDs[c.id]) {

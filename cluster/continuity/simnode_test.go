@@ -24,12 +24,16 @@ type simNode struct {
 	stores  [simPartitions]*simStore
 	waiting [simPartitions][]*simAnswer // large charges that wait for the heir
 	journal [simPartitions][]simCharge  // what has to be reported to the owner
+	early   [simPartitions][]simEarly   // what this owner has answered and the heir lacks
 	version [simPartitions]int          // of the journal
 	spent   [simPartitions]int64        // in fallback
 	open    [simPartitions][]simCharge  // reservations of calls that came in here
 	origin  [simPartitions]uint64       // of the owner that was told of them
 	left    bool
 }
+
+// simEarly is a charge that was answered before the heir had it.
+type simEarly struct{ id, seq uint64 }
 
 type simAnswer struct {
 	id     uint64 // 0: a report
@@ -274,6 +278,7 @@ func (n *simNode) sendState(t StateTransfer) {
 // durable answers the callers of large charges.
 func (n *simNode) durable(p int, seq uint64) {
 	n.s.history.durable(n, p, seq)
+	n.early[p] = slices.DeleteFunc(n.early[p], func(e simEarly) bool { return e.seq <= seq })
 	for len(n.waiting[p]) > 0 && n.waiting[p][0].seq <= seq {
 		a := n.waiting[p][0]
 		n.waiting[p] = n.waiting[p][1:]

@@ -57,6 +57,7 @@ type benchFlags struct {
 func (b *benchFlags) declare(cmd *cobra.Command) {
 	f, o := cmd.Flags(), &b.options
 	f.IntVar(&o.LocalNodes, "local", 0, "start a cluster with this number of nodes on this machine")
+	f.BoolVar(&o.Persist, "data", false, "let the nodes of --local write their state to a temporary directory")
 	f.StringSliceVar(&b.servers, "servers", nil, "gRPC addresses of nodes, such as 10.0.0.1:6471,10.0.0.2:6471 (default $BUCKETRING_SERVER or "+defaultServer+")")
 	f.StringVar(&o.Target, "target", "", "target, such as grpc:HOST:PORT, http://HOST:PORT, openai:http://HOST:PORT, rls:HOST:PORT or null:; with --local also grpc: and http:")
 	f.StringArrayVar(&o.Versus, "vs", nil, "target to compare with in alternating rounds, such as redis://localhost:6379 or redis-lua://localhost; may be repeated")
@@ -120,6 +121,8 @@ func (b *benchFlags) resolve(cmd *cobra.Command, s *streams) error {
 		return usageError(cmd, errors.New("--servers: must not be set together with --local, which starts its own nodes"), cmd.CommandPath()+" --local 3")
 	case o.Target != "" && len(b.servers) > 0:
 		return usageError(cmd, errors.New("--servers: must not be set together with --target"), "")
+	case o.Persist && o.LocalNodes == 0:
+		return usageError(cmd, errors.New("--data: needs --local"), cmd.CommandPath()+" --local 3 --data")
 	case given("local") && o.LocalNodes < 1:
 		return usageError(cmd, fmt.Errorf("--local: must be 1 or more, got %d", o.LocalNodes), "")
 	case o.LocalNodes == 0 && o.Target == "":

@@ -29,6 +29,9 @@ func TestJSONHasEveryFieldOfTheProto(t *testing.T) {
 		fields := message.ProtoReflect().Descriptor().Fields()
 		for i := range fields.Len() {
 			name := string(fields.Get(i).Name())
+			if name == "reservation" { // over gRPC only, for clients that keep their reserves
+				continue
+			}
 			body := fmt.Sprintf(`{%q:null}`, name) // a known field that must not be null
 			answer := httptest.NewRecorder()
 			api.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body)))

@@ -23,6 +23,7 @@ func (n *Node) newReplication() (*replication.Host, error) {
 		Name: n.config.Name, Boot: runNumber(n.boot), Engine: n.replicatedEngine(), Now: n.now,
 		Keys: n.keys.current, Dial: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 		Changed: func(int, continuity.Arrangement, continuity.Role) { n.router.OwnersChanged() },
+		Report:  func(repay continuity.Repay) { n.router.Report(repay) },
 		Logger:  n.log, Registry: n.registry,
 	})
 	if err != nil || n.journal == nil {

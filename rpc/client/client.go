@@ -116,7 +116,8 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 	if err := c.refuse(ctx, "reserve", e.Key); err != nil {
 		return nil, err
 	}
-	if e.RequestID == "" {
+	began, chosen := time.Now(), e.RequestID != ""
+	if !chosen {
 		e.RequestID = newID()
 	}
 	w := e.wire()
@@ -127,12 +128,17 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 	if w.answer.Denied() {
 		c.withdraw(e.Key, e.RequestID, w.unanswered, nil)
 	}
-	return &Reservation{
+	r := &Reservation{
 		Decision: w.answer,
 		Key:      e.Key,
 		granted:  w.granted,
 		client:   c,
-	}, nil
+		estimate: copyEstimate(&e),
+	}
+	if !chosen || !w.answer.Replayed { // else its lease began with an earlier call
+		r.renewed(began)
+	}
+	return r, nil
 }
 
 // Reservation returns a handle for a reservation that another process or client

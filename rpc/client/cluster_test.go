@@ -35,12 +35,14 @@ type routed struct {
 	owners *replication.Host
 	member peer.Member
 	kill   func()
+	gate   gate // of what owners sends
 }
 
 const clusterPolicy = `
 tiers:
   thousand: { requests: 1000/day }
   million: { requests: 1_000_000/day }
+  tokens: { tokens: 1_000_000/day }
 default_tier: thousand
 `
 
@@ -95,8 +97,9 @@ func startRouted(t *testing.T, name string, boot uint64) *routed {
 	n := &routed{}
 	n.owners, err = replication.New(replication.Options{
 		Name: name, Boot: boot, Engine: replication.LimiterEngine(engine, time.LoadLocation), Now: func() limiter.Time { return now },
-		Dial:    []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
+		Dial:    []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(n.gate.dial)},
 		Changed: func(int, continuity.Arrangement, continuity.Role) { n.router.OwnersChanged() },
+		Report:  func(r continuity.Repay) { n.router.Report(r) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +132,7 @@ func startRouted(t *testing.T, name string, boot uint64) *routed {
 			t.Errorf("Run() of %s = %v", name, err)
 		}
 	})
-	n.kill = sync.OnceFunc(func() { cancel(); s.Stop(); running.Wait() })
+	n.kill = sync.OnceFunc(func() { n.gate.open(); cancel(); s.Stop(); running.Wait() })
 	t.Cleanup(n.kill)
 	return n
 }

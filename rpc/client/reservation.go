@@ -4,8 +4,10 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -20,9 +22,11 @@ type Reservation struct {
 	Decision
 	Key string
 
-	granted int64
-	client  *Client
-	phase   atomic.Int32
+	granted  int64
+	client   *Client
+	phase    atomic.Int32
+	estimate estimateCopy // of the caller that made the reservation, as it was sent
+	leased   atomic.Int64 // until when its lease lasts at least, in Unix nanoseconds; 0: not known
 }
 
 // The phases of a reservation, as far as this handle knows.
@@ -53,6 +57,9 @@ func (r *Reservation) Settle(ctx context.Context, u Usage) (Settlement, error) {
 // freed, and only the usage last reported stays charged. Usage{} just renews the lease.
 //
 // Reports may arrive repeatedly and in any order: the highest usage counts.
+//
+// If the members that had the reservation are lost, a Progress or a Settle during its lease
+// makes it anew: it is charged again, even beyond the limits, and takes its slots.
 func (r *Reservation) Progress(ctx context.Context, u Usage) (Settlement, error) {
 	r.phase.CompareAndSwap(reserved, running)
 	return r.report(ctx, "progress", u, false)
@@ -62,10 +69,21 @@ func (r *Reservation) report(ctx context.Context, verb string, u Usage, final bo
 	if r.Denied() {
 		return Settlement{}, fmt.Errorf("%s %s: the reservation was denied: %w", verb, r.Key, ErrUnknownReservation)
 	}
+	began := time.Now()
 	w := u.wire(r.Key, r.RequestID, final)
-	err := ask(ctx, r.client, pb.RateLimiterClient.Settle, callFields{key: r.Key, requestID: r.RequestID, costs: u.Costs}, &w.request, w)
+	f := callFields{key: r.Key, requestID: r.RequestID, costs: u.Costs}
+	err := ask(ctx, r.client, pb.RateLimiterClient.Settle, f, &w.request, w)
+	if (errors.Is(err, ErrUnknownReservation) || err == nil && w.answer.Route == Fallback && r.Route != Fallback) && r.bring(w) {
+		// After an answer without the owner an error changes nothing.
+		if again := ask(ctx, r.client, pb.RateLimiterClient.Settle, f, &w.request, w); err != nil {
+			err = again
+		}
+	}
 	if err != nil {
 		return Settlement{}, fmt.Errorf("%s %s: %w", verb, r.Key, err)
+	}
+	if !final {
+		r.renewed(began)
 	}
 	return w.answer, nil
 }
@@ -88,7 +106,11 @@ func (r *Reservation) Cancel(ctx context.Context) error {
 		return err
 	}
 	w := cancelWire(r.Key, r.RequestID)
-	if err := ask(ctx, r.client, pb.RateLimiterClient.Cancel, callFields{key: r.Key, requestID: r.RequestID}, &w.request, w); err != nil {
+	err := ask(ctx, r.client, pb.RateLimiterClient.Cancel, callFields{key: r.Key, requestID: r.RequestID}, &w.request, w)
+	if errors.Is(err, ErrUnknownReservation) && r.isLeased(time.Now()) {
+		err = nil // it was lost with the members that had it: nothing is charged
+	}
+	if err != nil {
 		return fmt.Errorf("cancel %s: %w", r.Key, err)
 	}
 	r.phase.CompareAndSwap(reserved, ended)

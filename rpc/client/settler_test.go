@@ -34,7 +34,7 @@ func TestSettleLater(t *testing.T) {
 		}
 		want := settle(312, true)
 		want.Costs = map[string]int64{"images": 2}
-		wantSent(t, n, want)
+		wantSent(t, n, bringing(want))
 		if s := t.c.Status(); s.PendingSettlements != 0 || s.DroppedSettlements != 0 {
 			t.Errorf("Status() = %+v, want nothing waiting or dropped", s)
 		}

@@ -564,7 +564,12 @@ type SettleRequest struct {
 	OutputTokens *int64           `protobuf:"varint,5,opt,name=output_tokens,json=outputTokens,proto3,oneof" json:"output_tokens,omitempty"`
 	Costs        map[string]int64 `protobuf:"bytes,6,rep,name=costs,proto3" json:"costs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Absent: true. False reports progress and extends the lease.
-	Final         *bool `protobuf:"varint,7,opt,name=final,proto3,oneof" json:"final,omitempty"`
+	Final *bool `protobuf:"varint,7,opt,name=final,proto3,oneof" json:"final,omitempty"`
+	// The reserve that this settles, as it was sent. If the reservation is not known,
+	// because the member that had it and its heir are lost, it is charged first, whatever
+	// the limits say. Its key and request id are those of the settle. Only for a reserve
+	// that was answered, less than 10 minutes ago or after a later progress that was.
+	Reservation   *ReserveRequest `protobuf:"bytes,8,opt,name=reservation,proto3" json:"reservation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +651,13 @@ func (x *SettleRequest) GetFinal() bool {
 		return *x.Final
 	}
 	return false
+}
+
+func (x *SettleRequest) GetReservation() *ReserveRequest {
+	if x != nil {
+		return x.Reservation
+	}
+	return nil
 }
 
 type CancelRequest struct {
@@ -2572,7 +2584,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x12_max_output_tokensB\x14\n" +
 	"\x12_min_output_tokensB\x04\n" +
 	"\x02_nB\x0e\n" +
-	"\f_ttl_seconds\"\xa0\x03\n" +
+	"\f_ttl_seconds\"\xe1\x03\n" +
 	"\rSettleRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1d\n" +
 	"\n" +
@@ -2581,7 +2593,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x13cached_input_tokens\x18\x04 \x01(\x03H\x01R\x11cachedInputTokens\x88\x01\x01\x12(\n" +
 	"\routput_tokens\x18\x05 \x01(\x03H\x02R\foutputTokens\x88\x01\x01\x12=\n" +
 	"\x05costs\x18\x06 \x03(\v2'.bucketring.v1.SettleRequest.CostsEntryR\x05costs\x12\x19\n" +
-	"\x05final\x18\a \x01(\bH\x03R\x05final\x88\x01\x01\x1a8\n" +
+	"\x05final\x18\a \x01(\bH\x03R\x05final\x88\x01\x01\x12?\n" +
+	"\vreservation\x18\b \x01(\v2\x1d.bucketring.v1.ReserveRequestR\vreservation\x1a8\n" +
 	"\n" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2843,62 +2856,63 @@ var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
 	30, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
 	31, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
 	32, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
-	0,  // 3: bucketring.v1.Decision.outcome:type_name -> bucketring.v1.Outcome
-	1,  // 4: bucketring.v1.Decision.reason:type_name -> bucketring.v1.Reason
-	33, // 5: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
-	11, // 6: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
-	2,  // 7: bucketring.v1.Decision.route:type_name -> bucketring.v1.Route
-	34, // 8: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
-	33, // 9: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
-	3,  // 10: bucketring.v1.Settlement.status:type_name -> bucketring.v1.ReservationStatus
-	11, // 11: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
-	2,  // 12: bucketring.v1.Settlement.route:type_name -> bucketring.v1.Route
-	11, // 13: bucketring.v1.PeekResponse.limits:type_name -> bucketring.v1.LimitState
-	2,  // 14: bucketring.v1.PeekResponse.route:type_name -> bucketring.v1.Route
-	18, // 15: bucketring.v1.BatchRequest.items:type_name -> bucketring.v1.Item
-	21, // 16: bucketring.v1.BatchResponse.results:type_name -> bucketring.v1.Result
-	18, // 17: bucketring.v1.Batch.items:type_name -> bucketring.v1.Item
-	5,  // 18: bucketring.v1.Item.check:type_name -> bucketring.v1.CheckRequest
-	6,  // 19: bucketring.v1.Item.reserve:type_name -> bucketring.v1.ReserveRequest
-	7,  // 20: bucketring.v1.Item.settle:type_name -> bucketring.v1.SettleRequest
-	8,  // 21: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
-	9,  // 22: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
-	19, // 23: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
-	5,  // 24: bucketring.v1.Item.withdrawn:type_name -> bucketring.v1.CheckRequest
-	4,  // 25: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
-	21, // 26: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
-	10, // 27: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
-	12, // 28: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
-	13, // 29: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
-	14, // 30: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
-	23, // 31: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
-	22, // 32: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
-	2,  // 33: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
-	26, // 34: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
-	29, // 35: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
-	5,  // 36: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
-	6,  // 37: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
-	7,  // 38: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
-	8,  // 39: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
-	9,  // 40: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
-	15, // 41: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
-	17, // 42: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
-	24, // 43: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
-	27, // 44: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
-	10, // 45: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
-	10, // 46: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
-	12, // 47: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
-	12, // 48: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
-	13, // 49: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
-	16, // 50: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
-	20, // 51: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
-	25, // 52: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
-	28, // 53: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
-	45, // [45:54] is the sub-list for method output_type
-	36, // [36:45] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	6,  // 3: bucketring.v1.SettleRequest.reservation:type_name -> bucketring.v1.ReserveRequest
+	0,  // 4: bucketring.v1.Decision.outcome:type_name -> bucketring.v1.Outcome
+	1,  // 5: bucketring.v1.Decision.reason:type_name -> bucketring.v1.Reason
+	33, // 6: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
+	11, // 7: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
+	2,  // 8: bucketring.v1.Decision.route:type_name -> bucketring.v1.Route
+	34, // 9: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
+	33, // 10: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
+	3,  // 11: bucketring.v1.Settlement.status:type_name -> bucketring.v1.ReservationStatus
+	11, // 12: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
+	2,  // 13: bucketring.v1.Settlement.route:type_name -> bucketring.v1.Route
+	11, // 14: bucketring.v1.PeekResponse.limits:type_name -> bucketring.v1.LimitState
+	2,  // 15: bucketring.v1.PeekResponse.route:type_name -> bucketring.v1.Route
+	18, // 16: bucketring.v1.BatchRequest.items:type_name -> bucketring.v1.Item
+	21, // 17: bucketring.v1.BatchResponse.results:type_name -> bucketring.v1.Result
+	18, // 18: bucketring.v1.Batch.items:type_name -> bucketring.v1.Item
+	5,  // 19: bucketring.v1.Item.check:type_name -> bucketring.v1.CheckRequest
+	6,  // 20: bucketring.v1.Item.reserve:type_name -> bucketring.v1.ReserveRequest
+	7,  // 21: bucketring.v1.Item.settle:type_name -> bucketring.v1.SettleRequest
+	8,  // 22: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
+	9,  // 23: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
+	19, // 24: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
+	5,  // 25: bucketring.v1.Item.withdrawn:type_name -> bucketring.v1.CheckRequest
+	4,  // 26: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
+	21, // 27: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
+	10, // 28: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
+	12, // 29: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
+	13, // 30: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
+	14, // 31: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
+	23, // 32: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
+	22, // 33: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
+	2,  // 34: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
+	26, // 35: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
+	29, // 36: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
+	5,  // 37: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
+	6,  // 38: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
+	7,  // 39: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
+	8,  // 40: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
+	9,  // 41: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
+	15, // 42: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
+	17, // 43: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
+	24, // 44: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
+	27, // 45: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
+	10, // 46: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
+	10, // 47: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
+	12, // 48: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
+	12, // 49: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
+	13, // 50: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
+	16, // 51: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
+	20, // 52: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
+	25, // 53: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
+	28, // 54: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
+	46, // [46:55] is the sub-list for method output_type
+	37, // [37:46] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_bucketring_proto_init() }

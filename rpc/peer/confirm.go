@@ -22,19 +22,18 @@ const confirmTimeout = 50 * time.Millisecond
 //
 // A large charge is answered only when the heir has it, so that it survives this member.
 // A small one is answered at once, and the heir gets it within 20 ms; while the heir is
-// further behind, small charges wait, too.
+// further behind, small charges wait, too. Until the heir has it, it is remembered.
 //
 // A call whose change the heir does not get in time is asked again, by this member or by
 // the one that sent it, with the same request id: then it is a repeat, and waits again.
 func (r *Router) confirm(ctx context.Context, calls []call.Call, results *server.Results) (unconfirmed []int) {
 	now := r.owners.Clock()
-	wait := false
-	if r.owners.Waits() {
+	replicated, wait := r.owners.Waits(), false
+	if replicated {
 		for i := range calls {
 			if c := results.Change(i); c.Seq != 0 {
-				p := calls[i].Partition
-				urgent := c.Large || r.owners.Lags(p, now)
-				r.owners.Changed(p, urgent)
+				urgent := r.urgent(&calls[i], &c, now)
+				r.owners.Changed(calls[i].Partition, urgent)
 				wait = wait || urgent
 			}
 		}
@@ -43,11 +42,11 @@ func (r *Router) confirm(ctx context.Context, calls []call.Call, results *server
 		limited, cancel := context.WithTimeout(ctx, confirmTimeout)
 		defer cancel()
 		for i := range calls {
-			c, p := results.Change(i), calls[i].Partition
-			if c.Seq == 0 || !c.Large && !r.owners.Lags(p, now) {
+			c := results.Change(i)
+			if c.Seq == 0 || !r.urgent(&calls[i], &c, now) {
 				continue
 			}
-			if err := r.owners.WaitSince(limited, p, c.Since, c.Seq); err != nil {
+			if err := r.owners.WaitSince(limited, calls[i].Partition, c.Since, c.Seq); err != nil {
 				unconfirmed = append(unconfirmed, i)
 				if ctx.Err() != nil {
 					break // nobody waits any more
@@ -56,12 +55,36 @@ func (r *Router) confirm(ctx context.Context, calls []call.Call, results *server
 		}
 		now = r.owners.Clock()
 	}
-	v := r.table.Load()
+	v, waited := r.table.Load(), len(unconfirmed)
 	for i := range calls {
-		if c := results.Change(i); c.Closed || c.Decided && !r.mine(v, calls[i].Partition, now) {
+		switch c := results.Change(i); {
+		case c.Closed || c.Decided && !r.mine(v, calls[i].Partition, now):
+			unconfirmed = append(unconfirmed, i)
+		case replicated && c.Seq != 0 && ctx.Err() == nil && !slices.Contains(unconfirmed[:waited], i) && !r.remember(&calls[i], &c, now):
 			unconfirmed = append(unconfirmed, i)
 		}
 	}
 	slices.Sort(unconfirmed)
 	return slices.Compact(unconfirmed)
+}
+
+// urgent reports whether a call with a change is answered only when the heir has it. A
+// replay is: who sends it forgets it then.
+func (r *Router) urgent(c *call.Call, change *server.Change, now time.Duration) bool {
+	return change.Large || c.Replay || r.owners.Lags(c.Partition, now) || r.answered.full(c.Partition)
+}
+
+// remember remembers a call that is answered before the heir has its change, so that the
+// change can be reported to another owner that lacks it. If it returns false, the call
+// cannot be remembered, and must not be answered: when it is asked again it waits.
+func (r *Router) remember(c *call.Call, change *server.Change, now time.Duration) bool {
+	acknowledged := r.owners.Acknowledged(c.Partition)
+	if acknowledged >= change.Seq || c.Kind != call.Check && c.Kind != call.Count {
+		return true // others wait
+	}
+	late, err := r.answered.add(c, change, acknowledged, now)
+	if late != nil {
+		r.reportLate(c.Partition, late)
+	}
+	return err == nil
 }

@@ -110,6 +110,7 @@ func (r *Router) place(v *routingTable, c *call.Call, now time.Duration) *pb.Res
 			}
 		}
 		if mine || passing(r.owners.Place(c.Partition).Role) {
+			r.identify(c)
 			return nil // confirm redirects it if it was not decided
 		}
 		return r.redirect(c)
@@ -122,14 +123,20 @@ func (r *Router) place(v *routingTable, c *call.Call, now time.Duration) *pb.Res
 	}
 	if mine {
 		if r.owners.Waits() { // perhaps another member answers it in the end
-			if c.RequestID == "" && c.Kind.IsNew() {
-				c.RequestID = r.local.NewID()
-			}
+			r.identify(c)
 			number(c)
 		}
 		return nil
 	}
 	return forwarded
+}
+
+// identify gives a call an id while there are heirs, so that it is charged once, wherever it
+// is charged in the end.
+func (r *Router) identify(c *call.Call) {
+	if c.RequestID == "" && c.Kind.IsNew() && r.owners.Waits() {
+		c.RequestID = r.local.NewID()
+	}
 }
 
 // redirect returns a redirect to the owner of a call.

@@ -37,6 +37,8 @@ func fill(m protoreflect.Message) {
 			m.Set(f, protoreflect.ValueOfUint32(uint32(n)))
 		case f.Kind() == protoreflect.BoolKind:
 			m.Set(f, protoreflect.ValueOfBool(true))
+		case f.Kind() == protoreflect.MessageKind:
+			fill(m.Mutable(f).Message())
 		case f.Kind() == protoreflect.EnumKind:
 			m.Set(f, protoreflect.ValueOfEnum(1))
 		default:

@@ -16,7 +16,6 @@ import (
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
-	"github.com/bucketring/bucketring/rpc/replication"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -211,37 +210,6 @@ func (r *Router) follow(ctx *link.DeadlineContext, f *forward, to *pb.Redirect) 
 	}
 	f.table = now
 	r.startAt(ctx, f, m)
-}
-
-// Members learn of a new owner within milliseconds, and choose one within some 100 ms
-// when the last one has crashed. A call that no member decides waits for that, twice as
-// long each time, so that it is not sent too often: a cluster that changes must not
-// multiply the calls.
-const (
-	bounceWait    = 20 * time.Millisecond
-	maxBounceWait = 160 * time.Millisecond
-)
-
-// bounce waits until this member learns of another owner of the partition of f, or for a
-// moment, and begins anew. If there is no time left, f is decided in fallback.
-func (r *Router) bounce(ctx *link.DeadlineContext, f *forward) {
-	at, _ := ctx.Deadline()
-	wait := min(bounceWait<<f.bounces, maxBounceWait)
-	if f.bounces++; f.Origin == call.Outbox || time.Until(at) < wait+bounceWait {
-		r.fallBack(f, causeRedirect)
-		return
-	}
-	pause, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	was := r.owners.Place(f.Partition)
-	_, _ = r.owners.Await(pause, f.Partition, func(now replication.Place) bool { return now != was }) // an error: the pause is over
-	if err := context.Cause(ctx); err != nil {                                                        // the caller has gone
-		r.withdraw(f)
-		f.result = server.Failed(grpcstatus.FromContextError(err).Err())
-		return
-	}
-	f.redirected, f.rerouted = false, false
-	r.startAtOwner(ctx, r.table.Load(), f)
 }
 
 // target returns the member that f would be sent to now; the zero Member

@@ -321,3 +321,8 @@ func batchOf[Q proto.Message](requests ...Q) *pb.BatchRequest {
 	}
 	return b
 }
+
+// change is a small change of an owner since a term.
+func change(since, seq uint64) *server.Change {
+	return &server.Change{Decided: true, Since: since, Seq: seq}
+}

@@ -30,6 +30,8 @@ type metrics struct {
 	byCause    map[cause]*atomic.Uint64 // the same, for the status
 	handshakes map[string]prometheus.Counter
 	dropped    prometheus.Counter
+
+	repaid, repayLost, repayUnknown prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -59,6 +61,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		dropped: f.NewCounter(prometheus.CounterOpts{
 			Name: "bucketring_outbox_dropped_total",
 			Help: "Calls in the outbox that were never charged at their owner, because it rejected them or they became too old.",
+		}),
+		repaid: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_repaid_calls_total",
+			Help: "Calls that this node answered as an owner before its heir had their charges, and reported to the next owner.",
+		}),
+		repayLost: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_repay_lost_calls_total",
+			Help: "Such calls that the next owner rejected, or that could not be reported for too long.",
+		}),
+		repayUnknown: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_repay_lost_partitions_total",
+			Help: "Partitions of which this node has charges that the next owner lacks, and does not know of which calls they are.",
 		}),
 		fallbacks:  map[fallbackLabels]prometheus.Counter{},
 		byCause:    map[cause]*atomic.Uint64{},

@@ -22,6 +22,9 @@ type Owners interface {
 	Waits() bool
 	Lags(partition int, now time.Duration) bool
 	WaitSince(ctx context.Context, partition int, origin, seq uint64) error
+	Acknowledged(partition int) uint64
+	Journaled(partition int)
+	Repaid(partition int)
 	SetView(v continuity.View, addresses map[string]replication.Address)
 }
 

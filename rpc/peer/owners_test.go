@@ -22,6 +22,10 @@ type ringOwners struct {
 	waits   atomic.Bool
 	changed atomic.Int64
 	durable atomic.Uint64
+	clock   atomic.Int64
+	awaited atomic.Int64 // calls of Await
+
+	journaled, repaid atomic.Int64
 }
 
 // ownersNow is replaced as a whole.
@@ -47,7 +51,7 @@ func (o *ringOwners) set(place func(p int) replication.Place) {
 	next := &ownersNow{next: make(chan struct{})}
 	for p := range next.places {
 		next.places[p] = place(p)
-		next.places[p].Term = 1
+		next.places[p].Term = max(next.places[p].Term, 1)
 	}
 	close(o.now.Swap(next).next)
 }
@@ -57,7 +61,7 @@ func (o *ringOwners) alone() {
 	o.set(func(int) replication.Place { return replication.Place{Role: continuity.Active, Owner: o.self} })
 }
 
-func (o *ringOwners) Clock() time.Duration          { return 0 }
+func (o *ringOwners) Clock() time.Duration          { return time.Duration(o.clock.Load()) }
 func (o *ringOwners) Place(p int) replication.Place { return o.now.Load().places[p] }
 func (o *ringOwners) Changed(int, bool)             { o.changed.Add(1) }
 func (o *ringOwners) Waits() bool                   { return o.waits.Load() }
@@ -66,7 +70,12 @@ func (o *ringOwners) Decides(p int, _ time.Duration) bool {
 	return o.Place(p).Role == continuity.Active
 }
 
+func (o *ringOwners) Acknowledged(int) uint64 { return o.durable.Load() }
+func (o *ringOwners) Journaled(int)           { o.journaled.Add(1) }
+func (o *ringOwners) Repaid(int)              { o.repaid.Add(1) }
+
 func (o *ringOwners) Await(ctx context.Context, p int, ok func(replication.Place) bool) (replication.Place, error) {
+	o.awaited.Add(1)
 	for {
 		now := o.now.Load()
 		if ok(now.places[p]) {

@@ -27,12 +27,15 @@ type Router struct {
 	boot            uint64
 	local, fallback *server.Service
 	owners          Owners
+	ownerless       ownerless
 	keys            func() [][]byte
 	dial            []grpc.DialOption
 	timeout         time.Duration
 	log             *slog.Logger
 	metrics         *metrics
 	outbox          *outbox.Outbox
+	answered        *answered
+	reports         reports
 
 	table atomic.Pointer[routingTable] // never nil; SetTopology replaces it
 
@@ -66,6 +69,8 @@ func New(o Options) (*Router, error) {
 		keys: o.Keys, dial: o.Dial, timeout: o.Timeout, log: o.Logger,
 		metrics: newMetrics(o.Registry), drain: make(chan struct{}),
 	}
+	r.answered = newAnswered()
+	r.reports.due, r.reports.mu.partitions = notify.New(), map[int]*partitionReport{}
 	r.Decider = r
 	r.counting.New = func() any { return new(counting) }
 	r.retired.due = notify.New()
@@ -88,13 +93,14 @@ func New(o Options) (*Router, error) {
 	return r, nil
 }
 
-// Run delivers the outbox to owners, tells watchers of new owners, and closes the links to members that left. It
-// returns when ctx is done, after it has closed all links. Before that, the caller
+// Run delivers the outbox and reports to owners, tells watchers of new owners, and closes
+// the links to members that left. It returns when ctx is done, after it has closed all links. Before that, the caller
 // should stop new calls and call [Router.Flush].
 func (r *Router) Run(ctx context.Context) error {
 	var others sync.WaitGroup
 	others.Go(func() { r.closeRetired(ctx) })
 	others.Go(func() { r.publishRings(ctx) })
+	others.Go(func() { r.report(ctx) })
 	err := r.outbox.Run(ctx)
 	others.Wait()
 	r.outbox.Close()

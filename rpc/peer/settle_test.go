@@ -148,3 +148,35 @@ func TestAfterTheEnd(t *testing.T) {
 		t.Errorf("Check() of its own = %v, %v, want local", d, err)
 	}
 }
+
+// TestSettleBringsItsReservation: a settle that could not reach the owner, and whose
+// reservation is lost meanwhile, is charged when the outbox delivers it.
+func TestSettleBringsItsReservation(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 2, short)
+	asked, owner := nodes[0], nodes[1]
+	key := owner.ownedBy(0)
+	ctx := waittest.Context(t, testWait)
+	owner.listener.setFrozen(true)
+	held := &pb.ReserveRequest{Key: key, Tier: "guarded", RequestId: "lost", InputTokens: 100, MaxOutputTokens: new(int64(400))}
+	for _, q := range []*pb.SettleRequest{
+		{Key: key, RequestId: "lost", OutputTokens: new(int64(30))},
+		{Key: key, RequestId: "lost", OutputTokens: new(int64(30)), Reservation: held},
+	} {
+		s, err := asked.Settle(ctx, q)
+		if err != nil || s.Route != pb.Route_ROUTE_FALLBACK {
+			t.Fatalf("Settle() = %v, %v, want it accepted in fallback", s, err)
+		}
+	}
+	if n := asked.Status().Outbox; n > 2 {
+		t.Errorf("%d calls wait for the owner, want at most 2", n)
+	}
+	owner.listener.setFrozen(false)
+	waittest.Until(t, "the outbox to be empty", func() bool { return asked.Status().Outbox == 0 })
+	if got := owner.used(key, "guarded", "tokens"); got != 130 {
+		t.Errorf("%d tokens used, want 130", got)
+	}
+	if got := owner.used(key, "guarded", "concurrent"); got != 0 {
+		t.Errorf("%d slots taken, want 0", got)
+	}
+}

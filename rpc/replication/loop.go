@@ -79,6 +79,9 @@ func (l *loop) run(ctx context.Context) {
 		if tick {
 			l.pollSeqs()
 			l.step(continuity.Tick{})
+			for _, o := range l.outs {
+				l.answered(o)
+			}
 			l.moves.report(l.log, l.clock())
 			l.leave.tick(l)
 		}
@@ -300,6 +303,9 @@ func (l *loop) receive(f *inbound) {
 	}
 	l.step(continuity.Received{Message: f.frame.Message})
 	l.leave.heard(f.frame.Message.From.Name, f.frame.Message.Epoch)
+	if o := l.outs[f.frame.Message.From]; o != nil {
+		l.answered(o)
+	}
 	f.release()
 }
 

@@ -20,6 +20,10 @@ type out struct {
 	pending  bool
 	messages []continuity.Message
 	states   []continuity.StateTransfer // without Full
+	// waits: changes are on their way, and the member has not answered since. What changes
+	// meanwhile waits for the answer, or for the next tick, and goes together: the busier
+	// the members are, the fewer frames they have to handle for each change.
+	waits bool
 
 	changes Changes
 	encoder wire.Encoder
@@ -92,19 +96,32 @@ func (l *loop) copy(t continuity.StateTransfer) {
 	}
 }
 
+// maxWaiting is with how many partitions changes do not wait for an answer.
+const maxWaiting = 256
+
 // flush sends what the steps of this round have queued. The records of changes are read now.
 func (l *loop) flush() {
 	for _, o := range l.pending {
 		o.pending = false
-		if k := l.links[o.to]; k != nil && k.up.Load() {
-			l.send(k, o)
-		} else {
+		k := l.links[o.to]
+		if k == nil || !k.up.Load() {
 			l.metrics.dropped.Add(float64(len(o.messages)))
+			o.waits, o.states = false, o.states[:0]
+		} else {
+			l.send(k, o)
 		}
 		clear(o.messages)
-		o.messages, o.states = o.messages[:0], o.states[:0]
+		o.messages = o.messages[:0]
 	}
 	l.pending = l.pending[:0]
+}
+
+// answered says that a member has answered, or that changes for it have waited long enough.
+func (l *loop) answered(o *out) {
+	o.waits = false
+	if len(o.states) > 0 {
+		l.out(o.to)
+	}
 }
 
 func (l *loop) send(k *link, o *out) {
@@ -120,7 +137,8 @@ func (l *loop) send(k *link, o *out) {
 		f.States = f.States[:0]
 	}
 	f.States = f.States[:0]
-	if len(o.states) > 0 {
+	if len(o.states) > 0 && (!o.waits || len(o.states) >= maxWaiting) {
+		o.waits = true
 		o.changes.Reset()
 		now := l.now()
 		for _, t := range o.states {
@@ -142,6 +160,7 @@ func (l *loop) send(k *link, o *out) {
 				o.changes.Reset()
 			}
 		}
+		o.states = o.states[:0]
 	}
 	last := len(o.messages) - 1
 	for i := range max(0, last) {

@@ -79,6 +79,10 @@ func (h *Host) Lags(partition int, now time.Duration) bool {
 	return int64(now) > h.parts[partition].lags.Load() || now-time.Duration(h.lookedAt.Load()) > maxStall
 }
 
+// Acknowledged returns the last change of a partition that the heir has, 0 if this member
+// is not the owner. It takes no lock.
+func (h *Host) Acknowledged(partition int) uint64 { return h.parts[partition].durable.Load() }
+
 // Changed takes note that a partition has changed in the engine. If urgent, the heir is
 // sent the changes now, otherwise within 20 ms. It does not allocate.
 func (h *Host) Changed(partition int, urgent bool) {

@@ -31,6 +31,7 @@ type metrics struct {
 	invalid        map[string]prometheus.Counter
 	done           map[settling]prometheus.Counter
 	delta          prometheus.Histogram
+	reasserted     prometheus.Counter
 	counts         map[counting]prometheus.Counter
 
 	series atomic.Pointer[map[series]*counters] // replaced, never edited
@@ -88,6 +89,10 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 			Name:    "bucketring_settle_delta_tokens",
 			Help:    "Tokens reserved less tokens charged at the final settle; negative when the estimate was too low.",
 			Buckets: []float64{-10_000, -1000, -100, -10, 0, 10, 100, 1000, 10_000, 100_000},
+		}),
+		reasserted: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_reasserted_reservations_total",
+			Help: "Reservations that were lost with the members that had them, and charged again because a settle or a progress brought them along.",
 		}),
 		invalid: map[string]prometheus.Counter{},
 		done:    map[settling]prometheus.Counter{},

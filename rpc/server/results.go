@@ -69,6 +69,8 @@ type Change struct {
 	Seq     uint64 // number of the change of the partition; 0: nothing was changed
 	Large   bool   // it is not to be answered before another member has it
 	Since   uint64 // the term that SetSince noted
+	// WindowEnd is when the window of a count ends, in Unix nanoseconds.
+	WindowEnd int64
 }
 
 // Change returns what the decision of call i has changed.
@@ -78,7 +80,7 @@ func (r *Results) Change(i int) Change {
 	switch x := one.scratch; {
 	case !c.Decided:
 	case x.kind == call.Count:
-		c.Seq, c.Large = x.counted.Change, x.counted.Large
+		c.Seq, c.Large, c.WindowEnd = x.counted.Change, x.counted.Large, x.counted.End
 	default:
 		c.Seq, c.Large = x.decision.Change, x.decision.Large
 	}

@@ -163,7 +163,7 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 	}
 	switch x.kind {
 	case call.Settle:
-		err := s.engine.Settle(now, &x.used, &x.decision)
+		err := s.settle(now, x, c)
 		s.countSettle(x, err)
 		return err
 	case call.Cancel:

@@ -40,6 +40,13 @@ func final(key, id string, output int64) *pb.Item {
 	return settle(&pb.SettleRequest{Key: key, RequestId: id, OutputTokens: &output})
 }
 
+// bringing adds its reservation to a settle.
+func bringing(item *pb.Item) *pb.Item {
+	s := item.GetSettle()
+	s.Reservation = &pb.ReserveRequest{Key: s.Key, RequestId: s.RequestId}
+	return item
+}
+
 // describe returns a call as short text.
 func describe(item *pb.Item) string {
 	switch call := item.GetCall().(type) {
@@ -52,10 +59,14 @@ func describe(item *pb.Item) string {
 	case *pb.Item_Count:
 		return fmt.Sprint("count ", call.Count.GetHits())
 	case *pb.Item_Settle:
-		if isFinal(call.Settle) {
-			return fmt.Sprint("final ", call.Settle.GetOutputTokens())
+		of := ""
+		if call.Settle.Reservation != nil {
+			of = " of a reserve"
 		}
-		return fmt.Sprint("progress ", call.Settle.GetOutputTokens())
+		if isFinal(call.Settle) {
+			return fmt.Sprint("final ", call.Settle.GetOutputTokens(), of)
+		}
+		return fmt.Sprint("progress ", call.Settle.GetOutputTokens(), of)
 	}
 	return "?"
 }

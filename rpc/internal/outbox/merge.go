@@ -68,6 +68,8 @@ func compare(waiting, next *pb.Item) relation {
 	switch {
 	case sameCall(waiting, next):
 		return identical
+	case a != nil && b != nil && a.Reservation == nil && b.Reservation != nil && sameButReservation(a, b):
+		return superseded
 	case a == nil || b == nil || a.GetKey() != b.GetKey() || isFinal(a):
 		// The owner rejects a second final settle with other numbers.
 		return separate
@@ -81,6 +83,13 @@ func compare(waiting, next *pb.Item) relation {
 	return separate
 }
 
+// sameButReservation reports whether b is a with a reservation.
+func sameButReservation(a, b *pb.SettleRequest) bool {
+	with := proto.CloneOf(a)
+	with.Reservation = b.Reservation
+	return proto.Equal(with, b)
+}
+
 // sameCall reports whether two calls are equal for the owner.
 func sameCall(a, b *pb.Item) bool {
 	return proto.Equal(&pb.Item{Call: a.GetCall()}, &pb.Item{Call: b.GetCall()})
@@ -91,9 +100,10 @@ func isFinal(s *pb.SettleRequest) bool { return s.Final == nil || *s.Final }
 
 // supersedes reports whether progress makes no difference once final is applied: the
 // owner takes an output or a cost that final leaves out from the last progress, and
-// it must not reject final where it would accept progress.
+// it must not reject final where it would accept progress, because it does not know the
+// reservation, among other reasons.
 func supersedes(final, progress *pb.SettleRequest) bool {
-	return (final.OutputTokens != nil || progress.OutputTokens == nil) && sameDimensions(final, progress) && inRange(final) &&
+	return (final.Reservation != nil || progress.Reservation == nil) && (final.OutputTokens != nil || progress.OutputTokens == nil) && sameDimensions(final, progress) && inRange(final) &&
 		(final.GetCachedInputTokens() == 0 || final.InputTokens != nil && final.GetCachedInputTokens() <= final.GetInputTokens())
 }
 
@@ -138,6 +148,9 @@ func combine(waiting, next *pb.Item) *pb.Item {
 	s := proto.CloneOf(b)
 	s.InputTokens = highest(a.InputTokens, b.InputTokens)
 	s.OutputTokens = highest(a.OutputTokens, b.OutputTokens)
+	if s.Reservation == nil {
+		s.Reservation = a.GetReservation()
+	}
 	for dimension, n := range a.GetCosts() {
 		s.Costs[dimension] = max(s.Costs[dimension], n)
 	}

@@ -25,10 +25,10 @@ const (
 // Reasons lists all reasons.
 func Reasons() []Reason { return []Reason{Unknown, Conflict, Invalid, TooOld} }
 
-// reasonOf returns the reason for an error that is final, false if the call is to be
+// ReasonOf returns the reason for an error that is final, false if the call is to be
 // retried. Missing credentials, a method that a member does not have yet, and errors
 // without a status may be temporary.
-func reasonOf(err error) (Reason, bool) {
+func ReasonOf(err error) (Reason, bool) {
 	if err == nil {
 		return "", false
 	}

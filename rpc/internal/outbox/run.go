@@ -56,7 +56,7 @@ func (b *Outbox) attempt(ctx context.Context, a attempt) {
 	limited, cancel := context.WithTimeout(ctx, b.options.Timeout)
 	defer cancel()
 	err := b.options.Deliver(limited, a.item)
-	reason, final := reasonOf(err)
+	reason, final := ReasonOf(err)
 	result := failed
 	switch {
 	case err == nil || final:

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/bucketring/bucketring/ring"
+	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/internal/link"
+	"github.com/bucketring/bucketring/rpc/replication"
+	"github.com/bucketring/bucketring/rpc/server"
+)
+
+// Members learn of a new owner within milliseconds, and choose one within some 100 ms
+// when the last one has crashed. A call that no member decides waits for that, twice as
+// long each time, so that it is not sent too often: a cluster that changes must not
+// multiply the calls.
+const (
+	bounceWait    = 20 * time.Millisecond
+	maxBounceWait = 160 * time.Millisecond
+)
+
+// Calls of a partition wait for an owner until it has had none for this long: more than
+// the lease of one that does not answer any more, and the votes for its heir. After that
+// this member is probably cut off from most others, which may last, and calls are decided
+// in fallback at once.
+const ownerPatience = 3 * time.Second
+
+// ownerless remembers since when partitions have no owner that decides. It is safe for
+// concurrent use.
+type ownerless struct {
+	sync.Mutex
+	partitions [ring.Partitions]struct {
+		term        uint64 // of the arrangement
+		since, last time.Duration
+	}
+}
+
+// waits reports whether a call of a partition that nobody decides should wait. A pause
+// without such calls is taken for a time with an owner.
+func (o *ownerless) waits(partition int, term uint64, now time.Duration) bool {
+	o.Lock()
+	defer o.Unlock()
+	p := &o.partitions[partition]
+	if p.term != term || now-p.last > ownerPatience {
+		p.term, p.since = term, now
+	}
+	p.last = now
+	return now-p.since < ownerPatience
+}
+
+// bounce waits until this member learns of another owner of the partition of f, or for a
+// moment, and begins anew. If there is no time left, or there has been no owner for long,
+// f is decided in fallback.
+func (r *Router) bounce(ctx *link.DeadlineContext, f *forward) {
+	at, _ := ctx.Deadline()
+	wait := min(bounceWait<<f.bounces, maxBounceWait)
+	was := r.owners.Place(f.Partition)
+	f.bounces++
+	if f.Origin == call.Outbox || time.Until(at) < wait+bounceWait || !r.ownerless.waits(f.Partition, was.Term, r.owners.Clock()) {
+		r.fallBack(f, causeRedirect)
+		return
+	}
+	pause, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	_, _ = r.owners.Await(pause, f.Partition, func(now replication.Place) bool { return now != was }) // an error: the pause is over
+	if err := context.Cause(ctx); err != nil {                                                        // the caller has gone
+		r.withdraw(f)
+		f.result = server.Failed(grpcstatus.FromContextError(err).Err())
+		return
+	}
+	f.redirected, f.rerouted = false, false
+	r.startAtOwner(ctx, r.table.Load(), f)
+}

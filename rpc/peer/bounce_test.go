@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/bucketring/bucketring/cluster/continuity"
+	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/replication"
+)
+
+// TestNoOwnerForLong: calls wait for the next owner of a partition, but not for one that has
+// not come for seconds, as on the smaller side of a split.
+func TestNoOwnerForLong(t *testing.T) {
+	t.Parallel()
+	node := newCluster(t, 2)[0]
+	gone := func(term uint64) {
+		node.owners.set(func(int) replication.Place {
+			return replication.Place{Owner: continuity.ID{Name: "gone", Boot: 1}, Term: term}
+		})
+	}
+	gone(1)
+	for _, step := range []struct {
+		at    time.Duration
+		term  uint64
+		waits bool
+	}{
+		{0, 1, true},
+		{2 * time.Second, 1, true},
+		{3 * time.Second, 1, false},
+		{5 * time.Second, 1, false},
+		{5 * time.Second, 2, true},  // an owner came, and went as well
+		{20 * time.Second, 2, true}, // nobody has asked in between
+		{22 * time.Second, 2, true},
+		{24 * time.Second, 2, false},
+	} {
+		node.owners.clock.Store(int64(step.at))
+		if step.term == 2 && step.at == 5*time.Second {
+			gone(2)
+		}
+		before := node.owners.awaited.Load()
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		d, err := node.Check(ctx, &pb.CheckRequest{Key: "acme/alice", Tier: "guarded", InputTokens: 1})
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Route != pb.Route_ROUTE_FALLBACK {
+			t.Errorf("at %s: decided by route %s, want fallback", step.at, d.Route)
+		}
+		if waited := node.owners.awaited.Load() > before; waited != step.waits {
+			t.Errorf("at %s: waited for an owner: %t, want %t", step.at, waited, step.waits)
+		}
+	}
+}
