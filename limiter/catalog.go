@@ -183,7 +183,7 @@ func (l *Limit) identity() string {
 	for _, s := range [...]string{l.Name, string(l.Dimension), zone} {
 		b = append(append(b, s...), 0)
 	}
-	for _, n := range [...]int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), int64(l.StartDay), int64(l.StartMinute), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity, boolInt(l.Async)} {
+	for _, n := range [...]int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), int64(l.StartDay), int64(l.StartMinute), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity, boolInt(l.Async), boolInt(l.Hidden)} {
 		b = append(strconv.AppendInt(b, n, 10), 0)
 	}
 	return string(b)

@@ -16,7 +16,7 @@ func (l *limit) reportBucket(st *LimitState, b *bucket, r *ring, now Time) {
 	} else {
 		used, reset = l.used(*b, r), l.reset(*b, r, now)
 	}
-	st.Name, st.Dimension, st.Algorithm, st.Shadow = l.Name, l.Dimension, l.Algorithm, l.Shadow
+	st.Name, st.Dimension, st.Algorithm, st.Shadow, st.Hidden = l.Name, l.Dimension, l.Algorithm, l.Shadow, l.Hidden
 	st.Limit, st.Capacity = l.Amount, l.capacity
 	remaining := l.capacity - used // negative in debt
 	st.Remaining, st.Debt = max(remaining, 0), max(-remaining, 0)
@@ -35,7 +35,7 @@ func (p *partition) reportLimits(d *Decision, r *Request, now Time) {
 		a, st := &d.assessments[i], &d.Limits[i]
 		a.limit.reportBucket(st, a.bucket, a.ring, now)
 		st.Scope = r.Key[:r.Plan.Levels[a.level].End]
-		st.Cost, st.Reserved, st.Exceeded = a.cost, 0, a.reason != NoReason
+		st.Cost, st.Reserved, st.Exceeded, st.PerModel = a.cost, 0, a.reason != NoReason, a.model
 	}
 }
 
@@ -209,7 +209,7 @@ func (d *Decision) makeRoom(n int) {
 func (p *partition) reportCharge(it *chargeIterator, d *Decision, now Time) {
 	d.Limits = d.Limits[:len(d.Limits)+1]
 	st, c := &d.Limits[len(d.Limits)-1], it.charge
-	st.Scope, st.Cost, st.Reserved, st.Exceeded = it.scope(), c.charged-c.dropped, c.estimate, c.exceeded()
+	st.Scope, st.Cost, st.Reserved, st.Exceeded, st.PerModel = it.scope(), c.charged-c.dropped, c.estimate, c.exceeded(), false
 	if st.Exceeded {
 		st.Reserved = 0 // was not charged
 	}

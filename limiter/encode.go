@@ -82,7 +82,7 @@ func (s *stateEncoder) useLimit(l *limit) {
 	d.uint(uint64(l.Unreachable))
 	d.bool(l.Closed)
 	d.int(l.FullCapacity)
-	d.bool(l.Async)
+	d.uint(uint64(boolInt(l.Async) | boolInt(l.Hidden)<<1)) // one number, which earlier versions read if nothing is hidden
 }
 
 func (s *stateEncoder) useSchema(of *schema) {

@@ -103,6 +103,9 @@ type Limit struct {
 	// Async lets answers be sent before another node has the charge, however large it is,
 	// see [Decision].Large.
 	Async bool
+	// Hidden asks front doors not to show the numbers of the limit to callers. It changes
+	// no decision.
+	Hidden bool
 
 	// The following fields are set for decisions in fallback, and never by a policy.
 

@@ -237,6 +237,10 @@ type LimitState struct {
 	// Settle and Cancel only.
 	Reserved int64
 	Shadow   bool
+	Hidden   bool // see [Limit].Hidden
+	// PerModel means that the limit counts each model on its own. It is not set for
+	// reservations that were made earlier.
+	PerModel bool
 	// Exceeded means that this limit denies the request, or would if it were not in
 	// shadow mode.
 	Exceeded bool

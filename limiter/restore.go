@@ -146,7 +146,9 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	l.StartMinute = int(calendar >> startMinuteBits)
 	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
 	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
-	l.Closed, l.FullCapacity, l.Async = d.bool(), d.int(), d.bool()
+	l.Closed, l.FullCapacity = d.bool(), d.int()
+	flags := d.upTo(3, "flags of a limit")
+	l.Async, l.Hidden = flags&1 != 0, flags&2 != 0
 	switch {
 	case d.err != nil:
 		return

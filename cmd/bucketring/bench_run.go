@@ -15,6 +15,7 @@ import (
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/bench/report"
 	"github.com/bucketring/bucketring/bench/suite"
+	"github.com/bucketring/bucketring/bench/target"
 	"github.com/bucketring/bucketring/internal/amount"
 )
 
@@ -92,6 +93,7 @@ func (s *streams) runBench(cmd *cobra.Command, b *benchFlags) error {
 	if gogc, _ := s.lookupEnv("GOGC"); gogc == "" {
 		debug.SetGCPercent(benchGCPercent)
 	}
+	target.DisableRedisLogging()
 	o := &b.options
 	live := report.NewLive(s.err, s.liveOptions(o.TurnLength()))
 	defer live.Close()

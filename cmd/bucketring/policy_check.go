@@ -27,7 +27,8 @@ problem. What is valid but probably not intended is a warning: spend that is lim
 for models without a price.
 
 With --envoy, check the rules of Envoy's rate limit service instead, with one domain
-per file, as for --envoy-config of "bucketring serve".`,
+per file, as for --envoy-config of "bucketring serve". A file or directory that is not
+read is a problem, too, since envoyproxy/ratelimit may read it.`,
 		Example: `  bucketring policy check policy.yaml
   bucketring policy check /etc/bucketring/policy.d -o json
   bucketring policy check --envoy rules`,
@@ -66,15 +67,19 @@ func (s *streams) problemsError(path string, problems policy.Problems) error {
 
 // checkEnvoy checks rules of Envoy's rate limit service.
 func (s *streams) checkEnvoy(path string, asJSON bool) error {
-	files, err := filewatch.Read(path)
-	if err != nil {
+	var unread, problems envoyrules.Problems
+	files, err := filewatch.ReadAll(path)
+	if err != nil && !errors.As(err, &unread) {
 		return err
 	}
 	rules, err := envoyrules.ParseFiles(files)
-	var problems envoyrules.Problems
-	switch {
-	case err != nil && !errors.As(err, &problems):
+	if err != nil && !errors.As(err, &problems) {
 		return err
+	}
+	if problems = append(unread, problems...); problems != nil {
+		rules, err = nil, problems
+	}
+	switch {
 	case asJSON:
 		if err := s.writeJSON(struct {
 			OK       bool                `json:"ok"`

@@ -61,7 +61,7 @@ var allowedImports = map[string][]string{
 	"rpc/internal/requestid": {},
 	"rpc/internal/llm":       {},
 	"rpc/internal/coding":    {},
-	"rpc/internal/explain":   {},
+	"rpc/internal/explain":   {"rpc/pb"},
 
 	// Connections between processes.
 	"rpc/internal/handshake":       {"rpc/pb"},

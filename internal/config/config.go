@@ -34,11 +34,16 @@ type Config struct {
 	EnvoyConfig   string `key:"envoy_config" help:"file or directory with the rules of Envoy's rate limit service, in the format of envoyproxy/ratelimit, reloaded when it changes; this or --envoy-xds turns the service on, at the address of --grpc"`
 	EnvoyXDS      string `key:"envoy_xds" help:"host:port of a control plane that serves the rules of Envoy's rate limit service, such as Envoy Gateway"`
 	EnvoyXDSNode  string `key:"envoy_xds_node" default:"default" help:"name of this node at the control plane"`
-	EnvoyListen   string `key:"envoy_listen" help:"additional address for Envoy's rate limit service only, such as 127.0.0.1:8081"`
+	EnvoyListen   string `key:"envoy_listen" help:"additional address for Envoy's rate limit service only, such as 127.0.0.1:8081 or unix:/run/bucketring/rls.sock"`
 	EnvoyHTTP     string `key:"envoy_http" help:"address of /healthcheck, /json and /rlconfig of Envoy's rate limit service, such as 127.0.0.1:8080; empty means none"`
 	EnvoyCertFile string `key:"envoy_cert_file" help:"certificate in PEM for --envoy-listen, and for connections to --envoy-xds; read again for each connection"`
 	EnvoyKeyFile  string `key:"envoy_key_file" help:"private key of --envoy-cert-file, in PEM"`
 	EnvoyCAFile   string `key:"envoy_ca_file" help:"CA certificates in PEM that verify Envoy at --envoy-listen and the control plane at --envoy-xds; empty means that neither is verified"`
+
+	EnvoyClientSAN       string        `key:"envoy_client_san" help:"DNS name or URI that Envoy's certificate at --envoy-listen must have; empty means any certificate of --envoy-ca-file"`
+	EnvoyConnectionAge   time.Duration `key:"envoy_connection_age" default:"30m" help:"age at which connections to --envoy-listen are ended, at random up to 10% earlier or later, so that Envoy connects to new nodes"`
+	EnvoyConnectionGrace time.Duration `key:"envoy_connection_grace" default:"1m" help:"time after --envoy-connection-age for calls in progress to finish"`
+
 	EnvoyShadow   bool   `key:"envoy_shadow" help:"shadow mode: count calls, but always answer OK to Envoy"`
 	EnvoyHeaders  string `key:"envoy_headers" help:"prefix of the headers with limits for Envoy's callers: RateLimit gives RateLimit-Limit, -Remaining and -Reset, with Retry-After; empty means none"`
 	EnvoyBody     string `key:"envoy_body" default:"none" help:"body of denials to Envoy's callers: none, openai or anthropic"`

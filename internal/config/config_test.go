@@ -170,6 +170,26 @@ func TestValidate(t *testing.T) {
 		{"envoy exposed with credentials", func(c *Config) {
 			c.EnvoyXDS, c.EnvoyListen, c.EnvoyCertFile, c.EnvoyKeyFile, c.EnvoyCAFile = "gateway:18001", ":8081", "c", "k", "ca"
 		}, nil},
+		{"envoy at a Unix socket", func(c *Config) { c.EnvoyConfig, c.EnvoyListen = "rules", "unix:/run/rls.sock" }, nil},
+		{"envoy at a Unix socket without a path", func(c *Config) { c.EnvoyConfig, c.EnvoyListen = "rules", "unix:" }, []string{
+			`envoy_listen: the path of a socket must have 1 to 103 bytes, got ""`,
+		}},
+		{"envoy at a long path", func(c *Config) { c.EnvoyConfig, c.EnvoyListen = "rules", "unix:/"+strings.Repeat("r", 103) }, []string{"envoy_listen: the path of a socket"}},
+		{"envoy with a name for its clients", func(c *Config) {
+			c.EnvoyConfig, c.EnvoyListen, c.EnvoyCertFile, c.EnvoyKeyFile, c.EnvoyCAFile, c.EnvoyClientSAN = "rules", ":8081", "c", "k", "ca", "envoy.example"
+		}, nil},
+		{"envoy with a URI for its clients", func(c *Config) {
+			c.EnvoyConfig, c.EnvoyListen, c.EnvoyCertFile, c.EnvoyKeyFile, c.EnvoyCAFile, c.EnvoyClientSAN = "rules", ":8081", "c", "k", "ca", "spiffe://cluster.local/ns/envoy"
+		}, nil},
+		{"envoy with a name for its clients, which are not verified", func(c *Config) {
+			c.EnvoyConfig, c.EnvoyListen, c.EnvoyClientSAN = "rules", "127.0.0.1:8081", "envoy.example"
+		}, []string{"envoy_client_san: has no effect without --envoy-listen and --envoy-ca-file"}},
+		{"envoy with a wildcard for its clients", func(c *Config) {
+			c.EnvoyConfig, c.EnvoyListen, c.EnvoyCertFile, c.EnvoyKeyFile, c.EnvoyCAFile, c.EnvoyClientSAN = "rules", ":8081", "c", "k", "ca", "*.example"
+		}, []string{"envoy_client_san: must be a DNS name or a URI"}},
+		{"envoy with no age of connections", func(c *Config) { c.EnvoyConnectionAge, c.EnvoyConnectionGrace = 0, -1 }, []string{
+			"envoy_connection_age: must be at least 1s, got 0s", "envoy_connection_grace: must be at least 1s, got -1ns",
+		}},
 		{"envoy with rules from another machine", func(c *Config) { c.EnvoyXDS = "gateway:18001" }, []string{"envoy_xds: gateway:18001 is another machine"}},
 		{"envoy over HTTP", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP = "rules", "127.0.0.1:8080" }, nil},
 		{"envoy over HTTP exposed", func(c *Config) { c.EnvoyConfig, c.EnvoyHTTP = "rules", ":8080" }, []string{"envoy_http: :8080 is reachable from other machines"}},

@@ -2,7 +2,12 @@
 
 package config
 
-import "regexp"
+import (
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+)
 
 var (
 	validPrefix = regexp.MustCompile(`^[!-~]{1,64}$`)
@@ -49,13 +54,21 @@ func (c *Config) validateEnvoy(p *problems) {
 			p.add("envoy_xds", "%s is another machine and the connection is not encrypted; set --envoy-ca-file, or allow it with --insecure", c.EnvoyXDS)
 		}
 	}
+	c.validateEnvoyClients(p)
 	if c.EnvoyListen != "" {
-		switch host, err := splitAddress(c.EnvoyListen); {
+		path, local := UnixPath(c.EnvoyListen)
+		host, err := "", error(nil)
+		if !local {
+			host, err = splitAddress(c.EnvoyListen)
+		}
+		switch {
 		case err != nil:
 			p.add("envoy_listen", "%w", err)
+		case local && (path == "" || len(path) > maxUnixPath):
+			p.add("envoy_listen", "the path of a socket must have 1 to %d bytes, got %q", maxUnixPath, path)
 		case c.EnvoyCAFile != "" && c.EnvoyCertFile == "":
 			p.add("envoy_cert_file", "must be set: with --envoy-ca-file, --envoy-listen uses TLS and needs a certificate")
-		case !c.Insecure && !isLoopback(host) && (c.EnvoyCertFile == "" || c.EnvoyCAFile == ""):
+		case !c.Insecure && !local && !isLoopback(host) && (c.EnvoyCertFile == "" || c.EnvoyCAFile == ""):
 			p.add("envoy_listen", exposed+"any client could use up any limit; set --envoy-cert-file, --envoy-key-file and --envoy-ca-file, or allow it with --insecure", c.EnvoyListen)
 		}
 		c.distinctFromNode(p, "envoy_listen", c.EnvoyListen)
@@ -71,6 +84,31 @@ func (c *Config) validateEnvoy(p *problems) {
 		p.distinct("envoy_http", c.EnvoyHTTP, "envoy_listen", c.EnvoyListen)
 	}
 }
+
+// validateEnvoyClients checks the settings of Envoy's connections.
+func (c *Config) validateEnvoyClients(p *problems) {
+	if c.EnvoyClientSAN != "" {
+		if c.EnvoyListen == "" || c.EnvoyCAFile == "" {
+			p.add("envoy_client_san", "has no effect without --envoy-listen and --envoy-ca-file, which verifies the certificates")
+		}
+		uri, err := url.Parse(c.EnvoyClientSAN)
+		if strings.Contains(c.EnvoyClientSAN, "://") != (err == nil && uri.Scheme != "" && uri.Host != "") || strings.ContainsAny(c.EnvoyClientSAN, " *") {
+			p.add("envoy_client_san", "must be a DNS name or a URI such as spiffe://cluster.local/ns/envoy, without wildcards, got %q", c.EnvoyClientSAN)
+		}
+	}
+	if c.EnvoyConnectionAge < time.Second {
+		p.add("envoy_connection_age", "must be at least 1s, got %s", c.EnvoyConnectionAge)
+	}
+	if c.EnvoyConnectionGrace < time.Second {
+		p.add("envoy_connection_grace", "must be at least 1s, got %s", c.EnvoyConnectionGrace)
+	}
+}
+
+// maxUnixPath is the longest path of a Unix socket, in bytes, on all systems.
+const maxUnixPath = 103
+
+// UnixPath returns the path of an address in the form unix:PATH.
+func UnixPath(address string) (path string, ok bool) { return strings.CutPrefix(address, "unix:") }
 
 // distinctFromNode requires that an address for Envoy is none of the node's others.
 func (c *Config) distinctFromNode(p *problems, key, address string) {

@@ -36,7 +36,7 @@ var drifting = regexp.MustCompile(
 		`|X-Ratelimit-Reset-\w+: ()([0-9.]+)s` +
 		`|Retry-After: ()(\d+)` +
 		`|"retry_after_seconds":()([0-9.]+)` +
-		`|exceeded\. ()([0-9,]+) of`)
+		`|exceeded: ()([0-9,]+) of`)
 
 // sameLine compares a line of a document with a line of output.
 func sameLine(want, got string) bool {

@@ -19,6 +19,9 @@ import (
 var update = flag.Bool("update", false, "write the output of the commands into the documents, except for blocks with ...")
 
 func TestConsoleBlocks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the commands are processes of their own, which the race detector does not see")
+	}
 	bin := buildBinary(t)
 	for _, file := range documents(t) {
 		sessions := blocks(t, file, "console")

@@ -52,6 +52,47 @@ func Read(path string) ([]yamldoc.File, error) {
 	return files, nil
 }
 
+// ReadAll is [Read] for directories that another program reads as a whole: what Read would
+// leave out is a problem. It returns the files that are read together with the
+// [yamldoc.Problems]. The entries of Kubernetes, which begin with two dots, and hidden
+// files that are no YAML are left out.
+func ReadAll(path string) ([]yamldoc.File, error) {
+	var problems yamldoc.Problems
+	if entries, err := os.ReadDir(path); err == nil { // else it is a file, or Read returns the error
+		for _, e := range entries {
+			if why := unread(path, e); why != "" {
+				problems = append(problems, yamldoc.Problem{File: filepath.Join(path, e.Name()), Message: why})
+			}
+		}
+	}
+	files, err := Read(path)
+	if len(problems) > 0 {
+		return files, problems
+	}
+	return files, err
+}
+
+// unread says why an entry of a directory cannot stay there, or nothing if it can.
+func unread(directory string, e os.DirEntry) string {
+	name := e.Name()
+	yaml := filepath.Ext(name) == ".yaml" || filepath.Ext(name) == ".yml"
+	isDir := e.IsDir()
+	if info, err := os.Stat(filepath.Join(directory, name)); err == nil { // a link may lead to a directory
+		isDir = info.IsDir()
+	}
+	switch {
+	case strings.HasPrefix(name, ".."), strings.HasPrefix(name, ".") && (isDir || !yaml):
+		return ""
+	case isDir:
+		return "is a directory, which is not read: move its files up"
+	case strings.HasPrefix(name, "."):
+		return "is not read, because its name begins with a dot: rename it, or move it away"
+	case filepath.Ext(name) != ".yaml":
+		return "is not read, because its name does not end in .yaml: rename it, or move it away"
+	}
+	return ""
+}
+
 func readFile(path string) (yamldoc.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -20,7 +20,9 @@ import (
 type Options[T any] struct {
 	// Path is a file or a directory, as in [Read]. Empty: Parse is called once,
 	// without files, and its value never changes.
-	Path   string
+	Path string
+	// All reads the files with [ReadAll].
+	All    bool
 	What   string       // names the configuration in errors, such as "policy"
 	Logger *slog.Logger // nil: no log
 	// Debounce is how long to wait after the last event before reading the files
@@ -78,6 +80,9 @@ func Load[T any](o Options[T]) (*Loader[T], error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	l := &Loader[T]{options: o, readFiles: Read}
+	if o.All {
+		l.readFiles = ReadAll
+	}
 	l.mu.status.Path = o.Path
 	files, err := l.read()
 	if err == nil {

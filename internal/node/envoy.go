@@ -131,11 +131,14 @@ func (n *Node) openEnvoyServers() {
 	if n.envoy.listener == nil {
 		return
 	}
-	o := server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Services: n.services()}
+	o := server.GRPCOptions{
+		MaxConnectionAge: n.config.EnvoyConnectionAge, MaxConnectionAgeGrace: n.config.EnvoyConnectionGrace,
+		Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Services: n.services(),
+	}
 	if n.config.EnvoyCertFile != "" {
 		o.Server = append(o.Server, grpc.Creds(credentials.NewTLS(&tls.Config{
 			MinVersion:         tls.VersionTLS12,
-			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return n.envoyTLS() },
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return n.envoyServerTLS() },
 		})))
 	}
 	n.envoy.grpc = server.NewGRPC(nil, o)
@@ -162,7 +165,11 @@ func (n *Node) EnvoyAddr() string {
 	if n.envoy == nil || n.envoy.listener == nil {
 		return ""
 	}
-	return n.envoy.listener.Addr().String()
+	a := n.envoy.listener.Addr()
+	if a.Network() == "unix" {
+		return "unix:" + a.String()
+	}
+	return a.String()
 }
 
 // EnvoyHTTPAddr returns the address of envoy_http with its real port, or "" if it

@@ -158,9 +158,9 @@ func TestEnvoyConformance(t *testing.T) {
 			{0, descriptors{hits(1, of("user", "c"))}, over, []uint32{0}},
 			{9, descriptors{hits(0, of("user", "c"))}, over, []uint32{0}},
 		}},
-		{"charged even when over; given back, clamped", []call{
+		{"charged even when over; given back with OK, clamped", []call{
 			{0, descriptors{hits(10, of("user", "d"))}, over, []uint32{0}},
-			{0, descriptors{giveBack(6, of("user", "d"))}, over, []uint32{0}},
+			{0, descriptors{giveBack(6, of("user", "d"))}, ok, []uint32{0}}, // 4 are left, more than 3
 			{0, descriptors{giveBack(1, of("user", "d"))}, ok, []uint32{0}},
 			{0, descriptors{giveBack(99, of("user", "d"))}, ok, []uint32{3}},
 		}},

@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -37,7 +38,8 @@ import (
 // identity has the files of a certificate, its key and its authority.
 type identity struct{ cert, key, ca string }
 
-// newIdentity creates a self-signed identity for 127.0.0.1.
+// newIdentity creates a self-signed identity for 127.0.0.1, envoy.example and
+// spiffe://test/envoy.
 func newIdentity(t *testing.T) identity {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -47,7 +49,7 @@ func newIdentity(t *testing.T) identity {
 	c := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"envoy.example"}, URIs: []*url.URL{{Scheme: "spiffe", Host: "test", Path: "/envoy"}}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}

@@ -23,7 +23,7 @@ func openEnvoyRules(path string, log *slog.Logger, onRules func(*config.Config))
 	r := &envoyRules{path: path, log: log, onRules: onRules}
 	var err error
 	r.Loader, err = filewatch.Load(filewatch.Options[config.Config]{
-		Path: path, What: "envoy rules", Logger: log, Parse: config.ParseFiles,
+		Path: path, All: true, What: "envoy rules", Logger: log, Parse: config.ParseFiles,
 		OnReload: func(_, rules *config.Config) { r.loaded(rules) },
 		OnError:  r.logFailure,
 	})

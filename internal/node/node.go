@@ -262,7 +262,14 @@ func (n *Node) openServers() {
 
 // listen opens a listener with limits. It may accept only once the cluster is open.
 func (n *Node) listen(name, address string, member func(netip.Addr) bool, refusal []byte) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+	network := "tcp"
+	if path, ok := config.UnixPath(address); ok {
+		network, address = "unix", path
+		if err := removeStaleSocket(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen(network, address)
 	if err != nil {
 		return nil, err
 	}

@@ -150,7 +150,7 @@ func states(now limiter.Time, assessments []*assessment) []limiter.LimitState {
 	var list []limiter.LimitState
 	for _, a := range assessments {
 		s := a.account.state(now, a.limit, a.scope)
-		s.Cost, s.Exceeded = saturated(a.cost), a.reason != limiter.NoReason
+		s.Cost, s.Exceeded, s.PerModel = saturated(a.cost), a.reason != limiter.NoReason, a.perModel
 		list = append(list, s)
 	}
 	return list
@@ -164,7 +164,7 @@ func (a *account) state(now limiter.Time, l limiter.Limit, scope string) limiter
 	left := new(big.Rat).Sub(capacity, used)
 	s := limiter.LimitState{
 		Name: l.Name, Dimension: l.Dimension, Scope: scope, Algorithm: l.Algorithm,
-		Limit: l.Amount, Capacity: floor(capacity).Int64(), Window: l.Window, Shadow: l.Shadow,
+		Limit: l.Amount, Capacity: floor(capacity).Int64(), Window: l.Window, Shadow: l.Shadow, Hidden: l.Hidden,
 		Remaining: max(0, saturated(floor(left))),
 		Debt:      max(0, saturated(new(big.Int).Neg(floor(left)))),
 		ResetAt:   now.Wall,

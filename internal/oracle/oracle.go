@@ -166,6 +166,7 @@ type assessment struct {
 	request  *limiter.Request
 	reserve  bool
 	check    bool
+	perModel bool
 
 	cost   *big.Int
 	reason limiter.Reason // why the limit denies the cost, also in shadow mode
@@ -192,7 +193,7 @@ func (o *Oracle) assess(r *limiter.Request, reserve bool) []*assessment {
 					acct = &account{limit: l}
 					o.accounts[id] = acct
 				}
-				list = append(list, &assessment{limit: l, scope: scope, estimate: level.Estimate, account: acct, request: r, reserve: reserve})
+				list = append(list, &assessment{limit: l, scope: scope, estimate: level.Estimate, account: acct, request: r, reserve: reserve, perModel: set.model != ""})
 			}
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // A Problem is one problem of a file, with its position.
 type Problem struct {
 	File    string `json:"file"`
-	Line    int    `json:"line"`   // from 1
+	Line    int    `json:"line"`   // from 1; 0: the problem is the file
 	Column  int    `json:"column"` // from 1, in characters
 	Message string `json:"message"`
 	// Suggestion is the nearest valid word, "" if none is near.
@@ -27,6 +27,9 @@ type Problem struct {
 // String returns the problem in one line: file:line:column, message, suggestion.
 func (p Problem) String() string {
 	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+	if p.Line == 0 {
+		s = p.File + ": " + p.Message
+	}
 	if p.Suggestion != "" {
 		s += fmt.Sprintf("; did you mean %q?", p.Suggestion)
 	}

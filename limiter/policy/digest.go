@@ -116,6 +116,9 @@ func (d *limitDef) text() string {
 	if d.Async {
 		s += " durability=async"
 	}
+	if d.Hidden {
+		s += " show=false"
+	}
 	if d.Zone != nil {
 		s += " zone=" + d.Zone.String()
 	}

@@ -78,7 +78,8 @@ type ExplainedLimit struct {
 	Capacity  int64    `json:"capacity"` // the most that one call can cost
 	Models    []string `json:"models,omitempty"`
 	Shadow    bool     `json:"shadow,omitempty"`
-	Text      string   `json:"text"` // as in [Diff]
+	Hidden    bool     `json:"hidden,omitempty"` // show: false
+	Text      string   `json:"text"`             // as in [Diff]
 	Cost      int64    `json:"cost"`
 	Remaining int64    `json:"remaining"` // after the call
 	Exceeded  bool     `json:"exceeded"`
@@ -200,7 +201,7 @@ func (p *Policy) explainLimit(s *limiter.LimitState, plan *limiter.Plan, key str
 	d := &t.defs[slices.IndexFunc(t.defs, func(d limitDef) bool { return d.Name == s.Name })]
 	x := ExplainedLimit{
 		Scope: s.Scope, Tier: t.name, Name: s.Name, Dimension: string(s.Dimension),
-		Algorithm: s.Algorithm.String(), Limit: s.Limit, Capacity: s.Capacity, Shadow: s.Shadow, Text: d.text(),
+		Algorithm: s.Algorithm.String(), Limit: s.Limit, Capacity: s.Capacity, Shadow: s.Shadow, Hidden: s.Hidden, Text: d.text(),
 		Cost: s.Cost, Remaining: s.Remaining, Exceeded: s.Exceeded,
 	}
 	if d.Algorithm != limiter.Concurrency {

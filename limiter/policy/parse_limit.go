@@ -43,6 +43,11 @@ func (p *parser) limitModes(d *limitDef, what string) bool {
 		d.Async = good && i == 1
 		ok = ok && good
 	}
+	if v, has := d.at["show"]; has {
+		i, good := p.r.Word(v, what+": show", "true", "false")
+		d.Hidden = good && i == 1
+		ok = ok && good
+	}
 	d.Unreachable = defaultUnreachable(d.Dimension)
 	if v, has := d.at["unreachable"]; has {
 		i, good := p.r.Word(v, what+": unreachable", "share", "closed", "open")

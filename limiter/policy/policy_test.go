@@ -214,6 +214,35 @@ func TestDurability(t *testing.T) {
 	}
 }
 
+// TestShowIsPartOfThePolicy checks that a hidden limit is hidden in the engine, and that
+// it is another policy and is explained.
+func TestShowIsPartOfThePolicy(t *testing.T) {
+	parse := func(show string) *Policy {
+		t.Helper()
+		p, err := Parse("p.yaml", []byte("tiers: { t: { limits: [{ dimension: spend, limit: $5, window: day"+show+" }] } }\ndefault_tier: t\n"), limiter.NewCatalog())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for show, want := range map[string]bool{"": false, ", show: true": false, ", show: false": true} {
+		p := parse(show)
+		x, err := p.Explain(Call{Key: "k"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Limits[0]; got.Hidden != want || strings.Contains(got.Text, "show=false") != want {
+			t.Errorf("a limit with %q is explained as hidden: %v, %q, want %v", show, got.Hidden, got.Text, want)
+		}
+		if got := p.VersionString() != parse("").VersionString(); got != want {
+			t.Errorf("a limit with %q is another policy: %v, want %v", show, got, want)
+		}
+	}
+	if _, err := Parse("p.yaml", []byte("tiers: { t: { limits: [{ dimension: spend, limit: $5, window: day, show: no }] } }\n"), limiter.NewCatalog()); err == nil || !strings.Contains(err.Error(), "show must be one of true, false") {
+		t.Errorf("show: no = %v, want an error that names show", err)
+	}
+}
+
 func TestDigestPinned(t *testing.T) {
 	// Members of a cluster compare digests: another form of the canonical
 	// content is a change to the wire.

@@ -101,6 +101,10 @@ type LimitState struct {
 	Cost      int64         // of this call
 	Shadow    bool          // counted and reported, but never denies
 	Exceeded  bool          // denies the call, or would do so without Shadow
+	Hidden    bool          // its numbers are not for callers: the policy says show: false
+	// PerModel means that the limit counts each model on its own. It is not set for
+	// reservations that were made earlier.
+	PerModel bool
 }
 
 // Settlement is the answer to a settle or a progress.
@@ -218,6 +222,8 @@ func (r *answerReader) limits(in []*pb.LimitState) []LimitState {
 		s.Window = l.GetWindow().AsDuration()
 		s.Cost = l.GetCost()
 		s.Shadow = l.GetShadow()
+		s.Hidden = l.GetHidden()
+		s.PerModel = l.GetPerModel()
 		s.Exceeded = l.GetExceeded()
 		if at := l.GetResetAt(); at.GetSeconds() != 0 || at.GetNanos() != 0 {
 			s.ResetAt = at.AsTime()

@@ -3,37 +3,16 @@
 package envoy
 
 import (
-	"encoding/json"
+	"bytes"
+	"cmp"
 	"fmt"
+	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 
-	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/explain"
 )
-
-// openAIError is an error of OpenAI's API, with members of our own.
-type openAIError struct {
-	Message   string  `json:"message"`
-	Type      string  `json:"type"`
-	Param     *string `json:"param"`
-	Code      string  `json:"code,omitempty"`
-	Dimension string  `json:"dimension,omitempty"`
-	Limit     int64   `json:"limit,omitempty"`
-	Remaining int64   `json:"remaining"`
-	Retry     int64   `json:"retry_after_seconds,omitempty"`
-}
-
-// anthropicError is an error of Anthropic's API.
-type anthropicError struct {
-	Type  string `json:"type"`
-	Error struct {
-		Type      string `json:"type"`
-		Message   string `json:"message"`
-		Dimension string `json:"dimension,omitempty"`
-		Retry     int64  `json:"retry_after_seconds,omitempty"`
-	} `json:"error"`
-}
 
 // addBody adds an error body that the caller's SDK understands, if the options or a
 // descriptor name a dialect.
@@ -42,37 +21,29 @@ func (ev *evaluation) addBody(r *rls.RateLimitResponse) {
 	if dialect == BodyNone {
 		return
 	}
-	wait, ok := ev.retrySeconds()
-	e := openAIError{Message: d.message(wait, ok), Type: "requests", Code: "rate_limit_exceeded", Dimension: d.dimension, Limit: d.limit.amount, Retry: wait}
-	switch limiter.Dimension(d.dimension) {
-	case limiter.Tokens, limiter.InputTokens, limiter.OutputTokens:
-		e.Type = "tokens"
-	case limiter.Spend:
-		e.Type, e.Code = "insufficient_quota", "insufficient_quota"
+	advice := explain.Advice{After: -1}
+	if wait, ok := ev.retrySeconds(); ok {
+		advice = explain.Wait(time.Duration(wait) * time.Second)
 	}
-	var content any = struct {
-		Error openAIError `json:"error"`
-	}{e}
 	if dialect == BodyAnthropic {
-		a := anthropicError{Type: "error"}
-		a.Error.Type, a.Error.Message, a.Error.Dimension, a.Error.Retry = "rate_limit_error", e.Message, e.Dimension, wait
-		content = a
+		p := d.anthropicDenial(advice)
+		r.RawBody = bytes.TrimSuffix(p.Anthropic(), newline)
+	} else {
+		p := d.openAIDenial(advice)
+		r.RawBody = bytes.TrimSuffix(p.OpenAI(), newline)
 	}
-	body, err := json.Marshal(content)
-	if err != nil {
-		return // impossible: it has strings and numbers only
-	}
-	r.RawBody = body
 	r.ResponseHeadersToAdd = append(
 		r.ResponseHeadersToAdd,
 		&core.HeaderValue{Key: "Content-Type", Value: "application/json"},
 		// Tells SDKs not to retry where waiting does not help or takes too long.
-		&core.HeaderValue{Key: "x-should-retry", Value: fmt.Sprint(ok && e.Code != "insufficient_quota")},
+		&core.HeaderValue{Key: "x-should-retry", Value: fmt.Sprint(advice.Retry)},
 	)
 	if ev.service.options.Headers == "" {
 		ev.addRetryAfter(r)
 	}
 }
+
+var newline = []byte("\n")
 
 // bodyDescriptor returns the descriptor that the body is about, which is a cause, and
 // the dialect of the body.
@@ -90,20 +61,60 @@ func (ev *evaluation) bodyDescriptor() (cause *descriptor, dialect string) {
 	return cause, dialect
 }
 
-func (d *descriptor) message(wait int64, ok bool) string {
+func (d *descriptor) openAIDenial(advice explain.Advice) explain.Problem {
+	x := d.denial(advice)
+	p := explain.OpenAIDenial(&x)
+	d.setMessage(&p, advice)
+	return p
+}
+
+func (d *descriptor) anthropicDenial(advice explain.Advice) explain.Problem {
+	x := d.denial(advice)
+	p := explain.AnthropicDenial(&x)
+	d.setMessage(&p, advice)
+	return p
+}
+
+// denial is the denial that a body is about: that of the policy, or that of a counter in
+// the same form.
+func (d *descriptor) denial(advice explain.Advice) explain.Decision {
+	x := explain.Decision{}
+	switch {
+	case d.decided != nil:
+		x = *d.decided
+	case d.kind != kindRejected:
+		x.Reason = "limit_exceeded"
+		x.Binding = &explain.Limit{
+			Name: d.limit.name, Dimension: d.dimension, Scope: d.domain, Limit: d.limit.amount, Capacity: d.limit.amount,
+		}
+		if d.rule != nil {
+			x.Binding.Name = cmp.Or(d.rule.Name, d.rule.Path)
+		}
+	}
+	x.RetryAfter = advice.After
+	return x
+}
+
+// setMessage sets the message about a counter or an invalid descriptor. That of the
+// policy stays.
+func (d *descriptor) setMessage(p *explain.Problem, advice explain.Advice) {
 	switch {
 	case d.kind == kindRejected:
-		return "The request is invalid: " + d.problem + "."
-	case d.limit.window.Unit == 0:
-		return "Rate limit exceeded."
+		p.Message = "The request is invalid: " + d.problem + "."
+		return
+	case d.decided != nil:
+		return
 	}
 	length := d.limit.window.Unit.String()
 	if n := d.limit.window.Multiple; n > 1 {
 		length = fmt.Sprintf("%d %ss", n, length)
 	}
-	text := fmt.Sprintf("Rate limit exceeded: %d %s per %s.", d.limit.amount, d.dimension, length)
-	if ok {
-		text += fmt.Sprintf(" Try again in %d s.", wait)
+	name := ""
+	if p.Name != "" {
+		name = " " + p.Name
 	}
-	return text
+	p.Message = fmt.Sprintf("Rate limit%s of %s exceeded: %d %s per %s.", name, d.domain, d.limit.amount, d.dimension, length)
+	if advice.After > 0 {
+		p.Message += fmt.Sprintf(" Try again in %d s.", int64(advice.After/time.Second))
+	}
 }

@@ -61,8 +61,8 @@ func (d *descriptor) setCounted(c *server.Counted) error {
 		return nil
 	}
 	d.dimension = string(limiter.Requests)
-	d.over = c.Over
-	d.exceeded = c.Over && (d.rule == nil || !d.rule.Shadow)
+	d.over = c.Over && !d.giveBack // hits that are given back are answered with OK
+	d.exceeded = d.over && (d.rule == nil || !d.rule.Shadow)
 	d.counters.count(d, c)
 	d.status.CurrentLimit = wireLimit(d.limit)
 	d.status.LimitRemaining = saturate(c.Remaining)

@@ -84,6 +84,14 @@ func TestSemantics(t *testing.T) {
 			{"shop user=a -7", "OK: OK 3/minute left 0 in 40s"}, // 10 - 7 = 3
 			{"shop user=a +1", "OVER: OVER 3/minute left 0 in 40s"},
 		},
+		"giving back is answered with OK": {
+			{"shop user=a +10; quota=q +9; soft=s +9", "OVER: OVER 3/minute left 0 in 40s; OVER 1/minute left 0 in 40s; OK 1/minute left 0 in 40s"},
+			{"shop user=a -1", "OK: OK 3/minute left 0 in 40s"}, // 9 are still more than 3
+			{"shop user=a -1; quota=q -1", "OK: OK 3/minute left 0 in 40s; OK 1/minute left 0 in 40s"},
+			{"shop user=a -0", "OK: OK 3/minute left 0 in 40s"},
+			{"shop user=none -5", "OK: OK 0/hour left 0 in 46m40s"},
+			{"shop user=a -1; user=a +0", "OVER: OK 3/minute left 0 in 40s; OVER 3/minute left 0 in 40s"}, // the other descriptor is asked
+		},
 		"giving back stops at nothing used": {
 			{"shop user=a", "OK: OK 3/minute left 2 in 40s"},
 			{"shop user=a -50", "OK: OK 3/minute left 3 in 40s"},
@@ -287,19 +295,37 @@ func TestBody(t *testing.T) {
 		t.Errorf("a request within its limit has the body %s, want none", r.GetRawBody())
 	}
 	w.ask(request("shop bucketring.key=tokens bucketring.dimension=tokens +60"))
+	w.ask(request("shop bucketring.key=big bucketring.model=llama-3-405b"))
+	w.ask(request("shop bucketring.key=art bucketring.dimension=art"))
+	w.ask(request("shop daily=a"))
 	for _, test := range []struct {
 		ask, want string
 		headers   map[string]string
 	}{
 		{
 			"shop user=a +9",
-			`{"error":{"message":"Rate limit exceeded: 3 requests per minute. Try again in 40 s.","type":"requests","param":null,"code":"rate_limit_exceeded","dimension":"requests","limit":3,"remaining":0,"retry_after_seconds":40}}`,
+			`{"error":{"message":"Rate limit user of shop exceeded: 3 requests per minute. Try again in 40 s.","type":"requests","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":40,"limit":3,"remaining":0,"dimension":"requests","name":"user","scope":"shop"}}`,
 			map[string]string{"Content-Type": "application/json", "Retry-After": "40", "x-should-retry": "true"},
 		},
 		{
 			"shop bucketring.key=tokens bucketring.dimension=tokens +60",
-			`{"error":{"message":"Rate limit exceeded: 100 tokens per minute. Try again in 40 s.","type":"tokens","param":null,"code":"rate_limit_exceeded","dimension":"tokens","limit":100,"remaining":0,"retry_after_seconds":40}}`,
+			`{"error":{"message":"Token limit tpm exceeded: 60 of 100 tokens used this minute by tokens.","type":"tokens","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":40,"limit":100,"remaining":40,"reset_at":"2026-02-18T12:14:00Z","dimension":"tokens","name":"tpm","scope":"tokens"}}`,
 			map[string]string{"Content-Type": "application/json", "Retry-After": "40", "x-should-retry": "true"},
+		},
+		{
+			"shop bucketring.key=big bucketring.model=llama-3-405b",
+			`{"error":{"message":"Request limit big-model of llama-3-405b exceeded: 1 of 1 request used this minute by big.","type":"requests","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":40,"limit":1,"remaining":0,"reset_at":"2026-02-18T12:14:00Z","dimension":"requests","name":"big-model","scope":"big","model":"llama-3-405b"}}`,
+			map[string]string{"Content-Type": "application/json", "Retry-After": "40", "x-should-retry": "true"},
+		},
+		{ // tomorrow, and hidden
+			"shop bucketring.key=art bucketring.dimension=art",
+			`{"error":{"message":"Art limit of art exceeded.","type":"art","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":42400,"dimension":"art","name":"art","scope":"art"}}`,
+			map[string]string{"Content-Type": "application/json", "Retry-After": "42400", "x-should-retry": "false"},
+		},
+		{
+			"shop daily=a; daily=b +2",
+			`{"error":{"message":"Rate limit daily of shop exceeded: 1 requests per day. Try again in 42400 s.","type":"requests","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":42400,"limit":1,"remaining":0,"dimension":"requests","name":"daily","scope":"shop"}}`,
+			map[string]string{"Content-Type": "application/json", "Retry-After": "42400", "x-should-retry": "false"},
 		},
 		{
 			"shop bucketring.key=k//k bucketring.dialect=anthropic",

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/envoy/config"
+	"github.com/bucketring/bucketring/rpc/internal/explain"
 )
 
 // evaluation is one request that is being decided.
@@ -38,6 +39,7 @@ var kindNames = [...]string{"none", "rule", "override", "unlimited", "replaced",
 
 // descriptor is a descriptor of a request and its status.
 type descriptor struct {
+	domain   string
 	wire     *common.RateLimitDescriptor
 	kind     kind
 	rule     *config.Rule // of kindRule, kindUnlimited and kindReplaced
@@ -55,6 +57,7 @@ type descriptor struct {
 	cause     bool // a reason why the request is over its limit
 	noRetry   bool // over, and waiting does not help
 	dimension string
+	decided   *explain.Decision // of kindPolicy: what its limits are over for; else nil
 }
 
 // counterLimit is the limit of a counter.
@@ -81,7 +84,7 @@ func (s *Service) classify(rules *ruleset, r *rls.RateLimitRequest) *evaluation 
 	replaced := map[string]bool{}
 	for i, w := range r.GetDescriptors() {
 		d := &ev.descriptors[i]
-		d.wire = w
+		d.domain, d.wire = r.GetDomain(), w
 		d.hits, d.giveBack = addend(r, w), w.GetIsNegativeHits()
 		switch {
 		case s.isPolicyCall(w):

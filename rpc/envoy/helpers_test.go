@@ -44,6 +44,8 @@ tiers:
       - { name: tpm, dimension: tokens, limit: 100, window: 1m, algorithm: fixed_window }
       - { name: images, dimension: images, limit: 5, window: day }
       - { name: slots, dimension: concurrent, limit: 1 }
+      - { name: big-model, dimension: requests, limit: 1, window: 1m, algorithm: fixed_window, models: [llama-3-405b] }
+      - { dimension: art, limit: 1, window: day, show: false }
   lone: { concurrent: 1 }
   shut:
     limits: [{ name: images, dimension: images, limit: 0, window: day }]

@@ -213,60 +213,72 @@ func (d *descriptor) setDecision(dec *pb.Decision, e *pb.Error, now time.Time) e
 	if dec == nil {
 		return d.setError(e)
 	}
+	x := explain.FromWire(dec, d.call.model)
 	d.over = dec.GetOutcome() == pb.Outcome_OUTCOME_DENIED
 	d.exceeded = d.over
 	d.noRetry = d.over && dec.GetRetryAfter() == nil
-	if dec.Binding != nil {
-		d.setLimit(dec.GetLimits()[dec.GetBinding()], now)
-	}
-	if d.over {
-		d.status.LimitRemaining, d.status.DurationUntilReset = 0, nil
-		if after := dec.GetRetryAfter(); after != nil { // when this call fits, which is before the limit resets
-			d.status.DurationUntilReset = ceilSeconds(after.AsDuration())
+	if !d.over {
+		if shown := x.Shown(); shown != nil {
+			d.setLimit(shown, now)
 		}
+		return nil
+	}
+	d.decided = &x
+	if l := x.Binding; l != nil && !l.Hidden {
+		d.setLimit(l, now)
+	}
+	d.status.LimitRemaining, d.status.DurationUntilReset = 0, nil
+	if after := dec.GetRetryAfter(); after != nil { // when this call fits, which is before the limit resets
+		d.status.DurationUntilReset = ceilSeconds(after.AsDuration())
 	}
 	return nil
 }
 
-// setLimits sets the status from the tightest limit.
+// setLimits sets the status from the tightest limit. It is over if one was used beyond its
+// capacity, hidden or not.
 func (d *descriptor) setLimits(limits []*pb.LimitState, e *pb.Error, now time.Time) error {
 	if e != nil {
 		return d.setError(e)
 	}
-	var tightest *pb.LimitState
-	for _, l := range limits {
-		if l.GetShadow() || l.GetDimension() == string(limiter.Concurrent) {
+	x := explain.Decision{Model: d.call.model, RetryAfter: -1, Limits: explain.LimitsFromWire(limits)}
+	var shown *explain.Limit
+	for i := range x.Limits {
+		l := &x.Limits[i]
+		if l.Shadow || l.Dimension == explain.Concurrent {
 			continue
 		}
-		if tightest == nil || tighter(l, tightest) {
-			tightest = l
+		if x.Binding == nil || explain.Tighter(l, x.Binding) {
+			x.Binding = l
 		}
-		d.over = d.over || l.GetDebt() > 0
+		if !l.Hidden && (shown == nil || explain.Tighter(l, shown)) {
+			shown = l
+		}
+		d.over = d.over || l.Debt > 0
 	}
 	d.exceeded = d.over
-	if tightest != nil {
-		d.setLimit(tightest, now)
+	if d.over {
+		x.Reason = "limit_exceeded"
+		d.decided = &x
+		if x.Binding.Hidden {
+			d.status.DurationUntilReset = ceilSeconds(x.Binding.UntilReset(now))
+			return nil
+		}
+	}
+	if shown != nil {
+		d.setLimit(shown, now)
 	}
 	return nil
 }
 
-func tighter(a, b *pb.LimitState) bool {
-	return explain.Tighter(
-		&explain.Limit{Remaining: a.GetRemaining(), Capacity: a.GetCapacity(), Debt: a.GetDebt()},
-		&explain.Limit{Remaining: b.GetRemaining(), Capacity: b.GetCapacity(), Debt: b.GetDebt()},
-	)
-}
-
 // setLimit sets the status from one limit.
-func (d *descriptor) setLimit(l *pb.LimitState, now time.Time) {
-	d.dimension = l.GetDimension()
-	d.status.LimitRemaining = saturate(l.GetRemaining())
-	if w := l.GetWindow(); w != nil {
-		d.limit = counterLimit{l.GetLimit(), windowOf(w.AsDuration()), l.GetName()}
+func (d *descriptor) setLimit(l *explain.Limit, now time.Time) {
+	d.status.LimitRemaining = saturate(l.Remaining)
+	if l.Window > 0 {
+		d.limit = counterLimit{l.Limit, windowOf(l.Window), l.Name}
 		d.status.CurrentLimit = wireLimit(d.limit)
 	}
-	if at := l.GetResetAt(); at != nil {
-		d.status.DurationUntilReset = ceilSeconds(max(at.AsTime().Sub(now), 0))
+	if !l.ResetAt.IsZero() {
+		d.status.DurationUntilReset = ceilSeconds(l.UntilReset(now))
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -79,7 +81,7 @@ func TestInvalidEntriesAreOverTheLimit(t *testing.T) {
 		{"any bucketring.key=a 5/minute", "limit: must be absent"},
 		{"any bucketring.key=a bucketring.key=b -5", "is_negative_hits: must be false"},
 		{"any bucketring.key=a -5", "is_negative_hits: must be false"},
-		{"any bucketring.key=a bucketring.dimension=tokens +18446744073709551615", "Rate limit exceeded"},
+		{"any bucketring.key=a bucketring.dimension=tokens +18446744073709551615", "Token limit tpm exceeded"},
 	} {
 		r := w.ask(request(test.ask))
 		if got := brief(r); !strings.HasPrefix(got, "OVER: OVER") {
@@ -88,6 +90,24 @@ func TestInvalidEntriesAreOverTheLimit(t *testing.T) {
 		if body := strings.ReplaceAll(string(r.GetRawBody()), `\"`, `"`); !strings.Contains(body, test.problem) {
 			t.Errorf("%q: body %s, want it to say %s", test.ask, body, test.problem)
 		}
+	}
+}
+
+// TestHiddenLimits checks that Envoy, which makes headers of statuses, gets no number of a
+// hidden limit, and that the limit decides.
+func TestHiddenLimits(t *testing.T) {
+	w := newWorld(t, testRules, func(o *Options) { o.Headers = "RateLimit" })
+	w.run([]step{
+		// The tightest limit that is shown is rpm, of which nothing was taken.
+		{"any bucketring.key=h bucketring.dimension=art", "OK: OK 3/minute left 3 in 40s"},
+		{"any bucketring.key=h +0", "OK: OK 3/minute left 3 in 40s"},
+		{"any bucketring.key=h bucketring.dimension=art", "OVER: OVER in 11h46m40s"},
+		{"any bucketring.key=h bucketring.dimension=art bucketring.mode=charge +8", "OVER: OVER in 11h46m40s"}, // in debt
+		{"any bucketring.key=h +0", "OVER: OVER in 11h46m40s"},
+	})
+	got := headers(w.ask(request("any bucketring.key=h bucketring.dimension=art")))
+	if d := cmp.Diff(map[string]string{"Retry-After": "42400"}, got); d != "" {
+		t.Errorf("headers (-want +got):\n%s", d)
 	}
 }
 

@@ -63,12 +63,14 @@ type limitJSON struct {
 	Debt      int64  `json:"debt,omitempty"`
 	Shadow    bool   `json:"shadow,omitempty"`
 	Exceeded  bool   `json:"exceeded,omitempty"`
+	Hidden    bool   `json:"hidden,omitempty"`    // its numbers are not for callers
+	PerModel  bool   `json:"per_model,omitempty"` // counts each model on its own
 }
 
 // writeDecision answers a call of model with d.
 func (a *api) writeDecision(w http.ResponseWriter, d *pb.Decision, model string) {
 	h, now := w.Header(), a.now()
-	x := explained(d, model)
+	x := explain.FromWire(d, model)
 	explain.SetHeaders(h, &x, now)
 	explain.SetOpenAIHeaders(h, x.Limits, now)
 	j := &decisionJSON{
@@ -82,9 +84,7 @@ func (a *api) writeDecision(w http.ResponseWriter, d *pb.Decision, model string)
 	status := http.StatusOK
 	if d.GetOutcome() == pb.Outcome_OUTCOME_DENIED {
 		status = http.StatusTooManyRequests
-		if x.RetryAfter >= 0 {
-			explain.SetRetryAfter(h, x.RetryAfter)
-		}
+		explain.SetAdvice(h, explain.AdviceOf(&x))
 		j.denialJSON = &denialJSON{Error: "rate_limit_exceeded", Message: explain.Message(&x), Facts: explain.FactsOf(&x)}
 	}
 	a.write(w, status, j)
@@ -128,42 +128,11 @@ func stateOf(answer interface {
 			Debt:      l.GetDebt(),
 			Shadow:    l.GetShadow(),
 			Exceeded:  l.GetExceeded(),
+			Hidden:    l.GetHidden(),
+			PerModel:  l.GetPerModel(),
 		}
 	}
 	return s
-}
-
-// explained converts the decision about a call of model.
-func explained(d *pb.Decision, model string) explain.Decision {
-	x := explain.Decision{
-		Reason:     enumName(d.GetReason().String(), "REASON_"),
-		Model:      model,
-		RetryAfter: -1,
-		Limits:     make([]explain.Limit, len(d.GetLimits())),
-	}
-	if d.RetryAfter != nil {
-		x.RetryAfter = d.RetryAfter.AsDuration()
-	}
-	for i, l := range d.GetLimits() {
-		x.Limits[i] = explain.Limit{
-			Name:      l.GetName(),
-			Dimension: l.GetDimension(),
-			Scope:     l.GetScope(),
-			Algorithm: l.GetAlgorithm(),
-			Limit:     l.GetLimit(),
-			Capacity:  l.GetCapacity(),
-			Remaining: l.GetRemaining(),
-			Debt:      l.GetDebt(),
-			Window:    l.GetWindow().AsDuration(),
-			ResetAt:   timeOf(l.GetResetAt()),
-			Cost:      l.GetCost(),
-			Shadow:    l.GetShadow(),
-		}
-	}
-	if i := int(d.GetBinding()); d.Binding != nil && i >= 0 && i < len(x.Limits) {
-		x.Binding = &x.Limits[i]
-	}
-	return x
 }
 
 // enumName is a value of a protobuf enum as JSON has it: OUTCOME_ALLOWED is allowed.

@@ -21,7 +21,7 @@ import (
 // TestDenialMessage: a message has the facts of the binding limit.
 func TestDenialMessage(t *testing.T) {
 	message := func(d *pb.Decision, model string) string {
-		x := explained(d, model)
+		x := explain.FromWire(d, model)
 		return explain.Message(&x)
 	}
 	binding := int32(1)
@@ -37,10 +37,10 @@ func TestDenialMessage(t *testing.T) {
 		l      *pb.LimitState
 		want   string
 	}{
-		{pb.Reason_REASON_LIMIT_EXCEEDED, burst, "Token limit exceeded. 480,000 of a burst of 500,000 tokens used; the rate is 5,000,000 per minute."},
-		{pb.Reason_REASON_LIMIT_EXCEEDED, debt, "Token limit exceeded. 12,000 of 10,000 tokens used in the last minute."},
-		{pb.Reason_REASON_EXCEEDS_CAPACITY, burst, "Token limit exceeded. This call needs 600,000 tokens, and the limit never grants more than 500,000 tokens at once."},
-		{pb.Reason_REASON_OWNER_UNREACHABLE, burst, "Token limit cannot be checked: the node that keeps it is unreachable."},
+		{pb.Reason_REASON_LIMIT_EXCEEDED, burst, "Token limit l exceeded: 480,000 of a burst of 500,000 tokens used; the rate is 5,000,000 per minute."},
+		{pb.Reason_REASON_LIMIT_EXCEEDED, debt, "Token limit l exceeded: 12,000 of 10,000 tokens used in the last minute."},
+		{pb.Reason_REASON_EXCEEDS_CAPACITY, burst, "Token limit l exceeded: this call needs 600,000 tokens, and the limit never grants more than 500,000 tokens at once."},
+		{pb.Reason_REASON_OWNER_UNREACHABLE, burst, "Token limit l cannot be checked: the node that keeps it is unreachable."},
 		{pb.Reason_REASON_NO_PRICE, burst, `A spend limit applies, and the policy has no price for model "m".`},
 		{pb.Reason_REASON_TABLE_FULL, burst, "There is no room for a new key; try again later."},
 		{pb.Reason_REASON_IDS_FULL, burst, `Live reservations fill the share of request ids of "acme"; settle or cancel them, or try again later.`},

@@ -1031,7 +1031,12 @@ type LimitState struct {
 	// Refuses this call, or would if it were not in shadow.
 	Exceeded bool `protobuf:"varint,12,opt,name=exceeded,proto3" json:"exceeded,omitempty"`
 	// The most that one call can take: burst or limit.
-	Capacity      int64 `protobuf:"varint,13,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Capacity int64 `protobuf:"varint,13,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// The policy hides the numbers from callers (show: false). They are here for
+	// the service that asks, which must not pass them on.
+	Hidden bool `protobuf:"varint,14,opt,name=hidden,proto3" json:"hidden,omitempty"`
+	// Counts each model on its own.
+	PerModel      bool `protobuf:"varint,15,opt,name=per_model,json=perModel,proto3" json:"per_model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1155,6 +1160,20 @@ func (x *LimitState) GetCapacity() int64 {
 		return x.Capacity
 	}
 	return 0
+}
+
+func (x *LimitState) GetHidden() bool {
+	if x != nil {
+		return x.Hidden
+	}
+	return false
+}
+
+func (x *LimitState) GetPerModel() bool {
+	if x != nil {
+		return x.PerModel
+	}
+	return false
 }
 
 type Settlement struct {
@@ -2722,7 +2741,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\fbound_output\x18\r \x01(\bR\vboundOutputB\x18\n" +
 	"\x16_granted_output_tokensB\n" +
 	"\n" +
-	"\b_binding\"\x88\x03\n" +
+	"\b_binding\"\xbd\x03\n" +
 	"\n" +
 	"LimitState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
@@ -2738,7 +2757,9 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	" \x01(\x03R\x04cost\x12\x16\n" +
 	"\x06shadow\x18\v \x01(\bR\x06shadow\x12\x1a\n" +
 	"\bexceeded\x18\f \x01(\bR\bexceeded\x12\x1a\n" +
-	"\bcapacity\x18\r \x01(\x03R\bcapacity\"\x95\x02\n" +
+	"\bcapacity\x18\r \x01(\x03R\bcapacity\x12\x16\n" +
+	"\x06hidden\x18\x0e \x01(\bR\x06hidden\x12\x1b\n" +
+	"\tper_model\x18\x0f \x01(\bR\bperModel\"\x95\x02\n" +
 	"\n" +
 	"Settlement\x12\x1d\n" +
 	"\n" +

@@ -130,6 +130,8 @@ func limits(states []limiter.LimitState, room *space) []*pb.LimitState {
 		p.Debt = from.Debt
 		p.Cost = from.Cost
 		p.Shadow = from.Shadow
+		p.Hidden = from.Hidden
+		p.PerModel = from.PerModel
 		p.Exceeded = from.Exceeded
 		p.Capacity = from.Capacity
 		p.ResetAt, p.Window = nil, nil

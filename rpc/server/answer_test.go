@@ -78,7 +78,7 @@ func anyCall(t *rapid.T) *scratch {
 			Algorithm: limiter.Algorithm(rapid.IntRange(0, 3).Draw(t, "algorithm")),
 			Limit:     number.Draw(t, "limit"), Capacity: number.Draw(t, "capacity"), Remaining: number.Draw(t, "remaining"), Debt: number.Draw(t, "debt"),
 			Window: time.Duration(length.Draw(t, "window")), ResetAt: length.Draw(t, "reset"),
-			Cost: number.Draw(t, "cost"), Shadow: rapid.Bool().Draw(t, "shadow"), Exceeded: rapid.Bool().Draw(t, "exceeded"),
+			Cost: number.Draw(t, "cost"), Shadow: rapid.Bool().Draw(t, "shadow"), Exceeded: rapid.Bool().Draw(t, "exceeded"), Hidden: rapid.Bool().Draw(t, "hidden"), PerModel: rapid.Bool().Draw(t, "per model"),
 		})
 	}
 	c.count.Limit = number.Draw(t, "limit")
@@ -107,7 +107,7 @@ func TestEveryFieldIsFilled(t *testing.T) {
 	s := &Service{owner: "node1", route: pb.Route_ROUTE_LOCAL}
 	full := limiter.LimitState{
 		Name: "n", Dimension: "d", Scope: "s", Algorithm: 1, Limit: 1, Capacity: 2, Remaining: 3, Debt: 4, Window: 5, ResetAt: 6,
-		Cost: 7, Reserved: 8, Shadow: true, Exceeded: true,
+		Cost: 7, Reserved: 8, Shadow: true, Exceeded: true, Hidden: true, PerModel: true,
 	}
 	answers := map[protoreflect.Name]bool{"error": true, "redirect": true} // not from a call
 	for _, c := range []*scratch{

@@ -60,6 +60,8 @@ type GRPCOptions struct {
 	Logger *slog.Logger
 	// MaxConnectionAge ends connections of that age. Default: 30 minutes.
 	MaxConnectionAge time.Duration
+	// MaxConnectionAgeGrace is how long their calls may go on then. Default: 1 minute.
+	MaxConnectionAgeGrace time.Duration
 	// Streams bounds the streams of all servers that share it. Default: one of its own.
 	// Shares of addresses need a listener of package listenlimit.
 	Streams *StreamLimits
@@ -99,6 +101,9 @@ func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 	if o.MaxConnectionAge == 0 {
 		o.MaxConnectionAge = connectionAge
 	}
+	if o.MaxConnectionAgeGrace == 0 {
+		o.MaxConnectionAgeGrace = connectionGrace
+	}
 	if o.Health == nil {
 		o.Health = NewHealth(healthpb.HealthCheckResponse_SERVING)
 	}
@@ -121,7 +126,7 @@ func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 		grpc.StaticConnWindowSize(connWindow),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionAge:      o.MaxConnectionAge,
-			MaxConnectionAgeGrace: connectionGrace,
+			MaxConnectionAgeGrace: o.MaxConnectionAgeGrace,
 			Time:                  time.Minute,
 			Timeout:               20 * time.Second,
 		}),

@@ -86,8 +86,8 @@ func (o GRPCOptions) metering() metering {
 // GRPC has the interceptors that meter the calls of a gRPC server. It is safe for
 // concurrent use and needs no Close.
 //
-// A denied call returns ResourceExhausted with the details QuotaFailure and, if a
-// retry can succeed, RetryInfo. Decided calls have x-ratelimit-* trailers.
+// A denied call returns ResourceExhausted with the details ErrorInfo (its reason),
+// QuotaFailure and, if a retry can succeed, RetryInfo. Decided calls have x-ratelimit-* trailers.
 type GRPC struct {
 	options  GRPCOptions
 	metering *metering
@@ -153,7 +153,7 @@ func (g *GRPC) begin(ctx context.Context, method string, req any, setTrailer fun
 	setTrailer(trailer(c))
 	if c.reservation.Denied() {
 		c.finish(ending{})
-		return nil, denial(&c.reservation.Decision)
+		return nil, denial(&c.reservation.Decision, estimate.Model)
 	}
 	if err := ctx.Err(); err != nil { // the caller disconnected during the reservation
 		c.MarkNotRun()
@@ -194,19 +194,26 @@ func (g *GRPC) limiterError(err error) error {
 	return withDetails(code, why.message, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
 }
 
-// denial returns the status of a denied call.
-func denial(d *client.Decision) error {
+// errorDomain is the domain of the ErrorInfo of a denial.
+const errorDomain = "bucketring"
+
+// denial returns the status of a denied call of model.
+func denial(d *client.Decision, model string) error {
 	l := &d.Binding
-	message := string(d.Reason)
-	violation := &errdetails.QuotaFailure_Violation{Subject: l.Scope, Description: message}
-	if l.Name != "" {
-		message = fmt.Sprintf("%s: %s of %s, %d of %d left, %d needed", d.Reason, l.Name, l.Scope, l.Remaining, l.Limit, l.Cost)
-		violation.Description = message
-		violation.QuotaId, violation.QuotaMetric, violation.QuotaValue = l.Name, l.Dimension, l.Limit
+	message := dialect.Message(d, model)
+	violation := &errdetails.QuotaFailure_Violation{Subject: l.Scope, Description: message, QuotaId: l.Name, QuotaMetric: l.Dimension}
+	if !l.Hidden {
+		violation.QuotaValue = l.Limit
 	}
-	details := []protoadapt.MessageV1{&errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{violation}}}
-	if d.RetryAfter > 0 {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(d.RetryAfter)})
+	if l.PerModel {
+		violation.QuotaDimensions = map[string]string{"model": model}
+	}
+	details := []protoadapt.MessageV1{
+		&errdetails.ErrorInfo{Reason: string(d.Reason), Domain: errorDomain},
+		&errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{violation}},
+	}
+	if after, ok := dialect.RetryAfter(d); ok {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
 	}
 	return withDetails(codes.ResourceExhausted, message, details...)
 }

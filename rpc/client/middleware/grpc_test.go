@@ -284,6 +284,9 @@ func TestUnaryNotRun(t *testing.T) {
 		if v := quota.GetViolations(); len(v) != 1 || v[0].GetSubject() != "acme/alice" || v[0].GetQuotaMetric() != "tokens" || v[0].GetQuotaValue() != 10_000 {
 			t.Errorf("quota failure = %v, want tokens of acme/alice", quota)
 		}
+		if !strings.HasPrefix(s.Message(), "Token limit exceeded: ") || !strings.Contains(s.Message(), "acme/alice") {
+			t.Errorf("message = %q, want the limit that denied and whose it is", s.Message())
+		}
 		if len(trailer["x-ratelimit-remaining-tokens"]) != 1 {
 			t.Errorf("trailer = %v, want x-ratelimit-remaining-tokens", trailer)
 		}

@@ -447,3 +447,32 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestWhatTheStockServiceTakes has files that envoyproxy/ratelimit reads in one way or
+// another and that are problems here, as docs/envoy.md lists them.
+func TestWhatTheStockServiceTakes(t *testing.T) {
+	limit := func(text string) string {
+		return "domain: d\ndescriptors: [{ key: k, rate_limit: { unit: minute, requests_per_unit: " + text + " } }]\n"
+	}
+	for src, want := range map[string]string{
+		limit("5") + "---\n" + limit("6"):          "document",
+		limit("5") + "domain: e\n":                 `has key "domain" twice`,
+		limit("5, unit: hour"):                     `has key "unit" twice`,
+		limit("0x10"):                              "must not begin with a zero",
+		limit("1e3"):                               `requests_per_unit must be a whole number`,
+		limit("2.5"):                               `requests_per_unit must be a whole number`,
+		limit("010"):                               "must not begin with a zero",
+		limit("-1"):                                `requests_per_unit must be a whole number`,
+		limit("null"):                              "rate_limit needs requests_per_unit",
+		"domain: " + strings.Repeat("d", 1025):     "domain must have at most 1024 bytes",
+		"domain: d\ndescriptors: [{ value: v }]":   "key must not be empty",
+		"domain: d\ndescriptors: { key: k }":       "must be a list",
+		"# nothing but a comment":                  "domain must not be empty",
+		"domain: d\ndescriptors: [[{ key: k }]]":   "must be a mapping",
+		"domain: d\ndescriptors: [{ key: [k] }]\n": "must be a single value",
+	} {
+		if c, err := Parse("rules.yaml", []byte(src)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Parse of\n%s\n= %v with %d rules, want a problem that says %s", src, err, len(c.Rules()), want)
+		}
+	}
+}

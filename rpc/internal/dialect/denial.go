@@ -5,17 +5,12 @@ package dialect
 import (
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/internal/explain"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
-
-// maxRetryAfter is the longest Retry-After that all SDKs honour. Some ignore a
-// longer one and retry at once.
-const maxRetryAfter = time.Minute
 
 // StatusOverloaded is Anthropic's status for a server without capacity.
 const StatusOverloaded = 529
@@ -28,18 +23,42 @@ func WriteDenial(w http.ResponseWriter, d Dialect, dec *client.Decision, model s
 	x.Model = model
 	setHeaders(h, d, &x, now)
 	explain.Set(h, "Cache-Control", "no-store")
-	advice := retryAdviceFor(d, dec)
-	if advice.after > 0 {
-		explain.SetRetryAfter(h, advice.after)
-		explain.SetNumber(h, "Retry-After-Ms", int64(explain.Ceil(advice.after, time.Millisecond)/time.Millisecond))
+	advice := explain.AdviceOf(&x)
+	if advice.Spread {
+		advice.After += rand.N(time.Second)
 	}
-	explain.Set(h, "X-Should-Retry", strconv.FormatBool(advice.retry))
+	if x.Binding != nil && x.Binding.Dimension == explain.Spend && d == llm.Anthropic && !advice.Retry {
+		advice.After = -1 // as Anthropic answers if a spend limit is reached
+	}
+	explain.SetAdvice(h, advice)
+	if advice.After > 0 {
+		explain.SetNumber(h, "Retry-After-Ms", int64(explain.Ceil(advice.After, time.Millisecond)/time.Millisecond))
+	}
 
 	status := http.StatusTooManyRequests
-	if notQuota(dec.Reason) {
+	if explain.NotQuota(x.Reason) {
 		status = unavailableStatus(d)
 	}
-	write(w, d, status, denialError(d, &x), dec.RequestID)
+	e := explain.OpenAIDenial(&x)
+	if d == llm.Anthropic {
+		e = explain.AnthropicDenial(&x)
+	}
+	e.RequestID = dec.RequestID
+	write(w, d, status, &e)
+}
+
+// Message says, in a sentence for people, why a call of model was denied.
+func Message(dec *client.Decision, model string) string {
+	x := decisionOf(dec)
+	x.Model = model
+	return explain.Message(&x)
+}
+
+// RetryAfter returns when a denied call may be tried again, and whether waiting helps.
+func RetryAfter(dec *client.Decision) (after time.Duration, ok bool) {
+	x := decisionOf(dec)
+	after = explain.AdviceOf(&x).After
+	return after, after >= 0
 }
 
 // decisionOf converts a decision. It drops a retry time that does not help.
@@ -72,69 +91,14 @@ func limitOf(l *client.LimitState) explain.Limit {
 		ResetAt:   l.ResetAt,
 		Cost:      l.Cost,
 		Shadow:    l.Shadow,
+		Hidden:    l.Hidden,
+		PerModel:  l.PerModel,
 	}
 }
-
-// retryAdvice is what a denial tells SDKs about trying again.
-type retryAdvice struct {
-	retry bool          // the SDK should retry on its own
-	after time.Duration // 0: no Retry-After
-}
-
-func retryAdviceFor(d Dialect, dec *client.Decision) retryAdvice {
-	dimension := dec.Binding.Dimension
-	switch {
-	case dec.Reason == client.ExceedsCapacity, dec.Reason == client.NoPrice:
-		return retryAdvice{}
-	case notQuota(dec.Reason), dec.Reason == client.IDsFull, dimension == explain.Concurrent:
-		after := max(dec.RetryAfter, time.Second)
-		if dimension == explain.Concurrent || after > maxRetryAfter {
-			after = time.Second
-		}
-		return retryAdvice{true, after + rand.N(time.Second)}
-	case dimension == explain.Spend && d == llm.Anthropic:
-		return retryAdvice{}
-	case dimension == explain.Spend:
-		return retryAdvice{false, dec.RetryAfter}
-	}
-	return retryAdvice{dec.RetryAfter > 0 && dec.RetryAfter <= maxRetryAfter, dec.RetryAfter}
-}
-
-// notQuota reports whether a denial has nothing to do with the caller's limits.
-func notQuota(r client.Reason) bool { return r == client.OwnerUnreachable || r == client.TableFull }
 
 func unavailableStatus(d Dialect) int {
 	if d == llm.Anthropic {
 		return StatusOverloaded
 	}
 	return http.StatusServiceUnavailable
-}
-
-func denialError(d Dialect, x *explain.Decision) problem {
-	e := problem{Problem: Problem{Message: explain.Message(x)}, Facts: explain.FactsOf(x)}
-	reason, dimension := client.Reason(x.Reason), e.Dimension
-	switch {
-	case d == llm.Anthropic && notQuota(reason):
-		e.Type = "overloaded_error"
-	case d == llm.Anthropic:
-		e.Type = "rate_limit_error"
-	case notQuota(reason):
-		e.Type, e.Code = "server_error", x.Reason
-	case reason == client.NoPrice, dimension == explain.Spend:
-		e.Type, e.Code = "insufficient_quota", "insufficient_quota"
-	default:
-		e.Type, e.Code = openAIType(dimension), "rate_limit_exceeded"
-	}
-	return e
-}
-
-// openAIType is OpenAI's error type for a limit of a dimension.
-func openAIType(dimension string) string {
-	switch dimension {
-	case explain.Tokens, explain.InputTokens, explain.OutputTokens:
-		return explain.Tokens
-	case explain.Requests, explain.Concurrent, "":
-		return explain.Requests
-	}
-	return dimension // the operator's own
 }

@@ -92,6 +92,68 @@ func TestDegraded(t *testing.T) {
 	}
 }
 
+// TestHiddenLimits checks that no header and no body has a number of a hidden limit, and
+// that the denial names it.
+func TestHiddenLimits(t *testing.T) {
+	hidden := money
+	hidden.Name, hidden.Hidden, hidden.Limit, hidden.Capacity, hidden.Remaining, hidden.Cost = "org-spend", true, 7_654_321, 7_654_321, 1_234, 4_321
+	for _, d := range []Dialect{llm.OpenAI, llm.Anthropic} {
+		dec := denied(client.LimitExceeded, 11*time.Hour, hidden)
+		dec.Limits = append(dec.Limits, rpm, tpm)
+		w := httptest.NewRecorder()
+		WriteDenial(w, d, &dec, "m", now)
+		all := w.Body.String()
+		for name, values := range w.Header() {
+			all += name + ": " + strings.Join(values, ", ") + "\n"
+		}
+		for _, number := range []string{"7654321", "7.65", "7,654,321", "1234", "4321", "7653087", `"spend";`, "2026-03-01T23"} {
+			if strings.Contains(all, number) {
+				t.Errorf("%v: a hidden limit shows %s in\n%s", d, number, all)
+			}
+		}
+		if !strings.Contains(all, `"message":"Spend limit org-spend of acme exceeded."`) || !strings.Contains(all, `"name":"org-spend","scope":"acme"`) {
+			t.Errorf("%v: %s does not name the limit", d, w.Body)
+		}
+		if got := w.Header().Get("X-Ratelimit-Limit"); got != "60" {
+			t.Errorf("%v: X-RateLimit-Limit = %q, want that of the tightest limit that is shown, 60", d, got)
+		}
+	}
+}
+
+// TestLimitsOfAModelAreNamed checks the message and the body of a limit that counts each
+// model on its own.
+func TestLimitsOfAModelAreNamed(t *testing.T) {
+	l := rpm
+	l.Name, l.PerModel, l.Limit, l.Capacity, l.Remaining = "big-model", true, 5, 5, 0
+	for _, d := range []Dialect{llm.OpenAI, llm.Anthropic} {
+		dec := denied(client.LimitExceeded, time.Second, l)
+		w := httptest.NewRecorder()
+		WriteDenial(w, d, &dec, "llama-3-405b", now)
+		for _, want := range []string{
+			`"message":"Request limit big-model of llama-3-405b exceeded: 5 of 5 requests used this minute by acme/alice."`,
+			`"dimension":"requests","name":"big-model","scope":"acme/alice","model":"llama-3-405b"`,
+		} {
+			if !strings.Contains(w.Body.String(), want) {
+				t.Errorf("%v: body %s, want %s in it", d, w.Body, want)
+			}
+		}
+	}
+}
+
+// TestAnthropicRemainingIsTrue checks that remaining tokens are not rounded to more than
+// there are, nor to nothing.
+func TestAnthropicRemainingIsTrue(t *testing.T) {
+	for remaining, want := range map[int64]string{0: "0", 1: "1", 400: "400", 999: "999", 1000: "1000", 1499: "1000", 1999: "1000", 89_500: "89000"} {
+		l := tpm
+		l.Remaining = remaining
+		h := http.Header{}
+		SetHeaders(h, llm.Anthropic, &client.Decision{Outcome: client.Allowed, Binding: l, Limits: []client.LimitState{l}}, now)
+		if got := h.Get("Anthropic-Ratelimit-Tokens-Remaining"); got != want {
+			t.Errorf("%d tokens are shown as %s, want %s", remaining, got, want)
+		}
+	}
+}
+
 // flat joins the values of each header.
 func flat(h http.Header) map[string]string {
 	m := map[string]string{}
@@ -110,11 +172,11 @@ func denied(reason client.Reason, after time.Duration, l client.LimitState) clie
 }
 
 func TestDenial(t *testing.T) {
-	const tokenMessage = "Token limit exceeded. 10,500 of 100,000 tokens used this minute."
-	tokenFacts := `"limit":100000,"remaining":89500,"reset_at":"2026-03-01T12:00:06.251Z","dimension":"tokens","scope":"acme/alice"`
+	const tokenMessage = "Token limit exceeded: 10,500 of 100,000 tokens used this minute by acme/alice."
+	tokenFacts := `"limit":100000,"remaining":89500,"reset_at":"2026-03-01T12:00:06.251Z","dimension":"tokens","name":"tokens","scope":"acme/alice"`
 	big := tpm
 	big.Cost = 120_000
-	moneyFacts := `"limit":1000000,"remaining":50000,"reset_at":"2026-03-01T23:00:00.25Z","dimension":"spend","scope":"acme"`
+	moneyFacts := `"limit":1000000,"remaining":50000,"reset_at":"2026-03-01T23:00:00.25Z","dimension":"spend","name":"spend","scope":"acme"`
 	for _, tt := range []struct {
 		name                     string
 		d                        Dialect
@@ -129,7 +191,7 @@ func TestDenial(t *testing.T) {
 		},
 		{
 			"requests", llm.OpenAI, denied(client.LimitExceeded, 1, rpm), 429, "1", "1", "true",
-			`{"error":{"message":"Request limit exceeded. 30 of 60 requests used this minute.","type":"requests","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":0.001,"limit":60,"remaining":30,"reset_at":"2026-03-01T12:00:30.25Z","dimension":"requests","scope":"acme/alice","request_id":"r1"}}`,
+			`{"error":{"message":"Request limit exceeded: 30 of 60 requests used this minute by acme/alice.","type":"requests","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":0.001,"limit":60,"remaining":30,"reset_at":"2026-03-01T12:00:30.25Z","dimension":"requests","name":"requests","scope":"acme/alice","request_id":"r1"}}`,
 		},
 		{
 			"exactly a minute", llm.OpenAI, denied(client.LimitExceeded, time.Minute, tpm), 429, "60", "60000", "true",
@@ -145,19 +207,19 @@ func TestDenial(t *testing.T) {
 		},
 		{
 			"never", llm.OpenAI, denied(client.ExceedsCapacity, 0, big), 429, "", "", "false",
-			`{"error":{"message":"Token limit exceeded. This call needs 120,000 tokens, and the limit never grants more than 100,000 tokens at once.","type":"tokens","param":null,"code":"rate_limit_exceeded","reason":"exceeds_capacity",` + tokenFacts + `,"request_id":"r1"}}`,
+			`{"error":{"message":"Token limit exceeded: this call needs 120,000 tokens, and the limit of acme/alice never grants more than 100,000 tokens at once.","type":"tokens","param":null,"code":"rate_limit_exceeded","reason":"exceeds_capacity",` + tokenFacts + `,"request_id":"r1"}}`,
 		},
 		{
 			"money", llm.OpenAI, denied(client.LimitExceeded, 11*time.Hour, money), 429, "39600", "39600000", "false",
-			`{"error":{"message":"Spend limit exceeded. $0.95 of $1.00 used today.","type":"insufficient_quota","param":null,"code":"insufficient_quota","reason":"limit_exceeded","retry_after_seconds":39600,` + moneyFacts + `,"request_id":"r1"}}`,
+			`{"error":{"message":"Spend limit exceeded: $0.95 of $1.00 used today by acme.","type":"insufficient_quota","param":null,"code":"insufficient_quota","reason":"limit_exceeded","retry_after_seconds":39600,` + moneyFacts + `,"request_id":"r1"}}`,
 		},
 		{
 			"no price", llm.OpenAI, denied(client.NoPrice, 0, client.LimitState{}), 429, "", "", "false",
-			`{"error":{"message":"A spend limit applies, and the policy has no price for model \"m\".","type":"insufficient_quota","param":null,"code":"insufficient_quota","reason":"no_price","request_id":"r1"}}`,
+			`{"error":{"message":"A spend limit applies, and the policy has no price for model \"m\".","type":"insufficient_quota","param":null,"code":"insufficient_quota","reason":"no_price","model":"m","request_id":"r1"}}`,
 		},
 		{
 			"an operator's own", llm.OpenAI, denied(client.LimitExceeded, time.Second, client.LimitState{Dimension: "images", Scope: "<acme>", Limit: 5, Capacity: 5, Window: time.Second}), 429, "1", "1000", "true",
-			`{"error":{"message":"Images limit exceeded. 5 of 5 images used this second.","type":"images","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":1,"limit":5,"remaining":0,"dimension":"images","scope":"<acme>","request_id":"r1"}}`,
+			`{"error":{"message":"Images limit exceeded: 5 of 5 images used this second by <acme>.","type":"images","param":null,"code":"rate_limit_exceeded","reason":"limit_exceeded","retry_after_seconds":1,"limit":5,"remaining":0,"dimension":"images","scope":"<acme>","request_id":"r1"}}`,
 		},
 		{
 			"Anthropic, tokens", llm.Anthropic, denied(client.LimitExceeded, 2500*time.Millisecond, tpm), 429, "3", "2500", "true",
@@ -165,7 +227,7 @@ func TestDenial(t *testing.T) {
 		},
 		{
 			"Anthropic, money", llm.Anthropic, denied(client.LimitExceeded, 11*time.Hour, money), 429, "", "", "false",
-			`{"type":"error","error":{"type":"rate_limit_error","message":"Spend limit exceeded. $0.95 of $1.00 used today.","reason":"limit_exceeded","retry_after_seconds":39600,` + moneyFacts + `},"request_id":"r1"}`,
+			`{"type":"error","error":{"type":"rate_limit_error","message":"Spend limit exceeded: $0.95 of $1.00 used today by acme.","reason":"limit_exceeded","retry_after_seconds":39600,` + moneyFacts + `},"request_id":"r1"}`,
 		},
 	} {
 		w := httptest.NewRecorder()
@@ -203,6 +265,7 @@ func TestRetryWithoutResetTime(t *testing.T) {
 		{llm.Anthropic, denied(client.LimitExceeded, 0, slots), 429, "rate_limit_error "},
 		{llm.OpenAI, denied(client.OwnerUnreachable, 0, money), 503, "server_error owner_unreachable"},
 		{llm.OpenAI, denied(client.OwnerUnreachable, time.Hour, money), 503, "server_error owner_unreachable"},
+		{llm.OpenAI, denied(client.TableFull, 600*time.Millisecond, client.LimitState{}), 503, "server_error table_full"},
 		{llm.OpenAI, denied(client.TableFull, 0, client.LimitState{}), 503, "server_error table_full"},
 		{llm.OpenAI, denied(client.IDsFull, 0, client.LimitState{}), 429, "requests rate_limit_exceeded"},
 		{llm.Anthropic, denied(client.IDsFull, 0, client.LimitState{}), 429, "rate_limit_error "},

@@ -5,18 +5,15 @@
 // IETF (draft-ietf-httpapi-ratelimit-headers-11).
 //
 // SDKs retry a 429 on their own, mostly within a second. So each denial says whether
-// to retry (X-Should-Retry) and when (Retry-After, Retry-After-Ms):
+// to retry (X-Should-Retry) and when (Retry-After, Retry-After-Ms), by the rule of
+// package explain: a program should retry if the call fits within a minute. Where the
+// time is not that of the caller's own limit (slots, full tables, an owner that cannot
+// be reached), up to a second is added at random. Differences of the dialects:
 //
-//   - The call fits again within a minute: retry then.
-//   - A concurrency limit, which has no reset time: retry after 1 to 2 seconds, at
-//     random.
-//   - An owner that cannot be reached, or a full table: likewise. The status is 503
-//     (Anthropic: 529), since it is not the caller's quota.
-//   - The call fits again in more than a minute: do not retry. Some SDKs ignore so
-//     long a Retry-After and retry at once.
-//   - A spend limit: do not retry. OpenAI's code is insufficient_quota; Anthropic
-//     gets no Retry-After.
-//   - exceeds_capacity and no_price: do not retry, and there is no Retry-After.
+//   - If the owner cannot be reached or its table is full, the status is 503 (Anthropic:
+//     529), since it is not the caller's quota.
+//   - For a spend limit, OpenAI's code is insufficient_quota, and Anthropic's answer has
+//     no Retry-After if the wait is longer than a minute.
 //
 // Text from callers gets into a header only as printable ASCII.
 package dialect

@@ -88,7 +88,7 @@ func setAnthropicHeaders(h http.Header, limits []explain.Limit) {
 		}
 		remaining := l.Remaining
 		if l.Dimension != explain.Requests {
-			remaining = nearestThousand(remaining)
+			remaining = roundTokens(remaining)
 		}
 		explain.SetNumber(h, names.limit, l.Limit)
 		explain.SetNumber(h, names.remaining, remaining)
@@ -121,8 +121,15 @@ func SetDegradedHeaders(h http.Header, asked, granted int64, binding client.Limi
 	}
 }
 
-// nearestThousand rounds as Anthropic rounds remaining tokens.
-func nearestThousand(n int64) int64 { return (n + 500) / 1000 * 1000 }
+// roundTokens rounds remaining tokens to thousands, as Anthropic does, but only down and
+// never to 0: a caller that is told of more than there is gets a denial, and one that is
+// told of nothing sends nothing.
+func roundTokens(n int64) int64 {
+	if n < 1000 {
+		return n
+	}
+	return n / 1000 * 1000
+}
 
 // printable replaces all bytes that are not printable ASCII.
 func printable(s string) string {

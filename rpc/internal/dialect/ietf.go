@@ -14,14 +14,14 @@ import (
 const maxInteger = 999_999_999_999_999
 
 // setIETFHeaders sets RateLimit-Policy and RateLimit, with an item for each enforced
-// limit in the order of the decision. A policy has the name of its limit, or
+// limit that is not hidden, in the order of the decision. A policy has the name of its limit, or
 // name@scope if limits of several levels share a name. The unit (qu) is the
 // dimension; only requests and concurrent-requests are registered.
 func setIETFHeaders(h http.Header, limits []explain.Limit, now time.Time) {
 	var policy, state []byte
 	for i := range limits {
 		l := &limits[i]
-		if l.Shadow {
+		if l.Shadow || l.Hidden {
 			continue
 		}
 		if len(policy) > 0 {

@@ -3,8 +3,6 @@
 package dialect
 
 import (
-	"bytes"
-	"encoding/json"
 	"net/http"
 
 	"github.com/bucketring/bucketring/rpc/internal/explain"
@@ -20,12 +18,6 @@ type Problem struct {
 	RequestID string
 }
 
-// problem is a Problem and, for a denial, its facts.
-type problem struct {
-	Problem
-	explain.Facts
-}
-
 // WriteError answers a call for which no decision was made or that the upstream did
 // not serve: an invalid field (400), no credentials (401), a body that is too large
 // (413), an upstream or cluster that does not answer (502, 503, 504).
@@ -33,7 +25,7 @@ func WriteError(w http.ResponseWriter, d Dialect, status int, e Problem) {
 	if e.Type == "" {
 		e.Type = typeOf(d, status)
 	}
-	write(w, d, status, problem{Problem: e}, e.RequestID)
+	write(w, d, status, &explain.Problem{Type: e.Type, Code: e.Code, Message: e.Message, Param: e.Param, RequestID: e.RequestID})
 }
 
 // typeOf is the type that SDKs expect with a status.
@@ -67,60 +59,18 @@ func typeOf(d Dialect, status int) string {
 	return "invalid_request_error"
 }
 
-// The error bodies.
-type (
-	openAIBody struct {
-		Error openAIError `json:"error"`
-	}
-	openAIError struct {
-		Message string  `json:"message"`
-		Type    string  `json:"type"`
-		Param   *string `json:"param"`
-		Code    *string `json:"code"`
-		explain.Facts
-		RequestID string `json:"request_id,omitempty"`
-	}
-	anthropicBody struct {
-		Type      string         `json:"type"`
-		Error     anthropicError `json:"error"`
-		RequestID string         `json:"request_id,omitempty"`
-	}
-	anthropicError struct {
-		Type    string `json:"type"`
-		Message string `json:"message"`
-		explain.Facts
-	}
-)
-
-func write(w http.ResponseWriter, d Dialect, status int, e problem, requestID string) {
+func write(w http.ResponseWriter, d Dialect, status int, e *explain.Problem) {
 	h := w.Header()
-	var body any
+	body, id := e.OpenAI, "X-Request-Id"
 	if d == llm.Anthropic {
-		body = anthropicBody{"error", anthropicError{e.Type, e.Message, e.Facts}, requestID}
-		if requestID != "" {
-			explain.Set(h, "Request-Id", printable(requestID))
-		}
-	} else {
-		body = openAIBody{openAIError{e.Message, e.Type, orNull(e.Param), orNull(e.Code), e.Facts, requestID}}
-		if requestID != "" {
-			explain.Set(h, "X-Request-Id", printable(requestID))
-		}
+		body, id = e.Anthropic, "Request-Id"
 	}
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(body); err != nil {
-		panic("error body cannot be encoded: " + err.Error()) // impossible: it has strings and numbers only
+	if e.RequestID != "" {
+		explain.Set(h, id, printable(e.RequestID))
 	}
+	text := body()
 	explain.Set(h, "Content-Type", "application/json")
-	explain.SetNumber(h, "Content-Length", int64(b.Len()))
+	explain.SetNumber(h, "Content-Length", int64(len(text)))
 	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // an error means that the caller is gone
-}
-
-func orNull(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
+	_, _ = w.Write(text) // an error means that the caller is gone
 }

@@ -36,6 +36,8 @@ type Limit struct {
 	ResetAt   time.Time     // when nothing is in use any more; zero for concurrent
 	Cost      int64         // what the call takes of it
 	Shadow    bool          // counted, never denies
+	Hidden    bool          // its numbers are not for callers
+	PerModel  bool          // counts each model on its own
 }
 
 // The built-in dimensions.
@@ -49,12 +51,13 @@ const (
 )
 
 // Tightest returns the limit of the given dimensions that has the smallest share
-// of its capacity left, or nil if there is none. Limits in shadow do not count.
+// of its capacity left, or nil if there is none. Limits in shadow and hidden ones do not
+// count.
 func Tightest(limits []Limit, dimensions ...string) *Limit {
 	var best *Limit
 	for i := range limits {
 		l := &limits[i]
-		if !l.Shadow && slices.Contains(dimensions, l.Dimension) && (best == nil || Tighter(l, best)) {
+		if !l.Shadow && !l.Hidden && slices.Contains(dimensions, l.Dimension) && (best == nil || Tighter(l, best)) {
 			best = l
 		}
 	}
@@ -76,4 +79,21 @@ func Tighter(a, b *Limit) bool {
 		return a.Debt > b.Debt
 	}
 	return a.Remaining < b.Remaining
+}
+
+// Shown returns the limit that X-RateLimit-Limit is about, or nil if there is none: the
+// binding one, unless it is hidden or counts running calls. In place of those, which say
+// nothing about how much may be sent, it is the tightest limit on requests or tokens.
+func (d *Decision) Shown() *Limit {
+	l := d.Binding
+	if l != nil && !l.Hidden && l.Dimension != Concurrent {
+		return l
+	}
+	if rate := Tightest(d.Limits, Requests, Tokens, InputTokens, OutputTokens); rate != nil {
+		return rate
+	}
+	if l == nil || l.Hidden {
+		return nil
+	}
+	return l
 }

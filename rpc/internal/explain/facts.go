@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Facts are the members of a JSON error body that describe a denial.
+// Facts are the members of a JSON error body that describe a denial. Numbers of a hidden
+// limit are left out.
 type Facts struct {
 	Reason            string          `json:"reason,omitempty"`
 	RetryAfterSeconds json.RawMessage `json:"retry_after_seconds,omitempty"`
@@ -16,7 +17,9 @@ type Facts struct {
 	Remaining         *int64          `json:"remaining,omitempty"`
 	ResetAt           string          `json:"reset_at,omitempty"`
 	Dimension         string          `json:"dimension,omitempty"`
+	Name              string          `json:"name,omitempty"`
 	Scope             string          `json:"scope,omitempty"`
+	Model             string          `json:"model,omitempty"` // whose calls the limit counts; "": all models'
 }
 
 // FactsOf returns the facts of a denial. They point into d.
@@ -25,10 +28,20 @@ func FactsOf(d *Decision) Facts {
 	if d.RetryAfter >= 0 {
 		f.RetryAfterSeconds = seconds(d.RetryAfter)
 	}
-	if l := d.Binding; l != nil {
+	if d.Reason == noPrice {
+		f.Model = d.Model
+	}
+	l := d.Binding
+	if l == nil {
+		return f
+	}
+	f.Dimension, f.Name, f.Scope = l.Dimension, l.Name, l.Scope
+	if l.PerModel {
+		f.Model = d.Model
+	}
+	if !l.Hidden {
 		f.Limit, f.Remaining = &l.Limit, &l.Remaining
 		f.ResetAt = FormatTime(l.ResetAt)
-		f.Dimension, f.Scope = l.Dimension, l.Scope
 	}
 	return f
 }

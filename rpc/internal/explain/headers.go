@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// SetHeaders sets X-RateLimit-Limit, -Remaining and -Reset of the binding limit, if
-// there is one. Reset is in Unix seconds, rounded up. A concurrency limit has no
-// reset: then it is when the call may be tried again.
+// SetHeaders sets X-RateLimit-Limit, -Remaining and -Reset of the limit that
+// [Decision.Shown] returns, if there is one. Reset is in Unix seconds, rounded up. A
+// concurrency limit has no reset: then it is when the call may be tried again.
 func SetHeaders(h http.Header, d *Decision, now time.Time) {
-	l := d.Binding
+	l := d.Shown()
 	if l == nil {
 		return
 	}
@@ -43,6 +43,14 @@ func SetOpenAIHeaders(h http.Header, limits []Limit, now time.Time) {
 // SetRetryAfter sets Retry-After to d in seconds, rounded up to at least 1.
 func SetRetryAfter(h http.Header, d time.Duration) {
 	SetNumber(h, "Retry-After", max(CeilSeconds(d), 1))
+}
+
+// SetAdvice sets X-Should-Retry and, if waiting helps, Retry-After.
+func SetAdvice(h http.Header, a Advice) {
+	Set(h, "X-Should-Retry", strconv.FormatBool(a.Retry))
+	if a.After >= 0 {
+		SetRetryAfter(h, a.After)
+	}
 }
 
 // Set sets a header whose name is in Go's canonical form.

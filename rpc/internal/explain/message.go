@@ -13,31 +13,62 @@ import (
 	"github.com/bucketring/bucketring/internal/text"
 )
 
-// Message tells the person who made a call, in a sentence or two, why it was denied.
+// Message tells the person who made a call, in a sentence, which limit denied it and why.
+// A hidden limit is named without its numbers.
 func Message(d *Decision) string {
 	switch d.Reason {
-	case "no_price":
+	case noPrice:
 		if d.Model == "" {
 			return "A spend limit applies, the call names no model, and the policy has no price for that."
 		}
 		return "A spend limit applies, and the policy has no price for model " + text.Quote(d.Model) + "."
-	case "table_full":
+	case tableFull:
 		return "There is no room for a new key; try again later."
-	case "ids_full":
+	case idsFull:
 		return "Live reservations fill the share of request ids of " + rootOf(d) + "; settle or cancel them, or try again later."
 	}
 	l := d.Binding
 	if l == nil {
 		return "The call was denied."
 	}
-	title := titleOf(l.Dimension)
-	switch d.Reason {
-	case "owner_unreachable":
-		return title + " limit cannot be checked: the node that keeps it is unreachable."
-	case "exceeds_capacity":
-		return title + " limit exceeded. This call needs " + quantity(l, l.Cost) + ", and " + maximum(l) + "."
+	limit := titleOf(l.Dimension) + " limit"
+	if l.Name != l.Dimension && l.Name != "" {
+		limit += " " + plain(l.Name)
 	}
-	return title + " limit exceeded. " + usage(l) + "."
+	if l.PerModel && d.Model != "" {
+		limit += " of " + plain(d.Model)
+	}
+	switch {
+	case d.Reason == ownerUnreachable:
+		return limit + " cannot be checked: the node that keeps it" + suffix(" for ", l.Scope) + " is unreachable."
+	case d.Reason == exceedsCapacity && l.Hidden:
+		return limit + suffix(" of ", l.Scope) + " exceeded: this call needs more than the limit ever grants at once."
+	case d.Reason == exceedsCapacity:
+		return limit + " exceeded: this call needs " + quantity(l, l.Cost) + ", and " + maximum(l) + "."
+	case l.Hidden:
+		return limit + suffix(" of ", l.Scope) + " exceeded."
+	}
+	return limit + " exceeded: " + usage(l) + "."
+}
+
+// plain is s if it is a name as policies and models have them, and quoted if not: a
+// model is what the caller sent.
+func plain(s string) string {
+	const maxPlain = 64
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' || c == '"' || i == maxPlain {
+			return text.Quote(s)
+		}
+	}
+	return s
+}
+
+// suffix is s after a word, or nothing if s is empty.
+func suffix(word, s string) string {
+	if s == "" {
+		return ""
+	}
+	return word + s
 }
 
 // rootOf names the root of the call's key, which is the first segment of every scope.
@@ -83,24 +114,26 @@ func nounOf(dimension string) string {
 	return " " + dimension
 }
 
-// usage is "95,000 of 100,000 tokens used this minute".
+// usage is "95,000 of 100,000 tokens used this minute by acme/alice".
 func usage(l *Limit) string {
 	taken := number(l, l.Capacity-l.Remaining+l.Debt) + " of "
+	by := suffix(" by ", l.Scope)
 	switch {
 	case l.Algorithm == "concurrency":
-		return taken + number(l, l.Capacity) + nounOf(l.Dimension) + " running"
+		return taken + number(l, l.Capacity) + nounOf(l.Dimension) + suffix(" of ", l.Scope) + " running"
 	case l.Capacity != l.Limit:
-		return taken + "a burst of " + quantity(l, l.Capacity) + " used; the rate is " + number(l, l.Limit) + " " + per(l.Window)
+		return taken + "a burst of " + quantity(l, l.Capacity) + " used" + by + "; the rate is " + number(l, l.Limit) + " " + per(l.Window)
 	}
-	return taken + quantity(l, l.Capacity) + " used " + period(l)
+	return taken + quantity(l, l.Capacity) + " used " + period(l) + by
 }
 
-// maximum is "the limit never grants more than 100,000 tokens at once".
+// maximum is "the limit of acme/alice never grants more than 100,000 tokens at once".
 func maximum(l *Limit) string {
+	limit := "the limit" + suffix(" of ", l.Scope)
 	if l.Capacity == 0 {
-		return "the limit is 0"
+		return limit + " is 0"
 	}
-	return "the limit never grants more than " + quantity(l, l.Capacity) + " at once"
+	return limit + " never grants more than " + quantity(l, l.Capacity) + " at once"
 }
 
 // quantity is n with the noun of the limit's dimension: 10 requests, $1.00.
