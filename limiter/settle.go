@@ -163,8 +163,12 @@ func (res *reservation) amounts(u *Usage, reported extras) (amounts, extras, err
 		name  string
 		value int64
 	}{
-		{"input_tokens", n.input}, {"output_tokens", n.output}, {"cache_write_tokens", x.write}, {"cache_write_1h_tokens", x.write1h},
-		{"images", x.images}, {"searches", x.searches},
+		{"input_tokens", n.input},
+		{"output_tokens", n.output},
+		{"cache_write_tokens", x.write},
+		{"cache_write_1h_tokens", x.write1h},
+		{"images", x.images},
+		{"searches", x.searches},
 	} {
 		if f.value > MaxAmount {
 			return n, x, numberError(f.name, f.value, "must be at most "+amount.MaxText)

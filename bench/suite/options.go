@@ -37,7 +37,7 @@ type Options struct {
 	LocalNodes int
 	// Persist says that these nodes write their state to disk.
 	Persist bool
-	Binary     string
+	Binary  string
 	// Target is the spec of the target, for package target. With LocalNodes, the specs
 	// "", "client:", "grpc:" and "http:" mean the local cluster. Versus are the specs of
 	// targets that are measured in turns with it.

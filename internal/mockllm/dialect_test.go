@@ -37,8 +37,9 @@ func TestDialects(t *testing.T) {
 		}},
 	} {
 		status, text := s.ask(tt.path, tt.body, append([]string{"X-Mock-Dialect", string(tt.dialect)}, numbers...)...)
-		rest, found := text, true
+		rest := text
 		for _, want := range tt.want {
+			var found bool
 			if _, rest, found = strings.Cut(rest, want); !found {
 				t.Errorf("%s of %s: status %d\n%s\nwant %s", tt.path, tt.dialect, status, text, want)
 				break

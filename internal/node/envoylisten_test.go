@@ -38,7 +38,7 @@ func askEnvoy(t *testing.T, address string, o grpc.DialOption) (*rls.RateLimitRe
 // process that crashed, that of a process that runs, and that of a file.
 func TestEnvoyAtAUnixSocket(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "rls") // shorter than t.TempDir
+	dir, err := os.MkdirTemp("", "rls") //nolint:usetesting // t.TempDir is too long for the path of a socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -144,23 +144,27 @@ func estimateText(e limiter.Estimate) string {
 
 // text describes a price. What few prices have is left out if they have it not.
 func (v price) text() string {
-	s := fmt.Sprintf("input $%s, cached_input $%s, output $%s",
+	var b strings.Builder
+	fmt.Fprintf(&b, "input $%s, cached_input $%s, output $%s",
 		formatDecimal(v.input, 6), formatDecimal(v.cachedInput, 6), formatDecimal(v.output, 6))
 	for _, p := range []struct {
 		key          string
 		value, usual int64
 	}{
-		{"cache_write", v.cacheWrite, v.input}, {"cache_write_1h", v.cacheWrite1h, v.input},
-		{"request", v.request, 0}, {"image", v.image, 0}, {"search", v.search, 0},
+		{"cache_write", v.cacheWrite, v.input},
+		{"cache_write_1h", v.cacheWrite1h, v.input},
+		{"request", v.request, 0},
+		{"image", v.image, 0},
+		{"search", v.search, 0},
 	} {
 		if p.value != p.usual {
-			s += fmt.Sprintf(", %s $%s", p.key, formatDecimal(p.value, 6))
+			fmt.Fprintf(&b, ", %s $%s", p.key, formatDecimal(p.value, 6))
 		}
 	}
 	for name, factor := range v.serviceTiers.All() {
-		s += fmt.Sprintf(", service tier %s x%s", name, formatDecimal(factor, 6))
+		fmt.Fprintf(&b, ", service tier %s x%s", name, formatDecimal(factor, 6))
 	}
-	return s
+	return b.String()
 }
 
 func weightsText(w limiter.Weights) string {

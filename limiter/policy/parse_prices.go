@@ -72,10 +72,10 @@ func (p *parser) serviceTiers(n yamldoc.Node, what string) (tiers limiter.Servic
 	what += ": " + serviceTiersKey
 	factors, ok := map[string]int64{}, n.IsMapping()
 	for _, f := range p.r.Fields(n, what, nil) {
-		name, good := p.name(f.Key, what+": a service tier")
-		if factors[name], good = p.number(f.Value, what+": "+name, parseWeight); !good || name == "" {
-			ok = false
-		}
+		name, named := p.name(f.Key, what+": a service tier")
+		factor, valid := p.number(f.Value, what+": "+name, parseWeight)
+		factors[name] = factor
+		ok = ok && named && valid
 	}
 	if !ok {
 		return tiers, false

@@ -39,7 +39,9 @@ func serveAt(t *testing.T, address string) (l net.Listener, stop func()) {
 	stop = func() {
 		if !stopped.Swap(true) {
 			s.Stop()
-			<-ended
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
 		}
 	}
 	t.Cleanup(stop)

@@ -25,7 +25,7 @@ var leniencies = []func(string) string{
 		return s
 	},
 	func(s string) string {
-		for i := 0; i < 256; i++ { // all but slashes and percent signs
+		for i := range 256 { // all but slashes and percent signs
 			if c := byte(i); c != '/' && c != '\\' && c != '%' {
 				s = strings.NewReplacer(fmt.Sprintf("%%%02X", c), string([]byte{c}), fmt.Sprintf("%%%02x", c), string([]byte{c})).Replace(s)
 			}
@@ -64,7 +64,7 @@ var leniencies = []func(string) string{
 // read returns the name of the handler that a server has for a path, or "".
 func read(target string) string {
 	var segments []string
-	for _, segment := range strings.Split(target, "/") {
+	for segment := range strings.SplitSeq(target, "/") {
 		if segment != "" {
 			segments = append(segments, segment)
 		}

@@ -52,8 +52,12 @@ func TestReassert(t *testing.T) {
 		{"lost, runs on and ends", nil, func(k string) []*pb.SettleRequest {
 			return []*pb.SettleRequest{usage(k, 50, false), usage(k, 100, true)}
 		}, [4]int64{1, 6100, 6300, 0}, 1},
-		{"known", func(n *node, k string) error { _, err := n.Reserve(t.Context(), held(k)); return err },
-			func(k string) []*pb.SettleRequest { return []*pb.SettleRequest{usage(k, 100, true)} }, [4]int64{1, 6100, 6300, 0}, 0},
+		{
+			"known", func(n *node, k string) error { _, err := n.Reserve(t.Context(), held(k)); return err },
+			func(k string) []*pb.SettleRequest { return []*pb.SettleRequest{usage(k, 100, true)} },
+			[4]int64{1, 6100, 6300, 0},
+			0,
+		},
 		{"limits are used up", func(n *node, k string) error {
 			_, err := n.Check(t.Context(), &pb.CheckRequest{Key: k, Requests: new(int64(10)), InputTokens: 8000})
 			return err

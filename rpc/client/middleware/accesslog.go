@@ -18,6 +18,7 @@ import (
 // never logged.
 type AccessLog uint8
 
+// What is logged.
 const (
 	AccessLogOff     AccessLog = iota
 	AccessLogSampled           // one call in 100, chosen at random

@@ -4,6 +4,7 @@ package middleware
 
 import (
 	"errors"
+	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -88,9 +89,7 @@ func (a *accuracy) addModel(model string) accuracyOfModel {
 	defer a.mu.Unlock()
 	models := map[string]accuracyOfModel{otherModels: a.labelled(otherModels)}
 	if known := a.models.Load(); known != nil {
-		for name, m := range *known {
-			models[name] = m
-		}
+		maps.Copy(models, *known)
 	}
 	if _, ok := models[model]; !ok {
 		if len(models) > maxLabelledModels {

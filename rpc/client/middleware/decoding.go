@@ -63,7 +63,7 @@ func (d *decoding) run(source *io.PipeReader) {
 			d.call.recordOutput(d.meter.StreamedTokens())
 		}
 		if err != nil {
-			d.failed = err != io.EOF && err != errInterrupted
+			d.failed = !errors.Is(err, io.EOF) && !errors.Is(err, errInterrupted)
 			return
 		}
 	}

@@ -116,8 +116,11 @@ func mergeReported(best charge, reported *client.Usage, incomplete bool) charge 
 		to       *int64
 		reported int64
 	}{
-		{&u.CachedInputTokens, reported.CachedInputTokens}, {&u.CacheWriteTokens, reported.CacheWriteTokens}, {&u.CacheWrite1hTokens, reported.CacheWrite1hTokens},
-		{&u.Images, reported.Images}, {&u.Searches, reported.Searches},
+		{&u.CachedInputTokens, reported.CachedInputTokens},
+		{&u.CacheWriteTokens, reported.CacheWriteTokens},
+		{&u.CacheWrite1hTokens, reported.CacheWrite1hTokens},
+		{&u.Images, reported.Images},
+		{&u.Searches, reported.Searches},
 	} {
 		if part.reported > 0 {
 			*part.to = part.reported

@@ -66,9 +66,10 @@ func (o *outageLog) add(logger *slog.Logger, mode UndecidedMode, err error) {
 	if now < next || !o.logNext.CompareAndSwap(next, now+int64(outageLogInterval)) {
 		return
 	}
-	consequence := "calls are rejected"
+	calls := o.calls.Swap(0)
 	if mode == AllowUndecided {
-		consequence = "calls run without limits and are charged later"
+		logger.Warn("no node answers: calls run without limits and are charged later", "calls", calls, "error", err)
+		return
 	}
-	logger.Warn("no node answers: "+consequence, "calls", o.calls.Swap(0), "error", err)
+	logger.Warn("no node answers: calls are rejected", "calls", calls, "error", err)
 }

@@ -189,7 +189,7 @@ func TestReaderReturnsErrorOfSource(t *testing.T) {
 		whole := encode(t, []byte(strings.Repeat("The quick brown fox. ", 50)), c)
 		for _, n := range []int{0, 1, 5, len(whole) / 2, len(whole)} {
 			source := io.MultiReader(bytes.NewReader(whole[:n]), iotest.ErrReader(broken))
-			if _, err := decode(source, 1<<20, c); err != broken {
+			if _, err := decode(source, 1<<20, c); !errors.Is(err, broken) {
 				t.Errorf("%v after %d bytes = %v, want the error of the source", c, n, err)
 			}
 		}
@@ -232,7 +232,7 @@ func TestReaderReservesMemory(t *testing.T) {
 	full := errors.New("full")
 	r := NewReader(bytes.NewReader(window(1<<20)), Options{Codings: []Coding{Zstd}, MaxBytes: 1000, Reserve: func(int64) error { return full }})
 	defer r.Close()
-	if _, err := io.ReadAll(r); err != full {
+	if _, err := io.ReadAll(r); !errors.Is(err, full) {
 		t.Errorf("without memory = %v, want the error of Reserve", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Options configure a [Reader].
@@ -57,8 +58,8 @@ func (r *Reader) Read(p []byte) (n int, err error) {
 // open starts the decoders, which read the headers of their codings.
 func (r *Reader) open() error {
 	in := &r.source
-	for i := len(r.options.Codings) - 1; i >= 0; i-- {
-		s := &stage{coding: r.options.Codings[i], in: in}
+	for _, c := range slices.Backward(r.options.Codings) {
+		s := &stage{coding: c, in: in}
 		s.output = input{r: s, left: r.options.MaxBytes}
 		r.stages = append(r.stages, s)
 		if err := s.open(r.options.Reserve); err != nil {
@@ -110,10 +111,10 @@ func (s *stage) open(reserve func(int64) error) error {
 // Read implements io.Reader.
 func (s *stage) Read(p []byte) (int, error) {
 	n, err := s.decoder.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		if _, more := s.decoder.source.ReadByte(); more == nil {
 			err = &InvalidError{s.coding, errors.New("bytes after the end")}
-		} else if more != io.EOF {
+		} else if !errors.Is(more, io.EOF) {
 			err = s.cause(more)
 		}
 		return n, err
@@ -126,10 +127,10 @@ func (s *stage) Read(p []byte) (int, error) {
 
 // cause returns why a decoder failed: because of its input, or because that is invalid.
 func (s *stage) cause(err error) error {
-	if s.in.err != nil && s.in.err != io.EOF {
+	if s.in.err != nil && !errors.Is(s.in.err, io.EOF) {
 		return s.in.err
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return &InvalidError{s.coding, err}

@@ -59,8 +59,8 @@ func (b *usageBlock) usage(e Endpoint) (Usage, bool) {
 		u.Reasoning = min(u.Reasoning, u.Output)
 	} else if e == Other && b.input < 0 && b.output < 0 {
 		u.Input, u.Output = b.total, 0 // all that rerankers report
-	} else if !b.resolve(&u, e) {
-		return noUsage, false
+	} else {
+		b.resolve(&u, e)
 	}
 	if max(u.Input, 0)+max(u.Output, 0) > amount.Max || u.Input >= 0 && u.inputParts() > u.Input {
 		return noUsage, false
@@ -68,9 +68,8 @@ func (b *usageBlock) usage(e Endpoint) (Usage, bool) {
 	return u, true
 }
 
-// resolve sets the input and the output of u. It is false if the parts of the input
-// are larger than the input.
-func (b *usageBlock) resolve(u *Usage, e Endpoint) bool {
+// resolve sets the input and the output of u.
+func (b *usageBlock) resolve(u *Usage, e Endpoint) {
 	switch { // what the total leaves
 	case b.total < 0:
 	case u.Output < 0 && u.Input >= 0 && b.total >= u.Input:
@@ -85,7 +84,7 @@ func (b *usageBlock) resolve(u *Usage, e Endpoint) bool {
 		u.Output = 0
 	}
 	if u.Output < 0 {
-		return true
+		return
 	}
 	reported := u.Output
 	if u.Input >= 0 {
@@ -94,7 +93,6 @@ func (b *usageBlock) resolve(u *Usage, e Endpoint) bool {
 	if u.Reasoning > u.Output || b.thoughts {
 		u.Output = max(u.Output, reported+max(u.Reasoning, 0))
 	}
-	return true
 }
 
 // isPartBeside reports whether the parts of the input are beside it.
