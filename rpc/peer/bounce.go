@@ -29,7 +29,11 @@ const (
 // the lease of one that does not answer any more, and the votes for its heir. After that
 // this member is probably cut off from most others, which may last, and calls are decided
 // in fallback at once.
-const ownerPatience = 3 * time.Second
+const (
+	ownerPatience = 3 * time.Second
+	// ownerlessPause: after so long without a call that waits, there may have been an owner.
+	ownerlessPause = time.Second
+)
 
 // ownerless remembers since when partitions have no owner that decides. It is safe for
 // concurrent use.
@@ -41,17 +45,24 @@ type ownerless struct {
 	}
 }
 
-// waits reports whether a call of a partition that nobody decides should wait. A pause
-// without such calls is taken for a time with an owner.
+// waits reports whether a call of a partition that nobody decides should wait.
 func (o *ownerless) waits(partition int, term uint64, now time.Duration) bool {
 	o.Lock()
 	defer o.Unlock()
 	p := &o.partitions[partition]
-	if p.term != term || now-p.last > ownerPatience {
+	if p.term != term || now-p.last > ownerlessPause {
 		p.term, p.since = term, now
 	}
 	p.last = now
 	return now-p.since < ownerPatience
+}
+
+// answered says that a call which has waited was decided by an owner: there is one, and
+// calls wait for its heir.
+func (o *ownerless) answered(partition int, now time.Duration) {
+	o.Lock()
+	defer o.Unlock()
+	o.partitions[partition].since = now
 }
 
 // bounce waits until this member learns of another owner of the partition of f, or for a

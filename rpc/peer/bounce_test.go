@@ -29,16 +29,18 @@ func TestNoOwnerForLong(t *testing.T) {
 		waits bool
 	}{
 		{0, 1, true},
+		{time.Second, 1, true},
 		{2 * time.Second, 1, true},
 		{3 * time.Second, 1, false},
-		{5 * time.Second, 1, false},
-		{5 * time.Second, 2, true},  // an owner came, and went as well
+		{4 * time.Second, 1, false},
+		{4 * time.Second, 2, true},  // an owner came, and went as well
 		{20 * time.Second, 2, true}, // nobody has asked in between
+		{21 * time.Second, 2, true},
 		{22 * time.Second, 2, true},
-		{24 * time.Second, 2, false},
+		{23 * time.Second, 2, false},
 	} {
 		node.owners.clock.Store(int64(step.at))
-		if step.term == 2 && step.at == 5*time.Second {
+		if step.term == 2 && step.at == 4*time.Second {
 			gone(2)
 		}
 		before := node.owners.awaited.Load()
@@ -54,5 +56,18 @@ func TestNoOwnerForLong(t *testing.T) {
 		if waited := node.owners.awaited.Load() > before; waited != step.waits {
 			t.Errorf("at %s: waited for an owner: %t, want %t", step.at, waited, step.waits)
 		}
+	}
+}
+
+// TestOwnerThatIsBusy: calls that wait for an owner and are answered by it do not use up the
+// patience of those after them.
+func TestOwnerThatIsBusy(t *testing.T) {
+	t.Parallel()
+	var o ownerless
+	for at := time.Duration(0); at < 10*ownerPatience; at += ownerlessPause / 2 {
+		if !o.waits(7, 1, at) {
+			t.Fatalf("at %s: a call does not wait, although the last one was answered", at)
+		}
+		o.answered(7, at)
 	}
 }

@@ -46,6 +46,7 @@ func causeOf(err error) (cause, bool) {
 
 // fallBack decides a call without its owner, and reports to the owner what it admits.
 func (r *Router) fallBack(f *forward, why cause) {
+	f.fellBack = true
 	if f.Origin == call.Outbox {
 		f.result = unavailable("the owner cannot be reached: " + string(why))
 		return

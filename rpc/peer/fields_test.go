@@ -26,6 +26,9 @@ func fill(m protoreflect.Message) {
 	for i := range m.Descriptor().Fields().Len() {
 		f := m.Descriptor().Fields().Get(i)
 		n := 100 - int64(f.Number()) // min_output_tokens is below max_output_tokens, as it must be
+		if f.Name() == "input_tokens" {
+			n = 1_000 // more than its parts
+		}
 		switch {
 		case f.IsMap():
 			m.Mutable(f).Map().Set(protoreflect.ValueOfString("images").MapKey(), protoreflect.ValueOfInt64(n))

@@ -35,6 +35,7 @@ type forward struct {
 	redirected bool // by the owner, or by a member with another routing table
 	rerouted   bool
 	bounces    int
+	fellBack   bool // no owner has decided it
 
 	result *pb.Result // once it is decided
 }
@@ -150,6 +151,9 @@ func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 		} else {
 			r.accept(ctx, f, result)
 		}
+	}
+	if f.bounces > 0 && !f.fellBack {
+		r.ownerless.answered(f.Partition, r.owners.Clock())
 	}
 	if !f.Kind.EndsReservation() || f.Origin == call.Outbox {
 		return
