@@ -57,6 +57,9 @@ func TestMeteredByCount(t *testing.T) {
 					if got, err := io.ReadAll(r.Body); err != nil || string(got) != body {
 						t.Errorf("the upstream got %d bytes, %v, want the body as it is", len(got), err)
 					}
+					if got := r.Header.Get("Accept-Encoding"); got != "identity" {
+						t.Errorf("the upstream is asked for the encoding %q, want identity: the usage is read", got)
+					}
 					w.Header().Set("Content-Type", test.kind)
 					w.WriteHeader(test.status)
 					_, _ = io.WriteString(w, test.answer)
@@ -188,6 +191,7 @@ func TestModelOfThePath(t *testing.T) {
 	s := start(t, setup{upstream: usage})
 	for i, test := range []struct{ path, want string }{
 		{"/v1/chat/completions", "mock-small"}, {"/openai/deployments/big/chat/completions", "big"}, {"/v1/engines/org/big/chat/completions", "org/big"},
+		{"/openai/Deployments/big/chat/completions", "big"}, {"/openai/deployments/big/extensions/chat/completions", "big"}, {"/v1/Engines/big/completions", "big"},
 	} {
 		s.post(test.path, hello)
 		if r := s.result(i + 1); r.Model != test.want {

@@ -243,6 +243,16 @@ func TestNoUsage(t *testing.T) {
 	}
 }
 
+// A server that generates in spite of max_tokens 0, and reports no usage, is not free.
+func TestTextInSpiteOfABound(t *testing.T) {
+	_, c := start(t)
+	s := serve(t, middleware.Options{Client: c}, whole(200, `{"choices":[{"index":0,"text":"`+strings.Repeat("a", 30)+`","finish_reason":"stop"}]}`))
+	s.post(t, "/v1/completions", `{"model":"m","prompt":"Why?","max_tokens":0}`)
+	if r := s.result(t); r.Charged.OutputTokens != 10 || r.Source != middleware.SourceEstimated {
+		t.Errorf("charged %+v, %s, want 10 tokens of output, estimated", r.Charged, r.Source)
+	}
+}
+
 func TestImplausibleUsage(t *testing.T) {
 	for _, usage := range []string{
 		`{"prompt_tokens":-1,"completion_tokens":5}`,

@@ -104,6 +104,10 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 		m.reject(x, fieldRejection(err))
 		return
 	}
+	if rejection := checkModel(q.Model); rejection != nil {
+		m.reject(x, rejection)
+		return
+	}
 	x.model = q.Model
 	minOutput, rejection := m.minOutput(r, q)
 	if rejection != nil {
@@ -148,7 +152,9 @@ func (m *Middleware) serveCounted(w http.ResponseWriter, r *http.Request, next h
 	x.key = id.Key
 	estimate := client.Estimate{Key: id.Key, Tier: id.Tier, Model: m.options.Model, MaxOutputTokens: new(int64(0)), N: 1}
 	if c := m.reserve(x, estimate, r.URL.Path); c != nil {
-		m.serve(x, c, llm.NewUnread(), nil, r, next)
+		r2 := r.Clone(r.Context())
+		r2.Header.Set("Accept-Encoding", "identity") // the usage in the response is read
+		m.serve(x, c, llm.NewUnread(), nil, r2, next)
 	}
 }
 

@@ -162,3 +162,17 @@ func TestUndecidedChargeIsDropped(t *testing.T) {
 		t.Errorf("%d lines say that a charge was dropped, want 1", n)
 	}
 }
+
+// A model that no node accepts is rejected also while none answers: it could be charged to
+// nobody later.
+func TestInvalidModelIsRejectedWithoutANode(t *testing.T) {
+	s := serve(t, middleware.Options{Client: failingLimiter{client.ErrUnreachable}, WhenUndecided: middleware.AllowUndecided}, func(http.ResponseWriter, *http.Request) {
+		t.Error("a call that cannot be charged ran")
+	})
+	for _, model := range []string{strings.Repeat("m", 257), strings.Repeat("m", 1<<20), `a\u0000`} {
+		response, body := s.post(t, chat, `{"model":"`+model+`","messages":[{"role":"user","content":"Why?"}]}`)
+		if response.StatusCode != http.StatusBadRequest || !strings.Contains(body, `"param":"model"`) || len(body) > 4<<10 {
+			t.Errorf("a model of %d bytes = %d with %d bytes, want 400 that names the model", len(model), response.StatusCode, len(body))
+		}
+	}
+}

@@ -242,7 +242,8 @@ func (w *writer) readMeter(e *ending) {
 			e.claimedOutput = max(output, 0)
 		}
 	}
-	if q.MaxOutput != 0 {
+	generates := q.Endpoint != llm.Embeddings && q.Endpoint != llm.Other
+	if q.MaxOutput != 0 || generates && w.meter.OutputBytes() > 0 { // a server may ignore a bound of 0
 		e.textOutput = w.capAtGrant(w.estimator.text(w.call.Key(), q.Model, w.meter.OutputBytes()))
 		e.outputGuess = max(w.meter.StreamedTokens(), e.textOutput)
 		if !e.usageRejected && w.meter.UsageIsCurrent() {

@@ -96,13 +96,24 @@ func ModelOfPath(requestPath string) string {
 			break
 		}
 	}
-	for _, parent := range [...]string{"/deployments/", "/engines/"} {
-		if _, name, ok := strings.Cut(clean, parent); ok {
-			return name
-		}
+	lower := strings.ToLower(clean) // some servers ignore case there
+	if len(lower) != len(clean) {
+		lower = clean
+	}
+	if i := strings.Index(lower, deploymentsParent); i >= 0 {
+		name, _, _ := strings.Cut(clean[i+len(deploymentsParent):], "/") // more may follow, such as /extensions
+		return name
+	}
+	if i := strings.Index(lower, enginesParent); i >= 0 {
+		return clean[i+len(enginesParent):]
 	}
 	return ""
 }
+
+const (
+	deploymentsParent = "/deployments/"
+	enginesParent     = "/engines/"
+)
 
 // Dialect returns the dialect of the endpoint.
 func (e Endpoint) Dialect() Dialect {
