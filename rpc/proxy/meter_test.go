@@ -190,8 +190,12 @@ func TestModelOfThePath(t *testing.T) {
 	usage := handler(withUsage(`{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11}`))
 	s := start(t, setup{upstream: usage})
 	for i, test := range []struct{ path, want string }{
-		{"/v1/chat/completions", "mock-small"}, {"/openai/deployments/big/chat/completions", "big"}, {"/v1/engines/org/big/chat/completions", "org/big"},
-		{"/openai/Deployments/big/chat/completions", "big"}, {"/openai/deployments/big/extensions/chat/completions", "big"}, {"/v1/Engines/big/completions", "big"},
+		{"/v1/chat/completions", "mock-small"},
+		{"/openai/deployments/big/chat/completions", "big"},
+		{"/v1/engines/org/big/chat/completions", "org/big"},
+		{"/openai/Deployments/big/chat/completions", "big"},
+		{"/openai/deployments/big/extensions/chat/completions", "big"},
+		{"/v1/Engines/big/completions", "big"},
 	} {
 		s.post(test.path, hello)
 		if r := s.result(i + 1); r.Model != test.want {

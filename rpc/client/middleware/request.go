@@ -10,8 +10,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"unicode"
 	"time"
+	"unicode"
 
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/text"
