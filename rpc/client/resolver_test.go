@@ -6,12 +6,14 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -25,7 +27,7 @@ func (fixedServer) Check(_ context.Context, r *pb.CheckRequest) (*pb.Decision, e
 }
 
 // serveAt serves at an address until the returned function is called.
-func serveAt(t *testing.T, address string) (l net.Listener, stop func()) {
+func serveAt(t *testing.T, address string) (stop func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -45,7 +47,7 @@ func serveAt(t *testing.T, address string) (l net.Listener, stop func()) {
 		}
 	}
 	t.Cleanup(stop)
-	return l, stop
+	return stop
 }
 
 // A node whose name gets another address is found again when the connection to the old
@@ -53,11 +55,12 @@ func serveAt(t *testing.T, address string) (l net.Listener, stop func()) {
 func TestNamesAreLookedUpAgain(t *testing.T) {
 	for name, addrs := range map[string][]string{"one": {"node1.test"}, "several": {"node1.test", "node2.test"}} {
 		t.Run(name, func(t *testing.T) {
-			first, stop := serveAt(t, "127.0.0.1:0")
-			_, port, err := net.SplitHostPort(first.Addr().String())
+			free, err := freeport.Pick() // no other process gets it while it moves between addresses
 			if err != nil {
 				t.Fatal(err)
 			}
+			port := strconv.Itoa(free)
+			stop := serveAt(t, net.JoinHostPort("127.0.0.1", port))
 			var ip atomic.Pointer[string]
 			var broken atomic.Bool // no name is found
 			set := func(address string) { ip.Store(&address) }
@@ -97,7 +100,7 @@ func TestNamesAreLookedUpAgain(t *testing.T) {
 						t.Error("Check = nil while no node runs, want an error")
 					}
 				}
-				_, stop = serveAt(t, net.JoinHostPort(address, port))
+				stop = serveAt(t, net.JoinHostPort(address, port))
 				set(address)
 				broken.Store(false)
 				answers("at " + address)
