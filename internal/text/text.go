@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package text shows other people's text in messages and logs.
+// Package text checks other people's text, and shows it in messages and logs.
 package text
 
 import (

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/resolver"
+
+	"github.com/bucketring/bucketring/internal/notify"
 )
 
 const (
@@ -52,7 +54,7 @@ func (b nameResolver) Build(target resolver.Target, cc resolver.ClientConn, o re
 	if _, err := netip.ParseAddr(host); err == nil {
 		return fixedAddress{}, cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: net.JoinHostPort(host, port)}}})
 	}
-	n := &name{host: host, port: port, cc: cc, lookup: b.lookup, again: make(chan struct{}, 1)}
+	n := &name{host: host, port: port, cc: cc, lookup: b.lookup, again: notify.New()}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
 	n.done.Go(func() { n.run(ctx) })
@@ -70,18 +72,13 @@ type name struct {
 	host, port string
 	cc         resolver.ClientConn
 	lookup     func(ctx context.Context, host string) ([]string, error)
-	again      chan struct{} // requests to look up; one pending request is enough
+	again      notify.Signal // to look up
 	stop       context.CancelFunc
 	done       sync.WaitGroup
 }
 
 // ResolveNow implements resolver.Resolver. gRPC calls it when a connection fails.
-func (n *name) ResolveNow(resolver.ResolveNowOptions) {
-	select {
-	case n.again <- struct{}{}:
-	default:
-	}
-}
+func (n *name) ResolveNow(resolver.ResolveNowOptions) { n.again.Set() }
 
 // Close implements resolver.Resolver.
 func (n *name) Close() {
@@ -102,7 +99,7 @@ func (n *name) run(ctx context.Context) {
 		backoff = minLookupBackoff
 		sleep(ctx, minLookupInterval)
 		select {
-		case <-n.again:
+		case <-n.again.C():
 		case <-ctx.Done():
 		}
 	}

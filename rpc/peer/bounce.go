@@ -30,7 +30,7 @@ const (
 // this member is probably cut off from most others, which may last, and calls are decided
 // in fallback at once.
 const (
-	ownerPatience = 3 * time.Second
+	maxOwnerless = 3 * time.Second
 	// ownerlessPause: after so long without a call that waits, there may have been an owner.
 	ownerlessPause = time.Second
 )
@@ -54,7 +54,7 @@ func (o *ownerless) waits(partition int, term uint64, now time.Duration) bool {
 		p.term, p.since = term, now
 	}
 	p.last = now
-	return now-p.since < ownerPatience
+	return now-p.since < maxOwnerless
 }
 
 // answered says that a call which has waited was decided by an owner: there is one, and

@@ -59,12 +59,12 @@ func TestNoOwnerForLong(t *testing.T) {
 	}
 }
 
-// TestOwnerThatIsBusy: calls that wait for an owner and are answered by it do not use up the
-// patience of those after them.
+// TestOwnerThatIsBusy: after a call has waited for an owner and was answered by it, the next
+// ones wait as long as the first.
 func TestOwnerThatIsBusy(t *testing.T) {
 	t.Parallel()
 	var o ownerless
-	for at := time.Duration(0); at < 10*ownerPatience; at += ownerlessPause / 2 {
+	for at := time.Duration(0); at < 10*maxOwnerless; at += ownerlessPause / 2 {
 		if !o.waits(7, 1, at) {
 			t.Fatalf("at %s: a call does not wait, although the last one was answered", at)
 		}

@@ -4,8 +4,6 @@ package server
 
 import (
 	"math"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/text"
@@ -14,7 +12,7 @@ import (
 
 // The bounds of what a caller may send. Amounts go up to [limiter.MaxAmount].
 const (
-	maxNameBytes     = 256 // tier, model
+	maxNameBytes     = text.MaxNameBytes
 	maxIDBytes       = 128
 	maxCostNameBytes = 64
 	maxCosts         = 16
@@ -42,37 +40,10 @@ func checkKey(key string) error {
 // checkText says whether s is printable UTF-8 of the allowed length. A space
 // is printable, other white space is not.
 func checkText(field, s string, atLeast, atMost int) error {
-	if problem := textProblem(s, atLeast, atMost); problem != "" {
+	if problem := text.Problem(s, atLeast, atMost); problem != "" {
 		return wrongText(field, s, problem)
 	}
 	return nil
-}
-
-func textProblem(s string, atLeast, atMost int) string {
-	switch {
-	case len(s) < atLeast:
-		return "must not be empty"
-	case len(s) > atMost:
-		return "must be at most " + decimal(int64(atMost)) + " bytes"
-	}
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' {
-			return unicodeProblem(s)
-		}
-	}
-	return ""
-}
-
-func unicodeProblem(s string) string {
-	if !utf8.ValidString(s) {
-		return "must be valid UTF-8"
-	}
-	for _, r := range s {
-		if !unicode.IsPrint(r) {
-			return "must be printable"
-		}
-	}
-	return ""
 }
 
 func checkNumber(field string, n, atLeast, atMost int64) error {
@@ -116,7 +87,7 @@ var costHints = map[limiter.Dimension]string{
 }
 
 func checkCost(name string, amount int64) error {
-	if problem := textProblem(name, 1, maxCostNameBytes); problem != "" {
+	if problem := text.Problem(name, 1, maxCostNameBytes); problem != "" {
 		return wrongText("costs", name, "a name "+problem)
 	}
 	if hint, ok := costHints[limiter.Dimension(name)]; ok {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/notify"
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
@@ -47,7 +48,7 @@ type lateCharges struct {
 	limiter Limiter
 	dropped func(lateCharge, error) // not called with a lock held
 	charged func()
-	wake    chan struct{} // cap 1: a retry now is enough
+	wake    notify.Signal // to retry now
 
 	mu struct {
 		sync.Mutex
@@ -58,7 +59,7 @@ type lateCharges struct {
 }
 
 func newLateCharges(l Limiter) *lateCharges {
-	return &lateCharges{limiter: l, wake: make(chan struct{}, 1)}
+	return &lateCharges{limiter: l, wake: notify.New()}
 }
 
 // put enqueues a charge, or returns errLateFull.
@@ -114,7 +115,7 @@ func (l *lateCharges) run() {
 		timer.Reset(wait)
 		select {
 		case <-timer.C:
-		case <-l.wake:
+		case <-l.wake.C():
 		}
 		wait, refusals = min(2*wait, maxLateRetry), 0
 	}
@@ -179,10 +180,7 @@ func (l *lateCharges) flush(ctx context.Context) error {
 	}
 	idle := l.mu.idle
 	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	l.wake.Set()
 	select {
 	case <-idle:
 		return nil

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/text"
@@ -177,18 +176,16 @@ func withBody(r *http.Request, b *body, content []byte, changed bool) *http.Requ
 	return r2
 }
 
-// maxModelBytes bounds the name of a model, as nodes do.
-const maxModelBytes = 256
-
 // checkModel rejects the name of a model that no node accepts. Without a node, it would be
 // charged to nobody, and kept until one answers.
 func checkModel(model string) *rejection {
-	if len(model) <= maxModelBytes && strings.IndexFunc(model, unicode.IsControl) < 0 {
+	problem := text.Problem(model, 0, text.MaxNameBytes)
+	if problem == "" {
 		return nil
 	}
 	return &rejection{
 		status: http.StatusBadRequest, code: "invalid_value", param: "model",
-		message: fmt.Sprintf("model: must be at most %d bytes without control characters, got %s", maxModelBytes, text.Quote(model)),
+		message: "model: " + problem + ", got " + text.Quote(model),
 	}
 }
 
