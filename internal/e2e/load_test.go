@@ -259,7 +259,7 @@ func wantUndisturbed(t *testing.T, what string, before, during samples) {
 	if n := len(before.by(client.Fallback)) + len(during.by(client.Fallback)); n != 0 {
 		t.Errorf("%s: %d calls were decided in fallback, want none", what, n)
 	}
-	if got, most := during.quantile(500), 5*before.quantile(500)+10*time.Millisecond; got > most {
+	if got, most := during.quantile(500), 3*before.quantile(500)+2*time.Millisecond; got > most {
 		t.Errorf("%s: the median during the fault is %v, want at most %v (before: %v)", what, got, most, before.quantile(500))
 	}
 	if got, most := during.quantile(990), 5*before.quantile(990)+120*time.Millisecond; got > most {
