@@ -239,6 +239,57 @@ func TestCallsBehindUrgentOnesAreRefused(t *testing.T) {
 	})
 }
 
+// Each call that is answered is settled, after two reports. These take most of what the
+// member answers and are sent first, so that few calls can wait behind them: what waits is
+// answered, and what is refused is refused at once.
+func TestRefusalsAreImmediateBesideSettles(t *testing.T) {
+	f := &fake{handle: busy(90*time.Microsecond, func([]*pb.Item) {})} // 11,000 a second
+	bubble(t, f, Options{}, func(t *testing.T, l *Link) {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		refused, late := 0, 0
+		var took []time.Duration
+		start := time.Now()
+		for time.Since(start) < 4*time.Second {
+			for range 20 { // per ms, where 3 are answered
+				wg.Go(func() {
+					began := time.Now()
+					_, err := l.Do(t.Context(), check("k"))
+					mu.Lock()
+					steady := began.Sub(start) > 2*time.Second
+					switch {
+					case !steady:
+					case errors.Is(err, ErrOverloaded):
+						if refused++; time.Since(began) > 10*time.Millisecond {
+							late++
+						}
+					case err == nil:
+						took = append(took, time.Since(began))
+					}
+					mu.Unlock()
+					if err != nil {
+						return
+					}
+					for range 3 {
+						time.Sleep(100 * time.Millisecond)
+						if _, err := l.Do(t.Context(), settle("s")); err != nil {
+							t.Errorf("settle: %v", err)
+						}
+					}
+				})
+			}
+			time.Sleep(time.Millisecond)
+		}
+		wg.Wait()
+		slices.Sort(took)
+		p99 := took[len(took)*99/100]
+		t.Logf("%d answered, p99 %v; %d refused, %d of them late", len(took), p99, refused, late)
+		if len(took) < 4000 || late > refused/1000 || p99 > 200*time.Millisecond {
+			t.Errorf("%d calls were answered with a p99 of %v, and %d of %d refusals took more than 10 ms", len(took), p99, late, refused)
+		}
+	})
+}
+
 // A member that refuses calls itself gets fewer, and all again once it refuses none.
 func TestMemberRefuses(t *testing.T) {
 	var mu sync.Mutex
