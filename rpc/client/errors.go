@@ -91,7 +91,6 @@ type callFailure struct {
 	err       error
 }
 
-
 func (e *callFailure) Error() string { return e.verb + " " + e.key + ": " + e.err.Error() }
 func (e *callFailure) Unwrap() error { return e.err }
 

@@ -86,8 +86,8 @@ func (l *Link) startedLocked(of *list) int64 {
 // less time left than any batch took lately is ended, and after it has waited, one that has
 // less than batches usually take: a queue would otherwise send each call just in time to be
 // answered too late. While calls are refused, one that has
-// waited for a quarter of the timeout is refused, too, in favour of those behind it:
-// urgent calls kept it waiting, or a burst.
+// waited for a quarter of the timeout, and for two round trips, is refused, too, in favour
+// of those behind it: urgent calls kept it waiting, or a burst.
 func (l *Link) fillLocked(b *batch, from *list, limit int, now int64) (full bool) {
 	least, usual := l.mu.admission.leastRoundTrip(now), l.mu.admission.roundTrip
 	late, refused := 0, 0
@@ -98,7 +98,7 @@ func (l *Link) fillLocked(b *batch, from *list, limit int, now int64) (full bool
 		case p.sends == 0 && (p.deadline <= now+least || p.deadline <= now+usual && p.started < now-usual):
 			l.failLocked(p, errUnsent)
 			late++
-		case p.class == ordinary && p.sends == 0 && now-p.started > int64(l.o.Timeout)/4 && l.mu.admission.overloaded(now):
+		case p.class == ordinary && p.sends == 0 && now-p.started > max(int64(l.o.Timeout)/4, 2*usual) && l.mu.admission.overloaded(now):
 			l.failLocked(p, refusal(l.mu.admission.retryAfter(now, from.n)))
 			l.countRefusalsLocked(now, 1)
 			refused++
