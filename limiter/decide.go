@@ -10,6 +10,9 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		return err
 	}
 	now = p.tick(now)
+	if h := p.engine.sampler; h != nil && !r.Force {
+		h.hit(p, now, root, r)
+	}
 	var id idKey
 	var keyHash uint64
 	var body uint32

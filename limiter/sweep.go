@@ -24,6 +24,9 @@ const sweepAge = int64(10 * time.Second)
 // Calls of Sweep must not overlap.
 func (e *Engine) Sweep(now Time, n int) (removed int) {
 	removed = e.keepReserve(now)
+	if e.sampler != nil {
+		e.sampler.adapt(now)
+	}
 	for n > 0 {
 		s := &e.shards[e.sweepPartition]
 		s.Lock()
