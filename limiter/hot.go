@@ -47,17 +47,13 @@ func newSampler(seed maphash.Seed) *sampler {
 	return s
 }
 
-// hit counts a call of a partition, or skips it. The distance between two samples is
+// hit counts a call of a partition. While a sample is counted, it chooses the next one at
 // random, so that no pattern of the calls has a part in it.
 func (s *sampler) hit(p *partition, now Time, root uint64, r *Request) {
 	weight := s.weight.Load()
 	if weight > 1 {
 		skip := &p.records.first.skip
-		if *skip > 1 && *skip < 2*weight {
-			*skip--
-			return
-		}
-		sampled := *skip == 1
+		sampled := *skip == 1                                       // or it is the first call
 		*skip = 1 + s.sketches[root%Partitions].next()%(2*weight-1) // weight on average
 		if !sampled {
 			return
@@ -88,6 +84,12 @@ func (s *sampler) adapt(now Time) {
 	s.adapted = now.Mono
 	rate := s.counted.Swap(0) * 1000 / (elapsed / int64(time.Millisecond))
 	s.weight.Store(1 << min(bits.Len64(uint64(rate/maxSamples)), bits.Len(hotkeys.MaxWeight)-1))
+}
+
+// limitSkip makes a partition skip no more calls than the present weight allows, after more
+// calls per second.
+func (s *sampler) limitSkip(p *partition) {
+	p.records.first.skip = min(p.records.first.skip, 2*s.weight.Load()-1)
 }
 
 // HotKeys are the keys for which an engine decides most often.

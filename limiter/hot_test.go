@@ -100,7 +100,7 @@ func TestHotKeysSample(t *testing.T) {
 				check(now, "cold/"+strconv.Itoa(r.IntN(1000)), 0)
 			}
 			now = now.Add(time.Second / time.Duration(rate))
-			e.Sweep(now, 0)
+			e.Sweep(now, 1)
 		}
 	}
 	calls(300_000, 5*time.Second)

@@ -50,6 +50,9 @@ func (e *Engine) Sweep(now Time, n int) (removed int) {
 
 func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 	now = p.tick(now)
+	if h := p.engine.sampler; h != nil {
+		h.limitSkip(p)
+	}
 	for ; visited < n && p.trimmed == 0; visited++ {
 		last, found := p.sweptRecord, false
 		if p.sweptRecord, found = p.records.next(last); !found {

@@ -12,8 +12,8 @@ type table struct {
 	deleted int32   // positions with tagDeleted
 	depth   uint8   // bits of the prefix that choose this table
 
-	// skip is a state of the partition, see sampler.hit, kept in its first table because
-	// there is room in its cache lines.
+	// skip is a state of the partition: in how many calls the next one is counted for hot
+	// keys. It is kept in the first table because there is room in its cache lines.
 	skip uint32
 }
 
