@@ -10,6 +10,13 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		return err
 	}
 	now = p.tick(now)
+	if !r.Force {
+		if skip := &p.records.first.skip; *skip > 1 {
+			*skip--
+		} else if h := p.engine.sampler; h != nil {
+			h.hit(p, now, root, r)
+		}
+	}
 	var id idKey
 	var keyHash uint64
 	var body uint32

@@ -78,6 +78,8 @@ type Request struct {
 	// Attempt identifies one attempt among several with the same ID, so that it can
 	// be withdrawn. An attempt 0 cannot be. It is not part of the request's identity.
 	Attempt uint64
+	// Asker says who asks, for [Engine.HotKeys]. The caller numbers them.
+	Asker uint32
 
 	// The following fields are for Reserve only.
 

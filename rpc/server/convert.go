@@ -36,7 +36,7 @@ func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
 // because clearing all of a scratch costs more than counting a hit.
 func (s *Service) release(x *scratch) {
 	x.callerID = ""
-	x.request.Force, x.request.Attempt = false, 0
+	x.request.Force, x.request.Attempt, x.request.Asker = false, 0, 0
 	switch x.kind {
 	case call.Count:
 		x.count, x.counted = limiter.CountRequest{}, limiter.CountResult{}
@@ -61,7 +61,7 @@ func (x *scratch) validate(c *call.Call) error {
 		return c.Err
 	}
 	x.kind, x.callerID = c.Kind, ""
-	x.request.Force, x.request.Attempt = c.Replay, c.Attempt
+	x.request.Force, x.request.Attempt, x.request.Asker = c.Replay, c.Attempt, c.Asker
 	switch c.Kind {
 	case call.Check:
 		return x.check(c.Check(), c.RequestID)
