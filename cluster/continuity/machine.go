@@ -43,6 +43,8 @@ type Machine struct {
 	ready     bool // whether this member votes
 	settled   uint64
 	votesFrom []votesFrom
+	voted     time.Duration // when this member voted last
+	collects  time.Duration // since when it collects the votes of this roster
 
 	parts        []partition
 	busy         bitmap // partitions that a tick has to look at
@@ -53,7 +55,8 @@ type Machine struct {
 	transfersEnded bool
 	nextWalk       time.Duration
 	nextCollect    time.Duration
-	nextAsked      int // the member of the roster that is asked for its votes next
+	nextKnown      time.Duration // when to ask anybody for all arrangements again
+	nextAsked      int           // the member of the roster that is asked for its votes next
 
 	fx      Effects
 	steps   uint64
@@ -76,7 +79,12 @@ type peer struct {
 	contact   time.Duration // when this member sent the last ping that the peer answered
 	answered  time.Duration // when this member last answered a ping of the peer
 	differs   int           // pings in a row with another digest
+	steady    int           // the last of them, in which neither side's digest has changed
+	digest    uint64        // of its last ping
+	mine      uint64        // digest of this member then
 	nextKnown time.Duration // when to ask for all arrangements again
+	tellFrom  int           // the partition from which on it is told all arrangements, if tells
+	tells     bool          // it has asked for them
 	beats     int           // how many were in the last heartbeat
 	outStep   uint64        // the step in which out is the index of the message to it
 	out       int

@@ -2,7 +2,10 @@
 
 package continuity
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Decides reports whether this member decides exactly for a partition at a time.
 // A host that answers from its own copy of the roles and leases must ask before
@@ -126,4 +129,57 @@ func (m *Machine) Role(partition int) Role {
 		return Relay
 	}
 	return None
+}
+
+// Transfer is a copy on its way from the owner of a partition.
+type Transfer struct {
+	To    ID
+	Move  bool // whether To is to be the owner; otherwise it is to be the heir
+	Phase TransferPhase
+	Lacks uint64 // how many changes To has not acknowledged; of all if Phase is before CatchingUp
+}
+
+// TransferPhase is how far a [Transfer] is.
+type TransferPhase uint8
+
+// The phases of a transfer, in their order.
+const (
+	Offered    TransferPhase = iota // the receiver has not answered
+	Copying                         // all records are on their way
+	CatchingUp                      // changes since then are
+	Sealing                         // the owner has stopped deciding, for the last changes
+	Voting                          // votes for the new arrangement are asked for
+
+	phases = iota
+)
+
+var phaseNames = [phases]string{Offered: "offered", Copying: "copying", CatchingUp: "catching up", Sealing: "sealed", Voting: "voting"}
+
+func (p TransferPhase) String() string {
+	if p >= phases {
+		return fmt.Sprintf("phase %d", uint8(p))
+	}
+	return phaseNames[p]
+}
+
+// Transfer returns the copy of a partition that this member, its owner, is sending; false
+// if there is none.
+func (m *Machine) Transfer(partition int) (Transfer, bool) {
+	p := &m.parts[partition]
+	x := p.export
+	if x == nil || p.known.Owner != m.self {
+		return Transfer{}, false
+	}
+	t := Transfer{To: x.to, Move: x.move, Lacks: p.copy.Seq - min(x.seq, p.copy.Seq)}
+	switch {
+	case p.proposal != nil:
+		t.Phase = Voting
+	case p.sealed:
+		t.Phase = Sealing
+	case x.complete:
+		t.Phase = CatchingUp
+	case x.heard:
+		t.Phase = Copying
+	}
+	return t, true
 }

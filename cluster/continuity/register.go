@@ -87,7 +87,7 @@ func (m *Machine) prepare(i int) {
 	}
 	r.ballot = ballotAbove(max(p.promised, r.seen, m.floor), m.tag)
 	r.phase, r.started, r.accepts = 1, m.now, nil
-	p.promised = r.ballot
+	p.promised, m.voted = r.ballot, m.now
 	r.promises = append(r.promises[:0], promise{
 		from: m.self, accepted: p.accepted, value: p.value, copy: p.copy, ownerDead: m.dead(p.known.Owner), heirDead: m.dead(p.known.Heir),
 	})
@@ -165,7 +165,7 @@ func (m *Machine) onPrepare(msg *Message, e *Entry) {
 		m.send(msg.From, Entry{Kind: Refused, Partition: e.Partition, Ballot: e.Ballot, Accepted: p.promised})
 		return
 	}
-	p.promised = e.Ballot
+	p.promised, m.voted = e.Ballot, m.now
 	m.send(msg.From, Entry{
 		Kind: Promise, Partition: e.Partition, Ballot: e.Ballot, Accepted: p.accepted, Value: p.value, Copy: p.copy,
 		OwnerDead: m.dead(e.Value.Owner), HeirDead: m.dead(e.Value.Heir),
@@ -246,7 +246,7 @@ func (m *Machine) accept(i int, value Arrangement) {
 	}
 	r.phase, r.sent, r.started, r.value = 2, true, m.now, value
 	r.accepts = append(r.accepts[:0], m.self.Name)
-	p.accepted, p.value = r.ballot, value
+	p.accepted, p.value, m.voted = r.ballot, value, m.now
 	m.sendVoters(Entry{Kind: Accept, Partition: i, Ballot: r.ballot, Value: value})
 	m.touch(i)
 	m.endPhase2(i)
@@ -261,7 +261,7 @@ func (m *Machine) onAccept(msg *Message, e *Entry) {
 		m.send(msg.From, Entry{Kind: Refused, Partition: e.Partition, Ballot: e.Ballot, Accepted: p.promised})
 		return
 	}
-	p.promised, p.accepted, p.value = e.Ballot, e.Ballot, e.Value
+	p.promised, p.accepted, p.value, m.voted = e.Ballot, e.Ballot, e.Value, m.now
 	m.send(msg.From, Entry{Kind: Accepted, Partition: e.Partition, Ballot: e.Ballot})
 }
 

@@ -79,6 +79,7 @@ func (m *Machine) adoptRoster(r Roster) {
 	}
 	missed := m.roster.Epoch > 0 && (r.Epoch > m.roster.Epoch+1 || !r.has(m.self.Name))
 	m.roster, m.rosterVote, m.rosterChange, m.votesFrom, m.nextCollect, m.shunned = r, rosterVote{}, nil, nil, m.now, ""
+	m.collects = m.now
 	if m.member = r.has(m.self.Name) && !m.superseded; !m.member {
 		m.ready = false
 	}

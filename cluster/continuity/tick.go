@@ -16,6 +16,7 @@ func (m *Machine) tick() {
 	m.bootstrap()
 	m.collectVotes()
 	m.tickRoster()
+	m.tell()
 	if m.now >= m.nextWalk {
 		m.nextWalk = m.now + m.o.Heartbeat
 		m.ping()
@@ -113,10 +114,8 @@ func (m *Machine) handle(msg *Message, e *Entry) {
 	case Known:
 		m.onKnown(e)
 	case AskKnown:
-		for i := range m.parts {
-			if p := &m.parts[i]; p.known.Term != 0 {
-				m.send(msg.From, Entry{Kind: Known, Partition: i, Value: p.known, Flag: p.synced})
-			}
+		if p := m.peer(msg.From.Name); !p.tells {
+			p.tells, p.tellFrom = true, 0
 		}
 	case Ask:
 		m.onAsk(msg, e)
@@ -143,6 +142,40 @@ func (m *Machine) handle(msg *Message, e *Entry) {
 	}
 }
 
+// tellAtOnce is how many arrangements a tick tells a member that has asked for all. All of
+// them at once would keep both sides from everything else for some 20 ms.
+const tellAtOnce = 256
+
+// tell goes on telling members all arrangements.
+func (m *Machine) tell() {
+	for n := range m.peers {
+		o := &m.peers[n]
+		if !o.tells {
+			continue
+		}
+		end := min(o.tellFrom+tellAtOnce, len(m.parts))
+		for i := o.tellFrom; i < end; i++ {
+			if p := &m.parts[i]; p.known.Term != 0 {
+				m.send(o.ID, Entry{Kind: Known, Partition: i, Value: p.known, Flag: p.synced})
+			}
+		}
+		o.tellFrom, o.tells = end, end < len(m.parts)
+	}
+}
+
+// While arrangements change, members hear of them one after the other, so that digests
+// differ though nothing was missed. A member asks for all of them after maxDiffers pings
+// with other digests than its own, or after steadyDiffers of which both digests stayed the
+// same.
+const (
+	steadyDiffers = 3
+	maxDiffers    = 10
+)
+
+// askEvery is the time between two requests for all arrangements: the answer to the first
+// one is often enough.
+const askEvery = 400 * time.Millisecond
+
 // onPing answers, and asks for all arrangements if the other side has known
 // others for some time.
 func (m *Machine) onPing(msg *Message, e *Entry) {
@@ -152,13 +185,18 @@ func (m *Machine) onPing(msg *Message, e *Entry) {
 		p.answered = m.now
 		m.send(msg.From, Entry{Kind: Pong, Sent: e.Sent})
 	}
+	steady := e.Digest == p.digest && m.digest == p.mine
+	p.digest, p.mine = e.Digest, m.digest
 	if e.Digest == m.digest {
-		p.differs = 0
+		p.differs, p.steady = 0, 0
 		return
 	}
 	p.differs++
-	if p.differs >= 3 && m.now >= p.nextKnown {
-		p.nextKnown = m.now + time.Second
+	if p.steady++; !steady {
+		p.steady = 1
+	}
+	if (p.steady >= steadyDiffers || p.differs >= maxDiffers) && m.now >= max(p.nextKnown, m.nextKnown) {
+		p.nextKnown, m.nextKnown = m.now+time.Second, m.now+askEvery
 		m.send(msg.From, Entry{Kind: AskKnown})
 	}
 }

@@ -22,10 +22,24 @@ type votesFrom struct {
 // collectEvery is the time between two requests for votes.
 const collectEvery = 200 * time.Millisecond
 
+// A member that votes already asks others only to know what a majority knows, before the
+// roster changes again. If it voted within settleCalm, others are about to vote as well:
+// their votes differ from its own until then, and each would send all of its votes. So it
+// waits for a pause, for settleWait at most.
+const (
+	settleCalm = 200 * time.Millisecond
+	settleWait = 2 * time.Second
+)
+
+// busyVoting reports whether votes are better collected later.
+func (m *Machine) busyVoting() bool {
+	return m.ready && m.now-m.voted < settleCalm && m.now-m.collects < settleWait
+}
+
 // collectVotes asks for the votes of others until this member may vote, and has
 // what a majority knows in this epoch.
 func (m *Machine) collectVotes() {
-	if !m.roster.has(m.self.Name) || m.ready && m.settled == m.roster.Epoch || m.now < max(m.nextCollect, m.booted+withDrift(m.o.VoteTimeout)) {
+	if !m.roster.has(m.self.Name) || m.ready && m.settled == m.roster.Epoch || m.now < max(m.nextCollect, m.booted+withDrift(m.o.VoteTimeout)) || m.busyVoting() {
 		return
 	}
 	m.nextCollect = m.now + collectEvery

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,38 +35,64 @@ owners show the same ring.
 
 A link is idle until the first call for the member, and away if the member does not
 answer: this node then decides without it. -o json prints everything that GET /status
-returns.`,
+returns.
+
+--partitions lists each partition instead, as this node knows it: its owner and heir,
+the role of this node, and the copy that this node sends to the next owner or heir.
+With --member, it lists those of which that member is the owner or the heir, or is to
+be. To see the partition of a key, use: bucketring keys KEY`,
 		Example: `  bucketring status
   bucketring status --http 127.0.0.1:6480
+  bucketring status --partitions --member node-1
   bucketring status -o json`,
 		Args: exactArgs(),
 	}
 	flags := cmd.Flags()
 	address := flags.String("http", "", "address of the node's HTTP API (default $BUCKETRING_HTTP or "+defaultHTTP+")")
 	timeout := flags.Duration("timeout", 5*time.Second, "time to wait for the answer")
+	partitions := flags.Bool("partitions", false, "list the partitions")
+	member := flags.String("member", "", "with --partitions: only those of this member")
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *member != "" && !*partitions {
+			return usageError(cmd, errors.New("--member: needs --partitions"), "")
+		}
 		target, err := dialAddress(s.flagOrEnv(*address, "BUCKETRING_HTTP", defaultHTTP))
 		if err != nil {
 			return usageError(cmd, fmt.Errorf("--http: %w", err), "")
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), *timeout)
 		defer cancel()
-		text, err := fetchStatus(ctx, target)
+		path := "/status"
+		if *partitions {
+			path = "/status/partitions"
+			if *member != "" {
+				path += "?" + url.Values{"member": {*member}}.Encode()
+			}
+		}
+		text, err := fetchStatus(ctx, target, path)
 		if err != nil {
 			return err
 		}
 		if *output == formatJSON {
 			return s.indentJSON(text)
 		}
-		var status node.Status
-		if err := json.Unmarshal(text, &status); err != nil {
-			return errorWithHint(fmt.Errorf("%s: read the status: %w", target, err), "check that the node has the same version, or use -o json")
+		if *partitions {
+			return printJSON(target, text, s.printPartitions)
 		}
-		s.printStatus(&status, time.Now())
-		return nil
+		return printJSON(target, text, func(status *node.Status) { s.printStatus(status, time.Now()) })
 	}
 	return cmd
+}
+
+// printJSON parses what a node has answered and prints it.
+func printJSON[T any](target string, text []byte, show func(*T)) error {
+	var answer T
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return errorWithHint(fmt.Errorf("%s: read the status: %w", target, err), "check that the node has the same version, or use -o json")
+	}
+	show(&answer)
+	return nil
 }
 
 const notHTTP = "check that this is the HTTP address of a node"
@@ -73,8 +100,8 @@ const notHTTP = "check that this is the HTTP address of a node"
 // maxStatus bounds the size of a status, in bytes.
 const maxStatus = 64 << 20
 
-func fetchStatus(ctx context.Context, target string) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+target+"/status", http.NoBody)
+func fetchStatus(ctx context.Context, target, path string) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+target+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +143,26 @@ func (s *streams) printStatus(n *node.Status, now time.Time) {
 		for _, warning := range list {
 			s.printf("%s %s\n", s.colorize(yellow, "!"), warning)
 		}
+	}
+}
+
+// printPartitions prints who holds partitions.
+func (s *streams) printPartitions(n *node.PartitionsStatus) {
+	row, flush := s.columns("PARTITION", "OWNER", "HEIR", "ROLE OF "+strings.ToUpper(n.Name), "TERM", "LAG", "TRANSFER")
+	defer flush()
+	for i := range n.Partitions {
+		p := &n.Partitions[i]
+		heir, lag, transfer := cmp.Or(p.Heir, "-"), "-", "-"
+		if p.Heir != "" && !p.HeirComplete {
+			heir += " (incomplete)"
+		}
+		if p.Owner == n.Name {
+			lag = fmt.Sprintf("%d ms", p.LagMillis)
+		}
+		if t := p.Transfer; t != nil {
+			transfer = fmt.Sprintf("%s to %s, the next %s", t.Phase, t.To, t.Becomes)
+		}
+		row(strconv.Itoa(p.Partition), cmp.Or(p.Owner, "-"), heir, p.Role, strconv.FormatUint(p.Term, 10), lag, transfer)
 	}
 }
 

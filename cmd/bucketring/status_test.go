@@ -88,3 +88,22 @@ journal: all changes until 700ms ago are on disk
 		}
 	}
 }
+
+func TestStatusListsPartitions(t *testing.T) {
+	var out bytes.Buffer
+	(&streams{out: &out}).printPartitions(&node.PartitionsStatus{Name: "n1", Partitions: []node.PartitionStatus{
+		{Partition: 0, Role: "none"},
+		{Partition: 7, Owner: "n1", Heir: "n2", HeirComplete: true, Role: "active", Term: 8589934592, LagMillis: 21},
+		{Partition: 8, Owner: "n1", Heir: "n2", Role: "exporting", Term: 3, Transfer: &node.TransferStatus{To: "n3", Becomes: "owner", Phase: "catching up", Lacks: 3}},
+		{Partition: 4095, Owner: "n2", Heir: "n1", HeirComplete: true, Role: "backup", Term: 4},
+	}})
+	const want = `PARTITION  OWNER  HEIR             ROLE OF N1  TERM        LAG    TRANSFER
+0          -      -                none        0           -      -
+7          n1     n2               active      8589934592  21 ms  -
+8          n1     n2 (incomplete)  exporting   3           0 ms   catching up to n3, the next owner
+4095       n2     n1               backup      4           -      -
+`
+	if got := out.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}

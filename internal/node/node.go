@@ -249,6 +249,7 @@ func (n *Node) openServers() {
 		Safe:       n.Safe,
 		Metrics:    promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{Registry: n.registry}),
 		Status:     func() any { return n.Status() },
+		Partitions: func(ctx context.Context, member string) (any, error) { return n.Partitions(ctx, member) },
 		StatusPage: n.statusPage,
 		Rejections: n.rejections,
 		Admission:  n.admission,

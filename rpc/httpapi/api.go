@@ -10,6 +10,7 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -41,6 +42,9 @@ type Options struct {
 	Metrics http.Handler
 	// Status returns the JSON object that /status shows. Nil: there is no such path.
 	Status func() any
+	// Partitions returns the JSON object that /status/partitions shows: of all partitions,
+	// or of those of a member. Nil: there is no such path.
+	Partitions func(ctx context.Context, member string) (any, error)
 	// StatusPage returns what /status shows to browsers. Nil: they get JSON.
 	StatusPage func() statuspage.Status
 	// Admission refuses new calls. Nil: all are admitted.
@@ -65,7 +69,7 @@ func New(o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a := &api{service: o.Service, now: o.Now, ready: o.Ready, safe: o.Safe, status: o.Status, page: o.StatusPage, log: o.Logger, rejections: o.Rejections, admission: o.Admission}
+	a := &api{service: o.Service, now: o.Now, ready: o.Ready, safe: o.Safe, status: o.Status, page: o.StatusPage, partitions: o.Partitions, log: o.Logger, rejections: o.Rejections, admission: o.Admission}
 	a.bodies = share.New(share.Limits{Total: maxBodies, PerAddress: maxBodiesPerAddress})
 	a.buffers.New = func() any { return new(bytes.Buffer) }
 	a.routes = map[string]route{
@@ -83,6 +87,9 @@ func New(o Options) http.Handler {
 	}
 	if o.Status != nil {
 		a.routes["/status"] = route{http.MethodGet, a.showStatus}
+	}
+	if o.Partitions != nil {
+		a.routes["/status/partitions"] = route{http.MethodGet, a.showPartitions}
 	}
 	if o.Metrics != nil {
 		a.routes["/metrics"] = route{http.MethodGet, func(w http.ResponseWriter, r *http.Request) error {
@@ -129,6 +136,9 @@ type api struct {
 	safe    func() error
 	status  func() any
 	page    func() statuspage.Status // nil: no page
+
+	partitions func(context.Context, string) (any, error)
+
 	log     *slog.Logger
 	bodies  *share.Budget // bytes of large bodies in memory
 	routes  map[string]route

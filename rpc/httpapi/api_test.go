@@ -199,6 +199,12 @@ func TestRoutes(t *testing.T) {
 				Peers  []string       `json:"peers"`
 			}{"<node1>", map[string]any{"digest": "d"}, []string{"a"}}
 		}
+		o.Partitions = func(_ context.Context, member string) (any, error) {
+			if member == "gone" {
+				return nil, errors.New("it has ended")
+			}
+			return map[string]string{"member": member}, nil
+		}
 	})
 	for _, tt := range []struct {
 		method, path string
@@ -212,6 +218,10 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/readyz?verbose", 503, "not ready: policy is not loaded\n"},
 		{"GET", "/metrics", 200, "metrics\n"},
 		{"GET", "/status", 200, `{"name":"<node1>","policy":{"digest":"d"},"peers":["a"]}`},
+		{"GET", "/status/partitions", 200, `{"member":""}`},
+		{"GET", "/status/partitions?member=n2", 200, `{"member":"n2"}`},
+		{"GET", "/status/partitions?member=gone", 503, `{"error":"unavailable","message":"it has ended"}`},
+		{"GET", "/status/partitions?owner=n2", 400, `owner: unknown field`},
 		{"GET", "/v1/check", 405, `{"error":"method_not_allowed","message":"/v1/check takes POST, got \"GET\""}`},
 		{"POST", "/v1/limits", 405, `takes GET, HEAD`},
 		{"OPTIONS", "/v1/reserve", 405, `takes POST`},

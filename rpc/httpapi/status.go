@@ -49,6 +49,20 @@ func writeText(w http.ResponseWriter, status int, line string) {
 	_, _ = io.WriteString(w, line+"\n")
 }
 
+// showPartitions answers who holds which partitions, of all or of those of a member.
+func (a *api) showPartitions(w http.ResponseWriter, r *http.Request) error {
+	var member string
+	if err := readQuery(r.URL.RawQuery, []field{{"member", &member}}); err != nil {
+		return err
+	}
+	answer, err := a.partitions(r.Context(), member)
+	if err != nil {
+		return &problem{status: http.StatusServiceUnavailable, Code: "unavailable", Message: err.Error()}
+	}
+	a.write(w, http.StatusOK, answer)
+	return nil
+}
+
 // showStatus answers with JSON, or with a page if the caller prefers HTML.
 func (a *api) showStatus(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()

@@ -44,6 +44,22 @@ func TestThreeMembersOwnEverythingOnce(t *testing.T) {
 		if err != nil || !s.SafeToLose || s.Owned == 0 || s.Heir == 0 {
 			t.Errorf("status of %s = %+v, %v, want that any member may be lost", name, s, err)
 		}
+		list, err := m.Partitions(ctx)
+		if err != nil || len(list) != c.partitions {
+			t.Fatalf("partitions of %s: %d, %v, want %d", name, len(list), err, c.partitions)
+		}
+		owned := 0
+		for i, p := range list {
+			if p.Partition != i || p.Place != m.Place(i) || !p.HeirComplete || p.Transfer != nil || p.Lag != 0 {
+				t.Errorf("partition %d of %s = %+v, want the place %+v, a complete heir and no transfer", i, name, p, m.Place(i))
+			}
+			if p.Owner.Name == name {
+				owned++
+			}
+		}
+		if owned != s.Owned {
+			t.Errorf("%s lists %d partitions as its own, and counts %d", name, owned, s.Owned)
+		}
 	}
 }
 

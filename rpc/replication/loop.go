@@ -13,9 +13,13 @@ import (
 	"github.com/bucketring/bucketring/rpc/replication/internal/wire"
 )
 
-// maxBatch bounds the frames that are handled before anything is sent. More of them share
-// messages, and make those wait longer.
-const maxBatch = 128
+// maxBatch bounds the frames that are handled before anything is sent, and maxEntries what
+// is in them, give or take a frame. More of them share messages, and make those wait
+// longer.
+const (
+	maxBatch   = 128
+	maxEntries = 1024
+)
 
 // loop runs the machine. All its fields are of the one goroutine that is in run.
 type loop struct {
@@ -65,10 +69,11 @@ func (l *loop) run(ctx context.Context) {
 		if full != nil {
 			l.receiveCopy(full)
 		}
-		for n := 0; frame != nil; n++ {
+		for n, entries := 0, 0; frame != nil; n++ {
+			entries += size(&frame.frame.Message)
 			l.receive(frame)
 			frame = nil
-			if n < maxBatch {
+			if n < maxBatch && entries < maxEntries {
 				select {
 				case frame = <-l.frames:
 				default:
@@ -88,6 +93,9 @@ func (l *loop) run(ctx context.Context) {
 		l.flush()
 	}
 }
+
+// size returns how much there is to do for a message.
+func size(m *continuity.Message) int { return len(m.Entries) + len(m.Beats) + len(m.Grants) }
 
 func (l *loop) runCommands() {
 	l.commands.Lock()
