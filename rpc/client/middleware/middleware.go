@@ -154,7 +154,7 @@ func (m *Middleware) serveCounted(w http.ResponseWriter, r *http.Request, next h
 	if c := m.reserve(x, estimate, r.URL.Path); c != nil {
 		r2 := r.Clone(r.Context())
 		r2.Header.Set("Accept-Encoding", "identity") // the usage in the response is read
-		m.serve(x, c, llm.NewUnread(), nil, r2, next)
+		m.serve(x, c, llm.NewUnread(r.URL.Path), nil, r2, next)
 	}
 }
 

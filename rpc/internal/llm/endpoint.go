@@ -85,6 +85,44 @@ func EndpointOf(method, requestPath string) (Endpoint, bool) {
 	return 0, false
 }
 
+// answerKind is what the answer of an endpoint that is not known has.
+type answerKind uint8
+
+const (
+	anyAnswer    answerKind = iota
+	imagesAnswer            // a list of images
+	inputAnswer             // scores or vectors: the model generates nothing
+)
+
+// answers are the ends of the paths of such endpoints.
+var answers = [...]struct {
+	end  string
+	kind answerKind
+}{
+	{"/images/generations", imagesAnswer},
+	{"/images/edits", imagesAnswer},
+	{"/images/variations", imagesAnswer},
+	{"/rerank", inputAnswer},
+	{"/reranking", inputAnswer},
+	{"/score", inputAnswer},
+	{"/pooling", inputAnswer},
+	{"/classify", inputAnswer},
+	{"/embed", inputAnswer},
+	{"/embedding", inputAnswer},
+	{"/moderations", inputAnswer},
+}
+
+// answerOf returns what the answer to a request with that path has.
+func answerOf(requestPath string) answerKind {
+	clean := strings.ToLower(path.Clean("/" + requestPath))
+	for i := range answers {
+		if strings.HasSuffix(clean, answers[i].end) {
+			return answers[i].kind
+		}
+	}
+	return anyAnswer
+}
+
 // ModelOfPath returns the model that the path of a request names, which servers with
 // such paths use whatever the body says: NAME in /openai/deployments/NAME/… and
 // /v1/engines/NAME/…. It is empty if the path names none.

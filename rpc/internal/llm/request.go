@@ -71,6 +71,8 @@ type Request struct {
 	// grammar, or may call tools.
 	NoTruncation bool
 
+	answer answerKind // of Other
+
 	body          []byte
 	empty         bool          // the body has no members
 	firstMember   int           // offset of its first member
@@ -115,8 +117,10 @@ func Parse(e Endpoint, body []byte) (*Request, error) {
 }
 
 // NewUnread returns the request of a call whose body is not read: its answer is read
-// for the usage that it reports.
-func NewUnread() *Request { return &Request{Endpoint: Other, N: 1, StoredInput: true} }
+// for the usage that it reports, and for the images that the path promises.
+func NewUnread(requestPath string) *Request {
+	return &Request{Endpoint: Other, N: 1, StoredInput: true, answer: answerOf(requestPath)}
+}
 
 // SetPathModel makes the model that the path of the request names, if there is one, the
 // model of r. Its error is a *FieldError.
