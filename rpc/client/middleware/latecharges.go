@@ -31,7 +31,7 @@ const (
 var (
 	errLateFull  = errors.New("queue of charges for calls without a decision is full")
 	errLateShare = errors.New("too many charges of this root for calls without a decision")
-	errLateOld  = fmt.Errorf("not accepted within %v", maxLateAge)
+	errLateOld   = fmt.Errorf("not accepted within %v", maxLateAge)
 )
 
 // A lateCharge is the usage of a call that ran without a decision.
@@ -60,7 +60,7 @@ type lateCharges struct {
 		queue   []lateCharge   // at most maxLateCharges; the first one is next
 		perRoot map[string]int // charges in queue, at most maxLatePerRoot; only of roots with charges
 		running bool           // run is
-		idle    chan struct{} // closed when run ends; nil: no waiter
+		idle    chan struct{}  // closed when run ends; nil: no waiter
 	}
 }
 

@@ -72,7 +72,10 @@ func (c *Call) charge(e ending) charge {
 	case e.usage.Input >= 0: // the input is known, but not the final output
 		estimated.usage = response
 		estimated.usage.OutputTokens = min(e.outputGuess, amount.Max-e.usage.Input)
+	default:
+		estimated.usage.ServiceTier = response.ServiceTier
 	}
+	estimated.usage.Images, estimated.usage.Searches = response.Images, response.Searches // which the response shows
 	best := estimated
 	if complete {
 		best = charge{usage: response, source: SourceReported}

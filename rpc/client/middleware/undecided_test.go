@@ -212,8 +212,10 @@ func TestLogNamesKeysInOneForm(t *testing.T) {
 		tier := "paid"
 		m, err := middleware.New(middleware.Options{
 			Client: limits, WhenUndecided: middleware.AllowUndecided, AccessLog: middleware.AccessLogOn, AccessLogPlainKeys: plain,
-			Logger:   slog.New(slog.NewJSONHandler(log, nil)),
-			Identify: func(*http.Request) (middleware.Identity, error) { return middleware.Identity{Key: "acme/alice", Tier: tier}, nil },
+			Logger: slog.New(slog.NewJSONHandler(log, nil)),
+			Identify: func(*http.Request) (middleware.Identity, error) {
+				return middleware.Identity{Key: "acme/alice", Tier: tier}, nil
+			},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -48,7 +48,7 @@ func NewMeter(r *Request, status int, contentType string) *Meter {
 	m := &Meter{
 		e:        r.Endpoint,
 		n:        max(r.N, 1),
-		hasInput: r.InputBytes > 0 || r.InputTokens > 0,
+		hasInput: r.HasPrompt(),
 		failed:   status >= 400,
 		usage:    noUsage,
 		maxClaim: r.maxInputTokens(),
