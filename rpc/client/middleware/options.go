@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
@@ -163,8 +164,9 @@ type Options struct {
 
 	// AccessLog says which calls are logged.
 	AccessLog AccessLog
-	// AccessLogPlainKeys logs keys as they are. Otherwise, their hashes are logged, which
-	// are the same in all processes: who can guess a key can recognize its hash.
+	// AccessLogPlainKeys logs keys as they are, in all lines of Logger. Otherwise, their
+	// hashes are logged, which are the same in all processes: who can guess a key can
+	// recognize its hash.
 	AccessLogPlainKeys bool
 
 	// Logger logs settlements that failed, once in a minute that no node answers, and
@@ -227,6 +229,13 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+func (o Options) logForm() keypath.LogForm {
+	if o.AccessLogPlainKeys {
+		return keypath.LogPlain
+	}
+	return keypath.LogHash
+}
+
 func (o Options) metering() metering {
 	return metering{
 		limiter:    o.Client,
@@ -235,7 +244,7 @@ func (o Options) metering() metering {
 		logger:     o.Logger,
 		registerer: o.Registerer,
 		onDone:     o.OnDone,
-		access:     accessLog{mode: o.AccessLog, plainKeys: o.AccessLogPlainKeys},
+		access:     accessLog{mode: o.AccessLog, keys: o.logForm()},
 		undecided:  o.WhenUndecided,
 	}.withDefaults()
 }

@@ -175,6 +175,28 @@ func (p *parser) tokenOrText() {
 	}
 }
 
+// stored records a reference to input that the server stores.
+func (p *parser) stored() {
+	p.r.StoredInput = true
+	p.r.HiddenTokens += StoredTokens
+}
+
+// embeds reads prompts as vectors: a string or a list of strings.
+func (p *parser) embeds() {
+	p.r.StoredInput = true
+	var size int64
+	if p.peek() != '[' {
+		p.embedded++
+		size = p.countText()
+	} else {
+		for p.enter('['); p.element(); {
+			p.embedded++
+			size += p.countText()
+		}
+	}
+	p.r.HiddenTokens += (size + EmbedBytes - 1) / EmbedBytes
+}
+
 func (p *parser) toolList() {
 	if p.peek() != '[' {
 		p.wrongType("a list")
@@ -182,7 +204,17 @@ func (p *parser) toolList() {
 	}
 	for p.enter('['); p.element(); {
 		p.tools = true
-		p.r.InputBytes += p.countText()
+		if p.peek() != '{' {
+			p.r.InputBytes += p.countText()
+			continue
+		}
+		for p.enter('{'); p.member(); {
+			name := p.name()
+			if string(name) == "vector_store_ids" || string(name) == "container" {
+				p.stored() // files that the tool reads
+			}
+			p.r.InputBytes += int64(len(name)) + p.countText()
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ const (
 	promptField       // texts or token ids
 	thinkingField
 	storedField // refers to input that the server stores
+	embedsField // input as vectors
 	backgroundField
 )
 
@@ -38,8 +39,11 @@ var (
 		"messages": contentField, "prediction": contentField, "documents": textField,
 		"chat_template": textField, "chat_template_kwargs": textField,
 		"tools": toolsField, "functions": toolsField, "tool_choice": toolChoiceField, "function_call": toolChoiceField,
+		"data_sources": storedField, "cached_content": storedField, "session_params": storedField,
 	})
-	completionFields = merge(generationFields, map[string]field{"prompt": promptField, "suffix": textField})
+	completionFields = merge(generationFields, map[string]field{
+		"prompt": promptField, "suffix": textField, "prompt_embeds": embedsField, "session_params": storedField,
+	})
 	generationFields = map[string]field{ // of chat and other completions
 		"service_tier": serviceTierField,
 		"model":        modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "n_predict": boundField, "min_tokens": minimumField,
@@ -63,6 +67,9 @@ var (
 		"output_format": formatField, "output_config": formatObjectField, "thinking": thinkingField, "container": storedField,
 	}
 )
+
+// otherFields are those of endpoints that are not known.
+var otherFields = map[string]field{"model": modelField}
 
 // merge adds the fields of a to b and returns b.
 func merge(a, b map[string]field) map[string]field {
@@ -90,10 +97,11 @@ const (
 	audio
 	video
 	file
+	reference // to what the server stores
 )
 
 // mediumBytes are the bytes that a part of a medium counts for.
-var mediumBytes = [...]int64{noMedium: 0, image: ImageBytes, audio: AudioBytes, video: VideoBytes, file: FileBytes}
+var mediumBytes = [...]int64{noMedium: 0, image: ImageBytes, audio: AudioBytes, video: VideoBytes, file: FileBytes, reference: 3 * StoredTokens}
 
 // mediumOf returns the medium of the type of a part.
 func mediumOf(kind []byte) medium {
@@ -106,6 +114,8 @@ func mediumOf(kind []byte) medium {
 		return video
 	case "file", "input_file", "document", "container_upload":
 		return file
+	case "item_reference":
+		return reference
 	}
 	return noMedium
 }

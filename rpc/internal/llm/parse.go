@@ -25,6 +25,7 @@ type parser struct {
 	r *Request
 
 	prompts  int64
+	embedded int64 // prompts
 	thinking int64 // tokens
 	tools    bool
 	noTools  bool // tool_choice is none
@@ -117,8 +118,10 @@ func (p *parser) readMember(name []byte) {
 	case thinkingField:
 		p.thinkingBudget()
 	case storedField:
-		r.StoredInput = true
+		p.stored()
 		r.InputBytes += p.countText()
+	case embedsField:
+		p.embeds()
 	case backgroundField:
 		if p.boolean() {
 			p.fail("must not be true: the usage of a background response cannot be metered")
@@ -164,6 +167,7 @@ func (p *parser) addBound(m memberSpan) {
 // finish sets what depends on several fields.
 func (p *parser) finish() {
 	r := p.r
+	p.prompts = max(p.prompts, p.embedded)
 	if p.prompts > amount.Max/r.N {
 		p.problem, p.field = "must be at most "+amount.MaxText+" for all prompts together, got "+strconv.FormatInt(r.N, 10), "n"
 		return

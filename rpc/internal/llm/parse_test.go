@@ -126,7 +126,7 @@ func TestParse(t *testing.T) {
 			Request{MaxOutput: 99, MinOutput: 16, N: 1, Stream: true, InputBytes: 5},
 		},
 		{"responses, small", Responses, `{"max_output_tokens":3}`, Request{MaxOutput: 3, MinOutput: 3, N: 1}},
-		{"responses go on", Responses, `{"previous_response_id":"r1","background":false}`, Request{MaxOutput: -1, MinOutput: 16, N: 1, InputBytes: 2, StoredInput: true}},
+		{"responses go on", Responses, `{"previous_response_id":"r1","background":false}`, Request{MaxOutput: -1, MinOutput: 16, N: 1, InputBytes: 2, StoredInput: true, HiddenTokens: 2000}},
 		{
 			"responses with a schema", Responses, `{"text":{"verbosity":"low","format":{"type":"json_schema"}}}`,
 			Request{MaxOutput: -1, MinOutput: 16, N: 1, NoTruncation: true, InputBytes: 15},

@@ -24,6 +24,16 @@ const (
 	OpaqueBytes = 6_000
 )
 
+// What input counts for in Request.HiddenTokens that a request refers to without showing
+// it, whatever its size: StoredTokens for each member with a reference to what the server
+// stores, such as previous_response_id, and a token for EmbedBytes of embedded prompts.
+// That and what parts that are not text count for is one rule: it is reserved, and charged
+// if the answer does not report its usage, for instance because the caller has left.
+const (
+	StoredTokens = 2_000
+	EmbedBytes   = 1 << 10 // in base64, of which vectors of models have more
+)
+
 // Request is what the body of a call says about its cost.
 type Request struct {
 	Endpoint Endpoint
@@ -64,12 +74,16 @@ type Request struct {
 	// to InputBytes.
 	InputTokens int64
 	// StoredInput: the model also reads what the server stores, such as the turns
-	// before previous_response_id. InputBytes does not include it.
+	// before previous_response_id, or vectors. InputBytes does not include it.
 	StoredInput bool
+	// HiddenTokens is what StoredInput counts for.
+	HiddenTokens int64
 
 	// NoTruncation: a truncated output is useless, since it must match a schema or a
 	// grammar, or may call tools.
 	NoTruncation bool
+
+	answer answerKind // of Other
 
 	body          []byte
 	empty         bool          // the body has no members
@@ -114,10 +128,6 @@ func Parse(e Endpoint, body []byte) (*Request, error) {
 	return p.r, nil
 }
 
-// NewUnread returns the request of a call whose body is not read: its answer is read
-// for the usage that it reports.
-func NewUnread() *Request { return &Request{Endpoint: Other, N: 1, StoredInput: true} }
-
 // SetPathModel makes the model that the path of the request names, if there is one, the
 // model of r. Its error is a *FieldError.
 func (r *Request) SetPathModel(requestPath string) error {
@@ -135,6 +145,11 @@ func (r *Request) SetPathModel(requestPath string) error {
 // Release drops the body, so that only a small Request is kept while the answer runs.
 // Rewrite must not be called after it.
 func (r *Request) Release() { r.body = nil }
+
+// HasPrompt reports whether the model reads something, as far as the request tells.
+func (r *Request) HasPrompt() bool {
+	return r.InputBytes > 0 || r.InputTokens > 0 || r.StoredInput && r.Endpoint != Other
+}
 
 // maxInputTokens is more than the number of tokens that the model reads: a token is a
 // byte of the prompt at least. Templates of servers and their tools add some.
