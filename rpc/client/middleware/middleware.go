@@ -100,6 +100,9 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	if err == nil && m.options.Model != "" {
 		q.Model = m.options.Model
 	}
+	if err == nil && q.Model == "" {
+		q.Model = m.options.DefaultModel
+	}
 	if err != nil {
 		m.reject(x, fieldRejection(err))
 		return
@@ -120,7 +123,7 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	}
 	estimate := client.Estimate{
 		Key: id.Key, Tier: id.Tier, Model: q.Model,
-		InputTokens: min(input, amount.Max), EstimatedInput: true, MinOutputTokens: minOutput, N: q.N,
+		InputTokens: min(input, amount.Max), EstimatedInput: true, KnownInputTokens: min(q.KnownInputTokens(), input, amount.Max), MinOutputTokens: minOutput, N: q.N,
 		ServiceTier: knownServiceTier(q.ServiceTier),
 	}
 	if q.MaxOutput >= 0 { // else the policy's default
@@ -150,7 +153,7 @@ func (m *Middleware) serveCounted(w http.ResponseWriter, r *http.Request, next h
 		return
 	}
 	x.key = id.Key
-	estimate := client.Estimate{Key: id.Key, Tier: id.Tier, Model: m.options.Model, MaxOutputTokens: new(int64(0)), N: 1}
+	estimate := client.Estimate{Key: id.Key, Tier: id.Tier, Model: m.options.Model, EstimatedInput: true, MaxOutputTokens: new(int64(0)), N: 1}
 	if c := m.reserve(x, estimate, r.URL.Path); c != nil {
 		r2 := r.Clone(r.Context())
 		r2.Header.Set("Accept-Encoding", "identity") // the usage in the response is read
