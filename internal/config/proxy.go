@@ -23,6 +23,7 @@ type Proxy struct {
 	JWTSecretFile      string        `key:"jwt_secret_file" help:"file with the secret that verifies tokens signed with HS256, instead of public keys; read again on SIGHUP"`
 	JWTIssuer          string        `key:"jwt_issuer" help:"issuer that tokens must have; empty means any"`
 	JWTAudience        string        `key:"jwt_audience" help:"audience that tokens must have; empty means any"`
+	DefaultModel       string        `key:"default_model" help:"model of metered calls that name none, which model servers with a default model run; empty means that limits of named models do not apply to them"`
 	OnDisconnect       string        `key:"on_disconnect" default:"charge" help:"when a caller disconnects: charge stops the model and charges the output so far, drain lets it finish and charges all output"`
 	Lease              time.Duration `key:"lease" default:"30s" help:"lease of reservations, in whole seconds: if the proxy crashes, its calls are charged their last progress and free their slots after this time"`
 	MaxBody            int           `key:"max_body" default:"8388608" help:"maximum body of a metered call, in bytes"`

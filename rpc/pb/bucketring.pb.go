@@ -456,10 +456,15 @@ type ReserveRequest struct {
 	ServiceTier string `protobuf:"bytes,12,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
 	// input_tokens is an estimate. Where it does not fit the whole capacity of a limit,
 	// the part that fits is reserved instead of a denial with the reason
-	// exceeds_capacity.
+	// exceeds_capacity. What the call uses beyond that is charged in full: the debt that
+	// it leaves is not bounded by the capacity.
 	EstimatedInput bool `protobuf:"varint,13,opt,name=estimated_input,json=estimatedInput,proto3" json:"estimated_input,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The part of input_tokens that is not an estimate, such as token ids in the prompt. If
+	// it does not fit the whole capacity of a limit, the call is denied with the reason
+	// exceeds_capacity. Only with estimated_input.
+	KnownInputTokens int64 `protobuf:"varint,14,opt,name=known_input_tokens,json=knownInputTokens,proto3" json:"known_input_tokens,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ReserveRequest) Reset() {
@@ -581,6 +586,13 @@ func (x *ReserveRequest) GetEstimatedInput() bool {
 		return x.EstimatedInput
 	}
 	return false
+}
+
+func (x *ReserveRequest) GetKnownInputTokens() int64 {
+	if x != nil {
+		return x.KnownInputTokens
+	}
+	return 0
 }
 
 type SettleRequest struct {
@@ -3038,7 +3050,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\v\n" +
-	"\t_requests\"\xdf\x04\n" +
+	"\t_requests\"\x8d\x05\n" +
 	"\x0eReserveRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x14\n" +
@@ -3055,7 +3067,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\v \x01(\tR\trequestId\x12!\n" +
 	"\fservice_tier\x18\f \x01(\tR\vserviceTier\x12'\n" +
-	"\x0festimated_input\x18\r \x01(\bR\x0eestimatedInput\x1a8\n" +
+	"\x0festimated_input\x18\r \x01(\bR\x0eestimatedInput\x12,\n" +
+	"\x12known_input_tokens\x18\x0e \x01(\x03R\x10knownInputTokens\x1a8\n" +
 	"\n" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

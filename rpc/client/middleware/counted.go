@@ -38,8 +38,11 @@ func (m *Middleware) serveCounted(w http.ResponseWriter, r *http.Request, next h
 		m.reject(x, rejection)
 		return
 	}
+	if model == "" {
+		model = m.options.DefaultModel
+	}
 	x.model = model
-	estimate := client.Estimate{Key: id.Key, Tier: id.Tier, Model: model, MaxOutputTokens: new(int64(0)), N: 1}
+	estimate := client.Estimate{Key: id.Key, Tier: id.Tier, Model: model, EstimatedInput: true, MaxOutputTokens: new(int64(0)), N: 1}
 	if c := m.reserve(x, estimate, r.URL.Path); c != nil {
 		m.serve(x, c, llm.NewUnread(r.URL.Path, model), b, r2, next)
 	}

@@ -170,7 +170,7 @@ func (l *lateCharges) deliver(c *lateCharge) (retry bool, err error) {
 	ctx := context.Background() // the limiter bounds how long a reservation takes
 	c.denied = false
 	for _, requests := range [...]int64{c.requests, 0} { // without its request if that would exceed a limit
-		e := client.Estimate{Key: c.key, Tier: c.tier, Model: c.model, Requests: &requests, MaxOutputTokens: new(int64), Costs: c.costs, RequestID: fmt.Sprintf("%s-%d", c.id, requests)}
+		e := client.Estimate{Key: c.key, Tier: c.tier, Model: c.model, Requests: &requests, EstimatedInput: true, MaxOutputTokens: new(int64), Costs: c.costs, RequestID: fmt.Sprintf("%s-%d", c.id, requests)}
 		r, err := l.limiter.Reserve(ctx, e)
 		switch {
 		case err != nil:

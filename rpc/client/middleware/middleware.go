@@ -96,6 +96,9 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	if err == nil && m.options.Model != "" {
 		q.Model = m.options.Model
 	}
+	if err == nil && q.Model == "" {
+		q.Model = m.options.DefaultModel
+	}
 	if err != nil {
 		m.reject(x, fieldRejection(err))
 		return
@@ -113,7 +116,7 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	input := m.estimator.prompt(id.Key, q.Model, q.InputBytes) + q.InputTokens + q.HiddenTokens
 	estimate := client.Estimate{
 		Key: id.Key, Tier: id.Tier, Model: q.Model,
-		InputTokens: min(input, amount.Max), EstimatedInput: true, MinOutputTokens: minOutput, N: q.N,
+		InputTokens: min(input, amount.Max), EstimatedInput: true, KnownInputTokens: min(q.KnownInputTokens(), input, amount.Max), MinOutputTokens: minOutput, N: q.N,
 		ServiceTier: knownServiceTier(q.ServiceTier),
 	}
 	if q.MaxOutput >= 0 { // else the policy's default

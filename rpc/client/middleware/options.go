@@ -14,6 +14,7 @@ import (
 
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/keypath"
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
@@ -110,6 +111,10 @@ type Options struct {
 	// Model is the model of all metered requests, for a server that runs the same one
 	// whatever a request names. Estimate chooses its own. Empty: requests name it.
 	Model string
+	// DefaultModel is the model of metered requests whose body and path name none, which
+	// servers with a default model accept. Without it, limits of named models do not apply
+	// to such requests. It does not change what the handler gets.
+	DefaultModel string
 
 	// OnDisconnect says what happens when a caller disconnects.
 	OnDisconnect DisconnectMode
@@ -197,6 +202,9 @@ func (o Options) Validate() error {
 	}
 	if o.WhenUndecided > AllowUndecided {
 		errs = append(errs, fmt.Errorf("when_undecided: must be deny or allow, got %v", o.WhenUndecided))
+	}
+	if problem := text.Problem(o.DefaultModel, 0, text.MaxNameBytes); problem != "" {
+		errs = append(errs, fmt.Errorf("default_model: %s, got %s", problem, text.Quote(o.DefaultModel)))
 	}
 	if o.DrainTimeout < 0 {
 		errs = append(errs, fmt.Errorf("drain_timeout: must not be negative, got %v", o.DrainTimeout))

@@ -29,7 +29,8 @@ func (p *parser) countText() int64 {
 
 // countContent is countText for the content of a prompt: an object whose type is that
 // of an image, audio, video or file counts as one of its medium, and encoded data counts
-// for at most OpaqueBytes. text: a string here is text in any case.
+// for at most OpaqueBytes. text: a string here is text in any case, and also counted in
+// textBytes.
 func (p *parser) countContent(text bool) int64 {
 	if p.failed() {
 		return 0
@@ -49,6 +50,9 @@ func (p *parser) countContent(text bool) int64 {
 			n, _ := p.countString()
 			return n
 		}
+		n := p.countText()
+		p.r.textBytes += n
+		return n
 	}
 	return p.countText()
 }
@@ -89,7 +93,11 @@ func (p *parser) countObject() (n int64, inline bool) {
 			kind = mediumOf(value)
 			inline = isTextType(value)
 		case isText(name):
+			certain := p.r.textBytes
 			n += p.countContent(true)
+			if !isCertainText(name) {
+				p.r.textBytes = certain
+			}
 		case string(name) == "input", string(name) == "arguments":
 			n += p.countText()
 		case string(name) == "source" && p.peek() == '{':

@@ -43,7 +43,8 @@ type Request struct {
 
 	// MaxOutput is the output bound of one choice in tokens: the largest of
 	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: there is none,
-	// because they are absent, null or -1. 0 for embeddings.
+	// because they are absent, null, negative or, where servers disagree about it, 0. 0 for
+	// embeddings.
 	MaxOutput int64
 	// MinOutput is the least output that the server accepts or that is of use, at most
 	// MaxOutput: the largest of min_tokens, thinking.budget_tokens + 256, and 16 for
@@ -83,9 +84,12 @@ type Request struct {
 	// grammar, or may call tools.
 	NoTruncation bool
 
-	answer answerKind // of Other
+	answer    answerKind // of Other
+	textBytes int64      // of InputBytes: text that the server gives to the model in any case
+	truncated bool       // the server may leave out a part of the input
 
 	body          []byte
+	literals      []edit        // numbers and booleans that are sent as something else
 	empty         bool          // the body has no members
 	firstMember   int           // offset of its first member
 	bounds        [3]memberSpan // of the output
@@ -101,11 +105,12 @@ type memberSpan struct {
 	start, end  int
 	n           int64 // a bound, noBound or nullBound
 	nonstandard bool  // a bound that only some servers know
+	quoted      bool  // sent as a string
 }
 
 // Values of a member that bounds the output.
 const (
-	noBound   = -1 // as sent
+	noBound   = -1 // a negative number, or 0 where it means nothing else
 	nullBound = -2 // null, of the member that Rewrite would add
 )
 
@@ -159,6 +164,19 @@ func (r *Request) maxInputTokens() int64 {
 	}
 	return r.InputBytes + r.InputTokens + templateTokens
 }
+
+// KnownInputTokens is a number of tokens that the model reads in any case: those that are
+// sent as token ids, and the fewest that the text can be.
+func (r *Request) KnownInputTokens() int64 {
+	if r.truncated {
+		return 0
+	}
+	return r.InputTokens + r.textBytes/maxTokenBytes
+}
+
+// maxTokenBytes is more than the bytes of any token. The longest ones of public tokenizers
+// are 128 spaces.
+const maxTokenBytes = 256
 
 // templateTokens is more than what templates and tools of servers usually add.
 const templateTokens = 1 << 10
