@@ -70,7 +70,9 @@ func (h *Host) Replicate(ctx context.Context, changes []Awaited) {
 	for i := range changes {
 		h.mark(changes[i].Partition, true)
 	}
-	h.wakeUp()
+	if !h.awake.Swap(true) {
+		h.work()
+	}
 	h.wait(ctx, changes)
 }
 
