@@ -3,7 +3,7 @@
 // Package replication hosts the ownership protocol of [continuity] in a member: which
 // member decides for a partition, and which one has a copy.
 //
-// A [Host] runs the machine in one goroutine at a time, moves records between the engines of
+// A [Host] runs the machine in one goroutine, moves records between the engines of
 // members, opens a partition of the engine when this member may decide for it, and
 // closes it before anybody else may. The hot path of calls asks the host without locks:
 // [Host.Decides], [Host.Place], [Host.Lags]. A call that charged more than a little waits

@@ -61,8 +61,6 @@ type Host struct {
 	}
 
 	loop    *loop
-	turn    sync.Mutex  // held during a round of loop
-	live    atomic.Bool // whether there may be rounds; set under turn
 	running atomic.Bool
 	ended   atomic.Bool
 	done    chan struct{} // closed when Run returns

@@ -18,7 +18,7 @@ import (
 // messages, and make those wait longer.
 const maxBatch = 128
 
-// loop runs the machine. All its fields are guarded by Host.turn.
+// loop runs the machine. All its fields are of the one goroutine that is in run.
 type loop struct {
 	*Host
 	ctx  context.Context
@@ -45,84 +45,50 @@ func newLoop(h *Host, m *continuity.Machine) *loop {
 	}
 }
 
-// run makes rounds at each tick, for commands and copies, and when it is woken.
 func (l *loop) run(ctx context.Context) {
-	l.turn.Lock()
 	l.ctx = ctx
-	l.live.Store(true)
-	l.turn.Unlock()
 	ticker := time.NewTicker(continuity.TickInterval)
 	defer ticker.Stop()
 	for {
-		l.work() // what came during the last round
 		tick := false
+		var frame *inbound
 		var full *fullCopy
 		select {
 		case <-ctx.Done():
-			l.turn.Lock() // and no round follows
-			l.live.Store(false)
-			l.turn.Unlock()
 			return
 		case <-ticker.C:
 			tick = true
 		case <-l.wake.C():
 		case <-l.commands.due.C():
+		case frame = <-l.frames:
 		case full = <-l.copies:
 		}
-		l.turn.Lock()
-		l.round(tick, full)
-		l.turn.Unlock()
-	}
-}
-
-// maxRounds is how many rounds a goroutine makes that has work of its own.
-const maxRounds = 4
-
-// work handles frames and urgent changes in the goroutine that has brought them, unless
-// another one is in a round: that one goes on then. A hand-over to the goroutine of run would
-// take longer than most rounds.
-func (h *Host) work() {
-	for n := 0; h.live.Load() && (h.awake.Load() || len(h.frames) > 0); n++ {
-		if n == maxRounds {
-			h.wake.Set()
-			return
+		l.reportChanges()
+		if full != nil {
+			l.receiveCopy(full)
 		}
-		if !h.turn.TryLock() {
-			return
-		}
-		if h.live.Load() {
-			h.loop.round(false, nil)
-		}
-		h.turn.Unlock()
-	}
-}
-
-// round handles what has come, and sends what follows from it.
-func (l *loop) round(tick bool, full *fullCopy) {
-	l.reportChanges()
-	if full != nil {
-		l.receiveCopy(full)
-	}
-	for range maxBatch {
-		select {
-		case frame := <-l.frames:
+		for n := 0; frame != nil; n++ {
 			l.receive(frame)
-			continue
-		default:
+			frame = nil
+			if n < maxBatch {
+				select {
+				case frame = <-l.frames:
+				default:
+				}
+			}
 		}
-		break
-	}
-	l.runCommands()
-	if tick {
-		l.pollSeqs()
-		l.step(continuity.Tick{})
-		for _, o := range l.outs {
-			l.answered(o)
+		l.runCommands()
+		if tick {
+			l.pollSeqs()
+			l.step(continuity.Tick{})
+			for _, o := range l.outs {
+				l.answered(o)
+			}
+			l.moves.report(l.log, l.clock())
+			l.leave.tick(l)
 		}
-		l.moves.report(l.log, l.clock())
-		l.leave.tick(l)
+		l.flush()
 	}
-	l.flush()
 }
 
 func (l *loop) runCommands() {

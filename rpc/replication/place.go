@@ -87,12 +87,12 @@ func (h *Host) Acknowledged(partition int) uint64 { return h.parts[partition].du
 // sent the changes now, otherwise within 20 ms. It does not allocate.
 func (h *Host) Changed(partition int, urgent bool) {
 	h.mark(partition, urgent)
-	if urgent && !h.awake.Swap(true) {
-		h.wake.Set()
+	if urgent {
+		h.wakeUp()
 	}
 }
 
-// mark takes note of a change for the next round.
+// mark takes note of a change for the loop, which looks every 20 ms and when it is woken.
 func (h *Host) mark(partition int, urgent bool) {
 	word, bit := partition/64, uint64(1)<<(partition%64)
 	// The loop reads dirty first, so what it finds there has its urgent bit already.
@@ -101,6 +101,13 @@ func (h *Host) mark(partition int, urgent bool) {
 	}
 	if h.dirty[word].Load()&bit == 0 {
 		h.dirty[word].Or(bit)
+	}
+}
+
+// wakeUp has the loop look for changes now.
+func (h *Host) wakeUp() {
+	if !h.awake.Swap(true) {
+		h.wake.Set()
 	}
 }
 

@@ -142,7 +142,6 @@ func (h *Host) control(stream ownerStream, from continuity.ID) error {
 		if err := give(stream.Context(), h, h.frames, f); err != nil {
 			return err
 		}
-		h.work()
 	}
 }
 

@@ -70,9 +70,7 @@ func (h *Host) Replicate(ctx context.Context, changes []Awaited) {
 	for i := range changes {
 		h.mark(changes[i].Partition, true)
 	}
-	if !h.awake.Swap(true) {
-		h.work()
-	}
+	h.wakeUp()
 	h.wait(ctx, changes)
 }
 
