@@ -62,11 +62,12 @@ type node struct {
 	*limiter.Engine
 	t       testing.TB
 	catalog *limiter.Catalog
+	reader  *limiter.StateReader // of all messages; nil: none yet
 }
 
 func newNode(t testing.TB, o limiter.Options) *node {
 	o.Catalog = limiter.NewCatalog()
-	return &node{limiter.New(o), t, o.Catalog}
+	return &node{Engine: limiter.New(o), t: t, catalog: o.Catalog}
 }
 
 func (n *node) plan(key string, limits ...limiter.Limit) *limiter.Plan {

@@ -263,7 +263,7 @@ func FuzzRestore(f *testing.F) {
 			data = bytes.Clone(data)
 			binary.LittleEndian.PutUint64(data[len(data)-8:], xxhash.Sum64(data[:len(data)-8]))
 		}
-		n := &node{before.Engine, t, before.catalog}
+		n := &node{Engine: before.Engine, t: t, catalog: before.catalog}
 		was := n.Snapshot(now, part, nil)
 		if err := n.Restore(now, part, data, time.LoadLocation); err != nil {
 			if got := n.Snapshot(now, part, nil); !bytes.Equal(got, was) {

@@ -82,7 +82,7 @@ var (
 			From: ids.Draw(t, "from"), To: ids.Draw(t, "to"), Epoch: numbers.Draw(t, "epoch"),
 			Sent: times.Draw(t, "sent"), Answered: times.Draw(t, "answered"),
 			Entries: rapid.SliceOf(entries).Draw(t, "entries"), Acks: rapid.SliceOf(acks).Draw(t, "acks"),
-			Beats:   rapid.SliceOf(beats).Draw(t, "beats"), Grants: rapid.SliceOf(grants).Draw(t, "grants"),
+			Beats: rapid.SliceOf(beats).Draw(t, "beats"), Grants: rapid.SliceOf(grants).Draw(t, "grants"),
 		}
 		f := Frame{Message: m, States: rapid.SliceOf(states).Draw(t, "states"), Records: rapid.SliceOf(rapid.Byte()).Draw(t, "records")}
 		for i := range f.States {
