@@ -94,7 +94,7 @@ type scheduler struct {
 
 func newScheduler(base time.Time, submit func(*llmCall)) *scheduler {
 	stop := make(chan struct{})
-	return &scheduler{sleeper: sleeper{start: base, stop: stop}, submit: submit, wake: notify.New(), stop: stop}
+	return &scheduler{sleeper: newSleeper(base, stop), submit: submit, wake: notify.New(), stop: stop}
 }
 
 // add keeps a call until its next request is due.

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -49,8 +50,13 @@ func (p *pacer) run() (ended bool) {
 				if now, ok = p.sleeper.until(wakeFor(b.items[i:])); !ok {
 					return false
 				}
-			} else if i%clockEvery == 0 && p.stopped() {
-				return false
+			} else if i%clockEvery == 0 {
+				if p.stopped() {
+					return false
+				}
+				if p.sleeper.useTimer && i%sleepCalls == 0 {
+					runtime.Gosched() // the workers may have no other processor
+				}
 			}
 			if p.maxLag > 0 && now-c.due > p.maxLag {
 				// More is skipped than what is too late: otherwise every call would be as

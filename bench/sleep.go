@@ -2,7 +2,10 @@
 
 package bench
 
-import "time"
+import (
+	"runtime"
+	"time"
+)
 
 const (
 	// minSleep is the shortest sleep of the pacer. Calls that are due within it are
@@ -13,7 +16,7 @@ const (
 	// If sleepCalls calls are due within coarseSleep, the pacer sleeps until the last of
 	// them is. Otherwise it would sleep so often that this costs more than to send them.
 	coarseSleep = 250 * time.Microsecond
-	sleepCalls  = 50
+	sleepCalls  = 48
 )
 
 // sleeper sleeps until a given time, more precisely than timers: those of an idle
@@ -21,9 +24,13 @@ const (
 type sleeper struct {
 	start time.Time
 	stop  <-chan struct{}
-	// useTimer is true if the system has no precise sleep, or if time is not the
-	// system's, as in a synctest bubble.
+	// useTimer is true if the system has no precise sleep, if time is not the system's,
+	// as in a synctest bubble, or if no other goroutine could run during such a sleep.
 	useTimer bool
+}
+
+func newSleeper(start time.Time, stop <-chan struct{}) sleeper {
+	return sleeper{start: start, stop: stop, useTimer: runtime.GOMAXPROCS(0) == 1}
 }
 
 // until sleeps until t after start. It returns the time since start, and false if
