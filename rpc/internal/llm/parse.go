@@ -90,7 +90,7 @@ func (p *parser) readMember(name []byte) {
 	case minimumField:
 		r.MinOutput = p.wholeNumber(0)
 	case choicesField:
-		r.N = max(r.N, p.wholeNumber(1))
+		r.N = max(r.N, p.choices())
 	case streamField:
 		r.Stream = p.boolean()
 	case streamOptionsField:
@@ -166,11 +166,7 @@ func (p *parser) addBound(m memberSpan) {
 // finish sets what depends on several fields.
 func (p *parser) finish() {
 	r := p.r
-	if p.prompts > amount.Max/r.N {
-		p.problem, p.field = "must be at most "+amount.MaxText+" for all prompts together, got "+strconv.FormatInt(r.N, 10), "n"
-		return
-	}
-	r.N *= p.prompts
+	r.N *= p.prompts // each is a few bytes of the body, so this does not overflow
 	if p.tools && !p.noTools {
 		r.NoTruncation = true
 	}
@@ -308,6 +304,20 @@ func (p *parser) wholeNumber(least int64) int64 {
 		p.fail("must be at most " + amount.MaxText + ", got " + got)
 	case quoted:
 		p.r.literals = append(p.r.literals, edit{start: start, end: p.i, text: strconv.FormatInt(n, 10)})
+	}
+	return n
+}
+
+// maxChoices is more than the choices of one prompt that servers accept in practice. There
+// may be any number of prompts.
+const maxChoices = 1024
+
+// choices reads the number of choices of a prompt.
+func (p *parser) choices() int64 {
+	got := p.describeNext()
+	n := p.wholeNumber(1)
+	if n > maxChoices && !p.failed() {
+		p.fail("must be at most " + strconv.Itoa(maxChoices) + ", got " + got)
 	}
 	return n
 }
