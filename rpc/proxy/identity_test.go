@@ -396,6 +396,34 @@ func TestUnknownKeysAreSkipped(t *testing.T) {
 	}
 }
 
+// Whoever signs tokens with wrong claims learns what was expected and what came, once a
+// minute for each claim.
+func TestRejectedClaimsAreLogged(t *testing.T) {
+	s := newSigners(t)
+	keys, _, err := ParseJWTKeys(s.pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	identify := jwtIdentity(t, JWTOptions{Keys: keys, Issuer: "https://issuer", Audience: "models", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	for range 2 {
+		for _, change := range []map[string]any{{"aud": []string{}}, {"aud": 7}, {"iss": []string{"a"}}, {"nbf": "soon"}, {"exp": true}} {
+			who(identify, "Authorization", "Bearer "+token(t, jwt.SigningMethodRS256, s.rsa, change, nil))
+		}
+	}
+	for _, want := range []string{
+		`claim=aud want="contain \"models\"" got=[]`, `claim=iss want="be \"https://issuer\"" got="[\"a\"]"`,
+		`claim=nbf want="be a number of seconds since 1970" got="\"soon\""`, `claim=exp want="be a number of seconds since 1970" got=true`,
+	} {
+		if strings.Count(log.String(), want) != 1 {
+			t.Errorf("log = %s\nwant one line with %s", log.String(), want)
+		}
+	}
+	if got := strings.Count(log.String(), "\n"); got != 4 || strings.Contains(log.String(), "eyJ") {
+		t.Errorf("logged %d lines, want one for each claim, without tokens:\n%s", got, log.String())
+	}
+}
+
 // Whoever signs tokens without exp learns why they are rejected. A flood of them is
 // logged once.
 func TestTokensWithoutExpAreLogged(t *testing.T) {
