@@ -95,3 +95,21 @@ func TestDebtOfEstimatedInputStopsAtTheLargestAmount(t *testing.T) {
 	d := n.check(noon, &limiter.Request{Key: "k", Plan: p, InputTokens: 1})
 	wantOutcome(t, "in debt", d, limiter.Denied)
 }
+
+// TestRestoredReservationKeepsItsDebt checks that a reservation of estimated input is one
+// also in a snapshot, and that another is not.
+func TestRestoredReservationKeepsItsDebt(t *testing.T) {
+	for estimated, want := range map[bool]int64{true: 49_000, false: 1000} {
+		n := newNode(t, limiter.Options{})
+		p := n.plan("k", limiter.Limit{Name: "tpm", Dimension: limiter.Tokens, Algorithm: limiter.TokenBucket, Amount: 600, Window: time.Minute, Burst: 1000})
+		n.reserve(noon, &limiter.Request{Key: "k", ID: "a", Plan: p, InputTokens: 1000, EstimatedInput: estimated})
+		part := limiter.PartitionOf("k")
+		if err := n.Restore(noon, part, n.Snapshot(noon, part, nil), nil); err != nil {
+			t.Fatal(err)
+		}
+		d := n.settle(noon, limiter.Usage{Key: "k", ID: "a", InputTokens: 50_000, Final: true})
+		if got := d.Limits[0].Debt; got != want {
+			t.Errorf("estimated %v: debt after a restart = %d, want %d", estimated, got, want)
+		}
+	}
+}

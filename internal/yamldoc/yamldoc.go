@@ -44,6 +44,9 @@ type Reader struct {
 	// line that begins with another root key. This works on the text, so that it
 	// also works in a file that is not valid YAML.
 	RedactSection string
+
+	// Synonyms are keys that people write for known ones, which problems then suggest.
+	Synonyms map[string]string
 }
 
 // A Node is a YAML node and its file. The zero Node is absent.
@@ -385,7 +388,11 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 const maxListed = 12
 
 func (r *Reader) unknownKey(key Node, what, name string, known []string) {
-	if near := nearest.Word(name, known); near != "" {
+	near := r.Synonyms[name]
+	if !slices.Contains(known, near) {
+		near = nearest.Word(name, known)
+	}
+	if near != "" {
 		r.Suggest(key, near, "unknown key %s in %s", key.quoted(name), what)
 		return
 	}

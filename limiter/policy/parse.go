@@ -32,7 +32,7 @@ func ParseFiles(files []File, catalog *limiter.Catalog) (*Policy, error) {
 }
 
 func parseFiles(files []File, catalog *limiter.Catalog, most counts) (*Policy, error) {
-	p := parser{first: map[string]yamldoc.Node{}, most: most, r: yamldoc.Reader{RedactSection: apiKeysSection}}
+	p := parser{first: map[string]yamldoc.Node{}, most: most, r: yamldoc.Reader{RedactSection: apiKeysSection, Synonyms: startKeys}}
 	readable := true
 	for i, f := range files {
 		root, ok := p.r.Open(f.Name, f.Source)

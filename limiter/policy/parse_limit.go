@@ -113,6 +113,14 @@ func (p *parser) finishLimit(t *tierDef, d *limitDef, win string, at yamldoc.Nod
 	if win != "" || d.Dimension != limiter.Concurrent {
 		var err error
 		if w, err = parseWindow(win); err != nil {
+			var short *limiter.Limit
+			if d.at["limit"] == (yamldoc.Node{}) {
+				short = &d.Limit
+			}
+			if hint := startInWindow(win, short); hint != "" {
+				p.r.Problem(at, "%s: window %s %s", what, text.Quote(win), hint)
+				return false
+			}
 			p.r.Suggest(at, suggestWindow(win), "%s: window %v, got %s", what, err, text.Quote(win))
 			return false
 		}
@@ -131,7 +139,14 @@ func (p *parser) finishLimit(t *tierDef, d *limitDef, win string, at yamldoc.Nod
 		return p.limitStart(d, what)
 	}
 	if v, has := d.at["starts"]; has {
-		p.r.Problem(v, "%s: starts is for fixed windows of a month or a day", what)
+		switch {
+		case win == "":
+			p.r.Problem(v, "%s: starts is for fixed windows of a month or a day", what)
+		case w.calendar != limiter.NoCalendar:
+			p.r.Problem(v, "%s: starts is for fixed windows of a month or a day, got %s", what, d.Algorithm)
+		default:
+			p.r.Problem(v, "%s: starts is for fixed windows of a month or a day, got window %s, which is a length: write month or day", what, text.Quote(win))
+		}
 		return false
 	}
 	if w.calendar != limiter.NoCalendar && w.length == 0 {
@@ -157,7 +172,8 @@ func (p *parser) limitStart(d *limitDef, what string) bool {
 	case limiter.Month:
 		day, err := parseCount(value)
 		if err != nil || day < 1 || day > 31 {
-			p.r.Problem(v, "%s: starts must be a day of the month from 1 to 31, got %s", what, text.Quote(value))
+			problem, near := startProblem(d.Calendar, value)
+			p.r.Suggest(v, near, "%s: starts %s", what, problem)
 			return false
 		}
 		if day > 1 {
@@ -166,7 +182,8 @@ func (p *parser) limitStart(d *limitDef, what string) bool {
 	case limiter.Day:
 		at, err := time.Parse("15:04", value)
 		if err != nil {
-			p.r.Problem(v, `%s: starts must be a time of the day such as "09:00", got %s`, what, text.Quote(value))
+			problem, near := startProblem(d.Calendar, value)
+			p.r.Suggest(v, near, "%s: starts %s", what, problem)
 			return false
 		}
 		d.StartMinute = 60*at.Hour() + at.Minute()
@@ -178,6 +195,9 @@ func (p *parser) limitStart(d *limitDef, what string) bool {
 }
 
 func suggestWindow(s string) string {
+	if unit, ok := adverbs[strings.ToLower(s)]; ok {
+		return unit
+	}
 	if len(s) < 2 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz") != "" {
 		return ""
 	}

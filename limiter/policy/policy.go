@@ -35,8 +35,8 @@
 //   - The default algorithm is concurrency for concurrent, fixed_window for spend
 //     and for the words day, week, month and year, and token_bucket otherwise.
 //   - A call without a model has the price and weights of "*". Of the limits that
-//     name models, those for "*" apply to it. So leaving out the model evades no
-//     limit.
+//     name models, those for "*" apply to it, and those for other names do not: a
+//     front door whose server has a default model must name it.
 //   - cached_input has the price and weight of input unless they are given, and
 //     cache_write and cache_write_1h have the price of input. The weight of input
 //     that is written to a cache is that of input. input and output have no default

@@ -18,6 +18,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -226,42 +227,56 @@ func TestJWT(t *testing.T) {
 		token string
 		want  string
 	}{
-		"RSA by PEM":          {fromPEM, token(t, rs, s.rsa, nil, nil), good},
-		"PSS by PEM":          {fromPEM, token(t, jwt.SigningMethodPS384, s.rsa, nil, nil), good},
-		"RSA by JWKS":         {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "r"}), good},
-		"without a kid":       {fromJWKS, token(t, rs, s.rsa, nil, nil), good},
-		"EC by JWKS":          {fromJWKS, token(t, es, s.ec, nil, map[string]any{"kid": "e"}), good},
-		"Ed25519 by JWKS":     {fromJWKS, token(t, ed, s.ed, nil, map[string]any{"kid": "d"}), good},
-		"HS256":               {fromSecret, token(t, hs, secret, nil, nil), good},
-		"alg of the JWKS":     {fromJWKS, token(t, jwt.SigningMethodRS512, s.rsa, nil, map[string]any{"kid": "r"}), bad},
-		"unknown kid":         {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "x"}), badKey + "RS256, ES256, EdDSA."},
-		"other kid":           {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "e"}), bad},
-		"other key":           {fromPEM, token(t, rs, other, nil, nil), badKey + "RS256, RS384, RS512, PS256, PS384, PS512."},
-		"PEM as a secret":     {fromPEM, token(t, hs, s.pem, nil, nil), bad},
-		"modulus as secret":   {fromPEM, token(t, hs, s.rsa.N.Bytes(), nil, nil), bad},
-		"none":                {fromPEM, token(t, jwt.SigningMethodNone, none, nil, nil), bad},
-		"none by secret":      {fromSecret, token(t, jwt.SigningMethodNone, none, nil, nil), bad},
-		"HS512":               {fromSecret, token(t, jwt.SigningMethodHS512, secret, nil, nil), bad},
-		"RSA for a secret":    {fromSecret, token(t, rs, s.rsa, nil, nil), bad},
-		"crit":                {fromPEM, token(t, rs, s.rsa, nil, map[string]any{"crit": []string{"b64"}, "b64": false}), bad},
-		"own jwk":             {fromPEM, token(t, rs, other, nil, map[string]any{"jwk": map[string]any{"kty": "RSA"}, "jku": "http://x"}), bad},
-		"expired":             {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": now.Add(-time.Minute).Unix()}, nil), "401 The token has expired."},
-		"no exp":              {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": nil}, nil), "401 The token is not valid: it has no exp, the time at which it expires."},
-		"exp is text":         {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": "never"}, nil), "401 The token is not valid: exp, nbf and iat must be numbers."},
-		"not yet":             {fromPEM, token(t, rs, s.rsa, map[string]any{"nbf": now.Add(time.Minute).Unix()}, nil), "401 The token is not valid yet."},
-		"wrong issuer":        {fromPEM, token(t, rs, s.rsa, map[string]any{"iss": "https://other"}, nil), "401 The token is not valid: its iss must be \"https://issuer\"."},
-		"wrong audience":      {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": []string{"a", "b"}}, nil), "401 The token is not valid: its aud must contain \"models\"."},
-		"no audience":         {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": nil}, nil), "401 The token is not valid: its aud must contain \"models\"."},
-		"no claim":            {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": nil}, nil), "401 The token has no claim sub that is a string or a whole number."},
-		"claim is a number":   {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("9007199254740993")}, nil), "9007199254740993"},
-		"claim is a fraction": {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("1.5")}, nil), "401 The token has no claim sub"},
-		"claim is a power":    {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("1e3")}, nil), "401 The token has no claim sub"},
-		"claim is -0":         {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("-0")}, nil), "401 The token has no claim sub"},
-		"claim is true":       {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": true}, nil), "401 The token has no claim sub"},
-		"invalid key":         {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": "a//b"}, nil), "401 The claim sub of the token is not a valid key: segments must not be empty; the identity form segment takes it as one segment."},
-		"huge":                {fromPEM, token(t, rs, s.rsa, map[string]any{"pad": strings.Repeat("x", maxTokenBytes)}, nil), bad},
-		"garbage":             {fromPEM, "a.b.c", "401 The token is not valid: it must be a signed JWT."},
-		"many dots":           {fromPEM, strings.Repeat(".", 9000), bad},
+		"RSA by PEM":            {fromPEM, token(t, rs, s.rsa, nil, nil), good},
+		"PSS by PEM":            {fromPEM, token(t, jwt.SigningMethodPS384, s.rsa, nil, nil), good},
+		"RSA by JWKS":           {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "r"}), good},
+		"without a kid":         {fromJWKS, token(t, rs, s.rsa, nil, nil), good},
+		"EC by JWKS":            {fromJWKS, token(t, es, s.ec, nil, map[string]any{"kid": "e"}), good},
+		"Ed25519 by JWKS":       {fromJWKS, token(t, ed, s.ed, nil, map[string]any{"kid": "d"}), good},
+		"HS256":                 {fromSecret, token(t, hs, secret, nil, nil), good},
+		"alg of the JWKS":       {fromJWKS, token(t, jwt.SigningMethodRS512, s.rsa, nil, map[string]any{"kid": "r"}), bad},
+		"unknown kid":           {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "x"}), badKey + "RS256, ES256, EdDSA."},
+		"other kid":             {fromJWKS, token(t, rs, s.rsa, nil, map[string]any{"kid": "e"}), bad},
+		"other key":             {fromPEM, token(t, rs, other, nil, nil), badKey + "RS256, RS384, RS512, PS256, PS384, PS512."},
+		"PEM as a secret":       {fromPEM, token(t, hs, s.pem, nil, nil), bad},
+		"modulus as secret":     {fromPEM, token(t, hs, s.rsa.N.Bytes(), nil, nil), bad},
+		"none":                  {fromPEM, token(t, jwt.SigningMethodNone, none, nil, nil), bad},
+		"none by secret":        {fromSecret, token(t, jwt.SigningMethodNone, none, nil, nil), bad},
+		"HS512":                 {fromSecret, token(t, jwt.SigningMethodHS512, secret, nil, nil), bad},
+		"RSA for a secret":      {fromSecret, token(t, rs, s.rsa, nil, nil), bad},
+		"crit":                  {fromPEM, token(t, rs, s.rsa, nil, map[string]any{"crit": []string{"b64"}, "b64": false}), bad},
+		"own jwk":               {fromPEM, token(t, rs, other, nil, map[string]any{"jwk": map[string]any{"kty": "RSA"}, "jku": "http://x"}), bad},
+		"expired":               {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": now.Add(-time.Minute).Unix()}, nil), "401 The token has expired."},
+		"no exp":                {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": nil}, nil), "401 The token is not valid: it has no exp, the time at which it expires."},
+		"exp is text":           {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": "never"}, nil), "401 The token is not valid: its exp must be a number of seconds since 1970, got \"never\"."},
+		"exp is a list":         {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": []int{1}}, nil), "401 The token is not valid: its exp must be a number of seconds since 1970, got [1]."},
+		"exp is null":           {fromPEM, token(t, rs, s.rsa, map[string]any{"exp": json.RawMessage("null")}, nil), "401 The token is not valid: it has no exp, the time at which it expires."},
+		"nbf is text":           {fromPEM, token(t, rs, s.rsa, map[string]any{"nbf": "2026-11-28"}, nil), "401 The token is not valid: its nbf must be a number of seconds since 1970, got \"2026-11-28\"."},
+		"nbf is null":           {fromPEM, token(t, rs, s.rsa, map[string]any{"nbf": json.RawMessage("null")}, nil), "401 The token is not valid: its nbf must be a number of seconds since 1970, got null."},
+		"issuer is a list":      {fromPEM, token(t, rs, s.rsa, map[string]any{"iss": []string{"https://issuer"}}, nil), "401 The token is not valid: its iss must be \"https://issuer\", got [\"https://issuer\"]."},
+		"issuer is null":        {fromPEM, token(t, rs, s.rsa, map[string]any{"iss": json.RawMessage("null")}, nil), "401 The token is not valid: its iss must be \"https://issuer\", got null."},
+		"no issuer":             {fromPEM, token(t, rs, s.rsa, map[string]any{"iss": nil}, nil), "401 The token is not valid: its iss must be \"https://issuer\", got none."},
+		"empty audience":        {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": []string{}}, nil), "401 The token is not valid: its aud must contain \"models\", got []."},
+		"audience is null":      {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": json.RawMessage("null")}, nil), "401 The token is not valid: its aud must contain \"models\", got null."},
+		"audience is a number":  {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": 7}, nil), "401 The token is not valid: its aud must contain \"models\", got 7."},
+		"audience is an object": {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": map[string]any{"models": true}}, nil), "401 The token is not valid: its aud must contain \"models\", got {\"models\":true}."},
+		"audience of numbers":   {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": []any{"models", 7}}, nil), "401 The token is not valid: its aud must contain \"models\", got [\"models\",7]."},
+		"many audiences":        {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": slices.Repeat([]string{"other"}, 1000)}, nil), "401 The token is not valid: its aud must contain \"models\", got [\"other\","},
+		"one of several":        {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": []string{"other", "models"}}, nil), good},
+		"not yet":               {fromPEM, token(t, rs, s.rsa, map[string]any{"nbf": now.Add(time.Minute).Unix()}, nil), "401 The token is not valid yet."},
+		"wrong issuer":          {fromPEM, token(t, rs, s.rsa, map[string]any{"iss": "https://other"}, nil), "401 The token is not valid: its iss must be \"https://issuer\", got \"https://other\"."},
+		"wrong audience":        {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": []string{"a", "b"}}, nil), "401 The token is not valid: its aud must contain \"models\", got [\"a\",\"b\"]."},
+		"no audience":           {fromPEM, token(t, rs, s.rsa, map[string]any{"aud": nil}, nil), "401 The token is not valid: its aud must contain \"models\", got none."},
+		"no claim":              {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": nil}, nil), "401 The token has no claim sub that is a string or a whole number."},
+		"claim is a number":     {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("9007199254740993")}, nil), "9007199254740993"},
+		"claim is a fraction":   {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("1.5")}, nil), "401 The token has no claim sub"},
+		"claim is a power":      {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("1e3")}, nil), "401 The token has no claim sub"},
+		"claim is -0":           {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("-0")}, nil), "401 The token has no claim sub"},
+		"claim is true":         {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": true}, nil), "401 The token has no claim sub"},
+		"invalid key":           {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": "a//b"}, nil), "401 The claim sub of the token is not a valid key: segments must not be empty; the identity form segment takes it as one segment."},
+		"huge":                  {fromPEM, token(t, rs, s.rsa, map[string]any{"pad": strings.Repeat("x", maxTokenBytes)}, nil), bad},
+		"garbage":               {fromPEM, "a.b.c", "401 The token is not valid: it must be a signed JWT."},
+		"many dots":             {fromPEM, strings.Repeat(".", 9000), bad},
 	} {
 		identify := jwtIdentity(t, JWTOptions{Keys: test.keys, Issuer: "https://issuer", Audience: "models"})
 		if got := who(identify, "Authorization", "Bearer "+test.token); !strings.HasPrefix(got, test.want) {
@@ -378,6 +393,34 @@ func TestUnknownKeysAreSkipped(t *testing.T) {
 		if _, _, err := ParseJWTKeys([]byte(`{"keys":[` + test.key + `]}`)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s alone: ParseJWTKeys = %v, want an error: %s", name, err, test.want)
 		}
+	}
+}
+
+// Whoever signs tokens with wrong claims learns what was expected and what came, once a
+// minute for each claim.
+func TestRejectedClaimsAreLogged(t *testing.T) {
+	s := newSigners(t)
+	keys, _, err := ParseJWTKeys(s.pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	identify := jwtIdentity(t, JWTOptions{Keys: keys, Issuer: "https://issuer", Audience: "models", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	for range 2 {
+		for _, change := range []map[string]any{{"aud": []string{}}, {"aud": 7}, {"iss": []string{"a"}}, {"nbf": "soon"}, {"exp": true}} {
+			who(identify, "Authorization", "Bearer "+token(t, jwt.SigningMethodRS256, s.rsa, change, nil))
+		}
+	}
+	for _, want := range []string{
+		`claim=aud want="contain \"models\"" got=[]`, `claim=iss want="be \"https://issuer\"" got="[\"a\"]"`,
+		`claim=nbf want="be a number of seconds since 1970" got="\"soon\""`, `claim=exp want="be a number of seconds since 1970" got=true`,
+	} {
+		if strings.Count(log.String(), want) != 1 {
+			t.Errorf("log = %s\nwant one line with %s", log.String(), want)
+		}
+	}
+	if got := strings.Count(log.String(), "\n"); got != 4 || strings.Contains(log.String(), "eyJ") {
+		t.Errorf("logged %d lines, want one for each claim, without tokens:\n%s", got, log.String())
 	}
 }
 

@@ -31,8 +31,8 @@ type JWTOptions struct {
 	Keys JWTKeys
 	// Issuer and Audience are the required iss and aud of tokens. Empty: any.
 	Issuer, Audience string
-	// Logger logs, once a minute at most, that tokens without exp are rejected. Nil: no
-	// logging.
+	// Logger logs why tokens with a valid signature are rejected, each claim once a minute
+	// at most. Nil: no logging.
 	Logger *slog.Logger
 
 	now func() time.Time // set by tests
@@ -46,7 +46,7 @@ type JWTVerifier struct {
 	keys    atomic.Pointer[JWTKeys]
 	options JWTOptions
 
-	noExpLogged atomic.Int64 // when, in Unix nanoseconds
+	logged [len(loggedClaims)]atomic.Int64 // when, in Unix nanoseconds
 }
 
 // NewJWTVerifier returns a verifier. It fails if there are no keys.
@@ -133,22 +133,66 @@ func (v *JWTVerifier) claims(token string) (jwt.MapClaims, error) {
 		return nil, unauthenticated("The token has expired.")
 	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
 		return nil, unauthenticated("The token is not valid yet.")
-	case errors.Is(err, jwt.ErrTokenInvalidIssuer), v.options.Issuer != "" && claims["iss"] == nil:
-		return nil, unauthenticated("The token is not valid: its iss must be %s.", shown.Quote(v.options.Issuer))
-	case errors.Is(err, jwt.ErrTokenInvalidAudience), v.options.Audience != "" && claims["aud"] == nil:
-		return nil, unauthenticated("The token is not valid: its aud must contain %s.", shown.Quote(v.options.Audience))
-	case claims["exp"] == nil:
-		v.logNoExp()
-		return nil, unauthenticated("The token is not valid: it has no exp, the time at which it expires.")
 	}
-	return nil, unauthenticated("The token is not valid: exp, nbf and iat must be numbers.")
+	return nil, v.invalidClaim(claims)
 }
 
-// logNoExp logs that a token without exp was rejected: whoever signs it must know.
-func (v *JWTVerifier) logNoExp() {
-	now, last := time.Now().UnixNano(), v.noExpLogged.Load()
-	if (last == 0 || now-last >= int64(time.Minute)) && v.noExpLogged.CompareAndSwap(last, now) {
-		v.options.Logger.Warn("a token with a valid signature has no exp and is rejected: tokens must expire")
+// invalidClaim returns the error for the claims of a token whose signature is valid, and
+// logs it: whoever signs the tokens must know.
+func (v *JWTVerifier) invalidClaim(claims jwt.MapClaims) error {
+	claim, want := v.wrongClaim(claims)
+	value, has := claims[claim]
+	if claim == "exp" && value == nil {
+		v.logRejected(claim, "a token with a valid signature has no exp and is rejected: tokens must expire")
+		return unauthenticated("The token is not valid: it has no exp, the time at which it expires.")
+	}
+	got := "none"
+	if has {
+		got = shownClaim(value)
+	}
+	v.logRejected(claim, "a token with a valid signature is rejected", "claim", claim, "want", want, "got", got)
+	return unauthenticated("The token is not valid: its %s must %s, got %s.", claim, want, got)
+}
+
+// wrongClaim returns the claim for which a token is rejected, and what it must do.
+func (v *JWTVerifier) wrongClaim(claims jwt.MapClaims) (claim, want string) {
+	const number = "be a number of seconds since 1970"
+	if exp, err := claims.GetExpirationTime(); err != nil || exp == nil {
+		return "exp", number
+	}
+	if _, err := claims.GetNotBefore(); err != nil {
+		return "nbf", number
+	}
+	if iss, err := claims.GetIssuer(); v.options.Issuer != "" && (err != nil || iss != v.options.Issuer) {
+		return "iss", "be " + shown.Quote(v.options.Issuer)
+	}
+	if aud, err := claims.GetAudience(); v.options.Audience != "" && (err != nil || !slices.Contains(aud, v.options.Audience)) {
+		return "aud", "contain " + shown.Quote(v.options.Audience)
+	}
+	return "iat", number
+}
+
+// shownClaim returns a claim as a short text for messages.
+func shownClaim(value any) string {
+	if text, ok := value.(string); ok {
+		return shown.Quote(text)
+	}
+	text, err := json.Marshal(value)
+	if err != nil { // does not happen: it was JSON
+		return "no JSON"
+	}
+	return shown.Shorten(string(text), shown.MaxShown)
+}
+
+// loggedClaims are the claims that invalidClaim logs.
+var loggedClaims = [...]string{"exp", "nbf", "iat", "iss", "aud"}
+
+// logRejected logs that a token was rejected for a claim, once a minute at most.
+func (v *JWTVerifier) logRejected(claim, message string, attrs ...any) {
+	logged := &v.logged[slices.Index(loggedClaims[:], claim)]
+	now, last := time.Now().UnixNano(), logged.Load()
+	if (last == 0 || now-last >= int64(time.Minute)) && logged.CompareAndSwap(last, now) {
+		v.options.Logger.Warn(message, attrs...)
 	}
 }
 

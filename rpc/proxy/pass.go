@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
 // Pass lists the requests that are forwarded unmetered and without an identity.
@@ -52,22 +54,43 @@ func safe() (p Pass) {
 		if err != nil {
 			panic("proxy: rules of safe: " + err.Error())
 		}
+		r.safe = true
 		p = append(p, r)
 	}
 	return p
 }
 
 // allows reports whether an unmetered request is forwarded. Only "all" allows a request
-// that some servers run as a POST although it has another method: one with a body, or
-// one that overrides its method.
+// that some servers run with another method: a GET with a body, or one that overrides its
+// method. What "safe" allows has no form, which may name another method, and is not below
+// a path that runs a model.
 func (p Pass) allows(r *http.Request) bool {
 	if strings.ToUpper(r.Method) != r.Method {
 		return false
 	}
-	asPost := isSafe(r.Method) && r.ContentLength != 0 || overridesMethod(r)
+	asOther := isSafe(r.Method) && r.ContentLength != 0 || overridesMethod(r)
 	return slices.ContainsFunc(p, func(allowed rule) bool {
-		return allowed.matches(r.Method, r.URL.Path) && (!asPost || allowed.all)
+		switch {
+		case !allowed.matches(r.Method, r.URL.Path):
+			return false
+		case allowed.safe && !isSafe(r.Method):
+			return !asOther && !hasForm(r.Header) && !isBelowEndpoint(strings.TrimSuffix(trimSlash(r.URL.Path), allowed.path))
+		}
+		return !asOther || allowed.all
 	})
+}
+
+// isBelowEndpoint reports whether a path is that of a metered endpoint, or below one.
+// Servers that route by prefix run both.
+func isBelowEndpoint(target string) bool {
+	for i := range len(target) + 1 {
+		if i == len(target) || target[i] == '/' {
+			if _, ok := llm.EndpointOf(http.MethodPost, strings.ToLower(target[:i])); ok {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // All reports whether every unmetered request is forwarded, or every POST.

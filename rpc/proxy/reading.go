@@ -17,7 +17,7 @@ const (
 
 // readings returns the paths, in lower case, that servers may read when base and the
 // path of u are sent to them. A lenient server ignores case, parameters or white space,
-// accepts backslashes, unescapes a path once more or truncates it, and does so in any
+// or dots at the end, accepts backslashes, unescapes a path once more or truncates it, and does so in any
 // order. It is false if there are too many.
 func readings(base string, u *url.URL) (read []string, ok bool) {
 	read = []string{strings.ToLower(join(base, u.Path))}
@@ -31,7 +31,7 @@ func readings(base string, u *url.URL) (read []string, ok bool) {
 		read = append(read, sent)
 	}
 	for i := 0; i < len(read); i++ {
-		for _, step := range [...]func(string) string{unescape, unescapeButSlashes, normalize, dropParameters, trimSpaces, before("?"), before("#"), before("\x00"), replaceBackslashes} {
+		for _, step := range [...]func(string) string{unescape, unescapeButSlashes, normalize, foldCase, dropParameters, trimSpaces, trimDots, before("?"), before("#"), before("\x00"), replaceBackslashes} {
 			if got := step(read[i]); !slices.Contains(read, got) {
 				read = append(read, got)
 			}
@@ -57,7 +57,7 @@ func isLiteral(target string) bool {
 	for i := range len(target) {
 		switch c := target[i]; {
 		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '-', c == '_', c == '/', c == ':', c == '@', c == '+', c == '~':
-		case c == '.' && i > 0 && target[i-1] != '/' && target[i-1] != '.': // not in . and ..
+		case c == '.' && i > 0 && target[i-1] != '/' && target[i-1] != '.' && i+1 < len(target) && target[i+1] != '/': // not in . and .., nor at the end of a segment
 		default:
 			return false
 		}
@@ -96,6 +96,21 @@ func trimSpaces(target string) string {
 	}
 	return strings.Join(segments, "/")
 }
+
+// trimDots removes dots at the end of segments, as Windows does with names.
+func trimDots(target string) string {
+	segments := strings.Split(target, "/")
+	for i, segment := range segments {
+		if name := strings.TrimRight(segment, "."); name != "" {
+			segments[i] = name
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
+// foldCase returns a path in lower case in which letters that have the same capital as
+// another one, such as the long s, have become that.
+func foldCase(target string) string { return strings.ToLower(strings.ToUpper(target)) }
 
 // unescapeButSlashes resolves the escapes of a path that are not those of slashes and
 // percent signs.

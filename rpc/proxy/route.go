@@ -57,27 +57,6 @@ func mayBePost(r *http.Request) bool {
 	return !isSafe(r.Method) || r.ContentLength != 0 || overridesMethod(r)
 }
 
-// overridesMethod reports whether a header or parameter overrides the method at some
-// servers.
-func overridesMethod(r *http.Request) bool {
-	for _, name := range [...]string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
-		if _, ok := r.Header[name]; ok {
-			return true
-		}
-	}
-	return strings.Contains(r.URL.RawQuery, "_method=")
-}
-
-// overridesPath reports whether a header overrides the path at some servers.
-func overridesPath(h http.Header) bool {
-	for _, name := range [...]string{"X-Original-Url", "X-Rewrite-Url"} {
-		if _, ok := h[name]; ok {
-			return true
-		}
-	}
-	return false
-}
-
 // isOnly reports whether every server takes a path for that of endpoint e, or of no
 // endpoint, and for one below the path of the upstream.
 func (p *Proxy) isOnly(e llm.Endpoint, isEndpoint bool, u *url.URL) bool {

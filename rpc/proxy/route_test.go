@@ -54,6 +54,16 @@ var leniencies = []func(string) string{
 		return strings.Join(segments, "/")
 	},
 	func(s string) string {
+		segments := strings.Split(s, "/")
+		for i := range segments {
+			if strings.Trim(segments[i], ".") != "" {
+				segments[i] = strings.TrimRight(segments[i], ".")
+			}
+		}
+		return strings.Join(segments, "/")
+	},
+	func(s string) string { return strings.ToLower(strings.ToUpper(s)) },
+	func(s string) string {
 		for strings.Contains(s, "//") {
 			s = strings.ReplaceAll(s, "//", "/")
 		}
@@ -126,6 +136,7 @@ func FuzzRoute(f *testing.F) {
 		"/openai/deployments/m/embeddings", "/v1/responses/compact", "/v1/x/%252e%252e/messages", "/v1/messages%253Fx", "/v1/chat%20/completions", "/v1;a/chat;b/completions;c",
 		"/v1/rerank", "/v1/RERANK", "/v1/audio%2Fspeech", "/v1/audio;x/speech", "/v1/x/../rerank", "/../v1/rerank", "/files/a%20b;v=1", "/v1/messages/count_tokens",
 		"http://elsewhere/v1/messages", "a:/v1/messages", "/v1/chat/completions%00x", "/v1/chat/completions%3B%2F..%2Fx", "/v1/embeddings/%2e%2e/chat/completions", "/v1//chat///completions",
+		"/v1/chat/completions.", "/v1/chat./completions..", "/v1/chat/completion\u017f", "/v1/chat/completion%C5%BF", "/v1/chat/completions.%20.",
 	} {
 		for base := range 4 {
 			f.Add("POST", target, uint8(base), []byte{0, 8, 0, 1, 2})

@@ -18,6 +18,7 @@ type rule struct {
 	prefix bool // path ends in / and matches all paths below it
 	suffix bool // path matches with anything before it
 	all    bool // matches everything
+	safe   bool // of "safe"
 }
 
 // parseRule parses a method and a path, such as "GET /v1/models". The method may be

@@ -96,17 +96,26 @@ func TestEncodedRequestIsBounded(t *testing.T) {
 		status         int
 		code           string
 	}{
-		"zstd":           {"zstd", encode(t, large, "zstd"), 413, "request_too_large"},
-		"gzip":           {"gzip", encode(t, large, "gzip"), 413, "request_too_large"},
-		"a bomb of zstd": {"zstd", encode(t, bomb, "zstd"), 413, "request_too_large"},
-		"a bomb of gzip": {"gzip", encode(t, bomb[:4<<20], "gzip"), 413, "request_too_large"}, // less than 10,000 bytes
-		"bombs":          {"gzip, gzip", encode(t, bomb, "gzip", "gzip"), 413, "request_too_large"},
-		"invalid zstd":   {"zstd", ask(""), 400, "invalid_content_encoding"},
-		"invalid gzip":   {"gzip", encode(t, ask(""), "zstd"), 400, "invalid_content_encoding"},
-		"empty":          {"gzip", "", 400, "invalid_content_encoding"},
-		"cut":            {"zstd", encode(t, ask(""), "zstd")[:40], 400, "invalid_content_encoding"},
-		"brotli":         {"br", ask(""), 415, "unsupported_content_encoding"},
-		"many":           {"gzip, gzip, gzip", ask(""), 415, "unsupported_content_encoding"},
+		"zstd":            {"zstd", encode(t, large, "zstd"), 413, "request_too_large"},
+		"gzip":            {"gzip", encode(t, large, "gzip"), 413, "request_too_large"},
+		"a bomb of zstd":  {"zstd", encode(t, bomb, "zstd"), 413, "request_too_large"},
+		"a bomb of gzip":  {"gzip", encode(t, bomb[:4<<20], "gzip"), 413, "request_too_large"}, // less than 10,000 bytes
+		"bombs":           {"gzip, gzip", encode(t, bomb, "gzip", "gzip"), 413, "request_too_large"},
+		"invalid zstd":    {"zstd", ask(""), 400, "invalid_content_encoding"},
+		"invalid gzip":    {"gzip", encode(t, ask(""), "zstd"), 400, "invalid_content_encoding"},
+		"empty":           {"gzip", "", 400, "invalid_content_encoding"},
+		"cut":             {"zstd", encode(t, ask(""), "zstd")[:40], 400, "invalid_content_encoding"},
+		"brotli":          {"br", ask(""), 415, "unsupported_content_encoding"},
+		"brotli last":     {"gzip, br", encode(t, ask(""), "gzip"), 415, "unsupported_content_encoding"},
+		"brotli first":    {"br, gzip", encode(t, ask(""), "gzip"), 415, "unsupported_content_encoding"},
+		"a weight":        {"gzip;q=1", encode(t, ask(""), "gzip"), 415, "unsupported_content_encoding"},
+		"identity":        {"identity", large, 413, "request_too_large"},
+		"identity too":    {"identity, gzip, Identity", encode(t, large, "gzip"), 413, "request_too_large"},
+		"deflate":         {"deflate", encode(t, large, "deflate"), 413, "request_too_large"},
+		"two codings":     {"gzip, zstd", encode(t, large, "gzip", "zstd"), 413, "request_too_large"},
+		"wrong order":     {"zstd, gzip", encode(t, ask(""), "gzip", "zstd"), 400, "invalid_content_encoding"},
+		"only one of two": {"gzip, zstd", encode(t, ask(""), "zstd"), 400, "invalid_content_encoding"},
+		"many":            {"gzip, gzip, gzip", ask(""), 415, "unsupported_content_encoding"},
 		// Reserves a window of 8 MiB, which is more than a share of 2 MiB.
 		"much memory": {"zstd", "\x28\xb5\x2f\xfd\x00\x68\x01\x00\x00", 429, "body_share_exceeded"},
 	} {

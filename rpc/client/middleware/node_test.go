@@ -31,6 +31,8 @@ tiers:
     limits: [{ name: tokens, dimension: tokens, limit: 2_000, window: 1m, on_exceed: degrade }]
   paid: { spend: $100/day, concurrent: 2 }
   images: { concurrent: 2, limits: [{ name: images, dimension: images, limit: 10, window: 1m }] }
+  pool: { tokens: 10_000/min }
+  large: { limits: [{ name: large, dimension: requests, limit: 1, window: 1m, models: [large] }] }
 default_tier: free
 default_output_tokens: 1000
 prices:

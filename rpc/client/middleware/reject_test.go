@@ -64,7 +64,7 @@ func TestRejections(t *testing.T) {
 		"encoded":             {nil, map[string]string{"Content-Encoding": "br"}, 415, `"br"`, ""},
 		"encoded twice":       {nil, map[string]string{"Content-Encoding": "identity, compress"}, 415, "compress", ""},
 		"no JSON":             {strings.NewReader("max_tokens=3"), nil, 400, "JSON", "body"},
-		"a wrong field":       {strings.NewReader(ask(`,"max_tokens":-3`)), nil, 400, "max_tokens", "max_tokens"},
+		"a wrong field":       {strings.NewReader(ask(`,"max_tokens":"many"`)), nil, 400, "max_tokens", "max_tokens"},
 		"many choices":        {strings.NewReader(ask(`,"n":100000`)), nil, 400, "100000", "n"},
 		"a wrong floor":       {nil, map[string]string{"X-Bucketring-Min-Output-Tokens": "0"}, 400, `"0"`, "X-Bucketring-Min-Output-Tokens"},
 	} {

@@ -91,7 +91,7 @@ func (p *parser) readMember(name []byte) {
 	case minimumField:
 		r.MinOutput = p.wholeNumber(0)
 	case choicesField:
-		r.N = max(r.N, p.wholeNumber(1))
+		r.N = max(r.N, p.choices())
 	case streamField:
 		r.Stream = p.boolean()
 	case streamOptionsField:
@@ -312,6 +312,20 @@ func (p *parser) wholeNumber(least int64) int64 {
 		p.fail("must be at most " + amount.MaxText + ", got " + got)
 	case quoted:
 		p.r.literals = append(p.r.literals, edit{start: start, end: p.i, text: strconv.FormatInt(n, 10)})
+	}
+	return n
+}
+
+// maxChoices is more than the choices of one prompt that servers accept in practice. There
+// may be any number of prompts.
+const maxChoices = 1024
+
+// choices reads the number of choices of a prompt.
+func (p *parser) choices() int64 {
+	got := p.describeNext()
+	n := p.wholeNumber(1)
+	if n > maxChoices && !p.failed() {
+		p.fail("must be at most " + strconv.Itoa(maxChoices) + ", got " + got)
 	}
 	return n
 }
