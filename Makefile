@@ -64,6 +64,11 @@ bench: ## the engine's benchmarks, on one core and on two
 continuity: build ## docs/continuity.md: restarts, kills, pauses and splits under load, in two hours; needs root, or CAMPAIGNS="--kills 5"
 	$(BIN)/bucketring bench continuity $(CAMPAIGNS)
 
+.PHONY: overload
+overload: build ## docs/performance.md: goodput at up to ten times the capacity, servers and load on a processor each, in ten minutes; needs redis-server, taskset
+	cd internal/wirebench/gubernator && go build -o $(BIN)/gubernator .
+	go test -tags e2e -count 1 -timeout 1h -v -run '^TestOverloadReport$$' ./internal/e2e -overload $(BIN)/overload -gubernator $(BIN)/gubernator
+
 .PHONY: bench-reports
 bench-reports: build ## docs/bench: the Azure trace against Redis, in twenty minutes; needs redis-server and an idle machine
 	go test -tags e2e -count 1 -timeout 1h -v -run '^TestBenchReports$$' ./internal/e2e -reports $(CURDIR)/docs/bench

@@ -80,6 +80,25 @@ func BenchmarkPaced(b *testing.B) {
 	b.ReportMetric(float64(r.ClientCPU)/float64(b.N), "cpu-ns/op")
 }
 
+// BenchmarkPacedRefused offers 350,000 calls per second that are refused at once.
+func BenchmarkPacedRefused(b *testing.B) {
+	refusal := &OverloadedError{}
+	a, err := Poisson(350_000, 1)
+	left := b.N
+	b.ReportAllocs()
+	r, err := Run(b.Context(), Options{
+		Target:   CheckFunc(func(context.Context, *Call) (Answer, error) { return Answer{}, refusal }),
+		Workload: WorkloadFunc(func(*Call) bool { left--; return left >= 0 }),
+		Arrivals: mustArrive(b, a, err),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(r.Dropped)/float64(b.N), "dropped/op")
+	b.ReportMetric(float64(r.Pacer.Lateness.P50.Microseconds()), "late-p50-us")
+	b.ReportMetric(float64(r.ClientCPU)/float64(b.N), "cpu-ns/op")
+}
+
 // BenchmarkRefused measures an open loop whose calls are refused at once: what is left of
 // the harness under overload.
 func BenchmarkRefused(b *testing.B) {

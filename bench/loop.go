@@ -53,7 +53,7 @@ func newLoop(r *runState, o *Options, p *planner) loop {
 	}
 	pool := newPool(r, o.Callers)
 	return &openLoop{pool: pool, pacer: pacer{
-		planner: p, pool: pool, recorder: r.recorder, shard: r.recorder.shard(0), sleeper: sleeper{start: r.start},
+		planner: p, pool: pool, recorder: r.recorder, shard: r.recorder.pacerShard(), sleeper: sleeper{start: r.start},
 		lateness: newHistogram(), interval: o.Interval, maxLag: o.MaxLag,
 	}}
 }

@@ -46,7 +46,7 @@ func (p *pacer) run() (ended bool) {
 			}
 			if now < c.due {
 				var ok bool
-				if now, ok = p.sleeper.until(c.due); !ok {
+				if now, ok = p.sleeper.until(wakeFor(b.items[i:])); !ok {
 					return false
 				}
 			} else if i%clockEvery == 0 && p.stopped() {
@@ -76,6 +76,14 @@ func (p *pacer) run() (ended bool) {
 	}
 	p.sleeper.until(p.planner.end) // or until stop
 	return false
+}
+
+// wakeFor returns when to wake up to dispatch calls, of which there is at least one.
+func wakeFor(calls []planned) time.Duration {
+	if last := min(sleepCalls, len(calls)) - 1; calls[last].due-calls[0].due < coarseSleep*time.Duration(last)/sleepCalls {
+		return calls[last].due
+	}
+	return calls[0].due
 }
 
 func (p *pacer) dispatch(c *planned, now time.Duration) {

@@ -110,7 +110,7 @@ type intervalLatency struct {
 }
 
 func newRecorder(o *Options) *recorder {
-	r := &recorder{shards: make([]shard, min(2*runtime.GOMAXPROCS(0), 32))}
+	r := &recorder{shards: make([]shard, 1+min(2*runtime.GOMAXPROCS(0), 32))}
 	r.window.from, r.window.interval = o.Warmup, o.Interval
 	r.window.warmupIntervals = int((o.Warmup + o.Interval - 1) / o.Interval)
 	end := Never
@@ -121,8 +121,11 @@ func newRecorder(o *Options) *recorder {
 	return r
 }
 
-// shard returns the shard of the n-th recording goroutine.
-func (r *recorder) shard(n int) *shard { return &r.shards[n%len(r.shards)] }
+// shard returns the shard of the n-th sender.
+func (r *recorder) shard(n int) *shard { return &r.shards[1+n%(len(r.shards)-1)] }
+
+// pacerShard returns the shard of the goroutine that dispatches all calls of an open loop.
+func (r *recorder) pacerShard() *shard { return &r.shards[0] }
 
 // countOffered counts a check or reserve that was due at due.
 func (r *recorder) countOffered(s *shard, due time.Duration, dropped bool) {

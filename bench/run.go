@@ -128,7 +128,7 @@ func (r *runState) result(o *Options, c *collector) (*Result, error) {
 		Warmup: o.Warmup, Duration: max(0, w.endTime()-w.from),
 		After: t.after, Completed: t.completed, HeldBack: t.heldBack, LLM: t.llm,
 		Latencies: t.latencies, Series: series(w, c.points, t.series), Errors: t.errs,
-		ClientCPU: c.cpuEnd - c.cpuBegin,
+		ClientCPU: max(0, c.cpuEnd-c.cpuBegin), // a process that did not run may have read the begin late
 	}
 	result.Counts = t.after
 	for i, n := range t.series {

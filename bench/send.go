@@ -55,28 +55,37 @@ func (r *runState) newSender() *sender {
 // 2 % of the timeout share one context, because its timer costs more than
 // everything else that the harness does for a request.
 type deadlineCache struct {
-	mu      sync.Mutex
-	ctx     context.Context
-	renewAt time.Duration
-	// cancel is never called: requests may use ctx until its deadline. The end of
-	// runState.requestCtx ends it.
-	cancel context.CancelFunc
+	current atomic.Pointer[sharedContext]
+	mu      sync.Mutex // held while current is replaced
 
 	_ [64]byte // keeps the next cache on another cache line
+}
+
+type sharedContext struct {
+	context.Context
+	renewAt time.Duration
+	// cancel is never called: requests may use the context until its deadline. The end of
+	// runState.requestCtx ends it.
+	cancel context.CancelFunc
 }
 
 // deadline returns a context for a request that is sent now. It ends with the
 // timeout or with the run.
 func (a *sender) deadline(now time.Duration) context.Context {
 	d := a.deadlines
+	if c := d.current.Load(); c != nil && now < c.renewAt {
+		return c.Context
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if now >= d.renewAt || d.ctx == nil {
+	c := d.current.Load()
+	if c == nil || now >= c.renewAt {
 		spare := a.timeout / 50
-		d.ctx, d.cancel = context.WithDeadline(a.requestCtx, a.start.Add(now+a.timeout+spare))
-		d.renewAt = now + spare
+		c = &sharedContext{renewAt: now + spare}
+		c.Context, c.cancel = context.WithDeadline(a.requestCtx, a.start.Add(now+a.timeout+spare))
+		d.current.Store(c)
 	}
-	return d.ctx
+	return c.Context
 }
 
 // sendFirst sends the first request of a call now. It returns the LLM call if it

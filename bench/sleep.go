@@ -10,6 +10,10 @@ const (
 	minSleep = 50 * time.Microsecond
 	// maxSleep is the longest sleep, so that a stop is noticed.
 	maxSleep = 10 * time.Millisecond
+	// If sleepCalls calls are due within coarseSleep, the pacer sleeps until the last of
+	// them is. Otherwise it would sleep so often that this costs more than to send them.
+	coarseSleep = 250 * time.Microsecond
+	sleepCalls  = 50
 )
 
 // sleeper sleeps until a given time, more precisely than timers: those of an idle

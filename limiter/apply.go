@@ -26,33 +26,72 @@ var (
 // It is not safe for concurrent use.
 type StateReader struct {
 	restorer
+	zone           func(string) (*time.Location, error)
 	after, through uint64
 	section        decoder
 	set            changeSet
+	known          map[string]*definitions // by their bytes in messages
 }
 
-// ReadChanges returns a reader of a message. zone loads the time zones that limits name.
-// The message must not be changed while it is read. An error means that it is corrupt, of
-// another version, or names a zone that cannot be loaded.
+// maxKnown is how many blocks of definitions a reader remembers. Usually all messages of an
+// engine have the same few.
+const maxKnown = 16
+
+// NewReader returns a reader for one message after another, see [StateReader.Reset]. zone loads
+// the time zones that limits name.
+func (e *Engine) NewReader(zone func(string) (*time.Location, error)) *StateReader {
+	return &StateReader{restorer: restorer{definitions: newDefinitions(e.catalog)}, zone: zone, known: map[string]*definitions{}}
+}
+
+// ReadChanges returns a reader of a message, see [Engine.NewReader] and [StateReader.Reset].
 func (e *Engine) ReadChanges(data []byte, zone func(string) (*time.Location, error)) (*StateReader, error) {
-	body, err := checkFrame(data, changesMagic, "message of changes")
-	if err != nil {
+	r := e.NewReader(zone)
+	if err := r.Reset(data); err != nil {
 		return nil, err
 	}
-	r := &StateReader{restorer: restorer{definitions: newDefinitions(e.catalog)}}
+	return r, nil
+}
+
+// Reset begins to read another message. It must not be changed while it is read. An error
+// means that it is corrupt, of another version, or names a zone that cannot be loaded.
+func (r *StateReader) Reset(data []byte) error {
+	r.section, r.after, r.through = decoder{}, 0, 0
+	body, err := checkFrame(data, changesMagic, "message of changes")
+	if err != nil {
+		r.decoder = decoder{err: err}
+		return err
+	}
 	r.decoder = decoder{buf: body, size: len(changesMagic) + len(body), what: "message of changes"}
 	n := r.count("definitions")
 	if n > len(r.buf) {
 		r.fail("%w", errTruncated)
-		return nil, r.err
+	}
+	if r.err != nil {
+		return r.err
 	}
 	sections := r.decoder
 	sections.buf = r.buf[n:]
-	r.buf = r.buf[:n]
+	text := r.buf[:n]
+	if known := r.known[string(text)]; known != nil {
+		r.definitions = known
+	} else if r.buf = text; r.define() == nil {
+		if len(r.known) >= maxKnown {
+			clear(r.known)
+		}
+		r.known[string(text)] = r.definitions
+	}
+	sections.err = r.err
+	r.decoder = sections
+	return r.err
+}
+
+// define reads new definitions.
+func (r *StateReader) define() error {
+	r.definitions = newDefinitions(r.catalog)
 	for len(r.buf) > 0 && r.err == nil {
 		switch r.upTo(tagTier, "definition") {
 		case tagLimit:
-			r.limit(zone)
+			r.limit(r.zone)
 		case tagSchema:
 			r.schema()
 		case tagTier:
@@ -62,11 +101,7 @@ func (e *Engine) ReadChanges(data []byte, zone func(string) (*time.Location, err
 			r.fail("a definition is of no kind")
 		}
 	}
-	sections.err = r.err
-	if r.decoder = sections; r.err != nil {
-		return nil, r.err
-	}
-	return r, nil
+	return r.err
 }
 
 // Next goes to the changes of the next partition. It returns false after the last one and

@@ -121,9 +121,13 @@ func (l *limit) denialReason(cost int64) Reason {
 
 // excessDebt returns how many units to drop of a charge that takes a bucket's level
 // from before to after. The debt of a bucket stops at one capacity, or at what it was
-// before if that is more.
-func (l *limit) excessDebt(charge int64, before, after wide) int64 {
+// before if that is more. What a reservation of estimated input used counts in full, up
+// to MaxAmount: its estimate bounds nothing, so each such call could use any amount.
+func (l *limit) excessDebt(charge int64, before, after wide, estimated bool) int64 {
 	maxLevel := l.full.add(l.full)
+	if estimated {
+		maxLevel = l.full.add(mulWide(MaxAmount, l.window))
+	}
 	if maxLevel.less(before) {
 		maxLevel = before
 	}

@@ -10,7 +10,9 @@ type reservation struct {
 	progress amounts   // highest so far
 	attempts [4]uint32 // tags of those that got the answer and may be withdrawn; 0 = none
 	block    chargeBlock
-	count    uint32 // charges
+	count    uint16 // charges
+	// estimated means that the input was an estimate, so that debt counts in full.
+	estimated bool
 }
 
 // extrasOf returns the extras of the progress of a reservation.
@@ -73,6 +75,7 @@ type chargeIterator struct {
 	partition *partition
 	key       string
 	canChange bool
+	estimated bool // see reservation
 	block     *chargeBlock
 	i         int // position in block
 	left      int // charges after this one
@@ -99,6 +102,7 @@ func (it *chargeIterator) start(p *partition, entry *idEntry, key string) {
 	}
 	res := p.reservations.at(entry.reservation())
 	it.partition, it.key, it.canChange = p, key, entry.canChange()
+	it.estimated = res.estimated
 	it.block, it.i, it.left = &res.block, -1, int(res.count)
 }
 

@@ -10,6 +10,13 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		return err
 	}
 	now = p.tick(now)
+	if !r.Force {
+		if skip := &p.records.first.skip; *skip > 1 {
+			*skip--
+		} else if h := p.engine.sampler; h != nil {
+			h.hit(p, now, root, r)
+		}
+	}
 	var id idKey
 	var keyHash uint64
 	var body uint32
@@ -184,7 +191,7 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 	if ttl <= 0 {
 		ttl = DefaultTTL
 	}
-	res.ttl, res.input = int64(ttl), r.InputTokens
+	res.ttl, res.input, res.estimated = int64(ttl), r.InputTokens, r.EstimatedInput
 	p.addAttempt(entry, r.Attempt, 0)
 	entry.due = satAdd(int64(ttl), now.Mono)
 	p.heapPush(entryID)
@@ -199,7 +206,7 @@ func (p *partition) chargeAll(d *Decision, r *Request, entry *idEntry, now Time)
 		a := &d.assessments[i]
 		dropped := int64(0)
 		if r.Force {
-			dropped = p.dropExcess(a)
+			dropped = p.dropExcess(a, r.EstimatedInput)
 		} else {
 			a.rec.flags &^= recordDenied
 		}
@@ -234,13 +241,13 @@ func (p *partition) listCharged(d *Decision, reserved bool) {
 
 // dropExcess reduces a cost by what exceeds the bucket's maximum debt, and returns
 // the reduction.
-func (p *partition) dropExcess(a *assessment) int64 {
+func (p *partition) dropExcess(a *assessment, estimated bool) int64 {
 	l := a.limit
 	if l.Algorithm != TokenBucket {
 		return 0
 	}
 	before := a.bucket.level()
-	dropped := l.excessDebt(a.cost, before, before.add(mulWide(a.cost, l.window)))
+	dropped := l.excessDebt(a.cost, before, before.add(mulWide(a.cost, l.window)), estimated)
 	a.cost -= dropped
 	p.stats.overrun(l, dropped)
 	return dropped

@@ -30,6 +30,8 @@ type Options struct {
 	// others have. A root with its share forgets its own oldest id for a new one.
 	// Default: 1,048,576.
 	MaxIDs int
+	// HotKeys counts calls by their key, for [Engine.HotKeys].
+	HotKeys bool
 }
 
 func (o Options) withDefaults() Options {
@@ -55,6 +57,7 @@ type Engine struct {
 	catalog        *Catalog
 	seed           maphash.Seed // of the record tables; no decision depends on it
 	maxPerRoot     int
+	sampler        *sampler // nil: hot keys are not counted
 	keys           *quota
 	ids            *idPool
 	copiedKeys     *quota // of closed partitions
@@ -84,6 +87,9 @@ func New(o Options) *Engine {
 		keys: newQuota(o.MaxKeys), copiedKeys: newQuota(o.MaxKeys), copiedIDs: newQuota(o.MaxIDs), ids: &idPool{quota: *newQuota(o.MaxIDs), reserve: int64(o.MaxIDs / idReserve)}, reserve: int64(o.MaxKeys / reserve),
 	}
 	e.idSeed = maphash.String(e.seed, "ids")
+	if o.HotKeys {
+		e.sampler = newSampler(e.seed)
+	}
 	for i := range e.shards {
 		e.shards[i].partition = newPartition(e)
 		e.shards[i].roots.shared = &e.largest[i]

@@ -14,7 +14,8 @@ func (d *Decision) exceedsCapacity() bool {
 }
 
 // reduceEstimate lowers r.InputTokens, an estimate, to the most that every enforced limit
-// could admit if nothing was used, together with the requested output. Only if that output
+// could admit if nothing was used, together with the requested output, but not below
+// r.KnownInput. Only if that output
 // alone is too much, it counts on less of it: on the least that may be granted where the
 // limits are set to degrade, and on less than the default if the request has no bound. It
 // returns the output to request. If nothing helps, r stays as it is.
@@ -30,7 +31,7 @@ func (p *partition) reduceEstimate(d *Decision, r *Request, requested int64) (in
 		}
 		return err != nil || d.exceedsCapacity()
 	}
-	least := min(estimate, 1) // a call with input stays one, which needs a price
+	least := min(estimate, max(1, r.KnownInput)) // a call with input stays one, which needs a price
 	output := requested
 	if exceeds(least, requested) {
 		if shrink {

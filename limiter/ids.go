@@ -159,6 +159,9 @@ func bodyDigest(r *Request, keyHash uint64, reserve bool) uint32 {
 	if r.EstimatedInput {
 		h = mix(h, 1)
 	}
+	if r.KnownInput != 0 {
+		h = mix(h, uint64(r.KnownInput))
+	}
 	return uint32(mixCosts(h, r.Costs))
 }
 

@@ -173,6 +173,7 @@ func (m *machine) reserve() {
 	r.TTL = time.Duration(m.draw("ttl", 1, 40)) * time.Second
 	if r.EstimatedInput = rapid.Bool().Draw(m.t, "estimated input"); r.EstimatedInput && rapid.Bool().Draw(m.t, "a high estimate") {
 		r.InputTokens *= 10
+		r.KnownInput = m.draw("known input", 0, r.InputTokens)
 	}
 	m.call(r, true)
 }

@@ -78,13 +78,18 @@ type Request struct {
 	// Attempt identifies one attempt among several with the same ID, so that it can
 	// be withdrawn. An attempt 0 cannot be. It is not part of the request's identity.
 	Attempt uint64
+	// Asker says who asks, for [Engine.HotKeys]. The caller numbers them.
+	Asker uint32
 
 	// The following fields are for Reserve only.
 
 	// EstimatedInput means that InputTokens is an estimate. Instead of denying it with
 	// [ExceedsCapacity], the engine reserves as much of it as fits the whole capacity of
-	// every limit.
-	EstimatedInput  bool
+	// every limit, and at least KnownInput. What the call uses beyond that counts in full,
+	// although debt stops at one capacity otherwise.
+	EstimatedInput bool
+	// KnownInput is the part of InputTokens that is no estimate, such as token ids.
+	KnownInput      int64
 	MinOutputTokens int64         // 0: max(256, OutputTokens/8)
 	Choices         int64         // n; 0 means 1
 	TTL             time.Duration // lease; 0 means [DefaultTTL]

@@ -140,9 +140,11 @@ func (d *restorer) reservation(entry *idEntry) {
 	}
 	reservationID, res := d.p.reservations.alloc()
 	version := d.fixed()
-	if d.bool() {
+	flags := d.upTo(3, "flags of a reservation")
+	if flags&1 != 0 {
 		entry.set(flagDegraded)
 	}
+	res.estimated = flags&2 != 0
 	entry.value[1] = d.natural("grant")
 	res.keyHash, res.ttl = d.fixed(), int64(d.fixed())
 	if entry.state() != idSettled && res.ttl < 0 {

@@ -259,7 +259,7 @@ func (p *partition) correct(it *chargeIterator, now Time, target int64) {
 			c.dropped -= back
 			delta += back
 		}
-		over := p.correctBucket(l, b, p.timelineOf(it.rec, it.pos), c.at, delta)
+		over := p.correctBucket(l, b, p.timelineOf(it.rec, it.pos), c.at, delta, it.estimated)
 		c.dropped += over
 		p.stats.overrun(l, over)
 	case SlidingWindow:
@@ -283,7 +283,7 @@ func (p *partition) correct(it *chargeIterator, now Time, target int64) {
 
 // correctBucket changes an earlier charge to a token bucket by delta units. It returns
 // the units that are dropped because they exceed the maximum debt.
-func (p *partition) correctBucket(l *limit, b *bucket, t *timeline, mark int64, delta int64) (dropped int64) {
+func (p *partition) correctBucket(l *limit, b *bucket, t *timeline, mark, delta int64, estimated bool) (dropped int64) {
 	before := b.level()
 	if !t.hasMark(mark) { // not that of a valid copy
 		return 0
@@ -293,7 +293,7 @@ func (p *partition) correctBucket(l *limit, b *bucket, t *timeline, mark int64, 
 		return 0
 	}
 	after := t.shift(mark, mulWide(delta, l.window), before)
-	if dropped = l.excessDebt(delta, before, after); dropped > 0 {
+	if dropped = l.excessDebt(delta, before, after, estimated); dropped > 0 {
 		after = t.shift(mark, mulWide(dropped, l.window).neg(), after)
 	}
 	b.setLevel(after)

@@ -24,6 +24,9 @@ const sweepAge = int64(10 * time.Second)
 // Calls of Sweep must not overlap.
 func (e *Engine) Sweep(now Time, n int) (removed int) {
 	removed = e.keepReserve(now)
+	if e.sampler != nil {
+		e.sampler.adapt(now)
+	}
 	for n > 0 {
 		s := &e.shards[e.sweepPartition]
 		s.Lock()
@@ -47,6 +50,9 @@ func (e *Engine) Sweep(now Time, n int) (removed int) {
 
 func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 	now = p.tick(now)
+	if h := p.engine.sampler; h != nil {
+		h.limitSkip(p)
+	}
 	for ; visited < n && p.trimmed == 0; visited++ {
 		last, found := p.sweptRecord, false
 		if p.sweptRecord, found = p.records.next(last); !found {

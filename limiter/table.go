@@ -11,6 +11,10 @@ type table struct {
 	n       int32   // records
 	deleted int32   // positions with tagDeleted
 	depth   uint8   // bits of the prefix that choose this table
+
+	// skip is a state of the partition: in how many calls the next one is counted for hot
+	// keys. It is kept in the first table because there is room in its cache lines.
+	skip uint32
 }
 
 const (

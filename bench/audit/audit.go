@@ -47,13 +47,14 @@ func (a *Auditor) Report() *Report {
 		})
 	}
 	var all []*root
+	total.Refused = a.refused.Load()
+	total.Events += total.Refused
 	for i := range a.shards {
 		s := &a.shards[i]
 		s.mu.Lock()
 		defer s.mu.Unlock() // held until the report is done
 		total.Events += s.mu.events
 		total.Ignored += s.mu.ignored
-		total.Refused += s.mu.refused
 		all = slices.AppendSeq(all, maps.Values(s.mu.roots))
 	}
 	slices.SortFunc(all, func(a, b *root) int { return cmp.Compare(b.n, a.n) }) // largest first

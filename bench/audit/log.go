@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bucketring/bucketring/bench"
@@ -16,6 +17,7 @@ import (
 type Auditor struct {
 	options Options
 	members members
+	refused atomic.Int64 // events of calls that were refused because of overload
 	shards  [64]shard
 }
 
@@ -44,7 +46,6 @@ type shard struct {
 		roots   map[string]*root
 		events  int64
 		ignored int64
-		refused int64
 	}
 }
 
@@ -122,16 +123,13 @@ func (a *Auditor) Add(e *bench.Event) {
 		s.mu.Unlock()
 		return
 	}
-	s := a.shard(e.Call.Key)
 	if refused(e) {
 		// It charges nothing, so the log is complete without it. If it was charged, final
 		// usage is more than the log explains.
-		s.mu.Lock()
-		s.mu.events++
-		s.mu.refused++
-		s.mu.Unlock()
+		a.refused.Add(1)
 		return
 	}
+	s := a.shard(e.Call.Key)
 	rec, reason := a.recordOf(e)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -116,6 +116,9 @@ func requests(c *bench.Call) *int64 {
 
 // clientError converts the error of a check or reserve.
 func clientError(err error, key string) error {
+	if e, ok := err.(*client.OverloadedError); ok { // refused on arrival: the common case, without a search
+		return refusedFor(e.RetryAfter)
+	}
 	if e, ok := errors.AsType[*client.OverloadedError](err); ok {
 		return refusedFor(e.RetryAfter)
 	}

@@ -131,13 +131,13 @@ func BenchmarkChanged(b *testing.B) {
 			k := m.Current(0)
 			b.ReportAllocs()
 			for seq := uint64(1); b.Loop(); seq++ {
-				fx := m.Step(Changed{0, seq, urgent}, now)
+				fx := m.Step(Changed{{0, seq, urgent}}, now)
 				if urgent && len(fx.States) != 1 {
 					b.Fatalf("%+v", fx)
 				}
 				if urgent {
-					m.Step(Received{Message{From: k.Heir, To: m.self, Epoch: 1, Entries: []Entry{
-						{Kind: Ack, Partition: 0, Ballot: k.Term, Copy: Copy{k.Origin, seq, true}},
+					m.Step(Received{Message{From: k.Heir, To: m.self, Epoch: 1, Acks: []Acknowledgement{
+						{Term: k.Term, Copy: Copy{k.Origin, seq, true}},
 					}}}, now)
 				}
 			}

@@ -36,7 +36,7 @@ const (
 )
 
 // changed takes note of a change of the owner's state.
-func (m *Machine) changed(e Changed) {
+func (m *Machine) changed(e *Progress) {
 	p := &m.parts[e.Partition]
 	if p.known.Owner != m.self || e.Seq <= p.copy.Seq {
 		return
@@ -117,8 +117,9 @@ func (m *Machine) pump(i int, s *stream) {
 	m.fx.States = append(m.fx.States, t)
 }
 
-// receiveState says whether to apply what an owner sent, and acknowledges it.
-func (m *Machine) receiveState(t StateTransfer) {
+// receiveState says whether to apply what an owner sent, and acknowledges it. It is the
+// transfer with that index.
+func (m *Machine) receiveState(index int, t *StateTransfer) {
 	if t.To != m.self || m.meet(t.From) == nil || t.Partition < 0 || t.Partition >= len(m.parts) {
 		return
 	}
@@ -131,15 +132,13 @@ func (m *Machine) receiveState(t StateTransfer) {
 	if t.Term != p.known.Term || t.From != p.known.Owner || !asHeir && p.warming != t.Transfer || p.stale || p.sticky() {
 		return
 	}
-	upToDate := p.copy.Complete && p.copy.Origin == t.Origin
+	before := p.copy
+	upToDate := before.Complete && before.Origin == t.Origin
 	switch {
-	case upToDate && p.copy.Seq >= t.Through:
-	case t.Full:
-		p.copy = Copy{Origin: t.Origin, Seq: t.Through, Complete: true}
-		p.present, m.fx.Apply = true, true
-	case upToDate && p.copy.Seq >= t.After:
-		p.copy.Seq = t.Through
-		m.fx.Apply = true
+	case upToDate && before.Seq >= t.Through:
+	case t.Full, upToDate && before.Seq >= t.After:
+		p.copy, p.present = Copy{Origin: t.Origin, Seq: t.Through, Complete: true}, true
+		m.fx.Apply = append(m.fx.Apply, Application{Transfer: index, Before: before})
 	}
 	m.acknowledge(t.From, t.Partition, t.Transfer)
 }
@@ -152,19 +151,30 @@ func (m *Machine) acknowledge(owner ID, i int, transfer uint64) {
 	if transfer != 0 && p.copy.Complete && p.copy.Origin == p.known.Origin {
 		p.held = transfer
 	}
-	m.send(owner, Entry{Kind: Ack, Partition: i, Ballot: p.known.Term, Copy: p.copy, Transfer: transfer})
-	m.touch(i)
+	if msg := m.message(owner); msg != nil {
+		if msg.Acks == nil {
+			msg.Acks = make([]Acknowledgement, 0, m.transfersIn)
+		}
+		msg.Acks = append(msg.Acks, Acknowledgement{Partition: uint32(i), Term: p.known.Term, Transfer: transfer, Copy: p.copy})
+	}
 }
 
-// onAck takes note of what a receiver has.
-func (m *Machine) onAck(msg *Message, e *Entry) {
-	p := &m.parts[e.Partition]
-	switch {
-	case p.known.Owner != m.self || e.Ballot != p.known.Term || p.stale:
-	case e.Transfer == 0 && msg.From == p.known.Heir:
-		m.noteCopy(e.Partition, &p.heir, e.Copy)
-	case p.export != nil && e.Transfer == p.export.transfer && msg.From == p.export.to:
-		m.noteCopy(e.Partition, &p.export.stream, e.Copy)
+// onAcks takes note of what receivers have.
+func (m *Machine) onAcks(msg *Message) {
+	for n := range msg.Acks {
+		a := &msg.Acks[n]
+		i := int(a.Partition)
+		if i >= len(m.parts) {
+			continue
+		}
+		p := &m.parts[i]
+		switch {
+		case p.known.Owner != m.self || a.Term != p.known.Term || p.stale:
+		case a.Transfer == 0 && msg.From == p.known.Heir:
+			m.noteCopy(i, &p.heir, a.Copy)
+		case p.export != nil && a.Transfer == p.export.transfer && msg.From == p.export.to:
+			m.noteCopy(i, &p.export.stream, a.Copy)
+		}
 	}
 }
 
@@ -191,8 +201,11 @@ func (m *Machine) noteCopy(i int, s *stream, c Copy) {
 	m.noteSynced(i)
 	m.noteDurable(i)
 	m.flush(i)
-	m.advanceExport(i)
-	m.touch(i)
+	m.busy.set(i) // a tick finds out whether anything is left to do
+	if p.export != nil {
+		m.advanceExport(i)
+		m.touch(i)
+	}
 }
 
 // noteSynced announces that the heir has a complete copy.

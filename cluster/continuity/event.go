@@ -51,20 +51,15 @@ type (
 	// Received is a message of an authenticated member.
 	Received struct{ Message Message }
 
-	// StateReceived is a complete [StateTransfer] of an authenticated member, with
-	// its records. The host applies them if [Effects.Apply] says so.
-	StateReceived struct{ Transfer StateTransfer }
+	// StateReceived are complete [StateTransfer]s of an authenticated member, with their
+	// records. The host applies those that [Effects.Apply] lists.
+	StateReceived []StateTransfer
 
 	// Tick is due every [TickInterval].
 	Tick struct{}
 
-	// Changed says that the owner's state of a partition has changed, and that Seq
-	// is the number of its last change. Urgent changes are sent at once.
-	Changed struct {
-		Partition int
-		Seq       uint64
-		Urgent    bool
-	}
+	// Changed says that the owner's state of partitions has changed.
+	Changed []Progress
 
 	// Drained answers [Effects.Seal]: the host decides nothing more for the
 	// partition, and Seq is the number of the last change.
@@ -101,6 +96,14 @@ type (
 	}
 )
 
+// Progress says that Seq is the number of the last change of a partition. Urgent changes are
+// sent at once.
+type Progress struct {
+	Partition int
+	Seq       uint64
+	Urgent    bool
+}
+
 func (View) event()          {}
 func (Bootstrap) event()     {}
 func (Received) event()      {}
@@ -115,21 +118,21 @@ func (Repaid) event()        {}
 func (Forget) event()        {}
 
 // Effects are what the host has to do, in the order of the fields: a message is
-// sent only after the records have been applied.
+// sent only after the records have been applied. Apply, Leases, Durable and States are valid
+// until the next step.
 type Effects struct {
 	// Repay lists what has to be reported to owners.
 	Repay []Repay
 	// Drop lists the copies that are not needed any more.
 	Drop []int
-	// Apply says that the records of the StateReceived are to be applied; if the
-	// transfer is full, they replace all others.
-	Apply bool
+	// Apply lists the transfers of the StateReceived whose records are to be applied, in
+	// their order; if a transfer is full, they replace all others.
+	Apply []Application
 	// Changes has an entry for each partition whose role, term, owner or heir has
 	// changed.
 	Changes []Change
 	// Leases has an entry for each partition for which the answer of
 	// [Machine.Decides] has changed: it is true until then. It may be earlier than before.
-	// The slice is valid until the next step.
 	Leases []Lease
 	// Seal lists the partitions for which the host stops deciding, waits for
 	// decisions in progress, and answers with [Drained].
@@ -145,6 +148,12 @@ type Effects struct {
 	Messages []Message
 	// Left says that this member has left the roster and may stop.
 	Left bool
+}
+
+// Application says that the records of a transfer are to be applied.
+type Application struct {
+	Transfer int  // its index
+	Before   Copy // what the host had before
 }
 
 // Change is what a router has to know of a partition.

@@ -115,11 +115,11 @@ func TestReceiverReleasesItsCopy(t *testing.T) {
 func TestLagCountsFromTheOldestChange(t *testing.T) {
 	m, now := machineOf(t, 3)
 	k := m.Current(0)
-	m.Step(Changed{0, 1, false}, now)
-	m.Step(Changed{0, 2, false}, now+30*time.Millisecond)
+	m.Step(Changed{{0, 1, false}}, now)
+	m.Step(Changed{{0, 2, false}}, now+30*time.Millisecond)
 	now += time.Second
-	m.Step(Received{Message{From: k.Heir, To: m.self, Epoch: 1, Entries: []Entry{
-		{Kind: Ack, Partition: 0, Ballot: k.Term, Copy: Copy{k.Origin, 1, true}},
+	m.Step(Received{Message{From: k.Heir, To: m.self, Epoch: 1, Acks: []Acknowledgement{
+		{Term: k.Term, Copy: Copy{k.Origin, 1, true}},
 	}}}, now)
 	if m.DurableSeq(0) != 1 || !m.Lags(0, now) {
 		t.Errorf("durable %d, lags %v, want 1, true: change 2 was made 970 ms ago", m.DurableSeq(0), m.Lags(0, now))

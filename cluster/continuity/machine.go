@@ -62,7 +62,8 @@ type Machine struct {
 	steps   uint64
 	out     []Message
 	touched []int
-	leases  []Lease // the memory of Effects.Leases
+
+	transfersIn int // of the StateReceived
 }
 
 // peer is another member, in its newest boot.
@@ -167,7 +168,8 @@ func (noTargets) Heir(int) string  { return "" }
 func (m *Machine) Step(e Event, now time.Duration) Effects {
 	m.now = max(m.now, now)
 	m.steps++
-	m.fx, m.out, m.touched = Effects{}, nil, m.touched[:0]
+	m.fx = Effects{Apply: m.fx.Apply[:0], Leases: m.fx.Leases[:0], Durable: m.fx.Durable[:0], States: m.fx.States[:0]}
+	m.out, m.touched = nil, m.touched[:0]
 	if m.superseded {
 		return m.fx
 	}
@@ -175,11 +177,16 @@ func (m *Machine) Step(e Event, now time.Duration) Effects {
 	case Received:
 		m.receive(e.Message)
 	case StateReceived:
-		m.receiveState(e.Transfer)
+		m.transfersIn = len(e)
+		for i := range e {
+			m.receiveState(i, &e[i])
+		}
 	case Tick:
 		m.tick()
 	case Changed:
-		m.changed(e)
+		for i := range e {
+			m.changed(&e[i])
+		}
 	case Drained:
 		m.drainedUntil(e)
 	case View:
@@ -264,7 +271,6 @@ func (m *Machine) touch(i int) {
 // publish reports what has changed for routers.
 func (m *Machine) publish() {
 	slices.Sort(m.touched)
-	m.leases = m.leases[:0]
 	for _, i := range slices.Compact(m.touched) {
 		p := &m.parts[i]
 		c := Change{Partition: i, Role: m.Role(i), Current: p.known}
@@ -274,10 +280,9 @@ func (m *Machine) publish() {
 		}
 		if until := m.decidesUntil(i); until != p.shownUntil {
 			p.shownUntil = until
-			m.leases = append(m.leases, Lease{Partition: i, Until: until})
+			m.fx.Leases = append(m.fx.Leases, Lease{Partition: i, Until: until})
 		}
 	}
-	m.fx.Leases = m.leases
 }
 
 // peer returns another member, or nil.

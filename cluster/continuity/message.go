@@ -10,6 +10,7 @@ type Message struct {
 	From, To ID
 	Epoch    uint64 // of the roster of the sender
 	Entries  []Entry
+	Acks     []Acknowledgement
 
 	// The heartbeats of the partitions that the two hold together.
 	Sent     time.Duration // when Beats were sent
@@ -31,6 +32,14 @@ type Grant struct {
 	Copy      Copy
 }
 
+// Acknowledgement tells an owner what its heir or successor has.
+type Acknowledgement struct {
+	Partition uint32
+	Term      uint64
+	Transfer  uint64 // 0: as the heir
+	Copy      Copy
+}
+
 // Kind is the kind of an [Entry].
 type Kind uint8
 
@@ -44,7 +53,7 @@ const (
 
 	// Between owner and heir, or owner and successor.
 	Offer // Partition, Value, Transfer, Flag: asks to receive a copy; as the next owner
-	Ack   // Partition, Ballot (the term), Copy, Transfer (0: as the heir)
+	Ack   // only how an [Acknowledgement] is encoded: Partition, Ballot (the term), Copy, Transfer
 	Retry // Partition, Transfer: not now; from the owner: the transfer is over
 	Ask   // Partition, Ballot: a beat had this term, which is not known here
 

@@ -71,6 +71,7 @@ func (m *Machine) onGrants(msg *Message) {
 		// does not know of leases that this heir grants from now on.
 		if until := msg.Answered + m.o.Lease; !p.sticky() && until > p.leaseUntil {
 			p.leaseUntil = until
+			m.touch(i)
 		}
 		m.noteCopy(i, &p.heir, g.Copy)
 	}
@@ -219,6 +220,7 @@ func (m *Machine) onOffer(msg *Message, e *Entry) {
 		return
 	}
 	p.warming, p.warmedAt = e.Transfer, m.now
+	m.touch(e.Partition)
 	m.acknowledge(msg.From, e.Partition, e.Transfer)
 }
 

@@ -68,11 +68,13 @@ func (s *sim) plantAfter(n *simNode, e Event) {
 			continue
 		}
 		p := &n.m.parts[x.Partition]
-		switch {
-		case s.broken == acceptsOldTerm && x.Kind == Known && x.Value.Term < p.known.Term && x.Value.Owner == n.id:
+		if s.broken == acceptsOldTerm && x.Kind == Known && x.Value.Term < p.known.Term && x.Value.Owner == n.id {
 			p.known = x.Value
 			n.until[x.Partition] = n.m.decidesUntil(x.Partition)
-		case s.broken == servesEmpty && x.Kind == Ack && p.export != nil && p.export.transfer == x.Transfer:
+		}
+	}
+	for _, a := range r.Message.Acks {
+		if p := &n.m.parts[a.Partition]; s.broken == servesEmpty && p.export != nil && p.export.transfer == a.Transfer {
 			p.export.complete, p.export.seq = true, p.copy.Seq
 		}
 	}

@@ -132,7 +132,7 @@ func (n *simNode) recordCharge(p int, c simCharge, large bool, answer func()) {
 	n.s.logf("%s p%d charges #%d %d as %d", n.id, p, c.id, c.cost, st.seq)
 	waits := n.m.Waits() && (large || n.m.Lags(p, n.clock()))
 	seq := st.seq
-	n.step(Changed{Partition: p, Seq: seq, Urgent: waits})
+	n.step(Changed{{Partition: p, Seq: seq, Urgent: waits}})
 	if !waits || n.s.broken == answersEarly {
 		if n.m.Waits() {
 			n.early[p] = append(n.early[p], simEarly{c.id, seq})

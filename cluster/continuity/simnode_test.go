@@ -189,8 +189,8 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 	for _, p := range fx.Drop {
 		n.stores[p] = newSimStore()
 	}
-	if fx.Apply {
-		t := e.(StateReceived).Transfer
+	for _, a := range fx.Apply {
+		t := e.(StateReceived)[a.Transfer]
 		if n.s.broken == acksBeforeApply {
 			n.s.at(40*time.Millisecond, func() { n.do(func() { n.stores[t.Partition].apply(records, t.Full) }) })
 		} else if st := n.stores[t.Partition]; !st.apply(records, t.Full) {

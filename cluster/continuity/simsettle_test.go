@@ -102,7 +102,7 @@ func (n *simNode) correctNow(p int, c simCharge) {
 	refund := st.correct(i, c.cost)
 	n.s.logf("%s p%d corrects #%d by %d as %d", n.id, p, c.id, refund, st.seq)
 	n.s.history.corrected(n, p, c.id, refund)
-	n.step(Changed{Partition: p, Seq: st.seq, Urgent: true})
+	n.step(Changed{{Partition: p, Seq: st.seq, Urgent: true}})
 }
 
 // corrected notes a correction of an owner.

@@ -99,6 +99,7 @@ func (m *Machine) receive(msg Message) {
 		}
 		m.handle(&msg, e)
 	}
+	m.onAcks(&msg)
 	m.onBeats(&msg)
 	m.onGrants(&msg)
 }
@@ -121,8 +122,6 @@ func (m *Machine) handle(msg *Message, e *Entry) {
 		m.onAsk(msg, e)
 	case Offer:
 		m.onOffer(msg, e)
-	case Ack:
-		m.onAck(msg, e)
 	case Retry:
 		m.onRetry(msg, e)
 	case Prepare:

@@ -21,7 +21,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// apiCall is the common part of check, reserve, settle, cancel and keys: it sends a
+// apiCall is the common part of check, reserve, settle, cancel, keys and top: it sends a
 // request to a node and prints the answer.
 //
 // The request goes through the handler of the JSON API, which runs in this process
@@ -126,6 +126,7 @@ type remoteService struct {
 	decision   *pb.Decision
 	settlement *pb.Settlement
 	locations  []*pb.Location
+	hotKeys    *pb.HotKeysResponse
 	err        error
 }
 
@@ -154,6 +155,11 @@ func (f *remoteService) Locate(ctx context.Context, r *pb.LocateRequest) (*pb.Lo
 	found, f.err = f.client.Locate(ctx, r)
 	f.locations = found.GetLocations()
 	return found, f.err
+}
+
+func (f *remoteService) HotKeys(ctx context.Context, r *pb.HotKeysRequest) (*pb.HotKeysResponse, error) {
+	f.hotKeys, f.err = f.client.HotKeys(ctx, r)
+	return f.hotKeys, f.err
 }
 
 func (f *remoteService) send(ctx context.Context, method, target string, text []byte) (*responseRecorder, error) {

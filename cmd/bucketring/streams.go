@@ -23,7 +23,8 @@ import (
 type streams struct {
 	out, err       io.Writer
 	outTTY, errTTY bool
-	colour         bool // allowed on terminals
+	colour         bool       // allowed on terminals
+	height         func() int // rows of the terminal at out; 0: unknown
 	lookupEnv      func(string) (string, bool)
 }
 
@@ -32,6 +33,13 @@ func newStreams(out, err *os.File, lookupEnv func(string) (string, bool)) *strea
 		out: out, err: err, lookupEnv: lookupEnv,
 		outTTY: term.IsTerminal(int(out.Fd())), errTTY: term.IsTerminal(int(err.Fd())),
 		colour: true,
+		height: func() int {
+			_, rows, err := term.GetSize(int(out.Fd()))
+			if err != nil {
+				return 0
+			}
+			return rows
+		},
 	}
 	for _, plain := range []string{"NO_COLOR", "CI"} {
 		if v, ok := lookupEnv(plain); ok && v != "" {

@@ -23,6 +23,7 @@ type Proxy struct {
 	JWTSecretFile      string        `key:"jwt_secret_file" help:"file with the secret that verifies tokens signed with HS256, instead of public keys; read again on SIGHUP"`
 	JWTIssuer          string        `key:"jwt_issuer" help:"issuer that tokens must have; empty means any"`
 	JWTAudience        string        `key:"jwt_audience" help:"audience that tokens must have; empty means any"`
+	DefaultModel       string        `key:"default_model" help:"model of metered calls that name none, which model servers with a default model run; empty means that limits of named models do not apply to them"`
 	OnDisconnect       string        `key:"on_disconnect" default:"charge" help:"when a caller disconnects: charge stops the model and charges the output so far, drain lets it finish and charges all output"`
 	Lease              time.Duration `key:"lease" default:"30s" help:"lease of reservations, in whole seconds: if the proxy crashes, its calls are charged their last progress and free their slots after this time"`
 	MaxBody            int           `key:"max_body" default:"8388608" help:"maximum body of a metered call, in bytes"`
@@ -31,7 +32,7 @@ type Proxy struct {
 	StreamUsage        string        `key:"stream_usage" default:"auto" help:"whether the model server is asked for the usage of streams: auto asks, and sends a call once more without asking if the server refuses stream_options; always; never"`
 	WhenNoDecision     string        `key:"when_no_decision" default:"deny" help:"when no node answers: deny rejects metered calls, allow runs them without limits, marks their answers and charges them when a node answers again"`
 	AccessLog          string        `key:"access_log" default:"off" help:"log metered calls, each in one line: off, sampled (one in 100) or on"`
-	AccessLogKeys      string        `key:"access_log_keys" default:"hash" help:"keys in the access log: hash, which is the same in all proxies, or plain"`
+	AccessLogKeys      string        `key:"access_log_keys" default:"hash" help:"keys in the access log and in all other lines about calls: hash, which is the same in all proxies, or plain"`
 	Pass               []string      `key:"pass" default:"safe" help:"requests that are forwarded to the model server without metering and without identification: method and path, with * at the end for all paths below or at the beginning for any prefix; safe for requests that run no model; all for everything that is not metered, so that anyone may run models at other endpoints free of charge"`
 	CORSOrigins        []string      `key:"cors_origins" help:"web origins whose pages may read answers, also denials and errors, such as https://chat.example.org, or * for all; the proxy then answers preflight requests itself; empty means that the model server decides"`
 	Meter              []string      `key:"meter" help:"requests to other endpoints that are metered by count, such as POST /v1/rerank or POST /v1/audio/*: each takes a request and a slot, and is charged the tokens of the usage in its answer, if there is one"`

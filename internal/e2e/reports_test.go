@@ -45,8 +45,9 @@ var replays = []struct {
 	{"100", 32 * time.Second, 2 * time.Second}, // to its end
 }
 
-// redisServer runs a Redis without persistence on a free port.
-func redisServer(t *testing.T) (address string) {
+// redisServer runs a Redis without persistence on a free port. It is started by a command,
+// if there is one.
+func redisServer(t *testing.T, by ...string) (address string) {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -58,7 +59,8 @@ func redisServer(t *testing.T) (address string) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir())
+	command := append(by, path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir())
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // it must not outlive the tests
 	if err := cmd.Start(); err != nil {

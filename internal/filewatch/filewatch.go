@@ -15,14 +15,42 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
 // Read returns a file, or the *.yaml files of a directory in the order of their
-// names. Files whose names begin with a dot are left out.
-func Read(path string) ([]yamldoc.File, error) {
+// names. Files whose names begin with a dot are left out. Other files that look like YAML,
+// such as *.yml, and directories with such files are problems. It returns the files that
+// are read together with the [yamldoc.Problems].
+func Read(path string) ([]yamldoc.File, error) { return readWhole(path, false) }
+
+// ReadAll is [Read] for directories that another program reads as a whole: whatever it
+// leaves out is a problem. The entries of Kubernetes, which begin with two dots, and hidden
+// files that are no YAML are left out.
+func ReadAll(path string) ([]yamldoc.File, error) { return readWhole(path, true) }
+
+// readWhole is Read, or ReadAll if all is set.
+func readWhole(path string, all bool) ([]yamldoc.File, error) {
+	var problems yamldoc.Problems
+	if entries, err := os.ReadDir(path); err == nil { // else it is a file, or read returns the error
+		for _, e := range entries {
+			if why := unread(path, e, all); why != "" {
+				problems = append(problems, yamldoc.Problem{File: filepath.Join(path, e.Name()), Message: why})
+			}
+		}
+	}
+	files, err := read(path)
+	if len(problems) > 0 {
+		return files, problems
+	}
+	return files, err
+}
+
+// read returns a file, or the files of a directory that are read.
+func read(path string) ([]yamldoc.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -52,45 +80,42 @@ func Read(path string) ([]yamldoc.File, error) {
 	return files, nil
 }
 
-// ReadAll is [Read] for directories that another program reads as a whole: what Read would
-// leave out is a problem. It returns the files that are read together with the
-// [yamldoc.Problems]. The entries of Kubernetes, which begin with two dots, and hidden
-// files that are no YAML are left out.
-func ReadAll(path string) ([]yamldoc.File, error) {
-	var problems yamldoc.Problems
-	if entries, err := os.ReadDir(path); err == nil { // else it is a file, or Read returns the error
-		for _, e := range entries {
-			if why := unread(path, e); why != "" {
-				problems = append(problems, yamldoc.Problem{File: filepath.Join(path, e.Name()), Message: why})
-			}
-		}
-	}
-	files, err := Read(path)
-	if len(problems) > 0 {
-		return files, problems
-	}
-	return files, err
-}
-
 // unread says why an entry of a directory cannot stay there, or nothing if it can.
-func unread(directory string, e os.DirEntry) string {
+func unread(directory string, e os.DirEntry, all bool) string {
 	name := e.Name()
-	yaml := filepath.Ext(name) == ".yaml" || filepath.Ext(name) == ".yml"
+	path := filepath.Join(directory, name)
 	isDir := e.IsDir()
-	if info, err := os.Stat(filepath.Join(directory, name)); err == nil { // a link may lead to a directory
+	if info, err := os.Stat(path); err == nil { // a link may lead to a directory
 		isDir = info.IsDir()
 	}
 	switch {
-	case strings.HasPrefix(name, ".."), strings.HasPrefix(name, ".") && (isDir || !yaml):
+	case strings.HasPrefix(name, ".."), strings.HasPrefix(name, ".") && (isDir || !isYAML(name) || !all):
 		return ""
-	case isDir:
+	case isDir && (all || hasYAML(path)):
 		return "is a directory, which is not read: move its files up"
+	case isDir:
+		return ""
 	case strings.HasPrefix(name, "."):
 		return "is not read, because its name begins with a dot: rename it, or move it away"
-	case filepath.Ext(name) != ".yaml":
+	case filepath.Ext(name) != ".yaml" && (all || isYAML(name)):
 		return "is not read, because its name does not end in .yaml: rename it, or move it away"
 	}
 	return ""
+}
+
+// isYAML reports whether a file has YAML, or JSON, by its name.
+func isYAML(name string) bool {
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".yaml", ".yml", ".json":
+		return true
+	}
+	return false
+}
+
+// hasYAML reports whether there is a file with YAML in a directory.
+func hasYAML(directory string) bool {
+	entries, err := os.ReadDir(directory)
+	return err == nil && slices.ContainsFunc(entries, func(e os.DirEntry) bool { return isYAML(e.Name()) })
 }
 
 func readFile(path string) (yamldoc.File, error) {

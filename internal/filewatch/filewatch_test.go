@@ -13,20 +13,31 @@ import (
 	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
-// TestReadAll checks that nothing in a directory is left out in silence.
-func TestReadAll(t *testing.T) {
+// TestRead checks that nothing in a directory that looks like a policy is left out in
+// silence, and that of a directory which another program reads nothing at all is.
+func TestRead(t *testing.T) {
+	type wrong = map[string]string // what is said of a name
 	for _, tt := range []struct {
-		names []string // those that end in / are directories
-		read  string
-		wrong map[string]string // what is said of a name
+		names   []string // those that end in / are directories
+		read    string
+		all     wrong
+		similar wrong // of Read, if that differs from ReadAll
 	}{
-		{[]string{"a.yaml", "b.yaml"}, "a.yaml b.yaml", nil},
-		{[]string{"a.yaml", "b.yml"}, "a.yaml", map[string]string{"b.yml": "does not end in .yaml"}},
-		{[]string{"b.yml"}, "", map[string]string{"b.yml": "does not end in .yaml"}},
-		{[]string{"a.yaml", "B.YAML", "README", "a.yaml~"}, "a.yaml", map[string]string{"B.YAML": ".yaml", "README": ".yaml", "a.yaml~": ".yaml"}},
-		{[]string{"a.yaml", "more/", "x.yaml/"}, "a.yaml", map[string]string{"more": "is a directory", "x.yaml": "is a directory"}},
-		{[]string{"a.yaml", ".b.yaml", ".c.yml"}, "a.yaml", map[string]string{".b.yaml": "begins with a dot", ".c.yml": "begins with a dot"}},
-		{[]string{"a.yaml", "..2026_11_28/", ".git/", ".a.yaml.swp"}, "a.yaml", nil},
+		{[]string{"a.yaml", "b.yaml"}, "a.yaml b.yaml", nil, nil},
+		{[]string{"a.yaml", "b.yml"}, "a.yaml", wrong{"b.yml": "does not end in .yaml"}, nil},
+		{[]string{"b.yml"}, "", wrong{"b.yml": "does not end in .yaml"}, nil},
+		{[]string{"a.yaml", "b.json"}, "a.yaml", wrong{"b.json": "does not end in .yaml"}, nil},
+		{
+			[]string{"a.yaml", "B.YAML", "README", "a.yaml~"}, "a.yaml",
+			wrong{"B.YAML": ".yaml", "README": ".yaml", "a.yaml~": ".yaml"}, wrong{"B.YAML": ".yaml"},
+		},
+		{[]string{"a.yaml", "README.md", "4913", "#a.yaml#"}, "a.yaml", wrong{"README.md": ".yaml", "4913": ".yaml", "#a.yaml#": ".yaml"}, wrong{}},
+		{
+			[]string{"a.yaml", "more/", "x.yaml/", "full/", "full/b.yml"}, "a.yaml",
+			wrong{"more": "is a directory", "x.yaml": "is a directory", "full": "is a directory"}, wrong{"full": "is a directory"},
+		},
+		{[]string{"a.yaml", ".b.yaml", ".c.yml"}, "a.yaml", wrong{".b.yaml": "begins with a dot", ".c.yml": "begins with a dot"}, wrong{}},
+		{[]string{"a.yaml", "..2026_11_28/", "..2026_11_28/a.yaml", ".git/", ".git/b.yaml", ".a.yaml.swp"}, "a.yaml", nil, nil},
 	} {
 		dir := t.TempDir()
 		for _, name := range tt.names {
@@ -48,15 +59,13 @@ func TestReadAll(t *testing.T) {
 			}
 		}
 		files, err := ReadAll(dir)
-		var problems yamldoc.Problems
-		if len(tt.wrong) > 0 != errors.As(err, &problems) || len(problems) != len(tt.wrong) || len(tt.wrong) == 0 && err != nil {
-			t.Errorf("ReadAll of %v: %v, want %d problems", tt.names, err, len(tt.wrong))
+		checkProblems(t, tt.names, "ReadAll", err, tt.all)
+		similar := tt.all
+		if tt.similar != nil {
+			similar = tt.similar
 		}
-		for _, p := range problems {
-			if want := tt.wrong[filepath.Base(p.File)]; want == "" || !strings.Contains(p.String(), want) {
-				t.Errorf("ReadAll of %v: %s, want %q", tt.names, p, want)
-			}
-		}
+		_, err = Read(dir)
+		checkProblems(t, tt.names, "Read", err, similar)
 		var read []string
 		for _, f := range files {
 			if f.Source != nil {
@@ -76,6 +85,20 @@ func TestReadAll(t *testing.T) {
 	}
 	if files, err := ReadAll(path); err != nil || len(files) != 1 {
 		t.Errorf("ReadAll of a file = %v, %v, want the file, whatever its name", files, err)
+	}
+}
+
+// checkProblems checks that the problems of a directory are those that are wanted.
+func checkProblems(t *testing.T, names []string, call string, err error, want map[string]string) {
+	t.Helper()
+	var problems yamldoc.Problems
+	if len(want) > 0 != errors.As(err, &problems) || len(problems) != len(want) {
+		t.Errorf("%s of %v: %v, want %d problems", call, names, err, len(want))
+	}
+	for _, p := range problems {
+		if want := want[filepath.Base(p.File)]; want == "" || !strings.Contains(p.String(), want) {
+			t.Errorf("%s of %v: %s, want %q", call, names, p, want)
+		}
 	}
 }
 
@@ -101,6 +124,12 @@ func TestLoadOfAWholeDirectory(t *testing.T) {
 	}
 	if _, err := Load(o); err == nil || !strings.Contains(err.Error(), "b.yml: is not read") {
 		t.Errorf("Load = %v, want that b.yml is not read", err)
+	}
+	if _, err := Load(Options[int]{Path: dir, What: "policy", Parse: o.Parse}); err == nil || !strings.Contains(err.Error(), "b.yml: is not read") {
+		t.Errorf("Load without All = %v, want that b.yml is not read", err)
+	}
+	if err := os.Rename(filepath.Join(dir, "b.yml"), filepath.Join(dir, "README")); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := Load(Options[int]{Path: dir, What: "policy", Parse: o.Parse}); err != nil {
 		t.Errorf("Load without All = %v, want it to read the rest", err)

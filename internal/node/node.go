@@ -164,7 +164,7 @@ func (n *Node) openState() (err error) {
 	c := n.config
 	catalog := limiter.NewCatalog()
 	n.engine = limiter.New(limiter.Options{
-		Catalog: catalog, MaxKeys: c.MaxKeys, MaxKeysPerRoot: c.MaxKeysPerRoot, MaxIDs: c.MaxIDs,
+		Catalog: catalog, MaxKeys: c.MaxKeys, MaxKeysPerRoot: c.MaxKeysPerRoot, MaxIDs: c.MaxIDs, HotKeys: true,
 	})
 	n.lists = newChangeLists(n.engine)
 	if n.policies, err = source.New(source.Options{
@@ -258,6 +258,7 @@ func (n *Node) openServers() {
 	n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "bucketring_safe_to_lose_a_node", Help: "1 if any one node may be restarted or lost now without the loss of a charge, as this node knows it.",
 	}, func() float64 { return boolGauge(n.Safe() == nil) }))
+	n.registry.MustRegister(newHotKeysCollector(n))
 	n.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)
 }
 

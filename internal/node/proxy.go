@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/client"
@@ -82,14 +83,20 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if err != nil {
 		return nil, invalid("identity", err)
 	}
+	keys := keypath.LogHash
+	if c.AccessLogKeys == "plain" {
+		keys = keypath.LogPlain
+	}
 	o.Nodes.OnSettlementDropped = func(key, requestID string, err error) {
-		o.Logger.Error("usage of a call was not reported", "key", key, "request_id", requestID, "error", err)
+		name, value := keys.Field(key)
+		o.Logger.Error("usage of a call was not reported", name, value, "request_id", requestID, "error", keys.ErrorText(err, key))
 	}
 	if p.client, err = client.Dial(o.Nodes); err != nil {
 		return nil, err
 	}
 	m := &options.Middleware
 	m.Client, m.Identify, m.MaxBodyBytes, m.Logger, m.Registerer = p.client, identify, int64(c.MaxBody), o.Logger, o.Registry
+	m.DefaultModel = c.DefaultModel
 	m.Lease, m.BodyMemory, m.ChargeServerErrors = c.Lease, int64(c.BodyMemory), c.ChargeServerErrors
 	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.OnDisconnect); err != nil {
 		return nil, invalid("on_disconnect", err)
@@ -103,7 +110,7 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if m.AccessLog, err = proxy.ParseAccessLog(c.AccessLog); err != nil {
 		return nil, invalid("access_log", err)
 	}
-	m.AccessLogPlainKeys = c.AccessLogKeys == "plain"
+	m.AccessLogPlainKeys = keys == keypath.LogPlain
 	if c.WhenNoDecision == "allow" {
 		o.Logger.Warn("metered calls run without limits while no node answers", "setting", o.Prefix+"when_no_decision")
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/bucketring/bucketring/internal/buildinfo"
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/limiter/policy/source"
+	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -102,6 +103,8 @@ type Status struct {
 	// RefusedInMinute are the new calls that the node refused in the last minute, because
 	// it was overloaded.
 	RefusedInMinute int64 `json:"refused_in_minute"`
+	// HotKeys are the keys for which this node decides most often.
+	HotKeys httpapi.HotKeys `json:"hot_keys"`
 }
 
 // StateStatus counts the state in memory.
@@ -128,6 +131,7 @@ func (n *Node) Status() Status {
 		Envoy:         n.envoyStatus(),
 
 		RefusedInMinute: n.processors.refusedLately.Load(),
+		HotKeys:         httpapi.HotKeysOf(n.ownHotKeys()),
 	}
 	if err := n.Ready(); err != nil {
 		s.NotReady = err.Error()

@@ -39,6 +39,7 @@ func (n *Node) statusPage() statuspage.Status {
 	for _, r := range n.router.Owners() {
 		page.Owners = append(page.Owners, statuspage.Run(r))
 	}
+	page.HotKeys = n.pageHotKeys()
 	return page
 }
 

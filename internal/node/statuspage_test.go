@@ -3,8 +3,6 @@
 package node
 
 import (
-	"io"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -16,28 +14,18 @@ func TestStatusPage(t *testing.T) {
 	nodes := startCluster(t, 2, nil)
 	agree(t, nodes...)
 	asked := nodes[0]
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+asked.HTTPAddr()+"/status", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Accept", "text/html")
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	page, err := io.ReadAll(answer.Body)
-	if err != nil || answer.StatusCode != http.StatusOK {
-		t.Fatalf("GET /status = %d, %v", answer.StatusCode, err)
-	}
+	page := asked.pageText()
 	s := asked.Status()
 	for _, want := range []string{
 		"<h1>" + s.Name + "</h1>", ">ready</strong>", s.Cluster.RingDigest, s.Policy.Digest,
 		`href="http://` + nodes[1].HTTPAddr() + `/status"`, nodes[1].Status().Cluster.Boot.String(),
 	} {
-		if !strings.Contains(string(page), want) {
+		if !strings.Contains(page, want) {
 			t.Errorf("the page has no %q:\n%s", want, page)
 		}
+	}
+	if !strings.Contains(page, "No calls in the last seconds.") {
+		t.Errorf("the page of an idle cluster has hot keys:\n%s", page)
 	}
 	owned := 0
 	for _, run := range asked.statusPage().Owners {

@@ -35,7 +35,7 @@ func (o *Oracle) reduceEstimate(now limiter.Time, r *limiter.Request, unbounded 
 		n := sort.Search(int(high-low)+1, func(i int) bool { return tooMuch(low + int64(i)) })
 		return max(low, low+int64(n)-1)
 	}
-	low, full := min(r.InputTokens, 1), r.OutputTokens
+	low, full := min(r.InputTokens, max(r.KnownInput, 1)), r.OutputTokens
 	output, requested := full, full
 	if list := at(low, full); exceedsCapacity(list) {
 		switch {

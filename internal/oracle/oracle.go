@@ -54,7 +54,7 @@ type identity string
 
 func identify(operation string, r *limiter.Request) identity {
 	return identity(fmt.Sprint(operation, "|", r.Key, "|", r.Tier, "|", r.Model, "|", r.Requests, r.InputTokens, r.OutputTokens,
-		r.Costs, r.MinOutputTokens, max(r.Choices, 1), r.TTL, r.ServiceTier, r.EstimatedInput))
+		r.Costs, r.MinOutputTokens, max(r.Choices, 1), r.TTL, r.ServiceTier, r.EstimatedInput, r.KnownInput))
 }
 
 // advance advances the oracle to now: it ends expired leases and forgets old ids. It
@@ -139,7 +139,7 @@ func (o *Oracle) charge(now limiter.Time, a *assessment) *charge {
 	}
 	c.lowest = new(big.Int) // not an admission
 	if a.limit.Algorithm == limiter.TokenBucket {
-		dropped := a.account.beyondDebt(now, before)
+		dropped := a.account.beyondDebt(now, before, a.request.EstimatedInput)
 		o.Overrun[a.limit.Dimension] += dropped.Int64()
 		a.cost = new(big.Int).Sub(a.cost, dropped)
 		a.account.correct(c, a.cost)

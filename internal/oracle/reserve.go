@@ -219,7 +219,7 @@ func (o *Oracle) correct(now limiter.Time, h *heldCharge, amount *big.Int) {
 	case a.limit.Algorithm == limiter.TokenBucket && more.Sign() > 0:
 		before := a.used(now)
 		a.correct(h.charge, new(big.Int).Add(h.charged, more))
-		dropped := a.beyondDebt(now, before)
+		dropped := a.beyondDebt(now, before, h.request.EstimatedInput)
 		o.Overrun[h.limit.Dimension] += dropped.Int64()
 		h.target, h.charged = amount, new(big.Int).Sub(new(big.Int).Add(h.charged, more), dropped)
 		a.correct(h.charge, h.charged)
@@ -233,9 +233,14 @@ func (o *Oracle) correct(now limiter.Time, h *heldCharge, amount *big.Int) {
 }
 
 // beyondDebt returns by how many units, rounded up, the debt of a bucket exceeds one
-// capacity, or what it was before if that is more.
-func (a *account) beyondDebt(now limiter.Time, before *big.Rat) *big.Int {
-	most := new(big.Rat).Add(a.capacity(), a.capacity())
+// capacity, or what it was before if that is more. The charge of a call with estimated
+// input may take it to the largest amount.
+func (a *account) beyondDebt(now limiter.Time, before *big.Rat, estimated bool) *big.Int {
+	debt := a.capacity()
+	if estimated {
+		debt = new(big.Rat).SetInt64(limiter.MaxAmount)
+	}
+	most := new(big.Rat).Add(a.capacity(), debt)
 	if before.Cmp(most) > 0 {
 		most = before
 	}

@@ -62,6 +62,19 @@ func (t *Throttle) Full(now int64) (retry time.Duration, full bool) {
 	return time.Duration(t.next - now - throttleBurst), true
 }
 
+// FullUntil returns until when Admit would admit nothing, as far as is known now; 0 if it
+// admits a call now. A caller that holds calls back until then says so with Held.
+func (t *Throttle) FullUntil(now int64) int64 {
+	t.advance(now)
+	if t.gap == 0 || t.next-now <= throttleBurst {
+		return 0
+	}
+	return min(t.next-throttleBurst, t.ends)
+}
+
+// Held records calls that were held back without asking Admit or Full.
+func (t *Throttle) Held(calls int64) { t.held += calls }
+
 // Answered records calls that were answered, whatever the answer is.
 func (t *Throttle) Answered(now int64, calls int) {
 	t.advance(now)

@@ -129,3 +129,48 @@ func BenchmarkThrottle(b *testing.B) {
 		}
 	}
 }
+
+// A sender that holds calls back by itself until FullUntil, and says so later, is limited as
+// one that asks for each call.
+func TestFullUntil(t *testing.T) {
+	const capacity, times = 10, 10
+	var throttle Throttle
+	var until, held, heldInAll, answered, refused int64
+	for now := int64(0); now < 4*second; now += millisecond {
+		room := capacity
+		for i := range capacity * times {
+			at := now + int64(i)*millisecond/(capacity*times)
+			if at < until {
+				held++
+				continue
+			}
+			throttle.Held(held)
+			heldInAll, held = heldInAll+held, 0
+			until = throttle.FullUntil(at)
+			if _, full := throttle.Full(at); full != (until != 0) || full && until <= at {
+				t.Fatalf("at %d, FullUntil() = %d, and Full() reports %t", at, until, full)
+			}
+			if until != 0 {
+				continue
+			}
+			if admitted, _ := throttle.Admit(at); !admitted {
+				t.Fatalf("at %d, FullUntil() = 0, and the call is not admitted", at)
+			}
+			if room > 0 {
+				room--
+				throttle.Answered(at, 1)
+				if now >= second {
+					answered++
+				}
+				continue
+			}
+			throttle.Refused(at, 1)
+			if now >= second {
+				refused++
+			}
+		}
+	}
+	if possible := int64(capacity) * 3000; answered < possible*95/100 || refused > possible*30/100 || heldInAll == 0 {
+		t.Errorf("%d of %d answered, %d refused by the receiver, %d held back", answered, possible, refused, heldInAll)
+	}
+}

@@ -18,23 +18,37 @@ func (p *Policy) Warnings() Problems { return slices.Clone(p.warnings) }
 // unpriced is a name or pattern of a model for which tiers limit spend, and which has no
 // price.
 type unpriced struct {
-	model string
-	at    yamldoc.Node // the limit of the first tier
-	tier  string       // the first
-	more  int          // other tiers
+	model  string
+	shadow bool         // only in shadow mode
+	at     yamldoc.Node // the limit of the first tier
+	tier   string       // the first
+	more   int          // other tiers
+}
+
+// consequence says what becomes of calls for the model.
+func (u *unpriced) consequence() string {
+	if u.shadow {
+		return "are allowed and not counted"
+	}
+	return "are denied with " + limiter.NoPrice.String()
 }
 
 // warn returns the warnings of a policy without problems.
 func (p *parser) warn(policy *Policy) Problems {
 	var found []*unpriced
-	byModel := map[string]*unpriced{}
+	type kind struct {
+		model  string
+		shadow bool
+	}
+	byKind := map[kind]*unpriced{}
 	for _, t := range p.tiers {
 		for _, u := range t.unpriced(policy) {
-			if known := byModel[u.model]; known != nil {
+			k := kind{u.model, u.shadow}
+			if known := byKind[k]; known != nil {
 				known.more++
 				continue
 			}
-			byModel[u.model] = u
+			byKind[k] = u
 			found = append(found, u)
 		}
 	}
@@ -43,13 +57,19 @@ func (p *parser) warn(policy *Policy) Problems {
 		if u.more > 0 {
 			tier += fmt.Sprintf(" and %d more", u.more)
 		}
+		limited := "is limited"
+		if u.shadow {
+			limited = "is limited in shadow mode"
+		}
 		switch {
+		case len(p.prices) == 0 && u.model == "*":
+			p.r.Problem(u.at, "%s: spend %s, but there are no prices: calls %s", tier, limited, u.consequence())
 		case len(p.prices) == 0:
-			p.r.Problem(u.at, "%s: spend is limited, but there are no prices: calls are denied with %s", tier, limiter.NoPrice)
+			p.r.Problem(u.at, "%s: spend of %q %s, but there are no prices: such calls %s", tier, u.model, limited, u.consequence())
 		case u.model == "*":
-			p.r.Problem(u.at, `%s: spend is limited, but prices have no "*": calls without a model, and for models that are not listed, are denied with %s`, tier, limiter.NoPrice)
+			p.r.Problem(u.at, `%s: spend %s, but prices have no "*": calls without a model, and for models that are not listed, %s`, tier, limited, u.consequence())
 		default:
-			p.r.Problem(u.at, "%s: spend of %q is limited, but no price covers it: such calls are denied with %s", tier, u.model, limiter.NoPrice)
+			p.r.Problem(u.at, "%s: spend of %q %s, but no price covers it: such calls %s", tier, u.model, limited, u.consequence())
 		}
 	}
 	var warnings Problems
@@ -59,7 +79,8 @@ func (p *parser) warn(policy *Policy) Problems {
 
 // unpriced returns the models for which the tier limits spend, and which no price covers.
 // A limit for all models is one for "*". A pattern is covered by a price whose pattern
-// matches its text.
+// matches its text. Of several limits for a model, one that is enforced is the one that
+// counts.
 func (t *tierDef) unpriced(policy *Policy) (list []*unpriced) {
 	for i := range t.limits {
 		d := &t.limits[i]
@@ -71,9 +92,14 @@ func (t *tierDef) unpriced(policy *Policy) (list []*unpriced) {
 			models = []pattern{newPattern("*")}
 		}
 		for _, m := range models {
-			known := slices.ContainsFunc(list, func(u *unpriced) bool { return u.model == m.text })
-			if !known && policy.prices.find(m.text) == nil {
-				list = append(list, &unpriced{model: m.text, at: d.at["limit"], tier: t.name})
+			u := &unpriced{model: m.text, shadow: d.Shadow, at: d.at["limit"], tier: t.name}
+			known := slices.IndexFunc(list, func(u *unpriced) bool { return u.model == m.text })
+			switch {
+			case policy.prices.find(m.text) != nil:
+			case known < 0:
+				list = append(list, u)
+			case list[known].shadow:
+				list[known] = u
 			}
 		}
 	}

@@ -182,16 +182,16 @@ func (c *Client) takeOutcome(a *attempts, n *node, e *envelope) (outcome, error)
 
 // refuse returns the error of a call if the link to the owner of its key refuses calls now,
 // so that they cost as little as possible.
-func (c *Client) refuse(ctx context.Context, verb, key string) error {
-	if c.ring == nil || ctx.Err() != nil {
+func (c *Client) refuse(ctx context.Context, key string) error {
+	if c.ring == nil {
 		return nil
 	}
 	m := c.ring.view.Load().owner(key)
 	if m == nil || !m.direct() {
 		return nil
 	}
-	if err := m.peer.link.Refuse(ctx); err != nil {
-		return refusedByLink(verb, key, err)
+	if err := m.peer.link.Refuse(); err != nil && ctx.Err() == nil {
+		return overloadedByLink(err)
 	}
 	return nil
 }

@@ -51,8 +51,12 @@ type Estimate struct {
 	InputTokens int64
 	// EstimatedInput says that InputTokens is an estimate. Where it does not fit the
 	// whole capacity of a limit, the part that fits is reserved, instead of a denial with
-	// the reason [ExceedsCapacity].
+	// the reason [ExceedsCapacity]. What the call uses beyond that is charged in full: the
+	// debt that it leaves is not bounded by the capacity.
 	EstimatedInput bool
+	// KnownInputTokens is the part of InputTokens that is not an estimate, such as token
+	// ids. A call for which that alone does not fit is denied. Only with EstimatedInput.
+	KnownInputTokens int64
 	// MaxOutputTokens is per choice. Nil: the policy's default for the model. 0: the
 	// call generates no output, such as an embedding.
 	MaxOutputTokens *int64
@@ -82,7 +86,7 @@ func (e *Estimate) wire() *reserveCall {
 	r := &w.request
 	r.Key, r.Tier, r.Model, r.RequestId = e.Key, e.Tier, e.Model, e.RequestID
 	r.Requests = e.Requests
-	r.InputTokens, r.EstimatedInput = e.InputTokens, e.EstimatedInput
+	r.InputTokens, r.EstimatedInput, r.KnownInputTokens = e.InputTokens, e.EstimatedInput, e.KnownInputTokens
 	r.MaxOutputTokens, r.MinOutputTokens = e.MaxOutputTokens, unlessZero(e.MinOutputTokens)
 	r.N = unlessZero(e.N)
 	r.Costs, r.ServiceTier = e.Costs, e.ServiceTier

@@ -86,7 +86,7 @@ func (c *Client) Close() error {
 // back in the background, as far as it can. A caller that set the RequestID may repeat
 // the call: the repetition is not taken back.
 func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
-	if err := c.refuse(ctx, "check", call.Key); err != nil {
+	if err := c.refuse(ctx, call.Key); err != nil {
 		return Decision{}, err
 	}
 	if call.RequestID == "" {
@@ -113,7 +113,7 @@ func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
 // it back in the background; if that fails, too, its lease expires. A caller that set the
 // RequestID may repeat the call: the repetition is not taken back.
 func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) {
-	if err := c.refuse(ctx, "reserve", e.Key); err != nil {
+	if err := c.refuse(ctx, e.Key); err != nil {
 		return nil, err
 	}
 	began, chosen := time.Now(), e.RequestID != ""
@@ -154,7 +154,7 @@ func (c *Client) Reservation(key, requestID string) *Reservation {
 
 // Peek returns the state of every limit of a key and changes nothing.
 func (c *Client) Peek(ctx context.Context, q Query) (State, error) {
-	if err := c.refuse(ctx, "peek", q.Key); err != nil {
+	if err := c.refuse(ctx, q.Key); err != nil {
 		return State{}, err
 	}
 	w := q.wire()

@@ -63,12 +63,25 @@ func overloaded(retryAfter time.Duration, message string) error {
 	return &OverloadedError{RetryAfter: max(retryAfter, time.Millisecond), message: message}
 }
 
-// overloadedByLink returns the error for a link.ErrOverloaded.
-func overloadedByLink(err error) error {
-	if e, ok := errors.AsType[*link.OverloadedError](err); ok {
-		return overloaded(e.RetryAfter, "")
+// refusals has the errors of calls that links refuse, for retries after 1, 2, 3... ms. Under
+// overload most calls end so, and allocate nothing. So they name neither the call nor its key.
+var refusals = func() (errs [link.MaxRetryAfter/time.Millisecond + 1]OverloadedError) {
+	for ms := range errs {
+		errs[ms].RetryAfter = time.Duration(max(ms, 1)) * time.Millisecond
 	}
-	return overloaded(0, "")
+	return errs
+}()
+
+// overloadedByLink returns the error for a link.ErrOverloaded.
+func overloadedByLink(err error) *OverloadedError {
+	from, _ := err.(*link.OverloadedError)
+	if from == nil { // else the common case, without a search
+		from, _ = errors.AsType[*link.OverloadedError](err)
+	}
+	if from == nil {
+		return &refusals[1]
+	}
+	return &refusals[min(max(from.RetryAfter/time.Millisecond, 0), link.MaxRetryAfter/time.Millisecond)]
 }
 
 // callFailure is the error of a call. It is formatted only when it is read, because under
@@ -76,26 +89,6 @@ func overloadedByLink(err error) error {
 type callFailure struct {
 	verb, key string
 	err       error
-}
-
-// refusedCall is the error of a call that its link refuses, in one allocation, since under
-// overload most calls end so.
-type refusedCall struct {
-	failure  callFailure
-	overload OverloadedError
-}
-
-func refusedByLink(verb, key string, err error) error {
-	e := new(refusedCall)
-	var from *link.OverloadedError
-	if from, _ = err.(*link.OverloadedError); from == nil { // the common case, without a search
-		from, _ = errors.AsType[*link.OverloadedError](err)
-	}
-	if e.overload.RetryAfter = time.Millisecond; from != nil {
-		e.overload.RetryAfter = max(from.RetryAfter, time.Millisecond)
-	}
-	e.failure = callFailure{verb, key, &e.overload}
-	return &e.failure
 }
 
 func (e *callFailure) Error() string { return e.verb + " " + e.key + ": " + e.err.Error() }

@@ -117,22 +117,26 @@ func stateOf(answer interface {
 		Route:         enumName(answer.GetRoute().String(), "ROUTE_"),
 	}
 	for i, l := range answer.GetLimits() {
-		s.Limits[i] = limitJSON{
-			Name:      l.GetName(),
-			Dimension: l.GetDimension(),
-			Scope:     l.GetScope(),
-			Algorithm: l.GetAlgorithm(),
-			Limit:     l.GetLimit(),
-			Remaining: l.GetRemaining(),
-			ResetAt:   explain.FormatTime(timeOf(l.GetResetAt())),
-			Debt:      l.GetDebt(),
-			Shadow:    l.GetShadow(),
-			Exceeded:  l.GetExceeded(),
-			Hidden:    l.GetHidden(),
-			PerModel:  l.GetPerModel(),
-		}
+		s.Limits[i] = limitOf(l)
 	}
 	return s
+}
+
+func limitOf(l *pb.LimitState) limitJSON {
+	return limitJSON{
+		Name:      l.GetName(),
+		Dimension: l.GetDimension(),
+		Scope:     l.GetScope(),
+		Algorithm: l.GetAlgorithm(),
+		Limit:     l.GetLimit(),
+		Remaining: l.GetRemaining(),
+		ResetAt:   explain.FormatTime(timeOf(l.GetResetAt())),
+		Debt:      l.GetDebt(),
+		Shadow:    l.GetShadow(),
+		Exceeded:  l.GetExceeded(),
+		Hidden:    l.GetHidden(),
+		PerModel:  l.GetPerModel(),
+	}
 }
 
 // enumName is a value of a protobuf enum as JSON has it: OUTCOME_ALLOWED is allowed.

@@ -79,6 +79,7 @@ func New(o Options) http.Handler {
 		"/v1/cancel":  {http.MethodPost, a.cancel},
 		"/v1/limits":  {http.MethodGet, a.admitted(a.limits)},
 		"/v1/owner":   {http.MethodGet, a.owner},
+		"/v1/hotkeys": {http.MethodGet, a.hotKeys},
 		"/livez":      {http.MethodGet, a.livez},
 		"/healthz":    {http.MethodGet, a.livez},
 		"/readyz":     {http.MethodGet, a.readyz},

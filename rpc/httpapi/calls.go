@@ -45,6 +45,7 @@ func (a *api) reserve(w http.ResponseWriter, r *http.Request) error {
 		{"max_output_tokens", &q.MaxOutputTokens},
 		{"min_output_tokens", &q.MinOutputTokens},
 		{"estimated_input", &q.EstimatedInput},
+		{"known_input_tokens", &q.KnownInputTokens},
 		{"n", &q.N},
 		{"costs", &q.Costs},
 		{"service_tier", &q.ServiceTier},

@@ -74,7 +74,7 @@ func TestInvalid(t *testing.T) {
 		{"check", `{"key":"k","request_id":"` + long + `"}`, "request_id", "at most 128 bytes"},
 
 		{"reserve", `{"key":"k","output_tokens":1}`, "output_tokens", "unknown field; known are key, tier, model, requests, input_tokens, max_output_tokens"},
-		{"reserve", `{"key":"k","n":0}`, "n", "must be between 1 and 1024, got 0"},
+		{"reserve", `{"key":"k","n":0}`, "n", "must be between 1 and 2^53, got 0"},
 		{"reserve", `{"key":"k","n":1024,"max_output_tokens":9007199254740992}`, "max_output_tokens", "together must be at most 2^53"},
 		{"reserve", `{"key":"k","ttl_seconds":86400}`, "ttl_seconds", "must be between 1 and 3600, got 86400"},
 		{"reserve", `{"key":"k","max_output_tokens":1,"min_output_tokens":2}`, "min_output_tokens", "must be at most max_output_tokens = 1"},

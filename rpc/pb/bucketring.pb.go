@@ -456,10 +456,15 @@ type ReserveRequest struct {
 	ServiceTier string `protobuf:"bytes,12,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
 	// input_tokens is an estimate. Where it does not fit the whole capacity of a limit,
 	// the part that fits is reserved instead of a denial with the reason
-	// exceeds_capacity.
+	// exceeds_capacity. What the call uses beyond that is charged in full: the debt that
+	// it leaves is not bounded by the capacity.
 	EstimatedInput bool `protobuf:"varint,13,opt,name=estimated_input,json=estimatedInput,proto3" json:"estimated_input,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The part of input_tokens that is not an estimate, such as token ids in the prompt. If
+	// it does not fit the whole capacity of a limit, the call is denied with the reason
+	// exceeds_capacity. Only with estimated_input.
+	KnownInputTokens int64 `protobuf:"varint,14,opt,name=known_input_tokens,json=knownInputTokens,proto3" json:"known_input_tokens,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ReserveRequest) Reset() {
@@ -581,6 +586,13 @@ func (x *ReserveRequest) GetEstimatedInput() bool {
 		return x.EstimatedInput
 	}
 	return false
+}
+
+func (x *ReserveRequest) GetKnownInputTokens() int64 {
+	if x != nil {
+		return x.KnownInputTokens
+	}
+	return 0
 }
 
 type SettleRequest struct {
@@ -2637,6 +2649,387 @@ func (x *Location) GetTerm() uint64 {
 	return 0
 }
 
+type HotKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most keys to list, at most 1000. 0: 20.
+	Limit int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Ask no other member: list the keys that the asked member decides.
+	Alone         bool `protobuf:"varint,2,opt,name=alone,proto3" json:"alone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HotKeysRequest) Reset() {
+	*x = HotKeysRequest{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HotKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HotKeysRequest) ProtoMessage() {}
+
+func (x *HotKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HotKeysRequest.ProtoReflect.Descriptor instead.
+func (*HotKeysRequest) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *HotKeysRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *HotKeysRequest) GetAlone() bool {
+	if x != nil {
+		return x.Alone
+	}
+	return false
+}
+
+type HotKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sorted by rate, the highest first.
+	Keys []*HotKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Of the members that answered.
+	Members []*MemberRate `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	// The members that did not answer. Their keys are missing.
+	Unreachable   []string `protobuf:"bytes,3,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HotKeysResponse) Reset() {
+	*x = HotKeysResponse{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HotKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HotKeysResponse) ProtoMessage() {}
+
+func (x *HotKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HotKeysResponse.ProtoReflect.Descriptor instead.
+func (*HotKeysResponse) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *HotKeysResponse) GetKeys() []*HotKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *HotKeysResponse) GetMembers() []*MemberRate {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *HotKeysResponse) GetUnreachable() []string {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+// HotKey is a key and how often the cluster decides for it. Rates are checks and
+// reserves per second, averages over the last few seconds.
+type HotKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The member that decides for it.
+	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	// At least that many, except for the error of a sample.
+	Rate float64 `protobuf:"fixed64,3,opt,name=rate,proto3" json:"rate,omitempty"`
+	// The rate is at most that much higher.
+	RateError float64 `protobuf:"fixed64,4,opt,name=rate_error,json=rateError,proto3" json:"rate_error,omitempty"`
+	// The enforced limit with the smallest share left, as of the tier and the model of a
+	// recent call. Absent if there is none.
+	Limit *LimitState `protobuf:"bytes,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Those who ask most often, at most 8, sorted by rate.
+	Askers []*Asker `protobuf:"bytes,6,rep,name=askers,proto3" json:"askers,omitempty"`
+	// Of a recent call. The tier is empty if the call named none.
+	Tier          string `protobuf:"bytes,7,opt,name=tier,proto3" json:"tier,omitempty"`
+	Model         string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HotKey) Reset() {
+	*x = HotKey{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HotKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HotKey) ProtoMessage() {}
+
+func (x *HotKey) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HotKey.ProtoReflect.Descriptor instead.
+func (*HotKey) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *HotKey) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *HotKey) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *HotKey) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *HotKey) GetRateError() float64 {
+	if x != nil {
+		return x.RateError
+	}
+	return 0
+}
+
+func (x *HotKey) GetLimit() *LimitState {
+	if x != nil {
+		return x.Limit
+	}
+	return nil
+}
+
+func (x *HotKey) GetAskers() []*Asker {
+	if x != nil {
+		return x.Askers
+	}
+	return nil
+}
+
+func (x *HotKey) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *HotKey) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+// Asker is from where calls come to the owner of their key.
+type Asker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Name:
+	//
+	//	*Asker_Member
+	//	*Asker_Client
+	Name          isAsker_Name `protobuf_oneof:"name"`
+	Rate          float64      `protobuf:"fixed64,3,opt,name=rate,proto3" json:"rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Asker) Reset() {
+	*x = Asker{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Asker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Asker) ProtoMessage() {}
+
+func (x *Asker) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Asker.ProtoReflect.Descriptor instead.
+func (*Asker) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Asker) GetName() isAsker_Name {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *Asker) GetMember() string {
+	if x != nil {
+		if x, ok := x.Name.(*Asker_Member); ok {
+			return x.Member
+		}
+	}
+	return ""
+}
+
+func (x *Asker) GetClient() string {
+	if x != nil {
+		if x, ok := x.Name.(*Asker_Client); ok {
+			return x.Client
+		}
+	}
+	return ""
+}
+
+func (x *Asker) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+type isAsker_Name interface {
+	isAsker_Name()
+}
+
+type Asker_Member struct {
+	// A member that forwards them, or the owner itself: by its own APIs.
+	Member string `protobuf:"bytes,1,opt,name=member,proto3,oneof"`
+}
+
+type Asker_Client struct {
+	// The address of a client that sends batches to owners.
+	Client string `protobuf:"bytes,2,opt,name=client,proto3,oneof"`
+}
+
+func (*Asker_Member) isAsker_Name() {}
+
+func (*Asker_Client) isAsker_Name() {}
+
+// MemberRate is how often a member decides.
+type MemberRate struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Member string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Rate   float64                `protobuf:"fixed64,2,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Of how many calls one was counted.
+	Sampling      int32 `protobuf:"varint,3,opt,name=sampling,proto3" json:"sampling,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberRate) Reset() {
+	*x = MemberRate{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberRate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberRate) ProtoMessage() {}
+
+func (x *MemberRate) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberRate.ProtoReflect.Descriptor instead.
+func (*MemberRate) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *MemberRate) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *MemberRate) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *MemberRate) GetSampling() int32 {
+	if x != nil {
+		return x.Sampling
+	}
+	return 0
+}
+
 var File_bucketring_v1_bucketring_proto protoreflect.FileDescriptor
 
 const file_bucketring_v1_bucketring_proto_rawDesc = "" +
@@ -2657,7 +3050,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\v\n" +
-	"\t_requests\"\xdf\x04\n" +
+	"\t_requests\"\x8d\x05\n" +
 	"\x0eReserveRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x14\n" +
@@ -2674,7 +3067,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\v \x01(\tR\trequestId\x12!\n" +
 	"\fservice_tier\x18\f \x01(\tR\vserviceTier\x12'\n" +
-	"\x0festimated_input\x18\r \x01(\bR\x0eestimatedInput\x1a8\n" +
+	"\x0festimated_input\x18\r \x01(\bR\x0eestimatedInput\x12,\n" +
+	"\x12known_input_tokens\x18\x0e \x01(\x03R\x10knownInputTokens\x1a8\n" +
 	"\n" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2866,7 +3260,34 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04heir\x18\x05 \x01(\tR\x04heir\x12\x14\n" +
 	"\x05state\x18\x06 \x01(\tR\x05state\x12\x12\n" +
-	"\x04term\x18\a \x01(\x04R\x04term*a\n" +
+	"\x04term\x18\a \x01(\x04R\x04term\"<\n" +
+	"\x0eHotKeysRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x14\n" +
+	"\x05alone\x18\x02 \x01(\bR\x05alone\"\x93\x01\n" +
+	"\x0fHotKeysResponse\x12)\n" +
+	"\x04keys\x18\x01 \x03(\v2\x15.bucketring.v1.HotKeyR\x04keys\x123\n" +
+	"\amembers\x18\x02 \x03(\v2\x19.bucketring.v1.MemberRateR\amembers\x12 \n" +
+	"\vunreachable\x18\x03 \x03(\tR\vunreachable\"\xec\x01\n" +
+	"\x06HotKey\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x12\n" +
+	"\x04rate\x18\x03 \x01(\x01R\x04rate\x12\x1d\n" +
+	"\n" +
+	"rate_error\x18\x04 \x01(\x01R\trateError\x12/\n" +
+	"\x05limit\x18\x05 \x01(\v2\x19.bucketring.v1.LimitStateR\x05limit\x12,\n" +
+	"\x06askers\x18\x06 \x03(\v2\x14.bucketring.v1.AskerR\x06askers\x12\x12\n" +
+	"\x04tier\x18\a \x01(\tR\x04tier\x12\x14\n" +
+	"\x05model\x18\b \x01(\tR\x05model\"W\n" +
+	"\x05Asker\x12\x18\n" +
+	"\x06member\x18\x01 \x01(\tH\x00R\x06member\x12\x18\n" +
+	"\x06client\x18\x02 \x01(\tH\x00R\x06client\x12\x12\n" +
+	"\x04rate\x18\x03 \x01(\x01R\x04rateB\x06\n" +
+	"\x04name\"T\n" +
+	"\n" +
+	"MemberRate\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
+	"\x04rate\x18\x02 \x01(\x01R\x04rate\x12\x1a\n" +
+	"\bsampling\x18\x03 \x01(\x05R\bsampling*a\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fOUTCOME_ALLOWED\x10\x01\x12\x14\n" +
@@ -2901,7 +3322,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\tUNIT_WEEK\x10\x05\x12\x0e\n" +
 	"\n" +
 	"UNIT_MONTH\x10\x06\x12\r\n" +
-	"\tUNIT_YEAR\x10\a2\xdc\x04\n" +
+	"\tUNIT_YEAR\x10\a2\xa6\x05\n" +
 	"\vRateLimiter\x12=\n" +
 	"\x05Check\x12\x1b.bucketring.v1.CheckRequest\x1a\x17.bucketring.v1.Decision\x12A\n" +
 	"\aReserve\x12\x1d.bucketring.v1.ReserveRequest\x1a\x17.bucketring.v1.Decision\x12A\n" +
@@ -2911,7 +3332,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05Batch\x12\x1b.bucketring.v1.BatchRequest\x1a\x1c.bucketring.v1.BatchResponse\x12<\n" +
 	"\bExchange\x12\x14.bucketring.v1.Batch\x1a\x16.bucketring.v1.Answers(\x010\x01\x12;\n" +
 	"\x05Watch\x12\x1b.bucketring.v1.WatchRequest\x1a\x13.bucketring.v1.Ring0\x01\x12E\n" +
-	"\x06Locate\x12\x1c.bucketring.v1.LocateRequest\x1a\x1d.bucketring.v1.LocateResponseB,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
+	"\x06Locate\x12\x1c.bucketring.v1.LocateRequest\x1a\x1d.bucketring.v1.LocateResponse\x12H\n" +
+	"\aHotKeys\x12\x1d.bucketring.v1.HotKeysRequest\x1a\x1e.bucketring.v1.HotKeysResponseB,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
 
 var (
 	file_bucketring_v1_bucketring_proto_rawDescOnce sync.Once
@@ -2926,7 +3348,7 @@ func file_bucketring_v1_bucketring_proto_rawDescGZIP() []byte {
 }
 
 var file_bucketring_v1_bucketring_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: bucketring.v1.Outcome
 	(Reason)(0),                   // 1: bucketring.v1.Reason
@@ -2958,24 +3380,29 @@ var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	(*LocateRequest)(nil),         // 27: bucketring.v1.LocateRequest
 	(*LocateResponse)(nil),        // 28: bucketring.v1.LocateResponse
 	(*Location)(nil),              // 29: bucketring.v1.Location
-	nil,                           // 30: bucketring.v1.CheckRequest.CostsEntry
-	nil,                           // 31: bucketring.v1.ReserveRequest.CostsEntry
-	nil,                           // 32: bucketring.v1.SettleRequest.CostsEntry
-	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	(*HotKeysRequest)(nil),        // 30: bucketring.v1.HotKeysRequest
+	(*HotKeysResponse)(nil),       // 31: bucketring.v1.HotKeysResponse
+	(*HotKey)(nil),                // 32: bucketring.v1.HotKey
+	(*Asker)(nil),                 // 33: bucketring.v1.Asker
+	(*MemberRate)(nil),            // 34: bucketring.v1.MemberRate
+	nil,                           // 35: bucketring.v1.CheckRequest.CostsEntry
+	nil,                           // 36: bucketring.v1.ReserveRequest.CostsEntry
+	nil,                           // 37: bucketring.v1.SettleRequest.CostsEntry
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
 }
 var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
-	30, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
-	31, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
-	32, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
+	35, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
+	36, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
+	37, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
 	6,  // 3: bucketring.v1.SettleRequest.reservation:type_name -> bucketring.v1.ReserveRequest
 	0,  // 4: bucketring.v1.Decision.outcome:type_name -> bucketring.v1.Outcome
 	1,  // 5: bucketring.v1.Decision.reason:type_name -> bucketring.v1.Reason
-	33, // 6: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
+	38, // 6: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
 	11, // 7: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
 	2,  // 8: bucketring.v1.Decision.route:type_name -> bucketring.v1.Route
-	34, // 9: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
-	33, // 10: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
+	39, // 9: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
+	38, // 10: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
 	3,  // 11: bucketring.v1.Settlement.status:type_name -> bucketring.v1.ReservationStatus
 	11, // 12: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
 	2,  // 13: bucketring.v1.Settlement.route:type_name -> bucketring.v1.Route
@@ -3002,29 +3429,35 @@ var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
 	2,  // 34: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
 	26, // 35: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
 	29, // 36: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
-	5,  // 37: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
-	6,  // 38: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
-	7,  // 39: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
-	8,  // 40: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
-	9,  // 41: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
-	15, // 42: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
-	17, // 43: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
-	24, // 44: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
-	27, // 45: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
-	10, // 46: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
-	10, // 47: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
-	12, // 48: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
-	12, // 49: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
-	13, // 50: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
-	16, // 51: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
-	20, // 52: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
-	25, // 53: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
-	28, // 54: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
-	46, // [46:55] is the sub-list for method output_type
-	37, // [37:46] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	32, // 37: bucketring.v1.HotKeysResponse.keys:type_name -> bucketring.v1.HotKey
+	34, // 38: bucketring.v1.HotKeysResponse.members:type_name -> bucketring.v1.MemberRate
+	11, // 39: bucketring.v1.HotKey.limit:type_name -> bucketring.v1.LimitState
+	33, // 40: bucketring.v1.HotKey.askers:type_name -> bucketring.v1.Asker
+	5,  // 41: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
+	6,  // 42: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
+	7,  // 43: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
+	8,  // 44: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
+	9,  // 45: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
+	15, // 46: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
+	17, // 47: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
+	24, // 48: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
+	27, // 49: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
+	30, // 50: bucketring.v1.RateLimiter.HotKeys:input_type -> bucketring.v1.HotKeysRequest
+	10, // 51: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
+	10, // 52: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
+	12, // 53: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
+	12, // 54: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
+	13, // 55: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
+	16, // 56: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
+	20, // 57: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
+	25, // 58: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
+	28, // 59: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
+	31, // 60: bucketring.v1.RateLimiter.HotKeys:output_type -> bucketring.v1.HotKeysResponse
+	51, // [51:61] is the sub-list for method output_type
+	41, // [41:51] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_bucketring_proto_init() }
@@ -3052,13 +3485,17 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Result_Redirect)(nil),
 		(*Result_Counted)(nil),
 	}
+	file_bucketring_v1_bucketring_proto_msgTypes[28].OneofWrappers = []any{
+		(*Asker_Member)(nil),
+		(*Asker_Client)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bucketring_v1_bucketring_proto_rawDesc), len(file_bucketring_v1_bucketring_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   28,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,6 +33,7 @@ const (
 	RateLimiter_Exchange_FullMethodName = "/bucketring.v1.RateLimiter/Exchange"
 	RateLimiter_Watch_FullMethodName    = "/bucketring.v1.RateLimiter/Watch"
 	RateLimiter_Locate_FullMethodName   = "/bucketring.v1.RateLimiter/Locate"
+	RateLimiter_HotKeys_FullMethodName  = "/bucketring.v1.RateLimiter/HotKeys"
 )
 
 // RateLimiterClient is the client API for RateLimiter service.
@@ -69,6 +70,8 @@ type RateLimiterClient interface {
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Ring], error)
 	// Locate says who decides for keys.
 	Locate(ctx context.Context, in *LocateRequest, opts ...grpc.CallOption) (*LocateResponse, error)
+	// HotKeys lists the keys for which the cluster decides most often.
+	HotKeys(ctx context.Context, in *HotKeysRequest, opts ...grpc.CallOption) (*HotKeysResponse, error)
 }
 
 type rateLimiterClient struct {
@@ -181,6 +184,16 @@ func (c *rateLimiterClient) Locate(ctx context.Context, in *LocateRequest, opts 
 	return out, nil
 }
 
+func (c *rateLimiterClient) HotKeys(ctx context.Context, in *HotKeysRequest, opts ...grpc.CallOption) (*HotKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HotKeysResponse)
+	err := c.cc.Invoke(ctx, RateLimiter_HotKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RateLimiterServer is the server API for RateLimiter service.
 // All implementations must embed UnimplementedRateLimiterServer
 // for forward compatibility.
@@ -215,6 +228,8 @@ type RateLimiterServer interface {
 	Watch(*WatchRequest, grpc.ServerStreamingServer[Ring]) error
 	// Locate says who decides for keys.
 	Locate(context.Context, *LocateRequest) (*LocateResponse, error)
+	// HotKeys lists the keys for which the cluster decides most often.
+	HotKeys(context.Context, *HotKeysRequest) (*HotKeysResponse, error)
 	mustEmbedUnimplementedRateLimiterServer()
 }
 
@@ -251,6 +266,9 @@ func (UnimplementedRateLimiterServer) Watch(*WatchRequest, grpc.ServerStreamingS
 }
 func (UnimplementedRateLimiterServer) Locate(context.Context, *LocateRequest) (*LocateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Locate not implemented")
+}
+func (UnimplementedRateLimiterServer) HotKeys(context.Context, *HotKeysRequest) (*HotKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method HotKeys not implemented")
 }
 func (UnimplementedRateLimiterServer) mustEmbedUnimplementedRateLimiterServer() {}
 func (UnimplementedRateLimiterServer) testEmbeddedByValue()                     {}
@@ -417,6 +435,24 @@ func _RateLimiter_Locate_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RateLimiter_HotKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HotKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RateLimiterServer).HotKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RateLimiter_HotKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RateLimiterServer).HotKeys(ctx, req.(*HotKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RateLimiter_ServiceDesc is the grpc.ServiceDesc for RateLimiter service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -451,6 +487,10 @@ var RateLimiter_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Locate",
 			Handler:    _RateLimiter_Locate_Handler,
+		},
+		{
+			MethodName: "HotKeys",
+			Handler:    _RateLimiter_HotKeys_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -5,9 +5,11 @@ package peer
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/replication"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -28,32 +30,24 @@ const confirmTimeout = 50 * time.Millisecond
 // the one that sent it, with the same request id: then it is a repeat, and waits again.
 func (r *Router) confirm(ctx context.Context, calls []call.Call, results *server.Results) (unconfirmed []int) {
 	now := r.owners.Clock()
-	replicated, wait := r.owners.Waits(), false
+	replicated := r.owners.Waits()
 	if replicated {
+		list := confirming.Get().(*[]replication.Awaited)
 		for i := range calls {
-			if c := results.Change(i); c.Seq != 0 {
-				urgent := r.urgent(&calls[i], &c, now)
-				r.owners.Changed(calls[i].Partition, urgent)
-				wait = wait || urgent
+			switch c := results.Change(i); {
+			case c.Seq == 0:
+			case r.urgent(&calls[i], &c, now):
+				*list = append(*list, replication.Awaited{Call: i, Partition: calls[i].Partition, Origin: c.Since, Seq: c.Seq})
+			default:
+				r.owners.Changed(calls[i].Partition, false)
 			}
 		}
-	}
-	if wait {
-		limited, cancel := context.WithTimeout(ctx, confirmTimeout)
-		defer cancel()
-		for i := range calls {
-			c := results.Change(i)
-			if c.Seq == 0 || !r.urgent(&calls[i], &c, now) {
-				continue
-			}
-			if err := r.owners.WaitSince(limited, calls[i].Partition, c.Since, c.Seq); err != nil {
-				unconfirmed = append(unconfirmed, i)
-				if ctx.Err() != nil {
-					break // nobody waits any more
-				}
-			}
+		if len(*list) > 0 {
+			unconfirmed = r.replicate(ctx, *list)
+			now = r.owners.Clock()
 		}
-		now = r.owners.Clock()
+		*list = (*list)[:0]
+		confirming.Put(list)
 	}
 	v, waited := r.table.Load(), len(unconfirmed)
 	for i := range calls {
@@ -66,6 +60,23 @@ func (r *Router) confirm(ctx context.Context, calls []call.Call, results *server
 	}
 	slices.Sort(unconfirmed)
 	return slices.Compact(unconfirmed)
+}
+
+// confirming has lists of changes that are waited for, for reuse.
+var confirming = sync.Pool{New: func() any { return new([]replication.Awaited) }}
+
+// replicate waits until the heirs have changes. It returns the calls of which they do not have
+// them in time.
+func (r *Router) replicate(ctx context.Context, changes []replication.Awaited) (unconfirmed []int) {
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	r.owners.Replicate(ctx, changes)
+	for i := range changes {
+		if changes[i].Err != nil {
+			unconfirmed = append(unconfirmed, changes[i].Call)
+		}
+	}
+	return unconfirmed
 }
 
 // urgent reports whether a call with a change is answered only when the heir has it. A

@@ -20,16 +20,17 @@ import (
 
 // Exchange implements pb.RateLimiterServer, for clients.
 func (r *Router) Exchange(stream grpc.BidiStreamingServer[pb.Batch, pb.Answers]) error {
-	return r.serve(stream, call.ClientStream)
+	return r.serve(stream, call.ClientStream, clientName(stream.Context()))
 }
 
 // serve answers batches from origin until the other side ends the stream or the
 // router drains.
-func (r *Router) serve(stream link.ServerStream, origin call.Origin) error {
+func (r *Router) serve(stream link.ServerStream, origin call.Origin, from askerName) error {
 	if err := r.checkDraining(); err != nil {
 		return err
 	}
-	s := &answeredStream{ServerStream: stream, router: r, origin: origin}
+	s := &answeredStream{ServerStream: stream, router: r, origin: origin, asker: r.askers.begin(from)}
+	defer r.askers.end(s.asker)
 	err := link.Serve(s, r.drain, s.answer)
 	if p, ok := errors.AsType[*link.PanicError](err); ok {
 		r.log.Error("batch panicked", "panic", p)
@@ -53,6 +54,7 @@ type answeredStream struct {
 	link.ServerStream
 	router *Router
 	origin call.Origin
+	asker  uint32
 	memory *answering // nil between batches
 }
 
@@ -96,6 +98,7 @@ func (s *answeredStream) answer(b *pb.Batch) *pb.Answers {
 	} else {
 		for i, item := range items {
 			a.calls[i] = call.FromItem(item, s.origin)
+			a.calls[i].Asker = s.asker
 		}
 		results = r.Do(context.Background(), a.calls)
 		a.answers.Ring = r.table.Load().ring.Digest()

@@ -116,7 +116,7 @@ func number(c *call.Call) {
 func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) {
 	f.to = to
 	if f.mayBeRefused() {
-		if err := to.peer.link.Refuse(ctx); err != nil {
+		if err := to.peer.link.Refuse(); err != nil {
 			r.refuse(f, err)
 			return
 		}

@@ -89,7 +89,7 @@ type node struct {
 // newNode starts a member that knows of no other.
 func newNode(t testing.TB, name string, c *clock, change ...func(*Options)) *node {
 	t.Helper()
-	engine, aside := limiter.New(limiter.Options{}), limiter.New(limiter.Options{})
+	engine, aside := limiter.New(limiter.Options{HotKeys: true}), limiter.New(limiter.Options{})
 	p, err := policy.Parse("test.yaml", []byte(testPolicy), engine.Catalog())
 	if err != nil {
 		t.Fatalf("policy: %v", err)

@@ -21,7 +21,7 @@ type Owners interface {
 	Changed(partition int, urgent bool)
 	Waits() bool
 	Lags(partition int, now time.Duration) bool
-	WaitSince(ctx context.Context, partition int, origin, seq uint64) error
+	Replicate(ctx context.Context, changes []replication.Awaited)
 	Acknowledged(partition int) uint64
 	Journaled(partition int)
 	Repaid(partition int)

@@ -89,7 +89,15 @@ func (o *ringOwners) Await(ctx context.Context, p int, ok func(replication.Place
 	}
 }
 
-func (o *ringOwners) WaitSince(ctx context.Context, p int, _, seq uint64) error {
+func (o *ringOwners) Replicate(ctx context.Context, changes []replication.Awaited) {
+	for i := range changes {
+		c := &changes[i]
+		o.Changed(c.Partition, true)
+		c.Err = o.waitFor(ctx, c.Partition, c.Seq)
+	}
+}
+
+func (o *ringOwners) waitFor(ctx context.Context, p int, seq uint64) error {
 	for o.durable.Load() < seq {
 		if o.Place(p).Owner != o.self {
 			return replication.ErrLost

@@ -36,6 +36,7 @@ type Router struct {
 	outbox          *outbox.Outbox
 	answered        *answered
 	reports         reports
+	askers          askers
 
 	table atomic.Pointer[routingTable] // never nil; SetTopology replaces it
 

@@ -100,8 +100,10 @@ func (p *peerService) Exchange(stream grpc.BidiStreamingServer[pb.PeerMessage, p
 		return err
 	}
 	done := make(chan error, 1) // cap 1: the handshake may end after this call has
+	var from handshake.Peer     // set before done
 	go func() {
-		_, err := r.self().AsOwner(stream)
+		peer, err := r.self().AsOwner(stream)
+		from = peer
 		done <- err
 	}()
 	late := time.NewTimer(handshakeTimeout)
@@ -119,7 +121,7 @@ func (p *peerService) Exchange(stream grpc.BidiStreamingServer[pb.PeerMessage, p
 		return err
 	}
 	r.countHandshake(handshake.Owner, "", nil)
-	return r.serve(answerStream{stream}, call.MemberStream)
+	return r.serve(answerStream{stream}, call.MemberStream, askerName{from.Name, true})
 }
 
 // answerStream is a stream from a member after the handshake.

@@ -149,13 +149,16 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// TestMergedMessagesSayTheSame: one message has all entries, beats and grants of two, or the
+// TestMergedMessagesSayTheSame: one message has all entries, acknowledgements, beats and grants of two, or the
 // two stay apart.
 func TestMergedMessagesSayTheSame(t *testing.T) {
 	message := rapid.Custom(func(t *rapid.T) continuity.Message {
 		m := continuity.Message{Epoch: rapid.Uint64Range(1, 2).Draw(t, "epoch")}
 		for i := range rapid.IntRange(0, 3).Draw(t, "entries") {
-			m.Entries = append(m.Entries, continuity.Entry{Kind: continuity.Ack, Partition: i, Ballot: rapid.Uint64().Draw(t, "ballot")})
+			m.Entries = append(m.Entries, continuity.Entry{Kind: continuity.Accepted, Partition: i, Ballot: rapid.Uint64().Draw(t, "ballot")})
+		}
+		for range rapid.IntRange(0, 2).Draw(t, "acks") {
+			m.Acks = append(m.Acks, continuity.Acknowledgement{Term: rapid.Uint64().Draw(t, "term")})
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "beats") {
 			m.Sent = time.Duration(rapid.IntRange(1, 2).Draw(t, "sent"))
@@ -171,6 +174,11 @@ func TestMergedMessagesSayTheSame(t *testing.T) {
 		for _, m := range messages {
 			for _, e := range m.Entries {
 				what = append(what, fmt.Sprint("entry ", m.Epoch, e))
+			}
+		}
+		for _, m := range messages {
+			for _, a := range m.Acks {
+				what = append(what, fmt.Sprint("ack ", m.Epoch, a))
 			}
 		}
 		for _, m := range messages {

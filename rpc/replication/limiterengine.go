@@ -3,6 +3,7 @@
 package replication
 
 import (
+	"sync"
 	"time"
 
 	"github.com/bucketring/bucketring/limiter"
@@ -11,12 +12,14 @@ import (
 // LimiterEngine makes an [Engine] of a limiter's. Zone loads the time zones that limits
 // name, as time.LoadLocation does.
 func LimiterEngine(e *limiter.Engine, zone func(string) (*time.Location, error)) Engine {
-	return limiterEngine{e, zone}
+	readers := &sync.Pool{New: func() any { return e.NewReader(zone) }}
+	return limiterEngine{e, zone, readers}
 }
 
 type limiterEngine struct {
 	*limiter.Engine
-	zone func(string) (*time.Location, error)
+	zone    func(string) (*time.Location, error)
+	readers *sync.Pool // of *limiter.StateReader
 }
 
 // ReadFull implements Engine.
@@ -33,11 +36,11 @@ func (e limiterEngine) NewChanges() Changes { return &limiterChanges{engine: e.E
 
 // ReadChanges implements Engine.
 func (e limiterEngine) ReadChanges(message []byte) (ChangeReader, error) {
-	r, err := e.Engine.ReadChanges(message, e.zone)
-	if err != nil {
+	r := e.readers.Get().(*limiter.StateReader)
+	if err := r.Reset(message); err != nil {
 		return nil, err
 	}
-	return limiterReader{e.Engine, r}, nil
+	return limiterReader{e.Engine, e.readers, r}, nil
 }
 
 type limiterChanges struct {
@@ -51,7 +54,8 @@ func (c *limiterChanges) Append(now limiter.Time, partition int, after uint64) (
 }
 
 type limiterReader struct {
-	engine *limiter.Engine
+	engine  *limiter.Engine
+	readers *sync.Pool
 	*limiter.StateReader
 }
 
@@ -59,4 +63,4 @@ type limiterReader struct {
 func (r limiterReader) Apply(now limiter.Time) error { return r.engine.Apply(now, r.StateReader) }
 
 // Close implements ChangeReader.
-func (r limiterReader) Close() {}
+func (r limiterReader) Close() { r.readers.Put(r.StateReader) }

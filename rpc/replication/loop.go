@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/bits"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +34,8 @@ type loop struct {
 	pending []*out                 // those with something to send
 	drained []continuity.Drained   // answers to Seal
 	tracked []bool
-	polled  int // the partition that pollSeqs looked at last
+	changes continuity.Changed // the memory of reportChanges
+	polled  int                // the partition that pollSeqs looked at last
 	moves   moves
 	leave   leave
 
@@ -110,6 +112,7 @@ func (l *loop) runCommands() {
 // reportChanges tells the machine which partitions have changed.
 func (l *loop) reportChanges() {
 	l.awake.Store(false)
+	l.changes = l.changes[:0]
 	for w := range l.dirty {
 		var urgent, word uint64
 		if l.dirty[w].Load() != 0 {
@@ -121,8 +124,14 @@ func (l *loop) reportChanges() {
 		for word |= urgent; word != 0; word &= word - 1 {
 			bit := bits.TrailingZeros64(word)
 			i := w*64 + bit
-			l.step(continuity.Changed{Partition: i, Seq: l.engine.Seq(i), Urgent: urgent&(1<<bit) != 0})
-			l.parts[i].lags.Store(int64(l.m.LagsAfter(i)))
+			l.changes = append(l.changes, continuity.Progress{Partition: i, Seq: l.engine.Seq(i), Urgent: urgent&(1<<bit) != 0})
+		}
+	}
+	if len(l.changes) > 0 {
+		l.step(l.changes)
+		for i := range l.changes {
+			p := l.changes[i].Partition
+			l.parts[p].lags.Store(int64(l.m.LagsAfter(p)))
 		}
 	}
 	l.lookedAt.Store(int64(l.clock()))
@@ -131,25 +140,23 @@ func (l *loop) reportChanges() {
 // step gives an event to the machine and acts on the effects.
 func (l *loop) step(e continuity.Event) { l.stepState(e, nil) }
 
-// stepState also has what applies the records of a StateReceived.
-func (l *loop) stepState(e continuity.Event, apply func() error) {
-	var before continuity.Copy
-	state, isState := e.(continuity.StateReceived)
-	if isState && state.Transfer.Partition >= 0 && state.Transfer.Partition < len(l.parts) {
-		before = l.m.Copy(state.Transfer.Partition)
-	}
-	fx, failed := l.m.Step(e, l.clock()), false
+// stepState also has what applies the records of a StateReceived, by the index of the
+// transfer.
+func (l *loop) stepState(e continuity.Event, apply func(int) error) {
+	states, _ := e.(continuity.StateReceived)
+	var failed []continuity.Restored
+	fx := l.m.Step(e, l.clock())
 	for _, r := range fx.Repay {
 		l.report(r)
 	}
 	for _, i := range fx.Drop {
 		l.engine.Clear(i)
 	}
-	if fx.Apply {
-		if err := apply(); err != nil {
-			l.applyFailed(&state.Transfer, err)
-			failed = true
-			fx.Messages = nil // not acknowledged: the sender repeats it
+	for _, a := range fx.Apply {
+		if err := apply(a.Transfer); err != nil {
+			l.applyFailed(&states[a.Transfer], err)
+			failed = append(failed, continuity.Restored{Partition: states[a.Transfer].Partition, Copy: a.Before})
+			fx.Messages = nil // not acknowledged: the sender repeats all
 		}
 	}
 	for i := range fx.Changes {
@@ -179,8 +186,8 @@ func (l *loop) stepState(e continuity.Event, apply func() error) {
 	for i := range fx.Messages {
 		l.queueMessage(&fx.Messages[i])
 	}
-	if isState {
-		l.publishCopy(state.Transfer.Partition)
+	for _, a := range fx.Apply {
+		l.publishCopy(states[a.Transfer].Partition)
 	}
 	for _, i := range fx.Drop {
 		l.publishCopy(i)
@@ -188,11 +195,12 @@ func (l *loop) stepState(e continuity.Event, apply func() error) {
 	if fx.Left {
 		l.leave.begin(l)
 	}
-	if failed {
-		if l.engine.Seq(state.Transfer.Partition) < before.Seq {
-			before = continuity.Copy{} // it was cleared
+	for _, r := range slices.Backward(failed) { // what was before all of them is the last
+		if l.engine.Seq(r.Partition) < r.Copy.Seq {
+			r.Copy = continuity.Copy{} // it was cleared
 		}
-		l.step(continuity.Restored{Partition: state.Transfer.Partition, Copy: before})
+		l.step(r)
+		l.publishCopy(r.Partition)
 	}
 	for len(l.drained) > 0 {
 		d := l.drained[0]
@@ -260,7 +268,8 @@ func (l *loop) publishCopy(i int) {
 	c := l.m.Copy(i)
 	c.Seq = 0 // the engine knows it
 	if p := &l.parts[i].copy; p.Load() == nil || *p.Load() != c {
-		p.Store(&c)
+		changed := c
+		p.Store(&changed)
 	}
 }
 
@@ -321,21 +330,26 @@ func (l *loop) receive(f *inbound) {
 	f.release()
 }
 
-// receiveChanges applies the changes of a frame, one partition after the other.
+// receiveChanges applies the changes of a frame, which has them one partition after the other.
 func (l *loop) receiveChanges(f *wire.Frame) error {
 	reader, err := l.engine.ReadChanges(f.Records)
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
-	now := l.now()
-	for i := range f.States {
-		t := &f.States[i]
-		if t.Through > t.After && !nextIs(reader, t.Partition) {
-			return fmt.Errorf("changes of partition %d, which is number %d of %d, are not there", t.Partition, i+1, len(f.States))
+	now, read := l.now(), 0 // read: for how many states the reader has advanced
+	l.stepState(continuity.StateReceived(f.States), func(index int) error {
+		for ; read <= index && err == nil; read++ {
+			t := &f.States[read]
+			if t.Through > t.After && !nextIs(reader, t.Partition) {
+				err = fmt.Errorf("changes of partition %d, which is number %d of %d, are not there", t.Partition, read+1, len(f.States))
+			}
 		}
-		l.stepState(continuity.StateReceived{Transfer: *t}, func() error { return reader.Apply(now) })
-	}
+		if err != nil {
+			return err
+		}
+		return reader.Apply(now)
+	})
 	return nil
 }
 
@@ -350,7 +364,5 @@ func nextIs(r ChangeReader, partition int) bool {
 
 func (l *loop) receiveCopy(c *fullCopy) {
 	l.metrics.copiesReceived.Inc()
-	l.stepState(continuity.StateReceived{Transfer: c.transfer}, func() error {
-		return c.apply(l.now())
-	})
+	l.stepState(continuity.StateReceived{c.transfer}, func(int) error { return c.apply(l.now()) })
 }

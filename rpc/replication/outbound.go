@@ -14,12 +14,13 @@ const maxRecords = 512 << 10
 
 // out is what is to be sent to a member at the end of a round of the loop. Messages of
 // several steps become one, since messages may be reordered: all entries first, then
-// beats, then grants, as the receiver handles them.
+// acknowledgements, beats and grants, as the receiver handles them.
 type out struct {
 	to       continuity.ID
 	pending  bool
 	messages []continuity.Message
 	states   []continuity.StateTransfer // without Full
+	stateAt  []uint32                   // by partition: 1 + the index of its last one in states, 0: none
 	// waits: changes are on their way, and the member has not answered since. What changes
 	// meanwhile waits for the answer, or for the next tick, and goes together: the busier
 	// the members are, the fewer frames they have to handle for each change.
@@ -33,7 +34,7 @@ type out struct {
 func (l *loop) out(to continuity.ID) *out {
 	o := l.outs[to]
 	if o == nil {
-		o = &out{to: to, changes: l.engine.NewChanges()}
+		o = &out{to: to, changes: l.engine.NewChanges(), stateAt: make([]uint32, len(l.parts))}
 		l.outs[to] = o
 	}
 	if !o.pending {
@@ -54,7 +55,7 @@ func (l *loop) queueMessage(m *continuity.Message) {
 // merge adds b to a, if one message can say both.
 func merge(a, b *continuity.Message) bool {
 	switch {
-	case a.Epoch != b.Epoch || len(a.Entries)+len(b.Entries) > wire.MaxEntries:
+	case a.Epoch != b.Epoch || len(a.Entries)+len(a.Acks)+len(b.Entries)+len(b.Acks) > wire.MaxEntries:
 		return false
 	case len(a.Beats) > 0 && len(b.Beats) > 0 && a.Sent != b.Sent, len(a.Grants) > 0 && len(b.Grants) > 0 && a.Answered != b.Answered:
 		return false
@@ -66,6 +67,7 @@ func merge(a, b *continuity.Message) bool {
 		a.Answered = b.Answered
 	}
 	a.Entries = append(a.Entries, b.Entries...)
+	a.Acks = append(a.Acks, b.Acks...)
 	a.Beats = append(a.Beats, b.Beats...)
 	a.Grants = append(a.Grants, b.Grants...)
 	return true
@@ -79,14 +81,23 @@ func (l *loop) queueState(t *continuity.StateTransfer) {
 		return
 	}
 	o := l.out(t.To)
-	for i := range o.states {
-		if s := &o.states[i]; s.Partition == t.Partition && s.Transfer == t.Transfer && s.Term == t.Term {
+	if at := o.stateAt[t.Partition]; at > 0 {
+		if s := &o.states[at-1]; s.Transfer == t.Transfer && s.Term == t.Term {
 			s.After = min(s.After, t.After)
 			s.Through = max(s.Through, t.Through)
 			return
 		}
 	}
 	o.states = append(o.states, *t)
+	o.stateAt[t.Partition] = uint32(len(o.states))
+}
+
+// clearStates forgets the changes that are to be sent.
+func (o *out) clearStates() {
+	for i := range o.states {
+		o.stateAt[o.states[i].Partition] = 0
+	}
+	o.states = o.states[:0]
 }
 
 // copy has all records of a partition sent.
@@ -106,7 +117,8 @@ func (l *loop) flush() {
 		k := l.links[o.to]
 		if k == nil || !k.up.Load() {
 			l.metrics.dropped.Add(float64(len(o.messages)))
-			o.waits, o.states = false, o.states[:0]
+			o.waits = false
+			o.clearStates()
 		} else {
 			l.send(k, o)
 		}
@@ -141,11 +153,12 @@ func (l *loop) send(k *link, o *out) {
 		o.waits = true
 		o.changes.Reset()
 		now := l.now()
-		for _, t := range o.states {
+		for i := range o.states {
+			t := &o.states[i]
 			through, ok := o.changes.Append(now, t.Partition, t.After)
 			if !ok {
 				t.Full, t.After = true, 0
-				l.copy(t)
+				l.copy(*t)
 				continue
 			}
 			// More may have changed since the step. The machine hears of it before the next
@@ -154,13 +167,13 @@ func (l *loop) send(k *link, o *out) {
 				l.Changed(t.Partition, false)
 			}
 			t.Through = max(t.After, through) // equal: nothing was added
-			f.States = append(f.States, t)
+			f.States = append(f.States, *t)
 			if o.changes.Len() > maxRecords {
 				emit(continuity.Message{From: l.self, To: o.to, Epoch: l.m.Roster().Epoch})
 				o.changes.Reset()
 			}
 		}
-		o.states = o.states[:0]
+		o.clearStates()
 	}
 	last := len(o.messages) - 1
 	for i := range max(0, last) {

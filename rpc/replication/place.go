@@ -32,7 +32,7 @@ type partition struct {
 
 	waiting struct {
 		sync.Mutex
-		list []*waiter
+		list []awaiting
 		next chan struct{} // closed when place changes; nil: nobody waits
 	}
 }
@@ -86,6 +86,14 @@ func (h *Host) Acknowledged(partition int) uint64 { return h.parts[partition].du
 // Changed takes note that a partition has changed in the engine. If urgent, the heir is
 // sent the changes now, otherwise within 20 ms. It does not allocate.
 func (h *Host) Changed(partition int, urgent bool) {
+	h.mark(partition, urgent)
+	if urgent {
+		h.wakeUp()
+	}
+}
+
+// mark takes note of a change for the loop, which looks every 20 ms and when it is woken.
+func (h *Host) mark(partition int, urgent bool) {
 	word, bit := partition/64, uint64(1)<<(partition%64)
 	// The loop reads dirty first, so what it finds there has its urgent bit already.
 	if urgent && h.urgent[word].Load()&bit == 0 {
@@ -94,7 +102,11 @@ func (h *Host) Changed(partition int, urgent bool) {
 	if h.dirty[word].Load()&bit == 0 {
 		h.dirty[word].Or(bit)
 	}
-	if urgent && !h.awake.Swap(true) {
+}
+
+// wakeUp has the loop look for changes now.
+func (h *Host) wakeUp() {
+	if !h.awake.Swap(true) {
 		h.wake.Set()
 	}
 }

@@ -7,19 +7,42 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // ErrLost is returned by [Host.Wait] if this member has stopped being the owner. The change
 // may be lost, or the next owner may know it.
 var ErrLost = errors.New("this member does not own the partition any more: ask the owner again with the same request id")
 
-// waiter waits until the heir has a change.
-type waiter struct {
-	seq  uint64
-	done chan error // cap 1: the loop never waits
+// Awaited is a change that [Host.Replicate] gives to the heir.
+type Awaited struct {
+	Call        int // of the caller, which Replicate does not read
+	Partition   int
+	Origin, Seq uint64 // as of [Host.WaitSince]
+	Err         error  // set by Replicate
 }
 
-var waiters = sync.Pool{New: func() any { return &waiter{done: make(chan error, 1)} }}
+// waiter waits for some changes, and is woken once.
+type waiter struct {
+	left atomic.Int32  // changes that are not answered
+	done chan struct{} // cap 1: the loop never waits
+}
+
+var waiters = sync.Pool{New: func() any { return &waiter{done: make(chan struct{}, 1)} }}
+
+// awaiting is a change that a waiter waits for.
+type awaiting struct {
+	waiter *waiter
+	change *Awaited
+}
+
+// answer says what became of the change.
+func (a awaiting) answer(err error) {
+	a.change.Err = err
+	if a.waiter.left.Add(-1) == 0 {
+		a.waiter.done <- struct{}{}
+	}
+}
 
 // Wait waits until the heir of a partition has all changes until seq, which this member
 // made as its present owner. If a lot of time may have passed since, use [Host.WaitSince].
@@ -32,56 +55,101 @@ func (h *Host) Wait(ctx context.Context, partition int, seq uint64) error {
 // WaitSince is [Host.Wait] for a change that was made while the place of the partition had
 // this origin.
 func (h *Host) WaitSince(ctx context.Context, partition int, origin, seq uint64) error {
-	p := &h.parts[partition]
+	if h.covered(partition, origin, seq) {
+		return nil
+	}
+	one := []Awaited{{Partition: partition, Origin: origin, Seq: seq}}
+	h.wait(ctx, one)
+	return one[0].Err
+}
+
+// Replicate gives changes to the heirs of their partitions at once, all together, as
+// [Host.Changed] does, and waits for each of them as [Host.WaitSince] does. It sets their
+// Err, which is nil for those that the heirs have.
+func (h *Host) Replicate(ctx context.Context, changes []Awaited) {
+	for i := range changes {
+		h.mark(changes[i].Partition, true)
+	}
+	h.wakeUp()
+	h.wait(ctx, changes)
+}
+
+// covered reports whether the heir of a partition has all changes until seq that were made
+// while the place had this origin. It takes no lock.
+func (h *Host) covered(partition int, origin, seq uint64) bool {
 	// The loop resets durable before it replaces the place, so durable belongs to a
 	// place that is the same before and after.
-	if place := p.place.Load(); place.Owner == h.self && place.Origin == origin && p.durable.Load() >= seq && p.place.Load() == place {
-		return nil
-	}
-	p.waiting.Lock()
-	switch place := p.place.Load(); {
-	case place.Owner != h.self || place.Origin != origin || h.ended.Load():
-		p.waiting.Unlock()
-		return ErrLost
-	case p.durable.Load() >= seq || !h.waits.Load():
-		p.waiting.Unlock()
-		return nil
-	}
+	p := &h.parts[partition]
+	place := p.place.Load()
+	return place.Owner == h.self && place.Origin == origin && p.durable.Load() >= seq && p.place.Load() == place
+}
+
+// wait waits until all changes are answered, or for ctx, and sets their Err.
+func (h *Host) wait(ctx context.Context, changes []Awaited) {
 	w := waiters.Get().(*waiter)
-	w.seq = seq
-	p.waiting.list = append(p.waiting.list, w)
-	p.waiting.Unlock()
-	select {
-	case err := <-w.done:
-		waiters.Put(w)
-		return err
-	case <-ctx.Done():
+	w.left.Store(1) // until all are in the lists
+	for i := range changes {
+		h.await(w, &changes[i])
 	}
-	p.waiting.Lock()
-	i := slices.Index(p.waiting.list, w)
-	if i >= 0 {
-		p.waiting.list = slices.Delete(p.waiting.list, i, i+1)
-	}
-	p.waiting.Unlock()
-	if i < 0 { // it was answered meanwhile
-		err := <-w.done
-		waiters.Put(w)
-		return err
+	if w.left.Add(-1) > 0 {
+		select {
+		case <-w.done:
+		case <-ctx.Done():
+			if !h.giveUp(changes, ctx.Err()) {
+				<-w.done // all were answered meanwhile
+			}
+		}
 	}
 	waiters.Put(w)
-	return ctx.Err()
+}
+
+// await answers a change, or has the loop answer it.
+func (h *Host) await(w *waiter, c *Awaited) {
+	c.Err = nil
+	if h.covered(c.Partition, c.Origin, c.Seq) {
+		return
+	}
+	p := &h.parts[c.Partition]
+	p.waiting.Lock()
+	defer p.waiting.Unlock()
+	switch place := p.place.Load(); {
+	case place.Owner != h.self || place.Origin != c.Origin || h.ended.Load():
+		c.Err = ErrLost
+	case p.durable.Load() >= c.Seq || !h.waits.Load():
+	default:
+		w.left.Add(1)
+		p.waiting.list = append(p.waiting.list, awaiting{w, c})
+	}
+}
+
+// giveUp ends the wait for changes that are not answered, and reports whether there were any.
+func (h *Host) giveUp(changes []Awaited, err error) (some bool) {
+	for i := range changes {
+		c := &changes[i]
+		p := &h.parts[c.Partition]
+		p.waiting.Lock()
+		if at := slices.IndexFunc(p.waiting.list, func(a awaiting) bool { return a.change == c }); at >= 0 {
+			p.waiting.list = slices.Delete(p.waiting.list, at, at+1)
+			c.Err, some = err, true
+		}
+		p.waiting.Unlock()
+	}
+	return some
 }
 
 // release answers those who wait for changes until seq.
 func (p *partition) release(seq uint64) {
 	p.waiting.Lock()
 	defer p.waiting.Unlock()
-	p.waiting.list = slices.DeleteFunc(p.waiting.list, func(w *waiter) bool {
-		if w.seq <= seq {
-			w.done <- nil
-			return true
+	if len(p.waiting.list) == 0 {
+		return
+	}
+	p.waiting.list = slices.DeleteFunc(p.waiting.list, func(a awaiting) bool {
+		if a.change.Seq > seq {
+			return false
 		}
-		return false
+		a.answer(nil)
+		return true
 	})
 }
 
@@ -96,8 +164,8 @@ func (p *partition) show(place *Place, lost bool) {
 		p.waiting.next = nil
 	}
 	if lost {
-		for _, w := range p.waiting.list {
-			w.done <- ErrLost
+		for _, a := range p.waiting.list {
+			a.answer(ErrLost)
 		}
 		p.waiting.list = nil
 	}

@@ -36,7 +36,7 @@ func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
 // because clearing all of a scratch costs more than counting a hit.
 func (s *Service) release(x *scratch) {
 	x.callerID = ""
-	x.request.Force, x.request.Attempt = false, 0
+	x.request.Force, x.request.Attempt, x.request.Asker = false, 0, 0
 	switch x.kind {
 	case call.Count:
 		x.count, x.counted = limiter.CountRequest{}, limiter.CountResult{}
@@ -61,7 +61,7 @@ func (x *scratch) validate(c *call.Call) error {
 		return c.Err
 	}
 	x.kind, x.callerID = c.Kind, ""
-	x.request.Force, x.request.Attempt = c.Replay, c.Attempt
+	x.request.Force, x.request.Attempt, x.request.Asker = c.Replay, c.Attempt, c.Asker
 	switch c.Kind {
 	case call.Check:
 		return x.check(c.Check(), c.RequestID)
@@ -151,7 +151,7 @@ func (x *scratch) reserve(r *pb.ReserveRequest, id string) (err error) {
 	if q.OutputTokens, err = optional("max_output_tokens", r.MaxOutputTokens, 0, 0, limiter.MaxAmount); err != nil {
 		return err
 	}
-	if q.Choices, err = optional("n", r.N, 1, 1, maxChoices); err != nil {
+	if q.Choices, err = optional("n", r.N, 1, 1, limiter.MaxAmount); err != nil {
 		return err
 	}
 	if err := checkOutput("max_output_tokens", r.InputTokens, q.Choices, q.OutputTokens); err != nil {
@@ -174,7 +174,15 @@ func (x *scratch) reserve(r *pb.ReserveRequest, id string) (err error) {
 		return err
 	}
 	q.InputTokens, q.ID, q.TTL, q.ServiceTier = r.InputTokens, id, time.Duration(ttl)*time.Second, r.ServiceTier
-	q.EstimatedInput = r.EstimatedInput
+	q.EstimatedInput, q.KnownInput = r.EstimatedInput, r.KnownInputTokens
+	switch {
+	case q.KnownInput < 0:
+		return wrong("known_input_tokens", decimal(q.KnownInput), "must not be negative")
+	case q.KnownInput > 0 && !q.EstimatedInput:
+		return wrong("known_input_tokens", decimal(q.KnownInput), "is for estimated_input only")
+	case q.KnownInput > q.InputTokens:
+		return wrong("known_input_tokens", decimal(q.KnownInput), "must be at most input_tokens = "+decimal(q.InputTokens))
+	}
 	if r.MaxOutputTokens == nil {
 		q.OutputTokens = -1 // the policy's default
 	}

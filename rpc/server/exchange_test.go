@@ -429,7 +429,7 @@ func TestLargestBatchFits(t *testing.T) {
 		longest := item(&pb.ReserveRequest{
 			Key: text(limiter.MaxKeyBytes), Tier: text(maxNameBytes), Model: text(maxNameBytes), RequestId: text(maxIDBytes),
 			Requests: new(int64(limiter.MaxAmount)), InputTokens: 1 << 52, MaxOutputTokens: new(int64(1)), MinOutputTokens: new(int64(1)),
-			N: new(int64(maxChoices)), TtlSeconds: new(int64(maxTTLSeconds)), Costs: costs,
+			N: new(int64(1024)), TtlSeconds: new(int64(maxTTLSeconds)), Costs: costs,
 		})
 		longest.TimeoutNanos, longest.Term, longest.Replay = 1<<62, 1<<63, true
 		if err := n.Validate(callOf(longest)); err != nil {

@@ -76,8 +76,11 @@ func TestInvalid(t *testing.T) {
 
 		{reserve(func(r *pb.ReserveRequest) { r.Key = "" }), "key", "must not be empty"},
 		{reserve(func(r *pb.ReserveRequest) { r.MaxOutputTokens = new(int64(-5)) }), "max_output_tokens", "got -5"},
-		{reserve(func(r *pb.ReserveRequest) { r.N = new(int64(0)) }), "n", "must be between 1 and 1024, got 0"},
-		{reserve(func(r *pb.ReserveRequest) { r.N = new(int64(1025)) }), "n", "got 1025"},
+		{reserve(func(r *pb.ReserveRequest) { r.N = new(int64(0)) }), "n", "must be between 1 and 2^53, got 0"},
+		{reserve(func(r *pb.ReserveRequest) { r.N = new(int64(1<<53 + 1)) }), "n", "got 9007199254740993"},
+		{reserve(func(r *pb.ReserveRequest) { r.KnownInputTokens = -1 }), "known_input_tokens", "must not be negative, got -1"},
+		{reserve(func(r *pb.ReserveRequest) { r.InputTokens, r.KnownInputTokens = 5, 5 }), "known_input_tokens", "is for estimated_input only, got 5"},
+		{reserve(func(r *pb.ReserveRequest) { r.EstimatedInput, r.InputTokens, r.KnownInputTokens = true, 5, 6 }), "known_input_tokens", "must be at most input_tokens = 5, got 6"},
 		{reserve(func(r *pb.ReserveRequest) { r.N, r.MaxOutputTokens = new(int64(1024)), new(int64(1<<53)) }), "max_output_tokens", "together must be at most 2^53"},
 		{reserve(func(r *pb.ReserveRequest) { r.MinOutputTokens = new(int64(0)) }), "min_output_tokens", "must be between 1 and 2^53, got 0"},
 		{reserve(func(r *pb.ReserveRequest) { r.MinOutputTokens, r.MaxOutputTokens = new(int64(9)), new(int64(8)) }), "min_output_tokens", "must be at most max_output_tokens = 8, got 9"},

@@ -16,7 +16,6 @@ const (
 	maxIDBytes       = 128
 	maxCostNameBytes = 64
 	maxCosts         = 16
-	maxChoices       = 1024
 	// maxTTLSeconds bounds how long a caller that crashed can hold a slot. A
 	// longer call renews its lease by reporting progress.
 	maxTTLSeconds = 3600

@@ -203,10 +203,13 @@ func (e *entry) factors() string {
 				continue
 			}
 			own := e.price(k.names[0] + s.suffix)
+			normal := e.price(k.names[0])
+			if own == nil && (k.key == "input" || k.key == "output") && e.hasTier(s.suffix) {
+				own = normal // its tokens cost the same in the service tier
+			}
 			if own == nil {
 				continue
 			}
-			normal := e.price(k.names[0])
 			if normal == nil || normal.Sign() == 0 {
 				if own.Sign() != 0 {
 					e.list.note(e.name, "%s%s is left out: the normal price is 0 or unknown", k.names[0], s.suffix)
@@ -238,21 +241,44 @@ func (e *entry) factors() string {
 	return strings.Join(list, ", ")
 }
 
-// noteRest notes the other fields that are costs. A price of 0, or one that equals that of
-// output, makes no difference.
+// hasTier reports whether input or output has a price in a service tier.
+func (e *entry) hasTier(suffix string) bool {
+	return e.fields["input_cost_per_token"+suffix] != nil || e.fields["output_cost_per_token"+suffix] != nil
+}
+
+// costWords are parts of the names of fields that have, or change, prices.
+var costWords = []string{"cost", "pric", "multiplier", "uplift", "surcharge", "discount", "fee_"}
+
+// isCost reports whether a field has, or changes, prices. The factors of a provider's own
+// modes, such as fast, are in provider_specific_entry.
+func isCost(field string) bool {
+	return field == "provider_specific_entry" || slices.ContainsFunc(costWords, func(word string) bool { return strings.Contains(field, word) })
+}
+
+// noteRest notes the other fields that are costs, and those of them that have no price. A
+// price of 0, a factor of 1, and a price of reasoning that equals that of output make no
+// difference.
 func (e *entry) noteRest(found map[string]*big.Rat) {
 	for field, v := range e.fields {
-		if e.used[field] || !strings.Contains(field, "cost") && !strings.Contains(field, "pricing") {
+		if e.used[field] || v == nil || !isCost(field) {
 			continue
 		}
-		if n, ok := v.(json.Number); ok {
-			r, err := exact(n)
-			if err == nil && (r.Sign() == 0 || field == "output_cost_per_reasoning_token" && r.Cmp(found["output"]) == 0) {
-				continue
+		name := fieldName(field)
+		switch v := v.(type) {
+		case json.Number:
+			r, err := exact(v)
+			switch {
+			case err != nil:
+				e.list.note(e.name, "%s %v and is left out", name, err)
+			case r.Sign() == 0, field == "output_cost_per_reasoning_token" && r.Cmp(found["output"]) == 0:
+			case strings.Contains(field, "multiplier") && r.Cmp(big.NewRat(1, 1)) == 0:
+			default:
+				e.list.note(e.name, "%s is not taken over: a policy has no such price", name)
 			}
-		}
-		if v != nil {
-			e.list.note(e.name, "%s is not taken over: a policy has no such price", fieldName(field))
+		case string, bool:
+			e.list.note(e.name, "%s is not a number and is left out", name)
+		default:
+			e.list.note(e.name, "%s is not taken over: a policy has no such price", name)
 		}
 	}
 }

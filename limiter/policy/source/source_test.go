@@ -273,6 +273,28 @@ func TestDirectoryOfFiles(t *testing.T) {
 	waittest.Until(t, "end of tier gold", func() bool { return s.Current().DefaultTier() == "" })
 }
 
+// TestDirectoryWithUnreadFiles checks that a file which looks like a part of the policy is
+// not left out in silence, at the start and later.
+func TestDirectoryWithUnreadFiles(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a.yaml"), text(1))
+	s, _ := start(t, dir, Options{})
+	for _, name := range []string{"b.yml", "b.json", "B.YAML"} {
+		path := filepath.Join(dir, name)
+		write(t, path, text(2))
+		want := path + ": is not read"
+		waittest.Until(t, name, func() bool { return strings.Contains(s.Status().LastError, want) })
+		if got := tokens(s); got != 1 {
+			t.Errorf("tokens = %d with %s, want 1 as before", got, name)
+		}
+		if _, err := New(Options{Path: dir, Catalog: limiter.NewCatalog()}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("New with %s = %v, want %q", name, err, want)
+		}
+		check(t, os.Remove(path))
+		waittest.Until(t, "recovery", func() bool { return s.Status().LastError == "" })
+	}
+}
+
 func TestDirectoryReplaced(t *testing.T) {
 	// The parent of the file is deleted and made again, which only the poll notices.
 	dir := filepath.Join(t.TempDir(), "etc")

@@ -4,12 +4,12 @@ package middleware
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"time"
 
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/text"
 )
 
@@ -41,9 +41,9 @@ const maxLoggedText = 100
 
 // accessLog writes the access log.
 type accessLog struct {
-	mode      AccessLog
-	plainKeys bool
-	logger    *slog.Logger
+	mode   AccessLog
+	keys   keypath.LogForm
+	logger *slog.Logger
 }
 
 // write logs a call that has ended.
@@ -56,12 +56,8 @@ func (a accessLog) write(r *Result) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 16)
-	switch {
-	case r.Key == "": // nobody was identified
-	case a.plainKeys:
-		attrs = append(attrs, slog.String("key", text.Shorten(r.Key, maxLoggedText)))
-	default:
-		attrs = append(attrs, slog.String("key_hash", hashKey(r.Key)))
+	if r.Key != "" { // else nobody was identified
+		attrs = append(attrs, slog.String(a.keys.Field(r.Key)))
 	}
 	attrs = append(attrs, slog.String("method", text.Shorten(r.Method, maxLoggedText)), slog.String("outcome", string(r.Outcome)))
 	for _, optional := range [...]slog.Attr{
@@ -75,12 +71,15 @@ func (a accessLog) write(r *Result) {
 	attrs = append(attrs, slog.Int("status", r.Status),
 		slog.Int64("input_tokens", r.Charged.InputTokens), slog.Int64("cached_input_tokens", r.Charged.CachedInputTokens),
 		slog.Int64("output_tokens", r.Charged.OutputTokens),
-		slog.Duration("first_byte", r.FirstByte), slog.Duration("duration", r.Duration))
+		slog.Float64("first_byte_ms", milliseconds(r.FirstByte)), slog.Float64("duration_ms", milliseconds(r.Duration)))
 	a.logger.LogAttrs(ctx, slog.LevelInfo, "call", attrs...)
 }
 
-// hashKey returns a pseudonym of a key, which is the same in all processes.
-func hashKey(key string) string {
-	sum := sha256.Sum256([]byte(key))
-	return hex.EncodeToString(sum[:8])
+// milliseconds returns d in milliseconds, with three decimals.
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// logFailed logs that something failed for the call of a key.
+func (a accessLog) logFailed(message, key string, err error, attrs ...slog.Attr) {
+	attrs = append(attrs, slog.String(a.keys.Field(key)), slog.String("error", a.keys.ErrorText(err, key)))
+	a.logger.LogAttrs(context.Background(), slog.LevelError, message, attrs...)
 }

@@ -4,6 +4,7 @@ package middleware
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,8 @@ type Call struct {
 	method      string
 	started     time.Time
 	ctx         context.Context // of the request; used for its values only
+
+	reservedInput int64 // tokens
 
 	// Of a call whose body the middleware has read.
 	predicted    int64 // input tokens
@@ -148,7 +151,11 @@ func (c *Call) reportProgress() error {
 	if n := c.output.Load(); n > 0 {
 		u.OutputTokens = &n
 	}
-	_, err := c.reservation.Progress(context.WithoutCancel(c.ctx), u)
+	ctx := context.WithoutCancel(c.ctx)
+	_, err := c.reservation.Progress(ctx, u)
+	if _, invalid := errors.AsType[*client.InvalidError](err); invalid {
+		_, err = c.reservation.Progress(ctx, client.Usage{}) // an absurd output must not end the lease
+	}
 	return err
 }
 

@@ -53,23 +53,22 @@ func (m *chargedMetrics) register(reg prometheus.Registerer) error {
 	return err
 }
 
-// add counts a call. Calls that were charged nothing are not counted, so that names of
-// models that do not exist take no label.
-func (m *chargedMetrics) add(r *Result) {
-	u := &r.Charged
-	if u.InputTokens == 0 && u.OutputTokens == 0 && r.spend == 0 {
+// add counts the charge of a call, in tokens and microdollars. Calls that were charged
+// nothing are not counted, so that names of models that do not exist take no label.
+func (m *chargedMetrics) add(tier, model string, u *ChargedUsage, spend int64) {
+	if u.InputTokens == 0 && u.OutputTokens == 0 && spend == 0 {
 		return
 	}
-	key := tierAndModel{r.Tier, r.Model}
+	key := tierAndModel{tier, model}
 	c, ok := m.counters.Load(key)
 	if !ok {
-		c = m.countersOf(tierAndModel{m.tiers.bound(r.Tier), m.models.bound(r.Model)})
+		c = m.countersOf(tierAndModel{m.tiers.bound(tier), m.models.bound(model)})
 	}
 	counters := c.(*chargedCounters)
 	counters.input.Add(float64(u.InputTokens - u.CachedInputTokens))
 	counters.cached.Add(float64(u.CachedInputTokens))
 	counters.output.Add(float64(u.OutputTokens))
-	counters.dollars.Add(float64(r.spend) / 1e6)
+	counters.dollars.Add(float64(spend) / 1e6)
 }
 
 func (m *chargedMetrics) countersOf(key tierAndModel) *chargedCounters {

@@ -10,14 +10,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/notify"
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
 const (
-	// maxLateCharges bounds the charges that wait for a node. Each takes a few hundred
-	// bytes.
+	// maxLateCharges bounds the charges that wait for a node, of all roots together. Each
+	// takes a few hundred bytes. As with bodies, a root has a share, and no more than
+	// what is left for others afterwards.
 	maxLateCharges = 16_384
+	maxLatePerRoot = maxLateCharges / bodyShares
 	// maxLateAge is how long a charge waits for a key with no room for a reservation, or
 	// for a node.
 	maxLateAge = time.Hour
@@ -26,8 +29,9 @@ const (
 )
 
 var (
-	errLateFull = errors.New("queue of charges for calls without a decision is full")
-	errLateOld  = fmt.Errorf("not accepted within %v", maxLateAge)
+	errLateFull  = errors.New("queue of charges for calls without a decision is full")
+	errLateShare = errors.New("too many charges of this root for calls without a decision")
+	errLateOld   = fmt.Errorf("not accepted within %v", maxLateAge)
 )
 
 // A lateCharge is the usage of a call that ran without a decision.
@@ -36,7 +40,8 @@ type lateCharge struct {
 	id               string           // of the call
 	requests         int64            // of the call
 	costs            map[string]int64 // of the reservation: 0 for each own dimension of the call
-	usage            client.Usage
+	usage            ChargedUsage
+	reserved         ChargedUsage // that the call could have used
 	ended            time.Time
 	denied           bool // the last reservation was
 }
@@ -47,14 +52,15 @@ type lateCharge struct {
 type lateCharges struct {
 	limiter Limiter
 	dropped func(lateCharge, error) // not called with a lock held
-	charged func()
+	charged func(c lateCharge, tier string, s settlement)
 	wake    notify.Signal // to retry now
 
 	mu struct {
 		sync.Mutex
-		queue   []lateCharge  // at most maxLateCharges; the first one is next
-		running bool          // run is
-		idle    chan struct{} // closed when run ends; nil: no waiter
+		queue   []lateCharge   // at most maxLateCharges; the first one is next
+		perRoot map[string]int // charges in queue, at most maxLatePerRoot; only of roots with charges
+		running bool           // run is
+		idle    chan struct{}  // closed when run ends; nil: no waiter
 	}
 }
 
@@ -62,13 +68,21 @@ func newLateCharges(l Limiter) *lateCharges {
 	return &lateCharges{limiter: l, wake: notify.New()}
 }
 
-// put enqueues a charge, or returns errLateFull.
+// put enqueues a charge, or returns errLateFull or errLateShare.
 func (l *lateCharges) put(c lateCharge) error {
+	root := keypath.Root(c.key)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.mu.queue) >= maxLateCharges {
+	switch own := l.mu.perRoot[root] + 1; {
+	case own > maxLatePerRoot:
+		return errLateShare
+	case own > maxLateCharges-len(l.mu.queue)-1:
 		return errLateFull
 	}
+	if l.mu.perRoot == nil {
+		l.mu.perRoot = map[string]int{}
+	}
+	l.mu.perRoot[root]++
 	l.mu.queue = append(l.mu.queue, c)
 	if !l.mu.running {
 		l.mu.running = true
@@ -102,7 +116,6 @@ func (l *lateCharges) run() {
 		l.next(c, retry)
 		switch {
 		case !retry && err == nil:
-			l.charged()
 			wait, refusals = minLateRetry, 0
 			continue
 		case !retry:
@@ -128,7 +141,7 @@ func (l *lateCharges) first() (c lateCharge, left int) {
 	if left = len(l.mu.queue); left > 0 {
 		return l.mu.queue[0], left
 	}
-	l.mu.queue, l.mu.running = nil, false
+	l.mu.queue, l.mu.perRoot, l.mu.running = nil, nil, false
 	if l.mu.idle != nil {
 		close(l.mu.idle)
 		l.mu.idle = nil
@@ -144,6 +157,11 @@ func (l *lateCharges) next(c lateCharge, retry bool) {
 	l.mu.queue = l.mu.queue[1:]
 	if retry {
 		l.mu.queue = append(l.mu.queue, c)
+		return
+	}
+	root := keypath.Root(c.key)
+	if l.mu.perRoot[root]--; l.mu.perRoot[root] == 0 {
+		delete(l.mu.perRoot, root)
 	}
 }
 
@@ -152,7 +170,7 @@ func (l *lateCharges) deliver(c *lateCharge) (retry bool, err error) {
 	ctx := context.Background() // the limiter bounds how long a reservation takes
 	c.denied = false
 	for _, requests := range [...]int64{c.requests, 0} { // without its request if that would exceed a limit
-		e := client.Estimate{Key: c.key, Tier: c.tier, Model: c.model, Requests: &requests, MaxOutputTokens: new(int64), Costs: c.costs, RequestID: fmt.Sprintf("%s-%d", c.id, requests)}
+		e := client.Estimate{Key: c.key, Tier: c.tier, Model: c.model, Requests: &requests, EstimatedInput: true, MaxOutputTokens: new(int64), Costs: c.costs, RequestID: fmt.Sprintf("%s-%d", c.id, requests)}
 		r, err := l.limiter.Reserve(ctx, e)
 		switch {
 		case err != nil:
@@ -162,8 +180,12 @@ func (l *lateCharges) deliver(c *lateCharge) (retry bool, err error) {
 			c.denied = true
 			continue
 		}
-		err = r.SettleLater(c.usage)
-		return errors.Is(err, client.ErrQueueFull), err
+		s := settleAny(ctx, r, c.usage, c.reserved)
+		if s.deferred || s.settled {
+			l.charged(*c, r.Tier, s)
+			return false, nil
+		}
+		return errors.Is(s.err, client.ErrQueueFull), s.err
 	}
 	return true, errors.New("the key has no room for a reservation")
 }
@@ -201,7 +223,7 @@ func (c *Call) chargeLater(ch charge) (deferred bool, err error) {
 	}
 	err = c.metering.late.put(lateCharge{
 		key: c.estimate.Key, tier: c.estimate.Tier, model: c.estimate.Model, id: rand.Text(),
-		requests: requests, costs: c.noCosts(), usage: ch.usage.clientUsage(), ended: time.Now(),
+		requests: requests, costs: c.noCosts(), usage: ch.usage, reserved: c.reserved(), ended: time.Now(),
 	})
 	return err == nil, err
 }

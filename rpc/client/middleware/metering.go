@@ -80,15 +80,26 @@ func (m metering) start() (*metering, error) {
 	started.access.logger = m.logger
 	started.outage = &outageLog{began: time.Now()}
 	started.late = newLateCharges(m.limiter)
-	started.late.charged = func() { started.metrics.late.WithLabelValues(lateCharged).Inc() }
+	started.late.charged = started.lateCharged
 	started.late.dropped = started.lateDropped
 	return started, nil
+}
+
+// lateCharged counts a charge that was settled or left to the client's outbox, and logs
+// that its usage was replaced.
+func (m *metering) lateCharged(c lateCharge, tier string, s settlement) {
+	m.metrics.late.WithLabelValues(lateCharged).Inc()
+	m.metrics.charged.add(tier, c.model, &s.usage, s.spend)
+	if s.err != nil {
+		m.metrics.failures.Inc()
+		m.access.logFailed("settlement failed", c.key, s.err, slog.String("request_id", c.id))
+	}
 }
 
 // lateDropped counts and logs a charge that no node accepted.
 func (m *metering) lateDropped(c lateCharge, err error) {
 	m.metrics.late.WithLabelValues(lateDropped).Inc()
-	m.logger.Error("usage of a call without a decision was not reported", "key", c.key, "error", err)
+	m.access.logFailed("usage of a call without a decision was not reported", c.key, err)
 }
 
 // report logs and counts a call that has ended.
@@ -111,14 +122,14 @@ func (m *metering) reserve(ctx context.Context, e client.Estimate, method string
 			m.cancelLost(ctx, e)
 		}
 		if noNodeAnswered(err) {
-			m.outage.add(m.logger, m.undecided, err)
+			m.outage.add(m.access, m.undecided, e.Key, err)
 			if m.undecided == AllowUndecided {
 				return m.runUndecided(ctx, e, method, started), nil
 			}
 		}
 		return nil, err
 	}
-	c := &Call{metering: m, reservation: r, estimate: e, method: method, started: started, ctx: ctx}
+	c := &Call{metering: m, reservation: r, estimate: e, method: method, started: started, ctx: ctx, reservedInput: e.InputTokens}
 	m.metrics.decided(r.Outcome)
 	if !r.Denied() {
 		m.metrics.running.Inc()
@@ -132,7 +143,7 @@ func (m *metering) runUndecided(ctx context.Context, e client.Estimate, method s
 	m.metrics.decided(OutcomeUndecided)
 	m.metrics.running.Inc()
 	r := &client.Reservation{Key: e.Key, Decision: client.Decision{Outcome: client.Allowed, RequestID: e.RequestID, Tier: e.Tier}}
-	return &Call{metering: m, reservation: r, undecided: true, estimate: e, method: method, started: started, ctx: ctx}
+	return &Call{metering: m, reservation: r, undecided: true, estimate: e, method: method, started: started, ctx: ctx, reservedInput: e.InputTokens}
 }
 
 // cancelLost cancels, in the background, a reservation that a node may have made

@@ -185,7 +185,9 @@ func (m *metrics) ended(r *Result) {
 			times.firstByte.Observe(r.FirstByte.Seconds())
 		}
 	}
-	m.charged.add(r)
+	if r.Outcome != OutcomeUndecided { // else it is counted when it is charged
+		m.charged.add(r.Tier, r.Model, &r.Charged, r.spend)
+	}
 }
 
 // responseEncoded counts a response with a content coding.

@@ -19,10 +19,6 @@ const (
 	headerRequestID = "X-Bucketring-Request-Id"        // of a response: the id of the reservation
 )
 
-// storedInputTokens is the estimate for input that the model server stores, such as
-// the previous turns of a conversation.
-const storedInputTokens = 2000
-
 // A Middleware meters the calls of HTTP handlers. It is safe for concurrent use
 // and needs no Close: it has no goroutines or timers while no call is in progress. With
 // [AllowUndecided], it also has a goroutine while calls without a decision are not charged.
@@ -100,6 +96,9 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	if err == nil && m.options.Model != "" {
 		q.Model = m.options.Model
 	}
+	if err == nil && q.Model == "" {
+		q.Model = m.options.DefaultModel
+	}
 	if err != nil {
 		m.reject(x, fieldRejection(err))
 		return
@@ -114,13 +113,10 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 		m.reject(x, rejection)
 		return
 	}
-	input := m.estimator.prompt(id.Key, q.Model, q.InputBytes) + q.InputTokens
-	if q.StoredInput {
-		input += storedInputTokens
-	}
+	input := m.estimator.prompt(id.Key, q.Model, q.InputBytes) + q.InputTokens + q.HiddenTokens
 	estimate := client.Estimate{
 		Key: id.Key, Tier: id.Tier, Model: q.Model,
-		InputTokens: min(input, amount.Max), EstimatedInput: true, MinOutputTokens: minOutput, N: q.N,
+		InputTokens: min(input, amount.Max), EstimatedInput: true, KnownInputTokens: min(q.KnownInputTokens(), input, amount.Max), MinOutputTokens: minOutput, N: q.N,
 		ServiceTier: knownServiceTier(q.ServiceTier),
 	}
 	if q.MaxOutput >= 0 { // else the policy's default
@@ -139,23 +135,6 @@ func (m *Middleware) serveEndpoint(w http.ResponseWriter, r *http.Request, next 
 	content, changed := q.Rewrite(grant, ask)
 	q.Release()
 	m.serve(x, c, q, b, withBody(r, b, content, changed), next)
-}
-
-// serveCounted serves a call that [Options].Count meters. The body is not read.
-func (m *Middleware) serveCounted(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	x := exchange{w: w, r: r, dialect: llm.OpenAI, began: time.Now(), method: r.URL.Path, model: m.options.Model}
-	id, err := m.options.Identify(r)
-	if err != nil {
-		m.reject(x, identityRejection(err))
-		return
-	}
-	x.key = id.Key
-	estimate := client.Estimate{Key: id.Key, Tier: id.Tier, Model: m.options.Model, MaxOutputTokens: new(int64(0)), N: 1}
-	if c := m.reserve(x, estimate, r.URL.Path); c != nil {
-		r2 := r.Clone(r.Context())
-		r2.Header.Set("Accept-Encoding", "identity") // the usage in the response is read
-		m.serve(x, c, llm.NewUnread(), nil, r2, next)
-	}
 }
 
 // serveEstimated serves a call whose cost Options.Estimate returns.

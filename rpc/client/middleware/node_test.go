@@ -35,6 +35,7 @@ default_tier: free
 default_output_tokens: 1000
 prices:
   "*": { input: 1.00, output: 3.00 }
+  pictures: { input: 1.00, output: 3.00, image: 0.04 }
   claude:
     { input: 1, cached_input: 0.10, cache_write: 1.25, cache_write_1h: 2, output: 10, request: 0.01, search: 0.02,
       service_tiers: { flex: 0.5, priority: 2 } }

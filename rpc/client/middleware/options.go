@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/keypath"
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/client"
 )
 
@@ -109,6 +111,10 @@ type Options struct {
 	// Model is the model of all metered requests, for a server that runs the same one
 	// whatever a request names. Estimate chooses its own. Empty: requests name it.
 	Model string
+	// DefaultModel is the model of metered requests whose body and path name none, which
+	// servers with a default model accept. Without it, limits of named models do not apply
+	// to such requests. It does not change what the handler gets.
+	DefaultModel string
 
 	// OnDisconnect says what happens when a caller disconnects.
 	OnDisconnect DisconnectMode
@@ -163,8 +169,9 @@ type Options struct {
 
 	// AccessLog says which calls are logged.
 	AccessLog AccessLog
-	// AccessLogPlainKeys logs keys as they are. Otherwise, their hashes are logged, which
-	// are the same in all processes: who can guess a key can recognize its hash.
+	// AccessLogPlainKeys logs keys as they are, in all lines of Logger. Otherwise, their
+	// hashes are logged, which are the same in all processes: who can guess a key can
+	// recognize its hash.
 	AccessLogPlainKeys bool
 
 	// Logger logs settlements that failed, once in a minute that no node answers, and
@@ -195,6 +202,9 @@ func (o Options) Validate() error {
 	}
 	if o.WhenUndecided > AllowUndecided {
 		errs = append(errs, fmt.Errorf("when_undecided: must be deny or allow, got %v", o.WhenUndecided))
+	}
+	if problem := text.Problem(o.DefaultModel, 0, text.MaxNameBytes); problem != "" {
+		errs = append(errs, fmt.Errorf("default_model: %s, got %s", problem, text.Quote(o.DefaultModel)))
 	}
 	if o.DrainTimeout < 0 {
 		errs = append(errs, fmt.Errorf("drain_timeout: must not be negative, got %v", o.DrainTimeout))
@@ -227,6 +237,13 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+func (o Options) logForm() keypath.LogForm {
+	if o.AccessLogPlainKeys {
+		return keypath.LogPlain
+	}
+	return keypath.LogHash
+}
+
 func (o Options) metering() metering {
 	return metering{
 		limiter:    o.Client,
@@ -235,7 +252,7 @@ func (o Options) metering() metering {
 		logger:     o.Logger,
 		registerer: o.Registerer,
 		onDone:     o.OnDone,
-		access:     accessLog{mode: o.AccessLog, plainKeys: o.AccessLogPlainKeys},
+		access:     accessLog{mode: o.AccessLog, keys: o.logForm()},
 		undecided:  o.WhenUndecided,
 	}.withDefaults()
 }

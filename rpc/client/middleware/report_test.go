@@ -72,8 +72,9 @@ func TestAccessLog(t *testing.T) {
 			if key, hash := line["key"], line["key_hash"]; i != 3 && (plain && key != "acme/alice" || !plain && (key != nil || hash != "cb023568eca578b5")) {
 				t.Errorf("line %d: key %v, hash %v", i, key, hash)
 			}
-			if first, whole := line["first_byte"].(float64), line["duration"].(float64); first <= 0 || whole < first {
-				t.Errorf("line %d: first_byte %v, duration %v", i, first, whole)
+			first, _ := line["first_byte_ms"].(float64)
+			if whole, _ := line["duration_ms"].(float64); first <= 0 || whole < first || whole > float64(waittest.Limit.Milliseconds()) {
+				t.Errorf("line %d: first_byte_ms %v, duration_ms %v", i, first, whole)
 			}
 		}
 	}

@@ -68,7 +68,9 @@ type Result struct {
 	Deferred bool
 	// Err is the error of a settlement that a node rejected or that the client could
 	// not store. The lease then decides the charge when it expires: the larger of
-	// the estimated input and the last progress.
+	// the estimated input and the last progress. But if the node rejected only Costs, the
+	// rest of Charged was charged, and if it rejected a number that makes a charge beyond
+	// 2^53, Charged is the reservation instead, and UsageRejected is true.
 	Err error
 
 	Status   int           // HTTP status of the response; 0: no response, or gRPC

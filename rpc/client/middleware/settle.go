@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"time"
 
@@ -71,7 +72,10 @@ func (c *Call) charge(e ending) charge {
 	case e.usage.Input >= 0: // the input is known, but not the final output
 		estimated.usage = response
 		estimated.usage.OutputTokens = min(e.outputGuess, amount.Max-e.usage.Input)
+	default:
+		estimated.usage.ServiceTier = response.ServiceTier
 	}
+	estimated.usage.Images, estimated.usage.Searches = response.Images, response.Searches // which the response shows
 	best := estimated
 	if complete {
 		best = charge{usage: response, source: SourceReported}
@@ -197,11 +201,15 @@ func (c *Call) finish(e ending) {
 		case ch.source == SourceCancelled:
 			r.Deferred, r.Err = c.cancel()
 		default:
-			r.spend, r.Deferred, r.Err = c.settle(ch.usage.clientUsage())
+			s := c.settle(ch.usage)
+			r.Charged, r.spend, r.Deferred, r.Err = s.usage, s.spend, s.deferred, s.err
+			if s.replaced {
+				r.Source, r.UsageRejected = SourceEstimated, true
+			}
 		}
 		c.metering.metrics.settled(&r)
 		if r.Err != nil {
-			c.metering.logger.Error("settlement failed", "key", r.Key, "request_id", r.RequestID, "source", string(r.Source), "error", r.Err)
+			c.metering.access.logFailed("settlement failed", r.Key, r.Err, slog.String("request_id", r.RequestID), slog.String("source", string(r.Source)))
 		}
 	}
 	r.Duration = time.Since(c.started)
@@ -214,23 +222,60 @@ func (c *Call) finish(e ending) {
 	}
 }
 
-// settle reports the final usage, and returns the microdollars that it was charged, as far
-// as a limit tells. If no node can be reached, it leaves the usage to the client's outbox
-// and returns true.
-func (c *Call) settle(u client.Usage) (spend int64, deferred bool, err error) {
-	ctx := context.WithoutCancel(c.ctx)
-	settled, err := c.reservation.Settle(ctx, u)
-	if _, invalid := errors.AsType[*client.InvalidError](err); invalid && u.Costs != nil {
-		// Settle without the invalid costs, so that the slot is released.
-		u.Costs = nil
-		settled, err2 := c.reservation.Settle(ctx, u)
-		return spendOf(settled), false, errors.Join(err, err2)
+// A settlement is the outcome of settling a call.
+type settlement struct {
+	usage    ChargedUsage // that was settled, with the costs that were refused
+	replaced bool         // by that of the reservation
+	spend    int64        // microdollars that were charged, as far as a limit tells
+	settled  bool         // a node has accepted it
+	deferred bool         // no node could be reached; the client's outbox has the usage
+	err      error        // why the usage, or the first of several, was not accepted
+}
+
+// settle reports the final usage. If no node can be reached, it leaves the usage to the
+// client's outbox.
+func (c *Call) settle(u ChargedUsage) settlement {
+	return settleAny(context.WithoutCancel(c.ctx), c.reservation, u, c.reserved())
+}
+
+// settleAny settles r with u. Usage that a node refuses, because it has invalid costs or a
+// number that makes a charge above [amount.Max], must not hold the slot and the
+// reservation until the lease ends: then it settles without the costs, and if that is
+// refused too, with what was reserved.
+func settleAny(ctx context.Context, r *client.Reservation, u, reserved ChargedUsage) settlement {
+	withoutCosts := u
+	withoutCosts.Costs = nil
+	attempts := [...]ChargedUsage{u, withoutCosts, reserved}
+	var refused error
+	for i, attempt := range attempts {
+		if i == 1 && u.Costs == nil {
+			continue
+		}
+		s := settlement{usage: u}
+		if s.replaced = i == len(attempts)-1; s.replaced {
+			s.usage = reserved
+		}
+		settled, err := r.Settle(ctx, attempt.clientUsage())
+		if _, invalid := errors.AsType[*client.InvalidError](err); invalid {
+			if refused == nil {
+				refused = err
+			}
+			continue
+		}
+		s.spend, s.settled, s.err = spendOf(settled), err == nil, errors.Join(refused, err)
+		if err != nil && !isRejected(err) {
+			s.deferred, err = settleLater(r, attempt.clientUsage(), err)
+			s.err = errors.Join(refused, err)
+		}
+		return s
 	}
-	if err == nil || isRejected(err) {
-		return spendOf(settled), false, err
-	}
-	deferred, err = c.deferSettlement(u, err)
-	return 0, deferred, err
+	return settlement{usage: u, err: refused}
+}
+
+// reserved returns the usage that was reserved: all the input and output that the call
+// could have.
+func (c *Call) reserved() ChargedUsage {
+	return ChargedUsage{InputTokens: c.reservedInput, OutputTokens: min(c.maxOutput(), amount.Max-c.reservedInput)}
 }
 
 // spendOf returns the microdollars of a settled call: all limits of spend have the same.
@@ -251,7 +296,7 @@ func (c *Call) cancel() (deferred bool, err error) {
 	if err == nil || isRejected(err) {
 		return false, err
 	}
-	return c.deferSettlement(ChargedUsage{Costs: c.noCosts(), Rejected: true}.clientUsage(), err)
+	return settleLater(c.reservation, ChargedUsage{Costs: c.noCosts(), Rejected: true}.clientUsage(), err)
 }
 
 // noCosts returns costs that refund those of the estimate.
@@ -266,10 +311,9 @@ func (c *Call) noCosts() map[string]int64 {
 	return none
 }
 
-// deferSettlement leaves u to the client's outbox. cause is why u could not be
-// settled now.
-func (c *Call) deferSettlement(u client.Usage, cause error) (deferred bool, err error) {
-	if err := c.reservation.SettleLater(u); err != nil {
+// settleLater leaves u to the client's outbox. cause is why u could not be settled now.
+func settleLater(r *client.Reservation, u client.Usage, cause error) (deferred bool, err error) {
+	if err := r.SettleLater(u); err != nil {
 		return false, errors.Join(cause, err)
 	}
 	return true, nil

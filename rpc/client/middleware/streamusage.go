@@ -6,12 +6,15 @@ import (
 	"bytes"
 	"fmt"
 	"hash/maphash"
+	"io"
 	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/keypath"
+	"github.com/bucketring/bucketring/rpc/internal/coding"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
 
@@ -55,6 +58,7 @@ const (
 	refusalLifetime = 10 * time.Minute
 	maxRefusals     = 1024
 	maxHeldResponse = 16 << 10 // a larger response to a refused call is passed on
+	maxDecodedError = 64 << 10 // of such a response
 )
 
 // refusals are the models for which the model server refuses stream_options. It is safe
@@ -131,7 +135,7 @@ func (m *Middleware) run(w *writer, r *http.Request, next http.Handler) {
 		return
 	}
 	content := w.body.content()
-	if content == nil || r.Context().Err() != nil || !namesStreamOptions(t.held) {
+	if content == nil || r.Context().Err() != nil || !namesStreamOptions(t.error()) {
 		t.release()
 		return
 	}
@@ -145,15 +149,23 @@ func (m *Middleware) run(w *writer, r *http.Request, next http.Handler) {
 	}
 }
 
-// namesStreamOptions reports whether the body of an error names what was added.
+// namesStreamOptions reports whether the body of an error names what was added, in any
+// spelling: as stream_options, streamOptions, "stream options", ["stream", "options"] or
+// with escapes such as \u005f.
 func namesStreamOptions(body []byte) bool {
-	body = bytes.ToLower(body)
-	for _, name := range [...]string{"stream_options", "stream options", "streamoptions", "include_usage"} {
-		if bytes.Contains(body, []byte(name)) {
-			return true
+	letters := make([]byte, 0, len(body))
+	for i := 0; i < len(body); i++ {
+		c := body[i] | 0x20 // in lower case, if it is a letter
+		switch {
+		case c >= 'a' && c <= 'z':
+			letters = append(letters, c)
+		case body[i] == '\\' && i+5 < len(body) && body[i+1] == 'u':
+			i += 5
+		case body[i] == '\\':
+			i++
 		}
 	}
-	return false
+	return bytes.Contains(letters, []byte("streamoptions")) || bytes.Contains(letters, []byte("includeusage"))
 }
 
 // A trialWriter holds back a response with status 400 or 422, so that another attempt can
@@ -163,6 +175,21 @@ type trialWriter struct {
 	before http.Header // of the response, before the handler was called
 	status int         // that is held back; 0: none
 	held   []byte
+}
+
+// error returns the body that is held back, decoded. If it cannot be decoded, that is what
+// could be.
+func (t *trialWriter) error() []byte {
+	codings, err := coding.Of(t.Header())
+	if err != nil || len(codings) == 0 {
+		return t.held
+	}
+	memory := decoderMemory{budget: t.bodies, root: keypath.Root(t.call.Key())}
+	defer memory.release()
+	r := coding.NewReader(bytes.NewReader(t.held), coding.Options{Codings: codings, MaxBytes: maxDecodedError, Reserve: memory.reserve})
+	defer r.Close()
+	decoded, _ := io.ReadAll(r) // up to an error
+	return decoded
 }
 
 // WriteHeader implements http.ResponseWriter.

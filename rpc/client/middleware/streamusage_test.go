@@ -21,6 +21,7 @@ import (
 type strictServer struct {
 	status int
 	body   string // of the refusal
+	coding string // of that body
 	broken bool   // refuses all calls
 
 	mu    sync.Mutex
@@ -39,6 +40,9 @@ func (s *strictServer) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if _, ok := q["stream_options"]; ok || s.broken {
 		w.Header().Set("X-Attempt", "refused")
+		if s.coding != "" {
+			w.Header().Set("Content-Encoding", s.coding)
+		}
 		whole(s.status, s.body)(w, r)
 		return
 	}
@@ -59,9 +63,19 @@ func (s *strictServer) took() []string {
 // calls for the model without them at once.
 func TestStreamOptionsAreRefused(t *testing.T) {
 	for name, up := range map[string]*strictServer{
-		"OpenAI":  {status: 400, body: `{"error":{"message":"Unrecognized request argument supplied: stream_options"}}`},
-		"Mistral": {status: 422, body: `{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]}`},
-		"words":   {status: 400, body: `{"message":"Stream options are not supported"}`},
+		"OpenAI":    {status: 400, body: `{"error":{"message":"Unrecognized request argument supplied: stream_options"}}`},
+		"Mistral":   {status: 422, body: `{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]}`},
+		"words":     {status: 400, body: `{"message":"Stream options are not supported"}`},
+		"FastAPI":   {status: 422, body: `{"detail":[{"type":"missing","loc":["query","x"]},{"type":"extra_forbidden","loc":["body","stream_options","include_usage"],"msg":"Extra inputs are not permitted","input":true}]}`},
+		"in a text": {status: 400, body: `{"detail":"{\"loc\":[\"body\",\"stream_options\"]}"}`},
+		"escapes":   {status: 400, body: `{"error":"unknown field stream\u005foptions"}`},
+		"camel":     {status: 400, body: `{"error":"unknown field: streamOptions"}`},
+		"pointer":   {status: 422, body: `{"errors":[{"source":{"pointer":"/stream-options/include-usage"}}]}`},
+		"a list":    {status: 400, body: `{"path":["include","usage"]}`},
+		"gzip":      {status: 400, coding: "gzip", body: encode(t, `{"error":"unknown field stream_options"}`, "gzip")},
+		"zstd":      {status: 422, coding: "zstd", body: encode(t, `{"detail":[{"loc":["body","stream_options"]}]}`, "zstd")},
+		"deflate":   {status: 400, coding: "deflate", body: encode(t, `{"error":"stream_options"}`, "deflate")},
+		"twice":     {status: 400, coding: "gzip, zstd", body: encode(t, `{"error":"stream_options"}`, "gzip", "zstd")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, c := start(t)
@@ -105,6 +119,10 @@ func TestOtherRefusalsArePassed(t *testing.T) {
 		"another status":             {&strictServer{status: 404, body: named}, middleware.StreamUsageAuto, "", 1},
 		"refused again":              {&strictServer{status: 400, body: named, broken: true}, middleware.StreamUsageAuto, "", 2},
 		"the caller's own":           {&strictServer{status: 400, body: named}, middleware.StreamUsageAuto, `,"stream_options":{}`, 1},
+		"encoded, another reason":    {&strictServer{status: 400, coding: "gzip", body: encode(t, `{"error":"no"}`, "gzip")}, middleware.StreamUsageAuto, "", 1},
+		"not what it says":           {&strictServer{status: 400, coding: "zstd", body: named}, middleware.StreamUsageAuto, "", 1},
+		"another coding":             {&strictServer{status: 400, coding: "br", body: "\x1b\x05"}, middleware.StreamUsageAuto, "", 1},
+		"a bomb":                     {&strictServer{status: 400, coding: "gzip", body: encode(t, strings.Repeat(" ", 1<<20)+named, "gzip")}, middleware.StreamUsageAuto, "", 1},
 		"a long text":                {&strictServer{status: 400, body: named + strings.Repeat(" ", 1<<20)}, middleware.StreamUsageAuto, "", 1},
 		"no second attempt":          {&strictServer{status: 400, body: named}, middleware.StreamUsageAlways, "", 1},
 		"the caller's, without ours": {&strictServer{status: 400, body: named}, middleware.StreamUsageNever, `,"stream_options":{}`, 1},
@@ -114,7 +132,7 @@ func TestOtherRefusalsArePassed(t *testing.T) {
 			up := tt.up
 			s := serve(t, middleware.Options{Client: c, StreamUsage: tt.mode}, up.serve)
 			for range 2 {
-				a, text := s.post(t, chat, ask(`,"max_tokens":10,"stream":true`+tt.members))
+				a, text := s.post(t, chat, ask(`,"max_tokens":10,"stream":true`+tt.members), "Accept-Encoding", "identity")
 				if a.StatusCode != up.status || text != up.body || a.Header.Get("X-Attempt") != "refused" {
 					t.Errorf("the caller got %d %.100q, want the refusal", a.StatusCode, text)
 				}

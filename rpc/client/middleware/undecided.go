@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -59,17 +58,16 @@ type outageLog struct {
 	began   time.Time
 }
 
-// add records a call without a decision, and logs at most once in a minute.
-func (o *outageLog) add(logger *slog.Logger, mode UndecidedMode, err error) {
+// add records a call of a key without a decision, and logs at most once in a minute.
+func (o *outageLog) add(log accessLog, mode UndecidedMode, key string, err error) {
 	o.calls.Add(1)
 	now, next := int64(time.Since(o.began)), o.logNext.Load()
 	if now < next || !o.logNext.CompareAndSwap(next, now+int64(outageLogInterval)) {
 		return
 	}
-	calls := o.calls.Swap(0)
+	message := "no node answers: calls are rejected"
 	if mode == AllowUndecided {
-		logger.Warn("no node answers: calls run without limits and are charged later", "calls", calls, "error", err)
-		return
+		message = "no node answers: calls run without limits and are charged later"
 	}
-	logger.Warn("no node answers: calls are rejected", "calls", calls, "error", err)
+	log.logger.Warn(message, "calls", o.calls.Swap(0), "error", log.keys.ErrorText(err, key))
 }

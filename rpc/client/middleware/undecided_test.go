@@ -21,6 +21,16 @@ import (
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 )
 
+// closing is a limiter that no node serves, and that is closed in the end.
+type closing struct{ closed atomic.Bool }
+
+func (c *closing) Reserve(context.Context, client.Estimate) (*client.Reservation, error) {
+	if c.closed.Load() {
+		return nil, client.ErrClosed
+	}
+	return nil, client.ErrUnreachable
+}
+
 // flaky is a client that reaches no node while it is down.
 type flaky struct {
 	*client.Client
@@ -29,7 +39,7 @@ type flaky struct {
 
 func (f *flaky) Reserve(ctx context.Context, e client.Estimate) (*client.Reservation, error) {
 	if f.down.Load() {
-		return nil, fmt.Errorf("reserve: %w", client.ErrUnreachable)
+		return nil, fmt.Errorf("reserve %s: %w", e.Key, client.ErrUnreachable)
 	}
 	return f.Client.Reserve(ctx, e)
 }
@@ -98,6 +108,8 @@ func TestUndecidedCallsAreChargedLater(t *testing.T) {
 		`bucketring_middleware_calls_total{outcome="allowed"} 1`,
 		`bucketring_middleware_calls_running 0`,
 		`bucketring_middleware_undecided_charges_total{result="charged"} 12`,
+		`bucketring_middleware_charged_tokens_total{kind="input",model="m",tier="free"} 11700`,
+		`bucketring_middleware_charged_tokens_total{kind="output",model="m",tier="free"} 1300`,
 	} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("metrics lack %s", want)
@@ -105,6 +117,140 @@ func TestUndecidedCallsAreChargedLater(t *testing.T) {
 	}
 	if n := len(logged(t, log, "no node answers: calls run without limits and are charged later")); n != 1 {
 		t.Errorf("%d lines say that no node answers, want 1 in the minute", n)
+	}
+}
+
+// The dollars of calls without a decision are counted when they are charged, beside their
+// tokens. Those that nobody is charged for are not counted.
+func TestDollarsOfUndecidedCalls(t *testing.T) {
+	_, c := start(t)
+	limits := &flaky{Client: c}
+	limits.down.Store(true)
+	reg := prometheus.NewRegistry()
+	tier := "paid"
+	m, err := middleware.New(middleware.Options{Client: limits, WhenUndecided: middleware.AllowUndecided, Registerer: reg, Identify: func(*http.Request) (middleware.Identity, error) {
+		return middleware.Identity{Key: "acme/alice", Tier: tier}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := m.Handler(whole(200, completion("Because.", usage40)))
+	for _, tier = range []string{"paid", "paid", "unknown"} {
+		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, chat, strings.NewReader(ask(""))))
+	}
+	for _, line := range samples(reg) {
+		if strings.HasPrefix(line, "bucketring_middleware_charged_") && !strings.HasSuffix(line, " 0") {
+			t.Errorf("%s before a node answers, want 0", line)
+		}
+	}
+	limits.down.Store(false)
+	if err := m.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lines := samples(reg)
+	for _, want := range []string{
+		`bucketring_middleware_charged_tokens_total{kind="output",model="m",tier="paid"} 14`,
+		`bucketring_middleware_charged_dollars_total{model="m",tier="paid"} 0.000122`, // twice 40 tokens of input at $1 for a million, and 7 of output at $3
+		`bucketring_middleware_undecided_charges_total{result="dropped"} 1`,
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	if slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, `_charged_`) && strings.Contains(l, `"unknown"`) }) {
+		t.Error("a charge that was dropped is counted")
+	}
+	wantUsed(t, c, "paid", "spend", 122)
+}
+
+// One root cannot fill the queue of charges: those of others still fit.
+func TestLateChargesArePerRoot(t *testing.T) {
+	reg, limits := prometheus.NewRegistry(), &closing{}
+	key := "flood/a"
+	m, err := middleware.New(middleware.Options{Client: limits, WhenUndecided: middleware.AllowUndecided, Registerer: reg, Identify: func(*http.Request) (middleware.Identity, error) {
+		return middleware.Identity{Key: key, Tier: "free"}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := m.Handler(whole(200, completion("Because.", usage40)))
+	call := func() {
+		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, chat, strings.NewReader(ask(""))))
+	}
+	failures := func(want int) {
+		t.Helper()
+		if line := fmt.Sprintf("bucketring_middleware_settle_failures_total %d", want); !slices.Contains(samples(reg), line) {
+			t.Errorf("metrics lack %s", line)
+		}
+	}
+	for i := range 2048 + 10 {
+		key = fmt.Sprintf("flood/%d", i)
+		call()
+	}
+	failures(10)
+	key = "acme/alice"
+	call()
+	failures(10)
+	ended, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := m.Flush(ended); err == nil || !strings.Contains(err.Error(), "2049 calls") {
+		t.Errorf("Flush() = %v, want 2049 calls that are left", err)
+	}
+	limits.closed.Store(true)
+	if err := m.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// No line of the log names a key, unless the access log does.
+func TestLogNamesKeysInOneForm(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		_, c := start(t)
+		limits := &flaky{Client: c}
+		limits.down.Store(true)
+		log := &syncBuffer{}
+		tier := "paid"
+		m, err := middleware.New(middleware.Options{
+			Client: limits, WhenUndecided: middleware.AllowUndecided, AccessLog: middleware.AccessLogOn, AccessLogPlainKeys: plain,
+			Logger: slog.New(slog.NewJSONHandler(log, nil)),
+			Identify: func(*http.Request) (middleware.Identity, error) {
+				return middleware.Identity{Key: "acme/alice", Tier: tier}, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		handler := m.Handler(whole(200, completion("Because.", absurd)))
+		post := func() {
+			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, chat, strings.NewReader(ask(""))))
+		}
+		for _, tier = range []string{"paid", "unknown"} {
+			post()
+		}
+		limits.down.Store(false)
+		if err := m.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		tier = "paid"
+		post()
+		for message, want := range map[string]int{
+			"settlement failed": 2, "usage of a call without a decision was not reported": 1,
+			"no node answers: calls run without limits and are charged later": 1, "call": 3,
+		} {
+			lines := logged(t, log, message)
+			if len(lines) != want {
+				t.Errorf("%d lines %q, want %d", len(lines), message, want)
+			}
+			for _, line := range lines {
+				text := fmt.Sprint(line)
+				if !plain && strings.Contains(text, "alice") || plain && strings.Contains(text, "cb023568eca578b5") {
+					t.Errorf("plain %v: %s", plain, text)
+				}
+				if named := line["key"] == "acme/alice" && plain || line["key_hash"] == "cb023568eca578b5" && !plain; !named && !strings.HasPrefix(message, "no node") {
+					t.Errorf("plain %v: %s names no key", plain, text)
+				}
+			}
+		}
 	}
 }
 

@@ -226,11 +226,11 @@ func (w *writer) readMeter(e *ending) {
 		w.call.metering.metrics.accuracy.add(q.Model, w.call.predicted, final.Input)
 	} else {
 		partial := w.meter.PartialUsage()
-		hasPrompt := q.InputBytes > 0 || q.InputTokens > 0
-		if partial.Input > 0 || !hasPrompt { // a count of 0 for a prompt is not plausible
-			e.usage = partial
-			e.usage.Output = -1
+		partial.Output = -1
+		if partial.Input == 0 && q.HasPrompt() { // not plausible
+			partial.Input = -1
 		}
+		e.usage = partial
 	}
 	if reported || w.meter.Finished() {
 		e.incomplete = false // whatever happened after the end of the response

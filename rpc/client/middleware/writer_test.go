@@ -43,6 +43,7 @@ func writing(t testing.TB, mode DisconnectMode, inner http.ResponseWriter, body 
 	if err != nil {
 		t.Fatal(err)
 	}
+	q.Rewrite(-1, true)
 	m := &Middleware{options: Options{OnDisconnect: mode}}
 	ctx, stop := context.WithCancel(t.Context())
 	c := &Call{reservation: &client.Reservation{Decision: client.Decision{Outcome: client.Allowed}}}

@@ -37,6 +37,8 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"date":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
 	"stamp":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"duration": formatDuration,
+	"rate":     formatRate,
+	"percent":  func(share float64) string { return strconv.FormatFloat(share*100, 'f', 1, 64) + " %" },
 	"link":     link,
 }).Parse(pageHTML))
 
@@ -78,6 +80,14 @@ func count(n any) string {
 		return amount.Group(n)
 	}
 	return fmt.Sprint(n)
+}
+
+// formatRate formats a rate, with one decimal if it is small.
+func formatRate(rate float64) string {
+	if rate < 100 {
+		return strconv.FormatFloat(rate, 'f', 1, 64)
+	}
+	return amount.Group(int64(rate + 0.5))
 }
 
 // formatDuration formats the two largest units of d.

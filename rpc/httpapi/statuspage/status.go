@@ -29,6 +29,32 @@ type Status struct {
 	Keys         int
 	Reservations int
 	RequestIDs   int
+	HotKeys      HotKeys
+}
+
+// HotKeys are the keys for which the cluster decides most often. Rates are checks and
+// reserves per second.
+type HotKeys struct {
+	Rate        float64 // of all keys
+	Keys        []HotKey
+	Unreachable []string // members whose keys are missing
+}
+
+// HotKey is a key for which the cluster decides often.
+type HotKey struct {
+	Key, Owner      string
+	Rate, RateError float64 // the rate is at most RateError higher
+	Share           float64 // of all calls, from 0 to 1
+	Limit, Scope    string  // with the smallest share left; "": none
+	Left            string  // what is left of it
+	Shadow          bool
+	Askers          []Asker
+}
+
+// Asker is a member or a client from which calls come.
+type Asker struct {
+	Name string
+	Rate float64
 }
 
 // Copies says who holds the state of partitions, as the node knows it.

@@ -87,6 +87,9 @@ type Call struct {
 	// Attempt identifies one attempt of a check or a reserve. A cancel with an attempt
 	// withdraws only that one. 0: none.
 	Attempt uint64
+	// Asker numbers who has the stream that the call came by. 0: it came by another API of
+	// this member.
+	Asker uint32
 	// Withdrawn is the check of which a cancel withdraws an attempt. Nil: a reserve.
 	Withdrawn *pb.CheckRequest
 	// Term is the highest term of the partition that the sender knows of.

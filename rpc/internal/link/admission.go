@@ -22,8 +22,8 @@ import (
 // With so short a queue the oldest call goes first: a newest-first order (Maurer, "Fail at
 // Scale", ACM Queue 2015) would gain at most the 20 ms.
 //
-// The bound never falls below 256 calls, nor a batch below 256, although a slow member may
-// take long for them. If processes wait for the CPU, round trips of 100 ms with nothing
+// The bound never falls below 256 calls, of which urgent calls have their share, nor a
+// batch below 256, although a slow member may take long for them. If processes wait for the CPU, round trips of 100 ms with nothing
 // queued are usual, and a limit that follows the rate of answers down would keep the rate
 // from recovering. And a member answers its links in proportion to what they have in
 // flight, so that the slower one of two would lose more and more.
@@ -67,9 +67,10 @@ type admission struct {
 }
 
 const (
-	minQueue = 256
-	maxBurst = 4096
-	minBatch = 256
+	minQueue   = 256
+	leastQueue = 32 // if nearly all calls are urgent
+	maxBurst   = 4096
+	minBatch   = 256
 
 	queueDelay     = int64(20 * time.Millisecond)  // of a queue that does not empty
 	burstDelay     = int64(100 * time.Millisecond) // of the longest burst beyond maxBurst
@@ -82,7 +83,6 @@ const (
 	smallBatch     = 32                 // calls: they take no time to speak of
 	rttWindow      = int64(time.Second) // minima are over one or two of them
 	shareSmoothing = 1024               // calls
-	maxRetryAfter  = int64(256 * time.Millisecond)
 )
 
 func newAdmission(maxItems int) admission {
@@ -106,12 +106,15 @@ func (a *admission) admits(now int64, queued, urgent int, deadline int64) bool {
 	if queued == 0 && now-a.lastTaken >= idleTime {
 		a.bound = max(a.bound, maxBurst) // a new burst after a pause
 	}
-	if a.full(now, queued, urgent) || queued >= minQueue && 2*a.wait(now, queued)+a.leastRoundTrip(now) > deadline-now {
-		a.refused, a.refusedAt = true, now
+	if a.full(now, queued, urgent) || queued >= a.leastBound() && 2*a.wait(now, queued)+a.leastRoundTrip(now) > deadline-now {
+		a.recordRefusal(now)
 		return false
 	}
 	return true
 }
+
+// recordRefusal records that a call was refused because the queue is full.
+func (a *admission) recordRefusal(now int64) { a.refused, a.refusedAt = true, now }
 
 // overloaded reports whether calls were refused lately.
 func (a *admission) overloaded(now int64) bool { return now-a.refusedAt <= recently }
@@ -121,6 +124,10 @@ func (a *admission) overloaded(now int64) bool { return now-a.refusedAt <= recen
 func (a *admission) full(now int64, queued, urgent int) bool {
 	return queued >= a.bound || urgent >= 2*minQueue && now-a.saturated <= recently && urgent > a.during(burstDelay)
 }
+
+// leastBound is below what the bound never falls: what minQueue calls have that are not
+// urgent, which are all that the queue counts.
+func (a *admission) leastBound() int { return max(minQueue*int(a.share)/1000, leastQueue) }
 
 // wait returns how long a queue of so many calls takes to be sent, while urgent ones are
 // sent first; 0 if that is not known.
@@ -133,7 +140,7 @@ func (a *admission) wait(now int64, queued int) int64 {
 
 // retryAfter returns when a refused call may be tried again: when the queue has been sent.
 func (a *admission) retryAfter(now int64, queued int) time.Duration {
-	return time.Duration(min(max(a.wait(now, queued), queueDelay), maxRetryAfter))
+	return min(time.Duration(max(a.wait(now, queued), queueDelay)), MaxRetryAfter)
 }
 
 // leastRoundTrip returns the least time that a batch took lately; 0 if that is not known.
@@ -189,7 +196,8 @@ func (a *admission) took(now int64, urgent, others, left int, more, behind bool)
 
 // endInterval sets the bound of the queue by what happened in the interval.
 func (a *admission) endInterval(now int64) {
-	least := max(minQueue, min(a.maxItems, a.during(batchDelay)), a.during(queueDelay))
+	least := max(min(a.maxItems, a.during(batchDelay)), a.during(queueDelay))
+	least = max(int(int64(least)*a.share/1000), a.leastBound())
 	most := max(maxBurst, a.during(burstDelay))
 	switch {
 	case a.ranDry, !a.refused && a.lowest <= least/2:

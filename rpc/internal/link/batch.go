@@ -46,15 +46,18 @@ func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 	b := l.newBatchLocked()
 	limit := l.mu.admission.batchLimit(now)
 	b.ordinary = 0
+	if l.startedLocked(&l.mu.queue.others) < now-queueDelay {
+		l.fillLocked(b, &l.mu.queue.others, limit/oldShare, now)
+	}
+	old := len(b.calls)
 	full := l.fillLocked(b, &l.mu.queue.urgent, limit, now)
-	urgent := len(b.calls)
+	urgent := len(b.calls) - old
 	full = l.fillLocked(b, &l.mu.queue.others, limit, now) || full
 	if len(b.calls) == 0 {
 		l.mu.freeBatches = append(l.mu.freeBatches, b)
 		return nil
 	}
 	b.sent = l.mu.admission.took(now, urgent, len(b.calls)-urgent, l.mu.queue.others.n, full, l.batchesInFlightLocked() > 0)
-	l.updatePressedLocked(now)
 	s.sequence++
 	b.msg.Sequence = s.sequence
 	b.msg.ProtoReflect().SetUnknown(b.wire)
@@ -65,13 +68,26 @@ func (l *Link) nextBatchLocked(s *stream, now int64) *batch {
 	return b
 }
 
+// oldShare is the part of a batch, one in so many, that calls get which are not urgent and
+// have waited for longer than a queue should take. Otherwise settles that come together
+// would keep the few calls of the queue waiting until they are too late.
+const oldShare = 8
+
+// startedLocked returns when the first call of a list was started; never if it is empty.
+func (l *Link) startedLocked(of *list) int64 {
+	if of.head == nil {
+		return never
+	}
+	return of.head.started
+}
+
 // fillLocked moves calls of a list to b, as long as there is room, and reports whether
 // some are left. A call that is past its deadline stays: the timer ends it. One that has
 // less time left than any batch took lately is ended, and after it has waited, one that has
 // less than batches usually take: a queue would otherwise send each call just in time to be
 // answered too late. While calls are refused, one that has
-// waited for a quarter of the timeout is refused, too, in favour of those behind it:
-// urgent calls kept it waiting, or a burst.
+// waited for a quarter of the timeout, and for two round trips, is refused, too, in favour
+// of those behind it: urgent calls kept it waiting, or a burst.
 func (l *Link) fillLocked(b *batch, from *list, limit int, now int64) (full bool) {
 	least, usual := l.mu.admission.leastRoundTrip(now), l.mu.admission.roundTrip
 	late, refused := 0, 0
@@ -82,9 +98,9 @@ func (l *Link) fillLocked(b *batch, from *list, limit int, now int64) (full bool
 		case p.sends == 0 && (p.deadline <= now+least || p.deadline <= now+usual && p.started < now-usual):
 			l.failLocked(p, errUnsent)
 			late++
-		case p.class == ordinary && p.sends == 0 && now-p.started > int64(l.o.Timeout)/4 && l.mu.admission.overloaded(now):
+		case p.class == ordinary && p.sends == 0 && now-p.started > max(int64(l.o.Timeout)/4, 2*usual) && l.mu.admission.overloaded(now):
 			l.failLocked(p, refusal(l.mu.admission.retryAfter(now, from.n)))
-			l.recordRefusalLocked(now)
+			l.countRefusalsLocked(now, 1)
 			refused++
 		case len(b.calls) >= limit, len(b.calls) > 0 && len(b.wire)+len(p.wire)+overhead > l.o.MaxBytes:
 			full = true

@@ -60,7 +60,7 @@ func (l *Link) Do(ctx context.Context, item *pb.Item) (*pb.Result, error) {
 // error of d is wrapped together with ErrAnswer.
 func (l *Link) DoInto(ctx context.Context, item *pb.Item, d Decoder) error {
 	if classOf(item) == ordinary {
-		if err := l.Refuse(ctx); err != nil {
+		if err := l.Refuse(); err != nil {
 			return err
 		}
 	}
@@ -78,7 +78,7 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 		p = &Pending{link: l, done: make(chan struct{}, 1)}
 	}
 	if p.class = classOf(item); p.class == ordinary {
-		if err := l.Refuse(ctx); err != nil {
+		if err := l.Refuse(); err != nil {
 			return p.reject(err)
 		}
 	}
@@ -105,7 +105,7 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 	if err := l.admitLocked(p, now); err != nil {
 		refused := errors.Is(err, ErrOverloaded)
 		if refused {
-			l.recordRefusalLocked(now)
+			l.countRefusalsLocked(now, 1)
 		} else {
 			l.recordFailureLocked(err, 1)
 		}
@@ -117,7 +117,6 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 	}
 	p.state = queued
 	l.mu.queue.push(p)
-	l.updatePressedLocked(now)
 	l.mu.deadlines.push(p)
 	l.armTimerLocked(p.wakeAt)
 

@@ -178,7 +178,6 @@ func (l *Link) requeueLocked(s *stream, now int64) {
 			}
 		}
 	}
-	l.updatePressedLocked(now)
 	l.recordFailureLocked(ErrBroken, failed)
 	l.closeStreamLocked(s)
 	if l.mu.breaker.answered(now, l.batchesInFlightLocked() > 0) {

@@ -24,6 +24,9 @@ var (
 	ErrOverloaded  = errors.New("more is asked than the member answers in time") // not sent; an OverloadedError
 )
 
+// MaxRetryAfter is the longest time that an OverloadedError names.
+const MaxRetryAfter = 256 * time.Millisecond
+
 // OverloadedError is the error of a call that was refused before it was sent, because
 // the member would not answer it in time. It wraps ErrOverloaded.
 type OverloadedError struct {
@@ -45,7 +48,7 @@ func (e *OverloadedError) GRPCStatus() *status.Status {
 
 // overloaded has the errors for retries after 1, 2, 3... ms, so that a refusal allocates
 // nothing.
-var overloaded = func() (errs [maxRetryAfter/int64(time.Millisecond) + 1]OverloadedError) {
+var overloaded = func() (errs [MaxRetryAfter/time.Millisecond + 1]OverloadedError) {
 	for ms := range errs {
 		errs[ms].RetryAfter = time.Duration(max(ms, 1)) * time.Millisecond
 	}

@@ -52,8 +52,12 @@ func (l *Link) recordBreakerLocked() {
 	}
 }
 
-// unlock releases the lock and reports the events recorded while it was held.
+// unlock releases the lock and reports the events recorded while it was held. It also
+// updates what Refuse does, since that depends on all that the lock guards.
 func (l *Link) unlock() {
+	if l.refusesLocked() {
+		l.updateRefusalsLocked(l.now())
+	}
 	events := l.mu.events
 	l.mu.events = nil
 	l.mu.Unlock()

@@ -119,10 +119,11 @@ type Link struct {
 		reportNext    int64  // when that may be called again
 	}
 
-	// pressed means that the next ordinary call may be refused. It is set with mu held,
-	// and read without, so that a call that is not refused takes no lock for that. It is a
-	// hint: it may be true for too long, and what it misses is refused with mu held.
-	pressed atomic.Bool
+	// refuseUntil says until when Refuse refuses: 0: nothing is refused; never: until
+	// that changes, after refuseRetry. They are set as mu is released, and read without
+	// it. unrecorded counts what was refused since then.
+	refuseUntil, refuseRetry atomic.Int64
+	unrecorded               atomic.Int64
 
 	reported struct { // locked before mu
 		sync.Mutex
@@ -161,7 +162,9 @@ type Status struct {
 // Status returns a snapshot of l.
 func (l *Link) Status() Status {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
+	now := l.now()
+	l.recordRefusalsLocked(now)
 	return Status{
 		Connected:   l.mu.current != nil,
 		BreakerOpen: l.mu.breaker.open,
@@ -169,7 +172,7 @@ func (l *Link) Status() Status {
 		InFlight:    l.batchesInFlightLocked(),
 		Refused:     l.mu.refused,
 
-		RefusedInMinute: l.mu.refusedLately.Sum(l.now()),
+		RefusedInMinute: l.mu.refusedLately.Sum(now),
 	}
 }
 

@@ -4,8 +4,8 @@ package link
 
 import "github.com/bucketring/bucketring/rpc/pb"
 
-// queue holds the calls that wait to be sent. Urgent calls are sent before all others;
-// apart from that it is FIFO.
+// queue holds the calls that wait to be sent. Urgent calls are sent before all others that
+// have not waited for long; apart from that it is FIFO.
 type queue struct {
 	urgent, others list
 	n              int // calls of both
@@ -18,7 +18,7 @@ type class uint8
 const (
 	ordinary class = iota // may be refused
 	kept                  // is never refused because of overload, and sent in its turn
-	urgent                // the same, and is sent before the others
+	urgent                // the same, and is sent before the others, see oldShare
 )
 
 // classOf returns the class of an item. What ends or corrects something that was decided

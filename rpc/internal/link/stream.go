@@ -161,6 +161,7 @@ func (l *Link) deliver(s *stream, answers *Answers) error {
 	now := l.now()
 	refused := answers.refused()
 	l.mu.Lock()
+	l.recordRefusalsLocked(now)
 	if s.closed {
 		l.unlock()
 		return errStreamClosed
@@ -183,7 +184,6 @@ func (l *Link) deliver(s *stream, answers *Answers) error {
 	if refused > 0 {
 		l.mu.throttle.Refused(now, refused)
 		l.mu.throttling = true
-		l.updatePressedLocked(now)
 	}
 	for _, p := range b.calls {
 		if p != nil {

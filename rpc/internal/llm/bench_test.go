@@ -29,7 +29,7 @@ var steady = []struct {
 	{"null usage in twelve", &asking, fmt.Sprintf(chunk, `,"usage":null`), 12},
 	{"Anthropic", &Request{Endpoint: Messages, N: 1, Stream: true}, anthropicDelta, 1},
 	{"Responses", &Request{Endpoint: Responses, N: 1, Stream: true}, responseDelta, 1},
-	{"hidden usage", &streaming, chatUsage, 1},
+	{"hidden usage", &asking, chatUsage, 1},
 }
 
 // pieces cuts a chunk into n pieces of about the same length.

@@ -11,13 +11,15 @@ import (
 // usageBlock is a usage object as sent. -1: absent or null. If a count has several
 // names, it is the largest of them.
 type usageBlock struct {
-	input, output, total   int64
-	cached                 int64 // input that was read from a cache
-	writes, write, write1h int64 // input that was written to a cache: all, for minutes, for an hour
-	reasoning              int64
-	images, searches       int64
-	sources                int64  // searches that are counted outside of the tools
-	serviceTier            []byte // valid as long as the text
+	input, output, total    int64
+	cached                  int64 // input that was read from a cache
+	writes, write, write1h  int64 // input that was written to a cache: all, for minutes, for an hour
+	reasoning               int64
+	otherInput, otherOutput int64 // of Cohere, beside what it bills
+	toolInput               int64 // input that the server's tools added (Gemini)
+	images, searches        int64
+	sources                 int64  // searches that are counted outside of the tools
+	serviceTier             []byte // valid as long as the text
 
 	openAI    bool // the input has OpenAI's name
 	anthropic bool // a part of the input has Anthropic's name
@@ -25,7 +27,7 @@ type usageBlock struct {
 	invalid   bool // a count is not a whole number, or out of bounds
 }
 
-var emptyBlock = usageBlock{input: -1, output: -1, total: -1, cached: -1, writes: -1, write: -1, write1h: -1, reasoning: -1, images: -1, searches: -1, sources: -1}
+var emptyBlock = usageBlock{input: -1, output: -1, total: -1, cached: -1, writes: -1, write: -1, write1h: -1, reasoning: -1, toolInput: -1, otherInput: -1, otherOutput: -1, images: -1, searches: -1, sources: -1}
 
 // read reads a usage object of any of the formats.
 func (b *usageBlock) read(s *scanner, text []byte) {
@@ -36,6 +38,9 @@ func (b *usageBlock) read(s *scanner, text []byte) {
 	}
 	if s.failed() {
 		b.invalid = true
+	}
+	if b.input < 0 && b.output < 0 {
+		b.input, b.output = b.otherInput, b.otherOutput
 	}
 }
 
@@ -53,6 +58,12 @@ func (b *usageBlock) member(s *scanner) {
 		b.number(s, &b.total)
 	case "reasoning_tokens":
 		b.number(s, &b.reasoning)
+	case "toolUsePromptTokenCount":
+		b.number(s, &b.toolInput)
+	case "billed_units":
+		b.object(s, (*usageBlock).billed)
+	case "tokens":
+		b.object(s, (*usageBlock).unbilled)
 	case "thoughtsTokenCount":
 		b.thoughts = true
 		b.number(s, &b.reasoning)
@@ -62,7 +73,7 @@ func (b *usageBlock) member(s *scanner) {
 		b.object(s, (*usageBlock).outputDetail)
 	case "server_tool_use", "server_side_tool_usage_details":
 		b.object(s, (*usageBlock).toolUse)
-	case "num_search_queries", "num_sources_used":
+	case "num_search_queries", "num_sources_used", "search_units":
 		b.extra(s, &b.sources)
 	case "image_count", "num_images", "generated_images":
 		b.extra(s, &b.images)
@@ -70,6 +81,28 @@ func (b *usageBlock) member(s *scanner) {
 		b.tier(s)
 	default:
 		b.cache(s)
+	}
+}
+
+// billed reads a count of what Cohere bills, in place of the tokens beside it.
+func (b *usageBlock) billed(s *scanner) {
+	switch string(s.name()) {
+	case "input_tokens", "output_tokens", "search_units":
+		b.member(s)
+	default:
+		s.skip()
+	}
+}
+
+// unbilled reads a count of tokens that counts only if nothing else does.
+func (b *usageBlock) unbilled(s *scanner) {
+	switch string(s.name()) {
+	case "input_tokens":
+		b.number(s, &b.otherInput)
+	case "output_tokens":
+		b.number(s, &b.otherOutput)
+	default:
+		s.skip()
 	}
 }
 

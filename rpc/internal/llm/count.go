@@ -29,7 +29,8 @@ func (p *parser) countText() int64 {
 
 // countContent is countText for the content of a prompt: an object whose type is that
 // of an image, audio, video or file counts as one of its medium, and encoded data counts
-// for at most OpaqueBytes. text: a string here is text in any case.
+// for at most OpaqueBytes. text: a string here is text in any case, and also counted in
+// textBytes.
 func (p *parser) countContent(text bool) int64 {
 	if p.failed() {
 		return 0
@@ -49,6 +50,9 @@ func (p *parser) countContent(text bool) int64 {
 			n, _ := p.countString()
 			return n
 		}
+		n := p.countText()
+		p.r.textBytes += n
+		return n
 	}
 	return p.countText()
 }
@@ -89,7 +93,11 @@ func (p *parser) countObject() (n int64, inline bool) {
 			kind = mediumOf(value)
 			inline = isTextType(value)
 		case isText(name):
+			certain := p.r.textBytes
 			n += p.countContent(true)
+			if !isCertainText(name) {
+				p.r.textBytes = certain
+			}
 		case string(name) == "input", string(name) == "arguments":
 			n += p.countText()
 		case string(name) == "source" && p.peek() == '{':
@@ -175,6 +183,28 @@ func (p *parser) tokenOrText() {
 	}
 }
 
+// stored records a reference to input that the server stores.
+func (p *parser) stored() {
+	p.r.StoredInput = true
+	p.r.HiddenTokens += StoredTokens
+}
+
+// embeds reads prompts as vectors: a string or a list of strings.
+func (p *parser) embeds() {
+	p.r.StoredInput = true
+	var size int64
+	if p.peek() != '[' {
+		p.embedded++
+		size = p.countText()
+	} else {
+		for p.enter('['); p.element(); {
+			p.embedded++
+			size += p.countText()
+		}
+	}
+	p.r.HiddenTokens += (size + EmbedBytes - 1) / EmbedBytes
+}
+
 func (p *parser) toolList() {
 	if p.peek() != '[' {
 		p.wrongType("a list")
@@ -182,7 +212,17 @@ func (p *parser) toolList() {
 	}
 	for p.enter('['); p.element(); {
 		p.tools = true
-		p.r.InputBytes += p.countText()
+		if p.peek() != '{' {
+			p.r.InputBytes += p.countText()
+			continue
+		}
+		for p.enter('{'); p.member(); {
+			name := p.name()
+			if string(name) == "vector_store_ids" || string(name) == "container" {
+				p.stored() // files that the tool reads
+			}
+			p.r.InputBytes += int64(len(name)) + p.countText()
+		}
 	}
 }
 

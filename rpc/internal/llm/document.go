@@ -21,6 +21,15 @@ const (
 	finishLabel
 	tierLabel
 	groqLabel
+	metadataLabel // usage in Gemini's format
+	metaLabel     // has Cohere's usage
+	billedLabel   // Cohere's usage
+	dataLabel
+	imagesLabel
+	itemLabel
+	contentBlockLabel
+	actionLabel
+	statusLabel
 	idLabel   // identifiers, which are not text
 	textLabel // generated text at any level
 )
@@ -49,6 +58,24 @@ func labelOf(name []byte) label {
 		return tierLabel
 	case "x_groq":
 		return groqLabel
+	case "usageMetadata", "usage_metadata":
+		return metadataLabel
+	case "meta":
+		return metaLabel
+	case "billed_units":
+		return billedLabel
+	case "data":
+		return dataLabel
+	case "images":
+		return imagesLabel
+	case "item":
+		return itemLabel
+	case "content_block":
+		return contentBlockLabel
+	case "action":
+		return actionLabel
+	case "status":
+		return statusLabel
 	case "id", "tool_use_id", "signature":
 		return idLabel
 	case "text", "reasoning_content", "reasoning", "refusal", "arguments", "thinking", "partial_json", "name", "transcript", "input", "code":
@@ -66,8 +93,9 @@ const (
 // usage block and counts generated text. It does not validate the rest.
 type document struct {
 	e          Endpoint
-	single     bool // the answer has one choice
+	oneChoice  bool // the answer has one choice
 	removeNull bool // find the member "usage":null
+	hasImages  bool // the answer is a list of images
 
 	read    int64 // bytes of the text so far
 	mode    mode  // context of the next byte
@@ -90,18 +118,24 @@ type document struct {
 	began      bool
 	complete   bool // a whole object
 	unparsable bool // not an object, or nested too deep: all bytes count as text
+	trailing   bool // bytes follow the object
 	tooDeep    bool
 	tooLong    bool     // a usage block is longer than maxUsageBytes
 	hasUsage   bool     // usage is whole
 	hasChoices bool     // there is a list of choices
 	choices    bool     // the list of choices is not empty
 	finishes   int64    // choices with a finish_reason
-	typeValue  [32]byte // the beginning of the value of type, outermost
+	typeValue  [48]byte // the beginning of the value of type, outermost
 	typeLen    int
 	tier       [maxTierBytes]byte // the beginning of the service tier
 	tierLen    int
 	null       nullMember
 	text       int64 // bytes of generated text
+	item       item
+	single     extras // items of their own
+	listed     extras // items in a list of all items
+	data       int64  // elements of data
+	imageList  int64  // elements of images
 }
 
 type mode uint8
@@ -116,7 +150,7 @@ const (
 
 // reset begins another text and keeps the buffer.
 func (d *document) reset() {
-	*d = document{e: d.e, single: d.single, removeNull: d.removeNull, null: nullMember{first: true}, usage: d.usage[:0]}
+	*d = document{e: d.e, oneChoice: d.oneChoice, removeNull: d.removeNull, hasImages: d.hasImages, null: nullMember{first: true}, usage: d.usage[:0]}
 }
 
 // feed reads the next bytes of the text.
@@ -163,6 +197,10 @@ func (d *document) structure(c byte) {
 	switch c {
 	case ' ', '\t', '\n', '\r':
 		return
+	case byteOrderMark[0], byteOrderMark[1], byteOrderMark[2]:
+		if !d.began {
+			return
+		}
 	}
 	if !d.began {
 		d.began = true
@@ -170,6 +208,7 @@ func (d *document) structure(c byte) {
 	}
 	if d.complete {
 		d.text++ // bytes after the object count as text
+		d.trailing = true
 	}
 	if d.unparsable || d.complete {
 		return
@@ -212,6 +251,10 @@ func (d *document) beginString() {
 	}
 	d.mode = inString
 	d.beginValue()
+	if d.depth == 2 && !d.isObject(2) {
+		d.countImage()
+	}
+	d.beginItemText()
 	d.inGenerated = d.isGenerated()
 	d.inType = d.depth == 1 && d.labels[1] == typeLabel
 	if d.inType {
@@ -235,6 +278,7 @@ func (d *document) enter(c byte) {
 		d.usageLevel, d.hasUsage = d.depth, false
 		d.usage = append(d.usage[:0], c)
 	}
+	d.enterItem(c)
 	d.mode = between
 	d.objects &^= 1 << d.depth
 	if c == '{' {
@@ -254,6 +298,9 @@ func (d *document) leave() {
 	if d.usageLevel > 0 && d.depth == d.usageLevel {
 		d.usageLevel, d.hasUsage = 0, true
 	}
+	if d.item.level > 0 && d.depth < d.item.level {
+		d.leaveItem()
+	}
 	d.complete = d.depth == 0
 }
 
@@ -269,20 +316,31 @@ func (d *document) label() label {
 }
 
 // isUsage reports whether the object that begins is the usage block: of the document,
-// of a response or message in it, or of the only choice of a chunk (Moonshot). That of
-// the document itself is preferred.
+// of a response, message or delta in it, of the only choice of a chunk (Moonshot), or one
+// under the name that Gemini and Cohere have for it. That of the document itself is
+// preferred.
 func (d *document) isUsage() bool {
 	switch {
-	case d.usageLevel > 0 || d.label() != usageLabel:
+	case d.usageLevel > 0:
+		return false
+	case d.depth == 1 && d.label() == metadataLabel, d.depth == 2 && d.labels[1] == metaLabel && d.label() == billedLabel:
+		return !d.hasUsage
+	case d.label() != usageLabel:
 		return false
 	case d.depth == 1:
 		return true
 	case d.hasUsage:
 		return false
 	case d.depth == 3:
-		return d.single && d.labels[1] == choicesLabel && !d.isObject(2)
+		return d.oneChoice && d.labels[1] == choicesLabel && !d.isObject(2)
+	case d.depth != 2:
+		return false
 	}
-	return d.depth == 2 && (d.labels[1] == responseLabel || d.labels[1] == messageLabel || d.labels[1] == groqLabel)
+	switch d.labels[1] {
+	case responseLabel, messageLabel, groqLabel, deltaLabel:
+		return true
+	}
+	return false
 }
 
 // isTier reports whether the string that begins is the service tier of the document, or
@@ -371,6 +429,11 @@ func (d *document) addChars(b []byte, size int) {
 			copy(d.typeValue[d.typeLen:], b)
 		}
 		d.typeLen += len(b)
+	case d.item.reading:
+		if d.item.textLen < len(d.item.text) {
+			copy(d.item.text[d.item.textLen:], b)
+		}
+		d.item.textLen += len(b)
 	case d.inTier:
 		if d.tierLen < len(d.tier) {
 			copy(d.tier[d.tierLen:], b)
@@ -386,6 +449,9 @@ func (d *document) endString() {
 	d.mode = between
 	if !wasName {
 		d.inTier = false
+		if d.item.reading {
+			d.endItemText()
+		}
 	}
 	if !wasName || d.depth >= maxLabels {
 		return

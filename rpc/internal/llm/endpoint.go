@@ -35,8 +35,8 @@ const (
 	Embeddings
 	Responses
 	Messages
-	// Other is an API method whose request is not read. Only the usage that its answer
-	// reports is known. No path belongs to it.
+	// Other is an API method of whose request only the model is read. Its cost is what its
+	// answer reports. No path belongs to it.
 	Other
 )
 
@@ -51,7 +51,7 @@ var endpoints = [...]struct {
 	Embeddings:      {"embeddings", "", embeddingFields},
 	Responses:       {"responses", "max_output_tokens", responseFields},
 	Messages:        {"messages", "max_tokens", messageFields},
-	Other:           {"other", "", nil},
+	Other:           {"other", "", otherFields},
 }
 
 // paths are the ends of the paths of endpoints. An end stands before those that it
@@ -85,9 +85,47 @@ func EndpointOf(method, requestPath string) (Endpoint, bool) {
 	return 0, false
 }
 
+// answerKind is what the answer of an endpoint that is not known has.
+type answerKind uint8
+
+const (
+	anyAnswer    answerKind = iota
+	imagesAnswer            // a list of images
+	inputAnswer             // scores or vectors: the model generates nothing
+)
+
+// answers are the ends of the paths of such endpoints.
+var answers = [...]struct {
+	end  string
+	kind answerKind
+}{
+	{"/images/generations", imagesAnswer},
+	{"/images/edits", imagesAnswer},
+	{"/images/variations", imagesAnswer},
+	{"/rerank", inputAnswer},
+	{"/reranking", inputAnswer},
+	{"/score", inputAnswer},
+	{"/pooling", inputAnswer},
+	{"/classify", inputAnswer},
+	{"/embed", inputAnswer},
+	{"/embedding", inputAnswer},
+	{"/moderations", inputAnswer},
+}
+
+// answerOf returns what the answer to a request with that path has.
+func answerOf(requestPath string) answerKind {
+	clean := strings.ToLower(path.Clean("/" + requestPath))
+	for i := range answers {
+		if strings.HasSuffix(clean, answers[i].end) {
+			return answers[i].kind
+		}
+	}
+	return anyAnswer
+}
+
 // ModelOfPath returns the model that the path of a request names, which servers with
-// such paths use whatever the body says: NAME in /openai/deployments/NAME/… and
-// /v1/engines/NAME/…. It is empty if the path names none.
+// such paths use whatever the body says: NAME in /openai/deployments/NAME/…,
+// /v1/engines/NAME/… and /v1beta/models/NAME:…. It is empty if the path names none.
 func ModelOfPath(requestPath string) string {
 	clean := path.Clean("/" + requestPath)
 	for i := range paths {
@@ -107,12 +145,18 @@ func ModelOfPath(requestPath string) string {
 	if i := strings.Index(lower, enginesParent); i >= 0 {
 		return clean[i+len(enginesParent):]
 	}
+	if i := strings.Index(lower, modelsParent); i >= 0 {
+		if name, _, ok := strings.Cut(clean[i+len(modelsParent):], ":"); ok {
+			return name
+		}
+	}
 	return ""
 }
 
 const (
 	deploymentsParent = "/deployments/"
 	enginesParent     = "/engines/"
+	modelsParent      = "/models/"
 )
 
 // Dialect returns the dialect of the endpoint.

@@ -48,11 +48,11 @@ var byteOrderMark = [...]byte{0xEF, 0xBB, 0xBF}
 
 const doneData = "[DONE]"
 
-// passEvents processes a piece of a stream.
-func (m *Meter) passEvents(p []byte) []byte {
+// passEvents processes a piece of a stream from begin on.
+func (m *Meter) passEvents(p []byte, begin int) []byte {
 	s := &m.events
 	s.out.begin(p)
-	i := m.skipMark(p)
+	i := begin + m.skipMark(p[begin:])
 	s.out.add(0, i)
 	from := i // bytes before it were passed, held or hidden
 	for i < len(p) {
@@ -259,6 +259,7 @@ func (m *Meter) event(terminated bool) {
 	}
 	m.truncated = m.truncated || d.tooDeep || d.tooLong
 	m.finishes += d.finishes
+	m.generated.event(d)
 	m.readTier()
 	last := false
 	switch string(d.eventType()) {

@@ -20,6 +20,7 @@ const (
 	streamField
 	streamOptionsField // of the stream
 	contentField       // input that may contain media
+	predictionField    // of the output
 	textField          // input without media
 	toolsField
 	toolChoiceField
@@ -28,34 +29,40 @@ const (
 	grammarField      // of the output
 	promptField       // texts or token ids
 	thinkingField
-	storedField // refers to input that the server stores
+	storedField   // refers to input that the server stores
+	embedsField   // input as vectors
+	truncateField // of a prompt that is too long
 	backgroundField
 )
 
 // The fields that matter, including those that vLLM, SGLang and llama.cpp add.
 var (
 	chatFields = merge(generationFields, map[string]field{
-		"messages": contentField, "prediction": contentField, "documents": textField,
+		"messages": contentField, "prediction": predictionField, "documents": textField,
 		"chat_template": textField, "chat_template_kwargs": textField,
 		"tools": toolsField, "functions": toolsField, "tool_choice": toolChoiceField, "function_call": toolChoiceField,
+		"data_sources": storedField, "cached_content": storedField, "session_params": storedField,
 	})
-	completionFields = merge(generationFields, map[string]field{"prompt": promptField, "suffix": textField})
+	completionFields = merge(generationFields, map[string]field{
+		"prompt": promptField, "suffix": textField, "prompt_embeds": embedsField, "session_params": storedField,
+	})
 	generationFields = map[string]field{ // of chat and other completions
 		"service_tier": serviceTierField,
 		"model":        modelField, "max_tokens": boundField, "max_completion_tokens": boundField, "n_predict": boundField, "min_tokens": minimumField,
-		"n": choicesField, "best_of": choicesField, "n_cmpl": choicesField, "stream": streamField, "stream_options": streamOptionsField,
+		"truncate_prompt_tokens": truncateField,
+		"n":                      choicesField, "best_of": choicesField, "n_cmpl": choicesField, "stream": streamField, "stream_options": streamOptionsField,
 		"response_format": formatField, "structured_outputs": grammarField, "guided_json": grammarField,
 		"guided_regex": grammarField, "guided_choice": grammarField, "guided_grammar": grammarField,
 		"json_schema": grammarField, "regex": grammarField, "ebnf": grammarField, "structural_tag": grammarField,
 	}
 	embeddingFields = map[string]field{
-		"model": modelField, "input": promptField, "messages": contentField, "chat_template": textField, "chat_template_kwargs": textField,
+		"model": modelField, "truncate_prompt_tokens": truncateField, "truncate": truncateField, "input": promptField, "messages": contentField, "chat_template": textField, "chat_template_kwargs": textField,
 	}
 	responseFields = map[string]field{
 		"model": modelField, "service_tier": serviceTierField, "max_output_tokens": boundField, "stream": streamField,
 		"input": contentField, "instructions": textField, "tools": toolsField, "tool_choice": toolChoiceField,
 		"text": formatObjectField, "structured_outputs": grammarField,
-		"previous_response_id": storedField, "conversation": storedField, "prompt": storedField, "background": backgroundField,
+		"truncation": truncateField, "previous_response_id": storedField, "conversation": storedField, "prompt": storedField, "background": backgroundField,
 	}
 	messageFields = map[string]field{
 		"model": modelField, "service_tier": serviceTierField, "max_tokens": boundField, "stream": streamField,
@@ -63,6 +70,9 @@ var (
 		"output_format": formatField, "output_config": formatObjectField, "thinking": thinkingField, "container": storedField,
 	}
 )
+
+// otherFields are those of endpoints that are not known.
+var otherFields = map[string]field{"model": modelField}
 
 // merge adds the fields of a to b and returns b.
 func merge(a, b map[string]field) map[string]field {
@@ -90,10 +100,11 @@ const (
 	audio
 	video
 	file
+	reference // to what the server stores
 )
 
 // mediumBytes are the bytes that a part of a medium counts for.
-var mediumBytes = [...]int64{noMedium: 0, image: ImageBytes, audio: AudioBytes, video: VideoBytes, file: FileBytes}
+var mediumBytes = [...]int64{noMedium: 0, image: ImageBytes, audio: AudioBytes, video: VideoBytes, file: FileBytes, reference: 3 * StoredTokens}
 
 // mediumOf returns the medium of the type of a part.
 func mediumOf(kind []byte) medium {
@@ -106,6 +117,8 @@ func mediumOf(kind []byte) medium {
 		return video
 	case "file", "input_file", "document", "container_upload":
 		return file
+	case "item_reference":
+		return reference
 	}
 	return noMedium
 }
@@ -131,6 +144,10 @@ func isText(name []byte) bool {
 	}
 	return false
 }
+
+// isCertainText reports whether a text in a member with that name is given to the model by
+// every server. Some leave out others, such as the reasoning of earlier turns.
+func isCertainText(name []byte) bool { return string(name) == "content" || string(name) == "text" }
 
 // isTextType reports whether all of a part, or of the source of a document, is text.
 func isTextType(kind []byte) bool {

@@ -81,7 +81,7 @@ func FuzzUsage(f *testing.F) {
 		for _, text := range [][]byte{first, second} {
 			var b usageBlock
 			b.read(&s, text)
-			u, ok := b.usage(e)
+			u, ok := b.usage(e, false)
 			if !ok {
 				continue
 			}

@@ -2,12 +2,7 @@
 
 package llm
 
-import (
-	"mime"
-	"strings"
-
-	"github.com/bucketring/bucketring/internal/amount"
-)
+import "github.com/bucketring/bucketring/internal/amount"
 
 // A Meter reads one answer in pieces of any size, and holds a few KiB of it at most.
 // It is not safe for concurrent use.
@@ -15,8 +10,12 @@ type Meter struct {
 	e        Endpoint
 	n        int64 // choices
 	hasInput bool
+	noOutput bool // the answer has none
 	failed   bool // the status is that of an error
-	stream   bool // of events
+	format   format
+	stream   bool   // of events
+	lead     []byte // the beginning of the answer, until the format is known
+	asked    bool   // Rewrite asked for usage
 
 	events events
 	doc    document // the current event, or the whole answer
@@ -27,6 +26,8 @@ type Meter struct {
 	finishes   int64 // of choices
 	textEvents int64 // events with generated text
 	text       int64 // bytes of generated text, in events that ended
+
+	generated generated
 
 	block          usageBlock // the last one
 	usage          Usage      // all blocks that were accepted, combined
@@ -40,52 +41,50 @@ type Meter struct {
 	usageRead      bool // of an answer that is one document
 }
 
-// NewMeter returns a meter for the answer to r with a status and content type:
-// text/event-stream is a stream, JSON is one document. With any other content type,
-// the answer has the format that r asked for.
+// NewMeter returns a meter for the answer to r with a status and content type. An answer
+// that begins as a stream of events or as a JSON object is read as that. With any other
+// beginning, the content type decides, and if that is neither, what r asked for.
 func NewMeter(r *Request, status int, contentType string) *Meter {
 	m := &Meter{
 		e:        r.Endpoint,
 		n:        max(r.N, 1),
-		hasInput: r.InputBytes > 0 || r.InputTokens > 0,
+		hasInput: r.HasPrompt(),
 		failed:   status >= 400,
 		usage:    noUsage,
 		maxClaim: r.maxInputTokens(),
 	}
 	m.claim.input, m.claim.output = -1, -1
-	m.doc.e, m.doc.single = r.Endpoint, m.n == 1
-	m.stream = isStream(r, contentType)
-	m.events.hideUsage = m.stream && r.Stream && !r.IncludeUsage && r.Endpoint.hasUsageChunk()
-	m.doc.removeNull, m.doc.null.first = m.events.hideUsage && r.usageAsked, true
+	m.doc.e, m.doc.oneChoice, m.doc.hasImages, m.doc.null.first = r.Endpoint, m.n == 1, r.answer == imagesAnswer, true
+	m.noOutput = r.answer == inputAnswer
+	m.asked = r.Stream && r.usageAsked && r.Endpoint.hasUsageChunk()
+	m.format = formatOf(r, contentType)
 	return m
-}
-
-func isStream(r *Request, contentType string) bool {
-	kind, _, err := mime.ParseMediaType(contentType)
-	if err != nil { // a parameter may be invalid
-		kind, _, _ = strings.Cut(strings.ToLower(contentType), ";")
-		kind = strings.TrimSpace(kind)
-	}
-	switch {
-	case kind == "text/event-stream":
-		return true
-	case strings.HasSuffix(kind, "json") && !strings.HasSuffix(kind, "ndjson"): // ndjson has one document in each line
-		return false
-	}
-	return r.Stream
 }
 
 // Process reads the next piece from upstream and returns the bytes to send to the
 // caller now. They are valid until the next call. It passes every byte at once, but
-// for what the caller did not ask for:
+// for a few that tell the format of an answer, and for what the caller did not ask for if
+// the request was rewritten to ask for usage:
 //
-//   - A usage chunk, which is an event with usage and without choices. An event that
+//   - The usage chunk, which is an event with usage and without choices. An event that
 //     may be one is held back until it ends.
-//   - A member "usage":null of an event, if the request was rewritten to ask for
-//     usage. The bytes that may be one are held back until they are known.
+//   - A member "usage":null of an event. The bytes that may be one are held back until
+//     they are known.
 func (m *Meter) Process(p []byte) []byte {
+	begin := 0
+	if m.format != known {
+		var ok bool
+		if p, begin, ok = m.detect(p); !ok {
+			return p[:begin]
+		}
+	}
+	return m.process(p, begin)
+}
+
+// process reads p from begin on. The bytes before it are passed.
+func (m *Meter) process(p []byte, begin int) []byte {
 	if m.stream {
-		return m.passEvents(p)
+		return m.passEvents(p, begin)
 	}
 	m.doc.feed(p)
 	m.truncated = m.truncated || m.doc.tooDeep || m.doc.tooLong
@@ -95,16 +94,22 @@ func (m *Meter) Process(p []byte) []byte {
 		m.readUsage(true)
 	}
 	m.finished = m.doc.complete
+	m.textAfterUsage = m.textAfterUsage || m.doc.trailing
 	return p
 }
 
 // Close ends the answer and returns the bytes that are still held back, if any. They
 // stay valid.
 func (m *Meter) Close() []byte {
-	if m.stream {
-		return m.closeEvents()
+	var lead []byte
+	if m.format != known {
+		m.begin(m.format == eventsFormat)
+		lead = m.process(m.lead, 0)
 	}
-	return nil
+	if m.stream {
+		return append(lead[:len(lead):len(lead)], m.closeEvents()...)
+	}
+	return lead
 }
 
 // Usage returns the usage that the answer reports for the whole call. It is false if
@@ -122,7 +127,23 @@ func (m *Meter) Usage() (Usage, bool) {
 func (m *Meter) PartialUsage() Usage {
 	u := m.usage
 	u.ServiceTier = m.serviceTier
+	if x := m.extras(); x != (extras{}) {
+		u.Images, u.Searches = max(u.Images, x.images), max(u.Searches, x.searches)
+	}
 	return u
+}
+
+// extras returns the images and searches that the answer shows. They count also without a
+// usage block. If that says more, it counts.
+func (m *Meter) extras() extras {
+	if m.failed {
+		return extras{}
+	}
+	g := m.generated
+	if !m.stream {
+		g.event(&m.doc)
+	}
+	return g.extras()
 }
 
 // UsageIsCurrent reports whether PartialUsage counts all the output so far.
@@ -191,7 +212,7 @@ func (m *Meter) Truncated() bool { return m.truncated }
 // readUsage reads the usage block of the document. final: it is that of the whole call.
 func (m *Meter) readUsage(final bool) {
 	m.block.read(&m.scan, m.doc.usage)
-	u, ok := m.block.usage(m.e)
+	u, ok := m.block.usage(m.e, m.noOutput)
 	if !ok {
 		m.usageRejected = true
 		m.addClaim(m.usage.Input, m.usage.Output)

@@ -92,10 +92,13 @@ var (
 	responseUsed = used(8, 2, 3, 1)
 )
 
+// withoutNulls removes what a caller gets because usage is asked for.
+func withoutNulls(answer string) string { return strings.ReplaceAll(answer, `,"usage":null`, "") }
+
 func TestMeterStreams(t *testing.T) {
 	anthropic := Request{Endpoint: Messages, N: 1, Stream: true, InputBytes: 10}
 	responses := Request{Endpoint: Responses, N: 1, Stream: true, InputBytes: 10}
-	completions := Request{Endpoint: Completions, N: 1, Stream: true, InputBytes: 10}
+	completions := Request{Endpoint: Completions, N: 1, Stream: true, InputBytes: 10, usageAsked: true}
 	two := Request{Endpoint: ChatCompletions, N: 2, Stream: true, InputBytes: 10}
 	multiline := "data: {\"choices\":\ndata: [],\ndata:\"usage\":{\"prompt_tokens\":9,\n: a comment\ndata: \"completion_tokens\":2}}\n\n"
 	for _, tt := range []struct {
@@ -106,14 +109,15 @@ func TestMeterStreams(t *testing.T) {
 		want   outcome
 	}{
 		{"asked for usage", streamUsage, chatDelta + chatStop + chatUsage + done, "", outcome{chatUsed, true, chatUsed, 2, 2, true, false, false}},
-		{"usage is hidden", streaming, chatDelta + chatStop + chatUsage + done, chatDelta + chatStop + done, outcome{chatUsed, true, chatUsed, 2, 2, true, false, false}},
-		{"CRLF", streaming, hiddenCRLF.Replace(chatDelta + chatUsage + done), hiddenCRLF.Replace(chatDelta + done), outcome{chatUsed, true, chatUsed, 2, 2, true, false, false}},
-		{"CR", streaming, hiddenCR.Replace(chatDelta + chatUsage + done), hiddenCR.Replace(chatDelta + done), outcome{chatUsed, true, chatUsed, 2, 2, true, false, false}},
-		{"byte order mark", streaming, "\xef\xbb\xbf" + chatUsage + done, "\xef\xbb\xbf" + done, outcome{chatUsed, true, chatUsed, 2, 0, true, false, false}},
-		{"comments", streaming, ": hi\n\n" + chatDelta + ":\n" + chatUsage + ": OPENROUTER\n\n" + done, ": hi\n\n" + chatDelta + ":\n: OPENROUTER\n\n" + done, outcome{chatUsed, true, chatUsed, 2, 2, true, false, false}},
-		{"other fields", streaming, "id: 1\nevent: x\n" + chatUsage + "retry: 5\nid\n" + done, "retry: 5\nid\n" + done, outcome{chatUsed, true, chatUsed, 2, 0, true, false, false}},
-		{"data of several lines", streaming, multiline + done, done, outcome{used(9, -1, 2, -1), true, used(9, -1, 2, -1), 2, 0, true, false, false}},
-		{"the last event has no end", streaming, chatDelta + strings.TrimSpace(chatUsage), chatDelta, outcome{chatUsed, true, chatUsed, 2, 2, false, false, false}},
+		{"nobody asked for usage", streaming, chatDelta + chatStop + chatUsage + done, "", outcome{chatUsed, true, chatUsed, 2, 2, true, false, false}},
+		{"usage is hidden", asking, chatDelta + chatStop + chatUsage + done, chatDelta + chatStop + done, outcome{chatUsed, true, chatUsed, 2, 2, true, false, false}},
+		{"CRLF", asking, hiddenCRLF.Replace(chatDelta + chatUsage + done), hiddenCRLF.Replace(chatDelta + done), outcome{chatUsed, true, chatUsed, 2, 2, true, false, false}},
+		{"CR", asking, hiddenCR.Replace(chatDelta + chatUsage + done), hiddenCR.Replace(chatDelta + done), outcome{chatUsed, true, chatUsed, 2, 2, true, false, false}},
+		{"byte order mark", asking, "\xef\xbb\xbf" + chatUsage + done, "\xef\xbb\xbf" + done, outcome{chatUsed, true, chatUsed, 2, 0, true, false, false}},
+		{"comments", asking, ": hi\n\n" + chatDelta + ":\n" + chatUsage + ": OPENROUTER\n\n" + done, ": hi\n\n" + chatDelta + ":\n: OPENROUTER\n\n" + done, outcome{chatUsed, true, chatUsed, 2, 2, true, false, false}},
+		{"other fields", asking, "id: 1\nevent: x\n" + chatUsage + "retry: 5\nid\n" + done, "retry: 5\nid\n" + done, outcome{chatUsed, true, chatUsed, 2, 0, true, false, false}},
+		{"data of several lines", asking, multiline + done, done, outcome{used(9, -1, 2, -1), true, used(9, -1, 2, -1), 2, 0, true, false, false}},
+		{"the last event has no end", asking, chatDelta + strings.TrimSpace(chatUsage), chatDelta, outcome{chatUsed, true, chatUsed, 2, 2, false, false, false}},
 		{"no usage", streaming, chatDelta + chatDelta + chatStop + done, "", outcome{noUsage, false, noUsage, 2, 4, true, false, false}},
 		{"cut", streaming, chatDelta + chatDelta[:strings.Index(chatDelta, "i\"}")], "", outcome{noUsage, false, noUsage, 2, 3, false, false, false}},
 		{"continuous usage", streamUsage, continuous + continuous + chatStop + done, "", outcome{used(9, -1, 5, -1), true, used(9, -1, 5, -1), 5, 4, true, false, false}},
@@ -160,6 +164,9 @@ func TestMeterStreams(t *testing.T) {
 		m := NewMeter(&tt.r, 200, "text/event-stream; charset=utf-8")
 		if tt.passed == "" {
 			tt.passed = tt.answer
+		}
+		if tt.r.usageAsked {
+			tt.passed = withoutNulls(tt.passed)
 		}
 		if got := run(m, tt.answer); got != tt.passed {
 			t.Errorf("%s: passed\n%q, want\n%q", tt.name, got, tt.passed)
@@ -234,25 +241,64 @@ func TestMeterDocuments(t *testing.T) {
 	}
 }
 
-// TestContentTypes: the content type decides whether an answer is a stream.
-func TestContentTypes(t *testing.T) {
-	for _, tt := range []struct {
-		kind         string
-		asked, event bool
-	}{
-		{"text/event-stream", false, true},
-		{"Text/Event-Stream;charset=\"", false, true},
-		{"application/json", true, false},
-		{"application/x-json", true, false},
-		{"", true, true},
-		{"", false, false},
-		{"text/plain", true, true},
-		{"text/plain", false, false},
+// TestFormats: an answer is read as what it is, whatever its content type says. The type
+// decides only for an answer that begins as neither a stream nor a JSON object.
+func TestFormats(t *testing.T) {
+	const document = `{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":2}}`
+	for _, kind := range []string{
+		"text/event-stream", "Text/Event-Stream;charset=\"", "application/json", "application/x-json", "application/problem+json; q", "text/plain", "text/html", "", "application/octet-stream",
 	} {
-		m := NewMeter(&Request{N: 1, Stream: tt.asked, IncludeUsage: true}, 200, tt.kind)
-		run(m, chatDelta+done)
-		if got := m.Finished(); got != tt.event {
-			t.Errorf("%q with stream %v is read as events: %v, want %v", tt.kind, tt.asked, got, tt.event)
+		for _, asked := range []bool{false, true} {
+			for _, answer := range []string{
+				chatDelta + chatUsage + done, "\r\n\n" + chatDelta + chatUsage + done, "event: x\n" + chatDelta + chatUsage + done, ": hi\n\n" + chatDelta + chatUsage + done,
+				"id: 7\n" + chatDelta + chatUsage + done, "retry: 7\n" + chatDelta + chatUsage + done, document, "\n\n" + document,
+			} {
+				r := Request{N: 1, Stream: asked, usageAsked: asked, InputBytes: 10}
+				want := answer
+				if asked && !strings.HasSuffix(answer, "}") {
+					want = withoutNulls(strings.Replace(answer, chatUsage, "", 1))
+					if fields := strings.SplitN(answer, chatDelta, 2)[0]; strings.Contains(fields, ":") && !strings.Contains(fields, "\n\n") {
+						want = fields + want[len(fields):]
+					}
+				}
+				for cut := range len(answer) {
+					m := NewMeter(&r, 200, kind)
+					if got := run(m, answer, cut, cut); got != want {
+						t.Fatalf("%q, stream %v, cut at %d: passed %q, want %q", kind, asked, cut, got, want)
+					}
+					if u, ok := m.Usage(); !ok || u.Input != 9 || u.Output != 2 || m.OutputBytes() != 2 || m.UsageRejected() {
+						t.Fatalf("%q, stream %v, cut at %d: usage %+v, %v, %d bytes of %q", kind, asked, cut, u, ok, m.OutputBytes(), answer)
+					}
+				}
+			}
+		}
+	}
+	for _, tt := range []struct {
+		kind   string
+		asked  bool
+		answer string
+		text   int64
+	}{
+		{"text/event-stream", false, "Hello", 5},
+		{"application/json", true, "Hello", 5},
+		{"text/plain", false, "dat", 3},
+		{"text/plain", false, "data", 4},
+		{"text/plain", false, "datum: x", 8},
+		{"text/plain", false, "event", 5},
+		{"text/plain", false, "[1,2]", 5},
+		{"application/json", false, document + document, 2 + int64(len(document))},
+		{"text/event-stream", true, document + "\n" + document, 2 + int64(len(document))},
+		{"application/x-ndjson", true, document + "\n" + document + "\n", 2*int64(len(document)) - 2},
+		{"application/x-ndjson", false, document + "\n" + document + "\n", 2 + int64(len(document))},
+	} {
+		for cut := range len(tt.answer) {
+			m := NewMeter(&Request{N: 1, Stream: tt.asked, InputBytes: 10}, 200, tt.kind)
+			if got := run(m, tt.answer, cut); got != tt.answer {
+				t.Errorf("%q: passed %q, want %q", tt.kind, got, tt.answer)
+			}
+			if u, ok := m.Usage(); ok || m.OutputBytes() != tt.text {
+				t.Errorf("%q with stream %v, %q cut at %d: usage %+v, %v, %d bytes, want none and %d", tt.kind, tt.asked, tt.answer, cut, u, ok, m.OutputBytes(), tt.text)
+			}
 		}
 	}
 }
@@ -344,7 +390,7 @@ func TestLongChunkIsPassed(t *testing.T) {
 			want = done
 		}
 		for _, cut := range []int{0, 10, maxHeld, maxHeld + 1, maxHeld + 2} {
-			m := NewMeter(&streaming, 200, "text/event-stream")
+			m := NewMeter(&asking, 200, "text/event-stream")
 			if got := run(m, answer, min(cut, len(answer))); got != want {
 				t.Errorf("a chunk with %d bytes more, cut at %d: %d bytes are passed, want %d", tt.pad, cut, len(got), len(want))
 			}
@@ -362,7 +408,7 @@ func TestOnlyUsageChunkIsHidden(t *testing.T) {
 		{strings.Replace(chatUsage, "}}", "}", 1), strings.Replace(chatUsage, "}}", "}", 1)},
 	} {
 		for _, cut := range []int{0, 1, 30, len(tt.answer) - 1, len(comment) + 30} {
-			m := NewMeter(&streaming, 200, "text/event-stream")
+			m := NewMeter(&asking, 200, "text/event-stream")
 			if got := run(m, tt.answer, min(cut, len(tt.answer))); got != tt.want {
 				t.Errorf("%.60q... cut at %d: passed %d bytes, want %d", tt.answer, cut, len(got), len(tt.want))
 			}
@@ -378,19 +424,23 @@ func TestPassesAtOnce(t *testing.T) {
 		sent string // in one piece
 		want string // at once
 	}{
+		{"the chunk, usage not asked for", streaming, chatDelta + chatUsage, chatDelta + chatUsage},
 		{"half an event, usage asked for", streamUsage, chatDelta + chatUsage[:20], chatDelta + chatUsage[:20]},
-		{"events", streaming, chatDelta + chatStop, chatDelta + chatStop},
-		{"a choice", streaming, chatDelta[:80], chatDelta[:80]},
-		{"before the choices", streaming, chatDelta + chatDelta[:40], chatDelta},
-		{"a comment", streaming, ": pi", ": pi"},
-		{"a comment and more", streaming, ": ping\n: ", ": ping\n: "},
-		{"no JSON", streaming, "data: hel", "data: hel"},
-		{"a line without end", streaming, "data: {\"x\":\"" + strings.Repeat("x", maxHeld), "data: {\"x\":\"" + strings.Repeat("x", maxHeld)},
-		{"the chunk", streaming, chatDelta + chatUsage, chatDelta},
-		{"around the chunk", streaming, chatDelta + chatUsage + done, chatDelta + done},
-		{"only the chunk", streaming, chatUsage, ""},
+		{"events", asking, chatDelta + chatStop, chatDelta + chatStop},
+		{"a choice", asking, chatDelta[:80], chatDelta[:80]},
+		{"before the choices", asking, chatDelta + chatDelta[:40], chatDelta},
+		{"a comment", asking, ": pi", ": pi"},
+		{"a comment and more", asking, ": ping\n: ", ": ping\n: "},
+		{"no JSON", asking, "data: hel", "data: hel"},
+		{"a line without end", asking, "data: {\"x\":\"" + strings.Repeat("x", maxHeld), "data: {\"x\":\"" + strings.Repeat("x", maxHeld)},
+		{"the chunk", asking, chatDelta + chatUsage, chatDelta},
+		{"around the chunk", asking, chatDelta + chatUsage + done, chatDelta + done},
+		{"only the chunk", asking, chatUsage, ""},
 	} {
 		m := NewMeter(&tt.r, 200, "text/event-stream")
+		if tt.r.usageAsked {
+			tt.want = withoutNulls(tt.want)
+		}
 		if got := string(m.Process([]byte(tt.sent))); got != tt.want {
 			t.Errorf("%s: passes\n%q, want\n%q", tt.name, got, tt.want)
 		}
@@ -399,11 +449,11 @@ func TestPassesAtOnce(t *testing.T) {
 
 // TestHeldBytesArePassed before the bytes that follow, and at the end.
 func TestHeldBytesArePassed(t *testing.T) {
-	m := NewMeter(&streaming, 200, "text/event-stream")
+	m := NewMeter(&asking, 200, "text/event-stream")
 	first := string(m.Process([]byte(chatDelta[:40])))
 	second := string(m.Process([]byte(chatDelta[40:] + chatStop[:20])))
 	rest := string(m.Close())
-	if first != "" || second != chatDelta || rest != chatStop[:20] {
+	if first != "" || second != withoutNulls(chatDelta) || rest != chatStop[:20] {
 		t.Errorf("passes %q, %q, %q, want nothing, then the event, then the rest", first, second, rest)
 	}
 }
@@ -411,7 +461,7 @@ func TestHeldBytesArePassed(t *testing.T) {
 // TestMemoryIsBounded for a line of any length.
 func TestMemoryIsBounded(t *testing.T) {
 	for _, line := range []string{"data: {\"usage\":{\"x\":\"", "data: ", ": ", "xxxxxxxxxx", "data: {\"", "data: {\"choices\":\""} {
-		m := NewMeter(&streaming, 200, "text/event-stream")
+		m := NewMeter(&asking, 200, "text/event-stream")
 		m.Process([]byte(line))
 		piece := []byte(strings.Repeat("y", 64<<10))
 		for range 64 {

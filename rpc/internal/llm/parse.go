@@ -25,6 +25,7 @@ type parser struct {
 	r *Request
 
 	prompts  int64
+	embedded int64 // prompts
 	thinking int64 // tokens
 	tools    bool
 	noTools  bool // tool_choice is none
@@ -79,15 +80,13 @@ func (p *parser) readMember(name []byte) {
 	switch kind {
 	case modelField:
 		r.Model = p.validText()
+	case truncateField:
+		r.truncated = p.truncates()
 	case serviceTierField:
 		r.ServiceTier = p.validText()
 	case boundField:
-		least := int64(1)
-		if r.Endpoint == Completions || r.Endpoint == Messages {
-			least = 0 // returns only log probabilities of the prompt, or fills a cache
-		}
-		n := p.bound(least)
-		p.addBound(memberSpan{start, p.i, n, string(name) == "n_predict"})
+		n, quoted := p.bound()
+		p.addBound(memberSpan{start, p.i, n, string(name) == "n_predict", quoted})
 		r.MaxOutput = max(r.MaxOutput, n)
 	case minimumField:
 		r.MinOutput = p.wholeNumber(0)
@@ -99,6 +98,10 @@ func (p *parser) readMember(name []byte) {
 		p.streamOptions(start)
 	case contentField:
 		r.InputBytes += p.countContent(true)
+	case predictionField:
+		certain := r.textBytes
+		r.InputBytes += p.countContent(true)
+		r.textBytes = certain
 	case textField:
 		r.InputBytes += p.countText()
 	case toolsField:
@@ -117,8 +120,10 @@ func (p *parser) readMember(name []byte) {
 	case thinkingField:
 		p.thinkingBudget()
 	case storedField:
-		r.StoredInput = true
+		p.stored()
 		r.InputBytes += p.countText()
+	case embedsField:
+		p.embeds()
 	case backgroundField:
 		if p.boolean() {
 			p.fail("must not be true: the usage of a background response cannot be metered")
@@ -164,6 +169,7 @@ func (p *parser) addBound(m memberSpan) {
 // finish sets what depends on several fields.
 func (p *parser) finish() {
 	r := p.r
+	p.prompts = max(p.prompts, p.embedded)
 	if p.prompts > amount.Max/r.N {
 		p.problem, p.field = "must be at most "+amount.MaxText+" for all prompts together, got "+strconv.FormatInt(r.N, 10), "n"
 		return
@@ -175,6 +181,7 @@ func (p *parser) finish() {
 	switch r.Endpoint {
 	case Embeddings:
 		r.MaxOutput, r.N = 0, 1
+		r.textBytes = 0 // many servers read only the beginning of long texts
 	case Responses:
 		r.MinOutput = responsesFloor
 	}
@@ -251,23 +258,49 @@ func (p *parser) validText() string {
 	return name
 }
 
+// boolean reads true or false, or what servers in Python read as such: 1, 0 or a string.
+// Rewrite replaces those.
 func (p *parser) boolean() bool {
-	switch p.peek() {
+	start, value, text := p.nextStart(), false, ""
+	switch c := p.peek(); c {
 	case 't', 'f':
 		return string(p.scalar()) == "true"
+	case '0', '1', '"':
+		probe := p.scanner
+		if c == '"' {
+			if at := probe.text(); !probe.failed() {
+				text = strings.ToLower(string(at.in(p.b)))
+			}
+		} else {
+			text = string(probe.scalar())
+		}
+		if value = text == "true" || text == "1"; value || text == "false" || text == "0" {
+			p.scanner = probe
+			p.r.literals = append(p.r.literals, edit{start: start, end: p.i, text: strconv.FormatBool(value)})
+			return value
+		}
 	}
 	p.wrongType("true or false")
 	return false
 }
 
-// wholeNumber reads a whole number from least to 2^53.
-func (p *parser) wholeNumber(least int64) int64 {
-	if c := p.peek(); c != '-' && (c < '0' || c > '9') {
-		p.wrongType("a number")
-		return 0
+// truncates reads whether the server shortens a prompt that is too long: a number of
+// tokens, true, or anything but "disabled".
+func (p *parser) truncates() bool {
+	start := p.nextStart()
+	p.skip()
+	if p.failed() {
+		return false
 	}
-	got := p.describeNext()
-	number := p.scalar()
+	value := string(p.b[start:p.i])
+	return value != "false" && value != `"disabled"`
+}
+
+// wholeNumber reads a whole number from least to 2^53, or a string with its digits, which
+// Rewrite replaces.
+func (p *parser) wholeNumber(least int64) int64 {
+	start, got := p.nextStart(), p.describeNext()
+	number, quoted := p.number()
 	if p.failed() {
 		return 0
 	}
@@ -277,18 +310,62 @@ func (p *parser) wholeNumber(least int64) int64 {
 		p.fail("must be a whole number of at least " + strconv.FormatInt(least, 10) + ", got " + got)
 	case n > amount.Max:
 		p.fail("must be at most " + amount.MaxText + ", got " + got)
+	case quoted:
+		p.r.literals = append(p.r.literals, edit{start: start, end: p.i, text: strconv.FormatInt(n, 10)})
 	}
 	return n
 }
 
-// bound reads an output bound: a whole number from least to 2^53, or noBound.
-func (p *parser) bound(least int64) int64 {
-	at := p.nextStart()
-	if p.peek() == '-' && string(p.scalar()) == "-1" {
-		return noBound
+// number reads a number, or a string with digits: servers in Python read "100" as 100, and
+// llama.cpp as no number.
+func (p *parser) number() (number []byte, quoted bool) {
+	switch c := p.peek(); {
+	case c == '-', c >= '0' && c <= '9':
+		return p.scalar(), false
+	case c == '"':
+		probe := p.scanner
+		if at := probe.text(); !probe.failed() {
+			if digits := bytes.TrimSpace(at.in(p.b)); isDigits(digits) {
+				p.text()
+				return digits, true
+			}
+		}
 	}
-	p.i = at
-	return p.wholeNumber(least)
+	p.wrongType("a number")
+	return nil, false
+}
+
+// isDigits reports whether a text is a whole number in digits.
+func isDigits(s []byte) bool {
+	s = bytes.TrimPrefix(s, []byte("-"))
+	return len(s) > 0 && countDigits(s) == len(s)
+}
+
+// bound reads an output bound: a number from 0 to 2^53, or noBound. llama.cpp and Ollama
+// take any negative number for no bound, and Ollama also 0, which vLLM rejects; so 0 is a
+// bound only where it has a meaning of its own: for log probabilities of a prompt, and for
+// filling a cache. A fraction, which llama.cpp truncates and others reject, is rounded up.
+func (p *parser) bound() (n int64, quoted bool) {
+	got := p.describeNext()
+	number, quoted := p.number()
+	if p.failed() {
+		return 0, false
+	}
+	n, ok := parseWhole(number)
+	if !ok {
+		f, _ := strconv.ParseFloat(string(number), 64)
+		n = int64(math.Ceil(f))
+		if f < 0 {
+			n = noBound
+		}
+	}
+	switch e := p.r.Endpoint; {
+	case n > amount.Max:
+		p.fail("must be at most " + amount.MaxText + ", got " + got)
+	case n < 0, n == 0 && e != Completions && e != Messages:
+		return noBound, quoted
+	}
+	return n, quoted
 }
 
 // parseWhole parses a JSON number in any notation, since servers in Python read 1e3 as

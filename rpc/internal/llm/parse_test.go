@@ -82,6 +82,17 @@ func TestParse(t *testing.T) {
 		},
 		{"no bound", ChatCompletions, `{"max_tokens":-1,"max_completion_tokens":null,"n_predict": -1}`, Request{MaxOutput: -1, N: 1}},
 		{"no bound beside a bound", ChatCompletions, `{"n_predict":-1,"max_tokens":5}`, Request{MaxOutput: 5, N: 1}},
+		{"any negative number is no bound", ChatCompletions, `{"max_tokens":-2,"max_completion_tokens":-1.0,"n_predict":"-2"}`, Request{MaxOutput: -1, N: 1}},
+		{"a large negative number", Completions, `{"n_predict":-2147483648,"max_tokens":-1e99}`, Request{MaxOutput: -1, N: 1}},
+		{"a negative fraction", ChatCompletions, `{"n_predict":-1.5}`, Request{MaxOutput: -1, N: 1}},
+		{"servers disagree about 0", ChatCompletions, `{"max_tokens":0}`, Request{MaxOutput: -1, N: 1}},
+		{"0 of Responses", Responses, `{"max_output_tokens":0}`, Request{MaxOutput: -1, MinOutput: 16, N: 1}},
+		{"0 of completions is one", Completions, `{"max_tokens":0}`, Request{N: 1}},
+		{"0 of messages is one", Messages, `{"max_tokens":0}`, Request{N: 1}},
+		{"a fraction is rounded up", ChatCompletions, `{"max_tokens":1.5}`, Request{MaxOutput: 2, N: 1}},
+		{"numbers as strings", ChatCompletions, `{"max_tokens":" 100 ","n":"2","min_tokens":"7"}`, Request{MaxOutput: 100, MinOutput: 7, N: 2}},
+		{"booleans as other things", ChatCompletions, `{"stream":"True","stream_options":{"include_usage":1}}`, Request{MaxOutput: -1, N: 1, Stream: true, IncludeUsage: true}},
+		{"false as other things", ChatCompletions, `{"stream":0}`, Request{MaxOutput: -1, N: 1}},
 		{"other notations", ChatCompletions, `{"max_tokens":1e3,"n":2.0}`, Request{MaxOutput: 1000, N: 2}},
 		{"the most", ChatCompletions, `{"max_tokens":9007199254740992}`, Request{MaxOutput: 1 << 53, N: 1}},
 		{"best_of", ChatCompletions, `{"n":2,"best_of":5}`, Request{MaxOutput: -1, N: 5}},
@@ -126,7 +137,7 @@ func TestParse(t *testing.T) {
 			Request{MaxOutput: 99, MinOutput: 16, N: 1, Stream: true, InputBytes: 5},
 		},
 		{"responses, small", Responses, `{"max_output_tokens":3}`, Request{MaxOutput: 3, MinOutput: 3, N: 1}},
-		{"responses go on", Responses, `{"previous_response_id":"r1","background":false}`, Request{MaxOutput: -1, MinOutput: 16, N: 1, InputBytes: 2, StoredInput: true}},
+		{"responses go on", Responses, `{"previous_response_id":"r1","background":false}`, Request{MaxOutput: -1, MinOutput: 16, N: 1, InputBytes: 2, StoredInput: true, HiddenTokens: 2000}},
 		{
 			"responses with a schema", Responses, `{"text":{"verbosity":"low","format":{"type":"json_schema"}}}`,
 			Request{MaxOutput: -1, MinOutput: 16, N: 1, NoTruncation: true, InputBytes: 15},
@@ -244,6 +255,45 @@ func TestOpaqueBytes(t *testing.T) {
 	}
 }
 
+// TestKnownInputTokens: what is known of the input is never more than what the model reads,
+// and is nothing if the server may leave out a part.
+func TestKnownInputTokens(t *testing.T) {
+	text := strings.Repeat("word ", 10*maxTokenBytes) // 50 tokens at least
+	for _, tt := range []struct {
+		name string
+		e    Endpoint
+		body string
+		want int64
+	}{
+		{"nothing", ChatCompletions, `{}`, 0},
+		{"a message", ChatCompletions, `{"messages":[{"role":"user","content":"` + text + `"}]}`, 50},
+		{"parts of messages", ChatCompletions, `{"messages":[{"content":[{"type":"text","text":"` + text + `"}]},{"content":"` + text + `"}]}`, 100},
+		{"reasoning of earlier turns may be left out", ChatCompletions, `{"messages":[{"content":"","reasoning_content":"` + text + `"}]}`, 0},
+		{"an image is not text", ChatCompletions, `{"messages":[{"content":[{"type":"image_url","image_url":{"url":"` + text + `"}}]}]}`, 0},
+		{"a prediction is output", ChatCompletions, `{"prediction":{"type":"content","content":"` + text + `"}}`, 0},
+		{"tools are translated", ChatCompletions, `{"tools":[{"name":"` + text + `"}]}`, 0},
+		{"vLLM truncates", ChatCompletions, `{"messages":[{"content":"` + text + `"}],"truncate_prompt_tokens":10}`, 0},
+		{"vLLM does not truncate", ChatCompletions, `{"messages":[{"content":"` + text + `"}],"truncate_prompt_tokens":null}`, 50},
+		{"prompts", Completions, `{"prompt":["` + text + `","` + text + `"]}`, 100},
+		{"token ids", Completions, `{"prompt":[[1,2,3],[4,5]]}`, 5},
+		{"token ids of an embedding", Embeddings, `{"input":[1,2,3]}`, 3},
+		{"texts of embeddings may be cut", Embeddings, `{"input":"` + text + `"}`, 0},
+		{"Ollama truncates", Embeddings, `{"input":[1,2,3],"truncate":true}`, 0},
+		{"Ollama does not truncate", Embeddings, `{"input":[1,2,3],"truncate":false}`, 3},
+		{"Responses", Responses, `{"input":"` + text + `"}`, 50},
+		{"Responses drops turns", Responses, `{"input":"` + text + `","truncation":"auto"}`, 0},
+		{"Responses drops nothing", Responses, `{"input":"` + text + `","truncation":"disabled"}`, 50},
+		{"Anthropic", Messages, `{"system":"` + text + `","messages":[{"role":"user","content":"` + text + `"}]}`, 100},
+	} {
+		r, err := Parse(tt.e, []byte(tt.body))
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		} else if got := r.KnownInputTokens(); got != tt.want {
+			t.Errorf("%s: %d tokens are known, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestParseErrors(t *testing.T) {
 	deep := strings.Repeat("[", 200) + strings.Repeat("]", 200)
 	long := strings.Repeat("x", 100)
@@ -282,23 +332,23 @@ func TestParseErrors(t *testing.T) {
 		{ChatCompletions, `{"a":1`, "body: must be valid JSON: want ',' or '}' at byte 6"},
 		{ChatCompletions, `{1:2}`, "body: must be valid JSON: want a name at byte 1"},
 
-		{ChatCompletions, `{"max_tokens":-3}`, "max_tokens: must be a whole number of at least 1, got -3"},
-		{ChatCompletions, `{"max_tokens":0}`, "max_tokens: must be a whole number of at least 1, got 0"},
-		{ChatCompletions, `{"max_tokens":1.5}`, "max_tokens: must be a whole number of at least 1, got 1.5"},
-		{ChatCompletions, `{"max_tokens":1e-400}`, "max_tokens: must be a whole number of at least 1, got 1e-400"},
-		{ChatCompletions, `{"max_tokens":"5"}`, `max_tokens: must be a number, got "5"`},
+		{ChatCompletions, `{"max_tokens":"five"}`, `max_tokens: must be a number, got "five"`},
+		{ChatCompletions, `{"max_tokens":"1e3"}`, `max_tokens: must be a number, got "1e3"`},
+		{ChatCompletions, `{"max_tokens":""}`, `max_tokens: must be a number, got ""`},
+		{ChatCompletions, `{"max_tokens":"18446744073709551617"}`, `max_tokens: must be at most 2^53, got "18446744073709551617"`},
+		{ChatCompletions, `{"n":"0"}`, `n: must be a whole number of at least 1, got "0"`},
+		{ChatCompletions, `{"n":"1.5"}`, `n: must be a number, got "1.5"`},
+		{ChatCompletions, `{"n":1.5}`, "n: must be a whole number of at least 1, got 1.5"},
 		{ChatCompletions, `{"max_tokens":true}`, "max_tokens: must be a number, got true"},
 		{ChatCompletions, `{"max_completion_tokens":[5]}`, "max_completion_tokens: must be a number, got a list"},
 		{ChatCompletions, `{"max_tokens":9007199254740993}`, "max_tokens: must be at most 2^53, got 9007199254740993"},
 		{ChatCompletions, `{"max_tokens":1e400}`, "max_tokens: must be at most 2^53, got 1e400"},
 		{ChatCompletions, `{"max_tokens":18446744073709551617}`, "max_tokens: must be at most 2^53, got 18446744073709551617"},
-		{Completions, `{"max_tokens":-2}`, "max_tokens: must be a whole number of at least 0, got -2"},
-		{ChatCompletions, `{"n_predict":-1.5}`, "n_predict: must be a whole number of at least 1, got -1.5"},
 		{ChatCompletions, `{"n":0}`, "n: must be a whole number of at least 1, got 0"},
 		{ChatCompletions, `{"best_of":-1e99}`, "best_of: must be a whole number of at least 1, got -1e99"},
 		{Completions, `{"n":9007199254740992,"prompt":["a","b"]}`, "n: must be at most 2^53 for all prompts together, got 9007199254740992"},
-		{ChatCompletions, `{"stream":"true"}`, `stream: must be true or false, got "true"`},
-		{ChatCompletions, `{"stream":1}`, "stream: must be true or false, got 1"},
+		{ChatCompletions, `{"stream":"maybe"}`, `stream: must be true or false, got "maybe"`},
+		{ChatCompletions, `{"stream":2}`, "stream: must be true or false, got 2"},
 		{ChatCompletions, `{"model":3}`, "model: must be a string, got 3"},
 		{ChatCompletions, `{"model":"a\ud800"}`, "model: must be valid UTF-8, got \"a\ufffd\""},
 		{ChatCompletions, `{"stream":"` + strings.Repeat("ä", 40) + `"}`, `stream: must be true or false, got "` + strings.Repeat("ä", 32) + `"... (80 bytes)`},
@@ -306,7 +356,7 @@ func TestParseErrors(t *testing.T) {
 		{ChatCompletions, `{"n":` + strings.Repeat("9", 100) + `}`, `n: must be at most 2^53, got ` + strings.Repeat("9", 64) + `... (100 digits)`},
 		{ChatCompletions, `{"model":{"` + long + `":1}}`, "model: must be a string, got an object"},
 		{ChatCompletions, `{"stream_options":true}`, "stream_options: must be an object, got true"},
-		{ChatCompletions, `{"stream_options":{"include_usage":1}}`, "stream_options.include_usage: must be true or false, got 1"},
+		{ChatCompletions, `{"stream_options":{"include_usage":2}}`, "stream_options.include_usage: must be true or false, got 2"},
 		{ChatCompletions, `{"stream_options":{"Include_Usage":true}}`, "stream_options.Include_Usage: must be spelled include_usage"},
 		{ChatCompletions, `{"tools":{}}`, "tools: must be a list, got an object"},
 		{ChatCompletions, `{"response_format":"json"}`, `response_format: must be an object, got "json"`},

@@ -24,6 +24,16 @@ const (
 	OpaqueBytes = 6_000
 )
 
+// What input counts for in Request.HiddenTokens that a request refers to without showing
+// it, whatever its size: StoredTokens for each member with a reference to what the server
+// stores, such as previous_response_id, and a token for EmbedBytes of embedded prompts.
+// That and what parts that are not text count for is one rule: it is reserved, and charged
+// if the answer does not report its usage, for instance because the caller has left.
+const (
+	StoredTokens = 2_000
+	EmbedBytes   = 1 << 10 // in base64, of which vectors of models have more
+)
+
 // Request is what the body of a call says about its cost.
 type Request struct {
 	Endpoint Endpoint
@@ -33,7 +43,8 @@ type Request struct {
 
 	// MaxOutput is the output bound of one choice in tokens: the largest of
 	// max_tokens, max_completion_tokens and llama.cpp's n_predict. -1: there is none,
-	// because they are absent, null or -1. 0 for embeddings.
+	// because they are absent, null, negative or, where servers disagree about it, 0. 0 for
+	// embeddings.
 	MaxOutput int64
 	// MinOutput is the least output that the server accepts or that is of use, at most
 	// MaxOutput: the largest of min_tokens, thinking.budget_tokens + 256, and 16 for
@@ -64,14 +75,21 @@ type Request struct {
 	// to InputBytes.
 	InputTokens int64
 	// StoredInput: the model also reads what the server stores, such as the turns
-	// before previous_response_id. InputBytes does not include it.
+	// before previous_response_id, or vectors. InputBytes does not include it.
 	StoredInput bool
+	// HiddenTokens is what StoredInput counts for.
+	HiddenTokens int64
 
 	// NoTruncation: a truncated output is useless, since it must match a schema or a
 	// grammar, or may call tools.
 	NoTruncation bool
 
+	answer    answerKind // of Other
+	textBytes int64      // of InputBytes: text that the server gives to the model in any case
+	truncated bool       // the server may leave out a part of the input
+
 	body          []byte
+	literals      []edit        // numbers and booleans that are sent as something else
 	empty         bool          // the body has no members
 	firstMember   int           // offset of its first member
 	bounds        [3]memberSpan // of the output
@@ -87,11 +105,12 @@ type memberSpan struct {
 	start, end  int
 	n           int64 // a bound, noBound or nullBound
 	nonstandard bool  // a bound that only some servers know
+	quoted      bool  // sent as a string
 }
 
 // Values of a member that bounds the output.
 const (
-	noBound   = -1 // as sent
+	noBound   = -1 // a negative number, or 0 where it means nothing else
 	nullBound = -2 // null, of the member that Rewrite would add
 )
 
@@ -114,10 +133,6 @@ func Parse(e Endpoint, body []byte) (*Request, error) {
 	return p.r, nil
 }
 
-// NewUnread returns the request of a call whose body is not read: its answer is read
-// for the usage that it reports.
-func NewUnread() *Request { return &Request{Endpoint: Other, N: 1, StoredInput: true} }
-
 // SetPathModel makes the model that the path of the request names, if there is one, the
 // model of r. Its error is a *FieldError.
 func (r *Request) SetPathModel(requestPath string) error {
@@ -136,6 +151,11 @@ func (r *Request) SetPathModel(requestPath string) error {
 // Rewrite must not be called after it.
 func (r *Request) Release() { r.body = nil }
 
+// HasPrompt reports whether the model reads something, as far as the request tells.
+func (r *Request) HasPrompt() bool {
+	return r.InputBytes > 0 || r.InputTokens > 0 || r.StoredInput && r.Endpoint != Other
+}
+
 // maxInputTokens is more than the number of tokens that the model reads: a token is a
 // byte of the prompt at least. Templates of servers and their tools add some.
 func (r *Request) maxInputTokens() int64 {
@@ -144,6 +164,19 @@ func (r *Request) maxInputTokens() int64 {
 	}
 	return r.InputBytes + r.InputTokens + templateTokens
 }
+
+// KnownInputTokens is a number of tokens that the model reads in any case: those that are
+// sent as token ids, and the fewest that the text can be.
+func (r *Request) KnownInputTokens() int64 {
+	if r.truncated {
+		return 0
+	}
+	return r.InputTokens + r.textBytes/maxTokenBytes
+}
+
+// maxTokenBytes is more than the bytes of any token. The longest ones of public tokenizers
+// are 128 spaces.
+const maxTokenBytes = 256
 
 // templateTokens is more than what templates and tools of servers usually add.
 const templateTokens = 1 << 10

@@ -40,9 +40,10 @@ func (u *Usage) hasInputParts() bool { return max(u.CachedInput, u.CacheWrite, u
 //     and output: the rest is output then. Without such a total, reasoning that
 //     exceeds the output is beside it.
 //   - A total that is smaller than its parts is ignored.
-//   - A missing input or output is what the total leaves. Embeddings have no output:
-//     their total is input, and so is that of Other endpoints if they report no more.
-func (b *usageBlock) usage(e Endpoint) (Usage, bool) {
+//   - A missing input or output is what the total leaves.
+//   - Embeddings, scores and vectors have no output (noOutput): see inputOnly. The total of
+//     Other endpoints is input if they report no more.
+func (b *usageBlock) usage(e Endpoint, noOutput bool) (Usage, bool) {
 	if b.invalid {
 		return noUsage, false
 	}
@@ -53,10 +54,11 @@ func (b *usageBlock) usage(e Endpoint) (Usage, bool) {
 	if rest := b.writes - max(b.write1h, 0); b.writes >= 0 && rest > u.CacheWrite {
 		u.CacheWrite = rest // what is not for an hour is for minutes
 	}
-	if e == Embeddings {
-		u.Input = max(u.Input, b.total)
-		u.Output = max(u.Output, 0)
-		u.Reasoning = min(u.Reasoning, u.Output)
+	if u.Input >= 0 && b.toolInput > 0 {
+		u.Input += b.toolInput
+	}
+	if e == Embeddings || noOutput {
+		u.Input, u.Output, u.Reasoning = b.inputOnly(u.Input), 0, min(u.Reasoning, 0)
 	} else if e == Other && b.input < 0 && b.output < 0 {
 		u.Input, u.Output = b.total, 0 // all that rerankers report
 	} else {
@@ -66,6 +68,20 @@ func (b *usageBlock) usage(e Endpoint) (Usage, bool) {
 		return noUsage, false
 	}
 	return u, true
+}
+
+// inputOnly returns the input of a block of an endpoint without output, whatever names
+// its counts have. An output or a total that repeats the input is the input again, and
+// any other one is input, too. It returns -1 if there is no count.
+func (b *usageBlock) inputOnly(input int64) int64 {
+	output, total := b.output, b.total
+	if output == input {
+		if total == input+output {
+			total = input
+		}
+		output = -1
+	}
+	return max(addCount(input, output), total)
 }
 
 // resolve sets the input and the output of u.

@@ -16,7 +16,7 @@ func readBlocks(t *testing.T, e Endpoint, blocks ...string) Usage {
 	for _, text := range blocks {
 		var b usageBlock
 		b.read(&s, []byte(text))
-		u, ok := b.usage(e)
+		u, ok := b.usage(e, false)
 		if !ok {
 			t.Fatalf("%v: %s is rejected", e, text)
 		}

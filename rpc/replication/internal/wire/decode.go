@@ -76,13 +76,25 @@ func (d *decoder) message(m *continuity.Message) {
 		d.fail("entries", "must be at most %d, got %d", MaxEntries, n)
 		n = 0
 	}
-	m.Entries = slices.Grow(m.Entries[:0], n)[:n]
-	for i := range m.Entries {
-		d.entry(&m.Entries[i])
+	m.Entries, m.Acks = m.Entries[:0], m.Acks[:0]
+	for range n {
+		if len(d.b) > 0 && d.b[0] == byte(continuity.Ack) {
+			d.ack(m)
+		} else {
+			m.Entries = append(m.Entries, continuity.Entry{})
+			d.entry(&m.Entries[len(m.Entries)-1])
+		}
 		if d.err != nil {
 			return
 		}
 	}
+}
+
+// ack decodes an entry that is an acknowledgement.
+func (d *decoder) ack(m *continuity.Message) {
+	var x continuity.Entry
+	d.entry(&x)
+	m.Acks = append(m.Acks, continuity.Acknowledgement{Partition: uint32(x.Partition), Term: x.Ballot, Transfer: x.Transfer, Copy: x.Copy})
 }
 
 func (d *decoder) beats(beats []continuity.Beat) {

@@ -73,11 +73,30 @@ func (e *Encoder) appendMessage(b []byte, m *continuity.Message) []byte {
 	b = appendBeats(b, m.Beats)
 	b = binary.AppendUvarint(b, uint64(len(m.Grants)))
 	b = appendGrants(b, m.Grants)
-	b = binary.AppendUvarint(b, uint64(len(m.Entries)))
+	b = binary.AppendUvarint(b, uint64(len(m.Entries)+len(m.Acks)))
 	for i := range m.Entries {
 		b = e.appendEntry(b, &m.Entries[i])
 	}
+	for i := range m.Acks {
+		b = appendAck(b, &m.Acks[i])
+	}
 	return b
+}
+
+// appendAck appends an acknowledgement as the entry that it is on the wire.
+func appendAck(b []byte, x *continuity.Acknowledgement) []byte {
+	fields := uint64(hasPartition | hasBallot | hasCopy)
+	if x.Transfer != 0 {
+		fields |= hasTransfer
+	}
+	b = append(b, byte(continuity.Ack))
+	b = binary.AppendUvarint(b, fields)
+	b = binary.AppendVarint(b, int64(x.Partition))
+	b = binary.BigEndian.AppendUint64(b, x.Term)
+	if x.Transfer != 0 {
+		b = binary.AppendUvarint(b, x.Transfer)
+	}
+	return appendCopy(b, x.Copy)
 }
 
 // A beat is the distance to the partition before, with a bit that says whether the

@@ -48,7 +48,8 @@ var (
 		return continuity.Grant{Partition: partitions.Draw(t, "partition"), Term: numbers.Draw(t, "term"), Copy: copies.Draw(t, "copy")}
 	})
 	entries = rapid.Custom(func(t *rapid.T) continuity.Entry {
-		e := continuity.Entry{Kind: continuity.Kind(rapid.Byte().Draw(t, "kind"))}
+		isEntry := func(kind byte) bool { return continuity.Kind(kind) != continuity.Ack }
+		e := continuity.Entry{Kind: continuity.Kind(rapid.Byte().Filter(isEntry).Draw(t, "kind"))}
 		some := func() bool { return rapid.Bool().Draw(t, "set") }
 		e.Flag, e.OwnerDead, e.HeirDead = some(), some(), some()
 		if some() {
@@ -65,6 +66,11 @@ var (
 		}
 		return e
 	})
+	acks = rapid.Custom(func(t *rapid.T) continuity.Acknowledgement {
+		return continuity.Acknowledgement{
+			Partition: partitions.Draw(t, "partition"), Term: numbers.Draw(t, "term"), Transfer: numbers.Draw(t, "transfer"), Copy: copies.Draw(t, "copy"),
+		}
+	})
 	states = rapid.Custom(func(t *rapid.T) continuity.StateTransfer {
 		return continuity.StateTransfer{
 			Partition: int(partitions.Draw(t, "partition")), Term: numbers.Draw(t, "term"), Origin: numbers.Draw(t, "origin"),
@@ -75,7 +81,7 @@ var (
 		m := continuity.Message{
 			From: ids.Draw(t, "from"), To: ids.Draw(t, "to"), Epoch: numbers.Draw(t, "epoch"),
 			Sent: times.Draw(t, "sent"), Answered: times.Draw(t, "answered"),
-			Entries: rapid.SliceOf(entries).Draw(t, "entries"),
+			Entries: rapid.SliceOf(entries).Draw(t, "entries"), Acks: rapid.SliceOf(acks).Draw(t, "acks"),
 			Beats:   rapid.SliceOf(beats).Draw(t, "beats"), Grants: rapid.SliceOf(grants).Draw(t, "grants"),
 		}
 		f := Frame{Message: m, States: rapid.SliceOf(states).Draw(t, "states"), Records: rapid.SliceOf(rapid.Byte()).Draw(t, "records")}
@@ -98,7 +104,7 @@ func equal(a, b Frame) bool {
 	}
 	x, y := a.Message, b.Message
 	return x.From == y.From && x.To == y.To && x.Epoch == y.Epoch && x.Sent == y.Sent && x.Answered == y.Answered &&
-		slices.Equal(x.Beats, y.Beats) && slices.Equal(x.Grants, y.Grants) && slices.Equal(a.States, b.States) && slices.Equal(a.Records, b.Records)
+		slices.Equal(x.Acks, y.Acks) && slices.Equal(x.Beats, y.Beats) && slices.Equal(x.Grants, y.Grants) && slices.Equal(a.States, b.States) && slices.Equal(a.Records, b.Records)
 }
 
 // TestFramesAreDecodedAsTheyWere also reuses the encoder and the decoded frame, as

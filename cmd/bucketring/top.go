@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/rpc/httpapi"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+func newTop(s *streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "top",
+		Short: "Show the keys that the cluster decides for most often",
+		Long: `Show the keys with the most checks and reserves per second in the whole cluster,
+whatever their outcome. On a terminal the table is refreshed until you press Ctrl-C;
+elsewhere one table follows another.
+
+RATE is an average over the last few seconds, and at least what is shown; "+N" means
+that it may be up to N higher, because a node has room for the rates of its busiest
+keys only. A node that decides more than 8,192 calls per second counts a sample of
+them. SHARE is the part of all calls. ASKED BY are the members that forward calls to
+the owner, the owner itself where calls come by its own APIs, and the addresses of
+clients that follow the ring. LIMIT is the one with the smallest share left.`,
+		Example: `  bucketring top
+  bucketring top --once
+  bucketring top --limit 5 --interval 1s --server 127.0.0.1:6481
+  bucketring top --once -o json`,
+		Args: exactArgs(),
+	}
+	c := newAPICall(s)
+	flags := cmd.Flags()
+	once := flags.Bool("once", false, "print one table and exit")
+	interval := flags.Duration("interval", 2*time.Second, "time between two tables")
+	limit := flags.Int("limit", 20, "maximum number of keys, up to 1000")
+	c.connectionFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case *limit < 1 || *limit > 1000:
+			return usageError(cmd, fmt.Errorf("--limit: must be from 1 to 1000, got %d", *limit), "")
+		case *interval < 100*time.Millisecond:
+			return usageError(cmd, fmt.Errorf("--interval: must be at least 100ms, got %s", *interval), "")
+		}
+		show := func(limit int) error {
+			return c.do(cmd, http.MethodGet, "/v1/hotkeys?limit="+strconv.Itoa(limit), nil, func(node *remoteService, _ *responseRecorder) {
+				s.printHotKeys(node.hotKeys)
+			})
+		}
+		if *once {
+			return show(*limit)
+		}
+		ctx, stop := onSignals(cmd.Context(), func() {})
+		defer stop()
+		if !s.outTTY || *c.output == formatJSON {
+			return repeat(ctx, *interval, func() error { return show(*limit) })
+		}
+		return s.live(ctx, *interval, func(rows int) error { return show(max(1, min(*limit, rows-hotKeysHeader))) })
+	}
+	return cmd
+}
+
+// repeat calls show until it fails or ctx is done.
+func repeat(ctx context.Context, interval time.Duration, show func() error) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		if err := show(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// Control sequences of terminals.
+const (
+	cursorHome     = "\x1b[H"
+	clearLine      = "\x1b[K" // from the cursor on
+	clearScreen    = "\x1b[J" // from the cursor on
+	hideCursor     = "\x1b[?25l"
+	showCursor     = "\x1b[?25h"
+	cutLongLines   = "\x1b[?7l"
+	wrapLongLines  = "\x1b[?7h"
+	defaultRows    = 24
+	leastRows      = 5
+	hotKeysHeader  = 4 // lines around the rows of keys
+	failureOfTable = "no answer: %v; trying again\n"
+)
+
+// live shows on the whole terminal what show prints, and again after each interval, until
+// ctx is done. The first failure ends it; later ones are shown.
+func (s *streams) live(ctx context.Context, interval time.Duration, show func(rows int) error) error {
+	s.printf("%s%s", hideCursor, cutLongLines)
+	defer s.printf("%s%s", showCursor, wrapLongLines)
+	first := true
+	return repeat(ctx, interval, func() error {
+		rows := s.height()
+		if rows < leastRows {
+			rows = defaultRows
+		}
+		out := s.out
+		var screen bytes.Buffer
+		s.out = &screen
+		err := show(rows)
+		s.out = out
+		switch {
+		case err != nil && first:
+			return err
+		case err != nil:
+			screen.Reset()
+			fmt.Fprintf(&screen, failureOfTable, err)
+		}
+		lines := strings.ReplaceAll(screen.String(), "\n", clearLine+"\n")
+		if first {
+			lines = clearScreen + lines
+		}
+		first = false
+		s.printf("%s%s%s", cursorHome, lines, clearScreen)
+		return nil
+	})
+}
+
+// printHotKeys prints the keys with the highest rates.
+func (s *streams) printHotKeys(r *pb.HotKeysResponse) {
+	all := httpapi.HotKeysOf(r)
+	s.printf("%s calls/s", formatRate(all.Rate))
+	for i, m := range all.Members {
+		s.printf("%s %s %s", map[bool]string{true: ":", false: ","}[i == 0], m.Member, formatRate(m.Rate))
+		if m.Sampling > 1 {
+			s.printf(" (1 of %d counted)", m.Sampling)
+		}
+	}
+	s.printf("\n")
+	for _, name := range all.Unreachable {
+		s.printf("%s %s did not answer: its keys are missing\n", s.colorize(yellow, "!"), name)
+	}
+	s.printf("\n")
+	if len(all.Keys) == 0 {
+		s.printf("no calls in the last seconds\n")
+		return
+	}
+	row, flush := s.columns("RATE/S", "SHARE", "KEY", "OWNER", "ASKED BY", "LIMIT", "LEFT")
+	defer flush()
+	for i := range all.Keys {
+		k := &all.Keys[i]
+		rate := formatRate(k.Rate)
+		if k.RateError >= 0.1 {
+			rate += " +" + formatRate(k.RateError)
+		}
+		limit, left := "-", "-"
+		if l := r.GetKeys()[i].GetLimit(); l != nil {
+			limit, left = limitText(l), s.bar(l)+" "+formatAmount(l, l.GetRemaining())+" of "+formatAmount(l, l.GetCapacity())
+		}
+		row(rate, fmt.Sprintf("%.1f%%", k.Share*100), k.Key, k.Owner, askersText(k), limit, left)
+	}
+}
+
+// limitText names a limit, and its level and dimension where the name does not say them.
+func limitText(l *pb.LimitState) string {
+	name := l.GetName()
+	if name != l.GetDimension() {
+		name += " (" + l.GetDimension() + ")"
+	}
+	return name + " of " + l.GetScope()
+}
+
+// maxAskersShown is how many askers a row has.
+const maxAskersShown = 3
+
+// askersText lists who asks for a key, with their parts.
+func askersText(k *httpapi.HotKey) string {
+	total := 0.0
+	for _, a := range k.Askers {
+		total += a.Rate
+	}
+	var parts []string
+	for _, a := range k.Askers[:min(maxAskersShown, len(k.Askers))] {
+		share := 0.0
+		if total > 0 {
+			share = a.Rate / total * 100
+		}
+		parts = append(parts, fmt.Sprintf("%s %.0f%%", a.Member+a.Client, share))
+	}
+	if more := len(k.Askers) - len(parts); more > 0 {
+		parts = append(parts, fmt.Sprintf("%d more", more))
+	}
+	if len(parts) == 0 {
+		return "-"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// formatRate formats a rate: with a decimal if it is small.
+func formatRate(rate float64) string {
+	if rate < 100 {
+		return fmt.Sprintf("%.1f", rate)
+	}
+	return amount.Group(int64(rate + 0.5))
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+func hotKeys() *pb.HotKeysResponse {
+	member := func(name string, rate float64) *pb.Asker {
+		return &pb.Asker{Name: &pb.Asker_Member{Member: name}, Rate: rate}
+	}
+	return &pb.HotKeysResponse{
+		Keys: []*pb.HotKey{
+			{
+				Key: "acme/alice", Owner: "n1", Rate: 12_345, RateError: 56,
+				Limit:  &pb.LimitState{Name: "org-tpm", Dimension: "tokens", Scope: "acme", Remaining: 25_000, Capacity: 100_000},
+				Askers: []*pb.Asker{member("n2", 9000), {Name: &pb.Asker_Client{Client: "10.0.0.7"}, Rate: 3000}, member("n1", 300), member("n3", 30), member("n4", 15)},
+			},
+			{Key: "globex", Owner: "n2", Rate: 1.5, Limit: &pb.LimitState{Name: "requests", Dimension: "requests", Scope: "globex", Remaining: 10, Capacity: 10}, Askers: []*pb.Asker{member("n2", 1.5)}},
+			{Key: "initech", Owner: "n2", Rate: 0.5},
+		},
+		Members:     []*pb.MemberRate{{Member: "n1", Rate: 15_000, Sampling: 2}, {Member: "n2", Rate: 2, Sampling: 1}},
+		Unreachable: []string{"n3"},
+	}
+}
+
+func TestHotKeysTable(t *testing.T) {
+	const want = `15,002 calls/s: n1 15,000 (1 of 2 counted), n2 2.0
+! n3 did not answer: its keys are missing
+
+RATE/S        SHARE  KEY         OWNER  ASKED BY                             LIMIT                     LEFT
+12,345 +56.0  82.3%  acme/alice  n1     n2 73%, 10.0.0.7 24%, n1 2%, 2 more  org-tpm (tokens) of acme  [#####...............] 25,000 of 100,000
+1.5           0.0%   globex      n2     n2 100%                              requests of globex        [####################] 10 of 10
+0.5           0.0%   initech     n2     -                                    -                         -
+`
+	var out bytes.Buffer
+	(&streams{out: &out}).printHotKeys(hotKeys())
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+	out.Reset()
+	(&streams{out: &out}).printHotKeys(&pb.HotKeysResponse{Members: []*pb.MemberRate{{Member: "n1"}}})
+	if got := out.String(); got != "0.0 calls/s: n1 0.0\n\nno calls in the last seconds\n" {
+		t.Errorf("table without keys:\n%s", got)
+	}
+}
+
+// TestLive: a terminal is redrawn, a failure after the first table is shown, and the cursor
+// comes back.
+func TestLive(t *testing.T) {
+	var out bytes.Buffer
+	s := &streams{out: &out, outTTY: true, height: func() int { return 10 }}
+	ctx, cancel := context.WithCancel(t.Context())
+	draws := 0
+	err := s.live(ctx, time.Millisecond, func(rows int) error {
+		draws++
+		if rows != 10 {
+			t.Errorf("%d rows, want those of the terminal, 10", rows)
+		}
+		s.printf("table %d\nand more\n", draws)
+		switch draws {
+		case 2:
+			return errors.New("gone")
+		case 3:
+			cancel()
+		}
+		return nil
+	})
+	const want = hideCursor + cutLongLines +
+		cursorHome + clearScreen + "table 1" + clearLine + "\nand more" + clearLine + "\n" + clearScreen +
+		cursorHome + "no answer: gone; trying again" + clearLine + "\n" + clearScreen +
+		cursorHome + "table 3" + clearLine + "\nand more" + clearLine + "\n" + clearScreen +
+		showCursor + wrapLongLines
+	if err != nil || out.String() != want {
+		t.Errorf("live() = %v\n%q\nwant\n%q", err, out.String(), want)
+	}
+
+	out.Reset()
+	failed := errors.New("nobody there")
+	if err := s.live(t.Context(), time.Millisecond, func(int) error { return failed }); !errors.Is(err, failed) {
+		t.Errorf("live() = %v, want the first failure", err)
+	}
+	if got := out.String(); got != hideCursor+cutLongLines+showCursor+wrapLongLines {
+		t.Errorf("live() prints %q, want only the cursor hidden and shown", got)
+	}
+}

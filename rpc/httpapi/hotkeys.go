@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+
+	"github.com/bucketring/bucketring/internal/text"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// HotKeys is the answer to hotkeys. Rates are checks and reserves per second.
+type HotKeys struct {
+	Keys        []HotKey     `json:"keys"`
+	Rate        float64      `json:"rate"` // of all keys
+	Members     []MemberRate `json:"members"`
+	Unreachable []string     `json:"unreachable,omitempty"` // their keys are missing
+}
+
+// HotKey is a key for which the cluster decides often. See [pb.HotKey].
+type HotKey struct {
+	Key       string     `json:"key"`
+	Owner     string     `json:"owner"`
+	Rate      float64    `json:"rate"`
+	RateError float64    `json:"rate_error"`
+	Share     float64    `json:"share"` // of Rate of all keys, from 0 to 1
+	Tier      string     `json:"tier,omitempty"`
+	Model     string     `json:"model,omitempty"`
+	Limit     *limitJSON `json:"limit,omitempty"` // with the smallest share left
+	Askers    []Asker    `json:"askers"`
+}
+
+// Asker is a member or a client from which calls for a key come to its owner.
+type Asker struct {
+	Member string  `json:"member,omitempty"`
+	Client string  `json:"client,omitempty"` // its address
+	Rate   float64 `json:"rate"`
+}
+
+// MemberRate is how often a member decides.
+type MemberRate struct {
+	Member   string  `json:"member"`
+	Rate     float64 `json:"rate"`
+	Sampling int32   `json:"sampling"` // one call of so many is counted
+}
+
+// HotKeysOf converts r to the form of JSON.
+func HotKeysOf(r *pb.HotKeysResponse) HotKeys {
+	h := HotKeys{Keys: []HotKey{}, Members: []MemberRate{}, Unreachable: r.GetUnreachable()}
+	total := 0.0
+	for _, m := range r.GetMembers() {
+		total += m.GetRate()
+		h.Members = append(h.Members, MemberRate{Member: m.GetMember(), Rate: tenths(m.GetRate()), Sampling: m.GetSampling()})
+	}
+	h.Rate = tenths(total)
+	for _, k := range r.GetKeys() {
+		key := HotKey{
+			Key: k.GetKey(), Owner: k.GetOwner(), Rate: tenths(k.GetRate()), RateError: tenths(k.GetRateError()),
+			Tier: k.GetTier(), Model: k.GetModel(), Askers: []Asker{},
+		}
+		if total > 0 {
+			key.Share = math.Round(min(1, k.GetRate()/total)*1000) / 1000
+		}
+		if l := k.GetLimit(); l != nil {
+			key.Limit = new(limitOf(l))
+		}
+		for _, a := range k.GetAskers() {
+			key.Askers = append(key.Askers, Asker{Member: a.GetMember(), Client: a.GetClient(), Rate: tenths(a.GetRate())})
+		}
+		h.Keys = append(h.Keys, key)
+	}
+	return h
+}
+
+// tenths rounds a rate to one decimal.
+func tenths(rate float64) float64 { return math.Round(rate*10) / 10 }
+
+// hotKeys answers for which keys the cluster decides most often.
+func (a *api) hotKeys(w http.ResponseWriter, r *http.Request) error {
+	var limit string
+	if err := readQuery(r.URL.RawQuery, []field{{"limit", &limit}}); err != nil {
+		return err
+	}
+	var q pb.HotKeysRequest
+	if limit != "" {
+		n, err := strconv.ParseInt(limit, 10, 32)
+		if err != nil {
+			return invalid("limit", "must be a whole number, got "+text.Quote(limit))
+		}
+		q.Limit = int32(n)
+	}
+	found, err := a.service.HotKeys(r.Context(), &q)
+	if err != nil {
+		return err
+	}
+	a.write(w, http.StatusOK, HotKeysOf(found))
+	return nil
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	grpcpeer "google.golang.org/grpc/peer"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+const (
+	defaultHotKeys = 20
+	maxHotKeys     = 1000
+)
+
+// HotKeys implements pb.RateLimiterServer. It asks all members for their own, unless the
+// caller asks for those of this member alone.
+func (r *Router) HotKeys(ctx context.Context, q *pb.HotKeysRequest) (*pb.HotKeysResponse, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, grpcstatus.FromContextError(err).Err()
+	}
+	limit := int(q.GetLimit())
+	if limit < 0 || limit > maxHotKeys {
+		return nil, wrongField("limit", strconv.Itoa(limit), fmt.Sprintf("must be from 0 to %d", maxHotKeys))
+	}
+	limit = cmp.Or(limit, defaultHotKeys)
+	keys, rate := r.OwnHotKeys(limit)
+	found := &pb.HotKeysResponse{Keys: keys, Members: []*pb.MemberRate{rate}}
+	if q.GetAlone() {
+		return found, nil
+	}
+	r.askHotKeys(ctx, limit, found)
+	slices.SortFunc(found.Keys, func(a, b *pb.HotKey) int {
+		return cmp.Or(cmp.Compare(b.GetRate(), a.GetRate()), strings.Compare(a.GetKey(), b.GetKey()))
+	})
+	found.Keys = found.GetKeys()[:min(limit, len(found.GetKeys()))]
+	slices.SortFunc(found.Members, func(a, b *pb.MemberRate) int { return strings.Compare(a.GetMember(), b.GetMember()) })
+	slices.Sort(found.Unreachable)
+	return found, nil
+}
+
+// OwnHotKeys lists up to n keys for which this member decides most often.
+func (r *Router) OwnHotKeys(n int) ([]*pb.HotKey, *pb.MemberRate) {
+	return r.local.HottestKeys(n, r.asker)
+}
+
+// askHotKeys adds what all other members answer.
+func (r *Router) askHotKeys(ctx context.Context, limit int, found *pb.HotKeysResponse) {
+	ctx, cancel := context.WithTimeout(ctx, locateTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	for _, m := range r.table.Load().all() {
+		if m.peer == nil {
+			continue
+		}
+		asking.Go(func() {
+			said, err := pb.NewRateLimiterClient(m.peer.conn).HotKeys(ctx, &pb.HotKeysRequest{Limit: int32(limit), Alone: true})
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				found.Unreachable = append(found.Unreachable, m.Name)
+				return
+			}
+			found.Keys = append(found.Keys, said.GetKeys()...)
+			found.Members = append(found.Members, said.GetMembers()...)
+		})
+	}
+	asking.Wait()
+}
+
+// asker returns who has the number id in [call.Call].Asker.
+func (r *Router) asker(id uint32) *pb.Asker {
+	if id == 0 {
+		return &pb.Asker{Name: &pb.Asker_Member{Member: r.name}}
+	}
+	switch name, known := r.askers.name(id); {
+	case !known:
+		return nil
+	case name.member:
+		return &pb.Asker{Name: &pb.Asker_Member{Member: name.text}}
+	default:
+		return &pb.Asker{Name: &pb.Asker_Client{Client: name.text}}
+	}
+}
+
+// askerName is the name of a member, or the address of a client.
+type askerName struct {
+	text   string
+	member bool
+}
+
+// clientName returns the address of the client of a stream, without the port, because a
+// client may have many connections.
+func clientName(ctx context.Context) askerName {
+	p, ok := grpcpeer.FromContext(ctx)
+	if !ok {
+		return askerName{text: "unknown"}
+	}
+	host, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		host = p.Addr.String() // of a Unix socket
+	}
+	return askerName{text: host}
+}
+
+// askers numbers those who have streams to this member, from 1 on. Its zero value is
+// empty. It is safe for concurrent use.
+type askers struct {
+	mu    sync.Mutex
+	last  uint32
+	ids   map[askerName]uint32
+	known map[uint32]*knownAsker
+}
+
+type knownAsker struct {
+	askerName
+	streams int
+}
+
+// begin returns the number of an asker with one more stream.
+func (a *askers) begin(name askerName) uint32 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id := a.ids[name]
+	if id == 0 {
+		if a.ids == nil {
+			a.ids, a.known = map[askerName]uint32{}, map[uint32]*knownAsker{}
+		}
+		for id == 0 || a.known[id] != nil {
+			a.last++ // not the number of one that has just left
+			id = a.last
+		}
+		a.ids[name], a.known[id] = id, &knownAsker{askerName: name}
+	}
+	a.known[id].streams++
+	return id
+}
+
+// end ends a stream of an asker.
+func (a *askers) end(id uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	known := a.known[id]
+	if known.streams--; known.streams == 0 {
+		delete(a.ids, known.askerName)
+		delete(a.known, id)
+	}
+}
+
+// name returns the name of an asker that has a stream.
+func (a *askers) name(id uint32) (askerName, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	known := a.known[id]
+	if known == nil {
+		return askerName{}, false
+	}
+	return known.askerName, true
+}
