@@ -26,7 +26,11 @@ type changes struct {
 	removed []removedID
 	cuts    []cut
 	uncut   int // the first of refs after the last cut
+	dropped listed
 }
+
+// listed are numbers of references and removed ids.
+type listed struct{ refs, removed int }
 
 // reference is the handle of a record, or the id of an entry with the bit entryReference.
 type reference uint32
@@ -56,7 +60,7 @@ func (e *Engine) Track(partition int, on bool) {
 	}
 	s.forgetAllChanges()
 	if s.records.tracked = on; !on {
-		s.changes = changes{}
+		s.changes = changes{dropped: s.changes.dropped}
 	}
 }
 
@@ -70,10 +74,10 @@ func (e *Engine) Seq(partition int) uint64 {
 }
 
 // listed returns the lengths of the list.
-func (s *shard) listed() (refs, removed int) {
+func (s *shard) listed() listed {
 	s.Lock()
 	defer s.Unlock()
-	return len(s.changes.refs), len(s.changes.removed)
+	return listed{len(s.changes.refs), len(s.changes.removed)}
 }
 
 // ForgetChanges drops from the list what nobody needs who has all changes up to seq.
@@ -95,6 +99,8 @@ func (c *changes) forget(n int) {
 	}
 	last := c.cuts[n-1]
 	c.start = last.through
+	c.dropped.refs += last.refs
+	c.dropped.removed += last.removed
 	c.refs = dropFirst(c.refs, last.refs)
 	c.removed = dropFirst(c.removed, last.removed)
 	c.cuts = c.cuts[:copy(c.cuts, c.cuts[n:])]

@@ -84,9 +84,11 @@ func (n *readNode) atOnce(after uint64) (message []byte, through uint64) {
 // inSteps reads the same in steps, and calls between before each.
 func (n *readNode) inSteps(after uint64, between func(step int)) (message []byte, through uint64) {
 	w, s := n.newMessage(), &n.owner.shards[n.part]
+	for w.read.makeRoom(s.listed()); w.collect(s, after); {
+	}
 	through, result := w.beginChanges(s, n.now, n.part, after, true)
-	if result != tooMany {
-		n.t.Fatalf("result %d, want too many changes for one hold of the lock", result)
+	if result != begun {
+		n.t.Fatalf("result %d, want a read in steps", result)
 	}
 	step := 0
 	for more := true; more; step++ {
@@ -220,6 +222,65 @@ func TestChangesReadInSteps(t *testing.T) {
 	if steps < keys/readStep {
 		t.Errorf("%d steps for %d keys, want at least %d", steps, keys, keys/readStep)
 	}
+}
+
+// TestManyChangesAreCollectedInSteps: however many changes are listed, one hold of the lock
+// collects a bounded number of them.
+func TestManyChangesAreCollectedInSteps(t *testing.T) {
+	const keys = 3*collectStep + 1
+	n := newReadNode(t)
+	for i := range keys {
+		n.check(i)
+	}
+	var w StateWriter
+	through, ok := n.owner.AppendChanges(n.now, n.part, 0, &w)
+	if !ok || w.read.most != collectStep {
+		t.Fatalf("ok %v, and at most %d changes were collected at once, want %d of %d", ok, w.read.most, collectStep, keys)
+	}
+	n.apply(w.Message(), through)
+	wantSameState(t, "the copy", n.state(n.heir, keys), n.state(n.owner, keys))
+}
+
+// TestCollectedChangesThatAreForgotten: what was collected of a list that is cut off before
+// the read begins is not in the message, and nothing of it stays in the writer.
+func TestCollectedChangesThatAreForgotten(t *testing.T) {
+	const keys = 2*collectStep + 1
+	n := newReadNode(t)
+	for i := range keys {
+		n.check(i)
+	}
+	w, s := n.newMessage(), &n.owner.shards[n.part]
+	w.read.makeRoom(s.listed())
+	if !w.collect(s, 0) {
+		t.Fatal("all was collected at once")
+	}
+	var other StateWriter
+	through, _ := n.owner.AppendChanges(n.now, n.part, 0, &other)
+	n.apply(other.Message(), through)
+	n.owner.ForgetChanges(n.part, through)
+	for i := range keys {
+		n.check(i)
+	}
+	if w.collect(s, through) {
+		t.Error("it goes on with a list that was cut off")
+	}
+	if _, result := w.beginChanges(s, n.now, n.part, through, true); result != tooMany {
+		t.Fatalf("result %d, want that the changes must be collected again", result)
+	}
+	w.dropCollected()
+	for kind := range w.seen {
+		for i, word := range w.seen[kind] {
+			if word != 0 {
+				t.Fatalf("kind %d: word %d is %x, want that nothing is marked", kind, i, word)
+			}
+		}
+	}
+	through, ok := n.owner.AppendChanges(n.now, n.part, through, w)
+	if !ok {
+		t.Fatal("the changes are not listed")
+	}
+	n.apply(w.Message(), through)
+	wantSameState(t, "the copy", n.state(n.heir, keys), n.state(n.owner, keys))
 }
 
 // TestReadIsFinishedWhenThePartitionIsReplaced: a message in progress has what the partition
