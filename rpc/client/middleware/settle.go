@@ -209,7 +209,8 @@ func (c *Call) finish(e ending) {
 		}
 		c.metering.metrics.settled(&r)
 		if r.Err != nil {
-			c.metering.access.logFailed("settlement failed", r.Key, r.Err, slog.String("request_id", r.RequestID), slog.String("source", string(r.Source)))
+			attrs := c.metering.access.failure(r.Key, r.Err, slog.String("request_id", r.RequestID), slog.String("source", string(r.Source)))
+			c.metering.logger.LogAttrs(context.Background(), slog.LevelError, "settlement failed", attrs...)
 		}
 	}
 	r.Duration = time.Since(c.started)
