@@ -16,6 +16,7 @@ const maxLogged = 100
 // A LogForm is how the lines of a log name keys. The zero value is LogHash.
 type LogForm uint8
 
+// The forms.
 const (
 	LogHash  LogForm = iota // by a hash, which is the same in all processes
 	LogPlain                // as they are

@@ -55,6 +55,7 @@ tiers:
 assign: [{ key: "books/*", tier: books }, { key: "*/*", tier: std }]
 prices:
   "*": { input: 1.00, output: 3.00 }
+  fees: { input: 1.00, cached_input: 0.10, cache_write: 1.25, cache_write_1h: 2.00, output: 10.00, image: 0.04, search: 0.01 }
   m:   { input: 1.00, cached_input: 0.10, cache_write: 1.25, cache_write_1h: 2.00, output: 10.00 }
 `
 

@@ -24,7 +24,11 @@ type answerCase struct {
 	Stream      bool
 	ContentType string `json:"content_type"`
 	Answer      string
-	Want        charged
+	Unreported  bool
+	Want        struct {
+		charged
+		Images, Searches int64
+	}
 }
 
 type charged struct {
@@ -36,7 +40,7 @@ type charged struct {
 // answerCases are the cases that rpc/internal/llm reads alone.
 func answerCases(t *testing.T) (all []answerCase) {
 	t.Helper()
-	for _, file := range []string{"usage.json", "reported.json"} {
+	for _, file := range []string{"usage.json", "reported.json", "counted.json"} {
 		text, err := os.ReadFile(filepath.Join("..", "internal", "llm", "testdata", file))
 		if err != nil {
 			t.Fatal(err)
@@ -72,22 +76,26 @@ func replay(cases []answerCase) http.Handler {
 
 // requestBodies are the bodies of calls, by path.
 var requestBodies = map[string]string{
-	"/v1/chat/completions": `{"model":"m","messages":[{"role":"user","content":"hi, how are you?"}]`,
-	"/v1/completions":      `{"model":"m","prompt":"hi, how are you?"`,
-	"/v1/embeddings":       `{"model":"m","input":"hi, how are you?"`,
-	"/v1/responses":        `{"model":"m","input":"hi, how are you?"`,
-	"/v1/messages":         `{"model":"m","max_tokens":100000,"messages":[{"role":"user","content":"hi, how are you?"}]`,
+	"/v1/chat/completions": `{"model":"fees","messages":[{"role":"user","content":"hi, how are you?"}]`,
+	"/v1/completions":      `{"model":"fees","prompt":"hi, how are you?"`,
+	"/v1/embeddings":       `{"model":"fees","input":"hi, how are you?"`,
+	"/v1/responses":        `{"model":"fees","input":"hi, how are you?"`,
+	"/v1/messages":         `{"model":"fees","max_tokens":100000,"messages":[{"role":"user","content":"hi, how are you?"}]`,
 }
 
 // TestAnswersAreCharged makes a call for each answer through a proxy and a node: the
-// node charges what the case says, to the token and the millionth of a dollar.
+// node charges what the case says, to the token and the millionth of a dollar, and a fee
+// for each image and search.
 func TestAnswersAreCharged(t *testing.T) {
 	cases := answerCases(t)
-	s := start(t, setup{upstream: replay(cases), identity: "header:X-User"})
+	s := start(t, setup{upstream: replay(cases), identity: "header:X-User", edit: meter(t, "POST /*")})
 	for i, tt := range cases {
 		t.Run(tt.Name, func(t *testing.T) {
 			key := fmt.Sprintf("books/case%d", i)
-			body := requestBodies[tt.Path]
+			body, ok := requestBodies[tt.Path]
+			if !ok {
+				body = `{"model":"fees","prompt":"hi, how are you?"`
+			}
 			if tt.Stream {
 				body += `,"stream":true`
 			}
@@ -99,12 +107,17 @@ func TestAnswersAreCharged(t *testing.T) {
 			if want := asSent(tt); got != want {
 				t.Errorf("the caller got\n%s\nwant\n%s", got, want)
 			}
-			r := s.result(i + 1)
-			if r.Source != middleware.SourceReported || r.UsageRejected || r.Deferred || r.Err != nil {
-				t.Errorf("the charge is %s, rejected %v, deferred %v, %v, want reported", r.Source, r.UsageRejected, r.Deferred, r.Err)
+			r, source := s.result(i+1), middleware.SourceReported
+			if tt.Unreported {
+				source = middleware.SourceEstimated
 			}
-			if now := s.books(key); now != tt.Want {
-				t.Errorf("charged %+v, want %+v", now, tt.Want)
+			if r.Source != source || r.Charged.Images != tt.Want.Images || r.Charged.Searches != tt.Want.Searches || r.UsageRejected || r.Deferred || r.Err != nil {
+				t.Errorf("the charge is %s, %+v, rejected %v, deferred %v, %v, want %s", r.Source, r.Charged, r.UsageRejected, r.Deferred, r.Err, source)
+			}
+			want := tt.Want.charged
+			want.Spend += 40_000*tt.Want.Images + 10_000*tt.Want.Searches
+			if now := s.books(key); now != want {
+				t.Errorf("charged %+v, want %+v", now, want)
 			}
 		})
 	}

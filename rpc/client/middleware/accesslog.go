@@ -78,8 +78,8 @@ func (a accessLog) write(r *Result) {
 // milliseconds returns d in milliseconds, with three decimals.
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// logFailed logs that something failed for the call of a key.
-func (a accessLog) logFailed(message, key string, err error, attrs ...slog.Attr) {
-	attrs = append(attrs, slog.String(a.keys.Field(key)), slog.String("error", a.keys.ErrorText(err, key)))
-	a.logger.LogAttrs(context.Background(), slog.LevelError, message, attrs...)
+// failure returns the attributes of a line that says that something failed for a call of a
+// key.
+func (a accessLog) failure(key string, err error, attrs ...slog.Attr) []slog.Attr {
+	return append(attrs, slog.String(a.keys.Field(key)), slog.String("error", a.keys.ErrorText(err, key)))
 }

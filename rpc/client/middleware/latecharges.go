@@ -211,9 +211,9 @@ func (l *lateCharges) flush(ctx context.Context) error {
 	}
 }
 
-// chargeLater enqueues the charge of a call that ran without a decision. It returns false
-// if the call is charged nothing.
-func (c *Call) chargeLater(ch charge) (deferred bool, err error) {
+// chargeLater enqueues the charge of a call that ran without a decision, and what takes its
+// place if nodes refuse it. It returns false if the call is charged nothing.
+func (c *Call) chargeLater(ch charge, reserved ChargedUsage) (deferred bool, err error) {
 	if ch.source == SourceCancelled {
 		return false, nil
 	}
@@ -223,7 +223,7 @@ func (c *Call) chargeLater(ch charge) (deferred bool, err error) {
 	}
 	err = c.metering.late.put(lateCharge{
 		key: c.estimate.Key, tier: c.estimate.Tier, model: c.estimate.Model, id: rand.Text(),
-		requests: requests, costs: c.noCosts(), usage: ch.usage, reserved: c.reserved(), ended: time.Now(),
+		requests: requests, costs: c.noCosts(), usage: ch.usage, reserved: reserved, ended: time.Now(),
 	})
 	return err == nil, err
 }

@@ -92,14 +92,14 @@ func (m *metering) lateCharged(c lateCharge, tier string, s settlement) {
 	m.metrics.charged.add(tier, c.model, &s.usage, s.spend)
 	if s.err != nil {
 		m.metrics.failures.Inc()
-		m.access.logFailed("settlement failed", c.key, s.err, slog.String("request_id", c.id))
+		m.logger.LogAttrs(context.Background(), slog.LevelError, "settlement failed", m.access.failure(c.key, s.err, slog.String("request_id", c.id))...)
 	}
 }
 
 // lateDropped counts and logs a charge that no node accepted.
 func (m *metering) lateDropped(c lateCharge, err error) {
 	m.metrics.late.WithLabelValues(lateDropped).Inc()
-	m.access.logFailed("usage of a call without a decision was not reported", c.key, err)
+	m.logger.LogAttrs(context.Background(), slog.LevelError, "usage of a call without a decision was not reported", m.access.failure(c.key, err)...)
 }
 
 // report logs and counts a call that has ended.

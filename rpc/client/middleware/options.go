@@ -103,9 +103,10 @@ type Options struct {
 
 	// Count reports whether a request to no known endpoint is metered by count: it takes
 	// a request and a slot, and is charged the tokens that the usage of its response
-	// reports, if any, as input and output of no named model. Its body is not read. Limits
-	// and prices of one model do not apply to it. It is not called if Estimate is set. Nil:
-	// no such request is metered.
+	// reports, if any, and the images and searches that the response shows. Its body may
+	// be of any size. Its model is that of its path or, if its first MaxBodyBytes have one,
+	// of its body: a JSON object or a form. Without one, limits of one model do not apply
+	// to it. It is not called if Estimate is set. Nil: no such request is metered.
 	Count func(*http.Request) bool
 
 	// Model is the model of all metered requests, for a server that runs the same one

@@ -197,11 +197,11 @@ func (c *Call) finish(e ending) {
 		switch {
 		case c.undecided:
 			r.Outcome = OutcomeUndecided
-			r.Deferred, r.Err = c.chargeLater(ch)
+			r.Deferred, r.Err = c.chargeLater(ch, c.reserved(e.textOutput))
 		case ch.source == SourceCancelled:
 			r.Deferred, r.Err = c.cancel()
 		default:
-			s := c.settle(ch.usage)
+			s := c.settle(ch.usage, c.reserved(e.textOutput))
 			r.Charged, r.spend, r.Deferred, r.Err = s.usage, s.spend, s.deferred, s.err
 			if s.replaced {
 				r.Source, r.UsageRejected = SourceEstimated, true
@@ -209,7 +209,8 @@ func (c *Call) finish(e ending) {
 		}
 		c.metering.metrics.settled(&r)
 		if r.Err != nil {
-			c.metering.access.logFailed("settlement failed", r.Key, r.Err, slog.String("request_id", r.RequestID), slog.String("source", string(r.Source)))
+			attrs := c.metering.access.failure(r.Key, r.Err, slog.String("request_id", r.RequestID), slog.String("source", string(r.Source)))
+			c.metering.logger.LogAttrs(context.Background(), slog.LevelError, "settlement failed", attrs...)
 		}
 	}
 	r.Duration = time.Since(c.started)
@@ -234,8 +235,8 @@ type settlement struct {
 
 // settle reports the final usage. If no node can be reached, it leaves the usage to the
 // client's outbox.
-func (c *Call) settle(u ChargedUsage) settlement {
-	return settleAny(context.WithoutCancel(c.ctx), c.reservation, u, c.reserved())
+func (c *Call) settle(u, reserved ChargedUsage) settlement {
+	return settleAny(context.WithoutCancel(c.ctx), c.reservation, u, reserved)
 }
 
 // settleAny settles r with u. Usage that a node refuses, because it has invalid costs or a
@@ -272,10 +273,10 @@ func settleAny(ctx context.Context, r *client.Reservation, u, reserved ChargedUs
 	return settlement{usage: u, err: refused}
 }
 
-// reserved returns the usage that was reserved: all the input and output that the call
-// could have.
-func (c *Call) reserved() ChargedUsage {
-	return ChargedUsage{InputTokens: c.reservedInput, OutputTokens: min(c.maxOutput(), amount.Max-c.reservedInput)}
+// reserved returns the usage that was reserved, with the output that was seen as text if
+// that is more: a call without a bound may have more than was reserved.
+func (c *Call) reserved(textOutput int64) ChargedUsage {
+	return ChargedUsage{InputTokens: c.reservedInput, OutputTokens: min(max(c.maxOutput(), textOutput), amount.Max-c.reservedInput)}
 }
 
 // spendOf returns the microdollars of a settled call: all limits of spend have the same.

@@ -65,9 +65,10 @@ func (o *outageLog) add(log accessLog, mode UndecidedMode, key string, err error
 	if now < next || !o.logNext.CompareAndSwap(next, now+int64(outageLogInterval)) {
 		return
 	}
-	message := "no node answers: calls are rejected"
+	calls, cause := o.calls.Swap(0), log.keys.ErrorText(err, key)
 	if mode == AllowUndecided {
-		message = "no node answers: calls run without limits and are charged later"
+		log.logger.Warn("no node answers: calls run without limits and are charged later", "calls", calls, "error", cause)
+		return
 	}
-	log.logger.Warn(message, "calls", o.calls.Swap(0), "error", log.keys.ErrorText(err, key))
+	log.logger.Warn("no node answers: calls are rejected", "calls", calls, "error", cause)
 }

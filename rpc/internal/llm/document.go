@@ -119,6 +119,7 @@ type document struct {
 	complete   bool // a whole object
 	unparsable bool // not an object, or nested too deep: all bytes count as text
 	trailing   bool // bytes follow the object
+	done       int  // bytes of the mark of the end of a stream that follow it
 	tooDeep    bool
 	tooLong    bool     // a usage block is longer than maxUsageBytes
 	hasUsage   bool     // usage is whole
@@ -207,8 +208,7 @@ func (d *document) structure(c byte) {
 		d.unparsable = c != '{'
 	}
 	if d.complete {
-		d.text++ // bytes after the object count as text
-		d.trailing = true
+		d.afterEnd(c)
 	}
 	if d.unparsable || d.complete {
 		return
@@ -234,6 +234,21 @@ func (d *document) structure(c byte) {
 			d.beginValue()
 		}
 	}
+}
+
+// afterEnd reads a byte after the object. It counts as text, unless it belongs to the mark
+// of the end of a stream, which relays append to whole answers.
+func (d *document) afterEnd(c byte) {
+	const mark = "data:" + doneData
+	if !d.trailing && d.done < len(mark) && c == mark[d.done] {
+		d.done++
+		return
+	}
+	if !d.trailing {
+		d.text += int64(d.done)
+	}
+	d.text++
+	d.trailing = true
 }
 
 // beginValue records whether there are choices.

@@ -65,7 +65,7 @@ func FuzzRewrite(f *testing.F) {
 // FuzzUsage: whatever two usage blocks say, what is read of them can be charged, and the
 // second one takes no output away.
 func FuzzUsage(f *testing.F) {
-	for _, file := range []string{"usage.json", "reported.json"} {
+	for _, file := range answerFiles {
 		for _, c := range answerCases(f, file) {
 			if _, block, ok := strings.Cut(c.Answer, `"usage":`); ok {
 				for e := range endpoints {

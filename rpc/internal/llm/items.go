@@ -22,6 +22,7 @@ type generated struct {
 	single  extras // items that an event has alone
 	listed  extras // the most items that were listed together
 	partial bool   // a part of an image came after the last image
+	summary bool   // the last event of a stream of images has none: each came before
 }
 
 // event adds what an event has, or a whole answer.
@@ -30,8 +31,13 @@ func (g *generated) event(d *document) {
 	switch string(d.eventType()) {
 	case "response.image_generation_call.partial_image", "image_generation.partial_image", "image_edit.partial_image":
 		g.partial = true
-	case "image_generation.completed", "image_edit.completed":
+	case "image_generation.partial_succeeded", "image_edit.partial_succeeded":
 		single.images++
+		g.summary = true
+	case "image_generation.completed", "image_edit.completed":
+		if !g.summary {
+			single.images++
+		}
 	}
 	if single.images > 0 {
 		g.partial = false

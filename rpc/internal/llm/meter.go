@@ -2,7 +2,11 @@
 
 package llm
 
-import "github.com/bucketring/bucketring/internal/amount"
+import (
+	"slices"
+
+	"github.com/bucketring/bucketring/internal/amount"
+)
 
 // A Meter reads one answer in pieces of any size, and holds a few KiB of it at most.
 // It is not safe for concurrent use.
@@ -107,7 +111,7 @@ func (m *Meter) Close() []byte {
 		lead = m.process(m.lead, 0)
 	}
 	if m.stream {
-		return append(lead[:len(lead):len(lead)], m.closeEvents()...)
+		return append(slices.Clip(lead), m.closeEvents()...)
 	}
 	return lead
 }

@@ -257,7 +257,7 @@ func TestFormats(t *testing.T) {
 				want := answer
 				if asked && !strings.HasSuffix(answer, "}") {
 					want = withoutNulls(strings.Replace(answer, chatUsage, "", 1))
-					if fields := strings.SplitN(answer, chatDelta, 2)[0]; strings.Contains(fields, ":") && !strings.Contains(fields, "\n\n") {
+					if fields, _, _ := strings.Cut(answer, chatDelta); strings.Contains(fields, ":") && !strings.Contains(fields, "\n\n") {
 						want = fields + want[len(fields):]
 					}
 				}
