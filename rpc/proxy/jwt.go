@@ -143,14 +143,18 @@ func (v *JWTVerifier) invalidClaim(claims jwt.MapClaims) error {
 	claim, want := v.wrongClaim(claims)
 	value, has := claims[claim]
 	if claim == "exp" && value == nil {
-		v.logRejected(claim, "a token with a valid signature has no exp and is rejected: tokens must expire")
+		if v.mayLog(claim) {
+			v.options.Logger.Warn("a token with a valid signature has no exp and is rejected: tokens must expire")
+		}
 		return unauthenticated("The token is not valid: it has no exp, the time at which it expires.")
 	}
 	got := "none"
 	if has {
 		got = shownClaim(value)
 	}
-	v.logRejected(claim, "a token with a valid signature is rejected", "claim", claim, "want", want, "got", got)
+	if v.mayLog(claim) {
+		v.options.Logger.Warn("a token with a valid signature is rejected", "claim", claim, "want", want, "got", got)
+	}
 	return unauthenticated("The token is not valid: its %s must %s, got %s.", claim, want, got)
 }
 
@@ -187,13 +191,12 @@ func shownClaim(value any) string {
 // loggedClaims are the claims that invalidClaim logs.
 var loggedClaims = [...]string{"exp", "nbf", "iat", "iss", "aud"}
 
-// logRejected logs that a token was rejected for a claim, once a minute at most.
-func (v *JWTVerifier) logRejected(claim, message string, attrs ...any) {
+// mayLog reports whether a token that is rejected for a claim is logged: the first one of
+// each minute.
+func (v *JWTVerifier) mayLog(claim string) bool {
 	logged := &v.logged[slices.Index(loggedClaims[:], claim)]
 	now, last := time.Now().UnixNano(), logged.Load()
-	if (last == 0 || now-last >= int64(time.Minute)) && logged.CompareAndSwap(last, now) {
-		v.options.Logger.Warn(message, attrs...)
-	}
+	return (last == 0 || now-last >= int64(time.Minute)) && logged.CompareAndSwap(last, now)
 }
 
 // algorithms returns the algorithms of the keys, for messages.
