@@ -86,10 +86,11 @@ func (s *sampler) adapt(now Time) {
 	s.weight.Store(1 << min(bits.Len64(uint64(rate/maxSamples)), bits.Len(hotkeys.MaxWeight)-1))
 }
 
-// limitSkip makes a partition skip no more calls than the present weight allows, after more
-// calls per second.
-func (s *sampler) limitSkip(p *partition) {
+// sweep makes a partition skip no more calls than the present weight allows, after more
+// calls per second, and frees the memory of its sketch if it is not used any more.
+func (s *sampler) sweep(p *partition, number int, now Time) {
 	p.records.first.skip = min(p.records.first.skip, 2*s.weight.Load()-1)
+	s.sketches[number].Trim(now.Mono)
 }
 
 // HotKeys are the keys for which an engine decides most often.

@@ -30,6 +30,9 @@ func (e *Engine) Sweep(now Time, n int) (removed int) {
 	for n > 0 {
 		s := &e.shards[e.sweepPartition]
 		s.Lock()
+		if e.sampler != nil {
+			e.sampler.sweep(&s.partition, e.sweepPartition, now)
+		}
 		visited, swept, done := s.sweep(now, min(n, sweepStep))
 		more := s.nextDue <= s.mono
 		s.Unlock()
@@ -50,9 +53,6 @@ func (e *Engine) Sweep(now Time, n int) (removed int) {
 
 func (p *partition) sweep(now Time, n int) (visited, removed int, done bool) {
 	now = p.tick(now)
-	if h := p.engine.sampler; h != nil {
-		h.limitSkip(p)
-	}
 	for ; visited < n && p.trimmed == 0; visited++ {
 		last, found := p.sweptRecord, false
 		if p.sweptRecord, found = p.records.next(last); !found {

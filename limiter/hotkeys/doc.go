@@ -16,5 +16,6 @@
 // listed has at most [Sketch.Missing], which is at most 1/8 of the hits of its set and four
 // more. Rounding adds less than an eighth of a hit to both bounds. A sketch begins with one
 // set and doubles its sets while they have more than 200 hits per second each, up to 64 of
-// them. Of the bound that it had before, half is left after each second.
+// them. Of the bound that it had before, half is left after each second. A place takes some 200
+// bytes and the key.
 package hotkeys

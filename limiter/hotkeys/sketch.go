@@ -173,6 +173,14 @@ func (s *Sketch) advance(epoch int64) {
 	}
 }
 
+// Trim frees all memory of a sketch if there was no hit for 32 seconds, since then nothing
+// is left of its counts.
+func (s *Sketch) Trim(now int64) {
+	if len(s.sets) > 0 && now/period-s.epoch >= 32 {
+		*s = Sketch{}
+	}
+}
+
 // wantedSets returns how many sets a sketch is to have for a total at the beginning of a
 // second, which is that of the hits of one second if their rate is constant.
 func wantedSets(total uint64) int {

@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strconv"
 	"testing"
@@ -240,6 +241,24 @@ func TestDetails(t *testing.T) {
 	}
 	if got := s.Append(nil, 2*second, 1000); len(got) != 0 {
 		t.Errorf("Append() with a rate of 1000 = %v, want none", got)
+	}
+}
+
+// TestTrim: a sketch without hits for 32 s has no memory, and counts again.
+func TestTrim(t *testing.T) {
+	var s hotkeys.Sketch
+	s.Add(0, &hotkeys.Hit{Hash: 1, Key: "k", Weight: 1})
+	s.Trim(31 * second)
+	if reflect.ValueOf(s).IsZero() {
+		t.Error("a sketch is trimmed after 31 s, want 32")
+	}
+	s.Trim(32 * second)
+	if !reflect.ValueOf(s).IsZero() {
+		t.Error("a sketch is not trimmed after 32 s")
+	}
+	s.Add(33*second, &hotkeys.Hit{Hash: 1, Key: "k", Weight: 1})
+	if k := s.Append(nil, 33*second, 0); len(k) != 1 || k[0].Rate != 1 {
+		t.Errorf("Append() = %v after a hit, want k", k)
 	}
 }
 
