@@ -14,9 +14,13 @@ type changeSet struct {
 	removed []removedID
 	pinned  []pinnedRecord
 	due     []uint32 // entries to be added to queues
-	keys    int      // room that was taken for records
-	ids     int      // and for ids
-	newKeys int
+	// unpinned are the handles of records from which entries took pins away, and outdated is
+	// how many of them the message has not replaced.
+	unpinned []uint32
+	outdated int
+	keys     int // room that was taken for records
+	ids      int // and for ids
+	newKeys  int
 }
 
 // changedEntry is an entry of a message. entryID is that of the entry that it replaces in
@@ -31,7 +35,7 @@ type changedEntry struct {
 type pinnedRecord struct{ handle, pins uint32 }
 
 func (c *changeSet) begin() {
-	*c = changeSet{records: c.records[:0], entries: c.entries[:0], removed: c.removed[:0], pinned: c.pinned[:0], due: c.due[:0]}
+	*c = changeSet{records: c.records[:0], entries: c.entries[:0], removed: c.removed[:0], pinned: c.pinned[:0], due: c.due[:0], unpinned: c.unpinned[:0]}
 }
 
 // collect reads the items of a partition without changing it.
@@ -151,6 +155,7 @@ func (d *restorer) applyChanges() {
 		d.changeEntry(&c.entries[i])
 	}
 	d.enqueueAll(c.due)
+	d.removeOutdated()
 	for _, pinned := range c.pinned {
 		if rec := d.p.byHandle(pinned.handle); rec == nil || rec.pins != pinned.pins {
 			d.fail("a record has other reservations than its owner's")
@@ -170,7 +175,7 @@ func (d *restorer) takeAway(id removedID, next *entryHead) (entryID uint32) {
 	var it chargeIterator
 	for it.start(p, entry, ""); it.next(); {
 		if it.pins && it.rec != nil {
-			it.rec.pins--
+			d.unpin(it.rec)
 		}
 	}
 	was := entry.state()
@@ -196,6 +201,36 @@ func (d *restorer) takeAway(id removedID, next *entryHead) (entryID uint32) {
 	}
 	*entry = idEntry{hash: entry.hash, more: entry.more, due: entry.due, next: entry.next, owner: entry.account()<<8 | uint32(idCheck)}
 	return entryID
+}
+
+// unpin takes a pin away from a record.
+func (d *restorer) unpin(rec *record) {
+	rec.pins--
+	if rec.flags&recordOutdated == 0 {
+		rec.flags |= recordOutdated
+		d.changes.unpinned = append(d.changes.unpinned, rec.handle)
+		d.changes.outdated++
+	}
+}
+
+// removeOutdated removes the records that have no pins any more and that the message does
+// not replace. A charge that becomes final changes its record, so the owner has removed
+// them since. What they have here is older: charges that the owner corrected, with their
+// marks.
+func (d *restorer) removeOutdated() {
+	c, p := d.changes, d.p
+	if c.outdated == 0 || d.err != nil {
+		return
+	}
+	for _, handle := range c.unpinned {
+		rec := p.byHandle(handle)
+		if rec == nil || rec.flags&recordOutdated == 0 {
+			continue
+		}
+		if rec.flags &^= recordOutdated; rec.pins == 0 {
+			p.remove(*p.handles.at(handle))
+		}
+	}
 }
 
 // changeEntry adds an entry, or fills in the one whose place it takes.
@@ -240,6 +275,10 @@ func (d *restorer) replaceRecord(recordID uint32, rec *record, name []byte, scop
 			return 0, nil
 		}
 	} else {
+		if rec.flags&recordOutdated != 0 {
+			rec.flags &^= recordOutdated
+			d.changes.outdated--
+		}
 		p.beforeRecordChanges(rec)
 		p.freeRings(rec)
 		p.freeTimelines(rec)

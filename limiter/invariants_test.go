@@ -13,9 +13,9 @@ import (
 )
 
 // check verifies the invariants of a partition.
-func (p *partition) check(t *rapid.T) {
+func (p *partition) check(t interface{ Fatalf(string, ...any) }) {
 	cat := p.engine.catalog
-	pins, marks := map[uint32]uint32{}, map[uint32]int{}
+	pins, marks, slots := map[uint32]uint32{}, map[uint32]int{}, map[*bucket]int64{}
 	queued, tombstones, expired := len(p.leaseHeap), 0, 0
 	perAccount, withdrawals, terms := map[uint32]uint32{}, map[uint32]uint32{}, map[uint32]uint32{}
 	for id := p.entries.next(0); id != 0; id = p.entries.next(id) {
@@ -58,6 +58,9 @@ func (p *partition) check(t *rapid.T) {
 			if it.rec != rec || it.pos != pos || it.limit != have.limits[pos] || it.bucket != p.bucketAt(rec, pos) {
 				t.Fatalf("id entry %d: a charge is of bucket %d of another record, want %d", id, it.pos, pos)
 			}
+			if have.limits[pos].Algorithm == Concurrency {
+				slots[it.bucket] += c.charged
+			}
 			if have.limits[pos].Algorithm == TokenBucket {
 				marks[at]++
 				if !p.timelineOf(rec, pos).hasMark(c.at) {
@@ -84,6 +87,9 @@ func (p *partition) check(t *rapid.T) {
 			b := *p.bucketAt(rec, i)
 			if l.Algorithm == TokenBucket && b.level().negative() || l.Algorithm != TokenBucket && int64(b.lo) < 0 {
 				t.Fatalf("record %d, limit %s: state %v", id, l.Name, b)
+			}
+			if want := slots[p.bucketAt(rec, i)]; l.Algorithm == Concurrency && int64(b.lo) != want {
+				t.Fatalf("record %d has %d slots taken, want %d", id, b.lo, want)
 			}
 		}
 	}

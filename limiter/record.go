@@ -22,7 +22,7 @@ type record struct {
 	moreName    uint32           // first block of the name beyond the inline part, 0 = none
 	handle      uint32           // stable reference for reservations, 0 = none yet
 	length      uint16           // of the name
-	flags       uint8            // recordDenied, recordListed
+	flags       uint8            // recordDenied and others
 	epoch       uint8            // that of the directory, once a snapshot in progress has the record
 	name        [inlineName]byte // scope, or scope NUL model
 	buckets     [bucketsPerRecord]bucket
@@ -36,8 +36,9 @@ const (
 
 // The flags of a record.
 const (
-	recordDenied = 1 << iota // denied its latest request, so it is never evicted
-	recordListed             // is in the list of changes, after the last cut
+	recordDenied   = 1 << iota // denied its latest request, so it is never evicted
+	recordListed               // is in the list of changes, after the last cut
+	recordOutdated             // lost pins to a message that has not replaced it, see removeOutdated
 )
 
 // nameBlock continues a long name.
