@@ -10,13 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/internal/cputime"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
 
 // benchCluster is a cluster of three members on loopback, without proxies.
 func benchCluster(tb testing.TB, partitions int) *cluster {
-	c := &cluster{t: tb, partitions: partitions, protocol: DefaultProtocol(partitions), direct: true}
+	c := &cluster{t: tb, partitions: partitions, protocol: continuity.Defaults(partitions), direct: true}
 	c.begin("a", "b", "c")
 	c.settle()
 	return c
@@ -91,7 +92,7 @@ func BenchmarkMoves(b *testing.B) {
 	const partitions = 4096
 	for b.Loop() {
 		moves := &pauses{sealed: map[int]time.Time{}}
-		c := &cluster{t: b, partitions: partitions, protocol: DefaultProtocol(partitions), direct: true, changed: moves.changed}
+		c := &cluster{t: b, partitions: partitions, protocol: continuity.Defaults(partitions), direct: true, changed: moves.changed}
 		began := time.Now()
 		c.begin("a", "b", "c")
 		c.settle()

@@ -99,7 +99,7 @@ type cluster struct {
 
 func newCluster(t testing.TB, partitions int, names ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, partitions: partitions, protocol: DefaultProtocol(partitions)}
+	c := &cluster{t: t, partitions: partitions, protocol: continuity.Defaults(partitions)}
 	return c.begin(names...)
 }
 

@@ -227,7 +227,7 @@ func (c *cluster) allDecided() bool {
 // TestPlannedMovesLoseNothing: a fourth member joins and another one leaves under load.
 func TestPlannedMovesLoseNothing(t *testing.T) {
 	moves := &pauses{sealed: map[int]time.Time{}}
-	c := &cluster{t: t, partitions: 256, protocol: DefaultProtocol(256), changed: moves.changed}
+	c := &cluster{t: t, partitions: 256, protocol: continuity.Defaults(256), changed: moves.changed}
 	c.begin("a", "b", "c")
 	c.settle()
 	large := strings.Repeat("x", 3*chunkBytes) // copies are in chunks
@@ -276,7 +276,7 @@ func TestPlannedMovesLoseNothing(t *testing.T) {
 // TestCrashIsNoticedByTheClosedPorts: the heirs of a process that has ended take over, long
 // before its leases are over.
 func TestCrashIsNoticedByTheClosedPorts(t *testing.T) {
-	c := &cluster{t: t, partitions: 256, protocol: DefaultProtocol(256)}
+	c := &cluster{t: t, partitions: 256, protocol: continuity.Defaults(256)}
 	c.protocol.Lease, c.protocol.Forget = time.Hour, 3*time.Hour
 	c.begin("a", "b", "c")
 	c.settle()

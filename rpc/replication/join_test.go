@@ -77,7 +77,7 @@ func TestMembersThatCannotTalk(t *testing.T) {
 			if v := handshake.Current(); name == "versions" && v.Protocol != 1 {
 				t.Skip("the message names other versions")
 			}
-			c := &cluster{t: t, partitions: 8, protocol: DefaultProtocol(8), prepare: func(m *member) {
+			c := &cluster{t: t, partitions: 8, protocol: continuity.Defaults(8), prepare: func(m *member) {
 				if m.name == "b" {
 					tt.change(nil, m)
 				}

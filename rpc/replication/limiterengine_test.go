@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/limiter"
@@ -24,7 +25,7 @@ func TestLimitsHoldWhileMembersComeAndGo(t *testing.T) {
 		t.Skip("three members with 4,096 partitions each are too slow with the race detector")
 	}
 	const keys, limit = 40, 60
-	c := &cluster{t: t, partitions: limiter.Partitions, protocol: DefaultProtocol(limiter.Partitions), limiter: true}
+	c := &cluster{t: t, partitions: limiter.Partitions, protocol: continuity.Defaults(limiter.Partitions), limiter: true}
 	c.protocol.MaxTransfers = 512
 	c.begin("a", "b", "c")
 	c.settle()

@@ -69,23 +69,13 @@ func (o Options) withDefaults() Options {
 		o.Clock = newClock().now
 	}
 	if o.Protocol.Partitions == 0 {
-		o.Protocol = DefaultProtocol(partitions)
+		o.Protocol = continuity.Defaults(partitions)
 	}
 	return o
 }
 
 // partitions is how many a ring has.
 const partitions = 4096
-
-// DefaultProtocol returns the settings of the ownership protocol for a number of
-// partitions. The rate of copies is bounded by [Options].CopyRate, so more of them may be on
-// their way than in [continuity.Defaults]: the copies of 4,096 partitions take at least
-// (4,096 / MaxTransfers) heartbeats.
-func DefaultProtocol(partitions int) continuity.Options {
-	o := continuity.Defaults(partitions)
-	o.MaxTransfers = 64
-	return o
-}
 
 // Validate reports every option that cannot be used.
 func (o Options) Validate() error {

@@ -17,7 +17,7 @@ func TestChangesWaitForAnAnswer(t *testing.T) {
 	t.Parallel()
 	engine := newFakeEngine(maxWaiting)
 	host, err := New(Options{
-		Name: "a", Boot: 1, Engine: engine, Protocol: DefaultProtocol(maxWaiting),
+		Name: "a", Boot: 1, Engine: engine, Protocol: continuity.Defaults(maxWaiting),
 		Now: func() limiter.Time { return limiter.Time{Mono: 1} }, Clock: func() time.Duration { return 0 },
 	})
 	if err != nil {
