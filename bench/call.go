@@ -103,6 +103,13 @@ type UsageReader interface {
 	ReadUsage(ctx context.Context, key, tier, model string) ([]LimitUsage, error)
 }
 
+// Flusher is implemented by targets that take back in the background what was charged for
+// calls without an answer.
+type Flusher interface {
+	// Flush waits until nothing is left to take back, or until ctx ends.
+	Flush(ctx context.Context) error
+}
+
 // LimitUsage is the state of one limit. Used and Limit are in units of the
 // dimension.
 type LimitUsage struct {

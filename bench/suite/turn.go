@@ -296,12 +296,21 @@ func (s *measuredTarget) startAudit(r *runner) (err error) {
 // that was accepted in fallback, and withdrawals of what was denied there.
 const outboxDelay = 2 * time.Second
 
+// flushTimeout is how long a target may take to have charges taken back of calls that got
+// no answer, after its load has ended.
+const flushTimeout = 10 * time.Second
+
 // readUsage reads the final usage from the target. Callers whose usage cannot be read
 // are left out.
 func (s *measuredTarget) readUsage(ctx context.Context, o *Options) error {
 	reader, ok := s.target.(bench.UsageReader)
 	if !ok || s.auditor == nil || s.kind == redisPlain { // redis also counts denied calls
 		return nil
+	}
+	if f, ok := s.target.(bench.Flusher); ok {
+		ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+		_ = f.Flush(ctx) // what is left shows in the usage
+		cancel()
 	}
 	if len(o.Faults) > 0 || o.Overload || s.fallback.Load() {
 		wait := time.NewTimer(outboxDelay)

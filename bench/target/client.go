@@ -150,6 +150,9 @@ func (l *clientTarget) ReadUsage(ctx context.Context, key, tier, model string) (
 	return list, nil
 }
 
+// Flush implements [bench.Flusher].
+func (l *clientTarget) Flush(ctx context.Context) error { return l.client.Flush(ctx) }
+
 // Close implements [bench.Target].
 func (l *clientTarget) Close() error { return l.client.Close() }
 

@@ -63,7 +63,8 @@ func Dial(o Options) (*Client, error) {
 
 // Close closes all connections and fails the calls in flight. Reservations are held
 // until their lease expires. Settlements of [Reservation.SettleLater] that were not
-// delivered are lost, and the error says how many: call [Client.Flush] first.
+// delivered are lost, and the error says how many: call [Client.Flush] first. So are
+// charges of calls without an answer that were not taken back yet.
 func (c *Client) Close() error {
 	var errs []error
 	if c.settler.outbox != nil {

@@ -131,15 +131,17 @@ func clone(n *int64) *int64 {
 	return new(*n)
 }
 
-// Flush waits until all settlements of SettleLater were reported or dropped, and
-// retries them at once. If ctx ends or the client is closed before that, the error
-// wraps the cause and says how many are left; these stay pending. Without a deadline
-// Flush waits for as long as the nodes are unreachable, at most 10 minutes.
+// Flush waits until all settlements of SettleLater were reported or dropped, and until
+// the charges of calls that got no answer were taken back. It retries both at once. If
+// ctx ends or the client is closed before that, the error wraps the cause and says how
+// many are left; these stay pending. Without a deadline Flush waits for as long as the
+// nodes are unreachable, at most 10 minutes.
 func (c *Client) Flush(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.settler.ctx, func() { cancel(ErrClosed) })()
-	if err := c.settler.outbox.Flush(ctx); err != nil {
+	err := errors.Join(c.settler.outbox.Flush(ctx), c.withdrawer.flush(ctx))
+	if err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
 	return nil

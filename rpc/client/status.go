@@ -18,6 +18,13 @@ type ClusterStatus struct {
 
 	PendingSettlements int   // of SettleLater, not reported yet
 	DroppedSettlements int64 // of SettleLater, since Dial
+
+	// Withdrawals take back what was charged for calls that got no answer, or that another
+	// node denied.
+	PendingWithdrawals int
+	// LostWithdrawals, since Dial, could not be sent within a minute, or were too many: a
+	// check may stay charged, and a reservation held until its lease expires.
+	LostWithdrawals int64
 }
 
 // MemberStatus is the state of one member of the ring, as seen by this client.
@@ -43,7 +50,10 @@ type MemberStatus struct {
 // Status returns what c knows of its cluster. It is for people and tests, and too
 // slow to be called for every call.
 func (c *Client) Status() ClusterStatus {
-	s := ClusterStatus{PendingSettlements: c.settler.outbox.Len(), DroppedSettlements: c.settler.dropped.Load()}
+	s := ClusterStatus{
+		PendingSettlements: c.settler.outbox.Len(), DroppedSettlements: c.settler.dropped.Load(),
+		PendingWithdrawals: c.withdrawer.len(), LostWithdrawals: c.withdrawer.lost.Load(),
+	}
 	w := c.ring
 	if w == nil {
 		return s

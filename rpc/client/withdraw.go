@@ -6,6 +6,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,15 +25,20 @@ import (
 // slot until its lease expires. A call that was refused, or never sent, needs no
 // withdrawal.
 
+// A starved cluster leaves thousands of them each second, and takes few back meanwhile. A
+// withdrawal that is lost leaves a charge, so there is room for those of a minute, and many
+// are delivered at once: together they take few batches.
 const (
-	maxWithdrawals = 4096 // pending; further reserves are left to expire
-	withdrawWithin = time.Minute
+	maxWithdrawals  = 65_536 // pending, and at most outbox.DefaultMaxBytes
+	withdrawalsSent = 2_048  // in flight; a quarter of them to one owner
+	withdrawWithin  = time.Minute
 )
 
 // withdrawer withdraws attempts in the background.
 type withdrawer struct {
 	outbox *outbox.Outbox
 	done   chan struct{}
+	lost   atomic.Int64
 }
 
 // startWithdrawer starts c.withdrawer. It needs c.ring and c.settler.
@@ -40,7 +46,8 @@ func (c *Client) startWithdrawer(o Options) error {
 	box, err := outbox.New(outbox.Options{
 		Deliver:    c.deliverWithdrawal,
 		Owner:      func(item *pb.Item) string { return c.Owner(item.GetCancel().GetKey()) },
-		MaxEntries: maxWithdrawals, MaxAge: withdrawWithin, Timeout: o.Timeout,
+		MaxEntries: maxWithdrawals, MaxInFlight: withdrawalsSent, MaxAge: withdrawWithin, Timeout: o.Timeout,
+		Events: outbox.Events{Dropped: func(*pb.Item, outbox.Reason, error) { c.withdrawer.lost.Add(1) }},
 	})
 	if err != nil {
 		return err
@@ -52,6 +59,22 @@ func (c *Client) startWithdrawer(o Options) error {
 		_ = box.Run(c.settler.ctx) // always nil
 	}()
 	return nil
+}
+
+// len returns how many withdrawals are pending.
+func (w *withdrawer) len() int {
+	if w.outbox == nil {
+		return 0
+	}
+	return w.outbox.Len()
+}
+
+// flush waits until none is pending.
+func (w *withdrawer) flush(ctx context.Context) error {
+	if w.len() == 0 {
+		return nil
+	}
+	return w.outbox.Flush(ctx)
 }
 
 // close waits for the deliveries in flight. The settler must be closed before.
@@ -103,7 +126,9 @@ func (c *Client) withdraw(key, id string, unanswered attemptIDs, check *pb.Check
 		w := cancelWire(key, id)
 		w.item.Attempt = attempt
 		w.item.Withdrawn = proto.CloneOf(check) // its costs are the caller's map
-		_ = c.withdrawer.outbox.Put(&w.item)    // if it is full, a lease expires and a charge stays
+		if c.withdrawer.outbox.Put(&w.item) != nil {
+			c.withdrawer.lost.Add(1) // a lease expires and a charge stays
+		}
 	}
 }
 

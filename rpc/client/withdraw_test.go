@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/rpc/client"
@@ -167,4 +168,63 @@ func TestWithdrawUnary(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWithdrawMany: an owner that is starved for half a minute decides thousands of calls
+// whose answers do not arrive, and takes nothing back meanwhile. As soon as it can, it
+// takes back all of them: Flush waits for that.
+func TestWithdrawMany(t *testing.T) {
+	const waves, wave = 6, 1000
+	runRing(t, client.Options{Timeout: 3 * time.Second}, []string{"a", "b"}, func(t scene) {
+		t.reserve = func(*pb.ReserveRequest) *pb.Decision { return &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED} }
+		var mu sync.Mutex
+		starved := true
+		held := map[string]bool{}
+		t.nodes["a"].batches(func(b *pb.Batch, out *pb.Answers) {
+			mu.Lock()
+			defer mu.Unlock()
+			for i, item := range b.GetItems() {
+				switch {
+				case item.GetReserve() != nil:
+					held[item.GetReserve().GetRequestId()] = true
+					out.Results[i] = &pb.Result{Result: &pb.Result_Redirect{Redirect: &pb.Redirect{}}}
+				case starved:
+					out.Results[i] = itemError(codes.Unavailable)
+				default:
+					delete(held, item.GetCancel().GetRequestId())
+				}
+			}
+		})
+		key := keyOf(t.ring(1, "a", "b"), "a")
+		for range waves {
+			var calls sync.WaitGroup
+			for range wave {
+				calls.Go(func() {
+					if r, err := t.c.Reserve(t.Context(), client.Estimate{Key: key}); err != nil || r.Allowed() {
+						t.Errorf("Reserve() = %+v, %v, want a denial", r, err)
+					}
+				})
+			}
+			calls.Wait()
+			time.Sleep(3 * time.Second)
+		}
+		mu.Lock()
+		starved = false
+		charged := len(held)
+		mu.Unlock()
+		if s := t.c.Status(); charged != waves*wave || s.PendingWithdrawals != charged || s.LostWithdrawals != 0 {
+			t.Errorf("the owner holds %d reservations, and the client has %d withdrawals and lost %d, want %d and none lost",
+				charged, s.PendingWithdrawals, s.LostWithdrawals, waves*wave)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if err := t.c.Flush(ctx); err != nil {
+			t.Errorf("Flush() = %v", err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if len(held) != 0 {
+			t.Errorf("%d of %d reservations are left behind", len(held), charged)
+		}
+	})
 }
