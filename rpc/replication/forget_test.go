@@ -12,7 +12,7 @@ import (
 )
 
 // refused fails unless an order was refused for a reason.
-func refused(t *testing.T, err error, reason string) {
+func refused(t testing.TB, err error, reason string) {
 	t.Helper()
 	if r, ok := errors.AsType[*RefusedError](err); !ok || !strings.Contains(r.Reason, reason) {
 		t.Errorf("Forget() = %v, want a refusal: %q", err, reason)
@@ -103,6 +103,7 @@ func TestForgetWithoutMajority(t *testing.T) {
 	refused(t, err, "c accepts connections at "+stalled.address.Gossip)
 
 	c.remove("c")
+	c.show()
 	if f := a.forget("d", true); !f.Forced || !slices.Equal(f.Roster.Names, []string{"a", "b", "c"}) || f.Answering != 2 {
 		t.Errorf("Forget(d) = %+v, want a, b and c, of which two answer, without votes", f)
 	}
