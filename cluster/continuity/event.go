@@ -87,9 +87,11 @@ type (
 	// that nothing was journaled since.
 	Repaid struct{ Partition int }
 
-	// Forget is an operator's word that a member will not come back. With Force it
-	// needs no votes, for clusters that have lost their majority: if the member or
-	// the majority does run somewhere, there may be two owners.
+	// Forget is an operator's word that a member will not come back. This member asks
+	// for its removal from the roster until a majority has voted for that, which it does
+	// once the member is proven dead or was unreachable for [Options.ForgetAfter], or until
+	// the member answers. With Force it needs no votes, for clusters that have lost their
+	// majority: if the member or the majority does run somewhere, there may be two owners.
 	Forget struct {
 		Name  string
 		Force bool

@@ -34,11 +34,13 @@ type Machine struct {
 	member       bool // whether this member is in it, in its newest boot
 	rosterVote   rosterVote
 	rosterChange *rosterChange
-	expected     []string // of a new cluster
-	agreed       []string // who agrees to expect them
-	floor        uint64   // ballots are above it
-	forget       string   // a member to remove from the roster
-	shunned      string   // a member whose removal was asked for: its pings are not answered
+	expected     []string      // of a new cluster
+	agreed       []string      // who agrees to expect them
+	floor        uint64        // ballots are above it
+	forget       string        // a member to remove from the roster, by an operator's word
+	forgetFrom   time.Duration // when that was said
+	former       []string      // those that were in a roster, latest last
+	shunned      string        // a member whose removal was asked for: its pings are not answered
 
 	ready     bool // whether this member votes
 	settled   uint64

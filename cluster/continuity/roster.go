@@ -77,6 +77,7 @@ func (m *Machine) adoptRoster(r Roster) {
 			p.stays = false // until it says that it stays
 		}
 	}
+	m.noteFormer(r)
 	missed := m.roster.Epoch > 0 && (r.Epoch > m.roster.Epoch+1 || !r.has(m.self.Name))
 	m.roster, m.rosterVote, m.rosterChange, m.votesFrom, m.nextCollect, m.shunned = r, rosterVote{}, nil, nil, m.now, ""
 	m.collects = m.now
@@ -138,24 +139,28 @@ func (m *Machine) wantedRoster() (Roster, bool) {
 		next.Names = without(m.roster.Names, m.self.Name)
 		return next, owned+heir+journals == 0 && len(next.Names) > 0 && (len(next.Names) == 1 || !m.mayHaveLastCopy())
 	}
+	first := true // this member is the one that proposes
 	for _, name := range m.roster.Names {
 		if _, ok := m.usable(name); ok && name < m.self.Name {
-			return Roster{}, false // that member proposes
+			first = false
 		}
 	}
 	for i := range m.peers {
-		if p := &m.peers[i]; !m.roster.has(p.Name) && p.inView && p.stays && m.now-p.contact <= m.o.HeirSilence {
+		if p := &m.peers[i]; first && !m.roster.has(p.Name) && p.inView && p.stays && m.now-p.contact <= m.o.HeirSilence {
 			next.Names = append(slices.Clone(m.roster.Names), p.Name)
 			slices.Sort(next.Names)
 			return next, true
 		}
+	}
+	if p := m.peer(m.forget); p != nil && p.contact > m.forgetFrom {
+		m.forget = "" // it runs
 	}
 	for _, name := range m.roster.Names {
 		heard := m.booted
 		if p := m.peer(name); p != nil {
 			heard = max(heard, p.heard)
 		}
-		if name != m.self.Name && (name == m.forget || m.now-heard > m.o.Forget) {
+		if name != m.self.Name && (name == m.forget || first && m.now-heard > m.o.Forget) {
 			next.Names = without(m.roster.Names, name)
 			return next, true
 		}
@@ -176,18 +181,6 @@ func (m *Machine) mayHaveLastCopy() bool {
 
 func without(names []string, name string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
-}
-
-// forgetMember removes a member from the roster.
-func (m *Machine) forgetMember(e Forget) {
-	if !m.roster.has(e.Name) || e.Name == m.self.Name {
-		return
-	}
-	m.forget = e.Name
-	if e.Force {
-		m.adoptRoster(Roster{Epoch: m.roster.Epoch + 1, Names: without(m.roster.Names, e.Name)})
-		m.ready = true
-	}
 }
 
 func (m *Machine) retryRosterLater() {

@@ -74,6 +74,7 @@ type sim struct {
 	settles    bool                        // calls end with a correction of their charge
 	falseViews bool                        // gossip shows some members for some time that a live one is gone
 	overlaps   bool                        // a member is started again while its last boot still runs
+	operator   *rand.Rand                  // decides when members are told to forget others; nil: never
 	hidden     map[[2]string]time.Duration // until when the first does not see the second
 	deaf       map[simReach]bool           // which boots of a member another one cannot reach
 
@@ -108,7 +109,7 @@ type simMember struct {
 // simCounters count what happened, to show that the faults are real.
 type simCounters struct {
 	moves, takeovers, claims, losses, denied, exact, fallback, repaid, crashes, pauses, cuts, joins, leaves, large, small int
-	settles, falseViews, overlaps                                                                                         int
+	settles, falseViews, overlaps, orders                                                                                 int
 }
 
 func (c *simCounters) add(d *simCounters) {
@@ -130,6 +131,7 @@ func (c *simCounters) add(d *simCounters) {
 	c.settles += d.settles
 	c.falseViews += d.falseViews
 	c.overlaps += d.overlaps
+	c.orders += d.orders
 }
 
 func newSim(seed uint64, broken bug) *sim {

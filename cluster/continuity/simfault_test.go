@@ -14,6 +14,9 @@ func runSim(seed uint64, broken bug, tracing bool) *sim {
 	s.tracing = tracing
 	options := rand.New(rand.NewPCG(seed, 1))
 	s.settles, s.falseViews, s.overlaps = options.IntN(2) == 0, options.IntN(3) == 0, options.IntN(3) == 0
+	if options.IntN(3) == 0 {
+		s.operator = rand.New(rand.NewPCG(seed, 2))
+	}
 	n := 3 + s.rng.IntN(5)
 	if s.chance(0.3) { // owner and heir act at the same time, and messages are slow
 		s.o.HeirSilence = s.o.Lease + s.between(-20*time.Millisecond, 120*time.Millisecond)
@@ -39,6 +42,7 @@ func runSim(seed uint64, broken bug, tracing bool) *sim {
 	s.runFor(s.between(time.Second, 5*time.Second))
 	s.faults = true
 	s.delay = max(s.delay, s.slow)
+	s.order()
 	for end := s.now + s.between(3*time.Second, 11*time.Second); s.now < end && s.failure == ""; {
 		s.fault()
 		s.runFor(s.between(0, 1200*time.Millisecond))
@@ -109,6 +113,29 @@ func (s *sim) fault() {
 					s.start(name, Joining, nil)
 				}
 			})
+		}
+	}
+}
+
+// order has some member forget one that does not answer, from time to time while there are
+// faults, as an operator may: without force, and only if the member may vote and a majority
+// answers.
+func (s *sim) order() {
+	if s.operator == nil || !s.faults {
+		return
+	}
+	s.at(time.Duration(s.operator.Int64N(int64(time.Second))), s.order)
+	n := s.nodes[s.operator.IntN(max(1, len(s.nodes))):]
+	if len(n) == 0 || n[0].paused || n[0].superseded() {
+		return
+	}
+	m, now := n[0].m, n[0].clock()
+	for _, name := range m.Roster().Names {
+		if name != n[0].name && !m.Answers(name, now) && m.Voter() && m.Answering(now) >= m.Roster().majority() {
+			s.counters.orders++
+			s.logf("%s is told to forget %s", n[0].id, name)
+			n[0].step(Forget{Name: name})
+			return
 		}
 	}
 }

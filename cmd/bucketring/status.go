@@ -107,14 +107,7 @@ func fetchStatus(ctx context.Context, target, path string) ([]byte, error) {
 	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
-		if cause := errors.Unwrap(err); cause != nil {
-			err = cause // omits the URL
-		}
-		hint := notHTTP
-		if _, network := errors.AsType[net.Error](err); network {
-			hint = "start a node there, for example with: bucketring dev"
-		}
-		return nil, errorWithHint(fmt.Errorf("%s did not answer: %w", target, err), hint)
+		return nil, unanswered(target, err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxStatus))
@@ -125,6 +118,18 @@ func fetchStatus(ctx context.Context, target, path string) ([]byte, error) {
 		return nil, errorWithHint(fmt.Errorf("%s answered %s", target, resp.Status), notHTTP)
 	}
 	return text, nil
+}
+
+// unanswered returns the error of a call that an HTTP client could not make.
+func unanswered(target string, err error) error {
+	if cause := errors.Unwrap(err); cause != nil {
+		err = cause // omits the URL
+	}
+	hint := notHTTP
+	if _, network := errors.AsType[net.Error](err); network {
+		hint = "start a node there, for example with: bucketring dev"
+	}
+	return errorWithHint(fmt.Errorf("%s did not answer: %w", target, err), hint)
 }
 
 // printStatus prints a status as text: the node, the members and warnings.

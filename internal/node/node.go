@@ -250,6 +250,7 @@ func (n *Node) openServers() {
 		Metrics:    promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{Registry: n.registry}),
 		Status:     func() any { return n.Status() },
 		Partitions: func(ctx context.Context, member string) (any, error) { return n.Partitions(ctx, member) },
+		Forget:     n.Forget,
 		StatusPage: n.statusPage,
 		Rejections: n.rejections,
 		Admission:  n.admission,

@@ -45,6 +45,10 @@ type Options struct {
 	// Partitions returns the JSON object that /status/partitions shows: of all partitions,
 	// or of those of a member. Nil: there is no such path.
 	Partitions func(ctx context.Context, member string) (any, error)
+	// Forget takes a member off the roster that will not come back, with force if need be
+	// without votes. Errors: [*UnknownMemberError], [*ForgetRefusedError], or that the state
+	// of the members is not known. Nil: there is no such path.
+	Forget func(ctx context.Context, member string, force bool) (Forgotten, error)
 	// StatusPage returns what /status shows to browsers. Nil: they get JSON.
 	StatusPage func() statuspage.Status
 	// Admission refuses new calls. Nil: all are admitted.
@@ -69,7 +73,7 @@ func New(o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a := &api{service: o.Service, now: o.Now, ready: o.Ready, safe: o.Safe, status: o.Status, page: o.StatusPage, partitions: o.Partitions, log: o.Logger, rejections: o.Rejections, admission: o.Admission}
+	a := &api{service: o.Service, now: o.Now, ready: o.Ready, safe: o.Safe, status: o.Status, page: o.StatusPage, partitions: o.Partitions, forget: o.Forget, log: o.Logger, rejections: o.Rejections, admission: o.Admission}
 	a.bodies = share.New(share.Limits{Total: maxBodies, PerAddress: maxBodiesPerAddress})
 	a.buffers.New = func() any { return new(bytes.Buffer) }
 	a.routes = map[string]route{
@@ -90,6 +94,9 @@ func New(o Options) http.Handler {
 	}
 	if o.Partitions != nil {
 		a.routes["/status/partitions"] = route{http.MethodGet, a.showPartitions}
+	}
+	if o.Forget != nil {
+		a.routes["/v1/forget"] = route{http.MethodPost, a.forgetMember}
 	}
 	if o.Metrics != nil {
 		a.routes["/metrics"] = route{http.MethodGet, func(w http.ResponseWriter, r *http.Request) error {
@@ -138,6 +145,7 @@ type api struct {
 	page    func() statuspage.Status // nil: no page
 
 	partitions func(context.Context, string) (any, error)
+	forget     func(context.Context, string, bool) (Forgotten, error)
 
 	log     *slog.Logger
 	bodies  *share.Budget // bytes of large bodies in memory

@@ -41,6 +41,8 @@ type Host struct {
 	metrics   *metrics
 	pace      pacer // of copies
 
+	forgetAfter time.Duration // see [continuity.Options.ForgetAfter]
+
 	// Of the hot path.
 	parts    []partition
 	dirty    []atomic.Uint64 // bits of partitions that have changed
@@ -85,7 +87,7 @@ func New(o Options) (*Host, error) {
 	h := &Host{
 		self: self, engine: o.Engine, now: o.Now, clock: o.Clock, dial: o.Dial, onChange: o.Changed, onReport: o.Report, log: o.Logger,
 		handshake: handshake.Self{Name: o.Name, Boot: o.Boot, Keys: o.Keys, Versions: handshake.Current()},
-		metrics:   newMetrics(o.Registry), pace: pacer{rate: o.CopyRate},
+		metrics:   newMetrics(o.Registry), pace: pacer{rate: o.CopyRate}, forgetAfter: o.Protocol.ForgetAfter(),
 		parts: make([]partition, n), dirty: make([]atomic.Uint64, words), urgent: make([]atomic.Uint64, words), wake: notify.New(),
 		frames: make(chan *inbound, framesQueued), copies: make(chan *fullCopy, 1),
 		reading: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
@@ -150,12 +152,6 @@ func (h *Host) SetView(v continuity.View, addresses map[string]Address) {
 func (h *Host) Bootstrap(names []string) {
 	names = slices.Sorted(slices.Values(names))
 	h.event(continuity.Bootstrap{Names: names, Round: uint32(time.Now().Unix())})
-}
-
-// Forget is an operator's word that a member will not come back. See
-// [continuity.Forget].
-func (h *Host) Forget(name string, force bool) {
-	h.event(continuity.Forget{Name: name, Force: force})
 }
 
 // Restored says that the engine has a copy of a partition that was read from disk. It must
