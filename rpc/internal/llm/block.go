@@ -24,10 +24,33 @@ type usageBlock struct {
 	openAI    bool // the input has OpenAI's name
 	anthropic bool // a part of the input has Anthropic's name
 	thoughts  bool // reasoning has Gemini's name, with which it is beside the output
+	isBeside  bool // an iteration that the counts of its block leave out
 	invalid   bool // a count is not a whole number, or out of bounds
+
+	iterations, beside usageCounts // of Anthropic: the sum of all, and of those that the counts leave out
 }
 
-var emptyBlock = usageBlock{input: -1, output: -1, total: -1, cached: -1, writes: -1, write: -1, write1h: -1, reasoning: -1, toolInput: -1, otherInput: -1, otherOutput: -1, images: -1, searches: -1, sources: -1}
+// usageCounts are counts of tokens in Anthropic's format, in which cached and written
+// input is beside the input. -1: absent or null.
+type usageCounts struct{ input, cached, writes, write, write1h, output int64 }
+
+var noCounts = usageCounts{-1, -1, -1, -1, -1, -1}
+
+func (c *usageCounts) add(b *usageBlock) {
+	c.input = addCount(c.input, b.input)
+	c.cached = addCount(c.cached, b.cached)
+	c.writes = addCount(c.writes, b.writes)
+	c.write = addCount(c.write, b.write)
+	c.write1h = addCount(c.write1h, b.write1h)
+	c.output = addCount(c.output, b.output)
+}
+
+// allInput is the input with its parts.
+func (c *usageCounts) allInput() int64 {
+	return addCount(addCount(c.input, c.cached), max(c.writes, addCount(c.write, c.write1h)))
+}
+
+var emptyBlock = usageBlock{input: -1, output: -1, total: -1, cached: -1, writes: -1, write: -1, write1h: -1, reasoning: -1, toolInput: -1, otherInput: -1, otherOutput: -1, images: -1, searches: -1, sources: -1, iterations: noCounts, beside: noCounts}
 
 // read reads a usage object of any of the formats.
 func (b *usageBlock) read(s *scanner, text []byte) {
@@ -41,6 +64,60 @@ func (b *usageBlock) read(s *scanner, text []byte) {
 	}
 	if b.input < 0 && b.output < 0 {
 		b.input, b.output = b.otherInput, b.otherOutput
+	}
+	b.addIterations()
+}
+
+// addIterations adds the iterations that the counts of Anthropic leave out, unless a relay
+// has added them.
+func (b *usageBlock) addIterations() {
+	own, all, more := noCounts, &b.iterations, &b.beside
+	own.add(b)
+	if own.allInput() < all.allInput() {
+		b.input = addCount(b.input, more.input)
+		b.cached = addCount(b.cached, more.cached)
+		b.writes = addCount(b.writes, more.writes)
+		b.write = addCount(b.write, more.write)
+		b.write1h = addCount(b.write1h, more.write1h)
+	}
+	if own.output < all.output {
+		b.output = addCount(b.output, more.output)
+	}
+}
+
+// readIterations adds up the iterations of a message. Those that compact the context or ask
+// an advisor are beside the counts of the block; others are in them, or not billed.
+func (b *usageBlock) readIterations(s *scanner) {
+	if s.peek() != '[' {
+		s.skip()
+		return
+	}
+	for s.enter('['); s.element(); {
+		one := emptyBlock
+		one.object(s, (*usageBlock).iteration)
+		b.invalid = b.invalid || one.invalid
+		b.iterations.add(&one)
+		if one.isBeside {
+			b.beside.add(&one)
+		}
+	}
+}
+
+// iteration reads a count of one iteration.
+func (b *usageBlock) iteration(s *scanner) {
+	switch string(s.name()) {
+	case "input_tokens":
+		b.number(s, &b.input)
+	case "output_tokens":
+		b.number(s, &b.output)
+	case "type":
+		s.peek()
+		start := s.i
+		s.skip()
+		kind := string(s.b[start:s.i])
+		b.isBeside = kind == `"compaction"` || kind == `"advisor_message"`
+	default:
+		b.cache(s)
 	}
 }
 
@@ -79,6 +156,8 @@ func (b *usageBlock) member(s *scanner) {
 		b.extra(s, &b.images)
 	case "service_tier":
 		b.tier(s)
+	case "iterations":
+		b.readIterations(s)
 	default:
 		b.cache(s)
 	}

@@ -42,8 +42,11 @@ func TestModelOfBody(t *testing.T) {
 		{multipart, form(file, "name=model\r\n\r\nm", "name=model\r\n\r\nm"), "m"},
 		{multipart, form(file), ""},
 		{multipart, form("name=\"model\"; filename=\"model\"\r\n\r\nm"), ""},
-		{"multipart/form-data", form("name=\"model\"\r\n\r\nm"), ""},
-		{multipart, "no form", ""},
+		{multipart, form("name=file; filename=\"a\"; filename*=utf-8''a\r\n\r\nx", "name=model\r\n\r\nm"), "m"},
+		{multipart, strings.ReplaceAll(form("name=model\r\n\r\nm"), "form-data", "attachment"), "m"},
+		{"application/x-www-form-urlencoded", `prompt=x;model=a`, "a"},
+		{"audio/mp4", "\x00\x00\x00{", ""},
+		{"image/png", "\xef\xbb\xbf{\"model\":\"m\"}", ""},
 	} {
 		if got, err := ModelOfBody(tt.kind, []byte(tt.body), true); got != tt.want || err != nil {
 			t.Errorf("ModelOfBody(%q, %q) = %q, %v, want %q", tt.kind, tt.body, got, err, tt.want)
@@ -60,7 +63,22 @@ func TestModelOfBody(t *testing.T) {
 		{"text/plain", `{"model":"a"} {"model":"b"}`},
 		{"application/x-www-form-urlencoded", `model=a&model=b`},
 		{"application/x-www-form-urlencoded", `model=%ff`},
+		{"application/x-www-form-urlencoded", `model=a;model=b`},
+		{"application/x-www-form-urlencoded", `{"model":"a","x":"&model=b&"}`},
 		{multipart, form("name=model\r\n\r\na", file, "name=model\r\n\r\nb")},
+		{"multipart/form-data", form("name=model\r\n\r\na")},
+		{multipart + "; charset", form("name=model\r\n\r\na")},
+		{multipart + "; boundary=y", form("name=model\r\n\r\na")},
+		{multipart, "no form"},
+		{multipart, form("name=model\r\n\r\na", "name=x\r\nno header\r\n\r\n1", "name=model\r\n\r\nb")},
+		{multipart, strings.TrimSuffix(form("name=model\r\n\r\na"), "--x--\r\n")},
+		{multipart, form("name=x; name=model\r\n\r\na")},
+		{multipart, form("name=x; name*=utf-8''model\r\n\r\na")},
+		{multipart, form("name=x\r\nContent-Disposition: form-data; name=model\r\n\r\na")},
+		{"application/json", "\xef\xbb\xbf{\"model\":\"a\"}"},
+		{"", "\x00{\x00}"},
+		{"application/json", "\xff\xfe{\x00}\x00"},
+		{"application/json", "\x00\x00\x00{\x00\x00\x00}"},
 	} {
 		got, err := ModelOfBody(tt.kind, []byte(tt.body), true)
 		if field, ok := errors.AsType[*FieldError](err); !ok || field.Field == "" || got != "" {
