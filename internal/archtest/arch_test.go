@@ -78,6 +78,7 @@ var allowedImports = map[string][]string{
 	"limiter/fallback":         {"limiter"},
 	"limiter":                  {"limiter/hotkeys"},
 	"limiter/hotkeys":          {},
+	"limiter/slice":            {},
 
 	// Membership and ownership.
 	"cluster/continuity": {},
@@ -117,7 +118,7 @@ var allowedImports = map[string][]string{
 var sharedLeaves = []string{"internal/amount", "internal/cputime", "internal/freeport", "internal/keypath", "internal/notify", "internal/servicetier", "internal/text"}
 
 // pure lists the packages without I/O, clocks and goroutines.
-var pure = []string{"internal/amount", "internal/keypath", "internal/servicetier", "internal/text", "limiter", "limiter/fallback", "limiter/hotkeys", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
+var pure = []string{"internal/amount", "internal/keypath", "internal/servicetier", "internal/text", "limiter", "limiter/fallback", "limiter/hotkeys", "limiter/slice", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
 
 // impure lists the packages, and all below them, that pure packages must not import.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}

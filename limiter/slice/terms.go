@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package slice
+
+import (
+	"math/bits"
+	"time"
+)
+
+// Dimensions is the most dimensions that a slice has amounts of.
+const Dimensions = 6
+
+// Amounts are amounts by dimension. The caller chooses which dimension has which index.
+// They are from 0 to 2^53.
+type Amounts [Dimensions]int64
+
+// covers reports whether b fits into a.
+func (a *Amounts) covers(b *Amounts) bool {
+	for i, n := range b {
+		if n > a[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Skew is by how much the clocks of two members may differ in speed, in percent.
+const Skew = 2
+
+// Margin returns what the owner must debit in addition for a token bucket that refills
+// amount per window: all that it can refill during a lease, rounded up. It is as large as
+// 2^63-1 if it would be larger.
+func Margin(amount int64, window, lease time.Duration) int64 {
+	hi, lo := bits.Mul64(uint64(amount), uint64(lease))
+	lo, carry := bits.Add64(lo, uint64(window)-1, 0)
+	hi += carry
+	if hi >= uint64(window) {
+		return 1<<63 - 1
+	}
+	n, _ := bits.Div64(hi, lo, uint64(window))
+	return int64(min(n, 1<<63-1))
+}
+
+// Lease returns how long the holder may spend a slice, counted from when it asked, and how
+// long the owner keeps the slice, counted from when it lends. left is the time until the
+// first calendar window of the limits ends, by the clock of the owner, or 0 if none of them
+// has one. The holder's time is 0 if there is none left for a slice.
+func Lease(ttl, left time.Duration) (holder, owner time.Duration) {
+	owner = ttl + ttl*Skew/100
+	if left > 0 && owner > left {
+		owner = left
+	}
+	return owner - owner*Skew/(100+Skew), owner
+}
+
+// leastCalls is how many typical calls a slice must hold. A smaller one strands more than
+// it answers.
+const leastCalls = 4
+
+// Size returns how much of what is left of a limit the owner lends: half of the holder's
+// share of the calls, and no more than leaves as much for the other holders. It is 0 if
+// less than a fifth of the capacity is left, or the slice would hold fewer than four
+// typical calls. share is in thousandths.
+func Size(left, capacity, share, typical int64, holders int) int64 {
+	if left < capacity/5 || holders < 1 {
+		return 0
+	}
+	size := min(left/1000*share/2+left%1000*share/2000, left/int64(2*holders))
+	if size < leastCalls*max(typical, 1) {
+		return 0
+	}
+	return size
+}
