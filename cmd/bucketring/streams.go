@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/lmittmann/tint"
 	"github.com/spf13/pflag"
@@ -77,14 +79,32 @@ func (s *streams) indentJSON(text []byte) error {
 }
 
 // logger returns a logger to standard error. Format auto means text on a terminal and
-// JSON otherwise.
+// JSON otherwise. It also gets what libraries log with package log, see [libraryLog].
 func (s *streams) logger(format, level string) *slog.Logger {
+	logger := slog.New(s.logHandler(format, level))
+	log.SetFlags(0)
+	log.SetOutput(libraryLog{logger})
+	return logger
+}
+
+func (s *streams) logHandler(format, level string) slog.Handler {
 	var at slog.Level
 	_ = at.UnmarshalText([]byte(level)) // config has validated the level
 	if format == "json" || format == "auto" && !s.errTTY {
-		return slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: at}))
+		return slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: at})
 	}
-	return slog.New(tint.NewTextHandler(s.err, &tint.Options{Level: at, TimeFormat: "15:04:05.000", NoColor: !s.colour || !s.errTTY}))
+	return tint.NewTextHandler(s.err, &tint.Options{Level: at, TimeFormat: "15:04:05.000", NoColor: !s.colour || !s.errTTY})
+}
+
+// libraryLog logs the lines that libraries write with package log. What these quote may be
+// a part of a prompt, of a response, or a credential: net/http quotes bytes that a server
+// sends after its response. So a line ends where its first quotation begins.
+type libraryLog struct{ logger *slog.Logger }
+
+func (l libraryLog) Write(line []byte) (int, error) {
+	text, _, _ := strings.Cut(strings.TrimSpace(string(line)), `"`)
+	l.logger.Warn("a library logged a line, without what it quotes", "text", strings.TrimSpace(text))
+	return len(line), nil
 }
 
 // format is the value of -o.

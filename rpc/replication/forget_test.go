@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
 
@@ -46,7 +47,7 @@ func (c *cluster) decided() bool {
 
 func newDirectCluster(t *testing.T, names ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, partitions: 64, protocol: DefaultProtocol(64), direct: true}
+	c := &cluster{t: t, partitions: 64, protocol: continuity.Defaults(64), direct: true}
 	c.begin(names...)
 	c.settle()
 	return c
