@@ -65,7 +65,9 @@ func TestLibrariesDoNotLogResponses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res.Body.Close()
+	if err := res.Body.Close(); err != nil {
+		t.Fatal(err)
+	}
 	close(finished)
 	waittest.Until(t, "a line of net/http in the log", func() bool { return strings.Contains(out.String(), "Unsolicited response") })
 	if line := out.String(); strings.Contains(line, "secret") || !strings.Contains(line, `"level":"WARN"`) {
