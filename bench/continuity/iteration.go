@@ -32,6 +32,9 @@ type Iteration struct {
 	Findings
 	Owned Recovery `json:"owned"` // keys that the victims owned
 	Heir  Recovery `json:"heir"`  // keys that the victims were heir of
+	// Cut are the keys whose owner and heir were both cut off. The others have no copy of
+	// these, so they answer in fallback until the end of the split.
+	Cut Recovery `json:"cut"`
 	// OneRing is the time from the end of a split until all nodes had the same ring.
 	OneRing time.Duration `json:"one_ring_ns,omitempty"`
 	// Messages are the most frequent messages of failed requests.
@@ -136,7 +139,7 @@ func (r *campaignRun) iterate(ctx context.Context, n int) (*Iteration, error) {
 	it.count(log, result)
 	it.Findings = *findings(report, &tolerance{promises[r.campaign.Kind], log, f.begin, limits.Cost})
 	it.steady, it.during = log.latencies(warmup, f.begin), log.latencies(f.begin, f.end)
-	it.recover(log, f, where)
+	it.recover(r.campaign, log, f, where)
 	return it, nil
 }
 
@@ -225,13 +228,17 @@ func (it *Iteration) count(l *runLog, result *bench.Result) {
 
 // recover measures how long the keys of the victims had no exact answers. Nodes that are cut
 // off themselves are not asked.
-func (it *Iteration) recover(l *runLog, f *fault, where []location) {
+func (it *Iteration) recover(c Campaign, l *runLog, f *fault, where []location) {
 	for _, o := range f.outages {
 		is := func(name string) bool {
 			return slices.ContainsFunc(o.victims, func(v int) bool { return nodeName(v) == name })
 		}
 		asked := func(s *sample) bool { return s.ingress == 0 || !slices.Contains(o.victims, s.ingress) }
-		it.Owned.worst(l.recovery(o.from, o.to, func(s *sample) bool { return asked(s) && is(where[s.key].Owner) }))
+		cut := func(s *sample) bool { return c.Kind == Split && is(where[s.key].Owner) && is(where[s.key].Heir) }
+		it.Owned.worst(l.recovery(o.from, o.to, func(s *sample) bool {
+			return asked(s) && is(where[s.key].Owner) && !cut(s)
+		}))
+		it.Cut.worst(l.recovery(o.from, o.to, func(s *sample) bool { return asked(s) && cut(s) }))
 		it.Heir.worst(l.recovery(o.from, o.to, func(s *sample) bool {
 			return asked(s) && is(where[s.key].Heir) && !is(where[s.key].Owner)
 		}))

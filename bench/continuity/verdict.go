@@ -31,11 +31,12 @@ type Result struct {
 	Nodes      int         `json:"nodes"`
 	Iterations []Iteration `json:"iterations"`
 
-	// Counts and Findings are the sums of all iterations, and Owned and Heir the longest.
+	// Counts and Findings are the sums of all iterations, and Owned, Heir and Cut the longest.
 	Counts
 	Findings
 	Owned Recovery `json:"owned"`
 	Heir  Recovery `json:"heir"`
+	Cut   Recovery `json:"cut"`
 
 	Steady Latency `json:"steady"` // before the faults
 	During Latency `json:"during"` // from a fault until the nodes had one ring again
@@ -75,6 +76,7 @@ func (r *Result) judge() {
 		r.Counts.plus(&it.Counts)
 		r.Findings.plus(&it.Findings)
 		r.Owned.worst(it.Owned)
+		r.Cut.worst(it.Cut)
 		r.Heir.worst(it.Heir)
 		oneRing = max(oneRing, it.OneRing)
 		if it.steady != nil {
@@ -109,6 +111,9 @@ func (r *Result) judge() {
 	} else {
 		r.checkRecovery("exact again, keys that the victim owned", p.ownedExact, r.Owned)
 		r.checkRecovery("exact again, keys that it was heir of", p.heirExact, r.Heir)
+		if r.Cut.Calls > 0 {
+			r.checkRecovery("exact again, keys whose owner and heir were cut off", none, r.Cut)
+		}
 	}
 	if p.oneRing != none {
 		r.check("one ring after the split", "within "+p.oneRing.String(), round(oneRing), oneRing > p.oneRing)

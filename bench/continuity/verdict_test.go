@@ -59,6 +59,7 @@ func TestEachPromiseCanBeBroken(t *testing.T) {
 		{"owned, 5 s", func(it *Iteration) { it.Owned.After = 5 * time.Second }, []Kind{Kill, Pause, Split}},
 		{"owned, never", func(it *Iteration) { it.Owned.Never = true }, []Kind{Kill, Pause, Split}},
 		{"heir, 2 s", func(it *Iteration) { it.Heir.After = 2 * time.Second }, []Kind{Kill, Pause, Split}},
+		{"owner and heir were cut off", func(it *Iteration) { it.Cut = Recovery{Never: true, Calls: 9} }, nil},
 		{"one ring", func(it *Iteration) { it.OneRing = 21 * time.Second }, []Kind{Split}},
 		{"problem", func(it *Iteration) { it.Problem = "not applied" }, kinds},
 	} {

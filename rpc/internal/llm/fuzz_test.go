@@ -74,6 +74,7 @@ func FuzzUsage(f *testing.F) {
 			}
 		}
 	}
+	f.Add(uint8(Other), []byte(`{"reasoning_tokens":10}`), []byte(`{"total_tokens":30}`))
 	f.Fuzz(func(t *testing.T, endpoint uint8, first, second []byte) {
 		e := Endpoint(endpoint % uint8(len(endpoints)))
 		var s scanner

@@ -60,7 +60,8 @@ func (b *usageBlock) usage(e Endpoint, noOutput bool) (Usage, bool) {
 	if e == Embeddings || noOutput {
 		u.Input, u.Output, u.Reasoning = b.inputOnly(u.Input), 0, min(u.Reasoning, 0)
 	} else if e == Other && b.input < 0 && b.output < 0 {
-		u.Input, u.Output = b.total, 0 // all that rerankers report
+		u.Output = max(b.reasoning, 0)
+		u.Input = max(b.total-u.Output, min(b.total, 0)) // all that rerankers report
 	} else {
 		b.resolve(&u, e)
 	}
