@@ -85,8 +85,13 @@ func (p *parser) readMember(name []byte) {
 	case serviceTierField:
 		r.ServiceTier = p.validText()
 	case boundField:
-		n, quoted := p.bound()
-		p.addBound(memberSpan{start, p.i, n, string(name) == "n_predict", quoted})
+		least := int64(1)
+		if r.Endpoint == Completions || r.Endpoint == Messages {
+			least = 0 // returns only log probabilities of the prompt, or fills a cache
+		}
+		llamaCPP := string(name) == "n_predict" // -2: until the context is full
+		n := p.bound(least, llamaCPP)
+		p.addBound(memberSpan{start, p.i, n, llamaCPP})
 		r.MaxOutput = max(r.MaxOutput, n)
 	case minimumField:
 		r.MinOutput = p.wholeNumber(0)
@@ -258,27 +263,10 @@ func (p *parser) validText() string {
 	return name
 }
 
-// boolean reads true or false, or what servers in Python read as such: 1, 0 or a string.
-// Rewrite replaces those.
 func (p *parser) boolean() bool {
-	start, value, text := p.nextStart(), false, ""
-	switch c := p.peek(); c {
+	switch p.peek() {
 	case 't', 'f':
 		return string(p.scalar()) == "true"
-	case '0', '1', '"':
-		probe := p.scanner
-		if c == '"' {
-			if at := probe.text(); !probe.failed() {
-				text = strings.ToLower(string(at.in(p.b)))
-			}
-		} else {
-			text = string(probe.scalar())
-		}
-		if value = text == "true" || text == "1"; value || text == "false" || text == "0" {
-			p.scanner = probe
-			p.r.literals = append(p.r.literals, edit{start: start, end: p.i, text: strconv.FormatBool(value)})
-			return value
-		}
 	}
 	p.wrongType("true or false")
 	return false
@@ -296,11 +284,14 @@ func (p *parser) truncates() bool {
 	return value != "false" && value != `"disabled"`
 }
 
-// wholeNumber reads a whole number from least to 2^53, or a string with its digits, which
-// Rewrite replaces.
+// wholeNumber reads a whole number from least to 2^53.
 func (p *parser) wholeNumber(least int64) int64 {
-	start, got := p.nextStart(), p.describeNext()
-	number, quoted := p.number()
+	if c := p.peek(); c != '-' && (c < '0' || c > '9') {
+		p.wrongType("a number")
+		return 0
+	}
+	got := p.describeNext()
+	number := p.scalar()
 	if p.failed() {
 		return 0
 	}
@@ -310,8 +301,6 @@ func (p *parser) wholeNumber(least int64) int64 {
 		p.fail("must be a whole number of at least " + strconv.FormatInt(least, 10) + ", got " + got)
 	case n > amount.Max:
 		p.fail("must be at most " + amount.MaxText + ", got " + got)
-	case quoted:
-		p.r.literals = append(p.r.literals, edit{start: start, end: p.i, text: strconv.FormatInt(n, 10)})
 	}
 	return n
 }
@@ -330,56 +319,17 @@ func (p *parser) choices() int64 {
 	return n
 }
 
-// number reads a number, or a string with digits: servers in Python read "100" as 100, and
-// llama.cpp as no number.
-func (p *parser) number() (number []byte, quoted bool) {
-	switch c := p.peek(); {
-	case c == '-', c >= '0' && c <= '9':
-		return p.scalar(), false
-	case c == '"':
-		probe := p.scanner
-		if at := probe.text(); !probe.failed() {
-			if digits := bytes.TrimSpace(at.in(p.b)); isDigits(digits) {
-				p.text()
-				return digits, true
-			}
+// bound reads an output bound: a whole number from least to 2^53, or noBound, which is -1,
+// or any negative number where that is what servers read.
+func (p *parser) bound(least int64, anyNegative bool) int64 {
+	at := p.nextStart()
+	if p.peek() == '-' {
+		if n, ok := parseWhole(p.scalar()); ok && (n == -1 || n < 0 && anyNegative) {
+			return noBound
 		}
+		p.i = at
 	}
-	p.wrongType("a number")
-	return nil, false
-}
-
-// isDigits reports whether a text is a whole number in digits.
-func isDigits(s []byte) bool {
-	s = bytes.TrimPrefix(s, []byte("-"))
-	return len(s) > 0 && countDigits(s) == len(s)
-}
-
-// bound reads an output bound: a number from 0 to 2^53, or noBound. llama.cpp and Ollama
-// take any negative number for no bound, and Ollama also 0, which vLLM rejects; so 0 is a
-// bound only where it has a meaning of its own: for log probabilities of a prompt, and for
-// filling a cache. A fraction, which llama.cpp truncates and others reject, is rounded up.
-func (p *parser) bound() (n int64, quoted bool) {
-	got := p.describeNext()
-	number, quoted := p.number()
-	if p.failed() {
-		return 0, false
-	}
-	n, ok := parseWhole(number)
-	if !ok {
-		f, _ := strconv.ParseFloat(string(number), 64)
-		n = int64(math.Ceil(f))
-		if f < 0 {
-			n = noBound
-		}
-	}
-	switch e := p.r.Endpoint; {
-	case n > amount.Max:
-		p.fail("must be at most " + amount.MaxText + ", got " + got)
-	case n < 0, n == 0 && e != Completions && e != Messages:
-		return noBound, quoted
-	}
-	return n, quoted
+	return p.wholeNumber(least)
 }
 
 // parseWhole parses a JSON number in any notation, since servers in Python read 1e3 as

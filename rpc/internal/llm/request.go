@@ -89,7 +89,6 @@ type Request struct {
 	truncated bool       // the server may leave out a part of the input
 
 	body          []byte
-	literals      []edit        // numbers and booleans that are sent as something else
 	empty         bool          // the body has no members
 	firstMember   int           // offset of its first member
 	bounds        [3]memberSpan // of the output
@@ -105,7 +104,6 @@ type memberSpan struct {
 	start, end  int
 	n           int64 // a bound, noBound or nullBound
 	nonstandard bool  // a bound that only some servers know
-	quoted      bool  // sent as a string
 }
 
 // Values of a member that bounds the output.

@@ -29,20 +29,16 @@ type edit struct {
 // If askUsage is set, a streaming chat or completions call asks for the usage chunk
 // and keeps its other stream options.
 //
-// Numbers and booleans that are sent as strings, and booleans that are sent as numbers,
-// become what they say, since not all servers read them so.
-//
 // Every other byte stays. changed is false if nothing changes, and the result is then the
 // slice that was parsed. If that slice has SpareBytes of capacity left, it is changed in
 // place, and otherwise copied. Rewrite must be called only once.
 func (r *Request) Rewrite(grant int64, askUsage bool) (result []byte, changed bool) {
 	var buf [5]edit
-	edits := append(r.boundEdits(buf[:0], grant), r.literals...)
+	edits := r.boundEdits(buf[:0], grant)
 	if askUsage && r.NeedsUsageOption() {
 		r.usageAsked = true
 		switch {
 		case r.includeUsage.end > 0:
-			edits = slices.DeleteFunc(edits, func(e edit) bool { return e.start == r.includeUsage.start })
 			edits = append(edits, edit{start: r.includeUsage.start, end: r.includeUsage.end, text: "true"})
 		case r.optionsStart > 0:
 			edits = append(edits, edit{start: r.optionsStart, end: r.optionsStart, text: `"include_usage":true` + comma(r.optionsEmpty)})
@@ -99,18 +95,17 @@ func (r *Request) boundEdits(edits []edit, grant int64) []edit {
 	if bounded && (most < 0 || most > r.MaxOutput) {
 		most = r.MaxOutput
 	}
+	if most < 0 {
+		return edits
+	}
 	text := strconv.FormatInt(most, 10)
 	for _, b := range r.bounds {
-		switch {
-		case b.end == 0:
-		case most >= 0 && (b.n > most || b.n == noBound || b.n == nullBound && !bounded):
+		if b.end > 0 && (b.n > most || b.n == noBound || b.n == nullBound && !bounded) {
 			edits = append(edits, edit{start: b.start, end: b.end, text: text})
 			bounded = bounded || !b.nonstandard
-		case b.quoted:
-			edits = append(edits, edit{start: b.start, end: b.end, text: strconv.FormatInt(b.n, 10)})
 		}
 	}
-	if most >= 0 && !bounded {
+	if !bounded {
 		edits = append(edits, edit{start: r.firstMember, end: r.firstMember, text: `"` + name + `":` + text + comma(r.empty)})
 	}
 	return edits

@@ -39,14 +39,6 @@ func TestRewrite(t *testing.T) {
 		{"in place of llama.cpp's no bound", Completions, `{"n_predict":-1}`, 64, false, `{"max_tokens":64,"n_predict":64}`},
 		{"no bound beside a bound", ChatCompletions, `{"max_tokens":16,"n_predict":-1}`, -1, false, `{"max_tokens":16,"n_predict":16}`},
 		{"no bound beside a lowered bound", ChatCompletions, `{"max_tokens":16,"n_predict":-1}`, 8, false, `{"max_tokens":8,"n_predict":8}`},
-		{"numbers as strings", ChatCompletions, `{"max_tokens":" 100 ","n":"2","min_tokens":"7"}`, -1, false, `{"max_tokens":100,"n":2,"min_tokens":7}`},
-		{"a bound as a string is lowered", ChatCompletions, `{"max_tokens":"100","max_completion_tokens":"5"}`, 64, false, `{"max_tokens":64,"max_completion_tokens":5}`},
-		{"no bound as a string", ChatCompletions, `{"max_tokens":"-1"}`, -1, false, `{"max_tokens":-1}`},
-		{"other numbers stay", ChatCompletions, `{"max_tokens":1e2,"n":2.0,"n_predict":-2}`, -1, false, `{"max_tokens":1e2,"n":2.0,"n_predict":100}`},
-		{"0 stays", ChatCompletions, `{"max_tokens":0}`, -1, false, `{"max_tokens":0}`},
-		{"in place of 0", ChatCompletions, `{"max_tokens":0}`, 64, false, `{"max_tokens":64}`},
-		{"booleans as other things", ChatCompletions, `{"stream":"True","stream_options":{"include_usage":"false","a":1},"n":1}`, -1, true, `{"stream":true,"stream_options":{"include_usage":true,"a":1},"n":1}`},
-		{"false as a number", ChatCompletions, `{"stream":0,"stream_options":{"include_usage":0}}`, -1, true, `{"stream":false,"stream_options":{"include_usage":false}}`},
 		{"no bound of Responses", Responses, `{"max_output_tokens":-1}`, 64, false, `{"max_output_tokens":64}`},
 		{"a name in escapes", ChatCompletions, `{"m\u0061x_tokens":100}`, 64, false, `{"m\u0061x_tokens":64}`},
 		{"completions", Completions, `{"prompt":"a"}`, 16, false, `{"max_tokens":16,"prompt":"a"}`},
@@ -180,8 +172,8 @@ func checkRewrite(t fataler, e Endpoint, body []byte, grant int64, usage bool) {
 		t.Fatalf("%s\nbecomes %s\nand in place %s", body, got, same)
 	}
 	again, err := Parse(e, slices.Clip(got))
-	if grant == 0 && e != Completions && e != Messages {
-		return // servers disagree about a bound of 0
+	if err != nil && grant == 0 {
+		return // servers reject a bound of 0, but it is one
 	}
 	if err != nil {
 		t.Fatalf("%s\nbecomes %s\nwhich Parse rejects: %v", body, got, err)
