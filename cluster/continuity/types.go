@@ -115,7 +115,7 @@ type Options struct {
 	Forget       time.Duration // after which a silent member leaves the roster; more than Contact and Lease together
 	VoteTimeout  time.Duration // after which votes are asked for again
 	SealTimeout  time.Duration // after which a sealed partition whose successor is silent goes back, if nothing was proposed
-	MaxTransfers int           // copies sent at once; a quarter of them if no call waits for them
+	MaxTransfers int           // copies sent at once; half of them if no call waits for them
 }
 
 // Defaults returns the settings of a production cluster.
