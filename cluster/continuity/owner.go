@@ -130,15 +130,10 @@ func (m *Machine) tend(i int, transfers *int) {
 }
 
 // startTransfer begins to copy a partition to the member that is to own it or to be its
-// heir, if there is one and not too many copies are on their way. Calls wait for a copy only
-// if the partition has no heir, so that the others get at most half of the transfers.
+// heir, if there is one and not too many copies are on their way.
 func (m *Machine) startTransfer(i int, transfers *int) {
 	p := &m.parts[i]
-	most := m.o.MaxTransfers
-	if !p.known.Heir.IsZero() {
-		most = (most + 1) / 2
-	}
-	if p.export != nil || p.proposal != nil || *transfers >= most {
+	if p.export != nil || p.proposal != nil || *transfers >= m.o.MaxTransfers {
 		return
 	}
 	if to, ok := m.usable(m.targets.Owner(i)); ok {

@@ -140,7 +140,7 @@ func newSim(seed uint64, broken bug) *sim {
 		delay: time.Millisecond,
 	}
 	s.o = Defaults(simPartitions)
-	s.o.Contact, s.o.Forget, s.o.MaxTransfers = 4*time.Second, 9*time.Second, 4
+	s.o.Contact, s.o.Forget, s.o.MaxTransfers = 4*time.Second, 9*time.Second, 3
 	s.history = newSimHistory(s)
 	return s
 }

@@ -115,14 +115,14 @@ type Options struct {
 	Forget       time.Duration // after which a silent member leaves the roster; more than Contact and Lease together
 	VoteTimeout  time.Duration // after which votes are asked for again
 	SealTimeout  time.Duration // after which a sealed partition whose successor is silent goes back, if nothing was proposed
-	MaxTransfers int           // copies sent at once; half of them if no call waits for them
+	MaxTransfers int           // copies sent at once
 }
 
 // Defaults returns the settings of a production cluster.
 func Defaults(partitions int) Options {
 	return Options{
 		Partitions: partitions, Lease: 2 * time.Second, Heartbeat: 100 * time.Millisecond, HeirSilence: 500 * time.Millisecond,
-		Contact: time.Minute, Forget: 10 * time.Minute, VoteTimeout: 300 * time.Millisecond, SealTimeout: 500 * time.Millisecond, MaxTransfers: 64,
+		Contact: time.Minute, Forget: 10 * time.Minute, VoteTimeout: 300 * time.Millisecond, SealTimeout: 500 * time.Millisecond, MaxTransfers: 44,
 	}
 }
 
