@@ -29,14 +29,7 @@ func TestOperatorForgetsAnEndedMember(t *testing.T) {
 		t.Error("others are former members")
 	}
 	s.node("n3").stop()
-	s.until(t, 10*time.Second, "decided by two of three", func() bool {
-		for p := range simPartitions {
-			if s.decider(p) == nil {
-				return false
-			}
-		}
-		return true
-	})
+	s.until(t, 10*time.Second, "decided by two of three", s.allDecided)
 }
 
 // TestOperatorForgetsALostMember: one that is out of reach is forgotten when it cannot

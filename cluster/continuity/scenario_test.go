@@ -60,6 +60,16 @@ func (s *sim) decider(p int) *simNode {
 	return nil
 }
 
+// allDecided reports whether a node decides for each partition.
+func (s *sim) allDecided() bool {
+	for p := range simPartitions {
+		if s.decider(p) == nil {
+			return false
+		}
+	}
+	return true
+}
+
 // ownedBy returns the partitions that a member owns.
 func (s *sim) ownedBy(name string) (owned []int) {
 	for p := range simPartitions {
@@ -101,14 +111,7 @@ func TestTwoMembersFallBackWithoutEachOther(t *testing.T) {
 		}
 	}
 	n.step(Forget{Name: "n1", Force: true})
-	s.until(t, 5*time.Second, "exact", func() bool {
-		for p := range simPartitions {
-			if s.decider(p) == nil {
-				return false
-			}
-		}
-		return true
-	})
+	s.until(t, 5*time.Second, "exact", s.allDecided)
 }
 
 func TestOwnerGoesOnWithoutItsHeir(t *testing.T) {

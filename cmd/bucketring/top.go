@@ -87,17 +87,19 @@ func repeat(ctx context.Context, interval time.Duration, show func() error) erro
 
 // Control sequences of terminals.
 const (
-	cursorHome     = "\x1b[H"
-	clearLine      = "\x1b[K" // from the cursor on
-	clearScreen    = "\x1b[J" // from the cursor on
-	hideCursor     = "\x1b[?25l"
-	showCursor     = "\x1b[?25h"
-	cutLongLines   = "\x1b[?7l"
-	wrapLongLines  = "\x1b[?7h"
-	defaultRows    = 24
-	leastRows      = 5
-	hotKeysHeader  = 4 // lines around the rows of keys
-	failureOfTable = "no answer: %v; trying again\n"
+	cursorHome    = "\x1b[H"
+	clearLine     = "\x1b[K" // from the cursor on
+	clearScreen   = "\x1b[J" // from the cursor on
+	hideCursor    = "\x1b[?25l"
+	showCursor    = "\x1b[?25h"
+	cutLongLines  = "\x1b[?7l"
+	wrapLongLines = "\x1b[?7h"
+)
+
+const (
+	defaultRows   = 24 // of a terminal that does not tell, or has fewer than leastRows
+	leastRows     = 5
+	hotKeysHeader = 4 // lines around the rows of keys
 )
 
 // live shows on the whole terminal what show prints, and again after each interval, until
@@ -121,7 +123,7 @@ func (s *streams) live(ctx context.Context, interval time.Duration, show func(ro
 			return err
 		case err != nil:
 			screen.Reset()
-			fmt.Fprintf(&screen, failureOfTable, err)
+			fmt.Fprintf(&screen, "no answer: %v; trying again\n", err)
 		}
 		lines := strings.ReplaceAll(screen.String(), "\n", clearLine+"\n")
 		if first {
@@ -137,8 +139,10 @@ func (s *streams) live(ctx context.Context, interval time.Duration, show func(ro
 func (s *streams) printHotKeys(r *pb.HotKeysResponse) {
 	all := httpapi.HotKeysOf(r)
 	s.printf("%s calls/s", formatRate(all.Rate))
-	for i, m := range all.Members {
-		s.printf("%s %s %s", map[bool]string{true: ":", false: ","}[i == 0], m.Member, formatRate(m.Rate))
+	separator := ":"
+	for _, m := range all.Members {
+		s.printf("%s %s %s", separator, m.Member, formatRate(m.Rate))
+		separator = ","
 		if m.Sampling > 1 {
 			s.printf(" (1 of %d counted)", m.Sampling)
 		}

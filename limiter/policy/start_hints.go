@@ -38,21 +38,18 @@ func startInWindow(win string, short *limiter.Limit) string {
 		return "cannot start on another day: a week begins on Monday"
 	case "month", "monthly":
 		unit = "month"
-		if start = dayOfMonth(start); start == "" {
-			start = "with a day from 1 to 31"
+		if day := dayOfMonth(start); day != "" {
+			start = "starts: " + day
+		} else {
+			start = "starts with a day from 1 to 31"
 		}
 	default:
 		unit = "day"
-		if start = clock(start); start == "" {
-			start = `with a time from "00:00" to "23:59"`
+		if time := clock(start); time != "" {
+			start = "starts: " + strconv.Quote(time)
 		} else {
-			start = strconv.Quote(start)
+			start = `starts with a time from "00:00" to "23:59"`
 		}
-	}
-	if strings.HasPrefix(start, "with") {
-		start = "starts " + start
-	} else {
-		start = "starts: " + start
 	}
 	if short != nil {
 		return fmt.Sprintf("has a start, which is a key of the long form: write { dimension: %s, limit: %s, window: %s, %s } under limits", short.Dimension, FormatAmount(short.Dimension, short.Amount), unit, start)

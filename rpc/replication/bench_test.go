@@ -64,7 +64,7 @@ func BenchmarkWait(b *testing.B) {
 				seq := e.seq
 				e.Unlock()
 				owner.Changed(p, true)
-				if err := owner.Wait(ctx, p, seq); err != nil {
+				if err := owner.waitOwn(ctx, p, seq); err != nil {
 					b.Error(err)
 				}
 			}
@@ -163,7 +163,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 			t.Error("the owner does not decide")
 		}
 		owner.Lags(3, now)
-		if err := owner.Wait(ctx, 3, seq); err != nil {
+		if err := owner.waitOwn(ctx, 3, seq); err != nil {
 			t.Error(err)
 		}
 	}); n >= 1 { // the rest of the process allocates now and then

@@ -336,7 +336,7 @@ func (m *member) charge(ctx context.Context, partition int, id string) error {
 	m.Changed(partition, m.Waits())
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if err := m.WaitSince(ctx, partition, place.Origin, seq); err != nil {
+	if err := m.waitSince(ctx, partition, place.Origin, seq); err != nil {
 		return err
 	}
 	if !m.Decides(partition, m.Clock()) {
@@ -428,4 +428,19 @@ func (p *proxy) close() {
 	for _, c := range p.mu.conns {
 		_ = c.Close()
 	}
+}
+
+// waitSince waits as [Host.Replicate] does, for one change that was announced before.
+func (h *Host) waitSince(ctx context.Context, partition int, origin, seq uint64) error {
+	if h.covered(partition, origin, seq) {
+		return nil
+	}
+	one := []Awaited{{Partition: partition, Origin: origin, Seq: seq}}
+	h.wait(ctx, one)
+	return one[0].Err
+}
+
+// waitOwn is waitSince for a change that was made at the present place of the partition.
+func (h *Host) waitOwn(ctx context.Context, partition int, seq uint64) error {
+	return h.waitSince(ctx, partition, h.Place(partition).Origin, seq)
 }

@@ -7,7 +7,7 @@
 // members, opens a partition of the engine when this member may decide for it, and
 // closes it before anybody else may. The hot path of calls asks the host without locks:
 // [Host.Decides], [Host.Place], [Host.Lags]. A call that charged more than a little waits
-// until the heir has the charge: [Host.Wait].
+// until the heir has the charge: [Host.Replicate].
 //
 // # Streams
 //
@@ -24,7 +24,7 @@
 //     or holds nothing; see [Host.Left].
 //   - Keep both ports open as long as the process may decide: a member whose two ports
 //     refuse connections is taken for dead, and its heir takes over at once.
-//   - After a call that changed the engine, call [Host.Changed] with the number of the
-//     change, and if [Host.Waits], answer large changes, and all while [Host.Lags], only
-//     after [Host.Wait]. Ask [Host.Decides] before the call and again before the answer.
+//   - After a call that changed the engine, call [Host.Changed]. If [Host.Waits], give large
+//     changes, and all while [Host.Lags], to [Host.Replicate] instead, and answer only after
+//     it. Ask [Host.Decides] before the call and again before the answer.
 package replication

@@ -4,7 +4,6 @@ package replication
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -64,7 +63,7 @@ func (h *Host) Forget(ctx context.Context, name string, force bool) (Forgotten, 
 	var address Address
 	var done bool
 	var refused error
-	if err := h.inLoop(ctx, func(l *loop) {
+	if err := h.inLoop(ctx, "forget "+name, func(l *loop) {
 		if done = l.m.Former(name); !done {
 			address, _, refused = l.mayForget(name, force)
 		}
@@ -80,7 +79,7 @@ func (h *Host) Forget(ctx context.Context, name string, force bool) (Forgotten, 
 		}
 	}
 	var f Forgotten
-	if err := h.inLoop(ctx, func(l *loop) {
+	if err := h.inLoop(ctx, "forget "+name, func(l *loop) {
 		if done {
 			return
 		}
@@ -98,7 +97,7 @@ func (h *Host) Forget(ctx context.Context, name string, force bool) (Forgotten, 
 		return Forgotten{}, refused
 	}
 	for deadline := time.Now().Add(forgetWait); ; {
-		if err := h.inLoop(ctx, func(l *loop) {
+		if err := h.inLoop(ctx, "forget "+name, func(l *loop) {
 			f.Roster, f.Answering = l.m.Roster(), l.m.Answering(l.clock())
 		}); err != nil {
 			return Forgotten{}, err
@@ -112,20 +111,6 @@ func (h *Host) Forget(ctx context.Context, name string, force bool) (Forgotten, 
 			return f, fmt.Errorf("forget %s: %w", name, ctx.Err())
 		case <-time.After(forgetPoll):
 		}
-	}
-}
-
-// inLoop has the loop do something and waits for it.
-func (h *Host) inLoop(ctx context.Context, f func(*loop)) error {
-	done := make(chan struct{})
-	h.command(func(l *loop) { f(l); close(done) })
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("replication does not answer: %w", ctx.Err())
-	case <-h.done:
-		return errors.New("replication has ended")
 	}
 }
 

@@ -136,6 +136,21 @@ func (h *Host) command(f func(*loop)) {
 	h.commands.due.Set()
 }
 
+// inLoop has the loop do something between two steps of the protocol, and waits for it. If
+// it returns an error, which says what for, f may be called later or never.
+func (h *Host) inLoop(ctx context.Context, what string, f func(*loop)) error {
+	done := make(chan struct{})
+	h.command(func(l *loop) { f(l); close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %w", what, ctx.Err())
+	case <-h.done:
+		return fmt.Errorf("%s: replication has ended", what)
+	}
+}
+
 func (h *Host) event(e continuity.Event) { h.command(func(l *loop) { l.step(e) }) }
 
 // SetView says who is there, as gossip shows it, and where. Addresses are by the name of

@@ -108,20 +108,20 @@ func TestWait(t *testing.T) {
 		if m == owner {
 			continue
 		}
-		if err := m.Wait(ctx, 3, 1); !errors.Is(err, ErrLost) {
+		if err := m.waitOwn(ctx, 3, 1); !errors.Is(err, ErrLost) {
 			t.Errorf("Wait() at %s, which is not the owner = %v, want ErrLost", name, err)
 		}
 	}
-	if err := owner.WaitSince(ctx, 3, origin-1, 0); !errors.Is(err, ErrLost) {
+	if err := owner.waitSince(ctx, 3, origin-1, 0); !errors.Is(err, ErrLost) {
 		t.Errorf("WaitSince() an earlier time as the owner = %v, want ErrLost", err)
 	}
 	short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
-	if err := owner.Wait(short, 3, 1000); !errors.Is(err, context.DeadlineExceeded) {
+	if err := owner.waitOwn(short, 3, 1000); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Wait() for what nobody changed = %v, want the error of the context", err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- owner.Wait(ctx, 3, 1000) }()
+	go func() { ended <- owner.waitOwn(ctx, 3, 1000) }()
 	waittest.Until(t, "the waiter", func() bool {
 		p := &owner.parts[3]
 		p.waiting.Lock()

@@ -66,7 +66,7 @@ func TestLimitsHoldWhileMembersComeAndGo(t *testing.T) {
 				if d.Change > 0 {
 					m.Changed(partition, true)
 					attempt, cancel := context.WithTimeout(ctx, time.Second)
-					err := m.WaitSince(attempt, partition, place.Origin, d.Change)
+					err := m.waitSince(attempt, partition, place.Origin, d.Change)
 					cancel()
 					if err != nil {
 						continue

@@ -4,8 +4,6 @@ package replication
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
@@ -28,16 +26,11 @@ type PartitionStatus struct {
 // Partitions returns the state of all partitions, by number, between two steps of the
 // protocol. The error is that of ctx, or says that Run has ended.
 func (h *Host) Partitions(ctx context.Context) ([]PartitionStatus, error) {
-	result := make(chan []PartitionStatus, 1) // cap 1: the caller may have gone
-	h.command(func(l *loop) { result <- l.partitions() })
-	select {
-	case s := <-result:
-		return s, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("partitions of replication: %w", ctx.Err())
-	case <-h.done:
-		return nil, errors.New("partitions of replication: it has ended")
+	var list []PartitionStatus
+	if err := h.inLoop(ctx, "partitions of replication", func(l *loop) { list = l.partitions() }); err != nil {
+		return nil, err // and not list, which the loop may still set
 	}
+	return list, nil
 }
 
 func (l *loop) partitions() []PartitionStatus {

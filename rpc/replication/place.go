@@ -69,7 +69,7 @@ func (h *Host) Copy(partition int) (continuity.Copy, bool) {
 	return *c, true
 }
 
-// Waits reports whether large charges have to [Host.Wait] for the heir: always, unless
+// Waits reports whether large charges have to wait for the heir: always, unless
 // this member is the whole roster. It takes no lock.
 func (h *Host) Waits() bool { return h.waits.Load() }
 

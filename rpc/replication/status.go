@@ -4,7 +4,6 @@ package replication
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -49,16 +48,11 @@ type MemberStatus struct {
 // Status returns the state between two steps of the protocol. The error is that of ctx, or
 // says that Run has ended.
 func (h *Host) Status(ctx context.Context) (Status, error) {
-	result := make(chan Status, 1) // cap 1: the caller may have gone
-	h.command(func(l *loop) { result <- l.status() })
-	select {
-	case s := <-result:
-		return s, nil
-	case <-ctx.Done():
-		return Status{}, fmt.Errorf("status of replication: %w", ctx.Err())
-	case <-h.done:
-		return Status{}, errors.New("status of replication: it has ended")
+	var s Status
+	if err := h.inLoop(ctx, "status of replication", func(l *loop) { s = l.status() }); err != nil {
+		return Status{}, err // and not s, which the loop may still set
 	}
+	return s, nil
 }
 
 func (l *loop) status() Status {

@@ -10,16 +10,17 @@ import (
 	"sync/atomic"
 )
 
-// ErrLost is returned by [Host.Wait] if this member has stopped being the owner. The change
-// may be lost, or the next owner may know it.
+// ErrLost is the error of a change if this member has stopped being the owner. The change may
+// be lost, or the next owner may know it.
 var ErrLost = errors.New("this member does not own the partition any more: ask the owner again with the same request id")
 
 // Awaited is a change that [Host.Replicate] gives to the heir.
 type Awaited struct {
-	Call        int // of the caller, which Replicate does not read
-	Partition   int
-	Origin, Seq uint64 // as of [Host.WaitSince]
-	Err         error  // set by Replicate
+	Call      int // of the caller, which Replicate does not read
+	Partition int
+	Origin    uint64 // of the place of the partition when the change was made
+	Seq       uint64 // number of the change
+	Err       error  // set by Replicate
 }
 
 // waiter waits for some changes, and is woken once.
@@ -44,28 +45,9 @@ func (a awaiting) answer(err error) {
 	}
 }
 
-// Wait waits until the heir of a partition has all changes until seq, which this member
-// made as its present owner. If a lot of time may have passed since, use [Host.WaitSince].
-// The error is [ErrLost] or that of ctx; then nobody can say what becomes of the change.
-// Without an heir, Wait waits for the next one.
-func (h *Host) Wait(ctx context.Context, partition int, seq uint64) error {
-	return h.WaitSince(ctx, partition, h.Place(partition).Origin, seq)
-}
-
-// WaitSince is [Host.Wait] for a change that was made while the place of the partition had
-// this origin.
-func (h *Host) WaitSince(ctx context.Context, partition int, origin, seq uint64) error {
-	if h.covered(partition, origin, seq) {
-		return nil
-	}
-	one := []Awaited{{Partition: partition, Origin: origin, Seq: seq}}
-	h.wait(ctx, one)
-	return one[0].Err
-}
-
 // Replicate gives changes to the heirs of their partitions at once, all together, as
-// [Host.Changed] does, and waits for each of them as [Host.WaitSince] does. It sets their
-// Err, which is nil for those that the heirs have.
+// [Host.Changed] does, and waits until the heirs have them. It sets their Err: nil for those
+// that the heirs have, [ErrLost], or the error of ctx.
 func (h *Host) Replicate(ctx context.Context, changes []Awaited) {
 	for i := range changes {
 		h.mark(changes[i].Partition, true)

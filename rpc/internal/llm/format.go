@@ -4,7 +4,6 @@ package llm
 
 import (
 	"bytes"
-	"mime"
 	"strings"
 )
 
@@ -22,11 +21,7 @@ const (
 
 // formatOf returns the format of an answer to r with a content type.
 func formatOf(r *Request, contentType string) format {
-	kind, _, err := mime.ParseMediaType(contentType)
-	if err != nil { // a parameter may be invalid
-		kind, _, _ = strings.Cut(strings.ToLower(contentType), ";")
-		kind = strings.TrimSpace(kind)
-	}
+	kind := kindOf(contentType)
 	lines := strings.HasSuffix(kind, "ndjson") || strings.HasSuffix(kind, "jsonl") || strings.HasSuffix(kind, "json-seq")
 	switch {
 	case kind == "text/event-stream":
