@@ -168,7 +168,7 @@ func (s *streams) printHotKeys(r *pb.HotKeysResponse) {
 		if l := r.GetKeys()[i].GetLimit(); l != nil {
 			limit, left = limitText(l), s.bar(l)+" "+formatAmount(l, l.GetRemaining())+" of "+formatAmount(l, l.GetCapacity())
 		}
-		row(rate, fmt.Sprintf("%.1f%%", k.Share*100), k.Key, k.Owner, askersText(k), limit, left)
+		row(rate, fmt.Sprintf("%.1f%%", k.Share*100), k.Key, k.Owner, askersText(r.GetKeys()[i].GetAskers()), limit, left)
 	}
 }
 
@@ -184,21 +184,21 @@ func limitText(l *pb.LimitState) string {
 // maxAskersShown is how many askers a row has.
 const maxAskersShown = 3
 
-// askersText lists who asks for a key, with their parts.
-func askersText(k *httpapi.HotKey) string {
+// askersText lists who asks for a key, with their parts, of rates that are not rounded.
+func askersText(askers []*pb.Asker) string {
 	total := 0.0
-	for _, a := range k.Askers {
-		total += a.Rate
+	for _, a := range askers {
+		total += a.GetRate()
 	}
 	var parts []string
-	for _, a := range k.Askers[:min(maxAskersShown, len(k.Askers))] {
+	for _, a := range askers[:min(maxAskersShown, len(askers))] {
 		share := 0.0
 		if total > 0 {
-			share = a.Rate / total * 100
+			share = a.GetRate() / total * 100
 		}
-		parts = append(parts, fmt.Sprintf("%s %.0f%%", a.Member+a.Client, share))
+		parts = append(parts, fmt.Sprintf("%s %.0f%%", a.GetMember()+a.GetClient(), share))
 	}
-	if more := len(k.Askers) - len(parts); more > 0 {
+	if more := len(askers) - len(parts); more > 0 {
 		parts = append(parts, fmt.Sprintf("%d more", more))
 	}
 	if len(parts) == 0 {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,6 +52,16 @@ RATE/S        SHARE  KEY         OWNER  ASKED BY                             LIM
 	(&streams{out: &out}).printHotKeys(&pb.HotKeysResponse{Members: []*pb.MemberRate{{Member: "n1"}}})
 	if got := out.String(); got != "0.0 calls/s: n1 0.0\n\nno calls in the last seconds\n" {
 		t.Errorf("table without keys:\n%s", got)
+	}
+}
+
+// TestAskersOfAQuietKey: parts are those of rates that a table rounds to nothing.
+func TestAskersOfAQuietKey(t *testing.T) {
+	askers := []*pb.Asker{{Name: &pb.Asker_Member{Member: "n2"}, Rate: 0.03}, {Name: &pb.Asker_Client{Client: "10.0.0.7"}, Rate: 0.01}}
+	var out bytes.Buffer
+	(&streams{out: &out}).printHotKeys(&pb.HotKeysResponse{Keys: []*pb.HotKey{{Key: "acme", Owner: "n1", Rate: 0.04, Askers: askers}}})
+	if want := "n2 75%, 10.0.0.7 25%"; !strings.Contains(out.String(), want) {
+		t.Errorf("got %s, want %q in it", out.String(), want)
 	}
 }
 
