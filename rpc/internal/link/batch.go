@@ -96,7 +96,7 @@ func (l *Link) fillLocked(b *batch, from *list, limit int, now int64) (full bool
 		switch {
 		case p.deadline <= now:
 		case p.sends == 0 && (p.deadline <= now+least || p.deadline <= now+usual && p.started < now-usual):
-			l.failLocked(p, errUnsent)
+			l.failLocked(p, l.unsentLocked(now))
 			late++
 		case p.class == ordinary && p.sends == 0 && now-p.started > max(int64(l.o.Timeout)/4, 2*usual) && l.mu.admission.overloaded(now):
 			l.failLocked(p, refusal(l.mu.admission.retryAfter(now, from.n)))

@@ -77,22 +77,28 @@ func (e *timeoutError) Error() string {
 func (e *timeoutError) Is(target error) bool { return target == ErrTimeout }
 
 // timeouts has the errors by sent and alive.
-var timeouts = [2][2]*timeoutError{{{false, false}, errUnsent}, {{true, false}, {true, true}}}
-
-// errUnsent is the error of a call that was not sent in time to a member that answers.
-var errUnsent = &timeoutError{sent: false, alive: true}
+var timeouts = [2][2]*timeoutError{{{false, false}, {false, true}}, {{true, false}, {true, true}}}
 
 // timeoutLocked returns the error of a call that ran out of time. A member that answered
 // after the call was started, and has been silent since then for long, may be gone.
 func (l *Link) timeoutLocked(p *Pending, now int64) error {
-	sent, alive := 0, 0
-	if p.sends > 0 {
-		sent = 1
+	if last := l.mu.admission.lastAnswer; last <= p.started || now-last >= l.mu.breaker.patience() {
+		return timeouts[min(p.sends, 1)][0]
 	}
-	if last := l.mu.admission.lastAnswer; last > p.started && now-last < l.mu.breaker.patience() {
-		alive = 1
+	if p.sends == 0 {
+		return l.unsentLocked(now)
 	}
-	return timeouts[sent][alive]
+	return timeouts[1][1]
+}
+
+// unsentLocked returns the error of a call that is not sent in time to a member that
+// answers. It is late because more is asked than the member answers only if there were more
+// calls than a batch takes: a network that loses packets delays few calls, too.
+func (l *Link) unsentLocked(now int64) error {
+	if a := &l.mu.admission; now-a.saturated > recently && !a.overloaded(now) {
+		return timeouts[0][0]
+	}
+	return timeouts[0][1]
 }
 
 // unsentError is the error of a call that had not been sent.
@@ -114,7 +120,8 @@ func MayBeDecided(err error) bool {
 
 // IsSlow reports whether err is an ErrTimeout, and the member has answered other calls
 // since the call was started, and lately: it is not gone, and to ask another member in its
-// place would only add load.
+// place would only add load. A call that was not sent, and is not one of too many, is not
+// reported: another member may answer it.
 func IsSlow(err error) bool {
 	e, ok := errors.AsType[*timeoutError](err)
 	return ok && e.alive

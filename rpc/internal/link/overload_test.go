@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -401,6 +402,54 @@ func TestMemberThatFallsSilentIsNotSlow(t *testing.T) {
 			}
 		}
 	})
+}
+
+// One of a few calls that is not sent in time, because nothing came from the member for
+// long, is not one too many for it: packets were lost, say. So it is for others to decide,
+// and not refused.
+func TestFewCallsAreNotTooMany(t *testing.T) {
+	const usual = 50 * time.Millisecond
+	for _, deadline := range []time.Duration{350 * time.Millisecond, time.Second} {
+		t.Run(deadline.String(), func(t *testing.T) {
+			var batches atomic.Int64
+			f := &fake{handle: func(_ int, p *pipe) error {
+				return Serve(p, nil, func(b *pb.Batch) *pb.Answers {
+					if batches.Add(1) == 20 {
+						time.Sleep(deadline - usual - 10*time.Millisecond) // and its answer is just in time
+					}
+					time.Sleep(usual)
+					return echo(b)
+				})
+			}}
+			bubble(t, f, Options{Timeout: time.Second}, func(t *testing.T, l *Link) {
+				for range 19 {
+					if _, err := l.Do(t.Context(), check("k")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				ctx := WithDeadline(t.Context(), time.Now().Add(deadline))
+				var calls []*Pending
+				for range 6 { // two are sent
+					calls = append(calls, l.Start(&ctx, check("k")))
+					synctest.Wait()
+				}
+				unsent := 0
+				for i, p := range calls {
+					_, err := p.Wait(&ctx)
+					if err == nil || MayBeDecided(err) {
+						continue
+					}
+					unsent++
+					if IsSlow(err) || errors.Is(err, ErrOverloaded) {
+						t.Errorf("call %d ended with %v, as if the member were slow", i, err)
+					}
+				}
+				if unsent == 0 {
+					t.Error("all calls were sent")
+				}
+			})
+		})
+	}
 }
 
 // A member that answers every 200 ms, each time later than the calls wait, is slow and
