@@ -105,12 +105,14 @@ const maxFindings = 1_000
 type tolerance struct {
 	promise promise
 	log     *runLog
-	fault   time.Duration
+	fault   time.Duration // when it began
+	applied time.Duration // when it had begun for all
 	cost    func(l *audit.Limit, u audit.Units) int64
 }
 
 // of returns what may be lost of a limit: what was charged to it within the window before the
-// fault. A window is widened by itself after the fault, since answers arrive later.
+// fault. A window is widened by itself after the fault has been applied, since answers arrive
+// later.
 func (t *tolerance) of(l *audit.LimitRef) int64 {
 	window := t.promise.lossWindow
 	if isSmall(l.Scope) {
@@ -122,7 +124,7 @@ func (t *tolerance) of(l *audit.LimitRef) int64 {
 	var sum int64
 	for i := range t.log.samples {
 		s := &t.log.samples[i]
-		if s.call.Key == l.Scope && s.result == admitted && s.done >= t.fault-window && s.sent <= t.fault+window {
+		if s.call.Key == l.Scope && s.result == admitted && s.done >= t.fault-window && s.sent <= t.applied+window {
 			sum += t.costOf(l, s)
 		}
 	}
@@ -146,7 +148,7 @@ func (t *tolerance) twice(l *audit.LimitRef) (sum int64) {
 	}
 	for i := range t.log.samples {
 		s := &t.log.samples[i]
-		if s.call.Key == l.Scope && s.op == bench.OpCheck && !s.exact() && s.sent <= t.fault && s.done >= t.fault {
+		if s.call.Key == l.Scope && s.op == bench.OpCheck && !s.exact() && s.sent <= t.applied && s.done >= t.fault {
 			sum += t.costOf(l, s)
 		}
 	}

@@ -83,7 +83,7 @@ func TestToleranceIsWhatWasChargedBeforeTheFault(t *testing.T) {
 		return u.Input + u.Output
 	}
 	of := func(k Kind, key, dimension string) int64 {
-		tol := tolerance{promises[k], log, at(5_000), cost}
+		tol := tolerance{promises[k], log, at(5_000), at(5_000), cost}
 		return tol.of(&audit.LimitRef{Scope: key, Dimension: dimension})
 	}
 	for _, c := range []struct {
@@ -109,7 +109,7 @@ func TestToleranceIsWhatWasChargedBeforeTheFault(t *testing.T) {
 func TestBrokenLimitsAreNamed(t *testing.T) {
 	const large, little = "c0-budget-1", "c0-" + small + "-1"
 	log := &runLog{samples: []sample{{op: bench.OpCheck, sent: at(4_980), done: at(4_981), call: &bench.Call{Key: little}}}}
-	tol := &tolerance{promises[Kill], log, at(5_000), func(_ *audit.Limit, u audit.Units) int64 { return u.Requests }}
+	tol := &tolerance{promises[Kill], log, at(5_000), at(5_000), func(_ *audit.Limit, u audit.Units) int64 { return u.Requests }}
 	ref := func(key string) audit.LimitRef { return audit.LimitRef{Scope: key, Dimension: audit.Requests} }
 	got := findings(&audit.Report{
 		Over:    []audit.OverAdmission{{LimitRef: ref(little), Amount: 1}, {LimitRef: ref(large), Amount: 2}},
