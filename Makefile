@@ -27,8 +27,7 @@ image: build ## the container image bucketring:dev; needs Docker, no registry
 	docker build --quiet --label org.opencontainers.image.version=$(VERSION) -t bucketring:dev .
 
 .PHONY: test
-test: ## vet and all tests that need only Go
-	go vet ./...
+test: ## all tests that need only Go
 	go test ./...
 
 .PHONY: race

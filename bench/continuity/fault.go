@@ -37,6 +37,7 @@ type outage struct {
 type fault struct {
 	victims    []int
 	begin, end time.Duration // until the nodes had one ring again
+	applied    time.Duration // when it had begun for all: a network is not cut in one moment
 	outages    []outage
 	oneRing    time.Duration // from the end of a split to one ring
 	problem    error         // a fault that was not applied, or that did not end
@@ -136,6 +137,7 @@ func faultOf(c Campaign, marks []local.Mark) *fault {
 	if len(marks) > 0 {
 		f.begin = marks[0].At
 	}
+	f.applied = f.begin
 	if !effective(marks, c.marks()) {
 		f.problem = fmt.Errorf("the nodes did not agree on one ring within %s", maxFault)
 	}
@@ -181,11 +183,12 @@ func injectSplit(ctx context.Context, cluster *local.Cluster, network *local.Net
 	if err := sleepUntil(ctx, start.Add(faultAt)); err != nil {
 		return nil, err
 	}
+	f.begin = time.Since(start)
 	if err := network.Cut(f.victims...); err != nil {
 		return nil, err
 	}
-	f.begin = time.Since(start)
-	err := sleepUntil(ctx, start.Add(f.begin+length))
+	f.applied = time.Since(start)
+	err := sleepUntil(ctx, start.Add(f.applied+length))
 	if err := errors.Join(err, network.Heal(f.victims...)); err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func TestFaultOfMarks(t *testing.T) {
 	kill := local.Mark{Kind: local.Kill, Node: "bench-2", At: at(5_000), EffectiveAt: at(8_000)}
 	join := local.Mark{Kind: local.Join, Node: "bench-2", At: at(11_000), EffectiveAt: at(12_000)}
 	f := faultOf(Campaign{Kill, 3, 1}, []local.Mark{kill, join})
-	want := &fault{victims: []int{2}, begin: at(5_000), end: at(12_000), outages: []outage{{[]int{2}, at(5_000), at(11_000)}}}
+	want := &fault{victims: []int{2}, begin: at(5_000), applied: at(5_000), end: at(12_000), outages: []outage{{[]int{2}, at(5_000), at(11_000)}}}
 	if !reflect.DeepEqual(f, want) {
 		t.Errorf("a kill: %+v, want %+v", f, want)
 	}

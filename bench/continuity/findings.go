@@ -59,6 +59,27 @@ type Findings struct {
 	UnknownAllowed int64 `json:"unknown_reservations_allowed"`
 	// WrongDenials is the number of denials of calls that certainly had room.
 	WrongDenials int64 `json:"wrong_denials"`
+	// Broken are the first limits with an amount in Over, Twice or Lost.
+	Broken []Broken `json:"broken,omitempty"`
+}
+
+// Broken is a limit of which a promise is broken.
+type Broken struct {
+	audit.LimitRef
+	Over  int64 `json:"over,omitempty"`
+	Twice int64 `json:"charged_twice,omitempty"`
+	Lost  int64 `json:"lost,omitempty"`
+}
+
+// maxBroken bounds the list of limits in a document.
+const maxBroken = 100
+
+// broken adds what is broken of a limit.
+func (f *Findings) broken(b Broken) {
+	if b.Over > 0 || b.Twice > 0 || b.Lost > 0 {
+		f.Broken = append(f.Broken, b)
+	}
+	f.Broken = f.Broken[:min(len(f.Broken), maxBroken)]
 }
 
 func (f *Findings) plus(g *Findings) {
@@ -72,6 +93,9 @@ func (f *Findings) plus(g *Findings) {
 	f.Unknown += g.Unknown
 	f.UnknownAllowed += g.UnknownAllowed
 	f.WrongDenials += g.WrongDenials
+	for _, b := range g.Broken {
+		f.broken(b)
+	}
 }
 
 // maxFindings is above the number of limits of an iteration.
@@ -81,12 +105,14 @@ const maxFindings = 1_000
 type tolerance struct {
 	promise promise
 	log     *runLog
-	fault   time.Duration
+	fault   time.Duration // when it began
+	applied time.Duration // when it had begun for all
 	cost    func(l *audit.Limit, u audit.Units) int64
 }
 
 // of returns what may be lost of a limit: what was charged to it within the window before the
-// fault. A window is widened by itself after the fault, since answers arrive later.
+// fault. A window is widened by itself after the fault has been applied, since answers arrive
+// later.
 func (t *tolerance) of(l *audit.LimitRef) int64 {
 	window := t.promise.lossWindow
 	if isSmall(l.Scope) {
@@ -98,7 +124,7 @@ func (t *tolerance) of(l *audit.LimitRef) int64 {
 	var sum int64
 	for i := range t.log.samples {
 		s := &t.log.samples[i]
-		if s.call.Key == l.Scope && s.result == admitted && s.done >= t.fault-window && s.sent <= t.fault+window {
+		if s.call.Key == l.Scope && s.result == admitted && s.done >= t.fault-window && s.sent <= t.applied+window {
 			sum += t.costOf(l, s)
 		}
 	}
@@ -122,7 +148,7 @@ func (t *tolerance) twice(l *audit.LimitRef) (sum int64) {
 	}
 	for i := range t.log.samples {
 		s := &t.log.samples[i]
-		if s.call.Key == l.Scope && s.op == bench.OpCheck && !s.exact() && s.sent <= t.fault && s.done >= t.fault {
+		if s.call.Key == l.Scope && s.op == bench.OpCheck && !s.exact() && s.sent <= t.applied && s.done >= t.fault {
 			sum += t.costOf(l, s)
 		}
 	}
@@ -158,6 +184,7 @@ func findings(r *audit.Report, t *tolerance) *Findings {
 		allowed := min(o.Amount, t.of(&o.LimitRef))
 		f.Allowed.add(o.Dimension, allowed)
 		f.Over.add(o.Dimension, o.Amount-allowed)
+		f.broken(Broken{LimitRef: o.LimitRef, Over: o.Amount - allowed})
 		if o.Amount > allowed {
 			f.OverLimits++
 		}
@@ -174,6 +201,7 @@ func findings(r *audit.Report, t *tolerance) *Findings {
 		twice := min(excess, t.twice(&c.LimitRef))
 		f.Allowed.add(c.Dimension, twice)
 		f.Twice.add(c.Dimension, excess-twice)
+		f.broken(Broken{LimitRef: c.LimitRef, Twice: excess - twice, Lost: max(c.Missing-allowed, 0)})
 	}
 	return f
 }

@@ -137,7 +137,7 @@ func (r *campaignRun) iterate(ctx context.Context, n int) (*Iteration, error) {
 		it.Problem = f.problem.Error()
 	}
 	it.count(log, result)
-	it.Findings = *findings(report, &tolerance{promises[r.campaign.Kind], log, f.begin, limits.Cost})
+	it.Findings = *findings(report, &tolerance{promises[r.campaign.Kind], log, f.begin, f.applied, limits.Cost})
 	it.steady, it.during = log.latencies(warmup, f.begin), log.latencies(f.begin, f.end)
 	it.recover(r.campaign, log, f, where)
 	return it, nil
@@ -156,6 +156,7 @@ func nodeName(n int) string { return fmt.Sprintf("bench-%d", n) }
 // shift changes the origin of the times.
 func (f *fault) shift(by time.Duration) {
 	f.begin += by
+	f.applied += by
 	f.end += by
 	for i := range f.outages {
 		f.outages[i].from += by

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/bench/audit"
 	"github.com/bucketring/bucketring/rpc/client"
@@ -81,7 +83,7 @@ func TestToleranceIsWhatWasChargedBeforeTheFault(t *testing.T) {
 		return u.Input + u.Output
 	}
 	of := func(k Kind, key, dimension string) int64 {
-		tol := tolerance{promises[k], log, at(5_000), cost}
+		tol := tolerance{promises[k], log, at(5_000), at(5_000), cost}
 		return tol.of(&audit.LimitRef{Scope: key, Dimension: dimension})
 	}
 	for _, c := range []struct {
@@ -100,5 +102,28 @@ func TestToleranceIsWhatWasChargedBeforeTheFault(t *testing.T) {
 		if got := of(c.kind, c.key, c.dimension); got != c.want {
 			t.Errorf("%s: %d %s of %s may be lost, want %d", c.kind, got, c.dimension, c.key, c.want)
 		}
+	}
+}
+
+// A document names the limits of which a promise is broken, without what the bound allows.
+func TestBrokenLimitsAreNamed(t *testing.T) {
+	const large, little = "c0-budget-1", "c0-" + small + "-1"
+	log := &runLog{samples: []sample{{op: bench.OpCheck, sent: at(4_980), done: at(4_981), call: &bench.Call{Key: little}}}}
+	tol := &tolerance{promises[Kill], log, at(5_000), at(5_000), func(_ *audit.Limit, u audit.Units) int64 { return u.Requests }}
+	ref := func(key string) audit.LimitRef { return audit.LimitRef{Scope: key, Dimension: audit.Requests} }
+	got := findings(&audit.Report{
+		Over:    []audit.OverAdmission{{LimitRef: ref(little), Amount: 1}, {LimitRef: ref(large), Amount: 2}},
+		Charges: []audit.ChargeMismatch{{LimitRef: ref(little), Missing: 4}, {LimitRef: ref(large), Excess: 5}},
+	}, tol)
+	want := []Broken{{LimitRef: ref(large), Over: 2}, {LimitRef: ref(little), Lost: 3}, {LimitRef: ref(large), Twice: 5}}
+	if diff := cmp.Diff(want, got.Broken); diff != "" {
+		t.Errorf("broken limits (-want +got):\n%s", diff)
+	}
+	sum := &Findings{}
+	for range maxBroken {
+		sum.plus(got)
+	}
+	if len(sum.Broken) != maxBroken {
+		t.Errorf("%d limits are named, want %d", len(sum.Broken), maxBroken)
 	}
 }

@@ -70,6 +70,9 @@ func (it *Iteration) String() string {
 	add("fallback beyond", it.BeyondFallback)
 	add("twice", it.Twice)
 	add("lost", it.Lost)
+	if len(it.Broken) > 0 {
+		parts = append(parts, "first of all "+it.Broken[0].Name+" of "+it.Broken[0].Scope)
+	}
 	if it.Unknown > 0 {
 		parts = append(parts, amount.Group(it.Unknown)+" unknown reservations")
 	}

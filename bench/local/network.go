@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Network is a network namespace for each node of a cluster, on one bridge that this
@@ -102,24 +104,28 @@ func (n *Network) inside(node string, command []string) []string {
 }
 
 // Cut drops all packets between the nodes with these numbers and the others, in both
-// directions.
+// directions. It takes some 20 ms, during which some are dropped already.
 func (n *Network) Cut(side ...int) error { return n.change("--insert", side) }
 
 // Heal ends a Cut of the same nodes.
 func (n *Network) Heal(side ...int) error { return n.change("--delete", side) }
 
 func (n *Network) change(action string, side []int) error {
-	var problems []error
+	var group errgroup.Group
 	for a := range n.nodes {
+		var sources []string
 		for b := range n.nodes {
-			if slices.Contains(side, a+1) == slices.Contains(side, b+1) {
-				continue
+			if slices.Contains(side, a+1) != slices.Contains(side, b+1) {
+				sources = append(sources, n.host(b+1))
 			}
-			args := n.inside(nameOf(a+1), []string{"iptables", "--wait", action, "INPUT", "--source", n.host(b + 1), "--jump", "DROP"})
-			problems = append(problems, command(args[0], args[1:]...))
 		}
+		if len(sources) == 0 {
+			continue
+		}
+		args := n.inside(nameOf(a+1), []string{"iptables", "--wait", action, "INPUT", "--source", strings.Join(sources, ","), "--jump", "DROP"})
+		group.Go(func() error { return command(args[0], args[1:]...) })
 	}
-	return errors.Join(problems...)
+	return group.Wait()
 }
 
 // Close removes the namespaces. Processes in them lose their network.

@@ -348,6 +348,57 @@ func TestCutOffMemberIsReplacedAfterItsLease(t *testing.T) {
 	w.check()
 }
 
+// TestChargesWaitForASilentHeir: an owner that is cut off decides until its lease is over, and
+// has nothing that waits for an acknowledgement. Its charges wait all the same, also the
+// first ones, which would be lost.
+func TestChargesWaitForASilentHeir(t *testing.T) {
+	c := newCluster(t, 16, "a", "b", "c")
+	c.settle()
+	m := c.members["b"]
+	var mine []int
+	for p := range c.partitions {
+		if place := m.Place(p); place.Owner.Name == "b" && !place.Heir.IsZero() {
+			mine = append(mine, p)
+		}
+	}
+	if len(mine) == 0 {
+		t.Fatal("the member owns nothing")
+	}
+	heard := func() bool {
+		for _, p := range mine {
+			if now := m.Clock(); m.Lags(p, now) {
+				return false
+			}
+		}
+		return true
+	}
+	waittest.Until(t, "heirs that answer", heard)
+	c.cut("b", true)
+	began, waited := m.Clock(), 0
+	waittest.Until(t, "the end of the leases", func() bool {
+		decides := false
+		for _, p := range mine {
+			now := m.Clock()
+			if !m.Decides(p, now) {
+				continue
+			}
+			decides = true
+			if now > began+2*maxSilence { // an answer was on its way
+				if waited++; !m.Lags(p, now) {
+					t.Errorf("partition %d: a charge %v after the cut does not wait", p, now-began)
+				}
+			}
+		}
+		return !decides
+	})
+	if waited == 0 {
+		t.Error("no partition was decided after the cut")
+	}
+	c.cut("b", false)
+	c.settle()
+	waittest.Until(t, "heirs that answer again", heard)
+}
+
 // TestResumedMemberAsksBeforeItDecides: a member that was suspended for longer than its
 // leases decides nothing with what it knew.
 func TestResumedMemberAsksBeforeItDecides(t *testing.T) {

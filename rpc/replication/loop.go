@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
@@ -30,9 +31,10 @@ type loop struct {
 	open []bool // in the engine
 
 	links   map[continuity.ID]*link
-	outs    map[continuity.ID]*out // what is to be sent, by member
-	pending []*out                 // those with something to send
-	drained []continuity.Drained   // answers to Seal
+	outs    map[continuity.ID]*out          // what is to be sent, by member
+	heard   map[continuity.ID]*atomic.Int64 // when a member last acknowledged changes or granted leases
+	pending []*out                          // those with something to send
+	drained []continuity.Drained            // answers to Seal
 	tracked []bool
 	changes continuity.Changed // the memory of reportChanges
 	polled  int                // the partition that pollSeqs looked at last
@@ -45,7 +47,7 @@ type loop struct {
 func newLoop(h *Host, m *continuity.Machine) *loop {
 	return &loop{
 		Host: h, m: m, open: make([]bool, len(h.parts)), tracked: make([]bool, len(h.parts)),
-		links: map[continuity.ID]*link{}, outs: map[continuity.ID]*out{},
+		links: map[continuity.ID]*link{}, outs: map[continuity.ID]*out{}, heard: map[continuity.ID]*atomic.Int64{},
 	}
 }
 
@@ -253,6 +255,11 @@ func (l *loop) changed(c *continuity.Change) {
 		l.metrics.handedOver.Inc()
 	}
 	p.lags.Store(int64(l.m.LagsAfter(i)))
+	if mine && !a.Heir.IsZero() {
+		p.heard.Store(l.heardOf(a.Heir))
+	} else {
+		p.heard.Store(nil)
+	}
 	l.publishCopy(i)
 	p.show(&Place{Role: c.Role, Owner: a.Owner, Heir: a.Heir, Term: a.Term, Origin: a.Origin}, lost)
 	if l.onChange != nil {
@@ -322,12 +329,25 @@ func (l *loop) receive(f *inbound) {
 			l.moves.problem(l.log, "changes cannot be read", "member", f.frame.Message.From.Name, "error", err)
 		}
 	}
+	if m := &f.frame.Message; len(m.Acks) > 0 || len(m.Grants) > 0 {
+		l.heardOf(m.From).Store(int64(l.clock()))
+	}
 	l.step(continuity.Received{Message: f.frame.Message})
 	l.leave.heard(f.frame.Message.From.Name, f.frame.Message.Epoch)
 	if o := l.outs[f.frame.Message.From]; o != nil {
 		l.answered(o)
 	}
 	f.release()
+}
+
+// heardOf returns when a member was last heard of, for all partitions of which it is the heir.
+func (l *loop) heardOf(member continuity.ID) *atomic.Int64 {
+	at := l.heard[member]
+	if at == nil {
+		at = new(atomic.Int64)
+		l.heard[member] = at
+	}
+	return at
 }
 
 // receiveChanges applies the changes of a frame, which has them one partition after the other.

@@ -28,6 +28,7 @@ type partition struct {
 	lags    atomic.Int64 // after when small charges wait as well
 	durable atomic.Uint64
 	place   atomic.Pointer[Place]
+	heard   atomic.Pointer[atomic.Int64]    // when the heir last acknowledged anything; nil: not the owner, or no heir
 	copy    atomic.Pointer[continuity.Copy] // without Seq; nil: none yet
 
 	waiting struct {
@@ -45,6 +46,12 @@ const (
 // maxStall is for how long the loop may not have looked for changes before all charges wait
 // for the heir. It looks every 20 ms.
 const maxStall = 60 * time.Millisecond
+
+// maxSilence is for how long an heir may not have acknowledged anything before all charges
+// wait for it. If members are busy it does so every few milliseconds, and otherwise a wait
+// costs nobody much. Without this bound, the first charges of a partition after a cut would
+// be answered whenever they come, and be lost.
+const maxSilence = 50 * time.Millisecond
 
 // Clock returns the time on the clock of the leases.
 func (h *Host) Clock() time.Duration { return h.clock() }
@@ -73,10 +80,15 @@ func (h *Host) Copy(partition int) (continuity.Copy, bool) {
 // this member is the whole roster. It takes no lock.
 func (h *Host) Waits() bool { return h.waits.Load() }
 
-// Lags reports whether the heir of a partition is so far behind that all charges wait for
-// it. It takes no lock.
+// Lags reports whether the heir of a partition is so far behind, or has been silent for so
+// long, that all charges wait for it. It takes no lock.
 func (h *Host) Lags(partition int, now time.Duration) bool {
-	return int64(now) > h.parts[partition].lags.Load() || now-time.Duration(h.lookedAt.Load()) > maxStall
+	p := &h.parts[partition]
+	if int64(now) > p.lags.Load() || now-time.Duration(h.lookedAt.Load()) > maxStall {
+		return true
+	}
+	heard := p.heard.Load()
+	return heard != nil && now-time.Duration(heard.Load()) > maxSilence
 }
 
 // Acknowledged returns the last change of a partition that the heir has, 0 if this member
