@@ -14,7 +14,7 @@ import (
 func fullLimit(t *testing.T) Limit {
 	l := Limit{
 		Name: "n", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Window: time.Hour, Calendar: Day, Zone: time.FixedZone("Z", 3600),
-		Burst: 4, Shadow: true, Degrade: true, Unreachable: Open, Async: true, Hidden: true, Closed: true, FullCapacity: 5,
+		Burst: 4, Shadow: true, Degrade: true, Unreachable: Open, Async: true, Hidden: true, Slices: SlicesClients, Closed: true, FullCapacity: 5,
 		StartDay: 6, StartMinute: 7,
 	}
 	v := reflect.ValueOf(l)
