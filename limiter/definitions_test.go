@@ -120,6 +120,7 @@ func TestSnapshotKeepsEveryFieldOfALimit(t *testing.T) {
 		{Name: "bucket", Dimension: Tokens, Algorithm: TokenBucket, Amount: 3, Window: time.Hour, Burst: 4, Degrade: true, Unreachable: Open, Closed: true, FullCapacity: 5},
 		{Name: "calendar", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Calendar: Day, StartMinute: 24*60 - 1, Zone: time.FixedZone("Z", 3600), Shadow: true, Unreachable: Closed},
 		{Name: "month", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Calendar: Month, StartDay: 31},
+		{Name: "lent", Dimension: "d", Algorithm: SlidingWindow, Amount: 3, Window: time.Hour, Slices: SlicesOff, Async: true},
 	}
 	e := New(Options{})
 	set, err := e.Catalog().LimitSet(limits)

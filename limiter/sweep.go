@@ -144,7 +144,7 @@ type Stats struct {
 	// Slices that were lent, those that were returned, and those whose lease expired.
 	SlicesLent, SlicesReturned, SlicesExpired int64
 
-	LargestRoot int                    // records of the root that has the most
+	LargestRoot int // records of the root that has the most
 	// BudgetEvicted is what was used of budgets that were evicted because it was less
 	// than 1 % of each, in units by dimension. At most that much is admitted beyond them.
 	BudgetEvicted map[Dimension]int64
