@@ -4,6 +4,7 @@ package limiter
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
@@ -140,6 +141,6 @@ func (p *partition) chargeSpent(it *chargeIterator, n int64, at Time) {
 			r.add(k, n)
 		}
 	default:
-		b.lo += uint64(n)
+		b.lo = min(b.lo+uint64(n), math.MaxInt64)
 	}
 }

@@ -227,6 +227,9 @@ func (d *restorer) charge(entry *idEntry) {
 		c.at = notCharged
 	}
 	c.estimate, c.charged, c.dropped = d.natural("estimate"), d.natural("charged"), d.natural("dropped")
+	if c.estimate > MaxAmount && d.p.isSlice(entry) {
+		d.fail("estimate of a slice is out of range")
+	}
 	c.handle = uint32(d.upTo(maxHandle, "handle"))
 	if c.exceeded() || !entry.canChange() || d.err != nil {
 		return
