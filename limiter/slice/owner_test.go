@@ -37,7 +37,7 @@ const (
 	noFault   fault = iota
 	noMargin        // token buckets are charged no more than the slice
 	asOfLoan        // what was spent is charged as of when the slice was lent
-	lateLease       // a slice is kept no longer than its holder spends it by a slow clock
+	lateLease       // the holder may spend a slice for longer than the owner keeps it
 )
 
 // engine is an engine with the limits of one key.
@@ -88,6 +88,18 @@ type owner struct {
 	next  int
 	lent  []*lent
 	log   []entry // charges of slices, at their times
+
+	ended, expired int64 // slices that were returned, and those whose lease was over
+}
+
+// move continues with another engine, which has the state of the one before.
+func (o *owner) move(now limiter.Time) {
+	next := newEngine(o.limits)
+	part := limiter.PartitionOf(key)
+	if err := next.Restore(now, part, o.Snapshot(now, part, nil), time.LoadLocation); err != nil {
+		panic(err)
+	}
+	o.engine = next
 }
 
 // lent is a slice that was lent, and not returned.
@@ -142,7 +154,7 @@ func (o *owner) lend(now limiter.Time, c call, share int64, holders int) *limite
 			panic(fmt.Sprint(d.Outcome, err))
 		}
 	case lateLease:
-		loan.Lease += loan.Lease / 10
+		loan.Lease *= 2
 	}
 	o.lent = append(o.lent, s)
 	return loan
@@ -155,6 +167,7 @@ func (o *owner) returned(now limiter.Time, id string, calls int64) {
 		if s.id == id {
 			o.lent = append(o.lent[:i], o.lent[i+1:]...)
 			o.end(now, s, calls)
+			o.ended++
 			return
 		}
 	}
@@ -199,6 +212,7 @@ func (o *owner) expire(now limiter.Time) {
 		at := limiter.Time{Mono: last, Wall: now.Wall - (now.Mono - last)}
 		o.lent = append(o.lent[:i], o.lent[i+1:]...)
 		i--
+		o.expired++
 		if o.fault == noMargin || o.fault == asOfLoan {
 			o.end(now, s, s.calls)
 			continue
