@@ -76,7 +76,7 @@ var allowedImports = map[string][]string{
 	"limiter/policy/scenario":  {"limiter/policy", "limiter", "internal/yamldoc"},
 	"limiter/policy":           {"limiter", "internal/yamldoc", "internal/nearest"},
 	"limiter/fallback":         {"limiter"},
-	"limiter":                  {"limiter/hotkeys"},
+	"limiter":                  {"limiter/hotkeys", "limiter/slice"},
 	"limiter/hotkeys":          {},
 	"limiter/slice":            {},
 

@@ -24,6 +24,14 @@ func (a *Amounts) covers(b *Amounts) bool {
 	return true
 }
 
+// How long slices are lent. The holder may spend a slice for as long, and the owner keeps it
+// longer by [Skew].
+const (
+	MemberLease = time.Second
+	ClientLease = 250 * time.Millisecond // the owner cannot recall slices from clients
+	LeastLease  = 50 * time.Millisecond  // a slice that must be over sooner is not lent
+)
+
 // Skew is by how much the clocks of two members may differ in speed, in percent.
 const Skew = 2
 
@@ -41,10 +49,27 @@ func Margin(amount int64, window, lease time.Duration) int64 {
 	return int64(min(n, 1<<63-1))
 }
 
+// marginShare is the part of a token bucket's capacity that a margin may be.
+const marginShare = 10
+
+// RefillTime returns the longest time in which a token bucket that refills amount per window
+// refills at most a tenth of its capacity. A margin for that time is no more than that. It is
+// as long as 2^63-1 nanoseconds if it would be longer.
+func RefillTime(capacity, amount int64, window time.Duration) time.Duration {
+	hi, lo := bits.Mul64(uint64(capacity/marginShare), uint64(window))
+	if hi >= uint64(amount) {
+		return 1<<63 - 1
+	}
+	n, _ := bits.Div64(hi, lo, uint64(amount))
+	return time.Duration(min(n, 1<<63-1))
+}
+
 // Lease returns how long the holder may spend a slice, counted from when it asked, and how
-// long the owner keeps the slice, counted from when it lends. left is the time until the
-// first calendar window of the limits ends, by the clock of the owner, or 0 if none of them
-// has one. The holder's time is 0 if there is none left for a slice.
+// long the owner keeps the slice, counted from when it lends. left is the longest that the
+// owner may keep it, by its clock, or 0 if nothing bounds that: a slice of a calendar window
+// must be over when the window is, one of a sliding window within one window, and one of a
+// token bucket within its [RefillTime]. The holder's time is 0 if there is none left for a
+// slice.
 func Lease(ttl, left time.Duration) (holder, owner time.Duration) {
 	owner = ttl + ttl*Skew/100
 	if left > 0 && owner > left {
