@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/bucketring/bucketring/internal/overload"
+	"github.com/bucketring/bucketring/rpc/internal/slices"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -28,6 +29,7 @@ type Client struct {
 	strings     stringInterner // of answers
 	settler     settler
 	withdrawer  withdrawer
+	slices      *slices.Table // nil if nobody lends to this client
 }
 
 // Dial returns a client for the nodes of o. It does not wait for connections or
@@ -57,6 +59,9 @@ func Dial(o Options) (*Client, error) {
 		if err := c.startWithdrawer(o); err != nil {
 			return nil, errors.Join(fmt.Errorf("dial: %w", err), c.Close())
 		}
+		if !o.DisableSlices {
+			c.startSlices()
+		}
 	}
 	return c, nil
 }
@@ -65,8 +70,11 @@ func Dial(o Options) (*Client, error) {
 // until their lease expires. Settlements of [Reservation.SettleLater] that were not
 // delivered are lost, and the error says how many: call [Client.Flush] first. So are
 // charges of calls without an answer that were not taken back yet.
+//
+// Slices are returned first, which takes at most Options.Timeout. The error says how many
+// could not be returned: their owners charge them in full.
 func (c *Client) Close() error {
-	var errs []error
+	errs := []error{c.closeSlices()}
 	if c.settler.outbox != nil {
 		errs = append(errs, c.settler.close())
 	}
@@ -86,14 +94,25 @@ func (c *Client) Close() error {
 // After [ErrUnreachable] a node may have charged it all the same. The client takes that
 // back in the background, as far as it can. A caller that set the RequestID may repeat
 // the call: the repetition is not taken back.
+//
+// If the policy says so for all limits of a key (slices: clients), the owner lends a part of
+// them to a client that asks for the key very often. Then Check answers calls with the same
+// cost from memory, with the [Route] [Slice], if they have no RequestID of the caller.
 func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
+	chosen := call.RequestID != ""
+	if !chosen && c.slices != nil && ctx.Err() == nil {
+		if d, ok := c.takeSlice(&call); ok {
+			return d, nil
+		}
+	}
 	if err := c.refuse(ctx, call.Key); err != nil {
 		return Decision{}, err
 	}
-	if call.RequestID == "" {
+	if !chosen {
 		call.RequestID = newID()
 	}
 	w := call.wire()
+	w.takesSlice = !chosen && c.slices != nil
 	if err := ask(ctx, c, pb.RateLimiterClient.Check, call.fields(), &w.request, w); err != nil {
 		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
 		return Decision{}, &callFailure{"check", call.Key, err}
