@@ -98,14 +98,14 @@ func (c *Client) Close() error {
 // If the policy says so for all limits of a key (slices: clients), the owner lends a part of
 // them to a client that asks for the key very often. Then Check answers calls with the same
 // cost from memory, with the [Route] [Slice], if they have no RequestID of the caller.
-func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
+func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
 	chosen := call.RequestID != ""
 	if !chosen && c.slices != nil && ctx.Err() == nil {
-		if d, ok := c.takeSlice(&call); ok {
+		if c.takeSlice(&call, &d) {
 			return d, nil
 		}
 	}
-	if err := c.refuse(ctx, call.Key); err != nil {
+	if err = c.refuse(ctx, call.Key); err != nil {
 		return Decision{}, err
 	}
 	if !chosen {
@@ -113,7 +113,7 @@ func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
 	}
 	w := call.wire()
 	w.takesSlice = !chosen && c.slices != nil
-	if err := ask(ctx, c, pb.RateLimiterClient.Check, call.fields(), &w.request, w); err != nil {
+	if err = ask(ctx, c, pb.RateLimiterClient.Check, call.fields(), &w.request, w); err != nil {
 		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
 		return Decision{}, &callFailure{"check", call.Key, err}
 	}

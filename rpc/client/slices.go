@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -73,27 +74,43 @@ func (c *Client) lentDecision(d *pb.Decision) any {
 	return l
 }
 
-// takeSlice answers a call from a slice, if one is held that covers it.
-func (c *Client) takeSlice(call *Call) (Decision, bool) {
+// takeSlice answers a call from a slice, if one is held that covers it. Otherwise it does not
+// change d.
+func (c *Client) takeSlice(call *Call, d *Decision) bool {
 	q := pb.CheckRequest{
 		Key: call.Key, Tier: call.Tier, Model: call.Model, Requests: call.Requests, InputTokens: call.InputTokens,
 		OutputTokens: call.OutputTokens, Costs: call.Costs, ServiceTier: call.ServiceTier,
 	}
 	var a slices.Answer
 	if !c.slices.Take(&q, &a) {
-		return Decision{}, false
+		return false
 	}
 	l := a.View.(*lent)
-	d := l.decision
-	d.RequestID = newID()
+	*d = l.decision
+	d.RequestID = localID()
 	d.Limits = append([]LimitState(nil), d.Limits...)
 	for i := range d.Limits {
 		d.Limits[i].Remaining = a.Remaining(i)
 	}
 	if l.binding >= 0 {
-		d.Binding = d.Limits[l.binding]
+		d.Binding.Remaining = d.Limits[l.binding].Remaining
 	}
-	return d, true
+	return true
+}
+
+// localID returns an id like [newID] for an answer that no node knows. Nobody gains anything
+// by guessing it, so it may come from a faster source.
+func localID() string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	var id [26]byte
+	for i := 0; i < len(id); {
+		for bits, n := rand.Uint64(), 0; n < 12 && i < len(id); n++ {
+			id[i] = alphabet[bits%32]
+			bits /= 32
+			i++
+		}
+	}
+	return string(id[:])
 }
 
 // askSlice decides whether an item that is about to be sent to the owner asks for a slice,

@@ -153,11 +153,14 @@ func (k *key) ask(now int64, q *pb.CheckRequest) bool {
 	return e.holder.Ask(now)
 }
 
-// granted begins a slice, or returns it.
-func (e *entry) granted(now int64, g *slice.Grant, d *pb.Decision, view any) {
-	if e.holder.Granted(now, g) {
-		e.decision, e.view = d, view
+// granted begins a slice for e, and reports whether it did: else the slice is returned.
+func (k *key) granted(now int64, e *entry, g *slice.Grant, d *pb.Decision, view any) bool {
+	if !e.holder.Granted(now, g) {
+		return false
 	}
+	e.decision, e.view = d, view
+	k.nextRenewal = 0
+	return true
 }
 
 // recall ends all slices.
@@ -167,9 +170,9 @@ func (k *key) recall(now int64) {
 	}
 }
 
-// expire ends the slices whose time is over. If one of them was of no use, it reports until
-// when none is asked for.
-func (k *key) expire(now int64) (quietUntil int64, wasted bool) {
+// expire ends the slices whose time is over. If they were of no use, none is asked for during
+// the quiet time that begins, and it reports until when that is remembered.
+func (k *key) expire(now int64) (until int64, wasted bool) {
 	used := false
 	for _, e := range k.entries {
 		live := e.holder.Live()
@@ -184,10 +187,13 @@ func (k *key) expire(now int64) (quietUntil int64, wasted bool) {
 	case wasted:
 		k.quiet = min(max(2*k.quiet, minQuiet), maxQuiet)
 		k.quietUntil = now + k.quiet
-		return k.quietUntil, true
+		return k.rememberUntil(), true
 	}
 	return 0, false
 }
+
+// rememberUntil returns until when a quiet time is remembered, so that the next one is longer.
+func (k *key) rememberUntil() int64 { return k.quietUntil + k.quiet }
 
 // due returns the returns that the sender does not have yet, which it then has. It drops
 // entries with nothing to remember.
@@ -215,7 +221,7 @@ func (k *key) due(now int64) (returns []*slice.Return) {
 
 // idle reports whether there is nothing to remember.
 func (k *key) idle(now int64) bool {
-	return len(k.entries) == 0 && k.unexpected.Unacknowledged() == 0 && now >= k.quietUntil
+	return len(k.entries) == 0 && k.unexpected.Unacknowledged() == 0 && now >= k.rememberUntil()
 }
 
 // returned says that the owner has acknowledged a return, which the sender had.

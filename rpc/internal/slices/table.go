@@ -172,13 +172,11 @@ func (t *Table) Granted(q *pb.CheckRequest, asked int64, s *pb.Slice, d *pb.Deci
 		g.Lease = 0 // it is returned at once
 	}
 	e := k.findOrAdd(q)
-	if e == nil {
+	switch {
+	case e == nil:
 		k.unexpected.Granted(now, &slice.Grant{ID: g.ID, Amounts: g.Amounts})
-	} else {
-		e.granted(now, &g, d, view)
-		if e.holder.Live() {
-			t.sender.wakeAt(e.holder.Deadline(), k.name)
-		}
+	case k.granted(now, e, &g, d, view):
+		t.sender.wakeAt(e.holder.Deadline(), k.name)
 	}
 	t.endedLocked(k, now)
 }
