@@ -100,12 +100,13 @@ func (c *Client) Close() error {
 // cost from memory, with the [Route] [Slice], if they have no RequestID of the caller.
 func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
 	chosen := call.RequestID != ""
-	if !chosen && c.slices != nil && ctx.Err() == nil {
-		if c.takeSlice(&call, &d) {
-			return d, nil
-		}
+	if !chosen && ctx.Err() == nil && c.takeSlice(&call, &d) {
+		return d, nil
 	}
 	if err = c.refuse(ctx, call.Key); err != nil {
+		if !chosen && c.takeSlice(&call, &d) { // it was only to renew the slice
+			return d, nil
+		}
 		return Decision{}, err
 	}
 	if !chosen {
@@ -119,6 +120,9 @@ func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
 	}
 	if w.answer.Denied() {
 		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
+		if !chosen && w.answer.Reason == LimitExceeded && c.takeSlice(&call, &d) {
+			return d, nil // it was only to renew the slice, which the owner has charged before
+		}
 	}
 	return w.answer, nil
 }

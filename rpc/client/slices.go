@@ -77,6 +77,9 @@ func (c *Client) lentDecision(d *pb.Decision) any {
 // takeSlice answers a call from a slice, if one is held that covers it. Otherwise it does not
 // change d.
 func (c *Client) takeSlice(call *Call, d *Decision) bool {
+	if c.slices == nil {
+		return false
+	}
 	q := pb.CheckRequest{
 		Key: call.Key, Tier: call.Tier, Model: call.Model, Requests: call.Requests, InputTokens: call.InputTokens,
 		OutputTokens: call.OutputTokens, Costs: call.Costs, ServiceTier: call.ServiceTier,

@@ -354,3 +354,24 @@ func TestRejectedReturn(t *testing.T) {
 		}
 	})
 }
+
+// The check that is to renew a slice is answered from the slice if the owner denies it, as
+// long as the slice lasts. Then the owner's denial is the answer.
+func TestDenialWhileASliceLasts(t *testing.T) {
+	runLending(t, client.Options{}, []string{"a"}, func(t scene, l *lender) {
+		check(t)
+		t.check = func(*pb.CheckRequest) *pb.Decision {
+			return &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED, Reason: pb.Reason_REASON_LIMIT_EXCEEDED, Route: pb.Route_ROUTE_LOCAL}
+		}
+		l.set(0)
+		if got := routes(t, 10, alice); got[client.Slice] != 10 {
+			t.Errorf("routes %v, want all 10 calls of the slice", got)
+		}
+		if d := check(t); !d.Denied() {
+			t.Errorf("after the slice is spent = %+v, want the denial of the owner", d)
+		}
+		if d, err := t.c.Check(t.Context(), client.Call{Key: "acme/alice", RequestID: "mine"}); err != nil || !d.Denied() {
+			t.Errorf("Check() with an id of the caller = %+v, %v, want the denial of the owner", d, err)
+		}
+	})
+}

@@ -46,11 +46,12 @@ func (a *Answer) Fill(d *pb.Decision, requestID string) {
 }
 
 // grantOf returns the slice that came with a decision. ok is false if it does not belong to
-// the decision, or a limit would have to be exceeded: then it may only be returned.
+// the decision, a limit would have to be exceeded, or the answer is that of an earlier call,
+// whose slice may have ended already: then it may only be returned.
 func grantOf(asked int64, s *pb.Slice, d *pb.Decision) (g slice.Grant, ok bool) {
 	g = slice.Grant{ID: s.GetId(), Amounts: s.GetAmounts(), Lease: s.GetLeaseNanos(), AskedAt: asked}
 	limits := d.GetLimits()
-	if d.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED || len(limits) != len(g.Amounts) {
+	if d.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED || d.GetReplayed() || len(limits) != len(g.Amounts) {
 		return g, false
 	}
 	g.Costs = make([]int64, len(limits))

@@ -235,6 +235,7 @@ func TestSlicesThatCannotBeSpent(t *testing.T) {
 		want := map[string]int64{}
 		for name, change := range map[string]func(*pb.Slice, *pb.Decision){
 			"denied":        func(_ *pb.Slice, d *pb.Decision) { d.Outcome = pb.Outcome_OUTCOME_DENIED },
+			"replayed":      func(_ *pb.Slice, d *pb.Decision) { d.Replayed = true },
 			"one amount":    func(s *pb.Slice, _ *pb.Decision) { s.Amounts = s.Amounts[:1] },
 			"no amount of":  func(s *pb.Slice, _ *pb.Decision) { s.Amounts[1] = 0 },
 			"negative":      func(s *pb.Slice, _ *pb.Decision) { s.Amounts[1] = -1 },
