@@ -6,11 +6,8 @@ import (
 	"flag"
 	"math"
 	"os"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/bucketring/bucketring/limiter/slice"
 )
@@ -20,66 +17,6 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	_ = flag.Set("rapid.nofailfile", "true")
 	os.Exit(m.Run())
-}
-
-// Indexes of dimensions in amounts.
-const (
-	requests = iota
-	input
-)
-
-func TestHolder(t *testing.T) {
-	h := &slice.Holder{}
-	one := &slice.Amounts{requests: 1}
-	if h.Take(0, one) {
-		t.Error("Take() without a slice = true, want false")
-	}
-	if !h.Ask(100) || h.Ask(101) {
-		t.Error("Ask() = false, or true again before an answer, want one request")
-	}
-	h.Granted(150, slice.Grant{ID: "a", Amounts: slice.Amounts{requests: 4}, Lease: 1000})
-	if h.Take(200, &slice.Amounts{requests: 5}) || h.Take(200, &slice.Amounts{input: 1}) {
-		t.Error("Take() of more than the slice has = true, want false")
-	}
-	if !h.Take(200, one) || h.Ask(200) {
-		t.Error("a slice of which a quarter is spent answers nothing or is renewed, want neither")
-	}
-	if !h.Take(200, one) || !h.Ask(210) {
-		t.Error("a slice of which half is spent is not renewed")
-	}
-	if !h.Take(220, one) {
-		t.Error("Take() while a slice is renewed = false, want true")
-	}
-	h.Granted(230, slice.Grant{ID: "b", Amounts: slice.Amounts{requests: 4}, Lease: 1000})
-	want := []slice.Return{{ID: "a", Spent: slice.Amounts{requests: 3}, Calls: 3}}
-	if diff := cmp.Diff(want, h.Due(230)); diff != "" {
-		t.Errorf("Due() (-want +got):\n%s", diff)
-	}
-	if !h.Take(1209, one) || h.Take(1210, one) {
-		t.Error("a slice is over before its deadline, or after it, which counts from Ask")
-	}
-	want = append(want, slice.Return{ID: "b", Spent: slice.Amounts{requests: 1}, Calls: 1})
-	if diff := cmp.Diff(want, h.Due(1210)); diff != "" {
-		t.Errorf("Due() (-want +got):\n%s", diff)
-	}
-	h.Returned("a")
-	h.Returned("a")
-	if diff := cmp.Diff(want[1:], h.Due(1210)); diff != "" {
-		t.Errorf("Due() after an acknowledgement (-want +got):\n%s", diff)
-	}
-	// A slice that comes after its deadline or after a recall is returned unspent.
-	h.Ask(2000)
-	h.Granted(3000, slice.Grant{ID: "c", Amounts: slice.Amounts{requests: 4}, Lease: 1000})
-	h.Ask(3000)
-	h.Recall()
-	h.Granted(3001, slice.Grant{ID: "d", Amounts: slice.Amounts{requests: 4}, Lease: 1000})
-	if h.Take(3001, one) {
-		t.Error("Take() of a slice that is over = true, want false")
-	}
-	want = append(want[1:], slice.Return{ID: "c"}, slice.Return{ID: "d"})
-	if diff := cmp.Diff(want, h.Due(3001)); diff != "" {
-		t.Errorf("Due() (-want +got):\n%s", diff)
-	}
 }
 
 func TestTerms(t *testing.T) {
@@ -143,15 +80,3 @@ func TestTerms(t *testing.T) {
 }
 
 // BenchmarkTake is what a call costs that a holder decides.
-func BenchmarkTake(b *testing.B) {
-	h := &slice.Holder{}
-	h.Ask(0)
-	h.Granted(0, slice.Grant{ID: strings.Repeat("x", 32), Amounts: slice.Amounts{1 << 53, 1 << 53}, Lease: 1 << 62})
-	cost := &slice.Amounts{1, 900}
-	b.ReportAllocs()
-	for b.Loop() {
-		if !h.Take(1, cost) {
-			b.Fatal("the slice is over")
-		}
-	}
-}

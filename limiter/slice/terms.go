@@ -7,23 +7,6 @@ import (
 	"time"
 )
 
-// Dimensions is the most dimensions that a slice has amounts of.
-const Dimensions = 6
-
-// Amounts are amounts by dimension. The caller chooses which dimension has which index.
-// They are from 0 to 2^53.
-type Amounts [Dimensions]int64
-
-// covers reports whether b fits into a.
-func (a *Amounts) covers(b *Amounts) bool {
-	for i, n := range b {
-		if n > a[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // How long slices are lent. The holder may spend a slice for as long, and the owner keeps it
 // longer by [Skew].
 const (
