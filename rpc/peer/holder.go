@@ -4,6 +4,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -101,9 +102,12 @@ func (r *Router) sliceAnswered(f *forward) {
 	}
 }
 
+// errReturnRejected is the error of a return that the owner has rejected for good: the slice
+// ends with its lease, fully charged.
+var errReturnRejected = errors.New("the owner rejects the return of a slice")
+
 // returnSlice sends the return of a slice to the owner of its key. It returns nil when the
-// owner has it, or has rejected it for good: the slice then ends with its lease, fully
-// charged. After any other error it is to be sent again.
+// owner has it. After an error that is not errReturnRejected it is to be sent again.
 //
 // It is not sent by the link. An owner that waits for a return may be answering a batch of
 // that link meanwhile, and answers one at a time.
@@ -121,7 +125,7 @@ func (r *Router) returnSlice(ctx context.Context, item *pb.Item) error {
 		if r.rejectionLog.returns.allow(time.Now()) {
 			r.log.Warn("return of a slice rejected: it is charged in full", "error", err)
 		}
-		return nil
+		return fmt.Errorf("%w: %w", errReturnRejected, err)
 	}
 	return err
 }

@@ -41,7 +41,7 @@ func (r *Router) decide(ctx context.Context, calls []call.Call, results *server.
 // noteReturns has the lender forget the slices that were returned.
 func (r *Router) noteReturns(calls []call.Call, results *server.Results) {
 	for i := range calls {
-		if c := &calls[i]; c.Kind == call.SliceReturn && results.Change(i).Decided && r.lender.returned(c.Partition, c.Key, c.SliceReturn().GetSlice()) {
+		if c := &calls[i]; c.Kind == call.SliceReturn && results.Change(i).Decided && r.lender.returned(c.Partition, c.Key, c.SliceReturn().GetSlice(), c.SliceReturn().GetCalls()) {
 			r.metrics.slicesReturned.Inc()
 		}
 	}
@@ -153,10 +153,14 @@ func (r *Router) forgetLent() {
 func (r *Router) lend(calls []call.Call, results *server.Results) {
 	for i := range calls {
 		c := &calls[i]
-		if !c.TakesSlice || c.Asker == 0 || !results.Lendable(i) {
+		if !c.TakesSlice || c.Asker == 0 { // nobody asked, or this member itself
 			continue
 		}
-		holders, ok := r.lender.begin(c.Partition, c.Key, c.Asker)
+		rate, share, ok := results.Lendable(i)
+		if !ok {
+			continue
+		}
+		t, ok := r.lender.begin(c.Partition, c.Key, c.Asker, rate, share)
 		if !ok {
 			continue
 		}
@@ -164,11 +168,11 @@ func (r *Router) lend(calls []call.Call, results *server.Results) {
 		if !known { // its stream has just ended
 			continue
 		}
-		loan := limiter.Loan{ID: requestid.Slice(name.text, rand.Uint64()), Holders: holders, Client: !name.member}
+		loan := limiter.Loan{ID: requestid.Slice(name.text, rand.Uint64()), Client: !name.member, Share: t.share, Holders: t.holders}
 		if !r.local.Lend(results, i, &loan) {
 			continue
 		}
-		s := &lentSlice{id: loan.ID, key: strings.Clone(c.Key), asker: c.Asker, holder: name, model: strings.Clone(modelOf(c))}
+		s := &lentSlice{id: loan.ID, key: strings.Clone(c.Key), asker: c.Asker, calls: loan.Calls, holder: name, model: strings.Clone(modelOf(c))}
 		for j, st := range results.Limits(i) {
 			if j < len(loan.Amounts) && loan.Amounts[j] > 0 {
 				s.limits = append(s.limits, lentLimit{name: st.Name, scope: strings.Clone(st.Scope), perModel: st.PerModel})

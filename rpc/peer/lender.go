@@ -23,8 +23,13 @@ const (
 	maxLentKeys    = 10_000
 	maxKeyAskers   = 256
 	maxSlicesOfKey = 256
-	// maxIdle is after what time without a request for a slice its asker is forgotten.
-	maxIdle = time.Second
+	// maxIdle is after what time without a request for a slice its asker is forgotten: when
+	// its returned calls do not count any more.
+	maxIdle = 2 * ratePeriod
+	// maxCalls bounds the calls that are counted for an asker and a period.
+	maxCalls = 1 << 40
+	// ratePeriod is for how long returned calls are counted together.
+	ratePeriod = time.Second
 )
 
 // lender remembers the slices that this member has lent, until they are returned or over, so
@@ -47,12 +52,16 @@ type lentPartition struct {
 type lentKey struct {
 	askers []sliceAsker
 	slices []*lentSlice
+	period int64 // number of the ratePeriod of the askers' calls
 }
 
 // sliceAsker is who has asked for a slice, by the number in [call.Call].Asker.
 type sliceAsker struct {
 	id   uint32
 	last time.Duration // when it asked
+	// calls are those that it decided from slices which it returned in this period, and
+	// before those of the period before.
+	calls, before int64
 }
 
 // lentSlice is a slice that is outstanding.
@@ -60,6 +69,7 @@ type lentSlice struct {
 	id     string
 	key    string
 	asker  uint32
+	calls  int64 // that it has room for
 	holder askerName
 	model  string // of the calls that it is for; "*": none
 	limits []lentLimit
@@ -78,27 +88,30 @@ type lentLimit struct {
 	perModel    bool
 }
 
-func newLender(expired func(slices int)) *lender {
-	base := time.Now()
-	return &lender{
-		now:        func() time.Duration { return time.Since(base) },
-		partitions: make([]lentPartition, ring.Partitions),
-		expired:    expired,
-	}
+func newLender(now func() time.Duration, expired func(slices int)) *lender {
+	return &lender{now: now, partitions: make([]lentPartition, ring.Partitions), expired: expired}
 }
 
-// begin reports whether a slice of key may be lent to an asker now, and how many will hold
-// one then. If it may, no other may be lent to the same asker for lendInterval, whether or
-// not this one is.
-func (l *lender) begin(partition int, key string, asker uint32) (holders int, ok bool) {
+// terms are those of a slice for one asker.
+type terms struct {
+	share   int64 // of the key's calls, in thousandths
+	holders int   // that will hold slices
+}
+
+// begin reports whether a slice of key may be lent to an asker now, and on which terms. rate
+// is how often per second calls with the key were decided here, and share the asker's part
+// in thousandths. Calls that holders decide from slices count, too, once they have returned
+// these. If a slice may be lent, no other may be lent to the same asker for lendInterval,
+// whether or not this one is.
+func (l *lender) begin(partition int, key string, asker uint32, rate, share int64) (t terms, ok bool) {
 	now := l.now()
 	p := &l.partitions[partition]
 	p.Lock()
 	defer p.Unlock()
 	k := p.keys[key]
 	if k == nil {
-		if l.keys.Load() >= maxLentKeys {
-			return 0, false
+		if rate < limiter.HotRate || l.keys.Load() >= maxLentKeys {
+			return terms{}, false
 		}
 		if p.keys == nil {
 			p.keys = map[string]*lentKey{}
@@ -109,17 +122,55 @@ func (l *lender) begin(partition int, key string, asker uint32) (holders int, ok
 	}
 	l.pruneLocked(k, now)
 	i := slices.IndexFunc(k.askers, func(a sliceAsker) bool { return a.id == asker })
+	if i >= 0 && now-k.askers[i].last < lendInterval || len(k.slices) >= maxSlicesOfKey {
+		return terms{}, false
+	}
+	all, its := k.ratesLocked(now, i)
+	if rate += all; rate < limiter.HotRate {
+		return terms{}, false
+	}
 	switch {
-	case i >= 0 && now-k.askers[i].last < lendInterval, len(k.slices) >= maxSlicesOfKey:
-		return 0, false
 	case i >= 0:
 		k.askers[i].last = now
 	case len(k.askers) >= maxKeyAskers:
-		return 0, false
+		return terms{}, false
 	default:
-		k.askers = append(k.askers, sliceAsker{asker, now})
+		k.askers = append(k.askers, sliceAsker{id: asker, last: now})
 	}
-	return k.holdersWith(asker), true
+	return terms{share: min(((rate-all)*share+its*1000)/rate, 1000), holders: k.holdersWith(asker)}, true
+}
+
+// ratesLocked returns how many calls per second are decided from slices of k, and how many
+// of them by the asker with an index, or -1.
+func (k *lentKey) ratesLocked(now time.Duration, asker int) (all, its int64) {
+	k.advanceLocked(now)
+	scale := func(a *sliceAsker) int64 { // over the period before and what has passed of this one
+		return (a.calls + a.before) * 1000 / int64((ratePeriod+now%ratePeriod)/time.Millisecond)
+	}
+	for i := range k.askers {
+		n := scale(&k.askers[i])
+		all += n
+		if i == asker {
+			its = n
+		}
+	}
+	return all, its
+}
+
+// advanceLocked moves the counts of calls to the period of now.
+func (k *lentKey) advanceLocked(now time.Duration) {
+	period := int64(now / ratePeriod)
+	if period == k.period {
+		return
+	}
+	for i := range k.askers {
+		a := &k.askers[i]
+		if a.before = a.calls; period != k.period+1 {
+			a.before = 0
+		}
+		a.calls = 0
+	}
+	k.period = period
 }
 
 // holdersWith counts those who hold slices, with one more asker.
@@ -147,9 +198,10 @@ func (l *lender) add(partition int, s *lentSlice, lease time.Duration) {
 	l.outstanding.Add(1)
 }
 
-// returned forgets a slice whose return was decided. It reports false if the slice is not
-// known: it was returned before, or its lease has ended.
-func (l *lender) returned(partition int, key, id string) bool {
+// returned forgets a slice whose return was decided, with the number of calls that were
+// decided from it. It reports false if the slice is not known: it was returned before, or its
+// lease has ended.
+func (l *lender) returned(partition int, key, id string, calls int64) bool {
 	p := &l.partitions[partition]
 	p.Lock()
 	defer p.Unlock()
@@ -161,7 +213,12 @@ func (l *lender) returned(partition int, key, id string) bool {
 	if i < 0 {
 		return false
 	}
-	l.endLocked(k.slices[i])
+	s := k.slices[i]
+	l.endLocked(s)
+	k.advanceLocked(l.now())
+	if j := slices.IndexFunc(k.askers, func(a sliceAsker) bool { return a.id == s.asker }); j >= 0 {
+		k.askers[j].calls = min(k.askers[j].calls+min(calls, s.calls), maxCalls)
+	}
 	k.slices = slices.Delete(k.slices, i, i+1)
 	return true
 }

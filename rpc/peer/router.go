@@ -76,7 +76,7 @@ func New(o Options) (*Router, error) {
 		metrics: newMetrics(o.Registry), drain: make(chan struct{}),
 	}
 	r.answered = newAnswered()
-	r.lender = newLender(func(slices int) { r.metrics.slicesExpired.Add(float64(slices)) })
+	r.lender = newLender(r.owners.Clock, func(slices int) { r.metrics.slicesExpired.Add(float64(slices)) })
 	r.holder = holdsNothing{}
 	if o.newHolder != nil {
 		r.holder = o.newHolder(r.returnSlice)

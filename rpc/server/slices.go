@@ -69,24 +69,25 @@ func (s *Service) endSlice(now limiter.Time, x *scratch) error {
 }
 
 // Lendable reports whether the owner may lend a slice with the answer to call i: this
-// member has just admitted it, it is a check of a key that is checked at least
-// [limiter.HotRate] times per second, and it is neither a replay nor a repeat.
-func (r *Results) Lendable(i int) bool {
+// member has just admitted it, it is a check, and it is neither a replay nor a repeat. rate
+// is how often per second calls with its key were decided here, and share the part of the
+// asker in thousandths; both are 0 if that is below [limiter.HotRate].
+func (r *Results) Lendable(i int) (rate, share int64, ok bool) {
 	one := &r.list[i]
 	x := one.scratch
-	return one.done == nil && x != nil && x.kind == call.Check && x.decision.Outcome == limiter.Allowed &&
-		!x.decision.Replayed && !x.request.Force && x.decision.Rate >= limiter.HotRate
+	if one.done != nil || x == nil || x.kind != call.Check || x.decision.Outcome != limiter.Allowed || x.decision.Replayed || x.request.Force {
+		return 0, 0, false
+	}
+	return x.decision.Rate, x.decision.AskerShare, true
 }
 
 // Lend lends a slice for calls like call i, for which Lendable must have returned true, and
-// adds it to the answer. The caller sets ID, Holders and Client of l; Share is that of the
-// asker of the call. [Results.Change] of the call includes the charge of the slice. It
+// adds it to the answer. The caller sets ID, Client, Share and Holders of l. [Results.Change] of the call includes the charge of the slice. It
 // returns false, and changes nothing, if the engine lends none.
 func (s *Service) Lend(results *Results, i int, l *limiter.Loan) bool {
 	one := &results.list[i]
 	x, y := one.scratch, s.newScratch()
 	defer s.release(y)
-	l.Share = x.decision.AskerShare
 	// The answer keeps the limits as the check left them: what is lent is not used yet.
 	if ok, err := s.engine.Lend(s.now(), &x.request, l, &y.decision); err != nil || !ok {
 		return false // the partition was closed, or there is too little left
