@@ -25,8 +25,8 @@ type holder interface {
 	// Asks reports whether q should ask the owner for a slice. Then Granted or Answered
 	// must follow.
 	Asks(q *pb.CheckRequest) bool
-	// Granted begins a slice that came with decision d of q, which was sent at a time or
-	// later. It keeps neither q nor d.
+	// Granted begins a slice that came with decision d of q, which was sent at that time or
+	// later. A slice that does not fit d is returned. It keeps neither q nor d.
 	Granted(q *pb.CheckRequest, sent time.Time, s *pb.Slice, d *pb.Decision)
 	// Answered says that no slice came for q.
 	Answered(q *pb.CheckRequest)
@@ -95,7 +95,7 @@ func (r *Router) sliceAnswered(f *forward) {
 	}
 	switch {
 	case !f.asks:
-	case s == nil, s.GetLeaseNanos() <= 0, d.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED, len(s.GetAmounts()) != len(d.GetLimits()):
+	case s == nil:
 		r.holder.Answered(f.Check())
 	default:
 		r.holder.Granted(f.Check(), f.sent, s, d)
