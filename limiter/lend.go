@@ -42,8 +42,8 @@ var errSliceID = &ConflictError{"the id is that of a slice"}
 // memory: calls with the same costs. The charge is that of l.Calls calls and, for each token
 // bucket, what the bucket refills during the lease, see [slice.Margin]. It does not charge r
 // itself, which must have been allowed by Check. The holder or its owner ends the slice by
-// [Engine.Return]; if that is not done within the lease, which the engine counts longer by
-// [slice.Skew] percent, the slice counts as spent in full at the end of its lease.
+// [Engine.Return]; if that is not done within the lease, which the engine counts longer, see
+// [slice.Kept], the slice counts as spent in full at the end of its lease.
 //
 // It lends nothing, changes no usage and returns false if r would be denied or forced, a
 // limit of r has [SlicesOff], or l.Client is set and a limit that r costs something has not

@@ -42,7 +42,7 @@ func TestSliceSurvivesSnapshots(t *testing.T) {
 	twin.Requests, twin.Force = 7, true
 	other.check(now, twin)
 	twin.Requests = b.Calls
-	other.check(noon.Add(1030*time.Millisecond-1), twin)
+	other.check(noon.Add(1280*time.Millisecond-1), twin)
 	now = noon.Add(2 * time.Second)
 	if err := again.Return(now, "acme", "b", []int64{1, 1, 1}, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
 		t.Errorf("Return() after the lease = %v, want %v", err, limiter.ErrUnknownReservation)

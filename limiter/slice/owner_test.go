@@ -112,7 +112,7 @@ type lent struct {
 
 // lease returns how long the owner keeps a slice for calls like c, as documented.
 func (o *owner) lease(now limiter.Time, c call) time.Duration {
-	lease := slice.MemberLease * (100 + slice.Skew) / 100
+	lease := slice.Kept(slice.MemberLease)
 	for i := range o.limits {
 		l := &o.limits[i]
 		if c.cost(l) == 0 {

@@ -53,9 +53,9 @@ func TestTerms(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ ttl, left, holder, owner time.Duration }{
-		{time.Second, 0, time.Second, 1020 * time.Millisecond},
-		{time.Second, time.Hour, time.Second, 1020 * time.Millisecond},
-		{time.Second, 102 * time.Millisecond, 100 * time.Millisecond, 102 * time.Millisecond},
+		{time.Second, 0, time.Second, 1270 * time.Millisecond},
+		{time.Second, time.Hour, time.Second, 1270 * time.Millisecond},
+		{time.Second, 136 * time.Millisecond, 100 * time.Millisecond, 136 * time.Millisecond},
 	} {
 		if holder, owner := slice.Lease(c.ttl, c.left); holder != c.holder || owner != c.owner {
 			t.Errorf("Lease(%v, %v) = %v, %v, want %v, %v", c.ttl, c.left, holder, owner, c.holder, c.owner)

@@ -8,7 +8,7 @@ import (
 )
 
 // How long slices are lent. The holder may spend a slice for as long, and the owner keeps it
-// longer by [Skew].
+// longer by [Skew] and [ReturnTime].
 const (
 	MemberLease = time.Second
 	ClientLease = 250 * time.Millisecond // the owner cannot recall slices from clients
@@ -17,6 +17,11 @@ const (
 
 // Skew is by how much the clocks of two members may differ in speed, in percent.
 const Skew = 2
+
+// ReturnTime is how long the owner waits for the return of a slice after the holder may spend
+// it no more, if what bounds the lease allows it, and otherwise a quarter of the lease. A
+// slice that is returned later was charged in full.
+const ReturnTime = 250 * time.Millisecond
 
 // Margin returns what the owner must debit in addition for a token bucket that refills
 // amount per window: all that it can refill during a lease, rounded up. It is as large as
@@ -54,12 +59,17 @@ func RefillTime(capacity, amount int64, window time.Duration) time.Duration {
 // token bucket within its [RefillTime]. The holder's time is 0 if there is none left for a
 // slice.
 func Lease(ttl, left time.Duration) (holder, owner time.Duration) {
-	owner = ttl + ttl*Skew/100
+	owner = Kept(ttl)
 	if left > 0 && owner > left {
 		owner = left
 	}
-	return owner - owner*Skew/(100+Skew), owner
+	spent := owner - min(ReturnTime, owner/4)
+	return min(ttl, spent-spent*Skew/(100+Skew)), owner
 }
+
+// Kept returns the longest time for which the owner keeps a slice that the holder may spend
+// for so long.
+func Kept(lease time.Duration) time.Duration { return lease + lease*Skew/100 + ReturnTime }
 
 // leastCalls is how many typical calls a slice must hold. A smaller one strands more than
 // it answers.

@@ -369,9 +369,9 @@ func TestSliceEndsWithItsWindow(t *testing.T) {
 	h := w.holders[0]
 	w.advance(time.Hour - 100*time.Millisecond)
 	w.ask(h, 1000, 0, 0, false)
-	w.advance(90 * time.Millisecond)
+	w.advance(70 * time.Millisecond)
 	w.call(h, false)
-	w.advance(20 * time.Millisecond)
+	w.advance(40 * time.Millisecond)
 	for range 60 {
 		w.call(h, false)
 	}

@@ -186,7 +186,7 @@ func (k *lentKey) holdersWith(asker uint32) (n int) {
 
 // add remembers a slice that was lent after begin.
 func (l *lender) add(partition int, s *lentSlice, lease time.Duration) {
-	s.until = l.now() + lease + lease*slice.Skew/100
+	s.until = l.now() + slice.Kept(lease)
 	p := &l.partitions[partition]
 	p.Lock()
 	defer p.Unlock()

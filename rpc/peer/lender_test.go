@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/slice"
 )
 
 // testLender is a lender whose clock the test moves.
@@ -140,7 +141,7 @@ func TestLenderEnds(t *testing.T) {
 				if l.sweep(); l.outstanding.Load() != 1 {
 					t.Error("the slice ends before the holder's clock may have it end")
 				}
-				l.at += time.Second / 50
+				l.at += slice.Kept(time.Second) - time.Second
 				l.sweep()
 			case "forgotten":
 				l.forget(func(partition int) bool { return partition == 7 })
@@ -149,7 +150,11 @@ func TestLenderEnds(t *testing.T) {
 				}
 				l.forget(func(int) bool { return false })
 			}
-			<-s.ended
+			select {
+			case <-s.ended:
+			default:
+				t.Fatal("the slice has not ended")
+			}
 			if want := map[string]int{"expired": 1}[end]; l.outstanding.Load() != 0 || l.expired != want || l.returned(7, "a", "x", 0) {
 				t.Errorf("%d slices outstanding, %d expired, want 0 and %d", l.outstanding.Load(), l.expired, want)
 			}
