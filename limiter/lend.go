@@ -24,6 +24,10 @@ type Loan struct {
 	Share int64
 	// Holders is how many hold slices of the key, the asker included, at least 1.
 	Holders int
+	// Rate is how many calls per second the asker decides. It is lent no more than it then
+	// needs until the end of its lease, since what is lent to a process that dies is charged
+	// in full. 0: not known.
+	Rate int64
 
 	// Amounts is what the holder may spend of each limit, in the order of [Decision].Limits.
 	// It is 0 for limits that the call costs nothing, for concurrency limits, and for
@@ -85,6 +89,9 @@ func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision
 		return false, nil
 	}
 	calls := d.sliceCalls(l, owner)
+	if l.Rate > 0 {
+		calls = min(calls, slice.Needed(l.Rate, holder))
+	}
 	if calls == 0 {
 		return false, nil
 	}

@@ -42,8 +42,8 @@ func TestSliceSurvivesSnapshots(t *testing.T) {
 	twin.Requests, twin.Force = 7, true
 	other.check(now, twin)
 	twin.Requests = b.Calls
-	other.check(noon.Add(1280*time.Millisecond-1), twin)
-	now = noon.Add(2 * time.Second)
+	other.check(noon.Add(3030*time.Millisecond-1), twin)
+	now = noon.Add(4 * time.Second)
 	if err := again.Return(now, "acme", "b", []int64{1, 1, 1}, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
 		t.Errorf("Return() after the lease = %v, want %v", err, limiter.ErrUnknownReservation)
 	}
@@ -73,7 +73,7 @@ func TestHeirHasSlices(t *testing.T) {
 			owner.returnSlice(now, "acme", "slice", 3, 3, 3)
 			heir.mustApply(now, owner.changes(now, after))
 		case "expired":
-			now = noon.Add(2 * time.Second)
+			now = noon.Add(4 * time.Second)
 			owner.check(now, r)
 			heir.mustApply(now, owner.changes(now, after))
 		}
@@ -149,7 +149,7 @@ func TestManySlicesExpireAtOnce(t *testing.T) {
 		}
 		total += l.Calls
 	}
-	now := noon.Add(2 * time.Second)
+	now := noon.Add(4 * time.Second)
 	var d limiter.Decision
 	for i := slices - 1; i >= 0; i-- {
 		if err := n.Return(now, "acme", strconv.Itoa(i), []int64{1}, &d); !errors.Is(err, limiter.ErrUnknownReservation) {

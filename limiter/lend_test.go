@@ -69,10 +69,12 @@ func TestLend(t *testing.T) {
 		lease  time.Duration
 		used   []int64 // of each limit, with one call by the owner
 	}{
-		// The margin is what refills in 1.27 s, 212.
-		{"token bucket", []limiter.Limit{bucketLimit}, limiter.Loan{Share: 1000, Holders: 1}, 1, 4893, time.Second, []int64{1 + 4893 + 212}},
+		// The margin is what refills in 3.02 s, 504.
+		{"token bucket", []limiter.Limit{bucketLimit}, limiter.Loan{Share: 1000, Holders: 1}, 1, 4747, time.Second, []int64{1 + 4747 + 504}},
 		{"sliding window", []limiter.Limit{slidingLimit}, limiter.Loan{Share: 1000, Holders: 1}, 1, 499, time.Second, []int64{500}},
 		{"fixed window", []limiter.Limit{fixedLimit}, limiter.Loan{Share: 500, Holders: 1}, 1, 249, time.Second, []int64{250}},
+		{"what is needed", []limiter.Limit{fixedLimit}, limiter.Loan{Share: 1000, Holders: 1, Rate: 100}, 1, 100, time.Second, []int64{101}},
+		{"needed too little", []limiter.Limit{fixedLimit}, limiter.Loan{Share: 1000, Holders: 1, Rate: 1}, 1, 0, 0, []int64{1}},
 		{"several holders", []limiter.Limit{fixedLimit}, limiter.Loan{Share: 1000, Holders: 4}, 1, 124, time.Second, []int64{125}},
 		{"a bucket that refills fast", []limiter.Limit{requestsOf(limiter.TokenBucket, 1000, time.Second)}, limiter.Loan{Share: 1000, Holders: 1}, 1, 449, 75*time.Millisecond - 1470588*time.Nanosecond, []int64{1 + 449 + 100}},
 		{"a bucket that refills too fast", []limiter.Limit{with(requestsOf(limiter.TokenBucket, 1000, time.Second), func(l *limiter.Limit) { l.Burst = 400 })}, limiter.Loan{Share: 1000, Holders: 1}, 1, 0, 0, []int64{1}},
@@ -84,8 +86,8 @@ func TestLend(t *testing.T) {
 		{"fewer than four calls", []limiter.Limit{fixedLimit}, limiter.Loan{Share: 7, Holders: 1}, 1, 0, 0, []int64{1}},
 		{"a limit is not lent", []limiter.Limit{bucketLimit, with(slidingLimit, off)}, limiter.Loan{Share: 1000, Holders: 1}, 1, 0, 0, []int64{1, 1}},
 		{"not to clients", []limiter.Limit{with(bucketLimit, clients), slidingLimit}, limiter.Loan{Client: true, Share: 1000, Holders: 1}, 1, 0, 0, []int64{1, 1}},
-		{"to clients", []limiter.Limit{with(bucketLimit, clients)}, limiter.Loan{Client: true, Share: 1000, Holders: 1}, 1, 4957, 250 * time.Millisecond, []int64{1 + 4957 + 85}},
-		{"the smallest decides", []limiter.Limit{bucketLimit, slidingLimit, fixedLimit}, limiter.Loan{Share: 1000, Holders: 1}, 1, 499, time.Second, []int64{1 + 499 + 212, 500, 500}},
+		{"to clients", []limiter.Limit{with(bucketLimit, clients)}, limiter.Loan{Client: true, Share: 1000, Holders: 1}, 1, 4811, 250 * time.Millisecond, []int64{1 + 4811 + 376}},
+		{"the smallest decides", []limiter.Limit{bucketLimit, slidingLimit, fixedLimit}, limiter.Loan{Share: 1000, Holders: 1}, 1, 499, time.Second, []int64{1 + 499 + 504, 500, 500}},
 		{"only in shadow mode", []limiter.Limit{with(bucketLimit, func(l *limiter.Limit) { l.Shadow = true })}, limiter.Loan{Share: 1000, Holders: 1}, 1, 0, 0, []int64{1}},
 		{"no share", []limiter.Limit{fixedLimit}, limiter.Loan{Holders: 1}, 1, 0, 0, []int64{1}},
 		{"no holders", []limiter.Limit{fixedLimit}, limiter.Loan{Share: 1000}, 1, 0, 0, []int64{1}},
@@ -184,7 +186,7 @@ func TestLendOfAPath(t *testing.T) {
 // lease, and nothing else.
 func TestReturn(t *testing.T) {
 	limits := []limiter.Limit{bucketLimit, slidingLimit, fixedLimit}
-	for _, after := range []time.Duration{0, 10 * time.Millisecond, 900 * time.Millisecond, 1270*time.Millisecond - 1, 1270 * time.Millisecond, 3 * time.Second, 4500 * time.Millisecond, time.Minute} {
+	for _, after := range []time.Duration{0, 10 * time.Millisecond, 900 * time.Millisecond, 3020*time.Millisecond - 1, 3020 * time.Millisecond, 3 * time.Second, 4500 * time.Millisecond, time.Minute} {
 		for _, spent := range []int64{0, 1, 200, 499} {
 			n, other := newNode(t, limiter.Options{}), newNode(t, limiter.Options{})
 			r := &limiter.Request{Key: "acme", Plan: n.plan("acme", limits...), Requests: 100}
@@ -205,10 +207,10 @@ func TestReturn(t *testing.T) {
 			at := now
 			var d limiter.Decision
 			err := n.Return(now, "acme", "slice", []int64{spent, spent, spent}, &d)
-			if over := after >= 1270*time.Millisecond; over != errors.Is(err, limiter.ErrUnknownReservation) || !over && err != nil {
+			if over := after >= 3020*time.Millisecond; over != errors.Is(err, limiter.ErrUnknownReservation) || !over && err != nil {
 				t.Fatalf("Return() after %v = %v", after, err)
 			} else if over {
-				at, spent = noon.Add(1270*time.Millisecond-1), calls
+				at, spent = noon.Add(3020*time.Millisecond-1), calls
 			}
 			twin.Requests, twin.Force = spent, true
 			other.check(at, &twin)

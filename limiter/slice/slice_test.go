@@ -53,8 +53,8 @@ func TestTerms(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ ttl, left, holder, owner time.Duration }{
-		{time.Second, 0, time.Second, 1270 * time.Millisecond},
-		{time.Second, time.Hour, time.Second, 1270 * time.Millisecond},
+		{time.Second, 0, time.Second, 3020 * time.Millisecond},
+		{time.Second, time.Hour, time.Second, 3020 * time.Millisecond},
 		{time.Second, 136 * time.Millisecond, 100 * time.Millisecond, 136 * time.Millisecond},
 	} {
 		if holder, owner := slice.Lease(c.ttl, c.left); holder != c.holder || owner != c.owner {
@@ -77,6 +77,19 @@ func TestTerms(t *testing.T) {
 			t.Errorf("Size(%v) = %d, want %d", c, got, c.want)
 		}
 	}
+	for _, c := range []struct {
+		rate  int64
+		lease time.Duration
+		want  int64
+	}{
+		{1000, time.Second, 1000},
+		{1000, 250 * time.Millisecond, 250},
+		{6, 500 * time.Millisecond, 0},
+		{8, 500 * time.Millisecond, 4},
+		{1 << 62, 24 * time.Hour, math.MaxInt64},
+	} {
+		if got := slice.Needed(c.rate, c.lease); got != c.want {
+			t.Errorf("Needed(%d, %v) = %d, want %d", c.rate, c.lease, got, c.want)
+		}
+	}
 }
-
-// BenchmarkTake is what a call costs that a holder decides.

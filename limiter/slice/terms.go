@@ -20,8 +20,9 @@ const Skew = 2
 
 // ReturnTime is how long the owner waits for the return of a slice after the holder may spend
 // it no more, if what bounds the lease allows it, and otherwise a quarter of the lease. A
-// slice that is returned later was charged in full.
-const ReturnTime = 250 * time.Millisecond
+// slice that is returned later was charged in full. If the owner dies, its heir takes over
+// meanwhile.
+const ReturnTime = 2 * time.Second
 
 // Margin returns what the owner must debit in addition for a token bucket that refills
 // amount per window: all that it can refill during a lease, rounded up. It is as large as
@@ -74,6 +75,21 @@ func Kept(lease time.Duration) time.Duration { return lease + lease*Skew/100 + R
 // leastCalls is how many typical calls a slice must hold. A smaller one strands more than
 // it answers.
 const leastCalls = 4
+
+// Needed returns how many calls a holder is lent at most that decides rate calls per second:
+// as many as that is until the end of its lease, or 0 if these are fewer than four. If it
+// decides more, it asks again earlier.
+func Needed(rate int64, lease time.Duration) int64 {
+	hi, lo := bits.Mul64(uint64(rate), uint64(lease))
+	if hi >= uint64(time.Second) {
+		return 1<<63 - 1
+	}
+	n, _ := bits.Div64(hi, lo, uint64(time.Second))
+	if n = min(n, 1<<63-1); n < leastCalls {
+		return 0
+	}
+	return int64(n)
+}
 
 // Size returns how much of what is left of a limit the owner lends: half of the holder's
 // share of the calls, and no more than leaves as much for the other holders. It is 0 if

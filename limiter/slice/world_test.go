@@ -349,7 +349,7 @@ func TestLostHolderCostsItsSlice(t *testing.T) {
 	for range 7 {
 		w.call(h, false)
 	}
-	w.advance(2 * time.Second)
+	w.advance(4 * time.Second)
 	if used := 1000 - w.peek(w.now)[0].Remaining; used != 50 {
 		t.Errorf("%d used after the lease, want the whole slice, 50", used)
 	}

@@ -168,7 +168,7 @@ func (r *Router) lend(calls []call.Call, results *server.Results) {
 		if !known { // its stream has just ended
 			continue
 		}
-		loan := limiter.Loan{ID: requestid.Slice(name.text, rand.Uint64()), Client: !name.member, Share: t.share, Holders: t.holders}
+		loan := limiter.Loan{ID: requestid.Slice(name.text, rand.Uint64()), Client: !name.member, Share: t.share, Rate: t.rate, Holders: t.holders}
 		if !r.local.Lend(results, i, &loan) {
 			continue
 		}

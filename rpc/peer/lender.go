@@ -95,6 +95,7 @@ func newLender(now func() time.Duration, expired func(slices int)) *lender {
 // terms are those of a slice for one asker.
 type terms struct {
 	share   int64 // of the key's calls, in thousandths
+	rate    int64 // calls per second of the asker
 	holders int   // that will hold slices
 }
 
@@ -137,7 +138,8 @@ func (l *lender) begin(partition int, key string, asker uint32, rate, share int6
 	default:
 		k.askers = append(k.askers, sliceAsker{id: asker, last: now})
 	}
-	return terms{share: min(((rate-all)*share+its*1000)/rate, 1000), holders: k.holdersWith(asker)}, true
+	calls := (rate-all)*share/1000 + its
+	return terms{share: min(calls*1000/rate, 1000), rate: calls, holders: k.holdersWith(asker)}, true
 }
 
 // ratesLocked returns how many calls per second are decided from slices of k, and how many

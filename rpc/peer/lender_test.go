@@ -57,15 +57,15 @@ func TestLenderBegin(t *testing.T) {
 		}
 	}
 	begin("a", 1, 999, 500, terms{}, false) // not hot
-	begin("a", 1, 1000, 500, terms{500, 1}, true)
+	begin("a", 1, 1000, 500, terms{500, 500, 1}, true)
 	begin("a", 1, 1000, 500, terms{}, false) // too soon
-	begin("a", 2, 1000, 300, terms{300, 1}, true)
+	begin("a", 2, 1000, 300, terms{300, 300, 1}, true)
 	l.at += lendInterval
 	l.lend(t, "x", 1, time.Second)
-	begin("a", 2, 1000, 300, terms{300, 2}, true)
+	begin("a", 2, 1000, 300, terms{300, 300, 2}, true)
 	l.lend(t, "y", 3, time.Second)
 	l.at += lendInterval
-	begin("a", 1, 1000, 500, terms{500, 2}, true)
+	begin("a", 1, 1000, 500, terms{500, 500, 2}, true)
 	// What a holder has decided from memory keeps the key hot.
 	l.at = l.at.Truncate(ratePeriod) + 2*ratePeriod
 	begin("a", 1, 0, 0, terms{}, false)
@@ -76,8 +76,8 @@ func TestLenderBegin(t *testing.T) {
 	l.lend(t, "w", 1, time.Second)
 	l.returned(7, "a", "w", 1<<60) // it had room for 1,000
 	l.at += ratePeriod - l.at%ratePeriod
-	begin("a", 3, 0, 0, terms{900 * 1000 / 1900, 1}, true)
-	begin("a", 1, 100, 1000, terms{(100*1000 + 1000*1000) / 2000, 1}, true)
+	begin("a", 3, 0, 0, terms{900 * 1000 / 1900, 900, 1}, true)
+	begin("a", 1, 100, 1000, terms{550, 1100, 1}, true)
 	l.at += 2 * ratePeriod
 	begin("a", 3, 0, 0, terms{}, false)
 }
