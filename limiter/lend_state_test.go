@@ -174,11 +174,9 @@ func TestRateOfAHotKey(t *testing.T) {
 		now, sampled := noon, 0
 		for i := range 3 * perSecond { // three quarters of them by one asker
 			r := &limiter.Request{Key: "acme", Plan: p, Requests: 1, Asker: uint32(1 + boolToInt(i%4 == 0)), TakesSlice: i%8 == 1}
-			switch {
-			case i%2 == 0:
-				errs := make([]error, 1)
-				n.CheckBatch(now, []*limiter.Request{r}, []*limiter.Decision{&d}, errs)
-			default:
+			if i%2 == 0 {
+				n.CheckBatch(now, []*limiter.Request{r}, []*limiter.Decision{&d}, make([]error, 1))
+			} else {
 				d = n.check(now, r)
 			}
 			if d.Rate != 0 && d.Rate < limiter.HotRate || (d.Rate == 0) != (d.AskerShare == 0) {
