@@ -156,6 +156,9 @@ func (l *Limit) validate() (problems []error) {
 	if l.FullCapacity < 0 || l.FullCapacity > MaxAmount || l.FullCapacity != 0 && l.FullCapacity < cmp.Or(l.Burst, l.Amount) {
 		bad("full_capacity", "must be between the capacity and 2^53, got %d", l.FullCapacity)
 	}
+	if l.Slices > SlicesOff {
+		bad("slices", "is unknown")
+	}
 	switch {
 	case l.Algorithm == Concurrency:
 		if l.Window != 0 {
@@ -183,7 +186,7 @@ func (l *Limit) identity() string {
 	for _, s := range [...]string{l.Name, string(l.Dimension), zone} {
 		b = append(append(b, s...), 0)
 	}
-	for _, n := range [...]int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), int64(l.StartDay), int64(l.StartMinute), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity, boolInt(l.Async), boolInt(l.Hidden)} {
+	for _, n := range [...]int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), int64(l.StartDay), int64(l.StartMinute), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity, boolInt(l.Async), boolInt(l.Hidden), int64(l.Slices)} {
 		b = append(strconv.AppendInt(b, n, 10), 0)
 	}
 	return string(b)

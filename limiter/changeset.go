@@ -185,6 +185,7 @@ func (d *restorer) takeAway(id removedID, next *entryHead) (entryID uint32) {
 	}
 	switch {
 	case was == idHeld:
+		p.slices -= uint32(boolInt(p.isSlice(entry)))
 		p.heapRemove(entryID)
 		p.deleteEntry(entryID)
 		return 0

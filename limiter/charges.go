@@ -13,6 +13,14 @@ type reservation struct {
 	count    uint16 // charges
 	// estimated means that the input was an estimate, so that debt counts in full.
 	estimated bool
+	// slice means that the reservation is a slice, see lend: charge.estimate is what its
+	// holder may spend, and charge.charged also has the margin.
+	slice bool
+}
+
+// isSlice reports whether an entry is that of a slice.
+func (p *partition) isSlice(entry *idEntry) bool {
+	return entry.isReservation() && p.reservations.at(entry.reservation()).slice
 }
 
 // extrasOf returns the extras of the progress of a reservation.

@@ -12,9 +12,11 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	now = p.tick(now)
 	if !r.Force {
 		if skip := &p.records.first.skip; *skip > 1 {
-			*skip--
+			if *skip--; r.TakesSlice {
+				p.engine.sampler.look(now, root, r, d)
+			}
 		} else if h := p.engine.sampler; h != nil {
-			h.hit(p, now, root, r)
+			h.hit(p, now, root, r, d)
 		}
 	}
 	var id idKey
@@ -127,6 +129,8 @@ func (p *partition) grant(d *Decision, r *Request, requested int64, reserve bool
 // repeat answers a request whose id is known.
 func (p *partition) repeat(entryID uint32, entry *idEntry, body uint32, r *Request, d *Decision, now Time) error {
 	switch {
+	case p.isSlice(entry):
+		return errSliceID
 	case entry.body != body || entry.state() == idCount || entry.state() == idWithdrawal:
 		return &ConflictError{"the id was used for another request"}
 	case entry.state() == idCancelled:

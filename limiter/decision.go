@@ -41,7 +41,7 @@ func (p *partition) reportLimits(d *Decision, r *Request, now Time) {
 
 // begin prepares d for a call that may change state. The error is ErrClosed.
 func (p *partition) begin(d *Decision) error {
-	d.Change, d.Large = 0, false
+	d.Change, d.Large, d.Rate, d.AskerShare = 0, false, 0, 0
 	if p.records.closed {
 		return ErrClosed
 	}

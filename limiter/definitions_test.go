@@ -14,7 +14,7 @@ import (
 func fullLimit(t *testing.T) Limit {
 	l := Limit{
 		Name: "n", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Window: time.Hour, Calendar: Day, Zone: time.FixedZone("Z", 3600),
-		Burst: 4, Shadow: true, Degrade: true, Unreachable: Open, Async: true, Hidden: true, Closed: true, FullCapacity: 5,
+		Burst: 4, Shadow: true, Degrade: true, Unreachable: Open, Async: true, Hidden: true, Slices: SlicesClients, Closed: true, FullCapacity: 5,
 		StartDay: 6, StartMinute: 7,
 	}
 	v := reflect.ValueOf(l)
@@ -120,6 +120,7 @@ func TestSnapshotKeepsEveryFieldOfALimit(t *testing.T) {
 		{Name: "bucket", Dimension: Tokens, Algorithm: TokenBucket, Amount: 3, Window: time.Hour, Burst: 4, Degrade: true, Unreachable: Open, Closed: true, FullCapacity: 5},
 		{Name: "calendar", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Calendar: Day, StartMinute: 24*60 - 1, Zone: time.FixedZone("Z", 3600), Shadow: true, Unreachable: Closed},
 		{Name: "month", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Calendar: Month, StartDay: 31},
+		{Name: "lent", Dimension: "d", Algorithm: SlidingWindow, Amount: 3, Window: time.Hour, Slices: SlicesOff, Async: true},
 	}
 	e := New(Options{})
 	set, err := e.Catalog().LimitSet(limits)

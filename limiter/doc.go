@@ -25,6 +25,10 @@
 // therefore keeps its usage, and a reservation that settles at its real usage A
 // leaves exactly the state that charging A at reserve time would have left.
 //
+// [Engine.Lend] charges a part of the limits of a key, a slice, from which another process may
+// decide calls, and [Engine.Return] charges what was spent of it instead. Nothing more is
+// admitted than without slices.
+//
 // [Engine.Count] serves callers that bring their own limits. It adds hits to a
 // counter for a window of the UTC clock and compares the sum with the limit that
 // the call names.

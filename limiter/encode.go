@@ -22,6 +22,9 @@ const (
 	startMinuteBits = 8
 )
 
+// slicesShift is where Slices is in the number of a limit's flags.
+const slicesShift = 2
+
 // stateEncoder writes items with the state of a partition. Times are relative to now.
 type stateEncoder struct {
 	encoder
@@ -82,7 +85,8 @@ func (s *stateEncoder) useLimit(l *limit) {
 	d.uint(uint64(l.Unreachable))
 	d.bool(l.Closed)
 	d.int(l.FullCapacity)
-	d.uint(uint64(boolInt(l.Async) | boolInt(l.Hidden)<<1)) // one number, which earlier versions read if nothing is hidden
+	// One number, which earlier versions read if nothing is hidden, or lent in another way.
+	d.uint(uint64(boolInt(l.Async) | boolInt(l.Hidden)<<1 | int64(l.Slices)<<slicesShift))
 }
 
 func (s *stateEncoder) useSchema(of *schema) {

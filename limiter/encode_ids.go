@@ -42,7 +42,8 @@ func (s *stateEncoder) reservation(entry *idEntry) {
 	terms := p.terms.at(entry.terms())
 	s.uint(s.tiers[terms.tier])
 	s.fixed(terms.version)
-	s.uint(uint64(boolInt(entry.is(flagDegraded)) | boolInt(res.estimated)<<1)) // one number, which earlier versions read if nothing is estimated
+	// One number, which earlier versions read if nothing is estimated or a slice.
+	s.uint(uint64(boolInt(entry.is(flagDegraded)) | boolInt(res.estimated)<<1 | boolInt(res.slice)<<2))
 	s.int(entry.granted())
 	s.fixed(res.keyHash)
 	s.fixed(uint64(res.ttl))

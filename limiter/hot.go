@@ -47,23 +47,43 @@ func newSampler(seed maphash.Seed) *sampler {
 	return s
 }
 
-// hit counts a call of a partition. While a sample is counted, it chooses the next one at
-// random, so that no pattern of the calls has a part in it.
-func (s *sampler) hit(p *partition, now Time, root uint64, r *Request) {
+// HotRate is from how many checks per second on a key is hot, so that slices of its limits
+// may be lent, see [Decision].Rate.
+const HotRate = 1000
+
+// hit counts a call of a partition, and sets the rates of d if its key is hot. While a sample
+// is counted, it chooses the next one at random, so that no pattern of the calls has a part
+// in it.
+func (s *sampler) hit(p *partition, now Time, root uint64, r *Request, d *Decision) {
 	weight := s.weight.Load()
 	if weight > 1 {
 		skip := &p.records.first.skip
 		sampled := *skip == 1                                       // or it is the first call
 		*skip = 1 + s.sketches[root%Partitions].next()%(2*weight-1) // weight on average
 		if !sampled {
+			if r.TakesSlice {
+				s.look(now, root, r, d)
+			}
 			return
 		}
 	}
 	s.counted.Add(int64(weight))
 	h := &s.sketches[root%Partitions]
-	h.Add(now.Mono, &hotkeys.Hit{
+	d.setRates(h.Add(now.Mono, &hotkeys.Hit{
 		Hash: maphash.String(s.seed, r.Key), Key: r.Key, Tier: r.Tier, Model: r.Model, Asker: r.Asker, Weight: weight,
-	})
+	}))
+}
+
+// look sets the rates of d for a call that is not counted.
+func (s *sampler) look(now Time, root uint64, r *Request, d *Decision) {
+	d.setRates(s.sketches[root%Partitions].Rates(now.Mono, &hotkeys.Hit{Hash: maphash.String(s.seed, r.Key), Asker: r.Asker}))
+}
+
+// setRates sets the rates of a hot key.
+func (d *Decision) setRates(r hotkeys.Rates) {
+	if r.Key >= HotRate {
+		d.Rate, d.AskerShare = r.Key, r.Asker*1000/r.Key
+	}
 }
 
 // next returns a random number (splitmix64).

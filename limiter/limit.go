@@ -60,6 +60,19 @@ const (
 // String returns the name used in policy files.
 func (u Unreachable) String() string { return [...]string{"share", "closed", "open"}[u%3] }
 
+// Slices says who may hold slices of a limit, see [Engine.Lend].
+type Slices uint8
+
+// The holders of slices. Whoever may hold one answers calls of the key from memory.
+const (
+	SlicesNodes   Slices = iota // the members of the cluster
+	SlicesClients               // members, and processes with the client library
+	SlicesOff                   // nobody: each call is decided by the owner of the key
+)
+
+// String returns the name used in policy files.
+func (s Slices) String() string { return [...]string{"nodes", "clients", "off"}[s%3] }
+
 // Calendar is the unit of a calendar window. NoCalendar means that the window is a
 // duration aligned to the Unix epoch.
 type Calendar uint8
@@ -106,6 +119,8 @@ type Limit struct {
 	// Hidden asks front doors not to show the numbers of the limit to callers. It changes
 	// no decision.
 	Hidden bool
+	// Slices says who may hold slices of the limit.
+	Slices Slices
 
 	// The following fields are set for decisions in fallback, and never by a policy.
 

@@ -57,6 +57,7 @@ type memory struct {
 	stats        partitionStats
 	changes      changes      // since they are tracked
 	reading      *StateWriter // of the message in progress, or nil
+	slices       uint32       // entries of slices
 }
 
 func newPartition(e *Engine) partition {

@@ -80,6 +80,9 @@ type Request struct {
 	Attempt uint64
 	// Asker says who asks, for [Engine.HotKeys]. The caller numbers them.
 	Asker uint32
+	// TakesSlice asks for [Decision].Rate also if the call is not one of those that are
+	// counted. It is not part of the request's identity.
+	TakesSlice bool
 
 	// The following fields are for Reserve only.
 
@@ -202,6 +205,12 @@ type Decision struct {
 	// that is not [Limit].Async, or it is a reserve, a settle, a cancel, a withdrawal or
 	// a repeated call.
 	Large bool
+
+	// Rate is how many checks and reserves per second the key has, and AskerShare the part of
+	// [Request].Asker in thousandths. They are set by Check and Reserve if the key has
+	// [HotRate] or more, with [Options].HotKeys. While not every call is counted, they are
+	// set for those that are, and for those with [Request].TakesSlice; else they are 0.
+	Rate, AskerShare int64
 
 	assessments []assessment // scratch space, reused
 }

@@ -147,8 +147,8 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
 	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
 	l.Closed, l.FullCapacity = d.bool(), d.int()
-	flags := d.upTo(3, "flags of a limit")
-	l.Async, l.Hidden = flags&1 != 0, flags&2 != 0
+	flags := d.upTo(uint64(SlicesOff)<<slicesShift|3, "flags of a limit")
+	l.Async, l.Hidden, l.Slices = flags&1 != 0, flags&2 != 0, Slices(flags>>slicesShift)
 	switch {
 	case d.err != nil:
 		return

@@ -140,11 +140,17 @@ func (d *restorer) reservation(entry *idEntry) {
 	}
 	reservationID, res := d.p.reservations.alloc()
 	version := d.fixed()
-	flags := d.upTo(3, "flags of a reservation")
+	flags := d.upTo(7, "flags of a reservation")
 	if flags&1 != 0 {
 		entry.set(flagDegraded)
 	}
-	res.estimated = flags&2 != 0
+	res.estimated, res.slice = flags&2 != 0, flags&4 != 0
+	if res.slice {
+		d.p.slices++
+		if flags != 4 || entry.state() != idHeld {
+			d.fail("flags %d of a slice, or its state, are not those of one", flags)
+		}
+	}
 	entry.value[1] = d.natural("grant")
 	res.keyHash, res.ttl = d.fixed(), int64(d.fixed())
 	if entry.state() != idSettled && res.ttl < 0 {
@@ -221,6 +227,9 @@ func (d *restorer) charge(entry *idEntry) {
 		c.at = notCharged
 	}
 	c.estimate, c.charged, c.dropped = d.natural("estimate"), d.natural("charged"), d.natural("dropped")
+	if c.estimate > MaxAmount && d.p.isSlice(entry) {
+		d.fail("estimate of a slice is out of range")
+	}
 	c.handle = uint32(d.upTo(maxHandle, "handle"))
 	if c.exceeded() || !entry.canChange() || d.err != nil {
 		return

@@ -116,6 +116,8 @@ func (p *partition) findReservation(root uint64, key, id string) (uint32, *idEnt
 		return 0, nil, ErrUnknownReservation
 	case !entry.isReservation():
 		return 0, nil, &ConflictError{"the id was used for a check"}
+	case p.isSlice(entry):
+		return 0, nil, errSliceID
 	case p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key):
 		return 0, nil, &ConflictError{"the id was reserved under another key"}
 	}
@@ -338,6 +340,10 @@ func (p *partition) end(entryID uint32, entry *idEntry, s idState, now Time) {
 func (p *partition) expire(entryID uint32, now Time) {
 	entry := p.entries.at(entryID)
 	res := p.reservations.at(entry.reservation())
+	if res.slice {
+		p.expireSlice(entryID, now)
+		return
+	}
 	p.seq++
 	p.entryChanged(entryID)
 	var inputCost, progressCost vector

@@ -101,6 +101,7 @@ func (p *partition) trim() (more bool) {
 // partitionStats are the counters of one partition.
 type partitionStats struct {
 	expired, forgotten, tableFull, idsFull, copyDropped int64
+	slicesLent, slicesReturned, slicesExpired           int64
 
 	evicted                  [evictionReasons]int64
 	overruns, budgetsEvicted map[Dimension]int64
@@ -130,6 +131,7 @@ func (c *partitionStats) overrun(l *limit, units int64) {
 type Stats struct {
 	Keys         int                    // records in open partitions: one for each level of a key, and for each model with its own limits
 	Reservations int                    // live reservations in open partitions
+	Slices       int                    // slices that are lent, in open partitions
 	IDs          int                    // remembered request ids in open partitions, including those of live reservations
 	CopiedKeys   int                    // records in closed partitions
 	CopiedIDs    int                    // remembered request ids in closed partitions
@@ -139,7 +141,10 @@ type Stats struct {
 	Evicted      [evictionReasons]int64 // records evicted, by [EvictionReason]
 	TableFull    int64                  // requests denied for lack of room for a key
 	IDsFull      int64                  // reserves denied because live reservations filled the share of their root
-	LargestRoot  int                    // records of the root that has the most
+	// Slices that were lent, those that were returned, and those whose lease expired.
+	SlicesLent, SlicesReturned, SlicesExpired int64
+
+	LargestRoot int // records of the root that has the most
 	// BudgetEvicted is what was used of budgets that were evicted because it was less
 	// than 1 % of each, in units by dimension. At most that much is admitted beyond them.
 	BudgetEvicted map[Dimension]int64
@@ -162,7 +167,8 @@ func (e *Engine) Stats() Stats {
 			s.CopiedIDs += int(shard.entries.n)
 		} else {
 			s.Keys += int(shard.records.n)
-			s.Reservations += len(shard.leaseHeap)
+			s.Reservations += len(shard.leaseHeap) - int(shard.slices)
+			s.Slices += int(shard.slices)
 			s.IDs += int(shard.entries.n)
 		}
 		s.CopyDropped += shard.stats.copyDropped
@@ -170,6 +176,9 @@ func (e *Engine) Stats() Stats {
 		s.Forgotten += shard.stats.forgotten
 		s.TableFull += shard.stats.tableFull
 		s.IDsFull += shard.stats.idsFull
+		s.SlicesLent += shard.stats.slicesLent
+		s.SlicesReturned += shard.stats.slicesReturned
+		s.SlicesExpired += shard.stats.slicesExpired
 		for r, n := range shard.stats.evicted {
 			s.Evicted[r] += n
 		}

@@ -137,7 +137,7 @@ func (p *partition) withdraw(now Time, root uint64, key, id string, attempt uint
 }
 
 func (p *partition) withdrawReservation(now Time, entryID uint32, entry *idEntry, key string, attempt uint64) {
-	if p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key) {
+	if p.isSlice(entry) || p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key) {
 		return
 	}
 	p.entryChanged(entryID)

@@ -8,10 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/bench/audit"

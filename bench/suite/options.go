@@ -198,6 +198,9 @@ func (o *Options) Validate() error {
 			}
 		}
 	}
+	if n.Targets.NoIDs && n.Workload.Retries != (workload.Retries{}) {
+		fail("no-ids: must not be set together with retries, which repeat an id")
+	}
 	if err := n.Workload.Validate(); err != nil {
 		fail("workload: %w", err)
 	}

@@ -31,6 +31,10 @@ func TestValidate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	retried, err := workload.Parse("retries=1%")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name string
 		o    Options
@@ -46,6 +50,7 @@ func TestValidate(t *testing.T) {
 		{"two rates", Options{LocalNodes: 1, Rate: 1, Workload: replay, Duration: time.Second}, "rate: must not be set for a replay"},
 		{"arrivals", Options{LocalNodes: 1, Rate: 1, Duration: time.Second, Arrivals: "often"}, `arrivals: must be poisson or constant, got "often"`},
 		{"short", Options{LocalNodes: 1, Rate: 1, Duration: time.Second, Rounds: 20}, "for: must be at least 100ms per round"},
+		{"no ids to repeat", Options{LocalNodes: 1, Rate: 1, Duration: time.Second, Targets: target.Options{NoIDs: true}, Workload: retried}, "no-ids: must not be set together with retries"},
 		{"warmup", Options{LocalNodes: 1, Rate: 1, Duration: time.Second, Warmup: -1}, "warmup: must not be negative"},
 		{
 			"faults elsewhere",

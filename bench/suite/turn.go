@@ -312,7 +312,7 @@ func (s *measuredTarget) readUsage(ctx context.Context, o *Options) error {
 		_ = f.Flush(ctx) // what is left shows in the usage
 		cancel()
 	}
-	if len(o.Faults) > 0 || o.Overload || s.fallback.Load() {
+	if len(o.Faults) > 0 || o.Overload || o.Targets.NoIDs || s.fallback.Load() { // slices are returned at the end of their leases
 		wait := time.NewTimer(outboxDelay)
 		defer wait.Stop()
 		select {

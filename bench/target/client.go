@@ -44,7 +44,7 @@ func openClient(k *kind, rest string, o Options) (builtin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &clientTarget{base{k, k.Name + ":" + strings.Join(addrs, ","), o.Timeout}, c}, nil
+	return &clientTarget{base{k, k.Name + ":" + strings.Join(addrs, ","), o.Timeout, o.NoIDs}, c}, nil
 }
 
 func (l *clientTarget) describe() string { return "" }
@@ -72,7 +72,7 @@ const probeKey = "bench-ready"
 // Check implements [bench.Target].
 func (l *clientTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	d, err := l.client.Check(ctx, client.Call{
-		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
+		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: l.checkID(c),
 		Requests: requests(c), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 	if err != nil {

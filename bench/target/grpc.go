@@ -52,7 +52,7 @@ func openGRPC(k *kind, rest string, o Options) (builtin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &grpcTarget{base{k, k.Name + ":" + at, o.Timeout}, conn, pb.NewRateLimiterClient(conn), newThrottle(), newConnections(maxInFlight)}, nil
+	return &grpcTarget{base{k, k.Name + ":" + at, o.Timeout, o.NoIDs}, conn, pb.NewRateLimiterClient(conn), newThrottle(), newConnections(maxInFlight)}, nil
 }
 
 // dial returns one connection. It reconnects as quickly as the client library, so
@@ -111,7 +111,7 @@ func (u *grpcTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, er
 	}
 	defer u.inFlight.release()
 	d, err := u.stub.Check(ctx, &pb.CheckRequest{
-		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestId: c.ID,
+		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestId: u.checkID(c),
 		Requests: new(requestsOf(c)), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 	return u.decision("check", d, err)

@@ -69,7 +69,7 @@ func openHTTP(k *kind, rest string, o Options) (builtin, error) {
 		IdleConnTimeout:     time.Minute,
 	}
 	root := k.Name + "://" + at
-	return &httpTarget{base{k, root, o.Timeout}, root, &http.Client{
+	return &httpTarget{base{k, root, o.Timeout, o.NoIDs}, root, &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, newConnections(count), newThrottle()}, nil
@@ -132,7 +132,7 @@ type (
 // Check implements [bench.Target].
 func (w *httpTarget) Check(ctx context.Context, c *bench.Call) (bench.Answer, error) {
 	return w.decide(ctx, "/v1/check", &checkBody{
-		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: c.ID,
+		Key: c.Key, Tier: c.Tier, Model: c.Model, RequestID: w.checkID(c),
 		Requests: requestsOf(c), InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 	})
 }

@@ -77,6 +77,11 @@ type Options struct {
 	// Insecure allows plaintext to any address.
 	Insecure bool
 
+	// NoIDs sends checks without a request id, as callers do that never repeat a call. So
+	// nodes and the client library may answer them from slices. Only for client, grpc and
+	// http.
+	NoIDs bool
+
 	// Connections is the maximum number of connections of http, redis and redis-lua;
 	// requests wait for a free one, of http only as many as can be sent soon. gRPC targets have one connection. 0 means
 	// [DefaultConnections] for http, and the default of go-redis, 10 per processor,

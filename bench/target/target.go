@@ -78,6 +78,15 @@ type base struct {
 	kind    *kind
 	name    string        // the spec without credentials
 	timeout time.Duration // of requests whose context has no deadline
+	noIDs   bool          // see Options.NoIDs
+}
+
+// checkID returns the request id of a check.
+func (b *base) checkID(c *bench.Call) string {
+	if b.noIDs {
+		return ""
+	}
+	return c.ID
 }
 
 // Name implements [bench.Target].

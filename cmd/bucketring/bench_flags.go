@@ -84,6 +84,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	b.tokens.declare(f, &spec.Tokens, "tokens", "input and output tokens of calls: chat, fixed:900+100 or uniform:100-2000+50-400 (default chat)")
 	b.llm.declare(f, &spec.LLM, "llm", "share of calls that reserve, report progress and settle, such as 30%")
 	b.retries.declare(f, &spec.Retries, "retries", "share of calls that are sent twice, such as 1%")
+	f.BoolVar(&o.Targets.NoIDs, "no-ids", false, "send checks without request ids, as callers that never repeat a call; only such checks are answered from slices")
 	f.StringVar(&b.trace, "trace", "", "azure: replay the Azure LLM inference trace instead of --rate and --keys")
 	f.Float64Var(&b.speed, "speed", 1, "speed of the replay of --trace")
 	f.Uint64Var(&spec.Seed, "seed", 1, "seed of the workload; the same seed makes the same calls")

@@ -50,10 +50,10 @@ var allowedImports = map[string][]string{
 	"rpc/envoy":                     {"rpc/envoy/config", "rpc/internal/explain", "rpc/server", "rpc/pb", "limiter"},
 	"rpc/envoy/xds":                 {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":              {"limiter", "internal/yamldoc", "internal/nearest"},
-	"rpc/peer":                      {"rpc/server", "rpc/internal/call", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/handshake", "rpc/replication", "rpc/pb", "cluster/continuity", "ring", "limiter"},
+	"rpc/peer":                      {"rpc/server", "rpc/internal/call", "rpc/internal/slices", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/handshake", "rpc/replication", "rpc/pb", "cluster/continuity", "ring", "limiter/slice", "limiter"},
 	"rpc/replication":               {"rpc/replication/internal/wire", "rpc/internal/handshake", "rpc/pb", "cluster/continuity", "limiter"},
 	"rpc/replication/internal/wire": {"cluster/continuity"},
-	"rpc/client":                    {"internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/pb"},
+	"rpc/client":                    {"internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/internal/slices", "rpc/pb"},
 	"rpc/pb":                        {},
 
 	// Formats of messages.
@@ -69,6 +69,7 @@ var allowedImports = map[string][]string{
 	"rpc/internal/codec/fieldtest": {}, // for tests
 	"rpc/internal/link":            {"internal/overload", "rpc/internal/codec", "rpc/pb"},
 	"rpc/internal/outbox":          {"rpc/pb"},
+	"rpc/internal/slices":          {"rpc/pb", "limiter/slice"},
 
 	// Decisions.
 	"limiter/policy/pricelist": {"limiter/policy", "limiter"},
@@ -76,7 +77,7 @@ var allowedImports = map[string][]string{
 	"limiter/policy/scenario":  {"limiter/policy", "limiter", "internal/yamldoc"},
 	"limiter/policy":           {"limiter", "internal/yamldoc", "internal/nearest"},
 	"limiter/fallback":         {"limiter"},
-	"limiter":                  {"limiter/hotkeys"},
+	"limiter":                  {"limiter/hotkeys", "limiter/slice"},
 	"limiter/hotkeys":          {},
 	"limiter/slice":            {},
 

@@ -8,7 +8,7 @@
 // [New] does what can fail, so that an invalid policy, a port in use or a corrupt
 // journal is an error before anything runs. [Node.Run] serves until its context is
 // done and then shuts down in bounded time: it turns unready, leaves the ring,
-// waits for the drain delay, flushes the outbox, waits for calls in flight, leaves
+// waits for the drain delay, returns slices, flushes the outbox, waits for calls in flight, leaves
 // the cluster, and saves its state.
 package node
 

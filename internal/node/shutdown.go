@@ -19,6 +19,7 @@ func (n *Node) Close() error { return n.cleanups.unwind() }
 // pushDrain pushes the shutdown steps that run while calls are still answered.
 func (n *Node) pushDrain() {
 	n.cleanups.push("flush the outbox", n.flushOutbox)
+	n.cleanups.push("return slices", n.returnSlices)
 	if n.proxy != nil {
 		n.cleanups.push("drain the proxy", n.drainProxy)
 	}
@@ -44,6 +45,20 @@ func (n *Node) flushOutbox() error {
 	defer cancel()
 	if err := n.router.Flush(ctx); err != nil {
 		n.log.Warn("outbox not drained before shutdown", "pending", n.router.Status().Outbox, "timeout", flushTimeout, "error", err)
+	}
+	return nil
+}
+
+// returnSlices waits up to flushTimeout until owners have what was spent of the slices that
+// this node holds. What they do not learn is charged in full when the lease ends.
+func (n *Node) returnSlices() error {
+	if n.skipLeave {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	if err := n.router.ReturnSlices(ctx); err != nil {
+		n.log.Warn("slices not returned before shutdown", "pending", n.router.Status().Slices.PendingReturns, "timeout", flushTimeout, "error", err)
 	}
 	return nil
 }

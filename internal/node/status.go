@@ -14,6 +14,7 @@ import (
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/limiter/policy/source"
 	"github.com/bucketring/bucketring/rpc/httpapi"
+	"github.com/bucketring/bucketring/rpc/peer"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -105,6 +106,8 @@ type Status struct {
 	RefusedInMinute int64 `json:"refused_in_minute"`
 	// HotKeys are the keys for which this node decides most often.
 	HotKeys httpapi.HotKeys `json:"hot_keys"`
+	// Slices counts the parts of limits that this node has lent, and that it holds.
+	Slices peer.SliceStatus `json:"slices"`
 }
 
 // StateStatus counts the state in memory.
@@ -116,7 +119,7 @@ type StateStatus struct {
 
 // Status returns the current status. It is safe for concurrent use.
 func (n *Node) Status() Status {
-	stats := n.engine.Stats()
+	stats, routed := n.engine.Stats(), n.router.Status()
 	s := Status{
 		Name:          n.config.Name,
 		Version:       buildinfo.Read().Version,
@@ -127,11 +130,12 @@ func (n *Node) Status() Status {
 		Policy:        n.policies.Status(),
 		State:         StateStatus{Keys: stats.Keys, Reservations: stats.Reservations, RequestIDs: stats.IDs},
 		Journal:       n.journalStatus(),
-		Cluster:       n.clusterStatus(n.router.Status(), &stats),
+		Cluster:       n.clusterStatus(routed, &stats),
 		Envoy:         n.envoyStatus(),
 
 		RefusedInMinute: n.processors.refusedLately.Load(),
 		HotKeys:         httpapi.HotKeysOf(n.ownHotKeys()),
+		Slices:          routed.Slices,
 	}
 	if err := n.Ready(); err != nil {
 		s.NotReady = err.Error()

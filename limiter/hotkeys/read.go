@@ -26,6 +26,42 @@ func (s *Sketch) Rate(now int64) float64 {
 	return float64(s.total) / totalUnit * perSecond(now)
 }
 
+// Rates are those of a key and of one of its askers, in whole hits per second. They are too
+// low in the first seconds after the first hit, and never too high by more than those of a
+// [Key].
+type Rates struct{ Key, Asker int64 }
+
+// Rates returns the rates of the key and the asker of h at time now, without counting a hit.
+func (s *Sketch) Rates(now int64, h *Hit) Rates {
+	s.until(now)
+	if len(s.sets) == 0 {
+		return Rates{}
+	}
+	b := &s.sets[h.Hash&uint64(len(s.sets)-1)]
+	if i := b.find(h.Hash); i >= 0 {
+		return b.rates(i, now, h.Asker)
+	}
+	return Rates{}
+}
+
+// rates returns the rates of a key of the set.
+func (b *set) rates(i int, now int64, asker uint32) (r Rates) {
+	scale := func(n uint32) int64 { // as perSecond, but a count is at most 2^31
+		return int64(n) * (period / unit) / (period + now%period)
+	}
+	r.Key = scale(b.counts[i] - b.errors[i])
+	if b.known>>i&1 == 0 {
+		return r
+	}
+	d := b.detail[i]
+	for j, id := range d.askers {
+		if id == asker && d.counts[j] > 0 {
+			r.Asker = min(scale(d.counts[j]), r.Key)
+		}
+	}
+	return r
+}
+
 // Missing returns the highest rate that a key which Append does not list may have.
 func (s *Sketch) Missing(now int64) float64 {
 	s.until(now)

@@ -64,15 +64,15 @@ type Hit struct {
 	Weight           uint32 // how many hits it stands for, from 1 to MaxWeight
 }
 
-// Add counts a hit at time now, in nanoseconds of a monotonic clock. It keeps no reference
-// to the texts. It allocates memory only for a place that is used for the first time, and
-// while a sketch grows.
-func (s *Sketch) Add(now int64, h *Hit) {
+// Add counts a hit at time now, in nanoseconds of a monotonic clock, and returns the rates
+// of its key, that hit included. It keeps no reference to the texts. It allocates memory
+// only for a place that is used for the first time, and while a sketch grows.
+func (s *Sketch) Add(now int64, h *Hit) Rates {
 	if epoch := now / period; epoch > s.epoch || len(s.sets) == 0 {
 		s.advance(epoch)
 	}
 	if s.total >= maxTotal {
-		return
+		return s.Rates(now, h)
 	}
 	n := h.Weight * unit
 	s.total += uint64(n) * totalUnit
@@ -89,6 +89,7 @@ func (s *Sketch) Add(now int64, h *Hit) {
 	if b.known>>i&1 != 0 {
 		b.detail[i].ask(h.Asker, n)
 	}
+	return b.rates(i, now, h.Asker)
 }
 
 // find returns the place of a key, or -1.

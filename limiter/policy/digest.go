@@ -119,6 +119,9 @@ func (d *limitDef) text() string {
 	if d.Hidden {
 		s += " show=false"
 	}
+	if d.Slices != limiter.SlicesNodes {
+		s += " slices=" + d.Slices.String()
+	}
 	if d.Zone != nil {
 		s += " zone=" + d.Zone.String()
 	}

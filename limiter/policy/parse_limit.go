@@ -14,7 +14,7 @@ import (
 )
 
 // limitModes reads the algorithm of a limit, what happens if it is exceeded or its owner
-// is unreachable, and whether checks wait for a second member.
+// is unreachable, whether checks wait for a second member, and who may hold slices.
 func (p *parser) limitModes(d *limitDef, what string) bool {
 	ok := true
 	if v, has := d.at["algorithm"]; has {
@@ -46,6 +46,13 @@ func (p *parser) limitModes(d *limitDef, what string) bool {
 	if v, has := d.at["show"]; has {
 		i, good := p.r.Word(v, what+": show", "true", "false")
 		d.Hidden = good && i == 1
+		ok = ok && good
+	}
+	if v, has := d.at["slices"]; has {
+		i, good := p.r.Word(v, what+": slices", "nodes", "clients", "off")
+		if good {
+			d.Slices = []limiter.Slices{limiter.SlicesNodes, limiter.SlicesClients, limiter.SlicesOff}[i]
+		}
 		ok = ok && good
 	}
 	d.Unreachable = defaultUnreachable(d.Dimension)

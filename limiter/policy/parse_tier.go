@@ -37,7 +37,7 @@ type limitDef struct {
 var (
 	shorthandKeys = dimensionNames()
 	tierKeys      = append([]string{"zone", "estimate", "bound_output", "limits"}, shorthandKeys...)
-	limitKeys     = []string{"name", "dimension", "limit", "window", "starts", "burst", "algorithm", "on_exceed", "mode", "unreachable", "durability", "show", "models"}
+	limitKeys     = []string{"name", "dimension", "limit", "window", "starts", "burst", "algorithm", "on_exceed", "mode", "unreachable", "durability", "show", "slices", "models"}
 )
 
 func dimensionNames() []string {

@@ -214,6 +214,38 @@ func TestDurability(t *testing.T) {
 	}
 }
 
+// TestSlicesArePartOfThePolicy checks who may hold slices of a limit, and that it is another
+// policy and is explained.
+func TestSlicesArePartOfThePolicy(t *testing.T) {
+	parse := func(slices string) *Policy {
+		return mustParse(t, "tiers: { t: { limits: [{ dimension: requests, limit: 5, window: 1m"+slices+" }] } }\ndefault_tier: t\n")
+	}
+	for text, want := range map[string]limiter.Slices{"": limiter.SlicesNodes, ", slices: nodes": limiter.SlicesNodes, ", slices: clients": limiter.SlicesClients, ", slices: off": limiter.SlicesOff} {
+		var plan limiter.Plan
+		p := parse(text)
+		if err := p.Resolve("k", "", "", &plan); err != nil {
+			t.Fatal(err)
+		}
+		if got := plan.Levels[0].Limits.Limits()[0].Slices; got != want {
+			t.Errorf("a limit with %q: Slices = %v, want %v", text, got, want)
+		}
+		x, err := p.Explain(Call{Key: "k"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := want != limiter.SlicesNodes
+		if got := x.Limits[0].Text; strings.Contains(got, "slices="+want.String()) != other {
+			t.Errorf("a limit with %q is explained as %q", text, got)
+		}
+		if got := p.VersionString() != parse("").VersionString(); got != other {
+			t.Errorf("a limit with %q is another policy: %v, want %v", text, got, other)
+		}
+	}
+	if _, err := Parse("p.yaml", []byte("tiers: { t: { limits: [{ dimension: requests, limit: 5, window: 1m, slices: client }] } }\n"), limiter.NewCatalog()); err == nil || !strings.Contains(err.Error(), "slices must be one of nodes, clients, off") {
+		t.Errorf("slices: client = %v, want an error that names the values", err)
+	}
+}
+
 // TestShowIsPartOfThePolicy checks that a hidden limit is hidden in the engine, and that
 // it is another policy and is explained.
 func TestShowIsPartOfThePolicy(t *testing.T) {

@@ -13,10 +13,31 @@ import (
 
 const key = "acme"
 
-// Indexes of dimensions in amounts.
+// call is what a call costs.
+type call struct{ requests, input int64 }
+
+// cost returns what a call costs a limit.
+func (c call) cost(l *limiter.Limit) int64 {
+	if l.Dimension == limiter.Requests {
+		return c.requests
+	}
+	return c.input
+}
+
+// entry is a charge.
+type entry struct {
+	at limiter.Time
+	call
+}
+
+// fault is a mistake of an owner, which the tests must find.
+type fault int
+
 const (
-	requests = iota
-	input
+	noFault   fault = iota
+	noMargin        // token buckets are charged no more than the slice
+	asOfLoan        // what was spent is charged as of when the slice was lent
+	lateLease       // the holder may spend a slice for longer than the owner keeps it
 )
 
 // engine is an engine with the limits of one key.
@@ -39,14 +60,14 @@ func newEngine(limits []limiter.Limit) *engine {
 	return e
 }
 
-func (e *engine) request(cost slice.Amounts) *limiter.Request {
-	return &limiter.Request{Key: key, Plan: &e.plan, Requests: cost[requests], InputTokens: cost[input]}
+func (e *engine) request(c call) *limiter.Request {
+	return &limiter.Request{Key: key, Plan: &e.plan, Requests: c.requests, InputTokens: c.input}
 }
 
 // check charges a call, whatever the limits say if it is forced.
-func (e *engine) check(now limiter.Time, cost slice.Amounts, force bool) bool {
+func (e *engine) check(now limiter.Time, c call, force bool) bool {
 	var d limiter.Decision
-	r := e.request(cost)
+	r := e.request(c)
 	r.Force = force
 	if err := e.Check(now, r, &d); err != nil {
 		panic(err)
@@ -56,142 +77,186 @@ func (e *engine) check(now limiter.Time, cost slice.Amounts, force bool) bool {
 
 func (e *engine) peek(now limiter.Time) []limiter.LimitState {
 	var d limiter.Decision
-	e.Peek(now, e.request(slice.Amounts{}), &d)
+	e.Peek(now, e.request(call{}), &d)
 	return d.Limits
 }
 
 // owner lends slices of the limits of an engine.
 type owner struct {
 	*engine
-	margin bool // false plants a fault
-	next   int
-	lent   []*lent
-	known  map[string]bool // ids of slices that were returned
-	log    []entry         // charges of returns, at their times
+	fault fault
+	next  int
+	lent  []*lent
+	log   []entry // charges of slices, at their times
+
+	ended, expired int64 // slices that were returned, and those whose lease was over
 }
 
-// lent is a slice that was not returned.
-type lent struct {
-	id      string
-	amounts slice.Amounts
-	until   int64
-}
-
-// entry is a charge.
-type entry struct {
-	at   limiter.Time
-	cost slice.Amounts
-}
-
-const ttl = time.Second
-
-// lend lends a slice, or as much of it as half of what the limits have left.
-func (o *owner) lend(now limiter.Time, amounts slice.Amounts) (slice.Grant, bool) {
-	left := time.Duration(0)
-	for _, l := range o.limits {
-		if l.Algorithm == limiter.FixedWindow {
-			left = l.Window - time.Duration(now.Wall%int64(l.Window))
-		}
-	}
-	holderLease, ownerLease := slice.Lease(ttl, left)
-	var margin slice.Amounts
-	for _, l := range o.limits {
-		if i := indexOf(l.Dimension); l.Algorithm == limiter.TokenBucket && o.margin {
-			margin[i] = max(margin[i], slice.Margin(l.Amount, l.Window, ownerLease))
-		}
-	}
-	for j, l := range o.peek(now) {
-		i := indexOf(o.limits[j].Dimension)
-		amounts[i] = max(0, min(amounts[i], (l.Remaining-margin[i])/2))
-	}
-	debit := amounts
-	for i := range debit {
-		debit[i] += margin[i]
-	}
-	o.next++
-	id := fmt.Sprint("slice-", o.next)
-	r := o.request(debit)
-	r.ID, r.TTL = id, time.Hour // the owner ends it, not the engine
-	var d limiter.Decision
-	if err := o.Reserve(now, r, &d); err != nil {
+// move continues with another engine, which has the state of the one before.
+func (o *owner) move(now limiter.Time) {
+	next := newEngine(o.limits)
+	part := limiter.PartitionOf(key)
+	if err := next.Restore(now, part, o.Snapshot(now, part, nil), time.LoadLocation); err != nil {
 		panic(err)
 	}
-	if d.Outcome != limiter.Allowed {
-		return slice.Grant{}, false
-	}
-	o.lent = append(o.lent, &lent{id, amounts, now.Mono + int64(ownerLease)})
-	return slice.Grant{ID: id, Amounts: amounts, Lease: int64(holderLease)}, true
+	o.engine = next
 }
 
-func indexOf(d limiter.Dimension) int {
-	if d == limiter.Requests {
-		return requests
-	}
-	return input
+// lent is a slice that was lent, and not returned.
+type lent struct {
+	id    string
+	calls int64
+	of    call
+	until int64 // end of the owner's lease
 }
 
-// returned takes back a slice of which an amount was spent. It ignores one that is known.
-func (o *owner) returned(now limiter.Time, id string, spent slice.Amounts) {
-	if o.known[id] {
-		return
-	}
-	o.known[id] = true
-	for i, l := range o.lent {
-		if l.id == id {
-			o.lent = append(o.lent[:i], o.lent[i+1:]...)
-			break
+// lease returns how long the owner keeps a slice for calls like c, as documented.
+func (o *owner) lease(now limiter.Time, c call) time.Duration {
+	lease := slice.Kept(slice.MemberLease)
+	for i := range o.limits {
+		l := &o.limits[i]
+		if c.cost(l) == 0 {
+			continue
+		}
+		switch l.Algorithm {
+		case limiter.TokenBucket:
+			lease = min(lease, slice.RefillTime(capacity(l), l.Amount, l.Window))
+		case limiter.SlidingWindow:
+			lease = min(lease, l.Window)
+		default:
+			lease = min(lease, l.Window-time.Duration(now.Wall%int64(l.Window)))
 		}
 	}
+	return lease
+}
+
+// lend lends a slice for calls like c. It returns nil if the owner lends none.
+func (o *owner) lend(now limiter.Time, c call, share int64, holders int) *limiter.Loan {
+	o.next++
+	loan := &limiter.Loan{ID: fmt.Sprint("slice-", o.next), Share: share, Holders: holders}
 	var d limiter.Decision
-	if err := o.Cancel(now, key, id, &d); err != nil {
-		panic(errors.Join(errors.New(id), err))
+	ok, err := o.Lend(now, o.request(c), loan, &d)
+	if err != nil {
+		panic(err)
 	}
-	o.check(now, spent, true)
-	o.log = append(o.log, entry{now, spent})
+	if !ok {
+		return nil
+	}
+	s := &lent{loan.ID, loan.Calls, c, now.Mono + int64(o.lease(now, c))}
+	switch o.fault {
+	case noMargin, asOfLoan:
+		if err := o.Return(now, key, s.id, make([]int64, len(o.limits)), &d); err != nil {
+			panic(err)
+		}
+		r := o.request(call{c.requests * s.calls, c.input * s.calls})
+		r.ID, r.TTL = s.id+"-reservation", time.Hour // the test ends it
+		if err := o.Reserve(now, r, &d); err != nil || d.Outcome != limiter.Allowed {
+			panic(fmt.Sprint(d.Outcome, err))
+		}
+	case lateLease:
+		loan.Lease *= 2
+	}
+	o.lent = append(o.lent, s)
+	return loan
 }
 
-// expire returns in full the slices whose lease is over.
-func (o *owner) expire(now limiter.Time) {
-	for len(o.lent) > 0 {
-		i := 0
-		for i < len(o.lent) && o.lent[i].until > now.Mono {
-			i++
-		}
-		if i == len(o.lent) {
+// returned takes back a slice of which some calls were spent. It ignores one that is over.
+func (o *owner) returned(now limiter.Time, id string, calls int64) {
+	var d limiter.Decision
+	for i, s := range o.lent {
+		if s.id == id {
+			o.lent = append(o.lent[:i], o.lent[i+1:]...)
+			o.end(now, s, calls)
+			o.ended++
 			return
 		}
-		o.returned(now, o.lent[i].id, o.lent[i].amounts)
+	}
+	if err := o.Return(now, key, id, make([]int64, len(o.limits)), &d); !errors.Is(err, limiter.ErrUnknownReservation) {
+		panic(fmt.Sprintf("Return() of a slice that is over = %v, want %v", err, limiter.ErrUnknownReservation))
 	}
 }
 
-// exceeded describes an interval in which a limit admitted more than it promises, or is "".
-// It sums the calls between every two of them.
+// end charges what was spent of a slice.
+func (o *owner) end(now limiter.Time, s *lent, calls int64) {
+	spent := call{s.of.requests * calls, s.of.input * calls}
+	o.log = append(o.log, entry{now, spent})
+	var d limiter.Decision
+	var err error
+	switch o.fault {
+	case noMargin:
+		err = o.Cancel(now, key, s.id+"-reservation", &d)
+		o.check(now, spent, true)
+	case asOfLoan:
+		err = o.Settle(now, &limiter.Usage{Key: key, ID: s.id + "-reservation", InputTokens: spent.input, Final: true}, &d)
+	default:
+		amounts := make([]int64, len(o.limits))
+		for i := range o.limits {
+			amounts[i] = spent.cost(&o.limits[i])
+		}
+		err = o.Return(now, key, s.id, amounts, &d)
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
+// expire notes that the slices whose lease is over are spent in full. The engine does that by
+// itself.
+func (o *owner) expire(now limiter.Time) {
+	for i := 0; i < len(o.lent); i++ {
+		s := o.lent[i]
+		if s.until > now.Mono {
+			continue
+		}
+		last := s.until - 1
+		at := limiter.Time{Mono: last, Wall: now.Wall - (now.Mono - last)}
+		o.lent = append(o.lent[:i], o.lent[i+1:]...)
+		i--
+		o.expired++
+		if o.fault == noMargin || o.fault == asOfLoan {
+			o.end(now, s, s.calls)
+			continue
+		}
+		o.log = append(o.log, entry{at, call{s.of.requests * s.calls, s.of.input * s.calls}})
+	}
+}
+
+func capacity(l *limiter.Limit) int64 {
+	if l.Burst > 0 {
+		return l.Burst
+	}
+	return l.Amount
+}
+
+// exceeded describes how a limit admitted more than it promises, or is "". calls are in the
+// order of their times.
 func exceeded(limits []limiter.Limit, calls []entry) string {
-	for _, l := range limits {
-		dim := indexOf(l.Dimension)
-		for i, first := range calls {
-			sum := int64(0)
-			for _, last := range calls[i:] {
-				elapsed := last.at.Mono - first.at.Mono
-				if l.Algorithm == limiter.FixedWindow && last.at.Wall/int64(l.Window) != first.at.Wall/int64(l.Window) ||
-					l.Algorithm == limiter.SlidingWindow && elapsed >= int64(l.Window) {
-					break
+	for i := range limits {
+		l := &limits[i]
+		used, from := int64(0), 0 // of a bucket, in units x nanoseconds; of a window, since calls[from]
+		for j, c := range calls {
+			most := capacity(l)
+			switch l.Algorithm {
+			case limiter.TokenBucket:
+				most *= int64(l.Window)
+				used = max(0, used-l.Amount*(c.at.Mono-calls[max(j-1, 0)].at.Mono)) + c.cost(l)*int64(l.Window)
+			default:
+				for used += c.cost(l); isOver(l, calls[from].at, c.at); from++ {
+					used -= calls[from].cost(l)
 				}
-				sum += last.cost[dim]
-				allowed := l.Amount
-				if l.Algorithm == limiter.TokenBucket {
-					allowed = max(l.Burst, 0)
-					if allowed == 0 {
-						allowed = l.Amount
-					}
-					allowed += int64(float64(l.Amount) * float64(elapsed) / float64(l.Window))
-				}
-				if sum > allowed {
-					return fmt.Sprintf("%s on %s admitted %d from %v to %v, more than %d", l.Algorithm, l.Dimension, sum,
-						time.Duration(first.at.Mono), time.Duration(last.at.Mono), allowed)
-				}
+			}
+			if used > most {
+				return fmt.Sprintf("%s on %s admitted too much at %v: %d is used, more than %d", l.Algorithm, l.Dimension, time.Duration(c.at.Mono), used, most)
 			}
 		}
 	}
 	return ""
+}
+
+// isOver reports whether no window that has a call at one time has one at a later time.
+func isOver(l *limiter.Limit, at, later limiter.Time) bool {
+	if l.Algorithm == limiter.FixedWindow {
+		return at.Wall/int64(l.Window) != later.Wall/int64(l.Window)
+	}
+	return later.Mono-at.Mono >= int64(l.Window)
 }

@@ -38,7 +38,7 @@ type Route string
 const (
 	Local    Route = "local"    // the asked node owns the key
 	Forward  Route = "forward"  // the asked node asked the owner
-	Slice    Route = "slice"    // from a slice that the owner lent to the asked node
+	Slice    Route = "slice"    // from a slice that the owner lent to the asked node, or to this client
 	Fallback Route = "fallback" // without the owner, in the mode that the policy declares
 )
 

@@ -125,7 +125,9 @@ func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelop
 	}
 	p.node.budget.Deposit()
 	e.ctx = link.WithDeadline(ctx, a.deadline).WithPatience(c.attemptTimeout(a))
+	asked := c.askSlice(e)
 	err := p.link.DoInto(&e.ctx, &e.item, d)
+	c.endAskSlice(e, asked)
 	if err == nil {
 		return c.takeOutcome(a, p.node, e)
 	}

@@ -29,6 +29,7 @@ type echo struct {
 	ring   *pb.Ring
 	limits []*pb.LimitState
 	mute   atomic.Bool // batches get no answers
+	lend   atomic.Bool // checks come with slices
 }
 
 func startEcho(tb testing.TB, limits int, plain bool) *client.Client {
@@ -94,7 +95,18 @@ func (e *echo) Exchange(s grpc.BidiStreamingServer[pb.Batch, pb.Answers]) error 
 		}
 		out := &pb.Answers{Sequence: b.GetSequence(), Results: make([]*pb.Result, len(b.GetItems()))}
 		for i, item := range b.GetItems() {
+			if item.GetSliceReturn() != nil {
+				out.Results[i] = &pb.Result{Result: &pb.Result_SliceEnded{SliceEnded: &pb.SliceEnded{}}}
+				continue
+			}
 			out.Results[i] = &pb.Result{Result: &pb.Result_Decision{Decision: e.decide(item.GetCheck())}}
+			if item.GetTakesSlice() && e.lend.Load() {
+				s := &pb.Slice{Id: item.GetCheck().GetRequestId(), LeaseNanos: int64(24 * time.Hour)}
+				for range e.limits {
+					s.Amounts = append(s.Amounts, 1<<52)
+				}
+				out.Results[i].Slice = s
+			}
 		}
 		return out
 	})
@@ -190,5 +202,56 @@ func TestAllocations(t *testing.T) {
 		if got > most {
 			t.Errorf("%d limits: %.1f allocations per check, want at most %.0f", limits, got, most)
 		}
+	}
+}
+
+// startLending returns a client that holds a slice for a day, with more calls than anybody
+// makes.
+func startLending(tb testing.TB, limits int) *client.Client {
+	c, e := startMutableEcho(tb, limits, false)
+	e.lend.Store(true)
+	waittest.Until(tb, "a slice to be lent", func() bool {
+		d, err := c.Check(tb.Context(), client.Call{Key: "acme/alice", InputTokens: 1})
+		return err == nil && d.Route == client.Slice
+	})
+	return c
+}
+
+// BenchmarkCheckFromSlice measures a check that is answered from a slice, by one caller and
+// by as many as there are CPUs.
+func BenchmarkCheckFromSlice(b *testing.B) {
+	for _, limits := range []int{1, 4} {
+		b.Run(fmt.Sprintf("limits=%d", limits), func(b *testing.B) {
+			c, ctx := startLending(b, limits), context.Background()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.Check(ctx, client.Call{Key: "acme/alice", InputTokens: 1}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("limits=%d/parallel", limits), func(b *testing.B) {
+			c := startLending(b, limits)
+			b.ReportAllocs()
+			b.RunParallel(func(p *testing.PB) {
+				for p.Next() {
+					if _, err := c.Check(context.Background(), client.Call{Key: "acme/alice", InputTokens: 1}); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A check from a slice allocates its request id and its limits.
+func TestSliceAllocations(t *testing.T) {
+	c, ctx := startLending(t, 4), context.Background()
+	if got := testing.AllocsPerRun(1000, func() {
+		if d, err := c.Check(ctx, client.Call{Key: "acme/alice", InputTokens: 1}); err != nil || d.Route != client.Slice {
+			t.Fatalf("Check() = %v, %v, want an answer from the slice", d.Route, err)
+		}
+	}); got > 2 {
+		t.Errorf("a check from a slice makes %.1f allocations, want at most 2", got)
 	}
 }

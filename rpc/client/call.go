@@ -214,6 +214,10 @@ type envelope struct {
 	hints      hints
 	outcome    outcome // of the item
 	unanswered attemptIDs
+
+	takesSlice bool // a slice may be lent for the key: see askSlice
+	lent       *pb.Slice
+	lentWith   *pb.Decision // the decision with which lent came
 }
 
 func (e *envelope) wrapping() *envelope { return e }

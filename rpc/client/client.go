@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/bucketring/bucketring/internal/overload"
+	"github.com/bucketring/bucketring/rpc/internal/slices"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -28,6 +29,7 @@ type Client struct {
 	strings     stringInterner // of answers
 	settler     settler
 	withdrawer  withdrawer
+	slices      *slices.Table // nil if nobody lends to this client
 }
 
 // Dial returns a client for the nodes of o. It does not wait for connections or
@@ -57,6 +59,9 @@ func Dial(o Options) (*Client, error) {
 		if err := c.startWithdrawer(o); err != nil {
 			return nil, errors.Join(fmt.Errorf("dial: %w", err), c.Close())
 		}
+		if !o.DisableSlices {
+			c.startSlices()
+		}
 	}
 	return c, nil
 }
@@ -65,8 +70,11 @@ func Dial(o Options) (*Client, error) {
 // until their lease expires. Settlements of [Reservation.SettleLater] that were not
 // delivered are lost, and the error says how many: call [Client.Flush] first. So are
 // charges of calls without an answer that were not taken back yet.
+//
+// Slices are returned first, which takes at most Options.Timeout. The error says how many
+// could not be returned: their owners charge them in full.
 func (c *Client) Close() error {
-	var errs []error
+	errs := []error{c.closeSlices()}
 	if c.settler.outbox != nil {
 		errs = append(errs, c.settler.close())
 	}
@@ -86,20 +94,35 @@ func (c *Client) Close() error {
 // After [ErrUnreachable] a node may have charged it all the same. The client takes that
 // back in the background, as far as it can. A caller that set the RequestID may repeat
 // the call: the repetition is not taken back.
-func (c *Client) Check(ctx context.Context, call Call) (Decision, error) {
-	if err := c.refuse(ctx, call.Key); err != nil {
+//
+// If the policy says so for all limits of a key (slices: clients), the owner lends a part of
+// them to a client that asks for the key very often. Then Check answers calls with the same
+// cost from memory, with the [Route] [Slice], if they have no RequestID of the caller.
+func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
+	chosen := call.RequestID != ""
+	if !chosen && ctx.Err() == nil && c.takeSlice(&call, &d) {
+		return d, nil
+	}
+	if err = c.refuse(ctx, call.Key); err != nil {
+		if !chosen && c.takeSlice(&call, &d) { // it was only to renew the slice
+			return d, nil
+		}
 		return Decision{}, err
 	}
-	if call.RequestID == "" {
+	if !chosen {
 		call.RequestID = newID()
 	}
 	w := call.wire()
-	if err := ask(ctx, c, pb.RateLimiterClient.Check, call.fields(), &w.request, w); err != nil {
+	w.takesSlice = !chosen && c.slices != nil
+	if err = ask(ctx, c, pb.RateLimiterClient.Check, call.fields(), &w.request, w); err != nil {
 		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
 		return Decision{}, &callFailure{"check", call.Key, err}
 	}
 	if w.answer.Denied() {
 		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
+		if !chosen && w.answer.Reason == LimitExceeded && c.takeSlice(&call, &d) {
+			return d, nil // it was only to renew the slice, which the owner has charged before
+		}
 	}
 	return w.answer, nil
 }

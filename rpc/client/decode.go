@@ -23,6 +23,9 @@ func (c *decisionCall) Decode(result []byte) error {
 	}
 	defer codec.Decisions.Release(d)
 	c.outcome = outcome{answered: true}
+	if c.item.GetTakesSlice() {
+		c.lent, c.lentWith = codec.Lent(result)
+	}
 	return c.setAnswer(d)
 }
 

@@ -34,6 +34,8 @@ type fake struct {
 	// reserve makes the answer to a reserve; nil: all that is asked for.
 	reserve func(*pb.ReserveRequest) *pb.Decision
 	check   func(*pb.CheckRequest) *pb.Decision // as reserve
+	// lend makes the slice for a check that takes one; nil: none.
+	lend func(*fakeNode, *pb.CheckRequest, *pb.Decision) *pb.Slice
 
 	mu struct {
 		sync.Mutex

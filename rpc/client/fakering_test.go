@@ -175,7 +175,13 @@ func (n *fakeNode) answer(ctx context.Context, item *pb.Item) *pb.Result {
 	}
 	switch answer := answer.(type) {
 	case *pb.Decision:
-		return &pb.Result{Result: &pb.Result_Decision{Decision: answer}}
+		r := &pb.Result{Result: &pb.Result_Decision{Decision: answer}}
+		if item.GetTakesSlice() && n.cluster.lend != nil {
+			r.Slice = n.cluster.lend(n, item.GetCheck(), answer)
+		}
+		return r
+	case *pb.SliceEnded:
+		return &pb.Result{Result: &pb.Result_SliceEnded{SliceEnded: answer}}
 	case *pb.Settlement:
 		return &pb.Result{Result: &pb.Result_Settlement{Settlement: answer}}
 	default:
@@ -192,6 +198,11 @@ func (n *fakeNode) call(item *pb.Item) (key string, call func(context.Context) (
 		return c.Reserve.GetKey(), func(ctx context.Context) (proto.Message, error) { return n.Reserve(ctx, c.Reserve) }
 	case *pb.Item_Settle:
 		return c.Settle.GetKey(), func(ctx context.Context) (proto.Message, error) { return n.Settle(ctx, c.Settle) }
+	case *pb.Item_SliceReturn:
+		return c.SliceReturn.GetKey(), func(ctx context.Context) (proto.Message, error) {
+			_, err := n.handle(ctx, c.SliceReturn.GetSlice(), c.SliceReturn)
+			return &pb.SliceEnded{}, err
+		}
 	case *pb.Item_Cancel:
 		return c.Cancel.GetKey(), func(ctx context.Context) (proto.Message, error) { return n.Cancel(ctx, c.Cancel) }
 	}

@@ -41,6 +41,13 @@ type Options struct {
 	// comparison and for networks that cannot reach the members directly.
 	DisableOwnerRouting bool
 
+	// DisableSlices sends every check to a node. Otherwise the owner of a key that is
+	// asked for very often lends a part of its limits to the client, which then answers
+	// checks from memory: see [Client.Check]. An owner lends to clients only where the
+	// policy says "slices: clients" for all limits of the key. There are no slices with
+	// DisableOwnerRouting.
+	DisableSlices bool
+
 	// TLS secures the connections. Nil means plaintext, which is rejected for
 	// addresses other than loopback and Unix sockets unless Insecure is set; members
 	// at other addresses are then asked through Addrs.

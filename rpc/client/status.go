@@ -25,6 +25,20 @@ type ClusterStatus struct {
 	// LostWithdrawals, since Dial, could not be sent within a minute, or were too many: a
 	// check may stay charged, and a reservation held until its lease expires.
 	LostWithdrawals int64
+
+	Slices SliceStatus
+}
+
+// SliceStatus is what a client holds and has done with slices: parts of the limits of keys
+// that it spends without asking. Counts are since Dial.
+type SliceStatus struct {
+	Held           int    // slices
+	PendingReturns int    // slices that have ended and whose owners do not know it yet
+	Checks         uint64 // that were answered from slices
+	Granted        uint64 // slices that owners have lent
+	Returned       uint64 // slices that owners have taken back
+	FailedReturns  uint64 // attempts to return a slice
+	LostReturns    uint64 // slices that could not be returned: owners charge them in full
 }
 
 // MemberStatus is the state of one member of the ring, as seen by this client.
@@ -53,6 +67,7 @@ func (c *Client) Status() ClusterStatus {
 	s := ClusterStatus{
 		PendingSettlements: c.settler.outbox.Len(), DroppedSettlements: c.settler.dropped.Load(),
 		PendingWithdrawals: c.withdrawer.len(), LostWithdrawals: c.withdrawer.lost.Load(),
+		Slices: c.sliceStatus(),
 	}
 	w := c.ring
 	if w == nil {

@@ -131,7 +131,7 @@ func (u *unaryLoad) end(ordinary bool, began time.Time, err error) {
 // earlier one is never refused because of overload.
 func mayBeRefused(item *pb.Item) bool {
 	switch item.GetCall().(type) {
-	case *pb.Item_Settle, *pb.Item_Cancel:
+	case *pb.Item_Settle, *pb.Item_Cancel, *pb.Item_SliceReturn:
 		return false
 	}
 	return true

@@ -1596,6 +1596,8 @@ type Item struct {
 	//	*Item_Cancel
 	//	*Item_Peek
 	//	*Item_Count
+	//	*Item_SliceReturn
+	//	*Item_SliceRecall
 	Call isItem_Call `protobuf_oneof:"call"`
 	// What was left of the caller's deadline when the batch was sent, in
 	// nanoseconds. 0: nothing is known of a deadline.
@@ -1614,7 +1616,9 @@ type Item struct {
 	Attempt uint64 `protobuf:"fixed64,10,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// With a cancel that withdraws an attempt of a check: the check, which has the key of
 	// the cancel. The owner computes from it what was charged. Absent: a reserve.
-	Withdrawn     *CheckRequest `protobuf:"bytes,11,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	Withdrawn *CheckRequest `protobuf:"bytes,11,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	// With a check: whoever sends it would take a slice of its key.
+	TakesSlice    bool `protobuf:"varint,14,opt,name=takes_slice,json=takesSlice,proto3" json:"takes_slice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1710,6 +1714,24 @@ func (x *Item) GetCount() *CountRequest {
 	return nil
 }
 
+func (x *Item) GetSliceReturn() *SliceReturn {
+	if x != nil {
+		if x, ok := x.Call.(*Item_SliceReturn); ok {
+			return x.SliceReturn
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetSliceRecall() *SliceRecall {
+	if x != nil {
+		if x, ok := x.Call.(*Item_SliceRecall); ok {
+			return x.SliceRecall
+		}
+	}
+	return nil
+}
+
 func (x *Item) GetTimeoutNanos() int64 {
 	if x != nil {
 		return x.TimeoutNanos
@@ -1745,6 +1767,13 @@ func (x *Item) GetWithdrawn() *CheckRequest {
 	return nil
 }
 
+func (x *Item) GetTakesSlice() bool {
+	if x != nil {
+		return x.TakesSlice
+	}
+	return false
+}
+
 type isItem_Call interface {
 	isItem_Call()
 }
@@ -1774,6 +1803,16 @@ type Item_Count struct {
 	Count *CountRequest `protobuf:"bytes,9,opt,name=count,proto3,oneof"`
 }
 
+type Item_SliceReturn struct {
+	// For the owner of the key, from who holds a slice of it.
+	SliceReturn *SliceReturn `protobuf:"bytes,12,opt,name=slice_return,json=sliceReturn,proto3,oneof"`
+}
+
+type Item_SliceRecall struct {
+	// Members only: for who holds a slice of the key, from its owner.
+	SliceRecall *SliceRecall `protobuf:"bytes,13,opt,name=slice_recall,json=sliceRecall,proto3,oneof"`
+}
+
 func (*Item_Check) isItem_Call() {}
 
 func (*Item_Reserve) isItem_Call() {}
@@ -1785,6 +1824,130 @@ func (*Item_Cancel) isItem_Call() {}
 func (*Item_Peek) isItem_Call() {}
 
 func (*Item_Count) isItem_Call() {}
+
+func (*Item_SliceReturn) isItem_Call() {}
+
+func (*Item_SliceRecall) isItem_Call() {}
+
+// SliceReturn ends a slice. The owner gives back what was lent, and charges what was spent.
+// A return that arrives again changes nothing.
+type SliceReturn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That of the check with whose answer the slice came.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Slice.id.
+	Slice string `protobuf:"bytes,2,opt,name=slice,proto3" json:"slice,omitempty"`
+	// What was spent of each of Slice.amounts.
+	Spent []int64 `protobuf:"varint,3,rep,packed,name=spent,proto3" json:"spent,omitempty"`
+	// How many calls spent it.
+	Calls         int64 `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SliceReturn) Reset() {
+	*x = SliceReturn{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SliceReturn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SliceReturn) ProtoMessage() {}
+
+func (x *SliceReturn) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SliceReturn.ProtoReflect.Descriptor instead.
+func (*SliceReturn) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SliceReturn) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *SliceReturn) GetSlice() string {
+	if x != nil {
+		return x.Slice
+	}
+	return ""
+}
+
+func (x *SliceReturn) GetSpent() []int64 {
+	if x != nil {
+		return x.Spent
+	}
+	return nil
+}
+
+func (x *SliceReturn) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+// SliceRecall asks for the slices of a key, because the owner would have to deny a call. It
+// is answered once they are over; they are returned as always, at once.
+type SliceRecall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SliceRecall) Reset() {
+	*x = SliceRecall{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SliceRecall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SliceRecall) ProtoMessage() {}
+
+func (x *SliceRecall) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SliceRecall.ProtoReflect.Descriptor instead.
+func (*SliceRecall) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SliceRecall) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
 
 // CountRequest is hits on a counter, which a member counts whatever the limit says.
 // The limit of a counter comes with each call, not from the policy, and counters
@@ -1813,7 +1976,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +1988,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +2001,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{14}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CountRequest) GetKey() string {
@@ -1911,7 +2074,7 @@ type Answers struct {
 
 func (x *Answers) Reset() {
 	*x = Answers{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2086,7 @@ func (x *Answers) String() string {
 func (*Answers) ProtoMessage() {}
 
 func (x *Answers) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2099,7 @@ func (x *Answers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answers.ProtoReflect.Descriptor instead.
 func (*Answers) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{15}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Answers) GetSequence() uint64 {
@@ -1970,16 +2133,19 @@ type Result struct {
 	//	*Result_Error
 	//	*Result_Redirect
 	//	*Result_Counted
+	//	*Result_SliceEnded
 	Result isResult_Result `protobuf_oneof:"result"`
 	// The term of the partition at the member that answered.
-	Term          uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	Term uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	// With the decision of an admitted check: what its sender may spend without asking.
+	Slice         *Slice `protobuf:"bytes,8,opt,name=slice,proto3" json:"slice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1991,7 +2157,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2004,7 +2170,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{16}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Result) GetResult() isResult_Result {
@@ -2068,11 +2234,27 @@ func (x *Result) GetCounted() *Counted {
 	return nil
 }
 
+func (x *Result) GetSliceEnded() *SliceEnded {
+	if x != nil {
+		if x, ok := x.Result.(*Result_SliceEnded); ok {
+			return x.SliceEnded
+		}
+	}
+	return nil
+}
+
 func (x *Result) GetTerm() uint64 {
 	if x != nil {
 		return x.Term
 	}
 	return 0
+}
+
+func (x *Result) GetSlice() *Slice {
+	if x != nil {
+		return x.Slice
+	}
+	return nil
 }
 
 type isResult_Result interface {
@@ -2104,6 +2286,10 @@ type Result_Counted struct {
 	Counted *Counted `protobuf:"bytes,7,opt,name=counted,proto3,oneof"`
 }
 
+type Result_SliceEnded struct {
+	SliceEnded *SliceEnded `protobuf:"bytes,9,opt,name=slice_ended,json=sliceEnded,proto3,oneof"`
+}
+
 func (*Result_Decision) isResult_Result() {}
 
 func (*Result_Settlement) isResult_Result() {}
@@ -2115,6 +2301,111 @@ func (*Result_Error) isResult_Result() {}
 func (*Result_Redirect) isResult_Result() {}
 
 func (*Result_Counted) isResult_Result() {}
+
+func (*Result_SliceEnded) isResult_Result() {}
+
+// SliceEnded answers a return and a recall.
+type SliceEnded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SliceEnded) Reset() {
+	*x = SliceEnded{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SliceEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SliceEnded) ProtoMessage() {}
+
+func (x *SliceEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SliceEnded.ProtoReflect.Descriptor instead.
+func (*SliceEnded) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{19}
+}
+
+// Slice is a part of the limits of a key that the owner has charged and lends. Who holds it
+// decides checks that cost each limit as much as the check it came with, with the same tier
+// and model, until the slice is spent or over, and then returns it.
+type Slice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Of each limit of the decision, in the same order. A shadow limit has 0 and does not
+	// bound what is spent.
+	Amounts []int64 `protobuf:"varint,2,rep,packed,name=amounts,proto3" json:"amounts,omitempty"`
+	// For how long it may be spent, from when the check was sent.
+	LeaseNanos    int64 `protobuf:"varint,3,opt,name=lease_nanos,json=leaseNanos,proto3" json:"lease_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Slice) Reset() {
+	*x = Slice{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Slice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Slice) ProtoMessage() {}
+
+func (x *Slice) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Slice.ProtoReflect.Descriptor instead.
+func (*Slice) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Slice) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Slice) GetAmounts() []int64 {
+	if x != nil {
+		return x.Amounts
+	}
+	return nil
+}
+
+func (x *Slice) GetLeaseNanos() int64 {
+	if x != nil {
+		return x.LeaseNanos
+	}
+	return 0
+}
 
 // Counted is what a counter came to.
 type Counted struct {
@@ -2139,7 +2430,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2151,7 +2442,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2164,7 +2455,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{17}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Counted) GetLimit() int64 {
@@ -2235,7 +2526,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2538,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2551,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{18}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Redirect) GetOwner() string {
@@ -2285,7 +2576,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2588,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2601,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{19}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{23}
 }
 
 // Ring says who owns which partition. The partition of a key is the xxHash64
@@ -2332,7 +2623,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2635,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2648,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{20}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Ring) GetNumber() uint64 {
@@ -2401,7 +2692,7 @@ type RingMember struct {
 
 func (x *RingMember) Reset() {
 	*x = RingMember{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +2704,7 @@ func (x *RingMember) String() string {
 func (*RingMember) ProtoMessage() {}
 
 func (x *RingMember) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +2717,7 @@ func (x *RingMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingMember.ProtoReflect.Descriptor instead.
 func (*RingMember) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{21}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RingMember) GetName() string {
@@ -2462,7 +2753,7 @@ type LocateRequest struct {
 
 func (x *LocateRequest) Reset() {
 	*x = LocateRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2765,7 @@ func (x *LocateRequest) String() string {
 func (*LocateRequest) ProtoMessage() {}
 
 func (x *LocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2778,7 @@ func (x *LocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
 func (*LocateRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{22}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LocateRequest) GetKeys() []string {
@@ -2514,7 +2805,7 @@ type LocateResponse struct {
 
 func (x *LocateResponse) Reset() {
 	*x = LocateResponse{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +2817,7 @@ func (x *LocateResponse) String() string {
 func (*LocateResponse) ProtoMessage() {}
 
 func (x *LocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +2830,7 @@ func (x *LocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
 func (*LocateResponse) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{23}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LocateResponse) GetLocations() []*Location {
@@ -2572,7 +2863,7 @@ type Location struct {
 
 func (x *Location) Reset() {
 	*x = Location{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2875,7 @@ func (x *Location) String() string {
 func (*Location) ProtoMessage() {}
 
 func (x *Location) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2888,7 @@ func (x *Location) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Location.ProtoReflect.Descriptor instead.
 func (*Location) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{24}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Location) GetKey() string {
@@ -2661,7 +2952,7 @@ type HotKeysRequest struct {
 
 func (x *HotKeysRequest) Reset() {
 	*x = HotKeysRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +2964,7 @@ func (x *HotKeysRequest) String() string {
 func (*HotKeysRequest) ProtoMessage() {}
 
 func (x *HotKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +2977,7 @@ func (x *HotKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HotKeysRequest.ProtoReflect.Descriptor instead.
 func (*HotKeysRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{25}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HotKeysRequest) GetLimit() int32 {
@@ -2717,7 +3008,7 @@ type HotKeysResponse struct {
 
 func (x *HotKeysResponse) Reset() {
 	*x = HotKeysResponse{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2729,7 +3020,7 @@ func (x *HotKeysResponse) String() string {
 func (*HotKeysResponse) ProtoMessage() {}
 
 func (x *HotKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2742,7 +3033,7 @@ func (x *HotKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HotKeysResponse.ProtoReflect.Descriptor instead.
 func (*HotKeysResponse) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{26}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *HotKeysResponse) GetKeys() []*HotKey {
@@ -2791,7 +3082,7 @@ type HotKey struct {
 
 func (x *HotKey) Reset() {
 	*x = HotKey{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2803,7 +3094,7 @@ func (x *HotKey) String() string {
 func (*HotKey) ProtoMessage() {}
 
 func (x *HotKey) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2816,7 +3107,7 @@ func (x *HotKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HotKey.ProtoReflect.Descriptor instead.
 func (*HotKey) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{27}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *HotKey) GetKey() string {
@@ -2890,7 +3181,7 @@ type Asker struct {
 
 func (x *Asker) Reset() {
 	*x = Asker{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +3193,7 @@ func (x *Asker) String() string {
 func (*Asker) ProtoMessage() {}
 
 func (x *Asker) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +3206,7 @@ func (x *Asker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asker.ProtoReflect.Descriptor instead.
 func (*Asker) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{28}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Asker) GetName() isAsker_Name {
@@ -2981,7 +3272,7 @@ type MemberRate struct {
 
 func (x *MemberRate) Reset() {
 	*x = MemberRate{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2993,7 +3284,7 @@ func (x *MemberRate) String() string {
 func (*MemberRate) ProtoMessage() {}
 
 func (x *MemberRate) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3006,7 +3297,7 @@ func (x *MemberRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRate.ProtoReflect.Descriptor instead.
 func (*MemberRate) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{29}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MemberRate) GetMember() string {
@@ -3182,21 +3473,32 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05Batch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12)\n" +
-	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xfb\x03\n" +
+	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\x9e\x05\n" +
 	"\x04Item\x123\n" +
 	"\x05check\x18\x01 \x01(\v2\x1b.bucketring.v1.CheckRequestH\x00R\x05check\x129\n" +
 	"\areserve\x18\x02 \x01(\v2\x1d.bucketring.v1.ReserveRequestH\x00R\areserve\x126\n" +
 	"\x06settle\x18\x03 \x01(\v2\x1c.bucketring.v1.SettleRequestH\x00R\x06settle\x126\n" +
 	"\x06cancel\x18\x04 \x01(\v2\x1c.bucketring.v1.CancelRequestH\x00R\x06cancel\x120\n" +
 	"\x04peek\x18\x05 \x01(\v2\x1a.bucketring.v1.PeekRequestH\x00R\x04peek\x123\n" +
-	"\x05count\x18\t \x01(\v2\x1b.bucketring.v1.CountRequestH\x00R\x05count\x12#\n" +
+	"\x05count\x18\t \x01(\v2\x1b.bucketring.v1.CountRequestH\x00R\x05count\x12?\n" +
+	"\fslice_return\x18\f \x01(\v2\x1a.bucketring.v1.SliceReturnH\x00R\vsliceReturn\x12?\n" +
+	"\fslice_recall\x18\r \x01(\v2\x1a.bucketring.v1.SliceRecallH\x00R\vsliceRecall\x12#\n" +
 	"\rtimeout_nanos\x18\x06 \x01(\x03R\ftimeoutNanos\x12\x12\n" +
 	"\x04term\x18\a \x01(\x04R\x04term\x12\x16\n" +
 	"\x06replay\x18\b \x01(\bR\x06replay\x12\x18\n" +
 	"\aattempt\x18\n" +
 	" \x01(\x06R\aattempt\x129\n" +
-	"\twithdrawn\x18\v \x01(\v2\x1b.bucketring.v1.CheckRequestR\twithdrawnB\x06\n" +
-	"\x04call\"\xf7\x01\n" +
+	"\twithdrawn\x18\v \x01(\v2\x1b.bucketring.v1.CheckRequestR\twithdrawn\x12\x1f\n" +
+	"\vtakes_slice\x18\x0e \x01(\bR\n" +
+	"takesSliceB\x06\n" +
+	"\x04call\"a\n" +
+	"\vSliceReturn\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05slice\x18\x02 \x01(\tR\x05slice\x12\x14\n" +
+	"\x05spent\x18\x03 \x03(\x03R\x05spent\x12\x14\n" +
+	"\x05calls\x18\x04 \x01(\x03R\x05calls\"\x1f\n" +
+	"\vSliceRecall\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"\xf7\x01\n" +
 	"\fCountRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x03R\x05limit\x12'\n" +
@@ -3211,7 +3513,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\aAnswers\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12/\n" +
-	"\aresults\x18\x03 \x03(\v2\x15.bucketring.v1.ResultR\aresults\"\xea\x02\n" +
+	"\aresults\x18\x03 \x03(\v2\x15.bucketring.v1.ResultR\aresults\"\xd4\x03\n" +
 	"\x06Result\x125\n" +
 	"\bdecision\x18\x01 \x01(\v2\x17.bucketring.v1.DecisionH\x00R\bdecision\x12;\n" +
 	"\n" +
@@ -3220,9 +3522,19 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x06limits\x18\x03 \x01(\v2\x1b.bucketring.v1.PeekResponseH\x00R\x06limits\x12,\n" +
 	"\x05error\x18\x04 \x01(\v2\x14.bucketring.v1.ErrorH\x00R\x05error\x125\n" +
 	"\bredirect\x18\x05 \x01(\v2\x17.bucketring.v1.RedirectH\x00R\bredirect\x122\n" +
-	"\acounted\x18\a \x01(\v2\x16.bucketring.v1.CountedH\x00R\acounted\x12\x12\n" +
-	"\x04term\x18\x06 \x01(\x04R\x04termB\b\n" +
-	"\x06result\"\xe5\x01\n" +
+	"\acounted\x18\a \x01(\v2\x16.bucketring.v1.CountedH\x00R\acounted\x12<\n" +
+	"\vslice_ended\x18\t \x01(\v2\x19.bucketring.v1.SliceEndedH\x00R\n" +
+	"sliceEnded\x12\x12\n" +
+	"\x04term\x18\x06 \x01(\x04R\x04term\x12*\n" +
+	"\x05slice\x18\b \x01(\v2\x14.bucketring.v1.SliceR\x05sliceB\b\n" +
+	"\x06result\"\f\n" +
+	"\n" +
+	"SliceEnded\"R\n" +
+	"\x05Slice\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aamounts\x18\x02 \x03(\x03R\aamounts\x12\x1f\n" +
+	"\vlease_nanos\x18\x03 \x01(\x03R\n" +
+	"leaseNanos\"\xe5\x01\n" +
 	"\aCounted\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x03R\x04used\x12\x12\n" +
@@ -3348,7 +3660,7 @@ func file_bucketring_v1_bucketring_proto_rawDescGZIP() []byte {
 }
 
 var file_bucketring_v1_bucketring_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: bucketring.v1.Outcome
 	(Reason)(0),                   // 1: bucketring.v1.Reason
@@ -3369,95 +3681,103 @@ var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	(*BatchResponse)(nil),         // 16: bucketring.v1.BatchResponse
 	(*Batch)(nil),                 // 17: bucketring.v1.Batch
 	(*Item)(nil),                  // 18: bucketring.v1.Item
-	(*CountRequest)(nil),          // 19: bucketring.v1.CountRequest
-	(*Answers)(nil),               // 20: bucketring.v1.Answers
-	(*Result)(nil),                // 21: bucketring.v1.Result
-	(*Counted)(nil),               // 22: bucketring.v1.Counted
-	(*Redirect)(nil),              // 23: bucketring.v1.Redirect
-	(*WatchRequest)(nil),          // 24: bucketring.v1.WatchRequest
-	(*Ring)(nil),                  // 25: bucketring.v1.Ring
-	(*RingMember)(nil),            // 26: bucketring.v1.RingMember
-	(*LocateRequest)(nil),         // 27: bucketring.v1.LocateRequest
-	(*LocateResponse)(nil),        // 28: bucketring.v1.LocateResponse
-	(*Location)(nil),              // 29: bucketring.v1.Location
-	(*HotKeysRequest)(nil),        // 30: bucketring.v1.HotKeysRequest
-	(*HotKeysResponse)(nil),       // 31: bucketring.v1.HotKeysResponse
-	(*HotKey)(nil),                // 32: bucketring.v1.HotKey
-	(*Asker)(nil),                 // 33: bucketring.v1.Asker
-	(*MemberRate)(nil),            // 34: bucketring.v1.MemberRate
-	nil,                           // 35: bucketring.v1.CheckRequest.CostsEntry
-	nil,                           // 36: bucketring.v1.ReserveRequest.CostsEntry
-	nil,                           // 37: bucketring.v1.SettleRequest.CostsEntry
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*SliceReturn)(nil),           // 19: bucketring.v1.SliceReturn
+	(*SliceRecall)(nil),           // 20: bucketring.v1.SliceRecall
+	(*CountRequest)(nil),          // 21: bucketring.v1.CountRequest
+	(*Answers)(nil),               // 22: bucketring.v1.Answers
+	(*Result)(nil),                // 23: bucketring.v1.Result
+	(*SliceEnded)(nil),            // 24: bucketring.v1.SliceEnded
+	(*Slice)(nil),                 // 25: bucketring.v1.Slice
+	(*Counted)(nil),               // 26: bucketring.v1.Counted
+	(*Redirect)(nil),              // 27: bucketring.v1.Redirect
+	(*WatchRequest)(nil),          // 28: bucketring.v1.WatchRequest
+	(*Ring)(nil),                  // 29: bucketring.v1.Ring
+	(*RingMember)(nil),            // 30: bucketring.v1.RingMember
+	(*LocateRequest)(nil),         // 31: bucketring.v1.LocateRequest
+	(*LocateResponse)(nil),        // 32: bucketring.v1.LocateResponse
+	(*Location)(nil),              // 33: bucketring.v1.Location
+	(*HotKeysRequest)(nil),        // 34: bucketring.v1.HotKeysRequest
+	(*HotKeysResponse)(nil),       // 35: bucketring.v1.HotKeysResponse
+	(*HotKey)(nil),                // 36: bucketring.v1.HotKey
+	(*Asker)(nil),                 // 37: bucketring.v1.Asker
+	(*MemberRate)(nil),            // 38: bucketring.v1.MemberRate
+	nil,                           // 39: bucketring.v1.CheckRequest.CostsEntry
+	nil,                           // 40: bucketring.v1.ReserveRequest.CostsEntry
+	nil,                           // 41: bucketring.v1.SettleRequest.CostsEntry
+	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
 }
 var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
-	35, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
-	36, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
-	37, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
+	39, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
+	40, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
+	41, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
 	6,  // 3: bucketring.v1.SettleRequest.reservation:type_name -> bucketring.v1.ReserveRequest
 	0,  // 4: bucketring.v1.Decision.outcome:type_name -> bucketring.v1.Outcome
 	1,  // 5: bucketring.v1.Decision.reason:type_name -> bucketring.v1.Reason
-	38, // 6: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
+	42, // 6: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
 	11, // 7: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
 	2,  // 8: bucketring.v1.Decision.route:type_name -> bucketring.v1.Route
-	39, // 9: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
-	38, // 10: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
+	43, // 9: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
+	42, // 10: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
 	3,  // 11: bucketring.v1.Settlement.status:type_name -> bucketring.v1.ReservationStatus
 	11, // 12: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
 	2,  // 13: bucketring.v1.Settlement.route:type_name -> bucketring.v1.Route
 	11, // 14: bucketring.v1.PeekResponse.limits:type_name -> bucketring.v1.LimitState
 	2,  // 15: bucketring.v1.PeekResponse.route:type_name -> bucketring.v1.Route
 	18, // 16: bucketring.v1.BatchRequest.items:type_name -> bucketring.v1.Item
-	21, // 17: bucketring.v1.BatchResponse.results:type_name -> bucketring.v1.Result
+	23, // 17: bucketring.v1.BatchResponse.results:type_name -> bucketring.v1.Result
 	18, // 18: bucketring.v1.Batch.items:type_name -> bucketring.v1.Item
 	5,  // 19: bucketring.v1.Item.check:type_name -> bucketring.v1.CheckRequest
 	6,  // 20: bucketring.v1.Item.reserve:type_name -> bucketring.v1.ReserveRequest
 	7,  // 21: bucketring.v1.Item.settle:type_name -> bucketring.v1.SettleRequest
 	8,  // 22: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
 	9,  // 23: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
-	19, // 24: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
-	5,  // 25: bucketring.v1.Item.withdrawn:type_name -> bucketring.v1.CheckRequest
-	4,  // 26: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
-	21, // 27: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
-	10, // 28: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
-	12, // 29: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
-	13, // 30: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
-	14, // 31: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
-	23, // 32: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
-	22, // 33: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
-	2,  // 34: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
-	26, // 35: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
-	29, // 36: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
-	32, // 37: bucketring.v1.HotKeysResponse.keys:type_name -> bucketring.v1.HotKey
-	34, // 38: bucketring.v1.HotKeysResponse.members:type_name -> bucketring.v1.MemberRate
-	11, // 39: bucketring.v1.HotKey.limit:type_name -> bucketring.v1.LimitState
-	33, // 40: bucketring.v1.HotKey.askers:type_name -> bucketring.v1.Asker
-	5,  // 41: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
-	6,  // 42: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
-	7,  // 43: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
-	8,  // 44: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
-	9,  // 45: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
-	15, // 46: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
-	17, // 47: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
-	24, // 48: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
-	27, // 49: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
-	30, // 50: bucketring.v1.RateLimiter.HotKeys:input_type -> bucketring.v1.HotKeysRequest
-	10, // 51: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
-	10, // 52: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
-	12, // 53: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
-	12, // 54: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
-	13, // 55: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
-	16, // 56: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
-	20, // 57: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
-	25, // 58: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
-	28, // 59: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
-	31, // 60: bucketring.v1.RateLimiter.HotKeys:output_type -> bucketring.v1.HotKeysResponse
-	51, // [51:61] is the sub-list for method output_type
-	41, // [41:51] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	21, // 24: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
+	19, // 25: bucketring.v1.Item.slice_return:type_name -> bucketring.v1.SliceReturn
+	20, // 26: bucketring.v1.Item.slice_recall:type_name -> bucketring.v1.SliceRecall
+	5,  // 27: bucketring.v1.Item.withdrawn:type_name -> bucketring.v1.CheckRequest
+	4,  // 28: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
+	23, // 29: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
+	10, // 30: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
+	12, // 31: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
+	13, // 32: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
+	14, // 33: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
+	27, // 34: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
+	26, // 35: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
+	24, // 36: bucketring.v1.Result.slice_ended:type_name -> bucketring.v1.SliceEnded
+	25, // 37: bucketring.v1.Result.slice:type_name -> bucketring.v1.Slice
+	2,  // 38: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
+	30, // 39: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
+	33, // 40: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
+	36, // 41: bucketring.v1.HotKeysResponse.keys:type_name -> bucketring.v1.HotKey
+	38, // 42: bucketring.v1.HotKeysResponse.members:type_name -> bucketring.v1.MemberRate
+	11, // 43: bucketring.v1.HotKey.limit:type_name -> bucketring.v1.LimitState
+	37, // 44: bucketring.v1.HotKey.askers:type_name -> bucketring.v1.Asker
+	5,  // 45: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
+	6,  // 46: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
+	7,  // 47: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
+	8,  // 48: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
+	9,  // 49: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
+	15, // 50: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
+	17, // 51: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
+	28, // 52: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
+	31, // 53: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
+	34, // 54: bucketring.v1.RateLimiter.HotKeys:input_type -> bucketring.v1.HotKeysRequest
+	10, // 55: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
+	10, // 56: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
+	12, // 57: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
+	12, // 58: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
+	13, // 59: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
+	16, // 60: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
+	22, // 61: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
+	29, // 62: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
+	32, // 63: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
+	35, // 64: bucketring.v1.RateLimiter.HotKeys:output_type -> bucketring.v1.HotKeysResponse
+	55, // [55:65] is the sub-list for method output_type
+	45, // [45:55] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_bucketring_proto_init() }
@@ -3476,16 +3796,19 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Item_Cancel)(nil),
 		(*Item_Peek)(nil),
 		(*Item_Count)(nil),
+		(*Item_SliceReturn)(nil),
+		(*Item_SliceRecall)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[16].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[18].OneofWrappers = []any{
 		(*Result_Decision)(nil),
 		(*Result_Settlement)(nil),
 		(*Result_Limits)(nil),
 		(*Result_Error)(nil),
 		(*Result_Redirect)(nil),
 		(*Result_Counted)(nil),
+		(*Result_SliceEnded)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[28].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[32].OneofWrappers = []any{
 		(*Asker_Member)(nil),
 		(*Asker_Client)(nil),
 	}
@@ -3495,7 +3818,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bucketring_v1_bucketring_proto_rawDesc), len(file_bucketring_v1_bucketring_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   33,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

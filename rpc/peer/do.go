@@ -36,7 +36,9 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 	var limited *link.DeadlineContext
 	var began time.Time
 	start := func(i int, decided bool) {
-		if c := &calls[i]; c.RequestID == "" && c.Kind.IsNew() {
+		c := &calls[i]
+		c.TakesSlice = !decided && maySlice(v, c) && r.holder.Asks(c.Check())
+		if c.RequestID == "" && c.Kind.IsNew() {
 			c.RequestID = r.local.NewID() // charged once, however often it is sent
 		}
 		results.Set(i, forwarded)
@@ -45,7 +47,11 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 			began = time.Now()
 			limited = r.limit(ctx, began, len(calls))
 		}
-		forwards = append(forwards, forward{Call: &calls[i], index: i, unanswered: decided})
+		f := forward{Call: c, index: i, unanswered: decided, asks: c.TakesSlice}
+		if f.asks {
+			f.sent = time.Now()
+		}
+		forwards = append(forwards, f)
 		r.start(limited, v, &forwards[len(forwards)-1])
 	}
 	for i := range calls {
@@ -53,12 +59,16 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 		case nil:
 			results.SetSince(i, r.owners.Place(calls[i].Partition).Origin)
 		case forwarded:
-			start(i, false)
+			if answer := r.takeSlice(v, &calls[i], now); answer != nil {
+				results.Set(i, answer)
+			} else {
+				start(i, false)
+			}
 		default:
 			results.Set(i, result)
 		}
 	}
-	r.local.Decide(calls, results)
+	r.decide(ctx, calls, results)
 	for _, i := range r.confirm(ctx, calls, results) {
 		if c := &calls[i]; c.Origin.Streamed() {
 			results.Set(i, r.redirect(c))
@@ -76,6 +86,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 	for i := range forwards {
 		f := &forwards[i]
 		r.finish(limited, f)
+		r.sliceAnswered(f)
 		results.Set(f.index, f.result)
 		if isForwarded(f.result) {
 			r.local.Observe(pb.Route_ROUTE_FORWARD, time.Since(began))
@@ -92,6 +103,10 @@ func (r *Router) Reject(err error) error { return r.local.Reject(err) }
 func (r *Router) place(v *routingTable, c *call.Call, now time.Duration) *pb.Result {
 	if c.Err != nil || c.Expired && !c.Origin.Streamed() {
 		return nil // the local service rejects it
+	}
+	if c.Kind == call.SliceRecall {
+		r.holder.Recall(c.Key)
+		return server.SliceEnded()
 	}
 	mine := r.mine(v, c.Partition, now)
 	if c.Origin == call.MemberStream && c.Term != 0 && mine {

@@ -47,7 +47,7 @@ func causeOf(err error) (cause, bool) {
 // fallBack decides a call without its owner, and reports to the owner what it admits.
 func (r *Router) fallBack(f *forward, why cause) {
 	f.fellBack = true
-	if f.Origin == call.Outbox {
+	if f.Origin == call.Outbox || f.Kind == call.SliceReturn { // for the owner alone; it is sent again
 		f.result = unavailable("the owner cannot be reached: " + string(why))
 		return
 	}

@@ -37,6 +37,9 @@ type forward struct {
 	bounces    int
 	fellBack   bool // no owner has decided it
 
+	asks bool      // for a slice
+	sent time.Time // when it was sent first, if it asks for a slice
+
 	result *pb.Result // once it is decided
 }
 
@@ -97,7 +100,7 @@ func (r *Router) decideHere(ctx context.Context, f *forward) {
 	results := r.local.NewResults(1)
 	defer results.Release()
 	results.SetSince(0, r.owners.Place(c.Partition).Origin)
-	r.local.Decide(calls, results)
+	r.decide(ctx, calls, results)
 	if len(r.confirm(ctx, calls, results)) > 0 {
 		f.waits, f.unanswered = true, true
 		return
@@ -180,7 +183,7 @@ func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result
 		return
 	}
 	route := routeOf(f.Kind, result)
-	if result.GetError() == nil && route == nil || isUnknownCount(f, result) {
+	if result.GetError() == nil && route == nil && (f.Kind != call.SliceReturn || result.GetSliceEnded() == nil) || isUnknownCount(f, result) {
 		r.fallBack(f, causeBroken) // no answer to this call: the member has another version
 		return
 	}

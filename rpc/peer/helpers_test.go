@@ -33,6 +33,7 @@ import (
 const testPolicy = `
 tiers:
   thousand: { requests: 1000/day }
+  hot:      { requests: 6_000/h }
   free:     { requests: 100/min, tokens: 10_000/min, concurrent: 8 }
   closed:
     limits:

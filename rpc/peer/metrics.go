@@ -32,6 +32,8 @@ type metrics struct {
 	dropped    prometheus.Counter
 
 	repaid, repayLost, repayUnknown prometheus.Counter
+
+	slicesLent, slicesReturned, slicesExpired, sliceRecalls prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -73,6 +75,22 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		repayUnknown: f.NewCounter(prometheus.CounterOpts{
 			Name: "bucketring_repay_lost_partitions_total",
 			Help: "Partitions of which this node has charges that the next owner lacks, and does not know of which calls they are.",
+		}),
+		slicesLent: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_slices_lent_total",
+			Help: "Slices of hot keys that this node lent to other members and clients.",
+		}),
+		slicesReturned: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_slices_returned_total",
+			Help: "Such slices that were returned before their lease ended.",
+		}),
+		slicesExpired: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_slices_expired_total",
+			Help: "Such slices that were not returned, so that all of them was charged.",
+		}),
+		sliceRecalls: f.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_slice_recalls_total",
+			Help: "Recalls of slices that this node sent to members, because it would have had to deny a call.",
 		}),
 		fallbacks:  map[fallbackLabels]prometheus.Counter{},
 		byCause:    map[cause]*atomic.Uint64{},
@@ -123,6 +141,7 @@ func (m *metrics) causes() map[string]uint64 {
 type collector struct {
 	router                                              *Router
 	members, partitions, roster, queue, breaker, outbox *prometheus.Desc
+	lent, held, returns                                 *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*collector)(nil)
@@ -139,12 +158,15 @@ func newCollector(r *Router) *collector {
 		queue:      desc("forward_queue", "Calls queued for another member.", "peer"),
 		breaker:    desc("peer_breaker_open", "1 while calls for the member are decided in fallback because it did not answer.", "peer"),
 		outbox:     desc("outbox_entries", "Calls decided here that wait for delivery to their owner."),
+		lent:       desc("slices_outstanding", "Slices that this node has lent, and that are neither returned nor over."),
+		held:       desc("slices_held", "Slices from which this node answers checks of keys that other members own."),
+		returns:    desc("slice_returns_pending", "Slices that ended here, and whose return their owner has not acknowledged."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.members, c.partitions, c.roster, c.queue, c.breaker, c.outbox} {
+	for _, d := range []*prometheus.Desc{c.members, c.partitions, c.roster, c.queue, c.breaker, c.outbox, c.lent, c.held, c.returns} {
 		ch <- d
 	}
 }
@@ -159,6 +181,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.partitions, c.router.owned())
 	gauge(c.roster, v.roster)
 	gauge(c.outbox, c.router.outbox.Len())
+	s := c.router.sliceStatus()
+	gauge(c.lent, s.Lent)
+	gauge(c.held, s.Held)
+	gauge(c.returns, s.PendingReturns)
 	for _, m := range v.all() {
 		if m.peer == nil {
 			continue

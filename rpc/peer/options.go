@@ -4,6 +4,7 @@ package peer
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
+	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -41,6 +43,10 @@ type Options struct {
 	Timeout time.Duration
 	// MaxOutbox bounds the calls in the outbox. 0: the outbox's default.
 	MaxOutbox int
+
+	// newHolder makes what holds slices, which send returns to their owners. Nil: this
+	// member takes no slices.
+	newHolder func(send func(context.Context, *pb.Item) error) holder
 
 	Logger   *slog.Logger          // nil: no log
 	Registry prometheus.Registerer // nil: no metrics

@@ -100,7 +100,7 @@ func (r *Router) reportLate(partition int, encoded []byte) {
 	r.owners.Journaled(partition) // has Report called
 }
 
-// report delivers what is due until ctx is done. What an owner does not answer stays, and
+// report delivers what is due until ctx is done, and frees memory that is not needed. What an owner does not answer stays, and
 // is sent again when [Router.Report] is called next.
 func (r *Router) report(ctx context.Context) {
 	trim := time.NewTicker(trimInterval)
@@ -111,6 +111,7 @@ func (r *Router) report(ctx context.Context) {
 			return
 		case <-trim.C:
 			r.answered.trim(r.owners.Acknowledged)
+			r.lender.sweep()
 		case <-r.reports.due.C():
 			r.reportAll(ctx)
 		}

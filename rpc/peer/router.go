@@ -37,6 +37,11 @@ type Router struct {
 	answered        *answered
 	reports         reports
 	askers          askers
+	lender          *lender
+	holder          holder
+	sliced          sync.Pool // of *sliced
+	holderClosed    sync.Once
+	holderErr       error // of closing the holder
 
 	table atomic.Pointer[routingTable] // never nil; SetTopology replaces it
 
@@ -47,7 +52,7 @@ type Router struct {
 
 	drain        chan struct{} // closed by Drain
 	drained      sync.Once
-	rejectionLog struct{ keys, members logLimiter }
+	rejectionLog struct{ keys, members, returns logLimiter }
 
 	retired struct {
 		sync.Mutex
@@ -71,6 +76,11 @@ func New(o Options) (*Router, error) {
 		metrics: newMetrics(o.Registry), drain: make(chan struct{}),
 	}
 	r.answered = newAnswered()
+	r.lender = newLender(r.owners.Clock, func(slices int) { r.metrics.slicesExpired.Add(float64(slices)) })
+	r.holder = newTableHolder(r.local.NewID, r.returnSlice)
+	if o.newHolder != nil {
+		r.holder = o.newHolder(r.returnSlice)
+	}
 	r.reports.due, r.reports.mu.partitions = notify.New(), map[int]*partitionReport{}
 	r.Decider = r
 	r.counting.New = func() any { return new(counting) }
@@ -104,6 +114,7 @@ func (r *Router) Run(ctx context.Context) error {
 	others.Go(func() { r.report(ctx) })
 	err := r.outbox.Run(ctx)
 	others.Wait()
+	_ = r.ReturnSlices(ctx) // ctx is done: what was not returned before ends with its lease
 	r.outbox.Close()
 	r.closePeers()
 	return err

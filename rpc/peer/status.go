@@ -28,6 +28,15 @@ type Status struct {
 	Outbox int `json:"outbox"`
 	// Fallbacks counts the calls decided without their owner, by cause.
 	Fallbacks map[string]uint64 `json:"fallbacks"`
+	Slices    SliceStatus       `json:"slices"`
+}
+
+// SliceStatus counts slices of hot keys.
+type SliceStatus struct {
+	Held int `json:"held"` // by this node, of keys of other members
+	Lent int `json:"lent"` // by this node, and neither returned nor over
+	// PendingReturns are those that ended here and that their owners have not acknowledged.
+	PendingReturns int `json:"pending_returns"`
 }
 
 // MemberStatus is one member. Serving members come first, sorted by name.
@@ -61,6 +70,7 @@ func (r *Router) Status() Status {
 	s := Status{
 		View: v.number, Ring: hex(v.ring.Digest()), Fenced: v.fenced, Roster: r.Roster(), Owned: r.owned(),
 		Members: []MemberStatus{}, Outbox: r.outbox.Len(), Fallbacks: r.metrics.causes(),
+		Slices: r.sliceStatus(),
 	}
 	partitions := map[continuity.ID]int{}
 	for p := range ring.Partitions {
@@ -80,6 +90,11 @@ func (r *Router) Status() Status {
 		s.Members = append(s.Members, shown)
 	}
 	return s
+}
+
+func (r *Router) sliceStatus() SliceStatus {
+	held, returns := r.holder.Status()
+	return SliceStatus{Held: held, Lent: int(r.lender.outstanding.Load()), PendingReturns: returns}
 }
 
 // OwnerRun is a run of consecutive partitions with one owner.

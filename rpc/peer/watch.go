@@ -45,6 +45,7 @@ func (r *Router) publishRings(ctx context.Context) {
 			return
 		case <-pause.C:
 		}
+		r.forgetLent()
 		old, next := r.feed.Load(), r.ringNow()
 		if next.Number = old.ring.Number; !proto.Equal(next, old.ring) {
 			next.Number++

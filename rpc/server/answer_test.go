@@ -115,6 +115,7 @@ func TestEveryFieldIsFilled(t *testing.T) {
 		{kind: call.Reserve, plan: limiter.Plan{BoundOutput: true}, decision: limiter.Decision{Outcome: limiter.Allowed, Reason: 1, Tier: "t", GrantedOutputTokens: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
 		{kind: call.Settle, callerID: "r", decision: limiter.Decision{Tier: "t", Status: limiter.Held, Limits: []limiter.LimitState{full}}},
 		{kind: call.Peek, decision: limiter.Decision{Tier: "t", Limits: []limiter.LimitState{full}}},
+		{kind: call.SliceReturn},
 		{kind: call.Count, count: limiter.CountRequest{Limit: 1}, counted: limiter.CountResult{Used: 2, End: 3, Reset: 4, Full: true, Replayed: true}},
 	} {
 		c.request.ID = "i"

@@ -27,6 +27,8 @@ type scratch struct {
 
 	count   limiter.CountRequest
 	counted limiter.CountResult
+
+	ended sliceReturn
 }
 
 func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
@@ -36,10 +38,12 @@ func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
 // because clearing all of a scratch costs more than counting a hit.
 func (s *Service) release(x *scratch) {
 	x.callerID = ""
-	x.request.Force, x.request.Attempt, x.request.Asker = false, 0, 0
+	x.request.Force, x.request.Attempt, x.request.Asker, x.request.TakesSlice = false, 0, 0, false
 	switch x.kind {
 	case call.Count:
 		x.count, x.counted = limiter.CountRequest{}, limiter.CountResult{}
+	case call.SliceReturn:
+		x.ended = sliceReturn{}
 	case call.Settle, call.Cancel:
 		x.used = limiter.Usage{}
 		if x.request.Key != "" { // of a check to withdraw
@@ -61,7 +65,7 @@ func (x *scratch) validate(c *call.Call) error {
 		return c.Err
 	}
 	x.kind, x.callerID = c.Kind, ""
-	x.request.Force, x.request.Attempt, x.request.Asker = c.Replay, c.Attempt, c.Asker
+	x.request.Force, x.request.Attempt, x.request.Asker, x.request.TakesSlice = c.Replay, c.Attempt, c.Asker, c.TakesSlice
 	switch c.Kind {
 	case call.Check:
 		return x.check(c.Check(), c.RequestID)
@@ -80,6 +84,10 @@ func (x *scratch) validate(c *call.Call) error {
 	case call.Peek:
 		q := c.Peek()
 		return x.scope(q.GetKey(), q.GetTier(), q.GetModel())
+	case call.SliceReturn:
+		return x.returned(c.SliceReturn())
+	case call.SliceRecall:
+		return errRecall
 	}
 	return x.hits(c.Count(), c.RequestID)
 }

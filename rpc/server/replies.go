@@ -52,6 +52,7 @@ func (m *replies) make(r *Results) {
 			seen++
 		case x.kind == call.Count:
 			counted++
+		case x.kind == call.SliceReturn || x.kind == call.SliceRecall:
 		default:
 			decisions++
 		}
@@ -80,6 +81,8 @@ func (m *replies) result(s *Service, x *scratch) *pb.Result {
 		r := &m.counted[0]
 		m.counted = m.counted[1:]
 		return r.fill(s, x)
+	case call.SliceReturn, call.SliceRecall:
+		return SliceEnded()
 	}
 	r := &m.decisions[0]
 	m.decisions = m.decisions[1:]
@@ -96,6 +99,8 @@ func (s *Service) result(x *scratch) *pb.Result {
 		return new(seenReply).fill(s, x, &space{answers: 1})
 	case call.Count:
 		return new(countedReply).fill(s, x)
+	case call.SliceReturn, call.SliceRecall:
+		return SliceEnded()
 	}
 	switch n := len(x.decision.Limits); {
 	case n <= 4:

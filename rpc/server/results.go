@@ -30,6 +30,8 @@ type Results struct {
 	list    []result
 	checks  checks
 	reply   reusedReply // for Append
+
+	keepsDenials bool // see KeepDenials
 }
 
 // result is the result of one call: done or, if that is nil, scratch.
@@ -38,6 +40,9 @@ type result struct {
 	scratch *scratch
 	closed  bool   // the engine does not decide for the partition
 	since   uint64 // see SetSince
+	slice   *pb.Slice
+	// uncounted: a denial that is not in the metrics yet, see KeepDenials.
+	uncounted bool
 }
 
 // NewResults returns results for n calls, none of which has one yet.
@@ -87,6 +92,10 @@ func (r *Results) Change(i int) Change {
 	return c
 }
 
+// Limits returns the limits of call i, which Lendable has returned true for. They are valid
+// until the results are released.
+func (r *Results) Limits(i int) []limiter.LimitState { return r.list[i].scratch.decision.Limits }
+
 // fail makes err, with which the engine answered, the result of call i.
 func (r *Results) fail(i int, err error) {
 	if errors.Is(err, limiter.ErrClosed) {
@@ -119,7 +128,9 @@ func (r *Results) Get(i int) *pb.Result {
 	if done := r.list[i].done; done != nil {
 		return done
 	}
-	return r.service.result(r.list[i].scratch)
+	result := r.service.result(r.list[i].scratch)
+	result.Slice = r.list[i].slice
+	return result
 }
 
 // Counted returns the result of call i, which is a count.
@@ -142,6 +153,7 @@ func (r *Results) All() []*pb.Result {
 	for i := range r.list {
 		if all[i] = r.list[i].done; all[i] == nil {
 			all[i] = made.result(r.service, r.list[i].scratch)
+			all[i].Slice = r.list[i].slice
 		}
 	}
 	return all
@@ -153,6 +165,7 @@ func (r *Results) Append(wire []byte) []byte {
 		done := r.list[i].done
 		if done == nil {
 			done = r.reply.result(r.service, r.list[i].scratch)
+			done.Slice = r.list[i].slice
 		}
 		wire = codec.AppendResult(wire, done)
 	}
@@ -168,6 +181,7 @@ func (r *Results) Release() {
 	}
 	clear(r.list)
 	r.checks.clear()
+	r.keepsDenials = false
 	if cap(r.list) > MaxItems {
 		return
 	}

@@ -129,7 +129,9 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 		switch {
 		case x.kind == call.Check && len(calls) > 1:
 			results.checks.add(i, x)
-		case x.kind.EndsReservation() || x.kind == call.Peek:
+		case x.kind.EndsReservation() || x.kind == call.Peek || x.kind == call.SliceReturn:
+		case results.keepsDenials && x.isDenial():
+			r.uncounted = true
 		case s.countDecision(x):
 			decided++
 		}
@@ -144,6 +146,8 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 			s.release(r.scratch)
 			r.scratch = nil
 			results.fail(i, err)
+		} else if results.keepsDenials && r.scratch.isDenial() {
+			r.uncounted = true
 		} else if s.countDecision(r.scratch) {
 			decided++
 		}
@@ -175,6 +179,8 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 		return err
 	case call.Count:
 		return s.engine.Count(now, &x.count, &x.counted)
+	case call.SliceReturn:
+		return s.endSlice(now, x)
 	}
 	if err := s.resolve(x); err != nil {
 		return err

@@ -28,6 +28,7 @@ tiers:
   shrink:
     limits:
       - { name: tpm, dimension: tokens, limit: 1_000, window: 1m, on_exceed: degrade }
+  lent:    { requests: 1000/h }
   watched:
     limits:
       - { name: preview, dimension: requests, limit: 1, window: 1m, mode: shadow }

@@ -28,12 +28,16 @@ const (
 	Cancel
 	Peek
 	Count
+	// SliceReturn ends a slice at the owner of its key, which charges what was spent.
+	SliceReturn
+	// SliceRecall asks a member to return the slices of a key.
+	SliceRecall
 )
 
 // Kinds lists all kinds but the zero one.
-var Kinds = [...]Kind{Check, Reserve, Settle, Cancel, Peek, Count}
+var Kinds = [...]Kind{Check, Reserve, Settle, Cancel, Peek, Count, SliceReturn, SliceRecall}
 
-var kindNames = [...]string{"none", "check", "reserve", "settle", "cancel", "peek", "count"}
+var kindNames = [...]string{"none", "check", "reserve", "settle", "cancel", "peek", "count", "slice_return", "slice_recall"}
 
 // String returns the name of the kind, as labels have it.
 func (k Kind) String() string { return kindNames[k] }
@@ -90,6 +94,8 @@ type Call struct {
 	// Asker numbers who has the stream that the call came by. 0: it came by another API of
 	// this member.
 	Asker uint32
+	// TakesSlice says that the sender of a check would take a slice with its answer.
+	TakesSlice bool
 	// Withdrawn is the check of which a cancel withdraws an attempt. Nil: a reserve.
 	Withdrawn *pb.CheckRequest
 	// Term is the highest term of the partition that the sender knows of.
@@ -115,8 +121,10 @@ func Of(r proto.Message) Call {
 	switch q := r.(type) {
 	case *pb.CheckRequest:
 		c = Call{Kind: Check, RequestID: q.GetRequestId(), request: q}
+		c.Err = reservedForSlices(c.RequestID)
 	case *pb.ReserveRequest:
 		c = Call{Kind: Reserve, RequestID: q.GetRequestId(), request: q}
+		c.Err = reservedForSlices(c.RequestID)
 		if requestid.IsFallback(c.RequestID) {
 			c.Err = &limiter.FieldError{
 				Field: "request_id", Value: text.Quote(c.RequestID),
@@ -133,12 +141,29 @@ func Of(r proto.Message) Call {
 		c = Call{Kind: Peek, request: q}
 	case *pb.CountRequest:
 		c = Call{Kind: Count, RequestID: q.GetRequestId(), request: q}
+		c.Err = reservedForSlices(c.RequestID)
+	case *pb.SliceReturn:
+		c = Call{Kind: SliceReturn, request: q}
+	case *pb.SliceRecall:
+		c = Call{Kind: SliceRecall, request: q}
 	default:
 		panic(fmt.Sprintf("call: %T is not a request", r))
 	}
 	c.Key = c.request.GetKey()
 	c.Partition = keypath.Partition(c.Key, ring.Partitions)
 	return c
+}
+
+// reservedForSlices returns an error for an id that only slices have. A caller must not
+// choose it: an owner keeps slices and calls by the same ids.
+func reservedForSlices(id string) error {
+	if !requestid.IsSlice(id) {
+		return nil
+	}
+	return &limiter.FieldError{
+		Field: "request_id", Value: text.Quote(id),
+		Problem: "must not begin with " + requestid.SlicePrefix + ", as the ids of slices do",
+	}
 }
 
 // FromItem returns the call of an item from origin.
@@ -157,12 +182,20 @@ func FromItem(item *pb.Item, origin Origin) Call {
 		c = Of(q.Peek)
 	case *pb.Item_Count:
 		c = Of(q.Count)
+	case *pb.Item_SliceReturn:
+		c = Of(q.SliceReturn)
+	case *pb.Item_SliceRecall:
+		c = Of(q.SliceRecall)
 	}
 	c.Origin, c.Replay, c.Attempt, c.Term = origin, item.GetReplay(), item.GetAttempt(), item.GetTerm()
 	if c.Kind == Cancel && c.Attempt != 0 {
 		c.Withdrawn = item.GetWithdrawn()
 	}
+	c.TakesSlice = c.Kind == Check && item.GetTakesSlice()
 	c.Expired = item.GetTimeoutNanos() < 0
+	if c.Kind == SliceRecall && origin != MemberStream {
+		c.Err = &limiter.FieldError{Field: "call", Value: "slice_recall", Problem: "is for members"}
+	}
 	if origin == API || origin == ClientStream {
 		switch {
 		case c.Replay:
@@ -191,6 +224,9 @@ func (c *Call) Peek() *pb.PeekRequest { q, _ := c.request.(*pb.PeekRequest); ret
 // Count returns the request of a count.
 func (c *Call) Count() *pb.CountRequest { q, _ := c.request.(*pb.CountRequest); return q }
 
+// SliceReturn returns the request of a return of a slice.
+func (c *Call) SliceReturn() *pb.SliceReturn { q, _ := c.request.(*pb.SliceReturn); return q }
+
 // CallerID returns the id that the caller uses. For a reservation made in fallback it
 // names the decider.
 func (c *Call) CallerID() string {
@@ -212,7 +248,7 @@ func (c *Call) Item(toDecider bool) *pb.Item {
 		r = withID(r, id)
 	}
 	item := itemOf(r)
-	item.Replay, item.Attempt, item.Withdrawn = c.Replay, c.Attempt, c.Withdrawn
+	item.Replay, item.Attempt, item.Withdrawn, item.TakesSlice = c.Replay, c.Attempt, c.Withdrawn, c.TakesSlice
 	return item
 }
 
@@ -251,11 +287,16 @@ func itemOf(r request) *pb.Item {
 		item.Call = &pb.Item_Peek{Peek: q}
 	case *pb.CountRequest:
 		item.Call = &pb.Item_Count{Count: q}
+	case *pb.SliceReturn:
+		item.Call = &pb.Item_SliceReturn{SliceReturn: q}
+	case *pb.SliceRecall:
+		item.Call = &pb.Item_SliceRecall{SliceRecall: q}
 	}
 	return item
 }
 
-// withID returns a copy of r with another request id. A peek has none.
+// withID returns a copy of r with another request id. A peek, and what is sent about a
+// slice, have none.
 func withID(r request, id string) request {
 	m := proto.Clone(r)
 	switch q := m.(type) {

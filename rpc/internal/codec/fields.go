@@ -27,6 +27,7 @@ var (
 	resultLimits     = number(&pb.Result{}, "limits")
 	resultError      = number(&pb.Result{}, "error")
 	resultTerm       = number(&pb.Result{}, "term")
+	resultSlice      = number(&pb.Result{}, "slice")
 
 	errorRetryAfter = number(&pb.Error{}, "retry_after_ms")
 )

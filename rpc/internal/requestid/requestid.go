@@ -6,11 +6,19 @@
 //
 //	fallback:<member>:<the id at the owner>
 //
-// It may be longer than the ids that callers can choose. The package also carries the
-// attempt of a unary call, which identifies one of several with the same request id.
+// It may be longer than the ids that callers can choose. The id of a slice names who
+// holds it:
+//
+//	slice:<holder>:<number>
+//
+// The package also carries the attempt of a unary call, which identifies one of several
+// with the same request id.
 package requestid
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 const (
 	// Prefix begins the id of a reservation made in fallback. No caller may choose
@@ -18,7 +26,25 @@ const (
 	Prefix = "fallback:"
 	// Separator ends the name of the member. No name contains it.
 	Separator = ":"
+	// SlicePrefix begins the id of a slice. No caller may choose such an id.
+	SlicePrefix = "slice:"
 )
+
+// maxHolderBytes bounds the name of a holder in the id of a slice.
+const maxHolderBytes = 64
+
+// IsSlice reports whether an id is of the form of slices.
+func IsSlice(id string) bool { return strings.HasPrefix(id, SlicePrefix) }
+
+// Slice returns the id of a slice. The holder is the name of a member or the address of a
+// client; it is for people who read ids, and is cut if it is long. The number makes the id
+// unique. It is at most 87 bytes long.
+func Slice(holder string, number uint64) string {
+	if len(holder) > maxHolderBytes {
+		holder = strings.ToValidUTF8(holder[:maxHolderBytes], "")
+	}
+	return SlicePrefix + holder + Separator + strconv.FormatUint(number, 16)
+}
 
 // IsFallback reports whether an id has the prefix of a reservation made in fallback.
 func IsFallback(id string) bool { return strings.HasPrefix(id, Prefix) }

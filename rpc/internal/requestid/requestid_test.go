@@ -2,7 +2,10 @@
 
 package requestid
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestSplit(t *testing.T) {
 	for id, want := range map[string][2]string{
@@ -30,5 +33,27 @@ func TestSplit(t *testing.T) {
 func TestIsFallback(t *testing.T) {
 	if !IsFallback(Fallback("m", "a")) || IsFallback("a") || IsFallback("") {
 		t.Error("IsFallback does not tell ids of reservations made in fallback from others")
+	}
+}
+
+// TestSlice: the id of a slice is short enough for any owner, and no member can be taken for
+// the one that made a reservation in fallback.
+func TestSlice(t *testing.T) {
+	for holder, want := range map[string]string{
+		"node1":                  "slice:node1:ff",
+		"::1":                    "slice:::1:ff",
+		strings.Repeat("ö", 100): "slice:" + strings.Repeat("ö", 32) + ":ff",
+		"":                       "slice::ff",
+	} {
+		id := Slice(holder, 255)
+		if id != want || !IsSlice(id) || IsFallback(id) {
+			t.Errorf("Slice(%q) = %q, want %q", holder, id, want)
+		}
+	}
+	if n := len(Slice(strings.Repeat("n", 300), 1<<64-1)); n > 87 {
+		t.Errorf("an id of a slice has %d bytes, want at most 87", n)
+	}
+	if IsSlice("a") || IsSlice("xslice:") || IsSlice("") {
+		t.Error("IsSlice does not tell ids of slices from others")
 	}
 }

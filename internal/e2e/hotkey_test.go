@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/bucketring/bucketring/bench/report"
+)
+
+// TestHotKey asks for one key as often as three nodes can take, with slices and without. The
+// audit must be exact either way, also at the edge of a limit, where slices are recalled.
+func TestHotKey(t *testing.T) {
+	dir := t.TempDir()
+	measure := func(name, limit string, args ...string) *report.Target {
+		t.Helper()
+		policy, document := filepath.Join(dir, name+".yaml"), filepath.Join(dir, name+".json")
+		text := fmt.Sprintf("tiers:\n  hot:\n    limits:\n      - { dimension: requests, %s }\ndefault_tier: hot\n", limit)
+		if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, code := run(t, binary(t), append([]string{
+			"bench", "run", "--local", "3", "--policy", policy, "--tiers", "hot", "--keys", "hot:acme", "--tokens", "fixed:0+0", "--no-ids",
+			"--for", "3s", "--warmup", "2s", "--out", document, "--report", "",
+		}, args...)...)
+		t.Logf("%s: exit %d\n%s", name, code, out)
+		file, err := os.Open(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		r, err := report.Read(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := &r.Targets[0]
+		if a := target.Audit; code != 0 || a == nil || a.Verdict != report.Exact {
+			t.Errorf("%s: exit %d, audit %+v, want an exact one", name, code, a)
+		}
+		if target.Failed > 0 || target.Achieved == 0 {
+			t.Errorf("%s: %d of %d calls failed", name, target.Failed, target.Offered)
+		}
+		return target
+	}
+	const plenty = "limit: 60_000_000, window: 1m"
+	off := measure("off", plenty+", slices: off", "--callers", "256")
+	clients := measure("clients", plenty+", slices: clients", "--callers", "256")
+	if clients.Achieved < 3*off.Achieved {
+		t.Errorf("clients with slices got %d answers, and %d without, want at least three times as many", clients.Achieved, off.Achieved)
+	}
+	measure("edge", "limit: 100_000, window: day, slices: clients", "--rate", "40k")
+	edge := measure("edge of nodes", "limit: 10_000, window: day", "--callers", "64", "--target", "grpc:")
+	if edge.Denied == 0 {
+		t.Error("the limit was not reached")
+	}
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package limiter
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Return ends the slice id of key: it takes back all that was charged for it, as if it had
+// never been lent, and charges as of now what was spent of each limit, in the order of
+// [Loan].Amounts. Of a limit in shadow mode, of which the amount is 0, as much may be spent
+// as so many calls cost, and no more is charged than fits.
+//
+// The error is [ErrUnknownReservation] if no such slice is lent: it was returned before, its
+// lease is over, and it was charged in full, or it never was. Then nothing changes, and a
+// caller need not try again. Any other error changes nothing either: a [*FieldError] if an
+// amount is negative or more than was lent, or the number of limits is another;
+// [ErrClosed]; or one that matches [ErrConflict] if the id is not that of a slice, or that
+// of a slice of another key.
+//
+// d gets Change and Large, and no decision.
+func (e *Engine) Return(now Time, key, id string, spent []int64, d *Decision) error {
+	s, root := e.lock(key)
+	defer s.Unlock()
+	return s.returnSlice(now, root, key, id, spent, d)
+}
+
+func (p *partition) returnSlice(now Time, root uint64, key, id string, spent []int64, d *Decision) error {
+	if err := p.begin(d); err != nil {
+		return err
+	}
+	now = p.tick(now)
+	entryID, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, id))
+	switch {
+	case entry == nil:
+		return ErrUnknownReservation
+	case !p.isSlice(entry):
+		return &ConflictError{"the id is not that of a slice"}
+	case p.reservations.at(entry.reservation()).keyHash != xxhash.Sum64String(key):
+		return &ConflictError{"the slice is of another key"}
+	case entry.due <= now.Mono: // more leases are over than tick has ended
+		p.expireSlice(entryID, now)
+		return ErrUnknownReservation
+	}
+	if err := p.checkSpent(entry, key, spent, now); err != nil {
+		return err
+	}
+	p.endSlice(entryID, spent, now)
+	d.Change, d.Large = p.seq, true
+	p.stats.slicesReturned++
+	return nil
+}
+
+// checkSpent returns an error unless that much can have been spent of a slice.
+func (p *partition) checkSpent(entry *idEntry, key string, spent []int64, now Time) error {
+	if n := int(p.reservations.at(entry.reservation()).count); len(spent) != n {
+		return &FieldError{Field: "spent", Value: strconv.Itoa(len(spent)), Problem: fmt.Sprintf("must have as many amounts as the slice has limits, %d", n)}
+	}
+	var it chargeIterator
+	i := 0
+	for it.start(p, entry, key); it.next(); i++ {
+		if most := it.charge.estimate; spent[i] < 0 || spent[i] > most {
+			return numberError("spent", spent[i], fmt.Sprintf("must be from 0 to the %d that were lent of limit %s of %s", most, it.limit.Name, it.scope()))
+		}
+		p.advanceOnce(&it, now)
+		if it.pins && it.bucket != nil {
+			if err := it.limit.checkRange(it.limit.used(*it.bucket, p.ringOf(it.limit, *it.bucket, now)), spent[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// expireSlice ends a slice whose lease is over: it counts as spent in full at the last
+// instant of its lease, or as late as the state of a record is.
+func (p *partition) expireSlice(entryID uint32, now Time) {
+	last := p.entries.at(entryID).due - 1
+	p.endSlice(entryID, nil, Time{Mono: last, Wall: now.Wall - (now.Mono - last)})
+	p.stats.slicesExpired++
+}
+
+// endSlice replaces the charges of a slice by what was spent at a time, or all if spent is
+// nil, and forgets the slice.
+func (p *partition) endSlice(entryID uint32, spent []int64, at Time) {
+	entry := p.entries.at(entryID)
+	p.seq++
+	p.entryChanged(entryID)
+	var it chargeIterator
+	i := 0
+	for it.start(p, entry, ""); it.next(); i++ {
+		p.advanceOnce(&it, at)
+		switch {
+		case !it.pins:
+		case spent != nil:
+			p.correct(&it, at, 0)
+			p.chargeSpent(&it, spent[i], at)
+		case it.limit.Algorithm == FixedWindow && at.Wall < it.charge.at:
+			// The lease was over before the window was, so the charge is in the right one,
+			// even if that is over by now.
+		default:
+			p.correct(&it, at, 0)
+			p.chargeSpent(&it, it.charge.estimate, at)
+		}
+		p.finalize(&it)
+	}
+	p.heapRemove(entryID)
+	entry.setState(idCancelled)
+	entry.due = p.mono + 1 // it is removed before its time, even if it was due
+	p.slices--
+	p.deleteEntry(entryID)
+}
+
+// chargeSpent charges n units that were spent of a slice, whatever the limit says. at is not
+// before the last time that the bucket was changed, except that of an expired slice. The
+// record must have been advanced to it.
+func (p *partition) chargeSpent(it *chargeIterator, n int64, at Time) {
+	l, b := it.limit, it.bucket
+	if b == nil || n == 0 {
+		return
+	}
+	var r *ring
+	if l.Algorithm == SlidingWindow {
+		r = p.ensureRing(l, b, at)
+	}
+	if l.Shadow {
+		n = min(n, max(0, l.capacity-l.used(*b, r)))
+	}
+	switch l.Algorithm {
+	case TokenBucket:
+		before := b.level()
+		dropped := l.excessDebt(n, before, before.add(mulWide(n, l.window)), false)
+		b.setLevel(before.add(mulWide(n-dropped, l.window)))
+		p.stats.overrun(l, dropped)
+	case SlidingWindow:
+		if k := floorDiv(at.Mono, l.sub); r.contains(k) {
+			r.add(k, n)
+		}
+	default:
+		b.lo = min(b.lo+uint64(n), math.MaxInt64)
+	}
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package slices
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/bucketring/bucketring/internal/notify"
+	"github.com/bucketring/bucketring/limiter/slice"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+const (
+	maxInFlight = 64 // calls of Options.Send
+
+	// Time until a failed return is sent again, which doubles.
+	minBackoff = int64(20 * time.Millisecond)
+	maxBackoff = int64(time.Second)
+)
+
+// sender sends returns to owners, and ends slices whose time is over. Its lock may be taken
+// while one of a shard is held, not the other way around.
+type sender struct {
+	table *Table
+	wake  notify.Signal
+	ctx   context.Context // of the goroutine
+	stop  context.CancelFunc
+	done  sync.WaitGroup
+
+	mu struct {
+		sync.Mutex
+		started  bool
+		closed   bool
+		events   events
+		ready    []*pending // to be sent as soon as there is room
+		inFlight int
+		left     int           // returns that were not acknowledged
+		empty    chan struct{} // closed when none is left; nil: nobody waits for that
+
+		returned, failed, lost uint64
+	}
+}
+
+// pending is a return that is to be sent.
+type pending struct {
+	key, id string
+	item    *pb.Item
+	backoff int64 // the last one
+}
+
+// event is what to do at a time: send a return, or look for slices of a key that are over.
+type event struct {
+	at  int64
+	ret *pending // nil: look at key
+	key string
+}
+
+// events is a heap.
+type events []event
+
+func (e events) Len() int           { return len(e) }
+func (e events) Less(i, j int) bool { return e[i].at < e[j].at }
+func (e events) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)        { *e = append(*e, x.(event)) }
+
+// Pop implements heap.Interface.
+func (e *events) Pop() any {
+	last := len(*e) - 1
+	x := (*e)[last]
+	(*e)[last] = event{}
+	*e = (*e)[:last]
+	return x
+}
+
+func (s *sender) init(t *Table) {
+	s.table, s.wake = t, notify.New()
+	s.ctx, s.stop = context.WithCancel(context.Background())
+}
+
+// add enqueues a return.
+func (s *sender) add(key string, r *slice.Return) {
+	p := &pending{key: key, id: r.ID, item: &pb.Item{Call: &pb.Item_SliceReturn{
+		SliceReturn: &pb.SliceReturn{Key: key, Slice: r.ID, Spent: r.Spent, Calls: r.Calls},
+	}}}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.closed {
+		s.mu.lost++
+		return
+	}
+	s.mu.left++
+	s.mu.ready = append(s.mu.ready, p)
+	s.wakeLocked()
+}
+
+// wakeAt looks for slices of a key that are over, at a time.
+func (s *sender) wakeAt(at int64, key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.closed {
+		return
+	}
+	heap.Push(&s.mu.events, event{at: at, key: key})
+	s.wakeLocked()
+}
+
+func (s *sender) wakeLocked() {
+	if !s.mu.started {
+		s.mu.started = true
+		s.done.Go(s.run)
+	}
+	s.wake.Set()
+}
+
+// run handles events until close.
+func (s *sender) run() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		timer.Reset(s.step())
+		select {
+		case <-s.wake.C():
+		case <-timer.C:
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// step does what is to be done now, and returns the time until there is more.
+func (s *sender) step() time.Duration {
+	now := s.table.options.Now()
+	var keys []string
+	wait := time.Hour
+	s.mu.Lock()
+	for len(s.mu.events) > 0 && s.mu.events[0].at <= now {
+		switch e := heap.Pop(&s.mu.events).(event); {
+		case e.ret != nil:
+			s.mu.ready = append(s.mu.ready, e.ret)
+		default:
+			keys = append(keys, e.key)
+		}
+	}
+	if len(s.mu.events) > 0 {
+		wait = min(wait, time.Duration(s.mu.events[0].at-now))
+	}
+	for len(s.mu.ready) > 0 && s.mu.inFlight < maxInFlight {
+		p := s.mu.ready[0]
+		s.mu.ready[0] = nil
+		s.mu.ready = s.mu.ready[1:]
+		s.mu.inFlight++
+		s.done.Go(func() { s.send(p) })
+	}
+	s.mu.Unlock()
+	for _, key := range keys {
+		s.table.sweep(key) // which may wake s
+	}
+	return wait
+}
+
+// send sends a return once.
+func (s *sender) send(p *pending) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.table.options.Timeout)
+	err := s.table.options.Send(ctx, p.item)
+	cancel()
+	final := err == nil || errors.Is(err, ErrRejected)
+	if final {
+		s.table.acknowledged(p.key, p.id)
+	}
+	now := s.table.options.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.inFlight--
+	switch {
+	case err == nil:
+		s.mu.returned++
+	case final:
+		s.mu.failed++
+		s.mu.lost++
+	default:
+		s.mu.failed++
+		p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
+		heap.Push(&s.mu.events, event{at: now + p.backoff, ret: p})
+	}
+	if final {
+		s.mu.left--
+		if s.mu.left == 0 && s.mu.empty != nil {
+			close(s.mu.empty)
+			s.mu.empty = nil
+		}
+	}
+	s.wake.Set()
+}
+
+// close sends what is left until ctx ends, and ends the goroutines.
+func (s *sender) close(ctx context.Context) error {
+	select {
+	case <-s.empty():
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	s.mu.closed = true
+	s.mu.Unlock()
+	s.stop()
+	s.done.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.mu.left
+	s.mu.lost += uint64(n)
+	s.mu.left, s.mu.ready, s.mu.events = 0, nil, nil
+	if n > 0 {
+		return fmt.Errorf("return slices: %d are lost, and their owners charge them in full: %w", n, context.Cause(ctx))
+	}
+	return nil
+}
+
+// empty ends every backoff, and returns a channel that is closed when no return is left.
+func (s *sender) empty() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	empty := make(chan struct{})
+	if s.mu.left == 0 {
+		close(empty)
+		return empty
+	}
+	s.mu.empty = empty
+	for _, e := range s.mu.events {
+		if e.ret != nil {
+			s.mu.ready = append(s.mu.ready, e.ret)
+		}
+	}
+	s.mu.events = nil // Close has ended all slices
+	s.wake.Set()
+	return empty
+}
+
+func (s *sender) status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Status{PendingReturns: s.mu.left, Returned: s.mu.returned, FailedSends: s.mu.failed, LostReturns: s.mu.lost}
+}

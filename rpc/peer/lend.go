@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"cmp"
+	"context"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/internal/link"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
+	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
+)
+
+// decide has this member decide the calls that have no result yet. If a limit denies one
+// while members hold slices of it, these are recalled, and the call is decided again. Slices
+// are lent with the answers to checks.
+func (r *Router) decide(ctx context.Context, calls []call.Call, results *server.Results) {
+	if r.lender.outstanding.Load() == 0 {
+		r.local.Decide(calls, results)
+	} else {
+		began := time.Now()
+		results.KeepDenials()
+		r.local.Decide(calls, results)
+		took := time.Since(began)
+		r.noteReturns(calls, results)
+		if again := r.recall(ctx, calls, results); len(again) > 0 {
+			r.local.DecideAgain(calls, again, results)
+		}
+		r.local.CountDenials(results, took)
+	}
+	r.lend(calls, results)
+}
+
+// noteReturns has the lender forget the slices that were returned.
+func (r *Router) noteReturns(calls []call.Call, results *server.Results) {
+	for i := range calls {
+		if c := &calls[i]; c.Kind == call.SliceReturn && results.Change(i).Decided && r.lender.returned(c.Partition, c.Key, c.SliceReturn().GetSlice(), c.SliceReturn().GetCalls()) {
+			r.metrics.slicesReturned.Inc()
+		}
+	}
+}
+
+// recall asks for the slices whose return may make room for denied calls, and waits until
+// they are returned, for recallWait at most. It returns the calls to be decided again.
+//
+// Concurrent denials share one recall. A holder that does not return its slice in time
+// delays no denial after that.
+func (r *Router) recall(ctx context.Context, calls []call.Call, results *server.Results) (again []int) {
+	var waited, fresh []*lentSlice
+	var v *routingTable
+	reachable := func(holder askerName) bool { return holder.member && connectionTo(v, holder.text) != nil }
+	for i := range calls {
+		limits := results.Denied(i)
+		if limits == nil {
+			continue
+		}
+		if v == nil {
+			v = r.table.Load()
+		}
+		before := len(waited)
+		waited, fresh = r.lender.recall(waited, fresh, calls[i].Partition, modelOf(&calls[i]), limits, reachable)
+		if len(waited) > before {
+			again = append(again, i)
+		}
+	}
+	if len(waited) == 0 {
+		return nil
+	}
+	r.sendRecalls(v, fresh)
+	if !r.awaitReturns(ctx, waited) {
+		return nil
+	}
+	return again
+}
+
+// connectionTo returns the connection to a member; nil if there is none.
+func connectionTo(v *routingTable, name string) *peer {
+	if m := v.member(name); m != nil {
+		return m.peer
+	}
+	return nil
+}
+
+// modelOf returns the model under which the limits of a check or a reserve count it.
+func modelOf(c *call.Call) string {
+	if q := c.Check(); q != nil {
+		return cmp.Or(q.GetModel(), "*")
+	}
+	return cmp.Or(c.Reserve().GetModel(), "*")
+}
+
+// sendRecalls sends one recall for each holder and key. It does not wait for the answers:
+// what counts is the returns.
+func (r *Router) sendRecalls(v *routingTable, fresh []*lentSlice) {
+	slices.SortFunc(fresh, func(a, b *lentSlice) int {
+		return cmp.Or(strings.Compare(a.holder.text, b.holder.text), strings.Compare(a.key, b.key))
+	})
+	fresh = slices.CompactFunc(fresh, func(a, b *lentSlice) bool { return a.holder == b.holder && a.key == b.key })
+	for _, s := range fresh {
+		to := connectionTo(v, s.holder.text)
+		r.metrics.sliceRecalls.Inc()
+		// The deadline is that of any call: a recall that comes late is still of use.
+		ctx := link.WithDeadline(context.Background(), time.Now().Add(r.timeout))
+		pending := to.link.Start(&ctx, &pb.Item{Call: &pb.Item_SliceRecall{SliceRecall: &pb.SliceRecall{Key: s.key}}})
+		go func() { _, _ = pending.Wait(&ctx) }() // the link ends it
+	}
+}
+
+// awaitReturns waits for slices, until all are returned or the denials do not wait any
+// longer. It reports whether one was returned.
+func (r *Router) awaitReturns(ctx context.Context, waited []*lentSlice) (any bool) {
+	var until time.Duration
+	for _, s := range waited {
+		until = max(until, s.recalled)
+	}
+	timer := time.NewTimer(until - r.lender.now())
+	defer timer.Stop()
+	for i, s := range waited {
+		select {
+		case <-s.ended:
+			any = true
+			continue
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		for _, s := range waited[i:] {
+			select {
+			case <-s.ended:
+				return true
+			default:
+			}
+		}
+		return any
+	}
+	return any
+}
+
+// forgetLent forgets the slices of partitions that this member does not own any more.
+func (r *Router) forgetLent() {
+	v, now := r.table.Load(), r.owners.Clock()
+	r.lender.forget(func(partition int) bool { return r.mine(v, partition, now) })
+}
+
+// lend lends slices with the answers to calls whose senders take one. A slice is charged
+// when it is lent, and answered only when the heir has that charge.
+func (r *Router) lend(calls []call.Call, results *server.Results) {
+	for i := range calls {
+		c := &calls[i]
+		if !c.TakesSlice || c.Asker == 0 { // nobody asked, or this member itself
+			continue
+		}
+		rate, share, ok := results.Lendable(i)
+		if !ok {
+			continue
+		}
+		t, ok := r.lender.begin(c.Partition, c.Key, c.Asker, rate, share)
+		if !ok {
+			continue
+		}
+		name, known := r.askers.name(c.Asker)
+		if !known { // its stream has just ended
+			continue
+		}
+		loan := limiter.Loan{ID: requestid.Slice(name.text, rand.Uint64()), Client: !name.member, Share: t.share, Rate: t.rate, Holders: t.holders}
+		if !r.local.Lend(results, i, &loan) {
+			continue
+		}
+		s := &lentSlice{id: loan.ID, key: strings.Clone(c.Key), asker: c.Asker, calls: loan.Calls, holder: name, model: strings.Clone(modelOf(c))}
+		for j, st := range results.Limits(i) {
+			if j < len(loan.Amounts) && loan.Amounts[j] > 0 {
+				s.limits = append(s.limits, lentLimit{name: st.Name, scope: strings.Clone(st.Scope), perModel: st.PerModel})
+			}
+		}
+		r.lender.add(c.Partition, s, loan.Lease)
+		r.metrics.slicesLent.Inc()
+	}
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/bucketring/bucketring/rpc/internal/slices"
+	"github.com/bucketring/bucketring/rpc/pb"
+)
+
+// tableHolder is the holder of a member: a table of slices.
+type tableHolder struct {
+	table *slices.Table
+	base  time.Time // at which the clock of the table is 1
+	newID func() string
+}
+
+var _ holder = (*tableHolder)(nil)
+
+// newTableHolder returns a holder whose returns are sent by send.
+func newTableHolder(newID func() string, send func(context.Context, *pb.Item) error) *tableHolder {
+	h := &tableHolder{base: time.Now(), newID: newID}
+	h.table = slices.New(slices.Options{
+		Now: func() int64 { return h.at(time.Now()) },
+		Send: func(ctx context.Context, item *pb.Item) error {
+			err := send(ctx, item)
+			if errors.Is(err, errReturnRejected) {
+				return fmt.Errorf("%w: %w", slices.ErrRejected, err)
+			}
+			return err
+		},
+	})
+	return h
+}
+
+func (h *tableHolder) at(t time.Time) int64 { return int64(t.Sub(h.base)) + 1 }
+
+// Take implements holder.
+func (h *tableHolder) Take(q *pb.CheckRequest, into *pb.Decision) bool {
+	var a slices.Answer
+	if !h.table.Take(q, &a) {
+		return false
+	}
+	a.Fill(into, h.newID())
+	return true
+}
+
+// Asks implements holder.
+func (h *tableHolder) Asks(q *pb.CheckRequest) bool { return h.table.Asks(q) }
+
+// Granted implements holder.
+func (h *tableHolder) Granted(q *pb.CheckRequest, sent time.Time, s *pb.Slice, d *pb.Decision) {
+	h.table.Granted(q, h.at(sent), s, proto.CloneOf(d)) // the caller of the check has d
+}
+
+// Answered implements holder.
+func (h *tableHolder) Answered(q *pb.CheckRequest) { h.table.Answered(q) }
+
+// Recall implements holder.
+func (h *tableHolder) Recall(key string) { h.table.Recall(key) }
+
+// Close implements holder.
+func (h *tableHolder) Close(ctx context.Context) error { return h.table.Close(ctx) }
+
+// Status implements holder.
+func (h *tableHolder) Status() (held, pendingReturns int) {
+	s := h.table.Status()
+	return s.Held, s.PendingReturns
+}
