@@ -49,7 +49,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 		}
 		f := forward{Call: c, index: i, unanswered: decided, asks: c.TakesSlice}
 		if f.asks {
-			f.sent = time.Now()
+			f.sent = r.owners.Clock()
 		}
 		forwards = append(forwards, f)
 		r.start(limited, v, &forwards[len(forwards)-1])

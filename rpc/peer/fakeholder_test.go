@@ -102,7 +102,7 @@ func (h *simpleHolder) Asks(q *pb.CheckRequest) bool {
 	return true
 }
 
-func (h *simpleHolder) Granted(q *pb.CheckRequest, _ time.Time, granted *pb.Slice, d *pb.Decision) {
+func (h *simpleHolder) Granted(q *pb.CheckRequest, _ time.Duration, granted *pb.Slice, d *pb.Decision) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.mu.slices[shapeOf(q)]

@@ -25,9 +25,10 @@ type holder interface {
 	// Asks reports whether q should ask the owner for a slice. Then Granted or Answered
 	// must follow.
 	Asks(q *pb.CheckRequest) bool
-	// Granted begins a slice that came with decision d of q, which was sent at that time or
-	// later. A slice that does not fit d is returned. It keeps neither q nor d.
-	Granted(q *pb.CheckRequest, sent time.Time, s *pb.Slice, d *pb.Decision)
+	// Granted begins a slice that came with decision d of q, which was sent at that time of
+	// the clock of the owners, or later. A slice that does not fit d is returned. It keeps
+	// neither q nor d.
+	Granted(q *pb.CheckRequest, sent time.Duration, s *pb.Slice, d *pb.Decision)
 	// Answered says that no slice came for q.
 	Answered(q *pb.CheckRequest)
 	// Recall ends the slices of a key, and has them returned at once. It does not wait.
@@ -39,19 +40,6 @@ type holder interface {
 	// acknowledged.
 	Status() (held, pendingReturns int)
 }
-
-// holdsNothing is a holder that takes no slices.
-type holdsNothing struct{}
-
-var _ holder = holdsNothing{}
-
-func (holdsNothing) Take(*pb.CheckRequest, *pb.Decision) bool                     { return false }
-func (holdsNothing) Asks(*pb.CheckRequest) bool                                   { return false }
-func (holdsNothing) Granted(*pb.CheckRequest, time.Time, *pb.Slice, *pb.Decision) {}
-func (holdsNothing) Answered(*pb.CheckRequest)                                    {}
-func (holdsNothing) Recall(string)                                                {}
-func (holdsNothing) Close(context.Context) error                                  { return nil }
-func (holdsNothing) Status() (held, pendingReturns int)                           { return 0, 0 }
 
 // sliced is an answer from a slice, in one piece of memory.
 type sliced struct {

@@ -67,7 +67,7 @@ func TestLenderBegin(t *testing.T) {
 	l.at += lendInterval
 	begin("a", 1, 1000, 500, terms{500, 500, 2}, true)
 	// What a holder has decided from memory keeps the key hot.
-	l.at = l.at.Truncate(ratePeriod) + 2*ratePeriod
+	l.at = l.at.Truncate(ratePeriod) + 4*ratePeriod // and its slices are over
 	begin("a", 1, 0, 0, terms{}, false)
 	l.lend(t, "z", 3, time.Second)
 	l.returned(7, "a", "z", 900)

@@ -17,17 +17,17 @@ import (
 // tableHolder is the holder of a member: a table of slices.
 type tableHolder struct {
 	table *slices.Table
-	base  time.Time // at which the clock of the table is 1
 	newID func() string
 }
 
 var _ holder = (*tableHolder)(nil)
 
-// newTableHolder returns a holder whose returns are sent by send.
-func newTableHolder(newID func() string, send func(context.Context, *pb.Item) error) *tableHolder {
-	h := &tableHolder{base: time.Now(), newID: newID}
+// newTableHolder returns a holder whose returns are sent by send. Slices end by the clock of
+// the owners, which counts the time in which the machine is suspended.
+func newTableHolder(clock func() time.Duration, newID func() string, send func(context.Context, *pb.Item) error) *tableHolder {
+	h := &tableHolder{newID: newID}
 	h.table = slices.New(slices.Options{
-		Now: func() int64 { return h.at(time.Now()) },
+		Now: func() int64 { return int64(clock()) },
 		Send: func(ctx context.Context, item *pb.Item) error {
 			err := send(ctx, item)
 			if errors.Is(err, errReturnRejected) {
@@ -38,8 +38,6 @@ func newTableHolder(newID func() string, send func(context.Context, *pb.Item) er
 	})
 	return h
 }
-
-func (h *tableHolder) at(t time.Time) int64 { return int64(t.Sub(h.base)) + 1 }
 
 // Take implements holder.
 func (h *tableHolder) Take(q *pb.CheckRequest, into *pb.Decision) bool {
@@ -55,8 +53,8 @@ func (h *tableHolder) Take(q *pb.CheckRequest, into *pb.Decision) bool {
 func (h *tableHolder) Asks(q *pb.CheckRequest) bool { return h.table.Asks(q) }
 
 // Granted implements holder.
-func (h *tableHolder) Granted(q *pb.CheckRequest, sent time.Time, s *pb.Slice, d *pb.Decision) {
-	h.table.Granted(q, h.at(sent), s, proto.CloneOf(d)) // the caller of the check has d
+func (h *tableHolder) Granted(q *pb.CheckRequest, sent time.Duration, s *pb.Slice, d *pb.Decision) {
+	h.table.Granted(q, int64(sent), s, proto.CloneOf(d)) // the caller of the check has d
 }
 
 // Answered implements holder.
