@@ -51,9 +51,9 @@ var allowedImports = map[string][]string{
 	"rpc/envoy/xds":                 {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":              {"limiter", "internal/yamldoc", "internal/nearest"},
 	"rpc/peer":                      {"rpc/server", "rpc/internal/call", "rpc/internal/slices", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/handshake", "rpc/replication", "rpc/pb", "cluster/continuity", "ring", "limiter/slice", "limiter"},
-	"rpc/replication":               {"rpc/replication/internal/wire", "rpc/internal/handshake", "rpc/pb", "cluster/continuity", "limiter"},
+	"rpc/replication":               {"internal/boottime", "rpc/replication/internal/wire", "rpc/internal/handshake", "rpc/pb", "cluster/continuity", "limiter"},
 	"rpc/replication/internal/wire": {"cluster/continuity"},
-	"rpc/client":                    {"internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/internal/slices", "rpc/pb"},
+	"rpc/client":                    {"internal/boottime", "internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/internal/slices", "rpc/pb"},
 	"rpc/pb":                        {},
 
 	// Formats of messages.
@@ -104,6 +104,7 @@ var allowedImports = map[string][]string{
 	"internal/journal":      {"internal/snapshotfile"},
 	"internal/listenlimit":  {"internal/share"},
 	"internal/nearest":      {},
+	"internal/boottime":     {},
 	"internal/overload":     {},
 	"internal/share":        {},
 	"internal/snapshotfile": {},

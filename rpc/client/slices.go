@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/internal/boottime"
 	"github.com/bucketring/bucketring/rpc/internal/slices"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -23,9 +23,9 @@ import (
 
 // startSlices starts c.slices. It needs c.ring.
 func (c *Client) startSlices() {
-	epoch := time.Now()
+	clock := boottime.New()
 	c.slices = slices.New(slices.Options{
-		Now:     func() int64 { return int64(time.Since(epoch)) },
+		Now:     func() int64 { return int64(clock.Now()) }, // the owner's lease goes on while this machine is suspended
 		Send:    c.deliverReturn,
 		View:    c.lentDecision,
 		Timeout: c.timeout,
@@ -77,15 +77,21 @@ func (c *Client) lentDecision(d *pb.Decision) any {
 // takeSlice answers a call from a slice, if one is held that covers it. Otherwise it does not
 // change d.
 func (c *Client) takeSlice(call *Call, d *Decision) bool {
-	if c.slices == nil {
-		return false
-	}
+	return c.slices != nil && c.fromSlice(call, d, true)
+}
+
+// spendSlice is takeSlice for a call that was to renew the slice, and was not admitted.
+func (c *Client) spendSlice(call *Call, d *Decision) bool {
+	return c.slices != nil && c.fromSlice(call, d, false)
+}
+
+func (c *Client) fromSlice(call *Call, d *Decision, renews bool) bool {
 	q := pb.CheckRequest{
 		Key: call.Key, Tier: call.Tier, Model: call.Model, Requests: call.Requests, InputTokens: call.InputTokens,
 		OutputTokens: call.OutputTokens, Costs: call.Costs, ServiceTier: call.ServiceTier,
 	}
 	var a slices.Answer
-	if !c.slices.Take(&q, &a) {
+	if renews && !c.slices.Take(&q, &a) || !renews && !c.slices.Spend(&q, &a) {
 		return false
 	}
 	l := a.View.(*lent)

@@ -65,6 +65,9 @@ func shapeOf(q *pb.CheckRequest) string {
 	return string(b)
 }
 
+// Spend implements holder.
+func (h *simpleHolder) Spend(q *pb.CheckRequest, into *pb.Decision) bool { return h.Take(q, into) }
+
 func (h *simpleHolder) Take(q *pb.CheckRequest, into *pb.Decision) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -46,6 +46,9 @@ func causeOf(err error) (cause, bool) {
 
 // fallBack decides a call without its owner, and reports to the owner what it admits.
 func (r *Router) fallBack(f *forward, why cause) {
+	if r.spendSlice(f) {
+		return
+	}
 	f.fellBack = true
 	if f.Origin == call.Outbox || f.Kind == call.SliceReturn { // for the owner alone; it is sent again
 		f.result = unavailable("the owner cannot be reached: " + string(why))

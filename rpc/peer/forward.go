@@ -281,6 +281,9 @@ const lateRetry = 250 * time.Millisecond
 // fallback, whose decisions the owner would have to charge later. What an earlier owner
 // may have charged is withdrawn.
 func (r *Router) refuse(f *forward, err error) {
+	if r.spendSlice(f) {
+		return
+	}
 	r.withdraw(f)
 	retry := lateRetry
 	if e, ok := errors.AsType[*link.OverloadedError](err); ok {

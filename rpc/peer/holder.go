@@ -22,6 +22,9 @@ type holder interface {
 	// Take answers q from a slice. It fills into, and allocates nothing but what into
 	// points to. It returns false, and leaves into as it was, if no slice covers q.
 	Take(q *pb.CheckRequest, into *pb.Decision) bool
+	// Spend is like Take, for a check that was to bring a new slice and that its owner does
+	// not answer.
+	Spend(q *pb.CheckRequest, into *pb.Decision) bool
 	// Asks reports whether q should ask the owner for a slice. Then Granted or Answered
 	// must follow.
 	Asks(q *pb.CheckRequest) bool
@@ -60,11 +63,32 @@ func (r *Router) takeSlice(v *routingTable, c *call.Call, began time.Duration) *
 	if !maySlice(v, c) {
 		return nil
 	}
+	return r.fromSlice(c, true, began)
+}
+
+// spendSlice decides a call that asked for a slice, and that its owner does not answer, from
+// what is left of the one that this member holds. It reports whether that covers it.
+func (r *Router) spendSlice(f *forward) bool {
+	if !f.asks {
+		return false
+	}
+	result := r.fromSlice(f.Call, false, f.sent)
+	if result == nil {
+		return false
+	}
+	r.withdraw(f)
+	f.result = result
+	return true
+}
+
+// fromSlice returns the answer of a slice, nil if there is none. renews says that it may leave
+// the check to the owner to renew the slice.
+func (r *Router) fromSlice(c *call.Call, renews bool, began time.Duration) *pb.Result {
 	s, ok := r.sliced.Get().(*sliced)
 	if !ok {
 		s = new(sliced)
 	}
-	if !r.holder.Take(c.Check(), &s.decision) {
+	if q, d := c.Check(), &s.decision; renews && !r.holder.Take(q, d) || !renews && !r.holder.Spend(q, d) {
 		r.sliced.Put(s)
 		return nil
 	}

@@ -42,9 +42,16 @@ func newTableHolder(clock func() time.Duration, newID func() string, send func(c
 // Take implements holder.
 func (h *tableHolder) Take(q *pb.CheckRequest, into *pb.Decision) bool {
 	var a slices.Answer
-	if !h.table.Take(q, &a) {
-		return false
-	}
+	return h.table.Take(q, &a) && h.fill(&a, into)
+}
+
+// Spend implements holder.
+func (h *tableHolder) Spend(q *pb.CheckRequest, into *pb.Decision) bool {
+	var a slices.Answer
+	return h.table.Spend(q, &a) && h.fill(&a, into)
+}
+
+func (h *tableHolder) fill(a *slices.Answer, into *pb.Decision) bool {
 	a.Fill(into, h.newID())
 	return true
 }

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
+	"github.com/bucketring/bucketring/internal/boottime"
 	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -130,11 +131,11 @@ func (c *cluster) start(name string) *member {
 		m.limiter = limiter.New(limiter.Options{})
 		engine = LimiterEngine(m.limiter, time.LoadLocation)
 	}
-	machine := newClock()
+	machine := boottime.New()
 	host, err := New(Options{
 		Name: name, Boot: c.boots, Engine: engine, Protocol: c.protocol,
 		Now:   func() limiter.Time { return limiter.Time{Mono: time.Now().UnixNano(), Wall: time.Now().UnixNano()} },
-		Clock: func() time.Duration { return machine.now() + time.Duration(m.offset.Load()) },
+		Clock: func() time.Duration { return machine.Now() + time.Duration(m.offset.Load()) },
 		Keys:  func() [][]byte { return c.keys },
 		Dial:  []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 		Changed: func(partition int, _ continuity.Arrangement, r continuity.Role) {

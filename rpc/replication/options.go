@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
+	"github.com/bucketring/bucketring/internal/boottime"
 	"github.com/bucketring/bucketring/limiter"
 )
 
@@ -66,7 +67,7 @@ func (o Options) withDefaults() Options {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Clock == nil {
-		o.Clock = newClock().now
+		o.Clock = boottime.New().Now
 	}
 	if o.Protocol.Partitions == 0 {
 		o.Protocol = continuity.Defaults(partitions)

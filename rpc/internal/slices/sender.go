@@ -21,6 +21,10 @@ const (
 	// Time until a failed return is sent again, which doubles.
 	minBackoff = int64(20 * time.Millisecond)
 	maxBackoff = int64(time.Second)
+
+	// maxAge is for how long a return is sent again: longer than any owner waits for it. Then
+	// the slice was charged in full.
+	maxAge = int64(10 * time.Second)
 )
 
 // sender sends returns to owners, and ends slices whose time is over. Its lock may be taken
@@ -51,6 +55,7 @@ type pending struct {
 	key, id string
 	item    *pb.Item
 	backoff int64 // the last one
+	added   int64
 }
 
 // event is what to do at a time: send a return, or look for slices of a key that are over.
@@ -87,6 +92,7 @@ func (s *sender) add(key string, r *slice.Return) {
 	p := &pending{key: key, id: r.ID, item: &pb.Item{Call: &pb.Item_SliceReturn{
 		SliceReturn: &pb.SliceReturn{Key: key, Slice: r.ID, Spent: r.Spent, Calls: r.Calls},
 	}}}
+	p.added = s.table.options.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.closed {
@@ -168,11 +174,11 @@ func (s *sender) send(p *pending) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.table.options.Timeout)
 	err := s.table.options.Send(ctx, p.item)
 	cancel()
-	final := err == nil || errors.Is(err, ErrRejected)
+	now := s.table.options.Now()
+	final := err == nil || errors.Is(err, ErrRejected) || now-p.added > maxAge
 	if final {
 		s.table.acknowledged(p.key, p.id)
 	}
-	now := s.table.options.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.inFlight--

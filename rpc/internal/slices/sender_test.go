@@ -40,6 +40,29 @@ func TestFailedReturnIsSentAgain(t *testing.T) {
 	})
 }
 
+// A return is given up when no owner waits for it any more, so that the key may ask again.
+func TestOldReturnIsGivenUp(t *testing.T) {
+	run(t, held.Options{}, func(s *scene) {
+		s.owner(errors.New("unavailable"), false)
+		for range 4 {
+			s.grant(check("k"), 10)
+			s.take(check("k"), 1)
+			s.Recall("k")
+		}
+		time.Sleep(9 * time.Second)
+		if st := s.Status(); st.PendingReturns != 4 || st.LostReturns != 0 || s.Asks(check("k")) {
+			s.Errorf("Status() after 9 s = %+v, want four pending returns", st)
+		}
+		time.Sleep(4 * time.Second)
+		if st := s.Status(); st.PendingReturns != 0 || st.LostReturns != 4 {
+			s.Errorf("Status() after 13 s = %+v, want four lost returns", st)
+		}
+		if !s.Asks(check("k")) {
+			s.Error("Asks() without returns = false, want true")
+		}
+	})
+}
+
 // While four returns of a key are not acknowledged, it asks for nothing. Other keys do.
 func TestUnacknowledgedReturns(t *testing.T) {
 	run(t, held.Options{}, func(s *scene) {

@@ -74,6 +74,28 @@ func TestRenewal(t *testing.T) {
 	})
 }
 
+// A check that was to renew a slice, and that the owner did not admit, is answered from what
+// is left, however long the owner took.
+func TestSpend(t *testing.T) {
+	run(t, slices.Options{}, func(s *scene) {
+		q := check("k")
+		s.grant(q, 2)
+		if got := s.take(q, 2); got != 1 || !s.Asks(q) {
+			s.Fatalf("%d of 2 checks were answered, want 1, and the other to renew the slice", got)
+		}
+		time.Sleep(30 * time.Millisecond)
+		s.Answered(q)
+		var a slices.Answer
+		if !s.Spend(q, &a) {
+			s.Error("Spend() with a call left = false")
+		}
+		if s.Spend(q, &a) {
+			s.Error("Spend() of a slice that is spent = true")
+		}
+		s.wantReturned(map[string]int64{"s1": 2})
+	})
+}
+
 // The answer is the decision with which the slice came, less what was spent.
 func TestAnswer(t *testing.T) {
 	run(t, slices.Options{View: func(d *pb.Decision) any { return d.GetOwner() }}, func(s *scene) {

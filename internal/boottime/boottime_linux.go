@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package replication
+package boottime
 
 import (
 	"sync/atomic"
@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clock is CLOCK_BOOTTIME, which counts the time in which the machine was suspended. To
+// Clock is CLOCK_BOOTTIME, which counts the time in which the machine was suspended. To
 // read it takes a system call, which costs more than a decision. The clocks of package
 // time do not count suspension. But the wall clock jumps then, relative to the monotonic
 // clock, so the system is asked only after such a jump.
-type clock struct {
+type Clock struct {
 	base time.Time
 	// wall is how far the wall clock was ahead of the monotonic one, and boot how far
 	// CLOCK_BOOTTIME was, at the last system call.
@@ -24,13 +24,15 @@ type clock struct {
 // clocks whose rates differ.
 const maxJump = 5 * time.Millisecond
 
-func newClock() *clock {
-	c := &clock{base: time.Now()}
+// New returns a clock whose times are positive.
+func New() *Clock {
+	c := &Clock{base: time.Now()}
 	c.calibrate(time.Now())
 	return c
 }
 
-func (c *clock) now() time.Duration {
+// Now returns the time.
+func (c *Clock) Now() time.Duration {
 	now := time.Now()
 	mono := now.Sub(c.base)
 	if jump := now.UnixNano() - int64(mono) - c.wall.Load(); jump > int64(maxJump) || jump < -int64(maxJump) {
@@ -40,7 +42,7 @@ func (c *clock) now() time.Duration {
 }
 
 // calibrate reads CLOCK_BOOTTIME.
-func (c *clock) calibrate(now time.Time) time.Duration {
+func (c *Clock) calibrate(now time.Time) time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		panic(err) // every Linux that Go supports has it
