@@ -23,5 +23,6 @@
 //     window before its charge leaves the window. See [Lease].
 //
 // The holder counts its deadline from when it asked, which is before the owner lent. The
-// owner ends the lease later by [Skew], because clocks of two machines differ in speed.
+// owner ends the lease later by [Skew], because clocks of two machines differ in speed, and by
+// [ReturnTime], in which the return arrives.
 package slice
