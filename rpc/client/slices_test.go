@@ -355,6 +355,20 @@ func TestRejectedReturn(t *testing.T) {
 	})
 }
 
+// A check that was only to renew a slice is answered from it if no node answers the check.
+func TestFailureWhileASliceLasts(t *testing.T) {
+	runLending(t, client.Options{}, []string{"a"}, func(t scene, _ *lender) {
+		check(t)
+		t.nodes["a"].behave(func(context.Context, int) error { return status.Error(codes.Unavailable, "no") })
+		if got := routes(t, 10, alice); got[client.Slice] != 10 {
+			t.Errorf("routes %v, want all 10 calls of the slice", got)
+		}
+		if d, err := t.c.Check(t.Context(), alice); !errors.Is(err, client.ErrUnreachable) {
+			t.Errorf("Check() after the slice is spent = %+v, %v, want ErrUnreachable", d, err)
+		}
+	})
+}
+
 // The check that is to renew a slice is answered from the slice if the owner denies it, as
 // long as the slice lasts. Then the owner's denial is the answer.
 func TestDenialWhileASliceLasts(t *testing.T) {

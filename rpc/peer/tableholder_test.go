@@ -64,3 +64,28 @@ func TestTableOfSlices(t *testing.T) {
 	}
 	t.Logf("%d of %d from slices, %v lent, %v recalls", fromSlice.Load(), admitted.Load(), owner.metric("bucketring_slices_lent_total"), owner.metric("bucketring_slice_recalls_total"))
 }
+
+// TestSliceOfADeadOwner: while a slice lasts, no check is decided without the owner, not even
+// the one that was to renew the slice.
+func TestSliceOfADeadOwner(t *testing.T) {
+	nodes := newCluster(t, 2)
+	owner, holder := nodes[0], nodes[1]
+	key := owner.ownedBy(0)
+	heat(t, holder, key)
+	waittest.Until(t, "a slice", func() bool {
+		owner.owners.clock.Add(int64(lendInterval))
+		checkHot(t, holder, key)
+		return holder.Status().Slices.Held == 1
+	})
+	owner.kill()
+	fromSlice := 0
+	for holder.Status().Slices.Held == 1 {
+		if d := checkHot(t, holder, key); d.Route != pb.Route_ROUTE_SLICE {
+			t.Fatalf("Check() = %v after %d checks from a slice that lasts, want it from the slice", d, fromSlice)
+		}
+		fromSlice++
+	}
+	if fromSlice < 8 {
+		t.Errorf("%d checks were answered from the slice, want more", fromSlice)
+	}
+}
