@@ -247,9 +247,10 @@ func (ss samples) wantAnswered(t *testing.T, what string) {
 }
 
 // wantUndisturbed compares the latency of calls before and during a fault. Calls
-// that wait for the broken member take up to a second, and those in a batch with a charge
-// that waits for its heir 50 ms. The bounds are far below the one, and above the other with
-// the noise of a small machine.
+// that wait for the broken member take up to a second. Those in a batch with a charge whose
+// heir has died wait for it 50 ms, pause for 20 ms and wait again, until there is another
+// heir, which takes a small machine about 150 ms, on which all partitions change meanwhile.
+// The bounds are far below the one, and above the other.
 func wantUndisturbed(t *testing.T, what string, before, during samples) {
 	t.Helper()
 	t.Logf("%s, before: %v", what, before)
@@ -259,10 +260,10 @@ func wantUndisturbed(t *testing.T, what string, before, during samples) {
 	if n := len(before.by(client.Fallback)) + len(during.by(client.Fallback)); n != 0 {
 		t.Errorf("%s: %d calls were decided in fallback, want none", what, n)
 	}
-	if got, most := during.quantile(500), 3*before.quantile(500)+2*time.Millisecond; got > most {
+	if got, most := during.quantile(500), 3*before.quantile(500)+10*time.Millisecond; got > most {
 		t.Errorf("%s: the median during the fault is %v, want at most %v (before: %v)", what, got, most, before.quantile(500))
 	}
-	if got, most := during.quantile(990), 5*before.quantile(990)+120*time.Millisecond; got > most {
+	if got, most := during.quantile(990), 5*before.quantile(990)+200*time.Millisecond; got > most {
 		t.Errorf("%s: p99 during the fault is %v, want at most %v (before: %v)", what, got, most, before.quantile(990))
 	}
 }

@@ -91,6 +91,7 @@ func (l *loop) run(ctx context.Context) {
 			for _, o := range l.outs {
 				l.answered(o)
 			}
+			l.noteLinks()
 			l.moves.report(l.log, l.clock())
 			l.leave.tick(l)
 		}
@@ -348,6 +349,19 @@ func (l *loop) heardOf(member continuity.ID) *atomic.Int64 {
 		l.heard[member] = at
 	}
 	return at
+}
+
+// noteLinks has no charge wait for a member to which there is no connection. That is not a
+// silent heir that might take over, and it is replaced soon.
+func (l *loop) noteLinks() {
+	for id, at := range l.heard {
+		switch k := l.links[id]; {
+		case k == nil || !k.up.Load():
+			at.Store(always)
+		case at.Load() == always:
+			at.Store(int64(l.clock()))
+		}
+	}
 }
 
 // receiveChanges applies the changes of a frame, which has them one partition after the other.

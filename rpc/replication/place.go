@@ -28,7 +28,7 @@ type partition struct {
 	lags    atomic.Int64 // after when small charges wait as well
 	durable atomic.Uint64
 	place   atomic.Pointer[Place]
-	heard   atomic.Pointer[atomic.Int64]    // when the heir last acknowledged anything; nil: not the owner, or no heir
+	heard   atomic.Pointer[atomic.Int64]    // when the heir last acknowledged anything, or always if there is no connection; nil: not the owner, or no heir
 	copy    atomic.Pointer[continuity.Copy] // without Seq; nil: none yet
 
 	waiting struct {
