@@ -12,7 +12,7 @@ import (
 )
 
 // Loan is what [Engine.Lend] lends: a slice of the limits of one call. The caller sets the
-// fields up to Holders, and may reuse a Loan to avoid allocations.
+// fields up to Rate, and may reuse a Loan to avoid allocations.
 type Loan struct {
 	// ID is that of the slice, for [Engine.Return]. It must be unique among the ids under
 	// the key's root, and no caller of Check or Reserve may choose it.
@@ -57,8 +57,8 @@ var errSliceID = &ConflictError{"the id is that of a slice"}
 // [Options].MaxIDs. A slice counts as a live reservation there, and its records are not
 // evicted.
 //
-// d may be the decision of the check. If a slice was lent, d gets Change and Large, and in
-// Limits the state of the limits without the slice; its other fields stay. The error is a
+// d may be the decision of the check. If a slice was lent, d gets Change and Large, in Limits
+// the state of the limits without the slice, and the Binding of these; its other fields stay. The error is a
 // [*FieldError], [ErrClosed], or matches [ErrConflict] if the id is known.
 func (e *Engine) Lend(now Time, r *Request, l *Loan, d *Decision) (ok bool, err error) {
 	if l.ID == "" {

@@ -44,7 +44,7 @@ func openClient(k *kind, rest string, o Options) (builtin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &clientTarget{base{k, k.Name + ":" + strings.Join(addrs, ","), o.Timeout, o.NoIDs}, c}, nil
+	return &clientTarget{newBase(k, k.Name+":"+strings.Join(addrs, ","), o), c}, nil
 }
 
 func (l *clientTarget) describe() string { return "" }

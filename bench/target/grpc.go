@@ -52,7 +52,7 @@ func openGRPC(k *kind, rest string, o Options) (builtin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &grpcTarget{base{k, k.Name + ":" + at, o.Timeout, o.NoIDs}, conn, pb.NewRateLimiterClient(conn), newThrottle(), newConnections(maxInFlight)}, nil
+	return &grpcTarget{newBase(k, k.Name+":"+at, o), conn, pb.NewRateLimiterClient(conn), newThrottle(), newConnections(maxInFlight)}, nil
 }
 
 // dial returns one connection. It reconnects as quickly as the client library, so

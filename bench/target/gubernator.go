@@ -35,7 +35,7 @@ func openGubernator(k *kind, rest string, o Options) (builtin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &gubernatorTarget{base: base{k, k.Name + ":" + at, o.Timeout, o.NoIDs}, conn: conn}, nil
+	return &gubernatorTarget{base: newBase(k, k.Name+":"+at, o), conn: conn}, nil
 }
 
 func (g *gubernatorTarget) describe() string {

@@ -69,7 +69,7 @@ func openHTTP(k *kind, rest string, o Options) (builtin, error) {
 		IdleConnTimeout:     time.Minute,
 	}
 	root := k.Name + "://" + at
-	return &httpTarget{base{k, root, o.Timeout, o.NoIDs}, root, &http.Client{
+	return &httpTarget{newBase(k, root, o), root, &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, newConnections(count), newThrottle()}, nil

@@ -104,7 +104,7 @@ func openLLM(k *kind, rest string, o Options) (builtin, error) {
 		dialect = anthropicDialect
 	}
 	m := &llmTarget{
-		base: base{k, k.Name + ":" + scheme + "://" + at, o.Timeout, o.NoIDs}, llmDialect: dialect, root: scheme + "://" + at, keyHeader: o.KeyHeader,
+		base: newBase(k, k.Name+":"+scheme+"://"+at, o), llmDialect: dialect, root: scheme + "://" + at, keyHeader: o.KeyHeader,
 		client: &http.Client{
 			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -23,7 +23,7 @@ type nullTarget struct {
 }
 
 func openNull(k *kind, rest string, o Options) (builtin, error) {
-	n := &nullTarget{base: base{k, k.Name + ":" + rest, o.Timeout, o.NoIDs}}
+	n := &nullTarget{base: newBase(k, k.Name+":"+rest, o)}
 	if rest == "" {
 		return n, nil
 	}

@@ -84,7 +84,7 @@ func openStore(k *kind, rest string, o Options) (*redisBase, error) {
 	if prefix == "" {
 		prefix = "bench:" + rand.Text()
 	}
-	return &redisBase{base: base{k, k.Name + "://" + where, o.Timeout, o.NoIDs}, client: redis.NewClient(options), prefix: prefix}, nil
+	return &redisBase{base: newBase(k, k.Name+"://"+where, o), client: redis.NewClient(options), prefix: prefix}, nil
 }
 
 // parseRedis parses [USER:PASSWORD@]HOST[:PORT][/DB] into options. It returns the

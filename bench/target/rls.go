@@ -42,7 +42,7 @@ func openRLS(k *kind, rest string, o Options) (builtin, error) {
 		return nil, err
 	}
 	return &rlsTarget{
-		base: base{k, k.Name + ":" + at, o.Timeout, o.NoIDs}, conn: conn, stub: rls.NewRateLimitServiceClient(conn),
+		base: newBase(k, k.Name+":"+at, o), conn: conn, stub: rls.NewRateLimitServiceClient(conn),
 		domain: o.Domain, descriptorKey: o.DescriptorKey,
 	}, nil
 }

@@ -81,6 +81,8 @@ type base struct {
 	noIDs   bool          // see Options.NoIDs
 }
 
+func newBase(k *kind, name string, o Options) base { return base{k, name, o.Timeout, o.NoIDs} }
+
 // checkID returns the request id of a check.
 func (b *base) checkID(c *bench.Call) string {
 	if b.noIDs {

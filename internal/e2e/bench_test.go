@@ -27,6 +27,21 @@ type benchRun struct {
 	target         *report.Target
 }
 
+// readRun reads the document of a run.
+func readRun(t *testing.T, path string) *report.Run {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	run, err := report.Read(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run
+}
+
 // runBench runs the bench with three nodes and a small load.
 func runBench(t *testing.T, args ...string) *benchRun {
 	t.Helper()
@@ -42,16 +57,11 @@ func runBench(t *testing.T, args ...string) *benchRun {
 		t.Fatal(err)
 	}
 	r := &benchRun{stdout: out.String(), stderr: errs.String(), code: cmd.ProcessState.ExitCode()}
-	file, err := os.Open(filepath.Join(dir, "run.json"))
-	if err != nil {
+	document := filepath.Join(dir, "run.json")
+	if _, err := os.Stat(document); err != nil {
 		t.Fatalf("%v = exit %d, and no document:\n%s%s", args, r.code, r.stdout, r.stderr)
 	}
-	defer file.Close()
-	run, err := report.Read(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.target = &run.Targets[0]
+	r.target = &readRun(t, document).Targets[0]
 	page, err := os.ReadFile(filepath.Join(dir, "run.html"))
 	if err != nil {
 		t.Fatal(err)
@@ -192,14 +202,8 @@ func TestBenchIsInterrupted(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &document); err != nil || len(document.Targets) != 1 || document.Targets[0].Achieved == 0 {
 		t.Errorf("standard output is no document of what was measured: %v", err)
 	}
-	file, err := os.Open(filepath.Join(dir, "run.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	run, err := report.Read(file)
-	if err != nil || len(run.Targets[0].Marks) != 1 || run.Targets[0].Marks[0].Kind != "kill" {
-		t.Errorf("the file has no mark of the kill: %v", err)
+	if marks := readRun(t, filepath.Join(dir, "run.json")).Targets[0].Marks; len(marks) != 1 || marks[0].Kind != "kill" {
+		t.Errorf("the file has the marks %v, want one of the kill", marks)
 	}
 	if left, _ := exec.CommandContext(t.Context(), "pgrep", "-af", "--", "--policy "+dir).Output(); len(left) > 0 {
 		t.Errorf("processes are left:\n%s", left)

@@ -29,16 +29,7 @@ func TestHotKey(t *testing.T) {
 			"--for", "3s", "--warmup", "2s", "--out", document, "--report", "",
 		}, args...)...)
 		t.Logf("%s: exit %d\n%s", name, code, out)
-		file, err := os.Open(document)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		r, err := report.Read(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		target := &r.Targets[0]
+		target := &readRun(t, document).Targets[0]
 		if a := target.Audit; code != 0 || a == nil || a.Verdict != report.Exact {
 			t.Errorf("%s: exit %d, audit %+v, want an exact one", name, code, a)
 		}

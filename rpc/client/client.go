@@ -100,11 +100,11 @@ func (c *Client) Close() error {
 // cost from memory, with the [Route] [Slice], if they have no RequestID of the caller.
 func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
 	chosen := call.RequestID != ""
-	if !chosen && ctx.Err() == nil && c.takeSlice(&call, &d) {
+	if !chosen && ctx.Err() == nil && c.takeSlice(&call, &d, true) {
 		return d, nil
 	}
 	if err = c.refuse(ctx, call.Key); err != nil {
-		if !chosen && c.spendSlice(&call, &d) { // it was only to renew the slice
+		if !chosen && c.takeSlice(&call, &d, false) { // it was only to renew the slice
 			return d, nil
 		}
 		return Decision{}, err
@@ -116,14 +116,14 @@ func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
 	w.takesSlice = !chosen && c.slices != nil
 	if err = ask(ctx, c, pb.RateLimiterClient.Check, call.fields(), &w.request, w); err != nil {
 		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
-		if !chosen && ctx.Err() == nil && c.spendSlice(&call, &d) {
+		if !chosen && ctx.Err() == nil && c.takeSlice(&call, &d, false) {
 			return d, nil
 		}
 		return Decision{}, &callFailure{"check", call.Key, err}
 	}
 	if w.answer.Denied() {
 		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
-		if !chosen && w.answer.Reason == LimitExceeded && c.spendSlice(&call, &d) {
+		if !chosen && w.answer.Reason == LimitExceeded && c.takeSlice(&call, &d, false) {
 			return d, nil // it was only to renew the slice, which the owner has charged before
 		}
 	}

@@ -75,23 +75,17 @@ func (c *Client) lentDecision(d *pb.Decision) any {
 }
 
 // takeSlice answers a call from a slice, if one is held that covers it. Otherwise it does not
-// change d.
-func (c *Client) takeSlice(call *Call, d *Decision) bool {
-	return c.slices != nil && c.fromSlice(call, d, true)
-}
-
-// spendSlice is takeSlice for a call that was to renew the slice, and was not admitted.
-func (c *Client) spendSlice(call *Call, d *Decision) bool {
-	return c.slices != nil && c.fromSlice(call, d, false)
-}
-
-func (c *Client) fromSlice(call *Call, d *Decision, renews bool) bool {
+// change d. renews says that it may leave the call to the owner, to renew the slice.
+func (c *Client) takeSlice(call *Call, d *Decision, renews bool) bool {
+	if c.slices == nil {
+		return false
+	}
 	q := pb.CheckRequest{
 		Key: call.Key, Tier: call.Tier, Model: call.Model, Requests: call.Requests, InputTokens: call.InputTokens,
 		OutputTokens: call.OutputTokens, Costs: call.Costs, ServiceTier: call.ServiceTier,
 	}
 	var a slices.Answer
-	if renews && !c.slices.Take(&q, &a) || !renews && !c.slices.Spend(&q, &a) {
+	if !c.slices.Take(&q, &a, renews) {
 		return false
 	}
 	l := a.View.(*lent)

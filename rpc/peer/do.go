@@ -47,8 +47,8 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 			began = time.Now()
 			limited = r.limit(ctx, began, len(calls))
 		}
-		f := forward{Call: c, index: i, unanswered: decided, asks: c.TakesSlice}
-		if f.asks {
+		f := forward{Call: c, index: i, unanswered: decided}
+		if f.TakesSlice {
 			f.sent = r.owners.Clock()
 		}
 		forwards = append(forwards, f)

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/rpc/internal/slices"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -65,10 +66,7 @@ func shapeOf(q *pb.CheckRequest) string {
 	return string(b)
 }
 
-// Spend implements holder.
-func (h *simpleHolder) Spend(q *pb.CheckRequest, into *pb.Decision) bool { return h.Take(q, into) }
-
-func (h *simpleHolder) Take(q *pb.CheckRequest, into *pb.Decision) bool {
+func (h *simpleHolder) Take(q *pb.CheckRequest, into *pb.Decision, _ bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.mu.slices[shapeOf(q)]
@@ -161,7 +159,7 @@ func (h *simpleHolder) endLocked(s *simpleSlice) {
 	h.mu.pending++
 	h.senders.Go(func() {
 		for h.ctx.Err() == nil {
-			if err := h.send(h.ctx, &pb.Item{Call: &pb.Item_SliceReturn{SliceReturn: r}}); err == nil || errors.Is(err, errReturnRejected) {
+			if err := h.send(h.ctx, &pb.Item{Call: &pb.Item_SliceReturn{SliceReturn: r}}); err == nil || errors.Is(err, slices.ErrRejected) {
 				h.mu.Lock()
 				h.mu.pending--
 				h.mu.Unlock()

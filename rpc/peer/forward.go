@@ -37,8 +37,7 @@ type forward struct {
 	bounces    int
 	fellBack   bool // no owner has decided it
 
-	asks bool          // for a slice
-	sent time.Duration // when it was sent first, by the clock of the owners, if it asks for a slice
+	sent time.Duration // when it was sent first, by the clock of the owners, if it takes a slice
 
 	result *pb.Result // once it is decided
 }

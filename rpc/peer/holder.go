@@ -4,7 +4,6 @@ package peer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/outbox"
+	"github.com/bucketring/bucketring/rpc/internal/slices"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -20,11 +20,9 @@ import (
 // holder has the slices that this member holds. Its methods are safe for concurrent use.
 type holder interface {
 	// Take answers q from a slice. It fills into, and allocates nothing but what into
-	// points to. It returns false, and leaves into as it was, if no slice covers q.
-	Take(q *pb.CheckRequest, into *pb.Decision) bool
-	// Spend is like Take, for a check that was to bring a new slice and that its owner does
-	// not answer.
-	Spend(q *pb.CheckRequest, into *pb.Decision) bool
+	// points to. It returns false, and leaves into as it was, if no slice covers q, or if q
+	// is to bring a new one, which is only left to q if renews is set.
+	Take(q *pb.CheckRequest, into *pb.Decision, renews bool) bool
 	// Asks reports whether q should ask the owner for a slice. Then Granted or Answered
 	// must follow.
 	Asks(q *pb.CheckRequest) bool
@@ -37,7 +35,7 @@ type holder interface {
 	// Recall ends the slices of a key, and has them returned at once. It does not wait.
 	Recall(key string)
 	// Close ends all slices, and waits until they are returned or ctx is done. After that
-	// Take and Asks return false.
+	// Take and Asks return false. It may be called again.
 	Close(ctx context.Context) error
 	// Status returns how many slices are held, and how many returns wait to be
 	// acknowledged.
@@ -69,7 +67,7 @@ func (r *Router) takeSlice(v *routingTable, c *call.Call, began time.Duration) *
 // spendSlice decides a call that asked for a slice, and that its owner does not answer, from
 // what is left of the one that this member holds. It reports whether that covers it.
 func (r *Router) spendSlice(f *forward) bool {
-	if !f.asks {
+	if !f.TakesSlice {
 		return false
 	}
 	result := r.fromSlice(f.Call, false, f.sent)
@@ -88,7 +86,7 @@ func (r *Router) fromSlice(c *call.Call, renews bool, began time.Duration) *pb.R
 	if !ok {
 		s = new(sliced)
 	}
-	if q, d := c.Check(), &s.decision; renews && !r.holder.Take(q, d) || !renews && !r.holder.Spend(q, d) {
+	if !r.holder.Take(c.Check(), &s.decision, renews) {
 		r.sliced.Put(s)
 		return nil
 	}
@@ -106,7 +104,7 @@ func (r *Router) sliceAnswered(f *forward) {
 		f.result.Slice = nil
 	}
 	switch {
-	case !f.asks:
+	case !f.TakesSlice:
 	case s == nil:
 		r.holder.Answered(f.Check())
 	default:
@@ -114,12 +112,8 @@ func (r *Router) sliceAnswered(f *forward) {
 	}
 }
 
-// errReturnRejected is the error of a return that the owner has rejected for good: the slice
-// ends with its lease, fully charged.
-var errReturnRejected = errors.New("the owner rejects the return of a slice")
-
 // returnSlice sends the return of a slice to the owner of its key. It returns nil when the
-// owner has it. After an error that is not errReturnRejected it is to be sent again.
+// owner has it. After an error that is not [slices.ErrRejected] it is to be sent again.
 //
 // It is not sent by the link. An owner that waits for a return may be answering a batch of
 // that link meanwhile, and answers one at a time.
@@ -137,7 +131,7 @@ func (r *Router) returnSlice(ctx context.Context, item *pb.Item) error {
 		if r.rejectionLog.returns.allow(time.Now()) {
 			r.log.Warn("return of a slice rejected: it is charged in full", "error", err)
 		}
-		return fmt.Errorf("%w: %w", errReturnRejected, err)
+		return fmt.Errorf("%w: %w", slices.ErrRejected, err)
 	}
 	return err
 }
@@ -162,7 +156,4 @@ func (p *peer) returnSlice(ctx context.Context, item *pb.Item) error {
 // ReturnSlices ends the slices that this member holds, and waits until their owners have
 // what was spent, or ctx is done. The error says what is left. After it, every check is
 // forwarded.
-func (r *Router) ReturnSlices(ctx context.Context) error {
-	r.holderClosed.Do(func() { r.holderErr = r.holder.Close(ctx) })
-	return r.holderErr
-}
+func (r *Router) ReturnSlices(ctx context.Context) error { return r.holder.Close(ctx) }

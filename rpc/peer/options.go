@@ -44,8 +44,8 @@ type Options struct {
 	// MaxOutbox bounds the calls in the outbox. 0: the outbox's default.
 	MaxOutbox int
 
-	// newHolder makes what holds slices, which send returns to their owners. Nil: this
-	// member takes no slices.
+	// newHolder makes what holds slices, which send returns to their owners, for tests. Nil:
+	// a table of slices.
 	newHolder func(send func(context.Context, *pb.Item) error) holder
 
 	Logger   *slog.Logger          // nil: no log

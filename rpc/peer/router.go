@@ -40,8 +40,6 @@ type Router struct {
 	lender          *lender
 	holder          holder
 	sliced          sync.Pool // of *sliced
-	holderClosed    sync.Once
-	holderErr       error // of closing the holder
 
 	table atomic.Pointer[routingTable] // never nil; SetTopology replaces it
 

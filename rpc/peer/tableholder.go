@@ -4,8 +4,6 @@ package peer
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -27,31 +25,18 @@ var _ holder = (*tableHolder)(nil)
 func newTableHolder(clock func() time.Duration, newID func() string, send func(context.Context, *pb.Item) error) *tableHolder {
 	h := &tableHolder{newID: newID}
 	h.table = slices.New(slices.Options{
-		Now: func() int64 { return int64(clock()) },
-		Send: func(ctx context.Context, item *pb.Item) error {
-			err := send(ctx, item)
-			if errors.Is(err, errReturnRejected) {
-				return fmt.Errorf("%w: %w", slices.ErrRejected, err)
-			}
-			return err
-		},
+		Now:  func() int64 { return int64(clock()) },
+		Send: send,
 	})
 	return h
 }
 
 // Take implements holder.
-func (h *tableHolder) Take(q *pb.CheckRequest, into *pb.Decision) bool {
+func (h *tableHolder) Take(q *pb.CheckRequest, into *pb.Decision, renews bool) bool {
 	var a slices.Answer
-	return h.table.Take(q, &a) && h.fill(&a, into)
-}
-
-// Spend implements holder.
-func (h *tableHolder) Spend(q *pb.CheckRequest, into *pb.Decision) bool {
-	var a slices.Answer
-	return h.table.Spend(q, &a) && h.fill(&a, into)
-}
-
-func (h *tableHolder) fill(a *slices.Answer, into *pb.Decision) bool {
+	if !h.table.Take(q, &a, renews) {
+		return false
+	}
 	a.Fill(into, h.newID())
 	return true
 }

@@ -52,7 +52,7 @@ func (m *replies) make(r *Results) {
 			seen++
 		case x.kind == call.Count:
 			counted++
-		case x.kind == call.SliceReturn || x.kind == call.SliceRecall:
+		case x.kind == call.SliceReturn:
 		default:
 			decisions++
 		}
@@ -81,7 +81,7 @@ func (m *replies) result(s *Service, x *scratch) *pb.Result {
 		r := &m.counted[0]
 		m.counted = m.counted[1:]
 		return r.fill(s, x)
-	case call.SliceReturn, call.SliceRecall:
+	case call.SliceReturn:
 		return SliceEnded()
 	}
 	r := &m.decisions[0]
@@ -99,7 +99,7 @@ func (s *Service) result(x *scratch) *pb.Result {
 		return new(seenReply).fill(s, x, &space{answers: 1})
 	case call.Count:
 		return new(countedReply).fill(s, x)
-	case call.SliceReturn, call.SliceRecall:
+	case call.SliceReturn:
 		return SliceEnded()
 	}
 	switch n := len(x.decision.Limits); {

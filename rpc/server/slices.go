@@ -82,8 +82,9 @@ func (r *Results) Lendable(i int) (rate, share int64, ok bool) {
 }
 
 // Lend lends a slice for calls like call i, for which Lendable must have returned true, and
-// adds it to the answer. The caller sets ID, Client, Share and Holders of l. [Results.Change] of the call includes the charge of the slice. It
-// returns false, and changes nothing, if the engine lends none.
+// adds it to the answer. The caller sets the fields of l that are not results.
+// [Results.Change] of the call includes the charge of the slice. It returns false, and
+// changes nothing, if the engine lends none.
 func (s *Service) Lend(results *Results, i int, l *limiter.Loan) bool {
 	one := &results.list[i]
 	x, y := one.scratch, s.newScratch()

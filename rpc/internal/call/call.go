@@ -121,10 +121,8 @@ func Of(r proto.Message) Call {
 	switch q := r.(type) {
 	case *pb.CheckRequest:
 		c = Call{Kind: Check, RequestID: q.GetRequestId(), request: q}
-		c.Err = reservedForSlices(c.RequestID)
 	case *pb.ReserveRequest:
 		c = Call{Kind: Reserve, RequestID: q.GetRequestId(), request: q}
-		c.Err = reservedForSlices(c.RequestID)
 		if requestid.IsFallback(c.RequestID) {
 			c.Err = &limiter.FieldError{
 				Field: "request_id", Value: text.Quote(c.RequestID),
@@ -141,7 +139,6 @@ func Of(r proto.Message) Call {
 		c = Call{Kind: Peek, request: q}
 	case *pb.CountRequest:
 		c = Call{Kind: Count, RequestID: q.GetRequestId(), request: q}
-		c.Err = reservedForSlices(c.RequestID)
 	case *pb.SliceReturn:
 		c = Call{Kind: SliceReturn, request: q}
 	case *pb.SliceRecall:
@@ -149,17 +146,17 @@ func Of(r proto.Message) Call {
 	default:
 		panic(fmt.Sprintf("call: %T is not a request", r))
 	}
+	if c.Kind.IsNew() && requestid.IsSlice(c.RequestID) {
+		c.Err = errSliceID(c.RequestID)
+	}
 	c.Key = c.request.GetKey()
 	c.Partition = keypath.Partition(c.Key, ring.Partitions)
 	return c
 }
 
-// reservedForSlices returns an error for an id that only slices have. A caller must not
+// errSliceID is the error of a call with an id that only slices have. A caller must not
 // choose it: an owner keeps slices and calls by the same ids.
-func reservedForSlices(id string) error {
-	if !requestid.IsSlice(id) {
-		return nil
-	}
+func errSliceID(id string) error {
 	return &limiter.FieldError{
 		Field: "request_id", Value: text.Quote(id),
 		Problem: "must not begin with " + requestid.SlicePrefix + ", as the ids of slices do",

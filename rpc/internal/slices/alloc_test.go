@@ -17,9 +17,9 @@ func TestAllocations(t *testing.T) {
 	other := &pb.CheckRequest{Key: "k", Costs: costs}
 	var a slices.Answer
 	for name, call := range map[string]func(){
-		"Take() from a slice":        func() { s.Take(check1, &a) },
-		"Take() of another shape":    func() { s.Take(other, &a) },
-		"Take() of another key":      func() { s.Take(check2, &a) },
+		"Take() from a slice":        func() { s.Take(check1, &a, true) },
+		"Take() of another shape":    func() { s.Take(other, &a, true) },
+		"Take() of another key":      func() { s.Take(check2, &a, true) },
 		"Asks() with a slice":        func() { s.Asks(check1) },
 		"Asks() for another key":     func() { s.Asks(check2) },
 		"Answered() for another key": func() { s.Answered(check2) },
@@ -47,7 +47,7 @@ func BenchmarkTake(b *testing.B) {
 			var a slices.Answer
 			b.ReportAllocs()
 			for b.Loop() {
-				if t.Take(q, &a) != (q == check1) {
+				if t.Take(q, &a, true) != (q == check1) {
 					b.Fatal("wrong answer")
 				}
 			}
@@ -61,7 +61,7 @@ func BenchmarkTakeNothing(b *testing.B) {
 	var a slices.Answer
 	b.ReportAllocs()
 	for b.Loop() {
-		if t.Take(check1, &a) || !t.Asks(check1) {
+		if t.Take(check1, &a, true) || !t.Asks(check1) {
 			b.Fatal("wrong answer")
 		}
 	}

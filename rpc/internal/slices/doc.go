@@ -7,7 +7,7 @@
 // A slice serves checks with the same shape as the check it came with: the same key, tier,
 // model, service tier and costs. A call that it does not serve is sent to the owner:
 //
-//	if table.Take(q, &answer) {
+//	if table.Take(q, &answer, true) {
 //		return answer // no request id of the caller, and the slice covers it
 //	}
 //	asked := now()

@@ -112,7 +112,7 @@ func check(key string) *pb.CheckRequest { return &pb.CheckRequest{Key: key} }
 func (s *scene) take(q *pb.CheckRequest, n int) (answered int) {
 	var a slices.Answer
 	for range n {
-		if s.Take(q, &a) {
+		if s.Take(q, &a, true) {
 			answered++
 		}
 	}

@@ -47,7 +47,7 @@ func TestConcurrentUse(t *testing.T) {
 			for i := range calls {
 				q := &pb.CheckRequest{Key: fmt.Sprint((caller + i) % keys), InputTokens: int64(i / 100 % 3)}
 				var a slices.Answer
-				if table.Take(q, &a) {
+				if table.Take(q, &a, true) {
 					taken.Add(1)
 					continue
 				}

@@ -86,14 +86,9 @@ func (t *Table) shard(key string) *shard {
 
 // Take answers a check from memory, and sets a then. It returns false if the owner must
 // decide: no slice covers the check, the check has a request id, or it is the one that is to
-// renew a slice. Take allocates nothing.
-func (t *Table) Take(q *pb.CheckRequest, a *Answer) bool { return t.take(q, a, true) }
-
-// Spend is like Take, but leaves no check to the owner to renew a slice. It is for a check
-// that was to do so, and that the owner has not admitted.
-func (t *Table) Spend(q *pb.CheckRequest, a *Answer) bool { return t.take(q, a, false) }
-
-func (t *Table) take(q *pb.CheckRequest, a *Answer, renews bool) bool {
+// renew a slice. None is to do that unless renews is set; it is not for a check which was,
+// and which the owner has not admitted. Take allocates nothing.
+func (t *Table) Take(q *pb.CheckRequest, a *Answer, renews bool) bool {
 	if t.keys.Load() == 0 || q.GetRequestId() != "" {
 		return false
 	}

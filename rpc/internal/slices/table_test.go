@@ -76,7 +76,7 @@ func TestRenewal(t *testing.T) {
 
 // A check that was to renew a slice, and that the owner did not admit, is answered from what
 // is left, however long the owner took.
-func TestSpend(t *testing.T) {
+func TestTakeWithoutRenewal(t *testing.T) {
 	run(t, slices.Options{}, func(s *scene) {
 		q := check("k")
 		s.grant(q, 2)
@@ -86,11 +86,11 @@ func TestSpend(t *testing.T) {
 		time.Sleep(30 * time.Millisecond)
 		s.Answered(q)
 		var a slices.Answer
-		if !s.Spend(q, &a) {
-			s.Error("Spend() with a call left = false")
+		if !s.Take(q, &a, false) {
+			s.Error("Take() with a call left = false")
 		}
-		if s.Spend(q, &a) {
-			s.Error("Spend() of a slice that is spent = true")
+		if s.Take(q, &a, false) {
+			s.Error("Take() of a slice that is spent = true")
 		}
 		s.wantReturned(map[string]int64{"s1": 2})
 	})
@@ -103,7 +103,7 @@ func TestAnswer(t *testing.T) {
 		s.grant(q, 100)
 		for i, tokens := range []int64{35, 25, 15, 5, 0, 0} {
 			var a slices.Answer
-			if !s.Take(q, &a) || a.View != "a" {
+			if !s.Take(q, &a, true) || a.View != "a" {
 				s.Fatalf("Take() has the view %v, want that of the decision", a.View)
 			}
 			want := decision()
