@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
 
@@ -39,14 +40,14 @@ func startMixed(t *testing.T, founders int, binaries ...string) *processes {
 	policies := policyDir(t)
 	var join []string
 	for range binaries {
-		join = append(join, ownAddress(t))
+		join = append(join, freeport.Test(t))
 	}
 	ps := &processes{}
 	for i, path := range binaries {
 		if i == founders {
 			ps.awaitReady(t)
 		}
-		name, http, grpc := fmt.Sprintf("node-%d", i+1), ownAddress(t), ownAddress(t)
+		name, http, grpc := fmt.Sprintf("node-%d", i+1), freeport.Test(t), freeport.Test(t)
 		ps.run = append(ps.run, startProcess(t, name, path, "serve", "--name", name, "--http", http, "--grpc", grpc,
 			"--gossip", join[i], "--join", strings.Join(join, ","), "--bootstrap-expect", fmt.Sprint(founders), "--policy", policies))
 		ps.members = append(ps.members, newMember(t, name, http, grpc))

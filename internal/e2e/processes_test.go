@@ -7,8 +7,6 @@ package e2e
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
 
@@ -114,7 +113,7 @@ func startProcesses(t *testing.T, n int, flags ...string) *processes {
 	at := make([]addresses, n)
 	var join []string
 	for i := range at {
-		at[i] = addresses{ownAddress(t), ownAddress(t), ownAddress(t)}
+		at[i] = addresses{freeport.Test(t), freeport.Test(t), freeport.Test(t)}
 		join = append(join, at[i].gossip)
 	}
 	policies := policyDir(t)
@@ -133,32 +132,6 @@ func startProcesses(t *testing.T, n int, flags ...string) *processes {
 	}
 	ps.awaitOneView(t, waittest.Limit)
 	return ps
-}
-
-// ownAddress returns an address that is free for TCP and UDP. It stays free while
-// its node is down, because the port is below the ephemeral ports.
-func ownAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
-		tcp, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
-		if err != nil {
-			continue
-		}
-		udp, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", address)
-		if err := tcp.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err != nil {
-			continue
-		}
-		if err := udp.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return address
-	}
-	t.Fatal("there is no free port")
-	return ""
 }
 
 // syncBuffer is written by a process and read by the test.

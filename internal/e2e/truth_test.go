@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/internal/mockllm"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
@@ -135,9 +136,9 @@ func startProxy(t *testing.T, name, upstream string, nodes *processes, flags ...
 	for _, m := range nodes.members {
 		servers += "," + m.grpc
 	}
-	p := &proxyProcess{address: ownAddress(t)}
+	p := &proxyProcess{address: freeport.Test(t)}
 	p.process = startProcess(t, name, append([]string{
-		binary(t), "proxy", "--listen", p.address, "--admin", ownAddress(t), "--upstream", "http://" + upstream,
+		binary(t), "proxy", "--listen", p.address, "--admin", freeport.Test(t), "--upstream", "http://" + upstream,
 		"--servers", servers[1:], "--identity", "header:X-User", "--lease", truthLease,
 	}, flags...)...)
 	waittest.Until(t, name+" to forward requests", func() bool {

@@ -8,7 +8,6 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
@@ -30,16 +29,16 @@ type loop struct {
 	m    *continuity.Machine
 	open []bool // in the engine
 
-	links   map[continuity.ID]*link
-	outs    map[continuity.ID]*out          // what is to be sent, by member
-	heard   map[continuity.ID]*atomic.Int64 // when a member last acknowledged changes or granted leases
-	pending []*out                          // those with something to send
-	drained []continuity.Drained            // answers to Seal
-	tracked []bool
-	changes continuity.Changed // the memory of reportChanges
-	polled  int                // the partition that pollSeqs looked at last
-	moves   moves
-	leave   leave
+	links    map[continuity.ID]*link
+	outs     map[continuity.ID]*out // what is to be sent, by member
+	contacts map[continuity.ID]*contact
+	pending  []*out               // those with something to send
+	drained  []continuity.Drained // answers to Seal
+	tracked  []bool
+	changes  continuity.Changed // the memory of reportChanges
+	polled   int                // the partition that pollSeqs looked at last
+	moves    moves
+	leave    leave
 
 	running sync.WaitGroup // of links
 }
@@ -47,7 +46,7 @@ type loop struct {
 func newLoop(h *Host, m *continuity.Machine) *loop {
 	return &loop{
 		Host: h, m: m, open: make([]bool, len(h.parts)), tracked: make([]bool, len(h.parts)),
-		links: map[continuity.ID]*link{}, outs: map[continuity.ID]*out{}, heard: map[continuity.ID]*atomic.Int64{},
+		links: map[continuity.ID]*link{}, outs: map[continuity.ID]*out{}, contacts: map[continuity.ID]*contact{},
 	}
 }
 
@@ -257,9 +256,9 @@ func (l *loop) changed(c *continuity.Change) {
 	}
 	p.lags.Store(int64(l.m.LagsAfter(i)))
 	if mine && !a.Heir.IsZero() {
-		p.heard.Store(l.heardOf(a.Heir))
+		p.heir.Store(l.contact(a.Heir))
 	} else {
-		p.heard.Store(nil)
+		p.heir.Store(nil)
 	}
 	l.publishCopy(i)
 	p.show(&Place{Role: c.Role, Owner: a.Owner, Heir: a.Heir, Term: a.Term, Origin: a.Origin}, lost)
@@ -331,7 +330,11 @@ func (l *loop) receive(f *inbound) {
 		}
 	}
 	if m := &f.frame.Message; len(m.Acks) > 0 || len(m.Grants) > 0 {
-		l.heardOf(m.From).Store(int64(l.clock()))
+		c := l.contact(m.From)
+		c.heard.Store(int64(l.clock()))
+		if len(m.Acks) > 0 {
+			c.asked.Store(always)
+		}
 	}
 	l.step(continuity.Received{Message: f.frame.Message})
 	l.leave.heard(f.frame.Message.From.Name, f.frame.Message.Epoch)
@@ -341,25 +344,27 @@ func (l *loop) receive(f *inbound) {
 	f.release()
 }
 
-// heardOf returns when a member was last heard of, for all partitions of which it is the heir.
-func (l *loop) heardOf(member continuity.ID) *atomic.Int64 {
-	at := l.heard[member]
-	if at == nil {
-		at = new(atomic.Int64)
-		l.heard[member] = at
+// contact returns what is known of a member, for all partitions of which it is the heir.
+func (l *loop) contact(member continuity.ID) *contact {
+	c := l.contacts[member]
+	if c == nil {
+		c = new(contact)
+		c.asked.Store(always)
+		l.contacts[member] = c
 	}
-	return at
+	return c
 }
 
 // noteLinks has no charge wait for a member to which there is no connection. That is not a
 // silent heir that might take over, and it is replaced soon.
 func (l *loop) noteLinks() {
-	for id, at := range l.heard {
+	for id, c := range l.contacts {
 		switch k := l.links[id]; {
 		case k == nil || !k.up.Load():
-			at.Store(always)
-		case at.Load() == always:
-			at.Store(int64(l.clock()))
+			c.heard.Store(always)
+			c.asked.Store(always)
+		case c.heard.Load() == always:
+			c.heard.Store(int64(l.clock()))
 		}
 	}
 }

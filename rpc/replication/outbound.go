@@ -151,6 +151,7 @@ func (l *loop) send(k *link, o *out) {
 	f.States = f.States[:0]
 	if len(o.states) > 0 && (!o.waits || len(o.states) >= maxWaiting) {
 		o.waits = true
+		l.contact(o.to).asked.CompareAndSwap(always, int64(l.clock()))
 		o.changes.Reset()
 		now := l.now()
 		for i := range o.states {

@@ -28,7 +28,7 @@ type partition struct {
 	lags    atomic.Int64 // after when small charges wait as well
 	durable atomic.Uint64
 	place   atomic.Pointer[Place]
-	heard   atomic.Pointer[atomic.Int64]    // when the heir last acknowledged anything, or always if there is no connection; nil: not the owner, or no heir
+	heir    atomic.Pointer[contact]         // nil: not the owner, or no heir
 	copy    atomic.Pointer[continuity.Copy] // without Seq; nil: none yet
 
 	waiting struct {
@@ -42,6 +42,13 @@ const (
 	never  = math.MinInt64
 	always = math.MaxInt64
 )
+
+// contact is what is known of a member that answers this one, on the clock of the host. The
+// loop writes it.
+type contact struct {
+	heard atomic.Int64 // when it last acknowledged changes or granted leases; always if there is no connection
+	asked atomic.Int64 // since when it has acknowledged none of the changes that it was sent; always if it has all
+}
 
 // maxStall is for how long the loop may not have looked for changes before all charges wait
 // for the heir. It looks every 20 ms.
@@ -87,8 +94,15 @@ func (h *Host) Lags(partition int, now time.Duration) bool {
 	if int64(now) > p.lags.Load() || now-time.Duration(h.lookedAt.Load()) > maxStall {
 		return true
 	}
-	heard := p.heard.Load()
-	return heard != nil && now-time.Duration(heard.Load()) > maxSilence
+	heir := p.heir.Load()
+	return heir != nil && now-time.Duration(heir.heard.Load()) > maxSilence
+}
+
+// silent reports whether the heir of a partition has been sent changes and has acknowledged
+// none for so long that it will hardly do it in the next moment. It takes no lock.
+func (h *Host) silent(partition int, now time.Duration) bool {
+	heir := h.parts[partition].heir.Load()
+	return heir != nil && now-time.Duration(heir.asked.Load()) > maxSilence
 }
 
 // Acknowledged returns the last change of a partition that the heir has, 0 if this member

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // ErrLost is the error of a change if this member has stopped being the owner. The change may
@@ -22,6 +23,10 @@ type Awaited struct {
 	Seq       uint64 // number of the change
 	Err       error  // set by Replicate
 }
+
+// ErrSilent is the error of a change whose heir has not acknowledged anything for a while. It
+// was sent all the same.
+var ErrSilent = errors.New("the heir of the partition does not answer: ask again with the same request id")
 
 // waiter waits for some changes, and is woken once.
 type waiter struct {
@@ -47,7 +52,8 @@ func (a awaiting) answer(err error) {
 
 // Replicate gives changes to the heirs of their partitions at once, all together, as
 // [Host.Changed] does, and waits until the heirs have them. It sets their Err: nil for those
-// that the heirs have, [ErrLost], or the error of ctx.
+// that the heirs have, [ErrLost], [ErrSilent], or the error of ctx. It does not wait for an
+// heir that is known to be silent, so that one such does not delay the answers of others.
 func (h *Host) Replicate(ctx context.Context, changes []Awaited) {
 	for i := range changes {
 		h.mark(changes[i].Partition, true)
@@ -70,8 +76,9 @@ func (h *Host) covered(partition int, origin, seq uint64) bool {
 func (h *Host) wait(ctx context.Context, changes []Awaited) {
 	w := waiters.Get().(*waiter)
 	w.left.Store(1) // until all are in the lists
+	now := h.clock()
 	for i := range changes {
-		h.await(w, &changes[i])
+		h.await(w, &changes[i], now)
 	}
 	if w.left.Add(-1) > 0 {
 		select {
@@ -86,7 +93,7 @@ func (h *Host) wait(ctx context.Context, changes []Awaited) {
 }
 
 // await answers a change, or has the loop answer it.
-func (h *Host) await(w *waiter, c *Awaited) {
+func (h *Host) await(w *waiter, c *Awaited, now time.Duration) {
 	c.Err = nil
 	if h.covered(c.Partition, c.Origin, c.Seq) {
 		return
@@ -98,6 +105,8 @@ func (h *Host) await(w *waiter, c *Awaited) {
 	case place.Owner != h.self || place.Origin != c.Origin || h.ended.Load():
 		c.Err = ErrLost
 	case p.durable.Load() >= c.Seq || !h.waits.Load():
+	case h.silent(c.Partition, now):
+		c.Err = ErrSilent
 	default:
 		w.left.Add(1)
 		p.waiting.list = append(p.waiting.list, awaiting{w, c})
