@@ -64,7 +64,7 @@ continuity: build ## docs/continuity.md: restarts, kills, pauses and splits unde
 	$(BIN)/bucketring bench continuity $(CAMPAIGNS)
 
 .PHONY: overload
-overload: build ## bin/overload/overload.md: goodput at up to ten times the capacity, servers and load on a processor each, in ten minutes; needs redis-server, taskset
+overload: build ## bin/overload/overload.md: goodput at up to ten times the capacity, servers and load on a processor each, in twenty minutes; needs redis-server, taskset
 	cd internal/wirebench/gubernator && go build -o $(BIN)/gubernator .
 	go test -tags e2e -count 1 -timeout 1h -v -run '^TestOverloadReport$$' ./internal/e2e -overload $(BIN)/overload -gubernator $(BIN)/gubernator
 

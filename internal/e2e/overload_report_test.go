@@ -73,7 +73,7 @@ func TestOverloadReport(t *testing.T) {
 				t.Fatal(err)
 			}
 			args := []string{
-				"bench", "run", "--overload", "--for", "10s", "--warmup", "1s", "--keys", "uniform:200k",
+				"bench", "run", "--overload", "--for", "1m", "--warmup", "2s", "--keys", "uniform:200k",
 				"--rate", strconv.Itoa(o.rate), "--out", document, "--report", "",
 			}
 			if o.llm {

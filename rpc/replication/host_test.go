@@ -399,6 +399,49 @@ func TestChargesWaitForASilentHeir(t *testing.T) {
 	waittest.Until(t, "heirs that answer again", heard)
 }
 
+// TestNoWaitForASilentHeir: once an heir is known not to answer, a change does not wait for
+// it, until it answers again.
+func TestNoWaitForASilentHeir(t *testing.T) {
+	c := newCluster(t, 16, "a", "b", "c")
+	c.settle()
+	owner := c.members["b"]
+	replicate := func(id string) (results map[error]int) {
+		var changes []Awaited
+		for p := range c.partitions {
+			if place := owner.Place(p); owner.Decides(p, owner.Clock()) && !place.Heir.IsZero() {
+				if seq, err := owner.engine.charge(p, id, 1); err == nil {
+					changes = append(changes, Awaited{Partition: p, Origin: place.Origin, Seq: seq})
+				}
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), maxSilence/2)
+		defer cancel()
+		owner.Replicate(ctx, changes)
+		results = map[error]int{}
+		for i := range changes {
+			results[changes[i].Err]++
+		}
+		return results
+	}
+	if got := replicate("before"); got[ErrSilent] > 0 {
+		t.Errorf("heirs that answer: %v", got)
+	}
+	c.cut("b", true)
+	n := 0
+	waittest.Until(t, "changes that do not wait", func() bool {
+		n++
+		got := replicate(fmt.Sprint("silent ", n))
+		return got[ErrSilent] > 0 && got[nil] == 0 && got[context.DeadlineExceeded] == 0
+	})
+	c.cut("b", false)
+	c.settle()
+	waittest.Until(t, "changes that heirs have", func() bool {
+		n++
+		got := replicate(fmt.Sprint("back ", n))
+		return got[nil] > 0 && got[ErrSilent] == 0
+	})
+}
+
 // TestResumedMemberAsksBeforeItDecides: a member that was suspended for longer than its
 // leases decides nothing with what it knew.
 func TestResumedMemberAsksBeforeItDecides(t *testing.T) {

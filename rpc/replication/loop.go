@@ -329,12 +329,14 @@ func (l *loop) receive(f *inbound) {
 			l.moves.problem(l.log, "changes cannot be read", "member", f.frame.Message.From.Name, "error", err)
 		}
 	}
-	if m := &f.frame.Message; len(m.Acks) > 0 || len(m.Grants) > 0 {
-		c := l.contact(m.From)
-		c.heard.Store(int64(l.clock()))
-		if len(m.Acks) > 0 {
-			c.asked.Store(always)
-		}
+	m, now := &f.frame.Message, int64(l.clock())
+	c := l.contact(m.From)
+	c.frame.Store(now)
+	if len(m.Acks) > 0 || len(m.Grants) > 0 {
+		c.heard.Store(now)
+	}
+	if len(m.Acks) > 0 {
+		c.asked.Store(always)
 	}
 	l.step(continuity.Received{Message: f.frame.Message})
 	l.leave.heard(f.frame.Message.From.Name, f.frame.Message.Epoch)

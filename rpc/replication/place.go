@@ -48,6 +48,7 @@ const (
 type contact struct {
 	heard atomic.Int64 // when it last acknowledged changes or granted leases; always if there is no connection
 	asked atomic.Int64 // since when it has acknowledged none of the changes that it was sent; always if it has all
+	frame atomic.Int64 // when it last sent anything: a busy member does, a stopped one does not
 }
 
 // maxStall is for how long the loop may not have looked for changes before all charges wait
@@ -98,11 +99,12 @@ func (h *Host) Lags(partition int, now time.Duration) bool {
 	return heir != nil && now-time.Duration(heir.heard.Load()) > maxSilence
 }
 
-// silent reports whether the heir of a partition has been sent changes and has acknowledged
-// none for so long that it will hardly do it in the next moment. It takes no lock.
-func (h *Host) silent(partition int, now time.Duration) bool {
+// silent reports whether the heir of a partition has been sent changes, and has sent nothing
+// for so long, until the loop looked last, that it will hardly acknowledge them in the next
+// moment. It takes no lock.
+func (h *Host) silent(partition int) bool {
 	heir := h.parts[partition].heir.Load()
-	return heir != nil && now-time.Duration(heir.asked.Load()) > maxSilence
+	return heir != nil && h.lookedAt.Load()-max(heir.asked.Load(), heir.frame.Load()) > int64(maxSilence)
 }
 
 // Acknowledged returns the last change of a partition that the heir has, 0 if this member

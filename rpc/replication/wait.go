@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // ErrLost is the error of a change if this member has stopped being the owner. The change may
@@ -76,9 +75,8 @@ func (h *Host) covered(partition int, origin, seq uint64) bool {
 func (h *Host) wait(ctx context.Context, changes []Awaited) {
 	w := waiters.Get().(*waiter)
 	w.left.Store(1) // until all are in the lists
-	now := h.clock()
 	for i := range changes {
-		h.await(w, &changes[i], now)
+		h.await(w, &changes[i])
 	}
 	if w.left.Add(-1) > 0 {
 		select {
@@ -93,7 +91,7 @@ func (h *Host) wait(ctx context.Context, changes []Awaited) {
 }
 
 // await answers a change, or has the loop answer it.
-func (h *Host) await(w *waiter, c *Awaited, now time.Duration) {
+func (h *Host) await(w *waiter, c *Awaited) {
 	c.Err = nil
 	if h.covered(c.Partition, c.Origin, c.Seq) {
 		return
@@ -105,7 +103,7 @@ func (h *Host) await(w *waiter, c *Awaited, now time.Duration) {
 	case place.Owner != h.self || place.Origin != c.Origin || h.ended.Load():
 		c.Err = ErrLost
 	case p.durable.Load() >= c.Seq || !h.waits.Load():
-	case h.silent(c.Partition, now):
+	case h.silent(c.Partition):
 		c.Err = ErrSilent
 	default:
 		w.left.Add(1)
