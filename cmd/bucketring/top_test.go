@@ -23,8 +23,8 @@ func hotKeys() *pb.HotKeysResponse {
 		Keys: []*pb.HotKey{
 			{
 				Key: "acme/alice", Owner: "n1", Rate: 12_345, RateError: 56, SliceRate: 9000, Slices: 3,
-				Limit:  &pb.LimitState{Name: "org-tpm", Dimension: "tokens", Scope: "acme", Remaining: 25_000, Capacity: 100_000},
-				Askers: []*pb.Asker{member("n2", 9000), {Name: &pb.Asker_Client{Client: "10.0.0.7"}, Rate: 3000}, member("n1", 300), member("n3", 30), member("n4", 15)},
+				Limit:   &pb.LimitState{Name: "org-tpm", Dimension: "tokens", Scope: "acme", Remaining: 25_000, Capacity: 100_000},
+				Askers:  []*pb.Asker{member("n2", 9000), {Name: &pb.Asker_Client{Client: "10.0.0.7"}, Rate: 3000}, member("n1", 300), member("n3", 30), member("n4", 15)},
 				Holders: []*pb.SliceHolder{{Name: &pb.SliceHolder_Member{Member: "n2"}, Slices: 2, Rate: 9000}, {Name: &pb.SliceHolder_Client{Client: "10.0.0.8"}, Slices: 1}},
 			},
 			{Key: "globex", Owner: "n2", Rate: 1.5, Limit: &pb.LimitState{Name: "requests", Dimension: "requests", Scope: "globex", Remaining: 10, Capacity: 10}, Askers: []*pb.Asker{member("n2", 1.5)}},

@@ -23,8 +23,8 @@ func (h *hotKeys) HotKeys(_ context.Context, r *pb.HotKeysRequest) (*pb.HotKeysR
 		Keys: []*pb.HotKey{
 			{
 				Key: "acme/alice", Owner: "n1", Rate: 1500.04, RateError: 2.26, Tier: "free", Model: "m", SliceRate: 1000.06, Slices: 3,
-				Limit:  &pb.LimitState{Name: "requests", Dimension: "requests", Scope: "acme", Algorithm: "token_bucket", Limit: 10, Remaining: 3},
-				Askers: []*pb.Asker{{Name: &pb.Asker_Member{Member: "n2"}, Rate: 1000}, {Name: &pb.Asker_Client{Client: "10.0.0.7"}, Rate: 500.04}},
+				Limit:   &pb.LimitState{Name: "requests", Dimension: "requests", Scope: "acme", Algorithm: "token_bucket", Limit: 10, Remaining: 3},
+				Askers:  []*pb.Asker{{Name: &pb.Asker_Member{Member: "n2"}, Rate: 1000}, {Name: &pb.Asker_Client{Client: "10.0.0.7"}, Rate: 500.04}},
 				Holders: []*pb.SliceHolder{{Name: &pb.SliceHolder_Member{Member: "n2"}, Slices: 2, Rate: 1000.06}, {Name: &pb.SliceHolder_Client{Client: "10.0.0.7"}, Slices: 1}},
 			},
 			{Key: "globex", Owner: "n2", Rate: 1},

@@ -68,7 +68,8 @@ func TestSilentOwnerDelaysNoOther(t *testing.T) {
 		for i := range 100 {
 			key := fmt.Sprint("answers/", i)
 			if at, is := sent[key]; !is || at != 10*time.Millisecond {
-				t.Fatalf("the return of %s was sent: %v, after %v, want at once, after 10ms", key, is, at)
+				t.Errorf("the return of %s was sent: %v, after %v, want at once, after 10ms", key, is, at)
+				break
 			}
 		}
 		if most != 64 {

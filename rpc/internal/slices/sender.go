@@ -40,10 +40,10 @@ type sender struct {
 		sync.Mutex
 		started bool
 		closed  bool
-		events events
-		queues map[string]*sendQueue // by destination, those that are not empty
-		left   int                   // returns that were not acknowledged
-		empty  chan struct{}         // closed when none is left; nil: nobody waits for that
+		events  events
+		queues  map[string]*sendQueue // by destination, those that are not empty
+		left    int                   // returns that were not acknowledged
+		empty   chan struct{}         // closed when none is left; nil: nobody waits for that
 
 		returned, failed, lost uint64
 	}
