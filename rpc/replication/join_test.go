@@ -88,6 +88,37 @@ func TestRestartedMemberMayLeave(t *testing.T) {
 	}
 }
 
+// TestFormerBootsAreForgotten: a member that is started again and again is known as it is now.
+func TestFormerBootsAreForgotten(t *testing.T) {
+	c := newCluster(t, 64, "a", "b", "c")
+	c.settle()
+	for range 3 {
+		c.remove("b")
+		c.start("b")
+		c.show()
+		c.settle()
+	}
+	for _, m := range c.members {
+		waittest.Until(t, m.name+" to know two members", func() bool {
+			c.show()
+			known := map[continuity.ID]bool{}
+			if err := m.inLoop(t.Context(), "contacts", func(l *loop) {
+				for id := range l.contacts {
+					known[id] = true
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range c.members {
+				if o != m && !known[o.self] {
+					return false
+				}
+			}
+			return len(known) == len(c.members)-1
+		})
+	}
+}
+
 // TestMembersThatCannotTalk refuse each other, say why, and exchange nothing.
 func TestMembersThatCannotTalk(t *testing.T) {
 	for name, tt := range map[string]struct {

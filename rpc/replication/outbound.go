@@ -223,6 +223,21 @@ func (l *loop) updateLinks(v continuity.View, addresses map[string]Address) {
 		delete(l.links, id)
 		delete(l.outs, id)
 	}
+	l.forgetContacts()
+}
+
+// forgetContacts forgets the members that are neither connected nor heir of a partition of
+// this one.
+func (l *loop) forgetContacts() {
+	heirs := map[*contact]bool{}
+	for i := range l.parts {
+		heirs[l.parts[i].heir.Load()] = true
+	}
+	for id, c := range l.contacts {
+		if l.links[id] == nil && !heirs[c] {
+			delete(l.contacts, id)
+		}
+	}
 }
 
 // formerBoots returns earlier boots of a member that had its address. Only one process can
