@@ -3,6 +3,7 @@
 package limiter
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -133,33 +134,36 @@ func (b *books) tick(at Time) {
 // full at its end.
 func (b *books) pass(d time.Duration) {
 	end := b.now.Add(d)
-	for {
-		var first *heldSlice
-		for _, s := range b.lent {
-			if s.until <= end.Mono && (first == nil || s.until < first.until) {
-				first = s
-			}
-		}
-		if first == nil {
+	for len(b.lent) > 0 {
+		until := slices.MinFunc(b.lent, func(x, y *heldSlice) int { return cmp.Compare(x.until, y.until) }).until
+		if until > end.Mono {
 			break
 		}
-		at := b.now.Add(time.Duration(first.until - 1 - b.now.Mono))
+		at := b.now.Add(time.Duration(until - 1 - b.now.Mono))
 		b.tick(at)
-		all := *first.of
-		all.OutputTokens = b.estimated(first.of) * first.calls
-		all.Requests, all.InputTokens = all.Requests*first.calls, all.InputTokens*first.calls
-		all.Costs = nil
-		if n, ok := customCost(first.of.Costs, "images"); ok {
-			all.Costs = []Cost{{"images", n * first.calls}}
-		}
-		b.check(&at, &all)
-		b.lent = slices.DeleteFunc(b.lent, func(s *heldSlice) bool { return s == first })
-		b.lost++
-		b.now = b.now.Add(time.Duration(first.until - b.now.Mono))
+		b.lent = slices.DeleteFunc(b.lent, func(s *heldSlice) bool {
+			if s.until == until {
+				b.check(&at, b.whole(s))
+				b.lost++
+			}
+			return s.until == until
+		})
+		b.now = at.Add(1)
 		b.tick(b.now)
 	}
 	b.now = end
 	b.tick(b.now)
+}
+
+// whole returns what all of a slice costs.
+func (b *books) whole(s *heldSlice) *Request {
+	all := *s.of
+	all.Requests, all.InputTokens, all.OutputTokens = all.Requests*s.calls, all.InputTokens*s.calls, b.estimated(s.of)*s.calls
+	all.Costs = nil
+	if n, ok := customCost(s.of.Costs, "images"); ok {
+		all.Costs = []Cost{{"images", n * s.calls}}
+	}
+	return &all
 }
 
 // estimated returns the output that a reserve is charged for.
@@ -400,7 +404,7 @@ func (b *books) same(d [2]Decision) {
 			costs[i] = append(costs[i], [3]any{st.Name, st.Cost, st.Reserved})
 		}
 	}
-	if diff := cmp.Diff(costs[1], costs[0]); diff != "" {
+	if diff := gocmp.Diff(costs[1], costs[0]); diff != "" {
 		b.t.Fatalf("charges (-books +slices):\n%s", diff)
 	}
 }
@@ -460,7 +464,7 @@ func (b *books) compare() {
 			b.t.Fatalf("%v is not charged: the test draws too much", over)
 		}
 	}
-	if diff := cmp.Diff(d[1].Limits, d[0].Limits); diff != "" {
+	if diff := gocmp.Diff(d[1].Limits, d[0].Limits); diff != "" {
 		b.t.Fatalf("limits (-books +slices):\n%s", diff)
 	}
 	if got, want := b.owner.Stats(), b.model.Stats(); got.Reservations != want.Reservations || got.Slices > 0 {
