@@ -60,7 +60,7 @@ func (x *scratch) returned(r *pb.SliceReturn) error {
 // endSlice ends a slice. One that has ended, or is not known, is not an error: its return
 // came again, or after its lease, when all of it was charged.
 func (s *Service) endSlice(now limiter.Time, x *scratch) error {
-	err := s.engine.Return(now, x.ended.key, x.ended.id, x.ended.spent, &x.decision)
+	err := s.engine.Return(now, x.ended.key, x.ended.id, x.ended.spent, nil, &x.decision)
 	if errors.Is(err, limiter.ErrUnknownReservation) || errors.Is(err, limiter.ErrConflict) {
 		x.decision.Change, x.decision.Large = 0, false
 		return nil
