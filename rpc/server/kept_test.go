@@ -72,6 +72,9 @@ func TestLendReserves(t *testing.T) {
 	if d := answers(n.Service, item(again.GetRequest()))[0].GetDecision(); !d.GetReplayed() || d.GetGrantedOutputTokens() != 5 {
 		t.Errorf("reserve again = %v, want its answer", d)
 	}
+	if got := n.count("bucketring_kept_reservations_total"); got != 2 {
+		t.Errorf("%v kept reservations counted, want 2", got)
+	}
 	settled := answers(n.Service, item(&pb.SettleRequest{Key: "acme/alice", RequestId: "kept", OutputTokens: new(int64(3))}))[0].GetSettlement()
 	cancelled := answers(n.Service, item(&pb.CancelRequest{Key: "acme/alice", RequestId: "again"}))[0].GetSettlement()
 	if settled.GetStatus() != pb.ReservationStatus_RESERVATION_STATUS_SETTLED || cancelled.GetStatus() != pb.ReservationStatus_RESERVATION_STATUS_CANCELLED {
