@@ -120,7 +120,7 @@ func overflow(n amounts) error {
 
 // cost fills in v for a request under a tier's estimate mode. A reserve also takes a
 // slot.
-func (r *Request) cost(mode Estimate, output int64, reserve bool, v *vector) error {
+func (r *Request) cost(rates *Rates, mode Estimate, output int64, reserve bool, v *vector) error {
 	choices := int64(1)
 	if reserve {
 		choices = max(r.Choices, 1)
@@ -130,15 +130,26 @@ func (r *Request) cost(mode Estimate, output int64, reserve bool, v *vector) err
 		return err
 	}
 	v[dimRequests], v[dimConcurrent] = r.Requests, boolInt(reserve)
-	return r.Plan.Rates.cost(n, extras{}, r.basis(reserve), v)
+	return rates.cost(n, extras{}, r.basis(rates, reserve), v)
 }
 
 // basis returns the basis of the request. A reserve has no discount, because the service
 // tier that was asked for may not be given.
-func (r *Request) basis(reserve bool) basis {
-	b := basis{requests: r.Requests, factor: r.Plan.Rates.ServiceTiers.Factor(r.ServiceTier)}
+func (r *Request) basis(rates *Rates, reserve bool) basis {
+	b := basis{requests: r.Requests, factor: rates.ServiceTiers.Factor(r.ServiceTier)}
 	if reserve {
 		b.factor = max(b.factor, normalFactor)
+	}
+	return b
+}
+
+// after returns the basis of the usage of a reservation that was made with b.
+func (b basis) after(u *Usage, known ServiceTiers) basis {
+	if u.ServiceTier != "" {
+		b.factor = known.Factor(u.ServiceTier)
+	}
+	if u.Rejected {
+		b.requests = 0
 	}
 	return b
 }

@@ -190,7 +190,7 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 		return entry
 	}
 	reservationID, res := p.reservations.alloc()
-	entry.setReservation(reservationID, p.terms.share(&r.Plan.Rates, r.basis(true), r.Plan.Tier, r.Plan.Version))
+	entry.setReservation(reservationID, p.terms.share(&r.Plan.Rates, r.basis(&r.Plan.Rates, true), r.Plan.Tier, r.Plan.Version))
 	ttl := r.TTL
 	if ttl <= 0 {
 		ttl = DefaultTTL

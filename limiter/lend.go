@@ -24,17 +24,26 @@ type Loan struct {
 	Share int64
 	// Holders is how many hold slices of the key, the asker included, at least 1.
 	Holders int
+	// Reserve means that the call is a reserve, and the slice for reserves of its kind: with
+	// the same key, tier, model and service tier, and any costs.
+	Reserve bool
 	// Rate is how many calls per second the asker decides. It is lent no more than it then
 	// needs until the end of its lease, since what is lent to a process that dies is charged
 	// in full. 0: not known.
 	Rate int64
 
 	// Amounts is what the holder may spend of each limit, in the order of [Decision].Limits.
-	// It is 0 for limits that the call costs nothing, for concurrency limits, and for
-	// limits in shadow mode, which bound nothing.
+	// It is 0 for limits that the call costs nothing. In a slice for checks it is 0 for
+	// concurrency limits, too, and for limits in shadow mode, which bound nothing there. In
+	// one for reserves, whose costs differ, each limit bounds the slice: a reserve that costs
+	// something of a limit with 0 is for the owner.
 	Amounts []int64
-	// Calls is for how many calls like the request the slice has room.
+	// Calls is for how many calls like the request the slice has room. It is at most
+	// [MaxKept] in a slice for reserves.
 	Calls int64
+	// Tariff says what reserves cost each limit, in a slice for reserves. Otherwise it is
+	// nil. Its memory is reused if it is not nil before.
+	Tariff *Tariff
 	// Lease is how long the holder may spend the slice, counted from when it asked.
 	Lease time.Duration
 }
@@ -43,23 +52,26 @@ type Loan struct {
 var errSliceID = &ConflictError{"the id is that of a slice"}
 
 // Lend charges a slice of the limits of r, so that its holder can decide calls like r from
-// memory: calls with the same costs. The charge is that of l.Calls calls and, for each token
-// bucket, what the bucket refills during the lease, see [slice.Margin]. It does not charge r
-// itself, which must have been allowed by Check. The holder or its owner ends the slice by
+// memory: checks with the same costs or, if l.Reserve is set, reserves of the same kind with
+// any costs, as long as the slice has room for what l.Tariff says that they cost. The charge
+// is that of l.Calls calls like r and, for each token bucket, what the bucket refills during
+// the lease, see [slice.Margin]. It does not charge r itself, which must have been allowed by
+// Check or, in full, by Reserve. The holder or its owner ends the slice by
 // [Engine.Return]; if that is not done within the lease, which the engine counts longer, see
 // [slice.Kept], the slice counts as spent in full at the end of its lease.
 //
-// It lends nothing, changes no usage and returns false if r would be denied or forced, a
-// limit of r has [SlicesOff], or l.Client is set and a limit that r costs something has not
-// [SlicesClients]; if less than a fifth of a limit's capacity is left, or the slice would
-// hold fewer than four calls, see [slice.Size]; if the lease would be shorter than
+// It lends nothing, changes no usage and returns false if r would be denied, degraded or
+// forced, a limit of r has [SlicesOff], or l.Client is set and a limit that r costs something
+// has not [SlicesClients]; if less than a fifth of a limit's capacity is left, or the slice
+// would hold fewer than four calls, see [slice.Size]; if the lease would be shorter than
 // [slice.LeastLease]; if no enforced limit bounds the slice; or if the root has its share of
 // [Options].MaxIDs. A slice counts as a live reservation there, and its records are not
-// evicted.
+// evicted. Nothing is lent for reserves that take a slot of a concurrency limit, because a
+// slot is free again only when its holder says so, or that cost money without a price.
 //
-// d may be the decision of the check. If a slice was lent, d gets Change and Large, in Limits
-// the state of the limits without the slice, and the Binding of these; its other fields stay. The error is a
-// [*FieldError], [ErrClosed], or matches [ErrConflict] if the id is known.
+// d may be the decision of r. If a slice was lent, d gets Change and Large, in Limits the
+// state of the limits without the slice, and the Binding of these; its other fields stay. The
+// error is a [*FieldError], [ErrClosed], or matches [ErrConflict] if the id is known.
 func (e *Engine) Lend(now Time, r *Request, l *Loan, d *Decision) (ok bool, err error) {
 	if l.ID == "" {
 		return false, &FieldError{Field: "slice", Value: `""`, Problem: "must not be empty"}
@@ -81,17 +93,21 @@ func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision
 	if r.Force || !p.assemble(d, r, now) {
 		return false, nil
 	}
-	if denied, _, err := p.assess(d, r, r.OutputTokens, false); err != nil || denied {
+	output := r.OutputTokens
+	if l.Reserve && output < 0 {
+		output = r.Plan.DefaultOutput
+	}
+	if denied, _, err := p.assess(d, r, output, l.Reserve); err != nil || denied {
 		return false, err
+	}
+	if l.Reserve && !d.lendsReserves(&r.Plan.Rates) {
+		return false, nil
 	}
 	holder, owner := d.sliceLease(l.Client, now)
 	if holder < slice.LeastLease {
 		return false, nil
 	}
-	calls := d.sliceCalls(l, owner)
-	if l.Rate > 0 {
-		calls = min(calls, slice.Needed(l.Rate, holder))
-	}
+	calls := d.loanCalls(l, holder, owner)
 	if calls == 0 {
 		return false, nil
 	}
@@ -100,22 +116,23 @@ func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision
 		return false, nil
 	}
 	reservationID, res := p.reservations.alloc()
-	entry.setReservation(reservationID, p.terms.share(&r.Plan.Rates, r.basis(false), r.Plan.Tier, r.Plan.Version))
+	entry.setReservation(reservationID, p.terms.share(&r.Plan.Rates, r.basis(&r.Plan.Rates, true), r.Plan.Tier, r.Plan.Version))
 	res.keyHash, res.ttl, res.slice = xxhash.Sum64String(r.Key), int64(owner), true
 	entry.set(flagPermanent)
 	entry.due = satAdd(int64(owner), now.Mono)
 	p.heapPush(entryID)
 	p.reportLimits(d, r, now)
-	d.Binding = d.tightest(false)
+	d.Binding = d.tightest(l.Reserve)
 	l.Amounts, l.Calls, l.Lease = l.Amounts[:0], calls, holder
 	for i := range d.assessments {
 		a := &d.assessments[i]
-		amount := p.lendLimit(entry, a, calls, owner, r, now)
-		if a.limit.Shadow {
+		amount := p.lendLimit(entry, a, calls, owner, r, l.Reserve, now)
+		if a.limit.Shadow && !l.Reserve {
 			amount = 0
 		}
 		l.Amounts = append(l.Amounts, amount)
 	}
+	l.setTariff(r.Plan, d)
 	if p.records.tracked {
 		p.listCharged(d, true)
 	}
@@ -123,6 +140,29 @@ func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision
 	p.slices++
 	p.stats.slicesLent++
 	return true, nil
+}
+
+// lendsReserves reports whether reserves can be answered from a slice of the assessed limits.
+func (d *Decision) lendsReserves(rates *Rates) bool {
+	for i := range d.assessments {
+		switch l := d.assessments[i].limit; {
+		case l.dim == dimConcurrent, l.dim == dimSpend && !rates.Priced:
+			return false
+		}
+	}
+	return true
+}
+
+// setTariff sets l.Tariff for the assessed limits.
+func (l *Loan) setTariff(p *Plan, d *Decision) {
+	if !l.Reserve {
+		l.Tariff = nil
+		return
+	}
+	if l.Tariff == nil {
+		l.Tariff = &Tariff{}
+	}
+	l.Tariff.set(p, d)
 }
 
 // sliceLease returns how long a slice may be spent, and how long the owner keeps it: no
@@ -148,6 +188,18 @@ func (d *Decision) sliceLease(client bool, now Time) (holder, owner time.Duratio
 		ttl = slice.ClientLease
 	}
 	return slice.Lease(ttl, max(most, 1))
+}
+
+// loanCalls returns for how many calls a slice is lent, or 0.
+func (d *Decision) loanCalls(l *Loan, holder, owner time.Duration) int64 {
+	calls := d.sliceCalls(l, owner)
+	if l.Rate > 0 {
+		calls = min(calls, slice.Needed(l.Rate, holder))
+	}
+	if l.Reserve {
+		calls = min(calls, MaxKept)
+	}
+	return calls
 }
 
 // sliceCalls returns how many calls a slice has room for, or 0 if none may be lent.
@@ -189,24 +241,29 @@ func (a *assessment) margin(lease time.Duration) int64 {
 
 // lendLimit charges the part of a limit for that many calls, and records the charge in the
 // entry of the slice. It returns what the holder may spend. A limit in shadow mode is
-// charged no more than fits.
-func (p *partition) lendLimit(entry *idEntry, a *assessment, calls int64, lease time.Duration, r *Request, now Time) (amount int64) {
+// charged no more than fits. The record of a limit that a reserve costs nothing is kept, too,
+// because what the reserve uses may cost something.
+func (p *partition) lendLimit(entry *idEntry, a *assessment, calls int64, lease time.Duration, r *Request, reserve bool, now Time) (amount int64) {
 	l := a.limit
 	c := p.appendCharge(entry, r.Plan.Levels[a.level].End)
 	c.limit, c.handle, c.at = l.id, p.handleOf(a.rec, a.recordID), notCharged
-	if !a.isLent() {
+	if !a.isLent() && !reserve {
 		return 0
 	}
-	c.estimate = calls * a.cost
-	c.charged = c.estimate + a.margin(lease)
+	if a.cost > 0 {
+		c.estimate = calls * a.cost
+		c.charged = c.estimate + a.margin(lease)
+	}
 	if l.Shadow {
 		c.charged = min(c.estimate, max(0, l.capacity-l.used(*a.bucket, a.ring)))
 	}
 	c.at = p.chargedAt(a, now)
 	a.rec.pins++
-	if l.Algorithm == SlidingWindow {
-		a.ring = p.ensureRing(l, a.bucket, now)
+	if c.charged > 0 {
+		if l.Algorithm == SlidingWindow {
+			a.ring = p.ensureRing(l, a.bucket, now)
+		}
+		l.charge(a.bucket, a.ring, c.charged)
 	}
-	l.charge(a.bucket, a.ring, c.charged)
 	return c.estimate
 }

@@ -12,24 +12,30 @@ import (
 
 // Return ends the slice id of key: it takes back all that was charged for it, as if it had
 // never been lent, and charges as of now what was spent of each limit, in the order of
-// [Loan].Amounts. Of a limit in shadow mode, of which the amount is 0, as much may be spent
-// as so many calls cost, and no more is charged than fits.
+// [Loan].Amounts, and the reservations that are kept. Of a limit in shadow mode as much may be
+// spent as so many calls cost, and no more is charged than fits.
+//
+// Each of kept becomes a reservation as if [Engine.Reserve] had made it now, with its costs
+// and what is left of its lease, so that a repeated reserve gets the same decision, and that
+// it can be settled and cancelled, and expires. If the same reserve was sent to the owner, too,
+// which knows its id, it is dropped, and only the reservation at the owner is charged. If
+// there is no room for its id, or another call has used it, its costs are charged for good.
 //
 // The error is [ErrUnknownReservation] if no such slice is lent: it was returned before, its
 // lease is over, and it was charged in full, or it never was. Then nothing changes, and a
 // caller need not try again. Any other error changes nothing either: a [*FieldError] if an
-// amount is negative or more than was lent, or the number of limits is another;
-// [ErrClosed]; or one that matches [ErrConflict] if the id is not that of a slice, or that
-// of a slice of another key.
+// amount is negative or more than was lent, with what is kept, or the number of limits is
+// another, or if a reservation cannot have been made from the slice; [ErrClosed]; or one that
+// matches [ErrConflict] if the id is not that of a slice, or that of a slice of another key.
 //
 // d gets Change and Large, and no decision.
-func (e *Engine) Return(now Time, key, id string, spent []int64, d *Decision) error {
+func (e *Engine) Return(now Time, key, id string, spent []int64, kept []Kept, d *Decision) error {
 	s, root := e.lock(key)
 	defer s.Unlock()
-	return s.returnSlice(now, root, key, id, spent, d)
+	return s.returnSlice(now, root, key, id, spent, kept, d)
 }
 
-func (p *partition) returnSlice(now Time, root uint64, key, id string, spent []int64, d *Decision) error {
+func (p *partition) returnSlice(now Time, root uint64, key, id string, spent []int64, kept []Kept, d *Decision) error {
 	if err := p.begin(d); err != nil {
 		return err
 	}
@@ -46,29 +52,44 @@ func (p *partition) returnSlice(now Time, root uint64, key, id string, spent []i
 		p.expireSlice(entryID, now)
 		return ErrUnknownReservation
 	}
-	if err := p.checkSpent(entry, key, spent, now); err != nil {
+	if err := p.checkKept(entry, key, kept); err != nil {
 		return err
 	}
-	p.endSlice(entryID, spent, now)
+	if err := p.checkSpent(entry, key, spent, kept, now); err != nil {
+		return err
+	}
+	p.takeBack(entryID, key, now)
+	for i := range kept {
+		p.keep(entry, root, key, &kept[i], now)
+	}
+	p.chargeSpent(entry, key, spent, now)
+	p.forgetSlice(entryID)
 	d.Change, d.Large = p.seq, true
 	p.stats.slicesReturned++
 	return nil
 }
 
-// checkSpent returns an error unless that much can have been spent of a slice.
-func (p *partition) checkSpent(entry *idEntry, key string, spent []int64, now Time) error {
+// checkSpent returns an error unless that much can have been spent of a slice, together with
+// what is kept.
+func (p *partition) checkSpent(entry *idEntry, key string, spent []int64, kept []Kept, now Time) error {
 	if n := int(p.reservations.at(entry.reservation()).count); len(spent) != n {
 		return &FieldError{Field: "spent", Value: strconv.Itoa(len(spent)), Problem: fmt.Sprintf("must have as many amounts as the slice has limits, %d", n)}
 	}
 	var it chargeIterator
 	i := 0
 	for it.start(p, entry, key); it.next(); i++ {
-		if most := it.charge.estimate; spent[i] < 0 || spent[i] > most {
-			return numberError("spent", spent[i], fmt.Sprintf("must be from 0 to the %d that were lent of limit %s of %s", most, it.limit.Name, it.scope()))
+		most, total := it.charge.estimate, spent[i]
+		if total < 0 || total > most {
+			return numberError("spent", total, fmt.Sprintf("must be from 0 to the %d that were lent of limit %s of %s", most, it.limit.Name, it.scope()))
+		}
+		for j := range kept {
+			if total += kept[j].Costs[i]; total > most {
+				return numberError("kept.costs", total-spent[i], fmt.Sprintf("with the %d that were spent must be at most the %d that were lent of limit %s of %s", spent[i], most, it.limit.Name, it.scope()))
+			}
 		}
 		p.advanceOnce(&it, now)
 		if it.pins && it.bucket != nil {
-			if err := it.limit.checkRange(it.limit.used(*it.bucket, p.ringOf(it.limit, *it.bucket, now)), spent[i]); err != nil {
+			if err := it.limit.checkRange(it.limit.used(*it.bucket, p.ringOf(it.limit, *it.bucket, now)), total); err != nil {
 				return err
 			}
 		}
@@ -79,35 +100,56 @@ func (p *partition) checkSpent(entry *idEntry, key string, spent []int64, now Ti
 // expireSlice ends a slice whose lease is over: it counts as spent in full at the last
 // instant of its lease, or as late as the state of a record is.
 func (p *partition) expireSlice(entryID uint32, now Time) {
-	last := p.entries.at(entryID).due - 1
-	p.endSlice(entryID, nil, Time{Mono: last, Wall: now.Wall - (now.Mono - last)})
-	p.stats.slicesExpired++
-}
-
-// endSlice replaces the charges of a slice by what was spent at a time, or all if spent is
-// nil, and forgets the slice.
-func (p *partition) endSlice(entryID uint32, spent []int64, at Time) {
 	entry := p.entries.at(entryID)
+	last := entry.due - 1
+	at := Time{Mono: last, Wall: now.Wall - (now.Mono - last)}
 	p.seq++
 	p.entryChanged(entryID)
 	var it chargeIterator
-	i := 0
-	for it.start(p, entry, ""); it.next(); i++ {
+	for it.start(p, entry, ""); it.next(); {
 		p.advanceOnce(&it, at)
 		switch {
 		case !it.pins:
-		case spent != nil:
-			p.correct(&it, at, 0)
-			p.chargeSpent(&it, spent[i], at)
 		case it.limit.Algorithm == FixedWindow && at.Wall < it.charge.at:
 			// The lease was over before the window was, so the charge is in the right one,
 			// even if that is over by now.
 		default:
 			p.correct(&it, at, 0)
-			p.chargeSpent(&it, it.charge.estimate, at)
+			p.chargeFinal(&it, it.charge.estimate, at)
 		}
 		p.finalize(&it)
 	}
+	p.forgetSlice(entryID)
+	p.stats.slicesExpired++
+}
+
+// takeBack takes the charges of a slice back.
+func (p *partition) takeBack(entryID uint32, key string, now Time) {
+	p.seq++
+	p.entryChanged(entryID)
+	var it chargeIterator
+	for it.start(p, p.entries.at(entryID), key); it.next(); {
+		p.advanceOnce(&it, now)
+		p.correct(&it, now, 0)
+	}
+}
+
+// chargeSpent charges what was spent of a slice whose charges were taken back at the same
+// time, and makes them final.
+func (p *partition) chargeSpent(entry *idEntry, key string, spent []int64, now Time) {
+	var it chargeIterator
+	i := 0
+	for it.start(p, entry, key); it.next(); i++ {
+		if it.pins {
+			p.chargeFinal(&it, spent[i], now)
+		}
+		p.finalize(&it)
+	}
+}
+
+// forgetSlice forgets a slice whose charges are final.
+func (p *partition) forgetSlice(entryID uint32) {
+	entry := p.entries.at(entryID)
 	p.heapRemove(entryID)
 	entry.setState(idCancelled)
 	entry.due = p.mono + 1 // it is removed before its time, even if it was due
@@ -115,10 +157,10 @@ func (p *partition) endSlice(entryID uint32, spent []int64, at Time) {
 	p.deleteEntry(entryID)
 }
 
-// chargeSpent charges n units that were spent of a slice, whatever the limit says. at is not
+// chargeFinal charges n units that were spent of a slice, whatever the limit says. at is not
 // before the last time that the bucket was changed, except that of an expired slice. The
 // record must have been advanced to it.
-func (p *partition) chargeSpent(it *chargeIterator, n int64, at Time) {
+func (p *partition) chargeFinal(it *chargeIterator, n int64, at Time) {
 	l, b := it.limit, it.bucket
 	if b == nil || n == 0 {
 		return

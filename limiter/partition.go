@@ -166,7 +166,7 @@ func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) 
 			}
 			if i == 0 || mode != lastMode {
 				lastMode = mode
-				if err := r.cost(mode, output, reserve, &v); err != nil {
+				if err := r.cost(&r.Plan.Rates, mode, output, reserve, &v); err != nil {
 					return false, false, err
 				}
 			}

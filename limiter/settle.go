@@ -32,12 +32,12 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		d.repeats(p)
 		return nil
 	}
-	n, x, err := res.amounts(u, p.extrasOf(entry))
+	n, x, err := u.amounts(res.input, res.progress, p.extrasOf(entry))
 	if err != nil {
 		return err
 	}
 	terms, v := p.terms.at(entry.terms()), vector{}
-	if err := terms.cost(n, x, terms.basisOf(u), &v); err != nil {
+	if err := terms.cost(n, x, terms.basis.after(u, terms.ServiceTiers), &v); err != nil {
 		return err
 	}
 	if err := p.prepare(entry, u, &v, now); err != nil {
@@ -137,29 +137,18 @@ func (u *Usage) extras() extras {
 	return extras{max(u.CacheWriteTokens, 0), max(u.CacheWrite1hTokens, 0), max(u.Images, 0), max(u.Searches, 0)}
 }
 
-// basisOf returns the basis of the usage of a reservation.
-func (t *terms) basisOf(u *Usage) basis {
-	b := t.basis
-	if u.ServiceTier != "" {
-		b.factor = t.ServiceTiers.Factor(u.ServiceTier)
-	}
-	if u.Rejected {
-		b.requests = 0
-	}
-	return b
-}
-
-// amounts returns the usage that u reports, with defaults for absent numbers. Progress
-// never decreases; of two reports the one with more input says what the input consists
-// of, and the later one if both have the same. reported are the extras of the progress.
-func (res *reservation) amounts(u *Usage, reported extras) (amounts, extras, error) {
+// amounts returns the usage that u reports, with defaults for absent numbers. estimate is
+// the input that was reserved. Progress never decreases; of two reports the one with more
+// input says what the input consists of, and the later one if both have the same. reported
+// are the extras of the progress.
+func (u *Usage) amounts(estimate int64, progress amounts, reported extras) (amounts, extras, error) {
 	x := u.extras()
 	n := amounts{input: u.InputTokens, cached: max(u.CachedInputTokens, 0), output: u.OutputTokens}
 	if n.input < 0 {
-		n.input = res.input
+		n.input = estimate
 	}
 	if n.output < 0 {
-		n.output = res.progress.output
+		n.output = progress.output
 	}
 	for _, f := range [...]struct {
 		name  string
@@ -187,37 +176,42 @@ func (res *reservation) amounts(u *Usage, reported extras) (amounts, extras, err
 		return n, x, numberError(field, value, "is a part of input_tokens, and all parts together must not be more than "+strconv.FormatInt(n.input, 10))
 	}
 	if !u.Final {
-		if n.input < res.progress.input {
-			n.input, n.cached = res.progress.input, res.progress.cached
+		if n.input < progress.input {
+			n.input, n.cached = progress.input, progress.cached
 			x.write, x.write1h = reported.write, reported.write1h
 		}
-		n.output = max(n.output, res.progress.output)
+		n.output = max(n.output, progress.output)
 		x.images, x.searches = max(x.images, reported.images), max(x.searches, reported.searches)
 	}
 	return n, x, nil
 }
 
-// target returns what the charge must be after usage u with cost v. Usage that is final
-// frees slots.
+// target returns what the charge must be after usage u with cost v.
 func (it *chargeIterator) target(u *Usage, v *vector) int64 {
-	c, target := it.charge, int64(0)
-	switch it.limit.dim {
+	return u.target(it.limit.dim, it.limit.Dimension, it.charge.charged, v)
+}
+
+// target returns what a charge in a dimension must be after usage u with cost v. Usage that
+// is final frees slots.
+func (u *Usage) target(dim uint8, dimension Dimension, charged int64, v *vector) int64 {
+	target := int64(0)
+	switch dim {
 	case dimRequests:
-		return c.charged
+		return charged
 	case dimConcurrent:
 	case dimCustom:
-		cost, ok := customCost(u.Costs, it.limit.Dimension)
+		cost, ok := customCost(u.Costs, dimension)
 		if !ok {
-			return c.charged
+			return charged
 		}
 		target = cost
 	default:
-		target = v[it.limit.dim]
+		target = v[dim]
 	}
 	if u.Final {
 		return target
 	}
-	return max(target, c.charged) // progress never lowers a charge
+	return max(target, charged) // progress never lowers a charge
 }
 
 // prepare advances the records of a reservation to now. It returns an error if the count

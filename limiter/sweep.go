@@ -102,6 +102,7 @@ func (p *partition) trim() (more bool) {
 type partitionStats struct {
 	expired, forgotten, tableFull, idsFull, copyDropped int64
 	slicesLent, slicesReturned, slicesExpired           int64
+	kept, keptKnown, keptCharged                        int64
 
 	evicted                  [evictionReasons]int64
 	overruns, budgetsEvicted map[Dimension]int64
@@ -143,6 +144,10 @@ type Stats struct {
 	IDsFull      int64                  // reserves denied because live reservations filled the share of their root
 	// Slices that were lent, those that were returned, and those whose lease expired.
 	SlicesLent, SlicesReturned, SlicesExpired int64
+	// Reservations that slices were returned with: those that were kept, those that the owner
+	// had made itself, and those that were charged for good because there was no room for
+	// their id, or another call had used it.
+	Kept, KeptKnown, KeptCharged int64
 
 	LargestRoot int // records of the root that has the most
 	// BudgetEvicted is what was used of budgets that were evicted because it was less
@@ -179,6 +184,9 @@ func (e *Engine) Stats() Stats {
 		s.SlicesLent += shard.stats.slicesLent
 		s.SlicesReturned += shard.stats.slicesReturned
 		s.SlicesExpired += shard.stats.slicesExpired
+		s.Kept += shard.stats.kept
+		s.KeptKnown += shard.stats.keptKnown
+		s.KeptCharged += shard.stats.keptCharged
 		for r, n := range shard.stats.evicted {
 			s.Evicted[r] += n
 		}

@@ -14,15 +14,22 @@ import (
 const key = "acme"
 
 // call is what a call costs.
-type call struct{ requests, input int64 }
+type call struct{ requests, input, output int64 }
 
 // cost returns what a call costs a limit.
 func (c call) cost(l *limiter.Limit) int64 {
-	if l.Dimension == limiter.Requests {
+	switch l.Dimension {
+	case limiter.Requests:
 		return c.requests
+	case limiter.OutputTokens:
+		return c.output
+	default:
+		return c.input
 	}
-	return c.input
 }
+
+// times returns what n calls cost.
+func (c call) times(n int64) call { return call{c.requests * n, c.input * n, c.output * n} }
 
 // entry is a charge.
 type entry struct {
@@ -61,7 +68,7 @@ func newEngine(limits []limiter.Limit) *engine {
 }
 
 func (e *engine) request(c call) *limiter.Request {
-	return &limiter.Request{Key: key, Plan: &e.plan, Requests: c.requests, InputTokens: c.input}
+	return &limiter.Request{Key: key, Plan: &e.plan, Requests: c.requests, InputTokens: c.input, OutputTokens: c.output}
 }
 
 // check charges a call, whatever the limits say if it is forced.
@@ -145,10 +152,10 @@ func (o *owner) lend(now limiter.Time, c call, share int64, holders int) *limite
 	s := &lent{loan.ID, loan.Calls, c, now.Mono + int64(o.lease(now, c))}
 	switch o.fault {
 	case noMargin, asOfLoan:
-		if err := o.Return(now, key, s.id, make([]int64, len(o.limits)), &d); err != nil {
+		if err := o.Return(now, key, s.id, make([]int64, len(o.limits)), nil, &d); err != nil {
 			panic(err)
 		}
-		r := o.request(call{c.requests * s.calls, c.input * s.calls})
+		r := o.request(c.times(s.calls))
 		r.ID, r.TTL = s.id+"-reservation", time.Hour // the test ends it
 		if err := o.Reserve(now, r, &d); err != nil || d.Outcome != limiter.Allowed {
 			panic(fmt.Sprint(d.Outcome, err))
@@ -171,14 +178,14 @@ func (o *owner) returned(now limiter.Time, id string, calls int64) {
 			return
 		}
 	}
-	if err := o.Return(now, key, id, make([]int64, len(o.limits)), &d); !errors.Is(err, limiter.ErrUnknownReservation) {
+	if err := o.Return(now, key, id, make([]int64, len(o.limits)), nil, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
 		panic(fmt.Sprintf("Return() of a slice that is over = %v, want %v", err, limiter.ErrUnknownReservation))
 	}
 }
 
 // end charges what was spent of a slice.
 func (o *owner) end(now limiter.Time, s *lent, calls int64) {
-	spent := call{s.of.requests * calls, s.of.input * calls}
+	spent := s.of.times(calls)
 	o.log = append(o.log, entry{now, spent})
 	var d limiter.Decision
 	var err error
@@ -193,7 +200,7 @@ func (o *owner) end(now limiter.Time, s *lent, calls int64) {
 		for i := range o.limits {
 			amounts[i] = spent.cost(&o.limits[i])
 		}
-		err = o.Return(now, key, s.id, amounts, &d)
+		err = o.Return(now, key, s.id, amounts, nil, &d)
 	}
 	if err != nil {
 		panic(err)
@@ -217,7 +224,7 @@ func (o *owner) expire(now limiter.Time) {
 			o.end(now, s, s.calls)
 			continue
 		}
-		o.log = append(o.log, entry{at, call{s.of.requests * s.calls, s.of.input * s.calls}})
+		o.log = append(o.log, entry{at, s.of.times(s.calls)})
 	}
 }
 

@@ -226,7 +226,7 @@ func limitsOf(r *rand.Rand, f fault) []limiter.Limit {
 // repeated, holders that pause or have clocks of another speed, and another owner at times.
 func run(seed uint64, f fault) *world {
 	r := rand.New(rand.NewPCG(seed, 1))
-	w := newWorld(limitsOf(r, f), call{1, r.Int64N(20)}, 1+r.IntN(3), f)
+	w := newWorld(limitsOf(r, f), call{requests: 1, input: r.Int64N(20)}, 1+r.IntN(3), f)
 	for _, h := range w.holders {
 		h.speed = 981 + r.Int64N(40)
 	}
@@ -249,7 +249,7 @@ func run(seed uint64, f fault) *world {
 			w.advance(delay())
 		case 9:
 			for range r.IntN(300) {
-				w.decide(call{1, r.Int64N(30)})
+				w.decide(call{requests: 1, input: r.Int64N(30)})
 			}
 		default:
 			forward := r.IntN(4) == 0

@@ -41,9 +41,9 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 	c.budget.Deposit()
 	e := call.wrapping()
 	e.hints = hints{&c.strings, f.key, f.requestID}
-	// The owner does not know the id of a reservation made in fallback; every node
-	// can find the member that made it.
-	if c.ring != nil && !f.tooLarge() && !requestid.IsFallback(f.requestID) {
+	// The owner may not know the id of a reservation that another member made, in fallback or
+	// from a slice; every node can find that member.
+	if maker, _ := requestid.Split(f.requestID); c.ring != nil && !f.tooLarge() && maker == "" {
 		answered, err := c.askOwner(ctx, &attempts, f.key, e, call)
 		if answered || err != nil {
 			return err

@@ -83,7 +83,14 @@ func (e *Estimate) fields() callFields {
 
 func (e *Estimate) wire() *reserveCall {
 	w := &reserveCall{}
-	r := &w.request
+	e.fill(&w.request)
+	w.reserve.Reserve = &w.request
+	w.item.Call = &w.reserve
+	return w
+}
+
+// fill makes r the request. It shares the memory of e.
+func (e *Estimate) fill(r *pb.ReserveRequest) {
 	r.Key, r.Tier, r.Model, r.RequestId = e.Key, e.Tier, e.Model, e.RequestID
 	r.Requests = e.Requests
 	r.InputTokens, r.EstimatedInput, r.KnownInputTokens = e.InputTokens, e.EstimatedInput, e.KnownInputTokens
@@ -91,9 +98,6 @@ func (e *Estimate) wire() *reserveCall {
 	r.N = unlessZero(e.N)
 	r.Costs, r.ServiceTier = e.Costs, e.ServiceTier
 	r.TtlSeconds = unlessZero(wholeSeconds(e.TTL))
-	w.reserve.Reserve = r
-	w.item.Call = &w.reserve
-	return w
 }
 
 // Usage is what a reserved call has used so far. Numbers are cumulative, so a
@@ -215,7 +219,7 @@ type envelope struct {
 	outcome    outcome // of the item
 	unanswered attemptIDs
 
-	takesSlice bool // a slice may be lent for the key: see askSlice
+	takesSlice bool // a slice may be lent for the call: see askSlice
 	lent       *pb.Slice
 	lentWith   *pb.Decision // the decision with which lent came
 }

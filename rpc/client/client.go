@@ -139,33 +139,64 @@ func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
 // After [ErrUnreachable] a node may hold the reservation all the same. The client takes
 // it back in the background; if that fails, too, its lease expires. A caller that set the
 // RequestID may repeat the call: the repetition is not taken back.
+//
+// As for Check, the owner may lend slices for reserves with the same key, tier, model and
+// service tier and any amounts, if none of their limits is on concurrency. Then Reserve answers
+// from memory, with the [Route] [Slice], if the caller sets no RequestID. Such a reservation
+// can be settled and cancelled by this client at once, and elsewhere, by its id, when the slice
+// has been returned: a quarter of a second later, as a rule.
 func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) {
+	chosen := e.RequestID != ""
+	if !chosen && ctx.Err() == nil {
+		if r := c.reserveFromSlice(&e, true); r != nil {
+			return r, nil
+		}
+	}
 	if err := c.refuse(ctx, e.Key); err != nil {
+		if !chosen {
+			if r := c.reserveFromSlice(&e, false); r != nil { // it was only to renew the slice
+				return r, nil
+			}
+		}
 		return nil, err
 	}
-	began, chosen := time.Now(), e.RequestID != ""
+	began, id := time.Now(), e.RequestID
 	if !chosen {
-		e.RequestID = newID()
+		id = newID()
 	}
 	w := e.wire()
-	if err := ask(ctx, c, pb.RateLimiterClient.Reserve, e.fields(), &w.request, w); err != nil {
-		c.withdraw(e.Key, e.RequestID, w.unanswered, nil)
+	w.request.RequestId = id
+	w.takesSlice = !chosen && c.slices != nil
+	f := e.fields()
+	f.requestID = id
+	if err := ask(ctx, c, pb.RateLimiterClient.Reserve, f, &w.request, w); err != nil {
+		c.withdraw(e.Key, id, w.unanswered, nil)
+		if !chosen && ctx.Err() == nil {
+			if r := c.reserveFromSlice(&e, false); r != nil {
+				return r, nil
+			}
+		}
 		return nil, &callFailure{"reserve", e.Key, err}
 	}
 	if w.answer.Denied() {
-		c.withdraw(e.Key, e.RequestID, w.unanswered, nil)
+		c.withdraw(e.Key, id, w.unanswered, nil)
+		if !chosen && w.answer.Reason == LimitExceeded {
+			if r := c.reserveFromSlice(&e, false); r != nil { // the owner has charged it before
+				return r, nil
+			}
+		}
 	}
-	r := &Reservation{
-		Decision: w.answer,
-		Key:      e.Key,
-		granted:  w.granted,
-		client:   c,
-		estimate: copyEstimate(&e),
-	}
+	e.RequestID = id
+	r := c.newReservation(&e, w.answer, w.granted)
 	if !chosen || !w.answer.Replayed { // else its lease began with an earlier call
 		r.renewed(began)
 	}
 	return r, nil
+}
+
+// newReservation returns the answer to a reserve with an id.
+func (c *Client) newReservation(e *Estimate, d Decision, granted int64) *Reservation {
+	return &Reservation{Decision: d, Key: e.Key, granted: granted, client: c, estimate: copyEstimate(e)}
 }
 
 // Reservation returns a handle for a reservation that another process or client

@@ -71,6 +71,11 @@ func (r *Reservation) report(ctx context.Context, verb string, u Usage, final bo
 	}
 	began := time.Now()
 	w := u.wire(r.Key, r.RequestID, final)
+	if s, done, err := r.client.settleFromSlice(ctx, &w.request); err != nil {
+		return Settlement{}, fmt.Errorf("%s %s: %w", verb, r.Key, err)
+	} else if done {
+		return s, nil
+	}
 	f := callFields{key: r.Key, requestID: r.RequestID, costs: u.Costs}
 	err := ask(ctx, r.client, pb.RateLimiterClient.Settle, f, &w.request, w)
 	if (errors.Is(err, ErrUnknownReservation) || err == nil && w.answer.Route == Fallback && r.Route != Fallback) && r.bring(w) {
@@ -105,8 +110,16 @@ func (r *Reservation) Cancel(ctx context.Context) error {
 		_, err := r.Settle(ctx, Usage{})
 		return err
 	}
+	done, err := r.client.cancelFromSlice(ctx, r.Key, r.RequestID)
+	if err != nil {
+		return fmt.Errorf("cancel %s: %w", r.Key, err)
+	}
+	if done {
+		r.phase.CompareAndSwap(reserved, ended)
+		return nil
+	}
 	w := cancelWire(r.Key, r.RequestID)
-	err := ask(ctx, r.client, pb.RateLimiterClient.Cancel, callFields{key: r.Key, requestID: r.RequestID}, &w.request, w)
+	err = ask(ctx, r.client, pb.RateLimiterClient.Cancel, callFields{key: r.Key, requestID: r.RequestID}, &w.request, w)
 	if errors.Is(err, ErrUnknownReservation) && r.isLeased(time.Now()) {
 		err = nil // it was lost with the members that had it: nothing is charged
 	}

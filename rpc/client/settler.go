@@ -77,6 +77,9 @@ func (s *settler) close() error {
 // deliverSettlement implements [outbox.Options].Deliver.
 func (c *Client) deliverSettlement(ctx context.Context, item *pb.Item) error {
 	r, call := item.GetSettle(), &settlementCall{}
+	if _, done, err := c.settleFromSlice(ctx, r); done || err != nil {
+		return err
+	}
 	call.item.Call = item.GetCall()
 	return ask(ctx, c, pb.RateLimiterClient.Settle, callFields{key: r.GetKey(), requestID: r.GetRequestId(), costs: r.GetCosts()}, r, call)
 }

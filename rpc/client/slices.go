@@ -17,9 +17,13 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// A check whose request id was chosen by the caller is never answered from a slice: the
-// owner must know the id, so that a repetition is charged once. All other checks with the
-// shape of a slice are, until it is spent or its time is over.
+// A call whose request id was chosen by the caller is never answered from a slice: the owner
+// must know the id, so that a repetition is charged once. All other checks and reserves with
+// the shape of a slice are, until it is spent or its time is over.
+//
+// The table has the reservations that were made from slices, by the ids that the client gave
+// them. They are settled and cancelled there while their slice lasts. Then their owner gets
+// them with the return of the slice, and calls for them wait for that.
 
 // startSlices starts c.slices. It needs c.ring.
 func (c *Client) startSlices() {
@@ -49,8 +53,8 @@ func (c *Client) sliceStatus() SliceStatus {
 	}
 	s := c.slices.Status()
 	return SliceStatus{
-		Held: s.Held, PendingReturns: s.PendingReturns, Checks: s.Taken, Granted: s.Granted, Returned: s.Returned,
-		FailedReturns: s.FailedSends, LostReturns: s.LostReturns,
+		Held: s.Held, Open: s.Open, PendingReturns: s.PendingReturns, Checks: s.Taken, Reserves: s.Reserved, Settled: s.Settled, Kept: s.Kept,
+		Granted: s.Granted, Returned: s.Returned, FailedReturns: s.FailedSends, LostReturns: s.LostReturns,
 	}
 }
 
@@ -75,7 +79,7 @@ func (c *Client) lentDecision(d *pb.Decision) any {
 	return l
 }
 
-// takeSlice answers a call from a slice, if one is held that covers it. Otherwise it does not
+// takeSlice answers a check from a slice, if one is held that covers it. Otherwise it does not
 // change d. renews says that it may leave the call to the owner, to renew the slice.
 func (c *Client) takeSlice(call *Call, d *Decision, renews bool) bool {
 	if c.slices == nil {
@@ -89,17 +93,29 @@ func (c *Client) takeSlice(call *Call, d *Decision, renews bool) bool {
 	if !c.slices.Take(&q, &a, renews) {
 		return false
 	}
-	l := a.View.(*lent)
-	*d = l.decision
-	d.RequestID = localID()
-	d.Limits = append([]LimitState(nil), d.Limits...)
-	for i := range d.Limits {
-		d.Limits[i].Remaining = a.Remaining(i)
-	}
-	if l.binding >= 0 {
-		d.Binding.Remaining = d.Limits[l.binding].Remaining
-	}
+	*d = answerFrom(&a.Limits, localID())
 	return true
+}
+
+// answerFrom returns the answer to a call from a slice.
+func answerFrom(s *slices.Limits, id string) Decision {
+	l := s.View.(*lent)
+	d := l.decision
+	d.RequestID = id
+	d.Limits = l.limits(s)
+	if l.binding >= 0 {
+		d.Binding = d.Limits[l.binding]
+	}
+	return d
+}
+
+// limits returns the limits with the cost of a call, and what is left after it.
+func (l *lent) limits(s *slices.Limits) []LimitState {
+	limits := append([]LimitState(nil), l.decision.Limits...)
+	for i := range limits {
+		limits[i].Cost, limits[i].Remaining = s.Cost(i), s.Remaining(i)
+	}
+	return limits
 }
 
 // localID returns an id like [newID] for an answer that no node knows. Nobody gains anything
@@ -121,11 +137,19 @@ func localID() string {
 // and returns the time. Then endAskSlice must follow.
 func (c *Client) askSlice(e *envelope) (asked int64) {
 	e.lent, e.lentWith = nil, nil
-	e.item.TakesSlice = e.takesSlice && c.slices.Asks(e.item.GetCheck())
+	e.item.TakesSlice = e.takesSlice && c.slices.Asks(sliceRequest(&e.item))
 	if e.item.TakesSlice {
 		asked = c.slices.Now()
 	}
 	return asked
+}
+
+// sliceRequest returns the request of a check or a reserve.
+func sliceRequest(item *pb.Item) slices.Request {
+	if q := item.GetCheck(); q != nil {
+		return q
+	}
+	return item.GetReserve()
 }
 
 // endAskSlice takes the slice that came with the answer, if any.
@@ -133,9 +157,9 @@ func (c *Client) endAskSlice(e *envelope, asked int64) {
 	switch {
 	case !e.item.GetTakesSlice():
 	case e.lent != nil:
-		c.slices.Granted(e.item.GetCheck(), asked, e.lent, e.lentWith)
+		c.slices.Granted(sliceRequest(&e.item), asked, e.lent, e.lentWith)
 	default:
-		c.slices.Answered(e.item.GetCheck())
+		c.slices.Answered(sliceRequest(&e.item))
 	}
 }
 

@@ -33,8 +33,12 @@ type ClusterStatus struct {
 // that it spends without asking. Counts are since Dial.
 type SliceStatus struct {
 	Held           int    // slices
+	Open           int    // reservations that were made from these
 	PendingReturns int    // slices that have ended and whose owners do not know it yet
 	Checks         uint64 // that were answered from slices
+	Reserves       uint64 // that were answered from slices
+	Settled        uint64 // reservations that were settled or cancelled in memory
+	Kept           uint64 // reservations that were left to owners, with the return of a slice
 	Granted        uint64 // slices that owners have lent
 	Returned       uint64 // slices that owners have taken back
 	FailedReturns  uint64 // attempts to return a slice

@@ -37,7 +37,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 	var began time.Time
 	start := func(i int, decided bool) {
 		c := &calls[i]
-		c.TakesSlice = !decided && maySlice(v, c) && r.holder.Asks(c.Check())
+		c.TakesSlice = !decided && maySlice(v, c) && r.holder.Asks(sliceRequest(c))
 		if c.RequestID == "" && c.Kind.IsNew() {
 			c.RequestID = r.local.NewID() // charged once, however often it is sent
 		}
@@ -111,6 +111,9 @@ func (r *Router) place(v *routingTable, c *call.Call, now time.Duration) *pb.Res
 	mine := r.mine(v, c.Partition, now)
 	if c.Origin == call.MemberStream && c.Term != 0 && mine {
 		mine = c.Term <= r.owners.Place(c.Partition).Term // else the sender knows of a later owner
+	}
+	if c.Decider == r.name && c.Held() {
+		return r.placeHeld(c, mine)
 	}
 	if c.Decider == r.name {
 		if result, known := r.endInFallback(c); known || c.Origin.Streamed() && !mine {

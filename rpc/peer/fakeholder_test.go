@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/slices"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -58,15 +59,15 @@ func holding(o *Options) {
 // held returns the holder of n.
 func (n *node) held() *simpleHolder { return n.holder.(*simpleHolder) }
 
-func shapeOf(q *pb.CheckRequest) string {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(q)
+func shapeOf(q slices.Request) string {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(q.(proto.Message))
 	if err != nil {
 		panic(err)
 	}
 	return string(b)
 }
 
-func (h *simpleHolder) Take(q *pb.CheckRequest, into *pb.Decision, _ bool) bool {
+func (h *simpleHolder) Take(q slices.Request, into *pb.Decision, _ bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.mu.slices[shapeOf(q)]
@@ -87,7 +88,10 @@ func (h *simpleHolder) Take(q *pb.CheckRequest, into *pb.Decision, _ bool) bool 
 	return true
 }
 
-func (h *simpleHolder) Asks(q *pb.CheckRequest) bool {
+func (h *simpleHolder) Asks(q slices.Request) bool {
+	if _, check := q.(*pb.CheckRequest); !check {
+		return false
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	shape := shapeOf(q)
@@ -103,7 +107,7 @@ func (h *simpleHolder) Asks(q *pb.CheckRequest) bool {
 	return true
 }
 
-func (h *simpleHolder) Granted(q *pb.CheckRequest, _ time.Duration, granted *pb.Slice, d *pb.Decision) {
+func (h *simpleHolder) Granted(q slices.Request, _ time.Duration, granted *pb.Slice, d *pb.Decision) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.mu.slices[shapeOf(q)]
@@ -122,11 +126,16 @@ func (h *simpleHolder) Granted(q *pb.CheckRequest, _ time.Duration, granted *pb.
 	}
 }
 
-func (h *simpleHolder) Answered(q *pb.CheckRequest) {
+func (h *simpleHolder) Answered(q slices.Request) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mu.slices[shapeOf(q)].asking = false
 }
+
+// End knows no reservations: the holder takes slices for checks only.
+func (h *simpleHolder) End(*call.Call) (*pb.Settlement, error) { return nil, nil }
+
+func (h *simpleHolder) Returning(string, string) <-chan struct{} { return nil }
 
 func (h *simpleHolder) Recall(key string) {
 	h.mu.Lock()

@@ -29,7 +29,8 @@ type forward struct {
 	table     *routingTable
 	to        *memberConn // the member that it was sent to last
 	pending   *link.Pending
-	waits     bool // for members to agree on the owner; see bounce
+	waits     bool            // for members to agree on the owner; see bounce
+	returned  <-chan struct{} // what it waits for before it is sent to its owner; see returning
 
 	unanswered bool // a member may have decided it whose answer did not arrive
 	redirected bool // by the owner, or by a member with another routing table
@@ -58,21 +59,26 @@ func (r *Router) limit(ctx context.Context, now time.Time, calls int) *link.Dead
 	return &limited
 }
 
-// start sends f to the member that made its reservation in fallback, unless that
-// was this one, and otherwise to its owner. It does not wait.
+// start sends f to the member that made its reservation in fallback or from a slice, unless
+// that was this one, and otherwise to its owner. It does not wait.
 func (r *Router) start(ctx *link.DeadlineContext, v *routingTable, f *forward) {
 	f.table, f.toDecider = v, f.Decider != "" && f.Decider != r.name
 	if f.toDecider {
 		m := v.member(f.Decider)
-		if m == nil || m.peer == nil {
+		switch {
+		case m != nil && m.peer != nil:
+			f.to = m
+			f.pending = m.peer.link.Start(ctx, f.Item(true))
+		case f.Held(): // the member returned its slices when it left
+			r.startAtOwner(ctx, v, f)
+		default:
 			r.fallBack(f, causeNoOwner)
-			return
 		}
-		f.to = m
-		f.pending = m.peer.link.Start(ctx, f.Item(true))
 		return
 	}
-	r.startAtOwner(ctx, v, f)
+	if f.returned = r.returning(f); f.returned == nil {
+		r.startAtOwner(ctx, v, f)
+	}
 }
 
 // startAtOwner sends f to its owner, or decides it if that is this member.
@@ -132,7 +138,11 @@ func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) 
 // finish waits for the result of f. It follows redirects, and falls back if the owner
 // does not answer.
 func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
-	for f.pending != nil || f.waits {
+	for f.pending != nil || f.waits || f.returned != nil {
+		if f.returned != nil {
+			r.awaitReturn(ctx, f)
+			continue
+		}
 		if f.waits {
 			f.waits = false
 			r.bounce(ctx, f)
@@ -186,7 +196,7 @@ func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result
 		r.fallBack(f, causeBroken) // no answer to this call: the member has another version
 		return
 	}
-	if route != nil && !f.toDecider { // whose own route is fallback
+	if route != nil && !f.toDecider { // which has a route of its own
 		*route = pb.Route_ROUTE_FORWARD
 	}
 	f.result = result
@@ -251,6 +261,10 @@ func (r *Router) retry(ctx *link.DeadlineContext, f *forward, err error) {
 		return
 	}
 	if cause, ok := causeOf(err); ok {
+		if f.toDecider && f.Held() { // the owner knows it if the slice was returned
+			r.startAtOwner(ctx, r.table.Load(), f)
+			return
+		}
 		r.fallBack(f, cause)
 		return
 	}

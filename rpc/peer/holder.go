@@ -11,6 +11,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/internal/outbox"
 	"github.com/bucketring/bucketring/rpc/internal/slices"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -19,19 +20,27 @@ import (
 
 // holder has the slices that this member holds. Its methods are safe for concurrent use.
 type holder interface {
-	// Take answers q from a slice. It fills into, and allocates nothing but what into
-	// points to. It returns false, and leaves into as it was, if no slice covers q, or if q
-	// is to bring a new one, which is only left to q if renews is set.
-	Take(q *pb.CheckRequest, into *pb.Decision, renews bool) bool
+	// Take answers q from a slice: a check, or a reserve, whose reservation it then has. It
+	// fills into, and allocates nothing for a check but what into points to. It returns
+	// false, and leaves into as it was, if no slice covers q, or if q is to bring a new one,
+	// which is only left to q if renews is set.
+	Take(q slices.Request, into *pb.Decision, renews bool) bool
 	// Asks reports whether q should ask the owner for a slice. Then Granted or Answered
 	// must follow.
-	Asks(q *pb.CheckRequest) bool
+	Asks(q slices.Request) bool
 	// Granted begins a slice that came with decision d of q, which was sent at that time of
 	// the clock of the owners, or later. A slice that does not fit d is returned. It keeps
 	// neither q nor d.
-	Granted(q *pb.CheckRequest, sent time.Duration, s *pb.Slice, d *pb.Decision)
+	Granted(q slices.Request, sent time.Duration, s *pb.Slice, d *pb.Decision)
 	// Answered says that no slice came for q.
-	Answered(q *pb.CheckRequest)
+	Answered(q slices.Request)
+	// End settles or cancels a reservation that Take made, by its id at the owner. It returns
+	// nil, and no error, if the owner is to be asked, after Returning.
+	End(c *call.Call) (*pb.Settlement, error)
+	// Returning returns what is closed when the owner of a key has a reservation that Take
+	// made, by its id at the owner. It is nil if the holder does not have the reservation, or
+	// its slice has not ended.
+	Returning(key, id string) <-chan struct{}
 	// Recall ends the slices of a key, and has them returned at once. It does not wait.
 	Recall(key string)
 	// Close ends all slices, and waits until they are returned or ctx is done. After that
@@ -49,10 +58,19 @@ type sliced struct {
 	decision pb.Decision
 }
 
-// maySlice reports whether a call for another member may be decided from a slice: a check
-// of this member's own callers, with no id by which the owner could have to recognize it.
+// maySlice reports whether a call for another member may be decided from a slice: a check or a
+// reserve of this member's own callers, with no id by which the owner could have to recognize
+// it.
 func maySlice(v *routingTable, c *call.Call) bool {
-	return c.Kind == call.Check && c.Origin == call.API && c.RequestID == "" && c.Attempt == 0 && !c.Replay && !v.fenced
+	return (c.Kind == call.Check || c.Kind == call.Reserve) && c.Origin == call.API && c.RequestID == "" && c.Attempt == 0 && !c.Replay && !v.fenced
+}
+
+// sliceRequest returns the request of a check or a reserve.
+func sliceRequest(c *call.Call) slices.Request {
+	if q := c.Check(); q != nil {
+		return q
+	}
+	return c.Reserve()
 }
 
 // takeSlice decides a call from a slice that this member holds. It returns nil if no slice
@@ -80,13 +98,13 @@ func (r *Router) spendSlice(f *forward) bool {
 }
 
 // fromSlice returns the answer of a slice, nil if there is none. renews says that it may leave
-// the check to the owner to renew the slice.
+// the call to the owner to renew the slice.
 func (r *Router) fromSlice(c *call.Call, renews bool, began time.Duration) *pb.Result {
 	s, ok := r.sliced.Get().(*sliced)
 	if !ok {
 		s = new(sliced)
 	}
-	if !r.holder.Take(c.Check(), &s.decision, renews) {
+	if !r.holder.Take(sliceRequest(c), &s.decision, renews) {
 		r.sliced.Put(s)
 		return nil
 	}
@@ -106,10 +124,55 @@ func (r *Router) sliceAnswered(f *forward) {
 	switch {
 	case !f.TakesSlice:
 	case s == nil:
-		r.holder.Answered(f.Check())
+		r.holder.Answered(sliceRequest(f.Call))
 	default:
-		r.holder.Granted(f.Check(), f.sent, s, d)
+		r.holder.Granted(sliceRequest(f.Call), f.sent, s, d)
 	}
+}
+
+// placeHeld chooses where a settle or a cancel of a reservation is decided that this member
+// made from a slice: here, while the slice is held, and otherwise by the owner, under its id
+// there. If the return of the slice is under way, the call waits for that.
+func (r *Router) placeHeld(c *call.Call, mine bool) *pb.Result {
+	if err := r.local.Validate(c); err != nil {
+		return server.Failed(err)
+	}
+	switch settlement, err := r.holder.End(c); {
+	case err != nil:
+		return server.Failed(err)
+	case settlement != nil:
+		return &pb.Result{Result: &pb.Result_Settlement{Settlement: settlement}}
+	case mine && r.holder.Returning(c.Key, c.RequestID) == nil:
+		return nil
+	}
+	return forwarded
+}
+
+// returning returns what f has to wait for before it is sent to the owner: the return of the
+// slice from which this member made its reservation. Nil: nothing.
+func (r *Router) returning(f *forward) <-chan struct{} {
+	if !f.Kind.EndsReservation() {
+		return nil
+	}
+	return r.holder.Returning(f.Key, f.RequestID)
+}
+
+// awaitReturn waits until the owner has the reservation of f, for half of the time that is left
+// at most, and sends f to it.
+func (r *Router) awaitReturn(ctx *link.DeadlineContext, f *forward) {
+	wait := r.timeout
+	if at, ok := ctx.Deadline(); ok {
+		wait = time.Until(at)
+	}
+	timer := time.NewTimer(wait / 2)
+	defer timer.Stop()
+	select {
+	case <-f.returned:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	f.returned = nil
+	r.startAtOwner(ctx, r.table.Load(), f)
 }
 
 // returnSlice sends the return of a slice to the owner of its key. It returns nil when the

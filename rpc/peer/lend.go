@@ -20,7 +20,7 @@ import (
 
 // decide has this member decide the calls that have no result yet. If a limit denies one
 // while members hold slices of it, these are recalled, and the call is decided again. Slices
-// are lent with the answers to checks.
+// are lent with the answers to checks and reserves.
 func (r *Router) decide(ctx context.Context, calls []call.Call, results *server.Results) {
 	if r.lender.outstanding.Load() == 0 {
 		r.local.Decide(calls, results)

@@ -8,23 +8,26 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/rpc/internal/call"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/internal/slices"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 // tableHolder is the holder of a member: a table of slices.
 type tableHolder struct {
-	table *slices.Table
-	newID func() string
+	table  *slices.Table
+	member string // its name
+	newID  func() string
 }
 
 var _ holder = (*tableHolder)(nil)
 
-// newTableHolder returns a holder whose returns are sent by send, to the owner that owner
-// names. Slices end by the clock of the owners, which counts the time in which the machine is
-// suspended.
-func newTableHolder(clock func() time.Duration, newID func() string, send func(context.Context, *pb.Item) error, owner func(key string) string) *tableHolder {
-	h := &tableHolder{newID: newID}
+// newTableHolder returns the holder of a member whose returns are sent by send, to the owner
+// that owner names. Slices end by the clock of the owners, which counts the time in which the
+// machine is suspended.
+func newTableHolder(member string, clock func() time.Duration, newID func() string, send func(context.Context, *pb.Item) error, owner func(key string) string) *tableHolder {
+	h := &tableHolder{member: member, newID: newID}
 	h.table = slices.New(slices.Options{
 		Now:         func() int64 { return int64(clock()) },
 		Send:        send,
@@ -34,25 +37,58 @@ func newTableHolder(clock func() time.Duration, newID func() string, send func(c
 }
 
 // Take implements holder.
-func (h *tableHolder) Take(q *pb.CheckRequest, into *pb.Decision, renews bool) bool {
+func (h *tableHolder) Take(q slices.Request, into *pb.Decision, renews bool) bool {
 	var a slices.Answer
-	if !h.table.Take(q, &a, renews) {
-		return false
+	switch q := q.(type) {
+	case *pb.CheckRequest:
+		if !h.table.Take(q, &a, renews) {
+			return false
+		}
+		a.Fill(into, h.newID())
+	case *pb.ReserveRequest:
+		if !h.table.Holds() {
+			return false
+		}
+		id := h.newID()
+		if !h.table.Reserve(q, id, &a, renews) {
+			return false
+		}
+		a.Fill(into, requestid.Held(h.member, id))
 	}
-	a.Fill(into, h.newID())
 	return true
 }
 
 // Asks implements holder.
-func (h *tableHolder) Asks(q *pb.CheckRequest) bool { return h.table.Asks(q) }
+func (h *tableHolder) Asks(q slices.Request) bool { return h.table.Asks(q) }
 
 // Granted implements holder.
-func (h *tableHolder) Granted(q *pb.CheckRequest, sent time.Duration, s *pb.Slice, d *pb.Decision) {
-	h.table.Granted(q, int64(sent), s, proto.CloneOf(d)) // the caller of the check has d
+func (h *tableHolder) Granted(q slices.Request, sent time.Duration, s *pb.Slice, d *pb.Decision) {
+	h.table.Granted(q, int64(sent), s, proto.CloneOf(d)) // the caller has d
 }
 
 // Answered implements holder.
-func (h *tableHolder) Answered(q *pb.CheckRequest) { h.table.Answered(q) }
+func (h *tableHolder) Answered(q slices.Request) { h.table.Answered(q) }
+
+// End implements holder.
+func (h *tableHolder) End(c *call.Call) (*pb.Settlement, error) {
+	var a slices.Settlement
+	var done bool
+	var err error
+	if q := c.Settle(); q != nil {
+		done, _, err = h.table.Settle(q, c.RequestID, &a)
+	} else {
+		done, _, err = h.table.Cancel(c.Key, c.RequestID, &a)
+	}
+	if err != nil || !done {
+		return nil, err
+	}
+	s := &pb.Settlement{}
+	a.Fill(s, c.CallerID())
+	return s, nil
+}
+
+// Returning implements holder.
+func (h *tableHolder) Returning(key, id string) <-chan struct{} { return h.table.Returning(key, id) }
 
 // Recall implements holder.
 func (h *tableHolder) Recall(key string) { h.table.Recall(key) }

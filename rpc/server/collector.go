@@ -18,6 +18,7 @@ type statsCollector struct {
 	keys, reservations, ids             *prometheus.Desc
 	expired, forgotten, evicted, denied *prometheus.Desc
 	idsFull, overrun, budget, largest   *prometheus.Desc
+	kept                                *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*statsCollector)(nil)
@@ -38,13 +39,14 @@ func newStatsCollector(stats func() limiter.Stats) *statsCollector {
 		idsFull:      desc("ids_full_total", "Reserves denied because live reservations filled the share of request ids of their root."),
 		budget:       desc("evicted_budget_total", "Use of budgets that was dropped with keys in last resort: less than 1 % of each. At most that much is admitted beyond them.", "dimension"),
 		largest:      desc("largest_root_keys", "Keys with state in memory of the root that has the most."),
+		kept:         desc("kept_reservations_total", "Reservations from slices for reserves that were open when these were returned: made here then (kept), made here before (known), or charged for good for want of room for their id (charged).", "result"),
 		overrun:      desc("overrun_total", "Use beyond a reservation and beyond the debt that a bucket may carry: served and not charged.", "dimension"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *statsCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.keys, c.reservations, c.ids, c.expired, c.forgotten, c.evicted, c.denied, c.idsFull, c.overrun, c.budget, c.largest} {
+	for _, d := range []*prometheus.Desc{c.keys, c.reservations, c.ids, c.expired, c.forgotten, c.evicted, c.denied, c.idsFull, c.overrun, c.budget, c.largest, c.kept} {
 		ch <- d
 	}
 }
@@ -66,6 +68,9 @@ func (c *statsCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.forgotten, s.Forgotten)
 	counter(c.denied, s.TableFull)
 	counter(c.idsFull, s.IDsFull)
+	counter(c.kept, s.Kept, "kept")
+	counter(c.kept, s.KeptKnown, "known")
+	counter(c.kept, s.KeptCharged, "charged")
 	for reason, n := range s.Evicted {
 		counter(c.evicted, n, limiter.EvictionReason(reason).String())
 	}

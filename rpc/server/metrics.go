@@ -68,7 +68,7 @@ const (
 var invalidFields = [...]string{
 	"key", "tier", "model", "request_id", "requests", "input_tokens", "cached_input_tokens", "output_tokens",
 	"cache_write_tokens", "cache_write_1h_tokens", "images", "searches", "service_tier",
-	"max_output_tokens", "min_output_tokens", "estimated_input", "known_input_tokens", "n", "ttl_seconds", "costs", "final", "items", "call", "slice", "spent", "calls", "other",
+	"max_output_tokens", "min_output_tokens", "estimated_input", "known_input_tokens", "n", "ttl_seconds", "costs", "final", "items", "call", "slice", "spent", "calls", "kept", "other",
 }
 
 func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics {

@@ -20,6 +20,7 @@ const maxSpent = 1024
 type sliceReturn struct {
 	key, id string
 	spent   []int64
+	kept    []limiter.Kept
 }
 
 // errRecall is the error of a recall that came to a service which holds no slices.
@@ -53,14 +54,18 @@ func (x *scratch) returned(r *pb.SliceReturn) error {
 	if err := checkAmount("calls", r.GetCalls()); err != nil {
 		return err
 	}
-	x.ended = sliceReturn{key: r.GetKey(), id: id, spent: r.GetSpent()}
+	kept, err := x.keptOf(r.GetKey(), r.GetKept())
+	if err != nil {
+		return err
+	}
+	x.ended = sliceReturn{key: r.GetKey(), id: id, spent: r.GetSpent(), kept: kept}
 	return nil
 }
 
 // endSlice ends a slice. One that has ended, or is not known, is not an error: its return
 // came again, or after its lease, when all of it was charged.
 func (s *Service) endSlice(now limiter.Time, x *scratch) error {
-	err := s.engine.Return(now, x.ended.key, x.ended.id, x.ended.spent, &x.decision)
+	err := s.engine.Return(now, x.ended.key, x.ended.id, x.ended.spent, x.ended.kept, &x.decision)
 	if errors.Is(err, limiter.ErrUnknownReservation) || errors.Is(err, limiter.ErrConflict) {
 		x.decision.Change, x.decision.Large = 0, false
 		return nil
@@ -69,32 +74,37 @@ func (s *Service) endSlice(now limiter.Time, x *scratch) error {
 }
 
 // Lendable reports whether the owner may lend a slice with the answer to call i: this
-// member has just admitted it, it is a check, and it is neither a replay nor a repeat. rate
-// is how often per second calls with its key were decided here, and share the part of the
-// asker in thousandths; both are 0 if that is below [limiter.HotRate].
+// member has just admitted it in full, it is a check or a reserve, and it is neither a replay
+// nor a repeat. rate is how often per second calls with its key were decided here, and share
+// the part of the asker in thousandths; both are 0 if that is below [limiter.HotRate].
 func (r *Results) Lendable(i int) (rate, share int64, ok bool) {
 	one := &r.list[i]
 	x := one.scratch
-	if one.done != nil || x == nil || x.kind != call.Check || x.decision.Outcome != limiter.Allowed || x.decision.Replayed || x.request.Force {
+	if one.done != nil || x == nil || x.kind != call.Check && x.kind != call.Reserve || x.decision.Outcome != limiter.Allowed || x.decision.Replayed || x.request.Force {
 		return 0, 0, false
 	}
 	return x.decision.Rate, x.decision.AskerShare, true
 }
 
 // Lend lends a slice for calls like call i, for which Lendable must have returned true, and
-// adds it to the answer. The caller sets the fields of l that are not results.
+// adds it to the answer. The caller sets the fields of l that are not results, but for
+// Reserve.
 // [Results.Change] of the call includes the charge of the slice. It returns false, and
 // changes nothing, if the engine lends none.
 func (s *Service) Lend(results *Results, i int, l *limiter.Loan) bool {
 	one := &results.list[i]
 	x, y := one.scratch, s.newScratch()
 	defer s.release(y)
-	// The answer keeps the limits as the check left them: what is lent is not used yet.
+	l.Reserve = x.kind == call.Reserve
+	// The answer keeps the limits as the call left them: what is lent is not used yet.
 	if ok, err := s.engine.Lend(s.now(), &x.request, l, &y.decision); err != nil || !ok {
 		return false // the partition was closed, or there is too little left
 	}
 	x.decision.Change, x.decision.Large = y.decision.Change, y.decision.Large
 	one.slice = &pb.Slice{Id: l.ID, Amounts: slices.Clone(l.Amounts), LeaseNanos: int64(l.Lease)}
+	if l.Tariff != nil {
+		one.slice.Tariff = l.Tariff.Append(nil)
+	}
 	return true
 }
 

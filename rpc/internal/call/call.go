@@ -80,8 +80,8 @@ type Call struct {
 	// RequestID is the id of the call at the owner. If it is empty, the member that
 	// forwards or decides the call makes one.
 	RequestID string
-	// Decider is the member that made the reservation in fallback, for a settle or
-	// cancel whose id names one. Otherwise it is empty.
+	// Decider is the member that made the reservation in fallback or from a slice, for a
+	// settle or cancel whose id names one. Otherwise it is empty.
 	Decider string
 	// Replay means that the call was admitted in fallback or has run. It is charged
 	// even beyond its limits.
@@ -94,7 +94,7 @@ type Call struct {
 	// Asker numbers who has the stream that the call came by. 0: it came by another API of
 	// this member.
 	Asker uint32
-	// TakesSlice says that the sender of a check would take a slice with its answer.
+	// TakesSlice says that the sender of a check or a reserve would take a slice with its answer.
 	TakesSlice bool
 	// Withdrawn is the check of which a cancel withdraws an attempt. Nil: a reserve.
 	Withdrawn *pb.CheckRequest
@@ -123,11 +123,11 @@ func Of(r proto.Message) Call {
 		c = Call{Kind: Check, RequestID: q.GetRequestId(), request: q}
 	case *pb.ReserveRequest:
 		c = Call{Kind: Reserve, RequestID: q.GetRequestId(), request: q}
-		if requestid.IsFallback(c.RequestID) {
-			c.Err = &limiter.FieldError{
-				Field: "request_id", Value: text.Quote(c.RequestID),
-				Problem: "must not begin with " + requestid.Prefix + ", as the ids do that are made when an owner is unreachable",
-			}
+		switch {
+		case requestid.IsFallback(c.RequestID):
+			c.Err = errPrefix(c.RequestID, requestid.Prefix, "as the ids do that are made when an owner is unreachable")
+		case requestid.IsHeld(c.RequestID):
+			c.Err = errPrefix(c.RequestID, requestid.HeldPrefix, "as the ids do of reservations that are made from slices")
 		}
 	case *pb.SettleRequest:
 		c = Call{Kind: Settle, request: q}
@@ -147,20 +147,17 @@ func Of(r proto.Message) Call {
 		panic(fmt.Sprintf("call: %T is not a request", r))
 	}
 	if c.Kind.IsNew() && requestid.IsSlice(c.RequestID) {
-		c.Err = errSliceID(c.RequestID)
+		// An owner keeps slices and calls by the same ids.
+		c.Err = errPrefix(c.RequestID, requestid.SlicePrefix, "as the ids of slices do")
 	}
 	c.Key = c.request.GetKey()
 	c.Partition = keypath.Partition(c.Key, ring.Partitions)
 	return c
 }
 
-// errSliceID is the error of a call with an id that only slices have. A caller must not
-// choose it: an owner keeps slices and calls by the same ids.
-func errSliceID(id string) error {
-	return &limiter.FieldError{
-		Field: "request_id", Value: text.Quote(id),
-		Problem: "must not begin with " + requestid.SlicePrefix + ", as the ids of slices do",
-	}
+// errPrefix is the error of a call with an id of a form that no caller may choose.
+func errPrefix(id, prefix, why string) error {
+	return &limiter.FieldError{Field: "request_id", Value: text.Quote(id), Problem: "must not begin with " + prefix + ", " + why}
 }
 
 // FromItem returns the call of an item from origin.
@@ -188,7 +185,7 @@ func FromItem(item *pb.Item, origin Origin) Call {
 	if c.Kind == Cancel && c.Attempt != 0 {
 		c.Withdrawn = item.GetWithdrawn()
 	}
-	c.TakesSlice = c.Kind == Check && item.GetTakesSlice()
+	c.TakesSlice = (c.Kind == Check || c.Kind == Reserve) && item.GetTakesSlice()
 	c.Expired = item.GetTimeoutNanos() < 0
 	if c.Kind == SliceRecall && origin != MemberStream {
 		c.Err = &limiter.FieldError{Field: "call", Value: "slice_recall", Problem: "is for members"}
@@ -221,14 +218,21 @@ func (c *Call) Peek() *pb.PeekRequest { q, _ := c.request.(*pb.PeekRequest); ret
 // Count returns the request of a count.
 func (c *Call) Count() *pb.CountRequest { q, _ := c.request.(*pb.CountRequest); return q }
 
+// Cancel returns the request of a cancel.
+func (c *Call) Cancel() *pb.CancelRequest { q, _ := c.request.(*pb.CancelRequest); return q }
+
 // SliceReturn returns the request of a return of a slice.
 func (c *Call) SliceReturn() *pb.SliceReturn { q, _ := c.request.(*pb.SliceReturn); return q }
 
-// CallerID returns the id that the caller uses. For a reservation made in fallback it
-// names the decider.
+// Held reports whether the call is a settle or a cancel of a reservation that the decider made
+// from a slice.
+func (c *Call) Held() bool { return c.Decider != "" && requestid.IsHeld(c.CallerID()) }
+
+// CallerID returns the id that the caller uses. For a reservation made in fallback or from a
+// slice it names the decider.
 func (c *Call) CallerID() string {
 	if c.Decider != "" {
-		return requestid.Fallback(c.Decider, c.RequestID)
+		return c.request.(interface{ GetRequestId() string }).GetRequestId()
 	}
 	return c.RequestID
 }

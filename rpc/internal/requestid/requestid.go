@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package requestid makes and parses the ids of reservations made in fallback. Such
-// an id names the member that made the reservation, so that any member can route the
-// settle:
+// Package requestid makes and parses the ids of reservations that another member than the
+// owner made: in fallback, or from a slice. Such an id names that member, so that any member
+// can route the settle:
 //
 //	fallback:<member>:<the id at the owner>
+//	held:<member>:<the id at the owner>
 //
 // It may be longer than the ids that callers can choose. The id of a slice names who
 // holds it:
@@ -24,6 +25,9 @@ const (
 	// Prefix begins the id of a reservation made in fallback. No caller may choose
 	// such an id for a new reservation.
 	Prefix = "fallback:"
+	// HeldPrefix begins the id of a reservation that a member made from a slice. No caller
+	// may choose such an id for a new reservation.
+	HeldPrefix = "held:"
 	// Separator ends the name of the member. No name contains it.
 	Separator = ":"
 	// SlicePrefix begins the id of a slice. No caller may choose such an id.
@@ -53,12 +57,21 @@ func IsFallback(id string) bool { return strings.HasPrefix(id, Prefix) }
 // at the owner.
 func Fallback(member, id string) string { return Prefix + member + Separator + id }
 
-// Split returns the member that made a reservation in fallback, and its id at the
-// owner. For any other id, member is empty and original is the id itself.
+// IsHeld reports whether an id has the prefix of a reservation that a member made from a slice.
+func IsHeld(id string) bool { return strings.HasPrefix(id, HeldPrefix) }
+
+// Held returns the id of a reservation that member made from a slice. id is its id at the
+// owner.
+func Held(member, id string) string { return HeldPrefix + member + Separator + id }
+
+// Split returns the member that made a reservation in fallback or from a slice, and its id at
+// the owner. For any other id, member is empty and original is the id itself.
 func Split(id string) (member, original string) {
 	rest, ok := strings.CutPrefix(id, Prefix)
 	if !ok {
-		return "", id
+		if rest, ok = strings.CutPrefix(id, HeldPrefix); !ok {
+			return "", id
+		}
 	}
 	member, original, ok = strings.Cut(rest, Separator)
 	if !ok || member == "" || original == "" {

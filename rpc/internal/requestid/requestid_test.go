@@ -19,14 +19,31 @@ func TestSplit(t *testing.T) {
 		"fallback:m:a:b":          {"m", "a:b"},
 		"fallback:m:fallback:n:a": {"m", "fallback:n:a"},
 		"xfallback:m:a":           {"", "xfallback:m:a"},
+		"held:":                   {"", "held:"},
+		"held::a":                 {"", "held::a"},
+		"held:m:":                 {"", "held:m:"},
+		"held:m:a":                {"m", "a"},
+		"held:m:fallback:n:a":     {"m", "fallback:n:a"},
+		"fallback:m:held:n:a":     {"m", "held:n:a"},
+		"xheld:m:a":               {"", "xheld:m:a"},
 	} {
 		member, original := Split(id)
 		if member != want[0] || original != want[1] {
 			t.Errorf("Split(%q) = %q, %q, want %q, %q", id, member, original, want[0], want[1])
 		}
-		if member != "" && Fallback(member, original) != id {
-			t.Errorf("Fallback(%q, %q) = %q, want %q", member, original, Fallback(member, original), id)
+		again := Fallback
+		if IsHeld(id) {
+			again = Held
 		}
+		if member != "" && again(member, original) != id {
+			t.Errorf("of %q and %q the id %q is made, want %q", member, original, again(member, original), id)
+		}
+	}
+}
+
+func TestIsHeld(t *testing.T) {
+	if id := Held("m", "a"); !IsHeld(id) || IsFallback(id) || IsSlice(id) || IsHeld("a") || IsHeld("") || IsHeld(Fallback("m", "a")) {
+		t.Error("IsHeld does not tell ids of reservations made from slices from others")
 	}
 }
 

@@ -4,6 +4,7 @@ package slices_test
 
 import (
 	"context"
+	"strconv"
 	"testing"
 
 	"github.com/bucketring/bucketring/rpc/internal/slices"
@@ -52,6 +53,26 @@ func BenchmarkTake(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkReserve is what a reserve and its settle cost in memory.
+func BenchmarkReserve(b *testing.B) {
+	t := slices.New(slices.Options{Now: func() int64 { return 1 }, Send: func(context.Context, *pb.Item) error { return nil }})
+	defer func() { _ = t.Close(context.Background()) }()
+	q, u := reserve("k", 10, 0), settle("k", 0)
+	t.Granted(q, 1, &pb.Slice{Id: "s", Amounts: []int64{1 << 52, 1 << 53}, LeaseNanos: 1 << 62, Tariff: tariff()}, decision())
+	var a slices.Answer
+	var s slices.Settlement
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		id := strconv.Itoa(i)
+		if !t.Reserve(q, id, &a, false) {
+			b.Fatal("not reserved")
+		}
+		if done, _, err := t.Settle(u, id, &s); !done || err != nil {
+			b.Fatal("not settled: ", err)
+		}
 	}
 }
 

@@ -143,3 +143,7 @@ func (s *scene) sent() []time.Duration {
 	defer s.mu.Unlock()
 	return stdslices.Clone(s.sends)
 }
+
+func contextFor(s *scene, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(s.Context(), d)
+}

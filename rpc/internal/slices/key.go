@@ -3,10 +3,10 @@
 package slices
 
 import (
-	"maps"
 	"strings"
 	"time"
 
+	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/slice"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -40,60 +40,43 @@ type key struct {
 
 // entry has the slices for one shape of a key.
 type entry struct {
+	shape  shape
 	holder slice.Holder
-	queued int // returns of holder that the sender has
+	queued int     // returns of holder that the sender has
+	from   *source // of the slice that holder has, or had last
 
-	// The shape.
-	tier, model, serviceTier string
-	requests, input, output  int64
-	costs                    map[string]int64
+	open      []*reservation // of that slice
+	openBytes int            // of their encoding, at most
+}
 
-	decision *pb.Decision // with which the slice came
+// source is what came with a slice. It does not change.
+type source struct {
+	slice    string // its id
+	decision *pb.Decision
 	view     any
+	costs    []int64         // of the call that it came with
+	tariff   *limiter.Tariff // nil: it is for checks
 }
 
 func newKey(name string) *key { return &key{name: strings.Clone(name)} }
 
-// matches reports whether q has the shape of e. Its key is known to be the same.
-func (e *entry) matches(q *pb.CheckRequest) bool {
-	return e.input == q.GetInputTokens() && e.output == q.GetOutputTokens() && e.requests == requestsOf(q) &&
-		e.model == q.GetModel() && e.tier == q.GetTier() && e.serviceTier == q.GetServiceTier() &&
-		len(e.costs) == len(q.GetCosts()) && (len(e.costs) == 0 || maps.Equal(e.costs, q.GetCosts()))
-}
-
-func requestsOf(q *pb.CheckRequest) int64 {
-	if q.Requests == nil {
-		return 1
-	}
-	return q.GetRequests()
-}
-
-// find returns the entry for the shape of q, nil if there is none.
-func (k *key) find(q *pb.CheckRequest) *entry {
+// find returns the entry for a shape, nil if there is none.
+func (k *key) find(of *shape) *entry {
 	for _, e := range k.entries {
-		if e.matches(q) {
+		if e.shape.equals(of) {
 			return e
 		}
 	}
 	return nil
 }
 
-// findOrAdd returns the entry for the shape of q, nil if there is none and no room for it.
-func (k *key) findOrAdd(q *pb.CheckRequest) *entry {
-	e := k.find(q)
+// findOrAdd returns the entry for a shape, nil if there is none and no room for it.
+func (k *key) findOrAdd(of *shape) *entry {
+	e := k.find(of)
 	if e != nil || len(k.entries) == maxShapes {
 		return e
 	}
-	e = &entry{
-		tier: strings.Clone(q.GetTier()), model: strings.Clone(q.GetModel()), serviceTier: strings.Clone(q.GetServiceTier()),
-		requests: requestsOf(q), input: q.GetInputTokens(), output: q.GetOutputTokens(),
-	}
-	if len(q.GetCosts()) > 0 {
-		e.costs = make(map[string]int64, len(q.GetCosts()))
-		for name, n := range q.GetCosts() {
-			e.costs[strings.Clone(name)] = n
-		}
-	}
+	e = &entry{shape: of.clone()}
 	k.entries = append(k.entries, e)
 	return e
 }
@@ -127,26 +110,26 @@ func (k *key) live() (n int) {
 	return n
 }
 
-// mayAsk reports whether a check may ask for a slice: one at a time, and not while too many
+// mayAsk reports whether a call may ask for a slice: one at a time, and not while too many
 // returns are not acknowledged.
 func (k *key) mayAsk(now int64) bool {
 	return now >= k.quietUntil && !k.asking() && k.unacknowledged() < slice.MaxReturns
 }
 
-// ask decides whether a check asks for a slice: for a further shape only if all slices are of
+// ask decides whether a call asks for a slice: for a further shape only if all slices are of
 // use.
-func (k *key) ask(now int64, q *pb.CheckRequest) bool {
+func (k *key) ask(now int64, of *shape) bool {
 	if !k.mayAsk(now) {
 		return false
 	}
-	e := k.find(q)
+	e := k.find(of)
 	if e == nil {
 		for _, other := range k.entries {
 			if other.holder.Live() && other.holder.Calls() == 0 {
 				return false
 			}
 		}
-		if e = k.findOrAdd(q); e == nil {
+		if e = k.findOrAdd(of); e == nil {
 			return false
 		}
 	}
@@ -154,11 +137,11 @@ func (k *key) ask(now int64, q *pb.CheckRequest) bool {
 }
 
 // granted begins a slice for e, and reports whether it did: else the slice is returned.
-func (k *key) granted(now int64, e *entry, g *slice.Grant, d *pb.Decision, view any) bool {
+func (k *key) granted(now int64, e *entry, g *slice.Grant, from *source) bool {
 	if !e.holder.Granted(now, g) {
 		return false
 	}
-	e.decision, e.view = d, view
+	e.from = from
 	k.nextRenewal = 0
 	return true
 }
@@ -195,21 +178,27 @@ func (k *key) expire(now int64) (until int64, wasted bool) {
 // rememberUntil returns until when a quiet time is remembered, so that the next one is longer.
 func (k *key) rememberUntil() int64 { return k.quietUntil + k.quiet }
 
+// ended is a slice that has ended, with its open reservations, which the owner is to keep.
+type ended struct {
+	ret  *slice.Return
+	open []*reservation
+}
+
 // due returns the returns that the sender does not have yet, which it then has. It drops
 // entries with nothing to remember.
-func (k *key) due(now int64) (returns []*slice.Return) {
-	take := func(h *slice.Holder, queued *int) {
+func (k *key) due(now int64) (returns []ended) {
+	take := func(h *slice.Holder, queued *int, e *entry) {
 		all := h.Due(now)
 		for i := *queued; i < len(all); i++ {
 			r := all[i]
-			returns = append(returns, &r)
+			returns = append(returns, ended{&r, e.takeOpen(r.ID)})
 		}
 		*queued = len(all)
 	}
-	take(&k.unexpected, &k.queued)
+	take(&k.unexpected, &k.queued, nil)
 	kept := k.entries[:0]
 	for _, e := range k.entries {
-		take(&e.holder, &e.queued)
+		take(&e.holder, &e.queued, e)
 		if e.holder.Live() || e.holder.Asking() || e.holder.Unacknowledged() > 0 {
 			kept = append(kept, e)
 		}

@@ -95,21 +95,23 @@ func (s *sender) init(t *Table) {
 	s.mu.queues = map[string]*sendQueue{}
 }
 
-// add enqueues a return.
-func (s *sender) add(key string, r *slice.Return) {
+// add enqueues a return, and the reservations that it has. It returns false if the sender is
+// closed: then the return is lost.
+func (s *sender) add(key string, r *slice.Return, kept []*pb.KeptReservation) bool {
 	p := &pending{key: key, id: r.ID, item: &pb.Item{Call: &pb.Item_SliceReturn{
-		SliceReturn: &pb.SliceReturn{Key: key, Slice: r.ID, Spent: r.Spent, Calls: r.Calls},
+		SliceReturn: &pb.SliceReturn{Key: key, Slice: r.ID, Spent: r.Spent, Calls: r.Calls, Kept: kept},
 	}}}
 	p.added = s.table.options.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.closed {
 		s.mu.lost++
-		return
+		return false
 	}
 	s.mu.left++
 	s.enqueueLocked(p)
 	s.wakeLocked()
+	return true
 }
 
 // enqueueLocked has a return sent as soon as there is room.

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/slice"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -56,6 +57,8 @@ type Table struct {
 	options Options
 	seed    maphash.Seed
 	keys    atomic.Int64 // in all shards
+	known   atomic.Int64 // reservations in all shards
+	endings atomic.Int64 // of them those that have ended
 	closed  atomic.Bool
 	granted atomic.Uint64
 	sender  sender
@@ -64,10 +67,18 @@ type Table struct {
 
 // shard has the keys with the same hash.
 type shard struct {
-	mu    sync.Mutex
-	keys  map[string]*key
-	taken uint64   // calls that were answered
-	_     [40]byte // shards do not share a cache line
+	mu           sync.Mutex
+	keys         map[string]*key
+	reservations map[string]*reservation // by id; nil: none yet
+	returns      map[string]*returning   // by slice, of those with reservations; nil: none yet
+	ended        []*reservation          // the oldest first
+	request      limiter.Request         // scratch space
+
+	taken    uint64 // checks that were answered
+	reserved uint64 // reserves that were answered
+	settled  uint64 // reservations that were settled or cancelled
+	kept     uint64 // reservations that owners have from a return
+	_        [48]byte
 }
 
 // New returns an empty table. Its goroutine starts with the first slice. Close must be called.
@@ -84,6 +95,9 @@ func New(o Options) *Table {
 // Now returns the time of Options.Now.
 func (t *Table) Now() int64 { return t.options.Now() }
 
+// Holds reports whether there may be a slice. If not, Take and Reserve return false.
+func (t *Table) Holds() bool { return t.keys.Load() > 0 }
+
 func (t *Table) shard(key string) *shard {
 	return &t.shards[maphash.String(t.seed, key)%shards]
 }
@@ -99,23 +113,16 @@ func (t *Table) Take(q *pb.CheckRequest, a *Answer, renews bool) bool {
 	s := t.shard(q.GetKey())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := s.keys[q.GetKey()]
-	if k == nil {
-		return false
-	}
-	e := k.find(q)
-	if e == nil || !e.holder.Live() {
-		return false
-	}
 	now := t.options.Now()
-	if renews && e.holder.Renewable() && now >= k.nextRenewal && k.mayAsk(now) {
-		k.nextRenewal = now + renewEvery
+	of := shapeOfCheck(q)
+	k, e := s.coverLocked(q.GetKey(), &of, now, renews)
+	if e == nil {
 		return false
 	}
-	answered := e.holder.Take(now, 1)
+	answered := e.holder.Take(now, e.from.costs)
 	if answered {
 		s.taken++
-		*a = Answer{Decision: e.decision, View: e.view, calls: e.holder.Calls()}
+		*a = Answer{Limits: Limits{Decision: e.from.decision, View: e.from.view, calls: e.holder.Calls()}}
 	}
 	if !e.holder.Live() {
 		t.endedLocked(k, now)
@@ -123,9 +130,49 @@ func (t *Table) Take(q *pb.CheckRequest, a *Answer, renews bool) bool {
 	return answered
 }
 
-// Asks reports whether to ask the owner for a slice with a check that is sent to it. Then
+// Reserve makes a reservation from memory with an id, which nobody else may know, and sets a
+// then. Like Take, it returns false if the owner must decide.
+func (t *Table) Reserve(q *pb.ReserveRequest, id string, a *Answer, renews bool) bool {
+	if t.keys.Load() == 0 || q.GetRequestId() != "" {
+		return false
+	}
+	s := t.shard(q.GetKey())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := t.options.Now()
+	of := shapeOf(q)
+	k, e := s.coverLocked(q.GetKey(), &of, now, renews)
+	if e == nil {
+		return false
+	}
+	reserved := t.reserveLocked(s, k, e, q, id, a, now)
+	if !e.holder.Live() {
+		t.endedLocked(k, now)
+	}
+	return reserved
+}
+
+// coverLocked returns the entry whose slice is to decide a request, nil if the owner is to
+// decide it.
+func (s *shard) coverLocked(name string, of *shape, now int64, renews bool) (*key, *entry) {
+	k := s.keys[name]
+	if k == nil {
+		return nil, nil
+	}
+	e := k.find(of)
+	if e == nil || !e.holder.Live() {
+		return nil, nil
+	}
+	if renews && e.holder.Renewable() && now >= k.nextRenewal && k.mayAsk(now) {
+		k.nextRenewal = now + renewEvery
+		return nil, nil
+	}
+	return k, e
+}
+
+// Asks reports whether to ask the owner for a slice with a request that is sent to it. Then
 // Granted or Answered must follow.
-func (t *Table) Asks(q *pb.CheckRequest) bool {
+func (t *Table) Asks(q Request) bool {
 	if t.closed.Load() {
 		return false
 	}
@@ -140,24 +187,23 @@ func (t *Table) Asks(q *pb.CheckRequest) bool {
 	if k == nil {
 		return keys < int64(t.options.MaxKeys)
 	}
-	now := t.options.Now()
-	asks := k.ask(now, q)
+	now, of := t.options.Now(), shapeOf(q)
+	asks := k.ask(now, &of)
 	t.endedLocked(k, now)
 	return asks
 }
 
-// Granted is called when the answer to an asking check came with a slice. asked is when the
-// check was sent, or before. A slice that is not needed any more is returned.
+// Granted is called when the answer to an asking request came with a slice. asked is when the
+// request was sent, or before. A slice that is not needed any more is returned.
 //
-// The table keeps d, the decision on the check, and its limits. Neither they nor s may be
+// The table keeps d, the decision on the request, and its limits. Neither they nor s may be
 // changed later, or share memory that is used again.
-func (t *Table) Granted(q *pb.CheckRequest, asked int64, s *pb.Slice, d *pb.Decision) {
+func (t *Table) Granted(q Request, asked int64, s *pb.Slice, d *pb.Decision) {
 	t.granted.Add(1)
-	g, ok := grantOf(asked, s, d)
-	var view any
+	g, from, ok := grantOf(q, asked, s, d)
 	if ok && t.options.View != nil {
-		view = t.options.View(d)
-		ok = view != nil
+		from.view = t.options.View(d)
+		ok = from.view != nil
 	}
 	sh := t.shard(q.GetKey())
 	sh.mu.Lock()
@@ -169,26 +215,27 @@ func (t *Table) Granted(q *pb.CheckRequest, asked int64, s *pb.Slice, d *pb.Deci
 		t.keys.Add(1)
 	}
 	if k == nil {
-		t.sender.add(q.GetKey(), &slice.Return{ID: s.GetId(), Spent: make([]int64, len(s.GetAmounts()))})
+		t.sender.add(q.GetKey(), &slice.Return{ID: s.GetId(), Spent: make([]int64, len(s.GetAmounts()))}, nil)
 		return
 	}
 	now := t.options.Now()
 	if !ok || t.closed.Load() {
 		g.Lease = 0 // it is returned at once
 	}
-	e := k.findOrAdd(q)
+	of := shapeOf(q)
+	e := k.findOrAdd(&of)
 	switch {
 	case e == nil:
 		k.unexpected.Granted(now, &slice.Grant{ID: g.ID, Amounts: g.Amounts})
-	case k.granted(now, e, &g, d, view):
+	case k.granted(now, e, &g, from):
 		t.sender.wakeAt(e.holder.Deadline(), k.name)
 	}
 	t.endedLocked(k, now)
 }
 
-// Answered is called when the answer to an asking check came without a slice, or did not
+// Answered is called when the answer to an asking request came without a slice, or did not
 // come.
-func (t *Table) Answered(q *pb.CheckRequest) {
+func (t *Table) Answered(q Request) {
 	if t.keys.Load() == 0 {
 		return
 	}
@@ -196,7 +243,8 @@ func (t *Table) Answered(q *pb.CheckRequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k := s.keys[q.GetKey()]; k != nil {
-		if e := k.find(q); e != nil {
+		of := shapeOf(q)
+		if e := k.find(&of); e != nil {
 			e.holder.Refused()
 		}
 		t.endedLocked(k, t.options.Now())
@@ -221,8 +269,8 @@ func (t *Table) endedLocked(k *key, now int64) {
 	if until, wasted := k.expire(now); wasted {
 		t.sender.wakeAt(until, k.name)
 	}
-	for _, r := range k.due(now) {
-		t.sender.add(k.name, r)
+	for _, e := range k.due(now) {
+		t.returnLocked(k, e, now)
 	}
 	if k.idle(now) {
 		delete(t.shard(k.name).keys, k.name)
@@ -230,13 +278,19 @@ func (t *Table) endedLocked(k *key, now int64) {
 	}
 }
 
-// sweep ends the slices of a key whose time is over.
+// sweep ends the slices of a key whose time is over, and forgets reservations that have ended
+// long ago.
 func (t *Table) sweep(name string) {
 	s := t.shard(name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := t.options.Now()
 	if k := s.keys[name]; k != nil {
-		t.endedLocked(k, t.options.Now())
+		t.endedLocked(k, now)
+	}
+	t.forgetLocked(s, now)
+	if len(s.ended) > 0 && s.ended[0].request.GetKey() == name {
+		t.sender.wakeAt(s.ended[0].endedAt+rememberFor, name)
 	}
 }
 
@@ -245,6 +299,7 @@ func (t *Table) acknowledged(name, id string) {
 	s := t.shard(name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	t.releaseLocked(s, id)
 	if k := s.keys[name]; k != nil {
 		k.returned(id)
 		t.endedLocked(k, t.options.Now())
@@ -268,14 +323,27 @@ func (t *Table) Close(ctx context.Context) error {
 		}
 		s.mu.Unlock()
 	}
-	return t.sender.close(ctx)
+	err := t.sender.close(ctx)
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for id := range s.returns {
+			t.releaseLocked(s, id)
+		}
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // Status is what a table holds and has done.
 type Status struct {
 	Held           int    // slices
+	Open           int    // reservations that were made from slices which are held
 	PendingReturns int    // that owners have not acknowledged
 	Taken          uint64 // checks that were answered from slices
+	Reserved       uint64 // reserves that were answered from slices
+	Settled        uint64 // reservations that were settled or cancelled from slices
+	Kept           uint64 // reservations that were left to owners, with a return
 	Granted        uint64 // slices that were lent, also those that were not needed
 	Returned       uint64 // returns that owners have acknowledged
 	FailedSends    uint64 // attempts to return a slice
@@ -291,8 +359,14 @@ func (t *Table) Status() Status {
 		s := &t.shards[i]
 		s.mu.Lock()
 		st.Taken += s.taken
+		st.Reserved += s.reserved
+		st.Settled += s.settled
+		st.Kept += s.kept
 		for _, k := range s.keys {
 			st.Held += k.live()
+			for _, e := range k.entries {
+				st.Open += len(e.open)
+			}
 		}
 		s.mu.Unlock()
 	}
