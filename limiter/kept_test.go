@@ -489,3 +489,38 @@ func TestReturnOfKeptDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations, want 0", allocs)
 	}
 }
+
+// BenchmarkReturnOfKept is a return with as many reservations as it may have, each of five
+// limits: one critical section.
+func BenchmarkReturnOfKept(b *testing.B) {
+	x := newReserver(b, limiter.Options{})
+	x.request.InputTokens, x.request.OutputTokens = 1, 1
+	x.lendReserves(noon)
+	kept := make([]limiter.Kept, limiter.MaxKept)
+	for i := range kept {
+		kept[i] = x.kept(strconv.Itoa(i), 1, 1, time.Second)
+	}
+	x.giveBack(noon, nothing, kept...)
+	var d limiter.Decision
+	now := noon
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		now = now.Add(11 * time.Minute)
+		for range 2 * limiter.MaxKept / 64 { // forgets what was kept before
+			x.peek(now, x.request)
+		}
+		x.peek(now.Add(11*time.Minute), x.request)
+		now = now.Add(11 * time.Minute)
+		if ok, err := x.Lend(now, x.request, x.loan, &d); err != nil || !ok {
+			b.Fatalf("Lend() = %v, %v", ok, err)
+		}
+		b.StartTimer()
+		if err := x.Return(now, "acme", "slice", nothing, kept, &d); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if s := x.Stats(); s.KeptKnown > 0 || s.KeptCharged > 0 {
+		b.Fatalf("Stats() = %+v, want all reservations kept", s)
+	}
+}
