@@ -34,6 +34,7 @@ const testPolicy = `
 tiers:
   thousand: { requests: 1000/day }
   hot:      { requests: 6_000/h }
+  busy:     { requests: 6_000/h, tokens: 1_000_000/h }
   free:     { requests: 100/min, tokens: 10_000/min, concurrent: 8 }
   closed:
     limits:

@@ -70,7 +70,7 @@ type lentSlice struct {
 	id     string
 	key    string
 	asker  uint32
-	calls  int64 // that it has room for
+	calls  int64 // that it has room for, at most
 	holder askerName
 	model  string // of the calls that it is for; "*": none
 	limits []lentLimit

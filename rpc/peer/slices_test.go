@@ -24,7 +24,13 @@ const hotLimit = 6_000
 // admitted.
 func heat(t *testing.T, n *node, key string) (admitted int64) {
 	t.Helper()
-	q := &pb.CheckRequest{Key: key, Tier: "hot"}
+	return heatTier(t, n, key, "hot")
+}
+
+// heatTier is heat for a tier.
+func heatTier(t *testing.T, n *node, key, tier string) (admitted int64) {
+	t.Helper()
+	q := &pb.CheckRequest{Key: key, Tier: tier}
 	calls := make([]*pb.CheckRequest, 500)
 	for i := range calls {
 		calls[i] = proto.CloneOf(q)
