@@ -221,8 +221,10 @@ func TestOwnerEndsReservationsOfASlice(t *testing.T) {
 // owner does not know the reservation then, the settle brings it along.
 func TestSettleWithoutReturn(t *testing.T) {
 	runLendingReserves(t, client.Options{Timeout: 4 * time.Second}, func(t scene, _ *lender) {
-		mustReserve(t, estimate)
-		r := mustReserve(t, estimate)
+		e := estimate
+		e.ServiceTier, e.EstimatedInput, e.KnownInputTokens, e.Costs = "flex", true, 7, map[string]int64{"images": 1}
+		mustReserve(t, e)
+		r := mustReserve(t, e)
 		n := t.nodes["a"]
 		n.batches(func(b *pb.Batch, out *pb.Answers) {
 			for i, item := range b.GetItems() {
@@ -246,7 +248,10 @@ func TestSettleWithoutReturn(t *testing.T) {
 				last = q
 			}
 		}
-		want := &pb.ReserveRequest{Key: "acme/alice", RequestId: r.RequestID, InputTokens: 60, MaxOutputTokens: new(int64(40))}
+		want := &pb.ReserveRequest{
+			Key: "acme/alice", RequestId: r.RequestID, InputTokens: 60, EstimatedInput: true, KnownInputTokens: 7, MaxOutputTokens: new(int64(40)),
+			ServiceTier: "flex", Costs: map[string]int64{"images": 1},
+		}
 		if !proto.Equal(last.GetReservation(), want) {
 			t.Errorf("the settle brings %v, want %v", last.GetReservation(), want)
 		}
