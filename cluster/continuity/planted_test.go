@@ -22,6 +22,10 @@ const (
 	settlesEarly         // a settle is acknowledged before the heir has it
 	reportsNothing       // an owner that was cut off does not report what it answered
 	replacedIsDead       // a boot counts as dead as soon as a newer one of its member is known
+	lendsEarly           // a slice is lent before the heir has its charge
+	returnsTwice         // a return that comes twice gives back twice
+	endsSlicesEarly      // an owner ends a slice when its holder may not spend it any more
+	forgetsReturns       // a return that comes again is acknowledged before the heir has the first one
 )
 
 // plant breaks the machine before a step.
@@ -112,4 +116,8 @@ var plantedBugs = []struct {
 	{"corrects twice", refundsTwice, 0},
 	{"reports nothing", reportsNothing, 0},
 	{"takes a replaced boot for dead", replacedIsDead, 0},
+	{"lends before the heir has the slice", lendsEarly, 0},
+	{"takes a return twice", returnsTwice, 0},
+	{"ends slices with their holders", endsSlicesEarly, 0},
+	{"acknowledges repeated returns early", forgetsReturns, 0},
 }

@@ -38,6 +38,11 @@ type simTruth struct {
 	settles     []*simSettle
 	lostSettles map[uint64]bool
 	calls       []simAdmitted
+
+	slices map[uint64]*simSlice
+	lent   int64 // their part of spent: in full while they are lent
+	sliced int64 // what was really admitted from them
+	books  simBooks
 }
 
 type simLogged struct {
@@ -49,8 +54,8 @@ type simLogged struct {
 }
 
 type simContent struct {
-	level int64
-	n     int
+	level   int64
+	n, lent int
 }
 
 type simAdmitted struct {
@@ -80,7 +85,7 @@ func newSimHistory(s *sim) *simHistory {
 		h.parts[p] = simTruth{
 			contents: map[Copy]simContent{}, next: map[uint64]Arrangement{}, exact: map[uint64]bool{}, lostIDs: map[uint64]bool{},
 			repayable: map[uint64]*simNode{},
-			cost:      map[uint64]int64{}, final: map[uint64]int64{}, lostSettles: map[uint64]bool{},
+			cost:      map[uint64]int64{}, final: map[uint64]int64{}, lostSettles: map[uint64]bool{}, slices: map[uint64]*simSlice{},
 		}
 	}
 	return h
@@ -104,6 +109,7 @@ func (s *sim) checkOwners(n *simNode) {
 		if !n.m.Decides(p, n.clock()) {
 			continue
 		}
+		s.history.balance(n, p)
 		for _, o := range s.nodes {
 			if o != n && o.m.Decides(p, o.clock()) {
 				s.fail("I1: %s (%s) and %s (%s) both decide for p%d", n.id, n.m.Current(p), o.id, o.m.Current(p), p)
@@ -124,7 +130,7 @@ func (h *simHistory) decided(n *simNode, p int) {
 	}
 }
 
-func content(st *simStore) simContent { return simContent{st.level, len(st.charges)} }
+func content(st *simStore) simContent { return simContent{st.level, len(st.charges), len(st.lent)} }
 
 // charged notes a charge of an owner.
 func (h *simHistory) charged(n *simNode, p int, c simCharge) {
@@ -134,6 +140,7 @@ func (h *simHistory) charged(n *simNode, p int, c simCharge) {
 	if t.owner == n && t.origin == n.m.Current(p).Origin {
 		t.log = append(t.log, simLogged{id: c.id, seq: st.seq, cost: c.cost, at: h.s.now})
 	}
+	t.books.charges += c.cost
 	if c.settled {
 		h.finally(t, c.id, c.cost, t.cost[c.id]-c.cost)
 	} else {
@@ -188,6 +195,9 @@ func (h *simHistory) answered(n *simNode, p int, id uint64, cost int64) {
 		cost = final
 	}
 	t.spent += cost
+	if t.slices[id] != nil {
+		t.lent += cost
+	}
 	h.s.counters.exact++
 	for i := range t.log {
 		if t.log[i].id == id && !t.log[i].settle {
@@ -249,7 +259,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 			s.fail("I3: %s starts p%d without charge %d (seq %d), which %s and %v had", n.id, p, l.id, l.seq, t.owner.id, t.heirID())
 		case ended[l.id] && l.settle && !t.lostSettles[l.id]:
 			s.fail("I3: %s starts p%d without the settle of #%d (seq %d), which was acknowledged", n.id, p, l.id, l.seq)
-		case l.answered && l.cost >= simLarge:
+		case l.answered && (l.cost >= simLarge || t.slices[l.id] != nil):
 			s.fail("I3: %s starts p%d without the large charge #%d of %d (seq %d)", n.id, p, l.id, l.cost, l.seq)
 		case l.answered:
 			if first < 0 {
@@ -260,6 +270,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		s.logf("%s p%d lacks #%d %d of %s, settle %v, both gone %v", n.id, p, l.id, l.cost, t.owner.id, l.settle, bothGone)
 		if l.settle {
 			t.lostSettles[l.id] = true
+			t.loseEnd(l.id, st)
 			continue
 		}
 		t.lostIDs[l.id] = true
@@ -278,6 +289,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		for _, l := range t.owner.stores[p].charges {
 			if l.settled && st.missesSettle(l.id) {
 				t.lostSettles[l.id] = true
+				t.loseEnd(l.id, st)
 			}
 			if st.has(l.id) || t.lostIDs[l.id] {
 				continue
@@ -293,6 +305,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	t.origin, t.owner, t.heir, t.log, t.durable = a.Origin, n, nil, nil, 0
 	st.seq = max(st.seq, n.m.Copy(p).Seq)
 	t.contents[Copy{Origin: a.Origin, Seq: st.seq, Complete: true}] = content(st)
+	t.books = booksOf(st)
 }
 
 // reach reports whether a boot exists and could talk to n for as long as a candidate
@@ -362,6 +375,7 @@ func (s *sim) checkEnd() {
 			s.fail("I4: p%d has level %d, but its ids were charged %d", p, st.level, st.sum())
 		}
 		s.history.checkCharges(p, owner)
+		s.history.checkSlices(p, owner)
 		for _, id := range slices.Sorted(maps.Keys(t.repayable)) {
 			n := t.repayable[id]
 			if !st.has(id) && n.alive() && !n.superseded() {

@@ -113,6 +113,7 @@ func (h *simHistory) corrected(n *simNode, p int, id uint64, refund int64) {
 	if origin := n.m.Current(p).Origin; t.owner == n && t.origin == origin {
 		t.log = append(t.log, simLogged{id: id, seq: st.seq, at: h.s.now, settle: true})
 	}
+	t.books.charges -= refund
 	h.finally(t, id, st.charges[st.index[id]].cost, refund)
 }
 
@@ -127,13 +128,16 @@ func (h *simHistory) finally(t *simTruth, id uint64, final, refund int64) {
 	}
 }
 
-// ended returns the calls whose settle was acknowledged.
+// ended returns the calls whose settle was acknowledged, and the slices whose return was.
 func (t *simTruth) ended() map[uint64]bool {
 	ended := map[uint64]bool{}
 	for _, x := range t.settles {
 		if x.done {
 			ended[x.id] = true
 		}
+	}
+	for id, x := range t.slices {
+		ended[id] = x.acknowledged
 	}
 	return ended
 }
@@ -149,6 +153,9 @@ func (st *simStore) missesSettle(id uint64) bool {
 func (h *simHistory) checkCharges(p int, owner *simNode) {
 	t, st := &h.parts[p], owner.stores[p]
 	for _, c := range st.charges {
+		if c.slice {
+			continue
+		}
 		want, ok := t.cost[c.id]
 		if c.settled {
 			want, ok = t.final[c.id]

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/bucketring/bucketring/limiter/slice"
+)
+
+// The observer checks these promises of slices:
+//
+//   - S1: what is left of a limit, what is lent, what was spent of slices and what was charged
+//     besides are the limit together, after each step of the owner.
+//   - S2: owners and holders together admit no more than the limit, except for what crashes
+//     have lost, and a holder no more than its slice.
+//   - S3: each slice ends once in the history of the owners, and no holder decides from it
+//     after that.
+//   - S4: a slice is charged with at least what was spent of it, and exactly with that if it
+//     was returned in time.
+
+// simEnd is how a slice has ended.
+type simEnd uint8
+
+const (
+	lentSlice simEnd = iota
+	returnedSlice
+	expiredSlice
+)
+
+func (e simEnd) String() string { return []string{"lent", "returned", "expired"}[e] }
+
+// simSlice is the history of a slice.
+type simSlice struct {
+	id     uint64
+	amount int64
+	lender *simNode
+	at     time.Duration
+	kept   time.Duration // for which the owner keeps it
+
+	spent        int64  // what was really admitted from it
+	end          simEnd // in the history of the last owner
+	inTime       bool   // its return came to an owner in time
+	acknowledged bool   // its return was
+}
+
+// simBooks are what the state of the last owner adds up to.
+type simBooks struct{ charges, lent, spent int64 }
+
+func booksOf(st *simStore) (b simBooks) {
+	for _, c := range st.charges {
+		switch {
+		case !c.slice:
+			b.charges += c.cost
+		case c.settled:
+			b.spent += c.cost
+		default:
+			b.lent += c.cost
+		}
+	}
+	return b
+}
+
+// balance is S1.
+func (h *simHistory) balance(n *simNode, p int) {
+	t := &h.parts[p]
+	if t.owner != n || t.origin != n.m.Current(p).Origin {
+		return
+	}
+	left, b := simLimit-n.stores[p].level, t.books
+	if left+b.charges+b.lent+b.spent != simLimit {
+		h.s.fail("S1: %s has %d left of p%d, with %d charged, %d lent and %d spent of slices, want %d together", n.id, left, p, b.charges, b.lent, b.spent, simLimit)
+	}
+}
+
+// lent notes that an owner has lent a slice.
+func (h *simHistory) lent(n *simNode, p int, x *simSlice) {
+	t := &h.parts[p]
+	st := n.stores[p]
+	h.noteContent(n, p)
+	if t.owner == n && t.origin == n.m.Current(p).Origin {
+		t.log = append(t.log, simLogged{id: x.id, seq: st.seq, cost: x.amount, at: h.s.now})
+	}
+	t.slices[x.id] = x
+	t.books.lent += x.amount
+	h.s.counters.lent++
+	h.balance(n, p)
+}
+
+// took notes that a holder has admitted a call from a slice.
+func (h *simHistory) took(holder *simHolder, c *simCall, id uint64) {
+	t := &h.parts[c.p]
+	x := t.slices[id]
+	h.s.logf("%s p%d admits #%d %d from #%d", holder, c.p, c.id, c.cost, id)
+	h.s.counters.sliced++
+	x.spent += c.cost
+	t.sliced += c.cost
+	if x.spent > x.amount {
+		h.s.fail("S2: %s has admitted %d from slice #%d of p%d, of %d", holder, x.spent, id, c.p, x.amount)
+	}
+	if x.end != lentSlice && !t.lostIDs[id] {
+		h.s.fail("S3: %s decides from slice #%d of p%d, which its owner has ended: %s", holder, id, c.p, x.end)
+	}
+	h.checkAdmitted(c.p)
+}
+
+// checkAdmitted is S2.
+func (h *simHistory) checkAdmitted(p int) {
+	t := &h.parts[p]
+	if owned := t.spent - t.lent; owned+t.sliced > simLimit+t.lost {
+		h.s.fail("S2: p%d: owners have admitted %d and holders %d of %d; crashes have lost %d", p, owned, t.sliced, simLimit, t.lost)
+	}
+}
+
+// sliceEnded notes that an owner has ended a slice.
+func (h *simHistory) sliceEnded(n *simNode, p int, id uint64, spent int64, how simEnd) {
+	t := &h.parts[p]
+	x := t.slices[id]
+	h.noteContent(n, p)
+	if t.owner == n && t.origin == n.m.Current(p).Origin {
+		t.log = append(t.log, simLogged{id: id, seq: n.stores[p].seq, at: h.s.now, settle: true})
+	}
+	if x.end != lentSlice {
+		h.s.fail("S3: %s ends slice #%d of p%d, which has ended: %s", n.id, id, p, x.end)
+	}
+	x.end = how
+	t.final[id] = spent
+	if t.exact[id] {
+		t.spent -= x.amount - spent
+		t.lent -= x.amount - spent
+	}
+	t.books.lent -= x.amount
+	t.books.spent += spent
+	if how == returnedSlice {
+		h.s.counters.returned++
+	} else {
+		h.s.counters.expired++
+	}
+	h.balance(n, p)
+}
+
+// loseEnd notes that an owner does not know of the end of a slice, which it has.
+func (t *simTruth) loseEnd(id uint64, st *simStore) {
+	x := t.slices[id]
+	if x == nil || x.end == lentSlice || !st.has(id) {
+		return
+	}
+	if t.exact[id] {
+		t.spent += x.amount - t.final[id]
+		t.lent += x.amount - t.final[id]
+	}
+	delete(t.final, id)
+	x.end, x.inTime, x.acknowledged = lentSlice, false, false
+}
+
+// returnedTo notes that an owner has decided the return of a slice. It must have ended the
+// slice with it if that was in time: before the slowest clock shows the end of the lease.
+func (h *simHistory) returnedTo(n *simNode, p int, id uint64, live bool) {
+	t := &h.parts[p]
+	x := t.slices[id]
+	inTime := h.s.now-x.at <= x.kept*100/(100+slice.Skew)
+	switch {
+	case live && x.lender != n:
+		h.s.counters.elsewhere++
+	case !live && x.end == returnedSlice:
+		h.s.counters.repeated++
+	case !live && !inTime:
+		h.s.counters.late++
+	}
+	h.balance(n, p)
+	if t.lostIDs[id] || !inTime {
+		return
+	}
+	x.inTime = true
+	if x.end != returnedSlice {
+		h.s.fail("S4: slice #%d of p%d was returned to %s %v after it was lent, of %v, but it has ended: %s", id, p, n.id, h.s.now-x.at, x.kept, x.end)
+	}
+}
+
+// checkSlices is S4 at the end, when all slices are over.
+func (h *simHistory) checkSlices(p int, owner *simNode) {
+	t, st := &h.parts[p], owner.stores[p]
+	for _, id := range slices.Sorted(maps.Keys(t.slices)) {
+		x := t.slices[id]
+		i, ok := st.index[id]
+		switch {
+		case !ok && t.lostIDs[id]:
+		case !ok:
+			h.s.fail("S4: slice #%d of p%d is missing at %s", id, p, owner.id)
+		case !st.charges[i].settled:
+			h.s.fail("liveness: slice #%d of p%d has not ended at %s", id, p, owner.id)
+		case st.charges[i].cost < x.spent:
+			h.s.fail("S4: slice #%d of p%d was charged with %d, but %d were spent", id, p, st.charges[i].cost, x.spent)
+		case x.inTime && st.charges[i].cost != x.spent:
+			h.s.fail("S4: slice #%d of p%d was returned in time, and charged with %d, but %d were spent", id, p, st.charges[i].cost, x.spent)
+		}
+	}
+	if h.s.lending == nil {
+		return
+	}
+	holders := slices.Clone(h.s.lending.clients)
+	for _, n := range h.s.nodes {
+		holders = append(holders, n.holder)
+	}
+	for _, o := range holders {
+		if n := o.of[p].Unacknowledged(); n > 0 || len(o.of[p].Due(o.now())) > 0 {
+			h.s.fail("liveness: %s has %d slices of p%d to return", o, n, p)
+		}
+	}
+}
