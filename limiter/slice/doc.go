@@ -10,6 +10,10 @@
 // lease counts as spent in full at that time. The engine does this: see Lend and Return in
 // package limiter, which uses the terms of this package.
 //
+// A slice may be for reserves. What a reservation holds is not spent: when it ends, what it
+// used is. Those that have not ended when the slice is returned become reservations of the
+// owner, in that critical section.
+//
 // No limit admits more than it would without slices. What is lent is debited, so all that
 // matters is when a charge counts:
 //

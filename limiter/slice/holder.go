@@ -2,76 +2,67 @@
 
 package slice
 
-import (
-	"math"
-	"math/bits"
-)
+import "math"
 
 // MaxReturns is how many returns of a holder may be unacknowledged before it takes no more
 // slices.
 const MaxReturns = 4
 
-// Grant is a slice that an owner lends for calls which all cost the same.
+// Unbounded is the amount of a limit that does not bound a slice for checks, because it never
+// denies: a limit in shadow mode. What is spent of it is counted, up to 2^53.
+const Unbounded = -1
+
+// maxAmount is the most that is counted of a limit.
+const maxAmount = 1 << 53
+
+// Grant is a slice that an owner lends.
 type Grant struct {
 	ID string
-	// Amounts are what the slice has of each limit, without the margin. A limit with 0 does
-	// not bound the slice, such as one that never denies. From 0 to 2^53.
+	// Amounts are what the slice has of each limit, without the margin: from 0 to 2^53, or
+	// Unbounded. The holder spends nothing of a limit with 0.
 	Amounts []int64
-	// Costs are what one call takes of each limit, in the order of Amounts.
+	// Costs are what the call that the slice came with took of each limit, in the order of
+	// Amounts. A slice that has no room for another one like it is returned at once.
 	Costs   []int64
 	Lease   int64 // nanoseconds from AskedAt
 	AskedAt int64 // when the holder sent what the owner answered with the slice
 }
 
-// calls returns how many calls the slice holds, and after how many of them half of it is
-// spent in one of the limits. Both are 0 if nothing bounds the slice, or a number is
-// negative.
-func (g *Grant) calls() (n, half int64) {
+// serves reports whether the slice has room for a call like the one it came with, and is
+// bounded by what that costs.
+func (g *Grant) serves() bool {
 	if len(g.Amounts) != len(g.Costs) {
-		return 0, 0
+		return false
 	}
-	n, half = math.MaxInt64, math.MaxInt64
 	bounded := false
 	for i, amount := range g.Amounts {
 		cost := g.Costs[i]
-		if amount < 0 || cost < 0 {
-			return 0, 0
+		if amount < 0 && amount != Unbounded || amount > maxAmount || cost < 0 || cost > maxAmount || amount >= 0 && cost > amount {
+			return false
 		}
-		if amount == 0 || cost == 0 {
-			continue
-		}
-		bounded = true
-		n = min(n, amount/cost)
-		rest := amount - amount/2
-		calls := rest / cost
-		if rest%cost > 0 {
-			calls++
-		}
-		half = min(half, calls)
+		bounded = bounded || amount > 0 && cost > 0
 	}
-	if !bounded {
-		return 0, 0
-	}
-	return n, half
+	return bounded
 }
 
 // Return is the end of a slice at its holder.
 type Return struct {
 	ID    string
-	Spent []int64 // of each of Grant.Amounts; also of limits that do not bound the slice
+	Spent []int64 // of each of Grant.Amounts, without what reservations held at the end
 	Calls int64   // that were decided from it
 }
 
 // Holder holds slices for calls of one kind: one that it spends, and those whose return the
 // owner has not acknowledged. Times are of the holder's monotonic clock, in nanoseconds, and
 // not negative. It is not safe for concurrent use. The zero value holds nothing.
+//
+// Costs have one number for each limit of the slice, in the order of [Grant].Amounts. A call
+// with other costs is not decided.
 type Holder struct {
 	live     bool
 	id       string
-	costs    []int64 // of one call; its memory is reused
-	left     int64   // calls
-	calls    int64   // that were decided
-	half     int64   // calls after which half is spent
+	limits   []part // its memory is reused
+	calls    int64  // that were decided
 	deadline int64
 
 	asking     bool
@@ -79,29 +70,83 @@ type Holder struct {
 	unreturned []Return // the oldest first
 }
 
-// Take decides n calls from memory, all of them or none. It returns false if the slice is
-// over or too small for them; the owner decides such calls. A slice that is spent is over.
-func (h *Holder) Take(now, n int64) bool {
-	if !h.live {
+// part is a part of one limit: amount = left + held + spent.
+type part struct {
+	amount int64
+	left   int64
+	held   int64 // by reservations that have not ended
+	bounds bool  // else amount is [maxAmount]
+}
+
+// Take decides a call from memory. It returns false if the slice is over or has too little
+// left; the owner decides such a call. A slice that has no room for another one like it is
+// over.
+func (h *Holder) Take(now int64, costs []int64) bool {
+	if !h.fits(now, costs) {
 		return false
 	}
-	if now >= h.deadline {
-		h.end()
-		return false
+	for i, cost := range costs {
+		h.limits[i].left -= cost
 	}
-	if n < 0 || n > h.left {
-		return false
-	}
-	h.left -= n
-	h.calls += n
-	if h.left == 0 {
+	h.calls++
+	if !h.fits(now, costs) {
 		h.end()
 	}
 	return true
 }
 
+// Reserve is like Take, but the costs are held until Correct. What is held when the slice
+// ends is not in its [Return]: whoever returns it tells the owner of the reservations.
+func (h *Holder) Reserve(now int64, costs []int64) bool {
+	if !h.fits(now, costs) {
+		return false
+	}
+	for i, cost := range costs {
+		h.limits[i].left -= cost
+		h.limits[i].held += cost
+	}
+	h.calls++
+	return true
+}
+
+// Correct ends a reservation that was made from the slice: it spends the actual costs in place
+// of what it holds, the costs of Reserve. It returns false, and changes nothing, if the slice
+// is over or has too little left. The caller knows that the reservation is one of this slice.
+func (h *Holder) Correct(now int64, reserved, actual []int64) bool {
+	h.expire(now)
+	if !h.live || len(reserved) != len(h.limits) || len(actual) != len(h.limits) {
+		return false
+	}
+	for i := range h.limits {
+		l := &h.limits[i]
+		if reserved[i] < 0 || reserved[i] > l.held || actual[i] < 0 || actual[i] > l.left+reserved[i] {
+			return false
+		}
+	}
+	for i := range h.limits {
+		l := &h.limits[i]
+		l.held -= reserved[i]
+		l.left += reserved[i] - actual[i]
+	}
+	return true
+}
+
+// fits reports whether the slice has room for a call. It ends a slice whose time is over.
+func (h *Holder) fits(now int64, costs []int64) bool {
+	h.expire(now)
+	if !h.live || len(costs) != len(h.limits) {
+		return false
+	}
+	for i, cost := range costs {
+		if cost < 0 || cost > h.limits[i].left {
+			return false
+		}
+	}
+	return true
+}
+
 // Ask returns whether to ask the owner for a slice now: there is none, or half of it is
-// spent, no other request is under way, and fewer than [MaxReturns] returns are
+// spent or held, no other request is under way, and fewer than [MaxReturns] returns are
 // unacknowledged. Then Granted or Refused must follow.
 func (h *Holder) Ask(now int64) bool {
 	h.expire(now)
@@ -112,34 +157,50 @@ func (h *Holder) Ask(now int64) bool {
 	return true
 }
 
-// Renewable reports whether Ask would return true because half of the slice is spent, while
-// the rest of it can still be spent.
+// Renewable reports whether Ask would return true because half of the slice is spent or held,
+// while the rest of it can still be spent.
 func (h *Holder) Renewable() bool {
 	return h.live && !h.asking && h.wants()
 }
 
 func (h *Holder) wants() bool {
-	return len(h.unreturned) < MaxReturns && (!h.live || h.calls >= h.half)
+	return len(h.unreturned) < MaxReturns && (!h.live || h.halfSpent())
+}
+
+// halfSpent reports whether half of the slice is spent or held, in one of the limits.
+func (h *Holder) halfSpent() bool {
+	for i := range h.limits {
+		if l := &h.limits[i]; l.bounds && l.amount > 0 && l.left <= l.amount/2 {
+			return true
+		}
+	}
+	return false
 }
 
 // Granted begins a slice that the owner lent, and ends the one before. It returns false if
-// the slice is to be returned at once: if it is over already, holds no call, was asked for
-// before a recall, or if half of the one before is not spent yet. It ignores a slice that it
-// holds or has to return.
+// the slice is to be returned at once: if it is over already, has no room for a call like the
+// one it came with, was asked for before a recall, or if half of the one before is not spent
+// yet. It ignores a slice that it holds or has to return.
 func (h *Holder) Granted(now int64, g *Grant) bool {
 	h.asking = false
 	if h.knows(g.ID) {
 		return false
 	}
 	h.expire(now)
-	calls, half := g.calls()
-	if g.AskedAt < h.notBefore || calls < 1 || g.Lease <= now-g.AskedAt || !h.wants() {
+	if g.AskedAt < h.notBefore || !g.serves() || g.Lease <= now-g.AskedAt || !h.wants() {
 		h.unreturned = append(h.unreturned, Return{ID: g.ID, Spent: make([]int64, len(g.Amounts))})
 		return false
 	}
 	h.end()
-	h.live, h.id, h.left, h.calls, h.half, h.deadline = true, g.ID, calls, 0, half, g.AskedAt+min(g.Lease, math.MaxInt64-g.AskedAt)
-	h.costs = append(h.costs[:0], g.Costs...)
+	h.live, h.id, h.calls, h.deadline = true, g.ID, 0, g.AskedAt+min(g.Lease, math.MaxInt64-g.AskedAt)
+	h.limits = h.limits[:0]
+	for _, amount := range g.Amounts {
+		bounds := amount != Unbounded
+		if !bounds {
+			amount = maxAmount
+		}
+		h.limits = append(h.limits, part{amount: amount, left: amount, bounds: bounds})
+	}
 	return true
 }
 
@@ -167,6 +228,9 @@ func (h *Holder) Recall(now int64) {
 	h.notBefore = now + 1
 }
 
+// End ends the slice at once. Another one may be asked for.
+func (h *Holder) End() { h.end() }
+
 // expire ends the slice if its time is over.
 func (h *Holder) expire(now int64) {
 	if h.live && now >= h.deadline {
@@ -179,31 +243,29 @@ func (h *Holder) end() {
 	if !h.live {
 		return
 	}
-	r := Return{ID: h.id, Spent: make([]int64, len(h.costs)), Calls: h.calls}
-	for i, cost := range h.costs {
-		r.Spent[i] = Product(h.calls, cost)
+	r := Return{ID: h.id, Spent: make([]int64, len(h.limits)), Calls: h.calls}
+	for i := range h.limits {
+		l := &h.limits[i]
+		r.Spent[i] = l.amount - l.left - l.held
 	}
 	h.unreturned = append(h.unreturned, r)
 	h.live = false
 }
 
-// Product returns a*b for numbers that are not negative, and at most 2^63-1.
-func Product(a, b int64) int64 {
-	hi, lo := bits.Mul64(uint64(a), uint64(b))
-	if hi > 0 || lo > math.MaxInt64 {
-		return math.MaxInt64
-	}
-	return int64(lo)
-}
-
 // Live reports whether there is a slice, which may be over by now.
 func (h *Holder) Live() bool { return h.live }
+
+// ID returns the id of the slice, if there is one, or of the last one.
+func (h *Holder) ID() string { return h.id }
 
 // Asking reports whether an answer to an Ask is awaited.
 func (h *Holder) Asking() bool { return h.asking }
 
 // Calls returns how many calls were decided from the slice, or from the last one.
 func (h *Holder) Calls() int64 { return h.calls }
+
+// Used returns what is spent and held of limit i of the slice, or of the last one.
+func (h *Holder) Used(i int) int64 { return h.limits[i].amount - h.limits[i].left }
 
 // Deadline returns until when the slice may be spent, if there is one.
 func (h *Holder) Deadline() int64 { return h.deadline }

@@ -1617,7 +1617,7 @@ type Item struct {
 	// With a cancel that withdraws an attempt of a check: the check, which has the key of
 	// the cancel. The owner computes from it what was charged. Absent: a reserve.
 	Withdrawn *CheckRequest `protobuf:"bytes,11,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
-	// With a check: whoever sends it would take a slice of its key.
+	// With a check or a reserve: whoever sends it would take a slice of its key.
 	TakesSlice    bool `protobuf:"varint,14,opt,name=takes_slice,json=takesSlice,proto3" json:"takes_slice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1840,7 +1840,10 @@ type SliceReturn struct {
 	// What was spent of each of Slice.amounts.
 	Spent []int64 `protobuf:"varint,3,rep,packed,name=spent,proto3" json:"spent,omitempty"`
 	// How many calls spent it.
-	Calls         int64 `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`
+	Calls int64 `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Reservations that were made from the slice and have not ended. The owner has them from
+	// now on. What they hold is not in spent.
+	Kept          []*KeptReservation `protobuf:"bytes,5,rep,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1903,6 +1906,86 @@ func (x *SliceReturn) GetCalls() int64 {
 	return 0
 }
 
+func (x *SliceReturn) GetKept() []*KeptReservation {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+// KeptReservation is a reservation that was made from a slice.
+type KeptReservation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With its id.
+	Request *ReserveRequest `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	// What it holds of each of Slice.amounts.
+	Costs []int64 `protobuf:"varint,2,rep,packed,name=costs,proto3" json:"costs,omitempty"`
+	// The most output of one choice.
+	GrantedOutputTokens int64 `protobuf:"varint,3,opt,name=granted_output_tokens,json=grantedOutputTokens,proto3" json:"granted_output_tokens,omitempty"`
+	// What is left of its lease.
+	LeftNanos     int64 `protobuf:"varint,4,opt,name=left_nanos,json=leftNanos,proto3" json:"left_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptReservation) Reset() {
+	*x = KeptReservation{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptReservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptReservation) ProtoMessage() {}
+
+func (x *KeptReservation) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptReservation.ProtoReflect.Descriptor instead.
+func (*KeptReservation) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *KeptReservation) GetRequest() *ReserveRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *KeptReservation) GetCosts() []int64 {
+	if x != nil {
+		return x.Costs
+	}
+	return nil
+}
+
+func (x *KeptReservation) GetGrantedOutputTokens() int64 {
+	if x != nil {
+		return x.GrantedOutputTokens
+	}
+	return 0
+}
+
+func (x *KeptReservation) GetLeftNanos() int64 {
+	if x != nil {
+		return x.LeftNanos
+	}
+	return 0
+}
+
 // SliceRecall asks for the slices of a key, because the owner would have to deny a call. It
 // is answered once they are over; they are returned as always, at once.
 type SliceRecall struct {
@@ -1914,7 +1997,7 @@ type SliceRecall struct {
 
 func (x *SliceRecall) Reset() {
 	*x = SliceRecall{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +2009,7 @@ func (x *SliceRecall) String() string {
 func (*SliceRecall) ProtoMessage() {}
 
 func (x *SliceRecall) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +2022,7 @@ func (x *SliceRecall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SliceRecall.ProtoReflect.Descriptor instead.
 func (*SliceRecall) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{15}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SliceRecall) GetKey() string {
@@ -1976,7 +2059,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +2071,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +2084,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{16}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CountRequest) GetKey() string {
@@ -2074,7 +2157,7 @@ type Answers struct {
 
 func (x *Answers) Reset() {
 	*x = Answers{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2169,7 @@ func (x *Answers) String() string {
 func (*Answers) ProtoMessage() {}
 
 func (x *Answers) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2182,7 @@ func (x *Answers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answers.ProtoReflect.Descriptor instead.
 func (*Answers) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{17}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Answers) GetSequence() uint64 {
@@ -2145,7 +2228,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2240,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2253,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{18}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Result) GetResult() isResult_Result {
@@ -2313,7 +2396,7 @@ type SliceEnded struct {
 
 func (x *SliceEnded) Reset() {
 	*x = SliceEnded{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2408,7 @@ func (x *SliceEnded) String() string {
 func (*SliceEnded) ProtoMessage() {}
 
 func (x *SliceEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2421,7 @@ func (x *SliceEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SliceEnded.ProtoReflect.Descriptor instead.
 func (*SliceEnded) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{19}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{20}
 }
 
 // Slice is a part of the limits of a key that the owner has charged and lends. Who holds it
@@ -2350,15 +2433,17 @@ type Slice struct {
 	// Of each limit of the decision, in the same order. A shadow limit has 0 and does not
 	// bound what is spent.
 	Amounts []int64 `protobuf:"varint,2,rep,packed,name=amounts,proto3" json:"amounts,omitempty"`
-	// For how long it may be spent, from when the check was sent.
-	LeaseNanos    int64 `protobuf:"varint,3,opt,name=lease_nanos,json=leaseNanos,proto3" json:"lease_nanos,omitempty"`
+	// For how long it may be spent, from when the call was sent.
+	LeaseNanos int64 `protobuf:"varint,3,opt,name=lease_nanos,json=leaseNanos,proto3" json:"lease_nanos,omitempty"`
+	// Of a slice for reserves: what each of them costs, in the format of limiter.Tariff.
+	Tariff        []byte `protobuf:"bytes,4,opt,name=tariff,proto3" json:"tariff,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Slice) Reset() {
 	*x = Slice{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2455,7 @@ func (x *Slice) String() string {
 func (*Slice) ProtoMessage() {}
 
 func (x *Slice) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2468,7 @@ func (x *Slice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slice.ProtoReflect.Descriptor instead.
 func (*Slice) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{20}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Slice) GetId() string {
@@ -2405,6 +2490,13 @@ func (x *Slice) GetLeaseNanos() int64 {
 		return x.LeaseNanos
 	}
 	return 0
+}
+
+func (x *Slice) GetTariff() []byte {
+	if x != nil {
+		return x.Tariff
+	}
+	return nil
 }
 
 // Counted is what a counter came to.
@@ -2430,7 +2522,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +2534,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +2547,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{21}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Counted) GetLimit() int64 {
@@ -2526,7 +2618,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2630,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2643,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{22}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Redirect) GetOwner() string {
@@ -2576,7 +2668,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2588,7 +2680,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2601,7 +2693,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{23}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{24}
 }
 
 // Ring says who owns which partition. The partition of a key is the xxHash64
@@ -2623,7 +2715,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +2727,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +2740,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{24}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Ring) GetNumber() uint64 {
@@ -2692,7 +2784,7 @@ type RingMember struct {
 
 func (x *RingMember) Reset() {
 	*x = RingMember{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2704,7 +2796,7 @@ func (x *RingMember) String() string {
 func (*RingMember) ProtoMessage() {}
 
 func (x *RingMember) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2717,7 +2809,7 @@ func (x *RingMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingMember.ProtoReflect.Descriptor instead.
 func (*RingMember) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{25}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RingMember) GetName() string {
@@ -2753,7 +2845,7 @@ type LocateRequest struct {
 
 func (x *LocateRequest) Reset() {
 	*x = LocateRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +2857,7 @@ func (x *LocateRequest) String() string {
 func (*LocateRequest) ProtoMessage() {}
 
 func (x *LocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +2870,7 @@ func (x *LocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
 func (*LocateRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{26}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LocateRequest) GetKeys() []string {
@@ -2805,7 +2897,7 @@ type LocateResponse struct {
 
 func (x *LocateResponse) Reset() {
 	*x = LocateResponse{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +2909,7 @@ func (x *LocateResponse) String() string {
 func (*LocateResponse) ProtoMessage() {}
 
 func (x *LocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +2922,7 @@ func (x *LocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
 func (*LocateResponse) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{27}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LocateResponse) GetLocations() []*Location {
@@ -2863,7 +2955,7 @@ type Location struct {
 
 func (x *Location) Reset() {
 	*x = Location{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2875,7 +2967,7 @@ func (x *Location) String() string {
 func (*Location) ProtoMessage() {}
 
 func (x *Location) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2888,7 +2980,7 @@ func (x *Location) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Location.ProtoReflect.Descriptor instead.
 func (*Location) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{28}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Location) GetKey() string {
@@ -2952,7 +3044,7 @@ type HotKeysRequest struct {
 
 func (x *HotKeysRequest) Reset() {
 	*x = HotKeysRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2964,7 +3056,7 @@ func (x *HotKeysRequest) String() string {
 func (*HotKeysRequest) ProtoMessage() {}
 
 func (x *HotKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2977,7 +3069,7 @@ func (x *HotKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HotKeysRequest.ProtoReflect.Descriptor instead.
 func (*HotKeysRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{29}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *HotKeysRequest) GetLimit() int32 {
@@ -3008,7 +3100,7 @@ type HotKeysResponse struct {
 
 func (x *HotKeysResponse) Reset() {
 	*x = HotKeysResponse{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3020,7 +3112,7 @@ func (x *HotKeysResponse) String() string {
 func (*HotKeysResponse) ProtoMessage() {}
 
 func (x *HotKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3033,7 +3125,7 @@ func (x *HotKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HotKeysResponse.ProtoReflect.Descriptor instead.
 func (*HotKeysResponse) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{30}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *HotKeysResponse) GetKeys() []*HotKey {
@@ -3082,7 +3174,7 @@ type HotKey struct {
 
 func (x *HotKey) Reset() {
 	*x = HotKey{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[31]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3094,7 +3186,7 @@ func (x *HotKey) String() string {
 func (*HotKey) ProtoMessage() {}
 
 func (x *HotKey) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[31]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3107,7 +3199,7 @@ func (x *HotKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HotKey.ProtoReflect.Descriptor instead.
 func (*HotKey) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{31}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *HotKey) GetKey() string {
@@ -3181,7 +3273,7 @@ type Asker struct {
 
 func (x *Asker) Reset() {
 	*x = Asker{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3193,7 +3285,7 @@ func (x *Asker) String() string {
 func (*Asker) ProtoMessage() {}
 
 func (x *Asker) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3206,7 +3298,7 @@ func (x *Asker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asker.ProtoReflect.Descriptor instead.
 func (*Asker) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{32}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Asker) GetName() isAsker_Name {
@@ -3272,7 +3364,7 @@ type MemberRate struct {
 
 func (x *MemberRate) Reset() {
 	*x = MemberRate{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3284,7 +3376,7 @@ func (x *MemberRate) String() string {
 func (*MemberRate) ProtoMessage() {}
 
 func (x *MemberRate) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3297,7 +3389,7 @@ func (x *MemberRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRate.ProtoReflect.Descriptor instead.
 func (*MemberRate) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{33}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MemberRate) GetMember() string {
@@ -3491,12 +3583,19 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\twithdrawn\x18\v \x01(\v2\x1b.bucketring.v1.CheckRequestR\twithdrawn\x12\x1f\n" +
 	"\vtakes_slice\x18\x0e \x01(\bR\n" +
 	"takesSliceB\x06\n" +
-	"\x04call\"a\n" +
+	"\x04call\"\x95\x01\n" +
 	"\vSliceReturn\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05slice\x18\x02 \x01(\tR\x05slice\x12\x14\n" +
 	"\x05spent\x18\x03 \x03(\x03R\x05spent\x12\x14\n" +
-	"\x05calls\x18\x04 \x01(\x03R\x05calls\"\x1f\n" +
+	"\x05calls\x18\x04 \x01(\x03R\x05calls\x122\n" +
+	"\x04kept\x18\x05 \x03(\v2\x1e.bucketring.v1.KeptReservationR\x04kept\"\xb3\x01\n" +
+	"\x0fKeptReservation\x127\n" +
+	"\arequest\x18\x01 \x01(\v2\x1d.bucketring.v1.ReserveRequestR\arequest\x12\x14\n" +
+	"\x05costs\x18\x02 \x03(\x03R\x05costs\x122\n" +
+	"\x15granted_output_tokens\x18\x03 \x01(\x03R\x13grantedOutputTokens\x12\x1d\n" +
+	"\n" +
+	"left_nanos\x18\x04 \x01(\x03R\tleftNanos\"\x1f\n" +
 	"\vSliceRecall\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\"\xf7\x01\n" +
 	"\fCountRequest\x12\x10\n" +
@@ -3529,12 +3628,13 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05slice\x18\b \x01(\v2\x14.bucketring.v1.SliceR\x05sliceB\b\n" +
 	"\x06result\"\f\n" +
 	"\n" +
-	"SliceEnded\"R\n" +
+	"SliceEnded\"j\n" +
 	"\x05Slice\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aamounts\x18\x02 \x03(\x03R\aamounts\x12\x1f\n" +
 	"\vlease_nanos\x18\x03 \x01(\x03R\n" +
-	"leaseNanos\"\xe5\x01\n" +
+	"leaseNanos\x12\x16\n" +
+	"\x06tariff\x18\x04 \x01(\fR\x06tariff\"\xe5\x01\n" +
 	"\aCounted\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x03R\x04used\x12\x12\n" +
@@ -3660,7 +3760,7 @@ func file_bucketring_v1_bucketring_proto_rawDescGZIP() []byte {
 }
 
 var file_bucketring_v1_bucketring_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: bucketring.v1.Outcome
 	(Reason)(0),                   // 1: bucketring.v1.Reason
@@ -3682,102 +3782,105 @@ var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	(*Batch)(nil),                 // 17: bucketring.v1.Batch
 	(*Item)(nil),                  // 18: bucketring.v1.Item
 	(*SliceReturn)(nil),           // 19: bucketring.v1.SliceReturn
-	(*SliceRecall)(nil),           // 20: bucketring.v1.SliceRecall
-	(*CountRequest)(nil),          // 21: bucketring.v1.CountRequest
-	(*Answers)(nil),               // 22: bucketring.v1.Answers
-	(*Result)(nil),                // 23: bucketring.v1.Result
-	(*SliceEnded)(nil),            // 24: bucketring.v1.SliceEnded
-	(*Slice)(nil),                 // 25: bucketring.v1.Slice
-	(*Counted)(nil),               // 26: bucketring.v1.Counted
-	(*Redirect)(nil),              // 27: bucketring.v1.Redirect
-	(*WatchRequest)(nil),          // 28: bucketring.v1.WatchRequest
-	(*Ring)(nil),                  // 29: bucketring.v1.Ring
-	(*RingMember)(nil),            // 30: bucketring.v1.RingMember
-	(*LocateRequest)(nil),         // 31: bucketring.v1.LocateRequest
-	(*LocateResponse)(nil),        // 32: bucketring.v1.LocateResponse
-	(*Location)(nil),              // 33: bucketring.v1.Location
-	(*HotKeysRequest)(nil),        // 34: bucketring.v1.HotKeysRequest
-	(*HotKeysResponse)(nil),       // 35: bucketring.v1.HotKeysResponse
-	(*HotKey)(nil),                // 36: bucketring.v1.HotKey
-	(*Asker)(nil),                 // 37: bucketring.v1.Asker
-	(*MemberRate)(nil),            // 38: bucketring.v1.MemberRate
-	nil,                           // 39: bucketring.v1.CheckRequest.CostsEntry
-	nil,                           // 40: bucketring.v1.ReserveRequest.CostsEntry
-	nil,                           // 41: bucketring.v1.SettleRequest.CostsEntry
-	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*KeptReservation)(nil),       // 20: bucketring.v1.KeptReservation
+	(*SliceRecall)(nil),           // 21: bucketring.v1.SliceRecall
+	(*CountRequest)(nil),          // 22: bucketring.v1.CountRequest
+	(*Answers)(nil),               // 23: bucketring.v1.Answers
+	(*Result)(nil),                // 24: bucketring.v1.Result
+	(*SliceEnded)(nil),            // 25: bucketring.v1.SliceEnded
+	(*Slice)(nil),                 // 26: bucketring.v1.Slice
+	(*Counted)(nil),               // 27: bucketring.v1.Counted
+	(*Redirect)(nil),              // 28: bucketring.v1.Redirect
+	(*WatchRequest)(nil),          // 29: bucketring.v1.WatchRequest
+	(*Ring)(nil),                  // 30: bucketring.v1.Ring
+	(*RingMember)(nil),            // 31: bucketring.v1.RingMember
+	(*LocateRequest)(nil),         // 32: bucketring.v1.LocateRequest
+	(*LocateResponse)(nil),        // 33: bucketring.v1.LocateResponse
+	(*Location)(nil),              // 34: bucketring.v1.Location
+	(*HotKeysRequest)(nil),        // 35: bucketring.v1.HotKeysRequest
+	(*HotKeysResponse)(nil),       // 36: bucketring.v1.HotKeysResponse
+	(*HotKey)(nil),                // 37: bucketring.v1.HotKey
+	(*Asker)(nil),                 // 38: bucketring.v1.Asker
+	(*MemberRate)(nil),            // 39: bucketring.v1.MemberRate
+	nil,                           // 40: bucketring.v1.CheckRequest.CostsEntry
+	nil,                           // 41: bucketring.v1.ReserveRequest.CostsEntry
+	nil,                           // 42: bucketring.v1.SettleRequest.CostsEntry
+	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
 }
 var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
-	39, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
-	40, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
-	41, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
+	40, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
+	41, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
+	42, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
 	6,  // 3: bucketring.v1.SettleRequest.reservation:type_name -> bucketring.v1.ReserveRequest
 	0,  // 4: bucketring.v1.Decision.outcome:type_name -> bucketring.v1.Outcome
 	1,  // 5: bucketring.v1.Decision.reason:type_name -> bucketring.v1.Reason
-	42, // 6: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
+	43, // 6: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
 	11, // 7: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
 	2,  // 8: bucketring.v1.Decision.route:type_name -> bucketring.v1.Route
-	43, // 9: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
-	42, // 10: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
+	44, // 9: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
+	43, // 10: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
 	3,  // 11: bucketring.v1.Settlement.status:type_name -> bucketring.v1.ReservationStatus
 	11, // 12: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
 	2,  // 13: bucketring.v1.Settlement.route:type_name -> bucketring.v1.Route
 	11, // 14: bucketring.v1.PeekResponse.limits:type_name -> bucketring.v1.LimitState
 	2,  // 15: bucketring.v1.PeekResponse.route:type_name -> bucketring.v1.Route
 	18, // 16: bucketring.v1.BatchRequest.items:type_name -> bucketring.v1.Item
-	23, // 17: bucketring.v1.BatchResponse.results:type_name -> bucketring.v1.Result
+	24, // 17: bucketring.v1.BatchResponse.results:type_name -> bucketring.v1.Result
 	18, // 18: bucketring.v1.Batch.items:type_name -> bucketring.v1.Item
 	5,  // 19: bucketring.v1.Item.check:type_name -> bucketring.v1.CheckRequest
 	6,  // 20: bucketring.v1.Item.reserve:type_name -> bucketring.v1.ReserveRequest
 	7,  // 21: bucketring.v1.Item.settle:type_name -> bucketring.v1.SettleRequest
 	8,  // 22: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
 	9,  // 23: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
-	21, // 24: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
+	22, // 24: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
 	19, // 25: bucketring.v1.Item.slice_return:type_name -> bucketring.v1.SliceReturn
-	20, // 26: bucketring.v1.Item.slice_recall:type_name -> bucketring.v1.SliceRecall
+	21, // 26: bucketring.v1.Item.slice_recall:type_name -> bucketring.v1.SliceRecall
 	5,  // 27: bucketring.v1.Item.withdrawn:type_name -> bucketring.v1.CheckRequest
-	4,  // 28: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
-	23, // 29: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
-	10, // 30: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
-	12, // 31: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
-	13, // 32: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
-	14, // 33: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
-	27, // 34: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
-	26, // 35: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
-	24, // 36: bucketring.v1.Result.slice_ended:type_name -> bucketring.v1.SliceEnded
-	25, // 37: bucketring.v1.Result.slice:type_name -> bucketring.v1.Slice
-	2,  // 38: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
-	30, // 39: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
-	33, // 40: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
-	36, // 41: bucketring.v1.HotKeysResponse.keys:type_name -> bucketring.v1.HotKey
-	38, // 42: bucketring.v1.HotKeysResponse.members:type_name -> bucketring.v1.MemberRate
-	11, // 43: bucketring.v1.HotKey.limit:type_name -> bucketring.v1.LimitState
-	37, // 44: bucketring.v1.HotKey.askers:type_name -> bucketring.v1.Asker
-	5,  // 45: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
-	6,  // 46: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
-	7,  // 47: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
-	8,  // 48: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
-	9,  // 49: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
-	15, // 50: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
-	17, // 51: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
-	28, // 52: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
-	31, // 53: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
-	34, // 54: bucketring.v1.RateLimiter.HotKeys:input_type -> bucketring.v1.HotKeysRequest
-	10, // 55: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
-	10, // 56: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
-	12, // 57: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
-	12, // 58: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
-	13, // 59: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
-	16, // 60: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
-	22, // 61: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
-	29, // 62: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
-	32, // 63: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
-	35, // 64: bucketring.v1.RateLimiter.HotKeys:output_type -> bucketring.v1.HotKeysResponse
-	55, // [55:65] is the sub-list for method output_type
-	45, // [45:55] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	20, // 28: bucketring.v1.SliceReturn.kept:type_name -> bucketring.v1.KeptReservation
+	6,  // 29: bucketring.v1.KeptReservation.request:type_name -> bucketring.v1.ReserveRequest
+	4,  // 30: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
+	24, // 31: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
+	10, // 32: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
+	12, // 33: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
+	13, // 34: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
+	14, // 35: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
+	28, // 36: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
+	27, // 37: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
+	25, // 38: bucketring.v1.Result.slice_ended:type_name -> bucketring.v1.SliceEnded
+	26, // 39: bucketring.v1.Result.slice:type_name -> bucketring.v1.Slice
+	2,  // 40: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
+	31, // 41: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
+	34, // 42: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
+	37, // 43: bucketring.v1.HotKeysResponse.keys:type_name -> bucketring.v1.HotKey
+	39, // 44: bucketring.v1.HotKeysResponse.members:type_name -> bucketring.v1.MemberRate
+	11, // 45: bucketring.v1.HotKey.limit:type_name -> bucketring.v1.LimitState
+	38, // 46: bucketring.v1.HotKey.askers:type_name -> bucketring.v1.Asker
+	5,  // 47: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
+	6,  // 48: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
+	7,  // 49: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
+	8,  // 50: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
+	9,  // 51: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
+	15, // 52: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
+	17, // 53: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
+	29, // 54: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
+	32, // 55: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
+	35, // 56: bucketring.v1.RateLimiter.HotKeys:input_type -> bucketring.v1.HotKeysRequest
+	10, // 57: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
+	10, // 58: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
+	12, // 59: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
+	12, // 60: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
+	13, // 61: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
+	16, // 62: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
+	23, // 63: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
+	30, // 64: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
+	33, // 65: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
+	36, // 66: bucketring.v1.RateLimiter.HotKeys:output_type -> bucketring.v1.HotKeysResponse
+	57, // [57:67] is the sub-list for method output_type
+	47, // [47:57] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_bucketring_proto_init() }
@@ -3799,7 +3902,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Item_SliceReturn)(nil),
 		(*Item_SliceRecall)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[18].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[19].OneofWrappers = []any{
 		(*Result_Decision)(nil),
 		(*Result_Settlement)(nil),
 		(*Result_Limits)(nil),
@@ -3808,7 +3911,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Result_Counted)(nil),
 		(*Result_SliceEnded)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[32].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[33].OneofWrappers = []any{
 		(*Asker_Member)(nil),
 		(*Asker_Client)(nil),
 	}
@@ -3818,7 +3921,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bucketring_v1_bucketring_proto_rawDesc), len(file_bucketring_v1_bucketring_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

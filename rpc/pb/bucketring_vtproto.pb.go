@@ -790,6 +790,13 @@ func (m *Slice) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.Tariff) > 0 {
+		i -= len(m.Tariff)
+		copy(dAtA[i:], m.Tariff)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.Tariff)))
+		i--
+		dAtA[i] = 0x22
+	}
 	if m.LeaseNanos != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LeaseNanos))
 		i--
@@ -1414,6 +1421,10 @@ func (m *Slice) SizeVT() (n int) {
 	}
 	if m.LeaseNanos != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.LeaseNanos))
+	}
+	l = len(m.Tariff)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -3581,6 +3592,37 @@ func (m *Slice) UnmarshalVTUnsafe(dAtA []byte) error {
 					break
 				}
 			}
+		case 4:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Tariff", wireType)
+			}
+			var byteLen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				byteLen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if byteLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + byteLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Tariff = dAtA[iNdEx:postIndex]
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
