@@ -24,6 +24,7 @@ const (
 	replacedIsDead       // a boot counts as dead as soon as a newer one of its member is known
 	lendsEarly           // a slice is lent before the heir has its charge
 	returnsTwice         // a return that comes twice gives back twice
+	dropsKept            // an owner does not charge the calls that are kept when a slice ends
 	endsSlicesEarly      // an owner ends a slice when its holder may not spend it any more
 	forgetsReturns       // a return that comes again is acknowledged before the heir has the first one
 )
@@ -118,6 +119,7 @@ var plantedBugs = []struct {
 	{"takes a replaced boot for dead", replacedIsDead, 0},
 	{"lends before the heir has the slice", lendsEarly, 0},
 	{"takes a return twice", returnsTwice, 0},
+	{"drops what is kept", dropsKept, 0},
 	{"ends slices with their holders", endsSlicesEarly, 0},
 	{"acknowledges repeated returns early", forgetsReturns, 0},
 }

@@ -111,7 +111,7 @@ type simMember struct {
 type simCounters struct {
 	moves, takeovers, claims, losses, denied, exact, fallback, repaid, crashes, pauses, cuts, joins, leaves, large, small int
 	settles, falseViews, overlaps, orders                                                                                 int
-	lent, sliced, returned, expired, recalled, repeated, late, elsewhere, former                                          int
+	lent, sliced, returned, expired, recalled, repeated, late, elsewhere, former, corrected, kept                         int
 }
 
 func (c *simCounters) add(d *simCounters) {
@@ -143,6 +143,8 @@ func (c *simCounters) add(d *simCounters) {
 	c.late += d.late
 	c.elsewhere += d.elsewhere
 	c.former += d.former
+	c.corrected += d.corrected
+	c.kept += d.kept
 }
 
 func newSim(seed uint64, broken bug) *sim {

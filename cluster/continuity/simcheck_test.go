@@ -40,8 +40,9 @@ type simTruth struct {
 	calls       []simAdmitted
 
 	slices map[uint64]*simSlice
-	lent   int64 // their part of spent: in full while they are lent
-	sliced int64 // what was really admitted from them
+	kept   map[uint64]*simReserved // calls of slices that the last owner has charged on their own
+	lent   int64                   // their part of spent: in full while they are lent
+	sliced int64                   // what was really admitted from them
 	books  simBooks
 }
 
@@ -85,7 +86,7 @@ func newSimHistory(s *sim) *simHistory {
 		h.parts[p] = simTruth{
 			contents: map[Copy]simContent{}, next: map[uint64]Arrangement{}, exact: map[uint64]bool{}, lostIDs: map[uint64]bool{},
 			repayable: map[uint64]*simNode{},
-			cost:      map[uint64]int64{}, final: map[uint64]int64{}, lostSettles: map[uint64]bool{}, slices: map[uint64]*simSlice{},
+			cost:      map[uint64]int64{}, final: map[uint64]int64{}, lostSettles: map[uint64]bool{}, slices: map[uint64]*simSlice{}, kept: map[uint64]*simReserved{},
 		}
 	}
 	return h
@@ -259,6 +260,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 			s.fail("I3: %s starts p%d without charge %d (seq %d), which %s and %v had", n.id, p, l.id, l.seq, t.owner.id, t.heirID())
 		case ended[l.id] && l.settle && !t.lostSettles[l.id]:
 			s.fail("I3: %s starts p%d without the settle of #%d (seq %d), which was acknowledged", n.id, p, l.id, l.seq)
+		case t.kept[l.id] != nil:
 		case l.answered && (l.cost >= simLarge || t.slices[l.id] != nil):
 			s.fail("I3: %s starts p%d without the large charge #%d of %d (seq %d)", n.id, p, l.id, l.cost, l.seq)
 		case l.answered:

@@ -3,6 +3,7 @@
 package continuity
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -23,10 +24,23 @@ type simHolder struct {
 	ended  bool
 
 	of     [simPartitions]slice.Holder
-	live   [simPartitions]uint64        // the slice that was begun last
 	quiet  [simPartitions]time.Duration // until when it does not ask, because it was refused
 	sent   map[uint64]bool              // returns that are sent until they are acknowledged
-	closed bool                         // it asks for no more slices
+	open   []*simReserved
+	closed bool // it asks for no more slices
+}
+
+// simReserved is a call that was admitted from a slice, and whose charge is corrected
+// downwards when it ends.
+type simReserved struct {
+	id, slice   uint64
+	p           int
+	cost, final int64
+	ended       bool // it has come to final
+	kept        bool // its slice has ended before it
+	told        bool // the return of its slice was acknowledged, or is lost
+
+	acknowledged bool // the owner has settled it
 }
 
 const (
@@ -100,12 +114,67 @@ func (h *simHolder) call(n *simNode, c *simCall) {
 // take decides a call from a slice. It returns false if the owner has to decide it.
 func (h *simHolder) take(c *simCall) bool {
 	x := &h.of[c.p]
-	ok := x.Live() && x.Take(h.now(), c.cost)
+	if !x.Live() {
+		return false
+	}
+	reserves, costs := h.s.lending.rng.IntN(3) == 0, []int64{c.cost}
+	ok := false
+	if reserves {
+		ok = x.Reserve(h.now(), costs)
+	} else {
+		ok = x.Take(h.now(), costs)
+	}
 	if ok {
-		h.s.history.took(h, c, h.live[c.p])
+		h.s.history.took(h, c, sliceID(x.ID()))
+	}
+	if ok && reserves {
+		h.reserved(c, sliceID(x.ID()))
 	}
 	h.flush(c.p)
 	return ok
+}
+
+// reserved ends a call later that was reserved from a slice. Its caller may miss the answer,
+// and call another member again.
+func (h *simHolder) reserved(c *simCall, slice uint64) {
+	rng := h.s.lending.rng
+	r := &simReserved{id: c.id, slice: slice, p: c.p, cost: c.cost, final: rng.Int64N(c.cost)}
+	h.open = append(h.open, r)
+	if rng.IntN(8) > 0 { // else its caller has ended
+		h.s.at(h.s.lending.between(5*time.Millisecond, []time.Duration{100 * time.Millisecond, 2 * time.Second}[rng.IntN(2)]), func() { h.do(func() { h.settle(r) }) })
+	}
+	if len(h.s.nodes) > 0 && rng.IntN(8) == 0 {
+		n := h.s.nodes[rng.IntN(len(h.s.nodes))]
+		h.s.at(h.s.lending.between(0, callTimeout), func() { n.do(func() { n.call(c) }) })
+	}
+}
+
+// settle ends a call: in the slice while that is not over, and otherwise at the owner, once it
+// knows of the call.
+func (h *simHolder) settle(r *simReserved) {
+	r.ended = true
+	if !r.kept && h.of[r.p].Correct(h.now(), []int64{r.cost}, []int64{r.final}) {
+		h.s.history.correctedInSlice(h, r)
+		h.forget(r)
+		return
+	}
+	h.flush(r.p)
+	h.sendSettle(r)
+}
+
+func (h *simHolder) forget(r *simReserved) {
+	h.open = slices.DeleteFunc(h.open, func(o *simReserved) bool { return o == r })
+}
+
+// sendSettle asks the owner to settle a call that was kept, until it has.
+func (h *simHolder) sendSettle(r *simReserved) {
+	if !r.ended || !r.told || !slices.Contains(h.open, r) {
+		return
+	}
+	h.toOwner(r.p, func(owner *simNode) {
+		owner.settleKept(r, func() { h.answer(owner, func() { h.forget(r) }) })
+	})
+	h.s.at(settleEvery, func() { h.do(func() { h.sendSettle(r) }) })
 }
 
 // ask asks the owner for a slice if the holder wants one.
@@ -141,7 +210,6 @@ func (h *simHolder) answered(p int, g *slice.Grant) {
 		x.Refused()
 		h.quiet[p] = h.clock() + refusedWait
 	case x.Granted(h.now(), g):
-		h.live[p] = sliceID(g.ID)
 		lease := time.Duration(g.Lease)
 		h.s.at(lease+lease/50, func() { h.do(func() { h.flush(p) }) })
 	}
@@ -170,36 +238,61 @@ func (h *simHolder) close() {
 	}
 }
 
+// simReturn is the return of a slice, with the calls that were reserved from it and have not
+// ended.
+type simReturn struct {
+	p     int
+	id    uint64
+	spent int64
+	kept  []*simReserved
+	since time.Duration
+}
+
 // flush begins to return the slices that have ended.
 func (h *simHolder) flush(p int) {
-	for _, r := range h.of[p].Due(h.now()) {
-		if id := sliceID(r.ID); !h.sent[id] {
-			if h.sent == nil {
-				h.sent = map[uint64]bool{}
-			}
-			h.sent[id] = true
-			h.sendReturn(p, id, r.Spent[0], h.clock())
+	for _, due := range h.of[p].Due(h.now()) {
+		r := &simReturn{p: p, id: sliceID(due.ID), spent: due.Spent[0], since: h.clock()}
+		if h.sent[r.id] {
+			continue
 		}
+		if h.sent == nil {
+			h.sent = map[uint64]bool{}
+		}
+		h.sent[r.id] = true
+		for _, o := range h.open {
+			if o.slice == r.id {
+				o.kept = true
+				r.kept = append(r.kept, o)
+			}
+		}
+		h.sendReturn(r)
 	}
 }
 
 // sendReturn returns a slice, until the owner has acknowledged it or it is too late.
-func (h *simHolder) sendReturn(p int, id uint64, spent int64, since time.Duration) {
-	if !h.sent[id] {
+func (h *simHolder) sendReturn(r *simReturn) {
+	if !h.sent[r.id] {
 		return
 	}
 	done := func() {
-		delete(h.sent, id)
-		h.of[p].Returned(strconv.FormatUint(id, 10))
+		if !h.sent[r.id] {
+			return
+		}
+		delete(h.sent, r.id)
+		h.of[r.p].Returned(strconv.FormatUint(r.id, 10))
+		for _, o := range r.kept {
+			o.told = true
+			h.sendSettle(o)
+		}
 	}
-	if h.clock()-since > returnAge {
+	if h.clock()-r.since > returnAge {
 		done()
 		return
 	}
-	h.toOwner(p, func(owner *simNode) {
-		owner.returned(p, id, spent, func() { h.answer(owner, done) })
+	h.toOwner(r.p, func(owner *simNode) {
+		owner.returned(r, func() { h.answer(owner, done) })
 	})
-	h.s.at(settleEvery, func() { h.do(func() { h.sendReturn(p, id, spent, since) }) })
+	h.s.at(settleEvery, func() { h.do(func() { h.sendReturn(r) }) })
 }
 
 // toOwner brings a call of the holder to the owner of a partition, if members know it.

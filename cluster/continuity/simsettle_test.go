@@ -126,6 +126,10 @@ func (h *simHistory) finally(t *simTruth, id uint64, final, refund int64) {
 	if t.exact[id] {
 		t.spent -= refund
 	}
+	if t.kept[id] != nil {
+		t.lent -= refund
+		t.sliced -= refund
+	}
 }
 
 // ended returns the calls whose settle was acknowledged, and the slices whose return was.
@@ -138,6 +142,9 @@ func (t *simTruth) ended() map[uint64]bool {
 	}
 	for id, x := range t.slices {
 		ended[id] = x.acknowledged
+	}
+	for id, r := range t.kept {
+		ended[id] = r.acknowledged
 	}
 	return ended
 }

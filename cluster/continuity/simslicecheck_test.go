@@ -38,12 +38,14 @@ type simSlice struct {
 	amount int64
 	lender *simNode
 	at     time.Duration
-	kept   time.Duration // for which the owner keeps it
+	lease  time.Duration // for which the owner keeps it
 
-	spent        int64  // what was really admitted from it
-	end          simEnd // in the history of the last owner
-	inTime       bool   // its return came to an owner in time
-	acknowledged bool   // its return was
+	spent        int64          // what was really admitted from it, or what that has come to
+	end          simEnd         // in the history of the last owner
+	kept         []*simReserved // at its end, those that were charged
+	repeated     int64          // of those that were reserved at the owner, too
+	inTime       bool           // its return came to an owner in time
+	acknowledged bool           // its return was
 }
 
 // simBooks are what the state of the last owner adds up to.
@@ -114,8 +116,22 @@ func (h *simHistory) checkAdmitted(p int) {
 	}
 }
 
-// sliceEnded notes that an owner has ended a slice.
-func (h *simHistory) sliceEnded(n *simNode, p int, id uint64, spent int64, how simEnd) {
+// correctedInSlice notes what a call has come to while its slice is held.
+func (h *simHistory) correctedInSlice(holder *simHolder, r *simReserved) {
+	t := &h.parts[r.p]
+	x := t.slices[r.slice]
+	h.s.logf("%s p%d settles #%d of slice #%d with %d of %d", holder, r.p, r.id, r.slice, r.final, r.cost)
+	h.s.counters.corrected++
+	x.spent -= r.cost - r.final
+	t.sliced -= r.cost - r.final
+	if x.end != lentSlice && !t.lostIDs[r.slice] {
+		h.s.fail("S3: %s settles in slice #%d of p%d, which its owner has ended: %s", holder, r.slice, r.p, x.end)
+	}
+}
+
+// sliceEnded notes that an owner has ended a slice, and what was charged for the calls that
+// are kept.
+func (h *simHistory) sliceEnded(n *simNode, p int, id uint64, spent int64, how simEnd, kept []*simReserved, repeated int64) {
 	t := &h.parts[p]
 	x := t.slices[id]
 	h.noteContent(n, p)
@@ -133,12 +149,31 @@ func (h *simHistory) sliceEnded(n *simNode, p int, id uint64, spent int64, how s
 	}
 	t.books.lent -= x.amount
 	t.books.spent += spent
+	x.kept, x.repeated = kept, repeated
+	t.sliced -= repeated
+	for _, r := range kept {
+		h.kept(n, r)
+	}
 	if how == returnedSlice {
 		h.s.counters.returned++
 	} else {
 		h.s.counters.expired++
 	}
 	h.balance(n, p)
+}
+
+// kept notes that a call of a slice is an ordinary one from now on.
+func (h *simHistory) kept(n *simNode, r *simReserved) {
+	t := &h.parts[r.p]
+	h.s.counters.kept++
+	if t.owner == n && t.origin == n.m.Current(r.p).Origin {
+		t.log = append(t.log, simLogged{id: r.id, seq: n.stores[r.p].seq, cost: r.cost, at: h.s.now, answered: true})
+	}
+	t.kept[r.id], t.cost[r.id], t.exact[r.id] = r, r.cost, true
+	delete(t.lostIDs, r.id)
+	t.spent += r.cost
+	t.lent += r.cost
+	t.books.charges += r.cost
 }
 
 // loseEnd notes that an owner does not know of the end of a slice, which it has.
@@ -152,7 +187,19 @@ func (t *simTruth) loseEnd(id uint64, st *simStore) {
 		t.lent += x.amount - t.final[id]
 	}
 	delete(t.final, id)
-	x.end, x.inTime, x.acknowledged = lentSlice, false, false
+	for _, r := range x.kept { // they will come again with the return
+		net := t.net(r.id, r.cost)
+		t.spent, t.lent, t.sliced = t.spent-net, t.lent-net, t.sliced+r.cost-net
+		delete(t.exact, r.id)
+		delete(t.kept, r.id)
+		delete(t.final, r.id)
+		for i := range t.log {
+			t.log[i].answered = t.log[i].answered && t.log[i].id != r.id
+		}
+	}
+	t.sliced += x.repeated
+	x.repeated = 0
+	x.end, x.kept, x.inTime, x.acknowledged = lentSlice, nil, false, false
 }
 
 // returnedTo notes that an owner has decided the return of a slice. It must have ended the
@@ -160,7 +207,7 @@ func (t *simTruth) loseEnd(id uint64, st *simStore) {
 func (h *simHistory) returnedTo(n *simNode, p int, id uint64, live bool) {
 	t := &h.parts[p]
 	x := t.slices[id]
-	inTime := h.s.now-x.at <= x.kept*100/(100+slice.Skew)
+	inTime := h.s.now-x.at <= x.lease*100/(100+slice.Skew)
 	switch {
 	case live && x.lender != n:
 		h.s.counters.elsewhere++
@@ -175,7 +222,7 @@ func (h *simHistory) returnedTo(n *simNode, p int, id uint64, live bool) {
 	}
 	x.inTime = true
 	if x.end != returnedSlice {
-		h.s.fail("S4: slice #%d of p%d was returned to %s %v after it was lent, of %v, but it has ended: %s", id, p, n.id, h.s.now-x.at, x.kept, x.end)
+		h.s.fail("S4: slice #%d of p%d was returned to %s %v after it was lent, of %v, but it has ended: %s", id, p, n.id, h.s.now-x.at, x.lease, x.end)
 	}
 }
 
@@ -185,16 +232,29 @@ func (h *simHistory) checkSlices(p int, owner *simNode) {
 	for _, id := range slices.Sorted(maps.Keys(t.slices)) {
 		x := t.slices[id]
 		i, ok := st.index[id]
+		charged := x.repeated
+		if ok {
+			charged += st.charges[i].cost
+		}
+		for _, r := range x.kept {
+			charged += r.cost
+			switch {
+			case !st.has(r.id) && !t.lostIDs[r.id]:
+				h.s.fail("S4: #%d of slice #%d of p%d is missing at %s", r.id, id, p, owner.id)
+			case r.acknowledged && st.missesSettle(r.id) && !t.lostIDs[r.id] && !t.lostSettles[r.id]:
+				h.s.fail("S4: the settle of #%d of slice #%d of p%d is missing at %s", r.id, id, p, owner.id)
+			}
+		}
 		switch {
 		case !ok && t.lostIDs[id]:
 		case !ok:
 			h.s.fail("S4: slice #%d of p%d is missing at %s", id, p, owner.id)
 		case !st.charges[i].settled:
 			h.s.fail("liveness: slice #%d of p%d has not ended at %s", id, p, owner.id)
-		case st.charges[i].cost < x.spent:
-			h.s.fail("S4: slice #%d of p%d was charged with %d, but %d were spent", id, p, st.charges[i].cost, x.spent)
-		case x.inTime && st.charges[i].cost != x.spent:
-			h.s.fail("S4: slice #%d of p%d was returned in time, and charged with %d, but %d were spent", id, p, st.charges[i].cost, x.spent)
+		case charged < x.spent:
+			h.s.fail("S4: slice #%d of p%d was charged with %d, but %d were spent", id, p, charged, x.spent)
+		case x.inTime && charged != x.spent:
+			h.s.fail("S4: slice #%d of p%d was returned in time, and charged with %d, but %d were spent", id, p, charged, x.spent)
 		}
 	}
 	if h.s.lending == nil {
@@ -207,6 +267,11 @@ func (h *simHistory) checkSlices(p int, owner *simNode) {
 	for _, o := range holders {
 		if n := o.of[p].Unacknowledged(); n > 0 || len(o.of[p].Due(o.now())) > 0 {
 			h.s.fail("liveness: %s has %d slices of p%d to return", o, n, p)
+		}
+		for _, r := range o.open {
+			if r.ended || !r.kept {
+				h.s.fail("liveness: %s has #%d of slice #%d of p%d to settle: ended %v, kept %v", o, r.id, r.slice, r.p, r.ended, r.kept)
+			}
 		}
 	}
 }

@@ -146,7 +146,7 @@ func (n *simNode) lend(p int, h *simHolder, asked time.Duration, answer func(*sl
 	id := s.nextCall
 	st.seq = max(st.seq, n.m.Copy(p).Seq) + 1
 	st.charge(simCharge{id: id, cost: amount, slice: true, due: due})
-	s.history.lent(n, p, &simSlice{id: id, amount: amount, lender: n, at: s.now, kept: kept})
+	s.history.lent(n, p, &simSlice{id: id, amount: amount, lender: n, at: s.now, lease: kept})
 	s.logf("%s p%d lends #%d %d to %s as %d", n.id, p, id, amount, h, st.seq)
 	n.lent[p] = append(n.lent[p], simLent{id: id, holder: h})
 	seq, waits := st.seq, n.m.Waits()
@@ -162,10 +162,10 @@ func (n *simNode) lend(p int, h *simHolder, asked time.Duration, answer func(*sl
 	}
 }
 
-// returned ends a slice of which so much was spent, as the owner, unless it has ended. It is
-// done when the heir has what it knows.
-func (n *simNode) returned(p int, id uint64, spent int64, done func()) {
-	s := n.s
+// returned ends a slice, as the owner, unless it has ended, and charges the calls that are
+// kept. It is done when the heir has what it knows.
+func (n *simNode) returned(r *simReturn, done func()) {
+	s, p, id := n.s, r.p, r.id
 	if !n.mayDecide(p) {
 		s.counters.former++
 		return
@@ -180,9 +180,9 @@ func (n *simNode) returned(p int, id uint64, spent int64, done func()) {
 	live := ok && !st.charges[i].settled
 	switch {
 	case live:
-		n.endSlice(p, i, spent, returnedSlice)
+		n.endSlice(p, i, r.spent, returnedSlice, r.kept...)
 	case ok && s.broken == returnsTwice:
-		st.level -= s.history.parts[p].slices[id].amount - spent
+		st.level -= s.history.parts[p].slices[id].amount - r.spent
 	}
 	s.history.returnedTo(n, p, id, live)
 	acknowledged := func() {
@@ -219,13 +219,25 @@ func (n *simNode) sweepSlices() {
 	}
 }
 
-// endSlice replaces the charge of a slice by what was spent.
-func (n *simNode) endSlice(p, i int, spent int64, how simEnd) {
+// endSlice replaces the charge of a slice by what was spent and what is kept, in one change. A
+// call that is known, since it came here, too, is not charged again.
+func (n *simNode) endSlice(p, i int, spent int64, how simEnd, kept ...*simReserved) {
 	st := n.stores[p]
 	id := st.charges[i].id
 	st.seq = max(st.seq, n.m.Copy(p).Seq) + 1
 	st.correct(i, spent)
-	n.s.history.sliceEnded(n, p, id, spent, how)
+	repeated := int64(0)
+	kept = slices.DeleteFunc(slices.Clone(kept), func(r *simReserved) bool {
+		if st.has(r.id) {
+			repeated += r.cost
+			return true
+		}
+		return n.s.broken == dropsKept
+	})
+	for _, r := range kept {
+		st.charge(simCharge{id: r.id, cost: r.cost})
+	}
+	n.s.history.sliceEnded(n, p, id, spent, how, kept, repeated)
 	n.s.logf("%s p%d ends #%d with %d as %d: %s", n.id, p, id, spent, st.seq, how)
 	n.lent[p] = slices.DeleteFunc(n.lent[p], func(l simLent) bool { return l.id == id })
 	n.step(Changed{{Partition: p, Seq: st.seq, Urgent: true}})
@@ -233,6 +245,21 @@ func (n *simNode) endSlice(p, i int, spent int64, how simEnd) {
 		if d.ids = slices.DeleteFunc(d.ids, func(o uint64) bool { return o == id }); len(d.ids) == 0 {
 			n.endDenial(p, d)
 		}
+	}
+}
+
+// settleKept settles a call that was reserved from a slice, as the owner, if it knows it.
+func (n *simNode) settleKept(r *simReserved, done func()) {
+	if !n.mayDecide(r.p) {
+		return
+	}
+	if n.stores[r.p].has(r.id) {
+		n.correct(r.p, simCharge{id: r.id, cost: r.final, settled: true}, func() {
+			r.acknowledged = true
+			done()
+		})
+	} else {
+		done()
 	}
 }
 
