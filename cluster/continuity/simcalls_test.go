@@ -11,6 +11,8 @@ type simCall struct {
 	cost  int64
 	tries int
 	done  bool
+	// ends is set if it was reserved from a slice, too, whose holder settles it.
+	ends bool
 }
 
 // verdicts of a decision.

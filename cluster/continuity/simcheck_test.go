@@ -302,6 +302,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 				t.lost += t.net(l.id, l.cost)
 			}
 		}
+		s.history.adoptEnds(t, st)
 	}
 	s.count(planned, bothGone, t)
 	t.origin, t.owner, t.heir, t.log, t.durable = a.Origin, n, nil, nil, 0

@@ -41,6 +41,7 @@ type simReserved struct {
 	told        bool // the return of its slice was acknowledged, or is lost
 
 	acknowledged bool // the owner has settled it
+	ignored      bool // an owner did not know it
 }
 
 const (
@@ -143,7 +144,7 @@ func (h *simHolder) reserved(c *simCall, slice uint64) {
 	if rng.IntN(8) > 0 { // else its caller has ended
 		h.s.at(h.s.lending.between(5*time.Millisecond, []time.Duration{100 * time.Millisecond, 2 * time.Second}[rng.IntN(2)]), func() { h.do(func() { h.settle(r) }) })
 	}
-	if len(h.s.nodes) > 0 && rng.IntN(8) == 0 {
+	if c.ends = true; len(h.s.nodes) > 0 && rng.IntN(8) == 0 {
 		n := h.s.nodes[rng.IntN(len(h.s.nodes))]
 		h.s.at(h.s.lending.between(0, callTimeout), func() { n.do(func() { n.call(c) }) })
 	}
@@ -290,7 +291,12 @@ func (h *simHolder) sendReturn(r *simReturn) {
 		return
 	}
 	h.toOwner(r.p, func(owner *simNode) {
-		owner.returned(r, func() { h.answer(owner, done) })
+		owner.returned(r, func() {
+			h.answer(owner, func() {
+				h.s.history.acknowledgedTo(h, r.p, r.id)
+				done()
+			})
+		})
 	})
 	h.s.at(settleEvery, func() { h.do(func() { h.sendReturn(r) }) })
 }

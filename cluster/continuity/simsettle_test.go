@@ -23,7 +23,7 @@ const settleEvery = 400 * time.Millisecond
 // settleLater settles a call that was admitted, in seeds that have settles.
 func (n *simNode) settleLater(c *simCall) {
 	s := n.s
-	if !s.settles || s.chance(0.4) {
+	if c.ends || !s.settles || s.chance(0.4) {
 		return
 	}
 	x := &simSettle{id: c.id, p: c.p, cost: c.cost, final: s.rng.Int64N(c.cost), ingress: n}

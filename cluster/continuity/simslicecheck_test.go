@@ -40,12 +40,21 @@ type simSlice struct {
 	at     time.Duration
 	lease  time.Duration // for which the owner keeps it
 
-	spent        int64          // what was really admitted from it, or what that has come to
-	end          simEnd         // in the history of the last owner
-	kept         []*simReserved // at its end, those that were charged
-	repeated     int64          // of those that were reserved at the owner, too
-	inTime       bool           // its return came to an owner in time
-	acknowledged bool           // its return was
+	spent int64 // what was really admitted from it, or what that has come to
+	simEnded
+	ends         []simEnded // all, also of owners whose history is lost
+	inTime       bool       // its return came to an owner in time
+	acknowledged bool       // its return was
+	forgotten    bool       // its end was lost with its owner and its heir
+}
+
+// simEnded is the end of a slice in the history of the last owner.
+type simEnded struct {
+	end      simEnd
+	seq      uint64
+	charged  int64          // what was spent, by the owner
+	kept     []*simReserved // what was charged besides
+	repeated int64          // of those that were reserved at the owner, too
 }
 
 // simBooks are what the state of the last owner adds up to.
@@ -141,18 +150,17 @@ func (h *simHistory) sliceEnded(n *simNode, p int, id uint64, spent int64, how s
 	if x.end != lentSlice {
 		h.s.fail("S3: %s ends slice #%d of p%d, which has ended: %s", n.id, id, p, x.end)
 	}
-	x.end = how
-	t.final[id] = spent
-	if t.exact[id] {
-		t.spent -= x.amount - spent
-		t.lent -= x.amount - spent
-	}
+	e := simEnded{end: how, seq: n.stores[p].seq, charged: spent, kept: kept, repeated: repeated}
+	x.ends = append(x.ends, e)
+	t.setEnd(x, &e)
 	t.books.lent -= x.amount
 	t.books.spent += spent
-	x.kept, x.repeated = kept, repeated
-	t.sliced -= repeated
 	for _, r := range kept {
-		h.kept(n, r)
+		h.s.counters.kept++
+		t.books.charges += r.cost
+		if t.owner == n && t.origin == n.m.Current(p).Origin {
+			t.log = append(t.log, simLogged{id: r.id, seq: e.seq, cost: r.cost, at: h.s.now, answered: true})
+		}
 	}
 	if how == returnedSlice {
 		h.s.counters.returned++
@@ -162,32 +170,42 @@ func (h *simHistory) sliceEnded(n *simNode, p int, id uint64, spent int64, how s
 	h.balance(n, p)
 }
 
-// kept notes that a call of a slice is an ordinary one from now on.
-func (h *simHistory) kept(n *simNode, r *simReserved) {
-	t := &h.parts[r.p]
-	h.s.counters.kept++
-	if t.owner == n && t.origin == n.m.Current(r.p).Origin {
-		t.log = append(t.log, simLogged{id: r.id, seq: n.stores[r.p].seq, cost: r.cost, at: h.s.now, answered: true})
+// setEnd notes how a slice has ended. What is kept are ordinary calls from now on.
+func (t *simTruth) setEnd(x *simSlice, e *simEnded) {
+	x.simEnded = *e
+	t.final[x.id] = e.charged
+	if t.exact[x.id] {
+		t.spent -= x.amount - e.charged
+		t.lent -= x.amount - e.charged
 	}
-	t.kept[r.id], t.cost[r.id], t.exact[r.id] = r, r.cost, true
-	delete(t.lostIDs, r.id)
-	t.spent += r.cost
-	t.lent += r.cost
-	t.books.charges += r.cost
+	t.sliced -= e.repeated
+	for _, r := range e.kept {
+		t.kept[r.id], t.cost[r.id], t.exact[r.id] = r, r.cost, true
+		delete(t.lostIDs, r.id)
+		t.spent += r.cost
+		t.lent += r.cost
+	}
 }
 
-// loseEnd notes that an owner does not know of the end of a slice, which it has.
-func (t *simTruth) loseEnd(id uint64, st *simStore) {
-	x := t.slices[id]
-	if x == nil || x.end == lentSlice || !st.has(id) {
-		return
+// ignored notes that an owner does not know a call that is settled: its slice was not returned
+// in time.
+func (h *simHistory) ignored(n *simNode, r *simReserved) {
+	t := &h.parts[r.p]
+	r.ignored = true
+	if x := t.slices[r.slice]; x.inTime && !t.lostIDs[r.id] && !t.lostIDs[r.slice] {
+		h.s.fail("S4: %s does not know #%d, which was kept when slice #%d of p%d was returned in time", n.id, r.id, r.slice, r.p)
 	}
-	if t.exact[id] {
-		t.spent += x.amount - t.final[id]
-		t.lent += x.amount - t.final[id]
+}
+
+// unsetEnd forgets how a slice has ended.
+func (t *simTruth) unsetEnd(x *simSlice) {
+	if t.exact[x.id] {
+		t.spent += x.amount - x.charged
+		t.lent += x.amount - x.charged
 	}
-	delete(t.final, id)
-	for _, r := range x.kept { // they will come again with the return
+	delete(t.final, x.id)
+	t.sliced += x.repeated
+	for _, r := range x.kept {
 		net := t.net(r.id, r.cost)
 		t.spent, t.lent, t.sliced = t.spent-net, t.lent-net, t.sliced+r.cost-net
 		delete(t.exact, r.id)
@@ -197,9 +215,54 @@ func (t *simTruth) loseEnd(id uint64, st *simStore) {
 			t.log[i].answered = t.log[i].answered && t.log[i].id != r.id
 		}
 	}
-	t.sliced += x.repeated
-	x.repeated = 0
-	x.end, x.kept, x.inTime, x.acknowledged = lentSlice, nil, false, false
+	x.simEnded, x.inTime, x.acknowledged = simEnded{}, false, false
+}
+
+// loseEnd notes that an owner does not know of the end of a slice, which it has. Its return
+// will come again, with what is kept, or it ends by itself.
+func (t *simTruth) loseEnd(id uint64, st *simStore) {
+	if x := t.slices[id]; x != nil && x.end != lentSlice && st.has(id) {
+		x.forgotten = x.forgotten || x.acknowledged
+		t.unsetEnd(x)
+	}
+}
+
+// adoptEnds notes that slices have ended for an owner as they had for an earlier one, whose
+// state it has found when others were lost.
+func (h *simHistory) adoptEnds(t *simTruth, st *simStore) {
+	for _, id := range slices.Sorted(maps.Keys(t.slices)) {
+		x := t.slices[id]
+		i, ok := st.index[id]
+		if !ok || !st.charges[i].settled || x.end != lentSlice && x.seq == st.charges[i].seq && x.charged == st.charges[i].cost {
+			continue
+		}
+		for _, e := range x.ends {
+			if e.seq != st.charges[i].seq || e.charged != st.charges[i].cost {
+				continue
+			}
+			h.s.logf("slice #%d has ended as it was: %s with %d", id, e.end, e.charged)
+			if x.end != lentSlice {
+				t.unsetEnd(x)
+			}
+			x.forgotten = true
+			t.setEnd(x, &e)
+			for _, r := range e.kept {
+				if j, ok := st.index[r.id]; ok && st.charges[j].settled {
+					h.finally(t, r.id, st.charges[j].cost, r.cost-st.charges[j].cost)
+				}
+			}
+			break
+		}
+	}
+}
+
+// acknowledgedTo notes that a holder knows that an owner has its return: its end must be known
+// from then on.
+func (h *simHistory) acknowledgedTo(holder *simHolder, p int, id uint64) {
+	t := &h.parts[p]
+	if x := t.slices[id]; x.end == lentSlice && !x.forgotten && !t.lostIDs[id] {
+		h.s.fail("S4: %s was told that slice #%d of p%d has ended, which it has not", holder, id, p)
+	}
 }
 
 // returnedTo notes that an owner has decided the return of a slice. It must have ended the
@@ -239,6 +302,8 @@ func (h *simHistory) checkSlices(p int, owner *simNode) {
 		for _, r := range x.kept {
 			charged += r.cost
 			switch {
+			case r.ignored && !x.forgotten && !t.lostIDs[r.id]:
+				h.s.fail("S4: the settle of #%d of slice #%d of p%d came before its return", r.id, id, p)
 			case !st.has(r.id) && !t.lostIDs[r.id]:
 				h.s.fail("S4: #%d of slice #%d of p%d is missing at %s", r.id, id, p, owner.id)
 			case r.acknowledged && st.missesSettle(r.id) && !t.lostIDs[r.id] && !t.lostSettles[r.id]:

@@ -253,14 +253,16 @@ func (n *simNode) settleKept(r *simReserved, done func()) {
 	if !n.mayDecide(r.p) {
 		return
 	}
-	if n.stores[r.p].has(r.id) {
-		n.correct(r.p, simCharge{id: r.id, cost: r.final, settled: true}, func() {
-			r.acknowledged = true
-			done()
-		})
-	} else {
+	n.s.history.decided(n, r.p)
+	if !n.stores[r.p].has(r.id) {
+		n.s.history.ignored(n, r)
 		done()
+		return
 	}
+	n.correct(r.p, simCharge{id: r.id, cost: r.final, settled: true}, func() {
+		r.acknowledged = true
+		done()
+	})
 }
 
 // recall has members return the slices that they hold, for a call that would be denied. The
