@@ -26,6 +26,7 @@ type simTruth struct {
 	contents map[Copy]simContent
 	next     map[uint64]Arrangement // what replaced an arrangement
 	exact    map[uint64]bool        // ids that an owner has admitted
+	fallback map[uint64]bool        // ids that were admitted without the owner, whatever the limit
 	spent    int64                  // their sum
 	lost     int64                  // what crashes have lost
 	lostIDs  map[uint64]bool
@@ -84,7 +85,7 @@ func newSimHistory(s *sim) *simHistory {
 	h := &simHistory{s: s}
 	for p := range h.parts {
 		h.parts[p] = simTruth{
-			contents: map[Copy]simContent{}, next: map[uint64]Arrangement{}, exact: map[uint64]bool{}, lostIDs: map[uint64]bool{},
+			contents: map[Copy]simContent{}, next: map[uint64]Arrangement{}, exact: map[uint64]bool{}, fallback: map[uint64]bool{}, lostIDs: map[uint64]bool{},
 			repayable: map[uint64]*simNode{},
 			cost:      map[uint64]int64{}, final: map[uint64]int64{}, lostSettles: map[uint64]bool{}, slices: map[uint64]*simSlice{}, kept: map[uint64]*simReserved{},
 		}
@@ -188,7 +189,7 @@ func (h *simHistory) heirIs(n *simNode, p int, heir ID) {
 // have lost.
 func (h *simHistory) answered(n *simNode, p int, id uint64, cost int64) {
 	t := &h.parts[p]
-	if t.exact[id] {
+	if t.exact[id] || t.fallback[id] {
 		return
 	}
 	t.exact[id] = true
@@ -214,6 +215,7 @@ func (h *simHistory) answered(n *simNode, p int, id uint64, cost int64) {
 func (h *simHistory) admit(n *simNode, c *simCall, exact bool) {
 	t := &h.parts[c.p]
 	if !exact {
+		t.fallback[c.id] = true
 		h.s.counters.fallback++
 	}
 	h.s.logf("%s p%d admits #%d %d exact %v", n.id, c.p, c.id, c.cost, exact)
