@@ -55,11 +55,6 @@ type simLogged struct {
 	settle   bool // it corrects an earlier charge
 }
 
-type simContent struct {
-	level   int64
-	n, lent int
-}
-
 type simAdmitted struct {
 	id      uint64
 	cost    int64
@@ -131,8 +126,6 @@ func (h *simHistory) decided(n *simNode, p int) {
 		h.newOwner(n, Change{Partition: p, Current: c}) // all who knew of later owners have lost their memory
 	}
 }
-
-func content(st *simStore) simContent { return simContent{st.level, len(st.charges), len(st.lent)} }
 
 // charged notes a charge of an owner.
 func (h *simHistory) charged(n *simNode, p int, c simCharge) {

@@ -37,6 +37,14 @@ type simRecords struct {
 	charges  []simCharge
 }
 
+// simContent is what copies of the same changes have in common.
+type simContent struct {
+	level   int64
+	n, lent int
+}
+
+func content(st *simStore) simContent { return simContent{st.level, len(st.charges), len(st.lent)} }
+
 func newSimStore() *simStore { return &simStore{index: map[uint64]int{}} }
 
 func (st *simStore) has(id uint64) bool {
