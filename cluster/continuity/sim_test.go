@@ -77,6 +77,7 @@ type sim struct {
 	operator   *rand.Rand                  // decides when members are told to forget others; nil: never
 	hidden     map[[2]string]time.Duration // until when the first does not see the second
 	deaf       map[simReach]bool           // which boots of a member another one cannot reach
+	lending    *simLending                 // owners lend slices; nil: they do not
 
 	// What gossip knows.
 	members map[string]*simMember
@@ -110,6 +111,7 @@ type simMember struct {
 type simCounters struct {
 	moves, takeovers, claims, losses, denied, exact, fallback, repaid, crashes, pauses, cuts, joins, leaves, large, small int
 	settles, falseViews, overlaps, orders                                                                                 int
+	lent, sliced, returned, expired, recalled, repeated, late, elsewhere, former, corrected, kept                         int
 }
 
 func (c *simCounters) add(d *simCounters) {
@@ -132,6 +134,17 @@ func (c *simCounters) add(d *simCounters) {
 	c.falseViews += d.falseViews
 	c.overlaps += d.overlaps
 	c.orders += d.orders
+	c.lent += d.lent
+	c.sliced += d.sliced
+	c.returned += d.returned
+	c.expired += d.expired
+	c.recalled += d.recalled
+	c.repeated += d.repeated
+	c.late += d.late
+	c.elsewhere += d.elsewhere
+	c.former += d.former
+	c.corrected += d.corrected
+	c.kept += d.kept
 }
 
 func newSim(seed uint64, broken bug) *sim {
