@@ -22,17 +22,21 @@ const defaultTTL = 30 * time.Second
 // estimateCopy is an [Estimate] that shares no memory with the caller's.
 type estimateCopy struct {
 	tier, model, id           string
+	serviceTier               string
 	requests, maxOutput       int64
 	hasRequests, hasMaxOutput bool
-	input, minOutput, n, ttl  int64
+	estimated                 bool
+	input, known              int64
+	minOutput, n, ttl         int64
 	costs                     map[string]int64
 	made                      bool // by this client; else nothing is known
 }
 
 func copyEstimate(e *Estimate) estimateCopy {
 	c := estimateCopy{
-		tier: e.Tier, model: e.Model, id: e.RequestID, input: e.InputTokens, minOutput: e.MinOutputTokens, n: e.N, ttl: wholeSeconds(e.TTL),
-		costs: maps.Clone(e.Costs), made: true,
+		tier: e.Tier, model: e.Model, id: e.RequestID, serviceTier: e.ServiceTier,
+		input: e.InputTokens, estimated: e.EstimatedInput, known: e.KnownInputTokens,
+		minOutput: e.MinOutputTokens, n: e.N, ttl: wholeSeconds(e.TTL), costs: maps.Clone(e.Costs), made: true,
 	}
 	if e.Requests != nil {
 		c.requests, c.hasRequests = *e.Requests, true
@@ -46,7 +50,8 @@ func copyEstimate(e *Estimate) estimateCopy {
 // wire returns the reserve as it was sent.
 func (c *estimateCopy) wire(key string) *pb.ReserveRequest {
 	r := &pb.ReserveRequest{
-		Key: key, Tier: c.tier, Model: c.model, RequestId: c.id, InputTokens: c.input,
+		Key: key, Tier: c.tier, Model: c.model, RequestId: c.id, ServiceTier: c.serviceTier,
+		InputTokens: c.input, EstimatedInput: c.estimated, KnownInputTokens: c.known,
 		MinOutputTokens: unlessZero(c.minOutput), N: unlessZero(c.n), Costs: c.costs, TtlSeconds: unlessZero(c.ttl),
 	}
 	if c.hasRequests {

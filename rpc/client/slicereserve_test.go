@@ -221,8 +221,10 @@ func TestOwnerEndsReservationsOfASlice(t *testing.T) {
 // owner does not know the reservation then, the settle brings it along.
 func TestSettleWithoutReturn(t *testing.T) {
 	runLendingReserves(t, client.Options{Timeout: 4 * time.Second}, func(t scene, _ *lender) {
-		mustReserve(t, estimate)
-		r := mustReserve(t, estimate)
+		e := estimate
+		e.ServiceTier, e.EstimatedInput, e.KnownInputTokens, e.Costs = "flex", true, 7, map[string]int64{"images": 1}
+		mustReserve(t, e)
+		r := mustReserve(t, e)
 		n := t.nodes["a"]
 		n.batches(func(b *pb.Batch, out *pb.Answers) {
 			for i, item := range b.GetItems() {
@@ -246,7 +248,10 @@ func TestSettleWithoutReturn(t *testing.T) {
 				last = q
 			}
 		}
-		want := &pb.ReserveRequest{Key: "acme/alice", RequestId: r.RequestID, InputTokens: 60, MaxOutputTokens: new(int64(40))}
+		want := &pb.ReserveRequest{
+			Key: "acme/alice", RequestId: r.RequestID, InputTokens: 60, EstimatedInput: true, KnownInputTokens: 7, MaxOutputTokens: new(int64(40)),
+			ServiceTier: "flex", Costs: map[string]int64{"images": 1},
+		}
 		if !proto.Equal(last.GetReservation(), want) {
 			t.Errorf("the settle brings %v, want %v", last.GetReservation(), want)
 		}
@@ -276,6 +281,11 @@ func TestReservesOfTheOwner(t *testing.T) {
 				t.Errorf("%s: %v, want the answer of the owner", name, r.Route)
 			}
 		}
+		once := estimate
+		once.RequestID, once.Once = "once", true
+		if r := mustReserve(t, once); r.Route != client.Slice || r.RequestID != "once" {
+			t.Errorf("Reserve() with an id that is sent once = %+v, want it from the slice, with the id", r.Decision)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := t.c.Reserve(ctx, estimate); !errors.Is(err, context.Canceled) {
@@ -288,9 +298,10 @@ func TestReservesOfTheOwner(t *testing.T) {
 		t.reserve = func(*pb.ReserveRequest) *pb.Decision {
 			return &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED, Reason: pb.Reason_REASON_LIMIT_EXCEEDED, Route: pb.Route_ROUTE_LOCAL}
 		}
-		for i := range 8 { // half of them would renew the slice
-			if r := mustReserve(t, estimate); r.Route != client.Slice {
-				t.Errorf("reserve %d has the route %s, want it from what is left of the slice", i, r.Route)
+		for i := range 7 { // half of them would renew the slice
+			once.RequestID = fmt.Sprint("once-", i)
+			if r := mustReserve(t, once); r.Route != client.Slice || r.RequestID == once.RequestID && slices.Contains(t.nodes["a"].seen(), once.RequestID) {
+				t.Errorf("reserve %d has the route %s and the id %s, want it from what is left of the slice, with another id if the owner was asked", i, r.Route, r.RequestID)
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
