@@ -69,7 +69,7 @@ var allowedImports = map[string][]string{
 	"rpc/internal/codec/fieldtest": {}, // for tests
 	"rpc/internal/link":            {"internal/overload", "rpc/internal/codec", "rpc/pb"},
 	"rpc/internal/outbox":          {"rpc/pb"},
-	"rpc/internal/slices":          {"rpc/pb", "limiter/slice", "limiter"},
+	"rpc/internal/slices":          {"rpc/internal/requestid", "rpc/pb", "limiter/slice", "limiter"},
 
 	// Decisions.
 	"limiter/policy/pricelist": {"limiter/policy", "limiter"},

@@ -75,6 +75,9 @@ type Estimate struct {
 	// RequestID makes the call idempotent until 10 minutes after the reservation
 	// has ended. "": the client makes one.
 	RequestID string
+	// Once says that RequestID is new, and that no call will be sent again with it, so that
+	// the call may be answered from memory like one without RequestID.
+	Once bool
 }
 
 func (e *Estimate) fields() callFields {

@@ -3,6 +3,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -142,11 +143,11 @@ func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
 //
 // As for Check, the owner may lend slices for reserves with the same key, tier, model and
 // service tier and any amounts, if none of their limits is on concurrency. Then Reserve answers
-// from memory, with the [Route] [Slice], if the caller sets no RequestID. Such a reservation
+// from memory, with the [Route] [Slice], if the caller sets no RequestID, or says Once. Such a reservation
 // can be settled and cancelled by this client at once, and elsewhere, by its id, when the slice
 // has been returned: a quarter of a second later, as a rule.
 func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) {
-	chosen := e.RequestID != ""
+	chosen := e.RequestID != "" && !e.Once
 	if !chosen && ctx.Err() == nil {
 		if r := c.reserveFromSlice(&e, true); r != nil {
 			return r, nil
@@ -160,10 +161,8 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 		}
 		return nil, err
 	}
-	began, id := time.Now(), e.RequestID
-	if !chosen {
-		id = newID()
-	}
+	began := time.Now()
+	id := cmp.Or(e.RequestID, newID())
 	w := e.wire()
 	w.request.RequestId = id
 	w.takesSlice = !chosen && c.slices != nil

@@ -69,7 +69,7 @@ func TestRequestsOnTheWire(t *testing.T) {
 			"reserve", reserve(client.Estimate{Key: "k", RequestID: "id"}),
 			&pb.ReserveRequest{Key: "k", RequestId: "id"},
 		}, {
-			"reserve, everything", reserve(client.Estimate{"k", "free", "m", new(int64(3)), 900, true, 300, new(int64(800)), 64, 2, costs, "priority", 10 * time.Second, "id"}),
+			"reserve, everything", reserve(client.Estimate{"k", "free", "m", new(int64(3)), 900, true, 300, new(int64(800)), 64, 2, costs, "priority", 10 * time.Second, "id", true}),
 			&pb.ReserveRequest{
 				Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, EstimatedInput: true, KnownInputTokens: 300, MaxOutputTokens: new(int64(800)),
 				MinOutputTokens: new(int64(64)), N: new(int64(2)), Costs: costs, ServiceTier: "priority", TtlSeconds: new(int64(10)), RequestId: "id",

@@ -40,13 +40,14 @@
 // and what was not used. Settlements are cumulative, so they can be repeated. Nothing else
 // is retried.
 //
-// # Checks from memory
+// # Answers from memory
 //
 // The owner of a key that is asked for very often can lend a part of its limits, a slice, to
 // a client, if the policy allows that for all limits of the key. It has charged the slice
-// before. [Client.Check] then answers calls that cost the same from memory, if they have no
-// request id of the caller, with ids that no node knows. A slice that is over is returned in
-// the background, and by [Client.Close].
+// before. [Client.Check] and [Client.Reserve] then answer from memory, if they have no request
+// id of the caller: checks that cost the same, and reserves of any amounts. Reservations are
+// settled and cancelled in memory while their slice lasts, and by the owner after that. A slice
+// that is over is returned in the background, and by [Client.Close].
 //
 // # Overload
 //

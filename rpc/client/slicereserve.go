@@ -14,15 +14,20 @@ import (
 )
 
 // reserveFromSlice makes a reservation from a slice. It returns nil if none is held that
-// covers e, which has no RequestID. renews says that it may leave the call to the owner, to
-// renew the slice.
+// covers e. renews says that it may leave the call to the owner, to renew the slice, and that
+// no node was asked yet. Otherwise the reservation gets another id than e has: under that one
+// an owner may have made a reservation, which is withdrawn.
 func (c *Client) reserveFromSlice(e *Estimate, renews bool) *Reservation {
 	if c.slices == nil || !c.slices.Holds() {
 		return nil
 	}
-	began, id := time.Now(), newID()
+	began, id := time.Now(), e.RequestID
+	if !renews || id == "" {
+		id = newID()
+	}
 	var q pb.ReserveRequest
 	e.fill(&q)
+	q.RequestId = ""
 	var a slices.Answer
 	if !c.slices.Reserve(&q, id, &a, renews) {
 		return nil

@@ -281,6 +281,11 @@ func TestReservesOfTheOwner(t *testing.T) {
 				t.Errorf("%s: %v, want the answer of the owner", name, r.Route)
 			}
 		}
+		once := estimate
+		once.RequestID, once.Once = "once", true
+		if r := mustReserve(t, once); r.Route != client.Slice || r.RequestID != "once" {
+			t.Errorf("Reserve() with an id that is sent once = %+v, want it from the slice, with the id", r.Decision)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := t.c.Reserve(ctx, estimate); !errors.Is(err, context.Canceled) {
@@ -293,9 +298,10 @@ func TestReservesOfTheOwner(t *testing.T) {
 		t.reserve = func(*pb.ReserveRequest) *pb.Decision {
 			return &pb.Decision{Outcome: pb.Outcome_OUTCOME_DENIED, Reason: pb.Reason_REASON_LIMIT_EXCEEDED, Route: pb.Route_ROUTE_LOCAL}
 		}
-		for i := range 8 { // half of them would renew the slice
-			if r := mustReserve(t, estimate); r.Route != client.Slice {
-				t.Errorf("reserve %d has the route %s, want it from what is left of the slice", i, r.Route)
+		for i := range 7 { // half of them would renew the slice
+			once.RequestID = fmt.Sprint("once-", i)
+			if r := mustReserve(t, once); r.Route != client.Slice || r.RequestID == once.RequestID && slices.Contains(t.nodes["a"].seen(), once.RequestID) {
+				t.Errorf("reserve %d has the route %s and the id %s, want it from what is left of the slice, with another id if the owner was asked", i, r.Route, r.RequestID)
 			}
 			time.Sleep(20 * time.Millisecond)
 		}

@@ -115,7 +115,7 @@ func (m *metering) report(r *Result) {
 // The lease of an allowed call is renewed until [Call.finish].
 func (m *metering) reserve(ctx context.Context, e client.Estimate, method string) (*Call, error) {
 	started := time.Now()
-	e.RequestID, e.TTL = rand.Text(), m.lease
+	e.RequestID, e.Once, e.TTL = rand.Text(), true, m.lease
 	r, err := m.limiter.Reserve(context.WithoutCancel(ctx), e)
 	if err != nil {
 		if errors.Is(err, client.ErrUnreachable) {

@@ -246,6 +246,11 @@ func TestReservesForTheOwner(t *testing.T) {
 				s.Errorf("%s is served: %v", name, q)
 			}
 		}
+		for _, id := range []string{"", "slice:a:1", "fallback:a:1", "held:a:1", "a\n", strings.Repeat("a", 129)} {
+			if s.Reserve(of(func(*pb.ReserveRequest) {}), id, &a, false) {
+				s.Errorf("a reserve is served with the id %q, which an owner rejects", id)
+			}
+		}
 		if s.Take(&pb.CheckRequest{Key: "k", Tier: "t", Model: "m", ServiceTier: "flex"}, &a, false) {
 			s.Error("a check is served from a slice for reserves")
 		}

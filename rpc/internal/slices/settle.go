@@ -26,7 +26,7 @@ type returning struct {
 
 // reserveLocked makes a reservation from the slice of e.
 func (t *Table) reserveLocked(s *shard, k *key, e *entry, q *pb.ReserveRequest, id string, a *Answer, now int64) bool {
-	if e.from.tariff == nil || s.reservations[id] != nil || !requestOf(q, &s.request) {
+	if e.from.tariff == nil || s.reservations[id] != nil || !isID(id) || !requestOf(q, &s.request) {
 		return false
 	}
 	n := e.from.tariff.Limits()

@@ -8,6 +8,7 @@ import (
 	"github.com/bucketring/bucketring/internal/servicetier"
 	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -17,7 +18,13 @@ const (
 	maxCosts         = 16
 	maxCostNameBytes = 64
 	maxTTLSeconds    = 3600
+	maxIDBytes       = 128
 )
+
+// isID reports whether an owner takes a reservation with an id.
+func isID(id string) bool {
+	return text.Problem(id, 1, maxIDBytes) == "" && !requestid.IsSlice(id) && !requestid.IsFallback(id) && !requestid.IsHeld(id)
+}
 
 // requestOf makes r the reserve q, which has a shape that an owner has admitted. It returns
 // false if an owner might reject q.
