@@ -33,7 +33,7 @@ type books struct {
 	lent    []*heldSlice
 	open    []*Request // reservations that both engines have, or had
 
-	kept, settled, expired, lost int
+	kept, settled, lost int
 }
 
 // heldSlice is a slice at its holder.
@@ -332,7 +332,7 @@ func (b *books) giveBack(s *heldSlice) {
 		b.reserveModel(k.Request, k.Left)
 		b.kept++
 	}
-	if err := b.owner.Return(b.now, booksKey, s.id, s.spent, kept, &d); err != ErrUnknownReservation {
+	if err := b.owner.Return(b.now, booksKey, s.id, s.spent, kept, &d); !errors.Is(err, ErrUnknownReservation) {
 		b.t.Fatalf("Return() again = %v", err)
 	}
 }
@@ -538,10 +538,9 @@ func (b *books) step() {
 	case 4:
 		b.pass(time.Duration(b.draw(0, int64(pick(b, time.Millisecond, time.Second, 6*time.Second)))))
 	default:
-		switch {
-		case s == nil:
+		if s == nil {
 			b.lend()
-		default:
+		} else {
 			b.atSlice(s)
 		}
 	}

@@ -198,7 +198,7 @@ func (s *sliceStudy) finish() sliceCosts {
 		s.call()
 	}
 	found := s.sliceCosts
-	s.recall() // what is not returned is over later
+	s.recall()                                        // what is not returned is over later
 	s.now, s.denied = s.now.Add(4*time.Second), false // longer than an owner keeps a slice
 	for !s.denied {
 		s.call()

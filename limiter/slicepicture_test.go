@@ -5,6 +5,7 @@ package limiter_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -115,8 +116,8 @@ func (m *measuredCosts) drawCourse(b *strings.Builder) {
 		}
 	}
 	area := strings.Join(lent, " ")
-	for i := len(spent) - 1; i >= 0; i-- {
-		area += " " + spent[i]
+	for _, point := range slices.Backward(spent) {
+		area += " " + point
 	}
 	fmt.Fprintf(b, `<polygon class="lent" points="%s"/><polyline class="one" points="%s"/>`+"\n", area, strings.Join(spent, " "))
 	px, bottom := a.at(last, 0)
