@@ -43,6 +43,10 @@ tiers:
   thousand: { requests: 1000/day }
   million: { requests: 1_000_000/day }
   tokens: { tokens: 1_000_000/day }
+  lent:
+    limits:
+      - { name: rpd, dimension: requests, limit: 1_000_000, window: day, slices: clients }
+      - { name: tpd, dimension: tokens, limit: 500_000_000, window: day, slices: clients }
 default_tier: thousand
 `
 
@@ -84,7 +88,7 @@ func startRouted(t *testing.T, name string, boot uint64) *routed {
 	if testing.Short() {
 		t.Skip("several members with all partitions in one process take too long under the race detector")
 	}
-	engine, aside := limiter.New(limiter.Options{}), limiter.New(limiter.Options{})
+	engine, aside := limiter.New(limiter.Options{HotKeys: true}), limiter.New(limiter.Options{})
 	p, err := policy.Parse("policy.yaml", []byte(clusterPolicy), engine.Catalog())
 	if err != nil {
 		t.Fatal(err)
