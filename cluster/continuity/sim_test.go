@@ -111,7 +111,12 @@ type simMember struct {
 type simCounters struct {
 	moves, takeovers, claims, losses, denied, exact, fallback, repaid, crashes, pauses, cuts, joins, leaves, large, small int
 	settles, falseViews, overlaps, orders                                                                                 int
-	lent, sliced, returned, expired, recalled, repeated, late, elsewhere, former, corrected, kept                         int
+
+	lent, returned, expired int // slices
+	sliced, corrected, kept int // calls that holders admitted, and of those that they reserved: that ended in the slice, and that its owner kept
+	recalled                int // slices, before a denial
+	repeated, late          int // returns that came again, or after the slice had expired
+	elsewhere, former       int // returns to another owner than the lender, and to members that do not decide
 }
 
 func (c *simCounters) add(d *simCounters) {
