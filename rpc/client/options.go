@@ -41,9 +41,9 @@ type Options struct {
 	// comparison and for networks that cannot reach the members directly.
 	DisableOwnerRouting bool
 
-	// DisableSlices sends every check to a node. Otherwise the owner of a key that is
-	// asked for very often lends a part of its limits to the client, which then answers
-	// checks from memory: see [Client.Check]. An owner lends to clients only where the
+	// DisableSlices sends every check and reserve to a node. Otherwise the owner of a key
+	// that is asked for very often lends a part of its limits to the client, which then
+	// answers them from memory: see [Client.Check]. An owner lends to clients only where the
 	// policy says "slices: clients" for all limits of the key. There are no slices with
 	// DisableOwnerRouting.
 	DisableSlices bool

@@ -1833,7 +1833,7 @@ func (*Item_SliceRecall) isItem_Call() {}
 // A return that arrives again changes nothing.
 type SliceReturn struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// That of the check with whose answer the slice came.
+	// That of the call with whose answer the slice came.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Slice.id.
 	Slice string `protobuf:"bytes,2,opt,name=slice,proto3" json:"slice,omitempty"`
@@ -2425,13 +2425,14 @@ func (*SliceEnded) Descriptor() ([]byte, []int) {
 }
 
 // Slice is a part of the limits of a key that the owner has charged and lends. Who holds it
-// decides checks that cost each limit as much as the check it came with, with the same tier
-// and model, until the slice is spent or over, and then returns it.
+// decides calls like the one it came with, until the slice is spent or over, and then returns
+// it: checks with the same costs, tier and model or, if there is a tariff, reserves with the
+// same tier, model and service tier.
 type Slice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Of each limit of the decision, in the same order. A shadow limit has 0 and does not
-	// bound what is spent.
+	// Of each limit of the decision, in the same order. Without a tariff, a shadow limit has 0
+	// and does not bound what is spent.
 	Amounts []int64 `protobuf:"varint,2,rep,packed,name=amounts,proto3" json:"amounts,omitempty"`
 	// For how long it may be spent, from when the call was sent.
 	LeaseNanos int64 `protobuf:"varint,3,opt,name=lease_nanos,json=leaseNanos,proto3" json:"lease_nanos,omitempty"`

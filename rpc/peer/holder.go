@@ -217,6 +217,6 @@ func (p *peer) returnSlice(ctx context.Context, item *pb.Item) error {
 }
 
 // ReturnSlices ends the slices that this member holds, and waits until their owners have
-// what was spent, or ctx is done. The error says what is left. After it, every check is
+// what was spent, or ctx is done. The error says what is left. After it, every call is
 // forwarded.
 func (r *Router) ReturnSlices(ctx context.Context) error { return r.holder.Close(ctx) }

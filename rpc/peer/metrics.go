@@ -159,7 +159,7 @@ func newCollector(r *Router) *collector {
 		breaker:    desc("peer_breaker_open", "1 while calls for the member are decided in fallback because it did not answer.", "peer"),
 		outbox:     desc("outbox_entries", "Calls decided here that wait for delivery to their owner."),
 		lent:       desc("slices_outstanding", "Slices that this node has lent, and that are neither returned nor over."),
-		held:       desc("slices_held", "Slices from which this node answers checks of keys that other members own."),
+		held:       desc("slices_held", "Slices from which this node answers calls of keys that other members own."),
 		returns:    desc("slice_returns_pending", "Slices that ended here, and whose return their owner has not acknowledged."),
 	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package slices has the slices that this process holds: parts of the limits of keys that
-// their owners have charged and lent to it, so that it decides checks from memory. A member
+// their owners have charged and lent to it, so that it decides calls from memory. A member
 // has one [Table], and so has a client. Package limiter/slice has the rules.
 //
 // A slice for checks serves those with the same shape as the check it came with: the same key,
