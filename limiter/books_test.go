@@ -24,6 +24,8 @@ type books struct {
 	rand    *rand.Rand
 	catalog *Catalog
 	owner   *Engine
+	heir    *Engine // has a copy of the owner's state
+	copied  uint64  // the last change that heir has
 	model   *Engine
 	now     Time
 	plan    *Plan
@@ -31,7 +33,7 @@ type books struct {
 	lent    []*heldSlice
 	open    []*Request // reservations that both engines have, or had
 
-	kept, settled, expired, lost int
+	kept, settled, lost int
 }
 
 // heldSlice is a slice at its holder.
@@ -67,6 +69,7 @@ func newBooks(t *rapid.T) *books {
 	b.plan.Levels[0] = Level{End: 1, Tier: "t", Limits: b.set("root"), Estimate: estimate}
 	b.plan.Levels[1] = Level{End: len(booksKey), Tier: "t", Limits: b.set("key"), Model: b.set("model"), Estimate: estimate}
 	b.check(&b.now, &Request{}) // creates the records
+	b.newHeir()
 	return b
 }
 
@@ -329,7 +332,7 @@ func (b *books) giveBack(s *heldSlice) {
 		b.reserveModel(k.Request, k.Left)
 		b.kept++
 	}
-	if err := b.owner.Return(b.now, booksKey, s.id, s.spent, kept, &d); err != ErrUnknownReservation {
+	if err := b.owner.Return(b.now, booksKey, s.id, s.spent, kept, &d); !errors.Is(err, ErrUnknownReservation) {
 		b.t.Fatalf("Return() again = %v", err)
 	}
 }
@@ -446,13 +449,58 @@ func (b *books) ordinary() {
 
 // move moves the state of the owner to another engine.
 func (b *books) move() {
-	part := PartitionOf(booksKey)
-	data := b.owner.Snapshot(b.now, part, nil)
 	next := New(Options{Catalog: b.catalog})
-	if err := next.Restore(b.now, part, data, nil); err != nil {
+	if err := next.Restore(b.now, booksPartition, b.owner.Snapshot(b.now, booksPartition, nil), nil); err != nil {
 		b.t.Fatalf("Restore() = %v", err)
 	}
 	b.owner = next
+	b.newHeir()
+}
+
+var booksPartition = PartitionOf(booksKey)
+
+// newHeir copies the state of the owner to an heir.
+func (b *books) newHeir() {
+	b.owner.Track(booksPartition, true)
+	b.heir = New(Options{Catalog: b.catalog})
+	b.heir.Close(booksPartition)
+	data, seq := b.owner.SnapshotAt(b.now, booksPartition, nil)
+	if err := b.heir.ApplyFull(b.now, booksPartition, data, nil); err != nil {
+		b.t.Fatalf("ApplyFull() = %v", err)
+	}
+	b.copied = seq
+}
+
+// replicate sends the heir what has changed.
+func (b *books) replicate() {
+	var w StateWriter
+	through, ok := b.owner.AppendChanges(b.now, booksPartition, b.copied, &w)
+	if !ok {
+		b.t.Fatalf("AppendChanges(%d) = false", b.copied)
+	}
+	r, err := b.heir.ReadChanges(w.Message(), nil)
+	if err != nil {
+		b.t.Fatalf("ReadChanges() = %v", err)
+	}
+	for r.Next() {
+		if err := b.heir.Apply(b.now, r); err != nil {
+			b.t.Fatalf("Apply() = %v", err)
+		}
+	}
+	if r.Err() != nil {
+		b.t.Fatalf("Err() = %v", r.Err())
+	}
+	b.copied = through
+	b.owner.ForgetChanges(booksPartition, through)
+	b.heir.shards[booksPartition].check(b.t)
+}
+
+// takeOver lets the heir decide from now on.
+func (b *books) takeOver() {
+	b.replicate()
+	b.owner = b.heir
+	b.owner.Open(booksPartition, b.copied)
+	b.newHeir()
 }
 
 // compare fails unless both engines have the same usage. No slice may be lent.
@@ -479,16 +527,20 @@ func (b *books) step() {
 	case 2:
 		b.ordinary()
 	case 3:
-		if b.draw(0, 7) == 0 {
+		switch b.draw(0, 19) {
+		case 0:
 			b.move()
+		case 1, 2:
+			b.takeOver()
+		default:
+			b.replicate()
 		}
 	case 4:
 		b.pass(time.Duration(b.draw(0, int64(pick(b, time.Millisecond, time.Second, 6*time.Second)))))
 	default:
-		switch {
-		case s == nil:
+		if s == nil {
 			b.lend()
-		default:
+		} else {
 			b.atSlice(s)
 		}
 	}

@@ -26,8 +26,10 @@
 // leaves exactly the state that charging A at reserve time would have left.
 //
 // [Engine.Lend] charges a part of the limits of a key, a slice, from which another process may
-// decide calls, and [Engine.Return] charges what was spent of it instead. Nothing more is
-// admitted than without slices.
+// decide calls, and [Engine.Return] charges what was spent of it instead. From a slice for
+// reserves it also makes reservations: what they cost says its [Tariff], and the engine makes
+// those its own that have not ended when the slice is returned. Nothing more is admitted than
+// without slices.
 //
 // [Engine.Count] serves callers that bring their own limits. It adds hits to a
 // counter for a window of the UTC clock and compares the sum with the limit that

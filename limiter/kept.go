@@ -3,6 +3,7 @@
 package limiter
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -66,19 +67,18 @@ func (p *partition) checkKept(slice *idEntry, key string, kept []Kept) error {
 // when its lease ends.
 func (t *terms) checkInput(r *Request) error {
 	var v vector
-	if err := t.cost(amounts{input: r.InputTokens}, extras{}, r.basis(&t.Rates, true), &v); err != nil {
-		field := err.(*FieldError)
+	err := t.cost(amounts{input: r.InputTokens}, extras{}, r.basis(&t.Rates, true), &v)
+	if field, ok := errors.AsType[*FieldError](err); ok {
 		return &FieldError{Field: "kept.request." + field.Field, Value: field.Value, Problem: field.Problem}
 	}
-	return nil
+	return err
 }
 
 // keep makes a reservation of a slice an ordinary one, charged as of now. What the slice was
 // charged must have been taken back before.
 func (p *partition) keep(slice *idEntry, root uint64, key string, k *Kept, now Time) {
-	r := k.Request
 	keyHash := xxhash.Sum64String(key)
-	id, body := idKeyOf(root, r.ID), bodyDigest(r, keyHash, true)
+	id, body := idKeyOf(root, k.Request.ID), bodyDigest(k.Request, keyHash, true)
 	_, known := p.findEntry(p.accounts.find(root), id)
 	if known != nil && known.isReservation() && known.body == body && !p.isSlice(known) {
 		p.stats.keptKnown++
@@ -95,6 +95,22 @@ func (p *partition) keep(slice *idEntry, root uint64, key string, k *Kept, now T
 		return
 	}
 	p.stats.kept++
+	entry.body, entry.value[1] = body, k.Granted
+	entry.set(flagPermanent) // its caller has the answer
+	p.holdKept(entryID, slice, keyHash, k, now)
+	var it chargeIterator
+	i := 0
+	for it.start(p, slice, key); it.next(); i++ {
+		p.chargeKept(entry, &it, k, i, now)
+	}
+	if k.Left <= 0 {
+		p.expire(entryID, now)
+	}
+}
+
+// holdKept gives the new entry of k its reservation, without charges, and starts its lease.
+func (p *partition) holdKept(entryID uint32, slice *idEntry, keyHash uint64, k *Kept, now Time) {
+	r, entry := k.Request, p.entries.at(entryID)
 	of := *p.terms.at(slice.terms())
 	reservationID, res := p.reservations.alloc()
 	entry.setReservation(reservationID, p.terms.share(&of.Rates, r.basis(&of.Rates, true), of.tier, of.version))
@@ -103,18 +119,8 @@ func (p *partition) keep(slice *idEntry, root uint64, key string, k *Kept, now T
 		ttl = DefaultTTL
 	}
 	res.keyHash, res.ttl, res.input, res.estimated = keyHash, int64(ttl), r.InputTokens, r.EstimatedInput
-	entry.body, entry.value[1] = body, k.Granted
-	entry.set(flagPermanent) // its caller has the answer
 	entry.due = satAdd(int64(min(max(k.Left, 0), ttl)), now.Mono)
 	p.heapPush(entryID)
-	var it chargeIterator
-	i := 0
-	for it.start(p, slice, key); it.next(); i++ {
-		p.chargeKept(entry, &it, k.Costs[i], r.EstimatedInput, now)
-	}
-	if k.Left <= 0 {
-		p.expire(entryID, now)
-	}
 }
 
 // chargeCosts charges the costs of a reservation that is not kept for good.
@@ -128,11 +134,11 @@ func (p *partition) chargeCosts(slice *idEntry, key string, costs []int64, now T
 	}
 }
 
-// chargeKept charges a reservation for a limit of the slice from which it was made, as
-// chargeAll does. entry is that of the reservation, and it is at the charge of the slice.
-func (p *partition) chargeKept(entry *idEntry, it *chargeIterator, cost int64, estimated bool, now Time) {
+// chargeKept charges k for limit i of the slice from which it was made, as chargeAll does.
+// entry is that of k, and it is at the charge of the slice.
+func (p *partition) chargeKept(entry *idEntry, it *chargeIterator, k *Kept, i int, now Time) {
 	c := p.appendCharge(entry, int(it.block.scopeEnd[it.i])+1)
-	l, b := it.limit, it.bucket
+	l, b, cost := it.limit, it.bucket, k.Costs[i]
 	c.limit, c.handle, c.estimate, c.at = l.id, it.charge.handle, cost, notCharged
 	if !it.pins || b == nil || l.Shadow && !l.fits(*b, p.ringOf(l, *b, now), cost) {
 		return
@@ -140,7 +146,7 @@ func (p *partition) chargeKept(entry *idEntry, it *chargeIterator, cost int64, e
 	var dropped int64
 	if l.Algorithm == TokenBucket {
 		before := b.level()
-		dropped = l.excessDebt(cost, before, before.add(mulWide(cost, l.window)), estimated)
+		dropped = l.excessDebt(cost, before, before.add(mulWide(cost, l.window)), k.Request.EstimatedInput)
 		p.stats.overrun(l, dropped)
 		c.at = p.openMark(it.rec, it.pos)
 	} else {

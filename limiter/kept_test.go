@@ -137,6 +137,7 @@ func TestReturnKeepsReservations(t *testing.T) {
 		}
 		return u
 	}
+	var request *limiter.Request
 	for what, then := range map[string]func(n *node, now limiter.Time) (limiter.Decision, error){
 		"settled": func(n *node, now limiter.Time) (d limiter.Decision, err error) {
 			return d, n.Settle(now, used(true, 0), &d)
@@ -160,7 +161,17 @@ func TestReturnKeepsReservations(t *testing.T) {
 		"settled after its lease": func(n *node, now limiter.Time) (d limiter.Decision, err error) {
 			return d, n.Settle(now.Add(time.Minute), used(true, 0), &d)
 		},
-		"withdrawn": func(n *node, now limiter.Time) (d limiter.Decision, err error) {
+		"settled far above its estimate": func(n *node, now limiter.Time) (d limiter.Decision, err error) {
+			u := used(true, 0)
+			u.InputTokens = 4_000_000
+			return d, n.Settle(now, u, &d)
+		},
+		"repeated, and the repeat withdrawn": func(n *node, now limiter.Time) (d limiter.Decision, err error) {
+			r := *request
+			r.Plan, r.Attempt = n.plan("acme", reserveLimits...), 5
+			if err := n.Reserve(now, &r, &d); err != nil || !d.Replayed {
+				t.Errorf("Reserve() again = %+v, %v, want its decision", d, err)
+			}
 			_, err = n.Withdraw(now, "acme", "kept", 5)
 			return d, err
 		},
@@ -169,6 +180,7 @@ func TestReturnKeepsReservations(t *testing.T) {
 		x.lendReserves(noon)
 		other.reserve(noon, other.request)
 		k := x.kept("kept", 200, 60, 20*time.Second)
+		request, k.Request.EstimatedInput = k.Request, true
 		x.giveBack(now, []int64{3, 500, 300, 700, 0}, k) // 300 tokens of input and 200 of output
 		other.check(now, &limiter.Request{Key: "acme", Model: "m", Plan: other.request.Plan, Requests: 3, InputTokens: 300, OutputTokens: 200, Force: true})
 		r := *k.Request
@@ -269,18 +281,19 @@ func TestReturnErrorsOfKept(t *testing.T) {
 func TestKeptIDs(t *testing.T) {
 	x := newReserver(t, limiter.Options{})
 	x.lendReserves(noon)
-	known, twice, other := x.kept("known", 200, 60, time.Second), x.kept("twice", 30, 0, time.Second), x.kept("used", 1000, 0, time.Second)
+	known, twice, used, changed := x.kept("known", 200, 60, time.Second), x.kept("twice", 30, 0, time.Second), x.kept("used", 1000, 0, time.Second), x.kept("changed", 400, 0, time.Second)
 	r := *known.Request
 	r.Plan = x.request.Plan
 	x.reserve(noon, &r)
 	x.check(noon, &limiter.Request{Key: "acme", Plan: x.request.Plan, ID: "used", Model: "m"})
-	x.giveBack(noon, nothing, known, twice, twice, other)
+	x.reserve(noon, &limiter.Request{Key: "acme", Plan: x.request.Plan, ID: "changed", Model: "m"})
+	x.giveBack(noon, nothing, known, twice, twice, used, changed)
 	d := x.peek(noon, x.request)
-	for i, want := range []int64{1 + 1 + 1 + 1, 150 + 260 + 30 + 1000, 100 + 200 + 30 + 1000, 200 + 320 + 30 + 1000, 0} {
+	for i, want := range []int64{5, 150 + 260 + 30 + 1000 + 400, 100 + 200 + 30 + 1000 + 400, 200 + 320 + 30 + 1000 + 400, 0} {
 		wantUsed(t, "after the return", d, i, want)
 	}
-	if s := x.Stats(); s.Kept != 1 || s.KeptKnown != 2 || s.KeptCharged != 1 || s.Reservations != 3 {
-		t.Errorf("Stats() = %+v, want one reservation kept, two known, and one charged for good", s)
+	if s := x.Stats(); s.Kept != 1 || s.KeptKnown != 2 || s.KeptCharged != 2 || s.Reservations != 4 {
+		t.Errorf("Stats() = %+v, want one reservation kept, two known, and two charged for good", s)
 	}
 }
 
@@ -474,5 +487,40 @@ func TestReturnOfKeptDoesNotAllocate(t *testing.T) {
 	}
 	if allocs := testing.AllocsPerRun(200, call); allocs != 0 {
 		t.Errorf("%v allocations, want 0", allocs)
+	}
+}
+
+// BenchmarkReturnOfKept is a return with as many reservations as it may have, each of five
+// limits: one critical section.
+func BenchmarkReturnOfKept(b *testing.B) {
+	x := newReserver(b, limiter.Options{})
+	x.request.InputTokens, x.request.OutputTokens = 1, 1
+	x.lendReserves(noon)
+	kept := make([]limiter.Kept, limiter.MaxKept)
+	for i := range kept {
+		kept[i] = x.kept(strconv.Itoa(i), 1, 1, time.Second)
+	}
+	x.giveBack(noon, nothing, kept...)
+	var d limiter.Decision
+	now := noon
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		now = now.Add(11 * time.Minute)
+		for range 2 * limiter.MaxKept / 64 { // forgets what was kept before
+			x.peek(now, x.request)
+		}
+		x.peek(now.Add(11*time.Minute), x.request)
+		now = now.Add(11 * time.Minute)
+		if ok, err := x.Lend(now, x.request, x.loan, &d); err != nil || !ok {
+			b.Fatalf("Lend() = %v, %v", ok, err)
+		}
+		b.StartTimer()
+		if err := x.Return(now, "acme", "slice", nothing, kept, &d); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if s := x.Stats(); s.KeptKnown > 0 || s.KeptCharged > 0 {
+		b.Fatalf("Stats() = %+v, want all reservations kept", s)
 	}
 }

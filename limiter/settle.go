@@ -37,7 +37,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		return err
 	}
 	terms, v := p.terms.at(entry.terms()), vector{}
-	if err := terms.cost(n, x, terms.basis.after(u, terms.ServiceTiers), &v); err != nil {
+	if err := terms.cost(n, x, terms.after(u, terms.ServiceTiers), &v); err != nil {
 		return err
 	}
 	if err := p.prepare(entry, u, &v, now); err != nil {

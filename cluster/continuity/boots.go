@@ -50,7 +50,7 @@ func (m *Machine) lost(id ID) bool {
 
 // replacing reports whether an older boot of a member may still hold something.
 func (m *Machine) replacing(p *peer) bool {
-	return p != nil && p.older && m.now < max(p.replaced, m.booted)+withDrift(m.o.Contact+m.o.Lease)
+	return p != nil && len(p.older) > 0 && m.now < max(p.replaced, m.booted)+withDrift(m.o.Contact+m.o.Lease)
 }
 
 // tellBoots tells a candidate of the newer boots of members, before a vote in the same
@@ -64,7 +64,7 @@ func (m *Machine) tellBoots(to ID) {
 	}
 	p.toldStep = m.steps
 	for i := range m.peers {
-		if o := &m.peers[i]; o.older && o.Name != to.Name {
+		if o := &m.peers[i]; len(o.older) > 0 && o.Name != to.Name {
 			m.send(to, Entry{Kind: NewBoot, Value: Arrangement{Owner: o.ID}})
 		}
 	}
@@ -102,8 +102,10 @@ const keepDead = 4
 
 func (p *peer) isDead(boot uint64) bool { return slices.Contains(p.dead, boot) }
 
-// noteDead takes note of a proof, which says nothing of other boots.
+// noteDead takes note of a proof, which says nothing of other boots. It may come after the
+// boot was replaced.
 func (p *peer) noteDead(boot uint64) {
+	p.older = slices.DeleteFunc(p.older, func(b uint64) bool { return b == boot })
 	if p.isDead(boot) {
 		return
 	}
@@ -120,7 +122,7 @@ func (p *peer) noteBoot(id ID, now time.Duration) {
 		older: p.older, replaced: p.replaced,
 	}
 	if p.Boot != 0 && !p.isDead(p.Boot) {
-		next.older, next.replaced = true, now
+		next.older, next.replaced = append(next.older, p.Boot), now
 	}
 	*p = next
 }

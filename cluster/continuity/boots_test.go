@@ -89,6 +89,22 @@ func TestProofIsOfOneBoot(t *testing.T) {
 	}
 }
 
+// TestProofAfterTheNextBoot: a proof that a boot has ended counts as well if the next boot
+// was met before. Without it a member that was started again could not leave for a minute.
+func TestProofAfterTheNextBoot(t *testing.T) {
+	m, now := machineOf(t, 5)
+	older, newer := ID{"n01", 1}, ID{"n01", 2}
+	m.Step(Received{Message{From: newer, To: m.self, Epoch: 1}}, now)
+	without := Roster{Epoch: 2, Names: without(m.roster.Names, "n01")}
+	if m.mayAcceptRoster(newer, without, true) {
+		t.Error("agrees that a member leaves whose older boot may still decide")
+	}
+	m.Step(Dead{older}, now)
+	if !m.mayAcceptRoster(newer, without, true) {
+		t.Error("does not agree that a member leaves whose older boot is dead")
+	}
+}
+
 // TestVotesOfOlderBootsAreDropped checks that a voter tells a candidate of a newer boot
 // before it votes, and that the candidate then does not count the votes of the older one.
 func TestVotesOfOlderBootsAreDropped(t *testing.T) {

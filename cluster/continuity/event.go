@@ -69,7 +69,8 @@ type (
 	}
 
 	// Dead says that this process does not exist any more: connections to both of
-	// its ports were refused. It says nothing of other boots of the member.
+	// its ports were refused, or a newer boot of the member answers at its address. It
+	// says nothing of other boots of the member.
 	Dead struct{ ID ID }
 
 	// Restored says that the host has read a copy from disk. It comes before the

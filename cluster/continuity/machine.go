@@ -75,8 +75,8 @@ type peer struct {
 	inView    bool
 	stays     bool          // whether it said that it is not leaving
 	dead      []uint64      // boots that are proven dead, the last ones
-	older     bool          // whether some boot was replaced without a proof that it is dead
-	replaced  time.Duration // when this member met the boot that replaced it
+	older     []uint64      // boots that were replaced, and are not proven dead
+	replaced  time.Duration // when this member met the boot that replaced the last of them
 	toldStep  uint64        // the step in which it was told of new boots
 	heard     time.Duration // when the last message came
 	contact   time.Duration // when this member sent the last ping that the peer answered

@@ -22,6 +22,11 @@ const (
 	settlesEarly         // a settle is acknowledged before the heir has it
 	reportsNothing       // an owner that was cut off does not report what it answered
 	replacedIsDead       // a boot counts as dead as soon as a newer one of its member is known
+	lendsEarly           // a slice is lent before the heir has its charge
+	returnsTwice         // a return that comes twice gives back twice
+	dropsKept            // an owner does not charge the calls that are kept when a slice ends
+	endsSlicesEarly      // an owner ends a slice when its holder may not spend it any more
+	forgetsReturns       // a return that comes again is acknowledged before the heir has the first one
 )
 
 // plant breaks the machine before a step.
@@ -99,17 +104,22 @@ var plantedBugs = []struct {
 	seed int
 }{
 	{"drops the dirty set", dropsDirtySet, 0},
-	{"skips the seal", skipsSeal, 1},
+	{"skips the seal", skipsSeal, 7},
 	{"acknowledges before it applies", acksBeforeApply, 0},
-	{"votes twice in a term", votesTwice, 29},
-	{"ignores the lease after a pause", ignoresLease, 15},
-	{"accepts an old term", acceptsOldTerm, 105},
+	{"votes twice in a term", votesTwice, 55},
+	{"ignores the lease after a pause", ignoresLease, 17},
+	{"accepts an old term", acceptsOldTerm, 119},
 	{"takes over before the grant is over", takesOverEarly, 0},
-	{"counts the lease from the receipt", leaseFromReceipt, 77},
-	{"answers before the heir has it", answersEarly, 3},
+	{"counts the lease from the receipt", leaseFromReceipt, 107},
+	{"answers before the heir has it", answersEarly, 4},
 	{"hands over before the copy is complete", servesEmpty, 0},
-	{"acknowledges settles before the heir has them", settlesEarly, 0},
-	{"corrects twice", refundsTwice, 0},
-	{"reports nothing", reportsNothing, 0},
-	{"takes a replaced boot for dead", replacedIsDead, 0},
+	{"acknowledges settles before the heir has them", settlesEarly, 8},
+	{"corrects twice", refundsTwice, 1},
+	{"reports nothing", reportsNothing, 4},
+	{"takes a replaced boot for dead", replacedIsDead, 3},
+	{"lends before the heir has the slice", lendsEarly, 13},
+	{"takes a return twice", returnsTwice, 4},
+	{"drops what is kept", dropsKept, 4},
+	{"ends slices with their holders", endsSlicesEarly, 4},
+	{"acknowledges repeated returns early", forgetsReturns, 23},
 }

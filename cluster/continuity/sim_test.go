@@ -77,6 +77,7 @@ type sim struct {
 	operator   *rand.Rand                  // decides when members are told to forget others; nil: never
 	hidden     map[[2]string]time.Duration // until when the first does not see the second
 	deaf       map[simReach]bool           // which boots of a member another one cannot reach
+	lending    *simLending                 // owners lend slices; nil: they do not
 
 	// What gossip knows.
 	members map[string]*simMember
@@ -110,6 +111,12 @@ type simMember struct {
 type simCounters struct {
 	moves, takeovers, claims, losses, denied, exact, fallback, repaid, crashes, pauses, cuts, joins, leaves, large, small int
 	settles, falseViews, overlaps, orders                                                                                 int
+
+	lent, returned, expired int // slices
+	sliced, corrected, kept int // calls that holders admitted, and of those that they reserved: that ended in the slice, and that its owner kept
+	recalled                int // slices, before a denial
+	repeated, late          int // returns that came again, or after the slice had expired
+	elsewhere, former       int // returns to another owner than the lender, and to members that do not decide
 }
 
 func (c *simCounters) add(d *simCounters) {
@@ -132,6 +139,17 @@ func (c *simCounters) add(d *simCounters) {
 	c.falseViews += d.falseViews
 	c.overlaps += d.overlaps
 	c.orders += d.orders
+	c.lent += d.lent
+	c.sliced += d.sliced
+	c.returned += d.returned
+	c.expired += d.expired
+	c.recalled += d.recalled
+	c.repeated += d.repeated
+	c.late += d.late
+	c.elsewhere += d.elsewhere
+	c.former += d.former
+	c.corrected += d.corrected
+	c.kept += d.kept
 }
 
 func newSim(seed uint64, broken bug) *sim {

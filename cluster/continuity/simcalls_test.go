@@ -11,6 +11,8 @@ type simCall struct {
 	cost  int64
 	tries int
 	done  bool
+	// ends is set if it was reserved from a slice, too, whose holder settles it.
+	ends bool
 }
 
 // verdicts of a decision.
@@ -36,7 +38,11 @@ func (s *sim) clients() {
 			c.cost = simLarge + s.rng.Int64N(simLarge)
 		}
 		n := s.nodes[s.rng.IntN(len(s.nodes))]
-		n.do(func() { n.call(c) })
+		if s.lending != nil {
+			s.lending.call(n, c)
+		} else {
+			n.do(func() { n.call(c) })
+		}
 	}
 	s.at(s.between(0, 20*time.Millisecond), s.clients)
 }
@@ -80,7 +86,7 @@ func (n *simNode) ask(c *simCall, hops int, answer func(simVerdict)) {
 	owner := n.m.Current(c.p).Owner
 	switch {
 	case owner == n.id:
-		n.decide(c.p, c.id, c.cost, answer)
+		n.decide(c.p, c.id, c.cost, true, answer)
 	case owner.IsZero() || hops == 0 || n.s.members[owner.Name] == nil:
 		answer(notOwner)
 	default:
@@ -96,14 +102,16 @@ func (n *simNode) ask(c *simCall, hops int, answer func(simVerdict)) {
 	}
 }
 
-// decide charges a call, as its owner.
-func (n *simNode) decide(p int, id uint64, cost int64, answer func(simVerdict)) {
+// decide charges a call, as its owner. Before it denies one, it recalls slices if recalls is
+// set.
+func (n *simNode) decide(p int, id uint64, cost int64, recalls bool, answer func(simVerdict)) {
 	if !n.mayDecide(p) {
 		answer(notOwner)
 		return
 	}
-	st := n.stores[p]
 	n.s.history.decided(n, p)
+	n.expireSlices(p)
+	st := n.stores[p]
 	if i, ok := st.index[id]; ok {
 		if n.m.Waits() && st.charges[i].seq > n.m.DurableSeq(p) {
 			n.wait(p, id, st.seq, func() { n.answered(p, id, cost, answer) })
@@ -113,7 +121,9 @@ func (n *simNode) decide(p int, id uint64, cost int64, answer func(simVerdict)) 
 		return
 	}
 	if st.level+cost > simLimit {
-		answer(denied)
+		if !recalls || !n.recall(p, func() { n.decide(p, id, cost, false, answer) }) {
+			answer(denied)
+		}
 		return
 	}
 	n.record(p, id, cost, cost >= simLarge, func() { n.answered(p, id, cost, answer) })

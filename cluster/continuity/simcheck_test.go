@@ -26,6 +26,7 @@ type simTruth struct {
 	contents map[Copy]simContent
 	next     map[uint64]Arrangement // what replaced an arrangement
 	exact    map[uint64]bool        // ids that an owner has admitted
+	fallback map[uint64]bool        // ids that were admitted without the owner, whatever the limit
 	spent    int64                  // their sum
 	lost     int64                  // what crashes have lost
 	lostIDs  map[uint64]bool
@@ -38,6 +39,12 @@ type simTruth struct {
 	settles     []*simSettle
 	lostSettles map[uint64]bool
 	calls       []simAdmitted
+
+	slices map[uint64]*simSlice
+	kept   map[uint64]*simReserved // calls of slices that the last owner has charged on their own
+	lent   int64                   // their part of spent: in full while they are lent
+	sliced int64                   // what was really admitted from them
+	books  simBooks
 }
 
 type simLogged struct {
@@ -46,11 +53,6 @@ type simLogged struct {
 	at       time.Duration
 	answered bool
 	settle   bool // it corrects an earlier charge
-}
-
-type simContent struct {
-	level int64
-	n     int
 }
 
 type simAdmitted struct {
@@ -78,9 +80,9 @@ func newSimHistory(s *sim) *simHistory {
 	h := &simHistory{s: s}
 	for p := range h.parts {
 		h.parts[p] = simTruth{
-			contents: map[Copy]simContent{}, next: map[uint64]Arrangement{}, exact: map[uint64]bool{}, lostIDs: map[uint64]bool{},
+			contents: map[Copy]simContent{}, next: map[uint64]Arrangement{}, exact: map[uint64]bool{}, fallback: map[uint64]bool{}, lostIDs: map[uint64]bool{},
 			repayable: map[uint64]*simNode{},
-			cost:      map[uint64]int64{}, final: map[uint64]int64{}, lostSettles: map[uint64]bool{},
+			cost:      map[uint64]int64{}, final: map[uint64]int64{}, lostSettles: map[uint64]bool{}, slices: map[uint64]*simSlice{}, kept: map[uint64]*simReserved{},
 		}
 	}
 	return h
@@ -104,6 +106,7 @@ func (s *sim) checkOwners(n *simNode) {
 		if !n.m.Decides(p, n.clock()) {
 			continue
 		}
+		s.history.balance(n, p)
 		for _, o := range s.nodes {
 			if o != n && o.m.Decides(p, o.clock()) {
 				s.fail("I1: %s (%s) and %s (%s) both decide for p%d", n.id, n.m.Current(p), o.id, o.m.Current(p), p)
@@ -124,8 +127,6 @@ func (h *simHistory) decided(n *simNode, p int) {
 	}
 }
 
-func content(st *simStore) simContent { return simContent{st.level, len(st.charges)} }
-
 // charged notes a charge of an owner.
 func (h *simHistory) charged(n *simNode, p int, c simCharge) {
 	t := &h.parts[p]
@@ -134,6 +135,7 @@ func (h *simHistory) charged(n *simNode, p int, c simCharge) {
 	if t.owner == n && t.origin == n.m.Current(p).Origin {
 		t.log = append(t.log, simLogged{id: c.id, seq: st.seq, cost: c.cost, at: h.s.now})
 	}
+	t.books.charges += c.cost
 	if c.settled {
 		h.finally(t, c.id, c.cost, t.cost[c.id]-c.cost)
 	} else {
@@ -180,7 +182,7 @@ func (h *simHistory) heirIs(n *simNode, p int, heir ID) {
 // have lost.
 func (h *simHistory) answered(n *simNode, p int, id uint64, cost int64) {
 	t := &h.parts[p]
-	if t.exact[id] {
+	if t.exact[id] || t.fallback[id] {
 		return
 	}
 	t.exact[id] = true
@@ -188,6 +190,9 @@ func (h *simHistory) answered(n *simNode, p int, id uint64, cost int64) {
 		cost = final
 	}
 	t.spent += cost
+	if t.slices[id] != nil {
+		t.lent += cost
+	}
 	h.s.counters.exact++
 	for i := range t.log {
 		if t.log[i].id == id && !t.log[i].settle {
@@ -203,6 +208,7 @@ func (h *simHistory) answered(n *simNode, p int, id uint64, cost int64) {
 func (h *simHistory) admit(n *simNode, c *simCall, exact bool) {
 	t := &h.parts[c.p]
 	if !exact {
+		t.fallback[c.id] = true
 		h.s.counters.fallback++
 	}
 	h.s.logf("%s p%d admits #%d %d exact %v", n.id, c.p, c.id, c.cost, exact)
@@ -249,7 +255,8 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 			s.fail("I3: %s starts p%d without charge %d (seq %d), which %s and %v had", n.id, p, l.id, l.seq, t.owner.id, t.heirID())
 		case ended[l.id] && l.settle && !t.lostSettles[l.id]:
 			s.fail("I3: %s starts p%d without the settle of #%d (seq %d), which was acknowledged", n.id, p, l.id, l.seq)
-		case l.answered && l.cost >= simLarge:
+		case t.kept[l.id] != nil:
+		case l.answered && (l.cost >= simLarge || t.slices[l.id] != nil):
 			s.fail("I3: %s starts p%d without the large charge #%d of %d (seq %d)", n.id, p, l.id, l.cost, l.seq)
 		case l.answered:
 			if first < 0 {
@@ -260,6 +267,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		s.logf("%s p%d lacks #%d %d of %s, settle %v, both gone %v", n.id, p, l.id, l.cost, t.owner.id, l.settle, bothGone)
 		if l.settle {
 			t.lostSettles[l.id] = true
+			t.loseEnd(l.id, st)
 			continue
 		}
 		t.lostIDs[l.id] = true
@@ -278,6 +286,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		for _, l := range t.owner.stores[p].charges {
 			if l.settled && st.missesSettle(l.id) {
 				t.lostSettles[l.id] = true
+				t.loseEnd(l.id, st)
 			}
 			if st.has(l.id) || t.lostIDs[l.id] {
 				continue
@@ -288,11 +297,13 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 				t.lost += t.net(l.id, l.cost)
 			}
 		}
+		s.history.adoptEnds(t, st)
 	}
 	s.count(planned, bothGone, t)
 	t.origin, t.owner, t.heir, t.log, t.durable = a.Origin, n, nil, nil, 0
 	st.seq = max(st.seq, n.m.Copy(p).Seq)
 	t.contents[Copy{Origin: a.Origin, Seq: st.seq, Complete: true}] = content(st)
+	t.books = booksOf(st)
 }
 
 // reach reports whether a boot exists and could talk to n for as long as a candidate
@@ -362,6 +373,7 @@ func (s *sim) checkEnd() {
 			s.fail("I4: p%d has level %d, but its ids were charged %d", p, st.level, st.sum())
 		}
 		s.history.checkCharges(p, owner)
+		s.history.checkSlices(p, owner)
 		for _, id := range slices.Sorted(maps.Keys(t.repayable)) {
 			n := t.repayable[id]
 			if !st.has(id) && n.alive() && !n.superseded() {

@@ -29,6 +29,9 @@ type simNode struct {
 	spent   [simPartitions]int64        // in fallback
 	open    [simPartitions][]simCharge  // reservations of calls that came in here
 	origin  [simPartitions]uint64       // of the owner that was told of them
+	lent    [simPartitions][]simLent    // by this boot, as the owner, while it is
+	denials [simPartitions][]*simDenial // that wait for slices
+	holder  *simHolder
 	left    bool
 }
 
@@ -68,6 +71,7 @@ func (s *sim) start(name string, state MemberState, expect []string) *simNode {
 	for p := range n.stores {
 		n.stores[p], n.until[p] = newSimStore(), never
 	}
+	n.holder = &simHolder{s: s, node: n}
 	s.nodes = append(s.nodes, n)
 	s.logf("start %s", n.id)
 	n.step(View{})
@@ -131,6 +135,7 @@ func (n *simNode) tick() {
 	}
 	if !n.paused { // a ticker drops what nobody receives
 		n.step(Tick{})
+		n.sweepSlices()
 	}
 	n.s.at(TickInterval, n.tick)
 }
@@ -146,6 +151,9 @@ func (n *simNode) gossip() {
 	}
 	if m := n.s.members[n.name]; m.state == Joining && n.m.Voter() && m.node == n {
 		m.state = Serving
+	}
+	if n.s.members[n.name].state == Leaving {
+		n.do(n.holder.close)
 	}
 	v := n.s.view(n)
 	n.s.at(late, func() { n.do(func() { n.step(v) }) })
@@ -192,8 +200,8 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 	for _, a := range fx.Apply {
 		t := e.(StateReceived)[a.Transfer]
 		if n.s.broken == acksBeforeApply {
-			n.s.at(40*time.Millisecond, func() { n.do(func() { n.stores[t.Partition].apply(records, t.Full) }) })
-		} else if st := n.stores[t.Partition]; !st.apply(records, t.Full) {
+			n.s.at(40*time.Millisecond, func() { n.do(func() { n.stores[t.Partition].apply(records, t.Full, n.clock()) }) })
+		} else if st := n.stores[t.Partition]; !st.apply(records, t.Full, n.clock()) {
 			n.s.fail("I5: %s p%d has level %d after change %d, but its ids were charged %d", n.id, t.Partition, st.level, st.seq, st.total)
 		}
 	}
@@ -245,6 +253,7 @@ func (n *simNode) changed(c Change) {
 	}
 	n.origin[p] = c.Current.Origin
 	n.waiting[p] = nil      // their callers ask again
+	n.lent[p] = nil         // the heir does not know who holds slices
 	if len(n.open[p]) > 0 { // tell the new owner of running calls
 		n.addJournal(p, n.open[p]...)
 	}
@@ -260,7 +269,7 @@ func (n *simNode) seal(p int) {
 
 // sendState attaches the records and sends them.
 func (n *simNode) sendState(t StateTransfer) {
-	records := n.stores[t.Partition].since(t.After, t.Full)
+	records := n.stores[t.Partition].since(t.After, t.Full, n.clock())
 	if n.s.broken == dropsDirtySet && !t.Full {
 		records.charges = nil
 	}

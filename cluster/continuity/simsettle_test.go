@@ -23,7 +23,7 @@ const settleEvery = 400 * time.Millisecond
 // settleLater settles a call that was admitted, in seeds that have settles.
 func (n *simNode) settleLater(c *simCall) {
 	s := n.s
-	if !s.settles || s.chance(0.4) {
+	if c.ends || !s.settles || s.chance(0.4) {
 		return
 	}
 	x := &simSettle{id: c.id, p: c.p, cost: c.cost, final: s.rng.Int64N(c.cost), ingress: n}
@@ -113,6 +113,7 @@ func (h *simHistory) corrected(n *simNode, p int, id uint64, refund int64) {
 	if origin := n.m.Current(p).Origin; t.owner == n && t.origin == origin {
 		t.log = append(t.log, simLogged{id: id, seq: st.seq, at: h.s.now, settle: true})
 	}
+	t.books.charges -= refund
 	h.finally(t, id, st.charges[st.index[id]].cost, refund)
 }
 
@@ -125,15 +126,25 @@ func (h *simHistory) finally(t *simTruth, id uint64, final, refund int64) {
 	if t.exact[id] {
 		t.spent -= refund
 	}
+	if t.kept[id] != nil {
+		t.lent -= refund
+		t.sliced -= refund
+	}
 }
 
-// ended returns the calls whose settle was acknowledged.
+// ended returns the calls whose settle was acknowledged, and the slices whose return was.
 func (t *simTruth) ended() map[uint64]bool {
 	ended := map[uint64]bool{}
 	for _, x := range t.settles {
 		if x.done {
 			ended[x.id] = true
 		}
+	}
+	for id, x := range t.slices {
+		ended[id] = x.acknowledged
+	}
+	for id, r := range t.kept {
+		ended[id] = r.acknowledged
 	}
 	return ended
 }
@@ -149,6 +160,9 @@ func (st *simStore) missesSettle(id uint64) bool {
 func (h *simHistory) checkCharges(p int, owner *simNode) {
 	t, st := &h.parts[p], owner.stores[p]
 	for _, c := range st.charges {
+		if c.slice {
+			continue
+		}
 		want, ok := t.cost[c.id]
 		if c.settled {
 			want, ok = t.final[c.id]

@@ -2,22 +2,32 @@
 
 package continuity
 
+import (
+	"slices"
+	"time"
+)
+
 // simStore is the state of a partition: one key, its level, and the ids that were
-// charged. Each record has the number of its last change.
+// charged, those of slices among them. Each record has the number of its last change.
 type simStore struct {
 	seq      uint64
 	level    int64
 	levelSeq uint64
 	charges  []simCharge
 	index    map[uint64]int
-	total    int64 // of the charges
+	total    int64    // of the charges
+	lent     []uint64 // slices that have not ended, in the order in which the store got them
 }
 
 type simCharge struct {
 	id      uint64
 	cost    int64
 	seq     uint64
-	settled bool // cost is what the call came to
+	settled bool // cost is what the call came to, or what was spent of the slice
+	slice   bool
+	// due is when a slice ends that is not returned: on the clock of the member that has the
+	// store, and from now on in records that are on their way.
+	due time.Duration
 }
 
 // simRecords are records on their way.
@@ -26,6 +36,14 @@ type simRecords struct {
 	levelSeq uint64
 	charges  []simCharge
 }
+
+// simContent is what copies of the same changes have in common.
+type simContent struct {
+	level   int64
+	n, lent int
+}
+
+func content(st *simStore) simContent { return simContent{st.level, len(st.charges), len(st.lent)} }
 
 func newSimStore() *simStore { return &simStore{index: map[uint64]int{}} }
 
@@ -53,23 +71,41 @@ func (st *simStore) correct(i int, final int64) int64 {
 }
 
 func (st *simStore) put(c simCharge) {
-	if i, ok := st.index[c.id]; ok {
-		if st.charges[i].seq < c.seq {
-			st.total += c.cost - st.charges[i].cost
-			st.charges[i] = c
-		}
-		return
+	i, ok := st.index[c.id]
+	switch {
+	case !ok:
+		st.total += c.cost
+		st.index[c.id] = len(st.charges)
+		st.charges = append(st.charges, c)
+	case st.charges[i].seq < c.seq:
+		st.total += c.cost - st.charges[i].cost
+		st.charges[i] = c
 	}
-	st.total += c.cost
-	st.index[c.id] = len(st.charges)
-	st.charges = append(st.charges, c)
+	if c.slice {
+		st.list(c.id)
+	}
+}
+
+// list lists a slice while it has not ended.
+func (st *simStore) list(id uint64) {
+	c := &st.charges[st.index[id]]
+	i := slices.Index(st.lent, id)
+	switch live := c.slice && !c.settled; {
+	case live && i < 0:
+		st.lent = append(st.lent, id)
+	case !live && i >= 0:
+		st.lent = slices.Delete(st.lent, i, i+1)
+	}
 }
 
 // since returns the records that changed after a number.
-func (st *simStore) since(after uint64, full bool) *simRecords {
+func (st *simStore) since(after uint64, full bool, now time.Duration) *simRecords {
 	r := &simRecords{level: st.level, levelSeq: st.levelSeq}
 	for _, c := range st.charges {
 		if full || c.seq > after {
+			if c.slice {
+				c.due -= now
+			}
 			r.charges = append(r.charges, c)
 		}
 	}
@@ -78,7 +114,7 @@ func (st *simStore) since(after uint64, full bool) *simRecords {
 
 // apply stores records, and reports whether the level is that of the charges: it has
 // fallen by corrections only.
-func (st *simStore) apply(r *simRecords, full bool) bool {
+func (st *simStore) apply(r *simRecords, full bool, now time.Duration) bool {
 	if full {
 		*st = *newSimStore()
 	}
@@ -87,6 +123,9 @@ func (st *simStore) apply(r *simRecords, full bool) bool {
 	}
 	st.seq = max(st.seq, r.levelSeq)
 	for _, c := range r.charges {
+		if c.slice {
+			c.due += now
+		}
 		st.put(c)
 		st.seq = max(st.seq, c.seq)
 	}

@@ -48,7 +48,8 @@ func TestSim(t *testing.T) {
 	}
 	t.Logf("%d seeds: %+v", n, total)
 	if n >= 40 && (total.moves == 0 || total.takeovers == 0 || total.claims == 0 || total.repaid == 0 || total.leaves == 0 || total.joins == 0 ||
-		total.denied == 0 || total.pauses == 0 || total.cuts == 0 || total.settles == 0 || total.falseViews == 0 || total.overlaps == 0 || total.orders == 0) {
+		total.denied == 0 || total.pauses == 0 || total.cuts == 0 || total.settles == 0 || total.falseViews == 0 || total.overlaps == 0 || total.orders == 0 ||
+		total.sliced == 0 || total.returned == 0 || total.expired == 0 || total.recalled == 0 || total.repeated == 0 || total.late == 0 || total.elsewhere == 0 || total.former == 0 || total.corrected == 0 || total.kept == 0) {
 		t.Errorf("some kinds of events never happened: %+v", total)
 	}
 }

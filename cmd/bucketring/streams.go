@@ -27,21 +27,24 @@ type streams struct {
 	outTTY, errTTY bool
 	colour         bool       // allowed on terminals
 	height         func() int // rows of the terminal at out; 0: unknown
+	width          func() int // its columns; 0: unknown
 	lookupEnv      func(string) (string, bool)
 }
 
 func newStreams(out, err *os.File, lookupEnv func(string) (string, bool)) *streams {
+	size := func() (columns, rows int) {
+		columns, rows, err := term.GetSize(int(out.Fd()))
+		if err != nil {
+			return 0, 0
+		}
+		return columns, rows
+	}
 	s := &streams{
 		out: out, err: err, lookupEnv: lookupEnv,
 		outTTY: term.IsTerminal(int(out.Fd())), errTTY: term.IsTerminal(int(err.Fd())),
 		colour: true,
-		height: func() int {
-			_, rows, err := term.GetSize(int(out.Fd()))
-			if err != nil {
-				return 0
-			}
-			return rows
-		},
+		height: func() int { _, rows := size(); return rows },
+		width:  func() int { columns, _ := size(); return columns },
 	}
 	for _, plain := range []string{"NO_COLOR", "CI"} {
 		if v, ok := lookupEnv(plain); ok && v != "" {

@@ -29,9 +29,12 @@ elsewhere one table follows another.
 RATE is an average over the last few seconds, and at least what is shown; "+N" means
 that it may be up to N higher, because a node has room for the rates of its busiest
 keys only. A node that decides more than 8,192 calls per second counts a sample of
-them. SHARE is the part of all calls. ASKED BY are the members that forward calls to
-the owner, the owner itself where calls come by its own APIs, and the addresses of
-clients that follow the ring. LIMIT is the one with the smallest share left.`,
+them. SLICES is the part that was decided from slices, parts of limits that the owner
+lends; these calls count when their slice is returned. SHARE is the part of all calls.
+LEFT is what is left of LIMIT, the one with the smallest share left. ASKED BY are the
+members that forward calls to the owner, the owner itself where calls come by its own
+APIs, and the addresses of clients that follow the ring; "[2]" says how many slices
+one holds now. What is wider than the terminal is cut.`,
 		Example: `  bucketring top
   bucketring top --once
   bucketring top --limit 5 --interval 1s --server 127.0.0.1:6481
@@ -139,6 +142,9 @@ func (s *streams) live(ctx context.Context, interval time.Duration, show func(ro
 func (s *streams) printHotKeys(r *pb.HotKeysResponse) {
 	all := httpapi.HotKeysOf(r)
 	s.printf("%s calls/s", formatRate(all.Rate))
+	if all.SliceRate > 0 {
+		s.printf(", %s from slices", formatRate(all.SliceRate))
+	}
 	separator := ":"
 	for _, m := range all.Members {
 		s.printf("%s %s %s", separator, m.Member, formatRate(m.Rate))
@@ -156,20 +162,56 @@ func (s *streams) printHotKeys(r *pb.HotKeysResponse) {
 		s.printf("no calls in the last seconds\n")
 		return
 	}
-	row, flush := s.columns("RATE/S", "SHARE", "KEY", "OWNER", "ASKED BY", "LIMIT", "LEFT")
+	out := s.out
+	var table bytes.Buffer
+	s.out = &table
+	s.hotKeysTable(r, &all)
+	s.out = out
+	width := 0
+	if s.outTTY && s.width != nil {
+		width = s.width()
+	}
+	for line := range strings.Lines(table.String()) {
+		s.printf("%s\n", cutLine(strings.TrimSuffix(line, "\n"), width))
+	}
+}
+
+// hotKeysTable prints a row for each key. What matters most is in the first columns, because
+// the lines are cut at the width of the terminal.
+func (s *streams) hotKeysTable(r *pb.HotKeysResponse, all *httpapi.HotKeys) {
+	row, flush := s.columns("RATE/S", "SLICES", "SHARE", "LEFT", "KEY", "OWNER", "ASKED BY [SLICES]", "LIMIT")
 	defer flush()
 	for i := range all.Keys {
 		k := &all.Keys[i]
-		rate := formatRate(k.Rate)
+		rate, slices, left, limit := formatRate(k.Rate), "-", "-", "-"
 		if k.RateError >= 0.1 {
 			rate += " +" + formatRate(k.RateError)
 		}
-		limit, left := "-", "-"
-		if l := r.GetKeys()[i].GetLimit(); l != nil {
-			limit, left = limitText(l), s.bar(l)+" "+formatAmount(l, l.GetRemaining())+" of "+formatAmount(l, l.GetCapacity())
+		if k.SliceRate > 0 {
+			slices = percent(k.SliceRate, k.Rate)
 		}
-		row(rate, fmt.Sprintf("%.1f%%", k.Share*100), k.Key, k.Owner, askersText(r.GetKeys()[i].GetAskers()), limit, left)
+		if l := r.GetKeys()[i].GetLimit(); l != nil {
+			left = percent(float64(l.GetRemaining()), float64(l.GetCapacity()))
+			limit = limitText(l) + ": " + formatAmount(l, l.GetRemaining()) + " of " + formatAmount(l, l.GetCapacity())
+		}
+		row(rate, slices, fmt.Sprintf("%.1f%%", k.Share*100), left, k.Key, k.Owner, askersText(r.GetKeys()[i]), limit)
 	}
+}
+
+// cutLine shortens a line to a number of characters; 0: it does not.
+func cutLine(line string, width int) string {
+	if text := []rune(line); width > 0 && len(text) > width {
+		return string(text[:width-1]) + "…"
+	}
+	return line
+}
+
+// percent returns a part of a whole, "-" if that is nothing.
+func percent(part, whole float64) string {
+	if whole <= 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f%%", min(1, part/whole)*100)
 }
 
 // limitText names a limit, and its level and dimension where the name does not say them.
@@ -184,25 +226,48 @@ func limitText(l *pb.LimitState) string {
 // maxAskersShown is how many askers a row has.
 const maxAskersShown = 3
 
-// askersText lists who asks for a key, with their parts, of rates that are not rounded.
-func askersText(askers []*pb.Asker) string {
+// askersText lists who asks for a key, with their parts, of rates that are not rounded, and
+// with the slices that they hold. Holders of whom no call is known come last.
+func askersText(k *pb.HotKey) string {
+	type named interface {
+		GetMember() string
+		GetClient() string
+	}
+	nameOf := func(n named) string { return n.GetMember() + n.GetClient() }
+	slices := map[string]int32{}
+	for _, h := range k.GetHolders() {
+		slices[nameOf(h)] = h.GetSlices()
+	}
 	total := 0.0
-	for _, a := range askers {
+	for _, a := range k.GetAskers() {
 		total += a.GetRate()
 	}
 	var parts []string
-	for _, a := range askers[:min(maxAskersShown, len(askers))] {
+	add := func(name string, rate float64) {
 		share := 0.0
 		if total > 0 {
-			share = a.GetRate() / total * 100
+			share = rate / total * 100
 		}
-		parts = append(parts, fmt.Sprintf("%s %.0f%%", a.GetMember()+a.GetClient(), share))
+		text := fmt.Sprintf("%s %.0f%%", name, share)
+		if n := slices[name]; n > 0 {
+			text += fmt.Sprintf(" [%d]", n)
+			delete(slices, name)
+		}
+		parts = append(parts, text)
 	}
-	if more := len(askers) - len(parts); more > 0 {
-		parts = append(parts, fmt.Sprintf("%d more", more))
+	for _, a := range k.GetAskers() {
+		add(nameOf(a), a.GetRate())
+	}
+	for _, h := range k.GetHolders() {
+		if slices[nameOf(h)] > 0 {
+			add(nameOf(h), 0)
+		}
 	}
 	if len(parts) == 0 {
 		return "-"
+	}
+	if more := len(parts) - maxAskersShown; more > 0 {
+		parts = append(parts[:maxAskersShown], fmt.Sprintf("%d more", more))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -22,26 +22,27 @@ func hotKeys() *pb.HotKeysResponse {
 	return &pb.HotKeysResponse{
 		Keys: []*pb.HotKey{
 			{
-				Key: "acme/alice", Owner: "n1", Rate: 12_345, RateError: 56,
-				Limit:  &pb.LimitState{Name: "org-tpm", Dimension: "tokens", Scope: "acme", Remaining: 25_000, Capacity: 100_000},
-				Askers: []*pb.Asker{member("n2", 9000), {Name: &pb.Asker_Client{Client: "10.0.0.7"}, Rate: 3000}, member("n1", 300), member("n3", 30), member("n4", 15)},
+				Key: "acme/alice", Owner: "n1", Rate: 12_345, RateError: 56, SliceRate: 9000, Slices: 3,
+				Limit:   &pb.LimitState{Name: "org-tpm", Dimension: "tokens", Scope: "acme", Remaining: 25_000, Capacity: 100_000},
+				Askers:  []*pb.Asker{member("n2", 9000), {Name: &pb.Asker_Client{Client: "10.0.0.7"}, Rate: 3000}, member("n1", 300), member("n3", 30), member("n4", 15)},
+				Holders: []*pb.SliceHolder{{Name: &pb.SliceHolder_Member{Member: "n2"}, Slices: 2, Rate: 9000}, {Name: &pb.SliceHolder_Client{Client: "10.0.0.8"}, Slices: 1}},
 			},
 			{Key: "globex", Owner: "n2", Rate: 1.5, Limit: &pb.LimitState{Name: "requests", Dimension: "requests", Scope: "globex", Remaining: 10, Capacity: 10}, Askers: []*pb.Asker{member("n2", 1.5)}},
 			{Key: "initech", Owner: "n2", Rate: 0.5},
 		},
-		Members:     []*pb.MemberRate{{Member: "n1", Rate: 15_000, Sampling: 2}, {Member: "n2", Rate: 2, Sampling: 1}},
+		Members:     []*pb.MemberRate{{Member: "n1", Rate: 6000, SliceRate: 9000, Sampling: 2}, {Member: "n2", Rate: 2, Sampling: 1}},
 		Unreachable: []string{"n3"},
 	}
 }
 
 func TestHotKeysTable(t *testing.T) {
-	const want = `15,002 calls/s: n1 15,000 (1 of 2 counted), n2 2.0
+	const want = `15,002 calls/s, 9,000 from slices: n1 6,000 (1 of 2 counted), n2 2.0
 ! n3 did not answer: its keys are missing
 
-RATE/S        SHARE  KEY         OWNER  ASKED BY                             LIMIT                     LEFT
-12,345 +56.0  82.3%  acme/alice  n1     n2 73%, 10.0.0.7 24%, n1 2%, 2 more  org-tpm (tokens) of acme  [#####...............] 25,000 of 100,000
-1.5           0.0%   globex      n2     n2 100%                              requests of globex        [####################] 10 of 10
-0.5           0.0%   initech     n2     -                                    -                         -
+RATE/S        SLICES  SHARE  LEFT  KEY         OWNER  ASKED BY [SLICES]                        LIMIT
+12,345 +56.0  73%     82.3%  25%   acme/alice  n1     n2 73% [2], 10.0.0.7 24%, n1 2%, 3 more  org-tpm (tokens) of acme: 25,000 of 100,000
+1.5           -       0.0%   100%  globex      n2     n2 100%                                  requests of globex: 10 of 10
+0.5           -       0.0%   -     initech     n2     -                                        -
 `
 	var out bytes.Buffer
 	(&streams{out: &out}).printHotKeys(hotKeys())
@@ -52,6 +53,33 @@ RATE/S        SHARE  KEY         OWNER  ASKED BY                             LIM
 	(&streams{out: &out}).printHotKeys(&pb.HotKeysResponse{Members: []*pb.MemberRate{{Member: "n1"}}})
 	if got := out.String(); got != "0.0 calls/s: n1 0.0\n\nno calls in the last seconds\n" {
 		t.Errorf("table without keys:\n%s", got)
+	}
+}
+
+// TestNarrowTable: on a terminal of 80 columns no line is longer, and what matters is there.
+func TestNarrowTable(t *testing.T) {
+	var out bytes.Buffer
+	(&streams{out: &out, outTTY: true, width: func() int { return 80 }}).printHotKeys(hotKeys())
+	for line := range strings.Lines(out.String()) {
+		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 80 {
+			t.Errorf("a line of %d characters, want at most 80: %s", n, line)
+		}
+	}
+	for _, want := range []string{"12,345 +56.0  73%     82.3%  25%   acme/alice  n1     n2 73% [2], 10.0.0.7 24%", "…\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the table has no %q:\n%s", want, out.String())
+		}
+	}
+}
+
+// TestHoldersWithoutCalls: a holder of whom no call is known is listed, too.
+func TestHoldersWithoutCalls(t *testing.T) {
+	k := &pb.HotKey{
+		Askers:  []*pb.Asker{{Name: &pb.Asker_Member{Member: "n2"}, Rate: 1}},
+		Holders: []*pb.SliceHolder{{Name: &pb.SliceHolder_Client{Client: "10.0.0.7"}, Slices: 3}},
+	}
+	if got, want := askersText(k), "n2 100%, 10.0.0.7 0% [3]"; got != want {
+		t.Errorf("askersText() = %q, want %q", got, want)
 	}
 }
 

@@ -36,6 +36,11 @@ type status struct {
 			WithoutHeir  int `json:"without_heir"`
 		}
 	}
+	Slices struct {
+		Held           int
+		Lent           int
+		PendingReturns int `json:"pending_returns"`
+	}
 }
 
 func statusOf(t *testing.T, http string) (s status) {

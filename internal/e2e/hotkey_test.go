@@ -13,11 +13,12 @@ import (
 	"github.com/bucketring/bucketring/bench/report"
 )
 
-// TestHotKey asks for one key as often as three nodes can take, with slices and without. The
-// audit must be exact either way, also at the edge of a limit, where slices are recalled.
+// TestHotKey asks for one key as often as three and five nodes can take, with slices and
+// without. The audit must be exact either way, also at the edge of a limit, where slices are
+// recalled.
 func TestHotKey(t *testing.T) {
 	dir := t.TempDir()
-	measure := func(name, limit string, args ...string) *report.Target {
+	measure := func(name, nodes, limit string, args ...string) *report.Target {
 		t.Helper()
 		policy, document := filepath.Join(dir, name+".yaml"), filepath.Join(dir, name+".json")
 		text := fmt.Sprintf("tiers:\n  hot:\n    limits:\n      - { dimension: requests, %s }\ndefault_tier: hot\n", limit)
@@ -25,8 +26,8 @@ func TestHotKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		out, code := run(t, binary(t), append([]string{
-			"bench", "run", "--local", "3", "--policy", policy, "--tiers", "hot", "--keys", "hot:acme", "--tokens", "fixed:0+0", "--no-ids",
-			"--for", "3s", "--warmup", "2s", "--out", document, "--report", "",
+			"bench", "run", "--local", nodes, "--policy", policy, "--tiers", "hot", "--keys", "hot:acme", "--tokens", "fixed:0+0", "--no-ids",
+			"--for", "2s", "--warmup", "1s", "--out", document, "--report", "",
 		}, args...)...)
 		t.Logf("%s: exit %d\n%s", name, code, out)
 		target := &readRun(t, document).Targets[0]
@@ -39,13 +40,13 @@ func TestHotKey(t *testing.T) {
 		return target
 	}
 	const plenty = "limit: 60_000_000, window: 1m"
-	off := measure("off", plenty+", slices: off", "--callers", "256")
-	clients := measure("clients", plenty+", slices: clients", "--callers", "256")
+	off := measure("off", "3", plenty+", slices: off", "--callers", "256")
+	clients := measure("clients", "3", plenty+", slices: clients", "--callers", "256")
 	if clients.Achieved < 3*off.Achieved {
 		t.Errorf("clients with slices got %d answers, and %d without, want at least three times as many", clients.Achieved, off.Achieved)
 	}
-	measure("edge", "limit: 100_000, window: day, slices: clients", "--rate", "40k")
-	edge := measure("edge of nodes", "limit: 10_000, window: day", "--callers", "64", "--target", "grpc:")
+	measure("edge", "5", "limit: 60_000, window: day, slices: clients", "--rate", "40k")
+	edge := measure("edge of nodes", "5", "limit: 5_000, window: day", "--callers", "64", "--target", "grpc:")
 	if edge.Denied == 0 {
 		t.Error("the limit was not reached")
 	}

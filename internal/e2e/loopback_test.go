@@ -75,7 +75,11 @@ func (ps *processes) surviveStop(t *testing.T, leaving *member, process *process
 	keys := ps.keysOf(t, leaving, "stop", 32)
 	calls := (&load{callers: append(viaNodes(others, "plenty"), viaClient(ps.client, "plenty")), keys: keys, workers: 2, pause: 4 * time.Millisecond}).start(t)
 	waittest.Until(t, "an answer for each caller", func() bool { return calls.allLatest(func(r reply) bool { return r.owner == leaving.name }) })
+	stopping := time.Now()
 	process.stop(t)
+	if took := time.Since(stopping); took > 20*time.Second {
+		t.Errorf("%s ended %v after SIGTERM, want a few seconds:\n%s", leaving.name, took.Round(time.Millisecond), process.log.tail(60))
+	}
 	if took := others.awaitOneView(t, waittest.Limit); took > time.Second {
 		t.Errorf("the others saw the stop %v after the process had ended, want before: it left", took)
 	}

@@ -35,12 +35,13 @@ var (
 // maxPage is the size limit of a committed page, in bytes.
 const maxPage = 300 << 10
 
-// replays are the runs of docs/bench. The trace is 58 minutes long.
+// replays are the runs of docs/bench. The trace is 58 minutes long, and begins with a pause,
+// so that the short form leaves out a speed.
 var replays = []struct {
 	speed       string
 	full, short time.Duration
 }{
-	{"1", 3 * time.Minute, 10 * time.Second}, // the trace begins with a pause
+	{"1", 3 * time.Minute, 0},
 	{"10", 2 * time.Minute, 2 * time.Second},
 	{"100", 32 * time.Second, 2 * time.Second}, // to its end
 }
@@ -102,8 +103,11 @@ func TestBenchReports(t *testing.T) {
 		redis = redisServer(t)
 	}
 	var readme strings.Builder
-	for i, r := range replays {
+	for _, r := range replays {
 		name, length, warmup := "azure-"+r.speed+"x", r.full, 2*time.Second
+		if !full && r.short == 0 {
+			continue
+		}
 		if !full {
 			length, warmup = r.short, 200*time.Millisecond
 		}
@@ -119,7 +123,7 @@ func TestBenchReports(t *testing.T) {
 		summary := bucketring(t, dir, waittest.Limit, "bench", "report", name+".json.gz")
 		run := readPacked(t, filepath.Join(dir, name+".json.gz"))
 		checkReplay(t, dir, name, run)
-		if i == 0 {
+		if readme.Len() == 0 {
 			intro(&readme, run)
 		}
 		chapter(t, &readme, name, r.speed, summary, run)

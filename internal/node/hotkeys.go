@@ -40,13 +40,16 @@ func (n *Node) pageHotKeys() statuspage.HotKeys {
 	page := statuspage.HotKeys{Rate: all.Rate, Unreachable: all.Unreachable}
 	for i := range all.Keys {
 		k := &all.Keys[i]
-		shown := statuspage.HotKey{Key: k.Key, Owner: k.Owner, Rate: k.Rate, RateError: k.RateError, Share: k.Share}
+		shown := statuspage.HotKey{Key: k.Key, Owner: k.Owner, Rate: k.Rate, RateError: k.RateError, SliceRate: k.SliceRate, Share: k.Share}
 		if l := found.GetKeys()[i].GetLimit(); l != nil {
 			shown.Limit, shown.Scope, shown.Shadow = l.GetName(), l.GetScope(), l.GetShadow()
 			shown.Left = amount.Group(l.GetRemaining()) + " of " + amount.Group(l.GetCapacity())
 		}
 		for _, a := range k.Askers {
 			shown.Askers = append(shown.Askers, statuspage.Asker{Name: cmp.Or(a.Member, a.Client), Rate: a.Rate})
+		}
+		for _, h := range k.Holders {
+			shown.Holders = append(shown.Holders, statuspage.Holder{Name: cmp.Or(h.Member, h.Client), Slices: int(h.Slices)})
 		}
 		page.Keys = append(page.Keys, shown)
 	}
@@ -65,8 +68,8 @@ var _ prometheus.Collector = (*hotKeysCollector)(nil)
 func newHotKeysCollector(n *Node) *hotKeysCollector {
 	return &hotKeysCollector{
 		node:    n,
-		hottest: prometheus.NewDesc("bucketring_hottest_key_rate", "Checks and reserves per second of the key for which this node decides most often.", nil, nil),
-		hot:     prometheus.NewDesc("bucketring_hot_keys", "Keys for which this node decides at least 1,000 times per second, up to 100.", nil, nil),
+		hottest: prometheus.NewDesc("bucketring_hottest_key_rate", "Checks and reserves per second of the busiest key of this node, with those that are decided from slices.", nil, nil),
+		hot:     prometheus.NewDesc("bucketring_hot_keys", "Keys of this node with at least 1,000 checks and reserves per second, with those that are decided from slices, up to 100.", nil, nil),
 	}
 }
 
@@ -78,13 +81,13 @@ func (c *hotKeysCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *hotKeysCollector) Collect(ch chan<- prometheus.Metric) {
-	top := c.node.engine.HotKeys(c.node.now(), maxHotKeys)
+	keys, _ := c.node.router.OwnHotKeys(maxHotKeys)
 	hottest, hot := 0.0, 0
-	for i, k := range top.Keys {
+	for i, k := range keys {
 		if i == 0 {
-			hottest = k.Rate
+			hottest = k.GetRate()
 		}
-		if k.Rate >= hotRate {
+		if k.GetRate() >= hotRate {
 			hot++
 		}
 	}

@@ -30,6 +30,7 @@ type bench struct {
 	single   []*child
 	cluster  []*child
 	rows     []*row
+	edges    []*edge
 	cleanups []func()
 }
 
@@ -64,7 +65,11 @@ func (b *bench) start(ctx context.Context) (err error) {
 	if err := b.peerRows(ctx); err != nil {
 		return err
 	}
+	if err := b.hotRows(ctx); err != nil {
+		return fmt.Errorf("hot key: %w", err)
+	}
 	b.rows = slices.DeleteFunc(b.rows, func(r *row) bool { return !b.only.MatchString(r.name) })
+	b.edges = slices.DeleteFunc(b.edges, func(e *edge) bool { return !b.only.MatchString("hot key, " + e.name) })
 	if len(b.rows) == 0 {
 		return errors.New("--only matches no row")
 	}

@@ -90,6 +90,10 @@ func run(ctx context.Context, o options) error {
 	if err := bench.measure(ctx); err != nil {
 		return err
 	}
+	if err := bench.measureEdges(ctx); err != nil {
+		return err
+	}
 	bench.print(os.Stdout)
+	bench.printEdges(os.Stdout)
 	return nil
 }

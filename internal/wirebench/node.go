@@ -22,6 +22,10 @@ import (
 const benchPolicy = `tiers:
   one:  { requests: 9_000_000_000_000/min }
   four: { requests: 9_000_000_000_000/min, tokens: 9_000_000_000_000/min, concurrent: 9_000_000_000, spend: $900_000_000/day }
+  hot:      { limits: [ { dimension: requests, limit: 9_000_000_000_000, window: 1m, slices: clients } ] }
+  off:      { limits: [ { dimension: requests, limit: 9_000_000_000_000, window: 1m, slices: off } ] }
+  hot-edge: { limits: [ { dimension: requests, limit: 10_000, window: day, slices: clients } ] }
+  off-edge: { limits: [ { dimension: requests, limit: 10_000, window: day, slices: off } ] }
 assign:
   - { key: "org-*", tier: four }
 default_tier: four

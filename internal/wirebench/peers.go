@@ -67,22 +67,17 @@ func (b *bench) redisRows(ctx context.Context) error {
 }
 
 func (b *bench) gubernatorRows(ctx context.Context, daemons int) error {
-	port, err := freeport.Pick()
+	c, err := b.startGubernator(ctx, daemons)
 	if err != nil {
 		return err
 	}
-	c, err := start(ctx, b.gubernator, "--port", strconv.Itoa(port), "--daemons", strconv.Itoa(daemons))
-	if err != nil {
-		return err
-	}
-	b.onClose(c.stop)
 	conn, err := b.dial(c.grpc)
 	if err != nil {
 		return err
 	}
 	b.add(fmt.Sprintf("Gubernator 2.13, %d node(s), 1 limit", daemons), []*child{c}, func(ctx context.Context, caller, turn int) (int, error) {
 		var out []byte
-		in := rateLimits(keyName(rand.IntN(keys)))
+		in := rateLimits(keyName(rand.IntN(keys)), plentyOfHits, batching)
 		if err := conn.Invoke(ctx, "/pb.gubernator.V1/GetRateLimits", in, &out, grpc.ForceCodec(rawCodec{})); err != nil {
 			return 0, err
 		}
@@ -94,16 +89,32 @@ func (b *bench) gubernatorRows(ctx context.Context, daemons int) error {
 	return nil
 }
 
-// rateLimits encodes a GetRateLimitsReq with one limit. Its Go types would make all of
+// startGubernator starts a cluster of daemons in one process.
+func (b *bench) startGubernator(ctx context.Context, daemons int) (*child, error) {
+	port, err := freeport.Pick()
+	if err != nil {
+		return nil, err
+	}
+	c, err := start(ctx, b.gubernator, "--port", strconv.Itoa(port), "--daemons", strconv.Itoa(daemons))
+	if err != nil {
+		return nil, err
+	}
+	b.onClose(c.stop)
+	return c, nil
+}
+
+const plentyOfHits = 1_000_000_000
+
+// rateLimits encodes a GetRateLimitsReq with one limit per minute. Its Go types would make all of
 // Gubernator a dependency. This client therefore does less work than the others.
-func rateLimits(key string) []byte {
+func rateLimits(key string, limit, behavior uint64) []byte {
 	var r []byte
 	for field, text := range []string{1: "requests", 2: key} {
 		if text != "" {
 			r = protowire.AppendString(protowire.AppendTag(r, protowire.Number(field), protowire.BytesType), text)
 		}
 	}
-	for field, n := range []uint64{3: 1, 4: 1_000_000_000, 5: 60_000} {
+	for field, n := range []uint64{3: 1, 4: limit, 5: 60_000, 7: behavior} {
 		if n != 0 {
 			r = protowire.AppendVarint(protowire.AppendTag(r, protowire.Number(field), protowire.VarintType), n)
 		}

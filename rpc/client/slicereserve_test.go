@@ -194,7 +194,7 @@ func TestOwnerEndsReservationsOfASlice(t *testing.T) {
 		}, []string{"return", "settle final=true"}},
 		"settle later, while the slice lasts": {func(t scene, r *client.Reservation) error {
 			if err := errors.Join(r.SettleLater(usage), t.c.Flush(t.Context())); err != nil || t.c.Status().Slices.Settled != 1 {
-				return fmt.Errorf("%v, or it is not settled", err)
+				return fmt.Errorf("it is not settled: %w", err)
 			}
 			return nil
 		}, nil},

@@ -29,10 +29,11 @@ import (
 func (c *Client) startSlices() {
 	clock := boottime.New()
 	c.slices = slices.New(slices.Options{
-		Now:     func() int64 { return int64(clock.Now()) }, // the owner's lease goes on while this machine is suspended
-		Send:    c.deliverReturn,
-		View:    c.lentDecision,
-		Timeout: c.timeout,
+		Now:         func() int64 { return int64(clock.Now()) }, // the owner's lease goes on while this machine is suspended
+		Send:        c.deliverReturn,
+		Destination: c.Owner,
+		View:        c.lentDecision,
+		Timeout:     c.timeout,
 	})
 }
 

@@ -14,7 +14,8 @@ import (
 // HotKeys is the answer to hotkeys. Rates are checks and reserves per second.
 type HotKeys struct {
 	Keys        []HotKey     `json:"keys"`
-	Rate        float64      `json:"rate"` // of all keys
+	Rate        float64      `json:"rate"` // of all keys, with what is decided from slices
+	SliceRate   float64      `json:"slice_rate"`
 	Members     []MemberRate `json:"members"`
 	Unreachable []string     `json:"unreachable,omitempty"` // their keys are missing
 }
@@ -25,11 +26,22 @@ type HotKey struct {
 	Owner     string     `json:"owner"`
 	Rate      float64    `json:"rate"`
 	RateError float64    `json:"rate_error"`
-	Share     float64    `json:"share"` // of Rate of all keys, from 0 to 1
+	SliceRate float64    `json:"slice_rate"` // the part of Rate that is decided from slices
+	Share     float64    `json:"share"`      // of Rate of all keys, from 0 to 1
 	Tier      string     `json:"tier,omitempty"`
 	Model     string     `json:"model,omitempty"`
 	Limit     *limitJSON `json:"limit,omitempty"` // with the smallest share left
 	Askers    []Asker    `json:"askers"`
+	Slices    int32      `json:"slices"` // that are lent
+	Holders   []Holder   `json:"holders"`
+}
+
+// Holder is a member or a client that holds slices of a key.
+type Holder struct {
+	Member string  `json:"member,omitempty"`
+	Client string  `json:"client,omitempty"` // its address
+	Slices int32   `json:"slices"`
+	Rate   float64 `json:"rate"` // of the calls that it decides from slices
 }
 
 // Asker is a member or a client from which calls for a key come to its owner.
@@ -41,24 +53,26 @@ type Asker struct {
 
 // MemberRate is how often a member decides.
 type MemberRate struct {
-	Member   string  `json:"member"`
-	Rate     float64 `json:"rate"`
-	Sampling int32   `json:"sampling"` // one call of so many is counted
+	Member    string  `json:"member"`
+	Rate      float64 `json:"rate"`
+	SliceRate float64 `json:"slice_rate"` // of the calls that others decide from its slices
+	Sampling  int32   `json:"sampling"`   // one call of so many is counted
 }
 
 // HotKeysOf converts r to the form of JSON.
 func HotKeysOf(r *pb.HotKeysResponse) HotKeys {
 	h := HotKeys{Keys: []HotKey{}, Members: []MemberRate{}, Unreachable: r.GetUnreachable()}
-	total := 0.0
+	total, fromSlices := 0.0, 0.0
 	for _, m := range r.GetMembers() {
-		total += m.GetRate()
-		h.Members = append(h.Members, MemberRate{Member: m.GetMember(), Rate: tenths(m.GetRate()), Sampling: m.GetSampling()})
+		total += m.GetRate() + m.GetSliceRate()
+		fromSlices += m.GetSliceRate()
+		h.Members = append(h.Members, MemberRate{Member: m.GetMember(), Rate: tenths(m.GetRate()), SliceRate: tenths(m.GetSliceRate()), Sampling: m.GetSampling()})
 	}
-	h.Rate = tenths(total)
+	h.Rate, h.SliceRate = tenths(total), tenths(fromSlices)
 	for _, k := range r.GetKeys() {
 		key := HotKey{
-			Key: k.GetKey(), Owner: k.GetOwner(), Rate: tenths(k.GetRate()), RateError: tenths(k.GetRateError()),
-			Tier: k.GetTier(), Model: k.GetModel(), Askers: []Asker{},
+			Key: k.GetKey(), Owner: k.GetOwner(), Rate: tenths(k.GetRate()), RateError: tenths(k.GetRateError()), SliceRate: tenths(k.GetSliceRate()),
+			Tier: k.GetTier(), Model: k.GetModel(), Askers: []Asker{}, Slices: k.GetSlices(), Holders: []Holder{},
 		}
 		if total > 0 {
 			key.Share = math.Round(min(1, k.GetRate()/total)*1000) / 1000
@@ -68,6 +82,9 @@ func HotKeysOf(r *pb.HotKeysResponse) HotKeys {
 		}
 		for _, a := range k.GetAskers() {
 			key.Askers = append(key.Askers, Asker{Member: a.GetMember(), Client: a.GetClient(), Rate: tenths(a.GetRate())})
+		}
+		for _, s := range k.GetHolders() {
+			key.Holders = append(key.Holders, Holder{Member: s.GetMember(), Client: s.GetClient(), Slices: s.GetSlices(), Rate: tenths(s.GetRate())})
 		}
 		h.Keys = append(h.Keys, key)
 	}

@@ -3150,7 +3150,8 @@ func (x *HotKeysResponse) GetUnreachable() []string {
 }
 
 // HotKey is a key and how often the cluster decides for it. Rates are checks and
-// reserves per second, averages over the last few seconds.
+// reserves per second, averages over the last few seconds. They include the calls that are
+// decided from slices, which count when their slice is returned.
 type HotKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -3163,11 +3164,18 @@ type HotKey struct {
 	// The enforced limit with the smallest share left, as of the tier and the model of a
 	// recent call. Absent if there is none.
 	Limit *LimitState `protobuf:"bytes,5,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Those who ask most often, at most 8, sorted by rate.
+	// Those who ask most often, at most 8, sorted by rate. What they decide from slices
+	// counts.
 	Askers []*Asker `protobuf:"bytes,6,rep,name=askers,proto3" json:"askers,omitempty"`
 	// Of a recent call. The tier is empty if the call named none.
-	Tier          string `protobuf:"bytes,7,opt,name=tier,proto3" json:"tier,omitempty"`
-	Model         string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
+	Tier  string `protobuf:"bytes,7,opt,name=tier,proto3" json:"tier,omitempty"`
+	Model string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
+	// The part of rate that is decided from slices.
+	SliceRate float64 `protobuf:"fixed64,9,opt,name=slice_rate,json=sliceRate,proto3" json:"slice_rate,omitempty"`
+	// How many slices are lent, and neither returned nor over.
+	Slices int32 `protobuf:"varint,10,opt,name=slices,proto3" json:"slices,omitempty"`
+	// Those who hold them, at most 8, sorted by rate.
+	Holders       []*SliceHolder `protobuf:"bytes,11,rep,name=holders,proto3" json:"holders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3258,7 +3266,129 @@ func (x *HotKey) GetModel() string {
 	return ""
 }
 
-// Asker is from where calls come to the owner of their key.
+func (x *HotKey) GetSliceRate() float64 {
+	if x != nil {
+		return x.SliceRate
+	}
+	return 0
+}
+
+func (x *HotKey) GetSlices() int32 {
+	if x != nil {
+		return x.Slices
+	}
+	return 0
+}
+
+func (x *HotKey) GetHolders() []*SliceHolder {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+// SliceHolder is who holds slices of a key.
+type SliceHolder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Name:
+	//
+	//	*SliceHolder_Member
+	//	*SliceHolder_Client
+	Name   isSliceHolder_Name `protobuf_oneof:"name"`
+	Slices int32              `protobuf:"varint,3,opt,name=slices,proto3" json:"slices,omitempty"`
+	// Calls per second that it decides from slices.
+	Rate          float64 `protobuf:"fixed64,4,opt,name=rate,proto3" json:"rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SliceHolder) Reset() {
+	*x = SliceHolder{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SliceHolder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SliceHolder) ProtoMessage() {}
+
+func (x *SliceHolder) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SliceHolder.ProtoReflect.Descriptor instead.
+func (*SliceHolder) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *SliceHolder) GetName() isSliceHolder_Name {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *SliceHolder) GetMember() string {
+	if x != nil {
+		if x, ok := x.Name.(*SliceHolder_Member); ok {
+			return x.Member
+		}
+	}
+	return ""
+}
+
+func (x *SliceHolder) GetClient() string {
+	if x != nil {
+		if x, ok := x.Name.(*SliceHolder_Client); ok {
+			return x.Client
+		}
+	}
+	return ""
+}
+
+func (x *SliceHolder) GetSlices() int32 {
+	if x != nil {
+		return x.Slices
+	}
+	return 0
+}
+
+func (x *SliceHolder) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+type isSliceHolder_Name interface {
+	isSliceHolder_Name()
+}
+
+type SliceHolder_Member struct {
+	Member string `protobuf:"bytes,1,opt,name=member,proto3,oneof"`
+}
+
+type SliceHolder_Client struct {
+	// The address of a client.
+	Client string `protobuf:"bytes,2,opt,name=client,proto3,oneof"`
+}
+
+func (*SliceHolder_Member) isSliceHolder_Name() {}
+
+func (*SliceHolder_Client) isSliceHolder_Name() {}
+
+// Asker is from where calls for a key come: to its owner, or to who has a slice of it.
 type Asker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Name:
@@ -3273,7 +3403,7 @@ type Asker struct {
 
 func (x *Asker) Reset() {
 	*x = Asker{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3285,7 +3415,7 @@ func (x *Asker) String() string {
 func (*Asker) ProtoMessage() {}
 
 func (x *Asker) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3298,7 +3428,7 @@ func (x *Asker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asker.ProtoReflect.Descriptor instead.
 func (*Asker) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{33}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Asker) GetName() isAsker_Name {
@@ -3357,14 +3487,16 @@ type MemberRate struct {
 	Member string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
 	Rate   float64                `protobuf:"fixed64,2,opt,name=rate,proto3" json:"rate,omitempty"`
 	// Of how many calls one was counted.
-	Sampling      int32 `protobuf:"varint,3,opt,name=sampling,proto3" json:"sampling,omitempty"`
+	Sampling int32 `protobuf:"varint,3,opt,name=sampling,proto3" json:"sampling,omitempty"`
+	// Calls per second that others decide from slices of this member. rate is without them.
+	SliceRate     float64 `protobuf:"fixed64,4,opt,name=slice_rate,json=sliceRate,proto3" json:"slice_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MemberRate) Reset() {
 	*x = MemberRate{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3376,7 +3508,7 @@ func (x *MemberRate) String() string {
 func (*MemberRate) ProtoMessage() {}
 
 func (x *MemberRate) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3389,7 +3521,7 @@ func (x *MemberRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRate.ProtoReflect.Descriptor instead.
 func (*MemberRate) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{34}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MemberRate) GetMember() string {
@@ -3409,6 +3541,13 @@ func (x *MemberRate) GetRate() float64 {
 func (x *MemberRate) GetSampling() int32 {
 	if x != nil {
 		return x.Sampling
+	}
+	return 0
+}
+
+func (x *MemberRate) GetSliceRate() float64 {
+	if x != nil {
+		return x.SliceRate
 	}
 	return 0
 }
@@ -3679,7 +3818,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x0fHotKeysResponse\x12)\n" +
 	"\x04keys\x18\x01 \x03(\v2\x15.bucketring.v1.HotKeyR\x04keys\x123\n" +
 	"\amembers\x18\x02 \x03(\v2\x19.bucketring.v1.MemberRateR\amembers\x12 \n" +
-	"\vunreachable\x18\x03 \x03(\tR\vunreachable\"\xec\x01\n" +
+	"\vunreachable\x18\x03 \x03(\tR\vunreachable\"\xd9\x02\n" +
 	"\x06HotKey\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x12\n" +
@@ -3689,17 +3828,30 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\v2\x19.bucketring.v1.LimitStateR\x05limit\x12,\n" +
 	"\x06askers\x18\x06 \x03(\v2\x14.bucketring.v1.AskerR\x06askers\x12\x12\n" +
 	"\x04tier\x18\a \x01(\tR\x04tier\x12\x14\n" +
-	"\x05model\x18\b \x01(\tR\x05model\"W\n" +
+	"\x05model\x18\b \x01(\tR\x05model\x12\x1d\n" +
+	"\n" +
+	"slice_rate\x18\t \x01(\x01R\tsliceRate\x12\x16\n" +
+	"\x06slices\x18\n" +
+	" \x01(\x05R\x06slices\x124\n" +
+	"\aholders\x18\v \x03(\v2\x1a.bucketring.v1.SliceHolderR\aholders\"u\n" +
+	"\vSliceHolder\x12\x18\n" +
+	"\x06member\x18\x01 \x01(\tH\x00R\x06member\x12\x18\n" +
+	"\x06client\x18\x02 \x01(\tH\x00R\x06client\x12\x16\n" +
+	"\x06slices\x18\x03 \x01(\x05R\x06slices\x12\x12\n" +
+	"\x04rate\x18\x04 \x01(\x01R\x04rateB\x06\n" +
+	"\x04name\"W\n" +
 	"\x05Asker\x12\x18\n" +
 	"\x06member\x18\x01 \x01(\tH\x00R\x06member\x12\x18\n" +
 	"\x06client\x18\x02 \x01(\tH\x00R\x06client\x12\x12\n" +
 	"\x04rate\x18\x03 \x01(\x01R\x04rateB\x06\n" +
-	"\x04name\"T\n" +
+	"\x04name\"s\n" +
 	"\n" +
 	"MemberRate\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
 	"\x04rate\x18\x02 \x01(\x01R\x04rate\x12\x1a\n" +
-	"\bsampling\x18\x03 \x01(\x05R\bsampling*a\n" +
+	"\bsampling\x18\x03 \x01(\x05R\bsampling\x12\x1d\n" +
+	"\n" +
+	"slice_rate\x18\x04 \x01(\x01R\tsliceRate*a\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fOUTCOME_ALLOWED\x10\x01\x12\x14\n" +
@@ -3760,7 +3912,7 @@ func file_bucketring_v1_bucketring_proto_rawDescGZIP() []byte {
 }
 
 var file_bucketring_v1_bucketring_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: bucketring.v1.Outcome
 	(Reason)(0),                   // 1: bucketring.v1.Reason
@@ -3800,26 +3952,27 @@ var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	(*HotKeysRequest)(nil),        // 35: bucketring.v1.HotKeysRequest
 	(*HotKeysResponse)(nil),       // 36: bucketring.v1.HotKeysResponse
 	(*HotKey)(nil),                // 37: bucketring.v1.HotKey
-	(*Asker)(nil),                 // 38: bucketring.v1.Asker
-	(*MemberRate)(nil),            // 39: bucketring.v1.MemberRate
-	nil,                           // 40: bucketring.v1.CheckRequest.CostsEntry
-	nil,                           // 41: bucketring.v1.ReserveRequest.CostsEntry
-	nil,                           // 42: bucketring.v1.SettleRequest.CostsEntry
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*SliceHolder)(nil),           // 38: bucketring.v1.SliceHolder
+	(*Asker)(nil),                 // 39: bucketring.v1.Asker
+	(*MemberRate)(nil),            // 40: bucketring.v1.MemberRate
+	nil,                           // 41: bucketring.v1.CheckRequest.CostsEntry
+	nil,                           // 42: bucketring.v1.ReserveRequest.CostsEntry
+	nil,                           // 43: bucketring.v1.SettleRequest.CostsEntry
+	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
 }
 var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
-	40, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
-	41, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
-	42, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
+	41, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
+	42, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
+	43, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
 	6,  // 3: bucketring.v1.SettleRequest.reservation:type_name -> bucketring.v1.ReserveRequest
 	0,  // 4: bucketring.v1.Decision.outcome:type_name -> bucketring.v1.Outcome
 	1,  // 5: bucketring.v1.Decision.reason:type_name -> bucketring.v1.Reason
-	43, // 6: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
+	44, // 6: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
 	11, // 7: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
 	2,  // 8: bucketring.v1.Decision.route:type_name -> bucketring.v1.Route
-	44, // 9: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
-	43, // 10: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
+	45, // 9: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
+	44, // 10: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
 	3,  // 11: bucketring.v1.Settlement.status:type_name -> bucketring.v1.ReservationStatus
 	11, // 12: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
 	2,  // 13: bucketring.v1.Settlement.route:type_name -> bucketring.v1.Route
@@ -3853,34 +4006,35 @@ var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
 	31, // 41: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
 	34, // 42: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
 	37, // 43: bucketring.v1.HotKeysResponse.keys:type_name -> bucketring.v1.HotKey
-	39, // 44: bucketring.v1.HotKeysResponse.members:type_name -> bucketring.v1.MemberRate
+	40, // 44: bucketring.v1.HotKeysResponse.members:type_name -> bucketring.v1.MemberRate
 	11, // 45: bucketring.v1.HotKey.limit:type_name -> bucketring.v1.LimitState
-	38, // 46: bucketring.v1.HotKey.askers:type_name -> bucketring.v1.Asker
-	5,  // 47: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
-	6,  // 48: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
-	7,  // 49: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
-	8,  // 50: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
-	9,  // 51: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
-	15, // 52: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
-	17, // 53: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
-	29, // 54: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
-	32, // 55: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
-	35, // 56: bucketring.v1.RateLimiter.HotKeys:input_type -> bucketring.v1.HotKeysRequest
-	10, // 57: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
-	10, // 58: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
-	12, // 59: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
-	12, // 60: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
-	13, // 61: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
-	16, // 62: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
-	23, // 63: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
-	30, // 64: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
-	33, // 65: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
-	36, // 66: bucketring.v1.RateLimiter.HotKeys:output_type -> bucketring.v1.HotKeysResponse
-	57, // [57:67] is the sub-list for method output_type
-	47, // [47:57] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	39, // 46: bucketring.v1.HotKey.askers:type_name -> bucketring.v1.Asker
+	38, // 47: bucketring.v1.HotKey.holders:type_name -> bucketring.v1.SliceHolder
+	5,  // 48: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
+	6,  // 49: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
+	7,  // 50: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
+	8,  // 51: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
+	9,  // 52: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
+	15, // 53: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
+	17, // 54: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
+	29, // 55: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
+	32, // 56: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
+	35, // 57: bucketring.v1.RateLimiter.HotKeys:input_type -> bucketring.v1.HotKeysRequest
+	10, // 58: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
+	10, // 59: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
+	12, // 60: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
+	12, // 61: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
+	13, // 62: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
+	16, // 63: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
+	23, // 64: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
+	30, // 65: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
+	33, // 66: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
+	36, // 67: bucketring.v1.RateLimiter.HotKeys:output_type -> bucketring.v1.HotKeysResponse
+	58, // [58:68] is the sub-list for method output_type
+	48, // [48:58] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_bucketring_proto_init() }
@@ -3912,6 +4066,10 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Result_SliceEnded)(nil),
 	}
 	file_bucketring_v1_bucketring_proto_msgTypes[33].OneofWrappers = []any{
+		(*SliceHolder_Member)(nil),
+		(*SliceHolder_Client)(nil),
+	}
+	file_bucketring_v1_bucketring_proto_msgTypes[34].OneofWrappers = []any{
 		(*Asker_Member)(nil),
 		(*Asker_Client)(nil),
 	}
@@ -3921,7 +4079,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bucketring_v1_bucketring_proto_rawDesc), len(file_bucketring_v1_bucketring_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

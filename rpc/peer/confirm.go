@@ -27,7 +27,8 @@ const confirmTimeout = 50 * time.Millisecond
 // further behind, small charges wait, too. Until the heir has it, it is remembered.
 //
 // A call whose change the heir does not get in time is asked again, by this member or by
-// the one that sent it, with the same request id: then it is a repeat, and waits again.
+// the one that sent it, with the same request id: then it is a repeat, and waits again. A
+// slice that was lent with its answer is taken back.
 func (r *Router) confirm(ctx context.Context, calls []call.Call, results *server.Results) (unconfirmed []int) {
 	now := r.owners.Clock()
 	replicated := r.owners.Waits()
@@ -59,7 +60,21 @@ func (r *Router) confirm(ctx context.Context, calls []call.Call, results *server
 		}
 	}
 	slices.Sort(unconfirmed)
-	return slices.Compact(unconfirmed)
+	unconfirmed = slices.Compact(unconfirmed)
+	r.takeBack(calls, results, unconfirmed)
+	return unconfirmed
+}
+
+// takeBack ends the slices that were lent with answers which are not sent. Otherwise nobody
+// would have them until they are over, and each call that asks meanwhile would get another.
+func (r *Router) takeBack(calls []call.Call, results *server.Results, unconfirmed []int) {
+	for _, i := range unconfirmed {
+		c := &calls[i]
+		if id := r.local.TakeBack(results, i, c); id != "" {
+			r.lender.returned(c.Partition, c.Key, id, 0)
+			r.owners.Changed(c.Partition, false)
+		}
+	}
 }
 
 // confirming has lists of changes that are waited for, for reuse.

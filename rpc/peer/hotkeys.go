@@ -21,6 +21,8 @@ import (
 const (
 	defaultHotKeys = 20
 	maxHotKeys     = 1000
+	// maxListed is how many askers and how many holders a key is listed with.
+	maxListed = 8
 )
 
 // HotKeys implements pb.RateLimiterServer. It asks all members for their own, unless the
@@ -40,18 +42,83 @@ func (r *Router) HotKeys(ctx context.Context, q *pb.HotKeysRequest) (*pb.HotKeys
 		return found, nil
 	}
 	r.askHotKeys(ctx, limit, found)
-	slices.SortFunc(found.Keys, func(a, b *pb.HotKey) int {
-		return cmp.Or(cmp.Compare(b.GetRate(), a.GetRate()), strings.Compare(a.GetKey(), b.GetKey()))
-	})
-	found.Keys = found.GetKeys()[:min(limit, len(found.GetKeys()))]
+	found.Keys = hottest(found.GetKeys(), limit)
 	slices.SortFunc(found.Members, func(a, b *pb.MemberRate) int { return strings.Compare(a.GetMember(), b.GetMember()) })
 	slices.Sort(found.Unreachable)
 	return found, nil
 }
 
-// OwnHotKeys lists up to n keys for which this member decides most often.
+// OwnHotKeys lists up to n keys of those that this member owns with the most calls: those that
+// it decides, and those that are decided from slices which it has lent.
 func (r *Router) OwnHotKeys(n int) ([]*pb.HotKey, *pb.MemberRate) {
-	return r.local.HottestKeys(n, r.asker)
+	lent := r.lender.rates()
+	counted := r.local.HottestKeys(n + len(lent)) // each key with slices may take the place of another
+	member := &pb.MemberRate{Member: r.name, Rate: counted.Rate, Sampling: int32(counted.Weight)}
+	for _, l := range lent {
+		member.SliceRate += float64(l.rate)
+	}
+	keys := make([]*pb.HotKey, 0, len(counted.Keys)+len(lent))
+	for i := range counted.Keys {
+		from := &counted.Keys[i]
+		askers := make(map[uint32]float64, len(from.Askers))
+		for _, a := range from.Askers {
+			askers[a.ID] += a.Rate
+		}
+		key := &pb.HotKey{Key: from.Key, Owner: r.name, Rate: from.Rate, RateError: from.Error, Tier: from.Tier, Model: from.Model}
+		r.addAskers(key, askers, lent[from.Key])
+		delete(lent, from.Key)
+		keys = append(keys, key)
+	}
+	for name, l := range lent { // no call of them was counted lately
+		key := &pb.HotKey{Key: name, Owner: r.name}
+		r.addAskers(key, map[uint32]float64{}, l)
+		keys = append(keys, key)
+	}
+	keys = hottest(keys, n)
+	for _, key := range keys {
+		if lent[key.GetKey()] == nil { // else its tier is not known
+			key.Limit = r.local.NearestLimit(key)
+		}
+	}
+	return keys, member
+}
+
+// addAskers adds those who ask for a key, by the rates of the calls that were decided here,
+// and what is lent of it, if it is not nil.
+func (r *Router) addAskers(key *pb.HotKey, askers map[uint32]float64, lent *lentRates) {
+	if lent != nil {
+		key.Rate += float64(lent.rate)
+		key.SliceRate, key.Slices = float64(lent.rate), int32(lent.slices)
+		for id, rate := range lent.decided {
+			askers[id] += float64(rate)
+		}
+		for i := range lent.holders[:min(maxListed, len(lent.holders))] {
+			h := &lent.holders[i]
+			holder := &pb.SliceHolder{Slices: int32(h.slices), Rate: float64(h.rate)}
+			if holder.Name = (&pb.SliceHolder_Client{Client: h.text}); h.member {
+				holder.Name = &pb.SliceHolder_Member{Member: h.text}
+			}
+			key.Holders = append(key.Holders, holder)
+		}
+	}
+	for id, rate := range askers {
+		if named := r.asker(id); named != nil {
+			named.Rate = rate
+			key.Askers = append(key.Askers, named)
+		}
+	}
+	slices.SortFunc(key.Askers, func(a, b *pb.Asker) int {
+		return cmp.Or(cmp.Compare(b.GetRate(), a.GetRate()), cmp.Compare(a.GetMember(), b.GetMember()), cmp.Compare(a.GetClient(), b.GetClient()))
+	})
+	key.Askers = key.GetAskers()[:min(maxListed, len(key.GetAskers()))]
+}
+
+// hottest sorts keys by their rates and returns the first n.
+func hottest(keys []*pb.HotKey, n int) []*pb.HotKey {
+	slices.SortFunc(keys, func(a, b *pb.HotKey) int {
+		return cmp.Or(cmp.Compare(b.GetRate(), a.GetRate()), strings.Compare(a.GetKey(), b.GetKey()))
+	})
+	return keys[:min(n, len(keys))]
 }
 
 // askHotKeys adds what all other members answer.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
@@ -102,6 +103,60 @@ func TestHotKeys(t *testing.T) {
 	waittest.Until(t, "the stream of node2 to be forgotten", func() bool {
 		return askersOf(mustHotKey(t, nodes[0], hot))["member:node2"] == 0
 	})
+}
+
+// TestHotKeysFromSlices: what a holder decides counts, and it is listed while it holds a slice.
+func TestHotKeysFromSlices(t *testing.T) {
+	nodes := newCluster(t, 3, holding)
+	owner, holder := nodes[0], nodes[1]
+	key := owner.ownedBy(0)
+	heat(t, holder, key)
+	hold(t, holder, key)
+	counted := mustHotKey(t, owner, key)
+	if h := counted.GetHolders(); len(h) != 1 || h[0].GetMember() != "node2" || h[0].GetSlices() != 1 || counted.GetSlices() != 1 || counted.GetSliceRate() != 0 {
+		t.Errorf("hot key = %v, want one slice, of node2, and no calls from it yet", counted)
+	}
+	const taken = 40
+	for range taken {
+		if d := checkHot(t, holder, key); d.GetRoute() != pb.Route_ROUTE_SLICE {
+			t.Fatalf("Check() = %v, want it answered from the slice", d)
+		}
+	}
+	returnAll(t, nodes...)
+	k := mustHotKey(t, owner, key)
+	if k.GetRate() != counted.GetRate()+taken || k.GetSliceRate() != taken || k.GetSlices() != 0 || len(k.GetHolders()) != 0 {
+		t.Errorf("hot key = %v after the return, want %v and %d calls per second, and no holders", k, counted.GetRate(), taken)
+	}
+	if got, want := askersOf(k)["member:node2"], askersOf(counted)["member:node2"]+taken; got != want {
+		t.Errorf("node2 asks %v times per second, want %v, with what it decides", got, want)
+	}
+	found, err := nodes[2].HotKeys(t.Context(), &pb.HotKeysRequest{})
+	if err != nil || len(found.GetMembers()) != 3 || found.GetMembers()[0].GetSliceRate() != taken || found.GetMembers()[0].GetRate() != counted.GetRate() {
+		t.Errorf("HotKeys() = %v, %v, want %v calls per second by node1 and %d from its slices", found, err, counted.GetRate(), taken)
+	}
+}
+
+// TestHotKeyThatOnlyHoldersDecide: a key of which all calls are decided from slices is among
+// the hottest, before others that the owner decides more often.
+func TestHotKeyThatOnlyHoldersDecide(t *testing.T) {
+	n := newCluster(t, 1)[0]
+	for _, k := range []string{"lent", "not lent"} {
+		n.lender.begin(7, k, 5, 1000, 500)
+	}
+	n.lender.add(7, &lentSlice{id: "x", key: "lent", asker: 5, calls: 100, holder: askerName{"10.0.0.7", false}}, time.Second)
+	n.lender.returned(7, "lent", "x", 100)
+	for range 50 {
+		if _, err := n.Check(t.Context(), &pb.CheckRequest{Key: "counted", Tier: "free"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys, _ := n.OwnHotKeys(1)
+	if len(keys) != 1 || keys[0].GetKey() != "lent" || keys[0].GetRate() != 100 || keys[0].GetSliceRate() != 100 {
+		t.Errorf("OwnHotKeys(1) = %v, want the key that was lent, with 100 calls per second", keys)
+	}
+	if keys, _ = n.OwnHotKeys(5); len(keys) != 2 || keys[1].GetKey() != "counted" || keys[1].GetLimit() == nil {
+		t.Errorf("OwnHotKeys(5) = %v, want the counted key second, with its limit", keys)
+	}
 }
 
 func mustHotKey(t *testing.T, n *node, key string) *pb.HotKey {

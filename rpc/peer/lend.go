@@ -173,6 +173,9 @@ func (r *Router) lend(calls []call.Call, results *server.Results) {
 			continue
 		}
 		s := &lentSlice{id: loan.ID, key: strings.Clone(c.Key), asker: c.Asker, calls: loan.Calls, holder: name, model: strings.Clone(modelOf(c))}
+		if loan.Reserve {
+			s.calls = limiter.MaxKept // those that cost less than this one are more
+		}
 		for j, st := range results.Limits(i) {
 			if j < len(loan.Amounts) && loan.Amounts[j] > 0 {
 				s.limits = append(s.limits, lentLimit{name: st.Name, scope: strings.Clone(st.Scope), perModel: st.PerModel})

@@ -50,9 +50,10 @@ type lentPartition struct {
 
 // lentKey are the slices of one key, and who has asked for one lately.
 type lentKey struct {
-	askers []sliceAsker
-	slices []*lentSlice
-	period int64 // number of the ratePeriod of the askers' calls
+	askers  []sliceAsker
+	slices  []*lentSlice
+	holders map[uint32]int // how many of the slices an asker holds; nil: none was lent yet
+	period  int64          // number of the ratePeriod of the askers' calls
 }
 
 // sliceAsker is who has asked for a slice, by the number in [call.Call].Asker.
@@ -69,7 +70,7 @@ type lentSlice struct {
 	id     string
 	key    string
 	asker  uint32
-	calls  int64 // that it has room for
+	calls  int64 // that it has room for, at most
 	holder askerName
 	model  string // of the calls that it is for; "*": none
 	limits []lentLimit
@@ -146,17 +147,20 @@ func (l *lender) begin(partition int, key string, asker uint32, rate, share int6
 // of them by the asker with an index, or -1.
 func (k *lentKey) ratesLocked(now time.Duration, asker int) (all, its int64) {
 	k.advanceLocked(now)
-	scale := func(a *sliceAsker) int64 { // over the period before and what has passed of this one
-		return (a.calls + a.before) * 1000 / int64((ratePeriod+now%ratePeriod)/time.Millisecond)
-	}
 	for i := range k.askers {
-		n := scale(&k.askers[i])
+		n := k.askers[i].rate(now)
 		all += n
 		if i == asker {
 			its = n
 		}
 	}
 	return all, its
+}
+
+// rate returns how many calls per second the asker decides from slices: those of the period
+// before and of what has passed of this one, to which the counts must have been moved.
+func (a *sliceAsker) rate(now time.Duration) int64 {
+	return (a.calls + a.before) * 1000 / int64((ratePeriod+now%ratePeriod)/time.Millisecond)
 }
 
 // advanceLocked moves the counts of calls to the period of now.
@@ -176,14 +180,11 @@ func (k *lentKey) advanceLocked(now time.Duration) {
 }
 
 // holdersWith counts those who hold slices, with one more asker.
-func (k *lentKey) holdersWith(asker uint32) (n int) {
-	n = 1
-	for i, s := range k.slices {
-		if s.asker != asker && !slices.ContainsFunc(k.slices[:i], func(o *lentSlice) bool { return o.asker == s.asker }) {
-			n++
-		}
+func (k *lentKey) holdersWith(asker uint32) int {
+	if k.holders[asker] > 0 {
+		return len(k.holders)
 	}
-	return n
+	return len(k.holders) + 1
 }
 
 // add remembers a slice that was lent after begin.
@@ -196,7 +197,11 @@ func (l *lender) add(partition int, s *lentSlice, lease time.Duration) {
 	if k == nil { // the partition was forgotten between
 		return
 	}
+	if k.holders == nil {
+		k.holders = map[uint32]int{}
+	}
 	k.slices = append(k.slices, s)
+	k.holders[s.asker]++
 	l.outstanding.Add(1)
 }
 
@@ -216,7 +221,7 @@ func (l *lender) returned(partition int, key, id string, calls int64) bool {
 		return false
 	}
 	s := k.slices[i]
-	l.endLocked(s)
+	l.endLocked(k, s)
 	k.advanceLocked(l.now())
 	if j := slices.IndexFunc(k.askers, func(a sliceAsker) bool { return a.id == s.asker }); j >= 0 {
 		k.askers[j].calls = min(k.askers[j].calls+min(calls, s.calls), maxCalls)
@@ -225,10 +230,13 @@ func (l *lender) returned(partition int, key, id string, calls int64) bool {
 	return true
 }
 
-// endLocked ends a slice, which the caller removes from its key.
-func (l *lender) endLocked(s *lentSlice) {
+// endLocked ends a slice of k, from whose list the caller removes it.
+func (l *lender) endLocked(k *lentKey, s *lentSlice) {
 	if s.ended != nil {
 		close(s.ended)
+	}
+	if k.holders[s.asker]--; k.holders[s.asker] == 0 {
+		delete(k.holders, s.asker)
 	}
 	l.outstanding.Add(-1)
 }
@@ -284,7 +292,7 @@ func (l *lender) pruneLocked(k *lentKey, now time.Duration) {
 	k.slices = slices.DeleteFunc(k.slices, func(s *lentSlice) bool {
 		over := now >= s.until
 		if over {
-			l.endLocked(s)
+			l.endLocked(k, s)
 			expired++
 		}
 		return over
@@ -330,7 +338,7 @@ func (l *lender) forget(mine func(partition int) bool) {
 		if len(p.keys) > 0 && !mine(i) {
 			for _, k := range p.keys {
 				for _, s := range k.slices {
-					l.endLocked(s)
+					l.endLocked(k, s)
 				}
 			}
 			l.keys.Add(-int64(len(p.keys)))

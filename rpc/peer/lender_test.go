@@ -4,6 +4,7 @@ package peer
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -80,6 +81,57 @@ func TestLenderBegin(t *testing.T) {
 	begin("a", 1, 100, 1000, terms{550, 1100, 1}, true)
 	l.at += 2 * ratePeriod
 	begin("a", 3, 0, 0, terms{}, false)
+}
+
+// TestLenderRates: a key is listed with what was decided from its slices, by the same counts as
+// those of begin, and with those who hold slices of it now.
+func TestLenderRates(t *testing.T) {
+	l := newTestLender()
+	if got := l.rates(); len(got) != 0 {
+		t.Errorf("rates() without slices = %v, want none", got)
+	}
+	l.lend(t, "x", 1, time.Second)
+	l.at += lendInterval
+	l.lend(t, "y", 1, time.Second)
+	l.lend(t, "z", 2, time.Second)
+	l.lend(t, "gone", 3, time.Second)
+	l.returned(7, "a", "gone", 400)
+	l.at = l.at.Truncate(ratePeriod) + ratePeriod // a whole period has passed
+	r := l.rates()["a"]
+	if r == nil || r.rate != 400 || r.slices != 3 || len(l.rates()) != 1 {
+		t.Fatalf("rates() = %+v, want 3 slices of a, and 400 calls per second from slices", r)
+	}
+	want := []holderRate{{askerName{"node1", true}, 2, 0}, {askerName{"node2", true}, 1, 0}}
+	if !slices.Equal(r.holders, want) || r.decided[3] != 400 {
+		t.Errorf("rates() = %+v, want the holders %+v, and 400 calls per second by asker 3", r, want)
+	}
+	l.returned(7, "a", "x", 200)
+	l.returned(7, "a", "z", 300)
+	r = l.rates()["a"]
+	want = []holderRate{{askerName{"node1", true}, 1, 200}}
+	if r.rate != 900 || !slices.Equal(r.holders, want) {
+		t.Errorf("rates() after two returns = %+v, want 900 calls per second, and the holder %+v", r, want)
+	}
+	if got, ok := l.begin(7, "a", 4, 100, 0); !ok || got != (terms{0, 0, 2}) {
+		t.Errorf("begin() = %+v, %v, want it to count the same 900 calls per second, and two holders", got, ok)
+	}
+	l.at += slice.Kept(time.Second) // the slice is over, and its key not swept yet
+	if got := l.rates(); len(got) != 0 || len(l.partitions[7].keys["a"].holders) != 0 {
+		t.Errorf("rates() = %v later, want none, and no holders", got["a"])
+	}
+}
+
+// TestHoldersOfOneName: a holder that has connected again is one, with all of its slices.
+func TestHoldersOfOneName(t *testing.T) {
+	l := newTestLender()
+	for i := range 3 {
+		s := l.lend(t, fmt.Sprint(i), uint32(1+i%2), time.Second)
+		s.holder = askerName{"10.0.0.7", false}
+		l.at += lendInterval
+	}
+	if got := l.rates()["a"].holders; !slices.Equal(got, []holderRate{{askerName{"10.0.0.7", false}, 3, 0}}) {
+		t.Errorf("holders = %+v, want 10.0.0.7 with 3 slices", got)
+	}
 }
 
 func TestLenderRecall(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
+	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/replication"
 )
 
@@ -44,6 +45,11 @@ func (r *Router) ownerOf(v *routingTable, partition int) *memberConn {
 		return m
 	}
 	return nil
+}
+
+// ownerOfKey returns the name of the member that is known to own a key, "" if there is none.
+func (r *Router) ownerOfKey(key string) string {
+	return r.owners.Place(ring.PartitionOf(key)).Owner.Name
 }
 
 // passing reports whether a role ends within milliseconds: a call waits for the next one.

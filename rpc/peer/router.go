@@ -75,7 +75,7 @@ func New(o Options) (*Router, error) {
 	}
 	r.answered = newAnswered()
 	r.lender = newLender(r.owners.Clock, func(slices int) { r.metrics.slicesExpired.Add(float64(slices)) })
-	r.holder = newTableHolder(r.name, r.owners.Clock, r.local.NewID, r.returnSlice)
+	r.holder = newTableHolder(r.name, r.owners.Clock, r.local.NewID, r.returnSlice, r.ownerOfKey)
 	if o.newHolder != nil {
 		r.holder = o.newHolder(r.returnSlice)
 	}

@@ -5,6 +5,7 @@ package peer
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -300,6 +301,40 @@ func TestReturnSlices(t *testing.T) {
 	}
 	if err := leaving.ReturnSlices(waittest.Context(t, testWait)); err != nil {
 		t.Errorf("ReturnSlices() again = %v", err)
+	}
+}
+
+// TestSliceWithoutHeir: while the heir of an owner is silent, the answers that bring slices are
+// not sent, and nothing of the limit is lost with them.
+func TestSliceWithoutHeir(t *testing.T) {
+	nodes := newCluster(t, 2, holding)
+	owner, n := nodes[0], nodes[1]
+	key := owner.ownedBy(0)
+	admitted := heat(t, n, key)
+	owner.owners.waits.Store(true) // and durable is 0: the heir has nothing
+	for i := range 5 {
+		owner.owners.clock.Add(int64(lendInterval))
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		if d, err := n.Check(ctx, &pb.CheckRequest{Key: key, Tier: "hot"}); err == nil && d.GetOutcome() == pb.Outcome_OUTCOME_ALLOWED {
+			admitted++
+		}
+		cancel()
+		if lent := owner.metric("bucketring_slices_lent_total"); lent != float64(i+1) {
+			t.Fatalf("%v slices lent after %d calls that ask, want each to be lent one", lent, i+1)
+		}
+		if s := owner.Status().Slices; s.Lent != 0 {
+			t.Errorf("%d slices are lent, want those taken back whose answers are not sent", s.Lent)
+		}
+	}
+	owner.owners.durable.Store(math.MaxUint64)
+	if err := n.Flush(waittest.Context(t, testWait)); err != nil {
+		t.Fatal(err)
+	}
+	if used := owner.used(key, "hot", "requests"); used != admitted {
+		t.Errorf("the owner has %d requests, want the %d that were admitted", used, admitted)
+	}
+	if admitted += exhaust(t, owner, key); admitted != hotLimit {
+		t.Errorf("%d checks admitted in the end, want %d", admitted, hotLimit)
 	}
 }
 

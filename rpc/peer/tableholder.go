@@ -23,13 +23,15 @@ type tableHolder struct {
 
 var _ holder = (*tableHolder)(nil)
 
-// newTableHolder returns the holder of a member whose returns are sent by send. Slices end by
-// the clock of the owners, which counts the time in which the machine is suspended.
-func newTableHolder(member string, clock func() time.Duration, newID func() string, send func(context.Context, *pb.Item) error) *tableHolder {
+// newTableHolder returns the holder of a member whose returns are sent by send, to the owner
+// that owner names. Slices end by the clock of the owners, which counts the time in which the
+// machine is suspended.
+func newTableHolder(member string, clock func() time.Duration, newID func() string, send func(context.Context, *pb.Item) error, owner func(key string) string) *tableHolder {
 	h := &tableHolder{member: member, newID: newID}
 	h.table = slices.New(slices.Options{
-		Now:  func() int64 { return int64(clock()) },
-		Send: send,
+		Now:         func() int64 { return int64(clock()) },
+		Send:        send,
+		Destination: owner,
 	})
 	return h
 }

@@ -95,6 +95,7 @@ type cluster struct {
 	rings      map[string]targets                  // by the names of the members
 	changed    func(*member, int, continuity.Role) // may be nil
 	prepare    func(*member)                       // before Run; may be nil
+	at         map[string]Address                  // of members that do not choose their own
 	limiter    bool                                // members have a limiter's engine, and not the fake one
 }
 
@@ -153,7 +154,11 @@ func (c *cluster) start(name string) *member {
 	if c.prepare != nil {
 		c.prepare(m)
 	}
-	l, m2 := listen(c.t), listen(c.t)
+	at, ok := c.at[name]
+	if !ok {
+		at = Address{GRPC: "127.0.0.1:0", Gossip: "127.0.0.1:0"}
+	}
+	l, m2 := listen(c.t, at.GRPC), listen(c.t, at.Gossip)
 	m.gossip = m2
 	m.address = Address{GRPC: l.Addr().String(), Gossip: m2.Addr().String()}
 	m.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(256<<10), grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(1<<20)) // as in a node
@@ -175,9 +180,9 @@ func (c *cluster) start(name string) *member {
 	return m
 }
 
-func listen(t testing.TB) net.Listener {
+func listen(t testing.TB, address string) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +365,7 @@ type proxy struct {
 
 func newProxy(t testing.TB, to string) *proxy {
 	t.Helper()
-	p := &proxy{listener: listen(t), to: to}
+	p := &proxy{listener: listen(t, "127.0.0.1:0"), to: to}
 	go func() {
 		for {
 			in, err := p.listener.Accept()

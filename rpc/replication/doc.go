@@ -23,7 +23,8 @@
 //   - Call [Host.Run] before the node answers calls, and go on until the node has left
 //     or holds nothing; see [Host.Left].
 //   - Keep both ports open as long as the process may decide: a member whose two ports
-//     refuse connections is taken for dead, and its heir takes over at once.
+//     refuse connections is taken for dead, and its heir takes over at once. So is a boot
+//     at whose IP address and ports a later boot of the member answers.
 //   - After a call that changed the engine, call [Host.Changed]. If [Host.Waits], give large
 //     changes, and all while [Host.Lags], to [Host.Replicate] instead, and answer only after
 //     it. Ask [Host.Decides] before the call and again before the answer.

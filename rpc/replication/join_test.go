@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
+	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/internal/handshake"
 )
@@ -62,6 +63,60 @@ func TestMemberReturnsAfterACrash(t *testing.T) {
 		w.more(50)
 	}
 	w.check()
+}
+
+// TestRestartedMemberMayLeave: a boot that answers at the address of the one before proves
+// that this has ended, even if nobody has seen its ports closed. Otherwise the member could
+// not leave for a minute.
+func TestRestartedMemberMayLeave(t *testing.T) {
+	c := &cluster{
+		t: t, partitions: 64, protocol: continuity.Defaults(64), direct: true,
+		at: map[string]Address{"c": {GRPC: freeport.Test(t), Gossip: freeport.Test(t)}},
+	}
+	c.begin("a", "b", "c")
+	c.settle()
+	c.members["c"].kill()
+	m := c.start("c")
+	c.show()
+	c.settle()
+	m.state = continuity.Leaving
+	c.show()
+	select {
+	case <-m.Left():
+	case <-time.After(testWait):
+		t.Errorf("c has not left %v after its restart", testWait)
+	}
+}
+
+// TestFormerBootsAreForgotten: a member that is started again and again is known as it is now.
+func TestFormerBootsAreForgotten(t *testing.T) {
+	c := newCluster(t, 64, "a", "b", "c")
+	c.settle()
+	for range 3 {
+		c.remove("b")
+		c.start("b")
+		c.show()
+		c.settle()
+	}
+	for _, m := range c.members {
+		waittest.Until(t, m.name+" to know two members", func() bool {
+			c.show()
+			known := map[continuity.ID]bool{}
+			if err := m.inLoop(t.Context(), "contacts", func(l *loop) {
+				for id := range l.contacts {
+					known[id] = true
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range c.members {
+				if o != m && !known[o.self] {
+					return false
+				}
+			}
+			return len(known) == len(c.members)-1
+		})
+	}
 }
 
 // TestMembersThatCannotTalk refuse each other, say why, and exchange nothing.

@@ -56,6 +56,7 @@ type link struct {
 	host    *Host
 	to      continuity.ID
 	address Address
+	former  []continuity.ID // boots that have ended if this one answers
 	copier  *copier
 	cancel  context.CancelFunc
 
@@ -69,9 +70,9 @@ type link struct {
 }
 
 // connect starts to connect to a boot of a member.
-func (l *loop) connect(to continuity.ID, address Address) *link {
+func (l *loop) connect(to continuity.ID, address Address, former []continuity.ID) *link {
 	ctx, cancel := context.WithCancel(l.ctx)
-	k := &link{host: l.Host, to: to, address: address, cancel: cancel, queue: make(chan *[]byte, queuedFrames)}
+	k := &link{host: l.Host, to: to, address: address, former: former, cancel: cancel, queue: make(chan *[]byte, queuedFrames)}
 	k.copier = newCopier(k)
 	l.running.Go(func() { k.run(ctx) })
 	l.running.Go(func() { k.copier.run(ctx) })
@@ -194,6 +195,9 @@ func (k *link) exchange(ctx context.Context, client pb.PeerClient) error {
 		ended <- err
 		cancel()
 	}()
+	for _, boot := range k.former {
+		k.host.event(continuity.Dead{ID: boot})
+	}
 	k.drop()
 	k.up.Store(true)
 	k.works()

@@ -3,6 +3,7 @@
 package replication
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
@@ -209,7 +210,7 @@ func (l *loop) updateLinks(v continuity.View, addresses map[string]Address) {
 			if k != nil {
 				k.stop()
 			}
-			l.links[m.ID] = l.connect(m.ID, address)
+			l.links[m.ID] = l.connect(m.ID, address, l.formerBoots(m.ID, address))
 		}
 	}
 	roster := l.m.Roster().Names
@@ -222,6 +223,39 @@ func (l *loop) updateLinks(v continuity.View, addresses map[string]Address) {
 		delete(l.links, id)
 		delete(l.outs, id)
 	}
+	l.forgetContacts()
+}
+
+// forgetContacts forgets the members that are neither connected nor heir of a partition of
+// this one.
+func (l *loop) forgetContacts() {
+	heirs := map[*contact]bool{}
+	for i := range l.parts {
+		heirs[l.parts[i].heir.Load()] = true
+	}
+	for id, c := range l.contacts {
+		if l.links[id] == nil && !heirs[c] {
+			delete(l.contacts, id)
+		}
+	}
+}
+
+// formerBoots returns earlier boots of a member that had its address. Only one process can
+// listen at a port, so they have ended when this boot answers there. A name may lead to
+// another machine meanwhile, so it says nothing.
+func (l *loop) formerBoots(to continuity.ID, address Address) (former []continuity.ID) {
+	if _, err := netip.ParseAddrPort(address.GRPC); err != nil {
+		return nil
+	}
+	for id, k := range l.links {
+		if id.Name == to.Name && id.Boot <= to.Boot && k.address == address {
+			former = append(former, k.former...)
+			if id != to {
+				former = append(former, id)
+			}
+		}
+	}
+	return former
 }
 
 // closeLinks ends all connections and waits for their goroutines.

@@ -48,6 +48,8 @@ func TestDecodingTakesBoundedMemory(t *testing.T) {
 		{"a batch of a stream", &pb.Batch{}, empty(3, n), "a batch has at most 512"},
 		{"a batch of a member", &pb.PeerMessage{}, inBatchOf(empty(3, n)), "a batch has at most 512"},
 		{"batches of a member", &pb.PeerMessage{}, bytes.Repeat(inBatchOf(empty(3, 1000)), n/1000-1), "a batch has at most 512"},
+		{"a return that keeps too many", &pb.Batch{}, protowire.AppendBytes(protowire.AppendTag(nil, 3, protowire.BytesType),
+			protowire.AppendBytes(protowire.AppendTag(nil, 12, protowire.BytesType), empty(5, n-8))), "a batch has at most 512"},
 		{"keys to locate", &pb.LocateRequest{}, empty(1, n), "elements"},
 		{"twice the largest batch", &pb.BatchRequest{}, empty(1, maxElements), ""},
 	} {

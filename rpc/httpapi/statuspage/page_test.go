@@ -79,7 +79,7 @@ func troubled() Status {
 			Rate: 12_345.6, Unreachable: []string{"node-3"},
 			Keys: []HotKey{
 				{
-					Key: "acme/alice", Owner: "node-2", Rate: 8765.4, RateError: 12.3, Share: 0.71,
+					Key: "acme/alice", Owner: "node-2", Rate: 8765.4, RateError: 12.3, SliceRate: 7000, Share: 0.71, Holders: []Holder{{"node-1", 2}, {"10.0.0.7", 1}},
 					Limit: "tokens", Scope: "acme", Left: "1,200 of 100,000", Askers: []Asker{{"node-1", 8000}, {"10.0.0.7", 765.4}},
 				},
 				{Key: "globex", Owner: "node-3", Rate: 1.5, Limit: "requests", Scope: "globex", Left: "9 of 10", Shadow: true},
@@ -171,7 +171,7 @@ func everywhere(text string) Status {
 			Fallbacks: map[string]uint64{text: 1}, Keys: []string{text},
 		},
 		Owners:  []Run{{text, 4096}},
-		HotKeys: HotKeys{Unreachable: []string{text}, Keys: []HotKey{{Key: text, Owner: text, Limit: text, Scope: text, Left: text, Askers: []Asker{{Name: text}}}}},
+		HotKeys: HotKeys{Unreachable: []string{text}, Keys: []HotKey{{Key: text, Owner: text, Limit: text, Scope: text, Left: text, Askers: []Asker{{Name: text}}, Holders: []Holder{{Name: text}}}}},
 	}
 }
 

@@ -44,11 +44,19 @@ type HotKeys struct {
 type HotKey struct {
 	Key, Owner      string
 	Rate, RateError float64 // the rate is at most RateError higher
+	SliceRate       float64 // the part of Rate that is decided from slices
 	Share           float64 // of all calls, from 0 to 1
 	Limit, Scope    string  // with the smallest share left; "": none
 	Left            string  // what is left of it
 	Shadow          bool
 	Askers          []Asker
+	Holders         []Holder // of slices
+}
+
+// Holder is a member or a client that holds slices of a key.
+type Holder struct {
+	Name   string
+	Slices int
 }
 
 // Asker is a member or a client from which calls come.

@@ -405,8 +405,12 @@ func TestRepeatedSettle(t *testing.T) {
 		s.reserved(reserve("k", 1, 1), "settled")
 		s.reserved(reserve("k", 1, 1), "cancelled")
 		var a, b slices.Settlement
-		s.Settle(settle("k", 5), "settled", &a)
-		s.Cancel("k", "cancelled", &b)
+		if done, _, err := s.Settle(settle("k", 5), "settled", &a); !done || err != nil {
+			s.Fatalf("Settle() = %v, %v, want it done", done, err)
+		}
+		if done, _, err := s.Cancel("k", "cancelled", &b); !done || err != nil {
+			s.Fatalf("Cancel() = %v, %v, want it done", done, err)
+		}
 		late := settle("k", 1)
 		late.Final = new(false)
 		for range 2 {

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	maxInFlight = 64 // calls of Options.Send
+	maxInFlight = 64 // calls of Options.Send for one destination
 
 	// Time until a failed return is sent again, which doubles.
 	minBackoff = int64(20 * time.Millisecond)
@@ -38,21 +38,28 @@ type sender struct {
 
 	mu struct {
 		sync.Mutex
-		started  bool
-		closed   bool
-		events   events
-		ready    []*pending // to be sent as soon as there is room
-		inFlight int
-		left     int           // returns that were not acknowledged
-		empty    chan struct{} // closed when none is left; nil: nobody waits for that
+		started bool
+		closed  bool
+		events  events
+		queues  map[string]*sendQueue // by destination, those that are not empty
+		left    int                   // returns that were not acknowledged
+		empty   chan struct{}         // closed when none is left; nil: nobody waits for that
 
 		returned, failed, lost uint64
 	}
 }
 
+// sendQueue has the returns for one destination, so that one which does not answer delays
+// those for no other.
+type sendQueue struct {
+	ready    []*pending // to be sent as soon as there is room
+	inFlight int
+}
+
 // pending is a return that is to be sent.
 type pending struct {
 	key, id string
+	to      string // its queue
 	item    *pb.Item
 	backoff int64 // the last one
 	added   int64
@@ -85,6 +92,7 @@ func (e *events) Pop() any {
 func (s *sender) init(t *Table) {
 	s.table, s.wake = t, notify.New()
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.mu.queues = map[string]*sendQueue{}
 }
 
 // add enqueues a return, and the reservations that it has. It returns false if the sender is
@@ -101,9 +109,44 @@ func (s *sender) add(key string, r *slice.Return, kept []*pb.KeptReservation) bo
 		return false
 	}
 	s.mu.left++
-	s.mu.ready = append(s.mu.ready, p)
+	s.enqueueLocked(p)
 	s.wakeLocked()
 	return true
+}
+
+// enqueueLocked has a return sent as soon as there is room.
+func (s *sender) enqueueLocked(p *pending) {
+	p.to = ""
+	if name := s.table.options.Destination; name != nil {
+		p.to = name(p.key)
+	}
+	q := s.mu.queues[p.to]
+	if q == nil {
+		q = &sendQueue{}
+		s.mu.queues[p.to] = q
+	}
+	q.ready = append(q.ready, p)
+}
+
+// startLocked begins to send what is ready and has room.
+func (s *sender) startLocked() {
+	for _, q := range s.mu.queues {
+		for len(q.ready) > 0 && q.inFlight < maxInFlight {
+			p := q.ready[0]
+			q.ready[0] = nil
+			q.ready = q.ready[1:]
+			q.inFlight++
+			s.done.Go(func() { s.send(p) })
+		}
+	}
+}
+
+// sentLocked makes room for the next return to the same destination.
+func (s *sender) sentLocked(p *pending) {
+	q := s.mu.queues[p.to]
+	if q.inFlight--; q.inFlight == 0 && len(q.ready) == 0 {
+		delete(s.mu.queues, p.to)
+	}
 }
 
 // wakeAt looks for slices of a key that are over, at a time.
@@ -149,7 +192,7 @@ func (s *sender) step() time.Duration {
 	for len(s.mu.events) > 0 && s.mu.events[0].at <= now {
 		switch e := heap.Pop(&s.mu.events).(event); {
 		case e.ret != nil:
-			s.mu.ready = append(s.mu.ready, e.ret)
+			s.enqueueLocked(e.ret)
 		default:
 			keys = append(keys, e.key)
 		}
@@ -157,13 +200,7 @@ func (s *sender) step() time.Duration {
 	if len(s.mu.events) > 0 {
 		wait = min(wait, time.Duration(s.mu.events[0].at-now))
 	}
-	for len(s.mu.ready) > 0 && s.mu.inFlight < maxInFlight {
-		p := s.mu.ready[0]
-		s.mu.ready[0] = nil
-		s.mu.ready = s.mu.ready[1:]
-		s.mu.inFlight++
-		s.done.Go(func() { s.send(p) })
-	}
+	s.startLocked()
 	s.mu.Unlock()
 	for _, key := range keys {
 		s.table.sweep(key) // which may wake s
@@ -183,7 +220,7 @@ func (s *sender) send(p *pending) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.inFlight--
+	s.sentLocked(p)
 	switch {
 	case err == nil:
 		s.mu.returned++
@@ -220,7 +257,7 @@ func (s *sender) close(ctx context.Context) error {
 	defer s.mu.Unlock()
 	n := s.mu.left
 	s.mu.lost += uint64(n)
-	s.mu.left, s.mu.ready, s.mu.events = 0, nil, nil
+	s.mu.left, s.mu.queues, s.mu.events = 0, nil, nil
 	if n > 0 {
 		return fmt.Errorf("return slices: %d are lost, and their owners charge them in full: %w", n, context.Cause(ctx))
 	}
@@ -239,7 +276,7 @@ func (s *sender) empty() <-chan struct{} {
 	s.mu.empty = empty
 	for _, e := range s.mu.events {
 		if e.ret != nil {
-			s.mu.ready = append(s.mu.ready, e.ret)
+			s.enqueueLocked(e.ret)
 		}
 	}
 	s.mu.events = nil // Close has ended all slices

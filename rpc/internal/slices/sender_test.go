@@ -84,8 +84,8 @@ func TestUnacknowledgedReturns(t *testing.T) {
 	})
 }
 
-// An owner that does not answer delays the returns of others by the time of one attempt at
-// most, and there are never more attempts at once than allowed.
+// There are never more attempts at once for an owner than allowed, and those that wait are
+// sent when it answers.
 func TestManyReturns(t *testing.T) {
 	run(t, held.Options{}, func(s *scene) {
 		s.owner(nil, true)

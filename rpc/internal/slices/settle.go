@@ -88,7 +88,7 @@ func (t *Table) Settle(q *pb.SettleRequest, id string, a *Settlement) (done bool
 	switch {
 	case r.state == isCancelled:
 		return false, nil, &limiter.ConflictError{Problem: "the reservation was cancelled"}
-	case r.state == isSettled && final && !(known && slices.Equal(charged, r.charged)):
+	case r.state == isSettled && final && (!known || !slices.Equal(charged, r.charged)):
 		return false, nil, &limiter.ConflictError{Problem: "the reservation was settled with other numbers"}
 	case r.state == isSettled: // a repeated settle, or late progress
 	case r.state == isOpen && final && known && r.entry.holder.Correct(now, r.costs, charged):

@@ -32,6 +32,10 @@ type Options struct {
 	// Send must not change item and must return soon after ctx has ended. Several goroutines
 	// call it at once, for returns that may go out together.
 	Send func(ctx context.Context, item *pb.Item) error
+	// Destination names the owner of a key, so that one which does not answer delays no
+	// returns to others. It must not block, and must be safe for concurrent use. Nil: all
+	// keys have one owner.
+	Destination func(key string) string
 	// View makes what [Answer].View is from the decision with which a slice came. It is
 	// called once for each slice, without locks. A slice for which it returns nil is not
 	// taken, but returned. Nil: there are no views.
