@@ -82,14 +82,14 @@ type part struct {
 // left; the owner decides such a call. A slice that has no room for another one like it is
 // over.
 func (h *Holder) Take(now int64, costs []int64) bool {
-	if !h.fits(now, costs) {
+	if !h.Fits(now, costs) {
 		return false
 	}
 	for i, cost := range costs {
 		h.limits[i].left -= cost
 	}
 	h.calls++
-	if !h.fits(now, costs) {
+	if !h.Fits(now, costs) {
 		h.end()
 	}
 	return true
@@ -98,7 +98,7 @@ func (h *Holder) Take(now int64, costs []int64) bool {
 // Reserve is like Take, but the costs are held until Correct. What is held when the slice
 // ends is not in its [Return]: whoever returns it tells the owner of the reservations.
 func (h *Holder) Reserve(now int64, costs []int64) bool {
-	if !h.fits(now, costs) {
+	if !h.Fits(now, costs) {
 		return false
 	}
 	for i, cost := range costs {
@@ -131,8 +131,8 @@ func (h *Holder) Correct(now int64, reserved, actual []int64) bool {
 	return true
 }
 
-// fits reports whether the slice has room for a call. It ends a slice whose time is over.
-func (h *Holder) fits(now int64, costs []int64) bool {
+// Fits reports whether the slice has room for a call. It ends a slice whose time is over.
+func (h *Holder) Fits(now int64, costs []int64) bool {
 	h.expire(now)
 	if !h.live || len(costs) != len(h.limits) {
 		return false

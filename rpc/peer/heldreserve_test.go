@@ -307,6 +307,35 @@ func TestKilledHolder(t *testing.T) {
 	}
 }
 
+// TestReservesOfADeadOwner: while a slice has room, reserves are answered from it, also the one
+// that was to renew it, and settled there. Their ids are not those that the owner was asked with.
+func TestReservesOfADeadOwner(t *testing.T) {
+	nodes := newCluster(t, 2)
+	owner, n := nodes[0], nodes[1]
+	key := owner.ownedBy(0)
+	makeBusy(t, owner, n, key)
+	owner.kill()
+	ids := map[string]bool{}
+	for {
+		d := reserveBusy(t, n, key, 4, 6)
+		if d.Route != pb.Route_ROUTE_SLICE {
+			break
+		}
+		ids[d.RequestId] = true
+	}
+	if len(ids) < 8 {
+		t.Errorf("%d reserves were answered from the slice, want more", len(ids))
+	}
+	if held := n.Status().Slices.Held; held != 1 {
+		t.Errorf("%d slices are held after that, want the one, until its deadline", held)
+	}
+	for id := range ids {
+		if s := settleBusy(t, n, key, id, 1); s.Route != pb.Route_ROUTE_SLICE {
+			t.Fatalf("Settle(%s) = %v, want it settled from the slice", id, s)
+		}
+	}
+}
+
 // TestConcurrentHeldReservations: many callers reserve at members that do not own a key, and
 // settle and cancel anywhere, until the limit denies. What is charged in the end is what was
 // settled and what is open, and the limit was never exceeded.

@@ -251,7 +251,7 @@ func TestReservesForTheOwner(t *testing.T) {
 				s.Errorf("a reserve is served with the id %q, which an owner rejects", id)
 			}
 		}
-		if s.Take(&pb.CheckRequest{Key: "k", Tier: "t", Model: "m", ServiceTier: "flex"}, &a, false) {
+		if s.Take(&pb.CheckRequest{Key: "k", Tier: "t", Model: "m", ServiceTier: "flex", Requests: new(int64(0))}, &a, false) {
 			s.Error("a check is served from a slice for reserves")
 		}
 		s.reserved(of(func(q *pb.ReserveRequest) { q.Costs = map[string]int64{"images": 1} }), "r")

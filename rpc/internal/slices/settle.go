@@ -34,7 +34,7 @@ func (t *Table) reserveLocked(s *shard, k *key, e *entry, q *pb.ReserveRequest, 
 	costs, used := numbers[:n:n], numbers[n:]
 	granted, err := e.from.tariff.Reserve(&s.request, costs)
 	s.request.Costs = nil
-	if err != nil {
+	if err != nil || !e.holder.Fits(now, costs) {
 		return false
 	}
 	r := newReservation(k.name, e, q, id, now)
