@@ -46,8 +46,9 @@ type hotCluster struct {
 	apart   map[string]int // the node at which a key is not checked, by its index
 	next    atomic.Uint64
 
-	mu   sync.Mutex
-	keys map[string]*hotKey
+	mu      sync.Mutex
+	keys    map[string]*hotKey
+	refused int // checks of all keys, because of overload
 }
 
 // hotKey is what became of the checks of a key. Times are since the start of the load.
@@ -112,6 +113,7 @@ func (h *hotCluster) event(e *bench.Event) {
 	k := h.keys[e.Call.Key]
 	switch {
 	case errors.Is(e.Err, bench.ErrOverloaded): // it charges nothing
+		h.refused++
 	case e.Err != nil:
 		k.failed++
 	case e.Answer.Outcome == bench.Allowed:
@@ -233,7 +235,8 @@ func (h *hotCluster) awaitHolder(i int) {
 }
 
 // wantExact checks that no limit was exceeded and no charge lost, whatever happened, and that
-// what was lent was not denied to others for long: less than 2 % of a limit, in all.
+// much of a limit was answered from slices and less than 2 % of it denied early: unless the
+// machine was so busy that nodes refused calls, so that others got more than their part.
 func (h *hotCluster) wantExact(r *audit.Report) {
 	h.t.Helper()
 	h.t.Logf("%s", r.Summary())
@@ -255,13 +258,16 @@ func (h *hotCluster) wantExact(r *audit.Report) {
 		}
 		early, lost := hotLimit-before-k.failed, hotLimit-len(k.sent)-k.failed
 		h.t.Logf("%s: %d of %d admitted, %d of them from slices, %d failed; room at the first denial %d, in the end %d", key, len(k.sent), hotLimit, k.fromSlices, k.failed, early, lost)
+		if h.refused > len(k.sent)/100 {
+			h.t.Logf("%d calls were refused because of overload: what slices cost says nothing", h.refused)
+			continue
+		}
 		if early > most || lost > most {
 			h.t.Errorf("%s: room for %d at the first denial, and for %d in the end, want at most %d", key, early, lost, most)
 		}
-		// The owner decides a part itself, the last fifth of a limit is not lent, and on a busy
-		// machine the calls are too few.
-		if k.fromSlices < hotLimit/10 {
-			h.t.Errorf("%s: %d of %d were answered from slices, want more than a tenth", key, k.fromSlices, len(k.sent))
+		// The owner decides a part itself, and the last fifth of a limit is not lent.
+		if k.fromSlices < hotLimit/4 {
+			h.t.Errorf("%s: %d of %d were answered from slices, want more than a quarter", key, k.fromSlices, len(k.sent))
 		}
 	}
 }

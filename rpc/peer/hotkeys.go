@@ -94,8 +94,8 @@ func (r *Router) addAskers(key *pb.HotKey, askers map[uint32]float64, lent *lent
 		}
 		for i := range lent.holders[:min(maxListed, len(lent.holders))] {
 			h := &lent.holders[i]
-			holder := &pb.SliceHolder{Slices: int32(h.slices), Rate: float64(h.rate)}
-			if holder.Name = (&pb.SliceHolder_Client{Client: h.text}); h.member {
+			holder := &pb.SliceHolder{Name: &pb.SliceHolder_Client{Client: h.text}, Slices: int32(h.slices), Rate: float64(h.rate)}
+			if h.member {
 				holder.Name = &pb.SliceHolder_Member{Member: h.text}
 			}
 			key.Holders = append(key.Holders, holder)
