@@ -128,16 +128,31 @@ func (h *hotCluster) event(e *bench.Event) {
 	}
 }
 
-// exhausted reports whether all keys have reached their limit.
-func (h *hotCluster) exhausted() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, k := range h.keys {
-		if k.denied < hotDenials {
-			return false
+// awaitLimits waits until all keys have reached their limit, which takes longer on a machine
+// that is busy.
+func (h *hotCluster) awaitLimits() {
+	h.t.Helper()
+	for end := time.Now().Add(2 * waittest.Limit); ; time.Sleep(slowPoll) {
+		problem := h.belowLimit()
+		switch {
+		case problem == "":
+			return
+		case time.Now().After(end):
+			h.t.Fatal(problem)
 		}
 	}
-	return true
+}
+
+// belowLimit names a key that has not reached its limit, "" if there is none.
+func (h *hotCluster) belowLimit() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key, k := range h.keys {
+		if k.denied < hotDenials {
+			return fmt.Sprintf("%s has not reached its limit: %d admitted, %d denied, %d failed, %d of all keys refused", key, len(k.sent), k.denied, k.failed, h.refused)
+		}
+	}
+	return ""
 }
 
 // run checks the keys until all have reached their limit, while the faults happen, and
@@ -160,7 +175,7 @@ func (h *hotCluster) run(faults func()) *audit.Report {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(h.t.Context(), 2*waittest.Limit)
+	ctx, stop := context.WithTimeout(h.t.Context(), 4*waittest.Limit)
 	defer stop()
 	var result *bench.Result
 	done := make(chan struct{})
@@ -182,7 +197,7 @@ func (h *hotCluster) run(faults func()) *audit.Report {
 	}()
 	time.Sleep(2 * time.Second)
 	faults()
-	waittest.Until(h.t, "all keys to reach their limit", h.exhausted)
+	h.awaitLimits()
 	stop()
 	<-done
 	if result == nil {
@@ -265,9 +280,10 @@ func (h *hotCluster) wantExact(r *audit.Report) {
 		if early > most || lost > most {
 			h.t.Errorf("%s: room for %d at the first denial, and for %d in the end, want at most %d", key, early, lost, most)
 		}
-		// The owner decides a part itself, and the last fifth of a limit is not lent.
-		if k.fromSlices < hotLimit/4 {
-			h.t.Errorf("%s: %d of %d were answered from slices, want more than a quarter", key, k.fromSlices, len(k.sent))
+		// The owner decides a part itself, the last fifth of a limit is not lent, and a new owner
+		// learns how hot a key is.
+		if k.fromSlices < hotLimit/10 {
+			h.t.Errorf("%s: %d of %d were answered from slices, want more than a tenth", key, k.fromSlices, len(k.sent))
 		}
 	}
 }
