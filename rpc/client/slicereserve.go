@@ -57,6 +57,20 @@ func (c *Client) settleFromSlice(ctx context.Context, q *pb.SettleRequest) (s Se
 	}, true, nil
 }
 
+// settleAtOnce settles the reservation if it was made from a slice which lasts. It does not
+// wait.
+func (r *Reservation) settleAtOnce(q *pb.SettleRequest) bool {
+	if r.client.slices == nil {
+		return false
+	}
+	var a slices.Settlement
+	done, _, _ := r.client.slices.Settle(q, q.GetRequestId(), &a) // an error is reported when the call is delivered
+	if done {
+		r.leased.Store(leaseOver)
+	}
+	return done
+}
+
 // cancelFromSlice is like settleFromSlice for a cancel.
 func (c *Client) cancelFromSlice(ctx context.Context, key, id string) (done bool, err error) {
 	if c.slices == nil || ctx.Err() != nil {

@@ -283,6 +283,52 @@ func TestEndWithoutReturn(t *testing.T) {
 	})
 }
 
+// A reservation that has ended in memory, which no owner knows, is not made anew by a later
+// call, though its lease lasts longer than the client remembers it.
+func TestEndedInMemoryIsNotBrought(t *testing.T) {
+	for name, end := range map[string]func(scene, *client.Reservation) error{
+		"settle": func(t scene, r *client.Reservation) error {
+			_, err := r.Settle(t.Context(), client.Usage{})
+			return err
+		},
+		"settle later": func(t scene, r *client.Reservation) error { return r.SettleLater(client.Usage{}) },
+		"cancel":       func(t scene, r *client.Reservation) error { return r.Cancel(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			runLendingReserves(t, client.Options{}, func(t scene, _ *lender) {
+				e := estimate
+				e.TTL = time.Hour
+				mustReserve(t, e)
+				r := mustReserve(t, e)
+				if err := end(t, r); err != nil || t.c.Status().Slices.Settled != 1 {
+					t.Fatalf("the end of the reservation = %v, %+v, want it in memory", err, t.c.Status().Slices)
+				}
+				time.Sleep(2 * time.Minute)
+				n := t.nodes["a"]
+				n.batches(func(b *pb.Batch, out *pb.Answers) {
+					for i := range b.GetItems() {
+						out.Results[i] = errorResult(codes.NotFound)
+					}
+				})
+				if _, err := r.Progress(t.Context(), client.Usage{}); !errors.Is(err, client.ErrUnknownReservation) {
+					t.Errorf("Progress() later = %v, want ErrUnknownReservation", err)
+				}
+				if _, err := r.Settle(t.Context(), client.Usage{}); !errors.Is(err, client.ErrUnknownReservation) {
+					t.Errorf("Settle() later = %v, want ErrUnknownReservation", err)
+				}
+				if err := errors.Join(r.SettleLater(client.Usage{}), t.c.Flush(t.Context())); err != nil {
+					t.Errorf("SettleLater() later = %v", err)
+				}
+				for _, m := range n.sent() {
+					if q, ok := m.(*pb.SettleRequest); ok && q.GetReservation() != nil {
+						t.Errorf("the owner had %v, want no reservation", q)
+					}
+				}
+			})
+		})
+	}
+}
+
 func errorResult(code codes.Code) *pb.Result {
 	return &pb.Result{Result: &pb.Result_Error{Error: &pb.Error{Code: int32(code), Message: "from the test"}}}
 }
