@@ -177,7 +177,7 @@ func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 		return
 	}
 	if code(f.result) == codes.NotFound {
-		if result, known := r.endInFallback(f.Call); known {
+		if result := r.endUnknown(f.Call); result != nil {
 			f.result = result
 		}
 	}

@@ -3,6 +3,7 @@
 package peer
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ const (
 	maxLentKeys    = 10_000
 	maxKeyAskers   = 256
 	maxSlicesOfKey = 256
+	maxKeyUnknown  = 256
 	// maxIdle is after what time without a request for a slice its asker is forgotten: when
 	// its returned calls do not count any more.
 	maxIdle = 2 * ratePeriod
@@ -54,6 +56,9 @@ type lentKey struct {
 	slices  []*lentSlice
 	holders map[uint32]int // how many of the slices an asker holds; nil: none was lent yet
 	period  int64          // number of the ratePeriod of the askers' calls
+	// unknown has ids of reservations that clients may have made from slices, and when they
+	// were asked for first; nil: none.
+	unknown map[string]time.Duration
 }
 
 // sliceAsker is who has asked for a slice, by the number in [call.Call].Asker.
@@ -67,14 +72,16 @@ type sliceAsker struct {
 
 // lentSlice is a slice that is outstanding.
 type lentSlice struct {
-	id     string
-	key    string
-	asker  uint32
-	calls  int64 // that it has room for, at most
-	holder askerName
-	model  string // of the calls that it is for; "*": none
-	limits []lentLimit
-	until  time.Duration // the end of its lease
+	id      string
+	key     string
+	asker   uint32
+	calls   int64 // that it has room for, at most
+	holder  askerName
+	model   string // of the calls that it is for; "*": none
+	limits  []lentLimit
+	reserve bool          // it is for reserves; else for checks
+	lent    time.Duration // when it was lent
+	until   time.Duration // the end of its lease
 
 	// What follows is guarded by the lock of the partition.
 	recalled time.Duration // until when denials wait for its return; 0: it was not recalled
@@ -189,7 +196,8 @@ func (k *lentKey) holdersWith(asker uint32) int {
 
 // add remembers a slice that was lent after begin.
 func (l *lender) add(partition int, s *lentSlice, lease time.Duration) {
-	s.until = l.now() + slice.Kept(lease)
+	s.lent = l.now()
+	s.until = s.lent + slice.Kept(lease)
 	p := &l.partitions[partition]
 	p.Lock()
 	defer p.Unlock()
@@ -228,6 +236,53 @@ func (l *lender) returned(partition int, key, id string, calls int64) bool {
 	}
 	k.slices = slices.Delete(k.slices, i, i+1)
 	return true
+}
+
+// mayHave reports whether a client may have made a reservation from a slice of key, so that
+// this member, which does not know the id, will when the slice is returned: from one that was
+// lent before the id was asked for first. So that is over when these slices are, whatever is
+// lent later. The ids of reservations that members make name them.
+func (l *lender) mayHave(partition int, key, id string) bool {
+	if l.outstanding.Load() == 0 {
+		return false
+	}
+	now := l.now()
+	p := &l.partitions[partition]
+	p.Lock()
+	defer p.Unlock()
+	k := p.keys[key]
+	if k == nil {
+		return false
+	}
+	l.pruneLocked(k, now)
+	first, asked := k.unknown[id]
+	if !asked {
+		first = now
+	}
+	switch mayHave := k.lentToClient(first); {
+	case !mayHave:
+		delete(k.unknown, id)
+		return false
+	case asked:
+		return true
+	}
+	if len(k.unknown) >= maxKeyUnknown {
+		maps.DeleteFunc(k.unknown, func(_ string, first time.Duration) bool { return !k.lentToClient(first) })
+		if len(k.unknown) >= maxKeyUnknown {
+			return false
+		}
+	}
+	if k.unknown == nil {
+		k.unknown = map[string]time.Duration{}
+	}
+	k.unknown[strings.Clone(id)] = first
+	return true
+}
+
+// lentToClient reports whether a slice for reserves is outstanding that was lent to a client at
+// a time or before.
+func (k *lentKey) lentToClient(at time.Duration) bool {
+	return slices.ContainsFunc(k.slices, func(s *lentSlice) bool { return s.reserve && !s.holder.member && s.lent <= at })
 }
 
 // endLocked ends a slice of k, from whose list the caller removes it.
