@@ -117,3 +117,37 @@ func TestStreamedEndWhileReturning(t *testing.T) {
 		}
 	}
 }
+
+// TestDrainingHolder: a member that leaves returns its slices before it refuses the streams of
+// other members. Even if it does not, or while the return is under way, nobody is told that
+// its reservations are unknown.
+func TestDrainingHolder(t *testing.T) {
+	nodes := newCluster(t, 3)
+	owner, n, other := nodes[0], nodes[1], nodes[2]
+	open := n.holdReturns()
+	key := owner.ownedBy(0)
+	makeBusy(t, owner, n, key)
+	q := endOf("settle", key, heldReserve(t, n, key, 20, 30).RequestId)
+	returned := make(chan error, 1)
+	go func() { returned <- n.ReturnSlices(waittest.Context(t, testWait)) }()
+	want := func(at *node, when string) {
+		t.Helper()
+		if r := at.doOne(waittest.Context(t, 300*time.Millisecond), q, call.API); code(r) != codes.Unavailable {
+			t.Errorf("Settle() at %s %s = %v, want unavailable", at.name, when, r)
+		}
+	}
+	waittest.Until(t, "the slices to end", func() bool { return n.Status().Slices.PendingReturns > 0 })
+	want(other, "during the return")
+	n.Drain()
+	want(other, "after the streams have ended")
+	want(owner, "after the streams have ended")
+	open()
+	if err := <-returned; err != nil {
+		t.Errorf("ReturnSlices() = %v", err)
+	}
+	for _, at := range nodes {
+		if r := at.doOne(waittest.Context(t, testWait), q, call.API); r.GetSettlement().GetStatus() != pb.ReservationStatus_RESERVATION_STATUS_SETTLED {
+			t.Errorf("Settle() at %s after the return = %v, want it settled", at.name, r)
+		}
+	}
+}
