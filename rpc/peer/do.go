@@ -183,18 +183,6 @@ func (r *Router) endInFallback(c *call.Call) (result *pb.Result, known bool) {
 	return result, true
 }
 
-// endUnknown answers a settle or a cancel of a reservation that the owner does not know. It
-// returns nil if nobody knows it.
-func (r *Router) endUnknown(c *call.Call) *pb.Result {
-	if result, known := r.endInFallback(c); known {
-		return result
-	}
-	if c.Decider == "" && c.Attempt == 0 && r.lender.mayHave(c.Partition, c.Key, c.RequestID) {
-		return unavailable("the reservation may be in a slice that was lent to a client, and is not returned yet: try again")
-	}
-	return nil
-}
-
 // decideAt lets a service of this process decide one call.
 func decideAt(s *server.Service, c *call.Call) *pb.Result {
 	results := s.Do(context.Background(), []call.Call{*c})
