@@ -263,7 +263,7 @@ func TestShutdownIsOrderlyAndLogged(t *testing.T) {
 	}
 	at := 0
 	for _, step := range []string{
-		"turn unready", "leave the ring", "wait for the drain delay", "flush the outbox", "stop servers", "stop background work",
+		"turn unready", "leave the ring", "wait for the drain delay", "return slices", "flush the outbox", "stop servers", "stop background work",
 		"leave the cluster", "save state", "close ",
 	} {
 		next := strings.Index(r.log.String()[at:], `step="`+step)

@@ -63,13 +63,19 @@ func (c *estimateCopy) wire(key string) *pb.ReserveRequest {
 	return r
 }
 
+// leaseOver is the lease of a reservation that has ended in memory. No owner knows it, so
+// that one would make it anew, and charge it again. It is never leased again.
+const leaseOver = -1
+
 // renewed takes note that the lease began at a time or later.
 func (r *Reservation) renewed(at time.Time) {
 	ttl := time.Duration(r.estimate.ttl) * time.Second
 	if ttl == 0 {
 		ttl = defaultTTL
 	}
-	r.leased.Store(at.Add(ttl).UnixNano())
+	if was := r.leased.Load(); was != leaseOver {
+		r.leased.CompareAndSwap(was, at.Add(ttl).UnixNano())
+	}
 }
 
 // isLeased reports whether this client made the reservation and its lease lasts.

@@ -26,7 +26,7 @@ type Reservation struct {
 	client   *Client
 	phase    atomic.Int32
 	estimate estimateCopy // of the caller that made the reservation, as it was sent
-	leased   atomic.Int64 // until when its lease lasts at least, in Unix nanoseconds; 0: not known
+	leased   atomic.Int64 // until when its lease lasts at least, in Unix nanoseconds; 0: not known; or leaseOver
 }
 
 // The phases of a reservation, as far as this handle knows.
@@ -74,6 +74,7 @@ func (r *Reservation) report(ctx context.Context, verb string, u Usage, final bo
 	if s, done, err := r.client.settleFromSlice(ctx, &w.request); err != nil {
 		return Settlement{}, fmt.Errorf("%s %s: %w", verb, r.Key, err)
 	} else if done {
+		r.leased.Store(leaseOver)
 		return s, nil
 	}
 	f := callFields{key: r.Key, requestID: r.RequestID, costs: u.Costs}
@@ -115,6 +116,7 @@ func (r *Reservation) Cancel(ctx context.Context) error {
 		return fmt.Errorf("cancel %s: %w", r.Key, err)
 	}
 	if done {
+		r.leased.Store(leaseOver)
 		r.phase.CompareAndSwap(reserved, ended)
 		return nil
 	}

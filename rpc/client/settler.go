@@ -113,6 +113,9 @@ func (r *Reservation) SettleLater(u Usage) error {
 	// The caller may change what u points to.
 	u.InputTokens, u.OutputTokens, u.Costs = clone(u.InputTokens), clone(u.OutputTokens), maps.Clone(u.Costs)
 	w := u.wire(r.Key, r.RequestID, true)
+	if r.settleAtOnce(&w.request) {
+		return nil
+	}
 	r.bring(w) // nobody can be asked for it when the call is delivered
 	err := r.client.settler.outbox.Put(&w.item)
 	switch {

@@ -57,6 +57,20 @@ func (c *Client) settleFromSlice(ctx context.Context, q *pb.SettleRequest) (s Se
 	}, true, nil
 }
 
+// settleAtOnce settles the reservation if it was made from a slice which lasts. It does not
+// wait.
+func (r *Reservation) settleAtOnce(q *pb.SettleRequest) bool {
+	if r.client.slices == nil {
+		return false
+	}
+	var a slices.Settlement
+	done, _, _ := r.client.slices.Settle(q, q.GetRequestId(), &a) // an error is reported when the call is delivered
+	if done {
+		r.leased.Store(leaseOver)
+	}
+	return done
+}
+
 // cancelFromSlice is like settleFromSlice for a cancel.
 func (c *Client) cancelFromSlice(ctx context.Context, key, id string) (done bool, err error) {
 	if c.slices == nil || ctx.Err() != nil {
@@ -70,9 +84,13 @@ func (c *Client) cancelFromSlice(ctx context.Context, key, id string) (done bool
 	return true, nil
 }
 
-// awaitReturn waits until the owner has a reservation that was made from a slice, for half of
-// the time of the call at most. err is that of the table, and ends the call. If ctx ends, the
-// call that follows says so.
+// errNotReturned is the error of a call for a reservation from a slice that has ended, if the
+// owner may not have the return yet. The owner would not know the reservation.
+var errNotReturned = &statusError{ErrUnreachable, status.Error(codes.Unavailable, "the return of the slice of this reservation is not acknowledged yet: try again")}
+
+// awaitReturn waits until the owner has a reservation that was made from a slice, or the return
+// of that is lost, for as long as the call may take. If it returns nil, the owner is to be
+// asked. err is that of the table, and ends the call.
 func (c *Client) awaitReturn(ctx context.Context, returned <-chan struct{}, err error) error {
 	if err != nil {
 		return &statusError{ErrConflict, status.Error(codes.AlreadyExists, err.Error())}
@@ -80,16 +98,18 @@ func (c *Client) awaitReturn(ctx context.Context, returned <-chan struct{}, err 
 	if returned == nil {
 		return nil
 	}
-	wait := c.timeout
-	if at, ok := ctx.Deadline(); ok {
-		wait = time.Until(at)
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
 	}
-	timer := time.NewTimer(wait / 2)
-	defer timer.Stop()
 	select {
 	case <-returned:
-	case <-timer.C:
+		return nil
 	case <-ctx.Done():
 	}
-	return nil
+	if ctx.Err() == context.Canceled {
+		return ctx.Err()
+	}
+	return errNotReturned
 }

@@ -78,7 +78,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 	}
 	for i := range calls {
 		if c := &calls[i]; c.Kind.EndsReservation() && c.Origin != call.Outbox && results.Code(i) == codes.NotFound {
-			if result, known := r.endInFallback(c); known {
+			if result := r.endUnknown(c); result != nil {
 				results.Set(i, result)
 			}
 		}

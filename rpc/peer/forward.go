@@ -32,6 +32,9 @@ type forward struct {
 	waits     bool            // for members to agree on the owner; see bounce
 	returned  <-chan struct{} // what it waits for before it is sent to its owner; see returning
 
+	asked       int  // how often its maker has answered that a return is under way; at most 10
+	makerSilent bool // the member that made its reservation from a slice did not answer
+
 	unanswered bool // a member may have decided it whose answer did not arrive
 	redirected bool // by the owner, or by a member with another routing table
 	rerouted   bool
@@ -167,11 +170,14 @@ func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 	if f.bounces > 0 && !f.fellBack {
 		r.ownerless.answered(f.Partition, r.owners.Clock())
 	}
+	if code(f.result) == codes.NotFound && r.mayBeReturning(f) {
+		f.result = notReturned()
+	}
 	if !f.Kind.EndsReservation() || f.Origin == call.Outbox {
 		return
 	}
 	if code(f.result) == codes.NotFound {
-		if result, known := r.endInFallback(f.Call); known {
+		if result := r.endUnknown(f.Call); result != nil {
 			f.result = result
 		}
 	}
@@ -186,9 +192,13 @@ var errTooLate = fmt.Errorf("%w: it came to the member too late", link.ErrTimeou
 
 // accept takes the result of the member that was asked.
 func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result) {
-	if f.toDecider && code(result) == codes.NotFound {
+	switch {
+	case f.toDecider && code(result) == codes.NotFound:
 		// The member does not know the reservation any more; the owner may.
 		r.startAtOwner(ctx, r.table.Load(), f)
+		return
+	case f.toDecider && f.Held() && code(result) == codes.Unavailable:
+		r.askMakerAgain(ctx, f, result)
 		return
 	}
 	route := routeOf(f.Kind, result)
@@ -262,6 +272,7 @@ func (r *Router) retry(ctx *link.DeadlineContext, f *forward, err error) {
 	}
 	if cause, ok := causeOf(err); ok {
 		if f.toDecider && f.Held() { // the owner knows it if the slice was returned
+			f.makerSilent = true
 			r.startAtOwner(ctx, r.table.Load(), f)
 			return
 		}

@@ -132,20 +132,36 @@ func (r *Router) sliceAnswered(f *forward) {
 
 // placeHeld chooses where a settle or a cancel of a reservation is decided that this member
 // made from a slice: here, while the slice is held, and otherwise by the owner, under its id
-// there. If the return of the slice is under way, the call waits for that.
+// there, once that has the return of the slice. A call by a stream does not wait for that, nor
+// is it forwarded, because all calls of the stream would wait.
 func (r *Router) placeHeld(c *call.Call, mine bool) *pb.Result {
 	if err := r.local.Validate(c); err != nil {
 		return server.Failed(err)
 	}
-	switch settlement, err := r.holder.End(c); {
+	settlement, err := r.holder.End(c)
+	switch {
 	case err != nil:
 		return server.Failed(err)
 	case settlement != nil:
 		return &pb.Result{Result: &pb.Result_Settlement{Settlement: settlement}}
-	case mine && r.holder.Returning(c.Key, c.RequestID) == nil:
-		return nil
 	}
-	return forwarded
+	returned := r.holder.Returning(c.Key, c.RequestID)
+	switch {
+	case mine && returned == nil:
+		return nil
+	case !c.Origin.Streamed():
+		return forwarded
+	case returned == nil:
+		return r.redirect(c)
+	}
+	return notReturned()
+}
+
+// notReturned returns the result of a settle or a cancel of a reservation from a slice that
+// has ended, if the owner of the key may not have its return yet. The owner would not know the
+// reservation, and the usage would be lost.
+func notReturned() *pb.Result {
+	return unavailable("the return of the slice of this reservation is not acknowledged yet: try again")
 }
 
 // returning returns what f has to wait for before it is sent to the owner: the return of the
@@ -157,22 +173,49 @@ func (r *Router) returning(f *forward) <-chan struct{} {
 	return r.holder.Returning(f.Key, f.RequestID)
 }
 
-// awaitReturn waits until the owner has the reservation of f, for half of the time that is left
-// at most, and sends f to it.
+// awaitReturn waits until the owner has the reservation of f, or its return is lost, and sends
+// f to it.
 func (r *Router) awaitReturn(ctx *link.DeadlineContext, f *forward) {
-	wait := r.timeout
-	if at, ok := ctx.Deadline(); ok {
-		wait = time.Until(at)
+	at, _ := ctx.Deadline()
+	returned := wait(ctx, time.Until(at), f.returned)
+	f.returned = nil
+	if returned {
+		r.startAtOwner(ctx, r.table.Load(), f)
+		return
 	}
-	timer := time.NewTimer(wait / 2)
+	f.result = notReturned()
+}
+
+// askMakerAgain asks the member again that made the reservation of f from a slice, and that
+// waits for the return of the slice. If there is no time left, its last answer is that to f.
+func (r *Router) askMakerAgain(ctx *link.DeadlineContext, f *forward, last *pb.Result) {
+	pause := min(bounceWait<<f.asked, maxBounceWait)
+	f.asked = min(f.asked+1, 10)
+	if at, _ := ctx.Deadline(); time.Until(at) < pause+bounceWait || ctx.Err() != nil {
+		f.result = last
+		return
+	}
+	wait(ctx, pause, nil)
+	r.start(ctx, r.table.Load(), f)
+}
+
+// wait waits for a time, until ctx ends, or until done is closed, and reports whether that is.
+func wait(ctx context.Context, d time.Duration, done <-chan struct{}) bool {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-f.returned:
+	case <-done:
+		return true
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	f.returned = nil
-	r.startAtOwner(ctx, r.table.Load(), f)
+	return false
+}
+
+// mayBeReturning reports whether the owner may not know the reservation of f because the
+// return of its slice is under way: the member that made it did not answer, and has not left.
+func (r *Router) mayBeReturning(f *forward) bool {
+	return f.makerSilent && r.table.Load().member(f.Decider) != nil
 }
 
 // returnSlice sends the return of a slice to the owner of its key. It returns nil when the

@@ -172,7 +172,7 @@ func (r *Router) lend(calls []call.Call, results *server.Results) {
 		if !r.local.Lend(results, i, &loan) {
 			continue
 		}
-		s := &lentSlice{id: loan.ID, key: strings.Clone(c.Key), asker: c.Asker, calls: loan.Calls, holder: name, model: strings.Clone(modelOf(c))}
+		s := &lentSlice{id: loan.ID, key: strings.Clone(c.Key), asker: c.Asker, calls: loan.Calls, reserve: loan.Reserve, holder: name, model: strings.Clone(modelOf(c))}
 		if loan.Reserve {
 			s.calls = limiter.MaxKept // those that cost less than this one are more
 		}

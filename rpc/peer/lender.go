@@ -23,6 +23,7 @@ const (
 	maxLentKeys    = 10_000
 	maxKeyAskers   = 256
 	maxSlicesOfKey = 256
+	maxKeyUnknown  = 256
 	// maxIdle is after what time without a request for a slice its asker is forgotten: when
 	// its returned calls do not count any more.
 	maxIdle = 2 * ratePeriod
@@ -54,6 +55,9 @@ type lentKey struct {
 	slices  []*lentSlice
 	holders map[uint32]int // how many of the slices an asker holds; nil: none was lent yet
 	period  int64          // number of the ratePeriod of the askers' calls
+	// unknown has ids of reservations that clients may have made from slices, and when they
+	// were asked for first; nil: none.
+	unknown map[string]time.Duration
 }
 
 // sliceAsker is who has asked for a slice, by the number in [call.Call].Asker.
@@ -67,14 +71,16 @@ type sliceAsker struct {
 
 // lentSlice is a slice that is outstanding.
 type lentSlice struct {
-	id     string
-	key    string
-	asker  uint32
-	calls  int64 // that it has room for, at most
-	holder askerName
-	model  string // of the calls that it is for; "*": none
-	limits []lentLimit
-	until  time.Duration // the end of its lease
+	id      string
+	key     string
+	asker   uint32
+	calls   int64 // that it has room for, at most
+	holder  askerName
+	model   string // of the calls that it is for; "*": none
+	limits  []lentLimit
+	reserve bool          // it is for reserves; else for checks
+	lent    time.Duration // when it was lent
+	until   time.Duration // the end of its lease
 
 	// What follows is guarded by the lock of the partition.
 	recalled time.Duration // until when denials wait for its return; 0: it was not recalled
@@ -189,7 +195,8 @@ func (k *lentKey) holdersWith(asker uint32) int {
 
 // add remembers a slice that was lent after begin.
 func (l *lender) add(partition int, s *lentSlice, lease time.Duration) {
-	s.until = l.now() + slice.Kept(lease)
+	s.lent = l.now()
+	s.until = s.lent + slice.Kept(lease)
 	p := &l.partitions[partition]
 	p.Lock()
 	defer p.Unlock()

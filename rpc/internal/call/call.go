@@ -263,10 +263,15 @@ func (c *Call) Withdrawal() *pb.Item {
 	return item
 }
 
-// Copy returns an item with a copy of the message and with the id at the owner. Only
-// the attempt of a withdrawal is copied too.
+// Copy returns an item with a copy of the message and with the id at the owner, which knows a
+// reservation made in fallback when the item is sent to it. It may not know one from a slice
+// yet, so that the id still names the decider. Only the attempt of a withdrawal is copied too.
 func (c *Call) Copy() *pb.Item {
-	item := itemOf(withID(c.request, c.RequestID))
+	id := c.RequestID
+	if c.Held() {
+		id = c.CallerID()
+	}
+	item := itemOf(withID(c.request, id))
 	if c.Kind == Cancel {
 		item.Attempt, item.Withdrawn = c.Attempt, proto.CloneOf(c.Withdrawn)
 	}

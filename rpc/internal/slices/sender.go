@@ -65,11 +65,13 @@ type pending struct {
 	added   int64
 }
 
-// event is what to do at a time: send a return, or look for slices of a key that are over.
+// event is what to do at a time: send a return, have a shard forget reservations, or look for
+// slices of a key that are over.
 type event struct {
-	at  int64
-	ret *pending // nil: look at key
-	key string
+	at    int64
+	ret   *pending // nil: none
+	shard *shard   // nil: none
+	key   string
 }
 
 // events is a heap.
@@ -150,13 +152,18 @@ func (s *sender) sentLocked(p *pending) {
 }
 
 // wakeAt looks for slices of a key that are over, at a time.
-func (s *sender) wakeAt(at int64, key string) {
+func (s *sender) wakeAt(at int64, key string) { s.schedule(event{at: at, key: key}) }
+
+// forgetAt has a shard forget reservations, at a time.
+func (s *sender) forgetAt(at int64, sh *shard) { s.schedule(event{at: at, shard: sh}) }
+
+func (s *sender) schedule(e event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.closed {
 		return
 	}
-	heap.Push(&s.mu.events, event{at: at, key: key})
+	heap.Push(&s.mu.events, e)
 	s.wakeLocked()
 }
 
@@ -187,12 +194,15 @@ func (s *sender) run() {
 func (s *sender) step() time.Duration {
 	now := s.table.options.Now()
 	var keys []string
+	var shards []*shard
 	wait := time.Hour
 	s.mu.Lock()
 	for len(s.mu.events) > 0 && s.mu.events[0].at <= now {
 		switch e := heap.Pop(&s.mu.events).(event); {
 		case e.ret != nil:
 			s.enqueueLocked(e.ret)
+		case e.shard != nil:
+			shards = append(shards, e.shard)
 		default:
 			keys = append(keys, e.key)
 		}
@@ -204,6 +214,9 @@ func (s *sender) step() time.Duration {
 	s.mu.Unlock()
 	for _, key := range keys {
 		s.table.sweep(key) // which may wake s
+	}
+	for _, sh := range shards {
+		s.table.forget(sh) // likewise
 	}
 	return wait
 }

@@ -170,15 +170,21 @@ func (t *Table) finishLocked(s *shard, r *reservation, to reservationState, char
 	r.entry.remove(r)
 	r.state, r.charged, r.used, r.endedAt = to, charged, used, now
 	s.settled++
-	if len(s.ended) == 0 {
-		t.sender.wakeAt(now+rememberFor, r.request.GetKey())
-	}
 	s.ended = append(s.ended, r)
 	t.endings.Add(1)
 	t.forgetLocked(s, now)
 }
 
+// forget forgets reservations of a shard, when the event for that is due.
+func (t *Table) forget(s *shard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgets = false
+	t.forgetLocked(s, t.options.Now())
+}
+
 // forgetLocked forgets reservations that have ended long ago, or of which there are too many.
+// A shard that remembers any has one event, and no more, to do so again.
 func (t *Table) forgetLocked(s *shard, now int64) {
 	n := 0
 	for _, r := range s.ended {
@@ -192,6 +198,10 @@ func (t *Table) forgetLocked(s *shard, now int64) {
 		n++
 	}
 	s.ended = s.ended[n:]
+	if len(s.ended) > 0 && !s.forgets {
+		s.forgets = true
+		t.sender.forgetAt(s.ended[0].endedAt+rememberFor, s)
+	}
 }
 
 // leaveLocked leaves a reservation to its owner, and returns what is closed when that has it.

@@ -72,6 +72,7 @@ type shard struct {
 	reservations map[string]*reservation // by id; nil: none yet
 	returns      map[string]*returning   // by slice, of those with reservations; nil: none yet
 	ended        []*reservation          // the oldest first
+	forgets      bool                    // the sender has an event to forget the oldest of ended
 	request      limiter.Request         // scratch space
 
 	taken    uint64 // checks that were answered
@@ -278,19 +279,13 @@ func (t *Table) endedLocked(k *key, now int64) {
 	}
 }
 
-// sweep ends the slices of a key whose time is over, and forgets reservations that have ended
-// long ago.
+// sweep ends the slices of a key whose time is over.
 func (t *Table) sweep(name string) {
 	s := t.shard(name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := t.options.Now()
 	if k := s.keys[name]; k != nil {
-		t.endedLocked(k, now)
-	}
-	t.forgetLocked(s, now)
-	if len(s.ended) > 0 && s.ended[0].request.GetKey() == name {
-		t.sender.wakeAt(s.ended[0].endedAt+rememberFor, name)
+		t.endedLocked(k, t.options.Now())
 	}
 }
 
