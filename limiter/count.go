@@ -99,7 +99,7 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 	now = p.tick(now)
 	d.Rate, d.AskerShare = 0, 0
 	if !q.Force {
-		d.Rate, d.AskerShare = p.sample(now, root, &Request{Key: q.Key, Asker: q.Asker, TakesSlice: q.TakesSlice})
+		d.Rate, d.AskerShare = p.sample(now, root, &Request{Key: q.Key, Model: counterMark, Asker: q.Asker, TakesSlice: q.TakesSlice})
 	}
 	var id idKey
 	var body uint32

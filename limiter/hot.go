@@ -86,13 +86,22 @@ func (s *sampler) hit(p *partition, now Time, root uint64, r *Request) (rate, as
 	s.counted.Add(int64(weight))
 	h := &s.sketches[root%Partitions]
 	return hotRates(h.Add(now.Mono, &hotkeys.Hit{
-		Hash: maphash.String(s.seed, r.Key), Key: r.Key, Tier: r.Tier, Model: r.Model, Asker: r.Asker, Weight: weight,
+		Hash: s.hash(r), Key: r.Key, Tier: r.Tier, Model: r.Model, Asker: r.Asker, Weight: weight,
 	}))
 }
 
 // look is hit for a call that is not counted.
 func (s *sampler) look(now Time, root uint64, r *Request) (rate, askerShare int64) {
-	return hotRates(s.sketches[root%Partitions].Rates(now.Mono, &hotkeys.Hit{Hash: maphash.String(s.seed, r.Key), Asker: r.Asker}))
+	return hotRates(s.sketches[root%Partitions].Rates(now.Mono, &hotkeys.Hit{Hash: s.hash(r), Asker: r.Asker}))
+}
+
+// hash returns that of the key of a call. A counter is not the key of the policy with its name.
+func (s *sampler) hash(r *Request) uint64 {
+	h := maphash.String(s.seed, r.Key)
+	if r.Model == counterMark {
+		h = ^h
+	}
+	return h
 }
 
 // hotRates returns the rate of a key and the part of the asker in thousandths, or 0 unless the
@@ -135,14 +144,14 @@ func (s *sampler) sweep(p *partition, number int, now Time) {
 type HotKeys struct {
 	// Keys are sorted by rate, the highest first.
 	Keys []hotkeys.Key
-	// Rate is that of all calls, per second.
+	// Rate is that of all calls, per second, with hits on counters, which are not listed.
 	Rate float64
 	// Weight is how many calls there are for each that is counted. The rate of a key of
 	// which n calls were counted in the last two seconds has a standard error of 1/sqrt(n).
 	Weight int
 }
 
-// HotKeys returns up to n keys with the most checks, reserves and counts in open partitions, whatever
+// HotKeys returns up to n keys with the most checks and reserves in open partitions, whatever
 // their outcome. Calls with [Request].Force are not counted. It locks one partition at a
 // time. Without [Options].HotKeys there are none.
 func (e *Engine) HotKeys(now Time, n int) HotKeys {
@@ -166,6 +175,7 @@ func (e *Engine) HotKeys(now Time, n int) HotKeys {
 		if !shard.records.closed {
 			top.Rate += s.sketches[i].Rate(now.Mono)
 			top.Keys = s.sketches[i].Append(top.Keys, now.Mono, atLeast)
+			top.Keys = slices.DeleteFunc(top.Keys, func(k hotkeys.Key) bool { return k.Model == counterMark })
 		}
 		shard.Unlock()
 		if len(top.Keys) > 4*n {

@@ -253,3 +253,36 @@ func TestCountSliceKeepsItsRecord(t *testing.T) {
 	n.returnSlice(noon, "acme", "slice", 0)
 	n.countHits(noon, perHour(0), 1)
 }
+
+// TestHotCounters checks that the rate of a counter is known, apart from that of the key of the
+// policy with its name, and that it is not in the list of hot keys.
+func TestHotCounters(t *testing.T) {
+	n := newNode(t, limiter.Options{HotKeys: true})
+	r := &limiter.Request{Key: "acme", Plan: n.plan("acme", fixedLimit), Requests: 1}
+	q := perHour(1)
+	q.Asker, q.TakesSlice = 7, true
+	var d limiter.CountResult
+	now := noon
+	for i := range 4000 {
+		now = noon.Add(time.Duration(i) * 500 * time.Microsecond)
+		if err := n.Count(now, q, &d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d.Rate < limiter.HotRate || d.AskerShare != 1000 {
+		t.Errorf("Count() = rate %d and share %d of its asker, want a hot counter, and all", d.Rate, d.AskerShare)
+	}
+	if got := n.check(now, r); got.Rate != 0 {
+		t.Errorf("Check() = rate %d, want none: the key is not that of the counter", got.Rate)
+	}
+	for _, k := range n.HotKeys(now, 10).Keys {
+		if k.Key != "acme" || k.Rate > 1 {
+			t.Errorf("HotKeys() has %+v, want only the check", k)
+		}
+	}
+	forced := *q
+	forced.Force = true
+	if err := n.Count(now, &forced, &d); err != nil || d.Rate != 0 {
+		t.Errorf("Count() of a replay = rate %d, %v, want none", d.Rate, err)
+	}
+}

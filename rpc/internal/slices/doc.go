@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package slices has the slices that this process holds: parts of the limits of keys that
-// their owners have charged and lent to it, so that it decides checks from memory. A member
+// their owners have charged and lent to it, so that it decides calls from memory. A member
 // has one [Table], and so has a client. Package limiter/slice has the rules.
 //
 // A slice serves checks with the same shape as the check it came with: the same key, tier,
-// model, service tier and costs. A call that it does not serve is sent to the owner:
+// model, service tier and costs, reserves of one kind, or hits on one counter. A call that it does not serve is sent to the owner:
 //
 //	if table.Take(q, &answer, true) {
 //		return answer // no request id of the caller, and the slice covers it
