@@ -114,7 +114,8 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 			return nil
 		}
 	}
-	window := q.windowName()
+	var buf [maxCounterName]byte
+	window := string(q.Window.appendName(buf[:0]))
 	recordID, rec := p.find(q.Key, window)
 	var b bucket
 	if rec != nil {
@@ -209,12 +210,6 @@ const counterDigest = 2
 
 // maxCounterName is the longest output of appendName: the mark, a unit and ten digits.
 const maxCounterName = len(counterMark) + 1 + 10
-
-// windowName returns the part of the counter's name that identifies its window.
-func (q *CountRequest) windowName() string {
-	var buf [maxCounterName]byte
-	return string(q.Window.appendName(buf[:0]))
-}
 
 // appendName appends the part of a counter's name that identifies its window.
 func (w Window) appendName(b []byte) []byte {

@@ -27,7 +27,7 @@ func (p *partition) lendCount(now Time, root uint64, q *CountRequest, l *Loan, d
 	if _, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, l.ID)); entry != nil {
 		return false, errSliceKnown
 	}
-	recordID, rec := p.find(q.Key, q.windowName())
+	recordID, rec := p.find(q.Key, string(q.Window.appendName(nil)))
 	if rec == nil || q.Hits <= 0 || q.GiveBack || q.Force {
 		return false, nil
 	}

@@ -146,6 +146,12 @@ func TestCountSliceExpires(t *testing.T) {
 	n.countHits(stepped, perHour(7), 7)
 	n.returnSlice(stepped, "acme", "another", 3)
 	n.countHits(stepped, perHour(0), 7)
+	// Nor does a lease that ends there.
+	n.lendHits(stepped, "left", 8)
+	stepped = limiter.Time{Mono: stepped.Mono, Wall: stepped.Wall + int64(time.Hour)}
+	n.countHits(stepped, perHour(7), 7)
+	stepped = stepped.Add(10 * time.Second)
+	n.countHits(stepped, perHour(0), 7)
 	// In a window that is not over, an expired one stays counted in full.
 	l = n.lendHits(stepped, "third", 8)
 	n.countHits(stepped.Add(10*time.Second), perHour(1), 8+l.Calls+1)

@@ -5,7 +5,8 @@
 // has one [Table], and so has a client. Package limiter/slice has the rules.
 //
 // A slice serves checks with the same shape as the check it came with: the same key, tier,
-// model, service tier and costs, reserves of one kind, or hits on one counter. A call that it does not serve is sent to the owner:
+// model, service tier and costs. Others serve reserves of one kind, or hits on one counter
+// with one limit. A call that no slice serves is sent to the owner:
 //
 //	if table.Take(q, &answer, true) {
 //		return answer // no request id of the caller, and the slice covers it
