@@ -3,6 +3,7 @@
 package slices_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,7 +108,8 @@ func TestCountEnds(t *testing.T) {
 }
 
 func BenchmarkCount(b *testing.B) {
-	t := slices.New(slices.Options{Now: func() int64 { return 1 }, Send: nil})
+	t := slices.New(slices.Options{Now: func() int64 { return 1 }, Send: func(context.Context, *pb.Item) error { return nil }})
+	defer func() { _ = t.Close(context.Background()) }()
 	t.Granted(hits(1), 1, &pb.Slice{Id: "s", Amounts: []int64{1 << 52}, LeaseNanos: 1 << 62}, slices.DecisionOf(&pb.Counted{Limit: 1 << 53}))
 	var c pb.Counted
 	q := hits(1)
